@@ -160,7 +160,7 @@ impl Cluster {
 
     /// The same in words.
     #[must_use]
-    pub(crate) fn place(&self) -> String {
+    pub(crate) fn scope_label(&self) -> String {
         match self.scope() {
             Some(namespace) => format!("in namespace {namespace}"),
             None => "in any namespace".to_owned(),
@@ -331,8 +331,9 @@ impl Cluster {
         if !query.is_empty() {
             path = format!("{path}?{query}");
         }
-        let place = namespace.map_or_else(String::new, |namespace| format!(" of {namespace}"));
-        let what = format!("{}{place}", resource.plural());
+        let scope_words =
+            namespace.map_or_else(String::new, |namespace| format!(" of {namespace}"));
+        let what = format!("{}{scope_words}", resource.plural());
         self.try_read(&what, &path).await
     }
 }
@@ -344,16 +345,16 @@ pub(crate) async fn accepted(answer: http::Response<Body>) -> kube::Result<Body>
         return Ok(body);
     }
     let bytes = whole(body, REFUSAL).await?;
-    let told = serde_json::from_slice::<Status>(&bytes).ok();
+    let status = serde_json::from_slice::<Status>(&bytes).ok();
     // What stands between may answer too, with words of its own or none.
-    let told = told.unwrap_or_else(|| {
+    let status = status.unwrap_or_else(|| {
         let words = match String::from_utf8_lossy(&bytes).trim() {
             "" => format!("status {}", head.status.as_u16()),
             words => words.to_owned(),
         };
         Status::failure(&words, "").with_code(head.status.as_u16())
     });
-    Err(kube::Error::Api(told.boxed()))
+    Err(kube::Error::Api(status.boxed()))
 }
 
 /// All of an answer that has at most `most` bytes.

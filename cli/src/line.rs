@@ -9,7 +9,7 @@ pub(crate) struct Line<'a> {
     /// Words of the command that belong to no option.
     pub(crate) position: usize,
     /// Options, with what was said of them.
-    pub(crate) said: Vec<(&'a Arg, Option<String>)>,
+    pub(crate) given: Vec<(&'a Arg, Option<String>)>,
     /// The option that wants the next word.
     pub(crate) open: Option<&'a Arg>,
     /// Behind `--` no word is an option.
@@ -22,7 +22,7 @@ impl<'a> Line<'a> {
         Self {
             command,
             position: 0,
-            said: Vec::new(),
+            given: Vec::new(),
             open: None,
             plain: false,
         }
@@ -32,7 +32,7 @@ impl<'a> Line<'a> {
     pub(crate) fn read(&mut self, word: &str) {
         let command = self.command;
         if let Some(option) = self.open.take() {
-            self.said.push((option, Some(word.to_owned())));
+            self.given.push((option, Some(word.to_owned())));
         } else if self.plain {
             self.position += 1;
         } else if word == "--" {
@@ -51,10 +51,10 @@ impl<'a> Line<'a> {
 
     /// An option of every command that stands on both sides of the command's name. There clap
     /// takes the second one, without a word; on one side it refuses both.
-    pub(crate) fn said_twice(&self) -> Option<&'a Arg> {
-        let mut all = self.said.iter().enumerate();
+    pub(crate) fn given_twice(&self) -> Option<&'a Arg> {
+        let mut all = self.given.iter().enumerate();
         let twice = all.find(|(at, (option, _))| {
-            let mut before = self.said[..*at].iter();
+            let mut before = self.given[..*at].iter();
             option.is_global_set() && before.any(|(other, _)| other.get_id() == option.get_id())
         });
         twice.map(|(_, (option, _))| *option)
@@ -71,7 +71,7 @@ impl<'a> Line<'a> {
         if value.is_none() && option.get_action().takes_values() {
             self.open = Some(option);
         } else {
-            self.said.push((option, value));
+            self.given.push((option, value));
         }
     }
 
@@ -86,7 +86,7 @@ impl<'a> Line<'a> {
                 return;
             };
             if !option.get_action().takes_values() {
-                self.said.push((option, None));
+                self.given.push((option, None));
                 continue;
             }
             let value = left.as_str();
@@ -94,7 +94,7 @@ impl<'a> Line<'a> {
                 self.open = Some(option);
             } else {
                 let value = value.strip_prefix('=').unwrap_or(value);
-                self.said.push((option, Some(value.to_owned())));
+                self.given.push((option, Some(value.to_owned())));
             }
             return;
         }

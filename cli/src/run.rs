@@ -51,7 +51,7 @@ pub async fn run(
     console: &mut Console<'_>,
 ) -> Result<Conclusion, Failure> {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    if let Some(words) = completion::asked(&arguments) {
+    if let Some(words) = completion::requested(&arguments) {
         return completion::complete(args::command(), &words, console).await;
     }
     let cli = match Cli::try_parse_from(&arguments) {
@@ -108,7 +108,7 @@ fn must_be_said_once(arguments: &[OsString]) -> Result<(), Failure> {
     for word in arguments.iter().skip(1) {
         line.read(&word.to_string_lossy());
     }
-    match line.said_twice() {
+    match line.given_twice() {
         Some(option) => Err(Failure::usage(format!(
             "the argument '{option}' cannot be used multiple times; see --help"
         ))),
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn wrong_arguments_are_told_in_one_line_with_what_may_be_meant() {
-        for (line, told) in [
+        for (line, message) in [
             (
                 "weft stta",
                 "unrecognized subcommand 'stta'; a similar subcommand exists: 'stat'; see --help",
@@ -156,7 +156,7 @@ mod tests {
             ),
         ] {
             let error = Cli::try_parse_from(line.split(' ')).unwrap_err();
-            assert_eq!(in_one_line(&error), told);
+            assert_eq!(in_one_line(&error), message);
         }
     }
 
@@ -246,8 +246,8 @@ mod tests {
             let Err(Failure::Usage(words)) = ended else {
                 panic!("{line}: {ended:?}");
             };
-            let told = format!(": must be a time such as 30s or 2m{bounds}; see --help");
-            assert!(words.ends_with(&told), "{line}: {words}");
+            let message = format!(": must be a time such as 30s or 2m{bounds}; see --help");
+            assert!(words.ends_with(&message), "{line}: {words}");
         }
     }
 }

@@ -190,9 +190,9 @@ impl Authority {
         let pem: Arc<str> = Arc::from(loaded.roots_pem.as_str());
         *self.inner.loaded.write() = Some(Arc::new(loaded));
         // Said last: whoever waits for it finds everything in place.
-        self.inner.pem.send_if_modified(|held| {
-            let news = *held != pem;
-            *held = pem;
+        self.inner.pem.send_if_modified(|current| {
+            let news = *current != pem;
+            *current = pem;
             news
         });
         Ok(true)
@@ -203,10 +203,10 @@ impl Authority {
         data: &BTreeMap<String, ByteString>,
         namespace: &str,
     ) -> Result<(), CaError> {
-        let told = self.inner.own.trust_domain();
+        let given = self.inner.own.trust_domain();
         match recorded(data) {
-            Some(recorded) if recorded != told => Err(CaError::TrustDomain {
-                told: told.to_owned(),
+            Some(recorded) if recorded != given => Err(CaError::TrustDomain {
+                given: given.to_owned(),
                 recorded,
                 namespace: namespace.to_owned(),
             }),

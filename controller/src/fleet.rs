@@ -98,20 +98,20 @@ struct OwnPulse {
     revision: u64,
     at: Instant,
     bytes: usize,
-    told: v1::PodPulse,
+    reported: v1::PodPulse,
 }
 
 impl FleetState {
     /// Keeps a pulse for other replicas, for which the oldest may have to go.
-    fn keep(&mut self, told: v1::PodPulse, at: Instant) {
+    fn keep(&mut self, reported: v1::PodPulse, at: Instant) {
         self.revision += 1;
-        let bytes = bytes_of(&told);
+        let bytes = bytes_of(&reported);
         self.own_bytes += bytes;
         self.own.push_back(OwnPulse {
             revision: self.revision,
             at,
             bytes,
-            told,
+            reported,
         });
         while self.own_bytes > KEPT_BYTES {
             let Some(oldest) = self.drop_oldest() else {
@@ -137,14 +137,14 @@ impl FleetState {
 }
 
 /// What a pulse takes in memory.
-fn bytes_of(told: &v1::PodPulse) -> usize {
-    let circuits = told.pulse.iter().flat_map(|pulse| &pulse.circuits);
-    let circuits = circuits.map(|said| {
-        let names = said.circuit.as_ref();
+fn bytes_of(reported: &v1::PodPulse) -> usize {
+    let circuits = reported.pulse.iter().flat_map(|pulse| &pulse.circuits);
+    let circuits = circuits.map(|sample| {
+        let names = sample.circuit.as_ref();
         let names = names.map_or(0, |of| of.service.len() + of.backend.len());
         size_of::<v1::CircuitPulse>() + names
     });
-    let texts = told.account.len() + told.uid.len();
+    let texts = reported.account.len() + reported.uid.len();
     size_of::<OwnPulse>() + texts + circuits.sum::<usize>()
 }
 
@@ -182,22 +182,22 @@ impl Fleet {
         if circuits.is_empty() || self.inner.own.receiver_count() == 0 {
             return;
         }
-        let told = v1::PodPulse {
+        let reported = v1::PodPulse {
             account: from.account.to_string(),
             uid: from.uid.to_string(),
             pulse: Some(v1::Pulse { circuits }),
         };
-        self.inner.state.lock().keep(told, now);
+        self.inner.state.lock().keep(reported, now);
     }
 
     /// Takes what another replica tells of its own.
-    pub(crate) fn heard(&self, pulses: Vec<v1::PodPulse>, now: Instant) {
-        for told in pulses {
+    pub(crate) fn receive(&self, pulses: Vec<v1::PodPulse>, now: Instant) {
+        for reported in pulses {
             let from = Caller {
-                account: told.account.into(),
-                uid: told.uid.into(),
+                account: reported.account.into(),
+                uid: reported.uid.into(),
             };
-            if let Some(pulse) = told.pulse {
+            if let Some(pulse) = reported.pulse {
                 self.count(&from, pulse, now);
             }
         }
@@ -214,9 +214,9 @@ impl Fleet {
         let mut left = LOOKED_AT;
         let beyond = pulse.circuits.len().saturating_sub(CIRCUITS);
         self.inner.at_capacity.inc_by(beyond as u64);
-        let mut told = BTreeSet::new();
-        for said in pulse.circuits.into_iter().take(CIRCUITS) {
-            let Some(key) = said.circuit.as_ref().and_then(Key::read) else {
+        let mut reported = BTreeSet::new();
+        for sample in pulse.circuits.into_iter().take(CIRCUITS) {
+            let Some(key) = sample.circuit.as_ref().and_then(Key::read) else {
                 continue;
             };
             let Some(decision) = Decision::about(&key, &compiled) else {
@@ -229,23 +229,23 @@ impl Fleet {
             if allowed != Some(true) {
                 continue;
             }
-            if !told.insert(key.clone()) {
+            if !reported.insert(key.clone()) {
                 self.inner.at_capacity.inc();
                 continue;
             }
             let known = state.circuits.get(&key);
-            if !known.is_some_and(|held| held.knows(from)) {
+            if !known.is_some_and(|circuit| circuit.knows(from)) {
                 if state.callers >= CALLERS {
                     self.inner.at_capacity.inc();
                     continue;
                 }
                 state.callers += 1;
             }
-            let held = state.circuits.entry(key);
-            let held = held.or_insert_with(|| KnownCircuit::new(now, decision));
-            held.pulse(now, from, (&said).into());
+            let circuit = state.circuits.entry(key);
+            let circuit = circuit.or_insert_with(|| KnownCircuit::new(now, decision));
+            circuit.pulse(now, from, (&sample).into());
             self.inner.begun.notify_one();
-            taken.push(said);
+            taken.push(sample);
         }
         taken
     }
@@ -255,16 +255,16 @@ impl Fleet {
         let compiled = self.inner.latest.borrow().clone();
         let mut state = self.inner.state.lock();
         let state = &mut *state;
-        state.circuits.retain(|key, held| {
+        state.circuits.retain(|key, circuit| {
             let decision = compiled
                 .as_deref()
                 .and_then(|all| Decision::about(key, all));
-            decision.is_some_and(|decision| held.tick(now, clock, decision))
+            decision.is_some_and(|decision| circuit.tick(now, clock, decision))
         });
         state.callers = state.circuits.values().map(KnownCircuit::callers).sum();
         let circuits = state.circuits.iter();
         let next =
-            circuits.filter_map(|(key, held)| Some((key.clone(), held.announced()?.clone())));
+            circuits.filter_map(|(key, circuit)| Some((key.clone(), circuit.announced()?.clone())));
         let next: BTreeMap<Key, AnnouncedState> = next.collect();
         let news = next != *state.announced;
         if news {
@@ -275,9 +275,9 @@ impl Fleet {
         if news {
             self.inner.announced.send_modify(|count| *count += 1);
         }
-        self.inner.own.send_if_modified(|told| {
-            let changed = *told != revision;
-            *told = revision;
+        self.inner.own.send_if_modified(|reported| {
+            let changed = *reported != revision;
+            *reported = revision;
             changed
         });
     }
@@ -310,34 +310,35 @@ impl Fleet {
         self.inner.at_capacity.inc_by(lost);
         let after = state.own.partition_point(|pulse| pulse.revision <= since);
         let news = state.own.range(after..).take(TOGETHER);
-        let mut told = state.revision;
+        let mut reported = state.revision;
         let mut message = v1::Reports::default();
         let mut bytes = 0;
         for pulse in news {
-            bytes += framed(&pulse.told);
+            bytes += framed(&pulse.reported);
             if bytes > TOGETHER_BYTES && !message.pulses.is_empty() {
                 break;
             }
-            told = pulse.revision;
-            message.pulses.push(pulse.told.clone());
+            reported = pulse.revision;
+            message.pulses.push(pulse.reported.clone());
         }
-        (told, (!message.pulses.is_empty()).then_some(message))
+        (reported, (!message.pulses.is_empty()).then_some(message))
     }
 
     /// The policies that decide about breakers of which something is known.
     pub(crate) fn objects(&self) -> BTreeSet<ObjectRef> {
         let state = self.inner.state.lock();
-        let held = state.circuits.values();
-        held.map(|held| held.object().clone()).collect()
+        let circuit = state.circuits.values();
+        circuit.map(|circuit| circuit.object().clone()).collect()
     }
 
     /// How the breakers of this policy fare: the one that is worst, and of those the one
     /// with most calls.
     pub(crate) fn report(&self, object: &ObjectRef, now: Instant) -> Option<BreakerReport> {
         let state = self.inner.state.lock();
-        let held = state.circuits.iter();
-        let held = held.filter(|(_, held)| held.object() == object);
-        held.map(|(_, held)| held.report(now))
+        let circuit = state.circuits.iter();
+        let circuit = circuit.filter(|(_, circuit)| circuit.object() == object);
+        circuit
+            .map(|(_, circuit)| circuit.report(now))
             .max_by_key(|report| (report.state, report.requests))
     }
 
@@ -345,8 +346,11 @@ impl Fleet {
     /// open because its policy says so has not.
     pub(crate) fn open(&self, now: Instant) -> BTreeMap<Key, (ObjectRef, BreakerReport)> {
         let state = self.inner.state.lock();
-        let held = state.circuits.iter().filter(|(_, held)| !held.is_written());
-        let all = held.map(|(key, held)| (key, held.object(), held.report(now)));
+        let circuit = state
+            .circuits
+            .iter()
+            .filter(|(_, circuit)| !circuit.is_written());
+        let all = circuit.map(|(key, circuit)| (key, circuit.object(), circuit.report(now)));
         all.filter(|(_, _, report)| report.state.is_open())
             .map(|(key, object, report)| (key.clone(), (object.clone(), report)))
             .collect()
@@ -363,8 +367,8 @@ impl Fleet {
 }
 
 /// Bytes of a pulse in a message: its field's number and its length stand before it.
-fn framed(told: &v1::PodPulse) -> usize {
-    let bytes = told.encoded_len();
+fn framed(reported: &v1::PodPulse) -> usize {
+    let bytes = reported.encoded_len();
     2 + length_delimiter_len(bytes) + bytes
 }
 

@@ -23,7 +23,7 @@ const REMEMBERED: Duration = Duration::from_secs(600);
 /// Objects that are remembered after their end. A cluster that ends more in ten
 /// minutes loses who owned the first of them. With names of 60 bytes and their owners
 /// 20 000 pods are 10 MB.
-const MAX_GONE: usize = 20_000;
+const MAX_ENDED: usize = 20_000;
 /// Owners of a pod. A Deployment owns ReplicaSets own pods; nothing known goes deeper.
 pub(crate) const DEEPEST: usize = 4;
 
@@ -87,8 +87,8 @@ impl Inventory {
             let known = (key.clone(), Arc::clone(&thing));
             self.pods.insert(thing.uid.clone(), known);
         }
-        let held = InventoryEntry { thing, gone: None };
-        let before = self.objects.entry(kind).or_default().insert(key, held);
+        let entry = InventoryEntry { thing, gone: None };
+        let before = self.objects.entry(kind).or_default().insert(key, entry);
         if before.is_some_and(|before| before.gone.is_some()) {
             self.gone -= 1;
         }
@@ -97,12 +97,12 @@ impl Inventory {
     /// An object is gone.
     pub(crate) fn end(&mut self, kind: MetricsKind, key: &ObjectKey, now: Instant) {
         let objects = self.objects.entry(kind).or_default();
-        let held = objects.get_mut(key).filter(|held| held.gone.is_none());
-        let Some(held) = held else { return };
-        held.gone = Some(now);
+        let entry = objects.get_mut(key).filter(|entry| entry.gone.is_none());
+        let Some(entry) = entry else { return };
+        entry.gone = Some(now);
         self.gone += 1;
         if kind == MetricsKind::Pod {
-            let thing = Arc::clone(&held.thing);
+            let thing = Arc::clone(&entry.thing);
             let owners = self.owners(key, &thing);
             self.note_ended(EndedPod {
                 key: key.clone(),
@@ -115,7 +115,7 @@ impl Inventory {
     }
 
     /// Another replica knows of the end of a pod, which may have been before this one began.
-    pub(crate) fn hear_end(&mut self, pod: EndedPod, now: Instant) {
+    pub(crate) fn add_ended(&mut self, pod: EndedPod, now: Instant) {
         let uid = Arc::clone(&pod.thing.uid);
         let is_old = now.duration_since(pod.at) >= REMEMBERED;
         if is_old || self.pods.contains_key(&uid) {
@@ -128,9 +128,9 @@ impl Inventory {
                 owner: Some((*above, Arc::clone(&owner.name))),
                 ..InventoryObject::default()
             };
-            self.put_gone(*kind, key, Arc::new(thing), pod.at);
+            self.put_ended(*kind, key, Arc::new(thing), pod.at);
         }
-        self.put_gone(MetricsKind::Pod, &pod.key, Arc::clone(&pod.thing), pod.at);
+        self.put_ended(MetricsKind::Pod, &pod.key, Arc::clone(&pod.thing), pod.at);
         let known = (pod.key.clone(), Arc::clone(&pod.thing));
         self.pods.insert(uid, known);
         self.note_ended(pod);
@@ -139,7 +139,7 @@ impl Inventory {
     }
 
     /// An object is gone, unless one of its name exists or went later.
-    fn put_gone(
+    fn put_ended(
         &mut self,
         kind: MetricsKind,
         key: &ObjectKey,
@@ -147,7 +147,7 @@ impl Inventory {
         at: Instant,
     ) {
         let objects = self.objects.entry(kind).or_default();
-        let before = objects.get(key).map(|held| held.gone);
+        let before = objects.get(key).map(|entry| entry.gone);
         let is_later = |gone: Option<Instant>| gone.is_none_or(|gone| gone >= at);
         if before.is_some_and(is_later) {
             return;
@@ -162,14 +162,14 @@ impl Inventory {
     fn note_ended(&mut self, pod: EndedPod) {
         self.last_ended += 1;
         self.ended.insert(self.last_ended, pod);
-        if self.ended.len() > MAX_GONE {
+        if self.ended.len() > MAX_ENDED {
             self.ended.pop_first();
         }
     }
 
     fn make_room(&mut self, now: Instant) {
-        if self.gone > MAX_GONE {
-            self.forget(now, MAX_GONE / 2);
+        if self.gone > MAX_ENDED {
+            self.forget(now, MAX_ENDED / 2);
         }
     }
 
@@ -193,7 +193,7 @@ impl Inventory {
     ) {
         let objects = self.objects.entry(kind).or_default().iter();
         let ended: Vec<ObjectKey> = objects
-            .filter(|(key, held)| held.gone.is_none() && !keep(key))
+            .filter(|(key, entry)| entry.gone.is_none() && !keep(key))
             .map(|(key, _)| key.clone())
             .collect();
         for key in ended {
@@ -203,7 +203,7 @@ impl Inventory {
 
     /// Forgets what ended long ago.
     pub(crate) fn tidy(&mut self, now: Instant) {
-        self.forget(now, MAX_GONE);
+        self.forget(now, MAX_ENDED);
     }
 
     fn forget(&mut self, now: Instant, most: usize) {
@@ -211,21 +211,21 @@ impl Inventory {
             .objects
             .values()
             .flat_map(BTreeMap::values)
-            .filter_map(|held| held.gone)
+            .filter_map(|entry| entry.gone)
             .collect();
         ends.sort_unstable();
         let cutoff = ends.len().checked_sub(most).and_then(|over| ends.get(over));
         let cutoff = cutoff.copied();
-        let keeps = |held: &InventoryEntry| {
-            held.gone.is_none_or(|gone| {
+        let keeps = |entry: &InventoryEntry| {
+            entry.gone.is_none_or(|gone| {
                 now.duration_since(gone) < REMEMBERED && cutoff.is_none_or(|limit| gone >= limit)
             })
         };
         for objects in self.objects.values_mut() {
-            objects.retain(|_, held| keeps(held));
+            objects.retain(|_, entry| keeps(entry));
         }
-        let held = self.objects.values().flat_map(BTreeMap::values);
-        self.gone = held.filter(|held| held.gone.is_some()).count();
+        let entry = self.objects.values().flat_map(BTreeMap::values);
+        self.gone = entry.filter(|entry| entry.gone.is_some()).count();
         self.ended.retain(|_, pod| {
             now.duration_since(pod.at) < REMEMBERED && cutoff.is_none_or(|limit| pod.at >= limit)
         });
@@ -237,8 +237,8 @@ impl Inventory {
 
     /// An object that exists.
     pub(crate) fn get(&self, kind: MetricsKind, key: &ObjectKey) -> Option<&Arc<InventoryObject>> {
-        let held = self.objects.get(&kind)?.get(key)?;
-        held.gone.is_none().then_some(&held.thing)
+        let entry = self.objects.get(&kind)?.get(key)?;
+        entry.gone.is_none().then_some(&entry.thing)
     }
 
     /// The objects of a kind that exist, in order, in one namespace or in all.
@@ -249,11 +249,11 @@ impl Inventory {
     ) -> impl Iterator<Item = (&'a ObjectKey, &'a InventoryObject)> {
         let objects = self.objects.get(&kind).into_iter().flatten();
         objects
-            .filter(move |(key, held)| {
-                held.gone.is_none()
+            .filter(move |(key, entry)| {
+                entry.gone.is_none()
                     && namespace.is_none_or(|namespace| *key.namespace == *namespace)
             })
-            .map(|(key, held)| (key, &*held.thing))
+            .map(|(key, entry)| (key, &*entry.thing))
     }
 
     /// The pod with this uid, gone or not.
@@ -299,8 +299,8 @@ impl Inventory {
         if let Some((_, thing)) = self.pods.get(uid) {
             return Some(thing);
         }
-        let held = self.objects.get(&MetricsKind::Pod)?.get(pod)?;
-        Some(&held.thing)
+        let entry = self.objects.get(&MetricsKind::Pod)?.get(pod)?;
+        Some(&entry.thing)
     }
 
     /// Owners from the nearest to the topmost.
@@ -314,11 +314,11 @@ impl Inventory {
                 namespace: pod.namespace.clone(),
                 name,
             };
-            let held = self
+            let entry = self
                 .objects
                 .get(&kind)
                 .and_then(|objects| objects.get(&key));
-            next = held.and_then(|held| held.thing.owner.clone());
+            next = entry.and_then(|entry| entry.thing.owner.clone());
             chain.push((kind, key));
         }
         chain
@@ -356,7 +356,7 @@ mod tests {
     fn too_many_ended_objects_cost_the_oldest() {
         let mut inventory = Inventory::default();
         let start = Instant::now();
-        for at in 0..=MAX_GONE as u64 {
+        for at in 0..=MAX_ENDED as u64 {
             let pod = key("shop", &format!("job-{at}"));
             let thing = InventoryObject {
                 uid: format!("uid-{at}").into(),
@@ -365,9 +365,9 @@ mod tests {
             inventory.put(MetricsKind::Pod, pod.clone(), Arc::new(thing));
             inventory.end(MetricsKind::Pod, &pod, start + Duration::from_millis(at));
         }
-        assert!(inventory.gone <= MAX_GONE, "{}", inventory.gone);
+        assert!(inventory.gone <= MAX_ENDED, "{}", inventory.gone);
         assert_eq!(inventory.pod_by_uid("uid-0"), None);
-        let last = format!("uid-{MAX_GONE}");
+        let last = format!("uid-{MAX_ENDED}");
         assert!(inventory.pod_by_uid(&last).is_some());
     }
 
@@ -426,7 +426,7 @@ mod tests {
         };
         let later = start + Duration::from_secs(300);
         for _ in 0..2 {
-            here.hear_end(told(), later);
+            here.add_ended(told(), later);
         }
         assert_eq!((here.heard(), here.ended_since(0).count()), (1, 1), "once");
         let owner = || Some(key("shop", "api"));
@@ -447,11 +447,11 @@ mod tests {
         }
         here.tidy(start + REMEMBERED);
         assert_eq!((here.pod_by_uid("shop-api"), here.gone), (None, 0));
-        here.hear_end(told(), start + REMEMBERED);
+        here.add_ended(told(), start + REMEMBERED);
         assert_eq!(here.heard(), 1, "of long ago");
         // One that is there ends by what is seen here.
         let mut living = inventory();
-        living.hear_end(told(), later);
+        living.add_ended(told(), later);
         assert!(living.get(MetricsKind::Pod, &pod).is_some() && living.heard() == 0);
     }
 

@@ -192,8 +192,8 @@ impl Problems {
     /// two knows.
     pub fn news<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = &'a ObjectRef> {
         let changed = self.reports.iter().filter(|(object, report)| {
-            let held = before.reports.get(*object);
-            held != Some(*report)
+            let previous = before.reports.get(*object);
+            previous != Some(*report)
         });
         let gone = before.reports.keys();
         let gone = gone.filter(|object| !self.reports.contains_key(*object));

@@ -205,24 +205,24 @@ impl Port {
                 self.metrics.turned_away.inc();
                 continue;
             }
-            let Ok(place) = self.unproven.take(source, 1) else {
+            let Ok(permit) = self.unproven.take(source, 1) else {
                 self.metrics.turned_away.inc();
                 continue;
             };
             let port = Arc::clone(&self);
-            runtime::task::spawn("connection", port.attend(socket, addr, place));
+            runtime::task::spawn("connection", port.attend(socket, addr, permit));
         }
     }
 
     /// One connection, from its handshake to its end. There are as many of these as
     /// proxies, so what it holds is bounded by a test.
-    async fn attend(self: Arc<Self>, socket: TcpStream, addr: SocketAddr, place: Share<IpAddr>) {
+    async fn attend(self: Arc<Self>, socket: TcpStream, addr: SocketAddr, permit: Share<IpAddr>) {
         let _open = Open::new(&self.metrics);
         let until = Instant::now() + UNPROVEN_LIFE;
         let shaken = tokio::select! {
             // Boxed, for it holds much and is over in milliseconds.
             shaken = Box::pin(handshake(&self.tls, socket)) => shaken,
-            () = place.taken() => return self.turned_away(addr),
+            () = permit.taken() => return self.turned_away(addr),
             () = stop::requested(self.stop.clone()) => return,
         };
         let (stream, identity) = match shaken {
@@ -233,15 +233,15 @@ impl Port {
             }
         };
         let Some(identity) = identity else {
-            let place = Arc::new(place);
+            let permit = Arc::new(permit);
             let peer = Peer {
                 addr,
                 identity: None,
-                place: Some(Arc::clone(&place)),
+                permit: Some(Arc::clone(&permit)),
             };
             tokio::select! {
                 () = self.serve_connection(stream, peer, STRANGER) => {}
-                () = place.taken() => self.turned_away(addr),
+                () = permit.taken() => self.turned_away(addr),
                 () = sleep_until(until) => debug!(%addr, "connection without a certificate ended"),
             }
             return;
@@ -249,11 +249,11 @@ impl Port {
         let Ok(proven) = self.proven.take(holder(&identity, addr.ip()), 1) else {
             return self.turned_away(addr);
         };
-        drop(place);
+        drop(permit);
         let peer = Peer {
             addr,
             identity: Some(identity),
-            place: None,
+            permit: None,
         };
         tokio::select! {
             () = self.serve_connection(stream, peer, MEMBER) => {}

@@ -81,7 +81,7 @@ impl StatusWriter {
         let mut breakers = self.fleet.changes();
         let mut written = self.read_all().await;
         let mut enforced = self.enforced.clone();
-        let mut said: Option<Arc<Problems>> = None;
+        let mut last_problems: Option<Arc<Problems>> = None;
         let mut later = BTreeMap::new();
         // What becomes of UDPRoutes is read from the World, so then all is looked at.
         let mut all = true;
@@ -102,10 +102,10 @@ impl StatusWriter {
                 }
                 continue;
             };
-            let scope = match (touched, &said) {
-                (Some(mut touched), Some(said)) if !std::mem::take(&mut all) => {
-                    if !Arc::ptr_eq(said, &compiled.problems) {
-                        touched.extend(compiled.problems.news(said).cloned());
+            let scope = match (touched, &last_problems) {
+                (Some(mut touched), Some(last_problems)) if !std::mem::take(&mut all) => {
+                    if !Arc::ptr_eq(last_problems, &compiled.problems) {
+                        touched.extend(compiled.problems.news(last_problems).cloned());
                     }
                     touched.extend(later.into_keys());
                     touched.extend(self.fleet.objects());
@@ -118,7 +118,7 @@ impl StatusWriter {
                 pods = compiled.world.pods.clone();
                 look_at_all.get_or_insert(now + COUNT_EVERY);
             }
-            let problems = said.insert(compiled.problems.clone());
+            let problems = last_problems.insert(compiled.problems.clone());
             drop(compiled);
             loop {
                 let next = later.values().copied().chain(look_at_all).min();
@@ -176,7 +176,10 @@ impl StatusWriter {
         written: &mut BTreeMap<ObjectRef, Written>,
     ) -> BTreeMap<ObjectRef, Instant> {
         let reports = &compiled.problems.reports;
-        let enforced = self.enforced.as_ref().map(|held| held.borrow().clone());
+        let enforced = self
+            .enforced
+            .as_ref()
+            .map(|current| current.borrow().clone());
         forget_gone(written, scope.as_ref(), reports);
         let objects: Vec<(&ObjectRef, &ObjectReport)> = match &scope {
             None => reports.iter().collect(),
@@ -251,7 +254,7 @@ impl StatusWriter {
         for (name, condition) in &status.conditions {
             let word = word(condition);
             let at = match before.and_then(|before| before.since.get(*name)) {
-                Some((held, at)) if held == word => at.clone(),
+                Some((current, at)) if current == word => at.clone(),
                 _ => now.clone(),
             };
             conditions.push(json!({

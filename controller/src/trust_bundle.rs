@@ -152,27 +152,27 @@ impl Bundle {
         install: &str,
         seen: &mut WatchState,
     ) -> Result<(), kube::Error> {
-        let held = seen.copies.get(namespace);
-        let leaving =
-            held.is_some_and(|held| held.leaving) && self.uninstallation.is_under_way().await?;
+        let existing = seen.copies.get(namespace);
+        let leaving = existing.is_some_and(|existing| existing.leaving)
+            && self.uninstallation.is_under_way().await?;
         let wanted = DesiredCopy {
             roots,
             install,
             leaving,
         };
-        let need = need(held, &wanted, seen.last.get(namespace));
+        let need = need(existing, &wanted, seen.last.get(namespace));
         let foreign = matches!(
             need,
             Need::Write { foreign: true, .. } | Need::Delete { foreign: true }
         );
-        match self.act(namespace, need, &wanted, held).await {
+        match self.act(namespace, need, &wanted, existing).await {
             Ok(outcome) => {
                 if need != Need::Nothing {
                     self.written.inc();
                     info!(namespace, ?need, "trust bundle written");
                 }
                 if foreign {
-                    self.tell(namespace, held, true);
+                    self.report(namespace, existing, true);
                 }
                 // A copy that is gone is no proof of what comes after it.
                 if matches!(need, Need::Delete { .. }) {
@@ -189,11 +189,11 @@ impl Bundle {
                 let message = status.message;
                 warn!(namespace, message, "trust bundle not written");
                 if foreign && forbidden {
-                    self.tell(namespace, held, false);
+                    self.report(namespace, existing, false);
                 }
                 if forbidden && seen.namespaces.contains(namespace) {
                     if need == Need::Create {
-                        self.tell_forbidden(namespace, &message);
+                        self.report_forbidden(namespace, &message);
                     }
                     let at = Instant::now() + RETRY_FORBIDDEN;
                     seen.forbidden.insert(namespace.to_owned(), at);
@@ -210,7 +210,7 @@ impl Bundle {
         namespace: &str,
         need: Need,
         wanted: &DesiredCopy<'_>,
-        held: Option<&BundleCopy>,
+        existing: Option<&BundleCopy>,
     ) -> Result<Option<String>, kube::Error> {
         let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
         let fresh = copy(wanted.roots, wanted.install);
@@ -241,7 +241,7 @@ impl Bundle {
             }
             Need::Delete { .. } => {
                 // No other object of that name than the one that was judged.
-                let uid = held.map(|held| held.uid.clone());
+                let uid = existing.map(|existing| existing.uid.clone());
                 let params = DeleteParams::default().preconditions(Preconditions {
                     uid: uid.filter(|uid| !uid.is_empty()),
                     resource_version: None,
@@ -253,7 +253,7 @@ impl Bundle {
     }
 
     /// Says on the namespace why its pods do not start.
-    fn tell_forbidden(&self, namespace: &str, why: &str) {
+    fn report_forbidden(&self, namespace: &str, why: &str) {
         self.events.record(Event {
             about: About {
                 api_version: "v1".to_owned(),
@@ -273,8 +273,8 @@ impl Bundle {
         });
     }
 
-    fn tell(&self, namespace: &str, held: Option<&BundleCopy>, repaired: bool) {
-        let managers = held.map(BundleCopy::managers).unwrap_or_default();
+    fn report(&self, namespace: &str, existing: Option<&BundleCopy>, repaired: bool) {
+        let managers = existing.map(BundleCopy::managers).unwrap_or_default();
         let outcome = if repaired {
             format!(
                 "has been put back; proxies of namespace {namespace} that started meanwhile \
@@ -292,7 +292,9 @@ impl Bundle {
                 kind: "ConfigMap".to_owned(),
                 namespace: namespace.to_owned(),
                 name: NAME.to_owned(),
-                uid: held.map(|held| held.uid.clone()).unwrap_or_default(),
+                uid: existing
+                    .map(|existing| existing.uid.clone())
+                    .unwrap_or_default(),
             },
             event_type: EventType::Warning,
             reason: "ForeignEdit",

@@ -70,7 +70,7 @@ pub struct Injected {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Skip {
     /// Neither pod nor namespace asked for one, or the pod asked for none.
-    NotAsked,
+    NotRequested,
     /// The pod uses the node's network, which is not the pod's to redirect.
     HostNetwork,
     /// The pod runs on Windows.
@@ -81,7 +81,7 @@ impl Skip {
     /// The reason in one word, from a closed list.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::NotAsked => "not-asked",
+            Self::NotRequested => "not-asked",
             Self::HostNetwork => "host-network",
             Self::Windows => "windows",
         }
@@ -101,9 +101,9 @@ pub fn inject(
     settings: &Settings,
     token: HookToken,
 ) -> Result<InjectionOutcome, Refusal> {
-    if !asked(pod, namespace)? {
+    if !is_requested(pod, namespace)? {
         return Ok(InjectionOutcome::Skipped {
-            reason: Skip::NotAsked,
+            reason: Skip::NotRequested,
             warning: None,
         });
     }
@@ -145,7 +145,7 @@ pub fn inject(
     })))
 }
 
-fn asked(pod: &Value, namespace: &Namespace) -> Result<bool, Refusal> {
+fn is_requested(pod: &Value, namespace: &Namespace) -> Result<bool, Refusal> {
     let label = pod
         .pointer("/metadata/labels")
         .and_then(|labels| labels.get(labels::INJECT));

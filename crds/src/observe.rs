@@ -119,9 +119,9 @@ impl Resource {
     /// Its path in one namespace or in all, without parameters.
     #[must_use]
     pub fn path(self, namespace: Option<&str>, name: Option<&str>) -> String {
-        let place = namespace.map_or_else(String::new, |name| format!("namespaces/{name}/"));
+        let scope = namespace.map_or_else(String::new, |name| format!("namespaces/{name}/"));
         let name = name.map_or_else(String::new, |name| format!("/{name}"));
-        format!("/apis/{API_VERSION}/{place}{}{name}", self.plural())
+        format!("/apis/{API_VERSION}/{scope}{}{name}", self.plural())
     }
 }
 

@@ -28,7 +28,7 @@ pub struct Shallow(pub Value);
 
 impl<'de> Deserialize<'de> for Shallow {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let level = Level(LEVELS, Place::Anywhere);
+        let level = Level(LEVELS, Position::Anywhere);
         level.deserialize(deserializer).map(Self)
     }
 }
@@ -40,18 +40,18 @@ pub struct Authored(pub Value);
 
 impl<'de> Deserialize<'de> for Authored {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let level = Level(LEVELS, Place::Object);
+        let level = Level(LEVELS, Position::Object);
         level.deserialize(deserializer).map(Self)
     }
 }
 
 /// Reads one value, inside which so many levels may follow.
 #[derive(Clone, Copy)]
-struct Level(usize, Place);
+struct Level(usize, Position);
 
 /// What the value is, as far as it decides what is passed over.
 #[derive(Clone, Copy)]
-enum Place {
+enum Position {
     Object,
     Metadata,
     Anywhere,
@@ -59,11 +59,11 @@ enum Place {
 
 impl Level {
     fn below(self) -> Option<Self> {
-        Some(Self(self.0.checked_sub(1)?, Place::Anywhere))
+        Some(Self(self.0.checked_sub(1)?, Position::Anywhere))
     }
 }
 
-impl Place {
+impl Position {
     /// What a field of it is; `None` if it is passed over.
     fn field(self, name: &str) -> Option<Self> {
         match (self, name) {
@@ -138,8 +138,8 @@ impl<'de> Visitor<'de> for Level {
         };
         while let Some(name) = fields.next_key::<String>()? {
             match self.1.field(&name) {
-                Some(place) => {
-                    read.insert(name, fields.next_value_seed(Self(below.0, place))?);
+                Some(position) => {
+                    read.insert(name, fields.next_value_seed(Self(below.0, position))?);
                 }
                 None => {
                     fields.next_value::<IgnoredAny>()?;

@@ -123,16 +123,16 @@ mod tests {
     use crate::smi::judge::Severity;
 
     /// Field, and the field that was meant; empty where none is told.
-    fn told(object: &Value) -> Vec<(String, String)> {
+    fn listed(object: &Value) -> Vec<(String, String)> {
         let mistakes = as_written(object).into_iter();
-        let told = mistakes.map(|one| {
+        let listed = mistakes.map(|one| {
             assert_eq!(one.severity, Severity::Warn, "{one:?}");
             let meant = one.text.strip_suffix(" is one");
             let meant = meant.and_then(|text| text.rsplit_once("; "));
             let meant = meant.map_or("", |(_, meant)| meant).to_owned();
             (one.field, meant)
         });
-        told.collect()
+        listed.collect()
     }
 
     fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -152,13 +152,13 @@ mod tests {
             ("spec.rules[0].match", "matches"),
             ("x", ""),
         ];
-        assert_eq!(told(&target), pairs(&expected));
+        assert_eq!(listed(&target), pairs(&expected));
         // The oldest version has it in another place, and fields of its own.
         let target = json!({"apiVersion": "access.smi-spec.io/v1alpha1", "kind": "TrafficTarget",
             "metadata": {"name": "cart"}, "specs": rules,
             "destination": {"kind": "ServiceAccount", "name": "cart", "port": "80", "group": ""}});
         let expected = [("destination.group", ""), ("specs[0].match", "matches")];
-        assert_eq!(told(&target), pairs(&expected));
+        assert_eq!(listed(&target), pairs(&expected));
         let split = json!({"apiVersion": "split.smi-spec.io/v1alpha4", "kind": "TrafficSplit",
             "metadata": {"name": "cart"},
             "spec": {"service": "cart", "match": [], "backends": [{"service": "a", "wieght": 1}]}});
@@ -166,10 +166,10 @@ mod tests {
             ("spec.backends[0].wieght", "weight"),
             ("spec.match", "matches"),
         ];
-        assert_eq!(told(&split), pairs(&expected));
+        assert_eq!(listed(&split), pairs(&expected));
         let policy = json!({"apiVersion": "weft.dev/v1alpha1", "kind": "TrafficPolicy",
             "metadata": {"name": "cart"}, "spec": {"retries": {}}, "specs": {}});
-        assert_eq!(told(&policy), pairs(&[("specs", "spec")]));
+        assert_eq!(listed(&policy), pairs(&[("specs", "spec")]));
     }
 
     #[test]
@@ -177,12 +177,12 @@ mod tests {
         let group = json!({"apiVersion": "specs.smi-spec.io/v1alpha4", "kind": "HTTPRouteGroup",
             "metadata": {"name": "cart", "labels": {"a": "b"}}, "status": {"summary": "x"},
             "spec": {"matches": [{"name": "a", "headers": [{"x-team": "blue"}]}]}});
-        assert_eq!(told(&group), pairs(&[]));
+        assert_eq!(listed(&group), pairs(&[]));
         let schemes = json!({"podLabelSelector": {"matchLabels": {"app": "web"}}});
         let binding = json!({"apiVersion": "access.smi-spec.io/v1alpha4",
             "kind": "IdentityBinding", "metadata": {"generateName": "web-"},
             "spec": {"schemes": schemes}});
-        assert_eq!(told(&binding), pairs(&[]));
+        assert_eq!(listed(&binding), pairs(&[]));
     }
 
     #[test]

@@ -178,7 +178,7 @@ impl fmt::Debug for Leaf {
 /// While it is empty, handshakes that need it fail.
 #[derive(Clone, Debug, Default)]
 pub struct CertHandle {
-    held: Arc<RwLock<Option<Arc<Leaf>>>>,
+    current: Arc<RwLock<Option<Arc<Leaf>>>>,
 }
 
 impl CertHandle {
@@ -190,13 +190,13 @@ impl CertHandle {
 
     /// Uses `leaf` from the next handshake on.
     pub fn store(&self, leaf: Leaf) {
-        *self.held.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(leaf));
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(leaf));
     }
 
     /// The certificate in use.
     #[must_use]
     pub fn current(&self) -> Option<Arc<Leaf>> {
-        self.held
+        self.current
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
@@ -236,7 +236,7 @@ impl ResolvesClientCert for CertHandle {
 /// The webhook's serving certificate, replaceable while connections run.
 #[derive(Clone, Debug, Default)]
 pub struct ServingHandle {
-    held: Arc<RwLock<Option<Serves>>>,
+    current: Arc<RwLock<Option<Serves>>>,
 }
 
 #[derive(Clone, Debug)]
@@ -264,7 +264,7 @@ impl ServingHandle {
             certified: Arc::new(certified),
             not_after: serving.not_after,
         };
-        *self.held.write().unwrap_or_else(PoisonError::into_inner) = Some(serves);
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(serves);
         Ok(())
     }
 
@@ -275,8 +275,8 @@ impl ServingHandle {
     }
 
     fn current(&self) -> Option<Serves> {
-        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
-        held.clone()
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        current.clone()
     }
 }
 

@@ -27,12 +27,12 @@ pub(crate) struct Configuration {
     pub(crate) api: Api<DynamicObject>,
     pub(crate) resource: ApiResource,
     pub(crate) name: String,
-    place: Place,
+    location: BundleLocation,
 }
 
 /// Where in it the bundle stands.
 #[derive(Clone)]
-enum Place {
+enum BundleLocation {
     /// In every webhook of a list.
     Webhooks,
     /// In a definition's conversion, as long as that calls the injector of this
@@ -59,24 +59,25 @@ pub(crate) fn configurations(client: &Client, namespace: &str) -> Vec<Configurat
     let validating = ApiResource::erase::<ValidatingWebhookConfiguration>(&());
     let definition = ApiResource::erase::<CustomResourceDefinition>(&());
     let webhooks = [(mutating, INJECTOR), (validating, VALIDATOR)];
-    let webhooks = webhooks.map(|(resource, name)| (resource, name.to_owned(), Place::Webhooks));
+    let webhooks =
+        webhooks.map(|(resource, name)| (resource, name.to_owned(), BundleLocation::Webhooks));
     // The others have one version, so nobody converts them.
     let converted = SmiKind::ALL
         .into_iter()
         .filter(|kind| kind.versions().len() > 1);
     let definitions = converted.map(|kind| {
         let namespace = namespace.to_owned();
-        let place = Place::Conversion { namespace };
-        (definition.clone(), kind.definition(), place)
+        let location = BundleLocation::Conversion { namespace };
+        (definition.clone(), kind.definition(), location)
     });
     webhooks
         .into_iter()
         .chain(definitions)
-        .map(|(resource, name, place)| Configuration {
+        .map(|(resource, name, location)| Configuration {
             api: Api::all_with(client.clone(), &resource),
             resource,
             name,
-            place,
+            location,
         })
         .collect()
 }
@@ -91,20 +92,20 @@ impl Configuration {
         };
         let patch = match (
             self.api.get_opt(&self.name).await.map_err(failed)?,
-            &self.place,
+            &self.location,
         ) {
-            (Some(found), Place::Webhooks) => in_webhooks(&found.data, bundle),
-            (Some(found), Place::Conversion { namespace }) => {
+            (Some(found), BundleLocation::Webhooks) => in_webhooks(&found.data, bundle),
+            (Some(found), BundleLocation::Conversion { namespace }) => {
                 in_conversion(&found.data, namespace, bundle)
             }
-            (None, Place::Webhooks) => {
+            (None, BundleLocation::Webhooks) => {
                 return Err(BundleError::Missing {
                     kind: self.resource.kind.clone(),
                     name: self.name.clone(),
                 });
             }
             // The chart may be told not to bring the definitions.
-            (None, Place::Conversion { .. }) => return Ok(false),
+            (None, BundleLocation::Conversion { .. }) => return Ok(false),
         };
         if patch.0.is_empty() {
             return Ok(false);

@@ -53,12 +53,12 @@ struct Request {
 /// A list may hold thousands of objects, each of which takes many times its length
 /// once it is read, so only one of them is at a time.
 pub(crate) fn answer(body: &[u8]) -> Result<Converted, BadReview> {
-    let asked: ReviewMeta = serde_json::from_slice(body)?;
-    let request = asked.request;
-    if asked.api_version != "apiextensions.k8s.io/v1" {
+    let review_meta: ReviewMeta = serde_json::from_slice(body)?;
+    let request = review_meta.request;
+    if review_meta.api_version != "apiextensions.k8s.io/v1" {
         let message = format!(
             "this is a ConversionReview of version {:?}, and apiextensions.k8s.io/v1 is needed",
-            asked.api_version.chars().take(80).collect::<String>()
+            review_meta.api_version.chars().take(80).collect::<String>()
         );
         return Ok(failure(&request.uid, message, "failed", "bad-version"));
     }
@@ -303,11 +303,11 @@ mod tests {
             json!([split("a", "v1alpha2"), {"apiVersion": "v1", "kind": "Pod"}, split("b", "v1alpha4")]),
         ];
         for objects in lists {
-            let mut asked = review("apiextensions.k8s.io/v1", &objects);
+            let mut review_meta = review("apiextensions.k8s.io/v1", &objects);
             // A uid that looks like the place where the list goes.
-            asked["request"]["uid"] = "\"convertedObjects\":[]".into();
-            let converted = answer(asked.to_string().as_bytes()).unwrap();
-            let whole = convert::review(serde_json::from_value(asked).unwrap());
+            review_meta["request"]["uid"] = "\"convertedObjects\":[]".into();
+            let converted = answer(review_meta.to_string().as_bytes()).unwrap();
+            let whole = convert::review(serde_json::from_value(review_meta).unwrap());
             assert_eq!(parsed(&converted), serde_json::to_value(whole).unwrap());
         }
     }

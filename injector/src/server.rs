@@ -122,7 +122,7 @@ pub(crate) async fn serve(
     let acceptor = TlsAcceptor::from(tls);
     let graceful = GracefulShutdown::new();
     let limits = &webhooks.metrics.limits;
-    let places = Pool::sparing(SPARED, CONNECTIONS, limits.counter("connections"));
+    let permits = Pool::sparing(SPARED, CONNECTIONS, limits.counter("connections"));
     let listener = HttpsListener::new(
         listener,
         "webhooks",
@@ -140,11 +140,11 @@ pub(crate) async fn serve(
             continue;
         };
         let source = https::source(addr);
-        let (Ok(place), Ok(memory)) = (places.take(source, 1), webhooks.memory.take(source, 0))
+        let (Ok(permit), Ok(memory)) = (permits.take(source, 1), webhooks.memory.take(source, 0))
         else {
             continue;
         };
-        let caller = Arc::new(Caller::new(source, place, memory));
+        let caller = Arc::new(Caller::new(source, permit, memory));
         let (acceptor, webhooks) = (acceptor.clone(), Arc::clone(&webhooks));
         let watcher = graceful.watcher();
         #[expect(
@@ -168,7 +168,7 @@ async fn attend(
 ) {
     tokio::select! {
         () = serve_connection(stream, acceptor, webhooks, Arc::clone(&caller), watcher) => {}
-        () = caller.place.taken() => debug!(%addr, "connection closed: there are too many"),
+        () = caller.permit.taken() => debug!(%addr, "connection closed: there are too many"),
         () = caller.memory.taken() => {
             warn!(%addr, "connection closed: its calls hold most of the memory, and others need some");
         }
@@ -217,8 +217,8 @@ impl Webhooks {
             "/convert" => "convert",
             _ => "other",
         };
-        let mut held = CallBytes::new(Arc::clone(&caller));
-        let answer = tokio::time::timeout(CALL_TIMEOUT, self.answer(path, request, &mut held));
+        let mut reserved = CallBytes::new(Arc::clone(&caller));
+        let answer = tokio::time::timeout(CALL_TIMEOUT, self.answer(path, request, &mut reserved));
         let answer = tokio::select! {
             answer = answer => answer,
             // Nobody waits, and its bytes are somebody else's by now.
@@ -233,18 +233,18 @@ impl Webhooks {
                 "the call took too long",
             ),
         };
-        let outcome = match held.resize(outcome.response.body().len()) {
+        let outcome = match reserved.resize(outcome.response.body().len()) {
             Ok(()) => outcome,
             Err(overload) => *overload,
         };
         if outcome.response.status().is_success() {
-            caller.place.completed();
+            caller.permit.completed();
         }
         self.metrics
             .review(path, outcome.outcome, outcome.reason, began.elapsed());
         outcome
             .response
-            .map(|body| CountedResponse::new(body, held))
+            .map(|body| CountedResponse::new(body, reserved))
     }
 
     /// The answer, or why there is none.
@@ -252,7 +252,7 @@ impl Webhooks {
         &self,
         path: &'static str,
         request: Request<Incoming>,
-        held: &mut CallBytes,
+        reserved: &mut CallBytes,
     ) -> Result<ReviewOutcome, Box<ReviewOutcome>> {
         if path == "other" {
             let message = "no such page";
@@ -264,8 +264,8 @@ impl Webhooks {
         }
         let conversion = path == "convert";
         let most = if conversion { MAX_CONVERSION } else { MAX_BODY };
-        let body = Bytes::from(read(request.into_body(), most, held).await?);
-        let source = held.caller.source;
+        let body = Bytes::from(read(request.into_body(), most, reserved).await?);
+        let source = reserved.caller.source;
         let lane = self.lanes.of(&body);
         if conversion {
             return lane.run(source, move || converted(&body)).await?;

@@ -56,7 +56,7 @@ fn refusal(request: &Request, why: &str) -> AdmissionResponse {
 /// was still valid, or while this webhook was away, must stay deletable, and its labels,
 /// finalizers and status changeable.
 fn concerns_us(request: &Request) -> bool {
-    let asked = matches!(request.operation.as_str(), "CREATE" | "UPDATE");
+    let applies = matches!(request.operation.as_str(), "CREATE" | "UPDATE");
     let itself = request.sub_resource.as_deref().is_none_or(str::is_empty);
     let spec_changed = request.old_object.is_null()
         || request.object.get("spec") != request.old_object.get("spec");
@@ -64,7 +64,7 @@ fn concerns_us(request: &Request) -> bool {
         .object
         .pointer("/metadata/deletionTimestamp")
         .is_some_and(|t| !t.is_null());
-    asked && itself && spec_changed && !going
+    applies && itself && spec_changed && !going
 }
 
 /// What is wrong with the object; `None` if its kind is none of ours.

@@ -79,8 +79,8 @@ impl fmt::Display for AccessLog {
         if !self.is_on() {
             return f.write_str("off");
         }
-        let said = WORDS.iter().filter(|(_, bit)| self.0 & bit != 0);
-        for (at, (word, _)) in said.enumerate() {
+        let words = WORDS.iter().filter(|(_, bit)| self.0 & bit != 0);
+        for (at, (word, _)) in words.enumerate() {
             f.write_str(if at == 0 { "" } else { "," })?;
             f.write_str(word)?;
         }

@@ -173,15 +173,15 @@ impl<T: Clone> Table<T> {
     /// What a call is made for that says this. One that names a request belongs to it or to
     /// nothing, whatever its trace.
     #[must_use]
-    pub fn find(&self, said: &Key, now: Instant) -> Lookup<T> {
-        if let Some(id) = said.id {
+    pub fn find(&self, key: &Key, now: Instant) -> Lookup<T> {
+        if let Some(id) = key.id {
             return match self.named.get(&id) {
                 Some(known) => Lookup::Named(known.clone()),
                 None if self.over.has(&id, now) => Lookup::Over,
                 None => Lookup::Nothing,
             };
         }
-        let all = said.trace.and_then(|trace| self.traces.get(&trace));
+        let all = key.trace.and_then(|trace| self.traces.get(&trace));
         all.map_or(Lookup::Nothing, |all| Lookup::Traced(all.until))
     }
 

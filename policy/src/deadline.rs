@@ -76,10 +76,11 @@ impl Deadline {
     /// Of a request that came in. `request` is the policy's word for callers outside the
     /// mesh, for whom nobody applied it before; see [`longest`].
     #[must_use]
-    pub fn arrived(now: Instant, asked: RequestedTimeout, request: Option<Duration>) -> Self {
+    pub fn arrived(now: Instant, requested: RequestedTimeout, request: Option<Duration>) -> Self {
         Self {
-            own: least([asked.grpc, asked.weft, request]).and_then(|left| now.checked_add(left)),
-            context: asked.rest.and_then(|left| now.checked_add(left)),
+            own: least([requested.grpc, requested.weft, request])
+                .and_then(|left| now.checked_add(left)),
+            context: requested.rest.and_then(|left| now.checked_add(left)),
         }
     }
 
@@ -89,11 +90,11 @@ impl Deadline {
     #[must_use]
     pub fn outgoing(
         now: Instant,
-        asked: RequestedTimeout,
+        requested: RequestedTimeout,
         policy: &Timeouts,
         until: Option<Instant>,
     ) -> Self {
-        let own = least([asked.grpc, asked.weft, policy.request]);
+        let own = least([requested.grpc, requested.weft, policy.request]);
         let left = until.map(|until| until.saturating_duration_since(now));
         let context = left.map(|left| left.mul_f64(policy.share.share()));
         Self {

@@ -65,7 +65,7 @@ pub enum HealthChange {
     /// It failed often enough in a row: [`Health::judge`].
     RowIsFull,
     /// Its probe failed, and it rests again.
-    RestsAgain,
+    EjectedAgain,
     /// Its probe succeeded, or what stands for one.
     Returned,
 }
@@ -97,7 +97,7 @@ pub struct Others {
     /// All endpoints, the judged one among them.
     pub endpoints: usize,
     /// Those that rest already, and may not be probed yet.
-    pub resting: usize,
+    pub ejected: usize,
     /// What the others answered lately, without the judged one.
     pub recent: Recent,
 }
@@ -109,7 +109,7 @@ pub enum Status {
     Works(f64),
     /// Its rest is over: this request may probe it.
     ProbeDue,
-    Rests,
+    Ejected,
 }
 
 /// What is known of the health of one endpoint. 88 bytes.
@@ -122,16 +122,16 @@ pub struct Health {
     in_a_row: u8,
     unreachable_in_a_row: u8,
     /// Rests that followed each other without a longer time of work between.
-    rests: u8,
+    ejections: u8,
     /// Why it rested last.
-    rested_for: EjectedFor,
+    ejected_for: EjectedFor,
     probe: Probe,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Working,
-    Resting {
+    Ejected {
         until: Instant,
     },
     /// By the last probe.
@@ -154,8 +154,8 @@ impl Health {
             recent: Window::new(now),
             in_a_row: 0,
             unreachable_in_a_row: 0,
-            rests: 0,
-            rested_for: EjectedFor::Failures,
+            ejections: 0,
+            ejected_for: EjectedFor::Failures,
             probe: Probe(0),
         }
     }
@@ -187,7 +187,7 @@ impl Health {
                 self.probed(now, signal, settings, random)
             }
             // Where a policy lets nobody rest calls go on all the while.
-            Phase::Resting { until }
+            Phase::Ejected { until }
                 if settings.consecutive_failures == 0
                     && signal == HealthSignal::Good
                     && now >= until =>
@@ -196,7 +196,7 @@ impl Health {
                 HealthChange::Returned
             }
             // Answers to what was sent before.
-            Phase::Probing { .. } | Phase::Answering { .. } | Phase::Resting { .. } => {
+            Phase::Probing { .. } | Phase::Answering { .. } | Phase::Ejected { .. } => {
                 HealthChange::Nothing
             }
             Phase::Working => self.count(now, signal, settings),
@@ -211,7 +211,7 @@ impl Health {
         random: u64,
     ) -> HealthChange {
         let cause = match signal {
-            HealthSignal::Reached if self.rested_for == EjectedFor::Failures => {
+            HealthSignal::Reached if self.ejected_for == EjectedFor::Failures => {
                 self.phase = Phase::Answering { since: now };
                 return HealthChange::Nothing;
             }
@@ -222,8 +222,8 @@ impl Health {
             HealthSignal::Failed => EjectedFor::Failures,
             HealthSignal::Unreachable => EjectedFor::Unreachable,
         };
-        self.rest(now, cause, settings, random);
-        HealthChange::RestsAgain
+        self.eject(now, cause, settings, random);
+        HealthChange::EjectedAgain
     }
 
     fn count(&mut self, now: Instant, signal: HealthSignal, settings: &Ejection) -> HealthChange {
@@ -249,14 +249,14 @@ impl Health {
     /// Its probe failed, and it rests again. Where others have taken all places meanwhile it
     /// works on instead, and its next failure asks again, as it does before a first rest.
     /// Whether that is so.
-    pub fn finds_no_place(&mut self, others: &Others, settings: &Ejection) -> bool {
-        let full = others.resting >= most_that_rest(others.endpoints, settings.max_percent);
-        if !full || !matches!(self.phase, Phase::Resting { .. }) {
+    pub fn returns_for_lack_of_slot(&mut self, others: &Others, settings: &Ejection) -> bool {
+        let full = others.ejected >= max_ejected(others.endpoints, settings.max_percent);
+        if !full || !matches!(self.phase, Phase::Ejected { .. }) {
             return false;
         }
         self.phase = Phase::Working;
         self.in_a_row = settings.consecutive_failures;
-        if self.rested_for == EjectedFor::Unreachable {
+        if self.ejected_for == EjectedFor::Unreachable {
             self.unreachable_in_a_row = self.in_a_row;
         }
         true
@@ -275,7 +275,7 @@ impl Health {
         if self.phase != Phase::Working || needed == 0 || self.in_a_row < needed {
             return None;
         }
-        if others.resting >= most_that_rest(others.endpoints, settings.max_percent) {
+        if others.ejected >= max_ejected(others.endpoints, settings.max_percent) {
             return None;
         }
         let cause = if self.unreachable_in_a_row >= needed {
@@ -286,9 +286,9 @@ impl Health {
             return None;
         };
         if self.worked_for(now) >= settings.max_time {
-            self.rests = 0;
+            self.ejections = 0;
         }
-        self.rest(now, cause, settings, random);
+        self.eject(now, cause, settings, random);
         Some(cause)
     }
 
@@ -317,17 +317,17 @@ impl Health {
 
     /// Whether it counts among those that rest; a probe under way ends no rest.
     #[must_use]
-    pub const fn rests(&self) -> bool {
+    pub const fn is_ejected(&self) -> bool {
         !matches!(self.phase, Phase::Working)
     }
 
     /// Whether it takes a place among the few that may rest: one whose rest is over and that
     /// nobody probes, because it is far away, takes none.
     #[must_use]
-    pub fn takes_place(&self, now: Instant) -> bool {
+    pub fn takes_slot(&self, now: Instant) -> bool {
         match self.phase {
             Phase::Working => false,
-            Phase::Resting { until } => now < until,
+            Phase::Ejected { until } => now < until,
             Phase::Probing { .. } | Phase::Answering { .. } => true,
         }
     }
@@ -338,16 +338,16 @@ impl Health {
     pub fn status(&self, now: Instant, may_retry: bool, warmup: Duration) -> Status {
         let due = match self.phase {
             Phase::Working => return Status::Works(self.share(now, warmup)),
-            Phase::Resting { until } if may_retry => until,
-            Phase::Resting { until } => until + PROBE_PATIENCE,
+            Phase::Ejected { until } if may_retry => until,
+            Phase::Ejected { until } => until + PROBE_PATIENCE,
             Phase::Probing { since } => since + PROBE_LOST,
             // It shows how it is within a second.
-            Phase::Answering { .. } => return Status::Rests,
+            Phase::Answering { .. } => return Status::Ejected,
         };
         if now >= due {
             Status::ProbeDue
         } else {
-            Status::Rests
+            Status::Ejected
         }
     }
 
@@ -366,7 +366,7 @@ impl Health {
     pub fn abandon_probe(&mut self, now: Instant, probe: Probe) {
         let is_probed = matches!(self.phase, Phase::Probing { .. } | Phase::Answering { .. });
         if is_probed && self.probe == probe {
-            self.phase = Phase::Resting { until: now };
+            self.phase = Phase::Ejected { until: now };
         }
     }
 
@@ -398,13 +398,15 @@ impl Health {
 
     /// Twice as long as the time before, give or take a fifth: proxies that began together
     /// do not probe together.
-    fn rest(&mut self, now: Instant, cause: EjectedFor, settings: &Ejection, random: u64) {
-        self.rested_for = cause;
-        let doubled = settings.base_time.saturating_mul(1 << self.rests.min(16));
+    fn eject(&mut self, now: Instant, cause: EjectedFor, settings: &Ejection, random: u64) {
+        self.ejected_for = cause;
+        let doubled = settings
+            .base_time
+            .saturating_mul(1 << self.ejections.min(16));
         let rest = doubled.min(settings.max_time).max(settings.base_time);
         let rest = rest.mul_f64(0.8 + 0.4 * unit(random));
-        self.phase = Phase::Resting { until: now + rest };
-        self.rests = self.rests.saturating_add(1);
+        self.phase = Phase::Ejected { until: now + rest };
+        self.ejections = self.ejections.saturating_add(1);
         self.in_a_row = 0;
         self.unreachable_in_a_row = 0;
     }
@@ -432,7 +434,7 @@ pub fn ready_at(now: Instant, unix: u64, since: u64) -> Option<Instant> {
 /// How many of so many endpoints may rest at once: the percentage, but one at least of two
 /// or more, and a lone one never. None at 0 %.
 #[must_use]
-pub fn most_that_rest(endpoints: usize, max: Percent) -> usize {
+pub fn max_ejected(endpoints: usize, max: Percent) -> usize {
     match (endpoints, max) {
         (0 | 1, _) | (_, Percent::NONE) => 0,
         (endpoints, max) => (endpoints * usize::from(max.get()) / 100).max(1),

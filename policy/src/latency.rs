@@ -35,8 +35,8 @@ impl Histogram {
     /// Adds counts of leading buckets; those beyond the layout go into the last.
     pub fn add(&mut self, counts: impl IntoIterator<Item = u64>) {
         for (at, count) in counts.into_iter().enumerate() {
-            let held = &mut self.counts[at.min(BUCKETS - 1)];
-            *held = held.saturating_add(count);
+            let counter = &mut self.counts[at.min(BUCKETS - 1)];
+            *counter = counter.saturating_add(count);
         }
     }
 

@@ -16,7 +16,7 @@
 use std::time::{Duration, Instant};
 
 use crate::traffic::guard::RateLimit;
-use keys::{BYTES_PER_PLACE, Bucket, Entry, Keys};
+use keys::{BYTES_PER_ENTRY, Bucket, Entry, Keys};
 
 mod keys;
 pub mod shares;
@@ -129,17 +129,17 @@ impl Rate {
 /// Places for the keys of each limit, of so many of one pod that have keys.
 #[must_use]
 pub fn keys_of_each(limits: usize) -> usize {
-    let share = BYTES_PER_POD / BYTES_PER_PLACE / limits.max(1);
+    let share = BYTES_PER_POD / BYTES_PER_ENTRY / limits.max(1);
     share.clamp(1, KEYS)
 }
 
 /// Where the bucket of a key stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum BucketLocation {
     /// The limit has one bucket.
     All,
     /// It has its own.
-    Held(Entry),
+    Existing(Entry),
     /// It gets its own.
     New(Entry),
     /// There is no room for one more caller; such callers share one bucket.
@@ -246,41 +246,41 @@ impl Buckets {
     }
 
     /// Where a key has its bucket now. Makes none.
-    fn place(&mut self, now: Instant, key: Key) -> Place {
+    fn location(&mut self, now: Instant, key: Key) -> BucketLocation {
         let (caller, value) = match key {
-            Key::All => return Place::All,
+            Key::All => return BucketLocation::All,
             Key::Caller(caller) => (ALL_CALLERS, caller),
             Key::Header { caller, value } => (caller, value),
         };
         let entry = Entry { caller, value };
         if self.keys.bucket(entry).is_some() {
-            return Place::Held(entry);
+            return BucketLocation::Existing(entry);
         }
         if self.keys.has_room(self.nanos(now), caller) {
-            Place::New(entry)
+            BucketLocation::New(entry)
         } else {
-            Place::Full
+            BucketLocation::Full
         }
     }
 
     /// The bucket with a token less, if one is there; takes none, and makes no key.
-    fn look(&self, now: Instant, place: Place) -> Result<Bucket, Duration> {
-        let bucket = match place {
-            Place::All | Place::Full => self.shared,
-            Place::Held(entry) | Place::New(entry) => {
-                let held = self.keys.bucket(entry);
-                held.unwrap_or_else(|| self.keys.floor(entry.caller))
+    fn look(&self, now: Instant, location: BucketLocation) -> Result<Bucket, Duration> {
+        let bucket = match location {
+            BucketLocation::All | BucketLocation::Full => self.shared,
+            BucketLocation::Existing(entry) | BucketLocation::New(entry) => {
+                let existing = self.keys.bucket(entry);
+                existing.unwrap_or_else(|| self.keys.floor(entry.caller))
             }
         };
         self.rate.take(bucket, self.nanos(now))
     }
 
     /// Puts back what [`Buckets::look`] gave.
-    fn put(&mut self, now: Instant, place: Place, bucket: Bucket) {
-        let mut overflows = self.overflows(now, place);
-        match place {
-            Place::All | Place::Full => self.shared = bucket,
-            Place::Held(entry) | Place::New(entry) => {
+    fn put(&mut self, now: Instant, location: BucketLocation, bucket: Bucket) {
+        let mut overflows = self.overflows(now, location);
+        match location {
+            BucketLocation::All | BucketLocation::Full => self.shared = bucket,
+            BucketLocation::Existing(entry) | BucketLocation::New(entry) => {
                 let nanos = self.nanos(now);
                 overflows |= self.keys.set(nanos, entry, bucket);
             }
@@ -289,21 +289,23 @@ impl Buckets {
     }
 
     /// Whether this place shows that there are too few.
-    fn overflows(&self, now: Instant, place: Place) -> bool {
-        let is_held = matches!(place, Place::All | Place::Held(_));
-        !is_held && self.emptied(now, place) != Emptied::Own
+    fn overflows(&self, now: Instant, location: BucketLocation) -> bool {
+        let is_held = matches!(location, BucketLocation::All | BucketLocation::Existing(_));
+        !is_held && self.emptied(now, location) != Emptied::Own
     }
 
     /// Whose tokens are used up, if none is left at this place.
-    fn emptied(&self, now: Instant, place: Place) -> Emptied {
-        match place {
-            Place::Full => Emptied::Shared,
-            Place::Held(entry) | Place::New(entry)
+    fn emptied(&self, now: Instant, location: BucketLocation) -> Emptied {
+        match location {
+            BucketLocation::Full => Emptied::Shared,
+            BucketLocation::Existing(entry) | BucketLocation::New(entry)
                 if self.keys.floor(entry.caller).0 > self.nanos(now) =>
             {
                 Emptied::Forgotten
             }
-            Place::All | Place::Held(_) | Place::New(_) => Emptied::Own,
+            BucketLocation::All | BucketLocation::Existing(_) | BucketLocation::New(_) => {
+                Emptied::Own
+            }
         }
     }
 
@@ -324,13 +326,13 @@ pub fn take_all(
         let Some(table) = tables.get_mut(limit) else {
             continue;
         };
-        let place = table.place(now, key);
-        let Err(wait) = table.look(now, place) else {
+        let location = table.location(now, key);
+        let Err(wait) = table.look(now, location) else {
             continue;
         };
-        table.overflowed += u64::from(table.overflows(now, place));
+        table.overflowed += u64::from(table.overflows(now, location));
         if refused.is_none_or(|longest| wait > longest.wait) {
-            let emptied = table.emptied(now, place);
+            let emptied = table.emptied(now, location);
             refused = Some(Refused {
                 limit,
                 wait,
@@ -345,9 +347,9 @@ pub fn take_all(
         let Some(table) = tables.get_mut(limit) else {
             continue;
         };
-        let place = table.place(now, key);
-        if let Ok(bucket) = table.look(now, place) {
-            table.put(now, place, bucket);
+        let location = table.location(now, key);
+        if let Ok(bucket) = table.look(now, location) {
+            table.put(now, location, bucket);
         }
     }
     Ok(())

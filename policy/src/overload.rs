@@ -282,41 +282,46 @@ impl Limiter {
         Duration::from_secs_f64(self.baseline.mean() * TRY_CALLS).clamp(TRY_FOR, TRY_EVERY)
     }
 
-    fn go_on(&mut self, now: Instant, mut held: Shedding, settings: &Overload) -> Option<Shedding> {
-        held.limit = self.sustainable(settings);
-        match held.measure {
+    fn go_on(
+        &mut self,
+        now: Instant,
+        mut shedding: Shedding,
+        settings: &Overload,
+    ) -> Option<Shedding> {
+        shedding.limit = self.sustainable(settings);
+        match shedding.measure {
             Measure::At(at) if now >= at => {
-                held.measure = Measure::Until(now + MEASURE_FOR);
-                held.trial = LimitTrial::At(now + TRY_EVERY);
-                return Some(held);
+                shedding.measure = Measure::Until(now + MEASURE_FOR);
+                shedding.trial = LimitTrial::At(now + TRY_EVERY);
+                return Some(shedding);
             }
-            Measure::Until(end) if now < end => return Some(held),
+            Measure::Until(end) if now < end => return Some(shedding),
             Measure::Until(_) => {
                 self.baseline.adopt();
-                held.measure = Measure::At(now + MEASURE_EVERY);
+                shedding.measure = Measure::At(now + MEASURE_EVERY);
             }
             Measure::At(_) => {}
         }
         let rate = self.slots.completions_per_second_lately();
         let lasts = self.try_for();
-        match held.trial {
+        match shedding.trial {
             LimitTrial::At(at) if now >= at => {
-                held.trial = LimitTrial::Until {
+                shedding.trial = LimitTrial::Until {
                     end: now + lasts,
-                    limit: held.limit * TRY_MORE,
+                    limit: shedding.limit * TRY_MORE,
                     before: rate,
                 };
             }
             LimitTrial::Until { end, limit, before } if now >= end => {
                 let followed = rate * FOLLOWS >= before;
-                if held.last_shed + lasts < now && followed {
+                if shedding.last_shed + lasts < now && followed {
                     // All that came was let in and completed: the calm time was wrong. Where
                     // next to nothing came that shows nothing.
                     self.baseline.adopt();
                     self.end();
                     return None;
                 }
-                held.trial = if rate >= before * FOLLOWS {
+                shedding.trial = if rate >= before * FOLLOWS {
                     LimitTrial::Until {
                         end: now + lasts,
                         limit: limit * TRY_DOUBLE,
@@ -328,7 +333,7 @@ impl Limiter {
             }
             LimitTrial::At(_) | LimitTrial::Until { .. } => {}
         }
-        Some(held)
+        Some(shedding)
     }
 }
 

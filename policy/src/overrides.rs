@@ -200,14 +200,14 @@ pub fn grant(
     overrides: &[Override],
     target: &ServiceId,
     own: Caller<'_>,
-    asked: OverrideOrigin<'_>,
+    requested: OverrideOrigin<'_>,
     proof: Option<&Proof>,
     unix: i64,
 ) -> Result<(), Ignored> {
     // What comes closest to a grant is what the author wants to hear.
     let mut why = Ignored::Target;
     for one in overrides.iter().filter(|one| one.to.contains(target)) {
-        match one.grants(own, asked, proof, unix) {
+        match one.grants(own, requested, proof, unix) {
             Ok(()) => return Ok(()),
             Err(closer) => why = why.max(closer),
         }
@@ -219,13 +219,13 @@ impl Override {
     fn grants(
         &self,
         own: Caller<'_>,
-        asked: OverrideOrigin<'_>,
+        requested: OverrideOrigin<'_>,
         proof: Option<&Proof>,
         unix: i64,
     ) -> Result<(), Ignored> {
         let admits = |list: &[Source], caller| list.iter().any(|source| source.admits(caller));
         let passes = |caller| admits(&self.sources, caller) || admits(&self.forwarders, caller);
-        let by_account = match (asked, proof) {
+        let by_account = match (requested, proof) {
             (OverrideOrigin::Here, _) => admits(&self.sources, own),
             (
                 OverrideOrigin::With(peer @ Caller::Mesh { id, .. }, through),
@@ -241,18 +241,18 @@ impl Override {
         if !by_account {
             self.token(proof, unix)?;
         }
-        let trusted = match asked {
+        let trusted = match requested {
             OverrideOrigin::Here => true,
             // The token is the right of whoever shows it.
             OverrideOrigin::With(Caller::Outside, _) => passes(own),
             OverrideOrigin::With(peer, through) => {
-                let mut way = through.iter().map(Caller::mesh).chain([peer]).peekable();
+                let mut hops = through.iter().map(Caller::mesh).chain([peer]).peekable();
                 // The same holds of a workload, which is then the first of them: it asks, and
                 // passes nothing on.
                 if !by_account {
-                    way.next_if(|first| shows(proof, *first));
+                    hops.next_if(|first| shows(proof, *first));
                 }
-                passes(own) && way.all(passes)
+                passes(own) && hops.all(passes)
             }
         };
         if trusted {

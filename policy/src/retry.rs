@@ -29,7 +29,7 @@ pub use budget::RetryBudget;
 pub(crate) const LOST_WITHIN: Duration = Duration::from_secs(1);
 
 /// The longest wait that a server may ask for.
-pub(crate) const LONGEST_ASKED: Duration = Duration::from_secs(1);
+pub(crate) const LONGEST_REQUESTED_WAIT: Duration = Duration::from_secs(1);
 
 /// The longest backoff, in units of the first.
 const LONGEST_BACKOFF: u32 = 10;
@@ -71,22 +71,22 @@ pub struct Attempted<'a> {
     pub spent: bool,
     /// It was sent and ended by a deadline, while whoever asked for it still waits.
     pub late: bool,
-    pub asked: AskedWait,
+    pub requested_wait: RequestedWait,
     pub deadline: Deadline,
 }
 
 /// What the answer says of when to come again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum AskedWait {
+pub enum RequestedWait {
     #[default]
     Nothing,
     After(Duration),
-    /// Longer than [`LONGEST_ASKED`], never, or a time that cannot be read: coming at once
+    /// Longer than [`LONGEST_REQUESTED_WAIT`], never, or a time that cannot be read: coming at once
     /// would be what the server asks not to do.
     NotNow,
 }
 
-impl AskedWait {
+impl RequestedWait {
     /// `retry-after`. A date lies at a second's distance at best.
     #[must_use]
     pub fn of_http(retry_after: Option<&[u8]>) -> Self {
@@ -109,7 +109,7 @@ impl AskedWait {
             digits.then(|| text.parse::<u64>().ok()).flatten()
         });
         match number.map(unit) {
-            Some(wait) if wait <= LONGEST_ASKED => Self::After(wait),
+            Some(wait) if wait <= LONGEST_REQUESTED_WAIT => Self::After(wait),
             Some(_) | None => Self::NotNow,
         }
     }
@@ -262,10 +262,10 @@ pub fn may_retry(
     if !attempted.body_kept {
         return Next::Denied(RetryOutcome::Body);
     }
-    let wait = match attempted.asked {
-        AskedWait::Nothing => backoff(retry.backoff, attempted.retries, random),
-        AskedWait::After(wait) => wait,
-        AskedWait::NotNow => return Next::Pass,
+    let wait = match attempted.requested_wait {
+        RequestedWait::Nothing => backoff(retry.backoff, attempted.retries, random),
+        RequestedWait::After(wait) => wait,
+        RequestedWait::NotNow => return Next::Pass,
     };
     let end = attempted.deadline.end();
     if end.is_some_and(|(end, _)| now.checked_add(wait).is_none_or(|then| then >= end)) {

@@ -20,7 +20,7 @@ pub(crate) const AUTOMATIC_ABOVE: usize = 100;
 
 /// Which of its workload's proxies a caller is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct PeerPosition {
     /// From 0.
     pub index: u32,
     /// One at least.
@@ -29,9 +29,9 @@ pub struct Place {
 
 /// The same among all of them, and among those of its own zone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Places {
-    pub all: Place,
-    pub zone: Place,
+pub struct PeerPositions {
+    pub all: PeerPosition,
+    pub zone: PeerPosition,
 }
 
 /// An endpoint of the arc, by its index among all, and which part of its share it takes.
@@ -43,14 +43,14 @@ pub struct Member {
 
 /// The endpoints that this caller uses; `None`: all of them. `seeds` are those of
 /// [`crate::sticky::seed`], with the `near` ones of the own zone first, 0 where that does
-/// not matter; `resting` widens the arc, so that those that rest are made up for.
+/// not matter; `ejected` widens the arc, so that those that rest are made up for.
 #[must_use]
 pub fn members(
     subset: Subset,
     seeds: &[u64],
     near: usize,
-    places: Places,
-    resting: usize,
+    positions: PeerPositions,
+    ejected: usize,
 ) -> Option<Vec<Member>> {
     let least = match subset {
         Subset::All => return None,
@@ -60,15 +60,15 @@ pub fn members(
     };
     // The own zone, if it has enough for a caller: then those of it share it out among
     // themselves.
-    let (len, place) = if near >= least {
-        (near.min(seeds.len()), places.zone)
+    let (len, position) = if near >= least {
+        (near.min(seeds.len()), positions.zone)
     } else {
-        (seeds.len(), places.all)
+        (seeds.len(), positions.all)
     };
-    if place.index >= place.peers {
+    if position.index >= position.peers {
         return None;
     }
-    let arc = Arc::new(len, least, place, resting);
+    let arc = Arc::new(len, least, position, ejected);
     if arc.width >= len as f64 {
         return (len < seeds.len()).then(|| (0..len).map(whole).collect());
     }
@@ -97,13 +97,13 @@ struct Arc {
 }
 
 impl Arc {
-    fn new(len: usize, least: usize, place: Place, resting: usize) -> Self {
-        let distance = len as f64 / f64::from(place.peers);
+    fn new(len: usize, least: usize, position: PeerPosition, ejected: usize) -> Self {
+        let distance = len as f64 / f64::from(position.peers);
         // A hair less, lest 20 / 2.0 be eleven distances.
         let steps = ((least as f64 / distance) - 1e-9).ceil().max(1.0);
         Self {
-            from: distance * f64::from(place.index),
-            width: distance * steps + resting as f64,
+            from: distance * f64::from(position.index),
+            width: distance * steps + ejected as f64,
         }
     }
 

@@ -369,11 +369,11 @@ pub fn serving_or_root<'a, T>(
     serving: &'a Whole<T>,
     root: &'a Whole<T>,
 ) -> Option<(&'a T, &'a Origin)> {
-    let said = |whole: &'a Whole<T>| match whole.decide(None) {
+    let decided = |whole: &'a Whole<T>| match whole.decide(None) {
         (Some(section), Some(origin)) => Some((section, origin)),
         _ => None,
     };
-    said(serving).or_else(|| said(root))
+    decided(serving).or_else(|| decided(root))
 }
 
 #[cfg(test)]

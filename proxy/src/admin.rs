@@ -63,8 +63,8 @@ impl Pages {
             },
             (&Method::GET, path) => match traffic::asked(path) {
                 Some(services) => {
-                    let held = self.proxy.config.snapshot();
-                    json(StatusCode::OK, traffic::page(&held, services))
+                    let current = self.proxy.config.snapshot();
+                    json(StatusCode::OK, traffic::page(&current, services))
                 }
                 None => text(StatusCode::NOT_FOUND, "no such page\n"),
             },
@@ -75,17 +75,17 @@ impl Pages {
     /// Names and versions of everything held.
     fn config(&self) -> String {
         let (own, draining) = (&self.proxy.own, self.proxy.drain.is_draining());
-        let held = Summary::of(&self.proxy.config.snapshot(), &own.identity, draining);
-        let resources: Map<String, Value> = held
+        let current = Summary::of(&self.proxy.config.snapshot(), &own.identity, draining);
+        let resources: Map<String, Value> = current
             .resources
             .into_iter()
             .map(|(name, version)| (name, version.into()))
             .collect();
         let page = serde_json::json!({
-            "identity": held.identity,
-            "enforcement": held.enforcement,
-            "mtls": held.mtls,
-            "draining": held.draining,
+            "identity": current.identity,
+            "enforcement": current.enforcement,
+            "mtls": current.mtls,
+            "draining": current.draining,
             "resources": resources,
         });
         format!("{page:#}\n")

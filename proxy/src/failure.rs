@@ -93,11 +93,11 @@ impl Failure {
     /// The same, told to a request that waited for the attempt of another one.
     #[must_use]
     pub(crate) fn shared(&self) -> Self {
-        let mut told = self.clone();
-        if let Self::NotSent { shared, .. } = &mut told {
+        let mut copy = self.clone();
+        if let Self::NotSent { shared, .. } = &mut copy {
             *shared = true;
         }
-        told
+        copy
     }
 
     /// This proxy knows nothing of its own pod, so it can judge nothing.
@@ -187,7 +187,7 @@ impl Failure {
     /// With what a refused caller needs to know: who it was taken for, and where to look.
     /// It says nothing but the caller's own name.
     #[must_use]
-    pub(crate) fn told_to(self, caller: &str) -> Self {
+    pub(crate) fn with_caller(self, caller: &str) -> Self {
         let Self::Refused { reason, by, detail } = self else {
             return self;
         };
@@ -219,7 +219,7 @@ mod tests {
     fn refused_caller_is_told_who_it_was_taken_for_and_where_to_look() {
         let caller = "spiffe://cluster.local/ns/shop/sa/web";
         let refused = Failure::refused(Reason::NotAllowed, "no TrafficTarget allows this call");
-        let refused = refused.told_to(caller);
+        let refused = refused.with_caller(caller);
         let detail = refused.detail();
         assert!(
             detail.starts_with("no TrafficTarget allows this call; the caller is spiffe://")
@@ -228,7 +228,7 @@ mod tests {
                 && detail.contains("kubectl port-forward"),
             "{detail}"
         );
-        let outside = Failure::refused(Reason::NoIdentity, "plaintext").told_to("outside");
+        let outside = Failure::refused(Reason::NoIdentity, "plaintext").with_caller("outside");
         let detail = outside.detail();
         assert!(
             detail.contains("weft.dev/inject=enabled")
@@ -236,7 +236,7 @@ mod tests {
             "{detail}"
         );
         // Other failures say what they said.
-        let other = Failure::refused(Reason::BadRequest, "x").told_to(caller);
+        let other = Failure::refused(Reason::BadRequest, "x").with_caller(caller);
         assert_eq!(other.detail(), "x");
     }
 

@@ -39,7 +39,7 @@ mod telemetry;
 pub use crate::capture::command as capture_command;
 pub use crate::drain::command::command as drain_command;
 pub use crate::process::collector::{Connector, Opened, connector, serve as serve_to_collector};
-pub use crate::process::heap::{count as heap_count, held as heap_held};
+pub use crate::process::heap::{count as heap_count, in_use as heap_in_use};
 pub use crate::process::listener::{Addresses, ServedWorkload};
 pub use crate::process::permits::{keep as keep_permit, of_listener};
 pub use crate::process::relief::relieve;

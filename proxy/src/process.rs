@@ -100,7 +100,7 @@ pub fn run(settings: WorkloadSettings) -> anyhow::Result<()> {
 fn budget() -> Arc<Budget> {
     let limit = runtime::cgroup::memory_limit(Path::new(runtime::cgroup::ROOT));
     let bytes = |default| usize::try_from(limit.unwrap_or(default)).unwrap_or(usize::MAX);
-    Budget::measured(bytes(MEMORY), bytes(HEAP), heap::held)
+    Budget::measured(bytes(MEMORY), bytes(HEAP), heap::in_use)
 }
 
 fn control_thread(

@@ -82,8 +82,8 @@ impl Telemetry {
     }
 
     /// What of them holds from now on; `None`: what the proxy was started with.
-    pub(crate) fn log_as(&self, told: Option<AccessLog>) {
-        let bits = told.unwrap_or(self.started).bits();
+    pub(crate) fn log_as(&self, configured: Option<AccessLog>) {
+        let bits = configured.unwrap_or(self.started).bits();
         self.access_log.store(bits, Relaxed);
     }
 
@@ -102,12 +102,12 @@ impl Telemetry {
     }
 
     /// The cell of a way to the port that was called.
-    pub(crate) fn cell_of(&self, way: CellKey) -> Arc<Cell> {
+    pub(crate) fn cell_of(&self, key: CellKey) -> Arc<Cell> {
         let CellKey {
             parties,
             protocol,
             route,
-        } = way;
+        } = key;
         let port = self.port_label(
             parties.direction(),
             parties.service_name(),

@@ -24,7 +24,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
-use weft_proxy::{Budget, heap_count, heap_held};
+use weft_proxy::{Budget, heap_count, heap_in_use};
 use wire::v1::Protocol;
 
 use support::{Authority, Pod, endpoint, endpoints, service, vip};
@@ -85,7 +85,7 @@ fn open_files() -> usize {
 /// What is in use, in bytes.
 fn held() -> usize {
     heap_count();
-    heap_held()
+    heap_in_use()
 }
 
 /// Drops the connection so that the other end gets a reset.

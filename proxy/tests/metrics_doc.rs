@@ -251,7 +251,7 @@ fn touch(metrics: &Metrics) {
         overload_limit,
         spans,
         telemetry_dropped,
-        resting: _,
+        ejected: _,
         open_connections: _,
         unknown_destinations: _,
         unreadable_times: _,

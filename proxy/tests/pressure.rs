@@ -37,7 +37,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
-use weft_proxy::{Budget, LimitLabels, heap_count, heap_held, of_listener, relieve};
+use weft_proxy::{Budget, LimitLabels, heap_count, heap_in_use, of_listener, relieve};
 
 use raw_http2::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, SETTINGS, WINDOW_UPDATE, block, frame,
@@ -69,7 +69,7 @@ static PEAK: AtomicUsize = AtomicUsize::new(0);
 
 /// What this test holds beyond what others of this process left.
 fn used() -> usize {
-    let used = heap_held().saturating_sub(BEFORE.load(Relaxed));
+    let used = heap_in_use().saturating_sub(BEFORE.load(Relaxed));
     PEAK.fetch_max(used, Relaxed);
     used
 }
@@ -81,7 +81,7 @@ async fn settled() -> usize {
     while since.elapsed() < Duration::from_millis(500) {
         sleep(Duration::from_millis(50)).await;
         heap_count();
-        let held = heap_held();
+        let held = heap_in_use();
         if held + 64 * 1024 < least {
             (least, since) = (held, Instant::now());
         }

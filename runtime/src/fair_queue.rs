@@ -59,7 +59,7 @@ struct Source<K: Clone + Eq + Hash> {
 
 /// The right to work, until it is dropped.
 pub struct QueuePermit<K: Clone + Eq + Hash> {
-    held: Option<(FairQueue<K>, K)>,
+    slot: Option<(FairQueue<K>, K)>,
     took: Duration,
 }
 
@@ -150,7 +150,7 @@ impl<K: Clone + Eq + Hash> FairQueue<K> {
             // Not dropped under the lock: that would come here again.
             match sender.send(permit) {
                 Ok(()) => return,
-                Err(mut gone) => drop(gone.held.take()),
+                Err(mut gone) => drop(gone.slot.take()),
             }
         }
     }
@@ -245,7 +245,7 @@ impl<K: Clone + Eq + Hash> Source<K> {
 impl<K: Clone + Eq + Hash> QueuePermit<K> {
     fn new(queue: FairQueue<K>, source: K) -> Self {
         Self {
-            held: Some((queue, source)),
+            slot: Some((queue, source)),
             took: Duration::ZERO,
         }
     }
@@ -258,7 +258,7 @@ impl<K: Clone + Eq + Hash> QueuePermit<K> {
 
 impl<K: Clone + Eq + Hash> Drop for QueuePermit<K> {
     fn drop(&mut self) {
-        if let Some((queue, source)) = self.held.take() {
+        if let Some((queue, source)) = self.slot.take() {
             queue.release(&source, self.took);
         }
     }

@@ -44,12 +44,12 @@ use tokio::time::{Instant, timeout};
 pub use in_flight::InFlight;
 pub use requests::{Look, Requests};
 pub use reserved::ReservedPermit;
-pub use slot::Held;
+pub use slot::ReservedBytes;
 use slot::{BUSY, CLOSE, CUT, IDLE, Loss, SHED, SILENT, STAY, TrackedConnection, YOUNG, millis};
 pub use weight::Weights;
 
 /// When nobody has anything to lose, nobody is asked again for this long.
-const ASK_AGAIN: Duration = Duration::from_millis(50);
+const EVICTION_PAUSE: Duration = Duration::from_millis(50);
 /// The holder of most loses this part of its connections at once, so that a flood
 /// of newcomers does not search the whole table for each.
 const BATCH: usize = 128;
@@ -188,8 +188,8 @@ impl Occupancy {
     pub fn try_admit(self: &Arc<Self>, holder: &Holder) -> Result<Option<Arc<Permit>>, TurnedAway> {
         let now = self.now();
         let mut table = self.table.lock();
-        let held = table.held(holder);
-        if held >= self.bounds.per_holder && !self.take_from(&table, holder, now) {
+        let in_use = table.in_use(holder);
+        if in_use >= self.bounds.per_holder && !self.take_from(&table, holder, now) {
             (self.reached)(Reached::Hoarder);
             return Err(TurnedAway);
         }
@@ -197,8 +197,8 @@ impl Occupancy {
             && !self.evict(&mut table, holder, now);
         if full
             && self.bounds.shared
-            && held > 1
-            && self.hoards(&table, holder, (held, table.taken))
+            && in_use > 1
+            && self.hoards(&table, holder, (in_use, table.taken))
         {
             (self.reached)(Reached::Hoarder);
             return Err(TurnedAway);
@@ -255,13 +255,13 @@ impl Occupancy {
         self.bounds.permits - self.bounds.permits / 10
     }
 
-    /// Whether a holder of `held` of all that are `taken` has to leave what is left to others.
-    fn hoards(&self, table: &Table, holder: &Holder, (held, taken): (usize, usize)) -> bool {
+    /// Whether a holder of `in_use` of all that are `taken` has to leave what is left to others.
+    fn hoards(&self, table: &Table, holder: &Holder, (in_use, taken): (usize, usize)) -> bool {
         let left = self.bounds.permits.saturating_sub(taken);
         let others = table.holders.iter().filter(|(other, _)| *other != holder);
         let most = others.map(|(_, slots)| slots.len()).max();
         // Where nothing is left, who waits takes nothing from anybody.
-        most.is_none_or(|most| held >= most) || (left > 0 && held > left / 2)
+        most.is_none_or(|most| in_use >= most) || (left > 0 && in_use > left / 2)
     }
 
     /// Takes one from a holder that has its share, the oldest first.
@@ -285,7 +285,7 @@ impl Occupancy {
 
     fn send(&self, slot: &TrackedConnection, verdict: u8) -> bool {
         if slot.verdict.load(Relaxed) == STAY {
-            slot.told.store(self.now(), Relaxed);
+            slot.verdict_at.store(self.now(), Relaxed);
         }
         let before = slot.verdict.fetch_max(verdict, Relaxed);
         if before == STAY {
@@ -316,7 +316,7 @@ impl Occupancy {
 }
 
 impl Table {
-    fn held(&self, holder: &Holder) -> usize {
+    fn in_use(&self, holder: &Holder) -> usize {
         self.holders.get(holder).map_or(0, HashMap::len)
     }
 
@@ -433,8 +433,8 @@ impl Permit {
         };
         let before = self.slot.activity.swap(activity, Relaxed);
         match (before == BUSY, activity == BUSY) {
-            (true, false) => account.slot.begins_rest(now),
-            (false, true) => account.slot.ends_rest(now),
+            (true, false) => account.slot.goes_idle(now),
+            (false, true) => account.slot.ends_idle(now),
             _ => {}
         }
     }
@@ -452,7 +452,7 @@ impl Drop for Permit {
         if let Some(account) = &self.account
             && self.slot.activity.load(Relaxed) != BUSY
         {
-            account.slot.ends_rest(self.now());
+            account.slot.ends_idle(self.now());
         }
     }
 }

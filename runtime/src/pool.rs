@@ -48,7 +48,7 @@ struct Inner<K> {
 }
 
 struct PoolState<K> {
-    held: usize,
+    in_use: usize,
     /// The most that was held at one time.
     peak: usize,
     next: u64,
@@ -60,7 +60,7 @@ struct PoolState<K> {
 
 #[derive(Default)]
 struct Holder {
-    held: usize,
+    in_use: usize,
     /// By age.
     shares: BTreeMap<u64, Entry>,
 }
@@ -96,7 +96,7 @@ impl<K> fmt::Debug for Pool<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut pool = f.debug_struct("Pool");
         pool.field("limits", &self.inner.limits);
-        pool.field("held", &self.inner.state.lock().held);
+        pool.field("held", &self.inner.state.lock().in_use);
         pool.finish_non_exhaustive()
     }
 }
@@ -125,7 +125,7 @@ impl<K: Clone + Ord + Hash> Pool<K> {
                 limits,
                 spared,
                 state: Mutex::new(PoolState {
-                    held: 0,
+                    in_use: 0,
                     peak: 0,
                     next: 0,
                     holders: HashMap::new(),
@@ -166,8 +166,8 @@ impl<K: Clone + Ord + Hash> Pool<K> {
 
     /// What is held by all together.
     #[must_use]
-    pub fn held(&self) -> usize {
-        self.inner.state.lock().held
+    pub fn in_use(&self) -> usize {
+        self.inner.state.lock().in_use
     }
 
     /// The most that was ever held at one time.
@@ -192,11 +192,11 @@ impl<K: Clone + Ord + Hash> Pool<K> {
     ) -> Result<(), Full> {
         let Limits { total, per_holder } = self.inner.limits;
         loop {
-            let own = state.holders.get(holder).map_or(0, |own| own.held);
+            let own = state.holders.get(holder).map_or(0, |own| own.in_use);
             let wanted = own.saturating_add(amount);
             let victim = if wanted > per_holder {
                 None
-            } else if state.held.saturating_add(amount) <= total {
+            } else if state.in_use.saturating_add(amount) <= total {
                 return Ok(());
             } else {
                 state.victim(holder, wanted, self.inner.spared, total)
@@ -220,11 +220,11 @@ impl<K: Clone + Ord + Hash> PoolState<K> {
         if let Some(rank) = holder.rank(key) {
             self.order.remove(&rank);
         }
-        self.held -= holder.held;
+        self.in_use -= holder.in_use;
         change(holder);
-        holder.held = holder.shares.values().map(|entry| entry.amount).sum();
-        self.held += holder.held;
-        self.peak = self.peak.max(self.held);
+        holder.in_use = holder.shares.values().map(|entry| entry.amount).sum();
+        self.in_use += holder.in_use;
+        self.peak = self.peak.max(self.in_use);
         match holder.rank(key) {
             Some(rank) => {
                 self.order.insert(rank);
@@ -267,7 +267,7 @@ impl Holder {
 
     fn rank<K: Clone>(&self, key: &K) -> Option<(usize, std::cmp::Reverse<u64>, K)> {
         let oldest = self.shares.keys().next()?;
-        Some((self.held, std::cmp::Reverse(*oldest), key.clone()))
+        Some((self.in_use, std::cmp::Reverse(*oldest), key.clone()))
     }
 }
 

@@ -15,23 +15,23 @@ use k8s_openapi::jiff::tz::TimeZone;
 #[derive(Clone, Default)]
 pub(super) struct Clock {
     /// Seconds since 1970; 0 where no answer told it.
-    told: Arc<AtomicU64>,
+    server_time: Arc<AtomicU64>,
 }
 
 impl Clock {
     /// Takes it from the head of an answer.
     pub(super) fn note(&self, head: &HeaderMap) {
-        let told = date(head).and_then(|seconds| u64::try_from(seconds).ok());
-        if let Some(told) = told {
-            self.told.store(told, Ordering::Relaxed);
+        let server_time = date(head).and_then(|seconds| u64::try_from(seconds).ok());
+        if let Some(server_time) = server_time {
+            self.server_time.store(server_time, Ordering::Relaxed);
         }
     }
 
     /// The time of the last answer; `own` where none told it.
     pub(super) fn now(&self, own: SystemTime) -> SystemTime {
-        match self.told.load(Ordering::Relaxed) {
+        match self.server_time.load(Ordering::Relaxed) {
             0 => own,
-            told => SystemTime::UNIX_EPOCH + Duration::from_secs(told),
+            server_time => SystemTime::UNIX_EPOCH + Duration::from_secs(server_time),
         }
     }
 }
@@ -70,8 +70,8 @@ mod tests {
         for date in ["Sun, 06 Nov 1994 08:49:37 GMT", "yesterday"] {
             head.insert(header::DATE, date.parse().unwrap());
             clock.note(&head);
-            let told = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
-            assert_eq!(clock.clone().now(own), told);
+            let server_time = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+            assert_eq!(clock.clone().now(own), server_time);
         }
     }
 }

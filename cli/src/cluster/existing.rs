@@ -131,7 +131,7 @@ pub(crate) fn no_such(
     (kind, name): (ResourceKind, &str),
     meant: Option<String>,
 ) -> Failure {
-    let (place, hint) = (cluster.place(), hint(meant));
+    let (place, hint) = (cluster.scope_label(), hint(meant));
     Failure::usage(format!("there is no {kind} {name} {place}{hint}"))
 }
 

@@ -14,7 +14,7 @@ const LONGEST: usize = 256 * 1024;
 pub(crate) struct Lines {
     what: String,
     body: Body,
-    held: Vec<u8>,
+    buffer: Vec<u8>,
 }
 
 impl Cluster {
@@ -58,7 +58,7 @@ impl Lines {
         Self {
             what: what.to_owned(),
             body,
-            held: Vec::new(),
+            buffer: Vec::new(),
         }
     }
 
@@ -68,21 +68,21 @@ impl Lines {
     /// When the connection breaks, or a line is too long.
     pub(crate) async fn next(&mut self) -> Result<Option<Vec<u8>>, Failure> {
         loop {
-            if let Some(end) = self.held.iter().position(|byte| *byte == b'\n') {
-                let rest = self.held.split_off(end + 1);
-                let mut line = std::mem::replace(&mut self.held, rest);
+            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                let rest = self.buffer.split_off(end + 1);
+                let mut line = std::mem::replace(&mut self.buffer, rest);
                 line.pop();
                 return Ok(Some(line));
             }
             let broken = |why: &str| Failure::unknown(format!("{}: {why}", self.what));
-            if self.held.len() > LONGEST {
+            if self.buffer.len() > LONGEST {
                 return Err(broken("a line is too long"));
             }
             match self.body.frame().await {
                 None => return Ok(None),
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
-                        self.held.extend_from_slice(&data);
+                        self.buffer.extend_from_slice(&data);
                     }
                 }
                 Some(Err(error)) => return Err(broken(&error.to_string())),

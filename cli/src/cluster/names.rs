@@ -144,11 +144,11 @@ impl ResourceKind {
             Self::TrafficSplit => format!("apis/{SPLIT_GROUP}/{STORAGE_VERSION}"),
             Self::External => return None,
         };
-        let place = namespace
+        let scope = namespace
             .filter(|_| self != Self::Namespace)
             .map_or_else(String::new, |name| format!("namespaces/{name}/"));
         let plural = self.typed().last().copied().unwrap_or_default();
-        Some(format!("/{group}/{place}{plural}"))
+        Some(format!("/{group}/{scope}{plural}"))
     }
 
     /// All that is read as it: the short name first, and last the plural.

@@ -5,8 +5,8 @@
 //! stands in no help, takes words that no command would take yet, and has no words of its own
 //! when it fails, because it runs in the middle of a line that somebody types.
 
+mod cursor;
 mod names;
-mod place;
 mod script;
 
 use std::ffi::OsString;
@@ -18,7 +18,7 @@ use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
 
 /// What scripts say in place of a command to ask for names.
-const ASK: &str = "complete-names";
+const COMPLETE_NAMES: &str = "complete-names";
 
 /// Arguments of `weft completion`.
 #[derive(Args, Debug)]
@@ -46,7 +46,7 @@ impl Completion {
         mut command: clap::Command,
         console: &mut Console<'_>,
     ) -> Result<Conclusion, Failure> {
-        let script = script::of(self.shell, &mut command, ASK);
+        let script = script::of(self.shell, &mut command, COMPLETE_NAMES);
         console.out.write_all(script.as_bytes())?;
         Ok(Conclusion::Yes)
     }
@@ -54,12 +54,12 @@ impl Completion {
 
 /// The words of a line that is being typed, where a script asks about one.
 #[must_use]
-pub(crate) fn asked(arguments: &[OsString]) -> Option<Vec<String>> {
+pub(crate) fn requested(arguments: &[OsString]) -> Option<Vec<String>> {
     let [_, first, words @ ..] = arguments else {
         return None;
     };
     let words = words.iter().map(|word| word.to_string_lossy().into_owned());
-    (first == ASK).then(|| words.collect())
+    (first == COMPLETE_NAMES).then(|| words.collect())
 }
 
 /// Prints the names that could stand at the end of that line, a line each.
@@ -72,8 +72,8 @@ pub(crate) async fn complete(
     console: &mut Console<'_>,
 ) -> Result<Conclusion, Failure> {
     command.build();
-    if let Some(place) = place::of(&command, words) {
-        for name in names::found(&place).await {
+    if let Some(cursor) = cursor::of(&command, words) {
+        for name in names::found(&cursor).await {
             console.line(&name)?;
         }
     }

@@ -142,7 +142,7 @@ impl Explain {
             return print_fix(status, console);
         }
         if !output::data(console, format, &answer)? {
-            for line in told(status, cluster.now(now)) {
+            for line in described(status, cluster.now(now)) {
                 console.line(&escape::plain(&line))?;
             }
         }
@@ -366,7 +366,7 @@ fn hidden(status: &ExplanationStatus) -> Option<String> {
 }
 
 /// The answer in lines, the verdict first.
-fn told(status: &ExplanationStatus, now: SystemTime) -> Vec<String> {
+fn described(status: &ExplanationStatus, now: SystemTime) -> Vec<String> {
     let mut first = status.verdict.as_str().to_uppercase();
     if let Some(code) = status.http_status {
         first.push_str(&format!(" {code}"));

@@ -103,12 +103,12 @@ impl Identity {
         let of_pods = |named: &&Named| {
             [ResourceKind::Pod, ResourceKind::ServiceAccount].contains(&named.kind)
         };
-        let (pods, told) = match named.as_ref().filter(|named| !of_pods(named)) {
+        let (pods, listed) = match named.as_ref().filter(|named| !of_pods(named)) {
             // Controllers know whose pods are whose.
             Some(workload) => {
-                let told = proxies::all(cluster).await?;
-                let pods = pods::of_workload(cluster, &told, workload).await?;
-                (pods, Some(told))
+                let listed = proxies::all(cluster).await?;
+                let pods = pods::of_workload(cluster, &listed, workload).await?;
+                (pods, Some(listed))
             }
             None => (pods::meshed(cluster, named.as_ref()).await?, None),
         };
@@ -116,11 +116,11 @@ impl Identity {
         let conclusion = match silent.is_empty() {
             true => Conclusion::Yes,
             false => {
-                let told = match told {
-                    Some(told) => told,
+                let listed = match listed {
+                    Some(listed) => listed,
                     None => known(cluster, console).await?,
                 };
-                by_controllers(&mut rows, silent, &told, console)?
+                by_controllers(&mut rows, silent, &listed, console)?
             }
         };
         if rows.is_empty() {
@@ -142,14 +142,14 @@ async fn presented(cluster: &Cluster, mut pods: Vec<PodName>) -> (Vec<Row>, Vec<
     let (mut rows, mut silent) = (Vec::new(), Vec::new());
     let mut answers = stream::iter(pods)
         .map(|pod| async move {
-            let told = pods::presented(cluster, &pod).await;
-            (pod, told)
+            let presented = pods::presented(cluster, &pod).await;
+            (pod, presented)
         })
         .buffer_unordered(AT_ONCE);
     let telling = async {
-        while let Some((pod, told)) = answers.next().await {
+        while let Some((pod, presented)) = answers.next().await {
             waiting.remove(&pod);
-            match told {
+            match presented {
                 Ok((own, _)) => rows.push(Row::of(pod, own)),
                 Err(error) => silent.push((pod, Some(error))),
             }
@@ -168,7 +168,7 @@ async fn presented(cluster: &Cluster, mut pods: Vec<PodName>) -> (Vec<Row>, Vec<
 /// What controllers know of proxies; nothing, where they do not tell.
 async fn known(cluster: &Cluster, console: &mut Console<'_>) -> Result<ProxyList, Failure> {
     match proxies::all(cluster).await {
-        Ok(told) => Ok(told),
+        Ok(listed) => Ok(listed),
         Err(error) => {
             console.word(&error.to_string())?;
             Ok(ProxyList::default())
@@ -181,10 +181,10 @@ async fn known(cluster: &Cluster, console: &mut Console<'_>) -> Result<ProxyList
 fn by_controllers(
     rows: &mut Vec<Row>,
     silent: Vec<Silent>,
-    told: &ProxyList,
+    listed: &ProxyList,
     console: &mut Console<'_>,
 ) -> Result<Conclusion, Failure> {
-    let held: BTreeMap<PodName, Certificate> = told
+    let certificates: BTreeMap<PodName, Certificate> = listed
         .items
         .iter()
         .filter_map(|proxy| {
@@ -192,12 +192,12 @@ fn by_controllers(
                 namespace: proxy.metadata.namespace.clone(),
                 name: proxy.metadata.name.clone(),
             };
-            Some((pod, Certificate::told(&proxy.status)?))
+            Some((pod, Certificate::reported(&proxy.status)?))
         })
         .collect();
     let (mut conclusion, mut added, mut reason) = (Conclusion::Yes, 0, None);
     for (pod, why) in silent {
-        let Some(certificate) = held.get(&pod).cloned() else {
+        let Some(certificate) = certificates.get(&pod).cloned() else {
             conclusion = Conclusion::No;
             let nobody = || format!("{pod}: nobody tells its certificate");
             console.word(&why.map_or_else(nobody, |why| why.to_string()))?;

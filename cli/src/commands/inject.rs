@@ -175,25 +175,26 @@ fn changed(
     words: &mut Vec<String>,
 ) -> Result<String, Failure> {
     let name = &manifest.name;
-    let told = |error: &dyn std::fmt::Display| Failure::usage(format!("{name}:{error}"));
-    let documents = tree::parse(&manifest.text).map_err(|error| told(&error))?;
+    let malformed = |error: &dyn std::fmt::Display| Failure::usage(format!("{name}:{error}"));
+    let documents = tree::parse(&manifest.text).map_err(|error| malformed(&error))?;
     let mut text = manifest.text.clone();
     let mut templates = 0;
     for (number, document) in documents.iter().enumerate() {
-        let value = document.value().map_err(|error| told(&error))?;
+        let value = document.value().map_err(|error| malformed(&error))?;
         for template in template::all(&value) {
             templates += 1;
-            let mut said = Vec::new();
+            let mut notes = Vec::new();
             let line = document.line_of(&template.steps(), "");
-            let new = wanted(&template, &mut said).map_err(|why| {
+            let new = wanted(&template, &mut notes).map_err(|why| {
                 Failure::usage(format!("{name}:{line}:1: {}: {why}", template.owner))
             })?;
             words.extend(
-                said.into_iter()
+                notes
+                    .into_iter()
                     .map(|word| format!("{name}: {}: {word}", template.owner)),
             );
             let patch: Patch = differ::differences(&template.path, &template.value, &new);
-            text = change::apply(&text, number, &patch).map_err(|error| told(&error))?;
+            text = change::apply(&text, number, &patch).map_err(|error| malformed(&error))?;
         }
     }
     if templates == 0 {
@@ -204,10 +205,10 @@ fn changed(
 
 fn put_label(template: &Template, words: &mut Vec<String>) -> Result<Value, String> {
     let mut new = template.value.clone();
-    let held = new
+    let current = new
         .pointer("/metadata/labels")
         .and_then(|labels| labels.get(INJECT));
-    match held.map(|held| held.as_str().unwrap_or_default()) {
+    match current.map(|current| current.as_str().unwrap_or_default()) {
         Some(DISABLED) => {
             words.push(format!("stays as it is: {INJECT} is {DISABLED}"));
             return Ok(new);
@@ -233,7 +234,10 @@ fn take_label(template: &Template, words: &mut Vec<String>) -> Value {
     else {
         return new;
     };
-    if labels.get(INJECT).is_some_and(|held| held == DISABLED) {
+    if labels
+        .get(INJECT)
+        .is_some_and(|current| current == DISABLED)
+    {
         words.push(format!("stays as it is: {INJECT} is {DISABLED}"));
         return new;
     }

@@ -181,16 +181,18 @@ fn acked(acknowledged: u32, needed: u32) -> Cell {
 }
 
 /// In how long a certificate ends.
-fn certificate(held: Option<&Certificate>, now: SystemTime) -> Cell {
-    let Some((held, ends)) = held.and_then(|held| {
-        let ends: Timestamp = held.not_after.parse().ok()?;
-        Some((held, SystemTime::from(ends)))
+fn certificate(certificate: Option<&Certificate>, now: SystemTime) -> Cell {
+    let Some((certificate, ends)) = certificate.and_then(|certificate| {
+        let ends: Timestamp = certificate.not_after.parse().ok()?;
+        Some((certificate, SystemTime::from(ends)))
     }) else {
         return Cell::default();
     };
     match ends.duration_since(now) {
         Err(_) => Cell::toned("ended", Tone::Bad),
-        Ok(left) if is_late(held, None, now) => Cell::toned(number::age(left), Tone::Warning),
+        Ok(left) if is_late(certificate, None, now) => {
+            Cell::toned(number::age(left), Tone::Warning)
+        }
         Ok(left) => number::age(left).into(),
     }
 }

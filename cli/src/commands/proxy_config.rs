@@ -94,12 +94,12 @@ impl ProxyConfig {
     }
 
     async fn config(&self, cluster: &Cluster, pod: &str) -> Result<Value, Failure> {
-        let told = if self.direct {
+        let reported = if self.direct {
             None
         } else {
-            told(cluster, pod).await?
+            reported(cluster, pod).await?
         };
-        match told {
+        match reported {
             Some(config) => Ok(config),
             None => direct(cluster, pod, "/config").await,
         }
@@ -113,10 +113,11 @@ async fn direct(cluster: &Cluster, pod: &str, path: &str) -> Result<Value, Failu
 }
 
 /// What a controller tells of it, if anything.
-async fn told(cluster: &Cluster, pod: &str) -> Result<Option<Value>, Failure> {
+async fn reported(cluster: &Cluster, pod: &str) -> Result<Option<Value>, Failure> {
     let namespace = Some(cluster.namespace());
-    let told = cluster.try_observe::<Proxy>(Resource::Proxies, namespace, Some(pod), "config=1");
-    match told.await {
+    let reported =
+        cluster.try_observe::<Proxy>(Resource::Proxies, namespace, Some(pod), "config=1");
+    match reported.await {
         Ok(proxy) => Ok(proxy.status.config),
         Err(refusal) => Err(existing::or_absent(cluster, (ResourceKind::Pod, pod), refusal).await),
     }
@@ -126,8 +127,8 @@ fn print(config: &Value, console: &mut Console<'_>) -> Result<(), Failure> {
     let mut table = Table::new(&["NAME", "VERSION"]);
     for (name, value) in config.as_object().into_iter().flatten() {
         match value {
-            Value::Object(held) => {
-                for (name, version) in held {
+            Value::Object(resources) => {
+                for (name, version) in resources {
                     table.row(vec![name.clone().into(), text(version).into()]);
                 }
             }

@@ -74,7 +74,7 @@ impl Stat {
         console: &mut Console<'_>,
     ) -> Result<Conclusion, Failure> {
         let format = global.format(COMMON)?;
-        self.asked()?;
+        self.requested()?;
         self.ends()?;
         let cluster = Cluster::connect(global).await?;
         self.follow(&cluster, format, console).await
@@ -112,7 +112,7 @@ impl Stat {
     }
 
     /// What is asked about, and of which window.
-    fn asked(&self) -> Result<(Named, Question), Failure> {
+    fn requested(&self) -> Result<(Named, Question), Failure> {
         let mut resource = Named::read(&self.resource, KINDS)?;
         if self.to.is_some() {
             resource = resource.without_port(&self.resource, CALLER)?;
@@ -147,18 +147,18 @@ impl Stat {
         format: Format,
         console: &mut Console<'_>,
     ) -> Result<Conclusion, Failure> {
-        let ((resource, question), ends) = (self.asked()?, self.ends()?);
+        let ((resource, question), ends) = (self.requested()?, self.ends()?);
         let alone = resource.kind == ResourceKind::Pod && ends.iter().all(Option::is_none);
         if alone && pods::print(cluster, &resource, question.window, format, console).await? {
             return Ok(Conclusion::Yes);
         }
         // A namespace is asked about where it is, and all of them everywhere.
-        let asked = match resource.kind {
+        let requested = match resource.kind {
             ResourceKind::Namespace => &cluster.about(resource.name.as_deref()),
             _ => cluster,
         };
-        let traffic = IndexedGraph::ask(asked, &question).await?;
-        known::check(asked, &traffic, Some(&resource)).await?;
+        let traffic = IndexedGraph::ask(requested, &question).await?;
+        known::check(requested, &traffic, Some(&resource)).await?;
         for end in ends.iter().flatten() {
             known::check(cluster, &traffic, Some(end)).await?;
         }
@@ -188,7 +188,7 @@ impl Stat {
         format: Format,
         console: &mut Console<'_>,
     ) -> Result<Table, Failure> {
-        let (resource, _) = self.asked()?;
+        let (resource, _) = self.requested()?;
         let scope = cluster.scope();
         let ends = self.ends()?;
         let [from, to] = ends.map(|end| end.map(|named| Selected::new(named, scope)));

@@ -63,8 +63,8 @@ impl Tap {
         let cluster = Cluster::connect(global).await?;
         let mut requests = follow(cluster, &query, names);
         let mut shown = TapCounts::default();
-        while let Some(told) = requests.next().await {
-            match told? {
+        while let Some(event) = requests.next().await {
+            match event? {
                 TapEvent::Begun => shown = TapCounts::default(),
                 TapEvent::Line(line) => shown.line(&line, format, console)?,
                 TapEvent::Word(word) => console.word(&word)?,

@@ -115,7 +115,7 @@ async fn live<L: Future<Output = Result<IndexedGraph, Failure>>>(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks.tick().await;
     let (mut order, mut word) = (Order::Rate, None);
-    let mut asked = None;
+    let mut pending = None;
     loop {
         draw(&traffic, order, word.as_deref())?;
         let mut key = [0];
@@ -124,10 +124,10 @@ async fn live<L: Future<Output = Result<IndexedGraph, Failure>>>(
                 Some(next) => order = next,
                 None => return Ok(Conclusion::Yes),
             },
-            _ = ticks.tick(), if asked.is_none() => asked = Some(Box::pin(look())),
-            told = answer(&mut asked) => {
-                asked = None;
-                match told {
+            _ = ticks.tick(), if pending.is_none() => pending = Some(Box::pin(look())),
+            answered = answer(&mut pending) => {
+                pending = None;
+                match answered {
                     Ok(newer) => (traffic, word) = (newer, None),
                     // What was seen stays, and is told to be old.
                     Err(error) => word = Some(format!("old: {error}")),
@@ -138,9 +138,9 @@ async fn live<L: Future<Output = Result<IndexedGraph, Failure>>>(
 }
 
 /// The answer to what was asked; it never comes where nothing was.
-async fn answer<L: Future>(asked: &mut Option<Pin<Box<L>>>) -> L::Output {
-    match asked {
-        Some(asked) => asked.await,
+async fn answer<L: Future>(pending: &mut Option<Pin<Box<L>>>) -> L::Output {
+    match pending {
+        Some(pending) => pending.await,
         None => std::future::pending().await,
     }
 }
@@ -164,9 +164,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn keys_are_heard_while_an_answer_is_waited_for() {
         let (mut typed, keys) = tokio::io::duplex(8);
-        let (asked, orders) = (Cell::new(0), RefCell::new(Vec::new()));
+        let (questions, orders) = (Cell::new(0), RefCell::new(Vec::new()));
         let look = || {
-            asked.set(asked.get() + 1);
+            questions.set(questions.get() + 1);
             std::future::pending::<Result<IndexedGraph, Failure>>()
         };
         let draw = |_: &IndexedGraph, order: Order, _: Option<&str>| {
@@ -184,7 +184,7 @@ mod tests {
         let (ended, ()) = timeout(PATIENCE, both).await.expect("deaf to its keys");
         assert_eq!(ended.unwrap(), Conclusion::Yes);
         assert_eq!(orders.borrow().last(), Some(&Order::Name));
-        assert_eq!(asked.get(), 1, "one question at a time");
+        assert_eq!(questions.get(), 1, "one question at a time");
     }
 
     #[tokio::test(start_paused = true)]

@@ -153,10 +153,10 @@ mod tests {
                 "{\n  \"a\": 1,\n  \"b\": \"x\"\n}\n",
             ),
         ] {
-            let said = changed(text, add(path, value));
+            let changed_text = changed(text, add(path, value));
             match wanted {
-                "" => assert!(said.is_err(), "{text:?}: {said:?}"),
-                wanted => assert_eq!(said.unwrap(), wanted, "{text:?}"),
+                "" => assert!(changed_text.is_err(), "{text:?}: {changed_text:?}"),
+                wanted => assert_eq!(changed_text.unwrap(), wanted, "{text:?}"),
             }
         }
     }

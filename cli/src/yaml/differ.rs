@@ -31,21 +31,21 @@ fn compare(at: &mut Vec<String>, old: &Value, new: &Value, found: &mut Vec<Patch
             for (name, value) in is {
                 at.push(name.clone());
                 match was.get(name) {
-                    Some(held) => compare(at, held, value, found),
+                    Some(former) => compare(at, former, value, found),
                     None => found.push(add(at, value)),
                 }
                 at.pop();
             }
         }
         (Value::Array(was), Value::Array(is)) if only_grew(was, is) => {
-            let mut held = was.iter();
-            let mut next = held.next();
+            let mut former = was.iter();
+            let mut next = former.next();
             for (index, value) in is.iter().enumerate() {
                 at.push(index.to_string());
                 match next {
                     Some(old) if name(old) == name(value) => {
                         compare(at, old, value, found);
-                        next = held.next();
+                        next = former.next();
                     }
                     _ => found.push(add(at, value)),
                 }

@@ -19,17 +19,17 @@ pub(super) fn candidates(
         document,
         newline: if text.contains("\r\n") { "\r\n" } else { "\n" },
     };
-    let Some(place) = editor.place(&pointer) else {
+    let Some(location) = editor.location(&pointer) else {
         return Vec::new();
     };
     match operation {
-        PatchOperation::Add(add) => match (&place.what, place.held) {
-            (Kind::Member(_), Some(_)) => editor.replace(&place, &add.value),
-            (Kind::Member(name), None) => editor.add_member(place.parent, name, &add.value),
-            (Kind::Item(at), _) => editor.add_item(place.parent, *at, &add.value),
+        PatchOperation::Add(add) => match (&location.what, location.entry) {
+            (Kind::Member(_), Some(_)) => editor.replace(&location, &add.value),
+            (Kind::Member(name), None) => editor.add_member(location.parent, name, &add.value),
+            (Kind::Item(at), _) => editor.add_item(location.parent, *at, &add.value),
         },
-        PatchOperation::Replace(replace) => editor.replace(&place, &replace.value),
-        PatchOperation::Remove(_) => editor.remove(&place),
+        PatchOperation::Replace(replace) => editor.replace(&location, &replace.value),
+        PatchOperation::Remove(_) => editor.remove(&location),
         _ => Vec::new(),
     }
 }
@@ -68,7 +68,7 @@ struct FieldLocation {
     parent: Id,
     what: Kind,
     /// Its value, and for a member the key before it.
-    held: Option<(Id, Id)>,
+    entry: Option<(Id, Id)>,
     /// The key under which the parent itself stands.
     parent_key: Option<Id>,
 }
@@ -86,17 +86,17 @@ struct Splice {
 }
 
 impl Editor<'_> {
-    fn place(&self, pointer: &str) -> Option<FieldLocation> {
+    fn location(&self, pointer: &str) -> Option<FieldLocation> {
         let document = self.document;
         let mut tokens = tokens(pointer).peekable();
         let (mut parent, mut parent_key) = (document.root(), None);
         loop {
             let token = tokens.next()?;
             let at = document.followed(parent);
-            let (what, held) = match &document.node(at).what {
+            let (what, entry) = match &document.node(at).what {
                 What::Mapping { .. } => {
-                    let held = document.entry(at, &token);
-                    (Kind::Member(token), held)
+                    let entry = document.entry(at, &token);
+                    (Kind::Member(token), entry)
                 }
                 What::Sequence { items, .. } => {
                     let number = match token.as_str() {
@@ -112,11 +112,11 @@ impl Editor<'_> {
                 return Some(FieldLocation {
                     parent: at,
                     what,
-                    held,
+                    entry,
                     parent_key,
                 });
             }
-            let (key, value) = held?;
+            let (key, value) = entry?;
             parent_key = matches!(what, Kind::Member(_)).then_some(key);
             parent = value;
         }
@@ -197,14 +197,14 @@ impl Editor<'_> {
         self.all(ways.into())
     }
 
-    fn replace(&self, place: &FieldLocation, value: &Value) -> Vec<String> {
-        let Some((key, held)) = place.held else {
+    fn replace(&self, location: &FieldLocation, value: &Value) -> Vec<String> {
+        let Some((key, entry)) = location.entry else {
             return Vec::new();
         };
-        let node = self.document.node(held);
+        let node = self.document.node(entry);
         let collection = value.is_object() || value.is_array();
         let json = value.to_string();
-        if node.start == node.end && matches!(place.what, Kind::Member(_)) {
+        if node.start == node.end && matches!(location.what, Kind::Member(_)) {
             let column = self.document.node(key).column + 2;
             let after = self.after_colon(key);
             let indented = format!(
@@ -223,7 +223,7 @@ impl Editor<'_> {
             });
         }
         let over = |text: String| {
-            let (start, end) = (node.start, self.end_of(held));
+            let (start, end) = (node.start, self.end_of(entry));
             Some(Splice { start, end, text })
         };
         let was_block = match &node.what {
@@ -238,11 +238,11 @@ impl Editor<'_> {
         })
     }
 
-    fn remove(&self, place: &FieldLocation) -> Vec<String> {
-        let Some((first, held)) = place.held else {
+    fn remove(&self, location: &FieldLocation) -> Vec<String> {
+        let Some((first, entry)) = location.entry else {
             return Vec::new();
         };
-        let parent = self.document.node(place.parent);
+        let parent = self.document.node(location.parent);
         let (parts, flow): (Vec<(Id, Id)>, bool) = match &parent.what {
             What::Mapping { entries, flow } => (entries.clone(), *flow),
             What::Sequence { items, flow } => {
@@ -254,7 +254,7 @@ impl Editor<'_> {
             return Vec::new();
         };
         let start = self.document.node(first).start;
-        let end = self.end_of_entry((first, held));
+        let end = self.end_of_entry((first, entry));
         let next = parts
             .get(at + 1)
             .map(|next| self.document.node(next.0).start);
@@ -273,9 +273,9 @@ impl Editor<'_> {
             }]);
         }
         if parts.len() == 1 {
-            return self.all(self.emptied(place, parent.start, end));
+            return self.all(self.emptied(location, parent.start, end));
         }
-        let dash = match place.what {
+        let dash = match location.what {
             Kind::Item(_) => self.dash(first).map_or(start, |(dash, _)| dash),
             Kind::Member(_) => start,
         };
@@ -286,12 +286,12 @@ impl Editor<'_> {
     }
 
     /// A collection loses the only thing in it.
-    fn emptied(&self, place: &FieldLocation, start: usize, end: usize) -> Vec<Option<Splice>> {
-        let empty = match place.what {
+    fn emptied(&self, location: &FieldLocation, start: usize, end: usize) -> Vec<Option<Splice>> {
+        let empty = match location.what {
             Kind::Member(_) => "{}",
             Kind::Item(_) => "[]",
         };
-        let beside = place.parent_key.map(|key| Splice {
+        let beside = location.parent_key.map(|key| Splice {
             start: self.after_colon(key),
             end,
             text: format!(" {empty}"),

@@ -80,15 +80,15 @@ impl Gate {
     pub(crate) async fn admits(
         &self,
         user: &User,
-        asked: &Attributes,
+        attributes: &Attributes,
     ) -> Result<AccessDecision, String> {
-        let question = digest(&(user, asked));
+        let question = digest(&(user, attributes));
         if let Some((verdict, until)) = self.remembered.lock().get(&question)
             && Instant::now() < *until
         {
             return Ok(verdict.clone());
         }
-        let verdict = self.ask(user, asked).await?;
+        let verdict = self.check(user, attributes).await?;
         self.remember(question, verdict.clone());
         Ok(verdict)
     }
@@ -98,13 +98,13 @@ impl Gate {
     ///
     /// # Errors
     /// When the API server does not say.
-    pub(crate) async fn ask(
+    pub(crate) async fn check(
         &self,
         user: &User,
-        asked: &Attributes,
+        attributes: &Attributes,
     ) -> Result<AccessDecision, String> {
         let review = SubjectAccessReview {
-            spec: spec(user, asked),
+            spec: spec(user, attributes),
             ..SubjectAccessReview::default()
         };
         let params = PostParams::default();
@@ -141,7 +141,7 @@ fn beginning(mut text: String, most: usize) -> String {
     text
 }
 
-fn spec(user: &User, asked: &Attributes) -> SubjectAccessReviewSpec {
+fn spec(user: &User, attributes: &Attributes) -> SubjectAccessReviewSpec {
     let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     SubjectAccessReviewSpec {
         user: some(&user.name),
@@ -149,13 +149,13 @@ fn spec(user: &User, asked: &Attributes) -> SubjectAccessReviewSpec {
         groups: Some(user.groups.clone()),
         extra: (!user.extra.is_empty()).then(|| user.extra.clone()),
         resource_attributes: Some(ResourceAttributes {
-            group: Some(asked.group.to_owned()),
-            version: some(asked.version),
-            resource: some(asked.resource),
-            subresource: some(asked.subresource),
-            namespace: some(&asked.namespace),
-            name: some(&asked.name),
-            verb: some(asked.verb),
+            group: Some(attributes.group.to_owned()),
+            version: some(attributes.version),
+            resource: some(attributes.resource),
+            subresource: some(attributes.subresource),
+            namespace: some(&attributes.namespace),
+            name: some(&attributes.name),
+            verb: some(attributes.verb),
             ..ResourceAttributes::default()
         }),
         ..SubjectAccessReviewSpec::default()
@@ -163,12 +163,12 @@ fn spec(user: &User, asked: &Attributes) -> SubjectAccessReviewSpec {
 }
 
 /// What a user who may not is told.
-pub(crate) fn refusal(user: &User, asked: &Attributes, reason: &str) -> String {
-    let resource = match asked.subresource {
-        "" => asked.resource.to_owned(),
-        sub => format!("{}/{sub}", asked.resource),
+pub(crate) fn refusal(user: &User, attributes: &Attributes, reason: &str) -> String {
+    let resource = match attributes.subresource {
+        "" => attributes.resource.to_owned(),
+        sub => format!("{}/{sub}", attributes.resource),
     };
-    let place = match asked.namespace.as_str() {
+    let scope = match attributes.namespace.as_str() {
         "" => "at the cluster scope".to_owned(),
         namespace => format!("in the namespace {namespace:?}"),
     };
@@ -178,7 +178,7 @@ pub(crate) fn refusal(user: &User, asked: &Attributes, reason: &str) -> String {
         format!(": {reason}")
     };
     format!(
-        "user {:?} cannot {} resource {resource:?} in API group {:?} {place}{why}",
-        user.name, asked.verb, asked.group
+        "user {:?} cannot {} resource {resource:?} in API group {:?} {scope}{why}",
+        user.name, attributes.verb, attributes.group
     )
 }

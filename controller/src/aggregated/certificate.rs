@@ -130,9 +130,11 @@ async fn repair(
     let ours = spec
         .service
         .is_some_and(|service| service.name.as_deref() == Some(served_by));
-    let held = spec.ca_bundle.is_some_and(|held| held.0 == pem.as_bytes());
+    let current = spec
+        .ca_bundle
+        .is_some_and(|current| current.0 == pem.as_bytes());
     // An APIService that leads elsewhere is somebody else's.
-    if pem.is_empty() || !ours || held {
+    if pem.is_empty() || !ours || current {
         return Ok(false);
     }
     let patch = json!({"spec": {"caBundle": ByteString(pem.as_bytes().to_vec())}});
@@ -180,9 +182,10 @@ mod tests {
             let repaired = repair(&api, SERVICE, &name(version), pem).await.unwrap();
             assert_eq!(repaired, written, "{version} {pem}");
         }
-        let held = fake.read(&path("v1alpha1")).unwrap();
-        let held: ByteString = serde_json::from_value(held["spec"]["caBundle"].clone()).unwrap();
-        assert_eq!(held.0, b"other roots");
+        let current = fake.read(&path("v1alpha1")).unwrap();
+        let current: ByteString =
+            serde_json::from_value(current["spec"]["caBundle"].clone()).unwrap();
+        assert_eq!(current.0, b"other roots");
         assert_eq!(fake.writes().len(), 2);
     }
 }

@@ -229,11 +229,13 @@ pub(crate) async fn keep(
         });
         match trusted {
             Ok(trusted) => {
-                publish.send_if_modified(|held| {
-                    let news = held.as_ref().is_none_or(|held| held.front != trusted.front);
+                publish.send_if_modified(|current| {
+                    let news = current
+                        .as_ref()
+                        .is_none_or(|current| current.front != trusted.front);
                     if news {
                         info!("it is known how the API server calls");
-                        *held = Some(Arc::new(trusted));
+                        *current = Some(Arc::new(trusted));
                     }
                     news
                 });

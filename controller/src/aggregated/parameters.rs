@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::refusal::Refusal;
 
 /// Characters of a name that are said again.
-const SAID_AGAIN: usize = 64;
+const MAX_QUOTED: usize = 64;
 
 /// Looks whether a parameter stands there twice: one of the two would be passed over, and its
 /// sender be answered another question than his. Those of `lists` may.
@@ -31,7 +31,7 @@ pub(crate) fn must_stand_once(query: &str, lists: &[&str]) -> Result<(), Refusal
 
 /// The beginning of a name, without what a terminal acts upon.
 pub(crate) fn said_again(name: &str) -> String {
-    let name: String = name.chars().take(SAID_AGAIN).collect();
+    let name: String = name.chars().take(MAX_QUOTED).collect();
     name.escape_debug().to_string()
 }
 

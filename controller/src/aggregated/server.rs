@@ -160,12 +160,12 @@ pub(crate) async fn serve(
             continue;
         };
         match unproven.take(https::source(addr), 1) {
-            Ok(place) => {
+            Ok(permit) => {
                 #[expect(
                     clippy::disallowed_methods,
                     reason = "one connection's: its panic ends that connection only"
                 )]
-                tokio::spawn(port.clone().attend(stream, addr, place));
+                tokio::spawn(port.clone().attend(stream, addr, permit));
             }
             Err(_) => {
                 port.turned_away.inc();
@@ -187,7 +187,7 @@ struct Port {
 
 impl Port {
     /// One connection, from its handshake to its end.
-    async fn attend(self, stream: TcpStream, addr: SocketAddr, place: Share<IpAddr>) {
+    async fn attend(self, stream: TcpStream, addr: SocketAddr, permit: Share<IpAddr>) {
         let until = Instant::now() + UNPROVEN_LIFE;
         let trusted = self.front.borrow().clone();
         // Nobody can be verified yet: closing is the only honest answer.
@@ -200,7 +200,7 @@ impl Port {
                 Ok(Err(error)) => return debug!(%addr, %error, "aggregated APIs: handshake failed"),
                 Err(_) => return,
             },
-            () = place.taken() => return self.turned_away(addr),
+            () = permit.taken() => return self.turned_away(addr),
             () = stop::requested(self.stop.clone()) => return,
         };
         let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
@@ -212,7 +212,7 @@ impl Port {
             let bounds = (MAX_UNPROVEN_STREAMS, MAX_UNPROVEN_HEADERS);
             tokio::select! {
                 () = self.serve_connection(stream, trusted, name, bounds) => {}
-                () = place.taken() => self.turned_away(addr),
+                () = permit.taken() => self.turned_away(addr),
                 () = sleep_until(until) => debug!(%addr, "aggregated APIs: no API server, closed"),
                 () = stop => {}
             }
@@ -221,7 +221,7 @@ impl Port {
         let Ok(proven) = self.proven.take(addr.ip().to_canonical(), 1) else {
             return self.turned_away(addr);
         };
-        drop(place);
+        drop(permit);
         tokio::select! {
             () = self.serve_connection(stream, trusted, name, (MAX_STREAMS, MAX_HEADERS)) => {}
             () = proven.taken() => self.turned_away(addr),
@@ -333,15 +333,15 @@ fn shared_document(apis: &[Served], path: &str) -> Option<Value> {
 
 /// Two documents as one: what is an object in both has the members of both.
 fn merged(mut one: Value, other: Value) -> Value {
-    if let (Some(held), Value::Object(more)) = (one.as_object_mut(), other) {
+    if let (Some(fields), Value::Object(more)) = (one.as_object_mut(), other) {
         for (name, value) in more {
-            let before = held.remove(&name);
+            let before = fields.remove(&name);
             let value = match before {
                 Some(before @ Value::Object(_)) => merged(before, value),
                 Some(before) => before,
                 None => value,
             };
-            held.insert(name, value);
+            fields.insert(name, value);
         }
     }
     one

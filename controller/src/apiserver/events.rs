@@ -1,7 +1,7 @@
 //! Events: what a person sees under `kubectl describe`.
 //!
 //! Said once: the same Event about the same object is not repeated for
-//! [`SAY_AGAIN_AFTER`], what is a record of who did what for [`RECORD_AGAIN_AFTER`]. The queue
+//! [`REPEAT_AFTER`], what is a record of who did what for [`RECORD_AGAIN_AFTER`]. The queue
 //! is bounded and never waits, because no part
 //! of the mesh may stand still for an Event; what does not fit is counted.
 
@@ -25,7 +25,7 @@ const QUEUE: usize = 512;
 const REMEMBERED: usize = 8192;
 /// After this time the same Event may be said again; the API server forgets
 /// Events after an hour.
-const SAY_AGAIN_AFTER: Duration = Duration::from_secs(50 * 60);
+const REPEAT_AFTER: Duration = Duration::from_secs(50 * 60);
 /// The same for what somebody does, of which every time counts: it tells when he did it, and
 /// he cannot fill etcd by doing it all the time.
 const RECORD_AGAIN_AFTER: Duration = Duration::from_secs(30);
@@ -92,14 +92,14 @@ impl EventRecorder {
             client,
             me: me.to_owned(),
             notes,
-            said: HashMap::new(),
+            published: HashMap::new(),
         };
         (Self { queue, dropped }, writer)
     }
 
     /// Hands an Event in. Never waits.
     pub(crate) fn record(&self, event: Event) {
-        self.hand_in((event, SAY_AGAIN_AFTER));
+        self.hand_in((event, REPEAT_AFTER));
     }
 
     /// The same of what a user does: when he does it again, that is an Event again.
@@ -119,7 +119,7 @@ pub(crate) struct Writer {
     client: Client,
     me: String,
     notes: mpsc::Receiver<Note>,
-    said: HashMap<Event, Instant>,
+    published: HashMap<Event, Instant>,
 }
 
 opaque_debug!(Writer);
@@ -133,25 +133,25 @@ impl Writer {
             }
             if let Err(error) = self.write(&note).await {
                 warn!(%error, reason = note.reason, object = note.about.name, "event not written");
-                self.said.remove(&note);
+                self.published.remove(&note);
             }
             sleep(PAUSE).await;
         }
     }
 
     fn is_news(&mut self, note: &Event, again_after: Duration, now: Instant) -> bool {
-        if self.said.len() >= REMEMBERED {
-            self.said
-                .retain(|_, at| now.duration_since(*at) < SAY_AGAIN_AFTER);
-            if self.said.len() >= REMEMBERED {
+        if self.published.len() >= REMEMBERED {
+            self.published
+                .retain(|_, at| now.duration_since(*at) < REPEAT_AFTER);
+            if self.published.len() >= REMEMBERED {
                 debug!("event memory is full and starts again");
-                self.said.clear();
+                self.published.clear();
             }
         }
-        match self.said.get(note) {
+        match self.published.get(note) {
             Some(at) if now.duration_since(*at) < again_after => false,
             _ => {
-                self.said.insert(note.clone(), now);
+                self.published.insert(note.clone(), now);
                 true
             }
         }

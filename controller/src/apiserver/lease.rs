@@ -69,14 +69,14 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 /// Whether this replica holds the lease; changes are seen by waiting on it.
 #[derive(Clone, Debug)]
 pub(crate) struct Leadership {
-    held: watch::Receiver<bool>,
+    is_holder: watch::Receiver<bool>,
     stalls: Stalls,
 }
 
 impl Leadership {
     /// True while this replica may write.
     pub(crate) fn is_held(&self) -> bool {
-        *self.held.borrow()
+        *self.is_holder.borrow()
     }
 
     /// The client for what only the holder does, under the name `work`. Its calls have
@@ -88,8 +88,13 @@ impl Leadership {
 
     /// Resolves once this replica holds the lease. Never resolves when it
     /// has stopped trying.
-    pub(crate) async fn held(&mut self) {
-        if self.held.wait_for(|held| *held).await.is_err() {
+    pub(crate) async fn acquired(&mut self) {
+        if self
+            .is_holder
+            .wait_for(|is_holder| *is_holder)
+            .await
+            .is_err()
+        {
             std::future::pending::<()>().await;
         }
     }
@@ -97,13 +102,16 @@ impl Leadership {
     /// Resolves once this replica does not hold the lease.
     pub(crate) async fn lost(&mut self) {
         // An error means that the candidate is gone, which is a loss too.
-        let _ = self.held.wait_for(|held| !*held).await;
+        let _ = self.is_holder.wait_for(|is_holder| !*is_holder).await;
     }
 
     /// Runs `work` whenever the lease is held and drops it when it is lost.
-    pub(crate) async fn while_held<F: Future<Output = ()>>(mut self, mut work: impl FnMut() -> F) {
+    pub(crate) async fn while_leading<F: Future<Output = ()>>(
+        mut self,
+        mut work: impl FnMut() -> F,
+    ) {
         loop {
-            self.held().await;
+            self.acquired().await;
             let mut watched = self.clone();
             tokio::select! {
                 () = work() => return,
@@ -114,12 +122,12 @@ impl Leadership {
 
     /// A leadership that is fixed; for tests of what depends on it.
     #[cfg(test)]
-    pub(crate) fn fixed(held: bool) -> Self {
-        let (sender, receiver) = watch::channel(held);
+    pub(crate) fn fixed(is_holder: bool) -> Self {
+        let (sender, receiver) = watch::channel(is_holder);
         std::mem::forget(sender);
         let (stalls, _) = Stalls::new();
         Self {
-            held: receiver,
+            is_holder: receiver,
             stalls,
         }
     }
@@ -131,7 +139,7 @@ pub(crate) struct Candidate {
     name: String,
     me: String,
     annotations: BTreeMap<String, String>,
-    held: watch::Sender<bool>,
+    is_holder: watch::Sender<bool>,
     /// Names work of this replica that gets no answers.
     stalled: mpsc::Receiver<&'static str>,
     seen: Option<ObservedRecord>,
@@ -152,20 +160,20 @@ struct ObservedRecord {
 impl Candidate {
     /// `me` must differ between replicas: the pod's name.
     pub(crate) fn new(client: Client, namespace: &str, name: &str, me: &str) -> (Self, Leadership) {
-        let (held, holds) = watch::channel(false);
+        let (is_holder, holds) = watch::channel(false);
         let (stalls, stalled) = Stalls::new();
         let candidate = Self {
             api: Api::namespaced(client, namespace),
             name: name.to_owned(),
             me: me.to_owned(),
             annotations: BTreeMap::new(),
-            held,
+            is_holder,
             stalled,
             seen: None,
             renewed: None,
         };
         let leadership = Leadership {
-            held: holds,
+            is_holder: holds,
             stalls,
         };
         (candidate, leadership)
@@ -196,7 +204,7 @@ impl Candidate {
                 Ok(()) = uninstallation.changed() => continue,
                 Some(work) = self.stalled.recv() => {
                     // Said while the Lease was another's.
-                    if !*self.held.borrow() {
+                    if !*self.is_holder.borrow() {
                         continue;
                     }
                     warn!(
@@ -243,7 +251,7 @@ impl Candidate {
             _ => {}
         }
         let holds = self.renewed.is_some();
-        match (self.held.send_replace(holds), holds) {
+        match (self.is_holder.send_replace(holds), holds) {
             (false, true) => info!(lease = self.name, "lease acquired"),
             (true, false) => warn!(lease = self.name, "lease lost"),
             _ => {}
@@ -336,8 +344,8 @@ impl Candidate {
 
     async fn release(&mut self) {
         self.renewed = None;
-        let held = self.held.send_replace(false);
-        if !held {
+        let is_holder = self.is_holder.send_replace(false);
+        if !is_holder {
             return;
         }
         match timeout(Duration::from_secs(1), self.give_up()).await {

@@ -50,7 +50,7 @@ const BY_POD: Allowance = Allowance {
 };
 /// How often the log says of an address that it was refused for the same reason: whoever
 /// reaches the port decides how often it asks. Each time is counted.
-const SAID: Allowance = Allowance {
+const LOG_RATE: Allowance = Allowance {
     burst: 1,
     every: Duration::from_secs(10),
 };
@@ -193,7 +193,7 @@ pub(crate) struct Certifier {
     signing: Arc<KeyedSemaphore<IpAddr>>,
     by_source: Arc<Rates<IpAddr>>,
     by_pod: Arc<Rates<Arc<str>>>,
-    said: Arc<Rates<(IpAddr, &'static str)>>,
+    log_rates: Arc<Rates<(IpAddr, &'static str)>>,
     metrics: CertifyMetrics,
 }
 
@@ -222,7 +222,7 @@ impl Certifier {
             signing: Arc::new(KeyedSemaphore::new(PARALLEL, PARALLEL_OF_ONE)),
             by_source: Arc::new(Rates::new(BY_SOURCE, MAX_KEYS)),
             by_pod: Arc::new(Rates::new(BY_POD, MAX_KEYS)),
-            said: Arc::new(Rates::new(SAID, MAX_KEYS)),
+            log_rates: Arc::new(Rates::new(LOG_RATE, MAX_KEYS)),
             metrics,
         }
     }
@@ -244,7 +244,11 @@ impl Certifier {
         answer.map_err(|refusal| {
             let reason = outcome.as_str();
             // Who floods the port shall not flood the log.
-            if self.said.take(&(source, reason), Instant::now()).is_ok() {
+            if self
+                .log_rates
+                .take(&(source, reason), Instant::now())
+                .is_ok()
+            {
                 warn!(reason, %source, %refusal, "certificate refused");
             }
             refusal.into()

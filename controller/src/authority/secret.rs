@@ -53,15 +53,15 @@ pub(crate) enum CaError {
     },
     /// The mesh has another trust domain than this controller was told.
     #[error(
-        "this controller was told trust domain {told:?} (identity.trustDomain), but the mesh was \
+        "this controller was told trust domain {given:?} (identity.trustDomain), but the mesh was \
          started with {recorded:?} ({TRUST_DOMAIN} in Secret {SECRET}) and its proxies have \
          identities of that: set identity.trustDomain={recorded}, or, to change the trust domain \
-         on purpose and restart every meshed pod, write {told:?} into the Secret first: kubectl \
-         -n {namespace} patch secret {SECRET} -p '{{\"stringData\":{{\"{TRUST_DOMAIN}\":\"{told}\"}}}}'"
+         on purpose and restart every meshed pod, write {given:?} into the Secret first: kubectl \
+         -n {namespace} patch secret {SECRET} -p '{{\"stringData\":{{\"{TRUST_DOMAIN}\":\"{given}\"}}}}'"
     )]
     TrustDomain {
         /// What this controller was told.
-        told: String,
+        given: String,
         /// What the Secret says.
         recorded: String,
         /// Where the Secret is.

@@ -258,7 +258,7 @@ impl Reading<'_> {
         };
         for (j, wanted) in matches.iter().enumerate() {
             match group.matches.iter().position(|(name, _)| *name == **wanted) {
-                Some(place) => self.take(field, rule, group, place..place + 1, traffic),
+                Some(index) => self.take(field, rule, group, index..index + 1, traffic),
                 None => {
                     let message = format!("HTTPRouteGroup {} has no match {wanted:?}", rule.name);
                     let field = format!("{field}.matches[{j}]");
@@ -274,15 +274,15 @@ impl Reading<'_> {
         field: &str,
         rule: &Rule,
         group: &Group,
-        places: std::ops::Range<usize>,
+        range: std::ops::Range<usize>,
         traffic: &mut AllowedTraffic,
     ) {
         let http = traffic.http.get_or_insert_default();
-        for place in places {
-            let Some((_, Some(usable))) = group.matches.get(place) else {
+        for index in range {
+            let Some((_, Some(usable))) = group.matches.get(index) else {
                 continue;
             };
-            if !traffic.taken.insert((rule.name.clone(), place)) {
+            if !traffic.taken.insert((rule.name.clone(), index)) {
                 continue;
             }
             if traffic.bytes + usable.bytes > MOST_BYTES {

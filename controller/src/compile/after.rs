@@ -87,7 +87,7 @@ fn states_only(world: &World, before: &Index) -> Option<(Index, Changes)> {
         };
         let was = slices::of_service(old, defaults, &before.pods_by_ip, key);
         let is = slices::of_service(world, defaults, &before.pods_by_ip, key);
-        if !slices::same_places(&was, &is) {
+        if !slices::same_addresses(&was, &is) {
             return None;
         }
         let new = ServiceEntry {

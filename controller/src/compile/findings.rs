@@ -27,12 +27,12 @@ const LISTED: usize = 8;
 /// would list, and more. Of what it refers to none is kept that is not listed.
 const KEPT: usize = 32;
 /// Problems that are not kept and are told apart, of each condition.
-const TOLD_APART: usize = 1024;
+const MAX_DISTINCT: usize = 1024;
 
 /// Collects problems while compiling.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
-    told: BTreeMap<ObjectRef, ObjectFindings>,
+    findings: BTreeMap<ObjectRef, ObjectFindings>,
     objects: BTreeMap<ObjectRef, JudgedObject>,
 }
 
@@ -49,7 +49,7 @@ struct Worst {
     problems: BTreeSet<Problem>,
     /// How many there are beside those.
     more: usize,
-    /// What tells those apart of which it is known, [`TOLD_APART`] at most: an object may hold
+    /// What tells those apart of which it is known, [`MAX_DISTINCT`] at most: an object may hold
     /// the same mistake many times.
     dropped: HashSet<u64>,
 }
@@ -84,7 +84,7 @@ impl Findings {
     /// Starts a report about one object.
     pub(crate) fn about(&mut self, object: &ObjectRef, generation: i64) -> About<'_> {
         About {
-            told: self.told.entry(object.clone()).or_default(),
+            findings: self.findings.entry(object.clone()).or_default(),
             object: object.clone(),
             generation,
         }
@@ -92,23 +92,25 @@ impl Findings {
 
     /// Sums up.
     pub(crate) fn finish(self) -> Problems {
-        let Self { told, objects } = self;
+        let Self { findings, objects } = self;
         let nothing = ObjectFindings::default();
         let reports = objects.into_iter().map(|(object, seen)| {
-            let told = told.get(&object).unwrap_or(&nothing);
+            let findings = findings.get(&object).unwrap_or(&nothing);
             let report = ObjectReport {
                 generation: seen.generation,
                 uid: seen.uid,
-                accepted: told.accepted.condition(ConditionType::Accepted),
-                resolved_refs: told.resolved_refs.condition(ConditionType::ResolvedRefs),
+                accepted: findings.accepted.condition(ConditionType::Accepted),
+                resolved_refs: findings
+                    .resolved_refs
+                    .condition(ConditionType::ResolvedRefs),
                 summary: seen.summary,
                 target: seen.target,
             };
             (object, report)
         });
         let reports = reports.collect();
-        let told = told.into_values();
-        let worst = told.flat_map(|told| [told.accepted, told.resolved_refs]);
+        let findings = findings.into_values();
+        let worst = findings.flat_map(|findings| [findings.accepted, findings.resolved_refs]);
         Problems {
             list: worst.flat_map(|worst| worst.problems).collect(),
             reports,
@@ -139,7 +141,7 @@ impl Worst {
     fn drop_one(&mut self, severity: Severity, reason: Reason, field: &str, message: &str) {
         let mut hasher = DefaultHasher::new();
         (severity, reason.as_str(), field, message).hash(&mut hasher);
-        let full = self.dropped.len() >= TOLD_APART;
+        let full = self.dropped.len() >= MAX_DISTINCT;
         let known = self.dropped.contains(&hasher.finish());
         if !known && !full {
             self.dropped.insert(hasher.finish());
@@ -175,7 +177,7 @@ impl Worst {
 
 /// A report about one object.
 pub(crate) struct About<'a> {
-    told: &'a mut ObjectFindings,
+    findings: &'a mut ObjectFindings,
     object: ObjectRef,
     generation: i64,
 }
@@ -262,8 +264,8 @@ impl About<'_> {
         message: impl FnOnce() -> String,
     ) {
         let (worst, most) = match condition {
-            ConditionType::Accepted => (&mut self.told.accepted, KEPT),
-            ConditionType::ResolvedRefs => (&mut self.told.resolved_refs, LISTED),
+            ConditionType::Accepted => (&mut self.findings.accepted, KEPT),
+            ConditionType::ResolvedRefs => (&mut self.findings.resolved_refs, LISTED),
         };
         if !worst.may_take(most, severity, reason, field) {
             match condition {

@@ -40,8 +40,8 @@ impl<'a> Members<'a> {
         let pods = self.pods.get(&*binding.namespace);
         let bits = self.of.get(binding);
         bits.into_iter()
-            .flat_map(Bits::places)
-            .filter_map(move |place| Some(pods?.get(place)?.0))
+            .flat_map(Bits::indices)
+            .filter_map(move |index| Some(pods?.get(index)?.0))
     }
 }
 
@@ -61,13 +61,13 @@ impl Bits {
     /// The places at which it is so.
     fn of(each: impl ExactSizeIterator<Item = bool>) -> Self {
         let mut words = vec![0; each.len().div_ceil(64)];
-        for (place, _) in each.enumerate().filter(|(_, meant)| *meant) {
-            words[place / 64] |= 1 << (place % 64);
+        for (index, _) in each.enumerate().filter(|(_, meant)| *meant) {
+            words[index / 64] |= 1 << (index % 64);
         }
         Self(words.into())
     }
 
-    fn places(&self) -> impl Iterator<Item = usize> {
+    fn indices(&self) -> impl Iterator<Item = usize> {
         self.0.iter().enumerate().flat_map(|(at, word)| {
             let mut left = *word;
             std::iter::from_fn(move || {
@@ -89,11 +89,11 @@ mod tests {
         for number in [0, 1, 63, 64, 65, 1000] {
             for step in [1, 2, 63, 64, 65] {
                 let set: Vec<usize> = (0..number).step_by(step).collect();
-                let bits = Bits::of((0..number).map(|place| place % step == 0));
-                assert_eq!(bits.places().collect::<Vec<_>>(), set, "{number} {step}");
+                let bits = Bits::of((0..number).map(|index| index % step == 0));
+                assert_eq!(bits.indices().collect::<Vec<_>>(), set, "{number} {step}");
             }
         }
-        assert_eq!(Bits::of([false; 100].into_iter()).places().count(), 0);
+        assert_eq!(Bits::of([false; 100].into_iter()).indices().count(), 0);
     }
 
     /// With the names of the pods they were 320 MB for ten times as many bindings.

@@ -64,8 +64,8 @@ pub(super) fn of_service(
 
 /// Whether both have the same pods at the same ports, in whatever state: then
 /// everything but the endpoints themselves follows alike from them.
-pub(super) fn same_places(one: &ByPort, other: &ByPort) -> bool {
-    fn places(found: &[SliceEndpoint]) -> BTreeSet<(Option<&ObjectKey>, u16)> {
+pub(super) fn same_addresses(one: &ByPort, other: &ByPort) -> bool {
+    fn addresses(found: &[SliceEndpoint]) -> BTreeSet<(Option<&ObjectKey>, u16)> {
         found
             .iter()
             .map(|found| (found.pod.as_ref(), found.port))
@@ -76,7 +76,7 @@ pub(super) fn same_places(one: &ByPort, other: &ByPort) -> bool {
             .iter()
             .zip(other)
             .all(|((one_key, one), (other_key, other))| {
-                one_key == other_key && places(one) == places(other)
+                one_key == other_key && addresses(one) == addresses(other)
             })
 }
 

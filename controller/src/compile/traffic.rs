@@ -54,10 +54,10 @@ pub(super) fn policies(named: &Named<'_>, findings: &mut Findings) -> Policies {
         }
         for port in entry.ports.keys() {
             let about = by_target.at(&about, &service, *port);
-            let said = about.iter();
-            let said = said.map(|one| here::here(&one.policy, key, *port, named.services));
-            let said: Vec<Cow<'_, policy::traffic::Policy>> = said.collect();
-            let resolved = resolve(said.iter().map(Cow::as_ref), &service, *port);
+            let written = about.iter();
+            let written = written.map(|one| here::here(&one.policy, key, *port, named.services));
+            let written: Vec<Cow<'_, policy::traffic::Policy>> = written.collect();
+            let resolved = resolve(written.iter().map(Cow::as_ref), &service, *port);
             standings.add(&resolved);
             if resolved.won.is_empty() {
                 continue;
@@ -82,7 +82,7 @@ pub(super) fn policies(named: &Named<'_>, findings: &mut Findings) -> Policies {
                 .insert((key.clone(), *port), Arc::new(port_policies));
         }
     }
-    by_target.tell(findings);
+    by_target.report(findings);
     conditions::rivals(&candidates, &standings, findings);
     conditions::not_enforced(named, &candidates, &mut policies, findings);
     policies
@@ -194,13 +194,13 @@ fn copies(
             origins: Vec::new(),
         };
         let first = !copies.contains_key(&key);
-        let held = copies.entry(key).or_insert(new);
+        let copy = copies.entry(key).or_insert(new);
         if !first {
-            held.allow_tcp.retain(|one| mirror.allow_tcp.contains(one));
+            copy.allow_tcp.retain(|one| mirror.allow_tcp.contains(one));
         }
         for made_from in origins.get(origin).into_iter().flatten() {
-            if !held.origins.contains(made_from) {
-                held.origins.push(made_from.clone());
+            if !copy.origins.contains(made_from) {
+                copy.origins.push(made_from.clone());
             }
         }
     }

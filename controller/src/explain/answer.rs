@@ -33,7 +33,7 @@ pub struct Explained {
     pub judges: BTreeSet<PodId>,
     /// Namespaces of the pods of which something is said. A Service may lead to those of
     /// another one than its own.
-    pub places: BTreeSet<Arc<str>>,
+    pub namespaces: BTreeSet<Arc<str>>,
     /// Objects that they judge by, with the generation that is compiled.
     pub origins: BTreeSet<(ObjectRef, i64)>,
 }
@@ -72,8 +72,8 @@ impl Model {
         };
         let mut outcomes = Vec::new();
         for caller in &question.from {
-            for way in BackendRoute::of(self, caller, &question.to, &question.request) {
-                outcomes.push(self.follow(caller, &question.request, way));
+            for backend_route in BackendRoute::of(self, caller, &question.to, &question.request) {
+                outcomes.push(self.follow(caller, &question.request, backend_route));
             }
         }
         Ok(self.put_together(&question, &outcomes, owner, callers))
@@ -84,16 +84,16 @@ impl Model {
         &'a self,
         caller: &'a Caller,
         request: &Request,
-        way: BackendRoute<'a>,
+        backend_route: BackendRoute<'a>,
     ) -> BackendOutcome<'a> {
-        let judged: Vec<Judged> = way
-            .asked()
+        let judged: Vec<Judged> = backend_route
+            .called_endpoints()
             .iter()
             .map(|endpoint| judge::endpoint(self, caller, endpoint, request))
             .collect();
         BackendOutcome {
             caller,
-            way,
+            backend_route,
             judged,
         }
     }
@@ -139,12 +139,12 @@ impl Model {
             ..Explained::default()
         };
         for one in judged {
-            let place = one
+            let namespace = one
                 .endpoint
                 .pod
                 .as_ref()
                 .map(|pod| Arc::clone(&pod.namespace));
-            explained.places.extend(place);
+            explained.namespaces.extend(namespace);
             if let Some((pod, origins)) = &one.by {
                 explained.judges.insert(pod.clone());
                 explained.origins.extend(origins.iter().cloned());
@@ -158,30 +158,30 @@ impl Model {
 /// which pods it has.
 fn is_of_untold_pods(question: &Question<'_>, outcomes: &[BackendOutcome<'_>]) -> bool {
     let mut judged = outcomes.iter().flat_map(|outcome| &outcome.judged);
-    question.view == CallerView::AsAsked && judged.any(|one| one.names_pods)
+    question.view == CallerView::AccountOnly && judged.any(|one| one.names_pods)
 }
 
 fn backends(outcomes: &[BackendOutcome<'_>]) -> Vec<BackendVerdict> {
     let mut by_service: BTreeMap<&str, Vec<&BackendOutcome<'_>>> = BTreeMap::new();
     for outcome in outcomes {
-        let name = outcome.way.label.as_str();
+        let name = outcome.backend_route.label.as_str();
         by_service.entry(name).or_default().push(outcome);
     }
     let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     let verdict = |(service, outcomes): (&str, Vec<&BackendOutcome<'_>>)| {
         let reasons: BTreeSet<Reason> = outcomes.iter().flat_map(|one| one.refusals()).collect();
         let verdict = together(outcomes.iter().map(|one| one.verdict()));
-        let way = outcomes.first().map(|one| &one.way);
+        let backend_route = outcomes.first().map(|one| &one.backend_route);
         BackendVerdict {
             service: service.to_owned(),
-            share: way.map_or(0.0, |way| way.share),
+            share: backend_route.map_or(0.0, |backend_route| backend_route.share),
             verdict,
             reason: match (verdict, reasons.first()) {
                 (ExplanationVerdict::Refused, Some(reason)) => reason.to_string(),
                 _ => String::new(),
             },
-            ready: number(way.map_or(0, |way| way.endpoints.len())),
-            endpoints: number(way.map_or(0, |way| way.all)),
+            ready: number(backend_route.map_or(0, |backend_route| backend_route.endpoints.len())),
+            endpoints: number(backend_route.map_or(0, |backend_route| backend_route.all)),
         }
     };
     by_service.into_iter().map(verdict).collect()

@@ -151,7 +151,7 @@ impl Caller {
         if callers.is_empty() {
             let meant = match view {
                 CallerView::Known => meant(index, &from.kind, &key, owner),
-                CallerView::AsAsked => String::new(),
+                CallerView::AccountOnly => String::new(),
             };
             return Ok(Err(format!(
                 "{} {key} has no pods that could call{meant}",
@@ -306,7 +306,7 @@ impl Called {
     fn service(
         index: &Index,
         key: ObjectKey,
-        asked: Option<u16>,
+        requested: Option<u16>,
     ) -> Result<Result<Self, String>, BadQuestion> {
         let Some(entry) = index.services.get(&key) else {
             let known = index.services.keys();
@@ -321,12 +321,12 @@ impl Called {
         };
         if let Some(name) = &entry.facts.external_name {
             return match stands_for(index, &key, name) {
-                Ok(Some(service)) => Self::service(index, service, asked.or(only)),
+                Ok(Some(service)) => Self::service(index, service, requested.or(only)),
                 Ok(None) => Ok(Ok(Self::External)),
                 Err(why) => Ok(Err(format!("Service {key} stands for {name}, {why}"))),
             };
         }
-        let Some(port) = asked.or(only) else {
+        let Some(port) = requested.or(only) else {
             return Err(BadQuestion::new("to.port", which(entry.ports.keys())));
         };
         if !entry.ports.contains_key(&port) {

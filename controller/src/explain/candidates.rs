@@ -51,16 +51,16 @@ impl Candidates {
                 found.late = true;
                 break;
             }
-            let held = |model: &Model| {
+            let access_of = |model: &Model| {
                 let facts = model.index.world.pods.get(pod)?;
                 Some(PodAccess::of(&model.index, pod, facts))
             };
-            if let (Some(was), Some(will)) = (held(before), held(after))
+            if let (Some(was), Some(will)) = (access_of(before), access_of(after))
                 && was.access() != will.access()
             {
                 found.pods += 1;
                 if may_ask(&pod.namespace) {
-                    found.place(pod, will.access());
+                    found.add(pod, will.access());
                 } else {
                     found.foreign += 1;
                 }
@@ -69,7 +69,7 @@ impl Candidates {
         found
     }
 
-    fn place(&mut self, pod: &PodId, access: &Access) {
+    fn add(&mut self, pod: &PodId, access: &Access) {
         let placed: usize = self.sets.iter().map(|set| set.pods.len()).sum();
         if placed >= MAX_PODS {
             self.truncated = true;

@@ -67,7 +67,7 @@ pub struct Meaning {
 pub struct ModelComparison<'a> {
     models: [&'a Model; 2],
     /// What the proxies of pods hold.
-    held: [BTreeMap<PodId, Arc<PodAccess>>; 2],
+    pod_access: [BTreeMap<PodId, Arc<PodAccess>>; 2],
     /// Whether what the proxy of a pod holds is the same in both.
     same: BTreeMap<PodId, bool>,
     /// Some rule names pods, so that those of one account differ.
@@ -89,7 +89,7 @@ impl<'a> ModelComparison<'a> {
         };
         Self {
             models,
-            held: Default::default(),
+            pod_access: Default::default(),
             same: BTreeMap::new(),
             until,
             by_pod: models.into_iter().any(names_pods),
@@ -170,19 +170,24 @@ impl<'a> ModelComparison<'a> {
         if was == Some((pod, &port)) && self.is_same(pod) {
             return Effect::Kept;
         }
-        let before = was.and_then(|(pod, port)| Some((self.held(0, pod)?, pod, *port)));
-        let after = self.held(1, pod);
+        let before = was.and_then(|(pod, port)| Some((self.pod_access(0, pod)?, pod, *port)));
+        let after = self.pod_access(1, pod);
         // Which pods an account has that rules name, whoever asks may not be told.
         let untold = caller.identity.is_some() && caller.uid.is_none();
-        let mut rules = before.iter().map(|(held, ..)| held).chain(&after);
-        let tells_apart = untold && rules.any(|held| held.names_pods());
+        let mut rules = before
+            .iter()
+            .map(|(pod_access, ..)| pod_access)
+            .chain(&after);
+        let tells_apart = untold && rules.any(|pod_access| pod_access.names_pods());
         let [first, second] = self.models;
         let before = match &before {
-            Some((held, pod, port)) => passes(first, held, caller, (pod, *port), calls.http),
+            Some((pod_access, pod, port)) => {
+                passes(first, pod_access, caller, (pod, *port), calls.http)
+            }
             None => Passes::All,
         };
         let after = match &after {
-            Some(held) => passes(second, held, caller, (pod, port), calls.http),
+            Some(pod_access) => passes(second, pod_access, caller, (pod, port), calls.http),
             // Nobody judges.
             None => Passes::All,
         };
@@ -197,7 +202,7 @@ impl<'a> ModelComparison<'a> {
         if let Some(same) = self.same.get(pod) {
             return *same;
         }
-        let same = match [0, 1].map(|of| self.held(of, pod)) {
+        let same = match [0, 1].map(|of| self.pod_access(of, pod)) {
             [Some(before), Some(after)] => before.access() == after.access(),
             [before, after] => before.is_none() && after.is_none(),
         };
@@ -206,14 +211,14 @@ impl<'a> ModelComparison<'a> {
     }
 
     /// What the proxy of a pod holds; `None` where it has none.
-    fn held(&mut self, of: usize, pod: &PodId) -> Option<Arc<PodAccess>> {
+    fn pod_access(&mut self, of: usize, pod: &PodId) -> Option<Arc<PodAccess>> {
         let model: &'a Model = self.models[of];
         let index = &model.index;
         let facts = index.world.pods.get(pod)?;
         facts.proxy.as_ref()?;
-        let held = self.held[of].entry(pod.clone());
-        let held = held.or_insert_with(|| Arc::new(PodAccess::of(index, pod, facts)));
-        Some(Arc::clone(held))
+        let pod_access = self.pod_access[of].entry(pod.clone());
+        let pod_access = pod_access.or_insert_with(|| Arc::new(PodAccess::of(index, pod, facts)));
+        Some(Arc::clone(pod_access))
     }
 
     /// The callers that rules may tell apart; `None` where there are none.
@@ -266,7 +271,7 @@ impl Caller {
 
 fn passes<'a>(
     model: &Model,
-    held: &'a PodAccess,
+    pod_access: &'a PodAccess,
     caller: &Caller,
     (pod, port): (&PodId, u16),
     http: bool,
@@ -302,7 +307,7 @@ fn passes<'a>(
         (true, false) => Spoken::Http,
         (false, false) => Spoken::Bytes,
     };
-    held.access().passes(proven, port, spoken)
+    pod_access.access().passes(proven, port, spoken)
 }
 
 impl Calls {

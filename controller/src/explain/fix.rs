@@ -92,8 +92,8 @@ fn wanted(
 ) -> BTreeMap<MissingGrant, Refusing> {
     let mut wanted: BTreeMap<MissingGrant, Refusing> = BTreeMap::new();
     for outcome in outcomes {
-        if let Some(reason) = outcome.way.refused
-            && !outcome.way.is_answered()
+        if let Some(reason) = outcome.backend_route.refused
+            && !outcome.backend_route.is_answered()
         {
             fix.commands.extend(look_at(outcome, reason));
         }
@@ -280,8 +280,8 @@ fn account_of(index: &Index, one: &Judged) -> Option<ObjectKey> {
 }
 
 fn look_at(outcome: &BackendOutcome<'_>, reason: Reason) -> Option<String> {
-    let (namespace, name) = outcome.way.label.split_once('/')?;
-    match (reason, outcome.way.split) {
+    let (namespace, name) = outcome.backend_route.label.split_once('/')?;
+    match (reason, outcome.backend_route.split) {
         (Reason::NoBackend, Some(split)) => Some(format!(
             "kubectl -n {} edit trafficsplit {}",
             split.namespace, split.name

@@ -36,7 +36,7 @@ impl Ruling {
 
 /// One rule's part in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct RuleSays {
+pub(super) struct RuleVerdict {
     pub(super) origin: Origin,
     /// `None`: it allows the call.
     pub(super) fails: Option<String>,
@@ -52,7 +52,7 @@ pub(super) struct Judged {
     /// Plaintext is refused altogether, whatever rules say.
     pub(super) strict: bool,
     /// Every rule of the pod.
-    pub(super) rules: Vec<RuleSays>,
+    pub(super) rules: Vec<RuleVerdict>,
     /// Some rule may tell pods of one account apart.
     pub(super) names_pods: bool,
     /// It refuses, lets the call in with some host, and no host was said.
@@ -91,7 +91,7 @@ pub(super) fn endpoint(
     if proxy.skips(endpoint.port) {
         return unjudged("the port is left out of traffic capture, so nobody judges");
     }
-    let held = PodAccess::of(index, pod, facts);
+    let pod_access = PodAccess::of(index, pod, facts);
     let protocol = index.pod_protocols(pod, facts).lookup(endpoint.port);
     let namespace = index.world.namespace(&pod.namespace);
     let mtls = modes::mtls(&index.defaults, namespace, &facts.appearance);
@@ -103,17 +103,18 @@ pub(super) fn endpoint(
         None => Proven::Outside,
     };
     let strict = mtls == MtlsMode::Strict && caller.identity.is_none();
-    let (ruling, rules, by_host) = held.judge(proven, (endpoint.port, protocol, strict), request);
+    let (ruling, rules, by_host) =
+        pod_access.judge(proven, (endpoint.port, protocol, strict), request);
     Judged {
         endpoint: endpoint.clone(),
         ruling,
         protocol,
-        enforcement: held.access.enforcement,
+        enforcement: pod_access.access.enforcement,
         strict,
         rules,
-        names_pods: held.names_pods(),
+        names_pods: pod_access.names_pods(),
         by_host,
-        by: Some((pod.clone(), held.origins)),
+        by: Some((pod.clone(), pod_access.origins)),
     }
 }
 
@@ -162,7 +163,7 @@ impl PodAccess {
         caller: Proven<'_>,
         (port, protocol, strict): (u16, Protocol, bool),
         request: &Request,
-    ) -> (Ruling, Vec<RuleSays>, bool) {
+    ) -> (Ruling, Vec<RuleVerdict>, bool) {
         let access = &self.access;
         if strict {
             return (Ruling::Refused(Reason::NoIdentity), Vec::new(), false);
@@ -201,7 +202,7 @@ impl PodAccess {
             Verdict::Audit { reason } => Ruling::Audited(reason),
             Verdict::Refuse { reason, .. } => Ruling::Refused(reason),
         };
-        let rules = reasons.rules.iter().map(|answer| RuleSays {
+        let rules = reasons.rules.iter().map(|answer| RuleVerdict {
             origin: answer.rule.origin.clone(),
             fails: answer.fails.map(|part| words(part, port, request)),
         });

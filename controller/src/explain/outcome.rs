@@ -22,34 +22,34 @@ pub(super) struct Question<'a> {
 #[derive(Debug)]
 pub(super) struct BackendOutcome<'a> {
     pub(super) caller: &'a Caller,
-    pub(super) way: BackendRoute<'a>,
+    pub(super) backend_route: BackendRoute<'a>,
     /// By endpoint.
     pub(super) judged: Vec<Judged>,
 }
 
 impl BackendOutcome<'_> {
     pub(super) fn refusals(&self) -> impl Iterator<Item = Reason> {
-        let ended = self.way.refused;
+        let ended = self.backend_route.refused;
         let of_pods = self.judged.iter().filter_map(|one| one.ruling.refusal());
         // What is asked instead and refuses leaves the call as it was.
         let of_pods = of_pods.map(move |reason| ended.unwrap_or(reason));
-        let stands = ended.filter(|_| !self.way.is_answered());
+        let stands = ended.filter(|_| !self.backend_route.is_answered());
         stands.into_iter().chain(of_pods)
     }
 
     /// Whether it depends on the host, which was not said.
     pub(super) fn is_by_host(&self) -> bool {
-        self.way.by_host || self.judged.iter().any(|one| one.by_host)
+        self.backend_route.by_host || self.judged.iter().any(|one| one.by_host)
     }
 
     pub(super) fn verdict(&self) -> ExplanationVerdict {
         if self.is_by_host() {
             return ExplanationVerdict::Unknown;
         }
-        if self.way.refused.is_some() && !self.way.is_answered() {
+        if self.backend_route.refused.is_some() && !self.backend_route.is_answered() {
             return ExplanationVerdict::Refused;
         }
-        if self.way.outside || self.way.is_held() {
+        if self.backend_route.outside || self.backend_route.is_held() {
             return ExplanationVerdict::Allowed;
         }
         together(self.judged.iter().map(|one| match one.ruling {

@@ -29,7 +29,7 @@ pub enum CallerView {
     Known,
     /// Nothing but its account, as it was asked. No pod of it is looked up, so that an answer
     /// is the same whatever there is.
-    AsAsked,
+    AccountOnly,
 }
 
 /// Why a question cannot be answered: the field, and what is wrong with it.

@@ -122,18 +122,18 @@ impl<'a> BackendRoute<'a> {
             .iter()
             .find(|split| host::may_fit(&split.when, seen));
         let by_host = may.map(|split| &split.origin) != split.map(|split| &split.origin);
-        let ways = match split {
+        let backend_routes = match split {
             Some(split) => Self::of_split(index, caller, key, port, split),
             None => root(),
         };
         let called = (key, port);
         let instead = |ended: Reason| Instead::of(index, caller, called, seen, ended);
-        let ways = ways.into_iter().map(|way| Self {
-            instead: way.refused.and_then(instead),
+        let backend_routes = backend_routes.into_iter().map(|backend_route| Self {
+            instead: backend_route.refused.and_then(instead),
             by_host,
-            ..way
+            ..backend_route
         });
-        ways.collect()
+        backend_routes.collect()
     }
 
     fn of_split(
@@ -168,7 +168,7 @@ impl<'a> BackendRoute<'a> {
     }
 
     /// The endpoints whose proxies judge: of what was called, or of what is asked instead.
-    pub(super) fn asked(&self) -> &[Endpoint] {
+    pub(super) fn called_endpoints(&self) -> &[Endpoint] {
         match &self.instead {
             Some(Instead {
                 by: AnsweredBy::Pods(endpoints),
@@ -251,8 +251,8 @@ impl Instead {
             id: caller.identity.as_ref()?,
             pod: caller.uid.as_deref(),
         };
-        let said = index.policies.of(called, port)?;
-        let (fallback, origin) = first(&said.traffic.fallback, proven, seen)?;
+        let policies = index.policies.of(called, port)?;
+        let (fallback, origin) = first(&policies.traffic.fallback, proven, seen)?;
         // Nobody has seen the call, so its method does not matter.
         let call = FallbackCall {
             method: &Method::GET,
@@ -263,8 +263,8 @@ impl Instead {
         let (text, by) = match &fallback.to {
             // A connection of bytes has no answer that could be held.
             FallbackTo::Response(_) if seen.is_none() => return None,
-            FallbackTo::Response(held) => {
-                let status = held.status.as_u16();
+            FallbackTo::Response(response) => {
+                let status = response.status.as_u16();
                 (
                     format!("{policy} answers {status} instead"),
                     AnsweredBy::Policy,
@@ -293,12 +293,12 @@ impl Instead {
             namespace: other.namespace.clone(),
             name: other.name.clone(),
         };
-        let way = BackendRoute::over(index, caller, &key, port, 1.0, None);
-        let (ready, all) = (way.endpoints.len(), way.all);
+        let backend_route = BackendRoute::over(index, caller, &key, port, 1.0, None);
+        let (ready, all) = (backend_route.endpoints.len(), backend_route.all);
         let text = format!("of which {ready} of {all} endpoints may take calls");
-        let by = match way.refused {
+        let by = match backend_route.refused {
             Some(_) => AnsweredBy::Nobody,
-            None => AnsweredBy::Pods(way.endpoints),
+            None => AnsweredBy::Pods(backend_route.endpoints),
         };
         (text, by)
     }

@@ -28,11 +28,11 @@ pub(super) fn steps(
     let judged = || outcomes.iter().flat_map(|outcome| &outcome.judged);
     steps.extend(wire(&model.index, outcomes));
     steps.extend(access(&model.index, judged()));
-    let mut said: BTreeSet<(String, String)> = BTreeSet::new();
+    let mut seen: BTreeSet<(String, String)> = BTreeSet::new();
     for rule in judged().flat_map(|one| &one.rules) {
         let text = rule.fails.clone();
         let text = text.unwrap_or_else(|| "allows this call".to_owned());
-        if said.insert((rule.origin.to_string(), text.clone())) {
+        if seen.insert((rule.origin.to_string(), text.clone())) {
             let text = format!("{}: {text}", rule.origin.label());
             steps.push(step("rule", text, vec![rule.origin.to_string()]));
         }
@@ -42,7 +42,7 @@ pub(super) fn steps(
 
 fn who(question: &Question<'_>) -> Step {
     let from = &question.spec.from;
-    if question.view == CallerView::AsAsked {
+    if question.view == CallerView::AccountOnly {
         let text = format!("{}/{}, as it was asked", from.namespace, from.name);
         return step("who", text, Vec::new());
     }
@@ -74,37 +74,43 @@ fn pods(count: usize) -> String {
 
 fn routes(outcomes: &[BackendOutcome<'_>]) -> Vec<Step> {
     let mut steps = Vec::new();
-    let mut said = BTreeSet::new();
+    let mut seen = BTreeSet::new();
     for outcome in outcomes {
-        let way = &outcome.way;
-        let split = way
+        let backend_route = &outcome.backend_route;
+        let split = backend_route
             .split
             .map(|split| format!("{} {}/{}", split.kind, split.namespace, split.name));
         let share = match &split {
-            Some(split) => format!("{split} gives {} {:.0} %", way.label, way.share * 100.0),
-            None => way.label.clone(),
+            Some(split) => format!(
+                "{split} gives {} {:.0} %",
+                backend_route.label,
+                backend_route.share * 100.0
+            ),
+            None => backend_route.label.clone(),
         };
-        let mut text = match way.refused {
+        let mut text = match backend_route.refused {
             Some(policy::reason::Reason::NoBackend) => format!(
                 "{} leaves no backend that has this port and a weight",
                 split.clone().unwrap_or_default()
             ),
-            _ if way.outside => format!("{share}: relayed as it is, nobody of the mesh judges it"),
+            _ if backend_route.outside => {
+                format!("{share}: relayed as it is, nobody of the mesh judges it")
+            }
             _ => format!(
                 "{share}; {} of {} endpoints may take calls",
-                way.endpoints.len(),
-                way.all
+                backend_route.endpoints.len(),
+                backend_route.all
             ),
         };
-        if let Some(note) = &way.note {
+        if let Some(note) = &backend_route.note {
             text = format!("{text}; {note}");
         }
         let mut objects: Vec<String> = split.into_iter().collect();
-        if let (Some(ended), Some(instead)) = (way.refused, &way.instead) {
+        if let (Some(ended), Some(instead)) = (backend_route.refused, &backend_route.instead) {
             text = format!("{text}; {ended}: {}", instead.text);
             objects.push(instead.policy.clone());
         }
-        if said.insert(text.clone()) {
+        if seen.insert(text.clone()) {
             steps.push(step("route", text, objects));
         }
     }
@@ -142,7 +148,7 @@ fn overrides(index: &Index, question: &Question<'_>) -> Option<Step> {
 }
 
 fn wire(index: &Index, outcomes: &[BackendOutcome<'_>]) -> Vec<Step> {
-    let mut said: BTreeMap<String, Option<String>> = BTreeMap::new();
+    let mut seen: BTreeMap<String, Option<String>> = BTreeMap::new();
     for outcome in outcomes {
         let meshed = outcome.caller.identity.is_some();
         for one in &outcome.judged {
@@ -158,12 +164,12 @@ fn wire(index: &Index, outcomes: &[BackendOutcome<'_>]) -> Vec<Step> {
             let text = format!("{security}; {} on port {port}", spoken(one.protocol));
             // What nobody judges is declared to nobody.
             match declared_by(index, one) {
-                Some(by) => said.insert(format!("{text}: {}", by.text), by.service),
-                None => said.insert(text, None),
+                Some(by) => seen.insert(format!("{text}: {}", by.text), by.service),
+                None => seen.insert(text, None),
             };
         }
     }
-    let steps = said.into_iter();
+    let steps = seen.into_iter();
     steps
         .map(|(text, service)| step("wire", text, service.into_iter().collect()))
         .collect()
@@ -188,7 +194,7 @@ const fn spoken(protocol: Protocol) -> &'static str {
 }
 
 fn access<'a>(index: &Index, judged: impl Iterator<Item = &'a Judged>) -> Vec<Step> {
-    let mut said: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut seen: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for one in judged {
         let Some((pod, origins)) = &one.by else {
             continue;
@@ -220,11 +226,11 @@ fn access<'a>(index: &Index, judged: impl Iterator<Item = &'a Judged>) -> Vec<St
             ),
             Ruling::Allowed | Ruling::NotJudged(_) => String::new(),
         };
-        said.entry(format!("{mode} ({set}), {enforced}{ruling}"))
+        seen.entry(format!("{mode} ({set}), {enforced}{ruling}"))
             .or_default()
             .extend(targets);
     }
-    let steps = said.into_iter();
+    let steps = seen.into_iter();
     steps
         .map(|(text, objects)| step("access", text, objects.into_iter().collect()))
         .collect()

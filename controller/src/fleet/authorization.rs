@@ -26,7 +26,7 @@ use crate::world::ObjectKey;
 const REMEMBERED: usize = 20_000;
 /// Pods of a Service that are asked, evenly spread over all: they nearly always hold the same
 /// rules.
-const ASKED: usize = 16;
+const MAX_SAMPLED: usize = 16;
 /// Sources and matches of rules that are looked at for one pulse: 1300 for each of 50
 /// Services. It takes about half a millisecond.
 pub(super) const LOOKED_AT: usize = 65_536;
@@ -123,7 +123,7 @@ impl Rules<'_> {
         let service = index.services.get(&key.backend);
         let port = service.and_then(|service| service.ports.get(&key.port));
         let endpoints = port.map_or(&[][..], |port| port.candidates.as_slice());
-        let apart = endpoints.len().div_ceil(ASKED).max(1);
+        let apart = endpoints.len().div_ceil(MAX_SAMPLED).max(1);
         for candidate in endpoints.iter().step_by(apart) {
             if self.pod_allows(&candidate.endpoint, caller)? {
                 return Some(true);

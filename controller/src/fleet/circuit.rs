@@ -99,7 +99,7 @@ pub(super) struct KnownCircuit {
     phase: Phase,
     since: SystemTime,
     /// When somebody last said something.
-    heard: Instant,
+    last_report: Instant,
 }
 
 impl KnownCircuit {
@@ -110,7 +110,7 @@ impl KnownCircuit {
             announced: None,
             phase: Phase::Closed,
             since: SystemTime::now(),
-            heard: now,
+            last_report: now,
         }
     }
 
@@ -124,7 +124,7 @@ impl KnownCircuit {
     }
 
     pub(super) fn pulse(&mut self, now: Instant, from: &Caller, pulse: Pulse) {
-        self.heard = now;
+        self.last_report = now;
         let (account, uid) = (&from.account, &from.uid);
         let settings = &self.decision.settings;
         self.sums
@@ -158,8 +158,8 @@ impl KnownCircuit {
         if phase != self.phase {
             (self.phase, self.since) = (phase, clock);
         }
-        let heard = now.duration_since(self.heard) <= settings.interval;
-        heard || self.announced.is_some()
+        let is_recent = now.duration_since(self.last_report) <= settings.interval;
+        is_recent || self.announced.is_some()
     }
 
     pub(super) const fn announced(&self) -> Option<&AnnouncedState> {

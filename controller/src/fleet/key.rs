@@ -27,15 +27,15 @@ pub(crate) struct Key {
 
 impl Key {
     /// `None` for what names no port of a Service.
-    pub(crate) fn read(said: &v1::Circuit) -> Option<Self> {
+    pub(crate) fn read(message: &v1::Circuit) -> Option<Self> {
         let key = |text: &str| {
             let (namespace, name) = text.split_once('/')?;
             Some(ObjectKey::new(namespace, name))
         };
         Some(Self {
-            service: key(&said.service)?,
-            backend: key(&said.backend)?,
-            port: u16::try_from(said.port).ok()?,
+            service: key(&message.service)?,
+            backend: key(&message.backend)?,
+            port: u16::try_from(message.port).ok()?,
         })
     }
 

@@ -288,7 +288,7 @@ fn another_replica_hears_what_was_said_once_and_comes_to_the_same() {
     bench.passes(SECOND);
     assert!(news.has_changed().unwrap());
     let (revision, told) = bench.fleet.own_since(0);
-    other.fleet.heard(told.unwrap().pulses, other.now);
+    other.fleet.receive(told.unwrap().pulses, other.now);
     other.passes(SECOND);
     assert_eq!(other.told(), bench.told());
     assert_eq!(other.told(), api(Said::Open, 0));
@@ -378,7 +378,11 @@ fn pulses_that_wait_for_other_replicas_are_bounded_in_bytes_and_the_oldest_go() 
     }
     let kept = {
         let state = bench.fleet.inner.state.lock();
-        let bytes: usize = state.own.iter().map(|pulse| bytes_of(&pulse.told)).sum();
+        let bytes: usize = state
+            .own
+            .iter()
+            .map(|pulse| bytes_of(&pulse.reported))
+            .sum();
         assert_eq!(bytes, state.own_bytes);
         assert!(bytes <= KEPT_BYTES, "{bytes}");
         assert_eq!(state.own.back().unwrap().revision, said as u64);

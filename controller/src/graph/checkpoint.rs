@@ -102,7 +102,7 @@ impl Checkpointer {
                 next = Instant::now() + if written { WRITE_EVERY } else { LOOK_EVERY };
             }
             self.complete(&mut versions).await;
-            self.tell_of_truncation();
+            self.report_truncation();
             tokio::select! {
                 // The Lease is let go at the same moment, and who held it until then writes.
                 biased;
@@ -112,7 +112,7 @@ impl Checkpointer {
                     }
                     return;
                 }
-                () = leadership.held(), if !leads => {}
+                () = leadership.acquired(), if !leads => {}
                 () = sleep_until(Instant::now() + LOOK_EVERY) => {}
             }
         }
@@ -125,15 +125,15 @@ impl Checkpointer {
         for (piece, (last, lacks)) in pieces.enumerate() {
             match changed(&api, &name(piece), last.as_deref()).await {
                 Ok(None) => {}
-                Ok(Some(held)) => {
+                Ok(Some(stored)) => {
                     // What stands there when a replica begins was not written past it.
                     let is_news = last.is_some();
-                    last.clone_from(&held.metadata.resource_version);
-                    match self.take(&held).await {
-                        Ok(_) => *lacks = is_news && self.exceeds(piece, &held).await,
+                    last.clone_from(&stored.metadata.resource_version);
+                    match self.take(&stored).await {
+                        Ok(_) => *lacks = is_news && self.exceeds(piece, &stored).await,
                         Err(error) => {
                             *lacks = false;
-                            self.say(
+                            self.warn_once(
                                 piece,
                                 "GraphUnreadable",
                                 format!("{error}; it is left alone by this replica"),
@@ -150,8 +150,8 @@ impl Checkpointer {
         true
     }
 
-    async fn take(&self, held: &ConfigMap) -> Result<usize, Unreadable> {
-        let Some(content) = content_of(held) else {
+    async fn take(&self, stored: &ConfigMap) -> Result<usize, Unreadable> {
+        let Some(content) = content_of(stored) else {
             return Ok(0);
         };
         let graph = self.graph.clone();
@@ -159,8 +159,8 @@ impl Checkpointer {
     }
 
     /// Whether this replica knows more than whoever wrote this, which was taken.
-    async fn exceeds(&self, piece: usize, held: &ConfigMap) -> bool {
-        let Some(content) = content_of(held) else {
+    async fn exceeds(&self, piece: usize, stored: &ConfigMap) -> bool {
+        let Some(content) = content_of(stored) else {
             return false;
         };
         let settled = seconds(SystemTime::now()).saturating_sub(SETTLED.as_secs());
@@ -237,23 +237,26 @@ impl Checkpointer {
     ) -> anyhow::Result<()> {
         let api: Api<ConfigMap> = Api::namespaced(client.clone(), &self.namespace);
         for _ in 0..TRIES {
-            let held = api.get_opt(&name(piece)).await?;
-            if let Some(held) = &held
-                && let Err(error) = self.take(held).await
+            let stored = api.get_opt(&name(piece)).await?;
+            if let Some(stored) = &stored
+                && let Err(error) = self.take(stored).await
             {
-                self.set_aside(&api, piece, held, &error, owner).await?;
+                self.set_aside(&api, piece, stored, &error, owner).await?;
             }
             let content = self.content(piece).await?;
             let data = BTreeMap::from([(KEY.to_owned(), ByteString(content))]);
-            if held.as_ref().is_some_and(|held| is_as(held, &data, owner)) {
+            if stored
+                .as_ref()
+                .is_some_and(|stored| is_as(stored, &data, owner))
+            {
                 return Ok(());
             }
-            let version = held
+            let version = stored
                 .as_ref()
-                .and_then(|held| held.metadata.resource_version.clone());
+                .and_then(|stored| stored.metadata.resource_version.clone());
             let new = written_as(&name(piece), version, data, owner);
             let params = PostParams::default();
-            let written = match held {
+            let written = match stored {
                 Some(_) => api.replace(&name(piece), &params, &new).await,
                 None => api.create(&params, &new).await,
             };
@@ -277,12 +280,12 @@ impl Checkpointer {
         &self,
         api: &Api<ConfigMap>,
         piece: usize,
-        held: &ConfigMap,
+        stored: &ConfigMap,
         error: &Unreadable,
         owner: &OwnerReference,
     ) -> Result<(), kube::Error> {
         let aside = format!("weft-graph-broken-{piece}");
-        let data = held.binary_data.clone().unwrap_or_default();
+        let data = stored.binary_data.clone().unwrap_or_default();
         let version = api
             .get_opt(&aside)
             .await?
@@ -293,7 +296,7 @@ impl Checkpointer {
             Some(_) => api.replace(&aside, &params, &new).await?,
             None => api.create(&params, &new).await?,
         };
-        self.say(
+        self.warn_once(
             piece,
             "GraphUnreadable",
             format!("{error}; moved to ConfigMap {aside}"),
@@ -301,12 +304,12 @@ impl Checkpointer {
         Ok(())
     }
 
-    fn tell_of_truncation(&self) {
+    fn report_truncation(&self) {
         let gone = self.graph.take_truncated();
         if gone > 0 && self.leadership.is_held() {
             let now = seconds(SystemTime::now());
             debug!(gone, now, "remembered edges went");
-            self.say(
+            self.warn_once(
                 0,
                 "GraphTruncated",
                 "more edges than can be remembered: the longest unseen are forgotten".to_owned(),
@@ -314,7 +317,7 @@ impl Checkpointer {
         }
     }
 
-    fn say(&self, piece: usize, reason: &'static str, text: String) {
+    fn warn_once(&self, piece: usize, reason: &'static str, text: String) {
         self.events.record(Event {
             about: About {
                 api_version: "v1".to_owned(),
@@ -339,23 +342,23 @@ async fn changed(
     last: Option<&str>,
 ) -> Result<Option<ConfigMap>, kube::Error> {
     if last.is_some() {
-        let held = api.get_metadata_opt(name).await?;
-        if held.is_none_or(|held| held.metadata.resource_version.as_deref() == last) {
+        let stored = api.get_metadata_opt(name).await?;
+        if stored.is_none_or(|stored| stored.metadata.resource_version.as_deref() == last) {
             return Ok(None);
         }
     }
     api.get_opt(name).await
 }
 
-fn content_of(held: &ConfigMap) -> Option<Vec<u8>> {
-    let content = held.binary_data.as_ref().and_then(|data| data.get(KEY));
+fn content_of(stored: &ConfigMap) -> Option<Vec<u8>> {
+    let content = stored.binary_data.as_ref().and_then(|data| data.get(KEY));
     content.map(|ByteString(content)| content.clone())
 }
 
 /// Whether it is written already. A Role that was made anew is another owner.
-fn is_as(held: &ConfigMap, data: &BTreeMap<String, ByteString>, owner: &OwnerReference) -> bool {
-    let owners = held.metadata.owner_references.as_deref();
-    held.binary_data.as_ref() == Some(data)
+fn is_as(stored: &ConfigMap, data: &BTreeMap<String, ByteString>, owner: &OwnerReference) -> bool {
+    let owners = stored.metadata.owner_references.as_deref();
+    stored.binary_data.as_ref() == Some(data)
         && owners.is_some_and(|owners| owners == std::slice::from_ref(owner))
 }
 

@@ -22,7 +22,7 @@ const MAX_OF_NAMESPACE: usize = 20_000;
 
 /// An edge that is known, with its id.
 #[derive(Debug)]
-struct Known {
+struct KnownEdge {
     key: EdgeKey,
     id: Box<str>,
     /// The node that told of it first.
@@ -31,7 +31,7 @@ struct Known {
 
 /// An edge, told apart by where it is held: [`Edges`] holds each once.
 #[derive(Clone, Debug)]
-pub(crate) struct EdgeRef(Arc<Known>);
+pub(crate) struct EdgeRef(Arc<KnownEdge>);
 
 impl EdgeRef {
     /// What it is about.
@@ -64,21 +64,21 @@ impl Hash for EdgeRef {
     }
 }
 
-impl PartialEq for Known {
+impl PartialEq for KnownEdge {
     fn eq(&self, other: &Self) -> bool {
         self.key == other.key
     }
 }
 
-impl Eq for Known {}
+impl Eq for KnownEdge {}
 
-impl Hash for Known {
+impl Hash for KnownEdge {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.key.hash(state);
     }
 }
 
-impl std::borrow::Borrow<EdgeKey> for Known {
+impl std::borrow::Borrow<EdgeKey> for KnownEdge {
     fn borrow(&self) -> &EdgeKey {
         &self.key
     }
@@ -87,7 +87,7 @@ impl std::borrow::Borrow<EdgeKey> for Known {
 /// All edges that somebody holds.
 #[derive(Debug, Default)]
 pub(crate) struct Edges {
-    held: HashSet<ByKey>,
+    known_edges: HashSet<ByKey>,
     shares: Shares,
     bytes: usize,
     /// Edges that found no place.
@@ -96,7 +96,7 @@ pub(crate) struct Edges {
 
 /// For looking up by key what is held behind a reference.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct ByKey(Arc<Known>);
+struct ByKey(Arc<KnownEdge>);
 
 impl std::borrow::Borrow<EdgeKey> for ByKey {
     fn borrow(&self) -> &EdgeKey {
@@ -120,8 +120,10 @@ impl Shares {
 
     fn are_used_up(&self, by: &NodeKey) -> bool {
         let namespace = self.namespaces.get(&by.object.namespace);
-        self.nodes.get(by).is_some_and(|held| *held >= MAX_OF_NODE)
-            || namespace.is_some_and(|held| *held >= MAX_OF_NAMESPACE)
+        self.nodes
+            .get(by)
+            .is_some_and(|known| *known >= MAX_OF_NODE)
+            || namespace.is_some_and(|known| *known >= MAX_OF_NAMESPACE)
     }
 }
 
@@ -129,8 +131,8 @@ impl Edges {
     /// The edge with this key, which `by` tells of; `None` when there are too many, of that
     /// node or of all.
     pub(crate) fn get(&mut self, key: EdgeKey, by: &NodeKey) -> Option<EdgeRef> {
-        if let Some(held) = self.held.get(&key) {
-            return Some(EdgeRef(Arc::clone(&held.0)));
+        if let Some(known) = self.known_edges.get(&key) {
+            return Some(EdgeRef(Arc::clone(&known.0)));
         }
         if self.shares.are_used_up(by) {
             self.left_out += 1;
@@ -141,14 +143,14 @@ impl Edges {
 
     /// The edge that stands for those of `by` that had no place.
     pub(crate) fn rest(&mut self, key: EdgeKey, by: &NodeKey) -> Option<EdgeRef> {
-        if let Some(held) = self.held.get(&key) {
-            return Some(EdgeRef(Arc::clone(&held.0)));
+        if let Some(known) = self.known_edges.get(&key) {
+            return Some(EdgeRef(Arc::clone(&known.0)));
         }
         self.add(key, by)
     }
 
     fn add(&mut self, key: EdgeKey, by: &NodeKey) -> Option<EdgeRef> {
-        if self.held.len() >= MAX_EDGES {
+        if self.known_edges.len() >= MAX_EDGES {
             self.left_out += 1;
             return None;
         }
@@ -156,19 +158,19 @@ impl Edges {
         self.shares.count(by);
         let id = key.id().into();
         let by = by.clone();
-        let known = Arc::new(Known { key, id, by });
-        self.held.insert(ByKey(Arc::clone(&known)));
+        let known = Arc::new(KnownEdge { key, id, by });
+        self.known_edges.insert(ByKey(Arc::clone(&known)));
         Some(EdgeRef(known))
     }
 
     /// Forgets what nobody else holds.
     pub(crate) fn tidy(&mut self) {
         let (mut bytes, mut shares) = (0, Shares::default());
-        self.held.retain(|held| {
-            let kept = Arc::strong_count(&held.0) > 1;
+        self.known_edges.retain(|known| {
+            let kept = Arc::strong_count(&known.0) > 1;
             if kept {
-                bytes += bytes_of(&held.0.key);
-                shares.count(&held.0.by);
+                bytes += bytes_of(&known.0.key);
+                shares.count(&known.0.by);
             }
             kept
         });
@@ -177,7 +179,7 @@ impl Edges {
 
     /// How many there are, and the bytes that they take.
     pub(crate) fn size(&self) -> (usize, usize) {
-        (self.held.len(), self.bytes)
+        (self.known_edges.len(), self.bytes)
     }
 }
 
@@ -189,7 +191,7 @@ fn bytes_of(key: &EdgeKey) -> usize {
     let texts: usize = texts
         .map(|key| 32 + key.namespace.len() + key.name.len())
         .sum();
-    size_of::<Known>() + texts
+    size_of::<KnownEdge>() + texts
 }
 
 #[cfg(test)]
@@ -223,10 +225,10 @@ mod tests {
             kind: NodeKind::Deployment,
             object: key(&format!("n{}", port % 20), "web"),
         };
-        let held: Vec<EdgeRef> = ports
+        let known: Vec<EdgeRef> = ports
             .filter_map(|port| edges.get(edge(port), &by(port)))
             .collect();
-        assert_eq!((held.len(), edges.left_out), (MAX_EDGES, 3));
+        assert_eq!((known.len(), edges.left_out), (MAX_EDGES, 3));
         assert!(
             edges.get(edge(1), &by(1)).is_some(),
             "a known one stays known"
@@ -245,15 +247,15 @@ mod tests {
             let from = by.clone();
             edges.get(EdgeKey { from, ..edge(port) }, by)
         };
-        let mut held = Vec::new();
+        let mut known = Vec::new();
         for number in 0..6 {
             let by = by("shop", number);
-            held.extend((0..most + 5).filter_map(|port| tell(&mut edges, &by, port)));
+            known.extend((0..most + 5).filter_map(|port| tell(&mut edges, &by, port)));
         }
-        assert_eq!(held.len(), MAX_OF_NAMESPACE);
+        assert_eq!(known.len(), MAX_OF_NAMESPACE);
         let other = tell(&mut edges, &by("bank", 0), 80);
         assert!(other.is_some());
-        held.truncate(MAX_OF_NODE - 1);
+        known.truncate(MAX_OF_NODE - 1);
         edges.tidy();
         assert!(tell(&mut edges, &by("shop", 0), most).is_some());
         assert!(tell(&mut edges, &by("shop", 0), most + 1).is_none());

@@ -29,21 +29,21 @@ pub(crate) async fn show(graph: Graph, pairs: ServiceGraphMetrics, metrics: Grap
     let mut shown = ExportedPairs::new(pairs, metrics, SystemTime::now());
     let mut looks = graph.looks();
     while looks.changed().await.is_ok() {
-        let slots = (shown.next, told_before(SystemTime::now()));
+        let slots = (shown.next, reported_before(SystemTime::now()));
         let graph = graph.clone();
-        let told = aside(move || told(&graph, slots)).await;
-        shown.count(told, slots.1);
+        let calls_of_slots = aside(move || calls_of_slots(&graph, slots)).await;
+        shown.count(calls_of_slots, slots.1);
     }
 }
 
 /// Calls by pair, of each slot.
-type Told = Vec<(u64, Vec<(Pair, Calls)>)>;
+type SlotCalls = Vec<(u64, Vec<(Pair, Calls)>)>;
 
 /// What was told of these slots.
-fn told(graph: &Graph, (first, end): (u64, u64)) -> Told {
+fn calls_of_slots(graph: &Graph, (first, end): (u64, u64)) -> SlotCalls {
     let of = |slot| {
-        let told = graph.calls_of(slot).into_iter();
-        let told = told.map(|(edge, counted)| {
+        let calls_of_slots = graph.calls_of(slot).into_iter();
+        let calls_of_slots = calls_of_slots.map(|(edge, counted)| {
             let key = edge.key();
             let pair = Pair {
                 client: key.from.to_string().into(),
@@ -51,19 +51,19 @@ fn told(graph: &Graph, (first, end): (u64, u64)) -> Told {
             };
             (pair, calls(&counted))
         });
-        (slot, told.collect())
+        (slot, calls_of_slots.collect())
     };
     (first..end).map(of).collect()
 }
 
 /// The slot before which everything was told of each slot and the one after it.
-fn told_before(now: SystemTime) -> u64 {
+fn reported_before(now: SystemTime) -> u64 {
     slot_of(now - SETTLED).saturating_sub(1)
 }
 
 impl ExportedPairs {
     fn new(pairs: ServiceGraphMetrics, metrics: GraphMetrics, now: SystemTime) -> Self {
-        let next = told_before(now);
+        let next = reported_before(now);
         Self {
             pairs,
             metrics,
@@ -72,10 +72,10 @@ impl ExportedPairs {
     }
 
     /// Counts what was told of the slots up to `end`, which are over.
-    fn count(&mut self, told: Told, end: u64) {
-        for (slot, told) in told {
+    fn count(&mut self, calls_of_slots: SlotCalls, end: u64) {
+        for (slot, calls_of_slots) in calls_of_slots {
             let mut left_out = 0;
-            for (pair, calls) in told {
+            for (pair, calls) in calls_of_slots {
                 if !self.pairs.add(pair, &calls, slot) {
                     left_out += calls.requests;
                 }
@@ -154,8 +154,8 @@ mod tests {
 
     /// Counts the slots that are over by now.
     fn count(shown: &mut ExportedPairs, graph: &Graph, now: SystemTime) {
-        let slots = (shown.next, told_before(now));
-        shown.count(told(graph, slots), slots.1);
+        let slots = (shown.next, reported_before(now));
+        shown.count(calls_of_slots(graph, slots), slots.1);
     }
 
     const REQUESTS: &str = "traces_service_graph_request_total{";

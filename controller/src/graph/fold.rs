@@ -81,9 +81,11 @@ impl Folded {
             .map(|(at, row)| ((row.edge.clone(), row.server), at))
             .collect();
         for row in rows {
-            let held = places.get(&(row.edge.clone(), row.server));
-            match held.and_then(|at| self.rows.get_mut(*at)) {
-                Some(held) if held.sums.told() < row.sums.told() => *held = row.clone(),
+            let entry = places.get(&(row.edge.clone(), row.server));
+            match entry.and_then(|at| self.rows.get_mut(*at)) {
+                Some(entry) if entry.sums.reported_calls() < row.sums.reported_calls() => {
+                    *entry = row.clone()
+                }
                 Some(_) => {}
                 None => {
                     self.rows.push(row.clone());
@@ -92,9 +94,9 @@ impl Folded {
             }
         }
         for (route, sums) in routes {
-            let held = self.routes.entry(route.clone()).or_default();
-            if held.told() < sums.told() {
-                *held = sums.clone();
+            let entry = self.routes.entry(route.clone()).or_default();
+            if entry.reported_calls() < sums.reported_calls() {
+                *entry = sums.clone();
             }
         }
     }
@@ -134,8 +136,8 @@ impl Folded {
                 if !keep(&[&key.from, &key.to]) {
                     continue;
                 }
-                let held = rows.entry((row.edge.clone(), row.server)).or_default();
-                held.then(&row.sums);
+                let entry = rows.entry((row.edge.clone(), row.server)).or_default();
+                entry.then(&row.sums);
             }
             for (route, sums) in &part.routes {
                 if !keep(&[&route.0]) {
@@ -318,11 +320,16 @@ impl Fold {
         let caller = owners.inventory.pod_by_uid(&reported.caller).cloned();
         let (from, account) = match (caller, &reported.account) {
             // Whoever was called does not choose the account of a pod that is known.
-            (Some(pod), told) => {
+            (Some(pod), given_account) => {
                 let at = self.nodes.of_pod(owners, &pod, &reported.caller);
                 let own = owners.account_of(&pod, &reported.caller);
-                let told = told.as_ref().filter(|told| told.namespace == pod.namespace);
-                (self.nodes.all[at].clone(), own.or_else(|| told.cloned()))
+                let given_account = given_account
+                    .as_ref()
+                    .filter(|given_account| given_account.namespace == pod.namespace);
+                (
+                    self.nodes.all[at].clone(),
+                    own.or_else(|| given_account.cloned()),
+                )
             }
             (None, Some(account)) => {
                 let from = NodeKey {
@@ -356,9 +363,9 @@ impl Fold {
         let node = &self.nodes.all[own];
         let mut at = (node.clone(), Arc::clone(&calls.route));
         if !self.routes.contains_key(&at) {
-            let held = self.routes_of.entry(own).or_default();
-            if self.routes.len() < MAX_ROUTES && *held < MAX_ROUTES_OF_NODE {
-                *held += 1;
+            let entry = self.routes_of.entry(own).or_default();
+            if self.routes.len() < MAX_ROUTES && *entry < MAX_ROUTES_OF_NODE {
+                *entry += 1;
             } else {
                 at.1 = Arc::clone(&OTHER_NAME);
             }

@@ -26,7 +26,7 @@ use super::key::NodeKey;
 use super::memory::{Memory, Seen};
 use super::owners::Owners;
 use super::window::{self, Counted, Incomplete};
-use super::workloads::{HeldWorkloads, workloads};
+use super::workloads::{CachedWorkloads, workloads};
 use super::written::Written;
 use crate::inventory::Inventory;
 use crate::metrics::GraphMetrics;
@@ -84,7 +84,7 @@ struct Inner {
 struct Shared {
     /// Slot and look.
     at: (u64, u64),
-    asked: GraphWindow,
+    requested: GraphWindow,
     written: Arc<Written>,
 }
 
@@ -92,7 +92,7 @@ struct Shared {
 struct GraphState {
     history: History,
     memory: Memory,
-    workloads: HeldWorkloads,
+    workloads: CachedWorkloads,
     /// The slot before which it is remembered what only called sides told.
     remembered_to: u64,
     /// Of the inventory: changes when other replicas tell whose pods were.
@@ -191,7 +191,10 @@ impl Graph {
     fn looked(&self) {
         self.inner.looks.send_modify(|looks| *looks += 1);
         let looks = *self.inner.looks.borrow();
-        self.inner.written.lock().retain(|held| held.at.1 == looks);
+        self.inner
+            .written
+            .lock()
+            .retain(|cached| cached.at.1 == looks);
     }
 
     /// Changes with every look.
@@ -310,8 +313,8 @@ impl Graph {
 
     /// The answer as an object, for tests that read it.
     #[cfg(test)]
-    pub(crate) fn answer(&self, asked: &GraphWindow, now: SystemTime) -> crds::observe::Graph {
-        answer::as_object(|to| self.tell(asked, now, to))
+    pub(crate) fn answer(&self, requested: &GraphWindow, now: SystemTime) -> crds::observe::Graph {
+        answer::as_object(|to| self.tell(requested, now, to))
     }
 
     /// Tells the answer; with the end of the window in seconds since 1970. As all that follows,
@@ -319,7 +322,7 @@ impl Graph {
     /// state until it is told: as objects it would be tens of megabytes beside its text.
     fn tell(
         &self,
-        asked: &GraphWindow,
+        requested: &GraphWindow,
         now: SystemTime,
         to: &mut impl GraphSink,
     ) -> crds::observe::GraphMetadata {
@@ -334,18 +337,18 @@ impl Graph {
         // Before this slot nothing more comes.
         let settled = slot_of(now - SETTLED);
         let now = slot_of(now);
-        let end = match asked.end {
+        let end = match requested.end {
             Some(end) => end.min(now),
-            None if asked.settled => settled,
+            None if requested.settled => settled,
             None => now,
         };
-        let bounds = history::bounds(asked.slots, end);
+        let bounds = history::bounds(requested.slots, end);
         let whole_from = self.inner.reports.whole_from();
         let known = (settled, whole_from);
-        let keep = |nodes: &[&NodeKey]| asked.extent.owns_any(nodes);
+        let keep = |nodes: &[&NodeKey]| requested.extent.owns_any(nodes);
         let mut window = state.history.window_of(bounds, known, keep);
-        let is_meant = |namespace: &str| asked.extent.owns_namespace(namespace);
-        if window.given_up.concerns(is_meant) || self.hoards(&asked.extent, bounds.0) {
+        let is_meant = |namespace: &str| requested.extent.owns_namespace(namespace);
+        if window.given_up.concerns(is_meant) || self.hoards(&requested.extent, bounds.0) {
             window.incomplete = Some(Incomplete::Lost(HOARDED));
         }
         let domain = compiled
@@ -358,9 +361,9 @@ impl Graph {
             workloads: &workloads,
             inventory,
             trust_domain: domain.as_deref().unwrap_or_default(),
-            as_it_was: asked.end.is_some(),
+            as_it_was: requested.end.is_some(),
         };
-        answer::tell(&sources, &asked.extent, to)
+        answer::tell(&sources, &requested.extent, to)
     }
 
     /// Whether pods of what is asked for lost some of what they told from `first` on, because
@@ -371,19 +374,19 @@ impl Graph {
     }
 
     /// The same as it is written. While nothing new was folded, readers share it.
-    pub(crate) fn written(&self, asked: &GraphWindow, now: SystemTime) -> Arc<Written> {
+    pub(crate) fn written(&self, requested: &GraphWindow, now: SystemTime) -> Arc<Written> {
         let at = (slot_of(now), *self.inner.looks.borrow());
         let mut shared = self.inner.written.lock();
-        shared.retain(|held| held.at == at);
-        if let Some(held) = shared.iter().find(|held| held.asked == *asked) {
-            return Arc::clone(&held.written);
+        shared.retain(|cached| cached.at == at);
+        if let Some(cached) = shared.iter().find(|cached| cached.requested == *requested) {
+            return Arc::clone(&cached.written);
         }
-        let written = Arc::new(Written::of(|to| self.tell(asked, now, to)));
-        let held = shared.iter().map(|held| held.written.size());
-        if has_room(held, written.size()) {
+        let written = Arc::new(Written::of(|to| self.tell(requested, now, to)));
+        let cached = shared.iter().map(|cached| cached.written.size());
+        if has_room(cached, written.size()) {
             shared.push(Shared {
                 at,
-                asked: asked.clone(),
+                requested: requested.clone(),
                 written: Arc::clone(&written),
             });
         }
@@ -395,21 +398,21 @@ impl Graph {
     /// made before: it is what workloads are compared with.
     pub(crate) fn shown_before(
         &self,
-        asked: &GraphWindow,
+        requested: &GraphWindow,
         end: u64,
         now: SystemTime,
     ) -> Option<Arc<Written>> {
         let current = slot_of(now);
-        let is_held = asked.slots <= history::FINE
+        let is_held = requested.slots <= history::FINE
             && end <= current
-            && end + history::TOLD_AGAIN >= current
+            && end + history::FINE_HISTORY >= current
             && self.inner.state.lock().workloads.known_from() <= end;
         if !is_held {
             return None;
         }
         let mut before = GraphWindow {
             end: Some(end),
-            ..asked.clone()
+            ..requested.clone()
         };
         // Ends of quiet edges may have gone since.
         before.extent.gone = true;
@@ -440,9 +443,9 @@ impl Graph {
     }
 }
 
-/// Whether an answer of so many bytes is shared beside those that are `held`, by their bytes.
-fn has_room(held: impl Iterator<Item = usize>, bytes: usize) -> bool {
-    let (number, all) = held.fold((0, bytes), |(number, all), one| (number + 1, all + one));
+/// Whether an answer of so many bytes is shared beside those that are `cached`, by their bytes.
+fn has_room(cached: impl Iterator<Item = usize>, bytes: usize) -> bool {
+    let (number, all) = cached.fold((0, bytes), |(number, all), one| (number + 1, all + one));
     number < MAX_SHARED && all <= MAX_SHARED_BYTES
 }
 

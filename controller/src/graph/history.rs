@@ -23,9 +23,9 @@ pub(crate) const FINE: u64 = 12;
 pub(crate) const LONGEST: u64 = 60;
 /// Slots that stand alone: the longest such window, the time in which reports come, and
 /// half a minute that is not full.
-const KEPT: u64 = FINE + TOLD_AGAIN + 1;
+const KEPT: u64 = FINE + FINE_HISTORY + 1;
 /// Slots back for which a window of single slots can still be told.
-pub(crate) const TOLD_AGAIN: u64 = HALF + 2;
+pub(crate) const FINE_HISTORY: u64 = HALF + 2;
 /// Halves that are kept: the longest window and one that is not full.
 const HALVES: u64 = LONGEST / HALF + 2;
 /// No slot that has reports has this revision.
@@ -83,7 +83,7 @@ impl History {
             return false;
         }
         match self.slots.get(&slot) {
-            Some(held) => held.revision != revision,
+            Some(stored) => stored.revision != revision,
             // A half that is full already.
             None => !self.halves.contains_key(&(slot / HALF)),
         }
@@ -91,8 +91,8 @@ impl History {
 
     /// Lets go what was counted in a slot for pods of which it is known by now whose they are.
     pub(crate) fn let_go(&mut self, slot: u64, moved: impl Fn(&NodeKey) -> bool) {
-        if let Some(held) = self.slots.get_mut(&slot) {
-            held.folded.let_go(moved);
+        if let Some(stored) = self.slots.get_mut(&slot) {
+            stored.folded.let_go(moved);
         }
     }
 
@@ -117,47 +117,47 @@ impl History {
 
     /// Edges of a slot that callers' proxies told neither in it nor beside it.
     pub(crate) fn only_served(&self, slot: u64) -> Vec<EdgeRef> {
-        let Some(held) = self.slots.get(&slot) else {
+        let Some(stored) = self.slots.get(&slot) else {
             return Vec::new();
         };
         let beside = [slot.checked_sub(1), slot.checked_add(1)]
             .into_iter()
             .flatten();
         let beside = beside.filter_map(|slot| self.slots.get(&slot));
-        let beside: Vec<&Folded> = beside.map(|held| &held.folded).collect();
-        let served = window::only_served(&held.folded, &beside).into_iter();
+        let beside: Vec<&Folded> = beside.map(|stored| &stored.folded).collect();
+        let served = window::only_served(&stored.folded, &beside).into_iter();
         served.cloned().collect()
     }
 
     /// Whether it was known whose the pods of this edge were when the slot was folded.
     pub(crate) fn is_known(&self, slot: u64, edge: &EdgeRef) -> bool {
-        let held = self.slots.get(&slot);
-        held.is_some_and(|held| !held.folded.unknown.contains(edge))
+        let stored = self.slots.get(&slot);
+        stored.is_some_and(|stored| !stored.folded.unknown.contains(edge))
     }
 
     /// Edges of the last minutes, of pods of which it was not known whose they were.
     pub(crate) fn unknown(&self) -> impl Iterator<Item = &EdgeRef> {
         let stretches = self.slots.values().chain(self.halves.values());
-        stretches.flat_map(|held| &held.folded.unknown)
+        stretches.flat_map(|stored| &stored.folded.unknown)
     }
 
     /// Has every slot that stands alone folded again in which pods were not known.
     pub(crate) fn lack_unknown(&mut self) {
         let slots = self.slots.values_mut();
-        for held in slots.filter(|held| !held.folded.unknown.is_empty()) {
-            held.revision = NEVER;
+        for stored in slots.filter(|stored| !stored.folded.unknown.is_empty()) {
+            stored.revision = NEVER;
         }
     }
 
     /// What was counted in a slot, each call once: without what called sides told of calls
     /// that their callers' proxies told in this slot or beside it.
     pub(crate) fn calls_of(&self, slot: u64) -> Vec<(EdgeRef, window::Counted)> {
-        let Some(held) = self.slots.get(&slot) else {
+        let Some(stored) = self.slots.get(&slot) else {
             return Vec::new();
         };
-        let once = window::sure(&held.folded).cloned();
+        let once = window::sure(&stored.folded).cloned();
         let once: HashSet<EdgeRef> = once.chain(self.only_served(slot)).collect();
-        let edges = window::edges(&held.folded).into_iter();
+        let edges = window::edges(&stored.folded).into_iter();
         edges.filter(|(edge, _)| once.contains(edge)).collect()
     }
 
@@ -279,12 +279,12 @@ impl History {
         (settled, whole_from): (u64, u64),
         keep: impl Fn(&[&NodeKey]) -> bool,
     ) -> Window {
-        let fine = self.slots.range(slots.0..slots.1).map(|(_, held)| held);
+        let fine = self.slots.range(slots.0..slots.1).map(|(_, stored)| stored);
         let halves = self.halves.range(slots.0 / HALF..slots.1 / HALF);
         let halves = halves
             .filter(|(half, _)| **half * HALF >= slots.0)
-            .map(|(_, held)| held);
-        let folded = Folded::of(halves.chain(fine).map(|held| &held.folded), keep);
+            .map(|(_, stored)| stored);
+        let folded = Folded::of(halves.chain(fine).map(|stored| &stored.folded), keep);
         let mut edges = window::edges(&folded);
         if slots.1 > settled {
             self.open_when_settled(&mut edges, slots.0, settled);
@@ -327,12 +327,12 @@ impl History {
         let Some(last) = settled.checked_sub(1).filter(|last| *last >= first) else {
             return;
         };
-        let Some(held) = self.slots.get(&last) else {
+        let Some(stored) = self.slots.get(&last) else {
             return;
         };
-        for (edge, told) in window::edges(&held.folded) {
+        for (edge, newest) in window::edges(&stored.folded) {
             if let Some(counted) = edges.get_mut(&edge) {
-                counted.sums.open = told.sums.open;
+                counted.sums.open = newest.sums.open;
             }
         }
     }
@@ -346,8 +346,8 @@ impl History {
         let mut by_edge: HashMap<EdgeRef, Vec<(u64, &MinuteRow)>> = HashMap::new();
         for (minute, rows) in self.minutes.range(first..) {
             for row in rows.iter().filter(|row| keep(&row.edge)) {
-                let held = by_edge.entry(row.edge.clone()).or_default();
-                held.push((*minute, row));
+                let stored = by_edge.entry(row.edge.clone()).or_default();
+                stored.push((*minute, row));
             }
         }
         by_edge

@@ -52,7 +52,7 @@ pub(crate) struct Memory {
 }
 
 /// An edge of a piece.
-type Held<'a> = (&'a EdgeRef, Seen);
+type StoredEdge<'a> = (&'a EdgeRef, Seen);
 
 /// One edge as it is written down.
 #[derive(Debug, Serialize, Deserialize)]
@@ -94,9 +94,9 @@ impl Memory {
     /// An edge had calls.
     pub(crate) fn see(&mut self, edge: &EdgeRef, seen: Seen) {
         match self.seen.get_mut(edge) {
-            Some(held) => {
-                held.first = held.first.min(seen.first);
-                held.last = held.last.max(seen.last);
+            Some(seen_edge) => {
+                seen_edge.first = seen_edge.first.min(seen.first);
+                seen_edge.last = seen_edge.last.max(seen.last);
             }
             None => {
                 self.seen.insert(edge.clone(), seen);
@@ -139,15 +139,15 @@ impl Memory {
         if untold.is_empty() {
             return;
         }
-        let mut told: Vec<(EdgeRef, u64, EdgeRef)> = Vec::new();
+        let mut stored: Vec<(EdgeRef, u64, EdgeRef)> = Vec::new();
         for edge in self.seen.keys().filter(|edge| edge.key().account.is_some()) {
             if let Some((older, first)) = untold.get(&AccountlessEdge(edge.key())) {
-                told.push((edge.clone(), *first, (*older).clone()));
+                stored.push((edge.clone(), *first, (*older).clone()));
             }
         }
-        for (edge, first, older) in told {
-            if let Some(held) = self.seen.get_mut(&edge) {
-                held.first = held.first.min(first);
+        for (edge, first, older) in stored {
+            if let Some(seen_edge) = self.seen.get_mut(&edge) {
+                seen_edge.first = seen_edge.first.min(first);
             }
             self.seen.remove(&older);
         }
@@ -203,8 +203,8 @@ impl Memory {
     }
 
     /// A piece, and the edges that have room in it.
-    fn fitting(&self, at: usize) -> Result<(Vec<u8>, Vec<Held<'_>>), std::io::Error> {
-        let mut piece: Vec<Held<'_>> = self
+    fn fitting(&self, at: usize) -> Result<(Vec<u8>, Vec<StoredEdge<'_>>), std::io::Error> {
+        let mut piece: Vec<StoredEdge<'_>> = self
             .iter()
             .filter(|(edge, _)| piece_of(edge) == at)
             .collect();
@@ -257,13 +257,13 @@ impl Memory {
         piece: &[u8],
         settled: u64,
     ) -> Result<bool, Unreadable> {
-        let told: HashMap<EdgeKey, Seen> = unpack(piece)?.into_iter().collect();
+        let stored: HashMap<EdgeKey, Seen> = unpack(piece)?.into_iter().collect();
         let mut here = self.fitting(at)?.1.into_iter();
-        Ok(here.any(|(edge, seen)| match told.get(edge.key()) {
+        Ok(here.any(|(edge, seen)| match stored.get(edge.key()) {
             None => seen.last < settled,
-            Some(told) => {
-                let began = seen.first < told.first && seen.first < settled;
-                let ended = seen.last / HOUR > told.last / HOUR && seen.last < settled;
+            Some(stored) => {
+                let began = seen.first < stored.first && seen.first < settled;
+                let ended = seen.last / HOUR > stored.last / HOUR && seen.last < settled;
                 began || ended
             }
         }))
@@ -317,7 +317,7 @@ fn level(mut counts: Vec<usize>, all: usize) -> usize {
     usize::MAX
 }
 
-fn pack(edges: &[Held<'_>]) -> Result<Vec<u8>, std::io::Error> {
+fn pack(edges: &[StoredEdge<'_>]) -> Result<Vec<u8>, std::io::Error> {
     // No time and no name in the header: the same edges are the same bytes.
     let mut packer = GzEncoder::new(Vec::new(), Compression::default());
     for (edge, seen) in edges {

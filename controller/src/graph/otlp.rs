@@ -160,10 +160,10 @@ mod tests {
         metrics.add(pair, &calls, 201);
         let resource = [("service.name", "weft-controller".to_owned())];
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_010);
-        let told = message(&resource, &metrics.all(), now);
+        let exported = message(&resource, &metrics.all(), now);
 
-        let [all] = &told.resource_metrics[..] else {
-            panic!("{told:#?}")
+        let [all] = &exported.resource_metrics[..] else {
+            panic!("{exported:#?}")
         };
         let resource = &all.resource.as_ref().unwrap().attributes;
         assert_eq!(texts(resource), [("service.name", "weft-controller")]);

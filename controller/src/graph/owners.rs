@@ -21,8 +21,8 @@ impl Owners<'_> {
     /// The account by whose certificate a pod reports. Where a replica does not say it, the one
     /// that the pod has: it keeps it as long as its uid.
     pub(super) fn account(&self, reporter: &Reporter) -> Option<ObjectKey> {
-        let told = reporter.account.clone();
-        told.or_else(|| self.account_of(&reporter.pod, &reporter.uid))
+        let account = reporter.account.clone();
+        account.or_else(|| self.account_of(&reporter.pod, &reporter.uid))
     }
 
     /// The account of the pod that has this name and uid now.

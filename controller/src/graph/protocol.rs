@@ -4,8 +4,8 @@ use crds::observe::Protocol;
 use wire::v1;
 
 /// Of what a proxy told; what it had not detected yet is unknown.
-pub(crate) fn protocol(told: v1::Protocol) -> Protocol {
-    match told {
+pub(crate) fn protocol(message: v1::Protocol) -> Protocol {
+    match message {
         v1::Protocol::Detect => Protocol::Unknown,
         v1::Protocol::Http1 => Protocol::Http1,
         v1::Protocol::Http2 => Protocol::Http2,

@@ -71,7 +71,7 @@ impl Sums {
     }
 
     /// What tells the fuller of two sums of the same.
-    pub(crate) fn told(&self) -> u64 {
+    pub(crate) fn reported_calls(&self) -> u64 {
         self.requests() + u64::from(self.attempts) + u64::from(self.opened)
     }
 
@@ -126,20 +126,20 @@ impl Sums {
         self.attempt_failures = self.attempt_failures.saturating_add(count(tries.1));
         let open = edge.detail.as_ref().map_or(0, |detail| detail.open);
         // What is open has a security too, and may be all there is.
-        let told = count(calls.max(open));
+        let amount = count(calls.max(open));
         match edge.key.security {
             v1::Security::NotTold => {}
             v1::Security::Mtls => {
-                self.secured.0 = self.secured.0.saturating_add(told);
-                self.secured.1 = self.secured.1.saturating_add(told);
+                self.secured.0 = self.secured.0.saturating_add(amount);
+                self.secured.1 = self.secured.1.saturating_add(amount);
             }
-            v1::Security::Plaintext => self.secured.1 = self.secured.1.saturating_add(told),
+            v1::Security::Plaintext => self.secured.1 = self.secured.1.saturating_add(amount),
         }
     }
 
     /// Adds what came later. What is open is open at the end, so it replaces.
     pub(crate) fn then(&mut self, later: &Self) {
-        let add = |held: &mut u32, more: u32| *held = held.saturating_add(more);
+        let add = |total: &mut u32, more: u32| *total = total.saturating_add(more);
         add(&mut self.success, later.success);
         add(&mut self.failure, later.failure);
         add(&mut self.cancelled, later.cancelled);
@@ -161,8 +161,8 @@ impl Sums {
 
     /// Share of the calls that went over mutual TLS; `None` where nobody says.
     pub(crate) fn mtls(&self) -> Option<f64> {
-        let (secured, told) = self.secured;
-        (told > 0).then(|| f64::from(secured) / f64::from(told))
+        let (secured, amount) = self.secured;
+        (amount > 0).then(|| f64::from(secured) / f64::from(amount))
     }
 
     /// How long requests took.
@@ -183,14 +183,14 @@ impl Sums {
     }
 }
 
-fn add_latency(held: &mut Box<[u32]>, more: &[u32]) {
-    if held.len() < more.len() {
-        let mut longer = std::mem::take(held).into_vec();
+fn add_latency(total: &mut Box<[u32]>, more: &[u32]) {
+    if total.len() < more.len() {
+        let mut longer = std::mem::take(total).into_vec();
         longer.resize(more.len(), 0);
-        *held = longer.into();
+        *total = longer.into();
     }
-    for (held, more) in held.iter_mut().zip(more) {
-        *held = held.saturating_add(*more);
+    for (total, more) in total.iter_mut().zip(more) {
+        *total = total.saturating_add(*more);
     }
 }
 
@@ -215,24 +215,24 @@ impl Rare {
     }
 }
 
-fn add_named(held: &mut Vec<(Arc<str>, u32)>, more: &[(Arc<str>, u32)], room: &mut usize) {
+fn add_named(total: &mut Vec<(Arc<str>, u32)>, more: &[(Arc<str>, u32)], room: &mut usize) {
     for (name, count) in more {
-        let known = held.iter().position(|(held, _)| held == name);
+        let known = total.iter().position(|(total, _)| total == name);
         let at = known.unwrap_or_else(|| {
-            let name = if held.len() < MAX_NAMES && *room > 0 {
+            let name = if total.len() < MAX_NAMES && *room > 0 {
                 *room -= 1;
                 name
             } else {
                 &*OTHER_NAME
             };
-            let known = held.iter().position(|(held, _)| held == name);
+            let known = total.iter().position(|(total, _)| total == name);
             known.unwrap_or_else(|| {
-                held.push((Arc::clone(name), 0));
-                held.len() - 1
+                total.push((Arc::clone(name), 0));
+                total.len() - 1
             })
         });
-        if let Some((_, held)) = held.get_mut(at) {
-            *held = held.saturating_add(*count);
+        if let Some((_, total)) = total.get_mut(at) {
+            *total = total.saturating_add(*count);
         }
     }
 }

@@ -65,7 +65,7 @@ type Pair<'a> = (&'a NodeKey, &'a NodeKey);
 /// Puts both sides of one stretch of time together.
 pub(crate) fn edges(folded: &Folded) -> HashMap<EdgeRef, Counted> {
     let mut edges: HashMap<EdgeRef, Counted> = HashMap::new();
-    let between = told_by_callers(folded);
+    let between = reported_by_callers(folded);
     let busy = folded.rows.iter().filter(|row| !row.sums.is_idle());
     for row in busy.clone().filter(|row| !row.server) {
         let counted = Counted {
@@ -76,8 +76,8 @@ pub(crate) fn edges(folded: &Folded) -> HashMap<EdgeRef, Counted> {
     }
     for row in busy.filter(|row| row.server) {
         match counterpart(&between, row) {
-            Some(told) => {
-                if let Some(counted) = edges.get_mut(told) {
+            Some(reported) => {
+                if let Some(counted) = edges.get_mut(reported) {
                     beside(counted, &row.sums);
                 }
             }
@@ -94,9 +94,9 @@ pub(crate) fn edges(folded: &Folded) -> HashMap<EdgeRef, Counted> {
 /// Edges that nobody will tell otherwise: what callers told, and calls of those who have no
 /// proxy.
 pub(crate) fn sure(folded: &Folded) -> impl Iterator<Item = &EdgeRef> {
-    let told = |row: &&Row| !row.server || row.edge.key().from.kind == NodeKind::Outside;
+    let reported = |row: &&Row| !row.server || row.edge.key().from.kind == NodeKind::Outside;
     let rows = folded.rows.iter().filter(|row| !row.sums.is_idle());
-    rows.filter(told).map(|row| &row.edge)
+    rows.filter(reported).map(|row| &row.edge)
 }
 
 /// Edges that only the called side told: of which callers told nothing, neither in `folded`
@@ -110,8 +110,8 @@ pub(crate) fn only_served<'a>(folded: &'a Folded, beside: &[&Folded]) -> Vec<&'a
         if left.is_empty() {
             break;
         }
-        let told = told_by_callers(part);
-        left.retain(|row| counterpart(&told, row).is_none());
+        let reported = reported_by_callers(part);
+        left.retain(|row| counterpart(&reported, row).is_none());
     }
     left.into_iter().map(|row| &row.edge).collect()
 }
@@ -119,14 +119,14 @@ pub(crate) fn only_served<'a>(folded: &'a Folded, beside: &[&Folded]) -> Vec<&'a
 /// What callers told of their calls, by both ends.
 type CallerCounts<'a> = HashMap<Pair<'a>, Vec<(&'a EdgeRef, &'a Sums)>>;
 
-fn told_by_callers(folded: &Folded) -> CallerCounts<'_> {
-    let mut told = CallerCounts::new();
+fn reported_by_callers(folded: &Folded) -> CallerCounts<'_> {
+    let mut reported = CallerCounts::new();
     let busy = folded.rows.iter().filter(|row| !row.sums.is_idle());
     for row in busy.filter(|row| !row.server) {
-        let pair = told.entry(pair(&row.edge)).or_default();
+        let pair = reported.entry(pair(&row.edge)).or_default();
         pair.push((&row.edge, &row.sums));
     }
-    told
+    reported
 }
 
 fn pair(edge: &EdgeRef) -> Pair<'_> {
@@ -137,28 +137,28 @@ fn pair(edge: &EdgeRef) -> Pair<'_> {
 /// Adds what the called side counted, and takes over what only it knows.
 fn beside(counted: &mut Counted, server: &Sums) {
     if let Some(rare) = &server.rare {
-        let held = counted.sums.rare.get_or_insert_default();
+        let total = counted.sums.rare.get_or_insert_default();
         let only_server = super::sums::Rare {
             audit: rare.audit,
             reasons: Vec::new(),
             rules: rare.rules.clone(),
             routes: rare.routes.clone(),
         };
-        held.take_in(&only_server);
+        total.take_in(&only_server);
     }
-    let open = counted.server.as_ref().map_or(0, |held| held.open);
-    let held = counted.server.get_or_insert_default();
-    held.then(server);
-    held.open = held.open.saturating_add(open);
+    let open = counted.server.as_ref().map_or(0, |total| total.open);
+    let total = counted.server.get_or_insert_default();
+    total.then(server);
+    total.open = total.open.saturating_add(open);
 }
 
 /// The edge of the caller's side that the called side's numbers belong to: the same one, or
 /// one of the same account that leads to the same port of the pods, and of several one of the
 /// same protocol, of those the one with most calls. `None` where all lead to other ports or
 /// are of other accounts.
-fn counterpart<'a>(told: &CallerCounts<'a>, served: &Row) -> Option<&'a EdgeRef> {
-    let told = told.get(&pair(&served.edge))?;
-    if let Some((same, _)) = told.iter().find(|(edge, _)| **edge == served.edge) {
+fn counterpart<'a>(reported: &CallerCounts<'a>, served: &Row) -> Option<&'a EdgeRef> {
+    let reported = reported.get(&pair(&served.edge))?;
+    if let Some((same, _)) = reported.iter().find(|(edge, _)| **edge == served.edge) {
         return Some(same);
     }
     let own_port = served.sums.own_port;
@@ -179,10 +179,11 @@ fn counterpart<'a>(told: &CallerCounts<'a>, served: &Row) -> Option<&'a EdgeRef>
     let fits = |sums: &Sums| own_port == 0 || [0, own_port].contains(&sums.own_port);
     // One end may be told by a version that says no accounts.
     let is_by = |edge: &EdgeRef| {
-        let told = edge.key().account.as_ref();
-        told.is_none() || account.is_none() || told == account
+        let reported = edge.key().account.as_ref();
+        reported.is_none() || account.is_none() || reported == account
     };
-    told.iter()
+    reported
+        .iter()
         .filter(|(edge, sums)| fits(sums) && is_by(edge))
         .max_by_key(|one| rank(one))
         .map(|(edge, _)| *edge)

@@ -13,9 +13,9 @@ use crate::model::{Model, modes};
 use crate::world::ObjectKey;
 
 /// How long they are held.
-const HELD_FOR: Duration = Duration::from_secs(5);
+const CACHED_FOR: Duration = Duration::from_secs(5);
 /// Slots for which one that has gone may still be shown: by another replica, which made its own
-/// [`HELD_FOR`] ago and an answer of them two seconds ago.
+/// [`CACHED_FOR`] ago and an answer of them two seconds ago.
 const STILL_SHOWN: u64 = 3;
 
 /// The pods of one node, taken together.
@@ -65,16 +65,16 @@ pub(crate) fn workloads(model: &Model, inventory: &Inventory) -> Workloads {
 
 /// Those of the last seconds: they are made when somebody asks.
 #[derive(Debug, Default)]
-pub(crate) struct HeldWorkloads {
+pub(crate) struct CachedWorkloads {
     made: Option<(Instant, Arc<Workloads>)>,
     known_from: u64,
 }
 
-impl HeldWorkloads {
+impl CachedWorkloads {
     /// What is there in this slot.
     pub(crate) fn get(&mut self, slot: u64, make: impl FnOnce() -> Workloads) -> Arc<Workloads> {
         if let Some((made, held)) = &self.made
-            && made.elapsed() < HELD_FOR
+            && made.elapsed() < CACHED_FOR
         {
             return Arc::clone(held);
         }
@@ -111,8 +111,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn it_is_known_since_when_no_workload_has_gone() {
-        let mut held = HeldWorkloads::default();
-        let later = || tokio::time::advance(HELD_FOR);
+        let mut held = CachedWorkloads::default();
+        let later = || tokio::time::advance(CACHED_FOR);
         held.get(100, || of(&["api", "web"]));
         assert_eq!(held.known_from(), 100, "nobody looked before");
         held.get(101, || of(&[]));

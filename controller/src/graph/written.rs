@@ -24,12 +24,12 @@ pub(crate) struct Written {
 struct Parts {
     /// Of each part its id and its JSON, without anything between.
     blocks: Vec<String>,
-    places: Vec<Place>,
+    locations: Vec<PartLocation>,
 }
 
 /// Where a part stands, and what is known of it.
 #[derive(Debug)]
-struct Place {
+struct PartLocation {
     block: usize,
     start: usize,
     /// Bytes of the id.
@@ -41,7 +41,7 @@ struct Place {
 }
 
 // 20 000 edges have one each in every answer that is shared.
-const _: () = assert!(size_of::<Place>() <= 48);
+const _: () = assert!(size_of::<PartLocation>() <= 48);
 
 /// One node or edge.
 #[derive(Debug)]
@@ -73,7 +73,7 @@ impl Parts {
         let start = block.len();
         block.push_str(id);
         block.push_str(&json);
-        self.places.push(Place {
+        self.locations.push(PartLocation {
             block: self.blocks.len() - 1,
             start,
             id: id.len(),
@@ -89,21 +89,21 @@ impl Parts {
             last.shrink_to_fit();
         }
         self.blocks.shrink_to_fit();
-        self.places.shrink_to_fit();
+        self.locations.shrink_to_fit();
     }
 
     fn iter(&self) -> impl Iterator<Item = Part<'_>> {
-        self.places.iter().map(move |place| {
-            let block = self.blocks.get(place.block);
-            let text = block.and_then(|block| block.get(place.start..));
-            let parted = text.and_then(|text| text.split_at_checked(place.id));
+        self.locations.iter().map(move |location| {
+            let block = self.blocks.get(location.block);
+            let text = block.and_then(|block| block.get(location.start..));
+            let parted = text.and_then(|text| text.split_at_checked(location.id));
             let (id, rest) = parted.unwrap_or_default();
-            let json = rest.get(..place.json).unwrap_or_default();
+            let json = rest.get(..location.json).unwrap_or_default();
             Part {
                 id,
                 json,
-                hash: place.hash,
-                again: place.again,
+                hash: location.hash,
+                again: location.again,
             }
         })
     }
@@ -117,7 +117,7 @@ impl Parts {
     /// Bytes that it takes.
     fn size(&self) -> usize {
         let blocks = self.blocks.iter().map(String::capacity);
-        blocks.sum::<usize>() + self.places.capacity() * size_of::<Place>()
+        blocks.sum::<usize>() + self.locations.capacity() * size_of::<PartLocation>()
     }
 }
 

@@ -182,11 +182,11 @@ impl Followed {
     fn take_pods(&self, pods: &Store<PodFacts>, before: &Store<PodFacts>) {
         let mut inventory = self.inventory.write();
         for (key, facts) in pods.iter() {
-            let held = before.get(key);
-            if held.is_some_and(|held| Arc::ptr_eq(held, facts)) {
+            let previous = before.get(key);
+            if previous.is_some_and(|previous| Arc::ptr_eq(previous, facts)) {
                 continue;
             }
-            if held.is_some_and(|held| held.uid != facts.uid) {
+            if previous.is_some_and(|previous| previous.uid != facts.uid) {
                 // Nobody saw the World between the two of one name.
                 inventory.end(MetricsKind::Pod, key, Instant::now());
             }

@@ -88,25 +88,25 @@ impl ServiceGraphMetrics {
         if pairs.len() >= PAIRS && !pairs.contains_key(&pair) {
             return false;
         }
-        let held = pairs.entry(pair).or_insert_with(|| PairTotals {
+        let totals = pairs.entry(pair).or_insert_with(|| PairTotals {
             calls: Calls::default(),
             first: slot,
             last: slot,
         });
-        held.calls.requests += calls.requests;
-        held.calls.failed += calls.failed;
-        held.calls.took.add(calls.took.counts().iter().copied());
-        held.last = held.last.max(slot);
+        totals.calls.requests += calls.requests;
+        totals.calls.failed += calls.failed;
+        totals.calls.took.add(calls.took.counts().iter().copied());
+        totals.last = totals.last.max(slot);
         true
     }
 
     /// All pairs that are shown.
     pub(crate) fn all(&self) -> Vec<PairCalls> {
         let pairs = self.pairs.lock();
-        let all = pairs.iter().map(|(pair, held)| PairCalls {
+        let all = pairs.iter().map(|(pair, totals)| PairCalls {
             pair: pair.clone(),
-            calls: held.calls.clone(),
-            since: held.first,
+            calls: totals.calls.clone(),
+            since: totals.first,
         });
         all.collect()
     }
@@ -114,7 +114,7 @@ impl ServiceGraphMetrics {
     /// Forgets pairs without a call since this slot. One that comes back begins at zero,
     /// which every consumer of counters understands.
     pub(crate) fn forget_before(&self, slot: u64) {
-        self.pairs.lock().retain(|_, held| held.last >= slot);
+        self.pairs.lock().retain(|_, totals| totals.last >= slot);
     }
 
     /// Forgets all.
@@ -154,8 +154,8 @@ impl Collector for ServiceGraphMetrics {
         ];
         for (name, help, count) in counters {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-            for (pair, held) in pairs.iter() {
-                ConstCounter::new(count(&held.calls)).encode(family.encode_family(pair)?)?;
+            for (pair, totals) in pairs.iter() {
+                ConstCounter::new(count(&totals.calls)).encode(family.encode_family(pair)?)?;
             }
         }
         let unit = Unit::Seconds;
@@ -165,10 +165,10 @@ impl Collector for ServiceGraphMetrics {
             Some(&unit),
             MetricType::Histogram,
         )?;
-        for (pair, held) in pairs.iter() {
-            let took = &held.calls.took;
+        for (pair, totals) in pairs.iter() {
+            let took = &totals.calls.took;
             let mut series = family.encode_family(pair)?;
-            let (sum, count) = (held.calls.seconds(), took.total());
+            let (sum, count) = (totals.calls.seconds(), took.total());
             series.encode_histogram::<NoLabelSet>(sum, count, &buckets(took), None)?;
         }
         Ok(())

@@ -81,10 +81,10 @@ impl Sources {
         table: bool,
         now: SystemTime,
     ) -> Result<MetricsAnswer, Refusal> {
-        let asked = parameters.slots(now);
-        let first = asked.0.max(self.reports.whole_from());
+        let requested = parameters.slots(now);
+        let first = requested.0.max(self.reports.whole_from());
         let gaps = self.gaps(path, parameters, first);
-        let slots = (first.max(gaps.own), asked.1);
+        let slots = (first.max(gaps.own), requested.1);
         let (why, way_out) = if gaps.own > first { HOARDS } else { FULL };
         if slots.0 >= slots.1 {
             let message = format!("{why}: nothing of the window is left; {way_out}");
@@ -92,10 +92,10 @@ impl Sources {
             return Err(Refusal::new(code, "ServiceUnavailable", message));
         }
         let window = (slots.1 - slots.0) * SLOT;
-        let cut = (slots != asked)
+        let cut = (slots != requested)
             .then(|| format!("only the last {window}s of the window are told: {why}; {way_out}"));
         let warnings: Vec<String> = cut.into_iter().chain(gaps.warning()).collect();
-        let body = self.told(path, parameters, table, slots)?;
+        let body = self.body_of(path, parameters, table, slots)?;
         Ok(MetricsAnswer {
             body,
             warning: (!warnings.is_empty()).then(|| warnings.join("; ")),
@@ -122,7 +122,7 @@ impl Sources {
         gaps
     }
 
-    fn told(
+    fn body_of(
         &self,
         path: &MetricsPath,
         parameters: &Parameters,
@@ -140,13 +140,13 @@ impl Sources {
             reports: &self.reports,
             slots,
         };
-        let asked = MetricsRequest {
+        let requested = MetricsRequest {
             view,
             path,
             parameters,
             splits: self.splits(),
         };
-        let items = asked.items()?;
+        let items = requested.items()?;
         // One item for one object; a TrafficSplit has one for each backend.
         let single = path.name.is_some() && !path.edges && path.kind != MetricsKind::TrafficSplit;
         if let ([item], true) = (items.as_slice(), single) {
@@ -260,9 +260,9 @@ impl MetricsRequest<'_> {
         let mut backends: Vec<Backend> = Vec::new();
         for backend in &split.spec.backends {
             let name = short(&backend.service.written).to_owned();
-            match backends.iter_mut().find(|held| held.name == name) {
+            match backends.iter_mut().find(|known| known.name == name) {
                 // Named twice: its weights add up.
-                Some(held) => held.weight = held.weight.saturating_add(backend.weight.into()),
+                Some(known) => known.weight = known.weight.saturating_add(backend.weight.into()),
                 None => backends.push(Backend {
                     apex: short(&split.spec.root.written).to_owned(),
                     name,

@@ -91,13 +91,13 @@ impl Api {
             .and_then(|path| path.strip_prefix('/'))
             .ok_or(Mistake::NotFound)?;
         let path = MetricsPath::parse(rest)?;
-        let asked = path.attributes();
-        match self.gate.admits(user, &asked).await {
+        let attributes = path.attributes();
+        match self.gate.admits(user, &attributes).await {
             Ok(AccessDecision::Allowed) => {}
             Ok(AccessDecision::Denied(reason)) => {
-                let message = refusal(user, &asked, &reason);
+                let message = refusal(user, &attributes, &reason);
                 return Err(Refusal {
-                    about: Some((asked.resource, asked.name.clone())),
+                    about: Some((attributes.resource, attributes.name.clone())),
                     ..Refusal::new(StatusCode::FORBIDDEN, "Forbidden", message)
                 });
             }

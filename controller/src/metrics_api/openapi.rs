@@ -106,8 +106,8 @@ fn operations(version: &str) -> Vec<Operation> {
 }
 
 fn parameters(path: &str, v3: bool) -> Vec<Value> {
-    let parameter = |name: &str, place: &str, description: &str| {
-        let mut parameter = json!({"name": name, "in": place, "description": description, "required": place == "path"});
+    let parameter = |name: &str, location: &str, description: &str| {
+        let mut parameter = json!({"name": name, "in": location, "description": description, "required": location == "path"});
         if v3 {
             parameter["schema"] = json!({"type": "string"});
         } else {

@@ -103,8 +103,8 @@ impl MetricsPath {
     /// When there is no such path.
     pub(crate) fn parse(path: &str) -> Result<Self, Mistake> {
         let mut parts: Vec<&str> = path.trim_end_matches('/').split('/').collect();
-        let asked = parts.remove(0);
-        let version = VERSIONS.into_iter().find(|version| *version == asked);
+        let requested = parts.remove(0);
+        let version = VERSIONS.into_iter().find(|version| *version == requested);
         let version = version.ok_or(Mistake::NotFound)?;
         let kind = |plural: &str| MetricsKind::from_plural(plural).ok_or(Mistake::NotFound);
         let whole = |kind, namespace: Option<&str>, name: Option<&str>, edges| {

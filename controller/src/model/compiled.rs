@@ -126,8 +126,8 @@ impl Compiled {
         let missed = usize::try_from(self.number.checked_sub(seen)?).ok()?;
         let first = self.recent.len().checked_sub(missed)?;
         // A model that was compiled from nothing says nothing about others.
-        let told = !self.recent.is_empty();
-        told.then(|| self.recent.iter().skip(first).map(Arc::as_ref))
+        let is_known = !self.recent.is_empty();
+        is_known.then(|| self.recent.iter().skip(first).map(Arc::as_ref))
     }
 
     /// The pod with a proxy that has this uid.

@@ -22,16 +22,16 @@ impl Cuts {
         parts: Parts,
         make: impl FnOnce() -> Option<EncodedResource>,
     ) -> Option<Arc<EncodedResource>> {
-        let held = |kept: &[(Parts, Option<Arc<EncodedResource>>)]| {
+        let cached = |kept: &[(Parts, Option<Arc<EncodedResource>>)]| {
             let found = kept.iter().find(|(of, _)| *of == parts);
             found.map(|(_, made)| made.clone())
         };
-        if let Some(made) = held(&self.0.lock()) {
+        if let Some(made) = cached(&self.0.lock()) {
             return made;
         }
         let made = make().map(Arc::new);
         let mut kept = self.0.lock();
-        if let Some(faster) = held(&kept) {
+        if let Some(faster) = cached(&kept) {
             return faster;
         }
         if kept.len() < KEPT {

@@ -16,7 +16,7 @@ use std::{
 use policy::{
     mode::Enforcement,
     name::{Kind, ObjectRef},
-    subset::Place,
+    subset::PeerPosition,
     traffic::part::Part,
 };
 
@@ -102,9 +102,9 @@ impl Index {
             }
             let mut callers: HashMap<&(ObjectKey, u16), BTreeSet<ObjectRef>> = HashMap::new();
             for at in self.ports_with_policies() {
-                for said in self.policies_at(&at) {
-                    let origins = callers.entry(said).or_insert_with(|| {
-                        let policies = self.policies.ports.get(said).into_iter();
+                for at_port in self.policies_at(&at) {
+                    let origins = callers.entry(at_port).or_insert_with(|| {
+                        let policies = self.policies.ports.get(at_port).into_iter();
                         let needs = policies.flat_map(|policies| policies.caller_needs());
                         needs.map(|((object, _), _)| object.clone()).collect()
                     });
@@ -151,7 +151,7 @@ impl Index {
         let splits = entry.into_iter().flat_map(|entry| &entry.splits);
         let backends = splits.flat_map(|split| split.backends.iter().map(|(key, _)| key));
         let own = self.policies.of(service, *port).into_iter();
-        let others = own.flat_map(|said| &said.leads_to);
+        let others = own.flat_map(|at_port| &at_port.leads_to);
         let all = [service].into_iter().chain(backends).chain(others);
         let found = all.filter_map(|key| {
             let known = self.policies.ports.get_key_value(&(key.clone(), *port));
@@ -183,8 +183,8 @@ impl Index {
     fn policy_is_made_from(&self, object: &ObjectRef, pod: &ObjectKey, facts: &PodFacts) -> bool {
         let mut entry = self.pods.get(pod).into_iter();
         if entry.any(|entry| {
-            let mut told = self.policies.guard_origins(&entry.serves);
-            told.any(|origin| origin == object)
+            let mut guards = self.policies.guard_origins(&entry.serves);
+            guards.any(|origin| origin == object)
         }) {
             return true;
         }
@@ -249,8 +249,8 @@ impl Index {
 
     /// Which of its workload's proxies that of a pod is: among all, and among those of its
     /// zone. `None` while it does not run.
-    pub(crate) fn places(&self, pod: &PodId, facts: &PodFacts) -> Option<[Place; 2]> {
-        peers::places(self.peers(), pod, facts)
+    pub(crate) fn positions(&self, pod: &PodId, facts: &PodFacts) -> Option<[PeerPosition; 2]> {
+        peers::positions(self.peers(), pod, facts)
     }
 
     /// Those of these workloads that are larger or smaller by much than they were; all of

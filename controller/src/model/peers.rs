@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use policy::subset::Place;
+use policy::subset::PeerPosition;
 
 use super::uses::is_running;
 use crate::world::{ObjectKey, PodFacts, World};
@@ -84,18 +84,22 @@ pub(crate) fn changed<'a>(
 
 /// Which of its workload's proxies that of a pod is: among all, and among those of its
 /// zone. `None` while it does not run.
-pub(crate) fn places(peers: &Peers, pod: &ObjectKey, facts: &PodFacts) -> Option<[Place; 2]> {
+pub(crate) fn positions(
+    peers: &Peers,
+    pod: &ObjectKey,
+    facts: &PodFacts,
+) -> Option<[PeerPosition; 2]> {
     let all = peers.get(&Workload::of(pod, facts))?;
     let zone = all.get(pod)?;
-    let place = |counts: &dyn Fn(&str) -> bool| {
+    let position = |counts: &dyn Fn(&str) -> bool| {
         let peers = || all.iter().filter(|(_, zone)| counts(zone));
         let index = peers().position(|(peer, _)| peer == pod)?;
-        Some(Place {
+        Some(PeerPosition {
             index: u32::try_from(index).ok()?,
             peers: u32::try_from(peers().count()).ok()?,
         })
     };
-    Some([place(&|_| true)?, place(&|other| other == zone)?])
+    Some([position(&|_| true)?, position(&|other| other == zone)?])
 }
 
 /// How many proxies share what their workload may do, rounded up to a power of two. 1

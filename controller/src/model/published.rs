@@ -93,10 +93,11 @@ impl SharedResources {
     /// The resource of this name and content, made from no object.
     pub(crate) fn of(&self, name: &str, content: v1::resource::Content) -> Arc<EncodedResource> {
         let mut shared = self.0.lock();
-        let is_same =
-            |held: &&Arc<EncodedResource>| held.resource.content.as_ref() == Some(&content);
-        if let Some(held) = shared.by_name.get(name).filter(is_same) {
-            return Arc::clone(held);
+        let is_same = |shared_resource: &&Arc<EncodedResource>| {
+            shared_resource.resource.content.as_ref() == Some(&content)
+        };
+        if let Some(shared_resource) = shared.by_name.get(name).filter(is_same) {
+            return Arc::clone(shared_resource);
         }
         let made = Arc::new(EncodedResource::new(name.to_owned(), content, Vec::new()));
         shared.make_room();
@@ -110,7 +111,8 @@ impl Shared {
         if self.by_name.len() < self.room.max(KEPT) {
             return;
         }
-        self.by_name.retain(|_, held| Arc::strong_count(held) > 1);
+        self.by_name
+            .retain(|_, shared_resource| Arc::strong_count(shared_resource) > 1);
         self.room = 2 * self.by_name.len();
     }
 }
@@ -141,21 +143,21 @@ mod tests {
     #[test]
     fn what_no_proxy_has_goes_and_what_one_has_stays() {
         let shared = SharedResources::default();
-        let held = || shared.0.lock().by_name.len();
+        let shared_resource = || shared.0.lock().by_name.len();
         let own = shared.of("own", content("1"));
         for number in 0..3 * KEPT {
             shared.of(&number.to_string(), content("nobody's"));
         }
-        assert!(held() <= KEPT, "{}", held());
+        assert!(shared_resource() <= KEPT, "{}", shared_resource());
         assert!(Arc::ptr_eq(&own, &shared.of("own", content("1"))));
         let all = (0..3 * KEPT).map(|number| shared.of(&number.to_string(), content("used")));
         let used: Vec<_> = all.collect();
-        assert_eq!(held(), used.len() + 1);
+        assert_eq!(shared_resource(), used.len() + 1);
         drop(used);
         // Looked at again when there are twice as many as were in use.
         for number in 0..4 * KEPT {
             shared.of(&format!("later-{number}"), content("nobody's"));
         }
-        assert!(held() <= KEPT, "{}", held());
+        assert!(shared_resource() <= KEPT, "{}", shared_resource());
     }
 }

@@ -50,12 +50,12 @@ impl RouteNames {
         serves: &[Served],
         targets: impl Iterator<Item = &'a Target>,
     ) -> BTreeSet<ObjectKey> {
-        let mut said = serves
+        let mut names = serves
             .iter()
             .filter_map(|(service, ..)| self.services.get(service))
             .peekable();
-        if said.peek().is_some() {
-            return said.flatten().cloned().collect();
+        if names.peek().is_some() {
+            return names.flatten().cloned().collect();
         }
         let rules = targets.filter_map(|target| target.rule.as_ref());
         let origins = rules.flat_map(|rule| &rule.origins);

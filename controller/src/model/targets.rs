@@ -31,13 +31,13 @@ impl Targets {
         accounts: impl IntoIterator<Item = ObjectKey>,
         pods: impl IntoIterator<Item = ObjectKey>,
     ) {
-        let place = self.all.len();
+        let index = self.all.len();
         self.all.push(target);
         for account in accounts {
-            self.by_account.entry(account).or_default().push(place);
+            self.by_account.entry(account).or_default().push(index);
         }
         for pod in pods {
-            self.by_pod.entry(pod).or_default().push(place);
+            self.by_pod.entry(pod).or_default().push(index);
         }
     }
 
@@ -48,8 +48,8 @@ impl Targets {
             name: facts.service_account.clone(),
         };
         let lists = [self.by_account.get(&account), self.by_pod.get(pod)];
-        let places: BTreeSet<usize> = lists.into_iter().flatten().flatten().copied().collect();
-        places.into_iter().filter_map(|place| self.all.get(place))
+        let indices: BTreeSet<usize> = lists.into_iter().flatten().flatten().copied().collect();
+        indices.into_iter().filter_map(|index| self.all.get(index))
     }
 
     /// What the targets allow, in one order.
@@ -61,16 +61,16 @@ impl Targets {
     /// Every target with the accounts and the pods that it is about.
     pub(super) fn about(&self) -> impl Iterator<Item = (&Target, About<'_>)> {
         let mut about: Vec<About<'_>> = self.all.iter().map(|_| About::default()).collect();
-        for (account, places) in &self.by_account {
-            for place in places {
-                if let Some(about) = about.get_mut(*place) {
+        for (account, indices) in &self.by_account {
+            for index in indices {
+                if let Some(about) = about.get_mut(*index) {
                     about.accounts.push(account);
                 }
             }
         }
-        for (pod, places) in &self.by_pod {
-            for place in places {
-                if let Some(about) = about.get_mut(*place) {
+        for (pod, indices) in &self.by_pod {
+            for index in indices {
+                if let Some(about) = about.get_mut(*index) {
                     about.pods.push(pod);
                 }
             }

@@ -30,10 +30,10 @@ pub(crate) fn tracing(
     pod: &Appearance,
 ) -> Option<Tracing> {
     let mut tracing = defaults.tracing.as_deref()?.clone();
-    let asked = closest(namespace, pod, |appearance| {
+    let closest_share = closest(namespace, pod, |appearance| {
         appearance.trace_sampling.as_ref()
     });
-    tracing.share = asked.unwrap_or(tracing.share);
+    tracing.share = closest_share.unwrap_or(tracing.share);
     Some(tracing)
 }
 

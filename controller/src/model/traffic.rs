@@ -176,8 +176,8 @@ impl Policies {
         let mut ports: BTreeMap<u16, GuardBuilder> = BTreeMap::new();
         for (service, number, own) in serves {
             let port = self.of(service, *number);
-            let told = ports.entry(*own).or_default();
-            told.add(port.map(|port| &port.traffic));
+            let merged = ports.entry(*own).or_default();
+            merged.add(port.map(|port| &port.traffic));
             if let Some(port) = port {
                 for (object, parts) in port.pod_needs() {
                     guard.need(object, *parts);
@@ -192,9 +192,9 @@ impl Policies {
         }
         let ports = ports
             .into_iter()
-            .map(|(own, told)| (own, told.guard_port()));
-        let said = ports.filter(|(_, port)| *port != GuardPort::default());
-        guard.guard.ports = said.collect();
+            .map(|(own, merged)| (own, merged.guard_port()));
+        let configured = ports.filter(|(_, port)| *port != GuardPort::default());
+        guard.guard.ports = configured.collect();
         (guard.guard != PodGuard::default()).then_some(guard)
     }
 
@@ -206,9 +206,9 @@ impl Policies {
         serves.iter().flat_map(|(service, number, _)| {
             let port = self.of(service, *number).into_iter();
             let copies = self.copies.get(service).into_iter();
-            let said = port.flat_map(|port| port.pod_needs().keys());
+            let configured = port.flat_map(|port| port.pod_needs().keys());
             let copied = copies.flat_map(|copies| &copies.origins);
-            said.chain(copied).map(|(object, _)| object)
+            configured.chain(copied).map(|(object, _)| object)
         })
     }
 
@@ -263,30 +263,30 @@ impl GuardBuilder {
     /// Adds what one Service says, if anything. Limits of every Service count; overload is
     /// one matter of the port, of the first that says it; callers from outside get the
     /// longest time of any, and one that says nothing of them lets them have all.
-    fn add(&mut self, said: Option<&EffectivePolicy>) {
+    fn add(&mut self, configured: Option<&EffectivePolicy>) {
         let none = Limited::<Timeouts>::only(None);
-        self.add_timeouts(said.map_or(&none, |said| &said.timeouts));
-        let Some(said) = said else { return };
-        for rule in &said.rate_limits.rules {
+        self.add_timeouts(configured.map_or(&none, |configured| &configured.timeouts));
+        let Some(configured) = configured else { return };
+        for rule in &configured.rate_limits.rules {
             if self.limits.insert(rule.origin.clone()) {
                 self.port.rate_limits.rules.push(rule.clone());
             }
         }
         if self.port.overload.rules.is_empty() {
-            self.port.overload = said.overload.clone();
+            self.port.overload = configured.overload.clone();
         }
-        for rule in &said.priority.rules {
+        for rule in &configured.priority.rules {
             self.add_priority(rule);
         }
     }
 
     /// Nobody knows by which Service a call from outside comes. So what several of them say
     /// differently becomes the longest time of all, whatever is called.
-    fn add_timeouts(&mut self, said: &Limited<Timeouts>) {
-        let longest = longest(said);
+    fn add_timeouts(&mut self, configured: &Limited<Timeouts>) {
+        let longest = longest(configured);
         let Some(before) = self.longest.take() else {
             self.longest = Some(longest.cloned());
-            self.port.timeouts = said.clone();
+            self.port.timeouts = configured.clone();
             return;
         };
         let longest = match (before, longest) {
@@ -294,7 +294,7 @@ impl GuardBuilder {
             (Some(_), Some(now)) => Some(now.clone()),
             _ => None,
         };
-        if self.port.timeouts != *said {
+        if self.port.timeouts != *configured {
             self.port.timeouts = Limited::only(None);
             self.port
                 .timeouts

@@ -41,7 +41,7 @@ impl Network {
             || isolating.iter().any(|(namespace, spec)| {
                 list(&spec["ingress"]).iter().any(|rule| {
                     self.comes_from(&rule["from"], namespace, from)
-                        && goes_to(&rule["ports"], protocol, port)
+                        && allows_port(&rule["ports"], protocol, port)
                 })
             })
     }
@@ -64,19 +64,19 @@ impl Network {
                     "none is written and none generated"
                 );
                 let Some(from) = from else { return false };
-                let place = match &peer["namespaceSelector"] {
+                let in_namespace = match &peer["namespaceSelector"] {
                     Value::Null => from.namespace == namespace,
                     selector => self
                         .namespaces
                         .get(&from.namespace)
                         .is_some_and(|labels| selects(selector, labels)),
                 };
-                place && selects(&peer["podSelector"], &from.labels)
+                in_namespace && selects(&peer["podSelector"], &from.labels)
             })
     }
 }
 
-fn goes_to(ports: &Value, protocol: &str, port: u16) -> bool {
+fn allows_port(ports: &Value, protocol: &str, port: u16) -> bool {
     let ports = list(ports);
     ports.is_empty()
         || ports.iter().any(|one| {
@@ -103,13 +103,13 @@ fn selects(selector: &Value, labels: &Tags) -> bool {
     let mut equal =
         equal.map(|(name, value)| labels.get(name).map(String::as_str) == value.as_str());
     let mut set = list(&selector["matchExpressions"]).iter().map(|one| {
-        let held = one["key"].as_str().and_then(|key| labels.get(key));
-        let listed = held.is_some_and(|held| list(&one["values"]).iter().any(|v| v == held));
+        let actual = one["key"].as_str().and_then(|key| labels.get(key));
+        let listed = actual.is_some_and(|actual| list(&one["values"]).iter().any(|v| v == actual));
         match one["operator"].as_str() {
             Some("In") => listed,
             Some("NotIn") => !listed,
-            Some("Exists") => held.is_some(),
-            Some("DoesNotExist") => held.is_none(),
+            Some("Exists") => actual.is_some(),
+            Some("DoesNotExist") => actual.is_none(),
             other => panic!("no operator: {other:?}"),
         }
     });

@@ -95,7 +95,7 @@ struct Progress {
     written: BTreeMap<ObjectKey, Instant>,
     /// What could not be written, and why.
     failed: BTreeMap<ObjectKey, String>,
-    told: BTreeMap<ObjectKey, Lack>,
+    reported: BTreeMap<ObjectKey, Lack>,
 }
 
 impl Reconciler {
@@ -144,17 +144,17 @@ impl Reconciler {
             return None;
         }
         let plan = plan(&compiled.model, &state.lives);
-        self.tell(&plan, state);
+        self.report(&plan, state);
         let due = self.carry_out(&plan, state).await;
         let enforced: Enforced = plan
             .targets
             .iter()
             .map(|(target, needs)| (target.clone(), state.in_force(needs, &plan)))
             .collect();
-        self.enforced.send_if_modified(|held| {
-            let news = held.as_deref() != Some(&enforced);
+        self.enforced.send_if_modified(|current| {
+            let news = current.as_deref() != Some(&enforced);
             if news {
-                *held = Some(Arc::new(enforced));
+                *current = Some(Arc::new(enforced));
             }
             news
         });
@@ -228,9 +228,9 @@ impl Reconciler {
 
     /// Says which accounts are not protected as their mode asks. Targets have
     /// conditions; an account that no target names has nothing else.
-    fn tell(&self, plan: &Plan, state: &mut Progress) {
+    fn report(&self, plan: &Plan, state: &mut Progress) {
         for (account, lack) in &plan.unprotected {
-            if state.told.get(account) == Some(lack) {
+            if state.reported.get(account) == Some(lack) {
                 continue;
             }
             self.events.record(Event {
@@ -247,7 +247,7 @@ impl Reconciler {
                 text: lack.message.clone(),
             });
         }
-        state.told.clone_from(&plan.unprotected);
+        state.reported.clone_from(&plan.unprotected);
     }
 }
 

@@ -22,13 +22,13 @@ pub(super) fn picks(selector: Option<&LabelSelector>, labels: &Labels) -> bool {
         .into_iter()
         .all(|(name, wanted)| value(name) == Some(wanted.as_str()))
         && requirements.all(|requirement| {
-            let held = value(&requirement.key);
-            let among = |held: &str| requirement.values.iter().flatten().any(|one| one == held);
+            let actual = value(&requirement.key);
+            let among = |actual: &str| requirement.values.iter().flatten().any(|one| one == actual);
             match requirement.operator.as_str() {
-                "In" => held.is_some_and(among),
-                "NotIn" => !held.is_some_and(among),
-                "Exists" => held.is_some(),
-                "DoesNotExist" => held.is_none(),
+                "In" => actual.is_some_and(among),
+                "NotIn" => !actual.is_some_and(among),
+                "Exists" => actual.is_some(),
+                "DoesNotExist" => actual.is_none(),
                 _ => true,
             }
         })

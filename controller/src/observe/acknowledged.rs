@@ -32,7 +32,7 @@ use crate::settings::caps::Caps;
 
 /// Ended streams that a peer may still have to hear of; a peer that is further
 /// behind gets everything anew.
-const MAX_GONE: usize = 4096;
+const MAX_ENDED: usize = 4096;
 /// Proxies in one message to a peer.
 const CHUNK: usize = 200;
 /// Proxies come back to a controller that has just started within this time. Until all
@@ -126,7 +126,7 @@ impl Observed {
     pub(crate) fn proxy(&self, pod: &PodId) -> Option<(bool, v1::ProxyState)> {
         let key = pod.to_string();
         let state = self.inner.state.lock();
-        let peers = || state.peers.values().find_map(|held| held.get(&key));
+        let peers = || state.peers.values().find_map(|current| current.get(&key));
         let live = state.own.get(&key).map(|own| &own.state).or_else(peers);
         if let Some(live) = live {
             return Some((true, live.clone()));
@@ -158,8 +158,8 @@ impl Observed {
     pub(crate) fn note(&self, stream: u64, state: v1::ProxyState) {
         let key = pod_key(&state);
         self.change(true, |inner| {
-            if let Some(held) = inner.own.get(&key)
-                && (held.stream > stream || held.state == state)
+            if let Some(current) = inner.own.get(&key)
+                && (current.stream > stream || current.state == state)
             {
                 return false;
             }
@@ -182,13 +182,17 @@ impl Observed {
     /// Notes that a stream ended. A newer stream of the same pod stays.
     pub(crate) fn ended(&self, stream: u64, key: &str) {
         self.change(true, |inner| {
-            if inner.own.get(key).is_none_or(|held| held.stream != stream) {
+            if inner
+                .own
+                .get(key)
+                .is_none_or(|current| current.stream != stream)
+            {
                 return false;
             }
             let last = inner.own.remove(key).map(|own| own.state);
             inner.revision += 1;
             inner.gone.insert(inner.revision, key.to_owned());
-            while inner.gone.len() > MAX_GONE {
+            while inner.gone.len() > MAX_ENDED {
                 if let Some((revision, _)) = inner.gone.pop_first() {
                     inner.floor = revision;
                 }
@@ -199,23 +203,23 @@ impl Observed {
     }
 
     /// Takes in what a peer says.
-    pub(crate) fn heard(&self, peer: IpAddr, news: v1::Observed) {
+    pub(crate) fn receive(&self, peer: IpAddr, news: v1::Observed) {
         self.change(false, |inner| {
             // Each with its state so far, if that is not what the peer says now.
             let mut touched: BTreeMap<String, Option<v1::ProxyState>> = BTreeMap::new();
-            let held = inner.peers.entry(peer).or_default();
+            let current = inner.peers.entry(peer).or_default();
             if news.full {
-                let held = std::mem::take(held).into_iter();
-                touched.extend(held.map(|(key, state)| (key, Some(state))));
+                let current = std::mem::take(current).into_iter();
+                touched.extend(current.map(|(key, state)| (key, Some(state))));
             }
             for key in news.gone {
-                if let Some(last) = held.remove(&key) {
+                if let Some(last) = current.remove(&key) {
                     touched.insert(key, Some(last));
                 }
             }
             for state in &news.proxies {
                 touched.insert(pod_key(state), None);
-                held.insert(pod_key(state), state.clone());
+                current.insert(pod_key(state), state.clone());
             }
             for state in &news.proxies {
                 inner.remember(state, &self.inner.metrics);
@@ -238,10 +242,10 @@ impl Observed {
     /// Forgets a peer that is gone.
     pub(crate) fn lost(&self, peer: IpAddr) {
         self.change(false, |inner| {
-            let Some(held) = inner.peers.remove(&peer) else {
+            let Some(current) = inner.peers.remove(&peer) else {
                 return false;
             };
-            for (key, last) in held {
+            for (key, last) in current {
                 inner.merge(&key, Some(last), Instant::now(), &self.inner.metrics);
             }
             true
@@ -320,11 +324,11 @@ impl Observed {
         let protected = model.protected_by(object);
         let through = model.called_through(object);
         let state = self.inner.state.lock();
-        let said = state.objects.get(object);
+        let states = state.objects.get(object);
         let live = |pod: &str| state.of_pod.get(pod).is_some_and(|known| known.live);
 
         let mut needed: BTreeSet<Arc<str>> = BTreeSet::new();
-        let speakers = said.into_iter().flat_map(BTreeMap::keys);
+        let speakers = states.into_iter().flat_map(BTreeMap::keys);
         needed.extend(speakers.filter(|pod| live(pod)).cloned());
         let unheard = |pod: &PodId| state.known(pod, model).is_none();
         needed.extend(protected.iter().map(|pod| pod.to_string().into()));
@@ -348,7 +352,7 @@ impl Observed {
         for pod in needed {
             let live = live(&pod);
             let known = live || pod_id(&pod).is_some_and(|pod| !unheard(&pod));
-            let needs = said.and_then(|said| said.get(&pod)).filter(|_| known);
+            let needs = states.and_then(|states| states.get(&pod)).filter(|_| known);
             match needs.filter(|needs| needs.generation >= generation) {
                 Some(needs) => {
                     tally.acknowledged += usize::from(needs.acknowledged);
@@ -398,7 +402,9 @@ impl Observed {
         let workload = (namespace.to_owned(), service_account.to_owned());
         let state = self.inner.state.lock();
         let workload = state.remembered.get(&workload);
-        let names = workload.into_iter().flat_map(|held| held.names.keys());
+        let names = workload
+            .into_iter()
+            .flat_map(|current| current.names.keys());
         names.map(|name| name.to_string()).collect()
     }
 

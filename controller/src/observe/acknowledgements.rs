@@ -143,7 +143,7 @@ impl Acknowledgements {
             let all = state.destinations.iter().chain(&state.given);
             let all: BTreeSet<&str> = all.map(String::as_str).collect();
             let shared = |name: &str| match self.callers.get_key_value(name) {
-                Some((held, _)) => Arc::clone(held),
+                Some((entry, _)) => Arc::clone(entry),
                 None => Arc::from(name),
             };
             Believed {
@@ -169,11 +169,11 @@ impl Acknowledgements {
         }
         for (object, mut needs) in now {
             let pods = self.objects.entry(object.clone()).or_default();
-            let held = pods.get(key);
+            let entry = pods.get(key);
             if is_live && !needs.acknowledged {
-                needs.since = held.and_then(|held| held.since).or(Some(at));
+                needs.since = entry.and_then(|entry| entry.since).or(Some(at));
             }
-            if moved || held != Some(&needs) {
+            if moved || entry != Some(&needs) {
                 pods.insert(Arc::clone(&pod), needs);
                 self.touch(&object);
             }
@@ -256,33 +256,33 @@ impl Acknowledgements {
         }
         let workload = (state.namespace.clone(), state.service_account.clone());
         let now = self.revision;
-        let held = self.remembered.entry(workload.clone()).or_default();
-        held.used = now;
+        let entry = self.remembered.entry(workload.clone()).or_default();
+        entry.used = now;
         for name in &state.destinations {
-            if let Some(used) = held.names.get_mut(name.as_str()) {
+            if let Some(used) = entry.names.get_mut(name.as_str()) {
                 *used = now;
                 continue;
             }
             let name = match self.users.get_key_value(name.as_str()) {
-                Some((held, _)) => Arc::clone(held),
+                Some((entry, _)) => Arc::clone(entry),
                 None => Arc::from(name.as_str()),
             };
-            held.names.insert(Arc::clone(&name), now);
+            entry.names.insert(Arc::clone(&name), now);
             self.destinations += 1;
             self.users.entry(name).or_default().insert(workload.clone());
         }
-        let over = held.names.len().saturating_sub(MAX_REMEMBERED);
+        let over = entry.names.len().saturating_sub(MAX_REMEMBERED);
         if over > 0 {
             // One look at all of them, however many are over: a pod may bring thousands
             // with every message.
-            let mut by_use: Vec<(u64, Arc<str>)> = held
+            let mut by_use: Vec<(u64, Arc<str>)> = entry
                 .names
                 .iter()
                 .map(|(name, used)| (*used, Arc::clone(name)))
                 .collect();
             by_use.select_nth_unstable(over - 1);
             for (_, name) in by_use.into_iter().take(over) {
-                held.names.remove(&name);
+                entry.names.remove(&name);
                 self.destinations -= 1;
                 forget_user(&mut self.users, &name, &workload);
             }
@@ -292,16 +292,16 @@ impl Acknowledgements {
             || (self.destinations > self.most_remembered && self.remembered.len() > 1)
         {
             let others = self.remembered.iter().filter(|(one, _)| **one != workload);
-            let idle = others.min_by_key(|(_, held)| held.used);
+            let idle = others.min_by_key(|(_, entry)| entry.used);
             let Some(idle) = idle.map(|(one, _)| one.clone()) else {
                 break;
             };
-            let held = self.remembered.remove(&idle).unwrap_or_default();
-            self.destinations -= held.names.len();
+            let entry = self.remembered.remove(&idle).unwrap_or_default();
+            self.destinations -= entry.names.len();
             metrics
                 .destinations_forgotten
-                .inc_by(held.names.len() as u64);
-            for name in held.names.keys() {
+                .inc_by(entry.names.len() as u64);
+            for name in entry.names.keys() {
                 forget_user(&mut self.users, name, &idle);
             }
         }
@@ -333,9 +333,9 @@ fn forget_user(
     name: &Arc<str>,
     workload: &Workload,
 ) {
-    if let Some(held) = users.get_mut(name) {
-        held.remove(workload);
-        if held.is_empty() {
+    if let Some(entry) = users.get_mut(name) {
+        entry.remove(workload);
+        if entry.is_empty() {
             users.remove(name);
         }
     }

@@ -129,7 +129,7 @@ pub(crate) struct ProxyAnswer {
     pub(crate) uid: Arc<str>,
     /// `None`: its proxy is away, and says nothing more.
     pub(crate) what: Option<Answered>,
-    _held: QueuedBytes,
+    _bytes: QueuedBytes,
 }
 
 /// Bytes that wait.
@@ -142,14 +142,14 @@ struct QueuedBytes {
 impl QueuedBytes {
     /// Takes room in the queue and among all.
     fn take(queue: &Arc<AtomicUsize>, all: &Arc<AtomicUsize>, bytes: usize) -> Option<Self> {
-        let held = Self {
+        let taken = Self {
             bytes,
             of: [Arc::clone(queue), Arc::clone(all)],
         };
         let add = |count: &AtomicUsize| count.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let fits = [add(queue) <= QUEUE_BYTES, add(all) <= ALL_BYTES];
         // Where it does not fit it gives the room back.
-        (fits == [true, true]).then_some(held)
+        (fits == [true, true]).then_some(taken)
     }
 }
 
@@ -221,13 +221,14 @@ impl Drop for AskRegistration {
         match &self.whose {
             AskTarget::Proxy(uid) => {
                 // A newer stream of the same pod stays.
-                if state.proxies.get(uid).map(|held| held.number) == Some(self.number) {
+                if state.proxies.get(uid).map(|registered| registered.number) == Some(self.number) {
                     state.proxies.remove(uid);
                     self.asks.away(&mut state, uid);
                 }
             }
             AskTarget::Replica(peer) => {
-                if state.replicas.get(peer).map(|held| held.number) == Some(self.number) {
+                if state.replicas.get(peer).map(|registered| registered.number) == Some(self.number)
+                {
                     state.replicas.remove(peer);
                 }
             }
@@ -311,11 +312,11 @@ impl Asks {
             lasts: u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX),
             what: Some(what),
         };
-        let (mut asked, mut others) = (BTreeSet::new(), Vec::new());
+        let (mut reached, mut others) = (BTreeSet::new(), Vec::new());
         for uid in uids.iter().take(MAX_PODS) {
             match state.proxies.get(uid) {
-                Some(proxy) if self.tell(&proxy.orders, Box::new(Order::Ask(ask.clone()))) => {
-                    asked.insert(Arc::clone(uid));
+                Some(proxy) if self.send(&proxy.orders, Box::new(Order::Ask(ask.clone()))) => {
+                    reached.insert(Arc::clone(uid));
                 }
                 Some(_) => {}
                 None => others.push(Arc::clone(uid)),
@@ -330,18 +331,18 @@ impl Asks {
                 })),
             };
             for replica in state.replicas.values() {
-                elsewhere |= self.tell(&replica.orders, passed.clone());
+                elsewhere |= self.send(&replica.orders, passed.clone());
             }
         }
         if elsewhere {
-            asked.extend(others);
+            reached.extend(others);
         }
         let (queue, taken) = mpsc::channel(QUEUE);
         let dropped = Arc::new(AtomicU64::new(0));
-        if !asked.is_empty() {
+        if !reached.is_empty() {
             let open = Open {
                 own: passes_on,
-                uids: asked,
+                uids: reached,
                 elsewhere,
                 queue,
                 dropped: Arc::clone(&dropped),
@@ -360,12 +361,12 @@ impl Asks {
     }
 
     /// Gives an order; false, and counted, where there is no room for it.
-    fn tell<O>(&self, orders: &mpsc::Sender<O>, order: O) -> bool {
-        let told = orders.try_send(order);
-        if matches!(told, Err(TrySendError::Full(_))) {
+    fn send<O>(&self, orders: &mpsc::Sender<O>, order: O) -> bool {
+        let sent = orders.try_send(order);
+        if matches!(sent, Err(TrySendError::Full(_))) {
             self.inner.metrics.orders_dropped.inc();
         }
-        told.is_ok()
+        sent.is_ok()
     }
 
     /// Whether the proxy of a pod may answer once more, or how long it has to wait.
@@ -390,11 +391,11 @@ impl Asks {
         };
         let bytes = size + size_of::<ProxyAnswer>();
         let put =
-            QueuedBytes::take(&open.waiting, &self.inner.waiting, bytes).is_some_and(|held| {
+            QueuedBytes::take(&open.waiting, &self.inner.waiting, bytes).is_some_and(|taken| {
                 let answer = ProxyAnswer {
                     uid: Arc::clone(uid),
                     what,
-                    _held: held,
+                    _bytes: taken,
                 };
                 open.queue.try_send(answer).is_ok()
             });
@@ -436,13 +437,13 @@ impl Asks {
         };
         for uid in &open.uids {
             if let Some(proxy) = state.proxies.get(uid) {
-                self.tell(&proxy.orders, Box::new(Order::EndAsk(id)));
+                self.send(&proxy.orders, Box::new(Order::EndAsk(id)));
             }
         }
         if open.elsewhere {
             for replica in state.replicas.values() {
                 let message = Some(Passed::EndAsk(id));
-                self.tell(&replica.orders, v1::ReplicaAsk { message });
+                self.send(&replica.orders, v1::ReplicaAsk { message });
             }
         }
         self.shown(&state);

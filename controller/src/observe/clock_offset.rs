@@ -27,7 +27,7 @@ const SLOT_MILLIS: i64 = SLOT_SECONDS * 1000;
 const TOGETHER: Duration = Duration::from_secs(1);
 /// Slots that are told of again on a new stream come within this time, and behind them those
 /// that have just ended.
-const TOLD_AGAIN: Duration = Duration::from_secs(30);
+const RESENT_WITHIN: Duration = Duration::from_secs(30);
 
 /// See the module header.
 #[derive(Debug)]
@@ -109,7 +109,7 @@ impl ClockOffset {
         } else if ahead < shifted.saturating_sub(SLOT_MILLIS) {
             let (since, newest) = old.unwrap_or((at, ahead));
             let newest = newest.max(ahead);
-            if at.saturating_duration_since(since) < TOLD_AGAIN {
+            if at.saturating_duration_since(since) < RESENT_WITHIN {
                 self.old = Some((since, newest));
             } else {
                 self.ahead = newest;

@@ -17,7 +17,7 @@ use crate::inventory::{DEEPEST, EndedPod, Inventory, InventoryObject, ObjectId};
 use crate::world::ObjectKey;
 
 /// Pods of one message; `wire::codec` takes more.
-const MAX_TOLD: usize = 5_000;
+const MAX_PODS: usize = 5_000;
 
 /// Pods that ended after the one with this number, as many as fit into one message, and the
 /// number that they lead to; nothing when all are told. 0 begins with the first.
@@ -26,29 +26,29 @@ pub(crate) fn ended_since(
     since: u64,
     now: Instant,
 ) -> (u64, Option<v1::Reports>) {
-    let (mut news, mut told, mut bytes) = (v1::Reports::default(), since, 0);
+    let (mut news, mut reported, mut bytes) = (v1::Reports::default(), since, 0);
     for (number, pod) in inventory.ended_since(since) {
         let pod = message(pod, now);
         bytes += pod.encoded_len();
-        let is_full = bytes > CHUNK || news.ended.len() >= MAX_TOLD;
+        let is_full = bytes > CHUNK || news.ended.len() >= MAX_PODS;
         if is_full && !news.ended.is_empty() {
             break;
         }
-        told = number;
+        reported = number;
         news.ended.push(pod);
     }
-    (told, (!news.ended.is_empty()).then_some(news))
+    (reported, (!news.ended.is_empty()).then_some(news))
 }
 
 /// Takes in what another replica tells of them.
-pub(crate) fn heard(inventory: &RwLock<Inventory>, ended: Vec<v1::EndedPod>, now: Instant) {
+pub(crate) fn receive(inventory: &RwLock<Inventory>, ended: Vec<v1::EndedPod>, now: Instant) {
     if ended.is_empty() {
         return;
     }
     let mut inventory = inventory.write();
-    let ended = ended.into_iter().take(MAX_TOLD);
-    for pod in ended.filter_map(|told| read(told, now)) {
-        inventory.hear_end(pod, now);
+    let ended = ended.into_iter().take(MAX_PODS);
+    for pod in ended.filter_map(|reported| read(reported, now)) {
+        inventory.add_ended(pod, now);
     }
 }
 
@@ -69,30 +69,30 @@ fn message(pod: &EndedPod, now: Instant) -> v1::EndedPod {
 }
 
 /// `None`: what no replica says.
-fn read(told: v1::EndedPod, now: Instant) -> Option<EndedPod> {
+fn read(reported: v1::EndedPod, now: Instant) -> Option<EndedPod> {
     let (of_namespace, of_others) = MAX_NAMES;
     let is_name = |text: &str, most: usize| {
         let fits = |byte: u8| byte.is_ascii_graphic() && byte != b'/';
         (1..=most).contains(&text.len()) && text.bytes().all(fits)
     };
-    let is_pod = is_name(&told.namespace, of_namespace)
-        && is_name(&told.pod, of_others)
-        && is_name(&told.uid, of_namespace)
-        && (told.node.is_empty() || is_name(&told.node, of_others));
-    let at = now.checked_sub(Duration::from_millis(told.ago))?;
-    let key = is_pod.then(|| ObjectKey::new(&told.namespace, &told.pod))?;
+    let is_pod = is_name(&reported.namespace, of_namespace)
+        && is_name(&reported.pod, of_others)
+        && is_name(&reported.uid, of_namespace)
+        && (reported.node.is_empty() || is_name(&reported.node, of_others));
+    let at = now.checked_sub(Duration::from_millis(reported.ago))?;
+    let key = is_pod.then(|| ObjectKey::new(&reported.namespace, &reported.pod))?;
     // One of a kind that only a newer replica knows ends them.
-    let owners = told.owners.iter().take(DEEPEST).map_while(|owner| {
+    let owners = reported.owners.iter().take(DEEPEST).map_while(|owner| {
         let kind = MetricsKind::owner_named(&owner.kind)?;
         let name = is_name(&owner.name, of_others).then_some(&*owner.name)?;
-        Some((kind, ObjectKey::new(&told.namespace, name)))
+        Some((kind, ObjectKey::new(&reported.namespace, name)))
     });
     let owners: Vec<ObjectId> = owners.collect();
     let nearest = owners.first();
     let thing = InventoryObject {
-        uid: told.uid.into(),
+        uid: reported.uid.into(),
         owner: nearest.map(|(kind, key)| (*kind, key.name.clone())),
-        node: told.node.into(),
+        node: reported.node.into(),
         ..InventoryObject::default()
     };
     Some(EndedPod {
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
     use crate::testing::topology::{inventory, key};
 
-    fn told(inventory: &Inventory, now: Instant) -> Vec<v1::EndedPod> {
+    fn reported(inventory: &Inventory, now: Instant) -> Vec<v1::EndedPod> {
         let news = ended_since(inventory, 0, now).1;
         news.map_or_else(Vec::new, |news| news.ended)
     }
@@ -122,13 +122,13 @@ mod tests {
         let later = start + Duration::from_secs(200);
         let (last, _) = ended_since(&there, 0, later);
         assert_eq!(ended_since(&there, last, later), (last, None));
-        heard(&here, told(&there, later), later);
+        receive(&here, reported(&there, later), later);
         let here = here.into_inner();
         let owner = here.of(MetricsKind::Deployment, &pod, "shop-api");
         assert_eq!(owner, Some(key("shop", "api")));
         let much_later = later + Duration::from_secs(200);
-        assert_eq!(told(&here, much_later), told(&there, much_later));
-        assert_eq!(told(&here, much_later)[0].ago, 400_000);
+        assert_eq!(reported(&here, much_later), reported(&there, much_later));
+        assert_eq!(reported(&here, much_later)[0].ago, 400_000);
     }
 
     #[test]
@@ -142,15 +142,15 @@ mod tests {
             node: long.clone(),
             ..v1::EndedPod::default()
         };
-        heard(&there, (0..MAX_TOLD + 10).map(pod).collect(), now);
+        receive(&there, (0..MAX_PODS + 10).map(pod).collect(), now);
         let there = there.into_inner();
-        assert_eq!(there.ended_since(0).count(), MAX_TOLD);
+        assert_eq!(there.ended_since(0).count(), MAX_PODS);
         let (mut since, mut pods) = (0, 0);
         while let (next, Some(news)) = ended_since(&there, since, now) {
             assert!(news.encoded_len() < CHUNK + CHUNK / 8);
             (since, pods) = (next, pods + news.ended.len());
         }
-        assert_eq!(pods, MAX_TOLD);
+        assert_eq!(pods, MAX_PODS);
     }
 
     #[test]
@@ -167,7 +167,7 @@ mod tests {
             owners: vec![owner("ReplicaSet"); 9],
             ..v1::EndedPod::default()
         };
-        let owners = |told| read(told, now).map(|pod| pod.owners.len());
+        let owners = |reported| read(reported, now).map(|pod| pod.owners.len());
         assert_eq!(owners(good.clone()), Some(DEEPEST));
         let newer = vec![owner("ReplicaSet"), owner("Rollout"), owner("Deployment")];
         let newer = v1::EndedPod {
@@ -176,14 +176,17 @@ mod tests {
         };
         assert_eq!(owners(newer), Some(1));
         let without = |change: fn(&mut v1::EndedPod)| {
-            let mut told = good.clone();
-            change(&mut told);
-            owners(told)
+            let mut reported = good.clone();
+            change(&mut reported);
+            owners(reported)
         };
-        assert_eq!(without(|told| told.uid.clear()), None);
-        assert_eq!(without(|told| told.uid = "x".repeat(64)), None);
-        assert_eq!(without(|told| told.namespace = "a/b".to_owned()), None);
-        assert_eq!(without(|told| told.pod = "x".repeat(254)), None);
-        assert_eq!(without(|told| told.node = "a\nb".to_owned()), None);
+        assert_eq!(without(|reported| reported.uid.clear()), None);
+        assert_eq!(without(|reported| reported.uid = "x".repeat(64)), None);
+        assert_eq!(
+            without(|reported| reported.namespace = "a/b".to_owned()),
+            None
+        );
+        assert_eq!(without(|reported| reported.pod = "x".repeat(254)), None);
+        assert_eq!(without(|reported| reported.node = "a\nb".to_owned()), None);
     }
 }

@@ -108,11 +108,11 @@ impl Answerer {
         self.admit(peer)?;
         let (outbox, sent) = mpsc::channel(OUTBOX);
         let (reports, changes) = (self.reports.clone(), self.reports.own_changes());
-        let (inventory, told) = (Arc::clone(&self.inventory), AtomicU64::new(0));
+        let (inventory, reported) = (Arc::clone(&self.inventory), AtomicU64::new(0));
         let news = move |since| {
-            let last = told.load(Ordering::Relaxed);
+            let last = reported.load(Ordering::Relaxed);
             let ended = ended_pods::ended_since(&inventory.read(), last, Instant::now());
-            told.store(ended.0, Ordering::Relaxed);
+            reported.store(ended.0, Ordering::Relaxed);
             match ended.1 {
                 Some(ended) => (since, Some(ended)),
                 None => reports.own_since(since, SystemTime::now()),
@@ -137,10 +137,10 @@ impl Answerer {
     pub(crate) fn asks(
         &self,
         peer: Option<&PeerIdentity>,
-        asked: Streaming<v1::ReplicaAsk>,
+        messages: Streaming<v1::ReplicaAsk>,
     ) -> Result<Passed, Status> {
         self.admit(peer)?;
-        Ok(self.asks.pass(asked, self.stop.clone()))
+        Ok(self.asks.pass(messages, self.stop.clone()))
     }
 
     fn admit(&self, peer: Option<&PeerIdentity>) -> Result<(), Status> {
@@ -164,14 +164,14 @@ impl Answerer {
         let stop = stop::requested(self.stop.clone());
         runtime::task::spawn(task, async move {
             tokio::select! {
-                () = tell(changes, news, outbox) => {}
+                () = send_news(changes, news, outbox) => {}
                 () = stop => {}
             }
         });
     }
 }
 
-async fn tell<N: IntoIterator>(
+async fn send_news<N: IntoIterator>(
     mut changes: watch::Receiver<u64>,
     news: impl Fn(u64) -> (u64, N),
     outbox: mpsc::Sender<Result<N::Item, Status>>,
@@ -309,7 +309,7 @@ impl Listener {
         // Longer than a stream: what is told again on the next one must lie where it lay.
         let mut clock = ClockOffset::of_stream(0, Instant::now());
         loop {
-            match self.hear(peer, &mut backoff, &mut clock).await {
+            match self.read(peer, &mut backoff, &mut clock).await {
                 Ok(()) => debug!(%peer, "replica ended its report"),
                 Err(error) => debug!(%peer, %error, "replica not heard"),
             }
@@ -322,7 +322,7 @@ impl Listener {
         }
     }
 
-    async fn hear(
+    async fn read(
         &self,
         peer: SocketAddr,
         backoff: &mut Backoff,
@@ -353,7 +353,7 @@ impl Listener {
             .await?;
         let mut client = ReplicaClient::new(channel).max_decoding_message_size(MAX_RECEIVED);
         let mut report = client.observe(v1::ObserveRequest {}).await?.into_inner();
-        let reports = self.hear_reports(client.clone(), peer.ip(), clock);
+        let reports = self.read_reports(client.clone(), peer.ip(), clock);
         let asks = self.asks.pass_to(peer.ip(), client);
         tokio::pin!(reports, asks);
         loop {
@@ -361,7 +361,7 @@ impl Listener {
                 news = report.message() => {
                     let Some(news) = news? else { return Ok(()) };
                     backoff.reset();
-                    self.observed.heard(peer.ip(), news);
+                    self.observed.receive(peer.ip(), news);
                 }
                 ended = &mut reports => return ended,
                 ended = &mut asks => return ended,
@@ -369,30 +369,30 @@ impl Listener {
         }
     }
 
-    async fn hear_reports(
+    async fn read_reports(
         &self,
         mut client: ReplicaClient<Channel>,
         peer: IpAddr,
         clock: &mut ClockOffset,
     ) -> Result<(), tower::BoxError> {
         clock.reopen(Instant::now());
-        let told = client.reports(v1::ReportsRequest {}).await;
-        let mut told = match told {
-            Ok(told) => told.into_inner(),
+        let reported = client.reports(v1::ReportsRequest {}).await;
+        let mut reported = match reported {
+            Ok(reported) => reported.into_inner(),
             // A replica of the version before says nothing of reports.
             Err(status) if status.code() == Code::Unimplemented => {
                 return std::future::pending().await;
             }
             Err(status) => return Err(status.into()),
         };
-        while let Some(mut news) = told.message().await? {
+        while let Some(mut news) = reported.message().await? {
             let ended = std::mem::take(&mut news.ended);
-            ended_pods::heard(&self.inventory, ended, Instant::now());
+            ended_pods::receive(&self.inventory, ended, Instant::now());
             let pulses = std::mem::take(&mut news.pulses);
-            self.fleet.heard(pulses, Instant::now());
-            self.board.heard(peer, &news, Instant::now());
+            self.fleet.receive(pulses, Instant::now());
+            self.board.receive(peer, &news, Instant::now());
             self.reports
-                .heard(news, clock, SystemTime::now(), Instant::now());
+                .receive(news, clock, SystemTime::now(), Instant::now());
         }
         Ok(())
     }

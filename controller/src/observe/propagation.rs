@@ -164,7 +164,7 @@ impl Record {
     /// Objects that are not there any more leave their entries behind.
     fn note(&mut self, object: &ObjectRef, generation: i64, at: SystemTime) {
         let number = match self.current.get(object) {
-            Some((held, number)) if *held == generation => *number,
+            Some((known, number)) if *known == generation => *number,
             _ => self.add(object, generation, at),
         };
         self.current.insert(object.clone(), (generation, number));
@@ -192,10 +192,10 @@ impl Record {
         let Some((_, number)) = self.current.get(object) else {
             return;
         };
-        let place = number
+        let index = number
             .checked_sub(self.first)
-            .and_then(|place| usize::try_from(place).ok());
-        let Some(entry) = place.and_then(|place| self.entries.get_mut(place)) else {
+            .and_then(|index| usize::try_from(index).ok());
+        let Some(entry) = index.and_then(|index| self.entries.get_mut(index)) else {
             return;
         };
         entry.needed = tally.needed;

@@ -271,7 +271,7 @@ pub(super) fn key(text: &str) -> Option<ObjectKey> {
 
 impl ReportStore {
     /// An empty one for at most this many edges.
-    pub(super) fn holding(most: usize) -> Self {
+    pub(super) fn with_capacity(most: usize) -> Self {
         Self {
             most,
             ..Self::default()
@@ -295,7 +295,7 @@ impl ReportStore {
             split: key(&edge.split),
         };
         let shared = match self.keys.get(&fresh) {
-            Some(held) => Arc::clone(held),
+            Some(stored) => Arc::clone(stored),
             None => {
                 let fresh = Arc::new(fresh);
                 self.keys.insert(Arc::clone(&fresh));
@@ -315,12 +315,12 @@ impl ReportStore {
 
     /// Drops slots before `first`.
     pub(super) fn forget_before(&mut self, first: u64) {
-        while let Some((slot, held)) = self.slots.first_key_value() {
+        while let Some((slot, stored)) = self.slots.first_key_value() {
             let slot = *slot;
             if slot >= first {
                 break;
             }
-            let authors: Vec<Author> = held.keys().cloned().collect();
+            let authors: Vec<Author> = stored.keys().cloned().collect();
             for author in &authors {
                 self.drop_report(slot, author);
             }
@@ -335,8 +335,8 @@ impl ReportStore {
     }
 
     /// Takes a report in.
-    pub(super) fn hold(&mut self, slot: u64, author: &Author, held: StoredReport) {
-        let (edges, bytes) = (held.edges.len(), held.bytes);
+    pub(super) fn keep(&mut self, slot: u64, author: &Author, stored: StoredReport) {
+        let (edges, bytes) = (stored.edges.len(), stored.bytes);
         self.share(&author.0, |share| {
             share.edges += edges;
             share.bytes += bytes;
@@ -347,33 +347,33 @@ impl ReportStore {
         self.slots
             .entry(slot)
             .or_default()
-            .insert(author.clone(), held);
+            .insert(author.clone(), stored);
     }
 
     /// Takes a report out, and keys that nobody has any more. Returns whose it was.
     pub(super) fn drop_report(&mut self, slot: u64, author: &Author) -> Option<Arc<Reporter>> {
         let reports = self.slots.get_mut(&slot)?;
-        let held = reports.remove(author)?;
+        let stored = reports.remove(author)?;
         if reports.is_empty() {
             self.slots.remove(&slot);
         }
-        self.edges -= held.edges.len();
-        self.bytes -= held.bytes;
-        if let Some(revision) = held.revision {
+        self.edges -= stored.edges.len();
+        self.bytes -= stored.bytes;
+        if let Some(revision) = stored.revision {
             self.own.remove(&revision);
         }
         self.share(&author.0, |share| {
-            share.edges -= held.edges.len();
-            share.bytes -= held.bytes;
+            share.edges -= stored.edges.len();
+            share.bytes -= stored.bytes;
             share.reports.remove(&(slot, author.1));
         });
-        for Edge { key, .. } in &*held.edges {
+        for Edge { key, .. } in &*stored.edges {
             // One in the set, and this one.
             if Arc::strong_count(key) == 2 {
                 self.keys.remove(key);
             }
         }
-        Some(held.reporter)
+        Some(stored.reporter)
     }
 
     /// Changes what one pod has.

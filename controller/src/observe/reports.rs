@@ -95,15 +95,15 @@ impl Reports {
     /// limit.
     #[cfg(test)]
     pub(crate) fn new(metrics: ReportMetrics) -> Self {
-        Self::holding(metrics, crate::settings::caps::Caps::default().report_edges)
+        Self::with_capacity(metrics, crate::settings::caps::Caps::default().report_edges)
     }
 
     /// An empty store for at most this many edges of all slots, about 150 bytes each:
     /// 300 000 are 45 MB, or 1000 pods with five edges each over the longest window.
-    pub(crate) fn holding(metrics: ReportMetrics, most: usize) -> Self {
+    pub(crate) fn with_capacity(metrics: ReportMetrics, most: usize) -> Self {
         Self {
             inner: Arc::new(Inner {
-                state: Mutex::new(ReportStore::holding(most)),
+                state: Mutex::new(ReportStore::with_capacity(most)),
                 own: watch::Sender::new(0),
                 metrics,
             }),
@@ -138,10 +138,10 @@ impl Reports {
         let mut state = self.inner.state.lock();
         state.forget_before((current + 1).saturating_sub(SLOTS));
         let calls = calls(&report);
-        let held = state.slots.get(&slot).and_then(|slot| slot.get(&author));
-        let known = match held {
+        let stored = state.slots.get(&slot).and_then(|slot| slot.get(&author));
+        let known = match stored {
             // Told by a peer first: now it is this replica's to tell.
-            Some(held) => held.calls >= calls && (held.revision.is_some() || !own),
+            Some(stored) => stored.calls >= calls && (stored.revision.is_some() || !own),
             None => {
                 let pods = state.slots.get(&slot).into_iter().flatten();
                 pods.filter(|((uid, _), _)| *uid == author.0).count() >= MAX_PROCESSES
@@ -164,7 +164,7 @@ impl Reports {
             state.own.insert(revision, (slot, author.clone()));
             revision
         });
-        let held = StoredReport {
+        let stored = StoredReport {
             reporter: Arc::new(reporter.clone()),
             revision,
             calls,
@@ -173,7 +173,7 @@ impl Reports {
             routes,
         };
         state.drop_report(slot, &author);
-        state.hold(slot, &author, held);
+        state.keep(slot, &author, stored);
         *state.changed.entry(slot).or_default() += 1;
         let dropped = state.fit(&author.0);
         self.inner.metrics.slots_dropped.inc_by(dropped);
@@ -207,13 +207,13 @@ impl Reports {
     /// (numbers of slots), with the pod that reported it.
     pub(crate) fn each(&self, first: u64, end: u64, mut see: impl FnMut(&Reporter, &Edge)) {
         let state = self.inner.state.lock();
-        for held in state
+        for stored in state
             .slots
             .range(first..end)
             .flat_map(|(_, slot)| slot.values())
         {
-            for edge in &*held.edges {
-                see(&held.reporter, edge);
+            for edge in &*stored.edges {
+                see(&stored.reporter, edge);
             }
         }
     }
@@ -221,13 +221,14 @@ impl Reports {
     /// What is held of one slot. The lock is held for a moment only.
     pub(crate) fn of_slot(&self, slot: u64) -> Vec<PodSlot> {
         let state = self.inner.state.lock();
-        let held = state.slots.get(&slot).into_iter().flat_map(HashMap::values);
-        held.map(|held| PodSlot {
-            reporter: Arc::clone(&held.reporter),
-            edges: Arc::clone(&held.edges),
-            routes: Arc::clone(&held.routes),
-        })
-        .collect()
+        let stored = state.slots.get(&slot).into_iter().flat_map(HashMap::values);
+        stored
+            .map(|stored| PodSlot {
+                reporter: Arc::clone(&stored.reporter),
+                edges: Arc::clone(&stored.edges),
+                routes: Arc::clone(&stored.routes),
+            })
+            .collect()
     }
 
     /// The slots that are held, each with a number that changes with what is held of it.
@@ -252,27 +253,27 @@ impl Reports {
             now: millis(now),
             ..v1::Reports::default()
         };
-        let (mut bytes, mut told) = (news.encoded_len(), since);
+        let (mut bytes, mut sent) = (news.encoded_len(), since);
         for (revision, (slot, author)) in state.own.range(since + 1..) {
-            let held = state.slots.get(slot).and_then(|slot| slot.get(author));
-            let Some(held) = held else { continue };
+            let stored = state.slots.get(slot).and_then(|slot| slot.get(author));
+            let Some(stored) = stored else { continue };
             let report = v1::PodReport {
-                namespace: held.reporter.pod.namespace.to_string(),
-                pod: held.reporter.pod.name.to_string(),
-                uid: held.reporter.uid.to_string(),
-                account: held.reporter.account_name(),
+                namespace: stored.reporter.pod.namespace.to_string(),
+                pod: stored.reporter.pod.name.to_string(),
+                uid: stored.reporter.uid.to_string(),
+                account: stored.reporter.account_name(),
                 report: Some(v1::Report {
                     process: author.1,
                     slot: slot * SLOT,
-                    edges: held.edges.iter().map(message).collect(),
-                    routes: held.routes.iter().map(RouteCalls::message).collect(),
+                    edges: stored.edges.iter().map(message).collect(),
+                    routes: stored.routes.iter().map(RouteCalls::message).collect(),
                 }),
             };
             bytes += report.encoded_len();
             if bytes > CHUNK && !news.reports.is_empty() {
-                return (told, Some(news));
+                return (sent, Some(news));
             }
-            told = *revision;
+            sent = *revision;
             news.reports.push(report);
         }
         (state.revision, (!news.reports.is_empty()).then_some(news))
@@ -280,7 +281,7 @@ impl Reports {
 
     /// Takes in what another replica tells, whose clock this is, at this time of ours, which
     /// is this moment.
-    pub(crate) fn heard(
+    pub(crate) fn receive(
         &self,
         news: v1::Reports,
         clock: &mut ClockOffset,

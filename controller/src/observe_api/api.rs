@@ -101,11 +101,12 @@ impl ObserveApi {
         let compiled = compiled.filter(|_| self.context.followed.is_whole());
         let compiled = compiled
             .ok_or_else(|| Refusal::unavailable("not every kind of object has been listed yet"))?;
-        self.told(user, (&path, &query), &compiled, request).await
+        self.dispatch(user, (&path, &query), &compiled, request)
+            .await
     }
 
     /// What the user asks for, who may ask it.
-    async fn told<B>(
+    async fn dispatch<B>(
         &self,
         user: &User,
         (path, query): (&ObservePath, &str),
@@ -134,7 +135,7 @@ impl ObserveApi {
             }
             Resource::Explanations => {
                 let body = body(request, explanations::MAX_BODY).await?;
-                let asking = explanations::Asking {
+                let asking = explanations::QueryContext {
                     context: &self.context,
                     workers: &self.workers,
                     user,
@@ -156,30 +157,30 @@ impl ObserveApi {
         compiled: &Arc<Compiled>,
         body: &[u8],
     ) -> Result<ApiResponse, Refusal> {
-        let asked = dry_runs::read(body)?;
-        let asking = dry_runs::Asking {
+        let requested = dry_runs::read(body)?;
+        let asking = dry_runs::QueryContext {
             context: &self.context,
             scopes: &self.scopes,
             working: &self.dry_runs,
             user,
             compiled,
         };
-        if asked.spec.watch_seconds > 0 {
+        if requested.spec.watch_seconds > 0 {
             let permits = self.permits(user)?;
-            return asking.watch(&asked.spec, permits).await;
+            return asking.watch(&requested.spec, permits).await;
         }
-        json(StatusCode::CREATED, &asking.answer(asked).await?)
+        json(StatusCode::CREATED, &asking.answer(requested).await?)
     }
 
-    async fn must_be_allowed(&self, user: &User, asked: &Attributes) -> Result<(), Refusal> {
-        match self.context.gate.admits(user, asked).await {
+    async fn must_be_allowed(&self, user: &User, requested: &Attributes) -> Result<(), Refusal> {
+        match self.context.gate.admits(user, requested).await {
             Ok(AccessDecision::Allowed) => Ok(()),
             Ok(AccessDecision::Denied(reason)) => Err(Refusal {
-                about: Some((asked.resource, asked.name.clone())),
+                about: Some((requested.resource, requested.name.clone())),
                 ..Refusal::new(
                     StatusCode::FORBIDDEN,
                     "Forbidden",
-                    refusal(user, asked, &reason),
+                    refusal(user, requested, &reason),
                 )
             }),
             Err(message) => Err(Refusal::unavailable(message)),
@@ -200,7 +201,7 @@ impl ObserveApi {
             return Ok(stream::answer(sources, query, permits));
         }
         let graph = self.context.graph.clone();
-        let written = move || graph.written(&query.asked, now).whole();
+        let written = move || graph.written(&query.requested, now).whole();
         Ok(whole(StatusCode::OK, self.workers.run(written).await?))
     }
 

@@ -124,13 +124,13 @@ fn responses(resource: Resource, answer: Value) -> Value {
 fn paths(schemas: &str, make: impl Fn(Value, Resource) -> Value) -> Value {
     let mut paths = json!({});
     for resource in Resource::ALL {
-        let places: &[Option<&str>] = match resource.namespaced() {
+        let scopes: &[Option<&str>] = match resource.namespaced() {
             true => &[None, Some("{namespace}")],
             false => &[None],
         };
-        for (namespace, verb) in places
+        for (namespace, verb) in scopes
             .iter()
-            .flat_map(|place| resource.verbs().iter().map(move |verb| (*place, *verb)))
+            .flat_map(|scope| resource.verbs().iter().map(move |verb| (*scope, *verb)))
         {
             let name = match (resource, verb) {
                 // A tap stands in a namespace only.
@@ -149,13 +149,13 @@ fn paths(schemas: &str, make: impl Fn(Value, Resource) -> Value) -> Value {
             };
             let reference = json!({"$ref": format!("{schemas}{}", schema_name(&answer))});
             let mut operation = make(reference, resource);
-            let place = if namespace.is_some() {
+            let scope = if namespace.is_some() {
                 "Namespaced"
             } else {
                 ""
             };
             operation["operationId"] =
-                json!(format!("{verb}ObserveWeftDev{place}{}", resource.kind()));
+                json!(format!("{verb}ObserveWeftDev{scope}{}", resource.kind()));
             let creates = creates(resource);
             operation["x-kubernetes-action"] = json!(if creates { "post" } else { verb });
             operation["x-kubernetes-group-version-kind"] = gvk(resource.kind());

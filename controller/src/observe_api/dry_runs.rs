@@ -109,17 +109,17 @@ fn too_many(words: &str) -> Refusal {
 /// # Errors
 /// When it cannot be read.
 pub(super) fn read(body: &[u8]) -> Result<DryRun, Refusal> {
-    let asked: DryRun = serde_json::from_slice(body)
+    let requested: DryRun = serde_json::from_slice(body)
         .map_err(|error| Refusal::bad(format!("the DryRun cannot be read: {error}")))?;
-    if !asked.api_version.is_empty() && asked.api_version != API_VERSION {
+    if !requested.api_version.is_empty() && requested.api_version != API_VERSION {
         return Err(Refusal::bad(format!("apiVersion must be {API_VERSION}")));
     }
-    Ok(asked)
+    Ok(requested)
 }
 
 /// Who asks, and what an answer is made of.
 #[derive(Debug)]
-pub(super) struct Asking<'a> {
+pub(super) struct QueryContext<'a> {
     pub(super) context: &'a ObserveContext,
     pub(super) scopes: &'a Scopes,
     pub(super) working: &'a Working,
@@ -127,13 +127,13 @@ pub(super) struct Asking<'a> {
     pub(super) compiled: &'a Arc<Compiled>,
 }
 
-impl Asking<'_> {
+impl QueryContext<'_> {
     /// The question with its answer, of the calls that are remembered.
     ///
     /// # Errors
     /// When it cannot be read, the user may not make the change, or another one is worked on.
-    pub(super) async fn answer(&self, asked: DryRun) -> Result<DryRun, Refusal> {
-        let change = self.change(&asked.spec).await?;
+    pub(super) async fn answer(&self, requested: DryRun) -> Result<DryRun, Refusal> {
+        let change = self.change(&requested.spec).await?;
         if !self.context.graph.has_recalled() {
             let words = "which calls there were has not been read yet; try again";
             return Err(Refusal::unavailable(words));
@@ -149,7 +149,7 @@ impl Asking<'_> {
         Ok(DryRun {
             api_version: API_VERSION.to_owned(),
             kind: Resource::DryRuns.kind().to_owned(),
-            spec: asked.spec,
+            spec: requested.spec,
             status: Some(status),
         })
     }

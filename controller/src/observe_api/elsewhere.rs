@@ -17,7 +17,7 @@ use crate::aggregated::refusal::Refusal;
 use crate::model::Index;
 
 /// Namespaces that are asked about for one answer. What is of further ones is left out.
-const MAX_ASKED: usize = 64;
+const MAX_CHECKED: usize = 64;
 /// How many of them at a time.
 const AT_A_TIME: usize = 8;
 /// In the place of a namespace: nobody knows whose it is, so only who may read everywhere sees it.
@@ -34,11 +34,12 @@ pub(super) async fn leave_out(
     proxy: &mut Proxy,
 ) -> Result<(), Refusal> {
     let here = proxy.metadata.namespace.clone();
-    let mut named: BTreeSet<String> = places(index, &proxy.status).collect();
+    let mut named: BTreeSet<String> = named_namespaces(index, &proxy.status).collect();
     named.remove(&here);
     let mut readable = readable(context, user, named).await?;
     readable.insert(here);
-    let shows = |place: Option<String>| place.is_none_or(|place| readable.contains(&place));
+    let shows =
+        |namespace: Option<String>| namespace.is_none_or(|namespace| readable.contains(&namespace));
 
     let status = &mut proxy.status;
     let all = status.destinations.len();
@@ -49,10 +50,10 @@ pub(super) async fn leave_out(
     let Some(Value::Object(config)) = &mut status.config else {
         return Ok(());
     };
-    if let Some(Value::Object(held)) = config.get_mut("resources") {
-        let all = held.len();
-        held.retain(|name, _| shows(of_resource(index, name)));
-        let hidden = all - held.len();
+    if let Some(Value::Object(resources)) = config.get_mut("resources") {
+        let all = resources.len();
+        resources.retain(|name, _| shows(of_resource(index, name)));
+        let hidden = all - resources.len();
         if hidden > 0 {
             config.insert("hidden".to_owned(), json!(hidden));
         }
@@ -61,12 +62,15 @@ pub(super) async fn leave_out(
 }
 
 /// The namespaces that are told of.
-fn places<'a>(index: &'a Index, status: &'a ProxyStatus) -> impl Iterator<Item = String> + 'a {
+fn named_namespaces<'a>(
+    index: &'a Index,
+    status: &'a ProxyStatus,
+) -> impl Iterator<Item = String> + 'a {
     let called = status.destinations.iter();
     let called = called.filter_map(move |at| of_destination(index, at));
-    let held = status.config.as_ref().map(|config| &config["resources"]);
-    let held = held.and_then(Value::as_object).into_iter().flatten();
-    called.chain(held.filter_map(move |(name, _)| of_resource(index, name)))
+    let resources = status.config.as_ref().map(|config| &config["resources"]);
+    let resources = resources.and_then(Value::as_object).into_iter().flatten();
+    called.chain(resources.filter_map(move |(name, _)| of_resource(index, name)))
 }
 
 /// Those of these whose graphs the user may read.
@@ -78,14 +82,16 @@ async fn readable(
     if namespaces.is_empty() || may_read(context, user, None).await? {
         return Ok(namespaces);
     }
-    let known = namespaces.into_iter().filter(|place| place != UNKNOWN);
-    let questions = known.take(MAX_ASKED).map(|place| async move {
-        let may = may_read(context, user, Some(&place)).await?;
-        Ok::<_, Refusal>(may.then_some(place))
+    let known = namespaces
+        .into_iter()
+        .filter(|namespace| namespace != UNKNOWN);
+    let questions = known.take(MAX_CHECKED).map(|namespace| async move {
+        let may = may_read(context, user, Some(&namespace)).await?;
+        Ok::<_, Refusal>(may.then_some(namespace))
     });
     stream::iter(questions)
         .buffer_unordered(AT_A_TIME)
-        .try_filter_map(async |place| Ok(place))
+        .try_filter_map(async |namespace| Ok(namespace))
         .try_collect()
         .await
 }

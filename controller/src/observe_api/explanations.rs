@@ -38,7 +38,7 @@ use crate::world::ObjectKey;
 pub(super) const MAX_BODY: usize = 64 * 1024;
 
 /// Namespaces of callers that one explanation asks the API server about.
-const MAX_ASKED: usize = 16;
+const MAX_CHECKED: usize = 16;
 
 /// In whose namespaces the user may ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,14 +49,14 @@ struct Rights {
 
 /// Who asks, and what an answer is made of.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Asking<'a> {
+pub(super) struct QueryContext<'a> {
     pub(super) context: &'a ObserveContext,
     pub(super) workers: &'a WorkerPool,
     pub(super) user: &'a User,
     pub(super) compiled: &'a Arc<Compiled>,
 }
 
-impl Asking<'_> {
+impl QueryContext<'_> {
     /// The question with its answer.
     ///
     /// # Errors
@@ -74,7 +74,7 @@ impl Asking<'_> {
         self,
         spec: &ExplanationSpec,
         rights: Rights,
-        known: &Known,
+        known: &ReadableNamespaces,
     ) -> Result<ExplainedCall, Refusal> {
         let (context, compiled) = (self.context.clone(), Arc::clone(self.compiled));
         let (spec, known) = (spec.clone(), known.clone());
@@ -84,17 +84,17 @@ impl Asking<'_> {
 }
 
 async fn answer(
-    asking: Asking<'_>,
+    asking: QueryContext<'_>,
     path: &ObservePath,
     body: &[u8],
 ) -> Result<Explanation, Refusal> {
-    let Asking { context, user, .. } = asking;
-    let asked: Explanation = serde_json::from_slice(body)
+    let QueryContext { context, user, .. } = asking;
+    let requested: Explanation = serde_json::from_slice(body)
         .map_err(|error| Refusal::bad(format!("the Explanation cannot be read: {error}")))?;
-    if !asked.api_version.is_empty() && asked.api_version != API_VERSION {
+    if !requested.api_version.is_empty() && requested.api_version != API_VERSION {
         return Err(Refusal::bad(format!("apiVersion must be {API_VERSION}")));
     }
-    let (from, to) = (&asked.spec.from.namespace, &asked.spec.to.namespace);
+    let (from, to) = (&requested.spec.from.namespace, &requested.spec.to.namespace);
     if let Some(here) = &path.namespace
         && here != from
         && here != to
@@ -104,10 +104,10 @@ async fn answer(
     }
     let rights = Rights {
         // Who has no namespace is nobody's secret.
-        caller: asked.spec.from.outside || allowed(context, user, from).await?,
+        caller: requested.spec.from.outside || allowed(context, user, from).await?,
         called: to.is_empty() || allowed(context, user, to).await?,
     };
-    let nobody = asked.spec.from.outside && !rights.called;
+    let nobody = requested.spec.from.outside && !rights.called;
     if nobody || (!rights.caller && !rights.called) {
         let message = format!(
             "user {:?} can create explanations neither in namespace {from:?} nor in {to:?}",
@@ -115,27 +115,27 @@ async fn answer(
         );
         return Err(Refusal::new(StatusCode::FORBIDDEN, "Forbidden", message));
     }
-    let to = &asked.spec.to;
-    let status = if !rights.caller && asked.spec.from.kind != "ServiceAccount" {
+    let to = &requested.spec.to;
+    let status = if !rights.caller && requested.spec.from.kind != "ServiceAccount" {
         hidden_caller(from)
     } else if !rights.called && (to.kind != "Service" || to.port.is_none()) {
         // Before anything is looked up: which ports there are is an answer too.
         hidden_called()
     } else {
-        let known = Known::at_the_ends(&asked.spec, rights);
-        explain_in_full(asking, &asked.spec, rights, known).await?
+        let known = ReadableNamespaces::at_the_ends(&requested.spec, rights);
+        explain_in_full(asking, &requested.spec, rights, known).await?
     };
     Ok(Explanation {
         api_version: API_VERSION.to_owned(),
         kind: Resource::Explanations.kind().to_owned(),
-        spec: asked.spec,
+        spec: requested.spec,
         status: Some(status),
     })
 }
 
 async fn allowed(context: &ObserveContext, user: &User, namespace: &str) -> Result<bool, Refusal> {
-    let asked = may("create", Resource::Explanations, Some(namespace));
-    match context.gate.admits(user, &asked).await {
+    let requested = may("create", Resource::Explanations, Some(namespace));
+    match context.gate.admits(user, &requested).await {
         Ok(decision) => Ok(decision == AccessDecision::Allowed),
         Err(message) => Err(Refusal::unavailable(message)),
     }
@@ -166,12 +166,12 @@ fn hidden_called() -> ExplanationStatus {
 
 /// Namespaces whose accounts an answer may name.
 #[derive(Clone, Debug, Default)]
-struct Known {
+struct ReadableNamespaces {
     all: bool,
     namespaces: BTreeSet<String>,
 }
 
-impl Known {
+impl ReadableNamespaces {
     fn at_the_ends(spec: &ExplanationSpec, rights: Rights) -> Self {
         let caller = rights.caller && !spec.from.outside;
         let caller = caller.then(|| spec.from.namespace.clone());
@@ -194,13 +194,13 @@ impl Known {
         more: BTreeSet<String>,
     ) -> Result<bool, Refusal> {
         let everywhere = may("create", Resource::Explanations, None);
-        let said = context.gate.admits(user, &everywhere).await;
-        self.all = said.map_err(Refusal::unavailable)? == AccessDecision::Allowed;
+        let verdict = context.gate.admits(user, &everywhere).await;
+        self.all = verdict.map_err(Refusal::unavailable)? == AccessDecision::Allowed;
         if self.all {
             return Ok(true);
         }
         let before = self.namespaces.len();
-        for namespace in more.into_iter().take(MAX_ASKED) {
+        for namespace in more.into_iter().take(MAX_CHECKED) {
             if allowed(context, user, &namespace).await? {
                 self.namespaces.insert(namespace);
             }
@@ -211,23 +211,23 @@ impl Known {
 
 /// Explains, and a second time where that names callers whom the user may know.
 async fn explain_in_full(
-    asking: Asking<'_>,
+    asking: QueryContext<'_>,
     spec: &ExplanationSpec,
     rights: Rights,
-    mut known: Known,
+    mut known: ReadableNamespaces,
 ) -> Result<ExplanationStatus, Refusal> {
-    let Asking { context, user, .. } = asking;
-    let told = asking.explain(spec, rights, &known).await?;
-    if !may_in_each(context, user, &told.elsewhere).await? {
+    let QueryContext { context, user, .. } = asking;
+    let explained = asking.explain(spec, rights, &known).await?;
+    if !may_in_each(context, user, &explained.elsewhere).await? {
         // What others find out by calling is not his to know either.
         return Ok(if rights.caller && !spec.from.outside {
-            for_the_caller(told.status, spec)
+            for_the_caller(explained.status, spec)
         } else {
             hidden_called()
         });
     }
-    if told.unnamed.is_empty() || !known.learn(context, user, told.unnamed).await? {
-        return Ok(told.status);
+    if explained.unnamed.is_empty() || !known.learn(context, user, explained.unnamed).await? {
+        return Ok(explained.status);
     }
     Ok(asking.explain(spec, rights, &known).await?.status)
 }
@@ -238,7 +238,7 @@ async fn may_in_each(
     user: &User,
     namespaces: &BTreeSet<String>,
 ) -> Result<bool, Refusal> {
-    if namespaces.len() > MAX_ASKED {
+    if namespaces.len() > MAX_CHECKED {
         return Ok(false);
     }
     for namespace in namespaces {
@@ -263,7 +263,7 @@ fn explain(
     compiled: &Compiled,
     spec: &ExplanationSpec,
     rights: Rights,
-    known: &Known,
+    known: &ReadableNamespaces,
 ) -> Result<ExplainedCall, Refusal> {
     // Read for a moment each time: others write it, and the graph is waited for.
     let topmost = |pod: &PodId| context.followed.inventory.read().topmost(pod, "");
@@ -288,7 +288,7 @@ fn explain(
     let view = if rights.caller {
         CallerView::Known
     } else {
-        CallerView::AsAsked
+        CallerView::AccountOnly
     };
     let explained = compiled.model.explain(spec, view, &owner, &callers);
     let mut explained = explained
@@ -300,8 +300,11 @@ fn explain(
             elsewhere: BTreeSet::new(),
         });
     }
-    let mut elsewhere: BTreeSet<String> =
-        explained.places.iter().map(ToString::to_string).collect();
+    let mut elsewhere: BTreeSet<String> = explained
+        .namespaces
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     elsewhere.remove(&spec.to.namespace);
     explained.status.programmed = programmed(context, &explained);
     if rights.caller {
@@ -341,12 +344,12 @@ fn programmed(context: &ObserveContext, explained: &Explained) -> Option<Program
         let Some((_, state)) = context.observed.proxy(pod) else {
             continue;
         };
-        let held = |object: &ObjectRef| {
-            state.objects.iter().find(|held| {
-                held.object.as_ref().is_some_and(|held| {
-                    held.kind == object.kind.as_str()
-                        && *held.namespace == *object.namespace
-                        && *held.name == *object.name
+        let current = |object: &ObjectRef| {
+            state.objects.iter().find(|current| {
+                current.object.as_ref().is_some_and(|current| {
+                    current.kind == object.kind.as_str()
+                        && *current.namespace == *object.namespace
+                        && *current.name == *object.name
                 })
             })
         };
@@ -354,18 +357,18 @@ fn programmed(context: &ObserveContext, explained: &Explained) -> Option<Program
             explained
                 .origins
                 .iter()
-                .filter_map(|(object, generation)| Some((object, *generation, held(object)?)))
+                .filter_map(|(object, generation)| Some((object, *generation, current(object)?)))
         };
-        let has_all =
-            origins().all(|(_, generation, held)| held.acknowledged && held.needed >= generation);
+        let has_all = origins()
+            .all(|(_, generation, current)| current.acknowledged && current.needed >= generation);
         if has_all {
             programmed.proxies += 1;
         }
-        let nacks = origins().filter(|(_, _, held)| !held.nack.is_empty());
-        programmed.nacks.extend(nacks.map(|(object, _, held)| {
+        let nacks = origins().filter(|(_, _, current)| !current.nack.is_empty());
+        programmed.nacks.extend(nacks.map(|(object, _, current)| {
             format!(
                 "{pod}: {} {}/{}: {}",
-                object.kind, object.namespace, object.name, held.nack
+                object.kind, object.namespace, object.name, current.nack
             )
         }));
     }

@@ -27,8 +27,8 @@ pub(super) fn answer(lines: impl Stream<Item = Bytes> + Send + 'static) -> ApiRe
 }
 
 /// One line.
-pub(super) fn line(told: &impl Serialize) -> Bytes {
-    let mut line = serde_json::to_vec(told).unwrap_or_default();
+pub(super) fn line(message: &impl Serialize) -> Bytes {
+    let mut line = serde_json::to_vec(message).unwrap_or_default();
     line.push(b'\n');
     line.into()
 }

@@ -157,25 +157,27 @@ fn add_own_words(status: &mut ProxyStatus, state: &ProxyState, ttl: Duration) {
         status.version = Some(state.version.clone());
     }
     status.lacks.clone_from(&state.lacks);
-    let Some(said) = &state.status else { return };
-    status.certificate = said.certificate.as_ref().and_then(|held| {
+    let Some(reported) = &state.status else {
+        return;
+    };
+    status.certificate = reported.certificate.as_ref().and_then(|certificate| {
         let time = |seconds: u64| Timestamp::from_second(i64::try_from(seconds).ok()?).ok();
-        let begins = Some(held.not_before).filter(|begins| *begins > 0);
+        let begins = Some(certificate.not_before).filter(|begins| *begins > 0);
         // It is backdated for clocks that are behind, and lives from then on.
         let issued = begins.map(|begins| begins.saturating_add(BACKDATE.as_secs()));
         let issued = issued.and_then(time).map(|time| time.to_string());
         Some(Certificate {
-            serial: held.serial.clone(),
+            serial: certificate.serial.clone(),
             // Without either a reader cannot tell a certificate that lives for minutes from one
             // that has missed its renewal.
             ttl_seconds: issued.is_none().then_some(ttl.as_secs()),
             issued,
-            not_after: time(held.not_after)?.to_string(),
-            issuer: held.issuer.clone(),
+            not_after: time(certificate.not_after)?.to_string(),
+            issuer: certificate.issuer.clone(),
         })
     });
-    status.memory = (said.memory > 0).then_some(said.memory);
-    status.draining = Some(said.draining);
+    status.memory = (reported.memory > 0).then_some(reported.memory);
+    status.draining = Some(reported.draining);
     status.clock_ahead_ms = Some(state.clock_ahead);
 }
 

@@ -38,7 +38,7 @@ pub(super) struct ObservePath {
 /// Which graph, and how it is told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct GraphQuery {
-    pub(super) asked: GraphWindow,
+    pub(super) requested: GraphWindow,
     /// As a stream.
     pub(super) watch: bool,
     /// The slot before which the stream ended that this one takes up.
@@ -180,7 +180,7 @@ impl GraphQuery {
             return Err(Refusal::bad(why));
         }
         let mut read = Self {
-            asked: GraphWindow {
+            requested: GraphWindow {
                 slots: slots(DEFAULT_WINDOW),
                 extent: Extent {
                     namespace,
@@ -191,11 +191,11 @@ impl GraphQuery {
             ..Self::default()
         };
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            let extent = &mut read.asked.extent;
+            let extent = &mut read.requested.extent;
             match &*name {
                 "window" => {
                     let window = length("window", &value, (SHORTEST_WINDOW, LONGEST_WINDOW))?;
-                    read.asked.slots = slots(window);
+                    read.requested.slots = slots(window);
                 }
                 "history" => {
                     let bounds = (Duration::from_secs(60), LONGEST_HISTORY);
@@ -205,7 +205,7 @@ impl GraphQuery {
                 "routes" => extent.routes = flag("routes", &value)?,
                 "quiet" => extent.quiet = flag("quiet", &value)?,
                 "gone" => extent.gone = flag("gone", &value)?,
-                "settled" => read.asked.settled = flag("settled", &value)?,
+                "settled" => read.requested.settled = flag("settled", &value)?,
                 "watch" => read.watch = flag("watch", &value)?,
                 "since" => read.since = Some(end("since", &value)?),
                 _ => {}
@@ -284,9 +284,13 @@ mod tests {
             ("v1alpha1/explanations", "create", "", ""),
             ("v1alpha1/scopes/live", "get", "", "live"),
         ] {
-            let asked = ObservePath::parse(path).unwrap().attributes();
-            let told = (asked.verb, asked.namespace.as_str(), asked.name.as_str());
-            assert_eq!(told, (verb, namespace, name), "{path}");
+            let requested = ObservePath::parse(path).unwrap().attributes();
+            let attributes = (
+                requested.verb,
+                requested.namespace.as_str(),
+                requested.name.as_str(),
+            );
+            assert_eq!(attributes, (verb, namespace, name), "{path}");
         }
         for path in [
             "v1alpha1",
@@ -329,11 +333,11 @@ mod tests {
         let query = "window=61s&history=30m&routes=1&quiet=1&watch=true&\
                      since=1970-01-01T01:30:05Z&resourceVersion=0";
         let read = GraphQuery::parse(query, Some("shop".to_owned()), now).unwrap();
-        assert_eq!((read.asked.slots, read.since), (13, Some(1081)));
-        let extent = &read.asked.extent;
+        assert_eq!((read.requested.slots, read.since), (13, Some(1081)));
+        let extent = &read.requested.extent;
         assert_eq!(extent.history, Some(70));
         assert!(extent.routes && extent.quiet && !extent.gone && read.watch);
         let plain = GraphQuery::parse("", None, now).unwrap();
-        assert_eq!((plain.asked.slots, plain.watch), (12, false));
+        assert_eq!((plain.requested.slots, plain.watch), (12, false));
     }
 }

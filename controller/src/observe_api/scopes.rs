@@ -40,7 +40,7 @@ const MAX_USERS: usize = 64;
 #[derive(Debug)]
 pub(super) struct Scopes {
     remembered: Mutex<HashMap<[u8; 32], Arc<UserEntry>>>,
-    asking: Semaphore,
+    checks: Semaphore,
 }
 
 /// What is known of one user.
@@ -58,7 +58,7 @@ struct Learned {
     cluster: Option<bool>,
     /// In order, and how many of them were asked about.
     namespaces: Vec<String>,
-    asked: usize,
+    checked: usize,
     /// The last one that was asked about.
     up_to: Option<String>,
     whole: Option<Arc<Scope>>,
@@ -68,7 +68,7 @@ impl Default for Scopes {
     fn default() -> Self {
         Self {
             remembered: Mutex::default(),
-            asking: Semaphore::new(AT_ONCE),
+            checks: Semaphore::new(AT_ONCE),
         }
     }
 }
@@ -82,16 +82,16 @@ impl Scopes {
         namespaces: Vec<String>,
     ) -> Result<Arc<Scope>, String> {
         let patience = Instant::now() + PATIENCE;
-        let place = self.place(user.digest());
-        let ask = async {
-            let _turn = place.turn.lock().await;
-            place.learned.lock().forget_what_is_old();
-            self.ask(user, gate, namespaces, &place.learned).await
+        let entry = self.entry(user.digest());
+        let check = async {
+            let _turn = entry.turn.lock().await;
+            entry.learned.lock().forget_what_is_old();
+            self.check(user, gate, namespaces, &entry.learned).await
         };
-        match timeout_at(patience, ask).await {
+        match timeout_at(patience, check).await {
             Ok(Err(message)) => Err(message),
             Ok(Ok(())) | Err(_) => {
-                let learned = place.learned.lock();
+                let learned = entry.learned.lock();
                 learned.scope().ok_or_else(|| {
                     "the API server has not said in time where graphs may be read; ask again"
                         .to_owned()
@@ -102,25 +102,25 @@ impl Scopes {
 
     /// The user's place. Where there are too many, one is given up that nobody waits at: one
     /// that holds nothing any more, or the one that soonest will.
-    fn place(&self, user: [u8; 32]) -> Arc<UserEntry> {
+    fn entry(&self, user: [u8; 32]) -> Arc<UserEntry> {
         let mut remembered = self.remembered.lock();
-        if let Some(place) = remembered.get(&user) {
-            return Arc::clone(place);
+        if let Some(entry) = remembered.get(&user) {
+            return Arc::clone(entry);
         }
         if remembered.len() >= MAX_USERS {
-            let idle = remembered.iter().filter_map(|(user, place)| {
-                let until = place.learned.lock().until;
-                (Arc::strong_count(place) == 1).then_some((until, *user))
+            let idle = remembered.iter().filter_map(|(user, entry)| {
+                let until = entry.learned.lock().until;
+                (Arc::strong_count(entry) == 1).then_some((until, *user))
             });
             if let Some((_, oldest)) = idle.min() {
                 remembered.remove(&oldest);
             }
         }
-        let place = Arc::<UserEntry>::default();
+        let entry = Arc::<UserEntry>::default();
         if remembered.len() < MAX_USERS {
-            remembered.insert(user, Arc::clone(&place));
+            remembered.insert(user, Arc::clone(&entry));
         }
-        place
+        entry
     }
 
     async fn may_read(
@@ -130,13 +130,13 @@ impl Scopes {
         namespace: Option<&str>,
     ) -> Result<bool, String> {
         // Never closed.
-        let _turn = self.asking.acquire().await;
-        let decision = gate.ask(user, &graph_of(namespace)).await?;
+        let _turn = self.checks.acquire().await;
+        let decision = gate.check(user, &graph_of(namespace)).await?;
         Ok(decision == AccessDecision::Allowed)
     }
 
     /// Learns what is not known yet. May be dropped at any await: what was said stays learned.
-    async fn ask(
+    async fn check(
         &self,
         user: &User,
         gate: &Gate,
@@ -157,12 +157,12 @@ impl Scopes {
             learned.lock().finish(namespaces, false);
             return Ok(());
         }
-        let (asked, up_to) = {
+        let (checked, up_to) = {
             let learned = learned.lock();
-            (learned.asked, learned.up_to.clone())
+            (learned.checked, learned.up_to.clone())
         };
         namespaces.retain(|namespace| Some(namespace) > up_to.as_ref());
-        let room = MAX_NAMESPACES.saturating_sub(asked);
+        let room = MAX_NAMESPACES.saturating_sub(checked);
         let truncated = namespaces.len() > room;
         namespaces.truncate(room);
         let questions = namespaces.into_iter().map(|namespace| async move {
@@ -193,7 +193,7 @@ impl Learned {
     }
 
     fn note(&mut self, namespace: String, allowed: bool) {
-        self.asked += 1;
+        self.checked += 1;
         if allowed {
             self.namespaces.push(namespace.clone());
         }

@@ -24,7 +24,7 @@ struct GraphStream {
     looks: watch::Receiver<u64>,
     shown: LastShown,
     /// The slot in which the last line was written; `None` before the first.
-    told: Option<u64>,
+    sent_at: Option<u64>,
     /// End of the last window that was told.
     end: String,
     until: Instant,
@@ -68,7 +68,7 @@ pub(super) fn answer(
         query,
         looks,
         shown: LastShown::default(),
-        told: None,
+        sent_at: None,
         end: String::new(),
         until: Instant::now() + LIFE,
         ended: false,
@@ -87,39 +87,39 @@ impl GraphStream {
         if self.ended {
             return None;
         }
-        let mut line = match self.told {
+        let mut line = match self.sent_at {
             None => self.first(SystemTime::now()).await,
-            Some(told) => self.later(told).await,
+            Some(sent_at) => self.later(sent_at).await,
         }?;
         line.push('\n');
         Some(line)
     }
 
-    /// What the graph says now, put into words by `say`, which knows what the reader was shown.
+    /// What the graph says now, put into words by `render`, which knows what the reader was shown.
     /// `None` when the replica ends.
     async fn line(
         &mut self,
         now: SystemTime,
-        say: impl FnOnce(&Graph, &Written, &mut LastShown) -> String + Send + 'static,
+        render: impl FnOnce(&Graph, &Written, &mut LastShown) -> String + Send + 'static,
     ) -> Option<String> {
-        let (graph, asked) = (self.graph.clone(), self.query.asked.clone());
+        let (graph, requested) = (self.graph.clone(), self.query.requested.clone());
         let mut shown = std::mem::take(&mut self.shown);
-        let told = self.workers.run_for_stream(move || {
-            let written = graph.written(&asked, now);
-            let line = say(&graph, &written, &mut shown);
+        let sent_at = self.workers.run_for_stream(move || {
+            let written = graph.written(&requested, now);
+            let line = render(&graph, &written, &mut shown);
             (line, written.end().to_owned(), shown)
         });
-        let (line, end, shown) = told.await.ok()?;
+        let (line, end, shown) = sent_at.await.ok()?;
         (self.end, self.shown) = (end, shown);
         Some(line)
     }
 
     async fn first(&mut self, now: SystemTime) -> Option<String> {
-        self.told = Some(slot_of(now));
-        let asked = self.query.asked.clone();
+        self.sent_at = Some(slot_of(now));
+        let requested = self.query.requested.clone();
         let since = self.query.since;
-        let say = move |graph: &Graph, written: &Written, shown: &mut LastShown| {
-            let before = since.and_then(|end| graph.shown_before(&asked, end, now));
+        let render = move |graph: &Graph, written: &Written, shown: &mut LastShown| {
+            let before = since.and_then(|end| graph.shown_before(&requested, end, now));
             let Some(before) = before else {
                 shown.note(written);
                 return written.whole();
@@ -127,32 +127,32 @@ impl GraphStream {
             shown.note(&before);
             shown.changes(written, true)
         };
-        self.line(now, say).await
+        self.line(now, render).await
     }
 
     /// Waits for the next slot, and for what was reported of it.
-    async fn later(&mut self, told: u64) -> Option<String> {
+    async fn later(&mut self, sent_at: u64) -> Option<String> {
         loop {
             let looked = timeout_at(self.until, self.looks.changed()).await;
             let now = SystemTime::now();
             match looked {
-                Ok(Ok(())) if slot_of(now) == told => {}
+                Ok(Ok(())) if slot_of(now) == sent_at => {}
                 Ok(Ok(())) => {
-                    self.told = Some(slot_of(now));
-                    let say = |_: &Graph, written: &Written, shown: &mut LastShown| {
+                    self.sent_at = Some(slot_of(now));
+                    let render = |_: &Graph, written: &Written, shown: &mut LastShown| {
                         shown.changes(written, false)
                     };
-                    return self.line(now, say).await;
+                    return self.line(now, render).await;
                 }
                 // Its time is over, or the replica ends.
                 Ok(Err(_)) | Err(_) => {
                     self.ended = true;
                     // What was told last, and not what this one says.
                     let end = self.end.clone();
-                    let say = move |_: &Graph, written: &Written, _: &mut LastShown| {
+                    let render = move |_: &Graph, written: &Written, _: &mut LastShown| {
                         LastShown::last(written, &end)
                     };
-                    return self.line(now, say).await;
+                    return self.line(now, render).await;
                 }
             }
         }

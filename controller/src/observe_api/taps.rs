@@ -63,11 +63,13 @@ pub(super) async fn answer(
     }
     let proxies = watched.len();
     watched.truncate(MAX_PROXIES);
-    let asked = question.asked(&pods, &watched)?;
+    let tap_request = question.tap_request(&pods, &watched)?;
     let about = about(&question.of, namespace, &pods);
     drop(inventory);
     let uids: Vec<Arc<str>> = watched.iter().map(|(uid, _)| Arc::clone(uid)).collect();
-    let answers = context.asks.ask(What::Tap(asked), &uids, stream::LASTS);
+    let answers = context
+        .asks
+        .ask(What::Tap(tap_request), &uids, stream::LASTS);
     let answers = answers.map_err(|full| {
         let code = StatusCode::TOO_MANY_REQUESTS;
         Refusal::new(code, "TooManyRequests", full.to_string())

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use policy::{subset::Place, traffic::part::Parts};
+use policy::{subset::PeerPosition, traffic::part::Parts};
 use wire::{capability::Capabilities, names, v1};
 
 use super::{endpoints::endpoints, left_out::LeftOut, policy::PolicyResource};
@@ -49,7 +49,7 @@ impl Model {
         for resource in index.workload(pod, facts) {
             set.add(resource.clone());
         }
-        set.tell(index.guard(pod, capabilities.parts()));
+        set.add_policy(index.guard(pod, capabilities.parts()));
         if let Some(names) = index.routes(pod, facts) {
             set.add(names);
         }
@@ -62,15 +62,15 @@ impl Model {
             let content = v1::resource::Content::Destination(destination);
             set.add(index.shared.of(name, content));
         }
-        let places = if set.uses_parts {
-            index.places(pod, facts)
+        let positions = if set.uses_parts {
+            index.positions(pod, facts)
         } else if set.calls {
             shared(index, pod, facts)
         } else {
             None
         };
-        if let Some(places) = places {
-            set.add(Arc::new(place(places)));
+        if let Some(positions) = positions {
+            set.add(Arc::new(position(positions)));
         }
         Some(set.set)
     }
@@ -99,8 +99,8 @@ impl Model {
             return refreshed;
         };
         let mut replace = |name: String, new: &dyn Fn() -> Arc<EncodedResource>| {
-            if let Some(held) = resources.get_mut(&name) {
-                *held = new();
+            if let Some(current) = resources.get_mut(&name) {
+                *current = new();
                 refreshed.push(name);
             }
         };
@@ -131,14 +131,14 @@ fn address(name: &str) -> Option<(IpAddr, u16)> {
 
 /// How many proxies a workload has, for one that uses no part of any Service; `None` for one
 /// that is alone.
-fn shared(index: &Index, pod: &PodId, facts: &PodFacts) -> Option<[Place; 2]> {
+fn shared(index: &Index, pod: &PodId, facts: &PodFacts) -> Option<[PeerPosition; 2]> {
     let peers = peers::sharers(index.peers(), &Workload::of(pod, facts));
-    let first = Place { index: 0, peers };
+    let first = PeerPosition { index: 0, peers };
     (peers > 1).then_some([first; 2])
 }
 
 /// Which of its workload's proxies the receiving one is.
-fn place([all, zone]: [Place; 2]) -> EncodedResource {
+fn position([all, zone]: [PeerPosition; 2]) -> EncodedResource {
     let message = v1::Place {
         index: all.index,
         peers: all.peers,
@@ -177,11 +177,11 @@ impl Gathering<'_> {
     }
 
     /// Adds what policies say.
-    fn tell(&mut self, told: PolicyResource) {
-        if let Some(resource) = told.resource {
+    fn add_policy(&mut self, part: PolicyResource) {
+        if let Some(resource) = part.resource {
             self.add(resource);
         }
-        self.set.left_out.extend(told.left_out);
+        self.set.left_out.extend(part.left_out);
     }
 
     /// Adds what a destination refers to.
@@ -257,9 +257,9 @@ impl Gathering<'_> {
     /// else those go is said by the other's.
     fn policy_alone(&mut self, key: &ObjectKey, port: u16) {
         let parts = self.capabilities.parts();
-        if let Some(said) = self.index.policies.of(key, port) {
-            let told = said.for_callers(key, port, parts);
-            self.tell(told);
+        if let Some(configured) = self.index.policies.of(key, port) {
+            let part = configured.for_callers(key, port, parts);
+            self.add_policy(part);
             self.uses_parts = self.uses_parts || self.index.is_used_in_part(key);
         }
     }

@@ -71,7 +71,7 @@ impl Context {
             uninstallation: Uninstallation::new(client.clone(), &settings.namespace),
             authority: Authority::new(&settings.identity),
             observed: Observed::new(metrics.observed.clone(), settings.caps.destinations),
-            reports: Reports::holding(metrics.reports.clone(), settings.caps.report_edges),
+            reports: Reports::with_capacity(metrics.reports.clone(), settings.caps.report_edges),
             inventory: Arc::default(),
             asks: Asks::new(metrics.asks.clone(), &metrics.limits),
             board: Board::default(),
@@ -108,6 +108,6 @@ impl Context {
     ) where
         F: Future<Output = ()> + Send + 'static,
     {
-        runtime::task::spawn(name, self.leadership.clone().while_held(work));
+        runtime::task::spawn(name, self.leadership.clone().while_leading(work));
     }
 }

@@ -80,7 +80,7 @@ pub(super) fn lease(context: &Context, candidate: Candidate) -> JoinHandle<()> {
 
 async fn show(mut leadership: Leadership, gauge: Gauge) {
     loop {
-        leadership.held().await;
+        leadership.acquired().await;
         gauge.set(1);
         leadership.lost().await;
         gauge.set(0);
@@ -165,7 +165,7 @@ pub(super) fn statuses(context: &Context) {
     context.while_leading("status", move || status.clone().write());
     let (latest, events) = (context.latest.clone(), context.events.clone());
     context.while_leading("status events", move || {
-        events::tell(latest.clone(), events.clone())
+        events::report(latest.clone(), events.clone())
     });
 }
 
@@ -175,7 +175,7 @@ pub(super) fn breakers(context: &Context) {
     let (fleet, latest) = (context.fleet.clone(), context.latest.clone());
     let events = context.events.clone();
     context.while_leading("breaker events", move || {
-        breakers::tell(fleet.clone(), latest.clone(), events.clone())
+        breakers::report(fleet.clone(), latest.clone(), events.clone())
     });
 }
 
@@ -210,7 +210,7 @@ pub(super) fn trust_bundles(context: &Context) {
         events: context.events.clone(),
         stayed: context.uninstallation.stayed(),
     };
-    context.while_leading("unfinished uninstall", move || unfinished.clone().tell());
+    context.while_leading("unfinished uninstall", move || unfinished.clone().report());
 }
 
 /// Objects in the version that is stored.
@@ -285,7 +285,7 @@ pub(super) fn services(context: &Context) -> Services {
             metrics: metrics.stream.clone(),
             stop: context.stopping.clone(),
             next: Arc::new(AtomicU64::new(1)),
-            places: stream::places(&metrics.limits),
+            permits: stream::stream_permits(&metrics.limits),
             allowances: Allowances::default(),
             limits: metrics.limits.clone(),
         },

@@ -36,7 +36,7 @@ const PULSES: Allowance = Allowance {
     every: Duration::from_millis(900),
 };
 /// How often the log says the same of a pod. Each time is counted.
-const SAID: Allowance = Allowance {
+const LOG_RATE: Allowance = Allowance {
     burst: 5,
     every: Duration::from_secs(10),
 };
@@ -55,7 +55,7 @@ struct Used {
     openings: Rates<Arc<str>>,
     messages: Rates<Arc<str>>,
     pulses: Rates<Arc<str>>,
-    said: Rates<(PodId, &'static str)>,
+    log_rates: Rates<(PodId, &'static str)>,
 }
 
 impl Default for Allowances {
@@ -66,7 +66,7 @@ impl Default for Allowances {
                 openings: Rates::new(OPENINGS, MAX_PODS),
                 messages: Rates::new(MESSAGES, MAX_PODS),
                 pulses: Rates::new(PULSES, MAX_PODS),
-                said: Rates::new(SAID, MAX_PODS),
+                log_rates: Rates::new(LOG_RATE, MAX_PODS),
             }),
         }
     }
@@ -109,8 +109,8 @@ impl Allowances {
     }
 
     /// Whether the log says `what` of this pod once more.
-    pub(super) fn is_said(&self, pod: &PodId, what: &'static str, now: Instant) -> bool {
-        self.used.said.take(&(pod.clone(), what), now).is_ok()
+    pub(super) fn may_log(&self, pod: &PodId, what: &'static str, now: Instant) -> bool {
+        self.used.log_rates.take(&(pod.clone(), what), now).is_ok()
     }
 }
 

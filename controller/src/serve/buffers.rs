@@ -126,12 +126,12 @@ impl<B> CountedRequest<B> {
 
     /// Holds room for so many bytes, if it is not held already.
     fn grow(&mut self, bytes: usize) -> Result<(), runtime::pool::Full> {
-        let held = self.room.as_ref().map_or(0, |room| room.bytes);
-        if bytes <= held {
+        let reserved = self.room.as_ref().map_or(0, |room| room.bytes);
+        if bytes <= reserved {
             return Ok(());
         }
         if let Some(room) = &mut self.room {
-            room.share.grow(bytes - held)?;
+            room.share.grow(bytes - reserved)?;
             room.bytes = bytes;
             return Ok(());
         }

@@ -26,7 +26,7 @@ pub(super) struct Peer {
     /// What its certificate proves, if it showed one.
     pub(super) identity: Option<PeerIdentity>,
     /// Its place among those who have proven nothing.
-    pub(super) place: Option<Arc<Share<IpAddr>>>,
+    pub(super) permit: Option<Arc<Share<IpAddr>>>,
 }
 
 /// Who calls.
@@ -40,9 +40,9 @@ fn peer<T>(request: &Request<T>) -> Result<Peer, Status> {
 struct Busy<'a>(&'a Share<IpAddr>);
 
 impl<'a> Busy<'a> {
-    fn new(place: &'a Share<IpAddr>) -> Self {
-        place.begin();
-        Self(place)
+    fn new(permit: &'a Share<IpAddr>) -> Self {
+        permit.begin();
+        Self(permit)
     }
 }
 
@@ -67,7 +67,7 @@ impl Control for ControlService {
         let peer = peer(&request)?;
         let source = peer.addr.ip().to_canonical();
         // While it is answered, others of the same address that say nothing go first.
-        let _busy = peer.place.as_deref().map(Busy::new);
+        let _busy = peer.permit.as_deref().map(Busy::new);
         let answer = self.certifier.certify(request.into_inner(), source).await?;
         Ok(Response::new(answer))
     }
@@ -122,8 +122,8 @@ impl Replica for exchange::Answerer {
         request: Request<v1::ReportsRequest>,
     ) -> Result<Response<exchange::ReportStream>, Status> {
         let peer = peer(&request)?;
-        let told = Self::reports(self, peer.identity.as_ref())?;
-        Ok(Response::new(told))
+        let reports = Self::reports(self, peer.identity.as_ref())?;
+        Ok(Response::new(reports))
     }
 
     type AskStream = Passed;

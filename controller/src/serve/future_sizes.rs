@@ -28,8 +28,8 @@ fn of_four<A, B, C, D, F: Future>(_: impl Fn(A, B, C, D) -> F) -> usize {
 
 #[test]
 fn silent_proxy_costs_no_more_than_it_did() {
-    let attend = |port: Arc<Port>, socket: TcpStream, addr: SocketAddr, place: Share<IpAddr>| {
-        port.attend(socket, addr, place)
+    let attend = |port: Arc<Port>, socket: TcpStream, addr: SocketAddr, permit: Share<IpAddr>| {
+        port.attend(socket, addr, permit)
     };
     let rows = [
         ("connection", of_four(attend), CONNECTION),

@@ -51,7 +51,7 @@ impl ProxyStream<'_> {
     fn refused(&self, resources: usize) {
         self.shared.metrics.nacks.inc_by(resources as u64);
         let allowances = &self.shared.allowances;
-        if allowances.is_said(self.pod, "could not use", Instant::now()) {
+        if allowances.may_log(self.pod, "could not use", Instant::now()) {
             warn!(pod = %self.pod, resources, "proxy could not use resources");
         }
     }

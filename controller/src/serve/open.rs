@@ -50,12 +50,12 @@ impl Streams {
             self.limits.counter("stream-openings").inc();
             return Err(too_often(wait));
         }
-        let place = self.places.take(uid, 1).map_err(|full| {
+        let permit = self.permits.take(uid, 1).map_err(|full| {
             Status::resource_exhausted(format!("there are too many streams: {full}"))
         })?;
         let pod = self.pod_of(&identity).await?;
         let (outbox, sent) = orders::outbox();
-        let whose = (identity, pod, place);
+        let whose = (identity, pod, permit);
         let stream = self.clone().stream(whose, incoming, outbox);
         runtime::task::spawn("stream", stream);
         Ok(sent)
@@ -66,7 +66,7 @@ impl Streams {
     /// an async function keeps each of its arguments twice.
     pub(super) fn stream(
         self,
-        (identity, pod, place): (PeerIdentity, PodId, Share<Arc<str>>),
+        (identity, pod, permit): (PeerIdentity, PodId, Share<Arc<str>>),
         mut incoming: Streaming<v1::FromProxy>,
         outbox: Outbox,
     ) -> impl Future<Output = ()> + Send + 'static {
@@ -76,12 +76,12 @@ impl Streams {
             // wait for one before it sends the other.
             let hello = tokio::select! {
                 hello = hello(&mut incoming) => hello,
-                () = place.taken() => Err(taken_over()),
+                () = permit.taken() => Err(taken_over()),
             };
             let end = match hello {
                 Ok(hello) => {
                     let stream = self.begin((&pod, &identity), *hello, opened, &outbox);
-                    self.serve(stream, &mut incoming, &place).await
+                    self.serve(stream, &mut incoming, &permit).await
                 }
                 Err(refusal) => StreamEnd::Refused(refusal),
             };
@@ -193,7 +193,7 @@ impl Streams {
         &self,
         mut stream: Box<ProxyStream<'_>>,
         incoming: &mut Streaming<v1::FromProxy>,
-        place: &Share<Arc<str>>,
+        permit: &Share<Arc<str>>,
     ) -> StreamEnd {
         self.metrics.open.inc();
         let (board, uid) = (&self.board, Arc::clone(&stream.caller.uid));
@@ -203,7 +203,7 @@ impl Streams {
         } else {
             stream.forget = false;
         }
-        let end = stream.run(incoming, place).await;
+        let end = stream.run(incoming, permit).await;
         if stream.keeps_shares() {
             board.ended(&uid, stream.number, Instant::now());
         }

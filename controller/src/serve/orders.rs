@@ -25,7 +25,7 @@ pub(super) fn outbox() -> (Outbox, ToProxies) {
 /// The questions for one proxy.
 #[derive(Debug)]
 pub(super) struct ProxyQuestions {
-    asked: Option<(AskRegistration, Orders)>,
+    registration: Option<(AskRegistration, Orders)>,
     /// It tries rules where it is asked to.
     tries: bool,
 }
@@ -35,14 +35,14 @@ impl ProxyQuestions {
     pub(super) fn of(asks: &Asks, uid: Option<&str>, capabilities: &Capabilities) -> Self {
         let uid = uid.filter(|_| capabilities.has(Capability::Asks));
         Self {
-            asked: uid.map(|uid| asks.listens(uid.into())),
+            registration: uid.map(|uid| asks.listens(uid.into())),
             tries: capabilities.has(Capability::Trial),
         }
     }
 
     /// The next one.
     pub(super) async fn next(&mut self) -> Message {
-        if let Some((_, orders)) = &mut self.asked {
+        if let Some((_, orders)) = &mut self.registration {
             while let Some(order) = orders.recv().await {
                 // An older proxy is not asked, and says nothing: it takes no part.
                 if self.tries || !is_trial(&order) {

@@ -24,7 +24,7 @@ impl ProxyStream<'_> {
         self.shares_due = true;
         let is_guard = |one: &v1::Resource| one.name == wire::names::GUARD;
         if self.keeps_shares() && batch.set.iter().any(is_guard) {
-            self.shared.board.tell_again(&self.caller.uid);
+            self.shared.board.resend(&self.caller.uid);
         }
     }
 

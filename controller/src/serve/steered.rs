@@ -15,7 +15,7 @@ use crate::fleet::{AnnouncedState, AnnouncedStates, CIRCUITS, Key, closed};
 /// See the module header.
 #[derive(Debug)]
 pub(super) struct Steered {
-    told: BTreeMap<Key, AnnouncedState>,
+    announced: BTreeMap<Key, AnnouncedState>,
     /// Of those, what is to be told again.
     again: BTreeSet<Key>,
     /// There may be something to tell.
@@ -25,7 +25,7 @@ pub(super) struct Steered {
 impl Steered {
     pub(super) const fn new() -> Self {
         Self {
-            told: BTreeMap::new(),
+            announced: BTreeMap::new(),
             again: BTreeSet::new(),
             due: true,
         }
@@ -34,9 +34,9 @@ impl Steered {
     /// Whoever calls is told again, in case that what it was told found no place there. It
     /// stays known what that was: it may end before there is room to tell it.
     pub(super) fn hears(&mut self, pulse: &v1::Pulse) {
-        for said in pulse.circuits.iter().take(CIRCUITS) {
-            let key = said.circuit.as_ref().and_then(Key::read);
-            if let Some(key) = key.filter(|key| self.told.contains_key(key)) {
+        for sample in pulse.circuits.iter().take(CIRCUITS) {
+            let key = sample.circuit.as_ref().and_then(Key::read);
+            if let Some(key) = key.filter(|key| self.announced.contains_key(key)) {
                 self.again.insert(key);
                 self.due = true;
             }
@@ -57,19 +57,24 @@ impl Steered {
             return Vec::new();
         }
         let mut news = Vec::new();
-        self.told.retain(|key, _| {
-            let stays = all.get(key).is_some_and(|told| told.is_for(account));
+        self.announced.retain(|key, _| {
+            let stays = all
+                .get(key)
+                .is_some_and(|announced| announced.is_for(account));
             if !stays {
                 news.push(closed(key));
             }
             stays
         });
-        for (key, state) in all.iter().filter(|(_, told)| told.is_for(account)) {
+        for (key, state) in all
+            .iter()
+            .filter(|(_, announced)| announced.is_for(account))
+        {
             let service = &key.service;
             let policy = wire::names::policy(&service.namespace, &service.name, key.port);
-            let is_known = self.told.get(key) == Some(state) && !again.contains(key);
+            let is_known = self.announced.get(key) == Some(state) && !again.contains(key);
             if !is_known && session.was_sent(&policy) {
-                self.told.insert(key.clone(), state.clone());
+                self.announced.insert(key.clone(), state.clone());
                 news.push(state.message(key, now));
             }
         }

@@ -46,15 +46,15 @@ const LIFE: Duration = Duration::from_secs(30 * 60);
 const LIFE_JITTER: Duration = Duration::from_secs(30 * 60);
 /// Streams at one time. A proxy has one, and another while the first one is dead and
 /// nobody knows yet. What their messages may take together, `buffers` says.
-const PLACES: Limits = Limits {
+const STREAM_LIMITS: Limits = Limits {
     total: 8192,
     per_holder: 2,
 };
 /// Messages that are taken in before the model is looked at once for all of them.
 const TOGETHER: usize = 64;
 /// Where streams have their places, by uid of the pod.
-pub(crate) fn places(limits: &Reached) -> Pool<Arc<str>> {
-    Pool::new(PLACES, limits.counter("streams"))
+pub(crate) fn stream_permits(limits: &Reached) -> Pool<Arc<str>> {
+    Pool::new(STREAM_LIMITS, limits.counter("streams"))
 }
 
 /// Opens streams.
@@ -80,8 +80,8 @@ pub(crate) struct Streams {
     pub stop: watch::Receiver<bool>,
     /// Numbers streams.
     pub next: Arc<AtomicU64>,
-    /// Made by [`places`].
-    pub places: Pool<Arc<str>>,
+    /// Made by [`stream_permits`].
+    pub permits: Pool<Arc<str>>,
     /// What each pod has used.
     pub allowances: Allowances,
     /// Bounds that were reached.
@@ -112,7 +112,7 @@ impl Streams {
             return;
         }
         self.metrics.left_out.inc_by(names as u64);
-        if self.allowances.is_said(pod, "left out", Instant::now()) {
+        if self.allowances.may_log(pod, "left out", Instant::now()) {
             warn!(%pod, left_out = names, "proxy asks for too many destinations, or for what is none");
         }
     }
@@ -172,7 +172,7 @@ impl ProxyStream<'_> {
     pub(super) async fn run(
         &mut self,
         incoming: &mut Streaming<v1::FromProxy>,
-        place: &Share<Arc<str>>,
+        permit: &Share<Arc<str>>,
     ) -> StreamEnd {
         let mut latest = self.shared.latest.clone();
         let mut roots = self.shared.authority.roots_pem();
@@ -214,7 +214,7 @@ impl ProxyStream<'_> {
                         return end;
                     }
                 },
-                () = place.taken() => return StreamEnd::Refused(taken_over()),
+                () = permit.taken() => return StreamEnd::Refused(taken_over()),
                 changed = latest.changed() => {
                     if changed.is_err() {
                         return StreamEnd::Over;
@@ -280,8 +280,12 @@ impl ProxyStream<'_> {
         }
         let (pod, target) = (self.pod, &mut self.target);
         let names = compiled.model.refresh(pod, &services, target);
-        let told = |name: &String| target.get(name).is_some_and(|held| held.is_of_objects());
-        let objects = names.iter().any(told);
+        let of_objects = |name: &String| {
+            target
+                .get(name)
+                .is_some_and(|resource| resource.is_of_objects())
+        };
+        let objects = names.iter().any(of_objects);
         let urgent = self.session.is_urgent_among(&names, target);
         self.note_unsent(urgent);
         if objects {

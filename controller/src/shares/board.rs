@@ -19,7 +19,7 @@ use crate::model::compiled::LatestModel;
 /// A pod without a stream keeps what it held for so long: it most likely comes back, and
 /// until then uses it. Afterwards it may be given to others, and who comes back is told to
 /// forget it. One that exists no more does not come back, and is not waited for.
-pub(super) const GONE_AFTER: Duration = Duration::from_secs(15);
+pub(super) const ABSENT_AFTER: Duration = Duration::from_secs(15);
 /// Whoever divides nothing keeps them longer, as he hears later who is connected.
 pub(super) const KEPT: Duration = Duration::from_secs(60);
 /// Pods in one message to another replica, and its bytes.
@@ -50,7 +50,7 @@ struct Inner {
     /// Counts changes of what pods are given.
     given: watch::Sender<u64>,
     /// Counts changes of who is connected and of what they hold.
-    held: watch::Sender<u64>,
+    in_use: watch::Sender<u64>,
     /// Counts what other replicas are to hear.
     own: watch::Sender<u64>,
 }
@@ -76,7 +76,7 @@ struct Pod {
     most: BTreeMap<ShareOf, Given>,
     /// When others have to hear what it is given by this replica, and what it holds.
     divided_at: u64,
-    held_at: u64,
+    in_use_at: u64,
 }
 
 impl Pod {
@@ -100,7 +100,7 @@ impl Default for Board {
                 began: Instant::now(),
                 state: Mutex::default(),
                 given: watch::Sender::new(0),
-                held: watch::Sender::new(0),
+                in_use: watch::Sender::new(0),
                 own: watch::Sender::new(0),
             }),
         }
@@ -141,7 +141,7 @@ impl Board {
     pub(crate) fn connected(&self, uid: &Arc<str>, stream: u64, now: Instant) -> bool {
         let known = self.inner.state.lock().pods.get(uid).map(|pod| pod.gone);
         let lost = match known {
-            Some(gone) => gone.is_some_and(|since| now.duration_since(since) >= GONE_AFTER),
+            Some(gone) => gone.is_some_and(|since| now.duration_since(since) >= ABSENT_AFTER),
             // A replica that is new has heard of few pods yet, and while there was none
             // nobody has divided.
             None => now.duration_since(self.inner.began) >= KEPT,
@@ -154,13 +154,13 @@ impl Board {
             pod.own = Some(stream);
             pod.sent.clear();
             pod.left(now);
-            pod.held_at = revision;
+            pod.in_use_at = revision;
         });
         lost
     }
 
     /// The pod was sent other limits, and may have forgotten shares of those that it had.
-    pub(crate) fn tell_again(&self, uid: &Arc<str>) {
+    pub(crate) fn resend(&self, uid: &Arc<str>) {
         self.change(uid, |pod, _| pod.sent.clear());
     }
 
@@ -170,7 +170,7 @@ impl Board {
             if pod.own == Some(stream) {
                 pod.own = None;
                 pod.left(now);
-                pod.held_at = revision;
+                pod.in_use_at = revision;
             }
         });
     }
@@ -189,7 +189,7 @@ impl Board {
                 let most = pod.most.entry(of.clone()).or_insert(*given);
                 // Until it says that it has taken it, it may be using what it had.
                 most.thousandths = most.thousandths.max(given.thousandths);
-                pod.held_at = revision;
+                pod.in_use_at = revision;
             }
         });
         shares
@@ -207,15 +207,15 @@ impl Board {
                 let last = last.filter(|sent| (sent.term, sent.number) == (one.term, one.number));
                 if let Some(sent) = last {
                     pod.most.insert(of, sent);
-                    pod.held_at = revision;
+                    pod.in_use_at = revision;
                 }
             }
         });
     }
 
     /// Whoever divides gives this.
-    pub(super) fn give(&self, term: u64, told: Vec<ShareMessage>) {
-        for one in told {
+    pub(super) fn give(&self, term: u64, messages: Vec<ShareMessage>) {
+        for one in messages {
             let given = Given {
                 term,
                 number: one.number,
@@ -234,14 +234,14 @@ impl Board {
         state.revision += 1;
         let revision = state.revision;
         let pod = state.pods.entry(Arc::clone(uid)).or_default();
-        let before = (pod.held_at, pod.divided_at);
+        let before = (pod.in_use_at, pod.divided_at);
         change(pod, revision);
-        let (held, divided) = (pod.held_at != before.0, pod.divided_at != before.1);
+        let (in_use, divided) = (pod.in_use_at != before.0, pod.divided_at != before.1);
         drop(state);
-        if held {
-            self.inner.held.send_modify(|count| *count += 1);
+        if in_use {
+            self.inner.in_use.send_modify(|count| *count += 1);
         }
-        if held || divided {
+        if in_use || divided {
             self.inner.own.send_modify(|count| *count += 1);
         }
     }
@@ -265,12 +265,12 @@ impl Board {
     }
 
     /// What pods may be using.
-    pub(super) fn held(&self) -> SharesInUse {
+    pub(super) fn in_use(&self) -> SharesInUse {
         let state = self.inner.state.lock();
         let all = state.pods.iter();
         all.flat_map(|(uid, pod)| {
             let most = pod.most.iter();
-            most.map(|(of, held)| ((Arc::clone(uid), of.clone()), held.thousandths))
+            most.map(|(of, in_use)| ((Arc::clone(uid), of.clone()), in_use.thousandths))
         })
         .collect()
     }
@@ -280,8 +280,8 @@ impl Board {
         let state = self.inner.state.lock();
         let mut taken = Vec::new();
         for (uid, pod) in &state.pods {
-            for (of, held) in pod.most.iter().filter(|(_, held)| held.term == term) {
-                taken.push((Arc::clone(uid), of.clone(), held.number));
+            for (of, in_use) in pod.most.iter().filter(|(_, in_use)| in_use.term == term) {
+                taken.push((Arc::clone(uid), of.clone(), in_use.number));
             }
         }
         taken
@@ -290,7 +290,7 @@ impl Board {
     /// Forgets the pods that nobody has had a stream to for long, and at once those of them
     /// that exist no more, and says which.
     pub(super) fn forget(&self, now: Instant, exists: impl Fn(&str) -> bool) -> Vec<Arc<str>> {
-        self.forget_where(|uid, since| now.duration_since(since) >= GONE_AFTER || !exists(uid))
+        self.forget_where(|uid, since| now.duration_since(since) >= ABSENT_AFTER || !exists(uid))
     }
 
     /// Of pods without a stream: by uid, and since when nobody has had one.
@@ -312,8 +312,8 @@ impl Board {
     }
 
     /// Tells when pods come, go, or hold something else.
-    pub(super) fn held_changes(&self) -> watch::Receiver<u64> {
-        self.inner.held.subscribe()
+    pub(super) fn in_use_changes(&self) -> watch::Receiver<u64> {
+        self.inner.in_use.subscribe()
     }
 
     /// Tells when other replicas have something to hear.
@@ -327,68 +327,68 @@ impl Board {
         let state = self.inner.state.lock();
         let mut news: Vec<(u64, &Arc<str>, &Pod)> = Vec::new();
         for (uid, pod) in &state.pods {
-            let at = pod.divided_at.max(pod.held_at);
+            let at = pod.divided_at.max(pod.in_use_at);
             if at > since {
                 news.push((at, uid, pod));
             }
         }
         news.sort_unstable_by_key(|(at, ..)| *at);
-        let (mut told, mut bytes) = (None, 0);
+        let (mut reported, mut bytes) = (None, 0);
         let mut message = v1::Reports::default();
         for (at, uid, pod) in news.into_iter().take(TOGETHER) {
             // All that is known of it: the half that is older was not told yet if the place
             // of the pod was among later ones then.
             let divided = (pod.divided_at > 0).then(|| pod_shares(uid, false, &pod.given));
             let gone = pod.own.is_none();
-            let held = (pod.held_at > since || !gone).then(|| pod_shares(uid, gone, &pod.most));
-            let parts = divided.iter().chain(&held);
+            let in_use = (pod.in_use_at > since || !gone).then(|| pod_shares(uid, gone, &pod.most));
+            let parts = divided.iter().chain(&in_use);
             bytes += parts.map(|part| FRAME + part.encoded_len()).sum::<usize>();
-            if bytes > TOGETHER_BYTES && told.is_some() {
+            if bytes > TOGETHER_BYTES && reported.is_some() {
                 break;
             }
-            told = Some(at);
+            reported = Some(at);
             message.divided.extend(divided);
-            message.held.extend(held);
+            message.held.extend(in_use);
         }
         let is_news = !message.divided.is_empty() || !message.held.is_empty();
-        let told = told.unwrap_or(state.revision);
-        (told, is_news.then_some(message))
+        let reported = reported.unwrap_or(state.revision);
+        (reported, is_news.then_some(message))
     }
 
     /// Takes what another replica tells.
-    pub(crate) fn heard(&self, peer: IpAddr, news: &v1::Reports, now: Instant) {
+    pub(crate) fn receive(&self, peer: IpAddr, news: &v1::Reports, now: Instant) {
         if news.divided.is_empty() && news.held.is_empty() {
             return;
         }
         let mut state = self.inner.state.lock();
-        for told in &news.divided {
-            let pod = state.pods.entry(told.uid.as_str().into()).or_default();
-            for (of, given) in read(told) {
-                let held = pod.given.entry(of).or_insert(given);
-                *held = (*held).max(given);
+        for reported in &news.divided {
+            let pod = state.pods.entry(reported.uid.as_str().into()).or_default();
+            for (of, given) in read(reported) {
+                let in_use = pod.given.entry(of).or_insert(given);
+                *in_use = (*in_use).max(given);
             }
             pod.left(now);
         }
-        for told in &news.held {
-            let pod = state.pods.entry(told.uid.as_str().into()).or_default();
-            if told.gone {
+        for reported in &news.held {
+            let pod = state.pods.entry(reported.uid.as_str().into()).or_default();
+            if reported.gone {
                 pod.peers.remove(&peer);
             } else {
                 pod.peers.insert(peer);
             }
             pod.left(now);
-            for (of, most) in read(told) {
-                let held = pod.most.entry(of).or_insert(most);
-                if (most.term, most.number) >= (held.term, held.number) {
-                    *held = most;
+            for (of, most) in read(reported) {
+                let in_use = pod.most.entry(of).or_insert(most);
+                if (most.term, most.number) >= (in_use.term, in_use.number) {
+                    *in_use = most;
                 } else {
-                    held.thousandths = held.thousandths.max(most.thousandths);
+                    in_use.thousandths = in_use.thousandths.max(most.thousandths);
                 }
             }
         }
         drop(state);
         self.inner.given.send_modify(|count| *count += 1);
-        self.inner.held.send_modify(|count| *count += 1);
+        self.inner.in_use.send_modify(|count| *count += 1);
     }
 
     /// Another replica has ended, and its streams with it.
@@ -398,7 +398,7 @@ impl Board {
                 pod.left(now);
             }
         }
-        self.inner.held.send_modify(|count| *count += 1);
+        self.inner.in_use.send_modify(|count| *count += 1);
     }
 }
 
@@ -422,8 +422,8 @@ fn pod_shares(uid: &str, gone: bool, shares: &BTreeMap<ShareOf, Given>) -> v1::P
     }
 }
 
-fn read(told: &v1::PodShares) -> impl Iterator<Item = (ShareOf, Given)> {
-    told.shares.iter().filter_map(|share| {
+fn read(reported: &v1::PodShares) -> impl Iterator<Item = (ShareOf, Given)> {
+    reported.shares.iter().filter_map(|share| {
         let given = Given {
             term: share.term,
             number: share.number,

@@ -65,10 +65,10 @@ pub(super) fn named(index: &Index) -> BTreeSet<NamedLimit> {
 fn kept_by(index: &Index, entry: &PodEntry) -> Vec<(LimitKey, u32, u16)> {
     let mut kept = Vec::new();
     for (service, number, own) in &entry.serves {
-        let Some(said) = index.policies.of(service, *number) else {
+        let Some(policies) = index.policies.of(service, *number) else {
             continue;
         };
-        for rule in &said.traffic.rate_limits.rules {
+        for rule in &policies.traffic.rate_limits.rules {
             let limit = rule.then.as_ref().map(|scoped| &scoped.section);
             let Some(limit) = limit.filter(|limit| limit.scope == LimitScope::Service) else {
                 continue;

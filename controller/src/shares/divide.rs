@@ -50,17 +50,17 @@ struct Limit {
 }
 
 impl Divider {
-    /// Other limits, ready pods, or pods that are connected. `held`: what pods may be using,
+    /// Other limits, ready pods, or pods that are connected. `in_use`: what pods may be using,
     /// of which that counts which was not divided here before.
     pub(super) fn update(
         &mut self,
         now: Instant,
         demands: &BTreeMap<LimitKey, Demand>,
         connected: &BTreeSet<Arc<str>>,
-        held: &SharesInUse,
+        in_use: &SharesInUse,
     ) -> Vec<ShareMessage> {
         let Self { limits, newest, .. } = self;
-        let mut told = Vec::new();
+        let mut messages = Vec::new();
         // What held them to less may be gone.
         let mut freed: Vec<(Arc<str>, ShareOf)> = Vec::new();
         limits.retain(|key, limit| {
@@ -78,27 +78,27 @@ impl Divider {
                 if let Some(port) = limit.ports.remove(&uid) {
                     freed.push((Arc::clone(&uid), share_of(&key.of, port)));
                 }
-                told.extend(limit.change(key, newest, |shares| shares.gone(&uid)));
+                messages.extend(limit.change(key, newest, |shares| shares.gone(&uid)));
             }
-            limit.resume(key, demand, held);
+            limit.resume(key, demand, in_use);
             for (uid, port) in &demand.pods {
                 limit.ports.insert(Arc::clone(uid), *port);
             }
             if limit.requests != demand.requests {
                 limit.requests = demand.requests;
                 let sends = |shares: &mut Divided| shares.set_limit(demand.requests);
-                told.extend(limit.change(key, newest, sends));
+                messages.extend(limit.change(key, newest, sends));
             }
             let ready = demand.pods.keys().filter(|uid| connected.contains(*uid));
             let ready = ready.cloned().collect();
             let sends = |shares: &mut Divided| shares.set_pods(now, &ready);
-            told.extend(limit.change(key, newest, sends));
+            messages.extend(limit.change(key, newest, sends));
         }
         self.index();
         for (uid, of) in freed {
             if self.kept_with(&uid, &of).next().is_some() {
                 self.newest += 1;
-                told.push(ShareMessage {
+                messages.push(ShareMessage {
                     uid,
                     of,
                     thousandths: 0,
@@ -106,7 +106,7 @@ impl Divider {
                 });
             }
         }
-        self.least(told)
+        self.least(messages)
     }
 
     fn index(&mut self) {
@@ -132,13 +132,13 @@ impl Divider {
     }
 
     /// The same messages, each with the least of the parts that its pod has by now.
-    fn least(&self, mut told: Vec<ShareMessage>) -> Vec<ShareMessage> {
-        for message in &mut told {
+    fn least(&self, mut messages: Vec<ShareMessage>) -> Vec<ShareMessage> {
+        for message in &mut messages {
             let kept = self.kept_with(&message.uid, &message.of);
             let bounds = kept.filter_map(|(_, limit)| limit.shares.bound(&message.uid));
             message.thousandths = bounds.min().unwrap_or(0);
         }
-        told
+        messages
     }
 
     /// Whether there is nothing to divide.
@@ -153,37 +153,37 @@ impl Divider {
         let sent =
             kept.filter_map(|(key, limit)| Some((key.clone(), limit.shares.number_of(uid)?)));
         let sent: Vec<(LimitKey, u64)> = sent.filter(|(_, sent)| *sent <= number).collect();
-        let mut told = Vec::new();
+        let mut messages = Vec::new();
         let Self { limits, newest, .. } = self;
         for (key, sent) in sent {
             if let Some(limit) = limits.get_mut(&key) {
                 let sends = |shares: &mut Divided| shares.acknowledged(uid, sent);
-                told.extend(limit.change(&key, newest, sends));
+                messages.extend(limit.change(&key, newest, sends));
             }
         }
-        self.least(told)
+        self.least(messages)
     }
 
     /// A pod has had no stream for so long that it uses nothing when it comes back.
     pub(super) fn gone(&mut self, uid: &Arc<str>) -> Vec<ShareMessage> {
-        let mut told = Vec::new();
+        let mut messages = Vec::new();
         let Self { limits, newest, .. } = self;
         for (key, limit) in limits {
             if limit.ports.remove(uid).is_some() {
-                told.extend(limit.change(key, newest, |shares| shares.gone(uid)));
+                messages.extend(limit.change(key, newest, |shares| shares.gone(uid)));
             }
         }
-        self.least(told)
+        self.least(messages)
     }
 
     /// Goes on to what follows from the time.
     pub(super) fn tick(&mut self, now: Instant) -> Vec<ShareMessage> {
-        let mut told = Vec::new();
+        let mut messages = Vec::new();
         let Self { limits, newest, .. } = self;
         for (key, limit) in limits {
-            told.extend(limit.change(key, newest, |shares| shares.tick(now)));
+            messages.extend(limit.change(key, newest, |shares| shares.tick(now)));
         }
-        self.least(told)
+        self.least(messages)
     }
 }
 
@@ -198,16 +198,16 @@ impl Limit {
 
     /// Goes on from what pods hold of it that somebody else gave them. Who is not ready at
     /// this moment uses it all the same.
-    fn resume(&mut self, key: &LimitKey, demand: &Demand, held: &SharesInUse) {
+    fn resume(&mut self, key: &LimitKey, demand: &Demand, in_use: &SharesInUse) {
         for (uid, port) in &demand.keepers {
             if self.shares.has(uid) {
                 continue;
             }
             let of = share_of(&key.of, *port);
-            let held = held.get(&(Arc::clone(uid), of)).copied();
-            if let Some(held) = held.filter(|held| *held > 0) {
+            let in_use = in_use.get(&(Arc::clone(uid), of)).copied();
+            if let Some(in_use) = in_use.filter(|in_use| *in_use > 0) {
                 self.ports.insert(Arc::clone(uid), *port);
-                self.shares.resume(uid, held);
+                self.shares.resume(uid, in_use);
             }
         }
     }
@@ -244,7 +244,7 @@ impl Limit {
         if let Some(last) = sends.last() {
             *newest = last.number;
         }
-        let told = sends.into_iter().filter_map(|send| {
+        let messages = sends.into_iter().filter_map(|send| {
             let port = *self.ports.get(&send.pod)?;
             Some(ShareMessage {
                 uid: send.pod,
@@ -253,7 +253,7 @@ impl Limit {
                 number: send.number,
             })
         });
-        told.collect()
+        messages.collect()
     }
 }
 

@@ -57,13 +57,13 @@ impl NamedLimit {
 
 impl ShareOf {
     /// `None` for what names no limit at a port.
-    pub(crate) fn read(said: &v1::ShareOf) -> Option<Self> {
-        let policy = said.origin.as_ref()?;
+    pub(crate) fn read(message: &v1::ShareOf) -> Option<Self> {
+        let policy = message.origin.as_ref()?;
         Some(Self {
-            port: u16::try_from(said.port).ok()?,
+            port: u16::try_from(message.port).ok()?,
             of: NamedLimit {
                 policy: ObjectKey::new(&policy.namespace, &policy.name),
-                limit: said.limit.as_str().into(),
+                limit: message.limit.as_str().into(),
             },
         })
     }

@@ -23,7 +23,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub(crate) async fn lead(board: Board, mut latest: LatestModel) {
     sleep(LISTEN).await;
     let term = term(&board);
-    let mut changes = board.held_changes();
+    let mut changes = board.in_use_changes();
     let mut divider = Divider::default();
     loop {
         changes.mark_unchanged();
@@ -31,19 +31,19 @@ pub(crate) async fn lead(board: Board, mut latest: LatestModel) {
         if let Some(compiled) = compiled {
             let now = Instant::now();
             let demands = demands(&compiled.model.index);
-            let mut told = Vec::new();
+            let mut messages = Vec::new();
             // No stream is opened to whom the model does not know, so none of those comes back.
             for gone in board.forget(now, |uid| compiled.pod_by_uid(uid).is_some()) {
-                told.extend(divider.gone(&gone));
+                messages.extend(divider.gone(&gone));
             }
             for (uid, of, number) in board.taken_of(term) {
-                told.extend(divider.taken(&uid, &of, number));
+                messages.extend(divider.taken(&uid, &of, number));
             }
             let at = now.into_std();
-            told.extend(divider.update(at, &demands, &board.present(), &board.held()));
-            told.extend(divider.tick(at));
-            if !told.is_empty() {
-                board.give(term, told);
+            messages.extend(divider.update(at, &demands, &board.present(), &board.in_use()));
+            messages.extend(divider.tick(at));
+            if !messages.is_empty() {
+                board.give(term, messages);
             }
         }
         sleep(PACE).await;

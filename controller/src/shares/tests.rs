@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::time::Instant;
 use wire::v1;
 
-use super::board::{Board, GONE_AFTER};
+use super::board::{ABSENT_AFTER, Board};
 use super::demand::{Demand, demands};
 use super::divide::Divider;
 use super::key::{LimitKey, ShareOf};
@@ -67,7 +67,7 @@ impl Replica {
         let (told, news) = other.board.own_since(*since);
         *since = told;
         if let Some(news) = news {
-            self.board.heard(other.ip, &news, now);
+            self.board.receive(other.ip, &news, now);
         }
     }
 
@@ -107,7 +107,7 @@ fn divide_in(
         told.extend(divider.taken(&uid, &of, number));
     }
     let at = now.into_std();
-    told.extend(divider.update(at, demand, &board.present(), &board.held()));
+    told.extend(divider.update(at, demand, &board.present(), &board.in_use()));
     told.extend(divider.tick(at));
     board.give(term, told);
 }
@@ -359,11 +359,11 @@ fn a_pod_that_comes_back_soon_keeps_its_part_and_one_that_does_not_frees_it() {
     assert_eq!(pods, BTreeSet::from([50_000]));
     let gone: Arc<str> = "uid-api-2".into();
     one.board.ended(&gone, 2, now);
-    let later = now + GONE_AFTER - SECOND;
+    let later = now + ABSENT_AFTER - SECOND;
     divide(&one.board, &mut divider, &demand, later);
     one.serves();
     assert_eq!(one.use_of["uid-api-1"], 50_000, "it may come back");
-    divide(&one.board, &mut divider, &demand, now + GONE_AFTER);
+    divide(&one.board, &mut divider, &demand, now + ABSENT_AFTER);
     one.use_of.remove(&gone);
     one.serves();
     assert_eq!(one.use_of["uid-api-1"], 100_000);

@@ -16,7 +16,7 @@ use crate::model::compiled::LatestModel;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Tells which breakers open and close, until dropped. Only the Lease holder runs this.
-pub(crate) async fn tell(fleet: Fleet, latest: LatestModel, events: EventRecorder) {
+pub(crate) async fn report(fleet: Fleet, latest: LatestModel, events: EventRecorder) {
     let mut changes = fleet.changes();
     let mut before = fleet.open(Instant::now());
     while changes.changed().await.is_ok() {
@@ -153,13 +153,13 @@ mod tests {
             Open::from([open("a"), open("b")]),
             Open::from([open("b"), open("c")]),
         );
-        let told = news(&before, &now, |_| false, |_| "uid".to_owned());
-        let told: Vec<(&str, &str)> = told
+        let published = news(&before, &now, |_| false, |_| "uid".to_owned());
+        let published: Vec<(&str, &str)> = published
             .iter()
             .map(|event| (event.reason, event.text.as_str()))
             .collect();
-        let [(opened, what), (closed, again)] = told[..] else {
-            panic!("{told:?}")
+        let [(opened, what), (closed, again)] = published[..] else {
+            panic!("{published:?}")
         };
         assert_eq!((opened, closed), ("BreakerOpened", "BreakerClosed"));
         for part in [
@@ -173,8 +173,8 @@ mod tests {
         assert!(again.starts_with("shop/a:80 is called again"), "{again}");
         assert!(news(&now, &now, |_| false, |_| String::new()).is_empty());
         // Its author keeps it open.
-        let told = news(&before, &now, |key| *key == open("a").0, |_| String::new());
-        let reasons: Vec<&str> = told.iter().map(|event| event.reason).collect();
+        let published = news(&before, &now, |key| *key == open("a").0, |_| String::new());
+        let reasons: Vec<&str> = published.iter().map(|event| event.reason).collect();
         assert_eq!(reasons, ["BreakerOpened"]);
     }
 }

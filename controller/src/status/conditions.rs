@@ -158,26 +158,26 @@ fn too_old_for(pods: &[String], lacks: &BTreeSet<String>) -> String {
     let is_in_force = |field: &&str| Part::IN_FORCE.iter().any(|part| part.field() == *field);
     let fields = lacks.iter().map(String::as_str);
     let (old, coming): (Vec<&str>, Vec<&str>) = fields.partition(is_in_force);
-    let mut said = Vec::new();
+    let mut counted = Vec::new();
     if lacks.is_empty() {
-        said.push(format!(
+        counted.push(format!(
             "the proxies of {pods} are too old for it and do nothing by it: restart these pods"
         ));
     }
     if !old.is_empty() {
-        said.push(format!(
+        counted.push(format!(
             "the proxies of {pods} are too old for {}: restart these pods",
             old.join(", ")
         ));
     }
     if !coming.is_empty() {
-        said.push(format!(
+        counted.push(format!(
             "no proxy of this version does anything by {} yet: what else the policy says is in \
              force without it",
             coming.join(", ")
         ));
     }
-    said.join("; ")
+    counted.join("; ")
 }
 
 impl Tally {
@@ -215,7 +215,7 @@ pub(super) fn when(
         before.lapsed = None;
     }
     match &before.status {
-        Some(held) if status.differs_only_in_counts(held) => {
+        Some(current) if status.differs_only_in_counts(current) => {
             let at = before.at + COUNT_EVERY;
             if at <= now { When::Now } else { When::At(at) }
         }
@@ -227,10 +227,10 @@ impl Written {
     /// Whether nothing but `Programmed` has changed, as far as that is known: of what an
     /// earlier holder of the Lease wrote, the generation is.
     fn says_the_rest_of(&self, status: &Status) -> bool {
-        self.status.as_ref().is_none_or(|held| {
-            let [accepted, resolved, _] = &held.conditions;
+        self.status.as_ref().is_none_or(|current| {
+            let [accepted, resolved, _] = &current.conditions;
             let [new_accepted, new_resolved, _] = &status.conditions;
-            (held.generation, &held.summary, &held.target)
+            (current.generation, &current.summary, &current.target)
                 == (status.generation, &status.summary, &status.target)
                 && (accepted, resolved) == (new_accepted, new_resolved)
         })
@@ -248,9 +248,12 @@ pub(super) fn read(kind: Kind, object: &DynamicObject) -> (ObjectRef, Written) {
         .iter()
         .copied()
         .flatten()
-        .map(|held| {
-            let entry = (text(&held["status"]), text(&held["lastTransitionTime"]));
-            (text(&held["type"]), entry)
+        .map(|current| {
+            let entry = (
+                text(&current["status"]),
+                text(&current["lastTransitionTime"]),
+            );
+            (text(&current["type"]), entry)
         })
         .collect();
     let meta = &object.metadata;
@@ -263,8 +266,8 @@ pub(super) fn read(kind: Kind, object: &DynamicObject) -> (ObjectRef, Written) {
     let programmed = conditions
         .into_iter()
         .flatten()
-        .find(|held| held["type"] == crds::smi::PROGRAMMED && held["status"] == "True")
-        .and_then(|held| held["observedGeneration"].as_i64());
+        .find(|current| current["type"] == crds::smi::PROGRAMMED && current["status"] == "True")
+        .and_then(|current| current["observedGeneration"].as_i64());
     (
         name,
         Written {

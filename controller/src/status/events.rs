@@ -26,14 +26,15 @@ use crate::world::{Appearance, ObjectKey, PodFacts, World};
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Tells what is new in every model until the models end.
-pub(crate) async fn tell(mut latest: LatestModel, events: EventRecorder) {
-    let mut told = EventState::default();
+pub(crate) async fn report(mut latest: LatestModel, events: EventRecorder) {
+    let mut reported = EventState::default();
     let mut before: Option<Arc<Compiled>> = None;
     loop {
         let compiled = latest.borrow_and_update().clone();
         if let Some(compiled) = compiled {
             if before.is_none_or(|before| may_be_news(&before, &compiled)) {
-                told.news(&compiled)
+                reported
+                    .news(&compiled)
                     .into_iter()
                     .for_each(|note| events.record(note));
             }
@@ -77,7 +78,7 @@ impl EventState {
         }
         self.protected = Some(protected);
 
-        let problems = told_problems(compiled);
+        let problems = reported_problems(compiled);
         notes.extend(
             problems
                 .difference(&self.problems)
@@ -119,17 +120,17 @@ impl<K: Ord> FewOfAccount<K> {
             namespace: pod.namespace.clone(),
             name: facts.service_account.clone(),
         };
-        let told = self.0.entry((account, what)).or_default();
-        *told += 1;
-        *told <= MAX_TOLD
+        let reported = self.0.entry((account, what)).or_default();
+        *reported += 1;
+        *reported <= MAX_EVENTS
     }
 }
 
 /// Problems that become Events: of those of the pods of one account a few.
-fn told_problems(compiled: &Compiled) -> BTreeSet<Problem> {
+fn reported_problems(compiled: &Compiled) -> BTreeSet<Problem> {
     let all: BTreeSet<&Problem> = compiled.problems.list.iter().collect();
     let mut few = FewOfAccount::new();
-    let mut told = BTreeSet::new();
+    let mut reported = BTreeSet::new();
     for problem in all {
         let object = &problem.object;
         if object.kind == Kind::Pod {
@@ -141,9 +142,9 @@ fn told_problems(compiled: &Compiled) -> BTreeSet<Problem> {
                 continue;
             }
         }
-        told.insert(problem.clone());
+        reported.insert(problem.clone());
     }
-    told
+    reported
 }
 
 fn about_problem(compiled: &Compiled, problem: &Problem) -> Event {
@@ -301,7 +302,7 @@ fn about_opened<'a>(compiled: &Compiled, pods: impl Iterator<Item = &'a PodId>) 
 }
 
 /// Pods of one workload that get the same note; one would do.
-const MAX_TOLD: usize = 3;
+const MAX_EVENTS: usize = 3;
 
 #[cfg(test)]
 mod tests;

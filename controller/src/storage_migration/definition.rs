@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 #[derive(Clone, Debug)]
 pub(crate) struct Definition {
     name: String,
-    held: CustomResourceDefinition,
+    definition: CustomResourceDefinition,
 }
 
 /// A definition that could not be read or written.
@@ -46,7 +46,7 @@ impl Definition {
         }
         let name = kind.definition();
         match api(client).get_opt(&name).await {
-            Ok(held) => Ok(held.map(|held| Self { name, held })),
+            Ok(definition) => Ok(definition.map(|definition| Self { name, definition })),
             Err(source) => Err(DefinitionError {
                 name,
                 source: Box::new(source),
@@ -61,7 +61,7 @@ impl Definition {
 
     /// Whether the injector in `namespace` converts its objects.
     pub(crate) fn converts_here(&self, namespace: &str) -> bool {
-        let conversion = self.held.spec.conversion.as_ref();
+        let conversion = self.definition.spec.conversion.as_ref();
         let webhook = conversion.and_then(|conversion| conversion.webhook.as_ref());
         webhook
             .and_then(|webhook| webhook.client_config.as_ref()?.service.as_ref())
@@ -72,7 +72,7 @@ impl Definition {
 
     /// The versions in which objects may be stored.
     pub(crate) fn stored_versions(&self) -> &[String] {
-        let status = self.held.status.as_ref();
+        let status = self.definition.status.as_ref();
         status
             .and_then(|status| status.stored_versions.as_deref())
             .unwrap_or_default()
@@ -89,7 +89,7 @@ impl Definition {
     /// A conflict when the definition is not what was read any more.
     pub(crate) async fn set_stored_versions(&self, client: &Client) -> Result<(), DefinitionError> {
         let patch = json!({
-            "metadata": {"resourceVersion": self.held.metadata.resource_version},
+            "metadata": {"resourceVersion": self.definition.metadata.resource_version},
             "status": {"storedVersions": [STORAGE_VERSION]},
         });
         let outcome = api(client)
@@ -103,12 +103,12 @@ impl Definition {
     /// # Errors
     /// A conflict when the definition is not what was read any more.
     pub(crate) async fn serve_storage_only(&self, client: &Client) -> Result<(), DefinitionError> {
-        let mut versions = self.held.spec.versions.clone();
+        let mut versions = self.definition.spec.versions.clone();
         for version in &mut versions {
             version.served = version.name == STORAGE_VERSION;
         }
         let patch = json!({
-            "metadata": {"resourceVersion": self.held.metadata.resource_version},
+            "metadata": {"resourceVersion": self.definition.metadata.resource_version},
             "spec": {
                 "conversion": {"strategy": "None", "webhook": Value::Null},
                 "versions": versions,
@@ -122,9 +122,9 @@ impl Definition {
 
     /// Whether it serves nothing but the storage version of several, and nobody converts.
     pub(crate) fn serves_storage_only(&self) -> bool {
-        let conversion = self.held.spec.conversion.as_ref();
+        let conversion = self.definition.spec.conversion.as_ref();
         let converts = conversion.is_some_and(|conversion| conversion.strategy != "None");
-        let versions = &self.held.spec.versions;
+        let versions = &self.definition.spec.versions;
         !converts && versions.iter().any(|version| !version.served)
     }
 
@@ -133,7 +133,7 @@ impl Definition {
     /// # Errors
     /// When the API server does not answer or does not allow it.
     pub(crate) async fn restore(&self, client: &Client) -> Result<(), DefinitionError> {
-        let spec = &self.held.spec;
+        let spec = &self.definition.spec;
         let patch = json!({
             "spec": {"conversion": spec.conversion, "versions": spec.versions},
         });

@@ -28,9 +28,9 @@ macro_rules! lay {
         let store = Arc::make_mut($store);
         match $put {
             Some((facts, now)) => {
-                let held = store.get($key).map(|held| held.meta.clone());
+                let existing = store.get($key).map(|existing| existing.meta.clone());
                 let mut facts = facts;
-                facts.meta = written(facts.meta, held, now);
+                facts.meta = written(facts.meta, existing, now);
                 store.insert($key.clone(), Arc::new(facts));
             }
             None => {
@@ -68,7 +68,7 @@ impl Change {
 
 /// Whether there is such an object.
 #[must_use]
-pub(crate) fn held(world: &World, kind: Kind, key: &ObjectKey) -> bool {
+pub(crate) fn exists(world: &World, kind: Kind, key: &ObjectKey) -> bool {
     match kind {
         Kind::TrafficTarget => world.targets.contains_key(key),
         Kind::TrafficSplit => world.splits.contains_key(key),
@@ -127,9 +127,9 @@ fn put(world: &mut World, kind: Kind, key: &ObjectKey, object: Put<'_>) {
 
 /// Who was there first decides in conflicts, so what changes keeps its age, and what is new
 /// is the youngest.
-fn written(made: Meta, held: Option<Meta>, now: i64) -> Meta {
-    let (generation, created, uid) = match held {
-        Some(held) => (held.generation + 1, held.created, held.uid),
+fn written(made: Meta, existing: Option<Meta>, now: i64) -> Meta {
+    let (generation, created, uid) = match existing {
+        Some(existing) => (existing.generation + 1, existing.created, existing.uid),
         None => (1, now, made.uid),
     };
     Meta {

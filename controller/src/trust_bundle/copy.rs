@@ -122,20 +122,20 @@ pub(super) struct DesiredCopy<'a> {
 }
 
 pub(super) fn need(
-    held: Option<&BundleCopy>,
+    existing: Option<&BundleCopy>,
     wanted: &DesiredCopy<'_>,
     last: Option<&Last>,
 ) -> Need {
-    let Some(held) = held else {
+    let Some(existing) = existing else {
         return Need::Create;
     };
-    let marked = held.leaving && !wanted.leaving;
-    let right = held.roots == wanted.roots && held.install == wanted.install;
-    if right && !marked && !held.binary && !held.immutable {
+    let marked = existing.leaving && !wanted.leaving;
+    let right = existing.roots == wanted.roots && existing.install == wanted.install;
+    if right && !marked && !existing.binary && !existing.immutable {
         return Need::Nothing;
     }
-    let foreign = is_foreign(held, wanted, last);
-    if held.immutable {
+    let foreign = is_foreign(existing, wanted, last);
+    if existing.immutable {
         return Need::Delete { foreign };
     }
     Need::Write {
@@ -146,22 +146,23 @@ pub(super) fn need(
 
 /// Whether somebody else than this controller and its job wrote what stands in
 /// a copy that is not right.
-fn is_foreign(held: &BundleCopy, wanted: &DesiredCopy<'_>, last: Option<&Last>) -> bool {
-    if held.binary || held.immutable {
+fn is_foreign(existing: &BundleCopy, wanted: &DesiredCopy<'_>, last: Option<&Last>) -> bool {
+    if existing.binary || existing.immutable {
         return true;
     }
-    let marked = held.leaving && !wanted.leaving;
+    let marked = existing.leaving && !wanted.leaving;
     match last {
-        Some(last) if last.versions.contains(&held.version) => false,
-        Some(last) => marked || ![&*last.roots, wanted.roots].contains(&&*held.roots),
+        Some(last) if last.versions.contains(&existing.version) => false,
+        Some(last) => marked || ![&*last.roots, wanted.roots].contains(&&*existing.roots),
         // From before this process: an earlier holder of the Lease or an earlier
         // installation wrote it, or somebody else.
         None => {
             let only = |managers: &BTreeSet<String>, who: &str| {
                 managers.len() == 1 && managers.contains(who)
             };
-            let roots_ours = held.roots == wanted.roots || only(&held.root_managers, MANAGER);
-            !roots_ours || (marked && !only(&held.mark_managers, LEAVE_MANAGER))
+            let roots_ours =
+                existing.roots == wanted.roots || only(&existing.root_managers, MANAGER);
+            !roots_ours || (marked && !only(&existing.mark_managers, LEAVE_MANAGER))
         }
     }
 }

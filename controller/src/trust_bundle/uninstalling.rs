@@ -80,7 +80,7 @@ impl Uninstallation {
     /// that the next Lease holder knows too.
     pub(crate) async fn follow(self, mut latest: LatestModel) {
         let mut pods: Store<PodFacts> = Store::default();
-        let mut asked = JobPods::new();
+        let mut looked_up = JobPods::new();
         let mut stages = self.stages();
         let mut until = Instant::now();
         loop {
@@ -88,7 +88,7 @@ impl Uninstallation {
             let news = compiled.filter(|compiled| !Arc::ptr_eq(&compiled.world.pods, &pods));
             if let Some(compiled) = news {
                 pods = compiled.world.pods.clone();
-                if let Some(sight) = self.sight(&compiled.world, &mut asked).await {
+                if let Some(sight) = self.sight(&compiled.world, &mut looked_up).await {
                     self.saw(sight);
                 }
             }
@@ -120,7 +120,7 @@ impl Uninstallation {
         if stage.is_under_way() {
             return Ok(true);
         }
-        let sight = self.ask().await?;
+        let sight = self.fetch().await?;
         let counts = match sight {
             HookState::Working => true,
             HookState::Succeeded => stage == Stage::Stays,
@@ -133,8 +133,8 @@ impl Uninstallation {
     }
 
     /// What the World shows; how a pod ended is asked. None when nothing is known, or
-    /// nothing new of the pods that were `asked` about.
-    async fn sight(&self, world: &World, asked: &mut JobPods) -> Option<HookState> {
+    /// nothing new of the pods that were `looked_up` about.
+    async fn sight(&self, world: &World, looked_up: &mut JobPods) -> Option<HookState> {
         let ours = world.pods.iter().filter(|(pod, facts)| {
             pod.namespace == self.namespace && &*facts.service_account == ACCOUNT
         });
@@ -150,12 +150,12 @@ impl Uninstallation {
         // A job that has refused stays for as long as nobody removes it, and pods of
         // others change all the time.
         let is_settled = !self.stage.borrow().is_under_way();
-        if is_settled && ours == *asked {
+        if is_settled && ours == *looked_up {
             return None;
         }
-        match self.ask().await {
+        match self.fetch().await {
             Ok(sight) => {
-                *asked = ours;
+                *looked_up = ours;
                 Some(sight)
             }
             Err(error) => {
@@ -165,7 +165,7 @@ impl Uninstallation {
         }
     }
 
-    async fn ask(&self) -> Result<HookState, kube::Error> {
+    async fn fetch(&self) -> Result<HookState, kube::Error> {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
         let field = format!("spec.serviceAccountName={ACCOUNT}");
         let pods = api.list(&ListParams::default().fields(&field)).await?;
@@ -213,8 +213,8 @@ impl Uninstallation {
         if let Some(stayed) = stayed {
             self.stayed.send_replace(stayed);
         }
-        self.stage.send_if_modified(|held| {
-            let before = std::mem::replace(held, stage);
+        self.stage.send_if_modified(|current| {
+            let before = std::mem::replace(current, stage);
             if before.is_under_way() != stage.is_under_way() {
                 info!(?stage, "removal of this installation");
             }
@@ -334,12 +334,12 @@ mod tests {
         let bench = Bench::new();
         bench.show(Some("Running")).await;
         bench.show(Some("Failed")).await;
-        let asked = bench.api.reads(PODS);
-        assert!(asked > 0, "how it ended was not asked");
+        let looked_up = bench.api.reads(PODS);
+        assert!(looked_up > 0, "how it ended was not asked");
         for _ in 0..20 {
             bench.show(Some("Failed")).await;
         }
-        assert_eq!(bench.api.reads(PODS), asked);
+        assert_eq!(bench.api.reads(PODS), looked_up);
         // The next try is seen, and so is its end.
         bench.show(Some("Running")).await;
         assert!(bench.is_under_way().await);

@@ -61,10 +61,10 @@ fn names() -> impl Iterator<Item = (String, &'static str)> {
 }
 
 async fn delete(api: &Api<APIService>, name: &str, served_by: &str) -> Result<bool, kube::Error> {
-    let Some(held) = api.get_opt(name).await? else {
+    let Some(existing) = api.get_opt(name).await? else {
         return Ok(false);
     };
-    let service = held.spec.and_then(|spec| spec.service);
+    let service = existing.spec.and_then(|spec| spec.service);
     let ours = service.is_some_and(|service| service.name.as_deref() == Some(served_by));
     if ours {
         api.delete(name, &DeleteParams::default()).await?;

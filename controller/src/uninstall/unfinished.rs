@@ -35,7 +35,7 @@ opaque_debug!(Unfinished);
 
 impl Unfinished {
     /// Looks for as long as the mesh has stayed and something is missing.
-    pub(crate) async fn tell(mut self) {
+    pub(crate) async fn report(mut self) {
         loop {
             if self.stayed.wait_for(|stayed| *stayed).await.is_err() {
                 return;
@@ -137,10 +137,10 @@ mod tests {
             events,
             stayed,
         };
-        let telling = tokio::spawn(unfinished.tell());
+        let reporting = tokio::spawn(unfinished.report());
         let writing = tokio::spawn(writer.run());
         sleep(3 * LOOK_EVERY).await;
-        telling.abort();
+        reporting.abort();
         writing.abort();
         api.below(EVENTS)
     }
@@ -152,10 +152,10 @@ mod tests {
         definition(&api, TARGETS, "weft-injector", &["v1alpha4"]);
         definitions::retreat(&api.client(), MESH).await.unwrap();
         assert_eq!(events(&api, false).await, [] as [Value; 0]);
-        let told = events(&api, true).await;
-        assert_eq!(told.len(), 1, "{told:?}");
-        assert_eq!(told[0]["reason"], "UninstallUnfinished");
-        let text = told[0]["note"].as_str().unwrap();
+        let published = events(&api, true).await;
+        assert_eq!(published.len(), 1, "{published:?}");
+        assert_eq!(published[0]["reason"], "UninstallUnfinished");
+        let text = published[0]["note"].as_str().unwrap();
         for part in [
             SERVICES[1],
             SERVICES[2],

@@ -84,13 +84,13 @@ fn ids(field: &str, container: &Value, spec: &Map<String, Value>) -> Result<(), 
         let pods = spec
             .get("securityContext")
             .and_then(|context| context.get(id));
-        let (value, place) = match own.filter(|id| !id.is_null()) {
+        let (value, location) = match own.filter(|id| !id.is_null()) {
             Some(own) => (Some(own), field),
             None => (pods, "spec"),
         };
         if value.and_then(Value::as_i64) == Some(i64::from(PROXY_UID)) {
             return Err(Refusal::ProxyId {
-                field: format!("{place}.securityContext.{id}"),
+                field: format!("{location}.securityContext.{id}"),
                 container: name(container).to_owned(),
             });
         }

@@ -15,12 +15,12 @@ const GRACE: i64 = 30;
 /// half of the grace period, so that the application keeps time to end by itself.
 pub(super) fn add_delay(
     spec: &mut Map<String, Value>,
-    asked: Option<u32>,
+    requested: Option<u32>,
     warnings: &mut Vec<String>,
 ) {
-    let wanted = asked.map_or(DELAY, i64::from);
-    let delay = seconds(spec, asked);
-    if asked.is_some() && delay < wanted {
+    let wanted = requested.map_or(DELAY, i64::from);
+    let delay = seconds(spec, requested);
+    if requested.is_some() && delay < wanted {
         warnings.push(format!(
             "weft: {} is {wanted} s, but only {delay} s are used, half of \
              spec.terminationGracePeriodSeconds",
@@ -49,12 +49,12 @@ pub(super) fn add_delay(
 }
 
 /// How long an application sleeps, where so many seconds are asked for.
-pub(super) fn seconds(spec: &Map<String, Value>, asked: Option<u32>) -> i64 {
+pub(super) fn seconds(spec: &Map<String, Value>, requested: Option<u32>) -> i64 {
     let grace = spec
         .get("terminationGracePeriodSeconds")
         .and_then(Value::as_i64);
     let half = grace.unwrap_or(GRACE).max(0) / 2;
-    asked.map_or(DELAY, i64::from).min(half)
+    requested.map_or(DELAY, i64::from).min(half)
 }
 
 /// Takes a sleep of exactly so long out again: any other is the user's own.

@@ -10,10 +10,10 @@ pub(super) fn patch(old: &Value, new: &Value) -> Patch {
     if old.get("metadata").is_some() {
         for map in ["annotations", "labels"] {
             let path = ["metadata", map];
-            let held = old.get("metadata").and_then(|metadata| metadata.get(map));
-            if held.is_some_and(Value::is_object) {
+            let current = old.get("metadata").and_then(|metadata| metadata.get(map));
+            if current.is_some_and(Value::is_object) {
                 members(old, new, &path, &mut operations);
-            } else if let Some(map) = new["metadata"].get(map).filter(|map| Some(*map) != held) {
+            } else if let Some(map) = new["metadata"].get(map).filter(|map| Some(*map) != current) {
                 operations.push(add(&path, map));
             }
         }

@@ -72,12 +72,12 @@ fn shift(
     plus: i128,
     before: Option<&Value>,
 ) -> bool {
-    let Some(held) = amounts.get(resource).and_then(in_milli) else {
+    let Some(current) = amounts.get(resource).and_then(in_milli) else {
         return false;
     };
     let minus = before.and_then(in_milli).unwrap_or(0);
-    let wanted = (held - minus).max(0) + plus;
-    if wanted != held {
+    let wanted = (current - minus).max(0) + plus;
+    if wanted != current {
         amounts.insert(resource.to_owned(), written(resource, wanted).into());
     }
     true

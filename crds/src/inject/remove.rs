@@ -25,9 +25,9 @@ pub fn remove(pod: &Value) -> Result<Option<Value>, Refusal> {
         return Ok(None);
     }
     let annotations = pod.pointer("/metadata/annotations");
-    let asked = annotations.and_then(|all| all.get(DRAIN_DELAY)?.as_str());
-    let asked = asked.and_then(|text| parse_drain_delay(text).ok());
-    let delay = drain::seconds(spec, asked);
+    let requested = annotations.and_then(|all| all.get(DRAIN_DELAY)?.as_str());
+    let requested = requested.and_then(|text| parse_drain_delay(text).ok());
+    let delay = drain::seconds(spec, requested);
     let first = pod::list(spec, "containers").next().map(pod::name);
 
     let mut without = pod.clone();

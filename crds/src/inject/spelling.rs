@@ -55,8 +55,8 @@ pub fn unheard(kind: &str, object: &Value) -> Option<String> {
 /// The label stands on what makes the pods and not on the pods.
 fn elsewhere(kind: &str, metadata: &Value, template: &Value) -> Option<String> {
     let of = |metadata: &Value, map: &str| Some(metadata.get(map)?.get(INJECT)?.clone());
-    let asked = of(metadata, "labels").or_else(|| of(metadata, "annotations"))?;
-    let meant = match asked.as_str() {
+    let written = of(metadata, "labels").or_else(|| of(metadata, "annotations"))?;
+    let meant = match written.as_str() {
         Some(DISABLED | "false") => DISABLED,
         _ => ENABLED,
     };

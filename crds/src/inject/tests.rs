@@ -209,7 +209,7 @@ fn pods_label_wins_over_the_namespaces() {
     let mut pod = one_container(json!({}));
     pod["metadata"]["labels"] = json!({ labels::INJECT: "disabled" });
     let skipped = InjectionOutcome::Skipped {
-        reason: Skip::NotAsked,
+        reason: Skip::NotRequested,
         warning: None,
     };
     assert_eq!(run(&pod), Ok(skipped.clone()));

@@ -26,7 +26,7 @@ const CHUNK: usize = 16 * 1024;
 /// One open connection.
 pub(super) struct Caller {
     pub(super) source: IpAddr,
-    pub(super) place: Share<IpAddr>,
+    pub(super) permit: Share<IpAddr>,
     pub(super) memory: Share<IpAddr>,
     /// An answer was not taken in time.
     pub(super) stuck: Notify,
@@ -35,10 +35,10 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    pub(super) fn new(source: IpAddr, place: Share<IpAddr>, memory: Share<IpAddr>) -> Self {
+    pub(super) fn new(source: IpAddr, permit: Share<IpAddr>, memory: Share<IpAddr>) -> Self {
         Self {
             source,
-            place,
+            permit,
             memory,
             stuck: Notify::new(),
             gone: Semaphore::new(0),
@@ -64,7 +64,7 @@ pub(super) struct CallBytes {
 
 impl CallBytes {
     pub(super) fn new(caller: Arc<Caller>) -> Self {
-        caller.place.begin();
+        caller.permit.begin();
         Self { caller, bytes: 0 }
     }
 
@@ -96,7 +96,7 @@ impl CallBytes {
 impl Drop for CallBytes {
     fn drop(&mut self) {
         self.shrink_to(0);
-        self.caller.place.end();
+        self.caller.permit.end();
     }
 }
 
@@ -104,14 +104,14 @@ impl Drop for CallBytes {
 /// connection has been given it holds, whether its peer reads or not.
 pub(super) struct CountedResponse {
     rest: Bytes,
-    _held: CallBytes,
+    _reserved: CallBytes,
     timer: AbortHandle,
 }
 
 impl CountedResponse {
-    pub(super) fn new(body: Bytes, mut held: CallBytes) -> Self {
-        held.shrink_to(body.len());
-        let caller = Arc::clone(&held.caller);
+    pub(super) fn new(body: Bytes, mut reserved: CallBytes) -> Self {
+        reserved.shrink_to(body.len());
+        let caller = Arc::clone(&reserved.caller);
         #[expect(
             clippy::disallowed_methods,
             reason = "one answer's timer, aborted with it"
@@ -122,7 +122,7 @@ impl CountedResponse {
         });
         Self {
             rest: body,
-            _held: held,
+            _reserved: reserved,
             timer: timer.abort_handle(),
         }
     }
@@ -163,7 +163,7 @@ impl Body for CountedResponse {
 pub(super) async fn read(
     mut body: Incoming,
     most: usize,
-    held: &mut CallBytes,
+    reserved: &mut CallBytes,
 ) -> Result<Vec<u8>, Box<ReviewOutcome>> {
     let too_large = || {
         refused(
@@ -199,7 +199,7 @@ pub(super) async fn read(
             let room = needed
                 .max(2 * whole.len())
                 .min(end.unwrap_or(most).max(needed));
-            held.grow(room - whole.capacity())?;
+            reserved.grow(room - whole.capacity())?;
             whole.reserve_exact(room - whole.len());
         }
         whole.extend_from_slice(&data);

@@ -37,7 +37,7 @@ fn reviewed(object: &Value) -> Result<(Option<String>, Vec<String>), String> {
     Ok((answer.refusal, answer.warnings))
 }
 
-fn told(finding: &Finding) -> String {
+fn described(finding: &Finding) -> String {
     let text = finding
         .text
         .replace(" (fields are named as in v1alpha4)", "");
@@ -73,7 +73,7 @@ impl Compared {
                 // They stand first.
                 let taken_away = crds::validate::as_written(object).len();
                 let ours = warnings.iter().skip(taken_away);
-                let ours: Vec<String> = ours.map(|one| told(one)).collect();
+                let ours: Vec<String> = ours.map(|one| described(one)).collect();
                 assert_eq!(ours, words, "seed {seed}");
                 self.warned += usize::from(!words.is_empty());
             }
@@ -82,7 +82,7 @@ impl Compared {
                 assert!(!errors.is_empty(), "seed {seed}: {refusal}");
                 for error in errors.iter().take(MOST_MISTAKES) {
                     assert!(
-                        refusal.contains(&told(error)),
+                        refusal.contains(&described(error)),
                         "seed {seed}: {error:?} and {refusal}"
                     );
                 }

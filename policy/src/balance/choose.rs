@@ -31,7 +31,7 @@ pub enum Candidate {
     /// It takes the request as its probe, before any other.
     Probe,
     /// Only when nobody else is left.
-    Rests,
+    Ejected,
     /// Never: it was tried.
     Out,
 }
@@ -141,7 +141,7 @@ fn draw(
         }
         match look(index) {
             Candidate::Probe => return Some(Picked { index, probe: true }),
-            Candidate::Rests | Candidate::Out => {}
+            Candidate::Ejected | Candidate::Out => {}
             Candidate::Works { share, .. } if share < 1.0 && super::unit(random()) >= share => {
                 if let Some(best) = best {
                     return Some(work(best.index));
@@ -176,7 +176,7 @@ fn walk(
         match look(index) {
             Candidate::Probe => return Some(Picked { index, probe: true }),
             Candidate::Works { .. } => return Some(work(index)),
-            Candidate::Rests | Candidate::Out => {}
+            Candidate::Ejected | Candidate::Out => {}
         }
     }
     None
@@ -192,7 +192,7 @@ fn last_resort(
     let from = below(len, random());
     let mut order = (0..len).map(|step| (from + step) % len);
     order
-        .find(|index| look(*index) == Candidate::Rests)
+        .find(|index| look(*index) == Candidate::Ejected)
         .map(work)
 }
 
@@ -206,6 +206,6 @@ const fn work(index: usize) -> Picked {
 const fn load_of(candidate: Candidate) -> u8 {
     match candidate {
         Candidate::Works { load, .. } => load,
-        Candidate::Probe | Candidate::Rests | Candidate::Out => 0,
+        Candidate::Probe | Candidate::Ejected | Candidate::Out => 0,
     }
 }

@@ -14,19 +14,19 @@ const DEAREST: f64 = 4.0;
 /// The load that one endpoint told, as its callers keep it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load {
-    told: Option<(Instant, u8)>,
+    reported: Option<(Instant, u8)>,
 }
 
 impl Load {
     /// `percent` above 100 is 100.
-    pub fn hear(&mut self, now: Instant, percent: u8) {
-        self.told = Some((now, percent.min(100)));
+    pub fn record(&mut self, now: Instant, percent: u8) {
+        self.reported = Some((now, percent.min(100)));
     }
 
     /// From 0 to 100.
     #[must_use]
     pub fn percent(&self, now: Instant) -> u8 {
-        let Some((at, percent)) = self.told else {
+        let Some((at, percent)) = self.reported else {
             return 0;
         };
         let age = now.saturating_duration_since(at).as_secs_f64();
@@ -48,7 +48,7 @@ pub struct LoadReporter {
 
 impl LoadReporter {
     /// The value of `weft-load`, if it is news to them.
-    pub fn tell(&mut self, now: Instant, percent: u8) -> Option<u8> {
+    pub fn report(&mut self, now: Instant, percent: u8) -> Option<u8> {
         let percent = percent.min(100);
         let news = match self.last {
             None => percent >= 10,

@@ -391,7 +391,7 @@ fn where_all_are_new_the_first_of_them_takes_all_of_its_share() {
         works(1.0),
         "never more than that"
     );
-    assert_eq!(Candidate::Rests.relative_to(0.4), Candidate::Rests);
+    assert_eq!(Candidate::Ejected.relative_to(0.4), Candidate::Ejected);
 }
 
 proptest! {

@@ -57,8 +57,8 @@ enum Phase {
 pub struct Breaker {
     own: Window,
     phase: Phase,
-    said: Steer,
-    said_at: Instant,
+    ordered: Steer,
+    ordered_at: Instant,
     /// Until when what was said holds, where no controller is there to say more.
     until: Option<Instant>,
     /// It has seen the failures that the controller speaks of.
@@ -79,8 +79,8 @@ impl Breaker {
         Self {
             own: Window::new(now),
             phase: Phase::Closed,
-            said: Steer::Closed,
-            said_at: now,
+            ordered: Steer::Closed,
+            ordered_at: now,
             until: None,
             obeys: false,
             next_probe: None,
@@ -116,8 +116,8 @@ impl Breaker {
             BreakerState::Closed => return false,
             BreakerState::Auto => self.expire(now),
         }
-        if self.is_told_to_hold(now, settings) {
-            return match self.said {
+        if self.must_hold(now, settings) {
+            return match self.ordered {
                 Steer::Open => true,
                 Steer::Probing { .. } => self.next_probe.is_some_and(|next| now < next),
                 Steer::Closed | Steer::Closing { .. } => false,
@@ -153,13 +153,13 @@ impl Breaker {
                 Admit::Refuse
             }
         };
-        if self.is_told_to_hold(now, settings) {
-            return match self.said {
+        if self.must_hold(now, settings) {
+            return match self.ordered {
                 Steer::Closed => Admit::Pass,
                 Steer::Open => Admit::Refuse,
                 Steer::Probing { every } => self.probe(now, every, random),
                 Steer::Closing { since } => {
-                    part(since + now.saturating_duration_since(self.said_at))
+                    part(since + now.saturating_duration_since(self.ordered_at))
                 }
             };
         }
@@ -191,8 +191,8 @@ impl Breaker {
 
     /// Whether the controller's word is what counts: it says something else than closed,
     /// and what this proxy has seen does not speak against it.
-    fn is_told_to_hold(&mut self, now: Instant, settings: &Settings) -> bool {
-        if self.said == Steer::Closed {
+    fn must_hold(&mut self, now: Instant, settings: &Settings) -> bool {
+        if self.ordered == Steer::Closed {
             return false;
         }
         if !self.obeys {
@@ -209,7 +209,7 @@ impl Breaker {
             return Admit::Refuse;
         }
         let every = every.min(LONGEST_GAP);
-        let first = self.said_at + every.mul_f64(unit(random));
+        let first = self.ordered_at + every.mul_f64(unit(random));
         // The gap may have become shorter since.
         let next = self.next_probe.unwrap_or(first).min(now + every);
         let due = now >= next;
@@ -302,20 +302,20 @@ impl Breaker {
 
     /// What the controller says now. When it begins to close, what was seen before counts
     /// no longer, here neither.
-    pub fn steer(&mut self, now: Instant, said: Steer) {
+    pub fn steer(&mut self, now: Instant, ordered: Steer) {
         let closes = |steer| matches!(steer, Steer::Closed | Steer::Closing { .. });
-        if closes(said) && !closes(self.said) && self.obeys {
+        if closes(ordered) && !closes(self.ordered) && self.obeys {
             self.phase = Phase::Closed;
             self.own = Window::new(now);
         }
-        self.obeys &= said != Steer::Closed;
-        if self.said != said {
-            self.said_at = now;
+        self.obeys &= ordered != Steer::Closed;
+        if self.ordered != ordered {
+            self.ordered_at = now;
         }
-        if !matches!(said, Steer::Probing { .. }) {
+        if !matches!(ordered, Steer::Probing { .. }) {
             self.next_probe = None;
         }
-        self.said = said;
+        self.ordered = ordered;
         self.until = None;
     }
 
@@ -338,7 +338,7 @@ impl Breaker {
 
     #[must_use]
     pub fn state(&self, settings: &Settings) -> ShownState {
-        let said = match self.said {
+        let ordered = match self.ordered {
             Steer::Open | Steer::Probing { .. } if self.obeys => ShownState::Open,
             Steer::Closing { .. } if self.obeys => ShownState::Closing,
             _ => ShownState::Closed,
@@ -351,7 +351,7 @@ impl Breaker {
         match settings.state {
             BreakerState::Open => ShownState::Open,
             BreakerState::Closed => ShownState::Closed,
-            BreakerState::Auto => said.max(own),
+            BreakerState::Auto => ordered.max(own),
         }
     }
 
@@ -360,7 +360,7 @@ impl Breaker {
     pub fn is_at_rest(&mut self, now: Instant) -> bool {
         self.expire(now);
         matches!(self.phase, Phase::Closed)
-            && self.said == Steer::Closed
+            && self.ordered == Steer::Closed
             && self.pulse == Pulse::default()
             && self.streams.are_none()
             && self.probe_streams.are_none()

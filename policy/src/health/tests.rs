@@ -15,7 +15,7 @@ const EVEN: u64 = 1 << 63;
 fn others(endpoints: usize, answers: u32, failures: u32) -> Others {
     Others {
         endpoints,
-        resting: 0,
+        ejected: 0,
         recent: Recent { answers, failures },
     }
 }
@@ -131,14 +131,14 @@ fn judgements_about_one_set_come_one_after_the_other() {
     let mut set = [row(), row(), Health::new(now, None)];
     let mut judge = |at: usize| {
         let others = Others {
-            resting: set.iter().filter(|one| one.rests()).count(),
+            ejected: set.iter().filter(|one| one.is_ejected()).count(),
             ..others(3, 100, 0)
         };
         set[at].judge(now, &others, settings, EVEN)
     };
     assert_eq!(judge(0), Some(EjectedFor::Failures));
     assert_eq!(judge(1), None, "one of three at most");
-    assert_eq!(set.iter().filter(|one| one.rests()).count(), 1);
+    assert_eq!(set.iter().filter(|one| one.is_ejected()).count(), 1);
 }
 
 #[test]
@@ -157,14 +157,14 @@ fn no_more_rest_than_the_percentage_says() {
         (10, 0, 0),
     ] {
         assert_eq!(
-            most_that_rest(endpoints, percent(max)),
+            max_ejected(endpoints, percent(max)),
             most,
             "{endpoints} {max}"
         );
     }
     let now = Instant::now();
     let full = Others {
-        resting: 1,
+        ejected: 1,
         ..others(3, 100, 0)
     };
     assert_eq!(
@@ -210,11 +210,11 @@ fn each_rest_is_twice_as_long_up_to_the_longest_and_jitter_is_a_fifth() {
         let probe = health.begin_probe(now, true);
         assert!(probe.is_some());
         let told = health.record(now, Failed, probe, &Ejection::DEFAULT, EVEN);
-        assert_eq!(told, HealthChange::RestsAgain);
+        assert_eq!(told, HealthChange::EjectedAgain);
         now += ms(rest * 1000);
         assert_eq!(
             health.status(now - ms(1), true, ms(0)),
-            Status::Rests,
+            Status::Ejected,
             "{rest}"
         );
         assert_eq!(health.status(now, true, ms(0)), Status::ProbeDue, "{rest}");
@@ -224,7 +224,7 @@ fn each_rest_is_twice_as_long_up_to_the_longest_and_jitter_is_a_fifth() {
         health.judge(start, &others(3, 20, 0), &Ejection::DEFAULT, random);
         assert_eq!(
             health.status(start + ms(rest - 1), true, ms(0)),
-            Status::Rests
+            Status::Ejected
         );
         assert_eq!(
             health.status(start + ms(rest + 1), true, ms(0)),
@@ -253,7 +253,7 @@ fn rests_start_over_after_a_longer_time_of_work() {
         );
         assert_eq!(
             health.status(now + ms(rest - 1), true, ms(0)),
-            Status::Rests
+            Status::Ejected
         );
         assert_eq!(health.status(now + ms(rest), true, ms(0)), Status::ProbeDue);
     }
@@ -302,7 +302,7 @@ fn calls_of_a_service_that_lets_nobody_rest_end_no_rest_before_its_time() {
         "who lets endpoints rest probes them"
     );
     assert_eq!(record(over, Good, &off), HealthChange::Returned);
-    assert!(!health.rests());
+    assert!(!health.is_ejected());
     assert_eq!(health.status(over, true, ms(10_000)), Status::Works(0.1));
 }
 

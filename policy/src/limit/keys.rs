@@ -21,7 +21,7 @@ use std::collections::{BTreeSet, HashMap};
 /// keys with a caller each, after there were only keys. Hash maps are half full after they
 /// grew, nodes of B-trees hold five entries of eleven: of a key 57 bytes in a map, then 67 in
 /// a tree, and of a caller 75 in a map and 45 in each of two trees, for half of the places.
-pub(super) const BYTES_PER_PLACE: usize = 57 + (67 + 75 + 2 * 45) / 2;
+pub(super) const BYTES_PER_ENTRY: usize = 57 + (67 + 75 + 2 * 45) / 2;
 
 /// When a bucket is full again, in nanoseconds since its table was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,7 +38,7 @@ pub(super) struct Entry {
 #[derive(Clone, Copy, Debug, Default)]
 struct Caller {
     /// Keys.
-    held: u32,
+    in_use: u32,
     /// The first of them to be full.
     soonest: Bucket,
     /// Where new keys begin: no forgotten bucket lacked more.
@@ -93,7 +93,7 @@ impl Keys {
                 self.forget_full(now);
             }
         }
-        let largest = self.largest.last().map_or(0, |(held, _)| *held);
+        let largest = self.largest.last().map_or(0, |(in_use, _)| *in_use);
         self.callers.contains_key(&caller) || self.taken() + 2 <= self.most || largest > 2
     }
 
@@ -105,8 +105,8 @@ impl Keys {
             self.order.remove(&(entry.caller, former, entry.value));
         }
         self.order.insert((entry.caller, bucket, entry.value));
-        let held = self.held(entry.caller) + u32::from(former.is_none());
-        self.settle(entry.caller, held);
+        let in_use = self.in_use(entry.caller) + u32::from(former.is_none());
+        self.settle(entry.caller, in_use);
         let mut lacking = false;
         while former.is_none() && self.taken() > self.most {
             let Some(forgotten) = self.forget_for(entry.caller) else {
@@ -122,8 +122,8 @@ impl Keys {
     pub(super) fn set_most(&mut self, most: usize) {
         let former = std::mem::replace(&mut self.most, most);
         while self.taken() > most
-            && let Some((held, caller)) = self.largest.last().copied()
-            && held > 1
+            && let Some((in_use, caller)) = self.largest.last().copied()
+            && in_use > 1
         {
             self.forget_of(caller);
         }
@@ -154,8 +154,8 @@ impl Keys {
         self.buckets.len() + self.callers.len()
     }
 
-    fn held(&self, caller: u64) -> u32 {
-        self.callers.get(&caller).map_or(0, |known| known.held)
+    fn in_use(&self, caller: u64) -> u32 {
+        self.callers.get(&caller).map_or(0, |known| known.in_use)
     }
 
     /// Forgets the bucket that is full soonest, if it is.
@@ -171,7 +171,7 @@ impl Keys {
     /// if all hold one, which is all there is.
     fn forget_for(&mut self, caller: u64) -> Option<Bucket> {
         let (most, largest) = self.largest.last().copied()?;
-        let own = self.held(caller);
+        let own = self.in_use(caller);
         let giver = if most > own { largest } else { caller };
         if most < 2 {
             return None;
@@ -185,7 +185,7 @@ impl Keys {
         let (_, bucket, value) = self.first_of(caller)?;
         self.order.remove(&(caller, bucket, value));
         self.buckets.remove(&Entry { caller, value });
-        self.settle(caller, self.held(caller).saturating_sub(1));
+        self.settle(caller, self.in_use(caller).saturating_sub(1));
         if let Some(known) = self.callers.get_mut(&caller) {
             known.floor = known.floor.max(bucket);
         }
@@ -197,25 +197,25 @@ impl Keys {
         first.filter(|(of, ..)| *of == caller)
     }
 
-    /// Brings what is known of a caller up to date, after one of its keys changed and `held`
+    /// Brings what is known of a caller up to date, after one of its keys changed and `in_use`
     /// are left.
-    fn settle(&mut self, id: u64, held: u32) {
+    fn settle(&mut self, id: u64, in_use: u32) {
         let before = self.callers.get(&id).copied();
         let after = self.first_of(id).map(|(_, soonest, _)| Caller {
-            held,
+            in_use,
             soonest,
             ..before.unwrap_or_default()
         });
-        let ranks = |caller: Option<Caller>| caller.map(|caller| (caller.held, caller.soonest));
+        let ranks = |caller: Option<Caller>| caller.map(|caller| (caller.in_use, caller.soonest));
         if ranks(before) == ranks(after) {
             return;
         }
         if let Some(before) = before {
-            self.largest.remove(&(before.held, id));
+            self.largest.remove(&(before.in_use, id));
             self.soonest.remove(&(before.soonest, id));
         }
         if let Some(after) = after {
-            self.largest.insert((after.held, id));
+            self.largest.insert((after.in_use, id));
             self.soonest.insert((after.soonest, id));
             self.callers.insert(id, after);
         } else {

@@ -36,7 +36,7 @@ struct Share {
     number: u64,
     /// The most that the pod may be using: what it acknowledged, and all that was sent
     /// since.
-    held: u64,
+    in_use: u64,
     stays: Stays,
 }
 
@@ -94,10 +94,10 @@ impl<P: Ord + Clone> Shares<P> {
 
     /// Somebody else has divided until now, and this is the most that a pod may be using of
     /// it. Before the pods are set.
-    pub fn resume(&mut self, pod: &P, held: u64) {
+    pub fn resume(&mut self, pod: &P, in_use: u64) {
         let share = self.pods.entry(pod.clone()).or_default();
-        share.held = share.held.max(held);
-        share.sent = share.held;
+        share.in_use = share.in_use.max(in_use);
+        share.sent = share.in_use;
     }
 
     /// Whether this pod has a share, or may be using one.
@@ -140,8 +140,8 @@ impl<P: Ord + Clone> Shares<P> {
     /// when it is said again, and costs nothing.
     pub fn acknowledged(&mut self, pod: &P, number: u64) -> Vec<Send<P>> {
         match self.pods.get_mut(pod) {
-            Some(known) if known.number == number && known.held != known.sent => {
-                known.held = known.sent;
+            Some(known) if known.number == number && known.in_use != known.sent => {
+                known.in_use = known.sent;
                 self.divide()
             }
             _ => Vec::new(),
@@ -158,13 +158,13 @@ impl<P: Ord + Clone> Shares<P> {
     /// What connected pods may be using together at this moment.
     #[must_use]
     pub fn in_use(&self) -> u64 {
-        self.pods.values().map(|share| share.held).sum()
+        self.pods.values().map(|share| share.in_use).sum()
     }
 
     /// Shrinks whoever has too much, and lets the others grow into what is free.
     fn divide(&mut self) -> Vec<Send<P>> {
         self.pods
-            .retain(|_, share| share.stays == Stays::Ready || share.held > 0);
+            .retain(|_, share| share.stays == Stays::Ready || share.in_use > 0);
         let parts = self.pods.values();
         let staying = parts.filter(|share| share.stays != Stays::Left).count() as u64;
         let each = self.whole.checked_div(staying).unwrap_or(0);
@@ -173,15 +173,15 @@ impl<P: Ord + Clone> Shares<P> {
         for (pod, share) in &mut self.pods {
             let target = match share.stays {
                 Stays::Ready => each,
-                Stays::Until(_) => each.min(share.held),
+                Stays::Until(_) => each.min(share.in_use),
                 Stays::Left => 0,
             };
-            let next = if target <= share.held {
+            let next = if target <= share.in_use {
                 target
             } else {
-                let grown = share.held + free.min(target - share.held);
-                free -= grown - share.held;
-                share.held = grown;
+                let grown = share.in_use + free.min(target - share.in_use);
+                free -= grown - share.in_use;
+                share.in_use = grown;
                 grown
             };
             if next != share.sent {

@@ -107,8 +107,8 @@ impl Baseline {
     /// A slot with calls ended, which took `mean` seconds.
     pub(super) fn saw_mean(&mut self, mean: f64) {
         self.slots = (self.slots + 1).min(BEYOND_SLOTS);
-        let way = mean - self.typical - self.beyond_typical;
-        self.beyond_typical += way / f64::from(self.slots);
+        let deviation = mean - self.typical - self.beyond_typical;
+        self.beyond_typical += deviation / f64::from(self.slots);
     }
 
     /// The same, and nothing was shed. So many slots ended since one before that had calls.

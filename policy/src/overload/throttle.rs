@@ -21,7 +21,7 @@ const FIRST: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Throttle {
     /// Requests, and those of them that were refused, here or by the server.
-    asked: Window,
+    requests: Window,
     began: Instant,
 }
 
@@ -30,7 +30,7 @@ impl Throttle {
     #[must_use]
     pub const fn new(now: Instant) -> Self {
         Self {
-            asked: Window::new(now),
+            requests: Window::new(now),
             began: now,
         }
     }
@@ -43,24 +43,24 @@ impl Throttle {
         if now.saturating_duration_since(self.began) < FIRST {
             return false;
         }
-        let sum = self.asked.sum(now, INTERVAL);
+        let sum = self.requests.sum(now, INTERVAL);
         let sent = f64::from(sum.sent);
         let accepted = sent - f64::from(sum.failed);
         let refuses = unit(random) < (sent - 2.0 * accepted) / (sent + 1.0);
         if refuses {
-            self.asked.add(now, INTERVAL, 1, 1);
+            self.requests.add(now, INTERVAL, 1, 1);
         }
         refuses
     }
 
     /// What was sent was answered; `overloaded`: with the refusal `overload`.
     pub fn record(&mut self, now: Instant, overloaded: bool) {
-        self.asked.add(now, INTERVAL, 1, overloaded.into());
+        self.requests.add(now, INTERVAL, 1, overloaded.into());
     }
 
     /// Whether nothing was refused lately, so that there is nothing to remember.
     #[must_use]
     pub fn is_over(&self, now: Instant) -> bool {
-        self.asked.sum(now, INTERVAL).failed == 0
+        self.requests.sum(now, INTERVAL).failed == 0
     }
 }

@@ -102,9 +102,9 @@ impl RetryBudget {
 
     fn add(&self, slot: u32, amount: i32) {
         let word = &self.slots[slot as usize % SLOTS];
-        let change = |held: u64| {
-            let before = if number(held) == slot {
-                balance(held)
+        let change = |word: u64| {
+            let before = if number(word) == slot {
+                balance(word)
             } else {
                 0
             };
@@ -115,21 +115,21 @@ impl RetryBudget {
     }
 
     fn balance(&self, slot: u32, settings: &Budget) -> i32 {
-        let held = self.slots.iter().map(|word| word.load(Relaxed));
+        let word = self.slots.iter().map(|word| word.load(Relaxed));
         let counted = settings.interval.as_millis().div_ceil(SLOT.as_millis());
         let counted = counted.clamp(1, SLOTS as u128) as u32;
         let oldest = slot.saturating_sub(counted - 1);
-        let current = held.filter(|held| (oldest..=slot).contains(&number(*held)));
-        current.fold(0, |sum: i32, held| sum.saturating_add(balance(held)))
+        let current = word.filter(|word| (oldest..=slot).contains(&number(*word)));
+        current.fold(0, |sum: i32, word| sum.saturating_add(balance(word)))
     }
 }
 
-const fn number(held: u64) -> u32 {
-    (held >> 32) as u32
+const fn number(word: u64) -> u32 {
+    (word >> 32) as u32
 }
 
-const fn balance(held: u64) -> i32 {
-    held as u32 as i32
+const fn balance(word: u64) -> i32 {
+    word as u32 as i32
 }
 
 const fn pack(slot: u32, balance: i32) -> u64 {

@@ -24,7 +24,7 @@ fn attempted(method: &Method, ended: Ended) -> Attempted<'_> {
         body_kept: true,
         spent: false,
         late: false,
-        asked: AskedWait::Nothing,
+        requested_wait: RequestedWait::Nothing,
         deadline: Deadline::NONE,
     }
 }
@@ -243,21 +243,21 @@ fn why_no_retry_was_made_is_said() {
 fn a_server_that_asks_for_a_short_wait_gets_it_and_for_a_long_one_no_retry() {
     let retry = Retry::DEFAULT;
     let with = |asked| Attempted {
-        asked,
+        requested_wait: asked,
         ..attempted(&Method::GET, status(503))
     };
-    let http = |text: &str| next(&retry, &with(AskedWait::of_http(Some(text.as_bytes()))));
+    let http = |text: &str| next(&retry, &with(RequestedWait::of_http(Some(text.as_bytes()))));
     assert_eq!(http("0"), Next::Retry { wait: ms(0) });
     assert_eq!(http("1"), Next::Retry { wait: ms(1000) });
     for text in ["2", "", "-1", "+1", "1.5", "x", "99999999999999999999"] {
         assert_eq!(http(text), Next::Pass, "{text:?}");
     }
     assert_eq!(http("Wed, 21 Oct 2015 07:28:00 GMT"), Next::Pass);
-    let grpc = |text: &str| AskedWait::of_grpc(Some(text.as_bytes()));
-    assert_eq!(grpc("1000"), AskedWait::After(ms(1000)));
-    assert_eq!(grpc("1001"), AskedWait::NotNow);
-    assert_eq!(grpc("-1"), AskedWait::NotNow);
-    assert_eq!(AskedWait::of_grpc(None), AskedWait::Nothing);
+    let grpc = |text: &str| RequestedWait::of_grpc(Some(text.as_bytes()));
+    assert_eq!(grpc("1000"), RequestedWait::After(ms(1000)));
+    assert_eq!(grpc("1001"), RequestedWait::NotNow);
+    assert_eq!(grpc("-1"), RequestedWait::NotNow);
+    assert_eq!(RequestedWait::of_grpc(None), RequestedWait::Nothing);
 }
 
 #[test]

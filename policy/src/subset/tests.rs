@@ -10,19 +10,19 @@ fn seeds(len: usize) -> Vec<u64> {
 }
 
 /// A caller whose zone holds all others.
-const fn anywhere(place: Place) -> Places {
-    Places {
-        all: place,
-        zone: place,
+const fn anywhere(position: PeerPosition) -> PeerPositions {
+    PeerPositions {
+        all: position,
+        zone: position,
     }
 }
 
 /// The sum of shares per endpoint, and the most endpoints that one caller has.
-fn covered(subset: Subset, len: usize, peers: u32, resting: usize) -> (Vec<f64>, usize) {
+fn covered(subset: Subset, len: usize, peers: u32, ejected: usize) -> (Vec<f64>, usize) {
     let (seeds, mut sums, mut most) = (seeds(len), vec![0.0; len], 0);
     for index in 0..peers {
-        let place = Place { index, peers };
-        let part = members(subset, &seeds, 0, anywhere(place), resting).unwrap();
+        let position = PeerPosition { index, peers };
+        let part = members(subset, &seeds, 0, anywhere(position), ejected).unwrap();
         most = most.max(part.len());
         for member in part {
             sums[member.index] += member.share;
@@ -68,17 +68,17 @@ fn an_arc_is_wider_by_as_many_as_rest() {
 
 #[test]
 fn a_small_service_is_used_as_a_whole() {
-    let place = Place {
+    let position = PeerPosition {
         index: 0,
         peers: 10,
     };
-    let of = |subset, len, near| members(subset, &seeds(len), near, anywhere(place), 0);
+    let of = |subset, len, near| members(subset, &seeds(len), near, anywhere(position), 0);
     assert_eq!(of(Subset::All, 1000, 0), None);
     assert_eq!(of(Subset::Automatic, 100, 0), None);
     assert!(of(Subset::Automatic, 101, 0).is_some());
     assert_eq!(of(Subset::Count(50), 40, 0), None);
     // Nobody said which of its peers it is.
-    let lost = Place {
+    let lost = PeerPosition {
         index: 10,
         peers: 10,
     };
@@ -86,7 +86,7 @@ fn a_small_service_is_used_as_a_whole() {
         members(Subset::Automatic, &seeds(200), 0, anywhere(lost), 0),
         None
     );
-    let none = Place { index: 0, peers: 0 };
+    let none = PeerPosition { index: 0, peers: 0 };
     assert_eq!(
         members(Subset::Automatic, &seeds(200), 0, anywhere(none), 0),
         None
@@ -95,11 +95,11 @@ fn a_small_service_is_used_as_a_whole() {
 
 #[test]
 fn the_own_zone_is_enough_if_it_has_twenty() {
-    let place = Place {
+    let position = PeerPosition {
         index: 3,
         peers: 10,
     };
-    let of = |near| members(Subset::Automatic, &seeds(300), near, anywhere(place), 0).unwrap();
+    let of = |near| members(Subset::Automatic, &seeds(300), near, anywhere(position), 0).unwrap();
     assert!(of(100).iter().all(|member| member.index < 100));
     assert_eq!(of(20).len(), 20);
     assert!(of(19).iter().any(|member| member.index >= 19));
@@ -112,14 +112,14 @@ fn where_callers_stay_in_their_zone_its_endpoints_are_used_alike() {
     for peers in [6, 4] {
         let mut sums = vec![0.0; 100];
         for index in 0..peers {
-            let places = Places {
-                all: Place {
+            let positions = PeerPositions {
+                all: PeerPosition {
                     index: index * 2,
                     peers: 10,
                 },
-                zone: Place { index, peers },
+                zone: PeerPosition { index, peers },
             };
-            for member in members(Subset::Automatic, &seeds, 100, places, 0).unwrap() {
+            for member in members(Subset::Automatic, &seeds, 100, positions, 0).unwrap() {
                 sums[member.index] += member.share;
             }
         }
@@ -130,8 +130,8 @@ fn where_callers_stay_in_their_zone_its_endpoints_are_used_alike() {
 proptest! {
     #[test]
     fn every_endpoint_is_used_alike_whatever_the_numbers(len in 101usize..400, peers in 1u32..60) {
-        let place = Place { index: 0, peers };
-        prop_assume!(members(Subset::Automatic, &seeds(len), 0, anywhere(place), 0).is_some());
+        let position = PeerPosition { index: 0, peers };
+        prop_assume!(members(Subset::Automatic, &seeds(len), 0, anywhere(position), 0).is_some());
         let (sums, _) = covered(Subset::Automatic, len, peers, 0);
         let first = sums[0];
         prop_assert!(first >= 1.0 - 1e-3 && all_near(&sums, first), "{:?}", sums);

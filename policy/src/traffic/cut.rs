@@ -27,14 +27,14 @@ trait Carried: Clone {
 
 impl Carried for Timeouts {
     fn needs(&self) -> Parts {
-        let said = [
+        let present = [
             (self.request.is_some(), Part::RequestTimeout),
             (self.backend_request.is_some(), Part::AttemptTimeout),
             (self.idle.is_some(), Part::IdleTimeout),
             (self.share != Self::DEFAULT.share, Part::TimeoutShare),
         ];
-        let said = said.into_iter().filter(|(said, _)| *said);
-        let parts: Parts = said.map(|(_, part)| Parts::of(&[part])).collect();
+        let present = present.into_iter().filter(|(present, _)| *present);
+        let parts: Parts = present.map(|(_, part)| Parts::of(&[part])).collect();
         if parts.is_empty() {
             return Parts::of(&[Part::AttemptTimeout]);
         }
@@ -60,7 +60,10 @@ impl Carried for Timeouts {
 impl Carried for Balance {
     fn needs(&self) -> Parts {
         let mut parts = Parts::of(&[Part::Warmup]);
-        if self.locality.is_some_and(|place| place != Locality::None) {
+        if self
+            .locality
+            .is_some_and(|locality| locality != Locality::None)
+        {
             parts = parts.and(Parts::of(&[Part::Locality]));
         }
         if self.subset != Subset::All {

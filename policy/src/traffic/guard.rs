@@ -92,9 +92,9 @@ impl Priority {
     /// The class of a call: what policies say of it, or Normal, and never above what its
     /// caller asks for.
     #[must_use]
-    pub fn of_call(asked: Option<Self>, policy: Option<Self>) -> Self {
-        let said = policy.unwrap_or_default();
-        asked.map_or(said, |asked| asked.min(said))
+    pub fn of_call(requested: Option<Self>, policy: Option<Self>) -> Self {
+        let configured = policy.unwrap_or_default();
+        requested.map_or(configured, |requested| requested.min(configured))
     }
 
     /// One class lower, as for a retry.

@@ -168,17 +168,17 @@ impl Resolving<'_> {
     fn limited<T>(&mut self, section: Section, say: impl Fn(&Policy) -> Option<T>) -> Limited<T> {
         let mut kept: Vec<usize> = Vec::new();
         let mut rules = Vec::new();
-        for (place, policy) in self.ranked.iter().enumerate() {
-            let Some(said) = say(policy) else { continue };
-            let winner = kept.iter().find(|at| self.covered.by(place, **at));
+        for (index, policy) in self.ranked.iter().enumerate() {
+            let Some(decided) = say(policy) else { continue };
+            let winner = kept.iter().find(|at| self.covered.by(index, **at));
             if let Some(winner) = winner {
                 self.lost
                     .push(Lost::to(self.ranked[*winner], policy, section));
                 continue;
             }
             self.won.insert((policy.origin.clone(), section));
-            kept.push(place);
-            rules.push(rule(policy, policy.origin.clone(), said));
+            kept.push(index);
+            rules.push(rule(policy, policy.origin.clone(), decided));
         }
         Table {
             rules,
@@ -193,8 +193,8 @@ impl Resolving<'_> {
             .ranked
             .iter()
             .filter(|policy| !policy.is_limited())
-            .filter_map(|policy| say(policy).map(|said| (*policy, said)));
-        let Some((winner, said)) = sayers.next() else {
+            .filter_map(|policy| say(policy).map(|decided| (*policy, decided)));
+        let Some((winner, decided)) = sayers.next() else {
             return Table::only(None);
         };
         let lost = sayers.map(|(loser, _)| Lost::to(winner, loser, section));
@@ -204,7 +204,7 @@ impl Resolving<'_> {
             rules: vec![Rule {
                 origin: winner.origin.clone(),
                 when: Match::Always,
-                then: Some(said),
+                then: Some(decided),
             }],
             otherwise: None,
         }

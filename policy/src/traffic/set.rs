@@ -67,7 +67,7 @@ impl Statuses {
         let mut bits = [0; 4];
         let mut at = 0;
         while at < codes.len() {
-            if let Some((word, bit)) = Self::place(codes[at]) {
+            if let Some((word, bit)) = Self::bit_of(codes[at]) {
                 bits[word] |= bit;
             }
             at += 1;
@@ -77,17 +77,17 @@ impl Statuses {
 
     #[must_use]
     pub fn contains(self, status: StatusCode) -> bool {
-        Self::place(status.as_u16()).is_some_and(|(word, bit)| self.0[word] & bit != 0)
+        Self::bit_of(status.as_u16()).is_some_and(|(word, bit)| self.0[word] & bit != 0)
     }
 
     /// In ascending order.
     pub fn iter(self) -> impl Iterator<Item = u16> {
         (FIRST..600).filter(move |code| {
-            Self::place(*code).is_some_and(|(word, bit)| self.0[word] & bit != 0)
+            Self::bit_of(*code).is_some_and(|(word, bit)| self.0[word] & bit != 0)
         })
     }
 
-    const fn place(code: u16) -> Option<(usize, u64)> {
+    const fn bit_of(code: u16) -> Option<(usize, u64)> {
         if code < FIRST || code > 599 {
             return None;
         }

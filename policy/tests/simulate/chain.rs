@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use http::{Method, StatusCode};
 use policy::deadline::Deadline;
-use policy::retry::{AskedWait, Attempted, Ended, Next, RetryBudget, may_retry};
+use policy::retry::{Attempted, Ended, Next, RequestedWait, RetryBudget, may_retry};
 use policy::traffic::set::{GrpcCode, GrpcCodes};
 use policy::traffic::without_object::RETRY;
 
@@ -64,7 +64,7 @@ impl Chain {
             body_kept: true,
             spent: false,
             late: false,
-            asked: AskedWait::Nothing,
+            requested_wait: RequestedWait::Nothing,
             deadline: Deadline::NONE,
         };
         let mut now = now;

@@ -125,7 +125,7 @@ impl<F: Fn(usize, Duration, &mut Dice) -> bool> Scene<F> {
                     load: 0,
                 },
                 Status::ProbeDue => Candidate::Probe,
-                Status::Rests => Candidate::Rests,
+                Status::Ejected => Candidate::Ejected,
             }
         };
         let picked = choose(endpoints.len(), &[], look, || self.dice.roll()).unwrap();
@@ -204,7 +204,7 @@ impl<F: Fn(usize, Duration, &mut Dice) -> bool> Scene<F> {
             ..Others::default()
         };
         for (at, other) in endpoints.iter().enumerate() {
-            others.resting += usize::from(other.health.rests());
+            others.ejected += usize::from(other.health.is_ejected());
             let recent = other.health.recent(now);
             others.recent = others.recent
                 + if at == attempt.endpoint {

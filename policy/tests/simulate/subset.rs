@@ -2,7 +2,7 @@
 
 use policy::balance::{Candidate, Cost, choose};
 use policy::hashing::mix;
-use policy::subset::{Member, Place, Places, members};
+use policy::subset::{Member, PeerPosition, PeerPositions, members};
 use policy::traffic::endpoint::Subset;
 
 use crate::engine::{Dice, Events, ms, secs, with_every_seed};
@@ -28,15 +28,15 @@ fn run(seed: u64) -> Result {
     let seeds: Vec<u64> = (0..ENDPOINTS as u64).map(|at| mix(at ^ seed)).collect();
     let callers: Vec<Vec<Member>> = (0..CALLERS)
         .map(|index| {
-            let place = Place {
+            let position = PeerPosition {
                 index,
                 peers: CALLERS,
             };
-            let places = Places {
-                all: place,
-                zone: place,
+            let positions = PeerPositions {
+                all: position,
+                zone: position,
             };
-            members(Subset::Automatic, &seeds, 0, places, 0).unwrap()
+            members(Subset::Automatic, &seeds, 0, positions, 0).unwrap()
         })
         .collect();
     let mut known: Vec<Vec<(Cost, usize)>> = callers

@@ -130,8 +130,8 @@ impl Scene {
         let known = &mut self.known[job.caller][job.endpoint];
         known.in_flight -= 1;
         known.cost.observe(now, took);
-        if let Some(load) = known.teller.tell(now, limiter.load(&OFF)) {
-            known.load.hear(now, load);
+        if let Some(load) = known.teller.report(now, limiter.load(&OFF)) {
+            known.load.record(now, load);
         }
         self.result.good += u32::from(took <= secs(1));
         if let Some((wait, job)) = server.done(since) {

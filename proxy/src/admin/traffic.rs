@@ -43,14 +43,14 @@ pub(super) fn asked(path: &str) -> Option<&str> {
 }
 
 /// The page about these Services.
-pub(super) fn page(held: &Snapshot, services: &str) -> String {
-    let (subjects, headless) = (subjects(held, services), headless(held));
+pub(super) fn page(snapshot: &Snapshot, services: &str) -> String {
+    let (subjects, headless) = (subjects(snapshot, services), headless(snapshot));
     let (mut text, mut shown) = (String::new(), 0);
     for subject in &subjects {
         let before = text.len();
         let comma = if shown == 0 { "" } else { "," };
         let name = Value::from(subject.as_str());
-        let service = service(held, subject, headless.contains(subject.as_str()));
+        let service = service(snapshot, subject, headless.contains(subject.as_str()));
         let service = format!("{service:#}").replace('\n', "\n    ");
         // Writing to a String does not fail.
         let _ = write!(text, "{comma}\n    {name}: {service}");
@@ -65,10 +65,10 @@ pub(super) fn page(held: &Snapshot, services: &str) -> String {
 }
 
 /// Service ports of which anything is held, as `namespace/name:port`.
-fn subjects(held: &Snapshot, services: &str) -> BTreeSet<String> {
-    let resources = held.services.keys().chain(held.endpoints.keys());
+fn subjects(snapshot: &Snapshot, services: &str) -> BTreeSet<String> {
+    let resources = snapshot.services.keys().chain(snapshot.endpoints.keys());
     let of_resources = resources.filter_map(|name| Some(name.split_once('/')?.1));
-    let all = of_resources.chain(held.policies.subjects());
+    let all = of_resources.chain(snapshot.policies.subjects());
     let is_asked_for = |subject: &&str| match subject.strip_prefix(services) {
         Some(rest) => services.is_empty() || rest.is_empty() || rest.starts_with(':'),
         None => false,
@@ -77,8 +77,8 @@ fn subjects(held: &Snapshot, services: &str) -> BTreeSet<String> {
 }
 
 /// Those whose clients choose the pod, as far as one of their pods was called.
-fn headless(held: &Snapshot) -> HashSet<&str> {
-    let called = held.destinations.values();
+fn headless(snapshot: &Snapshot) -> HashSet<&str> {
+    let called = snapshot.destinations.values();
     let pods = called.filter_map(|at| match &**at {
         Destination::Pod(pod) => Some(&pod.headless),
         Destination::Service(_) | Destination::External | Destination::Refused(_) => None,
@@ -92,12 +92,12 @@ fn headless(held: &Snapshot) -> HashSet<&str> {
 /// What holds of a Service where no object says anything of retries, or of ejection. Where
 /// clients choose the pod that is nothing, until an object says something of the other.
 fn without_word(
-    said: &CallerPolicy,
+    configured: &CallerPolicy,
     headless: bool,
 ) -> (Option<&'static Retry>, Option<&'static Ejection>) {
-    let mut retries = said.retry.rules.iter().flat_map(|rule| &rule.then);
+    let mut retries = configured.retry.rules.iter().flat_map(|rule| &rule.then);
     let retries = retries.any(|retry| retry.attempts > 0);
-    let (ejection, _) = said.ejection.decide(None);
+    let (ejection, _) = configured.ejection.decide(None);
     let ejects = ejection
         .as_ref()
         .is_some_and(|ejection| ejection.consecutive_failures > 0);
@@ -107,20 +107,20 @@ fn without_word(
     )
 }
 
-fn service(held: &Snapshot, subject: &str, headless: bool) -> Value {
+fn service(snapshot: &Snapshot, subject: &str, headless: bool) -> Value {
     let nothing = CallerPolicy::default();
-    let said = held.policies.of(&format!("policy/{subject}"));
-    let said = said.map_or(&nothing, |said| &**said);
-    let (retry, ejection) = without_word(said, headless);
-    let mut page = json!({ "sections": sections::of(said, retry, ejection) });
+    let configured = snapshot.policies.of(&format!("policy/{subject}"));
+    let configured = configured.map_or(&nothing, |configured| &**configured);
+    let (retry, ejection) = without_word(configured, headless);
+    let mut page = json!({ "sections": sections::of(configured, retry, ejection) });
     if headless {
         page["headless"] = true.into();
     }
-    if let Some(set) = held.endpoints_of(&format!("endpoints/{subject}")) {
-        page["budget"] = json!({ "saved": saved(set, said) });
+    if let Some(set) = snapshot.endpoints_of(&format!("endpoints/{subject}")) {
+        page["budget"] = json!({ "saved": saved(set, configured) });
         page["breakers"] = breakers(set).into();
         page["throttled"] = set.throttle.is_active().into();
-        let (endpoints, left_out) = endpoints(set, said, ejection);
+        let (endpoints, left_out) = endpoints(set, configured, ejection);
         page["endpoints"] = endpoints.into();
         page["endpointsLeftOut"] = left_out.into();
     }
@@ -128,8 +128,8 @@ fn service(held: &Snapshot, subject: &str, headless: bool) -> Value {
 }
 
 /// Retries that are paid for, by the section that holds for every request.
-fn saved(set: &EndpointSet, said: &CallerPolicy) -> u32 {
-    let (retry, _) = said.retry.decide(None);
+fn saved(set: &EndpointSet, configured: &CallerPolicy) -> u32 {
+    let (retry, _) = configured.retry.decide(None);
     let retry = retry.as_ref().unwrap_or(&without_object::RETRY);
     set.saved(&retry.budget)
 }
@@ -151,12 +151,12 @@ fn breakers(set: &EndpointSet) -> Vec<Value> {
 /// `otherwise`: by what they rest where no object says it.
 fn endpoints(
     set: &EndpointSet,
-    said: &CallerPolicy,
+    configured: &CallerPolicy,
     otherwise: Option<&Ejection>,
 ) -> (Vec<Value>, usize) {
-    let (ejection, _) = said.ejection.decide(None);
+    let (ejection, _) = configured.ejection.decide(None);
     let ejection = ejection.as_ref().or(otherwise);
-    let (balance, _) = said.balance.decide(None);
+    let (balance, _) = configured.balance.decide(None);
     let draw = Draw {
         may_retry: true,
         ejection: ejection.unwrap_or(&without_object::EJECTION_OFF),
@@ -191,7 +191,7 @@ fn endpoints(
 fn share(shown: &EndpointView) -> f64 {
     match shown.candidate {
         Candidate::Works { share, .. } => share,
-        Candidate::Probe | Candidate::Rests | Candidate::Out => 0.0,
+        Candidate::Probe | Candidate::Ejected | Candidate::Out => 0.0,
     }
 }
 
@@ -200,7 +200,7 @@ fn state(shown: &EndpointView) -> &'static str {
         Candidate::Works { share, .. } if share < 1.0 => "WarmingUp",
         Candidate::Works { .. } => "Working",
         Candidate::Probe => "ProbeDue",
-        Candidate::Rests | Candidate::Out => "Resting",
+        Candidate::Ejected | Candidate::Out => "Resting",
     }
 }
 

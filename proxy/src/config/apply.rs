@@ -21,7 +21,7 @@ use wire::{convert, v1};
 
 mod lists;
 
-use crate::config::apply::lists::{endpoint_of, meshed_address, places_of, port_of};
+use crate::config::apply::lists::{endpoint_of, meshed_address, port_of, positions_of};
 use crate::config::snapshot::{Destination, PodTarget, Service, Snapshot, Version, Workload};
 use crate::config::telemetry;
 use crate::endpoints::location::Location;
@@ -163,7 +163,7 @@ impl Snapshot {
             });
             next.declared = Arc::new(next.declared_ports());
         }
-        next.hold_on(self);
+        next.extend_read_only(self);
         if self.takes_copies() != next.takes_copies() {
             next.policy_revision += 1;
         }
@@ -219,8 +219,8 @@ impl Snapshot {
         self.rules
             .keys()
             .map(|name| {
-                let held = self.versions.get(name);
-                (name.clone(), held.map(|held| held.version.clone()))
+                let current = self.versions.get(name);
+                (name.clone(), current.map(|current| current.version.clone()))
             })
             .collect()
     }
@@ -245,7 +245,7 @@ impl Snapshot {
         } else if name == wire::names::ROUTES {
             self.names = None;
         } else if name == wire::names::PLACE {
-            self.places = None;
+            self.positions = None;
         }
         // The own workload and the roots are never taken away: without them
         // nothing could be decided.
@@ -299,18 +299,18 @@ impl Snapshot {
                 let own = self.workload.as_ref().map(|own| &own.identity);
                 self.policies.set(&name, &policy, own)?;
             }
-            v1::resource::Content::Telemetry(told) => {
-                let log_filter = telemetry::log_filter(&told)?;
-                let access_log = telemetry::access_log(&told)?;
-                self.tracing = telemetry::tracing(told)?;
+            v1::resource::Content::Telemetry(message) => {
+                let log_filter = telemetry::log_filter(&message)?;
+                let access_log = telemetry::access_log(&message)?;
+                self.tracing = telemetry::tracing(message)?;
                 (self.log_filter, self.access_log) = (Some(log_filter), access_log);
             }
             v1::resource::Content::Routes(routes) => {
                 let names = Names::try_from(&routes).map_err(|bad| bad.to_string())?;
                 self.names = Some(Arc::new(names));
             }
-            v1::resource::Content::Place(place) => {
-                self.places = Some(places_of(place)?);
+            v1::resource::Content::Place(message) => {
+                self.positions = Some(positions_of(message)?);
             }
             v1::resource::Content::Guard(guard) => {
                 let said = PodGuard::try_from(&guard).map_err(|bad| bad.to_string())?;
@@ -355,7 +355,7 @@ impl Snapshot {
     /// Forgets a destination that is called in plaintext: what was refused says that a pod
     /// of the mesh is there.
     fn forget_plaintext(&mut self, addr: SocketAddr) {
-        let plaintext = |held: &Arc<Destination>| match &**held {
+        let plaintext = |current: &Arc<Destination>| match &**current {
             Destination::External => true,
             Destination::Pod(pod) => !pod.endpoint.meshed(),
             Destination::Service(_) | Destination::Refused(_) => false,

@@ -76,25 +76,26 @@ pub(crate) enum Noticed<'a> {
 }
 
 impl Guard {
-    /// What `said` makes of the guard before.
+    /// What `configured` makes of the guard before.
     pub(super) fn after(
         before: Option<&Self>,
-        said: &PodGuard,
+        configured: &PodGuard,
         shares: &Shares,
         now: Instant,
     ) -> Self {
         let seed = before.map_or_else(RandomState::new, |before| before.seed.clone());
-        let told = said.ports.iter();
-        let told = told.map(|(port, said)| (port, said.rate_limits.clone(), said));
-        let told: Vec<_> = told.collect();
-        let keyed: usize = told.iter().map(|(_, limits, _)| with_keys(limits)).sum();
-        let ports = told.into_iter().map(|(port, limits, said)| {
+        let listed = configured.ports.iter();
+        let listed =
+            listed.map(|(port, configured)| (port, configured.rate_limits.clone(), configured));
+        let listed: Vec<_> = listed.collect();
+        let keyed: usize = listed.iter().map(|(_, limits, _)| with_keys(limits)).sum();
+        let ports = listed.into_iter().map(|(port, limits, configured)| {
             let former = before.and_then(|before| before.ports.get(port));
             let overload = former.and_then(|former| former.overload.as_ref());
-            let overload = PortOverload::after(overload, said, now);
+            let overload = PortOverload::after(overload, configured, now);
             let port_guard = match former {
                 Some(former)
-                    if former.says(&limits, said)
+                    if former.is_as(&limits, configured)
                         && PortOverload::same(former.overload.as_ref(), overload.as_ref()) =>
                 {
                     Arc::clone(former)
@@ -108,8 +109,8 @@ impl Guard {
                     )),
                     overload,
                     limits,
-                    timeouts: said.timeouts.clone(),
-                    priority: said.priority.clone(),
+                    timeouts: configured.timeouts.clone(),
+                    priority: configured.priority.clone(),
                     seed: seed.clone(),
                 }),
             };
@@ -120,7 +121,7 @@ impl Guard {
         });
         Self {
             ports: ports.collect(),
-            read_only: said.read_only.clone(),
+            read_only: configured.read_only.clone(),
             seed,
         }
     }
@@ -136,10 +137,10 @@ impl Guard {
     /// Tells `show` of each port of which a limit of requests in flight was told, where `next`
     /// has none any more.
     pub(super) fn ended_by(&self, next: Option<&Self>, show: impl Fn(u16, i64)) {
-        for (port, held) in &self.ports {
+        for (port, current) in &self.ports {
             let next = next.and_then(|next| next.ports.get(port));
             let ends = next.is_none_or(|next| next.overload.is_none());
-            if let (Some(overload), true) = (&held.overload, ends) {
+            if let (Some(overload), true) = (&current.overload, ends) {
                 overload.end(|limit| show(*port, limit));
             }
         }
@@ -149,8 +150,8 @@ impl Guard {
     /// port.
     pub(super) fn has_shared(&self, port: u16, limit: &Origin) -> bool {
         let is_shared = |rule: &Rule<Option<Scoped<Arc<RateLimit>>>>| {
-            let held = rule.then.as_ref().map(|scoped| scoped.section.scope);
-            rule.origin == *limit && held == Some(LimitScope::Service)
+            let current = rule.then.as_ref().map(|scoped| scoped.section.scope);
+            rule.origin == *limit && current == Some(LimitScope::Service)
         };
         let rules = self.ports.get(&port).map(|port| &port.limits.rules);
         rules.is_some_and(|rules| rules.iter().any(is_shared))
@@ -158,9 +159,9 @@ impl Guard {
 
     /// Shares are others now.
     pub(super) fn share(&self, shares: &Shares, now: Instant) {
-        for (port, held) in &self.ports {
-            let mut buckets = held.buckets.lock();
-            for (rule, buckets) in held.limits.rules.iter().zip(&mut *buckets) {
+        for (port, current) in &self.ports {
+            let mut buckets = current.buckets.lock();
+            for (rule, buckets) in current.limits.rules.iter().zip(&mut *buckets) {
                 let Some(limit) = rule.then.as_ref().map(|scoped| &scoped.section) else {
                     continue;
                 };
@@ -197,7 +198,7 @@ fn taken_over(
     rate: impl Fn(&Origin, &RateLimit) -> Rate,
     now: Instant,
 ) -> Vec<Buckets> {
-    let mut held = former.map(|former| former.buckets.lock());
+    let mut current = former.map(|former| former.buckets.lock());
     let limits = limits.rules.iter().filter_map(|rule| {
         let limit = &rule.then.as_ref()?.section;
         let rate = rate(&rule.origin, limit);
@@ -207,8 +208,8 @@ fn taken_over(
             other.origin == rule.origin && key == Some(&limit.key)
         };
         let at = former.and_then(|former| former.limits.rules.iter().position(same));
-        let kept = match (at, &mut held) {
-            (Some(at), Some(held)) => held.get_mut(at),
+        let kept = match (at, &mut current) {
+            (Some(at), Some(current)) => current.get_mut(at),
             _ => None,
         };
         Some(match kept {
@@ -225,8 +226,10 @@ fn taken_over(
 
 impl PortGuard {
     /// Whether it says the same, beside its `overload`.
-    fn says(&self, limits: &Limited<Arc<RateLimit>>, said: &GuardPort) -> bool {
-        self.limits == *limits && self.timeouts == said.timeouts && self.priority == said.priority
+    fn is_as(&self, limits: &Limited<Arc<RateLimit>>, configured: &GuardPort) -> bool {
+        self.limits == *limits
+            && self.timeouts == configured.timeouts
+            && self.priority == configured.priority
     }
 
     /// What policies say of the class of a request, whether or not this port is ever
@@ -242,15 +245,15 @@ impl PortGuard {
             let fitting = first(&self.priority, caller, Some(request));
             return fitting.map(|(priority, _)| *priority);
         }
-        let said = self.priority.rules.iter().filter_map(|rule| {
+        let configured = self.priority.rules.iter().filter_map(|rule| {
             let scoped = rule.then.as_ref()?;
             let admits = scoped.sources.admits(caller);
             admits.then_some((rule.when == Match::Always, scoped.section))
         });
         // What no route says of it holds as well.
-        let plain = said.clone().find(|(always, _)| *always);
+        let plain = configured.clone().find(|(always, _)| *always);
         let plain = plain.map(|(_, section)| section);
-        let lowest = said.map(|(_, section)| section).min();
+        let lowest = configured.map(|(_, section)| section).min();
         lowest.map(|lowest| lowest.min(plain.unwrap_or_default()))
     }
 

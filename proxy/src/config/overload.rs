@@ -25,7 +25,7 @@ pub(crate) struct PortOverload {
 struct Application {
     limiter: Limiter,
     /// The limit that was told last.
-    told: i64,
+    shown_limit: i64,
     /// Nobody is to hear of it any more.
     over: bool,
 }
@@ -67,10 +67,14 @@ pub(crate) struct LetIn {
 }
 
 impl PortOverload {
-    /// What `said` makes of what was before; `None`: nothing is asked before requests are
+    /// What `configured` makes of what was before; `None`: nothing is asked before requests are
     /// let in.
-    pub(super) fn after(before: Option<&Self>, said: &GuardPort, now: Instant) -> Option<Self> {
-        let (Some(settings), Some(origin)) = said.overload.decide(None) else {
+    pub(super) fn after(
+        before: Option<&Self>,
+        configured: &GuardPort,
+        now: Instant,
+    ) -> Option<Self> {
+        let (Some(settings), Some(origin)) = configured.overload.decide(None) else {
             return None;
         };
         if settings.mode == OverloadMode::Off {
@@ -80,7 +84,7 @@ impl PortOverload {
             Some(before) => Arc::clone(&before.application),
             None => Arc::new(Mutex::new(Application {
                 limiter: Limiter::new(now),
-                told: 0,
+                shown_limit: 0,
                 over: false,
             })),
         };
@@ -106,7 +110,7 @@ impl PortOverload {
     pub(super) fn end(&self, show: impl FnOnce(i64)) {
         let mut application = self.application.lock();
         application.over = true;
-        if std::mem::take(&mut application.told) != 0 {
+        if std::mem::take(&mut application.shown_limit) != 0 {
             show(0);
         }
     }
@@ -128,7 +132,7 @@ impl PortOverload {
         let PendingRequest { priority, retry } = asks;
         let limiter = &mut application.limiter;
         let admit = limiter.arrive(now, priority, retry, &self.settings);
-        application.tell(show);
+        application.show_limit(show);
         drop(application);
         let let_in = admit.passes().then(|| {
             Box::new(LetIn {
@@ -149,7 +153,7 @@ impl LetIn {
         let took = now.saturating_duration_since(self.since);
         let mut application = self.application.lock();
         application.limiter.done(now, took, &self.settings);
-        application.tell(show);
+        application.show_limit(show);
     }
 }
 
@@ -164,12 +168,12 @@ impl Drop for LetIn {
 impl Application {
     /// The limit in whole requests, if it is another than was told last. Under its lock, so
     /// that nothing is told after the end.
-    fn tell(&mut self, show: impl FnOnce(i64)) {
+    fn show_limit(&mut self, show: impl FnOnce(i64)) {
         if self.over {
             return;
         }
         let limit = self.limiter.limit().map_or(0, |limit| limit as i64);
-        if std::mem::replace(&mut self.told, limit) != limit {
+        if std::mem::replace(&mut self.shown_limit, limit) != limit {
             show(limit);
         }
     }

@@ -22,24 +22,24 @@ struct ServicePolicy {
 /// By `namespace/name:port`, which is the same in the names of a Service's resources.
 #[derive(Clone, Debug, Default)]
 pub struct Policies {
-    held: HashMap<Arc<str>, ServicePolicy>,
+    policies: HashMap<Arc<str>, ServicePolicy>,
     /// Uid of the own pod, as its certificate says it.
     pod: Option<Arc<str>>,
 }
 
 impl Policies {
     pub(crate) fn is_empty(&self) -> bool {
-        self.held.is_empty()
+        self.policies.is_empty()
     }
 
     /// What is said of the Service port that a resource is about, by that one's name.
     pub(crate) fn of(&self, resource: &str) -> Option<&Arc<CallerPolicy>> {
-        self.held.get(subject(resource)).map(|held| &held.own)
+        self.policies.get(subject(resource)).map(|entry| &entry.own)
     }
 
     /// Service ports of which something is said, as `namespace/name:port`.
     pub(crate) fn subjects(&self) -> impl Iterator<Item = &str> {
-        self.held.keys().map(|subject| &**subject)
+        self.policies.keys().map(|subject| &**subject)
     }
 
     /// Uid of the own pod, as its certificate says it.
@@ -49,15 +49,21 @@ impl Policies {
 
     /// Services that calls to it, or copies of them, may come to instead.
     pub(super) fn leads_to(&self, resource: &str) -> impl Iterator<Item = &ServiceId> {
-        let said = self.of(resource);
-        let fallbacks = said.into_iter().flat_map(|said| &said.fallback.rules);
+        let configured = self.of(resource);
+        let fallbacks = configured
+            .into_iter()
+            .flat_map(|configured| &configured.fallback.rules);
         let fallbacks = fallbacks.filter_map(|rule| match &rule.then.as_ref()?.to {
             FallbackTo::Service(service) => Some(service),
             FallbackTo::Response(_) => None,
         });
-        let mirrors = said.into_iter().flat_map(|said| &said.mirror.rules);
+        let mirrors = configured
+            .into_iter()
+            .flat_map(|configured| &configured.mirror.rules);
         let mirrors = mirrors.flat_map(|rule| rule.then.iter().flat_map(|all| all.iter()));
-        let overrides = said.into_iter().flat_map(|said| &said.overrides.rules);
+        let overrides = configured
+            .into_iter()
+            .flat_map(|configured| &configured.overrides.rules);
         let overrides = overrides.flat_map(|rule| rule.then.iter().flat_map(|all| all.iter()));
         fallbacks
             .chain(mirrors.map(|mirror| &mirror.service))
@@ -73,23 +79,23 @@ impl Policies {
         own: Option<&SpiffeId>,
     ) -> Result<(), String> {
         let all = wire::convert::traffic(message).map_err(|bad| bad.to_string())?;
-        let held = ServicePolicy {
+        let entry = ServicePolicy {
             own: Arc::new(all.seen_by(caller(own, self.pod.as_deref()))),
             all: Arc::new(all),
         };
-        self.held.insert(subject(name).into(), held);
+        self.policies.insert(subject(name).into(), entry);
         Ok(())
     }
 
     pub(super) fn remove(&mut self, name: &str) {
-        self.held.remove(subject(name));
+        self.policies.remove(subject(name));
     }
 
     /// The own identity is known, or is another one.
     pub(super) fn look_as(&mut self, own: Option<&SpiffeId>) {
         let caller = caller(own, self.pod.as_deref());
-        for held in self.held.values_mut() {
-            held.own = Arc::new(held.all.seen_by(caller));
+        for entry in self.policies.values_mut() {
+            entry.own = Arc::new(entry.all.seen_by(caller));
         }
     }
 

@@ -25,19 +25,19 @@ impl Shares {
 
     /// False where there is no room.
     pub(super) fn set(&self, port: u16, limit: Origin, thousandths: u64) -> bool {
-        let mut held = self.0.lock();
+        let mut known = self.0.lock();
         let key = (port, limit);
-        if held.len() >= MOST && !held.contains_key(&key) {
+        if known.len() >= MOST && !known.contains_key(&key) {
             return false;
         }
-        held.insert(key, thousandths);
+        known.insert(key, thousandths);
         true
     }
 
     /// Until the share of a limit is told that is new to a pod which serves already, the pod
     /// keeps all of it: whatever passed until now must not be refused because a policy came.
-    pub(super) fn begin(&self, said: &PodGuard, is_there: impl Fn(u16, &Origin) -> bool) {
-        for (port, guard) in &said.ports {
+    pub(super) fn begin(&self, configured: &PodGuard, is_there: impl Fn(u16, &Origin) -> bool) {
+        for (port, guard) in &configured.ports {
             for rule in &guard.rate_limits.rules {
                 let limit = rule.then.as_ref().map(|scoped| &scoped.section);
                 let Some(limit) = limit.filter(|limit| limit.scope == LimitScope::Service) else {

@@ -17,7 +17,7 @@ use policy::origin::Origin;
 use policy::protocol::{PortProtocols, Protocol};
 use policy::route::names::Names;
 use policy::route::{Forward, Table};
-use policy::subset::Places;
+use policy::subset::PeerPositions;
 use policy::traffic::call::TcpTarget;
 use policy::traffic::pod::PodGuard;
 
@@ -33,12 +33,12 @@ use crate::telemetry::trace::TracingConfig;
 
 /// A pod that gets copies no longer may change nothing for this long: twice what the last
 /// of them may take until its answer has ended.
-const HELD_ON: Duration = Duration::from_secs(60);
+const READ_ONLY_GRACE: Duration = Duration::from_secs(60);
 
 /// What a pod may open that got nothing but copies until just now, and until when that
 /// holds.
 #[derive(Clone, Debug)]
-struct HeldOn {
+struct ReadOnlyGrace {
     allowed: Vec<TcpTarget>,
     until: Instant,
 }
@@ -103,7 +103,7 @@ pub struct Snapshot {
     /// What this proxy is to log; `None`: what it was started with.
     pub log_filter: Option<LogFilter>,
     /// Which of its workload's proxies it is; `None`: nobody tells.
-    pub(super) places: Option<Places>,
+    pub(super) positions: Option<PeerPositions>,
     /// Which requests it is to write down; `None`: as it was started.
     pub(crate) access_log: Option<AccessLog>,
     /// Which traces it records; `None`: none.
@@ -114,7 +114,7 @@ pub struct Snapshot {
     pub(super) shares: Shares,
     /// How requests to the own pod are named; `None` where nobody asks for names.
     pub(crate) names: Option<Arc<Names>>,
-    held_on: Option<HeldOn>,
+    read_only_grace: Option<ReadOnlyGrace>,
     /// DER, empty until the controller sent some.
     pub roots: Vec<Vec<u8>>,
     pub(super) rules: BTreeMap<String, Rule>,
@@ -147,13 +147,13 @@ impl Default for Snapshot {
             endpoints: HashMap::new(),
             policies: Policies::default(),
             log_filter: None,
-            places: None,
+            positions: None,
             access_log: None,
             tracing: None,
             guard: None,
             shares: Shares::default(),
             names: None,
-            held_on: None,
+            read_only_grace: None,
             roots: Vec::new(),
             rules: BTreeMap::new(),
             versions: HashMap::new(),
@@ -188,8 +188,8 @@ impl Snapshot {
     /// gets nothing but copies, or did until just now.
     pub(crate) fn read_only(&self) -> Option<&[TcpTarget]> {
         self.takes_copies().or_else(|| {
-            let held_on = self.held_on.as_ref()?;
-            (now() < held_on.until).then_some(&*held_on.allowed)
+            let read_only_grace = self.read_only_grace.as_ref()?;
+            (now() < read_only_grace.until).then_some(&*read_only_grace.allowed)
         })
     }
 
@@ -199,35 +199,37 @@ impl Snapshot {
     }
 
     /// What policies say of requests to the own pod.
-    pub(super) fn set_guard(&mut self, said: &PodGuard) {
-        let held = self.guard.as_deref();
+    pub(super) fn set_guard(&mut self, configured: &PodGuard) {
+        let current = self.guard.as_deref();
         if self.is_complete() {
-            let is_there =
-                |port, limit: &Origin| held.is_some_and(|held| held.has_shared(port, limit));
-            self.shares.begin(said, is_there);
+            let is_there = |port, limit: &Origin| {
+                current.is_some_and(|current| current.has_shared(port, limit))
+            };
+            self.shares.begin(configured, is_there);
         }
-        let guard = Guard::after(held, said, &self.shares, now());
+        let guard = Guard::after(current, configured, &self.shares, now());
         self.shares
             .keep(|port, limit| guard.has_shared(port, limit));
         self.guard = Some(Arc::new(guard));
     }
 
     /// What the own pod was held to `before` does not end with the copies.
-    pub(super) fn hold_on(&mut self, before: &Self) {
-        self.held_on = match (self.takes_copies(), before.takes_copies()) {
+    pub(super) fn extend_read_only(&mut self, before: &Self) {
+        self.read_only_grace = match (self.takes_copies(), before.takes_copies()) {
             (Some(_), _) => None,
-            (None, Some(allowed)) => Some(HeldOn {
+            (None, Some(allowed)) => Some(ReadOnlyGrace {
                 allowed: allowed.to_vec(),
-                until: now() + HELD_ON,
+                until: now() + READ_ONLY_GRACE,
             }),
-            (None, None) => before.held_on.clone(),
+            (None, None) => before.read_only_grace.clone(),
         };
     }
 
     #[must_use]
-    pub fn held(&self) -> HashMap<String, String> {
-        let held = self.versions.iter();
-        held.map(|(name, held)| (name.clone(), held.version.clone()))
+    pub fn resource_versions(&self) -> HashMap<String, String> {
+        let current = self.versions.iter();
+        current
+            .map(|(name, current)| (name.clone(), current.version.clone()))
             .collect()
     }
 
@@ -247,7 +249,7 @@ impl Snapshot {
         counted: &mut HashSet<&'a str>,
     ) -> usize {
         let own = wire::names::destination(addr.ip(), addr.port());
-        let mut bytes = self.versions.get(&own).map_or(0, |held| held.bytes);
+        let mut bytes = self.versions.get(&own).map_or(0, |current| current.bytes);
         let Some(destination) = self.destinations.get(&addr) else {
             return bytes;
         };
@@ -258,10 +260,10 @@ impl Snapshot {
             Destination::External | Destination::Refused(_) => {}
         }
         let mut count = |name: &str| {
-            if let Some((name, held)) = self.versions.get_key_value(name)
+            if let Some((name, current)) = self.versions.get_key_value(name)
                 && counted.insert(name)
             {
-                bytes += held.bytes;
+                bytes += current.bytes;
             }
         };
         for name in services {
@@ -296,36 +298,36 @@ impl Snapshot {
 mod tests {
     use super::*;
 
-    fn told(held: &Snapshot, read_only: bool) -> Snapshot {
-        let said = PodGuard {
+    fn changed(current: &Snapshot, read_only: bool) -> Snapshot {
+        let configured = PodGuard {
             read_only: read_only.then(Vec::new),
             ..PodGuard::default()
         };
-        let mut next = held.clone();
+        let mut next = current.clone();
         next.guard = Some(Arc::new(Guard::after(
             None,
-            &said,
+            &configured,
             &Shares::default(),
             now(),
         )));
-        next.hold_on(held);
+        next.extend_read_only(current);
         next
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_a_pod_is_held_to_lasts_longer_than_the_last_copy() {
         let is = |now: &Snapshot| (now.takes_copies().is_some(), now.read_only().is_some());
-        let held = told(&Snapshot::default(), true);
-        assert_eq!(is(&held), (true, true));
-        let released = told(&held, false);
+        let current = changed(&Snapshot::default(), true);
+        assert_eq!(is(&current), (true, true));
+        let released = changed(&current, false);
         assert_eq!(is(&released), (false, true));
-        tokio::time::advance(HELD_ON - Duration::from_secs(1)).await;
+        tokio::time::advance(READ_ONLY_GRACE - Duration::from_secs(1)).await;
         // What comes meanwhile makes it neither longer nor shorter.
-        let later = told(&released, false);
+        let later = changed(&released, false);
         assert_eq!(is(&later), (false, true));
-        assert_eq!(is(&told(&later, true)), (true, true));
+        assert_eq!(is(&changed(&later, true)), (true, true));
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(is(&later), (false, false));
-        assert_eq!(is(&told(&Snapshot::default(), false)), (false, false));
+        assert_eq!(is(&changed(&Snapshot::default(), false)), (false, false));
     }
 }

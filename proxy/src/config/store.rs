@@ -38,7 +38,7 @@ const LOOKUP_WAIT: Duration = Duration::from_secs(1);
 /// used one makes room.
 const DESTINATION_LIMIT: usize = 4096;
 /// How often the log says that none can make room.
-const SAID: Allowance = Allowance {
+const LOG_RATE: Allowance = Allowance {
     burst: 1,
     every: Duration::from_secs(60),
 };
@@ -76,16 +76,16 @@ pub struct Store {
     subscriptions: Mutex<HashMap<SocketAddr, Subscription>>,
     /// Numbers them.
     numbered: AtomicU64,
-    said: Mutex<Rate>,
+    log_rate: Mutex<Rate>,
     /// Told when `subscriptions` changed.
-    pub asked: Notify,
+    pub subscriptions_changed: Notify,
     pub telemetry: Arc<Telemetry>,
     /// Rules that are only tried.
     pub trials: Arc<Trials>,
     /// Says which pod this is.
     certs: CertHandle,
     /// How often the pod began to get nothing but copies.
-    held: Arc<AtomicU64>,
+    read_only_began: Arc<AtomicU64>,
 }
 
 /// Keeps a destination subscribed while a connection uses it.
@@ -115,15 +115,15 @@ impl Store {
             snapshot: ArcSwap::default(),
             changed: watch::Sender::new(0),
             policy: watch::Sender::new(0),
-            registry: Registry::telling(telemetry.metrics.resting.clone()),
+            registry: Registry::with_gauge(telemetry.metrics.ejected.clone()),
             subscriptions: Mutex::default(),
             numbered: AtomicU64::new(0),
-            said: Mutex::new(Rate::new(SAID)),
-            asked: Notify::new(),
+            log_rate: Mutex::new(Rate::new(LOG_RATE)),
+            subscriptions_changed: Notify::new(),
             telemetry,
             trials: Arc::default(),
             certs: CertHandle::empty(),
-            held: Arc::default(),
+            read_only_began: Arc::default(),
         }
     }
 
@@ -183,8 +183,8 @@ impl Store {
 
     /// How often the pod began to get nothing but copies. Whoever compares has to ask
     /// before it is decided whether something may begin.
-    pub(crate) const fn times_held(&self) -> &Arc<AtomicU64> {
-        &self.held
+    pub(crate) const fn times_read_only(&self) -> &Arc<AtomicU64> {
+        &self.read_only_began
     }
 
     /// Puts a batch into use and returns what could not be used.
@@ -200,7 +200,7 @@ impl Store {
             self.telemetry.log_as(next.access_log);
         }
         if before.tracing != next.tracing {
-            self.telemetry.tracer.tell(next.tracing.clone());
+            self.telemetry.tracer.configure(next.tracing.clone());
         }
         self.telemetry.metrics.batches.inc();
         self.telemetry.metrics.nacks.inc_by(nacks.len() as u64);
@@ -209,7 +209,7 @@ impl Store {
             .destinations
             .set(i64::try_from(next.destinations.len()).unwrap_or(i64::MAX));
         let policy = next.policy_revision;
-        let held = before.takes_copies().is_none() && next.takes_copies().is_some();
+        let read_only_began = before.takes_copies().is_none() && next.takes_copies().is_some();
         self.telemetry.declare(Arc::clone(&next.declared));
         if let Some(limited) = &before.guard {
             limited.ended_by(next.guard.as_deref(), |port, limit| {
@@ -221,8 +221,8 @@ impl Store {
             });
         }
         self.snapshot.store(Arc::new(next));
-        if held {
-            self.held.fetch_add(1, SeqCst);
+        if read_only_began {
+            self.read_only_began.fetch_add(1, SeqCst);
         }
         self.registry.sweep();
         if self.registry.forgot_meshed() {
@@ -239,13 +239,13 @@ impl Store {
 
     /// Takes shares of limits that all pods of a Service keep together, and says which. Of
     /// one that others may have by now only the first request passes until it is told again.
-    pub fn share(&self, told: v1::Shares) -> v1::SharesTaken {
+    pub fn share(&self, message: v1::Shares) -> v1::SharesTaken {
         let snapshot = self.snapshot.load();
-        if told.forget {
+        if message.forget {
             snapshot.shares.forget();
         }
         let mut taken = Vec::new();
-        for share in told.shares {
+        for share in message.shares {
             let Some((port, limit)) = share.of.as_ref().and_then(limit_of) else {
                 continue;
             };
@@ -320,7 +320,7 @@ impl Store {
             if subscriptions.len() >= DESTINATION_LIMIT {
                 self.telemetry.metrics.limit("destinations");
                 let oldest = self.least_needed(&subscriptions);
-                let oldest = oldest.ok_or_else(|| self.none_goes(addr, now))?;
+                let oldest = oldest.ok_or_else(|| self.nothing_evictable(addr, now))?;
                 subscriptions.remove(&oldest);
             }
             let number = self.numbered.fetch_add(1, Relaxed);
@@ -330,7 +330,7 @@ impl Store {
                 last_used: now,
             };
             subscriptions.insert(addr, entry);
-            self.asked.notify_one();
+            self.subscriptions_changed.notify_one();
             number
         };
         Ok(DestinationGuard {
@@ -356,8 +356,8 @@ impl Store {
     }
 
     /// Nothing makes room for `addr`.
-    fn none_goes(&self, addr: SocketAddr, now: Instant) -> TooManyInUse {
-        if self.said.lock().take(now).is_ok() {
+    fn nothing_evictable(&self, addr: SocketAddr, now: Instant) -> TooManyInUse {
+        if self.log_rate.lock().take(now).is_ok() {
             tracing::warn!(%addr, reason = %TooManyInUse, "calls to new addresses are refused");
         }
         TooManyInUse

@@ -18,7 +18,8 @@ pub(crate) struct Summary {
 
 impl Summary {
     pub(crate) fn of(snapshot: &Snapshot, identity: &SpiffeId, draining: bool) -> Self {
-        let mut resources: Vec<(String, String)> = snapshot.held().into_iter().collect();
+        let mut resources: Vec<(String, String)> =
+            snapshot.resource_versions().into_iter().collect();
         resources.sort();
         Self {
             identity: identity.as_str().to_owned(),

@@ -45,7 +45,7 @@ const PART: usize = 24 * 1024;
 #[derive(Debug)]
 pub(crate) struct Judged<'a> {
     /// Where it is counted.
-    pub(crate) way: CellKey,
+    pub(crate) key: CellKey,
     pub(crate) passes: bool,
     /// As rules see it; `None` for a connection of opaque bytes.
     pub(crate) request: Option<&'a RequestFacts<'a>>,
@@ -77,9 +77,9 @@ impl Trials {
     /// When they cannot be read, or are more than a proxy tries.
     pub fn begin(
         self: &Arc<Self>,
-        asked: &v1::TrialAsk,
+        request: &v1::TrialAsk,
     ) -> Result<(Running, mpsc::Receiver<v1::TrialExample>), String> {
-        let candidate = wire::convert::candidate(asked).map_err(|bad| bad.to_string())?;
+        let candidate = wire::convert::candidate(request).map_err(|bad| bad.to_string())?;
         // There is room for all that may be told.
         let (queue, examples) = mpsc::channel(EXAMPLES as usize);
         let trial = Arc::new(Trial {
@@ -87,7 +87,7 @@ impl Trials {
             candidate,
             queue,
             counts: Mutex::new(Counts {
-                examples: asked.examples.min(EXAMPLES),
+                examples: request.examples.min(EXAMPLES),
                 ..Counts::default()
             }),
         });
@@ -157,14 +157,14 @@ impl Counts {
     /// The row of a way: its own, or, where there are too many, that of all others. A route
     /// that is empty is written as none is, so both have one row: who reads rows takes the
     /// second of two alike for the newer one.
-    fn row(&mut self, way: &CellKey) -> &mut Row {
-        let mut way = way.clone();
-        way.route = way.route.filter(|route| !route.is_empty());
-        if self.rows.len() >= ROWS && !self.rows.contains_key(&way) {
-            way.parties = Parties::Rest(Direction::inbound);
-            way.route = None;
+    fn row(&mut self, key: &CellKey) -> &mut Row {
+        let mut key = key.clone();
+        key.route = key.route.filter(|route| !route.is_empty());
+        if self.rows.len() >= ROWS && !self.rows.contains_key(&key) {
+            key.parties = Parties::Rest(Direction::inbound);
+            key.route = None;
         }
-        self.rows.entry(way).or_default()
+        self.rows.entry(key).or_default()
     }
 }
 
@@ -179,7 +179,7 @@ impl Trial {
 
     fn note(&self, judged: &Judged<'_>, tried: Tried) {
         let mut counts = self.counts.lock();
-        let row = counts.row(&judged.way);
+        let row = counts.row(&judged.key);
         match tried {
             Tried::Kept => return row.kept += 1,
             Tried::WouldRefuse => row.would_refuse += 1,
@@ -190,7 +190,7 @@ impl Trial {
         {
             counts.examples -= 1;
             // Whoever looks on may have gone.
-            let _ = self.queue.try_send(example(&judged.way, request, tried));
+            let _ = self.queue.try_send(example(&judged.key, request, tried));
         }
     }
 }
@@ -208,7 +208,7 @@ impl Running {
     pub fn counts(&self) -> Vec<v1::TrialCounts> {
         let (rows, skipped) = {
             let counts = self.trial.counts.lock();
-            let rows = counts.rows.iter().map(|(way, row)| (way.clone(), *row));
+            let rows = counts.rows.iter().map(|(key, row)| (key.clone(), *row));
             (rows.collect::<Vec<(CellKey, Row)>>(), counts.skipped)
         };
         let part = || v1::TrialCounts {
@@ -216,8 +216,8 @@ impl Running {
             skipped,
         };
         let (mut parts, mut bytes) = (vec![part()], 0);
-        for (way, row) in rows {
-            let row = message(&way, row);
+        for (key, row) in rows {
+            let row = message(&key, row);
             // With the field's own head.
             let size = row.encoded_len() + 8;
             bytes += size;
@@ -241,30 +241,30 @@ impl Drop for Running {
     }
 }
 
-fn message(way: &CellKey, row: Row) -> v1::TrialRow {
+fn message(key: &CellKey, row: Row) -> v1::TrialRow {
     v1::TrialRow {
-        edge: Some(ends(&way.parties, way.protocol)),
-        route: route(way),
+        edge: Some(ends(&key.parties, key.protocol)),
+        route: route(key),
         kept: row.kept,
         would_refuse: row.would_refuse,
         would_allow: row.would_allow,
     }
 }
 
-fn example(way: &CellKey, request: &RequestFacts<'_>, tried: Tried) -> v1::TrialExample {
+fn example(key: &CellKey, request: &RequestFacts<'_>, tried: Tried) -> v1::TrialExample {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     v1::TrialExample {
         at: u64::try_from(now.unwrap_or_default().as_millis()).unwrap_or(u64::MAX),
-        edge: Some(ends(&way.parties, way.protocol)),
-        route: route(way),
+        edge: Some(ends(&key.parties, key.protocol)),
+        route: route(key),
         method: cut(request.method.as_str(), METHOD),
         path: cut(request.path, PATH),
         would_allow: tried == Tried::WouldAllow,
     }
 }
 
-fn route(way: &CellKey) -> String {
-    way.route.as_deref().unwrap_or_default().to_owned()
+fn route(key: &CellKey) -> String {
+    key.route.as_deref().unwrap_or_default().to_owned()
 }
 
 /// At most so many bytes, whole characters.

@@ -85,7 +85,11 @@ impl<'a> OpenQuestions<'a> {
                 if parts.len() > MAX_PARTS {
                     return refuse("the proxy holds more than an answer may say");
                 }
-                self.start(id, Duration::from_millis(lasts), tell(id, parts, answers));
+                self.start(
+                    id,
+                    Duration::from_millis(lasts),
+                    send_config(id, parts, answers),
+                );
             }
             Some(Question::Tap(tap)) => {
                 let (watch, records) = self.control.config.telemetry.taps.watch(tap);
@@ -178,7 +182,7 @@ const fn answered(id: u64, what: Answer) -> v1::Answered {
     }
 }
 
-async fn tell(id: u64, parts: Vec<v1::HeldConfig>, answers: mpsc::Sender<v1::Answered>) {
+async fn send_config(id: u64, parts: Vec<v1::HeldConfig>, answers: mpsc::Sender<v1::Answered>) {
     for part in parts {
         if answers
             .send(answered(id, Answer::Config(part)))
@@ -225,12 +229,12 @@ async fn try_rules(
 ) {
     let mut counts = tokio::time::interval(SUMMARY_EVERY);
     loop {
-        let told: Vec<Answer> = tokio::select! {
+        let ready: Vec<Answer> = tokio::select! {
             Some(example) = examples.recv() => vec![Answer::Example(example)],
             // The first at once: this proxy takes part.
             _ = counts.tick() => running.counts().into_iter().map(Answer::Trial).collect(),
         };
-        for what in told {
+        for what in ready {
             if answers.send(answered(id, what)).await.is_err() {
                 return;
             }

@@ -54,26 +54,26 @@ pub(super) fn steered(config: &Store, steer: &v1::Steer) {
             continue;
         };
         let endpoints = wire::names::endpoints(namespace, name, port);
-        if let Some(held) = config.registry.held_circuits(&endpoints) {
+        if let Some(of_endpoints) = config.registry.existing_circuits(&endpoints) {
             let by = DecidedBy {
                 service: circuit.service.as_str().into(),
                 port,
             };
-            held.steer(&by, Steer::from(state));
+            of_endpoints.steer(&by, Steer::from(state));
         }
     }
 }
 
 /// The stream has ended: what was said holds for a while.
 pub(super) fn lost(config: &Store) {
-    let lost = |_: &str, held: &Circuits| held.controller_lost();
+    let lost = |_: &str, of_endpoints: &Circuits| of_endpoints.controller_lost();
     config.registry.each_circuits(lost);
 }
 
 /// What has happened since the last time; `None`: nothing. Shows the breakers as they are.
 pub(super) fn take(config: &Store) -> Option<v1::Pulse> {
     let mut circuits = Vec::new();
-    config.registry.each_circuits(|name, held| {
+    config.registry.each_circuits(|name, of_endpoints| {
         let Some(Name::Endpoints {
             namespace,
             name,
@@ -83,12 +83,12 @@ pub(super) fn take(config: &Store) -> Option<v1::Pulse> {
             return;
         };
         let backend: Arc<str> = format!("{namespace}/{name}").into();
-        held.pulse(|said| {
+        of_endpoints.pulse(|reading| {
             let metrics = &config.telemetry.metrics;
-            metrics.circuit(&said.by.service, &backend, said.state);
-            let Some(pulse) = said.pulse else { return };
+            metrics.circuit(&reading.by.service, &backend, reading.state);
+            let Some(pulse) = reading.pulse else { return };
             let circuit = v1::Circuit {
-                service: said.by.service.to_string(),
+                service: reading.by.service.to_string(),
                 backend: backend.to_string(),
                 port: port.into(),
             };
@@ -149,9 +149,9 @@ mod tests {
         let _pulses = Pulses::begin(&config);
         assert_eq!(take(&config), None);
         circuits.record(&by(), &Breaker::DEFAULT, false);
-        let told = take(&config).unwrap().circuits;
-        assert_eq!((told[0].sent, told[0].failed), (1, 0));
-        let circuit = told[0].circuit.as_ref().unwrap();
+        let taken = take(&config).unwrap().circuits;
+        assert_eq!((taken[0].sent, taken[0].failed), (1, 0));
+        let circuit = taken[0].circuit.as_ref().unwrap();
         assert_eq!(
             (&*circuit.service, &*circuit.backend),
             ("shop/root", "shop/api")

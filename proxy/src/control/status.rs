@@ -21,7 +21,7 @@ use crate::telemetry::report::{CLOCK_SET, SLOT};
 /// are dated as before, and may be too far off to be taken: one slot's at most.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(SLOT);
 /// Without news as well, so that a clock that drifts is noticed.
-const TELL_EVERY: Duration = Duration::from_secs(300);
+const REPORT_EVERY: Duration = Duration::from_secs(300);
 /// Memory is news when it changed by one part of so many, and not more often than this.
 const MEMORY_PART: u64 = 8;
 const MEMORY_EVERY: Duration = Duration::from_secs(30);
@@ -29,7 +29,7 @@ const MEMORY_EVERY: Duration = Duration::from_secs(30);
 /// What was told on one stream.
 #[derive(Debug, Default)]
 pub(super) struct LastSent {
-    told: Option<(v1::ProxyStatus, Instant)>,
+    last_sent: Option<(v1::ProxyStatus, Instant)>,
     /// The clock had been set before, and that is to be told once more.
     clock_set: bool,
 }
@@ -38,34 +38,36 @@ impl LastSent {
     /// Takes a look; the message, if there is something to tell.
     pub(super) fn next(&mut self, now: v1::ProxyStatus, at: Instant) -> Option<v1::ProxyStatus> {
         let again = std::mem::take(&mut self.clock_set);
-        if let Some((told, since)) = &self.told {
+        if let Some((last_sent, since)) = &self.last_sent {
             let passed = at.saturating_duration_since(*since);
-            self.clock_set = was_set(told, &now, passed);
-            let is_due = again || self.clock_set || passed >= TELL_EVERY;
-            if !is_due && !is_news(told, &now, passed) {
+            self.clock_set = was_set(last_sent, &now, passed);
+            let is_due = again || self.clock_set || passed >= REPORT_EVERY;
+            if !is_due && !is_news(last_sent, &now, passed) {
                 return None;
             }
         }
-        self.told = Some((now.clone(), at));
+        self.last_sent = Some((now.clone(), at));
         Some(now)
     }
 
     /// Whether it was told that the pod is being deleted.
     pub(super) fn is_draining(&self) -> bool {
-        self.told.as_ref().is_some_and(|(told, _)| told.draining)
+        self.last_sent
+            .as_ref()
+            .is_some_and(|(last_sent, _)| last_sent.draining)
     }
 }
 
-fn is_news(told: &v1::ProxyStatus, now: &v1::ProxyStatus, passed: Duration) -> bool {
-    let memory = told.memory.abs_diff(now.memory) > told.memory / MEMORY_PART;
-    told.certificate != now.certificate
-        || told.draining != now.draining
+fn is_news(last_sent: &v1::ProxyStatus, now: &v1::ProxyStatus, passed: Duration) -> bool {
+    let memory = last_sent.memory.abs_diff(now.memory) > last_sent.memory / MEMORY_PART;
+    last_sent.certificate != now.certificate
+        || last_sent.draining != now.draining
         || (memory && passed >= MEMORY_EVERY)
 }
 
 /// Whether the clock shows something else than it would after this time.
-fn was_set(told: &v1::ProxyStatus, now: &v1::ProxyStatus, passed: Duration) -> bool {
-    let expected = Duration::from_millis(told.now) + passed;
+fn was_set(last_sent: &v1::ProxyStatus, now: &v1::ProxyStatus, passed: Duration) -> bool {
+    let expected = Duration::from_millis(last_sent.now) + passed;
     Duration::from_millis(now.now).abs_diff(expected) > CLOCK_SET
 }
 
@@ -102,7 +104,7 @@ mod tests {
 
     #[test]
     fn only_news_is_told_and_now_and_then_the_time() {
-        let (mut told, start) = (LastSent::default(), Instant::now());
+        let (mut last_sent, start) = (LastSent::default(), Instant::now());
         let status = |memory: u64, draining: bool, seconds: u64| v1::ProxyStatus {
             certificate: None,
             memory,
@@ -111,41 +113,47 @@ mod tests {
         };
         let after = |seconds: u64| start + Duration::from_secs(seconds);
         assert!(
-            told.next(status(800, false, 0), after(0)).is_some(),
+            last_sent.next(status(800, false, 0), after(0)).is_some(),
             "the first"
         );
         assert!(
-            told.next(status(1600, false, 25), after(25)).is_none(),
+            last_sent.next(status(1600, false, 25), after(25)).is_none(),
             "it comes and goes"
         );
         assert!(
-            told.next(status(900, false, 30), after(30)).is_none(),
+            last_sent.next(status(900, false, 30), after(30)).is_none(),
             "an eighth"
         );
         assert!(
-            told.next(status(901, false, 60), after(60)).is_some(),
+            last_sent.next(status(901, false, 60), after(60)).is_some(),
             "more"
         );
-        assert!(told.next(status(901, false, 359), after(359)).is_none());
         assert!(
-            told.next(status(901, false, 360), after(360)).is_some(),
+            last_sent
+                .next(status(901, false, 359), after(359))
+                .is_none()
+        );
+        assert!(
+            last_sent
+                .next(status(901, false, 360), after(360))
+                .is_some(),
             "the time"
         );
-        assert!(!told.is_draining());
-        assert!(told.next(status(901, true, 361), after(361)).is_some());
-        assert!(told.is_draining());
+        assert!(!last_sent.is_draining());
+        assert!(last_sent.next(status(901, true, 361), after(361)).is_some());
+        assert!(last_sent.is_draining());
     }
 
     #[test]
     fn a_clock_that_was_set_is_news_twice() {
-        let (mut told, start) = (LastSent::default(), Instant::now());
+        let (mut last_sent, start) = (LastSent::default(), Instant::now());
         let mut is_told = |seconds: u64, after: u64| {
             let status = v1::ProxyStatus {
                 now: seconds * 1000,
                 ..v1::ProxyStatus::default()
             };
             let at = start + Duration::from_secs(after);
-            told.next(status, at).is_some()
+            last_sent.next(status, at).is_some()
         };
         assert!(is_told(10_000, 0), "the first");
         assert!(!is_told(10_035, 30), "five seconds are none");

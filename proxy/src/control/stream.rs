@@ -102,11 +102,11 @@ impl Control {
         let channel = self.channel(config, contact, Some(doubt)).await?;
         let (outbox, messages) = mpsc::channel(OUTBOX);
         let (reports, reported) = mpsc::channel(REPORTS);
-        let mut asked = self.config.subscriptions();
+        let mut subscribed = self.config.subscriptions();
         let hello = v1::Hello {
             proxy_version: env!("CARGO_PKG_VERSION").to_owned(),
-            held: self.config.snapshot().held(),
-            destinations: names(&asked),
+            held: self.config.snapshot().resource_versions(),
+            destinations: names(&subscribed),
             capabilities: Capabilities::of_this_version(),
         };
         outbox.try_send(from_proxy(v1::from_proxy::Message::Hello(hello)))?;
@@ -119,14 +119,14 @@ impl Control {
             .into_inner();
         let mut reports = std::pin::pin!(self.report(reports));
         let mut tidy = tokio::time::interval(TIDY_EVERY);
-        let (mut looks, mut told) = (
+        let (mut looks, mut last_sent) = (
             tokio::time::interval(status::LOOK_EVERY),
             LastSent::default(),
         );
         let mut draining = self.draining.clone();
         let mut pulses = Pulses::begin(&self.config);
         // Before any report.
-        self.tell(&outbox, &mut told)?;
+        self.send_status(&outbox, &mut last_sent)?;
         loop {
             tokio::select! {
                 message = batches.message() => {
@@ -164,12 +164,14 @@ impl Control {
                         configured.send_if_modified(|configured| !std::mem::replace(configured, true));
                     }
                 }
-                () = self.config.asked.notified() => self.subscribe(&outbox, &mut asked)?,
-                _ = tidy.tick() => self.subscribe(&outbox, &mut asked)?,
-                _ = looks.tick() => self.tell(&outbox, &mut told)?,
+                () = self.config.subscriptions_changed.notified() => {
+                    self.subscribe(&outbox, &mut subscribed)?;
+                }
+                _ = tidy.tick() => self.subscribe(&outbox, &mut subscribed)?,
+                _ = looks.tick() => self.send_status(&outbox, &mut last_sent)?,
                 // Whoever is deleted may not live until the next look.
-                () = status::deleted(&mut draining), if !told.is_draining() => {
-                    self.tell(&outbox, &mut told)?;
+                () = status::deleted(&mut draining), if !last_sent.is_draining() => {
+                    self.send_status(&outbox, &mut last_sent)?;
                 }
                 () = pulses.due(&self.config) => self.pulse(&outbox)?,
                 () = &mut reports => return Err("the stream takes no reports".into()),
@@ -184,12 +186,12 @@ impl Control {
     }
 
     /// Says what there is to say of this proxy itself.
-    fn tell(
+    fn send_status(
         &self,
         outbox: &mpsc::Sender<v1::FromProxy>,
-        told: &mut LastSent,
+        last_sent: &mut LastSent,
     ) -> Result<(), BoxError> {
-        if let Some(status) = told.next(self.status(), Instant::now()) {
+        if let Some(status) = last_sent.next(self.status(), Instant::now()) {
             outbox.try_send(from_proxy(v1::from_proxy::Message::Status(status)))?;
         }
         Ok(())
@@ -227,11 +229,11 @@ impl Control {
     pub(super) fn subscribe(
         &self,
         outbox: &mpsc::Sender<v1::FromProxy>,
-        asked: &mut HashSet<SocketAddr>,
+        subscribed: &mut HashSet<SocketAddr>,
     ) -> Result<(), BoxError> {
         let wanted = self.config.subscriptions();
-        let add: HashSet<SocketAddr> = wanted.difference(asked).copied().collect();
-        let remove: HashSet<SocketAddr> = asked.difference(&wanted).copied().collect();
+        let add: HashSet<SocketAddr> = wanted.difference(subscribed).copied().collect();
+        let remove: HashSet<SocketAddr> = subscribed.difference(&wanted).copied().collect();
         if add.is_empty() && remove.is_empty() {
             return Ok(());
         }
@@ -240,7 +242,7 @@ impl Control {
             remove: names(&remove),
         };
         outbox.try_send(from_proxy(v1::from_proxy::Message::Subscribe(change)))?;
-        *asked = wanted;
+        *subscribed = wanted;
         Ok(())
     }
 }

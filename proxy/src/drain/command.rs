@@ -58,7 +58,7 @@ fn post(address: SocketAddr) -> io::Result<String> {
 pub fn command() -> ExitCode {
     let result = drain((Ipv4Addr::LOCALHOST, ADMIN_PORT).into());
     let (code, line) = match result {
-        Ok(said) => (ExitCode::SUCCESS, said),
+        Ok(printed) => (ExitCode::SUCCESS, printed),
         Err(error) => (ExitCode::FAILURE, error.to_string()),
     };
     // Nobody is left to tell when stderr is closed; the exit code remains.
@@ -79,10 +79,10 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let server = thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
-            let mut asked = vec![0; 1024];
-            let length = stream.read(&mut asked).unwrap();
+            let mut request = vec![0; 1024];
+            let length = stream.read(&mut request).unwrap();
             stream.write_all(answer.as_bytes()).unwrap();
-            String::from_utf8_lossy(&asked[..length]).into_owned()
+            String::from_utf8_lossy(&request[..length]).into_owned()
         });
         (address, server)
     }

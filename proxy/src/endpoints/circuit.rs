@@ -35,7 +35,7 @@ pub struct DecidedBy {
 /// The breakers of calls to one Service port.
 #[derive(Debug, Default)]
 pub struct Circuits {
-    held: Mutex<Vec<Circuit>>,
+    deciding: Mutex<Vec<Circuit>>,
     /// Told when there is something to say of them.
     begun: Arc<Notify>,
 }
@@ -72,7 +72,7 @@ pub(crate) struct CircuitView {
 impl Circuits {
     /// Such that `begun` is told when there is something to say of them.
     #[must_use]
-    pub fn telling(begun: Arc<Notify>) -> Self {
+    pub fn notifying(begun: Arc<Notify>) -> Self {
         Self {
             begun,
             ..Self::default()
@@ -95,8 +95,8 @@ impl Circuits {
     /// Whether a call would be turned away now. Counts nothing.
     pub(crate) fn would_refuse(&self, by: &DecidedBy, settings: &Settings) -> bool {
         let now = now();
-        let mut held = self.held.lock();
-        match held.iter_mut().find(|circuit| circuit.by == *by) {
+        let mut deciding = self.deciding.lock();
+        match deciding.iter_mut().find(|circuit| circuit.by == *by) {
             Some(circuit) => circuit.breaker.would_refuse(now, settings),
             None => settings.state == BreakerState::Open,
         }
@@ -150,13 +150,13 @@ impl Circuits {
     }
 
     /// The controller says what the breaker of the whole mesh is.
-    pub fn steer(&self, by: &DecidedBy, said: Steer) {
+    pub fn steer(&self, by: &DecidedBy, steer: Steer) {
         let now = now();
-        let is_known = self.held.lock().iter().any(|circuit| circuit.by == *by);
-        if is_known || said != Steer::Closed {
+        let is_known = self.deciding.lock().iter().any(|circuit| circuit.by == *by);
+        if is_known || steer != Steer::Closed {
             self.with(by, |circuit| {
                 circuit.used = now;
-                circuit.breaker.steer(now, said);
+                circuit.breaker.steer(now, steer);
             });
         }
     }
@@ -164,7 +164,7 @@ impl Circuits {
     /// The controller's stream has ended.
     pub fn controller_lost(&self) {
         let now = now();
-        for circuit in &mut *self.held.lock() {
+        for circuit in &mut *self.deciding.lock() {
             circuit.breaker.controller_lost(now);
         }
     }
@@ -173,7 +173,7 @@ impl Circuits {
     /// forgotten.
     pub fn pulse(&self, mut say: impl FnMut(CircuitReport)) {
         let now = now();
-        self.held.lock().retain_mut(|circuit| {
+        self.deciding.lock().retain_mut(|circuit| {
             circuit.breaker.settle(now, &circuit.settings);
             let pulse = circuit.breaker.pulse();
             let is_idle = now.saturating_duration_since(circuit.used) >= FORGOTTEN;
@@ -195,8 +195,8 @@ impl Circuits {
     /// What each is by its last call.
     pub(crate) fn views(&self) -> Vec<CircuitView> {
         let now = now();
-        let held = self.held.lock();
-        let shown = held.iter().map(|circuit| CircuitView {
+        let deciding = self.deciding.lock();
+        let shown = deciding.iter().map(|circuit| CircuitView {
             by: circuit.by.clone(),
             state: circuit.breaker.state(&circuit.settings),
             seen: circuit.breaker.seen(now, &circuit.settings),
@@ -207,16 +207,16 @@ impl Circuits {
     /// Whether there are any of which there may be something to say.
     #[must_use]
     pub(crate) fn are_in_use(&self) -> bool {
-        !self.held.lock().is_empty()
+        !self.deciding.lock().is_empty()
     }
 
     fn with<T>(&self, by: &DecidedBy, ask: impl FnOnce(&mut Circuit) -> T) -> T {
-        let mut held = self.held.lock();
-        if let Some(at) = held.iter().position(|circuit| circuit.by == *by) {
-            return ask(&mut held[at]);
+        let mut deciding = self.deciding.lock();
+        if let Some(at) = deciding.iter().position(|circuit| circuit.by == *by) {
+            return ask(&mut deciding[at]);
         }
-        if held.len() >= DECIDING {
-            held.remove(0);
+        if deciding.len() >= DECIDING {
+            deciding.remove(0);
         }
         let now = now();
         let mut new = Circuit {
@@ -227,7 +227,7 @@ impl Circuits {
             shown: ShownState::Closed,
         };
         let answer = ask(&mut new);
-        held.push(new);
+        deciding.push(new);
         self.begun.notify_one();
         answer
     }
@@ -319,7 +319,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_happened_is_said_once_and_what_is_not_used_is_forgotten() {
         let begun = Arc::new(Notify::new());
-        let circuits = Circuits::telling(Arc::clone(&begun));
+        let circuits = Circuits::notifying(Arc::clone(&begun));
         let by = by("shop/api");
         let said = || {
             let mut all = Vec::new();
@@ -354,24 +354,24 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn streams_that_have_lasted_are_calls_that_went_well() {
         let (circuits, by) = (Circuits::default(), by("shop/api"));
-        let told = || {
-            let mut told = (0, 0);
+        let counted = || {
+            let mut counted = (0, 0);
             circuits.pulse(|said| {
                 let pulse = said.pulse.unwrap_or_default();
-                told = (told.0 + pulse.sent, told.1 + pulse.failed);
+                counted = (counted.0 + pulse.sent, counted.1 + pulse.failed);
             });
-            told
+            counted
         };
         for _ in 0..60 {
             circuits.admit(&by, &SETTINGS);
             let _goes_on = circuits.begin_stream(&by, false);
         }
-        assert_eq!(told(), (0, 0), "not yet");
+        assert_eq!(counted(), (0, 0), "not yet");
         advance(Duration::from_millis(1100)).await;
-        assert_eq!(told(), (60, 0));
-        assert_eq!(told(), (0, 0), "once");
+        assert_eq!(counted(), (60, 0));
+        assert_eq!(counted(), (0, 0), "once");
         assert_eq!(fails(&circuits, &by, 50), None, "of 110 that is not half");
-        assert_eq!(told(), (50, 50));
+        assert_eq!(counted(), (50, 50));
         assert_eq!(fails(&circuits, &by, 9), None);
         assert_eq!(fails(&circuits, &by, 1), Some(ShownState::Open));
     }
@@ -391,6 +391,6 @@ mod tests {
         for other in 0..100 {
             circuits.admit(&by(&other.to_string()), &SETTINGS);
         }
-        assert_eq!(circuits.held.lock().len(), DECIDING);
+        assert_eq!(circuits.deciding.lock().len(), DECIDING);
     }
 }

@@ -13,7 +13,7 @@ use policy::traffic::endpoint::Ejection;
 use prometheus_client::metrics::gauge::Gauge;
 
 use crate::endpoints::learned::{Draw, Latency, Learned, now};
-use crate::endpoints::location::{Location, ToldLocation};
+use crate::endpoints::location::{AtomicLocation, Location};
 use crate::endpoints::presence::Presence;
 use crate::telemetry::cell::CellCache;
 
@@ -36,9 +36,9 @@ pub struct Endpoint {
     pub(super) learned: Mutex<Learned>,
     pub(super) in_flight: AtomicU32,
     pub(super) presence: Presence,
-    pub(super) location: ToldLocation,
+    pub(super) location: AtomicLocation,
     /// Endpoints that rest, of all.
-    pub(super) resting: Gauge,
+    pub(super) ejected: Gauge,
 }
 
 /// What is known of an endpoint, for the page of the proxy.
@@ -64,15 +64,15 @@ impl Endpoint {
     }
 
     /// Whether it gets no requests because others failed there.
-    pub(super) fn rests(&self) -> bool {
-        self.learned.lock().health.rests()
+    pub(super) fn is_ejected(&self) -> bool {
+        self.learned.lock().health.is_ejected()
     }
 
     /// What was learned, with what the probe has shown by now.
     pub(super) fn settled(&self, now: Instant) -> MutexGuard<'_, Learned> {
         let mut learned = self.learned.lock();
         if learned.health.settle(now) {
-            self.resting.dec();
+            self.ejected.dec();
         }
         learned
     }
@@ -105,8 +105,8 @@ impl Endpoint {
     }
 
     /// It says that its load is this, in percent.
-    pub(crate) fn hear_load(&self, percent: u8) {
-        self.learned.lock().load.hear(now(), percent);
+    pub(crate) fn record_load(&self, percent: u8) {
+        self.learned.lock().load.record(now(), percent);
     }
 
     /// It serves since then, and callers come to it little by little. Nothing changes where
@@ -164,9 +164,9 @@ impl Endpoint {
     }
 
     /// The right to ask whether it is there; `None` while somebody else does.
-    pub(crate) fn ask(self: &Arc<Self>) -> Option<Asking> {
-        let begins = self.presence.begin_to_ask();
-        begins.then(|| Asking(Arc::clone(self)))
+    pub(crate) fn begin_presence_check(self: &Arc<Self>) -> Option<PresenceCheck> {
+        let begins = self.presence.begin_check();
+        begins.then(|| PresenceCheck(Arc::clone(self)))
     }
 
     /// How long a good answer would take.
@@ -176,11 +176,11 @@ impl Endpoint {
     }
 
     /// Its probe failed, and whether there is no place for another rest.
-    pub(super) fn finds_no_place(&self, others: &Others, ejection: &Ejection) -> bool {
+    pub(super) fn returns_for_lack_of_slot(&self, others: &Others, ejection: &Ejection) -> bool {
         let mut learned = self.learned.lock();
-        let none = learned.health.finds_no_place(others, ejection);
+        let none = learned.health.returns_for_lack_of_slot(others, ejection);
         if none {
-            self.resting.dec();
+            self.ejected.dec();
         }
         none
     }
@@ -192,7 +192,7 @@ impl Endpoint {
             .health
             .judge(now(), others, ejection, rand::random());
         if judged.is_some() {
-            self.resting.inc();
+            self.ejected.inc();
         }
         judged
     }
@@ -200,25 +200,25 @@ impl Endpoint {
 
 impl Drop for Endpoint {
     fn drop(&mut self) {
-        if self.learned.get_mut().health.rests() {
-            self.resting.dec();
+        if self.learned.get_mut().health.is_ejected() {
+            self.ejected.dec();
         }
     }
 }
 
 /// Somebody asks whether an endpoint is there. Dropped, it was not.
 #[derive(Debug)]
-pub(crate) struct Asking(Arc<Endpoint>);
+pub(crate) struct PresenceCheck(Arc<Endpoint>);
 
-impl Asking {
+impl PresenceCheck {
     pub(crate) fn gave_sign(self) {
         self.0.presence.vouch();
     }
 }
 
-impl Drop for Asking {
+impl Drop for PresenceCheck {
     fn drop(&mut self) {
-        self.0.presence.asked();
+        self.0.presence.end_check();
     }
 }
 
@@ -250,16 +250,16 @@ impl InFlight {
     ) -> HealthChange {
         let now = now();
         let mut learned = self.endpoint.settled(now);
-        let told = learned.record(now, latency, signal, self.probe, ejection);
+        let change = learned.record(now, latency, signal, self.probe, ejection);
         drop(learned);
         self.endpoint.presence.learn(latency, signal);
-        if matches!(told, HealthChange::Returned | HealthChange::RestsAgain) {
+        if matches!(change, HealthChange::Returned | HealthChange::EjectedAgain) {
             self.probe = None;
         }
-        if told == HealthChange::Returned {
-            self.endpoint.resting.dec();
+        if change == HealthChange::Returned {
+            self.endpoint.ejected.dec();
         }
-        told
+        change
     }
 
     /// It will show nothing of its endpoint, and another one may probe that.

@@ -40,7 +40,7 @@ pub struct Draw<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fallback {
     /// One that rests: this proxy may be wrong about it.
-    Resting,
+    Ejected,
     /// Nobody, nor is it a probe: the call has an answer, which would be lost with it.
     Nobody,
 }
@@ -53,7 +53,7 @@ impl Draw<'static> {
         may_retry: false,
         ejection: &without_object::EJECTION,
         balance: &without_object::BALANCE,
-        fallback: Fallback::Resting,
+        fallback: Fallback::Ejected,
     };
 }
 
@@ -80,7 +80,7 @@ pub enum Latency {
     /// It was not reached, or had no answer.
     Failed,
     /// It was told before.
-    Told,
+    Recorded,
 }
 
 impl Latency {
@@ -133,9 +133,11 @@ impl Learned {
                     self.load.percent(now)
                 },
             },
-            Status::ProbeDue | Status::Rests if draw.fallback == Fallback::Nobody => Candidate::Out,
+            Status::ProbeDue | Status::Ejected if draw.fallback == Fallback::Nobody => {
+                Candidate::Out
+            }
             Status::ProbeDue => Candidate::Probe,
-            Status::Rests => Candidate::Rests,
+            Status::Ejected => Candidate::Ejected,
         }
     }
 
@@ -155,7 +157,7 @@ impl Learned {
             }
             Latency::AtLeast(waited) => self.cost.observe_at_least(now, waited),
             Latency::Failed => self.cost.penalise(now),
-            Latency::Told => {}
+            Latency::Recorded => {}
         }
         match signal {
             Some(signal) => self

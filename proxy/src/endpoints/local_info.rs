@@ -1,7 +1,7 @@
 //! From where the own pod sees endpoints: where it runs, and which of its workload's
 //! proxies it is.
 
-use policy::subset::Places;
+use policy::subset::PeerPositions;
 
 use crate::endpoints::location::Location;
 
@@ -10,5 +10,5 @@ use crate::endpoints::location::Location;
 pub(crate) struct LocalInfo {
     pub(crate) location: Location,
     /// `None`: nobody tells.
-    pub(crate) places: Option<Places>,
+    pub(crate) positions: Option<PeerPositions>,
 }

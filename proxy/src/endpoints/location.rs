@@ -62,9 +62,9 @@ impl Location {
 
 /// A [`Location`] that may be told anew.
 #[derive(Debug, Default)]
-pub(super) struct ToldLocation(AtomicU64);
+pub(super) struct AtomicLocation(AtomicU64);
 
-impl ToldLocation {
+impl AtomicLocation {
     pub(super) fn set(&self, location: Location) {
         let both = (u64::from(location.zone) << 32) | u64::from(location.node);
         self.0.store(both, Relaxed);
@@ -150,10 +150,10 @@ mod tests {
 
     #[test]
     fn a_place_is_read_as_it_was_told() {
-        let told = ToldLocation::default();
-        assert_eq!(told.get(), Location::default());
+        let atomic = AtomicLocation::default();
+        assert_eq!(atomic.get(), Location::default());
         let location = Location::new("a", "n1");
-        told.set(location);
-        assert_eq!(told.get(), location);
+        atomic.set(location);
+        assert_eq!(atomic.get(), location);
     }
 }

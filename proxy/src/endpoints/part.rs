@@ -34,10 +34,10 @@ pub(super) struct Parts(Mutex<Vec<Arc<Part>>>);
 
 #[derive(Debug)]
 pub(super) struct Part {
-    asked: PartSettings,
+    settings: PartSettings,
     /// Endpoints of the proxy that rested, whoever has them, and those of this set.
-    all_resting: i64,
-    resting: usize,
+    all_ejected: i64,
+    ejected: usize,
     /// `None`: all endpoints.
     members: Option<Vec<Member>>,
     /// Members that are preferred, which come first.
@@ -48,26 +48,26 @@ impl Parts {
     /// The part that calls use; `None`: all.
     pub(super) fn of(
         &self,
-        asked: PartSettings,
+        settings: PartSettings,
         endpoints: &[Arc<Endpoint>],
         own: &LocalInfo,
     ) -> Option<Arc<Part>> {
-        let all_resting = endpoints.first()?.resting.get();
+        let all_ejected = endpoints.first()?.ejected.get();
         let mut kept = self.0.lock();
-        let at = kept.iter().position(|part| part.asked == asked);
+        let at = kept.iter().position(|part| part.settings == settings);
         if let Some(known) = at.map(|at| &kept[at])
-            && known.all_resting == all_resting
+            && known.all_ejected == all_ejected
         {
             return Some(Arc::clone(known)).filter(|part| part.members.is_some());
         }
-        let resting = endpoints.iter().filter(|one| one.rests()).count();
+        let ejected = endpoints.iter().filter(|one| one.is_ejected()).count();
         let part = match at.map(|at| kept.remove(at)) {
-            Some(known) if known.resting == resting => Part {
-                all_resting,
+            Some(known) if known.ejected == ejected => Part {
+                all_ejected,
                 members: known.members.clone(),
                 ..*known
             },
-            _ => Part::new(asked, endpoints, own, (all_resting, resting)),
+            _ => Part::new(settings, endpoints, own, (all_ejected, ejected)),
         };
         let part = Arc::new(part);
         kept.truncate(KEPT - 1);
@@ -78,29 +78,29 @@ impl Parts {
 
 impl Part {
     fn new(
-        asked: PartSettings,
+        settings: PartSettings,
         endpoints: &[Arc<Endpoint>],
         own: &LocalInfo,
-        (all_resting, resting): (i64, usize),
+        (all_ejected, ejected): (i64, usize),
     ) -> Self {
         let seeds: Vec<u64> = endpoints.iter().map(|endpoint| endpoint.seed).collect();
-        let members = own
-            .places
-            .and_then(|places| members(asked.subset, &seeds, asked.zone, places, resting));
-        let is_beyond = |member: &Member| asked.near.map(|end| member.index >= end);
+        let members = own.positions.and_then(|positions| {
+            members(settings.subset, &seeds, settings.zone, positions, ejected)
+        });
+        let is_beyond = |member: &Member| settings.near.map(|end| member.index >= end);
         let members = members.map(|mut members| {
             // On the own node, in the own zone, elsewhere.
             members.sort_by_key(is_beyond);
             members
         });
-        let near = asked.near.map(|end| {
+        let near = settings.near.map(|end| {
             let all = members.iter().flatten();
             all.filter(|member| member.index < end).count()
         });
         Self {
-            asked,
-            all_resting,
-            resting,
+            settings,
+            all_ejected,
+            ejected,
             members,
             near,
         }

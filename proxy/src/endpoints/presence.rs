@@ -2,8 +2,9 @@
 //!
 //! An endpoint that gave no answer may be slow, or gone with its node, and whoever sends
 //! the next call there waits to learn which. So after that one asks beside the calls, and
-//! they go to others meanwhile: [`super::endpoint::Endpoint::ask`]. That is another question
-//! than whether it fails, which `policy::health` answers (docs/decisions/0033).
+//! they go to others meanwhile: [`super::endpoint::Endpoint::begin_presence_check`]. That is
+//! another question than whether it fails, which `policy::health` answers
+//! (docs/decisions/0033).
 
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
@@ -16,7 +17,7 @@ const ASSUMED: u8 = 0;
 /// Nothing was heard where something was due.
 const DOUBTED: u8 = 1;
 /// The same, or its rest is over, and somebody asks it.
-const ASKED: u8 = 2;
+const CHECKING: u8 = 2;
 /// It gave a sign of life, and no call went there since.
 const VOUCHED: u8 = 3;
 
@@ -31,7 +32,7 @@ impl Presence {
             // Without anything seen it was this side's own failure, or a bound of the other's.
             (Latency::Failed, Some(_)) => self.doubt(),
             (Latency::Head(_), _) | (_, Some(HealthSignal::Good | HealthSignal::Reached)) => {
-                self.heard()
+                self.alive()
             }
             (Latency::FailedHead { .. }, _) => {
                 let _ = self.0.compare_exchange(VOUCHED, ASSUMED, Relaxed, Relaxed);
@@ -40,7 +41,7 @@ impl Presence {
         }
     }
 
-    fn heard(&self) {
+    fn alive(&self) {
         if self.0.load(Relaxed) != ASSUMED {
             self.0.store(ASSUMED, Relaxed);
         }
@@ -48,13 +49,13 @@ impl Presence {
 
     /// Nothing was heard. Whoever asks it finds out.
     pub(super) fn doubt(&self) {
-        if self.0.load(Relaxed) != ASKED {
+        if self.0.load(Relaxed) != CHECKING {
             self.0.store(DOUBTED, Relaxed);
         }
     }
 
     pub(super) fn is_doubted(&self) -> bool {
-        matches!(self.0.load(Relaxed), DOUBTED | ASKED)
+        matches!(self.0.load(Relaxed), DOUBTED | CHECKING)
     }
 
     /// The next call goes there, whatever became of the connection since: callers that
@@ -64,8 +65,8 @@ impl Presence {
     }
 
     /// False: somebody asks already.
-    pub(super) fn begin_to_ask(&self) -> bool {
-        self.0.swap(ASKED, Relaxed) != ASKED
+    pub(super) fn begin_check(&self) -> bool {
+        self.0.swap(CHECKING, Relaxed) != CHECKING
     }
 
     pub(super) fn vouch(&self) {
@@ -73,8 +74,8 @@ impl Presence {
     }
 
     /// Nobody asks any more. It is doubted unless something was heard.
-    pub(super) fn asked(&self) {
-        let _ = self.0.compare_exchange(ASKED, DOUBTED, Relaxed, Relaxed);
+    pub(super) fn end_check(&self) {
+        let _ = self.0.compare_exchange(CHECKING, DOUBTED, Relaxed, Relaxed);
     }
 }
 
@@ -91,16 +92,16 @@ mod tests {
         presence.doubt();
         for _ in 0..2 {
             assert!(presence.is_doubted());
-            assert!(presence.begin_to_ask());
+            assert!(presence.begin_check());
             presence.doubt();
-            assert!(!presence.begin_to_ask());
+            assert!(!presence.begin_check());
             assert!(presence.is_doubted());
-            presence.asked();
+            presence.end_check();
         }
-        for heard in [Presence::heard, Presence::vouch] {
-            assert!(presence.begin_to_ask());
-            heard(&presence);
-            presence.asked();
+        for alive in [Presence::alive, Presence::vouch] {
+            assert!(presence.begin_check());
+            alive(&presence);
+            presence.end_check();
             assert!(!presence.is_doubted());
         }
         assert!(presence.is_vouched());
@@ -113,7 +114,7 @@ mod tests {
         assert!(!presence.is_vouched() && !presence.is_doubted());
         presence.learn(Latency::Failed, Some(HealthSignal::Unreachable));
         assert!(presence.is_doubted() && !presence.is_vouched());
-        presence.learn(Latency::Told, Some(HealthSignal::Good));
+        presence.learn(Latency::Recorded, Some(HealthSignal::Good));
         assert!(!presence.is_doubted());
     }
 }

@@ -23,7 +23,7 @@ use crate::endpoints::affinity::Affinity;
 use crate::endpoints::circuit::Circuits;
 use crate::endpoints::endpoint::Endpoint;
 use crate::endpoints::learned::{Learned, now};
-use crate::endpoints::location::ToldLocation;
+use crate::endpoints::location::AtomicLocation;
 use crate::endpoints::presence::Presence;
 use crate::telemetry::cell::CellCache;
 
@@ -35,7 +35,7 @@ const MESHED: usize = 57_344;
 /// Addresses that were known as meshed, and when that was said last, as a count.
 #[derive(Debug, Default)]
 struct Meshed {
-    said: HashMap<SocketAddr, u64>,
+    seen_at: HashMap<SocketAddr, u64>,
     now: u64,
     /// Times that the oldest had to make room.
     overflows: u64,
@@ -43,16 +43,16 @@ struct Meshed {
 
 impl Meshed {
     fn insert(&mut self, addr: SocketAddr) {
-        if self.said.len() >= MESHED && !self.said.contains_key(&addr) {
+        if self.seen_at.len() >= MESHED && !self.seen_at.contains_key(&addr) {
             self.overflows += 1;
             // An eighth at once, so that a full table is not sorted anew for each address.
-            let mut ages: Vec<u64> = self.said.values().copied().collect();
+            let mut ages: Vec<u64> = self.seen_at.values().copied().collect();
             let (_, oldest, _) = ages.select_nth_unstable(MESHED / 8);
             let oldest = *oldest;
-            self.said.retain(|_, said| *said > oldest);
+            self.seen_at.retain(|_, seen_at| *seen_at > oldest);
         }
         self.now += 1;
-        self.said.insert(addr, self.now);
+        self.seen_at.insert(addr, self.now);
     }
 }
 
@@ -67,15 +67,15 @@ pub struct Registry {
     circuits: Mutex<HashMap<Arc<str>, Weak<Circuits>>>,
     /// Told when there is something to say of breakers.
     circuits_begun: Arc<Notify>,
-    resting: Gauge,
+    ejected: Gauge,
 }
 
 impl Registry {
     /// One that tells how many endpoints rest.
     #[must_use]
-    pub fn telling(resting: Gauge) -> Self {
+    pub fn with_gauge(ejected: Gauge) -> Self {
         Self {
-            resting,
+            ejected,
             ..Self::default()
         }
     }
@@ -83,8 +83,8 @@ impl Registry {
     /// What retries to a Service port may cost, by the name of its endpoints.
     pub fn budget(&self, endpoints: &str) -> Arc<RetryBudget> {
         let mut budgets = self.budgets.lock();
-        if let Some(held) = budgets.get(endpoints).and_then(Weak::upgrade) {
-            return held;
+        if let Some(current) = budgets.get(endpoints).and_then(Weak::upgrade) {
+            return current;
         }
         let budget = Arc::new(RetryBudget::new(now()));
         budgets.insert(endpoints.into(), Arc::downgrade(&budget));
@@ -94,28 +94,29 @@ impl Registry {
     /// The breakers of calls to a Service port, by the name of its endpoints.
     pub fn circuits(&self, endpoints: &str) -> Arc<Circuits> {
         let mut circuits = self.circuits.lock();
-        if let Some(held) = circuits.get(endpoints).and_then(Weak::upgrade) {
-            return held;
+        if let Some(current) = circuits.get(endpoints).and_then(Weak::upgrade) {
+            return current;
         }
-        let new = Arc::new(Circuits::telling(Arc::clone(&self.circuits_begun)));
+        let new = Arc::new(Circuits::notifying(Arc::clone(&self.circuits_begun)));
         circuits.insert(endpoints.into(), Arc::downgrade(&new));
         new
     }
 
     /// The same, if anybody holds them.
-    pub(crate) fn held_circuits(&self, endpoints: &str) -> Option<Arc<Circuits>> {
+    pub(crate) fn existing_circuits(&self, endpoints: &str) -> Option<Arc<Circuits>> {
         self.circuits.lock().get(endpoints).and_then(Weak::upgrade)
     }
 
     /// Shows the breakers that are held, with the name of the endpoints that serve.
     pub(crate) fn each_circuits(&self, mut show: impl FnMut(&str, &Circuits)) {
-        let held: Vec<_> = {
+        let current: Vec<_> = {
             let circuits = self.circuits.lock();
-            let held = circuits.iter();
-            held.filter_map(|(name, held)| Some((Arc::clone(name), held.upgrade()?)))
+            let current = circuits.iter();
+            current
+                .filter_map(|(name, current)| Some((Arc::clone(name), current.upgrade()?)))
                 .collect()
         };
-        for (name, circuits) in held {
+        for (name, circuits) in current {
             show(&name, &circuits);
         }
     }
@@ -140,10 +141,10 @@ impl Registry {
             return None;
         }
         let mut sessions = self.sessions.lock();
-        let held = sessions.get(service).and_then(Weak::upgrade);
-        let session = match held {
-            Some(held) if held.limit == limit => return Some(held),
-            Some(held) => *held.session.lock(),
+        let current = sessions.get(service).and_then(Weak::upgrade);
+        let session = match current {
+            Some(current) if current.limit == limit => return Some(current),
+            Some(current) => *current.session.lock(),
             None => Session::default(),
         };
         let affinity = Arc::new(Affinity {
@@ -180,8 +181,8 @@ impl Registry {
             learned: Mutex::new(Learned::new()),
             in_flight: AtomicU32::new(0),
             presence: Presence::default(),
-            location: ToldLocation::default(),
-            resting: self.resting.clone(),
+            location: AtomicLocation::default(),
+            ejected: self.ejected.clone(),
         });
         known.insert(key, Arc::downgrade(&endpoint));
         endpoint
@@ -194,14 +195,14 @@ impl Registry {
         if meshed {
             known.insert(addr);
         } else {
-            known.said.remove(&addr);
+            known.seen_at.remove(&addr);
         }
     }
 
     /// Whether the last that was said of an address is that it is meshed.
     #[must_use]
     pub(crate) fn was_meshed(&self, addr: SocketAddr) -> bool {
-        self.meshed.lock().said.contains_key(&addr)
+        self.meshed.lock().seen_at.contains_key(&addr)
     }
 
     /// Whether addresses had to be forgotten since the last time that somebody asked.
@@ -268,7 +269,7 @@ mod tests {
         for (number, remembered) in [(0, true), (1, false), (MESHED - 1, true), (MESHED, true)] {
             assert_eq!(registry.was_meshed(at(number)), remembered, "{number}");
         }
-        assert!(registry.meshed.lock().said.len() <= MESHED);
+        assert!(registry.meshed.lock().seen_at.len() <= MESHED);
         registry.note_meshed(at(0), false);
         assert!(!registry.was_meshed(at(0)), "the last word counts");
     }
@@ -278,12 +279,12 @@ mod tests {
         let registry = Registry::default();
         let of = |seconds| registry.affinity("service/shop/api:80", seconds);
         assert!(of(0).is_none());
-        let (held, start) = (of(30).unwrap(), Instant::now());
-        held.epoch(start);
-        assert_eq!(held.epoch(start + Duration::from_secs(31)), 1);
+        let (current, start) = (of(30).unwrap(), Instant::now());
+        current.epoch(start);
+        assert_eq!(current.epoch(start + Duration::from_secs(31)), 1);
         assert_eq!(of(30).unwrap().epoch(start + Duration::from_secs(40)), 1);
         assert_eq!(of(60).unwrap().epoch(start + Duration::from_secs(90)), 1);
-        drop(held);
+        drop(current);
         registry.sweep();
         assert!(registry.sessions.lock().is_empty());
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use policy::balance::{Candidate, Picked, choose};
-use policy::health::{EjectedFor, HealthChange, HealthSignal, Others, most_that_rest, share_after};
+use policy::health::{EjectedFor, HealthChange, HealthSignal, Others, max_ejected, share_after};
 use policy::retry::RetryBudget;
 use policy::sticky::{self, Key};
 use policy::traffic::call::Budget;
@@ -108,7 +108,9 @@ impl EndpointSet {
     /// Proxies of the own workload, as far as it is told: they share what it may retry
     /// without savings.
     pub(crate) fn peers(&self) -> u32 {
-        self.own.places.map_or(1, |places| places.all.peers)
+        self.own
+            .positions
+            .map_or(1, |positions| positions.all.peers)
     }
 
     /// Retries of calls to them that the savings would pay for now.
@@ -122,8 +124,8 @@ impl EndpointSet {
 
     /// How near an endpoint is, where calls go by that.
     pub(crate) fn nearness(&self, endpoint: &Endpoint, balance: &Balance) -> Option<Nearness> {
-        let asked = self.locality(balance) != Locality::None;
-        asked.then(|| endpoint.location.get().from(self.own.location))
+        let prefers_near = self.locality(balance) != Locality::None;
+        prefers_near.then(|| endpoint.location.get().from(self.own.location))
     }
 
     /// What the oldest of them takes of its share, where all are new.
@@ -176,7 +178,7 @@ impl EndpointSet {
 
     fn without_probing(&self, now: Instant, draw: &Draw<'_>) -> Option<&Arc<Endpoint>> {
         let picked = self.choose(now, draw, |endpoint| match endpoint.look(now, draw) {
-            Candidate::Probe => Candidate::Rests,
+            Candidate::Probe => Candidate::Ejected,
             other => other,
         })?;
         Some(&self.endpoints[picked.index])
@@ -199,11 +201,11 @@ impl EndpointSet {
             } else {
                 self.near.zone
             };
-            let asked = PartSettings { subset, zone, near };
-            let part = self.parts.of(asked, &self.endpoints, &self.own);
+            let settings = PartSettings { subset, zone, near };
+            let part = self.parts.of(settings, &self.endpoints, &self.own);
             // One that rests is asked only when nobody works outside of the part either.
             let works = |at: usize| match look(at) {
-                Candidate::Rests => Candidate::Out,
+                Candidate::Ejected => Candidate::Out,
                 other => other,
             };
             let picked = part.and_then(|part| part.choose(works));
@@ -248,7 +250,7 @@ impl EndpointSet {
         offer: impl FnOnce(&mut dyn FnMut(usize) -> Option<InFlight>) -> Option<InFlight>,
     ) -> Option<InFlight> {
         let now = now();
-        let most = most_that_rest(self.endpoints.len(), draw.ejection.max_percent);
+        let most = max_ejected(self.endpoints.len(), draw.ejection.max_percent);
         let mut first = None;
         let mut failing = Vec::new();
         let stands = offer(&mut |at| {
@@ -264,16 +266,16 @@ impl EndpointSet {
             return stands;
         }
         // Nobody else is left to ask.
-        let resting = first.filter(|_| draw.fallback == Fallback::Resting);
+        let ejected = first.filter(|_| draw.fallback == Fallback::Ejected);
         let failing = failing.first().copied();
-        failing.or(resting).map(Endpoint::begin)
+        failing.or(ejected).map(Endpoint::begin)
     }
 
     /// A request to an endpoint unless that rests.
     fn stands(&self, at: &Arc<Endpoint>, now: Instant, draw: &Draw<'_>) -> Option<InFlight> {
         match at.look(now, draw) {
             Candidate::Probe => at.probe(now, draw),
-            Candidate::Rests | Candidate::Out => None,
+            Candidate::Ejected | Candidate::Out => None,
             Candidate::Works { .. } => Some(at.begin()),
         }
     }
@@ -299,9 +301,9 @@ impl EndpointSet {
         };
         match attempt.record(latency, signal, ejection) {
             HealthChange::Nothing | HealthChange::Returned => None,
-            HealthChange::RestsAgain => {
+            HealthChange::EjectedAgain => {
                 let probed = attempt.endpoint();
-                if probed.finds_no_place(&self.others(probed), ejection) {
+                if probed.returns_for_lack_of_slot(&self.others(probed), ejection) {
                     return None;
                 }
                 Some(match signal {
@@ -345,7 +347,7 @@ impl EndpointSet {
                 continue;
             }
             let learned = endpoint.settled(now);
-            others.resting += usize::from(learned.health.takes_place(now));
+            others.ejected += usize::from(learned.health.takes_slot(now));
             others.recent = others.recent + learned.health.recent(now);
         }
         others

@@ -30,12 +30,12 @@ impl ClientThrottle {
     /// all of `u64`.
     #[must_use]
     pub fn refuses(&self, now: Instant, class: Priority, random: u64) -> bool {
-        let mut held = self.classes.lock();
-        let Some(classes) = &mut *held else {
+        let mut state = self.classes.lock();
+        let Some(classes) = &mut *state else {
             return false;
         };
         if classes.iter().flatten().all(|one| one.is_over(now)) {
-            *held = None;
+            *state = None;
             self.active.store(false, Relaxed);
             return false;
         }
@@ -45,13 +45,13 @@ impl ClientThrottle {
 
     /// A call of this class was answered; `overloaded`: with the refusal `overload`.
     pub fn record(&self, now: Instant, class: Priority, overloaded: bool) {
-        let mut held = self.classes.lock();
+        let mut state = self.classes.lock();
         if overloaded {
-            let one = &mut held.get_or_insert_default()[class as usize];
+            let one = &mut state.get_or_insert_default()[class as usize];
             one.get_or_insert_with(|| Throttle::new(now))
                 .record(now, overloaded);
             self.active.store(true, Relaxed);
-        } else if let Some(one) = held
+        } else if let Some(one) = state
             .as_mut()
             .and_then(|classes| classes[class as usize].as_mut())
         {

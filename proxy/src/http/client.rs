@@ -147,17 +147,17 @@ impl Clients {
     /// The same for one request that lost its stream with a shared connection: what
     /// others ask of the application may be what ends those.
     pub(crate) fn http2_exclusive(&self, addr: SocketAddr, caller: &Arc<str>) -> Arc<Multiplexed> {
-        let held = Arc::clone(&self.exclusive);
-        if Arc::strong_count(&held) > EXCLUSIVE + 1 {
+        let guard = Arc::clone(&self.exclusive);
+        if Arc::strong_count(&guard) > EXCLUSIVE + 1 {
             return self.http2(addr, caller);
         }
-        self.connections(addr, Some(held))
+        self.connections(addr, Some(guard))
     }
 
-    fn connections(&self, addr: SocketAddr, held: Option<Arc<()>>) -> Arc<Multiplexed> {
+    fn connections(&self, addr: SocketAddr, guard: Option<Arc<()>>) -> Arc<Multiplexed> {
         let budget = Arc::clone(&self.budget);
         Arc::new(Multiplexed::new(move || {
-            let _held = &held;
+            let _guard = &guard;
             connect_plain(addr, Arc::clone(&budget))
         }))
     }

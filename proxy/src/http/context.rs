@@ -178,17 +178,17 @@ impl Contexts {
         if named.is_none() && !follows {
             return MadeFor::Unasked;
         }
-        let said = Key {
+        let key = Key {
             id: named,
             trace: match named {
                 None if self.unknown.load(SeqCst) == 0 => trace_of(map),
                 _ => None,
             },
         };
-        if said == Key::default() {
+        if key == Key::default() {
             return MadeFor::Nothing;
         }
-        match self.table.lock().find(&said, now()) {
+        match self.table.lock().find(&key, now()) {
             Lookup::Named(served) => MadeFor::Request(served),
             Lookup::Traced(until) => MadeFor::Trace(until),
             Lookup::Over => MadeFor::Over,

@@ -39,7 +39,7 @@ pub(crate) fn now() -> Instant {
 /// What a request says of its time.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Timed {
-    pub(crate) asked: RequestedTimeout,
+    pub(crate) requested: RequestedTimeout,
     /// Something was there, and is no time.
     pub(crate) unreadable: bool,
 }
@@ -56,10 +56,10 @@ impl Timed {
     ) -> Self {
         let mut timed = Self::default();
         if grpc {
-            timed.asked.grpc = timed.one(map.get(GRPC_TIMEOUT), parse_grpc_timeout);
+            timed.requested.grpc = timed.one(map.get(GRPC_TIMEOUT), parse_grpc_timeout);
         }
-        timed.asked.weft = timed.one(weft, parse_millis);
-        timed.asked.rest = timed.one(rest, parse_millis);
+        timed.requested.weft = timed.one(weft, parse_millis);
+        timed.requested.rest = timed.one(rest, parse_millis);
         timed
     }
 
@@ -89,18 +89,19 @@ pub(crate) fn outgoing(
     policy: &Timeouts,
     until: Option<Instant>,
 ) -> Deadline {
-    if timed.asked == RequestedTimeout::default() && policy.request.is_none() && until.is_none() {
+    if timed.requested == RequestedTimeout::default() && policy.request.is_none() && until.is_none()
+    {
         return Deadline::NONE;
     }
-    Deadline::outgoing(came(parts), timed.asked, policy, until)
+    Deadline::outgoing(came(parts), timed.requested, policy, until)
 }
 
 /// Of a request that came. `request`: what a policy says that nobody applied before.
 pub(crate) fn arrived(parts: &Parts, timed: Timed, request: Option<Duration>) -> Deadline {
-    if timed.asked == RequestedTimeout::default() && request.is_none() {
+    if timed.requested == RequestedTimeout::default() && request.is_none() {
         return Deadline::NONE;
     }
-    Deadline::arrived(came(parts), timed.asked, request)
+    Deadline::arrived(came(parts), timed.requested, request)
 }
 
 /// Who is told what is left. Headers of ours never leave the mesh.
@@ -278,7 +279,7 @@ impl Ends {
     }
 
     /// Of a call whose caller is told so.
-    pub(crate) fn told(mut self: Box<Self>, grpc: bool) -> Box<Self> {
+    pub(crate) fn with_grpc(mut self: Box<Self>, grpc: bool) -> Box<Self> {
         self.grpc = grpc;
         self
     }

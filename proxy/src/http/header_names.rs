@@ -38,10 +38,10 @@ pub(crate) const ROUTED_TO: HeaderName = HeaderName::from_static("weft-routed-to
 /// Why the mesh answered instead of the application.
 pub(crate) const REASON: HeaderName = HeaderName::from_static("weft-reason");
 /// Which Service answered in place of the one that was called, as `namespace/name`, or
-/// [`HELD`].
+/// [`FIXED_RESPONSE`].
 pub(crate) const DEGRADED: HeaderName = HeaderName::from_static("weft-degraded");
 /// A TrafficPolicy itself did.
-pub(crate) const HELD: &str = "response";
+pub(crate) const FIXED_RESPONSE: &str = "response";
 
 // What carries a message between two proxies. None of these ever reaches an application.
 /// Container port that a request is for.

@@ -21,10 +21,10 @@ mod field_count;
 pub(crate) mod flow;
 mod frame_filter;
 mod graceful_shutdown;
-mod held_back;
 mod inbox;
 mod keepalive;
 mod pipe;
+mod queued;
 pub(crate) mod recv;
 pub(crate) mod server;
 

@@ -51,7 +51,7 @@ pub(crate) enum Upgrades {
     /// Its own headers.
     Own,
     /// The peer proxy that it comes from, which has read them, and nobody else.
-    Told(Option<HeaderValue>),
+    FromPeer(Option<HeaderValue>),
 }
 
 /// A request that is refused whoever sends it.
@@ -78,7 +78,7 @@ impl Received {
         let grpc = is_grpc(&parts.headers);
         let upgrade = match upgrades {
             Upgrades::Own => headers::upgrade_of(&parts),
-            Upgrades::Told(upgrade) => upgrade,
+            Upgrades::FromPeer(upgrade) => upgrade,
         };
         let (caller_side, body) = match body {
             body if upgrade.is_none() => (None, incoming::incoming(body)),

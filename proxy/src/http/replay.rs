@@ -12,7 +12,7 @@ use http::Extensions;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
-use runtime::occupancy::Held;
+use runtime::occupancy::ReservedBytes;
 
 use crate::failure::Failure;
 use crate::http::body::{Body, BoxError, empty};
@@ -25,11 +25,11 @@ pub(crate) const REPLAY_LIMIT: usize = 64 * 1024;
 /// In the extensions of a request with a body: what is kept of it counts there, for whoever
 /// sent it.
 #[derive(Clone, Debug)]
-pub(crate) struct KeptBody(Arc<Held>);
+pub(crate) struct KeptBody(Arc<ReservedBytes>);
 
 impl KeptBody {
-    pub(crate) fn new(held: Held) -> Self {
-        Self(Arc::new(held))
+    pub(crate) fn new(reserved: ReservedBytes) -> Self {
+        Self(Arc::new(reserved))
     }
 }
 
@@ -201,8 +201,8 @@ impl Tape {
     }
 
     fn count(&self) {
-        if let Some(KeptBody(held)) = &self.counted {
-            held.set(self.played.as_ref().map_or(0, Vec::capacity));
+        if let Some(KeptBody(reserved)) = &self.counted {
+            reserved.set(self.played.as_ref().map_or(0, Vec::capacity));
         }
     }
 

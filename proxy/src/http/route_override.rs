@@ -113,7 +113,7 @@ impl RouteOverride {
         parse(self.route.as_bytes(), "").ok()?.of(service, "")
     }
 
-    pub(crate) fn asked(&self) -> OverrideOrigin<'_> {
+    pub(crate) fn requested(&self) -> OverrideOrigin<'_> {
         match &self.came {
             Came::Here(_) => OverrideOrigin::Here,
             Came::Outside(_) => OverrideOrigin::With(Caller::Outside, &[]),

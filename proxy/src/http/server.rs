@@ -113,11 +113,11 @@ async fn serve_connection<I>(
     let mesh = matches!(profile, Profile::Mesh(_));
     let mut close = pin!(close);
     if version == Version::HTTP_2 {
-        let asked = Arc::clone(&permit);
+        let closing = Arc::clone(&permit);
         let close = async move {
             tokio::select! {
                 () = close.as_mut() => {}
-                () = asked.wanted() => {}
+                () = closing.wanted() => {}
             }
         };
         let limits = http2_limits(profile, budget, permit);

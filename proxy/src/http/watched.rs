@@ -118,7 +118,7 @@ where
     inner: BegunBody<B>,
     bytes: u64,
     /// An error that the next poll returns.
-    held: Option<BoxError>,
+    late_error: Option<BoxError>,
     finish: Option<F>,
 }
 
@@ -147,7 +147,7 @@ where
         let mut watched = Self {
             inner: BegunBody::new(body),
             bytes: 0,
-            held: None,
+            late_error: None,
             finish: Some(finish),
         };
         watched.inner.begin().await;
@@ -189,7 +189,7 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
-        if let Some(error) = this.held.take() {
+        if let Some(error) = this.late_error.take() {
             return Poll::Ready(Some(Err(error)));
         }
         let mut polled = std::task::ready!(Pin::new(&mut this.inner).poll_frame(cx));
@@ -224,7 +224,7 @@ where
             // Servers drop what they have not flushed yet when a body fails. One
             // turn later the head is out, and the caller sees an answer that
             // broke off, not a silent close that invites it to send again.
-            this.held = Some(error);
+            this.late_error = Some(error);
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -232,7 +232,7 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        self.held.is_none() && self.inner.is_end_stream()
+        self.late_error.is_none() && self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

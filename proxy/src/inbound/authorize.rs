@@ -204,7 +204,7 @@ impl Connection {
         let judged = self.judge_request(snapshot, &facts, path);
         if self.proxy.config.trials.any() {
             let judged = Judged {
-                way: self.way(call.protocol(), route),
+                key: self.cell_key(call.protocol(), route),
                 passes: judged.as_ref().is_ok_and(|verdict| verdict.is_allowed()),
                 request: Some(&facts),
             };
@@ -216,7 +216,7 @@ impl Connection {
         }
         call.decided_by(verdict.by());
         self.enforce(snapshot, &verdict)
-            .map_err(|failure| failure.told_to(&self.label))?;
+            .map_err(|failure| failure.with_caller(&self.label))?;
         call.allowed_by(verdict.by());
         // Audit judges the same path, and changes nothing.
         let forwarded = path.changed().filter(|_| self.judges_requests(snapshot));

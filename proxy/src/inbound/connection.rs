@@ -8,7 +8,7 @@ use policy::access::Caller;
 use policy::protocol::Protocol;
 
 use crate::http::refusal::NotHandled;
-use crate::mesh::load::HeardLoad;
+use crate::mesh::load::LastReportedLoad;
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, CallKind};
 use crate::telemetry::cell::{CellCache, CellKey};
@@ -21,7 +21,7 @@ pub(super) struct Who {
     peer: Option<Arc<PeerIdentity>>,
     label: Arc<str>,
     at: Option<Arc<str>>,
-    held: Arc<OfCaller>,
+    shared: Arc<OfCaller>,
 }
 
 /// What is kept of one caller's connection.
@@ -29,7 +29,7 @@ pub(super) struct Who {
 struct OfCaller {
     /// Where its calls are counted, by port.
     cells: CellCache,
-    heard: HeardLoad,
+    last_load: LastReportedLoad,
 }
 
 impl Who {
@@ -45,7 +45,7 @@ impl Who {
             label: label.into(),
             at: peer.pod_uid().map(Arc::from),
             peer: Some(Arc::new(peer)),
-            held: Arc::default(),
+            shared: Arc::default(),
         }
     }
 
@@ -55,7 +55,7 @@ impl Who {
             label: OUTSIDE.into(),
             at: (!at.is_empty()).then_some(at),
             peer: None,
-            held: Arc::default(),
+            shared: Arc::default(),
         }
     }
 }
@@ -80,7 +80,7 @@ pub(crate) struct Connection {
     pub(super) label: Arc<str>,
     /// Uid of the calling pod, where its certificate says so; else the caller's address.
     at: Option<Arc<str>>,
-    held: Arc<OfCaller>,
+    shared: Arc<OfCaller>,
     /// The application's address: always one of the pod's own.
     pub(super) local: SocketAddr,
 }
@@ -91,7 +91,7 @@ impl Connection {
             peer,
             label,
             at,
-            held,
+            shared,
         } = who;
         Self {
             proxy,
@@ -99,7 +99,7 @@ impl Connection {
             written_by: WrittenBy::Sender,
             label,
             at,
-            held,
+            shared,
             local,
         }
     }
@@ -126,8 +126,8 @@ impl Connection {
     }
 
     /// What it has heard of the load of the application.
-    pub(super) fn heard(&self) -> &HeardLoad {
-        &self.held.heard
+    pub(super) fn last_load(&self) -> &LastReportedLoad {
+        &self.shared.last_load
     }
 
     pub(super) const fn security(&self) -> Security {
@@ -145,13 +145,13 @@ impl Connection {
     /// known.
     pub(super) fn count_on_cell(&self, call: &mut Call) {
         let (port, protocol) = (self.local.port(), call.protocol());
-        let of_kind = |way: &CellKey| way.parties.port() == port && way.protocol == protocol;
-        let cell = self.held.cells.find(of_kind).unwrap_or_else(|| {
+        let of_kind = |key: &CellKey| key.parties.port() == port && key.protocol == protocol;
+        let cell = self.shared.cells.find(of_kind).unwrap_or_else(|| {
             let cell = self.proxy.telemetry.cell(self.parties(), protocol);
             // Ports that are not told apart have one cell together, and may be told
             // apart by the next call.
-            if of_kind(cell.way()) {
-                self.held.cells.keep(&cell);
+            if of_kind(cell.key()) {
+                self.shared.cells.keep(&cell);
             }
             cell
         });
@@ -159,7 +159,7 @@ impl Connection {
     }
 
     /// The way of its calls that one route of the pod describes.
-    pub(super) fn way(&self, protocol: Protocol, route: Option<&Arc<str>>) -> CellKey {
+    pub(super) fn cell_key(&self, protocol: Protocol, route: Option<&Arc<str>>) -> CellKey {
         CellKey {
             parties: self.parties(),
             protocol,

@@ -25,11 +25,11 @@ impl Connection {
         deadline: Deadline,
         class: Option<Priority>,
     ) -> OpenRequest {
-        let told = self.is_of_proxy();
+        let is_proxy = self.is_of_proxy();
         let inherited = Inherited {
             deadline,
-            retry: received.retry && told,
-            priority: class.or_else(|| self.asked_class(received)),
+            retry: received.retry && is_proxy,
+            priority: class.or_else(|| self.requested_class(received)),
             shadow: self.shadow(received),
             route_override: self.route_override(received),
         };
@@ -63,15 +63,15 @@ impl Connection {
 
     /// Tells a peer proxy of a call that the application made for this request, with these
     /// headers, and that failed in its last attempt: to ask again here would ask there again.
-    pub(super) fn tell_spent(
+    pub(super) fn write_spent(
         &self,
         kept: &OpenRequest,
-        asked: &HeaderMap,
+        request_headers: &HeaderMap,
         (status, answer): (StatusCode, &mut HeaderMap),
     ) {
         if self.is_of_proxy()
             && is_failing(status, answer)
-            && self.proxy.contexts.is_spent(kept, asked)
+            && self.proxy.contexts.is_spent(kept, request_headers)
         {
             answer.insert(SPENT, HeaderValue::from_static("true"));
         }

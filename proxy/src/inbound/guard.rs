@@ -34,14 +34,14 @@ impl Connection {
         received: &Received,
         path: &JudgedPath,
     ) -> Deadline {
-        let (parts, told) = (&received.parts, self.is_of_proxy());
-        let times = received.times.as_deref().filter(|_| told);
+        let (parts, is_proxy) = (&received.parts, self.is_of_proxy());
+        let times = received.times.as_deref().filter(|_| is_proxy);
         let weft = times.and_then(|times| times.timeout.as_ref());
         let rest = times.and_then(|times| times.rest.as_ref());
         let timed = Timed::read(&parts.headers, received.grpc, weft, rest);
         self.proxy.telemetry.metrics.read_time(timed.unreadable);
         let guard = self.guard(snapshot).filter(|guard| guard.has_times());
-        let guard = guard.filter(|_| !told || self.is_called_by_address(parts));
+        let guard = guard.filter(|_| !is_proxy || self.is_called_by_address(parts));
         let request = guard.and_then(|guard| {
             guard.request_time(self.caller(), &path.facts(parts), path.error().is_some())
         });
@@ -76,7 +76,7 @@ impl Connection {
     /// What a request has to do with copies, which nobody but a proxy of the mesh is believed.
     /// It proves nothing: the receiver of a mirror could be told whose copies it gets, and not
     /// whoever that calls for them. So it may only take something from a request, which is
-    /// judged, limited and counted as any other, and goes last ([`Self::asked_class`]).
+    /// judged, limited and counted as any other, and goes last ([`Self::requested_class`]).
     pub(super) fn shadow(&self, received: &Received) -> Option<Shadow> {
         received.shadow.filter(|_| self.is_of_proxy())
     }
@@ -96,7 +96,7 @@ impl Connection {
 
     /// The class that a request asks for, which is believed of peer proxies only. A copy is Sheddable
     /// whatever it asks for, or who says that it is one would lose nothing by it.
-    pub(super) fn asked_class(&self, received: &Received) -> Option<Priority> {
+    pub(super) fn requested_class(&self, received: &Received) -> Option<Priority> {
         match self.shadow(received) {
             Some(Shadow::Any | Shadow::ReadOnly) => Some(Priority::Sheddable),
             Some(Shadow::Perhaps(_)) | None => received.priority.filter(|_| self.is_of_proxy()),

@@ -8,32 +8,32 @@ use http::response::Parts;
 use crate::http::deadline::now;
 use crate::http::orca::{self, Utilization};
 use crate::inbound::connection::Connection;
-use crate::mesh::load::{self, Answered, HeardLoad, TooManyPorts};
+use crate::mesh::load::{self, Answered, LastReportedLoad, TooManyPorts};
 
 impl Connection {
     /// The application answered so after this time: a peer's proxy is told how busy it is,
     /// where it does not know. Whoever else asked has heard nothing.
-    pub(super) fn tell_load(&self, parts: &mut Parts, took: Duration) {
+    pub(super) fn write_load(&self, parts: &mut Parts, took: Duration) {
         let answered = Answered {
             port: self.local.port(),
             now: now(),
             took,
-            said: self.utilization(orca::in_head(&parts.headers)),
+            reported: self.utilization(orca::in_head(&parts.headers)),
         };
-        let (told, nobody) = (self.is_of_proxy(), HeardLoad::default());
-        let heard = if told { self.heard() } else { &nobody };
-        match self.proxy.loads.answered(&answered, heard) {
-            Ok(Some(percent)) if told => load::write(&mut parts.headers, percent),
+        let (is_proxy, nobody) = (self.is_of_proxy(), LastReportedLoad::default());
+        let last_load = if is_proxy { self.last_load() } else { &nobody };
+        match self.proxy.loads.answered(&answered, last_load) {
+            Ok(Some(percent)) if is_proxy => load::write(&mut parts.headers, percent),
             Ok(_) => {}
             Err(full) => self.too_many(full),
         }
     }
 
     /// The trailers of an answer may tell the load as well.
-    pub(super) fn hear_trailers(&self, trailers: &HeaderMap) {
-        let said = self.utilization(orca::in_trailers(trailers));
-        if let Some(percent) = said
-            && let Err(full) = self.proxy.loads.said(self.local.port(), now(), percent)
+    pub(super) fn read_trailers(&self, trailers: &HeaderMap) {
+        let reported = self.utilization(orca::in_trailers(trailers));
+        if let Some(percent) = reported
+            && let Err(full) = self.proxy.loads.report(self.local.port(), now(), percent)
         {
             self.too_many(full);
         }

@@ -69,8 +69,8 @@ impl Connection {
     ) -> Option<Priority> {
         let guard = self.guard(snapshot)?;
         let (facts, unreadable) = (path.facts(&received.parts), path.error().is_some());
-        let said = guard.class(self.caller(), &facts, unreadable);
-        Some(Priority::of_call(self.asked_class(received), said))
+        let class = guard.class(self.caller(), &facts, unreadable);
+        Some(Priority::of_call(self.requested_class(received), class))
     }
 
     /// The head of the answer to a request is there.

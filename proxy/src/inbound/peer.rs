@@ -38,24 +38,24 @@ impl PeerProxy {
     pub(super) async fn handle(self: Arc<Self>, request: Request<IncomingBody>) -> Response<Body> {
         let (parts, body) = request.into_parts();
         let method = parts.method.clone();
-        let asked = match PeerRequest::decode(parts, self.transport) {
-            Ok(asked) => asked,
+        let request = match PeerRequest::decode(parts, self.transport) {
+            Ok(request) => request,
             Err(malformed) => return self.malformed(malformed.0, &method),
         };
-        match asked {
+        match request {
             PeerRequest::Http { port, speak, parts }
             | PeerRequest::ReadOnlyCopy { port, speak, parts } => {
                 let request = Request::from_parts(parts, body);
                 let connection = Arc::new(self.of_port(Some(port)).of_proxy());
                 connection
-                    .handle_request(request, speak, Upgrades::Told(None))
+                    .handle_request(request, speak, Upgrades::FromPeer(None))
                     .await
             }
             PeerRequest::Upgrade { port, to, parts } => {
                 let request = Request::from_parts(parts, body);
                 let connection = Arc::new(self.of_port(Some(port)).of_proxy());
                 connection
-                    .handle_request(request, AppHttp::Http1, Upgrades::Told(Some(to)))
+                    .handle_request(request, AppHttp::Http1, Upgrades::FromPeer(Some(to)))
                     .await
             }
             PeerRequest::Tcp { port, .. } => match body {

@@ -62,7 +62,7 @@ where
         if let Poll::Ready(Some(Ok(frame))) = &polled
             && let Some(trailers) = frame.trailers_ref()
         {
-            this.connection.hear_trailers(trailers);
+            this.connection.read_trailers(trailers);
         }
         if (polled.is_pending() || this.frames > FREE_FRAMES)
             && let Some(allowed) = this.allowed.take()

@@ -24,7 +24,7 @@ use crate::inbound::connection::Connection;
 use crate::inbound::guard;
 use crate::inbound::path::JudgedPath;
 use crate::inbound::reauthorize::Allowed;
-use crate::mesh::protocol::{AppHttp, Asked, not_sent};
+use crate::mesh::protocol::{AppHttp, RequestKind, not_sent};
 use crate::net::ticket::Waited;
 use crate::telemetry::call::{Call, CallKind};
 use crate::telemetry::trace::CameFrom;
@@ -67,7 +67,7 @@ impl Connection {
     ) -> Response<Body> {
         let mut call = self.call(CallKind::Request);
         let from = match upgrades {
-            Upgrades::Told(_) => CameFrom::Peer,
+            Upgrades::FromPeer(_) => CameFrom::Peer,
             Upgrades::Own => CameFrom::Application,
         };
         let mut received = match Received::new(request, upgrades) {
@@ -99,10 +99,10 @@ impl Connection {
             }
             Err(failure) => {
                 let failure = upload.blame(failure);
-                let asked = &allowed.parts;
-                let mut response = call.refuse(&failure, &asked.method, grpc);
+                let request_parts = &allowed.parts;
+                let mut response = call.refuse(&failure, &request_parts.method, grpc);
                 let head = (response.status(), response.headers_mut());
-                self.tell_spent(&kept, &asked.headers, head);
+                self.write_spent(&kept, &request_parts.headers, head);
                 kept.refused(failure.reason());
                 self.proven(&failure, response)
             }
@@ -204,7 +204,7 @@ impl Connection {
         if failure.next() != Next::Stop && self.is_of_proxy() {
             // The stream between the proxies carries the proof, and is not refused itself.
             response.extensions_mut().remove::<StreamReset>();
-            not_sent(failure, response, Asked::Http)
+            not_sent(failure, response, RequestKind::Http)
         } else {
             response
         }

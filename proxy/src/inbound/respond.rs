@@ -19,7 +19,7 @@ use crate::http::upgrade::Side;
 use crate::http::watched::{BodyEnd, Watched};
 use crate::inbound::connection::Connection;
 use crate::inbound::reauthorize::{Allowed, Revocable};
-use crate::mesh::protocol::{Asked, PeerResponse};
+use crate::mesh::protocol::{PeerResponse, RequestKind};
 use crate::net::chunk::ChunkIo;
 use crate::net::relay::{Flows, relay};
 use crate::telemetry::call::Call;
@@ -63,10 +63,10 @@ impl Connection {
         let (mut parts, incoming) = response.into_parts();
         self.clean_answer(&mut parts);
         if caller_side.is_none() {
-            self.tell_load(&mut parts, took);
+            self.write_load(&mut parts, took);
         }
         let head = (parts.status, &mut parts.headers);
-        self.tell_spent(&kept, &allowed.parts.headers, head);
+        self.write_spent(&kept, &allowed.parts.headers, head);
         let counted = call.answered(&parts, None);
         let by_mesh = matches!(caller_side, Some(Side::Mesh(_)));
         if let (true, Some(caller)) = (switches, caller_side) {
@@ -79,7 +79,7 @@ impl Connection {
             return self.switch(parts, upgraded, allowed, counted);
         }
         if by_mesh {
-            parts = PeerResponse::Answered(parts).encode(Asked::Upgrade);
+            parts = PeerResponse::Answered(parts).encode(RequestKind::Upgrade);
         }
         let incoming = EndingBody::new(incoming, Ends::at(allowed.ends), &parts.headers);
         let mut watched = Watched::begun(incoming, move |end, bytes, trailers| {
@@ -89,8 +89,9 @@ impl Connection {
         })
         .await;
         if watched.is_late() {
-            let asked = &allowed.parts;
-            return deadline::passed().response_to(&asked.method, is_grpc(&asked.headers));
+            let request_parts = &allowed.parts;
+            return deadline::passed()
+                .response_to(&request_parts.method, is_grpc(&request_parts.headers));
         }
         let body = Revocable {
             inner: watched,
@@ -131,7 +132,7 @@ impl Connection {
         kept.switched();
         let (accept, out) = Accept::new();
         if matches!(caller, Side::Mesh(_)) {
-            parts = PeerResponse::Switched { to, parts }.encode(Asked::Upgrade);
+            parts = PeerResponse::Switched { to, parts }.encode(RequestKind::Upgrade);
             parts.extensions.insert(accept);
         } else {
             if let Some(to) = to {

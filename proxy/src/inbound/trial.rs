@@ -37,7 +37,7 @@ impl Connection {
     pub(super) fn try_on_bytes(&self, snapshot: &Snapshot, passes: bool) {
         if self.proxy.config.trials.any() {
             let judged = Judged {
-                way: self.way(Protocol::Opaque, None),
+                key: self.cell_key(Protocol::Opaque, None),
                 passes,
                 request: None,
             };

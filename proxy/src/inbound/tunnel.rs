@@ -15,7 +15,7 @@ use crate::http::http2::server::Accept;
 use crate::inbound::authorize::{Admitted, Expected};
 use crate::inbound::connection::Connection;
 use crate::inbound::detect::race;
-use crate::mesh::protocol::{Asked, not_sent};
+use crate::mesh::protocol::{RequestKind, not_sent};
 use crate::net::connect::{self, CONNECT_TIMEOUT};
 use crate::net::prefixed::Prefixed;
 use crate::telemetry::call::CallKind;
@@ -106,7 +106,9 @@ impl Connection {
         let response = call.refuse(failure, &Method::POST, false);
         match failure.next() {
             Next::Stop => response,
-            Next::SameEndpoint | Next::OtherEndpoint => not_sent(failure, response, Asked::Tcp),
+            Next::SameEndpoint | Next::OtherEndpoint => {
+                not_sent(failure, response, RequestKind::Tcp)
+            }
         }
     }
 }

@@ -60,18 +60,18 @@ pub(crate) struct Answered {
     /// From the request to the head of its answer.
     pub(crate) took: Duration,
     /// The load that it tells, in percent.
-    pub(crate) said: Option<u8>,
+    pub(crate) reported: Option<u8>,
 }
 
 /// What one peer has heard, of the port that it called last. One for each connection.
 #[derive(Debug, Default)]
-pub(crate) struct HeardLoad(AtomicU64);
+pub(crate) struct LastReportedLoad(AtomicU64);
 
 #[derive(Debug)]
 struct PortLoad {
     port: u16,
     measured: Limiter,
-    said: Option<(Instant, u8)>,
+    reported: Option<(Instant, u8)>,
     teller: LoadReporter,
     /// Counts what was new; 0: nothing has been told.
     news: u32,
@@ -85,19 +85,19 @@ impl Loads {
     pub(crate) fn answered(
         &self,
         answered: &Answered,
-        heard: &HeardLoad,
+        last_reported: &LastReportedLoad,
     ) -> Result<Option<u8>, TooManyPorts> {
         let mut ports = self.0.lock();
         let load = PortLoad::at(&mut ports, answered.port, answered.now)?;
         load.measured.done(answered.now, answered.took, &MEASURE);
-        load.hear(answered.now, answered.said);
+        load.record(answered.now, answered.reported);
         let percent = load.percent(answered.now);
-        if load.teller.tell(answered.now, percent).is_some() {
+        if load.teller.report(answered.now, percent).is_some() {
             load.news = load.news.wrapping_add(1).max(1);
         }
         let newest = (u64::from(answered.port) << 32) | u64::from(load.news);
         drop(ports);
-        let last = heard.0.swap(newest, Relaxed);
+        let last = last_reported.0.swap(newest, Relaxed);
         // Whoever has heard nothing takes it for calm.
         let calm = percent < 10 && last == 0;
         Ok((last != newest && newest as u32 != 0 && !calm).then_some(percent))
@@ -107,8 +107,8 @@ impl Loads {
     ///
     /// # Errors
     /// As [`Self::answered`].
-    pub(crate) fn said(&self, port: u16, now: Instant, percent: u8) -> Result<(), TooManyPorts> {
-        PortLoad::at(&mut self.0.lock(), port, now)?.hear(now, Some(percent));
+    pub(crate) fn report(&self, port: u16, now: Instant, percent: u8) -> Result<(), TooManyPorts> {
+        PortLoad::at(&mut self.0.lock(), port, now)?.record(now, Some(percent));
         Ok(())
     }
 }
@@ -124,7 +124,7 @@ impl PortLoad {
         all.push(Self {
             port,
             measured: Limiter::new(now),
-            said: None,
+            reported: None,
             teller: LoadReporter::default(),
             news: 0,
         });
@@ -132,15 +132,15 @@ impl PortLoad {
         Ok(&mut all[last])
     }
 
-    fn hear(&mut self, now: Instant, said: Option<u8>) {
-        if let Some(percent) = said {
-            self.said = Some((now, percent));
+    fn record(&mut self, now: Instant, reported: Option<u8>) {
+        if let Some(percent) = reported {
+            self.reported = Some((now, percent));
         }
     }
 
     /// What the application said lately counts before what was measured.
     fn percent(&self, now: Instant) -> u8 {
-        match self.said {
+        match self.reported {
             Some((at, percent)) if now.saturating_duration_since(at) < FADES => percent,
             _ => self.measured.load(&MEASURE),
         }
@@ -167,13 +167,18 @@ mod tests {
             }
         }
 
-        fn answer(&mut self, to: &HeardLoad, took: Duration, said: Option<u8>) -> Option<u8> {
+        fn answer(
+            &mut self,
+            to: &LastReportedLoad,
+            took: Duration,
+            reported: Option<u8>,
+        ) -> Option<u8> {
             self.now += 10 * MS;
             let answered = Answered {
                 port: 8080,
                 now: self.now,
                 took,
-                said,
+                reported,
             };
             self.loads.answered(&answered, to).unwrap()
         }
@@ -182,17 +187,17 @@ mod tests {
     #[test]
     fn a_peer_is_told_when_the_load_is_another_one_and_each_peer_once() {
         let mut application = Application::new();
-        let peers = [HeardLoad::default(), HeardLoad::default()];
+        let peers = [LastReportedLoad::default(), LastReportedLoad::default()];
         for _ in 0..200 {
             assert_eq!(application.answer(&peers[0], 5 * MS, None), None, "calm");
         }
-        let mut told = Vec::new();
+        let mut sent = Vec::new();
         for _ in 0..200 {
-            told.extend(application.answer(&peers[0], 305 * MS, None));
+            sent.extend(application.answer(&peers[0], 305 * MS, None));
         }
         // 300 of 400 ms it waits.
-        assert!((70..=75).contains(told.last().unwrap()), "{told:?}");
-        assert!(told.len() < 12, "{told:?}");
+        assert!((70..=75).contains(sent.last().unwrap()), "{sent:?}");
+        assert!(sent.len() < 12, "{sent:?}");
         let late = application.answer(&peers[1], 305 * MS, None);
         assert!(late.is_some_and(|load| load >= 70), "{late:?}");
         assert_eq!(application.answer(&peers[1], 305 * MS, None), None);
@@ -201,7 +206,7 @@ mod tests {
     #[test]
     fn what_an_application_says_of_itself_counts_for_ten_seconds() {
         let mut application = Application::new();
-        let peer = HeardLoad::default();
+        let peer = LastReportedLoad::default();
         assert_eq!(application.answer(&peer, MS, Some(88)), Some(88));
         assert_eq!(application.answer(&peer, MS, None), None);
         // It would fade where it is not told again.
@@ -210,28 +215,38 @@ mod tests {
         application.now += FADES / 2;
         assert_eq!(application.answer(&peer, MS, None), Some(0), "it is calm");
         let now = application.now;
-        application.loads.said(8080, now, 35).unwrap();
+        application.loads.report(8080, now, 35).unwrap();
         assert_eq!(application.answer(&peer, MS, None), Some(35));
     }
 
     #[test]
     fn ports_are_told_apart_and_no_more_than_there_is_room_for() {
-        let (loads, heard, now) = (Loads::default(), HeardLoad::default(), Instant::now());
-        let at = |port: u16, said| Answered {
+        let (loads, last_reported, now) = (
+            Loads::default(),
+            LastReportedLoad::default(),
+            Instant::now(),
+        );
+        let at = |port: u16, reported| Answered {
             port,
             now,
             took: MS,
-            said,
+            reported,
         };
-        assert_eq!(loads.answered(&at(1, Some(50)), &heard), Ok(Some(50)));
-        assert_eq!(loads.answered(&at(2, None), &heard), Ok(None));
-        assert_eq!(loads.answered(&at(1, None), &heard), Ok(Some(50)));
+        assert_eq!(
+            loads.answered(&at(1, Some(50)), &last_reported),
+            Ok(Some(50))
+        );
+        assert_eq!(loads.answered(&at(2, None), &last_reported), Ok(None));
+        assert_eq!(loads.answered(&at(1, None), &last_reported), Ok(Some(50)));
         for port in 3..=64 {
-            assert_eq!(loads.answered(&at(port, None), &heard), Ok(None));
+            assert_eq!(loads.answered(&at(port, None), &last_reported), Ok(None));
         }
-        assert_eq!(loads.answered(&at(65, None), &heard), Err(TooManyPorts));
-        assert_eq!(loads.said(65, now, 1), Err(TooManyPorts));
-        assert!(loads.answered(&at(64, Some(20)), &heard).is_ok());
+        assert_eq!(
+            loads.answered(&at(65, None), &last_reported),
+            Err(TooManyPorts)
+        );
+        assert_eq!(loads.report(65, now, 1), Err(TooManyPorts));
+        assert!(loads.answered(&at(64, Some(20)), &last_reported).is_ok());
     }
 
     #[test]
@@ -242,7 +257,7 @@ mod tests {
             write(&mut map, percent);
             assert_eq!(read(&map), Some(Ok(percent)));
         }
-        for said in [
+        for reported in [
             "101",
             "256",
             "-1",
@@ -252,8 +267,8 @@ mod tests {
             "NaN",
             "99999999999999999999",
         ] {
-            map.insert(LOAD, HeaderValue::from_str(said).unwrap());
-            assert_eq!(read(&map), Some(Err(Unreadable)), "{said}");
+            map.insert(LOAD, HeaderValue::from_str(reported).unwrap());
+            assert_eq!(read(&map), Some(Err(Unreadable)), "{reported}");
         }
         write(&mut map, 50);
         map.append(LOAD, HeaderValue::from(50));

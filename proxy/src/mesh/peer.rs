@@ -21,7 +21,7 @@ use crate::http::http2::client::RequestSender;
 use crate::http::limits::MESH_HEADER_COUNT;
 use crate::http::received::host_of;
 use crate::http::replay::Replay;
-use crate::mesh::protocol::{Asked, Malformed, PeerRequest, PeerResponse, Transport};
+use crate::mesh::protocol::{Malformed, PeerRequest, PeerResponse, RequestKind, Transport};
 use crate::mesh::tls::{MeshTls, secure};
 use crate::net::budget::Budget;
 use crate::net::connect;
@@ -97,8 +97,8 @@ impl Peer {
     }
 
     async fn gives_sign(&self) -> bool {
-        let asked = Instant::now();
-        self.is_there().await.is_ok() || asked.elapsed() < REFUSED_WITHIN
+        let began = Instant::now();
+        self.is_there().await.is_ok() || began.elapsed() < REFUSED_WITHIN
     }
 
     /// Closes connections that nobody used for a while; true when none is left.
@@ -176,7 +176,7 @@ impl Peer {
         let request_sent = Request::from_parts(parts, body.again()?);
         let answer = exchange::multiplexed(&self.shared, request_sent).await;
         drop(waiting);
-        decoded(answer?, request.asked())
+        decoded(answer?, request.kind())
     }
 
     /// Sends a request that nobody waits for: others may use the dedicated connection beside it.
@@ -192,7 +192,7 @@ impl Peer {
         let sent = Request::from_parts(parts, body.again()?);
         decoded(
             exchange::multiplexed(&self.shared, sent).await?,
-            request.asked(),
+            request.kind(),
         )
     }
 
@@ -221,7 +221,7 @@ impl Peer {
                     permit: None,
                     took: sent.elapsed(),
                 };
-                decoded(answer, request.asked()).map(Some)
+                decoded(answer, request.kind()).map(Some)
             }
             // The connection was at its end, not the peer.
             Err(Failure::ConnectionClosed { .. }) => Ok(None),
@@ -242,7 +242,7 @@ impl Peer {
         let waiting = waits_for_http.then(|| self.dedicated.beside());
         let answer = exchange::open(&self.shared, parts).await;
         drop(waiting);
-        decoded(answer?, request.asked())
+        decoded(answer?, request.kind())
     }
 }
 
@@ -255,10 +255,10 @@ impl From<Malformed> for Failure {
 
 /// Takes the verdict of a peer proxy that it did not reach the application, and gives any
 /// other answer the form that it would have without the mesh.
-fn decoded(answer: UpstreamResponse, asked: Asked) -> Result<UpstreamResponse, Failure> {
+fn decoded(answer: UpstreamResponse, kind: RequestKind) -> Result<UpstreamResponse, Failure> {
     let (parts, body) = answer.response.into_parts();
     let malformed = |Malformed(detail)| Failure::lost(detail);
-    let parts = match PeerResponse::decode(parts, asked).map_err(malformed)? {
+    let parts = match PeerResponse::decode(parts, kind).map_err(malformed)? {
         PeerResponse::Answered(parts) => parts,
         PeerResponse::Switched { to, mut parts } => {
             parts.status = StatusCode::SWITCHING_PROTOCOLS;

@@ -200,11 +200,11 @@ impl<P: Borrow<Parts>> PeerRequest<P> {
         }
     }
 
-    pub(crate) const fn asked(&self) -> Asked {
+    pub(crate) const fn kind(&self) -> RequestKind {
         match self {
-            Self::Http { .. } | Self::ReadOnlyCopy { .. } => Asked::Http,
-            Self::Upgrade { .. } => Asked::Upgrade,
-            Self::Tcp { .. } => Asked::Tcp,
+            Self::Http { .. } | Self::ReadOnlyCopy { .. } => RequestKind::Http,
+            Self::Upgrade { .. } => RequestKind::Upgrade,
+            Self::Tcp { .. } => RequestKind::Tcp,
         }
     }
 }
@@ -351,7 +351,7 @@ fn only(map: &mut HeaderMap, name: &HeaderName) -> Result<Option<HeaderValue>, M
 
 /// What an answer is the answer to: how it is to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Asked {
+pub(crate) enum RequestKind {
     Http,
     Upgrade,
     Tcp,
@@ -377,10 +377,10 @@ pub(crate) enum PeerResponse {
 
 impl PeerResponse {
     /// The head that carries it.
-    pub(crate) fn encode(self, asked: Asked) -> response::Parts {
+    pub(crate) fn encode(self, kind: RequestKind) -> response::Parts {
         match self {
             Self::Answered(mut parts) => {
-                if asked == Asked::Upgrade {
+                if kind == RequestKind::Upgrade {
                     let status = HeaderValue::from(parts.status.as_u16());
                     parts.headers.insert(STATUS, status);
                     // A CONNECT stream answered with 2xx would become a tunnel.
@@ -408,12 +408,12 @@ impl PeerResponse {
     ///
     /// # Errors
     /// When that can be read in two ways.
-    pub(crate) fn decode(mut parts: response::Parts, asked: Asked) -> Result<Self, Malformed> {
+    pub(crate) fn decode(mut parts: response::Parts, kind: RequestKind) -> Result<Self, Malformed> {
         if parts.headers.contains_key(UNSENT) {
             let reason = reason_in(&parts.headers).unwrap_or(Reason::ConnectFailed);
             return Ok(Self::NotSent { reason, parts });
         }
-        if asked != Asked::Upgrade {
+        if kind != RequestKind::Upgrade {
             return Ok(Self::Answered(parts));
         }
         let Some(status) = only(&mut parts.headers, &STATUS)? else {
@@ -444,11 +444,11 @@ impl PeerResponse {
 pub(crate) fn not_sent(
     failure: &Failure,
     response: Response<Body>,
-    asked: Asked,
+    kind: RequestKind,
 ) -> Response<Body> {
     let reason = failure.reason();
     let (parts, body) = response.into_parts();
-    let parts = PeerResponse::NotSent { reason, parts }.encode(asked);
+    let parts = PeerResponse::NotSent { reason, parts }.encode(kind);
     Response::from_parts(parts, body)
 }
 

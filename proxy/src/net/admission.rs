@@ -22,7 +22,7 @@ pub(crate) enum AdmissionClass {
 /// once it was measured.
 pub(super) const REQUEST: usize = 64 * 1024;
 /// What one in flight takes at least over HTTP/1.1.
-pub(super) const HELD: usize = 32 * 1024;
+pub(super) const MIN_IN_FLIGHT: usize = 32 * 1024;
 
 /// When a request began, counted in [`Budget::settle`]s.
 ///

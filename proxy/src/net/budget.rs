@@ -200,7 +200,7 @@ impl Budget {
 
     /// Counts a holder until the guard is dropped.
     #[must_use]
-    pub fn hold(self: &Arc<Self>) -> Holder {
+    pub fn enter(self: &Arc<Self>) -> Holder {
         self.holders.fetch_add(1, Relaxed);
         Holder(Arc::clone(self))
     }
@@ -346,7 +346,7 @@ mod tests {
         assert_eq!(budget.chunk_size(), LARGEST_CHUNK);
         let (mut held, mut all): (Vec<Holder>, _) = (Vec::new(), 0);
         for _ in 0..1000 {
-            held.push(budget.hold());
+            held.push(budget.enter());
             all += PLACES * budget.chunk_size() + budget.window().min(64 * 1024);
         }
         assert!(all <= LIMIT * 7 / 8, "{all}");

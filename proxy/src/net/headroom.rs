@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use runtime::occupancy::{Requests, ReservedPermit};
 
-use crate::net::admission::{AdmissionClass, HELD, REQUEST};
+use crate::net::admission::{AdmissionClass, MIN_IN_FLIGHT, REQUEST};
 use crate::net::budget::Budget;
 
 /// In percent: who holds nothing finds room up to here. What is left up to where nobody
@@ -167,7 +167,7 @@ impl Headroom<'_> {
             AdmissionClass::Callers => CALLERS,
             AdmissionClass::Own => OWN,
         };
-        let counted = requests.in_flight().saturating_mul(HELD);
+        let counted = requests.in_flight().saturating_mul(MIN_IN_FLIGHT);
         let holds = counted.max(requests.weight()).min(much);
         let steps = holds.saturating_mul(STEPS) / much;
         self.taken <= part * TOP - part * (TOP - least) / STEPS * steps

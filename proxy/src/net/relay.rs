@@ -59,7 +59,7 @@ pub(crate) async fn relay<A: ChunkIo, B: ChunkIo>(
             return Poll::Ready(Ok(()));
         }
         if there.is_stuck() || back.is_stuck() {
-            holder.get_or_insert_with(|| budget.hold());
+            holder.get_or_insert_with(|| budget.enter());
         } else {
             holder = None;
             if !there.ended && !back.ended {

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 const LOOKED_AT: usize = 4096;
 
 /// The name in what has come by now; nothing is waited for.
-pub(crate) fn asked_for(stream: &TcpStream) -> Option<String> {
+pub(crate) fn requested_host(stream: &TcpStream) -> Option<String> {
     let mut first = [0; LOOKED_AT];
     let read = stream.peek(&mut first).now_or_never()?.ok()?;
     of(first.get(..read)?)
@@ -125,11 +125,11 @@ mod tests {
         let client = tokio::task::spawn_blocking(move || std::net::TcpStream::connect(at));
         let (stream, _) = listener.accept().await.unwrap();
         let mut client = client.await.unwrap().unwrap();
-        assert_eq!(asked_for(&stream), None, "nothing came yet");
+        assert_eq!(requested_host(&stream), None, "nothing came yet");
         let request = b"GET / HTTP/1.1\r\nhost: shop.example\r\n\r\n";
         std::io::Write::write_all(&mut client, request).unwrap();
         stream.readable().await.unwrap();
-        assert_eq!(asked_for(&stream).as_deref(), Some("shop.example"));
+        assert_eq!(requested_host(&stream).as_deref(), Some("shop.example"));
         let mut stream = stream.into_std().unwrap();
         stream.set_nonblocking(false).unwrap();
         let mut read = vec![0; request.len()];

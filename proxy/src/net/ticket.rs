@@ -37,7 +37,7 @@ use std::time::Duration;
 use runtime::occupancy::{Look, Permit, Requests, ReservedPermit};
 use tokio::time::timeout;
 
-use crate::net::admission::{AdmissionClass, HELD};
+use crate::net::admission::{AdmissionClass, MIN_IN_FLIGHT};
 use crate::net::budget::Budget;
 use crate::net::headroom::Entry;
 
@@ -139,7 +139,7 @@ impl Budget {
                 && requests.is_stalled(PATIENCE)
                 && !headroom.is_for(requests, class)
         });
-        waiting.saturating_mul(HELD)
+        waiting.saturating_mul(MIN_IN_FLIGHT)
     }
 }
 

@@ -7,7 +7,7 @@ use http::header::RETRY_AFTER;
 use http::{HeaderMap, Response, StatusCode};
 use policy::health::HealthSignal;
 use policy::reason::Reason;
-use policy::retry::{AskedWait, Ended};
+use policy::retry::{Ended, RequestedWait};
 use policy::traffic::endpoint::Ejection;
 
 use crate::endpoints::learned::Latency;
@@ -111,7 +111,7 @@ pub(super) fn latency_at_end(end: BodyEnd, status: Option<u16>) -> Latency {
         end => end != BodyEnd::Failed,
     };
     if good {
-        Latency::Told
+        Latency::Recorded
     } else {
         Latency::of_head(Duration::ZERO, false)
     }
@@ -141,7 +141,7 @@ pub(super) fn signal_in_failure(
         Failure::Refused {
             reason: Reason::Deadline | Reason::Limit,
             ..
-        } => (Latency::Told, None),
+        } => (Latency::Recorded, None),
         // One failure shows what it shows once.
         Failure::NotSent { shared: true, .. } => (Latency::Failed, None),
         failure => (Latency::Failed, HealthSignal::of_refusal(failure.reason())),
@@ -158,17 +158,17 @@ pub(super) const fn signal_when_late(slow_upload: bool) -> (Latency, Option<Heal
 }
 
 /// When the server wants to be asked again.
-pub(super) fn asked(headers: &HeaderMap, grpc: bool) -> AskedWait {
+pub(super) fn requested_wait(headers: &HeaderMap, grpc: bool) -> RequestedWait {
     let bytes = |name: &str| headers.get(name).map(http::HeaderValue::as_bytes);
     if grpc {
-        AskedWait::of_grpc(bytes(PUSHBACK))
+        RequestedWait::of_grpc(bytes(PUSHBACK))
     } else {
-        AskedWait::of_http(bytes(RETRY_AFTER.as_str()))
+        RequestedWait::of_http(bytes(RETRY_AFTER.as_str()))
     }
 }
 
 /// Whether a peer proxy says that what its application needed was tried again in vain.
-pub(super) fn says_spent(headers: &HeaderMap) -> bool {
+pub(super) fn is_spent(headers: &HeaderMap) -> bool {
     headers.contains_key(SPENT)
 }
 
@@ -269,12 +269,12 @@ mod tests {
     fn a_grpc_answer_that_ends_badly_was_not_fast() {
         let bad = Latency::of_head(Duration::ZERO, false);
         for (end, status, latency) in [
-            (BodyEnd::Complete, Some(0), Latency::Told),
-            (BodyEnd::Complete, Some(5), Latency::Told),
+            (BodyEnd::Complete, Some(0), Latency::Recorded),
+            (BodyEnd::Complete, Some(5), Latency::Recorded),
             (BodyEnd::Complete, Some(13), bad),
             (BodyEnd::Complete, Some(14), bad),
             (BodyEnd::Failed, None, bad),
-            (BodyEnd::Dropped, None, Latency::Told),
+            (BodyEnd::Dropped, None, Latency::Recorded),
         ] {
             assert_eq!(latency_at_end(end, status), latency, "{end:?} {status:?}");
         }
@@ -285,7 +285,7 @@ mod tests {
     fn an_endpoint_is_not_to_blame_for_the_time_that_its_caller_gave() {
         let ended = |failure| Err::<(), _>(failure);
         let passed = crate::http::deadline::passed();
-        assert_eq!(signal_in_failure(&passed, false), (Latency::Told, None));
+        assert_eq!(signal_in_failure(&passed, false), (Latency::Recorded, None));
         assert!(is_callers_time(&ended(passed)));
         let late = Failure::TimedOut { detail: "".into() };
         let refused = Failure::refused(Reason::NotAllowed, "x");
@@ -296,7 +296,10 @@ mod tests {
     #[test]
     fn a_limit_of_a_pod_does_not_make_its_endpoint_slow() {
         let refused = Failure::refused(Reason::Limit, "x");
-        assert_eq!(signal_in_failure(&refused, false), (Latency::Told, None));
+        assert_eq!(
+            signal_in_failure(&refused, false),
+            (Latency::Recorded, None)
+        );
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use policy::health::HealthSignal;
 use policy::reason::Reason;
-use policy::retry::{self, AskedWait, RetryOutcome};
+use policy::retry::{self, RequestedWait, RetryOutcome};
 use policy::traffic::call::Retry;
 
 use crate::endpoints::endpoint::InFlight;
@@ -84,7 +84,7 @@ enum After {
 struct Failed<'a> {
     outgoing: &'a Outgoing,
     ended: retry::Ended,
-    asked: AskedWait,
+    requested_wait: RequestedWait,
     /// Its answer says that what it needed was tried again in vain.
     spent: bool,
 }
@@ -140,7 +140,7 @@ impl<'a> Attempts<'a> {
         let to = match self.chosen.take() {
             Some(Chosen::Renewed(to)) => return Some(to),
             Some(Chosen::Retried(to)) => to,
-            None => self.choose(proxy, Fallback::Resting)?,
+            None => self.choose(proxy, Fallback::Ejected)?,
         };
         self.shown = false;
         self.count_nearness(proxy, to.endpoint());
@@ -156,7 +156,7 @@ impl<'a> Attempts<'a> {
             tried: besides,
             first: self.tried.is_empty(),
             may_retry: self.repeatable,
-            ejection: call_policy::resting(policy, self.route.choice.rests()),
+            ejection: call_policy::ejection_if(policy, self.route.choice.ejects()),
             balance: call_policy::balance(policy),
             fallback,
         };
@@ -268,7 +268,7 @@ impl<'a> Attempts<'a> {
         let success = is_success(head.status(), grpc_status(head.headers()));
         let latency = Latency::of_head(answer.took, success && reason.is_none());
         self.learn(to, latency, Some(outcome), call);
-        Self::hear_load(proxy, to.endpoint(), head.headers());
+        Self::record_load(proxy, to.endpoint(), head.headers());
         let overloaded = outcome == AttemptOutcome::Mesh(Reason::Overload) && !success;
         self.throttle(outgoing, overloaded);
         let listed = match outcome {
@@ -284,8 +284,8 @@ impl<'a> Attempts<'a> {
         let failed = ended.filter(|_| listed || !success).map(|ended| Failed {
             outgoing,
             ended,
-            asked: attempt_outcome::asked(head.headers(), grpc),
-            spent: call.is_mutual() && attempt_outcome::says_spent(head.headers()),
+            requested_wait: attempt_outcome::requested_wait(head.headers(), grpc),
+            spent: call.is_mutual() && attempt_outcome::is_spent(head.headers()),
         });
         // Also where another one is to be asked: it may have left until then.
         self.note_answer(failed.as_ref(), outgoing);
@@ -348,7 +348,7 @@ impl<'a> Attempts<'a> {
         let signal = signal.filter(|_| !self.shown);
         let latency = match latency {
             Latency::Head(_) => latency,
-            _ if self.shown => Latency::Told,
+            _ if self.shown => Latency::Recorded,
             latency => latency,
         };
         if let Some(passed) = &self.passed {
@@ -358,7 +358,7 @@ impl<'a> Attempts<'a> {
         let Some(set) = choice.set() else {
             return to.learn(latency);
         };
-        let ejection = call_policy::resting(self.route.policy.as_deref(), choice.rests());
+        let ejection = call_policy::ejection_if(self.route.policy.as_deref(), choice.ejects());
         if let Some(cause) = set.record(to, latency, signal, ejection) {
             call.ejected(cause);
         }
@@ -366,7 +366,7 @@ impl<'a> Attempts<'a> {
 
     /// The endpoint took the connection.
     pub(super) fn opened(&self, to: &mut InFlight, call: &Call) {
-        self.record(to, Latency::Told, Some(HealthSignal::Good), call);
+        self.record(to, Latency::Recorded, Some(HealthSignal::Good), call);
     }
 
     /// Why the last attempt failed, or that there was nothing to attempt.

@@ -127,8 +127,8 @@ fn decided_retry(policy: &CallPolicy) -> Option<&Retry> {
 pub(super) fn fails_over(policy: Option<&CallPolicy>) -> Option<bool> {
     let retries = decided_retry(policy?).is_some_and(|retry| retry.attempts > 0);
     let ejection = policy?.endpoints(|all| &all.ejection);
-    let rests = ejection.is_some_and(|ejection| ejection.consecutive_failures > 0);
-    let fails_over = retries || rests;
+    let ejects = ejection.is_some_and(|ejection| ejection.consecutive_failures > 0);
+    let fails_over = retries || ejects;
     (fails_over || breaker(policy).is_some()).then_some(fails_over)
 }
 
@@ -150,13 +150,13 @@ pub(super) fn fallback(policy: Option<&CallPolicy>) -> Option<(&Fallback, u16)> 
 }
 
 /// Whether another Service is to answer a call whose last attempt takes too long.
-pub(super) fn saves_time(policy: Option<&CallPolicy>, asked: FallbackCall<'_>) -> bool {
+pub(super) fn saves_time(policy: Option<&CallPolicy>, call: FallbackCall<'_>) -> bool {
     let Some((fallback, _)) = fallback(policy) else {
         return false;
     };
     let late = Ended::Failed(Reason::Deadline);
     matches!(fallback.to, FallbackTo::Service(_))
-        && due(fallback.on, retry(policy), asked, late).is_some()
+        && due(fallback.on, retry(policy), call, late).is_some()
 }
 
 /// Who gets copies, and the port of the Service that was called.
@@ -172,9 +172,9 @@ pub(super) fn ejection(policy: Option<&CallPolicy>) -> &Ejection {
     decided.unwrap_or(&without_object::EJECTION)
 }
 
-/// Which endpoints rest. `rests`: whether any does, of those that the call may go to.
-pub(super) fn resting(policy: Option<&CallPolicy>, rests: bool) -> &Ejection {
-    if rests {
+/// Which endpoints rest. `ejects`: whether any does, of those that the call may go to.
+pub(super) fn ejection_if(policy: Option<&CallPolicy>, ejects: bool) -> &Ejection {
+    if ejects {
         ejection(policy)
     } else {
         &without_object::EJECTION_OFF

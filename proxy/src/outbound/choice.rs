@@ -81,8 +81,8 @@ impl Choice {
                     return works;
                 }
                 // Of those that rest the one that the client chose comes first, too.
-                let resting = works.or_else(|| one(endpoint, draw));
-                resting.or_else(|| other(Fallback::Resting))
+                let chosen = works.or_else(|| one(endpoint, draw));
+                chosen.or_else(|| other(Fallback::Ejected))
             }
             Self::Any(among) => among.for_attempt(proxy, draw).pick(draw),
             Self::Session(among, epoch) => {
@@ -147,7 +147,7 @@ impl Choice {
 
     /// Whether endpoints that fail rest. Where the client chose among those of a Service, they
     /// do so by a word of that Service alone.
-    pub(super) const fn rests(&self) -> bool {
+    pub(super) const fn ejects(&self) -> bool {
         !matches!(
             self,
             Self::Named {

@@ -31,13 +31,13 @@ pub(super) fn of_call(proxy: &Proxy, received: &Received) -> MadeFor {
 
 /// The class that a call may have at most. What would raise it says nothing.
 pub(super) fn priority(
-    said: Option<Priority>,
+    configured: Option<Priority>,
     made_for: Option<&ServedRequest>,
 ) -> Option<Priority> {
     let inherited = made_for.and_then(|request| request.inherited().priority);
     let inherited = inherited.filter(|class| *class == Priority::Sheddable);
-    let said = said.filter(|class| *class != Priority::Critical);
-    inherited.or(said)
+    let configured = configured.filter(|class| *class != Priority::Critical);
+    inherited.or(configured)
 }
 
 impl Outgoing {
@@ -166,12 +166,12 @@ mod tests {
         let name = HeaderName::from_static("traceparent");
         let map = HeaderMap::from_iter([(name, HeaderValue::from_static(PARENT))]);
         let contexts = Contexts::default();
-        let asked = RequestedTimeout {
+        let requested = RequestedTimeout {
             grpc: own.map(Duration::from_millis),
             rest: rest.map(Duration::from_millis),
             ..RequestedTimeout::default()
         };
-        let call = outgoing(Deadline::arrived(deadline::now(), asked, None), &map);
+        let call = outgoing(Deadline::arrived(deadline::now(), requested, None), &map);
         let unsettled = Unsettled::new(&contexts, &call);
         advance(Duration::from_millis(after)).await;
         if over {
@@ -207,13 +207,13 @@ mod tests {
     #[test]
     fn what_would_raise_a_class_says_nothing() {
         use Priority::{Critical, Normal, Sheddable};
-        for (said, class) in [
+        for (configured, class) in [
             (None, None),
             (Some(Critical), None),
             (Some(Normal), Some(Normal)),
             (Some(Sheddable), Some(Sheddable)),
         ] {
-            assert_eq!(priority(said, None), class);
+            assert_eq!(priority(configured, None), class);
         }
     }
 }

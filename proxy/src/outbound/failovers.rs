@@ -65,23 +65,23 @@ mod tests {
     use super::*;
 
     /// Endpoints that are asked where each fails like this, by turns.
-    fn asked(reasons: &[Reason]) -> usize {
+    fn attempted(reasons: &[Reason]) -> usize {
         let mut failovers = Failovers::NONE;
         let mut failures = reasons.iter().cycle();
-        let mut asked = 0;
+        let mut attempted = 0;
         while failovers.may_go_on() {
             failovers.note(&Failure::not_sent(*failures.next().unwrap(), "x"));
-            asked += 1;
+            attempted += 1;
         }
-        asked
+        attempted
     }
 
     #[test]
     fn a_call_moves_on_twice_and_once_where_endpoints_are_full() {
-        assert_eq!(asked(&[Reason::ConnectFailed]), 3);
-        assert_eq!(asked(&[Reason::Overload]), 2);
-        assert_eq!(asked(&[Reason::Overload, Reason::ConnectFailed]), 3);
-        assert_eq!(asked(&[Reason::ConnectFailed, Reason::Overload]), 3);
+        assert_eq!(attempted(&[Reason::ConnectFailed]), 3);
+        assert_eq!(attempted(&[Reason::Overload]), 2);
+        assert_eq!(attempted(&[Reason::Overload, Reason::ConnectFailed]), 3);
+        assert_eq!(attempted(&[Reason::ConnectFailed, Reason::Overload]), 3);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::failure::Failure;
 use crate::http::body::{self, Body};
 use crate::http::client::exchange::UpstreamResponse;
 use crate::http::deadline;
-use crate::http::headers::{DEGRADED, HELD};
+use crate::http::headers::{DEGRADED, FIXED_RESPONSE};
 use crate::http::refusal::answer_to;
 use crate::http::upgrade::Side;
 use crate::http::upload::Upload;
@@ -98,7 +98,7 @@ pub(super) fn due<'a>(attempted: Attempted<'a>, sent: &Sent, call: &Call) -> Opt
     let when = policy::fallback::due(
         fallback.on,
         call_policy::retry(policy),
-        outgoing.asked(),
+        outgoing.fallback_call(),
         ended,
     )?;
     Some(Due {
@@ -119,8 +119,8 @@ pub(super) async fn answer(
     let Attempted {
         proxy, outgoing, ..
     } = due.attempted;
-    if let Some(held) = due.ask(&mut sent, &mut call).await {
-        return held_response(held, call, &outgoing.parts.method);
+    if let Some(fixed) = due.run(&mut sent, &mut call).await {
+        return fixed_response(fixed, call, &outgoing.parts.method);
     }
     outgoing.settle(proxy);
     match sent {
@@ -142,22 +142,22 @@ impl<'a> Due<'a> {
     }
 
     /// Puts what another Service answers in place of what was sent; or says what to answer.
-    async fn ask(&self, sent: &mut Sent, call: &mut Call) -> Option<&'a FallbackResponse> {
+    async fn run(&self, sent: &mut Sent, call: &mut Call) -> Option<&'a FallbackResponse> {
         match &self.fallback.to {
-            FallbackTo::Response(held) => {
-                call.fell_back(HELD, self.when, FallbackOutcome::Success.as_str());
+            FallbackTo::Response(fixed) => {
+                call.fell_back(FIXED_RESPONSE, self.when, FallbackOutcome::Success.as_str());
                 call.falls_back(self.attempted.route.parties());
-                Some(held)
+                Some(fixed)
             }
             FallbackTo::Service(service) => {
-                let outcome = self.ask_service(service, sent, call).await;
+                let outcome = self.call_service(service, sent, call).await;
                 call.fell_back(&service.to_string(), self.when, outcome.as_str());
                 None
             }
         }
     }
 
-    async fn ask_service(
+    async fn call_service(
         &self,
         service: &ServiceId,
         sent: &mut Sent,
@@ -170,9 +170,9 @@ impl<'a> Due<'a> {
             upload,
         } = self.attempted;
         // A peer counts the same time, and may be the first to say that it is over.
-        let told = matches!(sent, Ok((answer, _))
+        let decided = matches!(sent, Ok((answer, _))
             if call.reason_of(answer.response.headers()) == Some(Reason::Deadline));
-        if told || outgoing.check().is_err() {
+        if decided || outgoing.check().is_err() {
             *sent = Err(deadline::passed());
             return FallbackOutcome::Deadline;
         }
@@ -226,12 +226,12 @@ pub(super) fn service_of_bytes(route: &Route) -> Option<(&ServiceId, u16)> {
 pub(super) fn of_bytes<'a>(route: &'a Route, failure: &Failure) -> Option<(&'a ServiceId, u16)> {
     let policy = route.policy.as_deref();
     let (fallback, _) = call_policy::fallback(policy)?;
-    let asked = FallbackCall {
+    let failed_call = FallbackCall {
         method: &Method::GET,
         once: true,
     };
     let ended = Ended::Failed(failure.reason());
-    let when = policy::fallback::due(fallback.on, call_policy::retry(policy), asked, ended)?;
+    let when = policy::fallback::due(fallback.on, call_policy::retry(policy), failed_call, ended)?;
     service_of_bytes(route).filter(|_| when == Cause::Unreachable)
 }
 
@@ -246,9 +246,9 @@ pub(super) fn count_bytes(call: &Call, service: &ServiceId, reached: bool) {
 }
 
 /// The answer that the policy holds, which counts as given.
-fn held_response(held: &FallbackResponse, call: Call, method: &Method) -> Response<Body> {
-    let body = if may_have_body(held.status) {
-        held.body.to_vec()
+fn fixed_response(fixed: &FallbackResponse, call: Call, method: &Method) -> Response<Body> {
+    let body = if may_have_body(fixed.status) {
+        fixed.body.to_vec()
     } else {
         Vec::new()
     };
@@ -259,12 +259,12 @@ fn held_response(held: &FallbackResponse, call: Call, method: &Method) -> Respon
         body::text(body)
     };
     let mut response = Response::new(content);
-    *response.status_mut() = held.status;
+    *response.status_mut() = fixed.status;
     let map = response.headers_mut();
-    for (name, value) in &held.headers {
+    for (name, value) in &fixed.headers {
         map.append(name, value.clone());
     }
-    map.insert(DEGRADED, HeaderValue::from_static(HELD));
+    map.insert(DEGRADED, HeaderValue::from_static(FIXED_RESPONSE));
     let (parts, body) = response.into_parts();
     call.answered(&parts, None)
         .done(BodyEnd::Complete, length, None);

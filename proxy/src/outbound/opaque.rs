@@ -160,11 +160,11 @@ impl Connection {
         }
         while let Some(mut to) = attempts.next(&self.proxy, call) {
             match tunnel::open(&self.proxy, to.endpoint()).await {
-                Ok(way) => {
+                Ok(path) => {
                     if opening == Opening::Serves {
                         attempts.opened(&mut to, call);
                     }
-                    return Ok(way.counted(to, idle));
+                    return Ok(path.counted(to, idle));
                 }
                 Err(failure) => attempts.failed(to, failure, call),
             }

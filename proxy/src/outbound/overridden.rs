@@ -48,8 +48,8 @@ pub(super) fn target(
 ) -> Option<ServiceId> {
     let route_override = route_override?;
     let target = route_override.of(&service.id)?;
-    let said = snapshot.policies.of(resource);
-    let offered = said.and_then(|said| said.overrides.decide(None).0.as_deref());
+    let policies = snapshot.policies.of(resource);
+    let offered = policies.and_then(|policies| policies.overrides.decide(None).0.as_deref());
     let offered: &[Override] = offered.unwrap_or_default();
     let own = Caller::Mesh {
         id: &proxy.own.identity,
@@ -64,7 +64,7 @@ pub(super) fn target(
         offered,
         &target,
         own,
-        route_override.asked(),
+        route_override.requested(),
         route_override.proof(),
         unix,
     ) {

@@ -171,7 +171,7 @@ pub(crate) async fn pass_through(
     match connect::connect(addr, CONNECT_TIMEOUT_EXTERNAL).await {
         Ok(mut server) => {
             somebody_speaks(&stream, &server).await;
-            call.between(called(server_name::asked_for(&stream)));
+            call.between(called(server_name::requested_host(&stream)));
             let cell = call.open();
             tokio::select! {
                 outcome = relay::relay(&mut stream, &mut server, proxy.budget(), cell.flows()) => {

@@ -45,7 +45,7 @@ struct Provenance {
     /// What it has to do with copies.
     shadow: Option<Shadow>,
     /// How often its workload had begun to get nothing but copies, before that was asked.
-    held: u64,
+    times_read_only: u64,
 }
 
 /// A request that is ready to be sent, and what is kept of it until its answer.
@@ -67,9 +67,9 @@ pub(super) async fn handle_request(
         Ok(received) => received,
         Err(rejected) => return call.refuse(&rejected.failure, &rejected.method, false),
     };
-    let held = shadow::times_held(proxy);
+    let times_read_only = shadow::times_read_only(proxy);
     let snapshot = proxy.config.snapshot();
-    let came = Provenance::of(proxy, &snapshot, held, &mut received);
+    let came = Provenance::of(proxy, &snapshot, times_read_only, &mut received);
     let route = shadow::may_send(&snapshot, &received).and_then(|()| {
         connection.route_request(&snapshot, &received, came.route_override.as_deref())
     });
@@ -140,7 +140,12 @@ fn receive(
 }
 
 impl Provenance {
-    fn of(proxy: &Proxy, snapshot: &Snapshot, held: u64, received: &mut Received) -> Self {
+    fn of(
+        proxy: &Proxy,
+        snapshot: &Snapshot,
+        times_read_only: u64,
+        received: &mut Received,
+    ) -> Self {
         let made_for = context::of_call(proxy, received);
         let route_override = overridden::route_override_of(proxy, received, &made_for);
         let shadow = shadow::of_call(proxy, snapshot, received, &made_for);
@@ -148,7 +153,7 @@ impl Provenance {
             made_for,
             route_override,
             shadow,
-            held,
+            times_read_only,
         }
     }
 }
@@ -181,7 +186,7 @@ fn prepare(
     let timeouts = call_policy::timeouts(route.policy.as_deref());
     let deadline = deadline::outgoing(&parts, timed, timeouts, came.made_for.until());
     let made_for = came.made_for.request();
-    let (body, upload) = shadow::watch(proxy, came.held, &parts.method, body);
+    let (body, upload) = shadow::watch(proxy, came.times_read_only, &parts.method, body);
     let replay = Replay::new(body).counted(&mut parts.extensions);
     let outgoing = Outgoing {
         parts,

@@ -106,7 +106,7 @@ fn clean_answer(parts: &mut Parts, call: Call) -> Counted {
 fn switch(
     mut parts: Parts,
     upgraded: Upgraded,
-    held: impl Send + 'static,
+    guard: impl Send + 'static,
     counted: Counted,
     proxy: Arc<Proxy>,
 ) -> Response<Body> {
@@ -123,7 +123,7 @@ fn switch(
     parts.headers.insert(header::CONNECTION, upgrade);
     #[expect(clippy::disallowed_methods, reason = "one upgraded connection")]
     tokio::spawn(async move {
-        let _held = held;
+        let _guard = guard;
         let sides = tokio::join!(client.switched(), server.switched());
         let (Some(mut client), Some(mut server)) = sides else {
             return counted.done(BodyEnd::Failed, 0, None);

@@ -74,7 +74,7 @@ impl Route {
         endpoint: &Endpoint,
         protocol: Protocol,
     ) -> Arc<Cell> {
-        if let Some(cell) = endpoint.cells.find(|way| self.leads(way, protocol)) {
+        if let Some(cell) = endpoint.cells.find(|key| self.leads(key, protocol)) {
             return cell;
         }
         let mut parties = self.parties();
@@ -83,17 +83,17 @@ impl Route {
             *security = Security::of(endpoint.meshed());
         }
         let cell = telemetry.cell(parties, protocol);
-        if self.leads(cell.way(), protocol) {
+        if self.leads(cell.key(), protocol) {
             endpoint.cells.keep(&cell);
         }
         cell
     }
 
-    /// Whether calls that go this way to an endpoint are those of `way`.
-    fn leads(&self, way: &CellKey, spoken: Protocol) -> bool {
+    /// Whether calls that go this way to an endpoint are those of `key`.
+    fn leads(&self, key: &CellKey, spoken: Protocol) -> bool {
         let CellKey {
             parties, protocol, ..
-        } = way;
+        } = key;
         match parties {
             Parties::Outbound {
                 service,
@@ -224,7 +224,7 @@ impl Connection {
         if route_override.is_none() {
             return Ok(None);
         }
-        let service = known(snapshot, name)?;
+        let service = known_service(snapshot, name)?;
         let target = overridden::target(&self.proxy, snapshot, service, (name, route_override));
         let Some(target) = target else {
             return Ok(None);
@@ -274,7 +274,7 @@ impl RouteQuery<'_> {
 
     /// To the Service itself.
     fn service(&self) -> Result<Route, Failure> {
-        let service = known(self.snapshot, self.name)?;
+        let service = known_service(self.snapshot, self.name)?;
         let among = Among::of(self.snapshot, &service.endpoints);
         let choice = match (self.tenant, &service.affinity) {
             (Some(tenant), _) if tenant.endpoint => Choice::Tenant(among, tenant.key),
@@ -296,7 +296,7 @@ impl RouteQuery<'_> {
     /// To that pod of it, which the client chose, and it alone knows why. So what fails stays
     /// there where no policy says otherwise.
     fn pod(&self, pod: &PodTarget) -> Result<Route, Failure> {
-        let service = known(self.snapshot, self.name)?;
+        let service = known_service(self.snapshot, self.name)?;
         let policy = self.policy(None);
         let endpoint = Arc::clone(&pod.endpoint);
         let choice = match call_policy::fails_over(policy.as_deref()) {
@@ -321,7 +321,7 @@ impl RouteQuery<'_> {
 
     /// To the backend that a split chooses, if a split applies.
     fn split(&self) -> Result<Option<Route>, Failure> {
-        let service = known(self.snapshot, self.name)?;
+        let service = known_service(self.snapshot, self.name)?;
         let (forward, origin) = service.routes.decide(self.facts);
         let chosen = match (forward, self.tenant) {
             (Forward::Root, _) => return Ok(None),
@@ -379,7 +379,10 @@ impl RouteQuery<'_> {
     }
 }
 
-pub(crate) fn known<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a Service, Failure> {
+pub(crate) fn known_service<'a>(
+    snapshot: &'a Snapshot,
+    name: &str,
+) -> Result<&'a Service, Failure> {
     snapshot
         .services
         .get(name)

@@ -86,7 +86,7 @@ impl Outgoing {
         endpoint: &Endpoint,
         retries: u8,
     ) -> Result<UpstreamResponse, Failure> {
-        let told;
+        let outgoing_parts;
         let classless = retries == 0 && self.priority.is_none();
         let silent = classless && self.shadow.is_none() && self.onward.is_none();
         let tells_nothing = if endpoint.meshed() {
@@ -97,8 +97,8 @@ impl Outgoing {
         let parts = if tells_nothing && self.deadline == Deadline::NONE {
             &self.parts
         } else {
-            told = self.told(endpoint.meshed(), retries);
-            &*told
+            outgoing_parts = self.outgoing_parts(endpoint.meshed(), retries);
+            &*outgoing_parts
         };
         match &endpoint.identity {
             Some(identity) => {
@@ -110,7 +110,7 @@ impl Outgoing {
     }
 
     /// As fallbacks ask.
-    pub(super) fn asked(&self) -> policy::fallback::Call<'_> {
+    pub(super) fn fallback_call(&self) -> policy::fallback::Call<'_> {
         policy::fallback::Call {
             method: &self.parts.method,
             once: self.grpc || self.upgrade.is_some(),
@@ -120,7 +120,7 @@ impl Outgoing {
     /// With what is left of its time and, for a peer, what it counts as and has to do with
     /// copies; for others, the trace that begins. On the heap, because most requests have
     /// nothing of that.
-    fn told(&self, meshed: bool, retries: u8) -> Box<Parts> {
+    fn outgoing_parts(&self, meshed: bool, retries: u8) -> Box<Parts> {
         let mut parts = Box::new(self.parts.clone());
         let next_hop = if meshed {
             NextHop::Peer

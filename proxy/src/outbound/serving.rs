@@ -88,10 +88,10 @@ impl Marks {
         }
         map.append(SET_COOKIE, cookie);
         // A cache that gave it to others would make them one tenant.
-        let said = map.get_all(CACHE_CONTROL).iter();
-        let said = said.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-        let said: Vec<&[u8]> = said.map(<[u8]>::trim_ascii).collect();
-        let says = |name: &[u8]| said.iter().any(|one| one.eq_ignore_ascii_case(name));
+        let directives = map.get_all(CACHE_CONTROL).iter();
+        let directives = directives.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+        let directives: Vec<&[u8]> = directives.map(<[u8]>::trim_ascii).collect();
+        let says = |name: &[u8]| directives.iter().any(|one| one.eq_ignore_ascii_case(name));
         if says(b"private") || says(b"no-store") {
             return;
         }
@@ -101,7 +101,7 @@ impl Marks {
         }
         // Beside it some caches would believe the first of the two.
         let other = |one: &&&[u8]| !one.eq_ignore_ascii_case(b"public");
-        let left = said.iter().filter(other).copied();
+        let left = directives.iter().filter(other).copied();
         let left: Vec<&[u8]> = [&b"private"[..]].into_iter().chain(left).collect();
         if let Ok(left) = HeaderValue::from_bytes(&left.join(&b", "[..])) {
             map.insert(CACHE_CONTROL, left);
@@ -121,14 +121,14 @@ pub(super) struct Open {
     pub(super) set: Arc<EndpointSet>,
     pub(super) policy: Option<Arc<CallPolicy>>,
     /// Endpoints that fail rest.
-    pub(super) rests: bool,
+    pub(super) ejects: bool,
     /// It is the answer to a retry.
     pub(super) retried: bool,
     /// The breaker that let the call through.
     pub(super) passed: Option<Arc<Passed>>,
     /// What it shows of its endpoint was told before it began.
     pub(super) shown: bool,
-    pub(super) told: Option<Box<TrailerListener>>,
+    pub(super) listener: Option<Box<TrailerListener>>,
 }
 
 /// Who learns that a gRPC call failed behind the head of its answer. It is not tried again,
@@ -146,9 +146,9 @@ pub(super) struct TrailerListener {
 impl TrailerListener {
     fn of_end(&self, end: BodyEnd, status: Option<u16>, retry: &Retry) {
         // Whoever does not say how it went has failed, as in headers.
-        let told = status.unwrap_or(u16::from(GrpcCode::Unknown.number()));
+        let final_status = status.unwrap_or(u16::from(GrpcCode::Unknown.number()));
         let code = match end {
-            BodyEnd::Complete => Some(told),
+            BodyEnd::Complete => Some(final_status),
             // What its caller is told instead of trailers.
             BodyEnd::Failed => Some(GrpcCode::Unavailable.number().into()),
             BodyEnd::OutOfTime(_) | BodyEnd::Late(_) | BodyEnd::Dropped => None,
@@ -156,20 +156,22 @@ impl TrailerListener {
         let listed =
             |code: u16| u8::try_from(code).is_ok_and(|code| retry.grpc_codes.contains(code));
         let fails = |code: u16| code != 0 && (self.any || listed(code));
-        if code.is_some_and(fails) || self.is_late(end, told) {
+        if code.is_some_and(fails) || self.is_late(end, final_status) {
             self.contexts.spend(&self.asker);
         }
     }
 
     /// Whether the call had no end in its own time, as one without a head of its answer: the
     /// same time is counted by its peer, who tells of it, and by its caller, who leaves.
-    fn is_late(&self, end: BodyEnd, told: u16) -> bool {
+    fn is_late(&self, end: BodyEnd, final_status: u16) -> bool {
         let reached = deadline::reached(self.deadline);
         match end {
             // Nobody waits any more.
             BodyEnd::OutOfTime(Over::Left) | BodyEnd::Late(Over::Left) => false,
             BodyEnd::OutOfTime(_) | BodyEnd::Late(_) => reached != Some(DeadlineSource::Context),
-            BodyEnd::Complete if told != u16::from(GrpcCode::DeadlineExceeded.number()) => false,
+            BodyEnd::Complete if final_status != u16::from(GrpcCode::DeadlineExceeded.number()) => {
+                false
+            }
             BodyEnd::Complete | BodyEnd::Dropped => reached == Some(DeadlineSource::Own),
             BodyEnd::Failed => false,
         }
@@ -182,11 +184,11 @@ impl Serving {
         let Some(Open {
             set,
             policy,
-            rests,
+            ejects,
             retried,
             passed,
             shown,
-            told,
+            listener,
         }) = self.open.take()
         else {
             return;
@@ -197,11 +199,11 @@ impl Serving {
             passed.ended(signal, call);
         }
         let status = trailers.and_then(grpc_status);
-        if let Some(told) = told {
-            told.of_end(end, status, call_policy::retry(policy));
+        if let Some(listener) = listener {
+            listener.of_end(end, status, call_policy::retry(policy));
         }
         let latency = latency_at_end(end, status);
-        let ejection = call_policy::resting(policy, rests);
+        let ejection = call_policy::ejection_if(policy, ejects);
         if let Some(cause) = set.record(&mut self.in_flight, latency, signal, ejection) {
             call.ejected(cause);
         }
@@ -342,11 +344,11 @@ mod tests {
                 open: Some(Open {
                     set: Arc::clone(&set),
                     policy: None,
-                    rests: true,
+                    ejects: true,
                     retried: false,
                     passed: None,
                     shown,
-                    told: None,
+                    listener: None,
                 }),
                 ends: None,
                 marks: None,
@@ -358,8 +360,8 @@ mod tests {
             let trailers = HeaderMap::from_iter([status.clone()]);
             serving.ended(BodyEnd::Complete, Some(&trailers), &call);
             let recent = set.view(&endpoint, &Draw::DEFAULT).recent;
-            let told = (recent.answers, recent.failures);
-            assert_eq!(told, seen, "{status:?}, late: {shown}");
+            let listener = (recent.answers, recent.failures);
+            assert_eq!(listener, seen, "{status:?}, late: {shown}");
         }
     }
 }

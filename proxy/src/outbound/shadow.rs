@@ -30,17 +30,22 @@ pub(super) fn refusal() -> Failure {
 
 /// How often the workload began to get nothing but copies. To be asked before it is decided
 /// whether something may be sent.
-pub(super) fn times_held(proxy: &Proxy) -> u64 {
-    proxy.config.times_held().load(SeqCst)
+pub(super) fn times_read_only(proxy: &Proxy) -> u64 {
+    proxy.config.times_read_only().load(SeqCst)
 }
 
 /// The body of a request that may be sent, which ends where that begins once more than
-/// `held` times.
-pub(super) fn watch(proxy: &Proxy, held: u64, method: &Method, body: Body) -> (Body, Upload) {
+/// `times_read_only_before` times.
+pub(super) fn watch(
+    proxy: &Proxy,
+    times_read_only_before: u64,
+    method: &Method,
+    body: Body,
+) -> (Body, Upload) {
     Upload::watch_while(body, || {
         changes(method).then(|| Unchanged {
-            then: held,
-            now: Arc::clone(proxy.config.times_held()),
+            then: times_read_only_before,
+            now: Arc::clone(proxy.config.times_read_only()),
         })
     })
 }
@@ -58,8 +63,8 @@ pub(super) fn of_call(
     received: &mut Received,
     made_for: &MadeFor,
 ) -> Option<Shadow> {
-    let (said, map) = (received.shadow, &mut received.parts.headers);
-    let shadow = proxy.shadow_tracker.leaves(said, map);
+    let (shadow_header, map) = (received.shadow, &mut received.parts.headers);
+    let shadow = proxy.shadow_tracker.leaves(shadow_header, map);
     // Nothing else came, whatever the application passes on.
     if snapshot.read_only().is_some() {
         return Some(Shadow::Any);

@@ -33,8 +33,8 @@ pub(super) fn of(
     if snapshot.policies.is_empty() {
         return None;
     }
-    let said = snapshot.policies.of(resource)?;
-    let sticky = said.sticky.decide(None).0.as_ref()?;
+    let configured = snapshot.policies.of(resource)?;
+    let sticky = configured.sticky.decide(None).0.as_ref()?;
     let (key, cookie) = key(sticky, request, pod)?;
     Some(Tenant {
         key,
@@ -80,8 +80,8 @@ fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
 }
 
 fn is_https(headers: &HeaderMap) -> bool {
-    let said = headers.get(FORWARDED_PROTO);
-    said.is_some_and(|said| said.as_bytes().trim_ascii().eq_ignore_ascii_case(b"https"))
+    let value = headers.get(FORWARDED_PROTO);
+    value.is_some_and(|value| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"https"))
 }
 
 /// Browsers keep a cookie of such a name only where it says `Secure`.
@@ -116,7 +116,7 @@ mod tests {
         }
     }
 
-    fn asked(
+    fn tenant_of(
         sticky: &Sticky,
         pairs: &[(&'static str, &'static str)],
     ) -> Option<(Key, Option<String>)> {
@@ -140,47 +140,50 @@ mod tests {
     fn a_tenant_is_who_the_header_or_the_cookie_says_or_the_calling_pod() {
         let header = sticky(StickyKey::Header(HeaderName::from_static("x-tenant")));
         assert_eq!(
-            asked(&header, &[("x-tenant", "a")]),
+            tenant_of(&header, &[("x-tenant", "a")]),
             Some((Key::of(b"a"), None))
         );
-        assert_eq!(asked(&header, &[("x-other", "a"), ("x-tenant", "")]), None);
+        assert_eq!(
+            tenant_of(&header, &[("x-other", "a"), ("x-tenant", "")]),
+            None
+        );
         assert!(
             key(&header, None, "web-1").is_none(),
             "bytes have no header"
         );
         let caller = sticky(StickyKey::Caller);
-        assert_eq!(asked(&caller, &[]), Some((Key::of(b"web-1"), None)));
+        assert_eq!(tenant_of(&caller, &[]), Some((Key::of(b"web-1"), None)));
         assert!(key(&caller, None, "web-1").is_some());
         let cookie = sticky(StickyKey::Cookie("t".into()));
-        for said in ["t=a", "x=b; t=a; t=c", "x=t=b;t= a ", "t=; t=a"] {
+        for value in ["t=a", "x=b; t=a; t=c", "x=t=b;t= a ", "t=; t=a"] {
             assert_eq!(
-                asked(&cookie, &[("cookie", said)]),
+                tenant_of(&cookie, &[("cookie", value)]),
                 Some((Key::of(b"a"), None)),
-                "{said}"
+                "{value}"
             );
         }
         let crumbs = [("cookie", "x=1"), ("cookie", "t=a")];
-        assert_eq!(asked(&cookie, &crumbs), Some((Key::of(b"a"), None)));
+        assert_eq!(tenant_of(&cookie, &crumbs), Some((Key::of(b"a"), None)));
     }
 
     #[test]
     fn who_has_no_cookie_gets_one_that_says_the_same_next_time() {
         let mut cookie = sticky(StickyKey::Cookie("t".into()));
-        let (key, set) = asked(&cookie, &[("cookie", "x=1; tt=2; t")]).unwrap();
+        let (key, set) = tenant_of(&cookie, &[("cookie", "x=1; tt=2; t")]).unwrap();
         let set = set.unwrap();
         let (value, attributes) = set.strip_prefix("t=").unwrap().split_once("; ").unwrap();
         assert_eq!(value.len(), 32);
         assert_eq!(Key::of(value.as_bytes()), key);
         assert_eq!(attributes, "HttpOnly; SameSite=Lax; Path=/");
-        let (other, _) = asked(&cookie, &[]).unwrap();
+        let (other, _) = tenant_of(&cookie, &[]).unwrap();
         assert_ne!(key, other);
         cookie.ttl = Some(Duration::from_secs(3600));
-        let (_, set) = asked(&cookie, &[("x-forwarded-proto", "HTTPS")]).unwrap();
+        let (_, set) = tenant_of(&cookie, &[("x-forwarded-proto", "HTTPS")]).unwrap();
         assert!(set.unwrap().ends_with("; Path=/; Secure; Max-Age=3600"));
-        let (_, set) = asked(&cookie, &[("x-forwarded-proto", "http")]).unwrap();
+        let (_, set) = tenant_of(&cookie, &[("x-forwarded-proto", "http")]).unwrap();
         assert!(!set.unwrap().contains("Secure"));
         for name in ["__Host-t", "__Secure-t"] {
-            let (_, set) = asked(&sticky(StickyKey::Cookie(name.into())), &[]).unwrap();
+            let (_, set) = tenant_of(&sticky(StickyKey::Cookie(name.into())), &[]).unwrap();
             assert!(set.unwrap().ends_with("; Path=/; Secure"), "{name}");
         }
     }

@@ -12,7 +12,7 @@ use tikv_jemalloc_ctl::thread::{ThreadLocal, allocatedp, deallocatedp};
 use tikv_jemalloc_ctl::{Error, epoch, epoch_mib, stats};
 
 /// Asked anew when this thread holds so much more or less, in bytes.
-const ASK_AFTER: u64 = 1024 * 1024;
+const MEASURE_AFTER: u64 = 1024 * 1024;
 
 thread_local! {
     static METER: Option<Meter> = Meter::new().ok();
@@ -52,10 +52,10 @@ impl Meter {
         Ok(active)
     }
 
-    fn held(&self) -> usize {
+    fn in_use(&self) -> usize {
         let (then, active) = self.counted.get();
         let more = self.own().wrapping_sub(then) as i64;
-        if more.unsigned_abs() >= ASK_AFTER
+        if more.unsigned_abs() >= MEASURE_AFTER
             && let Ok(active) = self.count()
         {
             return active;
@@ -66,8 +66,8 @@ impl Meter {
 
 /// Bytes that the program holds; 0 where another allocator is used.
 #[must_use]
-pub fn held() -> usize {
-    METER.with(|meter| meter.as_ref().map_or(0, Meter::held))
+pub fn in_use() -> usize {
+    METER.with(|meter| meter.as_ref().map_or(0, Meter::in_use))
 }
 
 /// Asks for the pages anew, whatever this thread did since.

@@ -19,12 +19,12 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::net::budget::{Budget, WORTH};
 use crate::process::heap;
 use crate::process::permits::Permits;
-use crate::process::relief::level::{Goal, HolderLoss, Holding, losses};
+use crate::process::relief::level::{Goal, HolderLoss, MemoryUse, losses};
 
 /// What the program holds is counted anew so often: other threads allocate as well.
 const COUNT_EVERY: Duration = Duration::from_millis(250);
 /// What was cut off is looked for so often.
-const GOING: Duration = Duration::from_millis(1);
+const POLL_EVERY: Duration = Duration::from_millis(1);
 /// Nobody is cut off while memory falls by `DRAINED` bytes in such a time, for a while:
 /// slow readers take what is held for them, and nothing comes meanwhile.
 const DRAINS_WITHIN: Duration = Duration::from_millis(5);
@@ -147,7 +147,7 @@ fn weigh(budget: &Budget, permits: &[Permits]) {
 /// Returns when those are gone that were cut off, or when it takes too long.
 async fn gone(permits: &[Permits], began: Instant) {
     while permits.iter().any(|of| of.occupancy.leaving() > 0) && began.elapsed() < LONGEST {
-        sleep(GOING).await;
+        sleep(POLL_EVERY).await;
     }
 }
 
@@ -209,10 +209,10 @@ fn take(permits: &[Permits], loss: &HolderLoss) -> usize {
 }
 
 /// What all connections of these listeners have the process hold.
-fn holdings(permits: &[Permits]) -> Vec<Holding> {
+fn holdings(permits: &[Permits]) -> Vec<MemoryUse> {
     let of = |(at, of): (usize, &Permits)| {
         let weights = of.occupancy.weights();
-        weights.into_iter().map(move |of| Holding::new(at, of))
+        weights.into_iter().map(move |of| MemoryUse::new(at, of))
     };
     permits.iter().enumerate().flat_map(of).collect()
 }

@@ -234,7 +234,7 @@ impl Call {
     fn settle(&mut self, served: bool) -> Arc<Cell> {
         let cell = self.cell(served);
         if let Some(rule) = self.allowed.take()
-            && cell.way().parties.port() != 0
+            && cell.key().parties.port() != 0
         {
             cell.allowed_by(&rule);
         }
@@ -247,7 +247,7 @@ impl Call {
     fn cell(&mut self, served: bool) -> Arc<Cell> {
         let parties = match &self.at {
             At::Nowhere(parties) => parties,
-            At::Cell(cell) => &cell.way().parties,
+            At::Cell(cell) => &cell.key().parties,
         };
         let news = served && parties.port() == 0 && !matches!(parties, Parties::Rest(_));
         match &self.at {
@@ -259,14 +259,14 @@ impl Call {
                         .telemetry
                         .port_label(direction, service, self.port, true);
                 }
-                let cell = self.telemetry.cell_of(self.way());
+                let cell = self.telemetry.cell_of(self.cell_key());
                 // It counts once, and where it is now.
-                let moved = matches!(&self.at, At::Cell(held) if !Arc::ptr_eq(held, &cell));
+                let moved = matches!(&self.at, At::Cell(current) if !Arc::ptr_eq(current, &cell));
                 if moved
                     && std::mem::take(&mut self.begun)
-                    && let At::Cell(held) = &self.at
+                    && let At::Cell(current) = &self.at
                 {
-                    held.moves();
+                    current.moves();
                 }
                 self.at = At::Cell(Arc::clone(&cell));
                 cell
@@ -277,7 +277,7 @@ impl Call {
     fn parties(&self) -> &Parties {
         match &self.at {
             At::Nowhere(parties) => parties,
-            At::Cell(cell) => &cell.way().parties,
+            At::Cell(cell) => &cell.key().parties,
         }
     }
 

@@ -102,7 +102,7 @@ struct OutcomeCounter {
 /// The counters of one way.
 #[derive(Debug)]
 pub(crate) struct Cell {
-    way: CellKey,
+    key: CellKey,
     /// Calls that came this way, and calls that ended or went on another way.
     begun: AtomicU64,
     ended: AtomicU64,
@@ -141,9 +141,9 @@ impl Allowing {
 }
 
 impl Cell {
-    pub(crate) fn new(way: CellKey) -> Self {
+    pub(crate) fn new(key: CellKey) -> Self {
         Self {
-            way,
+            key,
             begun: AtomicU64::default(),
             ended: AtomicU64::default(),
             cancelled: AtomicU32::default(),
@@ -162,8 +162,8 @@ impl Cell {
         }
     }
 
-    pub(crate) const fn way(&self) -> &CellKey {
-        &self.way
+    pub(crate) const fn key(&self) -> &CellKey {
+        &self.key
     }
 
     /// Bytes of opaque connections, as they pass.
@@ -221,8 +221,8 @@ impl Cell {
 
     /// A rule allowed a call.
     pub(crate) fn allowed_by(&self, rule: &Origin) {
-        let held = self.rules.load();
-        let known = held.as_ref().map_or(&[][..], |held| held);
+        let current = self.rules.load();
+        let known = current.as_ref().map_or(&[][..], |current| current);
         if let Some(one) = known.iter().find(|one| one.rule == *rule) {
             if !one.used.load(Relaxed) {
                 one.used.store(true, Relaxed);
@@ -234,9 +234,9 @@ impl Cell {
             return;
         }
         // Those that nobody uses any more make room.
-        self.rules.rcu(|held| {
-            let held = held.iter().flat_map(|held| held.iter());
-            let kept = held.filter(in_use).map(|one| Allowing::by(&one.rule));
+        self.rules.rcu(|current| {
+            let current = current.iter().flat_map(|current| current.iter());
+            let kept = current.filter(in_use).map(|one| Allowing::by(&one.rule));
             let rules: Vec<_> = kept.chain([Allowing::by(rule)]).collect();
             Some(Arc::new(rules))
         });
@@ -244,9 +244,10 @@ impl Cell {
 
     /// The rules that allowed calls since the last time.
     fn rules(&self) -> Vec<Origin> {
-        let held = self.rules.load();
-        let held = held.iter().flat_map(|held| held.iter());
-        held.filter(|one| one.used.swap(false, Relaxed))
+        let current = self.rules.load();
+        let current = current.iter().flat_map(|current| current.iter());
+        current
+            .filter(|one| one.used.swap(false, Relaxed))
             .map(|one| one.rule.clone())
             .collect()
     }
@@ -270,19 +271,19 @@ impl Cell {
     /// A call ended so.
     pub(crate) fn outcome(&self, outcome: CallOutcome) {
         let packed = outcome.packed();
-        for place in &self.outcomes {
-            let mut held = place.outcome.load(Relaxed);
-            if held == 0 {
-                let taken = place.outcome.compare_exchange(0, packed, Relaxed, Relaxed);
-                held = taken.map_or_else(|held| held, |_| packed);
+        for slot in &self.outcomes {
+            let mut current = slot.outcome.load(Relaxed);
+            if current == 0 {
+                let taken = slot.outcome.compare_exchange(0, packed, Relaxed, Relaxed);
+                current = taken.map_or_else(|current| current, |_| packed);
             }
-            if held == packed {
-                place.calls.fetch_add(1, Relaxed);
+            if current == packed {
+                slot.calls.fetch_add(1, Relaxed);
                 return;
             }
         }
         let mut more = self.more.lock();
-        if let Some((_, calls)) = more.iter_mut().find(|(held, _)| *held == packed) {
+        if let Some((_, calls)) = more.iter_mut().find(|(current, _)| *current == packed) {
             *calls += 1;
         } else if more.len() < MORE_OUTCOMES {
             more.push((packed, 1));
@@ -293,7 +294,7 @@ impl Cell {
                 ..outcome
             }
             .packed();
-            match more.iter_mut().find(|(held, _)| *held == without) {
+            match more.iter_mut().find(|(current, _)| *current == without) {
                 Some((_, calls)) => *calls += 1,
                 None => more.push((without, 1)),
             }
@@ -334,10 +335,10 @@ impl Cell {
             ..Counts::default()
         };
         counts.latency.add(self.latency.iter().map(few));
-        for place in &self.outcomes {
-            let calls = few(&place.calls);
+        for slot in &self.outcomes {
+            let calls = few(&slot.calls);
             if calls > 0 {
-                let outcome = CallOutcome::unpacked(place.outcome.load(Relaxed));
+                let outcome = CallOutcome::unpacked(slot.outcome.load(Relaxed));
                 counts.outcomes.push((outcome, calls));
             }
         }
@@ -389,8 +390,12 @@ pub(crate) struct Counts {
 impl Counts {
     pub(crate) fn add(&mut self, other: Self) {
         for (outcome, calls) in other.outcomes {
-            match self.outcomes.iter_mut().find(|(held, _)| *held == outcome) {
-                Some((_, held)) => *held += calls,
+            match self
+                .outcomes
+                .iter_mut()
+                .find(|(current, _)| *current == outcome)
+            {
+                Some((_, current)) => *current += calls,
                 None => self.outcomes.push((outcome, calls)),
             }
         }
@@ -434,16 +439,16 @@ pub struct CellCache(ArcSwapOption<Vec<Weak<Cell>>>);
 impl CellCache {
     /// The cell of the way that fits.
     pub(crate) fn find(&self, fits: impl Fn(&CellKey) -> bool) -> Option<Arc<Cell>> {
-        let held = self.0.load();
-        let mut living = held.as_ref()?.iter().filter_map(Weak::upgrade);
-        living.find(|cell| fits(&cell.way))
+        let current = self.0.load();
+        let mut living = current.as_ref()?.iter().filter_map(Weak::upgrade);
+        living.find(|cell| fits(&cell.key))
     }
 
     /// Remembers a cell; the oldest one makes room.
     pub(crate) fn keep(&self, cell: &Arc<Cell>) {
-        self.0.rcu(|held| {
-            let held = held.iter().flat_map(|held| held.iter());
-            let living = held.filter(|cell| cell.strong_count() > 0).cloned();
+        self.0.rcu(|current| {
+            let current = current.iter().flat_map(|current| current.iter());
+            let living = current.filter(|cell| cell.strong_count() > 0).cloned();
             let kept: Vec<_> = std::iter::once(Arc::downgrade(cell))
                 .chain(living)
                 .take(KEPT)

@@ -30,16 +30,16 @@ struct Entry {
     /// What the cell said when it was read last.
     seen: (u64, u64),
     /// What no report has told yet.
-    untold: Option<Counts>,
+    unreported: Option<Counts>,
     used: Instant,
 }
 
 impl Entry {
-    fn new(way: CellKey) -> Self {
+    fn new(key: CellKey) -> Self {
         Self {
-            cell: Arc::new(Cell::new(way)),
+            cell: Arc::new(Cell::new(key)),
             seen: (0, 0),
-            untold: None,
+            unreported: None,
             used: Instant::now(),
         }
     }
@@ -48,18 +48,18 @@ impl Entry {
         let Some(mut counts) = self.cell.take(&mut self.seen) else {
             return;
         };
-        show(self.cell.way(), &counts);
+        show(self.cell.key(), &counts);
         counts.exemplars = Exemplars::default();
         self.used = Instant::now();
-        match &mut self.untold {
-            Some(untold) => untold.add(counts),
+        match &mut self.unreported {
+            Some(unreported) => unreported.add(counts),
             none => *none = Some(counts),
         }
     }
 
-    fn tell(&self, counts: Counts) -> CellReading {
+    fn read(&self, counts: Counts) -> CellReading {
         CellReading {
-            way: self.cell.way().clone(),
+            key: self.cell.key().clone(),
             counts,
             open: self.cell.open(),
         }
@@ -69,7 +69,7 @@ impl Entry {
 /// What one report says of a way.
 #[derive(Debug)]
 pub(crate) struct CellReading {
-    pub way: CellKey,
+    pub key: CellKey,
     pub counts: Counts,
     /// Calls under way.
     pub open: u64,
@@ -98,7 +98,7 @@ impl Default for Cells {
         });
         let known = rest
             .iter()
-            .map(|way| (way.clone(), Entry::new(way.clone())));
+            .map(|key| (key.clone(), Entry::new(key.clone())));
         Self {
             known: Mutex::new(known.collect()),
             rest,
@@ -108,26 +108,26 @@ impl Default for Cells {
 
 impl Cells {
     /// The cell of a way, and whether the way found a place.
-    pub(super) fn find(&self, mut way: CellKey) -> (Arc<Cell>, bool) {
+    pub(super) fn find(&self, mut key: CellKey) -> (Arc<Cell>, bool) {
         let mut known = self.known.lock();
         // Whoever calls from many addresses takes no place of the mesh's own ways, and
         // who calls whom is worth more than by which route.
-        if known.len() >= CELLS / 2 && !known.contains_key(&way) {
-            way.parties.forget_remote();
-            way.route = None;
+        if known.len() >= CELLS / 2 && !known.contains_key(&key) {
+            key.parties.forget_remote();
+            key.route = None;
         }
-        if known.len() >= CELLS && !known.contains_key(&way) {
+        if known.len() >= CELLS && !known.contains_key(&key) {
             let rest = self.rest.iter().find(|rest| {
-                rest.parties.direction() == way.parties.direction()
-                    && rest.is_opaque() == way.is_opaque()
+                rest.parties.direction() == key.parties.direction()
+                    && rest.is_opaque() == key.is_opaque()
             });
             if let Some(entry) = rest.and_then(|rest| known.get(rest)) {
                 return (Arc::clone(&entry.cell), false);
             }
         }
         let entry = known
-            .entry(way)
-            .or_insert_with_key(|way| Entry::new(way.clone()));
+            .entry(key)
+            .or_insert_with_key(|key| Entry::new(key.clone()));
         (Arc::clone(&entry.cell), true)
     }
 
@@ -141,23 +141,23 @@ impl Cells {
     }
 
     /// What came since the last call, and what is under way.
-    pub(super) fn tell(&self) -> Vec<CellReading> {
+    pub(super) fn read(&self) -> Vec<CellReading> {
         let mut known = self.known.lock();
-        let told = known.values_mut().filter_map(|entry| {
-            let untold = entry.untold.take();
-            let counts = untold.or_else(|| (entry.cell.open() > 0).then(Counts::default))?;
-            Some(entry.tell(counts))
+        let readings = known.values_mut().filter_map(|entry| {
+            let unreported = entry.unreported.take();
+            let counts = unreported.or_else(|| (entry.cell.open() > 0).then(Counts::default))?;
+            Some(entry.read(counts))
         });
-        told.collect()
+        readings.collect()
     }
 
     /// The same, to be told again.
-    pub(super) fn tell_so_far(&self) -> Vec<CellReading> {
+    pub(super) fn read_so_far(&self) -> Vec<CellReading> {
         let known = self.known.lock();
-        let told = known
+        let readings = known
             .values()
-            .filter_map(|entry| Some(entry.tell(entry.untold.clone()?)));
-        told.collect()
+            .filter_map(|entry| Some(entry.read(entry.unreported.clone()?)));
+        readings.collect()
     }
 
     fn forget_idle(
@@ -173,16 +173,16 @@ impl Cells {
         let now = Instant::now();
         let idle: Vec<CellKey> = known
             .iter()
-            .filter(|(way, entry)| {
-                entry.untold.is_none()
+            .filter(|(key, entry)| {
+                entry.unreported.is_none()
                     && now.saturating_duration_since(entry.used) >= patience
                     && Arc::strong_count(&entry.cell) == 1
-                    && !self.rest.contains(way)
+                    && !self.rest.contains(key)
             })
-            .map(|(way, _)| way.clone())
+            .map(|(key, _)| key.clone())
             .collect();
-        for way in idle {
-            let Some(mut entry) = known.remove(&way) else {
+        for key in idle {
+            let Some(mut entry) = known.remove(&key) else {
                 continue;
             };
             // Whoever keeps it may have taken it up again just now.
@@ -190,13 +190,13 @@ impl Cells {
                 Ok(cell) => {
                     entry.cell = Arc::new(cell);
                     entry.take(show);
-                    if entry.untold.is_some() {
-                        known.insert(way, entry);
+                    if entry.unreported.is_some() {
+                        known.insert(key, entry);
                     }
                 }
-                Err(held) => {
-                    entry.cell = held;
-                    known.insert(way, entry);
+                Err(current) => {
+                    entry.cell = current;
+                    known.insert(key, entry);
                 }
             }
         }

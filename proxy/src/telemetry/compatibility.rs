@@ -36,7 +36,7 @@ impl Compatibility {
     /// Registers what was asked for.
     pub fn register(
         registry: &mut Registry,
-        asked: &CompatibilitySettings,
+        wanted: &CompatibilitySettings,
         namespace: &str,
         pod: &str,
         shared: &Shared,
@@ -62,21 +62,21 @@ impl Compatibility {
             copied
         };
         // Linkerd names the label after the kind: deployment="web".
-        let kind = asked.kind.to_lowercase();
-        let linkerd = asked.linkerd.then(|| {
+        let kind = wanted.kind.to_lowercase();
+        let linkerd = wanted.linkerd.then(|| {
             let fixed = [
                 ("namespace", namespace),
-                (kind.as_str(), asked.workload.as_str()),
+                (kind.as_str(), wanted.workload.as_str()),
                 ("pod", pod),
                 ("direction", "inbound"),
             ];
             copied("response", "response_latency_ms", &fixed)
         });
-        let osm = asked.osm.then(|| {
+        let osm = wanted.osm.then(|| {
             let fixed = [
                 ("destination_namespace", namespace),
-                ("destination_kind", asked.kind.as_str()),
-                ("destination_name", asked.workload.as_str()),
+                ("destination_kind", wanted.kind.as_str()),
+                ("destination_name", wanted.workload.as_str()),
                 ("destination_pod", pod),
             ];
             copied("osm_request", "osm_request_duration_ms", &fixed)
@@ -137,14 +137,14 @@ mod tests {
 
     fn scraped(linkerd: bool, osm: bool) -> String {
         let mut registry = Registry::default();
-        let asked = CompatibilitySettings {
+        let wanted = CompatibilitySettings {
             linkerd,
             osm,
             kind: "Deployment".into(),
             workload: "web".into(),
         };
         let series =
-            Compatibility::register(&mut registry, &asked, "shop", "web-1", &Shared::default());
+            Compatibility::register(&mut registry, &wanted, "shop", "web-1", &Shared::default());
         let cell = Cell::new(CellKey {
             parties: Parties::Rest(Direction::inbound),
             protocol: Protocol::Http1,

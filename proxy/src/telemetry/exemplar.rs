@@ -27,7 +27,7 @@ impl Exemplars {
     pub(crate) fn keep(&mut self, one: Exemplar) {
         let own = bucket(one.took.as_secs_f64());
         match self.0.iter_mut().find(|(bucket, _)| *bucket == own) {
-            Some((_, held)) => *held = one,
+            Some((_, kept)) => *kept = one,
             None => self.0.push((own, one)),
         }
     }
@@ -77,7 +77,7 @@ pub(crate) fn annotate(page: String, name: &str, series: &HashMap<String, Exempl
 fn of_line<'a>(rest: &str, series: &'a HashMap<String, Exemplars>) -> Option<&'a Exemplar> {
     let (bound, rest) = rest.split_once('"')?;
     let (labels, _) = rest.strip_prefix(',')?.rsplit_once("} ")?;
-    let held = series.get(labels)?;
+    let kept = series.get(labels)?;
     let at = match bound {
         "+Inf" => BUCKETS - 1,
         bound => {
@@ -85,7 +85,7 @@ fn of_line<'a>(rest: &str, series: &'a HashMap<String, Exemplars>) -> Option<&'a
             BOUNDS.iter().position(|one| *one == bound)?
         }
     };
-    held.of(at)
+    kept.of(at)
 }
 
 fn write(page: &mut String, one: &Exemplar) {
@@ -113,11 +113,11 @@ mod tests {
 
     #[test]
     fn the_last_of_each_bucket_stands_at_its_line_and_nowhere_else() {
-        let mut held = Exemplars::default();
+        let mut kept = Exemplars::default();
         for (trace, milliseconds) in [(1, 2), (2, 2), (3, 40_000)] {
-            held.keep(one(trace, milliseconds));
+            kept.keep(one(trace, milliseconds));
         }
-        let series = HashMap::from([("service=\"a\"".to_owned(), held)]);
+        let series = HashMap::from([("service=\"a\"".to_owned(), kept)]);
         let page = "# TYPE took histogram\n\
             took_sum{service=\"a\"} 1.0\n\
             took_bucket{le=\"0.0013\",service=\"a\"} 0\n\

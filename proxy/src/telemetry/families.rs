@@ -77,7 +77,7 @@ impl CallFamilies {
 
     /// Takes over what the cells have counted since the last time.
     pub(crate) fn refresh(&self) {
-        self.cells.drain(|way, counts| self.add(way, counts));
+        self.cells.drain(|key, counts| self.add(key, counts));
     }
 
     /// The page of metrics, with the traces of recorded requests beside their buckets.
@@ -92,12 +92,12 @@ impl CallFamilies {
         annotate(page, LATENCY, &series)
     }
 
-    fn add(&self, way: &CellKey, counts: &Counts) {
-        let parties = &way.parties;
-        if way.is_opaque() {
+    fn add(&self, key: &CellKey, counts: &Counts) {
+        let parties = &key.parties;
+        if key.is_opaque() {
             self.add_connections(parties, counts);
         } else {
-            self.add_requests(way, counts);
+            self.add_requests(key, counts);
         }
         if counts.audit > 0 {
             let labels = AuditLabels {
@@ -120,9 +120,9 @@ impl CallFamilies {
         }
     }
 
-    fn add_requests(&self, way: &CellKey, counts: &Counts) {
-        let parties = &way.parties;
-        let route = RouteLabel(way.route.clone().unwrap_or_default());
+    fn add_requests(&self, key: &CellKey, counts: &Counts) {
+        let parties = &key.parties;
+        let route = RouteLabel(key.route.clone().unwrap_or_default());
         for (outcome, calls) in &counts.outcomes {
             let CallOutcome {
                 status,

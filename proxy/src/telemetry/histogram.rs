@@ -16,7 +16,7 @@ use crate::telemetry::series::Typed;
 pub struct Histogram {
     /// How many of its units a second has.
     unit: f64,
-    held: Arc<Mutex<HistogramData>>,
+    data: Arc<Mutex<HistogramData>>,
 }
 
 #[derive(Debug, Default)]
@@ -38,26 +38,26 @@ impl Histogram {
     fn of_unit(unit: f64) -> Self {
         Self {
             unit,
-            held: Arc::default(),
+            data: Arc::default(),
         }
     }
 
     /// Adds calls, and the time that they took together.
     pub(crate) fn add(&self, calls: &Buckets, nanoseconds: u64) {
-        let mut held = self.held.lock();
-        held.buckets.add(calls.counts().iter().copied());
-        held.nanoseconds = held.nanoseconds.saturating_add(nanoseconds);
+        let mut data = self.data.lock();
+        data.buckets.add(calls.counts().iter().copied());
+        data.nanoseconds = data.nanoseconds.saturating_add(nanoseconds);
     }
 
     /// Keeps the newest of each bucket.
     pub(crate) fn exemplify(&self, newer: &Exemplars) {
         if !newer.is_empty() {
-            self.held.lock().exemplars.add(newer);
+            self.data.lock().exemplars.add(newer);
         }
     }
 
     pub(crate) fn exemplars(&self) -> Exemplars {
-        self.held.lock().exemplars.clone()
+        self.data.lock().exemplars.clone()
     }
 
     /// Counts one call that took so many seconds.
@@ -75,8 +75,8 @@ impl Typed for Histogram {
 
 impl EncodeMetric for Histogram {
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let held = self.held.lock();
-        let mut counts = held.buckets.counts().iter().copied();
+        let data = self.data.lock();
+        let mut counts = data.buckets.counts().iter().copied();
         let bounds = BOUNDS.map(|bound| bound * self.unit).into_iter();
         let buckets: Vec<(f64, u64)> = bounds
             .chain([f64::INFINITY])
@@ -86,8 +86,8 @@ impl EncodeMetric for Histogram {
             clippy::cast_precision_loss,
             reason = "2^53 nanoseconds are a hundred days of waiting, and then it is rounded"
         )]
-        let sum = held.nanoseconds as f64 / 1e9 * self.unit;
-        encoder.encode_histogram::<NoLabelSet>(sum, held.buckets.total(), &buckets, None)
+        let sum = data.nanoseconds as f64 / 1e9 * self.unit;
+        encoder.encode_histogram::<NoLabelSet>(sum, data.buckets.total(), &buckets, None)
     }
 
     fn metric_type(&self) -> MetricType {

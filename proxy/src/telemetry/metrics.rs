@@ -51,7 +51,7 @@ pub struct Metrics {
     pub spans: Series<SpanLabels, Counter>,
     pub telemetry_dropped: Series<TelemetryDroppedLabels, Counter>,
     /// Endpoints that rest.
-    pub resting: Gauge,
+    pub ejected: Gauge,
     pub open_connections: Gauge,
     pub unknown_destinations: Counter,
     /// Times in headers that were none.
@@ -162,7 +162,7 @@ impl Metrics {
                 "weft_telemetry_dropped",
                 "What was to be sent to a collector and was not",
             ),
-            resting: Gauge::default(),
+            ejected: Gauge::default(),
             open_connections: Gauge::default(),
             unknown_destinations: Counter::default(),
             unreadable_times: Counter::default(),
@@ -244,14 +244,14 @@ impl Metrics {
             (
                 "weft_resting_endpoints",
                 "Endpoints that get no requests, or one probe, because others failed there",
-                &self.resting,
+                &self.ejected,
             ),
         ]
     }
 
     /// The cell in which calls of this way are counted.
-    pub(crate) fn cell(&self, way: CellKey) -> Arc<Cell> {
-        let (cell, placed) = self.calls.cells.find(way);
+    pub(crate) fn cell(&self, key: CellKey) -> Arc<Cell> {
+        let (cell, placed) = self.calls.cells.find(key);
         if !placed {
             self.limit("cells");
         }
@@ -263,12 +263,12 @@ impl Metrics {
     pub(crate) fn compatible(
         self,
         registry: &mut Registry,
-        asked: Option<&settings::Compatibility>,
+        wanted: Option<&settings::Compatibility>,
         own: &Own,
     ) -> Self {
-        if let Some(asked) = asked {
+        if let Some(wanted) = wanted {
             self.calls.compatibility.get_or_init(|| {
-                Compatibility::register(registry, asked, &own.namespace, &own.pod, &self.shared)
+                Compatibility::register(registry, wanted, &own.namespace, &own.pod, &self.shared)
             });
         }
         self

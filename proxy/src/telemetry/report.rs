@@ -41,7 +41,7 @@ const KEPT_SLOTS: usize = 60;
 const KEPT_EDGES: usize = 4096;
 /// Slots by which a clock may go back without beginning anew: a minute, for which nothing
 /// is told then.
-const GOES_BACK: u64 = 60 / SLOT;
+const MAX_STEP_BACK: u64 = 60 / SLOT;
 /// A clock that shows something else than the time that passed, by more than this, was set.
 /// From there on controllers shift slots.
 pub(crate) const CLOCK_SET: Duration = Duration::from_secs(SLOT);
@@ -59,7 +59,7 @@ const LEAVING_EVERY: Duration = Duration::from_millis(500);
 pub struct Reports {
     process: u64,
     metrics: Metrics,
-    held: Mutex<SlotState>,
+    state: Mutex<SlotState>,
     leaving: watch::Sender<bool>,
 }
 
@@ -83,7 +83,7 @@ impl Reports {
         Self {
             process: rand::random(),
             metrics,
-            held: Mutex::default(),
+            state: Mutex::default(),
             leaving: watch::Sender::new(false),
         }
     }
@@ -91,41 +91,41 @@ impl Reports {
     /// Looks at the clock, which shows `now` at the moment `at`, and closes the open slot if
     /// it is over.
     fn close(&self, now: SystemTime, at: Instant) {
-        let mut held = self.held.lock();
-        let before = held.looked.replace((now, at));
-        self.close_before(&mut held, slot_of(now));
+        let mut state = self.state.lock();
+        let before = state.looked.replace((now, at));
+        self.close_before(&mut state, slot_of(now));
         if before.is_some_and(|before| was_set(before, (now, at))) {
-            held.before_set = held.last;
+            state.before_set = state.last;
         }
     }
 
     /// Closes the open slot if `next` is a later one: calls that end from now on are in
     /// that. A clock that went back a little must not tear a slot apart; one that was set
     /// back is followed, else nothing would be told until it is there again.
-    fn close_before(&self, held: &mut SlotState, next: u64) {
-        if next <= held.slot && held.slot - next <= GOES_BACK {
+    fn close_before(&self, state: &mut SlotState, next: u64) {
+        if next <= state.slot && state.slot - next <= MAX_STEP_BACK {
             return;
         }
-        if held.slot == 0 {
+        if state.slot == 0 {
             // None was open before.
-            held.slot = next;
+            state.slot = next;
             return;
         }
         self.metrics.calls.refresh();
-        let report = self.report(held.slot, self.metrics.calls.cells.tell());
-        held.slot = next;
+        let report = self.report(state.slot, self.metrics.calls.cells.read());
+        state.slot = next;
         if report.edges.is_empty() {
             return;
         }
-        held.last += 1;
-        held.kept_edges += weight(&report);
-        let number = held.last;
-        held.closed.push_back((number, report));
-        while held.closed.len() > KEPT_SLOTS || held.kept_edges > KEPT_EDGES {
-            let Some((_, oldest)) = held.closed.pop_front() else {
+        state.last += 1;
+        state.kept_edges += weight(&report);
+        let number = state.last;
+        state.closed.push_back((number, report));
+        while state.closed.len() > KEPT_SLOTS || state.kept_edges > KEPT_EDGES {
+            let Some((_, oldest)) = state.closed.pop_front() else {
                 break;
             };
-            held.kept_edges -= weight(&oldest);
+            state.kept_edges -= weight(&oldest);
             if oldest.slot / SLOT + KEPT_SLOTS as u64 > next {
                 self.metrics.limit("report-slots");
             }
@@ -134,24 +134,24 @@ impl Reports {
 
     /// What the open slot holds so far; the slot goes on.
     fn so_far(&self) -> v1::Report {
-        let held = self.held.lock();
+        let state = self.state.lock();
         self.metrics.calls.refresh();
-        self.report(held.slot, self.metrics.calls.cells.tell_so_far())
+        self.report(state.slot, self.metrics.calls.cells.read_so_far())
     }
 
-    fn report(&self, slot: u64, told: Vec<CellReading>) -> v1::Report {
-        let (mut told, mut routes) = routes::apart(told);
-        if told.len() > EDGES {
-            self.leave_ends_out(&mut told);
+    fn report(&self, slot: u64, readings: Vec<CellReading>) -> v1::Report {
+        let (mut readings, mut routes) = routes::apart(readings);
+        if readings.len() > EDGES {
+            self.leave_ends_out(&mut readings);
         }
-        let edge = |told: &CellReading| v1::Edge {
-            routes: routes.of_edge(&told.way),
-            ..message(told)
+        let edge = |reading: &CellReading| v1::Edge {
+            routes: routes.of_edge(&reading.key),
+            ..message(reading)
         };
         let report = v1::Report {
             process: self.process,
             slot: slot * SLOT,
-            edges: told.iter().map(edge).collect(),
+            edges: readings.iter().map(edge).collect(),
             routes: routes.rows(),
         };
         if routes.is_cut() {
@@ -161,37 +161,38 @@ impl Reports {
     }
 
     /// The edges with the most calls stay, of the others only their side is left.
-    fn leave_ends_out(&self, told: &mut Vec<CellReading>) {
-        let calls =
-            |told: &CellReading| told.counts.calls(|_| true) + told.counts.cancelled + told.open;
-        told.sort_by_key(|told| std::cmp::Reverse(calls(told)));
-        for one in told.split_off(EDGES) {
+    fn leave_ends_out(&self, readings: &mut Vec<CellReading>) {
+        let calls = |reading: &CellReading| {
+            reading.counts.calls(|_| true) + reading.counts.cancelled + reading.open
+        };
+        readings.sort_by_key(|reading| std::cmp::Reverse(calls(reading)));
+        for one in readings.split_off(EDGES) {
             self.metrics.limit("report-edges");
-            let parties = Parties::Rest(one.way.parties.direction());
-            let opaque = one.way.is_opaque();
-            let rest = told
-                .iter_mut()
-                .find(|told| told.way.parties == parties && told.way.is_opaque() == opaque);
+            let parties = Parties::Rest(one.key.parties.direction());
+            let opaque = one.key.is_opaque();
+            let rest = readings.iter_mut().find(|reading| {
+                reading.key.parties == parties && reading.key.is_opaque() == opaque
+            });
             if let Some(rest) = rest {
                 rest.counts.add(one.counts);
                 rest.open += one.open;
             } else {
-                let protocol = one.way.protocol;
-                let way = CellKey {
+                let protocol = one.key.protocol;
+                let key = CellKey {
                     parties,
                     protocol,
                     route: None,
                 };
-                told.push(CellReading { way, ..one });
+                readings.push(CellReading { key, ..one });
             }
         }
     }
 
     /// The first closed slot after number `seen`.
     fn after(&self, seen: u64) -> Option<(u64, v1::Report)> {
-        let held = self.held.lock();
-        let at = held.closed.partition_point(|(number, _)| *number <= seen);
-        held.closed.get(at).cloned()
+        let state = self.state.lock();
+        let at = state.closed.partition_point(|(number, _)| *number <= seen);
+        state.closed.get(at).cloned()
     }
 
     /// Closes every slot when it ends, for ever, whether a controller listens or not.
@@ -211,7 +212,7 @@ impl Reports {
     /// The number of the last slot that a new stream is not told.
     fn untold(&self) -> u64 {
         self.close(SystemTime::now(), Instant::now());
-        self.held.lock().before_set
+        self.state.lock().before_set
     }
 
     /// Sends what is kept, and then every slot after its end, for as long as the
@@ -243,14 +244,14 @@ impl Reports {
             };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = told(&mut leaving), if !going => {}
+                () = left(&mut leaving), if !going => {}
                 () = stream.closed() => return,
             }
         }
     }
 }
 
-async fn told(leaving: &mut watch::Receiver<bool>) {
+async fn left(leaving: &mut watch::Receiver<bool>) {
     // The sender lives as long as whoever waits.
     let _ = leaving.wait_for(|leaving| *leaving).await;
 }
@@ -295,9 +296,9 @@ pub(crate) fn ends(parties: &Parties, protocol: Protocol) -> v1::Edge {
 }
 
 /// One edge of a report.
-fn message(told: &CellReading) -> v1::Edge {
-    let CellReading { way, counts, open } = told;
-    let parties = &way.parties;
+fn message(reading: &CellReading) -> v1::Edge {
+    let CellReading { key, counts, open } = reading;
+    let parties = &key.parties;
     v1::Edge {
         success: counts.calls(|outcome| outcome.success),
         failure: counts.calls(|outcome| !outcome.success),
@@ -305,7 +306,7 @@ fn message(told: &CellReading) -> v1::Edge {
         sent: counts.sent,
         received: counts.received,
         open: *open,
-        opened: if way.is_opaque() { counts.begun } else { 0 },
+        opened: if key.is_opaque() { counts.begun } else { 0 },
         cancelled: counts.cancelled,
         // Elsewhere nothing is chosen.
         attempts: matches!(parties, Parties::Outbound { .. }).then_some(counts.attempts),
@@ -318,7 +319,7 @@ fn message(told: &CellReading) -> v1::Edge {
             .iter()
             .map(|rule| rule.label().to_string())
             .collect(),
-        ..ends(parties, way.protocol)
+        ..ends(parties, key.protocol)
     }
 }
 

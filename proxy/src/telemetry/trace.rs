@@ -51,7 +51,7 @@ pub(crate) struct TracingConfig {
 #[derive(Debug, Default)]
 pub(crate) struct Tracer {
     on: AtomicBool,
-    told: ArcSwapOption<TracingConfig>,
+    config: ArcSwapOption<TracingConfig>,
     /// Of spans that may begin.
     rate: Mutex<Option<Rate>>,
     spans: Queue,
@@ -71,7 +71,7 @@ pub(crate) enum CameFrom {
 /// A request whose headers change, because it is recorded or a trace begins with it.
 #[derive(Debug)]
 pub(crate) struct Trace {
-    told: Arc<TracingConfig>,
+    config: Arc<TracingConfig>,
     onward: Onward,
     /// The headers say something of the trace already.
     came: bool,
@@ -93,15 +93,15 @@ pub(crate) enum SpanStart {
 
 impl Tracer {
     /// What holds from now on; `None`: nothing is recorded.
-    pub(crate) fn tell(&self, told: Option<Arc<TracingConfig>>) {
-        let rate = told.as_ref().map(|told| {
-            let burst = told.tracing.most_per_second.max(1);
+    pub(crate) fn configure(&self, config: Option<Arc<TracingConfig>>) {
+        let rate = config.as_ref().map(|config| {
+            let burst = config.tracing.most_per_second.max(1);
             let every = Duration::from_secs(1) / burst;
             Rate::new(Allowance { burst, every })
         });
         *self.rate.lock() = rate;
-        let on = told.is_some();
-        self.told.store(told);
+        let on = config.is_some();
+        self.config.store(config);
         self.on.store(on, Relaxed);
     }
 
@@ -115,7 +115,7 @@ impl Tracer {
         if !self.on.load(Relaxed) {
             return SpanStart::Untouched;
         }
-        let Some(told) = self.told.load_full() else {
+        let Some(config) = self.config.load_full() else {
             return SpanStart::Untouched;
         };
         let came = context::read(map);
@@ -125,19 +125,19 @@ impl Tracer {
             SamplingDecision::Unsampled => return SpanStart::Untouched,
             SamplingDecision::Sampled => true,
             SamplingDecision::Open if came.is_none() && from == CameFrom::Peer => false,
-            SamplingDecision::Open => told.tracing.share.takes(rand::random()),
+            SamplingDecision::Open => config.tracing.share.takes(rand::random()),
         };
         // The parent of whatever follows would be one that no collector gets.
         let queue_full = sampled && self.spans.is_full();
         if sampled && !queue_full && self.may_begin() {
-            let span = span(&told).child_of(ids.map(|ids| ids.parent));
+            let span = span(&config).child_of(ids.map(|ids| ids.parent));
             let onward = Onward {
                 trace: ids.map_or_else(new_trace, |ids| ids.trace),
                 span: rand::random::<u64>().max(1),
                 sampled: true,
             };
             return SpanStart::Traced(Box::new(Trace {
-                told,
+                config,
                 onward,
                 came: came.is_some(),
                 span: Some(Box::new(span)),
@@ -147,7 +147,7 @@ impl Tracer {
         let unrecorded = (sampling == SamplingDecision::Open).then(|| {
             let onward = unsampled(ids);
             Box::new(Trace {
-                told,
+                config,
                 onward,
                 came: came.is_some(),
                 span: None,
@@ -208,7 +208,7 @@ fn new_trace() -> u128 {
 impl Trace {
     /// Says it in the headers.
     pub(crate) fn pass_on(&self, map: &mut HeaderMap) {
-        let inject = &self.told.tracing.inject;
+        let inject = &self.config.tracing.inject;
         if self.came {
             context::pass_on(map, self.onward, inject);
         } else {

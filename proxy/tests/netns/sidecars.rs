@@ -19,7 +19,9 @@ use policy::well_known::{INBOUND_PORT, OUTBOUND_PORT};
 use runtime::cgroup::{ROOT, memory_limit};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Builder;
-use weft_proxy::{Addresses, Budget, MESH_PORT, Process, ServedWorkload, heap_held, original_dst};
+use weft_proxy::{
+    Addresses, Budget, MESH_PORT, Process, ServedWorkload, heap_in_use, original_dst,
+};
 use wire::v1::{Enforcement, MtlsMode, Protocol};
 
 use super::fleet::Inside;
@@ -160,7 +162,7 @@ pub(crate) fn serve(arguments: &str, say: impl Fn(String)) {
     let limit = memory_limit(Path::new(ROOT)).expect("it is in a group") as usize;
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async move {
-        let budget = Budget::measured(limit, limit, heap_held);
+        let budget = Budget::measured(limit, limit, heap_in_use);
         let pod = pod(&told, &budget);
         let served = ServedWorkload::new(Arc::clone(&pod.proxy), redirected());
         let _process = Process::start(vec![served], budget).unwrap();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::slot::{Held, TrackedConnection};
+use super::slot::{ReservedBytes, TrackedConnection};
 use super::{Account, Occupancy, Permit, Reached};
 
 impl Permit {
@@ -32,8 +32,8 @@ impl Permit {
 
     /// Counts `bytes` as held for this connection.
     #[must_use]
-    pub fn hold(&self, bytes: usize) -> Held {
-        TrackedConnection::hold(self.charged(), bytes)
+    pub fn reserve(&self, bytes: usize) -> ReservedBytes {
+        TrackedConnection::reserve(self.charged(), bytes)
     }
 
     /// The slot for which requests and bytes count.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::slot::{CLOSE, CUT, TrackedConnection, YOUNGER, millis};
-use super::{ASK_AGAIN, BATCH, Holder, Occupancy, Reached, Table, TurnedAway};
+use super::{BATCH, EVICTION_PAUSE, Holder, Occupancy, Reached, Table, TurnedAway};
 
 /// Whoever goes when it is asked to has gone by then; servers of HTTP/1.1 give it half of this.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(1);
@@ -33,14 +33,14 @@ impl Occupancy {
         // Ends at the first: a flood must not cost a look at the whole table for each of it.
         let mut own = own.into_iter().flat_map(HashMap::values);
         // Only what may go by itself: of what is cut off nothing is left soon.
-        let asked_age = |slot: &TrackedConnection| slot.told_age(now, &[CLOSE]);
-        if own.any(|slot| asked_age(slot).is_some()) {
+        let closing_for = |slot: &TrackedConnection| slot.verdict_age(now, &[CLOSE]);
+        if own.any(|slot| closing_for(slot).is_some()) {
             (self.reached)(Reached::Hoarder);
             return Err(TurnedAway);
         }
         let all = table.holders.values().flat_map(HashMap::values);
         let late = |slot: &&Arc<TrackedConnection>| {
-            let age = asked_age(slot);
+            let age = closing_for(slot);
             age.is_some_and(|age| age >= millis(ANSWERED_WITHIN)) && !slot.is_in_use()
         };
         for slot in all.filter(late) {
@@ -52,30 +52,30 @@ impl Occupancy {
     /// Takes from the holder of most, or from the next one that has something to
     /// lose. False when nobody has.
     pub(super) fn evict(&self, table: &mut Table, newcomer: &Holder, now: u64) -> bool {
-        let vain = millis(ASK_AGAIN);
+        let vain = millis(EVICTION_PAUSE);
         if table.asked_in_vain.is_some_and(|at| now < at + vain) {
             return false;
         }
         let mut losses = Vec::new();
         let mut spared = false;
         for (holder, slots) in &table.holders {
-            let held = usize::MAX - slots.len();
+            let in_use = usize::MAX - slots.len();
             for slot in slots.values() {
                 match slot.loss(now) {
                     Some(loss) if loss.class == YOUNGER && holder == newcomer => spared = true,
-                    Some(loss) => losses.push((held, loss, holder, slot)),
+                    Some(loss) => losses.push((in_use, loss, holder, slot)),
                     None => {}
                 }
             }
         }
-        losses.sort_unstable_by_key(|(held, loss, ..)| (*held, *loss));
-        let Some((held, _, first, _)) = losses.first() else {
+        losses.sort_unstable_by_key(|(in_use, loss, ..)| (*in_use, *loss));
+        let Some((in_use, _, first, _)) = losses.first() else {
             // Others may take what was spared.
             table.asked_in_vain = (!spared).then_some(now);
             return false;
         };
-        let most = usize::MAX - held;
-        if most < table.held(newcomer) {
+        let most = usize::MAX - in_use;
+        if most < table.in_use(newcomer) {
             // Whoever has more takes nothing from who has less.
             return false;
         }

@@ -33,7 +33,7 @@ impl Occupancy {
     /// Whether the last connection of a holder takes what is left to others, and none of its
     /// own can go instead.
     fn hoards_with_last(&self, table: &Table, holder: &Holder) -> bool {
-        let before = table.held(holder).saturating_sub(1);
+        let before = table.in_use(holder).saturating_sub(1);
         let full = self.staying(table).saturating_sub(1) >= self.eviction_threshold();
         if !full || !self.bounds.shared || before <= 1 {
             return false;

@@ -22,17 +22,17 @@ pub(super) struct TrackedConnection {
     pub(super) head: AtomicU64,
     pub(super) verdict: AtomicU8,
     /// Milliseconds, when it was asked to go.
-    pub(super) told: AtomicU64,
+    pub(super) verdict_at: AtomicU64,
     /// It was asked to go, and counts as going.
     pub(super) leaves: AtomicBool,
     /// About what is held for it, beside [`CONNECTION`], in bytes.
-    pub(super) held: AtomicUsize,
+    pub(super) reserved: AtomicUsize,
     /// Requests in flight.
     pub(super) requests: AtomicUsize,
     /// What is open on it, as its server saw last.
     pub(super) open: AtomicUsize,
     /// How much of that has a permit within this connection, and rests.
-    pub(super) resting: AtomicUsize,
+    pub(super) idle: AtomicUsize,
     /// All of its holder, and of who it proved to be.
     pub(super) entered: Arc<Requests>,
     pub(super) proven: OnceLock<Arc<Requests>>,
@@ -41,18 +41,18 @@ pub(super) struct TrackedConnection {
 
 /// Bytes that are held for one connection, until they are dropped.
 #[derive(Debug)]
-pub struct Held {
+pub struct ReservedBytes {
     slot: Arc<TrackedConnection>,
     bytes: AtomicUsize,
 }
 
-impl Held {
+impl ReservedBytes {
     /// So many from now on; gives how many there were.
     pub fn set(&self, bytes: usize) -> usize {
         let before = self.bytes.swap(bytes, Relaxed);
         if before != bytes {
-            self.slot.held.fetch_add(bytes, Relaxed);
-            self.slot.held.fetch_sub(before, Relaxed);
+            self.slot.reserved.fetch_add(bytes, Relaxed);
+            self.slot.reserved.fetch_sub(before, Relaxed);
         }
         before
     }
@@ -60,19 +60,19 @@ impl Held {
     /// So many more.
     pub fn add(&self, bytes: usize) {
         self.bytes.fetch_add(bytes, Relaxed);
-        self.slot.held.fetch_add(bytes, Relaxed);
+        self.slot.reserved.fetch_add(bytes, Relaxed);
     }
 
     /// Others for the same connection.
     #[must_use]
     pub fn beside(&self, bytes: usize) -> Self {
-        TrackedConnection::hold(&self.slot, bytes)
+        TrackedConnection::reserve(&self.slot, bytes)
     }
 }
 
-impl Drop for Held {
+impl Drop for ReservedBytes {
     fn drop(&mut self) {
-        self.slot.held.fetch_sub(*self.bytes.get_mut(), Relaxed);
+        self.slot.reserved.fetch_sub(*self.bytes.get_mut(), Relaxed);
     }
 }
 
@@ -114,9 +114,9 @@ impl TrackedConnection {
     }
 
     /// For how long it has been asked to go by one of these verdicts; `None` where it is not.
-    pub(super) fn told_age(&self, now: u64, verdicts: &[u8]) -> Option<u64> {
-        let told = verdicts.contains(&self.verdict.load(Relaxed));
-        told.then(|| now.saturating_sub(self.told.load(Relaxed)))
+    pub(super) fn verdict_age(&self, now: u64, verdicts: &[u8]) -> Option<u64> {
+        let is_given = verdicts.contains(&self.verdict.load(Relaxed));
+        is_given.then(|| now.saturating_sub(self.verdict_at.load(Relaxed)))
     }
 
     /// Nothing was said on it yet.
@@ -126,15 +126,15 @@ impl TrackedConnection {
 
     /// Whether it must stay. Where all that is open on it rests, it rests as well.
     pub(super) fn is_in_use(&self) -> bool {
-        let resting = self.resting.load(Relaxed);
-        let rests = resting > 0 && resting >= self.open.load(Relaxed);
-        self.activity.load(Relaxed) == BUSY && !rests
+        let idle = self.idle.load(Relaxed);
+        let all_idle = idle > 0 && idle >= self.open.load(Relaxed);
+        self.activity.load(Relaxed) == BUSY && !all_idle
     }
 
     /// What is served within it rests from now on.
-    pub(super) fn begins_rest(&self, now: u64) {
+    pub(super) fn goes_idle(&self, now: u64) {
         self.since.store(now, Relaxed);
-        self.resting.fetch_add(1, Relaxed);
+        self.idle.fetch_add(1, Relaxed);
         if self.verdict.load(Relaxed) != STAY {
             // It came while this was in use.
             self.changed.notify_waiters();
@@ -142,14 +142,14 @@ impl TrackedConnection {
     }
 
     /// What rested within it is in use, or gone.
-    pub(super) fn ends_rest(&self, now: u64) {
+    pub(super) fn ends_idle(&self, now: u64) {
         self.since.store(now, Relaxed);
-        self.resting.fetch_sub(1, Relaxed);
+        self.idle.fetch_sub(1, Relaxed);
     }
 
-    pub(super) fn hold(this: &Arc<Self>, bytes: usize) -> Held {
-        this.held.fetch_add(bytes, Relaxed);
-        Held {
+    pub(super) fn reserve(this: &Arc<Self>, bytes: usize) -> ReservedBytes {
+        this.reserved.fetch_add(bytes, Relaxed);
+        ReservedBytes {
             slot: Arc::clone(this),
             bytes: AtomicUsize::new(bytes),
         }
@@ -160,7 +160,7 @@ impl TrackedConnection {
         if self.is_shed() {
             return 0;
         }
-        CONNECTION + self.held.load(Relaxed)
+        CONNECTION + self.reserved.load(Relaxed)
     }
 
     /// It was told to go, whatever it does.

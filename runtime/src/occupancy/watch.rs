@@ -16,7 +16,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Whoever is asked to go between two requests has this long. A client of HTTP/2 may never
 /// answer to that, and would keep its permit for ever.
-pub(super) const GOES_WITHIN: Duration = Duration::from_secs(2);
+pub(super) const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
 impl Occupancy {
     /// Cuts off whoever takes too long over a head or does not go when asked, and closes what
@@ -33,9 +33,9 @@ impl Occupancy {
         let table = self.table.lock();
         for slot in table.holders.values().flat_map(HashMap::values) {
             let ignores = slot
-                .told_age(now, &[CLOSE, CUT])
-                .is_some_and(|age| age >= millis(GOES_WITHIN));
-            let goes_on = slot.is_in_use() || slot.age(now) < millis(GOES_WITHIN);
+                .verdict_age(now, &[CLOSE, CUT])
+                .is_some_and(|age| age >= millis(CLOSE_WITHIN));
+            let goes_on = slot.is_in_use() || slot.age(now) < millis(CLOSE_WITHIN);
             // It is used all the same, as through a tunnel: its place is taken.
             if ignores && goes_on && slot.leaves.swap(false, Relaxed) {
                 self.leaving.fetch_sub(1, Relaxed);

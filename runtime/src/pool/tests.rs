@@ -19,7 +19,7 @@ async fn flood_of_one_holder_costs_that_holder_its_oldest_and_nobody_else() {
     let pool = pool(10, 10);
     let honest = pool.take("honest", 1).unwrap();
     let flood: Vec<_> = (0..1_000).map(|_| pool.take("flood", 1).unwrap()).collect();
-    assert_eq!(pool.held(), 10);
+    assert_eq!(pool.in_use(), 10);
     assert!(!is_taken(&honest).await);
     assert!(is_taken(&flood[0]).await && is_taken(&flood[990]).await);
     assert!(!is_taken(&flood[991]).await, "the newest are kept");
@@ -28,7 +28,7 @@ async fn flood_of_one_holder_costs_that_holder_its_oldest_and_nobody_else() {
     assert!(is_taken(&flood[991]).await);
     assert!(!is_taken(&honest).await && !is_taken(&late).await);
     drop(flood);
-    assert_eq!((pool.held(), pool.holders()), (2, 2));
+    assert_eq!((pool.in_use(), pool.holders()), (2, 2));
     assert_eq!(pool.inner.reached.get(), 992);
 }
 
@@ -81,10 +81,10 @@ async fn amounts_count_and_who_would_have_most_is_refused() {
     small.grow(25).unwrap();
     assert!(is_taken(&large).await && !is_taken(&small).await);
     assert_eq!(large.grow(1), Err(Full), "what is taken away does not grow");
-    assert_eq!(pool.held(), 35);
+    assert_eq!(pool.in_use(), 35);
     small.shrink(25);
     drop(large);
-    assert_eq!((pool.held(), pool.peak()), (10, 80));
+    assert_eq!((pool.in_use(), pool.peak()), (10, 80));
     let two = pool.take("two", 60).unwrap();
     assert_eq!(
         small.grow(55),
@@ -93,7 +93,7 @@ async fn amounts_count_and_who_would_have_most_is_refused() {
     );
     assert!(!is_taken(&two).await);
     drop((small, two));
-    assert_eq!((pool.held(), pool.holders()), (0, 0));
+    assert_eq!((pool.in_use(), pool.holders()), (0, 0));
 }
 
 #[tokio::test]

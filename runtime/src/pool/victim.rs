@@ -27,29 +27,29 @@ impl<K: Clone + Ord + Hash> PoolState<K> {
         total: usize,
     ) -> Option<K> {
         let spares =
-            move |held: usize, other: &K| held <= spared && self.worked.last(other).is_some();
+            move |in_use: usize, other: &K| in_use <= spared && self.worked.last(other).is_some();
         // Those with most first, of equal ones that with the oldest share.
         let others = move |least: usize| {
             let order = self.order.iter().rev();
             order
-                .take_while(move |(held, _, _)| *held >= least)
-                .map(|(held, _, other)| (*held, other))
+                .take_while(move |(in_use, _, _)| *in_use >= least)
+                .map(|(in_use, _, other)| (*in_use, other))
                 .filter(move |(_, other)| *other != holder)
         };
         let stranger = || {
             let least = if spares(wanted, holder) { 1 } else { wanted };
-            let strangers = others(least).filter(move |(held, other)| !spares(*held, other));
+            let strangers = others(least).filter(move |(in_use, other)| !spares(*in_use, other));
             self.first_idle(strangers)
         };
         let known = || {
-            let known = others(wanted).filter(move |(held, other)| spares(*held, other));
-            let resting = self.longest_at_rest(known.clone());
-            resting.or_else(|| self.with_more_than(wanted, known))
+            let known = others(wanted).filter(move |(in_use, other)| spares(*in_use, other));
+            let longest_idle = self.longest_idle(known.clone());
+            longest_idle.or_else(|| self.with_more_than(wanted, known))
         };
         let all = self.order.iter();
         let known_hold: usize = all
-            .filter(|(held, _, other)| spares(*held, other))
-            .map(|(held, _, _)| *held)
+            .filter(|(in_use, _, other)| spares(*in_use, other))
+            .map(|(in_use, _, _)| *in_use)
             .sum();
         let victim = if known_hold <= total / 2 {
             stranger().or_else(known)
@@ -68,23 +68,23 @@ impl<K: Clone + Ord + Hash> PoolState<K> {
         K: 'a,
     {
         let (most, first) = others.next()?;
-        let equals = others.take_while(|(held, _)| *held == most);
+        let equals = others.take_while(|(in_use, _)| *in_use == most);
         let mut equals = once(first).chain(equals.map(|(_, other)| other));
         let idle = equals.find(|other| self.idle_of(other).is_some());
         Some(idle.unwrap_or(first))
     }
 
     /// The one whose idle share has neither come nor worked for the longest.
-    fn longest_at_rest<'a>(&self, others: impl Iterator<Item = (usize, &'a K)>) -> Option<&'a K>
+    fn longest_idle<'a>(&self, others: impl Iterator<Item = (usize, &'a K)>) -> Option<&'a K>
     where
         K: 'a,
     {
-        let resting = others.filter_map(|(_, other)| {
+        let longest_idle = others.filter_map(|(_, other)| {
             let came = self.idle_of(other)?;
             let worked = self.worked.last(other).unwrap_or(0);
             Some((worked.max(came), other))
         });
-        resting
+        longest_idle
             .min_by_key(|(since, _)| *since)
             .map(|(_, other)| other)
     }
@@ -98,12 +98,12 @@ impl<K: Clone + Ord + Hash> PoolState<K> {
     where
         K: 'a,
     {
-        let keeps = |held: usize, other: &K| {
+        let keeps = |in_use: usize, other: &K| {
             let holder = self.holders.get(other);
             let oldest = holder.and_then(|holder| holder.shares.values().next());
-            oldest.is_some_and(|entry| held - entry.amount > wanted)
+            oldest.is_some_and(|entry| in_use - entry.amount > wanted)
         };
-        let found = others.find(|(held, other)| keeps(*held, other));
+        let found = others.find(|(in_use, other)| keeps(*in_use, other));
         found.map(|(_, other)| other)
     }
 

@@ -30,14 +30,14 @@ pub fn circuit_pulse(circuit: v1::Circuit, pulse: Pulse) -> v1::CircuitPulse {
 }
 
 impl From<&v1::CircuitPulse> for Pulse {
-    fn from(said: &v1::CircuitPulse) -> Self {
+    fn from(message: &v1::CircuitPulse) -> Self {
         Self {
-            sent: said.sent,
-            failed: said.failed,
-            refused: said.refused,
-            probes: said.probes,
-            failed_probes: said.failed_probes,
-            begun: said.begun,
+            sent: message.sent,
+            failed: message.failed,
+            refused: message.refused,
+            probes: message.probes,
+            failed_probes: message.failed_probes,
+            begun: message.begun,
         }
     }
 }
@@ -61,15 +61,15 @@ pub fn circuit_state(circuit: v1::Circuit, steer: Steer) -> v1::CircuitState {
 }
 
 impl From<&v1::CircuitState> for Steer {
-    fn from(said: &v1::CircuitState) -> Self {
-        match said.state() {
+    fn from(message: &v1::CircuitState) -> Self {
+        match message.state() {
             State::Closed => Self::Closed,
             State::Open => Self::Open,
             State::Probing => Self::Probing {
-                every: Duration::from_millis(said.every),
+                every: Duration::from_millis(message.every),
             },
             State::Closing => Self::Closing {
-                since: Duration::from_millis(said.since),
+                since: Duration::from_millis(message.since),
             },
         }
     }

@@ -330,6 +330,6 @@ pub(super) fn variable<'a>(facts: &'a Facts, name: &str) -> Option<&'a str> {
     let containers = controller["spec"]["template"]["spec"]["containers"].as_array()?;
     let mut containers = containers.iter();
     let ours = containers.find(|container| container["name"] == CONTROLLER_CONTAINER)?;
-    let mut told = ours["env"].as_array()?.iter();
-    told.find(|one| one["name"] == name)?["value"].as_str()
+    let mut variables = ours["env"].as_array()?.iter();
+    variables.find(|one| one["name"] == name)?["value"].as_str()
 }

@@ -21,7 +21,7 @@ pub(super) const LEAF_TTL: &str = "WEFT_LEAF_TTL";
 /// Milliseconds by which a clock may differ.
 const MOST_AHEAD: i64 = 5_000;
 /// Seconds for which a proxy may lack what is on its way: each change of an object is.
-const ON_ITS_WAY: u64 = 60;
+const PROPAGATION: u64 = 60;
 /// Minor versions by which a proxy may be older than the controller.
 const MOST_BEHIND: u32 = 1;
 
@@ -42,7 +42,7 @@ pub(super) fn without_proxy(facts: &Facts) -> CheckResult {
         .collect();
     let bare = facts.list("pods")?.iter().filter(|pod| {
         let metadata = &pod["metadata"];
-        let asked = match metadata["labels"][INJECT].as_str() {
+        let requested = match metadata["labels"][INJECT].as_str() {
             Some(label) => label == ENABLED,
             None => metadata["namespace"]
                 .as_str()
@@ -52,7 +52,7 @@ pub(super) fn without_proxy(facts: &Facts) -> CheckResult {
             .iter()
             .any(|phase| pod["status"]["phase"] == *phase);
         // A pod of the node's network gets none, whoever asks.
-        asked && !over && pod["spec"]["hostNetwork"] != true && !has_proxy(pod)
+        requested && !over && pod["spec"]["hostNetwork"] != true && !has_proxy(pod)
     });
     let bare: Vec<String> = bare.map(name_of).collect();
     names(
@@ -78,10 +78,10 @@ pub(super) fn old(facts: &Facts) -> CheckResult {
     let ours = ours
         .and_then(minor)
         .ok_or("the controller does not say its version")?;
-    let told = versions_told(facts);
+    let reported = reported_versions(facts);
     let old = facts.list("pods")?.iter().filter(|pod| {
         let noted = pod["metadata"]["annotations"][PROXY_VERSION].as_str();
-        let theirs = told.get(&name_of(pod)).map(String::as_str).or(noted);
+        let theirs = reported.get(&name_of(pod)).map(String::as_str).or(noted);
         theirs.and_then(minor).is_some_and(|(major, minor)| {
             major < ours.0 || (major == ours.0 && minor + MOST_BEHIND < ours.1)
         })
@@ -92,7 +92,7 @@ pub(super) fn old(facts: &Facts) -> CheckResult {
 
 /// What proxies say themselves, by pod. It goes before what the injector noted, which is the
 /// tag of their image and need be no version. Where nobody tells, another check says why.
-fn versions_told(facts: &Facts) -> BTreeMap<String, String> {
+fn reported_versions(facts: &Facts) -> BTreeMap<String, String> {
     let proxies = proxies(facts).unwrap_or_default();
     let version = |proxy: Proxy| {
         let pod = format!("{}/{}", proxy.metadata.namespace, proxy.metadata.name);
@@ -129,13 +129,13 @@ fn those(facts: &Facts, wrong: impl Fn(&Proxy) -> bool) -> Result<Vec<String>, S
 }
 
 /// What is told of no proxy at all cannot be judged, and is not well for that.
-fn must_be_told(
+fn must_be_reported(
     facts: &Facts,
     what: &str,
-    is_told: impl Fn(&ProxyStatus) -> bool,
+    is_reported: impl Fn(&ProxyStatus) -> bool,
 ) -> Result<(), String> {
     let proxies = proxies(facts)?;
-    if proxies.is_empty() || proxies.iter().any(|proxy| is_told(&proxy.status)) {
+    if proxies.is_empty() || proxies.iter().any(|proxy| is_reported(&proxy.status)) {
         return Ok(());
     }
     Err(format!("the read API tells no proxy's {what}"))
@@ -156,7 +156,7 @@ pub(super) fn acknowledged(facts: &Facts) -> CheckResult {
     let behind = those(facts, |proxy| {
         let behind = proxy.status.behind_seconds;
         // An older controller does not say for how long.
-        lacks(&proxy.status) && behind.is_none_or(|seconds| seconds > ON_ITS_WAY)
+        lacks(&proxy.status) && behind.is_none_or(|seconds| seconds > PROPAGATION)
     })?;
     let waiting = those(facts, |proxy| lacks(&proxy.status))?;
     let well = match waiting.as_slice() {
@@ -182,11 +182,11 @@ pub(super) fn refusals(facts: &Facts) -> CheckResult {
 }
 
 pub(super) fn certificates(facts: &Facts) -> CheckResult {
-    must_be_told(facts, "certificate", |status| status.certificate.is_some())?;
+    must_be_reported(facts, "certificate", |status| status.certificate.is_some())?;
     let ttl = variable(facts, LEAF_TTL).and_then(number::duration);
     let ending = those(facts, |proxy| {
-        let held = proxy.status.certificate.as_ref();
-        held.is_some_and(|held| is_late(held, ttl, facts.now))
+        let certificate = proxy.status.certificate.as_ref();
+        certificate.is_some_and(|certificate| is_late(certificate, ttl, facts.now))
     })?;
     names(
         &ending,
@@ -197,7 +197,7 @@ pub(super) fn certificates(facts: &Facts) -> CheckResult {
 }
 
 pub(super) fn clocks(facts: &Facts) -> CheckResult {
-    must_be_told(facts, "clock", |status| status.clock_ahead_ms.is_some())?;
+    must_be_reported(facts, "clock", |status| status.clock_ahead_ms.is_some())?;
     let off = those(facts, |proxy| {
         proxy
             .status

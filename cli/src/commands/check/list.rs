@@ -8,7 +8,7 @@ use super::outcome::CheckResult;
 use super::{control, data, objects, platform, webhooks};
 
 /// One check.
-pub(super) struct Known {
+pub(super) struct CheckDefinition {
     /// Done with `--pre`, and otherwise not.
     pub(super) pre: bool,
     pub(super) category: &'static str,
@@ -33,8 +33,8 @@ const fn check(
     judge: fn(&Facts) -> CheckResult,
     meaning: &'static str,
     hint: &'static str,
-) -> Known {
-    Known {
+) -> CheckDefinition {
+    CheckDefinition {
         pre: false,
         category,
         id,
@@ -49,15 +49,15 @@ const fn before(
     judge: fn(&Facts) -> CheckResult,
     meaning: &'static str,
     hint: &'static str,
-) -> Known {
-    Known {
+) -> CheckDefinition {
+    CheckDefinition {
         pre: true,
         ..check(INSTALL, id, judge, meaning, hint)
     }
 }
 
 /// In the order in which they are told.
-pub(super) const CHECKS: &[Known] = &[
+pub(super) const CHECKS: &[CheckDefinition] = &[
     check(
         KUBERNETES,
         "kubernetes-version",
@@ -289,7 +289,7 @@ and the exit status is 3.
             category = check.category;
             let _ = write!(page, "\n## {category}\n");
         }
-        let Known {
+        let CheckDefinition {
             id, meaning, hint, ..
         } = check;
         let _ = write!(page, "\n### {id}\n\nHolds when {meaning}. Else: {hint}.\n");

@@ -66,7 +66,7 @@ pub(in crate::commands) async fn version(
     let request = Request::get("/version").body(Body::empty());
     let request = request.map_err(|error| Refusal::of(VERSION, kube::Error::HttpError(error)))?;
     let client = cluster.client();
-    let asked = SystemTime::now();
+    let began = SystemTime::now();
     let answering = async {
         let answer = client.send(request).await?;
         let date = clock::date(answer.headers());
@@ -82,7 +82,7 @@ pub(in crate::commands) async fn version(
             .map_err(|error| Refusal::of(VERSION, kube::Error::SerdeError(error)))?,
         None => Value::Null,
     };
-    let ours = asked
+    let ours = began
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()
         .as_secs();
@@ -165,7 +165,7 @@ async fn create(cluster: &Cluster, collection: &str, object: &Value) -> Tried {
 }
 
 async fn denied(cluster: &Cluster) -> Result<Vec<String>, String> {
-    let asked = NEEDED.map(|(group, resource)| async move {
+    let reviews = NEEDED.map(|(group, resource)| async move {
         let review = json!({
             "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
             "spec": {"resourceAttributes": {"verb": "create", "group": group, "resource": resource}},
@@ -182,6 +182,7 @@ async fn denied(cluster: &Cluster) -> Result<Vec<String>, String> {
         let allowed = answer["status"]["allowed"].as_bool().unwrap_or_default();
         Ok::<_, String>((!allowed).then(|| resource.to_owned()))
     });
-    let answers: Result<Vec<Option<String>>, String> = join_all(asked).await.into_iter().collect();
+    let answers: Result<Vec<Option<String>>, String> =
+        join_all(reviews).await.into_iter().collect();
     Ok(answers?.into_iter().flatten().collect())
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Args as _, FromArgMatches as _};
 use tokio::time::timeout;
 
-use super::place::{CompletionKind, Cursor};
+use super::cursor::{CompletionKind, Cursor};
 use crate::cluster::names::Named;
 use crate::cluster::{Cluster, existing};
 use crate::failure::Failure;
@@ -21,15 +21,15 @@ const WITHIN: Duration = Duration::from_secs(1);
 const MOST: usize = 500;
 
 /// What could stand there, within a second.
-pub(super) async fn found(place: &Cursor) -> Vec<String> {
-    if let Some(kinds) = kinds(place) {
+pub(super) async fn found(cursor: &Cursor) -> Vec<String> {
+    if let Some(kinds) = kinds(cursor) {
         return kinds;
     }
     let mut found = BTreeSet::new();
     let asking = async {
-        let global = global(&place.options)?;
+        let global = global(&cursor.options)?;
         let cluster = Cluster::connect_unattended(&global).await.ok()?;
-        of(&cluster, place, &mut found).await.ok()
+        of(&cluster, cursor, &mut found).await.ok()
     };
     // What was found by then is of use without the rest.
     let _ = timeout(WITHIN, asking).await;
@@ -37,16 +37,16 @@ pub(super) async fn found(place: &Cursor) -> Vec<String> {
 }
 
 /// Kinds that begin so, as long as no name is begun.
-fn kinds(place: &Cursor) -> Option<Vec<String>> {
-    let CompletionKind::Object(kinds) = place.wanted else {
+fn kinds(cursor: &Cursor) -> Option<Vec<String>> {
+    let CompletionKind::Object(kinds) = cursor.wanted else {
         return None;
     };
-    if place.begun.contains('/') {
+    if cursor.begun.contains('/') {
         return None;
     }
     let named = kinds.iter().filter_map(|kind| {
         let mut names = kind.typed().iter();
-        names.find(|name| name.starts_with(&place.begun))
+        names.find(|name| name.starts_with(&cursor.begun))
     });
     Some(named.map(|name| format!("{name}/")).collect())
 }
@@ -66,18 +66,18 @@ fn global(options: &[String]) -> Option<Global> {
 /// Adds names of the cluster that begin so, page by page: the first ones of all may be others.
 async fn of(
     cluster: &Cluster,
-    place: &Cursor,
+    cursor: &Cursor,
     found: &mut BTreeSet<String>,
 ) -> Result<(), Failure> {
-    let (typed, kind, begun) = match place.wanted {
-        CompletionKind::Name(kind) => (None, kind, place.begun.as_str()),
+    let (typed, kind, begun) = match cursor.wanted {
+        CompletionKind::Name(kind) => (None, kind, cursor.begun.as_str()),
         CompletionKind::Object(kinds) => {
-            let parts = place.begun.split_once('/');
-            let (typed, begun) = parts.unwrap_or((place.begun.as_str(), ""));
+            let parts = cursor.begun.split_once('/');
+            let (typed, begun) = parts.unwrap_or((cursor.begun.as_str(), ""));
             (Some(typed), Named::read(typed, kinds)?.kind, begun)
         }
     };
-    let namespace = place.namespace.as_deref().or(cluster.scope());
+    let namespace = cursor.namespace.as_deref().or(cluster.scope());
     let Some(path) = kind.path(namespace) else {
         return Ok(());
     };
@@ -115,7 +115,7 @@ mod tests {
     use crate::commands::{stat, tap::filters};
     use crate::traffic::select::ENDS;
 
-    fn place(wanted: CompletionKind, begun: &str) -> Cursor {
+    fn cursor(wanted: CompletionKind, begun: &str) -> Cursor {
         Cursor {
             wanted,
             begun: begun.to_owned(),
@@ -124,9 +124,9 @@ mod tests {
         }
     }
 
-    async fn of(cluster: &Cluster, place: &Cursor) -> Result<Vec<String>, Failure> {
+    async fn of(cluster: &Cluster, cursor: &Cursor) -> Result<Vec<String>, Failure> {
         let mut found = BTreeSet::new();
-        super::of(cluster, place, &mut found).await?;
+        super::of(cluster, cursor, &mut found).await?;
         Ok(found.into_iter().collect())
     }
 
@@ -161,7 +161,7 @@ mod tests {
     #[tokio::test]
     async fn names_that_begin_so_are_found_where_the_user_is() {
         let api = api();
-        let deploy = |begun: &str| place(CompletionKind::Object(filters::ENDS), begun);
+        let deploy = |begun: &str| cursor(CompletionKind::Object(filters::ENDS), begun);
         let shop = cluster(&api, &["-n", "shop"]);
         let found = of(&shop, &deploy("deploy/we")).await.unwrap();
         assert_eq!(
@@ -181,18 +181,18 @@ mod tests {
         );
         let pods = of(
             &shop,
-            &place(CompletionKind::Name(ResourceKind::Pod), "web"),
+            &cursor(CompletionKind::Name(ResourceKind::Pod), "web"),
         )
         .await;
         assert_eq!(pods.unwrap(), ["web-5d8"]);
         let namespaces = of(
             &shop,
-            &place(CompletionKind::Name(ResourceKind::Namespace), ""),
+            &cursor(CompletionKind::Name(ResourceKind::Namespace), ""),
         )
         .await;
         assert_eq!(namespaces.unwrap(), ["bank", "shop"]);
         // Of these there is no list, and that is no kind of this command.
-        let outside = place(CompletionKind::Object(ENDS), "external/");
+        let outside = cursor(CompletionKind::Object(ENDS), "external/");
         assert_eq!(of(&shop, &outside).await.unwrap(), [""; 0]);
         assert!(of(&shop, &deploy("secrets/")).await.is_err());
     }
@@ -208,7 +208,7 @@ mod tests {
             );
         }
         let shop = cluster(&api, &["-n", "shop"]);
-        let pods = |begun: &str| place(CompletionKind::Name(ResourceKind::Pod), begun);
+        let pods = |begun: &str| cursor(CompletionKind::Name(ResourceKind::Pod), begun);
         assert_eq!(of(&shop, &pods("web")).await.unwrap(), ["web-5d8"]);
         assert_eq!(api.largest_list(), existing::PAGE);
         let all = of(&shop, &pods("")).await.unwrap();
@@ -217,12 +217,12 @@ mod tests {
 
     #[tokio::test]
     async fn kinds_are_known_without_a_cluster() {
-        let found = found(&place(CompletionKind::Object(stat::KINDS), "s")).await;
+        let found = found(&cursor(CompletionKind::Object(stat::KINDS), "s")).await;
         assert_eq!(found, ["sts/", "svc/"]);
-        let long = kinds(&place(CompletionKind::Object(stat::KINDS), "deployment"));
+        let long = kinds(&cursor(CompletionKind::Object(stat::KINDS), "deployment"));
         assert_eq!(long.unwrap(), ["deployment/"]);
         assert_eq!(
-            kinds(&place(CompletionKind::Name(ResourceKind::Pod), "")),
+            kinds(&cursor(CompletionKind::Name(ResourceKind::Pod), "")),
             None
         );
     }
@@ -236,7 +236,7 @@ mod tests {
         let begun = tokio::time::Instant::now();
         let found = of(
             &cluster,
-            &place(CompletionKind::Name(ResourceKind::Pod), ""),
+            &cursor(CompletionKind::Name(ResourceKind::Pod), ""),
         )
         .await;
         assert!(found.is_err(), "{found:?}");

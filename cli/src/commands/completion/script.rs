@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use clap::Command;
 use clap_complete::Shell;
 
-use super::place;
+use super::cursor;
 
 /// Asks, and goes on with the function of clap where there is no answer. `ASK` is replaced.
 const BASH: &str = r#"_weft() {
@@ -84,7 +84,7 @@ fn fish(command: &Command) -> String {
     for command in command.get_subcommands() {
         let name = command.get_name();
         let begin = format!("complete -c weft -n \"__fish_weft_using_subcommand {name}\"");
-        let named = |id: &str| place::wanted(name, id).is_some();
+        let named = |id: &str| cursor::wanted(name, id).is_some();
         let mut positionals = command.get_positionals();
         if positionals.any(|argument| named(argument.get_id().as_str())) {
             let _ = writeln!(lines, "{begin} -f -a \"(__weft_names)\"");

@@ -40,7 +40,7 @@ const MAX_HEAD: usize = 32 << 10;
 /// For a head to arrive, also the first one of a connection or the next.
 const HEAD_WITHIN: Duration = Duration::from_secs(5);
 /// Before a connection without one gives way: those that came together are not read yet.
-const HEAD_ON_ITS_WAY: Duration = Duration::from_millis(10);
+const HEAD_GRACE: Duration = Duration::from_millis(10);
 /// Age at which a connection ends after its answer, and the time for that, which is longer
 /// than the controller lets a tap go on; so one whose other end does not read is not held for
 /// ever.
@@ -79,13 +79,13 @@ impl Site {
 /// A connection over which no request has come yet. A browser opens some in advance, and
 /// others when these are closed.
 struct Silent {
-    asked: Arc<AtomicBool>,
+    requested: Arc<AtomicBool>,
     task: AbortHandle,
 }
 
 impl Silent {
     fn is_still(&self) -> bool {
-        !self.task.is_finished() && !self.asked.load(Ordering::Relaxed)
+        !self.task.is_finished() && !self.requested.load(Ordering::Relaxed)
     }
 }
 
@@ -101,18 +101,18 @@ pub(super) async fn serve(listener: &TcpListener, site: &Site) -> Infallible {
             accepted = listener.accept(), if has_place => match accepted {
                 Ok((stream, _)) => {
                     while connections.len() >= CONNECTIONS {
-                        sleep(HEAD_ON_ITS_WAY).await;
+                        sleep(HEAD_GRACE).await;
                         silent.retain(Silent::is_still);
                         if let Some(oldest) = silent.pop_front() {
                             oldest.task.abort();
                         }
                         connections.join_next().await;
                     }
-                    let asked = Arc::new(AtomicBool::new(false));
-                    let served = connection(stream, site.clone(), Arc::clone(&asked));
+                    let requested = Arc::new(AtomicBool::new(false));
+                    let served = connection(stream, site.clone(), Arc::clone(&requested));
                     #[expect(clippy::disallowed_methods, reason = "its panic ends one connection")]
                     let task = connections.spawn(served);
-                    silent.push_back(Silent { asked, task });
+                    silent.push_back(Silent { requested, task });
                 }
                 // One that was gone before it was taken, or no descriptor is left just now.
                 Err(_) => sleep(AGAIN_IN).await,
@@ -122,9 +122,9 @@ pub(super) async fn serve(listener: &TcpListener, site: &Site) -> Infallible {
     }
 }
 
-async fn connection(stream: TcpStream, site: Site, asked: Arc<AtomicBool>) {
+async fn connection(stream: TcpStream, site: Site, requested: Arc<AtomicBool>) {
     let service = service_fn(move |request| {
-        asked.store(true, Ordering::Relaxed);
+        requested.store(true, Ordering::Relaxed);
         let site = site.clone();
         async move { Ok::<_, Infallible>(site.answer(&request).await) }
     });
@@ -177,11 +177,11 @@ impl Site {
         {
             return answer::failure(StatusCode::FORBIDDEN, &refused.to_string());
         }
-        let place = match &question {
+        let permit = match &question {
             Question::Explain(_) => explanations.try_acquire().map(Some),
             _ => Ok(None),
         };
-        let Ok(_place) = place else {
+        let Ok(_permit) = permit else {
             let words = format!(
                 "{EXPLANATIONS} calls are being explained already; ask again when one is answered"
             );
@@ -222,12 +222,12 @@ async fn read(cluster: &Cluster, what: &str, path: &str) -> PageResponse {
 
 /// What goes on is no question any longer once it has begun, and has a place of its own.
 async fn watched(cluster: &Cluster, taps: &Arc<Semaphore>, what: &str, path: &str) -> PageResponse {
-    let Ok(place) = Arc::clone(taps).try_acquire_owned() else {
+    let Ok(permit) = Arc::clone(taps).try_acquire_owned() else {
         let words = format!("{TAPS} taps go on already; start again when one was stopped");
         return answer::failure(StatusCode::TOO_MANY_REQUESTS, &words);
     };
     match cluster.stream(what, path).await {
-        Ok(body) => answer::lines(body, place),
+        Ok(body) => answer::lines(body, permit),
         Err(refusal) => refused(refusal),
     }
 }
@@ -243,14 +243,14 @@ fn refused(refusal: Refusal) -> PageResponse {
 
 /// Nothing is stored by this `create`: it is how the read API takes a question.
 async fn explained(cluster: &Cluster, spec: crds::observe::ExplanationSpec) -> PageResponse {
-    let told = match explain::try_ask(cluster, spec).await {
-        Ok(told) => told,
+    let explanation = match explain::try_ask(cluster, spec).await {
+        Ok(explanation) => explanation,
         Err(refusal) => return refused(refusal),
     };
-    let status = told.status.clone().unwrap_or_default();
+    let status = explanation.status.clone().unwrap_or_default();
     match explain::yaml(&status.fix.unwrap_or_default()) {
         Ok(yaml) => {
-            let answer = json!({"explanation": told, "yaml": yaml});
+            let answer = json!({"explanation": explanation, "yaml": yaml});
             answer::json(answer.to_string().into())
         }
         Err(failure) => answer::failure(StatusCode::BAD_GATEWAY, &failure.to_string()),

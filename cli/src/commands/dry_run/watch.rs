@@ -49,7 +49,7 @@ pub(super) async fn watch(
         let in_order = match begin(cluster, spec, left).await {
             Ok(lines) => {
                 let limit = Instant::now() + left.min(EACH) + LATE;
-                let (part, in_order) = follow((lines, limit), &mut sum.said, console).await?;
+                let (part, in_order) = follow((lines, limit), &mut sum.printed, console).await?;
                 if let Some(part) = part {
                     sum.add(part);
                     // Nobody is to be waited for.
@@ -91,38 +91,38 @@ async fn begin(cluster: &Cluster, spec: &DryRunSpec, left: Duration) -> Result<L
 /// What one stream told last, and whether it ended in order.
 async fn follow(
     (mut lines, limit): (Lines, Instant),
-    said: &mut Option<(u32, u32)>,
+    printed: &mut Option<(u32, u32)>,
     console: &mut Console<'_>,
 ) -> Result<(Option<Trial>, bool), Failure> {
-    let mut told: Option<Trial> = None;
+    let mut newest: Option<Trial> = None;
     loop {
         let line = match timeout_at(limit, lines.next()).await {
             Ok(Ok(Some(line))) => line,
             Ok(Ok(None)) => {
-                let last = told.as_ref().is_some_and(|told| told.last);
-                return Ok((told, last));
+                let last = newest.as_ref().is_some_and(|newest| newest.last);
+                return Ok((newest, last));
             }
             // Who told is gone, and another one may tell.
             Ok(Err(cut)) => {
                 console.word(&cut.to_string())?;
-                return Ok((told, false));
+                return Ok((newest, false));
             }
             Err(_) => {
                 console.word(&format!(
                     "{WHAT}: nobody says any more what calls there are"
                 ))?;
-                return Ok((told, false));
+                return Ok((newest, false));
             }
         };
         let trial: Trial = serde_json::from_slice(&line)
             .map_err(|error| Failure::unknown(format!("a line of the dry run: {error}")))?;
         // The first look comes before anybody can have answered.
         let taking_part = (trial.taking_part, trial.proxies);
-        if (told.is_some() || trial.last) && *said != Some(taking_part) && trial.proxies > 0 {
+        if (newest.is_some() || trial.last) && *printed != Some(taking_part) && trial.proxies > 0 {
             console.word(&format!("{} of {} take part", taking_part.0, taking_part.1))?;
-            *said = Some(taking_part);
+            *printed = Some(taking_part);
         }
-        told = Some(trial);
+        newest = Some(trial);
     }
 }
 
@@ -135,7 +135,7 @@ struct Sum {
     /// How many told anything.
     parts: usize,
     /// Who takes part, as it was said.
-    said: Option<(u32, u32)>,
+    printed: Option<(u32, u32)>,
     all: Trial,
     edges: BTreeMap<TriedEdgeKey, TriedEdge>,
 }
@@ -159,19 +159,19 @@ impl Sum {
         all.examples.truncate(EXAMPLES);
         all.reasons = part.reasons;
         for edge in part.edges {
-            let way = (
+            let key = (
                 edge.from.clone(),
                 edge.to.clone(),
                 edge.port,
                 edge.protocol,
                 edge.route.clone(),
             );
-            if let Some(held) = self.edges.get_mut(&way) {
-                held.kept = held.kept.saturating_add(edge.kept);
-                held.refused = held.refused.saturating_add(edge.refused);
-                held.allowed = held.allowed.saturating_add(edge.allowed);
+            if let Some(total) = self.edges.get_mut(&key) {
+                total.kept = total.kept.saturating_add(edge.kept);
+                total.refused = total.refused.saturating_add(edge.refused);
+                total.allowed = total.allowed.saturating_add(edge.allowed);
             } else if self.edges.len() < EDGES {
-                self.edges.insert(way, edge);
+                self.edges.insert(key, edge);
             } else {
                 self.all.truncated = true;
             }

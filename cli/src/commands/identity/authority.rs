@@ -17,7 +17,7 @@ use crate::failure::{Conclusion, Failure};
 use crate::output::Format;
 
 /// Proxies that are asked for the issuer, one after the other, until one answers.
-const ASKED: usize = 3;
+const MAX_TRIED: usize = 3;
 
 /// Prints a row for each.
 pub(super) async fn print(
@@ -68,7 +68,7 @@ async fn roots(cluster: &Cluster) -> Result<Vec<Certificate>, Failure> {
 /// What a proxy presents behind its own certificate.
 async fn issuers(cluster: &Cluster) -> Result<Vec<Certificate>, Failure> {
     let mut refused = Failure::unknown("no proxy was asked");
-    for pod in pods::meshed(cluster, None).await?.iter().take(ASKED) {
+    for pod in pods::meshed(cluster, None).await?.iter().take(MAX_TRIED) {
         match pods::presented(cluster, pod).await {
             Ok((_, behind)) => return Ok(behind),
             Err(error) => refused = error,
@@ -79,10 +79,10 @@ async fn issuers(cluster: &Cluster) -> Result<Vec<Certificate>, Failure> {
 
 /// What is known of the issuer where no proxy presents it.
 async fn instead(cluster: &Cluster, why: &Failure) -> String {
-    let told = proxies::all(cluster).await.unwrap_or_default();
-    let held = told.items.into_iter();
-    let held = held.filter_map(|proxy| proxy.status.certificate);
-    let names: BTreeSet<String> = held.map(|certificate| certificate.issuer).collect();
+    let listed = proxies::all(cluster).await.unwrap_or_default();
+    let certificates = listed.items.into_iter();
+    let certificates = certificates.filter_map(|proxy| proxy.status.certificate);
+    let names: BTreeSet<String> = certificates.map(|certificate| certificate.issuer).collect();
     if names.is_empty() {
         return format!("the issuer is not shown: {why}");
     }

@@ -58,13 +58,13 @@ impl Certificate {
 
     /// As a controller was told of it by its proxy: all but the identity, in whose place
     /// stands the one that the proxy has to have.
-    pub(super) fn told(status: &ProxyStatus) -> Option<Self> {
-        let held = status.certificate.as_ref()?;
-        let ends: Timestamp = held.not_after.parse().ok()?;
+    pub(super) fn reported(status: &ProxyStatus) -> Option<Self> {
+        let certificate = status.certificate.as_ref()?;
+        let ends: Timestamp = certificate.not_after.parse().ok()?;
         Some(Self {
             identity: status.identity.clone(),
-            serial: held.serial.clone(),
-            issuer: held.issuer.clone(),
+            serial: certificate.serial.clone(),
+            issuer: certificate.issuer.clone(),
             not_before: None,
             not_after: u64::try_from(ends.as_second()).ok()?,
             authority: false,

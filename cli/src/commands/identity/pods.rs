@@ -51,8 +51,8 @@ pub(super) async fn meshed(
         if found.items.is_empty() {
             existing::must_be_in_a_namespace(cluster).await?;
         }
-        let place = cluster.place();
-        return Err(Failure::unknown(format!("no meshed pods {place}")));
+        let scope_label = cluster.scope_label();
+        return Err(Failure::unknown(format!("no meshed pods {scope_label}")));
     };
     let there = found.items.iter().any(|pod| called(kind, pod) == wanted);
     let known: Vec<&str> = meshed().map(|pod| called(kind, pod)).collect();
@@ -66,12 +66,12 @@ pub(super) async fn meshed(
 /// The pods of a workload, as controllers know whose they are.
 pub(super) async fn of_workload(
     cluster: &Cluster,
-    told: &ProxyList,
+    listed: &ProxyList,
     named: &Named,
 ) -> Result<Vec<PodName>, Failure> {
     let kind = named.kind;
     // Name of the workload, of one of this kind.
-    let names = told.items.iter().filter_map(|proxy| {
+    let names = listed.items.iter().filter_map(|proxy| {
         let (of, name) = proxy.status.workload.split_once('/')?;
         (of == kind.as_str()).then_some((name, &proxy.metadata))
     });
@@ -91,12 +91,12 @@ pub(super) async fn of_workload(
     if let Some(wanted) = wanted {
         return Err(nobody(cluster, (kind, wanted), &known).await);
     }
-    if told.items.is_empty() {
+    if listed.items.is_empty() {
         existing::must_be_in_a_namespace(cluster).await?;
     }
-    let place = cluster.place();
+    let scope_label = cluster.scope_label();
     Err(Failure::unknown(format!(
-        "no meshed pods of {kind} {place}"
+        "no meshed pods of {kind} {scope_label}"
     )))
 }
 
@@ -115,8 +115,10 @@ async fn nobody(
             hint(near.map(|near| format!("{}/{near}", kind.short())))
         }
     };
-    let place = cluster.place();
-    Failure::unknown(format!("no meshed pods of {kind} {wanted} {place}{hint}"))
+    let scope_label = cluster.scope_label();
+    Failure::unknown(format!(
+        "no meshed pods of {kind} {wanted} {scope_label}{hint}"
+    ))
 }
 
 fn is_meshed(pod: &k8s::Pod) -> bool {
@@ -142,11 +144,11 @@ pub(super) async fn presented(
 ) -> Result<(Certificate, Vec<Certificate>), Failure> {
     let (namespace, name) = (&pod.namespace, &pod.name);
     let page = forward::page(cluster, namespace, name, ADMIN_PORT, "/certificate");
-    let told = |why: String| Failure::unknown(format!("the proxy of {pod}: {why}"));
-    let chain = certificate::in_pem(page.await?.as_bytes()).map_err(told)?;
+    let unreadable = |why: String| Failure::unknown(format!("the proxy of {pod}: {why}"));
+    let chain = certificate::in_pem(page.await?.as_bytes()).map_err(unreadable)?;
     // Its own comes first.
     let mut chain = chain.into_iter();
     let own = chain.next();
-    let own = own.ok_or_else(|| told("shows no certificate".to_owned()))?;
+    let own = own.ok_or_else(|| unreadable("shows no certificate".to_owned()))?;
     Ok((own, chain.collect()))
 }

@@ -45,7 +45,7 @@ impl Sidecar {
     ) -> Result<Self, Failure> {
         let named = global.namespace.clone();
         if let Some(image) = image {
-            let settings = told(&global.weft_namespace, |name| match name {
+            let settings = read_settings(&global.weft_namespace, |name| match name {
                 "WEFT_PROXY_IMAGE" => Some(image.to_owned()),
                 _ => None,
             });
@@ -186,13 +186,16 @@ async fn settings(cluster: &Cluster, namespace: &str) -> Result<Settings, Failur
         .and_then(|spec| spec.containers.into_iter().next())
         .and_then(|container| container.env)
         .unwrap_or_default();
-    told(namespace, |name| {
+    read_settings(namespace, |name| {
         let variable = environment.iter().find(|variable| variable.name == name)?;
         variable.value.clone()
     })
 }
 
-fn told(namespace: &str, read: impl Fn(&str) -> Option<String>) -> Result<Settings, Failure> {
+fn read_settings(
+    namespace: &str,
+    read: impl Fn(&str) -> Option<String>,
+) -> Result<Settings, Failure> {
     let proxy_image = read("WEFT_PROXY_IMAGE").ok_or_else(|| {
         Failure::unknown(format!(
             "Deployment {namespace}/{INJECTOR} does not say the proxy's image; say it with \

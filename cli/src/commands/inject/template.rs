@@ -98,9 +98,9 @@ pub(super) fn member<'a>(
     map: &'a mut Map<String, Value>,
     name: &str,
 ) -> Option<&'a mut Map<String, Value>> {
-    let held = map.entry(name).or_insert(Value::Null);
-    if held.is_null() {
-        *held = Value::Object(Map::new());
+    let field = map.entry(name).or_insert(Value::Null);
+    if field.is_null() {
+        *field = Value::Object(Map::new());
     }
-    held.as_object_mut()
+    field.as_object_mut()
 }

@@ -53,18 +53,18 @@ pub(super) async fn print(
     format: Format,
     console: &mut Console<'_>,
 ) -> Result<bool, Failure> {
-    let place = cluster.scope();
-    let place = place.map_or_else(String::new, |name| format!("/namespaces/{name}"));
+    let scope = cluster.scope();
+    let scope = scope.map_or_else(String::new, |name| format!("/namespaces/{name}"));
     // As callers saw it: what cannot be reached counts nothing itself.
-    let path = format!("{API}{place}/pods?t={}s&side=client", window.as_secs());
-    let mut told = match cluster.try_read::<Value>(ANSWER, &path).await {
-        Ok(told) => told,
+    let path = format!("{API}{scope}/pods?t={}s&side=client", window.as_secs());
+    let mut list = match cluster.try_read::<Value>(ANSWER, &path).await {
+        Ok(list) => list,
         Err(refusal) => {
             console.word(&without(refusal)?)?;
             return Ok(false);
         }
     };
-    let items = told.get_mut("items").and_then(Value::as_array_mut);
+    let items = list.get_mut("items").and_then(Value::as_array_mut);
     let Some(items) = items.filter(|items| !items.is_empty()) else {
         return Ok(false);
     };
@@ -73,18 +73,18 @@ pub(super) async fn print(
         let hint = hint(nearest(name, known).map(|meant| format!("pod/{meant}")));
         items.retain(|item| name_of(item) == Some(name.as_str()));
         if items.is_empty() {
-            let place = cluster.place();
+            let scope = cluster.scope_label();
             return Err(Failure::usage(format!(
-                "there is no Pod {name} {place}{hint}"
+                "there is no Pod {name} {scope}{hint}"
             )));
         }
     }
     let pods: Result<Vec<Pod>, _> = items.iter().map(Pod::deserialize).collect();
-    if output::data(console, format, &told)? {
+    if output::data(console, format, &list)? {
         return Ok(true);
     }
     let pods = pods.map_err(|error| Failure::unknown(format!("{ANSWER}: {error}")))?;
-    let table = table(&pods, place.is_empty(), format);
+    let table = table(&pods, scope.is_empty(), format);
     if table.is_empty() {
         console.word(&format!("no calls in the last {} s", window.as_secs()))?;
     } else {

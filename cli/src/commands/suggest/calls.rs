@@ -120,8 +120,8 @@ impl Calls {
             let traffics = self.facts.entry(key).or_default();
             traffics.ports.extend(&found);
             for (group, matches) in &routes {
-                let held = traffics.routes.entry(group.clone()).or_default();
-                held.extend(matches.iter().cloned());
+                let known = traffics.routes.entry(group.clone()).or_default();
+                known.extend(matches.iter().cloned());
             }
         }
         if share < 1.0 {

@@ -14,7 +14,7 @@ use crate::traffic::IndexedGraph;
 
 /// Share in percent of what callers say was served that routes tell at least. Both sides
 /// count in slots of 5 s, and a call may end in another one at its caller.
-const TOLD: u64 = 95;
+const MIN_COVERED: u64 = 95;
 
 /// HTTPRouteGroups and their matches.
 pub(super) type Routes = BTreeMap<String, BTreeSet<String>>;
@@ -36,11 +36,11 @@ pub(super) fn of(traffic: &IndexedGraph, edge: &Edge) -> Result<Routes, String> 
         // Only the called side told of it.
         None => (edge.requests, edge.failure),
     };
-    let told: u64 = edge.routes.iter().map(|route| route.requests).sum();
-    if edge.routes.is_empty() || requests > told {
+    let covered: u64 = edge.routes.iter().map(|route| route.requests).sum();
+    if edge.routes.is_empty() || requests > covered {
         return Err("the routes of some calls are not known".to_owned());
     }
-    if told.saturating_mul(100) < edge.success.saturating_mul(TOLD) {
+    if covered.saturating_mul(100) < edge.success.saturating_mul(MIN_COVERED) {
         return Err("some called pods tell no routes".to_owned());
     }
     let mut routes = Routes::new();

@@ -44,8 +44,8 @@ pub(super) async fn run(
     let mut requests = follow(cluster, &query, names);
     let mut window = Window::new(length);
     // A right that is missing is told before anything is drawn.
-    if let Some(told) = requests.next().await {
-        take(&mut window, told?);
+    if let Some(event) = requests.next().await {
+        take(&mut window, event?);
     }
     match Terminal::take(global) {
         Some(terminal) => live(&terminal, of, &mut requests, &mut window, console).await,
@@ -54,9 +54,9 @@ pub(super) async fn run(
 }
 
 /// Takes in what is told; why nothing is, where that is so.
-fn take(window: &mut Window, told: TapEvent) -> Option<String> {
+fn take(window: &mut Window, event: TapEvent) -> Option<String> {
     let now = Instant::now();
-    match told {
+    match event {
         TapEvent::Begun => window.begins(now),
         TapEvent::Line(line) => window.line(&line, now),
         TapEvent::Word(word) => return Some(word),
@@ -73,8 +73,8 @@ async fn once(
 ) -> Result<Conclusion, Failure> {
     let (begun, length) = (Instant::now(), window.length());
     let telling = async {
-        while let Some(told) = requests.next().await {
-            if let Some(word) = take(window, told?) {
+        while let Some(event) = requests.next().await {
+            if let Some(word) = take(window, event?) {
                 console.word(&word)?;
             }
         }
@@ -115,8 +115,8 @@ async fn live(
                 Some(next) => order = next,
                 None => return Ok(Conclusion::Yes),
             },
-            Some(told) = requests.next() => {
-                word = take(window, told?);
+            Some(event) = requests.next() => {
+                word = take(window, event?);
                 continue;
             }
             _ = ticks.tick() => {}

@@ -23,19 +23,19 @@ type Row<'a> = (Option<&'a RowKey>, &'a RowStats);
 /// The first `most` rows.
 pub(super) fn table(look: &WindowView<'_>, order: Order, most: usize) -> Table {
     let rows = look.rows.iter();
-    let mut rows: Vec<Row<'_>> = rows.map(|(way, seen)| (*way, seen)).collect();
+    let mut rows: Vec<Row<'_>> = rows.map(|(key, seen)| (*key, seen)).collect();
     rows.sort_by(|one, other| compare(order, *one, *other));
     // The path comes last, because it may be as long as its caller likes.
     let mut table = Table::new(&[
         "DIR", "METHOD", "SUCCESS", "RPS", "P50", "P95", "P99", "ROUTE", "PATH",
     ]);
-    for (way, seen) in rows.into_iter().take(most) {
-        let (direction, method, route, path) = match way {
-            Some(way) => (
-                way.direction,
-                way.method.as_str(),
-                way.route.as_str(),
-                way.path.as_str(),
+    for (key, seen) in rows.into_iter().take(most) {
+        let (direction, method, route, path) = match key {
+            Some(key) => (
+                key.direction,
+                key.method.as_str(),
+                key.route.as_str(),
+                key.path.as_str(),
             ),
             None => ("", "", "", OTHERS),
         };
@@ -83,7 +83,7 @@ pub(super) fn summary(look: &WindowView<'_>) -> String {
 }
 
 /// What the user looks for comes first, and what is summed up last.
-fn compare(order: Order, (way, one): Row<'_>, (other_way, other): Row<'_>) -> Ordering {
+fn compare(order: Order, (key, one): Row<'_>, (other_key, other): Row<'_>) -> Ordering {
     let by = match order {
         Order::Rate => other.requests.cmp(&one.requests),
         Order::Success => success(one).total_cmp(&success(other)),
@@ -91,8 +91,8 @@ fn compare(order: Order, (way, one): Row<'_>, (other_way, other): Row<'_>) -> Or
         // Of requests that have ended none is open.
         Order::Open | Order::Name => Ordering::Equal,
     };
-    let others = way.is_none().cmp(&other_way.is_none());
-    others.then(by).then_with(|| way.cmp(&other_way))
+    let others = key.is_none().cmp(&other_key.is_none());
+    others.then(by).then_with(|| key.cmp(&other_key))
 }
 
 /// Where nothing was answered, nothing failed.

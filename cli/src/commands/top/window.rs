@@ -71,7 +71,7 @@ impl Ended {
 struct TappedRequest {
     at: Instant,
     /// Without it, one of those that are summed up.
-    way: Option<Arc<RowKey>>,
+    key: Option<Arc<RowKey>>,
     ended: Ended,
     ms: f64,
 }
@@ -103,14 +103,14 @@ pub(super) struct RowStats {
 }
 
 impl RowStats {
-    fn add(&mut self, held: &TappedRequest) {
+    fn add(&mut self, request: &TappedRequest) {
         self.requests += 1;
-        match held.ended {
+        match request.ended {
             Ended::Served => self.served += 1,
             Ended::Failed => self.failed += 1,
             Ended::Left => return,
         }
-        self.ms.push(held.ms);
+        self.ms.push(request.ms);
     }
 
     /// The time that so many percent of them took at most.
@@ -159,13 +159,13 @@ pub(super) struct Window {
     length: Duration,
     /// When the first stream began.
     begun: Option<Instant>,
-    held: VecDeque<TappedRequest>,
+    requests: VecDeque<TappedRequest>,
     /// Rows that are told apart, and how many requests of each are held.
-    ways: BTreeMap<Arc<RowKey>, usize>,
+    keys: BTreeMap<Arc<RowKey>, usize>,
     /// One for each `SLOT` of the window.
     counts: VecDeque<(Instant, Counts)>,
     /// What the stream has said so far.
-    said: TapMetadata,
+    baseline: TapMetadata,
     evicted: u64,
 }
 
@@ -174,10 +174,10 @@ impl Window {
         Self {
             length,
             begun: None,
-            held: VecDeque::new(),
-            ways: BTreeMap::new(),
+            requests: VecDeque::new(),
+            keys: BTreeMap::new(),
             counts: VecDeque::new(),
-            said: TapMetadata::default(),
+            baseline: TapMetadata::default(),
             evicted: 0,
         }
     }
@@ -189,7 +189,7 @@ impl Window {
     /// A stream begins, and counts anew.
     pub(super) fn begins(&mut self, now: Instant) {
         self.begun = self.begun.or(Some(now));
-        self.said = TapMetadata::default();
+        self.baseline = TapMetadata::default();
     }
 
     /// Takes in what it tells.
@@ -207,8 +207,8 @@ impl Window {
     pub(super) fn look(&mut self, now: Instant) -> WindowView<'_> {
         self.forget(now);
         let mut rows: BTreeMap<Option<&RowKey>, RowStats> = BTreeMap::new();
-        for held in &self.held {
-            rows.entry(held.way.as_deref()).or_default().add(held);
+        for request in &self.requests {
+            rows.entry(request.key.as_deref()).or_default().add(request);
         }
         for seen in rows.values_mut() {
             seen.ms.sort_by(f64::total_cmp);
@@ -225,51 +225,51 @@ impl Window {
             // A rate of less than a second would be none.
             seconds: since.min(self.length).as_secs_f64().max(1.0),
             counts,
-            proxies: (self.said.taking_part, self.said.proxies),
+            proxies: (self.baseline.taking_part, self.baseline.proxies),
             evicted: self.evicted,
         }
     }
 
     fn request(&mut self, request: &TapRequest, now: Instant) {
-        if self.held.len() >= REQUESTS {
+        if self.requests.len() >= REQUESTS {
             self.leave();
             self.evicted += 1;
         }
-        let way = self.way(RowKey::of(request));
-        self.held.push_back(TappedRequest {
+        let key = self.key(RowKey::of(request));
+        self.requests.push_back(TappedRequest {
             at: now,
-            way,
+            key,
             ended: Ended::of(request),
             ms: request.ms,
         });
     }
 
     /// The row of a request; none where it is summed up.
-    fn way(&mut self, way: RowKey) -> Option<Arc<RowKey>> {
-        let known = self.ways.get_key_value(&way);
+    fn key(&mut self, key: RowKey) -> Option<Arc<RowKey>> {
+        let known = self.keys.get_key_value(&key);
         let known = known.map(|(known, _)| Arc::clone(known));
-        let way = match known {
+        let key = match known {
             Some(known) => known,
-            None if self.ways.len() < ROWS => Arc::new(way),
+            None if self.keys.len() < ROWS => Arc::new(key),
             None => return None,
         };
-        *self.ways.entry(Arc::clone(&way)).or_default() += 1;
-        Some(way)
+        *self.keys.entry(Arc::clone(&key)).or_default() += 1;
+        Some(key)
     }
 
     fn metadata(&mut self, metadata: &TapMetadata, now: Instant) {
-        let said = &self.said;
+        let baseline = &self.baseline;
         let more = Counts {
-            matched: metadata.matched.saturating_sub(said.matched),
-            shown: metadata.shown.saturating_sub(said.shown),
-            dropped: metadata.dropped.saturating_sub(said.dropped),
+            matched: metadata.matched.saturating_sub(baseline.matched),
+            shown: metadata.shown.saturating_sub(baseline.shown),
+            dropped: metadata.dropped.saturating_sub(baseline.dropped),
         };
         // What found no room at the controller is taken off from what proxies showed, before
         // they say so.
-        self.said = TapMetadata {
-            matched: metadata.matched.max(said.matched),
-            shown: metadata.shown.max(said.shown),
-            dropped: metadata.dropped.max(said.dropped),
+        self.baseline = TapMetadata {
+            matched: metadata.matched.max(baseline.matched),
+            shown: metadata.shown.max(baseline.shown),
+            dropped: metadata.dropped.max(baseline.dropped),
             ..metadata.clone()
         };
         match self.counts.back_mut() {
@@ -282,7 +282,11 @@ impl Window {
     fn forget(&mut self, now: Instant) {
         let length = self.length;
         let is_old = |at: Instant| now.saturating_duration_since(at) > length;
-        while self.held.front().is_some_and(|held| is_old(held.at)) {
+        while self
+            .requests
+            .front()
+            .is_some_and(|request| is_old(request.at))
+        {
             self.leave();
         }
         while self.counts.front().is_some_and(|(at, _)| is_old(*at)) {
@@ -292,12 +296,12 @@ impl Window {
 
     /// The oldest request goes.
     fn leave(&mut self) {
-        let way = self.held.pop_front().and_then(|held| held.way);
-        let Some(way) = way else { return };
-        if let Some(held) = self.ways.get_mut(&way) {
-            *held -= 1;
-            if *held == 0 {
-                self.ways.remove(&way);
+        let key = self.requests.pop_front().and_then(|request| request.key);
+        let Some(key) = key else { return };
+        if let Some(count) = self.keys.get_mut(&key) {
+            *count -= 1;
+            if *count == 0 {
+                self.keys.remove(&key);
             }
         }
     }

@@ -149,11 +149,11 @@ async fn holder_whose_work_gets_no_answers_gives_the_lease_to_one_that_does() {
     let (api, silent) = (FakeApi::default(), FakeApi::default());
     let (a, mut a_leads) = candidate(&api, "a");
     let running = tokio::spawn(a.run(std::future::pending(), watch::channel(Stage::Stays).1));
-    a_leads.held().await;
+    a_leads.acquired().await;
     let (b, mut b_leads) = candidate(&api, "b");
     let b_running = tokio::spawn(b.run(std::future::pending(), watch::channel(Stage::Stays).1));
     let client = a_leads.client("status", &silent.client());
-    tokio::spawn(a_leads.clone().while_held(move || work(client.clone())));
+    tokio::spawn(a_leads.clone().while_leading(move || work(client.clone())));
 
     sleep(Duration::from_secs(300)).await;
     assert!(a_leads.is_held(), "work that is answered stalls nothing");
@@ -162,7 +162,7 @@ async fn holder_whose_work_gets_no_answers_gives_the_lease_to_one_that_does() {
     timeout(Duration::from_secs(120), a_leads.lost())
         .await
         .expect("a stalled loop gives the lease up");
-    timeout(Duration::from_secs(5), b_leads.held())
+    timeout(Duration::from_secs(5), b_leads.acquired())
         .await
         .unwrap();
     assert_eq!(
@@ -188,12 +188,12 @@ async fn single_replica_takes_the_lease_again_and_starts_its_work_anew() {
     let (a, mut a_leads) = candidate(&api, "a");
     tokio::spawn(a.run(std::future::pending(), watch::channel(Stage::Stays).1));
     let client = a_leads.client("status", &silent.client());
-    tokio::spawn(a_leads.clone().while_held(move || work(client.clone())));
-    a_leads.held().await;
+    tokio::spawn(a_leads.clone().while_leading(move || work(client.clone())));
+    a_leads.acquired().await;
     silent.vanish(true);
     a_leads.lost().await;
     silent.vanish(false);
-    timeout(STAND_BACK + LOOK_EVERY, a_leads.held())
+    timeout(STAND_BACK + LOOK_EVERY, a_leads.acquired())
         .await
         .unwrap();
     let reads = silent.reads("/apis/coordination.k8s.io/v1/namespaces/mesh/leases/two");

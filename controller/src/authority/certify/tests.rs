@@ -362,7 +362,7 @@ async fn address_that_is_refused_without_end_is_logged_once_for_each_reason() {
     let other = [10, 0, 0, 66].into();
     bench.ask_from(other, "forged").await.unwrap_err();
     assert_eq!(warnings.count(), 3, "another address");
-    tokio::time::advance(SAID.every).await;
+    tokio::time::advance(LOG_RATE.every).await;
     bench.ask("forged").await.unwrap_err();
     assert_eq!(warnings.count(), 4, "later");
 }

@@ -35,14 +35,20 @@ impl Reading<'_> {
         traffic: &AllowedTraffic,
     ) -> BTreeMap<ObjectKey, Mapped> {
         let mut mapped = BTreeMap::new();
-        let mut told = BTreeSet::new();
+        let mut reported = BTreeSet::new();
         for (pod, facts) in self.pods.of(to) {
-            let ports = self.own_ports(pod, facts, traffic.ports.as_ref(), &mut told, "spec.rules");
+            let ports = self.own_ports(
+                pod,
+                facts,
+                traffic.ports.as_ref(),
+                &mut reported,
+                "spec.rules",
+            );
             let limit = self.own_ports(
                 pod,
                 facts,
                 traffic.limit.as_ref(),
-                &mut told,
+                &mut reported,
                 "spec.destination.port",
             );
             if (&ports, &limit) != (&traffic.ports, &traffic.limit) {
@@ -60,7 +66,7 @@ impl Reading<'_> {
         pod: &ObjectKey,
         facts: &PodFacts,
         written: Option<&Ports>,
-        told: &mut BTreeSet<(u16, &'static str)>,
+        reported: &mut BTreeSet<(u16, &'static str)>,
         field: &'static str,
     ) -> Option<Ports> {
         let Some(Ports::Only(written)) = written else {
@@ -69,7 +75,7 @@ impl Reading<'_> {
         let mut ports = BTreeSet::new();
         for port in written {
             let own = self.pods.container_ports(pod, facts, *port);
-            if own != [*port] && told.insert((*port, field)) {
+            if own != [*port] && reported.insert((*port, field)) {
                 let message = format!(
                     "{port} is a Service port; taken for container port {}",
                     few(own.iter().map(ToString::to_string))

@@ -51,7 +51,7 @@ impl<'a> ByTarget<'a> {
             namespaces: BTreeMap::new(),
             mesh: Vec::new(),
         };
-        for (place, candidate) in by_target.candidates.iter().enumerate() {
+        for (index, candidate) in by_target.candidates.iter().enumerate() {
             let here = match &candidate.policy.target {
                 Target::Port(service, _) | Target::Service(service) => {
                     by_target.services.entry(service).or_default()
@@ -59,7 +59,7 @@ impl<'a> ByTarget<'a> {
                 Target::Namespace(namespace) => by_target.namespaces.entry(namespace).or_default(),
                 Target::Mesh => &mut by_target.mesh,
             };
-            here.push(place);
+            here.push(index);
         }
         by_target
     }
@@ -89,12 +89,12 @@ impl<'a> ByTarget<'a> {
     ) -> Vec<&'a Candidate> {
         let mut room = MOST_BYTES;
         let mut here = Vec::new();
-        for place in about {
-            let candidate = self.candidates[*place];
+        for index in about {
+            let candidate = self.candidates[*index];
             if !candidate.policy.target.covers(service, port) {
                 continue;
             }
-            let fate = &mut self.fates[*place];
+            let fate = &mut self.fates[*index];
             if let Some(rest) = room.checked_sub(candidate.bytes) {
                 room = rest;
                 fate.counts = true;
@@ -114,7 +114,7 @@ impl<'a> ByTarget<'a> {
 
     /// Tells those that do not count somewhere. One that does elsewhere is accepted: who comes
     /// before it is often somebody else, and could switch off its condition at will.
-    pub(super) fn tell(self, findings: &mut Findings) {
+    pub(super) fn report(self, findings: &mut Findings) {
         for (candidate, fate) in self.candidates.iter().zip(self.fates) {
             let Some(first) = fate.first else { continue };
             let more = more(fate.places);

@@ -109,10 +109,10 @@ pub(super) fn not_enforced(
     let mut plain: BTreeMap<_, (&Candidate, &ObjectKey, &ObjectKey, usize)> = BTreeMap::new();
     let Policies { ports, watched, .. } = policies;
     for ((key, _), port) in &*ports {
-        let said = &port.traffic;
-        let limits = said.rate_limits.rules.iter();
+        let traffic = &port.traffic;
+        let limits = traffic.rate_limits.rules.iter();
         let limits = limits.map(|rule| (&rule.origin, Section::RateLimits));
-        let overload = said.overload.rules.iter();
+        let overload = traffic.overload.rules.iter();
         let overload = overload.map(|rule| (&rule.origin, Section::Overload));
         for (origin, section) in limits.chain(overload) {
             let found = *watched

@@ -192,12 +192,12 @@ impl Reading<'_> {
 
     fn route(
         &mut self,
-        place: usize,
+        index: usize,
         route: &Route,
         matches: &mut Vec<policy::http_match::HttpMatch>,
         bytes: &mut usize,
     ) {
-        let field = format!("spec.routes[{place}]");
+        let field = format!("spec.routes[{index}]");
         let Some(group) = self.named.routes.group(&self.key.namespace, &route.group) else {
             let message = format!(
                 "there is no HTTPRouteGroup {}; it fits no request",

@@ -99,7 +99,10 @@ fn told_apart(
 }
 
 fn has(facts: &PodFacts, name: &str, value: &str) -> bool {
-    facts.labels.get(name).is_some_and(|held| **held == *value)
+    facts
+        .labels
+        .get(name)
+        .is_some_and(|actual| **actual == *value)
 }
 
 /// Says why labels are named, and what follows from them.

@@ -28,7 +28,7 @@ fn as_asked(cluster: &Cluster) -> ExplanationStatus {
     let asked = spec("ServiceAccount/web", "Service/api", "GET", "/");
     let model = cluster.compile_with(&Defaults::default()).0;
     let seen = |_: &BTreeSet<PodId>| SeenCallers::default();
-    let explained = model.explain(&asked, CallerView::AsAsked, &owner, &seen);
+    let explained = model.explain(&asked, CallerView::AccountOnly, &owner, &seen);
     explained.unwrap().status
 }
 

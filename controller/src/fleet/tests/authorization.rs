@@ -77,7 +77,7 @@ fn what_another_replica_tells_of_strangers_does_not_count_either() {
     open.hears_of_api(STRANGERS[0], seen(50, 50));
     open.hears_of_api(STRANGERS[1], seen(50, 50));
     let (_, told) = open.fleet.own_since(0);
-    bench.fleet.heard(told.unwrap().pulses, bench.now);
+    bench.fleet.receive(told.unwrap().pulses, bench.now);
     bench.passes(SECOND);
     assert!(bench.told().is_empty(), "{:?}", bench.told());
 }

@@ -156,12 +156,12 @@ fn other_replicas_are_told_by_which_account_a_pod_reports() {
     let (now, opened) = (crate::testing::topology::now(), tokio::time::Instant::now());
     let mut told = one.own_since(0, now).1.unwrap();
     let mut clock = ClockOffset::of_stream(0, opened);
-    two.heard(told.clone(), &mut clock, now, opened);
+    two.receive(told.clone(), &mut clock, now, opened);
     assert_eq!(by_account(&two), [("shop/old".to_owned(), 1, None)]);
     // A version that does not say it is understood all the same.
     let older = reports();
     told.reports[0].account = String::new();
-    older.heard(told, &mut clock, now, opened);
+    older.receive(told, &mut clock, now, opened);
     assert_eq!(by_account(&older), [(String::new(), 1, None)]);
 }
 
@@ -193,7 +193,7 @@ fn late_repeated_and_swapped_reports_fold_to_the_same() {
     for reports in [&one, &two] {
         let opened = tokio::time::Instant::now();
         let mut clock = ClockOffset::of_stream(0, opened);
-        reports.heard(told.clone(), &mut clock, now, opened);
+        reports.receive(told.clone(), &mut clock, now, opened);
     }
     assert_eq!(graph(&one)[&ends(WEB, API)].sums.success, 7);
 }
@@ -355,7 +355,7 @@ fn large(reports: &Reports, process: u64) {
 #[test]
 fn slot_of_two_thousand_proxies_is_folded_within_its_share_of_a_core() {
     let inventory = large_inventory();
-    let reports = Reports::holding(crate::metrics::ReportMetrics::default(), 100_000);
+    let reports = Reports::with_capacity(crate::metrics::ReportMetrics::default(), 100_000);
     let owners = Owners {
         inventory: &inventory,
         model: None,
@@ -384,7 +384,7 @@ fn slot_of_two_thousand_proxies_is_folded_within_its_share_of_a_core() {
 #[test]
 fn what_a_row_is_about_is_looked_up_once_and_who_owns_a_pod_once() {
     let inventory = large_inventory();
-    let reports = Reports::holding(crate::metrics::ReportMetrics::default(), 100_000);
+    let reports = Reports::with_capacity(crate::metrics::ReportMetrics::default(), 100_000);
     let owners = Owners {
         inventory: &inventory,
         model: None,

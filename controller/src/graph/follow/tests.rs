@@ -204,13 +204,13 @@ fn hear(here: &Graph, there: &Graph, reported: bool, ended: bool) {
     let at = Instant::now();
     if ended {
         let (_, news) = ended_pods::ended_since(&there.inner.inventory.read(), 0, at);
-        ended_pods::heard(&here.inner.inventory, news.unwrap().ended, at);
+        ended_pods::receive(&here.inner.inventory, news.unwrap().ended, at);
     }
     if reported {
         let (_, news) = there.inner.reports.own_since(0, now());
         let mut clock = ClockOffset::of_stream(0, at);
         let reports = &here.inner.reports;
-        reports.heard(news.unwrap(), &mut clock, now(), at);
+        reports.receive(news.unwrap(), &mut clock, now(), at);
     }
 }
 
@@ -256,7 +256,7 @@ async fn calls_of_a_pod_that_ended_before_this_replica_began_are_its_owners() {
 
 #[tokio::test]
 async fn slots_that_went_for_want_of_room_stay_as_they_were_folded() {
-    let reports = Reports::holding(crate::metrics::ReportMetrics::default(), 3);
+    let reports = Reports::with_capacity(crate::metrics::ReportMetrics::default(), 3);
     let graph = graph(&reports);
     call(&reports, "shop/web", "shop/api", 5, 0);
     graph.look(now(), true).await;
@@ -278,7 +278,7 @@ async fn slots_that_went_for_want_of_room_stay_as_they_were_folded() {
 #[tokio::test]
 async fn graph_of_pods_that_told_more_than_their_share_says_that_it_is_not_whole() {
     const HOARD: u64 = 100;
-    let reports = Reports::holding(crate::metrics::ReportMetrics::default(), HOARD as usize);
+    let reports = Reports::with_capacity(crate::metrics::ReportMetrics::default(), HOARD as usize);
     let graph = graph(&reports);
     call(&reports, "shop/web", "shop/api", 5, 0);
     let hoarder = crate::observe::reports::Reporter {
@@ -392,7 +392,7 @@ const MADE_UP: (u64, u64) = (50, 1000);
 
 #[tokio::test]
 async fn one_pod_that_makes_edges_up_takes_no_place_of_another() {
-    let reports = Reports::holding(crate::metrics::ReportMetrics::default(), 200_000);
+    let reports = Reports::with_capacity(crate::metrics::ReportMetrics::default(), 200_000);
     let graph = graph(&reports);
     let tell = |slot: u64, pod: &str, edges: Vec<wire::v1::Edge>| {
         let (namespace, name) = pod.split_once('/').unwrap();

@@ -308,7 +308,7 @@ fn calls_of_pods_that_only_another_replica_knew_are_their_owners() {
     };
     assert_eq!(calls(&here.read()), ((0, 0), Vec::new()), "the control");
     let (_, told) = ended_pods::ended_since(&there, 0, at);
-    ended_pods::heard(&here, told.unwrap().ended, at);
+    ended_pods::receive(&here, told.unwrap().ended, at);
     let to = (Direction::To, Side::Client, deployment("shop", "api"), 10);
     assert_eq!(calls(&here.read()), ((10, 2), vec![to]));
 }

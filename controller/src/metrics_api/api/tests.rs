@@ -330,7 +330,7 @@ async fn idle_object_has_zeros_and_a_missing_one_is_missing() {
 async fn window_and_warning(most: usize) -> (String, Option<String>) {
     let followed = Followed::default();
     *followed.inventory.write() = inventory();
-    let reports = Reports::holding(crate::metrics::ReportMetrics::default(), most);
+    let reports = Reports::with_capacity(crate::metrics::ReportMetrics::default(), most);
     let reporter = crate::observe::reports::Reporter {
         uid: "shop-api".into(),
         pod: ObjectKey::new("shop", "api-1"),

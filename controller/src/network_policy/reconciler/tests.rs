@@ -217,7 +217,7 @@ async fn a_foreign_policy_withdraws_ours_and_is_not_touched() {
     assert_eq!(bench.spec("theirs").unwrap(), json!({"podSelector": {}}));
     assert_eq!(bench.about_t().lacks, Some("ForeignNetworkPolicy"));
     assert!(bench.about_t().message.contains("theirs"));
-    assert_eq!(bench.state.told.len(), 1);
+    assert_eq!(bench.state.reported.len(), 1);
 
     bench.delete("theirs");
     sleep(Duration::from_secs(2)).await;

@@ -89,7 +89,7 @@ fn proxies_of_peers_count_like_our_own() {
         proxies: vec![state("b", 5, true)],
         gone: Vec::new(),
     };
-    observed.heard(A, theirs);
+    observed.receive(A, theirs);
     assert_eq!(tally(&observed, 5).acknowledged, 2);
     observed.lost(A);
     assert_eq!(tally(&observed, 5).needed, 1);
@@ -100,7 +100,7 @@ fn own_stream_is_believed_over_a_peer_and_the_last_speaker_among_peers() {
     let observed = Observed::default();
     let say = |peer, acknowledged| {
         let proxies = vec![state("a", 5, acknowledged)];
-        observed.heard(
+        observed.receive(
             peer,
             v1::Observed {
                 full: false,
@@ -157,7 +157,7 @@ fn peer_that_is_too_far_behind_gets_everything_anew() {
     let observed = Observed::default();
     observed.note(1, state("first", 5, true));
     let (at, _) = observed.own_since(0);
-    for number in 0..=MAX_GONE as u64 {
+    for number in 0..=MAX_ENDED as u64 {
         let pod = format!("pod-{number}");
         observed.note(number + 2, state(&pod, 5, true));
         observed.ended(number + 2, &format!("shop/{pod}"));

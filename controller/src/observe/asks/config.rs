@@ -22,7 +22,7 @@ const MAX_BYTES: usize = 4 << 20;
 
 /// Why it is not known what a proxy holds.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum NotTold {
+pub(crate) enum ConfigUnavailable {
     #[error(transparent)]
     TooMany(#[from] TooMany),
     #[error("the proxy says: {0}")]
@@ -40,34 +40,36 @@ impl Asks {
     ///
     /// # Errors
     /// When it does not say so, whole and in time.
-    pub(crate) async fn config(&self, uid: &Arc<str>) -> Result<Value, NotTold> {
+    pub(crate) async fn config(&self, uid: &Arc<str>) -> Result<Value, ConfigUnavailable> {
         let question = Question::Config(v1::ConfigAsk {});
         let uids = std::slice::from_ref(uid);
         let mut answers = self.ask(question, uids, WITHIN)?;
         let collecting = async {
-            let mut held = HeldSoFar::default();
+            let mut config = PartialConfig::default();
             while let Some(answer) = answers.next().await {
                 match answer.what {
                     Some(Answered::Config(part)) => {
-                        if held.add(part)? {
-                            return Ok(held.page);
+                        if config.add(part)? {
+                            return Ok(config.page);
                         }
                     }
-                    Some(Answered::Refused(why)) => return Err(NotTold::Refused(cut(&why))),
+                    Some(Answered::Refused(why)) => {
+                        return Err(ConfigUnavailable::Refused(cut(&why)));
+                    }
                     Some(
                         Answered::Record(_)
                         | Answered::Summary(_)
                         | Answered::Trial(_)
                         | Answered::Example(_),
-                    ) => return Err(NotTold::Broken),
-                    None => return Err(NotTold::Away),
+                    ) => return Err(ConfigUnavailable::Broken),
+                    None => return Err(ConfigUnavailable::Away),
                 }
             }
-            Err(NotTold::Away)
+            Err(ConfigUnavailable::Away)
         };
         timeout(WITHIN, collecting)
             .await
-            .unwrap_or(Err(NotTold::Late))
+            .unwrap_or(Err(ConfigUnavailable::Late))
     }
 }
 
@@ -77,7 +79,7 @@ fn cut(words: &str) -> String {
 }
 
 #[derive(Debug, Default)]
-struct HeldSoFar {
+struct PartialConfig {
     /// Number of the next part.
     next: u32,
     bytes: usize,
@@ -85,13 +87,13 @@ struct HeldSoFar {
     resources: Map<String, Value>,
 }
 
-impl HeldSoFar {
+impl PartialConfig {
     /// Takes the next part; true with the last.
-    fn add(&mut self, part: v1::HeldConfig) -> Result<bool, NotTold> {
+    fn add(&mut self, part: v1::HeldConfig) -> Result<bool, ConfigUnavailable> {
         let all = self.resources.len() + part.resources.len();
         self.bytes += part.encoded_len();
         if part.part != self.next || all > MAX_RESOURCES || self.bytes > MAX_BYTES {
-            return Err(NotTold::Broken);
+            return Err(ConfigUnavailable::Broken);
         }
         if self.next == 0 {
             self.page = json!({
@@ -102,9 +104,9 @@ impl HeldSoFar {
             });
         }
         self.next += 1;
-        let held = part.resources.into_iter();
+        let resources = part.resources.into_iter();
         self.resources
-            .extend(held.map(|held| (held.name, Value::String(held.version))));
+            .extend(resources.map(|resource| (resource.name, Value::String(resource.version))));
         if part.last {
             self.page["resources"] = Value::Object(std::mem::take(&mut self.resources));
         }

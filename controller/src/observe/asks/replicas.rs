@@ -56,8 +56,8 @@ impl Asks {
         peer: IpAddr,
         mut client: ReplicaClient<Channel>,
     ) -> Result<(), tower::BoxError> {
-        let (orders, asked) = mpsc::channel(ORDERS);
-        let mut answers = match client.ask(ReceiverStream::new(asked)).await {
+        let (orders, messages) = mpsc::channel(ORDERS);
+        let mut answers = match client.ask(ReceiverStream::new(messages)).await {
             Ok(answers) => answers.into_inner(),
             // A replica of the version before passes nothing on.
             Err(status) if status.code() == Code::Unimplemented => {
@@ -83,13 +83,13 @@ impl Asks {
         self.here(number, AskTarget::Replica(peer))
     }
 
-    pub(super) fn answered_elsewhere(&self, peer: IpAddr, told: v1::ReplicaAnswered) {
+    pub(super) fn answered_elsewhere(&self, peer: IpAddr, answered: v1::ReplicaAnswered) {
         let v1::ReplicaAnswered {
             uid,
             answered,
             id,
             dropped,
-        } = told;
+        } = answered;
         // First: with the last proxy that goes the question is over.
         self.dropped_elsewhere(peer, id, dropped);
         match answered {
@@ -109,9 +109,9 @@ impl Asks {
         let Some(open) = state.open.get_mut(&id) else {
             return;
         };
-        let told = open.dropped_elsewhere.entry(peer).or_default();
-        let more = dropped.saturating_sub(*told);
-        *told += more;
+        let counted = open.dropped_elsewhere.entry(peer).or_default();
+        let more = dropped.saturating_sub(*counted);
+        *counted += more;
         open.dropped.fetch_add(more, Ordering::Relaxed);
     }
 
@@ -119,11 +119,11 @@ impl Asks {
     /// true.
     pub(in crate::observe) fn pass(
         &self,
-        asked: impl AskMessages,
+        messages: impl AskMessages,
         stop: watch::Receiver<bool>,
     ) -> Passed {
         let (outbox, sent) = mpsc::channel(OUTBOX);
-        let passing = self.clone().keep_passing(asked, outbox);
+        let passing = self.clone().keep_passing(messages, outbox);
         runtime::task::spawn("asks of a replica", async move {
             tokio::select! {
                 () = passing => {}
@@ -135,24 +135,24 @@ impl Asks {
 
     async fn keep_passing(
         self,
-        mut asked: impl AskMessages,
+        mut messages: impl AskMessages,
         outbox: mpsc::Sender<Result<v1::ReplicaAnswered, Status>>,
     ) {
         let mut open: BTreeMap<u64, AbortHandle> = BTreeMap::new();
         let mut tasks = JoinSet::new();
         loop {
             let message = tokio::select! {
-                message = asked.next() => message,
+                message = messages.next() => message,
                 () = outbox.closed() => return,
             };
             let Some(Ok(message)) = message else { return };
             while tasks.try_join_next().is_some() {}
             open.retain(|_, task| !task.is_finished());
             match message.message {
-                Some(Message::Ask(asked)) if open.len() < MAX_ASKS => {
-                    let lasts = asked.ask.as_ref().map_or(0, |ask| ask.lasts);
+                Some(Message::Ask(request)) if open.len() < MAX_ASKS => {
+                    let lasts = request.ask.as_ref().map_or(0, |ask| ask.lasts);
                     let lasts = Duration::from_millis(lasts).min(LONGEST);
-                    let Some((id, answers)) = self.passed_on(asked) else {
+                    let Some((id, answers)) = self.passed_on(request) else {
                         continue;
                     };
                     let passing = pass_back(id, answers, outbox.clone());
@@ -179,9 +179,9 @@ impl Asks {
     }
 
     /// Asks them, and gives the id that the other replica knows the question by.
-    fn passed_on(&self, asked: v1::PodsAsk) -> Option<(u64, Answers)> {
-        let ask = asked.ask?;
-        let uids: Vec<Arc<str>> = asked.uids.into_iter().map(Arc::from).collect();
+    fn passed_on(&self, request: v1::PodsAsk) -> Option<(u64, Answers)> {
+        let ask = request.ask?;
+        let uids: Vec<Arc<str>> = request.uids.into_iter().map(Arc::from).collect();
         let question = (ask.what?, Duration::from_millis(ask.lasts));
         let answers = self.open(&mut self.inner.state.lock(), question, &uids, false);
         Some((ask.id, answers))
@@ -194,7 +194,7 @@ async fn pass_back(
     mut answers: Answers,
     outbox: mpsc::Sender<Result<v1::ReplicaAnswered, Status>>,
 ) {
-    let mut told = 0;
+    let mut counted = 0;
     loop {
         let next = timeout(COUNT_EVERY, answers.next()).await;
         let is_last = matches!(next, Ok(None));
@@ -202,8 +202,8 @@ async fn pass_back(
         let mut answer = next.ok().flatten();
         let what = answer.as_mut().and_then(|answer| answer.what.take());
         let dropped = answers.dropped();
-        if answer.is_some() || dropped > told {
-            told = dropped;
+        if answer.is_some() || dropped > counted {
+            counted = dropped;
             let uid = answer.as_ref().map(|answer| answer.uid.to_string());
             let answered = v1::ReplicaAnswered {
                 uid: uid.unwrap_or_default(),

@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::config::NotTold;
+use super::config::ConfigUnavailable;
 use super::*;
 
 const LASTS: Duration = Duration::from_secs(60);
@@ -241,7 +241,7 @@ fn part(number: u32, last: bool, names: &[&str]) -> Answered {
 }
 
 /// What the asker is told when the proxy says this.
-async fn told(parts: Vec<Answered>) -> Result<serde_json::Value, NotTold> {
+async fn told(parts: Vec<Answered>) -> Result<serde_json::Value, ConfigUnavailable> {
     let asks = Asks::default();
     let (_here, mut orders) = asks.listens(uid("a"));
     let asking = tokio::spawn({
@@ -268,21 +268,27 @@ async fn what_a_proxy_holds_is_told_whole_or_not_at_all() {
     });
     assert_eq!(whole, Ok(page));
     let gap = vec![part(0, false, &["a"]), part(2, true, &["c"])];
-    assert_eq!(told(gap).await, Err(NotTold::Broken));
+    assert_eq!(told(gap).await, Err(ConfigUnavailable::Broken));
     let repeated = vec![part(0, false, &["a"]), part(0, true, &["a"])];
-    assert_eq!(told(repeated).await, Err(NotTold::Broken));
+    assert_eq!(told(repeated).await, Err(ConfigUnavailable::Broken));
     let long = "x".repeat(30_000);
     let wide = (0..150).map(|number| {
         let name = format!("{number}{long}");
         part(number, number == 149, &[name.as_str()])
     });
     let wide: Vec<Answered> = wide.collect();
-    assert_eq!(told(wide).await, Err(NotTold::Broken), "4.5 MB");
+    assert_eq!(told(wide).await, Err(ConfigUnavailable::Broken), "4.5 MB");
     let many = vec!["a"; 20_001];
-    assert_eq!(told(vec![part(0, true, &many)]).await, Err(NotTold::Broken));
+    assert_eq!(
+        told(vec![part(0, true, &many)]).await,
+        Err(ConfigUnavailable::Broken)
+    );
     let no = told(vec![Answered::Refused("busy".to_owned())]).await;
-    assert_eq!(no, Err(NotTold::Refused("busy".to_owned())));
-    assert_eq!(told(vec![part(0, false, &[])]).await, Err(NotTold::Late));
+    assert_eq!(no, Err(ConfigUnavailable::Refused("busy".to_owned())));
+    assert_eq!(
+        told(vec![part(0, false, &[])]).await,
+        Err(ConfigUnavailable::Late)
+    );
     let nobody = Asks::default().config(&uid("a")).await;
-    assert_eq!(nobody, Err(NotTold::Away), "and at once");
+    assert_eq!(nobody, Err(ConfigUnavailable::Away), "and at once");
 }

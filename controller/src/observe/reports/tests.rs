@@ -50,7 +50,7 @@ fn outcomes(reports: &Reports, outcome: ReportOutcome) -> u64 {
 fn hear(reports: &Reports, message: v1::Reports) {
     let opened = Instant::now();
     let mut clock = ClockOffset::of_stream(0, opened);
-    reports.heard(message, &mut clock, now(), opened);
+    reports.receive(message, &mut clock, now(), opened);
 }
 
 #[test]
@@ -181,9 +181,9 @@ fn replicas_whose_clocks_differ_hold_the_same_calls_each_under_its_own_time() {
     let mut clocks = [0, 0].map(|slots| ClockOffset::of_stream(slots, opened));
     let [of_fast, of_right] = &mut clocks;
     let news = fast.own_since(0, now() + minute).1.unwrap();
-    right.heard(news, of_fast, now(), opened);
+    right.receive(news, of_fast, now(), opened);
     let news = right.own_since(0, now()).1.unwrap();
-    fast.heard(news, of_right, now() + minute, opened);
+    fast.receive(news, of_right, now() + minute, opened);
     let calls_of = |reports: &Reports, slot: u64| {
         let mut calls = 0;
         reports.each(slot, slot + 1, |_, edge| calls += edge.success);
@@ -195,7 +195,7 @@ fn replicas_whose_clocks_differ_hold_the_same_calls_each_under_its_own_time() {
     of_fast.reopen(opened);
     let later = now() + minute + Duration::from_millis(2_600);
     let news = fast.own_since(0, later).1.unwrap();
-    right.heard(news, of_fast, now(), opened);
+    right.receive(news, of_fast, now(), opened);
     assert_eq!(calls(&right), 12);
     // A replica that does not say what time it has is believed.
     let unsaid = v1::Reports {

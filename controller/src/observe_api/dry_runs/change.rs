@@ -17,7 +17,7 @@ use crate::aggregated::access::{AccessDecision, Attributes, refusal};
 use crate::aggregated::front_proxy::User;
 use crate::aggregated::refusal::Refusal;
 use crate::observe_api::context::ObserveContext;
-use crate::translate::change::{Change, held};
+use crate::translate::change::{Change, exists};
 use crate::world::{ObjectKey, World};
 
 /// Objects of one change; each costs a question to the API server.
@@ -47,26 +47,26 @@ impl TriedChange {
             let why = format!("there are more than {MAX_OBJECTS} objects; try fewer");
             return Err(wrong("objects", why));
         }
-        let mut asked = Self::default();
-        for (place, object) in spec.objects.iter().enumerate() {
-            asked.object(&format!("objects[{place}]"), object, cluster)?;
+        let mut parsed = Self::default();
+        for (index, object) in spec.objects.iter().enumerate() {
+            parsed.object(&format!("objects[{index}]"), object, cluster)?;
         }
-        for (place, gone) in spec.delete.iter().enumerate() {
-            let field = format!("delete[{place}]");
+        for (index, gone) in spec.delete.iter().enumerate() {
+            let field = format!("delete[{index}]");
             let kind = laid(&gone.kind).ok_or_else(|| wrong(&field, not_laid(&gone.kind)))?;
             if gone.namespace.is_empty() || gone.name.is_empty() {
                 return Err(wrong(&field, "needs a namespace and a name"));
             }
             let key = ObjectKey::new(&gone.namespace, &gone.name);
-            asked.change.delete.push((kind, key));
+            parsed.change.delete.push((kind, key));
         }
-        for (place, change) in spec.access.iter().enumerate() {
+        for (index, change) in spec.access.iter().enumerate() {
             let mode: Result<AccessMode, _> = change.mode.parse();
-            let mode = mode.map_err(|bad| wrong(&format!("access[{place}].mode"), bad))?;
+            let mode = mode.map_err(|bad| wrong(&format!("access[{index}].mode"), bad))?;
             let namespace = ObjectKey::new("", &change.namespace);
-            asked.change.access.push((namespace, mode));
+            parsed.change.access.push((namespace, mode));
         }
-        Ok(asked)
+        Ok(parsed)
     }
 
     fn object(&mut self, field: &str, object: &Value, cluster: &Cluster) -> Result<(), Refusal> {
@@ -151,7 +151,7 @@ impl TriedChange {
         let mut rights = Vec::new();
         for (kind, object) in &self.change.objects {
             let key = crate::translate::key(&object.metadata);
-            let verb = if held(world, *kind, &key) {
+            let verb = if exists(world, *kind, &key) {
                 "update"
             } else {
                 "create"
@@ -193,16 +193,16 @@ impl TriedChange {
     /// should read that nothing changes. Asked after the rights, so it tells nobody more than
     /// he may know.
     pub(super) fn must_be_there(&self, world: &World) -> Result<(), Refusal> {
-        for (place, (kind, key)) in self.change.delete.iter().enumerate() {
-            if !held(world, *kind, key) {
+        for (index, (kind, key)) in self.change.delete.iter().enumerate() {
+            if !exists(world, *kind, key) {
                 let why = format!("there is no {} {key}", kind.as_str());
-                return Err(wrong(&format!("delete[{place}]"), why));
+                return Err(wrong(&format!("delete[{index}]"), why));
             }
         }
-        for (place, (namespace, _)) in self.change.access.iter().enumerate() {
+        for (index, (namespace, _)) in self.change.access.iter().enumerate() {
             if !world.namespaces.contains_key(namespace) {
                 let why = format!("there is no namespace {}", namespace.name);
-                return Err(wrong(&format!("access[{place}].namespace"), why));
+                return Err(wrong(&format!("access[{index}].namespace"), why));
             }
         }
         Ok(())
@@ -217,10 +217,10 @@ impl TriedChange {
             .collect();
         let new = places
             .into_iter()
-            .filter(|place| world.namespace(place).is_none());
+            .filter(|index| world.namespace(index).is_none());
         let warnings: Vec<String> = new
-            .map(|place| {
-                format!("there is no namespace {place}: what would be put there changes no call")
+            .map(|index| {
+                format!("there is no namespace {index}: what would be put there changes no call")
             })
             .collect();
         self.warnings.extend(warnings);
@@ -271,7 +271,7 @@ mod tests {
         };
         let objects = [("shop", "a"), ("shpo", "a"), ("shpo", "b")];
         let spec = DryRunSpec {
-            objects: objects.map(|(place, name)| object(place, name)).to_vec(),
+            objects: objects.map(|(index, name)| object(index, name)).to_vec(),
             ..DryRunSpec::default()
         };
         let mut change = TriedChange::read(&spec, &Cluster::default()).unwrap();

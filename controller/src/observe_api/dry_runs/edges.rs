@@ -175,7 +175,8 @@ fn change(meaning: &Meaning) -> Option<Change> {
 }
 
 fn shown(edge: &EdgeKey, last: u64, change: Change, meaning: Option<Meaning>) -> ChangedEdge {
-    let (reason, rerouted) = meaning.map_or((None, None), |told| (told.reason, told.rerouted));
+    let (reason, rerouted) =
+        meaning.map_or((None, None), |outcome| (outcome.reason, outcome.rerouted));
     let shares = |shares: Vec<Share>| {
         let shares = shares.into_iter().map(|one| BackendShare {
             service: one.service.to_string(),
@@ -248,17 +249,17 @@ mod tests {
             let until = Instant::now() + Duration::from_secs(within);
             edges.compared((&model, &model), scope, until)
         };
-        let told = compared(&all, 60);
-        assert_eq!((told.unknown, told.uncompared), (2, 0));
-        let [listed] = &*told.changed else {
-            panic!("{:?}", told.changed)
+        let outcome = compared(&all, 60);
+        assert_eq!((outcome.unknown, outcome.uncompared), (2, 0));
+        let [listed] = &*outcome.changed else {
+            panic!("{:?}", outcome.changed)
         };
         assert_eq!(listed.change, Change::Unknown);
         assert_eq!(listed.from, "shop/Job/nightly");
-        let told = compared(&Scope::default(), 60);
-        assert_eq!((told.unknown, told.changed), (0, Vec::new()));
-        let told = compared(&all, 0);
-        assert_eq!((told.unknown, told.uncompared), (0, 2));
+        let outcome = compared(&Scope::default(), 60);
+        assert_eq!((outcome.unknown, outcome.changed), (0, Vec::new()));
+        let outcome = compared(&all, 0);
+        assert_eq!((outcome.unknown, outcome.uncompared), (0, 2));
     }
 
     /// The shop, and the same where accounts of `web` may read items.
@@ -299,19 +300,26 @@ mod tests {
             let until = Instant::now() + Duration::from_secs(60);
             edges.compared((&before, &after), scope, until)
         };
-        let told = compared(&Scope {
+        let outcome = compared(&Scope {
             cluster: true,
             ..Scope::default()
         });
-        assert_eq!((told.changed.len(), told.hidden_depends), (2, Some(0)));
-        for edge in &told.changed {
+        assert_eq!(
+            (outcome.changed.len(), outcome.hidden_depends),
+            (2, Some(0))
+        );
+        for edge in &outcome.changed {
             assert_eq!(edge.change, Change::Depends, "{edge:?}");
             assert_eq!(edge.pod_ports, [8080], "{edge:?}");
         }
-        let told = compared(&Scope::default());
-        let counts = (told.hidden, told.hidden_refused, told.hidden_depends);
+        let outcome = compared(&Scope::default());
+        let counts = (
+            outcome.hidden,
+            outcome.hidden_refused,
+            outcome.hidden_depends,
+        );
         assert_eq!(counts, (2, 0, Some(2)));
-        assert!(told.changed.is_empty(), "{:?}", told.changed);
+        assert!(outcome.changed.is_empty(), "{:?}", outcome.changed);
     }
 
     #[test]
@@ -349,8 +357,8 @@ mod tests {
                 ..Scope::default()
             };
             let until = Instant::now() + Duration::from_secs(60);
-            let told = edges.compared((&before, &after), &all, until);
-            let changes: Vec<Change> = told.changed.iter().map(|edge| edge.change).collect();
+            let outcome = edges.compared((&before, &after), &all, until);
+            let changes: Vec<Change> = outcome.changed.iter().map(|edge| edge.change).collect();
             assert_eq!(changes, [expected], "{from} {account}");
         }
     }

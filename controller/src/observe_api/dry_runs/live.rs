@@ -18,7 +18,7 @@ use tracing::info;
 use wire::v1::ask::What;
 
 use super::seen::{LiveTally, MAX_EXAMPLES, Rights, reads};
-use super::{Asking, TrialPermit, headers};
+use super::{QueryContext, TrialPermit, headers};
 use crate::aggregated::access::AccessDecision;
 use crate::aggregated::refusal::Refusal;
 use crate::aggregated::server::ApiResponse;
@@ -39,14 +39,14 @@ const GRACE: Duration = Duration::from_secs(10);
 const LINE_EVERY: Duration = Duration::from_secs(1);
 /// Bytes of what each proxy is asked: beside the uids of those that are asked together it has
 /// to fit into one message to another replica, of 32 KiB.
-const MAX_ASKED: usize = 20 * 1024;
+const MAX_QUERY_BYTES: usize = 20 * 1024;
 /// Proxies that are asked together: each answers once a second, and half as many more answers
 /// find room.
 const TOGETHER: usize = 128;
 
 /// What is asked, and of whom.
 #[derive(Default)]
-struct AskedProxies {
+struct QueriedProxies {
     answers: Vec<Answers>,
     pods: BTreeMap<Arc<str>, PodId>,
     /// That rules look at.
@@ -55,7 +55,7 @@ struct AskedProxies {
     reasons: Vec<String>,
 }
 
-impl Asking<'_> {
+impl QueryContext<'_> {
     /// Begins to stream what live calls there are, and what the change would mean for them.
     ///
     /// # Errors
@@ -85,9 +85,9 @@ impl Asking<'_> {
         });
         let found = found.await?;
         let mut tapped = self.tapped(&found.sets).await?;
-        let asked = self.ask(&found.sets, &tapped, long + GRACE)?;
+        let queried = self.query(&found.sets, &tapped, long + GRACE)?;
         let (user, proxies) = (&self.user.name, found.pods);
-        let (headers, pods) = (&asked.headers, asked.pods.len());
+        let (headers, pods) = (&queried.headers, queried.pods.len());
         info!(
             ?user,
             what,
@@ -97,15 +97,15 @@ impl Asking<'_> {
             "trial started"
         );
         tapped.retain(|namespace| {
-            let mut pods = asked.pods.values();
+            let mut pods = queried.pods.values();
             pods.any(|pod| pod.namespace == *namespace)
         });
         self.tell_of(&tapped);
         let rights = Rights { scope, tapped };
         // Of pods elsewhere he is told that there are some, or yes would be said of them, and
         // not how many.
-        let mut seen = LiveTally::new(rights, asked.pods, proxies - found.foreign);
-        for why in &asked.reasons {
+        let mut seen = LiveTally::new(rights, queried.pods, proxies - found.foreign);
+        for why in &queried.reasons {
             seen.because(why);
         }
         if found.foreign > 0 {
@@ -125,12 +125,16 @@ impl Asking<'_> {
         let now = Instant::now();
         let until = (now + long).min(begun + LIFE);
         let reader = TrialStream {
-            until: if asked.answers.is_empty() { now } else { until },
-            answers: asked.answers,
+            until: if queried.answers.is_empty() {
+                now
+            } else {
+                until
+            },
+            answers: queried.answers,
             turn: 0,
             seen,
             inventory: Arc::clone(&self.context.followed.inventory),
-            told: None,
+            last_sent: None,
             lines: interval(LINE_EVERY),
             ended: false,
             _permits: permits,
@@ -163,13 +167,13 @@ impl Asking<'_> {
         Ok(true)
     }
 
-    fn ask(
+    fn query(
         &self,
         sets: &[TrialCandidate],
         tapped: &BTreeSet<Arc<str>>,
         lasts: Duration,
-    ) -> Result<AskedProxies, Refusal> {
-        let mut all = AskedProxies::default();
+    ) -> Result<QueriedProxies, Refusal> {
+        let mut all = QueriedProxies::default();
         let world = &self.compiled.world;
         for set in sets {
             let may_tap = tapped.contains(&set.namespace);
@@ -179,9 +183,9 @@ impl Asking<'_> {
             }
             let examples = if may_tap { MAX_EXAMPLES } else { 0 };
             let rules = match wire::convert::trial_ask(&set.access, examples) {
-                Ok(rules) if rules.encoded_len() <= MAX_ASKED => rules,
+                Ok(rules) if rules.encoded_len() <= MAX_QUERY_BYTES => rules,
                 Ok(_) => {
-                    let why = format!("their rules take more than {} KiB", MAX_ASKED / 1024);
+                    let why = format!("their rules take more than {} KiB", MAX_QUERY_BYTES / 1024);
                     all.reasons.push(why);
                     continue;
                 }
@@ -242,7 +246,7 @@ struct TrialStream {
     seen: LiveTally,
     inventory: Arc<RwLock<Inventory>>,
     /// What was told last.
-    told: Option<Trial>,
+    last_sent: Option<Trial>,
     lines: Interval,
     until: Instant,
     ended: bool,
@@ -259,9 +263,9 @@ impl TrialStream {
         loop {
             tokio::select! {
                 _ = self.lines.tick() => {
-                    let now = self.seen.told();
-                    if self.told.as_ref() != Some(&now) {
-                        self.told = Some(now.clone());
+                    let now = self.seen.trial();
+                    if self.last_sent.as_ref() != Some(&now) {
+                        self.last_sent = Some(now.clone());
                         return Some(now);
                     }
                 }
@@ -271,7 +275,7 @@ impl TrialStream {
                 }
                 () = sleep_until(self.until) => {
                     self.ended = true;
-                    return Some(Trial { last: true, ..self.seen.told() });
+                    return Some(Trial { last: true, ..self.seen.trial() });
                 }
             }
         }
@@ -294,7 +298,7 @@ async fn any(all: &mut [Answers], first: usize) -> asks::ProxyAnswer {
 
 fn streamed(reader: TrialStream) -> ApiResponse {
     lines::answer(stream::unfold(reader, |mut reader| async move {
-        let told = reader.next().await?;
-        Some((lines::line(&told), reader))
+        let message = reader.next().await?;
+        Some((lines::line(&message), reader))
     }))
 }

@@ -103,7 +103,7 @@ pub(super) struct LiveTally {
     pods: BTreeMap<Arc<str>, PodId>,
     /// How many should have been.
     proxies: u32,
-    said: BTreeMap<Arc<str>, ProxyTally>,
+    tallies: BTreeMap<Arc<str>, ProxyTally>,
     all: Counts,
     edges: HashMap<Edge, Counts>,
     hidden: u64,
@@ -139,9 +139,9 @@ impl LiveTally {
         let uid = answer.uid;
         match answer.what {
             Some(What::Trial(counts)) => {
-                let said = self.said.entry(Arc::clone(&uid)).or_default();
-                said.here = true;
-                said.skipped = counts.skipped;
+                let tally = self.tallies.entry(Arc::clone(&uid)).or_default();
+                tally.here = true;
+                tally.skipped = counts.skipped;
                 for row in counts.rows {
                     self.row(inventory, (&*uid, &to), row);
                 }
@@ -159,22 +159,22 @@ impl LiveTally {
 
     /// What it counted stays counted.
     fn away(&mut self, uid: &str) {
-        if let Some(said) = self.said.get_mut(uid) {
-            said.here = false;
+        if let Some(tally) = self.tallies.get_mut(uid) {
+            tally.here = false;
         }
     }
 
     fn row(&mut self, inventory: &Inventory, (uid, to): (&str, &NodeKey), row: v1::TrialRow) {
         let counts = Counts::of(&row);
         let edge = row.edge.unwrap_or_default();
-        let Some(said) = self.said.get_mut(uid) else {
+        let Some(tally) = self.tallies.get_mut(uid) else {
             return;
         };
         let about = about(&edge, &row.route);
-        if said.rows.len() >= MAX_ROWS && !said.rows.contains_key(&about) {
+        if tally.rows.len() >= MAX_ROWS && !tally.rows.contains_key(&about) {
             return;
         }
-        let before = said.rows.insert(about, counts).unwrap_or_default();
+        let before = tally.rows.insert(about, counts).unwrap_or_default();
         let more = counts.since(before);
         if more.all() == 0 {
             return;
@@ -239,9 +239,9 @@ impl LiveTally {
     }
 
     /// What there was so far.
-    pub(super) fn told(&self) -> Trial {
-        let taking_part = self.said.values().filter(|said| said.here).count();
-        let skipped = self.said.values().map(|said| said.skipped);
+    pub(super) fn trial(&self) -> Trial {
+        let taking_part = self.tallies.values().filter(|tally| tally.here).count();
+        let skipped = self.tallies.values().map(|tally| tally.skipped);
         let mut edges: Vec<(&Edge, [u64; 3])> = self
             .edges
             .iter()

@@ -27,7 +27,7 @@ const MAX_ENDS: usize = 16;
 const MAX_HEADERS: usize = 8;
 /// Bytes of what each proxy is asked: beside the uids of all proxies it has to fit into one
 /// message to another replica, of 32 KiB.
-const MAX_ASKED: usize = 8 * 1024;
+const MAX_QUERY_BYTES: usize = 8 * 1024;
 /// Bytes of a path's beginning, and of a route's name.
 const MAX_PATH: usize = 1024;
 
@@ -58,7 +58,7 @@ impl Question {
     pub(super) fn parse(
         query: &str,
         namespace: &str,
-        may_be_told: &BTreeSet<String>,
+        visible_headers: &BTreeSet<String>,
     ) -> Result<Self, Refusal> {
         if query.len() > MAX_QUERY {
             let why = format!("the query is longer than {MAX_QUERY} bytes");
@@ -95,7 +95,7 @@ impl Question {
                 "status" => read.status = status(&value)?,
                 "slower" => read.slower = slower(&value)?,
                 "maxRps" => read.rate = rate(&value)?,
-                "header" => read.headers.push(header(&value, may_be_told)?),
+                "header" => read.headers.push(header(&value, visible_headers)?),
                 _ => {}
             }
         }
@@ -184,14 +184,14 @@ impl Question {
     }
 
     /// What the proxy of each of these pods is asked.
-    pub(super) fn asked(
+    pub(super) fn tap_request(
         &self,
         pods: &Pods<'_>,
         watched: &[(Arc<str>, PodId)],
     ) -> Result<v1::TapAsk, Refusal> {
         self.must_name_a_route(pods, watched)?;
         let proxies = u32::try_from(watched.len()).unwrap_or(u32::MAX).max(1);
-        let mut asked = v1::TapAsk {
+        let mut tap_request = v1::TapAsk {
             method: self.method.clone(),
             path_prefix: self.path.clone(),
             route: self.route.clone(),
@@ -206,29 +206,29 @@ impl Question {
             match end {
                 TapEnd::Object(MetricsKind::Service, service) => {
                     pods.is_there(service, &self.here)?;
-                    asked.to_services.push(service.to_string());
+                    tap_request.to_services.push(service.to_string());
                 }
                 end => {
                     let named = pods.named(("to", end), &self.here, |(_, pod)| pod.to_string());
-                    asked.to_pods.extend(named?);
+                    tap_request.to_pods.extend(named?);
                 }
             }
         }
         for end in &self.from {
             match end {
-                TapEnd::Account(account) => asked.from_accounts.push(account.to_string()),
+                TapEnd::Account(account) => tap_request.from_accounts.push(account.to_string()),
                 end => {
                     let named = pods.named(("from", end), &self.here, |(uid, _)| uid.to_string());
-                    asked.from_pods.extend(named?);
+                    tap_request.from_pods.extend(named?);
                 }
             }
         }
-        if asked.encoded_len() > MAX_ASKED {
+        if tap_request.encoded_len() > MAX_QUERY_BYTES {
             let why = "parameters to and from: there are more pods than a proxy can be told; say \
                        fewer, or a Service or ServiceAccount, or watch these pods instead";
             return Err(Refusal::bad(why));
         }
-        Ok(asked)
+        Ok(tap_request)
     }
 }
 
@@ -308,12 +308,12 @@ fn rate(text: &str) -> Result<u32, Refusal> {
         })
 }
 
-fn header(text: &str, may_be_told: &BTreeSet<String>) -> Result<String, Refusal> {
+fn header(text: &str, visible_headers: &BTreeSet<String>) -> Result<String, Refusal> {
     let name = text.to_ascii_lowercase();
-    if may_be_told.contains(&name) {
+    if visible_headers.contains(&name) {
         return Ok(name);
     }
-    let list: Vec<&str> = may_be_told.iter().map(String::as_str).collect();
+    let list: Vec<&str> = visible_headers.iter().map(String::as_str).collect();
     let list = list.join(", ");
     Err(wrong(
         "header",

@@ -38,7 +38,7 @@ struct TapStream {
     /// Whose proxies take part now. What those counted that went stays counted.
     here: BTreeSet<Arc<str>>,
     /// What was told last of how many there were.
-    told: Option<TapMetadata>,
+    last_sent: Option<TapMetadata>,
     counts: Interval,
     until: Instant,
     ended: bool,
@@ -59,15 +59,15 @@ pub(super) fn answer(
         inventory,
         summaries: BTreeMap::new(),
         here: BTreeSet::new(),
-        told: None,
+        last_sent: None,
         counts: interval(COUNT_EVERY),
         until: Instant::now() + LIFE,
         ended: false,
         _permits: permits,
     };
     lines::answer(stream::unfold(reader, |mut reader| async move {
-        let told = reader.next().await?;
-        Some((lines::line(&told), reader))
+        let message = reader.next().await?;
+        Some((lines::line(&message), reader))
     }))
 }
 
@@ -115,21 +115,21 @@ impl TapStream {
             let counts = self.summaries.values().map(count);
             counts.fold(0, u64::saturating_add)
         };
-        let (shown, lost) = (sum(|told| told.shown), self.answers.dropped());
+        let (shown, lost) = (sum(|summary| summary.shown), self.answers.dropped());
         TapMetadata {
             proxies: self.proxies,
             taking_part: u32::try_from(self.here.len()).unwrap_or(u32::MAX),
-            matched: sum(|told| told.matched),
+            matched: sum(|summary| summary.matched),
             // Proxies do not know what found no room here.
             shown: shown.saturating_sub(lost),
-            dropped: sum(|told| told.dropped).saturating_add(lost),
+            dropped: sum(|summary| summary.dropped).saturating_add(lost),
             last: false,
         }
     }
 
     fn counted(&mut self) -> Option<TapLine> {
-        let metadata = Some(self.metadata()).filter(|now| self.told.as_ref() != Some(now))?;
-        self.told = Some(metadata.clone());
+        let metadata = Some(self.metadata()).filter(|now| self.last_sent.as_ref() != Some(now))?;
+        self.last_sent = Some(metadata.clone());
         Some(TapLine {
             metadata: Some(metadata),
             ..TapLine::default()

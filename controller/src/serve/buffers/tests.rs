@@ -99,7 +99,7 @@ async fn pod_with_most_loses_its_call_when_the_room_is_full() {
     assert_eq!(read(&mut late, vec![1; 100_005]).await, Ok(()));
     assert_eq!(read(&mut honest, message(50_000)).await, Ok(()));
     drop((greedy, honest, late));
-    assert_eq!(buffers.room.held(), 0);
+    assert_eq!(buffers.room.in_use(), 0);
 }
 
 fn is_part_timeout(passed: Duration) -> bool {

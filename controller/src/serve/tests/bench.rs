@@ -98,7 +98,7 @@ impl Bench {
                 metrics: metrics.stream.clone(),
                 stop: stopping.clone(),
                 next: Arc::new(AtomicU64::new(1)),
-                places: crate::serve::stream::places(&metrics.limits),
+                permits: crate::serve::stream::stream_permits(&metrics.limits),
                 allowances: crate::serve::allowances::Allowances::default(),
                 limits: metrics.limits.clone(),
             },

@@ -63,7 +63,7 @@ fn gives(bench: &Bench, thousandths: u64, number: u64) {
         ..v1::Reports::default()
     };
     let leader = IpAddr::from([10, 0, 0, 9]);
-    bench.board.heard(leader, &news, Instant::now());
+    bench.board.receive(leader, &news, Instant::now());
 }
 
 /// The next message, which has to be of shares: whether to forget, and what is told.

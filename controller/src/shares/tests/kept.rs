@@ -80,13 +80,13 @@ fn who_was_away_for_so_long_that_others_have_its_part_gets_none_back_and_forgets
     // It is back in time.
     let (_, two, _) = settled(now);
     two.board.ended(&away, 1, now);
-    assert!(!two.board.connected(&away, 2, now + GONE_AFTER - SECOND));
+    assert!(!two.board.connected(&away, 2, now + ABSENT_AFTER - SECOND));
     assert_eq!(two.board.send(&away).len(), 1, "it keeps its part");
     // It is not, and the replica that it comes back to does not divide.
     let (mut one, mut two, mut divider) = settled(now);
     two.board.ended(&away, 1, now);
     one.hears(&two, now);
-    let later = now + GONE_AFTER + SECOND;
+    let later = now + ABSENT_AFTER + SECOND;
     divide(&one.board, &mut divider, &demanded(&with_limit(100)), later);
     one.serves();
     assert_eq!(one.use_of["uid-api-1"], 100_000);
@@ -103,7 +103,7 @@ fn who_was_away_for_so_long_that_others_have_its_part_gets_none_back_and_forgets
 async fn the_part_of_a_pod_that_exists_and_has_no_stream_is_kept_for_a_while() {
     let (mut one, _models) = leading().await;
     end(&mut one);
-    serve_for(&mut one, GONE_AFTER - SECOND).await;
+    serve_for(&mut one, ABSENT_AFTER - SECOND).await;
     assert_eq!(one.use_of["uid-api-1"], 50_000, "it may come back");
     serve_for(&mut one, 3 * SECOND).await;
     assert_eq!(one.use_of["uid-api-1"], 100_000);
@@ -142,7 +142,7 @@ fn a_pod_that_has_other_limits_is_told_its_shares_again() {
     board.give(TERM, vec![told(&uid, "all", 1)]);
     assert_eq!(serve(&board, &uid), 1);
     assert_eq!(serve(&board, &uid), 0);
-    board.tell_again(&uid);
+    board.resend(&uid);
     assert_eq!(serve(&board, &uid), 1);
     assert_eq!(board.taken_of(TERM), [(uid, share_of("all"), 1)]);
 }
@@ -167,7 +167,7 @@ fn a_replica_that_is_new_hears_all_that_is_known_of_many_pods() {
         let (until, news) = board.own_since(since);
         since = until;
         let Some(news) = news else { break };
-        other.heard(IpAddr::from([10, 0, 0, 1]), &news, now);
+        other.receive(IpAddr::from([10, 0, 0, 1]), &news, now);
     }
     for uid in &pods {
         other.connected(uid, 1, now);
@@ -220,7 +220,7 @@ async fn shares_of_limits_that_no_policy_says_are_forgotten() {
     tokio::time::sleep(KEPT / 2).await;
     assert_eq!(known(), [1, 1]);
     keeping.abort();
-    board.tell_again(&uid);
+    board.resend(&uid);
     let [share] = &board.send(&uid)[..] else {
         panic!("not one")
     };

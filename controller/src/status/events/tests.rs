@@ -70,7 +70,7 @@ fn pods_of_one_account_take_few_events_and_a_workload_that_opened_comes_first() 
         notes.iter().filter(said).count()
     };
     for word in ["weft.dev/access]", "weft.dev/mtls]", "HostNetworkSkipped"] {
-        assert_eq!(with(word), MAX_TOLD, "{word}: {notes:?}");
+        assert_eq!(with(word), MAX_EVENTS, "{word}: {notes:?}");
     }
     assert!(told.news(&compiled(&flood)).is_empty());
 }

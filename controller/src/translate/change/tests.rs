@@ -21,18 +21,18 @@ fn what_is_laid_over_compiles_to_what_applying_it_compiles_to() {
         access: vec![],
     };
     let after = change.over(&before, &Cluster::default(), 1_000);
-    assert!(!held(
+    assert!(!exists(
         &after,
         Kind::TrafficSplit,
         &ObjectKey::new("shop", "old")
     ));
-    assert!(held(
+    assert!(exists(
         &after,
         Kind::TcpRoute,
         &ObjectKey::new("shop", "port")
     ));
     assert!(
-        held(&before, Kind::TrafficSplit, &ObjectKey::new("shop", "old")),
+        exists(&before, Kind::TrafficSplit, &ObjectKey::new("shop", "old")),
         "as it was"
     );
     let ports = |world: &World| world.tcp_routes.values().next().unwrap().ports.clone();

@@ -251,8 +251,8 @@ pub(crate) fn source(field: &str, written: &Subject, mistakes: &mut Mistakes) ->
     }
 }
 
-fn rule(place: usize, written: &RuleRef, mistakes: &mut Mistakes) -> Rule {
-    let field = format!("spec.rules[{place}]");
+fn rule(index: usize, written: &RuleRef, mistakes: &mut Mistakes) -> Rule {
+    let field = format!("spec.rules[{index}]");
     let kind = match written.kind.as_str() {
         RULE_HTTP_ROUTE_GROUP => RuleKind::HttpRouteGroup,
         RULE_TCP_ROUTE => RuleKind::TcpRoute,

@@ -7,7 +7,7 @@ use super::{Code, Mistakes};
 use crate::near::near;
 
 /// Fields of one object that are told; nobody writes more by mistake.
-const MOST_TOLD: usize = 8;
+const MAX_LISTED: usize = 8;
 /// Characters of a field's name that are shown.
 const LONGEST_NAME: usize = 64;
 /// Letters that a beginning must have to stand for the whole name.
@@ -24,7 +24,7 @@ pub(crate) fn unknown_fields(
 ) {
     let mut reader = SchemaReader {
         kind,
-        left: MOST_TOLD,
+        left: MAX_LISTED,
         mistakes,
     };
     reader.below(at, written, schema);

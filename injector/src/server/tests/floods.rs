@@ -46,7 +46,7 @@ async fn must_be_answered(harness: &Harness) {
 
 async fn memory_is_given_back(harness: &Harness) {
     let deadline = Instant::now() + Duration::from_secs(5);
-    while harness.webhooks.memory.held() > 0 {
+    while harness.webhooks.memory.in_use() > 0 {
         assert!(Instant::now() < deadline, "{:?}", harness.webhooks.memory);
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -199,7 +199,7 @@ async fn answer_that_nobody_takes_is_given_up() {
     tls.write_all(body.as_bytes()).await.unwrap();
     let mut first = [0; 1];
     tls.read_exact(&mut first).await.unwrap();
-    let held = harness.webhooks.memory.held();
+    let held = harness.webhooks.memory.in_use();
     assert!(held > 1024 * 1024, "the answer does not count: {held}");
     must_be_answered(&harness).await;
     tokio::time::sleep(ANSWER_TIMEOUT).await;

@@ -22,7 +22,7 @@ fn counts(draws: usize, near: &[usize], all: &[Candidate]) -> Vec<usize> {
 
 #[test]
 fn those_that_rest_get_nothing_and_the_others_share() {
-    let all = [works(1.0), Candidate::Rests, works(1.0), Candidate::Out];
+    let all = [works(1.0), Candidate::Ejected, works(1.0), Candidate::Out];
     let taken = counts(10_000, &[], &all);
     assert_eq!((taken[1], taken[3]), (0, 0));
     assert!(taken[0].abs_diff(5000) < 250, "{taken:?}");
@@ -38,7 +38,7 @@ fn nobody_is_looked_at_often_while_fewer_than_half_rest() {
         let look = |at| {
             looked += 1;
             if resting(at) {
-                Candidate::Rests
+                Candidate::Ejected
             } else {
                 works(1.0)
             }
@@ -53,12 +53,12 @@ fn nobody_is_looked_at_often_while_fewer_than_half_rest() {
 fn whoever_is_left_is_found_and_a_resting_one_before_nobody() {
     let mut dice = Dice(4);
     for at in 0..200 {
-        let mut all = vec![Candidate::Rests; 200];
+        let mut all = vec![Candidate::Ejected; 200];
         all[at] = works(1.0);
         let picked = choose(200, &[], |at| all[at], || dice.roll());
         assert_eq!(picked.unwrap().index, at);
     }
-    let tired = [Candidate::Out, Candidate::Rests];
+    let tired = [Candidate::Out, Candidate::Ejected];
     assert_eq!(choose(2, &[], |at| tired[at], || 0).unwrap().index, 1);
     assert_eq!(choose(2, &[1], |at| tired[at], || 0).unwrap().index, 1);
     assert_eq!(choose(2, &[], |_| Candidate::Out, || 0), None);
@@ -118,9 +118,9 @@ fn of_two_endpoints_the_new_one_gets_its_share_and_no_more() {
 
 #[test]
 fn where_all_rest_each_is_asked_as_often() {
-    let taken = counts(9000, &[], &[Candidate::Rests; 3]);
+    let taken = counts(9000, &[], &[Candidate::Ejected; 3]);
     assert!(taken.iter().all(|n| n.abs_diff(3000) < 300), "{taken:?}");
-    let taken = counts(9000, &[1], &[Candidate::Rests; 3]);
+    let taken = counts(9000, &[1], &[Candidate::Ejected; 3]);
     assert!(taken.iter().all(|n| n.abs_diff(3000) < 300), "{taken:?}");
 }
 
@@ -142,7 +142,7 @@ fn the_own_zone_is_used_unless_it_is_busier_than_another() {
     assert_eq!(elsewhere([50, 50], 31), 0);
     assert_eq!(elsewhere([100, 100], 80), 1000);
     assert_eq!(elsewhere([100, 100], 81), 0);
-    let gone = [Candidate::Rests, Candidate::Out, works(1.0)];
+    let gone = [Candidate::Ejected, Candidate::Out, works(1.0)];
     assert_eq!(counts(100, &[2], &gone), [0, 0, 100]);
 }
 
@@ -157,7 +157,7 @@ fn whom_the_own_node_cannot_serve_the_own_zone_does_before_anybody_further_away(
     let taken = |node, zone, elsewhere| counts(100, &[1, 2], &[node, zone, elsewhere]);
     let calm = works(1.0);
     assert_eq!(taken(calm, calm, calm), [100, 0, 0]);
-    for gone in [Candidate::Rests, Candidate::Out] {
+    for gone in [Candidate::Ejected, Candidate::Out] {
         assert_eq!(taken(gone, calm, calm), [0, 100, 0]);
         assert_eq!(taken(gone, gone, calm), [0, 0, 100]);
     }
@@ -205,11 +205,11 @@ fn load_makes_an_endpoint_dearer_and_fades() {
     let mut load = crate::balance::Load::default();
     let factor = |load: crate::balance::Load| crate::balance::load::factor(load.percent(start));
     assert!((factor(load) - 1.0).abs() < 1e-9);
-    load.hear(start, 100);
+    load.record(start, 100);
     assert!((factor(load) - 4.0).abs() < 1e-9);
     assert_eq!(load.percent(start + ms(5000)), 50);
     assert_eq!(load.percent(start + ms(10_000)), 0);
-    load.hear(start, 255);
+    load.record(start, 255);
     assert_eq!(load.percent(start), 100);
 }
 
@@ -217,14 +217,14 @@ fn load_makes_an_endpoint_dearer_and_fades() {
 fn load_is_told_when_its_tenth_changes_and_before_it_fades() {
     let start = Instant::now();
     let mut teller = LoadReporter::default();
-    assert_eq!(teller.tell(start, 5), None, "calm is what is assumed");
-    assert_eq!(teller.tell(start, 42), Some(42));
-    assert_eq!(teller.tell(start + ms(10), 49), None);
-    assert_eq!(teller.tell(start + ms(20), 50), Some(50));
-    assert_eq!(teller.tell(start + ms(5019), 50), None);
-    assert_eq!(teller.tell(start + ms(5020), 50), Some(50));
-    assert_eq!(teller.tell(start + ms(5030), 3), Some(3));
-    assert_eq!(teller.tell(start + ms(60_000), 3), None);
+    assert_eq!(teller.report(start, 5), None, "calm is what is assumed");
+    assert_eq!(teller.report(start, 42), Some(42));
+    assert_eq!(teller.report(start + ms(10), 49), None);
+    assert_eq!(teller.report(start + ms(20), 50), Some(50));
+    assert_eq!(teller.report(start + ms(5019), 50), None);
+    assert_eq!(teller.report(start + ms(5020), 50), Some(50));
+    assert_eq!(teller.report(start + ms(5030), 3), Some(3));
+    assert_eq!(teller.report(start + ms(60_000), 3), None);
 }
 
 proptest! {
@@ -237,7 +237,7 @@ proptest! {
         let look = |at: usize| match kinds[at] {
             0 => works(1.0),
             1 => works(0.2),
-            2 => Candidate::Rests,
+            2 => Candidate::Ejected,
             _ => Candidate::Out,
         };
         let mut dice = Dice(seed);

@@ -8,10 +8,10 @@ fn an_endpoint_that_rests_gets_exactly_one_probe_after_its_rest() {
     let mut health = rested(start);
     let status =
         |health: &Health, at, may_retry| health.status(start + ms(at), may_retry, ms(10_000));
-    assert_eq!(status(&health, 4999, true), Status::Rests);
+    assert_eq!(status(&health, 4999, true), Status::Ejected);
     assert_eq!(status(&health, 5000, true), Status::ProbeDue);
     // A request that cannot be tried elsewhere waits for one that can.
-    assert_eq!(status(&health, 5999, false), Status::Rests);
+    assert_eq!(status(&health, 5999, false), Status::Ejected);
     assert_eq!(status(&health, 6000, false), Status::ProbeDue);
 
     let probe = health.begin_probe(start + ms(5000), true).unwrap();
@@ -20,7 +20,7 @@ fn an_endpoint_that_rests_gets_exactly_one_probe_after_its_rest() {
         None,
         "one at a time"
     );
-    assert_eq!(status(&health, 14_999, true), Status::Rests);
+    assert_eq!(status(&health, 14_999, true), Status::Ejected);
     assert_eq!(
         status(&health, 15_000, true),
         Status::ProbeDue,
@@ -30,7 +30,7 @@ fn an_endpoint_that_rests_gets_exactly_one_probe_after_its_rest() {
     assert_eq!(status(&health, 5100, true), Status::ProbeDue);
     let next = health.begin_probe(start + ms(5100), true).unwrap();
     health.abandon_probe(start + ms(5200), probe);
-    assert_eq!(status(&health, 5200, true), Status::Rests, "not its own");
+    assert_eq!(status(&health, 5200, true), Status::Ejected, "not its own");
     health.abandon_probe(start + ms(5200), next);
     assert_eq!(status(&health, 5200, true), Status::ProbeDue);
 }
@@ -46,9 +46,9 @@ fn a_probe_that_succeeds_brings_it_back_over_the_warm_up() {
     let record =
         |health: &mut Health, probe| health.record(back, Good, probe, &Ejection::DEFAULT, 0);
     assert_eq!(record(&mut health, None), HealthChange::Nothing);
-    assert!(health.rests());
+    assert!(health.is_ejected());
     assert_eq!(record(&mut health, own), HealthChange::Returned);
-    assert!(!health.rests());
+    assert!(!health.is_ejected());
     for (later, share) in [(0, 0.1), (5000, 0.55), (10_000, 1.0), (60_000, 1.0)] {
         let Status::Works(taken) = health.status(back + ms(later), false, ms(10_000)) else {
             panic!("it must work");
@@ -85,7 +85,7 @@ fn an_answer_that_only_begins_ends_what_unreachable_means_and_nothing_else() {
         let probe = health.begin_probe(due, true);
         assert!(probe.is_some());
         assert_eq!(health.record(due, Reached, probe, settings, 0), told);
-        assert_eq!(health.rests(), told == HealthChange::Nothing);
+        assert_eq!(health.is_ejected(), told == HealthChange::Nothing);
         // How it ends shows the rest.
         let ended = health.record(due, Good, probe, settings, 0);
         let expected = match cause {
@@ -120,11 +120,11 @@ fn a_probe_whose_answer_lasts_for_a_second_brings_it_back_and_its_end_shows_no_m
     };
     let (mut health, probe) = streams();
     assert!(!health.settle(lasted - ms(1)));
-    assert!(health.rests() && health.takes_place(lasted));
+    assert!(health.is_ejected() && health.takes_slot(lasted));
     let other = health.status(lasted - ms(1), true, ms(0));
-    assert_eq!(other, Status::Rests, "one probe at a time");
+    assert_eq!(other, Status::Ejected, "one probe at a time");
     assert!(health.settle(lasted) && !health.settle(lasted), "once");
-    assert!(!health.rests() && !health.takes_place(lasted));
+    assert!(!health.is_ejected() && !health.takes_slot(lasted));
     assert_eq!(
         health.status(lasted, false, ms(10_000)),
         Status::Works(0.1),
@@ -134,11 +134,11 @@ fn a_probe_whose_answer_lasts_for_a_second_brings_it_back_and_its_end_shows_no_m
     assert_eq!(told, HealthChange::Nothing, "a failure as any other");
     assert_eq!(health.recent(lasted).failures, 1);
     health.abandon_probe(lasted, probe.unwrap());
-    assert!(!health.rests());
+    assert!(!health.is_ejected());
     // Control: one that ends before is judged by its end, and one that is left by nothing.
     for (signal, expected) in [
         (Good, HealthChange::Returned),
-        (Failed, HealthChange::RestsAgain),
+        (Failed, HealthChange::EjectedAgain),
     ] {
         let (mut health, probe) = streams();
         let told = health.record(lasted - ms(1), signal, probe, settings, EVEN);
@@ -164,7 +164,7 @@ fn what_a_late_probe_shows_is_not_taken_for_what_the_current_one_shows() {
         assert_eq!(record(late), HealthChange::Nothing, "{signal:?}");
         let told = match signal {
             Good => HealthChange::Returned,
-            _ => HealthChange::RestsAgain,
+            _ => HealthChange::EjectedAgain,
         };
         assert_eq!(record(own), told, "{signal:?}");
     }

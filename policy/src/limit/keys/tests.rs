@@ -44,14 +44,14 @@ fn places_take_as_many_bytes_as_is_reckoned_at_most() {
         assert!(keys.taken() <= most, "{most}");
         let many = bytes(&keys);
         assert!(
-            few.max(many) <= most * BYTES_PER_PLACE,
+            few.max(many) <= most * BYTES_PER_ENTRY,
             "{most}: {few} {many}"
         );
         keys.set_most(most / 4);
         let fewer = bytes(&keys);
         // Not `many`: a map that was much used tells less capacity than it takes, by as many
         // slots as wait to be cleaned.
-        assert!(fewer <= most * BYTES_PER_PLACE, "{most}: {fewer}");
+        assert!(fewer <= most * BYTES_PER_ENTRY, "{most}: {fewer}");
     }
 }
 
@@ -63,7 +63,7 @@ fn fewer_places_take_fewer_bytes() {
     }
     keys.set_most(100);
     assert_eq!(keys.taken(), 100);
-    assert!(bytes(&keys) <= 100 * BYTES_PER_PLACE);
+    assert!(bytes(&keys) <= 100 * BYTES_PER_ENTRY);
     assert_eq!(keys.floor(1), Bucket(24_000 - 99));
 }
 
@@ -75,14 +75,15 @@ fn check(keys: &Keys) {
     assert_eq!(keys.order, order);
     for (id, caller) in &keys.callers {
         let own = || keys.order.iter().filter(|(of, ..)| of == id);
-        assert_eq!(caller.held as usize, own().count());
+        assert_eq!(caller.in_use as usize, own().count());
         assert_eq!(Some(caller.soonest), own().map(|(_, full, _)| *full).min());
         assert!(caller.floor <= caller.soonest, "{id} {caller:?}");
     }
-    let held: u32 = keys.callers.values().map(|caller| caller.held).sum();
+    let held: u32 = keys.callers.values().map(|caller| caller.in_use).sum();
     assert_eq!(held as usize, keys.len());
     let callers = || keys.callers.iter();
-    let largest: BTreeSet<(u32, u64)> = callers().map(|(id, caller)| (caller.held, *id)).collect();
+    let largest: BTreeSet<(u32, u64)> =
+        callers().map(|(id, caller)| (caller.in_use, *id)).collect();
     let soonest: BTreeSet<(Bucket, u64)> = callers()
         .map(|(id, caller)| (caller.soonest, *id))
         .collect();
@@ -119,14 +120,14 @@ proptest! {
                     }
                     let before = held.unwrap_or_else(|| keys.floor(caller));
                     let after = Bucket(before.0.max(now) + 10);
-                    let (taken, fair) = (keys.taken(), keys.held(caller));
+                    let (taken, fair) = (keys.taken(), keys.in_use(caller));
                     let held_before: Vec<(u64, u32)> =
-                        keys.callers.iter().map(|(id, caller)| (*id, caller.held)).collect();
+                        keys.callers.iter().map(|(id, caller)| (*id, caller.in_use)).collect();
                     keys.set(now, entry(caller, value), after);
                     prop_assert!(keys.taken() <= keys.most.max(taken));
                     for (id, held) in held_before {
-                        let lost = keys.held(id) < held;
-                        prop_assert!(!lost || id == caller || keys.held(id) >= fair);
+                        let lost = keys.in_use(id) < held;
+                        prop_assert!(!lost || id == caller || keys.in_use(id) >= fair);
                     }
                 }
                 Step::Later(by) => now += by,

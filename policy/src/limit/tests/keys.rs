@@ -172,7 +172,7 @@ fn callers_without_room_for_a_first_key_share_a_bucket() {
 fn the_keys_of_all_limits_of_a_pod_take_so_many_bytes_at_most() {
     assert_eq!(keys_of_each(1), KEYS);
     for limits in 1..1000 {
-        let all = limits * keys_of_each(limits) * BYTES_PER_PLACE;
+        let all = limits * keys_of_each(limits) * BYTES_PER_ENTRY;
         assert!(all <= BYTES_PER_POD, "{limits}: {all}");
     }
     assert!(keys_of_each(usize::MAX) > 0);

@@ -15,14 +15,14 @@ const KNOWN_FLAGS: u8 = 0b11;
 /// is yet to begin, that `onward` sends it on. Where it said nothing in any, in the
 /// formats `inject`.
 pub fn pass_on(map: &mut HeaderMap, onward: Onward, inject: &[Format]) {
-    let mut said = false;
+    let mut written = false;
     for format in Format::ALL {
         if let Some(came) = of(format, map).filter(|came| is_same(came, onward)) {
             write(map, format, onward, Some(&came));
-            said = true;
+            written = true;
         }
     }
-    if !said {
+    if !written {
         begin(map, onward, inject);
     }
 }
@@ -69,8 +69,8 @@ fn flags(text: &[u8]) -> Option<u8> {
 }
 
 fn b3(map: &mut HeaderMap, onward: Onward, came: Option<&Context>) {
-    let held = single(map, &B3).map_or(&[][..], HeaderValue::as_bytes);
-    let mut parts = held.split(|byte| *byte == b'-');
+    let header = single(map, &B3).map_or(&[][..], HeaderValue::as_bytes);
+    let mut parts = header.split(|byte| *byte == b'-');
     let mut text = [0; 32 + 1 + 16 + 1 + 1 + 1 + 16];
     let ids = came.and_then(|came| came.ids);
     // An id of 64 bits stays one.
@@ -80,7 +80,7 @@ fn b3(map: &mut HeaderMap, onward: Onward, came: Option<&Context>) {
     };
     let debug = match ids {
         Some(_) => parts.nth(1) == Some(b"d"),
-        None => held == b"d",
+        None => header == b"d",
     };
     print(&mut text[..length], onward.trace);
     text[length] = b'-';
@@ -117,8 +117,8 @@ fn b3_multi(map: &mut HeaderMap, onward: Onward, came: Option<&Context>) {
     set(map, &B3_TRACE, &trace[..length]);
     set(map, &B3_SPAN, &span);
     // Debug says it too, and so does whoever said it before.
-    let told = came.is_some_and(|came| came.sampling != SamplingDecision::Open);
-    if !told || (!map.contains_key(&B3_SAMPLED) && !map.contains_key(&B3_FLAGS)) {
+    let decided = came.is_some_and(|came| came.sampling != SamplingDecision::Open);
+    if !decided || (!map.contains_key(&B3_SAMPLED) && !map.contains_key(&B3_FLAGS)) {
         set(map, &B3_SAMPLED, if onward.sampled { b"1" } else { b"0" });
     }
 }
@@ -126,8 +126,8 @@ fn b3_multi(map: &mut HeaderMap, onward: Onward, came: Option<&Context>) {
 /// The lowest digits of a number, as many as there is room for.
 fn print(room: &mut [u8], mut value: u128) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for place in room.iter_mut().rev() {
-        *place = DIGITS[(value & 0xf) as usize];
+    for digit in room.iter_mut().rev() {
+        *digit = DIGITS[(value & 0xf) as usize];
         value >>= 4;
     }
 }

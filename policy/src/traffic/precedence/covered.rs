@@ -33,8 +33,8 @@ impl Covered {
                 },
             })
             .collect();
-        let by = calls.iter().enumerate().map(|(place, late)| {
-            let earlier = calls[..place].iter();
+        let by = calls.iter().enumerate().map(|(index, late)| {
+            let earlier = calls[..index].iter();
             earlier.map(|early| late.is_within(early)).collect()
         });
         Self { by: by.collect() }

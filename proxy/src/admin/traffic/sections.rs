@@ -22,7 +22,7 @@ const WITHOUT_OBJECT: &str = "without any policy";
 /// The sections that hold, by their names. Of several that `routes` limit the first that
 /// fits a request decides. `retry` and `ejection`: what holds where no object says anything.
 pub(super) fn of(
-    said: &CallerPolicy,
+    settings: &CallerPolicy,
     retry: Option<&Retry>,
     ejection: Option<&Ejection>,
 ) -> Map<String, Value> {
@@ -33,21 +33,23 @@ pub(super) fn of(
             all.insert(section.as_str().to_owned(), rules.into());
         }
     };
-    add(Section::Timeouts, rules(&said.timeouts, None, timeouts));
-    add(Section::Retry, rules(&said.retry, retry, retry_of));
-    let ejections = rules(&said.ejection, ejection, ejection_of);
+    add(Section::Timeouts, rules(&settings.timeouts, None, timeouts));
+    add(Section::Retry, rules(&settings.retry, retry, retry_of));
+    let ejections = rules(&settings.ejection, ejection, ejection_of);
     add(Section::Ejection, ejections);
-    add(Section::Breaker, rules(&said.breaker, None, breaker));
-    let fallbacks = rules(&said.fallback, None, |one| fallback(one));
+    add(Section::Breaker, rules(&settings.breaker, None, breaker));
+    let fallbacks = rules(&settings.fallback, None, |one| fallback(one));
     add(Section::Fallback, fallbacks);
-    let priorities = rules(&said.priority, None, |one| one.as_str().into());
+    let priorities = rules(&settings.priority, None, |one| one.as_str().into());
     add(Section::Priority, priorities);
-    let mirrors = rules(&said.mirror, None, |all| all.iter().map(mirror).collect());
+    let mirrors = rules(&settings.mirror, None, |all| {
+        all.iter().map(mirror).collect()
+    });
     add(Section::Mirror, mirrors);
-    let balances = rules(&said.balance, Some(balance_of), balance);
+    let balances = rules(&settings.balance, Some(balance_of), balance);
     add(Section::Balance, balances);
-    add(Section::Sticky, rules(&said.sticky, None, sticky));
-    let overrides = rules(&said.overrides, None, |all| {
+    add(Section::Sticky, rules(&settings.sticky, None, sticky));
+    let overrides = rules(&settings.overrides, None, |all| {
         all.iter().map(override_of).collect()
     });
     add(Section::Overrides, overrides);
@@ -97,53 +99,53 @@ fn methods(methods: &Methods) -> Vec<String> {
     }
 }
 
-fn timeouts(said: &Timeouts) -> Value {
+fn timeouts(settings: &Timeouts) -> Value {
     json!({
-        "request": time_or_none(said.request),
-        "backendRequest": time_or_none(said.backend_request),
-        "idle": time_or_none(said.idle),
-        "share": said.share.get(),
+        "request": time_or_none(settings.request),
+        "backendRequest": time_or_none(settings.backend_request),
+        "idle": time_or_none(settings.idle),
+        "share": settings.share.get(),
     })
 }
 
-fn retry_of(said: &Retry) -> Value {
+fn retry_of(settings: &Retry) -> Value {
     json!({
-        "attempts": said.attempts,
-        "codes": said.codes.iter().collect::<Vec<_>>(),
-        "grpcCodes": said.grpc_codes.iter().map(|code| code.as_str()).collect::<Vec<_>>(),
-        "methods": methods(&said.methods),
-        "backoff": time(said.backoff),
+        "attempts": settings.attempts,
+        "codes": settings.codes.iter().collect::<Vec<_>>(),
+        "grpcCodes": settings.grpc_codes.iter().map(|code| code.as_str()).collect::<Vec<_>>(),
+        "methods": methods(&settings.methods),
+        "backoff": time(settings.backoff),
         "budget": {
-            "percent": said.budget.percent.get(),
-            "interval": time(said.budget.interval),
-            "minPerSecond": said.budget.min_per_second,
+            "percent": settings.budget.percent.get(),
+            "interval": time(settings.budget.interval),
+            "minPerSecond": settings.budget.min_per_second,
         },
     })
 }
 
-fn ejection_of(said: &Ejection) -> Value {
+fn ejection_of(settings: &Ejection) -> Value {
     json!({
-        "consecutiveFailures": said.consecutive_failures,
-        "codes": said.codes.iter().collect::<Vec<_>>(),
-        "baseTime": time(said.base_time),
-        "maxTime": time(said.max_time),
-        "maxPercent": said.max_percent.get(),
+        "consecutiveFailures": settings.consecutive_failures,
+        "codes": settings.codes.iter().collect::<Vec<_>>(),
+        "baseTime": time(settings.base_time),
+        "maxTime": time(settings.max_time),
+        "maxPercent": settings.max_percent.get(),
     })
 }
 
-fn breaker(said: &Breaker) -> Value {
+fn breaker(settings: &Breaker) -> Value {
     json!({
-        "state": format!("{:?}", said.state),
-        "failurePercent": said.failure_percent.get(),
-        "interval": time(said.interval),
-        "minRequests": said.min_requests,
-        "openTime": time(said.open_time),
+        "state": format!("{:?}", settings.state),
+        "failurePercent": settings.failure_percent.get(),
+        "interval": time(settings.interval),
+        "minRequests": settings.min_requests,
+        "openTime": time(settings.open_time),
     })
 }
 
-fn fallback(said: &Fallback) -> Value {
-    let when: Vec<&str> = said.on.iter().map(|cause| cause.as_str()).collect();
-    match &said.to {
+fn fallback(settings: &Fallback) -> Value {
+    let when: Vec<&str> = settings.on.iter().map(|cause| cause.as_str()).collect();
+    match &settings.to {
         FallbackTo::Service(service) => json!({ "service": service.to_string(), "when": when }),
         FallbackTo::Response(response) => json!({
             "response": { "status": response.status.as_u16() },
@@ -152,30 +154,30 @@ fn fallback(said: &Fallback) -> Value {
     }
 }
 
-fn mirror(said: &Mirror) -> Value {
+fn mirror(settings: &Mirror) -> Value {
     json!({
-        "service": said.service.to_string(),
-        "percent": said.percent.get(),
-        "methods": methods(&said.methods),
-        "downstream": format!("{:?}", said.downstream),
+        "service": settings.service.to_string(),
+        "percent": settings.percent.get(),
+        "methods": methods(&settings.methods),
+        "downstream": format!("{:?}", settings.downstream),
     })
 }
 
-fn balance(said: &Balance) -> Value {
-    let subset = match said.subset {
+fn balance(settings: &Balance) -> Value {
+    let subset = match settings.subset {
         Subset::All => 0,
         Subset::Automatic => -1,
         Subset::Count(count) => i64::from(count),
     };
     json!({
-        "locality": said.locality.map(|locality| format!("{locality:?}")),
+        "locality": settings.locality.map(|locality| format!("{locality:?}")),
         "subset": subset,
-        "warmup": time(said.warmup),
+        "warmup": time(settings.warmup),
     })
 }
 
-fn sticky(said: &Sticky) -> Value {
-    let (kind, name) = match &said.key {
+fn sticky(settings: &Sticky) -> Value {
+    let (kind, name) = match &settings.key {
         StickyKey::Header(name) => ("Header", Some(name.to_string())),
         StickyKey::Cookie(name) => ("Cookie", Some(name.to_string())),
         StickyKey::Caller => ("Caller", None),
@@ -183,17 +185,17 @@ fn sticky(said: &Sticky) -> Value {
     json!({
         "type": kind,
         "name": name,
-        "scope": format!("{:?}", said.scope),
-        "ttl": time_or_none(said.ttl),
+        "scope": format!("{:?}", settings.scope),
+        "ttl": time_or_none(settings.ttl),
     })
 }
 
-fn override_of(said: &Override) -> Value {
-    let to: Vec<String> = said.to.iter().map(ToString::to_string).collect();
+fn override_of(settings: &Override) -> Value {
+    let to: Vec<String> = settings.to.iter().map(ToString::to_string).collect();
     json!({
         "to": to,
-        "sources": said.sources.len(),
-        "forwarders": said.forwarders.len(),
-        "tokens": said.tokens.len(),
+        "sources": settings.sources.len(),
+        "forwarders": settings.forwarders.len(),
+        "tokens": settings.tokens.len(),
     })
 }

@@ -230,7 +230,7 @@ async fn breakers_budget_and_endpoints_are_shown_as_the_next_call_finds_them() {
         let _ = set.record(&mut call, Latency::Failed, signal, ejection);
     }
     let _in_flight = set.endpoints[2].begin();
-    set.endpoints[2].hear_load(70);
+    set.endpoints[2].record_load(70);
     let now = tokio::time::Instant::now().into_std();
     for _ in 0..10 {
         set.budget.save(now, &without_object::RETRY.budget);

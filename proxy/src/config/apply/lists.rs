@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use policy::health::ready_at;
 use policy::name::SpiffeId;
-use policy::subset::{Place, Places};
+use policy::subset::{PeerPosition, PeerPositions};
 use wire::{convert, v1};
 
 use crate::config::snapshot::Snapshot;
@@ -65,15 +65,15 @@ pub(super) fn unix() -> u64 {
 }
 
 /// Which of its workload's proxies the own pod's one is.
-pub(super) fn places_of(place: v1::Place) -> Result<Places, String> {
+pub(super) fn positions_of(message: v1::Place) -> Result<PeerPositions, String> {
     let read = |index: u32, peers: u32| {
-        let read = Place { index, peers };
+        let read = PeerPosition { index, peers };
         let error = || format!("{index} is no place among {peers} proxies");
         Some(read).filter(|_| index < peers).ok_or_else(error)
     };
-    Ok(Places {
-        all: read(place.index, place.peers)?,
-        zone: read(place.zone_index, place.zone_peers)?,
+    Ok(PeerPositions {
+        all: read(message.index, message.peers)?,
+        zone: read(message.zone_index, message.zone_peers)?,
     })
 }
 
@@ -83,7 +83,7 @@ impl Snapshot {
         let own = self.workload.as_ref();
         LocalInfo {
             location: own.map_or_else(Location::default, |own| own.location),
-            places: self.places,
+            positions: self.positions,
         }
     }
 
@@ -120,10 +120,10 @@ impl Snapshot {
             .flat_map(|former| former.endpoints.iter().map(|endpoint| endpoint.addr))
             .collect();
         let (now, unix) = (now(), unix());
-        for (endpoint, told) in endpoints.iter().zip(list) {
+        for (endpoint, message) in endpoints.iter().zip(list) {
             registry.note_meshed(endpoint.addr, endpoint.meshed());
             let since = if former.is_empty() {
-                ready_at(now, unix, told.ready_since)
+                ready_at(now, unix, message.ready_since)
             } else {
                 // Among others that were there it is new now, whatever clocks say.
                 (!former.contains(&endpoint.addr)).then_some(now)
@@ -143,15 +143,15 @@ impl Snapshot {
     /// Takes out of a list that stays whatever it would call in plaintext and the refused
     /// one says is meshed.
     fn leave_out_plaintext(&mut self, name: &str, meshed: &HashSet<SocketAddr>) {
-        let Some(held) = self.endpoints.get(name) else {
+        let Some(current) = self.endpoints.get(name) else {
             return;
         };
         let stays =
             |endpoint: &&Arc<Endpoint>| endpoint.meshed() || !meshed.contains(&endpoint.addr);
-        let endpoints: Vec<_> = held.endpoints.iter().filter(stays).cloned().collect();
-        if endpoints.len() != held.endpoints.len() {
+        let endpoints: Vec<_> = current.endpoints.iter().filter(stays).cloned().collect();
+        if endpoints.len() != current.endpoints.len() {
             // What is held is not what the controller has sent under this version.
-            let set = held.with(endpoints);
+            let set = current.with(endpoints);
             self.versions.remove(name);
             self.endpoints.insert(name.into(), Arc::new(set));
         }

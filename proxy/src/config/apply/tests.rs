@@ -183,7 +183,7 @@ fn a_refused_rule_leaves_what_a_fresh_start_would_have_and_takes_no_other_down()
         let (fresh, refused) = after(&Snapshot::default(), &registry, fresh);
         assert_eq!(refused, 1, "{case}");
         assert_eq!(now.access, fresh.access, "{case}");
-        assert_eq!(now.held(), fresh.held(), "{case}");
+        assert_eq!(now.resource_versions(), fresh.resource_versions(), "{case}");
     }
 }
 
@@ -249,7 +249,7 @@ fn a_refused_list_stays_as_it_was_without_plaintext_to_those_whom_it_calls_meshe
     let (now, refused) = after(&held, &registry, vec![list(unreadable)]);
     assert_eq!(refused, 1);
     assert_eq!(shown(&now), ["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
-    assert_eq!(now.held(), held.held());
+    assert_eq!(now.resource_versions(), held.resource_versions());
 
     for joined in [WEB, NO_IDENTITY] {
         let list = list(vec![
@@ -259,7 +259,10 @@ fn a_refused_list_stays_as_it_was_without_plaintext_to_those_whom_it_calls_meshe
         let (now, refused) = after(&held, &registry, vec![list]);
         assert_eq!(refused, 1);
         assert_eq!(shown(&now), ["10.0.0.1", "10.0.0.3"], "{joined}");
-        assert!(!now.held().contains_key(&name), "it is asked for again");
+        assert!(
+            !now.resource_versions().contains_key(&name),
+            "it is asked for again"
+        );
         assert!(registry.was_meshed("10.0.0.2:80".parse().unwrap()));
     }
 }
@@ -295,7 +298,7 @@ fn a_refused_destination_stays_unless_it_would_be_called_in_plaintext_and_has_jo
         let (now, nacks) = after(&held, &registry, vec![to(refused)]);
         assert_eq!(nacks, 1, "{case}");
         assert_eq!(now.destinations.contains_key(&addr), stays, "{case}");
-        assert_eq!(now.held().contains_key(&name), stays, "{case}");
+        assert_eq!(now.resource_versions().contains_key(&name), stays, "{case}");
         assert_eq!(registry.was_meshed(addr), joined, "{case}");
     }
 }

@@ -22,7 +22,7 @@ fn rules(enforcement: v1::Enforcement, examples: u32) -> v1::TrialAsk {
     }
 }
 
-fn way(caller: &str, route: Option<&str>) -> CellKey {
+fn key(caller: &str, route: Option<&str>) -> CellKey {
     CellKey {
         parties: Parties::Inbound {
             port: 8080,
@@ -38,16 +38,16 @@ fn way(caller: &str, route: Option<&str>) -> CellKey {
 /// One GET of this path, which passes or not by the rules that hold.
 fn call_at(
     trials: &Trials,
-    (way, path): (CellKey, &str),
+    (key, path): (CellKey, &str),
     passes: bool,
     clock: &dyn Fn() -> Instant,
 ) {
-    call_with(trials, (way, path, &HeaderMap::new()), passes, clock);
+    call_with(trials, (key, path, &HeaderMap::new()), passes, clock);
 }
 
 fn call_with(
     trials: &Trials,
-    (way, path, headers): (CellKey, &str, &HeaderMap),
+    (key, path, headers): (CellKey, &str, &HeaderMap),
     passes: bool,
     clock: &dyn Fn() -> Instant,
 ) {
@@ -57,7 +57,7 @@ fn call_with(
         headers,
     };
     let judged = Judged {
-        way,
+        key,
         passes,
         request: Some(&request),
     };
@@ -70,9 +70,9 @@ fn call_with(
     trials.judge(&judged, would_pass, clock);
 }
 
-fn call(trials: &Trials, way: CellKey, passes: bool) {
+fn call(trials: &Trials, key: CellKey, passes: bool) {
     let start = Instant::now();
-    call_at(trials, (way, "/items"), passes, &|| start);
+    call_at(trials, (key, "/items"), passes, &|| start);
 }
 
 /// Kept, refused and allowed of each caller and route, in order.
@@ -102,7 +102,7 @@ fn calls_are_counted_by_edge_and_route_and_by_how_they_are_judged() {
         ("shop/web", Some(""), false),
         ("shop/other", None, false),
     ] {
-        call(&trials, way(caller, route), passes);
+        call(&trials, key(caller, route), passes);
     }
     let row =
         |caller: &str, route: &str, counts: [u64; 3]| (caller.to_owned(), route.to_owned(), counts);
@@ -121,7 +121,7 @@ fn calls_are_counted_by_edge_and_route_and_by_how_they_are_judged() {
 
     drop(closed);
     assert!(trials.any(), "the other one still tries");
-    call(&trials, way("shop/web", Some("cart/read")), true);
+    call(&trials, key("shop/web", Some("cart/read")), true);
     assert_eq!(rows(&open)[2].2, [3, 0, 0]);
     drop(open);
     assert!(!trials.any());
@@ -133,7 +133,7 @@ fn no_two_rows_are_written_alike() {
     let (running, _examples) = trials.begin(&rules(v1::Enforcement::Enforce, 0)).unwrap();
     // No route describes the first, and the path of the second has no normal form.
     for (route, passes) in [(Some(""), true), (None, false), (Some("cart/read"), true)] {
-        call(&trials, way("shop/web", route), passes);
+        call(&trials, key("shop/web", route), passes);
     }
     let parts = running.counts().into_iter();
     let rows: Vec<_> = parts.flat_map(|part| part.rows).collect();
@@ -155,9 +155,9 @@ fn only_so_many_of_those_judged_otherwise_are_told_one_by_one_and_cut() {
     let none = rules(v1::Enforcement::Enforce, 0);
     let (_none, mut nothing) = trials.begin(&none).unwrap();
     let long = format!("/{}", "é".repeat(300));
-    call(&trials, way("shop/web", None), false);
+    call(&trials, key("shop/web", None), false);
     for _ in 0..30 {
-        let asked = (way("shop/web", Some("cart/read")), long.as_str());
+        let asked = (key("shop/web", Some("cart/read")), long.as_str());
         call_at(&trials, asked, true, &|| start);
     }
     let mut examples = Vec::new();
@@ -189,7 +189,7 @@ fn calls_beyond_ten_milliseconds_of_a_second_are_skipped_and_counted() {
         start + Duration::from_millis(looks.get())
     };
     for _ in 0..20 {
-        call_at(&trials, (way("shop/web", None), "/items"), true, &clock);
+        call_at(&trials, (key("shop/web", None), "/items"), true, &clock);
     }
     let judged = |running: &Running| rows(running)[0].2[1];
     let skipped = |running: &Running| running.counts()[0].skipped;
@@ -199,7 +199,7 @@ fn calls_beyond_ten_milliseconds_of_a_second_are_skipped_and_counted() {
 
     // And in the next second again.
     looks.set(1_100);
-    call_at(&trials, (way("shop/web", None), "/items"), true, &clock);
+    call_at(&trials, (key("shop/web", None), "/items"), true, &clock);
     assert_eq!(judged(&first) + judged(&second), 12);
 }
 
@@ -239,7 +239,7 @@ fn request_that_patterns_would_take_long_for_is_skipped_and_counted() {
             (all, running.counts()[0].skipped)
         };
         let before = count();
-        let call = (way("shop/web", None), path.as_str(), &headers);
+        let call = (key("shop/web", None), path.as_str(), &headers);
         call_with(&trials, call, true, &|| start);
         let (judged, skipped) = (u64::from(judged), u64::from(!judged));
         assert_eq!(count(), (before.0 + judged, before.1 + skipped));
@@ -258,9 +258,9 @@ fn ways_are_bounded_and_calls_of_others_are_counted_together() {
     let long = "r".repeat(300);
     for number in 0..200 {
         let route = format!("{long}{number}");
-        call(&trials, way("shop/web", Some(&route)), true);
+        call(&trials, key("shop/web", Some(&route)), true);
     }
-    call(&trials, way("shop/web", Some(&format!("{long}0"))), true);
+    call(&trials, key("shop/web", Some(&format!("{long}0"))), true);
     let parts = running.counts();
     assert!(parts.len() > 1, "{} part", parts.len());
     for part in &parts {

@@ -19,7 +19,12 @@ fn circuits(bench: &Bench) -> Arc<Circuits> {
         ..v1::Batch::default()
     });
     assert!(nacks.is_empty(), "{nacks:?}");
-    bench.control.config.registry.held_circuits(&name).unwrap()
+    bench
+        .control
+        .config
+        .registry
+        .existing_circuits(&name)
+        .unwrap()
 }
 
 #[tokio::test]

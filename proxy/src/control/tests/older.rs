@@ -181,7 +181,11 @@ async fn an_older_controller_is_obeyed_and_understands_what_it_has_to() {
     assert_eq!((api.port, api.routes.rules.len()), (80, 1));
     let at = snapshot.meshed_at("10.0.0.11:8080".parse().unwrap());
     assert!(at.is_some(), "who is meshed is never called in plaintext");
-    assert!(!snapshot.held().contains_key(wire::names::PLACE));
+    assert!(
+        !snapshot
+            .resource_versions()
+            .contains_key(wire::names::PLACE)
+    );
 
     // Of a change that cannot be used it hears by name, and the former one serves on.
     let second = before::Batch {

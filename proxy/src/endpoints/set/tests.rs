@@ -155,15 +155,15 @@ fn a_sticky_caller_may_move_when_its_session_is_over_and_not_before() {
 /// Three endpoints, of which the first cannot be connected since a moment.
 struct Fleet {
     set: EndpointSet,
-    resting: Gauge,
+    ejected: Gauge,
 }
 
 impl Fleet {
     fn new() -> Self {
-        let resting = Gauge::default();
-        let registry = Registry::telling(resting.clone());
+        let ejected = Gauge::default();
+        let registry = Registry::with_gauge(ejected.clone());
         let set = set(&registry, &["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
-        Self { set, resting }
+        Self { set, ejected }
     }
 
     fn dead(&self) -> &Arc<Endpoint> {
@@ -182,7 +182,7 @@ impl Fleet {
             let full = row == EJECTION.consecutive_failures;
             assert_eq!(cause, full.then_some(EjectedFor::Unreachable), "{row}");
         }
-        assert_eq!(self.resting.get(), 1);
+        assert_eq!(self.ejected.get(), 1);
     }
 
     /// How many of a hundred calls get the endpoint that failed.
@@ -212,7 +212,7 @@ async fn an_endpoint_that_rests_gets_nothing_and_then_one_probe() {
     assert_eq!(fleet.fails(&mut probe), Some(EjectedFor::Unreachable));
     tokio::time::advance(Duration::from_millis(7900)).await;
     assert_eq!(fleet.sent_there(&READER), 0, "twice as long");
-    assert_eq!(fleet.resting.get(), 1);
+    assert_eq!(fleet.ejected.get(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -228,7 +228,7 @@ async fn a_probe_that_succeeds_brings_its_endpoint_back_little_by_little() {
     let signal = Some(HealthSignal::Good);
     assert_eq!(fleet.set.record(&mut probe, head, signal, &EJECTION), None);
     drop(probe);
-    assert_eq!(fleet.resting.get(), 0);
+    assert_eq!(fleet.ejected.get(), 0);
     // Its estimate is as bad as an unreachable endpoint's for a while; here the share
     // alone is looked at.
     let works = |endpoint: &Arc<Endpoint>| {
@@ -294,9 +294,9 @@ async fn what_a_late_probe_shows_is_not_taken_for_what_the_next_one_shows() {
             .record(probe, head, Some(HealthSignal::Good), &EJECTION)
     };
     assert_eq!(good(&mut late), None);
-    assert_eq!(fleet.resting.get(), 1);
+    assert_eq!(fleet.ejected.get(), 1);
     assert_eq!(good(&mut next), None);
-    assert_eq!(fleet.resting.get(), 0);
+    assert_eq!(fleet.ejected.get(), 0);
 }
 
 /// It has an answer, which would be lost with an endpoint that is not there.
@@ -370,11 +370,11 @@ async fn calls_to_a_service_that_lets_nobody_rest_end_no_rest_for_another_servic
     };
     assert_eq!(answered(), fleet.dead().addr);
     assert_eq!(fleet.sent_there(&READER), 0);
-    assert_eq!(fleet.resting.get(), 1);
+    assert_eq!(fleet.ejected.get(), 1);
     // Its rest is over, and it answers.
     tokio::time::advance(Duration::from_millis(6100)).await;
     assert_eq!(answered(), fleet.dead().addr);
-    assert_eq!(fleet.resting.get(), 0);
+    assert_eq!(fleet.ejected.get(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -453,7 +453,7 @@ async fn what_rests_is_not_counted_any_more_when_it_is_gone() {
     let fleet = Fleet::new();
     fleet.eject();
     drop(fleet.set);
-    assert_eq!(fleet.resting.get(), 0);
+    assert_eq!(fleet.ejected.get(), 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -217,8 +217,8 @@ impl Connecting {
     pub async fn opened(mut self, wire: impl Wire, builder: http1::Builder) {
         let signs = Arc::<Signs>::default();
         let noted = Arc::clone(&signs);
-        let wire: Box<dyn Wire> = Box::new(InspectReader::new(wire, move |said: &[u8]| {
-            if !said.is_empty() {
+        let wire: Box<dyn Wire> = Box::new(InspectReader::new(wire, move |bytes: &[u8]| {
+            if !bytes.is_empty() {
                 noted.came();
             }
         }));
@@ -277,18 +277,18 @@ impl Lease {
             return Err(Failure::connection_closed("the connection is in use"));
         };
         dedicated.signs.begin();
-        let mut asked = pin!(dedicated.sender.try_send_request(request));
+        let mut sending = pin!(dedicated.sender.try_send_request(request));
         let (connection, ended) = (&mut dedicated.connection, &mut dedicated.ended);
         let signs = Arc::clone(&dedicated.signs);
         let answer = poll_fn(|cx| {
             // Only the connection, polled here as well, can bring the answer.
-            if let Poll::Ready(answer) = asked.as_mut().poll(&mut deaf()) {
+            if let Poll::Ready(answer) = sending.as_mut().poll(&mut deaf()) {
                 return Poll::Ready(Some(answer));
             }
             if !*ended {
                 *ended = Pin::new(&mut *connection).poll(cx).is_ready();
             }
-            let answer = asked.as_mut().poll(&mut deaf());
+            let answer = sending.as_mut().poll(&mut deaf());
             if answer.is_pending() {
                 wake_if_cut_short(cx);
                 if signs.poll_broken(cx) {
@@ -305,7 +305,7 @@ impl Lease {
                 let unsent = error.take_message().is_some();
                 let error = error.into_error();
                 // An end without close_notify is an error of its own kind.
-                let untouched = error.is_incomplete_message() && !signs.has_heard();
+                let untouched = error.is_incomplete_message() && !signs.has_received();
                 if unsent || untouched {
                     Err(Failure::connection_closed(error.to_string()))
                 } else {

@@ -187,7 +187,7 @@ pub(crate) async fn http1(
                 let unsent = error.take_message().is_some();
                 let error = error.into_error();
                 // A part of an answer proves that the request was taken.
-                let silent = closed_silently(&error) && !connection.watch.has_heard();
+                let silent = closed_silently(&error) && !connection.watch.has_received();
                 if used && (unsent || silent) {
                     reuse = false;
                     continue;

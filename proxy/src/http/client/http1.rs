@@ -184,7 +184,7 @@ pub(crate) async fn http1_connection(
     let stream = stream
         .map_err(|error| Failure::not_sent(Reason::ConnectFailed, format!("{addr}: {error}")))?;
     let abort = Abort::default();
-    let stream = Upstream::new(stream, abort.clone(), budget.hold(), window);
+    let stream = Upstream::new(stream, abort.clone(), budget.enter(), window);
     let watch = stream.watch();
     let (sender, connection) = http1::Builder::new()
         .max_headers(HEADER_COUNT)

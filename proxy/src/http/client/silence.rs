@@ -19,11 +19,11 @@ pub(super) const DEAD: &str = "the peer gave no sign of life";
 #[derive(Debug, Default)]
 pub(super) struct Signs {
     /// The peer said something since the last request.
-    heard: AtomicBool,
+    received: AtomicBool,
     /// Something was asked or said since somebody looked last.
     moved: AtomicBool,
     /// Somebody asks the peer.
-    asking: AtomicBool,
+    probing: AtomicBool,
     broken: AtomicBool,
     /// Wakes whoever waits for the peer.
     waits: AtomicWaker,
@@ -32,18 +32,18 @@ pub(super) struct Signs {
 impl Signs {
     /// A request begins.
     pub(super) fn begin(&self) {
-        self.heard.store(false, Relaxed);
+        self.received.store(false, Relaxed);
         self.moved.store(true, Relaxed);
     }
 
     /// Bytes of the peer came.
     pub(super) fn came(&self) {
-        self.heard.store(true, Relaxed);
+        self.received.store(true, Relaxed);
         self.moved.store(true, Relaxed);
     }
 
-    pub(super) fn has_heard(&self) -> bool {
-        self.heard.load(Relaxed)
+    pub(super) fn has_received(&self) -> bool {
+        self.received.load(Relaxed)
     }
 
     pub(super) fn is_broken(&self) -> bool {
@@ -64,7 +64,7 @@ pub(crate) struct Silent(Arc<Signs>);
 impl Silent {
     /// Looks; `None` also while an earlier one is not over.
     pub(super) fn look(signs: &Arc<Signs>) -> Option<Self> {
-        let silent = !signs.moved.swap(false, Relaxed) && !signs.asking.swap(true, Relaxed);
+        let silent = !signs.moved.swap(false, Relaxed) && !signs.probing.swap(true, Relaxed);
         silent.then(|| Self(Arc::clone(signs)))
     }
 
@@ -82,7 +82,7 @@ impl Silent {
 
 impl Drop for Silent {
     fn drop(&mut self) {
-        self.0.asking.store(false, Relaxed);
+        self.0.probing.store(false, Relaxed);
     }
 }
 
@@ -114,7 +114,7 @@ mod tests {
         let silent = Silent::look(&signs).unwrap();
         signs.came();
         assert!(!silent.break_off());
-        assert!(!broken(&signs) && signs.has_heard());
+        assert!(!broken(&signs) && signs.has_received());
         assert!(Silent::look(&signs).is_none());
         assert!(Silent::look(&signs).is_some(), "it may fall silent again");
     }

@@ -44,7 +44,7 @@ struct ConnectionState {
     /// The server put an end to it.
     ended: AtomicBool,
     /// The server said something since the last request began.
-    heard: AtomicBool,
+    received: AtomicBool,
     /// The server does not take what was written last.
     stuck: AtomicBool,
     /// Who waits until it does.
@@ -77,7 +77,7 @@ impl UpstreamWatch {
 
     /// From here on bytes of the server count as an answer to the next request.
     pub(crate) fn asks(&self) {
-        self.state.heard.store(false, Relaxed);
+        self.state.received.store(false, Relaxed);
     }
 
     /// From here on hyper has all of the body.
@@ -117,8 +117,8 @@ impl UpstreamWatch {
     /// Whether the server said anything since [`Self::asks`]: an interim answer and a part
     /// of a head too.
     #[must_use]
-    pub(crate) fn has_heard(&self) -> bool {
-        self.state.heard.load(Relaxed)
+    pub(crate) fn has_received(&self) -> bool {
+        self.state.received.load(Relaxed)
     }
 }
 
@@ -214,7 +214,7 @@ impl AsyncRead for Upstream {
         let read = read_at_most(Pin::new(&mut this.io), cx, out, chunk_size);
         let ended = matches!(read, Poll::Ready(Ok(()))) && out.filled().len() == before;
         if out.filled().len() > before {
-            this.state.heard.store(true, Relaxed);
+            this.state.received.store(true, Relaxed);
         }
         if room > 0 && (ended || matches!(read, Poll::Ready(Err(_)))) {
             this.state.ended.store(true, Relaxed);

@@ -27,7 +27,7 @@ fn within(left: Duration) -> Deadline {
 async fn what_a_request_waited_for_memory_is_part_of_its_time() {
     let seconds = Duration::from_secs;
     let timed = Timed {
-        asked: RequestedTimeout {
+        requested: RequestedTimeout {
             weft: Some(seconds(5)),
             ..RequestedTimeout::default()
         },
@@ -60,7 +60,7 @@ fn times_are_read_where_they_may_be_believed_and_what_is_none_is_told() {
     let both = map(&[("grpc-timeout", "2S"), ("weft-timeout", "300ms")]);
     let read = |grpc, ours: bool| {
         let weft = both.get("weft-timeout").filter(|_| ours);
-        Timed::read(&both, grpc, weft, None).asked
+        Timed::read(&both, grpc, weft, None).requested
     };
     let (two, less) = (Duration::from_secs(2), Duration::from_millis(300));
     assert_eq!(
@@ -80,7 +80,7 @@ fn times_are_read_where_they_may_be_believed_and_what_is_none_is_told() {
         let map = map(&[(name, value)]);
         let timed = Timed::read(&map, true, map.get("weft-timeout"), None);
         assert!(
-            timed.unreadable && timed.asked == RequestedTimeout::default(),
+            timed.unreadable && timed.requested == RequestedTimeout::default(),
             "{value}"
         );
     }
@@ -88,7 +88,10 @@ fn times_are_read_where_they_may_be_believed_and_what_is_none_is_told() {
     for (value, rest) in [("7ms", Some(Duration::from_millis(7))), ("7", None)] {
         let value = HeaderValue::from_static(value);
         let timed = Timed::read(&HeaderMap::new(), false, None, Some(&value));
-        assert_eq!((timed.asked.rest, timed.unreadable), (rest, rest.is_none()));
+        assert_eq!(
+            (timed.requested.rest, timed.unreadable),
+            (rest, rest.is_none())
+        );
     }
 }
 

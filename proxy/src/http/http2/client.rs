@@ -341,7 +341,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Future for Task<I> {
         if let Some(keepalive) = &mut this.keepalive {
             if this.shared.asks.load(Relaxed) {
                 this.shared.asks.store(false, Relaxed);
-                keepalive.ask(cx);
+                keepalive.ping(cx);
             }
             let peer = keepalive.poll(cx, busy);
             this.shared.pongs.store(keepalive.pongs(), Relaxed);

@@ -1,7 +1,7 @@
 //! What an open stream has the process hold, for whom that counts.
 
 use bytes::Bytes;
-use runtime::occupancy::Held;
+use runtime::occupancy::ReservedBytes;
 
 /// Smaller chunks are not counted: that costs an allocation.
 const WORTH_COUNTING: usize = 4 * 1024;
@@ -14,19 +14,19 @@ const BYTE_STREAM: usize = 8 * 1024;
 #[derive(Debug)]
 pub(crate) struct StreamCost {
     /// The stream itself. What was handed to `h2` counts beside it.
-    stream: Held,
+    stream: ReservedBytes,
     /// What waits for credit, and what its sender may have sent ahead.
-    stuck: Held,
+    stuck: ReservedBytes,
 }
 
 impl StreamCost {
-    pub(super) fn new(stream: Held) -> Self {
+    pub(super) fn new(stream: ReservedBytes) -> Self {
         let stuck = stream.beside(0);
         Self { stream, stuck }
     }
 
     /// Of bytes both ways, for whom `other` counts.
-    pub(super) fn of_bytes(other: &Held) -> Self {
+    pub(super) fn of_bytes(other: &ReservedBytes) -> Self {
         Self::new(other.beside(BYTE_STREAM))
     }
 
@@ -44,7 +44,7 @@ impl StreamCost {
 /// A chunk that counts until it was sent.
 struct CountedChunk {
     chunk: Bytes,
-    _held: Held,
+    _reserved: ReservedBytes,
 }
 
 impl AsRef<[u8]> for CountedChunk {
@@ -53,12 +53,12 @@ impl AsRef<[u8]> for CountedChunk {
     }
 }
 
-/// The same chunk, which counts beside `held` until the last of it is dropped. Small
+/// The same chunk, which counts beside `reserved` until the last of it is dropped. Small
 /// ones are not worth it.
-pub(super) fn counted(chunk: Bytes, held: &Held) -> Bytes {
+pub(super) fn counted(chunk: Bytes, reserved: &ReservedBytes) -> Bytes {
     if chunk.len() < WORTH_COUNTING {
         return chunk;
     }
-    let _held = held.beside(chunk.len());
-    Bytes::from_owner(CountedChunk { chunk, _held })
+    let _reserved = reserved.beside(chunk.len());
+    Bytes::from_owner(CountedChunk { chunk, _reserved })
 }

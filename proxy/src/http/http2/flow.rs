@@ -72,7 +72,7 @@ pub(crate) struct Flow {
     streams: AtomicUsize,
     window: AtomicU32,
     /// A stream was read as fast as its window allowed.
-    asks_to_grow: AtomicBool,
+    wants_growth: AtomicBool,
     growth: Mutex<Growth>,
     /// The window became smaller, and the peer may not know yet.
     shrunk: AtomicBool,
@@ -98,7 +98,7 @@ impl Flow {
             changes,
             streams: AtomicUsize::new(0),
             window: AtomicU32::new(window),
-            asks_to_grow: AtomicBool::new(false),
+            wants_growth: AtomicBool::new(false),
             growth: Mutex::default(),
             shrunk: AtomicBool::new(window < ASSUMED_WINDOW),
             used: Mutex::default(),
@@ -139,7 +139,7 @@ impl Flow {
     pub(crate) fn open(self: &Arc<Self>) -> Share {
         self.streams.fetch_add(1, Relaxed);
         Share {
-            _holder: self.budget.hold(),
+            _holder: self.budget.enter(),
             flow: Arc::clone(self),
             read: 0,
             given_back: 0,
@@ -166,24 +166,24 @@ impl Flow {
             }
         }
         self.shrunk.store(window < self.window(), Relaxed);
-        self.said(window);
+        self.announced(window);
         true
     }
 
     /// The window that streams should have from now on, if that is another one.
-    /// [`Self::said`] takes it into use.
+    /// [`Self::announced`] takes it into use.
     #[must_use]
     fn next(&self) -> Option<u32> {
         let (now, base) = (self.window(), base(&self.budget));
         if self.changes == WindowChanges::BackToFull {
             return (base > now).then_some(base);
         }
-        let asks_to_grow = self.asks_to_grow.load(Relaxed);
-        if now == base && !asks_to_grow {
+        let wants_growth = self.wants_growth.load(Relaxed);
+        if now == base && !wants_growth {
             return None;
         }
         let growth = self.growth.lock();
-        let wanted = if asks_to_grow {
+        let wanted = if wants_growth {
             now.saturating_mul(2)
         } else if growth.last.is_some_and(|last| last.elapsed() < CALM) {
             now
@@ -196,9 +196,9 @@ impl Flow {
             most = most.min(now);
         }
         let next = wanted.min(most).max(base);
-        if next == now && asks_to_grow {
+        if next == now && wants_growth {
             drop(growth);
-            self.said(now);
+            self.announced(now);
         }
         (next != now).then_some(next)
     }
@@ -213,10 +213,10 @@ impl Flow {
     }
 
     /// The peer was told of `window`.
-    fn said(&self, window: u32) {
+    fn announced(&self, window: u32) {
         let mut growth = self.growth.lock();
         self.window.store(window, Relaxed);
-        if self.asks_to_grow.swap(false, Relaxed) {
+        if self.wants_growth.swap(false, Relaxed) {
             growth.last = Some(Instant::now());
         }
         let streams = self.streams.load(Relaxed).max(1);
@@ -275,7 +275,7 @@ impl Share {
         self.read += bytes as u64;
         if self.read >= u64::from(self.flow.window()) {
             self.read = 0;
-            self.flow.asks_to_grow.store(true, Relaxed);
+            self.flow.wants_growth.store(true, Relaxed);
         }
     }
 }
@@ -321,7 +321,7 @@ mod tests {
         loop {
             share.read(flow.window() as usize);
             match flow.next() {
-                Some(window) => flow.said(window),
+                Some(window) => flow.announced(window),
                 None => return flow.window(),
             }
         }
@@ -406,14 +406,14 @@ mod tests {
         let more: Vec<Share> = (0..100_000).map(|_| flow.open()).collect();
         assert_eq!(flow.next(), Some(LEAST_STREAM_WINDOW));
         drop((shares, more));
-        flow.said(LEAST_STREAM_WINDOW);
+        flow.announced(LEAST_STREAM_WINDOW);
         assert_eq!(flow.next(), Some(STREAM_WINDOW));
     }
     /// A connection to an application lives as long as the application.
     #[tokio::test(start_paused = true)]
     async fn towards_an_application_windows_that_began_small_become_whole_and_stay_so() {
         let budget = Budget::new(LIMIT);
-        let mut others: Vec<_> = (0..100_000).map(|_| budget.hold()).collect();
+        let mut others: Vec<_> = (0..100_000).map(|_| budget.enter()).collect();
         let flow = Flow::new(Arc::clone(&budget), WindowChanges::BackToFull);
         let mut share = flow.open();
         assert_eq!(read_fast(&flow, &mut share), LEAST_STREAM_WINDOW);
@@ -421,7 +421,7 @@ mod tests {
         assert_eq!(read_fast(&flow, &mut share), STREAM_WINDOW / 2);
         others.clear();
         assert_eq!(read_fast(&flow, &mut share), STREAM_WINDOW);
-        others.extend((0..100_000).map(|_| budget.hold()));
+        others.extend((0..100_000).map(|_| budget.enter()));
         assert_eq!(flow.next(), None, "it was told of less again");
         assert_eq!(budget.grown(), 0);
     }

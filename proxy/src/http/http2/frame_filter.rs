@@ -22,7 +22,7 @@ use runtime::occupancy::Permit;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::field_count::FieldCount;
-use super::graceful_shutdown::{ACK, ASKED, CONTENT, LateAnswer, PING};
+use super::graceful_shutdown::{ACK, CONTENT, LateAnswer, PING, SHUTDOWN_PING};
 use super::inbox::{SMALL, SmallFrames};
 use crate::http::limits::HEADER_COUNT;
 use crate::net::forward::{forward_shutdown, forward_write};
@@ -295,7 +295,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for FrameFilter<I> {
         loop {
             if this.is_between_frames() && this.late.poll(cx).is_ready() {
                 this.head[..HEAD].copy_from_slice(&[0, 0, CONTENT as u8, PING, ACK, 0, 0, 0, 0]);
-                this.head[HEAD..].copy_from_slice(&ASKED);
+                this.head[HEAD..].copy_from_slice(&SHUTDOWN_PING);
                 this.unread = LOOKED;
             }
             if this.unread > 0 {

@@ -23,7 +23,7 @@ pub(super) const ACK: u8 = 1;
 /// Bytes of a PING behind its head.
 pub(super) const CONTENT: usize = 8;
 /// What `h2` asks with when it shuts down; other PINGs of it hold something else.
-pub(super) const ASKED: [u8; CONTENT] = [0x0b, 0x7b, 0xa2, 0xf0, 0x8b, 0x9b, 0xfe, 0x54];
+pub(super) const SHUTDOWN_PING: [u8; CONTENT] = [0x0b, 0x7b, 0xa2, 0xf0, 0x8b, 0x9b, 0xfe, 0x54];
 
 /// A client's answer that it has heard, until its time has come.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ impl LateAnswer {
 
     /// Whether the answer to a PING with this content is kept for now.
     pub(super) fn keeps(&mut self, content: &[u8]) -> bool {
-        let keeps = *content == ASKED;
+        let keeps = *content == SHUTDOWN_PING;
         if keeps {
             self.0.get_or_insert_with(|| Box::pin(sleep(IN_HAND)));
         }

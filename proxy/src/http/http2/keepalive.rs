@@ -23,9 +23,9 @@ use crate::net::forward::{forward_shutdown, forward_write};
 /// How often is looked.
 const LOOK: Duration = Duration::from_millis(2500);
 /// Silence after which a peer is asked, while it owes something.
-const ASK: Duration = Duration::from_millis(2500);
+const PING_AFTER: Duration = Duration::from_millis(2500);
 /// The same while no stream is open.
-const ASK_IDLE: Duration = Duration::from_secs(10);
+const PING_IDLE_AFTER: Duration = Duration::from_secs(10);
 /// An answer that takes longer than this makes a peer suspect.
 const SUSPECT: Duration = Duration::from_millis(2500);
 /// A peer is dead this long after something was last seen to have come, which may have
@@ -83,7 +83,7 @@ pub(super) struct Keepalive {
     /// When something was last known to have come.
     last: Instant,
     /// When the peer was asked, if it has not answered.
-    asked: Option<Instant>,
+    pinged_at: Option<Instant>,
     /// How often it has answered.
     pongs: u64,
     timer: Pin<Box<Sleep>>,
@@ -105,7 +105,7 @@ impl Keepalive {
             pings,
             heard,
             last: now,
-            asked: None,
+            pinged_at: None,
             pongs: 0,
             timer: Box::pin(sleep_until(now + LOOK)),
         }
@@ -117,22 +117,22 @@ impl Keepalive {
     }
 
     /// Asks for a sign of life, unless that is done already.
-    pub(super) fn ask(&mut self, cx: &mut Context<'_>) {
-        if self.asked.is_some() {
+    pub(super) fn ping(&mut self, cx: &mut Context<'_>) {
+        if self.pinged_at.is_some() {
             return;
         }
         // What the handshake asked may have been answered late, or never; then it is still
         // the question.
         let _ = self.pings.poll_pong(cx);
         let _ = self.pings.send_ping(Ping::opaque());
-        self.asked = Some(Instant::now());
+        self.pinged_at = Some(Instant::now());
         // Registers for the answer.
         self.poll_pong(cx);
     }
 
     fn poll_pong(&mut self, cx: &mut Context<'_>) {
-        if self.asked.is_some() && self.pings.poll_pong(cx).is_ready() {
-            self.asked = None;
+        if self.pinged_at.is_some() && self.pings.poll_pong(cx).is_ready() {
+            self.pinged_at = None;
             self.pongs += 1;
             self.last = Instant::now();
         }
@@ -150,17 +150,19 @@ impl Keepalive {
             if self.dead(now) {
                 return Peer::Dead;
             }
-            let after = if busy { ASK } else { ASK_IDLE };
+            let after = if busy { PING_AFTER } else { PING_IDLE_AFTER };
             if now - self.last >= after {
-                self.ask(cx);
+                self.ping(cx);
             }
-            let next = self.asked.map_or(now + LOOK, |_| {
+            let next = self.pinged_at.map_or(now + LOOK, |_| {
                 (now + LOOK).min((self.last + DEAD).max(now + Duration::from_millis(100)))
             });
             self.timer.as_mut().reset(next);
         }
-        match self.asked {
-            Some(asked) if self.heard.load(Relaxed) || asked.elapsed() < SUSPECT => Peer::Alive,
+        match self.pinged_at {
+            Some(pinged_at) if self.heard.load(Relaxed) || pinged_at.elapsed() < SUSPECT => {
+                Peer::Alive
+            }
             Some(_) => Peer::Suspect,
             None => Peer::Alive,
         }
@@ -168,7 +170,7 @@ impl Keepalive {
 
     /// Silent for too long, and asked for long enough.
     fn dead(&self, now: Instant) -> bool {
-        self.asked
-            .is_some_and(|asked| now - self.last >= DEAD && now - asked >= 2 * SUSPECT)
+        self.pinged_at
+            .is_some_and(|pinged_at| now - self.last >= DEAD && now - pinged_at >= 2 * SUSPECT)
     }
 }

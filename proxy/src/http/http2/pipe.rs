@@ -13,7 +13,7 @@ use bytes::Bytes;
 use h2::SendStream;
 use http::HeaderMap;
 use http_body::Body as HttpBody;
-use runtime::occupancy::Held;
+use runtime::occupancy::ReservedBytes;
 
 use super::cost::StreamCost;
 use crate::http::body::{Body, BoxError};
@@ -52,7 +52,7 @@ pub(super) async fn flushed() {
 pub(super) struct Pipe {
     stream: SendStream<Bytes>,
     body: Body,
-    held: Bytes,
+    buffered: Bytes,
     next: Next,
     cost: Option<StreamCost>,
     /// Bytes that may come of the body while what is held waits.
@@ -74,7 +74,7 @@ impl Pipe {
         Self {
             stream,
             body,
-            held: Bytes::new(),
+            buffered: Bytes::new(),
             next: Next::Unknown,
             cost: None,
             ahead: 0,
@@ -90,7 +90,7 @@ impl Pipe {
 
     /// Counts what is not taken, for who does not take it. `ahead`: so many bytes of the body
     /// its sender may send before it hears of that.
-    pub(super) fn counted(mut self, stream: Held, ahead: usize) -> Self {
+    pub(super) fn counted(mut self, stream: ReservedBytes, ahead: usize) -> Self {
         self.cost = Some(StreamCost::new(stream));
         self.ahead = ahead;
         self
@@ -102,7 +102,7 @@ impl Pipe {
                 Next::Data(data) => data.len(),
                 _ => 0,
             };
-            let bytes = self.held.len() + behind + self.ahead;
+            let bytes = self.buffered.len() + behind + self.ahead;
             cost.note_stuck(if stuck { bytes } else { 0 });
         }
     }
@@ -173,7 +173,7 @@ impl Future for Pipe {
             if this.stream.poll_reset(cx).is_ready() {
                 return Poll::Ready(Err(Stopped::Peer));
             }
-            let waits = this.held.len() > LOOK_BEYOND && {
+            let waits = this.buffered.len() > LOOK_BEYOND && {
                 // Without having asked there is none, however open the window is.
                 this.stream.reserve_capacity(1);
                 this.stream.capacity() == 0
@@ -181,11 +181,11 @@ impl Future for Pipe {
             if !waits {
                 this.look(cx);
             }
-            if this.held.is_empty() {
+            if this.buffered.is_empty() {
                 match std::mem::replace(&mut this.next, Next::Unknown) {
                     Next::Unknown => return this.poll_given_up(cx),
                     Next::Data(data) => {
-                        this.held = data;
+                        this.buffered = data;
                         this.moves();
                         continue;
                     }
@@ -209,13 +209,13 @@ impl Future for Pipe {
                 Poll::Ready(Err(stopped)) => return Poll::Ready(Err(stopped)),
                 // Nobody takes what came before it broke.
                 Poll::Pending if matches!(this.next, Next::Broken(_)) => {
-                    this.held = Bytes::new();
+                    this.buffered = Bytes::new();
                     continue;
                 }
                 Poll::Pending => return Poll::Pending,
             }
             let end = matches!(this.next, Next::End);
-            let mut chunk = std::mem::take(&mut this.held);
+            let mut chunk = std::mem::take(&mut this.buffered);
             if let Some(cost) = &this.cost {
                 chunk = cost.counted(chunk);
             }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use h2::RecvStream;
 use http::{HeaderMap, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use runtime::occupancy::{Held, InFlight};
+use runtime::occupancy::{InFlight, ReservedBytes};
 use tokio::task::AbortHandle;
 
 use super::cost::{StreamCost, counted};
@@ -23,7 +23,7 @@ pub struct RecvBody {
     inbox: Inbox,
     share: Share,
     /// What has come and waits to be read, where somebody counts that.
-    unread: Option<Held>,
+    unread: Option<ReservedBytes>,
     /// Bytes that are still to come, where that was announced.
     left: Option<u64>,
     data_ended: bool,
@@ -83,7 +83,7 @@ impl RecvBody {
     }
 
     /// Counts what waits to be read, and what was read until it was sent, for who sends.
-    pub(super) fn counted(mut self, unread: Held) -> Self {
+    pub(super) fn counted(mut self, unread: ReservedBytes) -> Self {
         self.unread = Some(unread);
         self
     }
@@ -109,8 +109,8 @@ impl RecvBody {
 
     /// Bytes may wait to be read from now on, or none do.
     fn note(&mut self, unread: bool) {
-        if let Some(held) = &self.unread {
-            held.set(if unread { self.share.window() } else { 0 });
+        if let Some(reserved) = &self.unread {
+            reserved.set(if unread { self.share.window() } else { 0 });
         }
     }
 
@@ -171,7 +171,7 @@ impl HttpBody for RecvBody {
                         this.ended();
                     }
                     let data = match &this.unread {
-                        Some(held) => counted(data, held),
+                        Some(reserved) => counted(data, reserved),
                         None => data,
                     };
                     return Poll::Ready(Some(Ok(Frame::data(data))));

@@ -13,16 +13,16 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use http_body::Body as HttpBody;
 use parking_lot::Mutex;
 use policy::reason::Reason::ConnectionLost;
-use runtime::occupancy::{Held, Permit, ReservedPermit};
+use runtime::occupancy::{Permit, ReservedBytes, ReservedPermit};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::flow::{CONNECTION_WINDOW, Flow, STREAMS, base};
 use super::frame_filter::FrameFilter;
-use super::held_back::{BegunRequest, HeldBack};
 use super::keepalive::{Keepalive, Peer, WatchedIo};
 use super::pipe::{Pipe, Stopped, flushed};
+use super::queued::{BegunRequest, QueuedRequests};
 use super::recv::RecvBody;
 use super::{RESET_FOR, SMALL_FRAMES, Tuning, reset_errors, strip_connection_headers};
 use crate::failure::StreamReset;
@@ -91,9 +91,9 @@ where
     } = limits;
     permit.silent();
     permit.head_begins();
-    let _connection = permit.hold(CONNECTION);
+    let _connection = permit.reserve(CONNECTION);
     let flow = Flow::new(Arc::clone(&budget), profile.windows);
-    let mut held_back = HeldBack::new(Arc::clone(&budget), Arc::clone(&permit), class);
+    let mut queued = QueuedRequests::new(Arc::clone(&budget), Arc::clone(&permit), class);
     let io = FrameFilter::of_client(io, flow.small_frames(), Arc::clone(&permit));
     let (io, heard) = WatchedIo::new(io, budget);
     let handshake = builder(&profile, &flow).handshake::<_, Bytes>(io);
@@ -119,7 +119,7 @@ where
         flow.adjust(tell)
     };
     poll_fn(|cx| {
-        let in_use = flow.streams() > 0 || Arc::strong_count(&open) > 1 || !held_back.is_empty();
+        let in_use = flow.streams() > 0 || Arc::strong_count(&open) > 1 || !queued.is_empty();
         if !closing && close.as_mut().poll(cx).is_ready() {
             closing = true;
             connection.graceful_shutdown();
@@ -151,17 +151,17 @@ where
                 Poll::Ready(None) => break Some(Ok(())),
                 Poll::Ready(Some(Err(error))) => break Some(Err(error)),
                 Poll::Ready(Some(Ok(begun))) => {
-                    if let Some(begun) = held_back.admit(begun, flow.window(), cx) {
+                    if let Some(begun) = queued.admit(begun, flow.window(), cx) {
                         begin(begun, &flow, &permit, Arc::clone(&open), &handler);
                     }
                 }
             }
         };
-        while let Some(begun) = held_back.next(cx) {
+        while let Some(begun) = queued.next(cx) {
             begin(begun, &flow, &permit, Arc::clone(&open), &handler);
         }
         let answers = Arc::strong_count(&open) - 1;
-        permit.carries(flow.streams() + answers + usize::from(!held_back.is_empty()));
+        permit.carries(flow.streams() + answers + usize::from(!queued.is_empty()));
         if let Some(outlet) = &outlet {
             outlet.flush(cx);
         }
@@ -187,17 +187,17 @@ fn builder(profile: &Tuning, flow: &Flow) -> Builder {
     builder
 }
 
-/// Begins to answer one request. `held` lives for as long as the answer is on its way.
+/// Begins to answer one request. `guard` lives for as long as the answer is on its way.
 fn begin<F>(
     (request, respond): BegunRequest,
     flow: &Arc<Flow>,
     permit: &Arc<Permit>,
-    held: Arc<()>,
+    guard: Arc<()>,
     handler: &impl Fn(Request<RecvBody>) -> F,
 ) where
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    let asked = RequestTraits::of(&request);
+    let traits = RequestTraits::of(&request);
     let (mut head, stream) = request.into_parts();
     let bytes = size(&head.headers);
     let mut promise = flow.budget().promise(bytes);
@@ -206,7 +206,7 @@ fn begin<F>(
     }
     let reserved = head.extensions.remove::<Arc<ReservedPermit>>();
     let in_flight = Arc::new(permit.begin_request_by(reserved));
-    let cost = permit.hold(REQUEST + bytes);
+    let cost = permit.reserve(REQUEST + bytes);
     if !stream.is_end_stream() {
         head.extensions.insert(KeptBody::new(cost.beside(0)));
     }
@@ -217,13 +217,13 @@ fn begin<F>(
     let budget = Arc::clone(flow.budget());
     #[expect(clippy::disallowed_methods, reason = "one stream")]
     tokio::spawn(async move {
-        let _held = (held, in_flight);
+        let _guard = (guard, in_flight);
         let answer = async {
             let answer = answer.await;
             promise.answered();
             answer
         };
-        exchange(answer, respond, asked, cost, &budget).await;
+        exchange(answer, respond, traits, cost, &budget).await;
     });
 }
 
@@ -247,8 +247,8 @@ impl RequestTraits {
 async fn exchange(
     answer: impl Future<Output = Response<Body>>,
     mut respond: SendResponse<Bytes>,
-    asked: RequestTraits,
-    cost: Held,
+    traits: RequestTraits,
+    cost: ReservedBytes,
     budget: &Budget,
 ) {
     let response = {
@@ -268,7 +268,7 @@ async fn exchange(
     }
     // Whoever answers was given as much when the answer began, or about so much.
     let ahead = base(budget) as usize;
-    if let Err(error) = send(response, &mut respond, asked, cost, ahead).await {
+    if let Err(error) = send(response, &mut respond, traits, cost, ahead).await {
         tracing::debug!(%error, "an answer could not be sent");
         respond.send_reset(h2::Reason::INTERNAL_ERROR);
     }
@@ -277,8 +277,8 @@ async fn exchange(
 async fn send(
     response: Response<Body>,
     respond: &mut SendResponse<Bytes>,
-    asked: RequestTraits,
-    cost: Held,
+    traits: RequestTraits,
+    cost: ReservedBytes,
     ahead: usize,
 ) -> Result<(), h2::Error> {
     let (mut head, body) = response.into_parts();
@@ -300,7 +300,7 @@ async fn send(
         head.headers
             .insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
-    let whole = asked.head_only || body.is_end_stream();
+    let whole = traits.head_only || body.is_end_stream();
     let stream = respond.send_response(Response::from_parts(head, ()), whole)?;
     if whole {
         return Ok(());
@@ -317,7 +317,7 @@ async fn send(
                 return Ok(());
             }
             // A gRPC client reads a reset as an error in the server's program.
-            if !asked.grpc || stream.send_trailers(grpc_end(&*error)).is_err() {
+            if !traits.grpc || stream.send_trailers(grpc_end(&*error)).is_err() {
                 stream.send_reset(h2::Reason::INTERNAL_ERROR);
             }
         }

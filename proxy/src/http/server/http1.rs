@@ -47,7 +47,7 @@ use crate::net::tuning::HEAD_WITHIN;
 /// A connection without a request for this long, and for up to twice as long, is
 /// taken apart. Putting it together again costs about a microsecond, so busy
 /// connections must not get here.
-const REST_AFTER: Duration = Duration::from_millis(100);
+const IDLE_AFTER: Duration = Duration::from_millis(100);
 
 /// A head is waited for without hyper's buffers up to this size, so that half of
 /// one costs little more than its bytes.
@@ -111,7 +111,7 @@ where
         let (busy, upgrade) = noted.begin(&request);
         request.extensions_mut().insert(noted.abort.clone());
         if !request.body().is_end_stream() {
-            let kept = KeptBody::new(busy.held.beside(0));
+            let kept = KeptBody::new(busy.reserved.beside(0));
             request.extensions_mut().insert(kept);
         }
         if upgrade {
@@ -166,7 +166,7 @@ where
             // Boxed: while the connection rests, nothing of it stays in this future.
             let (parts, refusal) = match Box::pin(run(connection, &used, close.as_mut())).await {
                 Served::Over(outcome) => return outcome,
-                Served::Resting(parts) => (parts, None),
+                Served::Idle(parts) => (parts, None),
                 Served::Refused(parts, status) => (parts, Some(status)),
             };
             service = parts.service;
@@ -176,7 +176,7 @@ where
             };
             let Some(status) = refusal else { continue };
             refused(NotHandled::Answered(Reason::BadRequest, status));
-            say_refusal(&mut io, &used, status, peer).await;
+            send_refusal(&mut io, &used, status, peer).await;
             return Ok(());
         }
     }
@@ -224,7 +224,7 @@ where
     if !used.admits(io, early).await {
         // Whoever closed its side as well: it may only have said that it sends no more.
         refused(NotHandled::LATE);
-        say_refusal(io, used, StatusCode::SERVICE_UNAVAILABLE, peer).await;
+        send_refusal(io, used, StatusCode::SERVICE_UNAVAILABLE, peer).await;
         return false;
     }
     true
@@ -241,7 +241,7 @@ async fn answered(
         // Gives the connection the time to become one that can.
         tokio::task::yield_now().await;
     }
-    busy.goes(upgrade);
+    busy.proceed(upgrade);
     let mut answer = answer.await;
     if busy.used.is_last.load(Relaxed) && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         ends_connection(&mut answer);
@@ -271,7 +271,7 @@ async fn is_spoken_to<I: AsyncRead + Unpin>(
 
 /// Answers a head that could not or may not be read, in place of hyper, and ends the
 /// connection.
-async fn say_refusal<I: AsyncRead + AsyncWrite + Unpin>(
+async fn send_refusal<I: AsyncRead + AsyncWrite + Unpin>(
     io: &mut Prefixed<I>,
     used: &ConnectionUse,
     status: StatusCode,
@@ -283,11 +283,11 @@ async fn say_refusal<I: AsyncRead + AsyncWrite + Unpin>(
         head.clear();
     }
     let answer = refused_head::answer(&head, status, peer);
-    let said = async {
+    let sent = async {
         io.write_all(&answer).await?;
         io.flush().await
     };
-    if let Ok(Ok(())) = timeout(CLOSE_TIMEOUT, said).await {
+    if let Ok(Ok(())) = timeout(CLOSE_TIMEOUT, sent).await {
         let _ = timeout(LINGER_FOR_UPLOADS + CLOSE_TIMEOUT, io.shutdown()).await;
     }
 }
@@ -298,7 +298,7 @@ enum Served<P> {
     /// the head it did not take is what was read and not used.
     Refused(P, StatusCode),
     /// Between two requests; all that was answered has been sent.
-    Resting(P),
+    Idle(P),
 }
 
 enum Event {
@@ -318,7 +318,7 @@ where
     S: HttpService<Incoming, ResBody = Guarded, Error = Infallible>,
     S::Future: Send + 'static,
 {
-    let mut tick = pin!(sleep(REST_AFTER));
+    let mut tick = pin!(sleep(IDLE_AFTER));
     let begun = used.requests();
     let mut seen = begun;
     loop {
@@ -361,7 +361,7 @@ where
                         // It never rests, but callers leave.
                         ready!(tick.as_mut().poll(cx));
                         used.looks.store(true, Relaxed);
-                        tick.as_mut().reset(Instant::now() + REST_AFTER);
+                        tick.as_mut().reset(Instant::now() + IDLE_AFTER);
                     }
                 });
                 return Served::Over(ended.await);
@@ -380,11 +380,11 @@ where
                 let requests = used.requests();
                 // A head that comes in small chunks stays where it is.
                 if requests == seen && requests != begun && used.is_quiet() {
-                    return Served::Resting(connection.into_parts());
+                    return Served::Idle(connection.into_parts());
                 }
                 used.looks.store(!used.is_quiet(), Relaxed);
                 seen = requests;
-                tick.as_mut().reset(Instant::now() + REST_AFTER);
+                tick.as_mut().reset(Instant::now() + IDLE_AFTER);
             }
         }
     }

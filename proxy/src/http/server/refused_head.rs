@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn a_refused_head_is_told_what_cannot_be_sent_on() {
-        for (head, told) in [
+        for (head, expected) in [
             (&b"GET / HTTP/1.1\r\nX y\r\n\r\n"[..], "without a colon"),
             (b"GET / HTTP/1.1\r\nX y: 1\r\n\r\n", "byte 0x20 in the name"),
             (
@@ -251,7 +251,7 @@ mod tests {
                 "{answer}"
             );
             let (_, body) = answer.split_once("\r\n\r\n").unwrap();
-            assert!(body.contains(told), "{told}: {body}");
+            assert!(body.contains(expected), "{expected}: {body}");
             assert!(answer.contains(&format!("content-length: {}\r\n", body.len())));
         }
         let late = answer(

@@ -91,7 +91,7 @@ fn ten_thousand_requests_are_the_same_on_the_other_side() {
 
 #[test]
 fn ten_thousand_responses_are_the_same_on_the_other_side() {
-    for asked in [Asked::Http, Asked::Upgrade, Asked::Tcp] {
+    for asked in [RequestKind::Http, RequestKind::Upgrade, RequestKind::Tcp] {
         let mut random = Random(2);
         let mut said = [0; 3];
         for round in 0..10_000 {
@@ -214,20 +214,20 @@ fn answers_to_a_peer_are_written_as_ever() {
         format!("{} | {fields}", parts.status.as_u16())
     };
     let failure = Failure::not_sent(Reason::ConnectFailed, "x");
-    let proof = not_sent(&failure, failure.response(false), Asked::Http);
+    let proof = not_sent(&failure, failure.response(false), RequestKind::Http);
     let to = Some(HeaderValue::from_static("websocket"));
     let parts = head(101);
     for (given, written) in [
         (
-            PeerResponse::Answered(head(404)).encode(Asked::Http),
+            PeerResponse::Answered(head(404)).encode(RequestKind::Http),
             "404 | x: 1",
         ),
         (
-            PeerResponse::Answered(head(404)).encode(Asked::Upgrade),
+            PeerResponse::Answered(head(404)).encode(RequestKind::Upgrade),
             "421 | x: 1 | weft-status: 404",
         ),
         (
-            PeerResponse::Switched { to, parts }.encode(Asked::Upgrade),
+            PeerResponse::Switched { to, parts }.encode(RequestKind::Upgrade),
             "200 | x: 1 | weft-status: 101 | weft-upgrade: websocket",
         ),
         (
@@ -442,19 +442,19 @@ fn a_malformed_answer_switches_to_nothing_and_proves_nothing() {
         (404, vec![yes, to]),
         (200, vec![yes, to, to]),
     ] {
-        let got = PeerResponse::decode(head(status, &headers), Asked::Upgrade);
+        let got = PeerResponse::decode(head(status, &headers), RequestKind::Upgrade);
         assert!(got.is_err(), "{status} {headers:?}: {got:?}");
     }
     // Said to somebody who asked for no upgrade it means nothing.
-    for asked in [Asked::Http, Asked::Tcp] {
+    for asked in [RequestKind::Http, RequestKind::Tcp] {
         let got = PeerResponse::decode(head(200, &[yes, to]), asked).unwrap();
         assert!(matches!(got, PeerResponse::Answered(parts) if parts.status == 200));
     }
     // A peer proxy's own refusal of an upgrade has a status of its own.
-    let got = PeerResponse::decode(head(403, &[]), Asked::Upgrade).unwrap();
+    let got = PeerResponse::decode(head(403, &[]), RequestKind::Upgrade).unwrap();
     assert!(matches!(got, PeerResponse::Answered(parts) if parts.status == 403));
     let unsent = head(503, &[("weft-unsent", "1"), ("weft-reason", "no such")]);
-    let got = PeerResponse::decode(unsent, Asked::Http).unwrap();
+    let got = PeerResponse::decode(unsent, RequestKind::Http).unwrap();
     assert!(matches!(
         got,
         PeerResponse::NotSent {

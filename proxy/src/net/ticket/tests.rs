@@ -103,7 +103,7 @@ async fn a_caller_with_much_in_flight_waits_until_memory_falls_and_one_with_less
     a_moment().await;
     USED.set(20 * MIB);
     assert!(!ticket.is_finished());
-    drop(budget.hold());
+    drop(budget.enter());
     a_moment().await;
     assert!(ticket.is_finished() && ticket.await.unwrap());
     assert_eq!(WAITED.get(), 1);
@@ -168,7 +168,7 @@ async fn turns_come_in_order_and_newcomers_go_behind() {
         !passes(&budget, &busy, AdmissionClass::Callers),
         "others were first"
     );
-    drop(budget.hold());
+    drop(budget.enter());
     for ticket in all {
         ticket.await.unwrap();
     }
@@ -254,7 +254,7 @@ async fn where_there_is_no_room_nobody_is_woken() {
         budget.settle();
         a_moment().await;
     }
-    drop(budget.hold());
+    drop(budget.enter());
     a_moment().await;
     assert_eq!(woken.load(Relaxed), 0);
 }
@@ -315,7 +315,7 @@ fn the_more_a_caller_holds_the_earlier_its_next_request_waits() {
     // In MiB: what it holds beside its requests, and up to where it finds room.
     for (holds, room) in [(0, 39), (5, 39), (8, 38), (12, 37), (16, 37), (40, 37)] {
         let (busy, requests) = busy(&occupancy, 1, LEAST);
-        let held = (busy.hold(holds * MIB), take_reserved(&busy));
+        let held = (busy.reserve(holds * MIB), take_reserved(&busy));
         occupancy.weigh(0);
         USED.set(room * MIB);
         assert!(passes(&budget, &busy, AdmissionClass::Callers), "{holds}");

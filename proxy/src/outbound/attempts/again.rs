@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use policy::retry::{self, AskedWait, may_retry};
+use policy::retry::{self, RequestedWait, may_retry};
 
 use super::{Attempts, Chosen, Failed};
 use crate::endpoints::endpoint::InFlight;
@@ -30,7 +30,7 @@ impl Attempts<'_> {
         let failed = Failed {
             outgoing,
             ended,
-            asked: AskedWait::Nothing,
+            requested_wait: RequestedWait::Nothing,
             spent: false,
         };
         match self.again(proxy, &failed, call) {

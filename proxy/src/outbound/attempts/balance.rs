@@ -27,13 +27,13 @@ impl Attempts<'_> {
     }
 
     /// Of a proxy of the mesh it is believed how busy its application is.
-    pub(super) fn hear_load(proxy: &Proxy, from: &Endpoint, map: &HeaderMap) {
+    pub(super) fn record_load(proxy: &Proxy, from: &Endpoint, map: &HeaderMap) {
         if !from.meshed() {
             return;
         }
         match load::read(map) {
             None => {}
-            Some(Ok(percent)) => from.hear_load(percent),
+            Some(Ok(percent)) => from.record_load(percent),
             Some(Err(load::Unreadable)) => proxy.telemetry.metrics.unreadable_load(),
         }
     }

@@ -20,7 +20,7 @@ impl Attempts<'_> {
     /// The endpoint to try: one that works, or one whose rest is over and that is probed.
     pub(super) fn choose(&self, proxy: &Proxy, fallback: Fallback) -> Option<InFlight> {
         let chosen = self.pick(proxy, fallback, &self.tried)?;
-        match self.to_ask(proxy, &chosen) {
+        match self.to_check(proxy, &chosen) {
             None => Some(chosen),
             Some(peer) => Some(self.choose_another(proxy, chosen, peer)),
         }
@@ -38,7 +38,7 @@ impl Attempts<'_> {
             let Some(next) = self.pick(proxy, Fallback::Nobody, &besides) else {
                 break None;
             };
-            match self.to_ask(proxy, &next) {
+            match self.to_check(proxy, &next) {
                 Some(peer) if passed_over.len() < PASSED_OVER => last = (next, peer),
                 _ => break Some(next),
             }
@@ -46,14 +46,14 @@ impl Attempts<'_> {
         // Where nobody else works this call is the question to the first.
         let other = other.unwrap_or_else(|| passed_over.remove(0).0);
         for (endpoint, peer) in passed_over {
-            self.ask_beside(proxy, &peer, endpoint);
+            self.check_beside(proxy, &peer, endpoint);
         }
         other
     }
 
     /// Whom to ask whether the endpoint is there, before a call waits for it. Who keeps its
     /// endpoint goes there as long as there is a connection.
-    fn to_ask(&self, proxy: &Proxy, chosen: &InFlight) -> Option<Arc<Peer>> {
+    fn to_check(&self, proxy: &Proxy, chosen: &InFlight) -> Option<Arc<Peer>> {
         let endpoint = chosen.endpoint();
         let doubted = endpoint.is_doubted();
         if !doubted && (!chosen.probes() || endpoint.is_vouched()) {
@@ -68,16 +68,16 @@ impl Attempts<'_> {
 
     /// Asks beside the calls, unless somebody does. It costs the endpoint what a call would
     /// that failed; where it is there the next call goes to it.
-    fn ask_beside(&self, proxy: &Proxy, peer: &Arc<Peer>, mut asked: InFlight) {
+    fn check_beside(&self, proxy: &Proxy, peer: &Arc<Peer>, mut checked: InFlight) {
         let route = self.route;
         let Some(set) = route.choice.set().map(Arc::clone) else {
             return;
         };
-        let Some(asking) = asked.endpoint().ask() else {
+        let Some(check) = checked.endpoint().begin_presence_check() else {
             return;
         };
         let policy = route.policy.as_deref();
-        let ejection = *call_policy::resting(policy, route.choice.rests());
+        let ejection = *call_policy::ejection_if(policy, route.choice.ejects());
         let (telemetry, parties) = (Arc::clone(&proxy.telemetry), route.parties());
         let peer = Arc::clone(peer);
         #[expect(
@@ -86,10 +86,10 @@ impl Attempts<'_> {
         )]
         tokio::spawn(async move {
             let Err(failure) = peer.is_there().await else {
-                return asking.gave_sign();
+                return check.gave_sign();
             };
             let (latency, signal) = attempt_outcome::signal_in_failure(&failure, false);
-            if let Some(cause) = set.record(&mut asked, latency, signal, &ejection) {
+            if let Some(cause) = set.record(&mut checked, latency, signal, &ejection) {
                 ejected(&telemetry, &parties, cause);
             }
         });

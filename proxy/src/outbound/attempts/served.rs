@@ -15,11 +15,11 @@ impl Attempts<'_> {
         Some(Open {
             set: Arc::clone(self.route.choice.set()?),
             policy: self.route.policy.clone(),
-            rests: self.route.choice.rests(),
+            ejects: self.route.choice.ejects(),
             retried: self.retries > 0,
             passed: self.passed.clone(),
             shown: self.shown,
-            told: self.told_by_trailers(proxy, outgoing),
+            listener: self.trailer_listener(proxy, outgoing),
         })
     }
 

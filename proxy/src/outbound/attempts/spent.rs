@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use policy::deadline::{Deadline, DeadlineSource};
 use policy::reason::Reason;
-use policy::retry::{self, AskedWait, Attempted};
+use policy::retry::{self, Attempted, RequestedWait};
 
 use super::{Attempts, Failed};
 use crate::failure::Failure;
@@ -29,7 +29,7 @@ impl Attempts<'_> {
             spent: failed.spent || outgoing.is_for_retry(),
             late: outgoing.late.load(Relaxed)
                 && deadline::reached(outgoing.deadline) != Some(DeadlineSource::Context),
-            asked: failed.asked,
+            requested_wait: failed.requested_wait,
             deadline: outgoing.deadline,
         }
     }
@@ -37,8 +37,8 @@ impl Attempts<'_> {
     /// Notes what an answer that came last leaves to whoever asked for this call.
     pub(super) fn note_answer(&self, failed: Option<&Failed<'_>>, outgoing: &Outgoing) {
         // A peer counts the same time, and may be the first to say that it is over.
-        let told = retry::Ended::Refused(Reason::Deadline);
-        if failed.is_some_and(|failed| failed.ended == told) {
+        let passed = retry::Ended::Refused(Reason::Deadline);
+        if failed.is_some_and(|failed| failed.ended == passed) {
             outgoing.late.store(true, Relaxed);
         }
         self.note(failed, outgoing);
@@ -51,7 +51,7 @@ impl Attempts<'_> {
 
     /// Who learns how a gRPC call went that tells so in its trailers, or has no time for them,
     /// where a failure would mark it.
-    pub(super) fn told_by_trailers(
+    pub(super) fn trailer_listener(
         &self,
         proxy: &Proxy,
         outgoing: &Outgoing,
@@ -85,7 +85,7 @@ impl Attempts<'_> {
         let failed = Failed {
             outgoing,
             ended,
-            asked: AskedWait::Nothing,
+            requested_wait: RequestedWait::Nothing,
             spent: false,
         };
         self.note(Some(&failed), outgoing);

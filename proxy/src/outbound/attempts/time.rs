@@ -38,7 +38,7 @@ impl Attempts<'_> {
         let (method, now) = (&outgoing.parts.method, deadline::now());
         let tried = !self.repeatable || self.retries >= self.retry().attempts;
         // Another Service is to have what is left of the time, where one may answer.
-        let saves = call_policy::saves_time(self.route.policy.as_deref(), outgoing.asked());
+        let saves = call_policy::saves_time(self.route.policy.as_deref(), outgoing.fallback_call());
         let last = tried && (self.route.overridden || !saves);
         let deadline = outgoing.deadline;
         let ends = Ends::new(
@@ -81,7 +81,7 @@ impl Attempts<'_> {
     pub(super) fn answer_ends(&self, outgoing: &Outgoing, upload: &Upload) -> Option<Box<Ends>> {
         let at = deadline::ends(outgoing.deadline, &outgoing.parts.method);
         let ends = Ends::new(at, self.timeouts().idle, upload, outgoing.leaving());
-        ends.map(|ends| ends.told(outgoing.grpc))
+        ends.map(|ends| ends.with_grpc(outgoing.grpc))
     }
 
     /// Why an attempt was given up that had no answer in its time.

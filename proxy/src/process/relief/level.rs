@@ -7,7 +7,7 @@ use runtime::occupancy::{Holder, Weights};
 
 /// What one holder has at one listener, in bytes.
 #[derive(Clone, Debug)]
-pub(super) struct Holding {
+pub(super) struct MemoryUse {
     /// Which listener.
     pub(super) at: usize,
     pub(super) weight: usize,
@@ -33,7 +33,7 @@ pub(super) struct Goal {
     pub(super) of_any: usize,
 }
 
-impl Holding {
+impl MemoryUse {
     pub(super) fn new(at: usize, of: Weights) -> Self {
         Self {
             at,
@@ -44,7 +44,7 @@ impl Holding {
 }
 
 /// What everybody loses until that is reached; at least one connection, where there is any.
-pub(super) fn losses(mut holdings: Vec<Holding>, goal: Goal) -> Vec<HolderLoss> {
+pub(super) fn losses(mut holdings: Vec<MemoryUse>, goal: Goal) -> Vec<HolderLoss> {
     let mut heaviest: BinaryHeap<(usize, usize)> = holdings
         .iter()
         .enumerate()
@@ -81,7 +81,7 @@ pub(super) fn losses(mut holdings: Vec<Holding>, goal: Goal) -> Vec<HolderLoss> 
 mod tests {
     use std::net::IpAddr;
 
-    use super::{Goal, Holding, losses};
+    use super::{Goal, MemoryUse, losses};
     use runtime::occupancy::Weights;
 
     /// What each loses of so many connections of ten bytes that each has.
@@ -91,7 +91,7 @@ mod tests {
                 holder: IpAddr::from([10, 0, 0, last]).into(),
                 connections: vec![10; many],
             };
-            Holding::new(usize::from(last), weights)
+            MemoryUse::new(usize::from(last), weights)
         };
         let mut all = [0; N];
         for loss in losses((0..).zip(connections).map(holding).collect(), goal) {

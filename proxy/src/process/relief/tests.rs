@@ -42,7 +42,7 @@ fn enter(occupancy: &Arc<Occupancy>, last: u8, bytes: usize) -> tokio::task::Joi
     let from = IpAddr::from([10, 0, 0, last]).into();
     let permit: Arc<Permit> = occupancy.try_admit(&from).unwrap().unwrap();
     permit.busy();
-    let held = (permit.hold(bytes), hold(bytes));
+    let held = (permit.reserve(bytes), hold(bytes));
     tokio::spawn(async move {
         let conversation = async {
             let _held = held;

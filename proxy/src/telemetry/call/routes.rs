@@ -8,10 +8,10 @@ use crate::telemetry::parties::Parties;
 
 impl Call {
     /// The way that it goes, to the port that was called.
-    pub(super) fn way(&self) -> CellKey {
+    pub(super) fn cell_key(&self) -> CellKey {
         let (parties, route) = match &self.at {
             At::Nowhere(parties) => (parties, None),
-            At::Cell(cell) => (&cell.way().parties, cell.way().route.clone()),
+            At::Cell(cell) => (&cell.key().parties, cell.key().route.clone()),
         };
         CellKey {
             parties: parties.clone().at_port(self.port),
@@ -33,29 +33,29 @@ impl Call {
         let At::Cell(cell) = &self.at else {
             return;
         };
-        if matches!(cell.way().parties, Parties::Rest(_)) {
+        if matches!(cell.key().parties, Parties::Rest(_)) {
             return;
         }
         let by_route = cell.of_route(route).unwrap_or_else(|| {
-            let way = CellKey {
+            let key = CellKey {
                 route: Some(Arc::clone(route)),
-                ..self.way()
+                ..self.cell_key()
             };
-            let by_route = self.telemetry.cell_of(way);
-            if by_route.way().route.is_none() {
+            let by_route = self.telemetry.cell_of(key);
+            if by_route.key().route.is_none() {
                 self.telemetry.metrics.limit("routes");
             }
             // A cell of ports that are not told apart is no way to one that is by now.
-            if by_route.way().parties.port() == cell.way().parties.port() {
+            if by_route.key().parties.port() == cell.key().parties.port() {
                 cell.keep_route(route, &by_route);
             }
             by_route
         });
         // It counts once, and where it is now.
         if std::mem::take(&mut self.begun)
-            && let At::Cell(held) = &self.at
+            && let At::Cell(current) = &self.at
         {
-            held.moves();
+            current.moves();
         }
         self.on(by_route);
     }

@@ -18,7 +18,7 @@ impl Call {
         };
         cell.allowed_by(rule);
         // It is told where the call counts in the end, too.
-        if cell.way().parties.port() == 0 {
+        if cell.key().parties.port() == 0 {
             self.allowed = Some(Box::new(rule.clone()));
         }
     }

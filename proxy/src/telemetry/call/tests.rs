@@ -102,7 +102,7 @@ fn a_recorded_request_is_the_exemplar_of_its_bucket() {
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
     let telemetry = Arc::new(Telemetry::new(metrics, AccessLog::OFF));
-    telemetry.tracer.tell(Some(Arc::new(TracingConfig {
+    telemetry.tracer.configure(Some(Arc::new(TracingConfig {
         tracing: Tracing {
             collector: "http://collector:4317".parse().unwrap(),
             share: Share::NONE,
@@ -228,7 +228,7 @@ fn a_connection_is_opened_once_whatever_becomes_of_its_port() {
         call.on(telemetry.cell(parties, Protocol::Opaque));
         call.audited();
         let cell = call.open();
-        assert_eq!(cell.way().parties.port() == 9090, told_apart);
+        assert_eq!(cell.key().parties.port() == 9090, told_apart);
         call.count_tcp(None);
         let (mut begun, mut audited) = (0, 0);
         let cells = Arc::clone(&telemetry.metrics.calls.cells);
@@ -266,7 +266,7 @@ fn a_connection_is_opened_once_also_where_counts_are_taken_before_its_port_is_kn
     call.allowed_by(Some(&rule));
     call.audited();
     take();
-    assert_eq!(call.open().way().parties.port(), 9090);
+    assert_eq!(call.open().key().parties.port(), 9090);
     take();
     call.count_tcp(None);
     take();

@@ -13,8 +13,8 @@ use crate::telemetry::trace::{CameFrom, SpanStart, Trace};
 impl Call {
     /// Notes which trace it belongs to, and whether it is recorded.
     pub(super) fn begin_trace(&self, parts: &request::Parts, from: CameFrom) -> Option<Box<Trace>> {
-        let begun = self.telemetry.tracer.begin(&parts.headers, from, |told| {
-            Span::of(parts, self.started.elapsed(), told.tracing.paths)
+        let begun = self.telemetry.tracer.begin(&parts.headers, from, |config| {
+            Span::of(parts, self.started.elapsed(), config.tracing.paths)
         });
         match begun {
             SpanStart::Untouched => None,

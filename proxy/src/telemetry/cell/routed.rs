@@ -16,16 +16,16 @@ const KEPT: usize = MAX_NAMES + 1;
 impl Cell {
     /// Where this way's requests of a route are counted, if that was asked before.
     pub(crate) fn of_route(&self, route: &Arc<str>) -> Option<Arc<Self>> {
-        let held = self.routed.load();
+        let current = self.routed.load();
         let same = |(name, _): &&(Arc<str>, Weak<Self>)| Arc::ptr_eq(name, route) || name == route;
-        held.as_ref()?.iter().find(same)?.1.upgrade()
+        current.as_ref()?.iter().find(same)?.1.upgrade()
     }
 
     /// Remembers that; the route that came first makes room.
     pub(crate) fn keep_route(&self, route: &Arc<str>, cell: &Arc<Self>) {
-        self.routed.rcu(|held| {
-            let held = held.iter().flat_map(|held| held.iter());
-            let others = held.filter(|(name, cell)| name != route && cell.strong_count() > 0);
+        self.routed.rcu(|current| {
+            let current = current.iter().flat_map(|current| current.iter());
+            let others = current.filter(|(name, cell)| name != route && cell.strong_count() > 0);
             let this = (Arc::clone(route), Arc::downgrade(cell));
             let kept: Vec<_> = std::iter::once(this)
                 .chain(others.cloned())

@@ -76,12 +76,12 @@ fn beyond_the_bound_calls_count_without_their_other_end_and_requests_are_no_conn
     }
     let (rest, placed) = cells.find(way(CELLS as u16 + 1));
     assert!(!placed);
-    assert_eq!(rest.way().parties, Parties::Rest(Direction::outbound));
+    assert_eq!(rest.key().parties, Parties::Rest(Direction::outbound));
     let opaque = CellKey {
         protocol: Protocol::Opaque,
         ..way(CELLS as u16 + 1)
     };
-    assert!(cells.find(opaque).0.way().is_opaque());
+    assert!(cells.find(opaque).0.key().is_opaque());
     assert_eq!(cells.known.lock().len(), CELLS);
     let every = CELLS as u64;
     assert_eq!(cells.drained().0, every, "and none is lost");
@@ -102,7 +102,7 @@ fn what_is_outside_takes_half_of_the_places_at_most() {
         cells.call(outside(number));
     }
     assert_eq!(cells.known.lock().len(), CELLS / 2 + 1);
-    let found = |way: CellKey| cells.find(way).0.way().parties.clone();
+    let found = |way: CellKey| cells.find(way).0.key().parties.clone();
     assert_eq!(found(outside(CELLS)), way(80).parties, "one for the others");
     assert_eq!(found(outside(3)), outside(3).parties, "a known one stays");
     assert_eq!(found(way(81)), way(81).parties, "an honest one beside");
@@ -120,7 +120,7 @@ fn routes_are_told_apart_in_half_of_the_places_at_most() {
         cells.call(routed(number));
     }
     assert_eq!(cells.known.lock().len(), CELLS / 2 + 1);
-    let found = |way: CellKey| cells.find(way).0.way().clone();
+    let found = |way: CellKey| cells.find(way).0.key().clone();
     assert_eq!(found(routed(CELLS)), way(80), "one for the others");
     assert_eq!(found(routed(3)), routed(3), "a known one stays");
     assert_eq!(found(way(81)), way(81), "another edge has its place");
@@ -134,14 +134,14 @@ fn a_cell_that_nobody_used_for_ten_minutes_is_forgotten_once_it_was_told() {
     assert_eq!(cells.drained(), (1, 1));
     cells.age(IDLE);
     assert_eq!(cells.drained(), (0, 1), "no report has told of it");
-    assert_eq!(cells.tell().len(), 1);
+    assert_eq!(cells.read().len(), 1);
     assert_eq!(cells.drained(), (0, 0));
     // While there are many, earlier.
     for port in 1..=(CELLS / 2) as u16 {
         cells.call(way(port));
     }
     cells.drained();
-    cells.tell();
+    cells.read();
     cells.age(IDLE_NEAR_CAPACITY);
     assert_eq!(cells.drained(), (0, 0));
 }
@@ -153,7 +153,7 @@ fn a_cell_that_somebody_holds_or_keeps_loses_no_call_when_it_is_forgotten() {
     kept.keep(&held);
     held.begin();
     cells.drained();
-    cells.tell();
+    cells.read();
     cells.age(IDLE);
     assert_eq!(cells.drained(), (0, 1), "a call is under way");
     held.outcome(GOOD);
@@ -161,7 +161,7 @@ fn a_cell_that_somebody_holds_or_keeps_loses_no_call_when_it_is_forgotten() {
     drop(held);
     cells.age(IDLE);
     assert_eq!(cells.drained().0, 1);
-    cells.tell();
+    cells.read();
     cells.age(IDLE);
     assert_eq!(cells.drained(), (0, 0));
     assert!(kept.find(|_| true).is_none(), "whoever kept it asks anew");
@@ -174,13 +174,13 @@ fn what_is_open_is_told_in_every_slot_and_what_has_ended_once() {
     cell.begin();
     for _ in 0..2 {
         cells.drained();
-        let told = cells.tell();
+        let told = cells.read();
         assert_eq!((told.len(), told[0].open), (1, 1));
     }
     cell.outcome(GOOD);
     cell.leave();
     cells.drained();
-    assert_eq!(cells.tell_so_far()[0].counts.calls(|_| true), 1);
-    assert_eq!(cells.tell()[0].counts.calls(|_| true), 1);
-    assert!(cells.tell().is_empty());
+    assert_eq!(cells.read_so_far()[0].counts.calls(|_| true), 1);
+    assert_eq!(cells.read()[0].counts.calls(|_| true), 1);
+    assert!(cells.read().is_empty());
 }

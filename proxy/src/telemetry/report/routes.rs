@@ -37,21 +37,21 @@ pub(super) struct Routes {
 }
 
 /// Edges, and the routes that were taken out of them.
-pub(super) fn apart(told: Vec<CellReading>) -> (Vec<CellReading>, Routes) {
+pub(super) fn apart(readings: Vec<CellReading>) -> (Vec<CellReading>, Routes) {
     let mut routes = Routes::default();
-    if told.iter().all(|one| one.way.route.is_none()) {
-        return (told, routes);
+    if readings.iter().all(|one| one.key.route.is_none()) {
+        return (readings, routes);
     }
     let mut edges: HashMap<CellKey, CellReading> = HashMap::new();
-    for mut one in told {
-        if let Some(route) = one.way.route.take() {
+    for mut one in readings {
+        if let Some(route) = one.key.route.take() {
             routes.add(&one, route);
         }
-        match edges.entry(one.way.clone()) {
-            Entry::Occupied(mut held) => {
-                let held = held.get_mut();
-                held.counts.add(one.counts);
-                held.open += one.open;
+        match edges.entry(one.key.clone()) {
+            Entry::Occupied(mut entry) => {
+                let entry = entry.get_mut();
+                entry.counts.add(one.counts);
+                entry.open += one.open;
             }
             Entry::Vacant(free) => {
                 free.insert(one);
@@ -62,25 +62,25 @@ pub(super) fn apart(told: Vec<CellReading>) -> (Vec<CellReading>, Routes) {
 }
 
 impl Routes {
-    fn add(&mut self, told: &CellReading, route: Arc<str>) {
-        let requests = requests(&told.counts);
+    fn add(&mut self, reading: &CellReading, route: Arc<str>) {
+        let requests = requests(&reading.counts);
         // A stream may stay for hours: what it is has to be known before it ends.
-        if requests > 0 || told.open > 0 {
-            let edge = self.edges.entry(told.way.clone()).or_default();
+        if requests > 0 || reading.open > 0 {
+            let edge = self.edges.entry(reading.key.clone()).or_default();
             *edge.entry(Arc::clone(&route)).or_default() += requests;
         }
         if requests == 0 {
             return;
         }
-        let row = self.rows.entry((told.way.parties.port(), route));
-        row.or_default().add(told.counts.clone());
+        let row = self.rows.entry((reading.key.parties.port(), route));
+        row.or_default().add(reading.counts.clone());
     }
 
     /// How many requests of an edge took which route; 0 of one that is under way alone.
     /// What finds no place stands with what no route describes, so that nobody takes the
     /// others for all there are.
-    pub(super) fn of_edge(&mut self, way: &CellKey) -> Vec<v1::EdgeRoute> {
-        let Some(mut named) = self.edges.remove(way) else {
+    pub(super) fn of_edge(&mut self, key: &CellKey) -> Vec<v1::EdgeRoute> {
+        let Some(mut named) = self.edges.remove(key) else {
             return Vec::new();
         };
         let bytes: usize = named.keys().map(|name| name.len()).sum();

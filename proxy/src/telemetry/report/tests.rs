@@ -68,7 +68,7 @@ impl Reports {
 }
 
 fn closed(reports: &Reports) -> Vec<v1::Report> {
-    let held = reports.held.lock();
+    let held = reports.state.lock();
     held.closed
         .iter()
         .map(|(_, report)| report.clone())
@@ -128,7 +128,7 @@ fn clock_that_was_set_back_is_followed() {
         .map(|report| (report.slot / SLOT, report.edges[0].success));
     let told: Vec<(u64, u64)> = told.collect();
     assert_eq!(told, [(1000, 1), (900, 1), (901, 1)]);
-    assert_eq!(reports.held.lock().before_set, 1);
+    assert_eq!(reports.state.lock().before_set, 1);
 }
 
 #[test]

@@ -35,26 +35,26 @@ pub(crate) struct Filter {
 
 impl Filter {
     /// As the controller asks. A method or header that is none fits nothing, or is not told.
-    pub(super) fn of(asked: v1::TapAsk) -> Self {
+    pub(super) fn of(request: v1::TapAsk) -> Self {
         let small = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
-        let bounded = asked.status_first > 0 || asked.status_last > 0;
-        let method = (!asked.method.is_empty()).then(|| {
+        let bounded = request.status_first > 0 || request.status_last > 0;
+        let method = (!request.method.is_empty()).then(|| {
             // No request has this one.
             let none = || Method::from_bytes(b"-").unwrap_or_default();
-            Method::from_bytes(asked.method.as_bytes()).unwrap_or_else(|_| none())
+            Method::from_bytes(request.method.as_bytes()).unwrap_or_else(|_| none())
         });
-        let headers = asked.headers.iter();
+        let headers = request.headers.iter();
         let headers = headers.filter_map(|name| name.parse::<HeaderName>().ok());
         Self {
-            to_services: asked.to_services.into_iter().collect(),
-            to_pods: asked.to_pods.into_iter().collect(),
-            from_pods: asked.from_pods.into_iter().collect(),
-            from_accounts: asked.from_accounts.into_iter().collect(),
+            to_services: request.to_services.into_iter().collect(),
+            to_pods: request.to_pods.into_iter().collect(),
+            from_pods: request.from_pods.into_iter().collect(),
+            from_accounts: request.from_accounts.into_iter().collect(),
             method,
-            path_prefix: asked.path_prefix,
-            status: bounded.then(|| (small(asked.status_first), small(asked.status_last))),
-            slower: Duration::from_micros(asked.slower),
-            route: asked.route,
+            path_prefix: request.path_prefix,
+            status: bounded.then(|| (small(request.status_first), small(request.status_last))),
+            slower: Duration::from_micros(request.slower),
+            route: request.route,
             headers: headers
                 .filter(|name| !SECRET_HEADERS.contains(&name.as_str()))
                 .take(MAX_HEADERS)

@@ -74,7 +74,7 @@ impl Taps {
 impl Tapped {
     fn new(taps: Vec<Arc<Tap>>, parts: &request::Parts, trace: Option<&Trace>) -> Self {
         let headers = taps.iter();
-        let headers = headers.map(|tap| told(&parts.headers, &tap.filter.headers));
+        let headers = headers.map(|tap| selected(&parts.headers, &tap.filter.headers));
         let named = || parts.headers.get(header::HOST)?.to_str().ok();
         let host = parts.uri.authority().map(|authority| authority.as_str());
         let host = host.or_else(named).unwrap_or_default();
@@ -132,7 +132,7 @@ impl Tapped {
 }
 
 /// The headers of these names, each value for itself.
-fn told(map: &HeaderMap, names: &[HeaderName]) -> Vec<v1::Header> {
+fn selected(map: &HeaderMap, names: &[HeaderName]) -> Vec<v1::Header> {
     let values = names
         .iter()
         .flat_map(|name| map.get_all(name).iter().map(move |value| (name, value)));

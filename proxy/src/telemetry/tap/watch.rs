@@ -30,12 +30,12 @@ impl Taps {
     /// Begins to watch. Ends when what is returned is dropped.
     pub(crate) fn watch(
         self: &Arc<Self>,
-        asked: v1::TapAsk,
+        request: v1::TapAsk,
     ) -> (Watch, mpsc::Receiver<v1::TapRecord>) {
         let (queue, records) = mpsc::channel(QUEUE);
         let tap = Arc::new(Tap {
-            most: asked.max_per_second.max(1),
-            filter: Filter::of(asked),
+            most: request.max_per_second.max(1),
+            filter: Filter::of(request),
             started: Instant::now(),
             window: AtomicU64::new(0),
             counts: Counts::default(),
@@ -108,9 +108,9 @@ impl Tap {
 
     fn may_show(&self) -> bool {
         let second = u32::try_from(self.started.elapsed().as_secs()).unwrap_or(u32::MAX);
-        let mut held = self.window.load(Ordering::Relaxed);
+        let mut current = self.window.load(Ordering::Relaxed);
         loop {
-            let (at, shown) = ((held >> 32) as u32, held as u32);
+            let (at, shown) = ((current >> 32) as u32, current as u32);
             let shown = if at == second { shown } else { 0 };
             if shown >= self.most {
                 return false;
@@ -119,10 +119,10 @@ impl Tap {
             let (success, failure) = (Ordering::Relaxed, Ordering::Relaxed);
             match self
                 .window
-                .compare_exchange_weak(held, next, success, failure)
+                .compare_exchange_weak(current, next, success, failure)
             {
                 Ok(_) => return true,
-                Err(now) => held = now,
+                Err(now) => current = now,
             }
         }
     }

@@ -24,7 +24,7 @@ use crate::telemetry::trace::signal::Signal;
 /// Resolving the collector's name, and one message.
 const WITHIN: Duration = Duration::from_secs(10);
 /// The collector's name is looked up so often, and after every failure.
-const ASKED_EVERY: Duration = Duration::from_secs(60);
+const RESOLVE_EVERY: Duration = Duration::from_secs(60);
 /// After a message that was not taken, doubled each time.
 const BACKOFF: Duration = Duration::from_secs(1);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
@@ -42,14 +42,20 @@ where
         tracer.queue(signal).ready().await;
         let all = tracer.queue(signal).take();
         let count = all.len();
-        let Some(told) = tracer.told.load_full() else {
+        let Some(config) = tracer.config.load_full() else {
             metrics.telemetry_dropped("off", signal.name(), count);
             continue;
         };
         let sending = async {
-            let at = addresses.of(&told.tracing.collector).await?;
-            let message = signal.message(&told.resource, all);
-            send(&told.tracing.collector, connect(at).await?, signal, message).await
+            let at = addresses.of(&config.tracing.collector).await?;
+            let message = signal.message(&config.resource, all);
+            send(
+                &config.tracing.collector,
+                connect(at).await?,
+                signal,
+                message,
+            )
+            .await
         };
         let sent = match timeout(WITHIN, sending).await {
             Ok(sent) => sent,
@@ -63,7 +69,7 @@ where
                 }
                 metrics.telemetry_dropped("rejected", signal.name(), rejected);
                 if failures > 0 {
-                    let (collector, what) = (&told.tracing.collector, signal.name());
+                    let (collector, what) = (&config.tracing.collector, signal.name());
                     tracing::info!(%collector, what, "the collector takes it again");
                 }
                 failures = 0;
@@ -71,7 +77,7 @@ where
             Err(error) => {
                 metrics.telemetry_dropped("failed", signal.name(), count);
                 addresses.forget();
-                let (collector, what) = (&told.tracing.collector, signal.name());
+                let (collector, what) = (&config.tracing.collector, signal.name());
                 tracing::warn!(%collector, what, count, %error, "could not be sent");
                 sleep(backoff(failures)).await;
                 failures += 1;
@@ -88,10 +94,10 @@ fn backoff(failures: u32) -> Duration {
 /// Where a collector is. Asked for seldom: else every proxy of a mesh would ask the
 /// cluster's DNS every second.
 #[derive(Debug, Default)]
-struct Addresses(Option<Known>);
+struct Addresses(Option<ResolvedCollector>);
 
 #[derive(Debug)]
-struct Known {
+struct ResolvedCollector {
     collector: Collector,
     addresses: Vec<SocketAddr>,
     since: Instant,
@@ -102,10 +108,10 @@ impl Addresses {
     async fn of(&mut self, collector: &Collector) -> Result<SocketAddr, BoxError> {
         let known = self.0.take();
         let known = known
-            .filter(|known| known.collector == *collector && known.since.elapsed() < ASKED_EVERY);
+            .filter(|known| known.collector == *collector && known.since.elapsed() < RESOLVE_EVERY);
         let known = match known {
             Some(known) => known,
-            None => Known::ask(collector).await?,
+            None => ResolvedCollector::resolve(collector).await?,
         };
         let one = rand::random_range(0..known.addresses.len().max(1));
         let address = known.addresses.get(one).copied();
@@ -119,8 +125,8 @@ impl Addresses {
     }
 }
 
-impl Known {
-    async fn ask(collector: &Collector) -> Result<Self, BoxError> {
+impl ResolvedCollector {
+    async fn resolve(collector: &Collector) -> Result<Self, BoxError> {
         let addresses = lookup_host((collector.host(), collector.port())).await;
         let addresses =
             addresses.map_err(|error| format!("{} has no address: {error}", collector.host()))?;

@@ -24,7 +24,7 @@ const WITHIN: Duration = Duration::from_secs(1);
 /// See the module header.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    held: Mutex<QueuedSpans>,
+    queued: Mutex<QueuedSpans>,
     /// Something found no room since the last message was taken.
     full: AtomicBool,
     news: Notify,
@@ -39,15 +39,15 @@ struct QueuedSpans {
 impl Queue {
     /// False where there is no room for it.
     pub(super) fn push(&self, span: Vec<u8>) -> bool {
-        let mut held = self.held.lock();
-        if held.spans.len() >= SPANS || held.bytes + span.len() > BYTES {
+        let mut queued = self.queued.lock();
+        if queued.spans.len() >= SPANS || queued.bytes + span.len() > BYTES {
             self.full.store(true, Relaxed);
             return false;
         }
-        held.bytes += span.len();
-        held.spans.push_back(span);
-        let waiting = held.spans.len();
-        drop(held);
+        queued.bytes += span.len();
+        queued.spans.push_back(span);
+        let waiting = queued.spans.len();
+        drop(queued);
         if waiting == 1 || waiting == BATCH {
             self.news.notify_one();
         }
@@ -61,20 +61,20 @@ impl Queue {
 
     /// The oldest, as many as one message has.
     pub(super) fn take(&self) -> Vec<Vec<u8>> {
-        let mut held = self.held.lock();
+        let mut queued = self.queued.lock();
         let mut bytes = 0;
-        let fitting = held.spans.iter().take(BATCH).take_while(|span| {
+        let fitting = queued.spans.iter().take(BATCH).take_while(|span| {
             bytes += span.len();
             bytes <= MESSAGE
         });
         // One that is larger than a message alone has one of its own.
-        let most = fitting.count().max(1).min(held.spans.len());
-        let taken: Vec<Vec<u8>> = held.spans.drain(..most).collect();
-        held.bytes -= taken.iter().map(Vec::len).sum::<usize>();
+        let most = fitting.count().max(1).min(queued.spans.len());
+        let taken: Vec<Vec<u8>> = queued.spans.drain(..most).collect();
+        queued.bytes -= taken.iter().map(Vec::len).sum::<usize>();
         self.full.store(false, Relaxed);
-        if held.spans.is_empty() {
+        if queued.spans.is_empty() {
             // What a burst needed is given back.
-            held.spans = VecDeque::new();
+            queued.spans = VecDeque::new();
         }
         taken
     }
@@ -93,7 +93,7 @@ impl Queue {
     }
 
     fn len(&self) -> usize {
-        self.held.lock().spans.len()
+        self.queued.lock().spans.len()
     }
 }
 
@@ -120,7 +120,7 @@ mod tests {
         let messages = (0..large).map(|_| queue.take().len());
         let taken: Vec<usize> = messages.take_while(|spans| *spans > 0).collect();
         assert_eq!(taken, vec![MESSAGE / (64 * 1024); BYTES / MESSAGE]);
-        assert_eq!((queue.len(), queue.held.lock().bytes), (0, 0));
+        assert_eq!((queue.len(), queue.queued.lock().bytes), (0, 0));
         // One that alone is more than a message goes by itself.
         assert!(queue.push(vec![0; 2 * MESSAGE]) && queue.push(vec![0; 10]));
         assert_eq!((queue.take().len(), queue.take().len()), (1, 1));

@@ -48,8 +48,10 @@ pub(super) async fn send(
         Otlp::Http => http_message(&answer)?,
     };
     // What cannot be read says at least that all was taken.
-    let told = otlp::Response::decode(body).unwrap_or_default();
-    let rejected = told.partial_success.map_or(0, |told| told.rejected);
+    let response = otlp::Response::decode(body).unwrap_or_default();
+    let rejected = response
+        .partial_success
+        .map_or(0, |response| response.rejected);
     Ok(usize::try_from(rejected).unwrap_or(0))
 }
 

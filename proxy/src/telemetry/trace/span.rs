@@ -54,7 +54,7 @@ pub(crate) struct Span {
     host: String,
     /// Of gRPC it is the method's name.
     path: String,
-    tells_path: bool,
+    shows_path: bool,
     /// The route that describes it, of those that the workload's owner has named.
     route: Option<Arc<str>>,
     attempts: u32,
@@ -79,12 +79,12 @@ pub(crate) struct Ended<'a> {
 
 impl Span {
     /// Of a request that came so long ago.
-    pub(crate) fn of(parts: &request::Parts, ago: Duration, tells_path: bool) -> Self {
+    pub(crate) fn of(parts: &request::Parts, ago: Duration, shows_path: bool) -> Self {
         let now = SystemTime::now();
         let authority = parts.uri.authority().map(|authority| authority.as_str());
         let host = authority.or_else(|| parts.headers.get(header::HOST)?.to_str().ok());
         let grpc = is_grpc(&parts.headers);
-        let path = if tells_path || grpc {
+        let path = if shows_path || grpc {
             cut(parts.uri.path()).to_owned()
         } else {
             String::new()
@@ -97,7 +97,7 @@ impl Span {
             grpc,
             host: host.map(cut).unwrap_or_default().to_owned(),
             path,
-            tells_path,
+            shows_path,
             route: None,
             attempts: 0,
             rule: None,
@@ -156,7 +156,7 @@ impl Span {
     /// `{method} {route}`, `{method}` where no route describes it, and of gRPC
     /// `service/method`. Never the path, of which there are as many as callers like.
     fn name(&self) -> String {
-        let method = known(&self.method).unwrap_or("HTTP");
+        let method = known_method(&self.method).unwrap_or("HTTP");
         match &self.route {
             _ if self.grpc => self.path.trim_start_matches('/').to_owned(),
             Some(route) => format!("{method} {route}"),
@@ -167,7 +167,7 @@ impl Span {
     /// What was asked.
     fn request(&self) -> Vec<KeyValue> {
         let mut attributes = Vec::with_capacity(16);
-        match known(&self.method) {
+        match known_method(&self.method) {
             Some(method) => attributes.push(KeyValue::text("http.request.method", method)),
             None => {
                 let method = cut(self.method.as_str());
@@ -176,7 +176,7 @@ impl Span {
             }
         }
         attributes.push(KeyValue::text("url.scheme", "http"));
-        if self.tells_path {
+        if self.shows_path {
             attributes.push(KeyValue::text("url.path", &self.path));
         }
         if let Some(route) = &self.route {
@@ -273,11 +273,12 @@ fn grpc_name(code: u16) -> Cow<'static, str> {
 }
 
 /// The methods that the conventions know.
-fn known(method: &Method) -> Option<&str> {
+fn known_method(method: &Method) -> Option<&str> {
     let all = [
         "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY",
     ];
-    all.into_iter().find(|known| *known == method.as_str())
+    all.into_iter()
+        .find(|known_method| *known_method == method.as_str())
 }
 
 /// Of a `Host`, without brackets.

@@ -8,7 +8,7 @@ use super::*;
 const CAME: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 const UNSAMPLED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
 
-fn told(share: &str, most_per_second: u32) -> Arc<TracingConfig> {
+fn config(share: &str, most_per_second: u32) -> Arc<TracingConfig> {
     Arc::new(TracingConfig {
         tracing: Tracing {
             collector: "http://collector:4317".parse().unwrap(),
@@ -23,7 +23,7 @@ fn told(share: &str, most_per_second: u32) -> Arc<TracingConfig> {
 
 fn tracer(share: &str, most_per_second: u32) -> Tracer {
     let tracer = Tracer::default();
-    tracer.tell(Some(told(share, most_per_second)));
+    tracer.configure(Some(config(share, most_per_second)));
     tracer
 }
 
@@ -126,7 +126,7 @@ fn a_trace_that_begins_here_has_one_verdict_which_travels_on() {
 #[test]
 fn without_a_collector_nothing_is_touched() {
     let tracer = tracer("100", 100);
-    tracer.tell(None);
+    tracer.configure(None);
     assert_eq!(passed(&tracer, Some(CAME)), (CAME.to_owned(), false));
     assert_eq!(passed(&tracer, None), (String::new(), false));
 }

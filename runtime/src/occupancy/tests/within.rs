@@ -5,7 +5,7 @@ use super::*;
 /// Whether a newcomer takes the place of `permit` where nearly all are taken.
 async fn loses(occupancy: &Arc<Occupancy>, permit: &Permit) -> bool {
     // Whoever had nothing to lose is not asked again at once.
-    sleep(ASK_AGAIN).await;
+    sleep(EVICTION_PAUSE).await;
     drop(enter(occupancy, 200));
     now(permit.wanted())
 }
@@ -45,15 +45,15 @@ async fn who_is_asked_to_go_and_stays_is_cut_off_once_all_within_it_rests() {
     spoken.idle();
     assert!(loses(&occupancy, &permit).await);
     spoken.busy();
-    sleep(GOES_WITHIN * 3).await;
+    sleep(CLOSE_WITHIN * 3).await;
     assert!(!now(permit.cut()), "a request is in flight");
     // What is gone rests no more.
     drop(silent);
     permit.carries(1);
-    sleep(GOES_WITHIN * 3).await;
+    sleep(CLOSE_WITHIN * 3).await;
     assert!(!now(permit.cut()), "it is the only one now");
     spoken.idle();
-    sleep(GOES_WITHIN * 3).await;
+    sleep(CLOSE_WITHIN * 3).await;
     assert!(now(permit.cut()));
 }
 
@@ -76,7 +76,7 @@ async fn who_was_asked_to_go_and_goes_on_within_counts_as_staying() {
         "control: the first one makes room"
     );
     spoken.busy();
-    sleep(GOES_WITHIN * 3).await;
+    sleep(CLOSE_WITHIN * 3).await;
     assert!(!now(permit.cut()), "a request is in flight");
     assert!(loses(&occupancy, &others[0]).await);
 }

@@ -192,9 +192,9 @@ fn what_is_older_than_the_window_counts_no_longer_and_frees_its_row() {
     assert_eq!(paths(&look, Order::Name), "/new");
     assert_eq!((look.counts.matched, look.counts.shown), (1, 1));
     drop(look);
-    assert_eq!(window.ways.len(), 1);
+    assert_eq!(window.keys.len(), 1);
     assert!(window.look(at(begun, 30)).rows.is_empty());
-    assert!(window.ways.is_empty() && window.held.is_empty() && window.counts.is_empty());
+    assert!(window.keys.is_empty() && window.requests.is_empty() && window.counts.is_empty());
 }
 
 #[test]
@@ -230,7 +230,7 @@ fn requests_that_are_held_are_bounded_and_those_that_leave_for_it_are_counted() 
     for _ in 0..REQUESTS + 5 {
         shows(&mut window, at(begun, 1), served("/items", 1.0));
     }
-    assert_eq!(window.held.len(), REQUESTS);
+    assert_eq!(window.requests.len(), REQUESTS);
     let look = window.look(at(begun, 1));
     assert_eq!((look.rows.len(), look.evicted), (1, 5));
     assert!(rows::summary(&look).contains("5 had to leave too early"));

@@ -17,7 +17,7 @@ const GROWTH: u32 = 8;
 async fn large(workloads: usize) -> Graph {
     use crate::inventory::InventoryObject;
     use crate::inventory::kind::MetricsKind;
-    let reports = Reports::holding(crate::metrics::ReportMetrics::default(), 100_000);
+    let reports = Reports::with_capacity(crate::metrics::ReportMetrics::default(), 100_000);
     let mut inventory = Inventory::default();
     let mut put = |kind, name: &str, uid: &str, owner: Option<(MetricsKind, &str)>| {
         let thing = InventoryObject {

@@ -7,7 +7,7 @@ const BANK: &str = "/apis/metrics.smi-spec.io/v1alpha1/namespaces/bank";
 
 /// `bank/web` has told more of the newest slot than there is room for.
 fn hoarded() -> Reports {
-    let reports = Reports::holding(crate::metrics::ReportMetrics::default(), 1_000);
+    let reports = Reports::with_capacity(crate::metrics::ReportMetrics::default(), 1_000);
     let reporter = crate::observe::reports::Reporter {
         uid: "bank-web".into(),
         pod: ObjectKey::new("bank", "web-1"),

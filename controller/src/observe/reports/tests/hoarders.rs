@@ -64,7 +64,7 @@ fn pod_that_has_more_than_one_may_have_is_a_hoarder_though_there_is_room() {
 
 #[test]
 fn pods_with_little_each_that_are_too_many_shorten_the_window_of_all() {
-    let reports = Reports::holding(ReportMetrics::default(), 300);
+    let reports = Reports::with_capacity(ReportMetrics::default(), 300);
     for slots_ago in [3, 2, 1] {
         for at in 0..10 {
             let modest = report(1, slots_ago, &[1; 12]);
@@ -77,7 +77,7 @@ fn pods_with_little_each_that_are_too_many_shorten_the_window_of_all() {
 
 #[test]
 fn where_edges_are_scarce_the_pod_with_most_edges_gives_way_and_not_one_with_long_names() {
-    let reports = Reports::holding(ReportMetrics::default(), 4_000);
+    let reports = Reports::with_capacity(ReportMetrics::default(), 4_000);
     reports.take(&pod("long"), long_report(1, 1, 1), true, now());
     for at in 0..5 {
         let many = report(1, 1, &[1; 800]);

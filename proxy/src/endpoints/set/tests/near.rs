@@ -1,6 +1,6 @@
 //! Calls that stay near, and those that use a part of a large Service.
 
-use policy::subset::{Place, Places};
+use policy::subset::{PeerPosition, PeerPositions};
 use policy::traffic::endpoint::{Balance, Locality, Subset};
 
 use super::*;
@@ -36,7 +36,7 @@ fn zones() -> EndpointSet {
     }
     set.seen_from(LocalInfo {
         location: Location::new("a", "10.0.1.2"),
-        places: None,
+        positions: None,
     })
 }
 
@@ -62,7 +62,7 @@ fn calls_stay_near_where_the_service_or_its_policy_says_so_and_the_policy_has_th
     // The same list from elsewhere.
     let set = set.seen_from(LocalInfo {
         location: Location::new("b", "n9"),
-        places: None,
+        positions: None,
     });
     assert_eq!(stay(&set, &Balance::DEFAULT), 0);
 }
@@ -99,14 +99,14 @@ fn calls_that_the_own_node_cannot_serve_stay_in_the_own_zone() {
         ..by(&node)
     };
     assert!((0..100).all(|_| is_near(addr(set.pick(&left)))), "tried");
-    own.hear_load(100);
+    own.record_load(100);
     assert_eq!(stay(&set, &node), 100, "busy");
-    own.hear_load(0);
+    own.record_load(0);
     for _ in 0..EJECTION.consecutive_failures {
         let seen = Some(HealthSignal::Unreachable);
         let _ = set.record(&mut own.begin(), Latency::Failed, seen, &EJECTION);
     }
-    assert!(own.rests());
+    assert!(own.is_ejected());
     assert_eq!(stay(&set, &node), 100, "it rests");
 }
 
@@ -115,7 +115,7 @@ async fn a_busy_zone_is_left_while_another_one_is_less_busy_and_that_fades() {
     let set = zones().preferring(Locality::PreferSameZone);
     let tell = |near: u8, far: u8| {
         for endpoint in &set.endpoints {
-            endpoint.hear_load(if is_near(endpoint.addr) { near } else { far });
+            endpoint.record_load(if is_near(endpoint.addr) { near } else { far });
         }
         stay(&set, &Balance::DEFAULT)
     };
@@ -140,7 +140,7 @@ async fn an_endpoint_that_says_it_is_busy_gets_less_until_that_fades() {
         picks.filter(|addr| *addr == set.endpoints[0].addr).count()
     };
     assert!((20..=80).contains(&first()));
-    set.endpoints[0].hear_load(100);
+    set.endpoints[0].record_load(100);
     // An eighth: of the half that it would win, a quarter.
     assert!((1..=30).contains(&first()));
     tokio::time::advance(Duration::from_secs(10)).await;
@@ -152,13 +152,13 @@ fn large() -> EndpointSet {
     let registry = Registry::default();
     let addrs: Vec<String> = (0..200).map(|at| format!("10.0.{at}.1:80")).collect();
     let addrs: Vec<&str> = addrs.iter().map(String::as_str).collect();
-    let place = Place {
+    let place = PeerPosition {
         index: 2,
         peers: 10,
     };
     set(&registry, &addrs).seen_from(LocalInfo {
         location: Location::default(),
-        places: Some(Places {
+        positions: Some(PeerPositions {
             all: place,
             zone: place,
         }),
@@ -244,10 +244,10 @@ fn near_part() -> (EndpointSet, Balance) {
         let zone = if is_near(endpoint.addr) { "a" } else { "b" };
         endpoint.runs_at(Location::new(zone, &endpoint.addr.ip().to_string()));
     }
-    let place = Place { index: 0, peers: 1 };
+    let place = PeerPosition { index: 0, peers: 1 };
     let set = set.seen_from(LocalInfo {
         location: Location::new("a", "elsewhere"),
-        places: Some(Places {
+        positions: Some(PeerPositions {
             all: place,
             zone: place,
         }),
@@ -268,7 +268,7 @@ fn a_part_of_which_all_rest_is_left_while_others_work() {
             let signal = Some(HealthSignal::Unreachable);
             let _ = set.record(&mut endpoint.begin(), Latency::Failed, signal, &EJECTION);
         }
-        assert!(endpoint.rests());
+        assert!(endpoint.is_ejected());
     }
     assert_eq!(stay(&set, &balance), 0);
     // Where nobody else is left they are asked all the same.
@@ -369,7 +369,7 @@ async fn one_whose_rest_is_over_and_that_nobody_probes_takes_no_place_of_the_few
     let rest_now = || {
         set.endpoints
             .iter()
-            .map(|one| one.rests())
+            .map(|one| one.is_ejected())
             .collect::<Vec<_>>()
     };
     assert_eq!(rest_now(), [false, true, false]);

@@ -22,13 +22,15 @@ async fn rested() -> Fleet {
         .collect();
     assert_eq!(rests, [EjectedFor::Failures]);
     advance(Duration::from_millis(6100)).await;
-    assert_eq!(fleet.resting.get(), 1);
+    assert_eq!(fleet.ejected.get(), 1);
     fleet
 }
 
 fn shows(fleet: &Fleet, attempt: &mut InFlight, signal: HealthSignal) -> Option<EjectedFor> {
     let signal = Some(signal);
-    fleet.set.record(attempt, Latency::Told, signal, &EJECTION)
+    fleet
+        .set
+        .record(attempt, Latency::Recorded, signal, &EJECTION)
 }
 
 fn probe(fleet: &Fleet) -> Option<InFlight> {
@@ -47,27 +49,27 @@ async fn a_probe_that_is_a_stream_brings_its_endpoint_back_while_it_goes_on() {
     assert_eq!(shows(&fleet, &mut stream, HealthSignal::Reached), None);
     advance(Duration::from_millis(999)).await;
     assert!(!works(&fleet) && probe(&fleet).is_none(), "it is probed");
-    assert_eq!(fleet.resting.get(), 1);
+    assert_eq!(fleet.ejected.get(), 1);
     advance(Duration::from_millis(1)).await;
     assert!(works(&fleet));
-    assert_eq!(fleet.resting.get(), 0);
+    assert_eq!(fleet.ejected.get(), 0);
     // It breaks with its server, as any call may.
     assert_eq!(shows(&fleet, &mut stream, HealthSignal::Failed), None);
     drop(stream);
     assert!(works(&fleet));
-    assert_eq!(fleet.resting.get(), 0);
+    assert_eq!(fleet.ejected.get(), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_its_caller_leaves_has_shown_something_once_it_has_lasted() {
-    for (lasted, resting) in [(999, 1), (1000, 0)] {
+    for (lasted, ejected) in [(999, 1), (1000, 0)] {
         let fleet = rested().await;
         let mut stream = probe(&fleet).unwrap();
         assert_eq!(shows(&fleet, &mut stream, HealthSignal::Reached), None);
         advance(Duration::from_millis(lasted)).await;
         drop(stream);
-        assert_eq!(fleet.resting.get(), resting, "{lasted}");
-        assert_eq!(probe(&fleet).is_some(), resting == 1, "{lasted}");
+        assert_eq!(fleet.ejected.get(), ejected, "{lasted}");
+        assert_eq!(probe(&fleet).is_some(), ejected == 1, "{lasted}");
     }
 }
 
@@ -83,5 +85,5 @@ async fn who_will_show_nothing_makes_room_for_the_next_probe_while_it_goes_on() 
     assert_eq!(shows(&fleet, &mut silent, HealthSignal::Good), None);
     drop(silent);
     assert!(!works(&fleet) && probe(&fleet).is_none());
-    assert_eq!(fleet.resting.get(), 1);
+    assert_eq!(fleet.ejected.get(), 1);
 }

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::super::graceful_shutdown::IN_HAND;
-use super::{ACK, ALLOWED, ASKED, DATA, FrameFilter, HEAD, PING, PREFACE, SmallFrames};
+use super::{ACK, ALLOWED, DATA, FrameFilter, HEAD, PING, PREFACE, SHUTDOWN_PING, SmallFrames};
 
 fn frame(kind: u8, flags: u8, content: &[u8]) -> Vec<u8> {
     let mut bytes = (content.len() as u32).to_be_bytes()[1..].to_vec();
@@ -84,10 +84,14 @@ async fn next(far: &mut (impl AsyncReadExt + Unpin), count: usize, room: usize) 
 async fn a_clients_answer_to_a_goodbye_comes_later_and_between_two_frames() {
     const EARLY: Duration = Duration::from_millis(1);
     let preface = [b'p'; PREFACE];
-    let mut ack = frame(PING, ACK, &ASKED);
+    let mut ack = frame(PING, ACK, &SHUTDOWN_PING);
     // Of no stream.
     ack[HEAD - 1] = 0;
-    let others = [frame(PING, ACK, b"pingpong"), frame(PING, 0, &ASKED)].concat();
+    let others = [
+        frame(PING, ACK, b"pingpong"),
+        frame(PING, 0, &SHUTDOWN_PING),
+    ]
+    .concat();
     let data = frame(DATA, 0, &[7; 30]);
     for chunk in [1, 5, 9, 13, 17, 5000] {
         for room in [1, 9, 5000] {

@@ -103,7 +103,7 @@ async fn an_answer_that_nobody_takes_counts_what_a_window_lets_come_behind_it() 
     for (others, ahead) in [(0, 64 * KIB), (1000, 16 * KIB)] {
         let (occupancy, permit) = one_caller();
         let limits = limits(PROFILE, permit);
-        let others: Vec<_> = (0..others).map(|_| limits.budget.hold()).collect();
+        let others: Vec<_> = (0..others).map(|_| limits.budget.enter()).collect();
         // Small ones are not counted once they are handed over.
         let frames = (0..1000).map(|_| Ok(Frame::data(Bytes::from_static(&[7; KIB]))));
         let (endless, body) = later(frames);

@@ -84,7 +84,7 @@ async fn a_stream_that_began_before_the_first_settings_came_goes_on() {
     };
     for first in (4..=60).step_by(4) {
         let saturated = budget();
-        let _others: Vec<_> = (0..1000).map(|_| saturated.hold()).collect();
+        let _others: Vec<_> = (0..1000).map(|_| saturated.enter()).collect();
         let (asked, mut bodies) = unbounded_channel();
         let (mut sender, slow) = client().await;
         let (far, other) = duplex(1 << 20);
@@ -206,7 +206,7 @@ async fn windows_towards_applications_that_began_small_become_whole_when_there_i
         }
     });
     let saturated = budget();
-    let others: Vec<_> = (0..1000).map(|_| saturated.hold()).collect();
+    let others: Vec<_> = (0..1000).map(|_| saturated.enter()).collect();
     let mut sender = client::handshake(near, PLAIN, Arc::clone(&saturated), None)
         .await
         .unwrap();

@@ -14,7 +14,7 @@ use http::{Request, StatusCode, header};
 use http_body::Body as HttpBody;
 use hyper::body::Incoming;
 use parking_lot::Mutex;
-use runtime::occupancy::{Held, InFlight, Permit};
+use runtime::occupancy::{InFlight, Permit, ReservedBytes};
 use tokio::io::AsyncRead;
 use tokio::time::Instant;
 
@@ -88,7 +88,7 @@ pub(super) struct ConnectionUse {
     /// The connection is to end: the next answer says so.
     pub(super) is_last: AtomicBool,
     /// What came of the next head, as it is counted for this connection.
-    held_head: Held,
+    reserved_head: ReservedBytes,
     /// An answer broke off: a client that reads to the end of the connection must not
     /// take what it got for all of it.
     pub(super) abort: Abort,
@@ -97,7 +97,7 @@ pub(super) struct ConnectionUse {
 impl ConnectionUse {
     pub(super) fn new(budget: Arc<Budget>, permit: Arc<Permit>, class: AdmissionClass) -> Self {
         Self {
-            held_head: permit.hold(0),
+            reserved_head: permit.reserve(0),
             permit,
             expects: AtomicBool::default(),
             fresh: AtomicBool::default(),
@@ -170,7 +170,7 @@ impl ConnectionUse {
     pub(super) fn hears(&self, bytes: usize) {
         if self.expects.load(Relaxed) {
             self.permit.head_begins();
-            self.held_head.add(bytes);
+            self.reserved_head.add(bytes);
         }
     }
 
@@ -225,14 +225,14 @@ impl ConnectionUse {
     where
         I: AsyncRead + Unpin,
     {
-        let held = self.permit.hold(io.ahead());
+        let reserved = self.permit.reserve(io.ahead());
         let most = io.ahead() + AHEAD;
         // Nobody is to blame for the time that passes.
         self.permit.busy();
         let since = Instant::now();
         let left = poll_fn(|cx| {
             let left = io.poll_left(cx, most);
-            held.set(io.ahead());
+            reserved.set(io.ahead());
             left
         });
         let reservation = ticket.admitted_before(left).await?;
@@ -278,7 +278,7 @@ impl ConnectionUse {
         });
         let admitted = ticket.admitted_before(left).await;
         self.queued.store(false, Relaxed);
-        self.held_head.set(0);
+        self.reserved_head.set(0);
         let Ok(reservation) = admitted else {
             return false;
         };
@@ -301,7 +301,7 @@ impl ConnectionUse {
             self.left.store(true, Relaxed);
             cx.waker().wake_by_ref();
         }
-        self.held_head.set(io.ahead());
+        self.reserved_head.set(io.ahead());
     }
 
     /// Whether whoever asked for another protocol has left, before it was answered. Nobody
@@ -348,10 +348,10 @@ impl ConnectionUse {
         self.body.store(!request.body().is_end_stream(), Relaxed);
         let upgrade = request.headers().contains_key(header::UPGRADE);
         self.upgrade.fetch_or(upgrade, Relaxed);
-        let head = self.held_head.set(0);
+        let head = self.reserved_head.set(0);
         let busy = Busy {
             used: Arc::clone(self),
-            held: self.held_head.beside(REQUEST + head),
+            reserved: self.reserved_head.beside(REQUEST + head),
             promise: self.budget.promise(head),
             in_flight: None,
         };
@@ -401,7 +401,7 @@ pub(super) struct Early {
 pub(super) struct Busy {
     pub(super) used: Arc<ConnectionUse>,
     /// Its head, and that of the answer.
-    pub(super) held: Held,
+    pub(super) reserved: ReservedBytes,
     /// What it will cost on the way.
     pub(super) promise: Promise,
     /// It was let in.
@@ -411,13 +411,13 @@ pub(super) struct Busy {
 impl Busy {
     /// It goes on its way. `upgrade`: it asks for another protocol, which nobody gives to
     /// one with a body.
-    pub(super) fn goes(&mut self, upgrade: bool) {
+    pub(super) fn proceed(&mut self, upgrade: bool) {
         let used = &self.used;
         let switches = upgrade && !used.body.load(Relaxed);
         used.switches.store(switches, Relaxed);
         let reservation = used.reservation.lock().take();
         let in_flight = used.permit.begin_request_by(reservation);
-        self.in_flight = Some((in_flight, used.budget.hold()));
+        self.in_flight = Some((in_flight, used.budget.enter()));
         self.promise.begins();
     }
 

@@ -20,7 +20,7 @@ pub(super) fn guard(mut answer: Response<Body>, old: bool, mut busy: Busy) -> Re
         // To an answer of HTTP/1.1 hyper would add that the connection is kept.
         *answer.version_mut() = Version::HTTP_10;
     }
-    busy.held.add(size(answer.headers()));
+    busy.reserved.add(size(answer.headers()));
     busy.answered();
     answer.map(|body| Guarded {
         body,

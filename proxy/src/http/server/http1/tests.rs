@@ -198,7 +198,7 @@ async fn a_connection_in_use_does_not_rest() {
     for _ in 0..40 {
         served.say(GET).await;
         served.hear(&said("/one")).await;
-        sleep(REST_AFTER / 2).await;
+        sleep(IDLE_AFTER / 2).await;
         assert!(!served.rests());
     }
 }

@@ -40,10 +40,10 @@ fn a_copy_that_does_not_say_so_or_comes_otherwise_is_malformed() {
         ("weft-shadow", "read-only"),
     ];
     let decoded = |line, headers: &[_], transport| {
-        PeerRequest::decode(parts(line, headers), transport).map(|asked| asked.asked())
+        PeerRequest::decode(parts(line, headers), transport).map(|asked| asked.kind())
     };
     let http2 = Transport::Http2;
-    assert_eq!(decoded(get, &whole, http2), Ok(Asked::Http));
+    assert_eq!(decoded(get, &whole, http2), Ok(RequestKind::Http));
     assert_eq!(decoded(get, &whole, Transport::Http1), Err(COPY));
     assert_eq!(decoded(get, &whole[..2], http2), Err(COPY));
     for other in ["true", "600"] {

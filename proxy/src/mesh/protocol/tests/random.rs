@@ -146,7 +146,7 @@ impl Random {
         }
     }
 
-    pub(super) fn response(&mut self, asked: Asked) -> PeerResponse {
+    pub(super) fn response(&mut self, asked: RequestKind) -> PeerResponse {
         let status = StatusCode::from_u16(200 + self.below(400) as u16).unwrap();
         let mut parts = Response::new(()).into_parts().0;
         parts.status = status;
@@ -159,7 +159,7 @@ impl Random {
                 let parts = response.into_parts().0;
                 PeerResponse::NotSent { reason, parts }
             }
-            (Asked::Upgrade, 1) => {
+            (RequestKind::Upgrade, 1) => {
                 parts.status = StatusCode::SWITCHING_PROTOCOLS;
                 let to = HeaderValue::try_from(self.word()).unwrap();
                 let to = (self.below(4) > 0).then_some(to);

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::SendResponse;
 use http::{Request, header};
-use runtime::occupancy::{Held, Permit};
+use runtime::occupancy::{Permit, ReservedBytes};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::http::limits::size;
@@ -33,7 +33,7 @@ const LOOK_FROM: usize = 64;
 pub(super) type BegunRequest = (Request<RecvStream>, SendResponse<Bytes>);
 
 /// The requests of one connection that wait.
-pub(super) struct HeldBack {
+pub(super) struct QueuedRequests {
     budget: Arc<Budget>,
     permit: Arc<Permit>,
     class: AdmissionClass,
@@ -50,10 +50,10 @@ pub(super) struct HeldBack {
 struct Waiting {
     begun: BegunRequest,
     since: Instant,
-    _held: Held,
+    _reserved: ReservedBytes,
 }
 
-impl HeldBack {
+impl QueuedRequests {
     pub(super) const fn new(
         budget: Arc<Budget>,
         permit: Arc<Permit>,
@@ -90,11 +90,11 @@ impl HeldBack {
             }
         }
         let head = STREAM + size(begun.0.headers());
-        let _held = self.permit.hold(head + body(&begun.0, window as usize));
+        let _reserved = self.permit.reserve(head + body(&begun.0, window as usize));
         self.waiting.push_back(Waiting {
             begun,
             since: Instant::now(),
-            _held,
+            _reserved,
         });
         if self.waiting.len() >= self.look_at {
             for mut one in std::mem::take(&mut self.waiting) {
@@ -145,7 +145,7 @@ impl HeldBack {
             let Waiting {
                 begun,
                 since,
-                _held,
+                _reserved,
             } = self.waiting.pop_front()?;
             if self.waiting.is_empty() {
                 self.ticket = None;

@@ -76,10 +76,10 @@ fn end(line: &Line<'_>, last: &str) -> Option<Cursor> {
     let id = argument.get_id().as_str();
     let wanted = wanted(line.command.get_name(), id)?;
     let own = format!("{id}_namespace");
-    let mut said = line.said.iter();
-    let namespace = said.find(|(option, _)| option.get_id().as_str() == own);
+    let mut given = line.given.iter();
+    let namespace = given.find(|(option, _)| option.get_id().as_str() == own);
     let mut options = Vec::new();
-    for (option, value) in &line.said {
+    for (option, value) in &line.given {
         let Some(long) = option.get_long().filter(|_| option.is_global_set()) else {
             continue;
         };
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
     use crate::args;
 
-    fn place(line: &str) -> Option<Cursor> {
+    fn cursor(line: &str) -> Option<Cursor> {
         let mut command = args::command();
         command.build();
         let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
@@ -159,7 +159,7 @@ mod tests {
             ("-n sh", namespace, "sh"),
             ("explain a b --from-namespace ", namespace, ""),
         ] {
-            let found = place(line).unwrap_or_else(|| panic!("{line}: nothing is wanted"));
+            let found = cursor(line).unwrap_or_else(|| panic!("{line}: nothing is wanted"));
             assert_eq!(
                 (found.wanted, found.begun.as_str()),
                 (wanted, begun),
@@ -244,23 +244,23 @@ mod tests {
             "dry-run --delete TrafficTarget/",
             "nothing deploy/",
         ] {
-            assert_eq!(place(line), None, "{line}");
+            assert_eq!(cursor(line), None, "{line}");
         }
     }
 
     #[test]
     fn where_they_are_looked_for_is_what_the_line_says() {
-        let found = place("--context test stat -nbank --as=eve deploy/w").unwrap();
+        let found = cursor("--context test stat -nbank --as=eve deploy/w").unwrap();
         assert_eq!(
             found.options,
             ["--context=test", "--namespace=bank", "--as=eve"]
         );
         assert_eq!(found.namespace, None);
         let ends = "explain --from-namespace bank --to-namespace shop -A deploy/w";
-        let from = place(ends).unwrap();
+        let from = cursor(ends).unwrap();
         assert_eq!(from.namespace.as_deref(), Some("bank"));
         assert_eq!(from.options, ["--all-namespaces"]);
-        let to = place(&format!("{ends} svc/")).unwrap();
+        let to = cursor(&format!("{ends} svc/")).unwrap();
         assert_eq!(to.namespace.as_deref(), Some("shop"));
     }
 }
