@@ -261,12 +261,12 @@ async fn the_time_of_a_grpc_call_is_kept_without_any_policy_and_shrinks_on_the_w
 #[tokio::test]
 async fn a_grpc_call_whose_time_is_over_says_so_also_where_a_breaker_is_open() {
     let (client, _server, apps) = fleet([OK]).await;
-    client.set(vec![said(&Traffic {
+    client.set(vec![said(&EffectivePolicy {
         breaker: whole(Breaker {
             state: BreakerState::Open,
             ..Breaker::DEFAULT
         }),
-        ..Traffic::default()
+        ..EffectivePolicy::default()
     })]);
     for (time, says) in [
         ("grpc-timeout: 1n\r\n", ["grpc-status: 4", "deadline"]),

@@ -155,7 +155,7 @@ fn a_section_is_taken_whole_and_each_from_its_own_winner() {
     assert_eq!(&**by.unwrap().name(), "far");
 }
 
-fn winner(policy: &Policy, by: Precedence) -> Winner {
+fn wins_by(policy: &Policy, by: Precedence) -> Winner {
     let origin = policy.origin.clone();
     Winner { origin, by }
 }
@@ -174,7 +174,7 @@ fn whoever_loses_a_section_is_told_to_whom_and_whoever_wins_nothing_conflicts() 
     }
     let rivalry = |policy: &Policy| standings.of(&policy.origin).unwrap().rivalry();
     assert_eq!(rivalry(&old), Rivalry::None);
-    let lost = vec![(Section::Retry, winner(&old, Precedence::Older))];
+    let lost = vec![(Section::Retry, wins_by(&old, Precedence::Older))];
     assert_eq!(rivalry(&half), Rivalry::PartlyOverridden(lost.clone()));
     assert_eq!(rivalry(&idle), Rivalry::Conflicted(lost));
     assert_eq!(standings.of(&Origin::new("TrafficPolicy", "x", "y")), None);
@@ -190,7 +190,7 @@ fn a_policy_that_wins_at_one_port_only_is_partly_overridden() {
         standings.add(&resolve([&wide, &port], &service(), number));
     }
     let told = standings.of(&wide.origin).unwrap().rivalry();
-    let lost = vec![(Section::Retry, winner(&port, Precedence::Closer))];
+    let lost = vec![(Section::Retry, wins_by(&port, Precedence::Closer))];
     assert_eq!(told, Rivalry::PartlyOverridden(lost));
 }
 
