@@ -65,7 +65,7 @@ fn is_file(word: &str) -> bool {
 
 /// What of `page` is the path of no file. A name without a folder is none: a decision may
 /// speak of every `lib.rs`.
-fn gone<'a>(page: &'a str, exists: impl Fn(&str) -> bool) -> Vec<&'a str> {
+fn gone(page: &str, exists: impl Fn(&str) -> bool) -> Vec<&str> {
     quoted(page)
         .filter(|word| is_file(word) && word.contains('/') && !exists(word))
         .collect()
