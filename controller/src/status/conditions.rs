@@ -85,7 +85,7 @@ impl Status {
                 condition.status = false;
                 condition.reason = reason;
             }
-            None if condition.reason == "NoProxies" && condition.status => {
+            None if condition.reason == "NoProxies" => {
                 condition.reason = "Programmed";
             }
             _ => {}
@@ -112,7 +112,8 @@ impl Status {
     }
 }
 
-pub(super) fn programmed(accepted: bool, tally: &Tally) -> Condition {
+/// One for all kinds. Of the reasons `Programmed` and `NoProxies` are True, and all others False.
+fn programmed(accepted: bool, tally: &Tally) -> Condition {
     let Tally {
         needed,
         acknowledged,
@@ -138,12 +139,15 @@ pub(super) fn programmed(accepted: bool, tally: &Tally) -> Condition {
              everybody who calls it is known"
         );
         (false, "Pending")
-    } else if *needed == 0 {
-        (accepted, "NoProxies")
-    } else if acknowledged == needed {
-        (accepted, if accepted { "Programmed" } else { "Pending" })
-    } else {
+    } else if acknowledged != needed {
         (false, "Pending")
+    } else if !accepted {
+        message = format!("{message}; it is not accepted");
+        (false, "Pending")
+    } else if *needed == 0 {
+        (true, "NoProxies")
+    } else {
+        (true, "Programmed")
     };
     Condition {
         status,
@@ -297,4 +301,49 @@ pub(super) fn resource(kind: Kind) -> Option<ApiResource> {
 pub(crate) fn api_version(kind: Kind) -> String {
     let resource = kinds::row(kind).map(|row| (row.resource)());
     resource.map_or_else(|| "v1".to_owned(), |resource| resource.api_version)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_proxies_is_true_and_said_of_what_is_accepted_alone() {
+        let tally = |acknowledged, needed| Tally {
+            acknowledged,
+            needed,
+            ..Tally::default()
+        };
+        let counted = |accepted, tally| {
+            let Condition {
+                status,
+                reason,
+                message,
+            } = programmed(accepted, &tally);
+            (status, reason, message)
+        };
+        for (accepted, tally, status, reason, message) in [
+            (true, tally(0, 0), true, "NoProxies", "0 of 0 proxies"),
+            (true, tally(3, 3), true, "Programmed", "3 of 3 proxies"),
+            (true, tally(2, 3), false, "Pending", "2 of 3 proxies"),
+            (
+                false,
+                tally(0, 0),
+                false,
+                "Pending",
+                "0 of 0 proxies; it is not accepted",
+            ),
+            (
+                false,
+                tally(3, 3),
+                false,
+                "Pending",
+                "3 of 3 proxies; it is not accepted",
+            ),
+            (false, tally(2, 3), false, "Pending", "2 of 3 proxies"),
+        ] {
+            let expected = (status, reason, message.to_owned());
+            assert_eq!(counted(accepted, tally), expected);
+        }
+    }
 }
