@@ -9,6 +9,7 @@
 #[path = "../alone/altered.rs"]
 #[expect(dead_code, reason = "nothing is scaled here")]
 mod altered;
+mod copies;
 mod previous;
 mod rollback;
 mod shop;

@@ -6,6 +6,7 @@ use e2e::harness::{Cluster, Outcome, Pod, mesh};
 
 use super::{
     altered::Altered,
+    copies,
     previous::Previous,
     shop::{Shop, nothing_lost},
     told, url,
@@ -18,6 +19,8 @@ fn an_upgrade_leaves_older_proxies_at_work_and_says_for_what_they_are_too_old() 
     let cluster = Cluster::connect()?;
     previous.install(&cluster)?;
     let shop = Shop::open("skew-upgrade")?;
+    shop.ns.run(&["next"])?;
+    let next = shop.ns.pod("next")?;
     let (client, stranger) = (shop.ns.pod("client")?, shop.ns.pod("stranger")?);
     shop.works(&client, &stranger)?;
     let load = shop.load(&client)?;
@@ -45,6 +48,7 @@ fn an_upgrade_leaves_older_proxies_at_work_and_says_for_what_they_are_too_old() 
     told::versions(&shop.ns, &previous, &older, &[&first, &newcomer])?;
     let too_old = previous.too_old(&callers);
     shop.programmed(previous.reason(), too_old, &[&newcomer])?;
+    copies::are_no_requests(&shop, &previous, &newcomer, &next)?;
     nothing_lost(&load.end()?)?;
     untouched(&shop, callers)?;
 
