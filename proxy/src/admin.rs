@@ -94,18 +94,27 @@ impl Pages {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::net::IpAddr;
-    use std::time::SystemTime;
+    use std::time::{Duration, SystemTime};
 
+    use futures::future::join_all;
     use identity::Roots;
     use identity::authority::{ROOT_LIFE, Root};
     use identity::tls::CertHandle;
     use policy::access_log::AccessLog;
     use policy::name::SpiffeId;
+    use policy::origin::Origin;
+    use policy::route::{Match, Rule};
+    use policy::traffic::guard::{LimitKey, LimitMode, LimitScope, Overload, RateLimit};
+    use policy::traffic::pod::{GuardPort, PodGuard};
+    use policy::traffic::{Scoped, Sources};
     use prometheus_client::registry::Registry;
+    use wire::v1;
 
     use super::*;
     use crate::net::budget::Budget;
+    use crate::ports::ADMIN_PORT;
     use crate::settings::Own;
     use crate::telemetry::Telemetry;
     use crate::telemetry::metrics::Metrics;
@@ -143,6 +152,73 @@ mod tests {
             assert_eq!(ask(Method::GET, path, own).await, status, "{path}");
             assert_eq!(ask(Method::GET, path, other).await, 404, "{path}");
             assert_eq!(ask(Method::POST, path, own).await, 404, "{path}");
+        }
+    }
+
+    /// The pod's application may have a port of that number in a Service; it is not this one.
+    fn limited_to_one(port: u16) -> v1::Resource {
+        let origin = Origin::new("TrafficPolicy", "shop", "p");
+        let limit = RateLimit {
+            name: "one".into(),
+            requests: 1,
+            per: Duration::from_secs(3600),
+            burst: 1,
+            key: LimitKey::None,
+            scope: LimitScope::Instance,
+            mode: LimitMode::Enforce,
+        };
+        let mut said = GuardPort::default();
+        said.rate_limits.rules.push(Rule {
+            origin: origin.rule("one"),
+            when: Match::Always,
+            then: Some(Scoped {
+                sources: Sources::Everyone,
+                section: Arc::new(limit),
+            }),
+        });
+        said.overload.rules.push(Rule {
+            origin,
+            when: Match::Always,
+            then: Some(Overload {
+                max_concurrency: Some(1),
+                ..Overload::DEFAULT
+            }),
+        });
+        let guard = PodGuard {
+            ports: BTreeMap::from([(port, said)]),
+            read_only: None,
+        };
+        wire::version::stamp(v1::Resource {
+            name: wire::names::GUARD.to_owned(),
+            version: String::new(),
+            content: Some(v1::resource::Content::Guard((&guard).into())),
+        })
+    }
+
+    /// Probes of the kubelet and scrapes come here, which no caller may use up.
+    #[tokio::test]
+    async fn whatever_comes_to_the_admin_port_is_exempt_from_limits_and_overload() {
+        let pages = pages();
+        let nacks = pages.proxy.config.apply(v1::Batch {
+            id: 1,
+            set: vec![limited_to_one(ADMIN_PORT)],
+            ..v1::Batch::default()
+        });
+        assert!(nacks.is_empty(), "{nacks:?}");
+        let current = pages.proxy.config.snapshot();
+        let guard = current.guard.as_ref().unwrap();
+        assert!(guard.port(ADMIN_PORT).is_some(), "the control: it is there");
+        // At once and one after the other, more than either would let pass.
+        for _ in 0..3 {
+            let asks = (0..4).map(|_| {
+                let mut request = Request::default();
+                *request.uri_mut() = "/config".parse().unwrap();
+                let peer = "127.0.0.1:4000".parse().unwrap();
+                pages.clone().answer(request, peer)
+            });
+            for answer in join_all(asks).await {
+                assert_eq!(answer.status(), StatusCode::OK);
+            }
         }
     }
 }

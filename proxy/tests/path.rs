@@ -45,6 +45,7 @@ mod path {
     mod mirror_bytes;
     mod mirror_ends;
     mod mirror_latency;
+    mod mirror_memory;
     mod mirror_older;
     mod mirrors;
     mod names;

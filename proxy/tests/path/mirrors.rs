@@ -79,6 +79,14 @@ impl Shop {
 
     pub(super) async fn of(authority: &Authority, answer: &'static str) -> Self {
         let client = Pod::new(authority, "web").await;
+        Self::called_by(client, authority, answer).await
+    }
+
+    pub(super) async fn called_by(
+        client: Pod,
+        authority: &Authority,
+        answer: &'static str,
+    ) -> Self {
         let server = Pod::new(authority, "api").await;
         let shadow = Pod::new(authority, "api").await;
         let api = App::new(server.ip, OK).await;
