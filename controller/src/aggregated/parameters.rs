@@ -13,18 +13,18 @@ const MAX_QUOTED: usize = 64;
 /// # Errors
 /// When one does.
 pub(crate) fn must_stand_once(query: &str, lists: &[&str]) -> Result<(), Refusal> {
-    let mut known = BTreeSet::new();
+    let mut seen = BTreeSet::new();
     for (name, _) in form_urlencoded::parse(query.as_bytes()) {
         if lists.contains(&&*name) {
             continue;
         }
-        if known.contains(&name) {
+        if seen.contains(&name) {
             let name = said_again(&name);
             return Err(Refusal::bad(format!(
                 "parameter {name}: stands there twice, and one value counts; say it once"
             )));
         }
-        known.insert(name);
+        seen.insert(name);
     }
     Ok(())
 }
