@@ -26,6 +26,7 @@ mod hostile {
     mod raw_http2;
     mod servers;
     mod stalls;
+    mod starved;
     mod streaming;
     mod targets;
     mod two_pods;

@@ -1,15 +1,22 @@
 //! What a caller speaks, as far as it may say anything.
 
+use std::time::Duration;
+
 use http::Version;
 use runtime::occupancy::Permit;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::inbound::authorize::Expected;
 use crate::inbound::connection::Connection;
 use crate::net::connect::{self, CONNECT_TIMEOUT};
 use crate::net::prefixed::Prefixed;
 use crate::net::sniff::{BEGUN_WITHIN, DETECT_WITHIN, SILENCE, Sniffed, sniff_leniently};
+
+/// What had come before a time was over is known by so much later, however little time this
+/// process got.
+const NEXT_LOOK: Duration = Duration::from_millis(10);
 
 /// What a connection turned out to speak.
 pub(crate) enum Detected {
@@ -77,6 +84,8 @@ impl Connection {
             // Nothing is delivered until the protocol is known, so a caller that waits
             // costs nothing else. It may be allowed more by then.
             tokio::select! {
+                // Where this thread had no time for long, all of these are ready at once.
+                biased;
                 begun = stream.first_bytes() => begun?,
                 changed = changes.changed() => {
                     if changed.is_ok() {
@@ -85,10 +94,12 @@ impl Connection {
                     false
                 }
                 () = tokio::time::sleep_until(came + silence) => {
-                    if declared {
-                        return Err(std::io::ErrorKind::TimedOut.into());
+                    // One look is at so many connections that this one may be in the next.
+                    match timeout(NEXT_LOOK, stream.first_bytes()).await {
+                        Ok(begun) => begun?,
+                        Err(_) if declared => return Err(std::io::ErrorKind::TimedOut.into()),
+                        Err(_) => return Ok(Detected::Opaque(None)),
                     }
-                    return Ok(Detected::Opaque(None));
                 }
             };
             permit.head_begins();

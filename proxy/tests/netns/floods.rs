@@ -18,6 +18,8 @@ const FLOOD: usize = 10_050;
 const PLAIN: &str = "10.77.0.2:8080";
 const OWN_CALL: &str = "10.77.0.1:8000";
 const ADMIN: &str = "10.77.0.2:15190";
+/// Whatever address the pod has.
+const ANY: &str = "0.0.0.0:0";
 /// An address of the peer that holds nothing.
 const QUIET: &str = "198.51.100.7:0";
 
@@ -25,12 +27,12 @@ const QUIET: &str = "198.51.100.7:0";
 fn ten_thousand_half_heads_cut_neither_callers_nor_the_pods_own_calls_off_and_end_in_time() {
     let (place, _proxy) = with_proxy("flood", true, None);
     assert_eq!(place.peer().ask(QUIET, PLAIN, "/", 1), "503 503");
-    assert_eq!(place.pod().ask("0.0.0.0:0", OWN_CALL, "/", 1), "503 503");
+    assert_eq!(place.pod().ask(ANY, OWN_CALL, "/", 1), "503 503");
 
     let mut flood = place.peer().flood(PLAIN, FLOOD);
     for _ in 0..5 {
         assert_eq!(place.peer().ask(QUIET, PLAIN, "/", 1), "503 503");
-        assert_eq!(place.pod().ask("0.0.0.0:0", OWN_CALL, "/", 1), "503 503");
+        assert_eq!(place.pod().ask(ANY, OWN_CALL, "/", 1), "503 503");
     }
     let open: usize = flood.tell().parse().unwrap();
     assert_eq!(open, 0, "of {FLOOD} after the time for a head");
@@ -50,7 +52,7 @@ fn more_half_heads_than_files_at_first_cut_neither_callers_nor_the_pods_own_call
     let _flood = place.peer().flood(PLAIN, 600);
     for _ in 0..5 {
         assert_eq!(place.peer().ask(QUIET, PLAIN, "/", 1), "503 503");
-        assert_eq!(place.pod().ask("0.0.0.0:0", OWN_CALL, "/", 1), "503 503");
+        assert_eq!(place.pod().ask(ANY, OWN_CALL, "/", 1), "503 503");
     }
     let page = place.peer().page(ADMIN, "/metrics");
     assert!(!page.contains(r#"limit="open-files""#), "{page}");
@@ -68,7 +70,7 @@ fn ten_thousand_that_begin_http2_and_then_say_nothing_cut_nobody_off() {
     let _mute = place.peer().hoard(PLAIN, "mute", FLOOD);
     for _ in 0..5 {
         assert_eq!(place.peer().ask(QUIET, PLAIN, "/", 1), "503 503");
-        assert_eq!(place.pod().ask("0.0.0.0:0", OWN_CALL, "/", 1), "503 503");
+        assert_eq!(place.pod().ask(ANY, OWN_CALL, "/", 1), "503 503");
     }
     let page = place.peer().page(ADMIN, "/metrics");
     assert!(page.contains(r#"limit="hoarder""#), "{page}");
@@ -87,8 +89,17 @@ fn large_heads_that_never_end_do_not_get_a_small_proxy_killed_nor_callers_refuse
         let mut hoard = place.peer().hoard(PLAIN, kind, count);
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_secs(2) {
-            assert_eq!(place.peer().ask(QUIET, PLAIN, "/", 1), "503 503", "{kind}");
-            assert_eq!(place.pod().ask("0.0.0.0:0", OWN_CALL, "/", 1), "503 503");
+            for (of, from, to) in [(place.peer(), QUIET, PLAIN), (place.pod(), ANY, OWN_CALL)] {
+                let asked = Instant::now();
+                let answer = of.ask(from, to, "/", 1);
+                let took = asked.elapsed();
+                assert_eq!(
+                    answer,
+                    "503 503",
+                    "{kind}, {to}, {took:?}: {}",
+                    lost(&place)
+                );
+            }
         }
         let open: usize = hoard.tell().parse().unwrap();
         let peak = group.peak();
@@ -99,6 +110,16 @@ fn large_heads_that_never_end_do_not_get_a_small_proxy_killed_nor_callers_refuse
     let page = place.peer().page(ADMIN, "/metrics");
     assert!(page.contains(r#"limit="memory""#), "{page}");
     drop(proxy);
+}
+
+/// What the proxy counted of those that it cut off or refused.
+fn lost(place: &Testbed) -> String {
+    let page = place.peer().page(ADMIN, "/metrics");
+    let counts = |line: &&str| {
+        let reasons = ["limit=", "reason=", "tls_failures"];
+        !line.starts_with('#') && reasons.iter().any(|reason| line.contains(reason))
+    };
+    page.lines().filter(counts).collect::<Vec<_>>().join("\n")
 }
 
 #[test]

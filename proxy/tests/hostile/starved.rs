@@ -1,0 +1,48 @@
+//! A proxy whose thread gets no time for longer than a caller may be silent, as beside a
+//! flood: what came and what passed are then seen at once.
+
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt;
+use tokio::time::{sleep, timeout};
+use wire::v1::{Enforcement, Protocol};
+
+use super::two_pods::{EntryPoint, TwoPods};
+
+/// Longer than somebody may be silent who may ask nothing.
+const STARVED: Duration = Duration::from_millis(1200);
+/// What was accepted waits for its first byte by then.
+const ACCEPTED: Duration = Duration::from_millis(200);
+/// A wrong choice between two things that are ready would be right for all of these by
+/// chance once in thousands of runs.
+const CALLERS: usize = 16;
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n";
+
+#[tokio::test]
+async fn who_has_sent_a_request_in_time_is_told_that_it_may_not_however_late_that_is_seen() {
+    let field = TwoPods::new(Protocol::Detect).await;
+    field.server.set(Vec::new());
+    for declared in [Protocol::Detect, Protocol::Http1] {
+        field.workload(declared, Enforcement::Enforce);
+        let mut callers = Vec::new();
+        for _ in 0..CALLERS {
+            callers.push(field.open(EntryPoint::Inbound).await);
+        }
+        sleep(ACCEPTED).await;
+        for caller in &mut callers {
+            assert_eq!(caller.try_write(REQUEST).unwrap(), REQUEST.len());
+        }
+        // The proxy runs on this thread.
+        std::thread::sleep(STARVED);
+        for caller in &mut callers {
+            let mut answer = String::new();
+            let read = caller.read_to_string(&mut answer);
+            let read = timeout(Duration::from_secs(5), read).await.unwrap();
+            assert!(read.is_ok(), "{declared:?}: {read:?}");
+            assert!(
+                answer.starts_with("HTTP/1.1 403 "),
+                "{declared:?}: {answer}"
+            );
+        }
+    }
+}
