@@ -161,8 +161,11 @@ pub(crate) async fn must_be_a_namespace(cluster: &Cluster, name: &str) -> Result
             let scope: Result<Scope, Failure> = cluster
                 .observe(Resource::Scopes, None, Some(LIVE), "")
                 .await;
-            // Without them the name is as wrong.
-            let known = scope.map(|scope| scope.namespaces).unwrap_or_default();
+            // Without a controller the API server may tell them; without them the name is as wrong.
+            let known = match scope {
+                Ok(scope) => scope.namespaces,
+                Err(_) => names_at(cluster, "/api/v1/namespaces").await,
+            };
             let hint = hint(nearest(name, known.iter().map(String::as_str)));
             Err(Failure::usage(format!(
                 "there is no namespace {name}{hint}"

@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use self::facts::{Facts, MOST};
 use self::outcome::CheckStatus;
-use crate::cluster::{Cluster, Refusal};
+use crate::cluster::{Cluster, Refusal, existing};
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
@@ -101,7 +101,7 @@ impl Check {
     /// Prints what is well and what is not in this cluster.
     ///
     /// # Errors
-    /// When the API server does not answer.
+    /// When the API server does not answer, or there is no such namespace.
     pub(crate) async fn print(
         &self,
         cluster: &Cluster,
@@ -111,6 +111,9 @@ impl Check {
         let begun = Instant::now();
         let report = loop {
             let tried = self.once(cluster).await;
+            if tried.is_ok() {
+                self.must_be_tried_somewhere(cluster).await?;
+            }
             let left = self.wait.is_some_and(|wait| begun.elapsed() + AGAIN < wait);
             match tried {
                 // Who may see nothing now may not see more before the time is over.
@@ -131,6 +134,20 @@ impl Check {
                  beside it; ask as somebody who may see more",
             )),
             told => Ok(told),
+        }
+    }
+
+    /// Ends where the webhooks would be tried in a namespace that was named and is not there: the
+    /// checks of them would be skipped, and nobody would read why. That of a kubeconfig is named
+    /// by nobody, and before an installation nothing is tried in any.
+    async fn must_be_tried_somewhere(&self, cluster: &Cluster) -> Result<(), Failure> {
+        if self.pre || !cluster.is_named() {
+            return Ok(());
+        }
+        match existing::must_be_in_a_namespace(cluster).await {
+            Err(wrong @ Failure::Usage(_)) => Err(wrong),
+            // Whether it is there nobody says: the checks tell what nobody says.
+            _ => Ok(()),
         }
     }
 
