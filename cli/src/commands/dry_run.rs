@@ -43,7 +43,8 @@ const ADVICE: Advice = Advice {
                   call that the mesh remembers. depends: that is decided by each request's method, \
                   path or headers, which are not remembered. With --watch the proxies of called \
                   pods judge live calls by the change too, for so long, and enforce nothing of it. \
-                  Whoever asks must be allowed to make the change. Exit status 1 if a call that was \
+                  Whoever asks must be allowed to make the change. An object of a namespace that is \
+                  neither there nor in the files is bad input. Exit status 1 if a call that was \
                   seen would be refused. Else 3 if the mesh remembers no call of which anything \
                   can be told, or could not compare them all; if calls depend, and none of the \
                   same caller to the same port was judged live; if calls depend in namespaces \
@@ -82,14 +83,25 @@ impl DryRun {
         let format = global.format(FORMATS)?;
         global.in_one_namespace("a change is made in one namespace")?;
         let cluster = Cluster::connect(global).await?;
-        let Gathered { spec, untried } = self.gathered(cluster.namespace(), console)?;
-        let mut answer = match ask(&cluster, spec.clone()).await {
-            Ok(answer) => answer,
-            Err(refusal) => return Err(absent::or_refused(&cluster, &spec, refusal).await),
-        };
+        self.print(&cluster, format, console).await
+    }
+
+    /// Prints what would change in this cluster.
+    ///
+    /// # Errors
+    /// When nobody can tell, the change cannot be made, or it names what is not there.
+    pub(crate) async fn print(
+        &self,
+        cluster: &Cluster,
+        format: Format,
+        console: &mut Console<'_>,
+    ) -> Result<Conclusion, Failure> {
+        let mut gathered = self.gathered(cluster.namespace(), console)?;
+        let mut answer = tell(cluster, &mut gathered, console).await?;
         let Some(mut status) = answer.status.take() else {
             return Err(Failure::unknown("the dry run has no status"));
         };
+        absent::must_have_namespaces(cluster, &gathered, &status).await?;
         if is_of_nothing(&status) && self.watch.is_none() {
             let why = "the mesh remembers no call, so nothing can be told of this change";
             return Err(Failure::unknown(why));
@@ -98,13 +110,13 @@ impl DryRun {
             print(&status, cluster.now(SystemTime::now()), console)?;
         }
         if let Some(long) = self.watch {
-            let trial = watch::watch(&cluster, &spec, long, console).await?;
+            let trial = watch::watch(cluster, &gathered.spec, long, console).await?;
             if format == Format::Table {
                 watch::print(&trial, console)?;
             }
             status.trial = Some(trial);
         }
-        let conclusion = tried(conclude(&status, ADVICE), untried);
+        let conclusion = tried(conclude(&status, ADVICE), gathered.untried);
         answer.status = Some(status);
         output::data(console, format, &answer)?;
         conclusion
@@ -126,6 +138,29 @@ impl DryRun {
             }));
         gathered.must_try_something()?;
         Ok(gathered)
+    }
+}
+
+/// What the API says of a change. It refuses modes of namespaces that are not there: those that
+/// the files themselves make are left out, and the rest is tried.
+///
+/// # Errors
+/// When the API does not answer, the change is refused, or nothing of it is left.
+async fn tell(
+    cluster: &Cluster,
+    gathered: &mut Gathered,
+    console: &mut Console<'_>,
+) -> Result<DryRunObject, Failure> {
+    loop {
+        let refusal = match ask(cluster, gathered.spec.clone()).await {
+            Ok(answer) => return Ok(answer),
+            Err(refusal) => refusal,
+        };
+        let new = absent::yet_to_be_made(cluster, gathered, &refusal).await;
+        if new.is_empty() {
+            return Err(absent::or_refused(cluster, &gathered.spec, refusal).await);
+        }
+        gathered.leave_out(&new, console)?;
     }
 }
 

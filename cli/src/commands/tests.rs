@@ -19,6 +19,7 @@ use crate::output::Format;
 mod absent;
 mod bare;
 mod clock;
+mod dry_run;
 mod identity;
 mod names;
 mod pods;
@@ -48,6 +49,7 @@ async fn run(client: Client, line: &str) -> (u8, String, String) {
         Command::Identity(command) => command.print(&cluster, format(&all), &mut console).await,
         Command::Stat(command) => command.follow(&cluster, format(&all), &mut console).await,
         Command::Suggest(command) => command.print(&cluster, format(&all), &mut console).await,
+        Command::DryRun(command) => command.print(&cluster, format(&all), &mut console).await,
         Command::Edges(command) => {
             command
                 .print(&cluster, format(&all), now(), &mut console)

@@ -1,8 +1,12 @@
-//! Why a change cannot be tried that names what is not there.
+//! Why a change cannot be tried that names what is not there. What its own files make is there
+//! when they are applied.
 
-use crds::observe::{Deleted, DryRunSpec};
+use std::collections::BTreeSet;
+
+use crds::observe::{Deleted, DryRunSpec, DryRunStatus};
 use serde_json::Value;
 
+use super::gathered::Gathered;
 use crate::cluster::nearest::{hint, nearest};
 use crate::cluster::{Cluster, Refusal, existing};
 use crate::failure::Failure;
@@ -12,10 +16,66 @@ use crate::kinds;
 /// may not see all objects.
 const SAID: &str = ": there is no ";
 
+/// Ends where objects would be put into a namespace that is not there, of which the API warns: no
+/// `kubectl apply` would take them.
+///
+/// # Errors
+/// With the nearest namespace that there is.
+pub(super) async fn must_have_namespaces(
+    cluster: &Cluster,
+    gathered: &Gathered,
+    status: &DryRunStatus,
+) -> Result<(), Failure> {
+    let objects = gathered.spec.objects.iter();
+    let places = objects.filter_map(|object| object["metadata"]["namespace"].as_str());
+    let mut places: BTreeSet<&str> = places.collect();
+    places.retain(|place| !gathered.namespaces.contains(*place));
+    for place in places {
+        let warning = format!("there is no namespace {place}: ");
+        let mut warnings = status.warnings.iter();
+        // It may have been made meanwhile, or be one that the user may not see.
+        if warnings.any(|said| said.starts_with(&warning))
+            && let Err(wrong @ Failure::Usage(_)) =
+                existing::must_be_a_namespace(cluster, place).await
+        {
+            return Err(wrong);
+        }
+    }
+    Ok(())
+}
+
+/// Of a change that was refused, the namespaces whose modes it sets and that its own files are
+/// yet to make.
+pub(super) async fn yet_to_be_made(
+    cluster: &Cluster,
+    gathered: &Gathered,
+    refusal: &Refusal,
+) -> Vec<String> {
+    let mut new = Vec::new();
+    if !is_of_a_name(refusal) {
+        return new;
+    }
+    let modes = gathered.spec.access.iter();
+    let mut names: BTreeSet<&String> = modes.map(|change| &change.namespace).collect();
+    names.retain(|name| gathered.namespaces.contains(*name));
+    for name in names {
+        let there = existing::must_be_a_namespace(cluster, name).await;
+        if matches!(there, Err(Failure::Usage(_))) {
+            new.push(name.clone());
+        }
+    }
+    new
+}
+
+/// Whether it is said of a name of nothing.
+fn is_of_a_name(refusal: &Refusal) -> bool {
+    refusal.code() == Some(400) && refusal.message().contains(SAID)
+}
+
 /// Of a change that was refused: the first of its names that is one of nothing, with the nearest
 /// that the user may see, or else what the refusal says.
 pub(super) async fn or_refused(cluster: &Cluster, spec: &DryRunSpec, refusal: Refusal) -> Failure {
-    if refusal.code() != Some(400) || !refusal.message().contains(SAID) {
+    if !is_of_a_name(&refusal) {
         return refusal.into_failure();
     }
     for gone in &spec.delete {
@@ -52,6 +112,13 @@ async fn deleted(cluster: &Cluster, gone: &Deleted) -> Option<Failure> {
         return None;
     }
     let there = existing::names_at(cluster, &collection).await;
+    // What holds an object is there.
+    if there.is_empty()
+        && let Err(wrong @ Failure::Usage(_)) =
+            existing::must_be_a_namespace(cluster, namespace).await
+    {
+        return Some(wrong);
+    }
     let meant = nearest(name, there.iter().map(String::as_str));
     let hint = hint(meant.map(|meant| format!("{kind}/{meant}")));
     Some(Failure::usage(format!(
@@ -80,14 +147,15 @@ mod tests {
         api.put(scopes, json!({"namespaces": ["shop"]}));
         let global = Cli::try_parse_from(["weft", "version"]).unwrap().global;
         let cluster = Cluster::of(api.client(), &global);
-        let gone = |name: &str| DryRunSpec {
+        let gone_of = |namespace: &str, name: &str| DryRunSpec {
             delete: vec![Deleted {
                 kind: "TrafficTarget".to_owned(),
-                namespace: "shop".to_owned(),
+                namespace: namespace.to_owned(),
                 name: name.to_owned(),
             }],
             ..DryRunSpec::default()
         };
+        let gone = |name: &str| gone_of("shop", name);
         let closed = DryRunSpec {
             access: vec![AccessChange {
                 namespace: "shpo".to_owned(),
@@ -107,6 +175,12 @@ mod tests {
                 closed,
                 400,
                 "spec.access[0].namespace: there is no namespace shpo",
+                "there is no namespace shpo; you may mean shop",
+            ),
+            (
+                gone_of("shpo", "read"),
+                400,
+                "spec.delete[0]: there is no TrafficTarget shpo/read",
                 "there is no namespace shpo; you may mean shop",
             ),
             (gone("read"), 400, said, said),

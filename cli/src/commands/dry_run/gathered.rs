@@ -2,6 +2,8 @@
 //!
 //! Whatever a file says to the mesh beside that is named, because a dry run says nothing of it.
 
+use std::collections::BTreeSet;
+
 use crds::labels;
 use crds::observe::{AccessChange, Deleted, DryRunSpec};
 use policy::name::Kind;
@@ -36,6 +38,8 @@ const OF_NO_CALL: [&str; 11] = [
 #[derive(Debug, Default)]
 pub(super) struct Gathered {
     pub(super) spec: DryRunSpec,
+    /// Namespaces that the files hold, which applying them makes.
+    pub(super) namespaces: BTreeSet<String>,
     /// Labels and annotations that decide about calls and are not tried.
     pub(super) untried: usize,
 }
@@ -58,6 +62,27 @@ impl Gathered {
             gather(value, namespace, self, console)?;
         }
         Ok(())
+    }
+
+    /// Leaves out the access modes of namespaces that are yet to be made.
+    ///
+    /// # Errors
+    /// When nothing is left to try.
+    pub(super) fn leave_out(
+        &mut self,
+        new: &[String],
+        console: &mut Console<'_>,
+    ) -> Result<(), Failure> {
+        for namespace in new {
+            console.word(&format!(
+                "{} of Namespace {namespace} is not tried: it is yet to be made, and nobody calls \
+                 anything there",
+                labels::ACCESS
+            ))?;
+        }
+        let modes = &mut self.spec.access;
+        modes.retain(|change| !new.contains(&change.namespace));
+        self.must_try_something()
     }
 
     /// # Errors
@@ -92,8 +117,11 @@ fn gather(
         return Ok(());
     }
     gathered.untried += untried(&value, console)?;
-    let spec = &mut gathered.spec;
     let name = value["metadata"]["name"].as_str().unwrap_or_default();
+    if kind == "Namespace" {
+        gathered.namespaces.insert(name.to_owned());
+    }
+    let spec = &mut gathered.spec;
     let mode = value["metadata"]["annotations"][labels::ACCESS].as_str();
     if let Some(mode) = mode.filter(|_| kind == "Namespace") {
         spec.access.push(AccessChange {

@@ -1,0 +1,142 @@
+//! Changes whose namespaces are not there, and the API that says so of them.
+
+use std::io::Write as _;
+
+use http::Method;
+
+use super::*;
+
+/// An API server that has namespace `shop`, and one that its user may not see, `vault`.
+fn shop() -> Client {
+    let api = FakeApi::default();
+    api.put(
+        "/api/v1/namespaces/shop",
+        json!({"metadata": {"name": "shop"}}),
+    );
+    api.put(
+        "/apis/observe.weft.dev/v1alpha1/scopes/live",
+        json!({"namespaces": ["shop"]}),
+    );
+    let api = api.client();
+    Client::new(
+        tower::service_fn(move |request: Request<Body>| {
+            let api = api.clone();
+            async move {
+                if request.uri().path() == "/api/v1/namespaces/vault" {
+                    return Ok(said(403, &json!({"message": "no", "code": 403})));
+                }
+                if request.method() != Method::POST {
+                    return Ok::<_, Infallible>(api.send(request).await.unwrap());
+                }
+                let body = request.into_body().collect_bytes().await.unwrap();
+                let asked: Value = serde_json::from_slice(&body).unwrap();
+                Ok(tried(&asked["spec"]))
+            }
+        }),
+        "shop",
+    )
+}
+
+/// A dry run as the API answers it: modes of namespaces that are not there it refuses, of
+/// objects in them it warns.
+fn tried(spec: &Value) -> Response<Body> {
+    let each = |field: &str| spec[field].as_array().cloned().unwrap_or_default();
+    for change in each("access") {
+        if change["namespace"] != "shop" {
+            let name = change["namespace"].as_str().unwrap();
+            let message = format!("spec.access[0].namespace: there is no namespace {name}");
+            return said(400, &json!({"message": message, "code": 400}));
+        }
+    }
+    let places = each("objects").into_iter().map(|object| {
+        let place = object["metadata"]["namespace"].as_str();
+        place.unwrap().to_owned()
+    });
+    let new = places.filter(|place| place != "shop");
+    let warnings: Vec<String> = new
+        .map(|place| {
+            format!("there is no namespace {place}: what would be put there changes no call")
+        })
+        .collect();
+    said(
+        201,
+        &json!({"status": {"changed": [], "kept": 3, "warnings": warnings}}),
+    )
+}
+
+fn said(code: u16, body: &Value) -> Response<Body> {
+    let mut body = body.clone();
+    if code >= 400 {
+        body["kind"] = json!("Status");
+        body["status"] = json!("Failure");
+    }
+    let mut answer = Response::new(Body::from(body.to_string().into_bytes()));
+    *answer.status_mut() = StatusCode::from_u16(code).unwrap();
+    answer
+}
+
+fn route(namespace: &str) -> Value {
+    json!({"apiVersion": "specs.smi-spec.io/v1alpha4", "kind": "TCPRoute",
+        "metadata": {"name": "a", "namespace": namespace}, "spec": {"matches": {"ports": [1]}}})
+}
+
+fn namespace(name: &str, annotations: &Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "Namespace",
+        "metadata": {"name": name, "annotations": annotations}})
+}
+
+/// How a dry run of these objects ends.
+async fn told(objects: &[Value], more: &str) -> (u8, String, String) {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    write!(file, "{}", json!({"kind": "List", "items": objects})).unwrap();
+    let line = format!("weft dry-run -f {} {more}", file.path().display());
+    run(shop(), &line).await
+}
+
+#[tokio::test]
+async fn object_of_a_namespace_that_is_not_there_is_bad_input_unless_its_file_makes_it() {
+    let mut of_no_namespace = route("shop");
+    of_no_namespace["metadata"] = json!({"name": "a"});
+    for (object, more) in [
+        (of_no_namespace, "-n shpo"),
+        (route("shpo"), "-n shop"),
+        (route("shpo"), "-n shop -o json"),
+    ] {
+        let (code, out, err) = told(&[object], more).await;
+        assert_eq!((code, &*out), (2, ""), "{more}: {err}");
+        assert_eq!(
+            err, "there is no namespace shpo; you may mean shop\n",
+            "{more}"
+        );
+    }
+    let made = [namespace("shpo", &json!({})), route("shpo")];
+    let (code, out, err) = told(&made, "-n shop").await;
+    assert_eq!(code, 0, "{err}");
+    assert!(
+        out.starts_with("no call that can be judged changes"),
+        "{out}"
+    );
+    assert!(err.contains("warning: there is no namespace shpo"), "{err}");
+    // Of one that he may not see nobody tells him that it is not there.
+    for place in ["shop", "vault"] {
+        let (code, _, err) = told(&[route(place)], "-n shop").await;
+        assert_eq!(code, 0, "{place}: {err}");
+    }
+}
+
+#[tokio::test]
+async fn access_mode_of_a_namespace_that_its_file_makes_is_left_out_and_the_rest_is_tried() {
+    let closed = namespace("new", &json!({"weft.dev/access": "deny"}));
+    let words = "weft.dev/access of Namespace new is not tried: it is yet to be made, and nobody \
+                 calls anything there\n";
+    let (code, _, err) = told(&[closed.clone(), route("new")], "-n shop").await;
+    assert_eq!(code, 0, "{err}");
+    assert!(err.starts_with(words), "{err}");
+    let (code, out, err) = told(&[closed], "-n shop").await;
+    assert_eq!((code, &*out), (2, ""), "{err}");
+    assert!(err.contains("there is nothing to try"), "{err}");
+    // What no file makes is a name of nothing.
+    let (code, _, err) = told(&[route("shop")], "-n shpo --access deny").await;
+    assert_eq!(code, 2, "{err}");
+    assert_eq!(err, "there is no namespace shpo; you may mean shop\n");
+}
