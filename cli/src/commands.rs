@@ -1,6 +1,7 @@
 //! One file per command: its arguments, what it asks, how it prints the answer.
 
 pub(crate) mod check;
+pub(crate) mod cluster_command;
 pub(crate) mod completion;
 pub(crate) mod dashboard;
 pub(crate) mod diagnostics;

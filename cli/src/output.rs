@@ -31,6 +31,9 @@ pub(crate) enum Format {
 /// What most commands can print.
 pub(crate) const COMMON: &[Format] = &[Format::Table, Format::Wide, Format::Json, Format::Yaml];
 
+/// The same where a table has no more columns to show.
+pub(crate) const NARROW: &[Format] = &[Format::Table, Format::Json, Format::Yaml];
+
 impl Format {
     const ALL: [(&'static str, Self); 7] = [
         ("table", Self::Table),

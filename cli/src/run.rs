@@ -8,6 +8,7 @@ use clap::Parser;
 use clap::error::ErrorKind;
 
 use crate::args::{self, Cli, Command};
+use crate::commands::cluster_command::ClusterCommand as _;
 use crate::commands::completion;
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure, exit_code};

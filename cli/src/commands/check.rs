@@ -12,7 +12,7 @@ pub(super) mod probes;
 mod reasons;
 mod webhooks;
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -21,10 +21,10 @@ use tokio::time::{Instant, sleep, timeout};
 use self::facts::{Facts, MOST};
 use self::outcome::CheckStatus;
 use crate::cluster::{Cluster, Refusal, existing};
+use crate::commands::cluster_command::ClusterCommand;
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
-use crate::global::Global;
-use crate::output::{self, Format, number};
+use crate::output::{self, Format, NARROW, number};
 
 pub use self::list::page;
 
@@ -83,29 +83,15 @@ struct CheckReport {
     conclusion: Conclusion,
 }
 
-impl Check {
-    /// Prints what is well and what is not.
-    ///
-    /// # Errors
-    /// When the API server does not answer.
-    pub(crate) async fn run(
-        &self,
-        global: &Global,
-        console: &mut Console<'_>,
-    ) -> Result<Conclusion, Failure> {
-        let format = global.format(&[Format::Table, Format::Json, Format::Yaml])?;
-        let cluster = Cluster::connect(global).await?;
-        self.print(&cluster, format, console).await
-    }
+impl ClusterCommand for Check {
+    const FORMATS: &'static [Format] = NARROW;
 
     /// Prints what is well and what is not in this cluster.
-    ///
-    /// # Errors
-    /// When the API server does not answer, or there is no such namespace.
-    pub(crate) async fn print(
+    async fn print(
         &self,
         cluster: &Cluster,
         format: Format,
+        _: SystemTime,
         console: &mut Console<'_>,
     ) -> Result<Conclusion, Failure> {
         let begun = Instant::now();
@@ -136,7 +122,9 @@ impl Check {
             told => Ok(told),
         }
     }
+}
 
+impl Check {
     /// Ends where the webhooks would be tried in a namespace that was named and is not there: the
     /// checks of them would be skipped, and nobody would read why. That of a kubeconfig is named
     /// by nobody, and before an installation nothing is tried in any.

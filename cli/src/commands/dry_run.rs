@@ -20,14 +20,14 @@ use crds::observe::{
 use self::conclusion::{is_of_nothing, tried};
 use self::gathered::{Gathered, deleted};
 use crate::cluster::{Cluster, Refusal};
+use crate::commands::cluster_command::ClusterCommand;
 use crate::console::Console;
 use crate::escape;
 use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
 use crate::output::table::{Cell, Table};
-use crate::output::{self, Format, number};
+use crate::output::{self, Format, NARROW, number};
 
-const FORMATS: &[Format] = &[Format::Table, Format::Json, Format::Yaml];
 /// In less than a report's pace hardly a call is seen, and in no time none.
 const SHORTEST: Duration = Duration::from_secs(1);
 const ADVICE: Advice = Advice {
@@ -70,30 +70,19 @@ pub(crate) struct DryRun {
     watch: Option<Duration>,
 }
 
-impl DryRun {
-    /// Prints what would change.
-    ///
-    /// # Errors
-    /// When nobody can tell, or the change cannot be made.
-    pub(crate) async fn run(
-        &self,
-        global: &Global,
-        console: &mut Console<'_>,
-    ) -> Result<Conclusion, Failure> {
-        let format = global.format(FORMATS)?;
-        global.in_one_namespace("a change is made in one namespace")?;
-        let cluster = Cluster::connect(global).await?;
-        self.print(&cluster, format, console).await
+impl ClusterCommand for DryRun {
+    const FORMATS: &'static [Format] = NARROW;
+
+    fn must_be_readable(&self, global: &Global) -> Result<(), Failure> {
+        global.in_one_namespace("a change is made in one namespace")
     }
 
     /// Prints what would change in this cluster.
-    ///
-    /// # Errors
-    /// When nobody can tell, the change cannot be made, or it names what is not there.
-    pub(crate) async fn print(
+    async fn print(
         &self,
         cluster: &Cluster,
         format: Format,
+        now: SystemTime,
         console: &mut Console<'_>,
     ) -> Result<Conclusion, Failure> {
         let mut gathered = self.gathered(cluster.namespace(), console)?;
@@ -107,7 +96,7 @@ impl DryRun {
             return Err(Failure::unknown(why));
         }
         if format == Format::Table {
-            print(&status, cluster.now(SystemTime::now()), console)?;
+            print(&status, cluster.now(now), console)?;
         }
         if let Some(long) = self.watch {
             let trial = watch::watch(cluster, &gathered.spec, long, console).await?;
@@ -121,7 +110,9 @@ impl DryRun {
         output::data(console, format, &answer)?;
         conclusion
     }
+}
 
+impl DryRun {
     fn gathered(&self, namespace: &str, console: &mut Console<'_>) -> Result<Gathered, Failure> {
         let mut gathered = Gathered::default();
         for name in &self.files {

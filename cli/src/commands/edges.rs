@@ -10,6 +10,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::cluster::Cluster;
 use crate::cluster::names::Named;
+use crate::commands::cluster_command::ClusterCommand;
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
@@ -67,58 +68,17 @@ pub(crate) struct Edges {
     since: Option<Duration>,
 }
 
-impl Edges {
-    /// Prints the edges.
-    ///
-    /// # Errors
-    /// When the graph cannot be read.
-    pub(crate) async fn run(
-        &self,
-        global: &Global,
-        console: &mut Console<'_>,
-    ) -> Result<Conclusion, Failure> {
-        let format = global.format(FORMATS)?;
+impl ClusterCommand for Edges {
+    const FORMATS: &'static [Format] = FORMATS;
+
+    fn must_be_readable(&self, _: &Global) -> Result<(), Failure> {
         self.named()?;
-        self.question()?;
-        let cluster = Cluster::connect(global).await?;
-        self.print(&cluster, format, SystemTime::now(), console)
-            .await
-    }
-
-    fn named(&self) -> Result<Option<Named>, Failure> {
-        let named = self.resource.as_deref();
-        named.map(|text| Named::read(text, ENDS)).transpose()
-    }
-
-    /// What is asked of the graph. Of edges without calls in the window it tells neither
-    /// refusals nor what secured them, so whoever filters by these has all of his time in it.
-    fn question(&self) -> Result<Question, Failure> {
-        let window = match self.since {
-            Some(since) if self.refused || self.plaintext => since,
-            _ => WINDOW,
-        };
-        let mut question = Question::window(window).map_err(|_| {
-            let filter = if self.refused {
-                "--refused"
-            } else {
-                "--plaintext"
-            };
-            Failure::usage(format!(
-                "{filter} with --since {}: that is known of the last five minutes; say --since \
-                 with 10s to 5m",
-                number::written(window)
-            ))
-        })?;
-        question.remembered = self.since.is_some();
-        Ok(question)
+        self.question().map(drop)
     }
 
     /// Prints the edges that were seen before the end of what is told, or where that is not said
     /// before `now`.
-    ///
-    /// # Errors
-    /// When the graph cannot be read, or does not know what is named and nobody else does.
-    pub(crate) async fn print(
+    async fn print(
         &self,
         cluster: &Cluster,
         format: Format,
@@ -150,6 +110,36 @@ impl Edges {
             console.word(&word)?;
         }
         Ok(Conclusion::Yes)
+    }
+}
+
+impl Edges {
+    fn named(&self) -> Result<Option<Named>, Failure> {
+        let named = self.resource.as_deref();
+        named.map(|text| Named::read(text, ENDS)).transpose()
+    }
+
+    /// What is asked of the graph. Of edges without calls in the window it tells neither
+    /// refusals nor what secured them, so whoever filters by these has all of his time in it.
+    fn question(&self) -> Result<Question, Failure> {
+        let window = match self.since {
+            Some(since) if self.refused || self.plaintext => since,
+            _ => WINDOW,
+        };
+        let mut question = Question::window(window).map_err(|_| {
+            let filter = if self.refused {
+                "--refused"
+            } else {
+                "--plaintext"
+            };
+            Failure::usage(format!(
+                "{filter} with --since {}: that is known of the last five minutes; say --since \
+                 with 10s to 5m",
+                number::written(window)
+            ))
+        })?;
+        question.remembered = self.since.is_some();
+        Ok(question)
     }
 
     /// Which edges are meant, in their order.

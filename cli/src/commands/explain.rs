@@ -14,6 +14,7 @@ use http::Request;
 
 use crate::cluster::names::{Named, ResourceKind};
 use crate::cluster::{Cluster, Refusal, existing};
+use crate::commands::cluster_command::ClusterCommand;
 use crate::console::Console;
 use crate::escape;
 use crate::failure::{Conclusion, Failure};
@@ -21,7 +22,6 @@ use crate::global::Global;
 use crate::namespace::namespace;
 use crate::output::{self, Format, number};
 
-const FORMATS: &[Format] = &[Format::Table, Format::Json, Format::Yaml, Format::Fix];
 /// Refusals of proxies that are printed; those of one object are mostly alike.
 const NACKS: usize = 5;
 /// Who can call.
@@ -88,32 +88,20 @@ pub(crate) struct Explain {
     to_namespace: Option<String>,
 }
 
-impl Explain {
-    /// Prints the verdict.
-    ///
-    /// # Errors
-    /// When nobody can tell.
-    pub(crate) async fn run(
-        &self,
-        global: &Global,
-        console: &mut Console<'_>,
-    ) -> Result<Conclusion, Failure> {
-        let format = global.format(FORMATS)?;
+impl ClusterCommand for Explain {
+    const FORMATS: &'static [Format] = &[Format::Table, Format::Json, Format::Yaml, Format::Fix];
+
+    fn must_be_readable(&self, global: &Global) -> Result<(), Failure> {
         global.in_one_namespace("each end of a call is in one namespace")?;
         // What a name without a kind, or one of a port, means only the cluster knows.
         let from = bare::readable(&self.from, FROM);
         let (to, _) = port::split(&self.to)?;
-        self.question("default", from, bare::readable(to, TO))?;
-        let cluster = Cluster::connect(global).await?;
-        self.print(&cluster, format, SystemTime::now(), console)
-            .await
+        self.question("default", from, bare::readable(to, TO))
+            .map(drop)
     }
 
-    /// Prints what the cluster says.
-    ///
-    /// # Errors
-    /// When nobody can tell.
-    pub(crate) async fn print(
+    /// Prints the verdict.
+    async fn print(
         &self,
         cluster: &Cluster,
         format: Format,
@@ -152,7 +140,9 @@ impl Explain {
             ExplanationVerdict::Unknown => Ok(Conclusion::Unknown),
         }
     }
+}
 
+impl Explain {
     /// Says what of the question is answered, and was hardly meant.
     async fn cautions(
         &self,

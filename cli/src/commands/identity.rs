@@ -20,10 +20,11 @@ use self::rows::Row;
 use super::proxies;
 use crate::cluster::Cluster;
 use crate::cluster::names::{Named, ResourceKind};
+use crate::commands::cluster_command::ClusterCommand;
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
-use crate::output::Format;
+use crate::output::{Format, NARROW};
 
 /// What can be named: pods by themselves, by their account or by their workload.
 pub(super) const KINDS: &[ResourceKind] = &[
@@ -64,40 +65,23 @@ pub(crate) struct Identity {
     ca: bool,
 }
 
-impl Identity {
-    /// Prints a row per certificate.
-    ///
-    /// # Errors
-    /// When no certificate can be read.
-    pub(crate) async fn run(
-        &self,
-        global: &Global,
-        console: &mut Console<'_>,
-    ) -> Result<Conclusion, Failure> {
-        let format = global.format(&[Format::Table, Format::Json, Format::Yaml])?;
-        self.named()?;
-        let cluster = Cluster::connect(global).await?;
-        self.print(&cluster, format, console).await
+impl ClusterCommand for Identity {
+    const FORMATS: &'static [Format] = NARROW;
+
+    fn must_be_readable(&self, _: &Global) -> Result<(), Failure> {
+        self.named().map(drop)
     }
 
-    fn named(&self) -> Result<Option<Named>, Failure> {
-        let why = "a certificate is that of the whole pod";
-        let read = |text: &str| Named::read(text, KINDS)?.without_port(text, why);
-        self.resource.as_deref().map(read).transpose()
-    }
-
-    /// Prints what this cluster's proxies present.
-    ///
-    /// # Errors
-    /// When no certificate can be read.
-    pub(crate) async fn print(
+    /// Prints a row per certificate that this cluster's proxies present.
+    async fn print(
         &self,
         cluster: &Cluster,
         format: Format,
+        now: SystemTime,
         console: &mut Console<'_>,
     ) -> Result<Conclusion, Failure> {
         if self.ca {
-            return authority::print(cluster, format, console).await;
+            return authority::print(cluster, format, now, console).await;
         }
         let named = self.named()?;
         let of_pods = |named: &&Named| {
@@ -129,9 +113,16 @@ impl Identity {
         let place = |row: &Row| (row.namespace.clone(), row.name.clone());
         rows.sort_by_key(place);
         let all = cluster.scope().is_none();
-        let now = cluster.now(SystemTime::now());
-        rows::print(&rows, "POD", all, now, format, console)?;
+        rows::print(&rows, "POD", all, cluster.now(now), format, console)?;
         Ok(conclusion)
+    }
+}
+
+impl Identity {
+    fn named(&self) -> Result<Option<Named>, Failure> {
+        let why = "a certificate is that of the whole pod";
+        let read = |text: &str| Named::read(text, KINDS)?.without_port(text, why);
+        self.resource.as_deref().map(read).transpose()
     }
 }
 

@@ -8,9 +8,9 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::lifetime::is_late;
 use crate::cluster::{Cluster, existing};
+use crate::commands::cluster_command::ClusterCommand;
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
-use crate::global::Global;
 use crate::output::table::{Cell, Table, Tone};
 use crate::output::{self, COMMON, Format, number};
 
@@ -29,27 +29,11 @@ const PAGE: &str = "500";
 )]
 pub(crate) struct Proxies {}
 
-impl Proxies {
-    /// Prints a row per proxy.
-    ///
-    /// # Errors
-    /// When they cannot be read.
-    pub(crate) async fn run(
-        &self,
-        global: &Global,
-        console: &mut Console<'_>,
-    ) -> Result<Conclusion, Failure> {
-        let format = global.format(COMMON)?;
-        let cluster = Cluster::connect(global).await?;
-        self.print(&cluster, format, SystemTime::now(), console)
-            .await
-    }
+impl ClusterCommand for Proxies {
+    const FORMATS: &'static [Format] = COMMON;
 
-    /// Prints what the cluster says.
-    ///
-    /// # Errors
-    /// When they cannot be read, or there is no such namespace.
-    pub(crate) async fn print(
+    /// Prints a row per proxy.
+    async fn print(
         &self,
         cluster: &Cluster,
         format: Format,

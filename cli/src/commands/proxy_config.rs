@@ -1,5 +1,7 @@
 //! `weft proxy-config`: what a proxy holds, by its own word.
 
+use std::time::SystemTime;
+
 use clap::Args;
 use crds::observe::{Proxy, Resource};
 use policy::well_known::ADMIN_PORT;
@@ -7,11 +9,12 @@ use serde_json::Value;
 
 use crate::cluster::names::{Named, ResourceKind};
 use crate::cluster::{Cluster, existing, forward};
+use crate::commands::cluster_command::ClusterCommand;
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
 use crate::output::table::Table;
-use crate::output::{self, Format};
+use crate::output::{self, Format, NARROW};
 
 /// Arguments of `weft proxy-config`.
 #[derive(Args, Debug)]
@@ -49,31 +52,20 @@ pub(super) fn pod(text: &str) -> Result<String, Failure> {
     Ok(name)
 }
 
-impl ProxyConfig {
-    /// Prints the configuration.
-    ///
-    /// # Errors
-    /// When the proxy does not answer.
-    pub(crate) async fn run(
-        &self,
-        global: &Global,
-        console: &mut Console<'_>,
-    ) -> Result<Conclusion, Failure> {
-        let format = global.format(&[Format::Table, Format::Json, Format::Yaml])?;
+impl ClusterCommand for ProxyConfig {
+    const FORMATS: &'static [Format] = NARROW;
+
+    fn must_be_readable(&self, global: &Global) -> Result<(), Failure> {
         global.in_one_namespace(IN_ONE)?;
-        pod(&self.pod)?;
-        let cluster = Cluster::connect(global).await?;
-        self.print(&cluster, format, console).await
+        pod(&self.pod).map(drop)
     }
 
     /// Prints what the proxy in this cluster holds.
-    ///
-    /// # Errors
-    /// When there is no such pod, or its proxy does not answer.
-    pub(crate) async fn print(
+    async fn print(
         &self,
         cluster: &Cluster,
         format: Format,
+        _: SystemTime,
         console: &mut Console<'_>,
     ) -> Result<Conclusion, Failure> {
         let pod = pod(&self.pod)?;
@@ -92,7 +84,9 @@ impl ProxyConfig {
         }
         Ok(Conclusion::Yes)
     }
+}
 
+impl ProxyConfig {
     async fn config(&self, cluster: &Cluster, pod: &str) -> Result<Value, Failure> {
         let reported = if self.direct {
             None

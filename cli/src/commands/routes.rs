@@ -1,12 +1,13 @@
 //! `weft routes`: what each route of a workload or a Service served.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::Args;
 
 use crate::cluster::Cluster;
 use crate::cluster::names::Named;
+use crate::commands::cluster_command::ClusterCommand;
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
@@ -34,36 +35,20 @@ pub(crate) struct Routes {
     window: Duration,
 }
 
-impl Routes {
-    /// Prints a row per route.
-    ///
-    /// # Errors
-    /// When the graph cannot be read.
-    pub(crate) async fn run(
-        &self,
-        global: &Global,
-        console: &mut Console<'_>,
-    ) -> Result<Conclusion, Failure> {
-        let format = global.format(COMMON)?;
+impl ClusterCommand for Routes {
+    const FORMATS: &'static [Format] = COMMON;
+
+    fn must_be_readable(&self, _: &Global) -> Result<(), Failure> {
         self.named()?;
-        Question::window(self.window)?;
-        let cluster = Cluster::connect(global).await?;
-        self.print(&cluster, format, console).await
+        Question::window(self.window).map(drop)
     }
 
-    fn named(&self) -> Result<Named, Failure> {
-        let named = Named::read(&self.resource, ENDS)?;
-        named.without_port(&self.resource, "routes are told of all ports")
-    }
-
-    /// Prints what the cluster says.
-    ///
-    /// # Errors
-    /// When the graph cannot be read, or does not know what is named and nobody else does.
-    pub(crate) async fn print(
+    /// Prints a row per route.
+    async fn print(
         &self,
         cluster: &Cluster,
         format: Format,
+        _: SystemTime,
         console: &mut Console<'_>,
     ) -> Result<Conclusion, Failure> {
         let named = self.named()?;
@@ -106,5 +91,12 @@ impl Routes {
             table.write(console.out, console.color)?;
         }
         Ok(Conclusion::Yes)
+    }
+}
+
+impl Routes {
+    fn named(&self) -> Result<Named, Failure> {
+        let named = Named::read(&self.resource, ENDS)?;
+        named.without_port(&self.resource, "routes are told of all ports")
     }
 }

@@ -3,7 +3,7 @@
 mod groups;
 mod pods;
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use crds::smi::SPLIT_GROUP;
@@ -14,6 +14,7 @@ use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
 use self::groups::{Group, Weights};
 use crate::cluster::Cluster;
 use crate::cluster::names::{Named, ResourceKind, counted_kinds};
+use crate::commands::cluster_command::ClusterCommand;
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
@@ -63,23 +64,27 @@ pub(crate) struct Stat {
     watch: bool,
 }
 
-impl Stat {
-    /// Prints a row per object.
-    ///
-    /// # Errors
-    /// When the graph cannot be read.
-    pub(crate) async fn run(
-        &self,
-        global: &Global,
-        console: &mut Console<'_>,
-    ) -> Result<Conclusion, Failure> {
-        let format = global.format(COMMON)?;
+impl ClusterCommand for Stat {
+    const FORMATS: &'static [Format] = COMMON;
+
+    fn must_be_readable(&self, _: &Global) -> Result<(), Failure> {
         self.requested()?;
-        self.ends()?;
-        let cluster = Cluster::connect(global).await?;
-        self.follow(&cluster, format, console).await
+        self.ends().map(drop)
     }
 
+    /// Prints a row per object.
+    async fn print(
+        &self,
+        cluster: &Cluster,
+        format: Format,
+        _: SystemTime,
+        console: &mut Console<'_>,
+    ) -> Result<Conclusion, Failure> {
+        self.follow(cluster, format, console).await
+    }
+}
+
+impl Stat {
     /// One table, or one after the other. After the first one nobody may be there to answer for a
     /// moment only, as while controllers are replaced: then that is said, and the watch goes on,
     /// with longer pauses. Whoever may not ask any more is told that, once.
@@ -92,7 +97,7 @@ impl Stat {
         format: Format,
         console: &mut Console<'_>,
     ) -> Result<Conclusion, Failure> {
-        self.print(cluster, format, console).await?;
+        self.one_table(cluster, format, console).await?;
         if !self.watch {
             return Ok(Conclusion::Yes);
         }
@@ -100,7 +105,7 @@ impl Stat {
         loop {
             tokio::time::sleep(pause).await;
             console.line("")?;
-            match self.print(cluster, format, console).await {
+            match self.one_table(cluster, format, console).await {
                 Ok(_) => pause = EACH,
                 Err(last @ (Failure::Closed | Failure::Denied(_))) => return Err(last),
                 Err(failure) => {
@@ -141,7 +146,7 @@ impl Stat {
     /// # Errors
     /// When the graph cannot be read, or does not know what is asked about and nobody else
     /// does.
-    pub(crate) async fn print(
+    async fn one_table(
         &self,
         cluster: &Cluster,
         format: Format,

@@ -21,15 +21,15 @@ use self::ports::Ports;
 use super::dry_run::{self, Advice};
 use crate::cluster::names::Named;
 use crate::cluster::{Cluster, Refusal};
+use crate::commands::cluster_command::ClusterCommand;
 use crate::console::Console;
 use crate::escape;
 use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
-use crate::output::{self, Format, number};
+use crate::output::{self, Format, NARROW, number};
 use crate::traffic::select::{ENDS, Selected};
 use crate::traffic::{IndexedGraph, Question, known};
 
-const FORMATS: &[Format] = &[Format::Table, Format::Json, Format::Yaml];
 /// What the graph remembers call by call, and the shortest part of that.
 const TIMES: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(3_600)];
 /// What of that it remembers by route.
@@ -68,32 +68,19 @@ pub(crate) struct Suggest {
     routes: bool,
 }
 
-impl Suggest {
-    /// Prints objects for `kubectl apply -f -`.
-    ///
-    /// # Errors
-    /// When the graph cannot be read.
-    pub(crate) async fn run(
-        &self,
-        global: &Global,
-        console: &mut Console<'_>,
-    ) -> Result<Conclusion, Failure> {
-        let format = global.format(FORMATS)?;
-        if let Some(text) = &self.to {
-            Named::read(text, ENDS)?;
-        }
-        let cluster = Cluster::connect(global).await?;
-        self.print(&cluster, format, console).await
+impl ClusterCommand for Suggest {
+    const FORMATS: &'static [Format] = NARROW;
+
+    fn must_be_readable(&self, _: &Global) -> Result<(), Failure> {
+        self.to().map(drop)
     }
 
-    /// Prints what follows from the cluster's calls.
-    ///
-    /// # Errors
-    /// When the graph cannot be read.
-    pub(crate) async fn print(
+    /// Prints objects for `kubectl apply -f -`, as they follow from the cluster's calls.
+    async fn print(
         &self,
         cluster: &Cluster,
         format: Format,
+        now: SystemTime,
         console: &mut Console<'_>,
     ) -> Result<Conclusion, Failure> {
         let mut question = Question::window(self.since.min(BY_ROUTE))?;
@@ -102,11 +89,7 @@ impl Suggest {
         question.routes = self.routes;
         question.remembered = true;
         let traffic = IndexedGraph::ask(cluster, &question).await?;
-        let to = self
-            .to
-            .as_deref()
-            .map(|text| Named::read(text, ENDS))
-            .transpose()?;
+        let to = self.to()?;
         known::check(cluster, &traffic, to.as_ref()).await?;
         let ports = ports(cluster).await?;
         let to = to.map(|named| Selected::new(named, cluster.scope()));
@@ -124,12 +107,19 @@ impl Suggest {
             write(&calls, &objects, console)?;
         }
         if !objects.is_empty() {
-            try_out(cluster, objects, console).await?;
+            try_out(cluster, objects, now, console).await?;
         }
         if let Some(word) = traffic.word() {
             console.word(&word)?;
         }
         Ok(Conclusion::Yes)
+    }
+}
+
+impl Suggest {
+    fn to(&self) -> Result<Option<Named>, Failure> {
+        let to = self.to.as_deref();
+        to.map(|text| Named::read(text, ENDS)).transpose()
     }
 }
 
@@ -163,6 +153,7 @@ fn write(calls: &Calls, objects: &[Value], console: &mut Console<'_>) -> Result<
 async fn try_out(
     cluster: &Cluster,
     objects: Vec<Value>,
+    now: SystemTime,
     console: &mut Console<'_>,
 ) -> Result<(), Failure> {
     let spec = DryRunSpec {
@@ -187,7 +178,7 @@ async fn try_out(
         err: &mut words,
         color: false,
     };
-    dry_run::print(&status, cluster.now(SystemTime::now()), &mut told)?;
+    dry_run::print(&status, cluster.now(now), &mut told)?;
     for text in [table, words] {
         console.words(String::from_utf8_lossy(&text).trim_end())?;
     }

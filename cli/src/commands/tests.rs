@@ -12,9 +12,10 @@ use serde_json::{Value, json};
 
 use crate::args::{Cli, Command};
 use crate::cluster::Cluster;
+use crate::commands::cluster_command::ClusterCommand;
 use crate::console::Console;
-use crate::failure::{Failure, status};
-use crate::output::Format;
+use crate::failure::{Conclusion, Failure, status};
+use crate::global::Global;
 
 mod absent;
 mod bare;
@@ -42,34 +43,18 @@ async fn run(client: Client, line: &str) -> (u8, String, String) {
         err: &mut err,
         color: false,
     };
-    let format = |allowed: &[Format]| cli.global.format(allowed).unwrap();
-    let all = [Format::Table, Format::Wide, Format::Json, Format::Fix];
+    let to = (&cli.global, &cluster);
     let ended = match cli.command {
-        Command::Routes(command) => command.print(&cluster, format(&all), &mut console).await,
-        Command::Identity(command) => command.print(&cluster, format(&all), &mut console).await,
-        Command::Stat(command) => command.follow(&cluster, format(&all), &mut console).await,
-        Command::Suggest(command) => command.print(&cluster, format(&all), &mut console).await,
-        Command::DryRun(command) => command.print(&cluster, format(&all), &mut console).await,
-        Command::Edges(command) => {
-            command
-                .print(&cluster, format(&all), now(), &mut console)
-                .await
-        }
-        Command::Proxies(command) => {
-            command
-                .print(&cluster, format(&all), now(), &mut console)
-                .await
-        }
-        Command::Explain(command) => {
-            command
-                .print(&cluster, format(&all), now(), &mut console)
-                .await
-        }
+        Command::Routes(command) => ask(&command, to, &mut console).await,
+        Command::Identity(command) => ask(&command, to, &mut console).await,
+        Command::Stat(command) => ask(&command, to, &mut console).await,
+        Command::Suggest(command) => ask(&command, to, &mut console).await,
+        Command::DryRun(command) => ask(&command, to, &mut console).await,
+        Command::Edges(command) => ask(&command, to, &mut console).await,
+        Command::Proxies(command) => ask(&command, to, &mut console).await,
+        Command::Explain(command) => ask(&command, to, &mut console).await,
+        Command::ProxyConfig(command) => ask(&command, to, &mut console).await,
         Command::LogLevel(command) => command.write(&cluster, &mut console).await,
-        Command::ProxyConfig(command) => {
-            let format = format(&all);
-            command.print(&cluster, format, &mut console).await
-        }
         other => panic!("{other:?}"),
     };
     if let Some(text) = ended.as_ref().err().and_then(Failure::words) {
@@ -78,6 +63,16 @@ async fn run(client: Client, line: &str) -> (u8, String, String) {
     let code = status(&ended);
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (code, text(out), text(err))
+}
+
+/// What a command prints of this cluster.
+async fn ask<C: ClusterCommand>(
+    command: &C,
+    (global, cluster): (&Global, &Cluster),
+    console: &mut Console<'_>,
+) -> Result<Conclusion, Failure> {
+    let format = global.format(C::FORMATS)?;
+    command.print(cluster, format, now(), console).await
 }
 
 #[tokio::test]

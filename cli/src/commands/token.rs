@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
-use crate::output::{self, Format, number};
+use crate::output::{self, NARROW, number};
 
 /// A policy's times are in whole seconds.
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -51,7 +51,7 @@ impl Token {
         global: &Global,
         console: &mut Console<'_>,
     ) -> Result<Conclusion, Failure> {
-        let format = global.format(&[Format::Table, Format::Json, Format::Yaml])?;
+        let format = global.format(NARROW)?;
         let made = self.make(rand::random(), SystemTime::now())?;
         if output::data(console, format, &made)? {
             return Ok(Conclusion::Yes);

@@ -12,7 +12,7 @@ use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
 use crate::files;
 use crate::global::Global;
-use crate::output::{self, Format};
+use crate::output::{self, NARROW};
 
 /// Arguments of `weft validate`.
 #[derive(Args, Debug)]
@@ -47,7 +47,7 @@ impl Validate {
         global: &Global,
         console: &mut Console<'_>,
     ) -> Result<Conclusion, Failure> {
-        let format = global.format(&[Format::Table, Format::Json, Format::Yaml])?;
+        let format = global.format(NARROW)?;
         let namespace = global.namespace.as_deref().unwrap_or("default");
         let cluster = Cluster {
             domain: self.cluster_domain.as_str().into(),

@@ -15,7 +15,7 @@ use crate::cluster::{Cluster, existing};
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
-use crate::output::{self, Format};
+use crate::output::{self, NARROW};
 
 /// Arguments of `weft version`.
 #[derive(Args, Debug)]
@@ -53,7 +53,7 @@ impl Version {
         global: &Global,
         console: &mut Console<'_>,
     ) -> Result<Conclusion, Failure> {
-        let format = global.format(&[Format::Table, Format::Json, Format::Yaml])?;
+        let format = global.format(NARROW)?;
         let mut versions = Versions {
             client: env!("CARGO_PKG_VERSION"),
             ..Versions::default()

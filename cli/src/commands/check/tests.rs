@@ -194,12 +194,13 @@ async fn checked_by(
         err: &mut err,
         color: false,
     };
-    let ended = check.print(&cluster, Format::Json, &mut console).await;
+    let now = SystemTime::now();
+    let ended = check.print(&cluster, Format::Json, now, &mut console).await;
     let mut table = Vec::new();
     console.out = &mut table;
     if ended.is_ok() {
         check
-            .print(&cluster, Format::Table, &mut console)
+            .print(&cluster, Format::Table, now, &mut console)
             .await
             .unwrap();
     }

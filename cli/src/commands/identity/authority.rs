@@ -23,6 +23,7 @@ const MAX_TRIED: usize = 3;
 pub(super) async fn print(
     cluster: &Cluster,
     format: Format,
+    now: SystemTime,
     console: &mut Console<'_>,
 ) -> Result<Conclusion, Failure> {
     // All namespaces have the same.
@@ -40,8 +41,7 @@ pub(super) async fn print(
         }
         Err(error) => console.word(&instead(&here, &error).await)?,
     }
-    let now = here.now(SystemTime::now());
-    rows::print(&rows, "ROLE", false, now, format, console)?;
+    rows::print(&rows, "ROLE", false, here.now(now), format, console)?;
     Ok(Conclusion::Yes)
 }
 

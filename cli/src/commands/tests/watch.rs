@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::time::timeout;
 
 use super::*;
-use crate::failure::Conclusion;
+use crate::output::Format;
 
 /// The graph of `web` and `cart`, but for questions of these numbers.
 fn graph(but: impl Fn(usize) -> Option<u16> + Send + 'static) -> Client {

@@ -1,0 +1,48 @@
+//! A command that asks the cluster and prints the answer.
+//!
+//! In this order: what is typed is read before anybody is connected to, so that a mistake in it
+//! needs no kubeconfig and waits for nobody.
+
+use std::time::SystemTime;
+
+use crate::cluster::Cluster;
+use crate::console::Console;
+use crate::failure::{Conclusion, Failure};
+use crate::global::Global;
+use crate::output::Format;
+
+/// See the module header.
+pub(crate) trait ClusterCommand {
+    /// What `-o` may say.
+    const FORMATS: &'static [Format];
+
+    /// # Errors
+    /// When what is typed has no meaning, whatever cluster is asked.
+    fn must_be_readable(&self, _global: &Global) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    /// Prints what this cluster says. `now`: by this machine's clock.
+    ///
+    /// # Errors
+    /// When nobody can tell, or what is asked about is not there.
+    async fn print(
+        &self,
+        cluster: &Cluster,
+        format: Format,
+        now: SystemTime,
+        console: &mut Console<'_>,
+    ) -> Result<Conclusion, Failure>;
+
+    /// The same of the cluster that the kubeconfig names.
+    ///
+    /// # Errors
+    /// As [`Self::print`], and when what is typed has no meaning or there is no usable kubeconfig.
+    async fn run(&self, global: &Global, console: &mut Console<'_>) -> Result<Conclusion, Failure> {
+        let format = global.format(Self::FORMATS)?;
+        self.must_be_readable(global)?;
+        let cluster = Cluster::connect(global).await?;
+        self.print(&cluster, format, SystemTime::now(), console)
+            .await
+    }
+}
