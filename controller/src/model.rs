@@ -14,6 +14,7 @@ pub(crate) mod changes;
 pub(crate) mod compiled;
 pub(crate) mod cuts;
 mod defaults;
+mod dependents;
 pub(crate) mod modes;
 mod need;
 pub(crate) mod peers;
@@ -24,7 +25,6 @@ mod served;
 mod targets;
 pub(crate) mod telemetry;
 pub(crate) mod traffic;
-mod uses;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -162,9 +162,9 @@ pub(crate) struct Index {
     pub(crate) policies: Arc<Policies>,
     pub(crate) names: Arc<RouteNames>,
     /// Whom each object concerns, once somebody asks.
-    pub(crate) uses: Arc<OnceLock<uses::Uses>>,
+    pub(crate) uses: Arc<OnceLock<dependents::Uses>>,
     /// Pods with a running proxy by account, once somebody asks.
-    pub(crate) running: Arc<OnceLock<uses::Running>>,
+    pub(crate) running: Arc<OnceLock<dependents::Running>>,
     /// The same by workload.
     pub(crate) peers: Arc<OnceLock<peers::Peers>>,
     /// What is encoded for whoever asks, and the same for all who do.

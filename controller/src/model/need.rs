@@ -22,8 +22,8 @@ use policy::{
 
 use super::{
     Index, Model, PodId, Target,
+    dependents::{Running, Use, Uses, is_running},
     peers::{self, Peers, Workload},
-    uses::{Running, Use, Uses, is_running},
 };
 use crate::world::{ObjectKey, PodFacts};
 

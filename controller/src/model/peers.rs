@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use policy::subset::PeerPosition;
 
-use super::uses::is_running;
+use super::dependents::is_running;
 use crate::world::{ObjectKey, PodFacts, World};
 
 /// Label that a Deployment's pods have: the end of their ReplicaSet's name.

@@ -1,5 +1,6 @@
 //! HTTP as a client: connections to applications, and one request on one of them.
 
+mod answer_guard;
 pub(crate) mod dedicated;
 pub(crate) mod exchange;
 mod gated;
@@ -8,7 +9,6 @@ pub(crate) mod http1;
 pub(crate) mod multiplexed;
 pub(crate) mod silence;
 pub(crate) mod upstream;
-mod wanted;
 pub(crate) mod window;
 
 use std::collections::HashMap;

@@ -14,10 +14,10 @@ use policy::reason::Reason;
 
 use crate::failure::{Failure, StreamReset};
 use crate::http::body::Body;
+use crate::http::client::answer_guard::{Wanted, WantedBody};
 use crate::http::client::dedicated::ResponseBody;
 use crate::http::client::gated::gated;
 use crate::http::client::multiplexed::{Multiplexed, StreamPermit};
-use crate::http::client::wanted::{Wanted, WantedBody};
 use crate::http::client::{Clients, give_back};
 use crate::http::deadline;
 use crate::http::http2::client::SendError;
