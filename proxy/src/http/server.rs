@@ -170,15 +170,15 @@ impl Profile {
 
 fn http2_limits(profile: Profile, budget: Arc<Budget>, permit: Arc<Permit>) -> server::Limits {
     let class = profile.class();
-    let (profile, outlet) = match profile {
-        Profile::Mesh(outlet) => (MESH, Some(outlet)),
+    let (profile, flush_handle) = match profile {
+        Profile::Mesh(flush_handle) => (MESH, Some(flush_handle)),
         Profile::OwnApplication | Profile::Network => (PLAIN, None),
     };
     server::Limits {
         profile,
         budget,
         class,
-        outlet,
+        flush_handle,
         permit,
     }
 }

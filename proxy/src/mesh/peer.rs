@@ -115,8 +115,8 @@ async fn connect_mesh(
     tls: MeshTls,
     budget: Arc<Budget>,
 ) -> Result<RequestSender, Failure> {
-    let (secured, outlet) = secure(ip, &tls, tls.client(&identity), |_| {}).await?;
-    handshake(secured, MESH, budget, Some(outlet)).await
+    let (secured, flush_handle) = secure(ip, &tls, tls.client(&identity), |_| {}).await?;
+    handshake(secured, MESH, budget, Some(flush_handle)).await
 }
 
 /// Bytes of a body that a dedicated connection carries: what every socket takes at once,

@@ -151,10 +151,10 @@ pub(crate) async fn secure(
         .map_err(|error| Failure::not_sent(Reason::ConnectFailed, format!("{addr}: {error}")))?;
     tune(&stream);
     let connector = tokio_rustls::TlsConnector::from(config);
-    let (wide, outlet) = Coalescing::new(stream);
+    let (coalescing, flush_handle) = Coalescing::new(stream);
     let secured = timeout(
         HANDSHAKE_TIMEOUT,
-        connector.connect_with(peer_name(), wide, |tls| {
+        connector.connect_with(peer_name(), coalescing, |tls| {
             tls.set_buffer_limit(Some(TLS_BUFFER))
         }),
     )
@@ -170,5 +170,5 @@ pub(crate) async fn secure(
         tls.failed(tls_failure(&error));
         Failure::not_sent(Reason::TlsFailed, format!("{addr}: {error}"))
     })?;
-    Ok((secured, outlet))
+    Ok((secured, flush_handle))
 }

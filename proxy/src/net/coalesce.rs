@@ -4,7 +4,7 @@
 //! for every 16 KiB. Here one call brings up to 64 KiB, in a buffer that belongs to
 //! the thread. A connection keeps it only while something is left in it.
 //!
-//! HTTP/2 writes every frame by itself. Once an [`FlushHandle`] has taken over, frames
+//! HTTP/2 writes every frame by itself. Once a [`FlushHandle`] has taken over, frames
 //! wait until everything that is ready was said, and leave in one call.
 
 use std::cell::RefCell;
@@ -60,7 +60,7 @@ struct Out {
     /// Not yet sent, from `at` on.
     waiting: Vec<u8>,
     at: usize,
-    /// True once an outlet sends what waits.
+    /// True once a [`FlushHandle`] sends what waits.
     collecting: bool,
     failed: Option<io::ErrorKind>,
 }
@@ -75,12 +75,12 @@ impl Coalescing {
             collecting: false,
             failed: None,
         }));
-        let wide = Self {
+        let coalescing = Self {
             stream: read,
             rest: None,
             out: Arc::clone(&out),
         };
-        (wide, FlushHandle(out))
+        (coalescing, FlushHandle(out))
     }
 
     /// As [`connect::broken`].

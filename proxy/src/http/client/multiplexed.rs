@@ -216,12 +216,12 @@ pub(crate) async fn handshake<I>(
     io: I,
     profile: Tuning,
     budget: Arc<Budget>,
-    outlet: Option<FlushHandle>,
+    flush_handle: Option<FlushHandle>,
 ) -> Result<RequestSender, Failure>
 where
     I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
-    client::handshake(io, profile, budget, outlet)
+    client::handshake(io, profile, budget, flush_handle)
         .await
         .map_err(|error| Failure::not_sent(Reason::ConnectFailed, format!("HTTP/2: {error}")))
 }

@@ -113,7 +113,7 @@ pub(crate) async fn handshake<I>(
     io: I,
     profile: Tuning,
     budget: Arc<Budget>,
-    outlet: Option<FlushHandle>,
+    flush_handle: Option<FlushHandle>,
 ) -> Result<RequestSender, h2::Error>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -161,7 +161,7 @@ where
         keepalive: profile.asks.then(|| Keepalive::new(pings, heard)),
         flow: Arc::clone(&flow),
         shared: Arc::clone(&shared),
-        outlet,
+        flush_handle,
     };
     #[expect(clippy::disallowed_methods, reason = "one connection")]
     tokio::spawn(task);
@@ -316,7 +316,7 @@ where
     keepalive: Option<Keepalive>,
     flow: Arc<Flow>,
     shared: Arc<Shared>,
-    outlet: Option<FlushHandle>,
+    flush_handle: Option<FlushHandle>,
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Task<I> {
@@ -334,8 +334,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Future for Task<I> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
         this.shared.task.register(cx.waker());
-        if let Some(outlet) = &this.outlet {
-            outlet.collect();
+        if let Some(flush_handle) = &this.flush_handle {
+            flush_handle.collect();
         }
         let busy = this.flow.streams() > 0;
         if let Some(keepalive) = &mut this.keepalive {
@@ -361,8 +361,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Future for Task<I> {
         if ended.is_pending() && this.adjust() {
             cx.waker().wake_by_ref();
         }
-        if let Some(outlet) = &this.outlet {
-            outlet.flush(cx);
+        if let Some(flush_handle) = &this.flush_handle {
+            flush_handle.flush(cx);
         }
         if let Err(error) = ready!(ended) {
             tracing::debug!(%error, "an HTTP/2 connection to a peer ended");

@@ -62,7 +62,7 @@ pub(crate) struct Limits {
     /// Whom requests wait behind where there is no room for them.
     pub(crate) class: AdmissionClass,
     /// Sends what was written in a turn, where there is one.
-    pub(crate) outlet: Option<FlushHandle>,
+    pub(crate) flush_handle: Option<FlushHandle>,
     pub(crate) permit: Arc<Permit>,
 }
 
@@ -86,7 +86,7 @@ where
         profile,
         budget,
         class,
-        outlet,
+        flush_handle,
         permit,
     } = limits;
     permit.silent();
@@ -107,8 +107,8 @@ where
         .ping_pong()
         .filter(|_| profile.asks)
         .map(|pings| Keepalive::new(pings, heard));
-    if let Some(outlet) = &outlet {
-        outlet.collect();
+    if let Some(flush_handle) = &flush_handle {
+        flush_handle.collect();
     }
     let mut closing = false;
     // Held by every answer on its way. A request's own body is often gone by then.
@@ -162,8 +162,8 @@ where
         }
         let answers = Arc::strong_count(&open) - 1;
         permit.carries(flow.streams() + answers + usize::from(!queued.is_empty()));
-        if let Some(outlet) = &outlet {
-            outlet.flush(cx);
+        if let Some(flush_handle) = &flush_handle {
+            flush_handle.flush(cx);
         }
         ended.map_or(Poll::Pending, Poll::Ready)
     })

@@ -60,7 +60,7 @@ fn limits(profile: Tuning, permit: Arc<Permit>) -> server::Limits {
         profile,
         budget: budget(),
         class: AdmissionClass::Callers,
-        outlet: None,
+        flush_handle: None,
         permit,
     }
 }

@@ -158,11 +158,11 @@ where
             if !begins(&mut io, &used, peer, &refused).await {
                 return Ok(());
             }
-            let outlet = WriteObserver {
+            let observer = WriteObserver {
                 io: Some(io),
                 used: Arc::clone(&used),
             };
-            let connection = builder.serve_connection(TokioIo::new(outlet), service);
+            let connection = builder.serve_connection(TokioIo::new(observer), service);
             // Boxed: while the connection rests, nothing of it stays in this future.
             let (parts, refusal) = match Box::pin(run(connection, &used, close.as_mut())).await {
                 Served::Over(outcome) => return outcome,

@@ -15,17 +15,17 @@ async fn pair() -> (Coalescing, FlushHandle, TcpStream) {
         .await
         .unwrap();
     let (far, _) = listener.accept().await.unwrap();
-    let (wide, outlet) = Coalescing::new(near);
-    (wide, outlet, far)
+    let (coalescing, flush_handle) = Coalescing::new(near);
+    (coalescing, flush_handle, far)
 }
 
-/// Polls `task` to its end, as whoever holds an outlet does.
-async fn drive<T: Future>(outlet: &FlushHandle, task: T) -> T::Output {
+/// Polls `task` to its end, as whoever has a flush handle does.
+async fn drive<T: Future>(flush_handle: &FlushHandle, task: T) -> T::Output {
     let mut task = pin!(task);
-    outlet.collect();
+    flush_handle.collect();
     poll_fn(|cx| {
         let polled = task.as_mut().poll(cx);
-        outlet.flush(cx);
+        flush_handle.flush(cx);
         polled
     })
     .await
@@ -33,9 +33,9 @@ async fn drive<T: Future>(outlet: &FlushHandle, task: T) -> T::Output {
 
 #[tokio::test]
 async fn before_an_outlet_takes_over_a_flush_sends() {
-    let (mut wide, _outlet, mut far) = pair().await;
-    wide.write_all(b"hello").await.unwrap();
-    wide.flush().await.unwrap();
+    let (mut coalescing, _flush_handle, mut far) = pair().await;
+    coalescing.write_all(b"hello").await.unwrap();
+    coalescing.flush().await.unwrap();
     let mut got = [0; 5];
     far.read_exact(&mut got).await.unwrap();
     assert_eq!(&got, b"hello");
@@ -44,14 +44,14 @@ async fn before_an_outlet_takes_over_a_flush_sends() {
 #[tokio::test]
 async fn what_is_written_in_one_turn_leaves_at_its_end() {
     use std::io::Read;
-    let (mut wide, outlet, far) = pair().await;
+    let (mut coalescing, flush_handle, far) = pair().await;
     // Asked without the runtime, which would wait for the end of the turn itself.
     let mut far = far.into_std().unwrap();
     let mut buffer = vec![0; 20_000];
-    drive(&outlet, async {
+    drive(&flush_handle, async {
         for _ in 0..10 {
-            wide.write_all(&[7; 1000]).await.unwrap();
-            wide.flush().await.unwrap();
+            coalescing.write_all(&[7; 1000]).await.unwrap();
+            coalescing.flush().await.unwrap();
         }
         let early = far.read(&mut buffer).map_err(|error| error.kind());
         assert_eq!(early, Err(std::io::ErrorKind::WouldBlock), "left early");
@@ -62,18 +62,21 @@ async fn what_is_written_in_one_turn_leaves_at_its_end() {
 
 #[tokio::test]
 async fn a_slow_reader_gets_every_byte_in_order_and_holds_the_writer_up() {
-    let (mut wide, outlet, mut far) = pair().await;
+    let (mut coalescing, flush_handle, mut far) = pair().await;
     const CHUNKS: usize = 4000;
     let written = std::cell::Cell::new(0);
     let write = async {
         for chunk in 0..CHUNKS {
             // Sizes on both sides of every bound.
             let size = [10, 5000, 40_000, 1][chunk % 4];
-            wide.write_all(&vec![chunk as u8; size]).await.unwrap();
-            wide.flush().await.unwrap();
+            coalescing
+                .write_all(&vec![chunk as u8; size])
+                .await
+                .unwrap();
+            coalescing.flush().await.unwrap();
             written.set(written.get() + size);
         }
-        wide.shutdown().await.unwrap();
+        coalescing.shutdown().await.unwrap();
     };
     let all: usize = (0..CHUNKS)
         .map(|chunk| [10, 5000, 40_000, 1][chunk % 4])
@@ -86,7 +89,7 @@ async fn a_slow_reader_gets_every_byte_in_order_and_holds_the_writer_up() {
         got
     };
     let (got, ()) = tokio::join!(read, async {
-        drive(&outlet, write).await;
+        drive(&flush_handle, write).await;
     });
     let mut expected = Vec::with_capacity(all);
     for chunk in 0..CHUNKS {
@@ -94,22 +97,22 @@ async fn a_slow_reader_gets_every_byte_in_order_and_holds_the_writer_up() {
         expected.resize(expected.len() + size, chunk as u8);
     }
     assert!(got == expected, "{} of {all} bytes", got.len());
-    assert!(outlet.0.lock().waiting.capacity() <= FULL * 2);
+    assert!(flush_handle.0.lock().waiting.capacity() <= FULL * 2);
 }
 
 #[tokio::test]
 async fn a_peer_that_is_gone_is_told_to_the_writer() {
-    let (mut wide, outlet, far) = pair().await;
+    let (mut coalescing, flush_handle, far) = pair().await;
     drop(far);
     let write = async {
         loop {
-            wide.write_all(b"anybody there?").await?;
-            wide.flush().await?;
+            coalescing.write_all(b"anybody there?").await?;
+            coalescing.flush().await?;
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
     let ended: std::io::Result<()> =
-        tokio::time::timeout(Duration::from_secs(5), drive(&outlet, write))
+        tokio::time::timeout(Duration::from_secs(5), drive(&flush_handle, write))
             .await
             .unwrap();
     assert!(ended.is_err());
@@ -131,9 +134,9 @@ async fn what_one_read_brought_too_much_is_read_next_and_by_nobody_else() {
     let mut got = [Vec::new(), Vec::new()];
     for turn in 0.. {
         let size = [7, 1000, 20_000, 2 * CHUNK][turn % 4];
-        for (wide, got) in [&mut one, &mut two].into_iter().zip(&mut got) {
+        for (coalescing, got) in [&mut one, &mut two].into_iter().zip(&mut got) {
             let mut chunk = vec![0; size.min(ALL - got.len())];
-            wide.read_exact(&mut chunk).await.unwrap();
+            coalescing.read_exact(&mut chunk).await.unwrap();
             got.extend(chunk);
         }
         if got[0].len() == ALL {
