@@ -17,13 +17,13 @@ use crate::net::abort::Abort;
 /// server took it, which may be never, and a server that reads nothing would not see a close.
 /// Not so where all of the body is on its way: the server gets it, and may do what it says.
 #[derive(Debug)]
-pub(super) struct Wanted {
+pub(super) struct AnswerGuard {
     server: UpstreamWatch,
     abort: Abort,
     fulfilled: bool,
 }
 
-impl Wanted {
+impl AnswerGuard {
     pub(super) fn new(connection: &Http1) -> Self {
         Self {
             server: connection.watch.clone(),
@@ -47,7 +47,7 @@ impl Wanted {
     }
 }
 
-impl Drop for Wanted {
+impl Drop for AnswerGuard {
     fn drop(&mut self) {
         if !self.fulfilled && !self.server.gets_whole_body() {
             self.abort.discard();
@@ -57,21 +57,21 @@ impl Drop for Wanted {
 
 /// An answer that comes while the body of its request may be on its way still.
 #[derive(Debug)]
-pub(super) struct WantedBody {
+pub(super) struct GuardedBody {
     body: Incoming,
-    wanted: Wanted,
+    guard: AnswerGuard,
 }
 
-impl WantedBody {
-    pub(super) fn new(body: Incoming, mut wanted: Wanted) -> Self {
+impl GuardedBody {
+    pub(super) fn new(body: Incoming, mut guard: AnswerGuard) -> Self {
         if body.is_end_stream() {
-            wanted.answered();
+            guard.answered();
         }
-        Self { body, wanted }
+        Self { body, guard }
     }
 }
 
-impl HttpBody for WantedBody {
+impl HttpBody for GuardedBody {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -88,7 +88,7 @@ impl HttpBody for WantedBody {
             Poll::Ready(Some(Err(_))) | Poll::Pending => false,
         };
         if over {
-            this.wanted.answered();
+            this.guard.answered();
         }
         polled.map(|frame| frame.map(|frame| frame.map_err(Into::into)))
     }

@@ -14,7 +14,7 @@ use policy::reason::Reason;
 
 use crate::failure::{Failure, StreamReset};
 use crate::http::body::Body;
-use crate::http::client::answer_guard::{Wanted, WantedBody};
+use crate::http::client::answer_guard::{AnswerGuard, GuardedBody};
 use crate::http::client::dedicated::ResponseBody;
 use crate::http::client::gated::gated;
 use crate::http::client::multiplexed::{Multiplexed, StreamPermit};
@@ -145,7 +145,7 @@ pub(crate) async fn http1(
             Failure::lost("the request's body was sent already and is too large to send again")
         })?;
         connection.watch.asks();
-        let mut wanted = (!bodiless).then(|| Wanted::new(&connection));
+        let mut guard = (!bodiless).then(|| AnswerGuard::new(&connection));
         let body = if bodiless {
             body
         } else {
@@ -166,7 +166,7 @@ pub(crate) async fn http1(
         match answer {
             Ok(mut response) => {
                 if switches(parts, &response)? {
-                    wanted.iter_mut().for_each(Wanted::fulfil);
+                    guard.iter_mut().for_each(AnswerGuard::fulfil);
                     let abort = connection.abort.clone();
                     response.extensions_mut().insert(abort);
                 } else if shares && !brings_more(&parts.method, &response) {
@@ -177,7 +177,7 @@ pub(crate) async fn http1(
                     clients.once.close(&connection.abort);
                 }
                 return Ok(UpstreamResponse {
-                    response: response.map(|body| ResponseBody::from(answer_body(body, wanted))),
+                    response: response.map(|body| ResponseBody::from(answer_body(body, guard))),
                     out: None,
                     permit: None,
                     took: sent.elapsed(),
@@ -202,9 +202,9 @@ pub(crate) async fn http1(
     }
 }
 
-fn answer_body(body: Incoming, wanted: Option<Wanted>) -> IncomingBody {
-    match wanted {
-        Some(wanted) => IncomingBody::Watched(WantedBody::new(body, wanted).boxed_unsync()),
+fn answer_body(body: Incoming, guard: Option<AnswerGuard>) -> IncomingBody {
+    match guard {
+        Some(guard) => IncomingBody::Watched(GuardedBody::new(body, guard).boxed_unsync()),
         None => body.into(),
     }
 }
