@@ -66,7 +66,7 @@ impl Sniffed {
 /// Judges the first bytes of a connection.
 ///
 /// HTTP/1 is a token, a blank and a target that starts as targets do. CONNECT
-/// counts as opaque: it is a conversation with a forward proxy, whose bytes
+/// counts as opaque: it opens a tunnel through a forward proxy, whose bytes
 /// are none of ours.
 #[must_use]
 pub(crate) fn sniff(bytes: &[u8]) -> Sniffed {

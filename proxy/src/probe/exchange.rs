@@ -91,14 +91,14 @@ pub(super) async fn http2(
     .await
 }
 
-/// Drives the connection as long as the conversation needs it, and no longer.
-async fn beside<T>(connection: impl Future, conversation: impl Future<Output = T>) -> T {
+/// Drives the connection as long as the exchange needs it, and no longer.
+async fn beside<T>(connection: impl Future, exchange: impl Future<Output = T>) -> T {
     let driven = async {
         connection.await;
         pending().await
     };
     tokio::select! {
-        result = conversation => result,
+        result = exchange => result,
         result = driven => result,
     }
 }

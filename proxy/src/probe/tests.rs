@@ -29,7 +29,7 @@ async fn dead_port() -> u16 {
 }
 
 /// Reads one request head and answers with this text.
-async fn converse(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: &str) -> String {
+async fn serve_once(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: &str) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.unwrap());
@@ -51,7 +51,7 @@ async fn application(answers: &'static [&'static str]) -> (u16, mpsc::UnboundedR
             let answer = answers[turn.min(answers.len() - 1)];
             turn += 1;
             // A test may have heard enough.
-            let _ = tell.send(converse(stream, answer).await);
+            let _ = tell.send(serve_once(stream, answer).await);
         }
     });
     (port, asked)
@@ -228,7 +228,7 @@ async fn https_probe_accepts_any_certificate_but_no_plaintext() {
                 .accept(listener.accept().await.unwrap().0)
                 .await
                 .unwrap();
-            converse(stream, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await
+            serve_once(stream, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await
         });
         let written = json!({ "httpGet": { "port": port, "path": "/", "scheme": "HTTPS" } });
         assert_eq!(
@@ -332,7 +332,7 @@ async fn many_askers_share_one_run_and_the_next_asker_gets_a_new_one() {
             let (stream, _) = listener.accept().await.unwrap();
             counted.fetch_add(1, Ordering::SeqCst);
             tokio::time::sleep(Duration::from_millis(50)).await;
-            converse(stream, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+            serve_once(stream, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
         }
     });
     let probes = one_probe(&json!({ "httpGet": { "port": port, "path": "/" } }), POD);

@@ -109,9 +109,9 @@ pub(super) fn of(metrics: &Metrics, full: fn(&Metrics), shared: bool, permits: u
 }
 
 /// Serves a connection for as long as it may keep its permit.
-pub async fn keep(permit: &Permit, conversation: impl Future<Output = ()>) {
+pub async fn keep(permit: &Permit, serving: impl Future<Output = ()>) {
     tokio::select! {
-        () = conversation => {}
+        () = serving => {}
         () = permit.cut() => {}
     }
 }

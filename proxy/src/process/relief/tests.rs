@@ -44,11 +44,11 @@ fn enter(occupancy: &Arc<Occupancy>, last: u8, bytes: usize) -> tokio::task::Joi
     permit.busy();
     let held = (permit.reserve(bytes), hold(bytes));
     tokio::spawn(async move {
-        let conversation = async {
+        let serving = async {
             let _held = held;
             std::future::pending().await
         };
-        permits::keep(&permit, conversation).await;
+        permits::keep(&permit, serving).await;
     })
 }
 
