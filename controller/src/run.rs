@@ -56,9 +56,9 @@ pub async fn run(
 
     let (stop, stopping) = watch::channel(false);
     let (publish, latest) = watch::channel(None);
-    let (context, candidate, writer) =
+    let (context, elector, writer) =
         Context::new(settings, client, metrics, latest.clone(), stopping.clone());
-    let lease = parts::lease(&context, candidate);
+    let lease = parts::lease(&context, elector);
     runtime::task::spawn("events", writer.run());
     parts::models(&context, publish, synced, ready);
     let mut reconciler = parts::authority(&context);

@@ -101,7 +101,7 @@ impl Leadership {
 
     /// Resolves once this replica does not hold the lease.
     pub(crate) async fn lost(&mut self) {
-        // An error means that the candidate is gone, which is a loss too.
+        // An error means that the elector is gone, which is a loss too.
         let _ = self.is_holder.wait_for(|is_holder| !*is_holder).await;
     }
 
@@ -133,8 +133,8 @@ impl Leadership {
     }
 }
 
-/// A replica that wants the lease.
-pub(crate) struct Candidate {
+/// Acquires and renews the Lease for this replica; client-go calls it the same.
+pub(crate) struct LeaderElector {
     api: Api<LeaseObject>,
     name: String,
     me: String,
@@ -146,7 +146,7 @@ pub(crate) struct Candidate {
     renewed: Option<Instant>,
 }
 
-opaque_debug!(Candidate);
+opaque_debug!(LeaderElector);
 
 /// The last record of another holder, and since when it has stood still.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,12 +157,12 @@ struct ObservedRecord {
     since: Instant,
 }
 
-impl Candidate {
+impl LeaderElector {
     /// `me` must differ between replicas: the pod's name.
     pub(crate) fn new(client: Client, namespace: &str, name: &str, me: &str) -> (Self, Leadership) {
         let (is_holder, holds) = watch::channel(false);
         let (stalls, stalled) = Stalls::new();
-        let candidate = Self {
+        let elector = Self {
             api: Api::namespaced(client, namespace),
             name: name.to_owned(),
             me: me.to_owned(),
@@ -176,7 +176,7 @@ impl Candidate {
             is_holder: holds,
             stalls,
         };
-        (candidate, leadership)
+        (elector, leadership)
     }
 
     /// What the Lease says beside its holder, as long as that is this replica.
@@ -281,7 +281,7 @@ impl Candidate {
         let annotations = lease.metadata.annotations.get_or_insert_default();
         annotations.extend(self.annotations.clone());
         // The resource version that was read makes the write fail when another
-        // candidate was quicker.
+        // replica was quicker.
         won(self
             .api
             .replace(&self.name, &PostParams::default(), &lease)

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use crate::{
     apiserver::{
         events::{EventRecorder, Writer},
-        lease::{Candidate, Leadership},
+        lease::{LeaderElector, Leadership},
     },
     authority::Authority,
     fleet::Fleet,
@@ -55,8 +55,8 @@ impl Context {
         metrics: Metrics,
         latest: LatestModel,
         stopping: watch::Receiver<bool>,
-    ) -> (Self, Candidate, Writer) {
-        let (candidate, leadership) = Candidate::new(
+    ) -> (Self, LeaderElector, Writer) {
+        let (elector, leadership) = LeaderElector::new(
             client.clone(),
             &settings.namespace,
             NAME,
@@ -84,7 +84,7 @@ impl Context {
             latest,
             stopping,
         };
-        (context, candidate, writer)
+        (context, elector, writer)
     }
 
     /// By which objects are judged.

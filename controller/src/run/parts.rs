@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 
 use super::context::{Context, NAME};
 use crate::{
-    apiserver::lease::{Candidate, Leadership},
+    apiserver::lease::{LeaderElector, Leadership},
     authority::{
         certify::{Certifier, KubeCluster},
         own_certificate,
@@ -68,11 +68,11 @@ pub(super) async fn admin(
 }
 
 /// Standing for election; ends when the Lease has been given back.
-pub(super) fn lease(context: &Context, candidate: Candidate) -> JoinHandle<()> {
+pub(super) fn lease(context: &Context, elector: LeaderElector) -> JoinHandle<()> {
     // The injector asks this before it gives pods their trust domain.
-    let candidate = candidate.annotated(labels::TRUST_DOMAIN, &context.settings.trust_domain);
+    let elector = elector.annotated(labels::TRUST_DOMAIN, &context.settings.trust_domain);
     let stop = stop::requested(context.stopping.clone());
-    let lease = candidate.run(stop, context.uninstallation.stages());
+    let lease = elector.run(stop, context.uninstallation.stages());
     let shown = show(context.leadership.clone(), context.metrics.leader.clone());
     runtime::task::spawn("leader gauge", shown);
     runtime::task::spawn("lease", lease)

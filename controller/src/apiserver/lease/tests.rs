@@ -7,15 +7,15 @@ use crate::testing::api_server::FakeApi;
 
 const PATH: &str = "/apis/coordination.k8s.io/v1/namespaces/mesh/leases/one";
 
-fn candidate(api: &FakeApi, me: &str) -> (Candidate, Leadership) {
-    Candidate::new(api.client(), "mesh", "one", me)
+fn elector(api: &FakeApi, me: &str) -> (LeaderElector, Leadership) {
+    LeaderElector::new(api.client(), "mesh", "one", me)
 }
 
 #[tokio::test(start_paused = true)]
 async fn first_candidate_holds_and_second_waits() {
     let api = FakeApi::default();
-    let (mut a, a_leads) = candidate(&api, "a");
-    let (mut b, b_leads) = candidate(&api, "b");
+    let (mut a, a_leads) = elector(&api, "a");
+    let (mut b, b_leads) = elector(&api, "b");
     a.step().await;
     b.step().await;
     assert!(a_leads.is_held());
@@ -25,8 +25,8 @@ async fn first_candidate_holds_and_second_waits() {
 #[tokio::test(start_paused = true)]
 async fn record_that_stands_still_for_its_duration_is_taken_over() {
     let api = FakeApi::default();
-    let (mut a, _a) = candidate(&api, "a");
-    let (mut b, b_leads) = candidate(&api, "b");
+    let (mut a, _a) = elector(&api, "a");
+    let (mut b, b_leads) = elector(&api, "b");
     a.step().await;
     b.step().await;
     tokio::time::advance(DURATION - Duration::from_secs(1)).await;
@@ -43,8 +43,8 @@ async fn record_that_stands_still_for_its_duration_is_taken_over() {
 #[tokio::test(start_paused = true)]
 async fn lease_carries_the_annotations_of_its_holder_and_keeps_those_of_others() {
     let api = FakeApi::default();
-    let (a, _a) = candidate(&api, "a");
-    let (b, _b) = candidate(&api, "b");
+    let (a, _a) = elector(&api, "a");
+    let (b, _b) = elector(&api, "b");
     let (mut a, mut b) = (a.annotated("domain", "old"), b.annotated("domain", "new"));
     let said = || api.read(PATH).unwrap()["metadata"]["annotations"].clone();
     a.step().await;
@@ -61,8 +61,8 @@ async fn lease_carries_the_annotations_of_its_holder_and_keeps_those_of_others()
 #[tokio::test(start_paused = true)]
 async fn renewal_by_the_holder_restarts_the_wait() {
     let api = FakeApi::default();
-    let (mut a, _a) = candidate(&api, "a");
-    let (mut b, b_leads) = candidate(&api, "b");
+    let (mut a, _a) = elector(&api, "a");
+    let (mut b, b_leads) = elector(&api, "b");
     a.step().await;
     b.step().await;
     tokio::time::advance(Duration::from_secs(8)).await;
@@ -76,7 +76,7 @@ async fn renewal_by_the_holder_restarts_the_wait() {
 #[tokio::test(start_paused = true)]
 async fn holder_whose_record_was_taken_stops_writing() {
     let api = FakeApi::default();
-    let (mut a, a_leads) = candidate(&api, "a");
+    let (mut a, a_leads) = elector(&api, "a");
     a.step().await;
     let mut record = api.read(PATH).unwrap();
     record["spec"]["holderIdentity"] = json!("b");
@@ -88,8 +88,8 @@ async fn holder_whose_record_was_taken_stops_writing() {
 #[tokio::test(start_paused = true)]
 async fn release_lets_the_next_candidate_in_at_once() {
     let api = FakeApi::default();
-    let (mut a, a_leads) = candidate(&api, "a");
-    let (mut b, b_leads) = candidate(&api, "b");
+    let (mut a, a_leads) = elector(&api, "a");
+    let (mut b, b_leads) = elector(&api, "b");
     a.step().await;
     b.step().await;
     a.release().await;
@@ -101,7 +101,7 @@ async fn release_lets_the_next_candidate_in_at_once() {
 #[tokio::test(start_paused = true)]
 async fn installation_that_goes_gives_the_lease_up_and_one_that_stays_takes_it_again() {
     let api = FakeApi::default();
-    let (mut a, leads) = candidate(&api, "a");
+    let (mut a, leads) = elector(&api, "a");
     a.step().await;
     assert!(leads.is_held());
     let (stage, uninstallation) = watch::channel(Stage::Preparing);
@@ -111,7 +111,7 @@ async fn installation_that_goes_gives_the_lease_up_and_one_that_stays_takes_it_a
     stage.send_replace(Stage::Going);
     sleep(Duration::from_secs(1)).await;
     assert!(!leads.is_held());
-    let (mut next, next_leads) = candidate(&api, "next");
+    let (mut next, next_leads) = elector(&api, "next");
     next.step().await;
     assert!(next_leads.is_held(), "without a wait");
     next.release().await;
@@ -124,7 +124,7 @@ async fn installation_that_goes_gives_the_lease_up_and_one_that_stays_takes_it_a
 #[tokio::test(start_paused = true)]
 async fn holder_that_cannot_renew_stops_before_anybody_else_may_start() {
     let api = FakeApi::default();
-    let (mut a, a_leads) = candidate(&api, "a");
+    let (mut a, a_leads) = elector(&api, "a");
     a.step().await;
     a.api = Api::namespaced(unreachable(), "mesh");
     let start = Instant::now();
@@ -147,10 +147,10 @@ async fn work(client: Client) {
 #[tokio::test(start_paused = true)]
 async fn holder_whose_work_gets_no_answers_gives_the_lease_to_one_that_does() {
     let (api, silent) = (FakeApi::default(), FakeApi::default());
-    let (a, mut a_leads) = candidate(&api, "a");
+    let (a, mut a_leads) = elector(&api, "a");
     let running = tokio::spawn(a.run(std::future::pending(), watch::channel(Stage::Stays).1));
     a_leads.acquired().await;
-    let (b, mut b_leads) = candidate(&api, "b");
+    let (b, mut b_leads) = elector(&api, "b");
     let b_running = tokio::spawn(b.run(std::future::pending(), watch::channel(Stage::Stays).1));
     let client = a_leads.client("status", &silent.client());
     tokio::spawn(a_leads.clone().while_leading(move || work(client.clone())));
@@ -185,7 +185,7 @@ async fn holder_whose_work_gets_no_answers_gives_the_lease_to_one_that_does() {
 #[tokio::test(start_paused = true)]
 async fn single_replica_takes_the_lease_again_and_starts_its_work_anew() {
     let (api, silent) = (FakeApi::default(), FakeApi::default());
-    let (a, mut a_leads) = candidate(&api, "a");
+    let (a, mut a_leads) = elector(&api, "a");
     tokio::spawn(a.run(std::future::pending(), watch::channel(Stage::Stays).1));
     let client = a_leads.client("status", &silent.client());
     tokio::spawn(a_leads.clone().while_leading(move || work(client.clone())));

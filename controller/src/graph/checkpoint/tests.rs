@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use super::*;
-use crate::apiserver::lease::{Candidate, Stage};
+use crate::apiserver::lease::{LeaderElector, Stage};
 use crate::graph::answer::Extent;
 use crate::graph::follow::GraphWindow;
 use crate::metrics::GraphMetrics;
@@ -291,7 +291,7 @@ async fn what_is_written_goes_with_the_role_that_lets_it_be_written() {
 async fn one_that_took_the_lease_just_now_writes_at_its_end_though_it_lets_go_first() {
     let api = cluster();
     let mut holder = one_that_saw(&api, "shop/web", "shop/api").await;
-    let (candidate, leadership) = Candidate::new(api.client(), "weft-system", "one", "me");
+    let (elector, leadership) = LeaderElector::new(api.client(), "weft-system", "one", "me");
     holder.leadership = leadership;
     let (stop, stopping) = watch::channel(false);
     let task = tokio::spawn(holder.run(stopping));
@@ -299,7 +299,7 @@ async fn one_that_took_the_lease_just_now_writes_at_its_end_though_it_lets_go_fi
     sleep(Duration::from_secs(5)).await;
     let (end, ends) = watch::channel(false);
     let (_stage, stages) = watch::channel(Stage::default());
-    let lease = tokio::spawn(candidate.run(stop::requested(ends), stages));
+    let lease = tokio::spawn(elector.run(stop::requested(ends), stages));
     sleep(Duration::from_secs(5)).await;
     // What it wrote when it took the Lease.
     let piece = format!("{PLACE}/weft-graph-0");
@@ -319,7 +319,7 @@ async fn whoever_takes_the_lease_writes_soon_what_it_knows_and_what_was_written_
     let before = one_that_saw(&api, "bank/web", "shop/api").await;
     assert!(before.write().await);
     let mut next = one_that_saw(&api, "shop/web", "shop/api").await;
-    let (candidate, leadership) = Candidate::new(api.client(), "weft-system", "one", "me");
+    let (elector, leadership) = LeaderElector::new(api.client(), "weft-system", "one", "me");
     next.leadership = leadership;
     let (_stop, stopping) = watch::channel(false);
     let task = tokio::spawn(next.run(stopping));
@@ -338,7 +338,7 @@ async fn whoever_takes_the_lease_writes_soon_what_it_knows_and_what_was_written_
     );
     let (_end, ending) = watch::channel(false);
     let (_stage, stages) = watch::channel(Stage::default());
-    let lease = tokio::spawn(candidate.run(stop::requested(ending), stages));
+    let lease = tokio::spawn(elector.run(stop::requested(ending), stages));
     sleep(LOOK_EVERY).await;
     assert_eq!(written().await, [old, new]);
     task.abort();
