@@ -29,7 +29,7 @@ use policy::{
 
 pub(super) use self::candidate::{Named, surroundings};
 
-use self::{about::ByTarget, candidate::Candidate, hints::Hints, receivers::Receivers};
+use self::{about::ByTarget, candidate::PolicyCandidate, hints::Hints, receivers::Receivers};
 use super::findings::{About, Findings};
 use crate::{
     model::traffic::{Copies, Policies, PortPolicies, Surroundings},
@@ -93,7 +93,7 @@ fn candidates(
     named: &Named<'_>,
     watched: &mut BTreeMap<ObjectKey, Surroundings>,
     findings: &mut Findings,
-) -> Vec<Candidate> {
+) -> Vec<PolicyCandidate> {
     let mut by_age: Vec<(&ObjectKey, &Arc<PolicyFacts>)> = named.world.policies.iter().collect();
     by_age.sort_by_key(|(key, facts)| (&key.namespace, facts.meta.created, &key.name));
     let (mut counting, mut late) = (Vec::new(), Vec::new());

@@ -11,7 +11,7 @@ use policy::{
     traffic::{Target, bounds::POLICIES_PER_SERVICE, precedence::order},
 };
 
-use super::candidate::Candidate;
+use super::candidate::PolicyCandidate;
 use crate::{compile::findings::Findings, problem::Reason};
 
 /// Most bytes that policies say of one port of a Service. Callers hold them for each port
@@ -21,7 +21,7 @@ pub(super) const MOST_BYTES: usize = 512 * 1024;
 /// Candidates by what they are about, so that not every Service has to ask all.
 pub(super) struct ByTarget<'a> {
     /// In order of precedence.
-    candidates: Vec<&'a Candidate>,
+    candidates: Vec<&'a PolicyCandidate>,
     /// Places in that order, ascending.
     services: BTreeMap<&'a ServiceId, Vec<usize>>,
     namespaces: BTreeMap<&'a str, Vec<usize>>,
@@ -41,8 +41,8 @@ struct Fate {
 }
 
 impl<'a> ByTarget<'a> {
-    pub(super) fn new(candidates: &'a [Candidate]) -> Self {
-        let mut ordered: Vec<&Candidate> = candidates.iter().collect();
+    pub(super) fn new(candidates: &'a [PolicyCandidate]) -> Self {
+        let mut ordered: Vec<&PolicyCandidate> = candidates.iter().collect();
         ordered.sort_by(|one, other| order(&one.policy, &other.policy));
         let mut by_target = Self {
             fates: vec![Fate::default(); ordered.len()],
@@ -86,7 +86,7 @@ impl<'a> ByTarget<'a> {
         about: &[usize],
         service: &ServiceId,
         port: u16,
-    ) -> Vec<&'a Candidate> {
+    ) -> Vec<&'a PolicyCandidate> {
         let mut room = MOST_BYTES;
         let mut here = Vec::new();
         for index in about {

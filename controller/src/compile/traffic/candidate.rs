@@ -23,7 +23,7 @@ pub(in crate::compile) struct Named<'a> {
 }
 
 /// A policy that may decide something.
-pub(super) struct Candidate {
+pub(super) struct PolicyCandidate {
     pub(super) policy: Policy,
     pub(super) object: ObjectRef,
     pub(super) generation: i64,

@@ -10,7 +10,7 @@ use policy::traffic::{
 
 use super::{
     about::more,
-    candidate::{Candidate, Named, surroundings},
+    candidate::{Named, PolicyCandidate, surroundings},
 };
 use crate::{
     compile::findings::Findings,
@@ -38,7 +38,11 @@ pub(super) fn target(facts: &PolicyFacts) -> String {
 }
 
 /// Says who decides instead of whom.
-pub(super) fn rivals(candidates: &[Candidate], standings: &Standings, findings: &mut Findings) {
+pub(super) fn rivals(
+    candidates: &[PolicyCandidate],
+    standings: &Standings,
+    findings: &mut Findings,
+) {
     for candidate in candidates {
         let Some(standing) = standings.of(&candidate.policy.origin) else {
             continue;
@@ -94,11 +98,11 @@ const fn why(by: Precedence) -> &'static str {
 /// Warns of what only a proxy in front of the pods could enforce, where there is none.
 pub(super) fn not_enforced(
     named: &Named<'_>,
-    candidates: &[Candidate],
+    candidates: &[PolicyCandidate],
     policies: &mut Policies,
     findings: &mut Findings,
 ) {
-    let by_name: BTreeMap<(&str, &str), &Candidate> = candidates
+    let by_name: BTreeMap<(&str, &str), &PolicyCandidate> = candidates
         .iter()
         .map(|one| {
             let origin = &one.policy.origin;
@@ -106,7 +110,7 @@ pub(super) fn not_enforced(
         })
         .collect();
     // By policy and section: the first Service, the one before, and how many.
-    let mut plain: BTreeMap<_, (&Candidate, &ObjectKey, &ObjectKey, usize)> = BTreeMap::new();
+    let mut plain: BTreeMap<_, (&PolicyCandidate, &ObjectKey, &ObjectKey, usize)> = BTreeMap::new();
     let Policies { ports, watched, .. } = policies;
     for ((key, _), port) in &*ports {
         let traffic = &port.traffic;

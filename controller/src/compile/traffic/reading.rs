@@ -18,7 +18,7 @@ use policy::{
 };
 
 use super::{
-    candidate::{Candidate, Named, surroundings},
+    candidate::{Named, PolicyCandidate, surroundings},
     here,
     hints::Hints,
     receivers::Receivers,
@@ -50,7 +50,7 @@ pub(super) struct Reading<'a> {
 
 impl Reading<'_> {
     /// The policy, unless it can have no effect.
-    pub(super) fn candidate(mut self) -> Option<Candidate> {
+    pub(super) fn candidate(mut self) -> Option<PolicyCandidate> {
         let made_from = origin(Kind::TrafficPolicy, self.key, &self.facts.meta);
         let generation = made_from.1;
         self.origins.push(made_from);
@@ -71,7 +71,7 @@ impl Reading<'_> {
             sources,
             sections,
         };
-        Some(Candidate {
+        Some(PolicyCandidate {
             bytes: here::bytes(&policy, routes_len),
             policy,
             object: this,
