@@ -19,9 +19,9 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
-/// Notes that wait to be written. Far above what one change makes.
+/// Events that wait to be written. Far above what one change makes.
 const QUEUE: usize = 512;
-/// Notes that are remembered for not being repeated.
+/// Events that are remembered for not being repeated.
 const REMEMBERED: usize = 8192;
 /// After this time the same Event may be said again; the API server forgets
 /// Events after an hour.
@@ -38,12 +38,12 @@ const NOTE_LIMIT: usize = 1024;
 /// Where Events are handed in. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct EventRecorder {
-    queue: mpsc::Sender<Note>,
+    queue: mpsc::Sender<QueuedEvent>,
     dropped: Counter,
 }
 
 /// An Event, and for how long it is not repeated.
-type Note = (Event, Duration);
+type QueuedEvent = (Event, Duration);
 
 /// How it shows in `kubectl get events`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -87,11 +87,11 @@ pub(crate) struct About {
 impl EventRecorder {
     /// Starts nothing: [`Writer::run`] writes what is handed in here.
     pub(crate) fn new(client: Client, me: &str, dropped: Counter) -> (Self, Writer) {
-        let (queue, notes) = mpsc::channel(QUEUE);
+        let (queue, queued) = mpsc::channel(QUEUE);
         let writer = Writer {
             client,
             me: me.to_owned(),
-            notes,
+            queued,
             published: HashMap::new(),
         };
         (Self { queue, dropped }, writer)
@@ -107,8 +107,8 @@ impl EventRecorder {
         self.hand_in((event, RECORD_AGAIN_AFTER));
     }
 
-    fn hand_in(&self, note: Note) {
-        if self.queue.try_send(note).is_err() {
+    fn hand_in(&self, queued: QueuedEvent) {
+        if self.queue.try_send(queued).is_err() {
             self.dropped.inc();
         }
     }
@@ -118,7 +118,7 @@ impl EventRecorder {
 pub(crate) struct Writer {
     client: Client,
     me: String,
-    notes: mpsc::Receiver<Note>,
+    queued: mpsc::Receiver<QueuedEvent>,
     published: HashMap<Event, Instant>,
 }
 
@@ -127,19 +127,19 @@ opaque_debug!(Writer);
 impl Writer {
     /// Ends when every [`EventRecorder`] is gone.
     pub(crate) async fn run(mut self) {
-        while let Some((note, again_after)) = self.notes.recv().await {
-            if !self.is_news(&note, again_after, Instant::now()) {
+        while let Some((event, again_after)) = self.queued.recv().await {
+            if !self.is_news(&event, again_after, Instant::now()) {
                 continue;
             }
-            if let Err(error) = self.write(&note).await {
-                warn!(%error, reason = note.reason, object = note.about.name, "event not written");
-                self.published.remove(&note);
+            if let Err(error) = self.write(&event).await {
+                warn!(%error, reason = event.reason, object = event.about.name, "event not written");
+                self.published.remove(&event);
             }
             sleep(PAUSE).await;
         }
     }
 
-    fn is_news(&mut self, note: &Event, again_after: Duration, now: Instant) -> bool {
+    fn is_news(&mut self, event: &Event, again_after: Duration, now: Instant) -> bool {
         if self.published.len() >= REMEMBERED {
             self.published
                 .retain(|_, at| now.duration_since(*at) < REPEAT_AFTER);
@@ -148,43 +148,43 @@ impl Writer {
                 self.published.clear();
             }
         }
-        match self.published.get(note) {
+        match self.published.get(event) {
             Some(at) if now.duration_since(*at) < again_after => false,
             _ => {
-                self.published.insert(note.clone(), now);
+                self.published.insert(event.clone(), now);
                 true
             }
         }
     }
 
-    async fn write(&self, note: &Event) -> Result<(), kube::Error> {
+    async fn write(&self, event: &Event) -> Result<(), kube::Error> {
         // Events about objects without a namespace live in `default`, where
         // kubectl looks for them.
-        let namespace = match note.about.namespace.as_str() {
+        let namespace = match event.about.namespace.as_str() {
             "" => "default",
             namespace => namespace,
         };
-        let event = v1::Event {
+        let object = v1::Event {
             metadata: ObjectMeta {
                 generate_name: Some("weft-".to_owned()),
                 namespace: Some(namespace.to_owned()),
                 ..ObjectMeta::default()
             },
-            action: Some(note.action.to_owned()),
+            action: Some(event.action.to_owned()),
             event_time: Some(MicroTime(Timestamp::now())),
-            note: Some(cut(&note.text)),
-            reason: Some(note.reason.to_owned()),
-            regarding: Some(note.about.reference()),
+            note: Some(cut(&event.text)),
+            reason: Some(event.reason.to_owned()),
+            regarding: Some(event.about.reference()),
             reporting_controller: Some("weft.dev/controller".to_owned()),
             reporting_instance: Some(self.me.clone()),
-            type_: Some(match note.event_type {
+            type_: Some(match event.event_type {
                 EventType::Normal => "Normal".to_owned(),
                 EventType::Warning => "Warning".to_owned(),
             }),
             ..v1::Event::default()
         };
         let api: Api<v1::Event> = Api::namespaced(self.client.clone(), namespace);
-        match api.create(&PostParams::default(), &event).await {
+        match api.create(&PostParams::default(), &object).await {
             Ok(_) => Ok(()),
             // The namespace is going away, and its Events with it.
             Err(kube::Error::Api(status)) if status.is_not_found() || status.is_forbidden() => {
@@ -223,7 +223,7 @@ mod tests {
     use super::*;
     use crate::testing::api_server::FakeApi;
 
-    fn note(text: &str) -> Event {
+    fn event(text: &str) -> Event {
         Event {
             about: About {
                 api_version: "v1".to_owned(),
@@ -244,7 +244,7 @@ mod tests {
         let api = FakeApi::default();
         let (events, writer) = EventRecorder::new(api.client(), "me", Counter::default());
         for text in ["one", "one", "two", "one"] {
-            events.record(note(text));
+            events.record(event(text));
         }
         drop(events);
         writer.run().await;
@@ -258,8 +258,8 @@ mod tests {
         tokio::spawn(writer.run());
         for (after, written) in [(0, 1), (1, 1), (300, 2), (600, 3)] {
             sleep(Duration::from_secs(after)).await;
-            events.record_deed(note("taps"));
-            events.record(note("is broken"));
+            events.record_deed(event("taps"));
+            events.record(event("is broken"));
             sleep(Duration::from_secs(1)).await;
             assert_eq!(
                 api.writes().len(),
@@ -277,10 +277,10 @@ mod tests {
         let (events, writer) = EventRecorder::new(client, "me", Counter::default());
         tokio::spawn(writer.run());
         api.vanish(true);
-        events.record(note("one"));
+        events.record(event("one"));
         sleep(Duration::from_secs(1)).await;
         api.vanish(false);
-        events.record(note("two"));
+        events.record(event("two"));
         sleep(crate::apiserver::client::CALL_WITHIN + Duration::from_secs(1)).await;
         assert_eq!(api.writes().len(), 1, "{:?}", api.writes());
     }
@@ -291,7 +291,7 @@ mod tests {
         let dropped = Counter::default();
         let (events, _writer) = EventRecorder::new(api.client(), "me", dropped.clone());
         for number in 0..QUEUE + 3 {
-            events.record(note(&number.to_string()));
+            events.record(event(&number.to_string()));
         }
         assert_eq!(dropped.get(), 3);
     }
