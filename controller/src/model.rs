@@ -162,7 +162,7 @@ pub(crate) struct Index {
     pub(crate) policies: Arc<Policies>,
     pub(crate) names: Arc<RouteNames>,
     /// Whom each object concerns, once somebody asks.
-    pub(crate) uses: Arc<OnceLock<dependents::Uses>>,
+    pub(crate) dependents: Arc<OnceLock<dependents::DependentsByObject>>,
     /// Pods with a running proxy by account, once somebody asks.
     pub(crate) running: Arc<OnceLock<dependents::Running>>,
     /// The same by workload.

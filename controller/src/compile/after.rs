@@ -112,7 +112,7 @@ fn states_only(world: &World, before: &Index) -> Option<(Index, Changes)> {
         bindings: before.bindings.clone(),
         policies: before.policies.clone(),
         names: before.names.clone(),
-        uses: before.uses.clone(),
+        dependents: before.dependents.clone(),
         running: before.running.clone(),
         peers: before.peers.clone(),
         shared: before.shared.clone(),
@@ -199,8 +199,8 @@ fn pods_and_places(world: &World, before: &Index) -> Option<(Index, Changes)> {
         policies: before.policies.clone(),
         names: before.names.clone(),
         // Who serves what decides whom a policy concerns.
-        uses: if before.policies.is_empty() {
-            before.uses.clone()
+        dependents: if before.policies.is_empty() {
+            before.dependents.clone()
         } else {
             Arc::default()
         },

@@ -96,7 +96,7 @@ pub(super) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
         bindings: Arc::new(bindings),
         policies: Arc::new(policies),
         names: Arc::new(names),
-        uses: Arc::default(),
+        dependents: Arc::default(),
         running: Arc::default(),
         peers: Arc::default(),
         shared: Arc::default(),

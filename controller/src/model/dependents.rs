@@ -11,10 +11,11 @@ pub(crate) type Running = HashMap<ObjectKey, Vec<ObjectKey>>;
 
 /// Whom objects concern, by object.
 #[derive(Debug, Default)]
-pub(crate) struct Uses(pub(super) HashMap<ObjectRef, Use>);
+pub(crate) struct DependentsByObject(pub(super) HashMap<ObjectRef, Dependents>);
 
+/// Whom one object concerns.
 #[derive(Debug, Default)]
-pub(super) struct Use {
+pub(super) struct Dependents {
     /// Accounts that targets made from the object are about.
     pub(super) accounts: BTreeSet<ObjectKey>,
     /// Pods that those targets name by label.

@@ -22,7 +22,7 @@ use policy::{
 
 use super::{
     Index, Model, PodId, Target,
-    dependents::{Running, Use, Uses, is_running},
+    dependents::{Dependents, DependentsByObject, Running, is_running},
     peers::{self, Peers, Workload},
 };
 use crate::world::{ObjectKey, PodFacts};
@@ -31,12 +31,12 @@ impl Model {
     /// The pods with a running proxy whose own policy is made from this object.
     pub fn protected_by(&self, object: &ObjectRef) -> BTreeSet<PodId> {
         let index = &self.index;
-        let Some(uses) = index.uses().0.get(object) else {
+        let Some(dependents) = index.dependents().0.get(object) else {
             return BTreeSet::new();
         };
         let running = index.running();
-        let of_accounts = uses.accounts.iter().filter_map(|at| running.get(at));
-        let pods = of_accounts.flatten().chain(&uses.pods);
+        let of_accounts = dependents.accounts.iter().filter_map(|at| running.get(at));
+        let pods = of_accounts.flatten().chain(&dependents.pods);
         pods.filter(|pod| {
             let facts = self.running_pod(pod);
             facts.is_some_and(|facts| index.policy_is_made_from(object, pod, facts))
@@ -70,17 +70,21 @@ impl Model {
 impl Index {
     /// The addresses and ports whose callers get this object.
     pub(crate) fn called_at(&self, object: &ObjectRef) -> impl Iterator<Item = (IpAddr, u16)> {
-        let uses = self.uses().0.get(object);
-        let roots = uses.into_iter().flat_map(|uses| &uses.roots);
+        let dependents = self.dependents().0.get(object);
+        let roots = dependents
+            .into_iter()
+            .flat_map(|dependents| &dependents.roots);
         let roots = roots.flat_map(|root| self.addresses_of(root, None));
-        let ports = uses.into_iter().flat_map(|uses| &uses.ports);
+        let ports = dependents
+            .into_iter()
+            .flat_map(|dependents| &dependents.ports);
         let ports = ports.flat_map(|(service, port)| self.addresses_of(service, Some(*port)));
         roots.chain(ports)
     }
 
-    fn uses(&self) -> &Uses {
-        self.uses.get_or_init(|| {
-            let mut uses: HashMap<ObjectRef, Use> = HashMap::new();
+    fn dependents(&self) -> &DependentsByObject {
+        self.dependents.get_or_init(|| {
+            let mut dependents: HashMap<ObjectRef, Dependents> = HashMap::new();
             for (target, about) in self.targets.about() {
                 let rule = target.rule.iter().flat_map(|rule| &rule.origins);
                 let origins: BTreeSet<&ObjectRef> = rule
@@ -88,7 +92,7 @@ impl Index {
                     .map(|(object, _)| object)
                     .collect();
                 for object in origins {
-                    let this = uses.entry(object.clone()).or_default();
+                    let this = dependents.entry(object.clone()).or_default();
                     this.accounts
                         .extend(about.accounts.iter().copied().cloned());
                     this.pods.extend(about.pods.iter().copied().cloned());
@@ -96,7 +100,7 @@ impl Index {
             }
             for (root, entry) in &self.services {
                 for (object, _) in entry.splits.iter().flat_map(|split| &split.origins) {
-                    let this = uses.entry(object.clone()).or_default();
+                    let this = dependents.entry(object.clone()).or_default();
                     this.roots.insert(root.clone());
                 }
             }
@@ -109,18 +113,18 @@ impl Index {
                         needs.map(|((object, _), _)| object.clone()).collect()
                     });
                     for object in &*origins {
-                        let this = uses.entry(object.clone()).or_default();
+                        let this = dependents.entry(object.clone()).or_default();
                         this.ports.insert(at.clone());
                     }
                 }
             }
             for (pod, entry) in self.pods.iter() {
                 for object in self.policies.guard_origins(&entry.serves) {
-                    let this = uses.entry(object.clone()).or_default();
+                    let this = dependents.entry(object.clone()).or_default();
                     this.pods.insert(pod.clone());
                 }
             }
-            Uses(uses)
+            DependentsByObject(dependents)
         })
     }
 
