@@ -27,7 +27,7 @@ use tracing::{debug, warn};
 
 use super::aside::aside;
 use super::follow::{Graph, seconds};
-use super::memory::{PIECES, Unreadable};
+use super::memory::{SHARDS, Unreadable};
 use crate::apiserver::events::{About, Event, EventRecorder, EventType};
 use crate::apiserver::lease::Leadership;
 
@@ -41,20 +41,20 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 const SETTLED: Duration = Duration::from_secs(120);
 /// Time for the last writing; the Lease is let go meanwhile.
 const LAST_WITHIN: Duration = Duration::from_secs(2);
-/// Tries of one piece that somebody else writes too.
+/// Tries of one shard that somebody else writes too.
 const TRIES: usize = 3;
 /// Role with the rights that this needs; owner of all that it writes.
 const ROLE: &str = "weft-observe";
 /// Key of the content.
 const KEY: &str = "edges.gz";
 
-/// What was read of each piece.
+/// What was read of each shard.
 #[derive(Debug, Default)]
 struct Versions {
     /// The version that was read last.
-    read: [Option<String>; PIECES],
+    read: [Option<String>; SHARDS],
     /// Those that somebody wrote meanwhile who knew less than this replica.
-    lacking: [bool; PIECES],
+    lacking: [bool; SHARDS],
 }
 
 /// See the module.
@@ -121,20 +121,20 @@ impl Checkpointer {
     /// Adds what was written down since `versions`. Returns whether all of it could be fetched.
     async fn read(&self, versions: &mut Versions) -> bool {
         let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
-        let pieces = versions.read.iter_mut().zip(&mut versions.lacking);
-        for (piece, (last, lacks)) in pieces.enumerate() {
-            match changed(&api, &name(piece), last.as_deref()).await {
+        let shards = versions.read.iter_mut().zip(&mut versions.lacking);
+        for (shard, (last, lacks)) in shards.enumerate() {
+            match changed(&api, &name(shard), last.as_deref()).await {
                 Ok(None) => {}
                 Ok(Some(stored)) => {
                     // What stands there when a replica begins was not written past it.
                     let is_news = last.is_some();
                     last.clone_from(&stored.metadata.resource_version);
                     match self.take(&stored).await {
-                        Ok(_) => *lacks = is_news && self.exceeds(piece, &stored).await,
+                        Ok(_) => *lacks = is_news && self.exceeds(shard, &stored).await,
                         Err(error) => {
                             *lacks = false;
                             self.warn_once(
-                                piece,
+                                shard,
                                 "GraphUnreadable",
                                 format!("{error}; it is left alone by this replica"),
                             );
@@ -142,7 +142,7 @@ impl Checkpointer {
                     }
                 }
                 Err(error) => {
-                    debug!(%error, piece, "what was written of the service graph not fetched");
+                    debug!(%error, shard, "what was written of the service graph not fetched");
                     return false;
                 }
             }
@@ -159,14 +159,14 @@ impl Checkpointer {
     }
 
     /// Whether this replica knows more than whoever wrote this, which was taken.
-    async fn exceeds(&self, piece: usize, stored: &ConfigMap) -> bool {
+    async fn exceeds(&self, shard: usize, stored: &ConfigMap) -> bool {
         let Some(content) = content_of(stored) else {
             return false;
         };
         let settled = seconds(SystemTime::now()).saturating_sub(SETTLED.as_secs());
         let graph = self.graph.clone();
         let compare =
-            move || graph.with_memory(|memory, _| memory.exceeds(piece, &content, settled));
+            move || graph.with_memory(|memory, _| memory.exceeds(shard, &content, settled));
         // What cannot be read was told when it was taken.
         aside(compare).await.unwrap_or_default()
     }
@@ -181,10 +181,10 @@ impl Checkpointer {
             return;
         };
         let lacking = versions.lacking.iter_mut().enumerate();
-        for (piece, lacks) in lacking.filter(|(_, lacks)| **lacks) {
-            match self.write_piece(&self.client, piece, &owner).await {
+        for (shard, lacks) in lacking.filter(|(_, lacks)| **lacks) {
+            match self.write_shard(&self.client, shard, &owner).await {
                 Ok(()) => *lacks = false,
-                Err(error) => warn!(%error, piece, "the service graph is not completed"),
+                Err(error) => warn!(%error, shard, "the service graph is not completed"),
             }
         }
     }
@@ -196,9 +196,9 @@ impl Checkpointer {
             return false;
         };
         let mut all = true;
-        for piece in 0..PIECES {
-            if let Err(error) = self.write_piece(&self.leading, piece, &owner).await {
-                warn!(%error, piece, "the service graph is not written down");
+        for shard in 0..SHARDS {
+            if let Err(error) = self.write_shard(&self.leading, shard, &owner).await {
+                warn!(%error, shard, "the service graph is not written down");
                 all = false;
             }
         }
@@ -229,21 +229,21 @@ impl Checkpointer {
         })
     }
 
-    async fn write_piece(
+    async fn write_shard(
         &self,
         client: &Client,
-        piece: usize,
+        shard: usize,
         owner: &OwnerReference,
     ) -> anyhow::Result<()> {
         let api: Api<ConfigMap> = Api::namespaced(client.clone(), &self.namespace);
         for _ in 0..TRIES {
-            let stored = api.get_opt(&name(piece)).await?;
+            let stored = api.get_opt(&name(shard)).await?;
             if let Some(stored) = &stored
                 && let Err(error) = self.take(stored).await
             {
-                self.set_aside(&api, piece, stored, &error, owner).await?;
+                self.set_aside(&api, shard, stored, &error, owner).await?;
             }
-            let content = self.content(piece).await?;
+            let content = self.content(shard).await?;
             let data = BTreeMap::from([(KEY.to_owned(), ByteString(content))]);
             if stored
                 .as_ref()
@@ -254,10 +254,10 @@ impl Checkpointer {
             let version = stored
                 .as_ref()
                 .and_then(|stored| stored.metadata.resource_version.clone());
-            let new = written_as(&name(piece), version, data, owner);
+            let new = written_as(&name(shard), version, data, owner);
             let params = PostParams::default();
             let written = match stored {
-                Some(_) => api.replace(&name(piece), &params, &new).await,
+                Some(_) => api.replace(&name(shard), &params, &new).await,
                 None => api.create(&params, &new).await,
             };
             match written {
@@ -269,9 +269,9 @@ impl Checkpointer {
         anyhow::bail!("somebody else writes it all the time")
     }
 
-    async fn content(&self, piece: usize) -> anyhow::Result<Vec<u8>> {
+    async fn content(&self, shard: usize) -> anyhow::Result<Vec<u8>> {
         let graph = self.graph.clone();
-        let packed = aside(move || graph.with_memory(|memory, _| memory.piece(piece)));
+        let packed = aside(move || graph.with_memory(|memory, _| memory.shard(shard)));
         Ok(packed.await?)
     }
 
@@ -279,12 +279,12 @@ impl Checkpointer {
     async fn set_aside(
         &self,
         api: &Api<ConfigMap>,
-        piece: usize,
+        shard: usize,
         stored: &ConfigMap,
         error: &Unreadable,
         owner: &OwnerReference,
     ) -> Result<(), kube::Error> {
-        let aside = format!("weft-graph-broken-{piece}");
+        let aside = format!("weft-graph-broken-{shard}");
         let data = stored.binary_data.clone().unwrap_or_default();
         let version = api
             .get_opt(&aside)
@@ -297,7 +297,7 @@ impl Checkpointer {
             None => api.create(&params, &new).await?,
         };
         self.warn_once(
-            piece,
+            shard,
             "GraphUnreadable",
             format!("{error}; moved to ConfigMap {aside}"),
         );
@@ -317,13 +317,13 @@ impl Checkpointer {
         }
     }
 
-    fn warn_once(&self, piece: usize, reason: &'static str, text: String) {
+    fn warn_once(&self, shard: usize, reason: &'static str, text: String) {
         self.events.record(Event {
             about: About {
                 api_version: "v1".to_owned(),
                 kind: "ConfigMap".to_owned(),
                 namespace: self.namespace.clone(),
-                name: name(piece),
+                name: name(shard),
                 uid: String::new(),
             },
             event_type: EventType::Warning,
@@ -362,8 +362,8 @@ fn is_as(stored: &ConfigMap, data: &BTreeMap<String, ByteString>, owner: &OwnerR
         && owners.is_some_and(|owners| owners == std::slice::from_ref(owner))
 }
 
-fn name(piece: usize) -> String {
-    format!("weft-graph-{piece}")
+fn name(shard: usize) -> String {
+    format!("weft-graph-{shard}")
 }
 
 fn written_as(

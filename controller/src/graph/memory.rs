@@ -21,11 +21,11 @@ use crate::world::ObjectKey;
 
 /// Edges that are remembered.
 pub(crate) const MAX_REMEMBERED: usize = 20_000;
-/// Pieces that they are written down in.
-pub(crate) const PIECES: usize = 8;
-/// Bytes of one piece, as it is stored. The API server takes objects of 1.5 MiB.
-pub(crate) const MAX_PIECE: usize = 900 * 1024;
-/// Bytes of one piece when it is read: 20 000 edges with the longest names.
+/// Shards that they are written down in.
+pub(crate) const SHARDS: usize = 8;
+/// Bytes of one shard, as it is stored. The API server takes objects of 1.5 MiB.
+pub(crate) const MAX_SHARD: usize = 900 * 1024;
+/// Bytes of one shard when it is read: 20 000 edges with the longest names.
 const MAX_READ: u64 = 64 * 1024 * 1024;
 /// Last seen is written down to the hour, so that what is written changes once an hour.
 const HOUR: u64 = 3600;
@@ -51,7 +51,7 @@ pub(crate) struct Memory {
     pub(crate) dropped: u64,
 }
 
-/// An edge of a piece.
+/// An edge of a shard.
 type StoredEdge<'a> = (&'a EdgeRef, Seen);
 
 /// One edge as it is written down.
@@ -196,42 +196,42 @@ impl Memory {
         self.seen.len()
     }
 
-    /// What is to be written down as one of [`PIECES`] pieces, each edge always in the same
-    /// one. What does not fit into its piece is left out, the longest unseen first.
-    pub(crate) fn piece(&self, at: usize) -> Result<Vec<u8>, std::io::Error> {
+    /// What is to be written down as one of [`SHARDS`] shards, each edge always in the same
+    /// one. What does not fit into its shard is left out, the longest unseen first.
+    pub(crate) fn shard(&self, at: usize) -> Result<Vec<u8>, std::io::Error> {
         self.fitting(at).map(|(packed, _)| packed)
     }
 
-    /// A piece, and the edges that have room in it.
+    /// A shard, and the edges that have room in it.
     fn fitting(&self, at: usize) -> Result<(Vec<u8>, Vec<StoredEdge<'_>>), std::io::Error> {
-        let mut piece: Vec<StoredEdge<'_>> = self
+        let mut shard: Vec<StoredEdge<'_>> = self
             .iter()
-            .filter(|(edge, _)| piece_of(edge) == at)
+            .filter(|(edge, _)| shard_of(edge) == at)
             .collect();
-        piece.sort_by_cached_key(|(edge, seen)| {
+        shard.sort_by_cached_key(|(edge, seen)| {
             (std::cmp::Reverse(seen.last / HOUR), edge.id().to_owned())
         });
         loop {
-            let packed = pack(&piece)?;
-            if packed.len() <= MAX_PIECE {
-                return Ok((packed, piece));
+            let packed = pack(&shard)?;
+            if packed.len() <= MAX_SHARD {
+                return Ok((packed, shard));
             }
-            piece.truncate(piece.len() * 3 / 4);
+            shard.truncate(shard.len() * 3 / 4);
         }
     }
 
-    /// Every piece.
+    /// Every shard.
     #[cfg(test)]
-    pub(crate) fn pieces(&self) -> Result<Vec<Vec<u8>>, std::io::Error> {
-        (0..PIECES).map(|at| self.piece(at)).collect()
+    pub(crate) fn shards(&self) -> Result<Vec<Vec<u8>>, std::io::Error> {
+        (0..SHARDS).map(|at| self.shard(at)).collect()
     }
 
     /// Takes in what was written down. Returns how many edges that were.
     ///
     /// # Errors
-    /// When it is not what [`Self::piece`] makes; then nothing of it is taken.
-    pub(crate) fn read(&mut self, piece: &[u8], edges: &mut Edges) -> Result<usize, Unreadable> {
-        let read = unpack(piece)?;
+    /// When it is not what [`Self::shard`] makes; then nothing of it is taken.
+    pub(crate) fn read(&mut self, shard: &[u8], edges: &mut Edges) -> Result<usize, Unreadable> {
+        let read = unpack(shard)?;
         let count = read.len();
         // What is forgotten is not taken in again, or it would be written down for ever.
         let first = self.forgotten_before;
@@ -245,7 +245,7 @@ impl Memory {
         Ok(count)
     }
 
-    /// Whether calls before `settled` are known here that this piece, which was read, lacks. Of
+    /// Whether calls before `settled` are known here that this shard, which was read, lacks. Of
     /// what came later every replica is told by itself. What has no room is not lacking: two
     /// replicas with more than fits would write over each other for ever.
     ///
@@ -254,10 +254,10 @@ impl Memory {
     pub(crate) fn exceeds(
         &self,
         at: usize,
-        piece: &[u8],
+        shard: &[u8],
         settled: u64,
     ) -> Result<bool, Unreadable> {
-        let stored: HashMap<EdgeKey, Seen> = unpack(piece)?.into_iter().collect();
+        let stored: HashMap<EdgeKey, Seen> = unpack(shard)?.into_iter().collect();
         let mut here = self.fitting(at)?.1.into_iter();
         Ok(here.any(|(edge, seen)| match stored.get(edge.key()) {
             None => seen.last < settled,
@@ -270,10 +270,10 @@ impl Memory {
     }
 }
 
-/// The piece that an edge stands in.
-fn piece_of(edge: &EdgeRef) -> usize {
+/// The shard that an edge stands in.
+fn shard_of(edge: &EdgeRef) -> usize {
     let digit = edge.id().bytes().last().unwrap_or_default();
-    usize::from(digit) % PIECES
+    usize::from(digit) % SHARDS
 }
 
 /// An edge without its account.
@@ -328,9 +328,9 @@ fn pack(edges: &[StoredEdge<'_>]) -> Result<Vec<u8>, std::io::Error> {
 }
 
 /// What [`pack`] wrote.
-fn unpack(piece: &[u8]) -> Result<Vec<(EdgeKey, Seen)>, Unreadable> {
+fn unpack(shard: &[u8]) -> Result<Vec<(EdgeKey, Seen)>, Unreadable> {
     let mut text = String::new();
-    let mut unpacked = GzDecoder::new(piece).take(MAX_READ);
+    let mut unpacked = GzDecoder::new(shard).take(MAX_READ);
     unpacked.read_to_string(&mut text)?;
     let mut read = Vec::new();
     for (at, line) in text.lines().enumerate() {

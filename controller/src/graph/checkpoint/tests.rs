@@ -118,14 +118,14 @@ async fn what_was_read_already_is_not_fetched_again() {
     let first = one_that_saw(&api, "shop/web", "shop/api").await;
     assert!(first.write().await);
     let fetched = || {
-        let paths = (0..PIECES).map(|piece| format!("{PLACE}/{}", name(piece)));
+        let paths = (0..SHARDS).map(|shard| format!("{PLACE}/{}", name(shard)));
         paths.map(|path| api.whole_reads(&path)).sum::<usize>()
     };
     let reader = checkpointer(&api, false);
     let (mut versions, before) = (Versions::default(), fetched());
     for _ in 0..3 {
         assert!(reader.read(&mut versions).await);
-        assert_eq!(fetched() - before, PIECES);
+        assert_eq!(fetched() - before, SHARDS);
     }
     let second = one_that_saw(&api, "bank/web", "shop/api").await;
     assert!(second.write().await);
@@ -135,8 +135,8 @@ async fn what_was_read_already_is_not_fetched_again() {
     assert_eq!(remembered(&reader).len(), 2);
     // Nor is what is gone.
     let before = fetched();
-    for piece in 0..PIECES {
-        api.remove(&format!("{PLACE}/{}", name(piece)));
+    for shard in 0..SHARDS {
+        api.remove(&format!("{PLACE}/{}", name(shard)));
     }
     assert!(reader.read(&mut versions).await);
     assert_eq!(fetched(), before);
@@ -193,23 +193,23 @@ async fn holder_writes_at_its_beginning_every_hour_and_at_its_end_and_others_nev
     let (stop, stopping) = watch::channel(false);
     let task = tokio::spawn(holder.clone().run(stopping));
     // What it finds, and then what it wrote, as if somebody had taken that away.
-    let piece = format!("{PLACE}/weft-graph-0");
+    let shard = format!("{PLACE}/weft-graph-0");
     tokio::time::sleep(Duration::from_secs(5)).await;
-    assert_eq!(api.writes().len(), PIECES);
-    api.remove(&piece);
+    assert_eq!(api.writes().len(), SHARDS);
+    api.remove(&shard);
     tokio::time::sleep(Duration::from_secs(3000)).await;
-    assert!(api.read(&piece).is_none());
+    assert!(api.read(&shard).is_none());
     tokio::time::sleep(Duration::from_secs(700)).await;
-    assert!(api.read(&piece).is_some());
+    assert!(api.read(&shard).is_some());
     holder.graph.with_memory(|memory, edges| {
         let mut more = crate::graph::memory::Memory::default();
         std::mem::swap(memory, &mut more);
         let _ = edges.size();
     });
-    api.remove(&piece);
+    api.remove(&shard);
     stop.send_replace(true);
     task.await.unwrap();
-    assert!(api.read(&piece).is_some(), "written at its end");
+    assert!(api.read(&shard).is_some(), "written at its end");
     let api = cluster();
     let mut other = one_that_saw(&api, "shop/web", "shop/api").await;
     other.leadership = Leadership::fixed(false);
@@ -273,15 +273,15 @@ async fn what_is_written_goes_with_the_role_that_lets_it_be_written() {
         }])
     };
     assert!(checkpointer.write().await);
-    assert_eq!(owners(), vec![owner("role-1"); PIECES]);
+    assert_eq!(owners(), vec![owner("role-1"); SHARDS]);
     // Of a chart that was deleted and installed again.
     put_role(&api, "role-2");
     assert!(checkpointer.write().await);
-    assert_eq!(owners(), vec![owner("role-2"); PIECES]);
+    assert_eq!(owners(), vec![owner("role-2"); SHARDS]);
     // When the mesh leaves, the last writing leaves nothing behind.
     api.remove(ROLE_PATH);
-    for piece in 0..PIECES {
-        api.remove(&format!("{PLACE}/{}", name(piece)));
+    for shard in 0..SHARDS {
+        api.remove(&format!("{PLACE}/{}", name(shard)));
     }
     assert!(!checkpointer.write().await);
     assert!(owners().is_empty());
@@ -302,13 +302,13 @@ async fn one_that_took_the_lease_just_now_writes_at_its_end_though_it_lets_go_fi
     let lease = tokio::spawn(elector.run(stop::requested(ends), stages));
     sleep(Duration::from_secs(5)).await;
     // What it wrote when it took the Lease.
-    let piece = format!("{PLACE}/weft-graph-0");
-    api.remove(&piece);
+    let shard = format!("{PLACE}/weft-graph-0");
+    api.remove(&shard);
     end.send_replace(true);
     lease.await.unwrap();
     stop.send_replace(true);
     task.await.unwrap();
-    assert!(api.read(&piece).is_some());
+    assert!(api.read(&shard).is_some());
 }
 
 /// The one before was killed an hour after it wrote, and this one may be killed before it has
@@ -372,11 +372,11 @@ async fn what_a_holder_forgot_by_beginning_anew_the_other_replica_writes_down() 
     let task = tokio::spawn(other.run(stopping));
     sleep(LOOK_EVERY * 5 / 2).await;
     let writes = || api.writes().len();
-    assert_eq!(writes(), PIECES, "what nobody wrote since is the holder's");
-    // As one does at its beginning: it adds an edge to one piece and knows nothing else.
+    assert_eq!(writes(), SHARDS, "what nobody wrote since is the holder's");
+    // As one does at its beginning: it adds an edge to one shard and knows nothing else.
     let anew = one_that_saw(&api, "bank/web", "shop/api").await;
-    for piece in 0..PIECES {
-        api.remove(&format!("{PLACE}/{}", name(piece)));
+    for shard in 0..SHARDS {
+        api.remove(&format!("{PLACE}/{}", name(shard)));
     }
     assert!(anew.write().await);
     let written = async || {

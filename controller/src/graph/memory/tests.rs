@@ -41,17 +41,17 @@ fn edge_that_was_called_once_comes_back_from_what_was_written() {
         let edge = edge(&mut edges, number);
         memory.see(&edge, at(50 * DAY + 1234));
     }
-    let pieces = memory.pieces().unwrap();
-    assert_eq!(pieces.len(), PIECES);
+    let shards = memory.shards().unwrap();
+    assert_eq!(shards.len(), SHARDS);
     let (mut edges, mut other) = (Edges::default(), Memory::default());
-    let read = pieces
+    let read = shards
         .iter()
-        .map(|piece| other.read(piece, &mut edges).unwrap());
+        .map(|shard| other.read(shard, &mut edges).unwrap());
     assert_eq!(read.sum::<usize>(), 100);
     let seen = other.get(&edge(&mut edges, 7)).unwrap();
     assert_eq!((seen.first, seen.last), (50 * DAY + 1234, 50 * DAY + 1234));
     // Last seen is written to the hour, but never before the first.
-    assert_eq!(other.pieces().unwrap(), pieces, "the same bytes");
+    assert_eq!(other.shards().unwrap(), shards, "the same bytes");
 }
 
 #[test]
@@ -73,8 +73,8 @@ fn what_two_replicas_wrote_is_put_together() {
             last: 12 * HOUR,
         },
     );
-    for piece in other.pieces().unwrap() {
-        memory.read(&piece, &mut edges).unwrap();
+    for shard in other.shards().unwrap() {
+        memory.read(&shard, &mut edges).unwrap();
     }
     let both = Seen {
         first: 5 * HOUR,
@@ -162,8 +162,8 @@ fn what_was_written_down_is_remembered_as_long_as_if_it_had_been_seen() {
         },
     );
     let mut other = Memory::default();
-    for piece in memory.pieces().unwrap() {
-        other.read(&piece, &mut edges).unwrap();
+    for shard in memory.shards().unwrap() {
+        other.read(&shard, &mut edges).unwrap();
     }
     // A rollout two minutes later, with the shortest time.
     let hour = Duration::from_secs(HOUR);
@@ -205,12 +205,12 @@ fn twenty_thousand_edges_with_long_names_fit_into_what_the_api_server_takes() {
         let edge = edges.get(key, &node("caller"));
         memory.see(&edge.unwrap(), at(100 * DAY + number as u64));
     }
-    let pieces = memory.pieces().unwrap();
-    assert!(pieces.iter().all(|piece| piece.len() <= MAX_PIECE));
+    let shards = memory.shards().unwrap();
+    assert!(shards.iter().all(|shard| shard.len() <= MAX_SHARD));
     let mut other = Memory::default();
-    let read = pieces
+    let read = shards
         .iter()
-        .map(|piece| other.read(piece, &mut edges).unwrap());
+        .map(|shard| other.read(shard, &mut edges).unwrap());
     assert_eq!(read.sum::<usize>(), MAX_REMEMBERED);
 }
 
@@ -218,10 +218,10 @@ fn twenty_thousand_edges_with_long_names_fit_into_what_the_api_server_takes() {
 fn broken_piece_is_told_and_nothing_of_it_taken() {
     let (mut edges, mut memory) = (Edges::default(), Memory::default());
     memory.see(&edge(&mut edges, 1), at(DAY));
-    let piece = memory.pieces().unwrap();
-    let piece = piece.iter().max_by_key(|piece| piece.len()).unwrap();
+    let shard = memory.shards().unwrap();
+    let shard = shard.iter().max_by_key(|shard| shard.len()).unwrap();
     let mut other = Memory::default();
-    assert!(other.read(&piece[..piece.len() / 2], &mut edges).is_err());
+    assert!(other.read(&shard[..shard.len() / 2], &mut edges).is_err());
     assert!(other.read(b"no gzip", &mut edges).is_err());
     let mut packer = GzEncoder::new(Vec::new(), Compression::default());
     let good = serde_json::to_string(&Line::of(edge(&mut edges, 1).key(), at(DAY))).unwrap();
@@ -243,14 +243,14 @@ fn what_is_forgotten_does_not_come_back_from_what_was_written() {
     let (mut edges, mut memory) = (Edges::default(), Memory::default());
     let one = edge(&mut edges, 1);
     memory.see(&one, at(100 * DAY));
-    let written = memory.pieces().unwrap();
+    let written = memory.shards().unwrap();
     memory.tidy(131 * DAY, MONTH);
-    for piece in &written {
-        memory.read(piece, &mut edges).unwrap();
+    for shard in &written {
+        memory.read(shard, &mut edges).unwrap();
     }
     assert!(memory.get(&one).is_none());
-    let nothing = Memory::default().pieces().unwrap();
-    assert_eq!(memory.pieces().unwrap(), nothing);
+    let nothing = Memory::default().shards().unwrap();
+    assert_eq!(memory.shards().unwrap(), nothing);
 }
 
 /// The first call of an edge is not lost by an upgrade, and none stands there twice.
@@ -259,7 +259,7 @@ fn edge_that_an_older_version_remembered_is_one_with_that_of_its_account() {
     let (mut edges, mut memory) = (Edges::default(), Memory::default());
     let older = edge(&mut edges, 1);
     memory.see(&older, at(10 * DAY));
-    let written = memory.pieces().unwrap();
+    let written = memory.shards().unwrap();
     let proven = EdgeKey {
         account: Some(key("shop-1", "web")),
         ..older.key().clone()
@@ -273,13 +273,13 @@ fn edge_that_an_older_version_remembered_is_one_with_that_of_its_account() {
     };
     assert_eq!((memory.len(), memory.get(&proven)), (1, Some(expected)));
     // The older version writes it down for as long as it holds the Lease.
-    for piece in &written {
-        memory.read(piece, &mut edges).unwrap();
+    for shard in &written {
+        memory.read(shard, &mut edges).unwrap();
     }
     assert_eq!((memory.len(), memory.get(&proven)), (1, Some(expected)));
     let mut other = Memory::default();
-    for piece in memory.pieces().unwrap() {
-        other.read(&piece, &mut edges).unwrap();
+    for shard in memory.shards().unwrap() {
+        other.read(&shard, &mut edges).unwrap();
     }
     assert_eq!((other.len(), other.get(&proven)), (1, Some(expected)));
 }
@@ -288,14 +288,14 @@ fn edge_that_an_older_version_remembered_is_one_with_that_of_its_account() {
 fn a_piece_lacks_what_was_seen_before_all_were_told_of_it_and_not_what_is_fresh() {
     let mut edges = Edges::default();
     let known = edge(&mut edges, 1);
-    let place = piece_of(&known);
+    let place = shard_of(&known);
     let (time, seen) = (50 * DAY, |first, last| Seen { first, last });
     let written = |held: Option<Seen>| {
         let mut memory = Memory::default();
         if let Some(held) = held {
             memory.see(&known, held);
         }
-        memory.piece(place).unwrap()
+        memory.shard(place).unwrap()
     };
     let lacks = |here: Seen, written: &[u8], settled: u64| {
         let mut memory = Memory::default();
@@ -310,17 +310,17 @@ fn a_piece_lacks_what_was_seen_before_all_were_told_of_it_and_not_what_is_fresh(
         Some(seen(time + 5, time + 10)),
         Some(seen(time - DAY, time - 1)),
     ] {
-        let piece = written(there);
-        assert!(lacks(here, &piece, settled), "{there:?}");
-        assert!(!lacks(here, &piece, time), "{there:?}: it is fresh");
+        let shard = written(there);
+        assert!(lacks(here, &shard, settled), "{there:?}");
+        assert!(!lacks(here, &shard, time), "{there:?}: it is fresh");
     }
     for there in [here, seen(time - DAY, time + 5)] {
         assert!(!lacks(here, &written(Some(there)), settled), "{there:?}");
     }
-    // Nor is it of another piece, or readable where it is none.
+    // Nor is it of another shard, or readable where it is none.
     let mut memory = Memory::default();
     memory.see(&known, here);
-    let other = (place + 1) % PIECES;
+    let other = (place + 1) % SHARDS;
     assert!(!memory.exceeds(other, &written(None), settled).unwrap());
     assert!(memory.exceeds(place, b"no gzip", settled).is_err());
 }
