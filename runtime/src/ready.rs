@@ -16,7 +16,7 @@ pub struct Ready {
 #[derive(Debug, Default)]
 struct ReadyState {
     /// Names in the order in which they were taken; a name may stand twice.
-    held: Vec<&'static str>,
+    holds: Vec<&'static str>,
     note: Option<&'static str>,
 }
 
@@ -46,7 +46,7 @@ impl Ready {
     /// Makes the process unready until the returned hold is gone. `name` is what
     /// `/ready` shows.
     pub fn hold(&self, name: &'static str) -> Hold {
-        self.state.send_modify(|state| state.held.push(name));
+        self.state.send_modify(|state| state.holds.push(name));
         Hold {
             name,
             state: Arc::clone(&self.state),
@@ -56,7 +56,7 @@ impl Ready {
     /// Names that are held, sorted, each once. Empty means ready.
     #[must_use]
     pub fn waiting(&self) -> Vec<&'static str> {
-        let mut names = self.state.borrow().held.clone();
+        let mut names = self.state.borrow().holds.clone();
         names.sort_unstable();
         names.dedup();
         names
@@ -64,14 +64,14 @@ impl Ready {
 
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.state.borrow().held.is_empty()
+        self.state.borrow().holds.is_empty()
     }
 
     /// Returns when nobody holds.
     pub async fn wait(&self) {
         let mut changes = self.state.subscribe();
         // Fails only when the sender is gone, and `self` owns it.
-        let _ = changes.wait_for(|state| state.held.is_empty()).await;
+        let _ = changes.wait_for(|state| state.holds.is_empty()).await;
     }
 
     /// Shows `note` on `/ready` beside the answer, for a process that works in
@@ -95,8 +95,8 @@ impl Hold {
 impl Drop for Hold {
     fn drop(&mut self) {
         self.state.send_modify(|state| {
-            if let Some(index) = state.held.iter().position(|name| *name == self.name) {
-                state.held.remove(index);
+            if let Some(index) = state.holds.iter().position(|name| *name == self.name) {
+                state.holds.remove(index);
             }
         });
     }

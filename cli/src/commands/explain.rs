@@ -109,9 +109,9 @@ impl ClusterCommand for Explain {
         console: &mut Console<'_>,
     ) -> Result<Conclusion, Failure> {
         let namespace = cluster.namespace();
-        let place =
-            |said: &Option<String>| cluster.about(Some(said.as_deref().unwrap_or(namespace)));
-        let [calling, called] = [&self.from_namespace, &self.to_namespace].map(place);
+        let in_namespace =
+            |named: &Option<String>| cluster.about(Some(named.as_deref().unwrap_or(namespace)));
+        let [calling, called] = [&self.from_namespace, &self.to_namespace].map(in_namespace);
         let (object, port) = port::split(&self.to)?;
         let from = bare::named(&calling, &self.from, FROM, console).await?;
         let object = bare::named(&called, object, TO, console).await?;

@@ -298,7 +298,7 @@ impl Change<'_> {
                 routes: OnceLock::new(),
             };
             if was.is_some_and(|was| {
-                was.serves != now.serves && self.told_otherwise(key, facts, [was, &now])
+                was.serves != now.serves && self.proxy_config_differs(key, facts, [was, &now])
             }) {
                 read.changed.insert(key.clone());
             }
@@ -307,8 +307,13 @@ impl Change<'_> {
         Some(read)
     }
 
-    /// Whether the proxy of a pod is told something else where these say what it serves.
-    fn told_otherwise(&self, key: &ObjectKey, facts: &PodFacts, entries: [&PodEntry; 2]) -> bool {
+    /// Whether the configuration of a pod's proxy differs between these two of what it serves.
+    fn proxy_config_differs(
+        &self,
+        key: &ObjectKey,
+        facts: &PodFacts,
+        entries: [&PodEntry; 2],
+    ) -> bool {
         let before = self.before;
         let [was, now] = entries.map(|entry| {
             let guard = before.policies.guard(&entry.serves);

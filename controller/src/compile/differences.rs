@@ -89,7 +89,7 @@ pub(super) fn take_over(index: &mut Index, before: &Index) -> Changes {
     index.shared = before.shared.clone();
     // First, since what is the same is told by what is shared.
     let policies = Arc::get_mut(&mut index.policies);
-    let told_otherwise = policies.map(|now| now.take_over(&before.policies));
+    let changed_by_policy = policies.map(|now| now.take_over(&before.policies));
     let mut changes = Changes {
         services: differing(&index.services, &before.services, |_, new, old| {
             same_service(index, before, new, old)
@@ -101,7 +101,7 @@ pub(super) fn take_over(index: &mut Index, before: &Index) -> Changes {
     changes.resized = index.resized(&changes.workloads, before);
     changes
         .services
-        .extend(told_otherwise.into_iter().flatten());
+        .extend(changed_by_policy.into_iter().flatten());
     let pods = by_key(&index.pods_by_ip, &before.pods_by_ip);
     let services = by_key(&index.services_by_ip, &before.services_by_ip);
     let outer = by_key(&index.services_by_outer, &before.services_by_outer);

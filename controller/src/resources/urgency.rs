@@ -16,7 +16,9 @@ pub(crate) fn must_not_wait(old: Option<&EncodedResource>, new: Option<&EncodedR
             let kept = |gone: &v1::Endpoint| {
                 let mut now = new.endpoints.iter();
                 // Lists are long, and addresses tell almost all apart.
-                now.any(|now| now.ip == gone.ip && place(now) == place(gone))
+                now.any(|now| {
+                    now.ip == gone.ip && without_readiness(now) == without_readiness(gone)
+                })
             };
             !old.endpoints.iter().all(kept)
         }
@@ -32,7 +34,7 @@ pub(crate) fn must_not_wait(old: Option<&EncodedResource>, new: Option<&EncodedR
 }
 
 /// All but since when it is ready.
-fn place(of: &v1::Endpoint) -> (&str, u32, bool, [&str; 5]) {
+fn without_readiness(of: &v1::Endpoint) -> (&str, u32, bool, [&str; 5]) {
     let v1::Endpoint {
         ip,
         port,

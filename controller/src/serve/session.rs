@@ -42,7 +42,8 @@ pub(crate) type Target = BTreeMap<String, Arc<EncodedResource>>;
 /// One stream's state.
 #[derive(Debug)]
 pub(crate) struct Session {
-    held: BTreeMap<String, String>,
+    /// What the proxy held when the stream began, until the first batch is made.
+    initial_versions: BTreeMap<String, String>,
     /// What the proxy understands.
     capabilities: Capabilities,
     destinations: BTreeSet<String>,
@@ -123,7 +124,7 @@ impl Session {
         remembered: impl IntoIterator<Item = String>,
     ) -> (Self, usize) {
         let mut session = Self {
-            held: hello.held.into_iter().collect(),
+            initial_versions: hello.held.into_iter().collect(),
             capabilities: Capabilities::named(&hello.capabilities),
             destinations: BTreeSet::new(),
             unasked: BTreeSet::new(),
@@ -263,7 +264,7 @@ impl Session {
         let id = self.last_id + 1;
         for (name, published) in target {
             let version = &published.resource.version;
-            if first && self.held.get(name) == Some(version) {
+            if first && self.initial_versions.get(name) == Some(version) {
                 batch.unchanged.push(name.clone());
             } else if self
                 .sent
@@ -285,7 +286,7 @@ impl Session {
         }
         if first {
             // What the proxy held besides is dropped because the batch is full.
-            self.held = BTreeMap::new();
+            self.initial_versions = BTreeMap::new();
         } else {
             batch.remove = self
                 .sent

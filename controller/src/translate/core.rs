@@ -155,7 +155,7 @@ fn proxy(meta: &ObjectMeta, spec: &PodSpec, status: &PodStatus) -> Option<Proxy>
     let capture = init
         .iter()
         .find(|container| container.name == crds::objects::CAPTURE_CONTAINER);
-    let skipped = |argument| capture.and_then(|capture| told_to_capture(capture, argument));
+    let skipped = |argument| capture.and_then(|capture| argument_value(capture, argument));
     let ports = |argument| {
         let list = skipped(argument);
         let list = list.and_then(|list| PortRange::parse_list(&list).ok());
@@ -178,7 +178,8 @@ fn net(text: &str) -> Option<IpNet> {
     text.parse().ok().or_else(alone)
 }
 
-fn told_to_capture(capture: &Container, argument: &str) -> Option<String> {
+/// What the capture container was started with for this argument.
+fn argument_value(capture: &Container, argument: &str) -> Option<String> {
     let mut words = capture
         .command
         .iter()

@@ -313,8 +313,8 @@ impl Snapshot {
                 self.positions = Some(positions_of(message)?);
             }
             v1::resource::Content::Guard(guard) => {
-                let said = PodGuard::try_from(&guard).map_err(|bad| bad.to_string())?;
-                self.set_guard(&said);
+                let guard = PodGuard::try_from(&guard).map_err(|bad| bad.to_string())?;
+                self.set_guard(&guard);
             }
         }
         Ok(())

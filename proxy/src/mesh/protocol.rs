@@ -288,8 +288,8 @@ impl PeerRequest {
         if copied.is_none() {
             return Ok(Self::Http { port, speak, parts });
         }
-        let said = parts.headers.get(SHADOW).map(Shadow::of_peer);
-        if transport == Transport::Http1 || said != Some(Shadow::ReadOnly) {
+        let shadow = parts.headers.get(SHADOW).map(Shadow::of_peer);
+        if transport == Transport::Http1 || shadow != Some(Shadow::ReadOnly) {
             return Err(COPY);
         }
         Ok(Self::ReadOnlyCopy { port, speak, parts })

@@ -52,13 +52,13 @@ pub(super) fn protected(
     if closed_by_a_target(index, account).is_empty() {
         return Protected::Account;
     }
-    let labels = told_apart(index, account, refusing, owner);
+    let labels = distinguishing_labels(index, account, refusing, owner);
     labels.map_or(Protected::Account, Protected::Labelled)
 }
 
 /// Labels that pods of the same account and workloads as these have and nobody else, and no pod
 /// that is open: one of them, or all that they have in common.
-fn told_apart(
+fn distinguishing_labels(
     index: &Index,
     account: &ObjectKey,
     refusing: &BTreeSet<PodId>,
