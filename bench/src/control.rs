@@ -58,7 +58,7 @@ pub(crate) enum Extra {
 pub(crate) struct Controller {
     /// What proxies refused; must stay empty.
     pub(crate) refusals: Arc<Mutex<Vec<String>>>,
-    /// A new number changes [`resources::CHANGED`] endpoints of the crowd.
+    /// A new number changes [`resources::CHANGED`] endpoints of the many Services.
     generation: Arc<watch::Sender<u32>>,
     /// Batches that the client acknowledged.
     acknowledged: Arc<AtomicU64>,

@@ -1,5 +1,5 @@
 //! What the stand-in controller tells the two proxies: one Service that a user
-//! would have, under the rules that a user would have, and a crowd of others.
+//! would have, under the rules that a user would have, and many others.
 //!
 //! bench/web at 10.96.0.10
 //!   :80    HTTP/1.1, split evenly between web-a (port 8080) and web-b (8081)
@@ -8,7 +8,7 @@
 //!   :83    HTTP/2 without TLS, port 8085
 //!   :84    gRPC, port 8084
 //!   :5201  opaque, port 5201
-//! crowd/many-N at 10.97.0.0 + N, port 80, with ten endpoints each; those with N
+//! many/many-N at 10.97.0.0 + N, port 80, with ten endpoints each; those with N
 //! below [`SERVED`] lead to port 8080.
 //!
 //! The server enforces two TrafficTargets: one of ten routes, of which the last
@@ -25,13 +25,13 @@ use crate::standing_in::resource;
 
 pub(crate) const TRUST_DOMAIN: &str = "cluster.local";
 pub(crate) const NAMESPACE: &str = "bench";
-const CROWD: &str = "crowd";
+const MANY_NAMESPACE: &str = "many";
 /// The Service, its port for HTTP/1.1, and where its two backends serve that.
 pub(crate) const WEB: &str = "web";
 pub(crate) const HTTP_PORT: u16 = 80;
 pub(crate) const HTTP_TARGETS: [u16; 2] = [8080, 8081];
 pub(crate) const SERVICE_IP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
-/// Services of the crowd that answer.
+/// Of the many Services, those that answer.
 pub(crate) const SERVED: u16 = 50;
 const ENDPOINTS_EACH: u16 = 10;
 /// Endpoints that one change of [`changed`] moves.
@@ -72,8 +72,8 @@ impl Pod {
     }
 }
 
-/// The address of crowd/many-`n`.
-pub(crate) fn crowd(n: u16) -> SocketAddr {
+/// The address of many/many-`n`.
+pub(crate) fn many_address(n: u16) -> SocketAddr {
     let [high, low] = n.to_be_bytes();
     SocketAddr::from(([10, 97, high, low], 80))
 }
@@ -120,7 +120,7 @@ pub(crate) fn destination(addr: SocketAddr) -> Vec<v1::Resource> {
     let described = match addr.ip() {
         IpAddr::V4(ip) if ip == SERVICE_IP => web(addr.port()),
         IpAddr::V4(ip) if ip.octets()[..2] == [10, 97] && addr.port() == 80 => {
-            Some(one_of_the_crowd(u16::from_be_bytes([
+            Some(many_service(u16::from_be_bytes([
                 ip.octets()[2],
                 ip.octets()[3],
             ])))
@@ -189,13 +189,20 @@ fn web(port: u16) -> Option<Described> {
     Some(service(NAMESPACE, WEB, port, protocol, splits, resources))
 }
 
-fn one_of_the_crowd(n: u16) -> Described {
+fn many_service(n: u16) -> Described {
     let name = format!("many-{n}");
-    let resources = vec![endpoints_of_the_crowd(n, 8080)];
-    service(CROWD, &name, 80, v1::Protocol::Http1, Vec::new(), resources)
+    let resources = vec![many_endpoints(n, 8080)];
+    service(
+        MANY_NAMESPACE,
+        &name,
+        80,
+        v1::Protocol::Http1,
+        Vec::new(),
+        resources,
+    )
 }
 
-fn endpoints_of_the_crowd(n: u16, port: u32) -> v1::Resource {
+fn many_endpoints(n: u16, port: u32) -> v1::Resource {
     let name = format!("many-{n}");
     let endpoints = if n < SERVED {
         vec![server(port)]
@@ -213,13 +220,13 @@ fn endpoints_of_the_crowd(n: u16, port: u32) -> v1::Resource {
         endpoints,
         ..v1::Endpoints::default()
     });
-    resource(&names::endpoints(CROWD, &name, 80), endpoints)
+    resource(&names::endpoints(MANY_NAMESPACE, &name, 80), endpoints)
 }
 
 /// Every endpoint of some Services at another port than in the generation before.
 pub(crate) fn changed(generation: u32) -> Vec<v1::Resource> {
     (SERVED..SERVED + CHANGED / ENDPOINTS_EACH)
-        .map(|n| endpoints_of_the_crowd(n, 8080 + generation % 2))
+        .map(|n| many_endpoints(n, 8080 + generation % 2))
         .collect()
 }
 
@@ -312,7 +319,7 @@ mod tests {
     use policy::route;
     use wire::v1::resource::Content;
 
-    use super::{Pod, RULES, SERVICE_IP, crowd, destination, own};
+    use super::{Pod, RULES, SERVICE_IP, destination, many_address, own};
 
     #[test]
     fn the_server_is_guarded_by_ten_routes_and_the_service_is_split_in_two() {
@@ -339,7 +346,7 @@ mod tests {
 
     #[test]
     fn one_of_the_crowd_has_ten_distinct_endpoints() {
-        let resources = destination(crowd(700));
+        let resources = destination(many_address(700));
         let Some(Content::Endpoints(endpoints)) = &resources[0].content else {
             panic!("{resources:?}")
         };

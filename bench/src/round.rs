@@ -20,8 +20,8 @@ const WARM_UP: &str = "warm-up";
 const IDLE: usize = 1000;
 /// Connections of the burst, in as many parts as a proxy's own bound asks for.
 const BURST: (usize, usize) = (2, 5000);
-/// Services of the crowd, with ten endpoints each.
-const CROWD: u16 = 1000;
+/// Services of the measure of many of them, with ten endpoints each.
+const MANY_SERVICES: u16 = 1000;
 const SCRAPES: u32 = 100;
 const CHANGES: u32 = 50;
 /// How long connections have been idle when their memory is read.
@@ -133,7 +133,7 @@ pub(crate) fn run(
             burst,
         )?;
         if matches!(steps.system.kind, SystemKind::Weft(_)) {
-            steps.step("many Services", Duration::from_secs(15), crowd)?;
+            steps.step("many Services", Duration::from_secs(15), many_services)?;
         }
     }
     steps.system.stop_pair();
@@ -344,12 +344,12 @@ fn burst(system: &mut System, plan: &Plan, book: &mut Book) -> Result<()> {
     system.pair_alive()
 }
 
-fn crowd(system: &mut System, _plan: &Plan, book: &mut Book) -> Result<()> {
+fn many_services(system: &mut System, _plan: &Plan, book: &mut Book) -> Result<()> {
     system.start_pair()?;
     system.place.client.within(|| {
         for n in 0..SERVED {
-            let (status, _) = get(resources::crowd(n), "web", "/bench")?;
-            ensure!(status == 200, "one of the crowd answered {status}");
+            let (status, _) = get(resources::many_address(n), "web", "/bench")?;
+            ensure!(status == 200, "many/many-{n} answered {status}");
         }
         Ok(())
     })?;
@@ -363,10 +363,12 @@ fn crowd(system: &mut System, _plan: &Plan, book: &mut Book) -> Result<()> {
         system.name,
         (after - before).as_secs_f64() * 1e3 / f64::from(SCRAPES),
     );
-    system
-        .place
-        .client
-        .within(|| touch((0..CROWD).map(resources::crowd), Duration::from_millis(2)))?;
+    system.place.client.within(|| {
+        touch(
+            (0..MANY_SERVICES).map(resources::many_address),
+            Duration::from_millis(2),
+        )
+    })?;
     std::thread::sleep(Duration::from_secs(1));
     if let Some(controller) = &system.controller {
         let before = client_cpu(system)?;
