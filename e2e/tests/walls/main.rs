@@ -135,6 +135,22 @@ const EXEMPT: Exempt = Exempt {
                 ("proxy/src/outbound/passthrough.rs", "unknown"),
             ],
         },
+        // Bytes that flow are asked about again, of newer snapshots: the pod may begin to get
+        // nothing but copies, and what it opened before could change something elsewhere.
+        Rationed {
+            method: "until_refused",
+            folders: &["proxy/src"],
+            besides: &[],
+            once_in: &[
+                ("proxy/src/outbound/opaque.rs", "relay"),
+                // Upgraded connections.
+                ("proxy/src/outbound/respond.rs", "switch"),
+                // It goes in plaintext too, which a stricter mode forbids.
+                ("proxy/src/outbound/passthrough.rs", "unknown"),
+                ("proxy/src/outbound/passthrough.rs", "external"),
+            ],
+            again_in: &[],
+        },
     ],
     spelt: &[Spelt {
         prefix: "weft-",

@@ -20,16 +20,25 @@ const EXEMPT: Exempt = Exempt {
         about: "wire",
     }],
     proven: &[("shop/src/proof.rs", "sure")],
-    rationed: &[Rationed {
-        method: "snapshot",
-        folders: &["shop/src/counter"],
-        besides: &["shop/src/counter/again.rs"],
-        once_in: &[
-            ("shop/src/counter.rs", "pay"),
-            ("shop/src/counter.rs", "count"),
-        ],
-        again_in: &[("shop/src/counter.rs", "wait")],
-    }],
+    rationed: &[
+        Rationed {
+            method: "snapshot",
+            folders: &["shop/src/counter"],
+            besides: &["shop/src/counter/again.rs"],
+            once_in: &[
+                ("shop/src/counter.rs", "pay"),
+                ("shop/src/counter.rs", "count"),
+            ],
+            again_in: &[("shop/src/counter.rs", "wait")],
+        },
+        Rationed {
+            method: "until_refused",
+            folders: &["shop/src/counter"],
+            besides: &[],
+            once_in: &[],
+            again_in: &[],
+        },
+    ],
     spelt: &[Spelt {
         prefix: "shop-",
         folders: &["shop/src"],
@@ -361,6 +370,7 @@ fn a_rationed_call_is_found_however_it_is_written() {
     const TWICE: &str = "rationed: shop/src/counter.rs pay calls snapshot = 2";
     const AGAIN: &str = "rationed: shop/src/counter.rs pay calls snapshot again and again";
     const NEVER: &str = "rationed: shop/src/counter.rs pay never calls snapshot";
+    const WAITS: &str = "rationed: shop/src/counter.rs pay calls until_refused = 1";
     for (body, expected) in [
         ("s.snapshot();", None),
         ("if a { b } else { s.snapshot() };", None),
@@ -374,6 +384,10 @@ fn a_rationed_call_is_found_however_it_is_written() {
         ("for each in all { s.snapshot(); }", Some(AGAIN)),
         ("all.map(|one| s.snapshot());", Some(AGAIN)),
         ("s.inspect();", Some(NEVER)),
+        (
+            "s.snapshot(); select! { end = s.until_refused(f) => end }",
+            Some(WAITS),
+        ),
     ] {
         let found = paying(&format!("fn pay() {{ {body} }}"));
         assert_eq!(found, expected.into_iter().collect::<Vec<_>>(), "{body}");

@@ -216,6 +216,7 @@ impl SourceReader<'_> {
             "expect" => "expect",
             "snapshot" => "snapshot",
             "inspect" => "inspect",
+            "until_refused" => "until_refused",
             _ => return,
         };
         if !self.here().test {
