@@ -7,6 +7,10 @@
 //! processor's own counters on. Stacks are followed by frame pointers: the proxy
 //! has to be built with them, with its symbols and with debug information, as
 //! `bench/run flame` does.
+//!
+//! `inferno` is not used: it could draw the picture and nothing else of this, as merged
+//! functions are put back between reading and drawing, and its licence, CDDL-1.0,
+//! is none of those in `.ci/deny.toml`.
 
 mod inlined;
 mod picture;

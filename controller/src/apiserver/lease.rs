@@ -9,6 +9,10 @@
 //! Who renews may still be of no use: the Lease's own calls are answered and those of
 //! the work that it is held for are not. A holder that notices this gives the Lease up
 //! and lets the others have it for [`STAND_BACK`].
+//!
+//! `kubert`'s `LeaseManager` is not used: it takes a Lease once its own clock has passed
+//! the `renewTime` that the holder's wrote and the duration, so where the two differ by
+//! more than is left between renewals and that end, two replicas write.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
