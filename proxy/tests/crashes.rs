@@ -83,7 +83,7 @@ fn open_files() -> usize {
 }
 
 /// What is in use, in bytes.
-fn held() -> usize {
+fn open_permits() -> usize {
     heap_count();
     heap_in_use()
 }
@@ -163,11 +163,11 @@ async fn serve(mut stream: TcpStream, mut crashes: watch::Receiver<usize>) {
     if stream.write_all(answer).await.is_err() {
         return;
     }
-    let told = tokio::select! {
+    let served = tokio::select! {
         _ = crashes.changed() => true,
         _ = stream.ready(Interest::ERROR) => false,
     };
-    if told {
+    if served {
         crash(stream);
     }
 }
@@ -222,10 +222,10 @@ impl Field {
         }
         let open = Arc::<AtomicUsize>::default();
         let crashes = Arc::new(watch::channel(0).0);
-        let (counted, told) = (Arc::clone(&open), Arc::clone(&crashes));
+        let (counted, crash_events) = (Arc::clone(&open), Arc::clone(&crashes));
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (accepted, crashes) = (Accepted::count(&counted), told.subscribe());
+                let (accepted, crashes) = (Accepted::count(&counted), crash_events.subscribe());
                 tokio::spawn(async move {
                     serve(stream, crashes).await;
                     drop(accepted);
@@ -327,7 +327,7 @@ async fn ten_thousand_streams_that_crash_leave_nothing_behind() {
     let passed = timeout(SOON, field.upload(UPLOADS[0])).await;
     passed.expect("an upload does not pass");
     sleep(Duration::from_secs(1)).await;
-    let before = (held(), resident(), open_files());
+    let before = (open_permits(), resident(), open_files());
     let begun = Instant::now();
     for batch in 0..BATCHES {
         let kind = KINDS[batch % KINDS.len()];
@@ -348,7 +348,7 @@ async fn ten_thousand_streams_that_crash_leave_nothing_behind() {
     let uploaded = begun.elapsed();
     sleep(Duration::from_secs(1)).await;
     let (more, resident) = (
-        held().saturating_sub(before.0),
+        open_permits().saturating_sub(before.0),
         resident().saturating_sub(before.1),
     );
     println!(

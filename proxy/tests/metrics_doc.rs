@@ -64,10 +64,10 @@ fn labels_with_fixed_values_have_these_values_and_no_others() {
     assert!(counted.is_subset(&protocols), "{counted:?} {protocols:?}");
 
     let dropped = words::first_arguments(&code, "telemetry_dropped(");
-    let said = documented("`signal`, `reason` of `weft_telemetry_dropped_total`");
+    let documented_values = documented("`signal`, `reason` of `weft_telemetry_dropped_total`");
     words::same(
         "reason of dropped telemetry",
-        &said,
+        &documented_values,
         &(&dropped | &set(["spans", "logs"])),
     );
 
@@ -188,8 +188,8 @@ fn no_page_names_a_metric_or_asks_for_a_value_that_does_not_exist() {
                 );
             }
             for (label, values) in &values {
-                let asked = words::first_arguments(&text, &format!("{label}="));
-                let never: Vec<_> = asked.difference(values).collect();
+                let arguments = words::first_arguments(&text, &format!("{label}="));
+                let never: Vec<_> = arguments.difference(values).collect();
                 assert!(
                     never.is_empty(),
                     "{}: {label} never is {never:?}",
@@ -218,15 +218,15 @@ fn what_the_page_says_of_the_injector_is_in_its_source() {
     let server = words::read("injector/src/server.rs");
     let mut paths = words::literals(&server, "\"/mutate\" => ", "};");
     paths.retain(|path| !path.starts_with('/'));
-    let said = words::quoted(words::cell(&page, "`path`"));
-    words::same("path", &said, &paths);
+    let documented_values = words::quoted(words::cell(&page, "`path`"));
+    words::same("path", &documented_values, &paths);
     let refusals = words::read("crds/src/inject/refusal.rs");
     let mut refusals = words::literals(&refusals, "Self::NotAPod => ", "\n    }\n");
     let mutate = words::read("injector/src/mutate.rs");
     refusals.extend(words::first_arguments(&mutate, "reason: "));
     refusals.remove("");
-    let said = words::quoted(words::cell(&page, "`reason` of `refused`"));
-    words::same("reason of refused pods", &said, &refusals);
+    let documented_values = words::quoted(words::cell(&page, "`reason` of `refused`"));
+    words::same("reason of refused pods", &documented_values, &refusals);
 }
 
 /// Makes one series of every family, because families without one are not shown.

@@ -50,25 +50,25 @@ fn helper_process_plays_its_role() {
 
 #[test]
 fn outbound_ipv4_reaches_the_proxy_with_its_original_destination() {
-    let place = Testbed::captured("out4", &[]);
-    let met = place.pod().connect(Who::App, "10.77.0.1:8000");
+    let testbed = Testbed::captured("out4", &[]);
+    let met = testbed.pod().connect(Who::App, "10.77.0.1:8000");
     assert_eq!(met.name, "outbound");
     assert_eq!(met.original.as_deref(), Some("10.77.0.1:8000"));
 }
 
 #[test]
 fn outbound_ipv6_reaches_the_proxy_with_its_original_destination() {
-    let place = Testbed::captured("out6", &[]);
-    let met = place.pod().connect(Who::App, "[fd77::1]:8000");
+    let testbed = Testbed::captured("out6", &[]);
+    let met = testbed.pod().connect(Who::App, "[fd77::1]:8000");
     assert_eq!(met.name, "outbound");
     assert_eq!(met.original.as_deref(), Some("[fd77::1]:8000"));
 }
 
 #[test]
 fn inbound_ipv4_and_ipv6_reach_the_proxy_with_their_original_destination() {
-    let place = Testbed::captured("in", &[]);
+    let testbed = Testbed::captured("in", &[]);
     for to in ["10.77.0.2:8080", "[fd77::2]:8080", "10.77.0.2:4242"] {
-        let met = place.peer().connect(Who::App, to);
+        let met = testbed.peer().connect(Who::App, to);
         assert_eq!(met.name, "inbound", "{to}");
         assert_eq!(met.original.as_deref(), Some(to));
     }
@@ -76,25 +76,37 @@ fn inbound_ipv4_and_ipv6_reach_the_proxy_with_their_original_destination() {
 
 #[test]
 fn without_rules_nothing_is_redirected() {
-    let place = Testbed::bare("bare");
-    assert_eq!(place.pod().connect(Who::App, "10.77.0.1:8000").name, "peer");
-    assert_eq!(place.pod().connect(Who::App, "[fd77::1]:8000").name, "peer");
-    assert_eq!(place.peer().connect(Who::App, "10.77.0.2:8080").name, "app");
+    let testbed = Testbed::bare("bare");
+    assert_eq!(
+        testbed.pod().connect(Who::App, "10.77.0.1:8000").name,
+        "peer"
+    );
+    assert_eq!(
+        testbed.pod().connect(Who::App, "[fd77::1]:8000").name,
+        "peer"
+    );
+    assert_eq!(
+        testbed.peer().connect(Who::App, "10.77.0.2:8080").name,
+        "app"
+    );
 }
 
 #[test]
 fn the_proxys_user_and_its_group_are_exempt_and_no_other() {
-    let place = Testbed::captured("exempt", &[]);
+    let testbed = Testbed::captured("exempt", &[]);
     for to in ["10.77.0.1:8000", "[fd77::1]:8000"] {
-        assert_eq!(place.pod().connect(Who::Ids(15190, 15190), to).name, "peer");
-        assert_eq!(place.pod().connect(Who::Ids(15190, 100), to).name, "peer");
-        assert_eq!(place.pod().connect(Who::Ids(100, 15190), to).name, "peer");
         assert_eq!(
-            place.pod().connect(Who::Ids(15191, 15191), to).name,
+            testbed.pod().connect(Who::Ids(15190, 15190), to).name,
+            "peer"
+        );
+        assert_eq!(testbed.pod().connect(Who::Ids(15190, 100), to).name, "peer");
+        assert_eq!(testbed.pod().connect(Who::Ids(100, 15190), to).name, "peer");
+        assert_eq!(
+            testbed.pod().connect(Who::Ids(15191, 15191), to).name,
             "outbound"
         );
         assert_eq!(
-            place.pod().connect(Who::Ids(1000, 1000), to).name,
+            testbed.pod().connect(Who::Ids(1000, 1000), to).name,
             "outbound"
         );
     }
@@ -102,7 +114,7 @@ fn the_proxys_user_and_its_group_are_exempt_and_no_other() {
 
 #[test]
 fn loopback_and_the_pods_own_address_stay_direct() {
-    let place = Testbed::captured("lo", &[]);
+    let testbed = Testbed::captured("lo", &[]);
     for to in [
         "127.0.0.1:8080",
         "[::1]:8080",
@@ -110,32 +122,32 @@ fn loopback_and_the_pods_own_address_stay_direct() {
         "[fd77::2]:8080",
     ] {
         assert_eq!(
-            place.pod().connect(Who::App, to).name,
+            testbed.pod().connect(Who::App, to).name,
             "app",
             "{to} by the application"
         );
-        let by_proxy = place.pod().connect(Who::Ids(15190, 15190), to);
+        let by_proxy = testbed.pod().connect(Who::Ids(15190, 15190), to);
         assert_eq!(by_proxy.name, "app", "{to} by the proxy, as in a self-call");
     }
 }
 
 #[test]
 fn the_proxys_own_ports_are_reached_directly_and_have_no_original_destination() {
-    let place = Testbed::captured("own", &[]);
+    let testbed = Testbed::captured("own", &[]);
     for (port, name) in [(15106, "inbound"), (15108, "mesh"), (15190, "admin")] {
         for to in [format!("10.77.0.2:{port}"), format!("[fd77::2]:{port}")] {
-            let met = place.peer().connect(Who::App, &to);
+            let met = testbed.peer().connect(Who::App, &to);
             assert_eq!((met.name.as_str(), met.original), (name, None), "{to}");
         }
     }
     // The outbound listener is on loopback only, so nobody outside can use it.
-    let met = place.peer().try_connect(Who::App, "10.77.0.2:15101");
+    let met = testbed.peer().try_connect(Who::App, "10.77.0.2:15101");
     assert!(met.unwrap_err().contains("refused"));
 }
 
 #[test]
 fn skipped_ports_and_nets_are_left_alone() {
-    let place = Testbed::captured(
+    let testbed = Testbed::captured(
         "skip",
         &[
             "--skip-outbound-ports=25,8000-8001",
@@ -143,7 +155,7 @@ fn skipped_ports_and_nets_are_left_alone() {
             "--skip-inbound-ports=8080",
         ],
     );
-    let pod = place.pod();
+    let pod = testbed.pod();
     for to in ["10.77.0.1:8000", "10.77.0.1:8001", "[fd77::1]:8000"] {
         assert_eq!(pod.connect(Who::App, to).name, "peer", "{to}");
     }
@@ -161,151 +173,160 @@ fn skipped_ports_and_nets_are_left_alone() {
         ("[fd77::2]:8080", "app"),
         ("10.77.0.2:8081", "inbound"),
     ] {
-        assert_eq!(place.peer().connect(Who::App, to).name, name, "{to}");
+        assert_eq!(testbed.peer().connect(Who::App, to).name, name, "{to}");
     }
 }
 
 #[test]
 fn a_second_run_replaces_the_rules_of_the_first() {
-    let place = Testbed::captured("twice", &["--skip-outbound-ports=8000"]);
-    assert_eq!(place.pod().connect(Who::App, "10.77.0.1:8000").name, "peer");
+    let testbed = Testbed::captured("twice", &["--skip-outbound-ports=8000"]);
+    assert_eq!(
+        testbed.pod().connect(Who::App, "10.77.0.1:8000").name,
+        "peer"
+    );
 
-    place
+    testbed
         .pod()
         .capture(&["--skip-outbound-ports=8001"])
         .unwrap();
     assert_eq!(
-        place.pod().connect(Who::App, "10.77.0.1:8000").name,
+        testbed.pod().connect(Who::App, "10.77.0.1:8000").name,
         "outbound"
     );
-    assert_eq!(place.pod().connect(Who::App, "10.77.0.1:8001").name, "peer");
-    let once = place.pod().ruleset();
+    assert_eq!(
+        testbed.pod().connect(Who::App, "10.77.0.1:8001").name,
+        "peer"
+    );
+    let once = testbed.pod().ruleset();
 
-    place
+    testbed
         .pod()
         .capture(&["--skip-outbound-ports=8001"])
         .unwrap();
-    assert_eq!(place.pod().ruleset(), once, "the same rules, once");
+    assert_eq!(testbed.pod().ruleset(), once, "the same rules, once");
     assert_eq!(once.matches("table ").count(), 1);
 }
 
 #[test]
 fn check_proves_both_families_right_after_writing() {
-    let place = Testbed::unoccupied("check");
-    let said = place.pod().capture(&["--check"]).unwrap();
+    let testbed = Testbed::unoccupied("check");
+    let output = testbed.pod().capture(&["--check"]).unwrap();
     assert!(
-        said.contains("192.0.2.1:9") && said.contains("[2001:db8::1]:9"),
-        "{said}"
+        output.contains("192.0.2.1:9") && output.contains("[2001:db8::1]:9"),
+        "{output}"
     );
 }
 
 #[test]
 fn check_proves_that_the_address_of_a_service_arrives_as_it_was_called() {
-    let place = Testbed::unoccupied("checksvc");
+    let testbed = Testbed::unoccupied("checksvc");
     let api = [
         ("KUBERNETES_SERVICE_HOST", "10.96.0.1"),
         ("KUBERNETES_SERVICE_PORT", "443"),
     ];
-    let said = place.pod().capture_told(&api, &["--check"]).unwrap();
-    assert!(said.contains("connection to 10.96.0.1:443"), "{said}");
+    let output = testbed.pod().capture_told(&api, &["--check"]).unwrap();
+    assert!(output.contains("connection to 10.96.0.1:443"), "{output}");
     // What is skipped is nothing of the mesh's.
     let skipped = ["--check", "--skip-outbound-ports=443"];
-    let said = place.pod().capture_told(&api, &skipped).unwrap();
-    assert!(!said.contains("10.96.0.1"), "{said}");
+    let output = testbed.pod().capture_told(&api, &skipped).unwrap();
+    assert!(!output.contains("10.96.0.1"), "{output}");
     // A name is not a Service's address.
     let named = [("KUBERNETES_SERVICE_HOST", "api.example"), api[1]];
-    let said = place.pod().capture_told(&named, &["--check"]).unwrap();
-    assert!(!said.contains(":443"), "{said}");
+    let output = testbed.pod().capture_told(&named, &["--check"]).unwrap();
+    assert!(!output.contains(":443"), "{output}");
 }
 
 #[test]
 fn check_fails_where_nobody_wrote_rules() {
-    let place = Testbed::unoccupied("unchecked");
-    let said = place.pod().capture(&["--check-only"]).unwrap_err();
-    assert!(said.contains("did not arrive at 127.0.0.1:15101"), "{said}");
+    let testbed = Testbed::unoccupied("unchecked");
+    let output = testbed.pod().capture(&["--check-only"]).unwrap_err();
+    assert!(
+        output.contains("did not arrive at 127.0.0.1:15101"),
+        "{output}"
+    );
 
-    place.pod().capture(&[]).unwrap();
-    place.pod().capture(&["--check-only"]).unwrap();
+    testbed.pod().capture(&[]).unwrap();
+    testbed.pod().capture(&["--check-only"]).unwrap();
 }
 
 #[test]
 fn check_by_the_exempt_user_fails_and_says_so() {
-    let place = Testbed::unoccupied("checkuid");
-    place.pod().capture(&[]).unwrap();
-    let said = place
+    let testbed = Testbed::unoccupied("checkuid");
+    testbed.pod().capture(&[]).unwrap();
+    let output = testbed
         .pod()
         .capture_as(Who::Ids(15190, 15190), &["--check-only"])
         .unwrap_err();
-    assert!(said.contains("exempt"), "{said}");
+    assert!(output.contains("exempt"), "{output}");
 }
 
 #[test]
 fn check_looks_beside_what_the_skip_lists_cover() {
-    let place = Testbed::unoccupied("checkskip");
-    let said = place.pod().capture(&[
+    let testbed = Testbed::unoccupied("checkskip");
+    let output = testbed.pod().capture(&[
         "--check",
         "--skip-outbound-ports=1-100",
         "--skip-outbound-cidrs=192.0.2.0/24,::/0",
     ]);
-    let said = said.unwrap();
-    assert!(said.contains("198.51.100.1:101"), "{said}");
+    let output = output.unwrap();
+    assert!(output.contains("198.51.100.1:101"), "{output}");
     assert!(
-        said.contains("IPv6: not proven, the skip lists cover everything"),
-        "{said}"
+        output.contains("IPv6: not proven, the skip lists cover everything"),
+        "{output}"
     );
 }
 
 #[test]
 fn a_namespace_without_ipv6_is_captured_and_proven_for_ipv4() {
-    let place = Testbed::without_ipv6("no6");
-    let said = place.pod().capture(&["--check"]).unwrap();
+    let testbed = Testbed::without_ipv6("no6");
+    let output = testbed.pod().capture(&["--check"]).unwrap();
     assert!(
-        said.contains("192.0.2.1:9") && said.contains("IPv6: not proven"),
-        "{said}"
+        output.contains("192.0.2.1:9") && output.contains("IPv6: not proven"),
+        "{output}"
     );
 }
 
 #[test]
 fn a_namespace_without_ipv4_is_captured_and_proven_for_ipv6() {
-    let place = Testbed::without_ipv4("no4");
-    let said = place.pod().capture(&["--check"]).unwrap();
+    let testbed = Testbed::without_ipv4("no4");
+    let output = testbed.pod().capture(&["--check"]).unwrap();
     assert!(
-        said.contains("[2001:db8::1]:9") && said.contains("IPv4: not proven"),
-        "{said}"
+        output.contains("[2001:db8::1]:9") && output.contains("IPv4: not proven"),
+        "{output}"
     );
 }
 
 #[test]
 fn without_net_admin_the_error_names_the_way_out() {
-    let place = Testbed::unoccupied("unpriv");
-    let said = place
+    let testbed = Testbed::unoccupied("unpriv");
+    let output = testbed
         .pod()
         .capture_as(Who::Ids(1000, 1000), &[])
         .unwrap_err();
-    assert!(said.contains("NET_ADMIN"), "{said}");
+    assert!(output.contains("NET_ADMIN"), "{output}");
 }
 
 #[test]
 fn net_admin_is_the_only_capability_that_capture_needs() {
-    let place = Testbed::unoccupied("caps");
-    place.pod().capture_as(Who::Init, &["--check"]).unwrap();
+    let testbed = Testbed::unoccupied("caps");
+    testbed.pod().capture_as(Who::Init, &["--check"]).unwrap();
 }
 
 #[test]
 fn an_open_connection_survives_a_second_run() {
-    let place = Testbed::captured("open", &[]);
-    let mut held = place.pod().hold("10.77.0.1:8000");
-    assert_eq!(held.greeting.name, "outbound");
-    place.pod().capture(&[]).unwrap();
-    assert_eq!(held.echo("still here"), "still here");
+    let testbed = Testbed::captured("open", &[]);
+    let mut connection = testbed.pod().hold("10.77.0.1:8000");
+    assert_eq!(connection.greeting.name, "outbound");
+    testbed.pod().capture(&[]).unwrap();
+    assert_eq!(connection.echo("still here"), "still here");
 }
 
 #[test]
 fn a_connection_watched_closely_is_given_up_when_the_peer_is_gone_for_10_seconds() {
-    let place = Testbed::bare("watch");
+    let testbed = Testbed::bare("watch");
     // In the middle of a request, and between two.
-    let watched = ["hello", ""].map(|question| place.pod().watch("10.77.0.1:8000", question));
-    place.peer().unplug();
+    let watched = ["hello", ""].map(|question| testbed.pod().watch("10.77.0.1:8000", question));
+    testbed.peer().unplug();
     let waits = std::thread::scope(|scope| {
         watched
             .map(|watch| scope.spawn(|| watch.given_up_after()))

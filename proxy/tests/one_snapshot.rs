@@ -238,13 +238,13 @@ async fn by_http2(client: &Pod) -> Tally {
 }
 
 async fn by_upgrade(client: &Pod) -> Tally {
-    let asked = format!(
+    let request = format!(
         "GET {RAW} HTTP/1.1\r\nHost: web.shop\r\nConnection: upgrade\r\nUpgrade: chat\r\n\r\n"
     );
     let mut tally = Tally::default();
     for _ in 0..UPGRADES {
         let mut stream = client.call(vip()).await;
-        stream.write_all(asked.as_bytes()).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
         let mut head = [0; 4096];
         let read = tokio::time::timeout(Duration::from_secs(10), stream.read(&mut head));
         let read = read.await.expect("an answer").unwrap();

@@ -81,9 +81,9 @@ async fn settled() -> usize {
     while since.elapsed() < Duration::from_millis(500) {
         sleep(Duration::from_millis(50)).await;
         heap_count();
-        let held = heap_in_use();
-        if held + 64 * 1024 < least {
-            (least, since) = (held, Instant::now());
+        let in_use = heap_in_use();
+        if in_use + 64 * 1024 < least {
+            (least, since) = (in_use, Instant::now());
         }
     }
     least

@@ -90,7 +90,7 @@ struct StandIn {
     issued: Arc<AtomicUsize>,
     streams: Arc<AtomicUsize>,
     /// What proxies said of themselves.
-    told: Arc<Mutex<Vec<v1::ProxyStatus>>>,
+    statuses: Arc<Mutex<Vec<v1::ProxyStatus>>>,
     /// To the proxy whose stream opened last.
     proxy: Arc<Mutex<Option<ToProxies>>>,
     /// Calls that bring answers, and what they brought.
@@ -102,7 +102,7 @@ struct StandIn {
     /// Shares that they said they had taken.
     taken: Arc<Mutex<Vec<v1::SharesTaken>>>,
     /// Whatever they said.
-    heard: Arc<Mutex<Vec<v1::FromProxy>>>,
+    messages: Arc<Mutex<Vec<v1::FromProxy>>>,
 }
 
 type ToProxies = mpsc::Sender<Result<v1::ToProxy, Status>>;
@@ -132,16 +132,18 @@ impl Service for StandIn {
         self.streams.fetch_add(1, Ordering::Relaxed);
         let (sender, batches) = mpsc::channel(1);
         *self.proxy.lock() = Some(sender.clone());
-        let (mut said, told) = (request.into_inner(), Arc::clone(&self.told));
+        let (mut incoming, statuses) = (request.into_inner(), Arc::clone(&self.statuses));
         let (pulses, taken) = (Arc::clone(&self.pulses), Arc::clone(&self.taken));
-        let (steer, heard) = (sender.clone(), Arc::clone(&self.heard));
+        let (steer, messages) = (sender.clone(), Arc::clone(&self.messages));
         // Open for as long as the connection.
         tokio::spawn(async move {
             let listening = async {
-                while let Ok(Some(message)) = said.message().await {
-                    heard.lock().push(message.clone());
+                while let Ok(Some(message)) = incoming.message().await {
+                    messages.lock().push(message.clone());
                     match message.message {
-                        Some(v1::from_proxy::Message::Status(status)) => told.lock().push(status),
+                        Some(v1::from_proxy::Message::Status(status)) => {
+                            statuses.lock().push(status)
+                        }
                         Some(v1::from_proxy::Message::Pulse(pulse)) => {
                             let _ = steer.send(Ok(opens(&pulse))).await;
                             pulses.lock().extend(pulse.circuits);
@@ -214,13 +216,13 @@ impl Bench {
             clock: clock.clone(),
             issued: Arc::default(),
             streams: Arc::default(),
-            told: Arc::default(),
+            statuses: Arc::default(),
             proxy: Arc::default(),
             answers: Arc::default(),
             answered: Arc::default(),
             pulses: Arc::default(),
             taken: Arc::default(),
-            heard: Arc::default(),
+            messages: Arc::default(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let controller = listener.local_addr().unwrap().to_string();

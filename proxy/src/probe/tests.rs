@@ -43,7 +43,7 @@ async fn serve_once(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: &st
 /// ever, and tells what it was asked.
 async fn application(answers: &'static [&'static str]) -> (u16, mpsc::UnboundedReceiver<String>) {
     let (listener, port) = listen().await;
-    let (tell, asked) = mpsc::unbounded_channel();
+    let (tx, rx) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         let mut turn = 0;
         loop {
@@ -51,10 +51,10 @@ async fn application(answers: &'static [&'static str]) -> (u16, mpsc::UnboundedR
             let answer = answers[turn.min(answers.len() - 1)];
             turn += 1;
             // A test may have heard enough.
-            let _ = tell.send(serve_once(stream, answer).await);
+            let _ = tx.send(serve_once(stream, answer).await);
         }
     });
-    (port, asked)
+    (port, rx)
 }
 
 fn one_probe(probe: &Value, pod_ip: IpAddr) -> Probes {
@@ -88,7 +88,7 @@ async fn tcp_probe_of_a_dead_application_fails_and_of_a_live_one_succeeds() {
 
 #[tokio::test]
 async fn http_probe_asks_as_it_was_written() {
-    let (port, mut asked) = application(&["HTTP/1.1 200 OK\r\n\r\n"]).await;
+    let (port, mut rx) = application(&["HTTP/1.1 200 OK\r\n\r\n"]).await;
     let written = json!({ "httpGet": {
         "port": port, "path": "/health?deep=1", "scheme": "HTTP",
         "httpHeaders": [
@@ -99,7 +99,7 @@ async fn http_probe_asks_as_it_was_written() {
         ],
     } });
     assert_eq!(probe(written).await.0, 200);
-    let head = asked.recv().await.unwrap().to_lowercase();
+    let head = rx.recv().await.unwrap().to_lowercase();
     assert!(
         head.starts_with("get /health?deep=1 http/1.1\r\n"),
         "{head}"
@@ -121,9 +121,9 @@ async fn http_probe_asks_as_it_was_written() {
 
 #[tokio::test]
 async fn http_probe_names_the_pods_address_when_no_host_is_written() {
-    let (port, mut asked) = application(&["HTTP/1.1 200 OK\r\n\r\n"]).await;
+    let (port, mut rx) = application(&["HTTP/1.1 200 OK\r\n\r\n"]).await;
     assert_eq!(http(port, "health").await.0, 200);
-    let head = asked.recv().await.unwrap();
+    let head = rx.recv().await.unwrap();
     assert!(head.starts_with("GET /health HTTP/1.1\r\n"), "{head}");
     assert!(
         head.contains(&format!("host: 127.0.0.1:{port}\r\n")),
@@ -175,7 +175,7 @@ async fn http_probe_reads_no_more_than_it_must() {
 
 #[tokio::test]
 async fn redirects_within_the_host_are_followed() {
-    let (port, mut asked) = application(&[
+    let (port, mut rx) = application(&[
         "HTTP/1.1 302 Found\r\nlocation: /second?x=1\r\ncontent-length: 0\r\n\r\n",
         "HTTP/1.1 307 Temporary\r\nlocation: third\r\ncontent-length: 0\r\n\r\n",
         "HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n",
@@ -184,8 +184,7 @@ async fn redirects_within_the_host_are_followed() {
     assert_eq!(http(port, "/first").await.0, 503);
     for path in ["/first", "/second?x=1", "/third"] {
         assert!(
-            asked
-                .recv()
+            rx.recv()
                 .await
                 .unwrap()
                 .starts_with(&format!("GET {path} HTTP/1.1\r\n"))
@@ -250,16 +249,16 @@ async fn health_server(
     status: i32,
 ) -> (u16, mpsc::UnboundedReceiver<(String, Bytes)>) {
     let (listener, port) = listen().await;
-    let (tell, asked) = mpsc::unbounded_channel();
+    let (tx, rx) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         let (stream, _) = listener.accept().await.unwrap();
         let service =
             hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
-                let tell = tell.clone();
+                let tx = tx.clone();
                 async move {
                     let path = request.uri().path().to_owned();
                     let body = request.into_body().collect().await.unwrap().to_bytes();
-                    tell.send((path, body)).unwrap();
+                    tx.send((path, body)).unwrap();
                     let answer = Full::new(grpc::framed(&grpc::HealthCheckResponse { status }));
                     let trailers = [(
                         http::HeaderName::from_static("grpc-status"),
@@ -273,17 +272,17 @@ async fn health_server(
         let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
         let _ = server.serve_connection(TokioIo::new(stream), service).await;
     });
-    (port, asked)
+    (port, rx)
 }
 
 #[tokio::test]
 async fn grpc_probe_asks_for_its_service_and_only_serving_is_a_success() {
     use prost::Message;
 
-    let (port, mut asked) = health_server("0", grpc::SERVING).await;
+    let (port, mut rx) = health_server("0", grpc::SERVING).await;
     let serving = probe(json!({ "grpc": { "port": port, "service": "shop.Cart" } })).await;
     assert_eq!(serving, (200, "SERVING\n".into()));
-    let (path, body) = asked.recv().await.unwrap();
+    let (path, body) = rx.recv().await.unwrap();
     assert_eq!(path, "/grpc.health.v1.Health/Check");
     assert_eq!(
         grpc::HealthCheckRequest::decode(&body[5..])
@@ -298,9 +297,9 @@ async fn grpc_probe_asks_for_its_service_and_only_serving_is_a_success() {
         ("12", 0, "implement"),
     ] {
         let (port, _asked) = health_server(code, status).await;
-        let (status, said) = probe(json!({ "grpc": { "port": port } })).await;
+        let (status, text) = probe(json!({ "grpc": { "port": port } })).await;
         assert_eq!(status, 503);
-        assert!(said.contains(reason), "{said}");
+        assert!(text.contains(reason), "{text}");
     }
     assert_eq!(
         probe(json!({ "grpc": { "port": dead_port().await } }))
@@ -368,12 +367,11 @@ fn one_hook(port: u16) -> Probes {
 
 #[tokio::test]
 async fn any_answer_of_the_application_completes_a_hook() {
-    let (port, mut asked) = application(&["HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n"]).await;
-    let (status, said) = ask(&one_hook(port), &format!("/hook/{TOKEN}/app/postStart")).await;
-    assert_eq!((status, said.as_str()), (200, "status 500\n"));
+    let (port, mut rx) = application(&["HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n"]).await;
+    let (status, text) = ask(&one_hook(port), &format!("/hook/{TOKEN}/app/postStart")).await;
+    assert_eq!((status, text.as_str()), (200, "status 500\n"));
     assert!(
-        asked
-            .recv()
+        rx.recv()
             .await
             .unwrap()
             .starts_with("GET /hello HTTP/1.1\r\n")
@@ -395,7 +393,7 @@ async fn failed_hook_gets_an_answer_that_the_kubelet_takes_for_an_error() {
 
 #[tokio::test]
 async fn only_what_was_written_can_be_reached() {
-    let (port, mut asked) = application(&["HTTP/1.1 200 OK\r\n\r\n"]).await;
+    let (port, mut rx) = application(&["HTTP/1.1 200 OK\r\n\r\n"]).await;
     let hook = one_hook(port);
     let probes = one_probe(&json!({ "httpGet": { "port": port } }), POD);
     for path in [
@@ -422,7 +420,7 @@ async fn only_what_was_written_can_be_reached() {
     for path in ["/", "/drain", "/probe", "/hooked/x"] {
         assert!(probes.answer(&Method::GET, path).await.is_none(), "{path}");
     }
-    assert!(asked.try_recv().is_err(), "the application was left alone");
+    assert!(rx.try_recv().is_err(), "the application was left alone");
 }
 
 #[test]
@@ -452,18 +450,18 @@ fn mistakes_name_the_variable_the_key_and_the_reason() {
             ["httpHeaders", "a b"],
         ),
     ] {
-        let said = probes(value);
-        assert!(parts.iter().all(|part| said.contains(part)), "{said}");
+        let error = probes(value);
+        assert!(parts.iter().all(|part| error.contains(part)), "{error}");
     }
 }
 
 #[test]
 fn mistakes_in_hooks_do_not_tell_the_token() {
     let hooks = json!({ format!("{TOKEN}/app/preStop"): {} }).to_string();
-    let said = Probes::parse("", &hooks, POD).unwrap_err().to_string();
+    let error = Probes::parse("", &hooks, POD).unwrap_err().to_string();
     assert!(
-        said.contains("app/preStop") && said.contains("httpGet") && !said.contains(TOKEN),
-        "{said}"
+        error.contains("app/preStop") && error.contains("httpGet") && !error.contains(TOKEN),
+        "{error}"
     );
 }
 

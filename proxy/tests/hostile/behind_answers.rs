@@ -71,8 +71,8 @@ async fn hasty_pods() -> (TwoPods, Arc<AtomicUsize>) {
 }
 
 /// A caller that has its answer, and has sent nothing of its body.
-async fn answered(field: &TwoPods, way: EntryPoint, path: &str) -> TcpStream {
-    let mut caller = field.open(way).await;
+async fn answered(field: &TwoPods, entry: EntryPoint, path: &str) -> TcpStream {
+    let mut caller = field.open(entry).await;
     let head = format!("POST {path} HTTP/1.1\r\nHost: s\r\nContent-Length: 10000000000\r\n\r\n");
     caller.write_all(head.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
@@ -82,7 +82,7 @@ async fn answered(field: &TwoPods, way: EntryPoint, path: &str) -> TcpStream {
         }
     };
     timeout(SOON, read).await.unwrap();
-    assert!(answer.starts_with(b"HTTP/1.1 413"), "{way:?}");
+    assert!(answer.starts_with(b"HTTP/1.1 413"), "{entry:?}");
     caller
 }
 
@@ -113,10 +113,10 @@ async fn comes_to(open: &AtomicUsize, count: usize) -> bool {
 #[tokio::test]
 async fn what_a_server_does_not_take_of_an_upload_behind_its_answer_ends() {
     let (field, open) = hasty_pods().await;
-    for way in ENTRY_POINTS {
-        let mut caller = answered(&field, way, "/stuck").await;
+    for entry in ENTRY_POINTS {
+        let mut caller = answered(&field, entry, "/stuck").await;
         fill(&mut caller).await;
-        ends_in_time(&open, caller, &format!("{way:?}")).await;
+        ends_in_time(&open, caller, &format!("{entry:?}")).await;
     }
 }
 
@@ -124,9 +124,9 @@ async fn what_a_server_does_not_take_of_an_upload_behind_its_answer_ends() {
 #[tokio::test]
 async fn what_a_caller_does_not_send_of_an_upload_behind_its_answer_ends() {
     let (field, open) = hasty_pods().await;
-    for way in ENTRY_POINTS {
-        let caller = answered(&field, way, "/slow").await;
-        ends_in_time(&open, caller, &format!("{way:?}")).await;
+    for entry in ENTRY_POINTS {
+        let caller = answered(&field, entry, "/slow").await;
+        ends_in_time(&open, caller, &format!("{entry:?}")).await;
     }
 }
 

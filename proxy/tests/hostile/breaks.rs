@@ -67,10 +67,10 @@ impl Cable {
         let listener = TcpListener::bind((ip, MESH_PORT)).await.unwrap();
         let (cuts, _) = broadcast::channel(1);
         let (silent, _) = watch::channel(false);
-        let (told, silences) = (cuts.clone(), silent.clone());
+        let (cutter, silences) = (cuts.clone(), silent.clone());
         tokio::spawn(async move {
             while let Ok((mut near, _)) = listener.accept().await {
-                let (mut cut, mut silent) = (told.subscribe(), silences.subscribe());
+                let (mut cut, mut silent) = (cutter.subscribe(), silences.subscribe());
                 tokio::spawn(async move {
                     if silent.wait_for(|silent| !*silent).await.is_err() {
                         return;
@@ -114,9 +114,9 @@ impl Cable {
 /// says 3 is let go in good order. Of all others it tells how many further bytes came, and
 /// whether a reset was their end.
 async fn teller(pod: &Pod) -> (u16, UnboundedReceiver<(usize, bool)>) {
-    let (told, heard) = unbounded_channel();
+    let (tx, rx) = unbounded_channel();
     let port = serving(pod, move |mut stream: TcpStream| {
-        let told = told.clone();
+        let tx = tx.clone();
         async move {
             let Ok(first) = stream.read_u8().await else {
                 return;
@@ -132,16 +132,16 @@ async fn teller(pod: &Pod) -> (u16, UnboundedReceiver<(usize, bool)>) {
             }
             let mut rest = Vec::new();
             let outcome = stream.read_to_end(&mut rest).await;
-            let _ = told.send((rest.len(), outcome.is_err()));
+            let _ = tx.send((rest.len(), outcome.is_err()));
         }
     })
     .await;
-    (port, heard)
+    (port, rx)
 }
 
 /// Says this, and waits until the first byte was answered.
-async fn begin(stream: &mut TcpStream, said: &[u8]) {
-    stream.write_all(said).await.unwrap();
+async fn begin(stream: &mut TcpStream, first_bytes: &[u8]) {
+    stream.write_all(first_bytes).await.unwrap();
     let answer = timeout(SOON, stream.read_u8()).await.unwrap();
     assert_eq!(answer.unwrap(), 7);
 }
@@ -150,7 +150,7 @@ async fn begin(stream: &mut TcpStream, said: &[u8]) {
 async fn ends_arrive<F: Future<Output = TcpStream>>(
     case: &str,
     open: impl Fn() -> F,
-    heard: &mut UnboundedReceiver<(usize, bool)>,
+    rx: &mut UnboundedReceiver<(usize, bool)>,
 ) {
     for (kind, resets) in [(1, true), (3, false)] {
         let mut caller = open().await;
@@ -169,27 +169,27 @@ async fn ends_arrive<F: Future<Output = TcpStream>>(
     let mut caller = open().await;
     begin(&mut caller, &[2; 1000]).await;
     crash(caller);
-    let (size, reset) = timeout(SOON, heard.recv()).await.unwrap().unwrap();
+    let (size, reset) = timeout(SOON, rx.recv()).await.unwrap().unwrap();
     assert!(reset, "{case}: an end after {size} bytes");
 
     // The control: a good end is a good end.
     let mut caller = open().await;
     begin(&mut caller, &[2; 1000]).await;
     caller.shutdown().await.unwrap();
-    let told = timeout(SOON, heard.recv()).await.unwrap().unwrap();
-    assert_eq!(told, (999, false), "{case}");
+    let ended = timeout(SOON, rx.recv()).await.unwrap().unwrap();
+    assert_eq!(ended, (999, false), "{case}");
 }
 
 #[tokio::test]
 async fn a_reset_arrives_as_a_reset_in_both_directions() {
     for protocol in [Protocol::Opaque, Protocol::Detect] {
         let mut field = TwoPods::new(protocol).await;
-        let (port, mut heard) = teller(&field.server).await;
+        let (port, mut rx) = teller(&field.server).await;
         field.port = port;
         field.deliver_to(port);
-        for way in ENTRY_POINTS {
-            let case = format!("{protocol:?} {way:?}");
-            ends_arrive(&case, || field.open(way), &mut heard).await;
+        for entry in ENTRY_POINTS {
+            let case = format!("{protocol:?} {entry:?}");
+            ends_arrive(&case, || field.open(entry), &mut rx).await;
         }
     }
 }
@@ -197,17 +197,17 @@ async fn a_reset_arrives_as_a_reset_in_both_directions() {
 #[tokio::test]
 async fn a_reset_passes_to_and_from_an_address_outside_the_mesh() {
     let field = TwoPods::new(Protocol::Opaque).await;
-    let (port, mut heard) = teller(&field.server).await;
+    let (port, mut rx) = teller(&field.server).await;
     let outside = SocketAddr::new(field.server.ip, port);
     field.client.set(vec![external(outside)]);
-    ends_arrive("outside", || field.client.call(outside), &mut heard).await;
+    ends_arrive("outside", || field.client.call(outside), &mut rx).await;
 }
 
 #[tokio::test]
 async fn a_tunnel_that_is_cut_between_the_proxies_is_reset_at_both_ends() {
     for protocol in [Protocol::Opaque, Protocol::Detect] {
         let field = TwoPods::new(protocol).await;
-        let (port, mut heard) = teller(&field.server).await;
+        let (port, mut rx) = teller(&field.server).await;
         let cable = Cable::between(&field, port).await;
         for cut in CUTS {
             let case = format!("{protocol:?} {cut:?}");
@@ -219,11 +219,11 @@ async fn a_tunnel_that_is_cut_between_the_proxies_is_reset_at_both_ends() {
             let end = end.map_err(|error| error.kind());
             let reset = Err(std::io::ErrorKind::ConnectionReset);
             assert_eq!(end, reset, "{case}: the caller");
-            let (size, reset) = timeout_at(by, heard.recv()).await.unwrap().unwrap();
+            let (size, reset) = timeout_at(by, rx.recv()).await.unwrap().unwrap();
             assert!(reset, "{case}: the application, after {size} bytes");
             cable.mend();
             // The control, by a new connection between them.
-            ends_arrive(&case, || field.open(EntryPoint::Outbound), &mut heard).await;
+            ends_arrive(&case, || field.open(EntryPoint::Outbound), &mut rx).await;
         }
     }
 }
@@ -240,8 +240,8 @@ async fn an_answer_that_only_the_close_ends_does_not_look_whole_when_it_breaks()
     })
     .await;
     field.deliver_to(field.port);
-    for way in ENTRY_POINTS {
-        let mut caller = field.open(way).await;
+    for entry in ENTRY_POINTS {
+        let mut caller = field.open(entry).await;
         caller
             .write_all(b"GET / HTTP/1.0\r\nHost: s\r\n\r\n")
             .await
@@ -250,7 +250,7 @@ async fn an_answer_that_only_the_close_ends_does_not_look_whole_when_it_breaks()
         let outcome = timeout(SOON, caller.read_to_end(&mut got)).await.unwrap();
         assert!(
             outcome.is_err(),
-            "{way:?}: {}",
+            "{entry:?}: {}",
             String::from_utf8_lossy(&got)
         );
     }
@@ -260,9 +260,9 @@ async fn an_answer_that_only_the_close_ends_does_not_look_whole_when_it_breaks()
 #[tokio::test]
 async fn an_answer_that_only_the_close_ends_does_not_look_whole_when_it_is_cut() {
     let field = TwoPods::new(Protocol::Http1).await;
-    let (told, mut heard) = unbounded_channel();
+    let (tx, mut rx) = unbounded_channel();
     let port = serving(&field.server, move |mut stream: TcpStream| {
-        let told = told.clone();
+        let tx = tx.clone();
         async move {
             let mut head = vec![0; 1024];
             let count = stream.read(&mut head).await.unwrap_or(0);
@@ -270,7 +270,7 @@ async fn an_answer_that_only_the_close_ends_does_not_look_whole_when_it_is_cut()
             if head[..count].starts_with(b"GET /half ") {
                 // Until the proxy goes.
                 let more = stream.read(&mut head).await;
-                let _ = told.send(more.unwrap_or(0));
+                let _ = tx.send(more.unwrap_or(0));
             }
         }
     })
@@ -302,8 +302,8 @@ async fn an_answer_that_only_the_close_ends_does_not_look_whole_when_it_is_cut()
         assert_eq!((reset, more.len()), (cut.is_some(), 0), "{path} {cut:?}");
         if cut.is_some() {
             // Its connection ends.
-            let said = timeout_at(by, heard.recv()).await;
-            assert_eq!(said, Ok(Some(0)), "{path} {cut:?}: the application");
+            let ended = timeout_at(by, rx.recv()).await;
+            assert_eq!(ended, Ok(Some(0)), "{path} {cut:?}: the application");
         }
         cable.mend();
     }
@@ -352,29 +352,29 @@ async fn a_grpc_stream_whose_server_goes_away_says_unavailable() {
     })
     .await;
     field.deliver_to(field.port);
-    for way in ENTRY_POINTS {
+    for entry in ENTRY_POINTS {
         let soon = || Instant::now() + SOON;
-        let trailers = trailers_after(field.open(way).await, soon).await;
-        assert_eq!(trailers["grpc-status"], "14", "{way:?}: {trailers:?}");
+        let trailers = trailers_after(field.open(entry).await, soon).await;
+        assert_eq!(trailers["grpc-status"], "14", "{entry:?}: {trailers:?}");
     }
 }
 
 #[tokio::test]
 async fn a_grpc_stream_whose_servers_proxy_goes_away_says_unavailable() {
     let field = TwoPods::new(Protocol::Grpc).await;
-    let (told, mut heard) = unbounded_channel();
+    let (tx, mut rx) = unbounded_channel();
     let port = serving(&field.server, move |stream: TcpStream| {
-        let told = told.clone();
+        let tx = tx.clone();
         async move {
             let Ok(mut connection) = h2::server::handshake(stream).await else {
                 return;
             };
             while let Some(Ok((_, mut respond))) = connection.accept().await {
-                let told = told.clone();
+                let tx = tx.clone();
                 tokio::spawn(async move {
                     let mut send = one_message(&mut respond);
                     let _ = poll_fn(|cx| send.poll_reset(cx)).await;
-                    let _ = told.send(());
+                    let _ = tx.send(());
                 });
             }
         }
@@ -391,7 +391,7 @@ async fn a_grpc_stream_whose_servers_proxy_goes_away_says_unavailable() {
         };
         let trailers = trailers_after(stream, cuts).await;
         assert_eq!(trailers["grpc-status"], "14", "{cut:?}: {trailers:?}");
-        let ended = timeout_at(by, heard.recv()).await;
+        let ended = timeout_at(by, rx.recv()).await;
         assert!(ended.is_ok(), "{cut:?}: the application's goes on");
         cable.mend();
     }
@@ -413,19 +413,25 @@ async fn what_came_before_a_stream_broke_arrives_and_then_the_break() {
     })
     .await;
     field.deliver_to(field.port);
-    for way in ENTRY_POINTS {
-        let (mut sender, connection) = h2::client::handshake(field.open(way).await).await.unwrap();
+    for entry in ENTRY_POINTS {
+        let (mut sender, connection) = h2::client::handshake(field.open(entry).await)
+            .await
+            .unwrap();
         tokio::spawn(connection);
         for at in 0..20 {
             let request = Request::get("http://s/").body(()).unwrap();
             let (response, _) = sender.send_request(request, true).unwrap();
             let answer = timeout(SOON, response).await.unwrap().unwrap();
-            assert_eq!(answer.status(), 200, "{way:?} {at}");
+            assert_eq!(answer.status(), 200, "{entry:?} {at}");
             assert!(!answer.headers().contains_key("content-length"));
             let mut body = answer.into_body();
-            assert_eq!(body.data().await.unwrap().unwrap(), "half", "{way:?} {at}");
+            assert_eq!(
+                body.data().await.unwrap().unwrap(),
+                "half",
+                "{entry:?} {at}"
+            );
             let end = timeout(SOON, body.data()).await.unwrap();
-            assert!(matches!(end, Some(Err(_))), "{way:?} {at}: {end:?}");
+            assert!(matches!(end, Some(Err(_))), "{entry:?} {at}: {end:?}");
         }
     }
 }

@@ -94,7 +94,7 @@ impl Both {
         if let Some(data) = data {
             raw.write(&frame(DATA, END_STREAM, 1, data)).await;
         }
-        raw.told(1, PATIENCE).await
+        raw.outcome(1, PATIENCE).await
     }
 
     fn got(&self, case: &str) -> usize {
@@ -109,8 +109,8 @@ impl Both {
 
     async fn works(&self, case: &str) {
         for door in DOORS {
-            let told = self.ask(door, &get("/ok"), None).await;
-            assert_eq!(told, Told::Status(200), "after {case}, {door:?}");
+            let outcome = self.ask(door, &get("/ok"), None).await;
+            assert_eq!(outcome, Told::Status(200), "after {case}, {door:?}");
             assert_eq!(self.got(case), 1, "after {case}, {door:?}");
         }
     }
@@ -200,8 +200,8 @@ async fn fields_that_would_split_a_message_are_refused() {
             .collect();
         let case = format!("{case:?}");
         for door in DOORS {
-            let told = both.ask(door, &fields, None).await;
-            assert!(told.is_refusal(), "{case}, {door:?}: {told:?}");
+            let outcome = both.ask(door, &fields, None).await;
+            assert!(outcome.is_refusal(), "{case}, {door:?}: {outcome:?}");
             assert_eq!(both.got(&case), 0, "{case}, {door:?}");
         }
     }
@@ -223,10 +223,10 @@ async fn a_body_of_another_length_than_announced_is_refused() {
         fields[0].1 = b"POST";
         fields.push((b"content-length", length.as_bytes()));
         for door in DOORS {
-            let told = both.ask(door, &fields, data).await;
+            let outcome = both.ask(door, &fields, data).await;
             assert!(
-                told.is_refusal() || matches!(told, Told::Status(502)),
-                "{case}, {door:?}: {told:?}"
+                outcome.is_refusal() || matches!(outcome, Told::Status(502)),
+                "{case}, {door:?}: {outcome:?}"
             );
             // An application may have been told of the beginning, with a body
             // that broke off; the recorder counts whole requests only.
@@ -242,8 +242,8 @@ async fn a_body_of_another_length_than_announced_is_refused() {
     fields.push((b"content-length", b"3"));
     fields.push((b"content-length", b"4"));
     for door in DOORS {
-        let told = both.ask(door, &fields, Some(b"abc")).await;
-        assert!(told.is_refusal(), "two lengths, {door:?}: {told:?}");
+        let outcome = both.ask(door, &fields, Some(b"abc")).await;
+        assert!(outcome.is_refusal(), "two lengths, {door:?}: {outcome:?}");
         assert_eq!(both.got("two lengths"), 0);
     }
     both.works("lengths").await;
@@ -257,8 +257,8 @@ async fn a_body_of_a_get_survives_the_change_of_version() {
         for method in [&b"GET"[..], b"DELETE", b"OPTIONS"] {
             let mut fields = get("/ok").to_vec();
             fields[0].1 = method;
-            let told = both.ask(door, &fields, Some(b"hello")).await;
-            assert_eq!(told, Told::Status(200), "{door:?}");
+            let outcome = both.ask(door, &fields, Some(b"hello")).await;
+            assert_eq!(outcome, Told::Status(200), "{door:?}");
             if door == Door::MeshTo1 {
                 let log = both.log1.lock();
                 assert_eq!(log[0].body, b"hello", "{log:?}");
@@ -279,8 +279,8 @@ async fn mesh_headers_of_a_peer_end_at_the_proxy() {
     let mut fields = get("/ok").to_vec();
     fields.push((b"weft-client-id", b"spiffe://evil"));
     fields.push((b"weft-unsent", b"1"));
-    let told = both.ask(Door::MeshTo1, &fields, None).await;
-    assert_eq!(told, Told::Status(200));
+    let outcome = both.ask(Door::MeshTo1, &fields, None).await;
+    assert_eq!(outcome, Told::Status(200));
     let got = both.log1.lock().clone();
     assert_eq!(
         got[0].values("weft-client-id"),

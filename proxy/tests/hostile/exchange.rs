@@ -33,21 +33,21 @@ async fn answering(field: &mut TwoPods, answer: &'static str) {
 #[tokio::test]
 async fn a_caller_that_waits_for_a_100_gets_one_and_its_body_arrives() {
     let field = TwoPods::new(Protocol::Http1).await;
-    for way in ENTRY_POINTS {
-        let mut stream = field.open(way).await;
+    for entry in ENTRY_POINTS {
+        let mut stream = field.open(entry).await;
         let head = "POST /ok HTTP/1.1\r\nHost: s\r\nExpect: 100-continue\r\nContent-Length: 5\r\nConnection: close\r\n\r\n";
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut buffer = [0; 1024];
         let count = tokio::time::timeout(Duration::from_secs(1), stream.read(&mut buffer))
             .await
-            .unwrap_or_else(|_| panic!("{way:?}: no 100"))
+            .unwrap_or_else(|_| panic!("{entry:?}: no 100"))
             .unwrap();
         let interim = String::from_utf8_lossy(&buffer[..count]).into_owned();
-        assert_eq!(interim, "HTTP/1.1 100 Continue\r\n\r\n", "{way:?}");
+        assert_eq!(interim, "HTTP/1.1 100 Continue\r\n\r\n", "{entry:?}");
         stream.write_all(b"hello").await.unwrap();
         let answer = rest(&mut stream, Duration::from_secs(2)).await;
-        assert_eq!(status(&answer), 200, "{way:?}: {answer}");
-        assert!(!answer.contains(" 100 "), "{way:?}: {answer}");
+        assert_eq!(status(&answer), 200, "{entry:?}: {answer}");
+        assert!(!answer.contains(" 100 "), "{entry:?}: {answer}");
         assert_eq!(field.recorded("expect")[0].body, b"hello");
     }
 }
@@ -55,26 +55,26 @@ async fn a_caller_that_waits_for_a_100_gets_one_and_its_body_arrives() {
 #[tokio::test]
 async fn old_callers_keep_their_connection_only_when_they_ask() {
     let field = TwoPods::new(Protocol::Http1).await;
-    for way in ENTRY_POINTS {
+    for entry in ENTRY_POINTS {
         // Without a word the connection ends after one answer.
         let answer = field
             .send_and_stay(
-                way,
+                entry,
                 "GET /ok HTTP/1.0\r\nHost: s\r\n\r\nGET /ok HTTP/1.0\r\nHost: s\r\n\r\n",
             )
             .await;
-        assert_eq!(status(&answer), 200, "{way:?}: {answer}");
-        assert_eq!(field.recorded("1.0").len(), 1, "{way:?}");
+        assert_eq!(status(&answer), 200, "{entry:?}: {answer}");
+        assert_eq!(field.recorded("1.0").len(), 1, "{entry:?}");
         assert!(
             !answer.to_lowercase().contains("transfer-encoding"),
-            "{way:?}: {answer}"
+            "{entry:?}: {answer}"
         );
         let keep = "GET /ok HTTP/1.0\r\nHost: s\r\nConnection: keep-alive\r\n\r\n";
-        let answer = field.send_and_stay(way, format!("{keep}{keep}")).await;
-        assert_eq!(field.recorded("1.0 kept").len(), 2, "{way:?}: {answer}");
+        let answer = field.send_and_stay(entry, format!("{keep}{keep}")).await;
+        assert_eq!(field.recorded("1.0 kept").len(), 2, "{entry:?}: {answer}");
         assert!(
             answer.to_lowercase().contains("connection: keep-alive"),
-            "{way:?}: {answer}"
+            "{entry:?}: {answer}"
         );
     }
 }
@@ -83,22 +83,22 @@ async fn old_callers_keep_their_connection_only_when_they_ask() {
 #[tokio::test]
 async fn an_answer_of_unknown_length_reaches_an_old_caller_unchunked() {
     let mut field = TwoPods::new(Protocol::Http1).await;
-    for way in ENTRY_POINTS {
-        let answer = field.send(way, "GET /ok HTTP/1.0\r\n\r\n").await;
-        assert_eq!(status(&answer), 200, "{way:?}: {answer}");
+    for entry in ENTRY_POINTS {
+        let answer = field.send(entry, "GET /ok HTTP/1.0\r\n\r\n").await;
+        assert_eq!(status(&answer), 200, "{entry:?}: {answer}");
         let got = field.recorded("no Host");
-        assert_eq!(got[0].values("host").len(), 1, "{way:?}: {got:?}");
+        assert_eq!(got[0].values("host").len(), 1, "{entry:?}: {got:?}");
     }
     answering(
         &mut field,
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
     )
     .await;
-    for way in ENTRY_POINTS {
+    for entry in ENTRY_POINTS {
         let answer = field
-            .send_and_stay(way, "GET /ok HTTP/1.0\r\nHost: s\r\n\r\n")
+            .send_and_stay(entry, "GET /ok HTTP/1.0\r\nHost: s\r\n\r\n")
             .await;
-        assert!(answer.ends_with("\r\n\r\nhello"), "{way:?}: {answer}");
+        assert!(answer.ends_with("\r\n\r\nhello"), "{entry:?}: {answer}");
     }
 }
 
@@ -144,12 +144,12 @@ async fn answers_without_a_body_keep_their_framing() {
         ),
     ] {
         answering(&mut field, answer).await;
-        for way in ENTRY_POINTS {
+        for entry in ENTRY_POINTS {
             // Three on one connection: a body too much or too little of one
             // would be seen in the next.
             let bytes = format!("{method} /ok HTTP/1.1\r\nHost: s\r\n\r\n").repeat(3);
-            let got = field.send(way, bytes).await;
-            let case = format!("{method}, {answer:?}, {way:?}: {got}");
+            let got = field.send(entry, bytes).await;
+            let case = format!("{method}, {answer:?}, {entry:?}: {got}");
             assert_eq!(answers(&got), 3, "{case}");
             assert!(got.ends_with("\r\n\r\n"), "{case}");
             let heads: Vec<&str> = got.trim_end().split("\r\n\r\n").collect();
@@ -183,14 +183,14 @@ async fn an_answer_that_ends_with_its_connection_arrives_whole() {
     .await;
     field.deliver_to(port);
     field.port = port;
-    for way in ENTRY_POINTS {
+    for entry in ENTRY_POINTS {
         let answer = field
             .send(
-                way,
+                entry,
                 "GET /ok HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n",
             )
             .await;
-        assert_eq!(answer.matches('x').count(), 300_000, "{way:?}");
+        assert_eq!(answer.matches('x').count(), 300_000, "{entry:?}");
     }
 }
 
@@ -198,17 +198,17 @@ async fn an_answer_that_ends_with_its_connection_arrives_whole() {
 #[tokio::test]
 async fn pipelined_requests_are_answered_in_order() {
     let field = TwoPods::new(Protocol::Http1).await;
-    for way in ENTRY_POINTS {
+    for entry in ENTRY_POINTS {
         let bytes: String = (0..50)
             .map(|at| format!("GET /{at} HTTP/1.1\r\nHost: s\r\n\r\n"))
             .collect();
-        let answer = field.send(way, bytes).await;
+        let answer = field.send(entry, bytes).await;
         let order: Vec<usize> = answer
             .lines()
             .filter_map(|line| line.strip_prefix('/'))
             .filter_map(|line| line.split(' ').next()?.parse().ok())
             .collect();
-        assert_eq!(order, (0..50).collect::<Vec<_>>(), "{way:?}: {answer}");
+        assert_eq!(order, (0..50).collect::<Vec<_>>(), "{entry:?}: {answer}");
         field.recorded("pipeline");
     }
 }

@@ -97,22 +97,22 @@ fn resident() -> usize {
 /// Runs an attack on both ways; afterwards memory has not grown and an
 /// ordinary request is answered within a second.
 async fn survive(case: &str, field: &TwoPods, attack: impl AsyncFn(&mut RawHttp2, EntryPoint)) {
-    for way in ENTRY_POINTS {
+    for entry in ENTRY_POINTS {
         let before = resident();
         let begun = Instant::now();
-        let mut raw = RawHttp2::new(field.open(way).await).await;
-        attack(&mut raw, way).await;
+        let mut raw = RawHttp2::new(field.open(entry).await).await;
+        attack(&mut raw, entry).await;
         assert!(
             begun.elapsed() < OVER_WITHIN,
-            "{case}, {way:?}: {:?}",
+            "{case}, {entry:?}: {:?}",
             begun.elapsed()
         );
         let grown = resident().saturating_sub(before);
-        assert!(grown < GROWTH, "{case}, {way:?}: {grown} bytes more");
-        let mut other = RawHttp2::new(field.open(way).await).await;
+        assert!(grown < GROWTH, "{case}, {entry:?}: {grown} bytes more");
+        let mut other = RawHttp2::new(field.open(entry).await).await;
         other.request(1, true, &get("/ok")).await;
-        let told = other.told(1, Duration::from_secs(1)).await;
-        assert_eq!(told, Told::Status(200), "after {case}, {way:?}");
+        let seen = other.outcome(1, Duration::from_secs(1)).await;
+        assert_eq!(seen, Told::Status(200), "after {case}, {entry:?}");
     }
 }
 
@@ -126,7 +126,7 @@ fn post(path: &str) -> [(&[u8], &[u8]); 4] {
 async fn streams_that_are_reset_at_once_end_the_connection() {
     let (field, busy) = field().await;
     let head = block(&get("/slow"));
-    survive("rapid reset", &field, async |raw, way| {
+    survive("rapid reset", &field, async |raw, entry| {
         busy.began.store(0, Ordering::Relaxed);
         let mut sent = 0_u32;
         while sent < 100_000 {
@@ -144,10 +144,10 @@ async fn streams_that_are_reset_at_once_end_the_connection() {
             tokio::task::yield_now().await;
         }
         raw.drain(Duration::from_secs(1)).await;
-        assert!(sent < 100_000, "{way:?}: nobody minded");
-        assert!(raw.over.is_some(), "{way:?}: {:?} after {sent}", raw.over);
+        assert!(sent < 100_000, "{entry:?}: nobody minded");
+        assert!(raw.over.is_some(), "{entry:?}: {:?} after {sent}", raw.over);
         let most = busy.most.load(Ordering::Relaxed);
-        assert!(most <= STREAMS, "{way:?}: {most} at once");
+        assert!(most <= STREAMS, "{entry:?}: {most} at once");
     })
     .await;
 }
@@ -157,7 +157,7 @@ async fn streams_that_are_reset_at_once_end_the_connection() {
 #[tokio::test]
 async fn work_that_was_begun_is_cancelled_with_its_stream() {
     let (field, busy) = field().await;
-    survive("late reset", &field, async |raw, way| {
+    survive("late reset", &field, async |raw, entry| {
         for at in 0..300_u32 {
             let stream = at * 2 + 1;
             let began = busy.began.load(Ordering::Relaxed);
@@ -175,7 +175,7 @@ async fn work_that_was_begun_is_cancelled_with_its_stream() {
         }
         raw.drain(Duration::from_millis(300)).await;
         let now = busy.now.load(Ordering::Relaxed);
-        assert_eq!(now, 0, "{way:?}: the application still works for nobody");
+        assert_eq!(now, 0, "{entry:?}: the application still works for nobody");
     })
     .await;
 }
@@ -191,7 +191,7 @@ async fn resets_that_the_caller_provokes_leave_no_work_behind() {
         survive(
             &format!("provoked reset {trigger}"),
             &field,
-            async |raw, way| {
+            async |raw, entry| {
                 for at in 0..2_000_u32 {
                     let stream = at * 2 + 1;
                     let mut bytes = frame(
@@ -220,11 +220,11 @@ async fn resets_that_the_caller_provokes_leave_no_work_behind() {
                 }
                 raw.drain(Duration::from_millis(500)).await;
                 let most = busy.most.load(Ordering::Relaxed);
-                assert!(most <= STREAMS, "{trigger}, {way:?}: {most} at once");
+                assert!(most <= STREAMS, "{trigger}, {entry:?}: {most} at once");
                 if raw.over.is_some() {
                     tokio::time::sleep(Duration::from_millis(200)).await;
                     let now = busy.now.load(Ordering::Relaxed);
-                    assert_eq!(now, 0, "{trigger}, {way:?}: work for a lost caller");
+                    assert_eq!(now, 0, "{trigger}, {entry:?}: work for a lost caller");
                 }
             },
         )
@@ -235,7 +235,7 @@ async fn resets_that_the_caller_provokes_leave_no_work_behind() {
 #[tokio::test]
 async fn malformed_requests_without_end_end_the_connection() {
     let (field, busy) = field().await;
-    survive("malformed", &field, async |raw, way| {
+    survive("malformed", &field, async |raw, entry| {
         let mut fields = get("/ok").to_vec();
         fields.push((b"Upper", b"case"));
         let head = block(&fields);
@@ -247,7 +247,7 @@ async fn malformed_requests_without_end_end_the_connection() {
             tokio::task::yield_now().await;
         }
         raw.drain(Duration::from_secs(1)).await;
-        assert!(raw.over.is_some(), "{way:?}: nobody minded");
+        assert!(raw.over.is_some(), "{entry:?}: nobody minded");
     })
     .await;
     // Only the two controls.
@@ -261,7 +261,7 @@ async fn a_head_without_end_ends_the_connection() {
         survive(
             &format!("continuation of {size}"),
             &field,
-            async |raw, way| {
+            async |raw, entry| {
                 raw.write(&frame(HEADERS, 0, 1, &block(&get("/ok")))).await;
                 let part = if size > 1 {
                     block(&[(b"x", &vec![b'a'; size])])
@@ -280,7 +280,7 @@ async fn a_head_without_end_ends_the_connection() {
                     }
                 }
                 raw.drain(Duration::from_secs(1)).await;
-                assert!(raw.over.is_some(), "{way:?}: still open after {sent}");
+                assert!(raw.over.is_some(), "{entry:?}: still open after {sent}");
             },
         )
         .await;
@@ -292,7 +292,7 @@ async fn a_head_without_end_ends_the_connection() {
 async fn a_small_block_that_unfolds_to_megabytes_is_refused() {
     let (field, busy) = field().await;
     for name in [&b"x"[..], b"cookie"] {
-        survive("amplification", &field, async |raw, way| {
+        survive("amplification", &field, async |raw, entry| {
             let mut head = block(&get("/ok"));
             // Literal with indexing, so that index 62 is this one.
             head.push(0x40);
@@ -303,8 +303,8 @@ async fn a_small_block_that_unfolds_to_megabytes_is_refused() {
             head.extend(std::iter::repeat_n(0x80 | 62, 5_000));
             raw.write(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &head))
                 .await;
-            let told = raw.told(1, Duration::from_secs(2)).await;
-            assert!(told.is_refusal(), "{way:?}: {told:?}");
+            let seen = raw.outcome(1, Duration::from_secs(2)).await;
+            assert!(seen.is_refusal(), "{entry:?}: {seen:?}");
         })
         .await;
     }
@@ -316,7 +316,7 @@ async fn a_small_block_that_unfolds_to_megabytes_is_refused() {
 async fn empty_frames_of_a_body_that_nobody_reads_end_the_connection() {
     let (field, _) = field().await;
     for size in [0, 1] {
-        survive(&format!("data of {size}"), &field, async |raw, way| {
+        survive(&format!("data of {size}"), &field, async |raw, entry| {
             raw.request(1, false, &post("/slow")).await;
             let batch = frame(DATA, 0, 1, &vec![b'x'; size]).repeat(100);
             let mut sent = 0;
@@ -326,8 +326,8 @@ async fn empty_frames_of_a_body_that_nobody_reads_end_the_connection() {
             }
             raw.drain(Duration::from_secs(1)).await;
             assert!(
-                raw.over.is_some() || raw.all().any(|told| matches!(told, Told::Reset(_))),
-                "{way:?}: a million frames, and nobody minded"
+                raw.over.is_some() || raw.all().any(|seen| matches!(seen, Told::Reset(_))),
+                "{entry:?}: a million frames, and nobody minded"
             );
         })
         .await;
@@ -359,19 +359,19 @@ async fn questions_whose_answers_nobody_reads_fill_no_memory() {
 #[tokio::test]
 async fn a_thousand_requests_at_once_are_held_to_the_limit() {
     let (field, busy) = field().await;
-    for way in ENTRY_POINTS {
+    for entry in ENTRY_POINTS {
         busy.most.store(0, Ordering::Relaxed);
-        let mut raw = RawHttp2::new(field.open(way).await).await;
+        let mut raw = RawHttp2::new(field.open(entry).await).await;
         for at in 0..1000_u32 {
             raw.request(at * 2 + 1, true, &get("/slow")).await;
         }
         raw.drain(Duration::from_millis(500)).await;
         let most = busy.most.load(Ordering::Relaxed);
-        assert!(most <= STREAMS, "{way:?}: {most} at once");
-        let refused = raw.all().filter(|told| *told == Told::Reset(7)).count();
+        assert!(most <= STREAMS, "{entry:?}: {most} at once");
+        let refused = raw.all().filter(|seen| *seen == Told::Reset(7)).count();
         assert!(
             refused >= 1000 - STREAMS || raw.over.is_some(),
-            "{way:?}: {refused} refused"
+            "{entry:?}: {refused} refused"
         );
         // Whoever goes away takes the work with it.
         drop(raw);
@@ -381,7 +381,7 @@ async fn a_thousand_requests_at_once_are_held_to_the_limit() {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        assert_eq!(busy.now.load(Ordering::Relaxed), 0, "{way:?}");
+        assert_eq!(busy.now.load(Ordering::Relaxed), 0, "{entry:?}");
     }
 }
 
@@ -414,9 +414,9 @@ async fn windows_of_one_byte_hold_no_more_than_the_send_buffer() {
     .await;
     field.deliver_to(port);
     field.port = port;
-    for way in ENTRY_POINTS {
+    for entry in ENTRY_POINTS {
         let before = resident();
-        let mut raw = RawHttp2::new(field.open(way).await).await;
+        let mut raw = RawHttp2::new(field.open(entry).await).await;
         raw.write(&frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 1])).await;
         for at in 0..100_u32 {
             raw.request(at * 2 + 1, true, &get("/big")).await;
@@ -430,8 +430,8 @@ async fn windows_of_one_byte_hold_no_more_than_the_send_buffer() {
         }
         // A hundred streams of 10 MiB each wait: the bound is the windows'.
         let grown = resident().saturating_sub(before);
-        assert!(grown < 2 * GROWTH, "{way:?}: {grown} bytes more");
-        assert!(raw.all().any(|told| told == Told::Status(200)), "{way:?}");
+        assert!(grown < 2 * GROWTH, "{entry:?}: {grown} bytes more");
+        assert!(raw.all().any(|seen| seen == Told::Status(200)), "{entry:?}");
     }
 }
 
@@ -462,18 +462,18 @@ async fn a_peer_that_asks_for_every_port_takes_no_more_places_than_there_are() {
             raw.request(stream, true, &fields).await;
         }
         for (stream, port) in streams {
-            let told = raw.told(stream, OVER_WITHIN).await;
-            assert_eq!(told, Told::Status(503), "port {port}");
+            let seen = raw.outcome(stream, OVER_WITHIN).await;
+            assert_eq!(seen, Told::Status(503), "port {port}");
         }
     }
     let grown = resident().saturating_sub(before);
     assert!(grown < GROWTH, "{grown} bytes more");
     let page = field.server.metrics();
     assert!(page.contains(r#"limit="pooled-addresses""#), "{page}");
-    for way in ENTRY_POINTS {
-        let mut other = RawHttp2::new(field.open(way).await).await;
+    for entry in ENTRY_POINTS {
+        let mut other = RawHttp2::new(field.open(entry).await).await;
         other.request(1, true, &get("/ok")).await;
-        let told = other.told(1, Duration::from_secs(1)).await;
-        assert_eq!(told, Told::Status(200), "{way:?}");
+        let seen = other.outcome(1, Duration::from_secs(1)).await;
+        assert_eq!(seen, Told::Status(200), "{entry:?}");
     }
 }

@@ -12,16 +12,16 @@ mod behind;
 /// Sends `bytes` from everybody; nobody may take them for a request, and the
 /// caller is told so or hung up on.
 async fn refused(field: &TwoPods, case: &str, bytes: &[u8]) {
-    for way in SPEAKERS {
-        let answer = field.send(way, bytes).await;
+    for from in SPEAKERS {
+        let answer = field.send(from, bytes).await;
         let code = status(&answer);
         assert!(
             answer.is_empty() || (400..500).contains(&code),
-            "{case}, {way:?}: {answer}"
+            "{case}, {from:?}: {answer}"
         );
-        assert!(answers(&answer) <= 1, "{case}, {way:?}: {answer}");
+        assert!(answers(&answer) <= 1, "{case}, {from:?}: {answer}");
         let got = field.recorded(case);
-        assert!(got.is_empty(), "{case}, {way:?}: {got:?}");
+        assert!(got.is_empty(), "{case}, {from:?}: {got:?}");
     }
 }
 
@@ -76,13 +76,13 @@ async fn a_repeated_length_leaves_once_or_not_at_all() {
         "Content-Length: 5\r\nContent-Length: 5",
         "Content-Length: 5, 5",
     ] {
-        for way in SPEAKERS {
-            let answer = field.send(way, post(headers, "hello")).await;
+        for from in SPEAKERS {
+            let answer = field.send(from, post(headers, "hello")).await;
             let got = field.recorded(headers);
             match status(&answer) {
                 400 => assert!(got.is_empty(), "{got:?}"),
                 200 => assert_eq!(got[0].body, b"hello"),
-                _ => panic!("{headers}, {way:?}: {answer}"),
+                _ => panic!("{headers}, {from:?}: {answer}"),
             }
         }
     }
@@ -137,11 +137,11 @@ async fn an_encoding_other_than_chunked_alone_is_refused() {
     // Case of letters and surrounding blanks mean nothing.
     for encoding in ["Chunked", "  chunked\t"] {
         let headers = format!("Transfer-Encoding: {encoding}");
-        for way in SPEAKERS {
+        for from in SPEAKERS {
             let answer = field
-                .send(way, post(&headers, "5\r\nhello\r\n0\r\n\r\n"))
+                .send(from, post(&headers, "5\r\nhello\r\n0\r\n\r\n"))
                 .await;
-            assert_eq!(status(&answer), 200, "{encoding}, {way:?}: {answer}");
+            assert_eq!(status(&answer), 200, "{encoding}, {from:?}: {answer}");
             assert_eq!(field.recorded(encoding)[0].body, b"hello");
         }
     }
@@ -152,17 +152,17 @@ async fn an_encoding_other_than_chunked_alone_is_refused() {
 #[tokio::test]
 async fn connection_cannot_take_the_framing_away() {
     let field = TwoPods::new(Protocol::Http1).await;
-    for way in SPEAKERS {
+    for from in SPEAKERS {
         let length = post(
             "Connection: content-length, host\r\nContent-Length: 5",
             "hello",
         );
-        assert_eq!(status(&field.send(way, length).await), 200, "{way:?}");
+        assert_eq!(status(&field.send(from, length).await), 200, "{from:?}");
         let chunks = post(
             "Connection: transfer-encoding\r\nTransfer-Encoding: chunked",
             "5\r\nhello\r\n0\r\n\r\n",
         );
-        assert_eq!(status(&field.send(way, chunks).await), 200, "{way:?}");
+        assert_eq!(status(&field.send(from, chunks).await), 200, "{from:?}");
         let got = field.recorded("framing named in Connection");
         assert!(
             got.len() == 2 && got.iter().all(|one| one.body == b"hello"),
@@ -181,15 +181,15 @@ async fn a_request_inside_a_chunk_stays_a_body() {
         "Content-Length: 4\r\nTransfer-Encoding: chunked",
     ] {
         let body = format!("{:x}\r\n{hidden}\r\n0\r\n\r\n", hidden.len());
-        for way in SPEAKERS {
-            let answer = field.send_and_stay(way, post(headers, &body)).await;
-            assert_eq!(answers(&answer), 1, "{headers}, {way:?}: {answer}");
+        for from in SPEAKERS {
+            let answer = field.send_and_stay(from, post(headers, &body)).await;
+            assert_eq!(answers(&answer), 1, "{headers}, {from:?}: {answer}");
             let got = field.recorded(headers);
             if status(&answer) == 400 {
                 assert!(got.is_empty(), "{got:?}");
                 continue;
             }
-            assert_eq!(got.len(), 1, "{headers}, {way:?}: {got:?}");
+            assert_eq!(got.len(), 1, "{headers}, {from:?}: {got:?}");
             assert_eq!(got[0].body, hidden.as_bytes());
             assert!(got[0].values("content-length").is_empty(), "{got:?}");
         }
@@ -215,12 +215,12 @@ async fn chunks_that_parsers_read_differently_never_make_a_whole_request() {
         ("no last chunk", "3\r\nabc\r\n"),
         ("bare CR after the size", "3\rabc\r\n0\r\n\r\n"),
     ] {
-        for way in SPEAKERS {
-            let answer = field.send(way, chunked(body)).await;
-            assert_ne!(status(&answer), 200, "{case}, {way:?}: {answer}");
-            assert!(answers(&answer) <= 1, "{case}, {way:?}: {answer}");
+        for from in SPEAKERS {
+            let answer = field.send(from, chunked(body)).await;
+            assert_ne!(status(&answer), 200, "{case}, {from:?}: {answer}");
+            assert!(answers(&answer) <= 1, "{case}, {from:?}: {answer}");
             let got = field.recorded(case);
-            assert!(got.is_empty(), "{case}, {way:?}: {got:?}");
+            assert!(got.is_empty(), "{case}, {from:?}: {got:?}");
         }
     }
     field.works("chunks").await;
@@ -268,11 +268,11 @@ async fn line_ends_leave_as_they_should() {
         "GET /ok HTTP/1.1\r\nHost: s\nx: y\r\n\r\n",
         "\r\n\r\nGET /ok HTTP/1.1\r\nHost: s\r\n\r\n",
     ] {
-        for way in SPEAKERS {
-            let answer = field.send(way, head).await;
+        for from in SPEAKERS {
+            let answer = field.send(from, head).await;
             assert!(
                 [200, 400].contains(&status(&answer)),
-                "{head:?}, {way:?}: {answer}"
+                "{head:?}, {from:?}: {answer}"
             );
             field.recorded(head);
         }
@@ -286,16 +286,19 @@ async fn line_ends_leave_as_they_should() {
 async fn an_old_request_without_a_length_has_no_body() {
     let field = TwoPods::new(Protocol::Http1).await;
     field.allow(Protocol::Http1, &["/ok"]);
-    for way in SPEAKERS {
+    for from in SPEAKERS {
         let answer = field
             .send(
-                way,
+                from,
                 "POST /ok HTTP/1.0\r\nHost: s\r\n\r\nGET /private HTTP/1.1\r\nHost: s\r\n\r\n",
             )
             .await;
         let got = field.recorded("HTTP/1.0");
-        assert_eq!(status(&answer), 200, "{way:?}: {answer}");
-        assert!(got.len() == 1 && got[0].body.is_empty(), "{way:?}: {got:?}");
+        assert_eq!(status(&answer), 200, "{from:?}: {answer}");
+        assert!(
+            got.len() == 1 && got[0].body.is_empty(),
+            "{from:?}: {got:?}"
+        );
     }
     field.works("HTTP/1.0").await;
 }
@@ -305,13 +308,13 @@ async fn trailers_never_become_headers() {
     let field = TwoPods::new(Protocol::Http1).await;
     let trailers = "Content-Length: 10\r\nTransfer-Encoding: gzip\r\nHost: evil\r\nAuthorization: x\r\nweft-client-id: spiffe://evil\r\nX-Sum: 1\r\nX-Sum: 2\r\n";
     let body = format!("3\r\nabc\r\n0\r\n{trailers}\r\n");
-    for way in SPEAKERS {
+    for from in SPEAKERS {
         let headers = "Trailer: X-Sum\r\nTE: trailers\r\nTransfer-Encoding: chunked";
-        let answer = field.send(way, post(headers, &body)).await;
-        assert_eq!(status(&answer), 200, "{way:?}: {answer}");
+        let answer = field.send(from, post(headers, &body)).await;
+        assert_eq!(status(&answer), 200, "{from:?}: {answer}");
         let got = field.recorded("trailers");
-        assert!(got.len() == 1 && got[0].body == b"abc", "{way:?}: {got:?}");
-        assert_eq!(got[0].values("host"), ["s"], "{way:?}: {got:?}");
+        assert!(got.len() == 1 && got[0].body == b"abc", "{from:?}: {got:?}");
+        assert_eq!(got[0].values("host"), ["s"], "{from:?}: {got:?}");
         assert!(!got[0].head.contains("evil") && !got[0].head.contains("gzip"));
         let passed = got[0].trailers.to_lowercase();
         for never in [
@@ -321,10 +324,10 @@ async fn trailers_never_become_headers() {
             "authorization",
             "weft-",
         ] {
-            assert!(!passed.contains(never), "{way:?}: {passed}");
+            assert!(!passed.contains(never), "{from:?}: {passed}");
         }
         let sums = passed.matches("x-sum").count();
-        assert!(sums == 0 || sums == 2, "{way:?}: {passed}");
+        assert!(sums == 0 || sums == 2, "{from:?}: {passed}");
     }
     field.works("trailers").await;
 }
@@ -343,20 +346,20 @@ async fn a_body_of_any_method_arrives_whole_or_is_refused() {
             ),
         ] {
             let case = format!("{method} with {framing}");
-            for way in ENTRY_POINTS {
+            for entry in ENTRY_POINTS {
                 // A second request shows that nothing of the body is left over.
                 let bytes = format!(
                     "{method} /ok HTTP/1.1\r\nHost: s\r\n{framing}\r\n\r\n{body}GET /next HTTP/1.1\r\nHost: s\r\n\r\n"
                 );
-                let answer = field.send(way, bytes).await;
+                let answer = field.send(entry, bytes).await;
                 let got = field.recorded(&case);
                 if status(&answer) == 200 {
-                    assert_eq!(got.len(), 2, "{case}, {way:?}: {got:?}");
-                    assert_eq!(got[0].body, b"hello", "{case}, {way:?}");
+                    assert_eq!(got.len(), 2, "{case}, {entry:?}: {got:?}");
+                    assert_eq!(got[0].body, b"hello", "{case}, {entry:?}");
                 } else {
                     assert!(
                         (400..500).contains(&status(&answer)),
-                        "{case}, {way:?}: {answer}"
+                        "{case}, {entry:?}: {answer}"
                     );
                 }
             }

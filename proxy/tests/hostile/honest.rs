@@ -24,9 +24,9 @@ async fn for_http2() -> TwoPods {
 async fn an_http2_request_may_name_its_host_in_a_header_alone() {
     let field = for_http2().await;
     field.allow(Protocol::Http2, &["/ok"]);
-    for way in ENTRY_POINTS {
+    for entry in ENTRY_POINTS {
         for (path, expected) in [(&b"/ok"[..], 200), (b"/private", 403)] {
-            let mut raw = RawHttp2::new(field.open(way).await).await;
+            let mut raw = RawHttp2::new(field.open(entry).await).await;
             let fields: [(&[u8], &[u8]); 4] = [
                 (b":method", b"GET"),
                 (b":scheme", b"http"),
@@ -34,8 +34,8 @@ async fn an_http2_request_may_name_its_host_in_a_header_alone() {
                 (b"host", b"api.shop"),
             ];
             raw.request(1, true, &fields).await;
-            let told = raw.told(1, PATIENCE).await;
-            assert_eq!(told, Told::Status(expected), "{way:?}");
+            let outcome = raw.outcome(1, PATIENCE).await;
+            assert_eq!(outcome, Told::Status(expected), "{entry:?}");
         }
     }
 }
@@ -43,7 +43,7 @@ async fn an_http2_request_may_name_its_host_in_a_header_alone() {
 #[tokio::test]
 async fn a_get_with_a_body_that_asks_for_an_upgrade_is_served_without_one() {
     let field = TwoPods::new(Protocol::Http1).await;
-    for way in ENTRY_POINTS {
+    for entry in ENTRY_POINTS {
         for (framing, body) in [
             ("Content-Length: 5", "hello"),
             ("Transfer-Encoding: chunked", "5\r\nhello\r\n0\r\n\r\n"),
@@ -51,12 +51,12 @@ async fn a_get_with_a_body_that_asks_for_an_upgrade_is_served_without_one() {
             let request = format!(
                 "GET /ok HTTP/1.1\r\nHost: s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{framing}\r\n\r\n{body}"
             );
-            let answer = field.send_and_stay(way, request).await;
-            assert_eq!(status(&answer), 200, "{framing}, {way:?}: {answer}");
+            let answer = field.send_and_stay(entry, request).await;
+            assert_eq!(status(&answer), 200, "{framing}, {entry:?}: {answer}");
             let got = field.recorded(framing);
-            assert_eq!(got.len(), 1, "{framing}, {way:?}");
-            assert_eq!(got[0].body, b"hello", "{framing}, {way:?}");
-            assert!(got[0].values("upgrade").is_empty(), "{framing}, {way:?}");
+            assert_eq!(got.len(), 1, "{framing}, {entry:?}");
+            assert_eq!(got[0].body, b"hello", "{framing}, {entry:?}");
+            assert!(got[0].values("upgrade").is_empty(), "{framing}, {entry:?}");
         }
     }
 }
@@ -64,10 +64,10 @@ async fn a_get_with_a_body_that_asks_for_an_upgrade_is_served_without_one() {
 #[tokio::test]
 async fn an_empty_host_is_served() {
     let field = TwoPods::new(Protocol::Http1).await;
-    for way in ENTRY_POINTS {
+    for entry in ENTRY_POINTS {
         let request = "GET /ok HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n";
-        let answer = field.send(way, request).await;
-        assert_eq!(status(&answer), 200, "{way:?}: {answer}");
+        let answer = field.send(entry, request).await;
+        assert_eq!(status(&answer), 200, "{entry:?}: {answer}");
         assert_eq!(field.recorded("empty host")[0].values("host").len(), 1);
     }
 }
@@ -76,8 +76,8 @@ async fn an_empty_host_is_served() {
 async fn a_head_that_is_refused_gets_its_status_and_no_body() {
     let field = for_http2().await;
     field.allow(Protocol::Http2, &["/ok"]);
-    for way in ENTRY_POINTS {
-        let mut raw = RawHttp2::new(field.open(way).await).await;
+    for entry in ENTRY_POINTS {
+        let mut raw = RawHttp2::new(field.open(entry).await).await;
         let fields: [(&[u8], &[u8]); 4] = [
             (b":method", b"HEAD"),
             (b":scheme", b"http"),
@@ -85,12 +85,16 @@ async fn a_head_that_is_refused_gets_its_status_and_no_body() {
             (b":path", b"/denied"),
         ];
         raw.request(1, true, &fields).await;
-        assert_eq!(raw.told(1, PATIENCE).await, Told::Status(403), "{way:?}");
+        assert_eq!(
+            raw.outcome(1, PATIENCE).await,
+            Told::Status(403),
+            "{entry:?}"
+        );
         let until = tokio::time::Instant::now() + Duration::from_millis(200);
         while let Some(frame) = raw.read(until).await {
             assert!(
                 frame.kind != DATA || frame.payload.is_empty(),
-                "{way:?}: a body of {} bytes",
+                "{entry:?}: a body of {} bytes",
                 frame.payload.len()
             );
         }
@@ -118,10 +122,10 @@ async fn a_head_that_is_refused_gets_its_status_and_no_body() {
 #[tokio::test]
 async fn a_callers_broken_body_is_its_own_fault() {
     let field = TwoPods::new(Protocol::Http1).await;
-    for way in ENTRY_POINTS {
+    for entry in ENTRY_POINTS {
         let request = "POST /ok HTTP/1.1\r\nHost: s\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nzz\r\n";
-        let answer = field.send_and_stay(way, request).await;
-        assert_eq!(status(&answer), 400, "{way:?}: {answer}");
+        let answer = field.send_and_stay(entry, request).await;
+        assert_eq!(status(&answer), 400, "{entry:?}: {answer}");
     }
     tokio::time::sleep(Duration::from_millis(100)).await;
     for pod in [&field.client, &field.server] {
@@ -140,9 +144,9 @@ async fn a_callers_broken_body_is_its_own_fault() {
 async fn the_refusal_of_an_upload_can_be_read_after_all_of_it_was_sent() {
     let field = TwoPods::new(Protocol::Http1).await;
     field.allow(Protocol::Http1, &["/ok"]);
-    for way in ENTRY_POINTS {
+    for entry in ENTRY_POINTS {
         for size in [256 * 1024, 16 * 1024 * 1024] {
-            let mut stream = field.open(way).await;
+            let mut stream = field.open(entry).await;
             let head =
                 format!("POST /denied HTTP/1.1\r\nHost: s\r\nContent-Length: {size}\r\n\r\n");
             let body = vec![b'x'; size];
@@ -154,13 +158,13 @@ async fn the_refusal_of_an_upload_can_be_read_after_all_of_it_was_sent() {
                 Ok::<_, std::io::Error>(())
             };
             let sent = tokio::time::timeout(Duration::from_secs(5), sending).await;
-            assert!(matches!(sent, Ok(Ok(()))), "{way:?}, {size}: {sent:?}");
+            assert!(matches!(sent, Ok(Ok(()))), "{entry:?}, {size}: {sent:?}");
             let mut answer = vec![0; 4096];
             let read = tokio::time::timeout(PATIENCE, stream.read(&mut answer)).await;
-            let count = read.unwrap_or_else(|_| panic!("{way:?}, {size}: no answer"));
-            let count = count.unwrap_or_else(|error| panic!("{way:?}, {size}: {error}"));
+            let count = read.unwrap_or_else(|_| panic!("{entry:?}, {size}: no answer"));
+            let count = count.unwrap_or_else(|error| panic!("{entry:?}, {size}: {error}"));
             let answer = String::from_utf8_lossy(&answer[..count]).into_owned();
-            assert_eq!(status(&answer), 403, "{way:?}, {size}: {answer}");
+            assert_eq!(status(&answer), 403, "{entry:?}, {size}: {answer}");
         }
     }
     // Control: a client that stops when it is refused is let go at once.
@@ -176,12 +180,12 @@ async fn the_refusal_of_an_upload_can_be_read_after_all_of_it_was_sent() {
 #[tokio::test]
 async fn trailers_that_are_announced_pass_both_ways() {
     let mut field = TwoPods::new(Protocol::Http1).await;
-    for way in ENTRY_POINTS {
+    for entry in ENTRY_POINTS {
         let request = "POST /ok HTTP/1.1\r\nHost: s\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 1\r\n\r\n";
-        let answer = field.send_and_stay(way, request).await;
-        assert_eq!(status(&answer), 200, "{way:?}: {answer}");
+        let answer = field.send_and_stay(entry, request).await;
+        assert_eq!(status(&answer), 200, "{entry:?}: {answer}");
         let got = field.recorded("announced");
-        assert_eq!(got[0].trailers.to_lowercase(), "x-sum: 1", "{way:?}");
+        assert_eq!(got[0].trailers.to_lowercase(), "x-sum: 1", "{entry:?}");
     }
     let port = serving(&field.server, |mut stream| async move {
         let mut head = [0; 4096];
@@ -192,12 +196,12 @@ async fn trailers_that_are_announced_pass_both_ways() {
     .await;
     field.deliver_to(port);
     field.port = port;
-    for way in ENTRY_POINTS {
+    for entry in ENTRY_POINTS {
         let request = "GET /ok HTTP/1.1\r\nHost: s\r\nTE: trailers\r\n\r\n";
-        let answer = field.send_and_stay(way, request).await.to_lowercase();
+        let answer = field.send_and_stay(entry, request).await.to_lowercase();
         assert!(
             answer.ends_with("0\r\nx-sum: 1\r\n\r\n"),
-            "{way:?}: {answer}"
+            "{entry:?}: {answer}"
         );
     }
 }

@@ -31,25 +31,25 @@ async fn a_forged_identity_in_any_spelling_is_replaced_or_gone() {
         "weft-unsent: 1",
         "Trailer: weft-client-id",
     ] {
-        for way in ENTRY_POINTS {
+        for entry in ENTRY_POINTS {
             let bytes = format!("GET /ok HTTP/1.1\r\nHost: s\r\n{forged}\r\n\r\n");
-            let answer = field.send(way, bytes).await;
-            assert_eq!(status(&answer), 200, "{forged}, {way:?}: {answer}");
+            let answer = field.send(entry, bytes).await;
+            assert_eq!(status(&answer), 200, "{forged}, {entry:?}: {answer}");
             let got = field.recorded(forged);
-            let expected: &[&str] = match way {
+            let expected: &[&str] = match entry {
                 EntryPoint::Outbound => &[TRUE_ID],
                 EntryPoint::Inbound => &[],
             };
             assert_eq!(
                 got[0].values("weft-client-id"),
                 expected,
-                "{forged}, {way:?}"
+                "{forged}, {entry:?}"
             );
             let ours = got[0].head.to_lowercase().matches("\r\nweft-").count();
-            assert_eq!(ours, expected.len(), "{forged}, {way:?}: {got:?}");
+            assert_eq!(ours, expected.len(), "{forged}, {entry:?}: {got:?}");
             assert!(
                 !got[0].head.contains("\r\nweft-") || !got[0].head.contains("evil"),
-                "{forged}, {way:?}: {got:?}"
+                "{forged}, {entry:?}: {got:?}"
             );
         }
     }
@@ -72,19 +72,19 @@ const SPELT: [&str; 8] = [
 async fn an_identity_with_other_marks_for_its_hyphens_does_not_arrive() {
     let field = TwoPods::new(Protocol::Http1).await;
     for name in SPELT {
-        for way in ENTRY_POINTS {
+        for entry in ENTRY_POINTS {
             let bytes = format!(
                 "POST /ok HTTP/1.1\r\nHost: s\r\n{name}: spiffe://evil\r\n\
                  Trailer: X-Sum, {name}\r\nTransfer-Encoding: chunked\r\n\r\n\
                  3\r\nabc\r\n0\r\nX-Sum: 1\r\n{name}: spiffe://evil\r\n\r\n"
             );
-            let answer = field.send(way, bytes).await;
-            assert_eq!(status(&answer), 200, "{name}, {way:?}: {answer}");
+            let answer = field.send(entry, bytes).await;
+            assert_eq!(status(&answer), 200, "{name}, {entry:?}: {answer}");
             let got = field.recorded(name);
-            assert!(!got[0].head.contains("evil"), "{name}, {way:?}: {got:?}");
+            assert!(!got[0].head.contains("evil"), "{name}, {entry:?}: {got:?}");
             // The trailer that is nobody's passes.
             let trailers = got[0].trailers.to_lowercase();
-            assert_eq!(trailers, "x-sum: 1", "{name}, {way:?}");
+            assert_eq!(trailers, "x-sum: 1", "{name}, {entry:?}");
         }
     }
     field.works("other marks").await;
@@ -117,7 +117,7 @@ async fn an_identity_with_other_marks_does_not_arrive_over_http2_either() {
     field.port = serving(&field.server, move |stream| keep(stream, Arc::clone(&log))).await;
     field.deliver_to(field.port);
     let spelt = SPELT.map(str::to_lowercase);
-    for way in ENTRY_POINTS {
+    for entry in ENTRY_POINTS {
         let mut head = get("/ok").to_vec();
         head[0].1 = b"POST";
         let mut trailers = vec![(&b"x-sum"[..], &b"1"[..])];
@@ -125,25 +125,25 @@ async fn an_identity_with_other_marks_does_not_arrive_over_http2_either() {
             head.push((name.as_bytes(), b"spiffe://evil"));
             trailers.push((name.as_bytes(), b"spiffe://evil"));
         }
-        let mut raw = RawHttp2::new(field.open(way).await).await;
+        let mut raw = RawHttp2::new(field.open(entry).await).await;
         raw.request(1, false, &head).await;
         raw.write(&frame(DATA, 0, 1, b"abc")).await;
         raw.request(1, true, &trailers).await;
-        let told = raw.told(1, Duration::from_secs(2)).await;
-        assert_eq!(told, Told::Status(200), "{way:?}");
+        let outcome = raw.outcome(1, Duration::from_secs(2)).await;
+        assert_eq!(outcome, Told::Status(200), "{entry:?}");
         let got = std::mem::take(&mut *kept.lock());
-        assert!(!got.contains("evil"), "{way:?}: {got}");
-        assert!(got.contains("\"x-sum\": \"1\""), "{way:?}: {got}");
+        assert!(!got.contains("evil"), "{entry:?}: {got}");
+        assert!(got.contains("\"x-sum\": \"1\""), "{entry:?}: {got}");
     }
 }
 
 #[tokio::test]
 async fn what_belongs_to_one_connection_ends_there() {
     let field = TwoPods::new(Protocol::Http1).await;
-    for way in ENTRY_POINTS {
+    for entry in ENTRY_POINTS {
         let bytes = "GET /ok HTTP/1.1\r\nHost: s\r\nConnection: X-One, x-two ,Keep-Alive\r\nX-One: 1\r\nx-two: 2\r\nx-three: 3\r\nKeep-Alive: timeout=5\r\nProxy-Connection: keep-alive\r\nTE: gzip\r\n\r\n";
-        let answer = field.send(way, bytes).await;
-        assert_eq!(status(&answer), 200, "{way:?}: {answer}");
+        let answer = field.send(entry, bytes).await;
+        assert_eq!(status(&answer), 200, "{entry:?}: {answer}");
         let got = field.recorded("hop by hop");
         for gone in [
             "x-one",
@@ -153,9 +153,9 @@ async fn what_belongs_to_one_connection_ends_there() {
             "te",
             "upgrade",
         ] {
-            assert!(got[0].values(gone).is_empty(), "{gone}, {way:?}: {got:?}");
+            assert!(got[0].values(gone).is_empty(), "{gone}, {entry:?}: {got:?}");
         }
-        assert_eq!(got[0].values("x-three"), ["3"], "{way:?}");
+        assert_eq!(got[0].values("x-three"), ["3"], "{entry:?}");
     }
     field.works("hop by hop").await;
 }
@@ -164,11 +164,11 @@ async fn what_belongs_to_one_connection_ends_there() {
 #[tokio::test]
 async fn a_connection_header_of_odd_bytes_harms_nobody() {
     let field = TwoPods::new(Protocol::Http1).await;
-    for way in ENTRY_POINTS {
+    for entry in ENTRY_POINTS {
         let mut bytes =
             b"GET /ok HTTP/1.1\r\nHost: s\r\nConnection: \xff\xfe, x\r\nx: \xe9\r\ny: \xe9\r\n\r\n"
                 .to_vec();
-        let mut stream = field.open(way).await;
+        let mut stream = field.open(entry).await;
         tokio::io::AsyncWriteExt::write_all(&mut stream, &bytes)
             .await
             .unwrap();
@@ -176,7 +176,7 @@ async fn a_connection_header_of_odd_bytes_harms_nobody() {
         // The recorder wants text; whatever it says, the proxy stands.
         assert!(
             [200, 400, 502].contains(&status(&answer)),
-            "{way:?}: {answer}"
+            "{entry:?}: {answer}"
         );
         bytes.clear();
         field.log.lock().clear();

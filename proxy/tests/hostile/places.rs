@@ -20,7 +20,7 @@ const AGAIN: Duration = Duration::from_millis(100);
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 /// Ten places, and how often somebody lost one.
-fn places() -> (Arc<Occupancy>, Arc<AtomicUsize>) {
+fn permits() -> (Arc<Occupancy>, Arc<AtomicUsize>) {
     let bounds = Bounds {
         permits: 10,
         per_holder: usize::MAX,
@@ -92,7 +92,7 @@ async fn tunnels_into_http_that_rest_keep_no_place_and_one_with_a_request_in_fli
     .await;
     field.deliver_to(field.port);
     field.workload(Protocol::Http1, Enforcement::Open);
-    let (occupancy, lost) = places();
+    let (occupancy, lost) = permits();
     let _ = field.server.peers.set(Arc::clone(&occupancy));
 
     let _silent = field.open(EntryPoint::Outbound).await;

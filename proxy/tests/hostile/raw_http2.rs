@@ -58,7 +58,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 pub(crate) struct RawHttp2 {
     io: Box<dyn Io>,
     bytes: Vec<u8>,
-    told: HashMap<u32, Told>,
+    outcomes: HashMap<u32, Told>,
     /// Of the whole connection.
     pub(crate) over: Option<Told>,
 }
@@ -114,7 +114,7 @@ impl RawHttp2 {
         let mut raw = Self {
             io: Box::new(io),
             bytes: Vec::new(),
-            told: HashMap::new(),
+            outcomes: HashMap::new(),
             over: None,
         };
         raw.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
@@ -187,10 +187,10 @@ impl RawHttp2 {
         match got.kind {
             HEADERS => {
                 let status = Told::Status(status_of(&got.payload));
-                self.told.entry(got.stream).or_insert(status);
+                self.outcomes.entry(got.stream).or_insert(status);
             }
             RST_STREAM => {
-                self.told
+                self.outcomes
                     .entry(got.stream)
                     .or_insert(Told::Reset(number(0)));
             }
@@ -206,15 +206,15 @@ impl RawHttp2 {
     }
 
     /// What became of a stream, for at most `patience`.
-    pub(crate) async fn told(&mut self, stream: u32, patience: Duration) -> Told {
+    pub(crate) async fn outcome(&mut self, stream: u32, patience: Duration) -> Told {
         let until = Instant::now() + patience;
         loop {
-            if let Some(told) = self.told.get(&stream).copied().or(self.over) {
-                return told;
+            if let Some(outcome) = self.outcomes.get(&stream).copied().or(self.over) {
+                return outcome;
             }
             if self.read(until).await.is_none() {
                 return self
-                    .told
+                    .outcomes
                     .get(&stream)
                     .copied()
                     .or(self.over)
@@ -225,7 +225,7 @@ impl RawHttp2 {
 
     /// Statuses and resets of every stream so far.
     pub(crate) fn all(&self) -> impl Iterator<Item = Told> {
-        self.told.values().copied()
+        self.outcomes.values().copied()
     }
 
     /// Reads until the connection ends or the time does.

@@ -137,18 +137,18 @@ fn doubtful_answers() -> Vec<(&'static str, String)> {
 async fn answers_that_parsers_read_differently_become_one_answer_or_502() {
     for (case, script) in doubtful_answers() {
         let (field, _) = lying(script, false).await;
-        for way in ENTRY_POINTS {
-            let answer = field.send(way, request("GET")).await;
-            assert_eq!(answers(&answer), 1, "{case}, {way:?}: {}", cut(&answer));
+        for entry in ENTRY_POINTS {
+            let answer = field.send(entry, request("GET")).await;
+            assert_eq!(answers(&answer), 1, "{case}, {entry:?}: {}", cut(&answer));
             let lower = answer.to_lowercase();
             assert!(
                 !(lower.contains("content-length") && lower.contains("transfer-encoding")),
-                "{case}, {way:?}: {}",
+                "{case}, {entry:?}: {}",
                 cut(&answer)
             );
-            assert_ne!(status(&answer), 101, "{case}, {way:?}: {}", cut(&answer));
+            assert_ne!(status(&answer), 101, "{case}, {entry:?}: {}", cut(&answer));
             if status(&answer) >= 500 && status(&answer) != 999 {
-                assert_eq!(status(&answer), 502, "{case}, {way:?}: {}", cut(&answer));
+                assert_eq!(status(&answer), 502, "{case}, {entry:?}: {}", cut(&answer));
                 assert!(
                     answer.contains("weft-reason: connection-lost"),
                     "{case}: {}",
@@ -157,7 +157,7 @@ async fn answers_that_parsers_read_differently_become_one_answer_or_502() {
             }
             if [204, 304].contains(&status(&answer)) {
                 let body = answer.split_once("\r\n\r\n").map(|(_, body)| body);
-                assert_eq!(body, Some(""), "{case}, {way:?}");
+                assert_eq!(body, Some(""), "{case}, {entry:?}");
             }
         }
         // The control: the same pods, with an application that behaves.
@@ -190,15 +190,15 @@ async fn an_answer_with_both_a_length_and_chunks_arrives_whole() {
                 "HTTP/1.1 200 OK\r\n{first}\r\n{second}\r\n\r\n2\r\nok\r\n6\r\n123456\r\n0\r\n\r\n"
             );
             let (field, _) = lying(script, false).await;
-            for way in ENTRY_POINTS {
-                let answer = field.send(way, request("GET")).await;
+            for entry in ENTRY_POINTS {
+                let answer = field.send(entry, request("GET")).await;
                 let (head, body) = answer.split_once("\r\n\r\n").unwrap();
                 let content: String = if head.to_lowercase().contains("chunked") {
                     body.split("\r\n").skip(1).step_by(2).collect()
                 } else {
                     body.to_owned()
                 };
-                assert_eq!(content, "ok123456", "{first}, {way:?}: {answer}");
+                assert_eq!(content, "ok123456", "{first}, {entry:?}: {answer}");
             }
         }
     }
@@ -222,19 +222,19 @@ async fn what_follows_an_answer_reaches_nobody_else() {
         ),
     ] {
         let (field, connections) = lying(script, true).await;
-        for way in ENTRY_POINTS {
+        for entry in ENTRY_POINTS {
             let before = connections.load(Ordering::Relaxed);
             for _ in 0..2 {
-                let answer = field.send(way, request(method)).await;
-                assert!(!answer.contains("EVIL"), "{way:?}: {answer}");
-                assert!([200, 204].contains(&status(&answer)), "{way:?}: {answer}");
+                let answer = field.send(entry, request(method)).await;
+                assert!(!answer.contains("EVIL"), "{entry:?}: {answer}");
+                assert!([200, 204].contains(&status(&answer)), "{entry:?}: {answer}");
                 // Time for what follows to come in, and be noticed.
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
             let used = connections.load(Ordering::Relaxed) - before;
             assert_eq!(
                 used, 2,
-                "{method}, {way:?}: a poisoned connection was used again"
+                "{method}, {entry:?}: a poisoned connection was used again"
             );
         }
     }
@@ -245,14 +245,14 @@ async fn endless_interim_answers_end() {
     let flood = "HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n".repeat(20_000);
     let script = format!("{flood}HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     let (field, _) = lying(script, false).await;
-    for way in ENTRY_POINTS {
-        let answer = field.send(way, request("GET")).await;
+    for entry in ENTRY_POINTS {
+        let answer = field.send(entry, request("GET")).await;
         assert!(
             [200, 502].contains(&status(&answer)),
-            "{way:?}: {}",
+            "{entry:?}: {}",
             cut(&answer)
         );
-        assert_eq!(answers(&answer), 1, "{way:?}: {}", cut(&answer));
+        assert_eq!(answers(&answer), 1, "{entry:?}: {}", cut(&answer));
     }
 }
 
@@ -261,13 +261,13 @@ async fn endless_interim_answers_end() {
 async fn an_early_answer_reaches_a_caller_that_still_sends() {
     let script = "HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig";
     let (field, _) = lying(script, false).await;
-    for way in ENTRY_POINTS {
-        let mut stream = field.open(way).await;
+    for entry in ENTRY_POINTS {
+        let mut stream = field.open(entry).await;
         let head = "POST /ok HTTP/1.1\r\nHost: s\r\nContent-Length: 10000000\r\n\r\n";
         stream.write_all(head.as_bytes()).await.unwrap();
         let answer = rest(&mut stream, Duration::from_secs(1)).await;
-        assert_eq!(status(&answer), 413, "{way:?}: {answer}");
-        assert!(answer.ends_with("big"), "{way:?}: {answer}");
+        assert_eq!(status(&answer), 413, "{entry:?}: {answer}");
+        assert!(answer.ends_with("big"), "{entry:?}: {answer}");
     }
 }
 
@@ -289,18 +289,18 @@ async fn a_body_that_breaks_off_looks_broken_to_the_caller() {
         ),
     ] {
         let (field, _) = lying(script, false).await;
-        for way in ENTRY_POINTS {
-            let answer = field.send(way, request("GET")).await;
-            assert_eq!(status(&answer), 200, "{case}, {way:?}: {answer}");
+        for entry in ENTRY_POINTS {
+            let answer = field.send(entry, request("GET")).await;
+            assert_eq!(status(&answer), 200, "{case}, {entry:?}: {answer}");
             assert!(
                 !answer.ends_with("\r\n0\r\n\r\n"),
-                "{case}, {way:?}: {answer}"
+                "{case}, {entry:?}: {answer}"
             );
             if case == "length" {
                 assert!(
                     answer.to_lowercase().contains("content-length: 10")
                         && answer.ends_with("hello"),
-                    "{case}, {way:?}: {answer}"
+                    "{case}, {entry:?}: {answer}"
                 );
             }
         }

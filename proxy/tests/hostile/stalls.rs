@@ -58,8 +58,8 @@ async fn frames_that_hold_nothing_cost_nobody_a_connection() {
     let mut field = TwoPods::new(Protocol::Http2).await;
     field.port = serving(&field.server, sizes).await;
     field.deliver_to(field.port);
-    for way in ENTRY_POINTS {
-        let mut raw = RawHttp2::new(field.open(way).await).await;
+    for entry in ENTRY_POINTS {
+        let mut raw = RawHttp2::new(field.open(entry).await).await;
         for at in 0..300 {
             let stream = 2 * at + 1;
             let fields: [(&[u8], &[u8]); 4] = [
@@ -73,8 +73,8 @@ async fn frames_that_hold_nothing_cost_nobody_a_connection() {
                 raw.write(&frame(DATA, flags, stream, content.as_bytes()))
                     .await;
             }
-            let told = raw.told(stream, SOON).await;
-            assert_eq!(told, Told::Status(200), "{way:?}, request {at}");
+            let outcome = raw.outcome(stream, SOON).await;
+            assert_eq!(outcome, Told::Status(200), "{entry:?}, request {at}");
         }
     }
 }
@@ -122,20 +122,20 @@ async fn a_tunnel_that_crashes_while_it_is_stuck_ends_at_the_application_too() {
 }
 
 /// The application may never read on, so what is left of it there is left for ever.
-async fn crash_uploads(field: &TwoPods, open: &Open, way: EntryPoint) {
+async fn crash_uploads(field: &TwoPods, open: &Open, entry: EntryPoint) {
     for round in 0..2 {
         let filling = (0..10).map(async |_| {
-            let mut caller = field.open(way).await;
+            let mut caller = field.open(entry).await;
             let head = b"POST /up HTTP/1.1\r\nHost: s\r\nContent-Length: 1000000000\r\n\r\n";
             caller.write_all(head).await.unwrap();
             fill(&mut caller).await;
             caller
         });
         let callers = futures::future::join_all(filling).await;
-        assert!(open.come_to(10).await, "{way:?} {round}: not all arrived");
+        assert!(open.come_to(10).await, "{entry:?} {round}: not all arrived");
         callers.into_iter().for_each(crash);
         let left = open.come_to(0).await;
-        assert!(left, "{way:?} {round}: {:?} are left", open.0);
+        assert!(left, "{entry:?} {round}: {:?} are left", open.0);
     }
 }
 
@@ -143,8 +143,11 @@ async fn crash_uploads(field: &TwoPods, open: &Open, way: EntryPoint) {
 async fn unread(protocol: Protocol) -> (TwoPods, Open) {
     let mut field = TwoPods::new(protocol).await;
     let open = Open::default();
-    let held = open.clone();
-    field.port = serving(&field.server, move |stream| held.clone().hold(stream)).await;
+    let connections = open.clone();
+    field.port = serving(&field.server, move |stream| {
+        connections.clone().hold(stream)
+    })
+    .await;
     field.deliver_to(field.port);
     (field, open)
 }
@@ -152,8 +155,8 @@ async fn unread(protocol: Protocol) -> (TwoPods, Open) {
 #[tokio::test]
 async fn an_upload_that_crashes_while_it_is_stuck_ends_at_the_application_too() {
     let (field, open) = unread(Protocol::Http1).await;
-    for way in ENTRY_POINTS {
-        crash_uploads(&field, &open, way).await;
+    for entry in ENTRY_POINTS {
+        crash_uploads(&field, &open, entry).await;
     }
 }
 
@@ -170,15 +173,15 @@ async fn so_does_one_that_came_in_a_tunnel() {
 async fn a_stuck_upload_that_is_answered_by_no_http_ends_at_the_application() {
     let mut field = TwoPods::new(Protocol::Http1).await;
     let open = Open::default();
-    let held = open.clone();
+    let connections = open.clone();
     field.port = serving(&field.server, move |mut stream| {
-        let held = held.clone();
+        let connections = connections.clone();
         async move {
-            held.0.fetch_add(1, Ordering::Relaxed);
+            connections.0.fetch_add(1, Ordering::Relaxed);
             tokio::time::sleep(Duration::from_secs(1)).await;
             let _ = stream.write_all(b"garbage\r\n\r\n").await;
             let _ = stream.ready(tokio::io::Interest::ERROR).await;
-            held.0.fetch_sub(1, Ordering::Relaxed);
+            connections.0.fetch_sub(1, Ordering::Relaxed);
         }
     })
     .await;
@@ -209,15 +212,15 @@ async fn a_whole_request_arrives_though_its_caller_crashed_before_it_was_read() 
     })
     .await;
     field.deliver_to(field.port);
-    for way in ENTRY_POINTS {
-        let mut caller = field.open(way).await;
+    for entry in ENTRY_POINTS {
+        let mut caller = field.open(entry).await;
         let head = format!("POST / HTTP/1.1\r\nHost: s\r\nContent-Length: {SAID}\r\n\r\n");
         caller.write_all(head.as_bytes()).await.unwrap();
         caller.write_all(&[b'~'; SAID]).await.unwrap();
         tokio::time::sleep(Duration::from_millis(300)).await;
         crash(caller);
         let came = timeout(SOON, size.recv()).await.unwrap();
-        assert_eq!(came, Some(SAID), "{way:?}");
+        assert_eq!(came, Some(SAID), "{entry:?}");
     }
 }
 
@@ -268,14 +271,14 @@ async fn streams_that_nobody_reads_hold_up_no_other() {
     let mut field = TwoPods::new(Protocol::Http1).await;
     field.port = serving(&field.server, moody).await;
     field.deliver_to(field.port);
-    let way = EntryPoint::Outbound;
+    let entry = EntryPoint::Outbound;
     let post = format!(
         "POST / HTTP/1.1\r\nHost: s\r\nContent-Length: 30000\r\nConnection: close\r\n\r\n{}",
         "y".repeat(30_000)
     );
     let ask = async || {
         let begun = Instant::now();
-        let answer = field.send(way, &post).await;
+        let answer = field.send(entry, &post).await;
         assert_eq!(
             status(&answer),
             200,
@@ -290,14 +293,14 @@ async fn streams_that_nobody_reads_hold_up_no_other() {
     }
     let mut stalled = Vec::new();
     for at in 0..STALLED {
-        let mut down = field.open(way).await;
+        let mut down = field.open(entry).await;
         // The kernel would take megabytes for each before anything waits in a proxy.
         SockRef::from(&down).set_recv_buffer_size(4096).unwrap();
         down.write_all(b"GET /endless HTTP/1.1\r\nHost: s\r\n\r\n")
             .await
             .unwrap();
         down.read_u8().await.unwrap();
-        let mut up = field.open(way).await;
+        let mut up = field.open(entry).await;
         up.write_all(b"POST /stuck HTTP/1.1\r\nHost: s\r\nContent-Length: 100000000\r\n\r\n")
             .await
             .unwrap();
@@ -352,26 +355,30 @@ async fn one_caller_that_reads_nothing_does_not_stop_http2_of_others_to_the_appl
     })
     .await;
     field.deliver_to(field.port);
-    let mut held = Vec::new();
-    for way in ENTRY_POINTS {
-        let (mut sender, connection) = h2::client::handshake(field.open(way).await).await.unwrap();
+    let mut connections = Vec::new();
+    for entry in ENTRY_POINTS {
+        let (mut sender, connection) = h2::client::handshake(field.open(entry).await)
+            .await
+            .unwrap();
         tokio::spawn(connection);
         for _ in 0..10 {
             let request = Request::get("http://s/endless").body(()).unwrap();
             let (response, _) = sender.send_request(request, true).unwrap();
             // Head only: the body stays where it is.
-            held.push(timeout(SOON, response).await.unwrap().unwrap());
+            connections.push(timeout(SOON, response).await.unwrap().unwrap());
         }
     }
-    for way in ENTRY_POINTS {
-        let (mut sender, connection) = h2::client::handshake(field.open(way).await).await.unwrap();
+    for entry in ENTRY_POINTS {
+        let (mut sender, connection) = h2::client::handshake(field.open(entry).await)
+            .await
+            .unwrap();
         tokio::spawn(connection);
         for _ in 0..20 {
             let request = Request::get("http://s/quick").body(()).unwrap();
             let (response, _) = sender.send_request(request, true).unwrap();
             let answer = timeout(SOON, response).await;
-            assert!(answer.is_ok(), "{way:?}: no answer");
-            assert_eq!(answer.unwrap().unwrap().status(), 200, "{way:?}");
+            assert!(answer.is_ok(), "{entry:?}: no answer");
+            assert_eq!(answer.unwrap().unwrap().status(), 200, "{entry:?}");
         }
     }
 }
@@ -395,9 +402,9 @@ async fn an_answer_given_before_the_request_was_read_arrives() {
         "POST / HTTP/1.1\r\nHost: s\r\nContent-Length: 3000000\r\n\r\n{}",
         "y".repeat(3_000_000)
     );
-    for way in ENTRY_POINTS {
+    for entry in ENTRY_POINTS {
         for at in 0..20 {
-            let mut caller = field.open(way).await;
+            let mut caller = field.open(entry).await;
             let (mut read, mut write) = caller.split();
             let sending = async {
                 let _ = write.write_all(request.as_bytes()).await;
@@ -409,7 +416,7 @@ async fn an_answer_given_before_the_request_was_read_arrives() {
                 () = sending => {}
                 outcome = reading => {
                     outcome.unwrap().unwrap();
-                    assert_eq!(&got, b"HTTP/1.1 404", "{way:?} {at}");
+                    assert_eq!(&got, b"HTTP/1.1 404", "{entry:?} {at}");
                 }
             }
         }

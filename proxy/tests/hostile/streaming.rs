@@ -80,11 +80,11 @@ async fn one(
 
 async fn field() -> (TwoPods, mpsc::UnboundedReceiver<Event>) {
     let mut field = TwoPods::new(Protocol::Grpc).await;
-    let (events, told) = mpsc::unbounded_channel();
+    let (events, received) = mpsc::unbounded_channel();
     let port = serving(&field.server, move |stream| echo(stream, events.clone())).await;
     field.deliver_to(port);
     field.port = port;
-    (field, told)
+    (field, received)
 }
 
 struct Calls {
@@ -92,8 +92,10 @@ struct Calls {
 }
 
 impl Calls {
-    async fn new(field: &TwoPods, way: EntryPoint) -> Self {
-        let (sender, connection) = h2::client::handshake(field.open(way).await).await.unwrap();
+    async fn new(field: &TwoPods, entry: EntryPoint) -> Self {
+        let (sender, connection) = h2::client::handshake(field.open(entry).await)
+            .await
+            .unwrap();
         tokio::spawn(connection);
         Self { sender }
     }
@@ -121,9 +123,9 @@ async fn message(body: &mut RecvStream) -> Bytes {
 
 #[tokio::test]
 async fn messages_flow_both_ways_before_the_request_ends() {
-    let (field, mut told) = field().await;
-    for way in ENTRY_POINTS {
-        let calls = Calls::new(&field, way).await;
+    let (field, mut received) = field().await;
+    for entry in ENTRY_POINTS {
+        let calls = Calls::new(&field, entry).await;
         let (answer, mut send) = calls.begin("/echo").await;
         // The head of the answer comes before any message was sent.
         let answer = timeout(SOON, answer).await.expect("head").unwrap();
@@ -132,58 +134,68 @@ async fn messages_flow_both_ways_before_the_request_ends() {
         for at in 0..20 {
             let text = format!("message {at}");
             send.send_data(Bytes::from(text.clone()), false).unwrap();
-            assert_eq!(message(&mut body).await, text, "{way:?}");
+            assert_eq!(message(&mut body).await, text, "{entry:?}");
         }
         send.send_data(Bytes::new(), true).unwrap();
         assert!(timeout(SOON, body.data()).await.unwrap().is_none());
         let trailers = timeout(SOON, body.trailers()).await.unwrap().unwrap();
-        assert_eq!(trailers.unwrap()["grpc-status"], "0", "{way:?}");
-        assert_eq!(told.recv().await, Some(Event::Began));
-        assert_eq!(told.recv().await, Some(Event::Ended));
+        assert_eq!(trailers.unwrap()["grpc-status"], "0", "{entry:?}");
+        assert_eq!(received.recv().await, Some(Event::Began));
+        assert_eq!(received.recv().await, Some(Event::Ended));
     }
 }
 
 #[tokio::test]
 async fn a_cancelled_call_is_cancelled_at_the_server() {
-    let (field, mut told) = field().await;
-    for way in ENTRY_POINTS {
-        let calls = Calls::new(&field, way).await;
+    let (field, mut received) = field().await;
+    for entry in ENTRY_POINTS {
+        let calls = Calls::new(&field, entry).await;
         let (answer, mut send) = calls.begin("/echo").await;
         let answer = timeout(SOON, answer).await.unwrap().unwrap();
         let mut body = answer.into_body();
         send.send_data(Bytes::from_static(b"one"), false).unwrap();
         assert_eq!(message(&mut body).await, "one");
-        assert_eq!(told.recv().await, Some(Event::Began));
+        assert_eq!(received.recv().await, Some(Event::Began));
         send.send_reset(h2::Reason::CANCEL);
         drop(body);
-        let event = timeout(SOON, told.recv()).await.expect("cancelled in time");
-        assert!(matches!(event, Some(Event::Reset(_))), "{way:?}: {event:?}");
+        let event = timeout(SOON, received.recv())
+            .await
+            .expect("cancelled in time");
+        assert!(
+            matches!(event, Some(Event::Reset(_))),
+            "{entry:?}: {event:?}"
+        );
         // Others on the same connection go on.
         let (answer, mut send) = calls.begin("/echo").await;
         let answer = timeout(SOON, answer).await.unwrap().unwrap();
         send.send_data(Bytes::from_static(b"two"), true).unwrap();
-        assert_eq!(message(&mut answer.into_body()).await, "two", "{way:?}");
-        assert_eq!(told.recv().await, Some(Event::Began));
-        assert_eq!(told.recv().await, Some(Event::Ended));
+        assert_eq!(message(&mut answer.into_body()).await, "two", "{entry:?}");
+        assert_eq!(received.recv().await, Some(Event::Began));
+        assert_eq!(received.recv().await, Some(Event::Ended));
     }
 }
 
 /// A caller that hangs up cancels all that it had under way.
 #[tokio::test]
 async fn a_lost_caller_cancels_its_calls_at_the_server() {
-    let (field, mut told) = field().await;
-    for way in ENTRY_POINTS {
-        let stream = field.open(way).await;
+    let (field, mut received) = field().await;
+    for entry in ENTRY_POINTS {
+        let stream = field.open(entry).await;
         let (sender, connection) = h2::client::handshake(stream).await.unwrap();
         let driver = tokio::spawn(connection);
         let calls = Calls { sender };
         let (answer, send) = calls.begin("/echo").await;
         let _answer = timeout(SOON, answer).await.unwrap().unwrap();
-        assert_eq!(told.recv().await, Some(Event::Began));
+        assert_eq!(received.recv().await, Some(Event::Began));
         driver.abort();
         drop(send);
-        let event = timeout(SOON, told.recv()).await.expect("cancelled in time");
-        assert!(matches!(event, Some(Event::Reset(_))), "{way:?}: {event:?}");
+        let event = timeout(SOON, received.recv())
+            .await
+            .expect("cancelled in time");
+        assert!(
+            matches!(event, Some(Event::Reset(_))),
+            "{entry:?}: {event:?}"
+        );
     }
 }
 
@@ -191,9 +203,9 @@ async fn a_lost_caller_cancels_its_calls_at_the_server() {
 /// clocks; any other answer would be taken for what the application says.
 #[tokio::test]
 async fn a_stream_that_the_application_resets_is_reset_with_the_same_code() {
-    let (field, mut told) = field().await;
-    for way in ENTRY_POINTS {
-        let calls = Calls::new(&field, way).await;
+    let (field, mut received) = field().await;
+    for entry in ENTRY_POINTS {
+        let calls = Calls::new(&field, entry).await;
         for code in [
             h2::Reason::CANCEL,
             h2::Reason::INTERNAL_ERROR,
@@ -202,35 +214,35 @@ async fn a_stream_that_the_application_resets_is_reset_with_the_same_code() {
             let number = u32::from(code);
             let (answer, _send) = calls.begin(&format!("/reset/head/{number}")).await;
             let failed = timeout(SOON, answer).await.expect("an end").unwrap_err();
-            assert!(failed.is_reset(), "{way:?} {code:?}: {failed}");
-            assert_eq!(failed.reason(), Some(code), "{way:?} before the head");
+            assert!(failed.is_reset(), "{entry:?} {code:?}: {failed}");
+            assert_eq!(failed.reason(), Some(code), "{entry:?} before the head");
 
             let (answer, _send) = calls.begin(&format!("/reset/body/{number}")).await;
             let mut body = timeout(SOON, answer).await.unwrap().unwrap().into_body();
-            assert_eq!(message(&mut body).await, "half", "{way:?}");
+            assert_eq!(message(&mut body).await, "half", "{entry:?}");
             let end = timeout(SOON, body.data()).await.expect("an end");
             let failed = end.expect("no good end").unwrap_err();
-            assert_eq!(failed.reason(), Some(code), "{way:?} in the body");
+            assert_eq!(failed.reason(), Some(code), "{entry:?} in the body");
         }
         // Others on the same connection go on.
         let (answer, mut send) = calls.begin("/echo").await;
         send.send_data(Bytes::from_static(b"two"), true).unwrap();
         let answer = timeout(SOON, answer).await.unwrap().unwrap();
-        assert_eq!(message(&mut answer.into_body()).await, "two", "{way:?}");
-        while told.try_recv().is_ok() {}
+        assert_eq!(message(&mut answer.into_body()).await, "two", "{entry:?}");
+        while received.try_recv().is_ok() {}
     }
 }
 
 #[tokio::test]
 async fn an_answer_of_headers_only_stays_one() {
     let (field, _told) = field().await;
-    for way in ENTRY_POINTS {
-        let calls = Calls::new(&field, way).await;
+    for entry in ENTRY_POINTS {
+        let calls = Calls::new(&field, entry).await;
         let (answer, mut send) = calls.begin("/headers-only").await;
         let answer = timeout(SOON, answer).await.unwrap().unwrap();
-        assert_eq!(answer.headers()["grpc-status"], "7", "{way:?}");
+        assert_eq!(answer.headers()["grpc-status"], "7", "{entry:?}");
         // The end stands in the same frame: gRPC reads the status only then.
-        assert!(answer.body().is_end_stream(), "{way:?}");
+        assert!(answer.body().is_end_stream(), "{entry:?}");
         let _ = send.send_data(Bytes::new(), true);
     }
 }
@@ -240,12 +252,12 @@ async fn an_answer_of_headers_only_stays_one() {
 async fn a_refusal_of_the_mesh_is_an_answer_of_headers_only() {
     let (field, _told) = field().await;
     field.workload(Protocol::Grpc, wire::v1::Enforcement::Enforce);
-    for way in ENTRY_POINTS {
-        let calls = Calls::new(&field, way).await;
+    for entry in ENTRY_POINTS {
+        let calls = Calls::new(&field, entry).await;
         let (answer, _send) = calls.begin("/echo").await;
         let answer = timeout(SOON, answer).await.unwrap().unwrap();
         assert_eq!(answer.status(), 200);
-        assert_eq!(answer.headers()["grpc-status"], "7", "{way:?}");
-        assert!(answer.body().is_end_stream(), "{way:?}");
+        assert_eq!(answer.headers()["grpc-status"], "7", "{entry:?}");
+        assert!(answer.body().is_end_stream(), "{entry:?}");
     }
 }

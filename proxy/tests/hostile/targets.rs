@@ -61,20 +61,20 @@ async fn no_spelling_of_a_path_leads_out_of_the_allowed_one() {
         "/public/%2",
         "/public/%u002e%u002e/private",
     ] {
-        for way in SPEAKERS {
-            let answer = field.send(way, get(path)).await;
+        for from in SPEAKERS {
+            let answer = field.send(from, get(path)).await;
             let got = field.recorded(path);
             match status(&answer) {
-                400 | 403 => assert!(got.is_empty(), "{path}, {way:?}: {got:?}"),
+                400 | 403 => assert!(got.is_empty(), "{path}, {from:?}: {got:?}"),
                 // Where it does pass, the application sees the allowed path.
                 200 => {
                     let target = got[0].line().split(' ').nth(1).unwrap().to_owned();
                     assert!(
                         target.starts_with("/public") && !target.contains("private"),
-                        "{path}, {way:?}: {target}"
+                        "{path}, {from:?}: {target}"
                     );
                 }
-                _ => panic!("{path}, {way:?}: {answer}"),
+                _ => panic!("{path}, {from:?}: {answer}"),
             }
         }
     }
@@ -99,11 +99,11 @@ async fn what_only_looks_like_a_dot_segment_stays_as_it_is() {
         "/a?x=%2e%2e/y&z=//",
         "/a/.b/..c/d..",
     ] {
-        for way in SPEAKERS {
-            let answer = field.send(way, get(path)).await;
-            assert_eq!(status(&answer), 200, "{path}, {way:?}: {answer}");
+        for from in SPEAKERS {
+            let answer = field.send(from, get(path)).await;
+            assert_eq!(status(&answer), 200, "{path}, {from:?}: {answer}");
             let got = field.recorded(path);
-            assert_eq!(got[0].line(), format!("GET {path} HTTP/1.1"), "{way:?}");
+            assert_eq!(got[0].line(), format!("GET {path} HTTP/1.1"), "{from:?}");
         }
     }
 }
@@ -112,9 +112,9 @@ async fn what_only_looks_like_a_dot_segment_stays_as_it_is() {
 async fn a_query_passes_and_takes_no_part_in_the_decision() {
     let field = TwoPods::new(Protocol::Http1).await;
     field.allow(Protocol::Http1, &["/public"]);
-    for way in SPEAKERS {
-        let answer = field.send(way, get("/public?next=/private&x=/../")).await;
-        assert_eq!(status(&answer), 200, "{way:?}: {answer}");
+    for from in SPEAKERS {
+        let answer = field.send(from, get("/public?next=/private&x=/../")).await;
+        assert_eq!(status(&answer), 200, "{from:?}: {answer}");
         let got = field.recorded("query");
         assert_eq!(got[0].line(), "GET /public?next=/private&x=/../ HTTP/1.1");
     }
@@ -136,7 +136,7 @@ async fn what_clients_leave_unencoded_is_judged_and_arrives_in_one_form() {
         (b"/public/`x`?`<", "/public/%60x%60?`%3C"),
         (b"/public/\xe4", "/public/%E4"),
     ] {
-        for way in SPEAKERS {
+        for from in SPEAKERS {
             let case = String::from_utf8_lossy(target);
             let request = [
                 b"GET ",
@@ -144,11 +144,11 @@ async fn what_clients_leave_unencoded_is_judged_and_arrives_in_one_form() {
                 b" HTTP/1.1\r\nHost: s\r\nX: <`\">\r\nConnection: close\r\n\r\n",
             ]
             .concat();
-            let answer = field.send(way, request).await;
-            assert_eq!(status(&answer), 200, "{case}, {way:?}: {answer}");
+            let answer = field.send(from, request).await;
+            assert_eq!(status(&answer), 200, "{case}, {from:?}: {answer}");
             let got = field.recorded(&case);
-            assert_eq!(got[0].line(), format!("GET {arrives} HTTP/1.1"), "{way:?}");
-            assert_eq!(got[0].values("x"), ["<`\">"], "{way:?}");
+            assert_eq!(got[0].line(), format!("GET {arrives} HTTP/1.1"), "{from:?}");
+            assert_eq!(got[0].values("x"), ["<`\">"], "{from:?}");
         }
     }
     field.allow(Protocol::Http1, &["/public$", "/public<x$", "/pub`lic$"]);
@@ -173,7 +173,7 @@ async fn what_clients_leave_unencoded_is_judged_and_arrives_in_one_form() {
         b"http://s</public",
         b"http://s/private?<",
     ] {
-        for way in SPEAKERS {
+        for from in SPEAKERS {
             let case = String::from_utf8_lossy(target);
             let request = [
                 b"GET ",
@@ -181,13 +181,13 @@ async fn what_clients_leave_unencoded_is_judged_and_arrives_in_one_form() {
                 b" HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n",
             ]
             .concat();
-            let answer = field.send(way, request).await;
+            let answer = field.send(from, request).await;
             assert!(
                 [400, 403].contains(&status(&answer)),
-                "{case}, {way:?}: {answer}"
+                "{case}, {from:?}: {answer}"
             );
             let got = field.recorded(&case);
-            assert!(got.is_empty(), "{case}, {way:?}: {got:?}");
+            assert!(got.is_empty(), "{case}, {from:?}: {got:?}");
         }
     }
     field.works_at("/public", "unencoded targets").await;
@@ -229,24 +229,28 @@ async fn a_head_that_cannot_be_sent_on_is_refused_with_the_reason_and_counted() 
         ),
     ];
     let good = b"GET /ok HTTP/1.1\r\nHost: s\r\n\r\n";
-    for way in ENTRY_POINTS {
-        for (head, told) in refused {
+    for entry in ENTRY_POINTS {
+        for (head, reason) in refused {
             let behind = [&good[..], head].concat();
             for (bytes, before) in [(head, 0), (&behind[..], 1)] {
-                let answer = field.send_and_stay(way, bytes).await;
-                let got = field.recorded(told);
-                assert_eq!(got.len(), before, "{told}, {way:?}: {got:?}");
+                let answer = field.send_and_stay(entry, bytes).await;
+                let got = field.recorded(reason);
+                assert_eq!(got.len(), before, "{reason}, {entry:?}: {got:?}");
                 let at = answer.find("HTTP/1.1 400 ").unwrap_or(answer.len());
-                assert_eq!(answers(&answer[..at]), before, "{told}, {way:?}: {answer}");
+                assert_eq!(
+                    answers(&answer[..at]),
+                    before,
+                    "{reason}, {entry:?}: {answer}"
+                );
                 let answer = &answer[at..];
                 assert!(
                     answer.contains("weft-reason: bad-request"),
-                    "{told}, {way:?}: {answer}"
+                    "{reason}, {entry:?}: {answer}"
                 );
-                assert!(answer.contains(told), "{told}, {way:?}: {answer}");
+                assert!(answer.contains(reason), "{reason}, {entry:?}: {answer}");
             }
             // A head that comes after a rest, and in two parts.
-            let mut stream = field.open(way).await;
+            let mut stream = field.open(entry).await;
             stream.write_all(good).await.unwrap();
             tokio::time::sleep(Duration::from_millis(250)).await;
             let (first, then) = head.split_at(6);
@@ -254,10 +258,10 @@ async fn a_head_that_cannot_be_sent_on_is_refused_with_the_reason_and_counted() 
             tokio::time::sleep(Duration::from_millis(20)).await;
             let _ = stream.write_all(then).await;
             let answer = rest(&mut stream, Duration::from_secs(1)).await;
-            assert!(answer.contains(told), "{told}, {way:?}: {answer}");
-            field.recorded(told);
+            assert!(answer.contains(reason), "{reason}, {entry:?}: {answer}");
+            field.recorded(reason);
         }
-        let pod = match way {
+        let pod = match entry {
             super::two_pods::EntryPoint::Outbound => &field.client,
             super::two_pods::EntryPoint::Inbound => &field.server,
         };
@@ -269,7 +273,7 @@ async fn a_head_that_cannot_be_sent_on_is_refused_with_the_reason_and_counted() 
             })
             .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
             .sum();
-        assert!(counted >= 3 * refused.len() as u64, "{way:?}: {counted}");
+        assert!(counted >= 3 * refused.len() as u64, "{entry:?}: {counted}");
     }
     field.works("refused heads").await;
 }
@@ -278,19 +282,19 @@ async fn a_head_that_cannot_be_sent_on_is_refused_with_the_reason_and_counted() 
 async fn the_authority_of_an_absolute_target_beats_the_host_header() {
     let field = TwoPods::new(Protocol::Http1).await;
     field.allow(Protocol::Http1, &["/ok"]);
-    for way in SPEAKERS {
+    for from in SPEAKERS {
         let denied = "GET http://t/private HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n";
-        let answer = field.send(way, denied).await;
-        assert!([400, 403].contains(&status(&answer)), "{way:?}: {answer}");
+        let answer = field.send(from, denied).await;
+        assert!([400, 403].contains(&status(&answer)), "{from:?}: {answer}");
         assert!(field.recorded("absolute").is_empty());
         let allowed = "GET http://t/ok HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n";
-        let answer = field.send(way, allowed).await;
+        let answer = field.send(from, allowed).await;
         let got = field.recorded("absolute");
         if status(&answer) == 200 {
-            assert_eq!(got[0].values("host"), ["t"], "{way:?}: {got:?}");
+            assert_eq!(got[0].values("host"), ["t"], "{from:?}: {got:?}");
             assert_eq!(got[0].line(), "GET /ok HTTP/1.1");
         } else {
-            assert_eq!((status(&answer), got.len()), (400, 0), "{way:?}: {answer}");
+            assert_eq!((status(&answer), got.len()), (400, 0), "{from:?}: {answer}");
         }
         for target in [
             "test",
@@ -302,7 +306,7 @@ async fn the_authority_of_an_absolute_target_beats_the_host_header() {
             "?ok",
         ] {
             let bytes = format!("GET {target} HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n");
-            let answer = field.send(way, bytes).await;
+            let answer = field.send(from, bytes).await;
             let got = field.recorded(target);
             // A scheme says nothing about what the path may do.
             if target == "ftp://x/ok" && status(&answer) == 200 {
@@ -311,9 +315,9 @@ async fn the_authority_of_an_absolute_target_beats_the_host_header() {
             }
             assert!(
                 [0, 400, 403].contains(&status(&answer)),
-                "{target}, {way:?}: {answer}"
+                "{target}, {from:?}: {answer}"
             );
-            assert!(got.is_empty(), "{target}, {way:?}: {got:?}");
+            assert!(got.is_empty(), "{target}, {from:?}: {got:?}");
         }
     }
     field.works("absolute targets").await;
@@ -338,15 +342,15 @@ async fn methods_are_compared_as_they_are() {
         "GET\x01",
     ] {
         let case = &method[..method.len().min(10)];
-        for way in ENTRY_POINTS {
+        for entry in ENTRY_POINTS {
             let bytes = format!("{method} /ok HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n");
-            let answer = field.send(way, bytes).await;
+            let answer = field.send(entry, bytes).await;
             assert!(
                 answer.is_empty() || (400..500).contains(&status(&answer)),
-                "{case}, {way:?}: {answer}"
+                "{case}, {entry:?}: {answer}"
             );
             let got = field.recorded(case);
-            assert!(got.is_empty(), "{case}, {way:?}: {got:?}");
+            assert!(got.is_empty(), "{case}, {entry:?}: {got:?}");
         }
     }
     field.works("methods").await;
@@ -357,11 +361,11 @@ async fn methods_are_compared_as_they_are() {
 async fn a_websocket_to_a_denied_path_is_refused_without_an_upgrade() {
     let field = TwoPods::new(Protocol::Http1).await;
     field.allow(Protocol::Http1, &["/ok"]);
-    for way in ENTRY_POINTS {
+    for entry in ENTRY_POINTS {
         let bytes = "GET /ws HTTP/1.1\r\nHost: s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nGET /private HTTP/1.1\r\nHost: s\r\n\r\n";
-        let answer = field.send_and_stay(way, bytes).await;
-        assert_eq!(status(&answer), 403, "{way:?}: {answer}");
-        assert!(!answer.contains(" 101 "), "{way:?}: {answer}");
+        let answer = field.send_and_stay(entry, bytes).await;
+        assert_eq!(status(&answer), 403, "{entry:?}: {answer}");
+        assert!(!answer.contains(" 101 "), "{entry:?}: {answer}");
         assert!(field.recorded("websocket").is_empty());
     }
     field.works("websocket").await;
@@ -433,18 +437,18 @@ async fn a_guarded_port_that_is_not_declared_never_becomes_opaque() {
             b"GET /private HTTP/1.1\r\nHost: s\r\n\r\n",
         ),
     ] {
-        for way in ENTRY_POINTS {
-            let mut stream = field.open(way).await;
+        for entry in ENTRY_POINTS {
+            let mut stream = field.open(entry).await;
             let _ = stream.write_all(first).await;
             tokio::time::sleep(Duration::from_millis(1200)).await;
             let _ = stream.write_all(then).await;
             let _ = stream.shutdown().await;
             let answer = rest(&mut stream, Duration::from_secs(2)).await;
-            assert_ne!(status(&answer), 200, "{case}, {way:?}: {answer}");
+            assert_ne!(status(&answer), 200, "{case}, {entry:?}: {answer}");
             // Not even a broken beginning may have got there.
             assert!(
                 field.log.lock().is_empty(),
-                "{case}, {way:?}: {:?}",
+                "{case}, {entry:?}: {:?}",
                 field.log.lock()
             );
         }
@@ -458,7 +462,7 @@ async fn a_thousand_hosts_and_paths_make_no_new_metrics() {
     let field = TwoPods::new(Protocol::Http1).await;
     field.works("warm-up").await;
     let before = field.server.metrics().lines().count() + field.client.metrics().lines().count();
-    for way in ENTRY_POINTS {
+    for entry in ENTRY_POINTS {
         let bytes: String = (0..1000)
             .map(|at| {
                 format!(
@@ -467,8 +471,8 @@ async fn a_thousand_hosts_and_paths_make_no_new_metrics() {
             })
             .collect::<String>()
             .replace('\x1b', "");
-        let answer = field.send(way, bytes).await;
-        assert_eq!(answers(&answer), 1000, "{way:?}");
+        let answer = field.send(entry, bytes).await;
+        assert_eq!(answers(&answer), 1000, "{entry:?}");
     }
     let after = field.server.metrics().lines().count() + field.client.metrics().lines().count();
     assert!(after <= before + 4, "{before} -> {after}");

@@ -77,8 +77,8 @@ pub(crate) const SPEAKERS: [Speaker; 3] = [
 ];
 
 impl From<EntryPoint> for Speaker {
-    fn from(way: EntryPoint) -> Self {
-        Self::Caller(way)
+    fn from(entry: EntryPoint) -> Self {
+        Self::Caller(entry)
     }
 }
 
@@ -144,8 +144,8 @@ impl TwoPods {
         self.server.set(vec![for_everybody(paths, &[])]);
     }
 
-    pub(crate) async fn open(&self, way: EntryPoint) -> TcpStream {
-        match way {
+    pub(crate) async fn open(&self, entry: EntryPoint) -> TcpStream {
+        match entry {
             EntryPoint::Outbound => self.client.call(vip()).await,
             EntryPoint::Inbound => self.server.plain(self.port).await,
         }
@@ -157,10 +157,10 @@ impl TwoPods {
         speaker: impl Into<Speaker>,
         bytes: impl AsRef<[u8]>,
     ) -> String {
-        let Speaker::Caller(way) = speaker.into() else {
+        let Speaker::Caller(entry) = speaker.into() else {
             return self.send_by_dedicated(bytes.as_ref(), LINGER).await;
         };
-        let mut stream = self.open(way).await;
+        let mut stream = self.open(entry).await;
         let _ = stream.write_all(bytes.as_ref()).await;
         let _ = stream.shutdown().await;
         rest(&mut stream, PATIENCE).await
@@ -172,10 +172,10 @@ impl TwoPods {
         speaker: impl Into<Speaker>,
         bytes: impl AsRef<[u8]>,
     ) -> String {
-        let Speaker::Caller(way) = speaker.into() else {
+        let Speaker::Caller(entry) = speaker.into() else {
             return self.send_by_dedicated(bytes.as_ref(), STAY).await;
         };
-        let mut stream = self.open(way).await;
+        let mut stream = self.open(entry).await;
         let _ = stream.write_all(bytes.as_ref()).await;
         rest(&mut stream, STAY).await
     }
@@ -232,18 +232,18 @@ impl TwoPods {
 
     pub(crate) async fn works_at(&self, path: &str, case: &str) {
         let before = self.log.lock().len();
-        for way in SPEAKERS {
+        for from in SPEAKERS {
             let begun = Instant::now();
             let answer = self
                 .send(
-                    way,
+                    from,
                     format!("GET {path} HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n"),
                 )
                 .await;
-            assert_eq!(status(&answer), 200, "after {case}, {way:?}: {answer}");
+            assert_eq!(status(&answer), 200, "after {case}, {from:?}: {answer}");
             assert!(
                 begun.elapsed() < HEALTHY_WITHIN,
-                "after {case}, {way:?}: {:?}",
+                "after {case}, {from:?}: {:?}",
                 begun.elapsed()
             );
         }

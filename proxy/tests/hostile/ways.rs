@@ -98,7 +98,7 @@ impl Ground {
         let services = service("api", vip().ip(), believed, Vec::new());
         self.field.client.set(services);
         match by {
-            By::Caller(way) => self.field.open(way).await,
+            By::Caller(entry) => self.field.open(entry).await,
             By::Tunnel => self.field.open(EntryPoint::Outbound).await,
         }
     }
@@ -311,19 +311,19 @@ async fn a_late_caller_is_served_by_a_server_of_http2_that_does_not_wait_for_it(
     field.port = serving(&field.server, eager).await;
     let meshed = endpoint(field.server.ip, field.port, Some("api"));
     let other = endpoint(field.server.ip, field.port, None);
-    for (case, way, there) in [
+    for (case, entry, there) in [
         ("by two proxies", EntryPoint::Outbound, meshed.clone()),
         ("from outside", EntryPoint::Inbound, meshed),
         ("to a pod without a proxy", EntryPoint::Outbound, other),
     ] {
         field.client.set(vec![endpoints("api", vec![there])]);
         for late in [Duration::ZERO, Duration::from_millis(300), LATE] {
-            let stream = field.open(way).await;
+            let stream = field.open(entry).await;
             sleep(late).await;
             let mut raw = RawHttp2::new(stream).await;
             raw.request(1, true, &get("/ok")).await;
-            let told = raw.told(1, Duration::from_secs(2)).await;
-            assert_eq!(told, Told::Status(200), "{case}, after {late:?}");
+            let outcome = raw.outcome(1, Duration::from_secs(2)).await;
+            assert_eq!(outcome, Told::Status(200), "{case}, after {late:?}");
         }
     }
 }
@@ -333,21 +333,21 @@ async fn a_late_caller_is_served_by_a_server_of_http2_that_does_not_wait_for_it(
 async fn a_silent_connection_to_a_guarded_undeclared_port_waits_for_its_request() {
     let field = TwoPods::new(Protocol::Detect).await;
     field.allow(Protocol::Detect, &["/public"]);
-    for way in ENTRY_POINTS {
-        let mut stream = field.open(way).await;
+    for entry in ENTRY_POINTS {
+        let mut stream = field.open(entry).await;
         sleep(LATE).await;
         let request = b"GET /public HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n";
         let sent = stream.write_all(request).await;
-        assert!(sent.is_ok(), "{way:?}: {sent:?}");
+        assert!(sent.is_ok(), "{entry:?}: {sent:?}");
         let answer = rest(&mut stream, Duration::from_secs(2)).await;
-        assert_eq!(status(&answer), 200, "{way:?}: {answer}");
+        assert_eq!(status(&answer), 200, "{entry:?}: {answer}");
         // Control: lateness opens nothing.
-        let mut stream = field.open(way).await;
+        let mut stream = field.open(entry).await;
         sleep(LATE).await;
         let request = b"GET /private HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n";
         stream.write_all(request).await.unwrap();
         let answer = rest(&mut stream, Duration::from_secs(2)).await;
-        assert_eq!(status(&answer), 403, "{way:?}: {answer}");
+        assert_eq!(status(&answer), 403, "{entry:?}: {answer}");
     }
 }
 
@@ -362,12 +362,12 @@ async fn a_connection_that_is_opened_ahead_waits_for_its_first_request() {
             field.open(ENTRY_POINTS[1]).await,
         ];
         sleep(Duration::from_secs(11)).await;
-        for (stream, way) in ahead.iter_mut().zip(ENTRY_POINTS) {
+        for (stream, entry) in ahead.iter_mut().zip(ENTRY_POINTS) {
             let request = b"GET /public HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n";
             let sent = stream.write_all(request).await;
-            assert!(sent.is_ok(), "{protocol:?} {way:?}: {sent:?}");
+            assert!(sent.is_ok(), "{protocol:?} {entry:?}: {sent:?}");
             let answer = rest(stream, Duration::from_secs(2)).await;
-            assert_eq!(status(&answer), 200, "{protocol:?} {way:?}: {answer}");
+            assert_eq!(status(&answer), 200, "{protocol:?} {entry:?}: {answer}");
         }
     }
 }
@@ -420,8 +420,8 @@ async fn telling(pod: &Pod) -> u16 {
 /// Sends a request by a tunnel, and from outside, and says what comes back.
 async fn in_a_tunnel_and_plain(field: &TwoPods, request: &str) -> [String; 2] {
     let mut answers = [String::new(), String::new()];
-    for (answer, way) in answers.iter_mut().zip(ENTRY_POINTS) {
-        let mut stream = field.open(way).await;
+    for (answer, entry) in answers.iter_mut().zip(ENTRY_POINTS) {
+        let mut stream = field.open(entry).await;
         stream.write_all(request.as_bytes()).await.unwrap();
         *answer = rest(&mut stream, Duration::from_secs(3)).await;
     }

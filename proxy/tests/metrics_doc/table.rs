@@ -23,14 +23,14 @@ pub(crate) fn check(name: &str, registry: &Registry) {
     let mut scrape = String::new();
     encode(&mut scrape, registry).expect("metrics must encode");
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metrics.md");
-    let held = std::fs::read_to_string(&page).expect("docs/metrics.md must be readable");
-    let fresh = replaced(&held, name, &table(&scrape));
+    let committed = std::fs::read_to_string(&page).expect("docs/metrics.md must be readable");
+    let fresh = replaced(&committed, name, &table(&scrape));
     if std::env::var_os("WEFT_WRITE_GENERATED").is_some() {
         std::fs::write(&page, &fresh).expect("docs/metrics.md must be writable");
         return;
     }
     assert!(
-        held == fresh,
+        committed == fresh,
         "section {name} of docs/metrics.md is stale: run this test with WEFT_WRITE_GENERATED=1"
     );
 }

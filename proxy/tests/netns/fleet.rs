@@ -162,11 +162,11 @@ impl Served {
     }
 
     /// Requests that the application has seen since it began.
-    pub(crate) fn asked(&self) -> usize {
+    pub(crate) fn request_count(&self) -> usize {
         match &self.app {
             None => 0,
-            Some(Application::Http1(app)) => app.asked(),
-            Some(Application::Grpc(app)) => app.asked(),
+            Some(Application::Http1(app)) => app.request_count(),
+            Some(Application::Grpc(app)) => app.request_count(),
         }
     }
 
@@ -200,7 +200,7 @@ impl Inside {
         F: Future<Output = T>,
     {
         let namespace = namespace.open();
-        let (tell, told) = sync_channel(1);
+        let (tx, rx) = sync_channel(1);
         let (end, ended) = oneshot::channel::<()>();
         let thread = std::thread::spawn(move || {
             let kind = Some(LinkNameSpaceType::Network);
@@ -208,12 +208,12 @@ impl Inside {
             let runtime = Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
                 let begun = begin().await;
-                tell.send((Handle::current(), begun)).unwrap();
+                tx.send((Handle::current(), begun)).unwrap();
                 // Nobody sends: the other end is dropped.
                 let _ = ended.await;
             });
         });
-        let (runtime, begun) = told.recv().expect("it begins");
+        let (runtime, begun) = rx.recv().expect("it begins");
         let inside = Self {
             runtime,
             end: Some(end),

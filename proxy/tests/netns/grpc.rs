@@ -19,13 +19,13 @@ const EMPTY: &[u8] = &[0; 5];
 
 /// It answers every call with an empty message and status 0.
 pub(super) struct GrpcApp {
-    asked: Arc<AtomicUsize>,
+    request_count: Arc<AtomicUsize>,
 }
 
 impl GrpcApp {
     pub(super) fn on(listener: TcpListener) -> Self {
-        let asked = Arc::<AtomicUsize>::default();
-        let log = Arc::clone(&asked);
+        let request_count = Arc::<AtomicUsize>::default();
+        let log = Arc::clone(&request_count);
         tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
@@ -57,12 +57,12 @@ impl GrpcApp {
                 });
             }
         });
-        Self { asked }
+        Self { request_count }
     }
 
     /// Calls that it has seen.
-    pub(super) fn asked(&self) -> usize {
-        self.asked.load(Relaxed)
+    pub(super) fn request_count(&self) -> usize {
+        self.request_count.load(Relaxed)
     }
 }
 

@@ -21,7 +21,7 @@ use policy::traffic::set::{GrpcCode, GrpcCodes};
 use super::fleet::{Fleet, Served, Speaks};
 use super::grpc::unary;
 use super::outages::{LOSE_ALL, until};
-use crate::answers::{limited, said};
+use crate::answers::{limited, policy_of};
 use crate::support::{get_within, vip};
 
 /// A call begins so often.
@@ -104,7 +104,7 @@ fn under_grpc(name: &str, timeouts: Timeouts) -> (Fleet, Arc<Calls>) {
         grpc_codes: GrpcCodes::of(&[GrpcCode::Unavailable]),
         ..Retry::DEFAULT
     };
-    fleet.client.set(vec![said(&EffectivePolicy {
+    fleet.client.set(vec![policy_of(&EffectivePolicy {
         retry: limited(retry),
         timeouts: limited(timeouts),
         ..EffectivePolicy::default()
@@ -173,10 +173,10 @@ impl Calls {
 
 /// Of two seconds, how many calls each endpoint gets.
 fn shares(fleet: &Fleet) -> Vec<usize> {
-    let asked = || fleet.endpoints.iter().map(Served::asked);
-    let before: Vec<usize> = asked().collect();
+    let request_counts = || fleet.endpoints.iter().map(Served::request_count);
+    let before: Vec<usize> = request_counts().collect();
     sleep(100 * EVERY);
-    asked()
+    request_counts()
         .zip(before)
         .map(|(now, before)| now - before)
         .collect()

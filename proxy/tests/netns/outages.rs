@@ -229,11 +229,13 @@ impl Outage {
     /// next to nothing.
     #[track_caller]
     fn each_takes_part(&self) {
-        let asked = || self.fleet.endpoints.iter().map(Served::asked);
+        let request_count = || self.fleet.endpoints.iter().map(Served::request_count);
         until("each takes part", FIRST_REST, || {
-            let before: Vec<usize> = asked().collect();
+            let before: Vec<usize> = request_count().collect();
             sleep(200 * EVERY);
-            asked().zip(before).all(|(now, before)| now - before > 20)
+            request_count()
+                .zip(before)
+                .all(|(now, before)| now - before > 20)
         });
     }
 
@@ -253,14 +255,14 @@ impl Outage {
     /// For two seconds the others answer what three would.
     #[track_caller]
     fn others_take_all(&self) {
-        let asked = || {
+        let request_count = || {
             let all = self.fleet.endpoints.iter().enumerate();
             let others = all.filter(|(at, _)| *at != self.bad);
-            others.map(|(_, one)| one.asked()).sum::<usize>()
+            others.map(|(_, one)| one.request_count()).sum::<usize>()
         };
-        let before = asked();
+        let before = request_count();
         sleep(200 * EVERY);
-        let taken = asked() - before;
+        let taken = request_count() - before;
         assert!(taken >= 150, "{taken} of 200");
     }
 
@@ -268,9 +270,9 @@ impl Outage {
     #[track_caller]
     fn is_left_alone(&self) {
         let bad = &self.fleet.endpoints[self.bad];
-        let before = bad.asked();
+        let before = bad.request_count();
         self.others_take_all();
-        assert_eq!(bad.asked(), before, "nothing, while it rests");
+        assert_eq!(bad.request_count(), before, "nothing, while it rests");
     }
 
     /// Its probe ends the rest, and calls follow.
@@ -279,8 +281,10 @@ impl Outage {
         let bad = &self.fleet.endpoints[self.bad];
         let resting = || sum(&self.fleet.client, RESTING, &[]);
         until("its rest ends", within, || resting() == 0.0);
-        let asked = bad.asked();
-        until("it gets calls", FIRST_REST, || bad.asked() >= asked + 3);
+        let request_count = bad.request_count();
+        until("it gets calls", FIRST_REST, || {
+            bad.request_count() >= request_count + 3
+        });
     }
 
     /// No more calls are made, and all but those of readers are over.

@@ -33,47 +33,47 @@ pub(crate) struct Testbed {
 impl Testbed {
     /// Rules written, everybody listening.
     pub(crate) fn captured(name: &str, arguments: &[&str]) -> Self {
-        let place = Self::bare(name);
-        place.pod.capture(arguments).unwrap();
-        place
+        let testbed = Self::bare(name);
+        testbed.pod.capture(arguments).unwrap();
+        testbed
     }
 
     /// Everybody listening, no rules.
     pub(crate) fn bare(name: &str) -> Self {
-        let mut place = Self::unoccupied(name);
-        place._servers.push(place.pod.serve(
+        let mut testbed = Self::unoccupied(name);
+        testbed._servers.push(testbed.pod.serve(
             "outbound=127.0.0.1:15101 outbound=[::1]:15101 inbound=[::]:15106 mesh=[::]:15108 \
              admin=[::]:15190 app=[::]:8080 app=[::]:8081",
         ));
-        place._servers.push(
-            place.peer.serve(
+        testbed._servers.push(
+            testbed.peer.serve(
                 "peer=[::]:7999 peer=[::]:8000 peer=[::]:8001 peer=[::]:8002 peer=[::]:9000",
             ),
         );
-        place
+        testbed
     }
 
     /// Both families have routes, nobody listens, no rules.
     pub(crate) fn unoccupied(name: &str) -> Self {
-        let place = Self::joined(name);
-        place.with_ipv4();
-        place.with_ipv6();
-        place
+        let testbed = Self::joined(name);
+        testbed.with_ipv4();
+        testbed.with_ipv6();
+        testbed
     }
 
     pub(crate) fn without_ipv6(name: &str) -> Self {
-        let place = Self::joined(name);
-        place.with_ipv4();
-        place
+        let testbed = Self::joined(name);
+        testbed.with_ipv4();
+        testbed
             .pod
             .run(&["sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1"]);
-        place
+        testbed
     }
 
     pub(crate) fn without_ipv4(name: &str) -> Self {
-        let place = Self::joined(name);
-        place.with_ipv6();
-        place
+        let testbed = Self::joined(name);
+        testbed.with_ipv6();
+        testbed
     }
 
     pub(crate) fn pod(&self) -> &Namespace {
@@ -85,13 +85,13 @@ impl Testbed {
     }
 
     fn joined(name: &str) -> Self {
-        let place = Self {
+        let testbed = Self {
             pod: Namespace::new(&format!("{name}-pod")),
             peer: Namespace::new(&format!("{name}-peer")),
             _servers: Vec::new(),
         };
-        cable([(&place.pod, "eth0"), (&place.peer, "eth0")]);
-        place
+        cable([(&testbed.pod, "eth0"), (&testbed.peer, "eth0")]);
+        testbed
     }
 
     fn with_ipv4(&self) {
@@ -274,12 +274,12 @@ impl Namespace {
     ) -> Result<String, String> {
         let mut command = self.command(Who::Init, env!("CARGO_BIN_EXE_weft-proxy"));
         command.envs(environment.iter().copied());
-        said(command.arg("capture").args(arguments))
+        output_of(command.arg("capture").args(arguments))
     }
 
     pub(crate) fn capture_as(&self, who: Who, arguments: &[&str]) -> Result<String, String> {
         let binary = env!("CARGO_BIN_EXE_weft-proxy");
-        said(self.command(who, binary).arg("capture").args(arguments))
+        output_of(self.command(who, binary).arg("capture").args(arguments))
     }
 
     /// The rules as somebody else's program sees them.
@@ -381,13 +381,13 @@ fn begin_proxy(mut command: Command, bundle: &str, logs: bool) -> Proxy {
     Proxy(child)
 }
 
-fn said(command: &mut Command) -> Result<String, String> {
+fn output_of(command: &mut Command) -> Result<String, String> {
     let output = command.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     if output.status.success() {
-        Ok(said)
+        Ok(stderr)
     } else {
-        Err(said)
+        Err(stderr)
     }
 }
 

@@ -38,17 +38,17 @@ impl Proxy {
     pub(crate) fn end(mut self) -> String {
         let pid = self.0.id().to_string();
         run(&["kill", "-TERM", &pid]);
-        let mut said = Vec::new();
+        let mut output = Vec::new();
         // Both at once: it writes to both.
         let mut out = self.0.stdout.take().unwrap();
         let reading = std::thread::spawn(move || {
             std::io::copy(&mut out, &mut std::io::sink()).unwrap();
         });
         let mut errors = self.0.stderr.take().unwrap();
-        std::io::Read::read_to_end(&mut errors, &mut said).unwrap();
+        std::io::Read::read_to_end(&mut errors, &mut output).unwrap();
         reading.join().unwrap();
         assert!(self.0.wait().unwrap().success());
-        String::from_utf8_lossy(&said).into_owned()
+        String::from_utf8_lossy(&output).into_owned()
     }
 }
 
@@ -92,18 +92,20 @@ impl Group {
     pub(crate) fn peak(&self) -> Option<u64> {
         let files = ["memory.peak", "memory.max_usage_in_bytes"];
         let mut files = files.iter().map(|file| self.folder.join(file));
-        let told = files.find_map(|file| fs::read_to_string(file).ok())?;
-        Some(told.trim().parse::<u64>().unwrap() >> 20)
+        let content = files.find_map(|file| fs::read_to_string(file).ok())?;
+        Some(content.trim().parse::<u64>().unwrap() >> 20)
     }
 
     /// How often somebody in it was killed for want of memory.
     pub(crate) fn killed(&self) -> u64 {
         let files = ["memory.events", "memory.oom_control"];
         let mut files = files.iter().map(|file| self.folder.join(file));
-        let told = files
+        let content = files
             .find_map(|file| fs::read_to_string(file).ok())
             .unwrap();
-        let line = told.lines().find_map(|line| line.strip_prefix("oom_kill "));
+        let line = content
+            .lines()
+            .find_map(|line| line.strip_prefix("oom_kill "));
         line.unwrap().trim().parse().unwrap()
     }
 }

@@ -36,9 +36,9 @@ pub(crate) fn play() {
         "watch" => watch(&arguments),
         "ask" => say(&crate::floods::ask(&arguments)),
         "page" => say(&crate::floods::page(&arguments)),
-        "hoard" => crate::floods::hoard(&arguments, |said| say(&said)),
-        "sidecar" => crate::sidecars::serve(&arguments, |said| say(&said)),
-        "flood" => crate::floods::flood(&arguments, |said| say(&said)),
+        "hoard" => crate::floods::hoard(&arguments, |line| say(&line)),
+        "sidecar" => crate::sidecars::serve(&arguments, |line| say(&line)),
+        "flood" => crate::floods::flood(&arguments, |line| say(&line)),
         other => panic!("no such role: {other}"),
     }
 }
@@ -128,11 +128,11 @@ fn watch(arguments: &str) {
     std::io::stdin().lines().next().unwrap().unwrap();
     let begun = Instant::now();
     stream.write_all(question.as_bytes()).unwrap();
-    let told = match stream.read(&mut [0; 64]) {
+    let read = match stream.read(&mut [0; 64]) {
         Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => {
             Ok(begun.elapsed().as_secs())
         }
         other => Err(format!("{other:?} after {:?}", begun.elapsed())),
     };
-    say(&told);
+    say(&read);
 }

@@ -158,12 +158,12 @@ impl Arguments {
 
 /// Role: [`Arguments`]. Serves as the program does, and says when it begins.
 pub(crate) fn serve(arguments: &str, say: impl Fn(String)) {
-    let told: Arguments = serde_json::from_str(arguments).unwrap();
+    let parsed: Arguments = serde_json::from_str(arguments).unwrap();
     let limit = memory_limit(Path::new(ROOT)).expect("it is in a group") as usize;
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async move {
         let budget = Budget::measured(limit, limit, heap_in_use);
-        let pod = pod(&told, &budget);
+        let pod = pod(&parsed, &budget);
         let served = ServedWorkload::new(Arc::clone(&pod.proxy), redirected());
         let _process = Process::start(vec![served], budget).unwrap();
         say("ready".to_owned());
@@ -171,13 +171,13 @@ pub(crate) fn serve(arguments: &str, say: impl Fn(String)) {
     });
 }
 
-fn pod(told: &Arguments, budget: &Arc<Budget>) -> Pod {
-    let root = Root::from_pem(&told.root_cert, &told.root_key).unwrap();
+fn pod(arguments: &Arguments, budget: &Arc<Budget>) -> Pod {
+    let root = Root::from_pem(&arguments.root_cert, &arguments.root_key).unwrap();
     let now = SystemTime::now();
     let issuer = root.issuer(now, ISSUER_LIFE).unwrap();
     let key = LeafKey::generate().unwrap();
     let names = LeafNames {
-        spiffe: id(&told.account),
+        spiffe: id(&arguments.account),
         pod_dns: None,
     };
     let csr = key.csr().unwrap();
@@ -186,9 +186,9 @@ fn pod(told: &Arguments, budget: &Arc<Budget>) -> Pod {
     certs.store(Leaf::new(issued.chain, &key).unwrap());
     let roots = Roots::new(&names.spiffe, vec![root.certificate().clone()]).unwrap();
 
-    let pod = Pod::unserved_at(told.ip, budget, roots, certs, &told.account);
-    pod.mode(&told.account, Enforcement::Open, MtlsMode::Permissive);
-    if told.account != SERVER {
+    let pod = Pod::unserved_at(arguments.ip, budget, roots, certs, &arguments.account);
+    pod.mode(&arguments.account, Enforcement::Open, MtlsMode::Permissive);
+    if arguments.account != SERVER {
         let there = |port| vec![endpoint(APP, port, Some(SERVER))];
         pod.set(service("api", vip().ip(), Protocol::Http1, Vec::new()));
         pod.set(service("bytes", bytes().ip(), Protocol::Opaque, Vec::new()));

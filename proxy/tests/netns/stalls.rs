@@ -71,15 +71,15 @@ fn hundreds_of_streams_that_stand_still_cost_other_requests_of_their_pair_nothin
         for round in 0..ROUNDS {
             ask_in_turn(&caller, &mut calm).await;
             let before = stalled.load(Relaxed);
-            let held = stall().await;
+            let stuck = stall().await;
             let begun = Instant::now();
             let came = || stalled.load(Relaxed) - before;
-            while came() < held.len() && begun.elapsed() < STANDS {
+            while came() < stuck.len() && begun.elapsed() < STANDS {
                 sleep(STILL).await;
             }
-            assert_eq!(came(), held.len(), "round {round}: not all have come");
+            assert_eq!(came(), stuck.len(), "round {round}: not all have come");
             ask_in_turn(&caller, &mut beside).await;
-            held.crash();
+            stuck.crash();
             sleep(GONE).await;
         }
         (calm, beside)
@@ -188,14 +188,18 @@ async fn ask_by(caller: &Caller, content: usize) -> Asked {
 async fn ask_in_turn(caller: &Caller, all: &mut Vec<Asked>) {
     for nth in 0..ASKED / ROUNDS {
         let content = nth % 2 * CONTENT;
-        let asked = if nth % 4 < 2 {
+        let answered = if nth % 4 < 2 {
             ask(content).await
         } else {
             ask_by(caller, content).await
         };
         // Each of those that wait for nothing would take all of its patience.
-        assert_eq!(asked.wrong, None, "request {nth} after {:?}", asked.took);
-        all.push(asked);
+        assert_eq!(
+            answered.wrong, None,
+            "request {nth} after {:?}",
+            answered.took
+        );
+        all.push(answered);
     }
 }
 

@@ -43,7 +43,7 @@ pub(super) struct App {
 /// What an application has seen.
 #[derive(Default)]
 struct Log {
-    asked: AtomicUsize,
+    request_count: AtomicUsize,
     heads: Mutex<Vec<String>>,
     bodies: Mutex<Vec<String>>,
     ended: AtomicUsize,
@@ -74,8 +74,8 @@ impl App {
     }
 
     /// Requests that it has seen.
-    pub(super) fn asked(&self) -> usize {
-        self.log.asked.load(Relaxed)
+    pub(super) fn request_count(&self) -> usize {
+        self.log.request_count.load(Relaxed)
     }
 
     /// In lower case.
@@ -117,7 +117,7 @@ async fn serve(mut stream: TcpStream, answer: &str, log: &Log) -> Option<()> {
         log.bodies.lock().push(body);
         let waits = head.starts_with("get /wait ");
         log.heads.lock().push(head);
-        log.asked.fetch_add(1, Relaxed);
+        log.request_count.fetch_add(1, Relaxed);
         match answer {
             NOTHING => return None,
             SILENCE => continue,
@@ -195,7 +195,7 @@ pub(super) fn retries(pod: &Pod, outcome: &str) -> f64 {
 }
 
 /// What policies say of calls to `api`, for its callers.
-pub(super) fn said(traffic: &EffectivePolicy) -> v1::Resource {
+pub(super) fn policy_of(traffic: &EffectivePolicy) -> v1::Resource {
     resource(
         &wire::names::policy("shop", "api", 80),
         v1::resource::Content::Policy(wire::convert::policy_message(traffic)),

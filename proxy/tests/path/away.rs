@@ -133,9 +133,9 @@ async fn a_destination_that_rested_for_an_hour_is_called_with_identity_and_at_on
     // What connections do of it, they have done then.
     tokio::time::sleep(Duration::from_millis(50)).await;
     for to in [vip(), pod] {
-        let asked = Instant::now();
+        let began = Instant::now();
         let (status, answer) = get(client.call(to).await, "/", "").await;
-        let took = asked.elapsed();
+        let took = began.elapsed();
         assert_eq!(status, 200, "{to}: {answer}");
         assert!(took < Duration::from_millis(500), "{to}: {took:?}");
     }
@@ -146,10 +146,10 @@ async fn a_destination_that_rested_for_an_hour_is_called_with_identity_and_at_on
     // Control: of an address that was never used a controller is asked first.
     let outside = Pod::new(&Authority::new(), "outside").await;
     let (port, _) = http_app(&outside, "outside").await;
-    let asked = Instant::now();
+    let began = Instant::now();
     let to = SocketAddr::new(outside.ip, port);
     assert_eq!(get(client.call(to).await, "/", "").await.0, 200);
-    assert!(asked.elapsed() > Duration::from_millis(900));
+    assert!(began.elapsed() > Duration::from_millis(900));
 }
 
 /// Answers every connection once with these bytes, and ends it.
@@ -190,11 +190,11 @@ async fn a_server_without_identity_cannot_speak_for_a_proxy() {
             vec![endpoint(server.ip, port, None)],
         )]);
         let mut stream = client.call(vip()).await;
-        let told = raw(&mut stream, ask.as_bytes(), Duration::from_secs(1)).await;
-        assert!(told.starts_with(status), "{told}");
+        let response = raw(&mut stream, ask.as_bytes(), Duration::from_secs(1)).await;
+        assert!(response.starts_with(status), "{response}");
         assert!(
-            !told.contains("forged") && !told.contains("weft-"),
-            "{told}"
+            !response.contains("forged") && !response.contains("weft-"),
+            "{response}"
         );
     }
 }

@@ -13,7 +13,7 @@ use policy::traffic::EffectivePolicy;
 use policy::traffic::endpoint::{Balance, Locality, Subset};
 use wire::v1::{self, Protocol, balance};
 
-use super::answers::{App, OK, ask, said, sum, whole};
+use super::answers::{App, OK, ask, policy_of, sum, whole};
 use super::ejection::grpc_app;
 use crate::support::{Pod, endpoint, pair, resource};
 
@@ -64,45 +64,45 @@ async fn zones(near: &'static str) -> (Pod, Pod, [App; 2]) {
     (client, server, apps)
 }
 
-async fn asked(client: &Pod, apps: &[App; 2], times: usize) -> [usize; 2] {
-    let before = apps.each_ref().map(App::asked);
+async fn request_count(client: &Pod, apps: &[App; 2], times: usize) -> [usize; 2] {
+    let before = apps.each_ref().map(App::request_count);
     for _ in 0..times {
         let (status, answer) = ask(client, "GET", "", "").await;
         assert_eq!(status, 200, "{answer}");
     }
-    [0, 1].map(|at| apps[at].asked() - before[at])
+    [0, 1].map(|at| apps[at].request_count() - before[at])
 }
 
 #[tokio::test]
 async fn calls_stay_in_their_zone_where_the_service_says_so_and_are_counted_by_where_they_go() {
     let (client, _server, apps) = zones(OK).await;
-    assert_eq!(asked(&client, &apps, 30).await, [30, 0]);
+    assert_eq!(request_count(&client, &apps, 30).await, [30, 0]);
     let counted = |locality: &str| {
         let label = format!("locality=\"{locality}\"");
         sum(&client, LOCALITY, &["service=\"shop/api\"", &label])
     };
     assert_eq!(counted("same-zone"), 30.0);
     client.set(vec![runs_in("a", &format!("node-{}", apps[0].port))]);
-    asked(&client, &apps, 1).await;
+    request_count(&client, &apps, 1).await;
     assert_eq!(counted("same-node"), 1.0);
     client.set(vec![runs_in("b", "node-0")]);
-    assert_eq!(asked(&client, &apps, 30).await, [0, 30]);
+    assert_eq!(request_count(&client, &apps, 30).await, [0, 30]);
     client.set(vec![runs_in("c", "node-0")]);
     // What the first handshakes took is forgotten, so that both are as fast.
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let both = asked(&client, &apps, 60).await;
+    let both = request_count(&client, &apps, 60).await;
     assert!(both.iter().all(|some| *some > 0), "{both:?}");
     assert_eq!(counted("elsewhere"), 60.0);
     // The last word has a policy.
     client.set(vec![runs_in("a", "node-0")]);
-    client.set(vec![said(&EffectivePolicy {
+    client.set(vec![policy_of(&EffectivePolicy {
         balance: whole(Balance {
             locality: Some(Locality::None),
             ..Balance::DEFAULT
         }),
         ..EffectivePolicy::default()
     })]);
-    let both = asked(&client, &apps, 60).await;
+    let both = request_count(&client, &apps, 60).await;
     assert!(both.iter().all(|some| *some > 0), "{both:?}");
     assert_eq!(sum(&client, LOCALITY, &[]), 121.0, "nobody asks for it");
 }
@@ -113,8 +113,8 @@ async fn a_busy_application_is_left_for_one_in_another_zone() {
     let (_, answer) = ask(&client, "GET", "", "").await;
     assert!(!answer.to_lowercase().contains("weft-load"), "{answer}");
     assert!(answer.contains("endpoint-load-metrics"), "{answer}");
-    assert_eq!(apps[0].asked(), 1);
-    assert_eq!(asked(&client, &apps, 30).await, [0, 30]);
+    assert_eq!(apps[0].request_count(), 1);
+    assert_eq!(request_count(&client, &apps, 30).await, [0, 30]);
     for pod in [&client, &server] {
         assert_eq!(sum(pod, UNREADABLE, &[]), 0.0);
     }
@@ -125,9 +125,9 @@ async fn what_grpc_tells_in_trailers_counts_from_the_next_answer_on() {
     // application_utilization: 0.9
     const REPORT: &str = "Sc3MzMzMzOw/";
     let (client, server, _, _) = pair(Protocol::Http2).await;
-    let said = [("grpc-status", "0"), ("endpoint-load-metrics-bin", REPORT)];
-    let (near, near_asked) = grpc_app(&server, &said).await;
-    let (far, far_asked) = grpc_app(&server, &said[..1]).await;
+    let reported = [("grpc-status", "0"), ("endpoint-load-metrics-bin", REPORT)];
+    let (near, near_asked) = grpc_app(&server, &reported).await;
+    let (far, far_asked) = grpc_app(&server, &reported[..1]).await;
     client.set(vec![
         runs_in("a", "node-0"),
         near_by(&server, Some("api"), &[(near, "a"), (far, "b")]),
@@ -158,13 +158,13 @@ async fn nonsense_and_forged_loads_change_nothing_and_nonsense_is_counted() {
     const NONSENSE: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nendpoint-load-metrics: TEXT cpu_utilization=1e999\r\n\r\nok";
     for (answer, unreadable) in [(FORGED, 0.0), (NONSENSE, 20.0), (OK, 0.0)] {
         let (client, server, apps) = zones(answer).await;
-        assert_eq!(asked(&client, &apps, 20).await, [20, 0]);
+        assert_eq!(request_count(&client, &apps, 20).await, [20, 0]);
         assert_eq!(sum(&client, UNREADABLE, &[]), 0.0);
         assert_eq!(sum(&server, UNREADABLE, &[]), unreadable, "{answer}");
         // Without a proxy in front of it.
         let ports = [(apps[0].port, "a"), (apps[1].port, "b")];
         client.set(vec![near_by(&server, None, &ports)]);
-        assert_eq!(asked(&client, &apps, 20).await, [20, 0]);
+        assert_eq!(request_count(&client, &apps, 20).await, [20, 0]);
         assert_eq!(sum(&client, UNREADABLE, &[]), 0.0);
     }
 }
@@ -177,43 +177,43 @@ async fn a_caller_uses_its_part_of_a_service_once_it_is_told_which_it_is() {
         apps.push(App::new(server.ip, OK).await);
     }
     super::answers::served_by(&client, &server, &apps.iter().collect::<Vec<_>>());
-    client.set(vec![said(&EffectivePolicy {
+    client.set(vec![policy_of(&EffectivePolicy {
         balance: whole(Balance {
             subset: Subset::Count(2),
             ..Balance::DEFAULT
         }),
         ..EffectivePolicy::default()
     })]);
-    let place = |index| {
-        let place = v1::Place {
+    let position = |index| {
+        let position = v1::Place {
             index,
             peers: 3,
             zone_index: 0,
             zone_peers: 1,
         };
-        let content = v1::resource::Content::Place(place);
+        let content = v1::resource::Content::Place(position);
         resource(wire::names::PLACE, content)
     };
     let used = async || {
-        let before: Vec<usize> = apps.iter().map(App::asked).collect();
+        let before: Vec<usize> = apps.iter().map(App::request_count).collect();
         for _ in 0..40 {
             assert_eq!(ask(&client, "GET", "", "").await.0, 200);
         }
-        let after = apps.iter().map(App::asked).zip(before);
+        let after = apps.iter().map(App::request_count).zip(before);
         let used = after.enumerate().filter(|(_, (now, then))| now > then);
         used.map(|(at, _)| at).collect::<BTreeSet<_>>()
     };
     assert!(used().await.len() > 2, "nobody has told");
     let mut all = BTreeSet::new();
     for index in 0..3 {
-        client.set(vec![place(index)]);
+        client.set(vec![position(index)]);
         let part = used().await;
         // One that was slow once may be left out for a while.
         assert!((1..=2).contains(&part.len()), "{index}: {part:?}");
         all.extend(part);
     }
     assert!(all.len() >= 4, "each has its own: {all:?}");
-    let nacks = client.try_set(vec![place(3)]);
+    let nacks = client.try_set(vec![position(3)]);
     assert_eq!(nacks[0].reason, "3 is no place among 3 proxies");
     assert!(used().await.len() <= 2, "the last good one holds");
     client.replace(wire::names::PLACE, Vec::new());

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep};
 use wire::v1::{self, Protocol};
 
 use super::answers::{
-    App, LATER, OK, SILENCE, UNAVAILABLE, ask, limited, said, served_by, sum, whole,
+    App, LATER, OK, SILENCE, UNAVAILABLE, ask, limited, policy_of, served_by, sum, whole,
 };
 use super::ejection::grpc_app;
 use super::shown::{Does, call, grpc, requests, serve};
@@ -69,7 +69,7 @@ async fn post(client: &Pod, times: usize) {
 #[tokio::test]
 async fn after_enough_failures_calls_are_answered_503_unsent_and_others_are_served() {
     let (client, server, app) = one(UNAVAILABLE).await;
-    client.set(vec![said(&breaker(TEN))]);
+    client.set(vec![policy_of(&breaker(TEN))]);
     post(&client, 9).await;
     let (status, answer) = ask(&client, "POST", "", "{}").await;
     assert_eq!(status, 503);
@@ -80,7 +80,7 @@ async fn after_enough_failures_calls_are_answered_503_unsent_and_others_are_serv
     assert!(answer.contains("TrafficPolicy shop/calls"), "{answer}");
     let (_, answer) = ask(&client, "POST", GRPC, "call").await;
     assert!(answer.contains("grpc-status: 14"), "{answer}");
-    assert_eq!(app.asked(), 10);
+    assert_eq!(app.request_count(), 10);
     let labels = ["service=\"shop/api\"", "backend=\"shop/api\""];
     assert_eq!(sum(&client, STATE, &labels), 2.0, "{}", client.metrics());
     let open = ["reason=\"circuit-open\""];
@@ -98,7 +98,7 @@ async fn after_enough_failures_calls_are_answered_503_unsent_and_others_are_serv
     assert!(ask(&client, "POST", "", "{}").await.1.contains(OPEN));
     client.replace(&wire::names::policy("shop", "api", 80), Vec::new());
     post(&client, 3).await;
-    assert_eq!(app.asked(), 13);
+    assert_eq!(app.request_count(), 13);
 }
 
 /// Opens when all of ten calls have taken 200 ms, which have two seconds.
@@ -116,7 +116,7 @@ fn hasty() -> EffectivePolicy {
 #[tokio::test]
 async fn calls_without_an_answer_in_the_time_of_an_attempt_open_it_while_they_wait() {
     let (client, _server, app) = one(SILENCE).await;
-    client.set(vec![said(&hasty())]);
+    client.set(vec![policy_of(&hasty())]);
     let posts = join_all((0..10).map(|_| ask(&client, "POST", "", "{}")));
     let next = async {
         sleep(Duration::from_millis(1000)).await;
@@ -126,19 +126,22 @@ async fn calls_without_an_answer_in_the_time_of_an_attempt_open_it_while_they_wa
     assert_eq!(status, 503, "{answer}");
     assert!(answer.contains(OPEN), "{answer}");
     assert!(posts.iter().all(|(status, _)| *status == 504));
-    assert_eq!(app.asked(), 10);
+    assert_eq!(app.request_count(), 10);
 }
 
 /// As successes, nine late answers would keep it closed.
 #[tokio::test]
 async fn an_answer_behind_the_time_of_an_attempt_counts_as_one_failure_and_no_success() {
     let (client, _server, app) = one(LATER).await;
-    client.set(vec![said(&hasty())]);
+    client.set(vec![policy_of(&hasty())]);
     for posts in [9, 1] {
-        let asked = join_all((0..posts).map(|_| ask(&client, "POST", "", "{}"))).await;
-        assert!(asked.iter().all(|(status, _)| *status == 200), "{asked:?}");
+        let answers = join_all((0..posts).map(|_| ask(&client, "POST", "", "{}"))).await;
+        assert!(
+            answers.iter().all(|(status, _)| *status == 200),
+            "{answers:?}"
+        );
     }
-    assert_eq!(app.asked(), 10, "nine did not open it");
+    assert_eq!(app.request_count(), 10, "nine did not open it");
     let (_, answer) = ask(&client, "POST", "", "{}").await;
     assert!(answer.contains(OPEN), "{answer}");
 }
@@ -147,15 +150,15 @@ async fn an_answer_behind_the_time_of_an_attempt_counts_as_one_failure_and_no_su
 async fn without_a_policy_or_where_enough_succeed_everything_is_sent() {
     let (client, server, bad) = one(UNAVAILABLE).await;
     post(&client, 100).await;
-    assert_eq!(bad.asked(), 100);
+    assert_eq!(bad.request_count(), 100);
     let good = App::new(server.ip, OK).await;
-    client.set(vec![said(&breaker(TEN))]);
+    client.set(vec![policy_of(&breaker(TEN))]);
     post(&client, 9).await;
     served_by(&client, &server, &[&good]);
     post(&client, 1).await;
     served_by(&client, &server, &[&bad]);
     post(&client, 50).await;
-    assert_eq!(bad.asked(), 159, "not all of them failed");
+    assert_eq!(bad.request_count(), 159, "not all of them failed");
     assert_eq!(sum(&client, STATE, &[]), 0.0);
 }
 
@@ -164,7 +167,7 @@ async fn a_probe_is_sent_once_whatever_retries_are_allowed() {
     let (client, server, app) = one(UNAVAILABLE).await;
     let other = App::new(server.ip, UNAVAILABLE).await;
     served_by(&client, &server, &[&app, &other]);
-    let asked = || app.asked() + other.asked();
+    let request_count = || app.request_count() + other.request_count();
     let quick = Breaker {
         open_time: Duration::from_secs(1),
         ..TEN
@@ -173,12 +176,12 @@ async fn a_probe_is_sent_once_whatever_retries_are_allowed() {
         attempts: 1,
         ..Retry::DEFAULT
     };
-    client.set(vec![said(&EffectivePolicy {
+    client.set(vec![policy_of(&EffectivePolicy {
         retry: limited(all),
         ..breaker(quick)
     })]);
     ask(&client, "GET", "", "").await;
-    assert_eq!(asked(), 2, "control: it is tried again");
+    assert_eq!(request_count(), 2, "control: it is tried again");
     post(&client, 8).await;
     assert!(ask(&client, "POST", "", "{}").await.1.contains(OPEN));
     // As long as the one retry that nobody has to save for takes to come back.
@@ -186,9 +189,9 @@ async fn a_probe_is_sent_once_whatever_retries_are_allowed() {
     let (status, answer) = ask(&client, "GET", "", "").await;
     assert_eq!(status, 503);
     assert!(!answer.contains("weft-reason"), "it was sent: {answer}");
-    assert_eq!(asked(), 11);
+    assert_eq!(request_count(), 11);
     assert!(ask(&client, "GET", "", "").await.1.contains(OPEN), "one");
-    assert_eq!(asked(), 11);
+    assert_eq!(request_count(), 11);
 }
 
 #[tokio::test]
@@ -206,7 +209,7 @@ async fn a_probe_that_reached_nobody_is_not_moved_on() {
         open_time: Duration::from_secs(1),
         ..TEN
     };
-    client.set(vec![said(&breaker(quick))]);
+    client.set(vec![policy_of(&breaker(quick))]);
     post(&client, 1).await;
     assert_eq!(sum(&client, ATTEMPTS, &[]), 3.0, "control: it is moved on");
     post(&client, 3).await;
@@ -222,19 +225,19 @@ async fn a_probe_that_reached_nobody_is_not_moved_on() {
 async fn a_state_that_is_written_is_obeyed_whatever_the_numbers_say() {
     let (client, _server, app) = one(OK).await;
     let with = |state| Breaker { state, ..TEN };
-    client.set(vec![said(&breaker(with(BreakerState::Open)))]);
+    client.set(vec![policy_of(&breaker(with(BreakerState::Open)))]);
     let (status, answer) = ask(&client, "GET", "", "").await;
     assert_eq!(status, 503);
     assert!(answer.contains(OPEN), "{answer}");
-    assert_eq!(app.asked(), 0);
+    assert_eq!(app.request_count(), 0);
     assert_eq!(sum(&client, STATE, &[]), 2.0);
-    client.set(vec![said(&breaker(with(BreakerState::Auto)))]);
+    client.set(vec![policy_of(&breaker(with(BreakerState::Auto)))]);
     assert_eq!(ask(&client, "GET", "", "").await.0, 200);
     assert_eq!(sum(&client, STATE, &[]), 0.0);
     let (client, _server, app) = one(UNAVAILABLE).await;
-    client.set(vec![said(&breaker(with(BreakerState::Closed)))]);
+    client.set(vec![policy_of(&breaker(with(BreakerState::Closed)))]);
     post(&client, 40).await;
-    assert_eq!(app.asked(), 40);
+    assert_eq!(app.request_count(), 40);
 }
 
 #[tokio::test]
@@ -243,7 +246,7 @@ async fn while_it_is_open_the_fallback_answers_whatever_the_method() {
     let spare = App::new(server.ip, OK).await;
     let there = endpoint(server.ip, spare.port, Some("api"));
     client.set(vec![endpoints("spare", vec![there])]);
-    client.set(vec![said(&EffectivePolicy {
+    client.set(vec![policy_of(&EffectivePolicy {
         fallback: limited(Arc::new(Fallback {
             to: FallbackTo::Service(ServiceId::new("shop", "spare")),
             on: Causes::of(&[Cause::CircuitOpen]),
@@ -251,13 +254,13 @@ async fn while_it_is_open_the_fallback_answers_whatever_the_method() {
         ..breaker(TEN)
     })]);
     post(&client, 10).await;
-    assert_eq!(spare.asked(), 0);
+    assert_eq!(spare.request_count(), 0);
     for headers in ["", GRPC] {
         let (status, answer) = ask(&client, "POST", headers, "pay 5").await;
         assert_eq!(status, 200, "{answer}");
         assert!(answer.contains("weft-degraded: shop/spare"), "{answer}");
     }
-    assert_eq!((app.asked(), spare.asked()), (10, 2));
+    assert_eq!((app.request_count(), spare.request_count()), (10, 2));
     let labels = ["when=\"CircuitOpen\"", "outcome=\"success\""];
     assert_eq!(sum(&client, "weft_fallbacks_total", &labels), 2.0);
     // The other Service may have a breaker of its own.
@@ -269,7 +272,7 @@ async fn while_it_is_open_the_fallback_answers_whatever_the_method() {
     let (status, answer) = ask(&client, "POST", "", "{}").await;
     assert_eq!(status, 503);
     assert!(answer.contains(OPEN), "{answer}");
-    assert_eq!(spare.asked(), 2);
+    assert_eq!(spare.request_count(), 2);
 }
 
 /// `api` is split to `v1` and `v2`, which answer so.
@@ -289,16 +292,19 @@ async fn splits(answers: [&'static str; 2]) -> (Pod, Pod, [App; 2]) {
 #[tokio::test]
 async fn in_a_split_each_backend_has_a_breaker_and_its_own_policy_comes_first() {
     let (client, _server, apps) = splits([UNAVAILABLE, OK]).await;
-    client.set(vec![said(&breaker(TEN))]);
+    client.set(vec![policy_of(&breaker(TEN))]);
     let [bad, good] = &apps;
     let mut open = 0;
     for _ in 0..100 {
         let (_, answer) = ask(&client, "POST", "", "{}").await;
         open += usize::from(answer.contains(OPEN));
     }
-    assert_eq!(bad.asked(), 10);
-    assert_eq!(good.asked() + open, 90);
-    assert!(good.asked() > 20 && open > 5, "a share stays a share");
+    assert_eq!(bad.request_count(), 10);
+    assert_eq!(good.request_count() + open, 90);
+    assert!(
+        good.request_count() > 20 && open > 5,
+        "a share stays a share"
+    );
     let labels = ["service=\"shop/api\"", "backend=\"shop/v1\""];
     assert_eq!(sum(&client, STATE, &labels), 2.0);
     let closed = Breaker {
@@ -307,7 +313,7 @@ async fn in_a_split_each_backend_has_a_breaker_and_its_own_policy_comes_first() 
     };
     client.set(vec![said_of("v1", &breaker(closed))]);
     post(&client, 40).await;
-    assert!(bad.asked() > 10, "its own policy says so");
+    assert!(bad.request_count() > 10, "its own policy says so");
 }
 
 #[tokio::test]
@@ -316,7 +322,7 @@ async fn connections_of_bytes_are_not_tried_where_none_could_be_made() {
     let closed = TcpListener::bind((server.ip, 0)).await.unwrap();
     client.reaches(&server, closed.local_addr().unwrap().port());
     drop(closed);
-    client.set(vec![said(&breaker(TEN))]);
+    client.set(vec![policy_of(&breaker(TEN))]);
     let counted = |reason: &str| {
         let reason = format!("reason=\"{reason}\"");
         sum(&client, "weft_tcp_connections_total", &[&reason])
@@ -332,9 +338,9 @@ async fn connections_of_bytes_are_not_tried_where_none_could_be_made() {
 #[tokio::test]
 async fn what_grpc_says_in_trailers_opens_it_too() {
     let (client, server, _, _) = pair(Protocol::Http2).await;
-    client.set(vec![said(&breaker(TEN))]);
+    client.set(vec![policy_of(&breaker(TEN))]);
     for (status, sent) in [("0", 15), ("14", 10)] {
-        let (port, asked) = grpc_app(&server, &[("grpc-status", status)]).await;
+        let (port, request_count) = grpc_app(&server, &[("grpc-status", status)]).await;
         let name = format!("g{status}");
         let there = endpoint(server.ip, port, Some("api"));
         client.set(vec![endpoints(&name, vec![there])]);
@@ -345,7 +351,7 @@ async fn what_grpc_says_in_trailers_opens_it_too() {
             let answer = sender.send_request(call()).await.unwrap();
             answer.into_body().collect().await.unwrap();
         }
-        assert_eq!(asked.load(Relaxed), sent, "{status}");
+        assert_eq!(request_count.load(Relaxed), sent, "{status}");
     }
 }
 
@@ -353,7 +359,7 @@ async fn what_grpc_says_in_trailers_opens_it_too() {
 #[tokio::test]
 async fn streams_that_have_lasted_are_no_failures_when_their_server_goes() {
     let (client, server, _, _) = pair(Protocol::Http2).await;
-    client.set(vec![said(&breaker(TEN))]);
+    client.set(vec![policy_of(&breaker(TEN))]);
     let listener = listening(&client, &server).await;
     let app = tokio::spawn(async move {
         let mut connections = JoinSet::new();
@@ -387,7 +393,7 @@ async fn probes_that_are_streams_close_it_without_an_end() {
         open_time: Duration::from_secs(1),
         ..TEN
     };
-    client.set(vec![said(&breaker(quick))]);
+    client.set(vec![policy_of(&breaker(quick))]);
     let (port, _) = grpc_app(&server, &[("grpc-status", "14")]).await;
     client.reaches(&server, port);
     let mut sender = grpc(&client).await;
@@ -412,7 +418,7 @@ async fn connections_on_which_nothing_is_said_are_no_good_answers() {
     let (client, server, _, _) = pair(Protocol::Detect).await;
     let app = App::new(server.ip, UNAVAILABLE).await;
     served_by(&client, &server, &[&app]);
-    client.set(vec![said(&breaker(TEN))]);
+    client.set(vec![policy_of(&breaker(TEN))]);
     post(&client, 9).await;
     let before = app.ended();
     let silent = client.call(vip()).await;
@@ -426,5 +432,5 @@ async fn connections_on_which_nothing_is_said_are_no_good_answers() {
     post(&client, 1).await;
     let (_, answer) = ask(&client, "POST", "", "{}").await;
     assert!(answer.contains(OPEN), "ten of ten have failed: {answer}");
-    assert_eq!(app.asked(), 10);
+    assert_eq!(app.request_count(), 10);
 }

@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 use wire::v1::Protocol;
 
 use super::answers::{
-    App, OK, SILENCE, UNAVAILABLE, ask, limited, retries, said, served_by, sum, whole,
+    App, OK, SILENCE, UNAVAILABLE, ask, limited, policy_of, retries, served_by, sum, whole,
 };
 use super::deadlines::{BEGUN, SWITCHED, broken_off};
 use crate::support::{Authority, Pod, endpoint, endpoints, raw, service, vip};
@@ -110,13 +110,15 @@ impl Chain {
     /// Whether no application of `api` is asked any more for a while.
     async fn is_quiet(&self) -> bool {
         let [one, other] = &self.listeners;
-        let asked = async {
+        let no_request = async {
             tokio::select! {
                 _ = one.accept() => {}
                 _ = other.accept() => {}
             }
         };
-        timeout(Duration::from_millis(300), asked).await.is_err()
+        timeout(Duration::from_millis(300), no_request)
+            .await
+            .is_err()
     }
 }
 
@@ -156,7 +158,7 @@ fn left_at(app: &App) -> u64 {
 
 async fn until_asked(app: &App) {
     let begun = Instant::now();
-    while app.asked() == 0 {
+    while app.request_count() == 0 {
         assert!(begun.elapsed() < SOON, "it was never asked");
         sleep(Duration::from_millis(2)).await;
     }
@@ -175,8 +177,8 @@ async fn a_call_has_the_rest_of_what_it_is_made_for_by_name_and_by_trace() {
             .called("GET", &format!("weft-timeout: 900ms\r\n{PARENT}"))
             .await;
         let request = chain.request().await;
-        let told = millis(request.header("weft-timeout").unwrap());
-        assert!((500..=900).contains(&told), "{told}");
+        let left_ms = millis(request.header("weft-timeout").unwrap());
+        assert!((500..=900).contains(&left_ms), "{left_ms}");
         let begun = Instant::now();
         sleep(Duration::from_millis(300)).await;
         let passed_on = if by_name {
@@ -205,7 +207,7 @@ async fn a_call_has_the_rest_of_what_it_is_made_for_by_name_and_by_trace() {
 async fn a_call_may_use_the_share_that_the_policy_says() {
     let chain = Chain::new().await;
     let next = chain.asks([SILENCE]).await;
-    chain.api.set(vec![said(&EffectivePolicy {
+    chain.api.set(vec![policy_of(&EffectivePolicy {
         timeouts: limited(Timeouts {
             share: Percent::at_most(20),
             ..Timeouts::DEFAULT
@@ -275,7 +277,7 @@ async fn a_writer_goes_on_after_the_time_of_what_it_is_made_for_and_nothing_begi
         assert_eq!(status, 504, "{method}: {answer}");
         assert!(answer.contains("weft-reason: deadline"), "{answer}");
     }
-    assert_eq!(next[0].asked(), 1, "nobody was asked any more");
+    assert_eq!(next[0].request_count(), 1, "nobody was asked any more");
     assert_eq!(of_context(&chain.api, "over"), 2.0);
     drop(writer);
 }
@@ -305,7 +307,7 @@ async fn calls_for_a_connection_that_switched_protocols_go_on_after_the_time_of_
             assert_eq!(status, 200, "{method} {headers}: {answer}");
         }
     }
-    assert_eq!(next[0].asked(), 4);
+    assert_eq!(next[0].request_count(), 4);
 }
 
 #[tokio::test]
@@ -367,7 +369,7 @@ async fn when_its_caller_leaves_readers_are_let_go_and_writers_are_not() {
         }
         let (status, answer) = ask(&chain.api, method, &context, "").await;
         assert_eq!(status, 504, "nothing begins: {answer}");
-        assert_eq!(next[0].asked(), 1);
+        assert_eq!(next[0].request_count(), 1);
     }
 }
 
@@ -396,7 +398,7 @@ async fn what_was_tried_again_below_is_not_tried_again_above() {
             headers.to_owned()
         };
         assert_eq!(ask(&chain.api, "GET", &passed_on, "").await.0, 503);
-        assert_eq!(next.iter().map(App::asked).sum::<usize>(), 2);
+        assert_eq!(next.iter().map(App::request_count).sum::<usize>(), 2);
         request.answer(UNAVAILABLE).await;
         if headers.is_empty() {
             // Nothing says what the call was made for.
@@ -420,7 +422,7 @@ async fn what_an_open_breaker_refused_is_not_tried_again_above() {
         state: BreakerState::Open,
         ..Breaker::DEFAULT
     };
-    chain.api.set(vec![said(&EffectivePolicy {
+    chain.api.set(vec![policy_of(&EffectivePolicy {
         breaker: whole(open),
         ..EffectivePolicy::default()
     })]);
@@ -430,7 +432,7 @@ async fn what_an_open_breaker_refused_is_not_tried_again_above() {
     request.answer(UNAVAILABLE).await;
     assert_eq!(call.await.unwrap().0, 503, "nobody is asked again");
     assert_eq!(retries(&chain.web, "spent"), 1.0, "{}", chain.web.metrics());
-    assert_eq!(next[0].asked(), 0);
+    assert_eq!(next[0].request_count(), 0);
 }
 
 #[tokio::test]
@@ -456,7 +458,7 @@ async fn calls_that_are_made_for_a_retry_are_not_retried() {
     for by_name in [true, false] {
         let chain = Chain::new().await;
         let next = chain.asks([UNAVAILABLE, UNAVAILABLE, UNAVAILABLE]).await;
-        chain.api.set(vec![said(&trying_again(1))]);
+        chain.api.set(vec![policy_of(&trying_again(1))]);
         let call = chain.called("GET", "").await;
         let first = chain.request().await;
         assert_eq!(first.header("weft-context"), None);
@@ -468,8 +470,8 @@ async fn calls_that_are_made_for_a_retry_are_not_retried() {
             String::new()
         };
         assert_eq!(ask(&chain.api, "GET", &passed_on, "").await.0, 503);
-        let asked = next.iter().map(App::asked).sum::<usize>();
-        assert_eq!(asked, if by_name { 1 } else { 2 });
+        let request_count = next.iter().map(App::request_count).sum::<usize>();
+        assert_eq!(request_count, if by_name { 1 } else { 2 });
         let spent = f64::from(u8::from(by_name));
         assert_eq!(retries(&chain.api, "spent"), spent);
         second.answer(OK).await;

@@ -11,7 +11,9 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 use wire::v1::Protocol;
 
-use super::answers::{App, OK, SILENCE, SLOW, UNAVAILABLE, ask, limited, said, served_by, sum};
+use super::answers::{
+    App, OK, SILENCE, SLOW, UNAVAILABLE, ask, limited, policy_of, served_by, sum,
+};
 use super::dedicated::{dedicated, warm};
 use super::mirrors::{MIRRORED, Shop, header, held_to_read_only, mirror};
 use crate::support::{Pod, endpoint, endpoints, raw, service, vip};
@@ -35,7 +37,7 @@ fn calls_as_the_client_does(shop: &Shop, pod: &Pod) {
     served_by(pod, &shop.server, &[&shop.api]);
     let next = endpoint(shop.shadow.ip, shop.next.port, Some("api"));
     pod.set(vec![endpoints("next", vec![next])]);
-    pod.set(vec![said(&EffectivePolicy {
+    pod.set(vec![policy_of(&EffectivePolicy {
         mirror: limited(vec![to_anybody()].into()),
         ..EffectivePolicy::default()
     })]);
@@ -104,7 +106,7 @@ async fn what_is_made_for_a_copy_is_copied_no_more_whoever_makes_it() {
 
 async fn until_asked(app: &App, times: usize) {
     let begun = Instant::now();
-    while app.asked() < times {
+    while app.request_count() < times {
         assert!(begun.elapsed() < Duration::from_secs(5), "it never came");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -169,7 +171,7 @@ async fn what_no_application_has_seen_is_not_copied_nor_to_whom_answers_instead(
     assert_eq!(sum(&shop.client, MIRRORED, &[]), 0.0);
     // An application saw it, and `next` answers in its place.
     let to = FallbackTo::Service(ServiceId::new("shop", "next"));
-    shop.client.set(vec![said(&EffectivePolicy {
+    shop.client.set(vec![policy_of(&EffectivePolicy {
         mirror: limited(vec![mirror()].into()),
         fallback: limited(
             Fallback {
@@ -186,7 +188,7 @@ async fn what_no_application_has_seen_is_not_copied_nor_to_whom_answers_instead(
     assert_eq!(status, 200, "{answer}");
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(
-        (sum(&shop.client, MIRRORED, &[]), shop.next.asked()),
+        (sum(&shop.client, MIRRORED, &[]), shop.next.request_count()),
         (0.0, 1)
     );
     // Control.
@@ -211,7 +213,7 @@ async fn a_copy_that_hangs_is_in_nobodys_way() {
     shop.mirrors(vec![to_anybody()]);
     calls(client, "").await;
     let begun = Instant::now();
-    while next.asked() == 0 {
+    while next.request_count() == 0 {
         assert!(begun.elapsed() < Duration::from_secs(5));
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -241,7 +243,7 @@ async fn what_such_a_pod_began_to_write_before_goes_no_further() {
     let sent = format!("{HEAD}abcdef");
     whole.write_all(sent.as_bytes()).await.unwrap();
     let begun = Instant::now();
-    while slow.asked() == 0 {
+    while slow.request_count() == 0 {
         assert!(begun.elapsed() < Duration::from_secs(5));
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
@@ -255,5 +257,5 @@ async fn what_such_a_pod_began_to_write_before_goes_no_further() {
     assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
     assert!(answer.contains("weft-reason: shadow-write"), "{answer}");
     tokio::time::sleep(Duration::from_millis(100)).await;
-    assert_eq!(slow.asked(), 1);
+    assert_eq!(slow.request_count(), 1);
 }

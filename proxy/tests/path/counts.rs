@@ -118,14 +118,14 @@ async fn every_request_is_a_success_a_failure_or_cancelled_and_only_one_of_them(
     .unwrap();
     let connection = tokio::spawn(connection);
     for _ in 0..LEFT {
-        let (port, asked) = hanging(&server).await;
+        let (port, request_count) = hanging(&server).await;
         client.reaches(&server, port);
         let request = http::Request::get("http://web.shop/slow")
             .body(http_body_util::Empty::<hyper::body::Bytes>::new())
             .unwrap();
         let answer = tokio::spawn(sender.send_request(request));
         let seen = "the application must see the request";
-        soon(&server, seen, || *asked.lock() == 1).await;
+        soon(&server, seen, || *request_count.lock() == 1).await;
         answer.abort();
     }
     let (port, _) = http_app(&server, "api").await;
@@ -154,14 +154,14 @@ async fn every_request_is_a_success_a_failure_or_cancelled_and_only_one_of_them(
 #[tokio::test]
 async fn a_caller_over_http1_that_resets_is_gone_and_one_that_closed_its_direction_waits() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
-    let (port, asked) = hanging(&server).await;
+    let (port, request_count) = hanging(&server).await;
     client.reaches(&server, port);
     let mut streams = Vec::new();
     for nth in 1..=2 {
         let mut stream = client.call(vip()).await;
         let head = b"GET / HTTP/1.1\r\nHost: web.shop\r\n\r\n";
         stream.write_all(head).await.unwrap();
-        soon(&server, "it is asked", || *asked.lock() == nth).await;
+        soon(&server, "it is asked", || *request_count.lock() == nth).await;
         streams.push(stream);
     }
     let mut waits = streams.pop().unwrap();
@@ -196,20 +196,20 @@ async fn each_attempt_counts_at_its_backend_and_a_request_once_as_its_caller_saw
     let dead = endpoint(server.ip, closed_port(&server).await, None);
     let alive = endpoint(server.ip, port, Some("api"));
     client.set(vec![endpoints("api", vec![dead, alive])]);
-    let mut asked = 0.0;
+    let mut request_count = 0.0;
     while sum(&client, ATTEMPTS, &[BAD]) == 0.0 {
         assert!(
-            asked < 100.0,
+            request_count < 100.0,
             "the dead endpoint must be tried: {}",
             client.metrics()
         );
         assert_eq!(get(client.call(vip()).await, "/", "").await.0, 200);
-        asked += 1.0;
+        request_count += 1.0;
     }
     // Another endpoint made good what the dead one failed.
     assert_eq!(
         sum(&client, REQUESTS, &[GOOD]),
-        asked,
+        request_count,
         "{}",
         client.metrics()
     );
@@ -220,7 +220,7 @@ async fn each_attempt_counts_at_its_backend_and_a_request_once_as_its_caller_saw
     };
     assert_eq!(
         (of_api(GOOD), of_api(BAD)),
-        (asked, 1.0),
+        (request_count, 1.0),
         "{}",
         client.metrics()
     );
@@ -274,7 +274,7 @@ async fn a_backend_that_is_chosen_answers_for_it_and_nobody_for_what_the_own_pro
 }
 
 /// What the pod tells its controller of the calls since it began.
-pub(crate) async fn told(pod: &Pod) -> Vec<v1::Edge> {
+pub(crate) async fn reported_edges(pod: &Pod) -> Vec<v1::Edge> {
     let reports = reports(pod).await.into_iter();
     reports.flat_map(|report| report.edges).collect()
 }
@@ -305,7 +305,7 @@ async fn an_open_connection_is_told_of_with_its_bytes_and_ends_as_one_success() 
     let (mut served, _) = listener.accept().await.unwrap();
     served.read_exact(&mut [0; 7]).await.unwrap();
     for (pod, side) in [(&client, v1::Side::Client), (&server, v1::Side::Server)] {
-        let edges = told(pod).await;
+        let edges = reported_edges(pod).await;
         let [edge] = &edges[..] else {
             panic!("{edges:?}");
         };
@@ -322,7 +322,7 @@ async fn an_open_connection_is_told_of_with_its_bytes_and_ends_as_one_success() 
             sum(pod, tcp, &["mtls"]) == 1.0
         })
         .await;
-        let edges = told(pod).await;
+        let edges = reported_edges(pod).await;
         let all = |of: fn(&v1::Edge) -> u64| edges.iter().map(of).sum::<u64>();
         assert_eq!(all(|edge| edge.opened), 1, "{edges:?}");
         assert_eq!(all(|edge| edge.success + edge.failure), 1, "{edges:?}");
@@ -341,17 +341,17 @@ async fn a_report_tells_of_requests_under_way_of_faults_of_callers_and_of_reason
     server.mode("api", Enforcement::Enforce, MtlsMode::Permissive);
     server.set(vec![rule("t", "web", None, Some(&["/slow"]))]);
     assert_eq!(get(client.call(vip()).await, "/", "").await.0, 403);
-    let (port, asked) = hanging(&server).await;
+    let (port, request_count) = hanging(&server).await;
     client.reaches(&server, port);
     let mut waiting = client.call(vip()).await;
     let request = b"GET /slow HTTP/1.1\r\nHost: h\r\n\r\n";
     waiting.write_all(request).await.unwrap();
     soon(&server, "the application must see it", || {
-        *asked.lock() == 1
+        *request_count.lock() == 1
     })
     .await;
     for pod in [&client, &server] {
-        let edges = told(pod).await;
+        let edges = reported_edges(pod).await;
         let all = |of: fn(&v1::Edge) -> u64| edges.iter().map(of).sum::<u64>();
         assert_eq!(all(|edge| edge.success), 1, "{edges:?}");
         assert_eq!(all(|edge| edge.client_errors), 1, "{edges:?}");

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use wire::v1::{self, Protocol};
 
-use super::answers::{App, OK, SILENCE, ask, limited, retries, said, served_by, sum, whole};
+use super::answers::{App, OK, SILENCE, ask, limited, policy_of, retries, served_by, sum, whole};
 use super::leftover::answer;
 use super::limits::guarded;
 use super::shown::{Does, call, grpc, serve};
@@ -75,14 +75,14 @@ async fn a_call_of_a_pod_has_the_time_of_the_headless_service_that_it_names() {
         // Of which Service it is a call the caller's proxy does not know.
         (timeouts(Some(400), None), "10.0.0.1", false),
     ] {
-        client.set(vec![said(&traffic)]);
+        client.set(vec![policy_of(&traffic)]);
         let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
         let mut stream = client.call(addr).await;
         let answer = raw(&mut stream, request.as_bytes(), Duration::from_secs(2)).await;
         let late = answer.starts_with("HTTP/1.1 504") && answer.contains("weft-reason: deadline");
         assert_eq!(late, ends, "{host}: {answer}");
     }
-    assert_eq!(apps[0].asked(), 3, "none was sent again");
+    assert_eq!(apps[0].request_count(), 3, "none was sent again");
 }
 
 #[tokio::test]
@@ -125,7 +125,7 @@ fn header(app: &App, name: &str) -> Option<String> {
 async fn a_call_has_the_time_of_its_policy_and_the_application_is_told_and_let_go() {
     for method in ["GET", "POST"] {
         let (client, server, apps) = fleet([SILENCE]).await;
-        client.set(vec![said(&timeouts(Some(400), None))]);
+        client.set(vec![policy_of(&timeouts(Some(400), None))]);
         let begun = Instant::now();
         let (status, answer) = ask(&client, method, "", "{}").await;
         let took = begun.elapsed();
@@ -150,7 +150,7 @@ async fn retries_have_no_more_than_the_time_of_the_call() {
         ..Retry::DEFAULT
     };
     retry.budget.min_per_second = 1000;
-    client.set(vec![said(&EffectivePolicy {
+    client.set(vec![policy_of(&EffectivePolicy {
         retry: limited(retry),
         ..timeouts(Some(700), Some(250))
     })]);
@@ -159,15 +159,15 @@ async fn retries_have_no_more_than_the_time_of_the_call() {
     let took = begun.elapsed();
     assert_eq!(status, 504, "{answer}");
     assert!((600..1500).contains(&took.as_millis()), "{took:?}");
-    let asked: usize = apps.iter().map(App::asked).sum();
-    assert!((2..=3).contains(&asked), "{asked}");
+    let request_count: usize = apps.iter().map(App::request_count).sum();
+    assert!((2..=3).contains(&request_count), "{request_count}");
     assert!(retries(&client, "failure") >= 1.0, "{}", client.metrics());
 }
 
 #[tokio::test]
 async fn an_answer_that_does_not_end_in_time_is_broken_off() {
     let (client, _server, apps) = fleet([BEGUN]).await;
-    client.set(vec![said(&timeouts(Some(400), None))]);
+    client.set(vec![policy_of(&timeouts(Some(400), None))]);
     let begun = Instant::now();
     let (status, answer) = ask(&client, "GET", "", "").await;
     assert_eq!(status, 200, "{answer}");
@@ -191,12 +191,12 @@ async fn a_grpc_stream_that_does_not_end_in_time_is_told_so_in_trailers() {
     let (client, server, _, _) = pair(Protocol::Http2).await;
     let listener = TcpListener::bind((server.ip, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let asked = serve(listener, Does::Streams);
+    let request_count = serve(listener, Does::Streams);
     client.set(vec![endpoints(
         "api",
         vec![endpoint(server.ip, port, Some("api"))],
     )]);
-    client.set(vec![said(&timeouts(Some(400), None))]);
+    client.set(vec![policy_of(&timeouts(Some(400), None))]);
     let mut sender = grpc(&client).await;
     let begun = Instant::now();
     let answer = sender.send_request(call()).await.unwrap();
@@ -206,7 +206,7 @@ async fn a_grpc_stream_that_does_not_end_in_time_is_told_so_in_trailers() {
     assert_eq!(answer.trailers().unwrap()["grpc-status"], "4");
     let took = begun.elapsed();
     assert!((350..1500).contains(&took.as_millis()), "{took:?}");
-    assert_eq!(asked.load(Relaxed), 1);
+    assert_eq!(request_count.load(Relaxed), 1);
     assert_eq!(
         sum(&client, "weft_requests_total", &["success=\"true\""]),
         0.0
@@ -216,7 +216,7 @@ async fn a_grpc_stream_that_does_not_end_in_time_is_told_so_in_trailers() {
 #[tokio::test]
 async fn what_switched_protocols_in_its_time_goes_on_and_so_does_a_stream_whose_head_has_come() {
     let (client, _server, apps) = fleet([SWITCHED]).await;
-    client.set(vec![said(&timeouts(Some(300), Some(300)))]);
+    client.set(vec![policy_of(&timeouts(Some(300), Some(300)))]);
     let mut stream = client.call(vip()).await;
     let ask = b"GET / HTTP/1.1\r\nHost: api\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
     for _ in 0..2 {
@@ -226,15 +226,19 @@ async fn what_switched_protocols_in_its_time_goes_on_and_so_does_a_stream_whose_
         assert!(answer[..count].starts_with(b"HTTP/1.1 101"), "{count}");
         tokio::time::sleep(Duration::from_millis(600)).await;
     }
-    assert_eq!((apps[0].asked(), apps[0].ended()), (2, 0));
+    assert_eq!((apps[0].request_count(), apps[0].ended()), (2, 0));
 
     let (client, _server, apps) = fleet([BEGUN]).await;
-    client.set(vec![said(&timeouts(None, Some(300)))]);
+    client.set(vec![policy_of(&timeouts(None, Some(300)))]);
     let mut stream = client.call(vip()).await;
     let ask = b"GET / HTTP/1.1\r\nHost: api\r\n\r\n";
     let answer = raw(&mut stream, ask, Duration::from_secs(1)).await;
     assert!(answer.ends_with("ab"), "{answer}");
-    assert_eq!((apps[0].asked(), apps[0].ended()), (1, 0), "it goes on");
+    assert_eq!(
+        (apps[0].request_count(), apps[0].ended()),
+        (1, 0),
+        "it goes on"
+    );
 }
 
 #[tokio::test]
@@ -254,14 +258,14 @@ async fn the_time_of_a_grpc_call_is_kept_without_any_policy_and_shrinks_on_the_w
     served_by(&client, &server, &[&quick]);
     let headers = format!("{GRPC}grpc-timeout: soon\r\n");
     ask(&client, "POST", &headers, "call").await;
-    assert_eq!(quick.asked(), 1);
+    assert_eq!(quick.request_count(), 1);
     assert_eq!(sum(&client, "weft_unreadable_times_total", &[]), 1.0);
 }
 
 #[tokio::test]
 async fn a_grpc_call_whose_time_is_over_says_so_also_where_a_breaker_is_open() {
     let (client, _server, apps) = fleet([OK]).await;
-    client.set(vec![said(&EffectivePolicy {
+    client.set(vec![policy_of(&EffectivePolicy {
         breaker: whole(Breaker {
             state: BreakerState::Open,
             ..Breaker::DEFAULT
@@ -275,7 +279,7 @@ async fn a_grpc_call_whose_time_is_over_says_so_also_where_a_breaker_is_open() {
         let (_, answer) = ask(&client, "POST", &format!("{GRPC}{time}"), "call").await;
         assert!(says.iter().all(|part| answer.contains(part)), "{answer}");
     }
-    assert_eq!(apps[0].asked(), 0);
+    assert_eq!(apps[0].request_count(), 0);
 }
 
 #[tokio::test]
@@ -284,9 +288,9 @@ async fn an_application_may_shorten_its_own_call_and_not_make_it_longer() {
     let (status, answer) = ask(&client, "GET", "weft-timeout: 300ms\r\n", "").await;
     assert_eq!(status, 504, "{answer}");
     assert!(answer.contains("weft-reason: deadline"), "{answer}");
-    assert_eq!(apps[0].asked(), 1);
+    assert_eq!(apps[0].request_count(), 1);
     // No longer than the policy says.
-    client.set(vec![said(&timeouts(Some(300), None))]);
+    client.set(vec![policy_of(&timeouts(Some(300), None))]);
     let begun = Instant::now();
     ask(&client, "GET", "weft-timeout: 60000ms\r\n", "").await;
     assert!(begun.elapsed() < Duration::from_secs(2));
@@ -351,7 +355,7 @@ async fn what_has_no_time_left_reaches_no_application() {
     let (client, _server, apps) = fleet([OK]).await;
     let (status, answer) = ask(&client, "GET", "weft-timeout: 0ms\r\n", "").await;
     assert_eq!(status, 504, "{answer}");
-    assert_eq!(apps[0].asked(), 0);
+    assert_eq!(apps[0].request_count(), 0);
     assert_eq!(ask(&client, "GET", "", "").await.0, 200, "the next one");
     assert_eq!(header(&apps[0], "weft-timeout"), None, "nobody set a time");
 }
@@ -404,11 +408,11 @@ async fn a_grpc_call_that_is_over_is_told_so_in_grpc_whatever_answers_it() {
     client.set(vec![endpoints("api", vec![there])]);
     let headers = format!("{GRPC}grpc-timeout: 100m\r\n");
     let outside = get(server.plain(port).await, "/", &headers).await;
-    let told = [outside, ask(&client, "POST", &headers, "").await].map(|(status, answer)| {
+    let refusals = [outside, ask(&client, "POST", &headers, "").await].map(|(status, answer)| {
         let code = answer.contains("grpc-status: 4");
         (status, code && answer.contains("weft-reason: deadline"))
     });
-    assert_eq!(told, [(200, true); 2]);
+    assert_eq!(refusals, [(200, true); 2]);
     let (status, answer) = ask(&client, "POST", "weft-timeout: 100ms\r\n", "").await;
     assert_eq!(status, 504, "{answer}");
 }
@@ -420,7 +424,10 @@ async fn what_is_told_is_what_is_left_once_there_is_a_connection() {
     server.late.store(1000, Relaxed);
     let (status, answer) = ask(&client, "GET", "weft-timeout: 9000ms\r\n", "").await;
     assert_eq!(status, 200, "{answer}");
-    let told = header(&apps[0], "weft-timeout").unwrap();
-    let told: u32 = told.strip_suffix("ms").unwrap().parse().unwrap();
-    assert!(told <= 8000, "{told} ms, of which one second was over");
+    let timeout_header = header(&apps[0], "weft-timeout").unwrap();
+    let timeout_header: u32 = timeout_header.strip_suffix("ms").unwrap().parse().unwrap();
+    assert!(
+        timeout_header <= 8000,
+        "{timeout_header} ms, of which one second was over"
+    );
 }

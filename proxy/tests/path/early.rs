@@ -22,7 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 use wire::v1::Protocol;
 
-use super::answers::{UNAVAILABLE, limited, retries, said, whole};
+use super::answers::{UNAVAILABLE, limited, policy_of, retries, whole};
 use super::leftover::{answer, closes, head};
 use crate::support::{Pod, endpoint, endpoints, pair, vip};
 
@@ -66,8 +66,8 @@ where
 
 /// Answers each head at once, and reads nothing of its body. How often it was asked.
 async fn hasty(ip: IpAddr, answer: &'static str) -> (u16, Arc<AtomicUsize>) {
-    at_head(ip, move |mut stream, asked| async move {
-        asked.fetch_add(1, Relaxed);
+    at_head(ip, move |mut stream, request_count| async move {
+        request_count.fetch_add(1, Relaxed);
         stream.write_all(answer.as_bytes()).await?;
         if ![UNKNOWN, ACCEPTED].contains(&answer) {
             stream.shutdown().await?;
@@ -127,13 +127,13 @@ fn head_of(bytes: usize, chunked: bool) -> String {
 
 #[tokio::test]
 async fn an_answer_before_a_body_that_does_not_come_whole_says_that_it_is_the_last_one() {
-    for said in [TOO_LARGE, UNKNOWN, ACCEPTED] {
-        let ways = Ways::to(said).await;
+    for early_head in [TOO_LARGE, UNKNOWN, ACCEPTED] {
+        let routes = Ways::to(early_head).await;
         for (bytes, chunked, sent) in [(500_000, false, 90_000), (9000, true, 8000), (5, false, 3)]
         {
             let begun = body(bytes, chunked);
-            for (way, mut stream) in ways.connections().await {
-                let case = format!("{way}, {sent} of {bytes}: {said}");
+            for (route, mut stream) in routes.connections().await {
+                let case = format!("{route}, {sent} of {bytes}: {early_head}");
                 let head = head_of(bytes, chunked);
                 stream.write_all(head.as_bytes()).await.unwrap();
                 // The other end may stop to read.
@@ -145,9 +145,12 @@ async fn an_answer_before_a_body_that_does_not_come_whole_says_that_it_is_the_la
                 });
                 let answer = answer(&mut reads).await;
                 let answer = answer.unwrap_or_else(|what| panic!("{case}: {what}"));
-                assert_eq!(answer[9..12], said[9..12], "{case}: {answer}");
+                assert_eq!(answer[9..12], early_head[9..12], "{case}: {answer}");
                 assert!(closes(&answer), "{case}: {answer}");
-                assert!(answer.ends_with(&said[said.len() - 3..]), "{case}");
+                assert!(
+                    answer.ends_with(&early_head[early_head.len() - 3..]),
+                    "{case}"
+                );
                 drop(written);
             }
         }
@@ -156,20 +159,20 @@ async fn an_answer_before_a_body_that_does_not_come_whole_says_that_it_is_the_la
 
 #[tokio::test]
 async fn an_answer_before_a_body_that_comes_in_time_leaves_the_connection() {
-    for said in [TOO_LARGE, UNKNOWN] {
-        let ways = Ways::to(said).await;
+    for early_head in [TOO_LARGE, UNKNOWN] {
+        let routes = Ways::to(early_head).await;
         for chunked in [false, true] {
-            for (way, mut stream) in ways.connections().await {
+            for (route, mut stream) in routes.connections().await {
                 stream.set_nodelay(true).unwrap();
                 for round in 0..4 {
-                    let case = format!("{way}, {chunked}, {round}: {said}");
+                    let case = format!("{route}, {chunked}, {round}: {early_head}");
                     let head = head_of(5, chunked);
                     stream.write_all(head.as_bytes()).await.unwrap();
                     sleep(Duration::from_millis(10)).await;
                     stream.write_all(&body(5, chunked)).await.unwrap();
                     let answer = answer(&mut stream).await;
                     let answer = answer.unwrap_or_else(|what| panic!("{case}: {what}"));
-                    assert_eq!(answer[9..12], said[9..12], "{case}: {answer}");
+                    assert_eq!(answer[9..12], early_head[9..12], "{case}: {answer}");
                     assert!(!closes(&answer), "{case}: {answer}");
                 }
             }
@@ -190,7 +193,7 @@ async fn counts(ip: IpAddr) -> (u16, Arc<Mutex<Vec<String>>>) {
             let service = service_fn(move |request: Request<Incoming>| {
                 let log = Arc::clone(&log);
                 async move {
-                    let said = match request.into_body().collect().await {
+                    let received = match request.into_body().collect().await {
                         Ok(body) => {
                             let bytes = body.to_bytes();
                             let right = bytes.iter().all(|byte| *byte == BYTE);
@@ -198,8 +201,8 @@ async fn counts(ip: IpAddr) -> (u16, Arc<Mutex<Vec<String>>>) {
                         }
                         Err(_) => "broken off".to_owned(),
                     };
-                    log.lock().push(said.clone());
-                    Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(said))))
+                    log.lock().push(received.clone());
+                    Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(received))))
                 }
             });
             let serving = hyper::server::conn::http1::Builder::new();
@@ -233,7 +236,7 @@ async fn post(client: &Pod, bytes: usize, chunked: bool, later: Duration) -> Str
 #[tokio::test]
 async fn what_was_answered_before_its_body_came_is_sent_again_whole_or_not_at_all() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
-    let (hasty, asked) = hasty(server.ip, UNAVAILABLE).await;
+    let (hasty, request_count) = hasty(server.ip, UNAVAILABLE).await;
     let (counts, seen) = counts(server.ip).await;
     let all = [hasty, counts].map(|port| endpoint(server.ip, port, Some("api")));
     client.set(vec![endpoints("api", all.to_vec())]);
@@ -243,7 +246,7 @@ async fn what_was_answered_before_its_body_came_is_sent_again_whole_or_not_at_al
         ..Retry::DEFAULT
     };
     retry.budget.min_per_second = 1000;
-    client.set(vec![said(&EffectivePolicy {
+    client.set(vec![policy_of(&EffectivePolicy {
         retry: limited(retry),
         ejection: whole(Ejection {
             consecutive_failures: 0,
@@ -273,8 +276,11 @@ async fn what_was_answered_before_its_body_came_is_sent_again_whole_or_not_at_al
     }
     assert_eq!(*seen.lock(), expected, "nothing else reached it");
     // The control: all three ways were gone.
-    let (asked, again) = (asked.load(Relaxed), retries(&client, "success"));
-    assert!(again > 0.0 && passed > 0, "{asked}: {again}, {passed}");
+    let (request_count, again) = (request_count.load(Relaxed), retries(&client, "success"));
+    assert!(
+        again > 0.0 && passed > 0,
+        "{request_count}: {again}, {passed}"
+    );
     assert!(expected.len() as f64 > again, "some were not asked twice");
 }
 
@@ -301,8 +307,8 @@ async fn a_body_goes_on_behind_an_answer_that_ended_with_trailers() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let (port, came) = trailing(server.ip).await;
     client.reaches(&server, port);
-    for way in ["through two proxies", "through one"] {
-        let mut stream = match way {
+    for route in ["through two proxies", "through one"] {
+        let mut stream = match route {
             "through one" => server.plain(port).await,
             _ => client.call(vip()).await,
         };
@@ -317,13 +323,13 @@ async fn a_body_goes_on_behind_an_answer_that_ended_with_trailers() {
         let mut answer = Vec::new();
         while !answer.ends_with(b"\r\n0\r\nx-sum: 2\r\n\r\n") {
             let read = timeout(Duration::from_secs(5), stream.read_u8()).await;
-            answer.push(read.expect(way).expect(way));
+            answer.push(read.expect(route).expect(route));
         }
         stream.write_all(&half).await.unwrap();
         let until = tokio::time::Instant::now() + Duration::from_secs(5);
         while came.load(Relaxed) < 2 * HALF && tokio::time::Instant::now() < until {
             sleep(Duration::from_millis(10)).await;
         }
-        assert_eq!(came.load(Relaxed), 2 * HALF, "{way}");
+        assert_eq!(came.load(Relaxed), 2 * HALF, "{route}");
     }
 }

@@ -21,7 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 use wire::v1::Protocol;
 
 use super::answers::{
-    App, OK, SILENCE, SLOW, UNAVAILABLE, ask, limited, retries, said, served_by, sum, whole,
+    App, OK, SILENCE, SLOW, UNAVAILABLE, ask, limited, policy_of, retries, served_by, sum, whole,
 };
 use crate::support::{Pod, endpoint, endpoints, pair, vip};
 
@@ -63,13 +63,13 @@ async fn the_one_of_three_that_answers_503_rests_and_no_post_was_sent_twice() {
     let labels = ["service=\"shop/api\"", "cause=\"failures\""];
     assert_eq!(sum(&client, EJECTIONS, &labels), 1.0);
     assert_eq!(sum(&client, RESTING, &[]), 1.0);
-    assert_eq!(bad.asked(), 5, "and not once more");
+    assert_eq!(bad.request_count(), 5, "and not once more");
     for _ in 0..50 {
         assert_eq!(ask(&client, "POST", "", "{}").await.0, 200);
         posts += 1;
     }
-    assert_eq!(bad.asked(), 5, "nothing, while it rests");
-    assert_eq!(apps.iter().map(App::asked).sum::<usize>(), posts);
+    assert_eq!(bad.request_count(), 5, "nothing, while it rests");
+    assert_eq!(apps.iter().map(App::request_count).sum::<usize>(), posts);
 }
 
 /// The only attempt of a POST goes on for as long as the call may take, but all see after
@@ -83,7 +83,7 @@ async fn the_one_of_three_that_answers_nothing_rests_while_its_posts_still_wait(
         App::new(server.ip, SLOW).await,
     ];
     served_by(&client, &server, &[&silent, &others[0], &others[1]]);
-    client.set(vec![said(&EffectivePolicy {
+    client.set(vec![policy_of(&EffectivePolicy {
         timeouts: limited(Timeouts {
             request: Some(Duration::from_secs(2)),
             backend_request: Some(Duration::from_millis(200)),
@@ -100,13 +100,13 @@ async fn the_one_of_three_that_answers_nothing_rests_while_its_posts_still_wait(
     let waited = posts.iter().filter(|(status, _)| *status == 504).count();
     assert_eq!(rests, 1.0, "{waited} wait: {}", client.metrics());
     assert!(waited >= 5, "{waited}");
-    assert_eq!(silent.asked(), waited);
-    let asked = others.iter().map(App::asked).sum::<usize>();
-    assert_eq!(asked + waited, 60, "none was sent twice");
+    assert_eq!(silent.request_count(), waited);
+    let request_count = others.iter().map(App::request_count).sum::<usize>();
+    assert_eq!(request_count + waited, 60, "none was sent twice");
     for (status, answer) in join_all((0..10).map(|_| ask(&client, "POST", "", "{}"))).await {
         assert_eq!(status, 200, "{answer}");
     }
-    assert_eq!(silent.asked(), waited, "nothing, while it rests");
+    assert_eq!(silent.request_count(), waited, "nothing, while it rests");
 }
 
 #[tokio::test]
@@ -122,13 +122,13 @@ async fn all_that_fail_alike_are_left_in_peace() {
         join_all((0..6).map(|_| ask(&client, "POST", "", "{}"))).await;
     }
     assert_eq!(sum(&client, EJECTIONS, &[]), 0.0, "{}", client.metrics());
-    assert!(apps.iter().all(|app| app.asked() > 10));
+    assert!(apps.iter().all(|app| app.request_count() > 10));
 }
 
 #[tokio::test]
 async fn a_policy_switches_ejection_off() {
     let (client, _server, apps) = one_of_three().await;
-    client.set(vec![said(&EffectivePolicy {
+    client.set(vec![policy_of(&EffectivePolicy {
         ejection: whole(Ejection {
             consecutive_failures: 0,
             ..Ejection::DEFAULT
@@ -136,12 +136,12 @@ async fn a_policy_switches_ejection_off() {
         ..EffectivePolicy::default()
     })]);
     let mut posts = 0;
-    while apps[0].asked() <= 20 {
+    while apps[0].request_count() <= 20 {
         ask(&client, "POST", "", "{}").await;
         posts += 1;
         // Whoever was slow with its first answer is asked again when that is forgotten.
         tokio::time::sleep(Duration::from_millis(10)).await;
-        assert!(posts < 1000, "{} of {posts}", apps[0].asked());
+        assert!(posts < 1000, "{} of {posts}", apps[0].request_count());
     }
     assert_eq!(sum(&client, EJECTIONS, &[]), 0.0, "{}", client.metrics());
 }
@@ -153,7 +153,7 @@ async fn an_answer_is_not_given_up_for_an_endpoint_that_rests() {
         client,
         server,
         app,
-        gone,
+        unreachable,
     } = one_of_two_rests(Protocol::Http1, UNAVAILABLE, Duration::from_secs(60)).await;
     let there = |port| endpoint(server.ip, port, Some("api"));
     for _ in 0..3 {
@@ -164,7 +164,7 @@ async fn an_answer_is_not_given_up_for_an_endpoint_that_rests() {
     assert_eq!(sum(&client, "weft_retries_total", &[]), 0.0);
     // Somebody who works takes the retry.
     let good = App::new(server.ip, OK).await;
-    let all = vec![there(gone.port()), there(app.port), there(good.port)];
+    let all = vec![there(unreachable.port()), there(app.port), there(good.port)];
     client.set(vec![endpoints("api", all)]);
     let mut gets = 0;
     while retries(&client, "success") == 0.0 {
@@ -177,18 +177,18 @@ async fn an_answer_is_not_given_up_for_an_endpoint_that_rests() {
 /// A gRPC application that says this in trailers; how often it was asked.
 pub(super) async fn grpc_app(
     pod: &Pod,
-    said: &[(&'static str, &'static str)],
+    metadata: &[(&'static str, &'static str)],
 ) -> (u16, Arc<AtomicUsize>) {
     let mut trailers = HeaderMap::new();
-    for (name, value) in said {
+    for (name, value) in metadata {
         trailers.insert(*name, HeaderValue::from_static(value));
     }
     let listener = TcpListener::bind((pod.ip, 0)).await.unwrap();
-    let (port, asked) = (
+    let (port, request_count) = (
         listener.local_addr().unwrap().port(),
         Arc::new(AtomicUsize::new(0)),
     );
-    let log = Arc::clone(&asked);
+    let log = Arc::clone(&request_count);
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
@@ -211,7 +211,7 @@ pub(super) async fn grpc_app(
             });
         }
     });
-    (port, asked)
+    (port, request_count)
 }
 
 #[tokio::test]
@@ -244,8 +244,10 @@ async fn what_grpc_says_in_trailers_makes_an_endpoint_rest_too() {
         tokio::time::sleep(Duration::from_millis(10)).await;
         assert!(calls < 500, "it must rest: {}", client.metrics());
     }
-    let asked = apps.iter().map(|(_, asked)| asked.load(Relaxed));
-    assert_eq!(asked.sum::<usize>(), calls, "none was sent twice");
+    let request_count = apps
+        .iter()
+        .map(|(_, request_count)| request_count.load(Relaxed));
+    assert_eq!(request_count.sum::<usize>(), calls, "none was sent twice");
 }
 
 /// One of two applications is not there, and its endpoint rests.
@@ -255,18 +257,18 @@ struct Rests {
     /// The one that is there.
     app: App,
     /// Where the other one was.
-    gone: SocketAddr,
+    unreachable: SocketAddr,
 }
 
 async fn one_of_two_rests(protocol: Protocol, answer: &'static str, base_time: Duration) -> Rests {
     let (client, server, _, _) = pair(protocol).await;
     let closed = TcpListener::bind((server.ip, 0)).await.unwrap();
-    let gone = closed.local_addr().unwrap();
+    let unreachable = closed.local_addr().unwrap();
     drop(closed);
     let app = App::new(server.ip, answer).await;
-    let all = [gone.port(), app.port].map(|port| endpoint(server.ip, port, Some("api")));
+    let all = [unreachable.port(), app.port].map(|port| endpoint(server.ip, port, Some("api")));
     client.set(vec![endpoints("api", all.to_vec())]);
-    client.set(vec![said(&EffectivePolicy {
+    client.set(vec![policy_of(&EffectivePolicy {
         ejection: whole(Ejection {
             consecutive_failures: 1,
             base_time,
@@ -284,7 +286,7 @@ async fn one_of_two_rests(protocol: Protocol, answer: &'static str, base_time: D
         client,
         server,
         app,
-        gone,
+        unreachable,
     }
 }
 
@@ -308,8 +310,8 @@ async fn silent_probe(
 #[tokio::test]
 async fn a_connection_on_which_nothing_is_said_is_no_probe_that_succeeds() -> io::Result<()> {
     let rests = one_of_two_rests(Protocol::Detect, OK, Duration::from_secs(1)).await;
-    let (client, gone) = (&rests.client, rests.gone);
-    let back = TcpListener::bind(gone).await?;
+    let (client, unreachable) = (&rests.client, rests.unreachable);
+    let back = TcpListener::bind(unreachable).await?;
     let mut silent = Vec::new();
     let probed = silent_probe(client, &back, &mut silent).await?;
     tokio::time::sleep(Duration::from_millis(300)).await;
@@ -324,8 +326,8 @@ async fn a_connection_on_which_nothing_is_said_is_no_probe_that_succeeds() -> io
 async fn a_probe_that_its_server_has_ended_without_a_word_makes_room_for_the_next() -> io::Result<()>
 {
     let rests = one_of_two_rests(Protocol::Detect, OK, Duration::from_secs(1)).await;
-    let (client, gone) = (&rests.client, rests.gone);
-    let back = TcpListener::bind(gone).await?;
+    let (client, unreachable) = (&rests.client, rests.unreachable);
+    let back = TcpListener::bind(unreachable).await?;
     let (mut silent, mut ended) = (Vec::new(), Vec::new());
     for _ in 0..5 {
         let mut probed = silent_probe(client, &back, &mut silent).await?;

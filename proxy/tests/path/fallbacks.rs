@@ -14,7 +14,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use wire::v1::{self, Enforcement, MtlsMode, Protocol};
 
-use super::answers::{App, NOTHING, OK, SILENCE, UNAVAILABLE, ask, limited, said, served_by, sum};
+use super::answers::{
+    App, NOTHING, OK, SILENCE, UNAVAILABLE, ask, limited, policy_of, served_by, sum,
+};
 use super::shown::{Does, call, grpc, serve};
 use super::tcp::echo;
 use crate::support::{
@@ -58,7 +60,7 @@ impl Shop {
         let spare = App::new(server.ip, INSTEAD).await;
         let there = endpoint(server.ip, spare.port, Some("api"));
         client.set(vec![endpoints("spare", vec![there])]);
-        client.set(vec![said(&fallback(to_spare(), Causes::ALL))]);
+        client.set(vec![policy_of(&fallback(to_spare(), Causes::ALL))]);
         Self {
             client,
             server,
@@ -141,14 +143,15 @@ async fn without_the_policy_or_for_other_causes_it_stays_refused_and_what_works_
     assert!(!answer.contains("weft-degraded"), "{answer}");
     let shop = shop.out_of_order(true).await;
     let others = Causes::of(&[Cause::Overload, Cause::Timeout, Cause::ServerError]);
-    shop.client.set(vec![said(&fallback(to_spare(), others))]);
+    shop.client
+        .set(vec![policy_of(&fallback(to_spare(), others))]);
     let (status, answer) = ask(&shop.client, "GET", "", "").await;
     assert_eq!(status, 503);
     assert!(answer.contains("weft-reason: connect-failed"), "{answer}");
     shop.client
         .replace(&wire::names::policy("shop", "api", 80), Vec::new());
     assert_eq!(ask(&shop.client, "GET", "", "").await.0, 503);
-    assert_eq!(shop.spare.asked(), 0);
+    assert_eq!(shop.spare.request_count(), 0);
     assert_eq!(sum(&shop.client, FALLBACKS, &[]), 0.0);
 }
 
@@ -196,8 +199,8 @@ async fn what_an_application_may_have_seen_goes_on_only_where_it_may_be_sent_twi
                 assert!(!text.contains("weft-degraded"), "{text}");
                 assert_eq!(sum(&shop.client, FALLBACKS, &[]), 0.0);
             }
-            assert_eq!(app.asked(), 1, "{method} {headers}");
-            assert_eq!(shop.spare.asked(), usize::from(falls));
+            assert_eq!(app.request_count(), 1, "{method} {headers}");
+            assert_eq!(shop.spare.request_count(), usize::from(falls));
         }
     }
 }
@@ -206,7 +209,7 @@ async fn what_an_application_may_have_seen_goes_on_only_where_it_may_be_sent_twi
 async fn an_answer_below_500_stands() {
     let (shop, _app) = Shop::answering("HTTP/1.1 429 No\r\ncontent-length: 0\r\n\r\n").await;
     assert_eq!(ask(&shop.client, "GET", "", "").await.0, 429);
-    assert_eq!(shop.spare.asked(), 0);
+    assert_eq!(shop.spare.request_count(), 0);
 }
 
 #[tokio::test]
@@ -222,24 +225,24 @@ async fn a_fallback_has_the_time_that_the_call_has_left_and_no_more() {
     let (shop, _app) = Shop::answering(SILENCE).await;
     let begun = Instant::now();
     shop.client
-        .set(vec![said(&times(None, Some(300), to_spare()))]);
+        .set(vec![policy_of(&times(None, Some(300), to_spare()))]);
     let (status, answer) = ask(&shop.client, "GET", "", "").await;
     assert_eq!(status, 200, "{answer}");
     assert!(begun.elapsed() >= Duration::from_millis(250));
     assert_eq!(shop.counted(Cause::Timeout, "success"), 1.0);
     // The time of the whole call is over.
     shop.client
-        .set(vec![said(&times(Some(300), None, to_spare()))]);
+        .set(vec![policy_of(&times(Some(300), None, to_spare()))]);
     let (status, answer) = ask(&shop.client, "GET", "", "").await;
     assert_eq!(status, 504, "{answer}");
-    assert_eq!(shop.spare.asked(), 1);
+    assert_eq!(shop.spare.request_count(), 1);
     assert_eq!(shop.counted(Cause::Timeout, "deadline"), 1.0);
     // Of what is left the other Service is told, and held to it.
     let silent = App::new(shop.server.ip, SILENCE).await;
     let there = endpoint(shop.server.ip, silent.port, Some("api"));
     shop.client.set(vec![endpoints("spare", vec![there])]);
     shop.client
-        .set(vec![said(&times(Some(700), Some(300), to_spare()))]);
+        .set(vec![policy_of(&times(Some(700), Some(300), to_spare()))]);
     let begun = Instant::now();
     let (status, answer) = ask(&shop.client, "GET", "", "").await;
     assert_eq!(status, 504, "{answer}");
@@ -252,7 +255,7 @@ async fn a_fallback_has_the_time_that_the_call_has_left_and_no_more() {
     );
 }
 
-fn held(status: u16) -> FallbackTo {
+fn response_of(status: u16) -> FallbackTo {
     FallbackTo::Response(FallbackResponse {
         status: StatusCode::from_u16(status).unwrap(),
         headers: vec![(
@@ -270,9 +273,9 @@ async fn what_the_policy_holds_is_answered_at_once_and_counts_as_the_answer() {
         request: Some(Duration::from_millis(300)),
         ..Timeouts::DEFAULT
     });
-    shop.client.set(vec![said(&EffectivePolicy {
+    shop.client.set(vec![policy_of(&EffectivePolicy {
         timeouts,
-        ..fallback(held(200), Causes::ALL)
+        ..fallback(response_of(200), Causes::ALL)
     })]);
     let (status, answer) = ask(&shop.client, "GET", "", "").await;
     assert_eq!(status, 200, "no time is needed for it: {answer}");
@@ -285,7 +288,7 @@ async fn what_the_policy_holds_is_answered_at_once_and_counts_as_the_answer() {
         assert!(answer.contains(part), "{part}: {answer}");
     }
     assert!(!answer.contains("weft-reason"), "{answer}");
-    assert_eq!(app.asked(), 1);
+    assert_eq!(app.request_count(), 1);
     let labels = ["service=\"shop/api\"", "success=\"true\"", "status=\"200\""];
     assert_eq!(sum(&shop.client, REQUESTS, &labels), 1.0);
     assert_eq!(sum(&shop.client, ATTEMPTS, &["success=\"true\""]), 0.0);
@@ -296,16 +299,16 @@ async fn what_the_policy_holds_is_answered_at_once_and_counts_as_the_answer() {
     assert_eq!(status, 200);
     assert!(answer.ends_with("\r\n\r\n"), "{answer}");
     for bodiless in [204, 205, 304] {
-        let traffic = fallback(held(bodiless), Causes::ALL);
+        let traffic = fallback(response_of(bodiless), Causes::ALL);
         shop.client
-            .set(vec![endpoints("api", Vec::new()), said(&traffic)]);
+            .set(vec![endpoints("api", Vec::new()), policy_of(&traffic)]);
         let (status, answer) = ask(&shop.client, "GET", "", "").await;
         assert_eq!(status, bodiless, "{answer}");
         assert!(answer.ends_with("\r\n\r\n"), "{answer}");
     }
     // A call of gRPC gets what stands there, in whatever form that is.
     shop.client
-        .set(vec![said(&fallback(held(200), Causes::ALL))]);
+        .set(vec![policy_of(&fallback(response_of(200), Causes::ALL))]);
     let grpc = "content-type: application/grpc\r\n";
     let (status, answer) = ask(&shop.client, "POST", grpc, "call").await;
     assert_eq!(status, 200, "{answer}");
@@ -351,7 +354,7 @@ async fn the_answer_is_as_it_was_where_the_other_service_fails_and_there_is_no_c
     let (status, answer) = ask(&shop.client, "GET", "", "").await;
     assert_eq!(status, 500);
     assert!(answer.contains(DEGRADED), "{answer}");
-    assert_eq!((bad.asked(), third.asked()), (1, 0));
+    assert_eq!((bad.request_count(), third.request_count()), (1, 0));
 }
 
 #[tokio::test]
@@ -372,12 +375,12 @@ async fn what_the_mesh_refused_stays_so_where_the_other_service_lets_nobody_in()
         .set(service("api", vip().ip(), Protocol::Http1, Vec::new()));
     shop.client.set(vec![endpoints("spare", vec![there])]);
     shop.client
-        .set(vec![said(&fallback(to_spare(), Causes::ALL))]);
+        .set(vec![policy_of(&fallback(to_spare(), Causes::ALL))]);
     let shop = shop.out_of_order(true).await;
     let (status, answer) = ask(&shop.client, "GET", "", "").await;
     assert_eq!(status, 503);
     assert!(answer.contains("weft-reason: connect-failed"), "{answer}");
-    assert_eq!(shop.spare.asked(), 0);
+    assert_eq!(shop.spare.request_count(), 0);
     assert_eq!(shop.counted(Cause::Unreachable, "failure"), 1.0);
     let labels = ["backend=\"shop/api\"", "reason=\"connect-failed\""];
     assert_eq!(sum(&shop.client, REQUESTS, &labels), 1.0);
@@ -389,12 +392,12 @@ async fn a_body_that_is_not_at_hand_any_more_goes_nowhere_else() {
     let body = "x".repeat(100 * 1024);
     let (status, answer) = ask(&shop.client, "GET", "", &body).await;
     assert_eq!(status, 503, "{answer}");
-    assert_eq!(app.asked(), 1);
-    assert_eq!(shop.spare.asked(), 0);
+    assert_eq!(app.request_count(), 1);
+    assert_eq!(shop.spare.request_count(), 0);
     assert_eq!(shop.counted(Cause::ServerError, "body"), 1.0);
     // What the policy holds needs none.
     shop.client
-        .set(vec![said(&fallback(held(203), Causes::ALL))]);
+        .set(vec![policy_of(&fallback(response_of(203), Causes::ALL))]);
     assert_eq!(ask(&shop.client, "GET", "", &body).await.0, 203);
 }
 
@@ -450,7 +453,7 @@ async fn opaque_bytes_that_reach_nobody_go_to_the_other_service() {
 #[tokio::test]
 async fn opaque_bytes_that_the_other_service_took_end_when_nothing_moves() {
     let shop = Shop::new(Protocol::Opaque).await.out_of_order(true).await;
-    shop.client.set(vec![said(&EffectivePolicy {
+    shop.client.set(vec![policy_of(&EffectivePolicy {
         timeouts: limited(Timeouts {
             idle: Some(Duration::from_millis(600)),
             ..Timeouts::DEFAULT

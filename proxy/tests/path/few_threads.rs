@@ -88,21 +88,21 @@ impl Scene {
     }
 
     /// By way 0 through two proxies, and by way 1 from outside through one.
-    async fn post(&self, way: usize, path: &str) -> String {
-        self.post_and_read(way, path, Duration::ZERO).await
+    async fn post(&self, route: usize, path: &str) -> String {
+        self.post_and_read(route, path, Duration::ZERO).await
     }
 
     /// The answer as a caller gets it that begins to read `later`.
-    async fn post_and_read(&self, way: usize, path: &str, later: Duration) -> String {
-        let mut stream = self.open(way).await;
+    async fn post_and_read(&self, route: usize, path: &str, later: Duration) -> String {
+        let mut stream = self.open(route).await;
         let request = posted(path, BODY);
         stream.write_all(request.as_bytes()).await.unwrap();
         sleep(later).await;
         raw(&mut stream, b"", PATIENCE).await
     }
 
-    async fn open(&self, way: usize) -> tokio::net::TcpStream {
-        match way {
+    async fn open(&self, route: usize) -> tokio::net::TcpStream {
+        match route {
             0 => self.client.call(vip()).await,
             _ => self.server.plain(self.port).await,
         }
@@ -125,19 +125,19 @@ fn content(answer: &str) -> usize {
 #[tokio::test]
 async fn an_answer_comes_whole_though_its_server_leaves_the_body() {
     let scene = Arc::new(Scene::with(Bodies::Left).await);
-    for way in [0, 1] {
+    for route in [0, 1] {
         for round in 0..10 {
-            let answer = scene.post(way, "/large").await;
-            assert_eq!(content(&answer), LARGE, "{way}, {round}");
+            let answer = scene.post(route, "/large").await;
+            assert_eq!(content(&answer), LARGE, "{route}, {round}");
         }
-        let late = scene.post_and_read(way, "/large", Duration::from_millis(300));
-        assert_eq!(content(&late.await), LARGE, "{way}, read late");
-        let asked = (0..50).map(|_| {
+        let late = scene.post_and_read(route, "/large", Duration::from_millis(300));
+        assert_eq!(content(&late.await), LARGE, "{route}, read late");
+        let answers = (0..50).map(|_| {
             let scene = Arc::clone(&scene);
-            tokio::spawn(async move { content(&scene.post(way, "/large").await) })
+            tokio::spawn(async move { content(&scene.post(route, "/large").await) })
         });
-        for got in asked.collect::<Vec<_>>() {
-            assert_eq!(got.await.unwrap(), LARGE, "{way}, in parallel");
+        for got in answers.collect::<Vec<_>>() {
+            assert_eq!(got.await.unwrap(), LARGE, "{route}, in parallel");
         }
     }
     // Who has no such window sees the server cut its answer.
@@ -156,7 +156,7 @@ async fn an_answer_comes_whole_though_its_server_leaves_the_body() {
 #[tokio::test]
 async fn a_server_of_one_thread_serves_who_comes_beside_a_kept_connection() {
     let scene = Arc::new(Scene::with(Bodies::Read).await);
-    for way in [0, 1] {
+    for route in [0, 1] {
         let done = Arc::new(AtomicBool::new(false));
         let (beside, ended) = (Arc::clone(&scene), Arc::clone(&done));
         // One connection that is never idle for long.
@@ -182,14 +182,14 @@ async fn a_server_of_one_thread_serves_who_comes_beside_a_kept_connection() {
         sleep(Duration::from_millis(100)).await;
         let begun = Instant::now();
         for round in 0..4 {
-            let answer = scene.post(way, "/small").await;
+            let answer = scene.post(route, "/small").await;
             assert!(
                 answer.starts_with("HTTP/1.1 200"),
-                "{way}, {round}: {answer}"
+                "{route}, {round}: {answer}"
             );
         }
-        assert!(begun.elapsed() < Duration::from_secs(4), "{way}");
-        let (mut read, mut write) = scene.open(way).await.into_split();
+        assert!(begun.elapsed() < Duration::from_secs(4), "{route}");
+        let (mut read, mut write) = scene.open(route).await.into_split();
         let sending = tokio::spawn(async move {
             let request = posted("/small", LONG_BODY);
             write.write_all(request.as_bytes()).await.map(|()| write)
@@ -197,7 +197,7 @@ async fn a_server_of_one_thread_serves_who_comes_beside_a_kept_connection() {
         let mut status = [0; 12];
         let answered = timeout(PATIENCE, read.read_exact(&mut status)).await;
         answered.expect("a long body is not taken").unwrap();
-        assert_eq!(&status, b"HTTP/1.1 200", "{way}, a long body");
+        assert_eq!(&status, b"HTTP/1.1 200", "{route}, a long body");
         sending.await.unwrap().unwrap();
         done.store(true, Relaxed);
         assert!(reading.await.unwrap() > 10);

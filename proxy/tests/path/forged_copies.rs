@@ -12,7 +12,7 @@ use wire::v1::{Enforcement, MtlsMode, Protocol};
 use super::answers::{App, OK, SILENCE, served_by, sum, whole};
 use super::limits::{guard, guarded, limit, rule};
 use super::mesh_port::{Sender, peer};
-use super::overload::held;
+use super::overload::held_calls;
 use crate::support::{Authority, Pod, service, vip};
 
 const SHADOWS: &str = "weft_shadow_requests_total";
@@ -24,14 +24,14 @@ async fn forger(authority: &Authority, server: &Pod) -> Sender {
 }
 
 /// The status of the answer to a request of which this is said.
-async fn calls(sender: &mut Sender, app: &App, said: &str) -> u16 {
+async fn calls(sender: &mut Sender, app: &App, value: &str) -> u16 {
     let request = Request::builder()
         .method(Method::GET)
         .uri("http://web.shop/")
         .header("weft-port", app.port.to_string())
         .header("weft-protocol", "http1")
         .header("weft-priority", "Critical")
-        .header("weft-shadow", said)
+        .header("weft-shadow", value)
         .body(Empty::new())
         .unwrap();
     let (head, body) = sender.send_request(request).await.unwrap().into_parts();
@@ -54,7 +54,7 @@ async fn what_is_called_a_copy_is_limited_and_counted_as_any_other_and_so_is_who
     let app = App::new(server.ip, OK).await;
     server.set(vec![guard(app.port, vec![rule(limit("all", 3))])]);
     let mut sender = forger(&authority, &server).await;
-    for (said, status) in [
+    for (value, status) in [
         ("true", 200),
         ("600", 200),
         // Its pod is held to nothing.
@@ -62,13 +62,13 @@ async fn what_is_called_a_copy_is_limited_and_counted_as_any_other_and_so_is_who
         ("true", 200),
         ("true", 429),
     ] {
-        assert_eq!(calls(&mut sender, &app, said).await, status, "{said}");
+        assert_eq!(calls(&mut sender, &app, value).await, status, "{value}");
     }
-    assert_eq!(app.asked(), 3);
+    assert_eq!(app.request_count(), 3);
     let labels = ["direction=\"inbound\"", "peer=\"shop/web\""];
     comes_to(&server, "weft_requests_total", &labels, 5.0).await;
-    for (said, count) in [("said=\"copy\"", 2.0), ("said=\"perhaps\"", 1.0)] {
-        comes_to(&server, SHADOWS, &["peer=\"shop/web\"", said], count).await;
+    for (value, count) in [("said=\"copy\"", 2.0), ("said=\"perhaps\"", 1.0)] {
+        comes_to(&server, SHADOWS, &["peer=\"shop/web\"", value], count).await;
     }
     comes_to(&server, "weft_rate_limited_total", &[], 1.0).await;
 }
@@ -82,14 +82,14 @@ async fn who_may_not_call_is_told_that_also_of_a_copy() {
     server.set(vec![guard(app.port, vec![rule(limit("all", 1))])]);
     server.mode("api", Enforcement::Enforce, MtlsMode::Permissive);
     let mut sender = forger(&authority, &server).await;
-    for said in ["read-only", "true", "read-only"] {
-        assert_eq!(calls(&mut sender, &app, said).await, 403, "{said}");
+    for value in ["read-only", "true", "read-only"] {
+        assert_eq!(calls(&mut sender, &app, value).await, 403, "{value}");
     }
     let refused = ["peer=\"shop/web\"", "reason=\"not-allowed\""];
     comes_to(&server, "weft_requests_total", &refused, 3.0).await;
     assert_eq!(sum(&server, "weft_rate_limited_total", &[]), 0.0);
     assert_eq!(sum(&server, SHADOWS, &[]), 0.0);
-    assert_eq!(app.asked(), 0);
+    assert_eq!(app.request_count(), 0);
 }
 
 #[tokio::test]
@@ -108,14 +108,14 @@ async fn what_is_called_a_copy_goes_last_whatever_class_it_asks_for() {
         ..GuardPort::default()
     };
     server.set(vec![guarded(app.port, port_guard)]);
-    let _held = held(&client, &app, "", 1).await;
+    let _held = held_calls(&client, &app, "", 1).await;
     let mut sender = forger(&authority, &server).await;
-    for (said, class, shed) in [
+    for (value, class, shed) in [
         ("true", Priority::Sheddable, 1.0),
         // What may be made for a copy is as good as any other.
         ("600", Priority::Normal, 1.0),
     ] {
-        assert_eq!(calls(&mut sender, &app, said).await, 503, "{said}");
+        assert_eq!(calls(&mut sender, &app, value).await, 503, "{value}");
         let class = format!("priority=\"{}\"", class.as_str());
         comes_to(&server, "weft_shed_total", &[&class], shed).await;
     }

@@ -92,10 +92,10 @@ async fn status(sender: &mut SendRequest<Empty<Bytes>>, method: &str) -> u16 {
 }
 
 /// Takes no stream of the connection.
-async fn leaves(stream: TcpStream, asked: Arc<AtomicUsize>) -> io::Result<()> {
+async fn leaves(stream: TcpStream, request_count: Arc<AtomicUsize>) -> io::Result<()> {
     let mut server = Server::accept(stream).await?;
     server.opened().await?;
-    asked.fetch_add(1, Relaxed);
+    request_count.fetch_add(1, Relaxed);
     server.leave(0).await
 }
 
@@ -108,8 +108,8 @@ async fn servers_that_leave_before_they_take_a_stream_are_asked_three_times_in_a
         let answer = sender.send_request(call()).await.unwrap();
         assert_eq!(answer.headers()["grpc-status"], "14");
     }
-    let asked = apps.iter().map(|app| app.asked.load(Relaxed));
-    assert_eq!(asked.sum::<usize>(), 30);
+    let request_count = apps.iter().map(|app| app.request_count.load(Relaxed));
+    assert_eq!(request_count.sum::<usize>(), 30);
 }
 
 /// As where a new process has taken over the port, and the old one still gets a connection.
@@ -117,8 +117,8 @@ async fn servers_that_leave_before_they_take_a_stream_are_asked_three_times_in_a
 async fn a_server_that_answered_and_leaves_a_new_connection_is_asked_once_more() {
     let (client, server, _, _) = pair(Protocol::Http2).await;
     let listener = listening(&client, &server).await;
-    let asked = Arc::new(AtomicUsize::new(0));
-    let log = Arc::clone(&asked);
+    let request_count = Arc::new(AtomicUsize::new(0));
+    let log = Arc::clone(&request_count);
     tokio::spawn(async move {
         // Every second connection takes nothing.
         for nth in 0.. {
@@ -142,7 +142,7 @@ async fn a_server_that_answered_and_leaves_a_new_connection_is_asked_once_more()
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     // The first of them met a server that took it.
-    assert_eq!(asked.load(Relaxed), 1 + 4 * 2);
+    assert_eq!(request_count.load(Relaxed), 1 + 4 * 2);
 }
 
 /// Each GET has the server end its connection, as one of its callers may bring it to.

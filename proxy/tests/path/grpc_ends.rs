@@ -20,7 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 use wire::v1::Protocol;
 
-use super::answers::{limited, retries, said, sum, whole};
+use super::answers::{limited, policy_of, retries, sum, whole};
 use super::shown::{call, grpc};
 use crate::support::{Pod, endpoint, endpoints, pair};
 
@@ -49,7 +49,7 @@ struct Says {
 /// A gRPC application that answers every call alike.
 struct App {
     port: u16,
-    asked: Arc<AtomicUsize>,
+    request_count: Arc<AtomicUsize>,
     says: Arc<Mutex<Says>>,
 }
 
@@ -58,33 +58,33 @@ impl App {
         let listener = TcpListener::bind((pod.ip, 0)).await.unwrap();
         let app = Self {
             port: listener.local_addr().unwrap().port(),
-            asked: Arc::default(),
+            request_count: Arc::default(),
             says: Arc::new(Mutex::new(says)),
         };
-        let (asked, says) = (Arc::clone(&app.asked), Arc::clone(&app.says));
+        let (request_count, says) = (Arc::clone(&app.request_count), Arc::clone(&app.says));
         tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                tokio::spawn(serve(stream, Arc::clone(&asked), Arc::clone(&says)));
+                tokio::spawn(serve(stream, Arc::clone(&request_count), Arc::clone(&says)));
             }
         });
         app
     }
 
-    fn asked(&self) -> usize {
-        self.asked.load(Relaxed)
+    fn request_count(&self) -> usize {
+        self.request_count.load(Relaxed)
     }
 }
 
 async fn serve(
     stream: TcpStream,
-    asked: Arc<AtomicUsize>,
+    request_count: Arc<AtomicUsize>,
     says: Arc<Mutex<Says>>,
 ) -> Result<(), h2::Error> {
     let mut connection = h2::server::handshake(stream).await?;
     while let Some(request) = connection.accept().await {
         let (_, respond) = request?;
-        asked.fetch_add(1, Relaxed);
+        request_count.fetch_add(1, Relaxed);
         let says = *says.lock();
         tokio::spawn(answer(respond, says));
     }
@@ -152,7 +152,7 @@ impl Outage {
         ];
         served_by(&client, &server, &apps);
         if self.listed {
-            client.set(vec![said(&EffectivePolicy {
+            client.set(vec![policy_of(&EffectivePolicy {
                 retry: limited(Retry {
                     grpc_codes: GrpcCodes::of(&[GrpcCode::Unavailable]),
                     ..Retry::DEFAULT
@@ -161,13 +161,13 @@ impl Outage {
             })]);
         }
         let mut calls = Calls::of(grpc(&client).await);
-        while apps.iter().any(|app| app.asked() < WARM) {
+        while apps.iter().any(|app| app.request_count() < WARM) {
             calls.make(self, &client).await;
         }
         assert_eq!(calls.failed, 0, "{self:?}: all is well");
 
         let bad = &apps[0];
-        let before = bad.asked();
+        let before = bad.request_count();
         *bad.says.lock() = says(UNAVAILABLE);
         while sum(&client, EJECTIONS, &["cause=\"failures\""]) == 0.0 {
             calls.make(self, &client).await;
@@ -176,13 +176,17 @@ impl Outage {
         for _ in 0..WATCHED {
             calls.make(self, &client).await;
         }
-        let at_bad = bad.asked() - before;
+        let at_bad = bad.request_count() - before;
         assert_eq!(at_bad, ROW, "{self:?}: nothing while it rests");
         let (failed, again) = if self.is_hidden() { (0, ROW) } else { (ROW, 0) };
         assert_eq!(calls.failed, failed, "{self:?}");
         assert_eq!(retries(&client, "success"), again as f64, "{self:?}");
-        let asked = apps.iter().map(App::asked).sum::<usize>();
-        assert_eq!(asked, calls.made + again, "{self:?}: no other came twice");
+        let request_count = apps.iter().map(App::request_count).sum::<usize>();
+        assert_eq!(
+            request_count,
+            calls.made + again,
+            "{self:?}: no other came twice"
+        );
     }
 }
 
@@ -230,7 +234,7 @@ async fn late(says: Says) {
     let (client, server, _, _) = pair(Protocol::Http2).await;
     let apps = [App::new(&server, says).await];
     served_by(&client, &server, &apps);
-    client.set(vec![said(&EffectivePolicy {
+    client.set(vec![policy_of(&EffectivePolicy {
         timeouts: limited(Timeouts {
             request: Some(Duration::from_secs(5)),
             backend_request: Some(Duration::from_millis(200)),
@@ -254,10 +258,10 @@ async fn late(says: Says) {
             "{case}: {answers:?}"
         );
     }
-    assert_eq!(apps[0].asked(), 10, "{case}: nine did not open it");
+    assert_eq!(apps[0].request_count(), 10, "{case}: nine did not open it");
     let refused = (UNAVAILABLE.to_owned(), Some("circuit-open".to_owned()));
     assert_eq!(made(sender).await, refused, "{case}");
-    assert_eq!(apps[0].asked(), 10, "{case}");
+    assert_eq!(apps[0].request_count(), 10, "{case}");
 }
 
 /// Counted twice nine of them would open it, and as successes in the end ten would not.

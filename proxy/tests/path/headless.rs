@@ -9,7 +9,7 @@ use policy::traffic::endpoint::{Breaker, Ejection};
 use policy::traffic::set::Percent;
 use tokio::net::TcpListener;
 
-use super::answers::{App, OK, UNAVAILABLE, limited, retries, said, sum, whole};
+use super::answers::{App, OK, UNAVAILABLE, limited, policy_of, retries, sum, whole};
 use super::deadlines::{by_address, fleet};
 use crate::support::{Pod, endpoint, endpoints, raw};
 
@@ -28,8 +28,8 @@ async fn ask(client: &Pod, addr: SocketAddr, method: &str, host: &str) -> (u16, 
     (status.unwrap_or(0), answer)
 }
 
-fn asked(apps: &[App]) -> Vec<usize> {
-    apps.iter().map(App::asked).collect()
+fn request_counts(apps: &[App]) -> Vec<usize> {
+    apps.iter().map(App::request_count).collect()
 }
 
 #[tokio::test]
@@ -42,7 +42,7 @@ async fn what_fails_at_the_pod_of_its_clients_choice_goes_elsewhere_only_where_a
             attempts,
             ..Retry::DEFAULT
         };
-        client.set(vec![said(&EffectivePolicy {
+        client.set(vec![policy_of(&EffectivePolicy {
             retry: limited(retry),
             ..EffectivePolicy::default()
         })]);
@@ -50,21 +50,25 @@ async fn what_fails_at_the_pod_of_its_clients_choice_goes_elsewhere_only_where_a
     assert_eq!(ask(&client, bad, "GET", NAMED).await.0, 503);
     retry(0);
     assert_eq!(ask(&client, bad, "GET", NAMED).await.0, 503);
-    assert_eq!(asked(&apps), [2, 0]);
+    assert_eq!(request_counts(&apps), [2, 0]);
     retry(1);
     let (status, answer) = ask(&client, bad, "GET", NAMED).await;
     assert_eq!(status, 200, "{answer}");
-    assert_eq!(asked(&apps), [3, 1]);
+    assert_eq!(request_counts(&apps), [3, 1]);
     assert_eq!(retries(&client, "success"), 1.0, "{}", client.metrics());
     for (method, host) in [("POST", NAMED), ("GET", NOBODY)] {
         let (status, answer) = ask(&client, bad, method, host).await;
         assert_eq!(status, 503, "{method} {host}: {answer}");
     }
-    assert_eq!(asked(&apps), [5, 1]);
+    assert_eq!(request_counts(&apps), [5, 1]);
     for _ in 0..20 {
         assert_eq!(ask(&client, good, "GET", NAMED).await.0, 200);
     }
-    assert_eq!(asked(&apps), [5, 21], "what works stays where it was sent");
+    assert_eq!(
+        request_counts(&apps),
+        [5, 21],
+        "what works stays where it was sent"
+    );
 }
 
 /// A pod that is not there beside one that answers: client, server, application, and where
@@ -85,13 +89,13 @@ async fn beside_one_that_is_gone() -> (Pod, Pod, Vec<App>, SocketAddr) {
 async fn a_pod_that_is_not_there_rests_for_calls_that_name_its_service() {
     let (client, _server, apps, gone) = beside_one_that_is_gone().await;
     assert_eq!(ask(&client, gone, "POST", NAMED).await.0, 503);
-    assert_eq!(asked(&apps), [0], "no policy lets it go elsewhere");
+    assert_eq!(request_counts(&apps), [0], "no policy lets it go elsewhere");
     let ejection = Ejection {
         consecutive_failures: 1,
         base_time: Duration::from_secs(60),
         ..Ejection::DEFAULT
     };
-    client.set(vec![said(&EffectivePolicy {
+    client.set(vec![policy_of(&EffectivePolicy {
         ejection: whole(ejection),
         ..EffectivePolicy::default()
     })]);
@@ -117,7 +121,7 @@ async fn a_breaker_holds_for_calls_that_name_its_service_and_moves_none_of_them(
         open_time: Duration::from_secs(60),
         ..Breaker::DEFAULT
     };
-    client.set(vec![said(&EffectivePolicy {
+    client.set(vec![policy_of(&EffectivePolicy {
         breaker: whole(ten),
         ..EffectivePolicy::default()
     })]);
@@ -126,7 +130,7 @@ async fn a_breaker_holds_for_calls_that_name_its_service_and_moves_none_of_them(
         assert_eq!(status, 503);
         assert!(!answer.contains(OPEN), "the application's own: {answer}");
     }
-    assert_eq!(asked(&apps), [10, 0]);
+    assert_eq!(request_counts(&apps), [10, 0]);
     for addr in [bad, good] {
         let (status, answer) = ask(&client, addr, "GET", NAMED).await;
         assert_eq!(status, 503);
@@ -135,7 +139,7 @@ async fn a_breaker_holds_for_calls_that_name_its_service_and_moves_none_of_them(
     let labels = ["service=\"shop/api\"", "backend=\"shop/api\""];
     assert_eq!(sum(&client, "weft_breaker_state", &labels), 2.0);
     assert_eq!(ask(&client, good, "GET", NOBODY).await.0, 200);
-    assert_eq!(asked(&apps), [10, 1]);
+    assert_eq!(request_counts(&apps), [10, 1]);
 }
 
 #[tokio::test]
@@ -145,14 +149,14 @@ async fn a_breaker_alone_makes_no_pod_rest() {
         min_requests: 100,
         ..Breaker::DEFAULT
     };
-    client.set(vec![said(&EffectivePolicy {
+    client.set(vec![policy_of(&EffectivePolicy {
         breaker: whole(hundred),
         ..EffectivePolicy::default()
     })]);
     for _ in 0..6 {
         assert_eq!(ask(&client, gone, "GET", NAMED).await.0, 503);
     }
-    assert_eq!(asked(&apps), [0], "it moves nothing either");
+    assert_eq!(request_counts(&apps), [0], "it moves nothing either");
     let ejections = sum(&client, "weft_ejections_total", &[]);
     assert_eq!(ejections, 0.0, "{}", client.metrics());
     let resting = sum(&client, "weft_resting_endpoints", &[]);
@@ -175,7 +179,7 @@ async fn where_all_rest_the_pod_of_its_clients_choice_is_asked_first() {
         max_percent: Percent::at_most(100),
         ..Ejection::DEFAULT
     };
-    client.set(vec![said(&EffectivePolicy {
+    client.set(vec![policy_of(&EffectivePolicy {
         ejection: whole(ejection),
         ..EffectivePolicy::default()
     })]);
@@ -189,7 +193,7 @@ async fn where_all_rest_the_pod_of_its_clients_choice_is_asked_first() {
     for _ in 0..20 {
         assert_eq!(ask(&client, addr, "POST", NAMED).await.0, 200);
     }
-    assert_eq!(app.asked(), 20);
+    assert_eq!(app.request_count(), 20);
     assert_eq!(resting(), 2.0, "{}", client.metrics());
     assert_eq!(attempts(), before + 20.0, "nobody else was asked");
 }

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use wire::v1::Protocol;
 
-use super::answers::{OK, SILENCE, ask, limited, said, sum};
+use super::answers::{OK, SILENCE, ask, limited, policy_of, sum};
 use super::deadlines::{BEGUN, SWITCHED, broken_off, fleet};
 use crate::support::{endpoint, endpoints, listening, pair, raw, vip};
 
@@ -52,7 +52,7 @@ async fn a_connection_of_which_nothing_moves_is_broken_off_and_one_that_moves_is
             });
         }
     });
-    client.set(vec![said(&idle())]);
+    client.set(vec![policy_of(&idle())]);
     let mut silent = client.call(vip()).await;
     let mut busy = client.call(vip()).await;
     assert!(echoes(&mut silent).await);
@@ -92,7 +92,7 @@ async fn drips(ip: IpAddr) -> u16 {
 #[tokio::test]
 async fn an_answer_that_stands_still_is_broken_off_and_a_slow_one_is_whole() {
     let (client, server, apps) = fleet([BEGUN]).await;
-    client.set(vec![said(&idle())]);
+    client.set(vec![policy_of(&idle())]);
     let begun = Instant::now();
     let (status, answer) = ask(&client, "GET", "", "").await;
     assert_eq!(status, 200, "{answer}");
@@ -112,7 +112,7 @@ async fn an_answer_that_stands_still_is_broken_off_and_a_slow_one_is_whole() {
 #[tokio::test]
 async fn a_request_of_which_nothing_moves_ends_and_an_upload_that_goes_on_does_not() {
     let (client, _server, apps) = fleet([SILENCE]).await;
-    client.set(vec![said(&idle())]);
+    client.set(vec![policy_of(&idle())]);
     let begun = Instant::now();
     let (status, answer) = ask(&client, "GET", "", "").await;
     assert_eq!(status, 504, "{answer}");
@@ -122,7 +122,7 @@ async fn a_request_of_which_nothing_moves_ends_and_an_upload_that_goes_on_does_n
     broken_off(&apps[0]).await;
 
     let (client, _server, apps) = fleet([OK]).await;
-    client.set(vec![said(&idle())]);
+    client.set(vec![policy_of(&idle())]);
     let mut stream = client.call(vip()).await;
     let head = b"PUT / HTTP/1.1\r\nHost: api\r\nConnection: close\r\nContent-Length: 9\r\n\r\n";
     stream.write_all(head).await.unwrap();
@@ -138,7 +138,7 @@ async fn a_request_of_which_nothing_moves_ends_and_an_upload_that_goes_on_does_n
 #[tokio::test]
 async fn what_switched_protocols_and_stands_still_is_broken_off() {
     let (client, _server, apps) = fleet([SWITCHED]).await;
-    client.set(vec![said(&idle())]);
+    client.set(vec![policy_of(&idle())]);
     let mut stream = client.call(vip()).await;
     let ask = b"GET / HTTP/1.1\r\nHost: api\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
     let begun = Instant::now();

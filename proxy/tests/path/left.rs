@@ -23,7 +23,7 @@ async fn the_application_sees_the_end_of_a_call_soon_after_its_caller_has_reset_
         let head = b"GET / HTTP/1.1\r\nHost: web.shop\r\n\r\n";
         caller.write_all(head).await.unwrap();
         let begun = Instant::now();
-        while app.asked() == 0 {
+        while app.request_count() == 0 {
             assert!(begun.elapsed() < Duration::from_secs(5), "it is asked");
             tokio::time::sleep(Duration::from_millis(2)).await;
         }

@@ -50,7 +50,7 @@ pub(super) fn closes(answer: &str) -> bool {
 
 /// A caller whose every request is refused, by each of the ways in which that happens.
 struct Refusing {
-    way: &'static str,
+    via: &'static str,
     status: u16,
     // Both live as long as the connections.
     client: Pod,
@@ -63,7 +63,7 @@ impl Refusing {
         let (client, server, port, _) = pair(Protocol::Http1).await;
         client.set(vec![endpoints("api", Vec::new())]);
         let nobody = Self {
-            way: "by the own proxy",
+            via: "by the own proxy",
             status: 503,
             client,
             server,
@@ -76,7 +76,7 @@ impl Refusing {
         };
         let (client, server, port) = denied().await;
         let peer = Self {
-            way: "by a peer proxy",
+            via: "by a peer proxy",
             status: 403,
             client,
             server,
@@ -84,7 +84,7 @@ impl Refusing {
         };
         let (client, server, port) = denied().await;
         let outside = Self {
-            way: "from outside the mesh",
+            via: "from outside the mesh",
             status: 403,
             client,
             server,
@@ -94,7 +94,7 @@ impl Refusing {
     }
 
     async fn connect(&self) -> TcpStream {
-        if self.way == "from outside the mesh" {
+        if self.via == "from outside the mesh" {
             return self.server.plain(self.port).await;
         }
         self.client.call(vip()).await
@@ -116,11 +116,11 @@ async fn a_refusal_of_a_small_body_that_comes_behind_its_head_leaves_the_connect
                 failed => failed,
             };
             let answer = answer(&mut stream).await;
-            let way = refusing.way;
-            let answer = answer.unwrap_or_else(|what| panic!("{way}, {round}: {sent:?}, {what}"));
+            let via = refusing.via;
+            let answer = answer.unwrap_or_else(|what| panic!("{via}, {round}: {sent:?}, {what}"));
             let status = format!("HTTP/1.1 {}", refusing.status);
-            assert!(answer.starts_with(&status), "{way}: {answer}");
-            assert!(!closes(&answer), "{way}: {answer}");
+            assert!(answer.starts_with(&status), "{via}: {answer}");
+            assert!(!closes(&answer), "{via}: {answer}");
         }
     }
 }
@@ -139,7 +139,7 @@ async fn a_refusal_of_a_body_that_is_large_or_does_not_come_says_that_it_is_the_
             ("stops in a chunk", chunks.to_owned()),
             ("is old", old.clone()),
         ] {
-            let by_peer = refusing.way == "by a peer proxy";
+            let by_peer = refusing.via == "by a peer proxy";
             if by_peer && what == "asks before" {
                 // Which it is to send, before the peer has said anything.
                 continue;
@@ -160,7 +160,7 @@ async fn a_refusal_of_a_body_that_is_large_or_does_not_come_says_that_it_is_the_
             let both = async { tokio::join!(written, read).1 };
             let came = tokio::time::timeout(PATIENCE, both).await;
             let answer = String::from_utf8_lossy(&text).into_owned();
-            let case = format!("{}, {what}: {came:?} {answer:?}", refusing.way);
+            let case = format!("{}, {what}: {came:?} {answer:?}", refusing.via);
             assert!(
                 answer[8..].starts_with(&format!(" {}", refusing.status)),
                 "{case}"

@@ -99,7 +99,7 @@ async fn beyond_the_limit_requests_are_answered_429_unseen_and_asked_of_nobody_e
     let (_, answer) = ask(&client, "POST", grpc, "call").await;
     assert!(answer.contains("grpc-status: 8"), "{answer}");
     assert!(answer.contains("grpc-retry-pushback-ms: "), "{answer}");
-    assert_eq!(app.asked(), 3);
+    assert_eq!(app.request_count(), 3);
     assert_eq!(sum(&client, "weft_retries_total", &[]), 0.0);
     let failed = ["success=\"false\""];
     assert_eq!(sum(&client, "weft_attempts_total", &failed), 0.0);
@@ -153,16 +153,16 @@ async fn who_makes_up_users_takes_nothing_from_others_gains_nothing_and_is_told_
     };
     // Limits of another port leave this one few of the places that they share.
     let elsewhere = (0..400).map(|number| by_user(&format!("limit-{number}")));
-    let places = policy::limit::keys_of_each(401);
+    let keys_of_each = policy::limit::keys_of_each(401);
     server.set(vec![guards([
         (1, limits(elsewhere.collect())),
         (app.port, limits(vec![by_user("each")])),
     ])]);
     let reached = "is reached; a token is there";
-    for (expected, told) in [(1, "200 OK"), (1, "200 OK"), (0, reached)] {
+    for (expected, expected_answer) in [(1, "200 OK"), (1, "200 OK"), (0, reached)] {
         let (served, answer) = users(greedy, 0..1).await;
         assert_eq!(served, expected);
-        assert!(answer.contains(told), "{answer}");
+        assert!(answer.contains(expected_answer), "{answer}");
     }
     assert_eq!(users(honest, 0..5).await.0, 5);
     let keys = ["limit=\"rate-limit-keys\""];
@@ -170,8 +170,8 @@ async fn who_makes_up_users_takes_nothing_from_others_gains_nothing_and_is_told_
 
     let (served, answer) = users(greedy, 1..301).await;
     assert!(
-        (places..=2 * places).contains(&served),
-        "{served} of {places}"
+        (keys_of_each..=2 * keys_of_each).contains(&served),
+        "{served} of {keys_of_each}"
     );
     assert!(
         answer.contains("more keys than it has places for"),
@@ -234,7 +234,7 @@ async fn a_limit_holds_for_its_routes_and_sources_and_refused_calls_use_no_token
     for expected in [200, 200, 429] {
         assert_eq!(ask(&client, "POST", "", "{}").await.0, expected);
     }
-    assert_eq!(app.asked(), 3);
+    assert_eq!(app.request_count(), 3);
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use weft_proxy::MESH_PORT;
 use wire::v1::Protocol;
 
-use super::answers::{App, OK, ask, limited, said, sum, whole};
+use super::answers::{App, OK, ask, limited, policy_of, sum, whole};
 use crate::support::{Pod, endpoint, endpoints, pair};
 
 /// What a connection that comes to nothing takes, or nearly.
@@ -64,7 +64,7 @@ async fn no_call_waits_for_the_connection_by_which_a_lost_endpoint_is_probed() {
     let _silent = silent(lost).await;
     let there = |ip| endpoint(ip, app.port, Some("api"));
     client.set(vec![endpoints("api", vec![there(lost), there(server.ip)])]);
-    client.set(vec![said(&resting(1))]);
+    client.set(vec![policy_of(&resting(1))]);
     // Control: until it rests one does.
     let mut waited = Duration::ZERO;
     while unreachable(&client) == 0.0 {
@@ -87,7 +87,7 @@ async fn one_call_waits_for_a_lost_endpoint_and_none_of_those_that_would_make_it
     let there = |ip| endpoint(ip, app.port, Some("api"));
     client.set(vec![endpoints("api", vec![there(lost), there(server.ip)])]);
     // A tenant comes to the same endpoint again, whatever that costs.
-    client.set(vec![said(&EffectivePolicy {
+    client.set(vec![policy_of(&EffectivePolicy {
         sticky: whole(Sticky {
             key: StickyKey::Header(HeaderName::from_static("x-tenant")),
             scope: StickyScope::Endpoint,
@@ -112,7 +112,7 @@ async fn one_call_waits_for_a_lost_endpoint_and_none_of_those_that_would_make_it
 }
 
 /// A way to a proxy, until it loses everything.
-async fn way(at: IpAddr, to: IpAddr) -> watch::Sender<bool> {
+async fn link(at: IpAddr, to: IpAddr) -> watch::Sender<bool> {
     let (lose, lost) = watch::channel(false);
     let listener = TcpListener::bind((at, MESH_PORT)).await.unwrap();
     tokio::spawn(async move {
@@ -138,7 +138,7 @@ async fn no_call_is_lost_by_a_connection_of_which_nobody_knows_yet_that_it_is_de
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let apps = [App::new(server.ip, OK).await, App::new(server.ip, OK).await];
     let lost = address(252);
-    let lose = way(lost, server.ip).await;
+    let lose = link(lost, server.ip).await;
     let there = |ip, app: &App| endpoint(ip, app.port, Some("api"));
     let all = vec![
         there(lost, &apps[0]),
@@ -146,7 +146,7 @@ async fn no_call_is_lost_by_a_connection_of_which_nobody_knows_yet_that_it_is_de
         there(server.ip, &apps[1]),
     ];
     client.set(vec![endpoints("api", all)]);
-    client.set(vec![said(&EffectivePolicy {
+    client.set(vec![policy_of(&EffectivePolicy {
         timeouts: limited(Timeouts {
             backend_request: Some(Duration::from_secs(2)),
             ..Timeouts::DEFAULT

@@ -3,7 +3,7 @@
 use policy::traffic::call::Causes;
 use wire::v1::Protocol;
 
-use super::answers::{OK, said};
+use super::answers::{OK, policy_of};
 use super::fallbacks::{fallback, to_spare};
 use super::mirrors::{Shop, echoed, held_to_read_only};
 use crate::support::{endpoint, endpoints, service, split, vip};
@@ -37,7 +37,7 @@ async fn opaque_bytes_of_such_a_pod_are_led_nowhere_else() {
         endpoints("api", Vec::new()),
         endpoints("spare", vec![spare.clone()]),
     ]);
-    pod.set(vec![said(&fallback(to_spare(), Causes::ALL))]);
+    pod.set(vec![policy_of(&fallback(to_spare(), Causes::ALL))]);
     held_to_read_only(pod, &[("api", 80)]);
     assert_eq!(echoed(pod, vip()).await, "", "by a fallback");
     held_to_read_only(pod, &[("api", 80), ("spare", 80)]);

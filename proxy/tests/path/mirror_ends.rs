@@ -6,7 +6,7 @@ use policy::traffic::EffectivePolicy;
 use policy::traffic::call::Timeouts;
 use policy::traffic::endpoint::{Breaker, BreakerState};
 
-use super::answers::{App, OK, SILENCE, ask, limited, said, served_by, sum, whole};
+use super::answers::{App, OK, SILENCE, ask, limited, policy_of, served_by, sum, whole};
 use super::deadlines::broken_off;
 use super::mirrors::{MIRRORED, Shop, mirror};
 use crate::support::{raw, resource, vip};
@@ -17,7 +17,7 @@ async fn a_request_whose_time_is_over_is_copied_whoever_says_so_first() {
     let silent = App::new(shop.server.ip, SILENCE).await;
     served_by(&shop.client, &shop.server, &[&silent]);
     let timed = |timeouts: Timeouts| {
-        vec![said(&EffectivePolicy {
+        vec![policy_of(&EffectivePolicy {
             mirror: limited(vec![mirror()].into()),
             timeouts: limited(timeouts),
             ..EffectivePolicy::default()
@@ -41,13 +41,13 @@ async fn a_request_whose_time_is_over_is_copied_whoever_says_so_first() {
         assert_eq!(status, 504, "{answer}");
         shop.until("success", f64::from(copies)).await;
     }
-    assert_eq!((silent.asked(), shop.next.asked()), (3, 3));
+    assert_eq!((silent.request_count(), shop.next.request_count()), (3, 3));
     // What has no time from the beginning comes to nobody.
     shop.client.set(timed(Timeouts::DEFAULT));
     let (status, answer) = ask(&shop.client, "GET", "weft-timeout: 0ms\r\n", "").await;
     assert_eq!(status, 504, "{answer}");
     tokio::time::sleep(Duration::from_millis(200)).await;
-    assert_eq!((silent.asked(), shop.next.asked()), (3, 3));
+    assert_eq!((silent.request_count(), shop.next.request_count()), (3, 3));
 }
 
 #[tokio::test]
@@ -75,7 +75,7 @@ async fn a_receiver_whose_breaker_is_open_gets_no_copies() {
     shop.client.set(with(BreakerState::Auto));
     assert_eq!(ask(&shop.client, "GET", "", "").await.0, 200);
     shop.until("success", 1.0).await;
-    assert_eq!(shop.next.asked(), 1);
+    assert_eq!(shop.next.request_count(), 1);
 }
 
 #[tokio::test]
@@ -88,7 +88,10 @@ async fn what_asks_to_switch_protocols_is_not_copied_whatever_it_is_answered() {
     assert_eq!(sum(&shop.client, MIRRORED, &[]), 0.0);
     assert_eq!(ask(&shop.client, "GET", "", "").await.0, 200);
     shop.until("success", 1.0).await;
-    assert_eq!((shop.api.asked(), shop.next.asked()), (2, 1));
+    assert_eq!(
+        (shop.api.request_count(), shop.next.request_count()),
+        (2, 1)
+    );
 }
 
 /// Far more than what may be on its way.

@@ -48,7 +48,7 @@ async fn beside_copies_that_hang_the_slowest_call_takes_no_twentieth_longer() {
     // Until then all were made and hung.
     let unmade = f64::from(ROUNDS * REQUESTS - UNDER_WAY);
     shop.until("full", unmade).await;
-    assert_eq!(api.asked(), (2 * ROUNDS * REQUESTS) as usize);
+    assert_eq!(api.request_count(), (2 * ROUNDS * REQUESTS) as usize);
     ratios.sort_by(f64::total_cmp);
     println!("the slowest call beside copies: {ratios:.3?} times");
     let middle = ratios[ratios.len() / 2];

@@ -33,5 +33,8 @@ async fn while_memory_is_tight_no_copy_is_made_and_calls_are_answered() {
     USED.store(0, Relaxed);
     assert_eq!(ask(&shop.client, "GET", "", "").await.0, 200);
     shop.until("success", 2.0).await;
-    assert_eq!((shop.api.asked(), shop.next.asked()), (3, 2));
+    assert_eq!(
+        (shop.api.request_count(), shop.next.request_count()),
+        (3, 2)
+    );
 }

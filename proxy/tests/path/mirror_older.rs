@@ -10,8 +10,8 @@ use crate::support::{Authority, endpoint, endpoints};
 
 /// As a proxy did from before there were copies: what it knows of `weft-protocol` it serves,
 /// and drops headers of ours that it does not know; all else is no message to it.
-fn earlier(asked: &HeaderMap) -> response::Builder {
-    match asked["weft-protocol"].as_bytes() {
+fn earlier(headers: &HeaderMap) -> response::Builder {
+    match headers["weft-protocol"].as_bytes() {
         b"http1" | b"http2" => Response::builder(),
         _ => Response::builder()
             .status(400)
@@ -23,13 +23,13 @@ fn earlier(asked: &HeaderMap) -> response::Builder {
 async fn a_copy_that_only_reads_reaches_no_application_behind_a_proxy_that_knows_no_copies() {
     let authority = Authority::new();
     let shop = Shop::of(&authority, OK).await;
-    let (ip, asked) = stand_in(&authority, earlier).await;
+    let (ip, request_count) = stand_in(&authority, earlier).await;
     let older = endpoint(ip, 8080, Some("api"));
     shop.client.set(vec![endpoints("next", vec![older])]);
     assert_eq!(ask(&shop.client, "GET", "", "").await.0, 200);
     shop.until("proxy-too-old", 1.0).await;
     assert_eq!(sum(&shop.client, MIRRORED, &[]), 1.0);
-    assert_eq!(asked.load(std::sync::atomic::Ordering::Relaxed), 1);
+    assert_eq!(request_count.load(std::sync::atomic::Ordering::Relaxed), 1);
     // Who lets copies change something lets them go where nobody says that they are one.
     let mut any = mirror();
     any.downstream = Downstream::Any;

@@ -16,7 +16,9 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use wire::v1::{self, Protocol};
 
-use super::answers::{App, NOTHING, OK, SILENCE, UNAVAILABLE, ask, limited, said, served_by, sum};
+use super::answers::{
+    App, NOTHING, OK, SILENCE, UNAVAILABLE, ask, limited, policy_of, served_by, sum,
+};
 use super::deadlines::SWITCHED;
 use crate::support::{
     Authority, Pod, endpoint, endpoints, get, http_app, raw, resource, service, split, tracing, vip,
@@ -107,7 +109,7 @@ impl Shop {
     }
 
     pub(super) fn mirrors(&self, mirrors: Vec<Mirror>) {
-        self.client.set(vec![said(&EffectivePolicy {
+        self.client.set(vec![policy_of(&EffectivePolicy {
             mirror: limited(mirrors.into()),
             ..EffectivePolicy::default()
         })]);
@@ -201,10 +203,10 @@ async fn what_is_copied_is_what_the_policy_says() {
     let splits = vec![split("s", &[("next", 1)])];
     shop.client
         .set(service("api", vip().ip(), Protocol::Http1, splits));
-    let (before, asked) = (sum(&shop.client, MIRRORED, &[]), shop.next.asked());
+    let (before, request_count) = (sum(&shop.client, MIRRORED, &[]), shop.next.request_count());
     assert_eq!(ask(&shop.client, "GET", "", "").await.0, 200);
     tokio::time::sleep(Duration::from_millis(100)).await;
-    assert_eq!(shop.next.asked(), asked + 1);
+    assert_eq!(shop.next.request_count(), request_count + 1);
     assert_eq!(sum(&shop.client, MIRRORED, &[]), before);
 }
 
@@ -219,7 +221,7 @@ async fn a_copy_is_made_once_all_of_a_body_has_come_and_of_no_more_than_64_kib()
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.write_all(b"abc").await.unwrap();
     tokio::time::sleep(Duration::from_millis(100)).await;
-    assert_eq!(shop.next.asked(), 0);
+    assert_eq!(shop.next.request_count(), 0);
     let answer = raw(&mut stream, b"def", Duration::from_secs(5)).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     shop.until("success", 1.0).await;
@@ -233,7 +235,7 @@ async fn a_copy_is_made_once_all_of_a_body_has_come_and_of_no_more_than_64_kib()
     stream.write_all(b"abc").await.unwrap();
     drop(stream);
     tokio::time::sleep(Duration::from_millis(100)).await;
-    assert_eq!(shop.next.asked(), 1);
+    assert_eq!(shop.next.request_count(), 1);
     let most = &large[1..];
     assert_eq!(ask(&shop.client, "POST", "", most).await.0, 200);
     shop.until("success", 2.0).await;
@@ -281,20 +283,20 @@ async fn a_receiver_that_hangs_or_fails_costs_the_calls_nothing_and_gets_64_at_o
     }
     shop.until("full", 16.0).await;
     let begun = Instant::now();
-    while shop.next.asked() < 64 {
+    while shop.next.request_count() < 64 {
         assert!(
             begun.elapsed() < Duration::from_secs(5),
             "{}",
-            shop.next.asked()
+            shop.next.request_count()
         );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    assert_eq!(shop.next.asked(), 64);
-    assert_eq!(shop.api.asked(), 80);
+    assert_eq!(shop.next.request_count(), 64);
+    assert_eq!(shop.api.request_count(), 80);
     let shop = Shop::new(NOTHING).await;
     assert_eq!(ask(&shop.client, "GET", "", "").await.0, 200);
     shop.until("failure", 1.0).await;
-    assert_eq!(shop.next.asked(), 1, "once");
+    assert_eq!(shop.next.request_count(), 1, "once");
     shop.client.set(vec![endpoints("next", Vec::new())]);
     assert_eq!(ask(&shop.client, "GET", "", "").await.0, 200);
     shop.until("failure", 2.0).await;
@@ -316,7 +318,7 @@ async fn copies_that_want_a_pod_held_to_read_only_reach_no_other() {
     shop.client.set(vec![endpoints("next", vec![plain])]);
     assert_eq!(ask(&shop.client, "GET", "", "").await.0, 200);
     shop.until("failure", 3.0).await;
-    assert_eq!(shop.next.asked(), 0);
+    assert_eq!(shop.next.request_count(), 0);
     // With `Any` they go there, and what is ours stays in the mesh.
     let mut any = mirror();
     any.downstream = Downstream::Any;
@@ -359,11 +361,11 @@ async fn a_pod_that_gets_copies_reads_and_changes_nothing() {
     let request = format!("GET / HTTP/1.1\r\nHost: h\r\n{UPGRADE}\r\n");
     let answer = raw(&mut stream, request.as_bytes(), Duration::from_secs(2)).await;
     assert!(answer.contains("weft-reason: shadow-write"), "{answer}");
-    assert_eq!(shop.api.asked(), 0);
+    assert_eq!(shop.api.request_count(), 0);
     let labels = ["reason=\"shadow-write\"", "status=\"403\""];
     assert_eq!(sum(pod, REQUESTS, &labels), 7.0);
     // What reads passes, and is copied no further.
-    pod.set(vec![said(&EffectivePolicy {
+    pod.set(vec![policy_of(&EffectivePolicy {
         mirror: limited(vec![mirror()].into()),
         ..EffectivePolicy::default()
     })]);

@@ -86,26 +86,29 @@ async fn reports_tell_each_edge_once_and_what_each_route_served() {
     for path in ["/items/7", "/items/8", "/else"] {
         assert_eq!(get(client.call(vip()).await, path, "").await.0, 200);
     }
-    let told = reports(&server).await;
-    let edges: Vec<&v1::Edge> = told.iter().flat_map(|report| &report.edges).collect();
+    let reported = reports(&server).await;
+    let edges: Vec<&v1::Edge> = reported.iter().flat_map(|report| &report.edges).collect();
     let requests: u64 = edges.iter().map(|edge| edge.success).sum();
-    assert_eq!(requests, 3, "{told:?}");
+    assert_eq!(requests, 3, "{reported:?}");
     let of = |name: &str| -> u64 {
         let routes = edges.iter().flat_map(|edge| &edge.routes);
         let named = routes.filter(|route| route.route == name);
         named.map(|route| route.requests).sum()
     };
-    assert_eq!((of("cart/item"), of("")), (2, 1), "{told:?}");
-    let rows = || told.iter().flat_map(|report| &report.routes);
+    assert_eq!((of("cart/item"), of("")), (2, 1), "{reported:?}");
+    let rows = || reported.iter().flat_map(|report| &report.routes);
     let served = |name: &str| -> u64 {
         let named = rows().filter(|row| row.route == name);
         named.map(|row| row.success).sum()
     };
-    assert_eq!((served("cart/item"), served("")), (2, 1), "{told:?}");
+    assert_eq!((served("cart/item"), served("")), (2, 1), "{reported:?}");
     let timed: u32 = rows().flat_map(|row| &row.latency).sum();
     assert_eq!(timed, 3);
-    assert!(rows().all(|row| row.port == u32::from(port)), "{told:?}");
-    for report in &told {
+    assert!(
+        rows().all(|row| row.port == u32::from(port)),
+        "{reported:?}"
+    );
+    for report in &reported {
         let mut ends: Vec<_> = report
             .edges
             .iter()

@@ -10,7 +10,7 @@ use wire::v1::destination::Target;
 use wire::v1::resource::Content;
 use wire::v1::{self, Enforcement, MtlsMode};
 
-use super::counts::told;
+use super::counts::reported_edges;
 use crate::support::{Authority, Pod, get, http_app, pair, raw, resource, vip};
 
 fn external(at: SocketAddr) -> v1::Resource {
@@ -38,12 +38,12 @@ async fn hosts_outside_are_told_by_name_else_by_address() {
     });
     let mut stream = client.call(unnamed).await;
     let began = std::time::Instant::now();
-    let heard = raw(&mut stream, b"", Duration::from_secs(5)).await;
-    assert_eq!(heard, "220 hello\r\n");
+    let answer = raw(&mut stream, b"", Duration::from_secs(5)).await;
+    assert_eq!(answer, "220 hello\r\n");
     assert!(began.elapsed() < Duration::from_millis(500), "{began:?}");
     banner.await.unwrap();
 
-    let edges = told(&client).await;
+    let edges = reported_edges(&client).await;
     let remotes: BTreeSet<&str> = edges.iter().map(|edge| edge.remote.as_str()).collect();
     let address = host.ip.to_string();
     assert_eq!(
@@ -69,7 +69,7 @@ async fn host_outside_is_told_by_name_where_its_caller_speaks_after_a_while() {
     let stream = client.call(named).await;
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert_eq!(get(stream, "/", "").await.0, 200);
-    let edges = told(&client).await;
+    let edges = reported_edges(&client).await;
     let remotes: Vec<&str> = edges.iter().map(|edge| edge.remote.as_str()).collect();
     assert_eq!(remotes, ["web.shop"], "{edges:?}");
 }
@@ -86,9 +86,9 @@ async fn what_goes_outside_is_relayed_with_all_that_the_application_copied_into_
     client.set(vec![external(at)]);
     let copied = format!("weft-client-id: {ID}\r\nweft-forged: yes\r\n");
     assert_eq!(get(client.call(at).await, "/", &copied).await.0, 200);
-    let said = seen.lock().remove(0);
-    assert!(said.contains(&format!("id={ID} ")), "{said}");
-    assert!(said.contains("forged=yes"), "{said}");
+    let received = seen.lock().remove(0);
+    assert!(received.contains(&format!("id={ID} ")), "{received}");
+    assert!(received.contains("forged=yes"), "{received}");
 }
 
 #[tokio::test]
@@ -97,7 +97,7 @@ async fn callers_without_an_identity_are_told_by_address_and_meshed_ones_are_not
     server.mode("api", Enforcement::Open, MtlsMode::Permissive);
     assert_eq!(get(server.plain(port).await, "/", "").await.0, 200);
     assert_eq!(get(client.call(vip()).await, "/", "").await.0, 200);
-    let edges = told(&server).await;
+    let edges = reported_edges(&server).await;
     let (outside, meshed): (Vec<_>, Vec<_>) =
         edges.iter().partition(|edge| edge.identity.is_empty());
     assert!(!outside.is_empty() && !meshed.is_empty(), "{edges:?}");

@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use wire::v1::{self, Protocol};
 
-use super::answers::{App, OK, SILENCE, ask, limited, retries, said, served_by, sum, whole};
+use super::answers::{App, OK, SILENCE, ask, limited, policy_of, retries, served_by, sum, whole};
 use super::deadlines::{BEGUN, SWITCHED};
 use super::mirrors::header;
 use crate::support::{Authority, Pod, endpoint, endpoints, get, pair, resource, service, vip};
@@ -68,15 +68,20 @@ async fn one(answer: &'static str) -> (Pod, Pod, App) {
 }
 
 /// Requests that the application has, one after the other, and their callers' connections.
-pub(super) async fn held(client: &Pod, app: &App, headers: &str, count: usize) -> Vec<TcpStream> {
+pub(super) async fn held_calls(
+    client: &Pod,
+    app: &App,
+    headers: &str,
+    count: usize,
+) -> Vec<TcpStream> {
     let mut callers = Vec::new();
     for _ in 0..count {
-        let before = app.asked();
+        let before = app.request_count();
         let mut stream = client.call(vip()).await;
         let request = format!("GET / HTTP/1.1\r\nHost: web.shop\r\n{headers}\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let begun = Instant::now();
-        while app.asked() == before {
+        while app.request_count() == before {
             assert!(begun.elapsed() < Duration::from_secs(5), "it never came");
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
@@ -89,14 +94,14 @@ pub(super) async fn held(client: &Pod, app: &App, headers: &str, count: usize) -
 async fn what_an_application_has_no_room_for_is_answered_503_unseen() {
     let (client, server, app) = one(SILENCE).await;
     server.set(vec![guard([(app.port, guard_port(cap(2)))])]);
-    let _held = held(&client, &app, "", 2).await;
+    let _held = held_calls(&client, &app, "", 2).await;
     let (status, answer) = ask(&client, "POST", "", "{}").await;
     assert_eq!(status, 503, "{answer}");
     assert!(answer.contains("weft-reason: overload"), "{answer}");
     assert!(answer.contains("TrafficPolicy shop/calls"), "{answer}");
     let (_, answer) = ask(&client, "POST", GRPC, "call").await;
     assert!(answer.contains("grpc-status: 14"), "{answer}");
-    assert_eq!(app.asked(), 2);
+    assert_eq!(app.request_count(), 2);
     let port = format!("port=\"{}\"", app.port);
     let normal = of_class("Normal");
     assert_eq!(sum(&server, SHED, &[&port, &normal]), 2.0);
@@ -111,8 +116,8 @@ async fn what_an_application_has_no_room_for_is_answered_503_unseen() {
     assert_eq!(sum(&client, "weft_retries_total", &[]), 0.0);
     // A policy that goes lets everybody in, whoever is in flight.
     server.replace(wire::names::GUARD, Vec::new());
-    let _more = held(&client, &app, "", 2).await;
-    assert_eq!(app.asked(), 4);
+    let _more = held_calls(&client, &app, "", 2).await;
+    assert_eq!(app.request_count(), 4);
 }
 
 #[tokio::test]
@@ -132,7 +137,7 @@ async fn a_request_is_in_flight_to_the_head_of_its_answer_and_so_is_an_upgrade()
     let (client, server, app) = one(SILENCE).await;
     server.set(vec![guard([(app.port, guard_port(cap(1)))])]);
     // Whoever asks to switch protocols asks for a request like any other until it is answered.
-    let _upgrade = held(&client, &app, WEBSOCKET, 1).await;
+    let _upgrade = held_calls(&client, &app, WEBSOCKET, 1).await;
     assert_eq!(ask(&client, "GET", "", "").await.0, 503, "it is full");
     assert_eq!(ask(&client, "GET", WEBSOCKET, "").await.0, 503);
     assert_eq!(sum(&server, SHED, &[]), 2.0);
@@ -155,7 +160,7 @@ async fn audit_counts_what_it_would_shed_and_disabled_nothing() {
         let (client, server, app) = one(SILENCE).await;
         let overload = Overload { mode, ..cap(1) };
         server.set(vec![guard([(app.port, guard_port(overload))])]);
-        let _held = held(&client, &app, "", 3).await;
+        let _held = held_calls(&client, &app, "", 3).await;
         assert_eq!(sum(&server, SHED, &[]), counted, "{mode:?}");
     }
 }
@@ -179,10 +184,10 @@ async fn beside_a_full_one(other: &'static str) -> (Pod, Pod, App, App, Other) {
     };
     let first = client().await;
     served_by(&first, &server, &[&full]);
-    let held = held(&first, &full, "", 1).await;
+    let held_calls = held_calls(&first, &full, "", 1).await;
     let client = client().await;
     served_by(&client, &server, &[&full, &other]);
-    (client, server, full, other, (first, held))
+    (client, server, full, other, (first, held_calls))
 }
 
 #[tokio::test]
@@ -197,7 +202,7 @@ async fn a_call_is_moved_to_an_endpoint_with_room_whatever_its_method() {
         tokio::time::sleep(Duration::from_millis(10)).await;
         assert!(posts < 500, "the full one must be asked");
     }
-    assert_eq!((full.asked(), other.asked()), (1, posts));
+    assert_eq!((full.request_count(), other.request_count()), (1, posts));
     assert_eq!(other.bodies().last().unwrap(), "pay 5");
     assert_eq!(retries(&client, "success"), 1.0, "{}", client.metrics());
     assert_eq!(sum(&client, "weft_ejections_total", &[]), 0.0);
@@ -207,7 +212,7 @@ async fn a_call_is_moved_to_an_endpoint_with_room_whatever_its_method() {
 async fn a_move_is_made_once_and_paid_for_and_ends_with_retries() {
     let (client, server, full, other, _first) = beside_a_full_one(SILENCE).await;
     served_by(&client, &server, &[&other]);
-    let _caller_of_other = held(&client, &other, "", 1).await;
+    let _caller_of_other = held_calls(&client, &other, "", 1).await;
     served_by(&client, &server, &[&full, &other]);
     let (status, answer) = ask(&client, "POST", "", "{}").await;
     assert_eq!(status, 503, "{answer}");
@@ -228,7 +233,7 @@ async fn a_move_is_made_once_and_paid_for_and_ends_with_retries() {
         attempts: 0,
         ..Retry::DEFAULT
     };
-    client.set(vec![said(&EffectivePolicy {
+    client.set(vec![policy_of(&EffectivePolicy {
         retry: limited(none),
         ..EffectivePolicy::default()
     })]);
@@ -251,7 +256,7 @@ async fn an_application_may_lower_the_class_of_its_calls_and_nobody_outside_may_
         client
     };
     server.set(vec![guard([(app.port, guard_port(cap(1)))])]);
-    let _held = held(&client().await, &app, "", 1).await;
+    let _held = held_calls(&client().await, &app, "", 1).await;
     for (policy, header, class) in [
         (None, "", Normal),
         (None, "weft-priority: Sheddable\r\n", Sheddable),
@@ -299,14 +304,14 @@ async fn calls_take_over_the_class_of_a_request_whose_own_application_is_never_o
         served_by(caller, called, &[app]);
     }
     next.set(vec![guard([(full.port, guard_port(cap(1)))])]);
-    let _held = held(&server, &full, "", 1).await;
+    let _held = held_calls(&server, &full, "", 1).await;
     let only_a_class = GuardPort {
         priority: limited(Priority::Sheddable),
         ..GuardPort::default()
     };
     server.set(vec![guard([(app.port, only_a_class)])]);
     for (headers, before) in [("", 0.0), (WEBSOCKET, 1.0)] {
-        let _request = held(&client, &app, headers, 1).await;
+        let _request = held_calls(&client, &app, headers, 1).await;
         let head = app.heads().pop().unwrap();
         let name = header(&head, "weft-context").expect("there is something to take over");
         let context = format!("weft-context: {name}\r\n");
@@ -327,9 +332,9 @@ async fn a_caller_whose_calls_are_shed_sends_fewer_of_that_class_and_all_of_anot
         ..guard_port(cap(1))
     };
     classes.priority.rules[0].when = Match::AnyOf(vec![pay.unwrap()]);
-    client.set(vec![said(&classes)]);
+    client.set(vec![policy_of(&classes)]);
     server.set(vec![guard([(app.port, classes)])]);
-    let _held = held(&client, &app, "", 1).await;
+    let _held = held_calls(&client, &app, "", 1).await;
     let begun = Instant::now();
     let mut calls = 0.0;
     while begun.elapsed() < Duration::from_millis(2500) {

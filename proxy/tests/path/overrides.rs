@@ -15,7 +15,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use wire::v1::Protocol;
 
-use super::answers::{App, OK, SILENCE, SLOW, ask, limited, said, served_by, sum, whole};
+use super::answers::{App, OK, SILENCE, SLOW, ask, limited, policy_of, served_by, sum, whole};
 use super::mirrors::{header, mirror};
 use crate::support::{Authority, Pod, endpoint, endpoints, id, service, vip};
 
@@ -76,14 +76,14 @@ impl Shop {
         served_by(&pod, &self.server, &[&self.api]);
         let there = endpoint(self.server.ip, self.next.port, Some("api"));
         pod.set(vec![endpoints("next", vec![there])]);
-        pod.set(vec![said(policy)]);
+        pod.set(vec![policy_of(policy)]);
         pod
     }
 
     /// Calls of `pod` with these headers go where they are asked to go, or do not.
     async fn goes(&self, pod: &Pod, headers: &str, outcome: Option<&str>) {
         let granted = outcome == Some("granted");
-        let before = (self.api.asked(), self.next.asked());
+        let before = (self.api.request_count(), self.next.request_count());
         let counted = |outcome: &str| {
             let outcome = format!("outcome=\"{outcome}\"");
             sum(pod, "weft_overrides_total", &[&outcome])
@@ -93,7 +93,7 @@ impl Shop {
         assert_eq!(status, 200, "{answer}");
         let shown = answer.contains("weft-routed-to: shop/next");
         assert_eq!(shown, granted, "{headers}: {answer}");
-        let after = (self.api.asked(), self.next.asked());
+        let after = (self.api.request_count(), self.next.request_count());
         let moved = (
             before.0 + usize::from(!granted),
             before.1 + usize::from(granted),
@@ -105,11 +105,11 @@ impl Shop {
 
 /// A request that its application has, and does not answer, by whoever sent it.
 async fn waiting(app: &App, mut caller: TcpStream, headers: &str) -> (TcpStream, String) {
-    let before = app.asked();
+    let before = app.request_count();
     let head = format!("GET / HTTP/1.1\r\nHost: h\r\n{headers}\r\n");
     caller.write_all(head.as_bytes()).await.unwrap();
     let begun = Instant::now();
-    while app.asked() == before {
+    while app.request_count() == before {
         assert!(begun.elapsed() < Duration::from_secs(5), "it never came");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
@@ -141,7 +141,7 @@ async fn an_application_with_the_right_or_a_token_chooses_for_its_own_call() {
     shop.goes(&web, &token, Some("granted")).await;
     shop.goes(&web, &token.replace("please", "now"), Some("right"))
         .await;
-    web.set(vec![said(&offered(&[], &[], 1))]);
+    web.set(vec![policy_of(&offered(&[], &[], 1))]);
     shop.goes(&web, &token, Some("expired")).await;
     for head in shop.next.heads().into_iter().chain(shop.api.heads()) {
         assert!(!head.contains("weft-ro") && !head.contains(TOKEN), "{head}");
@@ -175,10 +175,10 @@ async fn a_wish_goes_hop_after_hop_by_the_name_of_its_request_and_through_forwar
         };
         let account = |pod: &Pod| pod.proxy.own.pod.clone();
         qa.set(hop(&first, &apps[0], &account(&first)));
-        qa.set(vec![said(&EffectivePolicy::default())]);
+        qa.set(vec![policy_of(&EffectivePolicy::default())]);
         let (_one, context) = waiting(&apps[0], qa.call(vip()).await, ROUTE).await;
         first.set(hop(&second, &apps[1], &account(&second)));
-        first.set(vec![said(&EffectivePolicy::default())]);
+        first.set(vec![policy_of(&EffectivePolicy::default())]);
         let (_two, context) = waiting(&apps[1], first.call(vip()).await, &context).await;
         shop.goes(&second, &context, Some(outcome)).await;
         shop.goes(&second, "", None).await;
@@ -265,19 +265,22 @@ async fn where_nobody_serves_the_answer_is_never_the_called_service() {
         assert!(answer.contains("weft-reason: no-endpoint"), "{answer}");
         assert!(answer.contains("weft-routed-to: shop/next"), "{answer}");
     }
-    assert_eq!(shop.api.asked(), 0);
+    assert_eq!(shop.api.request_count(), 0);
 }
 
 #[tokio::test]
 async fn nor_is_it_what_answers_in_place_of_the_called_service() {
     let shop = Shop::new().await;
     let spare = App::new(shop.server.ip, OK).await;
-    let held = FallbackTo::Response(FallbackResponse {
+    let response = FallbackTo::Response(FallbackResponse {
         status: StatusCode::OK,
         headers: Vec::new(),
         body: Arc::from(&b"held"[..]),
     });
-    for to in [FallbackTo::Service(ServiceId::new("shop", "spare")), held] {
+    for to in [
+        FallbackTo::Service(ServiceId::new("shop", "spare")),
+        response,
+    ] {
         let on = Causes::ALL;
         let policy = EffectivePolicy {
             fallback: limited(Arc::new(Fallback { to, on })),
@@ -289,7 +292,7 @@ async fn nor_is_it_what_answers_in_place_of_the_called_service() {
         qa.set(vec![endpoints("api", Vec::new())]);
         let instead = ask(&qa, "POST", "", "{}").await;
         assert_eq!(instead.0, 200, "control: {}", instead.1);
-        let before = spare.asked();
+        let before = spare.request_count();
         qa.set(vec![endpoints("next", Vec::new())]);
         for method in ["GET", "POST"] {
             let (status, answer) = ask(&qa, method, ROUTE, "").await;
@@ -297,7 +300,10 @@ async fn nor_is_it_what_answers_in_place_of_the_called_service() {
             assert!(answer.contains("weft-routed-to: shop/next"), "{answer}");
             assert!(!answer.contains("weft-degraded"), "{answer}");
         }
-        assert_eq!((spare.asked(), shop.api.asked()), (before, 0));
+        assert_eq!(
+            (spare.request_count(), shop.api.request_count()),
+            (before, 0)
+        );
     }
 }
 

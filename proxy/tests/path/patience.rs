@@ -17,7 +17,7 @@ use tokio_rustls::TlsAcceptor;
 use weft_proxy::{Budget, MESH_PORT};
 use wire::v1::Protocol;
 
-use super::answers::{App, OK, SILENCE, ask, limited, said, served_by, sum, whole};
+use super::answers::{App, OK, SILENCE, ask, limited, policy_of, served_by, sum, whole};
 use super::shown::{Does, call, grpc, serve, without_warmup};
 use crate::support::{Authority, Pod, endpoint, endpoints, http_app, pair, service, vip};
 
@@ -31,12 +31,12 @@ const HOUR: Duration = Duration::from_secs(3600);
 #[tokio::test]
 async fn an_endpoint_that_hangs_draws_no_calls_though_its_callers_give_up() {
     let (client, server, _, _) = pair(Protocol::Http2).await;
-    let (mut all, mut asked) = (Vec::new(), Vec::new());
+    let (mut all, mut request_counts) = (Vec::new(), Vec::new());
     for does in [Does::Hangs, Does::Answers, Does::Answers] {
         let listener = TcpListener::bind((server.ip, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         all.push(endpoint(server.ip, port, Some("api")));
-        asked.push(serve(listener, does));
+        request_counts.push(serve(listener, does));
     }
     client.set(vec![endpoints("api", all)]);
     without_warmup(&client);
@@ -47,7 +47,7 @@ async fn an_endpoint_that_hangs_draws_no_calls_though_its_callers_give_up() {
         let answer = timeout(Duration::from_secs(1), sender.send_request(call())).await;
         answered += usize::from(answer.is_ok_and(|answer| answer.is_ok()));
     }
-    let hung = asked[0].load(Relaxed);
+    let hung = request_counts[0].load(Relaxed);
     assert!(
         (1..=5).contains(&hung),
         "{hung} of 20 hung, {answered} answered"
@@ -91,7 +91,7 @@ async fn callers_that_are_slow_themselves_make_nobody_rest() {
         App::new(server.ip, OK).await,
     ];
     served_by(&client, &server, &[&apps[0], &apps[1], &apps[2]]);
-    client.set(vec![said(&strict(300))]);
+    client.set(vec![policy_of(&strict(300))]);
     for _ in 0..60 {
         assert_eq!(ask(&client, "POST", "", "{}").await.0, 200);
     }
@@ -156,7 +156,7 @@ async fn an_endpoint_that_takes_no_body_rests() {
         let ports = [apps[0].port, apps[1].port, stuck(server.ip).await];
         let all = ports.map(|port| endpoint(server.ip, port, account));
         client.set(vec![endpoints("api", all[..2].to_vec())]);
-        client.set(vec![said(&strict(500))]);
+        client.set(vec![policy_of(&strict(500))]);
         // Who rests is worse than the others, of which something is known by now.
         for _ in 0..60 {
             assert_eq!(ask(&client, "POST", "", "{}").await.0, 200);
@@ -199,8 +199,8 @@ pub(super) async fn stand_in(authority: &Authority, answer: Answer) -> (IpAddr, 
     );
     let ip = Pod::unserved(&Budget::new(64 << 20), authority.roots(), leaf(), "api").ip;
     let listener = TcpListener::bind((ip, MESH_PORT)).await.unwrap();
-    let asked = Arc::new(AtomicUsize::new(0));
-    let log = Arc::clone(&asked);
+    let request_count = Arc::new(AtomicUsize::new(0));
+    let log = Arc::clone(&request_count);
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
@@ -208,7 +208,7 @@ pub(super) async fn stand_in(authority: &Authority, answer: Answer) -> (IpAddr, 
             tokio::spawn(answer_all(stream, acceptor, answer, Arc::clone(&log)));
         }
     });
-    (ip, asked)
+    (ip, request_count)
 }
 
 async fn answer_all(
@@ -233,29 +233,29 @@ async fn a_call_that_finds_no_memory_is_moved_once_and_not_through_the_fleet() {
     let authority = Authority::new();
     let client = Pod::new(&authority, "web").await;
     client.set(service("api", vip().ip(), Protocol::Http1, Vec::new()));
-    let (mut all, mut asked) = (Vec::new(), Vec::new());
+    let (mut all, mut request_counts) = (Vec::new(), Vec::new());
     for _ in 0..4 {
         let (ip, log) = full(&authority).await;
         all.push(endpoint(ip, 8080, Some("api")));
-        asked.push(log);
+        request_counts.push(log);
     }
     client.set(vec![endpoints("api", all)]);
     for (method, times) in [("POST", 2), ("GET", 4)] {
         let (status, answer) = ask(&client, method, "", "").await;
         assert_eq!(status, 503, "{answer}");
         assert!(answer.contains("weft-reason: overload"), "{answer}");
-        let asked = asked.iter().map(|log| log.load(Relaxed));
-        assert_eq!(asked.sum::<usize>(), times, "{method}");
+        let request_counts = request_counts.iter().map(|log| log.load(Relaxed));
+        assert_eq!(request_counts.sum::<usize>(), times, "{method}");
     }
     // Where the other one has room all are served.
     let server = Pod::new(&authority, "api").await;
     let (port, _) = http_app(&server, "api").await;
-    let (full, asked) = full(&authority).await;
+    let (full, request_counts) = full(&authority).await;
     let both = [(full, 8080), (server.ip, port)];
     let both = both.map(|(ip, port)| endpoint(ip, port, Some("api")));
     client.set(vec![endpoints("api", both.to_vec())]);
     let mut posts = 0;
-    while asked.load(Relaxed) == 0 {
+    while request_counts.load(Relaxed) == 0 {
         let (status, answer) = ask(&client, "POST", "", "{}").await;
         assert_eq!(status, 200, "{answer}");
         posts += 1;

@@ -10,7 +10,9 @@ use policy::traffic::endpoint::{Balance, Ejection};
 use policy::traffic::{EffectivePolicy, Limited, Scoped, Sources};
 use wire::v1::{self, Protocol};
 
-use super::answers::{App, OK, UNAVAILABLE, ask, limited, retries, said, served_by, sum, whole};
+use super::answers::{
+    App, OK, UNAVAILABLE, ask, limited, policy_of, retries, served_by, sum, whole,
+};
 use crate::support::{
     Authority, Pod, endpoint, endpoints, id, pair, resource, service, split, vip,
 };
@@ -58,19 +60,24 @@ async fn a_policy_for_other_callers_changes_nothing_and_one_for_the_own_account_
         App::new(server.ip, UNAVAILABLE).await,
     ];
     served_by(&client, &server, &[&apps[0], &apps[1]]);
-    let asked = || apps.iter().map(App::asked).sum::<usize>();
-    client.set(vec![said(&EffectivePolicy {
+    let request_count = || apps.iter().map(App::request_count).sum::<usize>();
+    client.set(vec![policy_of(&EffectivePolicy {
         retry: for_callers("somebody", &NEVER),
         ..EffectivePolicy::default()
     })]);
     ask(&client, "GET", "", "").await;
-    assert_eq!(asked(), 2, "the default holds: {}", client.metrics());
-    client.set(vec![said(&EffectivePolicy {
+    assert_eq!(
+        request_count(),
+        2,
+        "the default holds: {}",
+        client.metrics()
+    );
+    client.set(vec![policy_of(&EffectivePolicy {
         retry: for_callers("web", &NEVER),
         ..EffectivePolicy::default()
     })]);
     ask(&client, "GET", "", "").await;
-    assert_eq!(asked(), 3);
+    assert_eq!(request_count(), 3);
     assert_eq!(retries(&client, "failure"), 1.0);
 }
 
@@ -86,19 +93,19 @@ async fn a_policy_for_some_pods_holds_where_the_own_certificate_names_one_of_the
         App::new(server.ip, UNAVAILABLE).await,
     ];
     served_by(&client, &server, &[&apps[0], &apps[1]]);
-    let asked = || apps.iter().map(App::asked).sum::<usize>();
+    let request_count = || apps.iter().map(App::request_count).sum::<usize>();
     let hold_for = |uid: &str| {
-        client.set(vec![said(&EffectivePolicy {
+        client.set(vec![policy_of(&EffectivePolicy {
             retry: for_source(Source::pods([uid]), &NEVER),
             ..EffectivePolicy::default()
         })]);
     };
     hold_for("uid-1");
     ask(&client, "GET", "", "").await;
-    assert_eq!(asked(), 1);
+    assert_eq!(request_count(), 1);
     hold_for("uid-2");
     ask(&client, "GET", "", "").await;
-    assert_eq!(asked(), 3, "another pod of the account");
+    assert_eq!(request_count(), 3, "another pod of the account");
 }
 
 /// What is said of calls to `name`.
@@ -153,7 +160,7 @@ async fn ask_until(client: &Pod, done: impl Fn() -> bool) {
 async fn in_a_split_the_service_that_serves_says_who_rests_and_the_called_one_where_it_is_silent() {
     let (client, _server, apps) = split_to_v2().await;
     client.set(vec![said_of("api", &ejection(0))]);
-    ask_until(&client, || apps[0].asked() >= 6).await;
+    ask_until(&client, || apps[0].request_count() >= 6).await;
     assert_eq!(sum(&client, EJECTIONS, &[]), 0.0, "the root's word counts");
     // The one that serves says otherwise.
     client.set(vec![said_of("v2", &ejection(3))]);
@@ -179,7 +186,7 @@ async fn in_a_split_the_called_service_says_what_is_sent_again() {
     while failed == 0 {
         failed += usize::from(ask(&client, "GET", "", "").await.0 == 503);
     }
-    assert_eq!(apps[0].asked(), failed, "no 503 was hidden");
+    assert_eq!(apps[0].request_count(), failed, "no 503 was hidden");
     assert_eq!(sum(&client, "weft_retries_total", &[]), 0.0);
 }
 
@@ -189,7 +196,7 @@ async fn of_the_new_one(warmup: Option<Duration>) -> usize {
     let (client, server, old, _) = pair(Protocol::Http1).await;
     let new = App::new(server.ip, OK).await;
     if let Some(warmup) = warmup {
-        client.set(vec![said(&EffectivePolicy {
+        client.set(vec![policy_of(&EffectivePolicy {
             balance: whole(Balance {
                 warmup,
                 ..Balance::DEFAULT
@@ -203,7 +210,7 @@ async fn of_the_new_one(warmup: Option<Duration>) -> usize {
     for _ in 0..100 {
         assert_eq!(ask(&client, "GET", "", "").await.0, 200);
     }
-    new.asked()
+    new.request_count()
 }
 
 #[tokio::test]
@@ -264,6 +271,10 @@ async fn a_mesh_policy_that_is_enforced_reaches_every_service_that_is_called() {
         let answer = crate::support::raw(&mut stream, request, Duration::from_secs(10)).await;
         assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
     }
-    assert_eq!(apps.iter().map(App::asked).sum::<usize>(), 2, "one each");
+    assert_eq!(
+        apps.iter().map(App::request_count).sum::<usize>(),
+        2,
+        "one each"
+    );
     assert_eq!(sum(&client, "weft_retries_total", &[]), 0.0);
 }

@@ -14,10 +14,10 @@ use policy::traffic::pod::GuardPort;
 use tokio::net::TcpStream;
 use wire::v1::{Enforcement, MtlsMode, Protocol};
 
-use super::answers::{App, NOTHING, OK, SILENCE, ask, limited, said, served_by, whole};
+use super::answers::{App, NOTHING, OK, SILENCE, ask, limited, policy_of, served_by, whole};
 use super::limits::{guard, guarded, limit, rule as rule_of};
 use super::mirrors::held_to_read_only;
-use super::overload::held;
+use super::overload::held_calls;
 use super::unconfigured::unconfigured;
 use crate::support::{Authority, Pod, endpoint, endpoints, pair, raw, rule, service, split, vip};
 
@@ -83,7 +83,7 @@ impl Scene {
             }
             Reason::Deadline => {
                 app = Some(served(&client, &server, SILENCE).await);
-                client.set(vec![said(&EffectivePolicy {
+                client.set(vec![policy_of(&EffectivePolicy {
                     timeouts: limited(Timeouts {
                         request: Some(Duration::from_millis(200)),
                         ..Timeouts::DEFAULT
@@ -107,10 +107,10 @@ impl Scene {
                     ..GuardPort::default()
                 };
                 server.set(vec![guarded(one.port, full)]);
-                in_flight = held(&client, &one, "", 1).await;
+                in_flight = held_calls(&client, &one, "", 1).await;
                 app = Some(one);
             }
-            Reason::CircuitOpen => client.set(vec![said(&EffectivePolicy {
+            Reason::CircuitOpen => client.set(vec![policy_of(&EffectivePolicy {
                 breaker: whole(Breaker {
                     state: BreakerState::Open,
                     ..Breaker::DEFAULT
@@ -181,8 +181,11 @@ async fn every_reason_comes_with_the_status_and_the_grpc_code_that_the_page_prom
             let answer = Scene::of(reason).await.answer(headers).await;
             let first = format!("HTTP/1.1 {status} ");
             assert!(answer.starts_with(&first), "{reason} {headers}: {answer}");
-            let told = format!("weft-reason: {reason}\r\n");
-            assert!(answer.contains(&told), "{reason} {headers}: {answer}");
+            let reason_header = format!("weft-reason: {reason}\r\n");
+            assert!(
+                answer.contains(&reason_header),
+                "{reason} {headers}: {answer}"
+            );
             assert!(answer.contains(part), "{reason} {headers}: {answer}");
         }
     }

@@ -69,20 +69,20 @@ async fn a_caller_that_left_is_a_line_with_a_status_and_a_reason_of_its_own() {
     let mut caller = client.call(vip()).await;
     let head = b"GET /slow HTTP/1.1\r\nHost: web.shop\r\n\r\n";
     caller.write_all(head).await.unwrap();
-    let (mut asked, _) = application.accept().await.unwrap();
-    asked.read_u8().await.unwrap();
+    let (mut accepted, _) = application.accept().await.unwrap();
+    accepted.read_u8().await.unwrap();
     let linger = socket2::SockRef::from(&caller).set_linger(Some(Duration::ZERO));
     linger.unwrap();
     drop(caller);
     until("both lines are there", || got.records().len() >= 2).await;
     let mut directions = Vec::new();
     for record in got.records() {
-        let said = |key| value(&record.attributes, key).unwrap_or_default();
-        assert_eq!(said("http.response.status_code"), "499", "{record:#?}");
-        assert_eq!(said("weft.reason"), "cancelled", "{record:#?}");
-        assert_eq!(said("url.path"), "/slow", "{record:#?}");
+        let attribute = |key| value(&record.attributes, key).unwrap_or_default();
+        assert_eq!(attribute("http.response.status_code"), "499", "{record:#?}");
+        assert_eq!(attribute("weft.reason"), "cancelled", "{record:#?}");
+        assert_eq!(attribute("url.path"), "/slow", "{record:#?}");
         assert_ne!(record.severity_number, ERROR, "{record:#?}");
-        directions.push(said("weft.direction"));
+        directions.push(attribute("weft.direction"));
     }
     directions.sort();
     assert_eq!(directions, ["inbound", "outbound"]);

@@ -234,8 +234,8 @@ async fn every_refusal_of_a_peer_moves_one_counter_by_one() {
     server.set(vec![rule("t", "other", Some(&[]), None)]);
     for (case, protocol) in [("tunnel, no rule", "tcp"), ("peer, no rule", "http1")] {
         let before = counted(&server, "inbound");
-        let asked = ask(&mut sender, Method::POST, protocol, "http://h/", &port).await;
-        assert_eq!(asked.unwrap(), 403, "{case}");
+        let answer = ask(&mut sender, Method::POST, protocol, "http://h/", &port).await;
+        assert_eq!(answer.unwrap(), 403, "{case}");
         one_more(&server, "inbound", &before, "not-allowed", case).await;
     }
     assert!(seen.lock().is_empty(), "{:?}", seen.lock());

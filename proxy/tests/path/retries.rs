@@ -8,7 +8,8 @@ use policy::traffic::set::{GrpcCode, GrpcCodes, Methods, Statuses};
 use wire::v1::{self, Protocol};
 
 use super::answers::{
-    App, HALF, NOTHING, OK, ONCE, SILENCE, UNAVAILABLE, ask, limited, retries, said, served_by, sum,
+    App, HALF, NOTHING, OK, ONCE, SILENCE, UNAVAILABLE, ask, limited, policy_of, retries,
+    served_by, sum,
 };
 use crate::support::{Pod, endpoint, endpoints, pair, resource};
 
@@ -37,20 +38,20 @@ async fn fleet<const N: usize>(answers: [&'static str; N]) -> (Pod, Pod, Vec<App
 }
 
 fn policy(client: &Pod, retry: Retry) {
-    client.set(vec![said(&EffectivePolicy {
+    client.set(vec![policy_of(&EffectivePolicy {
         retry: limited(retry),
         ..EffectivePolicy::default()
     })]);
 }
 
-fn asked(apps: &[App]) -> usize {
-    apps.iter().map(App::asked).sum()
+fn request_count(apps: &[App]) -> usize {
+    apps.iter().map(App::request_count).sum()
 }
 
 /// Asks until an application has seen a request; all must be answered with 200.
 async fn until_seen(client: &Pod, app: &App) -> usize {
     let mut requests = 0;
-    while app.asked() == 0 {
+    while app.request_count() == 0 {
         let (status, answer) = ask(client, "GET", "", "").await;
         assert_eq!(status, 200, "{answer}");
         requests += 1;
@@ -79,13 +80,13 @@ async fn without_an_object_no_post_is_sent_twice_and_no_grpc_and_no_other_status
         for (method, headers) in [("POST", ""), ("PUT", ""), ("POST", GRPC), ("GET", GRPC)] {
             let (client, _server, apps) = fleet([answer, answer]).await;
             ask(&client, method, headers, "{}").await;
-            assert_eq!(asked(&apps), 1, "{method} {headers} {answer}");
+            assert_eq!(request_count(&apps), 1, "{method} {headers} {answer}");
         }
     }
     let (client, _server, apps) = fleet([REFUSED, REFUSED]).await;
     let (_, answer) = ask(&client, "POST", GRPC, "call").await;
     assert!(answer.contains("grpc-status: 14"), "{answer}");
-    assert_eq!(asked(&apps), 1, "its author lists no code");
+    assert_eq!(request_count(&apps), 1, "its author lists no code");
     for answer in [
         BROKEN,
         BAD_GATEWAY,
@@ -94,7 +95,7 @@ async fn without_an_object_no_post_is_sent_twice_and_no_grpc_and_no_other_status
     ] {
         let (client, _server, apps) = fleet([answer, answer]).await;
         ask(&client, "GET", "", "").await;
-        assert_eq!(asked(&apps), 1, "{answer}");
+        assert_eq!(request_count(&apps), 1, "{answer}");
     }
 }
 
@@ -107,7 +108,7 @@ async fn a_backend_that_answers_nothing_else_earns_no_retries() {
     }
     // One each second, for which nobody has to save.
     let most = 1 + started.elapsed().as_secs() as usize;
-    let made = asked(&apps) - 30;
+    let made = request_count(&apps) - 30;
     assert!((1..=most).contains(&made), "{made} of {most}");
     assert_eq!(retries(&client, "failure"), made as f64);
     assert_eq!(retries(&client, "budget"), (30 - made) as f64);
@@ -124,10 +125,10 @@ async fn a_policy_with_no_attempts_ends_retries_and_without_it_they_are_back() {
         },
     );
     ask(&client, "GET", "", "").await;
-    assert_eq!(asked(&apps), 1);
+    assert_eq!(request_count(&apps), 1);
     client.replace(&wire::names::policy("shop", "api", 80), Vec::new());
     ask(&client, "GET", "", "").await;
-    assert_eq!(asked(&apps), 3);
+    assert_eq!(request_count(&apps), 3);
 }
 
 #[tokio::test]
@@ -145,7 +146,10 @@ async fn a_policy_says_which_methods_and_codes_and_how_often_and_the_body_goes_a
     assert_eq!(ask(&client, "POST", "", "pay 5").await.0, 418);
     let bodies: Vec<String> = apps.iter().flat_map(App::bodies).collect();
     assert_eq!(bodies, ["pay 5", "pay 5", "pay 5"]);
-    assert!(apps.iter().all(|app| app.asked() <= 1), "none twice");
+    assert!(
+        apps.iter().all(|app| app.request_count() <= 1),
+        "none twice"
+    );
 }
 
 #[tokio::test]
@@ -160,7 +164,7 @@ async fn a_body_that_is_too_long_to_be_kept_is_sent_once() {
     );
     let body = "x".repeat(64 * 1024 + 1);
     assert_eq!(ask(&client, "POST", "", &body).await.0, 503);
-    assert_eq!(asked(&apps), 1);
+    assert_eq!(request_count(&apps), 1);
     assert_eq!(retries(&client, "body"), 1.0, "{}", client.metrics());
 }
 
@@ -190,7 +194,7 @@ async fn grpc_is_tried_again_for_the_listed_codes_and_only_before_anything_was_p
             },
         );
         ask(&client, "POST", GRPC, "call").await;
-        assert_eq!(asked(&apps), expected, "{code} {answer}");
+        assert_eq!(request_count(&apps), expected, "{code} {answer}");
     }
 }
 
@@ -199,18 +203,18 @@ async fn a_server_says_when_to_come_again_and_is_not_asked_before() {
     const LATER: &str = "HTTP/1.1 503 No\r\nretry-after: 30\r\ncontent-length: 0\r\n\r\n";
     let (client, _server, apps) = fleet([LATER, LATER]).await;
     ask(&client, "GET", "", "").await;
-    assert_eq!(asked(&apps), 1);
+    assert_eq!(request_count(&apps), 1);
     let (client, _server, apps) = fleet([SOON, SOON]).await;
     let started = Instant::now();
     ask(&client, "GET", "", "").await;
-    assert_eq!(asked(&apps), 2);
+    assert_eq!(request_count(&apps), 2);
     assert!(started.elapsed() >= Duration::from_secs(1));
 }
 
 #[tokio::test]
 async fn a_retry_for_which_the_call_has_no_time_is_not_made_and_counts_as_that() {
     let (client, _server, apps) = fleet([SOON, SOON]).await;
-    client.set(vec![said(&EffectivePolicy {
+    client.set(vec![policy_of(&EffectivePolicy {
         timeouts: limited(Timeouts {
             request: Some(Duration::from_millis(900)),
             ..Timeouts::DEFAULT
@@ -218,7 +222,7 @@ async fn a_retry_for_which_the_call_has_no_time_is_not_made_and_counts_as_that()
         ..EffectivePolicy::default()
     })]);
     let (status, answer) = ask(&client, "GET", "", "").await;
-    assert_eq!((status, asked(&apps)), (503, 1), "{answer}");
+    assert_eq!((status, request_count(&apps)), (503, 1), "{answer}");
     assert!(!answer.contains("weft-reason"), "its own answer: {answer}");
     assert_eq!(retries(&client, "deadline"), 1.0, "{}", client.metrics());
     assert_eq!(sum(&client, "weft_retries_total", &[]), 1.0);
@@ -232,7 +236,7 @@ fn serving(server: &Pod, apps: &[App], account: Option<&str>) -> Vec<v1::Resourc
 }
 
 async fn once_asked(apps: &[App]) {
-    while asked(apps) == 0 {
+    while request_count(apps) == 0 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     tokio::time::sleep(KEPT).await;
@@ -249,7 +253,7 @@ async fn a_retry_goes_to_what_serves_after_its_wait_and_as_what_that_is_known_th
         client.set(serving(&server, &apps, Some("api")));
     };
     let ((status, answer), ()) = tokio::join!(ask(&client, "GET", "", ""), meshed);
-    assert_eq!((status, asked(&apps)), (503, 2), "{answer}");
+    assert_eq!((status, request_count(&apps)), (503, 2), "{answer}");
     let heads = apps.iter().flat_map(App::heads);
     let by_mesh = heads.filter(|head| head.contains("weft-client-id: spiffe://"));
     assert_eq!(by_mesh.count(), 1, "the second came by its proxy");
@@ -260,7 +264,7 @@ async fn a_retry_goes_to_what_serves_after_its_wait_and_as_what_that_is_known_th
         client.set(serving(&server, &[], None));
     };
     let ((status, answer), ()) = tokio::join!(ask(&client, "GET", "", ""), gone);
-    assert_eq!((status, asked(&apps)), (503, 1), "{answer}");
+    assert_eq!((status, request_count(&apps)), (503, 1), "{answer}");
     assert!(answer.contains("retry-after: 1"), "{answer}");
     assert!(!answer.contains("weft-reason"), "{answer}");
     assert_eq!(sum(&client, REQUESTS, &["reason=\"no-endpoint\""]), 0.0);
@@ -273,7 +277,7 @@ async fn what_the_called_proxy_refuses_is_asked_nowhere_else() {
     let (client, server, apps) = fleet([OK, OK]).await;
     server.mode("api", Enforcement::Enforce, MtlsMode::Permissive);
     assert_eq!(ask(&client, "GET", "", "").await.0, 403);
-    assert_eq!(asked(&apps), 0);
+    assert_eq!(request_count(&apps), 0);
     assert_eq!(sum(&client, ATTEMPTS, &[]), 1.0, "{}", client.metrics());
 }
 
@@ -281,14 +285,14 @@ async fn what_the_called_proxy_refuses_is_asked_nowhere_else() {
 async fn where_nobody_else_is_left_the_answer_is_passed_on_and_nothing_is_paid() {
     let (client, server, apps) = fleet([UNAVAILABLE]).await;
     let (status, answer) = ask(&client, "GET", "", "").await;
-    assert_eq!((status, asked(&apps)), (503, 1));
+    assert_eq!((status, request_count(&apps)), (503, 1));
     assert!(answer.ends_with("no"), "the application's own: {answer}");
     assert_eq!(sum(&client, "weft_retries_total", &[]), 0.0);
     // The token is there when it is of use.
     let other = App::new(server.ip, UNAVAILABLE).await;
     served_by(&client, &server, &[&apps[0], &other]);
     ask(&client, "GET", "", "").await;
-    assert_eq!(asked(&apps) + other.asked(), 3);
+    assert_eq!(request_count(&apps) + other.request_count(), 3);
 }
 
 #[tokio::test]
@@ -301,15 +305,15 @@ async fn an_attempt_without_an_answer_in_its_time_is_given_up_and_a_reader_asks_
         ..EffectivePolicy::default()
     };
     let (client, _server, apps) = fleet([SILENCE, OK]).await;
-    client.set(vec![said(&within(300))]);
+    client.set(vec![policy_of(&within(300))]);
     until_seen(&client, &apps[0]).await;
     assert_eq!(retries(&client, "success"), 1.0, "{}", client.metrics());
     // A writer is told, and nobody else sees what it wrote.
     let (client, _server, apps) = fleet([SILENCE, SILENCE]).await;
-    client.set(vec![said(&within(300))]);
+    client.set(vec![policy_of(&within(300))]);
     let started = Instant::now();
     let (status, answer) = ask(&client, "POST", "", "{}").await;
-    assert_eq!((status, asked(&apps)), (504, 1), "{answer}");
+    assert_eq!((status, request_count(&apps)), (504, 1), "{answer}");
     assert!(answer.contains("weft-reason: deadline"), "{answer}");
     let took = started.elapsed();
     assert!((300..3000).contains(&took.as_millis()), "{took:?}");
@@ -324,7 +328,7 @@ async fn a_put_or_delete_that_a_kept_connection_loses_is_not_sent_again() {
         assert_eq!(ask(&client, "GET", "", "").await.0, 200);
         tokio::time::sleep(KEPT).await;
         ask(&client, method, "", "{}").await;
-        assert_eq!(apps[0].asked(), 2, "{method}");
+        assert_eq!(apps[0].request_count(), 2, "{method}");
     }
     // A reader may, also by a method that is no retry.
     for method in ["GET", "OPTIONS", "TRACE"] {
@@ -334,7 +338,7 @@ async fn a_put_or_delete_that_a_kept_connection_loses_is_not_sent_again() {
             assert_eq!(status, 200, "{method}: {answer}");
             tokio::time::sleep(KEPT).await;
         }
-        assert_eq!(apps[0].asked(), 3, "{method} once in vain");
+        assert_eq!(apps[0].request_count(), 3, "{method} once in vain");
     }
 }
 
@@ -345,19 +349,19 @@ async fn a_get_whose_answer_had_begun_is_not_sent_again_by_another_connection() 
     assert_eq!(ask(&client, "GET", "", "").await.0, 200);
     tokio::time::sleep(KEPT).await;
     let (status, answer) = ask(&client, "GET", "", "").await;
-    assert_eq!((status, apps[0].asked()), (502, 2), "{answer}");
+    assert_eq!((status, apps[0].request_count()), (502, 2), "{answer}");
 }
 
 #[tokio::test]
 async fn a_retry_that_ends_with_another_failure_made_nothing_good() {
     let (client, _server, apps) = fleet([UNAVAILABLE, BROKEN]).await;
     let mut requests = 0;
-    while apps[0].asked() == 0 {
+    while apps[0].request_count() == 0 {
         ask(&client, "GET", "", "").await;
         requests += 1;
         assert!(requests < 200, "it must be asked");
     }
-    assert_eq!(asked(&apps), requests + 1);
+    assert_eq!(request_count(&apps), requests + 1);
     assert_eq!(retries(&client, "failure"), 1.0, "{}", client.metrics());
     assert_eq!(retries(&client, "success"), 0.0);
 }
@@ -378,7 +382,7 @@ async fn failures_that_nobody_tries_again_save_no_retries_either() {
         assert_eq!(ask(&client, "GET", "", "").await.0, 503);
     }
     let most = 1 + started.elapsed().as_secs() as usize;
-    let made = asked(&down) - 30;
+    let made = request_count(&down) - 30;
     assert!((1..=most).contains(&made), "{made} of {most}");
 }
 
@@ -387,7 +391,7 @@ async fn failures_that_nobody_tries_again_save_no_retries_either() {
 async fn proxies_of_a_workload_share_what_they_may_retry_without_savings() {
     for (peers, again) in [(1, 2), (4, 1)] {
         let (client, _server, apps) = fleet([UNAVAILABLE, UNAVAILABLE]).await;
-        let place = v1::Place {
+        let position = v1::Place {
             index: 0,
             peers,
             zone_index: 0,
@@ -395,14 +399,14 @@ async fn proxies_of_a_workload_share_what_they_may_retry_without_savings() {
         };
         client.set(vec![resource(
             wire::names::PLACE,
-            v1::resource::Content::Place(place),
+            v1::resource::Content::Place(position),
         )]);
         assert_eq!(ask(&client, "GET", "", "").await.0, 503);
-        assert_eq!(asked(&apps), 2, "the first is there at once");
+        assert_eq!(request_count(&apps), 2, "the first is there at once");
         assert_eq!(ask(&client, "GET", "", "").await.0, 503);
-        assert_eq!(asked(&apps), 3, "and no other");
+        assert_eq!(request_count(&apps), 3, "and no other");
         tokio::time::sleep(Duration::from_millis(1200)).await;
         assert_eq!(ask(&client, "GET", "", "").await.0, 503);
-        assert_eq!(asked(&apps), 3 + again, "{peers} proxies");
+        assert_eq!(request_count(&apps), 3 + again, "{peers} proxies");
     }
 }

@@ -19,7 +19,7 @@ use tokio::time::sleep;
 use weft_proxy::{Budget, MESH_PORT};
 use wire::v1::{Enforcement, MtlsMode, Protocol};
 
-use super::answers::{App, SLOW, UNAVAILABLE, ask, limited, said, served_by, sum, whole};
+use super::answers::{App, SLOW, UNAVAILABLE, ask, limited, policy_of, served_by, sum, whole};
 use crate::support::{Authority, Pod, endpoint, endpoints, http_app, pair, service, vip};
 
 const EJECTIONS: &str = "weft_ejections_total";
@@ -27,7 +27,7 @@ const RESTING: &str = "weft_resting_endpoints";
 
 /// Endpoints have all of their share at once, so that how fast they are is what counts.
 pub(super) fn without_warmup(client: &Pod) {
-    client.set(vec![said(&EffectivePolicy {
+    client.set(vec![policy_of(&EffectivePolicy {
         balance: whole(Balance {
             warmup: Duration::ZERO,
             ..Balance::DEFAULT
@@ -49,9 +49,13 @@ async fn fast_and_slow(answer: &'static str) -> [usize; 2] {
     for _ in 0..100 {
         ask(&client, "POST", "", "{}").await;
     }
-    let asked = apps.map(|app| app.asked());
-    assert_eq!(asked[0] + asked[1], 100, "no POST was sent twice");
-    asked
+    let request_count = apps.map(|app| app.request_count());
+    assert_eq!(
+        request_count[0] + request_count[1],
+        100,
+        "no POST was sent twice"
+    );
+    request_count
 }
 
 /// Whether or not it makes an endpoint rest.
@@ -113,7 +117,7 @@ async fn nor_where_calls_wait_at_the_one_that_works() {
         App::new(server.ip, SLOW).await,
     ];
     served_by(&client, &server, &[&apps[0], &apps[1]]);
-    client.set(vec![said(&EffectivePolicy {
+    client.set(vec![policy_of(&EffectivePolicy {
         balance: whole(Balance {
             warmup: Duration::ZERO,
             ..Balance::DEFAULT
@@ -138,7 +142,7 @@ async fn nor_where_calls_wait_at_the_one_that_works() {
     for caller in callers {
         caller.await.unwrap();
     }
-    let [bad, good] = apps.map(|app| app.asked());
+    let [bad, good] = apps.map(|app| app.request_count());
     assert_eq!(bad + good, 200);
     assert!(good >= 80, "{good} of 200 were good");
 }
@@ -222,15 +226,15 @@ pub(super) enum Does {
 
 /// An HTTP/2 application that has its port already; how often it was asked.
 pub(super) fn serve(listener: TcpListener, does: Does) -> Arc<AtomicUsize> {
-    let asked = Arc::new(AtomicUsize::new(0));
-    let log = Arc::clone(&asked);
+    let request_count = Arc::new(AtomicUsize::new(0));
+    let log = Arc::clone(&request_count);
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
             tokio::spawn(requests(stream, does, Arc::clone(&log)));
         }
     });
-    asked
+    request_count
 }
 
 pub(super) async fn requests(stream: TcpStream, does: Does, log: Arc<AtomicUsize>) -> Option<()> {
@@ -269,7 +273,11 @@ async fn a_server_that_refuses_streams_is_busy_and_not_out_of_reach() {
         assert_eq!(refused(&mut sender).await, Some(h2::Reason::REFUSED_STREAM));
     }
     for app in &apps {
-        assert_eq!(app.asked.load(Relaxed), 30, "each once for each call");
+        assert_eq!(
+            app.request_count.load(Relaxed),
+            30,
+            "each once for each call"
+        );
         assert_eq!(app.connections.load(Relaxed), 1, "which stays as good");
     }
     assert_eq!(sum(&client, EJECTIONS, &[]), 0.0, "{}", client.metrics());
@@ -279,7 +287,7 @@ async fn a_server_that_refuses_streams_is_busy_and_not_out_of_reach() {
 async fn a_refused_stream_is_offered_to_nobody_else_where_a_policy_forbids_retries() {
     let (client, server, _, _) = pair(Protocol::Http2).await;
     let apps = refusing(&client, &server).await;
-    client.set(vec![said(&EffectivePolicy {
+    client.set(vec![policy_of(&EffectivePolicy {
         retry: limited(Retry {
             attempts: 0,
             ..Retry::DEFAULT
@@ -290,14 +298,14 @@ async fn a_refused_stream_is_offered_to_nobody_else_where_a_policy_forbids_retri
     for _ in 0..10 {
         assert_eq!(refused(&mut sender).await, Some(h2::Reason::REFUSED_STREAM));
     }
-    let asked = apps.iter().map(|app| app.asked.load(Relaxed));
-    assert_eq!(asked.sum::<usize>(), 10);
+    let request_count = apps.iter().map(|app| app.request_count.load(Relaxed));
+    assert_eq!(request_count.sum::<usize>(), 10);
 }
 
 /// An HTTP/2 application that takes no stream.
 #[derive(Default)]
 pub(super) struct Refusing {
-    pub(super) asked: Arc<AtomicUsize>,
+    pub(super) request_count: Arc<AtomicUsize>,
     pub(super) connections: Arc<AtomicUsize>,
 }
 
@@ -316,14 +324,15 @@ where
         let port = listener.local_addr().unwrap().port();
         all.push(endpoint(server.ip, port, Some("api")));
         let app = Refusing::default();
-        let (asked, connections) = (Arc::clone(&app.asked), Arc::clone(&app.connections));
+        let (request_count, connections) =
+            (Arc::clone(&app.request_count), Arc::clone(&app.connections));
         apps.push(app);
         let serves = serves.clone();
         tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 connections.fetch_add(1, Relaxed);
-                tokio::spawn(serves(stream, Arc::clone(&asked)));
+                tokio::spawn(serves(stream, Arc::clone(&request_count)));
             }
         });
     }
@@ -333,7 +342,7 @@ where
 
 /// They refuse every stream.
 async fn refusing(client: &Pod, server: &Pod) -> Vec<Refusing> {
-    let serves = |stream, asked| requests(stream, Does::Refuses, asked);
+    let serves = |stream, request_count| requests(stream, Does::Refuses, request_count);
     three(client, server, serves).await
 }
 
@@ -355,7 +364,7 @@ async fn a_stream_that_begins_shows_that_its_endpoint_is_reached_again() {
     let all = all.map(|port| endpoint(server.ip, port, Some("api")));
     let _answers = serve(good, Does::Answers);
     client.set(vec![endpoints("api", all.to_vec())]);
-    client.set(vec![said(&EffectivePolicy {
+    client.set(vec![policy_of(&EffectivePolicy {
         ejection: whole(Ejection {
             consecutive_failures: 1,
             base_time: Duration::from_secs(1),
@@ -388,19 +397,24 @@ async fn a_stream_that_begins_shows_that_its_endpoint_is_reached_again() {
 #[tokio::test]
 async fn what_failed_is_counted_though_its_caller_leaves_before_it_is_tried_again() {
     let (client, server, _, _) = pair(Protocol::Http2).await;
-    let (mut all, mut asked) = (Vec::new(), Vec::new());
+    let (mut all, mut request_count) = (Vec::new(), Vec::new());
     for _ in 0..2 {
         let listener = TcpListener::bind((server.ip, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         all.push(endpoint(server.ip, port, Some("api")));
-        asked.push(serve(listener, Does::AsksForTime));
+        request_count.push(serve(listener, Does::AsksForTime));
     }
     client.set(vec![endpoints("api", all)]);
-    let asked = || asked.iter().map(|asked| asked.load(Relaxed)).sum::<usize>();
+    let request_count = || {
+        request_count
+            .iter()
+            .map(|request_count| request_count.load(Relaxed))
+            .sum::<usize>()
+    };
     let mut sender = grpc(&client).await;
     let get = Request::get("http://web.shop/").body(Empty::<Bytes>::new());
     let answer = tokio::spawn(sender.send_request(get.unwrap()));
-    while asked() == 0 {
+    while request_count() == 0 {
         sleep(Duration::from_millis(10)).await;
     }
     sleep(Duration::from_millis(200)).await;
@@ -408,7 +422,7 @@ async fn what_failed_is_counted_though_its_caller_leaves_before_it_is_tried_agai
     sleep(Duration::from_millis(300)).await;
     let (cancelled, attempts) = ("weft_requests_cancelled_total", "weft_attempts_total");
     assert_eq!(sum(&client, cancelled, &[]), 1.0, "{}", client.metrics());
-    assert_eq!(asked(), 1);
+    assert_eq!(request_count(), 1);
     let failed = ["success=\"false\""];
     assert_eq!(sum(&client, attempts, &failed), 1.0, "{}", client.metrics());
     assert_eq!(sum(&client, attempts, &[]), 1.0);

@@ -20,12 +20,12 @@ use crate::support::{Pod, external, get, listening, pair, rule, tracing, vip};
 /// This pod records all traces and sends its spans to this collector.
 fn record(pod: &Pod, collector: SocketAddr) {
     let url = format!("http://{collector}");
-    let told = tracing(&url, ALL, &["tracecontext"]);
-    pod.set(vec![external(collector), told]);
+    let telemetry = tracing(&url, ALL, &["tracecontext"]);
+    pod.set(vec![external(collector), telemetry]);
     export(pod);
 }
 
-fn told(span: &Span, keys: [&str; 3]) -> [Option<String>; 3] {
+fn attributes_of(span: &Span, keys: [&str; 3]) -> [Option<String>; 3] {
     keys.map(|key| text(span, key))
 }
 
@@ -39,7 +39,7 @@ async fn a_call_that_is_tried_again_is_one_span_which_each_try_names_as_its_pare
     let (client, _server, apps) = fleet([UNAVAILABLE, OK]).await;
     record(&client, addr);
     let mut calls = 0;
-    while apps[0].asked() == 0 {
+    while apps[0].request_count() == 0 {
         let (status, answer) = ask(&client, "GET", "", "").await;
         assert_eq!(status, 200, "{answer}");
         calls += 1;
@@ -68,14 +68,18 @@ async fn a_refused_call_tells_its_reason_on_both_sides() {
     }
     server.mode("api", Enforcement::Enforce, MtlsMode::Permissive);
     assert_eq!(ask(&client, "GET", "", "").await.0, 403);
-    assert_eq!(apps[0].asked(), 0);
+    assert_eq!(apps[0].request_count(), 0);
     let spans = got.wait(2).await;
     let of_kind = |kind| spans.iter().find(|span| span.kind == kind).unwrap();
     let (called, served) = (of_kind(CLIENT), of_kind(SERVER));
     assert_eq!(served.parent_span_id, called.span_id);
     for span in [called, served] {
         let expected = ["403", "not-allowed", "not-allowed"].map(|text| Some(text.to_owned()));
-        assert_eq!(told(span, [STATUS, REASON, ERROR]), expected, "{span:#?}");
+        assert_eq!(
+            attributes_of(span, [STATUS, REASON, ERROR]),
+            expected,
+            "{span:#?}"
+        );
     }
 }
 
@@ -123,7 +127,7 @@ async fn a_late_call_is_an_error() {
     assert_eq!(status, 504);
     let late = got.wait(1).await.remove(0);
     let expected = ["504", "deadline", "deadline"].map(|text| Some(text.to_owned()));
-    assert_eq!(told(&late, [STATUS, REASON, ERROR]), expected);
+    assert_eq!(attributes_of(&late, [STATUS, REASON, ERROR]), expected);
     assert!(lasted(&late) >= Duration::from_millis(290), "{late:#?}");
 }
 
@@ -131,15 +135,15 @@ async fn a_late_call_is_an_error() {
 async fn a_call_that_its_caller_left_is_no_error() {
     let (addr, got) = grpc("127.0.0.1:0").await;
     let (client, server, _, _) = pair(Protocol::Http2).await;
-    let asked = serve(listening(&client, &server).await, Does::Hangs);
+    let request_count = serve(listening(&client, &server).await, Does::Hangs);
     record(&client, addr);
     let mut sender = shown::grpc(&client).await;
     let answer = tokio::spawn(sender.send_request(shown::call()));
-    until("it is asked", || asked.load(Relaxed) == 1).await;
+    until("it is asked", || request_count.load(Relaxed) == 1).await;
     answer.abort();
     let left = got.wait(1).await.remove(0);
     let expected = [None, Some("cancelled".to_owned()), None];
-    assert_eq!(told(&left, [STATUS, REASON, ERROR]), expected);
+    assert_eq!(attributes_of(&left, [STATUS, REASON, ERROR]), expected);
     assert_eq!(left.status, None);
 }
 

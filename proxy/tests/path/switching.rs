@@ -30,7 +30,7 @@ async fn head(stream: &mut TcpStream) -> String {
 }
 
 /// The next request that an application gets, without an answer.
-async fn asked(application: &TcpListener) -> TcpStream {
+async fn accept_upgrade(application: &TcpListener) -> TcpStream {
     let accepted = timeout(SOON, application.accept()).await;
     let (mut stream, _) = accepted.expect("it must be asked").unwrap();
     head(&mut stream).await;
@@ -73,7 +73,7 @@ async fn who_leaves_before_its_upgrade_is_answered_is_gone_for_the_application_t
                 server.plain(port).await
             };
             caller.write_all(WEBSOCKET).await.unwrap();
-            let serving = asked(&application).await;
+            let serving = accept_upgrade(&application).await;
             if resets {
                 crash(caller);
             } else {
@@ -99,14 +99,14 @@ async fn who_offered_an_upgrade_once_and_resets_a_later_request_is_gone() {
     let application = listening(&client, &server).await;
     let mut caller = client.call(vip()).await;
     caller.write_all(OFFER).await.unwrap();
-    let mut first = asked(&application).await;
+    let mut first = accept_upgrade(&application).await;
     let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
     first.write_all(answer).await.unwrap();
     drop(first);
-    let told = head(&mut caller).await;
-    assert!(told.starts_with("HTTP/1.1 200 "), "{told}");
+    let response = head(&mut caller).await;
+    assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
     caller.write_all(GET).await.unwrap();
-    let serving = asked(&application).await;
+    let serving = accept_upgrade(&application).await;
     crash(caller);
     assert!(is_let_go(serving).await, "it works on for nobody");
     for pod in [&client, &server] {

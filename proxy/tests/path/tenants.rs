@@ -9,7 +9,7 @@ use policy::traffic::call::{Sticky, StickyKey, StickyScope};
 use tokio::io::AsyncWriteExt;
 use wire::v1::{self, Protocol};
 
-use super::answers::{App, OK, ask, said, served_by, whole};
+use super::answers::{App, OK, ask, policy_of, served_by, whole};
 use crate::support::{
     Authority, Pod, endpoint, endpoints, http_app, pair, raw, service, split, vip,
 };
@@ -70,26 +70,26 @@ impl Shop {
 
     fn say(&self, traffic: &EffectivePolicy) {
         for caller in &self.callers {
-            caller.set(vec![said(traffic)]);
+            caller.set(vec![policy_of(traffic)]);
         }
     }
 
     /// The application that a call with these headers comes to.
     async fn serves(&self, caller: &Pod, headers: &str) -> usize {
-        let before: Vec<usize> = self.apps.iter().map(App::asked).collect();
+        let before: Vec<usize> = self.apps.iter().map(App::request_count).collect();
         let (status, answer) = ask(caller, "GET", headers, "").await;
         assert_eq!(status, 200, "{answer}");
-        let mut after = self.apps.iter().map(App::asked).zip(before);
+        let mut after = self.apps.iter().map(App::request_count).zip(before);
         after.position(|(now, before)| now > before).unwrap()
     }
 
     /// Where each of so many tenants goes.
     async fn where_they_go(&self, caller: &Pod, tenants: usize) -> Vec<usize> {
-        let mut places = Vec::new();
+        let mut served_at = Vec::new();
         for of in 0..tenants {
-            places.push(self.serves(caller, &tenant(of)).await);
+            served_at.push(self.serves(caller, &tenant(of)).await);
         }
-        places
+        served_at
     }
 }
 
@@ -98,24 +98,28 @@ async fn a_tenant_keeps_its_endpoint_whoever_calls_and_takes_no_other_along() {
     let shop = Shop::new().await;
     let [web, cart] = &shop.callers;
     shop.say(&by_header(StickyScope::Endpoint));
-    let places = shop.where_they_go(web, 30).await;
-    assert_eq!(shop.where_they_go(web, 30).await, places);
-    assert_eq!(shop.where_they_go(cart, 30).await, places, "proxies agree");
-    let used: std::collections::BTreeSet<_> = places.iter().collect();
-    assert!(used.len() >= 4, "{places:?}");
+    let served_at = shop.where_they_go(web, 30).await;
+    assert_eq!(shop.where_they_go(web, 30).await, served_at);
+    assert_eq!(
+        shop.where_they_go(cart, 30).await,
+        served_at,
+        "proxies agree"
+    );
+    let used: std::collections::BTreeSet<_> = served_at.iter().collect();
+    assert!(used.len() >= 4, "{served_at:?}");
     // One endpoint goes: its own tenants move, and come back with it.
-    let gone = places[0];
+    let gone = served_at[0];
     let all = shop.apps.iter().enumerate();
     let left = all.filter(|(at, _)| *at != gone).map(|(_, app)| app);
     served_by(web, &shop.server, &left.collect::<Vec<_>>());
-    for (before, now) in places.iter().zip(shop.where_they_go(web, 30).await) {
+    for (before, now) in served_at.iter().zip(shop.where_they_go(web, 30).await) {
         assert!(
             now != gone && (*before == gone || *before == now),
             "{before} {now}"
         );
     }
     served_by(web, &shop.server, &shop.apps.iter().collect::<Vec<_>>());
-    assert_eq!(shop.where_they_go(web, 30).await, places);
+    assert_eq!(shop.where_they_go(web, 30).await, served_at);
 }
 
 #[tokio::test]
@@ -167,8 +171,8 @@ async fn of_the_first(shop: &Shop, weights: [u32; 2], tenants: usize) -> Vec<boo
     let there = |at: usize| vec![endpoint(shop.server.ip, shop.apps[at].port, Some("api"))];
     web.set(vec![endpoints("v1", there(0)), endpoints("v2", there(1))]);
     web.set(service("api", vip().ip(), Protocol::Http1, splits));
-    let places = shop.where_they_go(web, tenants).await;
-    places.into_iter().map(|at| at == 0).collect()
+    let served_at = shop.where_they_go(web, tenants).await;
+    served_at.into_iter().map(|at| at == 0).collect()
 }
 
 #[tokio::test]
@@ -237,20 +241,20 @@ async fn who_has_no_cookie_is_given_one_and_goes_where_it_leads() {
         StickyScope::Endpoint,
     ));
     for _ in 0..10 {
-        let before: Vec<usize> = shop.apps.iter().map(App::asked).collect();
+        let before: Vec<usize> = shop.apps.iter().map(App::request_count).collect();
         let (status, answer) = ask(web, "GET", "x-forwarded-proto: https\r\n", "").await;
         assert_eq!(status, 200);
-        let mut after = shop.apps.iter().map(App::asked).zip(before);
+        let mut after = shop.apps.iter().map(App::request_count).zip(before);
         let at = after.position(|(now, before)| now > before).unwrap();
         let cookies = header(&answer, "set-cookie");
         assert_eq!(cookies.len(), 1, "{answer}");
         assert_eq!(header(&answer, "cache-control"), ["private"], "{answer}");
         let (pair, attributes) = cookies[0].split_once("; ").unwrap();
         assert_eq!(attributes, "HttpOnly; SameSite=Lax; Path=/; Secure");
-        let said = format!("cookie: other=1; {pair}\r\n");
-        assert_eq!(shop.serves(web, &said).await, at);
-        assert_eq!(shop.serves(cart, &said).await, at);
-        let (_, answer) = ask(web, "GET", &said, "").await;
+        let cookie_header = format!("cookie: other=1; {pair}\r\n");
+        assert_eq!(shop.serves(web, &cookie_header).await, at);
+        assert_eq!(shop.serves(cart, &cookie_header).await, at);
+        let (_, answer) = ask(web, "GET", &cookie_header, "").await;
         assert!(header(&answer, "set-cookie").is_empty(), "{answer}");
         assert!(header(&answer, "cache-control").is_empty(), "{answer}");
     }
@@ -265,7 +269,7 @@ async fn what_an_application_says_of_caches_stays_beside_the_cookie() {
     let app = App::new(server.ip, CACHED).await;
     served_by(&client, &server, &[&app]);
     let by_cookie = sticky(StickyKey::Cookie("tenant".into()), StickyScope::Backend);
-    client.set(vec![said(&by_cookie)]);
+    client.set(vec![policy_of(&by_cookie)]);
     let (_, answer) = ask(&client, "GET", "", "").await;
     assert_eq!(header(&answer, "cache-control"), ["max-age=60", "private"]);
     assert_eq!(header(&answer, "set-cookie").len(), 2, "{answer}");
@@ -299,7 +303,7 @@ async fn connections_of_a_calling_pod_keep_their_endpoint() {
     let all = apps.iter();
     let all = all.map(|(_, (port, _))| endpoint(server.ip, *port, Some("api")));
     client.set(vec![endpoints("api", all.collect())]);
-    client.set(vec![said(&sticky(
+    client.set(vec![policy_of(&sticky(
         StickyKey::Caller,
         StickyScope::Endpoint,
     ))]);

@@ -51,8 +51,9 @@ async fn keeping_heads(pod: &Pod) -> (u16, Arc<Mutex<Vec<String>>>) {
 fn header(heads: &Mutex<Vec<String>>, name: &str) -> Option<String> {
     let heads = heads.lock();
     heads.last()?.lines().find_map(|line| {
-        let (held, value) = line.split_once(':')?;
-        held.eq_ignore_ascii_case(name)
+        let (field, value) = line.split_once(':')?;
+        field
+            .eq_ignore_ascii_case(name)
             .then(|| value.trim().to_owned())
     })
 }
@@ -124,8 +125,8 @@ async fn headers_of_a_trace_pass_byte_for_byte_over_http2_too() {
             request = request.header(name, value);
         }
         let mut sender = sender.ready().await.unwrap();
-        let asked = sender.send_request(request.body(()).unwrap(), true);
-        let (answer, _) = asked.unwrap();
+        let pending = sender.send_request(request.body(()).unwrap(), true);
+        let (answer, _) = pending.unwrap();
         assert_eq!(answer.await.unwrap().status(), 200, "{account:?}");
         let headers = given.recv().await.unwrap();
         for (name, _) in OF_AN_APPLICATION {
@@ -203,9 +204,9 @@ async fn the_spans_of_a_call_stand_in_one_chain_from_application_to_application(
         assert_eq!(hex(&served.trace_id), TRACE);
         assert_eq!(hex(&called.parent_span_id), PARENT);
         assert_eq!(served.parent_span_id, called.span_id);
-        let told = header(&heads, "traceparent").unwrap();
-        assert_eq!(told, format!("00-{TRACE}-{}-01", hex(&served.span_id)));
-        let read = as_applications_read(&told);
+        let sent = header(&heads, "traceparent").unwrap();
+        assert_eq!(sent, format!("00-{TRACE}-{}-01", hex(&served.span_id)));
+        let read = as_applications_read(&sent);
         assert_eq!(read.trace_id().to_bytes()[..], served.trace_id);
         assert_eq!(read.span_id().to_bytes()[..], served.span_id);
         assert!(read.is_sampled() && read.is_remote());
@@ -271,8 +272,8 @@ async fn b3_in_one_header_and_in_several_stays_as_it_came() {
         let (own, parent) = (hex(&served.span_id), hex(&called.span_id));
         if spans == 2 {
             assert_eq!(hex(&served.trace_id), format!("{:0>32}", short));
-            let told = format!("{short}-{own}-1-{parent}");
-            assert_eq!(header(&heads, "b3"), Some(told));
+            let b3 = format!("{short}-{own}-1-{parent}");
+            assert_eq!(header(&heads, "b3"), Some(b3));
             assert_eq!(header(&heads, "traceparent"), None);
         } else {
             assert_eq!(header(&heads, "x-b3-traceid").as_deref(), Some(TRACE));
@@ -299,8 +300,8 @@ async fn a_verdict_holds_from_where_the_trace_began() {
     // The calling proxy is the root and says no; the called one, which would say yes, obeys.
     client.set(vec![tracing(&url, 0, &["tracecontext", "b3"])]);
     assert_eq!(get(client.call(vip()).await, "/", "").await.0, 200);
-    let told = header(&heads, "traceparent").unwrap();
-    assert!(told.starts_with("00-") && told.ends_with("-00"), "{told}");
+    let sent = header(&heads, "traceparent").unwrap();
+    assert!(sent.starts_with("00-") && sent.ends_with("-00"), "{sent}");
     assert!(header(&heads, "b3").unwrap().ends_with("-0"));
     // And the other way round: what came sampled is recorded by both.
     client.set(vec![tracing(&url, ALL, &["b3multi"])]);
@@ -308,8 +309,8 @@ async fn a_verdict_holds_from_where_the_trace_began() {
     assert_eq!(get(client.call(vip()).await, "/", "").await.0, 200);
     let spans = got.wait(2).await;
     assert_eq!(spans[0].trace_id, spans[1].trace_id);
-    let told = header(&heads, "x-b3-traceid").unwrap();
-    assert_eq!(told, hex(&spans[0].trace_id));
+    let sent = header(&heads, "x-b3-traceid").unwrap();
+    assert_eq!(sent, hex(&spans[0].trace_id));
     assert_eq!(header(&heads, "traceparent"), None);
     // Off again: headers pass as they came, and none are added.
     for pod in [&client, &server] {
@@ -344,8 +345,8 @@ async fn a_trace_that_nobody_records_begins_where_the_call_arrives() {
     client.set(vec![logging(&url, "otlp")]);
     assert_eq!(get(client.call(vip()).await, "/", "").await.0, 200);
     until("the caller's line is there", || got.records().len() == 1).await;
-    let told = header(&heads, "traceparent").unwrap();
-    assert_eq!(told.get(3..35), Some(&*hex(&got.records()[0].trace_id)));
+    let sent = header(&heads, "traceparent").unwrap();
+    assert_eq!(sent.get(3..35), Some(&*hex(&got.records()[0].trace_id)));
     client.set(vec![tracing(&url, 0, &["tracecontext"])]);
     // An application without a proxy is told by the calling one.
     let (port, outside) = keeping_heads(&server).await;
@@ -354,9 +355,9 @@ async fn a_trace_that_nobody_records_begins_where_the_call_arrives() {
         vec![endpoint(server.ip, port, None)],
     )]);
     assert_eq!(get(client.call(vip()).await, "/", "").await.0, 200);
-    let told = header(&outside, "traceparent").unwrap();
-    assert!(as_applications_read(&told).is_valid(), "{told}");
-    assert!(told.ends_with("-00"), "{told}");
+    let sent = header(&outside, "traceparent").unwrap();
+    assert!(as_applications_read(&sent).is_valid(), "{sent}");
+    assert!(sent.ends_with("-00"), "{sent}");
 }
 
 /// Waits until this holds.
@@ -461,8 +462,8 @@ async fn hostile_headers_of_traces_harm_nobody() {
     ] {
         let status = get(client.call(vip()).await, "/", &hostile).await.0;
         assert_eq!(status, 200, "{hostile:.60}");
-        let told = header(&heads, "traceparent").unwrap();
-        assert_eq!(told.len(), 55, "{told:.80}");
+        let sent = header(&heads, "traceparent").unwrap();
+        assert_eq!(sent.len(), 55, "{sent:.80}");
     }
     let spans = got.wait(16).await;
     for span in &spans {

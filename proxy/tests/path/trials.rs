@@ -75,14 +75,14 @@ async fn live_requests_are_judged_by_rules_that_are_tried_and_all_of_them_pass()
         assert_eq!(edge.side(), v1::Side::Server);
         assert_eq!(edge.protocol(), Protocol::Http1);
     }
-    let mut told = 0;
+    let mut shown = 0;
     while let Ok(example) = examples.try_recv() {
         let path = ["/items/7", "/private", "/items"].contains(&&*example.path);
         assert!(path && !example.would_allow, "{example:?}");
         assert_eq!(example.method, "GET");
-        told += 1;
+        shown += 1;
     }
-    assert_eq!(told, 20);
+    assert_eq!(shown, 20);
 
     // Nobody looks on any more.
     drop(running);

@@ -17,7 +17,7 @@ pub(super) async fn unconfigured(authority: &Authority, account: &str) -> Pod {
     Pod::without_configuration(budget, authority.roots(), certs, account).await
 }
 
-fn told(answer: &(u16, String), case: &str) {
+fn is_refused(answer: &(u16, String), case: &str) {
     assert_eq!(answer.0, 503, "{case}: {}", answer.1);
     let reason = answer.1.contains("weft-reason: no-configuration\r\n");
     assert!(reason, "{case}: {}", answer.1);
@@ -36,11 +36,11 @@ async fn every_caller_is_told_that_a_proxy_has_no_configuration_and_none_is_let_
     client.set(vec![endpoints("api", vec![there])]);
 
     let outside = get(server.plain(port).await, "/", "").await;
-    told(&outside, "from outside");
+    is_refused(&outside, "from outside");
     let peer = get(client.call(vip()).await, "/", "").await;
-    told(&peer, "from a peer");
+    is_refused(&peer, "from a peer");
     let own = get(server.call(vip()).await, "/", "").await;
-    told(&own, "a call of its own application");
+    is_refused(&own, "a call of its own application");
 
     let mut bytes = server.plain(port).await;
     let _ = bytes.write_all(b"\0\x01raw").await;

@@ -127,16 +127,16 @@ impl Scene {
         }
     }
 
-    async fn open(&self, way: usize) -> TcpStream {
-        match way {
+    async fn open(&self, route: usize) -> TcpStream {
+        match route {
             0 => self.client.call(vip()).await,
             _ => self.server.plain(self.port).await,
         }
     }
 
     /// Over a connection of its own, by way 0 through two proxies and by way 1 from outside.
-    async fn ask(&self, way: usize, line: &str, body: &str) -> String {
-        let mut stream = self.open(way).await;
+    async fn ask(&self, route: usize, line: &str, body: &str) -> String {
+        let mut stream = self.open(route).await;
         let length = match body.len() {
             0 => String::new(),
             length => format!("Content-Length: {length}\r\n"),
@@ -147,10 +147,10 @@ impl Scene {
     }
 
     /// Somebody else's call is answered as it was asked.
-    async fn honest(&self, way: usize, after: &str) {
-        let answer = self.ask(way, "GET /honest", "").await;
+    async fn honest(&self, route: usize, after: &str) {
+        let answer = self.ask(route, "GET /honest", "").await;
         let right = answer.starts_with("HTTP/1.1 200") && answer.ends_with("\r\n\r\n/honest");
-        assert!(right, "{way} after {after}: {answer:?}");
+        assert!(right, "{route} after {after}: {answer:?}");
     }
 
     fn came(&self, line: &str) -> usize {
@@ -164,14 +164,14 @@ impl Scene {
 async fn a_body_that_no_server_expects_becomes_no_request() {
     let scene = Scene::with(Bodies::Left).await;
     for (round, method) in ["GET", "DELETE", "OPTIONS", "GET"].into_iter().enumerate() {
-        for way in [0, 1] {
+        for route in [0, 1] {
             let line = format!("{method} /asked{round}");
-            let answer = scene.ask(way, &line, HIDDEN).await;
+            let answer = scene.ask(route, &line, HIDDEN).await;
             assert!(
                 answer.ends_with(&format!("/asked{round}")),
-                "{way}: {answer}"
+                "{route}: {answer}"
             );
-            scene.honest(way, &line).await;
+            scene.honest(route, &line).await;
         }
     }
     assert_eq!(scene.came("GET /hidden"), 0);
@@ -187,10 +187,10 @@ async fn a_body_that_reads_as_a_request_becomes_none() {
     for body in [HIDDEN, "GET /hidden\r\n\r\n", words, &behind, &large] {
         let scene = Scene::with(Bodies::Left).await;
         for round in 0..3 {
-            for way in [0, 1] {
-                let answer = scene.ask(way, "POST /post", body).await;
-                assert!(answer.ends_with("/post"), "{way}, {round}: {answer}");
-                scene.honest(way, body).await;
+            for route in [0, 1] {
+                let answer = scene.ask(route, "POST /post", body).await;
+                assert!(answer.ends_with("/post"), "{route}, {round}: {answer}");
+                scene.honest(route, body).await;
             }
         }
         assert_eq!(
@@ -202,8 +202,8 @@ async fn a_body_that_reads_as_a_request_becomes_none() {
 }
 
 /// Its head and body, with a pause between.
-async fn in_parts(scene: &Scene, way: usize, head: &str, body: &str, pause: u64) -> String {
-    let mut stream = scene.open(way).await;
+async fn in_parts(scene: &Scene, route: usize, head: &str, body: &str, pause: u64) -> String {
+    let mut stream = scene.open(route).await;
     let head = format!("POST {head}\r\nHost: web.shop\r\nConnection: close\r\n\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
     sleep(Duration::from_millis(pause)).await;
@@ -216,12 +216,12 @@ async fn nor_does_one_that_comes_late_or_in_chunks() {
     let length = format!("/late HTTP/1.1\r\nContent-Length: {}", HIDDEN.len());
     let chunks = "/late HTTP/1.1\r\nTransfer-Encoding: chunked";
     let chunk = format!("{:x}\r\n{HIDDEN}\r\n0\r\n\r\n", HIDDEN.len());
-    for way in [0, 1] {
+    for route in [0, 1] {
         for pause in [0, 10, 200] {
             for (head, body) in [(length.as_str(), HIDDEN), (chunks, &chunk)] {
-                let answer = in_parts(&scene, way, head, body, pause).await;
-                assert!(answer.ends_with("/late"), "{way}, {pause}: {answer}");
-                scene.honest(way, head).await;
+                let answer = in_parts(&scene, route, head, body, pause).await;
+                assert!(answer.ends_with("/late"), "{route}, {pause}: {answer}");
+                scene.honest(route, head).await;
             }
         }
     }
@@ -232,10 +232,10 @@ async fn nor_does_one_that_comes_late_or_in_chunks() {
 async fn a_body_that_a_server_leaves_costs_nobody_elses_call() {
     let scene = Scene::with(Bodies::Left).await;
     for round in 0..5 {
-        for way in [0, 1] {
-            let answer = scene.ask(way, "POST /post", "{\"a\":1}").await;
-            assert!(answer.ends_with("/post"), "{way}, {round}: {answer}");
-            scene.honest(way, "POST").await;
+        for route in [0, 1] {
+            let answer = scene.ask(route, "POST /post", "{\"a\":1}").await;
+            assert!(answer.ends_with("/post"), "{route}, {round}: {answer}");
+            scene.honest(route, "POST").await;
         }
     }
     let heads = scene.came.lock().heads.clone();
@@ -260,14 +260,14 @@ async fn a_body_that_a_server_leaves_is_not_the_beginning_of_another_one() {
 async fn content_behind_an_answer_without_any_is_nobody_elses_answer() {
     let scene = Scene::with(Bodies::Left).await;
     for (line, status) in [("HEAD /x", "200"), ("GET /nm", "304"), ("HEAD /nm", "304")] {
-        for way in [0, 1] {
-            let answer = scene.ask(way, line, "").await;
+        for route in [0, 1] {
+            let answer = scene.ask(route, line, "").await;
             assert!(
                 answer.starts_with(&format!("HTTP/1.1 {status}")),
                 "{answer}"
             );
             for _ in 0..4 {
-                scene.honest(way, line).await;
+                scene.honest(route, line).await;
                 sleep(Duration::from_millis(10)).await;
             }
         }

@@ -39,15 +39,18 @@ const GOOD_WITHIN: Duration = Duration::from_secs(1);
 /// An application that answers as fast as its workers. Others wait.
 struct Workers {
     port: u16,
-    asked: Arc<AtomicUsize>,
+    request_count: Arc<AtomicUsize>,
 }
 
 impl Workers {
     async fn new(ip: IpAddr) -> Self {
         let listener = TcpListener::bind((ip, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let asked = Arc::<AtomicUsize>::default();
-        let (log, workers) = (Arc::clone(&asked), Arc::new(Semaphore::new(WORKERS)));
+        let request_count = Arc::<AtomicUsize>::default();
+        let (log, workers) = (
+            Arc::clone(&request_count),
+            Arc::new(Semaphore::new(WORKERS)),
+        );
         tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
@@ -70,7 +73,10 @@ impl Workers {
                 });
             }
         });
-        Self { port, asked }
+        Self {
+            port,
+            request_count,
+        }
     }
 }
 
@@ -121,14 +127,14 @@ async fn round() -> Result<(), String> {
         runs_in("a", "node-0"),
         near_by(&server, Some("api"), &ports),
     ]);
-    let asked = |some: &[Workers]| -> usize {
-        let asked = some.iter().map(|one| one.asked.load(Relaxed));
-        asked.sum()
+    let request_count = |some: &[Workers]| -> usize {
+        let request_count = some.iter().map(|one| one.request_count.load(Relaxed));
+        request_count.sum()
     };
 
     let calls = CALM * 5;
     let calm = good(&client, CALM, 5).await;
-    let (near, all) = (asked(&apps[..NEAR]), asked(&apps[..]));
+    let (near, all) = (request_count(&apps[..NEAR]), request_count(&apps[..]));
     println!("calm: {calm} of {calls} good, {near} of {all} near");
     holds(100 * calm >= 95 * calls, || {
         format!("{calm} of {calls} good when calm")
@@ -139,7 +145,7 @@ async fn round() -> Result<(), String> {
 
     let (calls, begun) = (TWICE * 8, Instant::now());
     let busy = good(&client, TWICE, 8).await;
-    let far = asked(&apps[NEAR..]);
+    let far = request_count(&apps[NEAR..]);
     println!("busy: {busy} of {calls} good, {far} elsewhere");
     holds(100 * busy >= 95 * calls, || {
         format!("{busy} of {calls} good when busy")

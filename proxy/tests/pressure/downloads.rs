@@ -143,7 +143,7 @@ async fn come_to_their_end(field: &Field, streams: Vec<TcpStream>, every: Durati
         broken.len(),
         PEAK.load(Relaxed) / MIB,
         field.cut_off(),
-        told(took),
+        percentiles(took),
     );
     assert!(ended.is_ok(), "not within {WITHIN:?}");
     assert_eq!(whole, many, "{:?}", broken.first());
@@ -164,7 +164,7 @@ pub(super) async fn calls_beside(field: &Field, took: &mut Vec<Duration>) {
 }
 
 /// That of them, in words.
-pub(super) fn told(mut took: Vec<Duration>) -> String {
+pub(super) fn percentiles(mut took: Vec<Duration>) -> String {
     took.sort_unstable();
     let of = |percent: usize| took.get(took.len() * percent / 100);
     let (p50, p99) = (of(50), of(99));

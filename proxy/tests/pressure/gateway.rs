@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 use weft_proxy::{heap_count, keep_permit, serve_outbound};
 use wire::v1::Protocol;
 
-use super::downloads::{calls_beside, told};
+use super::downloads::{calls_beside, percentiles};
 use super::support::{endpoint, endpoints, raw, service, vip};
 use super::{FULL, Field, LIMIT, MIB, ONE_AT_A_TIME, PATIENCE, PEAK, requests, used};
 
@@ -41,8 +41,8 @@ impl Way {
 }
 
 /// A connection of the gateway.
-async fn open(field: &Field, way: Way) -> TcpStream {
-    match way {
+async fn open(field: &Field, route: Way) -> TcpStream {
+    match route {
         Way::Http1 | Way::Http2 => field.open(2).await,
         Way::Own => {
             let permit = field.own.try_admit(&field.pod.ip.into()).unwrap().unwrap();
@@ -57,9 +57,9 @@ async fn open(field: &Field, way: Way) -> TcpStream {
     }
 }
 
-async fn polls(field: &Field, way: Way) -> Vec<TcpStream> {
-    if let Way::Http2 = way {
-        let mut stream = open(field, way).await;
+async fn polls(field: &Field, route: Way) -> Vec<TcpStream> {
+    if let Way::Http2 = route {
+        let mut stream = open(field, route).await;
         let many = u32::try_from(POLLS).unwrap();
         let asks = requests(65_535, "/wait", many);
         stream.write_all(&asks).await.unwrap();
@@ -67,7 +67,7 @@ async fn polls(field: &Field, way: Way) -> Vec<TcpStream> {
     }
     let mut all = Vec::new();
     for _ in 0..POLLS {
-        let mut stream = open(field, way).await;
+        let mut stream = open(field, route).await;
         let asks = b"GET /wait HTTP/1.1\r\nHost: api.shop\r\n\r\n";
         stream.write_all(asks).await.unwrap();
         all.push(stream);
@@ -76,19 +76,19 @@ async fn polls(field: &Field, way: Way) -> Vec<TcpStream> {
 }
 
 /// Calls in a row; how many were served.
-async fn calls(field: Arc<Field>, way: Way) -> usize {
+async fn calls(field: Arc<Field>, route: Way) -> usize {
     let request = "POST /echo HTTP/1.1\r\nHost: api.shop\r\nConnection: close\r\n\
                    Content-Length: 5\r\n\r\nhello";
     let mut served = 0;
     for _ in 0..EACH {
-        let mut stream = open(&field, way).await;
+        let mut stream = open(&field, route).await;
         let answer = raw(&mut stream, request.as_bytes(), PATIENCE).await;
         served += usize::from(answer.starts_with("HTTP/1.1 200") && answer.ends_with("hello"));
     }
     served
 }
 
-async fn goes_on(way: Way) {
+async fn goes_on(route: Way) {
     let _alone = ONE_AT_A_TIME.lock().await;
     let field = Arc::new(Field::of(LIMIT).await);
     field
@@ -96,15 +96,15 @@ async fn goes_on(way: Way) {
         .set(service("api", vip().ip(), Protocol::Http1, Vec::new()));
     let there = endpoint(field.pod.ip, field.port, None);
     field.pod.set(vec![endpoints("api", vec![there])]);
-    let polls = polls(&field, way).await;
+    let polls = polls(&field, route).await;
     sleep(Duration::from_millis(500)).await;
     heap_count();
     // Somebody else's, and nobody is known whose.
-    let rest = vec![1_u8; (LIMIT / 100 * way.stands_at()).saturating_sub(used())];
+    let rest = vec![1_u8; (LIMIT / 100 * route.stands_at()).saturating_sub(used())];
     sleep(Duration::from_millis(500)).await;
     let mut all = JoinSet::new();
     for _ in 0..AT_ONCE {
-        all.spawn(calls(Arc::clone(&field), way));
+        all.spawn(calls(Arc::clone(&field), route));
     }
     let (mut served, mut took) = (0, Vec::new());
     let ended = timeout(Duration::from_secs(20), async {
@@ -120,16 +120,16 @@ async fn goes_on(way: Way) {
     .await;
     let (peak, cut_off) = (PEAK.load(Relaxed), field.cut_off());
     println!(
-        "{way:?}: {served} served, {} MiB at most; {}",
+        "{route:?}: {served} served, {} MiB at most; {}",
         peak / MIB,
-        told(took)
+        percentiles(took)
     );
-    assert!(ended.is_ok(), "{way:?}: {served} served");
-    assert_eq!((served, cut_off), (AT_ONCE * EACH, 0), "{way:?}");
-    assert!(peak <= LIMIT / 100 * FULL, "{way:?}: {} MiB", peak / MIB);
+    assert!(ended.is_ok(), "{route:?}: {served} served");
+    assert_eq!((served, cut_off), (AT_ONCE * EACH, 0), "{route:?}");
+    assert!(peak <= LIMIT / 100 * FULL, "{route:?}: {} MiB", peak / MIB);
     assert!(
         rest.len() > LIMIT / 4,
-        "{way:?}: it stands at something else"
+        "{route:?}: it stands at something else"
     );
     drop(polls);
 }

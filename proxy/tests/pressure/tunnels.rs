@@ -15,7 +15,7 @@ use tokio_rustls::TlsConnector;
 use weft_proxy::{MESH_PORT, heap_count};
 use wire::v1::{self, Enforcement, MtlsMode, Protocol};
 
-use super::downloads::{calls_beside, told};
+use super::downloads::{calls_beside, percentiles};
 use super::raw_http2::{END_HEADERS, HEADERS, RawHttp2, SETTINGS, block, frame, get};
 use super::support::{id, resource};
 use super::{FLOODED, FULL, Field, LIMIT, MIB, ONE_AT_A_TIME, PATIENCE, PEAK, requests, used};
@@ -112,18 +112,18 @@ async fn silent_tunnels_cost_the_peer_that_holds_them_and_no_gateway_beside_it()
     }
     stand(&field, CONNECTIONS * TUNNELS as usize).await;
     heap_count();
-    let held = used();
+    let in_use = used();
     // Somebody else's, and nobody is known whose.
-    let rest = vec![1_u8; (LIMIT / 100 * (FULL + 2)).saturating_sub(held)];
+    let rest = vec![1_u8; (LIMIT / 100 * (FULL + 2)).saturating_sub(in_use)];
     let mut took = Vec::new();
     let beside = calls_beside(&field, &mut took);
     assert!(timeout(FLOODED, beside).await.is_err(), "they never end");
     let lost = hoard.iter().filter(|one| one.is_finished()).count();
     println!(
         "{lost} of {CONNECTIONS} were cut off, {} MiB held before, {} MiB at most; {}",
-        held / MIB,
+        in_use / MIB,
         PEAK.load(Relaxed) / MIB,
-        told(took),
+        percentiles(took),
     );
     drop(rest);
     for poll in &polls {

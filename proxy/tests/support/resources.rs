@@ -128,8 +128,8 @@ pub(crate) fn tracing(collector: &str, share: u32, inject: &[&str]) -> v1::Resou
     })
 }
 
-fn telemetry(told: v1::Telemetry) -> v1::Resource {
-    let content = v1::resource::Content::Telemetry(told);
+fn telemetry(settings: v1::Telemetry) -> v1::Resource {
+    let content = v1::resource::Content::Telemetry(settings);
     resource(wire::names::TELEMETRY, content)
 }
 
@@ -143,11 +143,11 @@ pub(crate) fn resource_of_log(log: &str) -> v1::Resource {
 
 /// The same, with a collector, to which no spans go but those of traces that came.
 pub(crate) fn logging(collector: &str, log: &str) -> v1::Resource {
-    let mut told = tracing(collector, 0, &["tracecontext"]);
-    if let Some(v1::resource::Content::Telemetry(told)) = &mut told.content {
-        told.access_log = log.to_owned();
+    let mut telemetry = tracing(collector, 0, &["tracecontext"]);
+    if let Some(v1::resource::Content::Telemetry(telemetry)) = &mut telemetry.content {
+        telemetry.access_log = log.to_owned();
     }
-    told
+    telemetry
 }
 
 /// What stands at this address is outside the mesh.

@@ -95,18 +95,18 @@ fn policy_of(traffic: &EffectivePolicy) -> v1::Resource {
     resource(&name, Content::Policy(message))
 }
 
-fn held(set: Vec<v1::Resource>) -> Snapshot {
+fn snapshot(set: Vec<v1::Resource>) -> Snapshot {
     let batch = v1::Batch {
         set,
         ..v1::Batch::default()
     };
-    let (held, refused) = Snapshot::default().after(batch, &Registry::default());
+    let (snapshot, refused) = Snapshot::default().after(batch, &Registry::default());
     assert!(refused.is_empty(), "{refused:?}");
-    held
+    snapshot
 }
 
-fn read(held: &Snapshot, services: &str) -> Value {
-    serde_json::from_str(&page(held, services)).unwrap()
+fn read(snapshot: &Snapshot, services: &str) -> Value {
+    serde_json::from_str(&page(snapshot, services)).unwrap()
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn each_section_is_shown_with_its_object_and_without_one_what_holds_then() {
         request: Some(Duration::from_secs(10)),
         ..Timeouts::DEFAULT
     };
-    let held = held(vec![
+    let snapshot = snapshot(vec![
         endpoints_of("api", 1),
         policy_of(&EffectivePolicy {
             timeouts: limited(timeouts, Match::Always),
@@ -136,7 +136,7 @@ fn each_section_is_shown_with_its_object_and_without_one_what_holds_then() {
             ..EffectivePolicy::default()
         }),
     ]);
-    let page = read(&held, "");
+    let page = read(&snapshot, "");
     let sections = &page["services"]["shop/api:80"]["sections"];
     let all = sections.as_object().unwrap().keys().map(String::as_str);
     let wanted = BTreeSet::from(["balance", "ejection", "retry", "timeouts"]);
@@ -160,9 +160,9 @@ async fn of_a_headless_service_retries_and_ejection_hold_only_where_a_policy_say
     let shown = |policy: Option<EffectivePolicy>, service: &str| {
         let both = ["api", "web"].map(|name| endpoints_of(name, 2));
         let others = policy.iter().map(policy_of).chain([pod_of_api()]);
-        let held = held(both.into_iter().chain(others).collect());
+        let snapshot = snapshot(both.into_iter().chain(others).collect());
         let rests = |name: &str| {
-            let set = held.endpoints_of(&format!("endpoints/shop/{name}:80"));
+            let set = snapshot.endpoints_of(&format!("endpoints/shop/{name}:80"));
             for _ in 0..without_object::EJECTION.consecutive_failures {
                 let mut call = set.unwrap().endpoints[0].begin();
                 let signal = Some(HealthSignal::Unreachable);
@@ -172,7 +172,7 @@ async fn of_a_headless_service_retries_and_ejection_hold_only_where_a_policy_say
         };
         rests("api");
         rests("web");
-        let page = read(&held, "")["services"][service].clone();
+        let page = read(&snapshot, "")["services"][service].clone();
         let sections = page["sections"].as_object().unwrap().keys().cloned();
         let headless = page["headless"] == true;
         let first = page["endpoints"][0]["state"].clone();
@@ -215,14 +215,14 @@ async fn breakers_budget_and_endpoints_are_shown_as_the_next_call_finds_them() {
         state: BreakerState::Open,
         ..Breaker::DEFAULT
     };
-    let held = held(vec![
+    let snapshot = snapshot(vec![
         endpoints_of("api", 3),
         policy_of(&EffectivePolicy {
             breaker: whole(breaker),
             ..EffectivePolicy::default()
         }),
     ]);
-    let set = held.endpoints_of("endpoints/shop/api:80").unwrap();
+    let set = snapshot.endpoints_of("endpoints/shop/api:80").unwrap();
     let ejection = &without_object::EJECTION;
     for _ in 0..ejection.consecutive_failures {
         let mut call = set.endpoints[1].begin();
@@ -242,7 +242,7 @@ async fn breakers_budget_and_endpoints_are_shown_as_the_next_call_finds_them() {
     // What ended had been let in by the same state.
     let _ = set.circuits.admit(&by, &breaker);
     let _ = set.circuits.record(&by, &breaker, true);
-    let page = read(&held, "shop/api");
+    let page = read(&snapshot, "shop/api");
     let service = &page["services"]["shop/api:80"];
     assert_eq!(service["budget"]["saved"], 2, "a fifth of ten");
     assert_eq!(service["throttled"], false);
@@ -282,21 +282,21 @@ fn what_a_policy_answers_and_the_hashes_of_tokens_are_not_shown() {
         forwarders: Vec::new(),
         tokens: vec![token],
     };
-    let held = held(vec![policy_of(&EffectivePolicy {
+    let snapshot = snapshot(vec![policy_of(&EffectivePolicy {
         fallback: limited(fallback.into(), Match::Always),
         overrides: whole([granted].into()),
         ..EffectivePolicy::default()
     })]);
-    let text = page(&held, "");
+    let text = page(&snapshot, "");
     for secret in ["key-of-shop", "authorization", "secret-body", "abab", "171"] {
         assert!(!text.contains(secret), "{secret}: {text}");
     }
     let page: Value = serde_json::from_str(&text).unwrap();
     let sections = &page["services"]["shop/api:80"]["sections"];
     assert_eq!(sections["fallback"][0]["says"]["response"]["status"], 200);
-    let said = &sections["overrides"][0]["says"][0];
-    assert_eq!(said["to"], json!(["shop/next"]));
-    assert_eq!(said["tokens"], 1);
+    let shown = &sections["overrides"][0]["says"][0];
+    assert_eq!(shown["to"], json!(["shop/next"]));
+    assert_eq!(shown["tokens"], 1);
 }
 
 #[test]
@@ -304,19 +304,19 @@ fn a_page_has_a_bound_and_what_it_leaves_out_may_be_asked_for() {
     const SERVICES: usize = 300;
     let name = |number: usize| format!("s{number:03}");
     let set = (0..SERVICES).map(|number| endpoints_of(&name(number), 250));
-    let held = held(set.collect());
-    let text = page(&held, "");
+    let snapshot = snapshot(set.collect());
+    let text = page(&snapshot, "");
     assert!(text.len() < MOST_BYTES + 100, "{}", text.len());
     let all: Value = serde_json::from_str(&text).unwrap();
     let shown = all["services"].as_object().unwrap().len();
     let left_out = all["servicesLeftOut"].as_u64().unwrap();
     assert!(shown > 1 && left_out > 0, "{shown} {left_out}");
     assert_eq!(shown as u64 + left_out, SERVICES as u64);
-    let last = &read(&held, "shop/s299")["services"]["shop/s299:80"];
+    let last = &read(&snapshot, "shop/s299")["services"]["shop/s299:80"];
     assert_eq!(last["endpoints"].as_array().unwrap().len(), MOST_ENDPOINTS);
     assert_eq!(last["endpointsLeftOut"], 50);
-    let by_port = read(&held, "shop/s299:80");
+    let by_port = read(&snapshot, "shop/s299:80");
     assert_eq!(by_port["services"].as_object().unwrap().len(), 1);
-    let half_a_name = read(&held, "shop/s29");
+    let half_a_name = read(&snapshot, "shop/s29");
     assert_eq!(half_a_name["services"], json!({}));
 }

@@ -69,12 +69,12 @@ fn endpoint(ip: &str, identity: &str) -> v1::Endpoint {
 }
 
 /// The snapshot after one more batch, and how many resources of it were refused.
-fn after(held: &Snapshot, registry: &Registry, set: Vec<v1::Resource>) -> (Snapshot, usize) {
+fn after(before: &Snapshot, registry: &Registry, set: Vec<v1::Resource>) -> (Snapshot, usize) {
     let batch = v1::Batch {
         set,
         ..v1::Batch::default()
     };
-    let (next, nacks) = held.after(batch, registry);
+    let (next, nacks) = before.after(batch, registry);
     (next, nacks.len())
 }
 
@@ -163,7 +163,7 @@ fn a_refused_rule_leaves_what_a_fresh_start_would_have_and_takes_no_other_down()
         Some(Content::Rule(rule("t"))),
     );
     let set = vec![modes.clone(), other.clone(), former];
-    let (held, refused) = after(&Snapshot::default(), &registry, set);
+    let (before, refused) = after(&Snapshot::default(), &registry, set);
     assert_eq!(refused, 0);
     let web = SpiffeId::try_from(WEB).unwrap();
     let passes = |snapshot: &Snapshot, port| {
@@ -171,14 +171,14 @@ fn a_refused_rule_leaves_what_a_fresh_start_would_have_and_takes_no_other_down()
             (snapshot.access).decide(Caller::mesh(&web), port, access::JudgedTraffic::Bytes);
         verdict.is_allowed()
     };
-    assert!(passes(&held, 80) && passes(&held, 81));
+    assert!(passes(&before, 80) && passes(&before, 81));
 
     for (case, unusable) in unusable_rules() {
-        let (now, refused) = after(&held, &registry, vec![unusable.clone()]);
+        let (now, refused) = after(&before, &registry, vec![unusable.clone()]);
         assert_eq!(refused, 1, "{case}");
         assert!(!passes(&now, 80), "{case}: the former rule allows on");
         assert!(passes(&now, 81), "{case}: it took another rule down");
-        assert!(now.policy_revision > held.policy_revision, "{case}");
+        assert!(now.policy_revision > before.policy_revision, "{case}");
         let fresh = vec![modes.clone(), other.clone(), unusable];
         let (fresh, refused) = after(&Snapshot::default(), &registry, fresh);
         assert_eq!(refused, 1, "{case}");
@@ -204,7 +204,7 @@ fn a_refused_workload_leaves_the_former_modes() {
     tight.set_enforcement(v1::Enforcement::Enforce);
 
     for former in [workload(), tight] {
-        let (held, refused) = after(&Snapshot::default(), &registry, vec![of(former)]);
+        let (before, refused) = after(&Snapshot::default(), &registry, vec![of(former)]);
         assert_eq!(refused, 0);
         for unusable in [
             of(wrong_identity.clone()),
@@ -212,10 +212,10 @@ fn a_refused_workload_leaves_the_former_modes() {
             of(backwards.clone()),
             resource(wire::names::WORKLOAD, None),
         ] {
-            let (now, refused) = after(&held, &registry, vec![unusable]);
-            assert_eq!((refused, now.mtls()), (1, held.mtls()));
-            assert_eq!(now.access, held.access);
-            let (of_now, of_held) = (&now.workload, &held.workload);
+            let (now, refused) = after(&before, &registry, vec![unusable]);
+            assert_eq!((refused, now.mtls()), (1, before.mtls()));
+            assert_eq!(now.access, before.access);
+            let (of_now, of_held) = (&now.workload, &before.workload);
             assert_eq!(of_now.is_some(), of_held.is_some());
         }
     }
@@ -239,24 +239,24 @@ fn a_refused_list_stays_as_it_was_without_plaintext_to_those_whom_it_calls_meshe
         endpoint("10.0.0.2", ""),
         endpoint("10.0.0.3", WEB),
     ];
-    let (held, _) = after(&Snapshot::default(), &registry, vec![list(former)]);
+    let (before, _) = after(&Snapshot::default(), &registry, vec![list(former)]);
     let shown = |snapshot: &Snapshot| -> Vec<String> {
         let set = snapshot.endpoints_of(&name).unwrap();
         let addrs = set.endpoints.iter().map(|endpoint| endpoint.addr.ip());
         addrs.map(|ip| ip.to_string()).collect()
     };
     let unreadable = vec![endpoint("no address", ""), endpoint("10.0.0.2", "")];
-    let (now, refused) = after(&held, &registry, vec![list(unreadable)]);
+    let (now, refused) = after(&before, &registry, vec![list(unreadable)]);
     assert_eq!(refused, 1);
     assert_eq!(shown(&now), ["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
-    assert_eq!(now.resource_versions(), held.resource_versions());
+    assert_eq!(now.resource_versions(), before.resource_versions());
 
     for joined in [WEB, NO_IDENTITY] {
         let list = list(vec![
             endpoint("no address", ""),
             endpoint("10.0.0.2", joined),
         ]);
-        let (now, refused) = after(&held, &registry, vec![list]);
+        let (now, refused) = after(&before, &registry, vec![list]);
         assert_eq!(refused, 1);
         assert_eq!(shown(&now), ["10.0.0.1", "10.0.0.3"], "{joined}");
         assert!(
@@ -294,8 +294,8 @@ fn a_refused_destination_stays_unless_it_would_be_called_in_plaintext_and_has_jo
         let case = format!("{former:?} then {refused:?}");
         let joined = refused.is_some();
         let first = vec![to(Some(former))];
-        let (held, _) = after(&Snapshot::default(), &registry, first);
-        let (now, nacks) = after(&held, &registry, vec![to(refused)]);
+        let (before, _) = after(&Snapshot::default(), &registry, first);
+        let (now, nacks) = after(&before, &registry, vec![to(refused)]);
         assert_eq!(nacks, 1, "{case}");
         assert_eq!(now.destinations.contains_key(&addr), stays, "{case}");
         assert_eq!(now.resource_versions().contains_key(&name), stays, "{case}");
@@ -307,7 +307,7 @@ fn a_refused_destination_stays_unless_it_would_be_called_in_plaintext_and_has_jo
 #[tokio::test(start_paused = true)]
 async fn endpoints_warm_up_from_when_they_became_ready_unless_all_did_just_now() {
     let name = wire::names::endpoints("shop", "api", 80);
-    let told = |ages: &[Option<i64>]| {
+    let snapshot_of = |ages: &[Option<i64>]| {
         let unix = lists::unix();
         let at = |(last, age): (usize, &Option<i64>)| v1::Endpoint {
             ready_since: age.map_or(0, |age| unix.checked_add_signed(-age).unwrap()),
@@ -320,8 +320,8 @@ async fn endpoints_warm_up_from_when_they_became_ready_unless_all_did_just_now()
         let set = vec![resource(&name, Some(Content::Endpoints(list)))];
         after(&Snapshot::default(), &Registry::default(), set).0
     };
-    let shares = |held: &Snapshot| -> Vec<f64> {
-        let set = held.endpoints_of(&name).unwrap();
+    let shares = |before: &Snapshot| -> Vec<f64> {
+        let set = before.endpoints_of(&name).unwrap();
         let all = set
             .endpoints
             .iter()
@@ -341,13 +341,13 @@ async fn endpoints_warm_up_from_when_they_became_ready_unless_all_did_just_now()
         ([Some(5), Some(5)], 1.0, 1.0),
         ([Some(5), Some(1)], 0.3, 0.5),
     ] {
-        let found = shares(&told(&ages));
+        let found = shares(&snapshot_of(&ages));
         assert_eq!(found[0], 1.0, "{ages:?}");
         assert!((least..=most).contains(&found[1]), "{ages:?}: {found:?}");
     }
-    let held = told(&[Some(3600), Some(0)]);
+    let before = snapshot_of(&[Some(3600), Some(0)]);
     tokio::time::advance(Duration::from_secs(10)).await;
-    assert_eq!(shares(&held), [1.0, 1.0]);
+    assert_eq!(shares(&before), [1.0, 1.0]);
 }
 
 #[test]
@@ -374,13 +374,13 @@ fn a_refused_split_leaves_the_former_one() {
         };
         resource(&name, Some(Content::Service(service)))
     };
-    let (held, refused) = after(&Snapshot::default(), &registry, vec![service("/a")]);
+    let (before, refused) = after(&Snapshot::default(), &registry, vec![service("/a")]);
     assert_eq!(refused, 0);
-    let (now, refused) = after(&held, &registry, vec![service("/((")]);
+    let (now, refused) = after(&before, &registry, vec![service("/((")]);
     assert_eq!(refused, 1);
     assert!(Arc::ptr_eq(
         &now.services[name.as_str()],
-        &held.services[name.as_str()]
+        &before.services[name.as_str()]
     ));
 }
 
@@ -390,13 +390,13 @@ fn a_rule_goes_by_its_name_whatever_form_that_has_and_whatever_comes_under_it() 
     let registry = Registry::default();
     for name in ["x".to_owned(), wire::names::rule("shop", "t")] {
         let set = vec![resource(&name, Some(Content::Rule(rule("t"))))];
-        let (held, _) = after(&Snapshot::default(), &registry, set);
-        assert_eq!(held.rules.len(), 1);
+        let (before, _) = after(&Snapshot::default(), &registry, set);
+        assert_eq!(before.rules.len(), 1);
         let batch = v1::Batch {
             remove: vec![name.clone()],
             ..v1::Batch::default()
         };
-        let (removed, _) = held.after(batch, &registry);
+        let (removed, _) = before.after(batch, &registry);
         assert!(removed.rules.is_empty(), "{name}");
         let wrong = Content::Workload(v1::Workload::default());
         let service = Content::Service(v1::Service {
@@ -404,7 +404,7 @@ fn a_rule_goes_by_its_name_whatever_form_that_has_and_whatever_comes_under_it() 
             ..v1::Service::default()
         });
         for (content, refusals) in [(Some(wrong), 1), (Some(service), 0), (None, 1)] {
-            let (next, refused) = after(&held, &registry, vec![resource(&name, content)]);
+            let (next, refused) = after(&before, &registry, vec![resource(&name, content)]);
             assert_eq!(refused, refusals, "{name}");
             assert!(
                 next.rules.is_empty() && next.access.rules.is_empty(),
@@ -437,7 +437,7 @@ fn whatever_this_version_says_that_it_understands_is_accepted() {
         wire::names::ROUTES.to_owned(),
         Content::Routes(v1::Routes::default()),
     );
-    let place = (
+    let position = (
         wire::names::PLACE.to_owned(),
         Content::Place(v1::Place {
             index: 3,
@@ -447,27 +447,27 @@ fn whatever_this_version_says_that_it_understands_is_accepted() {
         }),
     );
     let mut samples = Vec::new();
-    for said in Capability::OF_THIS_VERSION {
-        let sample = match said {
+    for known in Capability::OF_THIS_VERSION {
+        let sample = match known {
             Capability::ExtendedRule => &rule,
             Capability::Telemetry => &telemetry,
             // Asked on the stream, and no resource.
             Capability::Asks | Capability::Trial => continue,
             Capability::Routes => &routes,
-            Capability::Place => &place,
+            Capability::Place => &position,
         };
-        samples.push((said.as_str(), sample));
+        samples.push((known.as_str(), sample));
     }
-    for said in Part::IN_FORCE {
-        let sample = match said.side() {
+    for known in Part::IN_FORCE {
+        let sample = match known.side() {
             Side::Caller => &policy,
             Side::Server => &guard,
         };
-        samples.push((said.capability(), sample));
+        samples.push((known.capability(), sample));
     }
-    for (said, (name, content)) in samples {
+    for (known, (name, content)) in samples {
         let of = vec![resource(name, Some(content.clone()))];
         let (_, refused) = after(&Snapshot::default(), &Registry::default(), of);
-        assert_eq!(refused, 0, "{said}");
+        assert_eq!(refused, 0, "{known}");
     }
 }

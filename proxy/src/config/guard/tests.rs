@@ -23,7 +23,7 @@ fn limit(requests: u32, key: LimitKey) -> RateLimit {
     }
 }
 
-fn said(limits: &[RateLimit]) -> PodGuard {
+fn pod_guard(limits: &[RateLimit]) -> PodGuard {
     let rules = limits.iter().map(|limit| Rule {
         origin: Origin::new("TrafficPolicy", "shop", "p").rule(&limit.name),
         when: Match::Always,
@@ -66,19 +66,19 @@ fn a_change_of_one_limit_fills_no_bucket() {
     };
     let first = Guard::after(
         None,
-        &said(&[limit(10, LimitKey::None)]),
+        &pod_guard(&[limit(10, LimitKey::None)]),
         &Shares::default(),
         now,
     );
     assert_eq!(passed(&first, now, 20), 10);
-    let both = said(&[other, limit(10, LimitKey::None)]);
+    let both = pod_guard(&[other, limit(10, LimitKey::None)]);
     let second = Guard::after(Some(&first), &both, &Shares::default(), now);
     assert_eq!(passed(&second, now, 20), 0, "they stay empty");
     assert_eq!(passed(&second, now + SECOND, 20), 10);
     // Another rate, the same bucket.
     let more = Guard::after(
         Some(&second),
-        &said(&[limit(20, LimitKey::None)]),
+        &pod_guard(&[limit(20, LimitKey::None)]),
         &Shares::default(),
         now + SECOND,
     );
@@ -86,7 +86,7 @@ fn a_change_of_one_limit_fills_no_bucket() {
     // By another key it is another limit.
     let keyed = Guard::after(
         Some(&more),
-        &said(&[limit(20, LimitKey::Caller)]),
+        &pod_guard(&[limit(20, LimitKey::Caller)]),
         &Shares::default(),
         now + SECOND,
     );
@@ -107,8 +107,8 @@ fn callers_from_outside_have_the_time_of_the_first_policy_that_fits() {
         }),
     };
     let reads = HttpMatch::new("reads", None, &["GET"], &[] as &[(&str, &str)]).unwrap();
-    let mut said = said(&[limit(1, LimitKey::None)]);
-    said.ports.get_mut(&80).unwrap().timeouts.rules = vec![
+    let mut pod_guard = pod_guard(&[limit(1, LimitKey::None)]);
+    pod_guard.ports.get_mut(&80).unwrap().timeouts.rules = vec![
         rule(Match::Always, Sources::Only(Vec::new()), 9),
         rule(Match::AnyOf(vec![reads]), Sources::Everyone, 1),
         rule(Match::Always, Sources::Everyone, 5),
@@ -116,12 +116,12 @@ fn callers_from_outside_have_the_time_of_the_first_policy_that_fits() {
     let now = Instant::now();
     let before = Guard::after(
         None,
-        &self::said(&[limit(1, LimitKey::None)]),
+        &self::pod_guard(&[limit(1, LimitKey::None)]),
         &Shares::default(),
         now,
     );
     assert_eq!(passed(&before, now, 2), 1);
-    let guard = Guard::after(Some(&before), &said, &Shares::default(), now);
+    let guard = Guard::after(Some(&before), &pod_guard, &Shares::default(), now);
     assert_eq!(passed(&guard, now, 2), 0, "the bucket stays");
     let headers = HeaderMap::new();
     let ask = |guard: &Guard, method, unreadable| {
@@ -145,7 +145,7 @@ fn callers_from_outside_have_the_time_of_the_first_policy_that_fits() {
 
 #[test]
 fn of_what_all_pods_keep_together_a_pod_has_its_share_and_one_request_before_it_is_told() {
-    let limits = said(&[RateLimit {
+    let limits = pod_guard(&[RateLimit {
         scope: LimitScope::Service,
         ..limit(100, LimitKey::None)
     }]);
@@ -155,19 +155,19 @@ fn of_what_all_pods_keep_together_a_pod_has_its_share_and_one_request_before_it_
     assert_eq!(passed(&guard, now + 60 * SECOND, 9), 0, "it never fills");
     let each = Origin::new("TrafficPolicy", "shop", "p").rule("each");
     assert!(guard.has_shared(80, &each) && !guard.has_shared(81, &each));
-    let told = |thousandths, now| {
+    let shares_of = |thousandths, now| {
         assert!(shares.set(80, each.clone(), thousandths));
         guard.share(&shares, now);
     };
     let then = now + 60 * SECOND;
-    told(20_000, then);
+    shares_of(20_000, then);
     assert_eq!(passed(&guard, then + SECOND, 99), 20);
     // A policy that changes elsewhere changes no share.
     let other = RateLimit {
         name: "other".into(),
         ..limit(1000, LimitKey::None)
     };
-    let mut both = said(&[other]);
+    let mut both = pod_guard(&[other]);
     let rules = limits.ports[&80].rate_limits.rules.clone();
     both.ports
         .get_mut(&80)
@@ -186,7 +186,7 @@ fn of_what_all_pods_keep_together_a_pod_has_its_share_and_one_request_before_it_
 
 #[test]
 fn a_limit_that_is_new_to_a_pod_that_serves_is_kept_whole_until_its_share_is_told() {
-    let limits = said(&[RateLimit {
+    let limits = pod_guard(&[RateLimit {
         scope: LimitScope::Service,
         ..limit(100, LimitKey::None)
     }]);
@@ -203,7 +203,12 @@ fn a_limit_that_is_new_to_a_pod_that_serves_is_kept_whole_until_its_share_is_tol
     shares.begin(&limits, |port, limit| guard.has_shared(port, limit));
     assert_eq!(shares.of(80, &each), None);
     // Nor is a limit there that each pod kept alone until now.
-    let alone = Guard::after(None, &said(&[limit(100, LimitKey::None)]), &shares, now);
+    let alone = Guard::after(
+        None,
+        &pod_guard(&[limit(100, LimitKey::None)]),
+        &shares,
+        now,
+    );
     shares.begin(&limits, |port, limit| alone.has_shared(port, limit));
     let guard = Guard::after(Some(&alone), &limits, &shares, now);
     assert_eq!(passed(&guard, now, 200), 100);
@@ -216,18 +221,18 @@ fn an_audited_limit_refuses_nothing_and_is_told() {
         ..limit(1, LimitKey::None)
     };
     let now = Instant::now();
-    let guard = Guard::after(None, &said(&[audit]), &Shares::default(), now);
-    let mut told = Vec::new();
+    let guard = Guard::after(None, &pod_guard(&[audit]), &Shares::default(), now);
+    let mut audited = Vec::new();
     for _ in 0..3 {
         let port = guard.port(80).unwrap();
         let noticed = |noticed: Noticed<'_>| {
             if let Noticed::Audited(origin) = noticed {
-                told.push(origin.to_string());
+                audited.push(origin.to_string());
             }
         };
         port.admit(now, &OUTSIDE, noticed).unwrap();
     }
-    assert_eq!(told.len(), 2, "{told:?}");
+    assert_eq!(audited.len(), 2, "{audited:?}");
 }
 
 #[test]
@@ -237,14 +242,14 @@ fn an_audited_limit_neither_counts_nor_charges_what_another_one_refuses() {
         mode,
         ..limit(requests, LimitKey::None)
     };
-    let both = said(&[
+    let both = pod_guard(&[
         name("trial", 3, LimitMode::Audit),
         name("strict", 2, LimitMode::Enforce),
     ]);
     let now = Instant::now();
     let guard = Guard::after(None, &both, &Shares::default(), now);
     let port = guard.port(80).unwrap();
-    let told = |now, tries| {
+    let findings = |now, tries| {
         let mut audited = 0;
         let admitted = (0..tries).filter(|_: &usize| {
             let admitted = port.admit(now, &OUTSIDE, |noticed| {
@@ -254,11 +259,11 @@ fn an_audited_limit_neither_counts_nor_charges_what_another_one_refuses() {
         });
         (admitted.count(), audited)
     };
-    assert_eq!(told(now, 10), (2, 0));
+    assert_eq!(findings(now, 10), (2, 0));
     // The one that was not taken is there for the first of these.
-    assert_eq!(told(now + SECOND / 2, 10), (1, 0));
+    assert_eq!(findings(now + SECOND / 2, 10), (1, 0));
     // Alone it would have passed 3 of the 4 that come at once, once it is full.
-    let alone = said(&[name("trial", 3, LimitMode::Audit)]);
+    let alone = pod_guard(&[name("trial", 3, LimitMode::Audit)]);
     let guard = Guard::after(Some(&guard), &alone, &Shares::default(), now);
     let port = guard.port(80).unwrap();
     let mut audited = 0;
@@ -275,7 +280,7 @@ fn header_values_have_a_bucket_each_and_a_path_that_cannot_be_read_fits_every_ro
     let now = Instant::now();
     let guard = Guard::after(
         None,
-        &said(&[limit(1, LimitKey::Header(tenant))]),
+        &pod_guard(&[limit(1, LimitKey::Header(tenant))]),
         &Shares::default(),
         now,
     );
@@ -299,7 +304,7 @@ fn header_values_have_a_bucket_each_and_a_path_that_cannot_be_read_fits_every_ro
     assert!(ask(Some("a")) && ask(Some("b")) && ask(None));
     assert!(!ask(Some("a")) && !ask(Some("b")) && !ask(None));
 
-    let mut routed = said(&[limit(1, LimitKey::None)]);
+    let mut routed = pod_guard(&[limit(1, LimitKey::None)]);
     let port = routed.ports.get_mut(&80).unwrap();
     port.rate_limits.rules[0].when = Match::AnyOf(Vec::new());
     let guard = Guard::after(None, &routed, &Shares::default(), now);
@@ -333,8 +338,8 @@ fn many_limits_of_a_pod_share_what_their_keys_may_take() {
             })
             .collect();
         // What was one limit of many before is not more than its part after.
-        let one = Guard::after(None, &said(&limits[..1]), &Shares::default(), now);
-        let guard = Guard::after(Some(&one), &said(&limits), &Shares::default(), now);
+        let one = Guard::after(None, &pod_guard(&limits[..1]), &Shares::default(), now);
+        let guard = Guard::after(Some(&one), &pod_guard(&limits), &Shares::default(), now);
         let port = guard.port(80).unwrap();
         let mut overflowed = 0;
         for number in 0..2000 {
@@ -392,8 +397,8 @@ fn a_request_has_the_class_of_the_first_policy_that_fits_it_and_an_unreadable_on
         };
         guard.port(80).unwrap().class(caller, &facts, unreadable)
     };
-    let found = |said: &PodGuard, caller, method: Method, unreadable| {
-        let guard = Guard::after(None, said, &Shares::default(), now);
+    let found = |pod_guard: &PodGuard, caller, method: Method, unreadable| {
+        let guard = Guard::after(None, pod_guard, &Shares::default(), now);
         of(&guard, caller, method, unreadable)
     };
     let caller = Caller::Mesh {

@@ -19,7 +19,7 @@ fn rule<T>(then: T) -> Rule<Option<T>> {
     }
 }
 
-fn said(settings: Overload) -> GuardPort {
+fn guard_port(settings: Overload) -> GuardPort {
     GuardPort {
         overload: Table {
             rules: vec![rule(settings)],
@@ -30,7 +30,7 @@ fn said(settings: Overload) -> GuardPort {
 }
 
 fn port(settings: Overload, now: Instant) -> PortOverload {
-    PortOverload::after(None, &said(settings), now).unwrap()
+    PortOverload::after(None, &guard_port(settings), now).unwrap()
 }
 
 const NORMAL: PendingRequest = PendingRequest {
@@ -84,8 +84,8 @@ impl Load {
             let decided = self
                 .port
                 .arrive(self.now, of(class), |limit| limits.push(limit));
-            let (asked, shed) = &mut seen[class as usize];
-            *asked += 1;
+            let (offered, shed) = &mut seen[class as usize];
+            *offered += 1;
             *shed += u32::from(decided.admit != Admit::Pass);
             if let Some(let_in) = decided.let_in {
                 let worker = self.free.iter_mut().min().unwrap();
@@ -108,7 +108,7 @@ fn below_what_an_application_can_do_nothing_is_shed_and_above_it_the_lowest_clas
     load.run(5, 1200);
     let seen = load.run(20, 1200);
     let [sheddable, normal, critical] =
-        seen.map(|(asked, shed)| f64::from(shed) / f64::from(asked));
+        seen.map(|(offered, shed)| f64::from(shed) / f64::from(offered));
     assert!(
         sheddable > 0.95 && normal > 0.6 && critical < 0.05,
         "{seen:?}"
@@ -144,7 +144,7 @@ fn what_is_switched_off_asks_nothing() {
         ..Overload::DEFAULT
     };
     let now = Instant::now();
-    assert!(PortOverload::after(None, &said(off), now).is_none());
+    assert!(PortOverload::after(None, &guard_port(off), now).is_none());
     assert!(PortOverload::after(None, &GuardPort::default(), now).is_none());
 }
 
@@ -156,20 +156,20 @@ fn a_change_of_the_policy_forgets_nobody_who_is_in_flight() {
         ..Overload::DEFAULT
     };
     let first = port(two, now);
-    let held: Vec<_> = (0..2)
+    let in_flight: Vec<_> = (0..2)
         .map(|_| first.arrive(now, NORMAL, drop).let_in)
         .collect();
-    assert!(held.iter().all(Option::is_some));
+    assert!(in_flight.iter().all(Option::is_some));
     let later = Overload {
         queue_time: ms(500),
         ..two
     };
-    let second = PortOverload::after(Some(&first), &said(later), now).unwrap();
+    let second = PortOverload::after(Some(&first), &guard_port(later), now).unwrap();
     assert!(!PortOverload::same(Some(&first), Some(&second)));
     assert_eq!(second.arrive(now, NORMAL, drop).admit, Admit::Shed);
-    drop(held);
+    drop(in_flight);
     assert_eq!(second.arrive(now, NORMAL, drop).admit, Admit::Pass);
-    let same = PortOverload::after(Some(&second), &said(later), now);
+    let same = PortOverload::after(Some(&second), &guard_port(later), now);
     assert!(PortOverload::same(Some(&second), same.as_ref()));
 }
 

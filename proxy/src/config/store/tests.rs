@@ -71,9 +71,9 @@ async fn beyond_its_bytes_what_was_used_longest_ago_is_given_back() {
 #[tokio::test(start_paused = true)]
 async fn beyond_what_may_be_in_use_only_an_address_outside_the_mesh_makes_room() {
     let store = used(DESTINATION_LIMIT, 1).await;
-    let mut held = Vec::new();
+    let mut guards = Vec::new();
     for number in 0..DESTINATION_LIMIT {
-        held.push(store.find(at(number)).await.unwrap().1);
+        guards.push(store.find(at(number)).await.unwrap().1);
     }
     let beyond = at(DESTINATION_LIMIT);
     assert_eq!(store.find(beyond).await.err(), Some(TooManyInUse));
@@ -89,13 +89,13 @@ async fn beyond_what_may_be_in_use_only_an_address_outside_the_mesh_makes_room()
     });
     assert!(nacks.is_empty(), "{nacks:?}");
     let (_, _in_use) = store.find(beyond).await.unwrap();
-    let asked = store.subscriptions();
-    assert!(!asked.contains(&at(7)) && asked.contains(&beyond));
-    assert_eq!(asked.len(), DESTINATION_LIMIT);
+    let subscribed = store.subscriptions();
+    assert!(!subscribed.contains(&at(7)) && subscribed.contains(&beyond));
+    assert_eq!(subscribed.len(), DESTINATION_LIMIT);
     // One that nobody uses goes before it, and its users are its own.
-    drop(held.remove(0));
+    drop(guards.remove(0));
     let (_, _again) = store.find(at(7)).await.unwrap();
     assert!(!store.subscriptions().contains(&at(0)));
-    drop(held.remove(6));
+    drop(guards.remove(6));
     assert_eq!(store.subscriptions.lock()[&at(7)].users, 1);
 }

@@ -151,17 +151,17 @@ fn only_so_many_of_those_judged_otherwise_are_told_one_by_one_and_cut() {
     let trials = Arc::<Trials>::default();
     let start = Instant::now();
     let all = rules(v1::Enforcement::Enforce, u32::MAX);
-    let (_most, mut told) = trials.begin(&all).unwrap();
+    let (_most, mut findings) = trials.begin(&all).unwrap();
     let none = rules(v1::Enforcement::Enforce, 0);
     let (_none, mut nothing) = trials.begin(&none).unwrap();
     let long = format!("/{}", "é".repeat(300));
     call(&trials, key("shop/web", None), false);
     for _ in 0..30 {
-        let asked = (key("shop/web", Some("cart/read")), long.as_str());
-        call_at(&trials, asked, true, &|| start);
+        let labels = (key("shop/web", Some("cart/read")), long.as_str());
+        call_at(&trials, labels, true, &|| start);
     }
     let mut examples = Vec::new();
-    while let Ok(example) = told.try_recv() {
+    while let Ok(example) = findings.try_recv() {
         examples.push(example);
     }
     assert_eq!(examples.len(), 20);
@@ -219,8 +219,8 @@ fn request_that_patterns_would_take_long_for_is_skipped_and_counted() {
         enforcement: Enforcement::Enforce,
         rules: vec![rule],
     };
-    let asked = wire::convert::trial_ask(&access, 20).unwrap();
-    let (running, mut told) = trials.begin(&asked).unwrap();
+    let ask = wire::convert::trial_ask(&access, 20).unwrap();
+    let (running, mut findings) = trials.begin(&ask).unwrap();
     let named = |name: &'static str| {
         let value: HeaderValue = "a".repeat(3_000).parse().unwrap();
         HeaderMap::from_iter([(HeaderName::from_static(name), value)])
@@ -245,7 +245,7 @@ fn request_that_patterns_would_take_long_for_is_skipped_and_counted() {
         assert_eq!(count(), (before.0 + judged, before.1 + skipped));
     }
     let mut examples = 0;
-    while told.try_recv().is_ok() {
+    while findings.try_recv().is_ok() {
         examples += 1;
     }
     assert_eq!(examples, 2, "of those that were judged and do not match");

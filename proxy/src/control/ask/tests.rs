@@ -45,7 +45,7 @@ fn answer(bench: &Bench, id: u64) -> Option<Answer> {
 async fn a_proxy_that_is_asked_says_what_it_holds_by_a_call_of_its_own() {
     let bench = Bench::start(&Ca::new()).await;
     let content = v1::resource::Content::Telemetry(v1::Telemetry::default());
-    let held = wire::version::stamp(v1::Resource {
+    let resource = wire::version::stamp(v1::Resource {
         name: wire::names::TELEMETRY.to_owned(),
         version: String::new(),
         content: Some(content),
@@ -53,26 +53,29 @@ async fn a_proxy_that_is_asked_says_what_it_holds_by_a_call_of_its_own() {
     let batch = v1::Batch {
         id: 1,
         full: true,
-        set: vec![held.clone()],
+        set: vec![resource.clone()],
         ..v1::Batch::default()
     };
     bench.say(ToProxy::Batch(batch)).await;
     assert_eq!(bench.answers(), 0, "no call before a question");
     bench.say(ToProxy::Ask(ask(7, config()))).await;
     bench.until(|bench| answer(bench, 7).is_some()).await;
-    let Some(Answer::Config(told)) = answer(&bench, 7) else {
+    let Some(Answer::Config(reported)) = answer(&bench, 7) else {
         panic!("{:?}", bench.answered());
     };
-    assert!(told.last && told.part == 0, "{told:?}");
-    assert_eq!(told.identity, "spiffe://cluster.local/ns/shop/sa/web");
-    assert_eq!((told.mtls.as_str(), told.draining), ("strict", false));
-    assert_eq!(told.enforcement, "enforce");
-    let told: Vec<(String, String)> = told
+    assert!(reported.last && reported.part == 0, "{reported:?}");
+    assert_eq!(reported.identity, "spiffe://cluster.local/ns/shop/sa/web");
+    assert_eq!(
+        (reported.mtls.as_str(), reported.draining),
+        ("strict", false)
+    );
+    assert_eq!(reported.enforcement, "enforce");
+    let reported: Vec<(String, String)> = reported
         .resources
         .into_iter()
         .map(|one| (one.name, one.version))
         .collect();
-    assert_eq!(told, [(held.name, held.version)]);
+    assert_eq!(reported, [(resource.name, resource.version)]);
 
     // A newer controller asks what this proxy has never heard of.
     bench.say(ToProxy::Ask(ask(8, None))).await;
@@ -154,23 +157,23 @@ fn request(telemetry: &Arc<Telemetry>) {
 async fn requests_that_a_tap_shows_go_together_and_none_waits_longer_than_it_may() {
     let metrics = Metrics::register(&mut Registry::default());
     let telemetry = Arc::new(Telemetry::new(metrics, AccessLog::OFF));
-    let asked = v1::TapAsk {
+    let ask = v1::TapAsk {
         max_per_second: 1_000,
         ..v1::TapAsk::default()
     };
-    let watching = telemetry.taps.watch(asked);
-    let (answers, mut told) = mpsc::channel(QUEUE);
+    let watching = telemetry.taps.watch(ask);
+    let (answers, mut received) = mpsc::channel(QUEUE);
     let showing = tokio::spawn(show(7, watching, answers));
-    let first = told.recv().await.unwrap().what;
+    let first = received.recv().await.unwrap().what;
     assert!(matches!(first, Some(Answer::Summary(_))), "{first:?}");
 
     let began = Instant::now();
     request(&telemetry);
     sleep(GATHERED / 2).await;
     request(&telemetry);
-    assert!(told.is_empty(), "the first went alone");
+    assert!(received.is_empty(), "the first went alone");
     for _ in 0..2 {
-        let shown = told.recv().await.unwrap().what;
+        let shown = received.recv().await.unwrap().what;
         assert!(matches!(shown, Some(Answer::Record(_))), "{shown:?}");
         assert_eq!(began.elapsed().as_millis(), GATHERED.as_millis());
     }
@@ -179,10 +182,10 @@ async fn requests_that_a_tap_shows_go_together_and_none_waits_longer_than_it_may
     for _ in 0..998 {
         request(&telemetry);
         tokio::task::yield_now().await;
-        while told.try_recv().is_ok() {}
+        while received.try_recv().is_ok() {}
     }
     let summary = loop {
-        if let Some(Answer::Summary(summary)) = told.recv().await.unwrap().what {
+        if let Some(Answer::Summary(summary)) = received.recv().await.unwrap().what {
             break summary;
         }
     };
@@ -237,14 +240,14 @@ fn what_is_held_is_told_in_parts_that_a_message_takes() {
     assert!(alone.len() == 1 && alone[0].last, "{alone:?}");
     let all = parts(summary(5_000));
     assert!(all.len() > 10 && all.len() <= MAX_PARTS, "{}", all.len());
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     for (number, part) in all.iter().enumerate() {
         assert_eq!(part.part as usize, number);
         assert_eq!(part.last, number + 1 == all.len());
         let message = answered(u64::MAX, Answer::Config(part.clone()));
         assert!(message.encoded_len() < MESSAGE, "{number}");
         let resources = part.resources.iter();
-        told.extend(resources.map(|one| (one.name.clone(), one.version.clone())));
+        reported.extend(resources.map(|one| (one.name.clone(), one.version.clone())));
     }
-    assert_eq!(told, summary(5_000).resources);
+    assert_eq!(reported, summary(5_000).resources);
 }

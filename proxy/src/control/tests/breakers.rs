@@ -39,9 +39,9 @@ async fn a_proxy_tells_what_failed_and_obeys_the_mesh_until_nobody_says_so_any_m
     assert_eq!(circuits.admit(&by, &SETTINGS).0, Admit::Pass);
     // Too few to decide alone.
     circuits.record(&by, &SETTINGS, true);
-    let said = || bench.stand_in.pulses.lock().clone();
-    bench.until(|_| !said().is_empty()).await;
-    let first = said()[0].clone();
+    let pulses = || bench.stand_in.pulses.lock().clone();
+    bench.until(|_| !pulses().is_empty()).await;
+    let first = pulses()[0].clone();
     assert_eq!((first.sent, first.failed), (1, 1));
     let circuit = first.circuit.unwrap();
     assert_eq!(
@@ -51,7 +51,7 @@ async fn a_proxy_tells_what_failed_and_obeys_the_mesh_until_nobody_says_so_any_m
     let refuses = || circuits.admit(&by, &SETTINGS).0 == Admit::Refuse;
     bench.until(|_| refuses()).await;
     bench
-        .until(|_| said().iter().any(|one| one.refused > 0))
+        .until(|_| pulses().iter().any(|one| one.refused > 0))
         .await;
     // The controllers that come afterwards know nothing of it.
     let streams = bench.streams();

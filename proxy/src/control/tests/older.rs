@@ -22,29 +22,31 @@ const ENDPOINTS: &str = "endpoints/shop/api:80";
 const RULE: &str = "rule/shop/readers";
 
 /// All that the proxy has said so far, as an older controller reads it.
-fn heard(bench: &Bench) -> Vec<Option<Heard>> {
-    let said = bench.stand_in.heard.lock().clone();
-    let read = |said: &v1::FromProxy| {
-        let bytes = said.encode_to_vec();
+fn decoded(bench: &Bench) -> Vec<Option<Heard>> {
+    let received = bench.stand_in.messages.lock().clone();
+    let read = |received: &v1::FromProxy| {
+        let bytes = received.encode_to_vec();
         before::FromProxy::decode(bytes.as_slice()).unwrap().message
     };
-    said.iter().map(read).collect()
+    received.iter().map(read).collect()
 }
 
 fn hellos(bench: &Bench) -> Vec<before::Hello> {
-    let hello = |heard: Option<Heard>| match heard {
+    let hello = |decoded: Option<Heard>| match decoded {
         Some(Heard::Hello(hello)) => Some(hello),
         _ => None,
     };
-    heard(bench).into_iter().filter_map(hello).collect()
+    decoded(bench).into_iter().filter_map(hello).collect()
 }
 
 /// The answer to a batch.
 fn answer(bench: &Bench, batch: u64) -> Option<before::Ack> {
-    heard(bench).into_iter().find_map(|heard| match heard {
-        Some(Heard::Ack(ack)) if ack.batch == batch => Some(ack),
-        _ => None,
-    })
+    decoded(bench)
+        .into_iter()
+        .find_map(|decoded| match decoded {
+            Some(Heard::Ack(ack)) if ack.batch == batch => Some(ack),
+            _ => None,
+        })
 }
 
 /// Sends what an older controller writes, and waits for the answer.
@@ -149,7 +151,7 @@ fn everything(bench: &Bench) -> Vec<before::Resource> {
 async fn an_older_controller_is_obeyed_and_understands_what_it_has_to() {
     let bench = Bench::start(&Ca::new()).await;
     // A newer controller was there before.
-    let place = v1::Resource {
+    let position = v1::Resource {
         name: wire::names::PLACE.to_owned(),
         version: "1".to_owned(),
         content: Some(v1::resource::Content::Place(v1::Place {
@@ -159,7 +161,7 @@ async fn an_older_controller_is_obeyed_and_understands_what_it_has_to() {
         })),
     };
     let nacks = bench.control.config.apply(v1::Batch {
-        set: vec![place],
+        set: vec![position],
         ..v1::Batch::default()
     });
     assert!(nacks.is_empty(), "{nacks:?}");
@@ -203,13 +205,13 @@ async fn an_older_controller_is_obeyed_and_understands_what_it_has_to() {
 
     // The rest of what is said reads as nothing.
     bench
-        .until(|bench| heard(bench).iter().any(Option::is_none))
+        .until(|bench| decoded(bench).iter().any(Option::is_none))
         .await;
     let streams = bench.streams();
     bench.connections.lock().abort_all();
     bench.until(|bench| bench.streams() > streams).await;
     bench.until(|bench| hellos(bench).len() > 1).await;
-    let held = &hellos(&bench)[1].held;
-    assert_eq!(held.get(SERVICE).map(String::as_str), Some("1"));
-    assert!(!held.contains_key(RULE), "{held:?}");
+    let versions = &hellos(&bench)[1].held;
+    assert_eq!(versions.get(SERVICE).map(String::as_str), Some("1"));
+    assert!(!versions.contains_key(RULE), "{versions:?}");
 }

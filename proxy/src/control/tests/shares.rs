@@ -58,7 +58,7 @@ fn guard() -> v1::Resource {
     })
 }
 
-fn told(thousandths: u64, number: u64) -> v1::Share {
+fn share(thousandths: u64, number: u64) -> v1::Share {
     v1::Share {
         of: Some(v1::ShareOf {
             port: 80,
@@ -85,7 +85,7 @@ fn passed(bench: &Bench) -> usize {
 }
 
 /// Tells this, and waits for the answer: of each share its number.
-async fn tell(bench: &Bench, shares: Vec<v1::Share>, forget: bool) -> Vec<u64> {
+async fn send_shares(bench: &Bench, shares: Vec<v1::Share>, forget: bool) -> Vec<u64> {
     let before = bench.stand_in.taken.lock().len();
     bench
         .say(Message::Shares(v1::Shares { shares, forget }))
@@ -106,7 +106,10 @@ async fn a_share_outlives_the_controllers_until_one_says_that_others_have_it() {
     });
     assert!(nacks.is_empty(), "{nacks:?}");
     assert_eq!(passed(&bench), 1, "none was told yet");
-    assert_eq!(tell(&bench, vec![told(20_000, 3)], false).await, [3]);
+    assert_eq!(
+        send_shares(&bench, vec![share(20_000, 3)], false).await,
+        [3]
+    );
     assert_eq!(passed(&bench), 19, "one has passed");
 
     let streams = bench.streams();
@@ -118,10 +121,10 @@ async fn a_share_outlives_the_controllers_until_one_says_that_others_have_it() {
     assert_eq!(passed(&bench), 20, "it is still the pod's");
 
     pass(MINUTE).await;
-    assert!(tell(&bench, Vec::new(), true).await.is_empty());
+    assert!(send_shares(&bench, Vec::new(), true).await.is_empty());
     assert_eq!(passed(&bench), 1);
     // With the next one comes nothing back that was used up.
-    assert_eq!(tell(&bench, vec![told(10_000, 4)], true).await, [4]);
+    assert_eq!(send_shares(&bench, vec![share(10_000, 4)], true).await, [4]);
     assert_eq!(passed(&bench), 0);
     pass(MINUTE).await;
     assert_eq!(passed(&bench), 10);

@@ -5,9 +5,9 @@ use super::*;
 #[tokio::test]
 async fn a_proxy_tells_its_certificate_its_clock_and_that_it_drains() {
     let bench = Bench::start(&Ca::new()).await;
-    let told = || bench.stand_in.told.lock().clone();
-    bench.until(|_| !told().is_empty()).await;
-    let first = told()[0].clone();
+    let statuses = || bench.stand_in.statuses.lock().clone();
+    bench.until(|_| !statuses().is_empty()).await;
+    let first = statuses()[0].clone();
     let leaf = bench.control.certs.current().unwrap();
     let certificate = first.certificate.clone().unwrap();
     assert_eq!(certificate.serial, leaf.serial());
@@ -29,19 +29,23 @@ async fn a_proxy_tells_its_certificate_its_clock_and_that_it_drains() {
     // A pod that is deleted may not live until the next look.
     bench.draining.send_replace(true);
     bench
-        .until(|_| told().last().is_some_and(|last| last.draining))
+        .until(|_| statuses().last().is_some_and(|last| last.draining))
         .await;
 }
 
 #[tokio::test]
 async fn a_clock_that_was_set_is_told_within_a_slot() {
     let bench = Bench::start(&Ca::new()).await;
-    let told = || bench.stand_in.told.lock().clone();
-    bench.until(|_| !told().is_empty()).await;
-    let before = told()[0].now;
+    let statuses = || bench.stand_in.statuses.lock().clone();
+    bench.until(|_| !statuses().is_empty()).await;
+    let before = statuses()[0].now;
     bench.ahead.store(60, Ordering::Relaxed);
     pass(Duration::from_secs(5)).await;
     bench
-        .until(|_| told().last().is_some_and(|last| last.now > before + 55_000))
+        .until(|_| {
+            statuses()
+                .last()
+                .is_some_and(|last| last.now > before + 55_000)
+        })
         .await;
 }

@@ -25,12 +25,12 @@ fn traced(parent: &'static str) -> HeaderMap {
 }
 
 fn within(left: u64) -> Inherited {
-    let asked = RequestedTimeout {
+    let requested = RequestedTimeout {
         weft: Some(Duration::from_millis(left)),
         ..RequestedTimeout::default()
     };
     Inherited {
-        deadline: Deadline::arrived(now(), asked, None),
+        deadline: Deadline::arrived(now(), requested, None),
         ..Inherited::default()
     }
 }
@@ -159,7 +159,7 @@ async fn beyond_the_bound_calls_are_made_for_nothing_and_trace_ids_say_nothing()
 async fn nothing_begins_for_a_request_whose_caller_left_or_whose_time_is_over() {
     let contexts = Arc::<Contexts>::default();
     let none = HeaderMap::new();
-    let ways: [(RequestEnd, &str); 8] = [
+    let ends: [(RequestEnd, &str); 8] = [
         (drop, "over"),
         (|kept| kept.ended(BodyEnd::Dropped), "over"),
         (|kept| kept.ended(BodyEnd::OutOfTime(Over::Time)), "over"),
@@ -169,7 +169,7 @@ async fn nothing_begins_for_a_request_whose_caller_left_or_whose_time_is_over() 
         (|kept| kept.ended(BodyEnd::Complete), "none"),
         (|kept| kept.ended(BodyEnd::Failed), "none"),
     ];
-    for (end, found) in ways {
+    for (end, found) in ends {
         let (kept, name) = arrives(&contexts, &within(500), traced(PARENT));
         end(kept);
         let made_for = contexts.of_call(name, &none);
@@ -209,7 +209,7 @@ async fn what_switched_protocols_has_no_end_until_its_connection_has_one() {
 }
 
 /// Work that only this ends.
-async fn told(left: Left) -> Result<(), Over> {
+async fn wait_for(left: Left) -> Result<(), Over> {
     let ends = Ends::new(None, None, &Upload::default(), Some(left));
     until(ends, pin!(std::future::pending())).await
 }
@@ -220,7 +220,8 @@ async fn who_waits_is_told_that_a_caller_has_left_and_not_that_it_has_its_answer
     for leaves in [true, false] {
         let (kept, name) = arrives(&contexts, &within(500), HeaderMap::new());
         let request = contexts.of_call(name, &HeaderMap::new()).request().unwrap();
-        let waiting = [request.leaving(), request.leaving()].map(|left| tokio::spawn(told(left)));
+        let waiting =
+            [request.leaving(), request.leaving()].map(|left| tokio::spawn(wait_for(left)));
         advance(SOON).await;
         assert!(!request.has_left());
         if leaves {
@@ -232,7 +233,7 @@ async fn who_waits_is_told_that_a_caller_has_left_and_not_that_it_has_its_answer
         for one in waiting {
             assert_eq!(timeout(SOON, one).await.is_ok(), leaves);
         }
-        let late = timeout(SOON, told(request.leaving())).await;
+        let late = timeout(SOON, wait_for(request.leaving())).await;
         assert_eq!(late.is_ok(), leaves, "who comes later is told as well");
     }
 }

@@ -16,11 +16,11 @@ fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
 }
 
 fn within(left: Duration) -> Deadline {
-    let asked = RequestedTimeout {
+    let requested = RequestedTimeout {
         weft: Some(left),
         ..RequestedTimeout::default()
     };
-    Deadline::outgoing(now(), asked, &Timeouts::DEFAULT, None)
+    Deadline::outgoing(now(), requested, &Timeouts::DEFAULT, None)
 }
 
 #[tokio::test(start_paused = true)]
@@ -115,11 +115,11 @@ async fn what_is_left_is_written_and_nothing_where_there_is_no_end() {
 #[tokio::test(start_paused = true)]
 async fn what_a_call_is_made_for_is_told_to_peers_beside_and_to_the_application_as_the_least() {
     let until = Some(now() + Duration::from_millis(700));
-    let asked = RequestedTimeout {
+    let requested = RequestedTimeout {
         weft: Some(Duration::from_secs(2)),
         ..RequestedTimeout::default()
     };
-    let deadline = Deadline::outgoing(now(), asked, &Timeouts::DEFAULT, until);
+    let deadline = Deadline::outgoing(now(), requested, &Timeouts::DEFAULT, until);
     let written = |next_hop, grpc| {
         let mut map = HeaderMap::new();
         write(&mut map, deadline, grpc, next_hop);
@@ -157,12 +157,17 @@ async fn a_call_reaches_its_own_end_before_that_of_what_it_is_made_for() {
     use DeadlineSource::{Context, Own};
     let millis = Duration::from_millis;
     let call = |own: Option<u64>, context: Option<u64>| {
-        let asked = RequestedTimeout {
+        let requested = RequestedTimeout {
             weft: own.map(millis),
             ..RequestedTimeout::default()
         };
         let until = context.map(|left| now() + millis(left));
-        reached(Deadline::outgoing(now(), asked, &Timeouts::DEFAULT, until))
+        reached(Deadline::outgoing(
+            now(),
+            requested,
+            &Timeouts::DEFAULT,
+            until,
+        ))
     };
     for (own, context, first) in [
         (None, None, None),
@@ -200,15 +205,15 @@ async fn a_wait_is_told_once_that_it_is_slow_and_goes_on() {
         let ends = Ends::at(Some(begun + millis(300)));
         let mut ends = ends.map(|ends| ends.slow_at(Some(begun + millis(100))));
         let mut work = pin!(tokio::time::sleep(millis(takes)));
-        let mut told = 0;
+        let mut notices = 0;
         let ended = loop {
             match progress(&mut ends, work.as_mut()).await {
                 Progress::Ended(ended) => break ended,
-                Progress::Slow => told += 1,
+                Progress::Slow => notices += 1,
             }
             let took = (now() - begun).as_millis();
             assert!((100..110).contains(&took), "{took}");
         };
-        assert_eq!((told, ended.is_ok()), (slow, done), "{takes} ms");
+        assert_eq!((notices, ended.is_ok()), (slow, done), "{takes} ms");
     }
 }

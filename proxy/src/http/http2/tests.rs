@@ -224,8 +224,8 @@ async fn a_peer_that_is_slow_to_say_its_limits_is_watched_all_the_same() {
         .await
         .unwrap();
     let begun = Instant::now();
-    let asked = timeout(Duration::from_secs(60), sender.send(post(body::empty())));
-    let outcome = asked.await.expect("nobody watches it").map(|_| ());
+    let response = timeout(Duration::from_secs(60), sender.send(post(body::empty())));
+    let outcome = response.await.expect("nobody watches it").map(|_| ());
     assert!(matches!(outcome, Err(SendError::Lost(_))), "{outcome:?}");
     let took = begun.elapsed();
     assert!(took <= Duration::from_millis(10_100), "{took:?}");
@@ -279,13 +279,13 @@ async fn a_server_that_says_goodbye_gets_no_new_requests_while_its_streams_go_on
 
 #[tokio::test]
 async fn a_request_goes_on_after_an_answer_that_came_early_and_whole() {
-    let (told, mut heard) = unbounded_channel();
+    let (tx, mut rx) = unbounded_channel();
     let mut sender = pair(move |request| {
-        let told = told.clone();
+        let tx = tx.clone();
         async move {
             tokio::spawn(async move {
                 let all = request.into_body().collect().await;
-                let _ = told.send(all.map(|all| all.to_bytes().len()).ok());
+                let _ = tx.send(all.map(|all| all.to_bytes().len()).ok());
             });
             Response::new(body::empty())
         }
@@ -297,7 +297,7 @@ async fn a_request_goes_on_after_an_answer_that_came_early_and_whole() {
     tokio::time::sleep(Duration::from_millis(50)).await;
     parts.send(data("second")).unwrap();
     drop(parts);
-    assert_eq!(heard.recv().await.unwrap(), Some(11), "it was broken off");
+    assert_eq!(rx.recv().await.unwrap(), Some(11), "it was broken off");
 }
 
 /// An application that computes answers no ping, nor does a caller that reads only when
@@ -407,19 +407,19 @@ async fn pieces_arrive_in_order_and_the_end_is_told() {
 
 #[tokio::test]
 async fn a_sender_that_is_dropped_early_breaks_the_body_off() {
-    let (told, mut heard) = unbounded_channel();
+    let (tx, mut rx) = unbounded_channel();
     let (mut stream, _sender) = opened(move |mut stream: ByteStream| {
-        let told = told.clone();
+        let tx = tx.clone();
         async move {
             let mut got = Vec::new();
             let outcome = stream.read_to_end(&mut got).await;
-            let _ = told.send(outcome.is_err());
+            let _ = tx.send(outcome.is_err());
         }
     })
     .await;
     send(&mut stream, b"one").await.unwrap();
     drop(stream);
-    assert!(heard.recv().await.unwrap(), "an end was told");
+    assert!(rx.recv().await.unwrap(), "an end was told");
 }
 
 #[tokio::test]

@@ -119,7 +119,7 @@ async fn over_http2_a_peer_proxy_learns_that_no_application_saw_what_waited_in_v
 #[tokio::test(start_paused = true)]
 async fn over_http2_requests_that_are_taken_back_while_they_wait_are_told() {
     for count in [1, 100] {
-        let (mut sender, budget, held) = saturated(Profile::Network).await;
+        let (mut sender, budget, permits) = saturated(Profile::Network).await;
         USED.set(MUCH);
         let ask = |sender: &mut h2::client::SendRequest<Bytes>| {
             sender.send_request(get("text/plain"), true).unwrap().0
@@ -131,7 +131,7 @@ async fn over_http2_requests_that_are_taken_back_while_they_wait_are_told() {
         }
         let stays = ask(&mut sender);
         USED.set(0);
-        drop(held);
+        drop(permits);
         budget.settle();
         assert_eq!(stays.await.unwrap().status(), 200);
         assert_eq!(REFUSED.take(), vec![NotHandled::Left; count]);
@@ -148,8 +148,8 @@ async fn over_http2_what_a_request_waited_is_told_with_it() {
         USED.set(0);
         budget.settle();
         let mut body = answer.await.unwrap().into_body();
-        let said = if waits { "waited 7" } else { "waited 0" };
-        assert_eq!(body.data().await.unwrap().unwrap(), said);
+        let expected = if waits { "waited 7" } else { "waited 0" };
+        assert_eq!(body.data().await.unwrap().unwrap(), expected);
     }
 }
 

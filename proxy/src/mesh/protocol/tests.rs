@@ -75,34 +75,34 @@ fn count(map: &HeaderMap, names: &[HeaderName], times: &mut [usize]) {
 fn ten_thousand_requests_are_the_same_on_the_other_side() {
     for transport in TRANSPORTS {
         let mut random = Random(1);
-        let mut said = [0; 7];
+        let mut counts = [0; 7];
         for round in 0..10_000 {
             let request = random.request(transport);
             let sent = request.encode(transport).unwrap();
-            count(&sent.headers, &OF_REQUESTS, &mut said);
+            count(&sent.headers, &OF_REQUESTS, &mut counts);
             let came = PeerRequest::decode(sent.clone(), transport).unwrap();
             assert_eq!(meaning(&came), meaning(&request), "{transport:?} {round}");
             let again = came.encode(transport).unwrap();
             assert_eq!(wire(&again), wire(&sent), "{transport:?} {round}");
         }
-        assert!(said.iter().all(|times| *times > 1000), "{said:?}");
+        assert!(counts.iter().all(|times| *times > 1000), "{counts:?}");
     }
 }
 
 #[test]
 fn ten_thousand_responses_are_the_same_on_the_other_side() {
-    for asked in [RequestKind::Http, RequestKind::Upgrade, RequestKind::Tcp] {
+    for kind in [RequestKind::Http, RequestKind::Upgrade, RequestKind::Tcp] {
         let mut random = Random(2);
-        let mut said = [0; 3];
+        let mut counts = [0; 3];
         for round in 0..10_000 {
-            let response = random.response(asked);
+            let response = random.response(kind);
             let expected = answer(&response);
-            let sent = response.encode(asked);
-            count(&sent.headers, &OF_ANSWERS, &mut said);
-            let came = PeerResponse::decode(sent, asked).unwrap();
-            assert_eq!(answer(&came), expected, "{asked:?} {round}");
+            let sent = response.encode(kind);
+            count(&sent.headers, &OF_ANSWERS, &mut counts);
+            let came = PeerResponse::decode(sent, kind).unwrap();
+            assert_eq!(answer(&came), expected, "{kind:?} {round}");
         }
-        assert!(said.iter().all(|times| *times > 1000), "{said:?}");
+        assert!(counts.iter().all(|times| *times > 1000), "{counts:?}");
     }
 }
 
@@ -446,8 +446,8 @@ fn a_malformed_answer_switches_to_nothing_and_proves_nothing() {
         assert!(got.is_err(), "{status} {headers:?}: {got:?}");
     }
     // Said to somebody who asked for no upgrade it means nothing.
-    for asked in [RequestKind::Http, RequestKind::Tcp] {
-        let got = PeerResponse::decode(head(200, &[yes, to]), asked).unwrap();
+    for kind in [RequestKind::Http, RequestKind::Tcp] {
+        let got = PeerResponse::decode(head(200, &[yes, to]), kind).unwrap();
         assert!(matches!(got, PeerResponse::Answered(parts) if parts.status == 200));
     }
     // A peer proxy's own refusal of an upgrade has a status of its own.

@@ -127,10 +127,10 @@ async fn what_one_read_brought_too_much_is_read_next_and_by_nobody_else() {
     let (mut one, _one, mut far_one) = pair().await;
     let (mut two, _two, mut far_two) = pair().await;
     let sent = [bytes(0).collect::<Vec<u8>>(), bytes(100).collect()];
-    let said = sent.clone();
-    tokio::spawn(async move { far_one.write_all(&said[0]).await });
-    let said = sent.clone();
-    tokio::spawn(async move { far_two.write_all(&said[1]).await });
+    let log = sent.clone();
+    tokio::spawn(async move { far_one.write_all(&log[0]).await });
+    let log = sent.clone();
+    tokio::spawn(async move { far_two.write_all(&log[1]).await });
     let mut got = [Vec::new(), Vec::new()];
     for turn in 0.. {
         let size = [7, 1000, 20_000, 2 * CHUNK][turn % 4];

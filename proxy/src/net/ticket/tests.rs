@@ -315,13 +315,13 @@ fn the_more_a_caller_holds_the_earlier_its_next_request_waits() {
     // In MiB: what it holds beside its requests, and up to where it finds room.
     for (holds, room) in [(0, 39), (5, 39), (8, 38), (12, 37), (16, 37), (40, 37)] {
         let (busy, requests) = busy(&occupancy, 1, LEAST);
-        let held = (busy.reserve(holds * MIB), take_reserved(&busy));
+        let reservation = (busy.reserve(holds * MIB), take_reserved(&busy));
         occupancy.weigh(0);
         USED.set(room * MIB);
         assert!(passes(&budget, &busy, AdmissionClass::Callers), "{holds}");
         USED.set((room + 1) * MIB);
         assert!(!passes(&budget, &busy, AdmissionClass::Callers), "{holds}");
-        drop((held, requests));
+        drop((reservation, requests));
     }
 }
 

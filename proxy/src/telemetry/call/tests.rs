@@ -85,15 +85,15 @@ fn the_access_log_follows_the_controller_and_goes_back() {
         call.keep_line_of(failed);
         call.line(200, "", Duration::ZERO, 0).is_some()
     };
-    for (told, good, bad) in [
+    for (configured, good, bad) in [
         (None, true, true),
         (Some("json,errors"), false, true),
         (Some("off"), false, false),
         (Some("json"), true, true),
         (None, true, true),
     ] {
-        telemetry.log_as(told.map(|log: &str| log.parse().unwrap()));
-        assert_eq!((logged(false), logged(true)), (good, bad), "{told:?}");
+        telemetry.log_as(configured.map(|log: &str| log.parse().unwrap()));
+        assert_eq!((logged(false), logged(true)), (good, bad), "{configured:?}");
     }
 }
 
@@ -152,7 +152,7 @@ fn request(
     call.speaks(Version::HTTP_11, false);
     call.asks(&parts, CameFrom::Application);
     call.between(there.parties.clone());
-    let found = kept.find(|way| way == there);
+    let found = kept.find(|key| key == there);
     let cell = found.unwrap_or_else(|| {
         let cell = telemetry.cell(there.parties.clone(), there.protocol);
         kept.keep(&cell);
@@ -186,7 +186,7 @@ fn a_request_is_counted_without_an_allocation_and_without_a_look_at_the_map() {
         Arc::clone(&telemetry.metrics.calls.cells),
     );
     request(&telemetry, &kept, &there, &answer);
-    let (done, told) = std::sync::mpsc::channel();
+    let (done, finished) = std::sync::mpsc::channel();
     let counting = Arc::clone(&telemetry);
     // Whoever asked the map would wait for as long as this holds it.
     let allocated = cells.while_locked(|| {
@@ -200,7 +200,7 @@ fn a_request_is_counted_without_an_allocation_and_without_a_look_at_the_map() {
             }
             done.send(allocated.get() - before).unwrap();
         });
-        told.recv_timeout(Duration::from_secs(20))
+        finished.recv_timeout(Duration::from_secs(20))
     });
     assert_eq!(allocated.expect("the map was asked"), 0, "bytes");
     let mut calls = 0;
@@ -255,10 +255,10 @@ fn a_connection_is_opened_once_also_where_counts_are_taken_before_its_port_is_kn
     };
     let (mut begun, mut rules) = (0, Vec::new());
     let mut take = || {
-        cells.drain(|way, counts| {
+        cells.drain(|key, counts| {
             begun += counts.begun;
             let rules_here = counts.rules.iter().map(|rule| rule.label().to_string());
-            rules.extend(rules_here.map(|rule| (way.parties.port(), rule)));
+            rules.extend(rules_here.map(|rule| (key.parties.port(), rule)));
         });
     };
     let mut call = Call::begin(&telemetry, CallKind::Bytes, parties.clone());
@@ -344,9 +344,9 @@ fn routed(
 /// What cells of this route have counted since the last time.
 fn drained(telemetry: &Telemetry, route: Option<&str>) -> (u64, u64) {
     let (mut here, mut elsewhere) = (0, 0);
-    telemetry.metrics.calls.cells.drain(|way, counts| {
+    telemetry.metrics.calls.cells.drain(|key, counts| {
         let calls = counts.calls(|_| true);
-        if way.route.as_deref() == route {
+        if key.route.as_deref() == route {
             here += calls;
         } else {
             elsewhere += calls;
@@ -369,7 +369,7 @@ fn a_request_is_counted_by_its_route_without_an_allocation_and_without_a_look_at
     let route: Arc<str> = "cart/read".into();
     // The same name of another table is the same route.
     routed(&telemetry, &kept, &"cart/read".into(), &answer);
-    let (done, told) = std::sync::mpsc::channel();
+    let (done, finished) = std::sync::mpsc::channel();
     let counting = Arc::clone(&telemetry);
     let allocated = cells.while_locked(|| {
         std::thread::spawn(move || {
@@ -381,7 +381,7 @@ fn a_request_is_counted_by_its_route_without_an_allocation_and_without_a_look_at
             }
             done.send(allocated.get() - before).unwrap();
         });
-        told.recv_timeout(Duration::from_secs(20))
+        finished.recv_timeout(Duration::from_secs(20))
     });
     assert_eq!(allocated.expect("the map was asked"), 0, "bytes");
     assert_eq!(drained(&telemetry, Some("cart/read")), (REQUESTS + 2, 0));
@@ -404,13 +404,13 @@ fn the_port_of_a_request_and_its_route_are_told_apart_together() {
     let (answer, ()) = Response::new(()).into_parts();
     call.answered(&answer, None)
         .done(BodyEnd::Complete, 0, None);
-    let mut ways = Vec::new();
-    telemetry.metrics.calls.cells.drain(|way, counts| {
+    let mut keys = Vec::new();
+    telemetry.metrics.calls.cells.drain(|key, counts| {
         if counts.calls(|_| true) > 0 {
-            ways.push((way.parties.port(), way.route.clone()));
+            keys.push((key.parties.port(), key.route.clone()));
         }
     });
-    assert_eq!(ways, [(9090, Some("cart/read".into()))]);
+    assert_eq!(keys, [(9090, Some("cart/read".into()))]);
 }
 
 #[test]

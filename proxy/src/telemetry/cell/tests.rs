@@ -10,7 +10,7 @@ use policy::reason::Reason;
 use super::{CallOutcome, Cell, CellCache, CellKey, KEPT, MORE_OUTCOMES, RULES};
 use crate::telemetry::parties::Parties;
 
-fn way(port: u16) -> CellKey {
+fn cell_key(port: u16) -> CellKey {
     CellKey {
         parties: Parties::External {
             port,
@@ -49,7 +49,7 @@ fn every_outcome_comes_out_as_it_went_in() {
 
 #[test]
 fn what_is_taken_is_taken_once_and_what_is_under_way_stays() {
-    let (cell, mut seen) = (Cell::new(way(80)), (0, 0));
+    let (cell, mut seen) = (Cell::new(cell_key(80)), (0, 0));
     assert!(cell.take(&mut seen).is_none());
     answer(&cell, 200, None);
     answer(&cell, 200, None);
@@ -74,7 +74,7 @@ fn what_is_taken_is_taken_once_and_what_is_under_way_stays() {
 
 #[test]
 fn a_server_with_every_status_there_is_loses_statuses_and_no_call() {
-    let (cell, mut seen) = (Cell::new(way(80)), (0, 0));
+    let (cell, mut seen) = (Cell::new(cell_key(80)), (0, 0));
     for status in 100..600 {
         answer(&cell, status, None);
     }
@@ -89,7 +89,7 @@ fn a_server_with_every_status_there_is_loses_statuses_and_no_call() {
 fn calls_of_many_threads_add_up_while_they_are_taken_out() {
     const THREADS: u64 = 4;
     const CALLS: u64 = 5_000;
-    let cell = Arc::new(Cell::new(way(80)));
+    let cell = Arc::new(Cell::new(cell_key(80)));
     let calling: Vec<_> = (0..THREADS)
         .map(|thread| {
             let cell = Arc::clone(&cell);
@@ -117,10 +117,10 @@ fn calls_of_many_threads_add_up_while_they_are_taken_out() {
 #[test]
 fn a_cell_is_found_again_for_as_long_as_somebody_has_it() {
     let kept = CellCache::default();
-    let of = |port| move |way: &CellKey| way.parties.port() == port;
+    let of = |port| move |cell_key: &CellKey| cell_key.parties.port() == port;
     assert!(kept.find(of(1)).is_none());
     let cells: Vec<_> = (1..=20)
-        .map(|port| Arc::new(Cell::new(way(port))))
+        .map(|port| Arc::new(Cell::new(cell_key(port))))
         .collect();
     for cell in &cells {
         kept.keep(cell);
@@ -138,7 +138,7 @@ fn a_cell_is_found_again_for_as_long_as_somebody_has_it() {
 /// The caller of one left, and what that says of its attempt comes a moment later.
 #[test]
 fn an_attempt_whose_caller_left_is_never_a_success() {
-    let (cell, mut seen) = (Cell::new(way(80)), (0, 0));
+    let (cell, mut seen) = (Cell::new(cell_key(80)), (0, 0));
     cell.begin();
     cell.cancel();
     let first = cell.take(&mut seen).unwrap();
@@ -152,9 +152,9 @@ fn an_attempt_whose_caller_left_is_never_a_success() {
 
 #[test]
 fn rules_that_allowed_calls_are_told_while_they_do_and_are_few() {
-    let (cell, mut seen) = (Cell::new(way(80)), (0, 0));
+    let (cell, mut seen) = (Cell::new(cell_key(80)), (0, 0));
     let rule = |at: usize| Origin::new("TrafficTarget", "shop", format!("t{at}"));
-    let mut told = |rules: &[usize]| {
+    let mut reported = |rules: &[usize]| {
         for at in rules {
             cell.begin();
             cell.allowed_by(&rule(*at));
@@ -162,19 +162,25 @@ fn rules_that_allowed_calls_are_told_while_they_do_and_are_few() {
         }
         cell.take(&mut seen).unwrap().rules
     };
-    assert_eq!(told(&[1, 2, 1]), [rule(1), rule(2)]);
-    assert_eq!(told(&[2, 2]), [rule(2)], "the other allowed nothing since");
+    assert_eq!(reported(&[1, 2, 1]), [rule(1), rule(2)]);
+    assert_eq!(
+        reported(&[2, 2]),
+        [rule(2)],
+        "the other allowed nothing since"
+    );
     let many: Vec<usize> = (10..10 + 3 * RULES).collect();
-    assert_eq!(told(&many).len(), RULES);
+    assert_eq!(reported(&many).len(), RULES);
     // Those of before do not keep the place of new ones.
-    assert_eq!(told(&[1]), [rule(1)]);
+    assert_eq!(reported(&[1]), [rule(1)]);
 }
 
 #[test]
 fn a_cell_remembers_those_of_its_routes_and_no_more_than_there_are_names() {
-    let cell = Cell::new(way(80));
+    let cell = Cell::new(cell_key(80));
     let name = |number: usize| Arc::<str>::from(format!("cart/{number}"));
-    let routed: Vec<Arc<Cell>> = (0..100).map(|_| Arc::new(Cell::new(way(80)))).collect();
+    let routed: Vec<Arc<Cell>> = (0..100)
+        .map(|_| Arc::new(Cell::new(cell_key(80))))
+        .collect();
     for (number, routed) in routed.iter().enumerate() {
         cell.keep_route(&name(number), routed);
     }

@@ -16,7 +16,7 @@ const GOOD: CallOutcome = CallOutcome {
     reason: None,
 };
 
-fn way(port: u16) -> CellKey {
+fn cell_key(port: u16) -> CellKey {
     CellKey {
         parties: Parties::External {
             port,
@@ -28,8 +28,8 @@ fn way(port: u16) -> CellKey {
 }
 
 impl Cells {
-    fn call(&self, way: CellKey) {
-        let (cell, _) = self.find(way);
+    fn call(&self, cell_key: CellKey) {
+        let (cell, _) = self.find(cell_key);
         cell.begin();
         cell.outcome(GOOD);
         cell.leave();
@@ -59,11 +59,11 @@ impl Cells {
 #[test]
 fn a_way_has_one_cell_whoever_asks() {
     let cells = Cells::default();
-    let (one, placed) = cells.find(way(80));
-    assert!(placed && Arc::ptr_eq(&one, &cells.find(way(80)).0));
+    let (one, placed) = cells.find(cell_key(80));
+    assert!(placed && Arc::ptr_eq(&one, &cells.find(cell_key(80)).0));
     let other = CellKey {
         protocol: Protocol::Grpc,
-        ..way(80)
+        ..cell_key(80)
     };
     assert!(!Arc::ptr_eq(&one, &cells.find(other).0));
 }
@@ -72,14 +72,14 @@ fn a_way_has_one_cell_whoever_asks() {
 fn beyond_the_bound_calls_count_without_their_other_end_and_requests_are_no_connections() {
     let cells = Cells::default();
     for port in 1..=CELLS as u16 {
-        cells.call(way(port));
+        cells.call(cell_key(port));
     }
-    let (rest, placed) = cells.find(way(CELLS as u16 + 1));
+    let (rest, placed) = cells.find(cell_key(CELLS as u16 + 1));
     assert!(!placed);
     assert_eq!(rest.key().parties, Parties::Rest(Direction::outbound));
     let opaque = CellKey {
         protocol: Protocol::Opaque,
-        ..way(CELLS as u16 + 1)
+        ..cell_key(CELLS as u16 + 1)
     };
     assert!(cells.find(opaque).0.key().is_opaque());
     assert_eq!(cells.known.lock().len(), CELLS);
@@ -102,10 +102,18 @@ fn what_is_outside_takes_half_of_the_places_at_most() {
         cells.call(outside(number));
     }
     assert_eq!(cells.known.lock().len(), CELLS / 2 + 1);
-    let found = |way: CellKey| cells.find(way).0.key().parties.clone();
-    assert_eq!(found(outside(CELLS)), way(80).parties, "one for the others");
+    let found = |cell_key: CellKey| cells.find(cell_key).0.key().parties.clone();
+    assert_eq!(
+        found(outside(CELLS)),
+        cell_key(80).parties,
+        "one for the others"
+    );
     assert_eq!(found(outside(3)), outside(3).parties, "a known one stays");
-    assert_eq!(found(way(81)), way(81).parties, "an honest one beside");
+    assert_eq!(
+        found(cell_key(81)),
+        cell_key(81).parties,
+        "an honest one beside"
+    );
     assert_eq!(cells.drained().0, CELLS as u64, "and none is lost");
 }
 
@@ -114,23 +122,27 @@ fn routes_are_told_apart_in_half_of_the_places_at_most() {
     let cells = Cells::default();
     let routed = |number: usize| CellKey {
         route: Some(number.to_string().into()),
-        ..way(80)
+        ..cell_key(80)
     };
     for number in 0..CELLS {
         cells.call(routed(number));
     }
     assert_eq!(cells.known.lock().len(), CELLS / 2 + 1);
-    let found = |way: CellKey| cells.find(way).0.key().clone();
-    assert_eq!(found(routed(CELLS)), way(80), "one for the others");
+    let found = |cell_key: CellKey| cells.find(cell_key).0.key().clone();
+    assert_eq!(found(routed(CELLS)), cell_key(80), "one for the others");
     assert_eq!(found(routed(3)), routed(3), "a known one stays");
-    assert_eq!(found(way(81)), way(81), "another edge has its place");
+    assert_eq!(
+        found(cell_key(81)),
+        cell_key(81),
+        "another edge has its place"
+    );
     assert_eq!(cells.drained().0, CELLS as u64, "and none is lost");
 }
 
 #[test]
 fn a_cell_that_nobody_used_for_ten_minutes_is_forgotten_once_it_was_told() {
     let cells = Cells::default();
-    cells.call(way(80));
+    cells.call(cell_key(80));
     assert_eq!(cells.drained(), (1, 1));
     cells.age(IDLE);
     assert_eq!(cells.drained(), (0, 1), "no report has told of it");
@@ -138,7 +150,7 @@ fn a_cell_that_nobody_used_for_ten_minutes_is_forgotten_once_it_was_told() {
     assert_eq!(cells.drained(), (0, 0));
     // While there are many, earlier.
     for port in 1..=(CELLS / 2) as u16 {
-        cells.call(way(port));
+        cells.call(cell_key(port));
     }
     cells.drained();
     cells.read();
@@ -149,16 +161,16 @@ fn a_cell_that_nobody_used_for_ten_minutes_is_forgotten_once_it_was_told() {
 #[test]
 fn a_cell_that_somebody_holds_or_keeps_loses_no_call_when_it_is_forgotten() {
     let (cells, kept) = (Cells::default(), CellCache::default());
-    let (held, _) = cells.find(way(80));
-    kept.keep(&held);
-    held.begin();
+    let (cell, _) = cells.find(cell_key(80));
+    kept.keep(&cell);
+    cell.begin();
     cells.drained();
     cells.read();
     cells.age(IDLE);
     assert_eq!(cells.drained(), (0, 1), "a call is under way");
-    held.outcome(GOOD);
-    held.leave();
-    drop(held);
+    cell.outcome(GOOD);
+    cell.leave();
+    drop(cell);
     cells.age(IDLE);
     assert_eq!(cells.drained().0, 1);
     cells.read();
@@ -170,12 +182,12 @@ fn a_cell_that_somebody_holds_or_keeps_loses_no_call_when_it_is_forgotten() {
 #[test]
 fn what_is_open_is_told_in_every_slot_and_what_has_ended_once() {
     let cells = Cells::default();
-    let (cell, _) = cells.find(way(80));
+    let (cell, _) = cells.find(cell_key(80));
     cell.begin();
     for _ in 0..2 {
         cells.drained();
-        let told = cells.read();
-        assert_eq!((told.len(), told[0].open), (1, 1));
+        let read_out = cells.read();
+        assert_eq!((read_out.len(), read_out[0].open), (1, 1));
     }
     cell.outcome(GOOD);
     cell.leave();

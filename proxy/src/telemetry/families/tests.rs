@@ -16,7 +16,7 @@ const GOOD: CallOutcome = CallOutcome {
     reason: None,
 };
 
-fn way(port: u16, route: Option<&str>) -> CellKey {
+fn cell_key(port: u16, route: Option<&str>) -> CellKey {
     CellKey {
         parties: Parties::Inbound {
             port,
@@ -29,8 +29,8 @@ fn way(port: u16, route: Option<&str>) -> CellKey {
     }
 }
 
-fn count(metrics: &Metrics, way: CellKey) {
-    let cell = metrics.cell(way);
+fn count(metrics: &Metrics, cell_key: CellKey) {
+    let cell = metrics.cell(cell_key);
     cell.begin();
     cell.answered(GOOD, Duration::from_millis(1), 2);
     cell.leave();
@@ -49,9 +49,9 @@ fn page(registry: &Registry) -> String {
 fn a_route_is_a_label_of_requests_and_their_latency_and_none_is_no_label() {
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
-    count(&metrics, way(80, Some("cart/read")));
-    count(&metrics, way(80, Some("")));
-    count(&metrics, way(80, None));
+    count(&metrics, cell_key(80, Some("cart/read")));
+    count(&metrics, cell_key(80, Some("")));
+    count(&metrics, cell_key(80, None));
     let page = page(&registry);
     for name in [
         "weft_requests_total",
@@ -72,11 +72,11 @@ fn routes_take_half_of_a_familys_places_and_leave_the_rest_to_what_is_counted_wi
     let metrics = Metrics::register(&mut registry);
     // Histograms have fewest places.
     for number in 0..200 {
-        count(&metrics, way(80, Some(&format!("cart/{number}"))));
+        count(&metrics, cell_key(80, Some(&format!("cart/{number}"))));
     }
     metrics.calls.refresh();
     for port in 0..100 {
-        count(&metrics, way(1000 + port, None));
+        count(&metrics, cell_key(1000 + port, None));
     }
     let page = page(&registry);
     let latencies = || {

@@ -54,13 +54,13 @@ impl Reports {
     }
 
     /// A call of a millisecond ends in this slot.
-    fn count_at(&self, slot: u64, way: CellKey, outcome: CallOutcome) {
+    fn count_at(&self, slot: u64, cell_key: CellKey, outcome: CallOutcome) {
         self.close_at(slot);
-        self.count(way, outcome);
+        self.count(cell_key, outcome);
     }
 
-    fn count(&self, way: CellKey, outcome: CallOutcome) {
-        let cell = self.metrics.cell(way);
+    fn count(&self, cell_key: CellKey, outcome: CallOutcome) {
+        let cell = self.metrics.cell(cell_key);
         cell.begin();
         cell.answered(outcome, Duration::from_millis(1), 2);
         cell.leave();
@@ -68,8 +68,9 @@ impl Reports {
 }
 
 fn closed(reports: &Reports) -> Vec<v1::Report> {
-    let held = reports.state.lock();
-    held.closed
+    let state = reports.state.lock();
+    state
+        .closed
         .iter()
         .map(|(_, report)| report.clone())
         .collect()
@@ -123,11 +124,11 @@ fn clock_that_was_set_back_is_followed() {
         reports.count_at(slot, to("shop/a"), GOOD);
     }
     let closed = closed(&reports);
-    let told = closed
+    let reported = closed
         .iter()
         .map(|report| (report.slot / SLOT, report.edges[0].success));
-    let told: Vec<(u64, u64)> = told.collect();
-    assert_eq!(told, [(1000, 1), (900, 1), (901, 1)]);
+    let reported: Vec<(u64, u64)> = reported.collect();
+    assert_eq!(reported, [(1000, 1), (900, 1), (901, 1)]);
     assert_eq!(reports.state.lock().before_set, 1);
 }
 
@@ -179,21 +180,21 @@ async fn new_stream_is_told_again_what_was_told_before() {
         reports.count(to("shop/a"), GOOD);
     }
     for _ in 0..2 {
-        let mut told = stream(&reports);
+        let mut received = stream(&reports);
         // The task itself closes the slot that was open: that of today is later.
         for ago in ago {
             let slot = slot_of(now - ago) * SLOT;
-            assert_eq!(told.recv().await.unwrap().slot, slot);
+            assert_eq!(received.recv().await.unwrap().slot, slot);
         }
     }
 }
 
 /// A new stream to a controller.
 fn stream(reports: &Arc<Reports>) -> mpsc::Receiver<v1::Report> {
-    let (stream, told) = mpsc::channel(1);
+    let (stream, received) = mpsc::channel(1);
     let feeding = Arc::clone(reports);
     tokio::spawn(async move { feeding.feed(stream).await });
-    told
+    received
 }
 
 #[tokio::test(start_paused = true)]
@@ -219,14 +220,14 @@ async fn new_stream_is_told_nothing_of_before_the_clock_was_set() {
 #[tokio::test]
 async fn ending_pod_tells_its_open_slot_at_once() {
     let reports = Arc::new(reports());
-    let (stream, mut told) = mpsc::channel(1);
+    let (stream, mut received) = mpsc::channel(1);
     let feeding = Arc::clone(&reports);
     tokio::spawn(async move { feeding.feed(stream).await });
     tokio::task::yield_now().await;
     reports.count(to("shop/a"), GOOD);
     reports.leave();
     let wait = std::time::Duration::from_secs(2);
-    let report = tokio::time::timeout(wait, told.recv())
+    let report = tokio::time::timeout(wait, received.recv())
         .await
         .unwrap()
         .unwrap();
@@ -322,10 +323,10 @@ fn without_names_a_report_says_nothing_of_routes() {
 fn more_routes_than_a_report_has_places_for_stay_requests_of_their_edge() {
     let reports = reports();
     for number in 0..300 {
-        let way = by_route("shop/web", Some(&format!("cart/{number:03}")));
-        reports.count_at(1, way.clone(), GOOD);
+        let cell_key = by_route("shop/web", Some(&format!("cart/{number:03}")));
+        reports.count_at(1, cell_key.clone(), GOOD);
         if number < 3 {
-            reports.count(way, GOOD);
+            reports.count(cell_key, GOOD);
         }
     }
     reports.close_at(2);
@@ -334,10 +335,13 @@ fn more_routes_than_a_report_has_places_for_stay_requests_of_their_edge() {
         panic!("{report:?}")
     };
     assert_eq!((edge.success, edge.routes.len()), (303, 16));
-    let told = requests_of(edge);
-    assert_eq!(told.iter().map(|(_, requests)| requests).sum::<u64>(), 303);
-    assert_eq!(told[1], ("cart/000", 2), "the most used ones stay");
-    assert_eq!(told[0].0, "", "and the others have none");
+    let reported = requests_of(edge);
+    assert_eq!(
+        reported.iter().map(|(_, requests)| requests).sum::<u64>(),
+        303
+    );
+    assert_eq!(reported[1], ("cart/000", 2), "the most used ones stay");
+    assert_eq!(reported[0].0, "", "and the others have none");
     assert_eq!(report.routes.len(), 256);
     assert!(report.routes.iter().any(|row| row.route == "cart/002"));
     assert_eq!(limit(&reports, "report-routes"), 1);

@@ -31,8 +31,8 @@ fn all() -> v1::TapAsk {
     }
 }
 
-fn watch(telemetry: &Telemetry, asked: v1::TapAsk) -> (Watch, Receiver<v1::TapRecord>) {
-    telemetry.taps.watch(asked)
+fn watch(telemetry: &Telemetry, ask: v1::TapAsk) -> (Watch, Receiver<v1::TapRecord>) {
+    telemetry.taps.watch(ask)
 }
 
 fn head(method: &str, uri: &str, headers: &[(&str, &str)]) -> request::Parts {
@@ -94,11 +94,11 @@ fn request_is_told_without_query_and_with_no_header_but_those_asked_for() {
         token.as_str(),
         proof.as_str(),
     ];
-    let asked = v1::TapAsk {
+    let ask = v1::TapAsk {
         headers: names.map(str::to_owned).to_vec(),
         ..all()
     };
-    let (_watch, mut records) = watch(&telemetry, asked);
+    let (_watch, mut records) = watch(&telemetry, ask);
     let secret = "s3cret";
     let parts = head(
         "POST",
@@ -233,9 +233,9 @@ fn only_what_fits_every_filter_is_shown() {
             3,
         ),
     ];
-    for (what, asked, shown) in cases {
+    for (what, ask, shown) in cases {
         let telemetry = telemetry();
-        let (watch, _records) = watch(&telemetry, asked);
+        let (watch, _records) = watch(&telemetry, ask);
         get(
             &telemetry,
             to("shop/cart", "shop/cart-v2", "shop/cart-v2-0"),
@@ -256,11 +256,11 @@ fn only_what_fits_every_filter_is_shown() {
 #[test]
 fn requests_of_one_route_are_those_that_it_describes() {
     let telemetry = telemetry();
-    let asked = v1::TapAsk {
+    let ask = v1::TapAsk {
         route: "cart/read".to_owned(),
         ..all()
     };
-    let (watch, mut records) = watch(&telemetry, asked);
+    let (watch, mut records) = watch(&telemetry, ask);
     for route in ["cart/read", "cart/write", ""] {
         let parties = from("shop/web", "uid");
         let mut call = Call::begin(&telemetry, CallKind::Request, parties.clone());
@@ -292,14 +292,17 @@ fn rate_and_room_are_bounded_and_what_is_not_shown_is_counted() {
         get(&telemetry, from("shop/web", "uid"));
     }
     // A new second may have begun meanwhile.
-    let told = first.summary();
+    let summary = first.summary();
     assert!(
-        told.matched == 300 && (10..=20).contains(&told.shown),
-        "{told:?}"
+        summary.matched == 300 && (10..=20).contains(&summary.shown),
+        "{summary:?}"
     );
-    assert_eq!(told.dropped, 0);
-    let told = second.summary();
-    assert_eq!((told.matched, told.shown, told.dropped), (300, 256, 44));
+    assert_eq!(summary.dropped, 0);
+    let summary = second.summary();
+    assert_eq!(
+        (summary.matched, summary.shown, summary.dropped),
+        (300, 256, 44)
+    );
     assert!(records.try_recv().is_ok());
 
     drop(first);
@@ -321,7 +324,7 @@ fn request_that_no_tap_wants_is_written_down_nowhere() {
         status_last: 599,
         ..all()
     };
-    let _taps = [posts, others].map(|asked| watch(&telemetry, asked));
+    let _taps = [posts, others].map(|ask| watch(&telemetry, ask));
     let (parties, parts) = (from("shop/web", "uid"), head("GET", "/items", &[]));
     let noted = move || telemetry.taps.note(&parties, &parts, None).is_some();
     let looking = std::thread::spawn(move || {

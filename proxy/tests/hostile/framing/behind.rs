@@ -17,17 +17,17 @@ async fn a_request_behind_a_refused_upgrade_is_judged_as_a_request() {
             "Upgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\nConnection: Upgrade, HTTP2-Settings",
         ),
     ] {
-        for way in ENTRY_POINTS {
+        for entry in ENTRY_POINTS {
             let behind = "GET /private HTTP/1.1\r\nHost: s\r\n\r\n";
             let bytes = format!("GET /ok HTTP/1.1\r\nHost: s\r\n{headers}\r\n\r\n{behind}");
-            let answer = field.send_and_stay(way, bytes).await;
-            assert!(!answer.contains(" 101 "), "{case}, {way:?}: {answer}");
+            let answer = field.send_and_stay(entry, bytes).await;
+            assert!(!answer.contains(" 101 "), "{case}, {entry:?}: {answer}");
             let got = field.recorded(case);
             assert!(
                 got.len() == 1 && got[0].line() == "GET /ok HTTP/1.1",
-                "{case}, {way:?}: {got:?}"
+                "{case}, {entry:?}: {got:?}"
             );
-            assert_eq!(status(&answer), 200, "{case}, {way:?}: {answer}");
+            assert_eq!(status(&answer), 200, "{case}, {entry:?}: {answer}");
             if case == "h2c" {
                 assert!(got[0].values("upgrade").is_empty(), "{got:?}");
                 assert!(got[0].values("http2-settings").is_empty(), "{got:?}");
@@ -52,11 +52,11 @@ async fn connect_reaches_nothing_and_what_follows_it_is_dropped() {
         let case = format!("CONNECT {target}");
         let bytes =
             format!("{case} HTTP/1.1\r\nHost: s\r\n\r\nGET /private HTTP/1.1\r\nHost: s\r\n\r\n");
-        for way in SPEAKERS {
-            let answer = field.send(way, &bytes).await;
+        for from in SPEAKERS {
+            let answer = field.send(from, &bytes).await;
             assert!(
                 answer.is_empty() || (400..500).contains(&status(&answer)),
-                "{case}, {way:?}: {answer}"
+                "{case}, {from:?}: {answer}"
             );
             let got = field.recorded(&case);
             assert!(
@@ -76,24 +76,24 @@ async fn an_unread_body_never_becomes_a_request() {
     field.allow(Protocol::Http1, &["/ok"]);
     let request = "GET /ok HTTP/1.1\r\nHost: s\r\n\r\n";
     let body = request.repeat(1024 * 1024 / request.len());
-    for way in ENTRY_POINTS {
+    for entry in ENTRY_POINTS {
         for size in [request.len(), body.len()] {
             let bytes = format!(
                 "POST /denied HTTP/1.1\r\nHost: s\r\nContent-Length: {size}\r\n\r\n{}{request}",
                 &body[..size]
             );
-            let answer = field.send(way, bytes).await;
+            let answer = field.send(entry, bytes).await;
             // A close with bytes unread may overtake the answer, as a reset.
             if !answer.is_empty() {
-                assert_eq!(status(&answer), 403, "{way:?}, {size}: {answer}");
+                assert_eq!(status(&answer), 403, "{entry:?}, {size}: {answer}");
             }
             // The request behind the body may be served, what is in it may not.
             let got = field.recorded("unread body");
-            assert!(got.len() <= 1, "{way:?}, {size}: {} requests", got.len());
+            assert!(got.len() <= 1, "{entry:?}, {size}: {} requests", got.len());
             assert_eq!(
                 answers(&answer).saturating_sub(1),
                 got.len(),
-                "{way:?}, {size}"
+                "{entry:?}, {size}"
             );
         }
     }
@@ -106,8 +106,8 @@ async fn a_body_that_comes_after_its_refusal_never_becomes_a_request() {
     let field = TwoPods::new(Protocol::Http1).await;
     field.allow(Protocol::Http1, &["/ok"]);
     let request = "GET /ok HTTP/1.1\r\nHost: s\r\n\r\n";
-    for way in ENTRY_POINTS {
-        let mut stream = field.open(way).await;
+    for entry in ENTRY_POINTS {
+        let mut stream = field.open(entry).await;
         let head = format!(
             "POST /denied HTTP/1.1\r\nHost: s\r\nContent-Length: {}\r\n\r\n",
             request.len()
@@ -119,7 +119,7 @@ async fn a_body_that_comes_after_its_refusal_never_becomes_a_request() {
         let _ = stream.write_all(request.as_bytes()).await;
         rest(&mut stream, Duration::from_millis(300)).await;
         let got = field.recorded("late body");
-        assert!(got.is_empty(), "{way:?}: {got:?}");
+        assert!(got.is_empty(), "{entry:?}: {got:?}");
     }
     field.works("late bodies").await;
 }

@@ -90,23 +90,23 @@ async fn http2_servers_that_break_the_rules_cost_their_caller_one_502() {
             bad2(stream, Arc::clone(&script))
         })
         .await;
-        for way in ENTRY_POINTS {
+        for entry in ENTRY_POINTS {
             field.deliver_to(port);
             field.port = port;
-            let mut raw = RawHttp2::new(field.open(way).await).await;
+            let mut raw = RawHttp2::new(field.open(entry).await).await;
             raw.request(1, true, &get("/ok")).await;
-            let told = raw.told(1, Duration::from_secs(5)).await;
+            let outcome = raw.outcome(1, Duration::from_secs(5)).await;
             assert!(
-                matches!(told, Told::Status(502 | 503)),
-                "{case}, {way:?}: {told:?}"
+                matches!(outcome, Told::Status(502 | 503)),
+                "{case}, {entry:?}: {outcome:?}"
             );
             // Another application, over the same pair of proxies.
             field.deliver_to(good);
             field.port = good;
-            let mut raw = RawHttp2::new(field.open(way).await).await;
+            let mut raw = RawHttp2::new(field.open(entry).await).await;
             raw.request(1, true, &get("/ok")).await;
-            let told = raw.told(1, Duration::from_secs(1)).await;
-            assert_eq!(told, Told::Status(200), "after {case}, {way:?}");
+            let outcome = raw.outcome(1, Duration::from_secs(1)).await;
+            assert_eq!(outcome, Told::Status(200), "after {case}, {entry:?}");
         }
     }
 }

@@ -23,8 +23,8 @@ async fn nobody_waits_behind_a_request_that_was_answered_before_it_was_read() {
     let port = serving(&field.server, deaf).await;
     field.deliver_to(port);
     field.port = port;
-    for way in ENTRY_POINTS {
-        let mut stream = field.open(way).await;
+    for entry in ENTRY_POINTS {
+        let mut stream = field.open(entry).await;
         let head = "POST /ok HTTP/1.1\r\nHost: s\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n";
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut answer = String::new();
@@ -32,18 +32,18 @@ async fn nobody_waits_behind_a_request_that_was_answered_before_it_was_read() {
             let mut buffer = [0; 1024];
             let read = timeout(Duration::from_secs(1), stream.read(&mut buffer)).await;
             let count = read
-                .unwrap_or_else(|_| panic!("{way:?}: {answer}"))
+                .unwrap_or_else(|_| panic!("{entry:?}: {answer}"))
                 .unwrap();
-            assert_ne!(count, 0, "{way:?}: {answer}");
+            assert_ne!(count, 0, "{entry:?}: {answer}");
             answer.push_str(&String::from_utf8_lossy(&buffer[..count]));
         }
         // The request is whole before the answer is.
         stream.write_all(b"1\r\nb\r\n0\r\n\r\n").await.unwrap();
         let end = rest(&mut stream, Duration::from_secs(1)).await;
-        assert_eq!(end, "k", "{way:?}");
-        let next = timeout(Duration::from_secs(2), field.send(way, request("GET"))).await;
-        let next = next.unwrap_or_else(|_| panic!("{way:?}: it waits where nobody reads"));
-        assert_eq!(status(&next), 200, "{way:?}: {next}");
+        assert_eq!(end, "k", "{entry:?}");
+        let next = timeout(Duration::from_secs(2), field.send(entry, request("GET"))).await;
+        let next = next.unwrap_or_else(|_| panic!("{entry:?}: it waits where nobody reads"));
+        assert_eq!(status(&next), 200, "{entry:?}: {next}");
     }
 }
 
@@ -65,14 +65,14 @@ async fn nobody_waits_behind_chunks_that_were_left_unread() {
     .await;
     field.deliver_to(port);
     field.port = port;
-    for way in ENTRY_POINTS {
+    for entry in ENTRY_POINTS {
         let head = "POST /ok HTTP/1.1\r\nHost: s\r\nTransfer-Encoding: chunked\r\n\r\n";
         let posted = format!("{head}{}0\r\n\r\n", "1\r\na\r\n".repeat(20));
-        let answer = field.send(way, posted).await;
-        assert_eq!(status(&answer), 200, "{way:?}: {answer}");
-        let next = timeout(Duration::from_secs(2), field.send(way, request("GET"))).await;
-        let next = next.unwrap_or_else(|_| panic!("{way:?}: it waits where nobody reads"));
-        assert_eq!(status(&next), 200, "{way:?}: {next}");
+        let answer = field.send(entry, posted).await;
+        assert_eq!(status(&answer), 200, "{entry:?}: {answer}");
+        let next = timeout(Duration::from_secs(2), field.send(entry, request("GET"))).await;
+        let next = next.unwrap_or_else(|_| panic!("{entry:?}: it waits where nobody reads"));
+        assert_eq!(status(&next), 200, "{entry:?}: {next}");
     }
 }
 
@@ -137,14 +137,14 @@ impl Closing {
 }
 
 /// Posts over a connection of its own, which a direct caller would never see fail.
-async fn post(field: &TwoPods, way: EntryPoint) -> String {
+async fn post(field: &TwoPods, entry: EntryPoint) -> String {
     let request =
         b"POST /ok HTTP/1.1\r\nHost: s\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello";
-    ask(field, way, request).await
+    ask(field, entry, request).await
 }
 
-async fn ask(field: &TwoPods, way: EntryPoint, request: &[u8]) -> String {
-    let mut stream = field.open(way).await;
+async fn ask(field: &TwoPods, entry: EntryPoint, request: &[u8]) -> String {
+    let mut stream = field.open(entry).await;
     stream.write_all(request).await.unwrap();
     rest(&mut stream, Duration::from_secs(5)).await
 }
@@ -154,13 +154,13 @@ async fn ask(field: &TwoPods, way: EntryPoint, request: &[u8]) -> String {
 async fn posts_to_servers_that_close_unannounced_are_all_answered() {
     for after in [0, 1, 5, 20].map(Duration::from_millis) {
         let application = Closing::new(false, after).await;
-        for way in ENTRY_POINTS {
+        for entry in ENTRY_POINTS {
             let callers = (0..4).map(|caller| {
                 let field = &application.field;
                 async move {
                     for turn in 0..40_u64 {
-                        let answer = post(field, way).await;
-                        assert_eq!(status(&answer), 200, "{after:?}, {way:?}: {answer}");
+                        let answer = post(field, entry).await;
+                        assert_eq!(status(&answer), 200, "{after:?}, {entry:?}: {answer}");
                         tokio::time::sleep(Duration::from_millis((turn * 7 + caller) % 11)).await;
                     }
                 }
@@ -173,16 +173,20 @@ async fn posts_to_servers_that_close_unannounced_are_all_answered() {
 /// Nor does it cost one where a server begins to do so.
 #[tokio::test]
 async fn posts_use_no_pooled_connection_after_an_unannounced_close() {
-    for way in ENTRY_POINTS {
+    for entry in ENTRY_POINTS {
         let application = Closing::new(true, Duration::from_millis(5)).await;
         for keeps in [true, false, true] {
             application.keeps.store(keeps, Ordering::Relaxed);
             let begun = application.connections();
             for _ in 0..20 {
-                assert_eq!(status(&post(&application.field, way).await), 200, "{way:?}");
+                assert_eq!(
+                    status(&post(&application.field, entry).await),
+                    200,
+                    "{entry:?}"
+                );
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
-            assert_eq!(application.connections() - begun, 20, "{way:?}");
+            assert_eq!(application.connections() - begun, 20, "{entry:?}");
         }
     }
 }
@@ -213,15 +217,15 @@ async fn what_a_server_says_that_it_cannot_do_is_not_asked_again() {
         })
         .await;
         field.deliver_to(field.port);
-        for way in ENTRY_POINTS {
+        for entry in ENTRY_POINTS {
             for _ in 0..3 {
                 let before = came.load(Ordering::Relaxed);
-                let answer = post(&field, way).await;
+                let answer = post(&field, entry).await;
                 assert!(
                     status_line.starts_with(&status(&answer).to_string()),
                     "{answer}"
                 );
-                assert_eq!(came.load(Ordering::Relaxed) - before, 1, "{way:?}");
+                assert_eq!(came.load(Ordering::Relaxed) - before, 1, "{entry:?}");
             }
         }
     }
@@ -232,18 +236,18 @@ async fn what_a_server_says_that_it_cannot_do_is_not_asked_again() {
 #[tokio::test]
 async fn gets_share_connections_before_the_server_has_proven_to_keep_them() {
     const CALLERS: usize = 8;
-    for way in ENTRY_POINTS {
+    for entry in ENTRY_POINTS {
         let application = Closing::new(true, Duration::ZERO).await;
         let callers = (0..CALLERS).map(|_| async {
             for _ in 0..10 {
                 let request = b"GET /ok HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n";
-                let answer = ask(&application.field, way, request).await;
-                assert_eq!(status(&answer), 200, "{way:?}: {answer}");
+                let answer = ask(&application.field, entry, request).await;
+                assert_eq!(status(&answer), 200, "{entry:?}: {answer}");
             }
         });
         futures::future::join_all(callers).await;
         // A connection is free a little after its answer has ended.
         let opened = application.connections();
-        assert!(opened <= 2 * CALLERS, "{way:?}: {opened}");
+        assert!(opened <= 2 * CALLERS, "{entry:?}: {opened}");
     }
 }

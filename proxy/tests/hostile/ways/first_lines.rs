@@ -176,14 +176,14 @@ async fn other_text_protocols_pass_undeclared_ports_as_they_are() {
     for mode in passing() {
         let ground = Ground::passing(&mode).await;
         for by in EVERY.into_iter().filter(|by| mode.admits(*by)) {
-            for (name, said) in CONVERSATIONS {
+            for (name, first_bytes) in CONVERSATIONS {
                 let mut stream = ground.open(by).await;
                 for turn in 0..2 {
-                    stream.write_all(said.as_bytes()).await.unwrap();
-                    let mut back = vec![0; said.len()];
+                    stream.write_all(first_bytes.as_bytes()).await.unwrap();
+                    let mut back = vec![0; first_bytes.len()];
                     let read = timeout(SETTLED, stream.read_exact(&mut back)).await;
                     assert!(matches!(read, Ok(Ok(_))), "{name} {turn}, {by:?}: {read:?}");
-                    assert_eq!(back, said.as_bytes(), "{name}, {by:?}");
+                    assert_eq!(back, first_bytes.as_bytes(), "{name}, {by:?}");
                 }
             }
             ground.kept();
@@ -198,15 +198,15 @@ async fn a_server_that_speaks_first_is_answered_in_its_own_protocol() {
         let mut stream = ground.open(by).await;
         let mut banner = [0; 16];
         stream.read_exact(&mut banner).await.unwrap();
-        for said in [
+        for first_bytes in [
             &b"EHLO h\r\n"[..],
             b"MAIL FROM:<a@b>\r\n",
             b"get / HTTP/1.1\r\n",
         ] {
-            stream.write_all(said).await.unwrap();
-            let mut back = vec![0; said.len()];
+            stream.write_all(first_bytes).await.unwrap();
+            let mut back = vec![0; first_bytes.len()];
             stream.read_exact(&mut back).await.unwrap();
-            assert_eq!(back, said, "{by:?}");
+            assert_eq!(back, first_bytes, "{by:?}");
         }
     }
 }

@@ -19,11 +19,11 @@ async fn switching(pod: &Pod, chosen: Option<&'static str>) -> (u16, Bytes) {
             }
             log.lock().extend_from_slice(&all);
             let head = String::from_utf8_lossy(&all).to_lowercase();
-            let asked = head
+            let offered = head
                 .lines()
                 .find_map(|line| line.strip_prefix("upgrade: ").map(str::to_owned));
-            let answer = match (asked, chosen) {
-                (Some(asked), None) => switch_to(&asked),
+            let answer = match (offered, chosen) {
+                (Some(offered), None) => switch_to(&offered),
                 (Some(_), Some(chosen)) => switch_to(chosen),
                 (None, _) => "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_owned(),
             };
@@ -44,8 +44,8 @@ fn switch_to(protocol: &str) -> String {
     )
 }
 
-async fn ask_for(field: &TwoPods, way: EntryPoint, upgrade: &[u8]) -> (u16, TcpStream) {
-    let mut stream = field.open(way).await;
+async fn ask_for(field: &TwoPods, entry: EntryPoint, upgrade: &[u8]) -> (u16, TcpStream) {
+    let mut stream = field.open(entry).await;
     let request = [
         &b"GET /ok HTTP/1.1\r\nHost: s\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABk\r\nUpgrade: "[..],
         upgrade,
@@ -82,8 +82,8 @@ async fn nobody_switches_to_http2_whatever_it_is_called() {
         b"foo\r\nUpgrade: h2c",
     ] {
         let name = String::from_utf8_lossy(upgrade).into_owned();
-        for way in ENTRY_POINTS {
-            let (_, mut stream) = ask_for(&field, way, upgrade).await;
+        for entry in ENTRY_POINTS {
+            let (_, mut stream) = ask_for(&field, entry, upgrade).await;
             let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
             let _ = stream.write_all(preface).await;
             let _ = rest(&mut stream, Duration::from_millis(100)).await;
@@ -93,7 +93,7 @@ async fn nobody_switches_to_http2_whatever_it_is_called() {
             for offer in offered {
                 assert!(
                     !offer.contains("h2") && !offer.contains("http"),
-                    "{name:?}, {way:?}: {offer}"
+                    "{name:?}, {entry:?}: {offer}"
                 );
             }
         }
@@ -125,20 +125,20 @@ async fn nobody_switches_to_http2_whatever_it_is_called() {
             (b"weft-target", b"/ok"),
         ];
         raw.request(1, false, &fields).await;
-        let told = raw.told(1, Duration::from_secs(2)).await;
+        let outcome = raw.outcome(1, Duration::from_secs(2)).await;
         let name = String::from_utf8_lossy(upgrade);
-        assert_eq!(told, Told::Status(expected), "{name:?}");
+        assert_eq!(outcome, Told::Status(expected), "{name:?}");
         let arrived = String::from_utf8_lossy(&std::mem::take(&mut *kept.lock())).to_lowercase();
         assert!(!arrived.contains("h2c"), "{name:?}: {arrived}");
     }
     // Control: other protocols are switched to, and their bytes pass.
-    for way in ENTRY_POINTS {
-        let (status, mut stream) = ask_for(&field, way, b"websocket").await;
-        assert_eq!(status, 101, "{way:?}");
+    for entry in ENTRY_POINTS {
+        let (status, mut stream) = ask_for(&field, entry, b"websocket").await;
+        assert_eq!(status, 101, "{entry:?}");
         stream.write_all(b"frames").await.unwrap();
         let mut back = [0; 6];
         stream.read_exact(&mut back).await.unwrap();
-        assert_eq!(&back, b"frames", "{way:?}");
+        assert_eq!(&back, b"frames", "{entry:?}");
     }
 }
 
@@ -149,13 +149,13 @@ async fn an_application_that_switches_to_http2_unasked_is_not_followed() {
         let (port, kept) = switching(&field.server, Some(chosen)).await;
         field.deliver_to(port);
         field.port = port;
-        for way in ENTRY_POINTS {
-            let (status, mut stream) = ask_for(&field, way, b"foo").await;
-            assert_eq!(status, 502, "{chosen:?}, {way:?}");
+        for entry in ENTRY_POINTS {
+            let (status, mut stream) = ask_for(&field, entry, b"foo").await;
+            assert_eq!(status, 502, "{chosen:?}, {entry:?}");
             let _ = stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
             let _ = rest(&mut stream, Duration::from_millis(100)).await;
             let arrived = String::from_utf8_lossy(&std::mem::take(&mut *kept.lock())).into_owned();
-            assert!(!arrived.contains("PRI"), "{chosen:?}, {way:?}: {arrived}");
+            assert!(!arrived.contains("PRI"), "{chosen:?}, {entry:?}: {arrived}");
         }
     }
 }

@@ -13,7 +13,7 @@ async fn what_had_no_answer_in_its_own_time_is_not_asked_for_again_above() {
     for (backend_request, attempts) in [(None, 1), (Some(Duration::from_millis(100)), 2)] {
         let chain = Chain::new().await;
         let next = chain.asks([SILENCE, SILENCE]).await;
-        chain.api.set(vec![said(&EffectivePolicy {
+        chain.api.set(vec![policy_of(&EffectivePolicy {
             timeouts: limited(Timeouts {
                 request: Some(Duration::from_millis(300)),
                 backend_request,
@@ -26,7 +26,7 @@ async fn what_had_no_answer_in_its_own_time_is_not_asked_for_again_above() {
         let (status, answer) = ask(&chain.api, "GET", PARENT, "").await;
         assert_eq!(status, 504, "{answer}");
         assert!(answer.contains("weft-reason: deadline"), "{answer}");
-        assert_eq!(next.iter().map(App::asked).sum::<usize>(), attempts);
+        assert_eq!(next.iter().map(App::request_count).sum::<usize>(), attempts);
         request.answer(UNAVAILABLE).await;
         assert!(chain.is_quiet().await, "nobody is asked again");
         assert_eq!(call.await.unwrap().0, 503);
@@ -70,7 +70,7 @@ async fn a_grpc_answer_that_does_not_end_in_its_own_time_is_not_asked_for_again_
             chain.request().await.answer(OK).await;
             assert_eq!(call.await.unwrap().0, 200, "{time} marks nothing");
         }
-        assert_eq!(next[0].asked(), 1);
+        assert_eq!(next[0].request_count(), 1);
     }
 }
 
@@ -93,7 +93,7 @@ async fn a_grpc_call_that_its_caller_leaves_at_its_own_end_is_not_asked_for_agai
         let port = listener.local_addr().unwrap().port();
         let there = endpoint(chain.next.ip, port, Some("api"));
         chain.api.set(vec![endpoints("api", vec![there])]);
-        let asked = serve(listener, Does::Hangs);
+        let request_count = serve(listener, Does::Hangs);
         let call = chain.called("GET", PARENT).await;
         let request = chain.request().await;
         let outbound = ["direction=\"outbound\""];
@@ -101,7 +101,7 @@ async fn a_grpc_call_that_its_caller_leaves_at_its_own_end_is_not_asked_for_agai
         let mut sender = grpc(&chain.api).await;
         // All connections are there before the clock stands still: some need time to be made.
         let first = tokio::spawn(sender.send_request(shown::call()));
-        at_once(|| asked.load(Relaxed) == 1).await;
+        at_once(|| request_count.load(Relaxed) == 1).await;
         first.abort();
         at_once(|| left() == 1.0).await;
         let mut asks = shown::call();
@@ -111,7 +111,7 @@ async fn a_grpc_call_that_its_caller_leaves_at_its_own_end_is_not_asked_for_agai
         map.insert("traceparent", HeaderValue::from_static(parent));
         tokio::time::pause();
         let answer = tokio::spawn(sender.send_request(asks));
-        at_once(|| asked.load(Relaxed) == 2).await;
+        at_once(|| request_count.load(Relaxed) == 2).await;
         tokio::time::advance(Duration::from_millis(waits)).await;
         answer.abort();
         at_once(|| left() == 2.0).await;
@@ -124,6 +124,6 @@ async fn a_grpc_call_that_its_caller_leaves_at_its_own_end_is_not_asked_for_agai
             chain.request().await.answer(OK).await;
             assert_eq!(call.await.unwrap().0, 200, "after {waits} ms");
         }
-        assert_eq!(asked.load(Relaxed), 2);
+        assert_eq!(request_count.load(Relaxed), 2);
     }
 }

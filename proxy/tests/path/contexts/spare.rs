@@ -21,7 +21,7 @@ async fn what_was_tried_again_below_stays_so_where_the_fallback_lets_nobody_in()
         to: to_spare(),
         on: Causes::of(&[Cause::ServerError]),
     };
-    chain.api.set(vec![said(&EffectivePolicy {
+    chain.api.set(vec![policy_of(&EffectivePolicy {
         fallback: limited(std::sync::Arc::new(fallback)),
         ..EffectivePolicy::default()
     })]);
@@ -29,10 +29,10 @@ async fn what_was_tried_again_below_stays_so_where_the_fallback_lets_nobody_in()
     let request = chain.request().await;
     let (status, answer) = ask(&chain.api, "GET", PARENT, "").await;
     assert_eq!(status, 503, "as without a fallback: {answer}");
-    assert_eq!(next.iter().map(App::asked).sum::<usize>(), 2);
+    assert_eq!(next.iter().map(App::request_count).sum::<usize>(), 2);
     let failure = ["outcome=\"failure\""];
     assert_eq!(sum(&chain.api, "weft_fallbacks_total", &failure), 1.0);
-    assert_eq!(spare.asked(), 1, "its limit refused the other one");
+    assert_eq!(spare.request_count(), 1, "its limit refused the other one");
     request.answer(UNAVAILABLE).await;
     assert!(chain.is_quiet().await);
     assert_eq!(call.await.unwrap().0, 503);

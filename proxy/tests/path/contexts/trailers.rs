@@ -29,7 +29,7 @@ async fn what_fails_in_its_trailers_with_a_listed_code_is_not_asked_for_again_ab
     ] {
         let chain = Chain::new().await;
         let next = chain.asks([ends, ends]).await;
-        chain.api.set(vec![said(&EffectivePolicy {
+        chain.api.set(vec![policy_of(&EffectivePolicy {
             retry: limited(Retry {
                 grpc_codes: GrpcCodes::of(&[GrpcCode::Unavailable, GrpcCode::Unknown]),
                 ..Retry::DEFAULT
@@ -42,8 +42,8 @@ async fn what_fails_in_its_trailers_with_a_listed_code_is_not_asked_for_again_ab
         let (status, answer) = ask(&chain.api, "POST", &headers, "call").await;
         assert_eq!(status, 200, "{answer}");
         assert!(answer.contains(says), "{answer}");
-        let asked = next.iter().map(App::asked).sum::<usize>();
-        assert_eq!(asked, 1, "what has begun is not tried again");
+        let request_count = next.iter().map(App::request_count).sum::<usize>();
+        assert_eq!(request_count, 1, "what has begun is not tried again");
         request.answer(UNAVAILABLE).await;
         if listed {
             assert_eq!(call.await.unwrap().0, 503, "nobody is asked again");

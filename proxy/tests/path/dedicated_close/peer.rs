@@ -79,11 +79,11 @@ async fn trickster(trick: Option<Trick>) -> (Pod, Pod, SeenRequests, Arc<AtomicU
     let count = Arc::clone(&dedicated);
     let frozen = Arc::<AtomicBool>::default();
     tokio::spawn(async move {
-        let mut held = Vec::new();
+        let mut connections = Vec::new();
         loop {
             let (stream, _) = listener.accept().await.unwrap();
             if frozen.load(Relaxed) {
-                held.push(stream);
+                connections.push(stream);
                 continue;
             }
             let frozen = Arc::clone(&frozen);

@@ -113,16 +113,16 @@ fn calls_that_the_own_node_cannot_serve_stay_in_the_own_zone() {
 #[tokio::test(start_paused = true)]
 async fn a_busy_zone_is_left_while_another_one_is_less_busy_and_that_fades() {
     let set = zones().preferring(Locality::PreferSameZone);
-    let tell = |near: u8, far: u8| {
+    let report = |near: u8, far: u8| {
         for endpoint in &set.endpoints {
             endpoint.record_load(if is_near(endpoint.addr) { near } else { far });
         }
         stay(&set, &Balance::DEFAULT)
     };
-    assert_eq!(tell(49, 0), 100);
-    assert_eq!(tell(50, 31), 100);
-    assert_eq!(tell(50, 30), 0);
-    assert_eq!(tell(90, 0), 0);
+    assert_eq!(report(49, 0), 100);
+    assert_eq!(report(50, 31), 100);
+    assert_eq!(report(50, 30), 0);
+    assert_eq!(report(90, 0), 0);
     tokio::time::advance(Duration::from_secs(5)).await;
     assert_eq!(stay(&set, &Balance::DEFAULT), 100, "half of it is left");
 }
@@ -152,15 +152,15 @@ fn large() -> EndpointSet {
     let registry = Registry::default();
     let addrs: Vec<String> = (0..200).map(|at| format!("10.0.{at}.1:80")).collect();
     let addrs: Vec<&str> = addrs.iter().map(String::as_str).collect();
-    let place = PeerPosition {
+    let position = PeerPosition {
         index: 2,
         peers: 10,
     };
     set(&registry, &addrs).seen_from(LocalInfo {
         location: Location::default(),
         positions: Some(PeerPositions {
-            all: place,
-            zone: place,
+            all: position,
+            zone: position,
         }),
     })
 }
@@ -244,12 +244,12 @@ fn near_part() -> (EndpointSet, Balance) {
         let zone = if is_near(endpoint.addr) { "a" } else { "b" };
         endpoint.runs_at(Location::new(zone, &endpoint.addr.ip().to_string()));
     }
-    let place = PeerPosition { index: 0, peers: 1 };
+    let position = PeerPosition { index: 0, peers: 1 };
     let set = set.seen_from(LocalInfo {
         location: Location::new("a", "elsewhere"),
         positions: Some(PeerPositions {
-            all: place,
-            zone: place,
+            all: position,
+            zone: position,
         }),
     });
     let balance = Balance {
@@ -351,11 +351,11 @@ async fn one_whose_rest_is_over_and_that_nobody_probes_takes_no_place_of_the_few
         let signal = Some(HealthSignal::Unreachable);
         set.record(&mut attempt, Latency::Failed, signal, &EJECTION)
     };
-    let rest = |at: usize| (0..5).find_map(|_| unreachable(at));
-    assert_eq!(rest(0), Some(EjectedFor::Unreachable));
-    assert_eq!(rest(1), None, "one of three at a time");
+    let ejected_for = |at: usize| (0..5).find_map(|_| unreachable(at));
+    assert_eq!(ejected_for(0), Some(EjectedFor::Unreachable));
+    assert_eq!(ejected_for(1), None, "one of three at a time");
     tokio::time::sleep(EJECTION.base_time * 2).await;
-    assert_eq!(rest(1), Some(EjectedFor::Unreachable));
+    assert_eq!(ejected_for(1), Some(EjectedFor::Unreachable));
     // Its probe fails while another one has the place: two of three never rest together.
     let probe = || {
         let mut draws = (0..100).filter_map(|_| set.pick(&Draw::DEFAULT));
@@ -364,8 +364,8 @@ async fn one_whose_rest_is_over_and_that_nobody_probes_takes_no_place_of_the_few
     let mut probe = probe().expect("it is due");
     assert_eq!(probe.endpoint().addr, set.endpoints[0].addr);
     let signal = Some(HealthSignal::Unreachable);
-    let told = set.record(&mut probe, Latency::Failed, signal, &EJECTION);
-    assert_eq!(told, None);
+    let change = set.record(&mut probe, Latency::Failed, signal, &EJECTION);
+    assert_eq!(change, None);
     let rest_now = || {
         set.endpoints
             .iter()

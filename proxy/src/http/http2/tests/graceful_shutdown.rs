@@ -79,8 +79,8 @@ async fn a_server_that_goes_takes_what_begins_behind_the_answer_to_its_ping() {
     go.send(()).unwrap();
     let goaway = client.next(GOAWAY).await.unwrap();
     assert_eq!(goaway[..4], [0x7f, 0xff, 0xff, 0xff], "it names no stream");
-    let asked = client.next(PING).await.unwrap();
-    client.write([PING, ACK, 0], &asked).await;
+    let ping = client.next(PING).await.unwrap();
+    client.write([PING, ACK, 0], &ping).await;
     client.write([HEADERS, WHOLE, 1], GET).await;
     let answer = client.next(HEADERS).await;
     assert_eq!(answer.as_deref(), Some(OK), "the request was dropped");

@@ -172,13 +172,13 @@ async fn requests_that_were_taken_back_do_not_pile_up_nor_hold_others_up() {
     let mut saturated = saturated().await;
     USED.set(MUCH);
     for _ in 0..20 {
-        let asked: Vec<_> = (0..50).map(|_| saturated.ask("/")).collect();
+        let pending: Vec<_> = (0..50).map(|_| saturated.ask("/")).collect();
         a_moment().await;
-        drop(asked);
+        drop(pending);
         a_moment().await;
     }
-    let held = saturated._requests.0.requests().unwrap().in_flight();
-    assert_eq!(held, 100, "those that wait are not in flight");
+    let in_flight = saturated._requests.0.requests().unwrap().in_flight();
+    assert_eq!(in_flight, 100, "those that wait are not in flight");
     USED.set(0);
     saturated.budget.settle();
     assert_eq!(body_of(saturated.ask("/")).await, "ok");

@@ -40,15 +40,15 @@ async fn pass(
 #[tokio::test(start_paused = true)]
 async fn a_stream_goes_on_after_its_window_became_small_again() {
     for used in (64..=1024).step_by(64) {
-        let (asked, mut bodies) = unbounded_channel();
+        let (tx, mut bodies) = unbounded_channel();
         let mut sender = pair(move |request| {
-            let asked = asked.clone();
+            let tx = tx.clone();
             async move {
                 if request.uri().path() == "/quick" {
                     return Response::new(body::empty());
                 }
                 let (parts, answer) = later([]);
-                asked.send((parts, request.into_body())).unwrap();
+                tx.send((parts, request.into_body())).unwrap();
                 Response::new(answer)
             }
         })
@@ -57,7 +57,7 @@ async fn a_stream_goes_on_after_its_window_became_small_again() {
         let answer = sender.send(post(upload)).await.unwrap();
         let (down, mut request) = bodies.recv().await.unwrap();
         let mut answer = answer.into_body();
-        for (way, parts, body) in [
+        for (case, parts, body) in [
             ("download", &down, &mut answer),
             ("upload", &up, &mut request),
         ] {
@@ -69,7 +69,7 @@ async fn a_stream_goes_on_after_its_window_became_small_again() {
                 touch(&mut sender).await;
             }
             let rest = pass(parts, body, 256 << 10).await;
-            assert_eq!(rest, Ok(()), "{way}, {used} KiB after the last update");
+            assert_eq!(rest, Ok(()), "{case}, {used} KiB after the last update");
         }
     }
 }
@@ -85,7 +85,7 @@ async fn a_stream_that_began_before_the_first_settings_came_goes_on() {
     for first in (4..=60).step_by(4) {
         let saturated = budget();
         let _others: Vec<_> = (0..1000).map(|_| saturated.enter()).collect();
-        let (asked, mut bodies) = unbounded_channel();
+        let (tx, mut bodies) = unbounded_channel();
         let (mut sender, slow) = client().await;
         let (far, other) = duplex(1 << 20);
         // The client hears late, so all that it sends by itself is read before.
@@ -106,7 +106,7 @@ async fn a_stream_that_began_before_the_first_settings_came_goes_on() {
         tokio::spawn(async move {
             let close = pin!(pending::<()>());
             let handler = |request: Request<RecvBody>| {
-                asked.send(request.into_body()).unwrap();
+                tx.send(request.into_body()).unwrap();
                 pending()
             };
             let mut limits = limits(profile, Permit::unlisted());
@@ -126,35 +126,37 @@ async fn a_stream_that_began_before_the_first_settings_came_goes_on() {
     }
 }
 
-/// The windows of streams that SETTINGS among `said` tell of.
-fn windows(mut said: &[u8]) -> Vec<u32> {
-    let mut told = Vec::new();
-    while let [a, b, c, kind, flags, ..] = *said {
+/// The windows of streams that SETTINGS among `bytes` tell of.
+fn windows(mut bytes: &[u8]) -> Vec<u32> {
+    let mut windows_sent = Vec::new();
+    while let [a, b, c, kind, flags, ..] = *bytes {
         let size = u32::from_be_bytes([0, a, b, c]) as usize;
         if (kind, flags & 1) == (4, 0) {
-            for setting in said[9..9 + size].chunks(6) {
+            for setting in bytes[9..9 + size].chunks(6) {
                 if setting[..2] == [0, 4] {
-                    told.push(u32::from_be_bytes(setting[2..].try_into().unwrap()));
+                    windows_sent.push(u32::from_be_bytes(setting[2..].try_into().unwrap()));
                 }
             }
         }
-        said = said.get(9 + size..).unwrap_or_default();
+        bytes = bytes.get(9 + size..).unwrap_or_default();
     }
-    told
+    windows_sent
 }
 
 /// However fast a stream is: not every application expects it.
 #[tokio::test]
 async fn windows_towards_applications_stay_as_they_were_told_first() {
     const SIZE: usize = 8 << 20;
-    let heard = Arc::<parking_lot::Mutex<Vec<u8>>>::default();
-    let hears = |io| {
-        let heard = Arc::clone(&heard);
-        InspectReader::new(io, move |said: &[u8]| heard.lock().extend_from_slice(said))
+    let captured = Arc::<parking_lot::Mutex<Vec<u8>>>::default();
+    let capture = |io| {
+        let captured = Arc::clone(&captured);
+        InspectReader::new(io, move |bytes: &[u8]| {
+            captured.lock().extend_from_slice(bytes)
+        })
     };
 
     let (near, far) = duplex(1 << 20);
-    let far = hears(far);
+    let far = capture(far);
     tokio::spawn(async move {
         let mut connection = h2::server::handshake(far).await.unwrap();
         while let Some(Ok((_, mut respond))) = connection.accept().await {
@@ -168,8 +170,8 @@ async fn windows_towards_applications_stay_as_they_were_told_first() {
     let answer = sender.send(post(body::empty())).await.unwrap();
     let got = answer.into_body().collect().await.unwrap().to_bytes().len();
     assert_eq!(got, SIZE);
-    let said = std::mem::take(&mut *heard.lock());
-    assert_eq!(windows(&said[24..]), [STREAM_WINDOW], "as a client");
+    let bytes = std::mem::take(&mut *captured.lock());
+    assert_eq!(windows(&bytes[24..]), [STREAM_WINDOW], "as a client");
 
     let (near, far) = duplex(1 << 20);
     tokio::spawn(async move {
@@ -180,7 +182,7 @@ async fn windows_towards_applications_stay_as_they_were_told_first() {
         };
         let _ = server::serve(far, limits(PLAIN, Permit::unlisted()), close, handler).await;
     });
-    let (mut send, connection) = h2::client::handshake(hears(near)).await.unwrap();
+    let (mut send, connection) = h2::client::handshake(capture(near)).await.unwrap();
     tokio::spawn(connection);
     let head = Request::post("http://s/").body(()).unwrap();
     let (response, mut stream) = send.send_request(head, false).unwrap();
@@ -188,16 +190,18 @@ async fn windows_towards_applications_stay_as_they_were_told_first() {
     let mut answer = response.await.unwrap().into_body();
     let got = answer.data().await.unwrap().unwrap();
     assert_eq!(got, SIZE.to_string());
-    assert_eq!(windows(&heard.lock()), [STREAM_WINDOW], "as a server");
+    assert_eq!(windows(&captured.lock()), [STREAM_WINDOW], "as a server");
 }
 
 /// A connection that began while the process had very many streams outlives them.
 #[tokio::test(start_paused = true)]
 async fn windows_towards_applications_that_began_small_become_whole_when_there_is_room() {
-    let heard = Arc::<parking_lot::Mutex<Vec<u8>>>::default();
+    let captured = Arc::<parking_lot::Mutex<Vec<u8>>>::default();
     let (near, far) = duplex(1 << 20);
-    let hears = Arc::clone(&heard);
-    let far = InspectReader::new(far, move |said: &[u8]| hears.lock().extend_from_slice(said));
+    let capture = Arc::clone(&captured);
+    let far = InspectReader::new(far, move |bytes: &[u8]| {
+        capture.lock().extend_from_slice(bytes)
+    });
     tokio::spawn(async move {
         let mut connection = h2::server::handshake(far).await.unwrap();
         while let Some(Ok((_, mut respond))) = connection.accept().await {
@@ -225,10 +229,10 @@ async fn windows_towards_applications_that_began_small_become_whole_when_there_i
     for _ in 0..2 {
         assert_eq!(download().await, 1 << 20);
     }
-    let told = windows(&heard.lock()[24..]);
-    let (first, last) = (told.first().unwrap(), told.last().unwrap());
-    assert!(*first < STREAM_WINDOW, "{told:?}");
-    assert_eq!(*last, STREAM_WINDOW, "{told:?}");
+    let windows_sent = windows(&captured.lock()[24..]);
+    let (first, last) = (windows_sent.first().unwrap(), windows_sent.last().unwrap());
+    assert!(*first < STREAM_WINDOW, "{windows_sent:?}");
+    assert_eq!(*last, STREAM_WINDOW, "{windows_sent:?}");
 }
 
 #[tokio::test]
@@ -241,18 +245,18 @@ async fn streams_that_are_not_read_leave_the_others_of_their_connection_alone() 
         Response::new(endless)
     })
     .await;
-    let mut held = Vec::new();
+    let mut responses = Vec::new();
     for _ in 0..100 {
-        held.push(sender.send(post(body::empty())).await.unwrap());
+        responses.push(sender.send(post(body::empty())).await.unwrap());
     }
     tokio::time::sleep(Duration::from_millis(300)).await;
     for _ in 0..20 {
         let request = Request::get("http://s/quick").body(body::empty()).unwrap();
-        let asked = async {
+        let requests = async {
             let answer = sender.send(request).await.unwrap();
             answer.into_body().collect().await.unwrap().to_bytes()
         };
-        let got = timeout(Duration::from_secs(2), asked).await;
+        let got = timeout(Duration::from_secs(2), requests).await;
         assert_eq!(got.expect("held up by streams that nobody reads"), "ok");
     }
 }

@@ -62,7 +62,7 @@ impl AsyncWrite for Noted {
 
 struct Served {
     client: DuplexStream,
-    asked: Arc<AtomicUsize>,
+    shutdowns: Arc<AtomicUsize>,
     close: Option<oneshot::Sender<()>>,
     ended: JoinHandle<hyper::Result<()>>,
 }
@@ -121,9 +121,9 @@ impl Served {
         F: Future<Output = Response<Body>> + Send + 'static,
     {
         let (client, server) = duplex(room);
-        let asked = Arc::<AtomicUsize>::default();
+        let shutdowns = Arc::<AtomicUsize>::default();
         let (close, closed) = oneshot::channel::<()>();
-        let io = Noted(server, Arc::clone(&asked));
+        let io = Noted(server, Arc::clone(&shutdowns));
         let ended = tokio::spawn(async move {
             let close = async {
                 if closed.await.is_err() {
@@ -144,14 +144,14 @@ impl Served {
         });
         Self {
             client,
-            asked,
+            shutdowns,
             close: Some(close),
             ended,
         }
     }
 
     fn rests(&self) -> bool {
-        self.asked.load(Ordering::Relaxed) < SMALL
+        self.shutdowns.load(Ordering::Relaxed) < SMALL
     }
 
     async fn say(&mut self, bytes: &[u8]) {
@@ -159,17 +159,17 @@ impl Served {
     }
 
     /// Reads one answer without a body of its own length.
-    async fn hear(&mut self, expected: &str) {
-        let mut heard = vec![0; expected.len()];
-        let all = timeout(LONG, self.client.read_exact(&mut heard)).await;
+    async fn expect_read(&mut self, expected: &str) {
+        let mut read = vec![0; expected.len()];
+        let all = timeout(LONG, self.client.read_exact(&mut read)).await;
         all.expect("an answer in time").unwrap();
-        assert_eq!(String::from_utf8(heard).unwrap(), expected);
+        assert_eq!(String::from_utf8(read).unwrap(), expected);
     }
 }
 
 const GET: &[u8] = b"GET /one HTTP/1.1\r\nhost: a\r\n\r\n";
 
-fn said(path: &str) -> String {
+fn response_to(path: &str) -> String {
     format!(
         "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{path}",
         path.len()
@@ -185,7 +185,7 @@ async fn a_connection_without_requests_gives_its_buffers_back_and_goes_on_afterw
     let mut served = Served::new(4096, None, path);
     for _ in 0..3 {
         served.say(GET).await;
-        served.hear(&said("/one")).await;
+        served.expect_read(&response_to("/one")).await;
         assert!(!served.rests());
         sleep(LONG).await;
         assert!(served.rests());
@@ -197,7 +197,7 @@ async fn a_connection_in_use_does_not_rest() {
     let mut served = Served::new(4096, None, path);
     for _ in 0..40 {
         served.say(GET).await;
-        served.hear(&said("/one")).await;
+        served.expect_read(&response_to("/one")).await;
         sleep(IDLE_AFTER / 2).await;
         assert!(!served.rests());
     }
@@ -207,19 +207,19 @@ async fn a_connection_in_use_does_not_rest() {
 async fn half_a_head_that_came_with_the_request_before_is_not_lost() {
     let mut served = Served::new(4096, None, path);
     served.say(&[GET, b"GET /two HT"].concat()).await;
-    served.hear(&said("/one")).await;
+    served.expect_read(&response_to("/one")).await;
     sleep(LONG).await;
     served.say(b"TP/1.1\r\nhost: a\r\n\r\n").await;
-    served.hear(&said("/two")).await;
+    served.expect_read(&response_to("/two")).await;
     sleep(LONG).await;
     assert!(served.rests());
     served.say(GET).await;
-    served.hear(&said("/one")).await;
+    served.expect_read(&response_to("/one")).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_is_left_of_a_body_is_never_taken_for_a_request() {
-    let (bodies, mut heard) = mpsc::unbounded_channel();
+    let (bodies, mut received) = mpsc::unbounded_channel();
     let mut served = Served::new(4096, None, move |request| {
         let bodies = bodies.clone();
         let path = request.uri().path().to_owned();
@@ -242,13 +242,13 @@ async fn what_is_left_of_a_body_is_never_taken_for_a_request() {
         inner.len()
     );
     served.say(head.as_bytes()).await;
-    served.hear(&said("/post")).await;
+    served.expect_read(&response_to("/post")).await;
     sleep(LONG).await;
     served.say(inner).await;
-    let body = timeout(LONG, heard.recv()).await.unwrap().unwrap();
+    let body = timeout(LONG, received.recv()).await.unwrap().unwrap();
     assert_eq!(body, inner);
     served.say(b"GET /next HTTP/1.1\r\nhost: a\r\n\r\n").await;
-    served.hear(&said("/next")).await;
+    served.expect_read(&response_to("/next")).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -260,7 +260,7 @@ async fn an_answer_that_the_client_takes_slowly_is_whole() {
     served.say(GET).await;
     sleep(LONG).await;
     served
-        .hear(&format!(
+        .expect_read(&format!(
             "HTTP/1.1 200 OK\r\ncontent-length: {SIZE}\r\n\r\n"
         ))
         .await;
@@ -296,9 +296,9 @@ fn echoes(request: &mut Request<Incoming>) -> Response<Body> {
     let upgraded = hyper::upgrade::on(request);
     tokio::spawn(async move {
         let mut stream = TokioIo::new(upgraded.await.unwrap());
-        let mut heard = [0; 5];
-        stream.read_exact(&mut heard).await.unwrap();
-        stream.write_all(&heard).await.unwrap();
+        let mut read = [0; 5];
+        stream.read_exact(&mut read).await.unwrap();
+        stream.write_all(&read).await.unwrap();
     });
     switched()
 }
@@ -312,21 +312,21 @@ async fn an_upgrade_works_after_a_rest() {
         let upgraded = hyper::upgrade::on(&mut request);
         tokio::spawn(async move {
             let mut stream = TokioIo::new(upgraded.await.unwrap());
-            let mut heard = [0; 5];
-            stream.read_exact(&mut heard).await.unwrap();
-            stream.write_all(&heard).await.unwrap();
+            let mut read = [0; 5];
+            stream.read_exact(&mut read).await.unwrap();
+            stream.write_all(&read).await.unwrap();
             sleep(LONG).await;
         });
         switched()
     });
     served.say(GET).await;
-    served.hear(&said("/one")).await;
+    served.expect_read(&response_to("/one")).await;
     sleep(LONG).await;
     assert!(served.rests());
     served.say(SWITCH).await;
-    served.hear(SWITCHED).await;
+    served.expect_read(SWITCHED).await;
     served.say(b"hello").await;
-    served.hear("hello").await;
+    served.expect_read("hello").await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -335,7 +335,7 @@ async fn a_resting_connection_ends_with_its_client_on_request_and_when_patience_
         let patience = (how == "patience").then_some(LONG.mul_f32(1.5));
         let mut served = Served::new(4096, patience, path);
         served.say(GET).await;
-        served.hear(&said("/one")).await;
+        served.expect_read(&response_to("/one")).await;
         sleep(LONG).await;
         assert!(served.rests());
         assert!(!served.ended.is_finished(), "{how}");
@@ -381,7 +381,7 @@ async fn half_a_head_is_cut_off_ten_seconds_after_its_first_byte_however_many_fo
         let mut served = Served::new(4096, patience, path);
         if !before.is_empty() {
             served.say(before).await;
-            served.hear(&said("/one")).await;
+            served.expect_read(&response_to("/one")).await;
         }
         // Rest is no part of a head.
         sleep(HEAD_WITHIN * 3).await;
@@ -418,7 +418,7 @@ async fn a_slow_head_that_is_complete_in_time_is_answered_and_so_is_a_slow_body(
             served.say(&[*byte]).await;
         }
         served
-            .hear("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nbody")
+            .expect_read("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nbody")
             .await;
     }
 }
@@ -438,7 +438,7 @@ async fn a_connection_between_two_requests_gives_its_place_up_and_one_in_use_doe
             served.say(request).await;
             sleep(LONG / 2).await;
             assert!(!costs(&occupancy, &mut served).await, "in use");
-            served.hear(&said("/one")).await;
+            served.expect_read(&response_to("/one")).await;
             sleep(rest).await;
             assert!(costs(&occupancy, &mut served).await, "idle for {rest:?}");
         }
@@ -457,7 +457,9 @@ async fn an_answer_that_is_taken_slowly_and_an_upgraded_connection_keep_their_pl
         assert!(!costs(&occupancy, &mut served).await, "not taken in full");
     }
     let head = "HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n";
-    served.hear(&format!("{head}{}", "x".repeat(100_000))).await;
+    served
+        .expect_read(&format!("{head}{}", "x".repeat(100_000)))
+        .await;
     sleep(LONG).await;
     assert!(costs(&occupancy, &mut served).await);
 
@@ -466,12 +468,12 @@ async fn an_answer_that_is_taken_slowly_and_an_upgraded_connection_keep_their_pl
         echoes(&mut request)
     });
     served.say(SWITCH).await;
-    served.hear(SWITCHED).await;
+    served.expect_read(SWITCHED).await;
     sleep(HEAD_WITHIN * 2).await;
     assert_eq!(occupancy.taken(), 1, "the permit goes with the connection");
     costs(&occupancy, &mut served).await;
     served.say(b"hello").await;
-    served.hear("hello").await;
+    served.expect_read("hello").await;
     sleep(LONG).await;
     assert_eq!(occupancy.taken(), 0);
 }

@@ -40,7 +40,7 @@ fn a_copy_that_does_not_say_so_or_comes_otherwise_is_malformed() {
         ("weft-shadow", "read-only"),
     ];
     let decoded = |line, headers: &[_], transport| {
-        PeerRequest::decode(parts(line, headers), transport).map(|asked| asked.kind())
+        PeerRequest::decode(parts(line, headers), transport).map(|request| request.kind())
     };
     let http2 = Transport::Http2;
     assert_eq!(decoded(get, &whole, http2), Ok(RequestKind::Http));

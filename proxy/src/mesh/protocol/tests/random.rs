@@ -146,13 +146,13 @@ impl Random {
         }
     }
 
-    pub(super) fn response(&mut self, asked: RequestKind) -> PeerResponse {
+    pub(super) fn response(&mut self, kind: RequestKind) -> PeerResponse {
         let status = StatusCode::from_u16(200 + self.below(400) as u16).unwrap();
         let mut parts = Response::new(()).into_parts().0;
         parts.status = status;
         self.headers(&mut parts.headers);
         self.says(&mut parts.headers, &OF_ANSWERS);
-        match (asked, self.below(4)) {
+        match (kind, self.below(4)) {
             (_, 0) => {
                 let reason = self.one(&Reason::ALL);
                 let response = Failure::not_sent(reason, "x").response(self.below(2) == 0);

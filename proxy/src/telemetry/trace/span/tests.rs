@@ -174,7 +174,7 @@ fn who_is_to_blame_depends_on_the_side() {
         let case = format!("{client} {status} {grpc:?} {reason:?}");
         assert_eq!(value(&span, "error.type").as_deref(), expected, "{case}");
         assert_eq!(
-            span.status.map(|told| told.code),
+            span.status.map(|span_status| span_status.code),
             expected.map(|_| 2),
             "{case}"
         );

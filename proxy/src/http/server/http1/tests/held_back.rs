@@ -65,14 +65,14 @@ async fn a_head_that_waits_for_memory_is_served_when_there_is_some_and_is_not_la
     assert!(served.rests(), "nothing was set up for it");
     USED.set(0);
     budget.settle();
-    served.hear(&said("/one")).await;
+    served.expect_read(&response_to("/one")).await;
     // The next one on the same connection, whose head is read as ever.
     USED.set(MUCH);
     served.say(GET).await;
     sleep(HEAD_WITHIN * 2).await;
     USED.set(0);
     budget.settle();
-    served.hear(&said("/one")).await;
+    served.expect_read(&response_to("/one")).await;
     assert_eq!(WAITED.get(), 2);
 }
 
@@ -83,7 +83,7 @@ async fn who_finds_no_memory_in_time_is_told_so() {
         USED.set(0);
         if begun {
             served.say(GET).await;
-            served.hear(&said("/one")).await;
+            served.expect_read(&response_to("/one")).await;
         }
         USED.set(MUCH);
         served.say(GET).await;
@@ -105,7 +105,7 @@ async fn what_is_in_flight_goes_on_while_others_wait() {
     sleep(Duration::from_millis(1)).await;
     USED.set(MUCH);
     served.say(&GET[7..]).await;
-    served.hear(&said("/one")).await;
+    served.expect_read(&response_to("/one")).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -113,7 +113,7 @@ async fn who_waits_on_a_connection_that_was_used_holds_nothing_for_it() {
     let (mut served, budget, _held) = saturated();
     USED.set(0);
     served.say(GET).await;
-    served.hear(&said("/one")).await;
+    served.expect_read(&response_to("/one")).await;
     assert!(!served.rests());
     USED.set(MUCH);
     served.say(GET).await;
@@ -122,7 +122,7 @@ async fn who_waits_on_a_connection_that_was_used_holds_nothing_for_it() {
     assert_eq!(budget.holders(), 0);
     USED.set(0);
     budget.settle();
-    served.hear(&said("/one")).await;
+    served.expect_read(&response_to("/one")).await;
     assert_eq!(WAITED.get(), 1);
 }
 
@@ -135,12 +135,12 @@ async fn nothing_is_done_for_a_request_that_waits_behind_another_one() {
     sleep(Duration::from_millis(1)).await;
     USED.set(MUCH);
     served.say(&[b"\r\n", GET].concat()).await;
-    served.hear(&said("/one")).await;
+    served.expect_read(&response_to("/one")).await;
     sleep(LONG).await;
     assert_eq!(budget.holders(), 0);
     USED.set(0);
     budget.settle();
-    served.hear(&said("/one")).await;
+    served.expect_read(&response_to("/one")).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -166,7 +166,7 @@ async fn a_peer_proxy_learns_that_no_application_saw_what_waited_in_vain() {
         let last: &[u8] = if piped { b"\r\n" } else { b"" };
         served.say(&[last, GET].concat()).await;
         if piped {
-            served.hear(&said("/one")).await;
+            served.expect_read(&response_to("/one")).await;
         }
         sleep(WAIT + Duration::from_secs(1)).await;
         let mut answer = vec![0; 16 * 1024];
@@ -192,7 +192,7 @@ async fn nothing_is_done_for_who_leaves_while_it_waits() {
         let last: &[u8] = if piped { b"\r\n" } else { b"" };
         served.say(&[last, request].concat()).await;
         if piped {
-            served.hear(&said("/one")).await;
+            served.expect_read(&response_to("/one")).await;
         }
         sleep(LONG).await;
         let waiting = || other.requests().unwrap().waiting();
@@ -240,7 +240,7 @@ async fn a_connection_that_was_asked_for_another_protocol_waits_and_goes_on() {
     let (mut served, budget, (other, _requests)) = saturated();
     USED.set(0);
     served.say(OFFER).await;
-    served.hear(&said("/one")).await;
+    served.expect_read(&response_to("/one")).await;
     sleep(LONG).await;
     USED.set(MUCH);
     let before = BEGUN.get();
@@ -250,10 +250,10 @@ async fn a_connection_that_was_asked_for_another_protocol_waits_and_goes_on() {
     assert_eq!(other.requests().unwrap().waiting(), 1);
     USED.set(0);
     budget.settle();
-    served.hear(&said("/one")).await;
+    served.expect_read(&response_to("/one")).await;
     // And without a want of memory.
     served.say(GET).await;
-    served.hear(&said("/one")).await;
+    served.expect_read(&response_to("/one")).await;
 }
 
 /// They are no head that was let in, for whatever comes behind them.
@@ -273,7 +273,7 @@ async fn empty_lines_before_a_head_let_nothing_in() {
             USED.set(0);
             budget.settle();
         }
-        served.hear(&said("/one")).await;
+        served.expect_read(&response_to("/one")).await;
         assert_eq!(BEGUN.get(), begun + 1);
     }
 }
@@ -285,8 +285,8 @@ async fn of_a_body_behind_a_head_that_waits_little_is_read() {
     USED.set(MUCH);
     let head = b"POST /one HTTP/1.1\r\nHost: s\r\nContent-Length: 100000\r\n\r\n";
     served.say(head).await;
-    let said = timeout(LONG, served.say(&[b'x'; 100_000])).await;
-    assert!(said.is_err(), "all of it was read");
+    let written = timeout(LONG, served.say(&[b'x'; 100_000])).await;
+    assert!(written.is_err(), "all of it was read");
 }
 
 /// As many as may be in flight, however they begin.
@@ -326,7 +326,7 @@ async fn whoever_was_let_in_with_half_a_head_long_ago_is_looked_at_again() {
     assert_eq!((BEGUN.get(), WAITED.get()), (0, 1));
     USED.set(0);
     budget.settle();
-    served.hear(&said("/one")).await;
+    served.expect_read(&response_to("/one")).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -350,14 +350,16 @@ async fn what_a_request_waited_is_told_with_it() {
             sleep(Duration::from_millis(1)).await;
             USED.set(MUCH);
             served.say(&[b"\r\n", GET].concat()).await;
-            served.hear(&said("0")).await;
+            served.expect_read(&response_to("0")).await;
         } else {
             served.say(GET).await;
         }
         sleep(Duration::from_secs(7)).await;
         USED.set(0);
         budget.settle();
-        served.hear(&said(if waits { "7" } else { "0" })).await;
+        served
+            .expect_read(&response_to(if waits { "7" } else { "0" }))
+            .await;
     }
 }
 
@@ -375,7 +377,7 @@ async fn a_request_is_in_flight_until_its_body_has_come_whatever_was_answered() 
         served
             .say(b"POST /post HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nbo")
             .await;
-        served.hear(&said("/post")).await;
+        served.expect_read(&response_to("/post")).await;
         sleep(LONG).await;
         assert_eq!(in_flight(), 1);
         if whole {
@@ -414,7 +416,7 @@ async fn requests_beside_many_that_never_end_begin_by_reserved_permits_and_give_
                 served.say(part).await;
                 sleep(Duration::from_millis(1)).await;
             }
-            served.hear(&said("/one")).await;
+            served.expect_read(&response_to("/one")).await;
             sleep(rest).await;
             assert_eq!((requests.reserved(), requests.in_flight()), (0, MANY));
         }
@@ -427,7 +429,7 @@ async fn requests_beside_many_that_never_end_begin_by_reserved_permits_and_give_
     sleep(LONG).await;
     assert_eq!(WAITED.get(), 1);
     taken.pop();
-    served.hear(&said("/one")).await;
+    served.expect_read(&response_to("/one")).await;
     sleep(Duration::from_millis(1)).await;
     assert_eq!(requests.reserved(), taken.len());
 }
@@ -453,7 +455,7 @@ async fn a_connection_that_changes_its_protocol_gives_its_reserved_permit_back()
     served.say(SWITCH).await;
     sleep(LONG / 2).await;
     assert_eq!(requests.reserved(), 1);
-    served.hear(SWITCHED).await;
+    served.expect_read(SWITCHED).await;
     sleep(Duration::from_millis(1)).await;
     assert_eq!((requests.reserved(), requests.in_flight()), (0, MANY));
 }

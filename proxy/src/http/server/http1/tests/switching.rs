@@ -7,11 +7,11 @@ async fn a_caller_that_closes_before_its_upgrade_is_answered_has_left() {
     // Others may only have said that they send no more.
     for (request, leaves) in [(SWITCH, true), (GET, false)] {
         let served_by = Arc::new(());
-        let held = Arc::clone(&served_by);
+        let permit = Arc::clone(&served_by);
         let mut served = Served::new(4096, None, move |_| {
-            let held = Arc::clone(&held);
+            let permit = Arc::clone(&permit);
             async move {
-                let _held = held;
+                let _held = permit;
                 pending::<Response<Body>>().await
             }
         });
@@ -31,10 +31,10 @@ async fn what_a_caller_says_before_its_upgrade_is_answered_is_kept_and_its_end_l
         let upgraded = hyper::upgrade::on(&mut request);
         tokio::spawn(async move {
             let mut stream = TokioIo::new(upgraded.await.unwrap());
-            let mut heard = [0; 10];
-            stream.read_exact(&mut heard).await.unwrap();
-            stream.write_all(&heard).await.unwrap();
-            assert_eq!(stream.read(&mut heard).await.unwrap(), 0);
+            let mut read = [0; 10];
+            stream.read_exact(&mut read).await.unwrap();
+            stream.write_all(&read).await.unwrap();
+            assert_eq!(stream.read(&mut read).await.unwrap(), 0);
             for part in ["e", "nd"] {
                 stream.write_all(part.as_bytes()).await.unwrap();
                 stream.flush().await.unwrap();
@@ -47,8 +47,8 @@ async fn what_a_caller_says_before_its_upgrade_is_answered_is_kept_and_its_end_l
     served.say(&[SWITCH, b"early"].concat()).await;
     sleep(LONG / 2).await;
     served.say(b"later").await;
-    served.hear(SWITCHED).await;
-    served.hear("earlylater").await;
+    served.expect_read(SWITCHED).await;
+    served.expect_read("earlylater").await;
     served.client.shutdown().await.unwrap();
-    served.hear("end").await;
+    served.expect_read("end").await;
 }
