@@ -42,18 +42,18 @@ fn a_hundred_thousand_requests_are_decided_as_the_objects_say() {
         coverage.world(&world);
         for _ in 0..PER_WORLD {
             let call = world.random_call(&mut random, &SHOP);
-            let said = world.allows(&call);
+            let expected = world.allows(&call);
             let done = mesh.allows(&call);
-            if said != done {
+            if expected != done {
                 let differs = |world: &World| world.allows(&call) != Mesh::new(world).allows(&call);
                 let least = world.smallest(differs);
                 panic!(
-                    "seed {seed}: the objects say {said}, the proxy says {done}, \
+                    "seed {seed}: the objects say {expected}, the proxy says {done}, \
                      smallest input:\n{}\n{call:?}",
                     show(&least)
                 );
             }
-            coverage.call(&world, &call, said);
+            coverage.call(&world, &call, expected);
         }
     }
     assert_eq!(coverage.calls(), requests);
@@ -80,14 +80,14 @@ fn explanations_agree_with_what_proxies_decide() {
                 continue;
             };
             let done = mesh.allows(&call);
-            let said = answer.status.verdict;
+            let verdict = answer.status.verdict;
             let expected = if done {
                 ExplanationVerdict::Allowed
             } else {
                 ExplanationVerdict::Refused
             };
             assert_eq!(
-                said,
+                verdict,
                 expected,
                 "seed {seed}: {}\n{call:?}\n{answer:?}",
                 show(&world)
@@ -244,21 +244,21 @@ fn traffic_is_shared_out_as_the_objects_say() {
                 let Some(done) = mesh.shares("shop", service, port, &traffic) else {
                     continue;
                 };
-                let said = world.shares("shop", service, port, &traffic);
-                if !same(&said, &done) {
+                let expected = world.shares("shop", service, port, &traffic);
+                if !same(&expected, &done) {
                     let differs = |world: &World| {
                         let done = Mesh::new(world).shares("shop", service, port, &traffic);
-                        let said = world.shares("shop", service, port, &traffic);
-                        done.is_some_and(|done| !same(&said, &done))
+                        let expected = world.shares("shop", service, port, &traffic);
+                        done.is_some_and(|done| !same(&expected, &done))
                     };
                     let least = world.smallest(differs);
                     panic!(
-                        "seed {seed}, {service}:{port}: the objects say {said:?}, the proxy \
+                        "seed {seed}, {service}:{port}: the objects say {expected:?}, the proxy \
                          {done:?}, smallest input:\n{}\n{traffic:?}",
                         show(&least)
                     );
                 }
-                let kind = match &said {
+                let kind = match &expected {
                     Shares::Root => "root",
                     Shares::Split(shares) if shares.values().all(|share| *share == 0.0) => "none",
                     Shares::Split(shares) if shares.len() == 1 => "one",
@@ -277,13 +277,14 @@ fn traffic_is_shared_out_as_the_objects_say() {
 }
 
 /// Equal in proportion: weights of v1alpha1 are counted in other units when stored.
-fn same(said: &Shares, done: &Shares) -> bool {
-    match (said, done) {
+fn same(expected: &Shares, done: &Shares) -> bool {
+    match (expected, done) {
         (Shares::Root, Shares::Root) => true,
-        (Shares::Split(said), Shares::Split(done)) => {
-            let (whole_said, whole_done): (f64, f64) = (said.values().sum(), done.values().sum());
-            said.keys().eq(done.keys())
-                && said.iter().all(|(name, share)| {
+        (Shares::Split(expected), Shares::Split(done)) => {
+            let (whole_said, whole_done): (f64, f64) =
+                (expected.values().sum(), done.values().sum());
+            expected.keys().eq(done.keys())
+                && expected.iter().all(|(name, share)| {
                     (share * whole_done - done[name] * whole_said).abs()
                         <= 1e-9 * whole_said.max(1.0) * whole_done.max(1.0)
                 })

@@ -100,7 +100,7 @@ fn no_object_of_a_tenant_disturbs_another_tenant_or_the_controller() {
 
 /// The hostile objects of a failed try that are needed to make it fail, a line each.
 fn smallest(seed: u64) -> String {
-    let told = std::panic::take_hook();
+    let hook = std::panic::take_hook();
     // The failure has been told; those on the way to the smallest say nothing new.
     std::panic::set_hook(Box::new(|_| {}));
     let mut least = EVERY;
@@ -110,7 +110,7 @@ fn smallest(seed: u64) -> String {
             least = fewer;
         }
     }
-    std::panic::set_hook(told);
+    std::panic::set_hook(hook);
     let mut random = Random::new(seed);
     let _ = World::random(&mut random);
     let objects = (0..OBJECTS).map(|_| hostile(&mut random, &EVIL).to_string());
@@ -156,8 +156,8 @@ fn attempt(seed: u64, chosen: u32) -> (usize, usize) {
         compiled < LONGEST,
         "seed {seed}: compiling took {compiled:?}"
     );
-    for place in SHOP.namespaces {
-        let (before, after) = (before.everything(place), after.everything(place));
+    for namespace in SHOP.namespaces {
+        let (before, after) = (before.everything(namespace), after.everything(namespace));
         assert!(!before.is_empty());
         for (name, bytes) in &before {
             assert!(
@@ -168,7 +168,7 @@ fn attempt(seed: u64, chosen: u32) -> (usize, usize) {
         assert_eq!(
             before.len(),
             after.len(),
-            "seed {seed}: something was added in {place}"
+            "seed {seed}: something was added in {namespace}"
         );
     }
     (after.readable_by_proxies("evil"), reached)
@@ -207,7 +207,7 @@ fn evil_pods(world: &World) -> Vec<Value> {
 fn convert_twice(object: &Value, version: &str) {
     let api_version = object["apiVersion"].as_str().unwrap();
     let (group, _) = api_version.split_once('/').unwrap();
-    let asked = |objects: &Value, to: &str| {
+    let review_of = |objects: &Value, to: &str| {
         let review: ConversionReview = serde_json::from_value(json!({
             "apiVersion": "apiextensions.k8s.io/v1",
             "kind": "ConversionReview",
@@ -218,12 +218,12 @@ fn convert_twice(object: &Value, version: &str) {
         .unwrap();
         serde_json::to_value(crds::convert::review(review)).unwrap()
     };
-    let answer = asked(&json!([object]), version);
+    let answer = review_of(&json!([object]), version);
     let converted = &answer["response"]["convertedObjects"];
     if answer["response"]["result"]["status"] == "Success" {
         let one = &converted[0];
         assert_eq!(one["metadata"]["name"], object["metadata"]["name"]);
-        asked(converted, "v1alpha4");
+        review_of(converted, "v1alpha4");
     } else {
         let message = answer["response"]["result"]["message"].as_str().unwrap();
         assert!(!message.is_empty() && message.len() < 4096, "{message}");

@@ -84,8 +84,8 @@ fn try_ask(
 #[test]
 fn no_call_is_asked_about_that_nobody_makes() {
     for method in ["*", "CONNECT"] {
-        let asked = spec("Pod/client", "Service/api", method, "/items/7");
-        let answer = try_ask(&read_only(), &asked, &Defaults::default());
+        let query = spec("Pod/client", "Service/api", method, "/items/7");
+        let answer = try_ask(&read_only(), &query, &Defaults::default());
         assert_eq!(answer.unwrap_err().field, "method");
     }
 }
@@ -240,13 +240,13 @@ fn backends_are_judged_each_with_its_share() {
         (status.verdict, status.reason.as_str()),
         (ExplanationVerdict::Mixed, "")
     );
-    let told: Vec<(&str, f64, ExplanationVerdict)> = status
+    let backends: Vec<(&str, f64, ExplanationVerdict)> = status
         .backends
         .iter()
         .map(|one| (one.service.as_str(), one.share, one.verdict))
         .collect();
     assert_eq!(
-        told,
+        backends,
         [
             ("shop/api", 0.9, ExplanationVerdict::Allowed),
             ("shop/v2", 0.1, ExplanationVerdict::Refused)
@@ -323,8 +323,8 @@ fn applied(cluster: Cluster, objects: &[Value]) -> Cluster {
 
 #[test]
 fn fix_allows_this_call_and_none_beside_it() {
-    let asked = spec("Pod/client", "Service/api", "DELETE", "/items/7");
-    let fix = ask(&read_only(), &asked).fix.unwrap();
+    let query = spec("Pod/client", "Service/api", "DELETE", "/items/7");
+    let fix = ask(&read_only(), &query).fix.unwrap();
     assert_eq!((fix.commands.len(), fix.warnings.len()), (0, 0), "{fix:?}");
     let group = fix
         .objects
@@ -336,7 +336,7 @@ fn fix_allows_this_call_and_none_beside_it() {
     );
     let after = applied(read_only(), &fix.objects);
     let verdict = |spec: &ExplanationSpec| ask(&after, spec).verdict;
-    assert_eq!(verdict(&asked), ExplanationVerdict::Allowed);
+    assert_eq!(verdict(&query), ExplanationVerdict::Allowed);
     for (from, method, path) in [
         ("Pod/client", "PUT", "/items/7"),
         ("Pod/client", "DELETE", "/items/70"),
@@ -369,10 +369,10 @@ fn bytes_are_fixed_by_port_and_where_no_object_helps_that_is_said() {
         shop()
             .with(tcp_route("ports", &[9090]))
             .with(target("other", "api", &["web"], closed));
-    let mut asked = spec("Pod/client", "Pod/api-1", "GET", "/");
-    (asked.method, asked.path, asked.tcp) = (None, None, true);
-    asked.to.port = Some(8081);
-    let status = ask(&cluster, &asked);
+    let mut query = spec("Pod/client", "Pod/api-1", "GET", "/");
+    (query.method, query.path, query.tcp) = (None, None, true);
+    query.to.port = Some(8081);
+    let status = ask(&cluster, &query);
     assert_eq!(
         (status.verdict, status.http_status),
         (ExplanationVerdict::Refused, None)
@@ -384,9 +384,9 @@ fn bytes_are_fixed_by_port_and_where_no_object_helps_that_is_said() {
             .all(|object| object["kind"] != "HTTPRouteGroup")
     );
     let after = applied(cluster, &fix.objects);
-    assert_eq!(ask(&after, &asked).verdict, ExplanationVerdict::Allowed);
-    asked.to.port = Some(8082);
-    assert_eq!(ask(&after, &asked).verdict, ExplanationVerdict::Refused);
+    assert_eq!(ask(&after, &query).verdict, ExplanationVerdict::Allowed);
+    query.to.port = Some(8082);
+    assert_eq!(ask(&after, &query).verdict, ExplanationVerdict::Refused);
     let bad = ask(
         &read_only(),
         &spec("Pod/client", "Service/api", "GET", "/a%2Fb"),

@@ -65,10 +65,10 @@ impl Bench {
 
     fn says_of(&self, account: &str, service: &str, backend: &str, pulse: v1::CircuitPulse) {
         let from = caller(&format!("shop/{account}"), &format!("uid-{account}"));
-        self.hears(&from, service, backend, pulse);
+        self.receive(&from, service, backend, pulse);
     }
 
-    fn hears(&self, from: &Caller, service: &str, backend: &str, mut pulse: v1::CircuitPulse) {
+    fn receive(&self, from: &Caller, service: &str, backend: &str, mut pulse: v1::CircuitPulse) {
         pulse.circuit = Some(v1::Circuit {
             service: service.to_owned(),
             backend: backend.to_owned(),
@@ -83,13 +83,13 @@ impl Bench {
         self.fleet.tick(self.now, SystemTime::now());
     }
 
-    fn told(&self) -> Vec<(String, Said, u64)> {
+    fn announced_states(&self) -> Vec<(String, Said, u64)> {
         let announced = self.fleet.announced();
-        let told = announced.iter().map(|(key, told)| {
-            let message = told.message(key, self.now);
+        let states = announced.iter().map(|(key, states)| {
+            let message = states.message(key, self.now);
             (key.backend.to_string(), message.state(), message.every)
         });
-        told.collect()
+        states.collect()
     }
 }
 
@@ -115,8 +115,8 @@ fn wants() -> v1::CircuitPulse {
     }
 }
 
-fn api(said: Said, every: u64) -> Vec<(String, Said, u64)> {
-    vec![("shop/api".to_owned(), said, every)]
+fn api(state: Said, every: u64) -> Vec<(String, Said, u64)> {
+    vec![("shop/api".to_owned(), state, every)]
 }
 
 #[test]
@@ -126,11 +126,11 @@ fn what_most_accounts_see_opens_it_and_probes_and_time_close_it() {
     bench.says("web", seen(100, 100));
     bench.says("other", seen(20, 0));
     bench.passes(SECOND);
-    assert!(bench.told().is_empty(), "one of two accounts");
+    assert!(bench.announced_states().is_empty(), "one of two accounts");
     bench.says("other", seen(60, 60));
     let changes = bench.fleet.changes();
     bench.passes(SECOND);
-    assert_eq!(bench.told(), api(Said::Open, 0));
+    assert_eq!(bench.announced_states(), api(Said::Open, 0));
     assert!(changes.has_changed().unwrap());
     let report = bench.fleet.report(&policy, bench.now).unwrap();
     assert_eq!((report.state, report.failure_percent), (Phase::Open, 75));
@@ -141,7 +141,7 @@ fn what_most_accounts_see_opens_it_and_probes_and_time_close_it() {
         bench.says("other", wants());
         bench.passes(SECOND);
     }
-    assert_eq!(bench.told(), api(Said::Probing, 200));
+    assert_eq!(bench.announced_states(), api(Said::Probing, 200));
     let report = bench.fleet.report(&policy, bench.now).unwrap();
     assert_eq!(report.state, Phase::Probing);
     for _ in 0..2 {
@@ -154,18 +154,18 @@ fn what_most_accounts_see_opens_it_and_probes_and_time_close_it() {
         }
         bench.passes(SECOND);
     }
-    assert_eq!(bench.told(), api(Said::Closing, 0));
+    assert_eq!(bench.announced_states(), api(Said::Closing, 0));
     let since = bench.fleet.announced();
     bench.passes(3 * SECOND);
     assert_eq!(since, bench.fleet.announced(), "it says how it goes on");
-    let (key, told) = since.iter().next().unwrap();
-    assert_eq!(told.message(key, bench.now).since, 3000);
+    let (key, news) = since.iter().next().unwrap();
+    assert_eq!(news.message(key, bench.now).since, 3000);
     assert_eq!(
         bench.fleet.report(&policy, bench.now).unwrap().state,
         Phase::Closed
     );
     bench.passes(10 * SECOND);
-    assert!(bench.told().is_empty());
+    assert!(bench.announced_states().is_empty());
     assert!(
         bench.fleet.report(&policy, bench.now).is_none(),
         "forgotten"
@@ -187,14 +187,17 @@ fn nothing_is_taken_of_what_has_no_breaker_and_of_backends_that_nothing_leads_to
         bench.says_of("web", service, backend, seen(1000, 1000));
     }
     bench.passes(SECOND);
-    assert!(bench.told().is_empty() && bench.fleet.objects().is_empty());
+    assert!(bench.announced_states().is_empty() && bench.fleet.objects().is_empty());
     let split = cluster::split("s", "api", &[("v2", 1)]);
     bench
         .models
         .send_replace(Some(compiled(&cluster.with(split))));
     bench.says_of("web", "shop/api", "shop/v2", seen(1000, 1000));
     bench.passes(SECOND);
-    assert_eq!(bench.told(), [("shop/v2".to_owned(), Said::Open, 0)]);
+    assert_eq!(
+        bench.announced_states(),
+        [("shop/v2".to_owned(), Said::Open, 0)]
+    );
 }
 
 #[test]
@@ -207,7 +210,10 @@ fn calls_that_wish_to_go_to_another_service_are_judged_by_the_policy_of_the_call
     let mut bench = Bench::new(&cluster);
     bench.says_of("web", "shop/api", "shop/v2", seen(1000, 1000));
     bench.passes(SECOND);
-    assert_eq!(bench.told(), [("shop/v2".to_owned(), Said::Open, 0)]);
+    assert_eq!(
+        bench.announced_states(),
+        [("shop/v2".to_owned(), Said::Open, 0)]
+    );
 }
 
 #[test]
@@ -217,13 +223,13 @@ fn a_policy_that_goes_or_says_a_state_itself_ends_what_was_told() {
     let open = |bench: &mut Bench| {
         bench.says("web", seen(100, 100));
         bench.passes(SECOND);
-        assert_eq!(bench.told(), api(Said::Open, 0));
+        assert_eq!(bench.announced_states(), api(Said::Open, 0));
     };
     open(&mut bench);
     let state = |state| compiled(&with_breaker(&json!({"state": state})));
     bench.models.send_replace(Some(state("Open")));
     bench.passes(SECOND);
-    assert!(bench.told().is_empty(), "the policy says it");
+    assert!(bench.announced_states().is_empty(), "the policy says it");
     let report = bench.fleet.report(&policy, bench.now).unwrap();
     assert_eq!(report.state, Phase::Open);
     bench.models.send_replace(Some(state("Closed")));
@@ -240,13 +246,19 @@ fn a_policy_that_goes_or_says_a_state_itself_ends_what_was_told() {
         bench.models.send_replace(Some(auto));
         bench.says("web", seen(1, 0));
         bench.passes(SECOND);
-        assert!(bench.told().is_empty(), "{written}: {:?}", bench.told());
+        assert!(
+            bench.announced_states().is_empty(),
+            "{written}: {:?}",
+            bench.announced_states()
+        );
     }
     let mut bench = Bench::new(&with_breaker(&json!({})));
     open(&mut bench);
     bench.models.send_replace(Some(compiled(&cluster::shop())));
     bench.passes(SECOND);
-    assert!(bench.told().is_empty() && bench.fleet.report(&policy, bench.now).is_none());
+    assert!(
+        bench.announced_states().is_empty() && bench.fleet.report(&policy, bench.now).is_none()
+    );
 }
 
 /// It is in the policy, for whoever wants to know.
@@ -287,11 +299,11 @@ fn another_replica_hears_what_was_said_once_and_comes_to_the_same() {
     assert!(!news.has_changed().unwrap(), "they travel together");
     bench.passes(SECOND);
     assert!(news.has_changed().unwrap());
-    let (revision, told) = bench.fleet.own_since(0);
-    other.fleet.receive(told.unwrap().pulses, other.now);
+    let (revision, announced) = bench.fleet.own_since(0);
+    other.fleet.receive(announced.unwrap().pulses, other.now);
     other.passes(SECOND);
-    assert_eq!(other.told(), bench.told());
-    assert_eq!(other.told(), api(Said::Open, 0));
+    assert_eq!(other.announced_states(), bench.announced_states());
+    assert_eq!(other.announced_states(), api(Said::Open, 0));
     assert_eq!(bench.fleet.own_since(revision), (revision, None));
     assert_eq!(other.fleet.own_since(0), (0, None), "it passes nothing on");
     bench.passes(KEPT);
@@ -308,7 +320,11 @@ fn callers_are_bounded_and_those_that_are_known_go_on() {
     bench.says("web", seen(30, 30));
     assert_eq!(bench.fleet.inner.at_capacity.get(), 1);
     bench.passes(SECOND);
-    assert_eq!(bench.told(), api(Said::Open, 0), "nobody else was counted");
+    assert_eq!(
+        bench.announced_states(),
+        api(Said::Open, 0),
+        "nobody else was counted"
+    );
     assert_eq!(bench.fleet.inner.state.lock().callers, 1, "there is room");
     bench.says("other", seen(1, 0));
     assert_eq!(bench.fleet.inner.at_capacity.get(), 1);
@@ -320,15 +336,15 @@ fn callers_that_come_and_go_are_no_news_until_the_gap_between_probes_is_another(
         every: Duration::from_millis(millis),
     };
     let at = Instant::now();
-    let told = AnnouncedState::after(None, probing(1000), None, at);
-    let then = |steer| AnnouncedState::after(told.clone(), steer, None, at + SECOND);
-    assert_eq!(then(probing(1200)), told);
-    assert_ne!(then(probing(2000)), told);
-    assert_ne!(then(Steer::Open), told);
+    let news = AnnouncedState::after(None, probing(1000), None, at);
+    let then = |steer| AnnouncedState::after(news.clone(), steer, None, at + SECOND);
+    assert_eq!(then(probing(1200)), news);
+    assert_ne!(then(probing(2000)), news);
+    assert_ne!(then(Steer::Open), news);
     assert_eq!(then(Steer::Closed), None);
     let web = Arc::from("shop/web");
-    let of_one = AnnouncedState::after(told.clone(), probing(1000), Some(&web), at);
-    assert_ne!(of_one, told);
+    let of_one = AnnouncedState::after(news.clone(), probing(1000), Some(&web), at);
+    assert_ne!(of_one, news);
 }
 
 /// What a proxy says `times` over of its calls to `api`, in one pulse.
@@ -338,12 +354,12 @@ fn again(times: usize) -> v1::Pulse {
         backend: "shop/api".to_owned(),
         port: 80,
     };
-    let said = v1::CircuitPulse {
+    let pulse = v1::CircuitPulse {
         circuit: Some(circuit),
         ..seen(10, 0)
     };
     v1::Pulse {
-        circuits: vec![said; times],
+        circuits: vec![pulse; times],
     }
 }
 
@@ -352,10 +368,10 @@ fn a_breaker_that_one_pulse_tells_of_again_and_again_is_counted_and_passed_on_on
     let bench = Bench::new(&with_breaker(&json!({})));
     let web = caller("shop/web", "uid-web");
     bench.fleet.take(&web, again(CIRCUITS + 7), bench.now);
-    let (_, told) = bench.fleet.own_since(0);
-    let told = told.unwrap().pulses;
-    assert_eq!(told.len(), 1);
-    assert_eq!(told[0].pulse.as_ref().unwrap().circuits.len(), 1);
+    let (_, news) = bench.fleet.own_since(0);
+    let news = news.unwrap().pulses;
+    assert_eq!(news.len(), 1);
+    assert_eq!(news[0].pulse.as_ref().unwrap().circuits.len(), 1);
     let policy = ObjectRef::new(Kind::TrafficPolicy, "shop", "p");
     let report = bench.fleet.report(&policy, bench.now).unwrap();
     assert_eq!(report.requests, 10);
@@ -372,8 +388,8 @@ fn large(bytes: usize) -> Caller {
 fn pulses_that_wait_for_other_replicas_are_bounded_in_bytes_and_the_oldest_go() {
     let bench = Bench::new(&with_breaker(&json!({})));
     let from = large(64 * 1024);
-    let said = KEPT_BYTES / (64 * 1024) + 40;
-    for _ in 0..said {
+    let received = KEPT_BYTES / (64 * 1024) + 40;
+    for _ in 0..received {
         bench.fleet.take(&from, again(1), bench.now);
     }
     let kept = {
@@ -385,15 +401,15 @@ fn pulses_that_wait_for_other_replicas_are_bounded_in_bytes_and_the_oldest_go() 
             .sum();
         assert_eq!(bytes, state.own_bytes);
         assert!(bytes <= KEPT_BYTES, "{bytes}");
-        assert_eq!(state.own.back().unwrap().revision, said as u64);
+        assert_eq!(state.own.back().unwrap().revision, received as u64);
         state.own.len()
     };
-    assert!(kept > said - 60, "{kept} of {said}");
+    assert!(kept > received - 60, "{kept} of {received}");
     assert_eq!(bench.fleet.inner.at_capacity.get(), 0, "nobody was told");
-    let (told, _) = bench.fleet.own_since(0);
-    let lost = (said - kept) as u64;
+    let (news, _) = bench.fleet.own_since(0);
+    let lost = (received - kept) as u64;
     assert_eq!(bench.fleet.inner.at_capacity.get(), lost);
-    bench.fleet.own_since(told);
+    bench.fleet.own_since(news);
     assert_eq!(bench.fleet.inner.at_capacity.get(), lost, "counted once");
     bench.fleet.tick(bench.now + 2 * KEPT, SystemTime::now());
     assert_eq!(bench.fleet.inner.state.lock().own_bytes, 0);
@@ -411,10 +427,10 @@ fn pulses_are_counted_by_all_and_kept_only_while_another_replica_listens() {
     assert_eq!(fleet.inner.state.lock().own_bytes, 0);
     let news = fleet.own_changes();
     fleet.take(&other, again(1), now);
-    let (revision, told) = fleet.own_since(0);
-    let told = told.unwrap().pulses;
-    assert_eq!(told.len(), 1);
-    assert_eq!((revision, told[0].uid.as_str()), (1, "uid-other"));
+    let (revision, announced) = fleet.own_since(0);
+    let announced = announced.unwrap().pulses;
+    assert_eq!(announced.len(), 1);
+    assert_eq!((revision, announced[0].uid.as_str()), (1, "uid-other"));
     drop(news);
     fleet.take(&web, again(1), now);
     assert_eq!(fleet.own_since(revision), (revision, None));
@@ -427,15 +443,15 @@ fn pulses_are_told_to_other_replicas_in_messages_of_a_mebibyte() {
     for _ in 0..40 {
         bench.fleet.take(&from, again(1), bench.now);
     }
-    let (mut since, mut told, mut messages) = (0, 0, 0);
+    let (mut since, mut news, mut messages) = (0, 0, 0);
     while let (next, Some(message)) = bench.fleet.own_since(since) {
         let bytes = message.encoded_len();
         assert!(bytes <= TOGETHER_BYTES, "{bytes} in one message");
-        told += message.pulses.len();
+        news += message.pulses.len();
         messages += 1;
-        assert_eq!(next, told as u64, "in order, each once");
+        assert_eq!(next, news as u64, "in order, each once");
         since = next;
     }
-    assert_eq!((told, messages), (40, 4));
+    assert_eq!((news, messages), (40, 4));
     assert_eq!(bench.fleet.own_since(since), (since, None));
 }

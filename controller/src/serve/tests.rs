@@ -78,14 +78,14 @@ async fn first_batch_answers_the_hello_and_what_is_held_is_not_sent_again() {
     );
     drop(proxy);
 
-    let held = first
+    let versions = first
         .set
         .iter()
         .map(|resource| (resource.name.clone(), resource.version.clone()))
         .collect();
     let mut again = bench
         .client(v1::Hello {
-            held,
+            held: versions,
             ..asks(&[API])
         })
         .await;
@@ -227,8 +227,8 @@ async fn identity_of_another_trust_domain_opens_neither_a_proxys_stream_nor_a_re
         let refused = match channel {
             Ok(channel) => {
                 let replica = ReplicaClient::new(channel.clone());
-                let asked = { replica }.observe(v1::ObserveRequest {}).await;
-                asked.is_err() && Proxy::try_open(channel, asks(&[])).await.is_err()
+                let observing = { replica }.observe(v1::ObserveRequest {}).await;
+                observing.is_err() && Proxy::try_open(channel, asks(&[])).await.is_err()
             }
             Err(_) => true,
         };

@@ -43,7 +43,7 @@ fn demanded(cluster: &Cluster) -> BTreeMap<LimitKey, Demand> {
 struct Replica {
     board: Board,
     ip: IpAddr,
-    heard: BTreeMap<IpAddr, u64>,
+    revisions: BTreeMap<IpAddr, u64>,
     /// What its pods use, in thousandths.
     use_of: BTreeMap<Arc<str>, u64>,
 }
@@ -57,15 +57,15 @@ impl Replica {
         Self {
             board,
             ip: IpAddr::from([10, 0, 0, last]),
-            heard: BTreeMap::new(),
+            revisions: BTreeMap::new(),
             use_of: pods.iter().map(|pod| (Arc::from(*pod), 0)).collect(),
         }
     }
 
-    fn hears(&mut self, other: &Self, now: Instant) {
-        let since = self.heard.entry(other.ip).or_default();
-        let (told, news) = other.board.own_since(*since);
-        *since = told;
+    fn receive(&mut self, other: &Self, now: Instant) {
+        let since = self.revisions.entry(other.ip).or_default();
+        let (latest, news) = other.board.own_since(*since);
+        *since = latest;
         if let Some(news) = news {
             self.board.receive(other.ip, &news, now);
         }
@@ -99,17 +99,17 @@ fn divide_in(
     demand: &BTreeMap<LimitKey, Demand>,
     now: Instant,
 ) {
-    let mut told = Vec::new();
+    let mut messages = Vec::new();
     for gone in board.forget(now, |_| true) {
-        told.extend(divider.gone(&gone));
+        messages.extend(divider.gone(&gone));
     }
     for (uid, of, number) in board.taken_of(term) {
-        told.extend(divider.taken(&uid, &of, number));
+        messages.extend(divider.taken(&uid, &of, number));
     }
     let at = now.into_std();
-    told.extend(divider.update(at, demand, &board.present(), &board.in_use()));
-    told.extend(divider.tick(at));
-    board.give(term, told);
+    messages.extend(divider.update(at, demand, &board.present(), &board.in_use()));
+    messages.extend(divider.tick(at));
+    board.give(term, messages);
 }
 
 #[test]
@@ -169,9 +169,9 @@ fn go_on(
 ) {
     for round in 0..6 {
         let now = now + SECOND * round;
-        one.hears(two, now);
+        one.receive(two, now);
         divide(&one.board, divider, demand, now);
-        two.hears(one, now);
+        two.receive(one, now);
         two.serves();
         let sum = one.use_of["uid-api-1"] + two.use_of["uid-api-2"];
         assert!(sum <= 100_000, "{sum} in round {round}");
@@ -203,7 +203,7 @@ fn who_begins_to_divide_counts_what_a_pod_holds_that_is_not_ready() {
     divide(&one.board, &mut divider, &demand, now);
     one.serves();
     let mut two = Replica::new(2, &["uid-api-2"], now);
-    two.hears(&one, now);
+    two.receive(&one, now);
     // Another replica divides from now on, and one of the pods is not ready.
     let mut demand = demand;
     for one in demand.values_mut() {
@@ -215,9 +215,9 @@ fn who_begins_to_divide_counts_what_a_pod_holds_that_is_not_ready() {
         two.serves();
         let sum = one.use_of["uid-api-1"] + two.use_of["uid-api-2"];
         assert!(sum <= 100_000, "{sum}");
-        one.hears(two, now);
+        one.receive(two, now);
         one.serves();
-        two.hears(one, now);
+        two.receive(one, now);
     };
     look(&mut one, &mut two, now);
     assert_eq!(two.use_of["uid-api-2"], 0, "the first one has all of it");
@@ -238,15 +238,15 @@ fn who_begins_to_divide_goes_on_from_what_pods_hold() {
     one.serves();
     // Another replica holds the Lease, and has a pod of its own.
     let mut two = Replica::new(2, &["uid-api-2"], now);
-    two.hears(&one, now);
+    two.receive(&one, now);
     let mut divider = Divider::default();
     divide_in(TERM + 1, &two.board, &mut divider, &demand, now);
     two.serves();
     assert_eq!(two.use_of["uid-api-2"], 0, "the first one has all of it");
-    one.hears(&two, now);
+    one.receive(&two, now);
     one.serves();
     assert_eq!(one.use_of["uid-api-1"], 50_000);
-    two.hears(&one, now);
+    two.receive(&one, now);
     divide_in(TERM + 1, &two.board, &mut divider, &demand, now);
     two.serves();
     assert_eq!(two.use_of["uid-api-2"], 50_000);
@@ -322,9 +322,9 @@ fn a_pod_of_two_services_with_one_limit_keeps_it_with_the_pods_of_each() {
     }
     assert!(one.use_of.values().all(|part| *part == 25_000));
     // One of the larger Service goes, and the other three get its part.
-    for held in demand.values_mut() {
-        held.pods.remove("uid-api-4");
-        held.keepers.remove("uid-api-4");
+    for demand_of_pod in demand.values_mut() {
+        demand_of_pod.pods.remove("uid-api-4");
+        demand_of_pod.keepers.remove("uid-api-4");
     }
     let later = now + 2 * LEAVES;
     for after in [Duration::ZERO, LEAVES, LEAVES, 2 * LEAVES] {

@@ -249,8 +249,8 @@ async fn programmed_of_a_udp_route_and_of_a_target_that_names_it_waits_for_its_n
     bench.api.put(TARGET, target);
     bench.api.put(ROUTE, route);
     let shown_of = |bench: &Bench, path: &str, condition: usize| {
-        let held = bench.api.read(path).unwrap()["status"]["conditions"][condition].clone();
-        let text = |field: &str| held[field].as_str().unwrap().to_owned();
+        let written = bench.api.read(path).unwrap()["status"]["conditions"][condition].clone();
+        let text = |field: &str| written[field].as_str().unwrap().to_owned();
         (text("status"), text("reason"), text("message"))
     };
     let shown = |bench: &Bench, condition: usize| shown_of(bench, TARGET, condition);
@@ -274,8 +274,8 @@ async fn programmed_of_a_udp_route_and_of_a_target_that_names_it_waits_for_its_n
     );
     is(shown(&bench, 2), "True", "NoProxies", "0 of 0");
 
-    let (enforced, held) = watch::channel(None);
-    bench.writer.enforced = Some(held);
+    let (enforced, written) = watch::channel(None);
+    bench.writer.enforced = Some(written);
     bench.models.send_replace(Some(compiled(true)));
     bench.round().await;
     is(shown(&bench, 0), "True", "Accepted", "");
@@ -331,16 +331,16 @@ async fn answers_and_models_that_come_later_are_written_each_alone() {
     assert_eq!(bench.condition("Programmed")["reason"], json!("NoProxies"));
     bench.proxy("client", 1, true, "");
     sleep(Duration::from_secs(1)).await;
-    let told = bench.condition("Programmed")["message"].clone();
-    assert_eq!(told, json!("1 of 1 proxies"));
+    let value = bench.condition("Programmed")["message"].clone();
+    assert_eq!(value, json!("1 of 1 proxies"));
     // Counts that only tick wait, and come without another cause.
     bench.proxy("other", 1, true, "");
     sleep(COUNT_EVERY + Duration::from_secs(1)).await;
-    let told = bench.condition("Programmed")["message"].clone();
-    assert_eq!(told, json!("2 of 2 proxies"));
+    let value = bench.condition("Programmed")["message"].clone();
+    assert_eq!(value, json!("2 of 2 proxies"));
     bench.models.send_replace(Some(compiled(&[("api", 2)], 2)));
     sleep(Duration::from_secs(1)).await;
-    let told = bench.condition("Accepted")["observedGeneration"].clone();
-    assert_eq!(told, json!(2));
+    let value = bench.condition("Accepted")["observedGeneration"].clone();
+    assert_eq!(value, json!(2));
     writing.abort();
 }

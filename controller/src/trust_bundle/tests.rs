@@ -100,9 +100,9 @@ impl Bench {
     }
 
     fn edit(&mut self, at: &str, edit: impl FnOnce(&mut Value)) {
-        let mut held = self.api.read(&path(at)).unwrap();
-        edit(&mut held);
-        self.api.put(&path(at), held);
+        let mut object = self.api.read(&path(at)).unwrap();
+        edit(&mut object);
+        self.api.put(&path(at), object);
         self.watch(at);
     }
 
@@ -253,12 +253,12 @@ async fn copies_of_our_own_are_replaced_without_an_event_when_the_roots_change()
 
 #[tokio::test(start_paused = true)]
 async fn copy_from_before_this_process_is_ours_if_its_field_manager_is() {
-    for (manager, told) in [(MANAGER, 0), ("kubectl-edit", 1)] {
+    for (manager, expected) in [(MANAGER, 0), ("kubectl-edit", 1)] {
         let mut bench = Bench::new(&["shop"]);
         bench.found("other roots", manager);
         bench.settle("one").await;
         assert_eq!(bench.data(), json!({ROOTS_KEY: PEM}));
-        assert_eq!(bench.events().await, told, "{manager}");
+        assert_eq!(bench.events().await, expected, "{manager}");
     }
 }
 
@@ -329,15 +329,19 @@ async fn namespace_where_nothing_may_be_created_is_told_and_tried_again() {
 /// API server does, which passes.
 #[tokio::test(start_paused = true)]
 async fn refusal_by_a_policy_engine_is_told_and_an_api_server_in_trouble_is_not() {
-    for (code, told) in [(400, true), (422, true), (429, false), (500, false)] {
+    for (code, expected) in [(400, true), (422, true), (429, false), (500, false)] {
         let mut bench = Bench::new(&["shop"]);
         let shop = "/api/v1/namespaces/shop/configmaps";
         let status = http::StatusCode::from_u16(code).unwrap();
         bench.api.refuse_creation(shop, status);
         bench.settle("one").await;
-        assert_eq!(bench.seen.forbidden.contains_key("shop"), told, "{code}");
+        assert_eq!(
+            bench.seen.forbidden.contains_key("shop"),
+            expected,
+            "{code}"
+        );
         let soon = bench.seen.dirty.contains("shop");
-        assert_eq!(soon, !told, "{code} is tried again after {RETRY:?}");
-        assert_eq!(bench.events().await, usize::from(told), "{code}");
+        assert_eq!(soon, !expected, "{code} is tried again after {RETRY:?}");
+        assert_eq!(bench.events().await, usize::from(expected), "{code}");
     }
 }

@@ -124,19 +124,19 @@ fn changed(random: &mut Random, world: &World) -> World {
     match random.below(3) {
         0 => {
             let mode = random.pick(&["deny", "auto", "open", "audit"]);
-            let place = random.pick(SHOP.namespaces);
+            let namespace = random.pick(SHOP.namespaces);
             for object in &mut after.objects {
-                if object["kind"] == "Namespace" && object["metadata"]["name"] == place {
+                if object["kind"] == "Namespace" && object["metadata"]["name"] == namespace {
                     object["metadata"]["annotations"]["weft.dev/access"] = json!(mode);
                 }
             }
         }
         1 => {
             let objects = after.objects.iter().enumerate();
-            let places = objects.filter(|(_, object)| is_of_access(object));
-            let places: Vec<usize> = places.map(|(place, _)| place).collect();
-            if !places.is_empty() {
-                after.objects.remove(places[random.below(places.len())]);
+            let indexes = objects.filter(|(_, object)| is_of_access(object));
+            let indexes: Vec<usize> = indexes.map(|(index, _)| index).collect();
+            if !indexes.is_empty() {
+                after.objects.remove(indexes[random.below(indexes.len())]);
             }
         }
         _ => {
@@ -150,7 +150,9 @@ fn changed(random: &mut Random, world: &World) -> World {
                         metadata["name"].clone(),
                     )
                 };
-                after.objects.retain(|held| names(held) != names(&object));
+                after
+                    .objects
+                    .retain(|existing| names(existing) != names(&object));
                 after.objects.push(object);
             }
         }

@@ -199,20 +199,20 @@ impl Mesh {
     #[allow(dead_code, reason = "not every test program asks for it")]
     pub(crate) fn shares(
         &self,
-        place: &str,
+        namespace: &str,
         service: &str,
         port: u16,
         traffic: &Traffic,
     ) -> Option<Shares> {
         let service = self.objects.iter().find(|object| {
             object["kind"] == "Service"
-                && object["metadata"]["namespace"] == place
+                && object["metadata"]["namespace"] == namespace
                 && object["metadata"]["name"] == service
         })?;
         let ip: IpAddr = service["spec"]["clusterIP"].as_str()?.parse().ok()?;
         let client = self.model.meshed_pods().next()?.clone();
-        let asked = BTreeSet::from([wire::names::destination(ip, port)]);
-        let resources = self.resources(&client, &asked)?;
+        let subscribed = BTreeSet::from([wire::names::destination(ip, port)]);
+        let resources = self.resources(&client, &subscribed)?;
         let service = resources.into_values().find_map(|content| match content {
             Content::Service(service) => Some(service),
             _ => None,
@@ -248,27 +248,31 @@ impl Mesh {
     /// All that the proxies of a namespace could be told, as bytes, by pod and name:
     /// their own policy, and every address of Services and pods of the namespace.
     #[allow(dead_code, reason = "not every test program asks for it")]
-    pub(crate) fn everything(&self, place: &str) -> BTreeMap<String, Vec<u8>> {
-        let here = |object: &&Value| object["metadata"]["namespace"] == place;
+    pub(crate) fn everything(&self, namespace: &str) -> BTreeMap<String, Vec<u8>> {
+        let here = |object: &&Value| object["metadata"]["namespace"] == namespace;
         let objects: Vec<&Value> = self.objects.iter().filter(here).collect();
         let ips = objects.iter().flat_map(|object| {
             [&object["spec"]["clusterIP"], &object["status"]["podIP"]]
                 .into_iter()
                 .filter_map(|ip| ip.as_str()?.parse::<IpAddr>().ok())
         });
-        let asked: BTreeSet<String> = ips
+        let subscribed: BTreeSet<String> = ips
             .flat_map(|ip| [80, 8080, 9090].map(|port| wire::names::destination(ip, port)))
             .collect();
         let mut all = BTreeMap::new();
         for pod in objects.iter().filter(|object| object["kind"] == "Pod") {
             let name = pod["metadata"]["name"].as_str().unwrap();
-            let told = self
+            let resources = self
                 .model
-                .resolve(&PodId::new(place, name), &asked, &Capabilities::default())
+                .resolve(
+                    &PodId::new(namespace, name),
+                    &subscribed,
+                    &Capabilities::default(),
+                )
                 .unwrap();
-            for (resource, published) in told.resources {
+            for (resource, published) in resources.resources {
                 let bytes = published.resource.encode_to_vec();
-                all.insert(format!("{place}/{name} {resource}"), bytes);
+                all.insert(format!("{namespace}/{name} {resource}"), bytes);
             }
         }
         all
@@ -276,9 +280,9 @@ impl Mesh {
 
     /// Reads everything as the proxies of a namespace would, and counts rules and splits.
     #[allow(dead_code, reason = "not every test program asks for it")]
-    pub(crate) fn readable_by_proxies(&self, place: &str) -> usize {
+    pub(crate) fn readable_by_proxies(&self, namespace: &str) -> usize {
         let mut read = 0;
-        for (name, bytes) in self.everything(place) {
+        for (name, bytes) in self.everything(namespace) {
             let resource = v1::Resource::decode(bytes.as_slice()).unwrap();
             match resource.content.unwrap() {
                 Content::Rule(rule) | Content::ExtendedRule(rule) => {

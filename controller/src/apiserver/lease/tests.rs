@@ -46,16 +46,16 @@ async fn lease_carries_the_annotations_of_its_holder_and_keeps_those_of_others()
     let (a, _a) = elector(&api, "a");
     let (b, _b) = elector(&api, "b");
     let (mut a, mut b) = (a.annotated("domain", "old"), b.annotated("domain", "new"));
-    let said = || api.read(PATH).unwrap()["metadata"]["annotations"].clone();
+    let annotations = || api.read(PATH).unwrap()["metadata"]["annotations"].clone();
     a.step().await;
     b.step().await;
-    assert_eq!(said(), json!({"domain": "old"}));
+    assert_eq!(annotations(), json!({"domain": "old"}));
     let mut record = api.read(PATH).unwrap();
     record["metadata"]["annotations"]["owner"] = json!("somebody");
     api.put(PATH, record);
     a.release().await;
     b.step().await;
-    assert_eq!(said(), json!({"domain": "new", "owner": "somebody"}));
+    assert_eq!(annotations(), json!({"domain": "new", "owner": "somebody"}));
 }
 
 #[tokio::test(start_paused = true)]

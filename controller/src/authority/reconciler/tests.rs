@@ -353,7 +353,7 @@ async fn watch_that_fails_again_and_again_does_not_put_off_the_look_at_the_secre
     assert_ne!(key(&api, ISSUER_CRT), first);
 }
 
-fn told(api: &FakeApi, trust_domain: &str) -> Reconciler {
+fn reconciler_of(api: &FakeApi, trust_domain: &str) -> Reconciler {
     let own = SpiffeId::of(trust_domain, "mesh", "weft-controller").unwrap();
     Reconciler {
         authority: Authority::new(&own),
@@ -370,7 +370,7 @@ async fn controller_told_another_trust_domain_than_the_mesh_has_refuses_to_start
         async move { same_trust_domain(&client, "mesh", &own).await }
     };
     start("corp.example").await.unwrap();
-    let first = told(&api, "corp.example");
+    let first = reconciler_of(&api, "corp.example");
     first.step(SystemTime::now()).await.unwrap();
     start("corp.example").await.unwrap();
 
@@ -384,7 +384,7 @@ async fn controller_told_another_trust_domain_than_the_mesh_has_refuses_to_start
         assert!(refused.contains(part), "{part}: {refused}");
     }
     // Neither does one that lost the race to make the Secret.
-    let second = told(&api, "other.example").run();
+    let second = reconciler_of(&api, "other.example").run();
     let second = timeout(Duration::from_secs(5), second).await.unwrap();
     assert!(matches!(second, Err(CaError::TrustDomain { .. })));
     let writes: Vec<_> = api.writes();
@@ -395,7 +395,7 @@ async fn controller_told_another_trust_domain_than_the_mesh_has_refuses_to_start
     secret["data"][TRUST_DOMAIN] = json!(ByteString(b"other.example".to_vec()));
     api.put(PATH, secret);
     start("other.example").await.unwrap();
-    told(&api, "other.example")
+    reconciler_of(&api, "other.example")
         .step(SystemTime::now())
         .await
         .unwrap();

@@ -25,16 +25,16 @@ const FOREIGN: usize = 4;
 /// address and one that is nobody's. Few, so that most changes are others' business.
 fn destinations(pod: &ObjectKey) -> BTreeSet<String> {
     let n: usize = pod.name.trim_start_matches("pod-").parse().unwrap();
-    let mut asked = BTreeSet::from([
+    let mut names = BTreeSet::from([
         format!("destination/10.96.0.{}:80", n % SERVICES),
         format!("destination/10.0.0.{}:8080", (n + 3) % PODS),
     ]);
     match n {
-        0 => asked.insert("destination/192.0.2.1:80".to_owned()),
-        1 => asked.insert("destination/192.0.2.9:80".to_owned()),
+        0 => names.insert("destination/192.0.2.1:80".to_owned()),
+        1 => names.insert("destination/192.0.2.9:80".to_owned()),
         _ => false,
     };
-    asked
+    names
 }
 
 fn pick<'a>(dice: &mut StdRng, from: &[&'a str]) -> &'a str {
@@ -231,7 +231,7 @@ fn step(dice: &mut StdRng, collector: &mut Collector) {
 
 type Told = BTreeMap<String, EncodedResource>;
 
-fn told(model: &Model, pod: &ObjectKey) -> Option<Told> {
+fn sent_to(model: &Model, pod: &ObjectKey) -> Option<Told> {
     let all = [
         "extended-rule",
         "telemetry",
@@ -294,7 +294,7 @@ fn compiling_after_says_what_compiling_from_nothing_says_and_whom_it_concerns() 
                 assert_eq!(known(&compiled), known(&by_uid), "{pod}, seed {seed}");
             }
             for pod in &pods {
-                let expected = told(&fresh, pod);
+                let expected = sent_to(&fresh, pod);
                 if let Some((number, interest, before)) = seen.get(pod)
                     && !compiled.concerns(*number, interest)
                 {
@@ -305,12 +305,12 @@ fn compiling_after_says_what_compiling_from_nothing_says_and_whom_it_concerns() 
                     );
                     continue;
                 }
-                if let Some((number, interest, Some(held))) = seen.get_mut(pod)
+                if let Some((number, interest, Some(previous))) = seen.get_mut(pod)
                     && let Some(services) = compiled.states_since(*number, interest)
                 {
-                    let mut resources: BTreeMap<String, Arc<EncodedResource>> = held
+                    let mut resources: BTreeMap<String, Arc<EncodedResource>> = previous
                         .iter()
-                        .map(|(name, held)| (name.clone(), Arc::new(held.clone())))
+                        .map(|(name, previous)| (name.clone(), Arc::new(previous.clone())))
                         .collect();
                     compiled.model.refresh(pod, &services, &mut resources);
                     refreshed += 1;
@@ -325,7 +325,7 @@ fn compiling_after_says_what_compiling_from_nothing_says_and_whom_it_concerns() 
                 if dice.random_ratio(1, 3) {
                     continue;
                 }
-                let now = told(&compiled.model, pod);
+                let now = sent_to(&compiled.model, pod);
                 assert_eq!(now, expected, "{pod}, seed {seed}");
                 let interest = compiled.model.interest(pod, &destinations(pod));
                 seen.insert(pod.clone(), (compiled.number(), interest, now));
@@ -352,13 +352,13 @@ fn city() -> cluster::Cluster {
         .with(cluster::tcp_route("ports", &[8080]));
     for n in 0..SIZE {
         let (service, account) = (format!("svc-{n}"), format!("account-{n}"));
-        let at = |place: usize| format!("10.{place}.{}.{}", n / 200, n % 200 + 1);
+        let at = |octet: usize| format!("10.{octet}.{}.{}", n / 200, n % 200 + 1);
         let pods: Vec<(String, String)> =
             (1..5).map(|p| (format!("{service}-{p}"), at(p))).collect();
         for (name, ip) in &pods {
             city = city.with(cluster::pod(name, ip, &account));
         }
-        let places: Vec<Value> = pods
+        let endpoints: Vec<Value> = pods
             .iter()
             .map(|(name, ip)| cluster::endpoint(name, ip))
             .collect();
@@ -369,7 +369,7 @@ fn city() -> cluster::Cluster {
                 &service,
                 &service,
                 &[("http", 8080)],
-                &places,
+                &endpoints,
             ))
             .with(cluster::target(
                 &format!("t-{n}"),
@@ -432,11 +432,11 @@ fn pod_that_comes_goes_or_changes_a_label_costs_a_fraction_of_a_whole_compile() 
     // Its slice names the new pod: one Service and its pods.
     let next = replaced(&world, &fifth);
     let came = compiled.after(next.clone(), &defaults);
-    let mut places: Vec<Value> = (1..5)
+    let mut endpoints: Vec<Value> = (1..5)
         .map(|p| cluster::endpoint(&format!("svc-7-{p}"), &format!("10.{p}.0.8")))
         .collect();
-    places.push(cluster::endpoint("svc-7-5", "10.5.0.8"));
-    let slice = cluster::slice("svc-7", "svc-7", &[("http", 8080)], &places);
+    endpoints.push(cluster::endpoint("svc-7-5", "10.5.0.8"));
+    let slice = cluster::slice("svc-7", "svc-7", &[("http", 8080)], &endpoints);
     let joined = replaced(&next, &slice);
     let after = fastest(|| came.after(joined.clone(), &defaults));
     assert!(
@@ -446,9 +446,9 @@ fn pod_that_comes_goes_or_changes_a_label_costs_a_fraction_of_a_whole_compile() 
     let joined = came.after(joined, &defaults);
     let api = BTreeSet::from(["destination/10.96.0.8:80".to_owned()]);
     let pod = ObjectKey::new("shop", "svc-3-1");
-    let told = joined.model.resolve(&pod, &api, &Capabilities::default());
-    let told = cluster::Resolved(told.unwrap().resources);
-    let at = told.addresses("endpoints/shop/svc-7:80");
+    let resolved = joined.model.resolve(&pod, &api, &Capabilities::default());
+    let resolved = cluster::Resolved(resolved.unwrap().resources);
+    let at = resolved.addresses("endpoints/shop/svc-7:80");
     assert!(at.contains(&"10.5.0.8:8080".to_owned()), "{at:?}");
 }
 

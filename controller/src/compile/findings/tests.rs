@@ -114,11 +114,14 @@ fn of_very_many_problems_the_worst_are_kept_and_all_are_counted() {
     let report = &problems.reports[&split()];
     let (accepted, refs) = (&report.accepted, &report.resolved_refs);
     assert_eq!((refs.status, refs.reason), (false, "NoUsableBackend"));
-    let told: Vec<&str> = refs.message.split("; ").collect();
-    assert_eq!(told.len(), LISTED + 1);
-    assert_eq!(told[0], "spec.backends[10000]: is not there");
-    assert_eq!(told[LISTED - 1], "spec.backends[00006]: is not there");
-    assert_eq!(told[LISTED], format!("and {} more", PROBLEMS + 1 - LISTED));
+    let listed: Vec<&str> = refs.message.split("; ").collect();
+    assert_eq!(listed.len(), LISTED + 1);
+    assert_eq!(listed[0], "spec.backends[10000]: is not there");
+    assert_eq!(listed[LISTED - 1], "spec.backends[00006]: is not there");
+    assert_eq!(
+        listed[LISTED],
+        format!("and {} more", PROBLEMS + 1 - LISTED)
+    );
     assert_eq!((accepted.status, accepted.reason), (true, "FieldIgnored"));
 }
 

@@ -466,9 +466,12 @@ fn matches_on_a_tcp_route_change_nothing_and_are_said_to_be_ignored() {
     rule["matches"] = json!(["api"]);
     let cluster = cluster().with(target("t", "api", &["web"], json!([rule])));
     assert!(tcp(&cluster, "web", 8080));
-    let told = complaints(&cluster);
-    assert_eq!(told.len(), 1, "{told:?}");
-    assert_eq!(told[0].reason, Reason::FieldIgnored);
-    assert_eq!(told[0].field, "spec.rules[0].matches");
-    assert!(told[0].message.contains("leave the field out"), "{told:?}");
+    let reported = complaints(&cluster);
+    assert_eq!(reported.len(), 1, "{reported:?}");
+    assert_eq!(reported[0].reason, Reason::FieldIgnored);
+    assert_eq!(reported[0].field, "spec.rules[0].matches");
+    assert!(
+        reported[0].message.contains("leave the field out"),
+        "{reported:?}"
+    );
 }

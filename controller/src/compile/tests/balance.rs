@@ -16,7 +16,7 @@ fn distributed(how: &Value) -> Cluster {
 
 #[test]
 fn what_a_service_prefers_is_told_with_where_its_endpoints_run() {
-    for (how, told) in [
+    for (how, expected) in [
         (json!("PreferClose"), Locality::PreferSameZone),
         (json!("PreferSameZone"), Locality::PreferSameZone),
         (json!("PreferSameNode"), Locality::PreferSameNode),
@@ -25,9 +25,9 @@ fn what_a_service_prefers_is_told_with_where_its_endpoints_run() {
     ] {
         let resolved = distributed(&how).resolve("client", &[API]);
         let endpoints = resolved.endpoints("endpoints/shop/api:80");
-        assert_eq!(endpoints.locality(), told, "{how}");
-        let mut places = endpoints.endpoints.iter();
-        assert!(places.all(|one| one.zone == "zone-a" && one.node == "node-a"));
+        assert_eq!(endpoints.locality(), expected, "{how}");
+        let mut sent = endpoints.endpoints.iter();
+        assert!(sent.all(|one| one.zone == "zone-a" && one.node == "node-a"));
         let own = resolved.workload();
         assert_eq!([&*own.zone, &*own.node], ["zone-a", "node-a"]);
     }
@@ -40,8 +40,8 @@ fn a_service_that_comes_to_prefer_something_concerns_its_callers() {
     let now = distributed(&json!("PreferClose")).world();
     let (after, _, changes) = Model::compile_after(&now, &defaults, &before, &problems.into());
     assert!(changes.concern(&interest(&after, "client")));
-    let told = resolve_newest(&after, "client", &[API]);
-    let endpoints = told.endpoints("endpoints/shop/api:80");
+    let resolved = resolve_newest(&after, "client", &[API]);
+    let endpoints = resolved.endpoints("endpoints/shop/api:80");
     assert_eq!(endpoints.locality(), Locality::PreferSameZone);
 }
 
@@ -82,24 +82,24 @@ fn in_part(cluster: Cluster) -> Cluster {
 }
 
 /// Which of its workload's proxies that of a pod is told to be, and of its zone's.
-fn place(model: &Model, pod: &str) -> Option<[[u32; 2]; 2]> {
-    let told = resolve_newest(model, pod, &[API]);
-    if !told.names().contains(&"place") {
+fn position(model: &Model, pod: &str) -> Option<[[u32; 2]; 2]> {
+    let resolved = resolve_newest(model, pod, &[API]);
+    if !resolved.names().contains(&"place") {
         return None;
     }
-    let place = told.place("place");
-    let zone = [place.zone_index, place.zone_peers];
-    Some([[place.index, place.peers], zone])
+    let position = resolved.place("place");
+    let zone = [position.zone_index, position.zone_peers];
+    Some([[position.index, position.peers], zone])
 }
 
 #[test]
 fn each_proxy_of_a_deployment_is_told_which_it_is_where_it_uses_a_part_of_a_service() {
     let (model, _) = in_part(callers()).compile();
-    assert_eq!(place(&model, "web-a"), Some([[0, 3], [0, 1]]));
-    assert_eq!(place(&model, "web-c"), Some([[1, 3], [0, 2]]));
-    assert_eq!(place(&model, "web-d"), Some([[2, 3], [1, 2]]));
-    assert_eq!(place(&model, "web-b"), None, "it does not run");
-    assert_eq!(place(&model, "client"), Some([[0, 1], [0, 1]]));
+    assert_eq!(position(&model, "web-a"), Some([[0, 3], [0, 1]]));
+    assert_eq!(position(&model, "web-c"), Some([[1, 3], [0, 2]]));
+    assert_eq!(position(&model, "web-d"), Some([[2, 3], [1, 2]]));
+    assert_eq!(position(&model, "web-b"), None, "it does not run");
+    assert_eq!(position(&model, "client"), Some([[0, 1], [0, 1]]));
     // Whoever calls no Service needs none of that.
     let elsewhere = resolve_newest(&model, "web-a", &["10.96.0.9:80"]);
     assert!(!elsewhere.names().contains(&"place"));
@@ -108,10 +108,14 @@ fn each_proxy_of_a_deployment_is_told_which_it_is_where_it_uses_a_part_of_a_serv
 #[test]
 fn where_all_of_a_service_is_used_a_proxy_is_told_about_how_many_share_what_it_may_do() {
     let (model, _) = callers().compile();
-    assert_eq!(place(&model, "web-a"), Some([[0, 4], [0, 4]]));
-    assert_eq!(place(&model, "web-d"), Some([[0, 4], [0, 4]]), "as all");
-    assert_eq!(place(&model, "web-b"), Some([[0, 4], [0, 4]]), "it begins");
-    assert_eq!(place(&model, "client"), None, "it is alone");
+    assert_eq!(position(&model, "web-a"), Some([[0, 4], [0, 4]]));
+    assert_eq!(position(&model, "web-d"), Some([[0, 4], [0, 4]]), "as all");
+    assert_eq!(
+        position(&model, "web-b"),
+        Some([[0, 4], [0, 4]]),
+        "it begins"
+    );
+    assert_eq!(position(&model, "client"), None, "it is alone");
 }
 
 /// A Deployment of a thousand that is rolled out is no thousand words to each of its pods.
@@ -122,11 +126,11 @@ fn a_proxy_that_comes_concerns_the_others_of_its_workload_where_that_doubles() {
     let (mut before, problems) = cluster.compile();
     let mut problems = problems.into();
     for (last, running) in [(5, 4), (6, 5), (7, 6)] {
-        let was = place(&before, "web-a").unwrap()[0][1];
+        let was = position(&before, "web-a").unwrap()[0][1];
         cluster = cluster.with(web(&format!("web-{last}"), last, "2", "node-a"));
         let (after, found, changes) =
             Model::compile_after(&cluster.world(), &defaults, &before, &problems);
-        let is = place(&after, "web-a").unwrap()[0][1];
+        let is = position(&after, "web-a").unwrap()[0][1];
         assert_eq!(is, u32::next_power_of_two(running));
         assert_eq!(
             changes.concern(&interest(&before, "web-a")),
@@ -146,8 +150,8 @@ fn a_proxy_that_does_not_say_that_it_knows_places_is_told_none() {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let capabilities = wire::capability::Capabilities::named(&names);
         let at = [format!("destination/{API}")].into();
-        let told = model.resolve(&PodId::new("shop", "web-a"), &at, &capabilities);
-        told.unwrap().resources.contains_key("place")
+        let resolved = model.resolve(&PodId::new("shop", "web-a"), &at, &capabilities);
+        resolved.unwrap().resources.contains_key("place")
     };
     assert!(!of(&["extended-rule", "traffic-policy/warmup"]));
     assert!(of(&["place", "traffic-policy/subset"]));
@@ -159,13 +163,13 @@ fn a_proxy_that_comes_concerns_the_others_of_its_workload_that_use_a_part_and_no
     for (cluster, concerned) in [(in_part(callers()), true), (callers(), false)] {
         let (before, problems) = cluster.compile();
         // Somebody asked, else nobody knows how many there were.
-        assert!(place(&before, "web-a").is_some());
+        assert!(position(&before, "web-a").is_some());
         let now = cluster.with(web("web-e", 5, "2", "node-a")).world();
         let (after, _, changes) = Model::compile_after(&now, &defaults, &before, &problems.into());
         assert_eq!(changes.concern(&interest(&before, "web-a")), concerned);
         assert!(!changes.concern(&interest(&before, "client")));
         if concerned {
-            assert_eq!(place(&after, "web-a"), Some([[0, 4], [0, 2]]));
+            assert_eq!(position(&after, "web-a"), Some([[0, 4], [0, 2]]));
         }
     }
 }

@@ -11,8 +11,8 @@ fn with_slice(endpoints: &[Value]) -> Cluster {
 }
 
 /// With these conditions, and without the others.
-fn conditions(endpoint: Value, held: &[&str]) -> Value {
-    let is = |condition: &str| held.contains(&condition);
+fn conditions(endpoint: Value, true_ones: &[&str]) -> Value {
+    let is = |condition: &str| true_ones.contains(&condition);
     let conditions = json!({
         "ready": is("ready"), "serving": is("serving"), "terminating": is("terminating"),
     });
@@ -55,9 +55,11 @@ fn a_ready_endpoint_says_since_when_its_pod_is_ready() {
         } else {
             written
         };
-        let told = shop().with(written).with(api);
-        let told = told.resolve("client", &["10.96.0.1:80"]).endpoints(API);
-        told.endpoints[0].ready_since
+        let endpoints = shop().with(written).with(api);
+        let endpoints = endpoints
+            .resolve("client", &["10.96.0.1:80"])
+            .endpoints(API);
+        endpoints.endpoints[0].ready_since
     };
     assert_eq!(since(true, true), 1_767_225_900);
     assert_eq!(since(false, true), 0, "it only serves still");
@@ -70,7 +72,7 @@ fn a_ready_endpoint_says_since_when_its_pod_is_ready() {
 
 #[test]
 fn an_unready_pod_is_left_out_before_its_slice_says_so_unless_somebody_else_wrote_that() {
-    let said = |status: &str, slice: Value| {
+    let ready = |status: &str, slice: Value| {
         let condition = json!({"type": "Ready", "status": status});
         let one = pod("api-1", "10.0.0.11", "api");
         let one = set(one, "/status/conditions", json!([condition]));
@@ -82,13 +84,13 @@ fn an_unready_pod_is_left_out_before_its_slice_says_so_unless_somebody_else_wrot
     ];
     let written = slice("api-x", "api", &[("http", 8080)], &both);
     let all = ["10.0.0.11:8080", "10.0.0.12:8080"];
-    let unready = said("False", kept(written.clone()));
+    let unready = ready("False", kept(written.clone()));
     assert_eq!(addresses(&unready), ["10.0.0.12:8080"]);
-    assert_eq!(addresses(&said("True", kept(written.clone()))), all);
-    assert_eq!(addresses(&said("False", written.clone())), all);
+    assert_eq!(addresses(&ready("True", kept(written.clone()))), all);
+    assert_eq!(addresses(&ready("False", written.clone())), all);
     let published = service("api", "10.96.0.1", &[("http", 80)]);
     let published = set(published, "/spec/publishNotReadyAddresses", json!(true));
-    let published = said("False", kept(written)).with(published);
+    let published = ready("False", kept(written)).with(published);
     assert_eq!(addresses(&published), all);
 }
 

@@ -151,11 +151,11 @@ fn the_servers_proxy_learns_which_ports_its_containers_name() {
     };
     assert_eq!(of_8080(&ports(declared("web", None))), [Protocol::Detect]);
     // What is said of a port decides before that.
-    let said = of_8080(&ports(declared("grpc", None)));
-    assert_eq!(said, [Protocol::Grpc, Protocol::Detect]);
+    let protocol = of_8080(&ports(declared("grpc", None)));
+    assert_eq!(protocol, [Protocol::Grpc, Protocol::Detect]);
     let ns = annotate(namespace("shop"), "weft.dev/opaque-ports", "8080");
-    let said = of_8080(&ports(declared("web", None).with(ns)));
-    assert_eq!(said, [Protocol::Opaque, Protocol::Detect]);
+    let protocol = of_8080(&ports(declared("web", None).with(ns)));
+    assert_eq!(protocol, [Protocol::Opaque, Protocol::Detect]);
 }
 
 #[test]

@@ -32,11 +32,11 @@ fn protected_by(group: &str, matches: Option<&[&str]>) -> Value {
 
 /// What the proxy of a pod names requests after, as it reads it.
 fn named(model: &Model, pod: &str) -> Vec<String> {
-    let told = resolve_newest(model, pod, &[]);
-    if !told.names().contains(&"routes") {
+    let resolved = resolve_newest(model, pod, &[]);
+    if !resolved.names().contains(&"routes") {
         return Vec::new();
     }
-    let names = Names::try_from(&told.routes_named("routes")).unwrap();
+    let names = Names::try_from(&resolved.routes_named("routes")).unwrap();
     let matches = names.matches();
     matches
         .map(|(group, one)| format!("{}/{}", group.name(), one.name()))
@@ -125,9 +125,9 @@ fn a_missing_group_and_a_bad_list_are_told_of_the_service_and_cost_nothing_else(
     let cart = shop().with(group("cart", matches(&["/a"])));
     let missing = cart.clone().with(api("cart,gone"));
     assert_eq!(named(&missing.compile().0, "api-1"), ["cart/a"]);
-    let told = told_of(&missing);
-    let [(object, reason, severity, message)] = told.as_slice() else {
-        panic!("{told:?}");
+    let reported = told_of(&missing);
+    let [(object, reason, severity, message)] = reported.as_slice() else {
+        panic!("{reported:?}");
     };
     assert_eq!(
         (object.as_str(), *reason),
@@ -158,9 +158,13 @@ fn no_more_than_64_names_and_64_kib_are_told() {
         .with(api("cart,till"));
     let names = named(&many.compile().0, "api-1");
     assert_eq!((names.len(), names[63].as_str()), (MAX_NAMES, "till/p63"));
-    let told = told_of(&many);
-    assert_eq!((told.len(), told[0].1), (1, Reason::Invalid), "{told:?}");
-    assert!(told[0].3.contains("65 matches"), "{told:?}");
+    let reported = told_of(&many);
+    assert_eq!(
+        (reported.len(), reported[0].1),
+        (1, Reason::Invalid),
+        "{reported:?}"
+    );
+    assert!(reported[0].3.contains("65 matches"), "{reported:?}");
 
     // Nine of 8 KiB each.
     let wide = (0..9).map(|at| {

@@ -84,7 +84,7 @@ fn a_level_that_cannot_be_read_is_told_with_its_field_and_changes_no_mode() {
 
 #[test]
 fn a_proxy_records_the_share_of_its_pod_else_of_its_namespace_else_of_the_chart() {
-    let told = |cluster: &Cluster, defaults: &Defaults, pod: &str| {
+    let telemetry_of = |cluster: &Cluster, defaults: &Defaults, pod: &str| {
         let resolved = resolve_newest(&cluster.compile_with(defaults).0, pod, &[]);
         resolved.telemetry_named("telemetry").tracing
     };
@@ -97,7 +97,7 @@ fn a_proxy_records_the_share_of_its_pod_else_of_its_namespace_else_of_the_chart(
         (Some("-1"), None, 10_000),
     ] {
         let cluster = annotated_with(SAMPLING, of_namespace, of_pod);
-        let tracing = told(&cluster, &traced(), "api-1").unwrap();
+        let tracing = telemetry_of(&cluster, &traced(), "api-1").unwrap();
         assert_eq!(tracing.share, millionths, "{of_namespace:?} {of_pod:?}");
         assert_eq!(tracing.collector, "http://collector.observability:4317");
         assert_eq!((tracing.most_per_second, tracing.paths), (7, false));
@@ -105,11 +105,11 @@ fn a_proxy_records_the_share_of_its_pod_else_of_its_namespace_else_of_the_chart(
         let of_it = |name: &str| tracing.resource.iter().find(|one| one.name == name);
         assert_eq!(of_it("k8s.pod.name").unwrap().value, "api-1");
         // Without an endpoint nothing is told, whatever is asked for.
-        assert_eq!(told(&cluster, &Defaults::default(), "api-1"), None);
+        assert_eq!(telemetry_of(&cluster, &Defaults::default(), "api-1"), None);
     }
     // Control: the pod's own is nobody else's.
     let cluster = annotated_with(SAMPLING, None, Some("100"));
-    let other = told(&cluster, &traced(), "client").unwrap();
+    let other = telemetry_of(&cluster, &traced(), "client").unwrap();
     assert_eq!(other.share, 10_000);
 }
 
@@ -125,8 +125,8 @@ fn a_proxy_writes_down_what_its_pod_says_else_its_namespace_else_nothing() {
     ] {
         let cluster = annotated_with(ACCESS_LOG, of_namespace, of_pod);
         let (model, problems) = cluster.compile();
-        let told = resolve_newest(&model, "api-1", &[]).telemetry_named("telemetry");
-        assert_eq!(told.access_log, expected, "{of_namespace:?} {of_pod:?}");
+        let resolved = resolve_newest(&model, "api-1", &[]).telemetry_named("telemetry");
+        assert_eq!(resolved.access_log, expected, "{of_namespace:?} {of_pod:?}");
         let bad = of_pod == Some("text");
         assert_eq!(problems.list.len(), usize::from(bad));
         let field = "metadata.annotations[weft.dev/access-log]";

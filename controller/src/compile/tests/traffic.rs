@@ -42,12 +42,12 @@ fn of_namespace(name: &str, fields: &Value) -> Value {
 }
 
 /// What the callers of `api` are told.
-fn told(cluster: &Cluster) -> EffectivePolicy {
+fn client_policy(cluster: &Cluster) -> EffectivePolicy {
     resolve_newest(&cluster.compile().0, "client", &["10.96.0.1:80"]).policy("shop/api:80")
 }
 
-fn request(said: &EffectivePolicy) -> Option<u64> {
-    let rule = said.timeouts.rules.first()?;
+fn request(effective: &EffectivePolicy) -> Option<u64> {
+    let rule = effective.timeouts.rules.first()?;
     let Timeouts { request, .. } = rule.then.as_ref()?.section;
     request.map(|time| time.as_secs())
 }
@@ -80,14 +80,14 @@ fn callers_get_their_sections_and_pods_get_theirs() {
         }),
     ));
     let (model, _) = cluster.compile();
-    let said = resolve_newest(&model, "client", &["10.96.0.1:80"]).policy("shop/api:80");
-    assert_eq!(request(&said), Some(7));
+    let effective = resolve_newest(&model, "client", &["10.96.0.1:80"]).policy("shop/api:80");
+    assert_eq!(request(&effective), Some(7));
     assert_eq!(
-        said.retry.rules[0].origin.to_string(),
+        effective.retry.rules[0].origin.to_string(),
         "TrafficPolicy shop/all"
     );
-    assert!(said.rate_limits.rules.is_empty() && said.overload.rules.is_empty());
-    assert_eq!(said.priority.rules.len(), 1, "they hold back by class");
+    assert!(effective.rate_limits.rules.is_empty() && effective.overload.rules.is_empty());
+    assert_eq!(effective.priority.rules.len(), 1, "they hold back by class");
     assert!(!names(&model, "client").contains(&"guard".to_owned()));
 
     let guard = resolve_newest(&model, "api-1", &[]).guard();
@@ -111,11 +111,11 @@ fn closest_target_decides_section_by_section() {
             "port",
             json!({"targetRef": {"kind": "Service", "name": "api", "port": 80}, "sticky": {"type": "Caller"}}),
         ));
-    let said = told(&cluster);
-    assert_eq!(request(&said), Some(4));
-    let retry = said.retry.rules[0].then.as_ref().unwrap();
+    let effective = client_policy(&cluster);
+    assert_eq!(request(&effective), Some(4));
+    let retry = effective.retry.rules[0].then.as_ref().unwrap();
     assert_eq!(retry.section.attempts, 3);
-    assert_eq!(&**said.sticky.rules[0].origin.name(), "port");
+    assert_eq!(&**effective.sticky.rules[0].origin.name(), "port");
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn policy_of_the_mesh_reaches_every_namespace_and_beats_all_when_enforced() {
     };
     let near = policy("near", &json!({"retry": {"attempts": 5}}));
     let attempts = |cluster: &Cluster| {
-        told(cluster).retry.rules[0]
+        client_policy(cluster).retry.rules[0]
             .then
             .as_ref()
             .unwrap()
@@ -155,7 +155,7 @@ fn routes_and_callers_limit_a_policy_to_what_exists_of_them() {
             .with(reads.clone())
             .with(policy("p", &json!({"retry": {}, "routes": routes})))
     };
-    let matches = |cluster: &Cluster| match &told(cluster).retry.rules[0].when {
+    let matches = |cluster: &Cluster| match &client_policy(cluster).retry.rules[0].when {
         policy::route::Match::AnyOf(matches) => matches.len(),
         policy::route::Match::Always => usize::MAX,
     };
@@ -207,8 +207,8 @@ fn caller_gets_the_endpoints_of_wherever_a_policy_may_send_it() {
         names.contains(&"endpoints/shop/next:80".to_owned()),
         "{names:?}"
     );
-    let said = told(&cluster);
-    let fallback = said.fallback.rules[0].then.as_ref().unwrap();
+    let effective = client_policy(&cluster);
+    let fallback = effective.fallback.rules[0].then.as_ref().unwrap();
     assert!(
         matches!(&fallback.section.to, FallbackTo::Service(service) if &*service.name == "next")
     );

@@ -38,16 +38,16 @@ const ASKED: [&str; 15] = [
 #[test]
 fn the_same_objects_give_the_same_versions_as_before() {
     let (model, _) = town().compile_with(&Defaults::default());
-    let mut held = String::new();
+    let mut listing = String::new();
     for pod in PODS {
         for (name, published) in resolve(&model, pod, &ASKED) {
-            let _ = writeln!(held, "{pod} {name} {}", published.resource.version);
+            let _ = writeln!(listing, "{pod} {name} {}", published.resource.version);
         }
     }
-    for (line, (before, now)) in HELD.lines().zip(held.lines()).enumerate() {
+    for (line, (before, now)) in HELD.lines().zip(listing.lines()).enumerate() {
         assert_eq!(now, before, "line {}", line + 1);
     }
-    assert_eq!(held, HELD);
+    assert_eq!(listing, HELD);
 }
 
 #[test]

@@ -166,7 +166,7 @@ fn a_rule_that_names_pods_means_for_an_account_what_its_pods_are() {
 fn another_way_is_told_with_its_shares_and_judged_where_it_leads() {
     let before = with_canary();
     let half = with_canary().with(split("s", "api", &[("api", 1), ("canary", 1)]));
-    let told = meaning(&before, &half, &calls()).unwrap();
+    let compared = meaning(&before, &half, &calls()).unwrap();
     let share = |name: &str, share: f64| Share {
         service: ObjectKey::new("shop", name),
         share,
@@ -175,21 +175,24 @@ fn another_way_is_told_with_its_shares_and_judged_where_it_leads() {
         vec![share("api", 1.0)],
         vec![share("api", 0.5), share("canary", 0.5)],
     ];
-    assert_eq!((told.effect, told.rerouted), (Effect::Kept, Some(shares)));
+    assert_eq!(
+        (compared.effect, compared.rerouted),
+        (Effect::Kept, Some(shares))
+    );
 
     // The canary lets nobody in.
     let closed = with_canary()
         .with(split("s", "api", &[("api", 1), ("canary", 1)]))
         .with(tcp_route("port", &[8080]))
         .with(target("none", "canary", &["nobody"], by_port()));
-    let told = meaning(&before, &closed, &calls()).unwrap();
-    assert_eq!(told.effect, Effect::Refused);
-    assert_eq!(told.reason, Some(Reason::NotAllowed));
+    let compared = meaning(&before, &closed, &calls()).unwrap();
+    assert_eq!(compared.effect, Effect::Refused);
+    assert_eq!(compared.reason, Some(Reason::NotAllowed));
 
     let dead = with_canary().with(split("s", "api", &[("api", 0), ("canary", 0)]));
-    let told = meaning(&before, &dead, &calls()).unwrap();
-    assert_eq!(told.effect, Effect::Refused);
-    assert_eq!(told.reason, Some(Reason::NoBackend));
+    let compared = meaning(&before, &dead, &calls()).unwrap();
+    assert_eq!(compared.effect, Effect::Refused);
+    assert_eq!(compared.reason, Some(Reason::NoBackend));
 
     // Some requests only.
     let matching = set(
@@ -198,8 +201,8 @@ fn another_way_is_told_with_its_shares_and_judged_where_it_leads() {
         json!([{"kind": "HTTPRouteGroup", "name": "routes"}]),
     );
     let some = with_canary().with(reads()).with(matching);
-    let told = meaning(&before, &some, &calls()).unwrap();
-    assert_eq!(told.effect, Effect::Depends);
+    let compared = meaning(&before, &some, &calls()).unwrap();
+    assert_eq!(compared.effect, Effect::Depends);
 }
 
 #[test]

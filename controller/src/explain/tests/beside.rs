@@ -74,8 +74,8 @@ fn fix_closes_nobody_out_where_labels_tell_what_refuses_from_what_is_open() {
             json!({"team": "api", "tier": "back"}),
         ),
     ] {
-        let asked = spec("Pod/client", "Service/api", "GET", "/items");
-        let fix = ask(&cluster, &asked).fix.unwrap();
+        let query = spec("Pod/client", "Service/api", "GET", "/items");
+        let fix = ask(&cluster, &query).fix.unwrap();
         let bindings = fix.objects.iter();
         let mut bindings = bindings.filter(|object| object["kind"] == "IdentityBinding");
         let named = bindings.next().unwrap();
@@ -86,7 +86,7 @@ fn fix_closes_nobody_out_where_labels_tell_what_refuses_from_what_is_open() {
         };
         assert!(words.contains("open now and would be closed"), "{words}");
         let after = applied(cluster.clone(), &fix.objects);
-        assert_eq!(ask(&after, &asked).verdict, ExplanationVerdict::Allowed);
+        assert_eq!(ask(&after, &query).verdict, ExplanationVerdict::Allowed);
         for method in ["GET", "PUT"] {
             let becomes = |pod| becomes([&cluster, &after], pod, method);
             let refused = [ExplanationVerdict::Refused; 2];
@@ -103,8 +103,8 @@ fn fix_names_a_label_by_which_people_tell_workloads_apart_before_any_other() {
         // The other one is before it in the alphabet.
         let labels = |value: &str| json!({usual: value, "a-shade": value});
         let cluster = half_closed(&labels("closed"), &labels("open"));
-        let asked = spec("Pod/client", "Service/api", "GET", "/items");
-        let fix = ask(&cluster, &asked).fix.unwrap();
+        let query = spec("Pod/client", "Service/api", "GET", "/items");
+        let fix = ask(&cluster, &query).fix.unwrap();
         let mut objects = fix.objects.iter();
         let named = objects.find(|object| object["kind"] == "IdentityBinding");
         let selector = &named.unwrap()["spec"]["schemes"]["podLabelSelector"]["matchLabels"];
@@ -120,8 +120,8 @@ fn fix_keeps_closed_pods_closed_and_says_whom_it_closes_out_of_open_ones() {
         // Two ReplicaSets of one Deployment: whatever tells them apart is gone tomorrow.
         half_closed(&app("1"), &app("2")),
     ] {
-        let asked = spec("Pod/client", "Service/api", "GET", "/items");
-        let status = ask(&cluster, &asked);
+        let query = spec("Pod/client", "Service/api", "GET", "/items");
+        let status = ask(&cluster, &query);
         assert_eq!(status.verdict, ExplanationVerdict::Mixed, "{status:?}");
         let fix = status.fix.unwrap();
         let [closes, unknown] = &*fix.warnings else {
@@ -137,7 +137,7 @@ fn fix_keeps_closed_pods_closed_and_says_whom_it_closes_out_of_open_ones() {
         let start = "2 more callers of 1 pod of account shop/api were seen";
         assert!(unknown.starts_with(start), "{unknown}");
         let after = applied(cluster.clone(), &fix.objects);
-        assert_eq!(ask(&after, &asked).verdict, ExplanationVerdict::Allowed);
+        assert_eq!(ask(&after, &query).verdict, ExplanationVerdict::Allowed);
         for method in ["GET", "PUT"] {
             let becomes = |pod| becomes([&cluster, &after], pod, method);
             assert_eq!(
@@ -159,11 +159,11 @@ fn fix_keeps_closed_pods_closed_and_says_whom_it_closes_out_of_open_ones() {
 fn fix_closes_nobody_out_where_what_refuses_has_an_account_of_its_own() {
     let guarded = annotate(pod("api-1", "10.0.0.11", "guarded"), ACCESS, "deny");
     let cluster = shop().with(guarded);
-    let asked = spec("Pod/client", "Service/api", "GET", "/items");
-    let fix = ask(&cluster, &asked).fix.unwrap();
+    let query = spec("Pod/client", "Service/api", "GET", "/items");
+    let fix = ask(&cluster, &query).fix.unwrap();
     assert!(fix.warnings.is_empty(), "{fix:?}");
     let after = applied(cluster, &fix.objects);
-    assert_eq!(ask(&after, &asked).verdict, ExplanationVerdict::Allowed);
+    assert_eq!(ask(&after, &query).verdict, ExplanationVerdict::Allowed);
     assert_eq!(
         ["Pod/api-1", "Pod/api-2"].map(|pod| seen(&after, pod, "PUT")),
         [ExplanationVerdict::Refused, ExplanationVerdict::Allowed],

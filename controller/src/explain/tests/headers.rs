@@ -11,29 +11,29 @@ fn fix_of_a_call_with_headers_allows_it_with_these_only() {
         value: value.to_owned(),
     };
     let with = |headers: &[(&str, &str)]| {
-        let mut asked = spec("Pod/client", "Service/api", "DELETE", "/items/7");
-        asked.headers = headers
+        let mut query = spec("Pod/client", "Service/api", "DELETE", "/items/7");
+        query.headers = headers
             .iter()
             .map(|(name, value)| header(name, value))
             .collect();
-        asked
+        query
     };
-    let asked = [
+    let query = [
         ("x-debug", "1+1"),
         ("x-tag", "a"),
         ("x-tag", "b"),
         ("cookie", "c=1"),
         ("cookie", "d=2"),
     ];
-    let fix = ask(&read_only(), &with(&asked)).fix.unwrap();
+    let fix = ask(&read_only(), &with(&query)).fix.unwrap();
     let after = applied(read_only(), &fix.objects);
     let verdict = |headers: &[(&str, &str)]| ask(&after, &with(headers)).verdict;
-    assert_eq!(verdict(&asked), ExplanationVerdict::Allowed, "{fix:?}");
-    let mut more = asked.to_vec();
+    assert_eq!(verdict(&query), ExplanationVerdict::Allowed, "{fix:?}");
+    let mut more = query.to_vec();
     more.push(("x-other", "1"));
     assert_eq!(verdict(&more), ExplanationVerdict::Allowed);
-    for left_out in 0..asked.len() {
-        let mut less = asked.to_vec();
+    for left_out in 0..query.len() {
+        let mut less = query.to_vec();
         let (name, _) = less.remove(left_out);
         // Of two values of a header that may be either, one is enough.
         let refused = name != "x-tag";
@@ -44,7 +44,7 @@ fn fix_of_a_call_with_headers_allows_it_with_these_only() {
         );
     }
     for other in [("x-debug", "11"), ("x-tag", "c"), ("cookie", "e=3")] {
-        let mut beside = asked.to_vec();
+        let mut beside = query.to_vec();
         beside.push(other);
         assert_eq!(verdict(&beside), ExplanationVerdict::Refused, "{other:?}");
     }
@@ -63,12 +63,12 @@ fn what_depends_on_the_host_is_unknown_until_the_host_is_said() {
     let hosts = json!([{"name": "cart", "headers": [{"host": "cart(\\..*)?"}]}]);
     let rules = json!([{"kind": "HTTPRouteGroup", "name": "hosts"}]);
     let with = |from: &str, host: Option<&str>| {
-        let mut asked = spec(from, "Service/api", "GET", "/items");
-        asked.headers.extend(host.map(|host| Header {
+        let mut query = spec(from, "Service/api", "GET", "/items");
+        query.headers.extend(host.map(|host| Header {
             name: "Host".to_owned(),
             value: host.to_owned(),
         }));
-        asked
+        query
     };
     let ruled = shop().with(group("hosts", hosts.clone())).with(target(
         "cart",

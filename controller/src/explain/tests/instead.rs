@@ -38,8 +38,8 @@ fn fallback_of_a_service_that_nobody_serves_is_followed() {
     let split = to_api().with(split("s", "empty", &[("api", 0)]));
     assert_eq!(ask(&split, &call()).verdict, ExplanationVerdict::Allowed);
 
-    let held = empty(json!({"fallback": {"response": {"status": 200, "body": "later"}}}));
-    let status = ask(&held, &call());
+    let fallback = empty(json!({"fallback": {"response": {"status": 200, "body": "later"}}}));
+    let status = ask(&fallback, &call());
     assert_eq!(status.verdict, ExplanationVerdict::Allowed, "{status:?}");
     assert!(texts(&status, "route")[0].contains("TrafficPolicy shop/spare answers 200"));
 }
@@ -58,14 +58,14 @@ fn call_whose_fallback_is_not_for_it_or_cannot_answer_ends_as_without() {
     refused(&to_api(), &outside("Service/empty"));
     let overload = json!({"fallback": {"service": "api", "when": ["Overload"]}});
     refused(&empty(overload), &call());
-    let held = json!({"fallback": {"response": {"status": 200}}});
+    let fallback = json!({"fallback": {"response": {"status": 200}}});
     let bytes = ExplanationSpec {
         method: None,
         path: None,
         tcp: true,
         ..call()
     };
-    refused(&empty(held), &bytes);
+    refused(&empty(fallback), &bytes);
     let next = service("next", "10.96.0.4", &[("http", 80)]);
     let too = empty(json!({"fallback": {"service": "next"}})).with(next);
     let status = refused(&too, &call());

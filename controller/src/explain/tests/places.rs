@@ -12,13 +12,13 @@ fn client(arguments: &[&str]) -> Value {
 
 #[test]
 fn call_that_the_callers_capture_leaves_out_has_no_identity_and_knows_no_split() {
-    let asked = spec("Pod/client", "Service/api", "GET", "/items");
+    let query = spec("Pod/client", "Service/api", "GET", "/items");
     for arguments in [
         &["--skip-outbound-ports=79-80"][..],
         &["--skip-outbound-cidrs", "10.96.0.0/16,fd00::/8"][..],
     ] {
         let cluster = read_only().with(client(arguments));
-        let status = ask(&cluster, &asked);
+        let status = ask(&cluster, &query);
         assert_eq!(
             (status.verdict, status.reason.as_str()),
             (ExplanationVerdict::Refused, "no-identity"),
@@ -28,7 +28,7 @@ fn call_that_the_callers_capture_leaves_out_has_no_identity_and_knows_no_split()
         let fix = status.fix.clone().unwrap();
         assert!(fix.commands[0].contains("skip-outbound"), "{fix:?}");
         let split = cluster.with(split("s", "api", &[("api", 0), ("v2", 0)]));
-        assert_eq!(ask(&split, &asked).reason, "no-identity", "{arguments:?}");
+        assert_eq!(ask(&split, &query).reason, "no-identity", "{arguments:?}");
     }
     // What is captured is judged as ever.
     for arguments in [
@@ -36,7 +36,7 @@ fn call_that_the_callers_capture_leaves_out_has_no_identity_and_knows_no_split()
         &["--skip-outbound-cidrs=10.97.0.0/16"][..],
         &["--skip-inbound-ports=80"][..],
     ] {
-        let status = ask(&read_only().with(client(arguments)), &asked);
+        let status = ask(&read_only().with(client(arguments)), &query);
         assert_eq!(status.verdict, ExplanationVerdict::Allowed, "{arguments:?}");
     }
     // By a pod's own address it is that address and port that count.
@@ -68,8 +68,8 @@ fn alias(to: &str) -> Value {
 
 #[test]
 fn external_name_of_a_service_is_judged_as_that_service() {
-    let asked = spec("Pod/client", "Service/alias", "DELETE", "/items");
-    let with = |name: &str| ask(&read_only().with(alias(name)), &asked);
+    let query = spec("Pod/client", "Service/alias", "DELETE", "/items");
+    let with = |name: &str| ask(&read_only().with(alias(name)), &query);
     for name in [
         "api.shop.svc.cluster.local",
         "api.shop.svc.cluster.local.",
@@ -104,14 +104,14 @@ fn callers_on_several_nodes_are_judged_each_from_its_own_where_that_counts() {
         "10.0.0.62",
         "node-b",
     ));
-    let asked = spec("Deployment/front", "Service/api", "GET", "/");
-    assert_eq!(ask(&cluster, &asked).verdict, ExplanationVerdict::Allowed);
+    let query = spec("Deployment/front", "Service/api", "GET", "/");
+    assert_eq!(ask(&cluster, &query).verdict, ExplanationVerdict::Allowed);
     let local = set(
         service("api", "10.96.0.1", &[("http", 80)]),
         "/spec/internalTrafficPolicy",
         json!("Local"),
     );
-    let status = ask(&cluster.clone().with(local.clone()), &asked);
+    let status = ask(&cluster.clone().with(local.clone()), &query);
     assert_eq!(status.verdict, ExplanationVerdict::Mixed, "{status:?}");
     // A split's backend may be the one.
     let root = service("root", "10.96.0.9", &[("http", 80)]);
@@ -119,8 +119,8 @@ fn callers_on_several_nodes_are_judged_each_from_its_own_where_that_counts() {
         .with(local)
         .with(root)
         .with(split("s", "root", &[("api", 1)]));
-    let asked = spec("Deployment/front", "Service/root", "GET", "/");
-    assert_eq!(ask(&cluster, &asked).verdict, ExplanationVerdict::Mixed);
+    let query = spec("Deployment/front", "Service/root", "GET", "/");
+    assert_eq!(ask(&cluster, &query).verdict, ExplanationVerdict::Mixed);
 }
 
 /// Service `api` with a port of this name, to this port of its pods.

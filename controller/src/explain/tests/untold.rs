@@ -25,18 +25,18 @@ fn by_pod(client: bool) -> Cluster {
 }
 
 fn as_asked(cluster: &Cluster) -> ExplanationStatus {
-    let asked = spec("ServiceAccount/web", "Service/api", "GET", "/");
+    let query = spec("ServiceAccount/web", "Service/api", "GET", "/");
     let model = cluster.compile_with(&Defaults::default()).0;
     let seen = |_: &BTreeSet<PodId>| SeenCallers::default();
-    let explained = model.explain(&asked, CallerView::AccountOnly, &owner, &seen);
+    let explained = model.explain(&query, CallerView::AccountOnly, &owner, &seen);
     explained.unwrap().status
 }
 
 #[test]
 fn where_rules_name_pods_nothing_is_said_to_who_may_not_know_which_the_caller_has() {
     let known = |client| {
-        let asked = spec("ServiceAccount/web", "Service/api", "GET", "/");
-        ask(&by_pod(client), &asked).verdict
+        let query = spec("ServiceAccount/web", "Service/api", "GET", "/");
+        ask(&by_pod(client), &query).verdict
     };
     // Control: it makes a difference.
     assert_eq!(

@@ -26,7 +26,7 @@ fn with_auto_breaker() -> Cluster {
 impl Bench {
     fn hears_of_api(&self, account: &str, pulse: v1::CircuitPulse) {
         let from = caller(account, &format!("uid of {account}"));
-        self.hears(&from, "shop/api", "shop/api", pulse);
+        self.receive(&from, "shop/api", "shop/api", pulse);
     }
 
     /// How many requests count, and of how many callers.
@@ -50,7 +50,11 @@ fn accounts_that_no_target_admits_open_nothing_and_one_that_is_admitted_does() {
             bench.hears_of_api(account, seen(50, 50));
         }
         bench.passes(SECOND);
-        assert!(bench.told().is_empty(), "{:?}", bench.told());
+        assert!(
+            bench.announced_states().is_empty(),
+            "{:?}",
+            bench.announced_states()
+        );
         assert_eq!(bench.counted(), None, "nor is anything of it kept");
         assert_eq!(bench.fleet.own_since(0), (0, None), "or told to others");
     }
@@ -61,13 +65,13 @@ fn accounts_that_no_target_admits_open_nothing_and_one_that_is_admitted_does() {
     }
     bench.passes(SECOND);
     assert!(
-        bench.told().is_empty(),
+        bench.announced_states().is_empty(),
         "the median is that of who may call"
     );
     assert_eq!(bench.counted(), Some((100, 1)));
     bench.hears_of_api(WEB, seen(200, 200));
     bench.passes(SECOND);
-    assert_eq!(bench.told(), api(Said::Open, 0));
+    assert_eq!(bench.announced_states(), api(Said::Open, 0));
 }
 
 #[test]
@@ -76,10 +80,14 @@ fn what_another_replica_tells_of_strangers_does_not_count_either() {
     let open = Bench::new(&with_auto_breaker());
     open.hears_of_api(STRANGERS[0], seen(50, 50));
     open.hears_of_api(STRANGERS[1], seen(50, 50));
-    let (_, told) = open.fleet.own_since(0);
-    bench.fleet.receive(told.unwrap().pulses, bench.now);
+    let (_, news) = open.fleet.own_since(0);
+    bench.fleet.receive(news.unwrap().pulses, bench.now);
     bench.passes(SECOND);
-    assert!(bench.told().is_empty(), "{:?}", bench.told());
+    assert!(
+        bench.announced_states().is_empty(),
+        "{:?}",
+        bench.announced_states()
+    );
 }
 
 #[test]
@@ -97,7 +105,7 @@ fn everybody_counts_where_everybody_may_call() {
             bench.hears_of_api(account, seen(50, 50));
         }
         bench.passes(SECOND);
-        assert_eq!(bench.told(), api(Said::Open, 0));
+        assert_eq!(bench.announced_states(), api(Said::Open, 0));
         assert_eq!(bench.counted(), Some((100, 2)));
     }
 }
@@ -141,7 +149,7 @@ fn of_an_account_whose_pods_are_named_by_labels_those_count() {
     for _ in 0..2 {
         for uid in ["uid-back-1", "uid-front-1"] {
             let from = caller(WEB, uid);
-            bench.hears(&from, "shop/api", "shop/api", seen(10, 0));
+            bench.receive(&from, "shop/api", "shop/api", seen(10, 0));
         }
     }
     assert_eq!(bench.counted(), Some((20, 1)));

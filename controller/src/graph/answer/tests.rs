@@ -173,7 +173,7 @@ fn answer_says_when_its_window_ended_and_how_long_it_was() {
 #[test]
 fn answer_of_which_nothing_is_lost_says_that_it_is_only_not_settled() {
     let town = Town::of(&busy());
-    for (incomplete, told) in [
+    for (incomplete, expected) in [
         (None, (true, false)),
         (Some(Incomplete::Unsettled), (false, true)),
         (Some(Incomplete::Lost("no room")), (false, false)),
@@ -183,7 +183,7 @@ fn answer_of_which_nothing_is_lost_says_that_it_is_only_not_settled() {
             ..Window::default()
         };
         let metadata = town.answer(&window, &Extent::default()).metadata;
-        assert_eq!((metadata.complete, metadata.unsettled), told);
+        assert_eq!((metadata.complete, metadata.unsettled), expected);
         assert_eq!(metadata.incomplete.is_some(), !metadata.complete);
     }
 }

@@ -34,7 +34,7 @@ fn put_role(api: &FakeApi, uid: &str) {
     api.put(ROLE_PATH, role);
 }
 
-fn checkpointer(api: &FakeApi, held: bool) -> Checkpointer {
+fn checkpointer(api: &FakeApi, allowed: bool) -> Checkpointer {
     let graph = Graph::new(
         reports(),
         Arc::new(RwLock::new(inventory())),
@@ -49,7 +49,7 @@ fn checkpointer(api: &FakeApi, held: bool) -> Checkpointer {
         client: api.client(),
         namespace: "weft-system".to_owned(),
         graph,
-        leadership: Leadership::fixed(held),
+        leadership: Leadership::fixed(allowed),
         events,
     }
 }
@@ -71,7 +71,7 @@ async fn one_that_saw(api: &FakeApi, from: &str, to: &str) -> Checkpointer {
 }
 
 fn remembered(checkpointer: &Checkpointer) -> Vec<(String, String)> {
-    let asked = GraphWindow {
+    let window = GraphWindow {
         slots: 12,
         extent: Extent {
             quiet: true,
@@ -81,7 +81,7 @@ fn remembered(checkpointer: &Checkpointer) -> Vec<(String, String)> {
         ..GraphWindow::default()
     };
     let later = now() + Duration::from_secs(7200);
-    let edges = checkpointer.graph.answer(&asked, later).edges.into_iter();
+    let edges = checkpointer.graph.answer(&window, later).edges.into_iter();
     let mut ends: Vec<_> = edges.map(|edge| (edge.from, edge.to)).collect();
     ends.sort();
     ends
@@ -241,8 +241,8 @@ async fn what_cannot_be_read_is_set_aside_and_told_and_the_rest_goes_on() {
     assert!(checkpointer.read(&mut Versions::default()).await);
     assert!(checkpointer.write().await);
     let aside = api.read(&format!("{PLACE}/weft-graph-broken-0")).unwrap();
-    let held: ConfigMap = serde_json::from_value(aside).unwrap();
-    assert_eq!(held.binary_data.unwrap()[KEY].0, b"no gzip");
+    let object: ConfigMap = serde_json::from_value(aside).unwrap();
+    assert_eq!(object.binary_data.unwrap()[KEY].0, b"no gzip");
     let good: ConfigMap = serde_json::from_value(api.read(&path).unwrap()).unwrap();
     assert!(checkpointer.take(&good).await.is_ok());
     tokio::time::sleep(Duration::from_millis(300)).await;
@@ -261,10 +261,10 @@ async fn what_is_written_goes_with_the_role_that_lets_it_be_written() {
     let api = cluster();
     let checkpointer = one_that_saw(&api, "shop/web", "shop/api").await;
     let owners = || {
-        let held = api.below(PLACE);
-        let owners = held
+        let object = api.below(PLACE);
+        let owners = object
             .iter()
-            .map(|held| held["metadata"]["ownerReferences"].clone());
+            .map(|object| object["metadata"]["ownerReferences"].clone());
         owners.collect::<Vec<_>>()
     };
     let owner = |uid: &str| {

@@ -79,11 +79,11 @@ fn what_two_ports_of_a_service_bring_to_one_of_its_pods_is_told_apart_by_protoco
     let served = seen_by_server("shop/web", 2, 0);
     let served = vec![spoken(v1::Protocol::Http2, served)];
     report(&reports, "shop/api", served);
-    let told = edges(&fold(&reports).0).into_iter();
-    let told: BTreeMap<u16, Option<u64>> = told
+    let reported = edges(&fold(&reports).0).into_iter();
+    let reported: BTreeMap<u16, Option<u64>> = reported
         .map(|(edge, counted)| (edge.key().port, counted.server.as_ref().map(Sums::requests)))
         .collect();
-    assert_eq!(told, BTreeMap::from([(80, None), (9443, Some(2))]));
+    assert_eq!(reported, BTreeMap::from([(80, None), (9443, Some(2))]));
 }
 
 /// A process of pod `shop/web-1` with a certificate of this account told of its calls.
@@ -104,15 +104,15 @@ fn told_by(reports: &Reports, process: u64, account: &str, edges: Vec<v1::Edge>)
 
 /// By account: requests, and those that the called side counted of them.
 fn by_account(reports: &Reports) -> Vec<(String, u64, Option<u64>)> {
-    let told = edges(&fold(reports).0).into_iter();
-    let told = told.map(|(edge, counted)| {
+    let reported = edges(&fold(reports).0).into_iter();
+    let reported = reported.map(|(edge, counted)| {
         let account = edge.key().account.as_ref().map(ToString::to_string);
         let served = counted.server.as_ref().map(Sums::requests);
         (account.unwrap_or_default(), counted.sums.requests(), served)
     });
-    let mut told: Vec<_> = told.collect();
-    told.sort();
-    told
+    let mut reported: Vec<_> = reported.collect();
+    reported.sort();
+    reported
 }
 
 #[test]
@@ -154,14 +154,14 @@ fn other_replicas_are_told_by_which_account_a_pod_reports() {
     let (one, two) = (reports(), reports());
     told_by(&one, 1, "old", vec![seen_by_client("shop/api", 1, 0)]);
     let (now, opened) = (crate::testing::topology::now(), tokio::time::Instant::now());
-    let mut told = one.own_since(0, now).1.unwrap();
+    let mut reported = one.own_since(0, now).1.unwrap();
     let mut clock = ClockOffset::of_stream(0, opened);
-    two.receive(told.clone(), &mut clock, now, opened);
+    two.receive(reported.clone(), &mut clock, now, opened);
     assert_eq!(by_account(&two), [("shop/old".to_owned(), 1, None)]);
     // A version that does not say it is understood all the same.
     let older = reports();
-    told.reports[0].account = String::new();
-    older.receive(told, &mut clock, now, opened);
+    reported.reports[0].account = String::new();
+    older.receive(reported, &mut clock, now, opened);
     assert_eq!(by_account(&older), [(String::new(), 1, None)]);
 }
 
@@ -189,11 +189,11 @@ fn late_repeated_and_swapped_reports_fold_to_the_same() {
     call(&two, "shop/web", "shop/api", 7, 2);
     assert_eq!(graph(&one), graph(&two));
     let now = crate::testing::topology::now();
-    let told = one.own_since(0, now).1.unwrap();
+    let reported = one.own_since(0, now).1.unwrap();
     for reports in [&one, &two] {
         let opened = tokio::time::Instant::now();
         let mut clock = ClockOffset::of_stream(0, opened);
-        reports.receive(told.clone(), &mut clock, now, opened);
+        reports.receive(reported.clone(), &mut clock, now, opened);
     }
     assert_eq!(graph(&one)[&ends(WEB, API)].sums.success, 7);
 }
@@ -466,9 +466,9 @@ fn names_that_one_workload_tells_of_are_bounded_and_lose_no_call() {
         .iter()
         .filter_map(|row| row.sums.rare.as_ref())
         .collect();
-    let told: Vec<_> = rare.iter().flat_map(|rare| &rare.reasons).collect();
-    let made_up = told.iter().filter(|(name, _)| &**name != OTHER).count();
+    let reported: Vec<_> = rare.iter().flat_map(|rare| &rare.reasons).collect();
+    let made_up = reported.iter().filter(|(name, _)| &**name != OTHER).count();
     assert_eq!(made_up, MAX_NAMES_OF_NODE);
-    let calls: u32 = told.iter().map(|(_, calls)| calls).sum();
+    let calls: u32 = reported.iter().map(|(_, calls)| calls).sum();
     assert_eq!(u64::from(calls), u64::from(edges) * names);
 }

@@ -26,7 +26,7 @@ fn graph(reports: &Reports) -> Graph {
     )
 }
 
-fn asked(extent: Extent) -> GraphWindow {
+fn window_of(extent: Extent) -> GraphWindow {
     GraphWindow {
         slots: 12,
         settled: false,
@@ -41,14 +41,14 @@ async fn first_call_shows_with_the_next_look_and_a_repeated_one_is_no_second() {
     let graph = graph(&reports);
     assert!(
         graph
-            .answer(&asked(Extent::default()), now())
+            .answer(&window_of(Extent::default()), now())
             .edges
             .is_empty()
     );
     call(&reports, "shop/web", "shop/api", 1, 0);
     for _ in 0..3 {
         graph.look(now(), false).await;
-        let answer = graph.answer(&asked(Extent::default()), now());
+        let answer = graph.answer(&window_of(Extent::default()), now());
         assert_eq!(answer.edges.len(), 1);
         let edge = &answer.edges[0];
         assert_eq!((edge.requests, edge.service.as_str()), (1, "shop/api"));
@@ -70,7 +70,7 @@ async fn edge_of_long_ago_is_quiet_and_shown_when_asked_for() {
     let later = now() + Duration::from_secs(3600);
     assert!(
         graph
-            .answer(&asked(Extent::default()), later)
+            .answer(&window_of(Extent::default()), later)
             .edges
             .is_empty()
     );
@@ -78,7 +78,7 @@ async fn edge_of_long_ago_is_quiet_and_shown_when_asked_for() {
         quiet: true,
         ..Extent::default()
     };
-    let answer = graph.answer(&asked(quiet.clone()), later);
+    let answer = graph.answer(&window_of(quiet.clone()), later);
     let edge = &answer.edges[0];
     assert!(edge.quiet && edge.requests == 0);
     let seen = topology::SLOT_NOW * SLOT;
@@ -89,12 +89,17 @@ async fn edge_of_long_ago_is_quiet_and_shown_when_asked_for() {
         |_| false,
         Instant::now(),
     );
-    assert!(graph.answer(&asked(quiet.clone()), later).edges.is_empty());
+    assert!(
+        graph
+            .answer(&window_of(quiet.clone()), later)
+            .edges
+            .is_empty()
+    );
     let gone = Extent {
         gone: true,
         ..quiet
     };
-    let answer = graph.answer(&asked(gone), later);
+    let answer = graph.answer(&window_of(gone), later);
     assert_eq!(answer.edges.len(), 1);
     assert!(answer.nodes.iter().all(|node| node.gone));
 }
@@ -120,14 +125,14 @@ async fn window_of_before_knows_nothing_of_what_was_seen_after_it() {
     };
     let present = GraphWindow {
         slots: 2,
-        ..asked(quiet)
+        ..window_of(quiet)
     };
     let before = GraphWindow {
         end: Some(end),
         ..present.clone()
     };
-    let seen = |asked: &GraphWindow| -> Vec<(String, String, bool)> {
-        let edges = graph.answer(asked, later).edges.into_iter();
+    let seen = |window: &GraphWindow| -> Vec<(String, String, bool)> {
+        let edges = graph.answer(window, later).edges.into_iter();
         let mut seen: Vec<_> = edges
             .map(|edge| (edge.from, edge.last_seen, edge.quiet))
             .collect();
@@ -163,11 +168,11 @@ async fn call_that_both_ends_told_is_remembered_once_and_by_its_callers_words() 
         quiet: true,
         ..Extent::default()
     };
-    let asked = GraphWindow {
+    let window = GraphWindow {
         slots: 2,
-        ..asked(quiet)
+        ..window_of(quiet)
     };
-    let answer = graph.answer(&asked, later);
+    let answer = graph.answer(&window, later);
     let mut edges: Vec<(&str, &str)> = answer
         .edges
         .iter()
@@ -180,18 +185,18 @@ async fn call_that_both_ends_told_is_remembered_once_and_by_its_callers_words() 
 }
 
 /// From, to, and requests of each edge, those that are remembered among them.
-fn told(graph: &Graph, at: SystemTime) -> Vec<(String, String, u64)> {
+fn known_edges(graph: &Graph, at: SystemTime) -> Vec<(String, String, u64)> {
     let extent = Extent {
         quiet: true,
         gone: true,
         ..Extent::default()
     };
-    let edges = graph.answer(&asked(extent), at).edges.into_iter();
-    let mut told: Vec<_> = edges
+    let edges = graph.answer(&window_of(extent), at).edges.into_iter();
+    let mut known_edges: Vec<_> = edges
         .map(|edge| (edge.from, edge.to, edge.requests))
         .collect();
-    told.sort();
-    told
+    known_edges.sort();
+    known_edges
 }
 
 fn remembered(graph: &Graph) -> Vec<String> {
@@ -200,7 +205,7 @@ fn remembered(graph: &Graph) -> Vec<String> {
 }
 
 /// What `there` was told, and knows of pods that have ended, `here` hears from it.
-fn hear(here: &Graph, there: &Graph, reported: bool, ended: bool) {
+fn exchange(here: &Graph, there: &Graph, reported: bool, ended: bool) {
     let at = Instant::now();
     if ended {
         let (_, news) = ended_pods::ended_since(&there.inner.inventory.read(), 0, at);
@@ -236,18 +241,18 @@ async fn calls_of_a_pod_that_ended_before_this_replica_began_are_its_owners() {
                 here.inner.inventory.write().tidy(long_ago);
             }
             if reports_first {
-                hear(&here, &there, true, false);
+                exchange(&here, &there, true, false);
                 here.look(later, true).await;
-                assert_ne!(told(&here, later), one(), "the control");
+                assert_ne!(known_edges(&here, later), one(), "the control");
                 assert_eq!(remembered(&here), [""; 0], "of nobody");
-                hear(&here, &there, false, true);
+                exchange(&here, &there, false, true);
             } else {
-                hear(&here, &there, true, true);
+                exchange(&here, &there, true, true);
             }
             // What was folded is folded again without being looked back for.
             for (graph, back) in [(&there, true), (&here, !reports_first)] {
                 graph.look(later, back).await;
-                assert_eq!(told(graph, later), one(), "{gone:?} {reports_first}");
+                assert_eq!(known_edges(graph, later), one(), "{gone:?} {reports_first}");
                 assert_eq!(remembered(graph), [web]);
             }
         }
@@ -266,7 +271,7 @@ async fn slots_that_went_for_want_of_room_stay_as_they_were_folded() {
     }
     assert!(reports.whole_from() > topology::SLOT_NOW);
     graph.look(now(), true).await;
-    let answer = graph.answer(&asked(Extent::default()), now());
+    let answer = graph.answer(&window_of(Extent::default()), now());
     let web = answer
         .edges
         .iter()
@@ -304,7 +309,7 @@ async fn graph_of_pods_that_told_more_than_their_share_says_that_it_is_not_whole
             namespace: Some(namespace.into()),
             ..Extent::default()
         };
-        graph.answer(&asked(extent), later).metadata.incomplete
+        graph.answer(&window_of(extent), later).metadata.incomplete
     };
     let says = |namespace| of(namespace).is_some_and(|why| why.contains("more than their share"));
     assert!(says("bank"), "{:?}", of("bank"));
@@ -317,7 +322,7 @@ async fn answer_is_shared_until_the_next_look_and_held_no_longer() {
     call(&reports, "shop/web", "shop/api", 1, 0);
     let graph = graph(&reports);
     graph.look(now(), true).await;
-    let read = || graph.written(&asked(Extent::default()), now());
+    let read = || graph.written(&window_of(Extent::default()), now());
     let first = read();
     assert!(Arc::ptr_eq(&first, &read()), "made twice");
     assert_eq!(graph.inner.written.lock().len(), 1);
@@ -326,11 +331,11 @@ async fn answer_is_shared_until_the_next_look_and_held_no_longer() {
     assert!(!Arc::ptr_eq(&first, &read()), "of the look before");
     // Of more windows than are shared each is told, and held by who asked.
     for slots in 1..=12 {
-        let asked = GraphWindow {
+        let window_of = GraphWindow {
             slots,
-            ..asked(Extent::default())
+            ..window_of(Extent::default())
         };
-        graph.written(&asked, now());
+        graph.written(&window_of, now());
     }
     assert_eq!(graph.inner.written.lock().len(), MAX_SHARED);
 }
@@ -338,7 +343,7 @@ async fn answer_is_shared_until_the_next_look_and_held_no_longer() {
 #[test]
 fn answers_are_shared_as_long_as_neither_their_number_nor_their_bytes_are_too_many() {
     let third = MAX_SHARED_BYTES / 3;
-    for (held, bytes, has_place) in [
+    for (kept, bytes, has_place) in [
         (&[][..], MAX_SHARED_BYTES, true),
         (&[], MAX_SHARED_BYTES + 1, false),
         (&[third, third], third, true),
@@ -346,8 +351,8 @@ fn answers_are_shared_as_long_as_neither_their_number_nor_their_bytes_are_too_ma
         (&[1; MAX_SHARED - 1], 1, true),
         (&[1; MAX_SHARED], 1, false),
     ] {
-        let has = has_room(held.iter().copied(), bytes);
-        assert_eq!(has, has_place, "{bytes} beside {held:?}");
+        let has = has_room(kept.iter().copied(), bytes);
+        assert_eq!(has, has_place, "{bytes} beside {kept:?}");
     }
 }
 
@@ -360,16 +365,16 @@ async fn what_the_graph_is_busy_with_holds_neither_the_runtime_nor_the_inventory
     let graph = graph(&reports);
     let (begun, begins) = sync_channel(1);
     let (end, ends) = sync_channel::<()>(1);
-    let held = graph.clone();
+    let locked = graph.clone();
     let busy = std::thread::spawn(move || {
-        let _state = held.inner.state.lock();
+        let _state = locked.inner.state.lock();
         begun.send(()).unwrap();
         // Should this thread wait for it, that is the end.
         let _ = ends.recv_timeout(Duration::from_secs(5));
     });
     begins.recv().unwrap();
     let answering = graph.clone();
-    let answer = aside(move || answering.answer(&asked(Extent::default()), now()));
+    let answer = aside(move || answering.answer(&window_of(Extent::default()), now()));
     let look = graph.look(now(), true);
     let both = async { tokio::join!(answer, look) };
     let mut both = std::pin::pin!(both);
@@ -394,7 +399,7 @@ const MADE_UP: (u64, u64) = (50, 1000);
 async fn one_pod_that_makes_edges_up_takes_no_place_of_another() {
     let reports = Reports::with_capacity(crate::metrics::ReportMetrics::default(), 200_000);
     let graph = graph(&reports);
-    let tell = |slot: u64, pod: &str, edges: Vec<wire::v1::Edge>| {
+    let store = |slot: u64, pod: &str, edges: Vec<wire::v1::Edge>| {
         let (namespace, name) = pod.split_once('/').unwrap();
         let reporter = crate::observe::reports::Reporter {
             uid: format!("{namespace}-{name}").into(),
@@ -412,7 +417,7 @@ async fn one_pod_that_makes_edges_up_takes_no_place_of_another() {
         at
     };
     let first = topology::SLOT_NOW;
-    let at = tell(
+    let at = store(
         first,
         "shop/web",
         vec![topology::seen_by_client("shop/api", 1, 0)],
@@ -423,17 +428,17 @@ async fn one_pod_that_makes_edges_up_takes_no_place_of_another() {
             let name = format!("shop/x{}", slot * MADE_UP.1 + number);
             topology::seen_by_client(&name, 1, 0)
         });
-        let at = tell(slot, "bank/web", made_up.collect());
+        let at = store(slot, "bank/web", made_up.collect());
         graph.look(at, false).await;
         graph.tidy(at);
     }
     let last = first + MADE_UP.0 + 1;
     let called = vec![topology::seen_by_client("shop/web", 5, 0)];
-    let at = tell(last, "shop/api", called);
+    let at = store(last, "shop/api", called);
     graph.look(at, true).await;
     graph.tidy(at);
     let answer = graph.answer(
-        &asked(Extent {
+        &window_of(Extent {
             quiet: true,
             ..Extent::default()
         }),

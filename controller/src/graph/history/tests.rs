@@ -154,9 +154,9 @@ fn minute_tells_apart_what_failed_and_what_was_given_up() {
     let mut history = History::default();
     let edge = edge(&mut history, 80);
     let minute = NOW / FINE - 10;
-    let mut told = folded(&edge, 5, 0);
-    (told.rows[0].sums.failure, told.rows[0].sums.cancelled) = (2, 4);
-    history.take(minute * FINE, 1, told);
+    let mut counted = folded(&edge, 5, 0);
+    (counted.rows[0].sums.failure, counted.rows[0].sums.cancelled) = (2, 4);
+    history.take(minute * FINE, 1, counted);
     for slot in minute * FINE..NOW {
         history.tidy(slot);
     }
@@ -172,9 +172,9 @@ fn minute_rounds_no_share_to_all_or_to_none() {
     let share = |secured| {
         let mut history = History::default();
         let edge = edge(&mut history, 80);
-        let mut told = folded(&edge, 1, 0);
-        told.rows[0].sums.secured = secured;
-        history.take(minute * FINE, 1, told);
+        let mut counted = folded(&edge, 1, 0);
+        counted.rows[0].sums.secured = secured;
+        history.take(minute * FINE, 1, counted);
         for slot in minute * FINE..NOW {
             history.tidy(slot);
         }
@@ -212,7 +212,7 @@ fn too_much_costs_the_oldest_minutes_first_and_is_counted() {
     // All minutes and halves have to go, and nothing more.
     let all = history.minutes.values();
     let all: usize = all.map(|rows| size_of_val(&**rows)).sum();
-    let halves: usize = history.halves.values().map(|held| held.bytes).sum();
+    let halves: usize = history.halves.values().map(|kept| kept.bytes).sum();
     history.bytes += MAX_BYTES - history.size() + all + halves - 1;
     history.tidy(NOW - 1);
     assert!(history.dropped > 0);
@@ -248,8 +248,8 @@ fn everything_of_twenty_thousand_edges_stays_within_the_bound() {
         history.tidy(slot);
         assert!(history.size() <= MAX_BYTES, "{}", history.size());
     }
-    let counted: usize = history.slots.values().map(|held| held.folded.size()).sum();
-    let halves: usize = history.halves.values().map(|held| held.folded.size()).sum();
+    let counted: usize = history.slots.values().map(|kept| kept.folded.size()).sum();
+    let halves: usize = history.halves.values().map(|kept| kept.folded.size()).sum();
     let minutes: usize = history
         .minutes
         .values()
@@ -316,7 +316,7 @@ fn window_of_some_nodes_is_made_of_their_edges_alone() {
 #[test]
 fn what_a_silent_proxy_called_at_another_port_stays_an_edge_of_its_own() {
     let mut history = History::default();
-    let (told, silent) = (edge(&mut history, 8080), edge(&mut history, 9000));
+    let (reported, silent) = (edge(&mut history, 8080), edge(&mut history, 9000));
     let served_at = |edge: &EdgeRef, own_port, calls| Row {
         edge: edge.clone(),
         server: true,
@@ -328,21 +328,21 @@ fn what_a_silent_proxy_called_at_another_port_stays_an_edge_of_its_own() {
     };
     // Port of the pods that the caller knows, and by which edge its calls are counted.
     for (known, own) in [(8080, true), (0, false), (9000, false)] {
-        let mut folded = folded(&told, 5, 0);
+        let mut folded = folded(&reported, 5, 0);
         folded.rows[0].sums.own_port = known;
         folded.rows.push(served_at(&silent, 9000, 3));
         let edges = window::edges(&folded);
         assert_eq!(edges.contains_key(&silent), own, "{known}");
-        assert_eq!(edges[&told].sums.requests(), 5, "{known}");
-        assert_eq!(edges[&told].server.is_some(), !own, "{known}");
+        assert_eq!(edges[&reported].sums.requests(), 5, "{known}");
+        assert_eq!(edges[&reported].server.is_some(), !own, "{known}");
         let served: Vec<EdgeRef> = window::only_served(&folded, &[])
             .into_iter()
             .cloned()
             .collect();
         assert_eq!(served == std::slice::from_ref(&silent), own, "{known}");
         // The same edge is the same, wherever its pods have the port.
-        folded.rows.push(served_at(&told, 8081, 2));
-        let server = window::edges(&folded)[&told].server.clone().unwrap();
+        folded.rows.push(served_at(&reported, 8081, 2));
+        let server = window::edges(&folded)[&reported].server.clone().unwrap();
         assert_eq!(server.requests(), if own { 2 } else { 5 }, "{known}");
     }
 }
@@ -353,9 +353,9 @@ fn window_says_whose_reports_went_before_they_were_folded() {
     let mut history = History::default();
     let edge = edge(&mut history, 80);
     let lacking = |calls| {
-        let mut told = folded(&edge, calls, 0);
-        told.given_up.note(&"shop".into());
-        told
+        let mut counted = folded(&edge, calls, 0);
+        counted.given_up.note(&"shop".into());
+        counted
     };
     history.take(NOW - 30, 1, folded(&edge, 5, 0));
     history.take(NOW - 30, 2, lacking(1));

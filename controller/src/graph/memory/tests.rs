@@ -99,7 +99,7 @@ fn longest_unseen_goes_when_there_are_too_many() {
 #[test]
 fn of_too_many_those_go_whose_node_told_of_most() {
     let (mut edges, mut memory) = (Edges::default(), Memory::default());
-    let tell = |edges: &mut Edges, name: &str, port: usize| {
+    let report = |edges: &mut Edges, name: &str, port: usize| {
         let by = NodeKey {
             kind: NodeKind::Deployment,
             object: key(name, name),
@@ -110,13 +110,15 @@ fn of_too_many_those_go_whose_node_told_of_most() {
         edges.get(EdgeKey { from, port, ..like }, &by).unwrap()
     };
     // Who has few saw them long ago, and who has many all the time.
-    let few: Vec<EdgeRef> = (0..50).map(|port| tell(&mut edges, "few", port)).collect();
+    let few: Vec<EdgeRef> = (0..50)
+        .map(|port| report(&mut edges, "few", port))
+        .collect();
     for edge in &few {
         memory.see(edge, at(99 * DAY));
     }
     for many in 0..6 {
         for port in 0..3500 {
-            let edge = tell(&mut edges, &format!("many-{many}"), port);
+            let edge = report(&mut edges, &format!("many-{many}"), port);
             memory.see(&edge, at(100 * DAY + port as u64));
         }
     }
@@ -126,7 +128,7 @@ fn of_too_many_those_go_whose_node_told_of_most() {
     assert!(few.iter().all(|edge| memory.get(edge).is_some()));
     let kept = |many: usize| {
         let first = (0..3500).position(|port| {
-            let edge = tell(&mut edges, &format!("many-{many}"), port);
+            let edge = report(&mut edges, &format!("many-{many}"), port);
             memory.get(&edge).is_some()
         });
         3500 - first.unwrap()
@@ -288,19 +290,19 @@ fn edge_that_an_older_version_remembered_is_one_with_that_of_its_account() {
 fn a_piece_lacks_what_was_seen_before_all_were_told_of_it_and_not_what_is_fresh() {
     let mut edges = Edges::default();
     let known = edge(&mut edges, 1);
-    let place = shard_of(&known);
+    let own_shard = shard_of(&known);
     let (time, seen) = (50 * DAY, |first, last| Seen { first, last });
-    let written = |held: Option<Seen>| {
+    let written = |stored: Option<Seen>| {
         let mut memory = Memory::default();
-        if let Some(held) = held {
-            memory.see(&known, held);
+        if let Some(stored) = stored {
+            memory.see(&known, stored);
         }
-        memory.shard(place).unwrap()
+        memory.shard(own_shard).unwrap()
     };
     let lacks = |here: Seen, written: &[u8], settled: u64| {
         let mut memory = Memory::default();
         memory.see(&known, here);
-        memory.exceeds(place, written, settled).unwrap()
+        memory.exceeds(own_shard, written, settled).unwrap()
     };
     let here = seen(time, time + 10);
     let settled = time + 60;
@@ -320,7 +322,7 @@ fn a_piece_lacks_what_was_seen_before_all_were_told_of_it_and_not_what_is_fresh(
     // Nor is it of another shard, or readable where it is none.
     let mut memory = Memory::default();
     memory.see(&known, here);
-    let other = (place + 1) % SHARDS;
+    let other = (own_shard + 1) % SHARDS;
     assert!(!memory.exceeds(other, &written(None), settled).unwrap());
-    assert!(memory.exceeds(place, b"no gzip", settled).is_err());
+    assert!(memory.exceeds(own_shard, b"no gzip", settled).is_err());
 }

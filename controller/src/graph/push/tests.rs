@@ -206,7 +206,7 @@ async fn points_that_the_collector_rejects_were_not_sent() {
         let (sent, _) = tokio::join!(sent(&over_http), posted);
         match (sent, reason) {
             (Ok(()), None) => {}
-            (Err(said), Some(reason)) => assert!(said.contains(reason), "{said}"),
+            (Err(error), Some(reason)) => assert!(error.contains(reason), "{error}"),
             (sent, reason) => panic!("{sent:?}, not {reason:?}"),
         }
     }
@@ -218,7 +218,7 @@ async fn why_a_collector_is_not_reached_is_said() {
     let at = listener.local_addr().unwrap();
     drop(listener);
     for path in ["", "/v1/traces"] {
-        let said = sent(&push(at, path)).await.unwrap_err();
-        assert!(said.contains("refused"), "{said}");
+        let error = sent(&push(at, path)).await.unwrap_err();
+        assert!(error.contains("refused"), "{error}");
     }
 }

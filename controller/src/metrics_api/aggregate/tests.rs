@@ -307,8 +307,8 @@ fn calls_of_pods_that_only_another_replica_knew_are_their_owners() {
         (receives, ends(&view, "shop", "web", None))
     };
     assert_eq!(calls(&here.read()), ((0, 0), Vec::new()), "the control");
-    let (_, told) = ended_pods::ended_since(&there, 0, at);
-    ended_pods::receive(&here, told.unwrap().ended, at);
+    let (_, ended) = ended_pods::ended_since(&there, 0, at);
+    ended_pods::receive(&here, ended.unwrap().ended, at);
     let to = (Direction::To, Side::Client, deployment("shop", "api"), 10);
     assert_eq!(calls(&here.read()), ((10, 2), vec![to]));
 }

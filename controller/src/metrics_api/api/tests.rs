@@ -59,11 +59,11 @@ fn judge(reviews: Arc<std::sync::atomic::AtomicUsize>) -> kube::Client {
             let body = request.into_body().collect_bytes().await.unwrap();
             let mut review: Value = serde_json::from_slice(&body).unwrap();
             let spec = &review["spec"];
-            let asked = &spec["resourceAttributes"];
-            assert_eq!(asked["group"], GROUP);
+            let attributes = &spec["resourceAttributes"];
+            assert_eq!(attributes["group"], GROUP);
             let allowed = spec["user"] == "reader"
                 && spec["groups"] == json!(["readers", "all"])
-                && asked["resource"] != "pods";
+                && attributes["resource"] != "pods";
             review["status"] = json!({"allowed": allowed, "reason": "by the test"});
             Ok::<_, Infallible>(Response::new(Body::from(review.to_string().into_bytes())))
         }
@@ -170,7 +170,7 @@ impl Bench {
 
     /// What a proxy of `shop` tells now, in a slot that is still open; asked for when
     /// it has settled.
-    fn told(&self, uid: &str, pod: &str, edge: wire::v1::Edge) {
+    fn store_report(&self, uid: &str, pod: &str, edge: wire::v1::Edge) {
         let reporter = crate::observe::reports::Reporter {
             uid: uid.into(),
             pod: ObjectKey::new("shop", pod),
@@ -263,7 +263,7 @@ async fn user_reads_what_the_api_server_lets_him_and_is_asked_about_once() {
 #[tokio::test]
 async fn object_has_the_shape_that_clients_know() {
     let bench = Bench::start().await;
-    bench.told("shop-api", "api-1", seen_by_server("bank/web", 8, 2));
+    bench.store_report("shop-api", "api-1", seen_by_server("bank/web", 8, 2));
     let (status, body) = bench.ask("reader", &format!("{DEPLOYMENTS}/api")).await;
     assert_eq!(status, 200, "{body}");
     assert_eq!(body["kind"], "TrafficMetrics");
@@ -371,8 +371,8 @@ async fn window_that_was_cut_for_want_of_room_says_so_and_how_far_it_reaches() {
     let (window, warning) = window_and_warning(2).await;
     let warning = warning.unwrap();
     assert!(["10s", "15s"].contains(&&*window), "{window}");
-    let said = format!("299 - \"only the last {window} of the window are told: ");
-    assert!(warning.starts_with(&said), "{warning}");
+    let expected_warning = format!("299 - \"only the last {window} of the window are told: ");
+    assert!(warning.starts_with(&expected_warning), "{warning}");
     assert!(warning.contains("memory limit"), "the way out: {warning}");
 }
 

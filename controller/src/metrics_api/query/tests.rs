@@ -20,7 +20,7 @@ fn attributes(text: &str) -> (String, String) {
 
 #[test]
 fn every_path_asks_for_the_right_that_the_api_server_asks_for() {
-    for (text, what, place) in [
+    for (text, what, scope) in [
         ("v1alpha1/deployments", "list deployments", "/"),
         ("v1alpha2/namespaces", "list namespaces", "/"),
         ("v1alpha1/namespaces/shop", "get namespaces", "shop/shop"),
@@ -41,7 +41,7 @@ fn every_path_asks_for_the_right_that_the_api_server_asks_for() {
         } else {
             assert_eq!(
                 attributes(text),
-                (what.to_owned(), place.to_owned()),
+                (what.to_owned(), scope.to_owned()),
                 "{text}"
             );
         }

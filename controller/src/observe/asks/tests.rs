@@ -19,7 +19,7 @@ fn question() -> Question {
     Question::Config(v1::ConfigAsk {})
 }
 
-fn said(id: u64, what: Answered) -> v1::Answered {
+fn answer_of(id: u64, what: Answered) -> v1::Answered {
     v1::Answered {
         id,
         what: Some(what),
@@ -27,11 +27,11 @@ fn said(id: u64, what: Answered) -> v1::Answered {
 }
 
 fn words(id: u64, bytes: usize) -> v1::Answered {
-    said(id, Answered::Refused("x".repeat(bytes)))
+    answer_of(id, Answered::Refused("x".repeat(bytes)))
 }
 
 /// Id of the question that a proxy was told last.
-fn asked(orders: &mut Orders) -> u64 {
+fn next_id(orders: &mut Orders) -> u64 {
     match orders.try_recv() {
         Ok(Order::Ask(ask)) => ask.id,
         other => panic!("{other:?}"),
@@ -82,7 +82,7 @@ async fn answers_that_nobody_reads_are_bounded_in_number_and_bytes() {
     let waiting = || asks.inner.waiting.load(Ordering::Relaxed);
 
     let mut small = ask();
-    let id = asked(&mut orders);
+    let id = next_id(&mut orders);
     for _ in 0..QUEUE {
         asks.answered("a", words(id, 10));
     }
@@ -97,7 +97,7 @@ async fn answers_that_nobody_reads_are_bounded_in_number_and_bytes() {
     let mut large = Vec::new();
     for _ in 0..7 {
         large.push(ask());
-        let id = asked(&mut orders);
+        let id = next_id(&mut orders);
         for _ in 0..6 {
             asks.answered("a", words(id, 1 << 20));
         }
@@ -118,14 +118,14 @@ async fn newer_stream_of_a_pod_is_not_taken_for_the_one_that_was_asked() {
     let asks = Asks::default();
     let (older, mut orders) = asks.listens(uid("a"));
     let mut first = asks.ask(question(), &[uid("a")], LASTS).unwrap();
-    let id = asked(&mut orders);
+    let id = next_id(&mut orders);
     let (newer, mut orders) = asks.listens(uid("a"));
     assert!(first.next().await.is_some_and(|last| last.what.is_none()));
     assert!(first.next().await.is_none(), "its question is over");
     asks.answered("a", words(id, 1));
     let mut second = asks.ask(question(), &[uid("a")], LASTS).unwrap();
     drop(older);
-    let id = asked(&mut orders);
+    let id = next_id(&mut orders);
     asks.answered("a", words(id, 1));
     assert!(second.next().await.is_some_and(|one| one.what.is_some()));
     drop(newer);
@@ -168,9 +168,9 @@ async fn question_of_another_replica_ends_by_itself_should_nobody_say_so() {
         ask: Some(ask),
         uids: vec!["a".to_owned()],
     }));
-    let asked = stream::iter([Ok(v1::ReplicaAsk { message })]).chain(stream::pending());
+    let requests = stream::iter([Ok(v1::ReplicaAsk { message })]).chain(stream::pending());
     let (_stop, stopping) = watch::channel(false);
-    let _answers = asks.pass(asked, stopping);
+    let _answers = asks.pass(requests, stopping);
     let Some(Order::Ask(ask)) = orders.recv().await else {
         panic!("not asked");
     };
@@ -191,7 +191,7 @@ async fn what_another_replica_had_no_room_for_is_counted_where_it_was_asked() {
     let (passing, passed) = mpsc::channel(ORDERS);
     let _joined = here.joins(peer, passing);
     let (_stop, stopping) = watch::channel(false);
-    let mut told = there.pass(ReceiverStream::new(passed).map(Ok), stopping);
+    let mut passed_on = there.pass(ReceiverStream::new(passed).map(Ok), stopping);
     let mut answers = here.ask(question(), &[uid("a")], LASTS).unwrap();
     let Some(Order::Ask(ask)) = orders.recv().await else {
         panic!("not asked");
@@ -203,7 +203,7 @@ async fn what_another_replica_had_no_room_for_is_counted_where_it_was_asked() {
     };
     flood(QUEUE + TOO_MUCH);
     for _ in 0..QUEUE {
-        here.answered_elsewhere(peer, told.next().await.unwrap().unwrap());
+        here.answered_elsewhere(peer, passed_on.next().await.unwrap().unwrap());
         assert!(answers.next().await.unwrap().what.is_some());
     }
     assert_eq!(answers.dropped(), TOO_MUCH as u64);
@@ -211,14 +211,14 @@ async fn what_another_replica_had_no_room_for_is_counted_where_it_was_asked() {
     let all = &there.inner.waiting;
     all.fetch_add(ALL_BYTES, Ordering::Relaxed);
     flood(1);
-    let lost = told.next().await.unwrap().unwrap();
+    let lost = passed_on.next().await.unwrap().unwrap();
     assert_eq!((lost.uid.as_str(), &lost.answered), ("", &None));
     here.answered_elsewhere(peer, lost.clone());
     here.answered_elsewhere(peer, lost);
     assert_eq!(answers.dropped(), TOO_MUCH as u64 + 1, "once");
     all.fetch_sub(ALL_BYTES, Ordering::Relaxed);
     flood(1);
-    here.answered_elsewhere(peer, told.next().await.unwrap().unwrap());
+    here.answered_elsewhere(peer, passed_on.next().await.unwrap().unwrap());
     assert!(answers.next().await.unwrap().what.is_some());
     assert_eq!(answers.dropped(), TOO_MUCH as u64 + 1);
     assert_eq!(here.inner.metrics.answers_dropped.get(), 0, "counted there");
@@ -241,7 +241,7 @@ fn part(number: u32, last: bool, names: &[&str]) -> Answered {
 }
 
 /// What the asker is told when the proxy says this.
-async fn told(parts: Vec<Answered>) -> Result<serde_json::Value, ConfigUnavailable> {
+async fn answered(parts: Vec<Answered>) -> Result<serde_json::Value, ConfigUnavailable> {
     let asks = Asks::default();
     let (_here, mut orders) = asks.listens(uid("a"));
     let asking = tokio::spawn({
@@ -252,41 +252,45 @@ async fn told(parts: Vec<Answered>) -> Result<serde_json::Value, ConfigUnavailab
         panic!("not asked");
     };
     for part in parts {
-        asks.answered("a", said(ask.id, part));
+        asks.answered("a", answer_of(ask.id, part));
     }
-    let told = asking.await.unwrap();
+    let answered = asking.await.unwrap();
     assert_eq!(orders.recv().await, Some(Order::EndAsk(ask.id)));
-    told
+    answered
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_a_proxy_holds_is_told_whole_or_not_at_all() {
-    let whole = told(vec![part(0, false, &["a", "b"]), part(1, true, &["c"])]).await;
+    let whole = answered(vec![part(0, false, &["a", "b"]), part(1, true, &["c"])]).await;
     let page = json!({
         "identity": "spiffe://x", "enforcement": "open", "mtls": "strict", "draining": false,
         "resources": {"a": "1", "b": "1", "c": "1"},
     });
     assert_eq!(whole, Ok(page));
     let gap = vec![part(0, false, &["a"]), part(2, true, &["c"])];
-    assert_eq!(told(gap).await, Err(ConfigUnavailable::Broken));
+    assert_eq!(answered(gap).await, Err(ConfigUnavailable::Broken));
     let repeated = vec![part(0, false, &["a"]), part(0, true, &["a"])];
-    assert_eq!(told(repeated).await, Err(ConfigUnavailable::Broken));
+    assert_eq!(answered(repeated).await, Err(ConfigUnavailable::Broken));
     let long = "x".repeat(30_000);
     let wide = (0..150).map(|number| {
         let name = format!("{number}{long}");
         part(number, number == 149, &[name.as_str()])
     });
     let wide: Vec<Answered> = wide.collect();
-    assert_eq!(told(wide).await, Err(ConfigUnavailable::Broken), "4.5 MB");
+    assert_eq!(
+        answered(wide).await,
+        Err(ConfigUnavailable::Broken),
+        "4.5 MB"
+    );
     let many = vec!["a"; 20_001];
     assert_eq!(
-        told(vec![part(0, true, &many)]).await,
+        answered(vec![part(0, true, &many)]).await,
         Err(ConfigUnavailable::Broken)
     );
-    let no = told(vec![Answered::Refused("busy".to_owned())]).await;
+    let no = answered(vec![Answered::Refused("busy".to_owned())]).await;
     assert_eq!(no, Err(ConfigUnavailable::Refused("busy".to_owned())));
     assert_eq!(
-        told(vec![part(0, false, &[])]).await,
+        answered(vec![part(0, false, &[])]).await,
         Err(ConfigUnavailable::Late)
     );
     let nobody = Asks::default().config(&uid("a")).await;

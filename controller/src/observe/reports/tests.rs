@@ -47,7 +47,7 @@ fn outcomes(reports: &Reports, outcome: ReportOutcome) -> u64 {
 }
 
 /// From a replica whose clock is right.
-fn hear(reports: &Reports, message: v1::Reports) {
+fn receive(reports: &Reports, message: v1::Reports) {
     let opened = Instant::now();
     let mut clock = ClockOffset::of_stream(0, opened);
     reports.receive(message, &mut clock, now(), opened);
@@ -128,8 +128,8 @@ fn too_many_edges_cost_the_oldest_slots_and_are_counted() {
             );
         }
     }
-    let held = reports.inner.state.lock().edges;
-    assert!(held <= Caps::default().report_edges, "{held}");
+    let kept = reports.inner.state.lock().edges;
+    assert!(kept <= Caps::default().report_edges, "{kept}");
     assert!(reports.inner.metrics.slots_dropped.get() >= 1);
     let oldest = reports.inner.state.lock().slots.keys().next().copied();
     assert!(oldest > Some(NOW / SLOT - 3));
@@ -145,21 +145,21 @@ fn replicas_that_tell_each_other_hold_the_same() {
         one.take(&pod(&format!("a{at}")), report(1, 2, &[at]), true, now());
     }
     other.take(&pod("b"), report(1, 2, &[1000]), true, now());
-    let tell = |from: &Reports, to: &Reports, since| {
+    let exchange = |from: &Reports, to: &Reports, since| {
         let mut revision = since;
         while let (next, Some(message)) = from.own_since(revision, now()) {
-            hear(to, message);
+            receive(to, message);
             revision = next;
         }
         revision
     };
-    let revision = tell(&one, &other, 0);
-    tell(&other, &one, 0);
+    let revision = exchange(&one, &other, 0);
+    exchange(&other, &one, 0);
     assert_eq!(calls(&one), calls(&other));
     // What was heard is not told back, and what was told not again.
     assert!(one.own_since(revision, now()).1.is_none());
     one.take(&pod("late"), report(1, 2, &[5]), true, now());
-    tell(&one, &other, revision);
+    exchange(&one, &other, revision);
     assert_eq!(calls(&one), calls(&other));
 }
 
@@ -203,7 +203,7 @@ fn replicas_whose_clocks_differ_hold_the_same_calls_each_under_its_own_time() {
         ..fast.own_since(0, now()).1.unwrap()
     };
     let other = Reports::new(ReportMetrics::default());
-    hear(&other, unsaid);
+    receive(&other, unsaid);
     assert_eq!(outcomes(&other, ReportOutcome::OutOfTime), 1);
 }
 
@@ -286,9 +286,9 @@ fn pods_that_report_the_longest_names_they_can_push_nobody_else_out() {
         assert!(share.bytes <= MAX_POD_BYTES, "{uid}: {}", share.bytes);
     }
     // What was dropped is gone entirely.
-    let held = || state.slots.values().flat_map(HashMap::values);
-    assert_eq!(held().map(|held| held.bytes).sum::<usize>(), state.bytes);
-    let edges = held().flat_map(|held| held.edges.iter());
+    let kept = || state.slots.values().flat_map(HashMap::values);
+    assert_eq!(kept().map(|kept| kept.bytes).sum::<usize>(), state.bytes);
+    let edges = kept().flat_map(|kept| kept.edges.iter());
     let keys: HashSet<_> = edges.map(|edge| &edge.key).collect();
     assert_eq!(keys.len(), state.keys.len());
 }
@@ -306,7 +306,7 @@ fn reports_of_any_size_are_told_in_messages_that_a_replica_takes() {
     let (mut since, mut messages) = (0, 0);
     while let (next, Some(message)) = one.own_since(since, now()) {
         assert!(message.encoded_len() <= CHUNK, "{}", message.encoded_len());
-        hear(&other, message);
+        receive(&other, message);
         messages += 1;
         since = next;
     }
@@ -410,8 +410,8 @@ fn every_field_of_a_report_reaches_other_replicas() {
     let reports = Reports::new(ReportMetrics::default());
     reports.take(&pod("a"), full_report(), true, now());
     let (_, news) = reports.own_since(0, now());
-    let told = news.unwrap().reports.remove(0).report.unwrap();
-    assert_eq!(told, full_report());
+    let report = news.unwrap().reports.remove(0).report.unwrap();
+    assert_eq!(report, full_report());
 }
 
 #[test]

@@ -35,10 +35,10 @@ mod trials;
 /// An API server that lets users do what `rights` says: user, verb, resource, namespace.
 fn judge(
     rights: &'static [(&str, &str, &str, &str)],
-    asked: Arc<Mutex<Vec<String>>>,
+    reviewed: Arc<Mutex<Vec<String>>>,
 ) -> kube::Client {
     let service = tower::service_fn(move |request: Request<KubeBody>| {
-        let asked = Arc::clone(&asked);
+        let reviewed = Arc::clone(&reviewed);
         async move {
             let body = request.into_body().collect_bytes().await.unwrap();
             let mut review: Value = serde_json::from_slice(&body).unwrap();
@@ -52,7 +52,7 @@ fn judge(
                 &about["namespace"],
             ];
             let question = question.map(text);
-            asked.lock().push(question.join(" "));
+            reviewed.lock().push(question.join(" "));
             // Core, SMI's, and the API's own.
             let group = about["group"].as_str().unwrap_or_default();
             assert!(group.is_empty() || group == GROUP || group.ends_with("smi-spec.io"));
@@ -85,7 +85,7 @@ fn recorder(recorded: Arc<Mutex<Vec<String>>>) -> kube::Client {
 struct Bench {
     api: Arc<ObserveApi>,
     reports: Reports,
-    asked: Arc<Mutex<Vec<String>>>,
+    reviewed: Arc<Mutex<Vec<String>>>,
     /// Events, as they were written.
     recorded: Arc<Mutex<Vec<String>>>,
     /// What it knows of the cluster.
@@ -197,7 +197,7 @@ impl Bench {
             GraphMetrics::default(),
         );
         graph.recalled();
-        let asked = Arc::default();
+        let reviewed = Arc::default();
         let recorded = Arc::default();
         let client = recorder(Arc::clone(&recorded));
         let (events, writer) = EventRecorder::new(client, "me", Counter::default());
@@ -212,13 +212,13 @@ impl Bench {
             leaf_ttl: Duration::from_secs(900),
             cluster: crds::smi::judge::Cluster::default(),
             events,
-            gate: Gate::new(judge(RIGHTS, Arc::clone(&asked))),
+            gate: Gate::new(judge(RIGHTS, Arc::clone(&reviewed))),
             metrics: ObserveMetrics::default(),
         };
         Self {
             api: Arc::new(ObserveApi::new(context)),
             reports,
-            asked,
+            reviewed,
             recorded,
             models,
         }
@@ -330,8 +330,8 @@ async fn graph_is_told_to_who_may_read_it_and_where() {
         );
     }
     assert_eq!(bench.get("admin", "graphs/live").await.0, 200);
-    let asked = bench.asked.lock().clone();
-    assert_eq!(asked[0], "viewer get graphs shop");
+    let reviewed = bench.reviewed.lock().clone();
+    assert_eq!(reviewed[0], "viewer get graphs shop");
 }
 
 #[tokio::test]
@@ -358,9 +358,9 @@ async fn wrong_questions_are_refused_by_name_and_other_verbs_by_what_there_is() 
     // As `kubectl get proxies --watch` asks: a list is nothing that it could read.
     let watched = "proxies?allowWatchBookmarks=true&watch=true&resourceVersion=0";
     let (status, body) = bench.get("admin", watched).await;
-    let said = (status, &body["kind"], &body["reason"]);
+    let refusal = (status, &body["kind"], &body["reason"]);
     let expected = (405, &json!("Status"), &json!("MethodNotAllowed"));
-    assert_eq!(said, expected, "{body}");
+    assert_eq!(refusal, expected, "{body}");
     for (method, path) in [
         (Method::DELETE, "graphs/live"),
         (Method::POST, "graphs/live"),
@@ -408,7 +408,7 @@ async fn discovery_offers_nothing_to_mirrors_and_to_what_deletes_namespaces() {
     }
     let v3 = format!("/openapi/v3/apis/{API_VERSION}");
     assert_eq!(bench.get("anybody", &v3).await.0, 200);
-    assert!(bench.asked.lock().is_empty());
+    assert!(bench.reviewed.lock().is_empty());
 }
 
 #[tokio::test]
@@ -422,9 +422,9 @@ async fn scope_is_asked_of_the_api_server_once_a_minute() {
             (&json!(false), &json!(["shop"]))
         );
     }
-    let asked = bench.asked.lock().clone();
+    let reviewed = bench.reviewed.lock().clone();
     assert_eq!(
-        asked,
+        reviewed,
         [
             "viewer get scopes ",
             "viewer get graphs ",

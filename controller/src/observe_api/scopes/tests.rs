@@ -19,21 +19,21 @@ struct Asked {
 }
 
 /// Takes a millisecond for each answer, and lets nobody read anything but `n7`.
-fn gate(asked: &Arc<Asked>) -> Gate {
-    slow_gate(asked, Duration::from_millis(1))
+fn gate(review_log: &Arc<Asked>) -> Gate {
+    slow_gate(review_log, Duration::from_millis(1))
 }
 
 /// The same with another time for each answer.
-fn slow_gate(asked: &Arc<Asked>, each: Duration) -> Gate {
-    let asked = Arc::clone(asked);
+fn slow_gate(review_log: &Arc<Asked>, each: Duration) -> Gate {
+    let review_log = Arc::clone(review_log);
     let service = tower::service_fn(move |request: Request<Body>| {
-        let asked = Arc::clone(&asked);
+        let review_log = Arc::clone(&review_log);
         async move {
-            asked.reviews.fetch_add(1, Ordering::SeqCst);
-            let now = asked.under_way.fetch_add(1, Ordering::SeqCst) + 1;
-            asked.at_most.fetch_max(now, Ordering::SeqCst);
+            review_log.reviews.fetch_add(1, Ordering::SeqCst);
+            let now = review_log.under_way.fetch_add(1, Ordering::SeqCst) + 1;
+            review_log.at_most.fetch_max(now, Ordering::SeqCst);
             tokio::time::sleep(each).await;
-            asked.under_way.fetch_sub(1, Ordering::SeqCst);
+            review_log.under_way.fetch_sub(1, Ordering::SeqCst);
             let body = request.into_body().collect_bytes().await.unwrap();
             let mut review: Value = serde_json::from_slice(&body).unwrap();
             let allowed = review["spec"]["resourceAttributes"]["namespace"] == "n7";
@@ -61,8 +61,8 @@ fn namespaces(count: usize) -> Vec<String> {
 
 #[tokio::test(start_paused = true)]
 async fn calls_of_one_user_at_one_time_are_one_question() {
-    let asked = Arc::default();
-    let (gate, scopes) = (gate(&asked), Scopes::default());
+    let review_log = Arc::default();
+    let (gate, scopes) = (gate(&review_log), Scopes::default());
     // Each with a token of its own, which says nothing about rights.
     let users: Vec<User> = (0..16).map(|number| user("one", number)).collect();
     let calls = users
@@ -71,13 +71,13 @@ async fn calls_of_one_user_at_one_time_are_one_question() {
     for scope in join_all(calls).await {
         assert_eq!(scope.unwrap().namespaces, ["n7"]);
     }
-    assert_eq!(asked.reviews.load(Ordering::SeqCst), 201);
+    assert_eq!(review_log.reviews.load(Ordering::SeqCst), 201);
 }
 
 #[tokio::test(start_paused = true)]
 async fn many_users_at_one_time_are_asked_about_a_few_at_a_time() {
-    let asked = Arc::default();
-    let (gate, scopes) = (gate(&asked), Scopes::default());
+    let review_log = Arc::default();
+    let (gate, scopes) = (gate(&review_log), Scopes::default());
     let users: Vec<User> = (0..20)
         .map(|number| user(&format!("u{number}"), 0))
         .collect();
@@ -87,32 +87,32 @@ async fn many_users_at_one_time_are_asked_about_a_few_at_a_time() {
     for scope in join_all(calls).await {
         assert_eq!(scope.unwrap().namespaces, ["n7"]);
     }
-    assert_eq!(asked.reviews.load(Ordering::SeqCst), 20 * 201);
-    let at_most = asked.at_most.load(Ordering::SeqCst);
+    assert_eq!(review_log.reviews.load(Ordering::SeqCst), 20 * 201);
+    let at_most = review_log.at_most.load(Ordering::SeqCst);
     assert!(at_most <= AT_ONCE, "{at_most} at one time");
 }
 
 #[tokio::test(start_paused = true)]
 async fn scopes_take_no_place_of_what_the_gate_remembers() {
-    let asked = Arc::default();
-    let (gate, scopes) = (gate(&asked), Scopes::default());
+    let review_log = Arc::default();
+    let (gate, scopes) = (gate(&review_log), Scopes::default());
     scopes
         .of(&user("one", 0), &gate, namespaces(MAX_NAMESPACES))
         .await
         .unwrap();
-    let before = asked.reviews.load(Ordering::SeqCst);
+    let before = review_log.reviews.load(Ordering::SeqCst);
     for _ in 0..2 {
         let reader = gate.admits(&user("reader", 0), &graph_of(Some("n7"))).await;
         assert_eq!(reader, Ok(AccessDecision::Allowed));
     }
-    assert_eq!(asked.reviews.load(Ordering::SeqCst), before + 1);
+    assert_eq!(review_log.reviews.load(Ordering::SeqCst), before + 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_was_learned_stays_when_a_call_could_not_wait_for_all_of_it() {
-    let asked = Arc::default();
+    let review_log = Arc::default();
     // 2000 namespaces take 20 s.
-    let gate = slow_gate(&asked, Duration::from_millis(80));
+    let gate = slow_gate(&review_log, Duration::from_millis(80));
     let scopes = Scopes::default();
     let one = user("one", 0);
     let mut calls = 0;
@@ -132,11 +132,11 @@ async fn what_was_learned_stays_when_a_call_could_not_wait_for_all_of_it() {
     );
     assert!((5..=7).contains(&calls), "{calls} calls");
     // What was under way when a call ended is asked again, and nothing else.
-    let reviews = asked.reviews.load(Ordering::SeqCst);
+    let reviews = review_log.reviews.load(Ordering::SeqCst);
     assert!(reviews <= 2001 + calls * USER_AT_ONCE, "{reviews}");
     // It is remembered from its end on, and then learned anew.
     scopes.of(&one, &gate, namespaces(2000)).await.unwrap();
-    assert_eq!(asked.reviews.load(Ordering::SeqCst), reviews);
+    assert_eq!(review_log.reviews.load(Ordering::SeqCst), reviews);
     tokio::time::advance(REMEMBERED).await;
     let anew = scopes.of(&one, &gate, namespaces(2000)).await.unwrap();
     assert!(anew.incomplete, "{anew:?}");
@@ -144,8 +144,8 @@ async fn what_was_learned_stays_when_a_call_could_not_wait_for_all_of_it() {
 
 #[tokio::test(start_paused = true)]
 async fn users_with_many_namespaces_hold_up_nobody() {
-    let asked = Arc::default();
-    let gate = slow_gate(&asked, Duration::from_millis(100));
+    let review_log = Arc::default();
+    let gate = slow_gate(&review_log, Duration::from_millis(100));
     let scopes = Scopes::default();
     let heavy = ["a", "b", "c", "d"].map(|name| user(name, 0));
     let heavy = heavy
@@ -166,9 +166,9 @@ async fn users_with_many_namespaces_hold_up_nobody() {
 
 #[tokio::test(start_paused = true)]
 async fn an_api_server_that_says_nothing_is_no_answer() {
-    let asked = Arc::default();
-    let gate = slow_gate(&asked, Duration::from_secs(3600));
+    let review_log = Arc::default();
+    let gate = slow_gate(&review_log, Duration::from_secs(3600));
     let scopes = Scopes::default();
-    let told = scopes.of(&user("one", 0), &gate, namespaces(3)).await;
-    assert!(told.unwrap_err().contains("ask again"));
+    let scope = scopes.of(&user("one", 0), &gate, namespaces(3)).await;
+    assert!(scope.unwrap_err().contains("ask again"));
 }

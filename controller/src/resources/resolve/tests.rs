@@ -20,11 +20,11 @@ fn what_a_proxy_could_not_use_is_left_out_and_its_objects_are_named() {
         .with(limited)
         .with(target("plain", "api", &["web"], rules));
     let (model, _) = cluster.compile();
-    let asked = BTreeSet::from(["destination/10.96.0.1:80".to_owned()]);
+    let subscribed = BTreeSet::from(["destination/10.96.0.1:80".to_owned()]);
     let resolve = |names: &[&str]| {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let capabilities = Capabilities::named(&names);
-        let set = model.resolve(&PodId::new("shop", "api-1"), &asked, &capabilities);
+        let set = model.resolve(&PodId::new("shop", "api-1"), &subscribed, &capabilities);
         set.unwrap()
     };
     let all = resolve(&[]);
@@ -48,7 +48,7 @@ fn what_a_proxy_could_not_use_is_left_out_and_its_objects_are_named() {
 
 #[test]
 fn what_stands_at_an_address_is_in_memory_once_for_all_who_call_there() {
-    let told = |model: &Model, pod: &str| {
+    let endpoints = |model: &Model, pod: &str| {
         let all = resolve(model, pod, &["10.96.0.1:80"]);
         Arc::clone(&all["destination/10.96.0.1:80"])
     };
@@ -56,22 +56,29 @@ fn what_stands_at_an_address_is_in_memory_once_for_all_who_call_there() {
     let (model, problems) = Model::compile(&world, &defaults);
     let problems = Arc::new(problems);
     let after = |world: &World| Model::compile_after(world, &defaults, &model, &problems).0;
-    let first = told(&model, "client");
-    assert!(Arc::ptr_eq(&first, &told(&model, "api-1")), "of one Model");
+    let first = endpoints(&model, "client");
+    assert!(
+        Arc::ptr_eq(&first, &endpoints(&model, "api-1")),
+        "of one Model"
+    );
 
     let mut one_gone = world.clone();
     Arc::make_mut(&mut one_gone.pods).remove(&ObjectKey::new("shop", "api-2"));
     let other_service = shop().with(service("v2", "10.96.0.2", &[("http", 80)]));
-    for (way, next) in [
+    for (case, next) in [
         ("states of endpoints", world.clone()),
         ("pods", one_gone),
         ("all anew", other_service.world()),
     ] {
-        let next = told(&after(&next), "api-1");
-        assert!(Arc::ptr_eq(&first, &next), "{way}");
+        let next = endpoints(&after(&next), "api-1");
+        assert!(Arc::ptr_eq(&first, &next), "{case}");
     }
 
     let mut without = world.clone();
     Arc::make_mut(&mut without.services).remove(&ObjectKey::new("shop", "api"));
-    assert_ne!(told(&after(&without), "client"), first, "what is there now");
+    assert_ne!(
+        endpoints(&after(&without), "client"),
+        first,
+        "what is there now"
+    );
 }

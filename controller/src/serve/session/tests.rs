@@ -86,12 +86,12 @@ fn first_batch_is_full_and_does_not_repeat_what_the_proxy_holds() {
         resource("b", "1", 1),
         resource("c", "1", 1),
     ]);
-    let held = |name: &str, version: &str| (name.to_owned(), version.to_owned());
+    let version_of = |name: &str, version: &str| (name.to_owned(), version.to_owned());
     let hello = v1::Hello {
         held: [
-            held("a", &target["a"].resource.version),
-            held("b", "older"),
-            held("gone", "any"),
+            version_of("a", &target["a"].resource.version),
+            version_of("b", "older"),
+            version_of("gone", "any"),
         ]
         .into(),
         ..v1::Hello::default()
@@ -197,10 +197,10 @@ fn object_is_acknowledged_only_when_all_that_was_made_of_it_is() {
 #[test]
 fn unchanged_resources_count_as_acknowledged_with_the_first_answer() {
     let target = Target::from([resource("a", "1", 7)]);
-    let held = [("a".to_owned(), target["a"].resource.version.clone())];
+    let versions = [("a".to_owned(), target["a"].resource.version.clone())];
     let (mut session, _) = Session::new(
         v1::Hello {
-            held: held.into(),
+            held: versions.into(),
             ..v1::Hello::default()
         },
         [],
@@ -287,11 +287,11 @@ fn proxy_that_never_answers_is_stuck_after_a_minute() {
 
 #[test]
 fn destinations_have_a_bound_and_what_was_asked_for_comes_before_what_is_remembered() {
-    let asked = (0..MAX_DESTINATIONS)
+    let subscribed = (0..MAX_DESTINATIONS)
         .map(|number| format!("asked-{number:04}"))
         .collect();
     let hello = v1::Hello {
-        destinations: asked,
+        destinations: subscribed,
         ..v1::Hello::default()
     };
     let (mut session, left_out) = Session::new(hello, ["remembered".to_owned()]);
@@ -312,9 +312,9 @@ fn destinations_have_a_bound_and_what_was_asked_for_comes_before_what_is_remembe
 
 #[test]
 fn what_a_proxy_asks_for_later_takes_the_place_of_what_is_only_remembered() {
-    let asked = |from: usize, to: usize| (from..to).map(|number| format!("asked-{number:04}"));
+    let subscribed = |from: usize, to: usize| (from..to).map(|number| format!("asked-{number:04}"));
     let hello = v1::Hello {
-        destinations: asked(0, MAX_DESTINATIONS - 2).collect(),
+        destinations: subscribed(0, MAX_DESTINATIONS - 2).collect(),
         ..v1::Hello::default()
     };
     let remembered = ["remembered-1", "remembered-2"].map(str::to_owned);
@@ -326,7 +326,7 @@ fn what_a_proxy_asks_for_later_takes_the_place_of_what_is_only_remembered() {
     };
     // Asked for by itself it stays.
     assert_eq!(subscribe(vec!["remembered-1".to_owned()]), 0);
-    let more = asked(MAX_DESTINATIONS - 2, MAX_DESTINATIONS);
+    let more = subscribed(MAX_DESTINATIONS - 2, MAX_DESTINATIONS);
     assert_eq!(subscribe(more.collect()), 1);
     let destinations = session.destinations();
     assert_eq!(destinations.len(), MAX_DESTINATIONS);
@@ -420,7 +420,7 @@ fn answers_come_to_what_a_look_through_all_that_was_sent_comes_to() {
         }
         assert_eq!(acknowledged(&session), naive.acknowledged, "step {step}");
         let refused = session.refused.iter();
-        let refused = refused.map(|(name, held)| (name.clone(), held.version.clone()));
+        let refused = refused.map(|(name, version)| (name.clone(), version.version.clone()));
         let refused: BTreeMap<String, String> = refused.collect();
         assert_eq!(refused, naive.refused, "step {step}");
     }

@@ -42,12 +42,12 @@ async fn next_state(proxy: &mut Proxy) -> State {
     let message = timeout(PATIENCE, proxy.inbox.message()).await;
     match message.unwrap().unwrap().unwrap().message {
         Some(v1::to_proxy::Message::Steer(steer)) => {
-            let [told] = &steer.states[..] else {
+            let [state] = &steer.states[..] else {
                 panic!("{steer:?}")
             };
-            let circuit = told.circuit.as_ref().unwrap();
+            let circuit = state.circuit.as_ref().unwrap();
             assert_eq!((&*circuit.backend, circuit.port), ("shop/api", 80));
-            told.state()
+            state.state()
         }
         other => panic!("no state: {other:?}"),
     }
@@ -202,16 +202,16 @@ async fn a_verdict_that_ends_before_it_is_told_again_is_taken_back() {
         account: "shop/web".into(),
         uid: "uid-client".into(),
     };
-    let Message::Pulse(said) = pulse(60, 60) else {
+    let Message::Pulse(reported) = pulse(60, 60) else {
         panic!("no pulse");
     };
-    fleet.take(&caller, said.clone(), now);
+    fleet.take(&caller, reported.clone(), now);
     sleep(Duration::from_secs(1)).await;
     let (open, none) = (fleet.announced(), AnnouncedStates::default());
     let mut steered = Steered::new();
     let mut news = |announced: &AnnouncedStates, hears: bool| -> Vec<State> {
         if hears {
-            steered.hears(&said);
+            steered.hears(&reported);
         }
         let news = steered.news(announced, &session, &caller.account, now);
         news.iter().map(v1::CircuitState::state).collect()

@@ -119,10 +119,10 @@ async fn proxy_is_sent_the_parts_that_it_carries_out_and_the_status_names_the_ot
     let Some(v1::resource::Content::Policy(message)) = &resource.content else {
         panic!("{resource:?}")
     };
-    let told = wire::convert::traffic(message).unwrap();
-    assert_eq!(told.retry.rules.len(), 1);
-    assert!(told.overrides.rules.is_empty(), "{told:?}");
-    let balance = told.balance.rules[0].then.unwrap();
+    let converted = wire::convert::traffic(message).unwrap();
+    assert_eq!(converted.retry.rules.len(), 1);
+    assert!(converted.overrides.rules.is_empty(), "{converted:?}");
+    let balance = converted.balance.rules[0].then.unwrap();
     assert_eq!(balance.warmup, Duration::from_secs(3));
     assert_eq!(balance.subset, policy::traffic::endpoint::Subset::All);
     proxy.ack(&batch).await;

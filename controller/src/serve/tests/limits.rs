@@ -148,13 +148,13 @@ async fn name_that_is_no_destination_is_neither_remembered_nor_told_to_replicas(
         assert!(Instant::now() < deadline, "names were taken");
         sleep(Duration::from_millis(10)).await;
     }
-    let (_, told) = bench.observed.own_since(0);
-    let told: Vec<&String> = told
+    let (_, news) = bench.observed.own_since(0);
+    let news: Vec<&String> = news
         .iter()
         .flat_map(|message| &message.proxies)
         .flat_map(|proxy| &proxy.destinations)
         .collect();
-    assert_eq!(told, [API]);
+    assert_eq!(news, [API]);
     assert_eq!(bench.observed.remembered("shop", "web"), [API]);
 }
 
@@ -191,13 +191,13 @@ async fn more_destinations_than_one_proxy_may_have_are_not_told_to_replicas() {
     hello.destinations = many;
     let mut proxy = bench.client(hello).await;
     proxy.batch().await;
-    let (_, told) = bench.observed.own_since(0);
-    let told: usize = told
+    let (_, news) = bench.observed.own_since(0);
+    let news: usize = news
         .iter()
         .flat_map(|message| &message.proxies)
         .map(|proxy| proxy.destinations.len())
         .sum();
-    assert_eq!(told, crate::serve::session::MAX_DESTINATIONS);
+    assert_eq!(news, crate::serve::session::MAX_DESTINATIONS);
     assert_eq!(bench.metrics.stream.left_out.get(), 500);
 }
 
@@ -223,17 +223,17 @@ async fn proxy_that_talks_without_end_is_slowed_down_and_still_served() {
     });
     sleep(Duration::from_secs(1)).await;
     must_be_served(&bench).await;
-    let heard = bench
+    let received = bench
         .metrics
         .reports
         .reports(crate::metrics::ReportOutcome::OutOfTime);
     let passed = began.elapsed().as_secs_f64();
     // A burst, and then what comes in the time since, twice over at most.
     assert!(
-        (heard as f64) < 500.0 + 2.0 * 100.0 * passed + 100.0,
-        "{heard} in {passed} s"
+        (received as f64) < 500.0 + 2.0 * 100.0 * passed + 100.0,
+        "{received} in {passed} s"
     );
-    assert!(heard >= 500, "{heard}");
+    assert!(received >= 500, "{received}");
     assert!(bench.metrics.limits.count("stream-messages") > 0);
     flood.abort();
     // It is not cut off: what it said before the flood still counts.
@@ -263,7 +263,7 @@ async fn flood(proxy: &Proxy, reports: u64) {
 #[tokio::test]
 async fn pod_that_opens_stream_after_stream_says_no_more_on_them_than_on_one() {
     let bench = Bench::start(&cluster::shop()).await;
-    let heard = || {
+    let received = || {
         let reports = &bench.metrics.reports;
         reports.reports(crate::metrics::ReportOutcome::OutOfTime)
     };
@@ -274,10 +274,10 @@ async fn pod_that_opens_stream_after_stream_says_no_more_on_them_than_on_one() {
         flood(&loud, 2_000).await;
     }
     let passed = began.elapsed().as_secs_f64();
-    let heard = heard();
+    let received = received();
     assert!(
-        (heard as f64) < 500.0 + 100.0 * passed + 100.0,
-        "{heard} in {passed} s"
+        (received as f64) < 500.0 + 100.0 * passed + 100.0,
+        "{received} in {passed} s"
     );
     assert!(bench.metrics.limits.count("stream-messages") > 0);
     // Another pod has its own.

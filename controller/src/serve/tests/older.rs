@@ -38,18 +38,18 @@ fn policy() -> ObjectRef {
 }
 
 /// What an older proxy said, as it comes here.
-fn heard(said: Older) -> Message {
-    let said = before::FromProxy {
-        message: Some(said),
+fn decoded(message: Older) -> Message {
+    let message = before::FromProxy {
+        message: Some(message),
     };
-    let read = v1::FromProxy::decode(said.encode_to_vec().as_slice());
+    let read = v1::FromProxy::decode(message.encode_to_vec().as_slice());
     read.unwrap().message.unwrap()
 }
 
-fn hello(held: HashMap<String, String>, destinations: &[&str]) -> before::Hello {
+fn hello(versions: HashMap<String, String>, destinations: &[&str]) -> before::Hello {
     before::Hello {
         proxy_version: "0.1.0".to_owned(),
-        held,
+        held: versions,
         destinations: destinations.iter().map(|name| (*name).to_owned()).collect(),
         capabilities: vec!["extended-rule".to_owned()],
     }
@@ -57,7 +57,7 @@ fn hello(held: HashMap<String, String>, destinations: &[&str]) -> before::Hello 
 
 /// A pod of the Service that the policy is about, with an older proxy.
 async fn open(bench: &Bench, hello: before::Hello) -> Proxy {
-    let Message::Hello(hello) = heard(Older::Hello(hello)) else {
+    let Message::Hello(hello) = decoded(Older::Hello(hello)) else {
         panic!("no Hello")
     };
     let channel = bench
@@ -83,7 +83,7 @@ async fn next(proxy: &mut Proxy) -> before::Batch {
 async fn answer(proxy: &Proxy, batch: &before::Batch, nacks: Vec<before::Nack>) {
     let batch = batch.id;
     let ack = before::Ack { batch, nacks };
-    proxy.say(heard(Older::Ack(ack))).await;
+    proxy.say(decoded(Older::Ack(ack))).await;
 }
 
 fn sent(batch: &before::Batch) -> Vec<&str> {
@@ -124,7 +124,7 @@ async fn an_older_proxy_knows_all_that_it_is_sent_and_is_understood() {
         add: vec![API.to_owned()],
         remove: Vec::new(),
     };
-    proxy.say(heard(Older::Subscribe(subscribe))).await;
+    proxy.say(decoded(Older::Subscribe(subscribe))).await;
     let called = next(&mut proxy).await;
     assert_eq!(
         sent(&called),
@@ -144,9 +144,9 @@ async fn an_older_proxy_knows_all_that_it_is_sent_and_is_understood() {
 
     // It comes back, and what it holds is not sent again.
     drop(proxy);
-    let held = own.set.iter().chain(&called.set);
-    let held = held.map(|resource| (resource.name.clone(), resource.version.clone()));
-    let mut proxy = open(&bench, hello(held.collect(), &[API])).await;
+    let versions = own.set.iter().chain(&called.set);
+    let versions = versions.map(|resource| (resource.name.clone(), resource.version.clone()));
+    let mut proxy = open(&bench, hello(versions.collect(), &[API])).await;
     let batch = next(&mut proxy).await;
     assert!(batch.full && batch.set.is_empty(), "{batch:?}");
     assert_eq!(batch.unchanged.len(), 6);
@@ -182,8 +182,8 @@ async fn a_proxy_of_this_version_is_sent_in_the_same_place_what_an_older_one_doe
     let batch = proxy.batch().await;
     let newer = ["guard", "policy/shop/api:80"];
     let names = names(&batch);
-    let told = newer.iter().all(|name| names.contains(name));
-    assert!(told, "{names:?}");
+    let all_sent = newer.iter().all(|name| names.contains(name));
+    assert!(all_sent, "{names:?}");
     for resource in &batch.set {
         let read = before::Resource::decode(resource.encode_to_vec().as_slice()).unwrap();
         let known = !newer.contains(&resource.name.as_str());
@@ -213,7 +213,7 @@ async fn calls_of_an_older_proxy_whose_clock_is_ahead_are_kept_under_ours() {
         edges: vec![edge],
         routes: Vec::new(),
     };
-    proxy.say(heard(Older::Report(report))).await;
+    proxy.say(decoded(Older::Report(report))).await;
     let calls = || {
         let mut calls = 0;
         bench

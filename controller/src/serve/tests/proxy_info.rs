@@ -19,22 +19,28 @@ async fn what_a_proxy_says_of_itself_stands_beside_what_it_acknowledged() {
     };
     proxy.say(Message::Status(status.clone())).await;
     let deadline = Instant::now() + PATIENCE;
-    let told = loop {
-        let held = bench.observed.proxy(&PodId::new("shop", "client"));
-        let held = held.filter(|(_, state)| state.status.is_some());
-        if let Some((connected, state)) = held {
+    let reported = loop {
+        let proxies = bench.observed.proxy(&PodId::new("shop", "client"));
+        let proxies = proxies.filter(|(_, state)| state.status.is_some());
+        if let Some((connected, state)) = proxies {
             assert!(connected);
             break state;
         }
         assert!(Instant::now() < deadline);
         sleep(Duration::from_millis(5)).await;
     };
-    assert_eq!(told.status, Some(status));
-    assert_eq!(told.version, "test");
-    assert!(told.clock_ahead < -1_000_000_000, "its clock stood at 1970");
+    assert_eq!(reported.status, Some(status));
+    assert_eq!(reported.version, "test");
+    assert!(
+        reported.clock_ahead < -1_000_000_000,
+        "its clock stood at 1970"
+    );
     // One that names nothing is older than the names.
-    let lacks = |name: &str| told.lacks.iter().any(|lacked| lacked == name);
-    assert!(lacks("telemetry") && !lacks("extended-rule"), "{told:?}");
+    let lacks = |name: &str| reported.lacks.iter().any(|lacked| lacked == name);
+    assert!(
+        lacks("telemetry") && !lacks("extended-rule"),
+        "{reported:?}"
+    );
     // Nothing else changes for it.
     bench.publish(&with_split(10));
     assert_eq!(weight(&proxy.batch().await, 0), 10);
@@ -47,8 +53,8 @@ async fn calls_of_proxies_whose_clocks_are_wrong_are_kept_under_the_time_that_th
     proxy.batch().await;
     let now = SystemTime::now();
     let slots_ahead = || {
-        let held = bench.observed.proxy(&PodId::new("shop", "client"));
-        held.map(|(_, state)| state.slots_ahead)
+        let proxies = bench.observed.proxy(&PodId::new("shop", "client"));
+        proxies.map(|(_, state)| state.slots_ahead)
     };
     // An hour is more than is kept, and ahead of all that is.
     for (process, slots) in [(1, 720), (2, -720), (3, 0)] {

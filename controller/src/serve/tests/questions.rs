@@ -22,7 +22,7 @@ fn question() -> Question {
     Question::Config(v1::ConfigAsk {})
 }
 
-fn said(id: u64, words: &str) -> v1::Answered {
+fn answer_of(id: u64, words: &str) -> v1::Answered {
     v1::Answered {
         id,
         what: Some(Answered::Refused(words.to_owned())),
@@ -38,14 +38,14 @@ async fn client(bench: &Bench, destinations: &[&str]) -> (Proxy, Channel, v1::Ba
 }
 
 /// Says this by one call, and waits until the controller has read it.
-async fn answer(channel: &Channel, said: Vec<v1::Answered>) -> Result<(), Status> {
-    let said = tokio_stream::iter(said);
-    let ended = ControlClient::new(channel.clone()).answer(said).await;
+async fn answer(channel: &Channel, answers: Vec<v1::Answered>) -> Result<(), Status> {
+    let answers = tokio_stream::iter(answers);
+    let ended = ControlClient::new(channel.clone()).answer(answers).await;
     ended.map(drop)
 }
 
 /// What the proxy is told next beside its configuration.
-async fn told(proxy: &mut Proxy) -> ToProxy {
+async fn next_message(proxy: &mut Proxy) -> ToProxy {
     loop {
         let message = timeout(PATIENCE, proxy.inbox.message()).await;
         match message.unwrap().unwrap().unwrap().message {
@@ -56,8 +56,8 @@ async fn told(proxy: &mut Proxy) -> ToProxy {
     }
 }
 
-async fn asked(proxy: &mut Proxy) -> v1::Ask {
-    match told(proxy).await {
+async fn next_ask(proxy: &mut Proxy) -> v1::Ask {
+    match next_message(proxy).await {
         ToProxy::Ask(ask) => ask,
         other => panic!("{other:?}"),
     }
@@ -73,16 +73,19 @@ async fn question_reaches_its_proxy_and_only_that_ones_answer_counts() {
     beside.batch().await;
 
     let mut answers = bench.asks.ask(question(), &[UID.into()], PATIENCE).unwrap();
-    let ask = asked(&mut proxy).await;
+    let ask = next_ask(&mut proxy).await;
     assert_eq!(
         (ask.lasts, ask.what),
         (PATIENCE.as_millis() as u64, Some(question()))
     );
     assert!(beside.is_silent_for(Duration::from_millis(100)).await);
-    answer(&other, vec![said(ask.id, "of another pod")])
+    answer(&other, vec![answer_of(ask.id, "of another pod")])
         .await
         .unwrap();
-    let own = vec![said(ask.id + 1, "to another question"), said(ask.id, "own")];
+    let own = vec![
+        answer_of(ask.id + 1, "to another question"),
+        answer_of(ask.id, "own"),
+    ];
     answer(&channel, own).await.unwrap();
     let first = timeout(PATIENCE, answers.next()).await.unwrap().unwrap();
     assert_eq!(&*first.uid, UID);
@@ -90,7 +93,7 @@ async fn question_reaches_its_proxy_and_only_that_ones_answer_counts() {
 
     assert_eq!(bench.metrics.asks.open.get(), 1);
     drop(answers);
-    assert_eq!(told(&mut proxy).await, ToProxy::EndAsk(ask.id));
+    assert_eq!(next_message(&mut proxy).await, ToProxy::EndAsk(ask.id));
     assert_eq!(bench.metrics.asks.open.get(), 0);
 }
 
@@ -107,7 +110,7 @@ async fn proxy_that_is_older_than_questions_or_away_is_not_waited_for() {
 
     let (mut proxy, channel, _) = client(&bench, &[]).await;
     let mut answers = ask();
-    asked(&mut proxy).await;
+    next_ask(&mut proxy).await;
     drop((proxy, channel));
     let last = timeout(PATIENCE, answers.next()).await.unwrap().unwrap();
     assert_eq!(last.what, None, "its stream has ended");
@@ -127,13 +130,13 @@ async fn proxy_that_cannot_try_rules_is_asked_all_else() {
     let _tried = ask(trial());
     assert!(proxy.is_silent_for(Duration::from_millis(200)).await);
     let _told = ask(question());
-    assert_eq!(asked(&mut proxy).await.what, Some(question()));
+    assert_eq!(next_ask(&mut proxy).await.what, Some(question()));
     drop((proxy, channel));
 
     let (mut proxy, _channel, _) = client(&bench, &[]).await;
     let _tried = ask(trial());
     assert_eq!(
-        asked(&mut proxy).await.what,
+        next_ask(&mut proxy).await.what,
         Some(trial()),
         "a newer one is"
     );
@@ -144,8 +147,8 @@ async fn flood_of_answers_is_dropped_and_counted_and_delays_no_acknowledgement()
     let bench = Bench::start(&with_split(10)).await;
     let (mut proxy, channel, batch) = client(&bench, &[API]).await;
     let mut answers = bench.asks.ask(question(), &[UID.into()], PATIENCE).unwrap();
-    let id = asked(&mut proxy).await.id;
-    let endless = tokio_stream::iter(std::iter::repeat(said(id, &"x".repeat(1_000))));
+    let id = next_ask(&mut proxy).await.id;
+    let endless = tokio_stream::iter(std::iter::repeat(answer_of(id, &"x".repeat(1_000))));
     let flooding =
         tokio::spawn(async move { ControlClient::new(channel).answer(endless).await.is_ok() });
     let deadline = Instant::now() + PATIENCE;
@@ -193,16 +196,16 @@ async fn question_is_passed_on_to_the_replica_that_has_the_proxy_and_the_answer_
     }
     let uids: [Arc<str>; 2] = [UID.into(), "uid-of-nobody".into()];
     let mut answers = other.ask(question(), &uids, PATIENCE).unwrap();
-    let id = asked(&mut proxy).await.id;
-    answer(&channel, vec![said(id, "here")]).await.unwrap();
+    let id = next_ask(&mut proxy).await.id;
+    answer(&channel, vec![answer_of(id, "here")]).await.unwrap();
     let first = timeout(PATIENCE, answers.next()).await.unwrap().unwrap();
     assert_eq!(&*first.uid, UID);
     assert_eq!(first.what, Some(Answered::Refused("here".to_owned())));
     drop(answers);
-    assert_eq!(told(&mut proxy).await, ToProxy::EndAsk(id));
+    assert_eq!(next_message(&mut proxy).await, ToProxy::EndAsk(id));
 
     let mut answers = other.ask(question(), &uids, PATIENCE).unwrap();
-    asked(&mut proxy).await;
+    next_ask(&mut proxy).await;
     drop((proxy, channel));
     let last = timeout(PATIENCE, answers.next()).await.unwrap().unwrap();
     assert_eq!((&*last.uid, last.what), (UID, None), "its stream has ended");
@@ -216,7 +219,7 @@ async fn only_pods_answer_and_only_controllers_ask() {
         bench.nobody().await,
         bench.somebody(&account("shop", "web"), None).await,
     ] {
-        let refused = answer(&channel, vec![said(1, "x")]).await.unwrap_err();
+        let refused = answer(&channel, vec![answer_of(1, "x")]).await.unwrap_err();
         assert_eq!(refused.code(), Code::Unauthenticated);
     }
     let pod = bench.somebody(&account("shop", "web"), Some(UID)).await;

@@ -169,13 +169,13 @@ async fn pods_that_ended_are_told_before_what_was_reported_of_them() {
     let served = topology::seen_by_server("shop/web", 1, 0);
     report(("shop-api", "api-1"), served);
     let channel = bench.somebody(&bench.identity, None).await;
-    let told = ReplicaClient::new(channel)
+    let stream = ReplicaClient::new(channel)
         .reports(v1::ReportsRequest {})
         .await;
-    let mut told = told.unwrap().into_inner();
+    let mut stream = stream.unwrap().into_inner();
     // Names of pods that have ended, and how many reports came.
     let mut next = async || {
-        let news = timeout(PATIENCE, told.message()).await;
+        let news = timeout(PATIENCE, stream.message()).await;
         let news = news.unwrap().unwrap().unwrap();
         let ended = news.ended.into_iter().map(|pod| pod.pod);
         (ended.collect::<Vec<_>>(), news.reports.len())
@@ -195,8 +195,8 @@ async fn proxy_may_not_ask_what_others_reported() {
     let bench = Bench::start(&cluster::shop()).await;
     let web = account("shop", "web");
     let channel = bench.somebody(&web, Some("uid-client")).await;
-    let asked = ReplicaClient::new(channel)
+    let observing = ReplicaClient::new(channel)
         .reports(v1::ReportsRequest {})
         .await;
-    assert_eq!(asked.unwrap_err().code(), tonic::Code::PermissionDenied);
+    assert_eq!(observing.unwrap_err().code(), tonic::Code::PermissionDenied);
 }

@@ -18,11 +18,11 @@ fn limited(names: &[&str]) -> Cluster {
     cluster::shop().with(cluster::traffic_policy("p", spec))
 }
 
-fn hello(held: &[&str]) -> v1::Hello {
-    let held = held.iter();
+fn hello(services: &[&str]) -> v1::Hello {
+    let services = services.iter();
     v1::Hello {
         capabilities: Capabilities::of_this_version(),
-        held: held
+        held: services
             .map(|name| ((*name).to_owned(), "1".to_owned()))
             .collect(),
         ..asks(&[])
@@ -70,16 +70,16 @@ fn gives(bench: &Bench, thousandths: u64, number: u64) {
 async fn shares(proxy: &mut Proxy) -> (bool, Vec<v1::Share>) {
     let message = timeout(PATIENCE, proxy.inbox.message()).await;
     match message.unwrap().unwrap().unwrap().message {
-        Some(v1::to_proxy::Message::Shares(told)) => (told.forget, told.shares),
+        Some(v1::to_proxy::Message::Shares(sent)) => (sent.forget, sent.shares),
         other => panic!("no shares: {other:?}"),
     }
 }
 
 /// What the pod may be using of the limit, as other replicas hear it.
-fn held(bench: &Bench) -> Vec<(u64, u64)> {
+fn demands(bench: &Bench) -> Vec<(u64, u64)> {
     let (_, news) = bench.board.own_since(0);
-    let held = news.into_iter().flat_map(|news| news.held);
-    let shares = held
+    let demands = news.into_iter().flat_map(|news| news.held);
+    let shares = demands
         .filter(|pod| pod.uid == SERVER)
         .flat_map(|pod| pod.shares);
     shares
@@ -92,13 +92,17 @@ async fn a_pod_is_told_its_share_and_what_it_took_is_told_to_replicas() {
     let bench = Bench::start(&limited(&["all"])).await;
     let mut proxy = open(&bench, SERVER, hello(&[])).await;
     gives(&bench, 50_000, 3);
-    let (forget, told) = shares(&mut proxy).await;
+    let (forget, granted) = shares(&mut proxy).await;
     assert!(!forget);
-    assert_eq!((told.len(), told[0].thousandths), (1, 50_000));
+    assert_eq!((granted.len(), granted[0].thousandths), (1, 50_000));
     gives(&bench, 20_000, 4);
     let (_, smaller) = shares(&mut proxy).await;
     assert_eq!(smaller[0].thousandths, 20_000);
-    assert_eq!(held(&bench), [(3, 50_000)], "until it says that it has it");
+    assert_eq!(
+        demands(&bench),
+        [(3, 50_000)],
+        "until it says that it has it"
+    );
     let taken = smaller.into_iter().map(|share| v1::ShareTaken {
         of: share.of,
         term: share.term,
@@ -109,8 +113,8 @@ async fn a_pod_is_told_its_share_and_what_it_took_is_told_to_replicas() {
         .say(Message::SharesTaken(v1::SharesTaken { taken }))
         .await;
     let deadline = Instant::now() + PATIENCE;
-    while held(&bench) != [(4, 20_000)] {
-        assert!(Instant::now() < deadline, "{:?}", held(&bench));
+    while demands(&bench) != [(4, 20_000)] {
+        assert!(Instant::now() < deadline, "{:?}", demands(&bench));
         sleep(Duration::from_millis(10)).await;
     }
     assert!(proxy.is_silent_for(Duration::from_millis(300)).await);
@@ -127,9 +131,9 @@ async fn a_share_of_a_limit_that_went_and_came_back_is_told_again() {
         let batch = proxy.batch().await;
         assert_eq!(names(&batch), [wire::names::GUARD]);
         proxy.ack(&batch).await;
-        let (forget, told) = shares(&mut proxy).await;
+        let (forget, granted) = shares(&mut proxy).await;
         assert!(!forget);
-        assert_eq!((told[0].number, told[0].thousandths), (3, 50_000));
+        assert_eq!((granted[0].number, granted[0].thousandths), (3, 50_000));
     }
     // What changes nothing of it says nothing of it.
     bench.publish(&limited(&["all", "other"]));

@@ -19,7 +19,7 @@ fn share_of(limit: &str) -> ShareOf {
     }
 }
 
-fn told(uid: &Arc<str>, limit: &str, number: u64) -> ShareMessage {
+fn message_of(uid: &Arc<str>, limit: &str, number: u64) -> ShareMessage {
     ShareMessage {
         uid: Arc::clone(uid),
         of: share_of(limit),
@@ -85,12 +85,12 @@ fn who_was_away_for_so_long_that_others_have_its_part_gets_none_back_and_forgets
     // It is not, and the replica that it comes back to does not divide.
     let (mut one, mut two, mut divider) = settled(now);
     two.board.ended(&away, 1, now);
-    one.hears(&two, now);
+    one.receive(&two, now);
     let later = now + ABSENT_AFTER + SECOND;
     divide(&one.board, &mut divider, &demanded(&with_limit(100)), later);
     one.serves();
     assert_eq!(one.use_of["uid-api-1"], 100_000);
-    two.hears(&one, later);
+    two.receive(&one, later);
     assert!(two.board.connected(&away, 2, later), "it has to forget");
     assert_eq!(two.board.send(&away), []);
     *two.use_of.get_mut("uid-api-2").unwrap() = 0;
@@ -139,7 +139,7 @@ fn a_replica_that_is_new_makes_nobody_forget_what_it_has_not_heard_of() {
 fn a_pod_that_has_other_limits_is_told_its_shares_again() {
     let (board, uid) = (Board::default(), Arc::from("uid-1"));
     board.connected(&uid, 1, Instant::now());
-    board.give(TERM, vec![told(&uid, "all", 1)]);
+    board.give(TERM, vec![message_of(&uid, "all", 1)]);
     assert_eq!(serve(&board, &uid), 1);
     assert_eq!(serve(&board, &uid), 0);
     board.resend(&uid);
@@ -157,7 +157,8 @@ fn a_replica_that_is_new_hears_all_that_is_known_of_many_pods() {
     let all = pods.iter().zip(1..);
     board.give(
         TERM,
-        all.map(|(uid, number)| told(uid, "all", number)).collect(),
+        all.map(|(uid, number)| message_of(uid, "all", number))
+            .collect(),
     );
     for uid in &pods {
         assert_eq!(serve(&board, uid), 1);
@@ -185,17 +186,19 @@ fn what_another_replica_hears_of_many_pods_comes_in_messages_of_a_mebibyte() {
         board.connected(uid, at as u64, now);
     }
     let all = pods.iter().zip(1..);
-    let all = all.map(|(uid, number)| told(uid, "all", number)).collect();
+    let all = all
+        .map(|(uid, number)| message_of(uid, "all", number))
+        .collect();
     board.give(TERM, all);
-    let (mut since, mut heard, mut messages) = (0, BTreeSet::new(), 0);
+    let (mut since, mut received, mut messages) = (0, BTreeSet::new(), 0);
     while let (until, Some(news)) = board.own_since(since) {
         let bytes = news.encoded_len();
         assert!(bytes <= TOGETHER_BYTES, "{bytes} in one message");
-        heard.extend(news.divided.into_iter().map(|pod| pod.uid));
+        received.extend(news.divided.into_iter().map(|pod| pod.uid));
         messages += 1;
         since = until;
     }
-    assert_eq!(heard.len(), pods.len());
+    assert_eq!(received.len(), pods.len());
     assert!(messages >= 4, "{messages}");
 }
 
@@ -203,7 +206,7 @@ fn what_another_replica_hears_of_many_pods_comes_in_messages_of_a_mebibyte() {
 async fn shares_of_limits_that_no_policy_says_are_forgotten() {
     let (board, uid) = (Board::default(), Arc::from("uid-api-1"));
     board.connected(&uid, 1, Instant::now());
-    let both = vec![told(&uid, "all", 1), told(&uid, "gone", 2)];
+    let both = vec![message_of(&uid, "all", 1), message_of(&uid, "gone", 2)];
     board.give(TERM, both);
     assert_eq!(serve(&board, &uid), 2);
     let (_models, latest) = watch::channel(Some(compiled(&with_limit(100))));

@@ -34,15 +34,15 @@ fn pod_on_its_nodes_network_in_a_meshed_namespace_is_told_once() {
     let cluster = Cluster::default()
         .with(meshed_namespace())
         .with(host_pod("agent", None));
-    let mut told = EventState::default();
-    let notes = told.news(&compiled(&cluster));
+    let mut state = EventState::default();
+    let notes = state.news(&compiled(&cluster));
     assert_eq!(notes.len(), 1, "{notes:?}");
     assert_eq!(
         (notes[0].reason, notes[0].about.name.as_str()),
         ("HostNetworkSkipped", "agent")
     );
     assert_eq!(notes[0].about.uid, "uid-agent");
-    assert!(told.news(&compiled(&cluster)).is_empty());
+    assert!(state.news(&compiled(&cluster)).is_empty());
 }
 
 #[test]
@@ -60,19 +60,19 @@ fn pods_of_one_account_take_few_events_and_a_workload_that_opened_comes_first() 
         flood = flood.with(pod).with(agent);
     }
     let guard = cluster::target("guard", "api", &["web"], json!([]));
-    let mut told = EventState::default();
-    told.news(&compiled(&cluster::shop().with(guard)));
-    let notes = told.news(&compiled(&flood));
+    let mut state = EventState::default();
+    state.news(&compiled(&cluster::shop().with(guard)));
+    let notes = state.news(&compiled(&flood));
     let reasons: Vec<&str> = notes.iter().map(|note| note.reason).collect();
     assert_eq!(reasons[..2], ["NoTrafficTarget"; 2], "{reasons:?}");
     let with = |word: &str| {
-        let said = |note: &&Event| note.reason == word || note.text.contains(word);
-        notes.iter().filter(said).count()
+        let matches_word = |note: &&Event| note.reason == word || note.text.contains(word);
+        notes.iter().filter(matches_word).count()
     };
     for word in ["weft.dev/access]", "weft.dev/mtls]", "HostNetworkSkipped"] {
         assert_eq!(with(word), MAX_EVENTS, "{word}: {notes:?}");
     }
-    assert!(told.news(&compiled(&flood)).is_empty());
+    assert!(state.news(&compiled(&flood)).is_empty());
 }
 
 #[test]
@@ -101,8 +101,8 @@ fn wish_for_a_proxy_that_nobody_hears_is_told_once_with_the_right_spelling() {
     }
     let right = json!({"labels": {"weft.dev/inject": "disabled"}});
     cluster = cluster.with(pod("e", right)).with(pod("f", json!({})));
-    let mut told = EventState::default();
-    let notes = told.news(&compiled(&cluster));
+    let mut state = EventState::default();
+    let notes = state.news(&compiled(&cluster));
     let about: Vec<(&str, &str)> = notes
         .iter()
         .map(|note| (note.about.kind.as_str(), note.about.name.as_str()))
@@ -125,7 +125,7 @@ fn wish_for_a_proxy_that_nobody_hears_is_told_once_with_the_right_spelling() {
             note.text
         );
     }
-    assert!(told.news(&compiled(&cluster)).is_empty());
+    assert!(state.news(&compiled(&cluster)).is_empty());
 }
 
 #[test]
@@ -148,9 +148,9 @@ fn problem_of_an_object_is_told_with_its_field() {
 #[test]
 fn workload_whose_last_target_went_is_told_that_it_is_open() {
     let guarded = cluster::shop().with(cluster::target("guard", "api", &["web"], json!([])));
-    let mut told = EventState::default();
-    told.news(&compiled(&guarded));
-    let notes = told.news(&compiled(&cluster::shop()));
+    let mut state = EventState::default();
+    state.news(&compiled(&guarded));
+    let notes = state.news(&compiled(&cluster::shop()));
     let pods: Vec<&str> = notes.iter().map(|note| note.about.name.as_str()).collect();
     assert_eq!(pods, ["api-1", "api-2"]);
     assert!(notes.iter().all(|note| note.reason == "NoTrafficTarget"));
@@ -162,9 +162,9 @@ fn workload_is_told_that_it_is_open_only_where_targets_decide_that() {
         let namespace = cluster::annotate(cluster::namespace("shop"), "weft.dev/access", mode);
         let bare = cluster::shop().with(namespace);
         let guard = cluster::target("guard", "api", &["web"], json!([]));
-        let mut told = EventState::default();
-        told.news(&compiled(&bare.clone().with(guard)));
-        let notes = told.news(&compiled(&bare));
+        let mut state = EventState::default();
+        state.news(&compiled(&bare.clone().with(guard)));
+        let notes = state.news(&compiled(&bare));
         assert_eq!(notes.len(), told_of, "{mode}: {notes:?}");
     }
 }
@@ -174,9 +174,9 @@ fn pod_that_is_closed_by_its_own_mode_is_not_told_that_it_is_open() {
     let pod = cluster::pod("api-1", "10.0.0.11", "api");
     let bare = cluster::shop().with(cluster::annotate(pod, "weft.dev/access", "deny"));
     let guard = cluster::target("guard", "api", &["web"], json!([]));
-    let mut told = EventState::default();
-    told.news(&compiled(&bare.clone().with(guard)));
-    let notes = told.news(&compiled(&bare));
+    let mut state = EventState::default();
+    state.news(&compiled(&bare.clone().with(guard)));
+    let notes = state.news(&compiled(&bare));
     let pods: Vec<&str> = notes.iter().map(|note| note.about.name.as_str()).collect();
     assert_eq!(pods, ["api-2"]);
 }
@@ -207,10 +207,11 @@ fn workload_that_another_target_still_names_is_not_told() {
     let two = one
         .clone()
         .with(cluster::target("two", "api", &["web"], json!([])));
-    let mut told = EventState::default();
-    told.news(&compiled(&two));
+    let mut state = EventState::default();
+    state.news(&compiled(&two));
     assert!(
-        told.news(&compiled(&one))
+        state
+            .news(&compiled(&one))
             .iter()
             .all(|note| note.reason != "NoTrafficTarget")
     );

@@ -58,8 +58,8 @@ impl Bench {
 
     /// Status, reason and message of `Programmed` of the target.
     fn target_programmed(&self) -> (String, String, String) {
-        let held = self.api.read(TARGET).unwrap()["status"]["conditions"][2].clone();
-        let text = |field: &str| held[field].as_str().unwrap_or_default().to_owned();
+        let condition = self.api.read(TARGET).unwrap()["status"]["conditions"][2].clone();
+        let text = |field: &str| condition[field].as_str().unwrap_or_default().to_owned();
         (text("status"), text("reason"), text("message"))
     }
 }

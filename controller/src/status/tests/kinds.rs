@@ -70,24 +70,24 @@ async fn a_tcp_route_and_an_identity_binding_say_how_far_they_are() {
     bench.round().await;
     for path in [ROUTE, BINDING] {
         for name in ["Accepted", "ResolvedRefs"] {
-            let (said, status, _) = condition(&bench, path, name);
-            assert_eq!(status, "True", "{path} {said}");
-            assert_eq!(said["observedGeneration"], 1, "{path} {said}");
+            let (shown, status, _) = condition(&bench, path, name);
+            assert_eq!(status, "True", "{path} {shown}");
+            assert_eq!(shown["observedGeneration"], 1, "{path} {shown}");
         }
-        let (said, status, reason) = condition(&bench, path, "Programmed");
-        assert_eq!((&*status, &*reason), ("False", "Pending"), "{path} {said}");
-        assert_eq!(said["message"], "0 of 2 proxies", "{path}");
+        let (shown, status, reason) = condition(&bench, path, "Programmed");
+        assert_eq!((&*status, &*reason), ("False", "Pending"), "{path} {shown}");
+        assert_eq!(shown["message"], "0 of 2 proxies", "{path}");
     }
     proxies_have(&bench, true, "");
     bench.round().await;
     for path in [ROUTE, BINDING] {
-        let (said, status, reason) = condition(&bench, path, "Programmed");
+        let (shown, status, reason) = condition(&bench, path, "Programmed");
         assert_eq!(
             (&*status, &*reason),
             ("True", "Programmed"),
-            "{path} {said}"
+            "{path} {shown}"
         );
-        assert_eq!(said["message"], "2 of 2 proxies", "{path}");
+        assert_eq!(shown["message"], "2 of 2 proxies", "{path}");
     }
 }
 
@@ -97,10 +97,10 @@ async fn a_nack_of_what_a_target_is_made_from_stands_at_each_object_of_it() {
     proxies_have(&bench, false, "sources[0]: no");
     bench.round().await;
     for path in [ROUTE, BINDING] {
-        let (said, status, reason) = condition(&bench, path, "Programmed");
-        assert_eq!((&*status, &*reason), ("False", "Nacked"), "{path} {said}");
-        let message = said["message"].as_str().unwrap();
-        assert!(message.contains("shop/api-1 could not use it"), "{said}");
+        let (shown, status, reason) = condition(&bench, path, "Programmed");
+        assert_eq!((&*status, &*reason), ("False", "Nacked"), "{path} {shown}");
+        let message = shown["message"].as_str().unwrap();
+        assert!(message.contains("shop/api-1 could not use it"), "{shown}");
     }
 }
 
@@ -115,10 +115,13 @@ async fn a_wrong_field_of_a_tcp_route_and_of_an_identity_binding_stands_in_its_s
         (ROUTE, "spec.matches.ports[0]"),
         (BINDING, "spec.schemes.serviceAccount"),
     ] {
-        let (said, status, _) = condition(&bench, path, "Accepted");
-        assert_eq!(status, "False", "{path} {said}");
-        assert!(said["message"].as_str().unwrap().contains(field), "{said}");
-        let (said, status, _) = condition(&bench, path, "Programmed");
-        assert_eq!(status, "False", "{path} {said}");
+        let (shown, status, _) = condition(&bench, path, "Accepted");
+        assert_eq!(status, "False", "{path} {shown}");
+        assert!(
+            shown["message"].as_str().unwrap().contains(field),
+            "{shown}"
+        );
+        let (shown, status, _) = condition(&bench, path, "Programmed");
+        assert_eq!(status, "False", "{path} {shown}");
     }
 }

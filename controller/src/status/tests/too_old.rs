@@ -74,10 +74,13 @@ impl Told {
         bench.api.put(POLICY, policy.clone());
         let world = Arc::new(cluster::shop().with(policy).world());
         let (model, problems) = Model::compile(&world, &Defaults::default());
-        let (held, _) = Model::compile(&world, &Defaults::default());
+        let (compiled_model, _) = Model::compile(&world, &Defaults::default());
         let compiled = Arc::new(Compiled::new(world, model, problems));
         bench.models.send_replace(Some(compiled));
-        Self { bench, model: held }
+        Self {
+            bench,
+            model: compiled_model,
+        }
     }
 
     /// What the replica says of the streams of three proxies that name these capabilities,
@@ -105,7 +108,7 @@ impl Told {
             let lacks = |object: &ObjectRef| set.left_out.iter().any(|one| one.object == *object);
             let sent = set.resources.values().flat_map(|sent| &sent.origins);
             let sent = sent.filter(|(object, _)| !lacks(object));
-            let held = sent.map(|(object, generation)| v1::ObjectState {
+            let states = sent.map(|(object, generation)| v1::ObjectState {
                 object: Some(v1::ObjectRef::from(object)),
                 needed: *generation,
                 acknowledged: true,
@@ -114,7 +117,7 @@ impl Told {
             let state = v1::ProxyState {
                 namespace: "shop".to_owned(),
                 pod: pod.to_owned(),
-                objects: lacking.chain(held).collect(),
+                objects: lacking.chain(states).collect(),
                 destinations: names.iter().cloned().collect(),
                 ..v1::ProxyState::default()
             };
@@ -124,9 +127,9 @@ impl Told {
 
     /// What the replica says of `client`, which calls `api`: whether it has acknowledged the
     /// policy, and why it could not.
-    fn caller(&self, said: Option<(bool, &str)>) {
+    fn caller(&self, support: Option<(bool, &str)>) {
         let policy = ObjectRef::new(Kind::TrafficPolicy, "shop", "p");
-        let objects = said
+        let objects = support
             .into_iter()
             .map(|(acknowledged, nack)| v1::ObjectState {
                 object: Some(v1::ObjectRef::from(&policy)),
@@ -145,27 +148,28 @@ impl Told {
         self.bench.writer.observed.note(1, state);
     }
 
-    fn condition(&self, place: usize) -> [String; 4] {
+    fn condition(&self, index: usize) -> [String; 4] {
         let status = self.bench.api.read(POLICY).unwrap()["status"].clone();
-        let held = status["conditions"][place].clone();
-        ["type", "status", "reason", "message"].map(|word| held[word].as_str().unwrap().to_owned())
+        let written = status["conditions"][index].clone();
+        ["type", "status", "reason", "message"]
+            .map(|word| written[word].as_str().unwrap().to_owned())
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn policy_that_no_proxy_carries_out_says_so_by_field_with_what_it_is_about() {
     let limit = json!([{"name": "all", "requests": 5}]);
-    let mut told = Told::new(&json!({"retry": {}, "rateLimits": limit}));
+    let mut harness = Told::new(&json!({"retry": {}, "rateLimits": limit}));
     // Older than policies.
-    told.streams(&["extended-rule".to_owned()]);
-    told.bench.round().await;
-    let status = told.bench.api.read(POLICY).unwrap()["status"].clone();
+    harness.streams(&["extended-rule".to_owned()]);
+    harness.bench.round().await;
+    let status = harness.bench.api.read(POLICY).unwrap()["status"].clone();
     assert_eq!(status["target"], json!("Service/api"));
     assert_eq!(status["summary"], json!("retry, rateLimits"));
-    assert_eq!(told.condition(0)[..3], ["Accepted", "True", "Accepted"]);
+    assert_eq!(harness.condition(0)[..3], ["Accepted", "True", "Accepted"]);
     let resolved = ["ResolvedRefs", "True", "ResolvedRefs"];
-    assert_eq!(told.condition(1)[..3], resolved);
-    let [kind, status, reason, message] = told.condition(2);
+    assert_eq!(harness.condition(1)[..3], resolved);
+    let [kind, status, reason, message] = harness.condition(2);
     assert_eq!(
         [&*kind, &*status, &*reason],
         ["Programmed", "False", "ProxyTooOld"]
@@ -177,39 +181,42 @@ async fn policy_that_no_proxy_carries_out_says_so_by_field_with_what_it_is_about
 
 #[tokio::test(start_paused = true)]
 async fn policy_in_force_is_programmed_as_soon_as_its_callers_carry_it_out() {
-    let mut told = Told::new(&json!({
+    let mut harness = Told::new(&json!({
         "retry": {}, "ejection": {}, "timeouts": {"backendRequest": "1s"}, "balance": {"warmup": "5s"},
     }));
-    told.streams(&["extended-rule".to_owned()]);
-    told.bench.round().await;
-    let [_, status, reason, message] = told.condition(2);
+    harness.streams(&["extended-rule".to_owned()]);
+    harness.bench.round().await;
+    let [_, status, reason, message] = harness.condition(2);
     assert_eq!([&*status, &*reason], ["False", "ProxyTooOld"], "{message}");
     let old = "0 of 1 proxies; the proxies of shop/client are too old for balance.warmup, \
                ejection, retry, timeouts.backendRequest: restart these pods";
     assert_eq!(message, old);
 
-    told.streams(&wire::capability::Capabilities::of_this_version());
+    harness.streams(&wire::capability::Capabilities::of_this_version());
     tokio::time::advance(COUNT_EVERY).await;
-    told.bench.round().await;
-    let [_, status, reason, message] = told.condition(2);
+    harness.bench.round().await;
+    let [_, status, reason, message] = harness.condition(2);
     assert_eq!([&*status, &*reason], ["True", "Programmed"], "{message}");
     assert_eq!(message, "1 of 1 proxies");
 }
 
 #[tokio::test(start_paused = true)]
 async fn policy_says_how_many_of_its_callers_have_it_and_what_one_of_them_could_not_use() {
-    let mut told = Told::new(&json!({"retry": {}}));
-    told.bench.round().await;
+    let mut harness = Told::new(&json!({"retry": {}}));
+    harness.bench.round().await;
     let nobody = ["Programmed", "True", "NoProxies", "0 of 0 proxies"];
-    assert_eq!(told.condition(2), nobody);
+    assert_eq!(harness.condition(2), nobody);
     let nacked = "0 of 1 proxies; shop/client could not use it: retry: no";
-    for (said, status, reason, message) in [
+    for (support, status, reason, message) in [
         (None, "False", "Pending", "0 of 1 proxies"),
         (Some((false, "retry: no")), "False", "Nacked", nacked),
         (Some((true, "")), "True", "Programmed", "1 of 1 proxies"),
     ] {
-        told.caller(said);
-        told.bench.round().await;
-        assert_eq!(told.condition(2), ["Programmed", status, reason, message]);
+        harness.caller(support);
+        harness.bench.round().await;
+        assert_eq!(
+            harness.condition(2),
+            ["Programmed", status, reason, message]
+        );
     }
 }

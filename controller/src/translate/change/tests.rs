@@ -44,7 +44,7 @@ fn what_changes_keeps_its_age_and_what_is_new_is_the_youngest() {
     let old = created(split("old", "api", &[("api", 1)]), 5);
     let before = shop().with(old).world();
     let key = |name: &str| ObjectKey::new("shop", name);
-    let held = before.splits[&key("old")].meta.clone();
+    let kept_meta = before.splits[&key("old")].meta.clone();
     let change = Change {
         objects: ["old", "new"]
             .map(|name| {
@@ -58,8 +58,8 @@ fn what_changes_keeps_its_age_and_what_is_new_is_the_youngest() {
     };
     let after = change.over(&before, &Cluster::default(), i64::MAX);
     let meta = |name: &str| after.splits[&key(name)].meta.clone();
-    assert_eq!(meta("old").created, held.created);
-    assert_eq!(meta("old").generation, held.generation + 1);
+    assert_eq!(meta("old").created, kept_meta.created);
+    assert_eq!(meta("old").generation, kept_meta.generation + 1);
     assert_eq!(meta("new").created, i64::MAX);
 }
 

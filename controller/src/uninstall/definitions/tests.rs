@@ -13,9 +13,9 @@ async fn uninstall_is_refused_while_older_versions_are_stored_and_touches_nothin
     definition(&api, TARGETS, "weft-injector", &["v1alpha4"]);
     definition(&api, SPLITS, "weft-injector", &["v1alpha1", "v1alpha4"]);
     let refusal = retreat(&api.client(), MESH).await.unwrap_err();
-    let said = refusal.to_string();
+    let message = refusal.to_string();
     for word in ["trafficsplits.split.smi-spec.io", "v1alpha1", "try again"] {
-        assert!(said.contains(word), "{said}");
+        assert!(message.contains(word), "{message}");
     }
     assert_eq!(api.writes(), []);
 }

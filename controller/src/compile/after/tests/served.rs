@@ -8,8 +8,8 @@ fn author_is_told_when_nobody_serves_where_a_policy_leads_and_when_somebody_does
     let fallback = json!({
         "targetRef": {"kind": "Service", "name": "api"}, "fallback": {"service": "next"},
     });
-    let place = [cluster::endpoint("next-1", "10.0.0.21")];
-    let slice = cluster::slice("next-x", "next", &[("http", 8080)], &place);
+    let endpoints = [cluster::endpoint("next-1", "10.0.0.21")];
+    let slice = cluster::slice("next-x", "next", &[("http", 8080)], &endpoints);
     let cluster = cluster::shop()
         .with(cluster::pod("next-1", "10.0.0.21", "next"))
         .with(cluster::service("next", "10.96.0.2", &[("http", 80)]))
@@ -22,8 +22,8 @@ fn author_is_told_when_nobody_serves_where_a_policy_leads_and_when_somebody_does
     let world = Arc::new(collector.world());
     let (model, problems) = Model::compile(&world, &defaults);
     let warned = |compiled: &Compiled| {
-        let mut said = compiled.problems.list.iter();
-        said.any(|one| one.reason == Reason::NoEndpoints)
+        let mut reported = compiled.problems.list.iter();
+        reported.any(|one| one.reason == Reason::NoEndpoints)
     };
     let without = Compiled::new(world, model, problems);
     assert!(warned(&without));

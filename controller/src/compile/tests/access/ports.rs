@@ -156,7 +156,7 @@ fn skipped_ports_are_mentioned_on_the_target() {
 #[test]
 fn rules_of_both_kinds_on_a_port_that_nobody_declared_tell_to_declare_it() {
     let both = || target("t", "api", &["web"], json!([http_rule(None), tcp_rule()]));
-    let said = |cluster: &Cluster| {
+    let reported = |cluster: &Cluster| {
         let condition = report(&cluster.compile().1, "TrafficTarget t")
             .accepted
             .clone();
@@ -179,9 +179,9 @@ fn rules_of_both_kinds_on_a_port_that_nobody_declared_tell_to_declare_it() {
     };
     // Service api names its port http.
     let declared = cluster().with(both());
-    assert_eq!(said(&declared).0, "Accepted");
-    assert_eq!(said(&renamed("tcp")).0, "Accepted");
-    let (reason, message) = said(&renamed("web"));
+    assert_eq!(reported(&declared).0, "Accepted");
+    assert_eq!(reported(&renamed("tcp")).0, "Accepted");
+    let (reason, message) = reported(&renamed("web"));
     assert_eq!(reason, "ProtocolNotDeclared");
     assert!(
         message.contains("spec.rules: port 8080 of api"),
@@ -189,12 +189,16 @@ fn rules_of_both_kinds_on_a_port_that_nobody_declared_tell_to_declare_it() {
     );
     // Every port: those that somebody names.
     let any = renamed("web").with(tcp_route("ports", &[]));
-    assert!(said(&any).1.contains("port 8080"), "{:?}", said(&any));
+    assert!(
+        reported(&any).1.contains("port 8080"),
+        "{:?}",
+        reported(&any)
+    );
     // A port that the target does not reach, and rules of one kind, say nothing.
     let elsewhere = set(both(), "/spec/destination/port", json!(9090));
-    assert_eq!(said(&renamed("web").with(elsewhere)).0, "Accepted");
+    assert_eq!(reported(&renamed("web").with(elsewhere)).0, "Accepted");
     for rules in [json!([http_rule(None)]), json!([tcp_rule()])] {
         let one = renamed("web").with(target("t", "api", &["web"], rules));
-        assert_eq!(said(&one).0, "Accepted");
+        assert_eq!(reported(&one).0, "Accepted");
     }
 }

@@ -55,8 +55,8 @@ fn what_many_policies_say_of_one_port_is_bounded_for_callers_and_pods() {
         cluster = cluster.with(created(policy(&format!("q{n:02}"), &fields), 20 + n));
     }
     let (model, problems) = cluster.compile();
-    let told = resolve_newest(&model, "client", &["10.96.0.1:80"]);
-    let callers = told.policy_message("policy/shop/api:80").encoded_len();
+    let resolved = resolve_newest(&model, "client", &["10.96.0.1:80"]);
+    let callers = resolved.policy_message("policy/shop/api:80").encoded_len();
     let guard = resolve_newest(&model, "api-1", &[]).guard_named("guard");
     assert!((100_000..MOST_BYTES).contains(&callers), "{callers}");
     assert!(guard.encoded_len() < MOST_BYTES, "{}", guard.encoded_len());
@@ -106,10 +106,13 @@ fn nobody_makes_a_policy_of_the_mesh_unaccepted_that_counts_elsewhere() {
         cluster = cluster.with(policy(&format!("p{n:02}"), &fields));
     }
     let (_, problems) = cluster.compile();
-    let told = report(&problems, "TrafficPolicy mesh");
-    assert!(told.accepted.status, "{told:?}");
-    assert_eq!(told.accepted.reason, "PartlyOverridden");
-    assert!(told.accepted.message.contains("shop/api"), "{told:?}");
+    let conditions = report(&problems, "TrafficPolicy mesh");
+    assert!(conditions.accepted.status, "{conditions:?}");
+    assert_eq!(conditions.accepted.reason, "PartlyOverridden");
+    assert!(
+        conditions.accepted.message.contains("shop/api"),
+        "{conditions:?}"
+    );
 }
 
 #[test]
@@ -126,12 +129,12 @@ fn who_loses_to_many_is_told_of_each_section_once() {
         cluster = cluster.with(cluster::traffic_policy(&format!("p{n:02}"), spec));
     }
     let (_, problems) = cluster.compile();
-    let told = said_of(&problems, "wide");
-    let fields: Vec<&str> = told.iter().map(|one| &*one.field).collect();
-    assert_eq!(fields, ["spec.retry", "spec.timeouts"], "{told:?}");
+    let reported = said_of(&problems, "wide");
+    let fields: Vec<&str> = reported.iter().map(|one| &*one.field).collect();
+    assert_eq!(fields, ["spec.retry", "spec.timeouts"], "{reported:?}");
     assert!(
-        told[0].message.contains("TrafficPolicy shop/p00"),
-        "{told:?}"
+        reported[0].message.contains("TrafficPolicy shop/p00"),
+        "{reported:?}"
     );
 }
 
@@ -149,12 +152,12 @@ fn what_nobody_enforces_is_told_of_each_section_once() {
         ));
     }
     let (_, problems) = cluster.compile();
-    let told = said_of(&problems, "wide");
-    assert_eq!(told.len(), 1, "{told:?}");
-    assert_eq!(told[0].reason, Reason::NotEnforced);
+    let reported = said_of(&problems, "wide");
+    assert_eq!(reported.len(), 1, "{reported:?}");
+    assert_eq!(reported[0].reason, Reason::NotEnforced);
     assert!(
-        told[0].message.contains("shop/s00 (and 19 more)"),
-        "{told:?}"
+        reported[0].message.contains("shop/s00 (and 19 more)"),
+        "{reported:?}"
     );
 }
 
@@ -177,13 +180,13 @@ fn policy_of_a_namespace_does_not_lead_a_service_to_itself() {
         ("10.96.0.1:80", "shop/api:80", "near", "next"),
         ("10.96.0.2:80", "shop/next:80", "mesh", "api"),
     ] {
-        let said = resolve_newest(&model, "client", &[at]).policy(service);
+        let effective = resolve_newest(&model, "client", &[at]).policy(service);
         assert_eq!(
-            &**said.fallback.rules[0].origin.name(),
+            &**effective.fallback.rules[0].origin.name(),
             fallback,
             "{service}"
         );
-        let mirrors = &said.mirror.rules[0].then.as_ref().unwrap().section;
+        let mirrors = &effective.mirror.rules[0].then.as_ref().unwrap().section;
         let to: Vec<&str> = mirrors.iter().map(|one| &*one.service.name).collect();
         assert_eq!(to, [copies], "{service}");
     }
@@ -201,14 +204,20 @@ fn fallback_that_lacks_a_port_has_no_effect_at_that_one() {
     let (model, problems) = cluster.compile();
     for (port, winner) in [(80, "near"), (81, "wide")] {
         let at = format!("10.96.0.1:{port}");
-        let said = resolve_newest(&model, "client", &[&at]).policy(&format!("shop/api:{port}"));
-        assert_eq!(&**said.fallback.rules[0].origin.name(), winner, "{port}");
+        let effective =
+            resolve_newest(&model, "client", &[&at]).policy(&format!("shop/api:{port}"));
+        assert_eq!(
+            &**effective.fallback.rules[0].origin.name(),
+            winner,
+            "{port}"
+        );
     }
-    let told = &report(&problems, "TrafficPolicy near").resolved_refs;
+    let resolved_refs = &report(&problems, "TrafficPolicy near").resolved_refs;
     assert!(
-        told.message
+        resolved_refs
+            .message
             .contains("next has no port 81; there is no fallback"),
-        "{told:?}"
+        "{resolved_refs:?}"
     );
 }
 
@@ -254,12 +263,12 @@ fn sources_of_one_policy_name_10_000_pods_by_labels_and_no_more() {
     for (number, fits) in [(10_000, true), (10_001, false)] {
         let world = many_pods(&cluster, number);
         let (_, problems) = Model::compile(&world, &Defaults::default());
-        let told = &report(&problems, "TrafficPolicy p").accepted;
-        assert_eq!(told.status, fits, "{number}: {told:?}");
+        let accepted = &report(&problems, "TrafficPolicy p").accepted;
+        assert_eq!(accepted.status, fits, "{number}: {accepted:?}");
         if !fits {
-            assert_eq!(told.reason, "Invalid");
+            assert_eq!(accepted.reason, "Invalid");
             let says = "spec.sources: name 10001 pods; only 10000 are allowed";
-            assert!(told.message.contains(says), "{told:?}");
+            assert!(accepted.message.contains(says), "{accepted:?}");
         }
     }
 }
@@ -290,11 +299,17 @@ fn of_what_a_thousand_policies_name_and_is_not_there_a_few_are_kept_and_all_are_
     assert!(problems.list.len() <= most, "{}", problems.list.len());
     let named = OVERRIDES * (OVERRIDE_LISTED + 2 * SOURCES);
     for name in ["p0000", "p0999"] {
-        let told = &report(&problems, &format!("TrafficPolicy {name}")).resolved_refs;
-        assert_eq!((told.status, told.reason), (false, "RefNotFound"));
+        let resolved_refs = &report(&problems, &format!("TrafficPolicy {name}")).resolved_refs;
+        assert_eq!(
+            (resolved_refs.status, resolved_refs.reason),
+            (false, "RefNotFound")
+        );
         let rest = format!("; and {} more", named - KEPT);
-        assert!(told.message.ends_with(&rest), "{told:?}");
-        assert!(told.message.contains("there is no "), "{told:?}");
+        assert!(resolved_refs.message.ends_with(&rest), "{resolved_refs:?}");
+        assert!(
+            resolved_refs.message.contains("there is no "),
+            "{resolved_refs:?}"
+        );
     }
 }
 
@@ -320,8 +335,8 @@ fn mirrors_that_only_read_cost_the_same_however_many_policies_there_are() {
             let begun = on_cpu();
             let (_, problems) = Model::compile(&world, &Defaults::default());
             let took = on_cpu() - begun;
-            let mut said = problems.list.iter();
-            assert!(said.all(|one| one.reason != Reason::NotGuarded));
+            let mut reported = problems.list.iter();
+            assert!(reported.all(|one| one.reason != Reason::NotGuarded));
             took
         });
         took.min().unwrap()

@@ -31,13 +31,13 @@ fn kubectl_shows_what_a_policy_is_about_and_what_it_says() {
     let cluster = shop()
         .with(policy("p", &json!({"retry": {}, "timeouts": {}})))
         .with(of_namespace("n", &json!({"breaker": {}})));
-    let said = problems(&cluster);
-    let one = report(&said, "TrafficPolicy p");
+    let reported = problems(&cluster);
+    let one = report(&reported, "TrafficPolicy p");
     assert_eq!(
         (one.target.as_deref(), &*one.summary),
         (Some("Service/api"), "timeouts, retry")
     );
-    let other = report(&said, "TrafficPolicy n");
+    let other = report(&reported, "TrafficPolicy n");
     assert_eq!(other.target.as_deref(), Some("Namespace/shop"));
     assert!(one.accepted.status && one.resolved_refs.status, "{one:?}");
 }
@@ -53,16 +53,21 @@ fn section_with_a_mistake_is_not_accepted_and_the_next_policy_decides() {
             "wide",
             &json!({"timeouts": {"request": "8s"}}),
         ));
-    let said = problems(&cluster);
+    let reported = problems(&cluster);
     assert_eq!(
-        failures(&said, Accepted),
+        failures(&reported, Accepted),
         [(Reason::Invalid, "spec.timeouts.request")]
     );
-    assert!(report(&said, "TrafficPolicy wide").accepted.status);
-    let told = super::told(&cluster);
-    assert_eq!(super::request(&told), Some(8));
+    assert!(report(&reported, "TrafficPolicy wide").accepted.status);
+    let effective = super::client_policy(&cluster);
+    assert_eq!(super::request(&effective), Some(8));
     assert_eq!(
-        told.retry.rules[0].then.as_ref().unwrap().section.attempts,
+        effective.retry.rules[0]
+            .then
+            .as_ref()
+            .unwrap()
+            .section
+            .attempts,
         2
     );
 }
@@ -72,17 +77,17 @@ fn policy_that_wins_nothing_is_conflicted_and_one_that_loses_a_part_is_warned() 
     let older = created(policy("older", &json!({"timeouts": {}})), 1);
     let younger = created(policy("younger", &json!({"timeouts": {}})), 2);
     let wide = of_namespace("wide", &json!({"timeouts": {}, "retry": {}}));
-    let said = problems(&shop().with(older).with(younger).with(wide));
-    assert_eq!(failures(&said, Accepted), [(Reason::Conflicted, "")]);
-    let loser = report(&said, "TrafficPolicy younger");
+    let reported = problems(&shop().with(older).with(younger).with(wide));
+    assert_eq!(failures(&reported, Accepted), [(Reason::Conflicted, "")]);
+    let loser = report(&reported, "TrafficPolicy younger");
     assert!(!loser.accepted.status);
     let expected = "it decides nothing: TrafficPolicy shop/older, which is older, decides \
                     timeouts; delete it, or take out there what it is to decide";
     assert_eq!(loser.accepted.message, expected);
-    let partly = report(&said, "TrafficPolicy wide");
+    let partly = report(&reported, "TrafficPolicy wide");
     assert!(partly.accepted.status);
     assert_eq!(partly.accepted.reason, "PartlyOverridden");
-    let warned = warnings(&said, Accepted);
+    let warned = warnings(&reported, Accepted);
     assert_eq!(warned.len(), 1, "{warned:?}");
     assert_eq!(warned[0].1, "spec.timeouts");
     let expected = "TrafficPolicy shop/older, whose targetRef is closer, decides this, at some \
@@ -105,15 +110,15 @@ fn who_decides_nothing_is_told_who_decides_each_section_and_why() {
         .with(created(policy("narrow", &narrow), 1))
         .with(created(policy("as-old", &as_old), 1))
         .with(cluster::traffic_policy("closer", at_port));
-    let said = problems(&cluster);
-    let told = &report(&said, "TrafficPolicy narrow").accepted;
-    assert_eq!(told.reason, "Conflicted");
+    let reported = problems(&cluster);
+    let accepted = &report(&reported, "TrafficPolicy narrow").accepted;
+    assert_eq!(accepted.reason, "Conflicted");
     let expected = "it decides nothing: TrafficPolicy shop/as-old, which is as old and the first \
                     by name, decides retry; TrafficPolicy shop/closer, whose targetRef is closer, \
                     decides timeouts; delete it, or take out there what it is to decide";
-    assert_eq!(told.message, expected);
+    assert_eq!(accepted.message, expected);
     for winner in ["TrafficPolicy as-old", "TrafficPolicy closer"] {
-        assert!(report(&said, winner).accepted.status, "{winner}");
+        assert!(report(&reported, winner).accepted.status, "{winner}");
     }
 }
 
@@ -165,11 +170,14 @@ fn what_is_named_and_not_there_is_told_with_a_near_name() {
             "there is no IdentityBinding shop/gone",
         ),
     ] {
-        let said = problems(&shop().with(cluster::traffic_policy("p", spec)));
-        assert_eq!(failures(&said, ResolvedRefs), [(reason, field)]);
-        let text = &report(&said, "TrafficPolicy p").resolved_refs.message;
+        let reported = problems(&shop().with(cluster::traffic_policy("p", spec)));
+        assert_eq!(failures(&reported, ResolvedRefs), [(reason, field)]);
+        let text = &report(&reported, "TrafficPolicy p").resolved_refs.message;
         assert!(text.contains(word), "{text}");
-        assert!(report(&said, "TrafficPolicy p").accepted.status, "{said:?}");
+        assert!(
+            report(&reported, "TrafficPolicy p").accepted.status,
+            "{reported:?}"
+        );
     }
 }
 
@@ -191,15 +199,15 @@ fn whoever_leads_calls_to_a_service_without_endpoints_is_warned() {
         ),
     ] {
         let cluster = shop().with(next.clone()).with(policy("p", &section));
-        let said = problems(&cluster);
-        let warned = warnings(&said, Accepted);
-        let [(reason, place, words)] = warned[..] else {
+        let reported = problems(&cluster);
+        let warned = warnings(&reported, Accepted);
+        let [(reason, location, words)] = warned[..] else {
             panic!("{warned:?}");
         };
-        assert_eq!((reason, place), (Reason::NoEndpoints, field));
+        assert_eq!((reason, location), (Reason::NoEndpoints, field));
         assert!(words.contains("next has no endpoints"), "{words}");
-        let told = &report(&said, "TrafficPolicy p").accepted;
-        assert_eq!((told.status, told.reason), (true, "NoEndpoints"));
+        let accepted = &report(&reported, "TrafficPolicy p").accepted;
+        assert_eq!((accepted.status, accepted.reason), (true, "NoEndpoints"));
         let served = problems(&with_next(cluster));
         assert_eq!(warnings(&served, Accepted), []);
     }
@@ -229,7 +237,7 @@ fn copies_for_pods_that_could_do_more_than_read_are_not_guarded_and_not_made() {
     );
     let good = with_next(shop()).with(mirror(json!({})));
     assert_eq!(failures(&problems(&good), Accepted), []);
-    assert_eq!(super::told(&good).mirror.rules.len(), 1);
+    assert_eq!(super::client_policy(&good).mirror.rules.len(), 1);
     for (cluster, word) in [
         (
             with_next(shop())
@@ -244,12 +252,12 @@ fn copies_for_pods_that_could_do_more_than_read_are_not_guarded_and_not_made() {
         ),
     ] {
         let guarded = cluster.clone().with(mirror(json!({})));
-        let said = problems(&guarded);
+        let reported = problems(&guarded);
         assert_eq!(
-            failures(&said, Accepted),
+            failures(&reported, Accepted),
             [(Reason::NotGuarded, "spec.mirror[0].service")]
         );
-        let text = &report(&said, "TrafficPolicy p").accepted.message;
+        let text = &report(&reported, "TrafficPolicy p").accepted.message;
         assert!(
             text.contains(word) && text.contains("downstream: Any"),
             "{text}"
@@ -274,14 +282,14 @@ fn copies_for_pods_that_could_do_more_than_read_are_not_guarded_and_not_made() {
         let alone = with_next(shop()).with(other).with(mirror(json!({})));
         assert_eq!(failures(&problems(&alone), Accepted), []);
         let instead = alone.with(policy("f", &section));
-        let said = problems(&instead);
+        let reported = problems(&instead);
         assert_eq!(
-            failures(&said, Accepted),
+            failures(&reported, Accepted),
             [(Reason::NotGuarded, "spec.mirror[0].service")]
         );
-        let text = &report(&said, "TrafficPolicy p").accepted.message;
+        let text = &report(&reported, "TrafficPolicy p").accepted.message;
         assert!(text.contains(word), "{text}");
-        assert!(super::told(&instead).mirror.rules.is_empty());
+        assert!(super::client_policy(&instead).mirror.rules.is_empty());
     }
 }
 
@@ -294,8 +302,8 @@ fn limits_in_front_of_pods_without_a_proxy_are_told_not_to_be_enforced() {
     let cluster = shop().with(limits);
     assert_eq!(warnings(&problems(&cluster), Accepted), []);
     let cluster = cluster.with(cluster::plain_pod("api-1", "10.0.0.11", "api"));
-    let said = problems(&cluster);
-    let warned = warnings(&said, Accepted);
+    let reported = problems(&cluster);
+    let warned = warnings(&reported, Accepted);
     let fields: Vec<_> = warned
         .iter()
         .map(|(reason, field, _)| (*reason, *field))
@@ -307,7 +315,7 @@ fn limits_in_front_of_pods_without_a_proxy_are_told_not_to_be_enforced() {
             (Reason::NotEnforced, "spec.rateLimits")
         ]
     );
-    assert!(report(&said, "TrafficPolicy p").accepted.status);
+    assert!(report(&reported, "TrafficPolicy p").accepted.status);
 }
 
 #[test]
@@ -321,21 +329,21 @@ fn only_so_many_policies_count_and_the_others_are_told() {
         );
         many = many.with(created(one, n.min(59)));
     }
-    let said = problems(&many);
+    let reported = problems(&many);
     assert_eq!(
-        failures(&said, Accepted),
+        failures(&reported, Accepted),
         [(Reason::Invalid, "spec.targetRef"); 2]
     );
-    assert!(!report(&said, "TrafficPolicy p65").accepted.status);
-    assert_eq!(super::told(&many).retry.rules.len(), 64);
+    assert!(!report(&reported, "TrafficPolicy p65").accepted.status);
+    assert_eq!(super::client_policy(&many).retry.rules.len(), 64);
 
     let mut many_more = shop();
     for n in 0..1001 {
         let one = of_namespace(&format!("p{n:04}"), &json!({"retry": {}}));
         many_more = many_more.with(one);
     }
-    let said = problems(&many_more);
-    let last = report(&said, "TrafficPolicy p1000");
+    let reported = problems(&many_more);
+    let last = report(&reported, "TrafficPolicy p1000");
     assert_eq!(
         (last.accepted.status, last.accepted.reason),
         (false, "Invalid")
@@ -345,7 +353,7 @@ fn only_so_many_policies_count_and_the_others_are_told() {
             .message
             .contains("more than 1000 TrafficPolicies")
     );
-    let within = report(&said, "TrafficPolicy p0999");
+    let within = report(&reported, "TrafficPolicy p0999");
     assert!(!within.accepted.message.contains("more than 1000"));
 }
 
@@ -376,11 +384,11 @@ fn whoever_needs_a_policy_has_it_among_the_origins_of_his_resources() {
         &Default::default(),
     );
     let left_out = set.unwrap().left_out;
-    let said: Vec<_> = left_out
+    let reported: Vec<_> = left_out
         .iter()
         .map(|one| (&one.object, one.generation, one.lacks))
         .collect();
-    assert_eq!(said, [(&p, 1, Parts::of(&[Part::Retry]))]);
+    assert_eq!(reported, [(&p, 1, Parts::of(&[Part::Retry]))]);
 }
 
 #[test]

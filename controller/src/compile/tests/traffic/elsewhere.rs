@@ -41,8 +41,8 @@ fn policy_of_another_namespace_says_nothing_to_pods_that_its_service_leads_to() 
     for pod in ["api-1", "api-2"] {
         let entry = &model.index.pods[&ObjectKey::new("shop", pod)];
         assert_eq!(entry.led_to_by().count(), 2, "the control: it leads there");
-        let told = resolve_newest(&model, pod, &[]);
-        assert!(!told.names().contains(&"guard"), "{pod}");
+        let resolved = resolve_newest(&model, pod, &[]);
+        assert!(!resolved.names().contains(&"guard"), "{pod}");
     }
     let object = ObjectRef::new(Kind::TrafficPolicy, "other", "p");
     assert!(model.protected_by(&object).is_empty());
@@ -57,8 +57,8 @@ fn policy_of_another_namespace_says_nothing_to_pods_that_its_service_leads_to() 
     );
 
     let own = cluster.with(says_all("api"));
-    let told = resolve_newest(&own.compile().0, "api-1", &[]).guard();
-    let port = &told.ports[&8080];
+    let resolved = resolve_newest(&own.compile().0, "api-1", &[]).guard();
+    let port = &resolved.ports[&8080];
     assert_eq!(
         (port.rate_limits.rules.len(), port.overload.rules.len()),
         (1, 1),

@@ -28,11 +28,11 @@ fn of_second(name: &str, fields: &Value) -> Value {
 
 /// The `request` that callers from outside have of api-1, in seconds.
 fn outside(cluster: &Cluster) -> Option<u64> {
-    let told = resolve_newest(&cluster.compile().0, "api-1", &[]);
-    if !told.names().contains(&"guard") {
+    let resolved = resolve_newest(&cluster.compile().0, "api-1", &[]);
+    if !resolved.names().contains(&"guard") {
         return None;
     }
-    let guard = told.guard();
+    let guard = resolved.guard();
     super::request(guard.ports.get(&8080)?)
 }
 
@@ -105,11 +105,11 @@ fn last_word_of_one_service_does_not_hide_the_narrower_ones_of_the_next() {
         ));
     let guard = resolve_newest(&cluster.compile().0, "api-1", &[]).guard();
     let rules = guard.ports[&8080].priority.rules.iter();
-    let said: Vec<(&str, Priority)> = rules
+    let sections: Vec<(&str, Priority)> = rules
         .map(|rule| (&**rule.origin.name(), rule.then.as_ref().unwrap().section))
         .collect();
     assert_eq!(
-        said,
+        sections,
         [("jobs", Priority::Sheddable), ("rest", Priority::Normal)]
     );
 }
@@ -124,13 +124,13 @@ fn policy_of_a_backend_is_needed_by_callers_of_the_root() {
         .with(split("s", "api", &[("next", 1)]))
         .with(cluster::traffic_policy("p", spec));
     let (model, _) = cluster.compile();
-    let told = resolve_newest(&model, "client", &["10.96.0.1:80"]);
-    assert!(told.names().contains(&"policy/shop/next:80"));
+    let resolved = resolve_newest(&model, "client", &["10.96.0.1:80"]);
+    assert!(resolved.names().contains(&"policy/shop/next:80"));
     // Where calls go instead is said by the Service that was called.
     assert!(
-        !told.names().contains(&"endpoints/shop/second:80"),
+        !resolved.names().contains(&"endpoints/shop/second:80"),
         "{:?}",
-        told.names()
+        resolved.names()
     );
     let p = ObjectRef::new(Kind::TrafficPolicy, "shop", "p");
     let through: Vec<String> = model.called_through(&p).into_iter().collect();

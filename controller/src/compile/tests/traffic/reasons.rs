@@ -60,10 +60,14 @@ fn what_an_object_says_by_itself_stands_in_accepted_with_its_reason() {
             "spec.retry.methods[0]: ",
         ),
     ] {
-        let (_, said) = shop().with(traffic_policy("p", spec)).compile();
-        let told = &report(&said, "TrafficPolicy p").accepted;
-        assert_eq!((told.status, told.reason), (status, reason), "{told:?}");
-        assert!(told.message.contains(part), "{told:?}");
+        let (_, problems) = shop().with(traffic_policy("p", spec)).compile();
+        let accepted = &report(&problems, "TrafficPolicy p").accepted;
+        assert_eq!(
+            (accepted.status, accepted.reason),
+            (status, reason),
+            "{accepted:?}"
+        );
+        assert!(accepted.message.contains(part), "{accepted:?}");
     }
 }
 
@@ -90,12 +94,15 @@ fn service_of_type_external_name_is_no_target_and_serves_in_place_of_none() {
             "spec.overrides[0].to[0]",
         ),
     ] {
-        let (_, said) = cluster.clone().with(traffic_policy("p", spec)).compile();
+        let (_, problems) = cluster.clone().with(traffic_policy("p", spec)).compile();
         let expected = [(Reason::UnsupportedService, field)];
-        assert_eq!(failures(&said, Accepted), expected);
-        assert_eq!(failures(&said, ResolvedRefs), []);
-        let told = &report(&said, "TrafficPolicy p").accepted;
-        assert_eq!((told.status, told.reason), (false, "UnsupportedService"));
+        assert_eq!(failures(&problems, Accepted), expected);
+        assert_eq!(failures(&problems, ResolvedRefs), []);
+        let accepted = &report(&problems, "TrafficPolicy p").accepted;
+        assert_eq!(
+            (accepted.status, accepted.reason),
+            (false, "UnsupportedService")
+        );
     }
 }
 
@@ -119,17 +126,21 @@ fn author_is_told_what_holds_not_for_everybody_of_a_headless_service() {
     ] {
         let mut spec = json!({"targetRef": {"kind": "Service", "name": "db"}});
         spec[section] = written;
-        let (_, said) = cluster.clone().with(traffic_policy("p", spec)).compile();
-        let told = &report(&said, "TrafficPolicy p").accepted;
+        let (_, problems) = cluster.clone().with(traffic_policy("p", spec)).compile();
+        let accepted = &report(&problems, "TrafficPolicy p").accepted;
         let reason = if told_of.is_empty() {
             "Accepted"
         } else {
             "UnsupportedService"
         };
-        assert_eq!((told.status, told.reason), (true, reason), "{told:?}");
+        assert_eq!(
+            (accepted.status, accepted.reason),
+            (true, reason),
+            "{accepted:?}"
+        );
         for field in ["spec.targetRef.name: ", "spec.balance: ", "spec.sticky: "] {
-            let is_told = told.message.contains(field);
-            assert_eq!(is_told, told_of.contains(&field), "{section}: {told:?}");
+            let is_told = accepted.message.contains(field);
+            assert_eq!(is_told, told_of.contains(&field), "{section}: {accepted:?}");
         }
     }
 }
@@ -181,11 +192,14 @@ fn match_port_or_caller_that_is_missing_is_told_with_its_place() {
             "there is no IdentityBinding shop/gone",
         ),
     ] {
-        let (_, said) = cluster.clone().with(policy("p", &fields)).compile();
-        assert_eq!(failures(&said, ResolvedRefs), [(reason, field)]);
-        let told = report(&said, "TrafficPolicy p");
-        assert!(told.resolved_refs.message.contains(word), "{told:?}");
-        assert!(told.accepted.status, "{told:?}");
+        let (_, problems) = cluster.clone().with(policy("p", &fields)).compile();
+        assert_eq!(failures(&problems, ResolvedRefs), [(reason, field)]);
+        let conditions = report(&problems, "TrafficPolicy p");
+        assert!(
+            conditions.resolved_refs.message.contains(word),
+            "{conditions:?}"
+        );
+        assert!(conditions.accepted.status, "{conditions:?}");
     }
 }
 
@@ -208,10 +222,13 @@ fn routes_of_one_policy_take_256_kib_of_matches_and_no_more() {
         .with(group("big", matches.collect()))
         .with(policy("most", &json!({"retry": {}, "routes": most})))
         .with(policy("more", &json!({"timeouts": {}, "routes": more})));
-    let (_, said) = cluster.compile();
+    let (_, problems) = cluster.compile();
     let expected = [(Reason::Invalid, "spec.routes")];
-    assert_eq!(failures(&said, Accepted), expected);
-    assert!(report(&said, "TrafficPolicy most").accepted.status);
-    let told = &report(&said, "TrafficPolicy more").accepted;
-    assert!(told.message.contains("more than 256 KiB"), "{told:?}");
+    assert_eq!(failures(&problems, Accepted), expected);
+    assert!(report(&problems, "TrafficPolicy most").accepted.status);
+    let accepted = &report(&problems, "TrafficPolicy more").accepted;
+    assert!(
+        accepted.message.contains("more than 256 KiB"),
+        "{accepted:?}"
+    );
 }

@@ -127,13 +127,13 @@ fn proxies_decide_by_the_policy_that_a_naive_reader_of_the_objects_finds() {
         }
         let (model, _) = cluster.compile();
         let got = resolve_newest(&model, "client", &["10.96.0.1:80"]);
-        let said = got
+        let sent = got
             .0
             .contains_key("policy/shop/api:80")
             .then(|| got.policy("shop/api:80"));
         for account in ACCOUNTS {
             let id = SpiffeId::of("cluster.local", "shop", account).unwrap();
-            let seen = said.as_ref().map(|said| said.seen_by(Caller::mesh(&id)));
+            let seen = sent.as_ref().map(|sent| sent.seen_by(Caller::mesh(&id)));
             for method in METHODS {
                 let headers = http::HeaderMap::new();
                 let method_name: http::Method = method.parse().unwrap();

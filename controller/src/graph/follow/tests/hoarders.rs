@@ -48,7 +48,7 @@ fn learn(graph: &Graph, name: &str) {
 fn settled(graph: &Graph, extent: Extent) -> crds::observe::Graph {
     let settled = GraphWindow {
         settled: true,
-        ..asked(extent)
+        ..window_of(extent)
     };
     graph.answer(&settled, now() + SETTLED)
 }
@@ -80,11 +80,12 @@ async fn what_was_folded_of_a_pod_stays_when_its_reports_went_and_the_slot_is_fo
             graph.edges.iter().map(|edge| edge.requests).sum()
         };
         assert_eq!((calls("bank"), calls("shop")), (2 * HOARD, late));
-        let said = of("bank").metadata.incomplete;
+        let incomplete = of("bank").metadata.incomplete;
         assert!(
-            said.as_ref()
+            incomplete
+                .as_ref()
                 .is_some_and(|why| why.contains("more than their share")),
-            "{said:?}"
+            "{incomplete:?}"
         );
         assert_eq!(of("shop").metadata.incomplete, None);
     }
@@ -106,8 +107,12 @@ async fn what_stays_where_reports_went_does_not_stand_there_twice_once_its_owner
     let late = vec![topology::seen_by_client("shop/api", 1, 0)];
     topology::report_in(&reports, before, "shop/web", late);
     graph.look(now(), true).await;
-    let told = settled(&graph, Extent::default());
-    let to: Vec<&str> = told.edges.iter().map(|edge| edge.to.as_str()).collect();
+    let graph_edges = settled(&graph, Extent::default());
+    let to: Vec<&str> = graph_edges
+        .edges
+        .iter()
+        .map(|edge| edge.to.as_str())
+        .collect();
     assert!(to.contains(&"bank/Deployment/api"), "{to:?}");
     assert!(!to.contains(&"bank/Pod/api-1"), "{to:?}");
     // Of nobody yet, and no less than before.
@@ -126,9 +131,9 @@ async fn what_an_account_called_does_not_stand_there_twice_once_its_pod_is_known
     hoard(&reports, before);
     graph.look(now(), true).await;
     let callers = || -> Vec<(String, u64)> {
-        let told = settled(&graph, Extent::default()).edges.into_iter();
-        let told = told.filter(|edge| edge.to == "bank/Pod/other-1");
-        told.map(|edge| (edge.from, edge.requests)).collect()
+        let graph_edges = settled(&graph, Extent::default()).edges.into_iter();
+        let graph_edges = graph_edges.filter(|edge| edge.to == "bank/Pod/other-1");
+        graph_edges.map(|edge| (edge.from, edge.requests)).collect()
     };
     assert_eq!(callers(), [("bank/ServiceAccount/late".to_owned(), 1)]);
     hoard(&reports, topology::SLOT_NOW);

@@ -63,13 +63,13 @@ async fn large(workloads: usize) -> Graph {
 
 /// What an answer takes at least, which is of so many edges.
 fn answered(graph: &Graph, edges: usize) -> Duration {
-    let answer = graph.answer(&asked(Extent::default()), now());
+    let answer = graph.answer(&window_of(Extent::default()), now());
     assert_eq!(answer.edges.len(), edges);
     let took = (0..5).map(|_| {
         // What was made for another reader is not what is measured.
         graph.inner.looks.send_modify(|looks| *looks += 1);
         let began = computed();
-        let text = graph.written(&asked(Extent::default()), now()).whole();
+        let text = graph.written(&window_of(Extent::default()), now()).whole();
         let took = computed() - began;
         assert!(text.len() > edges * 100);
         took

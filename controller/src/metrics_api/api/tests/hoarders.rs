@@ -27,7 +27,7 @@ fn hoarded() -> Reports {
 }
 
 /// Status and body of an answer, and what it warns of.
-async fn asked(bench: &Bench, path: &str) -> (u16, Value, String) {
+async fn read(bench: &Bench, path: &str) -> (u16, Value, String) {
     let headers = [
         ("x-remote-user", "reader"),
         ("x-remote-group", "readers"),
@@ -51,15 +51,15 @@ async fn pod_that_hoards_is_missing_where_it_is_asked_for_and_takes_no_window_of
     let followed = Followed::default();
     *followed.inventory.write() = inventory();
     let bench = Bench::telling(followed, hoarded()).await;
-    bench.told("shop-api", "api-1", seen_by_server("shop/web", 8, 2));
-    let (status, body, warning) = asked(&bench, &format!("{SHOP}/deployments/api")).await;
+    bench.store_report("shop-api", "api-1", seen_by_server("shop/web", 8, 2));
+    let (status, body, warning) = read(&bench, &format!("{SHOP}/deployments/api")).await;
     assert_eq!((status, &*warning), (200, ""), "{body}");
     assert_eq!(
         (&body["window"], &body["metrics"][3]["value"]),
         (&json!("30s"), &json!("8"))
     );
     // Its own figures would be zeros that nobody counted.
-    let (status, body, _) = asked(&bench, &format!("{BANK}/deployments/web")).await;
+    let (status, body, _) = read(&bench, &format!("{BANK}/deployments/web")).await;
     assert_eq!(status, 503, "{body}");
     let message = body["message"].as_str().unwrap();
     assert!(message.contains("more than their share"), "{message}");
@@ -71,13 +71,13 @@ async fn pod_that_hoards_is_missing_where_it_is_asked_for_and_takes_no_window_of
         "/apis/metrics.smi-spec.io/v1alpha1/namespaces/bank".to_owned(),
         "/apis/metrics.smi-spec.io/v1alpha1/nodes/n1".to_owned(),
     ] {
-        let (status, body, warning) = asked(&bench, &path).await;
+        let (status, body, warning) = read(&bench, &path).await;
         assert_eq!(status, 200, "{path}: {body}");
         assert!(
             warning.contains("some calls of pods are missing"),
             "{path}: {warning}"
         );
     }
-    let (status, _, warning) = asked(&bench, &format!("{SHOP}/deployments")).await;
+    let (status, _, warning) = read(&bench, &format!("{SHOP}/deployments")).await;
     assert_eq!((status, &*warning), (200, ""));
 }

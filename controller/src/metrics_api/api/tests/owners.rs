@@ -76,7 +76,7 @@ async fn every_kind_of_owner_has_the_traffic_of_its_own_pods() {
     let bench = Bench::about(followed).await;
     for i in 0..owners.len() {
         let edge = seen_by_server("bank/web", i as u64 + 1, 0);
-        bench.told(&format!("uid-{i}"), &format!("pod-{i}"), edge);
+        bench.store_report(&format!("uid-{i}"), &format!("pod-{i}"), edge);
     }
     for (i, (_, kind, plural, name)) in owners.iter().enumerate().take(4) {
         let path = format!("/apis/metrics.smi-spec.io/v1alpha1/namespaces/shop/{plural}/{name}");

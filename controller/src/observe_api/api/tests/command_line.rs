@@ -203,7 +203,7 @@ impl Town {
 /// `web` called `api` four times, once in vain, and both proxies told of it.
 async fn calls(bench: &Bench) {
     let now = SystemTime::now();
-    let tell = |pod: &str, uid: &str, edge: v1::Edge| {
+    let store = |pod: &str, uid: &str, edge: v1::Edge| {
         let reporter = Reporter {
             uid: uid.into(),
             pod: ObjectKey::new("shop", pod),
@@ -228,12 +228,12 @@ async fn calls(bench: &Bench) {
         reasons: vec![refused],
         ..seen_by_client("shop/api", 3, 1)
     };
-    tell("web-1", "shop-web", called);
+    store("web-1", "shop-web", called);
     let served = v1::Edge {
         rules: vec!["shop/read".to_owned()],
         ..seen_by_server("shop/web", 3, 1)
     };
-    tell("api-1", "shop-api", served);
+    store("api-1", "shop-api", served);
     bench.api.context.graph.look(now, true).await;
 }
 
@@ -296,14 +296,14 @@ async fn command_line_shows_the_graph_as_the_api_tells_it() {
     }
     // As JSON it is the API's own answer.
     let (_, out, _) = town.weft("viewer", "edges -n shop -o json").await;
-    let told: Value = serde_json::from_str(&out).unwrap();
-    assert_eq!(told["edges"][0]["server"]["requests"], 4);
+    let answer: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(answer["edges"][0]["server"]["requests"], 4);
     let (_, body) = town
         .bench
         .get("viewer", "namespaces/shop/graphs/live")
         .await;
-    assert_eq!(told["edges"], body["edges"]);
-    assert_eq!(told["nodes"], body["nodes"]);
+    assert_eq!(answer["edges"], body["edges"]);
+    assert_eq!(answer["nodes"], body["nodes"]);
 }
 
 #[tokio::test]

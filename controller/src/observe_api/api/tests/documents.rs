@@ -111,18 +111,18 @@ async fn every_operation_answers_as_its_document_says() {
                 .send("root", method, &format!("{at}{query}"), body)
                 .await;
             let status = answer.status().as_u16().to_string();
-            let told = if query.is_empty() {
+            let returned = if query.is_empty() {
                 read(answer).await.1
             } else {
                 line(answer.body_mut()).await.unwrap()
             };
             let declared = &operation["responses"][&status]["content"]["application/json"];
-            assert!(declared.is_object(), "{path}: {status} {told}");
+            assert!(declared.is_object(), "{path}: {status} {returned}");
             let schema = referred(&document, &declared["schema"]);
             let mut found = Vec::new();
-            wrong("", &told, schema, &mut found);
-            assert_eq!(found, Vec::<String>::new(), "{path}: {told}");
-            if let Some(kind) = told.get("kind") {
+            wrong("", &returned, schema, &mut found);
+            assert_eq!(found, Vec::<String>::new(), "{path}: {returned}");
+            if let Some(kind) = returned.get("kind") {
                 let declared = &schema["x-kubernetes-group-version-kind"][0]["kind"];
                 assert_eq!(kind, declared, "{path}");
                 kinds.push(kind.as_str().unwrap().to_owned());
@@ -130,6 +130,9 @@ async fn every_operation_answers_as_its_document_says() {
         }
     }
     for kind in ["ProxyList", "Proxy", "DryRun", "Explanation", "Graph"] {
-        assert!(kinds.iter().any(|told| told == kind), "{kind}: {kinds:?}");
+        assert!(
+            kinds.iter().any(|returned| returned == kind),
+            "{kind}: {kinds:?}"
+        );
     }
 }

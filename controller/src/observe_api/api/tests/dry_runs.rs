@@ -35,11 +35,11 @@ async fn tried(bench: &Bench, user: &str, spec: Value) -> (u16, Value) {
     let body = json!({"apiVersion": API_VERSION, "kind": "DryRun", "spec": spec}).to_string();
     let path = "namespaces/shop/dryruns";
     let (status, answer) = read(bench.send(user, Method::POST, path, body).await).await;
-    let told = match status {
+    let returned = match status {
         201 => answer["status"].clone(),
         _ => answer,
     };
-    (status, told)
+    (status, returned)
 }
 
 pub(super) fn for_others() -> Value {
@@ -47,7 +47,7 @@ pub(super) fn for_others() -> Value {
     target("read", "api", &["other"], rules)
 }
 
-fn gone() -> Value {
+fn deletion() -> Value {
     json!([{"kind": "TrafficTarget", "namespace": "shop", "name": "read"}])
 }
 
@@ -60,31 +60,31 @@ async fn what_becomes_of_each_remembered_edge_is_told_and_nothing_is_changed() {
             "refused",
             json!("not-allowed"),
         ),
-        (json!({"delete": gone()}), "allowed", Value::Null),
+        (json!({"delete": deletion()}), "allowed", Value::Null),
         (
-            json!({"delete": gone(), "access": [{"namespace": "shop", "mode": "deny"}]}),
+            json!({"delete": deletion(), "access": [{"namespace": "shop", "mode": "deny"}]}),
             "refused",
             json!("not-allowed"),
         ),
     ] {
-        let (status, told) = tried(&bench, "editor", spec.clone()).await;
-        assert_eq!(status, 201, "{spec}: {told}");
-        let [edge] = &**told["changed"].as_array().unwrap() else {
-            panic!("{spec}: {told}")
+        let (status, answer) = tried(&bench, "editor", spec.clone()).await;
+        assert_eq!(status, 201, "{spec}: {answer}");
+        let [edge] = &**answer["changed"].as_array().unwrap() else {
+            panic!("{spec}: {answer}")
         };
-        assert_eq!(edge["change"], change, "{spec}: {told}");
-        assert_eq!(edge["reason"], reason, "{spec}: {told}");
+        assert_eq!(edge["change"], change, "{spec}: {answer}");
+        assert_eq!(edge["reason"], reason, "{spec}: {answer}");
         assert_eq!(edge["from"], "shop/Pod/client");
         assert_eq!(
             (&edge["service"], &edge["port"]),
             (&json!("shop/api"), &json!(80))
         );
-        assert_eq!(told["hidden"], 0);
+        assert_eq!(answer["hidden"], 0);
     }
     // The same once more: nothing of all that is there now.
     let same = json!({"objects": [for_others()]});
-    let (_, told) = tried(&bench, "editor", same).await;
-    assert_eq!(told["changed"][0]["change"], "refused");
+    let (_, answer) = tried(&bench, "editor", same).await;
+    assert_eq!(answer["changed"][0]["change"], "refused");
 }
 
 #[tokio::test]
@@ -94,7 +94,7 @@ async fn who_may_not_make_a_change_may_not_try_it() {
     for (user, spec, right) in [
         (
             "viewer",
-            json!({"delete": gone()}),
+            json!({"delete": deletion()}),
             "create resource \"dryruns\"",
         ),
         (
@@ -104,7 +104,7 @@ async fn who_may_not_make_a_change_may_not_try_it() {
         ),
         (
             "blind",
-            json!({"delete": gone()}),
+            json!({"delete": deletion()}),
             "delete resource \"traffictargets\"",
         ),
         (
@@ -113,17 +113,27 @@ async fn who_may_not_make_a_change_may_not_try_it() {
             "update resource \"namespaces\"",
         ),
     ] {
-        let (status, told) = tried(&bench, user, spec).await;
-        assert_eq!(status, 403, "{user}: {told}");
-        assert!(told["message"].as_str().unwrap().contains(right), "{told}");
+        let (status, answer) = tried(&bench, user, spec).await;
+        assert_eq!(status, 403, "{user}: {answer}");
+        assert!(
+            answer["message"].as_str().unwrap().contains(right),
+            "{answer}"
+        );
     }
     // Of graphs that he may not read he is told a number.
-    let (status, told) = tried(&bench, "blind", json!({"objects": [for_others()]})).await;
-    assert_eq!(status, 201, "{told}");
-    let counts = (&told["changed"], &told["hidden"], &told["hiddenRefused"]);
+    let (status, answer) = tried(&bench, "blind", json!({"objects": [for_others()]})).await;
+    assert_eq!(status, 201, "{answer}");
+    let counts = (
+        &answer["changed"],
+        &answer["hidden"],
+        &answer["hiddenRefused"],
+    );
     assert_eq!(counts, (&json!([]), &json!(1), &json!(1)));
     // How many others there are is none of them.
-    assert_eq!((&told["kept"], &told["unknown"]), (&json!(0), &json!(0)));
+    assert_eq!(
+        (&answer["kept"], &answer["unknown"]),
+        (&json!(0), &json!(0))
+    );
 }
 
 #[tokio::test]
@@ -137,11 +147,11 @@ async fn nothing_is_said_before_it_is_known_which_calls_there_were() {
         Duration::from_secs(3600),
         GraphMetrics::default(),
     );
-    let (status, told) = tried(&bench, "editor", json!({"delete": gone()})).await;
-    assert_eq!(status, 503, "{told}");
+    let (status, answer) = tried(&bench, "editor", json!({"delete": deletion()})).await;
+    assert_eq!(status, 503, "{answer}");
     bench.api.context.graph.recalled();
-    let (status, told) = tried(&bench, "editor", json!({"delete": gone()})).await;
-    assert_eq!(status, 201, "{told}");
+    let (status, answer) = tried(&bench, "editor", json!({"delete": deletion()})).await;
+    assert_eq!(status, 201, "{answer}");
 }
 
 #[tokio::test]
@@ -176,9 +186,9 @@ async fn what_admission_refuses_is_refused_in_its_words() {
             "spec.access[0].namespace: there is no namespace shpo",
         ),
     ] {
-        let (status, told) = tried(&bench, "editor", spec.clone()).await;
-        assert_eq!(status, 400, "{spec}: {told}");
-        let message = told["message"].as_str().unwrap();
+        let (status, answer) = tried(&bench, "editor", spec.clone()).await;
+        assert_eq!(status, 400, "{spec}: {answer}");
+        let message = answer["message"].as_str().unwrap();
         assert!(message.contains(words), "{words}: {message}");
     }
 }
@@ -188,10 +198,10 @@ async fn fields_that_the_kind_does_not_have_are_told_with_those_that_were_meant(
     let bench = bench().await;
     let mut misspelt = for_others();
     misspelt["spec"]["rules"][0]["match"] = json!(["read"]);
-    let (status, told) = tried(&bench, "editor", json!({"objects": [misspelt]})).await;
-    assert_eq!(status, 201, "{told}");
-    let [warning] = &**told["warnings"].as_array().unwrap() else {
-        panic!("{told}")
+    let (status, answer) = tried(&bench, "editor", json!({"objects": [misspelt]})).await;
+    assert_eq!(status, 201, "{answer}");
+    let [warning] = &**answer["warnings"].as_array().unwrap() else {
+        panic!("{answer}")
     };
     let warning = warning.as_str().unwrap();
     assert!(
@@ -200,14 +210,18 @@ async fn fields_that_the_kind_does_not_have_are_told_with_those_that_were_meant(
     );
     assert!(warning.ends_with("; matches is one"), "{warning}");
     // As it should be, nothing is to be said.
-    let (_, told) = tried(&bench, "editor", json!({"objects": [for_others()]})).await;
-    assert_eq!(told["warnings"].as_array().map_or(0, Vec::len), 0, "{told}");
+    let (_, answer) = tried(&bench, "editor", json!({"objects": [for_others()]})).await;
+    assert_eq!(
+        answer["warnings"].as_array().map_or(0, Vec::len),
+        0,
+        "{answer}"
+    );
     // A name that the API server would refuse.
     let mut named = for_others();
     named["metadata"]["name"] = json!("Read_1");
-    let (status, told) = tried(&bench, "editor", json!({"objects": [named]})).await;
-    assert_eq!(status, 400, "{told}");
-    let message = told["message"].as_str().unwrap();
+    let (status, answer) = tried(&bench, "editor", json!({"objects": [named]})).await;
+    assert_eq!(status, 400, "{answer}");
+    let message = answer["message"].as_str().unwrap();
     assert!(
         message.contains("metadata.name: is \"Read_1\""),
         "{message}"

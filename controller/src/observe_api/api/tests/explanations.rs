@@ -29,14 +29,17 @@ async fn explanation_says_as_much_as_the_rights_at_each_end_allow() {
         )
         .await;
     assert_eq!(status, 201, "{body}");
-    let told = &body["status"];
+    let explained = &body["status"];
     assert_eq!(
-        (&told["verdict"], &told["reason"]),
+        (&explained["verdict"], &explained["reason"]),
         (&json!("Refused"), &json!("not-allowed"))
     );
-    assert!(told["steps"].to_string().contains("shop/read"), "{told}");
-    assert!(!told["fix"]["objects"].as_array().unwrap().is_empty());
-    assert_eq!(told["programmed"], json!({"proxies": 0, "of": 2}));
+    assert!(
+        explained["steps"].to_string().contains("shop/read"),
+        "{explained}"
+    );
+    assert!(!explained["fix"]["objects"].as_array().unwrap().is_empty());
+    assert_eq!(explained["programmed"], json!({"proxies": 0, "of": 2}));
     // Only the caller's: what he would find out by calling.
     let mut called = asks("bank", "ServiceAccount", "shop");
     called["to"]["port"] = json!(80);
@@ -62,10 +65,10 @@ async fn explanation_says_as_much_as_the_rights_at_each_end_allow() {
     );
     // Only the called side's: nothing of the caller but what he wrote, whether it exists.
     for name in ["client", "nobody"] {
-        let mut asked = asks("bank", "Pod", "shop");
-        asked["from"]["name"] = json!(name);
+        let mut query = asks("bank", "Pod", "shop");
+        query["from"]["name"] = json!(name);
         let (_, body) = bench
-            .explain("viewer", "namespaces/shop/explanations", asked)
+            .explain("viewer", "namespaces/shop/explanations", query)
             .await;
         assert_eq!(body["status"]["verdict"], "Unknown");
         assert!(!body.to_string().contains("no pods"), "{body}");
@@ -106,17 +109,17 @@ async fn question_that_is_too_long_or_misspelt_is_refused() {
     let long = "x".repeat(explanations::MAX_BODY + 1);
     let answer = bench.send("viewer", Method::POST, path, long).await;
     assert_eq!(answer.status(), 400);
-    let mut asked = asks("shop", "Pod", "shop");
-    asked["methd"] = json!("GET");
-    let (status, body) = bench.explain("viewer", path, asked).await;
+    let mut query = asks("shop", "Pod", "shop");
+    query["methd"] = json!("GET");
+    let (status, body) = bench.explain("viewer", path, query).await;
     assert_eq!(status, 400);
     assert!(
         body["message"].as_str().unwrap().contains("methd"),
         "{body}"
     );
-    let mut asked = asks("shop", "Pod", "shop");
-    asked["from"]["kind"] = json!("Rollout");
-    let (status, body) = bench.explain("viewer", path, asked).await;
+    let mut query = asks("shop", "Pod", "shop");
+    query["from"]["kind"] = json!("Rollout");
+    let (status, body) = bench.explain("viewer", path, query).await;
     assert_eq!(status, 400);
     assert!(
         body["message"]
@@ -132,13 +135,13 @@ async fn who_has_rights_at_the_callers_end_only_learns_nothing_of_what_is_there(
     let two = service("two", "10.96.0.2", &[("http", 80), ("admin", 9090)]);
     let bench = Bench::of(&shop().with(two));
     let ask = async |kind: &str, name: &str, port: Option<u16>| {
-        let mut asked = asks("bank", "ServiceAccount", "shop");
-        asked["to"] = json!({"kind": kind, "namespace": "shop", "name": name});
+        let mut query = asks("bank", "ServiceAccount", "shop");
+        query["to"] = json!({"kind": kind, "namespace": "shop", "name": name});
         if let Some(port) = port {
-            asked["to"]["port"] = json!(port);
+            query["to"]["port"] = json!(port);
         }
         let path = "namespaces/bank/explanations";
-        let (status, body) = bench.explain("neighbour", path, asked).await;
+        let (status, body) = bench.explain("neighbour", path, query).await;
         (status, body["status"].to_string())
     };
     let nothing = ask("Service", "nothing", None).await;
@@ -154,12 +157,12 @@ async fn who_has_rights_at_the_callers_end_only_learns_nothing_of_what_is_there(
         ("Pod", "api-1", Some(8080)),
         ("Pod", "client", None),
     ] {
-        let told = ask(kind, name, port).await;
-        assert_eq!(told, nothing, "{kind} {name} {port:?}");
+        let answer = ask(kind, name, port).await;
+        assert_eq!(answer, nothing, "{kind} {name} {port:?}");
     }
     // What calling shows is told.
-    let told = ask("Service", "api", Some(80)).await;
-    assert!(told.1.contains("Allowed"), "{told:?}");
+    let answer = ask("Service", "api", Some(80)).await;
+    assert!(answer.1.contains("Allowed"), "{answer:?}");
 }
 
 /// `neighbour` may explain in `bank`, where a Service leads by hand to a pod of `shop`.
@@ -178,14 +181,14 @@ async fn service_that_leads_elsewhere_tells_no_more_of_there_than_a_caller_finds
         ));
     let bench = Bench::of(&cluster);
     let path = "namespaces/bank/explanations";
-    let asked = asks("bank", "ServiceAccount", "bank");
-    let (status, body) = bench.explain("both", path, asked.clone()).await;
+    let query = asks("bank", "ServiceAccount", "bank");
+    let (status, body) = bench.explain("both", path, query.clone()).await;
     assert_eq!(status, 201, "{body}");
     assert!(
         body.to_string().contains("shop/read"),
         "the control: {body}"
     );
-    let (_, body) = bench.explain("neighbour", path, asked).await;
+    let (_, body) = bench.explain("neighbour", path, query).await;
     assert_eq!(
         body["status"],
         json!({"verdict": "Refused", "reason": "not-allowed", "httpStatus": 403, "owner": "bank"})
@@ -220,18 +223,18 @@ async fn fix_names_the_callers_of_a_namespace_only_to_who_may_explain_there() {
         "from": {"outside": true}, "to": {"kind": "Service", "namespace": "shop", "name": "api"},
         "method": "DELETE", "path": "/items/7",
     });
-    for asked in [
+    for query in [
         asks("shop", "ServiceAccount", "shop"),
         asks("bank", "ServiceAccount", "shop"),
         outside.clone(),
     ] {
-        let (_, body) = bench.explain("viewer", path, asked.clone()).await;
+        let (_, body) = bench.explain("viewer", path, query.clone()).await;
         assert!(!body.to_string().contains("teller"), "{body}");
         let warnings = body["status"]["fix"]["warnings"].to_string();
         assert!(warnings.contains("shopper"), "{body}");
         assert!(warnings.contains("1 more accounts called"), "{body}");
         // Who may explain there too has them named.
-        let (_, body) = bench.explain("both", path, asked).await;
+        let (_, body) = bench.explain("both", path, query).await;
         let fix = &body["status"]["fix"];
         let warnings = fix["warnings"].to_string();
         assert!(
@@ -252,9 +255,9 @@ async fn fix_names_the_callers_of_a_namespace_only_to_who_may_explain_there() {
 async fn fix_that_would_close_pods_says_so_to_who_may_not_know_their_callers() {
     let bench = Bench::of(&half_closed("api-1", "10.0.0.11"));
     for from in ["bank", "shop"] {
-        let asked = asks(from, "ServiceAccount", "shop");
+        let query = asks(from, "ServiceAccount", "shop");
         let (_, body) = bench
-            .explain("viewer", "namespaces/shop/explanations", asked)
+            .explain("viewer", "namespaces/shop/explanations", query)
             .await;
         assert_eq!(body["status"]["verdict"], "Mixed", "{body}");
         let warnings = body["status"]["fix"]["warnings"].to_string();
@@ -272,9 +275,9 @@ async fn fix_that_would_close_pods_counts_callers_that_it_cannot_name() {
         let cluster = half_closed("api-2", "10.0.0.12").with(pod("web-1", "10.0.0.71", "shopper"));
         let bench = Bench::of(&cluster);
         bench.called_by(callers).await;
-        let asked = asks("shop", "ServiceAccount", "shop");
+        let query = asks("shop", "ServiceAccount", "shop");
         let (_, body) = bench
-            .explain("viewer", "namespaces/shop/explanations", asked)
+            .explain("viewer", "namespaces/shop/explanations", query)
             .await;
         let warnings = body["status"]["fix"]["warnings"].to_string();
         assert!(warnings.contains("shopper"), "{body}");
@@ -292,18 +295,21 @@ async fn who_has_rights_at_the_called_end_only_learns_nothing_of_the_callers_pod
         let cluster = shop().with(namespace("bank")).with(caller);
         Bench::of(&cluster.with(tcp_route("ports", &[8080])).with(closed))
     };
-    let mut told = Vec::new();
+    let mut answers = Vec::new();
     for proxy in [false, true] {
-        let asked = asks("bank", "ServiceAccount", "shop");
+        let query = asks("bank", "ServiceAccount", "shop");
         let (status, body) = bench_with(proxy)
-            .explain("viewer", "namespaces/shop/explanations", asked)
+            .explain("viewer", "namespaces/shop/explanations", query)
             .await;
         assert_eq!(status, 201, "{body}");
         assert_eq!(body["status"]["verdict"], "Refused", "{body}");
         assert!(!body.to_string().contains("teller-7"), "{body}");
-        told.push(body["status"].clone());
+        answers.push(body["status"].clone());
     }
-    assert_eq!(told[0], told[1], "whether they have a proxy is not told");
+    assert_eq!(
+        answers[0], answers[1],
+        "whether they have a proxy is not told"
+    );
 }
 
 #[tokio::test]
@@ -318,11 +324,11 @@ async fn who_has_rights_at_the_callers_end_only_is_told_that_the_host_decides() 
     let path = "namespaces/bank/explanations";
     let (status, body) = bench.explain("neighbour", path, called.clone()).await;
     assert_eq!(status, 201, "{body}");
-    let told = &body["status"];
-    assert_eq!(told["verdict"], "Unknown", "{told}");
-    let reason = told["reason"].as_str().unwrap();
-    assert!(reason.contains("-H 'host: "), "{told}");
-    assert!(told.get("steps").is_none(), "{told}");
+    let explained = &body["status"];
+    assert_eq!(explained["verdict"], "Unknown", "{explained}");
+    let reason = explained["reason"].as_str().unwrap();
+    assert!(reason.contains("-H 'host: "), "{explained}");
+    assert!(explained.get("steps").is_none(), "{explained}");
     called["headers"] = json!([{"name": "host", "value": "cart"}]);
     let (_, body) = bench.explain("neighbour", path, called).await;
     assert_eq!(body["status"]["verdict"], "Allowed", "{body}");

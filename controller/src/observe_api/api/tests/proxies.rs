@@ -167,7 +167,7 @@ fn holding(
                 name: (*name).to_owned(),
                 version: "00ff".to_owned(),
             });
-            let held = v1::HeldConfig {
+            let config = v1::HeldConfig {
                 last: true,
                 identity: "spiffe://cluster.local/ns/shop/sa/web".to_owned(),
                 enforcement: "audit".to_owned(),
@@ -175,7 +175,7 @@ fn holding(
                 resources: resources.collect(),
                 ..v1::HeldConfig::default()
             };
-            let what = Some(Answered::Config(held));
+            let what = Some(Answered::Config(config));
             asks.answered(&uid, v1::Answered { id: ask.id, what });
         }
     });
@@ -197,7 +197,7 @@ pub(super) fn client(lacks: &[&str]) -> v1::ProxyState {
 async fn single_proxy_says_itself_what_it_holds() {
     let bench = Bench::new();
     let path = "namespaces/shop/proxies/client";
-    let asked = answering(&bench, "uid-client");
+    let answered_by = answering(&bench, "uid-client");
     let (_, body) = bench.get("viewer", path).await;
     assert_eq!(body["metadata"]["uid"], "uid-client");
     assert!(body["status"].get("config").is_none(), "not connected");
@@ -206,16 +206,16 @@ async fn single_proxy_says_itself_what_it_holds() {
     observed.note(1, client(&["asks"]));
     let (_, body) = bench.get("viewer", path).await;
     assert!(body["status"].get("config").is_none(), "too old: {body}");
-    assert_eq!(*asked.borrow(), 0);
+    assert_eq!(*answered_by.borrow(), 0);
 
     observed.note(1, client(&[]));
     let (_, body) = bench.get("viewer", path).await;
-    let held = json!({
+    let config = json!({
         "identity": "spiffe://cluster.local/ns/shop/sa/web", "enforcement": "audit",
         "mtls": "permissive", "draining": false, "resources": {"workload": "00ff"},
     });
-    assert_eq!(body["status"]["config"], held);
-    assert_eq!(*asked.borrow(), 1);
+    assert_eq!(body["status"]["config"], config);
+    assert_eq!(*answered_by.borrow(), 1);
 
     // A list asks nobody, and neither does who wants to know only what controllers know.
     let (_, list) = bench.get("viewer", "namespaces/shop/proxies").await;
@@ -227,7 +227,7 @@ async fn single_proxy_says_itself_what_it_holds() {
     let (status, body) = bench.get("viewer", &format!("{path}?config=some")).await;
     assert_eq!(status, 400, "{body}");
     let (status, _) = bench.get("stranger", path).await;
-    assert_eq!((status, *asked.borrow()), (403, 1));
+    assert_eq!((status, *answered_by.borrow()), (403, 1));
 }
 
 /// What a proxy of `shop` holds: four of its own and of what is outside the mesh, four of `bank`,
@@ -270,16 +270,16 @@ async fn what_is_of_other_namespaces_is_shown_to_who_may_read_their_graphs() {
         let (status, body) = bench.get(user, "namespaces/shop/proxies/client").await;
         assert_eq!(status, 200, "{user}: {body}");
         let status = &body["status"];
-        let held = status["config"]["resources"].as_object().unwrap();
+        let config = status["config"]["resources"].as_object().unwrap();
         assert!(
-            own.iter().all(|name| held.contains_key(*name)),
+            own.iter().all(|name| config.contains_key(*name)),
             "{user}: {body}"
         );
         for name in elsewhere {
-            assert_eq!(held.contains_key(*name), reads, "{user} {name}: {body}");
+            assert_eq!(config.contains_key(*name), reads, "{user} {name}: {body}");
         }
         // Whose a thing is that this controller does not know, nobody can say.
-        assert_eq!(held.contains_key(later), hidden == 0, "{user}: {body}");
+        assert_eq!(config.contains_key(later), hidden == 0, "{user}: {body}");
         let count = |value: &Value| value.as_u64().unwrap_or_default();
         assert_eq!(count(&status["config"]["hidden"]), hidden, "{user}: {body}");
         let called = status["destinations"].as_array().unwrap().len();

@@ -95,11 +95,11 @@ async fn stream_that_is_taken_up_tells_what_went_and_what_changed_meanwhile() {
     tokio::spawn(bench.api.context.graph.clone().follow(|| true));
     let ended = SystemTime::now() - Duration::from_secs(15);
     bench.called_in(slot_of(ended) - 1, &["shop/web"]).await;
-    let asked = GraphWindow {
+    let window = GraphWindow {
         slots: 2,
         ..GraphWindow::default()
     };
-    let shown = bench.api.context.graph.answer(&asked, ended);
+    let shown = bench.api.context.graph.answer(&window, ended);
     assert_eq!(shown.edges.len(), 1);
     let path = format!(
         "graphs/live?watch=true&window=10s&since={}",
@@ -113,16 +113,16 @@ async fn stream_that_is_taken_up_tells_what_went_and_what_changed_meanwhile() {
     let more = read_only().with(pod("web-1", "10.0.0.13", "web"));
     bench.becomes(&more);
     tokio::time::sleep(Duration::from_secs(15)).await;
-    let told = taken_up().await;
-    assert_eq!(told["metadata"]["changes"], true, "{told}");
-    assert_eq!(told["removed"], json!([shown.edges[0].id]), "{told}");
-    let mut nodes = told["nodes"].as_array().unwrap().iter();
+    let events = taken_up().await;
+    assert_eq!(events["metadata"]["changes"], true, "{events}");
+    assert_eq!(events["removed"], json!([shown.edges[0].id]), "{events}");
+    let mut nodes = events["nodes"].as_array().unwrap().iter();
     let web = nodes.find(|node| node["id"] == "shop/Deployment/web");
-    assert_eq!(web.unwrap()["pods"], 1, "{told}");
+    assert_eq!(web.unwrap()["pods"], 1, "{events}");
 
     // Which workloads there were then is not kept: when one went, all is told.
     bench.becomes(&read_only());
     tokio::time::sleep(Duration::from_secs(15)).await;
-    let told = taken_up().await;
-    assert!(told["metadata"].get("changes").is_none(), "{told}");
+    let events = taken_up().await;
+    assert!(events["metadata"].get("changes").is_none(), "{events}");
 }

@@ -34,7 +34,7 @@ impl Proxy {
         }
     }
 
-    pub(super) async fn asked(&mut self) -> (u64, v1::TapAsk) {
+    pub(super) async fn next_ask(&mut self) -> (u64, v1::TapAsk) {
         let order = timeout(Duration::from_secs(5), self.orders.recv()).await;
         match order.expect("not asked") {
             Some(Order::Ask(ask)) => match ask.what {
@@ -98,13 +98,13 @@ async fn who_may_read_everything_does_not_tap_without_a_right_of_its_own() {
     }
     assert!(proxy.orders.try_recv().is_err(), "nobody was asked");
     assert!(bench.recorded.lock().is_empty());
-    let asked = bench.asked.lock().clone();
+    let reviewed = bench.reviewed.lock().clone();
     assert!(
-        asked.contains(&"viewer create taps shop".to_owned()),
-        "{asked:?}"
+        reviewed.contains(&"viewer create taps shop".to_owned()),
+        "{reviewed:?}"
     );
     assert_eq!(tap(&bench, "tapper", "of=Pod/client").await.status(), 200);
-    proxy.asked().await;
+    proxy.next_ask().await;
     let all = bench
         .get("tapper", "taps/live?watch=true&of=Pod/client")
         .await;
@@ -117,11 +117,11 @@ async fn requests_are_streamed_and_the_tap_ends_with_its_reader() {
     let mut proxy = Proxy::of(&bench, "uid-client");
     let query = "of=ServiceAccount/web&to=Service/api&status=5xx&maxRps=30&header=User-Agent";
     let mut answer = tap(&bench, "tapper", query).await;
-    let (id, asked) = proxy.asked().await;
-    assert_eq!(asked.to_services, ["shop/api"]);
-    assert_eq!((asked.status_first, asked.status_last), (500, 599));
+    let (id, ask) = proxy.next_ask().await;
+    assert_eq!(ask.to_services, ["shop/api"]);
+    assert_eq!((ask.status_first, ask.status_last), (500, 599));
     assert_eq!(
-        (asked.max_per_second, asked.headers),
+        (ask.max_per_second, ask.headers),
         (30, vec!["user-agent".to_owned()])
     );
     let first = line(&mut answer).await.unwrap();
@@ -168,7 +168,7 @@ async fn proxy_that_went_takes_part_no_longer_and_what_it_counted_stays() {
         0
     );
     for proxy in &mut proxies {
-        let (id, _) = proxy.asked().await;
+        let (id, _) = proxy.next_ask().await;
         // Whatever a proxy says is added up.
         let summary = v1::TapSummary {
             matched: u64::MAX,
@@ -178,21 +178,24 @@ async fn proxy_that_went_takes_part_no_longer_and_what_it_counted_stays() {
         proxy.says(id, Answered::Summary(summary));
     }
     let mut counted = async |expected: u64| {
-        let told = async {
+        let metadata = async {
             loop {
-                let told = line(&mut answer).await.unwrap()["metadata"].clone();
-                if told["takingPart"] == expected {
-                    return told;
+                let metadata = line(&mut answer).await.unwrap()["metadata"].clone();
+                if metadata["takingPart"] == expected {
+                    return metadata;
                 }
             }
         };
-        timeout(Duration::from_secs(5), told).await.unwrap()
+        timeout(Duration::from_secs(5), metadata).await.unwrap()
     };
     assert_eq!(counted(2).await["matched"], u64::MAX);
     let [_stays, went] = proxies;
     drop(went);
-    let told = counted(1).await;
-    assert_eq!((&told["proxies"], &told["shown"]), (&json!(2), &json!(6)));
+    let metadata = counted(1).await;
+    assert_eq!(
+        (&metadata["proxies"], &metadata["shown"]),
+        (&json!(2), &json!(6))
+    );
 }
 
 /// A Service of `shop` whose endpoint, written by hand, is a pod of `bank`.
@@ -214,7 +217,7 @@ async fn tap_of_a_namespace_never_reaches_the_pods_of_another() {
     assert!(vault.orders.try_recv().is_err(), "asked all the same");
     let mut own = Proxy::of(&bench, "uid-client");
     assert_eq!(tap(&bench, "tapper", "of=Pod/client").await.status(), 200);
-    own.asked().await;
+    own.next_ask().await;
 }
 
 #[tokio::test]
@@ -226,14 +229,10 @@ async fn filter_tells_nobody_what_there_is_in_another_namespace() {
         let query = format!("of=Pod/client&from=Pod/bank/{there}&to=Pod/bank/{there}");
         let answer = tap(&bench, "tapper", &query).await;
         assert_eq!(answer.status(), 200, "{there}");
-        let (_, asked) = proxy.asked().await;
-        assert_eq!(asked.from_pods, [uid]);
+        let (_, ask) = proxy.next_ask().await;
+        assert_eq!(ask.from_pods, [uid]);
         let named = format!("bank/{there}");
-        assert_eq!(
-            asked.to_pods,
-            [named],
-            "no name at all would fit everything"
-        );
+        assert_eq!(ask.to_pods, [named], "no name at all would fit everything");
         drop(answer);
         proxy.orders.recv().await;
     }
@@ -298,7 +297,7 @@ async fn route_that_no_request_can_have_is_refused_with_the_nearest() {
     }
     let known = "of=Service/api&route=routes/read";
     assert_eq!(tap(&bench, "tapper", known).await.status(), 200);
-    assert_eq!(proxy.asked().await.1.route, "routes/read");
+    assert_eq!(proxy.next_ask().await.1.route, "routes/read");
 }
 
 #[tokio::test]
@@ -382,8 +381,8 @@ async fn filter_with_more_pods_than_a_proxy_can_be_told_is_refused() {
     );
     let account = "of=Pod/client&from=ServiceAccount/web";
     assert_eq!(tap(&bench, "tapper", account).await.status(), 200);
-    let (_, asked) = proxy.asked().await;
-    assert_eq!(asked.from_accounts, ["shop/web"]);
+    let (_, ask) = proxy.next_ask().await;
+    assert_eq!(ask.from_accounts, ["shop/web"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -26,7 +26,7 @@ fn others_for(seconds: u32) -> Value {
     json!({"objects": [for_others()], "watchSeconds": seconds})
 }
 
-pub(super) async fn asked(proxy: &mut Proxy) -> (u64, v1::TrialAsk) {
+pub(super) async fn next_ask(proxy: &mut Proxy) -> (u64, v1::TrialAsk) {
     loop {
         let order = timeout(PATIENCE, proxy.orders.recv()).await;
         match order.expect("not asked") {
@@ -87,9 +87,9 @@ pub(super) fn example() -> Answered {
 async fn until(answer: &mut ApiResponse, so: impl Fn(&Value) -> bool) -> Value {
     let found = async {
         loop {
-            let told = line(answer.body_mut()).await.expect("the stream ended");
-            if so(&told) {
-                return told;
+            let summary = line(answer.body_mut()).await.expect("the stream ended");
+            if so(&summary) {
+                return summary;
             }
         }
     };
@@ -110,7 +110,7 @@ async fn called_pods_try_what_they_would_hold_and_live_calls_are_told_by_edge_an
     );
     let mut ids = Vec::new();
     for proxy in &mut proxies {
-        let (id, trial) = asked(proxy).await;
+        let (id, trial) = next_ask(proxy).await;
         let candidate = wire::convert::candidate(&trial).unwrap();
         let [rule] = &*candidate.rules else {
             panic!("{candidate:?}")
@@ -127,13 +127,19 @@ async fn called_pods_try_what_they_would_hold_and_live_calls_are_told_by_edge_an
     proxies[0].says(ids[0], example());
     let second = vec![row("api/read", [1, 1, 0]), row("", [0, 0, 4])];
     proxies[1].says(ids[1], counts(second, 1));
-    let told = until(&mut answer, |told| told["judged"] == 11).await;
+    let summary = until(&mut answer, |summary| summary["judged"] == 11).await;
     assert_eq!(
-        (&told["proxies"], &told["takingPart"]),
+        (&summary["proxies"], &summary["takingPart"]),
         (&json!(2), &json!(2))
     );
-    assert_eq!((&told["refused"], &told["allowed"]), (&json!(3), &json!(4)));
-    assert_eq!((&told["skipped"], &told["hidden"]), (&json!(6), &json!(0)));
+    assert_eq!(
+        (&summary["refused"], &summary["allowed"]),
+        (&json!(3), &json!(4))
+    );
+    assert_eq!(
+        (&summary["skipped"], &summary["hidden"]),
+        (&json!(6), &json!(0))
+    );
     let edge = |to: &str, [kept, refused, allowed]: [u64; 3]| {
         json!({"from": "shop/Deployment/web", "to": to, "port": 8080, "protocol": "http1",
             "kept": kept, "refused": refused, "allowed": allowed})
@@ -146,21 +152,27 @@ async fn called_pods_try_what_they_would_hold_and_live_calls_are_told_by_edge_an
     for named in &mut edges[..2] {
         named["route"] = json!("api/read");
     }
-    assert_eq!(told["edges"], json!(edges));
+    assert_eq!(summary["edges"], json!(edges));
     let seen = json!([{"time": "2026-11-02T09:00:00Z", "change": "refused",
         "from": "shop/Deployment/web", "to": "shop/Deployment/api", "port": 8080,
         "route": "api/read", "method": "GET", "path": "/items/7"}]);
-    assert_eq!(told["examples"], seen);
+    assert_eq!(summary["examples"], seen);
 
     // A row that is said again takes the place of what it said, and what was said stays.
     let again = vec![row("api/read", [3, 7, 0])];
     proxies[0].says(ids[0], counts(again, 5));
-    let told = until(&mut answer, |told| told["judged"] != 11).await;
-    assert_eq!((&told["judged"], &told["refused"]), (&json!(16), &json!(8)));
+    let summary = until(&mut answer, |summary| summary["judged"] != 11).await;
+    assert_eq!(
+        (&summary["judged"], &summary["refused"]),
+        (&json!(16), &json!(8))
+    );
     let [went, mut stays] = proxies;
     drop(went);
-    let told = until(&mut answer, |told| told["takingPart"] == 1).await;
-    assert_eq!((&told["proxies"], &told["refused"]), (&json!(2), &json!(8)));
+    let summary = until(&mut answer, |summary| summary["takingPart"] == 1).await;
+    assert_eq!(
+        (&summary["proxies"], &summary["refused"]),
+        (&json!(2), &json!(8))
+    );
 
     // With its reader it ends.
     drop(answer);
@@ -186,14 +198,17 @@ async fn who_may_not_write_the_object_may_not_have_it_tried_and_no_proxy_is_aske
         ),
     ] {
         let spec = json!({"objects": objects, "watchSeconds": 20});
-        let (status, told) = read(watch(&bench, user, spec).await).await;
-        assert_eq!(status, 403, "{user}: {told}");
-        assert!(told["message"].as_str().unwrap().contains(right), "{told}");
+        let (status, summary) = read(watch(&bench, user, spec).await).await;
+        assert_eq!(status, 403, "{user}: {summary}");
+        assert!(
+            summary["message"].as_str().unwrap().contains(right),
+            "{summary}"
+        );
     }
     assert!(proxy.orders.try_recv().is_err(), "asked all the same");
     // Control: who may is answered, and asked is the proxy.
     let _answer = watch(&bench, "editor", others_for(20)).await;
-    asked(&mut proxy).await;
+    next_ask(&mut proxy).await;
 }
 
 #[tokio::test]
@@ -204,18 +219,18 @@ async fn without_the_right_to_tap_there_calls_are_counted_and_none_is_shown() {
         bench.recorded.lock().clear();
         let mut proxy = Proxy::of(&bench, "uid-api-1");
         let mut answer = watch(&bench, user, others_for(20)).await;
-        let (id, trial) = asked(&mut proxy).await;
+        let (id, trial) = next_ask(&mut proxy).await;
         assert_eq!(trial.examples, examples, "{user}");
         // One that says more than it is asked changes nothing.
         proxy.says(id, example());
         proxy.says(id, counts(vec![refused("api/read", 2)], 0));
-        let told = until(&mut answer, |told| told["judged"] == 3).await;
-        assert_eq!(told["refused"], 2, "{user}: {told}");
-        let shown = told["examples"].as_array().map_or(0, Vec::len);
-        assert_eq!(shown, usize::from(examples > 0), "{user}: {told}");
+        let summary = until(&mut answer, |summary| summary["judged"] == 3).await;
+        assert_eq!(summary["refused"], 2, "{user}: {summary}");
+        let shown = summary["examples"].as_array().map_or(0, Vec::len);
+        assert_eq!(shown, usize::from(examples > 0), "{user}: {summary}");
         assert!(
             bench
-                .asked
+                .reviewed
                 .lock()
                 .contains(&format!("{user} get taps shop"))
         );
@@ -240,24 +255,30 @@ async fn edges_between_namespaces_that_the_user_may_not_read_are_one_number() {
     let bench = Bench::new();
     let mut proxy = Proxy::of(&bench, "uid-api-1");
     let mut answer = watch(&bench, "blind", others_for(20)).await;
-    let (id, _) = asked(&mut proxy).await;
+    let (id, _) = next_ask(&mut proxy).await;
     let rows = vec![refused("api/read", 2), refused("", 1)];
     proxy.says(id, counts(rows, 0));
     proxy.says(id, example());
-    let told = until(&mut answer, |told| told["judged"] == 5).await;
-    assert_eq!((&told["hidden"], &told["refused"]), (&json!(5), &json!(3)));
-    assert_eq!(told["edges"], json!([]), "{told}");
-    assert!(!told.to_string().contains("web"), "{told}");
+    let summary = until(&mut answer, |summary| summary["judged"] == 5).await;
+    assert_eq!(
+        (&summary["hidden"], &summary["refused"]),
+        (&json!(5), &json!(3))
+    );
+    assert_eq!(summary["edges"], json!([]), "{summary}");
+    assert!(!summary.to_string().contains("web"), "{summary}");
     drop(answer);
 
     // Control: who may read them is told where they are.
     proxy.orders.recv().await;
     let mut answer = watch(&bench, "editor", others_for(20)).await;
-    let (id, _) = asked(&mut proxy).await;
+    let (id, _) = next_ask(&mut proxy).await;
     proxy.says(id, counts(vec![refused("api/read", 2)], 0));
-    let told = until(&mut answer, |told| told["judged"] == 3).await;
-    assert_eq!((&told["hidden"], &told["refused"]), (&json!(0), &json!(2)));
-    assert_eq!(told["edges"][0]["from"], "shop/Deployment/web");
+    let summary = until(&mut answer, |summary| summary["judged"] == 3).await;
+    assert_eq!(
+        (&summary["hidden"], &summary["refused"]),
+        (&json!(0), &json!(2))
+    );
+    assert_eq!(summary["edges"][0]["from"], "shop/Deployment/web");
 }
 
 #[tokio::test]
@@ -265,17 +286,17 @@ async fn proxies_that_do_not_try_are_counted_out_and_say_why() {
     let bench = Bench::new();
     let mut proxies = ["uid-api-1", "uid-api-2"].map(|uid| Proxy::of(&bench, uid));
     let mut answer = watch(&bench, "editor", others_for(20)).await;
-    let (id, _) = asked(&mut proxies[0]).await;
+    let (id, _) = next_ask(&mut proxies[0]).await;
     proxies[0].says(id, counts(Vec::new(), 0));
-    let (id, _) = asked(&mut proxies[1]).await;
+    let (id, _) = next_ask(&mut proxies[1]).await;
     let why = format!("\u{1b}[2J{}", "x".repeat(1_000));
     proxies[1].says(id, Answered::Refused(why));
-    let told = until(&mut answer, |told| told.get("reasons").is_some()).await;
+    let summary = until(&mut answer, |summary| summary.get("reasons").is_some()).await;
     assert_eq!(
-        (&told["proxies"], &told["takingPart"]),
+        (&summary["proxies"], &summary["takingPart"]),
         (&json!(2), &json!(1))
     );
-    let reason = told["reasons"][0].as_str().unwrap();
+    let reason = summary["reasons"][0].as_str().unwrap();
     assert!(
         reason.starts_with("?[2Jxxx") && reason.len() == 200,
         "{reason}"
@@ -300,12 +321,12 @@ async fn proxies_that_do_not_try_are_counted_out_and_say_why() {
         proxy.orders.recv().await;
     }
     let mut answer = watch(&bench, "owner", spec).await;
-    let told = until(&mut answer, |_| true).await;
+    let summary = until(&mut answer, |_| true).await;
     assert_eq!(
-        (&told["proxies"], &told["takingPart"]),
+        (&summary["proxies"], &summary["takingPart"]),
         (&json!(2), &json!(0))
     );
-    let reason = told["reasons"][0].as_str().unwrap();
+    let reason = summary["reasons"][0].as_str().unwrap();
     assert!(reason.contains("80 patterns"), "{reason}");
     assert!(proxies[0].orders.try_recv().is_err(), "asked all the same");
 }
@@ -315,36 +336,39 @@ async fn what_one_proxy_makes_up_is_bounded_and_in_the_sums_all_the_same() {
     let bench = Bench::new();
     let proxy = &mut Proxy::of(&bench, "uid-api-1");
     let mut answer = watch(&bench, "editor", others_for(20)).await;
-    let (id, _) = asked(proxy).await;
+    let (id, _) = next_ask(proxy).await;
     let many = (0..400).map(|at| refused(&format!("\"\\\n{at}"), 1));
     proxy.says(id, counts(many.collect(), 0));
     proxy.says(id, counts(vec![refused("more", u64::MAX)], u64::MAX));
-    let told = until(&mut answer, |told| told["skipped"] == u64::MAX).await;
+    let summary = until(&mut answer, |summary| summary["skipped"] == u64::MAX).await;
     // 136 rows of one proxy, and 100 edges of a line.
     assert_eq!(
-        (&told["judged"], &told["refused"]),
+        (&summary["judged"], &summary["refused"]),
         (&json!(272), &json!(136))
     );
-    assert_eq!(told["edges"].as_array().unwrap().len(), 100);
-    assert_eq!(told["truncated"], true);
-    assert_eq!(told["edges"][0]["route"], "???0");
-    assert!(told.to_string().len() < 64 * 1024);
+    assert_eq!(summary["edges"].as_array().unwrap().len(), 100);
+    assert_eq!(summary["truncated"], true);
+    assert_eq!(summary["edges"][0]["route"], "???0");
+    assert!(summary.to_string().len() < 64 * 1024);
 }
 
 #[tokio::test]
 async fn questions_that_are_too_long_or_too_many_are_refused_and_a_change_of_nothing_ends() {
     let bench = Bench::new();
-    let (status, told) = read(watch(&bench, "editor", others_for(51)).await).await;
-    assert_eq!(status, 400, "{told}");
-    let words = told["message"].as_str().unwrap();
+    let (status, summary) = read(watch(&bench, "editor", others_for(51)).await).await;
+    assert_eq!(status, 400, "{summary}");
+    let words = summary["message"].as_str().unwrap();
     assert!(words.contains("spec.watchSeconds: 51"), "{words}");
 
     // As it is.
     let rules = json!([{"kind": "HTTPRouteGroup", "name": "routes"}]);
     let same = json!({"objects": [target("read", "api", &["web"], rules)], "watchSeconds": 20});
     let mut answer = watch(&bench, "editor", same).await;
-    let told = until(&mut answer, |told| told["last"] == true).await;
-    assert_eq!((&told["proxies"], &told["judged"]), (&json!(0), &json!(0)));
+    let summary = until(&mut answer, |summary| summary["last"] == true).await;
+    assert_eq!(
+        (&summary["proxies"], &summary["judged"]),
+        (&json!(0), &json!(0))
+    );
     drop(answer);
 
     let mut open = Vec::new();
@@ -352,8 +376,8 @@ async fn questions_that_are_too_long_or_too_many_are_refused_and_a_change_of_not
         open.push(watch(&bench, user, others_for(20)).await);
     }
     assert!(open.iter().all(|answer| answer.status() == 200));
-    let (status, told) = read(watch(&bench, "owner", others_for(20)).await).await;
-    assert_eq!(status, 429, "{told}");
+    let (status, summary) = read(watch(&bench, "owner", others_for(20)).await).await;
+    assert_eq!(status, 429, "{summary}");
     open.pop();
     let again = watch(&bench, "owner", others_for(20)).await;
     assert_eq!(again.status(), 200, "one has ended");

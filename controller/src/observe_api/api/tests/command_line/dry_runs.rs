@@ -66,14 +66,14 @@ async fn command_line_watches_live_calls_and_says_no_where_one_would_be_refused(
     let line = format!("dry-run -f {} -n shop --watch 2s", file.path().display());
     let mut proxies = ["uid-api-1", "uid-api-2"].map(|uid| taps::Proxy::of(&town.bench, uid));
     // The second one serves no call, and may not take part.
-    let mut told = async |line: &str, refused: u64, all: bool| {
+    let mut watched = async |line: &str, refused: u64, all: bool| {
         let telling = async {
-            let (id, trial) = trials::asked(&mut proxies[0]).await;
+            let (id, trial) = trials::next_ask(&mut proxies[0]).await;
             let rows = vec![trials::refused("api/read", refused)];
             proxies[0].says(id, trials::example());
             proxies[0].says(id, trials::counts(rows, 0));
             if all {
-                let (id, _) = trials::asked(&mut proxies[1]).await;
+                let (id, _) = trials::next_ask(&mut proxies[1]).await;
                 proxies[1].says(id, trials::counts(Vec::new(), 0));
             }
             trial
@@ -86,7 +86,7 @@ async fn command_line_watches_live_calls_and_says_no_where_one_would_be_refused(
         }
         ended
     };
-    let (code, out, err) = told(&line, 2, false).await;
+    let (code, out, err) = watched(&line, 2, false).await;
     assert_eq!(code, 1, "{out}{err}");
     let row = out.lines().find(|line| line.starts_with("refused "));
     let row: Vec<&str> = row.unwrap_or_default().split_whitespace().collect();
@@ -104,11 +104,11 @@ async fn command_line_watches_live_calls_and_says_no_where_one_would_be_refused(
     assert!(err.contains("3 live calls were judged"), "{err}");
 
     // Where all of them would pass, it says yes if all took part.
-    let (code, _, err) = told(&line, 0, false).await;
+    let (code, _, err) = watched(&line, 0, false).await;
     assert_eq!(code, 3, "{err}");
     assert!(err.contains("only 1 of 2 proxies judged"), "{err}");
     // The answer is the API's own.
-    let (code, out, err) = told(&format!("{line} -o json"), 0, true).await;
+    let (code, out, err) = watched(&format!("{line} -o json"), 0, true).await;
     assert_eq!(code, 0, "{out}{err}");
     let answer: Value = serde_json::from_str(&out).unwrap();
     let trial = &answer["status"]["trial"];

@@ -69,7 +69,7 @@ async fn command_line_goes_on_while_nobody_can_answer_for_a_moment() {
     let arguments = town.arguments("tapper", "tap pod/client -n shop");
     let watching = weft_cli::run(arguments, &mut console);
     let telling = async {
-        proxy.asked().await;
+        proxy.next_ask().await;
         // Its stream ends, and the next finds a controller that has just begun.
         let models = &town.bench.models;
         let known = models.send_replace(None);
@@ -79,11 +79,11 @@ async fn command_line_goes_on_while_nobody_can_answer_for_a_moment() {
         }
         models.send_replace(known);
         let mut again = taps::Proxy::of(&town.bench, "uid-client");
-        again.asked().await;
+        again.next_ask().await;
     };
     tokio::select! {
         ended = watching => panic!("{ended:?}: {}", words.text()),
-        told = timeout(PATIENCE, telling) => told.expect("it asks no more"),
+        output = timeout(PATIENCE, telling) => output.expect("it asks no more"),
     }
 }
 
@@ -102,8 +102,8 @@ async fn command_line_shows_requests_as_they_end() {
     let line = "tap pod/client --to svc/api -n shop";
     let watching = weft_cli::run(town.arguments("tapper", line), &mut console);
     let telling = async {
-        let (id, asked) = proxy.asked().await;
-        assert_eq!(&*asked.to_services[0], "shop/api");
+        let (id, ask) = proxy.next_ask().await;
+        assert_eq!(&*ask.to_services[0], "shop/api");
         let record = v1::answered::What::Record(taps::record());
         proxy.says(id, record);
         let summary = v1::TapSummary {
@@ -117,10 +117,10 @@ async fn command_line_shows_requests_as_they_end() {
         }
         id
     };
-    let told = timeout(PATIENCE, telling);
+    let output = timeout(PATIENCE, telling);
     let id = tokio::select! {
         ended = watching => panic!("{ended:?}"),
-        id = told => id.expect("nothing is shown"),
+        id = output => id.expect("nothing is shown"),
     };
     assert_eq!(
         shown.text(),
@@ -138,8 +138,8 @@ async fn command_line_sums_requests_up_by_method_path_and_route() {
     let town = Town::start().await;
     let mut proxy = taps::Proxy::of(&town.bench, "uid-client");
     let telling = async {
-        let (id, asked) = proxy.asked().await;
-        assert_eq!(asked.max_per_second, 100);
+        let (id, ask) = proxy.next_ask().await;
+        assert_eq!(ask.max_per_second, 100);
         proxy.says(id, v1::answered::What::Record(taps::record()));
         for latency in [1_000, 2_000, 3_000] {
             let served = v1::TapRecord {
@@ -160,8 +160,8 @@ async fn command_line_sums_requests_up_by_method_path_and_route() {
     };
     let line = "top pod/client --paths -t 3s -o table -n shop";
     let asking = timeout(PATIENCE, town.weft("tapper", line));
-    let (told, ()) = tokio::join!(asking, telling);
-    let (code, out, err) = told.expect("it goes on");
+    let (output, ()) = tokio::join!(asking, telling);
+    let (code, out, err) = output.expect("it goes on");
     assert_eq!(code, 0, "{err}");
     assert_eq!(
         rows(&out),
@@ -187,16 +187,16 @@ async fn command_line_sums_up_only_what_its_filters_let_through() {
     let line = "top pod/api-1 --paths -t 1s --to svc/api --method GET --path /items --route \
                 routes/read --status 5xx --slower 200ms --max-rps 7 -o table -n shop";
     let asking = timeout(PATIENCE, town.weft("tapper", line));
-    let (told, (_, asked)) = tokio::join!(asking, proxy.asked());
-    let (code, _, err) = told.expect("it goes on");
+    let (output, (_, ask)) = tokio::join!(asking, proxy.next_ask());
+    let (code, _, err) = output.expect("it goes on");
     assert_eq!(code, 0, "{err}");
-    assert_eq!(asked.to_services, ["shop/api"]);
+    assert_eq!(ask.to_services, ["shop/api"]);
     assert_eq!(
-        (&*asked.method, &*asked.path_prefix, &*asked.route),
+        (&*ask.method, &*ask.path_prefix, &*ask.route),
         ("GET", "/items", "routes/read")
     );
-    assert_eq!((asked.status_first, asked.status_last), (500, 599));
-    assert_eq!((asked.slower, asked.max_per_second), (200_000, 7));
+    assert_eq!((ask.status_first, ask.status_last), (500, 599));
+    assert_eq!((ask.slower, ask.max_per_second), (200_000, 7));
 }
 
 #[tokio::test]

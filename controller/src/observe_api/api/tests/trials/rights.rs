@@ -21,19 +21,19 @@ async fn headers_that_a_tap_may_not_show_are_not_read_out_by_trials() {
         ("router", "x-account"),
     ] {
         let mut answer = watch(&bench, user, by_header(header)).await;
-        let told = until(&mut answer, |told| told["last"] == true).await;
-        let took_part = (&told["proxies"], &told["takingPart"]);
+        let summary = until(&mut answer, |summary| summary["last"] == true).await;
+        let took_part = (&summary["proxies"], &summary["takingPart"]);
         assert_eq!(took_part, (&json!(2), &json!(0)), "{user} {header}");
-        let reason = told["reasons"][0].as_str().unwrap_or_default();
+        let reason = summary["reasons"][0].as_str().unwrap_or_default();
         let words = format!("header {}", header.to_ascii_lowercase());
-        assert!(reason.contains(&words), "{user} {header}: {told}");
+        assert!(reason.contains(&words), "{user} {header}: {summary}");
         assert!(proxy.orders.try_recv().is_err(), "{user} {header}: asked");
     }
     assert!(bench.recorded.lock().is_empty(), "nobody is shown anything");
     // Who may tap there may try all others, and everybody those that are shown.
     for (user, header) in [("owner", "x-account"), ("router", "User-Agent")] {
         let _answer = watch(&bench, user, by_header(header)).await;
-        asked(&mut proxy).await;
+        next_ask(&mut proxy).await;
     }
 }
 
@@ -63,20 +63,20 @@ async fn pods_of_a_namespace_that_the_user_neither_changes_nor_reads_are_not_ask
         bench.send(user, Method::POST, path, body.clone()).await
     };
     let mut answer = watch("tenant").await;
-    let told = until(&mut answer, |told| told["last"] == true).await;
-    let took_part = (&told["proxies"], &told["takingPart"]);
-    assert_eq!(took_part, (&json!(0), &json!(0)), "how many: {told}");
-    let reason = told["reasons"][0].as_str().unwrap_or_default();
+    let summary = until(&mut answer, |summary| summary["last"] == true).await;
+    let took_part = (&summary["proxies"], &summary["takingPart"]);
+    assert_eq!(took_part, (&json!(0), &json!(0)), "how many: {summary}");
+    let reason = summary["reasons"][0].as_str().unwrap_or_default();
     assert!(
         reason.starts_with("some pods are in namespaces"),
-        "no yes: {told}"
+        "no yes: {summary}"
     );
     assert!(proxy.orders.try_recv().is_err(), "asked all the same");
     drop(answer);
 
     // Control: who may read the graph there is told what becomes of its calls.
     let _answer = watch("reader").await;
-    asked(&mut proxy).await;
+    next_ask(&mut proxy).await;
 }
 
 #[tokio::test]
@@ -84,9 +84,9 @@ async fn one_user_has_one_change_tried_at_a_time_and_keeps_nobody_else_out() {
     let bench = Bench::new();
     let first = watch(&bench, "editor", others_for(20)).await;
     assert_eq!(first.status(), 200);
-    let (status, told) = read(watch(&bench, "editor", others_for(20)).await).await;
-    assert_eq!(status, 429, "{told}");
-    let words = told["message"].as_str().unwrap();
+    let (status, summary) = read(watch(&bench, "editor", others_for(20)).await).await;
+    assert_eq!(status, 429, "{summary}");
+    let words = summary["message"].as_str().unwrap();
     assert!(words.contains("a change of this user's already"), "{words}");
     let other = watch(&bench, "owner", others_for(20)).await;
     assert_eq!(other.status(), 200);
