@@ -28,8 +28,8 @@ fn seeds() -> std::ops::Range<u64> {
 }
 
 /// A world in which whatever nothing allows is refused.
-fn world(random: &mut Random, place: &Vocabulary) -> World {
-    let mut world = World::random_in(random, place);
+fn world(random: &mut Random, vocabulary: &Vocabulary) -> World {
+    let mut world = World::random_in(random, vocabulary);
     world.chart.access = "deny".into();
     for object in &mut world.objects {
         if let Some(annotations) = object.pointer_mut("/metadata/annotations") {
@@ -83,7 +83,7 @@ fn show(world: &World) -> String {
 type ConvertFn = Box<dyn Fn(&Value) -> Value>;
 
 /// Into storage, and from there to each version and back.
-fn ways() -> Vec<(String, ConvertFn)> {
+fn conversions() -> Vec<(String, ConvertFn)> {
     let stored: ConvertFn = Box::new(|object| to(object, SmiVersion::STORAGE));
     let visits = SmiVersion::ALL.into_iter().map(|version| {
         let visit: ConvertFn = Box::new(move |object| {
@@ -106,26 +106,26 @@ fn what_is_stored_allows_what_was_written_before_and_after_a_visit_to_any_versio
         let mut random = Random::new(seed);
         let written = world(&mut random, &SHOP);
         let calls = calls(&written, &mut random);
-        for (name, way) in ways() {
-            let after = each(&written, &way);
+        for (name, conversion) in conversions() {
+            let after = each(&written, &conversion);
             for call in &calls {
                 let meant = written.allows(call);
                 allowed += usize::from(meant);
                 if after.allows(call) != meant {
                     let differs =
-                        |world: &World| each(world, &way).allows(call) != world.allows(call);
+                        |world: &World| each(world, &conversion).allows(call) != world.allows(call);
                     let least = written.smallest(differs);
                     panic!(
                         "seed {seed}, {name}: {call:?} was {meant}, smallest input:\n{}\n\
                          -- became\n{}",
                         show(&least),
-                        show(&each(&least, &way))
+                        show(&each(&least, &conversion))
                     );
                 }
             }
         }
     }
-    let share = allowed * 100 / (WORLDS as usize * CALLS * ways().len());
+    let share = allowed * 100 / (WORLDS as usize * CALLS * conversions().len());
     assert!((20..=80).contains(&share), "{share} % are allowed");
 }
 
@@ -160,11 +160,11 @@ fn an_old_client_that_takes_something_away_never_gives_something() {
     for seed in seeds().start..seeds().end + WORLDS {
         let mut random = Random::new(seed + 10_000);
         // Without mistakes: taking a mistake away may well give something.
-        let place = Vocabulary {
+        let vocabulary = Vocabulary {
             mistakes: false,
             ..SHOP
         };
-        let written = world(&mut random, &place);
+        let written = world(&mut random, &vocabulary);
         let calls = calls(&written, &mut random);
         let stored = each(&written, |object| to(object, SmiVersion::STORAGE));
         for version in SmiVersion::ALL {

@@ -13,9 +13,9 @@ fn generated_code_is_current() {
     if std::env::var_os("WEFT_WRITE_GENERATED").is_some() {
         std::fs::write(&committed, &fresh).expect("generated.rs must be writable");
     }
-    let held = std::fs::read_to_string(&committed).expect("generated.rs must be committed");
+    let current = std::fs::read_to_string(&committed).expect("generated.rs must be committed");
     assert!(
-        held == fresh,
+        current == fresh,
         "src/generated.rs is stale: run WEFT_WRITE_GENERATED=1 cargo test -p wire --test generated"
     );
 }

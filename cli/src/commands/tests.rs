@@ -78,25 +78,25 @@ async fn ask<C: ClusterCommand>(
 #[tokio::test]
 async fn an_object_that_is_missing_is_told_from_an_api_that_is_not_served() {
     let global = Cli::try_parse_from(["weft", "version"]).unwrap().global;
-    let told = async |status: Value| {
+    let outcome = async |status: Value| {
         let cluster = Cluster::of(explaining(vec![("shop", 404, status)]), &global);
-        let asked = cluster.observe::<Value>(
+        let observing = cluster.observe::<Value>(
             crds::observe::Resource::Proxies,
             Some("shop"),
             Some("web-9"),
             "",
         );
-        asked.await.unwrap_err().to_string()
+        observing.await.unwrap_err().to_string()
     };
     let message = "proxies.observe.weft.dev \"web-9\" not found";
     let missing = json!({"kind": "Status", "status": "Failure", "code": 404, "reason": "NotFound",
         "message": message, "details": {"name": "web-9", "kind": "proxies"}});
-    let words = told(missing).await;
+    let words = outcome(missing).await;
     assert!(words.contains(message), "{words}");
     assert!(!words.contains("observe.enabled"), "{words}");
     let unserved = json!({"kind": "Status", "status": "Failure", "code": 404, "reason": "NotFound",
         "message": "the server could not find the requested resource", "details": {}});
-    let words = told(unserved).await;
+    let words = outcome(unserved).await;
     assert!(words.contains("observe.enabled"), "{words}");
 }
 
@@ -114,8 +114,8 @@ async fn what_cannot_be_told_is_said_once() {
     let unknown = json!({"status": {"verdict": "Unknown", "reason": "no such Service"}});
     let client = explaining(vec![("shop", 201, unknown)]);
     let (code, out, err) = run(client, "weft explain deploy/web svc/cart").await;
-    let said = (code, out.as_str(), err.as_str());
-    assert_eq!(said, (3, "UNKNOWN no such Service\n", ""));
+    let output = (code, out.as_str(), err.as_str());
+    assert_eq!(output, (3, "UNKNOWN no such Service\n", ""));
 }
 
 /// One that gives these answers to what is created, by namespace.
@@ -123,8 +123,11 @@ fn explaining(answers: Vec<(&'static str, u16, Value)>) -> Client {
     Client::new(
         tower::service_fn(move |request: Request<Body>| {
             let path = request.uri().path().to_owned();
-            let place = |namespace: &str| path.contains(&format!("/namespaces/{namespace}/"));
-            let found = answers.iter().find(|(namespace, ..)| place(namespace));
+            let in_namespace =
+                |namespace: &str| path.contains(&format!("/namespaces/{namespace}/"));
+            let found = answers
+                .iter()
+                .find(|(namespace, ..)| in_namespace(namespace));
             let (_, code, body) = found.unwrap_or_else(|| panic!("{path}"));
             let mut answer = Response::new(Body::from(body.to_string().into_bytes()));
             *answer.status_mut() = StatusCode::from_u16(*code).unwrap();

@@ -113,13 +113,13 @@ impl Browser {
             let Message::Text(text) = message else {
                 continue;
             };
-            let told: Value = serde_json::from_str(&text).unwrap();
-            if told["id"] == self.last {
-                assert!(told["error"].is_null(), "{method}: {told}");
-                return told["result"].clone();
+            let reply: Value = serde_json::from_str(&text).unwrap();
+            if reply["id"] == self.last {
+                assert!(reply["error"].is_null(), "{method}: {reply}");
+                return reply["result"].clone();
             }
-            if told["id"].is_null() {
-                self.events.push(told);
+            if reply["id"].is_null() {
+                self.events.push(reply);
             }
         }
     }
@@ -133,9 +133,12 @@ impl Browser {
     /// The value of an expression of the page.
     pub(super) async fn eval(&mut self, expression: &str) -> Value {
         let params = json!({"expression": expression, "returnByValue": true, "awaitPromise": true});
-        let told = self.call("Runtime.evaluate", params).await;
-        assert!(told["exceptionDetails"].is_null(), "{expression}: {told}");
-        told["result"]["value"].clone()
+        let result = self.call("Runtime.evaluate", params).await;
+        assert!(
+            result["exceptionDetails"].is_null(),
+            "{expression}: {result}"
+        );
+        result["result"]["value"].clone()
     }
 
     /// Until an expression is true.
@@ -181,16 +184,16 @@ impl Browser {
     pub(super) async fn click(&mut self, selector: &str) {
         self.wait(&format!("document.querySelector({})", json!(selector)))
             .await;
-        let place = format!(
+        let center = format!(
             "(() => {{ const e = document.querySelector({}); if (!e) return null; \
              e.scrollIntoView({{block: 'center', inline: 'center'}}); const r = e.getBoundingClientRect(); \
              return {{x: r.x + r.width / 2, y: r.y + r.height / 2}}; }})()",
             json!(selector)
         );
-        let place = self.eval(&place).await;
-        assert!(place.is_object(), "nothing is {selector}");
+        let center = self.eval(&center).await;
+        assert!(center.is_object(), "nothing is {selector}");
         for kind in ["mousePressed", "mouseReleased"] {
-            let event = json!({"type": kind, "x": place["x"], "y": place["y"], "button": "left", "clickCount": 1});
+            let event = json!({"type": kind, "x": center["x"], "y": center["y"], "button": "left", "clickCount": 1});
             self.call("Input.dispatchMouseEvent", event).await;
         }
     }
@@ -226,20 +229,22 @@ impl Browser {
 
     /// What has the keyboard: its tag and its name for a screen reader.
     pub(super) async fn focused(&mut self) -> String {
-        let told = "(() => { const e = document.activeElement; \
+        let script = "(() => { const e = document.activeElement; \
                     return `${e.tagName.toLowerCase()} ${e.getAttribute('aria-label') ?? e.id ?? ''} ${e.textContent.slice(0, 200)}`; })()";
-        self.eval(told).await.as_str().unwrap().to_owned()
+        self.eval(script).await.as_str().unwrap().to_owned()
     }
 
     /// A picture of what is in the window, as PNG.
     pub(super) async fn picture(&mut self) -> Vec<u8> {
-        let told = self
+        let screenshot = self
             .call(
                 "Page.captureScreenshot",
                 json!({"format": "png", "optimizeForSpeed": false}),
             )
             .await;
-        STANDARD.decode(told["data"].as_str().unwrap()).unwrap()
+        STANDARD
+            .decode(screenshot["data"].as_str().unwrap())
+            .unwrap()
     }
 
     /// Faults that the page had: exceptions, refused scripts, what the policy forbids.
@@ -256,7 +261,7 @@ impl Browser {
     }
 
     /// Addresses that the page has asked.
-    pub(super) fn asked(&self) -> Vec<String> {
+    pub(super) fn requested(&self) -> Vec<String> {
         let requests = self
             .events
             .iter()
@@ -277,7 +282,7 @@ impl Drop for Browser {
         if std::thread::panicking() {
             return;
         }
-        let mut others = self.asked();
+        let mut others = self.requested();
         // Pictures in the browser's own page of what it cannot reach are asked of nobody.
         let nobody = |url: &str| url == "about:blank" || url.starts_with("data:");
         others.retain(|url| !nobody(url) && !self.origins.contains(&origin(url)));

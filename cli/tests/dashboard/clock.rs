@@ -45,7 +45,7 @@ async fn a_wrong_clock_of_the_browser_changes_nothing_that_is_shown() {
     shown.browser.see("Stale since 09:00:00").await;
     // What went by since then is measured, and added.
     shown.browser.see("since 09:0").await;
-    let told = shown.browser.text("tbody").await;
-    assert!(told.contains("since 09:0"), "{told}");
+    let shown_rows = shown.browser.text("tbody").await;
+    assert!(shown_rows.contains("since 09:0"), "{shown_rows}");
     assert_eq!(shown.browser.faults().await, [""; 0]);
 }

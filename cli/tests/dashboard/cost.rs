@@ -68,10 +68,10 @@ async fn a_graph_of_a_thousand_edges_is_drawn_in_time_and_a_frame_of_it_is_cheap
 /// Pans from the beginning, frame by frame: the milliseconds that the main thread works for
 /// one, the middle of all. Until the next one begins it has been painted.
 async fn middle_frame(browser: &mut Browser) -> f64 {
-    let place = "document.querySelector('.scroller')";
+    let scroller = "document.querySelector('.scroller')";
     let next = |step: &str| {
         format!(
-            "new Promise((done) => requestAnimationFrame(() => {{ {place}.{step}; requestAnimationFrame(() => done(0)); }}))"
+            "new Promise((done) => requestAnimationFrame(() => {{ {scroller}.{step}; requestAnimationFrame(() => done(0)); }}))"
         )
     };
     browser
@@ -123,9 +123,9 @@ async fn a_thousand_workloads_are_searched_in_time() {
              box.value = '{text}'; box.dispatchEvent(new Event('input', {{ bubbles: true }})); \
              requestAnimationFrame(() => requestAnimationFrame(() => done([performance.now() - begun, document.querySelector('.found').textContent]))); }})"
         );
-        let told = browser.eval(&search).await;
-        assert_eq!(told[1], found, "{text}");
-        each.push(told[0].as_f64().unwrap());
+        let elapsed = browser.eval(&search).await;
+        assert_eq!(elapsed[1], found, "{text}");
+        each.push(elapsed[0].as_f64().unwrap());
     }
     println!("measured: searches among 1000 workloads {each:.0?} ms");
     each.sort_by(f64::total_cmp);
@@ -137,8 +137,8 @@ async fn a_thousand_workloads_are_searched_in_time() {
 #[tokio::test]
 async fn the_picture_is_the_same_whatever_the_numbers_and_their_order() {
     let mut shown = Shown::of(&shop::shop(60)).await;
-    let places = "[...document.querySelectorAll('.node')].map((node) => node.querySelector('title').textContent.split(';')[0] + node.getAttribute('transform')).sort().join('\\n')";
-    let before = shown.browser.eval(places).await;
+    let positions = "[...document.querySelectorAll('.node')].map((node) => node.querySelector('title').textContent.split(';')[0] + node.getAttribute('transform')).sort().join('\\n')";
+    let before = shown.browser.eval(positions).await;
     assert!(before.as_str().unwrap().contains("translate("), "{before}");
     let mut other = shop::shop(590);
     for list in ["nodes", "edges"] {
@@ -147,7 +147,7 @@ async fn the_picture_is_the_same_whatever_the_numbers_and_their_order() {
     shown.mesh.graph(&other);
     shown.browser.wait("[...document.querySelectorAll('.node .below')].some((below) => below.textContent.includes('9.83/s'))").await;
     assert_eq!(
-        shown.browser.eval(places).await,
+        shown.browser.eval(positions).await,
         before,
         "while it is watched"
     );
@@ -157,7 +157,7 @@ async fn the_picture_is_the_same_whatever_the_numbers_and_their_order() {
         .wait("document.querySelectorAll('.node').length === 7")
         .await;
     assert_eq!(
-        shown.browser.eval(places).await,
+        shown.browser.eval(positions).await,
         before,
         "and for whoever comes anew"
     );
@@ -167,5 +167,8 @@ async fn the_picture_is_the_same_whatever_the_numbers_and_their_order() {
         .unwrap()
         .retain(|edge| edge["id"] != "e1");
     shown.mesh.graph(&other);
-    shown.browser.wait(&format!("{places} !== {before}")).await;
+    shown
+        .browser
+        .wait(&format!("{positions} !== {before}"))
+        .await;
 }

@@ -195,14 +195,14 @@ async fn calls_of_earlier_are_asked_for_and_shown_when_somebody_wants_them() {
     browser
         .wait("document.querySelectorAll('.way').length === 7")
         .await;
-    let quiet = |asked: &[String]| asked.iter().any(|url| url.contains("quiet=1"));
-    assert!(!quiet(&browser.asked()));
+    let quiet = |urls: &[String]| urls.iter().any(|url| url.contains("quiet=1"));
+    assert!(!quiet(&browser.requested()));
     browser.click("#quiet").await;
     browser
         .wait("document.querySelectorAll('.way.quiet').length === 1")
         .await;
     assert_eq!(browser.count(".way").await, 8);
-    assert!(quiet(&browser.asked()));
+    assert!(quiet(&browser.requested()));
     assert_eq!(
         browser.text("footer code").await,
         "weft edges -n shop --since 30d"

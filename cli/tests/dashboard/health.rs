@@ -6,7 +6,7 @@ use crate::Shown;
 use crate::shop;
 
 /// Until the row of this name has this result.
-async fn told(shown: &mut Shown, name: &str, result: &str) {
+async fn shows_result(shown: &mut Shown, name: &str, result: &str) {
     let row = format!(
         "[...document.querySelectorAll('tbody tr')].find((row) => row.cells[0].textContent === '{name}')"
     );
@@ -18,7 +18,7 @@ async fn told(shown: &mut Shown, name: &str, result: &str) {
 async fn a_window_that_ends_now_is_well_and_one_of_which_some_was_lost_is_not() {
     let mut shown = Shown::of(&shop::shop(60)).await;
     shown.page("Health").await;
-    told(&mut shown, "Numbers are complete", "✓ well").await;
+    shows_result(&mut shown, "Numbers are complete", "✓ well").await;
     let known = shown.browser.text("footer").await;
     assert!(
         known.contains("Known at") && !known.contains("not complete"),
@@ -28,14 +28,14 @@ async fn a_window_that_ends_now_is_well_and_one_of_which_some_was_lost_is_not() 
     graph["metadata"]["unsettled"] = json!(false);
     graph["metadata"]["incomplete"] = json!("some of what was counted had no room");
     shown.mesh.graph(&graph);
-    told(&mut shown, "Numbers are complete", "✗ look").await;
+    shows_result(&mut shown, "Numbers are complete", "✗ look").await;
     shown.browser.see("had no room").await;
     let known = shown.browser.text("footer").await;
     assert!(known.contains("; not complete"), "{known}");
     // An older controller tells it by these words alone.
     graph["metadata"]["incomplete"] = json!("reports of the last seconds may still come");
     shown.mesh.graph(&graph);
-    told(&mut shown, "Numbers are complete", "✓ well").await;
+    shows_result(&mut shown, "Numbers are complete", "✓ well").await;
 }
 
 #[tokio::test]
@@ -51,18 +51,18 @@ async fn what_is_on_its_way_to_a_proxy_is_no_fault_before_a_minute_is_over() {
         .browser
         .see("something is on its way to shop/web-5d8")
         .await;
-    told(&mut shown, name, "✓ well").await;
+    shows_result(&mut shown, name, "✓ well").await;
     proxy["status"]["behindSeconds"] = json!(61);
     shown.mesh.proxy(&proxy);
-    told(&mut shown, name, "✗ look").await;
+    shows_result(&mut shown, name, "✗ look").await;
     // An older controller does not say for how long.
     proxy["status"]["acknowledged"] = json!(4);
     shown.mesh.proxy(&proxy);
-    told(&mut shown, name, "✓ well").await;
+    shows_result(&mut shown, name, "✓ well").await;
     proxy["status"]["acknowledged"] = json!(3);
     proxy["status"]["behindSeconds"] = json!(null);
     shown.mesh.proxy(&proxy);
-    told(&mut shown, name, "✗ look").await;
+    shows_result(&mut shown, name, "✗ look").await;
 }
 
 #[tokio::test]
@@ -81,7 +81,7 @@ async fn certificates_are_late_by_the_life_that_they_have() {
         proxy["status"]["certificate"]["issued"] = at(issued);
         proxy["status"]["certificate"]["notAfter"] = at(ends);
         shown.mesh.proxy(&proxy);
-        told(&mut shown, "Certificates last", result).await;
+        shows_result(&mut shown, "Certificates last", result).await;
     }
     // An older proxy does not tell when its own began: with leafTtl 15m it has less than ten
     // minutes left for most of its life, and renews when six are.
@@ -98,6 +98,6 @@ async fn certificates_are_late_by_the_life_that_they_have() {
         proxy["status"]["certificate"]["ttlSeconds"] = ttl;
         proxy["status"]["certificate"]["notAfter"] = json!(format!("2026-11-02T{ends}:00Z"));
         shown.mesh.proxy(&proxy);
-        told(&mut shown, "Certificates last", result).await;
+        shows_result(&mut shown, "Certificates last", result).await;
     }
 }

@@ -51,7 +51,7 @@ impl Shown {
         );
         mesh.proxy(&shop::proxy("web-5d8", true));
         mesh.proxy(&shop::proxy("cart-77c", true));
-        mesh.tell(&shop::refusal()).await;
+        mesh.set_explanation(&shop::refusal()).await;
         let weft = mesh.dashboard(arguments).await;
         let mut browser = Browser::start().await;
         browser.open(&weft.url).await;

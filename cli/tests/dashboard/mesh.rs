@@ -36,9 +36,9 @@ struct Script {
     /// No controller answers.
     lost: bool,
     /// What is said of any call.
-    told: ExplanationStatus,
+    explanation: ExplanationStatus,
     /// What was asked about.
-    asked: Vec<Explanation>,
+    explained: Vec<Explanation>,
     /// Namespace that may not be read.
     forbidden: Option<String>,
     /// Kind whose list cannot be answered.
@@ -155,12 +155,12 @@ impl Mesh {
         );
     }
 
-    pub(super) async fn tell(&self, told: &Value) {
-        self.script.lock().await.told = serde_json::from_value(told.clone()).unwrap();
+    pub(super) async fn set_explanation(&self, explanation: &Value) {
+        self.script.lock().await.explanation = serde_json::from_value(explanation.clone()).unwrap();
     }
 
-    pub(super) async fn asked(&self) -> Vec<Explanation> {
-        self.script.lock().await.asked.clone()
+    pub(super) async fn explained(&self) -> Vec<Explanation> {
+        self.script.lock().await.explained.clone()
     }
 
     pub(super) async fn lose(&self, lost: bool) {
@@ -214,7 +214,7 @@ impl Mesh {
         let known = parts
             .headers
             .get("authorization")
-            .is_some_and(|held| held == "Bearer of-the-user");
+            .is_some_and(|header| header == "Bearer of-the-user");
         assert!(known, "{path} came without the user's credentials");
         let mut script = self.script.lock().await;
         if script.lost && path.starts_with(OBSERVE) {
@@ -241,10 +241,10 @@ impl Mesh {
             return status(500, "the list is broken");
         }
         if parts.method == Method::POST && path.ends_with("/explanations") {
-            let mut asked: Explanation = serde_json::from_slice(&body).unwrap();
-            script.asked.push(asked.clone());
-            asked.status = Some(script.told.clone());
-            return Response::new(whole(serde_json::to_vec(&asked).unwrap().into()));
+            let mut explained: Explanation = serde_json::from_slice(&body).unwrap();
+            script.explained.push(explained.clone());
+            explained.status = Some(script.explanation.clone());
+            return Response::new(whole(serde_json::to_vec(&explained).unwrap().into()));
         }
         if path.ends_with("/taps/live") {
             return script.tap(parts.uri.query().unwrap_or_default());
@@ -254,13 +254,13 @@ impl Mesh {
         let hides_quiet = path.ends_with("/graphs/live") && !query.contains("quiet=1");
         let request = Request::from_parts(parts, Body::from(body.to_vec()));
         let (parts, body) = self.api.client().send(request).await.unwrap().into_parts();
-        let told = body.collect_bytes().await.unwrap();
-        let told = if hides_quiet {
-            without_quiet(&told)
+        let body_bytes = body.collect_bytes().await.unwrap();
+        let body_bytes = if hides_quiet {
+            without_quiet(&body_bytes)
         } else {
-            told
+            body_bytes
         };
-        Response::from_parts(parts, whole(told))
+        Response::from_parts(parts, whole(body_bytes))
     }
 }
 
@@ -272,12 +272,12 @@ impl Script {
                 "taps.observe.weft.dev is forbidden: user \"eve\" cannot create resource \"taps\" in API group \"observe.weft.dev\" in the namespace \"shop\"",
             );
         }
-        let (lines, told) = mpsc::channel(LINES);
+        let (lines, received) = mpsc::channel(LINES);
         self.taps.push(query.to_owned());
         self.tap = Some(lines);
-        let frames = stream::unfold(told, |mut told| async move {
-            let line: bytes::Bytes = told.recv().await?;
-            Some((Ok::<_, Infallible>(Frame::data(line)), told))
+        let frames = stream::unfold(received, |mut received| async move {
+            let line: bytes::Bytes = received.recv().await?;
+            Some((Ok::<_, Infallible>(Frame::data(line)), received))
         });
         Response::new(StreamBody::new(frames).boxed_unsync())
     }
@@ -288,8 +288,8 @@ fn whole(bytes: bytes::Bytes) -> UnsyncBoxBody<bytes::Bytes, Infallible> {
 }
 
 /// The graph as it is told to whoever does not ask for quiet edges.
-fn without_quiet(told: &[u8]) -> bytes::Bytes {
-    let mut graph: Value = serde_json::from_slice(told).unwrap();
+fn without_quiet(body_bytes: &[u8]) -> bytes::Bytes {
+    let mut graph: Value = serde_json::from_slice(body_bytes).unwrap();
     if let Some(edges) = graph["edges"].as_array_mut() {
         edges.retain(|edge| edge["quiet"] != true);
     }

@@ -56,13 +56,13 @@ async fn a_person_searches_opens_a_workload_and_sees_its_neighbours_only() {
     browser.see("deploy/payments in shop").await;
     assert_eq!(browser.faults().await, [""; 0]);
     let origin = weft.origin().to_owned();
-    let asked = browser.asked();
+    let requested = browser.requested();
     assert!(
-        asked.len() > 5
-            && asked
+        requested.len() > 5
+            && requested
                 .iter()
                 .all(|url| url.starts_with(&origin) || url == "about:blank"),
-        "{asked:?}"
+        "{requested:?}"
     );
     assert!(mesh.writes().is_empty(), "{:?}", mesh.writes());
 }
@@ -73,14 +73,14 @@ async fn a_refused_call_leads_to_its_reason_and_to_the_objects_that_would_allow_
     let mut refusal = shop::refusal();
     let nacks = ["shop/payments-1: too long"];
     refusal["programmed"] = serde_json::json!({"proxies": 1, "of": 2, "nacks": nacks});
-    shown.mesh.tell(&refusal).await;
+    shown.mesh.set_explanation(&refusal).await;
     shown.page("Policy").await;
     shown.browser.see("shop/cart-to-payments").await;
     shown.browser.click("td.bad button").await;
     let browser = &mut shown.browser;
     // Which requests were refused nobody counts, so the form waits for it.
     browser.see("set method and path").await;
-    assert!(shown.mesh.asked().await.is_empty());
+    assert!(shown.mesh.explained().await.is_empty());
     let line = browser.text("footer code").await;
     assert_eq!(
         line,
@@ -89,13 +89,13 @@ async fn a_refused_call_leads_to_its_reason_and_to_the_objects_that_would_allow_
     browser.click("button[type=submit]").await;
     browser.wait("document.querySelector('.told h2')").await;
     assert_eq!(browser.text(".told h2").await, "Refused 403 not-allowed");
-    let told = browser.text(".told").await;
+    let reason = browser.text(".told").await;
     assert!(
-        told.contains("source web is none of its sources (cart)"),
-        "{told}"
+        reason.contains("source web is none of its sources (cart)"),
+        "{reason}"
     );
-    assert!(told.contains("185 refused not-allowed"), "{told}");
-    assert!(told.contains("shop/payments-1: too long"), "{told}");
+    assert!(reason.contains("185 refused not-allowed"), "{reason}");
+    assert!(reason.contains("shop/payments-1: too long"), "{reason}");
     let yaml = browser.text(".yaml").await;
     assert!(
         yaml.contains("kind: TrafficTarget") && yaml.contains("pathRegex: ^/pay$"),
@@ -119,15 +119,15 @@ async fn a_refused_call_leads_to_its_reason_and_to_the_objects_that_would_allow_
     browser
         .wait("document.querySelector('footer code').textContent.includes('POST /pay')")
         .await;
-    let mut asked = shown.mesh.asked().await;
+    let mut explained = shown.mesh.explained().await;
     for _ in 0..100 {
-        if asked.len() > 1 {
+        if explained.len() > 1 {
             break;
         }
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        asked = shown.mesh.asked().await;
+        explained = shown.mesh.explained().await;
     }
-    let spec = &asked.last().unwrap().spec;
+    let spec = &explained.last().unwrap().spec;
     assert_eq!(
         (spec.from.name.as_str(), spec.to.name.as_str(), spec.to.port),
         ("web", "payments", Some(80))
@@ -177,10 +177,10 @@ async fn a_lost_controller_is_told_at_once_and_what_was_known_stays() {
     browser
         .wait("document.querySelector('#alert').textContent.startsWith('Stale since')")
         .await;
-    let told = browser.text("#alert").await;
+    let alert = browser.text("#alert").await;
     assert!(
-        told.contains("no controller") && told.contains("weft check"),
-        "{told}"
+        alert.contains("no controller") && alert.contains("weft check"),
+        "{alert}"
     );
     assert_eq!(browser.count(".node").await, 7, "what was known stays");
     assert_eq!(

@@ -65,7 +65,7 @@ async fn pictures_of_the_docs_show_the_real_page() {
 async fn tap(shown: &mut Shown) {
     shown.page("Tap").await;
     taps::start(shown, "deploy/web").await;
-    taps::asked(shown, 1).await;
+    taps::tap_requests(shown, 1).await;
     for (path, status, reason) in [
         ("/items", 200, ""),
         ("/items/7", 200, ""),

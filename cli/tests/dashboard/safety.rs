@@ -25,14 +25,14 @@ async fn text_of_the_cluster_is_text_on_every_page() {
     proxy["status"]["nacks"] = json!([{"object": HOSTILE, "reason": HOSTILE}]);
     proxy["status"]["version"] = json!(HOSTILE);
     shown.mesh.proxy(&proxy);
-    let mut told = shop::refusal();
-    told["reason"] = json!(HOSTILE);
-    told["steps"][0]["text"] = json!(HOSTILE);
-    told["fix"]["objects"][0]["metadata"]["name"] = json!(HOSTILE);
-    told["fix"]["commands"] = json!([HOSTILE]);
-    told["fix"]["warnings"] = json!([HOSTILE]);
-    told["programmed"]["nacks"] = json!([HOSTILE]);
-    shown.mesh.tell(&told).await;
+    let mut explanation = shop::refusal();
+    explanation["reason"] = json!(HOSTILE);
+    explanation["steps"][0]["text"] = json!(HOSTILE);
+    explanation["fix"]["objects"][0]["metadata"]["name"] = json!(HOSTILE);
+    explanation["fix"]["commands"] = json!([HOSTILE]);
+    explanation["fix"]["warnings"] = json!([HOSTILE]);
+    explanation["programmed"]["nacks"] = json!([HOSTILE]);
+    shown.mesh.set_explanation(&explanation).await;
     for title in [
         "Graph",
         "Workloads",
@@ -129,8 +129,8 @@ async fn another_page_in_the_same_browser_learns_and_does_nothing() {
     browser
         .open(&origin.replace("127.0.0.1", "a.localhost"))
         .await;
-    let said = browser.text("body").await;
-    assert!(said.contains("not the dashboard's"), "{said}");
+    let text = browser.text("body").await;
+    assert!(text.contains("not the dashboard's"), "{text}");
     // Without its key the page says what is missing.
     browser.eval("0").await;
     browser
@@ -159,12 +159,12 @@ fn the_page_that_weft_carries_is_what_its_sources_make() {
     let mut whole = 0;
     for file in ["index.html", "dashboard.js", "dashboard.css"] {
         let wanted = std::fs::read(made.path().join(file)).unwrap();
-        let held = std::fs::read(sources.join("dist").join(file)).unwrap();
+        let committed = std::fs::read(sources.join("dist").join(file)).unwrap();
         assert!(
-            held == wanted,
+            committed == wanted,
             "dashboard/dist/{file} is old: make dashboard writes it"
         );
-        whole += held.len();
+        whole += committed.len();
     }
     assert!(whole < 900 << 10, "{whole} bytes");
 }

@@ -48,7 +48,7 @@ pub(super) async fn start(shown: &mut Shown, of: &str) {
 }
 
 /// The queries of the taps, once there were so many.
-pub(super) async fn asked(shown: &Shown, count: usize) -> Vec<String> {
+pub(super) async fn tap_requests(shown: &Shown, count: usize) -> Vec<String> {
     for _ in 0..LOOKS {
         let taps = shown.mesh.taps().await;
         if taps.len() >= count {
@@ -60,7 +60,7 @@ pub(super) async fn asked(shown: &Shown, count: usize) -> Vec<String> {
 }
 
 /// Until nobody reads the last tap.
-async fn gone(shown: &Shown) {
+async fn row_is_gone(shown: &Shown) {
     for _ in 0..LOOKS {
         if !shown.mesh.is_tapped().await {
             return;
@@ -84,7 +84,7 @@ async fn requests_that_fit_are_shown_as_they_end_until_somebody_stops() {
     browser.write("5xx").await;
     start(&mut shown, "deploy/web").await;
     assert_eq!(
-        asked(&shown, 1).await,
+        tap_requests(&shown, 1).await,
         ["watch=true&of=Deployment%2Fweb&method=GET&path=%2Fitems&status=5xx"]
     );
     let line = "weft tap deploy/web --method GET --path /items --status 5xx -n shop";
@@ -117,7 +117,7 @@ async fn requests_that_fit_are_shown_as_they_end_until_somebody_stops() {
     assert!(shown.mesh.is_tapped().await, "the control");
     shown.browser.click("form button[type=button]").await;
     shown.browser.see("Stopped.").await;
-    gone(&shown).await;
+    row_is_gone(&shown).await;
     assert_eq!(shown.browser.count("tbody tr").await, 200, "they stay");
     assert!(shown.mesh.writes().is_empty());
     assert_eq!(shown.browser.faults().await, [""; 0]);
@@ -141,7 +141,7 @@ async fn every_filter_of_the_command_line_is_one_of_the_page() {
     sleep(Duration::from_secs(5)).await;
     start(&mut shown, "deploy/cart").await;
     assert_eq!(
-        asked(&shown, 1).await,
+        tap_requests(&shown, 1).await,
         [
             "watch=true&of=Deployment%2Fcart&to=Service%2Fcart&from=Namespace%2Fbank\
             &route=cart%2Fread&slower=200ms&maxRps=7"
@@ -174,11 +174,11 @@ async fn a_tap_goes_on_when_its_stream_ends_and_ends_when_its_page_or_place_is_l
     let mut shown = Shown::of(&shop::shop(60)).await;
     shown.page("Tap").await;
     start(&mut shown, "svc/cart").await;
-    asked(&shown, 1).await;
+    tap_requests(&shown, 1).await;
     shown.mesh.show(&request("/first")).await;
     shown.mesh.show(&counts(20, 1, true)).await;
     shown.mesh.end_tap().await;
-    let taps = asked(&shown, 2).await;
+    let taps = tap_requests(&shown, 2).await;
     assert_eq!(taps, ["watch=true&of=Service%2Fcart"; 2]);
     shown.mesh.show(&request("/second")).await;
     shown.mesh.show(&counts(5, 1, false)).await;
@@ -189,11 +189,11 @@ async fn a_tap_goes_on_when_its_stream_ends_and_ends_when_its_page_or_place_is_l
     assert_eq!(browser.count("tbody tr").await, 2);
     assert!(shown.mesh.is_tapped().await, "the control");
     shown.page("Proxies").await;
-    gone(&shown).await;
+    row_is_gone(&shown).await;
     shown.page("Tap").await;
     shown.browser.see("Stopped.").await;
     start(&mut shown, "svc/cart").await;
-    asked(&shown, 3).await;
+    tap_requests(&shown, 3).await;
     shown.mesh.show(&request("/third")).await;
     shown.browser.see("/third").await;
     let browser = &mut shown.browser;
@@ -206,7 +206,7 @@ async fn a_tap_goes_on_when_its_stream_ends_and_ends_when_its_page_or_place_is_l
     browser
         .wait("!document.body.textContent.includes('/third')")
         .await;
-    gone(&shown).await;
+    row_is_gone(&shown).await;
     assert_eq!(shown.mesh.taps().await.len(), 3);
 }
 
@@ -235,7 +235,7 @@ async fn who_may_not_tap_is_told_the_role_and_a_link_watches_nobody() {
     assert!(shown.mesh.taps().await.is_empty());
     shown.browser.click("form button[type=submit]").await;
     assert_eq!(
-        asked(&shown, 1).await,
+        tap_requests(&shown, 1).await,
         ["watch=true&of=Deployment%2Fcart&path=%2Fpay"]
     );
     // What callers say of themselves is text.

@@ -112,14 +112,22 @@ async fn plugin_is_told_that_nobody_is_there_to_be_asked() {
     let script = std::fs::read_to_string(&plugin).unwrap();
     let asking = "\necho \"$KUBERNETES_EXEC_INFO\" >told\necho 'log in, please' >&2\n";
     std::fs::write(&plugin, script.replacen('\n', asking, 1)).unwrap();
-    let told = || std::fs::read_to_string(folder.join("told")).unwrap();
+    let script_output = || std::fs::read_to_string(folder.join("told")).unwrap();
     let names = ["complete-names", "log-level", "web"];
     let (code, out, err) = run(WEFT, &names, &kubeconfig).await;
     assert_eq!((code, out.as_str(), err.as_str()), (0, "web-5d8\n", ""));
-    assert!(told().contains("\"interactive\":false"), "{}", told());
+    assert!(
+        script_output().contains("\"interactive\":false"),
+        "{}",
+        script_output()
+    );
     // Who runs a command can be asked.
     let (_, _, err) = run(WEFT, &["stat", "deploy"], &kubeconfig).await;
-    assert!(told().contains("\"interactive\":true"), "{}", told());
+    assert!(
+        script_output().contains("\"interactive\":true"),
+        "{}",
+        script_output()
+    );
     assert!(err.contains("log in, please"), "{err}");
 }
 

@@ -102,11 +102,11 @@ async fn example_of_every_help_runs() {
         // A cluster that holds no more than this is not well, and that is found.
         let most = i32::from(command.get_name() == "check");
         assert!((0..=most).contains(&code), "{example}: {code} {err}");
-        for (name, told) in TOLD {
+        for (name, expected) in TOLD {
             let other = command.get_name() != name;
             assert!(
-                other || out.contains(told),
-                "{example}: no {told:?} in {out}"
+                other || out.contains(expected),
+                "{example}: no {expected:?} in {out}"
             );
         }
     }

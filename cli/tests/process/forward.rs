@@ -54,19 +54,19 @@ async fn serve(
         let begin = Message::binary(vec![channel, low, high]);
         socket.send(begin).await.unwrap();
     }
-    let mut asked: Vec<u8> = Vec::new();
-    while !asked.ends_with(b"\r\n\r\n") {
+    let mut request: Vec<u8> = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
         let Some(Ok(message)) = socket.next().await else {
             return;
         };
         if let Message::Binary(bytes) = message
             && bytes.first() == Some(&DATA)
         {
-            asked.extend_from_slice(&bytes[1..]);
+            request.extend_from_slice(&bytes[1..]);
         }
     }
-    let asked = String::from_utf8(asked).unwrap();
-    let page = asked.split(' ').nth(1).and_then(|path| pages.get(path));
+    let request = String::from_utf8(request).unwrap();
+    let page = request.split(' ').nth(1).and_then(|path| pages.get(path));
     let answer = match page {
         Some(page) => format!("HTTP/1.0 200 OK\r\n\r\n{page}"),
         None => "HTTP/1.0 404 Not Found\r\n\r\n".to_owned(),

@@ -97,8 +97,8 @@ async fn commands_show_10_000_edges_within_half_a_second() {
     let text = "source and port fit, method DELETE fits no match";
     let step = json!({"step": "rule", "text": text, "objects": ["TrafficTarget shop/a"]});
     let allowed = json!({"verdict": "Allowed", "owner": "shop", "steps": vec![step; 100]});
-    let asked = format!("{OBSERVE}/explanations");
-    server.api.judge(&asked, allowed);
+    let explanations_path = format!("{OBSERVE}/explanations");
+    server.api.judge(&explanations_path, allowed);
     let kubeconfig = server.well();
     for arguments in [
         &["stat", "deploy"][..],

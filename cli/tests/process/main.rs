@@ -170,7 +170,7 @@ async fn name_of_nothing_is_told_with_the_nearest_where_requests_are_watched_too
     let path = "/apis/observe.weft.dev/v1alpha1/namespaces/shop/graphs/live";
     server.api.put(path, graph());
     let kubeconfig = server.well();
-    let told = "weft: there is no Deployment wbe in namespace shop; you may mean deploy/web\n";
+    let message = "weft: there is no Deployment wbe in namespace shop; you may mean deploy/web\n";
     for line in [
         "edges deploy/wbe",
         "tap deploy/wbe",
@@ -179,7 +179,7 @@ async fn name_of_nothing_is_told_with_the_nearest_where_requests_are_watched_too
     ] {
         let words: Vec<&str> = line.split(' ').collect();
         let (code, out, err) = run(WEFT, &words, &kubeconfig).await;
-        assert_eq!((code, &*out, &*err), (2, "", told), "{line}");
+        assert_eq!((code, &*out, &*err), (2, "", message), "{line}");
     }
     // It is there, so the tap says itself why it does not watch.
     let (code, _, err) = run(WEFT, &["tap", "deploy/web"], &kubeconfig).await;
@@ -233,14 +233,14 @@ async fn missing_files_of_the_kubeconfig_list_are_passed_over_and_broken_ones_ar
 async fn a_context_that_is_not_there_is_told_with_the_nearest() {
     let server = Server::start().await;
     let kubeconfig = server.well();
-    let said = |context: &'static str| {
+    let message = |context: &'static str| {
         let kubeconfig = kubeconfig.clone();
         async move { run(WEFT, &["proxies", "--context", context], &kubeconfig).await }
     };
-    let (code, out, err) = said("tset").await;
+    let (code, out, err) = message("tset").await;
     let line = "weft: kubeconfig: there is no context \"tset\"; you may mean test\n";
     assert_eq!((code, out.as_str(), err.as_str()), (2, "", line));
-    let (_, _, err) = said("test").await;
+    let (_, _, err) = message("test").await;
     assert!(!err.contains("context"), "{err}");
 }
 

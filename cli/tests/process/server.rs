@@ -138,7 +138,7 @@ async fn answer(
     let known = request
         .headers()
         .get("authorization")
-        .is_some_and(|held| held == format!("Bearer {TOKEN}").as_str());
+        .is_some_and(|header| header == format!("Bearer {TOKEN}").as_str());
     if !known {
         let status =
             json!({"kind": "Status", "status": "Failure", "message": "Unauthorized", "code": 401})

@@ -47,8 +47,8 @@ fn client_reads_the_graph_of_a_newer_controller() {
 
 #[test]
 fn misspelt_question_is_refused_and_names_the_field() {
-    let asked = json!({"spec": {"from": {"outside": true}, "to": {"kind": "Service", "name": "cart"}, "methd": "PUT"}});
-    let error = serde_json::from_value::<Explanation>(asked).unwrap_err();
+    let query = json!({"spec": {"from": {"outside": true}, "to": {"kind": "Service", "name": "cart"}, "methd": "PUT"}});
+    let error = serde_json::from_value::<Explanation>(query).unwrap_err();
     assert!(error.to_string().contains("methd"), "{error}");
 }
 

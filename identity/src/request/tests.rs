@@ -91,9 +91,9 @@ proptest! {
         let key = LeafKey::generate().unwrap();
         let valid = key.csr().unwrap();
         let mut csr = valid.clone();
-        for (place, byte) in damage {
-            let place = place.index(csr.len());
-            csr[place] = byte;
+        for (index, byte) in damage {
+            let index = index.index(csr.len());
+            csr[index] = byte;
         }
         if let Ok(accepted) = public_key(&csr) {
             prop_assert_eq!(accepted.der_bytes(), key.pair().der_bytes());

@@ -450,10 +450,10 @@ async fn webhook_serves_a_client_that_knows_its_authority_and_name() {
     api_server.alpn_protocols = owned(&[H2_ALPN, HTTP1_ALPN]);
     let api_server = Arc::new(api_server);
 
-    for (asked, works) in [(name, true), ("other.weft-system.svc", false)] {
+    for (server_name, works) in [(name, true), ("other.weft-system.svc", false)] {
         let (near, far) = duplex(64 * 1024);
-        let asked = ServerName::try_from(asked.to_owned()).unwrap();
-        let connect = TlsConnector::from(Arc::clone(&api_server)).connect(asked, near);
+        let server_name = ServerName::try_from(server_name.to_owned()).unwrap();
+        let connect = TlsConnector::from(Arc::clone(&api_server)).connect(server_name, near);
         let accept = TlsAcceptor::from(Arc::clone(&server)).accept(far);
         let (near, _) = tokio::join!(connect, accept);
         assert_eq!(near.is_ok(), works);

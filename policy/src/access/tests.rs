@@ -385,7 +385,7 @@ fn a_verdict_names_the_rule_that_allows_and_the_reason_to_refuse() {
 #[test]
 fn audit_and_open_refuse_nothing_but_say_what_deny_would_do() {
     let reason = Reason::NotAllowed;
-    for (enforcement, said) in [
+    for (enforcement, reported) in [
         (Enforcement::Audit, Verdict::Audit { reason }),
         // Nothing is judged: what would be refused is what no rule is named for.
         (Enforcement::Open, Verdict::Allow { by: None }),
@@ -398,7 +398,7 @@ fn audit_and_open_refuse_nothing_but_say_what_deny_would_do() {
             }],
         };
         let would = ask(&access, "t", 80, &Method::GET, "/");
-        assert_eq!((would, would.is_allowed()), (said, true));
+        assert_eq!((would, would.is_allowed()), (reported, true));
         let really = ask(&access, "s", 80, &Method::GET, "/");
         let by = Some(&access.rules[0].origin);
         assert_eq!((really, really.is_allowed()), (Verdict::Allow { by }, true));

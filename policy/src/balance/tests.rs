@@ -397,15 +397,15 @@ fn where_all_are_new_the_first_of_them_takes_all_of_its_share() {
 proptest! {
     #[test]
     fn what_is_picked_exists(len in 0usize..50, a: u64, b: u64) {
-        let asked = std::cell::RefCell::new(Vec::new());
-        let picked = pick(|i| { asked.borrow_mut().push(i); 0.0 }, len, (a, b));
+        let indexes = std::cell::RefCell::new(Vec::new());
+        let picked = pick(|i| { indexes.borrow_mut().push(i); 0.0 }, len, (a, b));
         prop_assert_eq!(picked.is_some(), len > 0);
         prop_assert!(picked.is_none_or(|i| i < len));
-        let asked = asked.into_inner();
-        prop_assert!(asked.iter().all(|i| *i < len));
+        let indexes = indexes.into_inner();
+        prop_assert!(indexes.iter().all(|i| *i < len));
         if len > 1 {
-            prop_assert_eq!(asked.len(), 2);
-            prop_assert_ne!(asked[0], asked[1]);
+            prop_assert_eq!(indexes.len(), 2);
+            prop_assert_ne!(indexes[0], indexes[1]);
         }
     }
 }

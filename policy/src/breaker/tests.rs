@@ -111,13 +111,21 @@ fn alone_it_probes_once_a_second_and_closes_slowly_after_five_good_ones() {
 #[test]
 fn the_controllers_word_is_obeyed_by_those_that_see_it_too_or_see_nothing() {
     let now = Instant::now();
-    let told = |mut breaker: Breaker| {
+    let steered = |mut breaker: Breaker| {
         breaker.steer(now, Steer::Open);
         breaker.admit(now, &SETTINGS, 0)
     };
-    assert_eq!(told(seen(now, 0, 0)), Admit::Refuse, "nothing of its own");
-    assert_eq!(told(seen(now, 4, 2)), Admit::Refuse, "it sees the failures");
-    assert_eq!(told(seen(now, 5, 2)), Admit::Pass, "its calls succeed");
+    assert_eq!(
+        steered(seen(now, 0, 0)),
+        Admit::Refuse,
+        "nothing of its own"
+    );
+    assert_eq!(
+        steered(seen(now, 4, 2)),
+        Admit::Refuse,
+        "it sees the failures"
+    );
+    assert_eq!(steered(seen(now, 5, 2)), Admit::Pass, "its calls succeed");
 
     // Who obeys goes on to, although it sees nothing any more.
     let mut breaker = seen(now, 4, 4);
@@ -325,8 +333,8 @@ fn failures_beside_streams_that_have_lasted_are_few_of_many_here_and_to_the_mesh
         breaker.settle(now, &SETTINGS);
         send(&mut breaker, now, 50, 50);
         assert_eq!(breaker.admit(now, &SETTINGS, 0), admit, "{streams}");
-        let told = breaker.pulse().unwrap();
-        assert_eq!((told.sent, told.failed), (streams + 50, 50));
+        let pulse = breaker.pulse().unwrap();
+        assert_eq!((pulse.sent, pulse.failed), (streams + 50, 50));
     }
 }
 
@@ -346,8 +354,8 @@ fn a_probe_that_is_a_stream_and_lasts_is_good_and_one_whose_caller_leaves_shows_
     }
     breaker.settle(now, &SETTINGS);
     assert_eq!(breaker.state(&SETTINGS), ShownState::Closing);
-    let told = breaker.pulse().unwrap();
-    assert_eq!((told.begun, told.probes, told.failed_probes), (7, 5, 0));
+    let pulse = breaker.pulse().unwrap();
+    assert_eq!((pulse.begun, pulse.probes, pulse.failed_probes), (7, 5, 0));
 }
 
 #[test]
@@ -360,13 +368,13 @@ fn who_only_looks_is_told_what_a_call_would_be_and_takes_no_probe() {
     assert_eq!(breaker.admit(due, &SETTINGS, 0), Admit::Probe, "left");
     assert!(breaker.would_refuse(due + ms(999), &SETTINGS));
     assert!(!breaker.would_refuse(due + ms(1000), &SETTINGS));
-    let mut told = Breaker::new(start);
-    assert!(!told.would_refuse(start, &SETTINGS));
-    told.steer(start, Steer::Open);
-    assert!(told.would_refuse(start + ms(60_000), &SETTINGS));
-    assert_eq!(told.pulse(), None);
+    let mut steered = Breaker::new(start);
+    assert!(!steered.would_refuse(start, &SETTINGS));
+    steered.steer(start, Steer::Open);
+    assert!(steered.would_refuse(start + ms(60_000), &SETTINGS));
+    assert_eq!(steered.pulse(), None);
     for (state, refuses) in [(BreakerState::Open, true), (BreakerState::Closed, false)] {
         let written = Settings { state, ..SETTINGS };
-        assert_eq!(told.would_refuse(start, &written), refuses);
+        assert_eq!(steered.would_refuse(start, &written), refuses);
     }
 }

@@ -9,7 +9,7 @@ const fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
-fn asked(grpc: Option<u64>, weft: Option<u64>, rest: Option<u64>) -> RequestedTimeout {
+fn timeouts_of(grpc: Option<u64>, weft: Option<u64>, rest: Option<u64>) -> RequestedTimeout {
     RequestedTimeout {
         grpc: grpc.map(ms),
         weft: weft.map(ms),
@@ -33,10 +33,10 @@ fn the_own_end_is_the_least_of_what_is_asked_and_what_the_policy_says() {
         (None, Some(9), Some(8), Some(8)),
     ] {
         let policy = policy(request.map(ms));
-        let out = Deadline::outgoing(now, asked(grpc, weft, None), &policy, None);
+        let out = Deadline::outgoing(now, timeouts_of(grpc, weft, None), &policy, None);
         assert_eq!(out.own_left(now), least.map(ms));
         assert_eq!(out.context_left(now), None);
-        let came = Deadline::arrived(now, asked(grpc, weft, None), request.map(ms));
+        let came = Deadline::arrived(now, timeouts_of(grpc, weft, None), request.map(ms));
         assert_eq!(came.own_left(now), least.map(ms));
     }
 }
@@ -44,7 +44,7 @@ fn the_own_end_is_the_least_of_what_is_asked_and_what_the_policy_says() {
 #[test]
 fn a_call_may_use_a_share_of_what_the_request_that_it_serves_has_left() {
     let now = Instant::now();
-    let serving = Deadline::arrived(now, asked(Some(2000), None, Some(1000)), None);
+    let serving = Deadline::arrived(now, timeouts_of(Some(2000), None, Some(1000)), None);
     let later = now + ms(400);
     let policy = Timeouts {
         share: Percent::at_most(50),
@@ -72,15 +72,15 @@ fn each_hop_has_what_the_ones_before_have_left_it() {
         let until = serving.end().map(|(at, _)| at);
         let out = Deadline::outgoing(now, RequestedTimeout::default(), &policy, until);
         // Over the wire, as headers, to a proxy with another clock.
-        let said = |left: Option<Duration>| {
+        let header_of = |left: Option<Duration>| {
             left.map(|left| parse_millis(print_millis(left).as_bytes()).unwrap())
         };
         serving = Deadline::arrived(
             now,
             RequestedTimeout {
                 grpc: None,
-                weft: said(out.own_left(now)),
-                rest: said(out.context_left(now)),
+                weft: header_of(out.own_left(now)),
+                rest: header_of(out.context_left(now)),
             },
             None,
         );
@@ -100,7 +100,7 @@ fn each_hop_has_what_the_ones_before_have_left_it() {
 #[test]
 fn the_own_end_breaks_everything_off_and_the_contexts_only_what_is_safe() {
     let now = Instant::now();
-    let both = Deadline::arrived(now, asked(Some(3000), None, Some(2000)), None);
+    let both = Deadline::arrived(now, timeouts_of(Some(3000), None, Some(2000)), None);
     let (own, context) = (now + ms(3000), now + ms(2000));
     assert_eq!(both.end(), Some((context, DeadlineSource::Context)));
     for method in [Method::GET, Method::HEAD, Method::OPTIONS] {
@@ -112,7 +112,7 @@ fn the_own_end_breaks_everything_off_and_the_contexts_only_what_is_safe() {
     for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
         assert_eq!(both.breaks_off(&method), Some((own, DeadlineSource::Own)));
     }
-    let context_alone = Deadline::arrived(now, asked(None, None, Some(2000)), None);
+    let context_alone = Deadline::arrived(now, timeouts_of(None, None, Some(2000)), None);
     assert_eq!(context_alone.breaks_off(&Method::POST), None);
     // But none begins after it.
     assert_eq!(context_alone.over(now + ms(1999)), None);
@@ -125,11 +125,11 @@ fn the_own_end_breaks_everything_off_and_the_contexts_only_what_is_safe() {
 fn nothing_left_on_arrival_is_over_at_once() {
     let now = Instant::now();
     assert_eq!(
-        Deadline::arrived(now, asked(Some(0), None, None), None).over(now),
+        Deadline::arrived(now, timeouts_of(Some(0), None, None), None).over(now),
         Some(DeadlineSource::Own)
     );
     assert_eq!(
-        Deadline::arrived(now, asked(Some(9), None, Some(0)), None).over(now),
+        Deadline::arrived(now, timeouts_of(Some(9), None, Some(0)), None).over(now),
         Some(DeadlineSource::Context)
     );
 }
@@ -137,7 +137,7 @@ fn nothing_left_on_arrival_is_over_at_once() {
 #[test]
 fn an_attempt_has_its_limit_and_the_last_one_all_the_time_left() {
     let now = Instant::now();
-    let call = Deadline::arrived(now, asked(Some(1000), None, None), None);
+    let call = Deadline::arrived(now, timeouts_of(Some(1000), None, None), None);
     let limit = Some(ms(300));
     assert_eq!(
         call.attempt(&Method::GET, now, limit, false),
@@ -167,7 +167,7 @@ fn an_attempt_has_its_limit_and_the_last_one_all_the_time_left() {
 #[test]
 fn the_last_attempt_outlasts_its_limit_where_the_call_ends_later() {
     let now = Instant::now();
-    let both = Deadline::arrived(now, asked(Some(3000), None, Some(1000)), None);
+    let both = Deadline::arrived(now, timeouts_of(Some(3000), None, Some(1000)), None);
     for (method, call, limit, at) in [
         (Method::GET, both, Some(300), Some(300)),
         (Method::GET, both, Some(1000), None),
@@ -186,8 +186,8 @@ fn the_last_attempt_outlasts_its_limit_where_the_call_ends_later() {
 #[test]
 fn an_attempt_of_an_unsafe_call_outlives_the_context_and_not_its_own_end() {
     let now = Instant::now();
-    let both = Deadline::arrived(now, asked(Some(3000), None, Some(1000)), None);
-    let context = Deadline::arrived(now, asked(None, None, Some(1000)), None);
+    let both = Deadline::arrived(now, timeouts_of(Some(3000), None, Some(1000)), None);
+    let context = Deadline::arrived(now, timeouts_of(None, None, Some(1000)), None);
     let limit = Some(ms(2000));
     for (method, call, limit, last, end) in [
         (Method::GET, both, limit, false, Some(1000)),

@@ -55,8 +55,8 @@ fn access() -> impl Strategy<Value = Access> {
     let modes = vec![Enforcement::Open, Enforcement::Audit, Enforcement::Enforce];
     let rules = prop::collection::vec(rule(), 0..5);
     (prop::sample::select(modes), rules).prop_map(|(enforcement, mut rules)| {
-        for (place, rule) in rules.iter_mut().enumerate() {
-            rule.origin = Origin::new("TrafficTarget", "shop", format!("t{place}"));
+        for (index, rule) in rules.iter_mut().enumerate() {
+            rule.origin = Origin::new("TrafficTarget", "shop", format!("t{index}"));
         }
         Access { enforcement, rules }
     })
@@ -73,7 +73,7 @@ type Asked = (
     u8,
 );
 
-fn asked() -> impl Strategy<Value = Asked> {
+fn query() -> impl Strategy<Value = Asked> {
     (
         prop::option::weighted(0.8, 0_u8..3),
         any::<bool>(),
@@ -89,8 +89,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 5000, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_is_explained_is_what_is_decided(access in access(), asked in asked()) {
-        let (caller, names_pod, port, get, path, header, kind) = asked;
+    fn what_is_explained_is_what_is_decided(access in access(), query in query()) {
+        let (caller, names_pod, port, get, path, header, kind) = query;
         let identity = caller.map(id);
         let pod = caller.filter(|_| names_pod).map(|number| format!("pod{number}"));
         let caller = match &identity {

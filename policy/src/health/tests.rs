@@ -23,13 +23,13 @@ fn others(endpoints: usize, answers: u32, failures: u32) -> Others {
 fn after(failures: usize, signal: HealthSignal, now: Instant) -> Health {
     let mut health = Health::new(now, None);
     for n in 1..=failures {
-        let told = health.record(now, signal, None, &Ejection::DEFAULT, EVEN);
+        let change = health.record(now, signal, None, &Ejection::DEFAULT, EVEN);
         let expected = if n >= 5 {
             HealthChange::RowIsFull
         } else {
             HealthChange::Nothing
         };
-        assert_eq!(told, expected, "after {n}");
+        assert_eq!(change, expected, "after {n}");
     }
     health
 }
@@ -209,8 +209,8 @@ fn each_rest_is_twice_as_long_up_to_the_longest_and_jitter_is_a_fifth() {
     for rest in [10, 20, 40, 60, 60] {
         let probe = health.begin_probe(now, true);
         assert!(probe.is_some());
-        let told = health.record(now, Failed, probe, &Ejection::DEFAULT, EVEN);
-        assert_eq!(told, HealthChange::EjectedAgain);
+        let change = health.record(now, Failed, probe, &Ejection::DEFAULT, EVEN);
+        assert_eq!(change, HealthChange::EjectedAgain);
         now += ms(rest * 1000);
         assert_eq!(
             health.status(now - ms(1), true, ms(0)),
@@ -292,8 +292,8 @@ fn calls_of_a_service_that_lets_nobody_rest_end_no_rest_before_its_time() {
     let mut record = |now, signal, settings| health.record(now, signal, None, settings, EVEN);
     assert_eq!(record(early, Good, &off), HealthChange::Nothing);
     for signal in [Failed, Unreachable, Reached] {
-        let told = record(over, signal, &off);
-        assert_eq!(told, HealthChange::Nothing, "{signal:?}");
+        let change = record(over, signal, &off);
+        assert_eq!(change, HealthChange::Nothing, "{signal:?}");
     }
     let late = record(over, Good, &Ejection::DEFAULT);
     assert_eq!(

@@ -365,9 +365,9 @@ fn who_goes_on_for_another_grows_nobody_into_what_others_still_hold() {
         shares.resume(&pod, 33_333);
     }
     let sends = shares.set_pods(now, &BTreeSet::from([1, 2, 3, 4]));
-    let told: BTreeMap<u8, u64> = sends.iter().map(|send| (send.pod, send.share)).collect();
+    let sent: BTreeMap<u8, u64> = sends.iter().map(|send| (send.pod, send.share)).collect();
     let expected = [(1, 25_000), (2, 25_000), (3, 25_000), (4, 1)];
-    assert_eq!(told, BTreeMap::from(expected));
+    assert_eq!(sent, BTreeMap::from(expected));
     assert!(shares.in_use() <= 100_000);
     // Who holds what he is to hold is sent nothing.
     let mut same = Shares::new(100);

@@ -104,10 +104,10 @@ fn critical_requests_may_use_twice_the_limit_and_sheddable_ones_three_fifths() {
         (Priority::Normal, true, 0.6),
         (Priority::Sheddable, true, 0.6),
     ] {
-        let held = room(&mut limiter, priority, retry);
+        let admitted = room(&mut limiter, priority, retry);
         assert!(
-            (held - limit * part).abs() <= 1.0,
-            "{priority:?} {retry}: {held} of {limit}"
+            (admitted - limit * part).abs() <= 1.0,
+            "{priority:?} {retry}: {admitted} of {limit}"
         );
     }
 }
@@ -254,8 +254,8 @@ fn load_is_half_where_calls_wait_as_long_as_they_may() {
         for _ in 0..100 {
             limiter.done(now, ms(took), &SETTINGS);
         }
-        let told = limiter.load(&SETTINGS);
-        assert!(told.abs_diff(load) <= 2, "{took}: {told}");
+        let measured = limiter.load(&SETTINGS);
+        assert!(measured.abs_diff(load) <= 2, "{took}: {measured}");
     }
 }
 

@@ -31,13 +31,13 @@ fn offered() -> Vec<Override> {
     }]
 }
 
-fn granted(own: &str, asked: OverrideOrigin<'_>, proof: Option<&Proof>) -> Result<(), Ignored> {
+fn granted(own: &str, origin: OverrideOrigin<'_>, proof: Option<&Proof>) -> Result<(), Ignored> {
     let own = account(own);
     grant(
         &offered(),
         &service("catalog-staging"),
         Caller::mesh(&own),
-        asked,
+        origin,
         proof,
         999,
     )
@@ -160,8 +160,8 @@ fn one_on_the_way_that_may_not_pass_it_on_ends_it_for_all_who_follow() {
     let (qa, web, other) = (account("qa"), account("web"), account("other"));
     let proof = Proof::Account(qa.clone());
     let through = |accounts: &[SpiffeId]| {
-        let asked = OverrideOrigin::With(Caller::mesh(&web), accounts);
-        granted("cart", asked, Some(&proof))
+        let origin = OverrideOrigin::With(Caller::mesh(&web), accounts);
+        granted("cart", origin, Some(&proof))
     };
     assert_eq!(through(std::slice::from_ref(&qa)), Ok(()));
     assert_eq!(through(&[qa.clone(), web.clone()]), Ok(()));
@@ -260,7 +260,7 @@ fn a_token_is_the_right_of_whoever_shows_it_until_it_ends() {
 fn a_token_that_does_not_count_takes_no_right_of_the_account_beside_it_away() {
     let (qa, web) = (account("qa"), account("web"));
     let through = [qa.clone()];
-    let asked = |proof: &Proof| {
+    let granted_by = |proof: &Proof| {
         let next = granted(
             "web",
             OverrideOrigin::With(Caller::mesh(&qa), &[]),
@@ -275,11 +275,11 @@ fn a_token_that_does_not_count_takes_no_right_of_the_account_beside_it_away() {
         next
     };
     let wrong = [8; 32];
-    assert_eq!(asked(&Proof::Both(wrong, qa.clone())), Ok(()));
-    assert_eq!(asked(&Proof::Both([7; 32], account("other"))), Ok(()));
+    assert_eq!(granted_by(&Proof::Both(wrong, qa.clone())), Ok(()));
+    assert_eq!(granted_by(&Proof::Both([7; 32], account("other"))), Ok(()));
     let neither = Proof::Both(wrong, account("other"));
-    assert_eq!(asked(&neither), Err(Ignored::Right));
-    assert_eq!(asked(&Proof::Token(wrong)), Err(Ignored::Right));
+    assert_eq!(granted_by(&neither), Err(Ignored::Right));
+    assert_eq!(granted_by(&Proof::Token(wrong)), Err(Ignored::Right));
     let outside = OverrideOrigin::With(Caller::Outside, &[]);
     let forged = Proof::Both(wrong, qa.clone());
     let right = Err(Ignored::Right);
@@ -290,26 +290,34 @@ fn a_token_that_does_not_count_takes_no_right_of_the_account_beside_it_away() {
 fn who_asks_by_a_token_need_not_be_one_that_may_pass_it_on() {
     let (web, other) = (account("web"), account("other"));
     let proof = Proof::Both([7; 32], other.clone());
-    let asked = |own, peer: &SpiffeId, through: &[SpiffeId], proof| {
+    let granted_by = |own, peer: &SpiffeId, through: &[SpiffeId], proof| {
         let peer = Caller::mesh(peer);
         granted(own, OverrideOrigin::With(peer, through), Some(proof))
     };
     let by_other = std::slice::from_ref(&other);
-    assert_eq!(asked("web", &other, &[], &proof), Ok(()), "one hop later");
-    assert_eq!(asked("cart", &web, by_other, &proof), Ok(()), "and two");
+    assert_eq!(
+        granted_by("web", &other, &[], &proof),
+        Ok(()),
+        "one hop later"
+    );
+    assert_eq!(
+        granted_by("cart", &web, by_other, &proof),
+        Ok(()),
+        "and two"
+    );
     // All that it comes through must.
     let ended = Err(Ignored::Forwarder);
-    assert_eq!(asked("other", &other, &[], &proof), ended);
+    assert_eq!(granted_by("other", &other, &[], &proof), ended);
     let twice = [other.clone(), other.clone()];
-    assert_eq!(asked("cart", &web, &twice, &proof), ended);
-    assert_eq!(asked("cart", &other, by_other, &proof), ended);
+    assert_eq!(granted_by("cart", &web, &twice, &proof), ended);
+    assert_eq!(granted_by("cart", &other, by_other, &proof), ended);
     let later = [web.clone(), other.clone()];
-    assert_eq!(asked("cart", &web, &later, &proof), ended);
+    assert_eq!(granted_by("cart", &web, &later, &proof), ended);
     // From outside, the first of them passes it on.
     let outside = Proof::Token([7; 32]);
-    assert_eq!(asked("web", &other, &[], &outside), ended);
+    assert_eq!(granted_by("web", &other, &[], &outside), ended);
     let wrong = Proof::Both([8; 32], other.clone());
-    assert_eq!(asked("web", &other, &[], &wrong), Err(Ignored::Right));
+    assert_eq!(granted_by("web", &other, &[], &wrong), Err(Ignored::Right));
 }
 
 #[test]
@@ -322,33 +330,33 @@ fn pods_that_are_listed_are_known_as_peers_and_further_back_by_their_account_alo
         ..offered().remove(0)
     }];
     let proof = Proof::Account(qa.clone());
-    let asked = |id, pod, through: &[SpiffeId]| {
+    let request = |id, pod, through: &[SpiffeId]| {
         let peer = Caller::Mesh { id, pod };
         let target = service("catalog-staging");
-        let asked = OverrideOrigin::With(peer, through);
+        let request = OverrideOrigin::With(peer, through);
         grant(
             &offered,
             &target,
             Caller::mesh(&own),
-            asked,
+            request,
             Some(&proof),
             0,
         )
     };
-    assert_eq!(asked(&qa, Some("qa-1"), &[]), Ok(()));
-    assert_eq!(asked(&qa, Some("qa-2"), &[]), Err(Ignored::Right));
-    assert_eq!(asked(&qa, None, &[]), Err(Ignored::Right));
+    assert_eq!(request(&qa, Some("qa-1"), &[]), Ok(()));
+    assert_eq!(request(&qa, Some("qa-2"), &[]), Err(Ignored::Right));
+    assert_eq!(request(&qa, None, &[]), Err(Ignored::Right));
     // The pod of a forwarder says nothing of who asked first.
-    assert_eq!(asked(&web, Some("qa-1"), &[]), Err(Ignored::Right));
+    assert_eq!(request(&web, Some("qa-1"), &[]), Err(Ignored::Right));
     let through = std::slice::from_ref(&qa);
-    assert_eq!(asked(&web, Some("web-1"), through), Err(Ignored::Right));
-    assert_eq!(asked(&qa, Some("qa-1"), through), Err(Ignored::Right));
+    assert_eq!(request(&web, Some("web-1"), through), Err(Ignored::Right));
+    assert_eq!(request(&qa, Some("qa-1"), through), Err(Ignored::Right));
 }
 
 #[test]
 fn only_services_that_are_offered_can_be_asked_for() {
     let own = account("qa");
-    let asked = |overrides: &[Override], target: &ServiceId| {
+    let requested = |overrides: &[Override], target: &ServiceId| {
         grant(
             overrides,
             target,
@@ -359,20 +367,20 @@ fn only_services_that_are_offered_can_be_asked_for() {
         )
     };
     assert_eq!(
-        asked(&offered(), &service("payments")),
+        requested(&offered(), &service("payments")),
         Err(Ignored::Target)
     );
     let elsewhere = ServiceId::new("other", "catalog-staging");
-    assert_eq!(asked(&offered(), &elsewhere), Err(Ignored::Target));
+    assert_eq!(requested(&offered(), &elsewhere), Err(Ignored::Target));
     assert_eq!(
-        asked(&[], &service("catalog-staging")),
+        requested(&[], &service("catalog-staging")),
         Err(Ignored::Target)
     );
     // One of several is enough, whatever the others say.
     let mut all = offered();
     all[0].sources.clear();
     all.extend(offered());
-    assert_eq!(asked(&all, &service("catalog-staging")), Ok(()));
+    assert_eq!(requested(&all, &service("catalog-staging")), Ok(()));
 }
 
 #[test]

@@ -105,10 +105,10 @@ fn an_ordinary_path_is_not_copied() {
 
 /// Encodings of one path: every character may stand for itself or be escaped.
 fn disguised(path: &'static str) -> impl Strategy<Value = String> {
-    proptest::collection::vec(0u8..3, path.len()).prop_map(move |ways| {
+    proptest::collection::vec(0u8..3, path.len()).prop_map(move |variants| {
         path.bytes()
-            .zip(ways)
-            .map(|(byte, way)| match way {
+            .zip(variants)
+            .map(|(byte, variant)| match variant {
                 0 => char::from(byte).to_string(),
                 1 => format!("%{byte:02x}"),
                 _ => format!("%{byte:02X}"),

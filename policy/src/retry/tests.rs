@@ -224,12 +224,12 @@ fn why_no_retry_was_made_is_said() {
     assert_eq!(next(&retry, &body), Next::Denied(RetryOutcome::Body));
 
     let start = Instant::now();
-    let asked = RequestedTimeout {
+    let requested = RequestedTimeout {
         grpc: Some(ms(25)),
         ..RequestedTimeout::default()
     };
     let late = Attempted {
-        deadline: Deadline::arrived(start, asked, None),
+        deadline: Deadline::arrived(start, requested, None),
         ..one
     };
     let budget = RetryBudget::new(start);
@@ -242,8 +242,8 @@ fn why_no_retry_was_made_is_said() {
 #[test]
 fn a_server_that_asks_for_a_short_wait_gets_it_and_for_a_long_one_no_retry() {
     let retry = Retry::DEFAULT;
-    let with = |asked| Attempted {
-        requested_wait: asked,
+    let with = |requested| Attempted {
+        requested_wait: requested,
         ..attempted(&Method::GET, status(503))
     };
     let http = |text: &str| next(&retry, &with(RequestedWait::of_http(Some(text.as_bytes()))));

@@ -125,12 +125,12 @@ fn sets_hold_what_was_put_in_and_nothing_beside() {
     let all: Vec<u16> = (400..600).collect();
     for code in [400, 463, 464, 500, 527, 528, 591, 592, 599] {
         let one = Statuses::of(&[code]);
-        let held: Vec<u16> = all
+        let members: Vec<u16> = all
             .iter()
             .copied()
             .filter(|other| one.contains(StatusCode::from_u16(*other).unwrap()))
             .collect();
-        assert_eq!(held, [code]);
+        assert_eq!(members, [code]);
     }
     assert_eq!(Statuses::of(&[200, 399, 600, 999]), Statuses::EMPTY);
     assert!(!Statuses::of(&all).contains(StatusCode::OK));
@@ -188,7 +188,7 @@ fn sections_are_called_as_their_fields() {
 
 #[test]
 fn in_a_split_the_service_that_serves_decides_about_its_endpoints() {
-    let said = |name: &str, failures| Table {
+    let policy_of = |name: &str, failures| Table {
         rules: vec![Rule {
             origin: Origin::new("TrafficPolicy", "shop", name),
             when: Match::Always,
@@ -199,7 +199,11 @@ fn in_a_split_the_service_that_serves_decides_about_its_endpoints() {
         }],
         otherwise: None,
     };
-    let (root, serving, silent) = (said("root", 1), said("canary", 2), Table::only(None));
+    let (root, serving, silent) = (
+        policy_of("root", 1),
+        policy_of("canary", 2),
+        Table::only(None),
+    );
     let failures = |serving: &Whole<Ejection>, root: &Whole<Ejection>| {
         let (ejection, origin) = serving_or_root(serving, root)?;
         Some((ejection.consecutive_failures, origin.name().to_string()))
@@ -230,7 +234,7 @@ fn a_priority_sinks_one_class_at_a_time_and_the_lowest_stays() {
 #[test]
 fn a_caller_may_lower_the_class_of_its_call_and_never_raise_it() {
     use Priority::{Critical, Normal, Sheddable};
-    for (asked, policy, class) in [
+    for (requested, policy, class) in [
         (None, None, Normal),
         (None, Some(Critical), Critical),
         (None, Some(Sheddable), Sheddable),
@@ -240,8 +244,8 @@ fn a_caller_may_lower_the_class_of_its_call_and_never_raise_it() {
         (Some(Sheddable), Some(Critical), Sheddable),
         (Some(Normal), Some(Sheddable), Sheddable),
     ] {
-        let found = Priority::of_call(asked, policy);
-        assert_eq!(found, class, "{asked:?} {policy:?}");
+        let found = Priority::of_call(requested, policy);
+        assert_eq!(found, class, "{requested:?} {policy:?}");
     }
     for class in Priority::ALL {
         assert_eq!(Priority::parse(class.as_str().as_bytes()), Some(class));

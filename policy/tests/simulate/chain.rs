@@ -106,13 +106,13 @@ fn amplification(seed: u64, context: bool, grpc: bool) -> f64 {
             budget.save(now, &RETRY.budget);
         }
     }
-    let (from, mut asked) = (now, 0);
+    let (from, mut requests) = (now, 0);
     while now < from + secs(SECONDS) {
         now += chain.dice.gap(PER_SECOND as f64);
-        asked += 1;
+        requests += 1;
         chain.call(0, now + ms(1), false);
     }
-    chain.at_d as f64 / f64::from(asked)
+    chain.at_d as f64 / f64::from(requests)
 }
 
 #[test]

@@ -193,10 +193,10 @@ impl<F: Fn(usize, Duration, &mut Dice) -> bool> Scene<F> {
             HealthSignal::Failed
         };
         let random = self.dice.roll();
-        let told = endpoint
+        let change = endpoint
             .health
             .record(now, signal, attempt.probe, &EJECTION, random);
-        if told != HealthChange::RowIsFull {
+        if change != HealthChange::RowIsFull {
             return;
         }
         let mut others = Others {

@@ -37,7 +37,7 @@ struct Scene {
     opened: Vec<Option<Duration>>,
     serves: Vec<Option<Duration>>,
     probes: Vec<u32>,
-    said: Steer,
+    last_steer: Steer,
     /// What the Service answers well are streams, which never end.
     streams: bool,
 }
@@ -66,7 +66,7 @@ impl Scene {
             opened: vec![None; CALLERS],
             serves: vec![None; CALLERS],
             probes: vec![0; 200],
-            said: Steer::Closed,
+            last_steer: Steer::Closed,
             streams: false,
         }
     }
@@ -90,7 +90,7 @@ impl Scene {
                     }
                 }
                 Event::Pulse(caller) => self.pulse(now, caller),
-                Event::Told(caller, said) => self.breakers[caller].steer(now, said),
+                Event::Told(caller, steer) => self.breakers[caller].steer(now, steer),
                 Event::Tick => {
                     self.events.after(secs(1), Event::Tick);
                     self.decide(now);
@@ -140,16 +140,16 @@ impl Scene {
             return;
         }
         self.fleet.tick(now, &SETTINGS);
-        let said = self.fleet.steer(now);
-        let news = match (said, self.said) {
+        let steer = self.fleet.steer(now);
+        let news = match (steer, self.last_steer) {
             (Steer::Closing { .. }, Steer::Closing { .. }) => false,
-            (said, before) => said != before,
+            (steer, before) => steer != before,
         };
         if news {
-            self.said = said;
+            self.last_steer = steer;
             for caller in 0..CALLERS {
                 let wait = ms(50).mul_f64(1.0 + self.dice.unit());
-                self.events.after(wait, Event::Told(caller, said));
+                self.events.after(wait, Event::Told(caller, steer));
             }
         }
     }

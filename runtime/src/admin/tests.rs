@@ -265,7 +265,7 @@ async fn readers_who_take_no_page_leave_places_for_probes_and_are_cut_off() {
     let count = |status: &str| {
         statuses
             .iter()
-            .filter(|said| said.ends_with(status))
+            .filter(|response| response.ends_with(status))
             .count()
     };
     assert_eq!(count("200"), MAX_PAGES, "{statuses:?}");

@@ -135,18 +135,18 @@ async fn two_hoarders_of_what_is_in_use_leave_places_for_first_connections() {
         permits: 100,
         ..BOUNDS
     });
-    let mut held: Vec<_> = (0..90).map(|_| enter(&occupancy, 1)).collect();
+    let mut permits: Vec<_> = (0..90).map(|_| enter(&occupancy, 1)).collect();
     // Each of them gets a third of what is left, or so.
     for (last, gets) in [(1, 0), (2, 4), (3, 3)] {
         for _ in 0..gets {
-            held.push(enter(&occupancy, last));
+            permits.push(enter(&occupancy, last));
         }
         let next = occupancy.try_admit(&holder(last));
         assert!(matches!(next, Err(TurnedAway)), "{last}");
     }
     assert_eq!(count(&counts, Reached::Hoarder), 3);
     for honest in 4..7 {
-        held.push(enter(&occupancy, honest));
+        permits.push(enter(&occupancy, honest));
     }
     assert_eq!(occupancy.taken(), 100);
     assert!(occupancy.try_admit(&holder(7)).unwrap().is_none(), "full");
@@ -331,8 +331,8 @@ async fn who_holds_most_bytes_loses_its_largest_connections_in_use_or_not() {
     let greedy = [1, 3, 2].map(|times| {
         let permit = enter(&occupancy, 2);
         permit.busy();
-        let held = permit.reserve(times * 100_000);
-        (permit, held)
+        let bytes = permit.reserve(times * 100_000);
+        (permit, bytes)
     });
     let (weight, most) = occupancy.heaviest().unwrap();
     assert_eq!((weight, &most), (600_000 + 3 * CONNECTION, &holder(2)));
@@ -379,13 +379,13 @@ fn what_is_held_for_a_connection_goes_with_its_guards() {
     let (occupancy, _) = occupancy(BOUNDS);
     let permit = enter(&occupancy, 1);
     let weight = || occupancy.heaviest().unwrap().0 - CONNECTION;
-    let held = permit.reserve(5);
-    let beside = held.beside(7);
-    held.add(3);
+    let bytes = permit.reserve(5);
+    let beside = bytes.beside(7);
+    bytes.add(3);
     assert_eq!(weight(), 15);
-    assert_eq!(held.set(1), 8);
+    assert_eq!(bytes.set(1), 8);
     assert_eq!(weight(), 8);
-    drop(held);
+    drop(bytes);
     assert_eq!(weight(), 7);
     drop(beside);
     assert_eq!(weight(), 0);
@@ -398,7 +398,7 @@ fn what_is_done_within_a_connection_counts_for_it_and_keeps_no_place() {
     permit.prove("spiffe://cluster.local/ns/shop/sa/web");
     let within = permit.within().within();
     let weight = occupancy.weight();
-    let held = within.reserve(5000);
+    let bytes = within.reserve(5000);
     assert_eq!(occupancy.weight(), weight + 5000);
     let request = within.begin_request();
     assert_eq!(permit.requests().unwrap().in_flight(), 1);
@@ -411,7 +411,7 @@ fn what_is_done_within_a_connection_counts_for_it_and_keeps_no_place() {
     assert_eq!(permit.slot.activity.load(Relaxed), IDLE);
     drop(permit);
     assert_eq!(occupancy.taken(), 0);
-    drop((request, held));
+    drop((request, bytes));
     assert_eq!(within.requests().unwrap().in_flight(), 0);
 }
 

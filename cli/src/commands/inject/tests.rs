@@ -190,7 +190,7 @@ fn what_inject_put_in_uninject_takes_out_to_the_last_byte() {
 
 #[test]
 fn bad_yaml_ends_with_its_place_and_nothing_on_the_output() {
-    for (text, place) in [
+    for (text, location) in [
         ("kind: Deployment\nspec: [\n", "-:2:"),
         ("a: 1\nb: {{ .Values.x }}\n", "-:2:"),
         (&format!("{DEPLOYMENT}---\na: 1\na: 2\n"), "stands twice"),
@@ -207,7 +207,7 @@ fn bad_yaml_ends_with_its_place_and_nothing_on_the_output() {
         let Err(Failure::Usage(words)) = ended else {
             panic!("{text}: {ended:?}");
         };
-        assert!(words.contains(place), "{words}");
+        assert!(words.contains(location), "{words}");
         assert_eq!(out, "", "{text}");
     }
 }

@@ -312,18 +312,18 @@ fn edge_whose_routes_do_not_tell_every_served_call_is_allowed_by_its_port() {
     let given_up = json!({"start": "2026-11-02T09:40:00Z", "requests": 3, "failure": 1,
         "cancelled": 2, "mtls": 1.0});
     let with = |minute: Value| json!({"routes": read, "history": [minute]});
-    let counted = |told: u64| {
-        json!({"requests": 100, "success": 100, "routes": [route("cart/read", told, 0)],
-            "server": {"requests": told, "failure": 0}})
+    let counted = |by_route: u64| {
+        json!({"requests": 100, "success": 100, "routes": [route("cart/read", by_route, 0)],
+            "server": {"requests": by_route, "failure": 0}})
     };
-    for told in [
+    for by_route in [
         with(minute("09:55", 0)),
         with(minute("09:40", 3)),
         with(given_up),
         // The two sides count in slots of their own.
         counted(95),
     ] {
-        let (objects, calls) = suggested(&[edge("web", "cart", 80, told)], true);
+        let (objects, calls) = suggested(&[edge("web", "cart", 80, by_route)], true);
         assert_eq!(rules(&objects).len(), 2, "{:?}", calls.by_port);
     }
     let served = json!([route("cart/read", 4, 0), route("cart/write", 1, 0)]);

@@ -114,8 +114,8 @@ async fn port_is_told_by_the_name_that_its_service_has_for_it() {
     let line = "weft explain deploy/web cart:grpc -n shop -o json";
     let (code, out, err) = run(api.client(), line).await;
     assert_eq!(code, 0, "{err}");
-    let told: Value = serde_json::from_str(&out).unwrap();
-    assert_eq!(told["spec"]["to"]["port"], 9090, "{out}");
+    let answer: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(answer["spec"]["to"]["port"], 9090, "{out}");
     assert_eq!(
         err,
         "cart is taken for svc/cart of namespace shop\n\

@@ -34,13 +34,13 @@ fn shop() -> FakeApi {
 }
 
 /// Kinds and names of both ends that were asked about, and what was said.
-async fn asked(api: &FakeApi, line: &str) -> ([String; 2], String) {
+async fn explained(api: &FakeApi, line: &str) -> ([String; 2], String) {
     let line = format!("weft explain {line} -n shop -o json");
     let (code, out, err) = run(api.client(), &line).await;
     assert_eq!(code, 0, "{line}: {err}");
-    let told: Value = serde_json::from_str(&out).unwrap();
+    let answer: Value = serde_json::from_str(&out).unwrap();
     let end = |end: &str| {
-        let end = &told["spec"][end];
+        let end = &answer["spec"][end];
         let text = |field: &str| end[field].as_str().unwrap_or_default().to_owned();
         format!("{} {} {}", text("kind"), text("name"), end["port"])
     };
@@ -51,19 +51,22 @@ async fn asked(api: &FakeApi, line: &str) -> ([String; 2], String) {
 async fn name_of_one_workload_or_service_needs_no_kind_and_what_was_meant_is_said() {
     let api = shop();
     let web = "Deployment web null";
-    let (ends, said) = asked(&api, "web cart DELETE /items/7").await;
+    let (ends, error) = explained(&api, "web cart DELETE /items/7").await;
     assert_eq!(ends, [web, "Service cart null"]);
     assert_eq!(
-        said,
+        error,
         "web is taken for deploy/web of namespace shop\n\
          cart is taken for svc/cart of namespace shop\n"
     );
-    let (ends, _) = asked(&api, "deploy/web cart:8080 GET /").await;
+    let (ends, _) = explained(&api, "deploy/web cart:8080 GET /").await;
     assert_eq!(ends, [web, "Service cart 8080"]);
-    let (ends, said) = asked(&api, "cart web GET /").await;
-    assert_eq!(ends, ["Deployment cart null", web], "{said}");
-    let (ends, said) = asked(&api, "outside svc/cart GET /").await;
-    assert_eq!((ends[1].as_str(), said.as_str()), ("Service cart null", ""));
+    let (ends, error) = explained(&api, "cart web GET /").await;
+    assert_eq!(ends, ["Deployment cart null", web], "{error}");
+    let (ends, error) = explained(&api, "outside svc/cart GET /").await;
+    assert_eq!(
+        (ends[1].as_str(), error.as_str()),
+        ("Service cart null", "")
+    );
 }
 
 #[tokio::test]

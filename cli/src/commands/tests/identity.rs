@@ -136,15 +136,15 @@ async fn proxies_that_say_nothing_are_waited_for_half_a_minute_all_together() {
     };
     let (pods, proxies) = (list("PodList", pods), list("ProxyList", proxies));
     let service = tower::service_fn(move |request: Request<Body>| {
-        let told = match request.uri().path() {
+        let answer = match request.uri().path() {
             "/api/v1/namespaces/shop/pods" => Some(pods.clone()),
             "/apis/observe.weft.dev/v1alpha1/namespaces/shop/proxies" => Some(proxies.clone()),
             // No port is forwarded, and nobody says so.
             _ => None,
         };
         async move {
-            match told {
-                Some(told) => Ok::<_, Infallible>(Response::new(Body::from(told.into_bytes()))),
+            match answer {
+                Some(answer) => Ok::<_, Infallible>(Response::new(Body::from(answer.into_bytes()))),
                 None => std::future::pending().await,
             }
         }

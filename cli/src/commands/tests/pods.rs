@@ -43,8 +43,8 @@ async fn pods_are_told_apart_by_what_was_sent_to_each() {
     assert!(err.ends_with("you may mean pod/web-2\n"), "{err}");
     // As JSON it is the API's own.
     let (_, out, _) = run(api.client(), "weft stat pod/web-1 -n shop -o json").await;
-    let told: Value = serde_json::from_str(&out).unwrap();
-    assert_eq!(told["items"], json!([metrics("web-1", "8", "2")]));
+    let answer: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(answer["items"], json!([metrics("web-1", "8", "2")]));
 }
 
 #[tokio::test]

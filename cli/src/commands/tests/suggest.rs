@@ -23,7 +23,7 @@ fn graph() -> Value {
 async fn what_cannot_be_told_is_followed_by_a_way_that_this_command_has() {
     let depends = json!({"change": "depends", "from": "shop/Deployment/web",
         "to": "shop/Deployment/cart", "port": 8080, "podPorts": [8080]});
-    for (status, way) in [
+    for (status, advice) in [
         (
             json!({"changed": [depends]}),
             "`weft dry-run -f FILE --watch 60s`",
@@ -36,7 +36,7 @@ async fn what_cannot_be_told_is_followed_by_a_way_that_this_command_has() {
         let (code, out, err) = run(api.client(), "weft suggest -n shop").await;
         assert_eq!(code, 0, "{err}");
         assert!(out.contains("kind: TrafficTarget"), "{out}{err}");
-        assert!(err.contains(way), "{err}");
+        assert!(err.contains(advice), "{err}");
         assert!(!err.contains("; --watch"), "{err}");
     }
 }

@@ -27,10 +27,10 @@ fn graph(but: impl Fn(usize) -> Option<u16> + Send + 'static) -> Client {
         };
         json!({"kind": "Status", "status": "Failure", "code": code, "message": message})
     };
-    let asked = AtomicUsize::new(0);
+    let request_count = AtomicUsize::new(0);
     Client::new(
         tower::service_fn(move |_: Request<Body>| {
-            let (code, body) = match but(asked.fetch_add(1, Ordering::Relaxed)) {
+            let (code, body) = match but(request_count.fetch_add(1, Ordering::Relaxed)) {
                 Some(code) => (code, refusal(code)),
                 None => (200, graph.clone()),
             };
@@ -74,15 +74,15 @@ async fn a_watch_goes_on_where_nobody_answers_for_a_moment_with_longer_pauses() 
         let (ended, out, err) = watched(graph(away), within).await;
         assert!(ended.is_none(), "{ended:?}");
         assert_eq!(out.matches("cart").count(), tables, "{seconds} s: {out}");
-        let told = err.matches("no controller of Weft answers").count();
-        assert_eq!(told, failures, "{seconds} s: {err}");
+        let notices = err.matches("no controller of Weft answers").count();
+        assert_eq!(notices, failures, "{seconds} s: {err}");
     }
     // However long nobody answers, somebody looks each minute: after 5, 15, 35, 75, 135, 195 s.
     let gone = |question: usize| (question > 0).then_some(503);
     let (ended, _, err) = watched(graph(gone), Duration::from_secs(200)).await;
     assert!(ended.is_none(), "{ended:?}");
-    let told = err.matches("no controller of Weft answers").count();
-    assert_eq!(told, 6, "{err}");
+    let notices = err.matches("no controller of Weft answers").count();
+    assert_eq!(notices, 6, "{err}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -46,7 +46,7 @@ fn json_is_read_as_what_it_is() {
 
 #[test]
 fn what_is_no_manifest_is_told_with_its_place() {
-    for (text, line, said) in [
+    for (text, line, message) in [
         ("a: 1\nb: [", 2, ""),
         ("a: 1\na: 2\n", 2, "stands twice"),
         ("a: 1\n? [x]\n: 2\n", 2, "must be a word"),
@@ -55,7 +55,7 @@ fn what_is_no_manifest_is_told_with_its_place() {
     ] {
         let error = parse(text).unwrap_err();
         assert_eq!(error.line, line, "{text:?}: {error}");
-        assert!(error.text.contains(said), "{text:?}: {error}");
+        assert!(error.text.contains(message), "{text:?}: {error}");
     }
 }
 

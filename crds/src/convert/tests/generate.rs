@@ -216,17 +216,17 @@ pub(super) fn odd(kind: SmiKind, version: SmiVersion) -> Values {
         proptest::option::of(odd),
     )
         .prop_map(|(mut object, index, odd)| {
-            let mut places = Vec::new();
+            let mut pointers = Vec::new();
             for (key, value) in object.as_object().unwrap() {
                 if !["apiVersion", "kind", "metadata", "status"].contains(&key.as_str()) {
-                    oracle::generate::pointers(&format!("/{key}"), value, &mut places);
+                    oracle::generate::pointers(&format!("/{key}"), value, &mut pointers);
                 }
             }
-            if !places.is_empty() {
-                let place = &places[index.index(places.len())];
-                let (parent, key) = place.rsplit_once('/').unwrap();
+            if !pointers.is_empty() {
+                let pointer = &pointers[index.index(pointers.len())];
+                let (parent, key) = pointer.rsplit_once('/').unwrap();
                 match (odd, object.pointer_mut(parent).unwrap()) {
-                    (Some(odd), _) => *object.pointer_mut(place).unwrap() = odd,
+                    (Some(odd), _) => *object.pointer_mut(pointer).unwrap() = odd,
                     (None, Value::Object(map)) => {
                         map.remove(key);
                     }

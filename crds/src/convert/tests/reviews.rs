@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 use crate::convert::review;
 
 fn answer(desired: &str, objects: &Value) -> Value {
-    let asked: ConversionReview = serde_json::from_value(json!({
+    let sent: ConversionReview = serde_json::from_value(json!({
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "ConversionReview",
         "request": {"uid": "u-1", "desiredAPIVersion": desired, "objects": objects},
     }))
     .unwrap();
-    serde_json::to_value(review(asked)).unwrap()
+    serde_json::to_value(review(sent)).unwrap()
 }
 
 fn split(name: &str, weight: &str) -> Value {

@@ -34,10 +34,10 @@ fn share_of_the_proxy_comes_on_top_of_the_pods_resources_once_and_goes_with_it()
     assert_eq!(injected(&stored).patch, Patch(vec![]));
 
     // Another share takes the place of the first one.
-    let mut asked = first.clone();
-    asked["metadata"]["annotations"][labels::PROXY_CPU_REQUEST] = "30m".into();
-    asked["metadata"]["annotations"][labels::PROXY_CPU_LIMIT] = "200m".into();
-    let again = injected(&asked).pod["spec"]["resources"].clone();
+    let mut reinjected = first.clone();
+    reinjected["metadata"]["annotations"][labels::PROXY_CPU_REQUEST] = "30m".into();
+    reinjected["metadata"]["annotations"][labels::PROXY_CPU_LIMIT] = "200m".into();
+    let again = injected(&reinjected).pod["spec"]["resources"].clone();
     assert_eq!(again["requests"]["cpu"], "130m");
     assert_eq!(again["limits"]["cpu"], "1200m");
 

@@ -54,12 +54,12 @@ fn kubectl_knows_the_kind_by_its_short_name_and_shows_what_matters() {
 #[test]
 fn a_policy_that_says_everything_is_taken_without_losing_a_field() {
     assert_eq!(verdict(&everything()), Vec::<String>::new());
-    let mut said: Vec<String> = Vec::new();
+    let mut paths: Vec<String> = Vec::new();
     each_node(&schema()["properties"]["spec"], "", &mut |_, at| {
-        said.push(at.replace("[]", "/0").replace('.', "/"));
+        paths.push(at.replace("[]", "/0").replace('.', "/"));
     });
     // Only what excludes each other may be missing in it.
-    let lacks = said.iter().filter(|at| everything().pointer(at).is_none());
+    let lacks = paths.iter().filter(|at| everything().pointer(at).is_none());
     let lacks: Vec<&String> = lacks.collect();
     for at in &lacks {
         let excluded = [

@@ -100,10 +100,10 @@ async fn connections_of_more_addresses_than_there_are_places_close_none_of_an_ap
         api.push(sender);
     }
     let flood = strangers(&harness, CONNECTIONS.total + 50).await;
-    let gone = || harness.webhooks.metrics.limits.count("connections");
+    let closed = || harness.webhooks.metrics.limits.count("connections");
     let deadline = Instant::now() + Duration::from_secs(5);
-    while gone() < 50 {
-        assert!(Instant::now() < deadline, "{} were closed", gone());
+    while closed() < 50 {
+        assert!(Instant::now() < deadline, "{} were closed", closed());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     for sender in &api {
@@ -199,8 +199,8 @@ async fn answer_that_nobody_takes_is_given_up() {
     tls.write_all(body.as_bytes()).await.unwrap();
     let mut first = [0; 1];
     tls.read_exact(&mut first).await.unwrap();
-    let held = harness.webhooks.memory.in_use();
-    assert!(held > 1024 * 1024, "the answer does not count: {held}");
+    let in_use = harness.webhooks.memory.in_use();
+    assert!(in_use > 1024 * 1024, "the answer does not count: {in_use}");
     must_be_answered(&harness).await;
     tokio::time::sleep(ANSWER_TIMEOUT).await;
     memory_is_given_back(&harness).await;
@@ -420,7 +420,7 @@ async fn address_with_dear_reviews_without_end_delays_no_others() {
     let (status, _) = harness.call("/validate", body.clone()).await;
     assert_eq!(status, StatusCode::OK);
     println!("one takes {:?}", began.elapsed());
-    let (tell, told) = mpsc::unbounded();
+    let (done, finished) = mpsc::unbounded();
     let mut flood = tokio::task::JoinSet::new();
     for at in 0..10 {
         let stream = TokioIo::new(harness.connect_from(ATTACKERS[at % 2], b"h2").await);
@@ -429,7 +429,7 @@ async fn address_with_dear_reviews_without_end_delays_no_others() {
             .unwrap();
         flood.spawn(async move { drop(connection.await) });
         for _ in 0..5 {
-            let (mut sender, body, tell) = (sender.clone(), body.clone(), tell.clone());
+            let (mut sender, body, done) = (sender.clone(), body.clone(), done.clone());
             flood.spawn(async move {
                 loop {
                     let request = Request::post(format!("https://{NAME}/validate"));
@@ -437,12 +437,12 @@ async fn address_with_dear_reviews_without_end_delays_no_others() {
                     let Ok(response) = sender.send_request(request).await else {
                         return;
                     };
-                    let _ = tell.unbounded_send(response.status());
+                    let _ = done.unbounded_send(response.status());
                 }
             });
         }
     }
-    drop(tell);
+    drop(done);
     tokio::time::sleep(Duration::from_millis(500)).await;
     let mut slowest = Duration::ZERO;
     for _ in 0..10 {
@@ -452,7 +452,7 @@ async fn address_with_dear_reviews_without_end_delays_no_others() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     flood.shutdown().await;
-    let statuses: Vec<StatusCode> = told.collect().await;
+    let statuses: Vec<StatusCode> = finished.collect().await;
     let count = |status| statuses.iter().filter(|seen| **seen == status).count();
     let (judged, refused) = (
         count(StatusCode::OK),

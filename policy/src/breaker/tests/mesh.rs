@@ -4,7 +4,7 @@ use super::*;
 use crate::breaker::fleet::Fleet;
 
 /// What accounts sent and saw fail, in one second.
-fn told(rows: &[(u32, u32)]) -> (Fleet<usize, usize>, Instant) {
+fn fleet_of(rows: &[(u32, u32)]) -> (Fleet<usize, usize>, Instant) {
     let now = Instant::now();
     let mut fleet = Fleet::new(now);
     for (at, (sent, failed)) in rows.iter().enumerate() {
@@ -22,7 +22,7 @@ fn told(rows: &[(u32, u32)]) -> (Fleet<usize, usize>, Instant) {
 #[test]
 fn the_mesh_opens_when_the_median_account_sees_it_and_not_for_one() {
     let opens = |rows: &[(u32, u32)]| {
-        let (fleet, now) = told(rows);
+        let (fleet, now) = fleet_of(rows);
         fleet.steer(now) == Steer::Open
     };
     assert!(opens(&[(50, 50)]), "there is but one");
@@ -45,7 +45,7 @@ fn the_mesh_opens_when_the_median_account_sees_it_and_not_for_one() {
 
 #[test]
 fn what_one_account_alone_sees_is_for_its_own_proxies_until_another_sees_it_too() {
-    let (mut fleet, start) = told(&[(60, 60)]);
+    let (mut fleet, start) = fleet_of(&[(60, 60)]);
     assert_eq!(
         (fleet.steer(start), fleet.told_alone()),
         (Steer::Open, Some(&0))
@@ -67,13 +67,13 @@ fn what_one_account_alone_sees_is_for_its_own_proxies_until_another_sees_it_too(
     // By now the first is silent, as it was told.
     assert_ne!(says(&mut fleet, 20, 60), Steer::Closed);
     assert_eq!(fleet.told_alone(), None, "two have seen it");
-    let (fleet, _) = told(&[(60, 60), (60, 60)]);
+    let (fleet, _) = fleet_of(&[(60, 60), (60, 60)]);
     assert_eq!(fleet.told_alone(), None);
 }
 
 #[test]
 fn it_probes_ten_times_a_second_shared_among_the_callers_and_closes_over_a_ramp() {
-    let (mut fleet, start) = told(&[(10, 10); 12]);
+    let (mut fleet, start) = fleet_of(&[(10, 10); 12]);
     assert_eq!(fleet.steer(start), Steer::Open);
     let wanting = Pulse {
         refused: 5,
@@ -109,7 +109,7 @@ fn it_probes_ten_times_a_second_shared_among_the_callers_and_closes_over_a_ramp(
 
 #[test]
 fn it_opens_again_when_it_fails_while_it_closes() {
-    let (mut fleet, start) = told(&[(60, 60)]);
+    let (mut fleet, start) = fleet_of(&[(60, 60)]);
     fleet.tick(start + ms(5000), &SETTINGS);
     let good = Pulse {
         probes: 10,
@@ -134,7 +134,7 @@ fn it_opens_again_when_it_fails_while_it_closes() {
 
 #[test]
 fn who_makes_up_probes_decides_no_more_than_others() {
-    let (mut fleet, start) = told(&[(10, 10); 12]);
+    let (mut fleet, start) = fleet_of(&[(10, 10); 12]);
     let wanting = Pulse {
         refused: 5,
         ..Pulse::default()
@@ -170,7 +170,7 @@ fn who_makes_up_probes_decides_no_more_than_others() {
 
 #[test]
 fn it_closes_where_nobody_obeys_or_nobody_calls() {
-    let (mut fleet, start) = told(&[(60, 60)]);
+    let (mut fleet, start) = fleet_of(&[(60, 60)]);
     fleet.tick(start + ms(5000), &SETTINGS);
     fleet.tick(start + ms(14_999), &SETTINGS);
     assert!(matches!(fleet.steer(start), Steer::Probing { .. }));
@@ -193,7 +193,7 @@ fn probes_that_hang_keep_it_open_while_anybody_wants_to_call() {
         ..Pulse::default()
     };
     for pulse in [wanting, hanging] {
-        let (mut fleet, start) = told(&[(60, 60)]);
+        let (mut fleet, start) = fleet_of(&[(60, 60)]);
         for second in 1..=120 {
             let now = start + ms(second * 1000);
             fleet.pulse(now, &0, &0, pulse, &SETTINGS);

@@ -71,7 +71,7 @@ fn an_answer_that_only_begins_ends_what_unreachable_means_and_nothing_else() {
     let start = Instant::now();
     let settings = &Ejection::DEFAULT;
     let unreached = after(5, Unreachable, start);
-    for (mut health, cause, told) in [
+    for (mut health, cause, change) in [
         (unreached, EjectedFor::Unreachable, HealthChange::Returned),
         (
             after(5, Failed, start),
@@ -84,8 +84,8 @@ fn an_answer_that_only_begins_ends_what_unreachable_means_and_nothing_else() {
         let due = start + ms(5000);
         let probe = health.begin_probe(due, true);
         assert!(probe.is_some());
-        assert_eq!(health.record(due, Reached, probe, settings, 0), told);
-        assert_eq!(health.is_ejected(), told == HealthChange::Nothing);
+        assert_eq!(health.record(due, Reached, probe, settings, 0), change);
+        assert_eq!(health.is_ejected(), change == HealthChange::Nothing);
         // How it ends shows the rest.
         let ended = health.record(due, Good, probe, settings, 0);
         let expected = match cause {
@@ -114,8 +114,8 @@ fn a_probe_whose_answer_lasts_for_a_second_brings_it_back_and_its_end_shows_no_m
         let mut health = rested(start);
         let probe = health.begin_probe(due, true);
         assert!(!health.settle(begun), "nothing came");
-        let told = health.record(begun, Reached, probe, settings, EVEN);
-        assert_eq!(told, HealthChange::Nothing);
+        let change = health.record(begun, Reached, probe, settings, EVEN);
+        assert_eq!(change, HealthChange::Nothing);
         (health, probe)
     };
     let (mut health, probe) = streams();
@@ -130,8 +130,8 @@ fn a_probe_whose_answer_lasts_for_a_second_brings_it_back_and_its_end_shows_no_m
         Status::Works(0.1),
         "over the warm-up"
     );
-    let told = health.record(lasted, Failed, probe, settings, EVEN);
-    assert_eq!(told, HealthChange::Nothing, "a failure as any other");
+    let change = health.record(lasted, Failed, probe, settings, EVEN);
+    assert_eq!(change, HealthChange::Nothing, "a failure as any other");
     assert_eq!(health.recent(lasted).failures, 1);
     health.abandon_probe(lasted, probe.unwrap());
     assert!(!health.is_ejected());
@@ -141,8 +141,8 @@ fn a_probe_whose_answer_lasts_for_a_second_brings_it_back_and_its_end_shows_no_m
         (Failed, HealthChange::EjectedAgain),
     ] {
         let (mut health, probe) = streams();
-        let told = health.record(lasted - ms(1), signal, probe, settings, EVEN);
-        assert_eq!(told, expected, "{signal:?}");
+        let change = health.record(lasted - ms(1), signal, probe, settings, EVEN);
+        assert_eq!(change, expected, "{signal:?}");
         assert!(!health.settle(lasted), "{signal:?}");
     }
     let (mut health, probe) = streams();
@@ -162,10 +162,10 @@ fn what_a_late_probe_shows_is_not_taken_for_what_the_current_one_shows() {
         assert!(late.is_some() && own.is_some() && late != own);
         let mut record = |probe| health.record(lost, signal, probe, settings, EVEN);
         assert_eq!(record(late), HealthChange::Nothing, "{signal:?}");
-        let told = match signal {
+        let change = match signal {
             Good => HealthChange::Returned,
             _ => HealthChange::EjectedAgain,
         };
-        assert_eq!(record(own), told, "{signal:?}");
+        assert_eq!(record(own), change, "{signal:?}");
     }
 }

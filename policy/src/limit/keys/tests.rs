@@ -79,8 +79,8 @@ fn check(keys: &Keys) {
         assert_eq!(Some(caller.soonest), own().map(|(_, full, _)| *full).min());
         assert!(caller.floor <= caller.soonest, "{id} {caller:?}");
     }
-    let held: u32 = keys.callers.values().map(|caller| caller.in_use).sum();
-    assert_eq!(held as usize, keys.len());
+    let in_use: u32 = keys.callers.values().map(|caller| caller.in_use).sum();
+    assert_eq!(in_use as usize, keys.len());
     let callers = || keys.callers.iter();
     let largest: BTreeSet<(u32, u64)> =
         callers().map(|(id, caller)| (caller.in_use, *id)).collect();
@@ -114,19 +114,19 @@ proptest! {
         for step in steps {
             match step {
                 Step::Take(caller, value) => {
-                    let held = keys.bucket(entry(caller, value));
-                    if held.is_none() && !keys.has_room(now, caller) {
+                    let bucket = keys.bucket(entry(caller, value));
+                    if bucket.is_none() && !keys.has_room(now, caller) {
                         continue;
                     }
-                    let before = held.unwrap_or_else(|| keys.floor(caller));
+                    let before = bucket.unwrap_or_else(|| keys.floor(caller));
                     let after = Bucket(before.0.max(now) + 10);
                     let (taken, fair) = (keys.taken(), keys.in_use(caller));
                     let held_before: Vec<(u64, u32)> =
                         keys.callers.iter().map(|(id, caller)| (*id, caller.in_use)).collect();
                     keys.set(now, entry(caller, value), after);
                     prop_assert!(keys.taken() <= keys.most.max(taken));
-                    for (id, held) in held_before {
-                        let lost = keys.in_use(id) < held;
+                    for (id, bucket) in held_before {
+                        let lost = keys.in_use(id) < bucket;
                         prop_assert!(!lost || id == caller || keys.in_use(id) >= fair);
                     }
                 }

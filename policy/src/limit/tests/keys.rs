@@ -14,8 +14,8 @@ fn table(start: Instant, requests: u32, most: usize) -> Buckets {
 
 /// How many of these values of a caller pass, one request each.
 fn passed(table: &mut Buckets, now: Instant, caller: u64, values: std::ops::Range<u64>) -> usize {
-    let asked = values.map(|value| take(table, now, Key::Header { caller, value }));
-    asked.filter(Result::is_ok).count()
+    let taken = values.map(|value| take(table, now, Key::Header { caller, value }));
+    taken.filter(Result::is_ok).count()
 }
 
 #[test]
@@ -139,8 +139,8 @@ fn identities_have_a_bucket_each_as_far_as_there_are_places() {
     let start = Instant::now();
     let mut table = table(start, 1, 10_001);
     let callers = |table: &mut Buckets, now, callers: std::ops::Range<u64>| {
-        let asked = callers.map(|caller| take(table, now, Key::Caller(caller)));
-        asked.filter(Result::is_ok).count()
+        let taken = callers.map(|caller| take(table, now, Key::Caller(caller)));
+        taken.filter(Result::is_ok).count()
     };
     assert_eq!(callers(&mut table, start, 1..10_001), 10_000);
     assert_eq!(table.take_overflowed(), 0);

@@ -11,8 +11,8 @@ fn a_port_with_few_calls_learns_its_calm_time_and_tells_how_much_longer_they_wai
         assert_eq!(limiter.load(&SETTINGS), 0, "{per_second}: calm");
         // So many lead the running median to what they take.
         let now = calm(&mut limiter, now, 40 / per_second, per_second, ms(210));
-        let told = limiter.load(&SETTINGS);
-        assert!(told.abs_diff(66) <= 3, "{per_second}: {told}");
+        let load = limiter.load(&SETTINGS);
+        assert!(load.abs_diff(66) <= 3, "{per_second}: {load}");
         // After a minute that is what they take.
         calm(&mut limiter, now, 70, per_second, ms(210));
         assert_eq!(limiter.load(&SETTINGS), 0, "{per_second}: for good");

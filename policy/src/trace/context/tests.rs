@@ -328,10 +328,10 @@ proptest! {
         let mut headers = map(&[(name, value.as_str())]);
         let came = read(&headers);
         let trace = came.and_then(|came| came.ids).map_or(trace, |ids| ids.trace);
-        let told = came.map_or(SamplingDecision::Open, |came| came.sampling);
-        let sampled = match told {
+        let decision = came.map_or(SamplingDecision::Open, |came| came.sampling);
+        let sampled = match decision {
             SamplingDecision::Open => sampled,
-            told => told == SamplingDecision::Sampled,
+            decision => decision == SamplingDecision::Sampled,
         };
         pass_on(&mut headers, Onward { trace, span, sampled }, &inject);
         let read = read(&headers).unwrap();

@@ -115,8 +115,8 @@ fn whoever_carries_out_all_is_told_all_and_each_side_its_own() {
     assert_eq!(traffic.for_callers(Parts::ALL), of_callers);
     let pods = traffic.for_pods(Parts::ALL);
     assert_eq!(pods.rate_limits, traffic.rate_limits);
-    let told = pods.timeouts.rules[0].then.as_ref().unwrap().section;
-    assert_eq!((told.request, told.idle), (Some(SECOND), None));
+    let section = pods.timeouts.rules[0].then.as_ref().unwrap().section;
+    assert_eq!((section.request, section.idle), (Some(SECOND), None));
     assert_eq!(pods.balance, Table::only(None));
 
     let one = traffic.for_pods(parts([Part::InstanceLimit]));

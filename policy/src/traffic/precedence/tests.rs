@@ -146,9 +146,9 @@ fn a_section_is_taken_whole_and_each_from_its_own_winner() {
         retry.backoff = Duration::from_secs(9);
     }
     let resolved = resolve(&[close, far], &service(), 80);
-    let (said, by) = resolved.traffic.retry.decide(None);
-    let said = &said.as_ref().unwrap().section;
-    assert_eq!(said.backoff, Retry::DEFAULT.backoff, "nothing of another's");
+    let (rule, by) = resolved.traffic.retry.decide(None);
+    let rule = &rule.as_ref().unwrap().section;
+    assert_eq!(rule.backoff, Retry::DEFAULT.backoff, "nothing of another's");
     assert_eq!(&**by.unwrap().name(), "close");
     let (timeouts, by) = resolved.traffic.timeouts.decide(None);
     assert!(timeouts.is_some());
@@ -189,9 +189,9 @@ fn a_policy_that_wins_at_one_port_only_is_partly_overridden() {
     for number in [80, 81] {
         standings.add(&resolve([&wide, &port], &service(), number));
     }
-    let told = standings.of(&wide.origin).unwrap().rivalry();
+    let rivalry = standings.of(&wide.origin).unwrap().rivalry();
     let lost = vec![(Section::Retry, wins_by(&port, Precedence::Closer))];
-    assert_eq!(told, Rivalry::PartlyOverridden(lost));
+    assert_eq!(rivalry, Rivalry::PartlyOverridden(lost));
 }
 
 #[test]

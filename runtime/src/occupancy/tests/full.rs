@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn rest(occupancy: &Arc<Occupancy>, many: usize) -> Vec<Arc<Permit>> {
+fn enter_at_rest(occupancy: &Arc<Occupancy>, many: usize) -> Vec<Arc<Permit>> {
     let enter = |_| {
         let permit = enter(occupancy, 1);
         permit.idle();
@@ -15,7 +15,7 @@ fn rest(occupancy: &Arc<Occupancy>, many: usize) -> Vec<Arc<Permit>> {
 async fn who_fills_a_listener_and_does_not_go_when_asked_keeps_nobody_waiting_behind_its_own() {
     let (occupancy, counts) = occupancy(BOUNDS);
     tokio::spawn(Arc::clone(&occupancy).watch());
-    let mut resting = rest(&occupancy, 10);
+    let mut resting = enter_at_rest(&occupancy, 10);
     assert_eq!(occupancy.taken(), 10);
     let hoarder = count(&counts, Reached::Hoarder);
     for _ in 0..1000 {
@@ -23,11 +23,11 @@ async fn who_fills_a_listener_and_does_not_go_when_asked_keeps_nobody_waiting_be
     }
     assert!(count(&counts, Reached::Hoarder) >= hoarder + 1000);
     // Somebody else waits until one of them is cut off.
-    let asked = Instant::now();
+    let began = Instant::now();
     while occupancy.try_admit(&holder(2)).unwrap().is_none() {
         sleep(Duration::from_millis(50)).await;
         resting.retain(|permit| !now(permit.cut()));
-        let waits = asked.elapsed();
+        let waits = began.elapsed();
         assert!(waits < Duration::from_millis(1200), "{waits:?}");
     }
 }
@@ -36,7 +36,7 @@ async fn who_fills_a_listener_and_does_not_go_when_asked_keeps_nobody_waiting_be
 async fn whose_connections_go_when_asked_loses_no_newcomer() {
     let (occupancy, _) = occupancy(BOUNDS);
     tokio::spawn(Arc::clone(&occupancy).watch());
-    let mut resting = rest(&occupancy, 9);
+    let mut resting = enter_at_rest(&occupancy, 9);
     for _ in 0..20 {
         let newcomer = enter(&occupancy, 1);
         newcomer.idle();

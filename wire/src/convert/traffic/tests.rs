@@ -276,17 +276,17 @@ prop_compose! {
 
 proptest! {
     #[test]
-    fn what_callers_are_told_survives_the_way_over_the_wire(said in for_callers()) {
-        let bytes = policy_message(&said).encode_to_vec();
+    fn what_callers_are_told_survives_the_way_over_the_wire(stated in for_callers()) {
+        let bytes = policy_message(&stated).encode_to_vec();
         let message = v1::Policy::decode(bytes.as_slice()).unwrap();
-        prop_assert_eq!(traffic(&message), Ok(said));
+        prop_assert_eq!(traffic(&message), Ok(stated));
     }
 
     #[test]
-    fn what_a_pod_is_told_of_requests_to_it_survives_the_way_over_the_wire(said in a_guard()) {
-        let bytes = v1::Guard::from(&said).encode_to_vec();
+    fn what_a_pod_is_told_of_requests_to_it_survives_the_way_over_the_wire(stated in a_guard()) {
+        let bytes = v1::Guard::from(&stated).encode_to_vec();
         let message = v1::Guard::decode(bytes.as_slice()).unwrap();
-        prop_assert_eq!(PodGuard::try_from(&message), Ok(said));
+        prop_assert_eq!(PodGuard::try_from(&message), Ok(stated));
     }
 }
 
@@ -316,13 +316,13 @@ fn section_that_nobody_knows_is_ignored_and_the_others_stand() {
     let mut bytes = rule(None).encode_to_vec();
     bytes.extend([0xfa, 0x01, 0x02, 0x08, 0x01]);
     let newer = v1::PolicyRule::decode(bytes.as_slice()).unwrap();
-    let said = read(vec![newer, rule(Some(attempts(0)))]).unwrap();
-    assert_eq!(said.retry.rules.len(), 1);
+    let stated = read(vec![newer, rule(Some(attempts(0)))]).unwrap();
+    assert_eq!(stated.retry.rules.len(), 1);
     let nothing = EffectivePolicy {
-        retry: said.retry.clone(),
+        retry: stated.retry.clone(),
         ..EffectivePolicy::default()
     };
-    assert_eq!(said, nothing);
+    assert_eq!(stated, nothing);
 }
 
 #[test]
@@ -331,16 +331,16 @@ fn rule_for_callers_of_an_unknown_kind_is_for_nobody() {
     newer.sources = Some(v1::Callers {
         sources: vec![v1::Source { who: None }],
     });
-    let said = read(vec![newer, rule(Some(attempts(0)))]).unwrap();
-    let caller = said.seen_by(Caller::Outside);
+    let stated = read(vec![newer, rule(Some(attempts(0)))]).unwrap();
+    let caller = stated.seen_by(Caller::Outside);
     let decided = caller.retry.decide(None).0.as_ref().unwrap();
     assert_eq!(decided.attempts, 0, "the next one decides");
     let empty = v1::PolicyRule {
         sources: Some(v1::Callers::default()),
         ..rule(Some(attempts(5)))
     };
-    let said = read(vec![empty]).unwrap();
-    assert_eq!(said.seen_by(Caller::Outside).retry.decide(None).0, &None);
+    let stated = read(vec![empty]).unwrap();
+    assert_eq!(stated.seen_by(Caller::Outside).retry.decide(None).0, &None);
 }
 
 #[test]
@@ -365,12 +365,16 @@ fn limit_by_a_key_that_nobody_knows_is_left_out_and_never_one_for_all() {
     let mut bytes = newer.encode_to_vec();
     bytes.extend([0xf8, 0x01, 0x01]);
     let newer = v1::RateLimit::decode(bytes.as_slice()).unwrap();
-    let said = read(vec![
+    let stated = read(vec![
         rule(Some(Section::RateLimit(newer))),
         rule(Some(of(LimitKey::None))),
     ])
     .unwrap();
-    let keys = said.rate_limits.rules.iter().map(|rule| rule.then.as_ref());
+    let keys = stated
+        .rate_limits
+        .rules
+        .iter()
+        .map(|rule| rule.then.as_ref());
     let keys: Vec<_> = keys
         .map(|then| then.map(|limit| &limit.section.key))
         .collect();
@@ -437,7 +441,7 @@ fn unknown_values_of_sections_are_read_towards_what_holds_without_them() {
         queue_time: 100,
         max_concurrency: 0,
     };
-    let said = read(vec![
+    let stated = read(vec![
         rule(Some(Section::Breaker(breaker))),
         rule(Some(Section::Overload(overload))),
         rule(Some(Section::Priority(9))),
@@ -445,11 +449,11 @@ fn unknown_values_of_sections_are_read_towards_what_holds_without_them() {
         rule(Some(Section::Fallback(v1::Fallback::default()))),
     ])
     .unwrap();
-    let breaker = said.breaker.decide(None).0.unwrap();
+    let breaker = stated.breaker.decide(None).0.unwrap();
     assert_eq!(breaker.state, BreakerState::Auto);
-    let overload = said.overload.decide(None).0.unwrap();
+    let overload = stated.overload.decide(None).0.unwrap();
     assert_eq!(overload.mode, OverloadMode::Off);
-    let priority = said.priority.rules[0].then.as_ref().unwrap();
+    let priority = stated.priority.rules[0].then.as_ref().unwrap();
     assert_eq!(priority.section, Priority::Normal);
-    assert!(said.sticky.rules.is_empty() && said.fallback.rules.is_empty());
+    assert!(stated.sticky.rules.is_empty() && stated.fallback.rules.is_empty());
 }

@@ -20,22 +20,22 @@ async fn what_is_on_its_way_to_a_proxy_is_no_fault_before_a_minute_is_over() {
 #[tokio::test(start_paused = true)]
 async fn who_is_not_known_to_the_api_server_waits_for_nothing() {
     let api = healthy();
-    let told = |version: u16| Webhooks { version, ..WELL };
+    let webhooks_answering = |version: u16| Webhooks { version, ..WELL };
     let begun = Instant::now();
-    let (ended, ..) = checked(&api, told(401), &["--wait", "2m"]).await;
+    let (ended, ..) = checked(&api, webhooks_answering(401), &["--wait", "2m"]).await;
     let Err(Failure::Denied(words)) = ended else {
         panic!("{ended:?}");
     };
     assert!(words.contains("does not know these credentials"), "{words}");
     assert_eq!(begun.elapsed().as_secs(), 0);
     // Who may not see the version has all other checks.
-    let (ended, report, _) = checked(&api, told(403), &["--wait", "2m"]).await;
+    let (ended, report, _) = checked(&api, webhooks_answering(403), &["--wait", "2m"]).await;
     assert_eq!(ended.unwrap(), Conclusion::Yes, "{report:#}");
     let skipped = with(&report, &["skipped"]);
     assert_eq!(skipped, ["kubernetes-version", "clocks"], "{report:#}");
     assert_eq!(begun.elapsed().as_secs(), 0);
     // What passes is waited for.
-    let (ended, ..) = checked(&api, told(503), &["--wait", "30s"]).await;
+    let (ended, ..) = checked(&api, webhooks_answering(503), &["--wait", "30s"]).await;
     assert!(matches!(ended, Err(Failure::Unknown(_))), "{ended:?}");
     let took = begun.elapsed();
     assert!((20..45).contains(&took.as_secs()), "{took:?}");

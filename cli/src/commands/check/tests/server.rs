@@ -39,7 +39,7 @@ pub(super) fn client(api: &FakeApi, webhooks: Webhooks) -> Client {
             let api = api.clone();
             async move {
                 if !webhooks.sees && request.uri().path() != "/version" {
-                    return Ok(said(
+                    return Ok(respond(
                         403,
                         &json!({"kind": "Status", "status": "Failure", "message": "no", "code": 403}),
                     ));
@@ -51,7 +51,7 @@ pub(super) fn client(api: &FakeApi, webhooks: Webhooks) -> Client {
                 if observe && !webhooks.observes {
                     let message =
                         "error trying to reach service: certificate signed by unknown authority";
-                    return Ok(said(
+                    return Ok(respond(
                         503,
                         &json!({"kind": "Status", "status": "Failure", "message": message, "code": 503}),
                     ));
@@ -59,7 +59,7 @@ pub(super) fn client(api: &FakeApi, webhooks: Webhooks) -> Client {
                 let version = request.uri().path() == "/version";
                 if version && webhooks.version != 200 {
                     let code = webhooks.version;
-                    return Ok(said(
+                    return Ok(respond(
                         code,
                         &json!({"kind": "Status", "status": "Failure", "message": "no", "code": code}),
                     ));
@@ -97,10 +97,10 @@ fn tried(path: &str, webhooks: Webhooks) -> Response<Body> {
     } else {
         (201, json!({}))
     };
-    said(code, &body)
+    respond(code, &body)
 }
 
-fn said(code: u16, body: &Value) -> Response<Body> {
+fn respond(code: u16, body: &Value) -> Response<Body> {
     let mut answer = Response::new(Body::from(body.to_string().into_bytes()));
     *answer.status_mut() = StatusCode::from_u16(code).unwrap();
     answer

@@ -51,8 +51,8 @@ async fn who_may_see_nothing_of_the_mesh_is_not_told_that_it_is_well() {
         };
         assert!(words.contains("every check of it was skipped"), "{words}");
         assert_eq!(report["success"], false, "{report:#}");
-        let told = with(&report, &["ok", "warning", "error"]);
-        assert_eq!(told, ["kubernetes-version", "clocks"], "{report:#}");
+        let results = with(&report, &["ok", "warning", "error"]);
+        assert_eq!(results, ["kubernetes-version", "clocks"], "{report:#}");
         assert_eq!(begun.elapsed().as_secs(), 0);
     }
 }

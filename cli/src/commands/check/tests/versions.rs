@@ -5,7 +5,7 @@ use super::*;
 /// An image may have any tag, and the injector notes that.
 #[tokio::test]
 async fn what_a_proxy_says_of_its_version_goes_before_the_tag_of_its_image() {
-    let planted = |noted: &str, said: Value| {
+    let planted = |noted: &str, reported: Value| {
         let api = healthy();
         let mut controller = controller(true, true);
         controller["metadata"]["labels"]["app.kubernetes.io/version"] = json!("0.3.0");
@@ -14,17 +14,17 @@ async fn what_a_proxy_says_of_its_version_goes_before_the_tag_of_its_image() {
         pod["metadata"]["annotations"]["weft.dev/proxy-version"] = json!(noted);
         api.put(POD, pod);
         let mut proxy = proxy();
-        proxy["status"]["version"] = said;
+        proxy["status"]["version"] = reported;
         api.put(PROXY, proxy);
         api
     };
-    for (noted, said, result) in [
+    for (noted, reported, result) in [
         ("main", json!("0.1.0"), "warning"),
         ("main", json!("0.2.0"), "ok"),
         ("0.1.0", json!("0.3.0"), "ok"),
         ("0.1.0", Value::Null, "warning"),
     ] {
-        let (_, report, _) = checked(&planted(noted, said), WELL, &[]).await;
+        let (_, report, _) = checked(&planted(noted, reported), WELL, &[]).await;
         let checks = report["checks"].as_array().unwrap();
         let own = checks.iter().find(|check| check["id"] == "old-proxies");
         let own = own.unwrap();

@@ -210,8 +210,8 @@ async fn explanations_that_take_long_are_few_and_leave_the_page_its_turns() {
     let served = served().await;
     let path = question();
     served.api.vanish(true);
-    let asked = (0..10).map(|_| served.ask("GET", &path, KEY));
-    let answers = futures::future::join_all(asked).await;
+    let requests = (0..10).map(|_| served.ask("GET", &path, KEY));
+    let answers = futures::future::join_all(requests).await;
     let with = |wanted| {
         answers
             .iter()
@@ -247,9 +247,9 @@ async fn an_explanation_is_asked_and_its_fix_is_told_as_yaml() {
     let path = question();
     let (status, _, body) = served.ask("GET", &path, KEY).await;
     assert_eq!(status, 200, "{body}");
-    let told: Value = serde_json::from_str(&body).unwrap();
-    assert_eq!(told["explanation"]["kind"], "Explanation", "{body}");
-    assert_eq!(told["yaml"], "");
+    let answer: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(answer["explanation"]["kind"], "Explanation", "{body}");
+    assert_eq!(answer["yaml"], "");
     let writes = served.api.writes();
     assert_eq!(writes.len(), 1, "{writes:?}");
     assert!(
@@ -266,11 +266,11 @@ const TAP: &str = "/apis/observe.weft.dev/v1alpha1/namespaces/shop/taps/live?wat
 fn streaming() -> (Client, mpsc::Receiver<mpsc::Sender<Bytes>>) {
     let (streams, begun) = mpsc::channel(16);
     let service = tower::service_fn(move |_: Request<Body>| {
-        let (lines, told) = mpsc::channel::<Bytes>(16);
+        let (lines, received) = mpsc::channel::<Bytes>(16);
         streams.try_send(lines).unwrap();
-        let frames = stream::unfold(told, |mut told| async move {
-            let line = told.recv().await?;
-            Some((Ok::<_, Infallible>(Frame::data(line)), told))
+        let frames = stream::unfold(received, |mut received| async move {
+            let line = received.recv().await?;
+            Some((Ok::<_, Infallible>(Frame::data(line)), received))
         });
         async move { Ok::<_, Infallible>(Response::new(StreamBody::new(frames))) }
     });
@@ -278,7 +278,7 @@ fn streaming() -> (Client, mpsc::Receiver<mpsc::Sender<Bytes>>) {
 }
 
 /// Where the lines of the next stream go that is asked for.
-async fn asked(begun: &mut mpsc::Receiver<mpsc::Sender<Bytes>>) -> mpsc::Sender<Bytes> {
+async fn next_stream(begun: &mut mpsc::Receiver<mpsc::Sender<Bytes>>) -> mpsc::Sender<Bytes> {
     let lines = timeout(Duration::from_secs(5), begun.recv()).await;
     lines.expect("the API server is not asked").unwrap()
 }
@@ -312,7 +312,7 @@ async fn a_tap_is_passed_on_as_it_comes_and_ends_with_its_reader() {
     let (client, mut begun) = streaming();
     let port = before(client).await;
     let mut reader = watching(port).await;
-    let lines = asked(&mut begun).await;
+    let lines = next_stream(&mut begun).await;
     for line in ["{\"first\":1}\n", "{\"second\":2}\n"] {
         lines.send(Bytes::from(line)).await.unwrap();
         // Before the next is told.
@@ -335,7 +335,7 @@ async fn taps_are_few_and_leave_the_page_its_turns() {
     let mut readers = Vec::new();
     for _ in 0..TAPS {
         let mut reader = watching(port).await;
-        let lines = asked(&mut begun).await;
+        let lines = next_stream(&mut begun).await;
         read_until(&mut reader, "HTTP/1.1 200").await;
         readers.push((reader, lines));
     }
@@ -363,7 +363,7 @@ async fn connections_that_say_nothing_give_way_and_those_that_asked_go_on() {
         port,
     };
     let mut reader = watching(port).await;
-    let lines = asked(&mut begun).await;
+    let lines = next_stream(&mut begun).await;
     read_until(&mut reader, "HTTP/1.1 200").await;
     let mut silent = Vec::new();
     for _ in 0..2 * CONNECTIONS {

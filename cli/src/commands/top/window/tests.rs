@@ -134,14 +134,14 @@ fn requests_are_judged_as_proxies_judge_them_and_told_apart_by_all_four() {
         let path = if number < 4 { 0 } else { number };
         let mut request = served(&format!("/{path}"), 1.0);
         change(&mut request);
-        let way = RowKey::of(&request);
+        let key = RowKey::of(&request);
         shows(&mut window, at(begun, 1), request);
         let look = window.look(at(begun, 1));
-        let seen = &look.rows[&Some(&way)];
+        let seen = &look.rows[&Some(&key)];
         assert_eq!(
             (seen.requests, seen.served, seen.failed),
             (1, good, bad),
-            "{number}: {way:?}"
+            "{number}: {key:?}"
         );
         assert_eq!(seen.latency().is_some(), good + bad > 0, "{number}");
     }
@@ -239,7 +239,7 @@ fn requests_that_are_held_are_bounded_and_those_that_leave_for_it_are_counted() 
     let long = format!("/{}", "\u{fc}".repeat(TEXT));
     shows(&mut window, at(begun, 1), served(&long, 1.0));
     let look = window.look(at(begun, 1));
-    let longest = look.rows.keys().flatten().map(|way| way.path.len());
+    let longest = look.rows.keys().flatten().map(|key| key.path.len());
     assert_eq!(longest.max(), Some(TEXT - 1), "whole characters");
 }
 

@@ -41,10 +41,10 @@ fn every_default_is_told_by_kubectl_explain() {
         let text = schema.pointer(&path).unwrap()["description"]
             .as_str()
             .unwrap();
-        let told = format!("{default} when left out");
+        let sentence = format!("{default} when left out");
         let lists = format!("{default} when empty or left out");
         assert!(
-            text.contains(&told) || text.contains(&lists),
+            text.contains(&sentence) || text.contains(&lists),
             "{pointer}: {text}"
         );
     }

@@ -89,12 +89,12 @@ fn fields() -> Vec<Field> {
         let [name, default, written, bounds] = row.split(" | ").collect::<Vec<_>>()[..] else {
             panic!("{row}");
         };
-        let said = |text: &'static str| (text != "-").then_some(text);
+        let present = |text: &'static str| (text != "-").then_some(text);
         Field {
             name,
             default,
-            written: said(written).map(|text| serde_json::from_str(text).unwrap()),
-            bounds: said(bounds),
+            written: present(written).map(|text| serde_json::from_str(text).unwrap()),
+            bounds: present(bounds),
         }
     })
     .collect()
@@ -209,11 +209,15 @@ fn node<'a>(schema: &'a Value, field: &str) -> &'a Value {
 /// What a field may hold at both ends of its bounds, what lies just beyond, and where that
 /// is wrong. The schema has the same bounds.
 fn ends(field: &str, bounds: &str, node: &Value) -> (Vec<Value>, Vec<Value>, String) {
-    let place = format!("spec.{}", field.replace("[]", "[0]"));
+    let location = format!("spec.{}", field.replace("[]", "[0]"));
     if let Some(most) = bounds.strip_prefix("up to ") {
         let most: usize = most.parse().unwrap();
         assert_eq!(node["maxItems"], most, "{field}");
-        return (vec![list(field, most)], vec![list(field, most + 1)], place);
+        return (
+            vec![list(field, most)],
+            vec![list(field, most + 1)],
+            location,
+        );
     }
     let (least, most) = bounds.split_once(" to ").unwrap();
     if let (Ok(from), Ok(to)) = (parse_duration(least), parse_duration(most)) {
@@ -228,7 +232,7 @@ fn ends(field: &str, bounds: &str, node: &Value) -> (Vec<Value>, Vec<Value>, Str
         let below = below.map(|below| json!(format!("{}ms", below.as_millis())));
         let above = json!(format!("{most}1ms"));
         let beyond = below.into_iter().chain([above]);
-        return (vec![json!(least), json!(most)], beyond.collect(), place);
+        return (vec![json!(least), json!(most)], beyond.collect(), location);
     }
     let (least, most): (i64, i64) = (least.parse().unwrap(), most.parse().unwrap());
     let listed = node.get("items").is_some();
@@ -238,17 +242,17 @@ fn ends(field: &str, bounds: &str, node: &Value) -> (Vec<Value>, Vec<Value>, Str
     let of = |n: i64| if listed { json!([n]) } else { json!(n) };
     let entry = if listed { "[0]" } else { "" };
     let beyond = vec![of(least - 1), of(most + 1)];
-    (vec![of(least), of(most)], beyond, place + entry)
+    (vec![of(least), of(most)], beyond, location + entry)
 }
 
 fn both_ends(schema: &Value, field: &str, bounds: &str) {
-    let (fits, beyond, place) = ends(field, bounds, node(schema, field));
+    let (fits, beyond, location) = ends(field, bounds, node(schema, field));
     for value in fits {
         assert_eq!(judged(&with(field, &value)).1, [], "{field} = {value}");
     }
     for value in beyond {
         let (_, mistakes) = judged(&with(field, &value));
-        assert_eq!(refused(&mistakes), [&*place], "{field} = {value}");
+        assert_eq!(refused(&mistakes), [&*location], "{field} = {value}");
     }
 }
 
@@ -271,8 +275,8 @@ fn every_default_of_the_page_is_meant_where_nothing_is_written() {
         ..
     } in fields
     {
-        let [told, _] = row(&rows, name);
-        assert!(told.contains(default), "{name}: {told}");
+        let [documented, _] = row(&rows, name);
+        assert!(documented.contains(default), "{name}: {documented}");
         let Some(written) = written else { continue };
         let left_out = least(name);
         let spec = with(name, &written);
@@ -290,23 +294,23 @@ fn every_bound_of_the_page_is_one_of_schema_and_judge_at_both_ends() {
     let schema = schema::<TrafficPolicySpec>();
     for Field { name, bounds, .. } in fields() {
         let [default, values] = row(&rows, name);
-        let told = &words(default) | &words(values);
+        let documented = &words(default) | &words(values);
         let node = node(&schema, name);
         let known = [&node["enum"], &node["items"]["enum"]];
         let known = known.into_iter().filter_map(Value::as_array).flatten();
         for word in known.filter_map(Value::as_str) {
-            assert!(told.contains(word), "{name} may be {word}: {values}");
+            assert!(documented.contains(word), "{name} may be {word}: {values}");
         }
         for bounds in bounds.into_iter().flat_map(|all| all.split(", ")) {
             let parts = bounds.split(' ');
             for end in parts.filter(|part| !["up", "to"].contains(part)) {
-                assert!(told.contains(end), "{name} is {bounds}: {values}");
+                assert!(documented.contains(end), "{name} is {bounds}: {values}");
             }
             both_ends(&schema, name, bounds);
         }
     }
-    let told = page.split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(told.contains(LISTS_TOLD), "{LISTS_TOLD}");
+    let documented = page.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(documented.contains(LISTS_TOLD), "{LISTS_TOLD}");
     for (name, bounds) in LISTS {
         both_ends(&schema, name, bounds);
     }

@@ -51,7 +51,7 @@ fn a_mistake_costs_its_section_and_is_named_with_the_field_and_the_way_out() {
         let mut path = "spec".to_owned();
         for part in field {
             match part.parse::<usize>() {
-                Ok(place) => path.push_str(&format!("[{place}]")),
+                Ok(index) => path.push_str(&format!("[{index}]")),
                 Err(_) => path.push_str(&format!(".{part}")),
             }
         }
@@ -202,12 +202,12 @@ fn a_field_that_the_kind_does_not_have_is_told_with_the_one_that_was_meant() {
     }));
     let (policy, mistakes) = judged(&spec);
     assert!(policy.sections.retry.is_some());
-    let told: Vec<(&str, bool)> = mistakes
+    let fields: Vec<(&str, bool)> = mistakes
         .iter()
         .map(|one| (one.field.as_str(), one.text.contains("is one")))
         .collect();
     assert_eq!(
-        told,
+        fields,
         [
             ("spec.rateLimits[0].bust", true),
             ("spec.retries", false),
@@ -238,14 +238,14 @@ fn a_header_that_no_caller_can_send_tells_none_apart_and_that_is_said() {
     let (policy, mistakes) = judged(&spec);
     assert!(policy.sections.sticky.is_some(), "it is taken");
     assert_eq!(policy.sections.rate_limits.len(), 4);
-    let mut told: Vec<&str> = mistakes.iter().map(|one| one.field.as_str()).collect();
-    told.sort_unstable();
+    let mut mistaken: Vec<&str> = mistakes.iter().map(|one| one.field.as_str()).collect();
+    mistaken.sort_unstable();
     let fields = [
         "spec.rateLimits[0].key.name",
         "spec.rateLimits[2].key.name",
         "spec.sticky.name",
     ];
-    assert_eq!(told, fields);
+    assert_eq!(mistaken, fields);
     let warns = |one: &Mistake| {
         (one.severity, one.code) == (Severity::Warn, Code::FieldIgnored)
             && one.text.contains("Type Caller")

@@ -31,9 +31,9 @@ fn whoever_loses_a_section_is_told_why_the_other_comes_first() {
         let beats_narrow = matches!(by, Precedence::Enforced | Precedence::Closer);
         for (loser, loses) in [(&loser, true), (&narrow, beats_narrow)] {
             let lost = resolve([loser, &rival], &service(), 80).lost;
-            let told = lost.iter().map(|lost| (&lost.loser, &lost.winner, lost.by));
+            let losses = lost.iter().map(|lost| (&lost.loser, &lost.winner, lost.by));
             let expected = loses.then_some((&loser.origin, &rival.origin, by));
-            assert!(told.eq(expected), "{by:?}: {lost:?}");
+            assert!(losses.eq(expected), "{by:?}: {lost:?}");
         }
     }
 }
