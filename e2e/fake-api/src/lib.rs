@@ -52,7 +52,7 @@ struct State {
     /// Statuses of what is created in a collection, which answers and stores nothing.
     judged: BTreeMap<String, Value>,
     /// What is told to whoever watches a path.
-    told: BTreeMap<String, String>,
+    texts: BTreeMap<String, String>,
 }
 
 impl FakeApi {
@@ -174,7 +174,7 @@ impl FakeApi {
     /// From now on whoever watches this path is told these lines, and then nothing more.
     pub fn put_lines(&self, path: &str, lines: &[Value]) {
         let lines: String = lines.iter().map(|line| format!("{line}\n")).collect();
-        self.state.lock().told.insert(path.to_owned(), lines);
+        self.state.lock().texts.insert(path.to_owned(), lines);
     }
 
     pub fn writes(&self) -> Vec<(Method, String)> {
@@ -240,8 +240,8 @@ impl FakeApi {
 
 impl State {
     fn get(&mut self, path: &str, query: &str) -> Response<Body> {
-        let told = self.told.get(path);
-        if let Some(lines) = told.filter(|_| query.contains("watch=true")) {
+        let text = self.texts.get(path);
+        if let Some(lines) = text.filter(|_| query.contains("watch=true")) {
             return Response::new(Body::from(lines.clone().into_bytes()));
         }
         if let Some(object) = self.objects.get(path) {
@@ -329,16 +329,16 @@ impl State {
     }
 
     fn replace(&mut self, path: &str, part: Part, object: Value) -> Response<Body> {
-        let Some(held) = self.objects.get(path) else {
+        let Some(existing) = self.objects.get(path) else {
             return failure(StatusCode::NOT_FOUND, "NotFound");
         };
         if object["metadata"]["resourceVersion"].is_null() && !takes_any_version(path) {
             return failure(StatusCode::UNPROCESSABLE_ENTITY, "Invalid");
         }
-        if is_about_another(&object, held) {
+        if is_about_another(&object, existing) {
             return failure(StatusCode::CONFLICT, "Conflict");
         }
-        let mut object = part.written(path, held, object);
+        let mut object = part.written(path, existing, object);
         self.version += 1;
         object["metadata"]["resourceVersion"] = json!(self.version.to_string());
         self.objects.insert(path.to_owned(), object.clone());
@@ -354,13 +354,13 @@ impl State {
 
     /// `json`: operations by RFC 6902, else a merge patch.
     fn patch(&mut self, path: &str, part: Part, patch: &Value, json: bool) -> Response<Body> {
-        let Some(held) = self.objects.get(path) else {
+        let Some(existing) = self.objects.get(path) else {
             return failure(StatusCode::NOT_FOUND, "NotFound");
         };
-        if is_about_another(patch, held) {
+        if is_about_another(patch, existing) {
             return failure(StatusCode::CONFLICT, "Conflict");
         }
-        let mut object = held.clone();
+        let mut object = existing.clone();
         if json {
             let patch = serde_json::from_value::<json_patch::Patch>(patch.clone());
             if !patch.is_ok_and(|patch| json_patch::patch(&mut object, &patch).is_ok()) {
@@ -369,7 +369,7 @@ impl State {
         } else {
             merge(&mut object, patch);
         }
-        let mut object = part.written(path, held, object);
+        let mut object = part.written(path, existing, object);
         self.version += 1;
         object["metadata"]["resourceVersion"] = json!(self.version.to_string());
         self.objects.insert(path.to_owned(), object.clone());
@@ -385,26 +385,27 @@ enum Part {
 }
 
 impl Part {
-    /// What becomes of the object that is held, when `asked` is written.
-    fn written(self, path: &str, held: &Value, mut asked: Value) -> Value {
+    /// What becomes of the object that is held, when `requested` is written.
+    fn written(self, path: &str, existing: &Value, mut requested: Value) -> Value {
         match self {
             Self::Status => {
-                let mut object = held.clone();
-                object["status"] = asked["status"].take();
+                let mut object = existing.clone();
+                object["status"] = requested["status"].take();
                 object
             }
             // Where the status is a part of its own it is not written with the rest.
             Self::Object if is_custom(path) => {
-                if let Some(fields) = asked.as_object_mut() {
+                if let Some(fields) = requested.as_object_mut() {
                     fields.remove("status");
                     fields.extend(
-                        held.get("status")
+                        existing
+                            .get("status")
                             .map(|status| ("status".to_owned(), status.clone())),
                     );
                 }
-                asked
+                requested
             }
-            Self::Object => asked,
+            Self::Object => requested,
         }
     }
 }
@@ -419,10 +420,10 @@ fn asks_for_metadata(headers: &HeaderMap) -> bool {
 
 /// Whether what is sent names a version or an object other than the one held. Both are
 /// conditions, as far as they are there.
-fn is_about_another(sent: &Value, held: &Value) -> bool {
+fn is_about_another(sent: &Value, existing: &Value) -> bool {
     ["resourceVersion", "uid"].into_iter().any(|field| {
-        let asked = &sent["metadata"][field];
-        !asked.is_null() && *asked != held["metadata"][field]
+        let requested = &sent["metadata"][field];
+        !requested.is_null() && *requested != existing["metadata"][field]
     })
 }
 
@@ -448,8 +449,8 @@ fn merge(target: &mut Value, patch: &Value) {
     }
     for (key, value) in fields {
         if value.is_null() {
-            if let Some(held) = target.as_object_mut() {
-                held.remove(key);
+            if let Some(existing) = target.as_object_mut() {
+                existing.remove(key);
             }
         } else {
             merge(&mut target[key], value);

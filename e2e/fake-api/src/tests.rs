@@ -74,9 +74,9 @@ async fn a_status_is_written_by_itself_and_not_with_a_stale_version() {
     let params = PostParams::default();
     let replaced = objects.replace_status("s", &params, &object(&now, 2)).await;
     assert_eq!(code(replaced), 200);
-    let held = api.read(SPLIT).unwrap();
+    let stored = api.read(SPLIT).unwrap();
     assert_eq!(
-        (&held["spec"]["a"], &held["status"]["said"]),
+        (&stored["spec"]["a"], &stored["status"]["said"]),
         (&json!(1), &json!(2))
     );
     // The version has moved on, and without one nothing is written.
@@ -89,15 +89,15 @@ async fn a_status_is_written_by_itself_and_not_with_a_stale_version() {
     let patch = Patch::Merge(json!({"spec": {"a": 4}, "status": {"said": 4}}));
     let params = PatchParams::default();
     assert_eq!(code(objects.patch_status("s", &params, &patch).await), 200);
-    let held = api.read(SPLIT).unwrap();
+    let stored = api.read(SPLIT).unwrap();
     assert_eq!(
-        (&held["spec"]["a"], &held["status"]["said"]),
+        (&stored["spec"]["a"], &stored["status"]["said"]),
         (&json!(1), &json!(4))
     );
     assert_eq!(code(objects.patch("s", &params, &patch).await), 200);
-    let held = api.read(SPLIT).unwrap();
+    let stored = api.read(SPLIT).unwrap();
     assert_eq!(
-        (&held["spec"]["a"], &held["status"]["said"]),
+        (&stored["spec"]["a"], &stored["status"]["said"]),
         (&json!(4), &json!(4))
     );
 }
@@ -105,9 +105,9 @@ async fn a_status_is_written_by_itself_and_not_with_a_stale_version() {
 #[tokio::test]
 async fn metadata_alone_is_answered_without_the_rest_and_counted_apart() {
     let (api, objects) = of(SECRET);
-    let held = objects.get_metadata("s").await.unwrap();
-    assert_eq!(held.metadata.uid.as_deref(), Some("one"));
-    let kind = held.types.map(|types| types.kind);
+    let object = objects.get_metadata("s").await.unwrap();
+    assert_eq!(object.metadata.uid.as_deref(), Some("one"));
+    let kind = object.types.map(|types| types.kind);
     assert_eq!(kind.as_deref(), Some("PartialObjectMetadata"));
     assert_eq!((api.reads(SECRET), api.whole_reads(SECRET)), (1, 0));
     assert_eq!(objects.get("s").await.unwrap().data["spec"]["a"], 1);

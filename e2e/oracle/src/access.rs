@@ -133,9 +133,9 @@ impl World {
 
     pub(crate) fn source_means(&self, source: &Value, home: &str, caller: &Caller) -> bool {
         let name = text(&source["name"]);
-        let place = match text(&source["namespace"]) {
+        let stated = match text(&source["namespace"]) {
             "" => home,
-            place if is_label(place) => place,
+            stated if is_label(stated) => stated,
             // No namespace has such a name, and no source means anything there.
             _ => return false,
         };
@@ -150,10 +150,10 @@ impl World {
                 _ => false,
             },
             Some("ServiceAccount") => {
-                pod.is_some_and(|pod| namespace(pod) == place && account(pod) == name)
+                pod.is_some_and(|pod| namespace(pod) == stated && account(pod) == name)
             }
             Some("IdentityBinding") => {
-                let binding = self.find("IdentityBinding", place, name);
+                let binding = self.find("IdentityBinding", stated, name);
                 pod.zip(binding)
                     .is_some_and(|(pod, binding)| Self::binding_means(binding, pod))
             }
@@ -183,16 +183,16 @@ impl World {
     fn could_mean_somebody(&self, source: &Value, home: &str) -> bool {
         let name = text(&source["name"]);
         let account = |text: &str| text.len() <= 253 && text.split('.').all(is_label);
-        let place = text(&source["namespace"]);
-        if !(place.is_empty() || is_label(place)) {
+        let stated = text(&source["namespace"]);
+        if !(stated.is_empty() || is_label(stated)) {
             return false;
         }
         match source["kind"].as_str() {
             Some("Group") => ["system:authenticated", "system:unauthenticated"].contains(&name),
             Some("ServiceAccount") => account(name),
             Some("IdentityBinding") => {
-                let place = if place.is_empty() { home } else { place };
-                self.find("IdentityBinding", place, name)
+                let stated = if stated.is_empty() { home } else { stated };
+                self.find("IdentityBinding", stated, name)
                     .is_some_and(|binding| self.binding_could_mean_somebody(binding))
             }
             _ => false,
@@ -219,10 +219,10 @@ impl World {
     /// Whether the target names the pod, in its own namespace.
     pub(crate) fn names(&self, target: &Value, pod: &Value) -> bool {
         let destination = &spec(target)["destination"];
-        let place = text(&destination["namespace"]);
+        let stated = text(&destination["namespace"]);
         let name = text(&destination["name"]);
-        let home =
-            namespace(target) == namespace(pod) && (place.is_empty() || place == namespace(target));
+        let home = namespace(target) == namespace(pod)
+            && (stated.is_empty() || stated == namespace(target));
         home && if destination["kind"] == "IdentityBinding" {
             self.find("IdentityBinding", namespace(target), name)
                 .is_some_and(|binding| Self::binding_names(binding, pod))

@@ -4,14 +4,14 @@
 mod calls;
 mod hostile;
 mod objects;
-mod place;
 mod policies;
+mod vocabulary;
 
 pub use calls::request;
 pub use hostile::hostile;
 pub use objects::pointers;
-pub use place::{SHOP, Vocabulary};
 pub use policies::policies;
+pub use vocabulary::{SHOP, Vocabulary};
 
 use serde_json::{Value, json};
 
@@ -23,8 +23,8 @@ impl World {
         Self::random_in(random, &SHOP)
     }
 
-    /// A world whose SMI objects are about `place`; the rest is as in [`SHOP`].
-    pub fn random_in(random: &mut Random, place: &Vocabulary) -> Self {
+    /// A world whose SMI objects are about `vocabulary`; the rest is as in [`SHOP`].
+    pub fn random_in(random: &mut Random, vocabulary: &Vocabulary) -> Self {
         let mut world = Self {
             objects: Vec::new(),
             chart: chart(random),
@@ -42,7 +42,7 @@ impl World {
             }
         }
         world.objects.extend(services(random));
-        world.objects.extend(policies(random, place));
+        world.objects.extend(policies(random, vocabulary));
         world
     }
 }

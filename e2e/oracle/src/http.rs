@@ -40,8 +40,8 @@ impl World {
                 return false;
             }
             seen.push(name);
-            let asked = names.is_none_or(|names| names.iter().any(|wanted| wanted == name));
-            asked && match_fits(one, request, path).unwrap_or(false)
+            let selected = names.is_none_or(|names| names.iter().any(|wanted| wanted == name));
+            selected && match_fits(one, request, path).unwrap_or(false)
         })
     }
 }

@@ -23,10 +23,16 @@ pub enum Shares {
 
 impl World {
     /// Where traffic to a port of a Service goes.
-    pub fn shares(&self, place: &str, service: &str, port: u16, traffic: &Traffic) -> Shares {
+    pub fn shares(
+        &self,
+        service_namespace: &str,
+        service: &str,
+        port: u16,
+        traffic: &Traffic,
+    ) -> Shares {
         let mut splits: Vec<&Value> = self
             .all("TrafficSplit")
-            .filter(|split| namespace(split) == place && self.is_in_force(split))
+            .filter(|split| namespace(split) == service_namespace && self.is_in_force(split))
             .filter(|split| service_name(split, &spec(split)["service"]) == Some(service))
             .collect();
         // Those with conditions first, then the oldest.
@@ -101,12 +107,12 @@ fn service_name<'a>(split: &Value, written: &'a Value) -> Option<&'a str> {
     let written = text(written);
     let written = written.strip_suffix('.').unwrap_or(written);
     let name = written.split('.').next().filter(|name| !name.is_empty())?;
-    let place = namespace(split);
+    let split_namespace = namespace(split);
     let spellings = [
         name.to_owned(),
-        format!("{name}.{place}"),
-        format!("{name}.{place}.svc"),
-        format!("{name}.{place}.svc.{CLUSTER_DOMAIN}"),
+        format!("{name}.{split_namespace}"),
+        format!("{name}.{split_namespace}.svc"),
+        format!("{name}.{split_namespace}.svc.{CLUSTER_DOMAIN}"),
     ];
     spellings.iter().any(|one| one == written).then_some(name)
 }

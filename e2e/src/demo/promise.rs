@@ -22,7 +22,7 @@ pub struct View {
     /// Requests with mTLS, and all.
     pub protected: (f64, f64),
     /// Backends of the TrafficSplit with their weights.
-    pub asked: Vec<(String, f64)>,
+    pub weights: Vec<(String, f64)>,
     /// The instance that was broken on purpose; `None` before.
     pub broken: Option<Breakage>,
     /// Pods that should have been read and could not be, with the reason.
@@ -52,14 +52,14 @@ impl View {
     fn split(&self) -> Promise {
         let split = self.allowed.iter().find(|call| !call.backends.is_empty());
         let (all, backends) = split.map_or((0.0, &[][..]), |call| (call.requests, &call.backends));
-        let weights: f64 = self.asked.iter().map(|(_, weight)| weight).sum();
+        let weights: f64 = self.weights.iter().map(|(_, weight)| weight).sum();
         let mut kept = all > 0.0 && weights > 0.0;
         let (mut known, mut worst, mut shares) = (0.0, 0.0_f64, Vec::new());
-        for (backend, weight) in &self.asked {
+        for (backend, weight) in &self.weights {
             let name = format!("{NAMESPACE}/{backend}");
             let got = backends
                 .iter()
-                .find(|(held, _)| *held == name)
+                .find(|(current, _)| *current == name)
                 .map_or(0.0, |(_, got)| *got);
             known += got;
             let share = weight / weights.max(1.0);

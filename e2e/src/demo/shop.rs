@@ -84,7 +84,7 @@ pub fn start_load(cluster: &Cluster) -> anyhow::Result<()> {
 
 /// A user's own namespace of that name must not be touched.
 fn claim_namespace(cluster: &Cluster) -> anyhow::Result<()> {
-    let held = cluster.kubectl(&[
+    let existing = cluster.kubectl(&[
         "get",
         "namespace",
         NAMESPACE,
@@ -92,16 +92,16 @@ fn claim_namespace(cluster: &Cluster) -> anyhow::Result<()> {
         "-o",
         "json",
     ])?;
-    if held.trim().is_empty() {
+    if existing.trim().is_empty() {
         return Ok(());
     }
-    let held: Value = serde_json::from_str(&held)?;
+    let existing: Value = serde_json::from_str(&existing)?;
     ensure!(
-        held["metadata"]["labels"][OWN] == NAMESPACE,
+        existing["metadata"]["labels"][OWN] == NAMESPACE,
         "namespace {NAMESPACE} exists and is not the demo's: remove it or use another cluster"
     );
     ensure!(
-        held["metadata"]["deletionTimestamp"].is_null(),
+        existing["metadata"]["deletionTimestamp"].is_null(),
         "namespace {NAMESPACE} is being deleted: try again when it is gone"
     );
     Ok(())
@@ -146,7 +146,7 @@ pub struct Watch {
     link: Link,
     ledger: Ledger,
     since: Instant,
-    asked: Vec<(String, f64)>,
+    weights: Vec<(String, f64)>,
     settling: u32,
     misses: BTreeMap<String, (u32, String)>,
     broken: Option<Broken>,
@@ -171,12 +171,12 @@ impl Watch {
             link,
             ledger: Ledger::default(),
             since: Instant::now(),
-            asked: Vec::new(),
+            weights: Vec::new(),
             settling: 0,
             misses: BTreeMap::new(),
             broken: None,
         };
-        watch.asked = watch.weights()?;
+        watch.weights = watch.weights()?;
         watch.scrape()?;
         watch.rebase();
         Ok(watch)
@@ -221,10 +221,10 @@ impl Watch {
     /// Reads everything once and says how it stands; `None` while too little was
     /// counted since the weights changed.
     pub fn look(&mut self) -> anyhow::Result<Option<View>> {
-        let asked = self.weights()?;
-        if asked != self.asked {
+        let weights = self.weights()?;
+        if weights != self.weights {
             // What was counted under other weights must not be judged by these.
-            self.asked = asked;
+            self.weights = weights;
             self.settling = SETTLE;
         }
         self.scrape()?;
@@ -315,7 +315,7 @@ impl Watch {
                 .into(),
             refused: Call::read(ledger, "web", "payments"),
             protected: call::protected(ledger),
-            asked: self.asked.clone(),
+            weights: self.weights.clone(),
             broken: self.broken.as_ref().map(|broken| {
                 let seconds = broken.since.elapsed().as_secs_f64();
                 Breakage::read(&broken.ledger, &broken.pod, seconds, &broken.rested)

@@ -41,7 +41,7 @@ fn view(web: &str, payments: &str) -> View {
         allowed: vec![Call::read(&ledger, "web", "catalog")],
         refused: Call::read(&ledger, "web", "payments"),
         protected: protected(&ledger),
-        asked: vec![("catalog-v1".into(), 90.0), ("catalog-v2".into(), 10.0)],
+        weights: vec![("catalog-v1".into(), 90.0), ("catalog-v2".into(), 10.0)],
         broken: None,
         unread: Vec::new(),
     }
@@ -200,7 +200,7 @@ fn a_break_that_shows_or_costs_too_much_is_no_promise_kept() {
 fn another_one_that_rests_is_not_the_broken_one() {
     let other = rested("v1-b");
     let both = rested("v1-a").into_iter().chain(other.clone()).collect();
-    for (rested, said) in [
+    for (rested, expected) in [
         (other, "v1-b at 10.0.0.2:8080 rested, 2 times"),
         (
             both,
@@ -211,7 +211,7 @@ fn another_one_that_rests_is_not_the_broken_one() {
         let seen = broken_while(30.0, WEB_BROKEN, &rested);
         assert_eq!(broken(&seen), ["rest"], "{rested:?}");
         let text = table::render(&seen);
-        assert!(text.contains(said), "no {said:?} in\n{text}");
+        assert!(text.contains(expected), "no {expected:?} in\n{text}");
     }
 }
 

@@ -88,7 +88,7 @@ async fn get(options: Options) -> anyhow::Result<()> {
         return expect(options, &text).await;
     }
     let (json, single) = (options.json, options.is_single());
-    let summary = asked(options).await?;
+    let summary = run_load(options).await?;
     if json {
         println!("{}", serde_json::to_string(&summary)?);
     } else if single && summary.answered == 1 {
@@ -105,7 +105,7 @@ async fn get(options: Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn asked(options: Options) -> anyhow::Result<load::Summary> {
+async fn run_load(options: Options) -> anyhow::Result<load::Summary> {
     let until_eof = options.until_eof;
     let plan = options.plan()?;
     Ok(if until_eof {

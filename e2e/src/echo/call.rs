@@ -108,8 +108,8 @@ pub async fn answer(app: &App, request: Request<Incoming>) -> Response<Body> {
         (Method::GET, request_log::PATH) => {
             let query = request.uri().query();
             let only = query.and_then(|query| query.strip_prefix("only="));
-            let told = app.requests.told(only.unwrap_or_default());
-            response::json(StatusCode::OK, &told)
+            let records = app.requests.snapshot(only.unwrap_or_default());
+            response::json(StatusCode::OK, &records)
         }
         (Method::DELETE, request_log::PATH) => {
             app.requests.clear();

@@ -37,7 +37,7 @@ pub struct Wrong {
 #[derive(Debug, Default)]
 pub struct Fault {
     set: Mutex<Option<Set>>,
-    asked: AtomicU32,
+    requests: AtomicU32,
 }
 
 #[derive(Debug)]
@@ -65,20 +65,20 @@ const fn always() -> u32 {
 }
 
 impl Fault {
-    /// From now on requests fail as `asked` says, which is JSON.
-    pub fn set(&self, asked: &[u8], now: Instant) -> anyhow::Result<()> {
-        let asked: FaultOrder = serde_json::from_slice(asked).context("a fault is JSON")?;
-        ensure!(asked.percent <= 100, "percent is at most 100");
-        let time = asked.r#for.as_deref().map(duration::parse).transpose()?;
-        let delay = asked.delay.as_deref().map(duration::parse).transpose()?;
-        let status = asked.status.map(StatusCode::from_u16).transpose()?;
+    /// From now on requests fail as `order` says, which is JSON.
+    pub fn set(&self, order: &[u8], now: Instant) -> anyhow::Result<()> {
+        let order: FaultOrder = serde_json::from_slice(order).context("a fault is JSON")?;
+        ensure!(order.percent <= 100, "percent is at most 100");
+        let time = order.r#for.as_deref().map(duration::parse).transpose()?;
+        let delay = order.delay.as_deref().map(duration::parse).transpose()?;
+        let status = order.status.map(StatusCode::from_u16).transpose()?;
         let set = Set {
             wrong: Wrong {
                 status: status.or(delay.is_none().then_some(StatusCode::SERVICE_UNAVAILABLE)),
                 delay: delay.unwrap_or_default().min(LONGEST),
             },
-            percent: asked.percent,
-            only: asked.only,
+            percent: order.percent,
+            only: order.only,
             until: now + time.unwrap_or(LONGEST).min(LONGEST),
         };
         *self.set.lock().unwrap_or_else(PoisonError::into_inner) = Some(set);
@@ -94,7 +94,7 @@ impl Fault {
         }
         // 61 and 100 have no common factor: of a hundred in a row exactly so many fail,
         // and they are scattered.
-        let number = self.asked.fetch_add(1, Ordering::Relaxed) % 100;
+        let number = self.requests.fetch_add(1, Ordering::Relaxed) % 100;
         (number * 61 % 100 < set.percent).then_some(set.wrong)
     }
 }

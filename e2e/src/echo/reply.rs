@@ -78,9 +78,9 @@ struct Wishes {
 pub async fn answer(app: &App, peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
     let arrived = app.requests.begins(&request);
     let (head, body) = request.into_parts();
-    let told = tell(app, &head).await;
+    let told_witness = tell_witness(app, &head).await;
     let request = Request::from_parts(head, body);
-    let mut response = if let Err(error) = told {
+    let mut response = if let Err(error) = told_witness {
         let why = format!("WITNESS was not told: {error:#}\n");
         text(StatusCode::BAD_GATEWAY, why)
     } else if grpc::is_grpc(&request) {
@@ -110,7 +110,7 @@ pub async fn answer(app: &App, peer: SocketAddr, request: Request<Incoming>) -> 
 
 /// Whoever is to know of a request is told at its head, and so of one as well whose body does
 /// not come whole.
-async fn tell(app: &App, head: &Parts) -> anyhow::Result<()> {
+async fn tell_witness(app: &App, head: &Parts) -> anyhow::Result<()> {
     let Some(witness) = &app.witness else {
         return Ok(());
     };
@@ -120,7 +120,7 @@ async fn tell(app: &App, head: &Parts) -> anyhow::Result<()> {
 }
 
 async fn set_fault(app: &App, request: Request<Incoming>) -> Response<Body> {
-    let asked = match request.into_body().collect().await {
+    let order = match request.into_body().collect().await {
         Ok(body) => body.to_bytes(),
         Err(error) => {
             return text(
@@ -129,7 +129,7 @@ async fn set_fault(app: &App, request: Request<Incoming>) -> Response<Body> {
             );
         }
     };
-    match app.fault.set(&asked, Instant::now()) {
+    match app.fault.set(&order, Instant::now()) {
         Ok(()) => text(StatusCode::OK, "fault set\n"),
         Err(error) => text(StatusCode::BAD_REQUEST, format!("{error:#}\n")),
     }
@@ -156,7 +156,7 @@ async fn report(app: &App, peer: SocketAddr, request: Request<Incoming>) -> Resp
     let late = wrong.map_or(Duration::ZERO, |wrong| wrong.delay);
     tokio::time::sleep(app.settings.delay + wishes.delay + late).await;
 
-    let (asked, hops) = match pass_on(app, &head, body, body_bytes).await {
+    let (answered, hops) = match pass_on(app, &head, body, body_bytes).await {
         Ok(Some(passed)) => (passed.status, passed.hops),
         Ok(None) => (wishes.status, Vec::new()),
         Err((status, why)) => return text(status, why),
@@ -187,7 +187,7 @@ async fn report(app: &App, peer: SocketAddr, request: Request<Incoming>) -> Resp
     *response.status_mut() = match wrong {
         Some(status) => status,
         None if app.fails() => app.settings.fail_status,
-        None => asked,
+        None => answered,
     };
     for (name, value) in wishes.headers {
         response.headers_mut().append(name, value);

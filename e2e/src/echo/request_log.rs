@@ -102,7 +102,7 @@ impl RequestLog {
     }
 
     /// Those whose path begins so.
-    pub fn told(&self, only: &str) -> Told {
+    pub fn snapshot(&self, only: &str) -> Told {
         let kept = self.lock();
         let records = kept.records.iter();
         Told {

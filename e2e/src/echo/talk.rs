@@ -33,17 +33,17 @@ pub async fn tcp(address: &str, line: &str) -> anyhow::Result<String> {
 /// Opens `count` connections of bytes, keeps them for `duration` with an answer at its begin
 /// and its end, then closes them. Returns how many answered at the end.
 pub async fn hold_tcp(address: &str, count: u64, duration: Duration) -> anyhow::Result<u64> {
-    let mut held = Vec::new();
+    let mut connections = Vec::new();
     for index in 0..count {
         let mut stream = connect(address).await?;
         exchange(&mut stream, WHO)
             .await
             .with_context(|| format!("connection {index}"))?;
-        held.push(stream);
+        connections.push(stream);
     }
     tokio::time::sleep(duration).await;
     let mut alive = 0;
-    for stream in &mut held {
+    for stream in &mut connections {
         alive += u64::from(exchange(stream, WHO).await.is_ok());
     }
     Ok(alive)
@@ -204,7 +204,7 @@ pub async fn hold(url: &str, count: u64, duration: Duration) -> anyhow::Result<u
         uri.host().context("the URL names no host")?,
         uri.port_u16().unwrap_or(80)
     );
-    let mut held = Vec::new();
+    let mut connections = Vec::new();
     let ask = || {
         Request::builder()
             .uri(uri.path_and_query().map_or("/", |path| path.as_str()))
@@ -218,11 +218,11 @@ pub async fn hold(url: &str, count: u64, duration: Duration) -> anyhow::Result<u
             .await?
             .with_context(|| format!("connection {index}"))?;
         answer.into_body().collect().await?;
-        held.push(sender);
+        connections.push(sender);
     }
     tokio::time::sleep(duration).await;
     let mut alive = 0;
-    for sender in &mut held {
+    for sender in &mut connections {
         if let Ok(Ok(answer)) = timeout(STEP, sender.send_request(ask()?)).await {
             alive += u64::from(answer.into_body().collect().await.is_ok());
         }

@@ -146,10 +146,10 @@ mod tests {
 
     use super::*;
 
-    fn judged(held: Option<bool>) -> Judged {
-        let kept = held.map(|held| Kept {
+    fn judged(passed: Option<bool>) -> Judged {
+        let kept = passed.map(|passed| Kept {
             id: ROWS[0].id.into(),
-            held,
+            held: passed,
             measured: vec!["a | b".into(), "c".into()],
         });
         judge_row(&ROWS[0], kept)

@@ -20,7 +20,7 @@ pub struct Row {
     pub claim: &'static str,
     /// What must not be exceeded.
     pub bound: &'static str,
-    pub place: MeasuredIn,
+    pub measured_in: MeasuredIn,
 }
 
 /// The row with this id.
@@ -46,7 +46,7 @@ const fn cluster(
         part,
         claim,
         bound,
-        place: MeasuredIn::Cluster,
+        measured_in: MeasuredIn::Cluster,
     }
 }
 
@@ -61,7 +61,7 @@ const fn page(
         part: PAGE,
         claim,
         bound,
-        place: MeasuredIn::Page(test),
+        measured_in: MeasuredIn::Page(test),
     }
 }
 

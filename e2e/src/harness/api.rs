@@ -74,11 +74,11 @@ impl Api {
     /// Status and text at each of these paths, of which many are asked for at one time.
     pub fn each(&self, paths: &[String]) -> anyhow::Result<Vec<(u16, String)>> {
         let get = &Method::GET;
-        let asked = stream::iter(paths).map(|path| async move {
+        let responses = stream::iter(paths).map(|path| async move {
             let answer = self.answer(get, path, "application/json", String::new());
             answer.await.with_context(|| format!("GET {path}"))
         });
-        let answers = asked.buffered(AT_ONCE).collect::<Vec<_>>();
+        let answers = responses.buffered(AT_ONCE).collect::<Vec<_>>();
         self.runtime.block_on(answers).into_iter().collect()
     }
 

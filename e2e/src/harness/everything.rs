@@ -35,25 +35,25 @@ pub fn is_ours(name: &str) -> bool {
     OURS.iter().any(|group| name.ends_with(group))
 }
 
-/// `kubectl get` of all of these in `place`.
+/// `kubectl get` of all of these in `scope`.
 ///
 /// # Errors
 /// When it fails, or says of something of the mesh that it does not answer, if that is asked
 /// for. Of groups that are not, kubectl may say so.
-pub fn get(cluster: &Cluster, names: &[String], place: &[&str]) -> anyhow::Result<String> {
+pub fn get(cluster: &Cluster, names: &[String], scope: &[&str]) -> anyhow::Result<String> {
     let all = names.join(",");
     let words = [
         &["get", &all, "--ignore-not-found", "--show-kind"][..],
-        place,
+        scope,
     ]
     .concat();
     let output = cluster.command("kubectl", &words).output()?;
-    let said = String::from_utf8_lossy(&output.stderr);
+    let error = String::from_utf8_lossy(&output.stderr);
     let is_clean =
-        !names.iter().any(|name| is_ours(name)) || !OURS.iter().any(|group| said.contains(group));
+        !names.iter().any(|name| is_ours(name)) || !OURS.iter().any(|group| error.contains(group));
     ensure!(
         output.status.success() && is_clean,
-        "kubectl get of everything: {}\n{said}",
+        "kubectl get of everything: {}\n{error}",
         output.status
     );
     String::from_utf8(output.stdout).context("kubectl get of everything")

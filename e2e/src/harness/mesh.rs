@@ -90,7 +90,7 @@ pub fn chart() -> String {
 fn is_busy(error: &str) -> bool {
     ["another operation", "release: already exists"]
         .iter()
-        .any(|said| error.contains(said))
+        .any(|message| error.contains(message))
 }
 
 /// Changes when the packed image does; `none` when it was packed elsewhere.

@@ -30,7 +30,7 @@ impl Samples {
             sample.name == name
                 && labels
                     .iter()
-                    .all(|(key, value)| sample.labels.get(*key).is_some_and(|held| held == value))
+                    .all(|(key, value)| sample.labels.get(*key).is_some_and(|found| found == value))
         };
         // A sum of nothing would be -0.0.
         let values = self.0.iter().filter(fits).map(|sample| sample.value);

@@ -70,9 +70,9 @@ impl Pod {
         reason: &str,
     ) -> anyhow::Result<()> {
         let last = self.get(url, args)?.last;
-        let said = last.headers.get("weft-reason").map(String::as_str);
+        let weft_reason = last.headers.get("weft-reason").map(String::as_str);
         ensure!(
-            last.status == status && said == Some(reason),
+            last.status == status && weft_reason == Some(reason),
             "{url} should be refused with {status} {reason}: {last:?}"
         );
         Ok(())

@@ -123,7 +123,7 @@ impl<'a> Scene<'a> {
         };
         eventually(PATIENCE, "every caller is served", || {
             for service in ["ratings", "reviews"] {
-                let served = scene.asked(service, ("status", "200"))?;
+                let served = scene.request_rates(service, ("status", "200"))?;
                 ensure!(
                     served.iter().all(|calls| *calls > 0.0),
                     "by {service}: {served:?}"
@@ -152,13 +152,13 @@ impl<'a> Scene<'a> {
             states.iter().all(|state| *state == NONE_BUT_PROBES),
             "not all hold back: {states:?}"
         );
-        let refused = self.asked("ratings", ("reason", "circuit-open"))?;
+        let refused = self.request_rates("ratings", ("reason", "circuit-open"))?;
         ensure!(
             refused.iter().all(|calls| *calls > 0.0),
             "not all refuse: {refused:?}"
         );
-        let told = self.told("ratings", "BreakerOpened")?;
-        ensure!(told.contains("12 proxies"), "{told}");
+        let event = self.event_of("ratings", "BreakerOpened")?;
+        ensure!(event.contains("12 proxies"), "{event}");
         let row = self.ns.kubectl(&["get", "tp", "ratings"])?;
         ensure!(row.contains("Open") || row.contains("Probing"), "{row}");
         Ok(())
@@ -189,7 +189,7 @@ impl<'a> Scene<'a> {
         println!("every caller might call again {took:?} after the mend");
         ensure!(took <= CLOSED, "that took {took:?}");
 
-        self.told("ratings", "BreakerClosed")?;
+        self.event_of("ratings", "BreakerClosed")?;
         self.is_said("ratings", &["Closed"])?;
         // A tenth of the calls first, and all of them ten seconds later.
         eventually(PATIENCE, "nobody holds a call back", || {
@@ -209,7 +209,7 @@ impl<'a> Scene<'a> {
     /// Its own proxies hold back what it alone sees fail, and have done so all the while;
     /// nobody else has been told, and nobody's policy is said to be open.
     fn one_account_alone(&self) -> anyhow::Result<()> {
-        let refused = self.asked("reviews", ("reason", "circuit-open"))?;
+        let refused = self.request_rates("reviews", ("reason", "circuit-open"))?;
         let states = self.states("reviews")?;
         let (alone, others) = refused.split_at(PODS);
         ensure!(
@@ -223,8 +223,8 @@ impl<'a> Scene<'a> {
             "states of reviews, those of one account first: {states:?}"
         );
         self.is_said("reviews", &["Closed"])?;
-        let told = self.events("reviews", "BreakerOpened")?;
-        ensure!(told.is_empty(), "{told:?}");
+        let events = self.events("reviews", "BreakerOpened")?;
+        ensure!(events.is_empty(), "{events:?}");
         Ok(())
     }
 
@@ -281,7 +281,7 @@ impl<'a> Scene<'a> {
     }
 
     /// How many calls of each caller to a Service ended with that.
-    fn asked(&self, service: &str, end: (&str, &str)) -> anyhow::Result<Vec<f64>> {
+    fn request_rates(&self, service: &str, end: (&str, &str)) -> anyhow::Result<Vec<f64>> {
         let service = self.named(service);
         let labels = [
             ("direction", "outbound"),
@@ -299,18 +299,18 @@ impl<'a> Scene<'a> {
     fn is_said(&self, policy: &str, states: &[&str]) -> anyhow::Result<()> {
         eventually(SOON, "the status tells of the breaker", || {
             let status = self.ns.json(&["get", "tp", policy])?["status"]["breaker"].clone();
-            let said = status["state"].as_str().unwrap_or_default();
-            ensure!(states.contains(&said), "it says {status}");
+            let state = status["state"].as_str().unwrap_or_default();
+            ensure!(states.contains(&state), "it says {status}");
             ensure!(status["callers"] == self.callers.len(), "it says {status}");
             Ok(())
         })
     }
 
     /// Waits for an Event about a policy, and returns its text.
-    fn told(&self, policy: &str, reason: &str) -> anyhow::Result<String> {
+    fn event_of(&self, policy: &str, reason: &str) -> anyhow::Result<String> {
         eventually(SOON, reason, || {
-            let mut told = self.events(policy, reason)?;
-            told.pop().with_context(|| format!("none about {policy}"))
+            let mut events = self.events(policy, reason)?;
+            events.pop().with_context(|| format!("none about {policy}"))
         })
     }
 

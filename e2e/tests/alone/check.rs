@@ -87,8 +87,8 @@ fn fail(ns: &Namespace, wanted: &[(&str, &str)]) -> anyhow::Result<()> {
 /// The same of a check with more arguments.
 fn fail_with(ns: &Namespace, more: &[&str], wanted: &[(&str, &str)]) -> anyhow::Result<()> {
     eventually(FOUND, &format!("{wanted:?} is found"), || {
-        let said = weft(ns, &[&["check", "-o", "json"], more].concat())?;
-        let report = said.json()?;
+        let output = weft(ns, &[&["check", "-o", "json"], more].concat())?;
+        let report = output.json()?;
         let checks = report["checks"].as_array().context("no checks")?;
         for (id, result) in wanted {
             let found = checks.iter().find(|check| check["id"] == *id);
@@ -96,7 +96,7 @@ fn fail_with(ns: &Namespace, more: &[&str], wanted: &[(&str, &str)]) -> anyhow::
             ensure!(found["result"] == *result, "{found}");
         }
         if wanted.iter().any(|(_, result)| *result == "error") {
-            said.with_status(1)?;
+            output.with_status(1)?;
         }
         Ok(())
     })

@@ -59,8 +59,8 @@ fn upgrade_with_changed_values_reaches_running_pods_and_keeps_their_traffic() ->
 fn chart_proves_itself_with_a_request_through_two_proxies() -> Outcome {
     mesh::installed()?;
     let cluster = Cluster::connect()?;
-    let said = cluster.helm(&["test", "weft", "-n", mesh::NAMESPACE, "--timeout", "3m"])?;
-    assert!(said.contains("Succeeded"), "{said}");
+    let output = cluster.helm(&["test", "weft", "-n", mesh::NAMESPACE, "--timeout", "3m"])?;
+    assert!(output.contains("Succeeded"), "{output}");
     eventually(SETTLED, "the test's namespace is removed", || {
         let left = cluster.kubectl(&["get", "namespace", "weft-test", "--ignore-not-found"])?;
         ensure!(left.is_empty() || left.contains("Terminating"), "{left}");
@@ -92,9 +92,9 @@ fn uninstalled_mesh_leaves_traffic_and_objects_and_can_come_back() -> Outcome {
     let deleted = Namespace::unmeshed("uninstalled")?;
     let begun = Instant::now();
     let load = load(&client)?;
-    let said = uninstall(&ns.cluster)?;
-    println!("uninstalled after {:?}:\n{said}", begun.elapsed());
-    names_what_is_left(&said, &ns)?;
+    let output = uninstall(&ns.cluster)?;
+    println!("uninstalled after {:?}:\n{output}", begun.elapsed());
+    names_what_is_left(&output, &ns)?;
     let bundle = ns.json(&["get", "configmap", "weft-trust-bundle"])?;
     assert_eq!(bundle["data"]["leaving"], "true", "{bundle}");
     ns.kubectl(&["get", "trafficsplit", "shop"])?;
@@ -126,7 +126,7 @@ fn uninstalled_mesh_leaves_traffic_and_objects_and_can_come_back() -> Outcome {
 }
 
 /// What helm shows after the uninstall says what is to be done with the pods.
-fn names_what_is_left(said: &str, ns: &Namespace) -> anyhow::Result<()> {
+fn names_what_is_left(output: &str, ns: &Namespace) -> anyhow::Result<()> {
     let restart = "rollout restart deployment/client deployment/leaver deployment/server";
     for word in [
         "pods still carry a proxy".to_owned(),
@@ -134,7 +134,7 @@ fn names_what_is_left(said: &str, ns: &Namespace) -> anyhow::Result<()> {
         format!("kubectl -n {} {restart}", ns.name),
         format!("in {}, to be deleted or to finish: alone", ns.name),
     ] {
-        ensure!(said.contains(&word), "{word} is not in: {said}");
+        ensure!(output.contains(&word), "{word} is not in: {output}");
     }
     Ok(())
 }
@@ -176,7 +176,7 @@ fn comes_back_with_a_proxy(ns: &Namespace) -> anyhow::Result<()> {
 fn namespaces_that_wait_for_controllers_go_when_their_apiservices_went_by_hand() -> Outcome {
     let altered = Altered::begin()?;
     let cluster = Cluster::connect()?;
-    let held = Namespace::unmeshed("held-up")?;
+    let namespace = Namespace::unmeshed("held-up")?;
     scale(&cluster, &["deployment/weft-controller"], 0)?;
     eventually(SETTLED, "nobody answers for the group", || {
         let service = cluster.json(&["get", "apiservice", OBSERVE])?;
@@ -184,9 +184,9 @@ fn namespaces_that_wait_for_controllers_go_when_their_apiservices_went_by_hand()
         ensure!(available["status"] == "False", "{available}");
         Ok(())
     })?;
-    delete(&held)?;
+    delete(&namespace)?;
     eventually(SETTLED, "the namespace waits", || {
-        let object = cluster.json(&["get", "namespace", &held.name])?;
+        let object = cluster.json(&["get", "namespace", &namespace.name])?;
         let failure = condition(&object, "NamespaceDeletionDiscoveryFailure")?;
         ensure!(failure["status"] == "True", "{failure}");
         Ok(())
@@ -195,7 +195,7 @@ fn namespaces_that_wait_for_controllers_go_when_their_apiservices_went_by_hand()
     let words: Vec<&str> = command.split_whitespace().collect();
     assert!(words.contains(&OBSERVE), "{command}");
     cluster.kubectl(&words)?;
-    goes(&held)?;
+    goes(&namespace)?;
     altered.restore()?;
     Ok(())
 }
@@ -248,10 +248,10 @@ pub(crate) fn uninstall(cluster: &Cluster) -> anyhow::Result<String> {
     let words = ["uninstall", "weft", "-n", mesh::NAMESPACE, "--wait"];
     let words = [&words[..], &["--timeout", "3m"]].concat();
     let output = cluster.command("helm", &words).output()?;
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said).into_owned();
-    ensure!(output.status.success(), "helm uninstall failed: {said}");
-    Ok(said)
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    ensure!(output.status.success(), "helm uninstall failed: {text}");
+    Ok(text)
 }
 
 /// A namespace that admits some accounts of another one, by who they prove to be, and a load

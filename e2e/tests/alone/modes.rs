@@ -101,8 +101,8 @@ fn tightened_access_closes_open_connections_that_are_not_allowed_and_no_others()
 
     ns.annotate(ACCESS, Some("deny"))?;
     let start = Instant::now();
-    for (what, held) in [("bytes", &mut bytes), ("websocket", &mut socket)] {
-        let took = held.closed(start, PROMISED)?;
+    for (what, connection) in [("bytes", &mut bytes), ("websocket", &mut socket)] {
+        let took = connection.closed(start, PROMISED)?;
         println!("{what}: closed {took:?} after deny was written");
     }
     friends_bytes.finish()?;
@@ -133,8 +133,8 @@ fn strict_takes_effect_within_2_s_and_ends_plaintext_only() -> Outcome {
 
     ns.annotate(MTLS, Some("strict"))?;
     let start = Instant::now();
-    for (what, held) in [("bytes", &mut bytes), ("websocket", &mut socket)] {
-        let took = held.closed(start, PROMISED)?;
+    for (what, connection) in [("bytes", &mut bytes), ("websocket", &mut socket)] {
+        let took = connection.closed(start, PROMISED)?;
         println!("plaintext {what}: closed {took:?} after strict was written");
     }
     in_time("strict", start, || {

@@ -176,12 +176,12 @@ fn a_policy_of_the_mesh_ends_the_retries_of_twelve_proxies_within_a_second() -> 
     };
     all_retry()?;
 
-    let asked = calls()?;
+    let calls_before = calls()?;
     let of_the_mesh = OfTheMesh::write(&ns.cluster, &api)?;
     let written = Instant::now();
     let (last, _) = settled(SOON, ENDED, &retries)?;
     in_time("no proxy tries again", last.duration_since(written))?;
-    all_grew(&asked, &calls()?)?;
+    all_grew(&calls_before, &calls()?)?;
     let restarts = |pods: &[Pod]| -> Vec<(String, u64)> {
         let row = |pod: &Pod| (pod.name.clone(), pod.restarts());
         pods.iter().map(row).collect()
@@ -241,9 +241,9 @@ impl OfTheMesh {
             cluster: cluster.clone(),
             name: Self::DOCUMENTED,
         };
-        let said = cluster.apply(mesh::NAMESPACE, &fs::read_to_string(file)?)?;
+        let applied = cluster.apply(mesh::NAMESPACE, &fs::read_to_string(file)?)?;
         let expected = format!("{} created", Self::DOCUMENTED);
-        ensure!(said.contains(&expected), "{said}");
+        ensure!(applied.contains(&expected), "{applied}");
         Ok(written)
     }
 
@@ -262,9 +262,9 @@ impl OfTheMesh {
 
     fn remove(&self) -> anyhow::Result<()> {
         let delete = ["delete", "trafficpolicy", self.name, "--ignore-not-found"];
-        let place = ["-n", mesh::NAMESPACE];
+        let namespace = ["-n", mesh::NAMESPACE];
         self.cluster
-            .kubectl(&[&delete[..], &place].concat())
+            .kubectl(&[&delete[..], &namespace].concat())
             .map(drop)
     }
 }

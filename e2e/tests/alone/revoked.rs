@@ -33,9 +33,9 @@ fn deleted_target_refuses_the_next_request_and_closes_tcp_within_2_s() -> Outcom
     })?;
 
     let mut bytes = eventually(Duration::from_secs(10), "bytes pass", || {
-        let mut held = OpenWebSocket::open(&ns, &client, "opaque:8080", 300)?;
-        OpenWebSocket::all_open(&mut [&mut held])?;
-        Ok(held)
+        let mut socket = OpenWebSocket::open(&ns, &client, "opaque:8080", 300)?;
+        OpenWebSocket::all_open(&mut [&mut socket])?;
+        Ok(socket)
     })?;
     let rate = RATE.to_string();
     let words = ["--rate", &rate, "--duration", "12s", "-c", "1"];

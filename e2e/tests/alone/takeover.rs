@@ -33,7 +33,7 @@ fn definitions_of_another_product_are_taken_over_only_when_told_so_and_lose_noth
     ])?;
 
     let refused = mesh::install(&[]);
-    let said = refused
+    let message = refused
         .err()
         .map(|error| format!("{error:#}"))
         .unwrap_or_default();
@@ -43,7 +43,7 @@ fn definitions_of_another_product_are_taken_over_only_when_told_so_and_lose_noth
         TARGETS,
         SPLITS,
     ] {
-        assert!(said.contains(word), "{word} is not in: {said}");
+        assert!(message.contains(word), "{word} is not in: {message}");
     }
     mesh::install_with(&["crds.smi.takeOver=true"], &["--take-ownership"])?;
     for name in [TARGETS, SPLITS, GROUPS] {
@@ -139,9 +139,9 @@ fn refusal_names_the_way_out(cluster: &Cluster) -> anyhow::Result<()> {
     let Err(refused) = outcome else {
         bail!("nothing kept the chart from going");
     };
-    let said = format!("{refused:#}");
+    let error = format!("{refused:#}");
     for word in [SPLITS, "v1alpha1", "try again"] {
-        ensure!(said.contains(word), "{word} is not in: {said}");
+        ensure!(error.contains(word), "{word} is not in: {error}");
     }
     ensure!(
         touched["strategy"] == "Webhook",

@@ -62,11 +62,11 @@ fn answers(cluster: &Cluster, word: &str) -> anyhow::Result<()> {
                 "/api/v1/namespaces/{}/pods/https:weft-controller{name}:8444/proxy/apis",
                 mesh::NAMESPACE
             );
-            let said = match cluster.kubectl(&["get", "--raw", &path]) {
+            let body = match cluster.kubectl(&["get", "--raw", &path]) {
                 Ok(answer) => answer,
                 Err(error) => format!("{error:#}"),
             };
-            ensure!(said.contains(word), "{pod}: {said}");
+            ensure!(body.contains(word), "{pod}: {body}");
         }
         Ok(())
     })

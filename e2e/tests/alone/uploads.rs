@@ -120,13 +120,13 @@ fn few_failed(path: &str, seen: &Summary, good: u64) -> anyhow::Result<()> {
 
 /// How often the witness was told of a request of each trace.
 fn by_trace(api: &Api, ledger: &Pod, path: &str) -> anyhow::Result<BTreeMap<String, u32>> {
-    let asked = format!("{PATH}?only={path}");
-    let (status, text) = api.ask_pod(ledger, LOG, &Method::GET, &asked, "")?;
-    ensure!(status == 200, "{asked} answered {status}: {text}");
-    let told: Told = serde_json::from_str(&text)?;
-    ensure!(told.lost == 0, "the witness forgot {} requests", told.lost);
+    let path_and_query = format!("{PATH}?only={path}");
+    let (status, text) = api.ask_pod(ledger, LOG, &Method::GET, &path_and_query, "")?;
+    ensure!(status == 200, "{path_and_query} answered {status}: {text}");
+    let log: Told = serde_json::from_str(&text)?;
+    ensure!(log.lost == 0, "the witness forgot {} requests", log.lost);
     let mut came = BTreeMap::new();
-    for record in told.records {
+    for record in log.records {
         let parent = record.headers.get("traceparent");
         let trace = parent.and_then(|parent| parent.split('-').nth(1));
         let trace = trace.with_context(|| format!("no trace: {record:?}"))?;

@@ -62,9 +62,9 @@ impl OpenWebSocket {
     }
 
     /// Waits until all of these have been opened.
-    pub(crate) fn all_open(held: &mut [&mut Self]) -> anyhow::Result<()> {
+    pub(crate) fn all_open(sockets: &mut [&mut Self]) -> anyhow::Result<()> {
         thread::sleep(OPENED);
-        held.iter_mut().try_for_each(|held| held.is_open())
+        sockets.iter_mut().try_for_each(|socket| socket.is_open())
     }
 
     /// That nothing has ended it so far.
@@ -72,8 +72,8 @@ impl OpenWebSocket {
         if self.child.try_wait()?.is_none() {
             return Ok(());
         }
-        let said = self.said()?;
-        bail!("{} is not open: {said}", self.what)
+        let line = self.read_line()?;
+        bail!("{} is not open: {line}", self.what)
     }
 
     /// Waits until the other end has closed it; from `start` on that takes at most `limit`.
@@ -81,9 +81,9 @@ impl OpenWebSocket {
         loop {
             let took = start.elapsed();
             if self.child.try_wait()?.is_some() {
-                let said = self.said()?;
+                let line = self.read_line()?;
                 ensure!(took <= limit, "{} was closed after {took:?}", self.what);
-                let whole = said.trim() == self.messages.to_string();
+                let whole = line.trim() == self.messages.to_string();
                 ensure!(!whole, "{} ended by itself", self.what);
                 return Ok(took);
             }
@@ -95,21 +95,21 @@ impl OpenWebSocket {
     /// Waits until every message has come back.
     pub(crate) fn finish(mut self) -> anyhow::Result<()> {
         self.child.wait()?;
-        let said = self.said()?;
+        let line = self.read_line()?;
         ensure!(
-            said.trim() == self.messages.to_string(),
-            "{} broke: {said}",
+            line.trim() == self.messages.to_string(),
+            "{} broke: {line}",
             self.what
         );
         Ok(())
     }
 
-    fn said(&mut self) -> anyhow::Result<String> {
-        let mut said = String::new();
+    fn read_line(&mut self) -> anyhow::Result<String> {
+        let mut line = String::new();
         let (stdout, stderr) = (self.child.stdout.take(), self.child.stderr.take());
-        stdout.context("read once")?.read_to_string(&mut said)?;
-        stderr.context("read once")?.read_to_string(&mut said)?;
-        Ok(said)
+        stdout.context("read once")?.read_to_string(&mut line)?;
+        stderr.context("read once")?.read_to_string(&mut line)?;
+        Ok(line)
     }
 }
 

@@ -92,45 +92,45 @@ fn five_minutes_of_mixed_load_stand_in_the_graph_as_the_generator_counted_them()
     let mut missed = Vec::new();
     for (row, fields) in CLAIMS {
         let mut record = rows.remove(row).context(row)?;
-        let mut held = true;
+        let mut within = true;
         for seen in &seen {
             for &(field, of) in fields {
-                let shown = first.sum(&town.ns, &seen.way, field)?
-                    + second.sum(&town.ns, &seen.way, field)?;
-                held &= near(&mut record, (&seen.way, field), shown, of(seen));
+                let shown = first.sum(&town.ns, &seen.edge, field)?
+                    + second.sum(&town.ns, &seen.edge, field)?;
+                within &= near(&mut record, (&seen.edge, field), shown, of(seen));
             }
         }
-        end(record, held, &mut missed)?;
+        end(record, within, &mut missed)?;
     }
     let mut record = rows.remove("open").context("open")?;
-    let mut held = true;
+    let mut within = true;
     for seen in &seen {
         if let Some(open) = seen.open {
-            let shown = first.sum(&town.ns, &seen.way, "open")?;
-            held &= near(&mut record, (&seen.way, "open"), shown, open);
+            let shown = first.sum(&town.ns, &seen.edge, "open")?;
+            within &= near(&mut record, (&seen.edge, "open"), shown, open);
         }
-        let shown = second.sum(&town.ns, &seen.way, "open")?;
-        held &= near(&mut record, (&seen.way, "open afterwards"), shown, 0);
+        let shown = second.sum(&town.ns, &seen.edge, "open")?;
+        within &= near(&mut record, (&seen.edge, "open afterwards"), shown, 0);
     }
-    end(record, held, &mut missed)?;
+    end(record, within, &mut missed)?;
     assert!(missed.is_empty(), "{missed:#?}");
     Ok(())
 }
 
 /// Notes what is shown beside what was seen, and says whether it is near enough.
-fn near(record: &mut Record, (way, what): (&LoadEdge, &str), shown: u64, seen: u64) -> bool {
+fn near(record: &mut Record, (edge, what): (&LoadEdge, &str), shown: u64, seen: u64) -> bool {
     if shown > 0 || seen > 0 {
         record.saw(format!(
             "{} to {}, {}: {what} {shown} of {seen}",
-            way.from, way.to, way.protocol
+            edge.from, edge.to, edge.protocol
         ));
     }
     shown.abs_diff(seen) * 100 <= seen * PERCENT
 }
 
 /// One row is over; the others are looked at all the same.
-fn end(record: Record, held: bool, missed: &mut Vec<String>) -> anyhow::Result<()> {
-    if held {
+fn end(record: Record, within: bool, missed: &mut Vec<String>) -> anyhow::Result<()> {
+    if within {
         return record.holds();
     }
     missed.push(format!("{record:?}"));
@@ -143,9 +143,9 @@ impl Window {
         let window = format!("{length}s");
         let shown = eventually(ANSWERED, "nothing more comes", || {
             let args = ["stat", "deploy", "-o", "json", "-t", &window];
-            let place = ["-n", &ns.name, "--request-timeout", "30s"];
-            let said = ns.cluster.weft(&[&args[..], &place].concat())?;
-            let graph = said.with_status(0)?.json()?;
+            let scope = ["-n", &ns.name, "--request-timeout", "30s"];
+            let output = ns.cluster.weft(&[&args[..], &scope].concat())?;
+            let graph = output.with_status(0)?.json()?;
             let of = &graph["metadata"];
             ensure!(
                 of["complete"] == true && of["windowSeconds"] == length,
@@ -161,14 +161,14 @@ impl Window {
         let pods = controllers::all(&ns.cluster)?;
         ensure!(pods.len() == 2, "{pods:?}");
         for pod in pods {
-            let (status, told) = caller.ask(&pod, &path, As::ApiServer)?;
-            ensure!(status == 200, "{} answered {status}: {told}", pod.name);
-            let ends = (&told["metadata"]["end"], &shown["metadata"]["end"]);
+            let (status, answer) = caller.ask(&pod, &path, As::ApiServer)?;
+            ensure!(status == 200, "{} answered {status}: {answer}", pod.name);
+            let ends = (&answer["metadata"]["end"], &shown["metadata"]["end"]);
             ensure!(ends.0 == ends.1, "{} tells of {ends:?}", pod.name);
-            let (told, shown) = (counted(&told)?, counted(&shown)?);
+            let (answer, shown) = (counted(&answer)?, counted(&shown)?);
             ensure!(
-                told == shown,
-                "{} tells {told:#?}, weft shows {shown:#?}",
+                answer == shown,
+                "{} tells {answer:#?}, weft shows {shown:#?}",
                 pod.name
             );
         }
@@ -181,18 +181,18 @@ impl Window {
     }
 
     /// A number of the one edge of this way.
-    fn sum(&self, ns: &Namespace, way: &LoadEdge, field: &str) -> anyhow::Result<u64> {
+    fn sum(&self, ns: &Namespace, load_edge: &LoadEdge, field: &str) -> anyhow::Result<u64> {
         let id = |name: &str| json!(format!("{}/Deployment/{name}", ns.name));
-        let (from, to) = (id(way.from), id(way.to));
+        let (from, to) = (id(load_edge.from), id(load_edge.to));
         let edges = self.0["edges"].as_array().context("no edges")?;
         let found = edges.iter().filter(|edge| {
             (&edge["from"], &edge["to"]) == (&from, &to)
-                && edge["port"] == way.port
-                && edge["protocol"] == way.protocol
+                && edge["port"] == load_edge.port
+                && edge["protocol"] == load_edge.protocol
         });
         let found: Vec<&Value> = found.collect();
         let [edge] = found[..] else {
-            anyhow::bail!("{} edges are {way:?}: {:#}", found.len(), self.0)
+            anyhow::bail!("{} edges are {load_edge:?}: {:#}", found.len(), self.0)
         };
         let number = edge[field].as_u64();
         number.with_context(|| format!("no {field} in {edge:#}"))

@@ -46,7 +46,7 @@ pub(crate) struct LoadEdge {
 /// What went over it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EdgeTotals {
-    pub(crate) way: LoadEdge,
+    pub(crate) edge: LoadEdge,
     pub(crate) requests: u64,
     pub(crate) failures: u64,
     pub(crate) cancelled: u64,
@@ -75,7 +75,7 @@ struct Loads {
     retried: Load,
 }
 
-const fn way(from: &'static str, to: &'static str, port: u16, protocol: &'static str) -> LoadEdge {
+const fn edge(from: &'static str, to: &'static str, port: u16, protocol: &'static str) -> LoadEdge {
     LoadEdge {
         from,
         to,
@@ -145,30 +145,33 @@ impl Town {
                 .map(|_| scope.spawn(move || stream(holder)))
                 .collect();
             let count = CONNECTIONS.to_string();
-            let held = scope.spawn(move || connections(holder, &count, HELD));
+            let held_count = scope.spawn(move || connections(holder, &count, HELD));
             let short = scope.spawn(move || short(web));
             let meanwhile = meanwhile()?;
             for stream in streams {
                 joined(stream)?;
             }
-            let held = joined(held)?;
-            ensure!(held == CONNECTIONS, "{held} of {CONNECTIONS} were held");
+            let held_count = joined(held_count)?;
+            ensure!(
+                held_count == CONNECTIONS,
+                "{held_count} of {CONNECTIONS} were held"
+            );
             anyhow::Ok((meanwhile, joined(short)?))
         })?;
         let mut seen = loads.seen()?;
-        seen.push(all_well(way("web", "cart", 9000, "tcp"), short, None));
+        seen.push(all_well(edge("web", "cart", 9000, "tcp"), short, None));
         seen.push(all_well(
-            way("holder", "cart", 8080, "grpc"),
+            edge("holder", "cart", 8080, "grpc"),
             STREAMS,
             Some(STREAMS),
         ));
         seen.push(all_well(
-            way("holder", "cart", 9000, "tcp"),
+            edge("holder", "cart", 9000, "tcp"),
             CONNECTIONS,
             Some(CONNECTIONS),
         ));
         for seen in &mut seen {
-            if seen.way.to == "shaky" {
+            if seen.edge.to == "shaky" {
                 self.reached(seen)?;
             }
         }
@@ -207,9 +210,9 @@ impl Town {
             let path = format!("{}?only={FAULTY}", request_log::PATH);
             let (status, text) = self.api.ask_pod(pod, BYPASS, &Method::GET, &path, "")?;
             ensure!(status == 200, "{} answered {status}: {text}", pod.name);
-            let told: Told = serde_json::from_str(&text)?;
-            ensure!(told.lost == 0, "{} lost {} records", pod.name, told.lost);
-            records.extend(told.records);
+            let log: Told = serde_json::from_str(&text)?;
+            ensure!(log.lost == 0, "{} lost {} records", pod.name, log.lost);
+            records.extend(log.records);
         }
         let failed = records.iter().filter(|one| one.status == Some(503));
         seen.attempt_failures = failed.count() as u64;
@@ -224,7 +227,7 @@ impl Town {
 
 impl Loads {
     fn seen(self) -> anyhow::Result<Vec<EdgeTotals>> {
-        let cart = |protocol| way("web", "cart", 8080, protocol);
+        let cart = |protocol| edge("web", "cart", 8080, protocol);
         let steady = answered(self.steady)?;
         let failures = of(&steady, "500");
         let http1 = EdgeTotals {
@@ -248,16 +251,16 @@ impl Loads {
         let retried = answered(self.retried)?;
         let shaky = EdgeTotals {
             failures: of(&retried, "503"),
-            ..all_well(way("web", "shaky", 8080, "http1"), retried.sent, None)
+            ..all_well(edge("web", "shaky", 8080, "http1"), retried.sent, None)
         };
         Ok(vec![http1, http2, grpc, shaky])
     }
 }
 
 /// Calls that were each sent once and went well.
-fn all_well(way: LoadEdge, requests: u64, open: Option<u64>) -> EdgeTotals {
+fn all_well(edge: LoadEdge, requests: u64, open: Option<u64>) -> EdgeTotals {
     EdgeTotals {
-        way,
+        edge,
         requests,
         failures: 0,
         cancelled: 0,

@@ -101,8 +101,8 @@ fn whatever_the_chart_asks_of_prometheus_has_an_answer_after_load() -> Outcome {
     some_of_everything(&ns)?;
     let (panels, rules) = (asked_by_dashboards(&ns)?, asked_by_rules()?);
     for (part, _) in &WITHOUT_A_FAULT {
-        let mut asked = panels.iter().chain(&rules);
-        assert!(asked.any(|query| query.contains(part)), "stale: {part}");
+        let mut queries = panels.iter().chain(&rules);
+        assert!(queries.any(|query| query.contains(part)), "stale: {part}");
     }
     answered(&prometheus, &panels, dashboards)?;
     healthy(&prometheus, &mut alerts)?;
@@ -244,9 +244,9 @@ fn flaky(ns: &Namespace) -> anyhow::Result<()> {
 
 /// Every query of a panel or a variable, as Grafana sends it.
 fn asked_by_dashboards(ns: &Namespace) -> anyhow::Result<BTreeSet<String>> {
-    let mut asked = BTreeSet::new();
+    let mut queries = BTreeSet::new();
     for (name, board) in sources::dashboards()? {
-        asked.extend(sources::panels(&board).flat_map(sources::queries));
+        queries.extend(sources::panels(&board).flat_map(sources::queries));
         let variables = board["templating"]["list"].as_array();
         for variable in variables.into_iter().flatten() {
             if variable["type"] != "query" {
@@ -254,17 +254,17 @@ fn asked_by_dashboards(ns: &Namespace) -> anyhow::Result<BTreeSet<String>> {
             }
             let query = variable["query"]["query"].as_str();
             let query = query.and_then(values);
-            asked.insert(query.with_context(|| format!("{name}: {variable}"))?);
+            queries.insert(query.with_context(|| format!("{name}: {variable}"))?);
         }
     }
-    let asked = asked.iter().map(|query| {
+    let queries = queries.iter().map(|query| {
         query
             .replace("$__rate_interval", RANGE)
             .replace("$namespace", &ns.name)
             .replace("$workload", WORKLOAD)
             .replace("$route", ROUTE)
     });
-    Ok(asked.collect())
+    Ok(queries.collect())
 }
 
 /// `label_values(SELECTOR, LABEL)` is Grafana's own; this asks Prometheus for the same.
@@ -276,17 +276,17 @@ fn values(query: &str) -> Option<String> {
 
 /// Every query of a record, and those of an alert without its thresholds.
 fn asked_by_rules() -> anyhow::Result<BTreeSet<String>> {
-    let mut asked = BTreeSet::new();
+    let mut queries = BTreeSet::new();
     for rule in sources::rules()? {
         let expr = rule.whole["expr"].as_str();
         let expr = expr.with_context(|| format!("{} asks for nothing", rule.name))?;
         if rule.is_alert() {
-            asked.extend(thresholds::without_thresholds(expr));
+            queries.extend(thresholds::without_thresholds(expr));
         } else {
-            asked.insert(expr.to_owned());
+            queries.insert(expr.to_owned());
         }
     }
-    Ok(asked)
+    Ok(queries)
 }
 
 /// Waits until each query has an answer that is a number, but for those that are right to

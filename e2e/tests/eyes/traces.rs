@@ -116,14 +116,14 @@ fn spans_of_three_services_are_one_chain_at_a_collector_and_no_parent_is_lost() 
     mesh::install(&[&endpoint, "tracing.sampling=10"])?;
     own_ready(&ns.cluster)?;
     for (format, mut record) in chains {
-        let (own, told, spans) = eventually(SOON, "six spans are at the collector", || {
+        let (own, response, spans) = eventually(SOON, "six spans are at the collector", || {
             let own = Own::new();
-            let told = through(&client, &(format.headers)(&own, true))?;
+            let response = through(&client, &(format.headers)(&own, true))?;
             thread::sleep(SENT);
             let mut spans = collector.spans(&ns)?;
             spans.retain(|span| span.trace == own.trace);
             ensure!(spans.len() == 6, "{}: {spans:#?}", format.row);
-            Ok((own, told, spans))
+            Ok((own, response, spans))
         })?;
         let chain = chain(&own, &spans)?;
         let names: Vec<String> = chain.iter().map(|span| shown(span)).collect();
@@ -131,9 +131,9 @@ fn spans_of_three_services_are_one_chain_at_a_collector_and_no_parent_is_lost() 
         record.holds()?;
         let (header, at) = format.parent;
         let last = chain.last().context("an empty chain")?;
-        let parent = told.headers.get(header);
+        let parent = response.headers.get(header);
         let parent = parent.and_then(|value| value.split('-').nth(at));
-        assert_eq!(parent, Some(last.id.as_str()), "{header}: {told:?}");
+        assert_eq!(parent, Some(last.id.as_str()), "{header}: {response:?}");
         sampled.saw(format!("{header}: {}", shown(last)));
     }
     sampled.holds()?;
@@ -178,11 +178,11 @@ fn untouched(client: &Pod, decisions: &[bool], record: &mut Record) -> anyhow::R
         for sampled in decisions {
             let own = Own::new();
             let sent = (format.headers)(&own, *sampled);
-            let told = through(client, &sent)?;
+            let response = through(client, &sent)?;
             for (name, value) in &sent {
                 ensure!(
-                    told.headers.get(*name) == Some(value),
-                    "{name}: {value} became {told:?}"
+                    response.headers.get(*name) == Some(value),
+                    "{name}: {value} became {response:?}"
                 );
                 record.saw(format!("{name}: {value}"));
             }

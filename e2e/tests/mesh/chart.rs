@@ -163,12 +163,12 @@ fn viewers_may_read_graphs_and_proxies_and_ask_why() -> Outcome {
         "{labels}"
     );
     let rules = view["rules"].as_array().context("no rules")?;
-    let told: Vec<String> = rules
+    let listed: Vec<String> = rules
         .iter()
         .map(|rule| format!("{} {}", rule["resources"], rule["verbs"]))
         .collect();
     assert_eq!(
-        told,
+        listed,
         [
             r#"["graphs"] ["get"]"#,
             r#"["proxies"] ["get","list"]"#,
@@ -364,8 +364,8 @@ fn values_that_cannot_work_are_refused_with_the_field() -> Outcome {
         ("nonsense=1", "nonsense"),
         ("controller.nonsense=1", "nonsense"),
     ] {
-        let said = refused(&[setting])?;
-        assert!(said.contains(field), "{setting}: {said}");
+        let error = refused(&[setting])?;
+        assert!(error.contains(field), "{setting}: {error}");
     }
     // Control: what is at the edge of each range is taken.
     for setting in [

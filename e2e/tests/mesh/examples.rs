@@ -23,18 +23,18 @@ fn every_example_is_taken_and_understood() -> Outcome {
         if text.contains(OF_THE_MESH) {
             let path = file.display().to_string();
             let apply = ["apply", "--dry-run=server", "-n", mesh::NAMESPACE, "-f"];
-            let said = ns
+            let output = ns
                 .cluster
                 .kubectl(&[&apply[..], &[path.as_str()]].concat())?;
-            let taken = said.contains(" created (server dry run)");
-            assert!(taken, "{path}: {said}");
+            let taken = output.contains(" created (server dry run)");
+            assert!(taken, "{path}: {output}");
             judged += 1;
             continue;
         }
-        let said = ns
+        let output = ns
             .apply(&text)
             .with_context(|| file.display().to_string())?;
-        for line in said.lines() {
+        for line in output.lines() {
             // Such as `traffictarget.access.smi-spec.io/name created`.
             let (object, how) = line.split_once(' ').context("not said what became of it")?;
             assert!(how == "created", "two examples share {object}");

@@ -68,8 +68,8 @@ fn binding_by_account_or_spiffe_id_admits_exactly_those_accounts() -> Outcome {
     passes(&two)?;
     let condition = "jsonpath={.status.conditions[?(@.type=='Accepted')].status}";
     eventually(SOON, "the binding says that it took effect", || {
-        let said = ns.kubectl(&["get", "identitybinding", "callers", "-o", condition])?;
-        ensure!(said == "True", "Accepted is {said:?}");
+        let shown = ns.kubectl(&["get", "identitybinding", "callers", "-o", condition])?;
+        ensure!(shown == "True", "Accepted is {shown:?}");
         Ok(())
     })?;
     ns.kubectl(&["delete", "identitybinding", "callers"])?;

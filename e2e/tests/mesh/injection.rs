@@ -239,11 +239,11 @@ fn host_network_pod_is_skipped_with_a_warning_and_an_event() -> Outcome {
         .command("kubectl", &args)
         .output()
         .map_err(anyhow::Error::from)?;
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{told}");
+    let warning = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{warning}");
     assert!(
-        told.contains("Warning") && told.contains("hostNetwork"),
-        "no warning: {told}"
+        warning.contains("Warning") && warning.contains("hostNetwork"),
+        "no warning: {warning}"
     );
     let pod = ns.json(&["get", "pod", "agent"])?;
     assert!(
@@ -262,20 +262,23 @@ fn host_network_pod_is_skipped_with_a_warning_and_an_event() -> Outcome {
 }
 
 /// What kubectl tells beside its answer.
-fn told(ns: &Namespace, args: &[&str]) -> anyhow::Result<String> {
+fn warnings_of(ns: &Namespace, args: &[&str]) -> anyhow::Result<String> {
     let output = ns.cluster.command("kubectl", args).output()?;
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    ensure!(output.status.success(), "{args:?}: {said}");
-    Ok(said)
+    let warnings = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.success(), "{args:?}: {warnings}");
+    Ok(warnings)
 }
 
 #[test]
 fn misspelled_request_for_injection_is_answered_with_the_right_spelling_and_an_event() -> Outcome {
     let ns = Namespace::unmeshed("spelling")?;
     let label = |value: &str| format!("weft.dev/inject={value}");
-    let said = told(&ns, &["label", "namespace", &ns.name, &label("true")])?;
+    let warnings = warnings_of(&ns, &["label", "namespace", &ns.name, &label("true")])?;
     let right = "write weft.dev/inject=enabled";
-    assert!(said.contains("Warning") && said.contains(right), "{said}");
+    assert!(
+        warnings.contains("Warning") && warnings.contains(right),
+        "{warnings}"
+    );
     let mut deployment = App::new("web").template();
     deployment["metadata"]["annotations"] = json!({"weft.dev/inject": "enabled"});
     // Only the template is applied, and not the account that belongs to it.
@@ -286,10 +289,10 @@ fn misspelled_request_for_injection_is_answered_with_the_right_spelling_and_an_e
     let file = std::env::temp_dir().join(format!("{}.json", ns.name));
     std::fs::write(&file, deployment.to_string())?;
     let file = file.to_string_lossy();
-    let said = told(&ns, &["-n", &ns.name, "apply", "-f", &file])?;
+    let warnings = warnings_of(&ns, &["-n", &ns.name, "apply", "-f", &file])?;
     assert!(
-        said.contains("spec.template.metadata: annotation"),
-        "{said}"
+        warnings.contains("spec.template.metadata: annotation"),
+        "{warnings}"
     );
     eventually(SOON, "the Events on pod and namespace", || {
         let events = ns.json(&["get", "events"])?.to_string();
@@ -315,8 +318,8 @@ fn misspelled_request_for_injection_is_answered_with_the_right_spelling_and_an_e
         &ns.name,
         &label("enabled"),
     ];
-    let said = told(&ns, &args)?;
-    assert!(!said.contains("weft:"), "{said}");
+    let warnings = warnings_of(&ns, &args)?;
+    assert!(!warnings.contains("weft:"), "{warnings}");
     Ok(())
 }
 
@@ -382,8 +385,8 @@ fn manifests_that_the_command_injected_run_in_the_mesh() -> Outcome {
         fs::write(&file, &text)?;
         let file = file.to_string_lossy().into_owned();
         let words = ["inject", &file, "-n", &ns.name];
-        let said = ns.cluster.weft(&[&words[..], flags].concat())?;
-        let printed = said.with_status(0)?.out;
+        let output = ns.cluster.weft(&[&words[..], flags].concat())?;
+        let printed = output.with_status(0)?.out;
         let kept = printed.starts_with("# Of a repository.") && printed != text;
         assert!(kept, "{printed}");
         ns.apply(&printed)?;

@@ -118,7 +118,7 @@ fn latencies_agree(
 fn both_ends_show_the_calls(ns: &Namespace) -> anyhow::Result<Vec<(String, String)>> {
     let out = read(ns, &inside(ns, "deployments/client/edges"))?;
     ensure!(items(&out).len() == 2, "{out}");
-    let mut told = Vec::new();
+    let mut shown = Vec::new();
     for (other, success, failure) in [("slow", 400, 0), ("shaky", 300, 200)] {
         let to = edges(&out, "to", other);
         ensure!(to.len() == 1, "{out}");
@@ -131,12 +131,12 @@ fn both_ends_show_the_calls(ns: &Namespace) -> anyhow::Result<Vec<(String, Strin
         ensure!(from.len() == 1 && items(&into).len() == 1, "{into}");
         ensure!(from[0]["edge"]["side"] == "server", "{into}");
         near(counts(from[0])?.0, success)?;
-        told.push((
+        shown.push((
             format!("GET deployments/client/edges and deployments/{other}/edges after {success} good and {failure} bad calls"),
             format!("to {other}: {good} and {bad}; from client: {:?}", counts(from[0])?),
         ));
     }
-    Ok(told)
+    Ok(shown)
 }
 
 /// The calls of the town, for every kind that the pods of `slow` belong to.
@@ -199,11 +199,11 @@ fn counts_latencies_and_edges_are_what_the_load_generator_saw() -> Outcome {
     latencies_agree(&mut row, &ns, &quick, &slow)?;
 
     // Any replica answers, and the other one may have heard of these calls a moment later.
-    let told = eventually(REPORTED, "both ends show the calls", || {
+    let shown = eventually(REPORTED, "both ends show the calls", || {
         both_ends_show_the_calls(&ns)
     })?;
-    for (asked, told) in told {
-        row.saw(asked, told);
+    for (queried, shown) in shown {
+        row.saw(queried, shown);
     }
     eventually(REPORTED, "every kind shows the calls", || {
         every_kind_shows_the_calls(&ns)

@@ -181,9 +181,9 @@ impl<'a> Scene<'a> {
 
     fn counted(&self, labels: &[(&str, &str)]) -> anyhow::Result<f64> {
         let (service, mirror) = (self.named("catalog"), self.named("next"));
-        let ways = [("service", service.as_str()), ("mirror", mirror.as_str())];
+        let counters = [("service", service.as_str()), ("mirror", mirror.as_str())];
         let samples = self.api.proxy_metrics(&self.client)?;
-        Ok(samples.sum("weft_mirrored_total", &[&ways[..], labels].concat()))
+        Ok(samples.sum("weft_mirrored_total", &[&counters[..], labels].concat()))
     }
 
     fn made_answered_and_come(&self) -> anyhow::Result<[f64; 3]> {

@@ -30,8 +30,8 @@ const PATIENT: [&str; 2] = ["--request-timeout", "30s"];
 
 /// `weft -n NAMESPACE ARGS`.
 fn weft(ns: &Namespace, args: &[&str]) -> anyhow::Result<Said> {
-    let place = ["-n", &ns.name];
-    ns.cluster.weft(&[args, &place, &PATIENT].concat())
+    let scope = ["-n", &ns.name];
+    ns.cluster.weft(&[args, &scope, &PATIENT].concat())
 }
 
 /// The graph of the last five minutes: of a test that is held up no call leaves the window.
@@ -158,21 +158,21 @@ fn each_port_and_protocol_of_a_workload_is_an_edge_and_open_requests_show() -> O
     web.grpc(&["cart:8080"])?;
     eventually(SHOWN, "every way has its edge", || {
         let graph = graph(&ns)?;
-        let ways: Vec<(&Value, &Value)> = edges(&ns, &graph, "web", "cart")
+        let protocols: Vec<(&Value, &Value)> = edges(&ns, &graph, "web", "cart")
             .iter()
             .map(|edge| (&edge["port"], &edge["protocol"]))
             .collect();
-        for way in [(8080, "http1"), (8080, "grpc"), (9000, "tcp")] {
+        for protocol in [(8080, "http1"), (8080, "grpc"), (9000, "tcp")] {
             ensure!(
-                ways.contains(&(&json!(way.0), &json!(way.1))),
-                "{way:?} is not in {ways:?}"
+                protocols.contains(&(&json!(protocol.0), &json!(protocol.1))),
+                "{protocol:?} is not in {protocols:?}"
             );
         }
         Ok(())
     })?;
     // Not over yet when it has to be seen.
     let slow = url("cart", 8080, "/?delay=55s");
-    let held = web.start_load(&slow, &["-n", "1", "--timeout", "90s"])?;
+    let slow_load = web.start_load(&slow, &["-n", "1", "--timeout", "90s"])?;
     eventually(Duration::from_secs(50), "the open request shows", || {
         let now = printed(&ns, &[])?;
         let open = edges(&ns, &now, "web", "cart");
@@ -183,7 +183,7 @@ fn each_port_and_protocol_of_a_workload_is_an_edge_and_open_requests_show() -> O
         );
         Ok(())
     })?;
-    drop(held);
+    drop(slow_load);
     Ok(())
 }
 
@@ -198,19 +198,19 @@ fn stat_of_a_split_shows_wanted_weights_beside_observed_shares() -> Outcome {
     client.get(&url("shop", 8080, "/"), &["-n", "400", "-c", "4"])?;
     let backends = ["stable", "canary"].map(|name| format!("{}/{name}", ns.name));
     let rows = eventually(SHOWN, "the split has its calls", || {
-        let said = weft(&ns, &["stat", "ts", "-t", "5m", "-o", "wide"])?.with_status(0)?;
+        let output = weft(&ns, &["stat", "ts", "-t", "5m", "-o", "wide"])?.with_status(0)?;
         let mut all = 0;
         let mut rows = Vec::new();
         for backend in &backends {
-            let words = said.out.lines().map(|line| line.split_whitespace());
+            let words = output.out.lines().map(|line| line.split_whitespace());
             let mut words = words.map(Iterator::collect::<Vec<&str>>);
             let row = words.find(|row| row.get(1) == Some(&backend.as_str()));
-            let row = row.with_context(|| format!("no {backend} in\n{}", said.out))?;
+            let row = row.with_context(|| format!("no {backend} in\n{}", output.out))?;
             // REQUESTS, before FAILURES and ATTEMPTS.
             all += row[row.len() - 3].parse::<u64>()?;
             rows.push(row[..4].join(" "));
         }
-        ensure!(all >= 400, "{}", said.out);
+        ensure!(all >= 400, "{}", output.out);
         Ok(rows)
     })?;
     for (row, backend, weight, least) in [

@@ -57,7 +57,7 @@ fn two_thousand_real_requests_are_decided_as_the_objects_say_and_explained_so() 
     let api = Api::open(&ns.cluster)?;
     let surroundings = surroundings(&ns)?;
     let home: &'static str = Box::leak(ns.name.clone().into_boxed_str());
-    let place = Vocabulary {
+    let vocabulary = Vocabulary {
         namespaces: Box::leak(Box::new([home])),
         accounts: &["api", "web", "job"],
         ports: &[8080, 9091],
@@ -73,18 +73,18 @@ fn two_thousand_real_requests_are_decided_as_the_objects_say_and_explained_so() 
             objects: surroundings.clone(),
             chart: Chart::default(),
         };
-        let (applied, refused) = apply(&ns, policies(&mut random, &place));
+        let (applied, refused) = apply(&ns, policies(&mut random, &vocabulary));
         refused_objects += refused;
         world.objects.extend(applied.clone());
         thread::sleep(SETTLED);
         for at in 0..REQUESTS {
             let (call, answer) = loop {
-                let call = world.random_call(&mut random, &place);
+                let call = world.random_call(&mut random, &vocabulary);
                 if let Some(order) = order(&pods, call)? {
                     break send(&api, &pods, order)?;
                 }
             };
-            let said = world.allows(&call);
+            let expected = world.allows(&call);
             let reason = answer.headers.get("weft-reason");
             assert!(
                 answer.status != 0,
@@ -92,13 +92,13 @@ fn two_thousand_real_requests_are_decided_as_the_objects_say_and_explained_so() 
                 answer.error
             );
             assert!(
-                said == reason.is_none(),
-                "round {round}: the objects say {said}, the answer was {} {reason:?}\n{call:?}\n{}",
+                expected == reason.is_none(),
+                "round {round}: the objects say {expected}, the answer was {} {reason:?}\n{call:?}\n{}",
                 answer.status,
                 Value::from(applied)
             );
             sent += 1;
-            allowed += usize::from(said);
+            allowed += usize::from(expected);
             if at < EXPLAINED {
                 let reason = agreed(&api, &call, &answer)
                     .with_context(|| format!("round {round}: {}", Value::from(applied.clone())))?;
@@ -173,18 +173,18 @@ fn agreed(api: &Api, call: &Call, answer: &ProxyResponse) -> anyhow::Result<Stri
         "method": request.method, "path": request.path, "headers": headers,
     }});
     let path = format!("/apis/{OBSERVE}/namespaces/{namespace}/explanations");
-    let said = api.create(&path, &question)?;
-    let status = &said["status"];
+    let explanation = api.create(&path, &question)?;
+    let status = &explanation["status"];
     let real = answer.headers.get("weft-reason").map_or("", String::as_str);
-    let told = status["reason"].as_str().unwrap_or_default();
+    let reason = status["reason"].as_str().unwrap_or_default();
     let alike = match status["verdict"].as_str() {
         Some("Allowed") => real.is_empty(),
-        Some("Refused") => told == real && status["httpStatus"] == answer.status,
+        Some("Refused") => reason == real && status["httpStatus"] == answer.status,
         _ => false,
     };
     ensure!(
         alike,
-        "the answer was {} {real:?}\n{call:?}\n{said:#}",
+        "the answer was {} {real:?}\n{call:?}\n{explanation:#}",
         answer.status
     );
     Ok(real.to_owned())

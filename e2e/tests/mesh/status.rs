@@ -201,10 +201,10 @@ fn rejected_or_shown(
     match ns.apply_all(std::slice::from_ref(object)) {
         Err(error) => {
             // The object itself is part of the error's context; look at what was said.
-            let said = error.root_cause().to_string();
+            let refusal = error.root_cause().to_string();
             ensure!(
-                said.contains(field),
-                "{what}: the refusal does not name {field}: {said}"
+                refusal.contains(field),
+                "{what}: the refusal does not name {field}: {refusal}"
             );
         }
         Ok(()) => {

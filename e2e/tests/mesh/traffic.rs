@@ -150,7 +150,7 @@ fn bodies_both_ways(api: &Api, client: &Pod, server: &Pod) -> anyhow::Result<()>
 
 fn idle_connections(api: &Api, client: &Pod, server: &Pod) -> anyhow::Result<()> {
     let before = [resident(api, client)?, resident(api, server)?];
-    let held = thread::scope(|scope| {
+    let during = thread::scope(|scope| {
         let count = format!("{IDLE_CONNECTIONS}");
         let holder = scope.spawn(move || {
             client.exec(&[
@@ -177,11 +177,11 @@ fn idle_connections(api: &Api, client: &Pod, server: &Pod) -> anyhow::Result<()>
         seen
     })?;
     for (at, side) in ["client", "server"].into_iter().enumerate() {
-        let each = (held[at] - before[at]) / IDLE_CONNECTIONS;
+        let each = (during[at] - before[at]) / IDLE_CONNECTIONS;
         println!(
             "idle connections: {side}'s proxy {:.1} MiB before, {:.1} with {IDLE_CONNECTIONS}, {:.1} KiB each",
             before[at] / MIB,
-            held[at] / MIB,
+            during[at] / MIB,
             each / 1024.0
         );
         ensure!(

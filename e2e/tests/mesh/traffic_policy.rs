@@ -148,18 +148,18 @@ fn running_proxies_do_as_a_policy_says_and_its_status_tells() -> Outcome {
     ns.ready(&["client", "catalog"])?;
     let client = ns.pod("client")?;
     // Whoever fails alike is never taken out, so that each call may be tried again.
-    let asked = || {
+    let request_count = || {
         client.get(&url("catalog", 8080, "/?status=503"), &["-n", "5"])?;
         let metrics = client.proxy_metrics()?;
         anyhow::Ok(metrics.sum("weft_retries_total", &[]))
     };
-    let without = asked()?;
+    let without = request_count()?;
     assert!(without > 0.0, "without a policy there are retries");
 
     ns.apply_all(&[policy("calls", &json!({"retry": {"attempts": 0}}))])?;
     ns.await_condition("tp/calls", "Programmed", "True")?;
     let before = client.proxy_metrics()?.sum("weft_retries_total", &[]);
-    assert_eq!(asked()?, before, "the policy ends them");
+    assert_eq!(request_count()?, before, "the policy ends them");
 
     // Whatever it says is in force, also beside the retries.
     ns.apply_all(&[policy(
@@ -167,7 +167,7 @@ fn running_proxies_do_as_a_policy_says_and_its_status_tells() -> Outcome {
         &json!({"retry": {"attempts": 2}, "overrides": [{"to": ["catalog"]}]}),
     )])?;
     eventually(SOON, "retries are back", || {
-        ensure!(asked()? > before, "there are none");
+        ensure!(request_count()? > before, "there are none");
         Ok(())
     })?;
     ns.await_condition("tp/calls", "Programmed", "True")?;

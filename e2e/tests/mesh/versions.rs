@@ -189,11 +189,11 @@ impl Desk<'_> {
         }
         let list = json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string();
         for how in ["created", "unchanged"] {
-            let said = self.ns.apply(&list)?;
-            let lines: Vec<&str> = said.lines().collect();
+            let output = self.ns.apply(&list)?;
+            let lines: Vec<&str> = output.lines().collect();
             ensure!(
                 lines.len() == objects.len() && lines.iter().all(|line| line.ends_with(how)),
-                "not all {how}: {said}"
+                "not all {how}: {output}"
             );
         }
         for object in &objects {

@@ -58,7 +58,7 @@ impl Counted {
             }
         }
         for rule in rules.iter().filter(|rule| !rule.is_alert()) {
-            let kept = promql::asked(query(rule)).groupings.into_iter();
+            let kept = promql::parsed(query(rule)).groupings.into_iter();
             let kept = kept.filter(|label| label != "le").collect();
             metrics.insert(rule.name.clone(), kept);
         }
@@ -73,12 +73,12 @@ impl Counted {
 
     /// Labels that an answer to an alert's query has.
     pub(crate) fn answer(&self, query: &str) -> Words {
-        let asked = promql::asked(query);
+        let parsed = promql::parsed(query);
         let sums = ["sum(", "min(", "max(", "absent("];
-        if !asked.groupings.is_empty() || sums.iter().any(|sum| query.starts_with(sum)) {
-            return asked.groupings.into_iter().collect();
+        if !parsed.groupings.is_empty() || sums.iter().any(|sum| query.starts_with(sum)) {
+            return parsed.groupings.into_iter().collect();
         }
-        let metrics = asked.selectors.iter().map(|one| one.metric.as_str());
+        let metrics = parsed.selectors.iter().map(|one| one.metric.as_str());
         let mut labels: Words = metrics
             .clone()
             .filter_map(|metric| self.metrics.get(metric))
@@ -93,12 +93,12 @@ impl Counted {
 
     /// What of a query no series can answer, in words.
     pub(crate) fn missing(&self, query: &str) -> Vec<String> {
-        let asked = promql::asked(query);
-        if asked.selectors.is_empty() {
+        let parsed = promql::parsed(query);
+        if parsed.selectors.is_empty() {
             return vec![format!("{query} asks for nothing")];
         }
         let mut missing = Vec::new();
-        for selector in &asked.selectors {
+        for selector in &parsed.selectors {
             let Some(labels) = self.metrics.get(&selector.metric) else {
                 missing.push(format!("nothing counts {}", selector.metric));
                 continue;
@@ -107,18 +107,18 @@ impl Counted {
             let recorded = selector.metric.contains(':');
             let has =
                 |label: &str| labels.contains(label) || (!recorded && OF_TARGETS.contains(&label));
-            for label in labels_of(&asked, selector) {
+            for label in labels_of(&parsed, selector) {
                 if !has(label) {
                     missing.push(format!("{} has no label {label}", selector.metric));
                 }
             }
         }
-        missing.extend(self.impossible(&asked));
+        missing.extend(self.impossible(&parsed));
         missing
     }
 
-    fn impossible(&self, asked: &Query) -> Vec<String> {
-        let matchers = asked.selectors.iter().flat_map(|one| &one.matchers);
+    fn impossible(&self, query: &Query) -> Vec<String> {
+        let matchers = query.selectors.iter().flat_map(|one| &one.matchers);
         matchers
             .flat_map(|matcher| matcher.value.split('|').map(move |value| (matcher, value)))
             .filter(|(_, value)| !value.is_empty() && !value.starts_with('$'))
@@ -131,9 +131,9 @@ impl Counted {
 /// Labels that a series of this selector needs: those it is matched by, and those that
 /// results are grouped by, since no query here joins series that differ in them.
 fn labels_of<'a>(
-    asked: &'a Query,
+    query: &'a Query,
     selector: &'a promql::Selector,
 ) -> impl Iterator<Item = &'a str> {
     let matched = selector.matchers.iter().map(|matcher| &matcher.label);
-    matched.chain(&asked.groupings).map(String::as_str)
+    matched.chain(&query.groupings).map(String::as_str)
 }

@@ -110,15 +110,15 @@ fn every_alert_says_what_it_means_what_to_do_and_names_its_heading() -> Outcome 
     let (anchors, counted) = (page::anchors(&read(PAGE)?), counted()?);
     let mut named = BTreeSet::new();
     for rule in rules()?.into_iter().filter(sources::Rule::is_alert) {
-        let told = |field: &str| {
+        let annotation = |field: &str| {
             rule.whole["annotations"][field]
                 .as_str()
                 .unwrap_or_default()
         };
         for field in ["summary", "description", "action"] {
-            assert!(told(field).len() > 20, "{}: no {field}", rule.name);
+            assert!(annotation(field).len() > 20, "{}: no {field}", rule.name);
             let known = counted.answer(counted::query(&rule));
-            for label in told(field).split("$labels.").skip(1) {
+            for label in annotation(field).split("$labels.").skip(1) {
                 let end = label.find(' ').unwrap_or(label.len());
                 let label = &label[..end];
                 assert!(known.contains(label), "{}: no label {label}", rule.name);
@@ -129,7 +129,7 @@ fn every_alert_says_what_it_means_what_to_do_and_names_its_heading() -> Outcome 
             .unwrap_or_default();
         let known = ["critical", "warning", "info"].contains(&severity);
         assert!(known, "{}: severity {severity:?}", rule.name);
-        let (page, anchor) = told("runbook").split_once('#').unwrap_or_default();
+        let (page, anchor) = annotation("runbook").split_once('#').unwrap_or_default();
         assert_eq!((page, anchor), (PAGE, rule.name.to_lowercase().as_str()));
         assert!(
             anchors.contains(anchor),

@@ -37,21 +37,21 @@ pub(crate) struct Matcher {
 }
 
 /// Reads a query of PromQL, or Grafana's `label_values(SELECTOR, LABEL)`.
-pub(crate) fn asked(query: &str) -> Query {
-    let mut asked = Query::default();
+pub(crate) fn parsed(query: &str) -> Query {
+    let mut parsed = Query::default();
     let inner = query
         .strip_prefix("label_values(")
         .and_then(|rest| rest.strip_suffix(')')?.rsplit_once(','));
     if let Some((selector, label)) = inner {
-        asked.groupings.push(label.trim().to_owned());
-        read(selector, &mut asked);
+        parsed.groupings.push(label.trim().to_owned());
+        read(selector, &mut parsed);
     } else {
-        read(query, &mut asked);
+        read(query, &mut parsed);
     }
-    asked
+    parsed
 }
 
-fn read(query: &str, asked: &mut Query) {
+fn read(query: &str, parsed: &mut Query) {
     let mut rest = query;
     while let Some(first) = rest.chars().next() {
         if first == '[' {
@@ -63,7 +63,7 @@ fn read(query: &str, asked: &mut Query) {
         } else if is_name(first) {
             let end = rest.find(|c| !is_name(c)).unwrap_or(rest.len());
             let (name, behind) = rest.split_at(end);
-            rest = named(name, behind.trim_start(), asked);
+            rest = named(name, behind.trim_start(), parsed);
         } else {
             rest = &rest[first.len_utf8()..];
         }
@@ -75,7 +75,7 @@ fn is_name(letter: char) -> bool {
 }
 
 /// Takes in what `name` begins, and gives what is left behind it.
-fn named<'a>(name: &str, behind: &'a str, asked: &mut Query) -> &'a str {
+fn named<'a>(name: &str, behind: &'a str, parsed: &mut Query) -> &'a str {
     let (mut matchers, mut left) = (Vec::new(), behind);
     if GROUPINGS.contains(&name) {
         let Some((list, behind)) = behind.strip_prefix('(').and_then(|in_| in_.split_once(')'))
@@ -83,7 +83,7 @@ fn named<'a>(name: &str, behind: &'a str, asked: &mut Query) -> &'a str {
             return behind;
         };
         let labels = list.split(',').map(str::trim).filter(|one| !one.is_empty());
-        asked.groupings.extend(labels.map(str::to_owned));
+        parsed.groupings.extend(labels.map(str::to_owned));
         return behind;
     }
     if let Some(mut list) = behind.strip_prefix('{') {
@@ -98,7 +98,7 @@ fn named<'a>(name: &str, behind: &'a str, asked: &mut Query) -> &'a str {
     } else if behind.starts_with('(') || WORDS.contains(&name) {
         return behind;
     }
-    asked.selectors.push(Selector {
+    parsed.selectors.push(Selector {
         metric: name.to_owned(),
         matchers,
     });
@@ -120,25 +120,25 @@ fn matcher(list: &str) -> Option<(Matcher, &str)> {
 
 #[test]
 fn names_are_found_and_nothing_else() {
-    let asked = asked(
+    let parsed = parsed(
         "topk(10, sum by (service, le) (rate(a_total{x=\"1\",y!~\"2|3\"}[$__rate_interval] offset 5m))) \
          / on () group_left (z) (weft:b > bool 0.5) or vector(0) unless time() - c < 20 * 86400",
     );
-    let names: Vec<&str> = asked
+    let names: Vec<&str> = parsed
         .selectors
         .iter()
         .map(|one| one.metric.as_str())
         .collect();
     assert_eq!(names, ["a_total", "weft:b", "c"]);
-    assert_eq!(asked.groupings, ["service", "le", "z"]);
-    let matchers = &asked.selectors[0].matchers;
-    let told: Vec<_> = matchers
+    assert_eq!(parsed.groupings, ["service", "le", "z"]);
+    let matchers = &parsed.selectors[0].matchers;
+    let pairs: Vec<_> = matchers
         .iter()
         .map(|one| (one.label.as_str(), one.value.as_str()))
         .collect();
-    assert_eq!(told, [("x", "1"), ("y", "2|3")]);
+    assert_eq!(pairs, [("x", "1"), ("y", "2|3")]);
 
-    let variable = super::promql::asked("label_values(d{n=\"$n\"}, workload)");
+    let variable = super::promql::parsed("label_values(d{n=\"$n\"}, workload)");
     assert_eq!(variable.groupings, ["workload"]);
     assert_eq!(variable.selectors[0].metric, "d");
 }

@@ -73,19 +73,19 @@ fn test_of(case: &Case, severity: &str) -> Value {
         };
         json!({"labels": format!("ALERTS{{{labels},severity={severity:?}{own}}}"), "value": 1})
     });
-    let mut asked = vec![json!({
+    let mut queries = vec![json!({
         "expr": query,
         "eval_time": format!("{}m", case.fires),
         "exp_samples": fired.collect::<Vec<_>>(),
     })];
-    asked.extend(case.quiet.iter().map(
+    queries.extend(case.quiet.iter().map(
         |minute| json!({"expr": query, "eval_time": format!("{minute}m"), "exp_samples": []}),
     ));
     json!({
         "name": case.alert,
         "interval": "1m",
         "input_series": given(&case.series),
-        "promql_expr_test": asked,
+        "promql_expr_test": queries,
     })
 }
 
@@ -158,7 +158,7 @@ fn services_have_the_success_and_latency_that_their_callers_saw() -> Outcome {
         .map(|rule| &rule.name)
         .collect();
     assert_eq!(names, given_and_made.records.keys().collect());
-    let asked = given_and_made.records.iter().map(|(name, samples)| {
+    let queries = given_and_made.records.iter().map(|(name, samples)| {
         let samples = samples.iter();
         let samples: Vec<Value> = samples
             .map(|(labels, value)| json!({"labels": format!("{name}{{{labels}}}"), "value": value}))
@@ -171,7 +171,7 @@ fn services_have_the_success_and_latency_that_their_callers_saw() -> Outcome {
             "name": "records",
             "interval": "1m",
             "input_series": given(&given_and_made.series),
-            "promql_expr_test": asked.collect::<Vec<_>>(),
+            "promql_expr_test": queries.collect::<Vec<_>>(),
         })],
     )?;
     Ok(())

@@ -131,11 +131,11 @@ fn monitors_select_what_the_chart_and_the_injector_make() -> Outcome {
                 .is_some_and(|all| all.contains(&labels[component]))
     });
     let selected: Vec<&Value> = selected.collect();
-    let told: Vec<&Value> = selected
+    let listed: Vec<&Value> = selected
         .iter()
         .map(|one| &one["metadata"]["name"])
         .collect();
-    assert_eq!(told, ["weft-controller", "weft-injector"]);
+    assert_eq!(listed, ["weft-controller", "weft-injector"]);
     for service in selected {
         // Its pods have the port.
         let pods = objects.iter().filter(|object| {
@@ -168,13 +168,13 @@ fn a_cluster_without_the_operator_is_refused_with_the_value() -> Outcome {
     for (value, kind) in OPERATOR {
         let offered = format!("monitoring.coreos.com/v1/{kind}");
         let refused = rendered(&mesh::chart(), &[&on(value)], &[A_CLUSTER]);
-        let said = refused.err().context("it was taken")?.to_string();
+        let error = refused.err().context("it was taken")?.to_string();
         for word in [
             &format!("monitoring.{value} is true"),
             kind,
             "docs/monitoring.md",
         ] {
-            assert!(said.contains(word), "{value}: {said}");
+            assert!(error.contains(word), "{value}: {error}");
         }
         // Controls: with the kind, and without a cluster, as for GitOps.
         rendered(&mesh::chart(), &[&on(value)], &[A_CLUSTER, &offered])?;
@@ -188,7 +188,7 @@ fn a_cluster_without_the_operator_is_refused_with_the_value() -> Outcome {
 /// It makes no object: the controller is told.
 #[test]
 fn the_service_graph_is_shown_by_the_controller_and_needs_the_read_api() -> Outcome {
-    let told = |settings: &[&str]| -> anyhow::Result<Value> {
+    let service_graph = |settings: &[&str]| -> anyhow::Result<Value> {
         let objects = plain(settings)?;
         let mut controllers = objects.iter().filter(|object| {
             object["kind"] == "Deployment" && object["metadata"]["name"] == "weft-controller"
@@ -199,14 +199,14 @@ fn the_service_graph_is_shown_by_the_controller_and_needs_the_read_api() -> Outc
         let one = env.find(|one| one["name"] == "WEFT_SERVICE_GRAPH");
         Ok(one.context("the controller is told nothing")?["value"].clone())
     };
-    assert_eq!(told(&[])?, "false");
-    assert_eq!(told(&[&on("serviceGraph")])?, "true");
-    let asked = on("serviceGraph");
-    let said = plain(&[&asked, "observe.enabled=false"])
+    assert_eq!(service_graph(&[])?, "false");
+    assert_eq!(service_graph(&[&on("serviceGraph")])?, "true");
+    let setting = on("serviceGraph");
+    let error = plain(&[&setting, "observe.enabled=false"])
         .err()
         .context("it was taken")?
         .to_string();
-    assert!(said.contains("observe.enabled"), "{said}");
+    assert!(error.contains("observe.enabled"), "{error}");
     Ok(())
 }
 
@@ -228,10 +228,10 @@ fn values_that_cannot_work_are_refused_with_the_field() -> Outcome {
         ("graph=true", "graph"),
     ] {
         let refused = plain(&[&format!("monitoring.{setting}")]).err();
-        let said = refused
+        let error = refused
             .with_context(|| format!("{setting} was taken"))?
             .to_string();
-        assert!(said.contains(field), "{setting}: {said}");
+        assert!(error.contains(field), "{setting}: {error}");
     }
     for taken in [
         "interval=1s",
@@ -287,8 +287,8 @@ fn dashboards_arrive_in_grafana_as_the_files_say() -> Outcome {
         let text = data[format!("weft-{name}.json")]
             .as_str()
             .context("no file in it")?;
-        let held: Value = serde_json::from_str(text)?;
-        assert_eq!(held, board, "{name}");
+        let dashboard: Value = serde_json::from_str(text)?;
+        assert_eq!(dashboard, board, "{name}");
     }
     Ok(())
 }
@@ -308,8 +308,8 @@ fn notes(settings: &[&str]) -> anyhow::Result<String> {
         "apiVersion: v1\nkind: Told\ntext: {{ include (print .Template.BasePath \"/NOTES.txt\") . | toJson }}\n",
     )?;
     let objects = rendered(&chart.to_string_lossy(), settings, &[])?;
-    let told = only(&objects, "Told")?["text"].as_str();
-    Ok(told.context("no text")?.to_owned())
+    let text = only(&objects, "Told")?["text"].as_str();
+    Ok(text.context("no text")?.to_owned())
 }
 
 #[test]

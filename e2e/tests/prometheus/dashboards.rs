@@ -18,7 +18,7 @@ const VARIABLES: [(&str, &str); 4] = [
 ];
 
 /// One where `query` has an answer that is a number, else nothing.
-fn asked(query: &str) -> Value {
+fn query_test(query: &str) -> Value {
     let mut query = query.to_owned();
     for (variable, value) in VARIABLES {
         query = query.replace(variable, value);
@@ -38,11 +38,11 @@ fn answered(name: &str, queries: &[String]) -> anyhow::Result<String> {
     let given: Vec<Value> = given
         .map(|(series, values)| json!({"series": series, "values": values}))
         .collect();
-    let asked: Vec<Value> = queries.iter().map(|query| asked(query)).collect();
+    let query_test: Vec<Value> = queries.iter().map(|query| query_test(query)).collect();
     let file = json!({
         "rule_files": [],
         "evaluation_interval": "1m",
-        "tests": [{"interval": "1m", "input_series": given, "promql_expr_test": asked}],
+        "tests": [{"interval": "1m", "input_series": given, "promql_expr_test": query_test}],
     });
     let path = write(&folder(name)?, "tests.json", &file)?;
     output("promtool", &["test", "rules", &path])
@@ -64,7 +64,7 @@ fn every_query_of_a_dashboard_has_an_answer() -> Outcome {
 /// Control: a label that no series has, a rate that is no number, and no query at all.
 #[test]
 fn a_query_without_an_answer_is_found() -> Outcome {
-    for (query, said) in [
+    for (query, error) in [
         (
             "sum(weft_open_connections{namespace=\"$namespace\",workload=\"none\"})",
             "nil",
@@ -79,7 +79,7 @@ fn a_query_without_an_answer_is_found() -> Outcome {
         let found = found
             .with_context(|| format!("{query} has an answer"))?
             .to_string();
-        assert!(found.contains(said), "{query}: {found}");
+        assert!(found.contains(error), "{query}: {found}");
     }
     answered("answered", &["sum(weft_open_connections)".to_owned()])?;
     Ok(())

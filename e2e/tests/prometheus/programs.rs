@@ -20,12 +20,12 @@ pub(crate) fn output(program: &str, args: &[&str]) -> anyhow::Result<String> {
         .env("KUBECONFIG", "/dev/null")
         .output()
         .with_context(|| format!("start {program}: the ring is run by e2e/run prometheus"))?;
-    let (out, said) = (
+    let (out, errors) = (
         String::from_utf8_lossy(&ended.stdout),
         String::from_utf8_lossy(&ended.stderr),
     );
     // promtool tells what is wrong with queries on its standard output.
-    ensure!(ended.status.success(), "{program} {args:?}: {said}{out}");
+    ensure!(ended.status.success(), "{program} {args:?}: {errors}{out}");
     Ok(out.into_owned())
 }
 

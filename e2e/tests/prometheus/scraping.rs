@@ -76,9 +76,9 @@ fn relabelled(name: &str, rules: &Value) -> anyhow::Result<BTreeMap<String, Valu
         &config,
         "weft-proxies",
     ];
-    let told: Vec<Value> = serde_json::from_str(&output("promtool", &args)?)?;
-    ensure!(told.len() == PODS.len() + 1, "{told:?}");
-    let kept = told
+    let labels: Vec<Value> = serde_json::from_str(&output("promtool", &args)?)?;
+    ensure!(labels.len() == PODS.len() + 1, "{labels:?}");
+    let kept = labels
         .into_iter()
         .filter(|target| target["labels"]["__address__"].is_string());
     kept.map(|target| {

@@ -32,13 +32,13 @@ fn values_that_nothing_can_use_are_refused_by_the_schema() -> Outcome {
         ("tracing.endpoint=http://x:0", "endpoint"),
     ] {
         let refused = rendered(&mesh::chart(), &[setting], &[]).err();
-        let said = refused
+        let error = refused
             .with_context(|| format!("{setting} was taken"))?
             .to_string();
         // What stands before is the command, which has the field as well.
-        let told = said.split_once("specifications of the schema");
-        let (_, told) = told.with_context(|| format!("{setting}: {said}"))?;
-        assert!(told.contains(field), "{setting}: {told}");
+        let complaint = error.split_once("specifications of the schema");
+        let (_, complaint) = complaint.with_context(|| format!("{setting}: {error}"))?;
+        assert!(complaint.contains(field), "{setting}: {complaint}");
     }
     Ok(())
 }

@@ -11,9 +11,9 @@
 mod altered;
 mod copies;
 mod previous;
+mod reported;
 mod rollback;
 mod shop;
-mod told;
 mod upgrade;
 
 use std::time::Duration;

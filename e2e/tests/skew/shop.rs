@@ -139,7 +139,7 @@ impl Shop {
         newer: &[&Pod],
     ) -> anyhow::Result<()> {
         let what = format!("the policy says {reason}");
-        let said = eventually(SOON, &what, || {
+        let status = eventually(SOON, &what, || {
             let condition = self.ns.condition(POLICY, "Programmed")?;
             let message = condition["message"].as_str();
             let message = message.context("it says nothing")?;
@@ -153,7 +153,7 @@ impl Shop {
             );
             Ok(message.to_owned())
         })?;
-        println!("{reason}: {said}");
+        println!("{reason}: {status}");
         Ok(())
     }
 }

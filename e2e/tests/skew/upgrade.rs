@@ -30,8 +30,8 @@ fn an_upgrade_leaves_older_proxies_at_work_and_says_for_what_they_are_too_old() 
     shop.works(&client, &stranger)?;
     let servers = [shop.ns.pod("first")?, shop.ns.pod("second")?];
     let older = [&client, &stranger, &servers[0], &servers[1]];
-    told::versions(&shop.ns, &previous, &older, &[])?;
-    told::checks_hold(&shop.ns)?;
+    reported::versions(&shop.ns, &previous, &older, &[])?;
+    reported::checks_hold(&shop.ns)?;
     shop.policy()?;
     let callers = [&client, &stranger];
     shop.programmed(previous.reason(), previous.too_old(&callers), &[])?;
@@ -45,7 +45,7 @@ fn an_upgrade_leaves_older_proxies_at_work_and_says_for_what_they_are_too_old() 
     shop.admit(&["client", "newcomer"])?;
     shop.works(&newcomer, &stranger)?;
     let older = [&client, &stranger, &servers[1]];
-    told::versions(&shop.ns, &previous, &older, &[&first, &newcomer])?;
+    reported::versions(&shop.ns, &previous, &older, &[&first, &newcomer])?;
     let too_old = previous.too_old(&callers);
     shop.programmed(previous.reason(), too_old, &[&newcomer])?;
     copies::are_no_requests(&shop, &previous, &newcomer, &next)?;
@@ -55,7 +55,7 @@ fn an_upgrade_leaves_older_proxies_at_work_and_says_for_what_they_are_too_old() 
     let (client, stranger) = (shop.renew("client")?, shop.renew("stranger")?);
     shop.works(&client, &stranger)?;
     shop.programmed("Programmed", &[], &[])?;
-    told::versions(&shop.ns, &previous, &[], &[&client, &stranger, &newcomer])?;
+    reported::versions(&shop.ns, &previous, &[], &[&client, &stranger, &newcomer])?;
     altered.restore()?;
     Ok(())
 }

@@ -120,9 +120,9 @@ impl Target {
                 .iter()
                 .filter_map(|path| self.resolve(from, path, REEXPORTS))
                 // A module that is only brought into scope; its use counts.
-                .filter(|place| !matches!(place, Resolution::Module(_)));
-            for place in globs.chain(named) {
-                if let Resolution::Item(to) | Resolution::Module(to) = place
+                .filter(|target| !matches!(target, Resolution::Module(_)));
+            for target in globs.chain(named) {
+                if let Resolution::Item(to) | Resolution::Module(to) = target
                     && !self.modules[to].test
                 {
                     arrows.insert((from, to));
@@ -135,22 +135,22 @@ impl Target {
     /// Which module outside tests goes by which in the paths that it names. That is more
     /// than arrows are: what a module only hands on is defined elsewhere, maybe in another
     /// crate, and is found by way of this one nevertheless.
-    pub(crate) fn ways(&self) -> BTreeSet<(usize, usize)> {
-        let mut ways = BTreeSet::new();
+    pub(crate) fn edges(&self) -> BTreeSet<(usize, usize)> {
+        let mut edges = BTreeSet::new();
         for (from, module) in self.modules.iter().enumerate() {
             if module.test {
                 continue;
             }
             for path in module.named.iter().chain(&module.globs) {
                 for length in 1..=path.len() {
-                    let place = self.resolve(from, &path[..length], REEXPORTS);
-                    if let Some(Resolution::Module(by)) = place {
-                        ways.insert((from, by));
+                    let target = self.resolve(from, &path[..length], REEXPORTS);
+                    if let Some(Resolution::Module(by)) = target {
+                        edges.insert((from, by));
                     }
                 }
             }
         }
-        ways
+        edges
     }
 
     /// Modules outside tests that name this other crate.
@@ -163,7 +163,7 @@ impl Target {
                 let paths = module.named.iter().chain(&module.globs);
                 paths
                     .filter_map(|path| self.resolve(*from, path, REEXPORTS))
-                    .any(|place| place == Resolution::External(other.to_owned()))
+                    .any(|target| target == Resolution::External(other.to_owned()))
             })
             .map(|(_, module)| module)
     }
@@ -171,7 +171,7 @@ impl Target {
     fn resolve(&self, from: usize, path: &[String], left: usize) -> Option<Resolution> {
         let left = left.checked_sub(1)?;
         let (first, mut rest) = path.split_first()?;
-        let mut place = match first.as_str() {
+        let mut target = match first.as_str() {
             "crate" => Resolution::Module(0),
             "self" => Resolution::Module(from),
             "super" => Resolution::Module(self.modules[from].parent?),
@@ -181,17 +181,17 @@ impl Target {
                 return Some(Resolution::External(name.clone()));
             }
             name => match self.member(from, name, left) {
-                Some(place) => place,
+                Some(target) => target,
                 // A variable, or what the language brings.
                 None if rest.is_empty() => return None,
                 None => Resolution::External(name.to_owned()),
             },
         };
         while let Some((segment, after)) = rest.split_first() {
-            let Resolution::Module(module) = place else {
+            let Resolution::Module(module) = target else {
                 break;
             };
-            place = match segment.as_str() {
+            target = match segment.as_str() {
                 "super" => Resolution::Module(self.modules[module].parent?),
                 "self" => Resolution::Module(module),
                 name => self
@@ -201,7 +201,7 @@ impl Target {
             };
             rest = after;
         }
-        Some(place)
+        Some(target)
     }
 
     fn member(&self, module: usize, name: &str, left: usize) -> Option<Resolution> {

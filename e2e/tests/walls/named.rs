@@ -65,7 +65,7 @@ fn is_file(word: &str) -> bool {
 
 /// What of `page` is the path of no file. A name without a folder is none: a decision may
 /// speak of every `lib.rs`.
-fn gone(page: &str, exists: impl Fn(&str) -> bool) -> Vec<&str> {
+fn not_there(page: &str, exists: impl Fn(&str) -> bool) -> Vec<&str> {
     quoted(page)
         .filter(|word| is_file(word) && word.contains('/') && !exists(word))
         .collect()
@@ -116,9 +116,9 @@ fn undecided(page: &str) -> Vec<&'static str> {
 }
 
 /// The steps of a way that the page draws as `name: one > [two > three] x times (why) > four`.
-fn steps<'a>(page: &'a str, way: &str) -> Vec<&'a str> {
+fn steps<'a>(page: &'a str, heading: &str) -> Vec<&'a str> {
     let drawn = page.lines().find_map(|line| {
-        let steps = line.strip_prefix(way)?.trim_start();
+        let steps = line.strip_prefix(heading)?.trim_start();
         steps.strip_prefix(": ")
     });
     let step = |step: &'a str| {
@@ -134,22 +134,22 @@ fn steps<'a>(page: &'a str, way: &str) -> Vec<&'a str> {
 
 /// Steps without a row that names a file, and ways without steps.
 fn without_files(page: &str) -> Vec<String> {
-    let named = |way: &str, step: &str| {
+    let named = |heading: &str, step: &str| {
         page.lines().any(|line| {
             let mut cells = line.split('|').skip(1).map(str::trim);
             let row = (cells.next(), cells.next());
             let file = |cell: &str| quoted(cell).any(|word| word.ends_with(".rs"));
-            row == (Some(way), Some(step)) && cells.nth(1).is_some_and(file)
+            row == (Some(heading), Some(step)) && cells.nth(1).is_some_and(file)
         })
     };
     let mut missing = Vec::new();
-    for way in WAYS {
-        let steps = steps(page, way);
+    for heading in WAYS {
+        let steps = steps(page, heading);
         if steps.is_empty() {
-            missing.push(way.to_owned());
+            missing.push(heading.to_owned());
         }
-        let unnamed = steps.into_iter().filter(|step| !named(way, step));
-        missing.extend(unnamed.map(|step| format!("{way}: {step}")));
+        let unnamed = steps.into_iter().filter(|step| !named(heading, step));
+        missing.extend(unnamed.map(|step| format!("{heading}: {step}")));
     }
     missing
 }
@@ -185,7 +185,7 @@ fn drawn(page: &str) -> Vec<BTreeSet<String>> {
 }
 
 /// The rows of a table of rooms, in the same form.
-fn held(rooms: &str) -> BTreeSet<String> {
+fn walls(rooms: &str) -> BTreeSet<String> {
     let lines = rooms.lines().filter_map(|line| line.split('#').next());
     lines
         .filter_map(|line| line.trim().strip_suffix(']')?.split_once('['))
@@ -244,8 +244,11 @@ fn every_page_and_decision_names_paths_and_links_to_what_exists() {
         assert!(!pages.is_empty(), "{folder} has no page");
         for name in pages {
             let page = read(&name);
-            let gone = gone(&page, exists);
-            assert!(gone.is_empty(), "{name} names what is not there: {gone:?}");
+            let not_there = not_there(&page, exists);
+            assert!(
+                not_there.is_empty(),
+                "{name} names what is not there: {not_there:?}"
+            );
             let broken = broken_links(&name, &page);
             assert!(broken.is_empty(), "{name} links to nothing: {broken:?}");
         }
@@ -271,8 +274,8 @@ fn the_tables_of_folders_say_what_the_walls_hold() {
     let tables = drawn(&read("docs/architecture.md"));
     assert_eq!(tables.len(), TABLES.len());
     for (name, drawn) in TABLES.iter().zip(tables) {
-        let held = held(&read(&format!("e2e/tests/walls/rooms/{name}")));
-        let differ: Vec<_> = drawn.symmetric_difference(&held).collect();
+        let walls = walls(&read(&format!("e2e/tests/walls/rooms/{name}")));
+        let differ: Vec<_> = drawn.symmetric_difference(&walls).collect();
         assert!(differ.is_empty(), "{name}: {differ:?}");
     }
 }
@@ -295,8 +298,8 @@ fn a_step_without_a_file_and_a_table_that_says_another_thing_are_found() {
                 | folder | what it is | may import |\n|---|---|---|\n| `run` | it | all |";
     let tables = drawn(page);
     let rooms = "# leaves first\nhttp []\nnet [] # one\nmesh [http net]\n";
-    assert_eq!(tables, [held(rooms), held("run [all]")]);
-    let narrower = held("http []\nnet []\nmesh [http]\n");
+    assert_eq!(tables, [walls(rooms), walls("run [all]")]);
+    let narrower = walls("http []\nnet []\nmesh [http]\n");
     assert_eq!(tables[0].symmetric_difference(&narrower).count(), 2);
 }
 
@@ -320,5 +323,5 @@ fn a_file_or_test_that_is_gone_is_found() {
         missing,
         ["b.rs", "a/gone.rs", "a_test_that_is_not_there_now"]
     );
-    assert_eq!(gone(page, exists), ["a/gone.rs"]);
+    assert_eq!(not_there(page, exists), ["a/gone.rs"]);
 }

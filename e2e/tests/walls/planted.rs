@@ -404,21 +404,24 @@ fn an_allowance_can_only_shrink() {
     let long = Breach::measured("file-lines", "a.rs", 500);
     let text = allowance::write(&[long.clone(), circle.clone()]);
     assert_eq!(text, "circle: a.rs -> b.rs\nfile-lines: a.rs = 500\n");
-    let said = |found: &[Breach]| allowance::differences(&text, found);
+    let differences = |found: &[Breach]| allowance::differences(&text, found);
 
-    assert_eq!(said(&[circle.clone(), long.clone()]), [""; 0]);
+    assert_eq!(differences(&[circle.clone(), long.clone()]), [""; 0]);
     assert_eq!(
-        said(std::slice::from_ref(&long)),
+        differences(std::slice::from_ref(&long)),
         ["not needed any more, remove it: circle: a.rs -> b.rs"]
     );
     let other = Breach::of("circle", "b.rs -> c.rs");
     assert_eq!(
-        said(&[circle.clone(), long, other]),
+        differences(&[circle.clone(), long, other]),
         ["new: circle: b.rs -> c.rs"]
     );
     for (lines, word) in [(501, "more"), (499, "less")] {
         let changed = Breach::measured("file-lines", "a.rs", lines);
-        let said = said(&[circle.clone(), changed]);
-        assert!(said.len() == 1 && said[0].starts_with(word), "{said:?}");
+        let differences = differences(&[circle.clone(), changed]);
+        assert!(
+            differences.len() == 1 && differences[0].starts_with(word),
+            "{differences:?}"
+        );
     }
 }

@@ -258,8 +258,8 @@ fn walls(member: &Crate, target: &Target, found: &mut BTreeSet<Breach>) {
             found.insert(Breach::of("wall", subject));
         }
     }
-    let ways = target.arrows().into_iter().chain(target.ways());
-    let used: BTreeSet<(String, String)> = ways
+    let edges = target.arrows().into_iter().chain(target.edges());
+    let used: BTreeSet<(String, String)> = edges
         .filter_map(|(from, to)| {
             let row = rooms.row(&target.modules[from].path)?;
             Some((row.to_owned(), of(&target.modules[to])))
@@ -307,14 +307,14 @@ fn rationed(targets: &[Target], exempt: &Exempt, found: &mut BTreeSet<Breach>) {
             }
         }
         let allowed = rule.once_in.iter().chain(rule.again_in);
-        for (file, function) in allowed.filter(|place| !made.contains_key(place)) {
+        for (file, function) in allowed.filter(|caller| !made.contains_key(caller)) {
             let subject = format!("{file} {function} never calls {}", rule.method);
             found.insert(Breach::of("rationed", subject));
         }
-        for (place, (times, repeated)) in made {
-            let (file, function) = place;
-            let again = rule.again_in.contains(&place);
-            let once = again || rule.once_in.contains(&place);
+        for (caller, (times, repeated)) in made {
+            let (file, function) = caller;
+            let again = rule.again_in.contains(&caller);
+            let once = again || rule.once_in.contains(&caller);
             if times > usize::from(once) {
                 let subject = format!("{file} {function} calls {}", rule.method);
                 found.insert(Breach::measured("rationed", subject, times));

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::place::Vocabulary;
+use super::vocabulary::Vocabulary;
 use crate::{
     Call, Caller, Request, Traffic, World,
     object::{list, name, namespace, spec},
@@ -61,22 +61,22 @@ const HEADERS: [(&str, &[u8]); 12] = [
 impl World {
     /// A call to one of the world's pods. Of a few calls one that is allowed is
     /// preferred now and then, since most random calls are not.
-    pub fn random_call(&self, random: &mut Random, place: &Vocabulary) -> Call {
+    pub fn random_call(&self, random: &mut Random, vocabulary: &Vocabulary) -> Call {
         const TRIES: usize = 6;
-        let mut call = self.any_call(random, place);
+        let mut call = self.any_call(random, vocabulary);
         if random.percent(40) {
             for _ in 0..TRIES {
                 let guarded = self.callee(&call).is_some_and(|pod| self.is_guarded(pod));
                 if guarded && self.allows(&call) {
                     break;
                 }
-                call = self.any_call(random, place);
+                call = self.any_call(random, vocabulary);
             }
         }
         call
     }
 
-    fn any_call(&self, random: &mut Random, place: &Vocabulary) -> Call {
+    fn any_call(&self, random: &mut Random, vocabulary: &Vocabulary) -> Call {
         let pods: Vec<&Value> = self.all("Pod").collect();
         let mut to = pods[random.below(pods.len())];
         let mut caller = if random.percent(15) {
@@ -109,9 +109,9 @@ impl World {
             Traffic::Http(request(random))
         };
         let port = if random.percent(60) {
-            place.ports[0]
+            vocabulary.ports[0]
         } else {
-            random.of(place.ports)
+            random.of(vocabulary.ports)
         };
         Call {
             caller,

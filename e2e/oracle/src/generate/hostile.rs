@@ -5,8 +5,8 @@ use serde_json::{Map, Value, json};
 
 use super::{
     objects,
-    place::{SHOP, Vocabulary},
     policies::policies,
+    vocabulary::{SHOP, Vocabulary},
 };
 use crate::random::Random;
 
@@ -51,17 +51,17 @@ const TEXTS: [&str; 12] = [
 const MOST_BYTES: usize = 1_500_000;
 
 /// One object of a namespace.
-pub fn hostile(random: &mut Random, place: &Vocabulary) -> Value {
+pub fn hostile(random: &mut Random, vocabulary: &Vocabulary) -> Value {
     loop {
-        let object = one(random, place);
+        let object = one(random, vocabulary);
         if object.to_string().len() <= MOST_BYTES {
             return object;
         }
     }
 }
 
-fn one(random: &mut Random, place: &Vocabulary) -> Value {
-    let mut made = policies(random, place);
+fn one(random: &mut Random, vocabulary: &Vocabulary) -> Value {
+    let mut made = policies(random, vocabulary);
     let mut object = made.swap_remove(random.below(made.len()));
     if random.percent(10) {
         object["kind"] = json!("UDPRoute");
@@ -98,11 +98,11 @@ fn harm(random: &mut Random, object: &mut Value) {
             .collect(),
         None => return,
     };
-    let mut places = vec!["/spec".to_owned()];
+    let mut pointers = vec!["/spec".to_owned()];
     for field in fields {
-        objects::pointers(&format!("/{field}"), &object[&field], &mut places);
+        objects::pointers(&format!("/{field}"), &object[&field], &mut pointers);
     }
-    let at = random.of(&places);
+    let at = random.of(&pointers);
     if object.pointer(&at).is_none() {
         object["spec"] = json!({});
     }

@@ -17,8 +17,8 @@ fn failed(fault: &Fault, path: &str, now: Instant) -> usize {
 fn so_many_in_a_hundred_fail_where_it_says_and_while_it_lasts() {
     let (fault, now) = (Fault::default(), Instant::now());
     assert_eq!(failed(&fault, "/products", now), 0);
-    let asked = br#"{"percent": 30, "only": "/products", "for": "15s"}"#;
-    fault.set(asked, now).unwrap();
+    let order = br#"{"percent": 30, "only": "/products", "for": "15s"}"#;
+    fault.set(order, now).unwrap();
     assert_eq!(failed(&fault, "/products/7", now), 30);
     assert_eq!(failed(&fault, "/", now), 0, "probes go on to succeed");
     let later = now + Duration::from_secs(15);
@@ -46,13 +46,13 @@ fn a_delay_alone_answers_well_and_late() {
 #[test]
 fn what_is_misspelt_or_impossible_is_refused() {
     let (fault, now) = (Fault::default(), Instant::now());
-    for asked in [
+    for order in [
         "",
         r#"{"precent": 1}"#,
         r#"{"percent": 101}"#,
         r#"{"status": 42}"#,
     ] {
-        assert!(fault.set(asked.as_bytes(), now).is_err(), "{asked}");
+        assert!(fault.set(order.as_bytes(), now).is_err(), "{order}");
     }
     assert_eq!(fault.of("/", now), None);
 }

@@ -63,9 +63,9 @@ impl Link {
     async fn got(&self, path: &str) -> Vec<Record> {
         let url = format!("http://{}{}?only={path}", self.call, request_log::PATH);
         let answer = Client::new(Ask::get(&url).unwrap()).send().await.unwrap();
-        let told: Told = serde_json::from_slice(&answer.body).unwrap();
-        assert_eq!(told.lost, 0);
-        told.records
+        let response: Told = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!(response.lost, 0);
+        response.records
     }
 
     async fn forget(&self) {
@@ -91,7 +91,7 @@ impl Link {
     }
 }
 
-async fn asked(ask: Ask) -> (u16, Report) {
+async fn ask_next(ask: Ask) -> (u16, Report) {
     let answer = Client::new(ask).send().await.unwrap();
     let report = serde_json::from_slice(&answer.body).unwrap();
     (answer.status.as_u16(), report)
@@ -107,7 +107,7 @@ async fn what_one_is_asked_the_next_is_asked_too_and_its_status_and_hops_come_ba
     ask.body = "hello".into();
     // The second goes by kept connections.
     for at in 0..2 {
-        let (status, report) = asked(ask.clone()).await;
+        let (status, report) = ask_next(ask.clone()).await;
         assert_eq!(status, 418);
         assert_eq!((report.pod.as_str(), report.body_bytes), ("a", 5));
         assert_eq!(report.hops, ["b", "c"]);
@@ -120,7 +120,7 @@ async fn what_one_is_asked_the_next_is_asked_too_and_its_status_and_hops_come_ba
         assert_eq!((record.how, record.status), (How::Answered, Some(418)));
         assert!(record.ended.is_some_and(|ended| ended >= record.began));
     }
-    let (status, report) = asked(c.ask("/")).await;
+    let (status, report) = ask_next(c.ask("/")).await;
     assert_eq!(
         (status, report.hops.len()),
         (200, 0),
@@ -149,7 +149,7 @@ async fn headers_go_along_as_it_was_told_and_no_others() {
         for (name, value) in sent {
             ask.headers.insert(name, HeaderValue::from_static(value));
         }
-        assert_eq!(asked(ask).await.0, 200);
+        assert_eq!(ask_next(ask).await.0, 200);
         let record = c.ended("/").await;
         let mut came = Vec::new();
         for (name, value) in sent {
@@ -283,12 +283,12 @@ async fn a_fault_at_the_last_one_ends_a_grpc_call_of_all_in_trailers_alone_or_de
         assert!(begun.elapsed() >= takes, "{fault}");
         let alone = status != "0";
         assert_eq!(answer.headers.contains_key("grpc-status"), alone, "{fault}");
-        let told = if alone {
+        let expected = if alone {
             &answer.headers
         } else {
             &answer.trailers
         };
-        assert_eq!(told["grpc-status"], status, "{fault}");
+        assert_eq!(expected["grpc-status"], status, "{fault}");
     }
 }
 
@@ -298,28 +298,28 @@ async fn who_has_nobody_next_that_answers_says_so() {
     let b = calls_on("b", nobody, Propagate::Nothing).await;
     let answer = Client::new(b.ask("/")).send().await.unwrap();
     assert_eq!(answer.status.as_u16(), 502);
-    let said = String::from_utf8_lossy(&answer.body).into_owned();
+    let text = String::from_utf8_lossy(&answer.body).into_owned();
     assert!(
-        said.contains("NEXT") && said.contains("127.0.0.1:1"),
-        "{said}"
+        text.contains("NEXT") && text.contains("127.0.0.1:1"),
+        "{text}"
     );
     let answer = Client::new(unary(&b, "0")).send().await.unwrap();
     assert_eq!(answer.headers["grpc-status"], "14");
     for bad in ["https://c:8080", "http://c:8080/path", "http://c/?a=b", "c"] {
         let error = Next::new(bad, Propagate::Nothing).unwrap_err();
-        let said = format!("{error:#}");
-        assert!(said.contains("NEXT") && said.contains(bad), "{said}");
+        let text = format!("{error:#}");
+        assert!(text.contains("NEXT") && text.contains(bad), "{text}");
     }
 }
 
 #[tokio::test]
 async fn a_witness_is_told_of_each_request_when_its_head_is_there() {
     const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-    let tells = |settings: &mut Settings, witness: SocketAddr| {
+    let set_witness = |settings: &mut Settings, witness: SocketAddr| {
         settings.witness = Some(format!("http://{witness}"));
     };
     let c = last().await;
-    let a = link("a", |settings| tells(settings, c.http)).await;
+    let a = link("a", |settings| set_witness(settings, c.http)).await;
     let mut stream = TcpStream::connect(a.http).await.unwrap();
     let begun = format!(
         "POST /half HTTP/1.1\r\nhost: a\r\ntraceparent: {TRACE}\r\ncontent-length: 9\r\n\r\nabc"
@@ -328,13 +328,13 @@ async fn a_witness_is_told_of_each_request_when_its_head_is_there() {
     let record = c.ended("/half").await;
     assert_eq!(record.method, "POST");
     assert_eq!(record.headers["traceparent"], TRACE);
-    let (status, report) = asked(a.ask("/whole")).await;
+    let (status, report) = ask_next(a.ask("/whole")).await;
     assert_eq!((status, report.hops.len()), (200, 0), "it is no NEXT");
     assert_eq!(c.ended("/whole").await.status, Some(200));
 
     // What nobody knows of is not done.
     let nobody: SocketAddr = "127.0.0.1:1".parse().unwrap();
-    let b = link("b", |settings| tells(settings, nobody)).await;
+    let b = link("b", |settings| set_witness(settings, nobody)).await;
     let answer = Client::new(b.ask("/")).send().await.unwrap();
     assert_eq!(answer.status.as_u16(), 502);
 }

@@ -14,19 +14,19 @@ fn a_request_is_open_until_it_is_answered_or_its_caller_leaves() {
         log.begins(&request("/one?a=b", "yes")),
         log.begins(&request("/other", "yes")),
     );
-    let told = log.told("");
-    assert_eq!(told.lost, 0);
+    let seen = log.snapshot("");
+    assert_eq!(seen.lost, 0);
     let open = |record: &Record| record.how == How::Open && record.ended.is_none();
-    assert!(told.records.iter().all(open), "{told:?}");
-    assert_eq!(told.records[0].path, "/one?a=b");
-    assert_eq!(told.records[0].headers["x-asked"], "yes");
+    assert!(seen.records.iter().all(open), "{seen:?}");
+    assert_eq!(seen.records[0].path, "/one?a=b");
+    assert_eq!(seen.records[0].headers["x-asked"], "yes");
     one.answered(StatusCode::ACCEPTED);
     drop(other);
-    let told = log.told("/o").records;
-    let ends: Vec<_> = told.iter().map(|one| (one.how, one.status)).collect();
+    let seen = log.snapshot("/o").records;
+    let ends: Vec<_> = seen.iter().map(|one| (one.how, one.status)).collect();
     assert_eq!(ends, [(How::Answered, Some(202)), (How::Cancelled, None)]);
-    assert!(told.iter().all(|one| one.ended >= Some(one.began)));
-    assert_eq!(log.told("/other").records, [told[1].clone()]);
+    assert!(seen.iter().all(|one| one.ended >= Some(one.began)));
+    assert_eq!(log.snapshot("/other").records, [seen[1].clone()]);
 }
 
 #[test]
@@ -36,8 +36,8 @@ fn what_ends_after_it_was_forgotten_is_not_taken_for_another_request() {
     log.clear();
     let _other = log.begins(&request("/other", ""));
     one.answered(StatusCode::OK);
-    let told = log.told("").records;
-    assert_eq!((told.len(), told[0].how), (1, How::Open));
+    let seen = log.snapshot("").records;
+    assert_eq!((seen.len(), seen[0].how), (1, How::Open));
 }
 
 #[test]
@@ -48,13 +48,13 @@ fn the_oldest_go_where_there_is_no_room_and_are_counted() {
         let path = format!("/{number}");
         log.begins(&request(&path, &large)).answered(StatusCode::OK);
     }
-    let told = log.told("");
+    let seen = log.snapshot("");
     // Eight of them would fill it, and each takes a little more than its header.
-    assert_eq!((told.records.len(), told.lost), (7, 3));
-    assert_eq!(told.records[0].path, "/3");
-    let kept: usize = told.records.iter().map(size).sum();
+    assert_eq!((seen.records.len(), seen.lost), (7, 3));
+    assert_eq!(seen.records[0].path, "/3");
+    let kept: usize = seen.records.iter().map(size).sum();
     assert!(kept <= ROOM, "{kept}");
-    assert!(told.records.iter().all(|one| one.how == How::Answered));
+    assert!(seen.records.iter().all(|one| one.how == How::Answered));
     log.clear();
-    assert_eq!(log.told(""), Told::default());
+    assert_eq!(log.snapshot(""), Told::default());
 }

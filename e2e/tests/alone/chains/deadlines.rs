@@ -67,13 +67,13 @@ impl Town {
         })?;
         let [_, _, last] = &town.chain;
         fault(last, r#"{"delay": "4s", "only": "/slow", "for": "5m"}"#)?;
-        let held = r#"{"delay": "5s", "only": "/held", "for": "5m"}"#;
-        fault(&town.gate, held)?;
+        let held_fault = r#"{"delay": "5s", "only": "/held", "for": "5m"}"#;
+        fault(&town.gate, held_fault)?;
         Ok(town)
     }
 
     /// A request of the client, once the gate's application has it.
-    fn held(&self, path: &str, args: &[&str]) -> anyhow::Result<(Load, Record)> {
+    fn held_call(&self, path: &str, args: &[&str]) -> anyhow::Result<(Load, Record)> {
         let load = self.client.start_load(&url("gate", 8080, path), args)?;
         let record = eventually(SOON, "the gate has the request", || {
             let got = requests(&self.api, &self.gate, path)?;
@@ -112,8 +112,8 @@ impl Town {
 }
 
 /// When the time of a request is over that has reached the gate, in microseconds since 1970.
-fn end(held: &Record) -> anyhow::Result<u64> {
-    Ok(held.began + (left(held)? * 1000.0) as u64)
+fn end(held_call: &Record) -> anyhow::Result<u64> {
+    Ok(held_call.began + (left(held_call)? * 1000.0) as u64)
 }
 
 /// Its application saw that its time was over: it was cut, or the call that it made was and
@@ -193,8 +193,8 @@ fn all_see_the_end(town: &Town, path: &str) -> anyhow::Result<bool> {
 }
 
 fn writers_go_on_and_none_begins(town: &Town) -> anyhow::Result<()> {
-    let (load, held) = town.held("/held/writers", &["-H", DEADLINE])?;
-    let context = held.headers.get("weft-context");
+    let (load, held_call) = town.held_call("/held/writers", &["-H", DEADLINE])?;
+    let context = held_call.headers.get("weft-context");
     let shown = ("weft-context", context.context("it has no name")?.as_str());
     let calls = thread::scope(|scope| {
         let write = scope.spawn(|| town.call("POST", "/slow/write", shown));
@@ -206,7 +206,7 @@ fn writers_go_on_and_none_begins(town: &Town) -> anyhow::Result<()> {
     let [write, read, step] =
         calls.map(|call| call.unwrap_or_else(|_| Err(anyhow!("a call panicked"))));
     was_late(load)?;
-    let end = end(&held)?;
+    let end = end(&held_call)?;
 
     let read = read?;
     ensure!(
@@ -246,7 +246,7 @@ fn of_a_trace_the_loosest_end_holds(town: &Town) -> anyhow::Result<()> {
         format!("traceparent:{ALONE}"),
         format!("traceparent:{SHARED}"),
     );
-    let (load, _) = town.held("/held/alone", &["-H", DEADLINE, "-H", &alone])?;
+    let (load, _) = town.held_call("/held/alone", &["-H", DEADLINE, "-H", &alone])?;
     let control = town.call("GET", "/slow/alone", ("traceparent", ALONE))?;
     ensure!(
         is_late(&control),
@@ -254,11 +254,11 @@ fn of_a_trace_the_loosest_end_holds(town: &Town) -> anyhow::Result<()> {
     );
     was_late(load)?;
 
-    let (free, _) = town.held("/held/free", &["-H", &shared])?;
-    let (load, held) = town.held("/held/bound", &["-H", DEADLINE, "-H", &shared])?;
+    let (free, _) = town.held_call("/held/free", &["-H", &shared])?;
+    let (load, held_call) = town.held_call("/held/bound", &["-H", DEADLINE, "-H", &shared])?;
     let call = town.call("GET", "/slow/shared", ("traceparent", SHARED))?;
     ensure!(call.status == 200, "somebody waits for it: {call:?}");
-    let (records, end) = (town.one_each("/slow/shared")?, end(&held)?);
+    let (records, end) = (town.one_each("/slow/shared")?, end(&held_call)?);
     went_on(&records, end)?;
     let both = records.iter().all(|record| record.began < end);
     ensure!(both, "both were in flight until {end}: {records:?}");

@@ -53,7 +53,12 @@ pub(super) fn log(api: &Api, pod: &Pod, path: &str) -> anyhow::Result<String> {
 /// What reached the application below `path`, from the first request on.
 pub(super) fn requests(api: &Api, pod: &Pod, path: &str) -> anyhow::Result<Vec<Record>> {
     let text = log(api, pod, path)?;
-    let told: Told = serde_json::from_str(&text)?;
-    ensure!(told.lost == 0, "{} lost {} requests", pod.name, told.lost);
-    Ok(told.records)
+    let snapshot: Told = serde_json::from_str(&text)?;
+    ensure!(
+        snapshot.lost == 0,
+        "{} lost {} requests",
+        pod.name,
+        snapshot.lost
+    );
+    Ok(snapshot.records)
 }

@@ -23,9 +23,9 @@ fn town() -> anyhow::Result<Namespace> {
     ns.apply_all(&link("a").objects())?;
     ns.apply_all(&link("d").replicas(3).objects())?;
     let mut names = vec!["a".to_owned(), "d".to_owned()];
-    for way in WAYS {
-        let (b, c) = (format!("b-{way}"), format!("c-{way}"));
-        let passed_on = if way == GRPC { "context" } else { way };
+    for variant in WAYS {
+        let (b, c) = (format!("b-{variant}"), format!("c-{variant}"));
+        let passed_on = if variant == GRPC { "context" } else { variant };
         ns.apply_all(&calls_on(&b, &c, passed_on).replicas(2).objects())?;
         ns.apply_all(&calls_on(&c, "d", passed_on).replicas(2).objects())?;
         names.extend([b, c]);
@@ -42,16 +42,16 @@ fn town() -> anyhow::Result<Namespace> {
     Ok(ns)
 }
 
-fn path(way: &str) -> String {
-    match way {
+fn path(variant: &str) -> String {
+    match variant {
         GRPC => CALLS.to_owned(),
-        way => format!("/by-{way}"),
+        variant => format!("/by-{variant}"),
     }
 }
 
-fn load(a: &Pod, way: &str) -> anyhow::Result<Load> {
-    let first = url(&format!("b-{way}"), 8080, &path(way));
-    let shown: &[&str] = match way {
+fn load(a: &Pod, variant: &str) -> anyhow::Result<Load> {
+    let first = url(&format!("b-{variant}"), 8080, &path(variant));
+    let shown: &[&str] = match variant {
         // Only of a request with an end, or the like, the mesh tells the name.
         "context" => &["-H", "weft-timeout:20000ms"],
         GRPC => &["-H", "weft-timeout:20000ms", "--grpc"],
@@ -63,8 +63,8 @@ fn load(a: &Pod, way: &str) -> anyhow::Result<Load> {
 }
 
 /// Calls that ended as what is at the end of the chain makes them end.
-fn failed(seen: &Summary, way: &str) -> u64 {
-    let failed = match way {
+fn failed(seen: &Summary, variant: &str) -> u64 {
+    let failed = match variant {
         GRPC => seen.by_grpc_status.get("14"),
         _ => seen.by_status.get("503"),
     };
@@ -75,12 +75,12 @@ fn failed(seen: &Summary, way: &str) -> u64 {
 fn times(
     ns: &Namespace,
     api: &Api,
-    (service, way): (&str, &str),
+    (service, variant): (&str, &str),
     sent: u64,
 ) -> anyhow::Result<f64> {
     let mut reached = 0;
     for pod in ns.pods(service)? {
-        reached += requests(api, &pod, &path(way))?.len();
+        reached += requests(api, &pod, &path(variant))?.len();
     }
     Ok(reached as f64 / sent as f64)
 }
@@ -90,8 +90,8 @@ fn one_layer_of_a_chain_tries_again_and_spares_what_is_down() -> Outcome {
     let ns = town()?;
     let api = Api::open(&ns.cluster)?;
     let a = ns.pod("a")?;
-    for way in WAYS {
-        let first = url(&format!("b-{way}"), 8080, "/warm");
+    for variant in WAYS {
+        let first = url(&format!("b-{variant}"), 8080, "/warm");
         eventually(SOON, "the chain answers", || {
             let report = a.report(&first, &[])?;
             ensure!(report.hops.len() == 2, "{report:?}");
@@ -102,26 +102,26 @@ fn one_layer_of_a_chain_tries_again_and_spares_what_is_down() -> Outcome {
         fault(&pod, r#"{"status": 503, "for": "5m"}"#)?;
     }
     let mut loads = Vec::new();
-    for way in WAYS {
-        loads.push((way, load(&a, way)?));
+    for variant in WAYS {
+        loads.push((variant, load(&a, variant)?));
     }
-    for (way, load) in loads {
+    for (variant, load) in loads {
         let seen = load.finish()?;
         let sent = seen.planned;
         assert!(
-            sent == 1500 && failed(&seen, way) == sent,
-            "{way}: {seen:?}"
+            sent == 1500 && failed(&seen, variant) == sent,
+            "{variant}: {seen:?}"
         );
-        let c = times(&ns, &api, (&format!("c-{way}"), way), sent)?;
-        let d = times(&ns, &api, ("d", way), sent)?;
-        println!("{way}: {c:.3} at c and {d:.3} at d for each of {sent}");
-        assert!(d >= 1.01, "{way}: nobody tried again: {d}");
-        if way == "none" {
-            assert!(c >= 1.02, "{way}: above c nobody tried again: {c}");
-            assert!(d <= 1.20, "{way}: {d} at d");
+        let c = times(&ns, &api, (&format!("c-{variant}"), variant), sent)?;
+        let d = times(&ns, &api, ("d", variant), sent)?;
+        println!("{variant}: {c:.3} at c and {d:.3} at d for each of {sent}");
+        assert!(d >= 1.01, "{variant}: nobody tried again: {d}");
+        if variant == "none" {
+            assert!(c >= 1.02, "{variant}: above c nobody tried again: {c}");
+            assert!(d <= 1.20, "{variant}: {d} at d");
         } else {
-            assert!(c <= 1.01, "{way}: above c somebody tried again: {c}");
-            assert!(d <= 1.08, "{way}: {d} at d");
+            assert!(c <= 1.01, "{variant}: above c somebody tried again: {c}");
+            assert!(d <= 1.08, "{variant}: {d} at d");
         }
     }
     Ok(())

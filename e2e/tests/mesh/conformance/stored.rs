@@ -24,12 +24,12 @@ struct Unwatched {
 impl Unwatched {
     fn begin(ns: &Namespace) -> anyhow::Result<Self> {
         let cluster = ns.cluster.clone();
-        let held = Self { cluster };
-        held.select(
+        let admission = Self { cluster };
+        admission.select(
             &json!({"matchExpressions": [{"key": "kubernetes.io/metadata.name",
             "operator": "NotIn", "values": [ns.name]}]}),
         )?;
-        Ok(held)
+        Ok(admission)
     }
 
     fn select(&self, selector: &serde_json::Value) -> anyhow::Result<()> {
@@ -68,17 +68,17 @@ fn empty_lists_are_refused_and_allow_nothing_where_they_are_stored() -> Outcome 
     ];
     for (field, object) in &cases {
         let error = match ns.apply(object) {
-            Ok(said) => panic!("{field}: [] was stored: {said}"),
+            Ok(answer) => panic!("{field}: [] was stored: {answer}"),
             Err(error) => error.root_cause().to_string(),
         };
         assert!(error.contains(field), "it names no field: {error}");
-        let said = error
+        let answer = error
             .lines()
             .find(|line| line.contains(field))
             .unwrap_or_default();
         row.saw(
             format!("apply TrafficTarget with {field}: []"),
-            said.replace(&ns.name, "NS"),
+            answer.replace(&ns.name, "NS"),
         );
     }
     let unwatched = Unwatched::begin(&ns)?;

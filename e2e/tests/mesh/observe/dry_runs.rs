@@ -35,11 +35,11 @@ fn all_answered(load: Load, status: &str) -> anyhow::Result<()> {
 /// How a dry run ends that watches for some seconds, and what it saw.
 fn watched(ns: &Namespace, change: &[&str]) -> anyhow::Result<(i32, Value)> {
     let args = [&["dry-run"][..], change, &["--watch", "8s", "-o", "json"]];
-    let said = weft(ns, &args.concat())?;
-    let answer = said.json().with_context(|| format!("{said:?}"))?;
+    let output = weft(ns, &args.concat())?;
+    let answer = output.json().with_context(|| format!("{output:?}"))?;
     let trial = answer["status"]["trial"].clone();
     ensure!(trial["takingPart"] == 1, "{trial:#}");
-    Ok((said.status, trial))
+    Ok((output.status, trial))
 }
 
 /// Calls of a Deployment that were judged: kept, refused, allowed.

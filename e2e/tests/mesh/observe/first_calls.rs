@@ -52,7 +52,7 @@ fn first_call_of_an_edge_shows_within_10_s_whatever_kind_it_is_of() -> Outcome {
     let listener = beside::listener()?;
     let address = listener.local_addr()?.to_string();
     let workload = |name: &str| Value::from(format!("{}/Deployment/{name}", ns.name));
-    let way = |to: Value, protocol: &str| {
+    let edge_to = |to: Value, protocol: &str| {
         vec![
             ("from", workload("web")),
             ("to", to),
@@ -66,29 +66,29 @@ fn first_call_of_an_edge_shows_within_10_s_whatever_kind_it_is_of() -> Outcome {
     ];
 
     web.report(&url("cart", 8080, "/"), &[])?;
-    let http = way(workload("cart"), "http1");
+    let http = edge_to(workload("cart"), "http1");
     eventually(WITHIN, "the request shows", || found(&api, &ns, &http))?;
     web.refused(&url("vault", 8080, "/"), &[], 403, "not-allowed")?;
-    let refused = way(workload("vault"), "http1");
+    let refused = edge_to(workload("vault"), "http1");
     let refused = eventually(WITHIN, "the refusal shows", || found(&api, &ns, &refused))?;
     assert_eq!(refused["refused"]["not-allowed"], 1, "{refused:#}");
     outsider.report(&format!("http://{}:8080/", cart.ip), &[])?;
     let unproven = eventually(WITHIN, "the plain call shows", || found(&api, &ns, &plain))?;
     assert_eq!(unproven["mtls"], 0.0, "{unproven:#}");
 
-    let held = [
+    let connections = [
         ["grpc", "cart:8080", "--duration", HELD].to_vec(),
         ["tcp", "cart:9000", "--duration", HELD].to_vec(),
         ["tls", &address, HOST, "--duration", HELD].to_vec(),
     ];
     let begun = Instant::now();
     thread::scope(|scope| -> anyhow::Result<()> {
-        let running = held.iter();
+        let running = connections.iter();
         let running = running.map(|args| scope.spawn(move || web.exec(args)));
         let running: Vec<_> = running.collect();
         for fields in [
-            way(workload("cart"), "grpc"),
-            way(workload("cart"), "tcp"),
+            edge_to(workload("cart"), "grpc"),
+            edge_to(workload("cart"), "tcp"),
             vec![("from", workload("web")), ("to", host.clone())],
         ] {
             let left = (WITHIN + BEGUN).saturating_sub(begun.elapsed());

@@ -30,8 +30,8 @@ fn commands_answer_within_half_a_second() -> Outcome {
     ] {
         let mut fastest = Duration::MAX;
         for _ in 0..RUNS {
-            let said = weft(&ns, args)?.with_status(0)?;
-            fastest = fastest.min(said.took);
+            let output = weft(&ns, args)?.with_status(0)?;
+            fastest = fastest.min(output.took);
         }
         println!("{args:?}: {fastest:?}");
         assert!(fastest < WITHIN, "{args:?} takes {fastest:?}");

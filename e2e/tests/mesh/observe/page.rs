@@ -126,14 +126,14 @@ fn reader_of_one_namespace_has_its_page_and_of_others_only_the_verdict() -> Outc
         "to": {"kind": "Service", "namespace": bank.name, "name": "cart", "port": 8080},
     });
     let spec = encoded(&spec.to_string());
-    let told = page.read(&format!("/explanation?spec={spec}"))?;
-    let status = &told["explanation"]["status"];
-    assert_eq!(status["verdict"], "Allowed", "{told:#}");
-    assert_eq!(status["owner"], bank.name.as_str(), "{told:#}");
+    let answer = page.read(&format!("/explanation?spec={spec}"))?;
+    let status = &answer["explanation"]["status"];
+    assert_eq!(status["verdict"], "Allowed", "{answer:#}");
+    assert_eq!(status["owner"], bank.name.as_str(), "{answer:#}");
     let fields = status.as_object().context("no status")?;
     assert!(
         fields.keys().all(|field| TOLD.contains(&field.as_str())),
-        "{told:#}"
+        "{answer:#}"
     );
 
     for path in [

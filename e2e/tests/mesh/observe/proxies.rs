@@ -17,12 +17,12 @@ fn proxies_tell_version_certificate_memory_and_clock() -> Outcome {
     ns.run(&["web", "cart"])?;
     let (web, cart) = (ns.pod("web")?, ns.pod("cart")?);
     let table = eventually(SHOWN, "every proxy has told", || {
-        let said = weft(&ns, &["proxies", "-o", "wide"])?.with_status(0)?;
+        let output = weft(&ns, &["proxies", "-o", "wide"])?.with_status(0)?;
         for pod in [&web, &cart] {
-            let memory = cell(&said.out, &pod.name, "MEMORY")?;
-            ensure!(memory.ends_with("Mi"), "{}", said.out);
+            let memory = cell(&output.out, &pod.name, "MEMORY")?;
+            ensure!(memory.ends_with("Mi"), "{}", output.out);
         }
-        Ok(said.out)
+        Ok(output.out)
     })?;
     for (pod, workload) in [(&web, "Deployment/web"), (&cart, "Deployment/cart")] {
         for (column, expected) in [
@@ -55,9 +55,9 @@ fn identity_and_configuration_are_told_by_the_proxies_themselves() -> Outcome {
     ns.run(&["web", "cart"])?;
     let web = ns.pod("web")?;
     web.report(&url("cart", 8080, "/"), &[])?;
-    let said = weft(&ns, &["identity", &format!("pod/{}", web.name)])?.with_status(0)?;
+    let output = weft(&ns, &["identity", &format!("pod/{}", web.name)])?.with_status(0)?;
     let spiffe = format!("spiffe://cluster.local/ns/{}/sa/web", ns.name);
-    assert_eq!(cell(&said.out, &web.name, "IDENTITY")?, spiffe);
+    assert_eq!(cell(&output.out, &web.name, "IDENTITY")?, spiffe);
     let all = weft(&ns, &["identity"])?.with_status(0)?;
     assert_eq!(all.out.lines().count(), 3, "{}", all.out);
     let roots = weft(&ns, &["identity", "--ca"])?.with_status(0)?;
@@ -67,21 +67,21 @@ fn identity_and_configuration_are_told_by_the_proxies_themselves() -> Outcome {
     assert_eq!(cell(&of_web.out, &web.name, "IDENTITY")?, spiffe);
     assert_eq!(of_web.out.lines().count(), 2, "{}", of_web.out);
 
-    let held = weft(&ns, &["proxy-config", &web.name, "--direct", "-o", "json"])?;
-    let held = held.with_status(0)?.json()?;
-    let asked = weft(&ns, &["proxy-config", &web.name, "-o", "json"])?;
-    assert_eq!(asked.with_status(0)?.json()?["identity"], spiffe);
-    assert_eq!(held["identity"], spiffe);
+    let direct = weft(&ns, &["proxy-config", &web.name, "--direct", "-o", "json"])?;
+    let direct = direct.with_status(0)?.json()?;
+    let reported = weft(&ns, &["proxy-config", &web.name, "-o", "json"])?;
+    assert_eq!(reported.with_status(0)?.json()?["identity"], spiffe);
+    assert_eq!(direct["identity"], spiffe);
     // Its controller asks it, whichever replica that is: nobody needs to forward a port.
     let path = "/apis/observe.weft.dev/v1alpha1/namespaces";
     let path = format!("{path}/{}/proxies/{}", ns.name, web.name);
-    let told = ns.cluster.kubectl(&["get", "--raw", &path])?;
-    let told: serde_json::Value = serde_json::from_str(&told)?;
-    assert_eq!(told["status"]["config"]["identity"], spiffe, "{told:#}");
-    let resources = held["resources"].as_object().context("no resources")?;
+    let proxy = ns.cluster.kubectl(&["get", "--raw", &path])?;
+    let proxy: serde_json::Value = serde_json::from_str(&proxy)?;
+    assert_eq!(proxy["status"]["config"]["identity"], spiffe, "{proxy:#}");
+    let resources = direct["resources"].as_object().context("no resources")?;
     let service = format!("service/{}/cart:8080", ns.name);
-    assert!(resources.contains_key("workload"), "{held:#}");
-    assert!(resources.contains_key(&service), "{held:#}");
+    assert!(resources.contains_key("workload"), "{direct:#}");
+    assert!(resources.contains_key(&service), "{direct:#}");
     Ok(())
 }
 

@@ -52,7 +52,7 @@ fn shop(claim: &str) -> anyhow::Result<Namespace> {
 fn refused_call_is_explained_and_the_printed_objects_allow_it_and_no_neighbour() -> Outcome {
     let ns = shop("eyes-fix")?;
     let (web, other) = (ns.pod("web")?, ns.pod("other")?);
-    let asked = [
+    let args = [
         "explain",
         "deploy/web",
         "svc/cart:8080",
@@ -61,11 +61,15 @@ fn refused_call_is_explained_and_the_printed_objects_allow_it_and_no_neighbour()
     ];
     // Any replica answers, and not only the one by whose word the proxies refuse already.
     eventually(HOLDS, "both calls are explained", || {
-        let said = weft(&ns, &asked)?.with_status(1)?;
-        let first = said.out.lines().next().unwrap_or_default();
-        ensure!(first.starts_with("REFUSED 403 not-allowed"), "{}", said.out);
+        let output = weft(&ns, &args)?.with_status(1)?;
+        let first = output.out.lines().next().unwrap_or_default();
+        ensure!(
+            first.starts_with("REFUSED 403 not-allowed"),
+            "{}",
+            output.out
+        );
         for word in ["cart-read", "DELETE", "-o fix"] {
-            ensure!(said.out.contains(word), "no {word} in\n{}", said.out);
+            ensure!(output.out.contains(word), "no {word} in\n{}", output.out);
         }
         let read = ["explain", "deploy/web", "svc/cart:8080", "GET", "/items/7"];
         let read = weft(&ns, &read)?.with_status(0)?;
@@ -80,13 +84,13 @@ fn refused_call_is_explained_and_the_printed_objects_allow_it_and_no_neighbour()
             found["refused"]["not-allowed"].as_u64() >= Some(1),
             "{found:#}"
         );
-        let json = weft(&ns, &[&asked[..], &["-o", "json"]].concat())?.json()?;
+        let json = weft(&ns, &[&args[..], &["-o", "json"]].concat())?.json()?;
         let seen = json["status"]["seen"]["refused"]["not-allowed"].as_u64();
         ensure!(seen >= Some(1), "{json:#}");
         Ok(())
     })?;
 
-    let fix = weft(&ns, &[&asked[..], &["-o", "fix"]].concat())?.with_status(0)?;
+    let fix = weft(&ns, &[&args[..], &["-o", "fix"]].concat())?.with_status(0)?;
     ns.apply(&fix.out)?;
     eventually(HOLDS, "the call passes", || {
         passes(&web, "DELETE", "/items/7")
@@ -102,7 +106,7 @@ fn refused_call_is_explained_and_the_printed_objects_allow_it_and_no_neighbour()
         refused(pod, method, path).with_context(|| format!("{} {method} {path}", pod.name))?;
     }
     eventually(HOLDS, "the explanation follows", || {
-        let now = weft(&ns, &asked)?.with_status(0)?;
+        let now = weft(&ns, &args)?.with_status(0)?;
         ensure!(now.out.starts_with("ALLOWED"), "{}", now.out);
         Ok(())
     })?;
@@ -126,10 +130,10 @@ fn explanations_agree_with_what_becomes_of_the_calls() -> Outcome {
         let from = format!("deploy/{from}");
         // By whichever replica, which may hear of the rule a moment after the proxies do.
         eventually(HOLDS, "the explanation agrees", || {
-            let asked = ["explain", &from, "svc/cart:8080", method, path];
-            let json = weft(&ns, &[&asked[..], &["-o", "json"]].concat())?.json()?;
+            let args = ["explain", &from, "svc/cart:8080", method, path];
+            let json = weft(&ns, &[&args[..], &["-o", "json"]].concat())?.json()?;
             let status = &json["status"];
-            let told = match status["verdict"].as_str() {
+            let verdict = match status["verdict"].as_str() {
                 Some("Allowed") => (200, None),
                 _ => (
                     u16::try_from(status["httpStatus"].as_u64().unwrap_or_default())?,
@@ -137,7 +141,7 @@ fn explanations_agree_with_what_becomes_of_the_calls() -> Outcome {
                 ),
             };
             ensure!(
-                told == real,
+                verdict == real,
                 "{from} {method} {path}: {real:?} is told as {json:#}"
             );
             Ok(())
@@ -153,9 +157,9 @@ fn suggested_targets_allow_what_was_served_and_stay_valid_objects() -> Outcome {
     let (web, other) = (ns.pod("web")?, ns.pod("other")?);
     web.report(&url("cart", 8080, "/"), &[])?;
     let suggested = eventually(SHOWN, "the call is suggested", || {
-        let said = weft(&ns, &["suggest", "--to", "deploy/cart"])?.with_status(0)?;
-        ensure!(said.out.contains("TrafficTarget"), "{said:?}");
-        Ok(said.out)
+        let output = weft(&ns, &["suggest", "--to", "deploy/cart"])?.with_status(0)?;
+        ensure!(output.out.contains("TrafficTarget"), "{output:?}");
+        Ok(output.out)
     })?;
     ns.apply(&suggested)?;
     ns.annotate("weft.dev/access", Some("deny"))?;

@@ -38,8 +38,8 @@ fn reader_of_one_namespace_sees_its_graph_and_only_the_name_of_the_other_end() -
     let user = reader(&shop)?;
     let own = ["stat", "deploy", "-t", "5m", "-o", "json", "-n", &shop.name];
     let own = eventually(SHOWN, "the reader sees the call", || {
-        let said = ask(&shop, &user, &own)?;
-        let graph = said.with_status(0)?.json()?;
+        let output = ask(&shop, &user, &own)?;
+        let graph = output.with_status(0)?.json()?;
         let all = graph["edges"].as_array().cloned().unwrap_or_default();
         let to = format!("{}/Deployment/cart", bank.name);
         ensure!(all.iter().any(|edge| edge["to"] == to), "{graph:#}");
@@ -60,10 +60,10 @@ fn reader_of_one_namespace_sees_its_graph_and_only_the_name_of_the_other_end() -
         &["proxies", "-n", &bank.name],
         &["edges", "-A"],
     ] {
-        let said = ask(&shop, &user, args)?.with_status(3)?;
-        assert!(said.out.is_empty(), "{args:?}: {said:?}");
+        let output = ask(&shop, &user, args)?.with_status(3)?;
+        assert!(output.out.is_empty(), "{args:?}: {output:?}");
         // The missing right is named with the role that grants it.
-        assert!(said.err.contains("view"), "{args:?}: {said:?}");
+        assert!(output.err.contains("view"), "{args:?}: {output:?}");
     }
     let stat = ask(&shop, &user, &["proxies", "-n", &shop.name])?;
     assert!(stat.out.contains("web-"), "{stat:?}");
@@ -105,14 +105,14 @@ fn who_may_ask_at_one_end_only_is_told_what_that_end_may_know() -> Outcome {
         "--to-namespace",
         to,
     ];
-    let said = eventually(SHOWN, "the refusal is told", || {
+    let output = eventually(SHOWN, "the refusal is told", || {
         ask(&shop, &user, &question)?.with_status(1)
     })?;
-    assert!(said.out.starts_with("REFUSED"), "{said:?}");
-    assert!(said.out.contains(to.as_str()), "whose it is: {said:?}");
+    assert!(output.out.starts_with("REFUSED"), "{output:?}");
+    assert!(output.out.contains(to.as_str()), "whose it is: {output:?}");
     assert!(
-        !said.out.contains("access "),
-        "no step of the other side: {said:?}"
+        !output.out.contains("access "),
+        "no step of the other side: {output:?}"
     );
     // The other side's.
     let owner = reader(&bank)?;
@@ -128,8 +128,8 @@ fn who_may_ask_at_one_end_only_is_told_what_that_end_may_know() -> Outcome {
         from,
     ];
     eventually(SHOWN, "its own reader is told the steps", || {
-        let said = ask(&bank, &owner, &question)?.with_status(1)?;
-        ensure!(said.out.contains(" access "), "{said:?}");
+        let output = ask(&bank, &owner, &question)?.with_status(1)?;
+        ensure!(output.out.contains(" access "), "{output:?}");
         Ok(())
     })?;
     Ok(())

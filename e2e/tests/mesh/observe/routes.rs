@@ -50,8 +50,8 @@ fn routes_that_a_service_names_are_counted_and_a_missing_group_is_an_event() -> 
     })?;
     eventually(SHOWN, "the missing group is told", || {
         let events = ns.json(&["get", "events"])?.to_string();
-        let told = events.contains("RefNotFound") && events.contains("HTTPRouteGroup gone");
-        ensure!(told, "{events}");
+        let has_event = events.contains("RefNotFound") && events.contains("HTTPRouteGroup gone");
+        ensure!(has_event, "{events}");
         Ok(())
     })?;
     Ok(())

@@ -73,7 +73,7 @@ fn a_function_may_have_100_lines_and_six_parameters() {
 
 #[test]
 fn a_function_that_is_to_be_read_in_one_look_is_there_and_has_60_lines() {
-    let told = |name: &str, lines: usize| {
+    let breaches_of = |name: &str, lines: usize| {
         let body = "    let _ = 1;\n".repeat(lines - 2);
         let story = format!("fn {name}() {{\n{body}}}\nfn other() {{}}");
         found_with(
@@ -81,14 +81,14 @@ fn a_function_that_is_to_be_read_in_one_look_is_there_and_has_60_lines() {
             &[("src/lib.rs", "mod story;"), ("src/story.rs", &story)],
         )
     };
-    assert_eq!(told("tell", 60), [""; 0]);
+    assert_eq!(breaches_of("tell", 60), [""; 0]);
     assert_eq!(
-        told("tell", 61),
+        breaches_of("tell", 61),
         [
             "most-function-lines: shop = 61",
             "short-function: shop/src/story.rs tell = 61"
         ]
     );
     let gone = "short-function: shop/src/story.rs tell is not there";
-    assert_eq!(told("said", 60), [gone]);
+    assert_eq!(breaches_of("said", 60), [gone]);
 }

@@ -25,9 +25,9 @@ pub(crate) fn versions(
     newer: &[&Pod],
 ) -> anyhow::Result<()> {
     eventually(SOON, "every proxy tells what it is", || {
-        let said = weft(ns, &["proxies", "-o", "json"])?.json()?;
+        let proxies = weft(ns, &["proxies", "-o", "json"])?.json()?;
         for pod in older {
-            let status = status_of(&said, pod)?;
+            let status = status_of(&proxies, pod)?;
             is_well(status, &previous.number)?;
             let lacks = lacks(status);
             ensure!(
@@ -37,7 +37,7 @@ pub(crate) fn versions(
             );
         }
         for pod in newer {
-            let status = status_of(&said, pod)?;
+            let status = status_of(&proxies, pod)?;
             is_well(status, env!("CARGO_PKG_VERSION"))?;
             let lacks = lacks(status);
             ensure!(lacks.is_empty(), "{} lacks {lacks:?}", pod.name);
@@ -46,11 +46,11 @@ pub(crate) fn versions(
     })
 }
 
-fn status_of<'a>(said: &'a Value, pod: &Pod) -> anyhow::Result<&'a Value> {
-    let items = said["items"].as_array();
+fn status_of<'a>(proxies: &'a Value, pod: &Pod) -> anyhow::Result<&'a Value> {
+    let items = proxies["items"].as_array();
     let mut items = items.into_iter().flatten();
     let item = items.find(|item| item["metadata"]["name"] == pod.name.as_str());
-    let item = item.with_context(|| format!("{} is not among {said}", pod.name))?;
+    let item = item.with_context(|| format!("{} is not among {proxies}", pod.name))?;
     Ok(&item["status"])
 }
 
