@@ -19,7 +19,7 @@ use wire::names::{self, Name};
 use wire::v1::control_server::{Control, ControlServer};
 use wire::{convert, v1};
 
-use crate::place::{CONTROL_FOR_CLIENT, CONTROL_FOR_SERVER, Namespaces};
+use crate::namespaces::{CONTROL_FOR_CLIENT, CONTROL_FOR_SERVER, Namespaces};
 use crate::resources::{self, NAMESPACE, Pod, TRUST_DOMAIN};
 use crate::sections;
 use crate::standing_in::{self, Authority};
@@ -94,7 +94,7 @@ impl Controller {
 
 /// Starts the stand-in in the place's third namespace. It lives as long as the
 /// process; when the namespace goes, nobody reaches it any more.
-pub(crate) fn start(place: &Namespaces, authority: Arc<Authority>) -> Result<Controller> {
+pub(crate) fn start(namespaces: &Namespaces, authority: Arc<Authority>) -> Result<Controller> {
     let controller = Controller {
         refusals: Arc::default(),
         generation: Arc::new(watch::Sender::new(0)),
@@ -103,7 +103,7 @@ pub(crate) fn start(place: &Namespaces, authority: Arc<Authority>) -> Result<Con
         shown: Arc::default(),
     };
     let kept = controller.clone();
-    let listener = place
+    let listener = namespaces
         .control
         .within(|| Ok(std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT))?))?;
     listener.set_nonblocking(true)?;
@@ -230,7 +230,7 @@ async fn talk(
             changed = extra.changed() => {
                 let now = *extra.borrow_and_update();
                 id += 1;
-                if changed.is_err() || tell(&outbox, id, pod, now).await.is_err() {
+                if changed.is_err() || send_message(&outbox, id, pod, now).await.is_err() {
                     return;
                 }
                 continue;
@@ -244,7 +244,7 @@ async fn talk(
             }
             Some(v1::from_proxy::Message::Subscribe(change)) => (false, described(&change.add)),
             Some(v1::from_proxy::Message::Ack(ack)) => {
-                let said = ack
+                let detail = ack
                     .nacks
                     .iter()
                     .map(|nack| format!("{} {}: {}", pod.name(), nack.name, nack.reason));
@@ -252,7 +252,7 @@ async fn talk(
                     .refusals
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner);
-                refusals.extend(said);
+                refusals.extend(detail);
                 if pod == Pod::Client {
                     controller.acknowledged.fetch_add(1, Ordering::Release);
                 }
@@ -304,7 +304,7 @@ async fn order(
 ///
 /// # Errors
 /// When the proxy has gone.
-async fn tell(
+async fn send_message(
     outbox: &mpsc::Sender<Result<v1::ToProxy, Status>>,
     id: u64,
     pod: Pod,
@@ -387,11 +387,11 @@ fn telemetry(pod: Pod, extra: Extra) -> v1::Resource {
         }
         Extra::Nothing | Extra::Tap { .. } | Extra::Policies => None,
     };
-    let told = v1::Telemetry {
+    let settings = v1::Telemetry {
         tracing,
         ..v1::Telemetry::default()
     };
-    let content = v1::resource::Content::Telemetry(told);
+    let content = v1::resource::Content::Telemetry(settings);
     standing_in::resource(wire::names::TELEMETRY, content)
 }
 

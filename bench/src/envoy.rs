@@ -16,7 +16,7 @@ use base64::engine::general_purpose::STANDARD;
 use policy::name::SpiffeId;
 use rcgen::{CertificateParams, KeyPair};
 
-use crate::place::SERVER_IP;
+use crate::namespaces::SERVER_IP;
 use crate::resources::Pod;
 use crate::standing_in::Authority;
 

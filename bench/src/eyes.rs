@@ -210,7 +210,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let shared = Shared::new()?;
     let mut system = System::weft(&arguments.proxy, &arguments.nginx, &shared.0)?;
     let controller = system.controller.clone().context("no controller")?;
-    let taken = collector::collect(&system.place)?;
+    let taken = collector::collect(&system.namespaces)?;
     system.start_pair()?;
     let mut differences: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
     for pair in 0..arguments.pairs {
@@ -281,7 +281,7 @@ impl Row {
 /// # Errors
 /// When the client's proxy goes by no policy, which would cost nothing.
 fn policies_hold(system: &System) -> Result<()> {
-    let page = sidecar::page(&system.place.client, WEFT_ADMIN, "/traffic")?;
+    let page = sidecar::page(&system.namespaces.client, WEFT_ADMIN, "/traffic")?;
     let last = format!("\"{}\"", Section::Overrides);
     ensure!(page.contains(&last), "no policy is in force: {page}");
     Ok(())
@@ -426,19 +426,19 @@ mod tests {
     fn a_row_above_its_bound_is_missed_and_noise_makes_the_run_worthless() {
         assert!(judge(&differences(|at| ROWS[at].bound), Some(0.0)).is_ok());
         let dear = differences(|at| if at == 3 { 17.0 } else { 0.0 });
-        let said = missed(&dear).unwrap();
-        assert_eq!(said.len(), 1);
+        let error = missed(&dear).unwrap();
+        assert_eq!(error.len(), 1);
         let [what, found] = [ROWS[3].what, "+17.00 µs at least"];
         assert!(
-            said[0].contains(what) && said[0].contains(found),
-            "{said:?}"
+            error[0].contains(what) && error[0].contains(found),
+            "{error:?}"
         );
-        let said = judge(&dear, Some(0.0)).unwrap_err().to_string();
-        assert_eq!(said, "missed bounds: 1");
+        let error = judge(&dear, Some(0.0)).unwrap_err().to_string();
+        assert_eq!(error, "missed bounds: 1");
         assert!(text(&dear, 0.0).contains("| **missed** |"));
         let noise = differences(|_| 20.0);
-        let said = judge(&noise, Some(0.0)).unwrap_err().to_string();
-        assert!(said.contains("says nothing"), "{said}");
+        let error = judge(&noise, Some(0.0)).unwrap_err().to_string();
+        assert!(error.contains("says nothing"), "{error}");
         assert!(judge(&differences(|_| 0.0), Some(4.5)).is_err());
         assert!(judge(&BTreeMap::new(), None).is_err());
     }

@@ -5,15 +5,18 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::{grpc, loads, place};
+use crate::{grpc, loads, namespaces};
 
 /// A folder with what processes of the run read and write; gone afterwards.
 pub(crate) struct Shared(pub(crate) PathBuf);
 
 impl Shared {
     pub(crate) fn new() -> Result<Self> {
-        let folder =
-            std::env::temp_dir().join(format!("{}{}-files", place::PREFIX, std::process::id()));
+        let folder = std::env::temp_dir().join(format!(
+            "{}{}-files",
+            namespaces::PREFIX,
+            std::process::id()
+        ));
         fs::create_dir(&folder).with_context(|| folder.display().to_string())?;
         let shared = Self(folder);
         shared.write("10k", &[b'x'; loads::BODY_10K as usize])?;

@@ -27,8 +27,8 @@ use crate::flame::inlined::Inlined;
 use crate::flame::stacks::{Node, Origin};
 use crate::load;
 use crate::loads::{COUNTED, HTTP};
-use crate::place;
-use crate::place::{Process, Who};
+use crate::namespaces;
+use crate::namespaces::{Process, Who};
 use crate::resources::Pod;
 use crate::system::{Port, System};
 
@@ -133,7 +133,7 @@ fn known() -> impl Iterator<Item = &'static str> {
 /// When the pair does not start, a load or `perf` fails, or a picture would show
 /// nothing: too few samples, or a proxy without symbols.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    place::remove_what_dead_runs_left();
+    namespaces::remove_what_dead_runs_left();
     fs::create_dir_all(&arguments.out)
         .with_context(|| format!("--out={}", arguments.out.display()))?;
     let shared = Shared::new()?;
@@ -173,7 +173,7 @@ fn record(system: &System, load: &str, folder: &Path) -> Result<[PathBuf; 2]> {
         for (recording, file) in [client, server].into_iter().zip(&files) {
             recording?
                 .finish(RECORDED + SLACK)
-                .with_context(|| format!("perf: {}", said(file)))?;
+                .with_context(|| format!("perf: {}", stderr_of(file)))?;
         }
         working
             .join()
@@ -224,11 +224,11 @@ fn perf(system: &System, pod: Pod, proxy: &Process, file: &Path) -> Result<Proce
     system
         .namespace(pod)
         .start(Who::Root, &log, &line, &[])
-        .with_context(|| format!("perf: {}", said(file)))
+        .with_context(|| format!("perf: {}", stderr_of(file)))
 }
 
 /// What `perf record` wrote about itself.
-fn said(file: &Path) -> String {
+fn stderr_of(file: &Path) -> String {
     fs::read_to_string(file.with_extension("log")).unwrap_or_default()
 }
 
@@ -244,11 +244,11 @@ fn read(recording: &Path, program: &Path) -> Result<Node> {
         "-i",
         &path,
     ];
-    let script = place::run(&line)?.stdout;
+    let script = namespaces::run(&line)?.stdout;
     let script = String::from_utf8_lossy(&script);
     let samples = stacks::read(&script);
-    let places = stacks::places(&samples, program);
-    let inlined = Inlined::ask(program, &places, &recording.with_extension("list"))?;
+    let file_offsets = stacks::file_offsets(&samples, program);
+    let inlined = Inlined::ask(program, &file_offsets, &recording.with_extension("list"))?;
     let root = stacks::fold(&samples, program, &inlined);
     worth_drawing(&root)?;
     Ok(root)
@@ -310,7 +310,7 @@ mod tests {
         stacks::fold(&stacks::read(script), program, &Inlined::default())
     }
 
-    fn asked(measures: &str) -> anyhow::Result<Arguments> {
+    fn parse_arguments(measures: &str) -> anyhow::Result<Arguments> {
         let line = format!("--proxy=p --nginx=n --out=o {measures}");
         Arguments::read(line.split_whitespace().map(str::to_owned))
     }
@@ -325,9 +325,14 @@ mod tests {
 
     #[test]
     fn an_unknown_load_is_refused_with_the_names_of_the_known() {
-        assert_eq!(asked("").unwrap().loads.join(","), DEFAULT);
-        assert_eq!(asked("--measures=cpu-h2").unwrap().loads, ["cpu-h2"]);
-        let refusal = asked("--measures=cpu-h2,cpu").unwrap_err().to_string();
+        assert_eq!(parse_arguments("").unwrap().loads.join(","), DEFAULT);
+        assert_eq!(
+            parse_arguments("--measures=cpu-h2").unwrap().loads,
+            ["cpu-h2"]
+        );
+        let refusal = parse_arguments("--measures=cpu-h2,cpu")
+            .unwrap_err()
+            .to_string();
         assert!(
             refusal.contains("--measures=cpu:") && refusal.contains("tcp8-cpu"),
             "{refusal}"

@@ -25,7 +25,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpListener;
 
-use crate::place::Namespace;
+use crate::namespaces::Namespace;
 
 /// Whether it is compressed, then its length.
 const PREFIX: usize = 5;
@@ -97,10 +97,10 @@ async fn answer(request: Request<Incoming>) -> Result<Response<GrpcBody>, hyper:
     if method == "Both" {
         return Ok(grpc(sent_back(body).boxed_unsync(), OK));
     }
-    let asked = body.collect().await?.to_bytes();
-    let answer = match (method, messages(asked.clone())) {
-        ("Unary", Some(1)) => Some(whole(asked)),
-        ("Collect", Some(STREAMED)) if asked.len() == STREAM => {
+    let sent = body.collect().await?.to_bytes();
+    let answer = match (method, messages(sent.clone())) {
+        ("Unary", Some(1)) => Some(whole(sent)),
+        ("Collect", Some(STREAMED)) if sent.len() == STREAM => {
             Some(whole(Bytes::from_static(&EMPTY_MESSAGE)))
         }
         ("Produce", Some(1)) => Some(produced()),

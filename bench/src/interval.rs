@@ -93,9 +93,9 @@ mod tests {
             median: 1.2,
             high: 2.0,
         };
-        let said = [0.8, 0.9, 1.0, 2.0].map(|bound| interval.verdict(bound));
+        let verdicts = [0.8, 0.9, 1.0, 2.0].map(|bound| interval.verdict(bound));
         assert_eq!(
-            said,
+            verdicts,
             ["**missed**", "within the noise", "within the noise", "met"]
         );
         assert!(interval.misses(0.8) && !interval.misses(0.9));

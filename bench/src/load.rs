@@ -111,11 +111,11 @@ impl Calls {
             _ => {}
         }
         // The probe may have met a quicker moment than what is measured.
-        let said = run_h2load(system, self.port, self.path, &extra, time * 2)?;
+        let output = run_h2load(system, self.port, self.path, &extra, time * 2)?;
         let answered = u64::from(count) * self.answer as u64;
-        parse_h2load(&said)
-            .and_then(|done| every_byte(&said, answered).map(|()| done))
-            .map_err(|error| anyhow!("{error:#}; the load said\n{said}"))
+        parse_h2load(&output)
+            .and_then(|done| every_byte(&output, answered).map(|()| done))
+            .map_err(|error| anyhow!("{error:#}; the load said\n{output}"))
     }
 }
 
@@ -161,18 +161,18 @@ pub(crate) fn wrk(
         line.extend(["-H", "Connection: close"]);
     }
     line.push(&url);
-    let said = system.place.client.run_within(time + SLACK, &line)?;
-    parse_wrk(&said).map_err(|error| anyhow!("{error:#}; the load said\n{said}"))
+    let output = system.namespaces.client.run_within(time + SLACK, &line)?;
+    parse_wrk(&output).map_err(|error| anyhow!("{error:#}; the load said\n{output}"))
 }
 
-fn parse_wrk(said: &str) -> Result<LoadResult> {
-    ensure!(!said.contains("Non-2xx"), "answers that are no success");
-    let errors = said.lines().find(|line| line.contains("Socket errors"));
+fn parse_wrk(output: &str) -> Result<LoadResult> {
+    ensure!(!output.contains("Non-2xx"), "answers that are no success");
+    let errors = output.lines().find(|line| line.contains("Socket errors"));
     ensure!(errors.is_none(), "{}", errors.unwrap_or_default().trim());
-    let requests = said
+    let requests = output
         .lines()
         .find_map(|line| line.trim().split_once(" requests in "));
-    let rate = said
+    let rate = output
         .lines()
         .find_map(|line| line.trim().strip_prefix("Requests/sec:"));
     let requests: f64 = requests.context("no count")?.0.parse()?;
@@ -191,8 +191,8 @@ pub(crate) fn h2load(
     time: Duration,
 ) -> Result<LoadResult> {
     let (streams, duration) = (format!("-m{AT_ONCE}"), time.as_secs().max(1).to_string());
-    let said = run_h2load(system, port, path, &[&streams, "-D", &duration], time)?;
-    parse_h2load(&said).map_err(|error| anyhow!("{error:#}; the load said\n{said}"))
+    let output = run_h2load(system, port, path, &[&streams, "-D", &duration], time)?;
+    parse_h2load(&output).map_err(|error| anyhow!("{error:#}; the load said\n{output}"))
 }
 
 fn run_h2load(
@@ -211,18 +211,18 @@ fn run_h2load(
     line.push(&url);
     let limit = time + SLACK;
     system
-        .place
+        .namespaces
         .client
         .run_within(limit, &line)
         .with_context(|| format!("h2load failed, or waits for calls after {limit:?}"))
 }
 
-fn parse_h2load(said: &str) -> Result<LoadResult> {
+fn parse_h2load(output: &str) -> Result<LoadResult> {
     let number = |line: &str, unit: &str| -> Option<f64> {
         line.split([',', ':'])
             .find_map(|part| part.trim().strip_suffix(unit)?.trim().parse().ok())
     };
-    let line = |start: &str| said.lines().find(|line| line.starts_with(start));
+    let line = |start: &str| output.lines().find(|line| line.starts_with(start));
     let requests = line("requests:").context("no count")?;
     let codes = line("status codes:").context("no status codes")?;
     let done = number(requests, "succeeded").context("no successes")?;
@@ -247,8 +247,8 @@ fn parse_h2load(said: &str) -> Result<LoadResult> {
 }
 
 /// That the answers' bodies had together this many bytes.
-fn every_byte(said: &str, expected: u64) -> Result<()> {
-    let traffic = said.lines().find(|line| line.starts_with("traffic:"));
+fn every_byte(output: &str, expected: u64) -> Result<()> {
+    let traffic = output.lines().find(|line| line.starts_with("traffic:"));
     let data = traffic
         .and_then(|line| line.strip_suffix(" data")?.rsplit_once('('))
         .and_then(|(_, bytes)| bytes.strip_suffix(')')?.parse::<u64>().ok())
@@ -270,7 +270,7 @@ pub(crate) fn both_ways(system: &System, time: Duration) -> Result<LoadResult> {
         length: BOTH_WAYS,
         time,
     };
-    system.place.client.within(|| streams::run(load))
+    system.namespaces.client.within(|| streams::run(load))
 }
 
 /// Requests at a fixed rate over 32 connections.
@@ -283,7 +283,7 @@ pub(crate) fn fixed(system: &System, rate: u32, time: Duration) -> Result<Latenc
         measured: time,
     };
     system
-        .place
+        .namespaces
         .client
         .within(|| rate::run(load, "/bench", Port::Http1.host()))
 }
@@ -316,12 +316,12 @@ pub(crate) fn iperf(system: &System, streams: u32, time: Duration) -> Result<Bul
     let line = [
         "iperf3", "-J", "-c", &ip, "-p", &port, "-t", &seconds, "-P", &streams,
     ];
-    parse_iperf(&system.place.client.run_within(time + SLACK, &line)?)
+    parse_iperf(&system.namespaces.client.run_within(time + SLACK, &line)?)
 }
 
-fn parse_iperf(said: &str) -> Result<Bulk> {
-    let said: serde_json::Value = serde_json::from_str(said)?;
-    let received = &said["end"]["sum_received"];
+fn parse_iperf(output: &str) -> Result<Bulk> {
+    let output: serde_json::Value = serde_json::from_str(output)?;
+    let received = &output["end"]["sum_received"];
     let bytes = received["bytes"].as_f64().context("no bytes")?;
     let seconds = received["seconds"].as_f64().context("no seconds")?;
     ensure!(bytes > 0.0 && seconds > 0.0, "nothing was received");
@@ -358,8 +358,8 @@ mod tests {
         let good = "finished in 2.00s, 50.50 req/s, 1KB/s\nrequests: 101 total, 101 started, 101 done, 101 succeeded, 0 failed, 0 errored, 0 timeout\nstatus codes: 101 2xx, 0 3xx, 0 4xx, 0 5xx\n";
         assert!(parse_h2load(good).is_ok());
         for bad in ["failed", "errored", "timeout"] {
-            let said = good.replace(&format!("0 {bad}"), &format!("3 {bad}"));
-            let error = parse_h2load(&said).expect_err(bad).to_string();
+            let output = good.replace(&format!("0 {bad}"), &format!("3 {bad}"));
+            let error = parse_h2load(&output).expect_err(bad).to_string();
             assert!(error.contains(&format!("3 {bad}")), "{error}");
         }
     }
@@ -367,9 +367,9 @@ mod tests {
     /// gRPC's status is in trailers, which `h2load` does not read.
     #[test]
     fn an_answer_of_200_without_its_bytes_is_a_failure() {
-        let said = "status codes: 3 2xx, 0 3xx, 0 4xx, 0 5xx\ntraffic: 8.59MB (9010324) total, 339B (339) headers (space savings 38.92%), 8.58MB (9000000) data\n";
-        assert!(every_byte(said, 3 * 3_000_000).is_ok());
-        let error = every_byte(said, 4 * 3_000_000).unwrap_err().to_string();
+        let output = "status codes: 3 2xx, 0 3xx, 0 4xx, 0 5xx\ntraffic: 8.59MB (9010324) total, 339B (339) headers (space savings 38.92%), 8.58MB (9000000) data\n";
+        assert!(every_byte(output, 3 * 3_000_000).is_ok());
+        let error = every_byte(output, 4 * 3_000_000).unwrap_err().to_string();
         assert!(
             error.contains("9000000 bytes instead of 12000000"),
             "{error}"

@@ -23,8 +23,8 @@ mod load_result;
 mod loads;
 mod measures;
 mod micro;
+mod namespaces;
 mod paired;
-mod place;
 mod plan;
 mod proof;
 mod provenance;
@@ -68,19 +68,19 @@ fn main() -> ExitCode {
 
 fn run() -> Result<ExitCode> {
     match std::env::args().nth(1).as_deref() {
-        Some("clean") => place::remove_what_dead_runs_left(),
+        Some("clean") => namespaces::remove_what_dead_runs_left(),
         Some("draw") => {
             let folder = std::env::args().nth(2).context("weft-bench draw FOLDER")?;
             report::draw(Path::new(&folder))?;
         }
         Some("resilience") => {
             let arguments = resilience::Arguments::read(std::env::args().skip(2))?;
-            place::remove_what_dead_runs_left();
+            namespaces::remove_what_dead_runs_left();
             resilience::run(&arguments)?;
         }
         Some("eyes") => {
             let arguments = eyes::Arguments::read(std::env::args().skip(2))?;
-            place::remove_what_dead_runs_left();
+            namespaces::remove_what_dead_runs_left();
             eyes::run(&arguments)?;
         }
         Some("flame") => flame::run(&flame::Arguments::read(std::env::args().skip(2))?)?,
@@ -89,7 +89,7 @@ fn run() -> Result<ExitCode> {
             if arguments.kind != RunKind::Paired {
                 return compare(&arguments);
             }
-            place::remove_what_dead_runs_left();
+            namespaces::remove_what_dead_runs_left();
             paired::run(&arguments, &Shared::new()?.0)?;
         }
     }
@@ -101,7 +101,7 @@ fn compare(arguments: &Arguments) -> Result<ExitCode> {
     let plan = Plan::of(arguments);
     let load = fs::read_to_string("/proc/loadavg")?;
     let deadline = Instant::now() + plan.at_most;
-    place::remove_what_dead_runs_left();
+    namespaces::remove_what_dead_runs_left();
     let shared = Shared::new()?;
     let mut systems = systems(arguments, &shared)?;
     let mut book = Book::default();

@@ -347,9 +347,9 @@ mod tests {
     #[test]
     fn three_percent_more_in_every_round_are_missed_and_noise_is_not() {
         let worse = rounds(|_| round([40.0; 2], [41.2; 2], [40.0; 2]));
-        let said = judge(&worse).unwrap_err().to_string();
+        let error = judge(&worse).unwrap_err().to_string();
         assert_eq!(
-            said,
+            error,
             "worse than before: cpu-c32 by more than 2 %, cpu-c32 by more than 1 µs"
         );
         let noise = rounds(|at| {
@@ -363,8 +363,8 @@ mod tests {
     fn cpu_time_has_a_bound_in_microseconds_beside_the_share_and_nothing_else_has() {
         // 1.6 of 200 are less than a hundredth.
         let worse = rounds(|_| round([200.0; 2], [201.6; 2], [200.0; 2]));
-        let said = judge(&worse).unwrap_err().to_string();
-        assert_eq!(said, "worse than before: cpu-c32 by more than 1 µs");
+        let error = judge(&worse).unwrap_err().to_string();
+        assert_eq!(error, "worse than before: cpu-c32 by more than 1 µs");
         let cell = shown("cpu-c32", &worse.newer["cpu-c32"]);
         assert_eq!(
             cell,
@@ -379,11 +379,11 @@ mod tests {
 
     #[test]
     fn a_control_that_misses_makes_the_run_worthless() {
-        let said = judge(&rounds(|_| round([40.0; 2], [44.0; 2], [44.0; 2])));
-        let said = said.unwrap_err().to_string();
-        assert!(said.contains("says nothing"), "{said}");
-        let said = judge(&Differences::default()).unwrap_err().to_string();
-        assert!(said.contains("say nothing"), "{said}");
+        let error = judge(&rounds(|_| round([40.0; 2], [44.0; 2], [44.0; 2])));
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("says nothing"), "{error}");
+        let error = judge(&Differences::default()).unwrap_err().to_string();
+        assert!(error.contains("say nothing"), "{error}");
     }
 
     #[test]

@@ -165,8 +165,8 @@ mod tests {
     #[test]
     fn a_run_that_misses_a_bound_fails_and_a_short_one_does_not() {
         let missed = ["Overload: good calls: 12 %".to_owned()];
-        let said = check_bounds(&missed, false).unwrap_err().to_string();
-        assert_eq!(said, "missed bounds: 1");
+        let error = check_bounds(&missed, false).unwrap_err().to_string();
+        assert_eq!(error, "missed bounds: 1");
         assert!(check_bounds(&missed, true).is_ok());
         assert!(check_bounds(&[], false).is_ok());
     }

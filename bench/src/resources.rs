@@ -20,7 +20,7 @@ use policy::name::SpiffeId;
 use wire::v1::resource::Content;
 use wire::{names, v1};
 
-use crate::place::{CLIENT_IP, SERVER_IP};
+use crate::namespaces::{CLIENT_IP, SERVER_IP};
 use crate::standing_in::resource;
 
 pub(crate) const TRUST_DOMAIN: &str = "cluster.local";

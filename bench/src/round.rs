@@ -166,12 +166,12 @@ impl Steps<'_> {
         }
         if let Err(error) = work(self.system, self.plan, self.book) {
             // The first line says what; programs that make load say much more.
-            let said = format!("{error:#}");
-            let said = said.lines().next().unwrap_or_default();
+            let message = format!("{error:#}");
+            let message = message.lines().next().unwrap_or_default();
             eprintln!("{}, {what}: {error:#}", self.system.name);
             self.gaps
                 .failed
-                .push(format!("{}, {what}: {said}", self.system.name));
+                .push(format!("{}, {what}: {message}", self.system.name));
             self.system.start_pair()?;
             // What it counted is gone, and the proof at the end looks at that.
             warm_up(self.system)?;
@@ -301,13 +301,13 @@ fn memory_of_connections(system: &mut System, _plan: &Plan, book: &mut Book) -> 
     let before = residents(system)?;
     book.note("mem-idle", system.name, megabytes(before.0.max(before.1)));
     let target = system.target(Port::Http1);
-    let held = system
-        .place
+    let connections = system
+        .namespaces
         .client
         .within(|| hold(target, Port::Http1.host(), IDLE))?;
     std::thread::sleep(REST);
     let during = residents(system)?;
-    drop(held);
+    drop(connections);
     let grown = (during.0 + during.1).saturating_sub(before.0 + before.1);
     book.note("mem-conn", system.name, grown as f64 / IDLE as f64);
     system.pair_alive()
@@ -328,7 +328,7 @@ fn burst(system: &mut System, plan: &Plan, book: &mut Book) -> Result<()> {
     for _ in 0..BURST.0 {
         drop(
             system
-                .place
+                .namespaces
                 .client
                 .within(|| hold(target, Port::Http1.host(), BURST.1))?,
         );
@@ -346,7 +346,7 @@ fn burst(system: &mut System, plan: &Plan, book: &mut Book) -> Result<()> {
 
 fn many_services(system: &mut System, _plan: &Plan, book: &mut Book) -> Result<()> {
     system.start_pair()?;
-    system.place.client.within(|| {
+    system.namespaces.client.within(|| {
         for n in 0..SERVED {
             let (status, _) = get(resources::many_address(n), "web", "/bench")?;
             ensure!(status == 200, "many/many-{n} answered {status}");
@@ -363,7 +363,7 @@ fn many_services(system: &mut System, _plan: &Plan, book: &mut Book) -> Result<(
         system.name,
         (after - before).as_secs_f64() * 1e3 / f64::from(SCRAPES),
     );
-    system.place.client.within(|| {
+    system.namespaces.client.within(|| {
         touch(
             (0..MANY_SERVICES).map(resources::many_address),
             Duration::from_millis(2),

@@ -124,9 +124,9 @@ mod tests {
     #[test]
     fn every_part_is_used_but_those_that_would_refuse_calls_or_divide_a_limit() {
         let traffic = every();
-        let said = traffic.caller_needs().chain(traffic.pod_needs());
-        let said: Parts = said.map(|(_, parts)| parts).collect();
-        let left_out = Parts::ALL.without(said);
+        let needed = traffic.caller_needs().chain(traffic.pod_needs());
+        let needed: Parts = needed.map(|(_, parts)| parts).collect();
+        let left_out = Parts::ALL.without(needed);
         let meant = Parts::of(&[Part::ServiceLimit, Part::ReadOnly]);
         assert_eq!(left_out.without(meant), Parts::NONE);
         let none = EffectivePolicy::default();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::place::{Namespace, Process, Who};
+use crate::namespaces::{Namespace, Process, Who};
 
 /// Weft's port for metrics and readiness.
 pub(crate) const WEFT_ADMIN: u16 = 15190;

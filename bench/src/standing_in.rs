@@ -278,8 +278,8 @@ async fn talk<C: ClusterView>(
             Some(v1::from_proxy::Message::Hello(hello)) => {
                 parts = Capabilities::named(&hello.capabilities).parts();
                 let own = std::iter::once(bundle.clone()).chain(cluster.own(pod, parts)?);
-                let asked = described(cluster, pod, parts, &hello.destinations)?;
-                (true, own.chain(asked).collect())
+                let described_now = described(cluster, pod, parts, &hello.destinations)?;
+                (true, own.chain(described_now).collect())
             }
             Some(v1::from_proxy::Message::Subscribe(change)) => {
                 (false, described(cluster, pod, parts, &change.add)?)

@@ -98,7 +98,7 @@ async fn one_stream(
                 let status = early.or(last_status(&mut receiving).await?);
                 bail!(
                     "a stream ended after {count} messages, {}",
-                    said(status.as_deref())
+                    shown(status.as_deref())
                 );
             };
             let data = data.with_context(|| format!("a stream broke after {count} messages"))?;
@@ -124,7 +124,7 @@ async fn one_stream(
     ensure!(
         status.as_deref() == Some("0"),
         "a stream ended with {}",
-        said(status.as_deref())
+        shown(status.as_deref())
     );
     Ok(count)
 }
@@ -139,7 +139,7 @@ pub(crate) fn status(headers: &HeaderMap) -> Option<String> {
     Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
 }
 
-fn said(status: Option<&str>) -> String {
+fn shown(status: Option<&str>) -> String {
     status.map_or_else(
         || "no grpc-status".to_owned(),
         |status| format!("grpc-status {status}"),

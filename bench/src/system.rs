@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::control::{self, Controller};
 use crate::envoy;
-use crate::place::{
+use crate::namespaces::{
     CONTROL_FOR_CLIENT, CONTROL_FOR_SERVER, Namespace, Namespaces, Process, SERVER_IP, Who,
 };
 use crate::resources::{NAMESPACE, Pod, SERVICE_IP, TRUST_DOMAIN};
@@ -70,7 +70,7 @@ pub(crate) struct System {
     // Dropped in this order: processes, then namespaces.
     pub(crate) pair: Option<Pair>,
     _servers: Vec<Process>,
-    pub(crate) place: Namespaces,
+    pub(crate) namespaces: Namespaces,
     /// For Weft's proxies.
     pub(crate) controller: Option<Controller>,
     folder: PathBuf,
@@ -102,24 +102,24 @@ impl System {
     ) -> Result<Self> {
         let folder = shared.join(name);
         fs::create_dir(&folder)?;
-        let place = Namespaces::new(name)?;
-        let mut servers = vec![start_nginx(&place.server, nginx, shared, &folder)?];
-        servers.push(place.server.start(
+        let namespaces = Namespaces::new(name)?;
+        let mut servers = vec![start_nginx(&namespaces.server, nginx, shared, &folder)?];
+        servers.push(namespaces.server.start(
             Who::Root,
             &folder.join("iperf3.log"),
             &["iperf3", "-s", "-p", "5201"],
             &[],
         )?);
         for port in [Port::Grpc, Port::Echo] {
-            crate::grpc::start(&place.server, port.of_server())?;
+            crate::grpc::start(&namespaces.server, port.of_server())?;
         }
         if kind != SystemKind::Direct {
             // Both pairs stand behind the rules that a user's pod gets.
             let capture = capture
                 .to_str()
                 .context("the path of the proxy is not UTF-8")?;
-            place.client.run(&[capture, "capture"])?;
-            place.server.run(&[capture, "capture"])?;
+            namespaces.client.run(&[capture, "capture"])?;
+            namespaces.server.run(&[capture, "capture"])?;
         }
         let controller = match &kind {
             SystemKind::Direct => None,
@@ -132,7 +132,7 @@ impl System {
                 for pod in [Pod::Client, Pod::Server] {
                     fs::write(folder.join(pod.name()), pod.name())?;
                 }
-                Some(control::start(&place, Arc::clone(authority))?)
+                Some(control::start(&namespaces, Arc::clone(authority))?)
             }
         };
         Ok(Self {
@@ -140,7 +140,7 @@ impl System {
             kind,
             pair: None,
             _servers: servers,
-            place,
+            namespaces,
             controller,
             folder,
         })
@@ -246,8 +246,8 @@ impl System {
 
     pub(crate) fn namespace(&self, pod: Pod) -> &Namespace {
         match pod {
-            Pod::Client => &self.place.client,
-            Pod::Server => &self.place.server,
+            Pod::Client => &self.namespaces.client,
+            Pod::Server => &self.namespaces.server,
         }
     }
 
@@ -260,7 +260,9 @@ impl System {
     /// One request of the client.
     pub(crate) fn get(&self, port: Port, path: &str) -> Result<(u16, String)> {
         let target = self.target(port);
-        self.place.client.within(|| get(target, port.host(), path))
+        self.namespaces
+            .client
+            .within(|| get(target, port.host(), path))
     }
 
     /// A file that all systems share.
@@ -273,16 +275,16 @@ impl System {
 
     /// The last lines that the proxies wrote.
     fn logs(&self) -> String {
-        let mut said = format!("logs in {}:", self.folder.display());
+        let mut text = format!("logs in {}:", self.folder.display());
         for pod in [Pod::Client, Pod::Server] {
             let log = fs::read_to_string(self.folder.join(format!("{}.log", pod.name())))
                 .unwrap_or_default();
             let lines: Vec<_> = log.lines().collect();
             for line in &lines[lines.len().saturating_sub(5)..] {
-                said.push_str(&format!("\n  {}: {line}", pod.name()));
+                text.push_str(&format!("\n  {}: {line}", pod.name()));
             }
         }
-        said
+        text
     }
 }
 
@@ -327,7 +329,7 @@ http {{
 /// Opens `count` connections with one request each and leaves them open.
 pub(crate) fn hold(target: SocketAddr, host: &str, count: usize) -> Result<Vec<TcpStream>> {
     let request = format!("GET /bench HTTP/1.1\r\nHost: {host}\r\n\r\n");
-    let mut held = Vec::with_capacity(count);
+    let mut connections = Vec::with_capacity(count);
     let mut answer = [0; 2048];
     for _ in 0..count {
         let mut stream = TcpStream::connect_timeout(&target, Duration::from_secs(5))?;
@@ -339,9 +341,9 @@ pub(crate) fn hold(target: SocketAddr, host: &str, count: usize) -> Result<Vec<T
             answer[..read].starts_with(b"HTTP/1.1 200"),
             "a held connection was not served"
         );
-        held.push(stream);
+        connections.push(stream);
     }
-    Ok(held)
+    Ok(connections)
 }
 
 /// Opens a connection to each address and closes it again.

@@ -9,12 +9,12 @@ use std::thread;
 use anyhow::Result;
 
 use crate::control::COLLECTOR;
-use crate::place::Namespaces;
+use crate::namespaces::Namespaces;
 
 /// Starts a collector that takes what is posted and forgets it; how much that was. It lives
 /// as long as the process.
-pub(super) fn collect(place: &Namespaces) -> Result<Arc<AtomicU64>> {
-    let listener = place
+pub(super) fn collect(namespaces: &Namespaces) -> Result<Arc<AtomicU64>> {
+    let listener = namespaces
         .control
         .within(|| Ok(TcpListener::bind((Ipv4Addr::UNSPECIFIED, COLLECTOR))?))?;
     let taken = Arc::new(AtomicU64::new(0));

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::place;
+use crate::namespaces;
 
 /// Enough for the headers of a program; Rust's have a dozen, of 56 bytes each.
 const HEADERS: u64 = 64 * 1024;
@@ -26,7 +26,7 @@ pub(crate) struct Inlined {
 /// speaks of places in the file, debug information of the linker's addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Segment {
-    place: u64,
+    file_offset: u64,
     size: u64,
     address: u64,
 }
@@ -37,27 +37,32 @@ impl Inlined {
     ///
     /// # Errors
     /// When it is not there or cannot read the program.
-    pub(crate) fn ask(program: &Path, places: &BTreeSet<u64>, list: &Path) -> Result<Self> {
+    pub(crate) fn ask(program: &Path, file_offsets: &BTreeSet<u64>, list: &Path) -> Result<Self> {
         let mut headers = Vec::new();
         File::open(program)?
             .take(HEADERS)
             .read_to_end(&mut headers)?;
         let segments = segments(&headers)
             .with_context(|| format!("{} has unknown headers", program.display()))?;
-        let addresses = places.iter().filter_map(|place| address(&segments, *place));
+        let addresses = file_offsets
+            .iter()
+            .filter_map(|file_offset| address(&segments, *file_offset));
         let lines: String = addresses.map(|at| format!("{at:#x}\n")).collect();
         fs::write(list, lines)?;
         let (program, list) = (program.to_string_lossy(), format!("@{}", list.display()));
         let line = ["addr2line", "-a", "-f", "-i", "-C", "-e", &program, &list];
-        let said = place::run(&line).context("addr2line (Debian: binutils)")?;
-        Ok(Self::read(&String::from_utf8_lossy(&said.stdout), segments))
+        let output = namespaces::run(&line).context("addr2line (Debian: binutils)")?;
+        Ok(Self::read(
+            &String::from_utf8_lossy(&output.stdout),
+            segments,
+        ))
     }
 
     /// For each address a line with it, then name and place in turns.
-    fn read(said: &str, segments: Vec<Segment>) -> Self {
+    fn read(output: &str, segments: Vec<Segment>) -> Self {
         let mut all = BTreeMap::new();
         let mut functions: Option<&mut Vec<String>> = None;
-        let mut lines = said.lines();
+        let mut lines = output.lines();
         while let Some(line) = lines.next() {
             let address = line.strip_prefix("0x");
             if let Some(address) = address.and_then(|hex| u64::from_str_radix(hex, 16).ok()) {
@@ -76,8 +81,8 @@ impl Inlined {
     /// What was merged into `function` at this place of the file, the innermost
     /// first. Nothing when the debug information sees another function there: of
     /// equal code the linker keeps one, and then it speaks of another's source.
-    pub(crate) fn at(&self, place: u64, function: &str) -> &[String] {
-        let functions = address(&self.segments, place).and_then(|at| self.functions.get(&at));
+    pub(crate) fn at(&self, file_offset: u64, function: &str) -> &[String] {
+        let functions = address(&self.segments, file_offset).and_then(|at| self.functions.get(&at));
         match functions.map(Vec::as_slice) {
             Some([merged @ .., whole]) if whole == function => merged,
             _ => &[],
@@ -85,19 +90,19 @@ impl Inlined {
     }
 
     #[cfg(test)]
-    pub(crate) fn of_unmoved(said: &str) -> Self {
+    pub(crate) fn of_unmoved(output: &str) -> Self {
         let all = Segment {
-            place: 0,
+            file_offset: 0,
             size: u64::MAX,
             address: 0,
         };
-        Self::read(said, vec![all])
+        Self::read(output, vec![all])
     }
 }
 
-fn address(segments: &[Segment], place: u64) -> Option<u64> {
+fn address(segments: &[Segment], file_offset: u64) -> Option<u64> {
     segments.iter().find_map(|segment| {
-        let inside = place.checked_sub(segment.place)?;
+        let inside = file_offset.checked_sub(segment.file_offset)?;
         (inside < segment.size).then(|| segment.address.checked_add(inside))?
     })
 }
@@ -119,7 +124,7 @@ fn segments(file: &[u8]) -> Option<Vec<Segment>> {
         let at = usize::try_from(first.checked_add(n * size)?).ok()?;
         if number(at, 4)? == LOADED {
             segments.push(Segment {
-                place: number(at + 8, 8)?,
+                file_offset: number(at + 8, 8)?,
                 address: number(at + 16, 8)?,
                 size: number(at + 32, 8)?,
             });
@@ -155,16 +160,16 @@ mod tests {
         file[..6].copy_from_slice(b"\x7fELF\x02\x01");
         (file[32], file[54], file[56]) = (64, 56, 2);
         // One that is not loaded, and one that is, 0x1000 further than in the file.
-        for (loaded, place, moved, size) in
+        for (loaded, file_offset, moved, size) in
             [(4_u64, 0x10_u64, 0x99_u64, 8_u64), (1, 0x200, 0x1200, 0x40)]
         {
-            for number in [loaded, place, moved, 0, size, 0, 0] {
+            for number in [loaded, file_offset, moved, 0, size, 0, 0] {
                 file.extend(number.to_le_bytes());
             }
         }
         let segments = segments(&file).unwrap();
         let only = Segment {
-            place: 0x200,
+            file_offset: 0x200,
             size: 0x40,
             address: 0x1200,
         };

@@ -115,7 +115,7 @@ impl<'a> Sample<'a> {
             if !frame.kernel {
                 // A caller's place is where it goes on, which may belong to
                 // what comes after the call in its source.
-                frame.place = frame.place.saturating_sub(u64::from(returns));
+                frame.file_offset = frame.file_offset.saturating_sub(u64::from(returns));
                 returns = true;
             }
             let outermost = frame.is_outermost();
@@ -136,11 +136,11 @@ pub(crate) fn read(script: &str) -> Vec<Sample<'_>> {
 }
 
 /// Places in the file of `program` that occur.
-pub(crate) fn places(samples: &[Sample<'_>], program: &Path) -> BTreeSet<u64> {
+pub(crate) fn file_offsets(samples: &[Sample<'_>], program: &Path) -> BTreeSet<u64> {
     let frames = samples.iter().flat_map(|sample| &sample.frames);
     frames
         .filter(|frame| Path::new(frame.file) == program)
-        .map(|frame| frame.place)
+        .map(|frame| frame.file_offset)
         .collect()
 }
 
@@ -152,7 +152,7 @@ pub(crate) fn fold(samples: &[Sample<'_>], program: &Path, inlined: &Inlined) ->
         let mut stack = Vec::new();
         for frame in &sample.frames {
             if Path::new(frame.file) == program {
-                let merged = inlined.at(frame.place, frame.name).iter();
+                let merged = inlined.at(frame.file_offset, frame.name).iter();
                 stack.extend(merged.map(|name| Function {
                     name: name.clone(),
                     origin: Origin::Inlined,
@@ -192,7 +192,7 @@ pub(crate) fn nameless(root: &Node) -> f64 {
 #[derive(Clone, Debug)]
 struct Frame<'a> {
     /// In the file, or in the kernel's memory.
-    place: u64,
+    file_offset: u64,
     name: &'a str,
     file: &'a str,
     kernel: bool,
@@ -205,7 +205,7 @@ impl<'a> Frame<'a> {
         let (name, file) = rest.strip_suffix(')')?.rsplit_once(" (")?;
         let address = u64::from_str_radix(address, 16).ok()?;
         Some(Self {
-            place: address,
+            file_offset: address,
             name,
             file,
             // The upper half of the addresses is the kernel's.
@@ -237,7 +237,7 @@ fn starts_blank(line: &str) -> bool {
 mod tests {
     use std::path::Path;
 
-    use super::{Function, Node, Origin, nameless, places, read};
+    use super::{Function, Node, Origin, file_offsets, nameless, read};
     use crate::flame::inlined::Inlined;
     use crate::flame::stacks;
 
@@ -317,9 +317,9 @@ weft-proxy \n\
 \t          4325a0 poll (/bin/weft-proxy)\n\
 \t          4325b0 main (/bin/weft-proxy)\n\n";
         let samples = read(script);
-        let asked: Vec<_> = places(&samples, program).into_iter().collect();
+        let found: Vec<_> = file_offsets(&samples, program).into_iter().collect();
         assert_eq!(
-            asked,
+            found,
             [0x4325a0, 0x4325af],
             "a caller is asked for by its call"
         );

@@ -21,7 +21,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::client::{Call, Client, Target};
 use crate::grpc::{EMPTY_MESSAGE, GrpcBody, OK, grpc, whole};
-use crate::place::Namespace;
+use crate::namespaces::Namespace;
 
 /// Where it serves HTTP/1.1, and gRPC.
 pub(super) const HTTP: u16 = 8080;
@@ -101,7 +101,7 @@ pub(super) struct App {
     passes_on: AtomicBool,
     /// A request came with what only the mesh can have given it.
     context: AtomicBool,
-    asked: AtomicU64,
+    requests: AtomicU64,
     workers: Mutex<Arc<Semaphore>>,
     queue: AtomicUsize,
     worked: AtomicU64,
@@ -127,7 +127,7 @@ pub(super) fn start(
         failing: AtomicU8::new(0),
         passes_on: AtomicBool::new(false),
         context: AtomicBool::new(false),
-        asked: AtomicU64::new(0),
+        requests: AtomicU64::new(0),
         workers: Mutex::new(Arc::new(Semaphore::new(WORKERS))),
         queue: AtomicUsize::new(0),
         worked: AtomicU64::new(0),
@@ -327,7 +327,7 @@ impl App {
     }
 
     fn fails(&self) -> bool {
-        let number = self.asked.fetch_add(1, Ordering::Relaxed);
+        let number = self.requests.fetch_add(1, Ordering::Relaxed);
         // Without any order, and the same in each run.
         mix(number) % 100 < u64::from(self.failing.load(Ordering::Relaxed))
     }

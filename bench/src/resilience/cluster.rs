@@ -91,7 +91,7 @@ pub(super) struct Asked {
 #[derive(Debug)]
 pub(super) struct Cluster {
     pods: Vec<Pod>,
-    asked: Asked,
+    requested: Asked,
     /// What proxies could not use; must stay empty.
     refused: Mutex<Vec<String>>,
     /// What the proxies say that they carry out.
@@ -99,10 +99,10 @@ pub(super) struct Cluster {
 }
 
 impl Cluster {
-    pub(super) fn new(pods: &[Pod], asked: Asked) -> Self {
+    pub(super) fn new(pods: &[Pod], requested: Asked) -> Self {
         Self {
             pods: pods.to_vec(),
-            asked,
+            requested,
             refused: Mutex::default(),
             carried: Mutex::default(),
         }
@@ -126,27 +126,27 @@ impl Cluster {
 
     fn traffic(&self) -> Result<EffectivePolicy> {
         let mut traffic = EffectivePolicy::default();
-        if let Some(attempt) = self.asked.attempt {
+        if let Some(attempt) = self.requested.attempt {
             let timeouts = Timeouts {
                 backend_request: Some(attempt),
                 ..Timeouts::DEFAULT
             };
             traffic.timeouts = limited(Sources::Everyone, timeouts);
         }
-        if self.asked.grpc_unavailable {
+        if self.requested.grpc_unavailable {
             let retry = Retry {
                 grpc_codes: GrpcCodes::of(&[GrpcCode::Unavailable]),
                 ..Retry::DEFAULT
             };
             traffic.retry = limited(Sources::Everyone, retry);
         }
-        if let Some(critical) = self.asked.overload {
+        if let Some(critical) = self.requested.overload {
             let critical = SpiffeId::of(Self::TRUST_DOMAIN, NAMESPACE, critical)?;
             let critical = Sources::Only(vec![Source::Identity(critical)]);
             traffic.overload = whole(Overload::DEFAULT);
             traffic.priority = limited(critical, Priority::Critical);
         }
-        if self.asked.near {
+        if self.requested.near {
             traffic.balance = whole(Balance {
                 locality: Some(Locality::PreferSameZone),
                 ..Balance::DEFAULT
@@ -362,18 +362,18 @@ mod tests {
         };
         let cluster = Cluster::new(&PODS, near);
         let policy = "policy/bench/web:80".to_owned();
-        let said = names(&cluster, Parts::of(&[Part::Locality]), HTTP_PORT);
-        assert!(said.contains(&policy), "{said:?}");
+        let named = names(&cluster, Parts::of(&[Part::Locality]), HTTP_PORT);
+        assert!(named.contains(&policy), "{named:?}");
     }
 
     #[test]
     fn a_proxy_is_sent_what_it_carries_out_and_nothing_else() {
-        let asked = Asked {
+        let requested = Asked {
             attempt: Some(Duration::from_millis(500)),
             overload: Some("caller"),
             ..Asked::default()
         };
-        let cluster = Cluster::new(&PODS, asked);
+        let cluster = Cluster::new(&PODS, requested);
         let policy = "policy/bench/web:84".to_owned();
         let attempts = Parts::of(&[Part::AttemptTimeout]);
         assert!(names(&cluster, attempts, GRPC_PORT).contains(&policy));

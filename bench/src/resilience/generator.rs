@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use tokio::task::JoinSet;
 
 use super::client::{Call, Client, Target};
-use crate::place::Namespace;
+use crate::namespaces::Namespace;
 use crate::rate::Alarm;
 
 /// Calls that wait at once, of one caller. What is due beyond is not sent, and counts.

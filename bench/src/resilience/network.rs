@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::Result;
 
-use crate::place::{Namespace, cable};
+use crate::namespaces::{Namespace, cable};
 
 /// Where proxies find the stand-in controller, at the router's address.
 pub(super) const CONTROL: u16 = 8443;
@@ -47,9 +47,9 @@ impl Network {
 
     /// Drops whatever goes to a pod or comes from it. Nobody is told.
     pub(super) fn lose(&self, at: usize) -> Result<()> {
-        for way in ["to", "from"] {
+        for direction in ["to", "from"] {
             self.router
-                .ip(&format!("rule add {way} {} blackhole", ip(at)))?;
+                .ip(&format!("rule add {direction} {} blackhole", ip(at)))?;
         }
         Ok(())
     }

@@ -62,8 +62,8 @@ impl Bench {
         }
     }
 
-    pub(super) fn start(&self, mesh: &Mesh, pods: &[Pod], asked: Asked) -> Result<Scenario> {
-        let layout = Layout { pods, asked };
+    pub(super) fn start(&self, mesh: &Mesh, pods: &[Pod], requested: Asked) -> Result<Scenario> {
+        let layout = Layout { pods, requested };
         let folder = self.folder.join("scenario");
         Scenario::start(mesh, &self.weft, layout, &folder)
     }

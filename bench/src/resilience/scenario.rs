@@ -14,7 +14,7 @@ use super::cluster::{Asked, Cluster, GRPC_PORT, HTTP_PORT, Pod, address, service
 use super::envoy::{self, Extra};
 use super::generator::{self, Load, Sample};
 use super::network::{self, CONTROL, Network};
-use crate::place::{Namespace, Process};
+use crate::namespaces::{Namespace, Process};
 use crate::proof::sum;
 use crate::sidecar::{self, READY_WITHIN, Sidecar, WEFT_ADMIN};
 use crate::standing_in::{Authority, ClusterView as _};
@@ -47,7 +47,7 @@ impl Mesh {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Layout<'a> {
     pub(super) pods: &'a [Pod],
-    pub(super) asked: Asked,
+    pub(super) requested: Asked,
 }
 
 #[derive(Debug)]
@@ -104,7 +104,7 @@ impl Scenario {
             Mesh::Nobody => {}
             Mesh::Weft(binary) => scenario.start_weft(binary, layout, authority)?,
             Mesh::Envoy(binary, extra) => {
-                let attempt = layout.asked.attempt;
+                let attempt = layout.requested.attempt;
                 envoy::write(folder, &authority, layout.pods, *extra, attempt)?;
                 scenario.start_proxies(crate::envoy::ADMIN_PORT, |one| one.start_envoy(binary))?;
             }
@@ -123,7 +123,7 @@ impl Scenario {
         for pod in &self.pods {
             fs::write(self.folder.join(pod.name), pod.name)?;
         }
-        let cluster = Arc::new(Cluster::new(layout.pods, layout.asked));
+        let cluster = Arc::new(Cluster::new(layout.pods, layout.requested));
         let ends = start_controller(&self.network.router, authority, &cluster)?;
         self.controller = Some((cluster, ends));
         self.start_proxies(WEFT_ADMIN, |one| one.start_weft(binary))

@@ -104,12 +104,12 @@ impl Board {
     /// Waits until every proxy has every open change. The caller sets the limit.
     pub(crate) async fn all_seen(&self) {
         loop {
-            let told = self.complete.notified();
+            let notified = self.complete.notified();
             let open = |change: &Change| !change.missing.is_empty() || change.returned.is_none();
             if !self.lock().open.values().any(open) {
                 return;
             }
-            told.await;
+            notified.await;
         }
     }
 

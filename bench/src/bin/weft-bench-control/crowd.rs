@@ -73,8 +73,8 @@ pub(crate) fn service_name(service: usize) -> String {
     format!("orders-{service:04}")
 }
 
-pub(crate) fn pod_name(service: usize, place: usize) -> String {
-    format!("orders-{service:04}-7c9d5b6f4d-{place:05}")
+pub(crate) fn pod_name(service: usize, replica: usize) -> String {
+    format!("orders-{service:04}-7c9d5b6f4d-{replica:05}")
 }
 
 /// Cluster address of a Service.
@@ -209,9 +209,9 @@ fn service(service: usize) -> Wanted {
     plain(in_namespace(service, "services"), object)
 }
 
-pub(crate) fn pod_path(service: usize, place: usize) -> String {
+pub(crate) fn pod_path(service: usize, replica: usize) -> String {
     let pods = in_namespace(service, "pods");
-    format!("{pods}/{}", pod_name(service, place))
+    format!("{pods}/{}", pod_name(service, replica))
 }
 
 /// Path and object of a pod that has nothing to do with the mesh.
@@ -235,8 +235,8 @@ pub(crate) fn job(number: usize) -> (String, Wanted) {
 }
 
 /// A pod as the injector leaves it: the application, the proxy and traffic capture.
-pub(crate) fn pod(service: usize, place: usize, at: usize) -> Wanted {
-    let (name, app) = (pod_name(service, place), service_name(service));
+pub(crate) fn pod(service: usize, replica: usize, at: usize) -> Wanted {
+    let (name, app) = (pod_name(service, replica), service_name(service));
     let owner = json!([{
         "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": format!("{app}-7c9d5b6f4d"),
         "uid": format!("00000000-0000-4000-8000-{service:012}"), "controller": true, "blockOwnerDeletion": true,
@@ -292,20 +292,20 @@ pub(crate) fn pod(service: usize, place: usize, at: usize) -> Wanted {
 }
 
 /// The endpoint of one pod in its Service's slice.
-pub(crate) fn endpoint(service: usize, per: usize, place: usize) -> Value {
-    let at = service * per + place;
-    let ready = place > 0 || first_is_ready(service);
+pub(crate) fn endpoint(service: usize, per: usize, replica: usize) -> Value {
+    let at = service * per + replica;
+    let ready = replica > 0 || first_is_ready(service);
     json!({
         "addresses": [pod_ip(at)], "nodeName": node_name(at / PER_NODE), "zone": format!("zone-{}", at / PER_NODE % 3),
         "conditions": {"ready": ready, "serving": ready, "terminating": false},
-        "targetRef": {"kind": "Pod", "namespace": namespace_of(service), "name": pod_name(service, place)},
+        "targetRef": {"kind": "Pod", "namespace": namespace_of(service), "name": pod_name(service, replica)},
     })
 }
 
 fn slice(service: usize, per: usize) -> Wanted {
     let name = service_name(service);
     let endpoints: Vec<Value> = (0..per)
-        .map(|place| endpoint(service, per, place))
+        .map(|replica| endpoint(service, per, replica))
         .collect();
     let object = json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",

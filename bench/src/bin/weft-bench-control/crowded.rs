@@ -244,7 +244,7 @@ fn roles(size: &Size) -> Vec<Role> {
         let spread = (0..CALLS).map(|step| (number * 37 + step * 101) % central(size));
         Role {
             service,
-            place: pod % size.pods_per_service,
+            replica: pod % size.pods_per_service,
             calls: spread.chain([central(size) + number % CENTRAL]).collect(),
         }
     };

@@ -32,8 +32,8 @@ impl Delays {
     /// The value below which this share lies; 0 when there is none.
     pub(crate) fn at(&self, share: f64) -> f64 {
         let rank = (self.0.len() as f64 * share).ceil() as usize;
-        let place = rank.clamp(1, self.0.len().max(1)) - 1;
-        self.0.get(place).copied().unwrap_or_default()
+        let index = rank.clamp(1, self.0.len().max(1)) - 1;
+        self.0.get(index).copied().unwrap_or_default()
     }
 
     pub(crate) fn p50(&self) -> f64 {

@@ -31,8 +31,8 @@ use wire::v1::from_proxy::Message;
 use crate::api::Api;
 use crate::board::Board;
 use crate::crowd;
+use crate::messages;
 use crate::process::{NAMESPACE, SERVES};
-use crate::told;
 
 /// As the real proxy does.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
@@ -55,7 +55,7 @@ struct Member {
     pod: String,
     certs: CertHandle,
     /// Name to version, as the next Hello tells.
-    held: Mutex<HashMap<String, String>>,
+    versions: Mutex<HashMap<String, String>>,
     destinations: Vec<String>,
     /// Services whose destinations those are.
     calls: BTreeSet<usize>,
@@ -81,7 +81,7 @@ pub(crate) struct Fleet {
 #[derive(Clone, Debug)]
 pub(crate) struct Role {
     pub(crate) service: usize,
-    pub(crate) place: usize,
+    pub(crate) replica: usize,
     pub(crate) calls: BTreeSet<usize>,
 }
 
@@ -155,13 +155,13 @@ impl Fleet {
     /// Every proxy tells what it counted in the slot that began then, as real ones do each
     /// five seconds.
     pub(crate) fn report(&self, slot: u64) -> Result<()> {
-        self.tell(|member| Message::Report(member.report(slot)))
+        self.send_all(|member| Message::Report(member.report(slot)))
     }
 
     /// Every proxy tells how its calls of the last second went. `failing`: a Service to which
     /// all failed.
     pub(crate) fn pulse(&self, failing: Option<usize>) -> Result<()> {
-        self.tell(|member| Message::Pulse(member.pulse(failing)))
+        self.send_all(|member| Message::Pulse(member.pulse(failing)))
     }
 
     /// Proxies whose calls a breaker holds back.
@@ -175,7 +175,7 @@ impl Fleet {
         self.members.iter().map(|member| member.calls.len()).sum()
     }
 
-    fn tell(&self, what: impl Fn(&Member) -> Message) -> Result<()> {
+    fn send_all(&self, what: impl Fn(&Member) -> Message) -> Result<()> {
         for member in &self.members {
             let outbox = member.outbox().clone();
             let outbox = outbox.context("a proxy has no stream")?;
@@ -213,9 +213,9 @@ impl Member {
             number,
             namespace: crowd::namespace_of(role.service),
             account: crowd::service_name(role.service),
-            pod: crowd::pod_name(role.service, role.place),
+            pod: crowd::pod_name(role.service, role.replica),
             certs: CertHandle::empty(),
-            held: Mutex::default(),
+            versions: Mutex::default(),
             destinations: role.calls.iter().map(destination).collect(),
             calls: role.calls,
             connected: Mutex::new(false),
@@ -305,7 +305,7 @@ impl Member {
         *self.outbox() = Some(outbox.clone());
         let hello = v1::Hello {
             proxy_version: env!("CARGO_PKG_VERSION").to_owned(),
-            held: self.held().clone(),
+            versions: self.versions().clone(),
             destinations: self.destinations.clone(),
             capabilities: Capabilities::of_this_version(),
         };
@@ -319,7 +319,7 @@ impl Member {
             let batch = match message.message {
                 Some(v1::to_proxy::Message::Batch(batch)) => batch,
                 Some(v1::to_proxy::Message::Steer(steer)) => {
-                    if let Some(held_back) = told::holds_back(&steer) {
+                    if let Some(held_back) = messages::holds_back(&steer) {
                         self.held_back.store(held_back, Ordering::Relaxed);
                     }
                     continue;
@@ -344,8 +344,8 @@ impl Member {
         Ok(())
     }
 
-    fn held(&self) -> std::sync::MutexGuard<'_, HashMap<String, String>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn versions(&self) -> std::sync::MutexGuard<'_, HashMap<String, String>> {
+        self.versions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn outbox(&self) -> std::sync::MutexGuard<'_, Option<mpsc::Sender<v1::FromProxy>>> {
@@ -356,7 +356,7 @@ impl Member {
         let services = self.calls.iter().take(REPORTED.0);
         let edges = services.flat_map(|service| {
             let pods = 0..REPORTED.1;
-            pods.map(move |place| told::edge(*service, place))
+            pods.map(move |replica| messages::edge(*service, replica))
         });
         v1::Report {
             process: self.number as u64 + 1,
@@ -372,25 +372,25 @@ impl Member {
 
     fn pulse(&self, failing: Option<usize>) -> v1::Pulse {
         let held_back = self.is_held_back();
-        let told = |service: &usize| {
+        let pulse_of = |service: &usize| {
             let fails = failing == Some(*service);
-            told::of_service(*service, fails, held_back)
+            messages::of_service(*service, fails, held_back)
         };
         v1::Pulse {
-            circuits: self.calls.iter().map(told).collect(),
+            circuits: self.calls.iter().map(pulse_of).collect(),
         }
     }
 
     fn keep(&self, batch: &v1::Batch) {
-        let mut held = self.held();
+        let mut versions = self.versions();
         if batch.full {
-            held.retain(|name, _| batch.unchanged.contains(name));
+            versions.retain(|name, _| batch.unchanged.contains(name));
         }
         for name in &batch.remove {
-            held.remove(name);
+            versions.remove(name);
         }
         for resource in &batch.set {
-            held.insert(resource.name.clone(), resource.version.clone());
+            versions.insert(resource.name.clone(), resource.version.clone());
         }
     }
 }

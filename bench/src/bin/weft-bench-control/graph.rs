@@ -46,7 +46,7 @@ pub(crate) struct Figures {
     /// Share of a core that folding takes.
     pub(crate) percent: f64,
     /// MiB of what is counted.
-    pub(crate) held: f64,
+    pub(crate) graph_mib: f64,
     /// From the connection to the last byte.
     pub(crate) answers: Delays,
     /// MiB of an answer.
@@ -74,17 +74,17 @@ pub(crate) async fn measure(bench: &Bench, fleet: &Fleet, time: Duration) -> Res
     }
     let graph: Value = serde_json::from_slice(&last)?;
     let edges = graph["edges"].as_array().context("no edges")?.len();
-    let held = metric("weft_controller_graph_bytes").await?;
+    let graph_bytes = metric("weft_controller_graph_bytes").await?;
     // Nothing would meet every bound.
     ensure!(
-        edges > 0 && folded > 0.0 && held > 0.0,
-        "{edges} edges, {held} bytes, folded in {folded} s"
+        edges > 0 && folded > 0.0 && graph_bytes > 0.0,
+        "{edges} edges, {graph_bytes} bytes, folded in {folded} s"
     );
     let mib = 1024.0 * 1024.0;
     Ok(Figures {
         edges,
         percent: folded * 100.0 / (slots * SLOT) as f64,
-        held: held / mib,
+        graph_mib: graph_bytes / mib,
         answers: Delays::of_seconds(took),
         answer: last.len() as f64 / mib,
     })

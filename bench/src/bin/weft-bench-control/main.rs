@@ -12,6 +12,7 @@ mod curves;
 mod figures;
 mod fleet;
 mod graph;
+mod messages;
 mod moved;
 mod page;
 mod probe;
@@ -20,7 +21,6 @@ mod process;
 mod provenance;
 mod pulses;
 mod scale;
-mod told;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

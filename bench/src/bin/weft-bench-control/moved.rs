@@ -13,7 +13,7 @@ use crate::fleet::Fleet;
 /// The last pod of a Service, whose own proxy does not stream: only callers are asked.
 pub(crate) struct Moved {
     service: usize,
-    place: usize,
+    replica: usize,
     per: usize,
     resource: String,
 }
@@ -27,26 +27,26 @@ impl Moved {
         );
         Self {
             service,
-            place: size.pods_per_service - 1,
+            replica: size.pods_per_service - 1,
             per: size.pods_per_service,
             resource,
         }
     }
 
     fn at(&self) -> usize {
-        self.service * self.per + self.place
+        self.service * self.per + self.replica
     }
 
     pub(crate) fn pod(&self) -> Wanted {
-        crowd::pod(self.service, self.place, self.at())
+        crowd::pod(self.service, self.replica, self.at())
     }
 
     pub(crate) fn pod_path(&self) -> String {
-        crowd::pod_path(self.service, self.place)
+        crowd::pod_path(self.service, self.replica)
     }
 
     pub(crate) fn neighbour_path(&self) -> String {
-        crowd::pod_path(self.service, self.place - 1)
+        crowd::pod_path(self.service, self.replica - 1)
     }
 
     /// Everybody who calls the Service must learn whether the pod is there.
@@ -66,9 +66,9 @@ impl Moved {
 
     /// Takes the pod out of its slice or puts it back.
     pub(crate) async fn write(&self, bench: &Bench, fleet: &Fleet, there: bool) -> Result<()> {
-        let path = format!("/endpoints/{}", self.place);
+        let path = format!("/endpoints/{}", self.replica);
         let change = if there {
-            let endpoint = crowd::endpoint(self.service, self.per, self.place);
+            let endpoint = crowd::endpoint(self.service, self.per, self.replica);
             json!([{"op": "add", "path": path, "value": endpoint}])
         } else {
             json!([{"op": "remove", "path": path}])

@@ -21,7 +21,7 @@ const TOLD_WITHIN: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug)]
 pub(crate) struct Figures {
     /// Services that all proxies together tell of each second, each as often as it has callers.
-    pub(crate) told: usize,
+    pub(crate) calls: usize,
     /// Share of a core that the whole controller takes, without pulses and with them.
     pub(crate) idle: f64,
     pub(crate) percent: f64,
@@ -73,7 +73,7 @@ pub(crate) async fn measure(
         }
     }
     Ok(Figures {
-        told: fleet.calls(),
+        calls: fleet.calls(),
         idle: idle * 100.0,
         percent: used * 100.0,
         callers,

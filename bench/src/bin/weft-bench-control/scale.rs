@@ -75,7 +75,7 @@ pub(crate) async fn measure(
     let ready = seconds(controller.ready().await?);
     let roles = (0..PROXIES).map(|service| Role {
         service,
-        place: 0,
+        replica: 0,
         calls: BTreeSet::from([service]),
     });
     let fleet = Fleet::start(&bench.api, &Board::default(), roles.collect()).await?;

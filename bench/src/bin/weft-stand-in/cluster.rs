@@ -99,7 +99,7 @@ impl Cluster {
         self.pods.iter().find(|pod| pod.name == name)
     }
 
-    fn told(&self, pod: &Pod) -> Result<Vec<v1::Resource>> {
+    fn resources_of(&self, pod: &Pod) -> Result<Vec<v1::Resource>> {
         let ports = pod.ports.iter().map(|(port, protocol)| v1::PortProtocol {
             first: (*port).into(),
             last: (*port).into(),
@@ -226,7 +226,7 @@ impl ClusterView for Cluster {
     }
 
     fn own(&self, pod: &str, _: Parts) -> Result<Vec<v1::Resource>> {
-        self.told(self.pod(pod).context("no such pod")?)
+        self.resources_of(self.pod(pod).context("no such pod")?)
     }
 
     fn destination(&self, pod: &str, _: Parts, addr: SocketAddr) -> Result<Vec<v1::Resource>> {

@@ -82,15 +82,15 @@ struct ChainRun {
 }
 
 impl ChainRun {
-    fn of(bench: &Bench, mesh: &Mesh, way: &ChainVariant) -> Result<Self> {
-        eprintln!("chain: {}, {}", way.name, mesh.name());
-        let asked = Asked {
-            grpc_unavailable: way.grpc,
+    fn of(bench: &Bench, mesh: &Mesh, variant: &ChainVariant) -> Result<Self> {
+        eprintln!("chain: {}, {}", variant.name, mesh.name());
+        let requested = Asked {
+            grpc_unavailable: variant.grpc,
             ..Asked::default()
         };
-        let mut scenario = bench.start(mesh, &pods(), asked)?;
+        let mut scenario = bench.start(mesh, &pods(), requested)?;
         for service in ["b", "c"] {
-            scenario.app(service).pass_on(way.context);
+            scenario.app(service).pass_on(variant.context);
         }
         let (before, outage) = (bench.seconds(BEFORE), bench.seconds(30));
         let time = before + outage + bench.seconds(AFTER);
@@ -100,7 +100,7 @@ impl ChainRun {
             patience: PATIENCE,
             call,
         };
-        scenario.load(load, way.grpc, |scenario, begin| {
+        scenario.load(load, variant.grpc, |scenario, begin| {
             for (at, percent) in [(before, 100), (before + outage, 0)] {
                 std::thread::sleep((begin + at).saturating_duration_since(Instant::now()));
                 fail(scenario, percent);
@@ -136,8 +136,9 @@ pub(in crate::resilience) fn last_hop_down(bench: &Bench) -> Result<Section> {
         retries_503: true,
         adaptive: false,
     };
-    let runs =
-        |bench: &Bench, way: &ChainVariant| bench.each(MORE, |mesh| ChainRun::of(bench, mesh, way));
+    let runs = |bench: &Bench, variant: &ChainVariant| {
+        bench.each(MORE, |mesh| ChainRun::of(bench, mesh, variant))
+    };
     let http = runs(bench, &HTTP)?;
     // Envoy knows nothing of contexts: it would be the same once more.
     let context = runs(&bench.some_of([true, false, false]), &CONTEXT)?;
@@ -151,7 +152,7 @@ pub(in crate::resilience) fn last_hop_down(bench: &Bench) -> Result<Section> {
         way_row(&GRPC, &grpc),
         way_row(&GRPC_CONTEXT, &grpc_context),
     ];
-    let said = if in_force {
+    let verdict = if in_force {
         "Weft's proxies gave the applications a `weft-context`."
     } else {
         "Weft's proxies gave the applications no `weft-context` to pass on, and marks of calls whose retries are spent are not in force: what stands there is what budgets alone do."
@@ -159,7 +160,7 @@ pub(in crate::resilience) fn last_hop_down(bench: &Bench) -> Result<Section> {
     Ok(Section {
         title: "The last of a chain of four is down",
         how: format!(
-            "a calls b, b calls c, c calls d, {RATE}/s; one pod each, and three of d, all of which fail for a while. The figure is requests at d for each call of a during the outage: 1.00 without any retries, 27 when each of three callers tries three times. {said}"
+            "a calls b, b calls c, c calls d, {RATE}/s; one pod each, and three of d, all of which fail for a while. The figure is requests at d for each call of a during the outage: 1.00 without any retries, 27 when each of three callers tries three times. {verdict}"
         ),
         third: "Envoy, 503 tried again too",
         rows: rows.into(),
@@ -172,15 +173,15 @@ fn gave_context(all: &[Option<ChainRun>; SYSTEMS]) -> bool {
     all[0].as_ref().is_some_and(|seen| seen.context)
 }
 
-fn way_row(way: &ChainVariant, all: &[Option<ChainRun>; SYSTEMS]) -> Row {
+fn way_row(variant: &ChainVariant, all: &[Option<ChainRun>; SYSTEMS]) -> Row {
     let mut row = row(
-        way.name.to_owned(),
-        way.bound,
+        variant.name.to_owned(),
+        variant.bound,
         all,
         |seen| format!("{:.2}", seen.times),
-        |seen| seen.times <= way.most,
+        |seen| seen.times <= variant.most,
     );
-    if way.context && !gave_context(all) && row.bound_result == BoundResult::Missed {
+    if variant.context && !gave_context(all) && row.bound_result == BoundResult::Missed {
         row.bound_result = BoundResult::NotInForce;
     }
     row

@@ -52,7 +52,7 @@ struct Outage {
     name: &'static str,
     failure: Failure,
     grpc: bool,
-    asked: Asked,
+    requested: Asked,
     /// With the failure.
     time: u64,
     call: fn(u64) -> Call,
@@ -69,14 +69,14 @@ const ANSWERS_503: Outage = Outage {
     name: "answers 503",
     failure: Failure::Answers,
     grpc: false,
-    asked: ASKED_NOTHING,
+    requested: ASKED_NOTHING,
     time: 60,
     call: get,
 };
 const BLACK_HOLE: Outage = Outage {
     name: "black hole, attempts of 500 ms",
     failure: Failure::Silent,
-    asked: Asked {
+    requested: Asked {
         attempt: Some(Duration::from_millis(500)),
         ..ASKED_NOTHING
     },
@@ -92,7 +92,7 @@ const NODE_LOST: Outage = Outage {
 const GRPC: Outage = Outage {
     name: "gRPC, answers 14",
     grpc: true,
-    asked: Asked {
+    requested: Asked {
         grpc_unavailable: true,
         ..ASKED_NOTHING
     },
@@ -101,9 +101,9 @@ const GRPC: Outage = Outage {
 };
 const GRPC_HOLE: Outage = Outage {
     name: "gRPC, black hole, attempts of 500 ms",
-    asked: Asked {
+    requested: Asked {
         grpc_unavailable: true,
-        ..BLACK_HOLE.asked
+        ..BLACK_HOLE.requested
     },
     grpc: true,
     ..BLACK_HOLE
@@ -137,7 +137,7 @@ struct OutageRun {
 
 impl OutageRun {
     fn of(bench: &Bench, mesh: &Mesh, outage: &Outage) -> Result<Self> {
-        let mut scenario = bench.start(mesh, &PODS, outage.asked)?;
+        let mut scenario = bench.start(mesh, &PODS, outage.requested)?;
         let before = bench.seconds(BEFORE);
         let time = before + bench.seconds(outage.time);
         let load = Load {

@@ -94,11 +94,11 @@ fn capacity(bench: &Bench) -> Result<f64> {
 }
 
 fn steps(bench: &Bench, mesh: &Mesh, capacity: f64) -> Result<OverloadRun> {
-    let asked = Asked {
+    let requested = Asked {
         overload: Some(CRITICAL),
         ..Asked::default()
     };
-    let mut scenario = bench.start(mesh, &PODS, asked)?;
+    let mut scenario = bench.start(mesh, &PODS, requested)?;
     let mut steps = Vec::new();
     for (at, (part, seconds)) in LOADS.into_iter().enumerate() {
         eprintln!("overload: {part} of the capacity, {}", mesh.name());
@@ -211,7 +211,7 @@ pub(in crate::resilience) fn three_times(bench: &Bench) -> Result<Section> {
 }
 
 fn how(capacity: f64, overload: bool, priority: bool) -> String {
-    let said = match (overload, priority) {
+    let words = match (overload, priority) {
         (true, true) => "Weft's proxies carry out `overload` and `priority`.",
         (true, false) => "Weft's proxies carry out `overload`, and `priority` not yet.",
         (false, _) => {
@@ -219,7 +219,7 @@ fn how(capacity: f64, overload: bool, priority: bool) -> String {
         }
     };
     format!(
-        "One server with {WORKERS} workers, each of which is busy for 10 ms with a request, and a queue that is worked on whether or not the caller still waits, as most servers do. Without a mesh it does {capacity:.0} requests per second, which is its capacity here. Four callers together offer parts of that, for {} s at 0.85, {} s at 3.0 and 10 s else, and give up after one second; good is an answer 200 by then. Weft has a TrafficPolicy with `overload: {{}}` and `priority: Critical` for one caller, Envoy in the third column the filter `adaptive_concurrency` in front of the server, as its documentation's example sets it. {said}",
+        "One server with {WORKERS} workers, each of which is busy for 10 ms with a request, and a queue that is worked on whether or not the caller still waits, as most servers do. Without a mesh it does {capacity:.0} requests per second, which is its capacity here. Four callers together offer parts of that, for {} s at 0.85, {} s at 3.0 and 10 s else, and give up after one second; good is an answer 200 by then. Weft has a TrafficPolicy with `overload: {{}}` and `priority: Critical` for one caller, Envoy in the third column the filter `adaptive_concurrency` in front of the server, as its documentation's example sets it. {words}",
         LOADS[HIGH].1, LOADS[TRIPLE].1
     )
 }

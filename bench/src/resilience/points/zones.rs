@@ -83,11 +83,11 @@ fn step(bench: &Bench, scenario: &mut Scenario, (part, seconds): (f64, u64)) -> 
 
 fn both(bench: &Bench, mesh: &Mesh) -> Result<ZoneRun> {
     eprintln!("zones: {}", mesh.name());
-    let asked = Asked {
+    let requested = Asked {
         near: true,
         ..Asked::default()
     };
-    let mut scenario = bench.start(mesh, &PODS, asked)?;
+    let mut scenario = bench.start(mesh, &PODS, requested)?;
     Ok(ZoneRun {
         calm: step(bench, &mut scenario, CALM)?,
         double: step(bench, &mut scenario, DOUBLE)?,

@@ -86,7 +86,7 @@ pub(crate) fn bounds(all: &[crowded::Figures]) -> Vec<Must> {
             what: "what the graph has counted",
             unit: "MiB",
             most: 64.0,
-            found: figures.graph.held,
+            found: figures.graph.graph_mib,
         },
         Must {
             what: "the whole graph, asked for and read, the longest of nine",
@@ -174,7 +174,7 @@ fn graph_rows(text: &mut String, all: &[crowded::Figures]) {
         short(f.graph.percent)
     });
     line(text, all, "what it has counted, MiB", |f| {
-        short(f.graph.held)
+        short(f.graph.graph_mib)
     });
     line(text, all, "the whole graph read p50, longest, ms", |f| {
         let all = &f.graph.answers;
@@ -189,7 +189,7 @@ fn breaker_rows(text: &mut String, all: &[crowded::Figures]) {
         text,
         all,
         "Services that proxies tell of each second, each once for every caller",
-        |f| f.pulses.told.to_string(),
+        |f| f.pulses.calls.to_string(),
     );
     line(
         text,

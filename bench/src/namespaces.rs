@@ -35,12 +35,13 @@ pub(crate) struct Namespaces {
 
 impl Namespaces {
     pub(crate) fn new(name: &str) -> Result<Self> {
-        let place = Self {
+        let namespaces = Self {
             client: Namespace::new(&format!("{name}-c"))?,
             server: Namespace::new(&format!("{name}-s"))?,
             control: Namespace::new(&format!("{name}-k"))?,
         };
-        let (client, server, control) = (&place.client, &place.server, &place.control);
+        let (client, server, control) =
+            (&namespaces.client, &namespaces.server, &namespaces.control);
         cable((client, "eth0", CLIENT_IP), (server, "eth0", SERVER_IP))?;
         for (pod, third, at) in [
             (client, 1, CONTROL_FOR_CLIENT),
@@ -52,7 +53,7 @@ impl Namespaces {
         client.ip(&format!("route add default via {SERVER_IP}"))?;
         client.many_ports()?;
         server.many_ports()?;
-        Ok(place)
+        Ok(namespaces)
     }
 }
 

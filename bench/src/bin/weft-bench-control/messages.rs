@@ -9,12 +9,12 @@ use crate::crowd;
 const CALLS: u32 = 20;
 
 /// Calls of a slot to one pod.
-pub(crate) fn edge(service: usize, place: usize) -> v1::Edge {
+pub(crate) fn edge(service: usize, replica: usize) -> v1::Edge {
     let namespace = crowd::namespace_of(service);
     let name = full_name(service);
     v1::Edge {
         side: v1::Side::Client.into(),
-        pod: format!("{namespace}/{}", crowd::pod_name(service, place)),
+        pod: format!("{namespace}/{}", crowd::pod_name(service, replica)),
         service: name.clone(),
         backend: name,
         port: crowd::PORT.into(),
