@@ -189,15 +189,15 @@ mod tests {
                 "the controller does not say why",
             ),
         ] {
-            let said = format!("the numbers are not complete: {why}");
-            assert_eq!(word(&metadata), Some(said), "{metadata}");
+            let expected = format!("the numbers are not complete: {why}");
+            assert_eq!(word(&metadata), Some(expected), "{metadata}");
         }
     }
 
     #[test]
     fn a_window_that_the_graph_has_not_is_bad_usage_before_anything_is_asked() {
-        for (asked, nearest) in [(5, "mean 10s"), (301, "mean 5m")] {
-            let refused = Question::window(Duration::from_secs(asked));
+        for (window, nearest) in [(5, "mean 10s"), (301, "mean 5m")] {
+            let refused = Question::window(Duration::from_secs(window));
             let words = refused.unwrap_err().to_string();
             assert!(words.ends_with(nearest), "{words}");
         }

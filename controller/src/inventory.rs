@@ -63,7 +63,7 @@ pub(crate) struct EndedPod {
 #[derive(Debug)]
 struct InventoryEntry {
     thing: Arc<InventoryObject>,
-    gone: Option<Instant>,
+    end: Option<Instant>,
 }
 
 /// See the module.
@@ -73,11 +73,11 @@ pub(crate) struct Inventory {
     /// Pods by uid, those that are gone included: a StatefulSet gives the name
     /// to another one.
     pods: HashMap<Arc<str>, (ObjectKey, Arc<InventoryObject>)>,
-    gone: usize,
+    ended_count: usize,
     /// Pods that are gone, numbered as that became known here.
     ended: BTreeMap<u64, EndedPod>,
     last_ended: u64,
-    heard: u64,
+    peer_revision: u64,
 }
 
 impl Inventory {
@@ -87,20 +87,20 @@ impl Inventory {
             let known = (key.clone(), Arc::clone(&thing));
             self.pods.insert(thing.uid.clone(), known);
         }
-        let entry = InventoryEntry { thing, gone: None };
+        let entry = InventoryEntry { thing, end: None };
         let before = self.objects.entry(kind).or_default().insert(key, entry);
-        if before.is_some_and(|before| before.gone.is_some()) {
-            self.gone -= 1;
+        if before.is_some_and(|before| before.end.is_some()) {
+            self.ended_count -= 1;
         }
     }
 
     /// An object is gone.
     pub(crate) fn end(&mut self, kind: MetricsKind, key: &ObjectKey, now: Instant) {
         let objects = self.objects.entry(kind).or_default();
-        let entry = objects.get_mut(key).filter(|entry| entry.gone.is_none());
+        let entry = objects.get_mut(key).filter(|entry| entry.end.is_none());
         let Some(entry) = entry else { return };
-        entry.gone = Some(now);
-        self.gone += 1;
+        entry.end = Some(now);
+        self.ended_count += 1;
         if kind == MetricsKind::Pod {
             let thing = Arc::clone(&entry.thing);
             let owners = self.owners(key, &thing);
@@ -134,7 +134,7 @@ impl Inventory {
         let known = (pod.key.clone(), Arc::clone(&pod.thing));
         self.pods.insert(uid, known);
         self.note_ended(pod);
-        self.heard += 1;
+        self.peer_revision += 1;
         self.make_room(now);
     }
 
@@ -147,15 +147,15 @@ impl Inventory {
         at: Instant,
     ) {
         let objects = self.objects.entry(kind).or_default();
-        let before = objects.get(key).map(|entry| entry.gone);
-        let is_later = |gone: Option<Instant>| gone.is_none_or(|gone| gone >= at);
+        let before = objects.get(key).map(|entry| entry.end);
+        let is_later = |end: Option<Instant>| end.is_none_or(|end| end >= at);
         if before.is_some_and(is_later) {
             return;
         }
-        let gone = Some(at);
-        objects.insert(key.clone(), InventoryEntry { thing, gone });
+        let end = Some(at);
+        objects.insert(key.clone(), InventoryEntry { thing, end });
         if before.is_none() {
-            self.gone += 1;
+            self.ended_count += 1;
         }
     }
 
@@ -168,7 +168,7 @@ impl Inventory {
     }
 
     fn make_room(&mut self, now: Instant) {
-        if self.gone > MAX_ENDED {
+        if self.ended_count > MAX_ENDED {
             self.forget(now, MAX_ENDED / 2);
         }
     }
@@ -180,8 +180,8 @@ impl Inventory {
     }
 
     /// Changes when other replicas tell of pods that were not known here.
-    pub(crate) fn heard(&self) -> u64 {
-        self.heard
+    pub(crate) fn peer_revision(&self) -> u64 {
+        self.peer_revision
     }
 
     /// Whatever `keep` does not hold is gone.
@@ -193,7 +193,7 @@ impl Inventory {
     ) {
         let objects = self.objects.entry(kind).or_default().iter();
         let ended: Vec<ObjectKey> = objects
-            .filter(|(key, entry)| entry.gone.is_none() && !keep(key))
+            .filter(|(key, entry)| entry.end.is_none() && !keep(key))
             .map(|(key, _)| key.clone())
             .collect();
         for key in ended {
@@ -211,21 +211,21 @@ impl Inventory {
             .objects
             .values()
             .flat_map(BTreeMap::values)
-            .filter_map(|entry| entry.gone)
+            .filter_map(|entry| entry.end)
             .collect();
         ends.sort_unstable();
         let cutoff = ends.len().checked_sub(most).and_then(|over| ends.get(over));
         let cutoff = cutoff.copied();
         let keeps = |entry: &InventoryEntry| {
-            entry.gone.is_none_or(|gone| {
-                now.duration_since(gone) < REMEMBERED && cutoff.is_none_or(|limit| gone >= limit)
+            entry.end.is_none_or(|end| {
+                now.duration_since(end) < REMEMBERED && cutoff.is_none_or(|limit| end >= limit)
             })
         };
         for objects in self.objects.values_mut() {
             objects.retain(|_, entry| keeps(entry));
         }
         let entry = self.objects.values().flat_map(BTreeMap::values);
-        self.gone = entry.filter(|entry| entry.gone.is_some()).count();
+        self.ended_count = entry.filter(|entry| entry.end.is_some()).count();
         self.ended.retain(|_, pod| {
             now.duration_since(pod.at) < REMEMBERED && cutoff.is_none_or(|limit| pod.at >= limit)
         });
@@ -238,7 +238,7 @@ impl Inventory {
     /// An object that exists.
     pub(crate) fn get(&self, kind: MetricsKind, key: &ObjectKey) -> Option<&Arc<InventoryObject>> {
         let entry = self.objects.get(&kind)?.get(key)?;
-        entry.gone.is_none().then_some(&entry.thing)
+        entry.end.is_none().then_some(&entry.thing)
     }
 
     /// The objects of a kind that exist, in order, in one namespace or in all.
@@ -250,7 +250,7 @@ impl Inventory {
         let objects = self.objects.get(&kind).into_iter().flatten();
         objects
             .filter(move |(key, entry)| {
-                entry.gone.is_none()
+                entry.end.is_none()
                     && namespace.is_none_or(|namespace| *key.namespace == *namespace)
             })
             .map(|(key, entry)| (key, &*entry.thing))
@@ -365,7 +365,11 @@ mod tests {
             inventory.put(MetricsKind::Pod, pod.clone(), Arc::new(thing));
             inventory.end(MetricsKind::Pod, &pod, start + Duration::from_millis(at));
         }
-        assert!(inventory.gone <= MAX_ENDED, "{}", inventory.gone);
+        assert!(
+            inventory.ended_count <= MAX_ENDED,
+            "{}",
+            inventory.ended_count
+        );
         assert_eq!(inventory.pod_by_uid("uid-0"), None);
         let last = format!("uid-{MAX_ENDED}");
         assert!(inventory.pod_by_uid(&last).is_some());
@@ -418,7 +422,7 @@ mod tests {
         let (mut there, mut here) = (inventory(), Inventory::default());
         let (start, pod) = (Instant::now(), key("shop", "api-1"));
         there.end(MetricsKind::Pod, &pod, start);
-        let told = || {
+        let ended_pod = || {
             let (_, ended) = there.ended_since(0).next().unwrap();
             let thing = Arc::new((*ended.thing).clone());
             let ended = ended.clone();
@@ -426,9 +430,13 @@ mod tests {
         };
         let later = start + Duration::from_secs(300);
         for _ in 0..2 {
-            here.add_ended(told(), later);
+            here.add_ended(ended_pod(), later);
         }
-        assert_eq!((here.heard(), here.ended_since(0).count()), (1, 1), "once");
+        assert_eq!(
+            (here.peer_revision(), here.ended_since(0).count()),
+            (1, 1),
+            "once"
+        );
         let owner = || Some(key("shop", "api"));
         for uid in ["shop-api", ""] {
             assert_eq!(
@@ -446,13 +454,13 @@ mod tests {
             assert_eq!(here.list(kind, None).count(), 0, "{kind:?}");
         }
         here.tidy(start + REMEMBERED);
-        assert_eq!((here.pod_by_uid("shop-api"), here.gone), (None, 0));
-        here.add_ended(told(), start + REMEMBERED);
-        assert_eq!(here.heard(), 1, "of long ago");
+        assert_eq!((here.pod_by_uid("shop-api"), here.ended_count), (None, 0));
+        here.add_ended(ended_pod(), start + REMEMBERED);
+        assert_eq!(here.peer_revision(), 1, "of long ago");
         // One that is there ends by what is seen here.
         let mut living = inventory();
-        living.add_ended(told(), later);
-        assert!(living.get(MetricsKind::Pod, &pod).is_some() && living.heard() == 0);
+        living.add_ended(ended_pod(), later);
+        assert!(living.get(MetricsKind::Pod, &pod).is_some() && living.peer_revision() == 0);
     }
 
     #[test]

@@ -348,7 +348,7 @@ impl WatchState {
         }
     }
 
-    fn gone(&mut self, namespace: &str) {
+    fn forget(&mut self, namespace: &str) {
         self.namespaces.remove(namespace);
         self.forbidden.remove(namespace);
         self.last.remove(namespace);
@@ -360,13 +360,13 @@ impl WatchState {
                 let namespace = namespace.or_empty();
                 let name = namespace.metadata.name.unwrap_or_default();
                 if namespace.metadata.deletion_timestamp.is_some() {
-                    self.gone(&name);
+                    self.forget(&name);
                 } else if self.namespaces.insert(name.clone()) {
                     self.dirty.insert(name);
                 }
             }
             watcher::Event::Delete(namespace) => {
-                self.gone(&namespace.or_empty().metadata.name.unwrap_or_default());
+                self.forget(&namespace.or_empty().metadata.name.unwrap_or_default());
             }
             watcher::Event::Init => self.relisted.clear(),
             watcher::Event::InitApply(namespace) => {

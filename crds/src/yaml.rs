@@ -195,11 +195,11 @@ mod tests {
         let texts = shown();
         assert!(texts.len() > 20, "{}", texts.len());
         let mut found = Vec::new();
-        for (place, text) in texts {
+        for (location, text) in texts {
             for document in serde_yaml_ng::Deserializer::from_str(&text) {
                 let value = Value::deserialize(document);
-                let value = value.unwrap_or_else(|error| panic!("{place}: {error}"));
-                words(&value, &place, &mut found);
+                let value = value.unwrap_or_else(|error| panic!("{location}: {error}"));
+                words(&value, &location, &mut found);
             }
         }
         assert_eq!(found, Vec::<String>::new());

@@ -254,7 +254,7 @@ impl Issuer {
 }
 
 /// What a root and an issuer tell of themselves.
-macro_rules! tells {
+macro_rules! certificate_accessors {
     ($($authority:ident),+) => { $(
         impl $authority {
             /// The certificate in PEM: what goes into trust bundles and `caBundle`.
@@ -286,7 +286,7 @@ macro_rules! tells {
         }
     )+ };
 }
-tells!(Root, Issuer);
+certificate_accessors!(Root, Issuer);
 
 /// A certificate that may sign others, with its key.
 struct Signer {

@@ -41,7 +41,7 @@ mod tests {
     fn every_place_where_the_label_has_no_effect_is_answered_with_the_right_one() {
         let label = |text: &str| json!({"labels": {INJECT: text}});
         let note = |text: &str| json!({"annotations": {INJECT: text}});
-        for (kind, object, said) in [
+        for (kind, object, warning) in [
             (
                 "Namespace",
                 json!({"metadata": label("true")}),
@@ -76,7 +76,7 @@ mod tests {
         ] {
             let warnings = warned(kind, &object);
             assert!(
-                warnings.len() == 1 && warnings[0].contains(said),
+                warnings.len() == 1 && warnings[0].contains(warning),
                 "{kind} {object}: {warnings:?}"
             );
         }

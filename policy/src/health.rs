@@ -403,9 +403,11 @@ impl Health {
         let doubled = settings
             .base_time
             .saturating_mul(1 << self.ejections.min(16));
-        let rest = doubled.min(settings.max_time).max(settings.base_time);
-        let rest = rest.mul_f64(0.8 + 0.4 * unit(random));
-        self.phase = Phase::Ejected { until: now + rest };
+        let ejection = doubled.min(settings.max_time).max(settings.base_time);
+        let ejection = ejection.mul_f64(0.8 + 0.4 * unit(random));
+        self.phase = Phase::Ejected {
+            until: now + ejection,
+        };
         self.ejections = self.ejections.saturating_add(1);
         self.in_a_row = 0;
         self.unreachable_in_a_row = 0;

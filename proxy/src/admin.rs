@@ -61,7 +61,7 @@ impl Pages {
                 Some(chain) => text(StatusCode::OK, chain),
                 None => text(StatusCode::SERVICE_UNAVAILABLE, "no certificate yet\n"),
             },
-            (&Method::GET, path) => match traffic::asked(path) {
+            (&Method::GET, path) => match traffic::requested_services(path) {
                 Some(services) => {
                     let current = self.proxy.config.snapshot();
                     json(StatusCode::OK, traffic::page(&current, services))
@@ -167,8 +167,8 @@ mod tests {
             scope: LimitScope::Instance,
             mode: LimitMode::Enforce,
         };
-        let mut said = GuardPort::default();
-        said.rate_limits.rules.push(Rule {
+        let mut guard_port = GuardPort::default();
+        guard_port.rate_limits.rules.push(Rule {
             origin: origin.rule("one"),
             when: Match::Always,
             then: Some(Scoped {
@@ -176,7 +176,7 @@ mod tests {
                 section: Arc::new(limit),
             }),
         });
-        said.overload.rules.push(Rule {
+        guard_port.overload.rules.push(Rule {
             origin,
             when: Match::Always,
             then: Some(Overload {
@@ -185,7 +185,7 @@ mod tests {
             }),
         });
         let guard = PodGuard {
-            ports: BTreeMap::from([(port, said)]),
+            ports: BTreeMap::from([(port, guard_port)]),
             read_only: None,
         };
         wire::version::stamp(v1::Resource {

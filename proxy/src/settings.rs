@@ -164,7 +164,7 @@ fn compatibility(env: &mut EnvReader) -> Option<Compatibility> {
     if meshes.is_empty() {
         return None;
     }
-    let has = |mesh: &str| meshes.iter().any(|held| held == mesh);
+    let has = |mesh: &str| meshes.iter().any(|known| known == mesh);
     let (kind, workload) = (
         env.required("WEFT_WORKLOAD_KIND"),
         env.required("WEFT_WORKLOAD_NAME"),
@@ -218,15 +218,15 @@ mod tests {
             Settings::read(EnvReader::from_map(all)).map(|settings| settings.workload.compatibility)
         };
         assert_eq!(read(&[]).unwrap(), None);
-        let asked = ("WEFT_COMPATIBILITY_SERIES", "osm");
+        let series = ("WEFT_COMPATIBILITY_SERIES", "osm");
         let workload = [
             ("WEFT_WORKLOAD_KIND", "Deployment"),
             ("WEFT_WORKLOAD_NAME", "web"),
         ];
-        let some = read(&[asked, workload[0], workload[1]]).unwrap().unwrap();
+        let some = read(&[series, workload[0], workload[1]]).unwrap().unwrap();
         assert!(some.osm && !some.linkerd, "{some:?}");
         assert!(
-            read(&[asked])
+            read(&[series])
                 .unwrap_err()
                 .to_string()
                 .contains("WEFT_WORKLOAD_NAME")

@@ -273,7 +273,7 @@ impl Exchange {
         }
     }
 
-    fn hears(&self) {
+    fn head_begins(&self) {
         if self.waits.load(Relaxed) {
             self.permit.head_begins();
         }
@@ -369,7 +369,7 @@ impl AsyncRead for Watched {
         let before = out.filled().len();
         let read = Pin::new(&mut this.stream).poll_read(cx, out);
         if out.filled().len() > before {
-            this.exchange.hears();
+            this.exchange.head_begins();
         }
         read
     }

@@ -131,9 +131,9 @@ mod tests {
     #[test]
     fn task_holds_its_future_once() {
         async fn large() {
-            let held = [7_u8; 4096];
+            let buffer = [7_u8; 4096];
             tokio::task::yield_now().await;
-            assert_eq!(std::hint::black_box(&held)[0], 7);
+            assert_eq!(std::hint::black_box(&buffer)[0], 7);
         }
         let future = large();
         let alone = size_of_val(&future);

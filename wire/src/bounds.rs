@@ -150,8 +150,8 @@ mod tests {
     use super::*;
     use crate::v1::from_proxy::Message as Said;
 
-    fn encoded(said: Said) -> Vec<u8> {
-        let message = Some(said);
+    fn encoded(content: Said) -> Vec<u8> {
+        let message = Some(content);
         v1::FromProxy { message }.encode_to_vec()
     }
 
@@ -239,7 +239,7 @@ mod tests {
 
     #[test]
     fn pods_that_ended_are_counted_before_they_are_decoded() {
-        let told = |pods: usize, owners: usize| {
+        let ended_of = |pods: usize, owners: usize| {
             let owner = v1::PodOwner {
                 kind: "ReplicaSet".to_owned(),
                 name: "api-5d9".to_owned(),
@@ -258,7 +258,7 @@ mod tests {
             };
             news.encode_to_vec()
         };
-        let honest = told(5_000, 4);
+        let honest = ended_of(5_000, 4);
         assert_eq!(v1::Reports::check(&honest), Ok(()));
         v1::Reports::decode(honest.as_slice()).unwrap();
         let empty = v1::Reports {
@@ -268,8 +268,8 @@ mod tests {
         let cut = &honest[..honest.len() - 1];
         for (hostile, why) in [
             (empty.encode_to_vec().as_slice(), TOO_MANY),
-            (told(1, PARTS_OF_ENDED).as_slice(), TOO_MANY),
-            (told(5_000, 4).repeat(2).as_slice(), TOO_MANY),
+            (ended_of(1, PARTS_OF_ENDED).as_slice(), TOO_MANY),
+            (ended_of(5_000, 4).repeat(2).as_slice(), TOO_MANY),
             (cut, MALFORMED),
         ] {
             assert_eq!(v1::Reports::check(hostile), Err(why));

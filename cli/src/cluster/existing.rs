@@ -131,8 +131,8 @@ pub(crate) fn no_such(
     (kind, name): (ResourceKind, &str),
     meant: Option<String>,
 ) -> Failure {
-    let (place, hint) = (cluster.scope_label(), hint(meant));
-    Failure::usage(format!("there is no {kind} {name} {place}{hint}"))
+    let (scope, hint) = (cluster.scope_label(), hint(meant));
+    Failure::usage(format!("there is no {kind} {name} {scope}{hint}"))
 }
 
 /// Ends where there is no such namespace as the cluster is asked about.

@@ -103,7 +103,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_page_is_read_to_its_end_and_a_port_that_says_nothing_is_given_up() {
         let (ours, mut theirs) = tokio::io::duplex(1024);
-        let asked = tokio::spawn(async move {
+        let request = tokio::spawn(async move {
             let mut head = [0; 64];
             let read = theirs.read(&mut head).await.unwrap();
             theirs
@@ -115,7 +115,12 @@ mod tests {
         let within = Duration::from_secs(10);
         let page = fetch(Box::new(ours), "/config", within).await;
         assert_eq!(page, Ok("{\"x\": 1}".to_owned()));
-        assert!(asked.await.unwrap().starts_with("GET /config HTTP/1.0\r\n"));
+        assert!(
+            request
+                .await
+                .unwrap()
+                .starts_with("GET /config HTTP/1.0\r\n")
+        );
 
         let (ours, _silent) = tokio::io::duplex(1024);
         let error = fetch(Box::new(ours), "/config", within).await.unwrap_err();

@@ -322,7 +322,7 @@ mod tests {
 
     #[test]
     fn what_is_no_name_is_bad_usage_and_says_what_may_be_said() {
-        for (text, said) in [
+        for (text, expected) in [
             ("pod/web", "deploy, svc, external"),
             ("", "names no kind"),
             ("svc/cart:http", "1 to 65535"),
@@ -335,7 +335,7 @@ mod tests {
             let Err(Failure::Usage(words)) = Named::read(text, KINDS) else {
                 panic!("{text}");
             };
-            assert!(words.contains(said), "{text}: {words}");
+            assert!(words.contains(expected), "{text}: {words}");
         }
         assert!(Named::read_one("svc", KINDS).is_err());
     }

@@ -228,7 +228,7 @@ mod tests {
         Refusal { what, why }.into_failure()
     }
 
-    fn said(what: &str, code: u16, message: &str) -> String {
+    fn refusal_of(what: &str, code: u16, message: &str) -> String {
         failure(what, code, message).to_string()
     }
 
@@ -236,7 +236,7 @@ mod tests {
     fn a_missing_right_is_named_with_the_role_that_grants_it() {
         let denied = |rest: &str| {
             let message = format!("forbidden: User \"eve\" cannot {rest}");
-            said("x", 403, &message)
+            refusal_of("x", 403, &message)
         };
         for (rest, role) in [
             (
@@ -260,17 +260,20 @@ mod tests {
                 "ClusterRole cluster-admin",
             ),
         ] {
-            let said = denied(rest);
-            assert!(said.contains(role) && said.contains("eve"), "{said}");
+            let refusal_of = denied(rest);
+            assert!(
+                refusal_of.contains(role) && refusal_of.contains("eve"),
+                "{refusal_of}"
+            );
         }
     }
 
     #[test]
     fn a_read_api_that_is_off_or_away_is_told_from_an_object_that_is_missing() {
-        let unserved = said("graphs of shop", 404, "page not found");
+        let unserved = refusal_of("graphs of shop", 404, "page not found");
         assert!(unserved.contains("observe.enabled"), "{unserved}");
         assert!(unserved.contains("not installed"), "{unserved}");
-        assert!(said("graphs of shop", 503, "no endpoints").contains("--direct"));
+        assert!(refusal_of("graphs of shop", 503, "no endpoints").contains("--direct"));
         let port = failure("explanations", 400, "spec.to.port: say which one");
         assert!(matches!(port, Failure::Usage(_)), "{port:?}");
         for (code, is_over) in [
@@ -285,7 +288,7 @@ mod tests {
             assert_eq!(denied, is_over, "{code}: {failure:?}");
         }
         assert_eq!(
-            said("Pod shop/web", 404, "pods \"web\" not found"),
+            refusal_of("Pod shop/web", 404, "pods \"web\" not found"),
             "Pod shop/web: pods \"web\" not found"
         );
     }

@@ -152,13 +152,13 @@ impl Editor<'_> {
         let indent = " ".repeat(column);
         let newline = self.newline;
         let block = self.block(&json!({ name: value }), column);
-        let mut ways = Vec::new();
+        let mut candidates = Vec::new();
         for written in [block, json] {
             let line_end = self.line_end(end);
-            ways.push(insert(line_end, format!("{newline}{indent}{written}")));
-            ways.push(insert(start, format!("{written}{newline}{indent}")));
+            candidates.push(insert(line_end, format!("{newline}{indent}{written}")));
+            candidates.push(insert(start, format!("{written}{newline}{indent}")));
         }
-        self.all(ways)
+        self.all(candidates)
     }
 
     fn add_item(&self, sequence: Id, at: usize, value: &Value) -> Vec<String> {
@@ -186,15 +186,15 @@ impl Editor<'_> {
         };
         let newline = self.newline;
         let indent = " ".repeat(column);
-        let ways = [self.block(value, column + 2), value.to_string()];
-        let ways = ways.map(|written| match before {
+        let candidates = [self.block(value, column + 2), value.to_string()];
+        let candidates = candidates.map(|written| match before {
             None => insert(dash, format!("- {written}{newline}{indent}")),
             Some(before) => {
                 let end = self.line_end(self.end_of(*before));
                 insert(end, format!("{newline}{indent}- {written}"))
             }
         });
-        self.all(ways.into())
+        self.all(candidates.into())
     }
 
     fn replace(&self, location: &FieldLocation, value: &Value) -> Vec<String> {

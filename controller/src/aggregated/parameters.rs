@@ -12,14 +12,14 @@ const MAX_QUOTED: usize = 64;
 ///
 /// # Errors
 /// When one does.
-pub(crate) fn must_stand_once(query: &str, lists: &[&str]) -> Result<(), Refusal> {
+pub(crate) fn refuse_repeated(query: &str, lists: &[&str]) -> Result<(), Refusal> {
     let mut seen = BTreeSet::new();
     for (name, _) in form_urlencoded::parse(query.as_bytes()) {
         if lists.contains(&&*name) {
             continue;
         }
         if seen.contains(&name) {
-            let name = said_again(&name);
+            let name = quoted(&name);
             return Err(Refusal::bad(format!(
                 "parameter {name}: stands there twice, and one value counts; say it once"
             )));
@@ -30,7 +30,7 @@ pub(crate) fn must_stand_once(query: &str, lists: &[&str]) -> Result<(), Refusal
 }
 
 /// The beginning of a name, without what a terminal acts upon.
-pub(crate) fn said_again(name: &str) -> String {
+pub(crate) fn quoted(name: &str) -> String {
     let name: String = name.chars().take(MAX_QUOTED).collect();
     name.escape_debug().to_string()
 }
@@ -48,13 +48,13 @@ mod tests {
             ("wind%6fw=60s&window=10s", "window"),
             ("%1B[2J=1&%1B%5B2J=2", "\\u{1b}[2J"),
         ] {
-            let refusal = must_stand_once(query, &["to"]).unwrap_err();
+            let refusal = refuse_repeated(query, &["to"]).unwrap_err();
             assert_eq!(refusal.code, 400, "{query}");
             let first = format!("parameter {name}: stands there twice");
             assert!(refusal.message.starts_with(&first), "{}", refusal.message);
         }
         let long = "x".repeat(2_000);
-        let refusal = must_stand_once(&format!("{long}=1&{long}=2"), &[]).unwrap_err();
+        let refusal = refuse_repeated(&format!("{long}=1&{long}=2"), &[]).unwrap_err();
         assert!(refusal.message.len() < 200, "{}", refusal.message);
     }
 
@@ -66,7 +66,7 @@ mod tests {
             "window=60s&Window=10s",
             "a=1&b=1",
         ] {
-            assert!(must_stand_once(query, &["to"]).is_ok(), "{query}");
+            assert!(refuse_repeated(query, &["to"]).is_ok(), "{query}");
         }
     }
 }

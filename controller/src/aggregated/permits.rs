@@ -49,12 +49,12 @@ mod tests {
         let permits = Permits::default();
         let one = user("one");
         let many = (0..MAX_CALLS).map(|_| timeout(Duration::from_secs(1), permits.acquire(&one)));
-        let held: Vec<_> = join_all(many).await.into_iter().flatten().collect();
-        assert_eq!(held.len(), MAX_USER_CALLS);
+        let taken: Vec<_> = join_all(many).await.into_iter().flatten().collect();
+        assert_eq!(taken.len(), MAX_USER_CALLS);
         let other = user("other");
         let other = timeout(Duration::from_secs(1), permits.acquire(&other));
         assert!(other.await.is_ok());
-        drop(held);
+        drop(taken);
         let again = timeout(Duration::from_secs(1), permits.acquire(&one));
         assert!(again.await.is_ok());
     }
@@ -62,12 +62,12 @@ mod tests {
     #[tokio::test]
     async fn users_without_calls_are_forgotten() {
         let permits = Permits::default();
-        let held = permits.acquire(&user("held")).await;
+        let taken = permits.acquire(&user("held")).await;
         for number in 0..2000 {
             drop(permits.acquire(&user(&number.to_string())).await);
         }
         assert_eq!(permits.0.sources(), 1);
-        drop(held);
+        drop(taken);
         assert_eq!(permits.0.sources(), 0);
     }
 }

@@ -71,7 +71,7 @@ pub(crate) trait GraphSink {
 }
 
 /// Tells the whole answer, edges by id and nodes by name, and returns what they belong to.
-pub(crate) fn tell(
+pub(crate) fn write(
     sources: &Sources<'_>,
     extent: &Extent,
     to: &mut impl GraphSink,
@@ -122,13 +122,13 @@ impl GraphSink for Graph {
 
 /// The answer as the object that a reader makes of it.
 #[cfg(test)]
-pub(crate) fn as_object(tell: impl FnOnce(&mut Graph) -> GraphMetadata) -> Graph {
+pub(crate) fn as_object(write: impl FnOnce(&mut Graph) -> GraphMetadata) -> Graph {
     let mut graph = Graph {
         api_version: API_VERSION.to_owned(),
         kind: Resource::Graphs.kind().to_owned(),
         ..Graph::default()
     };
-    graph.metadata = tell(&mut graph);
+    graph.metadata = write(&mut graph);
     graph
 }
 

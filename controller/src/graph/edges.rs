@@ -142,7 +142,7 @@ impl Edges {
     }
 
     /// The edge that stands for those of `by` that had no place.
-    pub(crate) fn rest(&mut self, key: EdgeKey, by: &NodeKey) -> Option<EdgeRef> {
+    pub(crate) fn overflow(&mut self, key: EdgeKey, by: &NodeKey) -> Option<EdgeRef> {
         if let Some(known) = self.known_edges.get(&key) {
             return Some(EdgeRef(Arc::clone(&known.0)));
         }
@@ -186,8 +186,8 @@ impl Edges {
 /// Bytes that an edge takes at most.
 fn bytes_of(key: &EdgeKey) -> usize {
     let ends = [&key.from.object, &key.to.object].into_iter();
-    let ways = [&key.service, &key.backend, &key.split, &key.account];
-    let texts = ends.chain(ways.into_iter().flatten());
+    let names = [&key.service, &key.backend, &key.split, &key.account];
+    let texts = ends.chain(names.into_iter().flatten());
     let texts: usize = texts
         .map(|key| 32 + key.namespace.len() + key.name.len())
         .sum();
@@ -243,21 +243,21 @@ mod tests {
             object: key(namespace, &format!("web-{number}")),
         };
         let most = u16::try_from(MAX_OF_NODE).unwrap();
-        let tell = |edges: &mut Edges, by: &NodeKey, port| {
+        let report = |edges: &mut Edges, by: &NodeKey, port| {
             let from = by.clone();
             edges.get(EdgeKey { from, ..edge(port) }, by)
         };
         let mut known = Vec::new();
         for number in 0..6 {
             let by = by("shop", number);
-            known.extend((0..most + 5).filter_map(|port| tell(&mut edges, &by, port)));
+            known.extend((0..most + 5).filter_map(|port| report(&mut edges, &by, port)));
         }
         assert_eq!(known.len(), MAX_OF_NAMESPACE);
-        let other = tell(&mut edges, &by("bank", 0), 80);
+        let other = report(&mut edges, &by("bank", 0), 80);
         assert!(other.is_some());
         known.truncate(MAX_OF_NODE - 1);
         edges.tidy();
-        assert!(tell(&mut edges, &by("shop", 0), most).is_some());
-        assert!(tell(&mut edges, &by("shop", 0), most + 1).is_none());
+        assert!(report(&mut edges, &by("shop", 0), most).is_some());
+        assert!(report(&mut edges, &by("shop", 0), most + 1).is_none());
     }
 }

@@ -76,12 +76,12 @@ impl Folded {
         };
         let rows: Vec<&Row> = before.rows.iter().filter(|row| teller(row)).collect();
         let routes: Vec<_> = before.routes.iter().filter(|(at, _)| went(&at.0)).collect();
-        let places = self.rows.iter().enumerate();
-        let places: HashMap<(EdgeRef, bool), usize> = places
+        let indexes = self.rows.iter().enumerate();
+        let indexes: HashMap<(EdgeRef, bool), usize> = indexes
             .map(|(at, row)| ((row.edge.clone(), row.server), at))
             .collect();
         for row in rows {
-            let entry = places.get(&(row.edge.clone(), row.server));
+            let entry = indexes.get(&(row.edge.clone(), row.server));
             match entry.and_then(|at| self.rows.get_mut(*at)) {
                 Some(entry) if entry.sums.reported_calls() < row.sums.reported_calls() => {
                     *entry = row.clone()
@@ -245,7 +245,7 @@ impl Fold {
         let by = &self.nodes.all[teller.own];
         let edge = match known.get(key, by) {
             Some(edge) => edge,
-            None => known.rest(rest(by, reported.client), by)?,
+            None => known.overflow(overflow_key(by, reported.client), by)?,
         };
         if self.is_unknown(edge.key(), reported) {
             self.unknown.insert(edge.clone());
@@ -433,7 +433,7 @@ impl Nodes {
 }
 
 /// What a node told of beyond its share, as one edge: its calls are counted all the same.
-fn rest(own: &NodeKey, client: bool) -> EdgeKey {
+fn overflow_key(own: &NodeKey, client: bool) -> EdgeKey {
     let (from, to) = if client {
         (own.clone(), NodeKey::elsewhere(NodeKind::External, OTHER))
     } else {

@@ -96,7 +96,7 @@ struct GraphState {
     /// The slot before which it is remembered what only called sides told.
     remembered_to: u64,
     /// Of the inventory: changes when other replicas tell whose pods were.
-    heard: u64,
+    peer_revision: u64,
 }
 
 /// Which window, and what of it.
@@ -213,7 +213,7 @@ impl Graph {
     /// where it became known whose pods of theirs were.
     fn look_now(&self, now: SystemTime, back: bool) {
         let current = slot_of(now);
-        let back = self.hears() || back;
+        let back = self.peer_pods_changed() || back;
         let whole_from = self.inner.reports.whole_from();
         for (slot, revision) in self.inner.reports.revisions().into_iter().rev() {
             let fresh = slot + FRESH > current;
@@ -235,12 +235,12 @@ impl Graph {
 
     /// Whether other replicas told whose pods were since the last look. What was folded
     /// without that is not as it should be.
-    fn hears(&self) -> bool {
-        let heard = self.inner.inventory.read().heard();
+    fn peer_pods_changed(&self) -> bool {
+        let peer_revision = self.inner.inventory.read().peer_revision();
         let mut state = self.inner.state.lock();
-        let is_new = state.heard != heard;
+        let is_new = state.peer_revision != peer_revision;
         if is_new {
-            state.heard = heard;
+            state.peer_revision = peer_revision;
             state.history.lack_unknown();
             state.remembered_to = 0;
         }
@@ -314,13 +314,13 @@ impl Graph {
     /// The answer as an object, for tests that read it.
     #[cfg(test)]
     pub(crate) fn answer(&self, requested: &GraphWindow, now: SystemTime) -> crds::observe::Graph {
-        answer::as_object(|to| self.tell(requested, now, to))
+        answer::as_object(|to| self.write_answer(requested, now, to))
     }
 
     /// Tells the answer; with the end of the window in seconds since 1970. As all that follows,
     /// and waits for the state, on no thread that connections need. Nobody else looks at the
     /// state until it is told: as objects it would be tens of megabytes beside its text.
-    fn tell(
+    fn write_answer(
         &self,
         requested: &GraphWindow,
         now: SystemTime,
@@ -363,7 +363,7 @@ impl Graph {
             trust_domain: domain.as_deref().unwrap_or_default(),
             as_it_was: requested.end.is_some(),
         };
-        answer::tell(&sources, &requested.extent, to)
+        answer::write(&sources, &requested.extent, to)
     }
 
     /// Whether pods of what is asked for lost some of what they told from `first` on, because
@@ -381,7 +381,7 @@ impl Graph {
         if let Some(cached) = shared.iter().find(|cached| cached.requested == *requested) {
             return Arc::clone(&cached.written);
         }
-        let written = Arc::new(Written::of(|to| self.tell(requested, now, to)));
+        let written = Arc::new(Written::of(|to| self.write_answer(requested, now, to)));
         let cached = shared.iter().map(|cached| cached.written.size());
         if has_room(cached, written.size()) {
             shared.push(Shared {

@@ -57,8 +57,8 @@ pub(crate) fn workloads(model: &Model, inventory: &Inventory) -> Workloads {
         let namespace = index.world.namespace(&pod.namespace);
         let access = modes::access(&index.defaults, namespace, &facts.appearance);
         let mtls = modes::mtls(&index.defaults, namespace, &facts.appearance);
-        workload.access = Some(workload.access.map_or(access, |held| held.min(access)));
-        workload.mtls = Some(workload.mtls.map_or(mtls, |held| held.min(mtls)));
+        workload.access = Some(workload.access.map_or(access, |cached| cached.min(access)));
+        workload.mtls = Some(workload.mtls.map_or(mtls, |cached| cached.min(mtls)));
     }
     all
 }
@@ -73,10 +73,10 @@ pub(crate) struct CachedWorkloads {
 impl CachedWorkloads {
     /// What is there in this slot.
     pub(crate) fn get(&mut self, slot: u64, make: impl FnOnce() -> Workloads) -> Arc<Workloads> {
-        if let Some((made, held)) = &self.made
+        if let Some((made, cached)) = &self.made
             && made.elapsed() < CACHED_FOR
         {
-            return Arc::clone(held);
+            return Arc::clone(cached);
         }
         let new = Arc::new(make());
         match &self.made {
@@ -111,17 +111,17 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn it_is_known_since_when_no_workload_has_gone() {
-        let mut held = CachedWorkloads::default();
+        let mut cached = CachedWorkloads::default();
         let later = || tokio::time::advance(CACHED_FOR);
-        held.get(100, || of(&["api", "web"]));
-        assert_eq!(held.known_from(), 100, "nobody looked before");
-        held.get(101, || of(&[]));
-        assert_eq!(held.known_from(), 100, "made a moment ago");
+        cached.get(100, || of(&["api", "web"]));
+        assert_eq!(cached.known_from(), 100, "nobody looked before");
+        cached.get(101, || of(&[]));
+        assert_eq!(cached.known_from(), 100, "made a moment ago");
         later().await;
-        held.get(102, || of(&["api", "cart", "web"]));
-        assert_eq!(held.known_from(), 100, "one more");
+        cached.get(102, || of(&["api", "cart", "web"]));
+        assert_eq!(cached.known_from(), 100, "one more");
         later().await;
-        held.get(103, || of(&["api", "web"]));
-        assert_eq!(held.known_from(), 103 + STILL_SHOWN);
+        cached.get(103, || of(&["api", "web"]));
+        assert_eq!(cached.known_from(), 103 + STILL_SHOWN);
     }
 }

@@ -134,10 +134,10 @@ impl GraphSink for Written {
 }
 
 impl Written {
-    /// What `tell` says, and the metadata that it returns.
-    pub(crate) fn of(tell: impl FnOnce(&mut Self) -> GraphMetadata) -> Self {
+    /// What `write` writes, and the metadata that it returns.
+    pub(crate) fn of(write: impl FnOnce(&mut Self) -> GraphMetadata) -> Self {
         let mut written = Self::default();
-        written.metadata = tell(&mut written);
+        written.metadata = write(&mut written);
         written.nodes.shrink();
         written.edges.shrink();
         written

@@ -17,7 +17,7 @@ use crate::{
     aggregated::{
         access::{AccessDecision, Gate, refusal},
         front_proxy::User,
-        parameters::must_stand_once,
+        parameters::refuse_repeated,
         refusal::Refusal,
         server::{self, Handler},
     },
@@ -104,7 +104,7 @@ impl Api {
             Err(message) => return Err(Refusal::unavailable(message)),
         }
         let query = request.uri().query().unwrap_or_default();
-        must_stand_once(query, &[])?;
+        refuse_repeated(query, &[])?;
         if form_urlencoded::parse(query.as_bytes())
             .any(|(name, value)| name == "watch" && matches!(&*value, "true" | "1"))
         {

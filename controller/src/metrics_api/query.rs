@@ -215,13 +215,13 @@ impl Parameters {
             limit: 0,
             from: None,
         };
-        let mut said = None;
+        let mut given_as = None;
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             let bad = |name, why: &str| Mistake::BadParameter(name, format!("{value:?} {why}"));
             match &*name {
                 _ if value.is_empty() => {}
-                "t" => parameters.window = window("t", &value, &mut said)?,
-                "window" => parameters.window = window("window", &value, &mut said)?,
+                "t" => parameters.window = window("t", &value, &mut given_as)?,
+                "window" => parameters.window = window("window", &value, &mut given_as)?,
                 "labelSelector" => {
                     parameters.selector = selector::parse(&value)
                         .map_err(|why| Mistake::BadParameter("labelSelector", why))?;
@@ -300,10 +300,10 @@ impl Continue {
 fn window(
     parameter: &'static str,
     text: &str,
-    said: &mut Option<&'static str>,
+    given_as: &mut Option<&'static str>,
 ) -> Result<Duration, Mistake> {
     let bad = |why: &str| Mistake::BadParameter(parameter, format!("{text:?} {why}"));
-    if let Some(other) = said.replace(parameter) {
+    if let Some(other) = given_as.replace(parameter) {
         return Err(bad(&format!("is a second window beside {other}; say one")));
     }
     let length =

@@ -191,9 +191,9 @@ impl Observed {
             }
             let last = inner.own.remove(key).map(|own| own.state);
             inner.revision += 1;
-            inner.gone.insert(inner.revision, key.to_owned());
-            while inner.gone.len() > MAX_ENDED {
-                if let Some((revision, _)) = inner.gone.pop_first() {
+            inner.ended.insert(inner.revision, key.to_owned());
+            while inner.ended.len() > MAX_ENDED {
+                if let Some((revision, _)) = inner.ended.pop_first() {
                     inner.floor = revision;
                 }
             }
@@ -283,7 +283,7 @@ impl Observed {
             .map(|own| own.state.clone())
             .collect();
         let gone: Vec<String> = state
-            .gone
+            .ended
             .range(from + 1..)
             .map(|(_, key)| key)
             .filter(|key| !full && !state.own.contains_key(*key))

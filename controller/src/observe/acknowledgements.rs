@@ -53,7 +53,7 @@ pub(super) struct Acknowledgements {
     /// Streams of this replica by `namespace/pod`.
     pub(super) own: BTreeMap<String, OwnStream>,
     /// Pods whose stream ended, by the revision at which it did.
-    pub(super) gone: BTreeMap<u64, String>,
+    pub(super) ended: BTreeMap<u64, String>,
     /// Oldest revision from which a difference can still be told.
     pub(super) floor: u64,
     pub(super) peers: HashMap<IpAddr, BTreeMap<String, v1::ProxyState>>,

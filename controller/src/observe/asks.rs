@@ -409,12 +409,12 @@ impl Asks {
     fn away(&self, state: &mut AskState, uid: &str) {
         let ids: Vec<u64> = state.open.keys().copied().collect();
         for id in ids {
-            self.gone(state, id, uid);
+            self.finish(state, id, uid);
         }
     }
 
     /// The proxy of a pod says nothing more to a question, which is over with the last.
-    fn gone(&self, state: &mut AskState, id: u64, uid: &str) {
+    fn finish(&self, state: &mut AskState, id: u64, uid: &str) {
         let Some(open) = state.open.get_mut(&id) else {
             return;
         };

@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn a_shift_stays_until_the_clock_is_more_than_a_slot_away_from_it_or_right() {
         // Also on the next stream: what is told again there must lie where it lay.
-        let mut held = 0;
+        let mut ahead_before = 0;
         for (ahead, slots) in [
             (12_400, 2),
             (12_600, 2),
@@ -211,10 +211,10 @@ mod tests {
             (2_600, 1),
             (2_400, 0),
         ] {
-            let (mut clock, opened) = clock(held);
+            let (mut clock, opened) = clock(ahead_before);
             clock.compare(OURS.saturating_add_signed(ahead), ours(), opened);
             assert_eq!(clock.slots(), slots, "{ahead} ms ahead");
-            held = clock.slots();
+            ahead_before = clock.slots();
         }
     }
 
@@ -241,8 +241,8 @@ mod tests {
 
     /// Slots shifted after a clock that nobody says told, each so many seconds after its
     /// stream opened, of a slot that ended so many milliseconds ahead of ours.
-    fn told(held: i64, slots: &[(u64, i64)]) -> i64 {
-        let (mut clock, opened) = clock(held);
+    fn slots_after(ahead_before: i64, slots: &[(u64, i64)]) -> i64 {
+        let (mut clock, opened) = clock(ahead_before);
         for (second, ahead) in slots {
             // A whole slot's end.
             let at = opened + Duration::from_secs(*second);
@@ -256,23 +256,23 @@ mod tests {
     fn a_clock_that_nobody_says_is_ahead_by_the_slots_that_have_ended_there() {
         // A slot is told of within a second after its end.
         for (ahead, slots) in [(-900, 0), (5_000, 0), (5_001, 1), (61_600, 12)] {
-            assert_eq!(told(0, &[(0, ahead)]), slots, "{ahead} ms ahead");
+            assert_eq!(slots_after(0, &[(0, ahead)]), slots, "{ahead} ms ahead");
         }
         // What was told of before is told again on a new stream, and proves nothing.
         let again = [(0, -300_000), (1, -90_000), (6, 61_500), (60, 61_500)];
-        assert_eq!(told(12, &again), 12);
-        assert_eq!(told(0, &again[..2]), 0);
+        assert_eq!(slots_after(12, &again), 12);
+        assert_eq!(slots_after(0, &again[..2]), 0);
     }
 
     #[test]
     fn a_clock_that_nobody_says_is_right_again_when_nothing_newer_comes_for_a_while() {
         let right = [(0, -300_000), (5, -500), (30, -800)];
-        assert_eq!(told(12, &right[..2]), 12, "it may be told again");
-        assert_eq!(told(12, &right), 0);
+        assert_eq!(slots_after(12, &right[..2]), 12, "it may be told again");
+        assert_eq!(slots_after(12, &right), 0);
         // By the newest of them.
-        assert_eq!(told(12, &[(0, 20_000), (30, -300_000)]), 4);
+        assert_eq!(slots_after(12, &[(0, 20_000), (30, -300_000)]), 4);
         let between = [(0, -300_000), (29, 59_000), (31, -300_000)];
-        assert_eq!(told(12, &between), 12);
+        assert_eq!(slots_after(12, &between), 12);
     }
 
     #[test]

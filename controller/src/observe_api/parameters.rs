@@ -4,7 +4,7 @@
 use crds::near;
 use crds::observe::Resource;
 
-use crate::aggregated::parameters::{must_stand_once, said_again};
+use crate::aggregated::parameters::{quoted, refuse_repeated};
 use crate::aggregated::refusal::Refusal;
 
 /// What kubectl, client-go, Argo CD and the API server add by themselves to what they ask. It
@@ -79,7 +79,7 @@ pub(super) fn check(resource: Resource, query: &str) -> Result<(), Refusal> {
             return Err(unknown(plural, &name, own));
         }
     }
-    must_stand_once(query, lists(resource))
+    refuse_repeated(query, lists(resource))
 }
 
 fn unknown(plural: &str, name: &str, own: &[&str]) -> Refusal {
@@ -88,7 +88,7 @@ fn unknown(plural: &str, name: &str, own: &[&str]) -> Refusal {
         own => format!("which have {}", own.join(", ")),
     };
     let hint = near::hint(name, own.iter().copied());
-    let name = said_again(name);
+    let name = quoted(name);
     Refusal::bad(format!(
         "parameter {name}: unknown to {plural}, {known}{hint}"
     ))
@@ -170,8 +170,8 @@ mod tests {
                 let checked = check(resource, query);
                 assert_eq!(checked.is_ok(), streams, "{resource:?} {query}");
                 if let Err(refusal) = checked {
-                    let said = (refusal.code.as_u16(), refusal.reason);
-                    assert_eq!(said, (405, "MethodNotAllowed"));
+                    let refused = (refusal.code.as_u16(), refusal.reason);
+                    assert_eq!(refused, (405, "MethodNotAllowed"));
                     assert!(refusal.message.contains("ask again"), "{}", refusal.message);
                 }
             }

@@ -13,11 +13,11 @@ pub(crate) fn must_not_wait(old: Option<&EncodedResource>, new: Option<&EncodedR
     }
     match (content(old), content(new)) {
         (Some(Content::Endpoints(old)), Some(Content::Endpoints(new))) => {
-            let kept = |gone: &v1::Endpoint| {
+            let kept = |removed: &v1::Endpoint| {
                 let mut now = new.endpoints.iter();
                 // Lists are long, and addresses tell almost all apart.
                 now.any(|now| {
-                    now.ip == gone.ip && without_readiness(now) == without_readiness(gone)
+                    now.ip == removed.ip && without_readiness(now) == without_readiness(removed)
                 })
             };
             !old.endpoints.iter().all(kept)

@@ -16,7 +16,7 @@ const LARGE: usize = 512;
 
 impl ProxyStream<'_> {
     /// One message, or the end of them.
-    pub(super) fn hear(
+    pub(super) fn handle_message(
         &mut self,
         message: Option<Result<v1::FromProxy, Status>>,
     ) -> Result<(), StreamEnd> {

@@ -116,12 +116,12 @@ mod tests {
             not_after: u64::MAX,
             not_before: u64::MAX,
         };
-        let told = v1::ProxyStatus {
+        let message = v1::ProxyStatus {
             certificate: Some(certificate),
             ..status(4_000)
         };
         let now = UNIX_EPOCH + Duration::from_millis(10_500);
-        proxy_info.status(told, now, opened);
+        proxy_info.status(message, now, opened);
         let mut state = v1::ProxyState::default();
         proxy_info.add_to(&mut state);
         assert_eq!((state.clock_ahead, state.slots_ahead), (-6_500, -1));

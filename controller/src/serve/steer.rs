@@ -16,7 +16,7 @@ impl ProxyStream<'_> {
     pub(super) fn pulse(&mut self, pulse: v1::Pulse) {
         let now = Instant::now();
         if self.shared.allowances.pulse(&self.caller.uid, now) {
-            self.steered.hears(&pulse);
+            self.steered.note_pulse(&pulse);
             self.shared.fleet.take(&self.caller, pulse, now);
         } else {
             self.shared.limits.counter("breaker-pulses").inc();

@@ -33,7 +33,7 @@ impl Steered {
 
     /// Whoever calls is told again, in case that what it was told found no place there. It
     /// stays known what that was: it may end before there is room to tell it.
-    pub(super) fn hears(&mut self, pulse: &v1::Pulse) {
+    pub(super) fn note_pulse(&mut self, pulse: &v1::Pulse) {
         for sample in pulse.circuits.iter().take(CIRCUITS) {
             let key = sample.circuit.as_ref().and_then(Key::read);
             if let Some(key) = key.filter(|key| self.announced.contains_key(key)) {

@@ -201,7 +201,7 @@ impl ProxyStream<'_> {
                         else {
                             break;
                         };
-                        if let Err(end) = self.hear(next) {
+                        if let Err(end) = self.handle_message(next) {
                             return end;
                         }
                         if self.paused.is_some() || self.must_yield {

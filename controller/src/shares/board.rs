@@ -68,7 +68,7 @@ struct Pod {
     /// Replicas that have a stream to it.
     peers: BTreeSet<IpAddr>,
     /// Since when nobody has one.
-    gone: Option<Instant>,
+    absent_since: Option<Instant>,
     given: BTreeMap<ShareOf, Given>,
     /// Sent by this replica last.
     sent: BTreeMap<ShareOf, Given>,
@@ -86,9 +86,9 @@ impl Pod {
 
     fn left(&mut self, now: Instant) {
         if self.is_connected() {
-            self.gone = None;
+            self.absent_since = None;
         } else {
-            self.gone.get_or_insert(now);
+            self.absent_since.get_or_insert(now);
         }
     }
 }
@@ -139,9 +139,17 @@ impl Board {
     /// A pod that can keep shares streams from here. Says whether others may have been given
     /// what it held.
     pub(crate) fn connected(&self, uid: &Arc<str>, stream: u64, now: Instant) -> bool {
-        let known = self.inner.state.lock().pods.get(uid).map(|pod| pod.gone);
+        let known = self
+            .inner
+            .state
+            .lock()
+            .pods
+            .get(uid)
+            .map(|pod| pod.absent_since);
         let lost = match known {
-            Some(gone) => gone.is_some_and(|since| now.duration_since(since) >= ABSENT_AFTER),
+            Some(absent_since) => {
+                absent_since.is_some_and(|since| now.duration_since(since) >= ABSENT_AFTER)
+            }
             // A replica that is new has heard of few pods yet, and while there was none
             // nobody has divided.
             None => now.duration_since(self.inner.began) >= KEPT,
@@ -260,7 +268,7 @@ impl Board {
         let present = state
             .pods
             .iter()
-            .filter(|(_, pod)| pod.is_connected() || pod.gone.is_some());
+            .filter(|(_, pod)| pod.is_connected() || pod.absent_since.is_some());
         present.map(|(uid, _)| Arc::clone(uid)).collect()
     }
 
@@ -297,7 +305,7 @@ impl Board {
     fn forget_where(&self, is_over: impl Fn(&str, Instant) -> bool) -> Vec<Arc<str>> {
         let mut gone = Vec::new();
         self.inner.state.lock().pods.retain(|uid, pod| {
-            let stays = pod.gone.is_none_or(|since| !is_over(uid, since));
+            let stays = pod.absent_since.is_none_or(|since| !is_over(uid, since));
             if !stays {
                 gone.push(Arc::clone(uid));
             }

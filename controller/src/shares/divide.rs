@@ -78,7 +78,7 @@ impl Divider {
                 if let Some(port) = limit.ports.remove(&uid) {
                     freed.push((Arc::clone(&uid), share_of(&key.of, port)));
                 }
-                messages.extend(limit.change(key, newest, |shares| shares.gone(&uid)));
+                messages.extend(limit.change(key, newest, |shares| shares.remove(&uid)));
             }
             limit.resume(key, demand, in_use);
             for (uid, port) in &demand.pods {
@@ -165,12 +165,12 @@ impl Divider {
     }
 
     /// A pod has had no stream for so long that it uses nothing when it comes back.
-    pub(super) fn gone(&mut self, uid: &Arc<str>) -> Vec<ShareMessage> {
+    pub(super) fn remove_pod(&mut self, uid: &Arc<str>) -> Vec<ShareMessage> {
         let mut messages = Vec::new();
         let Self { limits, newest, .. } = self;
         for (key, limit) in limits {
             if limit.ports.remove(uid).is_some() {
-                messages.extend(limit.change(key, newest, |shares| shares.gone(uid)));
+                messages.extend(limit.change(key, newest, |shares| shares.remove(uid)));
             }
         }
         self.least(messages)

@@ -34,7 +34,7 @@ pub(crate) async fn lead(board: Board, mut latest: LatestModel) {
             let mut messages = Vec::new();
             // No stream is opened to whom the model does not know, so none of those comes back.
             for gone in board.forget(now, |uid| compiled.pod_by_uid(uid).is_some()) {
-                messages.extend(divider.gone(&gone));
+                messages.extend(divider.remove_pod(&gone));
             }
             for (uid, of, number) in board.taken_of(term) {
                 messages.extend(divider.taken(&uid, &of, number));

@@ -101,7 +101,7 @@ fn divide_in(
 ) {
     let mut messages = Vec::new();
     for gone in board.forget(now, |_| true) {
-        messages.extend(divider.gone(&gone));
+        messages.extend(divider.remove_pod(&gone));
     }
     for (uid, of, number) in board.taken_of(term) {
         messages.extend(divider.taken(&uid, &of, number));

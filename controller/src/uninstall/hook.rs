@@ -344,8 +344,8 @@ mod tests {
             begun.elapsed()
         );
         for number in 0..1000 {
-            let held = api.read(&bundle_path(number)).unwrap();
-            assert_eq!(held["data"][LEAVING_KEY], "true", "{number}");
+            let stored = api.read(&bundle_path(number)).unwrap();
+            assert_eq!(stored["data"][LEAVING_KEY], "true", "{number}");
         }
         assert!(
             api.largest_list() <= PAGE as usize,

@@ -292,8 +292,8 @@ mod tests {
 
         let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
         let refused = watcher::Error::WatchFailed(kube::Error::Service(refused.into()));
-        let said = reason(&refused);
-        assert!(said.contains("connection refused"), "{said}");
+        let message = reason(&refused);
+        assert!(message.contains("connection refused"), "{message}");
         assert!(way_out(&refused).contains("NetworkPolicy"));
     }
 }

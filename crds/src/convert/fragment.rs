@@ -117,7 +117,7 @@ fn find(
     free: impl Fn(&String) -> bool,
 ) -> Option<String> {
     let entries = content.pointer(list)?.as_array()?;
-    let places: Vec<(String, &Map<String, Value>)> = entries
+    let entries_at: Vec<(String, &Map<String, Value>)> = entries
         .iter()
         .enumerate()
         .filter_map(|(i, entry)| Some((format!("{list}/{i}"), entry.as_object()?)))
@@ -125,12 +125,12 @@ fn find(
         .collect();
     let same_name = |entry: &Map<String, Value>| identity(entry) == fragment.of;
     let here = format!("{list}/{index}");
-    places
+    entries_at
         .iter()
         .find(|(at, entry)| *at == here && same_name(entry))
-        .or_else(|| places.iter().find(|(_, entry)| same_name(entry)))
+        .or_else(|| entries_at.iter().find(|(_, entry)| same_name(entry)))
         .or_else(|| {
-            places
+            entries_at
                 .iter()
                 .find(|(_, entry)| fragment.like == Some(likeness(entry)))
         })

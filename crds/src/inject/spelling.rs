@@ -60,8 +60,8 @@ fn elsewhere(kind: &str, metadata: &Value, template: &Value) -> Option<String> {
         Some(DISABLED | "false") => DISABLED,
         _ => ENABLED,
     };
-    let heard = of(template, "labels").is_some();
-    (!heard).then(|| {
+    let is_in_template = of(template, "labels").is_some();
+    (!is_in_template).then(|| {
         format!(
             "{INJECT} on a {kind} is not read; write {INJECT}: {meant} under \
              spec.template.metadata.labels"
@@ -88,8 +88,11 @@ mod tests {
             json!({"annotations": {"weft.dev/inject": "enabled"}}),
             json!({"labels": {"app": "x"}, "annotations": {"weft.dev/inject": "true"}}),
         ] {
-            let said = misspelled_in(&odd).unwrap();
-            assert!(said.contains("write weft.dev/inject=enabled"), "{said}");
+            let message = misspelled_in(&odd).unwrap();
+            assert!(
+                message.contains("write weft.dev/inject=enabled"),
+                "{message}"
+            );
         }
         for right in [
             json!({}),

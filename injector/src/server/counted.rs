@@ -31,7 +31,7 @@ pub(super) struct Caller {
     /// An answer was not taken in time.
     pub(super) stuck: Notify,
     /// Closed when the connection is. HTTP/2 goes on with calls that nobody waits for.
-    gone: Semaphore,
+    closed: Semaphore,
 }
 
 impl Caller {
@@ -41,18 +41,18 @@ impl Caller {
             permit,
             memory,
             stuck: Notify::new(),
-            gone: Semaphore::new(0),
+            closed: Semaphore::new(0),
         }
     }
 
     pub(super) fn close(&self) {
-        self.gone.close();
+        self.closed.close();
     }
 
     /// Resolves when the connection is closed.
     pub(super) async fn closed(&self) {
         // There never is a permit.
-        let _ = self.gone.acquire().await;
+        let _ = self.closed.acquire().await;
     }
 }
 

@@ -91,7 +91,7 @@ pub(super) fn reviewed(object: &Value) -> AdmissionResponse {
 
 /// How the two differ about an object, in one line; `None` if they do not.
 pub(super) fn difference(object: &Value) -> Option<String> {
-    let (said, found) = (reviewed(object), compiled(object));
+    let (review, found) = (reviewed(object), compiled(object));
     let of = |severity: Severity| -> Vec<String> {
         let found = found
             .iter()
@@ -101,9 +101,9 @@ pub(super) fn difference(object: &Value) -> Option<String> {
             .collect()
     };
     let (failures, mut warnings) = (of(Severity::Failure), of(Severity::Warning));
-    match said.refusal {
+    match review.refusal {
         None if failures.is_empty() => {
-            let mut warned = said.warnings;
+            let mut warned = review.warnings;
             warned.sort();
             warnings.sort();
             (warned != warnings).then(|| format!("warnings: {warned:?} and {warnings:?}"))
@@ -227,9 +227,9 @@ fn nearly_valid(random: &mut Random) -> Value {
 /// Puts what is just right or just wrong into a few places of a spec.
 pub(super) fn alter(random: &mut Random, object: &mut Value) {
     for _ in 0..random.below(3) {
-        let mut places = vec!["/spec".to_owned()];
-        collect("/spec", &object["spec"], &mut places);
-        let at = random.of(&places);
+        let mut pointers = vec!["/spec".to_owned()];
+        collect("/spec", &object["spec"], &mut pointers);
+        let at = random.of(&pointers);
         let odd = borderline(random);
         let Some(value) = object.pointer_mut(&at) else {
             continue;
@@ -266,21 +266,21 @@ const FIELDS: [&str; 8] = [
     "spiffeIdentities",
 ];
 
-fn collect(at: &str, value: &Value, places: &mut Vec<String>) {
-    places.push(at.to_owned());
+fn collect(at: &str, value: &Value, pointers: &mut Vec<String>) {
+    pointers.push(at.to_owned());
     match value {
         Value::Object(map) => {
             for (key, value) in map {
                 collect(
                     &format!("{at}/{}", key.replace('~', "~0").replace('/', "~1")),
                     value,
-                    places,
+                    pointers,
                 );
             }
         }
         Value::Array(list) => {
             for (i, value) in list.iter().enumerate().take(8) {
-                collect(&format!("{at}/{i}"), value, places);
+                collect(&format!("{at}/{i}"), value, pointers);
             }
         }
         _ => {}

@@ -32,7 +32,7 @@ fn about(fields: &Value) -> Value {
     spec
 }
 
-fn said(namespace: &str, spec: &Value) -> AdmissionResponse {
+fn response_to(namespace: &str, spec: &Value) -> AdmissionResponse {
     validate(&request(namespace, spec), &Cluster::default())
 }
 
@@ -99,7 +99,7 @@ fn policy_that_could_not_mean_anything_is_refused_with_field_reason_and_way_out(
             "own fallback",
         ),
     ] {
-        let refusal = said("shop", &about(&fields))
+        let refusal = response_to("shop", &about(&fields))
             .refusal
             .expect("must be refused");
         assert!(
@@ -114,8 +114,11 @@ fn policy_that_could_not_mean_anything_is_refused_with_field_reason_and_way_out(
 #[test]
 fn policy_of_the_mesh_is_taken_in_the_mesh_s_own_namespace_only() {
     let mesh = json!({"targetRef": {"kind": "Mesh"}, "enforce": true, "retry": {"attempts": 0}});
-    assert_eq!(said("weft-system", &mesh), AdmissionResponse::allow());
-    let refusal = said("shop", &mesh).refusal.unwrap();
+    assert_eq!(
+        response_to("weft-system", &mesh),
+        AdmissionResponse::allow()
+    );
+    let refusal = response_to("shop", &mesh).refusal.unwrap();
     assert!(
         refusal.contains("spec.targetRef.kind: is Mesh"),
         "{refusal}"
@@ -129,14 +132,14 @@ fn policy_of_the_mesh_is_taken_in_the_mesh_s_own_namespace_only() {
 #[test]
 fn mistyped_field_is_taken_with_a_warning_that_names_the_one_that_was_meant() {
     let spec = about(&json!({"retry": {"attempt": 2}}));
-    let answer = said("shop", &spec);
+    let answer = response_to("shop", &spec);
     assert_eq!(answer.refusal, None);
     assert_eq!(answer.warnings.len(), 1);
     let warning = &answer.warnings[0];
     assert!(warning.starts_with("spec.retry.attempt: "), "{warning}");
     assert!(warning.ends_with("attempts is one"), "{warning}");
     let unusual = about(&json!({"retry": {"methods": ["GTE"]}}));
-    let warning = &said("shop", &unusual).warnings[0];
+    let warning = &response_to("shop", &unusual).warnings[0];
     assert!(warning.ends_with("; GET is one"), "{warning}");
 }
 

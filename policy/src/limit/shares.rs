@@ -150,7 +150,7 @@ impl<P: Ord + Clone> Shares<P> {
 
     /// A pod's stream ended; what it holds counts no longer. It is asked again when it
     /// comes back.
-    pub fn gone(&mut self, pod: &P) -> Vec<Send<P>> {
+    pub fn remove(&mut self, pod: &P) -> Vec<Send<P>> {
         self.pods.remove(pod);
         self.divide()
     }

@@ -238,7 +238,7 @@ fn a_pod_that_leaves_keeps_its_part_for_some_seconds_or_until_its_stream_ends() 
     assert_eq!(last.remove(&1), Some(0));
     assert_eq!(last, even);
     let mut shares = begin();
-    let sends = shares.gone(&1);
+    let sends = shares.remove(&1);
     assert_eq!(take_all(&mut shares, sends), even);
     // It is ready again.
     let mut shares = begin();
@@ -312,7 +312,7 @@ proptest! {
                     fleet.using.remove(&pod);
                     fleet.unread.retain(|send| send.pod != pod);
                     ready.remove(&pod);
-                    fleet.send(shares.gone(&pod));
+                    fleet.send(shares.remove(&pod));
                     fleet.send(shares.set_pods(now, &ready));
                 }
             }

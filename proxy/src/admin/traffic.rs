@@ -33,7 +33,7 @@ const MOST_ENDPOINTS: usize = 200;
 
 /// Which Services a path asks for: all by an empty text, else `namespace/name` or
 /// `namespace/name:port`. `None`: it is another page.
-pub(super) fn asked(path: &str) -> Option<&str> {
+pub(super) fn requested_services(path: &str) -> Option<&str> {
     let rest = path.strip_prefix("/traffic")?;
     if rest.is_empty() {
         Some("")

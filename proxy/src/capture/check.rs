@@ -252,14 +252,14 @@ mod tests {
         let service = SocketAddr::from(([10, 96, 0, 1], 443));
         let endpoint = SocketAddr::from(([192, 168, 7, 7], 6443));
         assert!(untranslated(service, service).is_ok());
-        let said = untranslated(service, endpoint).unwrap_err().to_string();
+        let message = untranslated(service, endpoint).unwrap_err().to_string();
         for word in [
             "10.96.0.1:443",
             "192.168.7.7:6443",
             "socketLB.hostNamespaceOnly=true",
             "bpfConnectTimeLoadBalancing=Disabled",
         ] {
-            assert!(said.contains(word), "{word}: {said}");
+            assert!(message.contains(word), "{word}: {message}");
         }
     }
 }

@@ -99,7 +99,7 @@ pub(crate) async fn follow_readiness(
     loop {
         let left = *leaving.borrow_and_update();
         ready.note(left.note());
-        for (hold, name, held) in [
+        for (hold, name, is_held) in [
             (
                 &mut certificate,
                 "certificate",
@@ -111,7 +111,7 @@ pub(crate) async fn follow_readiness(
                 *configured.borrow_and_update(),
             ),
         ] {
-            if held || left == Leaving::LeftBehind {
+            if is_held || left == Leaving::LeftBehind {
                 *hold = None;
             } else if hold.is_none() {
                 *hold = Some(ready.hold(name));

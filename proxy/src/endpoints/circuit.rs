@@ -321,12 +321,12 @@ mod tests {
         let begun = Arc::new(Notify::new());
         let circuits = Circuits::notifying(Arc::clone(&begun));
         let by = by("shop/api");
-        let said = || {
+        let reports = || {
             let mut all = Vec::new();
-            circuits.pulse(|said| all.push((said.pulse, said.state)));
+            circuits.pulse(|reports| all.push((reports.pulse, reports.state)));
             all
         };
-        assert_eq!(said(), []);
+        assert_eq!(reports(), []);
         circuits.admit(&by, &SETTINGS);
         tokio::time::timeout(Duration::ZERO, begun.notified())
             .await
@@ -337,16 +337,16 @@ mod tests {
             failed: 1,
             ..Pulse::default()
         };
-        assert_eq!(said(), [(Some(one), ShownState::Closed)]);
-        assert_eq!(said(), [(None, ShownState::Closed)]);
+        assert_eq!(reports(), [(Some(one), ShownState::Closed)]);
+        assert_eq!(reports(), [(None, ShownState::Closed)]);
         circuits.steer(&by, Steer::Open);
         advance(FORGOTTEN).await;
-        assert_eq!(said(), [(None, ShownState::Closed)]);
+        assert_eq!(reports(), [(None, ShownState::Closed)]);
         assert!(circuits.are_in_use(), "the mesh says that it is open");
         circuits.steer(&by, Steer::Closed);
         advance(FORGOTTEN).await;
-        assert_eq!(said(), [(None, ShownState::Closed)]);
-        assert_eq!(said(), []);
+        assert_eq!(reports(), [(None, ShownState::Closed)]);
+        assert_eq!(reports(), []);
         assert!(!circuits.are_in_use());
     }
 
@@ -356,8 +356,8 @@ mod tests {
         let (circuits, by) = (Circuits::default(), by("shop/api"));
         let counted = || {
             let mut counted = (0, 0);
-            circuits.pulse(|said| {
-                let pulse = said.pulse.unwrap_or_default();
+            circuits.pulse(|reports| {
+                let pulse = reports.pulse.unwrap_or_default();
                 counted = (counted.0 + pulse.sent, counted.1 + pulse.failed);
             });
             counted

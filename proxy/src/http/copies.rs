@@ -56,12 +56,12 @@ mod tests {
     #[test]
     fn no_more_copies_and_no_more_bytes_than_there_is_room_for() {
         let copies = Copies::default();
-        let mut held: Vec<_> = (0..AT_ONCE).map(|_| copies.admit(1).unwrap()).collect();
+        let mut admitted: Vec<_> = (0..AT_ONCE).map(|_| copies.admit(1).unwrap()).collect();
         assert!(copies.admit(1).is_none(), "no permit is left");
-        held.pop();
+        admitted.pop();
         assert!(copies.admit(BYTES).is_none(), "others hold some");
-        assert!(copies.admit(BYTES - held.len()).is_some());
-        held.clear();
+        assert!(copies.admit(BYTES - admitted.len()).is_some());
+        admitted.clear();
         assert!(copies.admit(BYTES + 1).is_none());
         assert!(copies.admit(usize::MAX).is_none());
         assert!(copies.admit(BYTES).is_some(), "all that was held is back");

@@ -125,7 +125,7 @@ struct Countdown {
 }
 
 /// Writes what is left by now, and lets whoever sends the request [`renew`] that.
-pub(crate) fn tell(parts: &mut Parts, deadline: Deadline, grpc: bool, next_hop: NextHop) {
+pub(crate) fn write_headers(parts: &mut Parts, deadline: Deadline, grpc: bool, next_hop: NextHop) {
     if deadline == Deadline::NONE {
         return;
     }

@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn a_report_is_read_in_each_of_its_forms() {
-        for (said, percent) in [
+        for (text, percent) in [
             ("TEXT cpu_utilization=0.3", 30),
             (
                 "TEXT cpu_utilization:0.7,application_utilization:0.85,eps:2",
@@ -173,7 +173,7 @@ mod tests {
             // More than all is all.
             ("TEXT application_utilization=17", 100),
         ] {
-            assert_eq!(head(&[said]), Utilization::Percent(percent), "{said}");
+            assert_eq!(head(&[text]), Utilization::Percent(percent), "{text}");
         }
         let report = OrcaReport {
             cpu_utilization: 0.2,
@@ -194,13 +194,13 @@ mod tests {
     fn without_a_utilisation_nothing_is_said() {
         assert_eq!(in_head(&HeaderMap::new()), Utilization::Nothing);
         assert_eq!(in_trailers(&HeaderMap::new()), Utilization::Nothing);
-        for said in [
+        for report in [
             "TEXT mem_utilization=0.9",
             "TEXT cpu_utilization=0",
             "JSON {}",
             "JSON {\"named_metrics\": {\"kv_cache\": 0.5}}",
         ] {
-            assert_eq!(head(&[said]), Utilization::Nothing, "{said}");
+            assert_eq!(head(&[report]), Utilization::Nothing, "{report}");
         }
         assert_eq!(trailer(b""), Utilization::Nothing);
     }
@@ -209,7 +209,7 @@ mod tests {
     fn whatever_is_no_report_is_refused() {
         let deep = format!("JSON {}", "{\"a\":[".repeat(600));
         let long = format!("TEXT cpu_utilization=0.{}", "3".repeat(LONGEST));
-        for said in [
+        for report in [
             "",
             "TEXT",
             "TEXT ",
@@ -230,8 +230,8 @@ mod tests {
             &deep,
             &long,
         ] {
-            let short = &said[..said.len().min(60)];
-            assert_eq!(head(&[said]), Utilization::Unreadable, "{short}");
+            let short = &report[..report.len().min(60)];
+            assert_eq!(head(&[report]), Utilization::Unreadable, "{short}");
         }
         let twice = ["TEXT cpu_utilization=0.5"; 2];
         assert_eq!(head(&twice), Utilization::Unreadable);

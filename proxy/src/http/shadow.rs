@@ -98,15 +98,15 @@ impl ShadowTracker {
         }
     }
 
-    /// The application makes a call: what that has to do with copies. `said`: what it said
+    /// The application makes a call: what that has to do with copies. `claimed`: what it said
     /// in a header of ours. What stands in the trace for this proxy is taken out.
-    pub(crate) fn leaves(&self, said: Option<Shadow>, map: &mut HeaderMap) -> Option<Shadow> {
+    pub(crate) fn leaves(&self, claimed: Option<Shadow>, map: &mut HeaderMap) -> Option<Shadow> {
         let left = self.left()?;
         let marked = marked(map);
         if marked.is_some() {
             mark(map, None);
         }
-        match (said, marked) {
+        match (claimed, marked) {
             (Some(_), _) | (None, Some(Mark::Copy)) => Some(Shadow::Any),
             (None, Some(Mark::Call)) => None,
             (None, None) => Some(Shadow::Perhaps(left)),
@@ -195,8 +195,8 @@ mod tests {
 
     /// What a call has to do with copies that passes on these headers of a request.
     fn call_for(shadow_tracker: &ShadowTracker, mut headers: HeaderMap) -> Option<Shadow> {
-        let said = headers.remove(SHADOW);
-        let shadow = shadow_tracker.leaves(said.as_ref().map(Shadow::of_peer), &mut headers);
+        let claimed = headers.remove(SHADOW);
+        let shadow = shadow_tracker.leaves(claimed.as_ref().map(Shadow::of_peer), &mut headers);
         assert!(!members(&headers).any(is_ours), "{headers:?}");
         shadow
     }

@@ -233,7 +233,7 @@ mod tests {
     /// that it has ended, before and when it is asked once more.
     async fn read_by_a_server(request: &str) -> (String, [bool; 2]) {
         let (mut near, far) = duplex(4096);
-        let (says, mut said) = tokio::sync::mpsc::channel(1);
+        let (says, mut outcomes) = tokio::sync::mpsc::channel(1);
         let service = service_fn(move |request: Request<_>| {
             let says = says.clone();
             async move {
@@ -251,7 +251,7 @@ mod tests {
         let serving = hyper::server::conn::http1::Builder::new();
         tokio::spawn(serving.serve_connection(TokioIo::new(far), service));
         near.write_all(request.as_bytes()).await.unwrap();
-        let ended = said.recv().await.unwrap();
+        let ended = outcomes.recv().await.unwrap();
         let mut answer = vec![0; 4096];
         let read = near.read(&mut answer).await.unwrap();
         answer.truncate(read);

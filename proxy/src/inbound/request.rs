@@ -183,7 +183,7 @@ impl Connection {
             grpc,
             ..
         } = received;
-        deadline::tell(&mut parts, deadline, grpc, NextHop::Application);
+        deadline::write_headers(&mut parts, deadline, grpc, NextHop::Application);
         let (body, upload) = Upload::watch(body);
         let replay = Replay::new(body).counted(&mut parts.extensions);
         let ends = deadline::ends(deadline, &parts.method);

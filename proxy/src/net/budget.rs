@@ -344,14 +344,14 @@ mod tests {
     fn what_a_thousand_may_hold_that_came_one_by_one_fits_the_memory() {
         let budget = Budget::new(LIMIT);
         assert_eq!(budget.chunk_size(), LARGEST_CHUNK);
-        let (mut held, mut all): (Vec<Holder>, _) = (Vec::new(), 0);
+        let (mut holders, mut all): (Vec<Holder>, _) = (Vec::new(), 0);
         for _ in 0..1000 {
-            held.push(budget.enter());
+            holders.push(budget.enter());
             all += PLACES * budget.chunk_size() + budget.window().min(64 * 1024);
         }
         assert!(all <= LIMIT * 7 / 8, "{all}");
         assert_eq!(budget.chunk_size(), LEAST_CHUNK);
-        held.clear();
+        holders.clear();
         assert_eq!((budget.holders(), budget.chunk_size()), (0, LARGEST_CHUNK));
     }
 

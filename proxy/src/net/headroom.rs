@@ -102,7 +102,7 @@ impl Budget {
             Entry::Spared => self.admission.spares(),
             Entry::Reserved => {
                 let permit = requests
-                    .reserve(self.reserved_permits(requests))
+                    .reserve_permit(self.reserved_permits(requests))
                     .ok_or(NoneLeft)?;
                 return Ok(Some(permit));
             }

@@ -127,7 +127,7 @@ impl Outgoing {
         } else {
             NextHop::Outside
         };
-        deadline::tell(&mut parts, self.deadline, self.grpc, next_hop);
+        deadline::write_headers(&mut parts, self.deadline, self.grpc, next_hop);
         if !meshed {
             if let Some(trace) = &self.trace {
                 trace.pass_on(&mut parts.headers);

@@ -279,16 +279,16 @@ mod tests {
     }
 
     /// Whether a call that has 300 ms and ends so marks what asked for it.
-    async fn marks(asked: Asked, after: u64, end: BodyEnd, status: Option<u16>) -> bool {
+    async fn marks(requested: Asked, after: u64, end: BodyEnd, status: Option<u16>) -> bool {
         let name = HeaderName::from_static("traceparent");
         let map = HeaderMap::from_iter([(name, HeaderValue::from_static(PARENT))]);
         let contexts = Arc::<Contexts>::default();
-        let asked = asked(Duration::from_millis(300));
+        let requested = requested(Duration::from_millis(300));
         let listener = TrailerListener {
             contexts: Arc::clone(&contexts),
             asker: Asker::of(None, &map).unwrap(),
             any: false,
-            deadline: Deadline::arrived(deadline::now(), asked, None),
+            deadline: Deadline::arrived(deadline::now(), requested, None),
         };
         advance(Duration::from_millis(after)).await;
         listener.of_end(end, status, &Retry::DEFAULT);
@@ -316,8 +316,8 @@ mod tests {
             (own, 100, BodyEnd::Late(Over::Left), None, false),
             (of_context, 299, BodyEnd::Complete, Some(4), false),
         ];
-        for (asked, after, end, status, marked) in cases {
-            let marks = marks(asked, after, end, status).await;
+        for (requested, after, end, status, marked) in cases {
+            let marks = marks(requested, after, end, status).await;
             assert_eq!(marks, marked, "{end:?} {status:?} after {after} ms");
         }
     }

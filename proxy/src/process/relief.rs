@@ -104,7 +104,7 @@ async fn make_room(budget: &Budget, permits: &[Permits]) {
         of_any: budget.full_from(),
     };
     while shed(budget, permits, until) > 0 && began.elapsed() < LONGEST {
-        gone(permits, began).await;
+        until_closed(permits, began).await;
         count(budget);
     }
 }
@@ -117,7 +117,7 @@ async fn yield_some(budget: &Budget, permits: &[Permits], needed: usize) {
         of_any: usize::MAX,
     };
     shed(budget, permits, until);
-    gone(permits, Instant::now()).await;
+    until_closed(permits, Instant::now()).await;
     count(budget);
     budget.look_again();
 }
@@ -145,7 +145,7 @@ fn weigh(budget: &Budget, permits: &[Permits]) {
 }
 
 /// Returns when those are gone that were cut off, or when it takes too long.
-async fn gone(permits: &[Permits], began: Instant) {
+async fn until_closed(permits: &[Permits], began: Instant) {
     while permits.iter().any(|of| of.occupancy.leaving() > 0) && began.elapsed() < LONGEST {
         sleep(POLL_EVERY).await;
     }

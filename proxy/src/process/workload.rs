@@ -90,10 +90,10 @@ impl Workload {
         let starting = ready.hold("certificate");
         let progress = self.control.start();
         let seen = progress.clone();
-        let held = ready.clone();
+        let ready_handle = ready.clone();
         runtime::task::spawn("readiness", async move {
             let follow = follow_readiness(
-                held,
+                ready_handle,
                 seen.certified,
                 seen.configured,
                 seen.leaving,

@@ -328,12 +328,12 @@ mod tests {
         }
         let page = scrape(&registry);
         assert!(page.len() < PAGE_BYTES, "{}", page.len());
-        let held = |name: &str| page.matches(name).count();
+        let count = |name: &str| page.matches(name).count();
         assert_eq!(
-            held("weft_request_duration_seconds_count{"),
+            count("weft_request_duration_seconds_count{"),
             HISTOGRAM_LIMIT
         );
-        assert!(held("weft_requests_total{") > 1000, "most are counted");
+        assert!(count("weft_requests_total{") > 1000, "most are counted");
         // What is forgotten makes room.
         let mut later = metrics.calls.latency.clone();
         later.began -= SERIES_IDLE * 2;

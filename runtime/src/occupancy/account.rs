@@ -32,8 +32,8 @@ impl Permit {
 
     /// Counts `bytes` as held for this connection.
     #[must_use]
-    pub fn reserve(&self, bytes: usize) -> ReservedBytes {
-        TrackedConnection::reserve(self.charged(), bytes)
+    pub fn reserve_bytes(&self, bytes: usize) -> ReservedBytes {
+        TrackedConnection::reserve_bytes(self.charged(), bytes)
     }
 
     /// The slot for which requests and bytes count.

@@ -23,7 +23,7 @@ impl Requests {
 
     /// A reserved permit; `None` when `most` are taken.
     #[must_use]
-    pub fn reserve(self: &Arc<Self>, most: usize) -> Option<Arc<ReservedPermit>> {
+    pub fn reserve_permit(self: &Arc<Self>, most: usize) -> Option<Arc<ReservedPermit>> {
         let one_more = |taken: usize| (taken < most).then_some(taken + 1);
         let before = self.reserved.fetch_update(Relaxed, Relaxed, one_more);
         before

@@ -66,7 +66,7 @@ impl ReservedBytes {
     /// Others for the same connection.
     #[must_use]
     pub fn beside(&self, bytes: usize) -> Self {
-        TrackedConnection::reserve(&self.slot, bytes)
+        TrackedConnection::reserve_bytes(&self.slot, bytes)
     }
 }
 
@@ -147,7 +147,7 @@ impl TrackedConnection {
         self.idle.fetch_sub(1, Relaxed);
     }
 
-    pub(super) fn reserve(this: &Arc<Self>, bytes: usize) -> ReservedBytes {
+    pub(super) fn reserve_bytes(this: &Arc<Self>, bytes: usize) -> ReservedBytes {
         this.reserved.fetch_add(bytes, Relaxed);
         ReservedBytes {
             slot: Arc::clone(this),

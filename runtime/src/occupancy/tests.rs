@@ -327,11 +327,11 @@ async fn who_holds_most_bytes_loses_its_largest_connections_in_use_or_not() {
     let (occupancy, _) = occupancy(BOUNDS);
     let honest = enter(&occupancy, 1);
     honest.busy();
-    let _small = honest.reserve(10_000);
+    let _small = honest.reserve_bytes(10_000);
     let greedy = [1, 3, 2].map(|times| {
         let permit = enter(&occupancy, 2);
         permit.busy();
-        let bytes = permit.reserve(times * 100_000);
+        let bytes = permit.reserve_bytes(times * 100_000);
         (permit, bytes)
     });
     let (weight, most) = occupancy.heaviest().unwrap();
@@ -379,7 +379,7 @@ fn what_is_held_for_a_connection_goes_with_its_guards() {
     let (occupancy, _) = occupancy(BOUNDS);
     let permit = enter(&occupancy, 1);
     let weight = || occupancy.heaviest().unwrap().0 - CONNECTION;
-    let bytes = permit.reserve(5);
+    let bytes = permit.reserve_bytes(5);
     let beside = bytes.beside(7);
     bytes.add(3);
     assert_eq!(weight(), 15);
@@ -398,7 +398,7 @@ fn what_is_done_within_a_connection_counts_for_it_and_keeps_no_place() {
     permit.prove("spiffe://cluster.local/ns/shop/sa/web");
     let within = permit.within().within();
     let weight = occupancy.weight();
-    let bytes = within.reserve(5000);
+    let bytes = within.reserve_bytes(5000);
     assert_eq!(occupancy.weight(), weight + 5000);
     let request = within.begin_request();
     assert_eq!(permit.requests().unwrap().in_flight(), 1);
@@ -469,7 +469,7 @@ async fn who_waits_is_stalled_when_none_of_its_own_begins() {
 fn what_every_holder_has_is_told_by_connection() {
     let (occupancy, _) = occupancy(BOUNDS);
     let permits = [enter(&occupancy, 1), enter(&occupancy, 1)];
-    let _held = permits[0].reserve(1000);
+    let _held = permits[0].reserve_bytes(1000);
     let weights = occupancy.weights();
     assert_eq!(weights[0].holder, holder(1));
     assert_eq!(weights[0].connections, [CONNECTION, CONNECTION + 1000]);

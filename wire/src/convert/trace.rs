@@ -65,14 +65,14 @@ mod tests {
 
     #[test]
     fn tracing_comes_back_as_it_was_told() {
-        let told = v1::Tracing::from(&tracing());
-        assert_eq!(Tracing::try_from(&told), Ok(tracing()));
+        let message = v1::Tracing::from(&tracing());
+        assert_eq!(Tracing::try_from(&message), Ok(tracing()));
         // What a newer controller knows besides is left out.
         let newer = v1::Tracing {
             inject: ["jaeger", "b3multi", "tracecontext", "b3multi"]
                 .map(str::to_owned)
                 .into(),
-            ..told
+            ..message
         };
         assert_eq!(Tracing::try_from(&newer), Ok(tracing()));
     }

@@ -80,7 +80,7 @@ mod tests {
         rule_with(paths, path, &[])
     }
 
-    fn asked(rules: &[Rule]) -> v1::TrialAsk {
+    fn ask_of(rules: &[Rule]) -> v1::TrialAsk {
         v1::TrialAsk {
             rules: rules.iter().map(v1::Rule::from).collect(),
             ..v1::TrialAsk::default()
@@ -94,9 +94,9 @@ mod tests {
                 enforcement,
                 rules: vec![rule(2, "/items/[0-9]+"), rule(1, "/a")],
             };
-            let asked = trial_ask(&access, 7).unwrap();
-            assert_eq!(asked.examples, 7);
-            assert_eq!(candidate(&asked), Ok(access));
+            let ask_of = trial_ask(&access, 7).unwrap();
+            assert_eq!(ask_of.examples, 7);
+            assert_eq!(candidate(&ask_of), Ok(access));
         }
         // What a newer controller means by a mode that is not known here might be tighter.
         let newer = v1::TrialAsk {
@@ -111,13 +111,13 @@ mod tests {
         // Those of headers are some as well: three of each match.
         let headers = [("x-role", "admin"), ("x-tenant", "a|b")];
         let most = [rule(40, "/a"), rule_with(8, "/b", &headers)];
-        assert!(candidate(&asked(&most)).is_ok());
+        assert!(candidate(&ask_of(&most)).is_ok());
         let one_more = [rule(40, "/a"), rule_with(9, "/b", &headers)];
-        let refused = candidate(&asked(&one_more)).unwrap_err();
+        let refused = candidate(&ask_of(&one_more)).unwrap_err();
         assert!(refused.reason.contains("67 patterns"), "{refused}");
         // The last one cannot be compiled, and is never looked at.
         let more = [rule(64, "/a"), rule(1, "(")];
-        let refused = candidate(&asked(&more)).unwrap_err();
+        let refused = candidate(&ask_of(&more)).unwrap_err();
         assert_eq!(refused.field, "rules");
         assert!(refused.reason.contains("65 patterns"), "{refused}");
         // And nobody is asked to try so many.
@@ -132,17 +132,17 @@ mod tests {
     fn patterns_of_all_rules_share_a_mebibyte_and_the_one_that_is_wrong_is_named() {
         // Each is charged 64 KiB or more.
         let large = r"/\w{3}";
-        let fits = candidate(&asked(&[rule(1, large)]));
+        let fits = candidate(&ask_of(&[rule(1, large)]));
         assert!(fits.is_ok(), "{fits:?}");
         let many: Vec<Rule> = (0..64).map(|_| rule(1, large)).collect();
-        let refused = candidate(&asked(&many)).unwrap_err();
+        let refused = candidate(&ask_of(&many)).unwrap_err();
         assert!(refused.field.starts_with("rules["), "{refused}");
         let end = "].http.matches[0].pathRegex";
         assert!(refused.field.ends_with(end), "{refused}");
         assert!(refused.reason.contains("1024 KiB"), "{refused}");
 
         let wrong = [rule(1, "/a"), rule(1, "(")];
-        let wrong = candidate(&asked(&wrong)).unwrap_err();
+        let wrong = candidate(&ask_of(&wrong)).unwrap_err();
         assert_eq!(wrong.field, "rules[1].http.matches[0].pathRegex");
     }
 }

@@ -37,7 +37,7 @@ struct Fate {
     /// The first place where it does not, in words.
     first: Option<String>,
     /// How many there are.
-    places: usize,
+    occurrences: usize,
 }
 
 impl<'a> ByTarget<'a> {
@@ -117,7 +117,7 @@ impl<'a> ByTarget<'a> {
     pub(super) fn report(self, findings: &mut Findings) {
         for (candidate, fate) in self.candidates.iter().zip(self.fates) {
             let Some(first) = fate.first else { continue };
-            let more = more(fate.places);
+            let more = more(fate.occurrences);
             let message = format!("{first}{more}, and more do not count; it has no effect there");
             let mut about = findings.about(&candidate.object, candidate.generation);
             if fate.counts {
@@ -131,15 +131,15 @@ impl<'a> ByTarget<'a> {
 
 impl Fate {
     fn left_out<T: Display>(&mut self, words: impl FnOnce() -> T) {
-        self.places += 1;
+        self.occurrences += 1;
         self.first.get_or_insert_with(|| words().to_string());
     }
 }
 
 /// What follows the first of so many places.
-pub(super) fn more(places: usize) -> String {
-    match places {
+pub(super) fn more(occurrences: usize) -> String {
+    match occurrences {
         0 | 1 => String::new(),
-        places => format!(" (and {} more)", places - 1),
+        occurrences => format!(" (and {} more)", occurrences - 1),
     }
 }

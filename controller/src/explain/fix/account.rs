@@ -74,7 +74,7 @@ fn distinguishing_labels(
         common.retain(|name, value| has(facts, name, value));
     }
     let workloads: BTreeSet<_> = refusing.iter().map(owner).collect();
-    let tells = |labels: &Labels| {
+    let distinguishes = |labels: &Labels| {
         let mut meant = index.world.pods.iter().filter(|(pod, facts)| {
             let mut labels = labels.iter();
             pod.namespace == account.namespace
@@ -90,12 +90,12 @@ fn distinguishing_labels(
     let usual = USUAL.iter().filter_map(|name| common.get_key_value(*name));
     for (name, value) in usual.chain(&common) {
         let one = Labels::from([(name.clone(), value.clone())]);
-        if tells(&one) {
+        if distinguishes(&one) {
             return Some(one);
         }
     }
     let few = (1..=MAX_LABELS).contains(&common.len());
-    (few && tells(&common)).then_some(common)
+    (few && distinguishes(&common)).then_some(common)
 }
 
 fn has(facts: &PodFacts, name: &str, value: &str) -> bool {

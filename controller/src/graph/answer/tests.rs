@@ -56,7 +56,7 @@ impl Town {
             trust_domain: "cluster.local",
             as_it_was: false,
         };
-        as_object(|to| tell(&sources, extent, to))
+        as_object(|to| write(&sources, extent, to))
     }
 }
 

@@ -95,7 +95,7 @@ impl Asks {
         match answered {
             Some(answered) => self.answered(&uid, v1::Answered { id, ..answered }),
             None if uid.is_empty() => {}
-            None => self.gone(&mut self.inner.state.lock(), id, &uid),
+            None => self.finish(&mut self.inner.state.lock(), id, &uid),
         }
     }
 

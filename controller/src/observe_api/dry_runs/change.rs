@@ -212,10 +212,10 @@ impl TriedChange {
     /// misspelt, and then nobody should read that nothing changes.
     pub(super) fn warn_of_new_namespaces(&mut self, world: &World) {
         let put = self.change.objects.iter();
-        let places: BTreeSet<&str> = put
+        let namespaces: BTreeSet<&str> = put
             .filter_map(|(_, object)| object.metadata.namespace.as_deref())
             .collect();
-        let new = places
+        let new = namespaces
             .into_iter()
             .filter(|index| world.namespace(index).is_none());
         let warnings: Vec<String> = new

@@ -328,8 +328,8 @@ mod tests {
     use super::*;
 
     fn parse(query: &str) -> Result<Question, Refusal> {
-        let told = BTreeSet::from(["user-agent".to_owned()]);
-        Question::parse(query, "shop", &told)
+        let readable = BTreeSet::from(["user-agent".to_owned()]);
+        Question::parse(query, "shop", &readable)
     }
 
     #[test]

@@ -211,7 +211,7 @@ async fn a_verdict_that_ends_before_it_is_told_again_is_taken_back() {
     let mut steered = Steered::new();
     let mut news = |announced: &AnnouncedStates, hears: bool| -> Vec<State> {
         if hears {
-            steered.hears(&reported);
+            steered.note_pulse(&reported);
         }
         let news = steered.news(announced, &session, &caller.account, now);
         news.iter().map(v1::CircuitState::state).collect()

@@ -129,7 +129,7 @@ fn service(
     let name = written.strip_suffix('.').unwrap_or(written);
     let mut parts = name.splitn(3, '.');
     let service = parts.next().unwrap_or_default();
-    let place = parts.next().unwrap_or(namespace);
+    let stated = parts.next().unwrap_or(namespace);
     let here = parts.next().is_none_or(|rest| {
         rest == "svc"
             || rest
@@ -143,7 +143,7 @@ fn service(
         );
         mistakes.invalid(field, text);
         None
-    } else if place != *namespace {
+    } else if stated != *namespace {
         let text = format!("is {written:?}, but must be a Service of namespace {namespace:?}");
         mistakes.invalid(field, text);
         None

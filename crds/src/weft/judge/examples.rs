@@ -31,11 +31,11 @@ fn examples() -> Vec<(String, Value)> {
         texts.push((format!("resilience.md, example {}", n + 1), text.to_owned()));
     }
     let mut examples = Vec::new();
-    for (place, text) in texts {
+    for (location, text) in texts {
         for document in serde_yaml_ng::Deserializer::from_str(&text) {
             let object = Value::deserialize(document).unwrap();
             if object["kind"] == "TrafficPolicy" {
-                examples.push((place.clone(), object));
+                examples.push((location.clone(), object));
             }
         }
     }
@@ -50,16 +50,16 @@ fn every_example_of_the_documentation_is_taken_without_a_word() {
     let examples = examples();
     assert!(examples.len() >= 10, "{}", examples.len());
     let cluster = Cluster::default();
-    for (place, object) in examples {
-        assert_eq!(object["apiVersion"], "weft.dev/v1alpha1", "{place}");
+    for (location, object) in examples {
+        assert_eq!(object["apiVersion"], "weft.dev/v1alpha1", "{location}");
         assert_eq!(
             violations(schema, &object["spec"]),
             Vec::<String>::new(),
-            "{place}"
+            "{location}"
         );
         let namespace = object["metadata"]["namespace"].as_str().unwrap_or("shop");
         let at = cluster.around(namespace);
         let (_, mistakes) = spec::<TrafficPolicySpec>(Some(&object["spec"]), &at);
-        assert_eq!(mistakes, [], "{place}");
+        assert_eq!(mistakes, [], "{location}");
     }
 }

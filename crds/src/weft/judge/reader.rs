@@ -64,9 +64,9 @@ impl<'a> FieldReader<'a> {
         read: impl FnOnce(&mut Self) -> Option<T>,
     ) -> Option<T> {
         let before = std::mem::take(&mut self.failed);
-        let said = std::mem::replace(&mut self.ending, ending);
+        let previous = std::mem::replace(&mut self.ending, ending);
         let read = read(self);
-        self.ending = said;
+        self.ending = previous;
         let failed = std::mem::replace(&mut self.failed, before);
         read.filter(|_| !failed)
     }

@@ -111,10 +111,13 @@ fn read(snapshot: &Snapshot, services: &str) -> Value {
 
 #[test]
 fn paths_of_the_page_are_told_from_all_others() {
-    assert_eq!(asked("/traffic"), Some(""));
-    assert_eq!(asked("/traffic/shop/api:80"), Some("shop/api:80"));
-    assert_eq!(asked("/traffics"), None);
-    assert_eq!(asked("/config"), None);
+    assert_eq!(requested_services("/traffic"), Some(""));
+    assert_eq!(
+        requested_services("/traffic/shop/api:80"),
+        Some("shop/api:80")
+    );
+    assert_eq!(requested_services("/traffics"), None);
+    assert_eq!(requested_services("/config"), None);
 }
 
 #[test]

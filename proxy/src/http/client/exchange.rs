@@ -332,8 +332,8 @@ mod tests {
     fn no_length_is_sent_of_a_body_that_is_none() {
         let addr = SocketAddr::from(([10, 0, 0, 1], 80));
         let sent = |length: &'static str, body: Body| {
-            let asked = Request::get("/").header(header::CONTENT_LENGTH, length);
-            let parts = asked.body(()).unwrap().into_parts().0;
+            let request = Request::get("/").header(header::CONTENT_LENGTH, length);
+            let parts = request.body(()).unwrap().into_parts().0;
             let sent = http1_request(addr, parts, body, false);
             let length = sent.headers().get(header::CONTENT_LENGTH).cloned();
             length.map(|length| length.to_str().unwrap().to_owned())

@@ -48,11 +48,11 @@ mod tests {
         for (heap, at_once) in [(usize::MAX, AT_ONCE), (10 * PART * TAKES, 10), (TAKES, 0)] {
             let budget = Budget::measured(1 << 20, heap, || 0);
             let windows = Windows::default();
-            let mut held: Vec<_> = (0..at_once)
+            let mut taken: Vec<_> = (0..at_once)
                 .map(|_| windows.take(&budget).expect("room"))
                 .collect();
             assert!(windows.take(&budget).is_none(), "{heap}");
-            if held.pop().is_some() {
+            if taken.pop().is_some() {
                 assert!(windows.take(&budget).is_some(), "{heap}");
             }
         }

@@ -98,15 +98,15 @@ mod tests {
 
     #[test]
     fn what_some_senders_may_say_of_its_class_comes_back() {
-        let said = |priority| {
+        let priority_of = |priority| {
             let mut headers = map(&[("weft-priority", priority), ("x", "1")]);
             let ours = strip_ours(&mut headers);
             assert_eq!(headers, map(&[("x", "1")]));
             assert!(!ours.retry);
             ours.priority
         };
-        assert_eq!(said("sheddable"), Some(Priority::Sheddable));
-        assert_eq!(said("High"), None);
+        assert_eq!(priority_of("sheddable"), Some(Priority::Sheddable));
+        assert_eq!(priority_of("High"), None);
         let ours = strip_ours(&mut map(&[
             ("weft-attempt", "2"),
             ("weft_priority", "Normal"),
@@ -134,14 +134,14 @@ mod tests {
 
     #[test]
     fn what_some_senders_may_say_comes_back() {
-        for (said, shadow) in [
+        for (value, shadow) in [
             ("true", Shadow::Any),
             ("read-only", Shadow::ReadOnly),
             ("of a later version", Shadow::ReadOnly),
         ] {
-            let mut headers = map(&[("weft-shadow", said), ("weft-timeout", "5ms"), ("x", "1")]);
+            let mut headers = map(&[("weft-shadow", value), ("weft-timeout", "5ms"), ("x", "1")]);
             let ours = strip_ours(&mut headers);
-            assert_eq!(ours.shadow, Some(shadow), "{said}");
+            assert_eq!(ours.shadow, Some(shadow), "{value}");
             assert_eq!(ours.times.unwrap().timeout.unwrap(), "5ms");
             assert_eq!(headers, map(&[("x", "1")]));
         }

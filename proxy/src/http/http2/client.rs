@@ -120,7 +120,7 @@ where
 {
     let unsent = profile.unsent(&budget);
     let flow = Flow::new(Arc::clone(&budget), profile.windows);
-    let (io, heard) = WatchedIo::new(FrameFilter::of_server(io, flow.small_frames()), budget);
+    let (io, received) = WatchedIo::new(FrameFilter::of_server(io, flow.small_frames()), budget);
     let (send, mut connection) = Builder::new()
         .initial_window_size(flow.window())
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -158,7 +158,7 @@ where
     let shared = Arc::<Shared>::default();
     let task = Task {
         connection,
-        keepalive: profile.asks.then(|| Keepalive::new(pings, heard)),
+        keepalive: profile.asks.then(|| Keepalive::new(pings, received)),
         flow: Arc::clone(&flow),
         shared: Arc::clone(&shared),
         flush_handle,
@@ -323,8 +323,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Task<I> {
     /// Tells the peer of other windows, where they are due.
     fn adjust(&mut self) -> bool {
         let connection = &mut self.connection;
-        let tell = |window| connection.set_initial_window_size(window).is_ok();
-        self.flow.adjust(tell)
+        let announce = |window| connection.set_initial_window_size(window).is_ok();
+        self.flow.adjust(announce)
     }
 }
 

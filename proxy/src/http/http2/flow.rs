@@ -147,17 +147,17 @@ impl Flow {
         }
     }
 
-    /// Has the connection `tell` the peer which window its streams have from now on, if
-    /// that is to be told. `tell` is true when it will, which it is only once the peer
+    /// Has the connection `announce` to the peer which window its streams have from now on, if
+    /// that is to be told. `announce` is true when it will, which it is only once the peer
     /// knows what it was told before.
-    pub(crate) fn adjust(&self, tell: impl FnOnce(u32) -> bool) -> bool {
+    pub(crate) fn adjust(&self, announce: impl FnOnce(u32) -> bool) -> bool {
         let shrunk = self.shrunk.load(Relaxed);
         let next = self.next();
         // The same window again, to learn that the peer knows it.
         let Some(window) = next.or_else(|| shrunk.then(|| self.window())) else {
             return false;
         };
-        if !tell(window) {
+        if !announce(window) {
             return false;
         }
         if shrunk {
@@ -385,15 +385,15 @@ mod tests {
     async fn growth_of_all_connections_fits_the_pool() {
         let budget = Budget::new(LIMIT);
         let mut sum = 0;
-        let mut held = Vec::new();
+        let mut flows = Vec::new();
         for _ in 0..40 {
             let flow = Flow::new(Arc::clone(&budget), WindowChanges::Both);
             let mut share = flow.open();
             sum += read_fast(&flow, &mut share) - STREAM_WINDOW;
-            held.push((flow, share));
+            flows.push((flow, share));
         }
         assert!(sum as usize <= POOL, "{sum}");
-        drop(held);
+        drop(flows);
         assert_eq!((budget.grown(), budget.holders()), (0, 0));
     }
 

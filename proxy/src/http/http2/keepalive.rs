@@ -37,19 +37,19 @@ const DEAD: Duration = Duration::from_millis(7500);
 pub(super) struct WatchedIo<I> {
     io: I,
     budget: Arc<Budget>,
-    heard: Arc<AtomicBool>,
+    received: Arc<AtomicBool>,
 }
 
 impl<I> WatchedIo<I> {
     pub(super) fn new(io: I, budget: Arc<Budget>) -> (Self, Arc<AtomicBool>) {
-        let heard = Arc::<AtomicBool>::default();
-        let noted = Arc::clone(&heard);
+        let received = Arc::<AtomicBool>::default();
+        let noted = Arc::clone(&received);
         let this = Self {
             io,
             budget,
-            heard: noted,
+            received: noted,
         };
-        (this, heard)
+        (this, received)
     }
 }
 
@@ -64,7 +64,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for WatchedIo<I> {
         let before = out.filled().len();
         let polled = Pin::new(&mut this.io).poll_read(cx, out);
         if out.filled().len() > before {
-            this.heard.store(true, Relaxed);
+            this.received.store(true, Relaxed);
         }
         polled
     }
@@ -79,7 +79,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for WatchedIo<I> {
 #[derive(Debug)]
 pub(super) struct Keepalive {
     pings: PingPong,
-    heard: Arc<AtomicBool>,
+    received: Arc<AtomicBool>,
     /// When something was last known to have come.
     last: Instant,
     /// When the peer was asked, if it has not answered.
@@ -99,11 +99,11 @@ pub(super) enum Peer {
 }
 
 impl Keepalive {
-    pub(super) fn new(pings: PingPong, heard: Arc<AtomicBool>) -> Self {
+    pub(super) fn new(pings: PingPong, received: Arc<AtomicBool>) -> Self {
         let now = Instant::now();
         Self {
             pings,
-            heard,
+            received,
             last: now,
             pinged_at: None,
             pongs: 0,
@@ -144,7 +144,7 @@ impl Keepalive {
         self.poll_pong(cx);
         while self.timer.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
-            if self.heard.swap(false, Relaxed) {
+            if self.received.swap(false, Relaxed) {
                 self.last = now;
             }
             if self.dead(now) {
@@ -160,7 +160,7 @@ impl Keepalive {
             self.timer.as_mut().reset(next);
         }
         match self.pinged_at {
-            Some(pinged_at) if self.heard.load(Relaxed) || pinged_at.elapsed() < SUSPECT => {
+            Some(pinged_at) if self.received.load(Relaxed) || pinged_at.elapsed() < SUSPECT => {
                 Peer::Alive
             }
             Some(_) => Peer::Suspect,

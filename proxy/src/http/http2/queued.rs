@@ -90,7 +90,9 @@ impl QueuedRequests {
             }
         }
         let head = STREAM + size(begun.0.headers());
-        let _reserved = self.permit.reserve(head + body(&begun.0, window as usize));
+        let _reserved = self
+            .permit
+            .reserve_bytes(head + body(&begun.0, window as usize));
         self.waiting.push_back(Waiting {
             begun,
             since: Instant::now(),

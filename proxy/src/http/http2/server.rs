@@ -91,11 +91,11 @@ where
     } = limits;
     permit.silent();
     permit.head_begins();
-    let _connection = permit.reserve(CONNECTION);
+    let _connection = permit.reserve_bytes(CONNECTION);
     let flow = Flow::new(Arc::clone(&budget), profile.windows);
     let mut queued = QueuedRequests::new(Arc::clone(&budget), Arc::clone(&permit), class);
     let io = FrameFilter::of_client(io, flow.small_frames(), Arc::clone(&permit));
-    let (io, heard) = WatchedIo::new(io, budget);
+    let (io, received) = WatchedIo::new(io, budget);
     let handshake = builder(&profile, &flow).handshake::<_, Bytes>(io);
     // Within a tunnel nobody else sees to it.
     let shaken = timeout(HEAD_WITHIN, handshake).await;
@@ -106,7 +106,7 @@ where
     let mut keepalive = connection
         .ping_pong()
         .filter(|_| profile.asks)
-        .map(|pings| Keepalive::new(pings, heard));
+        .map(|pings| Keepalive::new(pings, received));
     if let Some(flush_handle) = &flush_handle {
         flush_handle.collect();
     }
@@ -115,8 +115,8 @@ where
     let open = Arc::new(());
     // Tells the peer of other windows, where they are due.
     let adjust = |connection: &mut Connection<_, Bytes>| {
-        let tell = |window| connection.set_initial_window_size(window).is_ok();
-        flow.adjust(tell)
+        let announce = |window| connection.set_initial_window_size(window).is_ok();
+        flow.adjust(announce)
     };
     poll_fn(|cx| {
         let in_use = flow.streams() > 0 || Arc::strong_count(&open) > 1 || !queued.is_empty();
@@ -206,7 +206,7 @@ fn begin<F>(
     }
     let reserved = head.extensions.remove::<Arc<ReservedPermit>>();
     let in_flight = Arc::new(permit.begin_request_by(reserved));
-    let cost = permit.reserve(REQUEST + bytes);
+    let cost = permit.reserve_bytes(REQUEST + bytes);
     if !stream.is_end_stream() {
         head.extensions.insert(KeptBody::new(cost.beside(0)));
     }

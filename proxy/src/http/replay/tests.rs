@@ -120,7 +120,7 @@ async fn small_pieces_keep_no_more_than_their_bytes_which_count_for_who_sent_the
         .map(|one| Ok::<_, Infallible>(Frame::data(one)));
     let source = StreamBody::new(futures::stream::iter(frames));
     let mut extensions = Extensions::new();
-    extensions.insert(KeptBody::new(permit.reserve(0)));
+    extensions.insert(KeptBody::new(permit.reserve_bytes(0)));
     let source = source.map_err(|never| match never {}).boxed_unsync();
     let replay = Replay::new(source).counted(&mut extensions);
     assert_eq!(read(replay.take().unwrap()).await, [b'x'; 1000]);

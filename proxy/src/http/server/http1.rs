@@ -215,7 +215,7 @@ where
     I: AsyncRead + AsyncWrite + MayAbort + Unpin,
 {
     let early = if io.has_head() { None } else { used.lets_in() };
-    used.hears(0);
+    used.note_head_bytes(0);
     let whole = timeout(HEAD_WITHIN, io.whole_head(SMALL_HEAD, &used.budget)).await;
     if !matches!(whole, Ok(Ok(()))) {
         used.permit.head_is_overdue(HEAD_WITHIN);

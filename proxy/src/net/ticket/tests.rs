@@ -64,7 +64,7 @@ fn busy(occupancy: &Arc<Occupancy>, last: u8, many: usize) -> (Arc<Permit>, Vec<
 /// All that is reserved for this caller is taken.
 fn take_reserved(permit: &Permit) -> Vec<Arc<ReservedPermit>> {
     let requests = permit.requests().unwrap();
-    std::iter::from_fn(|| requests.reserve(RESERVED)).collect()
+    std::iter::from_fn(|| requests.reserve_permit(RESERVED)).collect()
 }
 
 fn passes(budget: &Arc<Budget>, permit: &Arc<Permit>, class: AdmissionClass) -> bool {
@@ -315,7 +315,7 @@ fn the_more_a_caller_holds_the_earlier_its_next_request_waits() {
     // In MiB: what it holds beside its requests, and up to where it finds room.
     for (holds, room) in [(0, 39), (5, 39), (8, 38), (12, 37), (16, 37), (40, 37)] {
         let (busy, requests) = busy(&occupancy, 1, LEAST);
-        let reservation = (busy.reserve(holds * MIB), take_reserved(&busy));
+        let reservation = (busy.reserve_bytes(holds * MIB), take_reserved(&busy));
         occupancy.weigh(0);
         USED.set(room * MIB);
         assert!(passes(&budget, &busy, AdmissionClass::Callers), "{holds}");

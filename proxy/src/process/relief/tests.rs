@@ -42,7 +42,7 @@ fn enter(occupancy: &Arc<Occupancy>, last: u8, bytes: usize) -> tokio::task::Joi
     let from = IpAddr::from([10, 0, 0, last]).into();
     let permit: Arc<Permit> = occupancy.try_admit(&from).unwrap().unwrap();
     permit.busy();
-    let reserved = (permit.reserve(bytes), hold(bytes));
+    let reserved = (permit.reserve_bytes(bytes), hold(bytes));
     tokio::spawn(async move {
         let serving = async {
             let _held = reserved;

@@ -14,7 +14,7 @@ fn no_more_reserved_permits_are_taken_than_there_are_however_many_ask_at_once() 
         for _ in 0..8 {
             scope.spawn(|| {
                 for _ in 0..2000 {
-                    let permits = [0; 3].map(|_| requests.reserve(MOST));
+                    let permits = [0; 3].map(|_| requests.reserve_permit(MOST));
                     seen.fetch_max(requests.reserved(), Relaxed);
                     got.fetch_add(permits.iter().flatten().count(), Relaxed);
                 }
@@ -24,14 +24,16 @@ fn no_more_reserved_permits_are_taken_than_there_are_however_many_ask_at_once() 
     assert!(seen.load(Relaxed) <= MOST, "{seen:?}");
     assert!(got.load(Relaxed) > 0);
     assert_eq!(requests.reserved(), 0, "each came back, and once");
-    let all: Vec<_> = (0..=MOST).filter_map(|_| requests.reserve(MOST)).collect();
+    let all: Vec<_> = (0..=MOST)
+        .filter_map(|_| requests.reserve_permit(MOST))
+        .collect();
     assert_eq!(all.len(), MOST);
 }
 
 #[test]
 fn who_waits_first_is_called_when_a_reserved_permit_comes_back() {
     let requests = Arc::<Requests>::default();
-    let permit = requests.reserve(1);
+    let permit = requests.reserve_permit(1);
     let (first, second) = (requests.enter(0), requests.enter(0));
     assert_eq!(requests.look(first, Waker::noop()), Look::First);
     // As long as a part of its request has it.

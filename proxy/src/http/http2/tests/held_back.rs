@@ -147,7 +147,7 @@ async fn a_request_that_waits_in_vain_is_handed_on_to_be_refused() {
 async fn a_request_by_a_reserved_permit_gives_it_back_when_it_is_answered_or_reset() {
     const RESERVED: usize = 8;
     let mut saturated = saturated().await;
-    let _held = saturated._requests.0.reserve(LIMIT / 4);
+    let _held = saturated._requests.0.reserve_bytes(LIMIT / 4);
     saturated.occupancy.weigh(0);
     let requests = Arc::clone(saturated._requests.0.requests().unwrap());
     USED.set(39 << 20);

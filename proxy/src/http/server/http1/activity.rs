@@ -97,7 +97,7 @@ pub(super) struct ConnectionUse {
 impl ConnectionUse {
     pub(super) fn new(budget: Arc<Budget>, permit: Arc<Permit>, class: AdmissionClass) -> Self {
         Self {
-            reserved_head: permit.reserve(0),
+            reserved_head: permit.reserve_bytes(0),
             permit,
             expects: AtomicBool::default(),
             fresh: AtomicBool::default(),
@@ -167,7 +167,7 @@ impl ConnectionUse {
     }
 
     /// So many bytes of a head came.
-    pub(super) fn hears(&self, bytes: usize) {
+    pub(super) fn note_head_bytes(&self, bytes: usize) {
         if self.expects.load(Relaxed) {
             self.permit.head_begins();
             self.reserved_head.add(bytes);
@@ -225,7 +225,7 @@ impl ConnectionUse {
     where
         I: AsyncRead + Unpin,
     {
-        let reserved = self.permit.reserve(io.ahead());
+        let reserved = self.permit.reserve_bytes(io.ahead());
         let most = io.ahead() + AHEAD;
         // Nobody is to blame for the time that passes.
         self.permit.busy();

@@ -85,7 +85,7 @@ impl<I: AsyncRead + MayAbort + Unpin> AsyncRead for WriteObserver<I> {
         if out.filled().len() == before {
             return read;
         }
-        this.used.hears(out.filled().len() - before);
+        this.used.note_head_bytes(out.filled().len() - before);
         // Behind a body nothing is mended: only what hyper waits for as a head is one.
         let mut read = read;
         if this.used.expects.load(Relaxed)

@@ -114,7 +114,7 @@ async fn request(
     let mut promise = budget.promise(0);
     promise.begins();
     let _in_flight = permit.begin_request_by(reservation);
-    let known = permit.reserve(KNOWN);
+    let known = permit.reserve_bytes(KNOWN);
     let served = async {
         sleep(SET_UP).await;
         let _taken = hold(TAKES);
@@ -264,7 +264,7 @@ async fn long_requests(budget: &Arc<Budget>, occupancy: &Arc<Occupancy>, many: u
                     Err(_) => return,
                 },
             };
-            let _held = (permit.reserve(16 * 1024), hold(40 * 1024));
+            let _held = (permit.reserve_bytes(16 * 1024), hold(40 * 1024));
             let _in_flight = permit.begin_request_by(reservation);
             begun.fetch_add(1, Relaxed);
             permits::keep(&permit, sleep(Duration::from_secs(25))).await;

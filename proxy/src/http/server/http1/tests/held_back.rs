@@ -423,7 +423,7 @@ async fn requests_beside_many_that_never_end_begin_by_reserved_permits_and_give_
     }
     assert_eq!(WAITED.get(), 0);
     // Others have all of them, and give one back.
-    let mut taken: Vec<_> = (0..10).filter_map(|_| requests.reserve(8)).collect();
+    let mut taken: Vec<_> = (0..10).filter_map(|_| requests.reserve_permit(8)).collect();
     assert_eq!(taken.len(), 8);
     served.say(GET).await;
     sleep(LONG).await;
