@@ -17,7 +17,7 @@ pub(crate) struct Manifest {
     pub(crate) name: String,
     /// Its text, without the mark that some editors write before it.
     pub(crate) text: String,
-    /// Whether that mark stood there.
+    /// Whether the text had that mark.
     pub(crate) marked: bool,
 }
 

@@ -149,7 +149,7 @@ impl StatusWriter {
         }
     }
 
-    /// What stands there already, so that times of change survive a new holder
+    /// What is stored already, so that times of change survive a new holder
     /// of the lease.
     async fn read_all(&self) -> BTreeMap<ObjectRef, Written> {
         let mut written = BTreeMap::new();

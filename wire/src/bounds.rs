@@ -27,7 +27,7 @@ const MALFORMED: &str = "a message is no protobuf";
 
 impl Bounded for v1::FromProxy {
     fn check(encoded: &[u8]) -> Result<(), &'static str> {
-        // Over all fields: one that stands there again is merged into what it was before.
+        // Over all fields: a field that is repeated is merged into what it was before.
         let (mut parts, mut parts_of_edges) = (0, 0);
         for field in Fields(encoded) {
             let (number, message) = field?;

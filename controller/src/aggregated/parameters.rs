@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use super::refusal::Refusal;
 
-/// Characters of a name that are said again.
+/// Characters of a name that are quoted.
 const MAX_QUOTED: usize = 64;
 
-/// Looks whether a parameter stands there twice: one of the two would be passed over, and its
+/// Looks whether a parameter is given twice: one of the two would be passed over, and its
 /// sender be answered another question than his. Those of `lists` may.
 ///
 /// # Errors
@@ -21,7 +21,7 @@ pub(crate) fn refuse_repeated(query: &str, lists: &[&str]) -> Result<(), Refusal
         if seen.contains(&name) {
             let name = quoted(&name);
             return Err(Refusal::bad(format!(
-                "parameter {name}: stands there twice, and one value counts; say it once"
+                "parameter {name}: is given twice, and one value counts; give it once"
             )));
         }
         seen.insert(name);
@@ -50,7 +50,7 @@ mod tests {
         ] {
             let refusal = refuse_repeated(query, &["to"]).unwrap_err();
             assert_eq!(refusal.code, 400, "{query}");
-            let first = format!("parameter {name}: stands there twice");
+            let first = format!("parameter {name}: is given twice");
             assert!(refusal.message.starts_with(&first), "{}", refusal.message);
         }
         let long = "x".repeat(2_000);

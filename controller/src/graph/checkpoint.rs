@@ -126,7 +126,7 @@ impl Checkpointer {
             match changed(&api, &name(shard), last.as_deref()).await {
                 Ok(None) => {}
                 Ok(Some(stored)) => {
-                    // What stands there when a replica begins was not written past it.
+                    // What is stored when a replica begins was not written past it.
                     let is_news = last.is_some();
                     last.clone_from(&stored.metadata.resource_version);
                     match self.take(&stored).await {

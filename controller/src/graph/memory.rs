@@ -45,7 +45,7 @@ pub(crate) struct Memory {
     seen: HashMap<EdgeRef, Seen>,
     /// What was seen last before this, in seconds since 1970, is forgotten.
     forgotten_before: u64,
-    /// Whether it may hold what stands there twice.
+    /// Whether it may hold an edge twice.
     has_new: bool,
     /// Edges that went because there were too many.
     pub(crate) dropped: u64,
@@ -109,7 +109,7 @@ impl Memory {
     /// unseen of the nodes that told of most: who makes edges up loses his own. Returns how many
     /// those were.
     pub(crate) fn tidy(&mut self, now: u64, remember: Duration) -> usize {
-        // What was read was seen at some time of the hour that stands there. A whole hour goes
+        // What was read was seen at some time of the hour that is recorded. A whole hour goes
         // at once, so that all replicas remember the same.
         let first = now.saturating_sub(remember.as_secs()) / HOUR * HOUR;
         self.forgotten_before = first;
@@ -129,7 +129,7 @@ impl Memory {
     }
 
     /// What versions remembered that knew of no accounts is the same calls as those whose
-    /// account is known since: their first call is taken over, or each would stand there twice.
+    /// account is known since: their first call is taken over, or each would be an edge twice.
     fn take_over_untold(&mut self) {
         let all = self.seen.iter();
         let untold = all.filter(|(edge, _)| edge.key().lacks_account());

@@ -155,7 +155,7 @@ mod tests {
             (Resource::Taps, "of=Pod/a&of=Pod/b", "of"),
         ] {
             let refusal = check(resource, query).unwrap_err();
-            let first = format!("parameter {name}: stands there twice");
+            let first = format!("parameter {name}: is given twice");
             assert!(refusal.message.starts_with(&first), "{}", refusal.message);
         }
         let several = "watch=1&of=Pod/a&to=Pod/b&to=Pod/c&from=Pod/d&from=Pod/e&header=a&header=b";

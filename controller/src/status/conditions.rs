@@ -32,7 +32,7 @@ pub(super) struct Status {
     pub(super) breaker: Option<WrittenBreaker>,
 }
 
-/// A status as it stands there.
+/// A status as it is stored.
 #[derive(Clone, Debug)]
 pub(super) struct Written {
     /// None: it was read, not written by this process.
@@ -41,7 +41,7 @@ pub(super) struct Written {
     pub(super) since: BTreeMap<String, (String, String)>,
     pub(super) uid: String,
     pub(super) at: Instant,
-    /// The generation of which `Programmed` stands there as True.
+    /// The generation of which `Programmed` is stored as True.
     pub(super) programmed: Option<i64>,
     /// Since when only proxies without a stream lack that generation.
     pub(super) lapsed: Option<Instant>,

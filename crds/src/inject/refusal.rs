@@ -100,11 +100,11 @@ pub enum Refusal {
          {account:?}; remove the label, it is written when the pod is made"
     )]
     FalseAccount {
-        /// What stands there.
+        /// The value found.
         found: String,
         /// The pod's service account.
         account: String,
-        /// What should stand there.
+        /// The value expected.
         right: String,
     },
     /// What an earlier run left in the pod cannot be read.

@@ -61,7 +61,7 @@ fn hundred_changes_of_a_split_reach_fifty_proxies_within_a_second() -> Outcome {
 
     let mut took = Vec::with_capacity(CHANGES);
     for change in 0..CHANGES {
-        // Never the weight that stands there, which would be no change.
+        // Never the weight that is set, which would be no change.
         took.push(record.time_change(1 + (change as i64 % 99))?);
     }
     // What was acknowledged is also what the proxies do.

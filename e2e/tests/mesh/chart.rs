@@ -35,7 +35,7 @@ fn told_by_helm(values: &[&str]) -> anyhow::Result<Vec<Value>> {
     let text = Cluster::connect()?.helm(&args)?;
     serde_yaml_ng::Deserializer::from_str(&text)
         .map(|document| {
-            // Of a key that stands there twice JSON's maps take one, and these none.
+            // Of a repeated key JSON's maps take one, and these none.
             let read = serde_yaml_ng::Value::deserialize(document);
             let object = read.context("helm wrote no YAML")?;
             serde_yaml_ng::from_value::<Value>(object).context("helm wrote no object")

@@ -255,7 +255,7 @@ fn what_is_forgotten_does_not_come_back_from_what_was_written() {
     assert_eq!(memory.shards().unwrap(), nothing);
 }
 
-/// The first call of an edge is not lost by an upgrade, and none stands there twice.
+/// The first call of an edge is not lost by an upgrade, and none is there twice.
 #[test]
 fn edge_that_an_older_version_remembered_is_one_with_that_of_its_account() {
     let (mut edges, mut memory) = (Edges::default(), Memory::default());

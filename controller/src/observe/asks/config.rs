@@ -14,7 +14,7 @@ use super::{Asks, TooMany};
 
 /// A proxy answers within milliseconds; somebody waits for it.
 const WITHIN: Duration = Duration::from_secs(3);
-/// Resources of one proxy: 4 096 addresses, what stands there, and as many rules. Each
+/// Resources of one proxy: 4 096 addresses, their endpoints, and as many rules. Each
 /// costs some hundred bytes in the answer.
 const MAX_RESOURCES: usize = 20_000;
 /// Bytes of all parts. A proxy has the same bound, but its pod may answer for it.

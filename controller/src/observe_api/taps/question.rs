@@ -125,14 +125,14 @@ impl Question {
             if ends.len() > MAX_ENDS {
                 return Err(wrong(
                     name,
-                    format_args!("stands there more than {MAX_ENDS} times"),
+                    format_args!("is given more than {MAX_ENDS} times"),
                 ));
             }
         }
         if self.headers.len() > MAX_HEADERS {
             return Err(wrong(
                 "header",
-                format_args!("stands there more than {MAX_HEADERS} times"),
+                format_args!("is given more than {MAX_HEADERS} times"),
             ));
         }
         Ok(self)

@@ -9,7 +9,7 @@ use crate::weft::{duration::written, parse_duration};
 /// What stands in the table of docs/resilience.md, once more: a field, its default in the
 /// words of the page and as it would be written, and what it may hold.
 const FIELDS: &str = r#"
-targetRef.kind | must stand there | - | -
+targetRef.kind | required | - | -
 enforce | `false` | false | -
 routes | every request | [] | up to 16
 sources | every caller | [] | up to 64
@@ -39,8 +39,8 @@ fallback.service | one of the two | - | -
 fallback.response.status | one of the two | - | 200 to 599
 fallback.response.headers | one of the two | - | up to 16
 fallback.when | all | ["Unreachable", "CircuitOpen", "Overload", "Timeout", "5xx"] | -
-rateLimits[].name | must stand there | - | -
-rateLimits[].requests | must stand there | - | 1 to 1000000
+rateLimits[].name | required | - | -
+rateLimits[].requests | required | - | 1 to 1000000
 rateLimits[].per | `1s` | "1s" | 1s to 1h
 rateLimits[].burst | one second's worth, at least 1 | 7 | 1 to 1000000
 rateLimits[].key | `{type: None}` | {"type": "None"} | -
@@ -51,18 +51,18 @@ priority | `Normal` without any policy | - | -
 overload.mode | `Adaptive` | "Adaptive" | -
 overload.queueTime | `100ms` | "100ms" | 5ms to 10s
 overload.maxConcurrency | `0`, no cap | 0 | 0 to 1000000
-mirror[].service | must stand there | - | -
-mirror[].percent | must stand there | - | 0 to 100
+mirror[].service | required | - | -
+mirror[].percent | required | - | 0 to 100
 mirror[].methods | `[GET, HEAD, OPTIONS]` | ["GET", "HEAD", "OPTIONS"] | up to 16
 mirror[].downstream | `ReadOnly` | "ReadOnly" | -
 mirror[].allowTcp | none | [] | up to 16
 balance.locality | the Service's `trafficDistribution` | - | -
 balance.subset | `0`, all | 0 | -1 to 10000
 balance.warmup | `10s` | "10s" | 0s to 5m
-sticky.type | must stand there | - | -
+sticky.type | required | - | -
 sticky.scope | `Endpoint` | "Endpoint" | -
 sticky.ttl | `0s` | "0s" | 0s to 8760h
-overrides[].to | must stand there | - | up to 64
+overrides[].to | required | - | up to 64
 overrides[].sources | nobody | [] | up to 64
 overrides[].forwarders | nobody | [] | up to 64
 overrides[].tokens | none | [] | up to 64
@@ -143,7 +143,7 @@ fn words(text: &str) -> BTreeSet<&str> {
         .collect()
 }
 
-/// A policy with the section of this field, and in it what must stand there.
+/// A policy with the section of this field, and in it what is required.
 fn least(field: &str) -> Value {
     let section = field.split(['.', '[']).next().unwrap();
     let (section, least) = match section {
