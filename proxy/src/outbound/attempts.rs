@@ -171,61 +171,17 @@ impl<'a> Attempts<'a> {
         upload: &Upload,
         call: &mut Call,
     ) -> Result<(UpstreamResponse, Serving), Failure> {
-        // One whose time is over is told that, whatever else would hold it back.
-        if outgoing.check().is_ok()
-            && let Err(refused) = self.held_back(outgoing).and_then(|()| self.admit(proxy))
-        {
-            self.note_failure(&refused, None, outgoing);
-            return Err(refused);
-        }
-        loop {
-            if let Err(passed) = outgoing.check() {
-                self.retry_failed(call);
-                return Err(passed);
-            }
-            let Some(mut to) = self.next(proxy, call) else {
-                break;
-            };
+        self.may_begin(proxy, outgoing)?;
+        while let Some(mut to) = self.next_in_time(proxy, outgoing, call)? {
             let sent = Instant::now();
-            let ended = {
-                let endpoint = Arc::clone(to.endpoint());
-                let unanswered = Unanswered::new(&endpoint, &outgoing.replay);
-                let mut attempt = pin!(outgoing.send(proxy, &endpoint, self.retries));
-                let mut ends = self.attempt_ends(outgoing, upload);
-                let ended = loop {
-                    match deadline::progress(&mut ends, attempt.as_mut()).await {
-                        Progress::Ended(ended) => break ended,
-                        Progress::Slow => {
-                            let again = self.slow(&mut to, call);
-                            ends = ends.map(|ends| ends.slow_at(again));
-                        }
-                    }
-                };
-                let ended = ended.unwrap_or_else(|over| Err(self.late(outgoing, over)));
-                // Where its caller's time is over, it only shows that it takes longer.
-                if !attempt_outcome::is_callers_time(&ended) {
-                    unanswered.over();
-                }
-                ended
-            };
+            let ended = self.attempt(proxy, outgoing, upload, &mut to, call).await;
             let wait = match ended {
                 Ok(answer) => {
-                    let (answer, to, open) =
-                        match self.answered(proxy, outgoing, &answer, &mut to, call) {
-                            After::Pass { open } => (answer, to, open),
-                            After::Retry(wait) => {
-                                // On the heap: most requests never wait.
-                                let pause = outgoing.pause(wait, upload);
-                                let waited = self.wait_with(proxy, pause, answer, to);
-                                match Box::pin(waited).await {
-                                    Some((answer, to)) => (answer, to, false),
-                                    None => continue,
-                                }
-                            }
-                        };
-                    let ends = self.answer_ends(outgoing, upload);
-                    let open = open.then(|| self.open(proxy, outgoing)).flatten();
-                    return Ok((answer, self.served(to, open, ends)));
+                    let answered = (answer, to);
+                    match self.pass_on(proxy, outgoing, upload, answered, call).await {
+                        Some(served) => return Ok(served),
+                        None => continue,
+                    }
                 }
                 // No endpoint could serve the call, and none is to blame.
                 Err(failure) if upload.broke() => {
@@ -245,12 +201,106 @@ impl<'a> Attempts<'a> {
                 self.confirm(proxy);
             }
         }
-        let unserved = self.last.is_none();
+        Err(self.unserved(outgoing, call))
+    }
+
+    /// # Errors
+    /// When something holds the call back before its first attempt. One whose time is over is
+    /// told that, whatever else would hold it back.
+    fn may_begin(&mut self, proxy: &Proxy, outgoing: &Outgoing) -> Result<(), Failure> {
+        if outgoing.check().is_err() {
+            return Ok(());
+        }
+        let admitted = self.held_back(outgoing).and_then(|()| self.admit(proxy));
+        admitted.inspect_err(|refused| self.note_failure(refused, None, outgoing))
+    }
+
+    /// The endpoint to try, where there is one.
+    ///
+    /// # Errors
+    /// When no time is left for another attempt, or nobody waits for it any more.
+    fn next_in_time(
+        &mut self,
+        proxy: &Proxy,
+        outgoing: &Outgoing,
+        call: &mut Call,
+    ) -> Result<Option<InFlight>, Failure> {
+        if let Err(passed) = outgoing.check() {
+            self.retry_failed(call);
+            return Err(passed);
+        }
+        Ok(self.next(proxy, call))
+    }
+
+    /// One attempt, until it has the head of an answer or is given up.
+    fn attempt(
+        &mut self,
+        proxy: &Proxy,
+        outgoing: &Outgoing,
+        upload: &Upload,
+        to: &mut InFlight,
+        call: &mut Call,
+    ) -> impl Future<Output = Result<UpstreamResponse, Failure>> {
+        let endpoint = Arc::clone(to.endpoint());
+        let mut ends = self.attempt_ends(outgoing, upload);
+        // What an async function is given it holds a second time; a block holds it once.
+        async move {
+            let unanswered = Unanswered::new(&endpoint, &outgoing.replay);
+            let mut attempt = pin!(outgoing.send(proxy, &endpoint, self.retries));
+            let ended = loop {
+                match deadline::progress(&mut ends, attempt.as_mut()).await {
+                    Progress::Ended(ended) => break ended,
+                    Progress::Slow => {
+                        let again = self.slow(to, call);
+                        ends = ends.map(|ends| ends.slow_at(again));
+                    }
+                }
+            };
+            let ended = ended.unwrap_or_else(|over| Err(self.late(outgoing, over)));
+            // Where its caller's time is over, it only shows that it takes longer.
+            if !attempt_outcome::is_callers_time(&ended) {
+                unanswered.over();
+            }
+            ended
+        }
+    }
+
+    /// An answer with what is held while it is passed on. `None`: another endpoint is asked
+    /// instead.
+    fn pass_on(
+        &mut self,
+        proxy: &Proxy,
+        outgoing: &Outgoing,
+        upload: &Upload,
+        (answer, mut to): (UpstreamResponse, InFlight),
+        call: &mut Call,
+    ) -> impl Future<Output = Option<(UpstreamResponse, Serving)>> {
+        let after = self.answered(proxy, outgoing, &answer, &mut to, call);
+        async move {
+            let (answer, to, open) = match after {
+                After::Pass { open } => (answer, to, open),
+                After::Retry(wait) => {
+                    // On the heap: most requests never wait.
+                    let pause = outgoing.pause(wait, upload);
+                    let waited = self.wait_with(proxy, pause, answer, to);
+                    let (answer, to) = Box::pin(waited).await?;
+                    (answer, to, false)
+                }
+            };
+            let ends = self.answer_ends(outgoing, upload);
+            let open = open.then(|| self.open(proxy, outgoing)).flatten();
+            Some((answer, self.served(to, open, ends)))
+        }
+    }
+
+    /// Why the call has no answer. That there was nothing to attempt nobody has noted before.
+    fn unserved(&mut self, outgoing: &Outgoing, call: &mut Call) -> Failure {
+        let attempted = self.last.is_some();
         let failure = self.failure(call);
-        if unserved {
+        if !attempted {
             self.note_failure(&failure, None, outgoing);
         }
-        Err(failure)
+        failure
     }
 
     /// An answer came.
