@@ -20,12 +20,13 @@ use policy::traffic::call::Timeouts;
 use tokio::time::{Sleep, sleep_until};
 
 use crate::failure::Failure;
+use crate::http::grpc::is_grpc;
 use crate::http::headers::{REST, TIMEOUT};
 use crate::http::upload::Upload;
 use crate::net::idle::Idle;
 use crate::net::ticket::Waited;
 
-const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+pub(crate) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// A peer proxy is told of whole milliseconds, so it gives up this much before its caller's
 /// at most. What breaks off then was broken off for its time.
@@ -72,6 +73,30 @@ impl Timed {
         self.unreadable |= read.is_err();
         read.ok()
     }
+}
+
+/// Who sent a request, as far as it decides which of its headers are believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PreviousHop {
+    /// Anybody, in bytes that no proxy has read.
+    Outside,
+    /// The own application, which says how long a call may take.
+    Application,
+    /// A peer proxy, which says as well what is left of what the call is made for.
+    Peer,
+}
+
+/// When a request is over that came just now and has no route yet: by what its head says,
+/// since what policies say beside that is only known where it goes.
+pub(crate) fn as_told(map: &HeaderMap, from: PreviousHop) -> Option<Instant> {
+    let (weft, rest) = match from {
+        PreviousHop::Outside => (None, None),
+        PreviousHop::Application => (map.get(TIMEOUT), None),
+        PreviousHop::Peer => (map.get(TIMEOUT), map.get(REST)),
+    };
+    let timed = Timed::read(map, is_grpc(map), weft, rest);
+    let deadline = Deadline::arrived(now(), timed.requested, None);
+    deadline.end().map(|(at, _)| at)
 }
 
 /// When a request came. What it waited for memory since then is part of its time.
@@ -173,9 +198,12 @@ fn write(map: &mut HeaderMap, deadline: Deadline, grpc: bool, next_hop: NextHop)
     set(REST, rest.map(print_millis));
 }
 
+/// What the caller of [`passed`] is told.
+pub(crate) const TIME_IS_OVER: &str = "the time of this request is over";
+
 /// A request whose time was over before an application saw it, or while it served it.
 pub(crate) fn passed() -> Failure {
-    Failure::refused(Reason::Deadline, "the time of this request is over")
+    Failure::refused(Reason::Deadline, TIME_IS_OVER)
 }
 
 /// A call of which nobody needs the answer any more.

@@ -6,8 +6,9 @@ use policy::reason::Reason;
 
 use crate::failure::Failure;
 use crate::http::body::{self, Body};
+use crate::http::deadline;
 use crate::http::headers;
-use crate::net::ticket::WAIT;
+use crate::net::ticket::{NotAdmitted, WAIT};
 
 /// What a request is told that could not begin within [`WAIT`].
 pub(crate) const NO_ROOM: &str = "no memory for another request of this caller within 30 s; \
@@ -26,6 +27,17 @@ pub(crate) enum NotHandled {
 impl NotHandled {
     /// It was not admitted, whatever status tells its caller so.
     pub(crate) const LATE: Self = Self::Answered(Reason::Overload, StatusCode::SERVICE_UNAVAILABLE);
+    /// Its own time was over before it was admitted, of which the same holds.
+    pub(crate) const DEADLINE: Self = Self::Answered(Reason::Deadline, StatusCode::GATEWAY_TIMEOUT);
+
+    /// It was not admitted, and was answered: also where whoever sent it may have left, or
+    /// only have said that it sends no more.
+    pub(crate) const fn answered(why: NotAdmitted) -> Self {
+        match why {
+            NotAdmitted::Late | NotAdmitted::Left => Self::LATE,
+            NotAdmitted::Deadline => Self::DEADLINE,
+        }
+    }
 }
 
 /// `response`, as an answer to this method may be: HEAD is answered without a body,
@@ -82,9 +94,17 @@ pub(crate) fn refusal(reason: Reason, detail: &str, grpc: bool) -> Response<Body
 }
 
 /// The answer to a request of this method that waited for memory in vain. A `peer` is told
-/// that no application saw it, and may try elsewhere.
+/// that no application saw it, and may try elsewhere while there is time.
 #[must_use]
-pub(crate) fn not_admitted(method: &Method, grpc: bool, peer: bool) -> Response<Body> {
+pub(crate) fn not_admitted(
+    why: NotAdmitted,
+    method: &Method,
+    grpc: bool,
+    peer: bool,
+) -> Response<Body> {
+    if why == NotAdmitted::Deadline {
+        return deadline::passed().response_to(method, grpc);
+    }
     let failure = Failure::not_sent(Reason::Overload, NO_ROOM);
     let mut answer = failure.response_to(method, grpc);
     if peer {

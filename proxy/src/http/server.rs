@@ -18,6 +18,7 @@ use runtime::occupancy::Permit;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::http::body::{self, Body};
+use crate::http::deadline::PreviousHop;
 use crate::http::grpc::is_grpc;
 use crate::http::http2::server;
 use crate::http::http2::{MESH, PLAIN};
@@ -166,10 +167,18 @@ impl Profile {
             Self::Network | Self::Mesh(_) => AdmissionClass::Callers,
         }
     }
+
+    const fn previous_hop(&self) -> PreviousHop {
+        match self {
+            Self::OwnApplication => PreviousHop::Application,
+            Self::Network => PreviousHop::Outside,
+            Self::Mesh(_) => PreviousHop::Peer,
+        }
+    }
 }
 
 fn http2_limits(profile: Profile, budget: Arc<Budget>, permit: Arc<Permit>) -> server::Limits {
-    let class = profile.class();
+    let (class, from) = (profile.class(), profile.previous_hop());
     let (profile, flush_handle) = match profile {
         Profile::Mesh(flush_handle) => (MESH, Some(flush_handle)),
         Profile::OwnApplication | Profile::Network => (PLAIN, None),
@@ -178,6 +187,7 @@ fn http2_limits(profile: Profile, budget: Arc<Budget>, permit: Arc<Permit>) -> s
         profile,
         budget,
         class,
+        from,
         flush_handle,
         permit,
     }
@@ -202,7 +212,7 @@ fn http1_limits(profile: &Profile, budget: Arc<Budget>, permit: Arc<Permit>) -> 
         patience: (!matches!(profile, Profile::OwnApplication)).then_some(IDLE_WITHIN),
         budget,
         class: profile.class(),
-        peer: matches!(profile, Profile::Mesh(_)),
+        from: profile.previous_hop(),
         permit,
     }
 }
@@ -260,14 +270,14 @@ fn unreadable(response: Response<Body>) -> (Response<Body>, NotHandled) {
 
 /// The answer to a request that was not admitted.
 fn late(request: &Request<IncomingBody>, peer: bool) -> Option<(Response<Body>, NotHandled)> {
-    match request.extensions().get::<NotAdmitted>()? {
-        NotAdmitted::Late => {
-            let response = not_admitted(request.method(), is_grpc(request.headers()), peer);
-            Some((response, NotHandled::LATE))
-        }
+    let why = *request.extensions().get::<NotAdmitted>()?;
+    if why == NotAdmitted::Left {
         // Nobody gets this.
-        NotAdmitted::Left => Some((Response::new(body::empty()), NotHandled::Left)),
+        return Some((Response::new(body::empty()), NotHandled::Left));
     }
+    let grpc = is_grpc(request.headers());
+    let response = not_admitted(why, request.method(), grpc, peer);
+    Some((response, NotHandled::answered(why)))
 }
 
 /// The answer to a request whose target no server would read. Heads that are too long as

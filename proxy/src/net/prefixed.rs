@@ -183,6 +183,12 @@ impl<S: AsyncRead + Unpin> Prefixed<S> {
         ends_head(&self.prefix[self.at..], 0)
     }
 
+    /// What was read ahead.
+    #[must_use]
+    pub(crate) fn read_ahead(&self) -> &[u8] {
+        &self.prefix[self.at..]
+    }
+
     /// Bytes that were read ahead.
     #[must_use]
     pub(crate) const fn ahead(&self) -> usize {

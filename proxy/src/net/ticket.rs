@@ -35,7 +35,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use runtime::occupancy::{Look, Permit, Requests, ReservedPermit};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use crate::net::admission::{AdmissionClass, MIN_IN_FLIGHT};
 use crate::net::budget::Budget;
@@ -152,28 +152,37 @@ pub(crate) struct AdmissionTicket {
 }
 
 impl AdmissionTicket {
-    /// Returns when the request may begin.
+    /// Returns when the request may begin whose own time is over at `until`.
     ///
     /// # Errors
-    /// When it was not admitted within [`WAIT`].
-    pub(crate) async fn admitted(self) -> Result<Reservation, NotAdmitted> {
-        timeout(WAIT, self).await.map_err(|_| NotAdmitted::Late)
+    /// When it was not admitted by then, or within [`WAIT`].
+    pub(crate) async fn admitted_by(
+        self,
+        until: Option<Instant>,
+    ) -> Result<Reservation, NotAdmitted> {
+        let late = Instant::now() + WAIT;
+        let (at, why) = match until {
+            Some(until) if until < late => (until, NotAdmitted::Deadline),
+            _ => (late, NotAdmitted::Late),
+        };
+        timeout_at(at, self).await.map_err(|_| why)
     }
 
     /// The same.
     ///
     /// # Errors
-    /// When it was not admitted within [`WAIT`], or whoever sent it `left` before.
+    /// When it was not admitted in time, or whoever sent it `left` before.
     pub(crate) async fn admitted_before(
         self,
         left: impl Future<Output = ()>,
+        until: Option<Instant>,
     ) -> Result<Reservation, NotAdmitted> {
         tokio::select! {
             // Nobody wants an answer any more, and what was asked for may have been asked
             // for elsewhere.
             biased;
             () = left => Err(NotAdmitted::Left),
-            admitted = self.admitted() => admitted,
+            admitted = self.admitted_by(until) => admitted,
         }
     }
 }
@@ -213,10 +222,12 @@ impl Drop for AdmissionTicket {
 pub(crate) struct Waited(pub(crate) Duration);
 
 /// In the extensions of a request that was not admitted: nothing is to be done for it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NotAdmitted {
     /// It waited for [`WAIT`].
     Late,
+    /// Its own time was over before that.
+    Deadline,
     /// Whoever sent it took it back.
     Left,
 }

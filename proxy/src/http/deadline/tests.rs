@@ -96,6 +96,30 @@ fn times_are_read_where_they_may_be_believed_and_what_is_none_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_head_says_when_its_request_is_over_as_far_as_who_sent_it_is_believed() {
+    let told = |pairs: &[_], from| {
+        let until = as_told(&map(pairs), from);
+        until.map(|until| (until - now()).as_millis())
+    };
+    let all = [
+        ("content-type", "application/grpc"),
+        ("grpc-timeout", "9S"),
+        ("weft-timeout", "700ms"),
+        ("weft-rest", "300ms"),
+    ];
+    for (from, left) in [
+        (PreviousHop::Outside, 9000),
+        (PreviousHop::Application, 700),
+        (PreviousHop::Peer, 300),
+    ] {
+        assert_eq!(told(&all, from), Some(left), "{from:?}");
+        assert_eq!(told(&all[..1], from), None, "{from:?}");
+    }
+    assert_eq!(told(&all[1..2], PreviousHop::Peer), None, "no gRPC");
+    assert_eq!(told(&[("weft-timeout", "7")], PreviousHop::Peer), None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_left_is_written_and_nothing_where_there_is_no_end() {
     let deadline = within(Duration::from_secs(2));
     tokio::time::advance(Duration::from_millis(500)).await;

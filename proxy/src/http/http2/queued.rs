@@ -19,6 +19,7 @@ use http::{Request, header};
 use runtime::occupancy::{Permit, ReservedBytes};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::http::deadline::{self, PreviousHop};
 use crate::http::limits::size;
 use crate::net::admission::AdmissionClass;
 use crate::net::budget::Budget;
@@ -37,12 +38,17 @@ pub(super) struct QueuedRequests {
     budget: Arc<Budget>,
     permit: Arc<Permit>,
     class: AdmissionClass,
+    from: PreviousHop,
     waiting: VecDeque<Waiting>,
-    /// Those that were taken back while they waited.
-    left: Vec<BegunRequest>,
+    /// Those that will not be admitted, marked with why.
+    given_up: Vec<BegunRequest>,
     ticket: Option<AdmissionTicket>,
     /// When the first of them has waited for too long.
     late: Option<Pin<Box<Sleep>>>,
+    /// When the own time of one of them is over, whichever comes first. That one may not
+    /// wait any more by then.
+    next_end: Option<Instant>,
+    ends: Option<Pin<Box<Sleep>>>,
     /// From this length on those that were taken back are looked for.
     look_at: usize,
 }
@@ -50,6 +56,8 @@ pub(super) struct QueuedRequests {
 struct Waiting {
     begun: BegunRequest,
     since: Instant,
+    /// When its own time is over, as it says itself.
+    until: Option<Instant>,
     _reserved: ReservedBytes,
 }
 
@@ -58,15 +66,19 @@ impl QueuedRequests {
         budget: Arc<Budget>,
         permit: Arc<Permit>,
         class: AdmissionClass,
+        from: PreviousHop,
     ) -> Self {
         Self {
             budget,
             permit,
             class,
+            from,
             waiting: VecDeque::new(),
-            left: Vec::new(),
+            given_up: Vec::new(),
             ticket: None,
             late: None,
+            next_end: None,
+            ends: None,
             look_at: LOOK_FROM,
         }
     }
@@ -93,72 +105,99 @@ impl QueuedRequests {
         let _reserved = self
             .permit
             .reserve_bytes(head + body(&begun.0, window as usize));
+        let until = deadline::as_told(begun.0.headers(), self.from).map(Instant::from);
+        self.next_end = earlier(self.next_end, until);
         self.waiting.push_back(Waiting {
             begun,
             since: Instant::now(),
+            until,
             _reserved,
         });
         if self.waiting.len() >= self.look_at {
-            for mut one in std::mem::take(&mut self.waiting) {
-                if one.begun.1.poll_reset(cx).is_pending() {
-                    self.waiting.push_back(one);
-                } else {
-                    self.left.push(one.begun);
-                }
-            }
+            self.give_up(|_| None, cx);
             self.look_at = LOOK_FROM.max(2 * self.waiting.len());
-            if self.waiting.is_empty() {
-                self.ticket = None;
-            }
         }
         None
+    }
+
+    /// Takes out those that were taken back, and those that `why` says something of.
+    fn give_up(&mut self, why: impl Fn(&Waiting) -> Option<NotAdmitted>, cx: &mut Context<'_>) {
+        for mut one in std::mem::take(&mut self.waiting) {
+            let left = one.begun.1.poll_reset(cx).is_ready();
+            let why = if left {
+                Some(NotAdmitted::Left)
+            } else {
+                why(&one)
+            };
+            match why {
+                Some(why) => self.given_up.push(marked(one.begun, why)),
+                None => self.waiting.push_back(one),
+            }
+        }
+        if self.waiting.is_empty() {
+            self.ticket = None;
+        }
+    }
+
+    /// Takes out those whose own time is over, wherever they stand: they would be refused
+    /// for it if they were admitted. Wakes when the next one's is.
+    fn end_those_out_of_time(&mut self, cx: &mut Context<'_>) {
+        while let Some(end) = self.next_end
+            && is_over(&mut self.ends, end, cx)
+        {
+            let now = Instant::now().max(end);
+            let over = |one: &Waiting| one.until.is_some_and(|until| until <= now);
+            self.give_up(|one| over(one).then_some(NotAdmitted::Deadline), cx);
+            self.next_end = self.waiting.iter().filter_map(|one| one.until).min();
+        }
     }
 
     /// The next one that is admitted, or never will be: that one is marked. Wakes for the
     /// others.
     pub(super) fn next(&mut self, cx: &mut Context<'_>) -> Option<BegunRequest> {
-        if let Some(left) = self.left.pop() {
-            return Some(marked(left, NotAdmitted::Left));
+        self.end_those_out_of_time(cx);
+        if let Some(given_up) = self.given_up.pop() {
+            return Some(given_up);
         }
         loop {
             let Some(first) = self.waiting.front() else {
-                self.late = None;
+                (self.late, self.next_end, self.ends) = (None, None, None);
                 return None;
             };
-            let late = is_late(&mut self.late, first.since + WAIT, cx);
-            let mut reservation = None;
-            if !late {
-                let admitted = match &mut self.ticket {
-                    Some(ticket) => Pin::new(ticket).poll(cx),
-                    None => match self.budget.admit(&self.permit, self.class) {
-                        Ok(reservation) => Poll::Ready(reservation),
-                        Err(ticket) => {
-                            self.ticket = Some(ticket);
-                            continue;
-                        }
-                    },
-                };
-                let Poll::Ready(admitted) = admitted else {
-                    return None;
-                };
-                reservation = admitted;
-                self.ticket = None;
-            }
+            let late_at = first.since + WAIT;
+            let admitted = match &mut self.ticket {
+                Some(ticket) => Pin::new(ticket).poll(cx),
+                None => match self.budget.admit(&self.permit, self.class) {
+                    Ok(reservation) => Poll::Ready(reservation),
+                    Err(ticket) => {
+                        self.ticket = Some(ticket);
+                        continue;
+                    }
+                },
+            };
+            let admitted = match admitted {
+                Poll::Ready(reservation) => {
+                    self.ticket = None;
+                    Some(reservation)
+                }
+                // Only then: a proxy that stood still finds both at once.
+                Poll::Pending if is_over(&mut self.late, late_at, cx) => None,
+                Poll::Pending => return None,
+            };
             let Waiting {
                 begun,
                 since,
                 _reserved,
+                ..
             } = self.waiting.pop_front()?;
             if self.waiting.is_empty() {
                 self.ticket = None;
             }
             let mut begun = begun;
-            return Some(if begun.1.poll_reset(cx).is_ready() {
-                marked(begun, NotAdmitted::Left)
-            } else if late {
-                marked(begun, NotAdmitted::Late)
-            } else {
-                marked(reserved(begun, reservation), Waited(since.elapsed()))
+            return Some(match admitted {
+                _ if begun.1.poll_reset(cx).is_ready() => marked(begun, NotAdmitted::Left),
+                Some(reservation) => marked(reserved(begun, reservation), Waited(since.elapsed())),
+                None => marked(begun, NotAdmitted::Late),
             });
         }
     }
@@ -180,6 +219,10 @@ where
     (request, respond)
 }
 
+fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    one.into_iter().chain(other).min()
+}
+
 /// What may come of a body that nobody reads, in bytes.
 fn body(request: &Request<RecvStream>, window: usize) -> usize {
     if request.body().is_end_stream() {
@@ -191,7 +234,7 @@ fn body(request: &Request<RecvStream>, window: usize) -> usize {
 }
 
 /// Whether that time has come; wakes then.
-fn is_late(timer: &mut Option<Pin<Box<Sleep>>>, at: Instant, cx: &mut Context<'_>) -> bool {
+fn is_over(timer: &mut Option<Pin<Box<Sleep>>>, at: Instant, cx: &mut Context<'_>) -> bool {
     let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
     if timer.deadline() != at {
         timer.as_mut().reset(at);

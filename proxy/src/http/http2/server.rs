@@ -27,6 +27,7 @@ use super::recv::RecvBody;
 use super::{RESET_FOR, SMALL_FRAMES, Tuning, reset_errors, strip_connection_headers};
 use crate::failure::StreamReset;
 use crate::http::body::Body;
+use crate::http::deadline::PreviousHop;
 use crate::http::ending_body::ended_for;
 use crate::http::grpc::{self, is_grpc};
 use crate::http::limits::{HEADER_BYTES, size};
@@ -61,6 +62,8 @@ pub(crate) struct Limits {
     pub(crate) budget: Arc<Budget>,
     /// Whom requests wait behind where there is no room for them.
     pub(crate) class: AdmissionClass,
+    /// Who sends them.
+    pub(crate) from: PreviousHop,
     /// Sends what was written in a turn, where there is one.
     pub(crate) flush_handle: Option<FlushHandle>,
     pub(crate) permit: Arc<Permit>,
@@ -86,6 +89,7 @@ where
         profile,
         budget,
         class,
+        from,
         flush_handle,
         permit,
     } = limits;
@@ -93,7 +97,7 @@ where
     permit.head_begins();
     let _connection = permit.reserve_bytes(CONNECTION);
     let flow = Flow::new(Arc::clone(&budget), profile.windows);
-    let mut queued = QueuedRequests::new(Arc::clone(&budget), Arc::clone(&permit), class);
+    let mut queued = QueuedRequests::new(Arc::clone(&budget), Arc::clone(&permit), class, from);
     let io = FrameFilter::of_client(io, flow.small_frames(), Arc::clone(&permit));
     let (io, received) = WatchedIo::new(io, budget);
     let handshake = builder(&profile, &flow).handshake::<_, Bytes>(io);

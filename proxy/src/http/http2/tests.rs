@@ -30,6 +30,7 @@ use super::server::{self, Accept};
 use super::{PLAIN, PLAIN_FRAME, Tuning};
 use crate::http::body::{self, Body, BoxError};
 use crate::http::byte_stream::ByteStream;
+use crate::http::deadline::PreviousHop;
 use crate::net::admission::AdmissionClass;
 use crate::net::budget::Budget;
 
@@ -60,6 +61,7 @@ fn limits(profile: Tuning, permit: Arc<Permit>) -> server::Limits {
         profile,
         budget: budget(),
         class: AdmissionClass::Callers,
+        from: PreviousHop::Outside,
         flush_handle: None,
         permit,
     }

@@ -6,6 +6,7 @@
 
 mod activity;
 mod guarded;
+mod unread_head;
 mod write_observer;
 
 use std::convert::Infallible;
@@ -30,6 +31,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::http::body::Body;
+use crate::http::deadline::PreviousHop;
 use crate::http::refusal::{NotHandled, not_admitted};
 use crate::http::replay::KeptBody;
 use crate::http::server::http1::activity::{Busy, ConnectionUse};
@@ -42,6 +44,7 @@ use crate::net::admission::AdmissionClass;
 use crate::net::budget::Budget;
 use crate::net::linger::LINGER_FOR_UPLOADS;
 use crate::net::prefixed::Prefixed;
+use crate::net::ticket::NotAdmitted;
 use crate::net::tuning::HEAD_WITHIN;
 
 /// A connection without a request for this long, and for up to twice as long, is
@@ -69,8 +72,8 @@ pub(crate) struct Limits {
     pub(crate) budget: Arc<Budget>,
     /// Whom requests wait behind where there is no room for them.
     pub(crate) class: AdmissionClass,
-    /// The client is a peer proxy.
-    pub(crate) peer: bool,
+    /// Who sends them.
+    pub(crate) from: PreviousHop,
     /// Learns what the connection is doing, and sees to slow heads.
     pub(crate) permit: Arc<Permit>,
 }
@@ -98,10 +101,11 @@ where
         patience,
         budget,
         class,
-        peer,
+        from,
         permit,
     } = limits;
-    let used = Arc::new(ConnectionUse::new(budget, permit, class));
+    let peer = from == PreviousHop::Peer;
+    let used = Arc::new(ConnectionUse::new(budget, permit, class, from));
     let waiting = Arc::clone(&used);
     watch_heads(&mut builder, move || waiting.waits());
     let noted = Arc::clone(&used);
@@ -128,18 +132,16 @@ where
         // Nothing is done for it before it is admitted.
         let (handler, refused) = (Arc::clone(&handler), counted.clone());
         Either::Right(Box::pin(async move {
-            if busy.used.is_admitted(ticket).await {
-                if let Some(waited) = busy.used.waited() {
-                    request.extensions_mut().insert(waited);
-                }
-                return answered(handler(request), old, upgrade, busy).await;
+            let until = busy.used.until(request.headers());
+            let admitted = busy.used.admitted(ticket, until).await;
+            if let Err(why) = admitted {
+                refused(NotHandled::answered(why));
+                return Ok(guard(turned_away(why, &request, peer), old, busy));
             }
-            refused(NotHandled::LATE);
-            let mut answer = not_admitted(request.method(), false, peer);
-            if !request.body().is_end_stream() {
-                ends_connection(&mut answer);
+            if let Some(waited) = busy.used.waited() {
+                request.extensions_mut().insert(waited);
             }
-            Ok(guard(answer, old, busy))
+            answered(handler(request), old, upgrade, busy).await
         }))
     });
     let mut io = Prefixed::new(io);
@@ -221,13 +223,25 @@ where
         used.permit.head_is_overdue(HEAD_WITHIN);
         return false;
     }
-    if !used.admits(io, early).await {
-        // Whoever closed its side as well: it may only have said that it sends no more.
-        refused(NotHandled::LATE);
-        send_refusal(io, used, StatusCode::SERVICE_UNAVAILABLE, peer).await;
-        return false;
+    let Err(why) = used.admits(io, early).await else {
+        return true;
+    };
+    refused(NotHandled::answered(why));
+    let status = match why {
+        NotAdmitted::Deadline => StatusCode::GATEWAY_TIMEOUT,
+        NotAdmitted::Late | NotAdmitted::Left => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    send_refusal(io, used, status, peer).await;
+    false
+}
+
+/// The answer to a request that was not admitted.
+fn turned_away(why: NotAdmitted, request: &Request<Incoming>, peer: bool) -> Response<Body> {
+    let mut answer = not_admitted(why, request.method(), false, peer);
+    if !request.body().is_end_stream() {
+        ends_connection(&mut answer);
     }
-    true
+    answer
 }
 
 /// The answer to a request that was let in.

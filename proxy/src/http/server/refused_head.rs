@@ -9,6 +9,7 @@
 use http::StatusCode;
 use policy::reason::Reason;
 
+use crate::http::deadline::TIME_IS_OVER;
 use crate::http::headers;
 use crate::http::refusal::NO_ROOM;
 use crate::net::sniff::is_token;
@@ -88,7 +89,7 @@ fn request_line(head: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     Some((before, target, after))
 }
 
-fn skip_blank_lines(mut head: &[u8]) -> &[u8] {
+pub(super) fn skip_blank_lines(mut head: &[u8]) -> &[u8] {
     while let [b'\r' | b'\n', rest @ ..] = head {
         head = rest;
     }
@@ -98,18 +99,15 @@ fn skip_blank_lines(mut head: &[u8]) -> &[u8] {
 /// The answer to a head that cannot be sent on; an empty one if nobody has it any more. A
 /// `peer` is told where that proves that no application saw the request.
 pub(super) fn answer(head: &[u8], status: StatusCode, peer: bool) -> Vec<u8> {
-    let overload = status == Reason::Overload.status();
-    let reason = if overload {
-        Reason::Overload
-    } else {
-        Reason::BadRequest
-    };
-    let reason = reason.as_str();
-    let unsent = if overload && peer {
+    let told = [Reason::Overload, Reason::Deadline];
+    let reason = told.into_iter().find(|reason| reason.status() == status);
+    let reason = reason.unwrap_or(Reason::BadRequest);
+    let unsent = if reason == Reason::Overload && peer {
         format!("{}: 1\r\n", headers::UNSENT)
     } else {
         String::new()
     };
+    let reason = reason.as_str();
     let body = format!("weft: {reason}: {}\n", complaint(head, status));
     let mut answer = format!(
         "HTTP/1.1 {} {}\r\nconnection: close\r\ncontent-type: text/plain; charset=utf-8\r\n\
@@ -133,6 +131,7 @@ fn complaint(head: &[u8], status: StatusCode) -> String {
             return "the head is too large or has too many fields".to_owned();
         }
         StatusCode::SERVICE_UNAVAILABLE => return NO_ROOM.to_owned(),
+        StatusCode::GATEWAY_TIMEOUT => return TIME_IS_OVER.to_owned(),
         _ => {}
     }
     if head.is_empty() {

@@ -12,6 +12,7 @@ use tokio::time::{sleep, timeout};
 
 use super::*;
 use crate::http::body;
+use crate::http::deadline::GRPC_TIMEOUT;
 use crate::http::headers;
 use crate::net::coalesce::Coalescing;
 use crate::net::ticket::{WAIT, Waited};
@@ -111,6 +112,63 @@ async fn over_http2_a_peer_proxy_learns_that_no_application_saw_what_waited_in_v
             assert_eq!(head.status, status);
             assert_eq!(head.headers[headers::REASON], "overload");
             assert_eq!(head.headers.contains_key(headers::UNSENT), peer);
+        }
+    }
+}
+
+/// As its application or its proxy says, where they may say it, and at any place of the queue.
+#[tokio::test(start_paused = true)]
+async fn over_http2_a_request_whose_time_is_over_while_it_waits_ends_then_and_waits_no_more() {
+    for behind in [false, true] {
+        for (profile, name, value, content_type, status) in [
+            (
+                Profile::Network,
+                GRPC_TIMEOUT,
+                "2S",
+                "application/grpc",
+                200,
+            ),
+            (
+                Profile::OwnApplication,
+                headers::TIMEOUT,
+                "2000ms",
+                "text/plain",
+                504,
+            ),
+            (
+                Profile::Mesh(flush().await),
+                headers::REST,
+                "2000ms",
+                "text/plain",
+                504,
+            ),
+        ] {
+            let (mut sender, budget, (permit, _held)) = saturated(profile).await;
+            let waiting = || permit.requests().unwrap().waiting();
+            // From where on calls of the own application wait as well.
+            USED.set(41 << 20);
+            let mut ask = |request| sender.send_request(request, true).unwrap().0;
+            let first = behind.then(|| ask(get("text/plain")));
+            let mut request = get(content_type);
+            request.headers_mut().insert(&name, value.parse().unwrap());
+            let answer = ask(request);
+            sleep(Duration::from_millis(1990)).await;
+            assert_eq!((waiting(), REFUSED.take().len()), (1, 0), "{name}");
+            sleep(Duration::from_millis(20)).await;
+            assert_eq!(REFUSED.take(), [NotHandled::DEADLINE], "{name}");
+            assert_eq!(waiting(), usize::from(behind), "{name}");
+            let head = answer.await.unwrap().into_parts().0;
+            assert_eq!(head.status, status, "{name}");
+            assert_eq!(head.headers[headers::REASON], "deadline");
+            assert!(!head.headers.contains_key(headers::UNSENT));
+            if status == 200 {
+                assert_eq!(head.headers["grpc-status"], "4");
+            }
+            USED.set(0);
+            budget.settle();
+            if let Some(first) = first {
+                assert_eq!(first.await.unwrap().status(), 200);
+            }
         }
     }
 }

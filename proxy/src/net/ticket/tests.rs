@@ -76,7 +76,7 @@ fn waits(budget: &Arc<Budget>, permit: &Arc<Permit>) -> JoinHandle<bool> {
     let ticket = budget
         .admit(permit, AdmissionClass::Callers)
         .expect_err("it waits");
-    tokio::spawn(async move { ticket.admitted().await.is_ok() })
+    tokio::spawn(async move { ticket.admitted_by(None).await.is_ok() })
 }
 
 async fn a_moment() {
@@ -158,7 +158,7 @@ async fn turns_come_in_order_and_newcomers_go_behind() {
         let ticket = budget.admit(&busy, AdmissionClass::Callers).err().unwrap();
         let order = Arc::clone(&order);
         all.push(tokio::spawn(async move {
-            assert!(ticket.admitted().await.is_ok());
+            assert!(ticket.admitted_by(None).await.is_ok());
             order.lock().push(at);
         }));
         a_moment().await;
@@ -191,7 +191,7 @@ async fn callers_wait_behind_requests_of_their_own_and_of_nobody_else() {
             .unwrap();
         let permit = Arc::clone(&second);
         tokio::spawn(async move {
-            assert!(ticket.admitted().await.is_ok());
+            assert!(ticket.admitted_by(None).await.is_ok());
             permit.begin_request()
         })
     });
@@ -220,7 +220,7 @@ async fn where_there_is_room_whoever_has_fewest_in_flight_comes_first() {
         let ticket = budget.admit(permit, AdmissionClass::Callers).err().unwrap();
         let order = Arc::clone(&order);
         all.push(tokio::spawn(async move {
-            assert!(ticket.admitted().await.is_ok());
+            assert!(ticket.admitted_by(None).await.is_ok());
             order.lock().push(name);
         }));
         a_moment().await;
@@ -385,6 +385,26 @@ async fn nobody_takes_the_room_of_who_waits_with_fewer_in_flight() {
     assert!(passes(&budget, &many, AdmissionClass::Callers));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_request_waits_until_its_own_time_is_over_and_never_longer_than_any() {
+    let (budget, occupancy) = (budget(), occupancy());
+    let (busy, _requests) = busy(&occupancy, 1, LEAST);
+    USED.set(63 * MIB);
+    for (own, waits, why) in [
+        (Duration::from_secs(2), 2, NotAdmitted::Deadline),
+        (WAIT * 2, WAIT.as_secs(), NotAdmitted::Late),
+    ] {
+        let ticket = budget
+            .admit(&busy, AdmissionClass::Callers)
+            .expect_err("it waits");
+        let begun = Instant::now();
+        let admitted = ticket.admitted_by(Some(begun + own)).await;
+        assert_eq!(admitted.unwrap_err(), why);
+        assert_eq!(begun.elapsed().as_secs(), waits);
+        assert_eq!(busy.requests().unwrap().waiting(), 0);
+    }
+}
+
 /// A hundred requests of callers, each of which calls back until it comes to them again.
 #[tokio::test(start_paused = true)]
 async fn own_calls_wait_for_no_request_that_can_only_end_after_them() {
@@ -395,7 +415,7 @@ async fn own_calls_wait_for_no_request_that_can_only_end_after_them() {
         let ticket = budget
             .admit(&own, AdmissionClass::Own)
             .expect_err("it waits");
-        tokio::spawn(async move { ticket.admitted().await.is_ok() })
+        tokio::spawn(async move { ticket.admitted_by(None).await.is_ok() })
     };
     a_moment().await;
     assert!(!first.is_finished());

@@ -2,7 +2,9 @@
 
 use std::cell::Cell;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::task::Poll;
 
 use runtime::occupancy::{Bounds, InFlight, Occupancy, Reached};
 
@@ -29,6 +31,13 @@ struct Saturated {
 
 /// A connection of a caller that has a hundred requests in flight on another one.
 async fn saturated() -> Saturated {
+    let (saturated, serving) = stopped().await;
+    tokio::spawn(serving);
+    saturated
+}
+
+/// The same, and what serves it when it is polled.
+async fn stopped() -> (Saturated, Pin<Box<dyn Future<Output = ()> + Send>>) {
     let bounds = Bounds {
         permits: 10,
         per_holder: usize::MAX,
@@ -53,7 +62,7 @@ async fn saturated() -> Saturated {
     let (near, far) = duplex(1 << 20);
     let begun = Arc::<AtomicUsize>::default();
     let counted = Arc::clone(&begun);
-    tokio::spawn(async move {
+    let serving: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move {
         let close = pin!(pending::<()>());
         let handler = move |request: Request<super::super::recv::RecvBody>| {
             let not_admitted = request.extensions().get::<NotAdmitted>().copied();
@@ -74,13 +83,14 @@ async fn saturated() -> Saturated {
     });
     let (sender, connection) = h2::client::handshake(near).await.unwrap();
     tokio::spawn(connection);
-    Saturated {
+    let saturated = Saturated {
         sender,
         budget,
         begun,
         occupancy,
         _requests: (other, requests),
-    }
+    };
+    (saturated, serving)
 }
 
 impl Saturated {
@@ -140,6 +150,25 @@ async fn a_request_that_waits_in_vain_is_handed_on_to_be_refused() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     saturated.budget.settle();
     assert_eq!(body_of(answer).await, "late");
+}
+
+/// As where the process stood still meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_request_for_which_there_is_room_begins_however_late_that_is_seen() {
+    let (mut saturated, mut serving) = stopped().await;
+    USED.set(MUCH);
+    let answer = saturated.ask("/");
+    for _ in 0..5 {
+        a_moment().await;
+        let looked = poll_fn(|cx| Poll::Ready(serving.as_mut().poll(cx)));
+        assert!(looked.await.is_pending());
+    }
+    assert!(WAITED.get() > 0);
+    tokio::time::sleep(WAIT + Duration::from_secs(1)).await;
+    USED.set(0);
+    saturated.budget.settle();
+    tokio::spawn(serving);
+    assert_eq!(body_of(answer).await, "ok");
 }
 
 /// A caller that holds much of what never ends goes on beside it.

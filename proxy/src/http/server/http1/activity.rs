@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::task::AtomicWaker;
-use http::{Request, StatusCode, header};
+use http::{HeaderMap, Request, StatusCode, header};
 use http_body::Body as HttpBody;
 use hyper::body::Incoming;
 use parking_lot::Mutex;
@@ -18,6 +18,8 @@ use runtime::occupancy::{InFlight, Permit, ReservedBytes};
 use tokio::io::AsyncRead;
 use tokio::time::Instant;
 
+use crate::http::deadline::{self, PreviousHop};
+use crate::http::server::http1::unread_head;
 use crate::http::server::refused_head;
 use crate::net::abort::Abort;
 use crate::net::admission::AdmissionClass;
@@ -71,6 +73,8 @@ pub(super) struct ConnectionUse {
     pub(super) budget: Arc<Budget>,
     /// Whom a request waits behind where there is no room for it.
     class: AdmissionClass,
+    /// Whom its requests come from.
+    from: PreviousHop,
     /// The next request was let in before hyper has its head.
     admitted: AtomicBool,
     /// And all of its head had come.
@@ -95,7 +99,12 @@ pub(super) struct ConnectionUse {
 }
 
 impl ConnectionUse {
-    pub(super) fn new(budget: Arc<Budget>, permit: Arc<Permit>, class: AdmissionClass) -> Self {
+    pub(super) fn new(
+        budget: Arc<Budget>,
+        permit: Arc<Permit>,
+        class: AdmissionClass,
+        from: PreviousHop,
+    ) -> Self {
         Self {
             reserved_head: permit.reserve_bytes(0),
             permit,
@@ -114,6 +123,7 @@ impl ConnectionUse {
             taken: AtomicWaker::new(),
             budget,
             class,
+            from,
             admitted: AtomicBool::default(),
             whole: AtomicBool::default(),
             reservation: Mutex::default(),
@@ -190,21 +200,26 @@ impl ConnectionUse {
     }
 
     /// Waits until the request may begin whose head has come, as far as it is waited for
-    /// before hyper reads it. False: it was not admitted, or whoever sent it left.
-    pub(super) async fn admits<I>(&self, io: &mut Prefixed<I>, early: Option<Box<Early>>) -> bool
+    /// before hyper reads it.
+    ///
+    /// # Errors
+    /// When it was not admitted.
+    pub(super) async fn admits<I>(
+        &self,
+        io: &mut Prefixed<I>,
+        early: Option<Box<Early>>,
+    ) -> Result<(), NotAdmitted>
     where
         I: AsyncRead + Unpin,
     {
         let let_in = early.is_some_and(|early| early.since.elapsed() < MOMENT);
         let mut reservation = None;
         if !let_in {
-            let admitted = match self.budget.admit(&self.permit, self.class) {
-                Ok(at_once) => Ok(at_once),
+            reservation = match self.budget.admit(&self.permit, self.class) {
+                Ok(at_once) => at_once,
                 // Boxed: a connection that rests has no room for it.
-                Err(ticket) => Box::pin(self.queues(io, ticket)).await,
+                Err(ticket) => Box::pin(self.queues(io, ticket)).await?,
             };
-            let Ok(admitted) = admitted else { return false };
-            reservation = admitted;
         }
         let whole = io.has_head();
         if whole {
@@ -213,7 +228,7 @@ impl ConnectionUse {
         }
         self.whole.store(whole, Relaxed);
         self.admitted.store(true, Relaxed);
-        true
+        Ok(())
     }
 
     /// Waits with a request of which nothing but the head, or its beginning, was read.
@@ -226,6 +241,7 @@ impl ConnectionUse {
         I: AsyncRead + Unpin,
     {
         let reserved = self.permit.reserve_bytes(io.ahead());
+        let until = self.until(&unread_head::times(io.read_ahead()));
         let most = io.ahead() + AHEAD;
         // Nobody is to blame for the time that passes.
         self.permit.busy();
@@ -235,7 +251,7 @@ impl ConnectionUse {
             reserved.set(io.ahead());
             left
         });
-        let reservation = ticket.admitted_before(left).await?;
+        let reservation = ticket.admitted_before(left, until).await?;
         self.notes_wait(since);
         self.permit.idle();
         self.permit.head_begins();
@@ -263,8 +279,20 @@ impl ConnectionUse {
         }
     }
 
-    /// Whether it was admitted before it was late, and before whoever sent it left.
-    pub(super) async fn is_admitted(&self, ticket: AdmissionTicket) -> bool {
+    /// When a request with these headers is over, by what they say.
+    pub(super) fn until(&self, map: &HeaderMap) -> Option<Instant> {
+        deadline::as_told(map, self.from).map(Instant::from)
+    }
+
+    /// Waits until it may begin, which is over at `until`.
+    ///
+    /// # Errors
+    /// When it was late before that, or whoever sent it left.
+    pub(super) async fn admitted(
+        &self,
+        ticket: AdmissionTicket,
+        until: Option<Instant>,
+    ) -> Result<(), NotAdmitted> {
         let since = Instant::now();
         self.left.store(false, Relaxed);
         self.queued.store(true, Relaxed);
@@ -276,15 +304,12 @@ impl ConnectionUse {
                 Poll::Pending
             }
         });
-        let admitted = ticket.admitted_before(left).await;
+        let admitted = ticket.admitted_before(left, until).await;
         self.queued.store(false, Relaxed);
         self.reserved_head.set(0);
-        let Ok(reservation) = admitted else {
-            return false;
-        };
-        self.keeps(reservation);
+        self.keeps(admitted?);
         self.notes_wait(since);
-        true
+        Ok(())
     }
 
     /// While a request waits whose head hyper has nobody reads, so nobody else would see

@@ -91,7 +91,8 @@ impl Served {
         F: Future<Output = Response<Body>> + Send + 'static,
     {
         let budget = Budget::new(1 << 26);
-        Self::to(false, budget, Permit::unlisted(), 4096, None, handler)
+        let (from, permit) = (PreviousHop::Outside, Permit::unlisted());
+        Self::to(from, budget, permit, 4096, None, handler)
     }
 
     fn within<H, F>(
@@ -105,11 +106,11 @@ impl Served {
         H: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
-        Self::to(true, budget, permit, room, patience, handler)
+        Self::to(PreviousHop::Peer, budget, permit, room, patience, handler)
     }
 
     fn to<H, F>(
-        peer: bool,
+        from: PreviousHop,
         budget: Arc<Budget>,
         permit: Arc<Permit>,
         room: usize,
@@ -137,7 +138,7 @@ impl Served {
                 patience,
                 budget,
                 class: AdmissionClass::Callers,
-                peer,
+                from,
                 permit,
             };
             serve(io, limits, pin!(close), |_| {}, handler).await

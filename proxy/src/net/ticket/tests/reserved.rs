@@ -41,7 +41,7 @@ async fn requests_beside_many_that_never_end_go_on_and_a_few_at_once() {
             let ticket = budget.admit(&busy, AdmissionClass::Callers).err().unwrap();
             let permit = Arc::clone(&busy);
             tokio::spawn(async move {
-                let reservation = ticket.admitted().await.unwrap();
+                let reservation = ticket.admitted_by(None).await.unwrap();
                 permit.begin_request_by(reservation)
             })
         })

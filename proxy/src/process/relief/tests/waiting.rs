@@ -105,7 +105,7 @@ async fn request(
     let began = Instant::now();
     let reservation = match budget.admit(&permit, class) {
         Ok(reservation) => reservation,
-        Err(ticket) => match ticket.admitted().await {
+        Err(ticket) => match ticket.admitted_by(None).await {
             Ok(reservation) => reservation,
             Err(_) => return Ended::Refused,
         },
@@ -259,7 +259,7 @@ async fn long_requests(budget: &Arc<Budget>, occupancy: &Arc<Occupancy>, many: u
         tokio::spawn(async move {
             let reservation = match budget.admit(&permit, AdmissionClass::Callers) {
                 Ok(reservation) => reservation,
-                Err(ticket) => match ticket.admitted().await {
+                Err(ticket) => match ticket.admitted_by(None).await {
                     Ok(reservation) => reservation,
                     Err(_) => return,
                 },

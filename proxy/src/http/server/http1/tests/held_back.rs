@@ -7,6 +7,8 @@ use runtime::occupancy::{InFlight, Reached};
 use super::*;
 use crate::net::ticket::WAIT;
 
+mod deadline;
+
 const LIMIT: usize = 64 << 20;
 const MUCH: usize = 40 << 20;
 

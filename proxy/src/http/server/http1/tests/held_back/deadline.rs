@@ -1,0 +1,37 @@
+//! Requests whose own time is over while they wait for memory.
+
+use super::*;
+
+const TIMED: &[u8] = b"GET /one HTTP/1.1\r\nhost: a\r\nweft-timeout: 2000ms\r\n\r\n";
+
+/// Whether nobody has read its head, or hyper has behind another one.
+#[tokio::test(start_paused = true)]
+async fn who_waits_beyond_its_own_time_is_told_so_then_and_waits_no_more() {
+    for piped in [false, true] {
+        let (mut served, _, (other, _requests)) = saturated();
+        let waiting = || other.requests().unwrap().waiting();
+        USED.set(0);
+        if piped {
+            served.say(&GET[..GET.len() - 2]).await;
+            sleep(Duration::from_millis(1)).await;
+        }
+        USED.set(MUCH);
+        let last: &[u8] = if piped { b"\r\n" } else { b"" };
+        served.say(&[last, TIMED].concat()).await;
+        if piped {
+            served.hear(&said("/one")).await;
+        }
+        sleep(Duration::from_millis(1990)).await;
+        assert_eq!(waiting(), 1, "{piped}");
+        sleep(Duration::from_millis(20)).await;
+        assert_eq!(waiting(), 0, "{piped}");
+        let mut answer = vec![0; 16 * 1024];
+        let heard = timeout(Duration::from_millis(1), served.client.read(&mut answer));
+        let count = heard.await.expect("it is told at once").unwrap();
+        let answer = String::from_utf8_lossy(&answer[..count]);
+        assert!(answer.starts_with("HTTP/1.1 504 "), "{piped}: {answer}");
+        assert!(answer.contains("weft-reason: deadline\r\n"), "{answer}");
+        assert!(answer.contains("the time of this request"), "{answer}");
+        assert!(!answer.contains("weft-unsent"), "{answer}");
+    }
+}
