@@ -41,7 +41,7 @@ pub use crate::drain::command::command as drain_command;
 pub use crate::process::collector::{Connector, Opened, connector, serve as serve_to_collector};
 pub use crate::process::heap::{count as heap_count, in_use as heap_in_use};
 pub use crate::process::listener::{Addresses, ServedWorkload};
-pub use crate::process::permits::{keep as keep_permit, of_listener};
+pub use crate::process::permits::of_listener;
 pub use crate::process::relief::relieve;
 pub use crate::process::{Process, run, sweep};
 pub use crate::settings::{Own, Settings};

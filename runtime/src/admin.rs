@@ -148,10 +148,8 @@ impl Admin {
             let pages = Arc::clone(&pages);
             #[expect(clippy::disallowed_methods, reason = "its panic ends one connection")]
             tokio::spawn(async move {
-                tokio::select! {
-                    () = serve_connection(stream, peer, pages, &permit) => {}
-                    () = permit.cut() => {}
-                }
+                let conversation = serve_connection(stream, peer, pages, &permit);
+                permit.keep(conversation).await;
             });
         }
     }

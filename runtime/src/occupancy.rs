@@ -23,6 +23,7 @@
 mod account;
 mod eviction;
 mod in_flight;
+mod keep;
 mod proof;
 mod requests;
 mod reserved;

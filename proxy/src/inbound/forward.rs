@@ -11,7 +11,7 @@ use crate::http::client::exchange::{self, UpstreamResponse};
 use crate::http::deadline::{self, Ends};
 use crate::http::replay::Replay;
 use crate::inbound::connection::Connection;
-use crate::inbound::reauthorize::{Allowed, IN_FLIGHT_GRACE, no_longer_allowed};
+use crate::inbound::reauthorize::{Allowed, no_longer_allowed, unless_revoked};
 use crate::mesh::protocol::AppHttp;
 use crate::net::connect::CONNECT_TIMEOUT;
 
@@ -32,15 +32,12 @@ impl Connection {
             let clients = &self.proxy.clients;
             exchange::http1(clients, self.local, CONNECT_TIMEOUT, parts, replay).await
         };
-        let revoked = async {
-            self.revoked_request(allowed).await;
-            tokio::time::sleep(IN_FLIGHT_GRACE).await;
-        };
         let sent = pin!(sent);
         let sent = deadline::until(Ends::at(allowed.ends), sent);
-        tokio::select! {
-            sent = sent => sent.unwrap_or_else(|_| Err(deadline::passed())),
-            () = revoked => Err(no_longer_allowed()),
+        let revoked = pin!(self.revoked_request(allowed));
+        match unless_revoked(sent, revoked).await {
+            Some(sent) => sent.unwrap_or_else(|_| Err(deadline::passed())),
+            None => Err(no_longer_allowed()),
         }
     }
 

@@ -14,7 +14,7 @@ use crate::inbound::connection::Connection;
 use crate::inbound::path::JudgedPath;
 
 /// A request in flight that a change no longer allows may go on for this long.
-pub(crate) const IN_FLIGHT_GRACE: Duration = Duration::from_secs(30);
+const IN_FLIGHT_GRACE: Duration = Duration::from_secs(30);
 
 /// Parts of an answer that pass before anybody looks whether it may go on: most
 /// answers have fewer, and need no watch.
@@ -23,6 +23,23 @@ const FREE_FRAMES: u32 = 32;
 /// A call that a change has taken the right to go on away from.
 pub(super) fn no_longer_allowed() -> Failure {
     Failure::refused(Reason::NotAllowed, "the call is no longer allowed")
+}
+
+/// What `work` comes to, if it does before it was `revoked` and may no longer go on.
+pub(super) async fn unless_revoked<T>(
+    work: impl Future<Output = T>,
+    revoked: impl Future<Output = ()>,
+) -> Option<T> {
+    let over = async {
+        revoked.await;
+        tokio::time::sleep(IN_FLIGHT_GRACE).await;
+    };
+    tokio::select! {
+        // An answer that came in time is one, however late that is seen.
+        biased;
+        done = work => Some(done),
+        () = over => None,
+    }
 }
 
 /// A request that was allowed.
@@ -141,5 +158,26 @@ impl Connection {
                 return;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use tokio::time::sleep;
+
+    use super::{IN_FLIGHT_GRACE, unless_revoked};
+
+    /// As where the process stood still: both are there when it is looked.
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_came_in_time_is_passed_on_however_late_that_is_seen() {
+        for _ in 0..64 {
+            let done = unless_revoked(sleep(IN_FLIGHT_GRACE), ready(())).await;
+            assert_eq!(done, Some(()));
+        }
+        let long = || sleep(IN_FLIGHT_GRACE * 2);
+        assert_eq!(unless_revoked(long(), ready(())).await, None);
+        assert_eq!(unless_revoked(long(), pending()).await, Some(()));
     }
 }

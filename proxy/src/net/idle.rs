@@ -1,7 +1,7 @@
 //! Notices that nothing moves any more.
 
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
@@ -77,6 +77,21 @@ pub(crate) async fn still(limit: Option<Duration>, mut moved: impl FnMut() -> bo
     std::future::poll_fn(|cx| idle.poll(cx, &mut moved)).await;
 }
 
+/// What `work` comes to. `None`: nothing of it has moved for this long, as by [`still`].
+pub(crate) async fn unless_still<T>(
+    work: impl Future<Output = T>,
+    limit: Option<Duration>,
+    moved: impl FnMut() -> bool,
+) -> Option<T> {
+    tokio::select! {
+        // What has come moves only where the work is looked at, and a process that stood
+        // still finds it together with the end of the time.
+        biased;
+        done = work => Some(done),
+        () = still(limit, moved) => None,
+    }
+}
+
 /// Why a relay ended of which nothing moved.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("nothing moved for too long")]
@@ -103,10 +118,8 @@ pub(crate) async fn relay_moving<A: ChunkIo, B: ChunkIo>(
             io: &mut *caller,
             moved: &moved,
         };
-        tokio::select! {
-            outcome = relay(&mut watched, callee, budget, flows) => Some(outcome),
-            () = still(Some(limit), || moved.swap(false, Relaxed)) => None,
-        }
+        let relayed = pin!(relay(&mut watched, callee, budget, flows));
+        unless_still(relayed, Some(limit), || moved.swap(false, Relaxed)).await
     };
     ended.unwrap_or_else(|| {
         caller.abort();
@@ -154,11 +167,14 @@ impl<T: ChunkIo> ChunkIo for Moving<'_, T> {
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
+    use std::future::poll_fn;
+    use std::pin::pin;
+    use std::task::Poll;
     use std::time::Duration;
 
-    use tokio::time::{Instant, timeout};
+    use tokio::time::{Instant, sleep, timeout};
 
-    use super::{Idle, still};
+    use super::{Idle, LOOKS, still, unless_still};
 
     const LIMIT: Duration = Duration::from_secs(4);
 
@@ -186,6 +202,25 @@ mod tests {
         .await;
         let took = begun.elapsed().as_secs();
         assert!((23..=25).contains(&took), "{took}");
+    }
+
+    /// As where the process stood still: both are there when it is looked.
+    #[tokio::test(start_paused = true)]
+    async fn what_came_in_time_moves_however_late_that_is_seen() {
+        for _ in 0..64 {
+            let (came, moved) = (Cell::new(false), Cell::new(false));
+            let work = poll_fn(|_| {
+                moved.set(moved.get() | came.take());
+                Poll::<()>::Pending
+            });
+            let mut kept = pin!(unless_still(work, Some(LIMIT), || moved.take()));
+            for look in 0..=LOOKS {
+                came.set(look == LOOKS);
+                let looked = poll_fn(|cx| Poll::Ready(kept.as_mut().poll(cx)));
+                assert!(looked.await.is_pending(), "look {look}");
+                sleep(LIMIT / LOOKS + Duration::from_millis(1)).await;
+            }
+        }
     }
 
     #[tokio::test(start_paused = true)]

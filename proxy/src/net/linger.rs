@@ -114,25 +114,34 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Lingering<I> {
         let (until, wait) = this
             .lingering
             .get_or_insert_with(|| (Instant::now() + whole, Box::pin(sleep(silence))));
-        while wait.as_mut().poll(cx).is_pending() {
+        loop {
             let mut scrap = [0; SCRAP];
             let mut read = ReadBuf::new(&mut scrap);
-            let outcome = ready!(Pin::new(&mut this.io).poll_read(cx, &mut read));
-            if outcome.is_err() || read.filled().is_empty() {
-                break;
+            // Before the time is looked at: to a process that stood still nobody was silent
+            // whose bytes are there.
+            match Pin::new(&mut this.io).poll_read(cx, &mut read) {
+                Poll::Ready(Ok(())) if !read.filled().is_empty() => {}
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+                Poll::Pending => return wait.as_mut().poll(cx).map(Ok),
             }
-            wait.as_mut().reset((*until).min(Instant::now() + silence));
+            let now = Instant::now();
+            if now >= *until {
+                return Poll::Ready(Ok(()));
+            }
+            wait.as_mut().reset((*until).min(now + silence));
         }
-        Poll::Ready(Ok(()))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+    use std::pin::pin;
+    use std::task::Poll;
     use std::time::Duration;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
-    use tokio::time::{Instant, timeout};
+    use tokio::time::{Instant, sleep, timeout};
 
     use super::{LINGER, LINGER_FOR_UPLOADS, LINGER_IN_SILENCE, Lingering};
 
@@ -162,6 +171,23 @@ mod tests {
             "{took:?}"
         );
     }
+
+    /// As where the process stood still: both are there when it is looked.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_goes_on_sending_is_not_silent_however_late_that_is_seen() {
+        let (mut client, served) = duplex(64);
+        let mut served = Lingering::to_client(served);
+        let mut ending = pin!(served.shutdown());
+        for _ in 0..3 {
+            let looked = poll_fn(|cx| Poll::Ready(ending.as_mut().poll(cx)));
+            assert!(looked.await.is_pending());
+            client.write_all(b"x").await.unwrap();
+            sleep(LINGER_IN_SILENCE * 2).await;
+        }
+        drop(client);
+        ending.await.unwrap();
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_client_that_goes_on_sending_is_listened_to_for_so_long_and_a_silent_one_is_not() {
         let (mut client, served) = duplex(64);

@@ -1,5 +1,6 @@
 //! Hands the answer to the application, and counts when its body has ended.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use crate::http::headers;
 use crate::http::upgrade::Side;
 use crate::http::watched::{BodyEnd, Watched};
 use crate::net::chunk::ChunkIo;
-use crate::net::idle::still;
+use crate::net::idle::unless_still;
 use crate::net::relay::{Flows, relay};
 use crate::outbound::serving::Serving;
 use crate::outbound::shadow;
@@ -135,11 +136,16 @@ fn switch(
             let now = flows.passed();
             std::mem::replace(&mut passed, now) != now
         };
-        let end = tokio::select! {
-            _ = relay(&mut client, &mut server, proxy.budget(), &flows) => Ok(BodyEnd::Complete),
-            () = cut => Ok(BodyEnd::Failed),
-            () = still(idle, moved) => Ok(BodyEnd::OutOfTime(Over::Still)),
-            refused = proxy.config.until_refused(shadow::may_pass) => Err(refused),
+        let end = {
+            let relayed = pin!(relay(&mut client, &mut server, proxy.budget(), &flows));
+            tokio::select! {
+                relayed = unless_still(relayed, idle, moved) => Ok(match relayed {
+                    Some(_) => BodyEnd::Complete,
+                    None => BodyEnd::OutOfTime(Over::Still),
+                }),
+                () = cut => Ok(BodyEnd::Failed),
+                refused = proxy.config.until_refused(shadow::may_pass) => Err(refused),
+            }
         };
         if !matches!(end, Ok(BodyEnd::Complete)) {
             client.abort();

@@ -195,7 +195,7 @@ pub(crate) async fn keep_connection(
         unmeshed,
         Arc::clone(&permit)
     ));
-    permits::keep(&permit, serving).await;
+    permit.keep(serving).await;
     open.dec();
 }
 

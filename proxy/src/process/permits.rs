@@ -3,13 +3,12 @@
 //! The pod's own calls, calls in plaintext and calls of peers never wait for each
 //! other: whoever fills one listener leaves the other two as they are.
 
-use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use runtime::cgroup::{ROOT, memory_limit};
-use runtime::occupancy::{Bounds, Occupancy, Permit, Reached};
+use runtime::occupancy::{Bounds, Occupancy, Reached};
 
 use crate::net::tuning::HEAD_WITHIN;
 use crate::telemetry::metrics::Metrics;
@@ -105,14 +104,6 @@ pub(super) fn of(metrics: &Metrics, full: fn(&Metrics), shared: bool, permits: u
     Permits {
         occupancy,
         metrics: metrics.clone(),
-    }
-}
-
-/// Serves a connection for as long as it may keep its permit.
-pub async fn keep(permit: &Permit, serving: impl Future<Output = ()>) {
-    tokio::select! {
-        () = serving => {}
-        () = permit.cut() => {}
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
-use weft_proxy::{keep_permit, serve_plain};
+use weft_proxy::serve_plain;
 
 use super::support::raw;
 use super::{Field, LIMIT, MIB, ONE_AT_A_TIME, PATIENCE, PEAK};
@@ -59,7 +59,7 @@ async fn open_narrow(field: &Field, last: u8) -> TcpStream {
     let original = SocketAddr::new(field.pod.ip, field.port);
     tokio::spawn(async move {
         let serving = serve_plain(proxy, stream, original, Arc::clone(&permit));
-        keep_permit(&permit, serving).await;
+        permit.keep(serving).await;
     });
     TcpStream::from_std(client.into()).unwrap()
 }

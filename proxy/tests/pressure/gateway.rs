@@ -9,7 +9,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use weft_proxy::{heap_count, keep_permit, serve_outbound};
+use weft_proxy::{heap_count, serve_outbound};
 use wire::v1::Protocol;
 
 use super::downloads::{calls_beside, percentiles};
@@ -50,7 +50,7 @@ async fn open(field: &Field, route: Way) -> TcpStream {
             let proxy = Arc::clone(&field.pod.proxy);
             tokio::spawn(async move {
                 let serving = serve_outbound(proxy, stream, vip(), Arc::clone(&permit));
-                keep_permit(&permit, serving).await;
+                permit.keep(serving).await;
             });
             client
         }

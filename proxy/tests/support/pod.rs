@@ -29,7 +29,6 @@ use weft_proxy::Metrics;
 use weft_proxy::Proxy;
 use weft_proxy::Settings;
 use weft_proxy::Telemetry;
-use weft_proxy::keep_permit;
 use weft_proxy::{serve_mesh, serve_outbound, serve_plain};
 use wire::v1;
 
@@ -238,7 +237,7 @@ impl Pod {
                 tokio::spawn(async move {
                     tokio::time::sleep(Duration::from_millis(late.load(Relaxed))).await;
                     let serving = serve_mesh(proxy, stream, Arc::clone(&permit));
-                    keep_permit(&permit, serving).await;
+                    permit.keep(serving).await;
                 });
             }
         });
@@ -306,7 +305,7 @@ impl Pod {
         let original = SocketAddr::new(self.ip, port);
         tokio::spawn(async move {
             let serving = serve_plain(proxy, stream, original, Arc::clone(&permit));
-            keep_permit(&permit, serving).await;
+            permit.keep(serving).await;
         });
         client
     }

@@ -11,6 +11,7 @@ use super::watch::CLOSE_WITHIN;
 use super::*;
 
 mod full;
+mod keep;
 mod proof;
 mod reserved;
 mod within;

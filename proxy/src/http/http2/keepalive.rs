@@ -32,6 +32,10 @@ const SUSPECT: Duration = Duration::from_millis(2500);
 /// been there for [`LOOK`] already: ten seconds in all.
 const DEAD: Duration = Duration::from_millis(7500);
 
+/// Least time between two looks. One that comes so long after its time is of a process that
+/// stood still, which has not read what came meanwhile.
+const LATE: Duration = Duration::from_millis(100);
+
 /// A connection that notes when something came.
 #[derive(Debug)]
 pub(super) struct WatchedIo<I> {
@@ -86,6 +90,8 @@ pub(super) struct Keepalive {
     pinged_at: Option<Instant>,
     /// How often it has answered.
     pongs: u64,
+    /// It would have been dead at the last look, which came late.
+    spared: bool,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -107,6 +113,7 @@ impl Keepalive {
             last: now,
             pinged_at: None,
             pongs: 0,
+            spared: false,
             timer: Box::pin(sleep_until(now + LOOK)),
         }
     }
@@ -147,15 +154,19 @@ impl Keepalive {
             if self.received.swap(false, Relaxed) {
                 self.last = now;
             }
-            if self.dead(now) {
+            let dead = self.dead(now);
+            // Once: what came while the process stood still is read after this.
+            let late = now - self.timer.deadline() >= LATE;
+            if dead && (self.spared || !late) {
                 return Peer::Dead;
             }
+            self.spared = dead;
             let after = if busy { PING_AFTER } else { PING_IDLE_AFTER };
             if now - self.last >= after {
                 self.ping(cx);
             }
             let next = self.pinged_at.map_or(now + LOOK, |_| {
-                (now + LOOK).min((self.last + DEAD).max(now + Duration::from_millis(100)))
+                (now + LOOK).min((self.last + DEAD).max(now + LATE))
             });
             self.timer.as_mut().reset(next);
         }

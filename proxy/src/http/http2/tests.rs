@@ -5,6 +5,7 @@ mod frame_sizes;
 mod graceful_shutdown;
 mod grpc_ends;
 mod held_back;
+mod stood_still;
 mod weights;
 mod windows;
 

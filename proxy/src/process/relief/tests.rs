@@ -48,7 +48,7 @@ fn enter(occupancy: &Arc<Occupancy>, last: u8, bytes: usize) -> tokio::task::Joi
             let _held = reserved;
             std::future::pending().await
         };
-        permits::keep(&permit, serving).await;
+        permit.keep(serving).await;
     })
 }
 

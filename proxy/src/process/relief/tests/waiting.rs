@@ -120,7 +120,7 @@ async fn request(
         let _taken = hold(TAKES);
         sleep(takes).await;
     };
-    permits::keep(&permit, served).await;
+    permit.keep(served).await;
     drop((promise, known));
     if permit.cut().now_or_never().is_some() {
         return Ended::Cut;
@@ -267,7 +267,7 @@ async fn long_requests(budget: &Arc<Budget>, occupancy: &Arc<Occupancy>, many: u
             let _held = (permit.reserve_bytes(16 * 1024), hold(40 * 1024));
             let _in_flight = permit.begin_request_by(reservation);
             begun.fetch_add(1, Relaxed);
-            permits::keep(&permit, sleep(Duration::from_secs(25))).await;
+            permit.keep(sleep(Duration::from_secs(25))).await;
             begun.fetch_sub(usize::from(permit.cut().now_or_never().is_some()), Relaxed);
         });
     }

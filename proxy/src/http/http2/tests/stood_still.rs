@@ -1,0 +1,40 @@
+//! What came while this process stood still, as on a CPU that others have.
+
+use std::pin::Pin;
+use std::task::Poll;
+
+use tokio::time::sleep;
+
+use super::*;
+
+/// Looks once, and whether it goes on.
+async fn goes_on(mut serving: Pin<&mut impl Future>) -> bool {
+    poll_fn(|cx| Poll::Ready(serving.as_mut().poll(cx).is_pending())).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_whose_sign_of_life_nobody_had_the_time_to_read_is_not_dead() {
+    let (near, far) = duplex(1 << 20);
+    let limits = limits(PROFILE, Permit::unlisted());
+    let close = pin!(pending::<()>());
+    let handler = |_| pending::<Response<Body>>();
+    let mut serving = pin!(server::serve(far, limits, close, handler));
+    let (mut sender, connection) = h2::client::handshake(near).await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::get("http://s/").body(()).unwrap();
+    let _asked = sender.send_request(request, true).unwrap();
+    for _ in 0..5 {
+        sleep(Duration::from_millis(1)).await;
+        assert!(goes_on(serving.as_mut()).await);
+    }
+    // At the second look it is asked, and answers at once.
+    for _ in 0..2 {
+        sleep(Duration::from_millis(2510)).await;
+        assert!(goes_on(serving.as_mut()).await);
+    }
+    sleep(Duration::from_secs(8)).await;
+    for _ in 0..100 {
+        assert!(goes_on(serving.as_mut()).await, "it was taken for dead");
+        sleep(Duration::from_millis(100)).await;
+    }
+}
