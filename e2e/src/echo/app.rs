@@ -20,7 +20,7 @@ pub struct App {
     /// What the HTTP port was sent as a collector of traces.
     pub posted: Posted,
     /// Requests of the HTTP port so far, for `FAIL_EVERY`.
-    pub requests: AtomicU32,
+    pub request_count: AtomicU32,
     /// What somebody asked to go wrong on the HTTP port.
     pub fault: Fault,
     /// What reached the HTTP port.
@@ -37,7 +37,7 @@ impl App {
     /// Whether this request is one of those that `FAIL_EVERY` fails.
     pub fn fails(&self) -> bool {
         let every = self.settings.fail_every;
-        let before = self.requests.fetch_add(1, Ordering::Relaxed);
+        let before = self.request_count.fetch_add(1, Ordering::Relaxed);
         every != 0 && before.wrapping_add(1).is_multiple_of(every)
     }
 }

@@ -115,7 +115,7 @@ impl Bound {
                 settings,
                 calls: Calls::default(),
                 posted: Posted::default(),
-                requests: AtomicU32::new(0),
+                request_count: AtomicU32::new(0),
                 fault: Fault::default(),
                 requests: RequestLog::default(),
                 next,

@@ -8,8 +8,9 @@ use super::{
     altered::Altered,
     copies,
     previous::Previous,
+    reported,
     shop::{Shop, nothing_lost},
-    told, url,
+    url,
 };
 
 #[test]

@@ -15,6 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use http_body::Body as HttpBody;
 use http_body_util::BodyExt;
 use policy::mirror::due;
 use policy::name::ServiceId;
@@ -321,7 +322,16 @@ impl MirrorCopy {
 
 /// Reads an answer that nobody wants.
 async fn read(answer: UpstreamResponse) -> Result<(), Failure> {
-    let mut body = answer.response.into_body();
+    let read = discard(answer.response.into_body()).await;
+    drop(answer.permit);
+    read
+}
+
+/// Reads a body to its end, or little more than [`ANSWER`] of it.
+async fn discard<B>(mut body: B) -> Result<(), Failure>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+{
     let mut bytes = 0;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Failure::lost("the answer to a copy broke off"))?;
@@ -330,13 +340,32 @@ async fn read(answer: UpstreamResponse) -> Result<(), Failure> {
             break;
         }
     }
-    drop(answer.permit);
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
+    use futures::stream;
+    use http_body::Frame;
+    use http_body_util::StreamBody;
+
     use super::*;
+
+    #[tokio::test]
+    async fn of_a_long_answer_to_a_copy_no_more_is_read_than_a_mebibyte_and_a_frame() {
+        const FRAME: usize = 64 * 1024;
+        let mut read = 0;
+        let frames = (0..1000).map(|_| {
+            read += FRAME;
+            Ok::<_, Infallible>(Frame::data(Bytes::from_static(&[0; FRAME])))
+        });
+        discard(StreamBody::new(stream::iter(frames)))
+            .await
+            .unwrap();
+        assert_eq!(read, ANSWER + FRAME);
+    }
 
     fn traced(value: &'static str) -> HeaderMap {
         let mut map = HeaderMap::new();

@@ -305,7 +305,7 @@ impl Member {
         *self.outbox() = Some(outbox.clone());
         let hello = v1::Hello {
             proxy_version: env!("CARGO_PKG_VERSION").to_owned(),
-            versions: self.versions().clone(),
+            held: self.versions().clone(),
             destinations: self.destinations.clone(),
             capabilities: Capabilities::of_this_version(),
         };

@@ -19,15 +19,15 @@ async fn who_waits_beyond_its_own_time_is_told_so_then_and_waits_no_more() {
         let last: &[u8] = if piped { b"\r\n" } else { b"" };
         served.say(&[last, TIMED].concat()).await;
         if piped {
-            served.hear(&said("/one")).await;
+            served.expect_read(&response_to("/one")).await;
         }
         sleep(Duration::from_millis(1990)).await;
         assert_eq!(waiting(), 1, "{piped}");
         sleep(Duration::from_millis(20)).await;
         assert_eq!(waiting(), 0, "{piped}");
         let mut answer = vec![0; 16 * 1024];
-        let heard = timeout(Duration::from_millis(1), served.client.read(&mut answer));
-        let count = heard.await.expect("it is told at once").unwrap();
+        let read = timeout(Duration::from_millis(1), served.client.read(&mut answer));
+        let count = read.await.expect("it is told at once").unwrap();
         let answer = String::from_utf8_lossy(&answer[..count]);
         assert!(answer.starts_with("HTTP/1.1 504 "), "{piped}: {answer}");
         assert!(answer.contains("weft-reason: deadline\r\n"), "{answer}");
