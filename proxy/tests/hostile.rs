@@ -22,6 +22,7 @@ mod hostile {
     mod framing;
     mod honest;
     mod identity;
+    mod malformed;
     mod places;
     mod raw_http2;
     mod servers;

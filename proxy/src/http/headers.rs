@@ -63,7 +63,8 @@ pub(crate) fn strip_hop_by_hop(map: &mut HeaderMap) {
     }
 }
 
-/// HTTP/2 may cut a cookie into crumbs; rules and applications want it whole.
+/// HTTP/2 may cut a cookie into crumbs; rules and applications want it whole. An empty crumb
+/// adds nothing: behind the others it would leave a blank at the end.
 pub(crate) fn join_cookies(map: &mut HeaderMap) {
     if map.get_all(COOKIE).iter().nth(1).is_none() {
         return;
@@ -72,6 +73,7 @@ pub(crate) fn join_cookies(map: &mut HeaderMap) {
         .get_all(COOKIE)
         .iter()
         .map(HeaderValue::as_bytes)
+        .filter(|crumb| !crumb.is_empty())
         .collect();
     if let Ok(whole) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
         map.insert(COOKIE, whole);
@@ -247,6 +249,20 @@ mod tests {
         let mut headers = map(&[("cookie", "a=1"), ("x", "1"), ("cookie", "b=2")]);
         join_cookies(&mut headers);
         assert_eq!(headers, map(&[("x", "1"), ("cookie", "a=1; b=2")]));
+    }
+
+    #[test]
+    fn an_empty_crumb_leaves_no_blank_at_an_end_of_the_cookie() {
+        for (crumbs, whole) in [
+            (["a=1", "b=2", ""], "a=1; b=2"),
+            (["", "a=1", "b=2"], "a=1; b=2"),
+            (["", "a=1", ""], "a=1"),
+            (["", "", ""], ""),
+        ] {
+            let mut headers = map(&crumbs.map(|crumb| ("cookie", crumb)));
+            join_cookies(&mut headers);
+            assert_eq!(headers, map(&[("cookie", whole)]), "{crumbs:?}");
+        }
     }
 
     #[test]

@@ -12,12 +12,15 @@
 //! - no stream holds another one up, and fast streams get larger windows ([`flow`]);
 //! - a proxy that owes something and says nothing is given up within ten seconds
 //!   ([`keepalive`]);
+//! - no value begins or ends with a blank, which strict peers end a connection for
+//!   ([`field_values`]);
 //! - a server that shuts down takes what was begun before its client heard of that
 //!   ([`graceful_shutdown`]).
 
 pub(crate) mod client;
 pub(crate) mod cost;
 mod field_count;
+mod field_values;
 pub(crate) mod flow;
 mod frame_filter;
 mod graceful_shutdown;

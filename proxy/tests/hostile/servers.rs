@@ -168,6 +168,20 @@ async fn answers_that_parsers_read_differently_become_one_answer_or_502() {
     }
 }
 
+#[tokio::test]
+async fn an_answer_whose_length_no_body_has_is_refused_with_that_reason() {
+    let script = "HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551614\r\n\r\nhello";
+    let (field, _) = lying(script, false).await;
+    for entry in ENTRY_POINTS {
+        let answer = field.send(entry, request("GET")).await;
+        assert_eq!(status(&answer), 502, "{entry:?}: {answer}");
+        assert!(
+            answer.contains("or its Content-Length is larger than any body"),
+            "{answer}"
+        );
+    }
+}
+
 fn cut(text: &str) -> &str {
     text.get(..300).unwrap_or(text)
 }

@@ -296,6 +296,21 @@ async fn a_length_beside_an_encoding_frames_nothing() {
     );
 }
 
+/// What is too large is not the head.
+#[tokio::test]
+async fn a_length_beyond_any_body_is_refused_as_a_length() {
+    let (client, server, port, seen) = pair(Protocol::Http1).await;
+    for length in ["18446744073709551614", "99999999999999999999"] {
+        let request =
+            format!("POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\nhello");
+        for answer in both(&client, &server, port, &request).await {
+            assert!(answer.starts_with("HTTP/1.1 400 "), "{length}: {answer}");
+            assert!(answer.contains("the length of the body"), "{answer}");
+        }
+    }
+    assert!(seen.lock().is_empty(), "{:?}", seen.lock());
+}
+
 #[tokio::test]
 async fn oversized_heads_get_their_own_statuses() {
     let (client, server, port, seen) = pair(Protocol::Http1).await;

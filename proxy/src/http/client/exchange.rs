@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use h2::SendStream;
 use http::request::Parts;
+use http::uri::{Authority, PathAndQuery};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -22,7 +23,20 @@ use crate::http::client::{Clients, give_back};
 use crate::http::deadline;
 use crate::http::http2::client::SendError;
 use crate::http::incoming::IncomingBody;
+use crate::http::limits::{HEADER_BYTES, HEADER_COUNT};
 use crate::http::replay::Replay;
+
+/// What hyper calls a head that is too large, of an answer.
+const TOO_LARGE: &str = "the head of the answer is too large or has more than 100 fields, or its \
+                         Content-Length is larger than any body";
+const _: () = assert!(HEADER_COUNT == 100, "is said above");
+
+/// Bytes of a head that a server of HTTP/2 is sent, as that counts them: Python's h2 ends the
+/// connection beyond 64 KiB, and hyper beyond four times its 16 KiB. A length may still be
+/// added.
+const MOST_LISTED: usize = HEADER_BYTES as usize - 128;
+/// What a field counts beside its name and value (RFC 9113, 6.5.2).
+const LISTED_FIELD: usize = 32;
 
 /// An answer and what has to live until its body ends.
 #[derive(Debug)]
@@ -106,6 +120,9 @@ fn failed(peer: &Multiplexed, permit: &StreamPermit, first: bool, error: &SendEr
 }
 
 fn describe(error: &hyper::Error) -> String {
+    if error.is_parse_too_large() {
+        return TOO_LARGE.to_owned();
+    }
     std::error::Error::source(error)
         .map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }
@@ -228,7 +245,7 @@ fn switches<B>(parts: &Parts, response: &Response<B>) -> Result<bool, Failure> {
 /// Sends over HTTP/2 without TLS.
 ///
 /// # Errors
-/// As [`multiplexed`].
+/// As [`multiplexed`], and [`Failure::Refused`] for a head that may end the connection.
 pub(crate) async fn http2(
     application: &Multiplexed,
     parts: &Parts,
@@ -241,7 +258,32 @@ pub(crate) async fn http2(
         // twice, which some servers refuse.
         parts.headers.remove(header::HOST);
     }
+    if listed(&parts) > MOST_LISTED {
+        // What callers may send is bounded as well, and then told of who calls and for whom.
+        let detail = "the head, with what the proxy adds, is too large for HTTP/2: 64 KiB, \
+                      of which each field takes 32 bytes more than its name and value";
+        return Err(Failure::refused(Reason::BadRequest, detail));
+    }
     multiplexed(application, Request::from_parts(parts, body)).await
+}
+
+/// The size of a head as HTTP/2 counts it.
+fn listed(parts: &Parts) -> usize {
+    let target = &parts.uri;
+    let pseudo = [
+        (":method", Some(parts.method.as_str())),
+        (":scheme", target.scheme_str()),
+        (":authority", target.authority().map(Authority::as_str)),
+        (":path", target.path_and_query().map(PathAndQuery::as_str)),
+    ];
+    let field = |name: usize, value: usize| name + value + LISTED_FIELD;
+    let pseudo = pseudo.iter().map(|(name, value)| {
+        let value = value.map_or(0, str::len);
+        field(name.len(), value)
+    });
+    let fields = parts.headers.iter();
+    let fields = fields.map(|(name, value)| field(name.as_str().len(), value.len()));
+    pseudo.chain(fields).sum()
 }
 
 /// Whether the server may send content behind an answer that has none by its kind: whoever
@@ -341,5 +383,15 @@ mod tests {
         assert_eq!(sent("40", body::empty()), None);
         assert_eq!(sent("0", body::empty()).as_deref(), Some("0"));
         assert_eq!(sent("2", body::text("ok")).as_deref(), Some("2"));
+    }
+
+    #[test]
+    fn a_head_counts_as_servers_of_http2_count_it() {
+        let request = Request::get("http://s/a?b")
+            .header("x", "12")
+            .header("x", "");
+        let parts = request.body(()).unwrap().into_parts().0;
+        let pseudo = ":methodGET:schemehttp:authoritys:path/a?b".len();
+        assert_eq!(listed(&parts), pseudo + "x12x".len() + 6 * 32);
     }
 }

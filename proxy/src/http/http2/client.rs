@@ -16,6 +16,7 @@ use http_body::Body as HttpBody;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{sleep, timeout};
 
+use super::field_values;
 use super::flow::{CONNECTION_WINDOW, Flow, STREAMS};
 use super::frame_filter::FrameFilter;
 use super::keepalive::{Keepalive, Peer, WatchedIo};
@@ -283,7 +284,8 @@ impl RequestSender {
         upload: Option<UploadGuard>,
     ) -> Result<Response<RecvBody>, SendError> {
         let share = self.flow.open();
-        let (head, stream) = response.await.map_err(SendError::of)?.into_parts();
+        let (mut head, stream) = response.await.map_err(SendError::of)?.into_parts();
+        field_values::trim(&mut head.headers);
         let body = RecvBody::new(stream, share, &head.headers).sent_by(upload);
         Ok(Response::from_parts(head, body))
     }

@@ -12,6 +12,7 @@ use runtime::occupancy::{InFlight, ReservedBytes};
 use tokio::task::AbortHandle;
 
 use super::cost::{StreamCost, counted};
+use super::field_values;
 use super::flow::Share;
 use super::inbox::Inbox;
 use crate::http::body::BoxError;
@@ -190,7 +191,10 @@ impl HttpBody for RecvBody {
             this.ended();
         }
         Poll::Ready(match trailers {
-            Ok(Some(trailers)) => Some(Ok(Frame::trailers(trailers))),
+            Ok(Some(mut trailers)) => {
+                field_values::trim(&mut trailers);
+                Some(Ok(Frame::trailers(trailers)))
+            }
             Ok(None) => None,
             Err(error) => Some(Err(error.into())),
         })

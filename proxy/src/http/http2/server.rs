@@ -9,7 +9,7 @@ use std::task::Poll;
 use bytes::Bytes;
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Reason, SendStream};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body as HttpBody;
 use parking_lot::Mutex;
 use policy::reason::Reason::ConnectionLost;
@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use super::field_values;
 use super::flow::{CONNECTION_WINDOW, Flow, STREAMS, base};
 use super::frame_filter::FrameFilter;
 use super::keepalive::{Keepalive, Peer, WatchedIo};
@@ -155,7 +156,7 @@ where
                 Poll::Ready(None) => break Some(Ok(())),
                 Poll::Ready(Some(Err(error))) => break Some(Err(error)),
                 Poll::Ready(Some(Ok(begun))) => {
-                    if let Some(begun) = queued.admit(begun, flow.window(), cx) {
+                    if let Some(begun) = queued.admit(trimmed(begun), flow.window(), cx) {
                         begin(begun, &flow, &permit, Arc::clone(&open), &handler);
                     }
                 }
@@ -189,6 +190,12 @@ fn builder(profile: &Tuning, flow: &Flow) -> Builder {
         .data_frame_budget(SMALL_FRAMES)
         .max_concurrent_streams(STREAMS);
     builder
+}
+
+/// Before anybody reads its head.
+fn trimmed((mut request, respond): BegunRequest) -> BegunRequest {
+    field_values::trim(request.headers_mut());
+    (request, respond)
 }
 
 /// Begins to answer one request. `guard` lives for as long as the answer is on its way.
@@ -288,6 +295,10 @@ async fn send(
     let (mut head, body) = response.into_parts();
     cost.add(size(&head.headers));
     strip_connection_headers(&mut head.headers);
+    if head.status == StatusCode::NO_CONTENT {
+        // It must have none (RFC 9110, 8.6), and a strict client misses the content.
+        head.headers.remove(header::CONTENT_LENGTH);
+    }
     let accept = head.extensions.remove::<Accept>();
     if let Some(accept) = accept {
         let stream = respond.send_response(Response::from_parts(head, ()), false)?;

@@ -1,5 +1,6 @@
 //! HTTP/2 with itself, and frame by frame.
 
+mod field_values;
 mod floods;
 mod frame_sizes;
 mod graceful_shutdown;

@@ -177,6 +177,7 @@ where
                 None => return Ok(()),
             };
             let Some(status) = refusal else { continue };
+            let status = refused_head::status(status, used.has_head_of(&io));
             refused(NotHandled::Answered(Reason::BadRequest, status));
             send_refusal(&mut io, &used, status, peer).await;
             return Ok(());
@@ -291,9 +292,10 @@ async fn send_refusal<I: AsyncRead + AsyncWrite + Unpin>(
     status: StatusCode,
     peer: bool,
 ) {
+    let taken = used.has_head_of(io);
     let mut head = io.take_prefix();
-    if head.len() < used.head.load(Relaxed) {
-        // hyper has taken it, and this is what came behind it.
+    if taken {
+        // This is what came behind it.
         head.clear();
     }
     let answer = refused_head::answer(&head, status, peer);

@@ -37,6 +37,15 @@ pub(super) fn by_hyper(data: &[u8]) -> Option<StatusCode> {
         .find_map(|(status, answer)| (data == *answer).then_some(*status))
 }
 
+/// The status of what hyper answers with this one. `taken`: hyper could take the head apart, so
+/// that it was not too large. What is too large then is the length of the body.
+pub(super) fn status(by_hyper: StatusCode, taken: bool) -> StatusCode {
+    if taken && by_hyper == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE {
+        return StatusCode::BAD_REQUEST;
+    }
+    by_hyper
+}
+
 /// The same head with what hyper refuses in the path and the query percent-encoded;
 /// `None` where there is nothing to encode, and for a first line that is not whole.
 pub(super) fn mend(head: &[u8]) -> Option<Vec<u8>> {
@@ -180,7 +189,7 @@ fn complaint(head: &[u8], status: StatusCode) -> String {
 mod tests {
     use http::StatusCode;
 
-    use super::{BY_HYPER, answer, by_hyper, mend};
+    use super::{BY_HYPER, answer, by_hyper, mend, status};
 
     #[test]
     fn what_clients_leave_unencoded_in_a_target_is_encoded_and_nothing_else() {
@@ -267,6 +276,19 @@ mod tests {
             false,
         );
         assert!(head.ends_with(b"\r\n\r\n"));
+    }
+
+    #[test]
+    fn a_length_that_is_too_large_is_no_head_that_is() {
+        for (by_hyper, taken, expected) in [
+            (431, true, 400),
+            (431, false, 431),
+            (414, true, 414),
+            (400, true, 400),
+        ] {
+            let by_hyper = StatusCode::from_u16(by_hyper).unwrap();
+            assert_eq!(status(by_hyper, taken), expected);
+        }
     }
 
     #[test]

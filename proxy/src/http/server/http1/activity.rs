@@ -199,6 +199,12 @@ impl ConnectionUse {
         }))
     }
 
+    /// Whether hyper has taken the head that came, and what it gave back is what came behind
+    /// that.
+    pub(super) fn has_head_of<I: AsyncRead + Unpin>(&self, io: &Prefixed<I>) -> bool {
+        io.ahead() < self.head.load(Relaxed)
+    }
+
     /// Waits until the request may begin whose head has come, as far as it is waited for
     /// before hyper reads it.
     ///

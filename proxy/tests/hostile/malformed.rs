@@ -1,0 +1,173 @@
+//! Fields that HTTP/2 forbids: an application that ends its connection for one would end the
+//! calls of all that share it, and a caller's connection would end for what it was answered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use parking_lot::Mutex;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use wire::v1::Protocol;
+
+use super::two_pods::{ENTRY_POINTS, EntryPoint, TwoPods, serving};
+
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The victim's call lasts longer than any other here.
+const SLOW: Duration = Duration::from_secs(1);
+
+/// Values as they came, of `x` in heads and in trailers, and of cookies.
+type Values = Arc<Mutex<Vec<String>>>;
+
+fn is_malformed(map: &HeaderMap) -> bool {
+    let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    map.values()
+        .map(HeaderValue::as_bytes)
+        .any(|value| blank(value.first()) || blank(value.last()))
+}
+
+fn note(values: &Values, map: &HeaderMap) {
+    for name in ["x", "cookie"] {
+        let all = map.get_all(name).iter();
+        let all = all.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        values.lock().extend(all);
+    }
+}
+
+/// A server that ends the connection for a malformed field, as Python's h2 does. What it
+/// answers is malformed itself.
+async fn strict(stream: TcpStream, values: Values) {
+    let Ok(mut connection) = h2::server::handshake(stream).await else {
+        return;
+    };
+    let (ends, mut ended) = mpsc::channel(1);
+    loop {
+        let accepted = tokio::select! {
+            accepted = connection.accept() => accepted,
+            _ = ended.recv() => return,
+        };
+        let Some(Ok((request, respond))) = accepted else {
+            return;
+        };
+        if is_malformed(request.headers()) {
+            return connection.abrupt_shutdown(Reason::PROTOCOL_ERROR);
+        }
+        tokio::spawn(serve(request, respond, Arc::clone(&values), ends.clone()));
+    }
+}
+
+async fn serve(
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    values: Values,
+    ends: mpsc::Sender<()>,
+) {
+    let (head, mut body) = request.into_parts();
+    note(&values, &head.headers);
+    while let Some(Ok(data)) = body.data().await {
+        let _ = body.flow_control().release_capacity(data.len());
+    }
+    if let Ok(Some(trailers)) = body.trailers().await {
+        if is_malformed(&trailers) {
+            let _ = ends.send(()).await;
+        }
+        note(&values, &trailers);
+    }
+    if head.uri.path() == "/slow" {
+        tokio::time::sleep(SLOW).await;
+    }
+    let blanks = HeaderValue::from_static("\ta ");
+    let answer = Response::builder().header("x", &blanks).body(()).unwrap();
+    let Ok(mut stream) = respond.send_response(answer, false) else {
+        return;
+    };
+    let trailers = HeaderMap::from_iter([("x".parse().unwrap(), blanks)]);
+    let _ = stream.send_data(Bytes::from_static(b"ok"), false);
+    let _ = stream.send_trailers(trailers);
+}
+
+async fn caller(field: &TwoPods, entry: EntryPoint) -> SendRequest<Bytes> {
+    let (sender, connection) = h2::client::handshake(field.open(entry).await)
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+/// The answer's status, and what its head and its trailers say.
+async fn ask(
+    sender: SendRequest<Bytes>,
+    path: &str,
+    fields: &[(&'static str, &'static str)],
+    trailer: Option<&'static str>,
+) -> Result<(StatusCode, HeaderMap, HeaderMap), h2::Error> {
+    let mut request = Request::post(format!("http://s{path}"));
+    for (name, value) in fields {
+        request = request.header(*name, HeaderValue::from_static(value));
+    }
+    let (answer, mut stream) = sender
+        .ready()
+        .await?
+        .send_request(request.body(()).unwrap(), trailer.is_none())?;
+    if let Some(value) = trailer {
+        let value = HeaderValue::from_static(value);
+        let trailers = HeaderMap::from_iter([("x".parse().unwrap(), value)]);
+        stream.send_data(Bytes::from_static(b"hello"), false)?;
+        stream.send_trailers(trailers)?;
+    }
+    let (head, mut body) = answer.await?.into_parts();
+    while let Some(data) = body.data().await {
+        let _ = body.flow_control().release_capacity(data?.len());
+    }
+    let trailers = body.trailers().await?.unwrap_or_default();
+    Ok((head.status, head.headers, trailers))
+}
+
+#[tokio::test]
+async fn a_value_with_blanks_at_an_end_costs_nobody_a_connection() {
+    let mut field = TwoPods::new(Protocol::Http2).await;
+    let values = Values::default();
+    let kept = Arc::clone(&values);
+    let port = serving(&field.server, move |stream| {
+        strict(stream, Arc::clone(&kept))
+    })
+    .await;
+    field.deliver_to(port);
+    field.port = port;
+    for entry in ENTRY_POINTS {
+        let victim = caller(&field, entry).await;
+        let slow = tokio::spawn(async move { ask(victim, "/slow", &[], None).await });
+        let other = caller(&field, entry).await;
+        for bad in [" a", "a ", "\ta", "a\t", " ", "\t"] {
+            for (fields, trailer) in [
+                (vec![("x", bad)], None),
+                (vec![("cookie", bad)], None),
+                (vec![("cookie", bad), ("cookie", "")], None),
+                (vec![], Some(bad)),
+            ] {
+                let case = format!("{entry:?}, {fields:?}, {trailer:?}");
+                values.lock().clear();
+                let asked = ask(other.clone(), "/ok", &fields, trailer);
+                let (status, head, trailers) = timeout(PATIENCE, asked)
+                    .await
+                    .unwrap_or_else(|_| panic!("{case}: no answer"))
+                    .unwrap_or_else(|error| panic!("{case}: {error}"));
+                assert_eq!(status, 200, "{case}");
+                assert_eq!(*values.lock(), [bad.trim()], "{case}");
+                assert_eq!(head["x"], "a", "{case}");
+                assert_eq!(trailers["x"], "a", "{case}");
+            }
+        }
+        let slow = timeout(PATIENCE, slow).await.unwrap().unwrap();
+        let (status, _, _) = slow.unwrap_or_else(|error| panic!("{entry:?}: {error}"));
+        assert_eq!(
+            status, 200,
+            "{entry:?}: it shares the application's connection"
+        );
+    }
+}
