@@ -22,6 +22,9 @@ use crate::http::headers;
 /// once; 64 KiB holds nearly every API call and bounds memory per request.
 pub(crate) const REPLAY_LIMIT: usize = 64 * 1024;
 
+/// Why a copy breaks off that its sender did not break off.
+const REPLACED: &str = "the body is sent elsewhere by now";
+
 /// In the extensions of a request with a body: what is kept of it counts there, for whoever
 /// sent it.
 #[derive(Clone, Debug)]
@@ -43,7 +46,9 @@ struct Tape {
     /// Bytes that came.
     came: u64,
     ended: bool,
-    /// Bytes that the copy in use handed out.
+    /// The copy in use, by how many there were with it.
+    copy: u64,
+    /// Bytes that it handed out.
     handed_out: usize,
     /// There will be no other copy.
     last: bool,
@@ -79,6 +84,7 @@ impl Replay {
             trailers: None,
             came: 0,
             ended: empty,
+            copy: 0,
             handed_out: 0,
             last: false,
             waits: false,
@@ -171,22 +177,25 @@ impl Replay {
     }
 
     /// A body that starts at the beginning, or `None` when too much was sent
-    /// already. An earlier copy must no longer be read.
+    /// already. An earlier copy breaks off: it may still be on its way behind an answer.
     #[must_use]
     pub(crate) fn take(&self) -> Option<Body> {
         if self.empty {
             return Some(empty());
         }
-        {
+        let copy = {
             let mut tape = self.tape.lock();
             if tape.last || tape.played.is_none() {
                 return None;
             }
+            tape.copy += 1;
             tape.handed_out = 0;
-        }
+            tape.copy
+        };
         Some(
             ReplayBody {
                 replay: self.clone(),
+                copy,
                 trailers_sent: false,
             }
             .boxed_unsync(),
@@ -272,6 +281,8 @@ impl Tape {
 /// One reading of the body.
 struct ReplayBody {
     replay: Replay,
+    /// It is in use as long as the tape says the same.
+    copy: u64,
     trailers_sent: bool,
 }
 
@@ -285,6 +296,9 @@ impl HttpBody for ReplayBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let tape = Arc::clone(&self.replay.tape);
         let mut tape = tape.lock();
+        if tape.copy != self.copy {
+            return Poll::Ready(Some(Err(REPLACED.into())));
+        }
         let unread = tape.unread().map(Bytes::copy_from_slice);
         let data = match unread {
             None if tape.ended => None,
@@ -308,7 +322,7 @@ impl HttpBody for ReplayBody {
         let tape = self.replay.tape.lock();
         let whole = tape.ended || tape.source.is_end_stream();
         let trailers = tape.trailers.is_some() && !self.trailers_sent;
-        whole && !trailers && tape.unread().is_none()
+        whole && !trailers && tape.unread().is_none() && tape.copy == self.copy
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -178,7 +178,7 @@ impl<'a> Due<'a> {
         }
         let kept = outgoing.replay.is_kept();
         // What was not sent whole may be read on where nobody reads it any more.
-        if !kept && (self.when.may_have_been_seen() || outgoing.replay.take().is_none()) {
+        if !kept && (self.when.may_have_been_seen() || !outgoing.replay.may_be_sent()) {
             return FallbackOutcome::Body;
         }
         let facts = RequestFacts {

@@ -55,6 +55,20 @@ async fn a_body_that_was_partly_read_starts_again_at_its_beginning() {
     assert_eq!(read(replay.take().unwrap()).await, b"hello");
 }
 
+/// As where the answer to it said that nobody took the request.
+#[tokio::test]
+async fn a_copy_breaks_off_when_another_one_is_taken_and_takes_nothing_from_it() {
+    let frames = ["hel", "lo"].map(|part| Ok(Frame::data(Bytes::from(part))));
+    let source = StreamBody::new(futures::stream::iter(frames));
+    let replay = Replay::new(source.boxed_unsync());
+    let mut first = replay.take().unwrap();
+    first.frame().await.unwrap().unwrap();
+    let second = replay.take().unwrap();
+    assert!(first.frame().await.unwrap().is_err());
+    assert_eq!(read(second).await, b"hello");
+    assert!(!first.is_end_stream(), "it is not whole");
+}
+
 /// As where an application answers before it has the body.
 #[tokio::test]
 async fn what_is_forgotten_still_reaches_the_copy_in_use() {
