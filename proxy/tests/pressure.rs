@@ -24,6 +24,8 @@ mod raw_http2;
 mod support;
 #[path = "pressure/tunnels.rs"]
 mod tunnels;
+#[path = "pressure/uploads.rs"]
+mod uploads;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -30,6 +30,9 @@ const TIGHT: usize = 55;
 /// Part of the memory that somebody must hold to be slowed or to lose anything on account
 /// of the others.
 pub(crate) const WORTH: usize = 32;
+/// Who holds this part of the memory makes more room than others do where it runs out, and
+/// does so for whom it keeps waiting.
+pub(crate) const HEAVY: usize = 8;
 /// Nobody reads before somebody has lost something. What is left is for what no read
 /// brings, for pages that are free and not given back yet, and for the program itself.
 const FULL: usize = 65;

@@ -12,13 +12,17 @@
 //! Who has more than those in flight and none of them ends, as downloads that nobody reads,
 //! would wait for ever with the next. So a few requests of each holder begin by permits that
 //! are reserved for it, up to [`RESERVED`], and give them back when they end.
+//!
+//! What stands still may come to rest above that and below where anybody loses anything. Who
+//! is known to hold an [`HEAVY`]th part of the memory goes on there as well, by half of its
+//! permits: where that fills the memory it is among those who make room.
 
 use std::sync::Arc;
 
 use runtime::occupancy::{Requests, ReservedPermit};
 
 use crate::net::admission::{AdmissionClass, MIN_IN_FLIGHT, REQUEST};
-use crate::net::budget::Budget;
+use crate::net::budget::{Budget, HEAVY};
 
 /// In percent: who holds nothing finds room up to here. What is left up to where nobody
 /// reads is for answers that take more than was expected of them.
@@ -77,7 +81,7 @@ impl Budget {
             return None;
         }
         let headroom = self.headroom();
-        if headroom.taken <= self.heap() / 100 * CALLERS && self.admission.is_empty() {
+        if headroom.is_for_all() {
             return Some(Entry::Headroom);
         }
         match headroom.admits(requests, class) {
@@ -86,6 +90,11 @@ impl Budget {
             }
             entry => entry,
         }
+    }
+
+    /// Nobody waits, and nobody's next request would.
+    pub(crate) fn has_room_for_all(&self) -> bool {
+        self.headroom().is_for_all()
     }
 
     /// A request of this holder begins so. Gives what it keeps until it has ended, if anything.
@@ -158,6 +167,11 @@ impl Headroom<'_> {
         self.reserves(requests).then_some(Entry::Reserved)
     }
 
+    /// Whether nobody waits, and there is room for the next request of whoever it is.
+    fn is_for_all(&self) -> bool {
+        self.taken <= self.budget.heap() / 100 * CALLERS && self.budget.admission.is_empty()
+    }
+
     /// Whether there is room for the next request of this holder.
     pub(super) fn is_for(&self, requests: &Requests, class: AdmissionClass) -> bool {
         const STEPS: usize = 256;
@@ -187,7 +201,16 @@ impl Headroom<'_> {
 
     /// Whether its next request may begin by a reserved permit.
     fn reserves(&self, requests: &Requests) -> bool {
-        self.taken <= self.budget.heap() / 100 * RESERVED
-            && requests.reserved() < self.budget.reserved_permits(requests)
+        let (budget, heap) = (self.budget, self.budget.heap());
+        let permits = budget.reserved_permits(requests);
+        let usable = if self.taken <= heap / 100 * RESERVED {
+            permits
+        } else if requests.weight() >= heap / HEAVY && !budget.is_full() {
+            // By number and not by what is in use, or it would wait for ever at the mark.
+            (permits / 2).max(1)
+        } else {
+            0
+        };
+        requests.reserved() < usable
     }
 }

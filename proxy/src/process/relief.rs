@@ -16,7 +16,7 @@ use std::time::Duration;
 use runtime::cgroup::{ROOT, socket_memory};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::net::budget::{Budget, WORTH};
+use crate::net::budget::{Budget, HEAVY, WORTH};
 use crate::process::heap;
 use crate::process::permits::Permits;
 use crate::process::relief::level::{Goal, HolderLoss, MemoryUse, losses};
@@ -42,9 +42,6 @@ const WORTH_TOGETHER: usize = 4;
 const LAST: usize = 85;
 /// Who holds less than this part of what the holder of most does does not wait for it.
 const LIGHT: usize = 4;
-/// Who holds this part of the memory makes more room than others do, and does so for whom
-/// it keeps waiting.
-const MUCH: usize = 8;
 /// This part of the memory at a time, and no more than those are going to hold who wait:
 /// what they take from others they have to fill themselves.
 const A_LITTLE: usize = 32;
@@ -131,7 +128,8 @@ fn count(budget: &Budget) {
     }
 }
 
-/// Notes who holds much less than the holder of most, where anybody may wait.
+/// Notes who holds much less than the holder of most, where anybody may wait. Where nobody
+/// would, what is reserved is free again.
 fn weigh(budget: &Budget, permits: &[Permits]) {
     if budget.holds_anybody_back() {
         let heaviest = permits.iter().filter_map(|of| of.occupancy.heaviest());
@@ -141,6 +139,10 @@ fn weigh(budget: &Budget, permits: &[Permits]) {
             .for_each(|of| of.occupancy.weigh(most / LIGHT));
         let callers = permits.iter().map(|of| of.occupancy.requests_of_callers());
         budget.note_callers(callers.sum());
+    }
+    if budget.has_room_for_all() {
+        let all = permits.iter();
+        all.for_each(|of| of.occupancy.release_reserved());
     }
 }
 
@@ -179,7 +181,7 @@ fn shed(budget: &Budget, permits: &[Permits], until: Until) -> usize {
         excess.min(part.max(excess / 2))
     };
     let goal = Goal {
-        much: budget.heap() / MUCH,
+        much: budget.heap() / HEAVY,
         of_much: half(until.of_much),
         of_any: half(until.of_any),
     };

@@ -14,8 +14,7 @@ use tokio::time::Instant;
 #[derive(Debug, Default)]
 pub struct Requests {
     in_flight: AtomicUsize,
-    /// Reserved permits that are taken.
-    pub(super) reserved: AtomicUsize,
+    pub(super) reserved: Mutex<Reserved>,
     /// Holders of the same listener that have some in flight.
     active: Arc<AtomicUsize>,
     /// Bytes that its connections held when somebody looked last.
@@ -25,6 +24,14 @@ pub struct Requests {
     /// As many as wait.
     length: AtomicUsize,
     queue: Mutex<Queue>,
+}
+
+/// Its reserved permits.
+#[derive(Debug, Default)]
+pub(super) struct Reserved {
+    pub(super) taken: usize,
+    /// How often those that were taken became ordinary requests.
+    pub(super) round: u64,
 }
 
 #[derive(Debug, Default)]

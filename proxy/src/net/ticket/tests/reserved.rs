@@ -75,6 +75,46 @@ fn what_is_reserved_leaves_room_for_who_holds_next_to_nothing() {
 }
 
 #[test]
+fn who_holds_an_eighth_of_the_memory_goes_on_by_half_of_its_permits_until_nobody_reads() {
+    let (budget, occupancy) = (budget(), occupancy());
+    let (heavy, _still) = busy(&occupancy, 1, MANY);
+    let _held = heavy.reserve_bytes(LIMIT / 8);
+    occupancy.weigh(0);
+    for mib in [NO_ROOM + 1, NO_ROOM + 2] {
+        USED.set(mib * MIB);
+        let mut begun = all(&budget, &heavy);
+        assert_eq!(begun.len(), RESERVED / 2, "{mib} MiB");
+        begun.pop();
+        assert!(begins(&budget, &heavy).is_some(), "one after the other");
+    }
+    // There somebody loses something, and it is among them.
+    USED.set((NO_ROOM + 3) * MIB);
+    assert!(begins(&budget, &heavy).is_none());
+    let (less, _still) = busy(&occupancy, 2, MANY);
+    USED.set((NO_ROOM + 1) * MIB);
+    assert!(begins(&budget, &less).is_none(), "it is not the heaviest");
+}
+
+#[test]
+fn half_of_its_permits_leave_room_for_who_holds_next_to_nothing() {
+    let (budget, occupancy) = (budget(), occupancy());
+    let (heavy, _still) = busy(&occupancy, 1, MANY);
+    let _held = heavy.reserve_bytes(LIMIT / 8);
+    occupancy.weigh(0);
+    USED.set((NO_ROOM + 1) * MIB);
+    let mut begun = Vec::new();
+    while let Some(request) = begins(&budget, &heavy) {
+        let mut promise = budget.promise(0);
+        promise.begins();
+        begun.push((request, promise));
+    }
+    assert_eq!(begun.len(), RESERVED / 2);
+    let idle = enter(&occupancy, 2);
+    let idle = idle.requests().unwrap();
+    assert!(budget.headroom().is_for(idle, AdmissionClass::Callers));
+}
+
+#[test]
 fn callers_have_parts_of_what_is_reserved_and_each_of_them_one_at_least() {
     USED.set(NO_ROOM * MIB);
     for (callers, each) in [(1, 8), (2, 4), (3, 2), (8, 1), (20, 1)] {
@@ -96,6 +136,23 @@ fn the_beginning_of_a_head_takes_nothing_of_what_is_reserved() {
     assert_eq!(reserved(&busy), 0);
     assert!(!budget.holds_back(&busy, AdmissionClass::Callers));
     assert!(passes(&budget, &busy, AdmissionClass::Callers), "all of it");
+}
+
+#[test]
+fn requests_that_outlast_the_scarcity_leave_their_permits_to_the_next() {
+    let (budget, occupancy) = (budget(), occupancy());
+    let (busy, _still) = busy(&occupancy, 1, MANY);
+    USED.set(NO_ROOM * MIB);
+    let stuck = all(&budget, &busy);
+    assert_eq!((stuck.len(), reserved(&busy)), (RESERVED, RESERVED));
+    occupancy.release_reserved();
+    assert_eq!(reserved(&busy), 0);
+    let next = all(&budget, &busy);
+    assert_eq!(next.len(), RESERVED);
+    drop(stuck);
+    assert_eq!(reserved(&busy), RESERVED, "not given back twice");
+    drop(next);
+    assert_eq!(reserved(&busy), 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,135 @@
+//! Uploads over HTTP/2 that an application does not read: they stand still, and what their
+//! caller asks for beside them goes on.
+
+use std::future::poll_fn;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+use weft_proxy::heap_count;
+
+use super::downloads::{calls_beside, percentiles};
+use super::support::raw;
+use super::{FULL, Field, LIMIT, MIB, ONE_AT_A_TIME, PEAK, used};
+
+/// Of one caller, and uploads of each.
+const CONNECTIONS: usize = 3;
+const UPLOADS: usize = 100;
+/// Uploads have taken by then what they get.
+const STANDS: Duration = Duration::from_secs(2);
+/// So are those that came before.
+const APART: Duration = Duration::from_millis(1500);
+/// In percent of the limit: what is in use then, with what others hold.
+const AT_REST: usize = 64;
+/// Up to here requests begin by all permits that are reserved for their caller.
+const RESERVED: usize = 62;
+/// Calls beside them, one after the other.
+const CALLS: usize = 20;
+/// Each of those is answered by then, in a test that is not optimised.
+const SOON: Duration = Duration::from_secs(2);
+
+/// A connection of that caller with uploads that take what they get.
+async fn uploads(field: &Field) -> JoinSet<()> {
+    static ZEROS: [u8; 16 * 1024] = [0; 16 * 1024];
+    let stream = field.open(2).await;
+    let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+    let mut all = JoinSet::new();
+    all.spawn(async move {
+        let _ = connection.await;
+    });
+    for _ in 0..UPLOADS {
+        let mut sender = sender.clone().ready().await.unwrap();
+        let request = Request::post("http://app/wait").body(()).unwrap();
+        let (answer, mut body) = sender.send_request(request, false).unwrap();
+        all.spawn(async move {
+            let _answer = answer;
+            loop {
+                body.reserve_capacity(ZEROS.len());
+                let Some(Ok(room)) = poll_fn(|cx| body.poll_capacity(cx)).await else {
+                    return;
+                };
+                let part = Bytes::from_static(&ZEROS[..room.min(ZEROS.len())]);
+                if body.send_data(part, false).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    all
+}
+
+/// A call of whoever has so many uploads on their way: how long it took, where it was served.
+async fn call(field: &Field) -> Option<Duration> {
+    let begun = Instant::now();
+    let ask = b"GET /echo HTTP/1.1\r\nHost: app\r\nConnection: close\r\n\r\n";
+    let asking = async {
+        let mut stream = field.open(2).await;
+        raw(&mut stream, ask, SOON).await
+    };
+    let answer = timeout(SOON, asking).await.ok()?;
+    answer.starts_with("HTTP/1.1 200").then(|| begun.elapsed())
+}
+
+/// Uploads on one connection after the other, so long apart.
+async fn goes_on(apart: Duration) {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let field = Field::of(LIMIT).await;
+    let mut still = Vec::new();
+    for _ in 0..CONNECTIONS {
+        still.push(uploads(&field).await);
+        sleep(apart).await;
+    }
+    // Somebody else's, and nobody is known whose: where uploads alone come to rest follows
+    // from when each of them came.
+    let mut rest = Vec::new();
+    for _ in 0..2 {
+        sleep(STANDS).await;
+        heap_count();
+        rest.push(vec![1_u8; (LIMIT / 100 * AT_REST).saturating_sub(used())]);
+    }
+    let (cut_off, weight) = (field.cut_off(), field.occupancy.heaviest().unwrap().0);
+    let (mut took, mut beside) = (Vec::new(), Vec::new());
+    let calls = async {
+        for _ in 0..CALLS {
+            took.push(call(&field).await);
+        }
+    };
+    tokio::select! {
+        () = calls => {}
+        () = calls_beside(&field, &mut beside) => {}
+    }
+    heap_count();
+    let (stands, peak) = (used(), PEAK.load(Relaxed));
+    println!(
+        "{} of {CALLS} served, at the latest within {:?}; the uploads hold {} MiB, {} KiB in use, \
+         {} MiB at most, {cut_off} cut off before; {}",
+        took.iter().flatten().count(),
+        took.iter().flatten().max(),
+        weight / MIB,
+        stands / 1024,
+        peak / MIB,
+        percentiles(beside),
+    );
+    assert!(took.iter().all(Option::is_some), "{took:?}");
+    assert_eq!(field.cut_off(), cut_off, "somebody lost something for them");
+    assert!(peak <= field.most, "{} MiB", peak / MIB);
+    // Or this would say nothing.
+    let at_rest = LIMIT / 100 * RESERVED..=LIMIT / 100 * FULL;
+    assert!(at_rest.contains(&stands), "{} KiB in use", stands / 1024);
+    assert!(weight >= LIMIT / 8, "{weight}");
+    drop((rest, still));
+}
+
+#[tokio::test]
+async fn three_hundred_uploads_that_stand_still_hold_up_no_small_call_of_their_caller() {
+    goes_on(Duration::ZERO).await;
+}
+
+/// The last of them begin by what is reserved for their caller, and memory falls afterwards.
+#[tokio::test]
+async fn uploads_that_stand_still_keep_nothing_that_is_reserved_once_memory_fell() {
+    goes_on(APART).await;
+}
