@@ -12,6 +12,7 @@ use wire::v1::{Enforcement, MtlsMode, Protocol};
 
 use crate::support::{Pod, endpoint, endpoints, get, id, pair, raw, rule, vip};
 
+mod late_bodies;
 mod shapes;
 
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -3,7 +3,8 @@
 //! A peer has one beside its HTTP/2 connections. While nothing else waits for the
 //! peer, a request on it costs a sixth less, as nobody but its own task touches
 //! the connection. It has no task; whoever sends on it polls it, until the answer
-//! has ended.
+//! has ended. Only what is left of a request's body by then has one, and goes on as
+//! it would by HTTP/2.
 //!
 //! It is never waited for. It is opened beside a request that goes by HTTP/2,
 //! and closed when nobody used it for a while.
@@ -27,7 +28,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio_util::io::InspectReader;
+use tokio_util::io::{InspectReader, InspectWriter};
 
 use crate::failure::Failure;
 use crate::http::body::{Body, BoxError};
@@ -216,12 +217,14 @@ impl Connecting {
     /// Begins to speak HTTP/1.1 on a connection that the peer takes it on.
     pub async fn opened(mut self, wire: impl Wire, builder: http1::Builder) {
         let signs = Arc::<Signs>::default();
-        let noted = Arc::clone(&signs);
-        let wire: Box<dyn Wire> = Box::new(InspectReader::new(wire, move |bytes: &[u8]| {
+        let (reads, writes) = (Arc::clone(&signs), Arc::clone(&signs));
+        let wire = InspectReader::new(wire, move |bytes: &[u8]| {
             if !bytes.is_empty() {
-                noted.came();
+                reads.came();
             }
-        }));
+        });
+        let wire = InspectWriter::new(wire, move |_: &[u8]| writes.sent());
+        let wire: Box<dyn Wire> = Box::new(wire);
         let Ok((sender, connection)) = builder.handshake(TokioIo::new(wire)).await else {
             return;
         };
@@ -254,8 +257,8 @@ impl Drop for Connecting {
     }
 }
 
-/// A dedicated connection in use. Given back when the answer has ended, and
-/// broken off when this is dropped before.
+/// A dedicated connection in use. Given back when the answer has ended and the request was
+/// sent, and broken off when this is dropped before.
 pub struct Lease {
     dedicated: Option<Box<DedicatedConnection>>,
     home: Arc<Dedicated>,
@@ -315,14 +318,34 @@ impl Lease {
         }
     }
 
+    /// The answer has ended. What is left of the request goes on by itself.
     fn give_back(mut self) {
+        let Some(dedicated) = &mut self.dedicated else {
+            return;
+        };
+        if dedicated.is_free() {
+            self.put_back();
+        } else if !dedicated.is_over() {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "one upload for each peer, dropped once nothing of it moves"
+            )]
+            tokio::spawn(async move {
+                let Some(dedicated) = &mut self.dedicated else {
+                    return;
+                };
+                if dedicated.finish_upload().await {
+                    self.put_back();
+                }
+            });
+        }
+    }
+
+    /// The next request may use it.
+    fn put_back(mut self) {
         if let Some(mut dedicated) = self.dedicated.take() {
-            if dedicated.is_free() {
-                dedicated.since = Instant::now();
-                self.home.state.lock().slot = Slot::Free(dedicated);
-            } else {
-                self.dedicated = Some(dedicated);
-            }
+            dedicated.since = Instant::now();
+            self.home.state.lock().slot = Slot::Free(dedicated);
         }
     }
 }
@@ -426,3 +449,6 @@ impl HttpBody for ResponseBody {
         self.body.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests;

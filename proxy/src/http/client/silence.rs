@@ -22,6 +22,8 @@ pub(super) struct Signs {
     received: AtomicBool,
     /// Something was asked or said since somebody looked last.
     moved: AtomicBool,
+    /// Some of a request went out since somebody asked for that last.
+    sent: AtomicBool,
     /// Somebody asks the peer.
     probing: AtomicBool,
     broken: AtomicBool,
@@ -40,6 +42,16 @@ impl Signs {
     pub(super) fn came(&self) {
         self.received.store(true, Relaxed);
         self.moved.store(true, Relaxed);
+    }
+
+    /// Bytes for the peer went out.
+    pub(super) fn sent(&self) {
+        self.sent.store(true, Relaxed);
+    }
+
+    /// Whether any did since this was asked last.
+    pub(super) fn take_sent(&self) -> bool {
+        self.sent.swap(false, Relaxed)
     }
 
     pub(super) fn has_received(&self) -> bool {

@@ -3,9 +3,10 @@
 //! Whoever sends on it polls it, so two kinds of polls are told apart: those that go on when
 //! something comes, and deaf ones, which only ask how it stands now.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use hyper::client::conn::http1;
@@ -16,6 +17,7 @@ use tokio::time::timeout;
 
 use crate::http::body::Body;
 use crate::http::client::silence::Signs;
+use crate::http::stuck_upload::{Answered, StuckUpload};
 
 /// A peer has this long to take the end of a dedicated connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -45,6 +47,39 @@ impl DedicatedConnection {
     pub(super) fn is_free(&mut self) -> bool {
         self.poll(&mut deaf());
         !self.ended && self.sender.is_ready() && !self.signs.is_broken()
+    }
+
+    /// No request can use it any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.ended || self.signs.is_broken()
+    }
+
+    /// Sends what is left of a request whose answer has come whole, and closes where the peer
+    /// said that this was the last one. True when the next request may use the connection.
+    /// Otherwise that has ended, or is to be broken off: the body broke off, the peer gave no
+    /// sign of life, or nothing moved for too long.
+    pub(super) async fn finish_upload(&mut self) -> bool {
+        let answered = Answered::default();
+        answered.note();
+        let mut stuck = StuckUpload::new(answered);
+        poll_fn(|cx| {
+            self.poll(cx);
+            if self.ended || self.signs.poll_broken(cx) {
+                return Poll::Ready(false);
+            }
+            // An error says that the connection closes, which its end tells as well.
+            if let Poll::Ready(Ok(())) = self.sender.poll_ready(cx) {
+                return Poll::Ready(true);
+            }
+            if self.signs.take_sent() {
+                stuck.moves();
+            }
+            stuck.poll_given_up(cx).map(|()| {
+                tracing::debug!("nothing moves of a body behind its answer");
+                false
+            })
+        })
+        .await
     }
 
     /// Shuts it down with `close_notify`, so that the peer need not take it for an accident.
