@@ -26,6 +26,7 @@ mod hostile {
     mod places;
     mod raw_http2;
     mod servers;
+    mod shared_window;
     mod stalls;
     mod starved;
     mod streaming;

@@ -292,6 +292,7 @@ mod tests {
     use tokio::time::sleep;
 
     use super::*;
+    use crate::http::client::multiplexed::Sends;
 
     async fn kept(servers: Servers) -> (Clients, Arc<Pool>, Http1, TcpListener) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -368,7 +369,11 @@ mod tests {
         };
         for at in 0..POOLS {
             let shared = clients.http2(address(at), &caller);
-            assert!(shared.stream().await.is_err(), "{} listens", address(at));
+            assert!(
+                shared.stream(Sends::Nothing).await.is_err(),
+                "{} listens",
+                address(at)
+            );
         }
         assert_eq!(counted.load(Ordering::Relaxed), 0);
         assert!(shares(0), "who is known keeps its place");

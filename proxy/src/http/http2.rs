@@ -10,6 +10,8 @@
 //! - whatever breaks off on one side breaks off on the other, at once ([`recv`],
 //!   [`pipe`]);
 //! - no stream holds another one up, and fast streams get larger windows ([`flow`]);
+//!   where a server takes no more on a connection because of some streams, later bodies go
+//!   by another one ([`send_window`]);
 //! - a proxy that owes something and says nothing is given up within ten seconds
 //!   ([`keepalive`]);
 //! - no value begins or ends with a blank, which strict peers end a connection for
@@ -29,6 +31,7 @@ mod keepalive;
 mod pipe;
 mod queued;
 pub(crate) mod recv;
+pub(crate) mod send_window;
 pub(crate) mod server;
 
 #[cfg(test)]

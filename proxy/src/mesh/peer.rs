@@ -15,7 +15,7 @@ use policy::reason::Reason;
 use crate::failure::Failure;
 use crate::http::client::dedicated::{Acquire, Connecting, Dedicated};
 use crate::http::client::exchange::{self, UpstreamResponse};
-use crate::http::client::multiplexed::{IDLE_MULTIPLEXED, Multiplexed, handshake};
+use crate::http::client::multiplexed::{IDLE_MULTIPLEXED, Multiplexed, Sends, handshake};
 use crate::http::http2::MESH;
 use crate::http::http2::client::RequestSender;
 use crate::http::limits::MESH_HEADER_COUNT;
@@ -144,7 +144,7 @@ impl Peer {
     /// # Errors
     /// When it cannot be reached, or says nothing for five seconds.
     pub(crate) async fn is_there(&self) -> Result<(), Failure> {
-        let stream = self.shared.stream().await?;
+        let stream = self.shared.stream(Sends::Nothing).await?;
         if stream.first {
             return Ok(());
         }

@@ -18,7 +18,7 @@ use crate::http::body::Body;
 use crate::http::client::answer_guard::{AnswerGuard, GuardedBody};
 use crate::http::client::dedicated::ResponseBody;
 use crate::http::client::gated::gated;
-use crate::http::client::multiplexed::{Multiplexed, StreamPermit};
+use crate::http::client::multiplexed::{Multiplexed, Sends, StreamPermit};
 use crate::http::client::{Clients, give_back};
 use crate::http::deadline;
 use crate::http::http2::client::SendError;
@@ -59,7 +59,8 @@ pub(crate) async fn multiplexed(
     peer: &Multiplexed,
     mut request: Request<Body>,
 ) -> Result<UpstreamResponse, Failure> {
-    let stream = peer.stream().await?;
+    let sends = Sends::of(request.body());
+    let stream = peer.stream(sends).await?;
     deadline::renew(&mut request);
     let first = stream.first;
     let (mut sender, permit) = stream.into_parts();
@@ -80,7 +81,7 @@ pub(crate) async fn multiplexed(
 /// # Errors
 /// As [`multiplexed`].
 pub(crate) async fn open(peer: &Multiplexed, parts: Parts) -> Result<UpstreamResponse, Failure> {
-    let stream = peer.stream().await?;
+    let stream = peer.stream(Sends::Bytes).await?;
     let first = stream.first;
     let (mut sender, permit) = stream.into_parts();
     let sent = Instant::now();

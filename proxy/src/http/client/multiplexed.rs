@@ -2,19 +2,26 @@
 //!
 //! One handshake at a time per peer: callers that come while it runs share its
 //! outcome, so a dead peer costs one attempt and not one per request.
+//!
+//! A body goes by no connection on which uploads stand still that have used up what its
+//! server takes on it, but by another one: it would wait for as long as they do. What
+//! waits on such a connection already cannot leave it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
+use http_body::Body as HttpBody;
 use parking_lot::Mutex;
 use policy::reason::Reason;
 
 use crate::failure::Failure;
+use crate::http::body::Body;
 use crate::http::http2::Tuning;
 use crate::http::http2::client::{self, RequestSender};
 use crate::http::http2::flow::STREAMS;
+use crate::http::http2::send_window::Credit;
 use crate::net::budget::Budget;
 use crate::net::coalesce::FlushHandle;
 
@@ -27,6 +34,36 @@ const CONNECTIONS_PER_PEER: usize = 100;
 pub(crate) const IDLE_MULTIPLEXED: Duration = Duration::from_secs(60);
 /// Opens one connection of HTTP/2, for whoever shares its streams.
 type Connector = Box<dyn Fn() -> BoxFuture<'static, Result<RequestSender, Failure>> + Send + Sync>;
+
+/// What follows the head of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sends {
+    Nothing,
+    /// Which the server has to give credit for.
+    Bytes,
+}
+
+impl Sends {
+    pub(crate) fn of(body: &Body) -> Self {
+        if body.is_end_stream() {
+            Self::Nothing
+        } else {
+            Self::Bytes
+        }
+    }
+
+    /// Whether it may have to wait on this connection; `None` where that may be for ever.
+    fn may_wait(self, sender: &RequestSender) -> Option<bool> {
+        if self == Self::Nothing {
+            return Some(false);
+        }
+        match sender.credit() {
+            Credit::Enough => Some(false),
+            Credit::Low => Some(true),
+            Credit::Stalled => None,
+        }
+    }
+}
 
 struct Connection {
     sender: RequestSender,
@@ -93,30 +130,34 @@ impl Multiplexed {
         }
     }
 
-    /// A permit for one request.
+    /// A permit for one request, which `sends` this.
     ///
     /// # Errors
     /// When no connection can be made; the application has seen nothing.
-    pub async fn stream(&self) -> Result<Http2Stream, Failure> {
-        match self.free(STREAMS_PER_CONNECTION) {
+    pub async fn stream(&self, sends: Sends) -> Result<Http2Stream, Failure> {
+        match self.free(STREAMS_PER_CONNECTION, sends) {
             Some(stream) => Ok(stream),
             // On the heap: most requests find one.
-            None => Box::pin(self.new_stream()).await,
+            None => Box::pin(self.new_stream(sends)).await,
         }
     }
 
-    async fn new_stream(&self) -> Result<Http2Stream, Failure> {
+    async fn new_stream(&self, sends: Sends) -> Result<Http2Stream, Failure> {
         let seen = self.attempts.load(Ordering::Acquire);
         let mut connecting = self.connecting.lock().await;
-        if let Some(stream) = self.free(STREAMS_PER_CONNECTION) {
+        if let Some(stream) = self.free(STREAMS_PER_CONNECTION, sends) {
             return Ok(stream);
         }
+        // Where bodies stand still they may move again: better than none.
+        let any = |limit| self.free(limit, Sends::Nothing);
         // Somebody tried while this caller waited: the outcome is that of both.
         if let (true, Some(failure)) = (connecting.0 > seen, &connecting.1) {
-            return Err(failure.shared());
+            return any(STREAMS_PER_CONNECTION).ok_or_else(|| failure.shared());
         }
         if self.connections.lock().len() >= CONNECTIONS_PER_PEER {
-            return self.free(STREAMS as usize).ok_or_else(|| {
+            let limit = STREAMS as usize;
+            let stream = self.free(limit, sends).or_else(|| any(limit));
+            return stream.ok_or_else(|| {
                 Failure::not_sent(Reason::Overload, "every stream to the peer is taken")
             });
         }
@@ -139,7 +180,7 @@ impl Multiplexed {
             }
             Err(failure) => {
                 connecting.1 = Some(failure.clone());
-                Err(failure)
+                any(STREAMS_PER_CONNECTION).ok_or(failure)
             }
         }
     }
@@ -175,18 +216,22 @@ impl Multiplexed {
 
     /// A permit on the connection with the fewest streams, if one has room: for
     /// `limit` streams at most, and for no more than its server allows, since more
-    /// would wait for a permit, and beside tunnels that can be for ever.
-    fn free(&self, limit: usize) -> Option<Http2Stream> {
+    /// would wait for a permit, and beside tunnels that can be for ever. A body goes
+    /// where it can move, and where it need not wait before others.
+    fn free(&self, limit: usize, sends: Sends) -> Option<Http2Stream> {
         let mut connections = self.connections.lock();
         connections.retain_mut(|connection| connection.sender.takes_requests());
-        let least = connections
+        let (_, least) = connections
             .iter_mut()
             .filter(|connection| {
                 let streams = connection.streams.load(Ordering::Relaxed);
                 streams < limit.min(connection.sender.stream_limit())
                     && connection.sender.is_usable()
             })
-            .min_by_key(|connection| connection.streams.load(Ordering::Relaxed))?;
+            .filter_map(|connection| Some((sends.may_wait(&connection.sender)?, connection)))
+            .min_by_key(|(waits, connection)| {
+                (*waits, connection.streams.load(Ordering::Relaxed))
+            })?;
         least.streams.fetch_add(1, Ordering::Relaxed);
         least.idle_since = Instant::now();
         Some(Http2Stream {
@@ -225,3 +270,6 @@ where
         .await
         .map_err(|error| Failure::not_sent(Reason::ConnectFailed, format!("HTTP/2: {error}")))
 }
+
+#[cfg(test)]
+mod tests;

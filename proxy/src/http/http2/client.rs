@@ -22,6 +22,7 @@ use super::frame_filter::FrameFilter;
 use super::keepalive::{Keepalive, Peer, WatchedIo};
 use super::pipe::{Pipe, Stopped, flushed};
 use super::recv::{RecvBody, UploadGuard};
+use super::send_window::{Credit, CreditSignal, SendWindow};
 use super::{RESET_FOR, RESETS, SMALL_FRAMES, Tuning, reset_errors, strip_connection_headers};
 use crate::http::body::Body;
 use crate::http::limits::HEADER_BYTES;
@@ -44,6 +45,7 @@ struct Shared {
     asks: AtomicBool,
     /// Pings that the peer has answered.
     pongs: AtomicU64,
+    credit: Arc<CreditSignal>,
     /// Wakes the task, which otherwise does not notice that nobody sends any more.
     task: AtomicWaker,
 }
@@ -121,7 +123,10 @@ where
 {
     let unsent = profile.unsent(&budget);
     let flow = Flow::new(Arc::clone(&budget), profile.windows);
-    let (io, received) = WatchedIo::new(FrameFilter::of_server(io, flow.small_frames()), budget);
+    let shared = Arc::<Shared>::default();
+    let window = SendWindow::new(Arc::clone(&shared.credit));
+    let io = FrameFilter::of_server(io, flow.small_frames(), window);
+    let (io, received) = WatchedIo::new(io, budget);
     let (send, mut connection) = Builder::new()
         .initial_window_size(flow.window())
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -156,7 +161,6 @@ where
             return Err(error);
         }
     }
-    let shared = Arc::<Shared>::default();
     let task = Task {
         connection,
         keepalive: profile.asks.then(|| Keepalive::new(pings, received)),
@@ -180,6 +184,11 @@ impl RequestSender {
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.shared.closed.load(Relaxed)
+    }
+
+    /// What a body that is sent now may expect.
+    pub(crate) fn credit(&self) -> Credit {
+        self.shared.credit.credit()
     }
 
     /// Whether the peer answers a ping within this time, or ends the connection well.

@@ -1,7 +1,8 @@
 //! Looks at frames before `h2` reads them: leaves out DATA frames that hold nothing and
 //! end nothing, counts small ones for [`super::inbox`], ends a client's connection for its
 //! trailers, and passes on later what a client answers to its server's GOAWAY
-//! ([`super::graceful_shutdown`]).
+//! ([`super::graceful_shutdown`]). Where a server is read it has the frames counted that
+//! change how much that one takes ([`super::send_window`]).
 //!
 //! Some clients and servers send one between two parts of a body, or before its end,
 //! and mean nothing by it. `h2` takes a hundred of them for an attack, over the whole
@@ -13,7 +14,7 @@
 //! ([`FieldCount`]): a head is refused with a reason once `h2` has handed it over, but
 //! trailers it keeps.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -24,14 +25,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::field_count::FieldCount;
 use super::graceful_shutdown::{ACK, CONTENT, LateAnswer, PING, SHUTDOWN_PING};
 use super::inbox::{SMALL, SmallFrames};
+use super::send_window::{DATA, HEAD, INCREMENT, PREFACE, SendWindow, WINDOW_UPDATE};
 use crate::http::limits::HEADER_COUNT;
-use crate::net::forward::{forward_shutdown, forward_write};
+use crate::net::forward::forward_shutdown;
 
-/// What a client sends before its first frame.
-const PREFACE: usize = 24;
-/// Head of a frame: length, type, flags, stream.
-const HEAD: usize = 9;
-const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
@@ -48,11 +45,18 @@ const LOOKED: usize = HEAD + CONTENT;
 const ALLOWED: u32 = 1000;
 
 /// Bytes of a frame that are looked at together where these come first: its head, and of an
-/// answer to a PING the content as well, which says what it answers.
+/// answer to a PING the content as well, which says what it answers, and so of a
+/// WINDOW_UPDATE of the connection.
 const fn looked_at(begun: &[u8]) -> usize {
     match begun {
         [0, 0, length, PING, flags, ..] if *length as usize == CONTENT && *flags & ACK != 0 => {
             LOOKED
+        }
+        // The first bit of a stream's number says nothing.
+        [0, 0, length, WINDOW_UPDATE, _, 0 | 0x80, 0, 0, 0, ..]
+            if *length as usize == INCREMENT =>
+        {
+            HEAD + INCREMENT
         }
         _ => HEAD,
     }
@@ -90,19 +94,27 @@ pub(super) struct FrameFilter<I> {
     /// Learns of a client's heads when they begin and when they have come.
     permit: Option<Arc<Permit>>,
     late: LateAnswer,
+    /// Of the server that is read, for what is written to it. On the heap: connections of
+    /// clients have none, and are many.
+    window: Option<Box<SendWindow>>,
 }
 
 impl<I> FrameFilter<I> {
     /// Of a client, which begins with the preface. `permit` sees to slow heads.
     pub(super) fn of_client(io: I, small: SmallFrames, permit: Arc<Permit>) -> Self {
-        let mut this = Self::of_server(io, small);
+        let mut this = Self::new(io, small, None);
         this.content = PREFACE;
         this.newest = Some(0);
         this.permit = Some(permit);
         this
     }
 
-    pub(super) const fn of_server(io: I, small: SmallFrames) -> Self {
+    /// Of a server. `window` is what it takes.
+    pub(super) fn of_server(io: I, small: SmallFrames, window: SendWindow) -> Self {
+        Self::new(io, small, Some(Box::new(window)))
+    }
+
+    const fn new(io: I, small: SmallFrames, window: Option<Box<SendWindow>>) -> Self {
         Self {
             io,
             content: 0,
@@ -116,6 +128,7 @@ impl<I> FrameFilter<I> {
             block: Block::None,
             permit: None,
             late: LateAnswer::none(),
+            window,
         }
     }
 
@@ -175,7 +188,22 @@ impl<I> FrameFilter<I> {
             }
             // Only clients are sent GOAWAY.
             PING if self.newest.is_some() => !self.late.keeps(content),
+            WINDOW_UPDATE => {
+                // Of a stream's the content is not looked at.
+                let increment = <[u8; INCREMENT]>::try_from(content);
+                if let (Some(window), Ok(increment)) = (&mut self.window, increment) {
+                    window.open(increment);
+                }
+                true
+            }
             _ => true,
+        }
+    }
+
+    /// The first bytes of `parts` were written, as many as `written` says.
+    fn note_written(&mut self, parts: &[IoSlice<'_>], written: &Poll<io::Result<usize>>) {
+        if let (Some(window), Poll::Ready(Ok(written))) = (&mut self.window, written) {
+            window.wrote(parts, *written);
         }
     }
 
@@ -332,7 +360,36 @@ impl<I: AsyncRead + Unpin> AsyncRead for FrameFilter<I> {
 }
 
 impl<I: AsyncWrite + Unpin> AsyncWrite for FrameFilter<I> {
-    forward_write!(io);
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.io).poll_write(cx, data);
+        this.note_written(&[IoSlice::new(data)], &written);
+        written
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.io).poll_write_vectored(cx, data);
+        this.note_written(data, &written);
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+    }
+
     forward_shutdown!(io);
 }
 

@@ -8,7 +8,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::super::graceful_shutdown::IN_HAND;
-use super::{ACK, ALLOWED, DATA, FrameFilter, HEAD, PING, PREFACE, SHUTDOWN_PING, SmallFrames};
+use super::super::send_window::{Credit, CreditSignal, INCREMENT};
+use super::{
+    ACK, ALLOWED, DATA, FrameFilter, HEAD, PING, PREFACE, SHUTDOWN_PING, SendWindow, SmallFrames,
+    WINDOW_UPDATE,
+};
 
 fn frame(kind: u8, flags: u8, content: &[u8]) -> Vec<u8> {
     let mut bytes = (content.len() as u32).to_be_bytes()[1..].to_vec();
@@ -216,5 +220,50 @@ async fn a_head_begins_with_its_first_frame_and_has_come_with_the_last_byte_of_i
         near.write_all(&whole).await.unwrap();
         sleep(WITHIN * 2).await;
         assert!(!permit.head_is_overdue(WITHIN));
+    }
+}
+
+/// A server says that it takes so many bytes more of `stream`.
+fn update(stream: u8, increment: u32) -> Vec<u8> {
+    let mut bytes = frame(WINDOW_UPDATE, 0, &increment.to_be_bytes());
+    bytes[HEAD - 1] = stream;
+    bytes
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_server_takes_more_by_a_connection_counts_however_it_is_cut() {
+    let sent = [update(1, 1 << 20), frame(4, ACK, b""), update(0, 16_380)].concat();
+    for chunk in [1, 8, 9, 10, 12, 13, 5000] {
+        for room in [1, 5, 9, 64, 5000] {
+            let at = format!("{chunk} {room}");
+            let (mut near, far) = duplex(1 << 20);
+            let signal = Arc::<CreditSignal>::default();
+            let window = SendWindow::new(Arc::clone(&signal));
+            let mut far = FrameFilter::of_server(far, SmallFrames::default(), window);
+            far.write_all(&[b'p'; PREFACE]).await.unwrap();
+            for _ in 0..4 {
+                // Three bytes are left of the window behind these.
+                far.write_all(&frame(DATA, 0, &[7; 16_383])).await.unwrap();
+            }
+            assert_eq!(signal.credit(), Credit::Low, "{at}");
+            let bytes = sent.clone();
+            let sending = tokio::spawn(async move {
+                for chunk in bytes.chunks(chunk) {
+                    near.write_all(chunk).await.unwrap();
+                    tokio::task::yield_now().await;
+                }
+                near
+            });
+            assert_eq!(next(&mut far, sent.len(), room).await, sent, "{at}");
+            assert_eq!(
+                signal.credit(),
+                Credit::Low,
+                "{at}, a byte less than a frame"
+            );
+            let mut near = sending.await.unwrap();
+            near.write_all(&update(0, 1)).await.unwrap();
+            next(&mut far, HEAD + INCREMENT, room).await;
+            assert_eq!(signal.credit(), Credit::Enough, "{at}");
+        }
     }
 }

@@ -1,0 +1,139 @@
+//! By which connection a body goes.
+
+use tokio::io::{DuplexStream, duplex};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+use super::*;
+use crate::http::body;
+use crate::http::http2::PLAIN;
+use crate::http::http2::send_window::STALLED_AFTER;
+
+/// More than what a server takes on a connection that it has not said more of.
+const UPLOAD: usize = 80_000;
+
+/// Connections to a server that reads no body before it is told to.
+struct Field {
+    peer: Multiplexed,
+    opened: Arc<AtomicUsize>,
+    /// Takes no further connection.
+    is_full: Arc<AtomicBool>,
+    reads: watch::Sender<bool>,
+}
+
+impl Field {
+    fn new() -> Self {
+        let (reads, told) = watch::channel(false);
+        let (opened, is_full) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
+        let (counted, refuses) = (Arc::clone(&opened), Arc::clone(&is_full));
+        let peer = Multiplexed::new(move || {
+            let (told, refuses) = (told.clone(), refuses.load(Ordering::Relaxed));
+            counted.fetch_add(1, Ordering::Relaxed);
+            async move {
+                if refuses {
+                    return Err(Failure::not_sent(Reason::ConnectFailed, "refused"));
+                }
+                let (near, far) = duplex(256 * 1024);
+                tokio::spawn(serve(far, told));
+                handshake(near, PLAIN, Budget::new(64 << 20), None).await
+            }
+        });
+        Self {
+            peer,
+            opened,
+            is_full,
+            reads,
+        }
+    }
+
+    fn opened(&self) -> usize {
+        self.opened.load(Ordering::Relaxed)
+    }
+
+    async fn take(&self, sends: Sends) -> Http2Stream {
+        self.peer.stream(sends).await.unwrap()
+    }
+
+    /// Begins one that is answered once it was read.
+    async fn upload(&self) -> JoinHandle<()> {
+        let (mut sender, permit) = self.take(Sends::Bytes).await.into_parts();
+        tokio::spawn(async move {
+            let body = body::text(vec![b'x'; UPLOAD]);
+            let request = http::Request::post("http://s/").body(body).unwrap();
+            let answer = sender.send(request).await.unwrap();
+            assert_eq!(answer.status(), 200);
+            drop(permit);
+        })
+    }
+}
+
+async fn serve(io: DuplexStream, told: watch::Receiver<bool>) {
+    let mut connection = h2::server::handshake(io).await.unwrap();
+    while let Some(Ok((request, mut respond))) = connection.accept().await {
+        let mut told = told.clone();
+        tokio::spawn(async move {
+            let _ = told.wait_for(|reads| *reads).await;
+            let mut body = request.into_body();
+            while let Some(Ok(data)) = body.data().await {
+                let _ = body.flow_control().release_capacity(data.len());
+            }
+            let _ = respond.send_response(http::Response::new(()), true);
+        });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn body_goes_by_another_connection_than_those_that_stand_still_until_they_move() {
+    let field = Field::new();
+    let upload = field.upload().await;
+    sleep(STALLED_AFTER / 2).await;
+    field.take(Sends::Bytes).await;
+    assert_eq!(field.opened(), 1, "bodies that rest for a moment");
+    sleep(STALLED_AFTER).await;
+    field.take(Sends::Nothing).await;
+    assert_eq!(field.opened(), 1, "what has no body need not wait for any");
+    let other = field.take(Sends::Bytes).await;
+    assert!(other.first);
+    for _ in 0..10 {
+        field.take(Sends::Bytes).await;
+    }
+    assert_eq!(field.opened(), 2, "one that carries bodies is enough");
+    field.reads.send(true).unwrap();
+    upload.await.unwrap();
+    let again = field.take(Sends::Bytes).await;
+    assert_eq!(field.opened(), 2);
+    assert!(
+        !Arc::ptr_eq(&again._permit.0, &other._permit.0),
+        "what has moved is the one with fewer streams"
+    );
+}
+
+/// What rests may move again, and it was all that there was before.
+#[tokio::test(start_paused = true)]
+async fn body_waits_with_those_that_stand_still_where_there_is_no_other_connection() {
+    let field = Field::new();
+    let upload = field.upload().await;
+    sleep(2 * STALLED_AFTER).await;
+    field.is_full.store(true, Ordering::Relaxed);
+    let late = field.upload().await;
+    assert_eq!(field.opened(), 2, "another connection was asked for");
+    field.reads.send(true).unwrap();
+    upload.await.unwrap();
+    late.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_on_which_bodies_stand_still_are_bounded() {
+    let field = Field::new();
+    let mut uploads = Vec::new();
+    for _ in 0..CONNECTIONS_PER_PEER + 2 {
+        uploads.push(field.upload().await);
+        sleep(2 * STALLED_AFTER).await;
+    }
+    assert_eq!(field.opened(), CONNECTIONS_PER_PEER);
+    field.reads.send(true).unwrap();
+    for upload in uploads {
+        upload.await.unwrap();
+    }
+}

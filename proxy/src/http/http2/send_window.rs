@@ -1,0 +1,229 @@
+//! How much a server still takes of all bodies on one connection together.
+//!
+//! Beside the windows of its streams a connection has one of its own (RFC 9113, 5.2.1),
+//! and common servers make it no larger than that of one stream. Uploads that nobody reads
+//! use it up, and then no body on the connection moves, however eagerly somebody waits for
+//! that one. Whoever picks a connection for the next request has to know.
+//!
+//! `h2` keeps what is left of that window to itself. That a stream waits for credit does
+//! not tell it either: one that has used up its own window holds up nobody, and connections
+//! opened for its sake would be many. So the frames are counted that change it, as they
+//! pass: DATA that is written, and WINDOW_UPDATE of stream 0 that is read.
+
+use std::io::IoSlice;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// What a client sends before its first frame.
+pub(super) const PREFACE: usize = 24;
+/// Head of a frame: length, type, flags, stream.
+pub(super) const HEAD: usize = 9;
+pub(super) const DATA: u8 = 0;
+pub(super) const WINDOW_UPDATE: u8 = 8;
+/// Bytes of the content of WINDOW_UPDATE.
+pub(super) const INCREMENT: usize = 4;
+/// The window of every connection until its server opens it further (RFC 9113, 6.9.2).
+const INITIAL: i64 = 65_535;
+/// A frame of the common size. Servers open a window again when half of it was read, or
+/// sooner, and none is smaller than [`INITIAL`]: with less than this left something was
+/// sent and not read.
+const LEAST: i64 = 16 * 1024;
+/// A window that was low for so long is that of streams which stand still. Whoever reads
+/// opens it again within milliseconds, also on a node that is busy; and who waits for an
+/// answer hardly notices.
+pub(crate) const STALLED_AFTER: Duration = Duration::from_millis(100);
+/// In place of a time: the window is not low.
+const NEVER: u64 = u64::MAX;
+
+/// What a body that is sent on a connection now may expect of its window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Credit {
+    Enough,
+    /// It may have to wait.
+    Low,
+    /// What was sent before stands still, and so would this one.
+    Stalled,
+}
+
+/// Tells whoever picks a connection how its window is. Written where that becomes low or
+/// is no longer so, and not by every frame.
+#[derive(Debug)]
+pub(super) struct CreditSignal {
+    begun: Instant,
+    /// In milliseconds since then.
+    low_since: AtomicU64,
+}
+
+impl Default for CreditSignal {
+    fn default() -> Self {
+        Self {
+            begun: Instant::now(),
+            low_since: AtomicU64::new(NEVER),
+        }
+    }
+}
+
+impl CreditSignal {
+    pub(super) fn credit(&self) -> Credit {
+        let low_since = self.low_since.load(Relaxed);
+        if low_since == NEVER {
+            return Credit::Enough;
+        }
+        let low_for = self.now().saturating_sub(low_since);
+        if Duration::from_millis(low_for) < STALLED_AFTER {
+            Credit::Low
+        } else {
+            Credit::Stalled
+        }
+    }
+
+    fn note(&self, is_low: bool) {
+        let low_since = if is_low { self.now() } else { NEVER };
+        self.low_since.store(low_since, Relaxed);
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(NEVER - 1)
+    }
+}
+
+/// Counts what is left of a connection's window.
+#[derive(Debug)]
+pub(super) struct SendWindow {
+    left: i64,
+    signal: Arc<CreditSignal>,
+    /// Bytes that belong to the frame whose head was written last.
+    content: usize,
+    /// A head that was not written whole.
+    head: [u8; HEAD],
+    got: usize,
+}
+
+impl SendWindow {
+    pub(super) const fn new(signal: Arc<CreditSignal>) -> Self {
+        Self {
+            left: INITIAL,
+            signal,
+            content: PREFACE,
+            head: [0; HEAD],
+            got: 0,
+        }
+    }
+
+    /// The first `written` bytes of `parts` were written.
+    pub(super) fn wrote(&mut self, parts: &[IoSlice<'_>], mut written: usize) {
+        for part in parts {
+            let now = written.min(part.len());
+            self.pass(&part[..now]);
+            written -= now;
+        }
+    }
+
+    fn pass(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let content = self.content.min(bytes.len());
+            self.content -= content;
+            bytes = &bytes[content..];
+            let head = bytes.len().min(HEAD - self.got);
+            self.head[self.got..][..head].copy_from_slice(&bytes[..head]);
+            self.got += head;
+            bytes = &bytes[head..];
+            if self.got == HEAD {
+                self.got = 0;
+                self.begin_frame();
+            }
+        }
+    }
+
+    fn begin_frame(&mut self) {
+        let [a, b, c, kind, ..] = self.head;
+        let length = u32::from_be_bytes([0, a, b, c]);
+        self.content = length as usize;
+        if kind == DATA {
+            self.change(-i64::from(length));
+        }
+    }
+
+    /// The server opens the window by so many bytes: the content of its WINDOW_UPDATE.
+    pub(super) fn open(&mut self, increment: [u8; INCREMENT]) {
+        // The first bit says nothing.
+        self.change(i64::from(u32::from_be_bytes(increment) & 0x7fff_ffff));
+    }
+
+    fn change(&mut self, by: i64) {
+        let was_low = self.left < LEAST;
+        self.left = self.left.saturating_add(by);
+        let is_low = self.left < LEAST;
+        if is_low != was_low {
+            self.signal.note(is_low);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    const HEADERS: u8 = 1;
+
+    fn frame(kind: u8, length: usize) -> Vec<u8> {
+        let mut bytes = u32::try_from(length).unwrap().to_be_bytes()[1..].to_vec();
+        bytes.extend([kind, 0, 0, 0, 0, 1]);
+        bytes.resize(HEAD + length, 0);
+        bytes
+    }
+
+    fn window() -> (SendWindow, Arc<CreditSignal>) {
+        let signal = Arc::<CreditSignal>::default();
+        (SendWindow::new(Arc::clone(&signal)), signal)
+    }
+
+    #[tokio::test]
+    async fn data_that_is_written_counts_however_it_is_cut_and_nothing_else_does() {
+        let sent = [
+            vec![b'p'; PREFACE],
+            frame(4, 12),
+            frame(HEADERS, 300),
+            frame(DATA, 16_384),
+            frame(DATA, 0),
+            frame(DATA, 1),
+            frame(WINDOW_UPDATE, INCREMENT),
+            frame(DATA, 100),
+        ]
+        .concat();
+        for size in [1, 2, 8, 9, 10, 33, 5000, 100_000] {
+            let (mut window, _) = window();
+            for two in sent.chunks(2 * size) {
+                let (one, other) = two.split_at(size.min(two.len()));
+                let parts = [IoSlice::new(one), IoSlice::new(other)];
+                // The rest of what was offered is offered again.
+                window.wrote(&parts, two.len() / 2);
+                let rest = &two[two.len() / 2..];
+                window.wrote(&[IoSlice::new(rest), IoSlice::new(b"more")], rest.len());
+            }
+            assert_eq!(window.left, INITIAL - 16_485, "{size}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn window_that_stays_low_is_stalled_until_it_is_open_again() {
+        let (mut window, signal) = window();
+        window.change(LEAST - INITIAL);
+        assert_eq!(signal.credit(), Credit::Enough);
+        window.change(-1);
+        advance(STALLED_AFTER - Duration::from_millis(1)).await;
+        assert_eq!(signal.credit(), Credit::Low);
+        // Less than a frame is gone as soon as it is there.
+        window.change(1 - LEAST);
+        window.open(1_u32.to_be_bytes());
+        advance(Duration::from_millis(1)).await;
+        assert_eq!(signal.credit(), Credit::Stalled);
+        window.open(1_000_000_u32.to_be_bytes());
+        assert_eq!(signal.credit(), Credit::Enough);
+    }
+}
