@@ -128,8 +128,8 @@ async fn ask(
     Ok((head.status, head.headers, trailers))
 }
 
-#[tokio::test]
-async fn a_value_with_blanks_at_an_end_costs_nobody_a_connection() {
+/// A field whose application is strict, and what that got.
+async fn strict_field() -> (TwoPods, Values) {
     let mut field = TwoPods::new(Protocol::Http2).await;
     let values = Values::default();
     let kept = Arc::clone(&values);
@@ -139,6 +139,40 @@ async fn a_value_with_blanks_at_an_end_costs_nobody_a_connection() {
     .await;
     field.deliver_to(port);
     field.port = port;
+    (field, values)
+}
+
+/// It is below 64 KiB when it comes, and may be above with what the proxies add. The control
+/// is as large as a head may be.
+#[tokio::test]
+async fn a_head_that_servers_of_http2_do_not_read_is_not_sent_to_them() {
+    // By the count of HTTP/2: four pseudo-header fields, and `x`.
+    let others = ":methodPOST:schemehttp:authoritys:path/okx".len() + 5 * 32;
+    let (field, values) = strict_field().await;
+    for (size, passes) in [(64_000, true), (65_500, false)] {
+        let value: &'static str = String::leak("a".repeat(size - others));
+        let fields = [("x", value)];
+        for entry in ENTRY_POINTS {
+            let sender = caller(&field, entry).await;
+            values.lock().clear();
+            let asked = ask(sender, "/ok", &fields, None);
+            let asked = timeout(PATIENCE, asked).await.unwrap();
+            let status = asked.map(|(status, _, _)| status.as_u16());
+            let case = format!("{size}, {entry:?}: {status:?}");
+            match (passes, entry) {
+                (true, _) => assert_eq!(status.unwrap(), 200, "{case}"),
+                (false, EntryPoint::Inbound) => assert_eq!(status.unwrap(), 400, "{case}"),
+                // The second proxy reads no more than the first, which adds to it.
+                (false, EntryPoint::Outbound) => assert!(!matches!(status, Ok(200)), "{case}"),
+            }
+            assert_eq!(values.lock().len(), usize::from(passes), "{case}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_value_with_blanks_at_an_end_costs_nobody_a_connection() {
+    let (field, values) = strict_field().await;
     for entry in ENTRY_POINTS {
         let victim = caller(&field, entry).await;
         let slow = tokio::spawn(async move { ask(victim, "/slow", &[], None).await });
