@@ -1,5 +1,6 @@
 //! What is kept of a body, for whom, and how long.
 
+use http_body::Body as _;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::pin::Pin;
