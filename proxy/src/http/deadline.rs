@@ -88,7 +88,7 @@ pub(crate) enum PreviousHop {
 
 /// When a request is over that came just now and has no route yet: by what its head says,
 /// since what policies say beside that is only known where it goes.
-pub(crate) fn as_told(map: &HeaderMap, from: PreviousHop) -> Option<Instant> {
+pub(crate) fn announced_end(map: &HeaderMap, from: PreviousHop) -> Option<Instant> {
     let (weft, rest) = match from {
         PreviousHop::Outside => (None, None),
         PreviousHop::Application => (map.get(TIMEOUT), None),

@@ -98,7 +98,7 @@ fn times_are_read_where_they_may_be_believed_and_what_is_none_is_told() {
 #[tokio::test(start_paused = true)]
 async fn a_head_says_when_its_request_is_over_as_far_as_who_sent_it_is_believed() {
     let told = |pairs: &[_], from| {
-        let until = as_told(&map(pairs), from);
+        let until = announced_end(&map(pairs), from);
         until.map(|until| (until - now()).as_millis())
     };
     let all = [

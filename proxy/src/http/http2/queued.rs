@@ -105,7 +105,7 @@ impl QueuedRequests {
         let _reserved = self
             .permit
             .reserve_bytes(head + body(&begun.0, window as usize));
-        let until = deadline::as_told(begun.0.headers(), self.from).map(Instant::from);
+        let until = deadline::announced_end(begun.0.headers(), self.from).map(Instant::from);
         self.next_end = earlier(self.next_end, until);
         self.waiting.push_back(Waiting {
             begun,

@@ -287,7 +287,7 @@ impl ConnectionUse {
 
     /// When a request with these headers is over, by what they say.
     pub(super) fn until(&self, map: &HeaderMap) -> Option<Instant> {
-        deadline::as_told(map, self.from).map(Instant::from)
+        deadline::announced_end(map, self.from).map(Instant::from)
     }
 
     /// Waits until it may begin, which is over at `until`.

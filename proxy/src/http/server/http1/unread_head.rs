@@ -6,7 +6,7 @@ use crate::http::deadline::GRPC_TIMEOUT;
 use crate::http::headers::{REST, TIMEOUT};
 use crate::http::server::refused_head::skip_blank_lines;
 
-/// The headers of `head` that [`crate::http::deadline::as_told`] reads. A line that has not
+/// The headers of `head` that [`crate::http::deadline::announced_end`] reads. A line that has not
 /// come whole says nothing, nor does one that hyper will refuse.
 pub(super) fn times(head: &[u8]) -> HeaderMap {
     let wanted = [header::CONTENT_TYPE, GRPC_TIMEOUT, TIMEOUT, REST];
