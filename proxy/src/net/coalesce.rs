@@ -137,6 +137,15 @@ impl Out {
         Poll::Ready(Ok(()))
     }
 
+    /// Of a peer that takes a part each turn something always waits. So what it took goes
+    /// before, once it is no less than what waits: that many bytes are moved at most.
+    fn drop_sent(&mut self) {
+        if self.at > 0 && self.at >= self.waiting.len() - self.at {
+            self.waiting.drain(..self.at);
+            self.at = 0;
+        }
+    }
+
     fn write(&mut self, cx: &mut Context<'_>, data: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         if let Some(kind) = self.failed {
             return Poll::Ready(Err(kind.into()));
@@ -152,6 +161,7 @@ impl Out {
         if self.waiting.capacity() == 0 {
             self.waiting = UNSENT.with_borrow_mut(Vec::pop).unwrap_or_default();
         }
+        self.drop_sent();
         for chunk in data {
             self.waiting.extend_from_slice(chunk);
         }

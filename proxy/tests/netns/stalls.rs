@@ -69,7 +69,7 @@ fn hundreds_of_streams_that_stand_still_cost_other_requests_of_their_pair_nothin
         let (mut calm, mut beside) = (Vec::new(), Vec::new());
         let caller = Caller::new().await;
         for round in 0..ROUNDS {
-            ask_in_turn(&caller, &mut calm).await;
+            ask_in_turn(&caller, &format!("round {round}, before"), &mut calm).await;
             let before = stalled.load(Relaxed);
             let stuck = stall().await;
             let begun = Instant::now();
@@ -78,7 +78,7 @@ fn hundreds_of_streams_that_stand_still_cost_other_requests_of_their_pair_nothin
                 sleep(STILL).await;
             }
             assert_eq!(came(), stuck.len(), "round {round}: not all have come");
-            ask_in_turn(&caller, &mut beside).await;
+            ask_in_turn(&caller, &format!("round {round}, beside"), &mut beside).await;
             stuck.crash();
             sleep(GONE).await;
         }
@@ -185,7 +185,7 @@ async fn ask_by(caller: &Caller, content: usize) -> Asked {
 
 /// A round of requests, one after the other, every second of them with content, and two of
 /// four by HTTP/2.
-async fn ask_in_turn(caller: &Caller, all: &mut Vec<Asked>) {
+async fn ask_in_turn(caller: &Caller, when: &str, all: &mut Vec<Asked>) {
     for nth in 0..ASKED / ROUNDS {
         let content = nth % 2 * CONTENT;
         let answered = if nth % 4 < 2 {
@@ -196,7 +196,7 @@ async fn ask_in_turn(caller: &Caller, all: &mut Vec<Asked>) {
         // Each of those that wait for nothing would take all of its patience.
         assert_eq!(
             answered.wrong, None,
-            "request {nth} after {:?}",
+            "{when}: request {nth} after {:?}",
             answered.took
         );
         all.push(answered);

@@ -4,8 +4,10 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
 
 use super::{CHUNK, Coalescing, FULL, FlushHandle, UNREAD};
 
@@ -32,7 +34,7 @@ async fn drive<T: Future>(flush_handle: &FlushHandle, task: T) -> T::Output {
 }
 
 #[tokio::test]
-async fn before_an_outlet_takes_over_a_flush_sends() {
+async fn before_a_flush_handle_takes_over_a_flush_sends() {
     let (mut coalescing, _flush_handle, mut far) = pair().await;
     coalescing.write_all(b"hello").await.unwrap();
     coalescing.flush().await.unwrap();
@@ -98,6 +100,46 @@ async fn a_slow_reader_gets_every_byte_in_order_and_holds_the_writer_up() {
     }
     assert!(got == expected, "{} of {all} bytes", got.len());
     assert!(flush_handle.0.lock().waiting.capacity() <= FULL * 2);
+}
+
+/// It takes as much as is written, so that what waits becomes neither more nor nothing.
+#[tokio::test]
+async fn what_was_sent_is_not_kept_while_something_always_waits() {
+    const PART: usize = 5000;
+    const TURNS: usize = 400;
+    const KERNEL: usize = 16 * 1024;
+    let (mut coalescing, flush_handle, mut far) = pair().await;
+    let near = SockRef::from(coalescing.stream.as_ref());
+    near.set_send_buffer_size(KERNEL).unwrap();
+    SockRef::from(&far).set_recv_buffer_size(KERNEL).unwrap();
+    let waits = || {
+        let out = flush_handle.0.lock();
+        out.waiting.len() - out.at
+    };
+    let (mut part, mut read, mut least) = ([0; PART], 0, usize::MAX);
+    for turn in 0..TURNS {
+        let written = [turn as u8; PART];
+        let writing = drive(&flush_handle, coalescing.write_all(&written));
+        timeout(Duration::from_secs(5), writing)
+            .await
+            .unwrap()
+            .unwrap();
+        while waits() > FULL / 2 {
+            // Which is sent on as the kernel says that there is room.
+            let reading = drive(&flush_handle, far.read_exact(&mut part));
+            timeout(Duration::from_secs(5), reading)
+                .await
+                .unwrap()
+                .unwrap();
+            assert!(part.iter().all(|byte| *byte == read as u8), "{read}");
+            read += 1;
+            least = least.min(waits());
+        }
+    }
+    assert!(read > TURNS / 2, "{read} were read");
+    assert!(least > 0, "nothing waited for a moment");
+    let capacity = flush_handle.0.lock().waiting.capacity();
+    assert!(capacity <= 4 * FULL, "{capacity} bytes");
 }
 
 #[tokio::test]
