@@ -42,6 +42,7 @@ impl LogLevel {
         global: &Global,
         console: &mut Console<'_>,
     ) -> Result<Conclusion, Failure> {
+        global.without_output("one line")?;
         self.level()?;
         global.in_one_namespace(IN_ONE)?;
         pod(&self.pod)?;

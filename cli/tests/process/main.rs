@@ -188,6 +188,15 @@ async fn name_of_nothing_is_told_with_the_nearest_where_requests_are_watched_too
 }
 
 #[tokio::test]
+async fn format_of_what_is_said_in_one_line_is_refused() {
+    let server = Server::start().await;
+    let line = ["log-level", "web-1", "info", "-o", "json"];
+    let (code, out, err) = run(WEFT, &line, &server.well()).await;
+    assert_eq!((code, out.as_str()), (2, ""), "{err}");
+    assert!(err.contains("leave -o out"), "{err}");
+}
+
+#[tokio::test]
 async fn missing_files_of_the_kubeconfig_list_are_passed_over_and_broken_ones_are_not() {
     let server = Server::start().await;
     server.api.put(

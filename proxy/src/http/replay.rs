@@ -36,6 +36,12 @@ impl KeptBody {
     }
 }
 
+/// Bytes of a body that are kept at most while it is sent.
+pub(crate) fn most_kept(body: &impl HttpBody) -> usize {
+    let most = body.size_hint().upper().unwrap_or(u64::MAX);
+    usize::try_from(most).map_or(REPLAY_LIMIT, |most| most.min(REPLAY_LIMIT))
+}
+
 struct Tape {
     source: Body,
     /// A copy, `None` once the body outgrew the limit. The chunks themselves would keep the

@@ -18,7 +18,7 @@ use crate::http::client::exchange::{self, UpstreamResponse};
 use crate::http::client::multiplexed::{IDLE_MULTIPLEXED, Multiplexed, Sends, handshake};
 use crate::http::http2::MESH;
 use crate::http::http2::client::RequestSender;
-use crate::http::limits::MESH_HEADER_COUNT;
+use crate::http::limits::{BUFFER, MESH_HEADER_COUNT};
 use crate::http::received::host_of;
 use crate::http::replay::Replay;
 use crate::mesh::protocol::{Malformed, PeerRequest, PeerResponse, RequestKind, Transport};
@@ -72,7 +72,7 @@ impl Peer {
             match secure(ip, &tls, config, connect::tune_closely).await {
                 Ok((secured, _)) if secured.get_ref().1.alpn_protocol() == Some(DEDICATED_ALPN) => {
                     let mut builder = http1::Builder::new();
-                    builder.max_headers(MESH_HEADER_COUNT);
+                    builder.max_headers(MESH_HEADER_COUNT).max_buf_size(BUFFER);
                     opening.opened(secured, builder).await;
                 }
                 Ok(_) => opening.unknown(),

@@ -24,11 +24,16 @@ pub(super) const REQUEST: usize = 64 * 1024;
 /// What one in flight takes at least over HTTP/1.1.
 pub(super) const MIN_IN_FLIGHT: usize = 32 * 1024;
 
-/// When a request began, counted in [`Budget::settle`]s.
-///
-/// [`Budget::settle`]: crate::net::budget::Budget::settle
+/// A request that was let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Generation(usize);
+pub(super) struct Begun {
+    /// When, counted in [`Budget::settle`]s.
+    ///
+    /// [`Budget::settle`]: crate::net::budget::Budget::settle
+    generation: usize,
+    /// What it may take, in bytes.
+    bytes: usize,
+}
 
 /// Whose requests wait, and what those take that began a moment ago.
 #[derive(Default)]
@@ -47,20 +52,20 @@ pub(super) struct Admission {
 }
 
 impl Admission {
-    /// A request was let in.
-    pub(super) fn begins(&self) -> Generation {
-        let now = self.generation.load(Relaxed);
-        self.begun[now % 2].fetch_add(REQUEST, Relaxed);
-        Generation(now)
+    /// A request was let in, of whose body so many bytes may be kept.
+    pub(super) fn begins(&self, body: usize) -> Begun {
+        let (generation, bytes) = (self.generation.load(Relaxed), REQUEST + body);
+        self.begun[generation % 2].fetch_add(bytes, Relaxed);
+        Begun { generation, bytes }
     }
 
     /// It is over. True when it was not measured yet.
-    pub(super) fn ended(&self, begun: Generation) -> bool {
+    pub(super) fn ended(&self, begun: Begun) -> bool {
         let now = self.generation.load(Relaxed);
-        let unmeasured = now.wrapping_sub(begun.0) < 2;
+        let unmeasured = now.wrapping_sub(begun.generation) < 2;
         if unmeasured {
-            let less = |bytes: usize| Some(bytes.saturating_sub(REQUEST));
-            let _ = self.begun[begun.0 % 2].fetch_update(Relaxed, Relaxed, less);
+            let less = |bytes: usize| Some(bytes.saturating_sub(begun.bytes));
+            let _ = self.begun[begun.generation % 2].fetch_update(Relaxed, Relaxed, less);
         }
         unmeasured
     }

@@ -27,6 +27,9 @@ const CHUNK: usize = 64 * 1024;
 const LARGE: usize = 32 * 1024;
 /// Bytes that wait for the end of a turn; beyond it the writer waits for the peer.
 const FULL: usize = 128 * 1024;
+/// A buffer that became larger is that of a peer that took nothing for a while, and is not
+/// kept for the next turn.
+const LARGEST_SPARE: usize = FULL;
 /// Empty buffers of a kind that a thread keeps for the next turn.
 const SPARE: usize = 4;
 
@@ -117,7 +120,9 @@ impl Out {
         let mut spare = std::mem::take(&mut self.waiting);
         if spare.capacity() > 0 {
             spare.clear();
-            UNSENT.with_borrow_mut(|spares| keep(spares, spare));
+            if spare.capacity() <= LARGEST_SPARE {
+                UNSENT.with_borrow_mut(|spares| keep(spares, spare));
+            }
         }
     }
 

@@ -3,8 +3,10 @@
 use bytes::Bytes;
 use runtime::occupancy::ReservedBytes;
 
-/// Smaller chunks are not counted: that costs an allocation.
-const WORTH_COUNTING: usize = 4 * 1024;
+/// Smaller chunks are slices of buffers that are larger than they are.
+const SMALL: usize = 4 * 1024;
+/// What `h2` keeps of each chunk beside its bytes.
+const QUEUED: usize = 512;
 /// What bytes both ways by one stream cost for as long as it is open, however silent it is:
 /// what `h2` keeps of it, its task, and the socket towards the application. As much as a
 /// connection of which nothing is known, which it is to the application.
@@ -17,12 +19,39 @@ pub(crate) struct StreamCost {
     stream: ReservedBytes,
     /// What waits for credit, and what its sender may have sent ahead.
     stuck: ReservedBytes,
+    small_came: bool,
+}
+
+/// The small chunks of one stream. `h2` keeps them until they are sent, and each of them the
+/// buffer that it was read into, some KiB for what may be a single byte. So they are copied,
+/// save the first: most streams have no other.
+#[derive(Debug)]
+pub(super) struct SmallChunks {
+    one_came: bool,
+}
+
+impl SmallChunks {
+    pub(super) const fn new() -> Self {
+        Self { one_came: false }
+    }
+
+    /// The same chunk, in a buffer of its own where it is small.
+    pub(super) fn copied(&mut self, chunk: Bytes) -> Bytes {
+        if chunk.len() >= SMALL || !std::mem::replace(&mut self.one_came, true) {
+            return chunk;
+        }
+        Bytes::copy_from_slice(&chunk)
+    }
 }
 
 impl StreamCost {
     pub(super) fn new(stream: ReservedBytes) -> Self {
         let stuck = stream.beside(0);
-        Self { stream, stuck }
+        Self {
+            stream,
+            stuck,
+            small_came: false,
+        }
     }
 
     /// Of bytes both ways, for whom `other` counts.
@@ -35,9 +64,13 @@ impl StreamCost {
         self.stuck.set(bytes);
     }
 
-    /// The same chunk, which counts until the last of it is dropped.
-    pub(crate) fn counted(&self, chunk: Bytes) -> Bytes {
-        counted(chunk, &self.stream)
+    /// The same chunk, which counts until the last of it is dropped. That costs an
+    /// allocation, so the first that is small is counted with its stream.
+    pub(crate) fn counted(&mut self, chunk: Bytes) -> Bytes {
+        if chunk.len() < SMALL && !std::mem::replace(&mut self.small_came, true) {
+            return chunk;
+        }
+        beside(chunk, QUEUED, &self.stream)
     }
 }
 
@@ -56,9 +89,42 @@ impl AsRef<[u8]> for CountedChunk {
 /// The same chunk, which counts beside `reserved` until the last of it is dropped. Small
 /// ones are not worth it.
 pub(super) fn counted(chunk: Bytes, reserved: &ReservedBytes) -> Bytes {
-    if chunk.len() < WORTH_COUNTING {
+    if chunk.len() < SMALL {
         return chunk;
     }
-    let _reserved = reserved.beside(chunk.len());
+    beside(chunk, 0, reserved)
+}
+
+fn beside(chunk: Bytes, more: usize, reserved: &ReservedBytes) -> Bytes {
+    let _reserved = reserved.beside(chunk.len() + more);
     Bytes::from_owner(CountedChunk { chunk, _reserved })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a chunk lies in keeps so many bytes.
+    fn slices(many: usize) -> Vec<Bytes> {
+        let read = Bytes::from(vec![b'x'; 8 * 1024]);
+        (0..many).map(|at| read.slice(at..=at)).collect()
+    }
+
+    fn lies_within(chunk: &Bytes, other: &Bytes) -> bool {
+        let from = other.as_ptr() as usize;
+        (from..from + 8 * 1024).contains(&(chunk.as_ptr() as usize))
+    }
+
+    #[test]
+    fn small_chunks_keep_no_buffer_that_they_were_read_into_save_the_first() {
+        let mut chunks = SmallChunks::new();
+        let read = slices(4);
+        for (at, chunk) in read.iter().enumerate() {
+            let passed = chunks.copied(chunk.clone());
+            assert_eq!(passed, chunk);
+            assert_eq!(lies_within(&passed, &read[0]), at == 0, "{at}");
+        }
+        let large = Bytes::from(vec![b'y'; SMALL]);
+        assert_eq!(chunks.copied(large.clone()).as_ptr(), large.as_ptr());
+    }
 }

@@ -2,7 +2,8 @@
 //! end nothing, counts small ones for [`super::inbox`], ends a client's connection for its
 //! trailers, and passes on later what a client answers to its server's GOAWAY
 //! ([`super::graceful_shutdown`]). Where a server is read it has the frames counted that
-//! change how much that one takes ([`super::send_window`]).
+//! change how much that one takes ([`super::send_window`]), and what a client does not take of
+//! its answers is bounded ([`super::unflushed`]).
 //!
 //! Some clients and servers send one between two parts of a body, or before its end,
 //! and mean nothing by it. `h2` takes a hundred of them for an attack, over the whole
@@ -26,6 +27,7 @@ use super::field_count::FieldCount;
 use super::graceful_shutdown::{ACK, CONTENT, LateAnswer, PING, SHUTDOWN_PING};
 use super::inbox::{SMALL, SmallFrames};
 use super::send_window::{DATA, HEAD, INCREMENT, PREFACE, SendWindow, WINDOW_UPDATE};
+use super::unflushed::Unflushed;
 use crate::http::limits::HEADER_COUNT;
 use crate::net::forward::forward_shutdown;
 
@@ -94,6 +96,8 @@ pub(super) struct FrameFilter<I> {
     /// Learns of a client's heads when they begin and when they have come.
     permit: Option<Arc<Permit>>,
     late: LateAnswer,
+    /// Of answers to the client that is read.
+    unflushed: Unflushed,
     /// Of the server that is read, for what is written to it. On the heap: connections of
     /// clients have none, and are many.
     window: Option<Box<SendWindow>>,
@@ -128,6 +132,7 @@ impl<I> FrameFilter<I> {
             block: Block::None,
             permit: None,
             late: LateAnswer::none(),
+            unflushed: Unflushed::new(),
             window,
         }
     }
@@ -201,10 +206,19 @@ impl<I> FrameFilter<I> {
     }
 
     /// The first bytes of `parts` were written, as many as `written` says.
-    fn note_written(&mut self, parts: &[IoSlice<'_>], written: &Poll<io::Result<usize>>) {
+    fn note_written(
+        &mut self,
+        parts: &[IoSlice<'_>],
+        written: &Poll<io::Result<usize>>,
+    ) -> io::Result<()> {
         if let (Some(window), Poll::Ready(Ok(written))) = (&mut self.window, written) {
             window.wrote(parts, *written);
         }
+        if self.newest.is_some() {
+            let offered = parts.iter().map(|part| part.len()).sum();
+            self.unflushed.note(offered, written)?;
+        }
+        Ok(())
     }
 
     /// The reader gets the first `bytes` of `head` next.
@@ -367,7 +381,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for FrameFilter<I> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.io).poll_write(cx, data);
-        this.note_written(&[IoSlice::new(data)], &written);
+        this.note_written(&[IoSlice::new(data)], &written)?;
         written
     }
 
@@ -378,7 +392,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for FrameFilter<I> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.io).poll_write_vectored(cx, data);
-        this.note_written(data, &written);
+        this.note_written(data, &written)?;
         written
     }
 

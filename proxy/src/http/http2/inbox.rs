@@ -137,8 +137,11 @@ impl UnreadFrames {
         {
             self.joined.extend_from_slice(&data);
         }
-        let chunk = self.joined.len().min(LARGEST_CHUNK);
-        Poll::Ready(Some(Ok(self.joined.split_to(chunk).freeze())))
+        if self.joined.len() <= LARGEST_CHUNK {
+            // What is left behind would be all that ever waited, for as long as the stream is.
+            return Poll::Ready(Some(Ok(std::mem::take(&mut self.joined).freeze())));
+        }
+        Poll::Ready(Some(Ok(self.joined.split_to(LARGEST_CHUNK).freeze())))
     }
 
     /// What `h2` has. An end or an error comes again when it is asked for.

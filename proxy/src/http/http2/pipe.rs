@@ -15,7 +15,7 @@ use http::HeaderMap;
 use http_body::Body as HttpBody;
 use runtime::occupancy::ReservedBytes;
 
-use super::cost::StreamCost;
+use super::cost::{SmallChunks, StreamCost};
 use crate::http::body::{Body, BoxError};
 use crate::http::stuck_upload::{Answered, StuckUpload};
 
@@ -55,6 +55,7 @@ pub(super) struct Pipe {
     buffered: Bytes,
     next: Next,
     cost: Option<StreamCost>,
+    small: SmallChunks,
     /// Bytes that may come of the body while what is held waits.
     ahead: usize,
     stuck: Option<StuckUpload>,
@@ -77,6 +78,7 @@ impl Pipe {
             buffered: Bytes::new(),
             next: Next::Unknown,
             cost: None,
+            small: SmallChunks::new(),
             ahead: 0,
             stuck: None,
         }
@@ -215,8 +217,8 @@ impl Future for Pipe {
                 Poll::Pending => return Poll::Pending,
             }
             let end = matches!(this.next, Next::End);
-            let mut chunk = std::mem::take(&mut this.buffered);
-            if let Some(cost) = &this.cost {
+            let mut chunk = this.small.copied(std::mem::take(&mut this.buffered));
+            if let Some(cost) = &mut this.cost {
                 chunk = cost.counted(chunk);
             }
             let sent = this.stream.send_data(chunk, end);

@@ -32,7 +32,7 @@ use crate::http::deadline::PreviousHop;
 use crate::http::ending_body::ended_for;
 use crate::http::grpc::{self, is_grpc};
 use crate::http::limits::{HEADER_BYTES, size};
-use crate::http::replay::KeptBody;
+use crate::http::replay::{KeptBody, most_kept};
 use crate::net::admission::AdmissionClass;
 use crate::net::budget::Budget;
 use crate::net::coalesce::FlushHandle;
@@ -212,9 +212,6 @@ fn begin<F>(
     let (mut head, stream) = request.into_parts();
     let bytes = size(&head.headers);
     let mut promise = flow.budget().promise(bytes);
-    if head.extensions.get::<NotAdmitted>().is_none() {
-        promise.begins();
-    }
     let reserved = head.extensions.remove::<Arc<ReservedPermit>>();
     let in_flight = Arc::new(permit.begin_request_by(reserved));
     let cost = permit.reserve_bytes(REQUEST + bytes);
@@ -224,6 +221,9 @@ fn begin<F>(
     let body = RecvBody::new(stream, flow.open(), &head.headers)
         .counted(cost.beside(0))
         .of(&in_flight);
+    if head.extensions.get::<NotAdmitted>().is_none() {
+        promise.begins(most_kept(&body));
+    }
     let answer = handler(Request::from_parts(head, body));
     let budget = Arc::clone(flow.budget());
     #[expect(clippy::disallowed_methods, reason = "one stream")]

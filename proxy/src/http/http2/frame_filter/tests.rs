@@ -1,10 +1,13 @@
 //! Frames as they come, however they are cut.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use runtime::occupancy::Permit;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, duplex};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::super::graceful_shutdown::IN_HAND;
@@ -266,4 +269,29 @@ async fn what_a_server_takes_more_by_a_connection_counts_however_it_is_cut() {
             assert_eq!(signal.credit(), Credit::Enough, "{at}");
         }
     }
+}
+
+/// Of a server that is asked nothing of the kind is bounded: what is sent to it has windows.
+#[tokio::test]
+async fn client_that_takes_nothing_of_its_answers_is_no_longer_written_to() {
+    const MOST: usize = 4 * 1024 * 1024;
+    let (_unread, io) = duplex(1000);
+    let mut of_client = FrameFilter::of_client(io, SmallFrames::default(), Permit::unlisted());
+    let (_unread, io) = duplex(1000);
+    let window = SendWindow::new(Arc::<CreditSignal>::default());
+    let mut of_server = FrameFilter::of_server(io, SmallFrames::default(), window);
+    let waits = vec![0; MOST];
+    let mut refused_at = None;
+    for offered in (1000..MOST).step_by(50_000) {
+        let offered = &waits[..offered];
+        let written = poll_fn(|cx| Poll::Ready(Pin::new(&mut of_client).poll_write(cx, offered)));
+        if let Poll::Ready(Err(error)) = written.await {
+            refused_at = Some((offered.len(), error.to_string()));
+            break;
+        }
+        let written = poll_fn(|cx| Poll::Ready(Pin::new(&mut of_server).poll_write(cx, offered)));
+        assert!(!matches!(written.await, Poll::Ready(Err(_))));
+    }
+    let (at, error) = refused_at.expect("it goes on for ever");
+    assert!((1_000_000..1_200_000).contains(&at), "{at}: {error}");
 }

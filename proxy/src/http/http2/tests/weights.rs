@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use runtime::occupancy::{Bounds, Occupancy};
 use tokio::sync::mpsc::UnboundedReceiver;
 
+use super::super::cost::StreamCost;
 use super::super::recv::RecvBody;
 use super::*;
 
@@ -126,4 +127,22 @@ async fn an_answer_that_nobody_takes_counts_what_a_window_lets_come_behind_it() 
         assert!(expected.contains(&counts), "{counts} with {}", others.len());
         drop(endless);
     }
+}
+
+#[test]
+fn chunks_that_wait_count_with_what_is_kept_of_each_save_one_that_is_small() {
+    const QUEUED: usize = 512;
+    const LARGE: usize = 4 * 1024;
+    let (occupancy, permit) = one_caller();
+    let before = occupancy.weight();
+    let weight = || occupancy.weight() - before;
+    let mut cost = StreamCost::new(permit.reserve_bytes(0));
+    let chunks: Vec<_> = (0..100)
+        .map(|_| cost.counted(Bytes::from_static(b"x")))
+        .collect();
+    assert_eq!(weight(), 99 * (1 + QUEUED));
+    let large = cost.counted(Bytes::from(vec![b'y'; LARGE]));
+    assert_eq!(weight(), 99 * (1 + QUEUED) + LARGE + QUEUED);
+    drop((chunks, large));
+    assert_eq!(weight(), 0);
 }

@@ -19,6 +19,7 @@ use tokio::io::AsyncRead;
 use tokio::time::Instant;
 
 use crate::http::deadline::{self, PreviousHop};
+use crate::http::replay::most_kept;
 use crate::http::server::http1::unread_head;
 use crate::http::server::refused_head;
 use crate::net::abort::Abort;
@@ -191,7 +192,7 @@ impl ConnectionUse {
             return None;
         }
         let mut promise = self.budget.promise(0);
-        promise.begins();
+        promise.begins(0);
         Some(Box::new(Early {
             since: Instant::now(),
             _in_flight: self.permit.begin_request(),
@@ -384,6 +385,7 @@ impl ConnectionUse {
             used: Arc::clone(self),
             reserved: self.reserved_head.beside(REQUEST + head),
             promise: self.budget.promise(head),
+            kept: most_kept(request.body()),
             in_flight: None,
         };
         (busy, upgrade)
@@ -435,6 +437,8 @@ pub(super) struct Busy {
     pub(super) reserved: ReservedBytes,
     /// What it will cost on the way.
     pub(super) promise: Promise,
+    /// Bytes of its body that may be kept.
+    kept: usize,
     /// It was let in.
     in_flight: Option<(InFlight, Holder)>,
 }
@@ -449,7 +453,7 @@ impl Busy {
         let reservation = used.reservation.lock().take();
         let in_flight = used.permit.begin_request_by(reservation);
         self.in_flight = Some((in_flight, used.budget.enter()));
-        self.promise.begins();
+        self.promise.begins(self.kept);
     }
 
     /// It has its answer.
