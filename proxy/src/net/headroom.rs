@@ -11,7 +11,8 @@
 //!
 //! Who has more than those in flight and none of them ends, as downloads that nobody reads,
 //! would wait for ever with the next. So a few requests of each holder begin by permits that
-//! are reserved for it, up to [`RESERVED`], and give them back when they end.
+//! are reserved for it, up to [`RESERVED`], and give them back when they end, or some seconds
+//! later: by then what they take is in use.
 //!
 //! What stands still may come to rest above that and below where anybody loses anything. Who
 //! is known to hold an [`HEAVY`]th part of the memory goes on there as well, by half of its
@@ -119,6 +120,11 @@ impl Budget {
         Ok(None)
     }
 
+    /// Whether what is in use bounds who begins by reserved permits, and not their number alone.
+    pub(crate) fn reserves_by_what_is_in_use(&self) -> bool {
+        self.headroom().is_below_reserved()
+    }
+
     pub(super) fn headroom(&self) -> Headroom<'_> {
         let expected = self.admission.expected() + REQUEST;
         Headroom {
@@ -199,11 +205,15 @@ impl Headroom<'_> {
             || admission.expected() + REQUEST <= heap / TRICKLE
     }
 
+    fn is_below_reserved(&self) -> bool {
+        self.taken <= self.budget.heap() / 100 * RESERVED
+    }
+
     /// Whether its next request may begin by a reserved permit.
     fn reserves(&self, requests: &Requests) -> bool {
         let (budget, heap) = (self.budget, self.budget.heap());
         let permits = budget.reserved_permits(requests);
-        let usable = if self.taken <= heap / 100 * RESERVED {
+        let usable = if self.is_below_reserved() {
             permits
         } else if requests.weight() >= heap / HEAVY && !budget.is_full() {
             // By number and not by what is in use, or it would wait for ever at the mark.

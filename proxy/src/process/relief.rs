@@ -45,6 +45,9 @@ const LIGHT: usize = 4;
 /// This part of the memory at a time, and no more than those are going to hold who wait:
 /// what they take from others they have to fill themselves.
 const A_LITTLE: usize = 32;
+/// What began by a reserved permit is measured like all else after this, or after twice as
+/// long.
+const RESERVED_FOR: Duration = Duration::from_secs(5);
 /// What was taken so has been handed on by then.
 const YIELDS_EVERY: Duration = Duration::from_secs(1);
 
@@ -61,12 +64,17 @@ struct Until {
 /// metrics of the workload that loses it.
 pub async fn relieve(budget: Arc<Budget>, permits: Vec<Permits>) {
     let (mut settled, mut pressed) = (Instant::now(), None::<Instant>);
+    let mut released = settled;
     loop {
         let full = timeout(COUNT_EVERY, budget.filled()).await.is_ok();
         if settled.elapsed() >= COUNT_EVERY {
             settled = Instant::now();
             count(&budget);
             weigh(&budget, &permits);
+            if released.elapsed() >= RESERVED_FOR {
+                released = Instant::now();
+                release_older(&budget, &permits);
+            }
             budget.settle();
             let again = pressed.is_none_or(|last| last.elapsed() >= YIELDS_EVERY);
             let needed = if full { 0 } else { budget.pressed_for() };
@@ -143,6 +151,15 @@ fn weigh(budget: &Budget, permits: &[Permits]) {
     if budget.has_room_for_all() {
         let all = permits.iter();
         all.for_each(|of| of.occupancy.release_reserved());
+    }
+}
+
+/// What is reserved is free again that was taken long ago, as far as what is in use leaves room
+/// for the next that takes it.
+fn release_older(budget: &Budget, permits: &[Permits]) {
+    if budget.reserves_by_what_is_in_use() {
+        let all = permits.iter();
+        all.for_each(|of| of.occupancy.release_older_reserved());
     }
 }
 

@@ -26,11 +26,12 @@ pub struct Requests {
     queue: Mutex<Queue>,
 }
 
-/// Its reserved permits.
+/// Its reserved permits that are taken.
 #[derive(Debug, Default)]
 pub(super) struct Reserved {
-    pub(super) taken: usize,
-    /// How often those that were taken became ordinary requests.
+    /// In this round, and in the one before.
+    pub(super) taken: [usize; 2],
+    /// How often those of the round before became ordinary requests.
     pub(super) round: u64,
 }
 

@@ -63,9 +63,11 @@ pub(crate) async fn multiplexed(
     let stream = peer.stream(sends).await?;
     deadline::renew(&mut request);
     let first = stream.first;
-    let (mut sender, permit) = stream.into_parts();
+    let (mut sender, mut permit) = stream.into_parts();
+    // The body may go on behind its answer, and is as much of a stream by then.
+    let of_the_body = (sends == Sends::Bytes).then(|| permit.share());
     let sent = Instant::now();
-    let response = sender.send(request).await;
+    let response = sender.send_with(request, of_the_body).await;
     let response = response.map_err(|error| failed(peer, &permit, first, &error))?;
     peer.answered();
     Ok(UpstreamResponse {

@@ -98,11 +98,37 @@ pub struct Http2Stream {
 }
 
 #[derive(Debug)]
-pub struct StreamPermit(Arc<AtomicUsize>);
+pub struct StreamPermit {
+    /// Streams of its connection.
+    streams: Arc<AtomicUsize>,
+    /// Of all who hold the same one, where there are several.
+    shared: Option<Arc<()>>,
+}
+
+impl StreamPermit {
+    const fn new(streams: Arc<AtomicUsize>) -> Self {
+        Self {
+            streams,
+            shared: None,
+        }
+    }
+
+    /// The same once more: the stream has it until both are dropped.
+    pub(crate) fn share(&mut self) -> Self {
+        let shared = self.shared.get_or_insert_default();
+        Self {
+            streams: Arc::clone(&self.streams),
+            shared: Some(Arc::clone(shared)),
+        }
+    }
+}
 
 impl Drop for StreamPermit {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        let shared = self.shared.take();
+        if shared.is_none_or(|shared| Arc::into_inner(shared).is_some()) {
+            self.streams.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -175,7 +201,7 @@ impl Multiplexed {
                 Ok(Http2Stream {
                     sender,
                     first: true,
-                    _permit: StreamPermit(streams),
+                    _permit: StreamPermit::new(streams),
                 })
             }
             Err(failure) => {
@@ -211,7 +237,7 @@ impl Multiplexed {
     pub(crate) fn retire(&self, permit: &StreamPermit) {
         self.connections
             .lock()
-            .retain(|connection| !Arc::ptr_eq(&connection.streams, &permit.0));
+            .retain(|connection| !Arc::ptr_eq(&connection.streams, &permit.streams));
     }
 
     /// A permit on the connection with the fewest streams, if one has room: for
@@ -237,7 +263,7 @@ impl Multiplexed {
         Some(Http2Stream {
             sender: least.sender.clone(),
             first: false,
-            _permit: StreamPermit(Arc::clone(&least.streams)),
+            _permit: StreamPermit::new(Arc::clone(&least.streams)),
         })
     }
 

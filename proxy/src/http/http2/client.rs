@@ -224,6 +224,18 @@ impl RequestSender {
     /// # Errors
     /// When there is no answer; says whether the server can have seen the request.
     pub async fn send(&mut self, request: Request<Body>) -> Result<Response<RecvBody>, SendError> {
+        self.send_with(request, ()).await
+    }
+
+    /// The same. `kept` is dropped once nothing is sent any more, which may be behind the answer.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub(crate) async fn send_with(
+        &mut self,
+        request: Request<Body>,
+        kept: impl Send + 'static,
+    ) -> Result<Response<RecvBody>, SendError> {
         let (mut parts, body) = request.into_parts();
         strip_connection_headers(&mut parts.headers);
         if let Some(length) = HttpBody::size_hint(&body).exact() {
@@ -249,10 +261,14 @@ impl RequestSender {
                     clippy::disallowed_methods,
                     reason = "one body, aborted with its stream"
                 )]
-                Poll::Pending => Some(UploadGuard::new(
-                    tokio::spawn(pipe).abort_handle(),
-                    answered,
-                )),
+                Poll::Pending => {
+                    let sending = async move {
+                        let _kept = kept;
+                        pipe.await;
+                    };
+                    let task = tokio::spawn(sending);
+                    Some(UploadGuard::new(task.abort_handle(), answered))
+                }
             }
         };
         self.answer(response, upload).await

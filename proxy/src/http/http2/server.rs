@@ -123,24 +123,18 @@ where
         let announce = |window| connection.set_initial_window_size(window).is_ok();
         flow.adjust(announce)
     };
+    let is_in_use = |queued: &QueuedRequests| {
+        flow.streams() > 0 || Arc::strong_count(&open) > 1 || !queued.is_empty()
+    };
     poll_fn(|cx| {
-        let in_use = flow.streams() > 0 || Arc::strong_count(&open) > 1 || !queued.is_empty();
         if !closing && close.as_mut().poll(cx).is_ready() {
             closing = true;
             connection.graceful_shutdown();
         }
         if let Some(keepalive) = &mut keepalive
-            && keepalive.poll(cx, in_use) == Peer::Dead
+            && keepalive.poll(cx, is_in_use(&queued)) == Peer::Dead
         {
             return Poll::Ready(Err(h2::Reason::NO_ERROR.into()));
-        }
-        if busy != Some(in_use) {
-            busy = Some(in_use);
-            if in_use {
-                permit.busy();
-            } else {
-                permit.idle();
-            }
         }
         let ended = loop {
             adjust(&mut connection);
@@ -164,6 +158,16 @@ where
         };
         while let Some(begun) = queued.next(cx) {
             begin(begun, &flow, &permit, Arc::clone(&open), &handler);
+        }
+        // Behind what begins in this turn: nothing wakes this before its answer comes.
+        let in_use = is_in_use(&queued);
+        if busy != Some(in_use) {
+            busy = Some(in_use);
+            if in_use {
+                permit.busy();
+            } else {
+                permit.idle();
+            }
         }
         let answers = Arc::strong_count(&open) - 1;
         permit.carries(flow.streams() + answers + usize::from(!queued.is_empty()));

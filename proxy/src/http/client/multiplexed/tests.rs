@@ -104,7 +104,7 @@ async fn body_goes_by_another_connection_than_those_that_stand_still_until_they_
     let again = field.take(Sends::Bytes).await;
     assert_eq!(field.opened(), 2);
     assert!(
-        !Arc::ptr_eq(&again._permit.0, &other._permit.0),
+        !Arc::ptr_eq(&again._permit.streams, &other._permit.streams),
         "what has moved is the one with fewer streams"
     );
 }
@@ -136,4 +136,20 @@ async fn connections_on_which_bodies_stand_still_are_bounded() {
     for upload in uploads {
         upload.await.unwrap();
     }
+}
+
+/// As of a request whose answer has come and whose body goes on.
+#[tokio::test]
+async fn stream_that_two_hold_counts_until_both_have_dropped_it() {
+    let field = Field::new();
+    let (_sender, mut of_the_answer) = field.take(Sends::Bytes).await.into_parts();
+    let streams = Arc::clone(&of_the_answer.streams);
+    let count = || streams.load(Ordering::Relaxed);
+    let of_the_upload = of_the_answer.share();
+    let _other = field.take(Sends::Nothing).await;
+    assert_eq!(count(), 2, "one and another one");
+    drop(of_the_answer);
+    assert_eq!(count(), 2);
+    drop(of_the_upload);
+    assert_eq!(count(), 1);
 }

@@ -156,6 +156,35 @@ fn requests_that_outlast_the_scarcity_leave_their_permits_to_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn requests_that_never_end_leave_their_permits_to_the_next_after_two_rounds() {
+    let (budget, occupancy) = (budget(), occupancy());
+    let (busy, _still) = busy(&occupancy, 1, MANY);
+    USED.set(NO_ROOM * MIB);
+    let mut stuck = all(&budget, &busy);
+    let waiting = waits(&budget, &busy);
+    occupancy.release_older_reserved();
+    a_moment().await;
+    assert!(!waiting.is_finished(), "they may end yet");
+    assert_eq!(reserved(&busy), RESERVED);
+    // One that ends gives back its own.
+    stuck.pop();
+    a_moment().await;
+    assert!(waiting.is_finished());
+    let mut stuck_too = all(&budget, &busy);
+    assert_eq!((stuck_too.len(), reserved(&busy)), (1, RESERVED));
+    let waiting = waits(&budget, &busy);
+    a_moment().await;
+    occupancy.release_older_reserved();
+    a_moment().await;
+    assert!(waiting.is_finished(), "who waits is called");
+    assert_eq!(reserved(&busy), 1, "of this round");
+    drop(stuck);
+    assert_eq!(reserved(&busy), 1, "not given back twice");
+    stuck_too.pop();
+    assert_eq!(reserved(&busy), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_reserved_comes_back_once_however_a_request_ends() {
     let (budget, occupancy) = (budget(), occupancy());
     let (busy, _still) = busy(&occupancy, 1, MANY);

@@ -302,3 +302,28 @@ async fn who_waits_for_its_own_requests_takes_nothing_from_anybody() {
     assert_eq!(count(&metrics), 0);
     assert!(!other.is_finished());
 }
+
+/// All that is reserved for their caller is taken by some of them.
+#[tokio::test(start_paused = true)]
+async fn calls_beside_requests_that_never_end_go_on_after_some_seconds() {
+    let (budget, occupancy, metrics) = setting();
+    let _configuration = hold(LIMIT / 100 * 46);
+    let from = IpAddr::from([10, 0, 0, 1]).into();
+    let permit: Arc<Permit> = occupancy.try_admit(&from).unwrap().unwrap();
+    let of_the_caller = permit.requests().unwrap();
+    let mut endless = Calls::new(&budget, &occupancy);
+    while of_the_caller.waiting() == 0 {
+        endless.begin(1, Duration::MAX);
+        sleep(Duration::from_secs(1)).await;
+    }
+    assert!(of_the_caller.in_flight() > 100);
+    for _ in 0..3 {
+        let mut call = Calls::new(&budget, &occupancy);
+        call.begin(1, Duration::from_millis(1));
+        let outcome = call.outcome().await;
+        assert_eq!((outcome.served, outcome.refused, outcome.cut), (1, 0, 0));
+        assert!(outcome.waited <= Duration::from_secs(11), "{outcome:?}");
+    }
+    assert_eq!(count(&metrics), 0, "nobody lost anything");
+    endless.ended.shutdown().await;
+}
