@@ -78,7 +78,7 @@ impl ByteStream {
     }
 
     fn send(&mut self, chunk: Bytes, end: bool) -> io::Result<()> {
-        let chunk = match &mut self.cost {
+        let chunk = match &self.cost {
             // `h2` keeps what there is no credit for.
             Some(cost) => cost.counted(chunk),
             None => chunk,

@@ -37,9 +37,12 @@ impl KeptBody {
 }
 
 /// Bytes of a body that are kept at most while it is sent.
-pub(crate) fn most_kept(body: &impl HttpBody) -> usize {
+pub(crate) fn most_kept(body: &impl HttpBody) -> u32 {
+    if body.is_end_stream() {
+        return 0;
+    }
     let most = body.size_hint().upper().unwrap_or(u64::MAX);
-    usize::try_from(most).map_or(REPLAY_LIMIT, |most| most.min(REPLAY_LIMIT))
+    most.min(REPLAY_LIMIT as u64) as u32
 }
 
 struct Tape {

@@ -2,7 +2,7 @@
 //! Who waits, and for what, stands in [`crate::net::ticket`].
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 use runtime::occupancy::Requests;
@@ -30,9 +30,9 @@ pub(super) struct Begun {
     /// When, counted in [`Budget::settle`]s.
     ///
     /// [`Budget::settle`]: crate::net::budget::Budget::settle
-    generation: usize,
+    generation: u32,
     /// What it may take, in bytes.
-    bytes: usize,
+    bytes: u32,
 }
 
 /// Whose requests wait, and what those take that began a moment ago.
@@ -44,18 +44,24 @@ pub(super) struct Admission {
     holders: AtomicUsize,
     /// Requests of callers that were in flight when it was looked last.
     callers: AtomicUsize,
-    generation: AtomicUsize,
+    generation: AtomicU32,
     /// Bytes that those of this generation and of the one before will take, by turns.
     begun: [AtomicUsize; 2],
     /// Bytes of those of them that were let in without room.
     spared: [AtomicUsize; 2],
 }
 
+/// Where what began in this generation counts.
+const fn turn(generation: u32) -> usize {
+    (generation % 2) as usize
+}
+
 impl Admission {
     /// A request was let in, of whose body so many bytes may be kept.
-    pub(super) fn begins(&self, body: usize) -> Begun {
-        let (generation, bytes) = (self.generation.load(Relaxed), REQUEST + body);
-        self.begun[generation % 2].fetch_add(bytes, Relaxed);
+    pub(super) fn begins(&self, body: u32) -> Begun {
+        let generation = self.generation.load(Relaxed);
+        let bytes = (REQUEST as u32).saturating_add(body);
+        self.begun[turn(generation)].fetch_add(bytes as usize, Relaxed);
         Begun { generation, bytes }
     }
 
@@ -64,8 +70,8 @@ impl Admission {
         let now = self.generation.load(Relaxed);
         let unmeasured = now.wrapping_sub(begun.generation) < 2;
         if unmeasured {
-            let less = |bytes: usize| Some(bytes.saturating_sub(begun.bytes));
-            let _ = self.begun[begun.generation % 2].fetch_update(Relaxed, Relaxed, less);
+            let less = |bytes: usize| Some(bytes.saturating_sub(begun.bytes as usize));
+            let _ = self.begun[turn(begun.generation)].fetch_update(Relaxed, Relaxed, less);
         }
         unmeasured
     }
@@ -83,14 +89,14 @@ impl Admission {
     /// One more is let in so.
     pub(super) fn spares(&self) {
         let now = self.generation.load(Relaxed);
-        self.spared[now % 2].fetch_add(REQUEST, Relaxed);
+        self.spared[turn(now)].fetch_add(REQUEST, Relaxed);
     }
 
     /// What began before the last call of this has been measured.
     pub(super) fn settle(&self) {
         let next = self.generation.load(Relaxed).wrapping_add(1);
-        self.begun[next % 2].store(0, Relaxed);
-        self.spared[next % 2].store(0, Relaxed);
+        self.begun[turn(next)].store(0, Relaxed);
+        self.spared[turn(next)].store(0, Relaxed);
         self.generation.store(next, Relaxed);
     }
 

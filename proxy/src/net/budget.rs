@@ -275,7 +275,7 @@ impl Promise {
 
     /// The request was let in and takes from now on what a request takes, and so many bytes
     /// of its body that may be kept.
-    pub(crate) fn begins(&mut self, body: usize) {
+    pub(crate) fn begins(&mut self, body: u32) {
         self.begun = Some(self.budget.admission.begins(body));
     }
 }

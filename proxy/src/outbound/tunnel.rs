@@ -41,14 +41,14 @@ pub(super) enum Io {
 #[derive(Debug)]
 pub(super) struct TunnelPath {
     io: Io,
-    permit: Option<StreamPermit>,
+    permit: Option<Box<StreamPermit>>,
 }
 
 /// An open way to an endpoint.
 #[derive(Debug)]
 pub(super) struct Tunnel {
     pub(super) io: Prefixed<Io>,
-    _permit: Option<StreamPermit>,
+    _permit: Option<Box<StreamPermit>>,
     /// How long nothing may move.
     idle: Option<Duration>,
     /// Service and port that serve it in place of those that were called.
@@ -104,7 +104,7 @@ pub(super) async fn open(proxy: &Proxy, endpoint: &Endpoint) -> Result<TunnelPat
     };
     Ok(TunnelPath {
         io: Io::Mesh(ByteStream::new(out, incoming)),
-        permit: answer.permit,
+        permit: answer.permit.map(Box::new),
     })
 }
 

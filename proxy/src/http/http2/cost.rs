@@ -19,7 +19,6 @@ pub(crate) struct StreamCost {
     stream: ReservedBytes,
     /// What waits for credit, and what its sender may have sent ahead.
     stuck: ReservedBytes,
-    small_came: bool,
 }
 
 /// The small chunks of one stream. `h2` keeps them until they are sent, and each of them the
@@ -35,23 +34,29 @@ impl SmallChunks {
         Self { one_came: false }
     }
 
-    /// The same chunk, in a buffer of its own where it is small.
-    pub(super) fn copied(&mut self, chunk: Bytes) -> Bytes {
-        if chunk.len() >= SMALL || !std::mem::replace(&mut self.one_came, true) {
+    /// The same chunk, in a buffer of its own where it is small, and counted by `cost`, where
+    /// there is any. The first that is small is as it was: both cost an allocation.
+    pub(super) fn queued(&mut self, chunk: Bytes, cost: Option<&StreamCost>) -> Bytes {
+        let is_small = chunk.len() < SMALL;
+        if is_small && !std::mem::replace(&mut self.one_came, true) {
             return chunk;
         }
-        Bytes::copy_from_slice(&chunk)
+        let chunk = if is_small {
+            Bytes::copy_from_slice(&chunk)
+        } else {
+            chunk
+        };
+        match cost {
+            Some(cost) => cost.counted(chunk),
+            None => chunk,
+        }
     }
 }
 
 impl StreamCost {
     pub(super) fn new(stream: ReservedBytes) -> Self {
         let stuck = stream.beside(0);
-        Self {
-            stream,
-            stuck,
-            small_came: false,
-        }
+        Self { stream, stuck }
     }
 
     /// Of bytes both ways, for whom `other` counts.
@@ -64,12 +69,8 @@ impl StreamCost {
         self.stuck.set(bytes);
     }
 
-    /// The same chunk, which counts until the last of it is dropped. That costs an
-    /// allocation, so the first that is small is counted with its stream.
-    pub(crate) fn counted(&mut self, chunk: Bytes) -> Bytes {
-        if chunk.len() < SMALL && !std::mem::replace(&mut self.small_came, true) {
-            return chunk;
-        }
+    /// The same chunk, which counts until the last of it is dropped.
+    pub(crate) fn counted(&self, chunk: Bytes) -> Bytes {
         beside(chunk, QUEUED, &self.stream)
     }
 }
@@ -120,11 +121,11 @@ mod tests {
         let mut chunks = SmallChunks::new();
         let read = slices(4);
         for (at, chunk) in read.iter().enumerate() {
-            let passed = chunks.copied(chunk.clone());
+            let passed = chunks.queued(chunk.clone(), None);
             assert_eq!(passed, chunk);
             assert_eq!(lies_within(&passed, &read[0]), at == 0, "{at}");
         }
         let large = Bytes::from(vec![b'y'; SMALL]);
-        assert_eq!(chunks.copied(large.clone()).as_ptr(), large.as_ptr());
+        assert_eq!(chunks.queued(large.clone(), None).as_ptr(), large.as_ptr());
     }
 }

@@ -217,10 +217,8 @@ impl Future for Pipe {
                 Poll::Pending => return Poll::Pending,
             }
             let end = matches!(this.next, Next::End);
-            let mut chunk = this.small.copied(std::mem::take(&mut this.buffered));
-            if let Some(cost) = &mut this.cost {
-                chunk = cost.counted(chunk);
-            }
+            let chunk = std::mem::take(&mut this.buffered);
+            let chunk = this.small.queued(chunk, this.cost.as_ref());
             let sent = this.stream.send_data(chunk, end);
             match sent {
                 Err(_) => return Poll::Ready(Err(Stopped::Peer)),

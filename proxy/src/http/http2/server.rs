@@ -123,16 +123,13 @@ where
         let announce = |window| connection.set_initial_window_size(window).is_ok();
         flow.adjust(announce)
     };
-    let is_in_use = |queued: &QueuedRequests| {
-        flow.streams() > 0 || Arc::strong_count(&open) > 1 || !queued.is_empty()
-    };
     poll_fn(|cx| {
         if !closing && close.as_mut().poll(cx).is_ready() {
             closing = true;
             connection.graceful_shutdown();
         }
         if let Some(keepalive) = &mut keepalive
-            && keepalive.poll(cx, is_in_use(&queued)) == Peer::Dead
+            && keepalive.poll(cx, is_in_use(&flow, &open, &queued)) == Peer::Dead
         {
             return Poll::Ready(Err(h2::Reason::NO_ERROR.into()));
         }
@@ -160,7 +157,7 @@ where
             begin(begun, &flow, &permit, Arc::clone(&open), &handler);
         }
         // Behind what begins in this turn: nothing wakes this before its answer comes.
-        let in_use = is_in_use(&queued);
+        let in_use = is_in_use(&flow, &open, &queued);
         if busy != Some(in_use) {
             busy = Some(in_use);
             if in_use {
@@ -177,6 +174,12 @@ where
         ended.map_or(Poll::Pending, Poll::Ready)
     })
     .await
+}
+
+/// Whether a request is on its way, an answer to one, or one that waits. `open` is held by every
+/// answer.
+fn is_in_use(flow: &Flow, open: &Arc<()>, queued: &QueuedRequests) -> bool {
+    flow.streams() > 0 || Arc::strong_count(open) > 1 || !queued.is_empty()
 }
 
 fn builder(profile: &Tuning, flow: &Flow) -> Builder {

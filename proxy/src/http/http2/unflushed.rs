@@ -11,13 +11,13 @@ use std::task::Poll;
 
 /// As many heads of common size as a client has streams fit several times, and more than one
 /// frame of [`super::MESH`].
-const MOST: usize = 1024 * 1024;
+const MOST: u32 = 1024 * 1024;
 
 /// What was handed over since all of it had left.
 #[derive(Debug)]
 pub(super) struct Unflushed {
     /// Bytes of it that have left.
-    sent: usize,
+    sent: u32,
 }
 
 impl Unflushed {
@@ -43,8 +43,10 @@ impl Unflushed {
             self.sent = 0;
             return Ok(());
         }
-        self.sent += now;
-        if self.sent + (offered - now) <= MOST {
+        // More than fits is more than may be.
+        let bytes = |many| u32::try_from(many).unwrap_or(u32::MAX);
+        self.sent = self.sent.saturating_add(bytes(now));
+        if self.sent.saturating_add(bytes(offered - now)) <= MOST {
             return Ok(());
         }
         Err(io::Error::new(
@@ -56,9 +58,11 @@ impl Unflushed {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::Unflushed;
+    use std::task::Poll;
 
     const OFFERED: usize = 16 * 1024;
+    const MOST: usize = super::MOST as usize;
 
     #[test]
     fn client_that_takes_next_to_nothing_is_no_longer_served() {

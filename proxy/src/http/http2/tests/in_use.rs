@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use runtime::occupancy::{Bounds, Occupancy};
 use tokio::sync::Notify;
+use tokio::time::sleep;
 
 use super::super::recv::RecvBody;
 use super::*;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use runtime::occupancy::{Bounds, Occupancy};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::super::cost::StreamCost;
+use super::super::cost::{SmallChunks, StreamCost};
 use super::super::recv::RecvBody;
 use super::*;
 
@@ -136,12 +136,12 @@ fn chunks_that_wait_count_with_what_is_kept_of_each_save_one_that_is_small() {
     let (occupancy, permit) = one_caller();
     let before = occupancy.weight();
     let weight = || occupancy.weight() - before;
-    let mut cost = StreamCost::new(permit.reserve_bytes(0));
+    let (cost, mut small) = (StreamCost::new(permit.reserve_bytes(0)), SmallChunks::new());
     let chunks: Vec<_> = (0..100)
-        .map(|_| cost.counted(Bytes::from_static(b"x")))
+        .map(|_| small.queued(Bytes::from_static(b"x"), Some(&cost)))
         .collect();
     assert_eq!(weight(), 99 * (1 + QUEUED));
-    let large = cost.counted(Bytes::from(vec![b'y'; LARGE]));
+    let large = small.queued(Bytes::from(vec![b'y'; LARGE]), Some(&cost));
     assert_eq!(weight(), 99 * (1 + QUEUED) + LARGE + QUEUED);
     drop((chunks, large));
     assert_eq!(weight(), 0);

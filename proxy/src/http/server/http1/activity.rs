@@ -438,7 +438,7 @@ pub(super) struct Busy {
     /// What it will cost on the way.
     pub(super) promise: Promise,
     /// Bytes of its body that may be kept.
-    kept: usize,
+    kept: u32,
     /// It was let in.
     in_flight: Option<(InFlight, Holder)>,
 }
