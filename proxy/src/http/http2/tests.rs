@@ -6,7 +6,6 @@ mod frame_sizes;
 mod graceful_shutdown;
 mod grpc_ends;
 mod held_back;
-mod in_use;
 mod stood_still;
 mod weights;
 mod windows;
