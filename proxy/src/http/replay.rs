@@ -36,15 +36,6 @@ impl KeptBody {
     }
 }
 
-/// Bytes of a body that are kept at most while it is sent.
-pub(crate) fn most_kept(body: &impl HttpBody) -> u32 {
-    if body.is_end_stream() {
-        return 0;
-    }
-    let most = body.size_hint().upper().unwrap_or(u64::MAX);
-    most.min(REPLAY_LIMIT as u64) as u32
-}
-
 struct Tape {
     source: Body,
     /// A copy, `None` once the body outgrew the limit. The chunks themselves would keep the

@@ -2,7 +2,7 @@
 //! Who waits, and for what, stands in [`crate::net::ticket`].
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 use runtime::occupancy::Requests;
@@ -24,16 +24,11 @@ pub(super) const REQUEST: usize = 64 * 1024;
 /// What one in flight takes at least over HTTP/1.1.
 pub(super) const MIN_IN_FLIGHT: usize = 32 * 1024;
 
-/// A request that was let in.
+/// When a request began, counted in [`Budget::settle`]s.
+///
+/// [`Budget::settle`]: crate::net::budget::Budget::settle
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Begun {
-    /// When, counted in [`Budget::settle`]s.
-    ///
-    /// [`Budget::settle`]: crate::net::budget::Budget::settle
-    generation: u32,
-    /// What it may take, in bytes.
-    bytes: u32,
-}
+pub(super) struct Generation(usize);
 
 /// Whose requests wait, and what those take that began a moment ago.
 #[derive(Default)]
@@ -44,34 +39,28 @@ pub(super) struct Admission {
     holders: AtomicUsize,
     /// Requests of callers that were in flight when it was looked last.
     callers: AtomicUsize,
-    generation: AtomicU32,
+    generation: AtomicUsize,
     /// Bytes that those of this generation and of the one before will take, by turns.
     begun: [AtomicUsize; 2],
     /// Bytes of those of them that were let in without room.
     spared: [AtomicUsize; 2],
 }
 
-/// Where what began in this generation counts.
-const fn turn(generation: u32) -> usize {
-    (generation % 2) as usize
-}
-
 impl Admission {
-    /// A request was let in, of whose body so many bytes may be kept.
-    pub(super) fn begins(&self, body: u32) -> Begun {
-        let generation = self.generation.load(Relaxed);
-        let bytes = (REQUEST as u32).saturating_add(body);
-        self.begun[turn(generation)].fetch_add(bytes as usize, Relaxed);
-        Begun { generation, bytes }
+    /// A request was let in.
+    pub(super) fn begins(&self) -> Generation {
+        let now = self.generation.load(Relaxed);
+        self.begun[now % 2].fetch_add(REQUEST, Relaxed);
+        Generation(now)
     }
 
     /// It is over. True when it was not measured yet.
-    pub(super) fn ended(&self, begun: Begun) -> bool {
+    pub(super) fn ended(&self, begun: Generation) -> bool {
         let now = self.generation.load(Relaxed);
-        let unmeasured = now.wrapping_sub(begun.generation) < 2;
+        let unmeasured = now.wrapping_sub(begun.0) < 2;
         if unmeasured {
-            let less = |bytes: usize| Some(bytes.saturating_sub(begun.bytes as usize));
-            let _ = self.begun[turn(begun.generation)].fetch_update(Relaxed, Relaxed, less);
+            let less = |bytes: usize| Some(bytes.saturating_sub(REQUEST));
+            let _ = self.begun[begun.0 % 2].fetch_update(Relaxed, Relaxed, less);
         }
         unmeasured
     }
@@ -89,14 +78,14 @@ impl Admission {
     /// One more is let in so.
     pub(super) fn spares(&self) {
         let now = self.generation.load(Relaxed);
-        self.spared[turn(now)].fetch_add(REQUEST, Relaxed);
+        self.spared[now % 2].fetch_add(REQUEST, Relaxed);
     }
 
     /// What began before the last call of this has been measured.
     pub(super) fn settle(&self) {
         let next = self.generation.load(Relaxed).wrapping_add(1);
-        self.begun[turn(next)].store(0, Relaxed);
-        self.spared[turn(next)].store(0, Relaxed);
+        self.begun[next % 2].store(0, Relaxed);
+        self.spared[next % 2].store(0, Relaxed);
         self.generation.store(next, Relaxed);
     }
 

@@ -21,7 +21,7 @@ use std::task::{Context, Poll, Waker};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::net::admission::{Admission, Begun};
+use crate::net::admission::{Admission, Generation};
 
 /// A chunk that is on its way. Smaller ones cost more in system calls than they save.
 const LEAST_CHUNK: usize = 4 * 1024;
@@ -260,7 +260,7 @@ pub struct Promise {
     /// For its head.
     bytes: usize,
     /// It was let in, so all of it counts as well.
-    begun: Option<Begun>,
+    begun: Option<Generation>,
 }
 
 impl Promise {
@@ -273,18 +273,17 @@ impl Promise {
         }
     }
 
-    /// The request was let in and takes from now on what a request takes, and so many bytes
-    /// of its body that may be kept.
-    pub(crate) fn begins(&mut self, body: u32) {
-        self.begun = Some(self.budget.admission.begins(body));
+    /// The request was let in and takes from now on what a request takes.
+    pub(crate) fn begins(&mut self) {
+        self.begun = Some(self.budget.admission.begins());
     }
 }
 
 impl Drop for Promise {
     fn drop(&mut self) {
         self.answered();
-        if let Some(begun) = self.begun
-            && self.budget.admission.ended(begun)
+        if let Some(generation) = self.begun
+            && self.budget.admission.ended(generation)
         {
             self.budget.look_again();
         }

@@ -32,7 +32,7 @@ use crate::http::deadline::PreviousHop;
 use crate::http::ending_body::ended_for;
 use crate::http::grpc::{self, is_grpc};
 use crate::http::limits::{HEADER_BYTES, size};
-use crate::http::replay::{KeptBody, most_kept};
+use crate::http::replay::KeptBody;
 use crate::net::admission::AdmissionClass;
 use crate::net::budget::Budget;
 use crate::net::coalesce::FlushHandle;
@@ -229,7 +229,7 @@ fn begin<F>(
         .counted(cost.beside(0))
         .of(&in_flight);
     if head.extensions.get::<NotAdmitted>().is_none() {
-        promise.begins(most_kept(&body));
+        promise.begins();
     }
     let answer = handler(Request::from_parts(head, body));
     let budget = Arc::clone(flow.budget());

@@ -260,25 +260,6 @@ async fn where_there_is_no_room_nobody_is_woken() {
 }
 
 #[test]
-fn what_is_kept_of_a_body_counts_from_its_beginning() {
-    for (body, many) in [(0, 112..116), (64 * 1024, 56..58)] {
-        let (budget, occupancy) = (budget(), occupancy());
-        let (busy, _requests) = busy(&occupancy, 1, MANY);
-        let _reserved = take_reserved(&busy);
-        USED.set(30 * MIB);
-        let mut begun = Vec::new();
-        while passes(&budget, &busy, AdmissionClass::Callers) {
-            let mut promise = budget.promise(0);
-            promise.begins(body);
-            begun.push(promise);
-        }
-        assert!(many.contains(&begun.len()), "{body}: {}", begun.len());
-        begun.clear();
-        assert_eq!(budget.admission.expected(), 0, "all of it has ended");
-    }
-}
-
-#[test]
 fn what_has_begun_counts_until_it_has_ended_or_is_measured() {
     let (budget, occupancy) = (budget(), occupancy());
     let (busy, _requests) = busy(&occupancy, 1, MANY);
@@ -286,7 +267,7 @@ fn what_has_begun_counts_until_it_has_ended_or_is_measured() {
     USED.set(30 * MIB);
     let begin = || {
         let mut promise = budget.promise(0);
-        promise.begins(0);
+        promise.begins();
         promise
     };
     let mut begun = Vec::new();
@@ -378,7 +359,7 @@ fn the_more_callers_there_are_the_fewer_requests_of_each_are_let_in_without_room
         .map_while(|_| {
             passes(&budget, &last, AdmissionClass::Callers).then(|| {
                 let mut promise = budget.promise(0);
-                promise.begins(0);
+                promise.begins();
                 promise
             })
         })

@@ -19,7 +19,6 @@ use tokio::io::AsyncRead;
 use tokio::time::Instant;
 
 use crate::http::deadline::{self, PreviousHop};
-use crate::http::replay::most_kept;
 use crate::http::server::http1::unread_head;
 use crate::http::server::refused_head;
 use crate::net::abort::Abort;
@@ -192,7 +191,7 @@ impl ConnectionUse {
             return None;
         }
         let mut promise = self.budget.promise(0);
-        promise.begins(0);
+        promise.begins();
         Some(Box::new(Early {
             since: Instant::now(),
             _in_flight: self.permit.begin_request(),
@@ -385,7 +384,6 @@ impl ConnectionUse {
             used: Arc::clone(self),
             reserved: self.reserved_head.beside(REQUEST + head),
             promise: self.budget.promise(head),
-            kept: most_kept(request.body()),
             in_flight: None,
         };
         (busy, upgrade)
@@ -437,8 +435,6 @@ pub(super) struct Busy {
     pub(super) reserved: ReservedBytes,
     /// What it will cost on the way.
     pub(super) promise: Promise,
-    /// Bytes of its body that may be kept.
-    kept: u32,
     /// It was let in.
     in_flight: Option<(InFlight, Holder)>,
 }
@@ -453,7 +449,7 @@ impl Busy {
         let reservation = used.reservation.lock().take();
         let in_flight = used.permit.begin_request_by(reservation);
         self.in_flight = Some((in_flight, used.budget.enter()));
-        self.promise.begins(self.kept);
+        self.promise.begins();
     }
 
     /// It has its answer.

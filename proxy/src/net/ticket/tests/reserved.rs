@@ -105,7 +105,7 @@ fn half_of_its_permits_leave_room_for_who_holds_next_to_nothing() {
     let mut begun = Vec::new();
     while let Some(request) = begins(&budget, &heavy) {
         let mut promise = budget.promise(0);
-        promise.begins(0);
+        promise.begins();
         begun.push((request, promise));
     }
     assert_eq!(begun.len(), RESERVED / 2);

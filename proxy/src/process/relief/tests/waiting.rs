@@ -112,7 +112,7 @@ async fn request(
     };
     let waited = began.elapsed();
     let mut promise = budget.promise(0);
-    promise.begins(0);
+    promise.begins();
     let _in_flight = permit.begin_request_by(reservation);
     let known = permit.reserve_bytes(KNOWN);
     let served = async {
