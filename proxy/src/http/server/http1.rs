@@ -176,6 +176,7 @@ where
                 Some(io) => io,
                 None => return Ok(()),
             };
+            used.forgets();
             let Some(status) = refusal else { continue };
             let status = refused_head::status(status, used.has_head_of(&io));
             refused(NotHandled::Answered(Reason::BadRequest, status));

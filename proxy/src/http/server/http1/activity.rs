@@ -77,10 +77,9 @@ pub(super) struct ConnectionUse {
     from: PreviousHop,
     /// The next request was let in before hyper has its head.
     admitted: AtomicBool,
-    /// And all of its head had come.
-    whole: AtomicBool,
-    /// What a request keeps that was admitted, until it goes on its way with it.
-    reservation: Mutex<Reservation>,
+    /// A request that was admitted with all of its head, until it goes on its way. hyper may
+    /// take long to read that head: while memory is full nobody reads.
+    begun: Mutex<Option<Box<Begun>>>,
     /// For how many milliseconds it waited; 0: it did not.
     waited: AtomicU64,
     /// A request whose head hyper has waits to be admitted.
@@ -125,8 +124,7 @@ impl ConnectionUse {
             class,
             from,
             admitted: AtomicBool::default(),
-            whole: AtomicBool::default(),
-            reservation: Mutex::default(),
+            begun: Mutex::default(),
             waited: AtomicU64::default(),
             queued: AtomicBool::default(),
             left: AtomicBool::default(),
@@ -186,17 +184,20 @@ impl ConnectionUse {
 
     /// Lets a request in of whose head only the first bytes have come, where there is room.
     /// It counts from here on, or a thousand such beginnings would be let in as one.
-    pub(super) fn lets_in(&self) -> Option<Box<Early>> {
-        if !self.budget.lets_in(&self.permit, self.class) {
-            return None;
-        }
+    pub(super) fn lets_in(&self) -> Option<Box<Begun>> {
+        let lets_in = self.budget.lets_in(&self.permit, self.class);
+        lets_in.then(|| self.begun_by(None))
+    }
+
+    /// A request that counts from now on.
+    fn begun_by(&self, reservation: Reservation) -> Box<Begun> {
         let mut promise = self.budget.promise(0);
         promise.begins();
-        Some(Box::new(Early {
+        Box::new(Begun {
             since: Instant::now(),
-            _in_flight: self.permit.begin_request(),
+            in_flight: self.permit.begin_request_by(reservation),
             _promise: promise,
-        }))
+        })
     }
 
     /// Whether hyper has taken the head that came, and what it gave back is what came behind
@@ -213,28 +214,32 @@ impl ConnectionUse {
     pub(super) async fn admits<I>(
         &self,
         io: &mut Prefixed<I>,
-        early: Option<Box<Early>>,
+        early: Option<Box<Begun>>,
     ) -> Result<(), NotAdmitted>
     where
         I: AsyncRead + Unpin,
     {
-        let let_in = early.is_some_and(|early| early.since.elapsed() < MOMENT);
-        let mut reservation = None;
-        if !let_in {
-            reservation = match self.budget.admit(&self.permit, self.class) {
-                Ok(at_once) => at_once,
+        self.forgets();
+        let begun = match early.filter(|early| early.since.elapsed() < MOMENT) {
+            Some(early) => early,
+            None => match self.budget.admit(&self.permit, self.class) {
+                Ok(at_once) => self.begun_by(at_once),
                 // Boxed: a connection that rests has no room for it.
                 Err(ticket) => Box::pin(self.queues(io, ticket)).await?,
-            };
+            },
+        };
+        // Otherwise it asks once more, when the rest has come.
+        if io.has_head() {
+            *self.begun.lock() = Some(begun);
         }
-        let whole = io.has_head();
-        if whole {
-            // Otherwise it asks once more, when the rest has come.
-            self.keeps(reservation);
-        }
-        self.whole.store(whole, Relaxed);
         self.admitted.store(true, Relaxed);
         Ok(())
+    }
+
+    /// What was admitted does not come.
+    pub(super) fn forgets(&self) {
+        let begun = self.begun.lock().take();
+        drop(begun);
     }
 
     /// Waits with a request of which nothing but the head, or its beginning, was read.
@@ -242,7 +247,7 @@ impl ConnectionUse {
         &self,
         io: &mut Prefixed<I>,
         ticket: AdmissionTicket,
-    ) -> Result<Reservation, NotAdmitted>
+    ) -> Result<Box<Begun>, NotAdmitted>
     where
         I: AsyncRead + Unpin,
     {
@@ -257,28 +262,22 @@ impl ConnectionUse {
             reserved.set(io.ahead());
             left
         });
-        let reservation = ticket.admitted_before(left, until).await?;
+        let begun = self.begun_by(ticket.admitted_before(left, until).await?);
         self.notes_wait(since);
         self.permit.idle();
         self.permit.head_begins();
-        Ok(reservation)
-    }
-
-    /// For the request that was admitted last.
-    fn keeps(&self, reservation: Reservation) {
-        let before = std::mem::replace(&mut *self.reservation.lock(), reservation);
-        drop(before);
+        Ok(begun)
     }
 
     /// What a request waits for whose head hyper has.
     pub(super) fn ticket(&self) -> Option<AdmissionTicket> {
         let admitted = self.admitted.swap(false, Relaxed);
-        if admitted && self.whole.load(Relaxed) {
+        if admitted && self.begun.lock().is_some() {
             return None;
         }
         match self.budget.admit(&self.permit, self.class) {
             Ok(reservation) => {
-                self.keeps(reservation);
+                *self.begun.lock() = Some(self.begun_by(reservation));
                 None
             }
             Err(ticket) => Some(ticket),
@@ -313,7 +312,7 @@ impl ConnectionUse {
         let admitted = ticket.admitted_before(left, until).await;
         self.queued.store(false, Relaxed);
         self.reserved_head.set(0);
-        self.keeps(admitted?);
+        *self.begun.lock() = Some(self.begun_by(admitted?));
         self.notes_wait(since);
         Ok(())
     }
@@ -418,11 +417,12 @@ impl ConnectionUse {
     }
 }
 
-/// A request that was let in with the first bytes of its head.
+/// A request that was let in, by the first bytes of its head or by all of it, and counts
+/// though it is not on its way.
 #[derive(Debug)]
-pub(super) struct Early {
+pub(super) struct Begun {
     since: Instant,
-    _in_flight: InFlight,
+    in_flight: InFlight,
     _promise: Promise,
 }
 
@@ -446,10 +446,14 @@ impl Busy {
         let used = &self.used;
         let switches = upgrade && !used.body.load(Relaxed);
         used.switches.store(switches, Relaxed);
-        let reservation = used.reservation.lock().take();
-        let in_flight = used.permit.begin_request_by(reservation);
-        self.in_flight = Some((in_flight, used.budget.enter()));
+        let begun = used.begun.lock().take();
+        // From here on: what it takes was not there to be measured before.
         self.promise.begins();
+        let in_flight = match begun {
+            Some(begun) => begun.in_flight,
+            None => used.permit.begin_request(),
+        };
+        self.in_flight = Some((in_flight, used.budget.enter()));
     }
 
     /// It has its answer.

@@ -7,6 +7,7 @@ use runtime::occupancy::{InFlight, Reached};
 use super::*;
 use crate::net::ticket::WAIT;
 
+mod closed;
 mod deadline;
 
 const LIMIT: usize = 64 << 20;
