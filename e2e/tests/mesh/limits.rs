@@ -124,14 +124,17 @@ impl Scene<'_> {
             );
             Ok(())
         })?;
-        let (before, begun) = (self.ended("200")?, Instant::now());
-        thread::sleep(SETTLING);
-        let rate = (self.ended("200")? - before) / begun.elapsed().as_secs_f64();
-        ensure!(
-            rate >= 1.5 * f64::from(LIMIT),
-            "only {rate:.1} calls in a second are answered without a limit"
-        );
-        Ok(())
+        // A machine that stands still for a moment offers less meanwhile.
+        eventually(SOON, "more is answered than the limit will be", || {
+            let (before, begun) = (self.ended("200")?, Instant::now());
+            thread::sleep(SETTLING);
+            let rate = (self.ended("200")? - before) / begun.elapsed().as_secs_f64();
+            ensure!(
+                rate >= 1.5 * f64::from(LIMIT),
+                "only {rate:.1} calls in a second are answered without a limit"
+            );
+            Ok(())
+        })
     }
 
     /// Calls to each pod that ended with this status.
