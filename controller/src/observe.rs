@@ -11,6 +11,7 @@ pub(crate) mod clock_offset;
 pub(crate) mod ended_pods;
 pub(crate) mod exchange;
 pub(crate) mod given_up;
+mod latency_counts;
 pub(crate) mod propagation;
 mod report_store;
 mod reporter;

@@ -86,7 +86,7 @@ impl Sums {
         self.failure = self.failure.saturating_add(count(edge.failure));
         self.bytes.0 = self.bytes.0.saturating_add(edge.bytes.0);
         self.bytes.1 = self.bytes.1.saturating_add(edge.bytes.1);
-        add_latency(&mut self.latency, &edge.latency);
+        add_latency(&mut self.latency, edge.latency.iter());
         let mut calls = edge.success.saturating_add(edge.failure);
         let mut tries = match edge.attempts {
             Some(attempts) => (u64::from(attempts), 0),
@@ -153,7 +153,7 @@ impl Sums {
         self.own_port = later.own_port;
         self.bytes.0 = self.bytes.0.saturating_add(later.bytes.0);
         self.bytes.1 = self.bytes.1.saturating_add(later.bytes.1);
-        add_latency(&mut self.latency, &later.latency);
+        add_latency(&mut self.latency, later.latency.iter().copied());
         if let Some(later) = &later.rare {
             self.rare.get_or_insert_default().take_in(later);
         }
@@ -183,14 +183,15 @@ impl Sums {
     }
 }
 
-fn add_latency(total: &mut Box<[u32]>, more: &[u32]) {
-    if total.len() < more.len() {
+fn add_latency(total: &mut Box<[u32]>, more: impl Iterator<Item = u32> + Clone) {
+    let length = more.clone().count();
+    if total.len() < length {
         let mut longer = std::mem::take(total).into_vec();
-        longer.resize(more.len(), 0);
+        longer.resize(length, 0);
         *total = longer.into();
     }
     for (total, more) in total.iter_mut().zip(more) {
-        *total = total.saturating_add(*more);
+        *total = total.saturating_add(more);
     }
 }
 

@@ -32,8 +32,7 @@ impl Sums {
         let (success, failure) = tries(edge);
         self.success = self.success.saturating_add(success);
         self.failure = self.failure.saturating_add(failure);
-        self.latency
-            .add(edge.latency.iter().map(|count| u64::from(*count)));
+        self.latency.add(edge.latency.iter().map(u64::from));
     }
 }
 

@@ -15,6 +15,7 @@ use tracing::warn;
 use wire::v1;
 
 use super::given_up::BySlot;
+use super::latency_counts::LatencyCounts;
 use super::reporter::{Reporter, TEXT_BYTES};
 use crate::world::ObjectKey;
 
@@ -70,7 +71,7 @@ pub(crate) struct Edge {
     /// Calls that did not.
     pub failure: u64,
     /// HTTP requests by bucket of [`policy::latency`].
-    pub latency: Box<[u32]>,
+    pub latency: LatencyCounts,
     /// Bytes from and to the caller.
     pub bytes: (u64, u64),
     /// Tries at this backend, if they are told apart: a caller's edge nearly always says them.
@@ -231,7 +232,7 @@ pub(crate) struct RouteCalls {
     pub calls: (u64, u64, u64),
     /// Answers with 4xx.
     pub client_errors: u64,
-    /// As in [`Edge`].
+    /// Requests by bucket of [`policy::latency`].
     pub latency: Box<[u32]>,
 }
 
@@ -306,7 +307,7 @@ impl ReportStore {
             key: shared,
             success: edge.success,
             failure: edge.failure,
-            latency: edge.latency.into(),
+            latency: LatencyCounts::new(&edge.latency),
             bytes: (edge.sent, edge.received),
             attempts: edge.attempts.map(in_a_slot),
             detail,
@@ -468,7 +469,7 @@ impl Edge {
         let texts = objects.into_iter().flatten();
         let texts: usize = texts.map(|key| key.namespace.len() + key.name.len()).sum();
         let detail = self.detail.as_ref().map_or(0, |detail| detail.bytes());
-        let own = key.caller.len() + key.remote.len() + size_of_val(&*self.latency);
+        let own = key.caller.len() + key.remote.len() + self.latency.bytes();
         EDGE_BYTES + own + texts + detail
     }
 }

@@ -420,7 +420,7 @@ fn message(edge: &Edge) -> v1::Edge {
         split: text(key.split.as_ref()),
         success: edge.success,
         failure: edge.failure,
-        latency: edge.latency.to_vec(),
+        latency: edge.latency.iter().collect(),
         sent: edge.bytes.0,
         received: edge.bytes.1,
         security: key.security.into(),
