@@ -8,16 +8,15 @@
 //! few permits are for pages that may be large, so that the others stay for what
 //! the kubelet asks.
 
+mod exchange;
 mod scraped;
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -36,6 +35,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Sleep, sleep, timeout};
 use tracing::{debug, warn};
 
+use self::exchange::{Exchange, Large};
 pub use self::scraped::Scraped;
 
 use crate::head_timer::watch_heads;
@@ -218,7 +218,9 @@ async fn serve_connection<H, F>(
                     "too many pages are being read, come back\n",
                 ));
             }
-            Ok(pages.answer(request, peer).await)
+            let answer = pages.answer(request, peer).await;
+            exchange.answers();
+            Ok(answer)
         }
     });
     let mut served = pin!(builder.serve_connection(io, service));
@@ -239,94 +241,6 @@ fn of_kubelet(path: &str) -> bool {
     matches!(path, "/live" | "/ready" | "/drain")
         || path.starts_with("/probe/")
         || path.starts_with("/hook/")
-}
-
-/// What one connection is doing.
-struct Exchange {
-    permit: Arc<Permit>,
-    waits: AtomicBool,
-    /// Held while an answer that may be large is made and taken.
-    large: Mutex<Option<Reading>>,
-}
-
-impl Exchange {
-    fn of(permit: &Arc<Permit>) -> Self {
-        Self {
-            permit: Arc::clone(permit),
-            waits: AtomicBool::new(false),
-            large: Mutex::new(None),
-        }
-    }
-
-    /// The next head may come. What was answered may still be on its way.
-    fn waits(&self) {
-        self.waits.store(true, Relaxed);
-    }
-
-    /// All that was answered has been taken.
-    fn flushed(&self) {
-        if self.waits.load(Relaxed) {
-            *self.large.lock() = None;
-            self.permit.idle();
-        }
-    }
-
-    fn head_begins(&self) {
-        if self.waits.load(Relaxed) {
-            self.permit.head_begins();
-        }
-    }
-
-    fn begins(&self) {
-        self.waits.store(false, Relaxed);
-        self.permit.busy();
-    }
-
-    fn may_be_large(&self, readers: &Arc<Large>, reader: IpAddr) -> bool {
-        let reading = Large::begin(readers, reader);
-        let may = reading.is_some();
-        *self.large.lock() = reading;
-        may
-    }
-}
-
-/// Pages that are being read, by their readers' addresses.
-#[derive(Default)]
-struct Large(Mutex<HashMap<IpAddr, usize>>);
-
-struct Reading {
-    of: Arc<Large>,
-    reader: IpAddr,
-}
-
-impl Large {
-    fn begin(of: &Arc<Self>, reader: IpAddr) -> Option<Reading> {
-        let mut readers = of.0.lock();
-        if readers.values().sum::<usize>() >= MAX_PAGES {
-            return None;
-        }
-        let pages = readers.entry(reader).or_default();
-        if *pages >= MAX_PAGES_PER_ADDRESS {
-            return None;
-        }
-        *pages += 1;
-        Some(Reading {
-            of: Arc::clone(of),
-            reader,
-        })
-    }
-}
-
-impl Drop for Reading {
-    fn drop(&mut self) {
-        let mut readers = self.of.0.lock();
-        if let Some(pages) = readers.get_mut(&self.reader) {
-            *pages -= 1;
-            if *pages == 0 {
-                readers.remove(&self.reader);
-            }
-        }
-    }
 }
 
 /// Notes when a head begins, and ends a connection whose peer takes nothing.

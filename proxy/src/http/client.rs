@@ -76,6 +76,13 @@ impl std::fmt::Debug for OnFull {
     }
 }
 
+/// One of the connections that are not shared, until it ends: what it carries goes on when
+/// whoever asked for it has its answer.
+#[derive(Debug)]
+struct Exclusive {
+    _counted: Arc<()>,
+}
+
 /// Every connection that the proxy opens to servers of one kind for HTTP without TLS.
 #[derive(Debug)]
 pub struct Clients {
@@ -147,18 +154,17 @@ impl Clients {
     /// The same for one request that lost its stream with a shared connection: what
     /// others ask of the application may be what ends those.
     pub(crate) fn http2_exclusive(&self, addr: SocketAddr, caller: &Arc<str>) -> Arc<Multiplexed> {
-        let guard = Arc::clone(&self.exclusive);
-        if Arc::strong_count(&guard) > EXCLUSIVE + 1 {
+        let counted = Arc::clone(&self.exclusive);
+        if Arc::strong_count(&counted) > EXCLUSIVE + 1 {
             return self.http2(addr, caller);
         }
-        self.connections(addr, Some(guard))
+        self.connections(addr, Some(Arc::new(Exclusive { _counted: counted })))
     }
 
-    fn connections(&self, addr: SocketAddr, guard: Option<Arc<()>>) -> Arc<Multiplexed> {
+    fn connections(&self, addr: SocketAddr, guard: Option<Arc<Exclusive>>) -> Arc<Multiplexed> {
         let budget = Arc::clone(&self.budget);
         Arc::new(Multiplexed::new(move || {
-            let _guard = &guard;
-            connect_plain(addr, Arc::clone(&budget))
+            connect_plain(addr, Arc::clone(&budget), guard.clone())
         }))
     }
 
@@ -277,11 +283,19 @@ pub(crate) fn give_back(pool: Arc<Pool>, mut connection: Http1) {
 }
 
 /// HTTP/2 without TLS.
-async fn connect_plain(addr: SocketAddr, budget: Arc<Budget>) -> Result<RequestSender, Failure> {
+async fn connect_plain(
+    addr: SocketAddr,
+    budget: Arc<Budget>,
+    guard: Option<Arc<Exclusive>>,
+) -> Result<RequestSender, Failure> {
     let stream = connect::connect(addr, CONNECT_TIMEOUT)
         .await
         .map_err(|error| Failure::not_sent(Reason::ConnectFailed, format!("{addr}: {error}")))?;
-    handshake(stream, PLAIN, budget, None).await
+    let sender = handshake(stream, PLAIN, budget, None).await?;
+    if let Some(guard) = guard {
+        sender.holds(guard);
+    }
+    Ok(sender)
 }
 
 #[cfg(test)]
@@ -334,6 +348,31 @@ mod tests {
             tokio::join!(waiting, comes_free);
             assert_eq!(pool.is_empty(), gives_way, "{servers:?}, {waits}");
         }
+    }
+
+    /// An answer may stream for hours, and nobody holds the way to its server meanwhile.
+    #[tokio::test]
+    async fn a_connection_that_is_not_shared_counts_until_it_ends() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut connection = h2::server::handshake(stream).await.unwrap();
+            while connection.accept().await.is_some() {}
+        });
+        let clients = Clients::new(Servers::OwnPod, Budget::new(1 << 20));
+        let counted = || Arc::strong_count(&clients.exclusive) - 1;
+        let only = clients.http2_exclusive(addr, &"shop/web".into());
+        let stream = only.stream(Sends::Nothing).await.unwrap();
+        drop(only);
+        assert_eq!(counted(), 1, "it is still in use");
+        drop(stream);
+        let ends = async {
+            while counted() > 0 {
+                sleep(SILENT / 20).await;
+            }
+        };
+        timeout(SILENT * 10, ends).await.unwrap();
     }
 
     #[tokio::test]

@@ -223,8 +223,7 @@ async fn one_address_has_its_share_and_a_request_under_way_is_not_lost_to_a_floo
     assert!(open <= MAX_PER_ADDRESS, "{open} of one address");
 }
 
-#[tokio::test]
-async fn readers_who_take_no_page_leave_places_for_probes_and_are_cut_off() {
+fn with_large_page() -> Registry {
     let mut registry = Registry::with_prefix("weft");
     // About 6 MiB, more than two sockets hold.
     let many =
@@ -234,7 +233,12 @@ async fn readers_who_take_no_page_leave_places_for_probes_and_are_cut_off() {
         many.get_or_create(&labels).inc();
     }
     registry.register("many", "Many", many);
-    let addr = start(Ready::new(), registry).await;
+    registry
+}
+
+#[tokio::test]
+async fn readers_who_take_no_page_leave_places_for_probes_and_are_cut_off() {
+    let addr = start(Ready::new(), with_large_page()).await;
     let mut readers = Vec::new();
     for at in 0..MAX_CONNECTIONS {
         let mut stream = connect_from(u8::try_from(1 + at % 5).unwrap(), addr).await;
@@ -279,4 +283,29 @@ async fn readers_who_take_no_page_leave_places_for_probes_and_are_cut_off() {
     let mut page = Vec::new();
     late.read_to_end(&mut page).await.unwrap();
     assert!(page.ends_with(b"# EOF\n"), "{} bytes", page.len());
+}
+
+/// hyper goes on to the next request behind a body as soon as the page waits in its own buffer.
+#[tokio::test]
+async fn who_has_not_taken_a_page_gets_no_second_one_that_would_be_held_beside_it() {
+    let addr = start(Ready::new(), with_large_page()).await;
+    for takes in [false, true] {
+        let mut stream = connect_from(1, addr).await;
+        let body = "b".repeat(9000);
+        let first =
+            format!("GET /metrics HTTP/1.1\r\nhost: a\r\ncontent-length: 9000\r\n\r\n{body}");
+        let last = b"GET /metrics HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+        let mut taken = Vec::new();
+        stream.write_all(first.as_bytes()).await.unwrap();
+        while takes && !taken.ends_with(b"# EOF\n") {
+            assert!(stream.read_buf(&mut taken).await.unwrap() > 0);
+        }
+        stream.write_all(last).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        stream.read_to_end(&mut taken).await.unwrap();
+        let text = String::from_utf8_lossy(&taken);
+        let answers = |status| text.matches(&format!("HTTP/1.1 {status} ")).count();
+        let expected = if takes { (2, 0) } else { (1, 1) };
+        assert_eq!((answers(200), answers(503)), expected, "{takes}");
+    }
 }

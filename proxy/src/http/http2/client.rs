@@ -1,9 +1,10 @@
 //! One HTTP/2 connection as a client.
 
+use std::any::Any;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -48,6 +49,8 @@ struct Shared {
     credit: Arc<CreditSignal>,
     /// Wakes the task, which otherwise does not notice that nobody sends any more.
     task: AtomicWaker,
+    /// What whoever opened the connection holds for as long as it is there.
+    held: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
 /// Sends requests.
@@ -178,6 +181,12 @@ impl RequestSender {
     #[must_use]
     pub fn is_usable(&self) -> bool {
         !self.shared.closed.load(Relaxed) && !self.shared.suspect.load(Relaxed)
+    }
+
+    /// Drops `guard` with the connection, however long requests go on after those who sent
+    /// them. Once only.
+    pub(crate) fn holds(&self, guard: impl Send + Sync + 'static) {
+        let _ = self.shared.held.set(Box::new(guard));
     }
 
     /// True when the connection has ended.

@@ -176,7 +176,6 @@ where
                 Some(io) => io,
                 None => return Ok(()),
             };
-            used.forgets();
             let Some(status) = refusal else { continue };
             let status = refused_head::status(status, used.has_head_of(&io));
             refused(NotHandled::Answered(Reason::BadRequest, status));
@@ -293,6 +292,7 @@ async fn send_refusal<I: AsyncRead + AsyncWrite + Unpin>(
     status: StatusCode,
     peer: bool,
 ) {
+    used.forgets();
     let taken = used.has_head_of(io);
     let mut head = io.take_prefix();
     if taken {

@@ -1,6 +1,8 @@
 //! What a connection of HTTP/1.1 is doing, told by whoever sees a part of it: whether
 //! a head is expected, what is in flight, and what the client has not taken.
 
+mod busy;
+
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{
@@ -18,12 +20,13 @@ use runtime::occupancy::{InFlight, Permit, ReservedBytes};
 use tokio::io::AsyncRead;
 use tokio::time::Instant;
 
+pub(super) use self::busy::{Begun, Busy};
 use crate::http::deadline::{self, PreviousHop};
 use crate::http::server::http1::unread_head;
 use crate::http::server::refused_head;
 use crate::net::abort::Abort;
 use crate::net::admission::AdmissionClass;
-use crate::net::budget::{Budget, Holder, Promise};
+use crate::net::budget::{Budget, Holder};
 use crate::net::prefixed::Prefixed;
 use crate::net::ticket::{AdmissionTicket, NotAdmitted, Reservation, Waited};
 
@@ -77,8 +80,8 @@ pub(super) struct ConnectionUse {
     from: PreviousHop,
     /// The next request was let in before hyper has its head.
     admitted: AtomicBool,
-    /// A request that was admitted with all of its head, until it goes on its way. hyper may
-    /// take long to read that head: while memory is full nobody reads.
+    /// A request that was admitted, until it goes on its way. hyper may take long to read its
+    /// head: while memory is full nobody reads.
     begun: Mutex<Option<Box<Begun>>>,
     /// For how many milliseconds it waited; 0: it did not.
     waited: AtomicU64,
@@ -195,6 +198,8 @@ impl ConnectionUse {
         promise.begins();
         Box::new(Begun {
             since: Instant::now(),
+            whole: false,
+            reserved: reservation.is_some(),
             in_flight: self.permit.begin_request_by(reservation),
             _promise: promise,
         })
@@ -220,7 +225,7 @@ impl ConnectionUse {
         I: AsyncRead + Unpin,
     {
         self.forgets();
-        let begun = match early.filter(|early| early.since.elapsed() < MOMENT) {
+        let mut begun = match early.filter(|early| early.since.elapsed() < MOMENT) {
             Some(early) => early,
             None => match self.budget.admit(&self.permit, self.class) {
                 Ok(at_once) => self.begun_by(at_once),
@@ -228,8 +233,9 @@ impl ConnectionUse {
                 Err(ticket) => Box::pin(self.queues(io, ticket)).await?,
             },
         };
-        // Otherwise it asks once more, when the rest has come.
-        if io.has_head() {
+        begun.whole = io.has_head();
+        // Of a head that is too large the rest may never come.
+        if begun.whole || !begun.reserved {
             *self.begun.lock() = Some(begun);
         }
         self.admitted.store(true, Relaxed);
@@ -272,7 +278,9 @@ impl ConnectionUse {
     /// What a request waits for whose head hyper has.
     pub(super) fn ticket(&self) -> Option<AdmissionTicket> {
         let admitted = self.admitted.swap(false, Relaxed);
-        if admitted && self.begun.lock().is_some() {
+        let begun = self.begun.lock().take();
+        if let Some(begun) = begun.filter(|begun| admitted && begun.is_still_admitted()) {
+            *self.begun.lock() = Some(begun);
             return None;
         }
         match self.budget.admit(&self.permit, self.class) {
@@ -382,7 +390,9 @@ impl ConnectionUse {
         let busy = Busy {
             used: Arc::clone(self),
             reserved: self.reserved_head.beside(REQUEST + head),
-            promise: self.budget.promise(head),
+            // What sending it on costs is not there while it waits.
+            promise: self.budget.promise(0),
+            head,
             in_flight: None,
         };
         (busy, upgrade)
@@ -414,62 +424,5 @@ impl ConnectionUse {
 
     pub(super) fn is_quiet(&self) -> bool {
         self.in_flight.load(Relaxed) == 0 && !self.body.load(Relaxed) && !self.stuck.load(Relaxed)
-    }
-}
-
-/// A request that was let in, by the first bytes of its head or by all of it, and counts
-/// though it is not on its way.
-#[derive(Debug)]
-pub(super) struct Begun {
-    since: Instant,
-    in_flight: InFlight,
-    _promise: Promise,
-}
-
-/// Held until an answer has been handed over. What makes it a request in flight is held
-/// until its own body has come as well.
-#[derive(Debug)]
-pub(super) struct Busy {
-    pub(super) used: Arc<ConnectionUse>,
-    /// Its head, and that of the answer.
-    pub(super) reserved: ReservedBytes,
-    /// What it will cost on the way.
-    pub(super) promise: Promise,
-    /// It was let in.
-    in_flight: Option<(InFlight, Holder)>,
-}
-
-impl Busy {
-    /// It goes on its way. `upgrade`: it asks for another protocol, which nobody gives to
-    /// one with a body.
-    pub(super) fn proceed(&mut self, upgrade: bool) {
-        let used = &self.used;
-        let switches = upgrade && !used.body.load(Relaxed);
-        used.switches.store(switches, Relaxed);
-        let begun = used.begun.lock().take();
-        // From here on: what it takes was not there to be measured before.
-        self.promise.begins();
-        let in_flight = match begun {
-            Some(begun) => begun.in_flight,
-            None => used.permit.begin_request(),
-        };
-        self.in_flight = Some((in_flight, used.budget.enter()));
-    }
-
-    /// It has its answer.
-    pub(super) fn answered(&mut self) {
-        self.used.switches.store(false, Relaxed);
-        self.promise.answered();
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        // A body on its way to an application that has answered already holds as much as
-        // one that waits for its answer.
-        if self.used.body.load(Relaxed) {
-            *self.used.unfinished.lock() = self.in_flight.take();
-        }
-        self.used.in_flight.fetch_sub(1, Relaxed);
     }
 }

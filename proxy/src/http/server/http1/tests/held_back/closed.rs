@@ -48,3 +48,51 @@ async fn requests_that_are_admitted_while_nobody_reads_are_no_more_than_there_is
         assert!((FIT / 2..=FIT).contains(&begun), "{begun} of {FIT}");
     }
 }
+
+fn large(bytes: usize) -> String {
+    let cookie = "c".repeat(bytes);
+    format!("GET /one HTTP/1.1\r\nHost: s\r\nCookie: {cookie}\r\n\r\n")
+}
+
+/// As cookies are that come in two parts: of each no more than the beginning may be read.
+#[tokio::test(start_paused = true)]
+async fn heads_too_large_to_wait_unread_are_read_of_as_many_as_there_is_room_for() {
+    let (occupancy, budget) = (occupancy(), Budget::measured(LIMIT, LIMIT, || USED.get()));
+    USED.set(SOME);
+    let never = |_| pending::<Response<Body>>();
+    let of = |_| Served::within(Arc::clone(&budget), enter(&occupancy), 4096, None, never);
+    let mut all: Vec<_> = (0..ASK).map(of).collect();
+    let head = large(60_000);
+    let (first, rest) = head.split_at(20_000);
+    let moment = Duration::from_millis(1);
+    for served in &mut all {
+        let _ = timeout(moment, served.say(first.as_bytes())).await;
+    }
+    let mut read = 0;
+    for served in &mut all {
+        read += usize::from(timeout(moment, served.say(rest.as_bytes())).await.is_ok());
+    }
+    assert!((FIT / 2..=FIT).contains(&read), "{read} of {FIT}");
+}
+
+/// What a head costs once more is there when it is sent on.
+#[tokio::test(start_paused = true)]
+async fn large_heads_that_wait_count_as_no_more_than_they_hold() {
+    let (mut served, budget, (other, _requests)) = saturated();
+    USED.set(0);
+    served.say(GET).await;
+    served.expect_read(&response_to("/one")).await;
+    // hyper has its beginning, so it reads the rest, and the request waits then.
+    let head = large(20_000);
+    let (first, rest) = head.split_at(10);
+    served.say(first.as_bytes()).await;
+    sleep(Duration::from_millis(1)).await;
+    USED.set(MUCH);
+    served.say(rest.as_bytes()).await;
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(other.requests().unwrap().waiting(), 1);
+    assert_eq!(budget.used(), MUCH);
+    USED.set(0);
+    budget.settle();
+    served.expect_read(&response_to("/one")).await;
+}
