@@ -11,7 +11,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use super::http2::{self, Caller};
 use super::sidecars::{APP, BYTES, HTTP, Sidecars, bytes};
@@ -114,9 +114,10 @@ fn slow_readers_and_writers_by_the_hundred_fill_no_small_proxy_and_slow_no_neigh
     let least = read.iter().min().unwrap();
     assert!(*least >= wanted / 4, "{least} of {wanted} bytes: {read:?}");
     assert!(written.iter().all(|one| *one > 0), "{written:?}");
-    // What is late to begin is made up for, so only the end of the time may cost some.
+    // Tells of the caller's machine alone: it skips what it is too late to begin, and waits for
+    // no answer before it asks again.
     let due = (LASTS.as_millis() / EVERY.as_millis()) as usize;
-    assert!(quiet.len() >= due - due / 20, "{} of {due}", quiet.len());
+    assert!(quiet.len() >= due - due / 10, "{} of {due}", quiet.len());
     let p99 = p99(&quiet);
     println!("p99 {p99:?} of {}, {calm:?} before", quiet.len());
     let bound = if cfg!(debug_assertions) {
@@ -203,9 +204,11 @@ async fn ask_in_turn(caller: &Caller, when: &str, all: &mut Vec<Asked>) {
     }
 }
 
-/// Begins a request every [`EVERY`], whatever became of those before.
+/// Begins a request every [`EVERY`], whatever became of those before. What a machine that stood
+/// still has missed is not made up for: it would begin at once, and be late for that.
 async fn ask_steadily(lasts: Duration) -> Vec<Asked> {
     let (begun, mut ticks) = (Instant::now(), interval(EVERY));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut all = JoinSet::new();
     while begun.elapsed() < lasts {
         ticks.tick().await;
@@ -308,6 +311,7 @@ async fn trickle(lasts: Duration) -> (Vec<usize>, Vec<usize>) {
 async fn read_slowly(lasts: Duration) -> usize {
     let mut stream = begin(vip(), "GET /endless", 0).await;
     let (begun, mut ticks) = (Instant::now(), interval(TRICKLE));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let (mut part, mut all) = (vec![0; READ], 0);
     while begun.elapsed() < lasts {
         ticks.tick().await;
