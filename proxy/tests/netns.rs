@@ -32,6 +32,8 @@ mod roles;
 mod sidecars;
 #[path = "netns/stalls.rs"]
 mod stalls;
+#[path = "netns/standstill.rs"]
+mod standstill;
 #[path = "support/pod.rs"]
 #[allow(dead_code, reason = "shared with tests that use the rest of it")]
 mod support;

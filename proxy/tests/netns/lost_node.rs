@@ -21,6 +21,7 @@ use policy::traffic::set::{GrpcCode, GrpcCodes};
 use super::fleet::{Fleet, Served, Speaks};
 use super::grpc::unary;
 use super::outages::{LOSE_ALL, until};
+use super::standstill::Standstills;
 use crate::answers::{limited, policy_of};
 use crate::support::{get_within, vip};
 
@@ -184,7 +185,10 @@ fn shares(fleet: &Fleet) -> Vec<usize> {
 
 /// All is well for a while; then the endpoint that gets most loses all that comes and goes,
 /// and nobody is told.
+#[track_caller]
 fn lose_one(fleet: Fleet, calls: &Calls) -> Lost {
+    let standstills = Arc::<Standstills>::default();
+    fleet.spawn(Arc::clone(&standstills).watch());
     until("each gets calls", SETTLED, || {
         shares(&fleet).iter().all(|got| *got > 10)
     });
@@ -196,9 +200,14 @@ fn lose_one(fleet: Fleet, calls: &Calls) -> Lost {
     let mut calls = calls.all();
     calls.retain(|call| call.begun >= since);
     calls.sort_by_key(|call| call.begun);
+    // It is taken off what calls waited, and a proxy that blocks the thread must be seen.
+    let stood = standstills.within(since, since.elapsed());
+    let control = "control: the caller's thread stood still";
+    assert!(stood < WATCHED / 10, "{control} for {stood:?}");
     Lost {
         calls,
         since,
+        standstills,
         _fleet: fleet,
     }
 }
@@ -207,6 +216,8 @@ fn lose_one(fleet: Fleet, calls: &Calls) -> Lost {
 struct Lost {
     calls: Vec<Ended>,
     since: Instant,
+    /// Of the caller's thread.
+    standstills: Arc<Standstills>,
     _fleet: Fleet,
 }
 
@@ -219,12 +230,14 @@ impl Lost {
     }
 
     /// A busy machine makes calls late as well, and then those that begin right after: what
-    /// they took is taken off.
+    /// they took is taken off. One that stands still delays only those in flight: the time that
+    /// the caller's thread stood still meanwhile is taken off instead, where it is longer.
     fn is_bad(&self, at: usize, promise: Promise) -> bool {
         let call = self.calls[at];
         let next = self.calls[at + 1..].iter().take(3);
         let busy = next.map(|next| next.took).min().unwrap_or_default();
-        let waited = call.took.saturating_sub(busy) >= promise.finds_out;
+        let stood = self.standstills.within(call.begun, call.took);
+        let waited = call.took.saturating_sub(busy.max(stood)) >= promise.finds_out;
         waited || (!call.good && call.took < promise.finds_out)
     }
 
