@@ -20,6 +20,7 @@ mod hostile {
     mod exchange;
     mod floods;
     mod framing;
+    mod healthy;
     mod honest;
     mod identity;
     mod malformed;

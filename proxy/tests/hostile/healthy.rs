@@ -1,0 +1,41 @@
+//! The control after an attack: whoever asks an ordinary thing is answered soon.
+
+use std::time::{Duration, Instant};
+
+use super::raw_http2::{RawHttp2, Told, get};
+use super::two_pods::{EntryPoint, TwoPods};
+
+/// After every attack an ordinary request is answered within this time.
+const HEALTHY_WITHIN: Duration = Duration::from_secs(1);
+/// One of so many is: a machine that stands still for a moment delays one or two, a proxy that
+/// the attack has hurt delays all.
+const TRIES: usize = 3;
+/// The others are answered too, within this time.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Asks until the answer came soon, and returns how often it has asked. What the answer is
+/// `ask` asserts.
+pub(crate) async fn answers_soon(case: &str, ask: impl AsyncFn()) -> usize {
+    let mut took = Vec::new();
+    while took.len() < TRIES {
+        let begun = Instant::now();
+        ask().await;
+        took.push(begun.elapsed());
+        if begun.elapsed() < HEALTHY_WITHIN {
+            return took.len();
+        }
+    }
+    panic!("after {case}: {took:?}");
+}
+
+/// A new caller of HTTP/2 is served. Returns how often it has asked.
+pub(crate) async fn works_by_http2(case: &str, field: &TwoPods, entry: EntryPoint) -> usize {
+    let case = format!("{case}, {entry:?}");
+    answers_soon(&case, async || {
+        let mut other = RawHttp2::new(field.open(entry).await).await;
+        other.request(1, true, &get("/ok")).await;
+        let seen = other.outcome(1, PATIENCE).await;
+        assert_eq!(seen, Told::Status(200), "after {case}");
+    })
+    .await
+}
