@@ -139,11 +139,22 @@ impl Api {
 
     /// What the proxy of a pod counts.
     pub fn proxy_metrics(&self, pod: &Pod) -> anyhow::Result<Samples> {
-        let path = format!(
-            "/api/v1/namespaces/{}/pods/{}:15190/proxy/metrics",
-            pod.namespace, pod.name
-        );
-        Ok(Samples::parse(&self.get(&path)?))
+        Ok(Samples::parse(&self.get(&metrics_path(pod))?))
+    }
+
+    /// What the proxy of each of these pods counts, in their order. Many are asked at one time,
+    /// so that what they say is of nearly one moment.
+    pub fn metrics_of_each(&self, pods: &[Pod]) -> anyhow::Result<Vec<Samples>> {
+        let paths: Vec<String> = pods.iter().map(metrics_path).collect();
+        let mut all = Vec::new();
+        for (path, (status, text)) in paths.iter().zip(self.each(&paths)?) {
+            ensure!(
+                (200..300).contains(&status),
+                "GET {path}: answered {status}: {text}"
+            );
+            all.push(Samples::parse(&text));
+        }
+        Ok(all)
     }
 
     /// One metric of the proxy of each of these pods, in their order.
@@ -153,8 +164,8 @@ impl Api {
         name: &str,
         labels: &[(&str, &str)],
     ) -> anyhow::Result<Vec<f64>> {
-        let sum = |pod: &Pod| anyhow::Ok(self.proxy_metrics(pod)?.sum(name, labels));
-        pods.iter().map(sum).collect()
+        let all = self.metrics_of_each(pods)?;
+        Ok(all.iter().map(|pod| pod.sum(name, labels)).collect())
     }
 
     /// Requests of the mesh that came to the application's HTTP port of a pod so far, as the
@@ -221,6 +232,13 @@ impl Api {
             .context("no answer in time")
             .and_then(|answer| answer)
     }
+}
+
+fn metrics_path(pod: &Pod) -> String {
+    format!(
+        "/api/v1/namespaces/{}/pods/{}:15190/proxy/metrics",
+        pod.namespace, pod.name
+    )
 }
 
 impl Drop for Api {

@@ -6,8 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::ensure;
-use e2e::harness::{Api, App, Load, Namespace, Outcome, Pod, UNTIL_ENDED, eventually};
+use anyhow::{bail, ensure};
+use e2e::harness::{
+    Api, App, Load, Namespace, Outcome, Pod, UNTIL_ENDED, eventually, metrics::Samples,
+};
 use serde_json::json;
 
 use super::SOON;
@@ -22,9 +24,16 @@ const OFFERED: u32 = 60;
 const SETTLING: Duration = Duration::from_secs(3);
 const WINDOW: Duration = Duration::from_secs(10);
 const KEPT: RangeInclusive<f64> = 90.0..=110.0;
-/// How long it is looked at, so that there are several such windows.
+/// How long it is looked at, so that there are several such windows, and so many at least in
+/// which the machine never stood still.
 const WATCHED: Duration = Duration::from_secs(12);
+const WINDOWS: usize = 3;
+/// Nobody goes on looking for those after that.
+const AT_MOST: Duration = Duration::from_secs(60);
 const STEP: Duration = Duration::from_millis(500);
+/// What a limit lets through at once is one second's worth, so nobody makes up for what was not
+/// sent in a longer time.
+const BURST: Duration = Duration::from_secs(1);
 /// What one of five pods lets through in a second.
 const FIFTH: RangeInclusive<f64> = 15.0..=25.0;
 /// New pods run, and have their share of the calls, by then.
@@ -54,26 +63,26 @@ fn three_pods_keep_a_limit_together_and_so_do_five() -> Outcome {
             "targetRef": {"kind": "Service", "name": "catalog"},
             "rateLimits": [{"name": "all", "requests": LIMIT}]}}),
     ])?;
-    let three = Instant::now() + SETTLING;
-    scene.watch(three + WATCHED)?;
+    let three = scene.settle()?;
+    scene.watch(three)?;
 
     let scaled = Instant::now();
     ns.kubectl(&["scale", "deployment/catalog", "--replicas=5"])?;
     scene.until_called(5)?;
-    let five = Instant::now() + SETTLING;
+    let five = scene.settle()?;
     scene.watch(five)?;
-    let parts = scene.part_of_each()?;
+    let parts = scene.part_of_each(five)?;
     println!("each of five let through {parts:.1?} in a second");
 
     scene.kept(three, scaled, "three pods")?;
     scene.kept(five, Instant::now(), "five pods")?;
     assert!(
-        parts.len() == 5 && parts.iter().all(|part| FIFTH.contains(part)),
+        parts.len() == 5 && parts.iter().all(|part| may_be_in(part, &FIFTH)),
         "the parts are not alike: {parts:.1?}"
     );
     // Nor more between the two, while parts went from pod to pod.
-    let all = scene.rates(three, Instant::now());
-    assert!(all.iter().all(|rate| rate <= KEPT.end()), "{all:.1?}");
+    let all = scene.windows(three, Instant::now());
+    assert!(all.iter().all(Window::is_not_above), "{all:.1?}");
     assert_eq!(scene.others()?, before, "there were other answers");
     assert!(scene.ended("429")? > 0.0, "nothing was refused");
     for load in scene.loads {
@@ -95,8 +104,62 @@ struct Scene<'a> {
     /// The ready ones, which the client calls.
     pods: Vec<Pod>,
     loads: Vec<Load>,
-    /// How many calls had been answered by then.
-    seen: Vec<(Instant, f64)>,
+    seen: Vec<Look>,
+}
+
+/// What the pods had counted, each at some moment of this look.
+struct Look {
+    begun: Instant,
+    ended: Instant,
+    /// Calls that each let through.
+    passed: Vec<f64>,
+    /// Calls that came to all of them, however they ended.
+    came: f64,
+}
+
+impl Look {
+    /// The least and the most that so many calls from this look to a later one may be in a second.
+    fn in_a_second(&self, calls: f64, later: &Self) -> RangeInclusive<f64> {
+        let longest = later.ended.duration_since(self.begun);
+        let shortest = later.begun.duration_since(self.ended);
+        calls / longest.as_secs_f64()..=calls / shortest.as_secs_f64()
+    }
+
+    /// Whether nothing stood still from this look to the next, neither those who call nor who
+    /// looks. Callers send later what they could not, so their calls alone do not tell it.
+    fn ran_until(&self, next: &Self) -> bool {
+        let step = next.ended.duration_since(self.ended);
+        let offered = f64::from(OFFERED) * self.passed.len() as f64 * step.as_secs_f64();
+        step <= BURST && next.came - self.came >= 0.5 * offered
+    }
+}
+
+/// One of [`WINDOW`].
+#[derive(Debug)]
+struct Window {
+    /// What was let through in a second, between these two.
+    rate: RangeInclusive<f64>,
+    /// Whether nothing stood still, so that too little is the fault of those who let through.
+    ran: bool,
+}
+
+impl Window {
+    fn is_not_above(&self) -> bool {
+        self.rate.start() <= KEPT.end()
+    }
+
+    fn is_kept(&self) -> bool {
+        self.is_not_above() && (!self.ran || may_be_in(&self.rate, &KEPT))
+    }
+}
+
+fn may_be_in(rate: &RangeInclusive<f64>, bounds: &RangeInclusive<f64>) -> bool {
+    rate.end() >= bounds.start() && rate.start() <= bounds.end()
+}
+
+/// Calls of the client that a pod counts, of those with these labels.
+fn calls(pod: &Samples, with: &[(&str, &str)]) -> f64 {
+    pod.sum("weft_requests_total", &[&OF_THE_CLIENT[..], with].concat())
 }
 
 impl Scene<'_> {
@@ -150,16 +213,12 @@ impl Scene<'_> {
 
     /// Those that ended neither well nor by the limit.
     fn others(&self) -> anyhow::Result<f64> {
-        let mut others = 0.0;
-        for pod in &self.pods {
-            let samples = self.api.proxy_metrics(pod)?;
-            let calls = |with: &[(&str, &str)]| {
-                samples.sum("weft_requests_total", &[&OF_THE_CLIENT[..], with].concat())
-            };
-            let limited = calls(&[("status", "429"), ("reason", "limit")]);
-            others += calls(&[]) - calls(&[("status", "200")]) - limited;
-        }
-        Ok(others)
+        let others = |pod: &Samples| {
+            let limited = calls(pod, &[("status", "429"), ("reason", "limit")]);
+            calls(pod, &[]) - calls(pod, &[("status", "200")]) - limited
+        };
+        let pods = self.api.metrics_of_each(&self.pods)?;
+        Ok(pods.iter().map(others).sum())
     }
 
     /// Waits until so many are called, and goes on to look.
@@ -178,51 +237,93 @@ impl Scene<'_> {
     }
 
     fn look(&mut self) -> anyhow::Result<()> {
-        let passed = self.ended("200")?;
-        self.seen.push((Instant::now(), passed));
+        let begun = Instant::now();
+        let pods = self.api.metrics_of_each(&self.pods)?;
+        let ended = Instant::now();
+        let passed = pods.iter().map(|pod| calls(pod, &[("status", "200")]));
+        self.seen.push(Look {
+            begun,
+            ended,
+            passed: passed.collect(),
+            came: pods.iter().map(|pod| calls(pod, &[])).sum(),
+        });
         Ok(())
     }
 
-    fn watch(&mut self, until: Instant) -> anyhow::Result<()> {
-        while Instant::now() < until {
+    /// Looks until the promise holds, and returns from when on that is. What the machine stood
+    /// still, the pods had no time to settle.
+    fn settle(&mut self) -> anyhow::Result<Instant> {
+        let mut from = Instant::now() + SETTLING;
+        while Instant::now() < from {
+            let begun = Instant::now();
+            self.look()?;
+            thread::sleep(STEP);
+            from += begun.elapsed().saturating_sub(BURST);
+        }
+        Ok(from)
+    }
+
+    /// Looks until enough windows from then on are those of a machine that ran.
+    fn watch(&mut self, from: Instant) -> anyhow::Result<()> {
+        loop {
+            let windows = self.windows(from, Instant::now());
+            let ran = windows.iter().filter(|window| window.ran).count();
+            if from.elapsed() >= WATCHED && ran >= WINDOWS {
+                return Ok(());
+            }
+            ensure!(
+                from.elapsed() < AT_MOST,
+                "after {AT_MOST:?} the load had come all the time in {ran} windows, not {WINDOWS}"
+            );
             self.look()?;
             thread::sleep(STEP);
         }
-        Ok(())
     }
 
-    /// What each pod lets through in a second, while all of it is watched.
-    fn part_of_each(&mut self) -> anyhow::Result<Vec<f64>> {
-        let before = self.of_each("200")?;
-        let begun = Instant::now();
-        self.watch(begun + WATCHED)?;
-        let after = self.of_each("200")?;
-        let seconds = begun.elapsed().as_secs_f64();
-        let parts = before.iter().zip(&after);
+    /// What each pod let through in a second since then.
+    fn part_of_each(&self, from: Instant) -> anyhow::Result<Vec<RangeInclusive<f64>>> {
+        let looks = self.between(from, Instant::now());
+        let [first, .., last] = looks else {
+            bail!("it was looked only {} times", looks.len())
+        };
+        let parts = first.passed.iter().zip(&last.passed);
         Ok(parts
-            .map(|(before, after)| (after - before) / seconds)
+            .map(|(before, after)| first.in_a_second(after - before, last))
             .collect())
     }
 
     fn kept(&self, from: Instant, to: Instant, name: &str) -> anyhow::Result<()> {
-        let rates = self.rates(from, to);
-        println!("{name} let through {rates:.1?} in a second");
+        let windows = self.windows(from, to);
+        println!("{name} let through in a second {windows:.1?}");
         ensure!(
-            !rates.is_empty() && rates.iter().all(|rate| KEPT.contains(rate)),
-            "{name} let through {rates:.1?} in a second, not {KEPT:?}"
+            windows.iter().any(|window| window.ran) && windows.iter().all(Window::is_kept),
+            "{name} let through in a second {windows:.1?}, not {KEPT:?}"
         );
         Ok(())
     }
 
-    /// What was let through in a second, over each window that begins and ends between
-    /// these two.
-    fn rates(&self, from: Instant, to: Instant) -> Vec<f64> {
-        let within = |look: &&(Instant, f64)| (from..=to).contains(&look.0);
-        let looks: Vec<&(Instant, f64)> = self.seen.iter().filter(within).collect();
-        let rate = |first: &&(Instant, f64)| {
-            let last = looks.iter().find(|look| look.0 >= first.0 + WINDOW)?;
-            Some((last.1 - first.1) / last.0.duration_since(first.0).as_secs_f64())
+    fn between(&self, from: Instant, to: Instant) -> &[Look] {
+        let first = self.seen.partition_point(|look| look.begun < from);
+        let end = self.seen.partition_point(|look| look.ended <= to);
+        self.seen.get(first..end).unwrap_or_default()
+    }
+
+    /// Each window that begins and ends between these two, one from each look on.
+    fn windows(&self, from: Instant, to: Instant) -> Vec<Window> {
+        let looks = self.between(from, to);
+        let window = |at: usize| {
+            let rest = looks.get(at..)?;
+            let first = rest.first()?;
+            let end = first.ended + WINDOW;
+            let last = rest.iter().position(|look| look.begun >= end)?;
+            let (last, steps) = (rest.get(last)?, rest.get(..=last)?);
+            let passed = last.passed.iter().sum::<f64>() - first.passed.iter().sum::<f64>();
+            let ran = |step: &[Look]| matches!(step, [one, next] if one.ran_until(next));
+            Some(Window {
+                rate: first.in_a_second(passed, last),
+                ran: steps.windows(2).all(ran),
+            })
         };
-        looks.iter().filter_map(rate).collect()
+        (0..looks.len()).filter_map(window).collect()
     }
 }
