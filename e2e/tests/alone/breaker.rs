@@ -10,7 +10,10 @@ use anyhow::{Context as _, ensure};
 use e2e::harness::{Api, App, Namespace, Outcome, Pod, eventually, settled};
 use serde_json::{Value, json};
 
-use super::url;
+use super::{
+    policy_change::{in_time, last_change},
+    url,
+};
 
 /// The promises: from the first failure until nobody calls any more, from the mend until
 /// everybody may call again, and from the write of a state until it is obeyed.
@@ -192,11 +195,7 @@ impl<'a> Scene<'a> {
         self.event_of("ratings", "BreakerClosed")?;
         self.is_said("ratings", &["Closed"])?;
         // A tenth of the calls first, and all of them ten seconds later.
-        eventually(PATIENCE, "nobody holds a call back", || {
-            let states = self.states("ratings")?;
-            ensure!(states.iter().all(|state| *state == ALL_CALLS), "{states:?}");
-            Ok(())
-        })?;
+        self.nobody_holds_back()?;
         let (calls, seconds) = self.counted()?;
         let wanted = f64::from(RATE) * self.callers.len() as f64 * seconds;
         ensure!(
@@ -204,6 +203,14 @@ impl<'a> Scene<'a> {
             "{calls} calls came in {seconds:.2} s, of {wanted:.0}"
         );
         Ok(())
+    }
+
+    fn nobody_holds_back(&self) -> anyhow::Result<()> {
+        eventually(PATIENCE, "nobody holds a call back", || {
+            let states = self.states("ratings")?;
+            ensure!(states.iter().all(|state| *state == ALL_CALLS), "{states:?}");
+            Ok(())
+        })
     }
 
     /// Its own proxies hold back what it alone sees fail, and have done so all the while;
@@ -234,14 +241,18 @@ impl<'a> Scene<'a> {
             "/apis/weft.dev/v1alpha1/namespaces/{}/trafficpolicies/ratings",
             self.ns.name
         );
-        let change = json!({"spec": {"breaker": {"state": "Open"}}});
-        self.api.merge(&path, &change)?;
-        let written = Instant::now();
-        let arrived = || self.api.arrived(&self.ratings);
-        let (last, _) = settled(PATIENCE, NO_CALL, arrived)?;
-        let took = last.duration_since(written);
-        println!("nobody called {took:?} after state Open was written");
-        ensure!(took <= WRITTEN, "the last call came after {took:?}");
+        let write = |state: &str| {
+            let change = json!({"spec": {"breaker": {"state": state}}});
+            self.api.merge(&path, &change)
+        };
+        let round = || {
+            write("Open")?;
+            last_change(PATIENCE, NO_CALL, || self.api.arrived(&self.ratings))
+        };
+        in_time("state Open: nobody calls", WRITTEN, round, || {
+            write("Auto")?;
+            self.nobody_holds_back()
+        })?;
         let states = self.states("ratings")?;
         ensure!(
             states.iter().all(|state| *state == NONE_BUT_PROBES),
