@@ -8,7 +8,7 @@ use e2e::{
     harness::{App, Namespace, Outcome, eventually},
 };
 
-use super::{grant::grant, url, websocket::OpenWebSocket};
+use super::{grant::grant, modes::in_time, url, websocket::OpenWebSocket};
 
 /// The promise, from the moment kubectl says that the target is gone.
 const PROMISED: Duration = Duration::from_secs(2);
@@ -46,11 +46,9 @@ fn deleted_target_refuses_the_next_request_and_closes_tcp_within_2_s() -> Outcom
     ns.kubectl(&["delete", "traffictarget", "server", "opaque"])?;
     let start = Instant::now();
     let closed = bytes.closed(start, PROMISED)?;
-    let refused = eventually(PROMISED, "the next request is refused", || {
-        client.refused(&target, &[], 403, "not-allowed")?;
-        Ok(start.elapsed())
+    in_time("the target is gone", start, || {
+        client.refused(&target, &[], 403, "not-allowed")
     })?;
-    assert!(refused <= PROMISED, "refused after {refused:?}");
     let seen = load.finish()?;
     let of = |status: &str| seen.by_status.get(status).copied().unwrap_or_default();
     judge(of("200"), of("403"), seen.planned)?;
