@@ -1,7 +1,10 @@
 //! When the time of a request is over, whoever reads for it ends at every hop, and whoever
 //! writes does not.
 
-use std::thread;
+use std::{
+    thread,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use anyhow::{Context as _, anyhow, bail, ensure};
 use e2e::{
@@ -21,13 +24,13 @@ const DEADLINE: &str = "weft-timeout:2000ms";
 const TIME: f64 = 2000.0;
 /// Milliseconds from its end until an application sees it.
 const SEEN: f64 = 200.0;
-/// In a round that does not hold.
-const SEEN_AT_MOST: f64 = 1000.0;
+/// In a round that does not hold: what is not cut ends 2000 after it.
+const SEEN_AT_MOST: f64 = 1900.0;
+/// Microseconds that a call has at the first hop at least, or it may not come to the others in
+/// time.
+const SPARE: u64 = 500_000;
 /// Whole milliseconds are told, and rounded down at each hop.
 const EARLY: f64 = 50.0;
-/// Trace context of a request alone, and of two that share it.
-const ALONE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-const SHARED: &str = "00-4bf92f3577b34da6a3ce929d0e0e4737-00f067aa0ba902b7-01";
 
 /// `client` calls `gate`, behind which is a chain, whose last one is slow below `/slow`. The
 /// gate itself holds what is below `/held` for longer than any deadline.
@@ -84,9 +87,15 @@ impl Town {
 
     /// A call that the gate's application makes to the chain with this header. It does not
     /// end it by itself.
-    fn call(&self, method: &str, path: &str, shown: (&str, &str)) -> anyhow::Result<ProxyResponse> {
+    fn call(&self, method: &str, path: &str, shown: (&str, &str)) -> anyhow::Result<Called> {
         let to = (method, url("a", 8080, path));
-        order(&self.api, &self.gate, to, shown)
+        let answer = order(&self.api, &self.gate, to, shown)?;
+        let ended = SystemTime::now().duration_since(UNIX_EPOCH)?;
+        Ok(Called {
+            path: path.to_owned(),
+            answer,
+            ended: u64::try_from(ended.as_micros())?,
+        })
     }
 
     /// What reached the application of this pod, once all of it has ended.
@@ -109,6 +118,54 @@ impl Town {
         }
         Ok(all)
     }
+
+    /// Whether a call came to the first of the chain so late, or for that not at all, that
+    /// nothing follows for the others.
+    fn came_late(&self, call: &Called, end: u64) -> anyhow::Result<bool> {
+        let [first, ..] = &self.chain;
+        let (path, _) = call
+            .path
+            .split_once('?')
+            .unwrap_or((call.path.as_str(), ""));
+        let came = self.ended(first, path)?;
+        let in_time = |at: u64| at + SPARE < end;
+        let late = match came.first() {
+            Some(record) => !in_time(record.began),
+            None => {
+                ensure!(!in_time(call.ended), "refused before {end}: {call:?}");
+                true
+            }
+        };
+        if late {
+            println!("came too late, its time was over at {end}: {call:?}");
+        }
+        Ok(late)
+    }
+}
+
+/// A call of the gate's application that is over.
+#[derive(Debug)]
+struct Called {
+    /// With the query.
+    path: String,
+    answer: ProxyResponse,
+    /// In microseconds since 1970, as logs have it.
+    ended: u64,
+}
+
+/// Repeats a round, with paths of its own each time, whose calls came too late to say anything.
+fn until_in_time(what: &str, round: impl Fn(usize) -> anyhow::Result<bool>) -> anyhow::Result<()> {
+    for number in 0..ROUNDS {
+        if round(number)? {
+            return Ok(());
+        }
+    }
+    bail!("{what}: in none of {ROUNDS} rounds the calls came in time");
+}
+
+/// Trace context of its own for each number.
+fn traceparent(number: usize) -> String {
+    format!("00-4bf92f3577b34da6a3ce929d0e0e47{number:02x}-00f067aa0ba902b7-01")
 }
 
 /// When the time of a request is over that has reached the gate, in microseconds since 1970.
@@ -192,87 +249,129 @@ fn all_see_the_end(town: &Town, path: &str) -> anyhow::Result<bool> {
     Ok(holds)
 }
 
-fn writers_go_on_and_none_begins(town: &Town) -> anyhow::Result<()> {
-    let (load, held_call) = town.held_call("/held/writers", &["-H", DEADLINE])?;
+/// Whether the calls came in time to say that.
+fn writers_go_on_and_none_begins(town: &Town, round: usize) -> anyhow::Result<bool> {
+    let held = format!("/held/writers/{round}");
+    let (load, held_call) = town.held_call(&held, &["-H", DEADLINE])?;
     let context = held_call.headers.get("weft-context");
     let shown = ("weft-context", context.context("it has no name")?.as_str());
+    let paths = ["/slow/write", "/slow/control", "/step"].map(|path| format!("{path}/{round}"));
+    let [to_write, to_read, to_step] = &paths;
+    let slow_step = format!("{to_step}?delay=1200ms");
     let calls = thread::scope(|scope| {
-        let write = scope.spawn(|| town.call("POST", "/slow/write", shown));
-        let read = scope.spawn(|| town.call("GET", "/slow/control", shown));
+        let write = scope.spawn(|| town.call("POST", to_write, shown));
+        let read = scope.spawn(|| town.call("GET", to_read, shown));
         // Each hop waits before it calls on: the second one for too long.
-        let step = scope.spawn(|| town.call("POST", "/step?delay=1200ms", shown));
+        let step = scope.spawn(|| town.call("POST", &slow_step, shown));
         [write, read, step].map(|call| call.join())
     });
     let [write, read, step] =
         calls.map(|call| call.unwrap_or_else(|_| Err(anyhow!("a call panicked"))));
+    let (write, read, step) = (write?, read?, step?);
     was_late(load)?;
     let end = end(&held_call)?;
+    for call in [&write, &read, &step] {
+        if town.came_late(call, end)? {
+            return Ok(false);
+        }
+    }
 
-    let read = read?;
     ensure!(
-        is_late(&read),
+        is_late(&read.answer),
         "control: its time ends what reads: {read:?}"
     );
-    for record in town.one_each("/slow/control")? {
+    for record in town.one_each(to_read)? {
         ensure!(saw_end(&record), "control: {record:?}");
     }
-    let write = write?;
-    ensure!(write.status == 200, "{write:?}");
-    went_on(&town.one_each("/slow/write")?, end)?;
+    ensure!(write.answer.status == 200, "{write:?}");
+    went_on(&town.one_each(to_write)?, end)?;
+    ensure!(
+        step.answer.status == 504,
+        "nothing begins at the last: {step:?}"
+    );
+    goes_no_further(town, to_step, end)?;
 
-    let step = step?;
-    ensure!(step.status == 504, "nothing begins at the last: {step:?}");
+    let after = format!("/after/{round}");
+    for method in ["POST", "GET"] {
+        let refused = town.call(method, &after, shown)?;
+        ensure!(is_late(&refused.answer), "{method}: {refused:?}");
+    }
+    let [first, ..] = &town.chain;
+    let none = requests(&town.api, first, &after)?;
+    ensure!(none.is_empty(), "{none:?}");
+    Ok(true)
+}
+
+/// What came to the first two of the chain went on, and the last one got nothing after `end`.
+fn goes_no_further(town: &Town, path: &str, end: u64) -> anyhow::Result<()> {
     let [first, second, last] = &town.chain;
-    let began = town.ended(first, "/step")?;
+    let began = town.ended(first, path)?;
     ensure!(began.len() == 1, "{began:?}");
-    for record in began.into_iter().chain(town.ended(second, "/step")?) {
+    for record in began.into_iter().chain(town.ended(second, path)?) {
         ensure!(record.how == How::Answered, "broken off: {record:?}");
         ensure!(record.began < end, "it began after {end}: {record:?}");
     }
-    let none = requests(&town.api, last, "/step")?;
-    ensure!(none.is_empty(), "{none:?}");
-
-    for method in ["POST", "GET"] {
-        let after = town.call(method, "/after", shown)?;
-        ensure!(is_late(&after), "{method}: {after:?}");
-    }
-    let none = requests(&town.api, first, "/after")?;
+    let none = requests(&town.api, last, path)?;
     ensure!(none.is_empty(), "{none:?}");
     Ok(())
 }
 
-fn of_a_trace_the_loosest_end_holds(town: &Town) -> anyhow::Result<()> {
-    let (alone, shared) = (
-        format!("traceparent:{ALONE}"),
-        format!("traceparent:{SHARED}"),
-    );
-    let (load, _) = town.held_call("/held/alone", &["-H", DEADLINE, "-H", &alone])?;
-    let control = town.call("GET", "/slow/alone", ("traceparent", ALONE))?;
+/// Whether the call came in time to say that.
+fn a_trace_has_the_end_of_its_request(town: &Town, round: usize) -> anyhow::Result<bool> {
+    let context = traceparent(2 * round);
+    let header = format!("traceparent:{context}");
+    let held = format!("/held/alone/{round}");
+    let (load, held_call) = town.held_call(&held, &["-H", DEADLINE, "-H", &header])?;
+    let path = format!("/slow/alone/{round}");
+    let control = town.call("GET", &path, ("traceparent", context.as_str()))?;
+    was_late(load)?;
+    if town.came_late(&control, end(&held_call)?)? {
+        return Ok(false);
+    }
     ensure!(
-        is_late(&control),
+        is_late(&control.answer),
         "control: a trace has an end: {control:?}"
     );
-    was_late(load)?;
+    Ok(true)
+}
 
-    let (free, _) = town.held_call("/held/free", &["-H", &shared])?;
-    let (load, held_call) = town.held_call("/held/bound", &["-H", DEADLINE, "-H", &shared])?;
-    let call = town.call("GET", "/slow/shared", ("traceparent", SHARED))?;
-    ensure!(call.status == 200, "somebody waits for it: {call:?}");
-    let (records, end) = (town.one_each("/slow/shared")?, end(&held_call)?);
-    went_on(&records, end)?;
-    let both = records.iter().all(|record| record.began < end);
-    ensure!(both, "both were in flight until {end}: {records:?}");
+/// Whether the call came in time to say that.
+fn of_a_trace_the_loosest_end_holds(town: &Town, round: usize) -> anyhow::Result<bool> {
+    let context = traceparent(2 * round + 1);
+    let header = format!("traceparent:{context}");
+    let [free, bound] = ["free", "bound"].map(|name| format!("/held/{name}/{round}"));
+    let (free, _) = town.held_call(&free, &["-H", &header])?;
+    let (load, held_call) = town.held_call(&bound, &["-H", DEADLINE, "-H", &header])?;
+    let path = format!("/slow/shared/{round}");
+    let call = town.call("GET", &path, ("traceparent", context.as_str()))?;
     was_late(load)?;
     let free = free.finish()?;
     ensure!(free.by_status.get("200") == Some(&1), "{free:?}");
-    Ok(())
+    let end = end(&held_call)?;
+    if town.came_late(&call, end)? {
+        return Ok(false);
+    }
+
+    ensure!(call.answer.status == 200, "somebody waits for it: {call:?}");
+    let records = town.one_each(&path)?;
+    went_on(&records, end)?;
+    let both = records.iter().all(|record| record.began < end);
+    ensure!(both, "both were in flight until {end}: {records:?}");
+    Ok(true)
 }
 
 #[test]
 fn the_end_of_a_request_ends_readers_at_every_hop_and_no_writer() -> Outcome {
     let town = Town::new()?;
     readers_end_everywhere(&town)?;
-    writers_go_on_and_none_begins(&town)?;
-    of_a_trace_the_loosest_end_holds(&town)?;
+    until_in_time("writers go on", |round| {
+        writers_go_on_and_none_begins(&town, round)
+    })?;
+    until_in_time("a trace has an end", |round| {
+        a_trace_has_the_end_of_its_request(&town, round)
+    })?;
+    until_in_time("the loosest end holds", |round| {
+        of_a_trace_the_loosest_end_holds(&town, round)
+    })?;
     Ok(())
 }
