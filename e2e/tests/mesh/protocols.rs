@@ -1,11 +1,18 @@
 //! Whatever the application speaks goes through as it was.
 
-use std::thread;
+use std::{thread, time::Duration};
 
-use anyhow::Context as _;
-use e2e::harness::{Namespace, Outcome, UNTIL_ENDED, mesh};
+use anyhow::{Context as _, ensure};
+use e2e::{
+    echo::request_log::{PATH, Told},
+    harness::{Api, Namespace, Outcome, Pod, UNTIL_ENDED, eventually, mesh},
+};
+use http::Method;
 
 use super::url;
+
+/// Port of the application's log of requests.
+const LOG: u16 = 9091;
 
 fn pair(claim: &str) -> anyhow::Result<Namespace> {
     let ns = Namespace::meshed(claim)?;
@@ -38,13 +45,21 @@ fn grpc_streams_that_end_with_their_pod_say_unavailable_and_new_calls_go_on() ->
     const STREAMS: usize = 10;
     /// Longer than the pod lives.
     const STREAM: [&str; 5] = ["server:8080", "--duration", "120s", "--rate", "5"];
+    /// Until all of them are open.
+    const OPENED: Duration = Duration::from_secs(30);
     let ns = pair("grpc-ends")?;
     let (client, server) = (ns.pod("client")?, ns.pod("server")?);
+    let api = Api::open(&ns.cluster)?;
     let (ends, calls) = thread::scope(|scope| {
         let streams: Vec<_> = (0..STREAMS)
             .map(|_| scope.spawn(|| client.grpc(&STREAM)))
             .collect();
-        // By then all of them are open, and none is at the other pod.
+        // One that began later might be at the other pod.
+        eventually(OPENED, "all streams are open", || {
+            let open = streams_at(&api, &server)?;
+            ensure!(open >= STREAMS, "{open} of {STREAMS}");
+            Ok(())
+        })?;
         ns.kubectl(&["scale", "deployment/server", "--replicas=2"])?;
         ns.ready(&["server"])?;
         let calls = client.start_load(
@@ -75,6 +90,15 @@ fn grpc_streams_that_end_with_their_pod_say_unavailable_and_new_calls_go_on() ->
         "{calls:?}"
     );
     Ok(())
+}
+
+/// Streams that have come to the application of a pod, by its own log.
+fn streams_at(api: &Api, pod: &Pod) -> anyhow::Result<usize> {
+    let path = format!("{PATH}?only=/weft.echo.Echo/Stream");
+    let (status, text) = api.ask_pod(pod, LOG, &Method::GET, &path, "")?;
+    ensure!(status == 200, "{path} answered {status}: {text}");
+    let log: Told = serde_json::from_str(&text)?;
+    Ok(log.records.len())
 }
 
 #[test]
