@@ -48,11 +48,6 @@ pub(crate) const MAX_CONNECTIONS: usize = 128;
 /// Connections of one address at one time. A kubelet opens one per probe of each
 /// container, a scraper one.
 pub(crate) const MAX_PER_ADDRESS: usize = 32;
-/// Pages that are read at one time, of those that the kubelet does not ask for:
-/// they may be a megabyte each, and their readers slow.
-const MAX_PAGES: usize = 16;
-/// The same for one address, so that no other reader keeps a scraper out.
-const MAX_PAGES_PER_ADDRESS: usize = 4;
 /// Time for a whole request head, and of rest on a kept connection.
 pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Who lost a permit gives it back within a tick of the runtime. Nobody waits

@@ -7,8 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
-use super::{MAX_PAGES, MAX_PAGES_PER_ADDRESS};
 use crate::occupancy::Permit;
+
+/// Pages that are read at one time, of those that the kubelet does not ask for:
+/// they may be a megabyte each, and their readers slow.
+pub(super) const MAX_PAGES: usize = 16;
+/// The same for one address, so that no other reader keeps a scraper out.
+const MAX_PAGES_PER_ADDRESS: usize = 4;
 
 /// What one connection is doing.
 pub(super) struct Exchange {

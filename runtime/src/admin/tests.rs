@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use prometheus_client::metrics::counter::Counter;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::exchange::MAX_PAGES;
 use super::*;
 
 async fn start(ready: Ready, registry: Registry) -> SocketAddr {

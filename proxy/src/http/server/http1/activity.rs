@@ -1,7 +1,7 @@
 //! What a connection of HTTP/1.1 is doing, told by whoever sees a part of it: whether
 //! a head is expected, what is in flight, and what the client has not taken.
 
-mod busy;
+mod begun;
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -20,22 +20,18 @@ use runtime::occupancy::{InFlight, Permit, ReservedBytes};
 use tokio::io::AsyncRead;
 use tokio::time::Instant;
 
-pub(super) use self::busy::{Begun, Busy};
+pub(super) use self::begun::Begun;
 use crate::http::deadline::{self, PreviousHop};
 use crate::http::server::http1::unread_head;
 use crate::http::server::refused_head;
 use crate::net::abort::Abort;
 use crate::net::admission::AdmissionClass;
-use crate::net::budget::{Budget, Holder};
+use crate::net::budget::{Budget, Holder, Promise};
 use crate::net::prefixed::Prefixed;
 use crate::net::ticket::{AdmissionTicket, NotAdmitted, Reservation, Waited};
 
 /// What a request in flight costs beside its head, in bytes.
 const REQUEST: usize = 16 * 1024;
-
-/// Whoever is let in with the first bytes of a head sends the rest within this. What was
-/// kept for it is kept no longer.
-const MOMENT: Duration = Duration::from_millis(250);
 
 /// So much is read of what lies behind a head that waits, to see whether its caller leaves.
 const AHEAD: usize = 4 * 1024;
@@ -225,7 +221,7 @@ impl ConnectionUse {
         I: AsyncRead + Unpin,
     {
         self.forgets();
-        let mut begun = match early.filter(|early| early.since.elapsed() < MOMENT) {
+        let mut begun = match early.filter(|early| early.is_still_admitted()) {
             Some(early) => early,
             None => match self.budget.admit(&self.permit, self.class) {
                 Ok(at_once) => self.begun_by(at_once),
@@ -424,5 +420,56 @@ impl ConnectionUse {
 
     pub(super) fn is_quiet(&self) -> bool {
         self.in_flight.load(Relaxed) == 0 && !self.body.load(Relaxed) && !self.stuck.load(Relaxed)
+    }
+}
+
+/// Held until an answer has been handed over. What makes it a request in flight is held
+/// until its own body has come as well.
+#[derive(Debug)]
+pub(super) struct Busy {
+    pub(super) used: Arc<ConnectionUse>,
+    /// Its head, and that of the answer.
+    pub(super) reserved: ReservedBytes,
+    /// What it will cost on the way.
+    pub(super) promise: Promise,
+    /// Bytes of its head.
+    head: usize,
+    /// It was let in.
+    in_flight: Option<(InFlight, Holder)>,
+}
+
+impl Busy {
+    /// It goes on its way. `upgrade`: it asks for another protocol, which nobody gives to
+    /// one with a body.
+    pub(super) fn proceed(&mut self, upgrade: bool) {
+        let used = &self.used;
+        let switches = upgrade && !used.body.load(Relaxed);
+        used.switches.store(switches, Relaxed);
+        let begun = used.begun.lock().take();
+        // From here on: what it takes was not there to be measured before.
+        self.promise = used.budget.promise(self.head);
+        self.promise.begins();
+        let in_flight = match begun {
+            Some(begun) => begun.in_flight,
+            None => used.permit.begin_request(),
+        };
+        self.in_flight = Some((in_flight, used.budget.enter()));
+    }
+
+    /// It has its answer.
+    pub(super) fn answered(&mut self) {
+        self.used.switches.store(false, Relaxed);
+        self.promise.answered();
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        // A body on its way to an application that has answered already holds as much as
+        // one that waits for its answer.
+        if self.used.body.load(Relaxed) {
+            *self.used.unfinished.lock() = self.in_flight.take();
+        }
+        self.used.in_flight.fetch_sub(1, Relaxed);
     }
 }
