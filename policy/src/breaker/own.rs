@@ -56,6 +56,8 @@ enum Phase {
 #[derive(Debug)]
 pub struct Breaker {
     own: Window,
+    /// What was let in before says nothing any more; `None`: it has never closed.
+    counts_from: Option<Instant>,
     phase: Phase,
     ordered: Steer,
     ordered_at: Instant,
@@ -78,6 +80,7 @@ impl Breaker {
     pub fn new(now: Instant) -> Self {
         Self {
             own: Window::new(now),
+            counts_from: None,
             phase: Phase::Closed,
             ordered: Steer::Closed,
             ordered_at: now,
@@ -217,6 +220,18 @@ impl Breaker {
         if due { Admit::Probe } else { Admit::Refuse }
     }
 
+    fn forget_all(&mut self, now: Instant) {
+        self.own = Window::new(now);
+        self.counts_from = Some(now);
+    }
+
+    /// Whether the end of a call that was let in then still says how the Service fares. Calls
+    /// that hung until their time was over end long after it was mended.
+    #[must_use]
+    pub fn counts(&self, let_in: Instant) -> bool {
+        self.counts_from.is_none_or(|from| let_in >= from)
+    }
+
     /// An attempt ended that was no probe; what says nothing of the endpoint is not told.
     pub fn record(&mut self, now: Instant, failed: bool, settings: &Settings) {
         self.count(now, 1, failed.into(), settings);
@@ -248,7 +263,7 @@ impl Breaker {
             probes.add(failed);
             if probes.are_good(OWN_PROBES, settings.failure_percent.get()) {
                 self.phase = Phase::Closing { since: now };
-                self.own = Window::new(now);
+                self.forget_all(now);
             }
         }
     }
@@ -306,7 +321,7 @@ impl Breaker {
         let closes = |steer| matches!(steer, Steer::Closed | Steer::Closing { .. });
         if closes(ordered) && !closes(self.ordered) && self.obeys {
             self.phase = Phase::Closed;
-            self.own = Window::new(now);
+            self.forget_all(now);
         }
         self.obeys &= ordered != Steer::Closed;
         if self.ordered != ordered {

@@ -109,6 +109,7 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
+    use crate::endpoints::learned::now;
     use crate::telemetry::Telemetry;
     use crate::telemetry::metrics::Metrics;
 
@@ -145,10 +146,10 @@ mod tests {
     async fn what_happened_while_nobody_listened_is_not_told() {
         let config = config();
         let circuits = config.registry.circuits(NAME);
-        circuits.record(&by(), &Breaker::DEFAULT, true);
+        circuits.record(&by(), &Breaker::DEFAULT, now(), true);
         let _pulses = Pulses::begin(&config);
         assert_eq!(take(&config), None);
-        circuits.record(&by(), &Breaker::DEFAULT, false);
+        circuits.record(&by(), &Breaker::DEFAULT, now(), false);
         let taken = take(&config).unwrap().circuits;
         assert_eq!((taken[0].sent, taken[0].failed), (1, 0));
         let circuit = taken[0].circuit.as_ref().unwrap();

@@ -102,11 +102,20 @@ impl Circuits {
         }
     }
 
-    /// An attempt has ended. What the breaker is now, if that is another state.
-    pub fn record(&self, by: &DecidedBy, settings: &Settings, failed: bool) -> Option<ShownState> {
+    /// An attempt of a call has ended that was let in then. What the breaker is now, if that is
+    /// another state.
+    pub fn record(
+        &self,
+        by: &DecidedBy,
+        settings: &Settings,
+        let_in: Instant,
+        failed: bool,
+    ) -> Option<ShownState> {
         let now = now();
         self.with(by, |circuit| {
-            circuit.breaker.record(now, failed, settings);
+            if circuit.breaker.counts(let_in) {
+                circuit.breaker.record(now, failed, settings);
+            }
             circuit.news()
         })
     }
@@ -134,16 +143,18 @@ impl Circuits {
         })
     }
 
-    /// Such an answer has ended; `None`: it says nothing of the endpoint.
+    /// Such an answer has ended, to a call that was let in then; `None`: it says nothing of the
+    /// endpoint.
     pub(crate) fn end_stream(
         &self,
         by: &DecidedBy,
         settings: &Settings,
-        stream: Stream,
-        failed: Option<bool>,
+        let_in: Instant,
+        (stream, failed): (Stream, Option<bool>),
     ) -> Option<ShownState> {
         let now = now();
         self.with(by, |circuit| {
+            let failed = failed.filter(|_| circuit.breaker.counts(let_in));
             circuit.breaker.end_stream(now, stream, failed, settings);
             circuit.news()
         })
@@ -259,7 +270,7 @@ mod tests {
     }
 
     fn fails(circuits: &Circuits, by: &DecidedBy, times: u32) -> Option<ShownState> {
-        let ends = (0..times).map(|_| circuits.record(by, &SETTINGS, true));
+        let ends = (0..times).map(|_| circuits.record(by, &SETTINGS, now(), true));
         ends.fold(None, Option::or)
     }
 
@@ -293,7 +304,41 @@ mod tests {
         // A tenth and a second's worth of the ramp; then all of it.
         assert!((120..270).contains(&first), "{first}");
         assert_eq!(last, 1000);
-        assert_eq!(circuits.record(&by, &SETTINGS, false), None);
+        assert_eq!(circuits.record(&by, &SETTINGS, now(), false), None);
+    }
+
+    /// Calls that hung end by their time limit, long after others showed that all is well.
+    #[tokio::test(start_paused = true)]
+    async fn what_was_let_in_before_it_closed_does_not_open_it_again() {
+        for by_controller in [false, true] {
+            let (circuits, by) = (Circuits::default(), by("shop/api"));
+            let before = now();
+            assert_eq!(fails(&circuits, &by, 50), Some(ShownState::Open));
+            advance(Duration::from_secs(5)).await;
+            if by_controller {
+                circuits.steer(&by, Steer::Open);
+                assert_eq!(circuits.admit(&by, &SETTINGS).0, Admit::Refuse);
+                let since = Duration::from_secs(10);
+                circuits.steer(&by, Steer::Closing { since });
+            }
+            for _ in 0..5 {
+                circuits.admit(&by, &SETTINGS);
+                circuits.record_probe(&by, &SETTINGS, false);
+                advance(Duration::from_secs(1)).await;
+            }
+            circuits.pulse(|_| ());
+            let stream = circuits.begin_stream(&by, false);
+            for _ in 0..200 {
+                circuits.record(&by, &SETTINGS, before, true);
+            }
+            circuits.end_stream(&by, &SETTINGS, before, (stream, Some(true)));
+            circuits.pulse(|said| {
+                let failed = said.pulse.map_or(0, |pulse| pulse.failed);
+                assert_eq!((failed, said.state == ShownState::Open), (0, false));
+            });
+            // What was let in since then does.
+            assert_eq!(fails(&circuits, &by, 50), Some(ShownState::Open));
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -331,7 +376,7 @@ mod tests {
         tokio::time::timeout(Duration::ZERO, begun.notified())
             .await
             .unwrap();
-        circuits.record(&by, &SETTINGS, true);
+        circuits.record(&by, &SETTINGS, now(), true);
         let one = Pulse {
             sent: 1,
             failed: 1,

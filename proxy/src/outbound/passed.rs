@@ -1,6 +1,7 @@
 //! A call that its breaker let through, which is told how its attempts end.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use policy::breaker::Stream;
 use policy::breaker::own::ShownState;
@@ -18,6 +19,7 @@ pub(super) struct Passed {
     /// `namespace/name` of the Service that serves.
     pub(super) backend: Arc<str>,
     pub(super) settings: Breaker,
+    pub(super) let_in: Instant,
     /// It shows whether the others may follow.
     pub(super) probe: bool,
     /// The answer whose trailers are to tell how the call went, once its head is there.
@@ -36,7 +38,7 @@ impl Passed {
                 None
             }
             (_, Some(failed)) if self.probe => circuits.record_probe(by, settings, failed),
-            (_, Some(failed)) => circuits.record(by, settings, failed),
+            (_, Some(failed)) => circuits.record(by, settings, self.let_in, failed),
             (_, None) => None,
         };
         self.show(state, call);
@@ -48,9 +50,8 @@ impl Passed {
             return;
         };
         let (by, settings) = (&self.by, &self.settings);
-        let state = self
-            .circuits
-            .end_stream(by, settings, *stream, failed(signal));
+        let ended = (*stream, failed(signal));
+        let state = self.circuits.end_stream(by, settings, self.let_in, ended);
         self.show(state, call);
     }
 

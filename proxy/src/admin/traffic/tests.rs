@@ -244,7 +244,9 @@ async fn breakers_budget_and_endpoints_are_shown_as_the_next_call_finds_them() {
     };
     // What ended had been let in by the same state.
     let _ = set.circuits.admit(&by, &breaker);
-    let _ = set.circuits.record(&by, &breaker, true);
+    let _ = set
+        .circuits
+        .record(&by, &breaker, crate::endpoints::learned::now(), true);
     let page = read(&snapshot, "shop/api");
     let service = &page["services"]["shop/api:80"];
     assert_eq!(service["budget"]["saved"], 2, "a fifth of ten");

@@ -5,6 +5,7 @@ use policy::traffic::endpoint::Breaker;
 
 use super::*;
 use crate::endpoints::circuit::{Circuits, DecidedBy};
+use crate::endpoints::learned::now;
 
 /// What is known of calls to `shop/api:80`.
 fn circuits(bench: &Bench) -> Arc<Circuits> {
@@ -38,7 +39,7 @@ async fn a_proxy_tells_what_failed_and_obeys_the_mesh_until_nobody_says_so_any_m
     };
     assert_eq!(circuits.admit(&by, &SETTINGS).0, Admit::Pass);
     // Too few to decide alone.
-    circuits.record(&by, &SETTINGS, true);
+    circuits.record(&by, &SETTINGS, now(), true);
     let pulses = || bench.stand_in.pulses.lock().clone();
     bench.until(|_| !pulses().is_empty()).await;
     let first = pulses()[0].clone();

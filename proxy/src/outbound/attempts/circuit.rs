@@ -8,6 +8,7 @@ use policy::reason::Reason;
 
 use super::Attempts;
 use crate::endpoints::circuit::DecidedBy;
+use crate::endpoints::learned::now;
 use crate::endpoints::set::EndpointSet;
 use crate::failure::Failure;
 use crate::outbound::call_policy::{self, DecidesBreaker};
@@ -37,6 +38,7 @@ impl<'a> Attempts<'a> {
             by,
             backend: Arc::clone(&route.backend),
             settings: *decides.settings,
+            let_in: now(),
             probe: admit == Admit::Probe,
             stream: OnceLock::new(),
         }));
