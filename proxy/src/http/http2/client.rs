@@ -128,7 +128,7 @@ where
     let flow = Flow::new(Arc::clone(&budget), profile.windows);
     let shared = Arc::<Shared>::default();
     let window = SendWindow::new(Arc::clone(&shared.credit));
-    let io = FrameFilter::of_server(io, flow.small_frames(), window);
+    let io = FrameFilter::of_server(io, flow.small_frames(false), window);
     let (io, received) = WatchedIo::new(io, budget);
     let (send, mut connection) = Builder::new()
         .initial_window_size(flow.window())
@@ -153,6 +153,7 @@ where
         // The first frame of a server says how many streams it takes, so that is known
         // with the answer to anything.
         let learned = poll_fn(|cx| {
+            flow.begin_turn();
             if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
                 // Also a good end: nobody is there to send to.
                 let error = ended.err().unwrap_or_else(|| h2::Reason::NO_ERROR.into());
@@ -370,6 +371,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Future for Task<I> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
         this.shared.task.register(cx.waker());
+        this.flow.begin_turn();
         if let Some(flush_handle) = &this.flush_handle {
             flush_handle.collect();
         }

@@ -118,9 +118,15 @@ impl Flow {
         &self.budget
     }
 
-    /// Counts what the connection's reader must count.
-    pub(super) fn small_frames(&self) -> SmallFrames {
-        self.inboxes.small_frames()
+    /// Counts what the connection's reader must count. `paced`: what begins and resets streams
+    /// counts as well.
+    pub(super) fn small_frames(&self, paced: bool) -> SmallFrames {
+        self.inboxes.small_frames(paced)
+    }
+
+    /// To be called by the connection's task before it reads.
+    pub(super) fn begin_turn(&self) {
+        self.inboxes.begin_turn();
     }
 
     /// Joins small frames that wait; see [`Inboxes::look`].

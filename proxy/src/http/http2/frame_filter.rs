@@ -11,6 +11,9 @@
 //! out before `h2` sees them, as long as they come beside frames that say something;
 //! a flood of them is still the attack that it is.
 //!
+//! Control frames take long for their bytes, so a turn of the connection's task ends after some
+//! ([`super::inbox`]).
+//!
 //! A client's trailers with more fields than a head may have end the connection here
 //! ([`FieldCount`]): a head is refused with a reason once `h2` has handed it over, but
 //! trailers it keeps.
@@ -32,6 +35,7 @@ use crate::http::limits::HEADER_COUNT;
 use crate::net::forward::forward_shutdown;
 
 const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
@@ -43,6 +47,9 @@ const PAD_LENGTH: usize = 1;
 const PRIORITY_FIELDS: usize = 5;
 /// Bytes of a frame that are looked at together, at most.
 const LOOKED: usize = HEAD + CONTENT;
+/// After a read with more frames that count than this the next ones are small, in bytes.
+const DENSE: u32 = 64;
+const LITTLE: usize = 2 * 1024;
 /// Empty frames that may come in a row; each frame with content allows another one.
 const ALLOWED: u32 = 1000;
 
@@ -87,6 +94,8 @@ pub(super) struct FrameFilter<I> {
     unread: usize,
     allowed: u32,
     small: SmallFrames,
+    /// Frames of the last read that count for a turn.
+    dense: u32,
     /// The newest stream that a client began; `None` where a server is read.
     newest: Option<u32>,
     /// Of trailers that are coming: bytes that are no block, and the fields. Padding
@@ -127,6 +136,7 @@ impl<I> FrameFilter<I> {
             unread: 0,
             allowed: ALLOWED,
             small,
+            dense: 0,
             newest: None,
             trailers: None,
             block: Block::None,
@@ -167,6 +177,15 @@ impl<I> FrameFilter<I> {
         };
         let [a, b, c, kind, flags, d, e, f, g] = *head;
         self.content = u32::from_be_bytes([0, a, b, c]) as usize - content.len();
+        let counts = match kind {
+            DATA | CONTINUATION => false,
+            HEADERS | RST_STREAM => self.small.paces_streams(),
+            _ => true,
+        };
+        if counts {
+            self.small.any_came();
+            self.dense += 1;
+        }
         if matches!(kind, HEADERS | CONTINUATION) {
             self.block_begins(flags);
             if self.content == 0 {
@@ -351,7 +370,16 @@ impl<I: AsyncRead + Unpin> AsyncRead for FrameFilter<I> {
                 continue;
             }
             let before = out.filled().len();
-            ready!(Pin::new(&mut this.io).poll_read(cx, out))?;
+            if this.dense > DENSE {
+                let mut little = [0; LITTLE];
+                let room = out.remaining().min(LITTLE);
+                let mut part = ReadBuf::new(&mut little[..room]);
+                ready!(Pin::new(&mut this.io).poll_read(cx, &mut part))?;
+                out.put_slice(part.filled());
+            } else {
+                ready!(Pin::new(&mut this.io).poll_read(cx, out))?;
+            }
+            this.dense = 0;
             let bytes = &mut out.filled_mut()[before..];
             if bytes.len() <= this.content {
                 // In the middle of a frame, as most reads of a fast stream are; or the

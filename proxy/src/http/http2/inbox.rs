@@ -26,18 +26,47 @@ const MOST: usize = 1024;
 /// Small chunks that are there already are passed on together up to about so much.
 const JOINED: usize = 4 * 1024;
 
-/// Small frames that came since somebody looked, of one connection.
+/// Frames that the connection's task reads in one turn, beside those of bodies. All connections
+/// share a thread, and a read may bring hundreds of PINGs, SETTINGS or WINDOW_UPDATEs. So it may
+/// of heads that are reset at once, which `h2` keeps until it has read all that there is: where it
+/// ends no connection for some of them, as between proxies, they count as well.
+const TURN: usize = 256;
+
+/// Small frames of one connection that came since somebody looked.
 #[derive(Clone, Debug, Default)]
-pub(super) struct SmallFrames(Arc<AtomicUsize>);
+pub(super) struct SmallFrames {
+    /// Of DATA.
+    data: Arc<AtomicUsize>,
+    /// All that count for this turn.
+    turn: Arc<AtomicUsize>,
+    /// What begins and resets streams does.
+    streams: bool,
+}
 
 impl SmallFrames {
+    /// One with data came.
     pub(super) fn came(&self) {
-        self.0.fetch_add(1, Relaxed);
+        self.data.fetch_add(1, Relaxed);
     }
 
-    /// True when nothing more may be read before somebody has looked.
+    /// Whether what begins and resets streams counts for a turn.
+    pub(super) const fn paces_streams(&self) -> bool {
+        self.streams
+    }
+
+    /// One came that counts.
+    pub(super) fn any_came(&self) {
+        self.turn.fetch_add(1, Relaxed);
+    }
+
+    /// To be called by the connection's task before it reads.
+    pub(super) fn begin_turn(&self) {
+        self.turn.store(0, Relaxed);
+    }
+
+    /// True when nothing more may be read before somebody has looked, or before the next turn.
     pub(super) fn are_too_many(&self) -> bool {
-        self.0.load(Relaxed) >= MOST
+        self.data.load(Relaxed) >= MOST || self.turn.load(Relaxed) >= TURN
     }
 }
 
@@ -67,8 +96,15 @@ pub(super) struct Inbox {
 }
 
 impl Inboxes {
-    pub(super) fn small_frames(&self) -> SmallFrames {
-        self.small.clone()
+    pub(super) fn small_frames(&self, paced: bool) -> SmallFrames {
+        SmallFrames {
+            streams: paced,
+            ..self.small.clone()
+        }
+    }
+
+    pub(super) fn begin_turn(&self) {
+        self.small.begin_turn();
     }
 
     pub(super) fn open(self: &Arc<Self>, stream: RecvStream) -> Inbox {
@@ -89,10 +125,10 @@ impl Inboxes {
     /// Takes out of `h2` what waits there, where many small frames came. To be called by
     /// the connection's task after it has read.
     pub(super) fn look(&self) {
-        if self.small.0.load(Relaxed) < LOOK_AFTER {
+        if self.small.data.load(Relaxed) < LOOK_AFTER {
             return;
         }
-        self.small.0.store(0, Relaxed);
+        self.small.data.store(0, Relaxed);
         let open: Vec<_> = self
             .open
             .lock()

@@ -99,7 +99,7 @@ where
     let _connection = permit.reserve_bytes(CONNECTION);
     let flow = Flow::new(Arc::clone(&budget), profile.windows);
     let mut queued = QueuedRequests::new(Arc::clone(&budget), Arc::clone(&permit), class, from);
-    let io = FrameFilter::of_client(io, flow.small_frames(), Arc::clone(&permit));
+    let io = FrameFilter::of_client(io, flow.small_frames(profile.asks), Arc::clone(&permit));
     let (io, received) = WatchedIo::new(io, budget);
     let handshake = builder(&profile, &flow).handshake::<_, Bytes>(io);
     // Within a tunnel nobody else sees to it.
@@ -124,6 +124,7 @@ where
         flow.adjust(announce)
     };
     poll_fn(|cx| {
+        flow.begin_turn();
         if !closing && close.as_mut().poll(cx).is_ready() {
             closing = true;
             connection.graceful_shutdown();
@@ -158,8 +159,7 @@ where
         }
         // Behind what begins in this turn: nothing wakes this before its answer comes.
         let in_use = is_in_use(&flow, &open, &queued);
-        if busy != Some(in_use) {
-            busy = Some(in_use);
+        if busy.replace(in_use) != Some(in_use) {
             if in_use {
                 permit.busy();
             } else {

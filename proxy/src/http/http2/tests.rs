@@ -13,6 +13,7 @@ mod windows;
 use std::future::{pending, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,7 +30,7 @@ use tokio_util::io::InspectReader;
 use super::client::{self, RequestSender, SendError};
 use super::flow::{STREAM_WINDOW, WindowChanges};
 use super::server::{self, Accept};
-use super::{PLAIN, PLAIN_FRAME, Tuning};
+use super::{MESH, PLAIN, PLAIN_FRAME, Tuning};
 use crate::http::body::{self, Body, BoxError};
 use crate::http::byte_stream::ByteStream;
 use crate::http::deadline::PreviousHop;

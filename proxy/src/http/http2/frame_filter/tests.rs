@@ -7,7 +7,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use runtime::occupancy::Permit;
-use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, duplex};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, duplex};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::super::graceful_shutdown::IN_HAND;
@@ -27,7 +27,8 @@ fn frame(kind: u8, flags: u8, content: &[u8]) -> Vec<u8> {
 /// What is read when `sent` comes in chunks of `chunk` bytes, by reads of `room`.
 async fn read(sent: &[u8], chunk: usize, room: usize) -> Vec<u8> {
     let (mut near, far) = duplex(1 << 20);
-    let mut far = FrameFilter::of_client(far, SmallFrames::default(), Permit::unlisted());
+    let small = SmallFrames::default();
+    let mut far = FrameFilter::of_client(far, small.clone(), Permit::unlisted());
     let sent = sent.to_vec();
     let sending = tokio::spawn(async move {
         for chunk in sent.chunks(chunk) {
@@ -37,6 +38,7 @@ async fn read(sent: &[u8], chunk: usize, room: usize) -> Vec<u8> {
     });
     let (mut all, mut buffer) = (Vec::new(), vec![0; room]);
     loop {
+        small.begin_turn();
         let got = far.read(&mut buffer).await.unwrap();
         if got == 0 {
             break;
@@ -294,4 +296,56 @@ async fn client_that_takes_nothing_of_its_answers_is_no_longer_written_to() {
     }
     let (at, error) = refused_at.expect("it goes on for ever");
     assert!((1_000_000..1_200_000).contains(&at), "{at}: {error}");
+}
+
+/// Whatever they are: of bodies that come in large frames as much is read as ever.
+#[tokio::test]
+async fn one_turn_reads_few_control_frames_and_all_there_is_of_a_body() {
+    const ALL: usize = 900_000;
+    let window_update = frame(WINDOW_UPDATE, 0, &[0, 0, 0, 1]);
+    let of = |content: &[u8]| frame(DATA, 0, content);
+    let kinds = [
+        (frame(PING, 0, &[7; 8]), true),
+        (frame(4, 0, b""), true),
+        (frame(2, 0, &[0; 5]), true),
+        (frame(77, 0, b""), true),
+        (window_update, true),
+        (of(&[1; 4096]), false),
+    ];
+    for (one, small) in kinds {
+        let (mut near, far) = duplex(2 * ALL);
+        let sent = one.repeat(ALL / one.len());
+        near.write_all(&[&[b'p'; PREFACE][..], &sent].concat())
+            .await
+            .unwrap();
+        drop(near);
+        let frames = SmallFrames::default();
+        let mut far = FrameFilter::of_client(far, frames.clone(), Permit::unlisted());
+        let (mut all, mut most, mut ended) = (0, 0, false);
+        while !ended {
+            let turn = poll_fn(|cx| {
+                frames.begin_turn();
+                let mut turn = 0;
+                let mut room = [0; 8 * 1024];
+                loop {
+                    let mut out = ReadBuf::new(&mut room);
+                    match Pin::new(&mut far).poll_read(cx, &mut out) {
+                        Poll::Ready(read) => read.unwrap(),
+                        Poll::Pending => return Poll::Ready(turn),
+                    }
+                    turn += out.filled().len();
+                    if out.filled().is_empty() {
+                        ended = true;
+                        return Poll::Ready(turn);
+                    }
+                }
+            });
+            let turn = turn.await;
+            (all, most) = (all + turn, most.max(turn));
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(all, PREFACE + sent.len(), "{one:?}");
+        let few = most <= 12 * 1024;
+        assert_eq!(few, small, "{most} bytes of {:?} in one turn", &one[..HEAD]);
+    }
 }

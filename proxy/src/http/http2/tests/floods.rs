@@ -95,3 +95,43 @@ async fn callers_that_leave_by_the_hundred_end_no_connection() {
         assert_eq!(honest().await, "well");
     }
 }
+
+/// `h2` hands out no stream before it has read all that came, and keeps all of them until then.
+#[tokio::test]
+async fn whoever_begins_streams_and_takes_them_back_is_read_a_few_at_a_time() {
+    const STREAMS: u32 = 10_000;
+    static BEGUN: AtomicUsize = AtomicUsize::new(0);
+    let (mut near, far) = duplex(1 << 20);
+    tokio::spawn(async move {
+        let close = pin!(pending::<()>());
+        let handler = |_| {
+            BEGUN.fetch_add(1, Ordering::Relaxed);
+            std::future::ready(Response::new(body::empty()))
+        };
+        let _ = server::serve(far, limits(MESH, Permit::unlisted()), close, handler).await;
+    });
+    let mut sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+    for at in 0..STREAMS {
+        let stream = (2 * at + 1).to_be_bytes();
+        // GET, http, / and an authority.
+        let block = [0x82, 0x86, 0x84, 0x41, 0x01, b'a'];
+        sent.extend([0, 0, block.len() as u8, 1, 5]);
+        sent.extend(stream);
+        sent.extend(block);
+        sent.extend([0, 0, 4, 3, 0]);
+        sent.extend(stream);
+        sent.extend([0, 0, 0, 8]);
+    }
+    near.write_all(&sent).await.unwrap();
+    // A neighbour, which has its turns beside it.
+    let (mut before, mut most) = (0, 0);
+    let all = async {
+        while before < STREAMS as usize {
+            tokio::task::yield_now().await;
+            let begun = BEGUN.load(Ordering::Relaxed);
+            (before, most) = (begun, most.max(begun - before));
+        }
+    };
+    timeout(Duration::from_secs(30), all).await.unwrap();
+    assert!(most <= 512, "{most} between two turns of another task");
+}
