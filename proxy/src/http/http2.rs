@@ -98,6 +98,12 @@ const SMALL_FRAMES: usize = usize::MAX;
 const LEAST_UNSENT: usize = 32 * 1024;
 
 impl Tuning {
+    /// Whether heads and resets are read a few at a time: `h2` ends no connection for some
+    /// hundreds of them.
+    const fn paces(&self) -> bool {
+        self.resets > LEAST_RESETS
+    }
+
     /// Bytes of one stream that may wait to be sent.
     fn unsent(&self, budget: &Budget) -> usize {
         if budget.is_tight() {

@@ -99,7 +99,7 @@ where
     let _connection = permit.reserve_bytes(CONNECTION);
     let flow = Flow::new(Arc::clone(&budget), profile.windows);
     let mut queued = QueuedRequests::new(Arc::clone(&budget), Arc::clone(&permit), class, from);
-    let io = FrameFilter::of_client(io, flow.small_frames(profile.asks), Arc::clone(&permit));
+    let io = FrameFilter::of_client(io, flow.small_frames(profile.paces()), Arc::clone(&permit));
     let (io, received) = WatchedIo::new(io, budget);
     let handshake = builder(&profile, &flow).handshake::<_, Bytes>(io);
     // Within a tunnel nobody else sees to it.
