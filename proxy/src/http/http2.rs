@@ -33,6 +33,7 @@ mod queued;
 pub(crate) mod recv;
 pub(crate) mod send_window;
 pub(crate) mod server;
+pub(crate) mod suspects;
 mod unflushed;
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use crate::http::client::exchange::{self, UpstreamResponse};
 use crate::http::client::multiplexed::{IDLE_MULTIPLEXED, Multiplexed, Sends, handshake};
 use crate::http::http2::MESH;
 use crate::http::http2::client::RequestSender;
+use crate::http::http2::suspects::Suspects;
 use crate::http::limits::{BUFFER, MESH_HEADER_COUNT};
 use crate::http::received::host_of;
 use crate::http::replay::Replay;
@@ -49,10 +50,18 @@ pub struct Peer {
 }
 
 impl Peer {
-    pub(super) fn new(ip: IpAddr, identity: SpiffeId, tls: MeshTls, budget: Arc<Budget>) -> Self {
+    pub(super) fn new(
+        ip: IpAddr,
+        identity: SpiffeId,
+        tls: MeshTls,
+        budget: Arc<Budget>,
+        suspects: Suspects,
+    ) -> Self {
         let (expected, by) = (identity.clone(), tls.clone());
         let shared = Multiplexed::new(move || {
-            connect_mesh(ip, expected.clone(), by.clone(), Arc::clone(&budget))
+            let opening = connect_mesh(ip, expected.clone(), by.clone(), Arc::clone(&budget));
+            let suspects = suspects.clone();
+            async move { opening.await.inspect(|opened| opened.counts_in(&suspects)) }
         });
         Self {
             ip,
@@ -137,6 +146,11 @@ impl Peer {
     /// Whether a request finds a connection that is not known to be silent.
     pub(crate) fn is_connected(&self) -> bool {
         self.shared.is_connected()
+    }
+
+    /// Whether all connections to it are known to be silent.
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.shared.is_suspect()
     }
 
     /// Asks it for a sign of life, by a new connection where there is none.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use policy::name::SpiffeId;
 
+use crate::http::http2::suspects::Suspects;
 use crate::mesh::peer::Peer;
 use crate::mesh::tls::MeshTls;
 use crate::net::budget::Budget;
@@ -16,6 +17,7 @@ use crate::net::budget::Budget;
 pub struct Peers {
     tls: MeshTls,
     budget: Arc<Budget>,
+    suspects: Suspects,
     mesh: Mutex<HashMap<(IpAddr, SpiffeId), Arc<Peer>>>,
 }
 
@@ -25,6 +27,7 @@ impl Peers {
         Self {
             tls,
             budget,
+            suspects: Suspects::default(),
             mesh: Mutex::default(),
         }
     }
@@ -43,8 +46,14 @@ impl Peers {
                 identity.clone(),
                 self.tls.clone(),
                 Arc::clone(&self.budget),
+                self.suspects.clone(),
             ))
         }))
+    }
+
+    /// Whether any connection to one of them is known to be silent.
+    pub(crate) fn any_suspect(&self) -> bool {
+        self.suspects.any()
     }
 
     /// Looks after what waits by dedicated connections. Called every `WATCH_EVERY`.

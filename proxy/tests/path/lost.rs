@@ -1,15 +1,18 @@
 //! Endpoints to which packets are lost: nobody waits a second time to learn that they are.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::HeaderName;
+use parking_lot::Mutex;
 use policy::traffic::EffectivePolicy;
 use policy::traffic::call::{Sticky, StickyKey, StickyScope, Timeouts};
 use policy::traffic::endpoint::Ejection;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use weft_proxy::MESH_PORT;
 use wire::v1::Protocol;
 
@@ -56,6 +59,22 @@ fn resting(consecutive_failures: u8) -> EffectivePolicy {
     }
 }
 
+/// A tenant comes to the same endpoint again, whatever that costs.
+fn by_tenant() -> EffectivePolicy {
+    EffectivePolicy {
+        sticky: whole(Sticky {
+            key: StickyKey::Header(HeaderName::from_static("x-tenant")),
+            scope: StickyScope::Endpoint,
+            ttl: None,
+        }),
+        ..resting(5)
+    }
+}
+
+fn tenants() -> impl Iterator<Item = String> {
+    (0..64).map(|of| format!("x-tenant: t{of}\r\n"))
+}
+
 #[tokio::test]
 async fn no_call_waits_for_the_connection_by_which_a_lost_endpoint_is_probed() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
@@ -86,18 +105,9 @@ async fn one_call_waits_for_a_lost_endpoint_and_none_of_those_that_would_make_it
     let _silent = silent(lost).await;
     let there = |ip| endpoint(ip, app.port, Some("api"));
     client.set(vec![endpoints("api", vec![there(lost), there(server.ip)])]);
-    // A tenant comes to the same endpoint again, whatever that costs.
-    client.set(vec![policy_of(&EffectivePolicy {
-        sticky: whole(Sticky {
-            key: StickyKey::Header(HeaderName::from_static("x-tenant")),
-            scope: StickyScope::Endpoint,
-            ttl: None,
-        }),
-        ..resting(5)
-    })]);
-    let tenants = (0..64).map(|of| format!("x-tenant: t{of}\r\n"));
+    client.set(vec![policy_of(&by_tenant())]);
     let mut of_it = None;
-    for tenant in tenants {
+    for tenant in tenants() {
         if good(&client, "POST", &tenant).await >= WAITED {
             of_it = Some(tenant);
             break;
@@ -176,4 +186,60 @@ async fn no_call_is_lost_by_a_connection_of_which_nobody_knows_yet_that_it_is_de
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert!(slowest < Duration::from_millis(1500), "{slowest:?}");
+}
+
+/// The longest time for which this thread did nothing at all.
+async fn watch_standstills(longest: Arc<Mutex<Duration>>) {
+    let every = Duration::from_millis(20);
+    loop {
+        let begun = Instant::now();
+        tokio::time::sleep(every).await;
+        let stood = begun.elapsed().saturating_sub(every);
+        let mut longest = longest.lock();
+        *longest = stood.max(*longest);
+    }
+}
+
+#[tokio::test]
+async fn no_call_waits_for_a_connection_beside_one_that_is_known_to_be_silent() {
+    let (client, server, _, _) = pair(Protocol::Http1).await;
+    let app = App::new(server.ip, OK).await;
+    let lost = address(253);
+    let lose = link(lost, server.ip).await;
+    let there = |ip| endpoint(ip, app.port, Some("api"));
+    client.set(vec![endpoints("api", vec![there(lost), there(server.ip)])]);
+    client.set(vec![policy_of(&by_tenant())]);
+    for tenant in tenants() {
+        good(&client, "POST", &tenant).await;
+    }
+    lose.send_replace(true);
+    let longest = Arc::new(Mutex::new(Duration::ZERO));
+    let watching = tokio::spawn(watch_standstills(Arc::clone(&longest)));
+    let client = Arc::new(client);
+    let mut calls = JoinSet::new();
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(11) {
+        // Fewer than the streams of a connection.
+        for tenant in tenants().take(10) {
+            let client = Arc::clone(&client);
+            calls.spawn(async move {
+                let begun = Instant::now();
+                let status = ask(&client, "POST", &tenant, "").await.0;
+                (status, begun.elapsed())
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    let calls = calls.join_all().await;
+    watching.abort();
+    // Control: nobody knows at first, and who is on its way then is lost.
+    let bad = calls.iter().filter(|(status, _)| *status != 200).count();
+    assert!((1..calls.len()).contains(&bad), "{bad} of {}", calls.len());
+    let good = calls.iter().filter(|(status, _)| *status == 200);
+    let slowest = good.map(|(_, took)| *took).max().unwrap();
+    let stood = *longest.lock();
+    assert!(
+        slowest < WAITED + stood,
+        "{slowest:?}, stood still for {stood:?}"
+    );
 }

@@ -218,6 +218,14 @@ impl Multiplexed {
         all.any(|connection| connection.sender.is_usable())
     }
 
+    /// Whether there are connections, and their peer owes a sign of life on each.
+    pub(crate) fn is_suspect(&self) -> bool {
+        let connections = self.connections.lock();
+        let mut all = connections.iter();
+        all.any(|connection| connection.sender.is_suspect())
+            && !connections.iter().any(|one| one.sender.is_usable())
+    }
+
     /// It has answered a request.
     pub(crate) fn answered(&self) {
         if !self.serves.load(Ordering::Relaxed) {

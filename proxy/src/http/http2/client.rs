@@ -24,6 +24,7 @@ use super::keepalive::{Keepalive, Peer, WatchedIo};
 use super::pipe::{Pipe, Stopped, flushed};
 use super::recv::{RecvBody, UploadGuard};
 use super::send_window::{Credit, CreditSignal, SendWindow};
+use super::suspects::{Suspected, Suspects};
 use super::{RESET_FOR, RESETS, SMALL_FRAMES, Tuning, reset_errors, strip_connection_headers};
 use crate::http::body::Body;
 use crate::http::limits::HEADER_BYTES;
@@ -42,6 +43,8 @@ struct Shared {
     closed: AtomicBool,
     /// The peer missed a sign of life.
     suspect: AtomicBool,
+    /// Counts that, where whoever opened the connection does.
+    suspects: OnceLock<Suspects>,
     /// Somebody wants a sign of life.
     asks: AtomicBool,
     /// Pings that the peer has answered.
@@ -168,6 +171,7 @@ where
     let task = Task {
         connection,
         keepalive: profile.asks.then(|| Keepalive::new(pings, received)),
+        suspected: None,
         flow: Arc::clone(&flow),
         shared: Arc::clone(&shared),
         flush_handle,
@@ -182,6 +186,16 @@ impl RequestSender {
     #[must_use]
     pub fn is_usable(&self) -> bool {
         !self.shared.closed.load(Relaxed) && !self.shared.suspect.load(Relaxed)
+    }
+
+    /// True while the peer owes a sign of life for so long that no request goes by it.
+    pub(crate) fn is_suspect(&self) -> bool {
+        !self.is_closed() && self.shared.suspect.load(Relaxed)
+    }
+
+    /// Counts the connection there while that is so. Once only, when it is new.
+    pub(crate) fn counts_in(&self, suspects: &Suspects) {
+        let _ = self.shared.suspects.set(suspects.clone());
     }
 
     /// Drops `guard` with the connection, however long requests go on after those who sent
@@ -351,12 +365,23 @@ where
 {
     connection: Connection<WatchedIo<FrameFilter<I>>, Bytes>,
     keepalive: Option<Keepalive>,
+    suspected: Option<Suspected>,
     flow: Arc<Flow>,
     shared: Arc<Shared>,
     flush_handle: Option<FlushHandle>,
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Task<I> {
+    /// Tells those who send and those who choose a peer.
+    fn suspect(&mut self, suspect: bool) {
+        self.shared.suspect.store(suspect, Relaxed);
+        if !suspect {
+            self.suspected = None;
+        } else if self.suspected.is_none() {
+            self.suspected = self.shared.suspects.get().map(Suspects::begin);
+        }
+    }
+
     /// Tells the peer of other windows, where they are due.
     fn adjust(&mut self) -> bool {
         let connection = &mut self.connection;
@@ -384,8 +409,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Future for Task<I> {
             let peer = keepalive.poll(cx, busy);
             this.shared.pongs.store(keepalive.pongs(), Relaxed);
             match peer {
-                Peer::Alive => this.shared.suspect.store(false, Relaxed),
-                Peer::Suspect => this.shared.suspect.store(true, Relaxed),
+                Peer::Alive => this.suspect(false),
+                Peer::Suspect => this.suspect(true),
                 Peer::Dead => {
                     tracing::debug!("a peer gave no sign of life");
                     return Poll::Ready(());

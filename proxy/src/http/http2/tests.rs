@@ -30,6 +30,7 @@ use tokio_util::io::InspectReader;
 use super::client::{self, RequestSender, SendError};
 use super::flow::{STREAM_WINDOW, WindowChanges};
 use super::server::{self, Accept};
+use super::suspects::Suspects;
 use super::{MESH, PLAIN, PLAIN_FRAME, Tuning};
 use crate::http::body::{self, Body, BoxError};
 use crate::http::byte_stream::ByteStream;
@@ -190,19 +191,24 @@ async fn a_body_that_breaks_while_it_waits_for_credit_resets_its_stream() {
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_says_nothing_is_avoided_and_given_up_within_ten_seconds() {
     let (sender, far) = client().await;
+    let suspects = Suspects::default();
+    sender.counts_in(&suspects);
     let mut busy = sender.clone();
     let begun = Instant::now();
     let asking = tokio::spawn(async move { busy.send(post(body::empty())).await.map(|_| ()) });
     while sender.is_usable() {
+        assert!(!suspects.any() && !sender.is_suspect());
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let avoided = begun.elapsed();
     assert!(!sender.is_closed(), "given up at {avoided:?}");
+    assert!(suspects.any() && sender.is_suspect());
     assert!(avoided <= Duration::from_millis(7600), "{avoided:?}");
     let outcome = asking.await.unwrap();
     let took = begun.elapsed();
     assert!(matches!(outcome, Err(SendError::Lost(_))), "{outcome:?}");
     assert!(took <= Duration::from_millis(10_100), "{took:?}");
+    assert!(!suspects.any() && !sender.is_suspect());
     drop(far);
 }
 

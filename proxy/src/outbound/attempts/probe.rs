@@ -51,19 +51,22 @@ impl Attempts<'_> {
         other
     }
 
-    /// Whom to ask whether the endpoint is there, before a call waits for it. Who keeps its
-    /// endpoint goes there as long as there is a connection.
+    /// Whom to ask whether the endpoint is there, before a call waits for it: where it is
+    /// doubted, where its connections are known to be silent, and where a probe would have to
+    /// open one. Who keeps its endpoint goes there as long as there is a connection.
     fn to_check(&self, proxy: &Proxy, chosen: &InFlight) -> Option<Arc<Peer>> {
         let endpoint = chosen.endpoint();
         let doubted = endpoint.is_doubted();
-        if !doubted && (!chosen.probes() || endpoint.is_vouched()) {
+        let asks = doubted || (chosen.probes() && !endpoint.is_vouched());
+        if !asks && !proxy.peers.any_suspect() {
             return None;
         }
         let peer = proxy
             .peers
             .mesh(endpoint.addr.ip(), endpoint.identity.as_ref()?);
         let moves = doubted && !self.route.choice.is_kept();
-        (moves || !peer.is_connected()).then_some(peer)
+        let silent = asks && !peer.is_connected();
+        (moves || silent || peer.is_suspect()).then_some(peer)
     }
 
     /// Asks beside the calls, unless somebody does. It costs the endpoint what a call would
