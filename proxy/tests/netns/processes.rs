@@ -5,8 +5,8 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 use std::{fs, path::Path, path::PathBuf};
 
-use super::place::{Namespace, PREFIX, Who, run};
 use super::roles::{ARGUMENTS, Met, ROLE};
+use super::testbed::{Namespace, PREFIX, Who, run};
 
 pub(crate) struct Flood(pub(super) Process);
 

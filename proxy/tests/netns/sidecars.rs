@@ -25,8 +25,8 @@ use weft_proxy::{
 use wire::v1::{Enforcement, MtlsMode, Protocol};
 
 use super::fleet::Inside;
-use super::place::{Namespace, Who, cable};
 use super::processes::{self, Group};
+use super::testbed::{Namespace, Who, cable};
 use crate::support::{Pod, endpoint, endpoints, id, service, vip};
 
 /// Where the application is.
