@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::Result;
 
 use crate::api::Api;
-use crate::crowd::{self, Size};
+use crate::cluster::{self, Size};
 use crate::process::Program;
 
 /// The cluster that is measured, and when that began.
@@ -30,7 +30,7 @@ impl Bench {
             to.services,
             to.pods()
         ));
-        for wanted in crowd::growth(from, to) {
+        for wanted in cluster::growth(from, to) {
             self.api.make(wanted).await?;
         }
         Ok(())
