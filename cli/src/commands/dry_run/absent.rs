@@ -14,7 +14,7 @@ use crate::kinds;
 
 /// What the API says of every name of nothing. It tells no other name: who may make a change
 /// may not see all objects.
-const SAID: &str = ": there is no ";
+const NOT_THERE: &str = ": there is no ";
 
 /// Ends where objects would be put into a namespace that is not there, of which the API warns: no
 /// `kubectl apply` would take them.
@@ -69,7 +69,7 @@ pub(super) async fn yet_to_be_made(
 
 /// Whether it is said of a name of nothing.
 fn is_of_a_name(refusal: &Refusal) -> bool {
-    refusal.code() == Some(400) && refusal.message().contains(SAID)
+    refusal.code() == Some(400) && refusal.message().contains(NOT_THERE)
 }
 
 /// Of a change that was refused: the first of its names that is one of nothing, with the nearest
