@@ -264,7 +264,7 @@ impl Row {
         controller.say(extra);
         thread::sleep(SETTLE);
         if extra == Extra::Policies {
-            policies_hold(system)?;
+            policies_in_force(system)?;
         }
         let before = self.of.cpu(system)?;
         let requests = match self.load {
@@ -280,7 +280,7 @@ impl Row {
 
 /// # Errors
 /// When the client's proxy goes by no policy, which would cost nothing.
-fn policies_hold(system: &System) -> Result<()> {
+fn policies_in_force(system: &System) -> Result<()> {
     let page = sidecar::page(&system.namespaces.client, WEFT_ADMIN, "/traffic")?;
     let last = format!("\"{}\"", Section::Overrides);
     ensure!(page.contains(&last), "no policy is in force: {page}");

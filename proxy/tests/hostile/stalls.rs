@@ -92,7 +92,7 @@ impl Open {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 
-    async fn come_to(&self, count: usize) -> bool {
+    async fn reaches(&self, count: usize) -> bool {
         let until = Instant::now() + SOON;
         while self.0.load(Ordering::Relaxed) != count {
             if Instant::now() > until {
@@ -114,9 +114,9 @@ async fn a_tunnel_that_crashes_while_it_is_stuck_ends_at_the_application_too() {
             fill(&mut caller).await;
             callers.push(caller);
         }
-        assert!(open.come_to(10).await, "round {round}: not all arrived");
+        assert!(open.reaches(10).await, "round {round}: not all arrived");
         callers.into_iter().for_each(crash);
-        let left = open.come_to(0).await;
+        let left = open.reaches(0).await;
         assert!(left, "round {round}: {:?} are left", open.0);
     }
 }
@@ -132,9 +132,9 @@ async fn crash_uploads(pods: &TwoPods, open: &Open, entry: EntryPoint) {
             caller
         });
         let callers = futures::future::join_all(filling).await;
-        assert!(open.come_to(10).await, "{entry:?} {round}: not all arrived");
+        assert!(open.reaches(10).await, "{entry:?} {round}: not all arrived");
         callers.into_iter().for_each(crash);
-        let left = open.come_to(0).await;
+        let left = open.reaches(0).await;
         assert!(left, "{entry:?} {round}: {:?} are left", open.0);
     }
 }
@@ -187,8 +187,8 @@ async fn a_stuck_upload_that_is_answered_by_no_http_ends_at_the_application() {
     let head = b"POST /up HTTP/1.1\r\nHost: s\r\nContent-Length: 1000000000\r\n\r\n";
     caller.write_all(head).await.unwrap();
     fill(&mut caller).await;
-    assert!(open.come_to(1).await, "it did not arrive");
-    assert!(open.come_to(0).await, "it is left");
+    assert!(open.reaches(1).await, "it did not arrive");
+    assert!(open.reaches(0).await, "it is left");
 }
 
 /// Whoever says all and leaves has said all, however slow who hears it is.

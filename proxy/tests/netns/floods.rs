@@ -34,7 +34,7 @@ fn ten_thousand_half_heads_cut_neither_callers_nor_the_pods_own_calls_off_and_en
         assert_eq!(testbed.peer().ask(UNUSED, PLAIN, "/", 1), "503 503");
         assert_eq!(testbed.pod().ask(ANY, OWN_CALL, "/", 1), "503 503");
     }
-    let open: usize = flood.tell().parse().unwrap();
+    let open: usize = flood.report().parse().unwrap();
     assert_eq!(open, 0, "of {FLOOD} after the time for a head");
     let page = testbed.peer().page(ADMIN, "/metrics");
     assert!(page.contains(r#"limit="slow-head""#), "{page}");
@@ -104,7 +104,7 @@ fn large_heads_that_never_end_do_not_get_a_small_proxy_killed_nor_callers_refuse
                 );
             }
         }
-        let open: usize = hoard.tell().parse().unwrap();
+        let open: usize = hoard.report().parse().unwrap();
         let peak = group.peak();
         println!("{kind}: {open} of {count} stay, {peak:?} MiB at most");
         assert!(proxy.is_running(), "{kind}: {peak:?} MiB");

@@ -12,7 +12,7 @@ pub(crate) struct Flood(pub(super) Process);
 
 impl Flood {
     /// What it says next.
-    pub(crate) fn tell(&mut self) -> String {
+    pub(crate) fn report(&mut self) -> String {
         serde_json::from_str(&self.0.line()).unwrap()
     }
 }

@@ -116,13 +116,13 @@ pub(crate) async fn measure(
     bench.grow(from, size).await?;
     let mut controller = bench.program.start()?;
     let ready = seconds(controller.ready().await?);
-    controller.quiet(SETTLE).await?;
+    controller.settled(SETTLE).await?;
     let alone = controller.memory()?;
     bench.say("connecting proxies");
     let begun = Instant::now();
     let fleet = Fleet::start(&bench.api, &Board::default(), roles(size)).await?;
     let first_connect = seconds(begun.elapsed());
-    controller.quiet(SETTLE).await?;
+    controller.settled(SETTLE).await?;
     let (connected, load) = (controller.memory()?, load());
     let graph = graph::measure(bench, &fleet, changing).await?;
     let pulses = pulses::measure(bench, &controller, &fleet, central(size), changing).await?;
@@ -391,7 +391,7 @@ async fn restart(bench: &Bench, fleet: &Fleet, controller: Controller) -> Result
     let took = seconds(begun.elapsed());
     let (cpu, api_cpu) = (controller.cpu()?, bench.api_cpu()? - api_cpu);
     controller.ready().await?;
-    controller.quiet(SETTLE).await?;
+    controller.settled(SETTLE).await?;
     let probe = probe.end();
     let now = Requests::so_far(&bench.api).await?;
     let mut requests = now.since(&before);

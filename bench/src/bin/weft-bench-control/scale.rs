@@ -79,7 +79,7 @@ pub(crate) async fn measure(
         calls: BTreeSet::from([service]),
     });
     let fleet = Fleet::start(&bench.api, &Board::default(), roles.collect()).await?;
-    if !controller.quiet(SETTLE).await? {
+    if !controller.settled(SETTLE).await? {
         bench.say("the controller is still busy");
     }
     bench.say("changing objects");
