@@ -261,7 +261,7 @@ impl Row {
 
     /// Microseconds of CPU time for each request.
     fn cost(&self, system: &mut System, controller: &Controller, extra: Extra) -> Result<f64> {
-        controller.say(extra);
+        controller.send_extra(extra);
         thread::sleep(SETTLE);
         if extra == Extra::Policies {
             policies_in_force(system)?;
@@ -306,7 +306,7 @@ fn lost(system: &mut System, controller: &Controller) -> Result<f64> {
     // What a proxy needs once for such a load is there then.
     load::fixed(system, LOST_RATE, LOST / 3)?;
     let before = residents(system)?;
-    controller.say(Extra::Traces {
+    controller.send_extra(Extra::Traces {
         share: 1_000_000,
         lost: true,
     });

@@ -234,7 +234,7 @@ pub(crate) fn page(arguments: &str) -> String {
 
 /// Role: `to count`. Opens connections with the first byte of a head on each, says
 /// so, and after twelve seconds tells how many of them are still open.
-pub(crate) fn flood(arguments: &str, say: impl Fn(String)) {
+pub(crate) fn flood(arguments: &str, print: impl Fn(String)) {
     let (to, count) = arguments.split_once(' ').unwrap();
     let mut all = Vec::new();
     for _ in 0..count.parse().unwrap() {
@@ -243,7 +243,7 @@ pub(crate) fn flood(arguments: &str, say: impl Fn(String)) {
             all.push(stream);
         }
     }
-    say("ready".to_owned());
+    print("ready".to_owned());
     std::thread::sleep(Duration::from_secs(12));
     let mut open = 0;
     for stream in &mut all {
@@ -252,7 +252,7 @@ pub(crate) fn flood(arguments: &str, say: impl Fn(String)) {
         open +=
             usize::from(read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock));
     }
-    say(open.to_string());
+    print(open.to_string());
 }
 
 /// Bytes of a value that makes a head nearly as large as heads may be.
@@ -265,7 +265,7 @@ const STAYS: Duration = Duration::from_secs(300);
 /// whole one over and over, or with the beginning of HTTP/2 alone, reads nothing, says so,
 /// and after three seconds, of the last kind after [`STAYS`], tells how many of them are
 /// still open.
-pub(crate) fn hoard(arguments: &str, say: impl Fn(String)) {
+pub(crate) fn hoard(arguments: &str, print: impl Fn(String)) {
     let [to, kind, count] = arguments.split(' ').collect::<Vec<_>>()[..] else {
         panic!("{arguments}");
     };
@@ -288,7 +288,7 @@ pub(crate) fn hoard(arguments: &str, say: impl Fn(String)) {
             all.push(stream);
         }
     }
-    say("ready".to_owned());
+    print("ready".to_owned());
     std::thread::sleep(match kind {
         "mute" => STAYS,
         _ => Duration::from_secs(3),
@@ -304,7 +304,7 @@ pub(crate) fn hoard(arguments: &str, say: impl Fn(String)) {
             }
         });
     }
-    say(open.to_string());
+    print(open.to_string());
 }
 
 /// The beginning of HTTP/2: preface and settings.

@@ -25,7 +25,7 @@ pub(crate) struct Bench {
 impl Bench {
     /// Makes what a size has and the one before it has not.
     pub(crate) async fn grow(&self, from: &Size, to: &Size) -> Result<()> {
-        self.say(&format!(
+        self.log_progress(&format!(
             "growing to {} Services, {} Pods",
             to.services,
             to.pods()
@@ -36,7 +36,7 @@ impl Bench {
         Ok(())
     }
 
-    pub(crate) fn say(&self, text: &str) {
+    pub(crate) fn log_progress(&self, text: &str) {
         println!("[{:>4} s] {text}", self.begun.elapsed().as_secs());
     }
 }

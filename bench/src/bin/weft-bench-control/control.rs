@@ -118,7 +118,7 @@ pub(crate) async fn measure(
     let ready = seconds(controller.ready().await?);
     controller.settled(SETTLE).await?;
     let alone = controller.memory()?;
-    bench.say("connecting proxies");
+    bench.log_progress("connecting proxies");
     let begun = Instant::now();
     let fleet = Fleet::start(&bench.api, &Board::default(), roles(size)).await?;
     let first_connect = seconds(begun.elapsed());
@@ -132,7 +132,7 @@ pub(crate) async fn measure(
 
     let pods = move_pods(bench, &controller, &fleet, size, changing / 2).await?;
 
-    bench.say("crashing the controller");
+    bench.log_progress("crashing the controller");
     let probe = Probe::start(&bench.api);
     sleep(Duration::from_secs(5)).await;
     let probe_before = probe.end();
@@ -188,7 +188,7 @@ async fn change_endpoints(
     size: &Size,
     changing: Duration,
 ) -> Result<EndpointChanges> {
-    bench.say("changing endpoints");
+    bench.log_progress("changing endpoints");
     let (own, others) = (controller.cpu()?, bench.api_cpu()?);
     let logged = bench.program.logged()?;
     let batches = metric("weft_controller_batches_total").await?;
@@ -218,7 +218,7 @@ async fn move_pods(
     size: &Size,
     changing: Duration,
 ) -> Result<PodChanges> {
-    bench.say("letting pods come and go");
+    bench.log_progress("letting pods come and go");
     let (own, logged) = (controller.cpu()?, bench.program.logged()?);
     let (moved, changes) = come_and_go(bench, fleet, size, changing).await?;
     Ok(PodChanges {

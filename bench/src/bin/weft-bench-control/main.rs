@@ -108,7 +108,7 @@ impl Bench {
         for (at, size) in scale::sizes(quick).into_iter().enumerate() {
             let turns = at * changes..(at + 1) * changes;
             let figures = scale::measure(self, &from, &size, turns).await?;
-            self.say(&format!("{figures:.1?}"));
+            self.log_progress(&format!("{figures:.1?}"));
             all.push(figures);
             from = size;
             page::scale::write(out, &all, self.begun.elapsed().as_secs())?;
@@ -123,7 +123,7 @@ impl Bench {
         for size in control::sizes(quick) {
             let changing = if quick { CHANGING / 4 } else { CHANGING };
             let figures = control::measure(self, &from, &size, changing).await?;
-            self.say(&format!("{figures:.1?}"));
+            self.log_progress(&format!("{figures:.1?}"));
             all.push(figures);
             from = size;
             page::control::write(out, &all, self.begun.elapsed().as_secs())?;

@@ -38,7 +38,7 @@ pub(crate) async fn measure(
     failing: usize,
     time: Duration,
 ) -> Result<Figures> {
-    bench.say("telling how calls went");
+    bench.log_progress("telling how calls went");
     let before = controller.cpu()?;
     tokio::time::sleep(time / 4).await;
     let idle = (controller.cpu()? - before) / seconds(time / 4);

@@ -80,9 +80,9 @@ pub(crate) async fn measure(
     });
     let fleet = Fleet::start(&bench.api, &Board::default(), roles.collect()).await?;
     if !controller.settled(SETTLE).await? {
-        bench.say("the controller is still busy");
+        bench.log_progress("the controller is still busy");
     }
-    bench.say("changing objects");
+    bench.log_progress("changing objects");
     let load = load();
     let (cpu, logged) = (controller.cpu()?, bench.program.logged()?);
     let count = turns.len() as f64;

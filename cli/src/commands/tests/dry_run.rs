@@ -48,14 +48,14 @@ fn tried(spec: &Value) -> Response<Body> {
             return response(400, &json!({"message": message, "code": 400}));
         }
     }
-    let places = each("objects").into_iter().map(|object| {
-        let place = object["metadata"]["namespace"].as_str();
-        place.unwrap().to_owned()
+    let namespaces = each("objects").into_iter().map(|object| {
+        let namespace = object["metadata"]["namespace"].as_str();
+        namespace.unwrap().to_owned()
     });
-    let new = places.filter(|place| place != "shop");
+    let new = namespaces.filter(|namespace| namespace != "shop");
     let warnings: Vec<String> = new
-        .map(|place| {
-            format!("there is no namespace {place}: what would be put there changes no call")
+        .map(|namespace| {
+            format!("there is no namespace {namespace}: what would be put there changes no call")
         })
         .collect();
     response(
@@ -118,9 +118,9 @@ async fn object_of_a_namespace_that_is_not_there_is_bad_input_unless_its_file_ma
     );
     assert!(err.contains("warning: there is no namespace shpo"), "{err}");
     // Of one that he may not see nobody tells him that it is not there.
-    for place in ["shop", "vault"] {
-        let (code, _, err) = outcome_of(&[route(place)], "-n shop").await;
-        assert_eq!(code, 0, "{place}: {err}");
+    for namespace in ["shop", "vault"] {
+        let (code, _, err) = outcome_of(&[route(namespace)], "-n shop").await;
+        assert_eq!(code, 0, "{namespace}: {err}");
     }
 }
 
