@@ -72,7 +72,7 @@ pub(crate) struct CircuitView {
 impl Circuits {
     /// Such that `begun` is told when there is something to say of them.
     #[must_use]
-    pub fn notifying(begun: Arc<Notify>) -> Self {
+    pub(crate) fn notifying(begun: Arc<Notify>) -> Self {
         Self {
             begun,
             ..Self::default()
