@@ -69,7 +69,7 @@ pub(crate) struct Controller {
 
 impl Controller {
     /// What proxies do from now on, in force some milliseconds later.
-    pub(crate) fn say(&self, extra: Extra) {
+    pub(crate) fn send_extra(&self, extra: Extra) {
         self.extra.send_replace(extra);
     }
 

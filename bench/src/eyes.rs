@@ -261,10 +261,10 @@ impl Row {
 
     /// Microseconds of CPU time for each request.
     fn cost(&self, system: &mut System, controller: &Controller, extra: Extra) -> Result<f64> {
-        controller.say(extra);
+        controller.send_extra(extra);
         thread::sleep(SETTLE);
         if extra == Extra::Policies {
-            policies_hold(system)?;
+            policies_in_force(system)?;
         }
         let before = self.of.cpu(system)?;
         let requests = match self.load {
@@ -280,7 +280,7 @@ impl Row {
 
 /// # Errors
 /// When the client's proxy goes by no policy, which would cost nothing.
-fn policies_hold(system: &System) -> Result<()> {
+fn policies_in_force(system: &System) -> Result<()> {
     let page = sidecar::page(&system.namespaces.client, WEFT_ADMIN, "/traffic")?;
     let last = format!("\"{}\"", Section::Overrides);
     ensure!(page.contains(&last), "no policy is in force: {page}");
@@ -306,7 +306,7 @@ fn lost(system: &mut System, controller: &Controller) -> Result<f64> {
     // What a proxy needs once for such a load is there then.
     load::fixed(system, LOST_RATE, LOST / 3)?;
     let before = residents(system)?;
-    controller.say(Extra::Traces {
+    controller.send_extra(Extra::Traces {
         share: 1_000_000,
         lost: true,
     });

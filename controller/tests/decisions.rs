@@ -281,14 +281,14 @@ fn same(expected: &Shares, done: &Shares) -> bool {
     match (expected, done) {
         (Shares::Root, Shares::Root) => true,
         (Shares::Split(expected), Shares::Split(done)) => {
-            let (whole_said, whole_done): (f64, f64) =
+            let (whole_expected, whole_done): (f64, f64) =
                 (expected.values().sum(), done.values().sum());
             expected.keys().eq(done.keys())
                 && expected.iter().all(|(name, share)| {
-                    (share * whole_done - done[name] * whole_said).abs()
-                        <= 1e-9 * whole_said.max(1.0) * whole_done.max(1.0)
+                    (share * whole_done - done[name] * whole_expected).abs()
+                        <= 1e-9 * whole_expected.max(1.0) * whole_done.max(1.0)
                 })
-                && (whole_said == 0.0) == (whole_done == 0.0)
+                && (whole_expected == 0.0) == (whole_done == 0.0)
         }
         _ => false,
     }

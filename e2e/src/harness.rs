@@ -29,4 +29,4 @@ pub use forward::Forward;
 pub use namespace::{Namespace, Outcome};
 pub use pod::{Load, Pod, UNTIL_ENDED};
 pub use prometheus::Prometheus;
-pub use weft::Said;
+pub use weft::CommandOutput;

@@ -49,7 +49,7 @@ const FILLED: usize = 20;
 const FILLING: usize = 6 * MIB;
 const FILLED_WITHIN: Duration = Duration::from_millis(500);
 /// What all others say, which nobody reads either.
-const SAID: usize = 1000;
+const UNFILLED: usize = 1000;
 /// What a proxy may hold: so much that each of that many streams has a whole window.
 const ROOM: usize = 256 * MIB;
 /// What the application takes. One is more than the window of a connection between two
@@ -197,7 +197,7 @@ async fn pod(authority: &Authority, account: &str) -> Pod {
     Pod::within(Budget::new(ROOM), authority.roots(), certs, account).await
 }
 
-struct Field {
+struct Testbed {
     client: Pod,
     _server: Pod,
     /// Connections of the application.
@@ -206,7 +206,7 @@ struct Field {
     crashes: Arc<watch::Sender<usize>>,
 }
 
-impl Field {
+impl Testbed {
     async fn new() -> Self {
         let authority = Authority::new();
         let (client, server) = (pod(&authority, "web").await, pod(&authority, "api").await);
@@ -277,7 +277,7 @@ impl Field {
         let mut callers = timeout(SOON, opening).await.expect("they are not opened");
         assert!(self.left_open(AT_ONCE).await, "{:?} arrived", self.open);
         let saying = callers.iter_mut().enumerate().map(|(at, caller)| {
-            let size = if at < filled { FILLING } else { SAID };
+            let size = if at < filled { FILLING } else { UNFILLED };
             timeout(FILLED_WITHIN, caller.write_all(&ZEROS[..size]))
         });
         join_all(saying).await;
@@ -318,13 +318,13 @@ async fn ended(mut caller: TcpStream) {
 
 #[tokio::test]
 async fn ten_thousand_streams_that_crash_leave_nothing_behind() {
-    let field = Field::new().await;
+    let testbed = Testbed::new().await;
     // What is kept for good is there once all of it was done.
     for kind in KINDS {
-        field.crash(kind, FILLED).await;
-        field.crash(kind, 0).await;
+        testbed.crash(kind, FILLED).await;
+        testbed.crash(kind, 0).await;
     }
-    let passed = timeout(SOON, field.upload(UPLOADS[0])).await;
+    let passed = timeout(SOON, testbed.upload(UPLOADS[0])).await;
     passed.expect("an upload does not pass");
     sleep(Duration::from_secs(1)).await;
     let before = (open_permits(), resident(), open_files());
@@ -336,13 +336,13 @@ async fn ten_thousand_streams_that_crash_leave_nothing_behind() {
         } else {
             0
         };
-        field.crash(kind, filled).await;
+        testbed.crash(kind, filled).await;
     }
     let took = begun.elapsed();
     let begun = Instant::now();
-    let passed = timeout(SOON, field.upload(UPLOADS[0])).await;
+    let passed = timeout(SOON, testbed.upload(UPLOADS[0])).await;
     passed.expect("windows were lost: an upload does not pass");
-    let several = join_all((0..SHARING).map(|_| field.upload(UPLOADS[1])));
+    let several = join_all((0..SHARING).map(|_| testbed.upload(UPLOADS[1])));
     let passed = timeout(SOON, several).await;
     passed.expect("windows were lost: uploads beside each other do not pass");
     let uploaded = begun.elapsed();
@@ -360,7 +360,7 @@ async fn ten_thousand_streams_that_crash_leave_nothing_behind() {
         before.2,
         open_files(),
     );
-    assert!(field.left_open(0).await, "{:?} are left", field.open);
+    assert!(testbed.left_open(0).await, "{:?} are left", testbed.open);
     let closed = comes(|| open_files() <= before.2 + FILES).await;
     assert!(closed, "{} before, {} after", before.2, open_files());
     assert!(more < GROWTH, "{more}");

@@ -16,6 +16,7 @@ mod support;
 mod hostile {
     mod behind_answers;
     mod breaks;
+    mod bypass;
     mod downgrade;
     mod exchange;
     mod floods;
@@ -33,5 +34,4 @@ mod hostile {
     mod streaming;
     mod targets;
     mod two_pods;
-    mod ways;
 }

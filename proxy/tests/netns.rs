@@ -22,8 +22,6 @@ mod http2;
 mod lost_node;
 #[path = "netns/outages.rs"]
 mod outages;
-#[path = "netns/place.rs"]
-mod place;
 #[path = "netns/processes.rs"]
 mod processes;
 #[path = "netns/roles.rs"]
@@ -37,8 +35,10 @@ mod standstill;
 #[path = "support/pod.rs"]
 #[allow(dead_code, reason = "shared with tests that use the rest of it")]
 mod support;
+#[path = "netns/testbed.rs"]
+mod testbed;
 
-use place::{Testbed, Who};
+use testbed::{Testbed, Who};
 
 // The proxy's own, which says how much it holds: this binary plays proxies too.
 #[global_allocator]
@@ -226,15 +226,15 @@ fn check_proves_that_the_address_of_a_service_arrives_as_it_was_called() {
         ("KUBERNETES_SERVICE_HOST", "10.96.0.1"),
         ("KUBERNETES_SERVICE_PORT", "443"),
     ];
-    let output = testbed.pod().capture_told(&api, &["--check"]).unwrap();
+    let output = testbed.pod().capture_with(&api, &["--check"]).unwrap();
     assert!(output.contains("connection to 10.96.0.1:443"), "{output}");
     // What is skipped is nothing of the mesh's.
     let skipped = ["--check", "--skip-outbound-ports=443"];
-    let output = testbed.pod().capture_told(&api, &skipped).unwrap();
+    let output = testbed.pod().capture_with(&api, &skipped).unwrap();
     assert!(!output.contains("10.96.0.1"), "{output}");
     // A name is not a Service's address.
     let named = [("KUBERNETES_SERVICE_HOST", "api.example"), api[1]];
-    let output = testbed.pod().capture_told(&named, &["--check"]).unwrap();
+    let output = testbed.pod().capture_with(&named, &["--check"]).unwrap();
     assert!(!output.contains(":443"), "{output}");
 }
 

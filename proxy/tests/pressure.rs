@@ -92,7 +92,7 @@ async fn settled() -> usize {
 }
 
 /// A pod with an application, its places, and who sees to its memory.
-struct Field {
+struct Testbed {
     authority: Authority,
     pod: Arc<Pod>,
     occupancy: Arc<Occupancy>,
@@ -105,7 +105,7 @@ struct Field {
     most: usize,
 }
 
-impl Field {
+impl Testbed {
     async fn new() -> Self {
         Self::of(LIMIT).await
     }
@@ -248,38 +248,38 @@ fn large_value() -> String {
 #[tokio::test]
 async fn heads_that_do_not_end_cost_who_sends_them_connections() {
     let _alone = ONE_AT_A_TIME.lock().await;
-    let field = Field::new().await;
+    let testbed = Testbed::new().await;
     let head = format!("GET / HTTP/1.1\r\nHost: app\r\nX: {}", large_value());
-    field.survives(1500, head.into_bytes()).await;
-    assert!(field.cut_off() > 0);
+    testbed.survives(1500, head.into_bytes()).await;
+    assert!(testbed.cut_off() > 0);
 }
 
 #[tokio::test]
 async fn large_heads_that_wait_for_an_answer_cost_who_sends_them_connections() {
     let _alone = ONE_AT_A_TIME.lock().await;
-    let field = Field::new().await;
+    let testbed = Testbed::new().await;
     let head = format!(
         "GET /wait HTTP/1.1\r\nHost: app\r\nX: {}\r\n\r\n",
         large_value()
     );
-    field.survives(800, head.into_bytes()).await;
-    assert!(field.cut_off() > 0);
+    testbed.survives(800, head.into_bytes()).await;
+    assert!(testbed.cut_off() > 0);
 }
 
 #[tokio::test]
 async fn downloads_over_http2_that_nobody_reads_cost_who_asked_connections() {
     let _alone = ONE_AT_A_TIME.lock().await;
     for window in [1, 0x7fff_ffff] {
-        let field = Field::new().await;
-        field.survives(15, requests(window, "/flood", 100)).await;
-        assert!(field.cut_off() > 0, "{window}");
+        let testbed = Testbed::new().await;
+        testbed.survives(15, requests(window, "/flood", 100)).await;
+        assert!(testbed.cut_off() > 0, "{window}");
     }
 }
 
 #[tokio::test]
 async fn uploads_over_http2_that_nobody_reads_cost_who_sends_them_connections() {
     let _alone = ONE_AT_A_TIME.lock().await;
-    let field = Field::new().await;
+    let testbed = Testbed::new().await;
     let mut fields = get("/wait");
     fields[0].1 = b"POST";
     let mut attack = begin(65_535);
@@ -291,8 +291,8 @@ async fn uploads_over_http2_that_nobody_reads_cost_who_sends_them_connections() 
             bytes.extend(frame(DATA, 0, stream, &[0; 16_000]));
         }
     }
-    field.survives(60, attack).await;
-    assert!(field.cut_off() > 0);
+    testbed.survives(60, attack).await;
+    assert!(testbed.cut_off() > 0);
 }
 
 /// Bodies that are kept whole to be sent again, and such as stand still on their way.
@@ -300,13 +300,13 @@ async fn uploads_over_http2_that_nobody_reads_cost_who_sends_them_connections() 
 async fn a_thousand_posts_whose_bodies_no_application_reads_cost_nobody_else_a_call() {
     let _alone = ONE_AT_A_TIME.lock().await;
     for bytes in [60_000, 300_000] {
-        let field = Field::new().await;
+        let testbed = Testbed::new().await;
         let mut attack =
             format!("POST /wait HTTP/1.1\r\nHost: app\r\nContent-Length: {bytes}\r\n\r\n")
                 .into_bytes();
         attack.resize(attack.len() + bytes, b'u');
-        field.survives(1000, attack).await;
-        let bounded = field.cut_off() + field.held_back();
+        testbed.survives(1000, attack).await;
+        let bounded = testbed.cut_off() + testbed.held_back();
         assert!(bounded > 0, "{bytes}: there was room for all of them");
     }
 }
@@ -315,17 +315,17 @@ async fn a_thousand_posts_whose_bodies_no_application_reads_cost_nobody_else_a_c
 async fn large_heads_of_answers_over_http2_that_nobody_reads_cost_who_asked_connections() {
     let _alone = ONE_AT_A_TIME.lock().await;
     // They come more slowly than the others, so it begins earlier.
-    let field = Field::of(18 * MIB).await;
-    field
+    let testbed = Testbed::of(18 * MIB).await;
+    testbed
         .survives(20, requests(0x7fff_ffff, "/head", 100))
         .await;
-    assert!(field.cut_off() > 0);
+    assert!(testbed.cut_off() > 0);
 }
 
 #[tokio::test]
 async fn large_heads_over_http2_cost_who_sends_them_connections() {
     let _alone = ONE_AT_A_TIME.lock().await;
-    let field = Field::new().await;
+    let testbed = Testbed::new().await;
     let value = "v".repeat(50_000);
     let mut fields = get("/wait").to_vec();
     fields.push((b"x", value.as_bytes()));
@@ -346,8 +346,8 @@ async fn large_heads_over_http2_cost_who_sends_them_connections() {
             }
         }
     }
-    field.survives(6, attack).await;
-    assert!(field.cut_off() > 0);
+    testbed.survives(6, attack).await;
+    assert!(testbed.cut_off() > 0);
 }
 
 /// So many fields of three bytes each.
@@ -358,20 +358,20 @@ fn tiny_fields(many: usize) -> Vec<(&'static [u8], &'static [u8])> {
 #[tokio::test]
 async fn heads_of_many_tiny_fields_are_refused_before_they_are_held() {
     let _alone = ONE_AT_A_TIME.lock().await;
-    let field = Field::new().await;
+    let testbed = Testbed::new().await;
     let head = block(&[&get("/wait")[..], &tiny_fields(1500)].concat());
     let mut attack = begin(65_535);
     for at in 0..100 {
         attack.extend(frame(HEADERS, END_HEADERS | END_STREAM, 2 * at + 1, &head));
     }
-    field.survives(6, attack).await;
-    assert_eq!(field.cut_off(), 0, "there was enough for all");
+    testbed.survives(6, attack).await;
+    assert_eq!(testbed.cut_off(), 0, "there was enough for all");
 }
 
 #[tokio::test]
 async fn trailers_of_many_tiny_fields_end_the_connection_that_they_come_by() {
     let _alone = ONE_AT_A_TIME.lock().await;
-    let field = Field::new().await;
+    let testbed = Testbed::new().await;
     let mut fields = get("/wait");
     fields[0].1 = b"POST";
     let (head, trailers) = (block(&fields), block(&tiny_fields(1500)));
@@ -382,26 +382,26 @@ async fn trailers_of_many_tiny_fields_end_the_connection_that_they_come_by() {
         attack.extend(frame(DATA, 0, stream, &[0; 100]));
         attack.extend(frame(HEADERS, END_HEADERS | END_STREAM, stream, &trailers));
     }
-    field.survives(6, attack).await;
-    assert_eq!(field.cut_off(), 0, "they ended by themselves");
+    testbed.survives(6, attack).await;
+    assert_eq!(testbed.cut_off(), 0, "they ended by themselves");
 }
 
 #[tokio::test]
 async fn upgraded_connections_are_cut_off_as_well() {
     let _alone = ONE_AT_A_TIME.lock().await;
-    let field = Field::new().await;
-    let mut stream = field.open(2).await;
+    let testbed = Testbed::new().await;
+    let mut stream = testbed.open(2).await;
     let ask = "GET /switch HTTP/1.1\r\nHost: app\r\nConnection: upgrade\r\nUpgrade: foo\r\n\r\n";
     stream.write_all(ask.as_bytes()).await.unwrap();
     let mut head = [0; 12];
     stream.read_exact(&mut head).await.unwrap();
     assert_eq!(&head, b"HTTP/1.1 101");
-    let (_, holder) = field.occupancy.heaviest().unwrap();
-    assert_eq!(field.occupancy.shed(&holder, usize::MAX), 1);
+    let (_, holder) = testbed.occupancy.heaviest().unwrap();
+    assert_eq!(testbed.occupancy.shed(&holder, usize::MAX), 1);
     let mut rest = Vec::new();
     let ended = timeout(PATIENCE, stream.read_to_end(&mut rest)).await;
     assert!(ended.is_ok(), "it goes on");
-    while field.occupancy.leaving() > 0 {
+    while testbed.occupancy.leaving() > 0 {
         sleep(Duration::from_millis(10)).await;
     }
 }
@@ -409,13 +409,13 @@ async fn upgraded_connections_are_cut_off_as_well() {
 #[tokio::test]
 async fn hundreds_of_ordinary_requests_in_flight_lose_nothing() {
     let _alone = ONE_AT_A_TIME.lock().await;
-    let field = Field::new().await;
+    let testbed = Testbed::new().await;
     let ordinary = format!(
         "GET /wait HTTP/1.1\r\nHost: app\r\nCookie: {}\r\n\r\n",
         "c".repeat(1500)
     );
-    field.survives(500, ordinary.into_bytes()).await;
-    assert_eq!(field.cut_off(), 0);
+    testbed.survives(500, ordinary.into_bytes()).await;
+    assert_eq!(testbed.cut_off(), 0);
     // And they are still there.
-    assert!(timeout(PATIENCE, field.open(3)).await.is_ok());
+    assert!(timeout(PATIENCE, testbed.open(3)).await.is_ok());
 }

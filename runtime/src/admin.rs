@@ -143,8 +143,8 @@ impl Admin {
             let pages = Arc::clone(&pages);
             #[expect(clippy::disallowed_methods, reason = "its panic ends one connection")]
             tokio::spawn(async move {
-                let conversation = serve_connection(stream, peer, pages, &permit);
-                permit.keep(conversation).await;
+                let serving = serve_connection(stream, peer, pages, &permit);
+                permit.keep(serving).await;
             });
         }
     }

@@ -148,15 +148,15 @@ mod tests {
     use prost::Message as _;
 
     use super::*;
-    use crate::v1::from_proxy::Message as Said;
+    use crate::v1::from_proxy::Message as Content;
 
-    fn encoded(content: Said) -> Vec<u8> {
+    fn encoded(content: Content) -> Vec<u8> {
         let message = Some(content);
         v1::FromProxy { message }.encode_to_vec()
     }
 
     fn report(edges: Vec<v1::Edge>) -> Vec<u8> {
-        encoded(Said::Report(v1::Report {
+        encoded(Content::Report(v1::Report {
             edges,
             ..v1::Report::default()
         }))
@@ -194,8 +194,8 @@ mod tests {
             ..v1::Nack::default()
         });
         for honest in [
-            encoded(Said::Hello(hello)),
-            encoded(Said::Ack(v1::Ack {
+            encoded(Content::Hello(hello)),
+            encoded(Content::Ack(v1::Ack {
                 batch: u64::MAX,
                 nacks: nacks.collect(),
             })),
@@ -210,7 +210,7 @@ mod tests {
     #[test]
     fn nothing_that_becomes_much_larger_than_it_is_is_decoded() {
         let empty = |many: usize| vec![v1::Nack::default(); many];
-        let ack = |nacks| encoded(Said::Ack(v1::Ack { batch: 1, nacks }));
+        let ack = |nacks| encoded(Content::Ack(v1::Ack { batch: 1, nacks }));
         let mut cut = ack(empty(PARTS));
         cut.truncate(cut.len() - 1);
         for (hostile, why) in [

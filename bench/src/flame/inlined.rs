@@ -137,12 +137,12 @@ fn segments(file: &[u8]) -> Option<Vec<Segment>> {
 mod tests {
     use super::{Inlined, Segment, address, segments};
 
-    const SAID: &str = "0x00000000004325a0\na::inner\n/src/a.rs:7\na::outer\n??:0\nmain\n/src/main.rs:1\n\
+    const OUTPUT: &str = "0x00000000004325a0\na::inner\n/src/a.rs:7\na::outer\n??:0\nmain\n/src/main.rs:1\n\
 0x0000000000000010\n??\n??:0\n0x0000000000000020\nalone\n/src/a.rs:9\n";
 
     #[test]
     fn merged_functions_are_those_before_the_last() {
-        let inlined = Inlined::of_unmoved(SAID);
+        let inlined = Inlined::of_unmoved(OUTPUT);
         assert_eq!(inlined.at(0x4325a0, "main"), ["a::inner", "a::outer"]);
         assert!(inlined.at(0x20, "alone").is_empty());
         assert!(inlined.at(0x30, "main").is_empty());
@@ -150,8 +150,8 @@ mod tests {
 
     #[test]
     fn debug_information_of_another_function_is_not_believed() {
-        assert!(Inlined::of_unmoved(SAID).at(0x4325a0, "other").is_empty());
-        assert!(Inlined::of_unmoved(SAID).at(0x10, "other").is_empty());
+        assert!(Inlined::of_unmoved(OUTPUT).at(0x4325a0, "other").is_empty());
+        assert!(Inlined::of_unmoved(OUTPUT).at(0x10, "other").is_empty());
     }
 
     #[test]

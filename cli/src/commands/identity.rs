@@ -110,8 +110,8 @@ impl ClusterCommand for Identity {
         if rows.is_empty() {
             return Err(Failure::unknown("no proxy showed a certificate"));
         }
-        let place = |row: &Row| (row.namespace.clone(), row.name.clone());
-        rows.sort_by_key(place);
+        let sort_key = |row: &Row| (row.namespace.clone(), row.name.clone());
+        rows.sort_by_key(sort_key);
         let all = cluster.scope().is_none();
         rows::print(&rows, "POD", all, cluster.now(now), format, console)?;
         Ok(conclusion)

@@ -64,15 +64,15 @@ mod tests {
             assert!(!is_late(late), "{certificate:?}");
             assert!(is_late(late - second), "{certificate:?}");
             // As told with the certificate, which counts first.
-            let told = Certificate {
+            let with_ttl = Certificate {
                 ttl_seconds: ttl.map(|ttl| ttl.as_secs()),
                 ..certificate
             };
             let is_late = |left: Duration| {
-                super::is_late(&told, Some(4 * minute), time(ends).unwrap() - left)
+                super::is_late(&with_ttl, Some(4 * minute), time(ends).unwrap() - left)
             };
             if ttl.is_some() {
-                assert!(!is_late(late) && is_late(late - second), "{told:?}");
+                assert!(!is_late(late) && is_late(late - second), "{with_ttl:?}");
             }
         }
         let ended = time(ends).unwrap() + hour;

@@ -172,13 +172,13 @@ async fn try_out(
     };
     console.word("dry run: what becomes of the calls that are remembered")?;
     let (mut table, mut words) = (Vec::<u8>::new(), Vec::<u8>::new());
-    let mut told = Console {
+    let mut buffered = Console {
         input: &mut std::io::empty(),
         out: &mut table,
         err: &mut words,
         color: false,
     };
-    dry_run::print(&status, cluster.now(now), &mut told)?;
+    dry_run::print(&status, cluster.now(now), &mut buffered)?;
     for text in [table, words] {
         console.words(String::from_utf8_lossy(&text).trim_end())?;
     }

@@ -11,7 +11,7 @@ use crate::{WEFT, graph, run};
 const OBSERVE: &str = "/apis/observe.weft.dev/v1alpha1";
 
 /// What the output of these commands has, because they ask somebody for it.
-const TOLD: [(&str, &str); 6] = [
+const ASKING: [(&str, &str); 6] = [
     ("explain", "ALLOWED"),
     ("tap", "/items/7"),
     ("dry-run", "no call that can be judged changes"),
@@ -102,7 +102,7 @@ async fn example_of_every_help_runs() {
         // A cluster that holds no more than this is not well, and that is found.
         let most = i32::from(command.get_name() == "check");
         assert!((0..=most).contains(&code), "{example}: {code} {err}");
-        for (name, expected) in TOLD {
+        for (name, expected) in ASKING {
             let other = command.get_name() != name;
             assert!(
                 other || out.contains(expected),

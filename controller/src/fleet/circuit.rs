@@ -149,7 +149,7 @@ impl KnownCircuit {
             BreakerState::Open | BreakerState::Closed => Steer::Closed,
         };
         self.announced =
-            AnnouncedState::after(self.announced.take(), steer, self.sums.told_alone(), now);
+            AnnouncedState::after(self.announced.take(), steer, self.sums.sole_account(), now);
         let phase = match (settings.state, steer) {
             (BreakerState::Open, _) | (_, Steer::Open) => Phase::Open,
             (_, Steer::Probing { .. }) => Phase::Probing,

@@ -9,7 +9,7 @@ use policy::breaker::Steer;
 use policy::name::Kind;
 use prometheus_client::metrics::counter::Counter;
 use serde_json::json;
-use wire::v1::circuit_state::State as Said;
+use wire::v1::circuit_state::State as WireState;
 
 use super::*;
 use crate::model::compiled::Compiled;
@@ -59,11 +59,11 @@ impl Bench {
     }
 
     /// A pod of this account of namespace `shop` says what became of its calls to `api`.
-    fn says(&self, account: &str, pulse: v1::CircuitPulse) {
-        self.says_of(account, "shop/api", "shop/api", pulse);
+    fn send_pulse(&self, account: &str, pulse: v1::CircuitPulse) {
+        self.send_pulse_of(account, "shop/api", "shop/api", pulse);
     }
 
-    fn says_of(&self, account: &str, service: &str, backend: &str, pulse: v1::CircuitPulse) {
+    fn send_pulse_of(&self, account: &str, service: &str, backend: &str, pulse: v1::CircuitPulse) {
         let from = caller(&format!("shop/{account}"), &format!("uid-{account}"));
         self.receive(&from, service, backend, pulse);
     }
@@ -83,7 +83,7 @@ impl Bench {
         self.fleet.tick(self.now, SystemTime::now());
     }
 
-    fn announced_states(&self) -> Vec<(String, Said, u64)> {
+    fn announced_states(&self) -> Vec<(String, WireState, u64)> {
         let announced = self.fleet.announced();
         let states = announced.iter().map(|(key, states)| {
             let message = states.message(key, self.now);
@@ -115,7 +115,7 @@ fn wants() -> v1::CircuitPulse {
     }
 }
 
-fn api(state: Said, every: u64) -> Vec<(String, Said, u64)> {
+fn api(state: WireState, every: u64) -> Vec<(String, WireState, u64)> {
     vec![("shop/api".to_owned(), state, every)]
 }
 
@@ -123,25 +123,25 @@ fn api(state: Said, every: u64) -> Vec<(String, Said, u64)> {
 fn what_most_accounts_see_opens_it_and_probes_and_time_close_it() {
     let mut bench = Bench::new(&with_breaker(&json!({})));
     let policy = ObjectRef::new(Kind::TrafficPolicy, "shop", "p");
-    bench.says("web", seen(100, 100));
-    bench.says("other", seen(20, 0));
+    bench.send_pulse("web", seen(100, 100));
+    bench.send_pulse("other", seen(20, 0));
     bench.passes(SECOND);
     assert!(bench.announced_states().is_empty(), "one of two accounts");
-    bench.says("other", seen(60, 60));
+    bench.send_pulse("other", seen(60, 60));
     let changes = bench.fleet.changes();
     bench.passes(SECOND);
-    assert_eq!(bench.announced_states(), api(Said::Open, 0));
+    assert_eq!(bench.announced_states(), api(WireState::Open, 0));
     assert!(changes.has_changed().unwrap());
     let report = bench.fleet.report(&policy, bench.now).unwrap();
     assert_eq!((report.state, report.failure_percent), (Phase::Open, 75));
     assert_eq!((report.requests, report.callers), (180, 2));
     assert_eq!(bench.fleet.open(bench.now).len(), 1);
     for _ in 0..5 {
-        bench.says("web", wants());
-        bench.says("other", wants());
+        bench.send_pulse("web", wants());
+        bench.send_pulse("other", wants());
         bench.passes(SECOND);
     }
-    assert_eq!(bench.announced_states(), api(Said::Probing, 200));
+    assert_eq!(bench.announced_states(), api(WireState::Probing, 200));
     let report = bench.fleet.report(&policy, bench.now).unwrap();
     assert_eq!(report.state, Phase::Probing);
     for _ in 0..2 {
@@ -150,11 +150,11 @@ fn what_most_accounts_see_opens_it_and_probes_and_time_close_it() {
                 probes: 5,
                 ..v1::CircuitPulse::default()
             };
-            bench.says(account, good);
+            bench.send_pulse(account, good);
         }
         bench.passes(SECOND);
     }
-    assert_eq!(bench.announced_states(), api(Said::Closing, 0));
+    assert_eq!(bench.announced_states(), api(WireState::Closing, 0));
     let since = bench.fleet.announced();
     bench.passes(3 * SECOND);
     assert_eq!(since, bench.fleet.announced(), "it says how it goes on");
@@ -184,7 +184,7 @@ fn nothing_is_taken_of_what_has_no_breaker_and_of_backends_that_nothing_leads_to
         ("shop/api", "no name"),
         ("nobody/nothing", "nobody/nothing"),
     ] {
-        bench.says_of("web", service, backend, seen(1000, 1000));
+        bench.send_pulse_of("web", service, backend, seen(1000, 1000));
     }
     bench.passes(SECOND);
     assert!(bench.announced_states().is_empty() && bench.fleet.objects().is_empty());
@@ -192,11 +192,11 @@ fn nothing_is_taken_of_what_has_no_breaker_and_of_backends_that_nothing_leads_to
     bench
         .models
         .send_replace(Some(compiled(&cluster.with(split))));
-    bench.says_of("web", "shop/api", "shop/v2", seen(1000, 1000));
+    bench.send_pulse_of("web", "shop/api", "shop/v2", seen(1000, 1000));
     bench.passes(SECOND);
     assert_eq!(
         bench.announced_states(),
-        [("shop/v2".to_owned(), Said::Open, 0)]
+        [("shop/v2".to_owned(), WireState::Open, 0)]
     );
 }
 
@@ -208,11 +208,11 @@ fn calls_that_wish_to_go_to_another_service_are_judged_by_the_policy_of_the_call
     });
     let cluster = with_v2(cluster::shop()).with(cluster::traffic_policy("p", spec));
     let mut bench = Bench::new(&cluster);
-    bench.says_of("web", "shop/api", "shop/v2", seen(1000, 1000));
+    bench.send_pulse_of("web", "shop/api", "shop/v2", seen(1000, 1000));
     bench.passes(SECOND);
     assert_eq!(
         bench.announced_states(),
-        [("shop/v2".to_owned(), Said::Open, 0)]
+        [("shop/v2".to_owned(), WireState::Open, 0)]
     );
 }
 
@@ -221,9 +221,9 @@ fn a_policy_that_goes_or_says_a_state_itself_ends_what_was_told() {
     let mut bench = Bench::new(&with_breaker(&json!({})));
     let policy = ObjectRef::new(Kind::TrafficPolicy, "shop", "p");
     let open = |bench: &mut Bench| {
-        bench.says("web", seen(100, 100));
+        bench.send_pulse("web", seen(100, 100));
         bench.passes(SECOND);
-        assert_eq!(bench.announced_states(), api(Said::Open, 0));
+        assert_eq!(bench.announced_states(), api(WireState::Open, 0));
     };
     open(&mut bench);
     let state = |state| compiled(&with_breaker(&json!({"state": state})));
@@ -244,7 +244,7 @@ fn a_policy_that_goes_or_says_a_state_itself_ends_what_was_told() {
         bench.passes(SECOND);
         let auto = compiled(&with_breaker(&json!({})));
         bench.models.send_replace(Some(auto));
-        bench.says("web", seen(1, 0));
+        bench.send_pulse("web", seen(1, 0));
         bench.passes(SECOND);
         assert!(
             bench.announced_states().is_empty(),
@@ -268,14 +268,14 @@ fn a_state_that_is_written_is_none_that_has_begun() {
     let opened = |bench: &Bench| bench.fleet.open(bench.now).len();
     let key = |bench: &Bench| bench.fleet.open(bench.now).into_keys().next();
     let mut bench = Bench::new(&state("Open"));
-    bench.says("web", wants());
+    bench.send_pulse("web", wants());
     bench.passes(SECOND);
     assert_eq!(opened(&bench), 0);
     // Nor has one that had opened by itself, which is not called again.
     let auto = with_breaker(&json!({}));
     for (written, stays) in [("Open", true), ("Closed", false)] {
         let mut bench = Bench::new(&auto);
-        bench.says("web", seen(100, 100));
+        bench.send_pulse("web", seen(100, 100));
         bench.passes(SECOND);
         assert_eq!(opened(&bench), 1);
         let key = key(&bench).unwrap();
@@ -294,8 +294,8 @@ fn another_replica_hears_what_was_said_once_and_comes_to_the_same() {
         Bench::new(&with_breaker(&json!({}))),
     );
     let news = bench.fleet.own_changes();
-    bench.says("web", seen(30, 30));
-    bench.says("other", seen(30, 30));
+    bench.send_pulse("web", seen(30, 30));
+    bench.send_pulse("other", seen(30, 30));
     assert!(!news.has_changed().unwrap(), "they travel together");
     bench.passes(SECOND);
     assert!(news.has_changed().unwrap());
@@ -303,7 +303,7 @@ fn another_replica_hears_what_was_said_once_and_comes_to_the_same() {
     other.fleet.receive(announced.unwrap().pulses, other.now);
     other.passes(SECOND);
     assert_eq!(other.announced_states(), bench.announced_states());
-    assert_eq!(other.announced_states(), api(Said::Open, 0));
+    assert_eq!(other.announced_states(), api(WireState::Open, 0));
     assert_eq!(bench.fleet.own_since(revision), (revision, None));
     assert_eq!(other.fleet.own_since(0), (0, None), "it passes nothing on");
     bench.passes(KEPT);
@@ -314,19 +314,19 @@ fn another_replica_hears_what_was_said_once_and_comes_to_the_same() {
 #[test]
 fn callers_are_bounded_and_those_that_are_known_go_on() {
     let mut bench = Bench::new(&with_breaker(&json!({})));
-    bench.says("web", seen(30, 30));
+    bench.send_pulse("web", seen(30, 30));
     bench.fleet.inner.state.lock().callers = CALLERS;
-    bench.says("other", seen(1000, 0));
-    bench.says("web", seen(30, 30));
+    bench.send_pulse("other", seen(1000, 0));
+    bench.send_pulse("web", seen(30, 30));
     assert_eq!(bench.fleet.inner.at_capacity.get(), 1);
     bench.passes(SECOND);
     assert_eq!(
         bench.announced_states(),
-        api(Said::Open, 0),
+        api(WireState::Open, 0),
         "nobody else was counted"
     );
     assert_eq!(bench.fleet.inner.state.lock().callers, 1, "there is room");
-    bench.says("other", seen(1, 0));
+    bench.send_pulse("other", seen(1, 0));
     assert_eq!(bench.fleet.inner.at_capacity.get(), 1);
 }
 

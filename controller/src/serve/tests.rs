@@ -101,7 +101,7 @@ async fn subscription_is_answered_at_once_with_what_the_destination_refers_to() 
     // Not even the answer to the first batch is waited for.
     proxy.batch().await;
     proxy
-        .say(Message::Subscribe(v1::Subscribe {
+        .send_message(Message::Subscribe(v1::Subscribe {
             add: vec![API.to_owned()],
             remove: Vec::new(),
         }))
@@ -112,7 +112,7 @@ async fn subscription_is_answered_at_once_with_what_the_destination_refers_to() 
         [API, "endpoints/shop/api:80", "service/shop/api:80"]
     );
     proxy
-        .say(Message::Subscribe(v1::Subscribe {
+        .send_message(Message::Subscribe(v1::Subscribe {
             add: Vec::new(),
             remove: vec![API.to_owned()],
         }))
@@ -150,7 +150,7 @@ async fn nack_names_the_proxy_and_its_reason_and_the_resource_is_not_sent_again(
         reason: "unknown split".to_owned(),
     };
     proxy
-        .say(Message::Ack(v1::Ack {
+        .send_message(Message::Ack(v1::Ack {
             batch: batch.id,
             nacks: vec![nack],
         }))

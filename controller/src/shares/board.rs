@@ -128,10 +128,10 @@ impl Board {
     }
 
     /// Forgets the shares of all other limits.
-    pub(super) fn keep_limits(&self, is_said: impl Fn(&NamedLimit) -> bool) {
+    pub(super) fn keep_limits(&self, in_force: impl Fn(&NamedLimit) -> bool) {
         for pod in self.inner.state.lock().pods.values_mut() {
             for shares in [&mut pod.given, &mut pod.sent, &mut pod.most] {
-                shares.retain(|of, _| is_said(&of.of));
+                shares.retain(|of, _| in_force(&of.of));
             }
         }
     }

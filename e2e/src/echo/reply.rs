@@ -78,9 +78,9 @@ struct Wishes {
 pub async fn answer(app: &App, peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
     let arrived = app.requests.begins(&request);
     let (head, body) = request.into_parts();
-    let told_witness = tell_witness(app, &head).await;
+    let notified = notify_witness(app, &head).await;
     let request = Request::from_parts(head, body);
-    let mut response = if let Err(error) = told_witness {
+    let mut response = if let Err(error) = notified {
         let why = format!("WITNESS was not told: {error:#}\n");
         text(StatusCode::BAD_GATEWAY, why)
     } else if grpc::is_grpc(&request) {
@@ -110,7 +110,7 @@ pub async fn answer(app: &App, peer: SocketAddr, request: Request<Incoming>) -> 
 
 /// Whoever is to know of a request is told at its head, and so of one as well whose body does
 /// not come whole.
-async fn tell_witness(app: &App, head: &Parts) -> anyhow::Result<()> {
+async fn notify_witness(app: &App, head: &Parts) -> anyhow::Result<()> {
     let Some(witness) = &app.witness else {
         return Ok(());
     };

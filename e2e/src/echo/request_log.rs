@@ -40,7 +40,7 @@ struct Kept {
 
 /// The JSON of `GET /requests`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Told {
+pub struct LogSnapshot {
     /// In the order in which they began.
     pub records: Vec<Record>,
     /// Records for which there was no room, whatever their path.
@@ -59,7 +59,7 @@ pub struct Record {
     pub began: u64,
     /// When its answer was there, or its caller gone.
     pub ended: Option<u64>,
-    pub how: How,
+    pub how: RequestState,
     /// Of its answer.
     pub status: Option<u16>,
 }
@@ -67,7 +67,7 @@ pub struct Record {
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum How {
+pub enum RequestState {
     /// Not at all yet.
     Open,
     /// Its answer was handed to its connection.
@@ -95,17 +95,17 @@ impl RequestLog {
             headers: response::headers(request.headers()),
             began: now(),
             ended: None,
-            how: How::Open,
+            how: RequestState::Open,
             status: None,
         });
         Arrived { log: self, number }
     }
 
     /// Those whose path begins so.
-    pub fn snapshot(&self, only: &str) -> Told {
+    pub fn snapshot(&self, only: &str) -> LogSnapshot {
         let kept = self.lock();
         let records = kept.records.iter();
-        Told {
+        LogSnapshot {
             records: records
                 .filter(|record| record.path.starts_with(only))
                 .cloned()
@@ -145,11 +145,11 @@ impl Kept {
     }
 
     /// What has ended already, or is not there any more, stays as it is.
-    fn end(&mut self, number: u64, how: How, status: Option<u16>) {
+    fn end(&mut self, number: u64, how: RequestState, status: Option<u16>) {
         let index = number.checked_sub(self.first);
         let index = index.and_then(|index| usize::try_from(index).ok());
         let record = index.and_then(|index| self.records.get_mut(index));
-        if let Some(record) = record.filter(|record| record.how == How::Open) {
+        if let Some(record) = record.filter(|record| record.how == RequestState::Open) {
             record.ended = Some(now());
             record.how = how;
             record.status = status;
@@ -161,13 +161,17 @@ impl Arrived<'_> {
     /// Its answer is there.
     pub fn answered(self, status: StatusCode) {
         let status = Some(status.as_u16());
-        self.log.lock().end(self.number, How::Answered, status);
+        self.log
+            .lock()
+            .end(self.number, RequestState::Answered, status);
     }
 }
 
 impl Drop for Arrived<'_> {
     fn drop(&mut self) {
-        self.log.lock().end(self.number, How::Cancelled, None);
+        self.log
+            .lock()
+            .end(self.number, RequestState::Cancelled, None);
     }
 }
 

@@ -85,7 +85,7 @@ pub async fn banner(address: &str) -> anyhow::Result<(String, Duration)> {
 
 /// What a gRPC call came to; also the JSON that is printed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Conversation {
+pub struct GrpcSummary {
     /// HTTP status.
     pub status: u16,
     /// From the trailers, or from the headers when the call was refused.
@@ -101,7 +101,7 @@ pub struct Conversation {
 
 /// Streams numbered messages both ways for `duration`, `rate` per second, then
 /// half-closes and reads what is left. A zero duration is one unary call.
-pub async fn grpc(address: &str, duration: Duration, rate: f64) -> anyhow::Result<Conversation> {
+pub async fn grpc(address: &str, duration: Duration, rate: f64) -> anyhow::Result<GrpcSummary> {
     const PAYLOAD: usize = 8;
     let io = TokioIo::new(connect(address).await?);
     let (mut sender, driver) = timeout(STEP, http2::handshake(TokioExecutor::new(), io))
@@ -145,13 +145,13 @@ pub async fn grpc(address: &str, duration: Duration, rate: f64) -> anyhow::Resul
             .get(name)
             .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
     };
-    let mut seen = Conversation {
+    let mut seen = GrpcSummary {
         status: response.status().as_u16(),
         grpc_status: text(response.headers(), "grpc-status"),
         reason: text(response.headers(), "weft-reason"),
         pod: text(response.headers(), "echo-pod"),
         sent: planned,
-        ..Conversation::default()
+        ..GrpcSummary::default()
     };
     let (mut body, mut pending) = (response.into_body(), Vec::new());
     while let Some(frame) = timeout(duration + STEP, body.frame())

@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
 
 use super::{Cluster, metrics::Samples};
-use crate::echo::{load::Summary, reply::Report, talk::Conversation};
+use crate::echo::{load::Summary, reply::Report, talk::GrpcSummary};
 
 /// One pod as it was when it was listed.
 #[derive(Clone, Debug)]
@@ -79,7 +79,7 @@ impl Pod {
     }
 
     /// A gRPC call as `weft-echo grpc ARGS` has it.
-    pub fn grpc(&self, args: &[&str]) -> anyhow::Result<Conversation> {
+    pub fn grpc(&self, args: &[&str]) -> anyhow::Result<GrpcSummary> {
         let text = self.exec(&[&["grpc"], args].concat())?;
         serde_json::from_str(&text).with_context(|| format!("weft-echo grpc printed {text}"))
     }

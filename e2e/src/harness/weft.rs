@@ -12,7 +12,7 @@ use super::Cluster;
 
 /// What a run of the command came to.
 #[derive(Clone, Debug)]
-pub struct Said {
+pub struct CommandOutput {
     /// Its exit status: 0 yes, 1 no, 2 bad usage, 3 it could not be found out.
     pub status: i32,
     /// Answers.
@@ -23,7 +23,7 @@ pub struct Said {
     pub took: Duration,
 }
 
-impl Said {
+impl CommandOutput {
     /// The answer as JSON.
     pub fn json(&self) -> anyhow::Result<Value> {
         serde_json::from_str(&self.out).with_context(|| format!("weft gave no JSON: {self:?}"))
@@ -44,7 +44,7 @@ impl Said {
 
 impl Cluster {
     /// Runs `weft ARGS`. A refusal is a result, not an error.
-    pub fn weft(&self, args: &[&str]) -> anyhow::Result<Said> {
+    pub fn weft(&self, args: &[&str]) -> anyhow::Result<CommandOutput> {
         let program = program()?;
         let begun = Instant::now();
         let output = self
@@ -52,7 +52,7 @@ impl Cluster {
             .output()
             .with_context(|| format!("start {}", program.display()))?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Ok(Said {
+        Ok(CommandOutput {
             status: output
                 .status
                 .code()

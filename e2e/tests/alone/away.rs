@@ -79,7 +79,7 @@ impl OpenBreaker {
         };
         let broken = json!({"status": 503, "only": "/items"});
         open.api.set_fault(&open.ratings, &broken)?;
-        eventually(SOON, "all callers hold back", || open.all_hold_back())?;
+        eventually(SOON, "all callers hold back", || open.all_open())?;
         Ok(open)
     }
 
@@ -90,7 +90,7 @@ impl OpenBreaker {
         self.api.sums(&self.callers, "weft_breaker_state", &labels)
     }
 
-    fn all_hold_back(&self) -> anyhow::Result<()> {
+    fn all_open(&self) -> anyhow::Result<()> {
         let states = self.states()?;
         let open = |state: &f64| *state == NONE_BUT_PROBES;
         ensure!(states.iter().all(open), "{states:?}");
@@ -102,7 +102,7 @@ impl OpenBreaker {
         let left = controllers(&self.ns.cluster)?;
         ensure!(left.is_empty(), "there are {left:?}");
         // What they said still holds, or nothing would be shown by what follows.
-        self.all_hold_back()?;
+        self.all_open()?;
         let mended = Instant::now();
         self.api.set_fault(&self.ratings, &json!({"percent": 0}))?;
         eventually(SERVED, "every caller calls again", || {
@@ -205,7 +205,7 @@ fn an_instance_that_fails_or_hangs_while_every_controller_is_killed_shows_to_nob
     let given_up = api.sums(&clients, "weft_attempts_total", &failed)?;
     let given_up: f64 = given_up.iter().sum();
     assert!(given_up >= CLIENTS as f64, "{given_up} attempts hung");
-    others_came(&ns.cluster, &before)?;
+    others_ready(&ns.cluster, &before)?;
     Ok(())
 }
 
@@ -329,7 +329,7 @@ fn what_fails_while_every_controller_is_killed_gets_no_post_twice_and_no_storm()
         "{chain:?}"
     );
     assert!(times > 1.0 && times <= TIMES, "{times} at d for each call");
-    others_came(&ns.cluster, &before)?;
+    others_ready(&ns.cluster, &before)?;
     Ok(())
 }
 
@@ -367,7 +367,7 @@ fn controllers(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
 }
 
 /// Waits until others are ready for the controllers that were there `before`.
-fn others_came(cluster: &Cluster, before: &[String]) -> anyhow::Result<()> {
+fn others_ready(cluster: &Cluster, before: &[String]) -> anyhow::Result<()> {
     own_ready(cluster)?;
     let after = controllers(cluster)?;
     ensure!(

@@ -149,7 +149,7 @@ impl<'a> Scene<'a> {
         println!("nobody called {took:?} after the failure had begun");
         ensure!(took <= OPENED, "the last call came after {took:?}");
 
-        self.is_said("ratings", &["Open", "Probing"])?;
+        self.reports_state("ratings", &["Open", "Probing"])?;
         let states = self.states("ratings")?;
         ensure!(
             states.iter().all(|state| *state == NONE_BUT_PROBES),
@@ -176,7 +176,7 @@ impl<'a> Scene<'a> {
             probes <= PROBES_PER_SECOND * seconds && probes >= seconds,
             "{probes} probes came in {seconds:.2} s"
         );
-        self.is_said("ratings", &["Probing"])
+        self.reports_state("ratings", &["Probing"])
     }
 
     fn closes(&self) -> anyhow::Result<()> {
@@ -193,9 +193,9 @@ impl<'a> Scene<'a> {
         ensure!(took <= CLOSED, "that took {took:?}");
 
         self.event_of("ratings", "BreakerClosed")?;
-        self.is_said("ratings", &["Closed"])?;
+        self.reports_state("ratings", &["Closed"])?;
         // A tenth of the calls first, and all of them ten seconds later.
-        self.nobody_holds_back()?;
+        self.all_closed()?;
         // A machine that stands still at the end of a window takes calls out of it.
         eventually(Duration::from_secs(30), "all calls come", || {
             let (calls, seconds) = self.counted()?;
@@ -208,7 +208,7 @@ impl<'a> Scene<'a> {
         })
     }
 
-    fn nobody_holds_back(&self) -> anyhow::Result<()> {
+    fn all_closed(&self) -> anyhow::Result<()> {
         eventually(PATIENCE, "nobody holds a call back", || {
             let states = self.states("ratings")?;
             ensure!(states.iter().all(|state| *state == ALL_CALLS), "{states:?}");
@@ -232,7 +232,7 @@ impl<'a> Scene<'a> {
                 && others.iter().all(|state| *state == ALL_CALLS),
             "states of reviews, those of one account first: {states:?}"
         );
-        self.is_said("reviews", &["Closed"])?;
+        self.reports_state("reviews", &["Closed"])?;
         let events = self.events("reviews", "BreakerOpened")?;
         ensure!(events.is_empty(), "{events:?}");
         Ok(())
@@ -254,7 +254,7 @@ impl<'a> Scene<'a> {
         };
         in_time("state Open: nobody calls", WRITTEN, round, || {
             write("Auto")?;
-            self.nobody_holds_back()
+            self.all_closed()
         })?;
         let states = self.states("ratings")?;
         ensure!(
@@ -310,7 +310,7 @@ impl<'a> Scene<'a> {
     }
 
     /// Waits until the status of the policy says one of these, by the words of all callers.
-    fn is_said(&self, policy: &str, states: &[&str]) -> anyhow::Result<()> {
+    fn reports_state(&self, policy: &str, states: &[&str]) -> anyhow::Result<()> {
         eventually(SOON, "the status tells of the breaker", || {
             let status = self.ns.json(&["get", "tp", policy])?["status"]["breaker"].clone();
             let state = status["state"].as_str().unwrap_or_default();

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use e2e::harness::{App, Cluster, Namespace, Outcome, Said, eventually, mesh};
+use e2e::harness::{App, Cluster, CommandOutput, Namespace, Outcome, eventually, mesh};
 use serde_json::{Value, json};
 
 use super::altered::{Altered, scale};
@@ -17,7 +17,7 @@ const FOUND: Duration = Duration::from_secs(180);
 /// In the order in which they are told.
 const IDS: [&str; 4] = ["pods-without-proxy", "resolved", "annotations", "labels"];
 
-fn weft(ns: &Namespace, args: &[&str]) -> anyhow::Result<Said> {
+fn weft(ns: &Namespace, args: &[&str]) -> anyhow::Result<CommandOutput> {
     let more = ["-n", &ns.name, "--request-timeout", "30s"];
     ns.cluster.weft(&[args, &more].concat())
 }

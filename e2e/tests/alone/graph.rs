@@ -19,7 +19,7 @@ use super::{
 /// proxies' way back as well.
 const SHOWN: Duration = Duration::from_secs(120);
 /// What a replica that ends writes down, the others read within a minute.
-const TOLD: Duration = Duration::from_secs(180);
+const WRITTEN_WITHIN: Duration = Duration::from_secs(180);
 const REPLICAS: usize = 2;
 /// Of `web` to `cart`.
 const CALLS: u64 = 200;
@@ -94,7 +94,7 @@ fn last_seen(ns: &Namespace, client: &str) -> anyhow::Result<Vec<i64>> {
 /// Waits until every replica does, with the time at which `client` called.
 fn known(ns: &Namespace, client: &str, called: &RangeInclusive<i64>) -> anyhow::Result<()> {
     let what = format!("all replicas know when {client} called");
-    eventually(TOLD, &what, || {
+    eventually(WRITTEN_WITHIN, &what, || {
         let all = last_seen(ns, client)?;
         ensure!(all.len() == REPLICAS, "{} know", all.len());
         ensure!(

@@ -23,7 +23,7 @@ use super::{
 /// What a mesh that has just been installed may take to reach everybody.
 const SETTLED: Duration = Duration::from_secs(30);
 /// Kubernetes looks at a namespace that could not go after up to a minute again.
-const GONE: Duration = Duration::from_secs(150);
+const GONE_WITHIN: Duration = Duration::from_secs(150);
 /// The group for which a replica of the controller has to answer.
 const OBSERVE: &str = "v1alpha1.observe.weft.dev";
 
@@ -104,7 +104,7 @@ fn uninstalled_mesh_leaves_traffic_and_objects_and_can_come_back() -> Outcome {
     assert!(report.client_id.is_some(), "in plaintext: {report:?}");
 
     comes_back_without_a_proxy(&ns)?;
-    goes(&deleted)?;
+    vanishes(&deleted)?;
 
     altered.restore()?;
     println!("installed again after {:?}", begun.elapsed());
@@ -195,7 +195,7 @@ fn namespaces_that_wait_for_controllers_go_when_their_apiservices_went_by_hand()
     let words: Vec<&str> = command.split_whitespace().collect();
     assert!(words.contains(&OBSERVE), "{command}");
     cluster.kubectl(&words)?;
-    goes(&namespace)?;
+    vanishes(&namespace)?;
     altered.restore()?;
     Ok(())
 }
@@ -225,8 +225,8 @@ fn delete(ns: &Namespace) -> anyhow::Result<()> {
     ns.cluster.kubectl(&words).map(drop)
 }
 
-fn goes(ns: &Namespace) -> anyhow::Result<()> {
-    eventually(GONE, "the namespace is gone", || {
+fn vanishes(ns: &Namespace) -> anyhow::Result<()> {
+    eventually(GONE_WITHIN, "the namespace is gone", || {
         let words = ["get", "namespace", &ns.name, "--ignore-not-found"];
         let left = ns.cluster.kubectl(&words)?;
         ensure!(left.is_empty(), "{left}");

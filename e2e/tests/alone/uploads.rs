@@ -10,7 +10,7 @@ use anyhow::{Context as _, ensure};
 use e2e::{
     echo::{
         load::Summary,
-        request_log::{PATH, Told},
+        request_log::{LogSnapshot, PATH},
     },
     harness::{Api, App, Load, Namespace, Outcome, Pod, UNTIL_ENDED},
 };
@@ -123,7 +123,7 @@ fn by_trace(api: &Api, ledger: &Pod, path: &str) -> anyhow::Result<BTreeMap<Stri
     let path_and_query = format!("{PATH}?only={path}");
     let (status, text) = api.ask_pod(ledger, LOG, &Method::GET, &path_and_query, "")?;
     ensure!(status == 200, "{path_and_query} answered {status}: {text}");
-    let log: Told = serde_json::from_str(&text)?;
+    let log: LogSnapshot = serde_json::from_str(&text)?;
     ensure!(log.lost == 0, "the witness forgot {} requests", log.lost);
     let mut came = BTreeMap::new();
     for record in log.records {

@@ -11,8 +11,8 @@ use std::{
 
 use e2e::harness::Pod;
 
-/// Length of one piece of load; the most that goes on after the end.
-const PIECE: &str = "5s";
+/// Length of one period of load; the most that goes on after the end.
+const PERIOD: &str = "5s";
 /// Requests per second, unless fewer are asked for.
 pub(crate) const RATE: &str = "15";
 
@@ -25,7 +25,7 @@ pub(crate) struct TrafficResult {
     pub(crate) errors: BTreeMap<String, u64>,
 }
 
-/// So many requests a second in pieces, until it is finished or dropped.
+/// So many requests a second in periods, until it is finished or dropped.
 #[derive(Debug)]
 pub(crate) struct Traffic {
     stop: Arc<AtomicBool>,
@@ -39,11 +39,11 @@ impl Traffic {
         let thread = thread::spawn(move || {
             let mut seen = TrafficResult::default();
             while !stopped.load(Ordering::Relaxed) {
-                let piece = from.get(&url, &["--rate", rate, "--duration", PIECE, "-c", "2"])?;
-                seen.planned += piece.planned;
-                add(&mut seen.by_status, piece.by_status);
-                add(&mut seen.by_version, piece.by_version);
-                add(&mut seen.errors, piece.errors);
+                let result = from.get(&url, &["--rate", rate, "--duration", PERIOD, "-c", "2"])?;
+                seen.planned += result.planned;
+                add(&mut seen.by_status, result.by_status);
+                add(&mut seen.by_version, result.by_version);
+                add(&mut seen.errors, result.errors);
             }
             Ok(seen)
         });

@@ -7,7 +7,7 @@ use anyhow::{Context as _, ensure};
 use e2e::{
     echo::{
         load::Summary,
-        request_log::{self, Record, Told},
+        request_log::{self, LogSnapshot, Record},
     },
     harness::{Api, App, Load, Namespace, Pod, eventually},
 };
@@ -19,7 +19,7 @@ use super::{SOON, url};
 /// Requests begin for so long.
 const LOAD: &str = "300s";
 /// What stays open does so for so long, and is over before the last request.
-const HELD: &str = "285s";
+const OPEN_FOR: &str = "285s";
 const STREAMS: u64 = 4;
 const CONNECTIONS: u64 = 20;
 /// Connections of bytes that come and go: so many at once, for so long, so often. A little
@@ -145,7 +145,7 @@ impl Town {
                 .map(|_| scope.spawn(move || stream(holder)))
                 .collect();
             let count = CONNECTIONS.to_string();
-            let held_count = scope.spawn(move || connections(holder, &count, HELD));
+            let held_count = scope.spawn(move || connections(holder, &count, OPEN_FOR));
             let short = scope.spawn(move || short(web));
             let meanwhile = meanwhile()?;
             for stream in streams {
@@ -210,7 +210,7 @@ impl Town {
             let path = format!("{}?only={FAULTY}", request_log::PATH);
             let (status, text) = self.api.ask_pod(pod, BYPASS, &Method::GET, &path, "")?;
             ensure!(status == 200, "{} answered {status}: {text}", pod.name);
-            let log: Told = serde_json::from_str(&text)?;
+            let log: LogSnapshot = serde_json::from_str(&text)?;
             ensure!(log.lost == 0, "{} lost {} records", pod.name, log.lost);
             records.extend(log.records);
         }
@@ -286,7 +286,7 @@ fn of(seen: &Summary, status: &str) -> u64 {
 
 /// A stream of gRPC that stays open.
 fn stream(from: &Pod) -> anyhow::Result<()> {
-    let seen = from.grpc(&["cart:8080", "--duration", HELD, "--rate", "2"])?;
+    let seen = from.grpc(&["cart:8080", "--duration", OPEN_FOR, "--rate", "2"])?;
     let whole = seen.grpc_status.as_deref() == Some("0") && seen.received == seen.sent;
     ensure!(whole, "a stream broke off: {seen:?}");
     Ok(())

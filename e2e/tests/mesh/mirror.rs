@@ -14,7 +14,7 @@ const REQUESTS: u32 = 3000;
 /// Of all requests.
 const COPIED: f64 = 0.1;
 /// A proxy has so many copies under way at most.
-const UNDER_WAY: f64 = 64.0;
+const IN_FLIGHT: f64 = 64.0;
 /// What copies take that nobody waits for.
 const HANGS: &str = "60s";
 /// Loads that are copied, and loads that are not, in turns.
@@ -116,7 +116,7 @@ fn copies_that_hang_cost_no_caller_anything() -> Outcome {
     // They did hang: so many at once that no more were made.
     let unmade = scene.copies("full")?;
     assert!(
-        unmade > 0.0 && unmade <= planned - UNDER_WAY,
+        unmade > 0.0 && unmade <= planned - IN_FLIGHT,
         "{unmade} of {planned} copies were not made"
     );
     Ok(())

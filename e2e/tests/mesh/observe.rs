@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use e2e::harness::{Namespace, Outcome, Said, eventually};
+use e2e::harness::{CommandOutput, Namespace, Outcome, eventually};
 use serde_json::{Value, json};
 
 use super::{split, url};
@@ -29,7 +29,7 @@ const SHOWN: Duration = Duration::from_secs(120);
 const PATIENT: [&str; 2] = ["--request-timeout", "30s"];
 
 /// `weft -n NAMESPACE ARGS`.
-fn weft(ns: &Namespace, args: &[&str]) -> anyhow::Result<Said> {
+fn weft(ns: &Namespace, args: &[&str]) -> anyhow::Result<CommandOutput> {
     let scope = ["-n", &ns.name];
     ns.cluster.weft(&[args, &scope, &PATIENT].concat())
 }

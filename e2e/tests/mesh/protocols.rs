@@ -4,7 +4,7 @@ use std::{thread, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use e2e::{
-    echo::request_log::{PATH, Told},
+    echo::request_log::{LogSnapshot, PATH},
     harness::{Api, Namespace, Outcome, Pod, UNTIL_ENDED, eventually, mesh},
 };
 use http::Method;
@@ -97,7 +97,7 @@ fn streams_at(api: &Api, pod: &Pod) -> anyhow::Result<usize> {
     let path = format!("{PATH}?only=/weft.echo.Echo/Stream");
     let (status, text) = api.ask_pod(pod, LOG, &Method::GET, &path, "")?;
     ensure!(status == 200, "{path} answered {status}: {text}");
-    let log: Told = serde_json::from_str(&text)?;
+    let log: LogSnapshot = serde_json::from_str(&text)?;
     Ok(log.records.len())
 }
 

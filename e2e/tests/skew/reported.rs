@@ -1,7 +1,7 @@
 //! What `weft` tells of proxies of both versions.
 
 use anyhow::{Context as _, ensure};
-use e2e::harness::{Namespace, Pod, Said, eventually};
+use e2e::harness::{CommandOutput, Namespace, Pod, eventually};
 use serde_json::Value;
 
 use super::{SOON, previous::Previous};
@@ -11,7 +11,7 @@ const RETRY: &str = "traffic-policy/retry";
 /// What would fail if an older proxy were no proxy, refused something or had no stream.
 const CHECKS: [&str; 4] = ["pods-without-proxy", "old-proxies", "connected", "refusals"];
 
-fn weft(ns: &Namespace, args: &[&str]) -> anyhow::Result<Said> {
+fn weft(ns: &Namespace, args: &[&str]) -> anyhow::Result<CommandOutput> {
     let more = ["-n", &ns.name, "--request-timeout", "30s"];
     ns.cluster.weft(&[args, &more].concat())
 }

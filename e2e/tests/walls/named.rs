@@ -27,8 +27,8 @@ const DECISIONS: [&str; 8] = [
     "injection",
     "drain",
 ];
-/// The ways that are drawn, a line each, in steps.
-const WAYS: [&str; 3] = ["config", "outbound", "inbound"];
+/// The paths that are drawn, a line each, in steps.
+const PATHS: [&str; 3] = ["config", "outbound", "inbound"];
 /// Crates whose folders have a table, in this order.
 const TABLES: [&str; 2] = ["proxy", "controller"];
 const TABLE_OF_FOLDERS: &str = "| folder | what it is | may import |";
@@ -143,7 +143,7 @@ fn without_files(page: &str) -> Vec<String> {
         })
     };
     let mut missing = Vec::new();
-    for heading in WAYS {
+    for heading in PATHS {
         let steps = steps(page, heading);
         if steps.is_empty() {
             missing.push(heading.to_owned());

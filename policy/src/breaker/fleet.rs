@@ -208,7 +208,7 @@ impl<A: Ord + Clone, P: Ord + Clone> Fleet<A, P> {
     /// its own fault or because it makes them up, holds back nobody who calls too seldom to
     /// have a voice.
     #[must_use]
-    pub const fn told_alone(&self) -> Option<&A> {
+    pub const fn sole_account(&self) -> Option<&A> {
         self.alone.as_ref()
     }
 

@@ -20,7 +20,7 @@ enum Event {
     /// Each second a proxy tells what it did,
     Pulse(usize),
     /// and what the controller says comes to it a little later.
-    Told(usize, Steer),
+    Steered(usize, Steer),
     Tick,
 }
 
@@ -90,7 +90,7 @@ impl Scene {
                     }
                 }
                 Event::Pulse(caller) => self.pulse(now, caller),
-                Event::Told(caller, steer) => self.breakers[caller].steer(now, steer),
+                Event::Steered(caller, steer) => self.breakers[caller].steer(now, steer),
                 Event::Tick => {
                     self.events.after(secs(1), Event::Tick);
                     self.decide(now);
@@ -149,7 +149,7 @@ impl Scene {
             self.last_steer = steer;
             for caller in 0..CALLERS {
                 let wait = ms(50).mul_f64(1.0 + self.dice.unit());
-                self.events.after(wait, Event::Told(caller, steer));
+                self.events.after(wait, Event::Steered(caller, steer));
             }
         }
     }

@@ -226,7 +226,7 @@ impl Snapshot {
     }
 
     #[must_use]
-    pub fn resource_versions(&self) -> HashMap<String, String> {
+    pub(crate) fn resource_versions(&self) -> HashMap<String, String> {
         let current = self.versions.iter();
         current
             .map(|(name, current)| (name.clone(), current.version.clone()))

@@ -327,7 +327,7 @@ impl Bench {
     }
 
     /// Says something on the proxy's stream.
-    pub(super) async fn say(&self, message: v1::to_proxy::Message) {
+    pub(super) async fn send_message(&self, message: v1::to_proxy::Message) {
         let proxy = self.stand_in.proxy.lock().clone().unwrap();
         let message = v1::ToProxy {
             message: Some(message),

@@ -72,7 +72,7 @@ pub(crate) struct CircuitView {
 impl Circuits {
     /// Such that `begun` is told when there is something to say of them.
     #[must_use]
-    pub fn notifying(begun: Arc<Notify>) -> Self {
+    pub(crate) fn notifying(begun: Arc<Notify>) -> Self {
         Self {
             begun,
             ..Self::default()
@@ -182,7 +182,7 @@ impl Circuits {
 
     /// What there is to say of each since the last time. Those that are not in use are
     /// forgotten.
-    pub fn pulse(&self, mut say: impl FnMut(CircuitReport)) {
+    pub fn pulse(&self, mut report: impl FnMut(CircuitReport)) {
         let now = now();
         self.deciding.lock().retain_mut(|circuit| {
             circuit.breaker.settle(now, &circuit.settings);
@@ -190,7 +190,7 @@ impl Circuits {
             let is_idle = now.saturating_duration_since(circuit.used) >= FORGOTTEN;
             let forget = is_idle && pulse.is_none() && circuit.breaker.is_at_rest(now);
             circuit.news();
-            say(CircuitReport {
+            report(CircuitReport {
                 by: circuit.by.clone(),
                 pulse,
                 state: if forget {
@@ -332,9 +332,9 @@ mod tests {
                 circuits.record(&by, &SETTINGS, before, true);
             }
             circuits.end_stream(&by, &SETTINGS, before, (stream, Some(true)));
-            circuits.pulse(|said| {
-                let failed = said.pulse.map_or(0, |pulse| pulse.failed);
-                assert_eq!((failed, said.state == ShownState::Open), (0, false));
+            circuits.pulse(|reported| {
+                let failed = reported.pulse.map_or(0, |pulse| pulse.failed);
+                assert_eq!((failed, reported.state == ShownState::Open), (0, false));
             });
             // What was let in since then does.
             assert_eq!(fails(&circuits, &by, 50), Some(ShownState::Open));

@@ -73,7 +73,7 @@ pub struct Registry {
 impl Registry {
     /// One that tells how many endpoints rest.
     #[must_use]
-    pub fn with_gauge(ejected: Gauge) -> Self {
+    pub(crate) fn with_gauge(ejected: Gauge) -> Self {
         Self {
             ejected,
             ..Self::default()

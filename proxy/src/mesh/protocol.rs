@@ -226,7 +226,7 @@ fn head_of(parts: &Parts, port: AppPort, protocol: &'static str) -> Parts {
     let mut mesh = parts.clone();
     mesh.version = Version::HTTP_2;
     mesh.headers.remove(header::HOST);
-    say(&mut mesh.headers, port, protocol);
+    insert_target(&mut mesh.headers, port, protocol);
     mesh
 }
 
@@ -248,11 +248,11 @@ fn dedicated_head(parts: &Parts, port: AppPort, speak: AppHttp) -> Parts {
         mesh.headers
             .insert(header::CONTENT_LENGTH, HeaderValue::from(0));
     }
-    say(&mut mesh.headers, port, speak.label());
+    insert_target(&mut mesh.headers, port, speak.label());
     mesh
 }
 
-fn say(map: &mut HeaderMap, port: AppPort, protocol: &'static str) {
+fn insert_target(map: &mut HeaderMap, port: AppPort, protocol: &'static str) {
     map.insert(PORT, HeaderValue::from(port.get()));
     map.insert(PROTOCOL, HeaderValue::from_static(protocol));
 }

@@ -91,11 +91,12 @@ impl Marks {
         let directives = map.get_all(CACHE_CONTROL).iter();
         let directives = directives.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
         let directives: Vec<&[u8]> = directives.map(<[u8]>::trim_ascii).collect();
-        let says = |name: &[u8]| directives.iter().any(|one| one.eq_ignore_ascii_case(name));
-        if says(b"private") || says(b"no-store") {
+        let has_directive =
+            |name: &[u8]| directives.iter().any(|one| one.eq_ignore_ascii_case(name));
+        if has_directive(b"private") || has_directive(b"no-store") {
             return;
         }
-        if !says(b"public") {
+        if !has_directive(b"public") {
             map.append(CACHE_CONTROL, HeaderValue::from_static("private"));
             return;
         }

@@ -61,18 +61,18 @@ async fn hasty(mut stream: TcpStream, open: Arc<AtomicUsize>) {
 
 /// Two pods, and how many have come to an application that answers at once, and are there.
 async fn hasty_pods() -> (TwoPods, Arc<AtomicUsize>) {
-    let mut field = TwoPods::new(Protocol::Http1).await;
+    let mut pods = TwoPods::new(Protocol::Http1).await;
     let open = Arc::<AtomicUsize>::default();
     let counts = Arc::clone(&open);
     let serve = move |stream| hasty(stream, Arc::clone(&counts));
-    field.port = serving(&field.server, serve).await;
-    field.deliver_to(field.port);
-    (field, open)
+    pods.port = serving(&pods.server, serve).await;
+    pods.deliver_to(pods.port);
+    (pods, open)
 }
 
 /// A caller that has its answer, and has sent nothing of its body.
-async fn answered(field: &TwoPods, entry: EntryPoint, path: &str) -> TcpStream {
-    let mut caller = field.open(entry).await;
+async fn answered(pods: &TwoPods, entry: EntryPoint, path: &str) -> TcpStream {
+    let mut caller = pods.open(entry).await;
     let head = format!("POST {path} HTTP/1.1\r\nHost: s\r\nContent-Length: 10000000000\r\n\r\n");
     caller.write_all(head.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
@@ -112,9 +112,9 @@ async fn comes_to(open: &AtomicUsize, count: usize) -> bool {
 
 #[tokio::test]
 async fn what_a_server_does_not_take_of_an_upload_behind_its_answer_ends() {
-    let (field, open) = hasty_pods().await;
+    let (pods, open) = hasty_pods().await;
     for entry in ENTRY_POINTS {
-        let mut caller = answered(&field, entry, "/stuck").await;
+        let mut caller = answered(&pods, entry, "/stuck").await;
         fill(&mut caller).await;
         ends_in_time(&open, caller, &format!("{entry:?}")).await;
     }
@@ -123,17 +123,17 @@ async fn what_a_server_does_not_take_of_an_upload_behind_its_answer_ends() {
 /// Its server would read on.
 #[tokio::test]
 async fn what_a_caller_does_not_send_of_an_upload_behind_its_answer_ends() {
-    let (field, open) = hasty_pods().await;
+    let (pods, open) = hasty_pods().await;
     for entry in ENTRY_POINTS {
-        let caller = answered(&field, entry, "/slow").await;
+        let caller = answered(&pods, entry, "/slow").await;
         ends_in_time(&open, caller, &format!("{entry:?}")).await;
     }
 }
 
 #[tokio::test]
 async fn what_a_server_takes_slowly_of_an_upload_behind_its_answer_goes_on() {
-    let (field, open) = hasty_pods().await;
-    let mut caller = answered(&field, EntryPoint::Inbound, "/slow").await;
+    let (pods, open) = hasty_pods().await;
+    let mut caller = answered(&pods, EntryPoint::Inbound, "/slow").await;
     tokio::spawn(async move { while caller.write_all(&ZEROS).await.is_ok() {} });
     pass(2 * LATE).await;
     assert_eq!(open.load(Relaxed), 1);
@@ -162,11 +162,11 @@ async fn hasty2(stream: TcpStream, ended: mpsc::Sender<Option<Reason>>) {
 
 #[tokio::test]
 async fn over_http2_its_stream_is_reset_to_the_caller_without_an_error() {
-    let mut field = TwoPods::new(Protocol::Http2).await;
+    let mut pods = TwoPods::new(Protocol::Http2).await;
     let (ends, mut ended) = mpsc::channel(4);
-    field.port = serving(&field.server, move |stream| hasty2(stream, ends.clone())).await;
-    field.deliver_to(field.port);
-    let stream = field.open(EntryPoint::Inbound).await;
+    pods.port = serving(&pods.server, move |stream| hasty2(stream, ends.clone())).await;
+    pods.deliver_to(pods.port);
+    let stream = pods.open(EntryPoint::Inbound).await;
     let (mut sender, connection) = h2::client::handshake(stream).await.unwrap();
     tokio::spawn(connection);
     let request = Request::post("http://s/stuck").body(()).unwrap();

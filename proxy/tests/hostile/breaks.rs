@@ -56,8 +56,8 @@ struct Cable {
 
 impl Cable {
     /// From now on calls go this way, to this port of the server.
-    async fn between(field: &TwoPods, port: u16) -> Self {
-        let real = field.server.ip;
+    async fn between(pods: &TwoPods, port: u16) -> Self {
+        let real = pods.server.ip;
         let IpAddr::V4(ip) = real else {
             unreachable!("pods of these tests have IPv4");
         };
@@ -93,7 +93,7 @@ impl Cable {
             }
         });
         let there = endpoint(ip, port, Some("api"));
-        field.client.set(vec![endpoints("api", vec![there])]);
+        pods.client.set(vec![endpoints("api", vec![there])]);
         Self { cuts, silent }
     }
 
@@ -183,35 +183,35 @@ async fn ends_arrive<F: Future<Output = TcpStream>>(
 #[tokio::test]
 async fn a_reset_arrives_as_a_reset_in_both_directions() {
     for protocol in [Protocol::Opaque, Protocol::Detect] {
-        let mut field = TwoPods::new(protocol).await;
-        let (port, mut rx) = teller(&field.server).await;
-        field.port = port;
-        field.deliver_to(port);
+        let mut pods = TwoPods::new(protocol).await;
+        let (port, mut rx) = teller(&pods.server).await;
+        pods.port = port;
+        pods.deliver_to(port);
         for entry in ENTRY_POINTS {
             let case = format!("{protocol:?} {entry:?}");
-            ends_arrive(&case, || field.open(entry), &mut rx).await;
+            ends_arrive(&case, || pods.open(entry), &mut rx).await;
         }
     }
 }
 
 #[tokio::test]
 async fn a_reset_passes_to_and_from_an_address_outside_the_mesh() {
-    let field = TwoPods::new(Protocol::Opaque).await;
-    let (port, mut rx) = teller(&field.server).await;
-    let outside = SocketAddr::new(field.server.ip, port);
-    field.client.set(vec![external(outside)]);
-    ends_arrive("outside", || field.client.call(outside), &mut rx).await;
+    let pods = TwoPods::new(Protocol::Opaque).await;
+    let (port, mut rx) = teller(&pods.server).await;
+    let outside = SocketAddr::new(pods.server.ip, port);
+    pods.client.set(vec![external(outside)]);
+    ends_arrive("outside", || pods.client.call(outside), &mut rx).await;
 }
 
 #[tokio::test]
 async fn a_tunnel_that_is_cut_between_the_proxies_is_reset_at_both_ends() {
     for protocol in [Protocol::Opaque, Protocol::Detect] {
-        let field = TwoPods::new(protocol).await;
-        let (port, mut rx) = teller(&field.server).await;
-        let cable = Cable::between(&field, port).await;
+        let pods = TwoPods::new(protocol).await;
+        let (port, mut rx) = teller(&pods.server).await;
+        let cable = Cable::between(&pods, port).await;
         for cut in CUTS {
             let case = format!("{protocol:?} {cut:?}");
-            let mut caller = field.open(EntryPoint::Outbound).await;
+            let mut caller = pods.open(EntryPoint::Outbound).await;
             begin(&mut caller, &[2; 1000]).await;
             cable.cut(cut);
             let by = cut.is_known_by();
@@ -223,15 +223,15 @@ async fn a_tunnel_that_is_cut_between_the_proxies_is_reset_at_both_ends() {
             assert!(reset, "{case}: the application, after {size} bytes");
             cable.mend();
             // The control, by a new connection between them.
-            ends_arrive(&case, || field.open(EntryPoint::Outbound), &mut rx).await;
+            ends_arrive(&case, || pods.open(EntryPoint::Outbound), &mut rx).await;
         }
     }
 }
 
 #[tokio::test]
 async fn an_answer_that_only_the_close_ends_does_not_look_whole_when_it_breaks() {
-    let mut field = TwoPods::new(Protocol::Http1).await;
-    field.port = serving(&field.server, |mut stream: TcpStream| async move {
+    let mut pods = TwoPods::new(Protocol::Http1).await;
+    pods.port = serving(&pods.server, |mut stream: TcpStream| async move {
         let mut head = vec![0; 1024];
         let _ = stream.read(&mut head).await;
         let _ = stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nhalf").await;
@@ -239,9 +239,9 @@ async fn an_answer_that_only_the_close_ends_does_not_look_whole_when_it_breaks()
         crash(stream);
     })
     .await;
-    field.deliver_to(field.port);
+    pods.deliver_to(pods.port);
     for entry in ENTRY_POINTS {
-        let mut caller = field.open(entry).await;
+        let mut caller = pods.open(entry).await;
         caller
             .write_all(b"GET / HTTP/1.0\r\nHost: s\r\n\r\n")
             .await
@@ -259,9 +259,9 @@ async fn an_answer_that_only_the_close_ends_does_not_look_whole_when_it_breaks()
 /// The same where the proxies lose each other.
 #[tokio::test]
 async fn an_answer_that_only_the_close_ends_does_not_look_whole_when_it_is_cut() {
-    let field = TwoPods::new(Protocol::Http1).await;
+    let pods = TwoPods::new(Protocol::Http1).await;
     let (tx, mut rx) = unbounded_channel();
-    let port = serving(&field.server, move |mut stream: TcpStream| {
+    let port = serving(&pods.server, move |mut stream: TcpStream| {
         let tx = tx.clone();
         async move {
             let mut head = vec![0; 1024];
@@ -275,7 +275,7 @@ async fn an_answer_that_only_the_close_ends_does_not_look_whole_when_it_is_cut()
         }
     })
     .await;
-    let cable = Cable::between(&field, port).await;
+    let cable = Cable::between(&pods, port).await;
     for (path, cut) in [
         ("/half", Some(Cut::Close)),
         ("/half", Some(Cut::Reset)),
@@ -283,7 +283,7 @@ async fn an_answer_that_only_the_close_ends_does_not_look_whole_when_it_is_cut()
         // The control.
         ("/whole", None),
     ] {
-        let mut caller = field.open(EntryPoint::Outbound).await;
+        let mut caller = pods.open(EntryPoint::Outbound).await;
         let request = format!("GET {path} HTTP/1.0\r\nHost: s\r\n\r\n");
         caller.write_all(request.as_bytes()).await.unwrap();
         let mut got = Vec::new();
@@ -342,8 +342,8 @@ async fn trailers_after(stream: TcpStream, happens: impl FnOnce() -> Instant) ->
 
 #[tokio::test]
 async fn a_grpc_stream_whose_server_goes_away_says_unavailable() {
-    let mut field = TwoPods::new(Protocol::Grpc).await;
-    field.port = serving(&field.server, |stream: TcpStream| async move {
+    let mut pods = TwoPods::new(Protocol::Grpc).await;
+    pods.port = serving(&pods.server, |stream: TcpStream| async move {
         let mut connection = h2::server::handshake(stream).await.unwrap();
         let (_, mut respond) = connection.accept().await.unwrap().unwrap();
         let _send = one_message(&mut respond);
@@ -351,19 +351,19 @@ async fn a_grpc_stream_whose_server_goes_away_says_unavailable() {
         let _ = timeout(Duration::from_millis(300), serving).await;
     })
     .await;
-    field.deliver_to(field.port);
+    pods.deliver_to(pods.port);
     for entry in ENTRY_POINTS {
         let soon = || Instant::now() + SOON;
-        let trailers = trailers_after(field.open(entry).await, soon).await;
+        let trailers = trailers_after(pods.open(entry).await, soon).await;
         assert_eq!(trailers["grpc-status"], "14", "{entry:?}: {trailers:?}");
     }
 }
 
 #[tokio::test]
 async fn a_grpc_stream_whose_servers_proxy_goes_away_says_unavailable() {
-    let field = TwoPods::new(Protocol::Grpc).await;
+    let pods = TwoPods::new(Protocol::Grpc).await;
     let (tx, mut rx) = unbounded_channel();
-    let port = serving(&field.server, move |stream: TcpStream| {
+    let port = serving(&pods.server, move |stream: TcpStream| {
         let tx = tx.clone();
         async move {
             let Ok(mut connection) = h2::server::handshake(stream).await else {
@@ -380,9 +380,9 @@ async fn a_grpc_stream_whose_servers_proxy_goes_away_says_unavailable() {
         }
     })
     .await;
-    let cable = Cable::between(&field, port).await;
+    let cable = Cable::between(&pods, port).await;
     for cut in CUTS {
-        let stream = field.open(EntryPoint::Outbound).await;
+        let stream = pods.open(EntryPoint::Outbound).await;
         let mut by = Instant::now();
         let cuts = || {
             cable.cut(cut);
@@ -399,8 +399,8 @@ async fn a_grpc_stream_whose_servers_proxy_goes_away_says_unavailable() {
 
 #[tokio::test]
 async fn what_came_before_a_stream_broke_arrives_and_then_the_break() {
-    let mut field = TwoPods::new(Protocol::Http2).await;
-    field.port = serving(&field.server, |stream: TcpStream| async move {
+    let mut pods = TwoPods::new(Protocol::Http2).await;
+    pods.port = serving(&pods.server, |stream: TcpStream| async move {
         let mut connection = h2::server::handshake(stream).await.unwrap();
         while let Some(Ok((_, mut respond))) = connection.accept().await {
             tokio::spawn(async move {
@@ -412,11 +412,9 @@ async fn what_came_before_a_stream_broke_arrives_and_then_the_break() {
         }
     })
     .await;
-    field.deliver_to(field.port);
+    pods.deliver_to(pods.port);
     for entry in ENTRY_POINTS {
-        let (mut sender, connection) = h2::client::handshake(field.open(entry).await)
-            .await
-            .unwrap();
+        let (mut sender, connection) = h2::client::handshake(pods.open(entry).await).await.unwrap();
         tokio::spawn(connection);
         for at in 0..20 {
             let request = Request::get("http://s/").body(()).unwrap();

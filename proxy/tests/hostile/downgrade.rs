@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use weft_proxy::MESH_PORT;
 use wire::v1::Protocol;
 
-use super::raw_http2::{DATA, END_STREAM, RawHttp2, Told, frame, get};
+use super::raw_http2::{DATA, END_STREAM, Outcome, RawHttp2, frame, get};
 use super::two_pods::{EntryPoint, Log, TwoPods};
 use crate::support::{SeenRequests, http_app, id};
 
@@ -26,9 +26,9 @@ enum Door {
 
 const DOORS: [Door; 3] = [Door::Outbound, Door::Inbound, Door::MeshTo1];
 
-/// A field for HTTP/2, with an HTTP/1.1 application beside it.
+/// Two pods for HTTP/2, with an HTTP/1.1 application beside it.
 struct Both {
-    field: TwoPods,
+    pods: TwoPods,
     seen: SeenRequests,
     port1: u16,
     log1: Log,
@@ -37,16 +37,16 @@ struct Both {
 
 impl Both {
     async fn new() -> Self {
-        let mut field = TwoPods::new(Protocol::Http2).await;
-        let (port1, log1) = (field.port, Arc::clone(&field.log));
-        let (port, seen) = http_app(&field.server, "api").await;
-        field.deliver_to(port);
-        field.port = port;
-        let certs = field
+        let mut pods = TwoPods::new(Protocol::Http2).await;
+        let (port1, log1) = (pods.port, Arc::clone(&pods.log));
+        let (port, seen) = http_app(&pods.server, "api").await;
+        pods.deliver_to(port);
+        pods.port = port;
+        let certs = pods
             .authority
             .leaf("web", Duration::from_secs(600), SystemTime::now());
         Self {
-            field,
+            pods,
             seen,
             port1,
             log1,
@@ -56,12 +56,12 @@ impl Both {
 
     async fn open(&self, door: Door) -> RawHttp2 {
         match door {
-            Door::Outbound => RawHttp2::new(self.field.open(EntryPoint::Outbound).await).await,
-            Door::Inbound => RawHttp2::new(self.field.open(EntryPoint::Inbound).await).await,
+            Door::Outbound => RawHttp2::new(self.pods.open(EntryPoint::Outbound).await).await,
+            Door::Inbound => RawHttp2::new(self.pods.open(EntryPoint::Inbound).await).await,
             Door::MeshTo1 => {
-                let roots = self.field.authority.roots();
+                let roots = self.pods.authority.roots();
                 let config = tls::mesh_client_config(&roots, &self.certs, id("api"), &[MESH_ALPN]);
-                let stream = TcpStream::connect((self.field.server.ip, MESH_PORT))
+                let stream = TcpStream::connect((self.pods.server.ip, MESH_PORT))
                     .await
                     .unwrap();
                 let secured = tokio_rustls::TlsConnector::from(config)
@@ -85,7 +85,7 @@ impl Both {
     }
 
     /// Sends one request and says what became of it.
-    async fn ask(&self, door: Door, fields: &[(&[u8], &[u8])], data: Option<&[u8]>) -> Told {
+    async fn ask(&self, door: Door, fields: &[(&[u8], &[u8])], data: Option<&[u8]>) -> Outcome {
         let mut raw = self.open(door).await;
         let extra = self.extra(door);
         let mut all = fields.to_vec();
@@ -110,7 +110,7 @@ impl Both {
     async fn works(&self, case: &str) {
         for door in DOORS {
             let outcome = self.ask(door, &get("/ok"), None).await;
-            assert_eq!(outcome, Told::Status(200), "after {case}, {door:?}");
+            assert_eq!(outcome, Outcome::Status(200), "after {case}, {door:?}");
             assert_eq!(self.got(case), 1, "after {case}, {door:?}");
         }
     }
@@ -225,7 +225,7 @@ async fn a_body_of_another_length_than_announced_is_refused() {
         for door in DOORS {
             let outcome = both.ask(door, &fields, data).await;
             assert!(
-                outcome.is_refusal() || matches!(outcome, Told::Status(502)),
+                outcome.is_refusal() || matches!(outcome, Outcome::Status(502)),
                 "{case}, {door:?}: {outcome:?}"
             );
             // An application may have been told of the beginning, with a body
@@ -258,7 +258,7 @@ async fn a_body_of_a_get_survives_the_change_of_version() {
             let mut fields = get("/ok").to_vec();
             fields[0].1 = method;
             let outcome = both.ask(door, &fields, Some(b"hello")).await;
-            assert_eq!(outcome, Told::Status(200), "{door:?}");
+            assert_eq!(outcome, Outcome::Status(200), "{door:?}");
             if door == Door::MeshTo1 {
                 let log = both.log1.lock();
                 assert_eq!(log[0].body, b"hello", "{log:?}");
@@ -280,7 +280,7 @@ async fn mesh_headers_of_a_peer_end_at_the_proxy() {
     fields.push((b"weft-client-id", b"spiffe://evil"));
     fields.push((b"weft-unsent", b"1"));
     let outcome = both.ask(Door::MeshTo1, &fields, None).await;
-    assert_eq!(outcome, Told::Status(200));
+    assert_eq!(outcome, Outcome::Status(200));
     let got = both.log1.lock().clone();
     assert_eq!(
         got[0].values("weft-client-id"),
@@ -303,7 +303,7 @@ async fn crumbs_of_a_cookie_become_one_header() {
     fields.push((b"cookie", b"b=2"));
     assert_eq!(
         both.ask(Door::MeshTo1, &fields, None).await,
-        Told::Status(200)
+        Outcome::Status(200)
     );
     let got = both.log1.lock().clone();
     assert_eq!(got[0].values("cookie"), ["a=1; b=2"], "{got:?}");

@@ -8,8 +8,8 @@ use wire::v1::Protocol;
 use super::two_pods::{ENTRY_POINTS, TwoPods, answers, rest, serving, status};
 
 /// Answers every request of a connection with the same bytes.
-async fn answering(field: &mut TwoPods, answer: &'static str) {
-    let port = serving(&field.server, move |mut stream| async move {
+async fn answering(pods: &mut TwoPods, answer: &'static str) {
+    let port = serving(&pods.server, move |mut stream| async move {
         let mut bytes = Vec::new();
         let mut buffer = [0; 4096];
         loop {
@@ -26,15 +26,15 @@ async fn answering(field: &mut TwoPods, answer: &'static str) {
         }
     })
     .await;
-    field.deliver_to(port);
-    field.port = port;
+    pods.deliver_to(port);
+    pods.port = port;
 }
 
 #[tokio::test]
 async fn a_caller_that_waits_for_a_100_gets_one_and_its_body_arrives() {
-    let field = TwoPods::new(Protocol::Http1).await;
+    let pods = TwoPods::new(Protocol::Http1).await;
     for entry in ENTRY_POINTS {
-        let mut stream = field.open(entry).await;
+        let mut stream = pods.open(entry).await;
         let head = "POST /ok HTTP/1.1\r\nHost: s\r\nExpect: 100-continue\r\nContent-Length: 5\r\nConnection: close\r\n\r\n";
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut buffer = [0; 1024];
@@ -48,30 +48,30 @@ async fn a_caller_that_waits_for_a_100_gets_one_and_its_body_arrives() {
         let answer = rest(&mut stream, Duration::from_secs(2)).await;
         assert_eq!(status(&answer), 200, "{entry:?}: {answer}");
         assert!(!answer.contains(" 100 "), "{entry:?}: {answer}");
-        assert_eq!(field.recorded("expect")[0].body, b"hello");
+        assert_eq!(pods.recorded("expect")[0].body, b"hello");
     }
 }
 
 #[tokio::test]
 async fn old_callers_keep_their_connection_only_when_they_ask() {
-    let field = TwoPods::new(Protocol::Http1).await;
+    let pods = TwoPods::new(Protocol::Http1).await;
     for entry in ENTRY_POINTS {
         // Without a word the connection ends after one answer.
-        let answer = field
+        let answer = pods
             .send_and_stay(
                 entry,
                 "GET /ok HTTP/1.0\r\nHost: s\r\n\r\nGET /ok HTTP/1.0\r\nHost: s\r\n\r\n",
             )
             .await;
         assert_eq!(status(&answer), 200, "{entry:?}: {answer}");
-        assert_eq!(field.recorded("1.0").len(), 1, "{entry:?}");
+        assert_eq!(pods.recorded("1.0").len(), 1, "{entry:?}");
         assert!(
             !answer.to_lowercase().contains("transfer-encoding"),
             "{entry:?}: {answer}"
         );
         let keep = "GET /ok HTTP/1.0\r\nHost: s\r\nConnection: keep-alive\r\n\r\n";
-        let answer = field.send_and_stay(entry, format!("{keep}{keep}")).await;
-        assert_eq!(field.recorded("1.0 kept").len(), 2, "{entry:?}: {answer}");
+        let answer = pods.send_and_stay(entry, format!("{keep}{keep}")).await;
+        assert_eq!(pods.recorded("1.0 kept").len(), 2, "{entry:?}: {answer}");
         assert!(
             answer.to_lowercase().contains("connection: keep-alive"),
             "{entry:?}: {answer}"
@@ -82,20 +82,20 @@ async fn old_callers_keep_their_connection_only_when_they_ask() {
 /// HTTP/1.0 knows no chunks, and needs no Host.
 #[tokio::test]
 async fn an_answer_of_unknown_length_reaches_an_old_caller_unchunked() {
-    let mut field = TwoPods::new(Protocol::Http1).await;
+    let mut pods = TwoPods::new(Protocol::Http1).await;
     for entry in ENTRY_POINTS {
-        let answer = field.send(entry, "GET /ok HTTP/1.0\r\n\r\n").await;
+        let answer = pods.send(entry, "GET /ok HTTP/1.0\r\n\r\n").await;
         assert_eq!(status(&answer), 200, "{entry:?}: {answer}");
-        let got = field.recorded("no Host");
+        let got = pods.recorded("no Host");
         assert_eq!(got[0].values("host").len(), 1, "{entry:?}: {got:?}");
     }
     answering(
-        &mut field,
+        &mut pods,
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
     )
     .await;
     for entry in ENTRY_POINTS {
-        let answer = field
+        let answer = pods
             .send_and_stay(entry, "GET /ok HTTP/1.0\r\nHost: s\r\n\r\n")
             .await;
         assert!(answer.ends_with("\r\n\r\nhello"), "{entry:?}: {answer}");
@@ -104,7 +104,7 @@ async fn an_answer_of_unknown_length_reaches_an_old_caller_unchunked() {
 
 #[tokio::test]
 async fn answers_without_a_body_keep_their_framing() {
-    let mut field = TwoPods::new(Protocol::Http1).await;
+    let mut pods = TwoPods::new(Protocol::Http1).await;
     for (method, answer, length) in [
         (
             "HEAD",
@@ -143,12 +143,12 @@ async fn answers_without_a_body_keep_their_framing() {
             Some("0"),
         ),
     ] {
-        answering(&mut field, answer).await;
+        answering(&mut pods, answer).await;
         for entry in ENTRY_POINTS {
             // Three on one connection: a body too much or too little of one
             // would be seen in the next.
             let bytes = format!("{method} /ok HTTP/1.1\r\nHost: s\r\n\r\n").repeat(3);
-            let got = field.send(entry, bytes).await;
+            let got = pods.send(entry, bytes).await;
             let case = format!("{method}, {answer:?}, {entry:?}: {got}");
             assert_eq!(answers(&got), 3, "{case}");
             assert!(got.ends_with("\r\n\r\n"), "{case}");
@@ -172,8 +172,8 @@ async fn answers_without_a_body_keep_their_framing() {
 /// A body that ends with its connection is whole when the connection closes.
 #[tokio::test]
 async fn an_answer_that_ends_with_its_connection_arrives_whole() {
-    let mut field = TwoPods::new(Protocol::Http1).await;
-    let port = serving(&field.server, |mut stream| async move {
+    let mut pods = TwoPods::new(Protocol::Http1).await;
+    let port = serving(&pods.server, |mut stream| async move {
         let mut head = [0; 4096];
         let _ = stream.read(&mut head).await;
         let body = "x".repeat(300_000);
@@ -181,10 +181,10 @@ async fn an_answer_that_ends_with_its_connection_arrives_whole() {
         let _ = stream.write_all(answer.as_bytes()).await;
     })
     .await;
-    field.deliver_to(port);
-    field.port = port;
+    pods.deliver_to(port);
+    pods.port = port;
     for entry in ENTRY_POINTS {
-        let answer = field
+        let answer = pods
             .send(
                 entry,
                 "GET /ok HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n",
@@ -197,18 +197,18 @@ async fn an_answer_that_ends_with_its_connection_arrives_whole() {
 /// Callers send requests before the answers to earlier ones; order stays.
 #[tokio::test]
 async fn pipelined_requests_are_answered_in_order() {
-    let field = TwoPods::new(Protocol::Http1).await;
+    let pods = TwoPods::new(Protocol::Http1).await;
     for entry in ENTRY_POINTS {
         let bytes: String = (0..50)
             .map(|at| format!("GET /{at} HTTP/1.1\r\nHost: s\r\n\r\n"))
             .collect();
-        let answer = field.send(entry, bytes).await;
+        let answer = pods.send(entry, bytes).await;
         let order: Vec<usize> = answer
             .lines()
             .filter_map(|line| line.strip_prefix('/'))
             .filter_map(|line| line.split(' ').next()?.parse().ok())
             .collect();
         assert_eq!(order, (0..50).collect::<Vec<_>>(), "{entry:?}: {answer}");
-        field.recorded("pipeline");
+        pods.recorded("pipeline");
     }
 }

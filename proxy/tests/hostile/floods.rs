@@ -14,8 +14,8 @@ use wire::v1::Protocol;
 
 use super::healthy::works_by_http2;
 use super::raw_http2::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PRIORITY, RST_STREAM, RawHttp2,
-    SETTINGS, Told, WINDOW_UPDATE, block, frame, get, length,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, Outcome, PING, PRIORITY, RST_STREAM,
+    RawHttp2, SETTINGS, WINDOW_UPDATE, block, frame, get, length,
 };
 use super::two_pods::{ENTRY_POINTS, EntryPoint, TwoPods, serving};
 use crate::support::id;
@@ -76,17 +76,17 @@ async fn application(stream: TcpStream, busy: Busy) {
     }
 }
 
-async fn field() -> (TwoPods, Busy) {
-    let mut field = TwoPods::new(Protocol::Http2).await;
+async fn pods() -> (TwoPods, Busy) {
+    let mut pods = TwoPods::new(Protocol::Http2).await;
     let busy = Busy::default();
     let shared = busy.clone();
-    let port = serving(&field.server, move |stream| {
+    let port = serving(&pods.server, move |stream| {
         application(stream, shared.clone())
     })
     .await;
-    field.deliver_to(port);
-    field.port = port;
-    (field, busy)
+    pods.deliver_to(port);
+    pods.port = port;
+    (pods, busy)
 }
 
 /// Resident memory of this process, in bytes.
@@ -99,14 +99,14 @@ fn resident() -> usize {
 /// ordinary request is answered within a second. Returns how many were made for that.
 async fn survive(
     case: &str,
-    field: &TwoPods,
+    pods: &TwoPods,
     attack: impl AsyncFn(&mut RawHttp2, EntryPoint),
 ) -> usize {
     let mut controls = 0;
     for entry in ENTRY_POINTS {
         let before = resident();
         let begun = Instant::now();
-        let mut raw = RawHttp2::new(field.open(entry).await).await;
+        let mut raw = RawHttp2::new(pods.open(entry).await).await;
         attack(&mut raw, entry).await;
         assert!(
             begun.elapsed() < OVER_WITHIN,
@@ -115,7 +115,7 @@ async fn survive(
         );
         let grown = resident().saturating_sub(before);
         assert!(grown < GROWTH, "{case}, {entry:?}: {grown} bytes more");
-        controls += works_by_http2(case, field, entry).await;
+        controls += works_by_http2(case, pods, entry).await;
     }
     controls
 }
@@ -128,9 +128,9 @@ fn post(path: &str) -> [(&[u8], &[u8]); 4] {
 
 #[tokio::test]
 async fn streams_that_are_reset_at_once_end_the_connection() {
-    let (field, busy) = field().await;
+    let (pods, busy) = pods().await;
     let head = block(&get("/slow"));
-    survive("rapid reset", &field, async |raw, entry| {
+    survive("rapid reset", &pods, async |raw, entry| {
         busy.began.store(0, Ordering::Relaxed);
         let mut sent = 0_u32;
         while sent < 100_000 {
@@ -160,8 +160,8 @@ async fn streams_that_are_reset_at_once_end_the_connection() {
 /// ends with the stream, so no more than the limit is ever under way.
 #[tokio::test]
 async fn work_that_was_begun_is_cancelled_with_its_stream() {
-    let (field, busy) = field().await;
-    survive("late reset", &field, async |raw, entry| {
+    let (pods, busy) = pods().await;
+    survive("late reset", &pods, async |raw, entry| {
         for at in 0..300_u32 {
             let stream = at * 2 + 1;
             let began = busy.began.load(Ordering::Relaxed);
@@ -187,14 +187,14 @@ async fn work_that_was_begun_is_cancelled_with_its_stream() {
 /// Six ways to make the proxy itself reset a stream whose request is at work.
 #[tokio::test]
 async fn resets_that_the_caller_provokes_leave_no_work_behind() {
-    let (field, busy) = field().await;
+    let (pods, busy) = pods().await;
     let zero = 0_u32.to_be_bytes();
     let most = 0x7fff_ffff_u32.to_be_bytes();
     let own = |stream: u32| [&stream.to_be_bytes()[..], &[16]].concat();
     for trigger in 0..6 {
         survive(
             &format!("provoked reset {trigger}"),
-            &field,
+            &pods,
             async |raw, entry| {
                 for at in 0..2_000_u32 {
                     let stream = at * 2 + 1;
@@ -238,8 +238,8 @@ async fn resets_that_the_caller_provokes_leave_no_work_behind() {
 
 #[tokio::test]
 async fn malformed_requests_without_end_end_the_connection() {
-    let (field, busy) = field().await;
-    let controls = survive("malformed", &field, async |raw, entry| {
+    let (pods, busy) = pods().await;
+    let controls = survive("malformed", &pods, async |raw, entry| {
         let mut fields = get("/ok").to_vec();
         fields.push((b"Upper", b"case"));
         let head = block(&fields);
@@ -259,11 +259,11 @@ async fn malformed_requests_without_end_end_the_connection() {
 
 #[tokio::test]
 async fn a_head_without_end_ends_the_connection() {
-    let (field, _) = field().await;
+    let (pods, _) = pods().await;
     for size in [0, 1, 10_000] {
         survive(
             &format!("continuation of {size}"),
-            &field,
+            &pods,
             async |raw, entry| {
                 raw.write(&frame(HEADERS, 0, 1, &block(&get("/ok")))).await;
                 let part = if size > 1 {
@@ -293,10 +293,10 @@ async fn a_head_without_end_ends_the_connection() {
 /// A header in the table costs one byte to repeat; what counts is its size.
 #[tokio::test]
 async fn a_small_block_that_unfolds_to_megabytes_is_refused() {
-    let (field, busy) = field().await;
+    let (pods, busy) = pods().await;
     let mut controls = 0;
     for name in [&b"x"[..], b"cookie"] {
-        controls += survive("amplification", &field, async |raw, entry| {
+        controls += survive("amplification", &pods, async |raw, entry| {
             let mut head = block(&get("/ok"));
             // Literal with indexing, so that index 62 is this one.
             head.push(0x40);
@@ -317,9 +317,9 @@ async fn a_small_block_that_unfolds_to_megabytes_is_refused() {
 
 #[tokio::test]
 async fn empty_frames_of_a_body_that_nobody_reads_end_the_connection() {
-    let (field, _) = field().await;
+    let (pods, _) = pods().await;
     for size in [0, 1] {
-        survive(&format!("data of {size}"), &field, async |raw, entry| {
+        survive(&format!("data of {size}"), &pods, async |raw, entry| {
             raw.request(1, false, &post("/slow")).await;
             let batch = frame(DATA, 0, 1, &vec![b'x'; size]).repeat(100);
             let mut sent = 0;
@@ -329,7 +329,7 @@ async fn empty_frames_of_a_body_that_nobody_reads_end_the_connection() {
             }
             raw.drain(Duration::from_secs(1)).await;
             assert!(
-                raw.over.is_some() || raw.all().any(|seen| matches!(seen, Told::Reset(_))),
+                raw.over.is_some() || raw.all().any(|seen| matches!(seen, Outcome::Reset(_))),
                 "{entry:?}: a million frames, and nobody minded"
             );
         })
@@ -339,13 +339,13 @@ async fn empty_frames_of_a_body_that_nobody_reads_end_the_connection() {
 
 #[tokio::test]
 async fn questions_whose_answers_nobody_reads_fill_no_memory() {
-    let (field, _) = field().await;
+    let (pods, _) = pods().await;
     for (case, question) in [
         ("ping", frame(PING, 0, 0, &[1; 8])),
         ("settings", frame(SETTINGS, 0, 0, &[0, 4, 0, 1, 0, 0])),
         ("priority", frame(PRIORITY, 0, 1001, &[0, 0, 0, 3, 16])),
     ] {
-        survive(case, &field, async |raw, _| {
+        survive(case, &pods, async |raw, _| {
             let batch = question.repeat(1000);
             // Either all are taken in passing or the writes get stuck.
             for _ in 0..300 {
@@ -361,17 +361,17 @@ async fn questions_whose_answers_nobody_reads_fill_no_memory() {
 
 #[tokio::test]
 async fn a_thousand_requests_at_once_are_held_to_the_limit() {
-    let (field, busy) = field().await;
+    let (pods, busy) = pods().await;
     for entry in ENTRY_POINTS {
         busy.most.store(0, Ordering::Relaxed);
-        let mut raw = RawHttp2::new(field.open(entry).await).await;
+        let mut raw = RawHttp2::new(pods.open(entry).await).await;
         for at in 0..1000_u32 {
             raw.request(at * 2 + 1, true, &get("/slow")).await;
         }
         raw.drain(Duration::from_millis(500)).await;
         let most = busy.most.load(Ordering::Relaxed);
         assert!(most <= STREAMS, "{entry:?}: {most} at once");
-        let refused = raw.all().filter(|seen| *seen == Told::Reset(7)).count();
+        let refused = raw.all().filter(|seen| *seen == Outcome::Reset(7)).count();
         assert!(
             refused >= 1000 - STREAMS || raw.over.is_some(),
             "{entry:?}: {refused} refused"
@@ -391,8 +391,8 @@ async fn a_thousand_requests_at_once_are_held_to_the_limit() {
 /// A reader of one byte at a time gets its byte and holds little memory.
 #[tokio::test]
 async fn windows_of_one_byte_hold_no_more_than_the_send_buffer() {
-    let mut field = TwoPods::new(Protocol::Http2).await;
-    let port = serving(&field.server, |stream| async move {
+    let mut pods = TwoPods::new(Protocol::Http2).await;
+    let port = serving(&pods.server, |stream| async move {
         let Ok(mut connection) = h2::server::handshake(stream).await else {
             return;
         };
@@ -415,11 +415,11 @@ async fn windows_of_one_byte_hold_no_more_than_the_send_buffer() {
         }
     })
     .await;
-    field.deliver_to(port);
-    field.port = port;
+    pods.deliver_to(port);
+    pods.port = port;
     for entry in ENTRY_POINTS {
         let before = resident();
-        let mut raw = RawHttp2::new(field.open(entry).await).await;
+        let mut raw = RawHttp2::new(pods.open(entry).await).await;
         raw.write(&frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 1])).await;
         for at in 0..100_u32 {
             raw.request(at * 2 + 1, true, &get("/big")).await;
@@ -434,18 +434,19 @@ async fn windows_of_one_byte_hold_no_more_than_the_send_buffer() {
         // A hundred streams of 10 MiB each wait: the bound is the windows'.
         let grown = resident().saturating_sub(before);
         assert!(grown < 2 * GROWTH, "{entry:?}: {grown} bytes more");
-        assert!(raw.all().any(|seen| seen == Told::Status(200)), "{entry:?}");
+        let served = raw.all().any(|seen| seen == Outcome::Status(200));
+        assert!(served, "{entry:?}");
     }
 }
 
 /// A member of the mesh names one port of the pod after the other, on which nobody listens.
 #[tokio::test]
 async fn a_peer_that_asks_for_every_port_takes_no_more_places_than_there_are() {
-    let (field, _) = field().await;
-    let (authority, life) = (&field.authority, Duration::from_secs(600));
+    let (pods, _) = pods().await;
+    let (authority, life) = (&pods.authority, Duration::from_secs(600));
     let certs = authority.leaf("web", life, SystemTime::now());
     let config = tls::mesh_client_config(&authority.roots(), &certs, id("api"), &[MESH_ALPN]);
-    let stream = TcpStream::connect((field.server.ip, MESH_PORT)).await;
+    let stream = TcpStream::connect((pods.server.ip, MESH_PORT)).await;
     let secured = tokio_rustls::TlsConnector::from(config)
         .connect(tls::peer_name(), stream.unwrap())
         .await;
@@ -466,14 +467,14 @@ async fn a_peer_that_asks_for_every_port_takes_no_more_places_than_there_are() {
         }
         for (stream, port) in streams {
             let seen = raw.outcome(stream, OVER_WITHIN).await;
-            assert_eq!(seen, Told::Status(503), "port {port}");
+            assert_eq!(seen, Outcome::Status(503), "port {port}");
         }
     }
     let grown = resident().saturating_sub(before);
     assert!(grown < GROWTH, "{grown} bytes more");
-    let page = field.server.metrics();
+    let page = pods.server.metrics();
     assert!(page.contains(r#"limit="pooled-addresses""#), "{page}");
     for entry in ENTRY_POINTS {
-        works_by_http2("all ports", &field, entry).await;
+        works_by_http2("all ports", &pods, entry).await;
     }
 }

@@ -11,16 +11,16 @@ mod behind;
 
 /// Sends `bytes` from everybody; nobody may take them for a request, and the
 /// caller is told so or hung up on.
-async fn refused(field: &TwoPods, case: &str, bytes: &[u8]) {
+async fn refused(pods: &TwoPods, case: &str, bytes: &[u8]) {
     for from in SPEAKERS {
-        let answer = field.send(from, bytes).await;
+        let answer = pods.send(from, bytes).await;
         let code = status(&answer);
         assert!(
             answer.is_empty() || (400..500).contains(&code),
             "{case}, {from:?}: {answer}"
         );
         assert!(answers(&answer) <= 1, "{case}, {from:?}: {answer}");
-        let got = field.recorded(case);
+        let got = pods.recorded(case);
         assert!(got.is_empty(), "{case}, {from:?}: {got:?}");
     }
 }
@@ -35,7 +35,7 @@ fn chunked(body: &str) -> Vec<u8> {
 
 #[tokio::test]
 async fn lengths_that_are_no_number_are_refused() {
-    let field = TwoPods::new(Protocol::Http1).await;
+    let pods = TwoPods::new(Protocol::Http1).await;
     for length in [
         "+5",
         "-1",
@@ -53,7 +53,7 @@ async fn lengths_that_are_no_number_are_refused() {
         "99999999999999999999999",
     ] {
         let case = format!("Content-Length: {length}");
-        refused(&field, &case, &post(&case, "hello")).await;
+        refused(&pods, &case, &post(&case, "hello")).await;
     }
     for (case, headers) in [
         ("two lengths", "Content-Length: 5\r\nContent-Length: 6"),
@@ -63,22 +63,22 @@ async fn lengths_that_are_no_number_are_refused() {
         ),
         ("length with a blank before the colon", "Content-Length : 5"),
     ] {
-        refused(&field, case, &post(headers, "hello")).await;
+        refused(&pods, case, &post(headers, "hello")).await;
     }
-    field.works("lengths").await;
+    pods.works("lengths").await;
 }
 
 /// The same length twice may be refused, or passed on once.
 #[tokio::test]
 async fn a_repeated_length_leaves_once_or_not_at_all() {
-    let field = TwoPods::new(Protocol::Http1).await;
+    let pods = TwoPods::new(Protocol::Http1).await;
     for headers in [
         "Content-Length: 5\r\nContent-Length: 5",
         "Content-Length: 5, 5",
     ] {
         for from in SPEAKERS {
-            let answer = field.send(from, post(headers, "hello")).await;
-            let got = field.recorded(headers);
+            let answer = pods.send(from, post(headers, "hello")).await;
+            let got = pods.recorded(headers);
             match status(&answer) {
                 400 => assert!(got.is_empty(), "{got:?}"),
                 200 => assert_eq!(got[0].body, b"hello"),
@@ -86,12 +86,12 @@ async fn a_repeated_length_leaves_once_or_not_at_all() {
             }
         }
     }
-    field.works("repeated lengths").await;
+    pods.works("repeated lengths").await;
 }
 
 #[tokio::test]
 async fn an_encoding_other_than_chunked_alone_is_refused() {
-    let field = TwoPods::new(Protocol::Http1).await;
+    let pods = TwoPods::new(Protocol::Http1).await;
     for encoding in [
         "xchunked",
         "chunkedx",
@@ -110,7 +110,7 @@ async fn an_encoding_other_than_chunked_alone_is_refused() {
     ] {
         let headers = format!("Transfer-Encoding: {encoding}");
         let case = format!("{headers:?}");
-        refused(&field, &case, &post(&headers, "5\r\nhello\r\n0\r\n\r\n")).await;
+        refused(&pods, &case, &post(&headers, "5\r\nhello\r\n0\r\n\r\n")).await;
     }
     for (case, headers) in [
         (
@@ -130,40 +130,40 @@ async fn an_encoding_other_than_chunked_alone_is_refused() {
             "Connection: transfer-encoding\r\nTransfer-Encoding: gzip",
         ),
     ] {
-        refused(&field, case, &post(headers, "5\r\nhello\r\n0\r\n\r\n")).await;
+        refused(&pods, case, &post(headers, "5\r\nhello\r\n0\r\n\r\n")).await;
     }
     let old = b"POST /ok HTTP/1.0\r\nHost: s\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
-    refused(&field, "HTTP/1.0", old).await;
+    refused(&pods, "HTTP/1.0", old).await;
     // Case of letters and surrounding blanks mean nothing.
     for encoding in ["Chunked", "  chunked\t"] {
         let headers = format!("Transfer-Encoding: {encoding}");
         for from in SPEAKERS {
-            let answer = field
+            let answer = pods
                 .send(from, post(&headers, "5\r\nhello\r\n0\r\n\r\n"))
                 .await;
             assert_eq!(status(&answer), 200, "{encoding}, {from:?}: {answer}");
-            assert_eq!(field.recorded(encoding)[0].body, b"hello");
+            assert_eq!(pods.recorded(encoding)[0].body, b"hello");
         }
     }
-    field.works("encodings").await;
+    pods.works("encodings").await;
 }
 
 /// Naming a framing header in Connection must not change how the body is read.
 #[tokio::test]
 async fn connection_cannot_take_the_framing_away() {
-    let field = TwoPods::new(Protocol::Http1).await;
+    let pods = TwoPods::new(Protocol::Http1).await;
     for from in SPEAKERS {
         let length = post(
             "Connection: content-length, host\r\nContent-Length: 5",
             "hello",
         );
-        assert_eq!(status(&field.send(from, length).await), 200, "{from:?}");
+        assert_eq!(status(&pods.send(from, length).await), 200, "{from:?}");
         let chunks = post(
             "Connection: transfer-encoding\r\nTransfer-Encoding: chunked",
             "5\r\nhello\r\n0\r\n\r\n",
         );
-        assert_eq!(status(&field.send(from, chunks).await), 200, "{from:?}");
-        let got = field.recorded("framing named in Connection");
+        assert_eq!(status(&pods.send(from, chunks).await), 200, "{from:?}");
+        let got = pods.recorded("framing named in Connection");
         assert!(
             got.len() == 2 && got.iter().all(|one| one.body == b"hello"),
             "{got:?}"
@@ -174,7 +174,7 @@ async fn connection_cannot_take_the_framing_away() {
 /// A chunk hides a request: it stays the body, and no length goes with it.
 #[tokio::test]
 async fn a_request_inside_a_chunk_stays_a_body() {
-    let field = TwoPods::new(Protocol::Http1).await;
+    let pods = TwoPods::new(Protocol::Http1).await;
     let hidden = "GET /private HTTP/1.1\r\nHost: s\r\nX-Pad: 123456\r\n\r\n";
     for headers in [
         "Transfer-Encoding: chunked\r\nContent-Length: 4",
@@ -182,9 +182,9 @@ async fn a_request_inside_a_chunk_stays_a_body() {
     ] {
         let body = format!("{:x}\r\n{hidden}\r\n0\r\n\r\n", hidden.len());
         for from in SPEAKERS {
-            let answer = field.send_and_stay(from, post(headers, &body)).await;
+            let answer = pods.send_and_stay(from, post(headers, &body)).await;
             assert_eq!(answers(&answer), 1, "{headers}, {from:?}: {answer}");
-            let got = field.recorded(headers);
+            let got = pods.recorded(headers);
             if status(&answer) == 400 {
                 assert!(got.is_empty(), "{got:?}");
                 continue;
@@ -194,12 +194,12 @@ async fn a_request_inside_a_chunk_stays_a_body() {
             assert!(got[0].values("content-length").is_empty(), "{got:?}");
         }
     }
-    field.works("hidden request").await;
+    pods.works("hidden request").await;
 }
 
 #[tokio::test]
 async fn chunks_that_parsers_read_differently_never_make_a_whole_request() {
-    let field = TwoPods::new(Protocol::Http1).await;
+    let pods = TwoPods::new(Protocol::Http1).await;
     let flood = format!("3;{}\r\nabc\r\n0\r\n\r\n", "x".repeat(20 * 1024));
     for (case, body) in [
         ("0x", "0x3\r\nabc\r\n0\r\n\r\n"),
@@ -216,19 +216,19 @@ async fn chunks_that_parsers_read_differently_never_make_a_whole_request() {
         ("bare CR after the size", "3\rabc\r\n0\r\n\r\n"),
     ] {
         for from in SPEAKERS {
-            let answer = field.send(from, chunked(body)).await;
+            let answer = pods.send(from, chunked(body)).await;
             assert_ne!(status(&answer), 200, "{case}, {from:?}: {answer}");
             assert!(answers(&answer) <= 1, "{case}, {from:?}: {answer}");
-            let got = field.recorded(case);
+            let got = pods.recorded(case);
             assert!(got.is_empty(), "{case}, {from:?}: {got:?}");
         }
     }
-    field.works("chunks").await;
+    pods.works("chunks").await;
 }
 
 #[tokio::test]
 async fn heads_with_a_doubtful_syntax_are_refused() {
-    let field = TwoPods::new(Protocol::Http1).await;
+    let pods = TwoPods::new(Protocol::Http1).await;
     for head in [
         "GET /ok HTTP/1.1\r\n Host: s\r\n\r\n",
         "GET /ok HTTP/1.1\r\nHost: s\r\nnocolon\r\n\r\n",
@@ -253,66 +253,66 @@ async fn heads_with_a_doubtful_syntax_are_refused() {
         "GET /ok HTTP/1.1\r\nHost: u@s\r\n\r\n",
         "GET /ok HTTP/1.1\r\n\r\n",
     ] {
-        refused(&field, &format!("{head:?}"), head.as_bytes()).await;
+        refused(&pods, &format!("{head:?}"), head.as_bytes()).await;
     }
-    field.works("heads").await;
+    pods.works("heads").await;
 }
 
 /// Bare line feeds may pass the parser, but never reach the application so:
 /// the recorder calls them broken.
 #[tokio::test]
 async fn line_ends_leave_as_they_should() {
-    let field = TwoPods::new(Protocol::Http1).await;
+    let pods = TwoPods::new(Protocol::Http1).await;
     for head in [
         "GET /ok HTTP/1.1\nHost: s\n\n",
         "GET /ok HTTP/1.1\r\nHost: s\nx: y\r\n\r\n",
         "\r\n\r\nGET /ok HTTP/1.1\r\nHost: s\r\n\r\n",
     ] {
         for from in SPEAKERS {
-            let answer = field.send(from, head).await;
+            let answer = pods.send(from, head).await;
             assert!(
                 [200, 400].contains(&status(&answer)),
                 "{head:?}, {from:?}: {answer}"
             );
-            field.recorded(head);
+            pods.recorded(head);
         }
     }
-    field.works("line ends").await;
+    pods.works("line ends").await;
 }
 
 /// Requests never last until the connection ends, so what follows one without
 /// a length is another request or nothing.
 #[tokio::test]
 async fn an_old_request_without_a_length_has_no_body() {
-    let field = TwoPods::new(Protocol::Http1).await;
-    field.allow(Protocol::Http1, &["/ok"]);
+    let pods = TwoPods::new(Protocol::Http1).await;
+    pods.allow(Protocol::Http1, &["/ok"]);
     for from in SPEAKERS {
-        let answer = field
+        let answer = pods
             .send(
                 from,
                 "POST /ok HTTP/1.0\r\nHost: s\r\n\r\nGET /private HTTP/1.1\r\nHost: s\r\n\r\n",
             )
             .await;
-        let got = field.recorded("HTTP/1.0");
+        let got = pods.recorded("HTTP/1.0");
         assert_eq!(status(&answer), 200, "{from:?}: {answer}");
         assert!(
             got.len() == 1 && got[0].body.is_empty(),
             "{from:?}: {got:?}"
         );
     }
-    field.works("HTTP/1.0").await;
+    pods.works("HTTP/1.0").await;
 }
 
 #[tokio::test]
 async fn trailers_never_become_headers() {
-    let field = TwoPods::new(Protocol::Http1).await;
+    let pods = TwoPods::new(Protocol::Http1).await;
     let trailers = "Content-Length: 10\r\nTransfer-Encoding: gzip\r\nHost: evil\r\nAuthorization: x\r\nweft-client-id: spiffe://evil\r\nX-Sum: 1\r\nX-Sum: 2\r\n";
     let body = format!("3\r\nabc\r\n0\r\n{trailers}\r\n");
     for from in SPEAKERS {
         let headers = "Trailer: X-Sum\r\nTE: trailers\r\nTransfer-Encoding: chunked";
-        let answer = field.send(from, post(headers, &body)).await;
+        let answer = pods.send(from, post(headers, &body)).await;
         assert_eq!(status(&answer), 200, "{from:?}: {answer}");
-        let got = field.recorded("trailers");
+        let got = pods.recorded("trailers");
         assert!(got.len() == 1 && got[0].body == b"abc", "{from:?}: {got:?}");
         assert_eq!(got[0].values("host"), ["s"], "{from:?}: {got:?}");
         assert!(!got[0].head.contains("evil") && !got[0].head.contains("gzip"));
@@ -329,12 +329,12 @@ async fn trailers_never_become_headers() {
         let sums = passed.matches("x-sum").count();
         assert!(sums == 0 || sums == 2, "{from:?}: {passed}");
     }
-    field.works("trailers").await;
+    pods.works("trailers").await;
 }
 
 #[tokio::test]
 async fn a_body_of_any_method_arrives_whole_or_is_refused() {
-    let field = TwoPods::new(Protocol::Http1).await;
+    let pods = TwoPods::new(Protocol::Http1).await;
     for method in [
         "GET", "HEAD", "DELETE", "OPTIONS", "POST", "PUT", "PATCH", "LOCK",
     ] {
@@ -351,8 +351,8 @@ async fn a_body_of_any_method_arrives_whole_or_is_refused() {
                 let bytes = format!(
                     "{method} /ok HTTP/1.1\r\nHost: s\r\n{framing}\r\n\r\n{body}GET /next HTTP/1.1\r\nHost: s\r\n\r\n"
                 );
-                let answer = field.send(entry, bytes).await;
-                let got = field.recorded(&case);
+                let answer = pods.send(entry, bytes).await;
+                let got = pods.recorded(&case);
                 if status(&answer) == 200 {
                     assert_eq!(got.len(), 2, "{case}, {entry:?}: {got:?}");
                     assert_eq!(got[0].body, b"hello", "{case}, {entry:?}");
@@ -365,5 +365,5 @@ async fn a_body_of_any_method_arrives_whole_or_is_refused() {
             }
         }
     }
-    field.works("bodies").await;
+    pods.works("bodies").await;
 }

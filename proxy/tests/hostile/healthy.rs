@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::raw_http2::{RawHttp2, Told, get};
+use super::raw_http2::{Outcome, RawHttp2, get};
 use super::two_pods::{EntryPoint, TwoPods};
 
 /// After every attack an ordinary request is answered within this time.
@@ -29,13 +29,13 @@ pub(crate) async fn answers_soon(case: &str, ask: impl AsyncFn()) -> usize {
 }
 
 /// A new caller of HTTP/2 is served. Returns how often it has asked.
-pub(crate) async fn works_by_http2(case: &str, field: &TwoPods, entry: EntryPoint) -> usize {
+pub(crate) async fn works_by_http2(case: &str, pods: &TwoPods, entry: EntryPoint) -> usize {
     let case = format!("{case}, {entry:?}");
     answers_soon(&case, async || {
-        let mut other = RawHttp2::new(field.open(entry).await).await;
+        let mut other = RawHttp2::new(pods.open(entry).await).await;
         other.request(1, true, &get("/ok")).await;
         let seen = other.outcome(1, PATIENCE).await;
-        assert_eq!(seen, Told::Status(200), "after {case}");
+        assert_eq!(seen, Outcome::Status(200), "after {case}");
     })
     .await
 }

@@ -6,27 +6,27 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use wire::v1::Protocol;
 
-use super::raw_http2::{DATA, RawHttp2, Told};
+use super::raw_http2::{DATA, Outcome, RawHttp2};
 use super::two_pods::{ENTRY_POINTS, EntryPoint, TwoPods, rest, serving, status};
 use crate::support::http_app;
 
 const PATIENCE: Duration = Duration::from_secs(2);
 
 async fn for_http2() -> TwoPods {
-    let mut field = TwoPods::new(Protocol::Http2).await;
-    let (port, _) = http_app(&field.server, "api").await;
-    field.deliver_to(port);
-    field.port = port;
-    field
+    let mut pods = TwoPods::new(Protocol::Http2).await;
+    let (port, _) = http_app(&pods.server, "api").await;
+    pods.deliver_to(port);
+    pods.port = port;
+    pods
 }
 
 #[tokio::test]
 async fn an_http2_request_may_name_its_host_in_a_header_alone() {
-    let field = for_http2().await;
-    field.allow(Protocol::Http2, &["/ok"]);
+    let pods = for_http2().await;
+    pods.allow(Protocol::Http2, &["/ok"]);
     for entry in ENTRY_POINTS {
         for (path, expected) in [(&b"/ok"[..], 200), (b"/private", 403)] {
-            let mut raw = RawHttp2::new(field.open(entry).await).await;
+            let mut raw = RawHttp2::new(pods.open(entry).await).await;
             let fields: [(&[u8], &[u8]); 4] = [
                 (b":method", b"GET"),
                 (b":scheme", b"http"),
@@ -35,14 +35,14 @@ async fn an_http2_request_may_name_its_host_in_a_header_alone() {
             ];
             raw.request(1, true, &fields).await;
             let outcome = raw.outcome(1, PATIENCE).await;
-            assert_eq!(outcome, Told::Status(expected), "{entry:?}");
+            assert_eq!(outcome, Outcome::Status(expected), "{entry:?}");
         }
     }
 }
 
 #[tokio::test]
 async fn a_get_with_a_body_that_asks_for_an_upgrade_is_served_without_one() {
-    let field = TwoPods::new(Protocol::Http1).await;
+    let pods = TwoPods::new(Protocol::Http1).await;
     for entry in ENTRY_POINTS {
         for (framing, body) in [
             ("Content-Length: 5", "hello"),
@@ -51,9 +51,9 @@ async fn a_get_with_a_body_that_asks_for_an_upgrade_is_served_without_one() {
             let request = format!(
                 "GET /ok HTTP/1.1\r\nHost: s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{framing}\r\n\r\n{body}"
             );
-            let answer = field.send_and_stay(entry, request).await;
+            let answer = pods.send_and_stay(entry, request).await;
             assert_eq!(status(&answer), 200, "{framing}, {entry:?}: {answer}");
-            let got = field.recorded(framing);
+            let got = pods.recorded(framing);
             assert_eq!(got.len(), 1, "{framing}, {entry:?}");
             assert_eq!(got[0].body, b"hello", "{framing}, {entry:?}");
             assert!(got[0].values("upgrade").is_empty(), "{framing}, {entry:?}");
@@ -63,21 +63,21 @@ async fn a_get_with_a_body_that_asks_for_an_upgrade_is_served_without_one() {
 
 #[tokio::test]
 async fn an_empty_host_is_served() {
-    let field = TwoPods::new(Protocol::Http1).await;
+    let pods = TwoPods::new(Protocol::Http1).await;
     for entry in ENTRY_POINTS {
         let request = "GET /ok HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n";
-        let answer = field.send(entry, request).await;
+        let answer = pods.send(entry, request).await;
         assert_eq!(status(&answer), 200, "{entry:?}: {answer}");
-        assert_eq!(field.recorded("empty host")[0].values("host").len(), 1);
+        assert_eq!(pods.recorded("empty host")[0].values("host").len(), 1);
     }
 }
 
 #[tokio::test]
 async fn a_head_that_is_refused_gets_its_status_and_no_body() {
-    let field = for_http2().await;
-    field.allow(Protocol::Http2, &["/ok"]);
+    let pods = for_http2().await;
+    pods.allow(Protocol::Http2, &["/ok"]);
     for entry in ENTRY_POINTS {
-        let mut raw = RawHttp2::new(field.open(entry).await).await;
+        let mut raw = RawHttp2::new(pods.open(entry).await).await;
         let fields: [(&[u8], &[u8]); 4] = [
             (b":method", b"HEAD"),
             (b":scheme", b"http"),
@@ -87,7 +87,7 @@ async fn a_head_that_is_refused_gets_its_status_and_no_body() {
         raw.request(1, true, &fields).await;
         assert_eq!(
             raw.outcome(1, PATIENCE).await,
-            Told::Status(403),
+            Outcome::Status(403),
             "{entry:?}"
         );
         let until = tokio::time::Instant::now() + Duration::from_millis(200);
@@ -100,16 +100,16 @@ async fn a_head_that_is_refused_gets_its_status_and_no_body() {
         }
     }
     // By HTTP/1.1 through two proxies, which speak HTTP/2 to each other.
-    let field = TwoPods::new(Protocol::Http1).await;
-    field.allow(Protocol::Http1, &["/ok"]);
+    let pods = TwoPods::new(Protocol::Http1).await;
+    pods.allow(Protocol::Http1, &["/ok"]);
     for _ in 0..5 {
         let request = "HEAD /denied HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n";
-        let answer = field.send(EntryPoint::Outbound, request).await;
+        let answer = pods.send(EntryPoint::Outbound, request).await;
         assert_eq!(status(&answer), 403, "{answer}");
         assert!(answer.ends_with("\r\n\r\n"), "{answer}");
         // As long as GET's: else a client may take the connection for one that ends here.
         let request = "GET /denied HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n";
-        let got = field.send(EntryPoint::Outbound, request).await;
+        let got = pods.send(EntryPoint::Outbound, request).await;
         let length = |answer: &str| {
             let mut lines = answer.lines().map(str::to_ascii_lowercase);
             lines.find(|line| line.starts_with("content-length:"))
@@ -121,32 +121,32 @@ async fn a_head_that_is_refused_gets_its_status_and_no_body() {
 
 #[tokio::test]
 async fn a_callers_broken_body_is_its_own_fault() {
-    let field = TwoPods::new(Protocol::Http1).await;
+    let pods = TwoPods::new(Protocol::Http1).await;
     for entry in ENTRY_POINTS {
         let request = "POST /ok HTTP/1.1\r\nHost: s\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nzz\r\n";
-        let answer = field.send_and_stay(entry, request).await;
+        let answer = pods.send_and_stay(entry, request).await;
         assert_eq!(status(&answer), 400, "{entry:?}: {answer}");
     }
     tokio::time::sleep(Duration::from_millis(100)).await;
-    for pod in [&field.client, &field.server] {
+    for pod in [&pods.client, &pods.server] {
         let metrics = pod.metrics();
         let blamed = metrics
             .lines()
             .find(|line| line.starts_with("weft_requests_total{") && line.contains("status=\"5"));
         assert_eq!(blamed, None);
     }
-    field.recorded("broken body");
-    field.works("broken bodies").await;
+    pods.recorded("broken body");
+    pods.works("broken bodies").await;
 }
 
 /// Most clients write all of a body before they read.
 #[tokio::test]
 async fn the_refusal_of_an_upload_can_be_read_after_all_of_it_was_sent() {
-    let field = TwoPods::new(Protocol::Http1).await;
-    field.allow(Protocol::Http1, &["/ok"]);
+    let pods = TwoPods::new(Protocol::Http1).await;
+    pods.allow(Protocol::Http1, &["/ok"]);
     for entry in ENTRY_POINTS {
         for size in [256 * 1024, 16 * 1024 * 1024] {
-            let mut stream = field.open(entry).await;
+            let mut stream = pods.open(entry).await;
             let head =
                 format!("POST /denied HTTP/1.1\r\nHost: s\r\nContent-Length: {size}\r\n\r\n");
             let body = vec![b'x'; size];
@@ -168,37 +168,37 @@ async fn the_refusal_of_an_upload_can_be_read_after_all_of_it_was_sent() {
         }
     }
     // Control: a client that stops when it is refused is let go at once.
-    let mut stream = field.open(EntryPoint::Inbound).await;
+    let mut stream = pods.open(EntryPoint::Inbound).await;
     let head = "POST /denied HTTP/1.1\r\nHost: s\r\nContent-Length: 10\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
     let answer = rest(&mut stream, PATIENCE).await;
     assert_eq!(status(&answer), 403, "{answer}");
-    field.recorded("uploads");
+    pods.recorded("uploads");
 }
 
 /// HTTP/1.1 names its trailers before the body; then they pass, and others do not.
 #[tokio::test]
 async fn trailers_that_are_announced_pass_both_ways() {
-    let mut field = TwoPods::new(Protocol::Http1).await;
+    let mut pods = TwoPods::new(Protocol::Http1).await;
     for entry in ENTRY_POINTS {
         let request = "POST /ok HTTP/1.1\r\nHost: s\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 1\r\n\r\n";
-        let answer = field.send_and_stay(entry, request).await;
+        let answer = pods.send_and_stay(entry, request).await;
         assert_eq!(status(&answer), 200, "{entry:?}: {answer}");
-        let got = field.recorded("announced");
+        let got = pods.recorded("announced");
         assert_eq!(got[0].trailers.to_lowercase(), "x-sum: 1", "{entry:?}");
     }
-    let port = serving(&field.server, |mut stream| async move {
+    let port = serving(&pods.server, |mut stream| async move {
         let mut head = [0; 4096];
         let _ = stream.read(&mut head).await;
         let answer = "HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 1\r\n\r\n";
         let _ = stream.write_all(answer.as_bytes()).await;
     })
     .await;
-    field.deliver_to(port);
-    field.port = port;
+    pods.deliver_to(port);
+    pods.port = port;
     for entry in ENTRY_POINTS {
         let request = "GET /ok HTTP/1.1\r\nHost: s\r\nTE: trailers\r\n\r\n";
-        let answer = field.send_and_stay(entry, request).await.to_lowercase();
+        let answer = pods.send_and_stay(entry, request).await.to_lowercase();
         assert!(
             answer.ends_with("0\r\nx-sum: 1\r\n\r\n"),
             "{entry:?}: {answer}"

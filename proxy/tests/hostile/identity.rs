@@ -11,14 +11,14 @@ use weft_proxy::OWN_PORTS;
 use weft_proxy::serve_plain;
 use wire::v1::Protocol;
 
-use super::raw_http2::{DATA, RawHttp2, Told, frame, get};
+use super::raw_http2::{DATA, Outcome, RawHttp2, frame, get};
 use super::two_pods::{ENTRY_POINTS, EntryPoint, TwoPods, rest, serving, status};
 
 const TRUE_ID: &str = "spiffe://cluster.local/ns/shop/sa/web";
 
 #[tokio::test]
 async fn a_forged_identity_in_any_spelling_is_replaced_or_gone() {
-    let field = TwoPods::new(Protocol::Http1).await;
+    let pods = TwoPods::new(Protocol::Http1).await;
     for forged in [
         "weft-client-id: spiffe://evil",
         "Weft-Client-Id: spiffe://evil",
@@ -33,9 +33,9 @@ async fn a_forged_identity_in_any_spelling_is_replaced_or_gone() {
     ] {
         for entry in ENTRY_POINTS {
             let bytes = format!("GET /ok HTTP/1.1\r\nHost: s\r\n{forged}\r\n\r\n");
-            let answer = field.send(entry, bytes).await;
+            let answer = pods.send(entry, bytes).await;
             assert_eq!(status(&answer), 200, "{forged}, {entry:?}: {answer}");
-            let got = field.recorded(forged);
+            let got = pods.recorded(forged);
             let expected: &[&str] = match entry {
                 EntryPoint::Outbound => &[TRUE_ID],
                 EntryPoint::Inbound => &[],
@@ -53,7 +53,7 @@ async fn a_forged_identity_in_any_spelling_is_replaced_or_gone() {
             );
         }
     }
-    field.works("forged identities").await;
+    pods.works("forged identities").await;
 }
 
 /// Names that applications take for those of the mesh: CGI and its like read any mark as `-`.
@@ -70,7 +70,7 @@ const SPELT: [&str; 8] = [
 
 #[tokio::test]
 async fn an_identity_with_other_marks_for_its_hyphens_does_not_arrive() {
-    let field = TwoPods::new(Protocol::Http1).await;
+    let pods = TwoPods::new(Protocol::Http1).await;
     for name in SPELT {
         for entry in ENTRY_POINTS {
             let bytes = format!(
@@ -78,16 +78,16 @@ async fn an_identity_with_other_marks_for_its_hyphens_does_not_arrive() {
                  Trailer: X-Sum, {name}\r\nTransfer-Encoding: chunked\r\n\r\n\
                  3\r\nabc\r\n0\r\nX-Sum: 1\r\n{name}: spiffe://evil\r\n\r\n"
             );
-            let answer = field.send(entry, bytes).await;
+            let answer = pods.send(entry, bytes).await;
             assert_eq!(status(&answer), 200, "{name}, {entry:?}: {answer}");
-            let got = field.recorded(name);
+            let got = pods.recorded(name);
             assert!(!got[0].head.contains("evil"), "{name}, {entry:?}: {got:?}");
             // The trailer that is nobody's passes.
             let trailers = got[0].trailers.to_lowercase();
             assert_eq!(trailers, "x-sum: 1", "{name}, {entry:?}");
         }
     }
-    field.works("other marks").await;
+    pods.works("other marks").await;
 }
 
 /// An application over HTTP/2 that keeps the fields of what it is asked.
@@ -111,11 +111,11 @@ async fn keep(stream: TcpStream, kept: Arc<Mutex<String>>) {
 
 #[tokio::test]
 async fn an_identity_with_other_marks_does_not_arrive_over_http2_either() {
-    let mut field = TwoPods::new(Protocol::Http2).await;
+    let mut pods = TwoPods::new(Protocol::Http2).await;
     let kept = Arc::<Mutex<String>>::default();
     let log = Arc::clone(&kept);
-    field.port = serving(&field.server, move |stream| keep(stream, Arc::clone(&log))).await;
-    field.deliver_to(field.port);
+    pods.port = serving(&pods.server, move |stream| keep(stream, Arc::clone(&log))).await;
+    pods.deliver_to(pods.port);
     let spelt = SPELT.map(str::to_lowercase);
     for entry in ENTRY_POINTS {
         let mut head = get("/ok").to_vec();
@@ -125,12 +125,12 @@ async fn an_identity_with_other_marks_does_not_arrive_over_http2_either() {
             head.push((name.as_bytes(), b"spiffe://evil"));
             trailers.push((name.as_bytes(), b"spiffe://evil"));
         }
-        let mut raw = RawHttp2::new(field.open(entry).await).await;
+        let mut raw = RawHttp2::new(pods.open(entry).await).await;
         raw.request(1, false, &head).await;
         raw.write(&frame(DATA, 0, 1, b"abc")).await;
         raw.request(1, true, &trailers).await;
         let outcome = raw.outcome(1, Duration::from_secs(2)).await;
-        assert_eq!(outcome, Told::Status(200), "{entry:?}");
+        assert_eq!(outcome, Outcome::Status(200), "{entry:?}");
         let got = std::mem::take(&mut *kept.lock());
         assert!(!got.contains("evil"), "{entry:?}: {got}");
         assert!(got.contains("\"x-sum\": \"1\""), "{entry:?}: {got}");
@@ -139,12 +139,12 @@ async fn an_identity_with_other_marks_does_not_arrive_over_http2_either() {
 
 #[tokio::test]
 async fn what_belongs_to_one_connection_ends_there() {
-    let field = TwoPods::new(Protocol::Http1).await;
+    let pods = TwoPods::new(Protocol::Http1).await;
     for entry in ENTRY_POINTS {
         let bytes = "GET /ok HTTP/1.1\r\nHost: s\r\nConnection: X-One, x-two ,Keep-Alive\r\nX-One: 1\r\nx-two: 2\r\nx-three: 3\r\nKeep-Alive: timeout=5\r\nProxy-Connection: keep-alive\r\nTE: gzip\r\n\r\n";
-        let answer = field.send(entry, bytes).await;
+        let answer = pods.send(entry, bytes).await;
         assert_eq!(status(&answer), 200, "{entry:?}: {answer}");
-        let got = field.recorded("hop by hop");
+        let got = pods.recorded("hop by hop");
         for gone in [
             "x-one",
             "x-two",
@@ -157,18 +157,18 @@ async fn what_belongs_to_one_connection_ends_there() {
         }
         assert_eq!(got[0].values("x-three"), ["3"], "{entry:?}");
     }
-    field.works("hop by hop").await;
+    pods.works("hop by hop").await;
 }
 
 /// Bytes that are no text in a header that the proxy takes apart.
 #[tokio::test]
 async fn a_connection_header_of_odd_bytes_harms_nobody() {
-    let field = TwoPods::new(Protocol::Http1).await;
+    let pods = TwoPods::new(Protocol::Http1).await;
     for entry in ENTRY_POINTS {
         let mut bytes =
             b"GET /ok HTTP/1.1\r\nHost: s\r\nConnection: \xff\xfe, x\r\nx: \xe9\r\ny: \xe9\r\n\r\n"
                 .to_vec();
-        let mut stream = field.open(entry).await;
+        let mut stream = pods.open(entry).await;
         tokio::io::AsyncWriteExt::write_all(&mut stream, &bytes)
             .await
             .unwrap();
@@ -179,35 +179,35 @@ async fn a_connection_header_of_odd_bytes_harms_nobody() {
             "{entry:?}: {answer}"
         );
         bytes.clear();
-        field.log.lock().clear();
+        pods.log.lock().clear();
     }
-    field.works("odd bytes").await;
+    pods.works("odd bytes").await;
 }
 
 /// The inbound side serves the pod's own addresses and no port of the proxy.
 #[tokio::test]
 async fn the_inbound_side_relays_to_nobody_else() {
-    let field = TwoPods::new(Protocol::Detect).await;
+    let pods = TwoPods::new(Protocol::Detect).await;
     let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let elsewhere = other.local_addr().unwrap();
     let mut targets: Vec<SocketAddr> = OWN_PORTS
         .iter()
-        .map(|port| SocketAddr::new(field.server.ip, *port))
+        .map(|port| SocketAddr::new(pods.server.ip, *port))
         .collect();
     targets.push(elsewhere);
-    targets.push(SocketAddr::new(field.client.ip, field.port));
+    targets.push(SocketAddr::new(pods.client.ip, pods.port));
     targets.push(SocketAddr::new(
         IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        field.port,
+        pods.port,
     ));
     for target in targets {
-        let listener = TcpListener::bind((field.server.ip, 0)).await.unwrap();
+        let listener = TcpListener::bind((pods.server.ip, 0)).await.unwrap();
         let mut stream = TcpStream::connect(listener.local_addr().unwrap())
             .await
             .unwrap();
         let (accepted, _) = listener.accept().await.unwrap();
         tokio::spawn(serve_plain(
-            Arc::clone(&field.server.proxy),
+            Arc::clone(&pods.server.proxy),
             accepted,
             target,
             runtime::occupancy::Permit::unlisted(),
@@ -219,17 +219,16 @@ async fn the_inbound_side_relays_to_nobody_else() {
     }
     let waiting = tokio::time::timeout(Duration::from_millis(50), other.accept()).await;
     assert!(waiting.is_err(), "loopback was called");
-    assert!(field.recorded("relay").is_empty());
-    field.works("relay").await;
+    assert!(pods.recorded("relay").is_empty());
+    pods.works("relay").await;
 }
 
 /// The policy of the callee counts, whatever port or name the caller claims.
 #[tokio::test]
 async fn an_identity_is_not_inherited_from_an_address() {
-    let field = TwoPods::new(Protocol::Http1).await;
-    field.workload(Protocol::Http1, wire::v1::Enforcement::Enforce);
-    field
-        .server
+    let pods = TwoPods::new(Protocol::Http1).await;
+    pods.workload(Protocol::Http1, wire::v1::Enforcement::Enforce);
+    pods.server
         .set(vec![crate::support::rule("t", "web", None, Some(&["/ok"]))]);
     // Without TLS the same pod is a stranger.
     for headers in [
@@ -238,10 +237,10 @@ async fn an_identity_is_not_inherited_from_an_address() {
         "X-Forwarded-Client-Cert: URI=spiffe://cluster.local/ns/shop/sa/web\r\n",
     ] {
         let bytes = format!("GET /ok HTTP/1.1\r\nHost: s\r\n{headers}\r\n");
-        let answer = field.send(EntryPoint::Inbound, bytes).await;
+        let answer = pods.send(EntryPoint::Inbound, bytes).await;
         assert_eq!(status(&answer), 403, "{headers}: {answer}");
-        assert!(field.recorded(headers).is_empty());
+        assert!(pods.recorded(headers).is_empty());
     }
     let bytes = "GET /ok HTTP/1.1\r\nHost: s\r\n\r\n";
-    assert_eq!(status(&field.send(EntryPoint::Outbound, bytes).await), 200);
+    assert_eq!(status(&pods.send(EntryPoint::Outbound, bytes).await), 200);
 }

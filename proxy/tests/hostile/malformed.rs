@@ -91,10 +91,8 @@ async fn serve(
     let _ = stream.send_trailers(trailers);
 }
 
-async fn caller(field: &TwoPods, entry: EntryPoint) -> SendRequest<Bytes> {
-    let (sender, connection) = h2::client::handshake(field.open(entry).await)
-        .await
-        .unwrap();
+async fn caller(pods: &TwoPods, entry: EntryPoint) -> SendRequest<Bytes> {
+    let (sender, connection) = h2::client::handshake(pods.open(entry).await).await.unwrap();
     tokio::spawn(connection);
     sender
 }
@@ -128,18 +126,18 @@ async fn ask(
     Ok((head.status, head.headers, trailers))
 }
 
-/// A field whose application is strict, and what that got.
-async fn strict_field() -> (TwoPods, Values) {
-    let mut field = TwoPods::new(Protocol::Http2).await;
+/// Two pods whose application is strict, and what that got.
+async fn strict_pods() -> (TwoPods, Values) {
+    let mut pods = TwoPods::new(Protocol::Http2).await;
     let values = Values::default();
     let kept = Arc::clone(&values);
-    let port = serving(&field.server, move |stream| {
+    let port = serving(&pods.server, move |stream| {
         strict(stream, Arc::clone(&kept))
     })
     .await;
-    field.deliver_to(port);
-    field.port = port;
-    (field, values)
+    pods.deliver_to(port);
+    pods.port = port;
+    (pods, values)
 }
 
 /// It is below 64 KiB when it comes, and may be above with what the proxies add. The control
@@ -148,12 +146,12 @@ async fn strict_field() -> (TwoPods, Values) {
 async fn a_head_that_servers_of_http2_do_not_read_is_not_sent_to_them() {
     // By the count of HTTP/2: four pseudo-header fields, and `x`.
     let others = ":methodPOST:schemehttp:authoritys:path/okx".len() + 5 * 32;
-    let (field, values) = strict_field().await;
+    let (pods, values) = strict_pods().await;
     for (size, passes) in [(64_000, true), (65_500, false)] {
         let value: &'static str = String::leak("a".repeat(size - others));
         let fields = [("x", value)];
         for entry in ENTRY_POINTS {
-            let sender = caller(&field, entry).await;
+            let sender = caller(&pods, entry).await;
             values.lock().clear();
             let asked = ask(sender, "/ok", &fields, None);
             let asked = timeout(PATIENCE, asked).await.unwrap();
@@ -172,11 +170,11 @@ async fn a_head_that_servers_of_http2_do_not_read_is_not_sent_to_them() {
 
 #[tokio::test]
 async fn a_value_with_blanks_at_an_end_costs_nobody_a_connection() {
-    let (field, values) = strict_field().await;
+    let (pods, values) = strict_pods().await;
     for entry in ENTRY_POINTS {
-        let victim = caller(&field, entry).await;
+        let victim = caller(&pods, entry).await;
         let slow = tokio::spawn(async move { ask(victim, "/slow", &[], None).await });
-        let other = caller(&field, entry).await;
+        let other = caller(&pods, entry).await;
         for bad in [" a", "a ", "\ta", "a\t", " ", "\t"] {
             for (fields, trailer) in [
                 (vec![("x", bad)], None),

@@ -83,20 +83,20 @@ async fn is_answered(stream: &mut TcpStream) {
 /// nothing there, or nothing more.
 #[tokio::test]
 async fn tunnels_into_http_that_rest_keep_no_place_and_one_with_a_request_in_flight_does() {
-    let mut field = TwoPods::new(Protocol::Opaque).await;
+    let mut pods = TwoPods::new(Protocol::Opaque).await;
     let (came, may) = (Arc::<AtomicUsize>::default(), Arc::<Notify>::default());
     let (counts, waits) = (Arc::clone(&came), Arc::clone(&may));
-    field.port = serving(&field.server, move |stream| {
+    pods.port = serving(&pods.server, move |stream| {
         application(stream, Arc::clone(&counts), Arc::clone(&waits))
     })
     .await;
-    field.deliver_to(field.port);
-    field.workload(Protocol::Http1, Enforcement::Open);
+    pods.deliver_to(pods.port);
+    pods.workload(Protocol::Http1, Enforcement::Open);
     let (occupancy, lost) = permits();
-    let _ = field.server.peers.set(Arc::clone(&occupancy));
+    let _ = pods.server.peers.set(Arc::clone(&occupancy));
 
-    let _silent = field.open(EntryPoint::Outbound).await;
-    let mut spoken = field.open(EntryPoint::Outbound).await;
+    let _silent = pods.open(EntryPoint::Outbound).await;
+    let mut spoken = pods.open(EntryPoint::Outbound).await;
     let ask = b"GET /wait HTTP/1.1\r\nHost: s\r\n\r\n";
     spoken.write_all(ask).await.unwrap();
     until("it never came", || came.load(Relaxed) == 1).await;

@@ -23,7 +23,7 @@ pub(crate) const END_HEADERS: u8 = 4;
 
 /// What an HTTP/2 connection says about a stream, whichever comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Told {
+pub(crate) enum Outcome {
     Status(u16),
     /// RST_STREAM with this code.
     Reset(u32),
@@ -33,7 +33,7 @@ pub(crate) enum Told {
     Nothing,
 }
 
-impl Told {
+impl Outcome {
     /// Told off: no application can have answered this.
     pub(crate) const fn is_refusal(self) -> bool {
         match self {
@@ -58,9 +58,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 pub(crate) struct RawHttp2 {
     io: Box<dyn Io>,
     bytes: Vec<u8>,
-    outcomes: HashMap<u32, Told>,
+    outcomes: HashMap<u32, Outcome>,
     /// Of the whole connection.
-    pub(crate) over: Option<Told>,
+    pub(crate) over: Option<Outcome>,
 }
 
 pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -168,7 +168,7 @@ impl RawHttp2 {
             let mut buffer = [0; 16 * 1024];
             match timeout_at(until, self.io.read(&mut buffer)).await {
                 Ok(Ok(0) | Err(_)) => {
-                    self.over.get_or_insert(Told::Closed);
+                    self.over.get_or_insert(Outcome::Closed);
                     return None;
                 }
                 Ok(Ok(count)) => self.bytes.extend_from_slice(&buffer[..count]),
@@ -186,15 +186,15 @@ impl RawHttp2 {
         };
         match got.kind {
             HEADERS => {
-                let status = Told::Status(status_of(&got.payload));
+                let status = Outcome::Status(status_of(&got.payload));
                 self.outcomes.entry(got.stream).or_insert(status);
             }
             RST_STREAM => {
                 self.outcomes
                     .entry(got.stream)
-                    .or_insert(Told::Reset(number(0)));
+                    .or_insert(Outcome::Reset(number(0)));
             }
-            GOAWAY => self.over = Some(Told::GoAway(number(4))),
+            GOAWAY => self.over = Some(Outcome::GoAway(number(4))),
             PING if got.flags & ACK == 0 => {
                 self.write(&frame(PING, ACK, 0, &got.payload)).await;
             }
@@ -206,7 +206,7 @@ impl RawHttp2 {
     }
 
     /// What became of a stream, for at most `patience`.
-    pub(crate) async fn outcome(&mut self, stream: u32, patience: Duration) -> Told {
+    pub(crate) async fn outcome(&mut self, stream: u32, patience: Duration) -> Outcome {
         let until = Instant::now() + patience;
         loop {
             if let Some(outcome) = self.outcomes.get(&stream).copied().or(self.over) {
@@ -218,13 +218,13 @@ impl RawHttp2 {
                     .get(&stream)
                     .copied()
                     .or(self.over)
-                    .unwrap_or(Told::Nothing);
+                    .unwrap_or(Outcome::Nothing);
             }
         }
     }
 
     /// Statuses and resets of every stream so far.
-    pub(crate) fn all(&self) -> impl Iterator<Item = Told> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = Outcome> {
         self.outcomes.values().copied()
     }
 

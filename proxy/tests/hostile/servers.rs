@@ -11,8 +11,8 @@ use tokio::time::timeout;
 use wire::v1::Protocol;
 
 use super::raw_http2::{
-    self, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PUSH_PROMISE, RawHttp2, SETTINGS, Told, frame,
-    get,
+    self, END_HEADERS, END_STREAM, GOAWAY, HEADERS, Outcome, PUSH_PROMISE, RawHttp2, SETTINGS,
+    frame, get,
 };
 use super::two_pods::{ENTRY_POINTS, EntryPoint, TwoPods, answers, rest, serving, status};
 
@@ -40,20 +40,20 @@ async fn scripted(mut stream: TcpStream, script: Arc<Vec<u8>>, keep: bool) {
     }
 }
 
-/// A field whose application answers every connection with `script`.
+/// Two pods whose application answers every connection with `script`.
 async fn lying(script: impl Into<Vec<u8>>, keep: bool) -> (TwoPods, Arc<AtomicUsize>) {
-    let mut field = TwoPods::new(Protocol::Http1).await;
+    let mut pods = TwoPods::new(Protocol::Http1).await;
     let connections = Arc::new(AtomicUsize::new(0));
     let script = Arc::new(script.into());
     let count = Arc::clone(&connections);
-    let port = serving(&field.server, move |stream| {
+    let port = serving(&pods.server, move |stream| {
         count.fetch_add(1, Ordering::Relaxed);
         scripted(stream, Arc::clone(&script), keep)
     })
     .await;
-    field.deliver_to(port);
-    field.port = port;
-    (field, connections)
+    pods.deliver_to(port);
+    pods.port = port;
+    (pods, connections)
 }
 
 fn request(method: &str) -> String {
@@ -136,9 +136,9 @@ fn doubtful_answers() -> Vec<(&'static str, String)> {
 #[tokio::test]
 async fn answers_that_parsers_read_differently_become_one_answer_or_502() {
     for (case, script) in doubtful_answers() {
-        let (field, _) = lying(script, false).await;
+        let (pods, _) = lying(script, false).await;
         for entry in ENTRY_POINTS {
-            let answer = field.send(entry, request("GET")).await;
+            let answer = pods.send(entry, request("GET")).await;
             assert_eq!(answers(&answer), 1, "{case}, {entry:?}: {}", cut(&answer));
             let lower = answer.to_lowercase();
             assert!(
@@ -161,19 +161,19 @@ async fn answers_that_parsers_read_differently_become_one_answer_or_502() {
             }
         }
         // The control: the same pods, with an application that behaves.
-        let (port, _log) = super::two_pods::recorder(&field.server).await;
-        let field = TwoPods { port, ..field };
-        field.deliver_to(port);
-        field.works(case).await;
+        let (port, _log) = super::two_pods::recorder(&pods.server).await;
+        let pods = TwoPods { port, ..pods };
+        pods.deliver_to(port);
+        pods.works(case).await;
     }
 }
 
 #[tokio::test]
 async fn an_answer_whose_length_no_body_has_is_refused_with_that_reason() {
     let script = "HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551614\r\n\r\nhello";
-    let (field, _) = lying(script, false).await;
+    let (pods, _) = lying(script, false).await;
     for entry in ENTRY_POINTS {
-        let answer = field.send(entry, request("GET")).await;
+        let answer = pods.send(entry, request("GET")).await;
         assert_eq!(status(&answer), 502, "{entry:?}: {answer}");
         assert!(
             answer.contains("or its Content-Length is larger than any body"),
@@ -203,9 +203,9 @@ async fn an_answer_with_both_a_length_and_chunks_arrives_whole() {
             let script = format!(
                 "HTTP/1.1 200 OK\r\n{first}\r\n{second}\r\n\r\n2\r\nok\r\n6\r\n123456\r\n0\r\n\r\n"
             );
-            let (field, _) = lying(script, false).await;
+            let (pods, _) = lying(script, false).await;
             for entry in ENTRY_POINTS {
-                let answer = field.send(entry, request("GET")).await;
+                let answer = pods.send(entry, request("GET")).await;
                 let (head, body) = answer.split_once("\r\n\r\n").unwrap();
                 let content: String = if head.to_lowercase().contains("chunked") {
                     body.split("\r\n").skip(1).step_by(2).collect()
@@ -235,11 +235,11 @@ async fn what_follows_an_answer_reaches_nobody_else() {
             "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nHTTP/1.1 200 OK\r\nEVIL: 1\r\nContent-Length: 0\r\n\r\n",
         ),
     ] {
-        let (field, connections) = lying(script, true).await;
+        let (pods, connections) = lying(script, true).await;
         for entry in ENTRY_POINTS {
             let before = connections.load(Ordering::Relaxed);
             for _ in 0..2 {
-                let answer = field.send(entry, request(method)).await;
+                let answer = pods.send(entry, request(method)).await;
                 assert!(!answer.contains("EVIL"), "{entry:?}: {answer}");
                 assert!([200, 204].contains(&status(&answer)), "{entry:?}: {answer}");
                 // Time for what follows to come in, and be noticed.
@@ -258,9 +258,9 @@ async fn what_follows_an_answer_reaches_nobody_else() {
 async fn endless_interim_answers_end() {
     let flood = "HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n".repeat(20_000);
     let script = format!("{flood}HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
-    let (field, _) = lying(script, false).await;
+    let (pods, _) = lying(script, false).await;
     for entry in ENTRY_POINTS {
-        let answer = field.send(entry, request("GET")).await;
+        let answer = pods.send(entry, request("GET")).await;
         assert!(
             [200, 502].contains(&status(&answer)),
             "{entry:?}: {}",
@@ -274,9 +274,9 @@ async fn endless_interim_answers_end() {
 #[tokio::test]
 async fn an_early_answer_reaches_a_caller_that_still_sends() {
     let script = "HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig";
-    let (field, _) = lying(script, false).await;
+    let (pods, _) = lying(script, false).await;
     for entry in ENTRY_POINTS {
-        let mut stream = field.open(entry).await;
+        let mut stream = pods.open(entry).await;
         let head = "POST /ok HTTP/1.1\r\nHost: s\r\nContent-Length: 10000000\r\n\r\n";
         stream.write_all(head.as_bytes()).await.unwrap();
         let answer = rest(&mut stream, Duration::from_secs(1)).await;
@@ -302,9 +302,9 @@ async fn a_body_that_breaks_off_looks_broken_to_the_caller() {
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nzz\r\n",
         ),
     ] {
-        let (field, _) = lying(script, false).await;
+        let (pods, _) = lying(script, false).await;
         for entry in ENTRY_POINTS {
-            let answer = field.send(entry, request("GET")).await;
+            let answer = pods.send(entry, request("GET")).await;
             assert_eq!(status(&answer), 200, "{case}, {entry:?}: {answer}");
             assert!(
                 !answer.ends_with("\r\n0\r\n\r\n"),

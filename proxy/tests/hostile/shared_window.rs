@@ -61,23 +61,21 @@ impl Seen {
     }
 }
 
-async fn field() -> (TwoPods, Seen) {
-    let mut field = TwoPods::new(Protocol::Http2).await;
+async fn pods() -> (TwoPods, Seen) {
+    let mut pods = TwoPods::new(Protocol::Http2).await;
     let seen = Seen::default();
     let seen_by_all = seen.clone();
     let serve = move |stream| seen_by_all.clone().serve(stream);
-    field.port = serving(&field.server, serve).await;
-    field.deliver_to(field.port);
-    (field, seen)
+    pods.port = serving(&pods.server, serve).await;
+    pods.deliver_to(pods.port);
+    (pods, seen)
 }
 
 struct Caller(SendRequest<Bytes>);
 
 impl Caller {
-    async fn new(field: &TwoPods, entry: EntryPoint) -> Self {
-        let (sender, connection) = h2::client::handshake(field.open(entry).await)
-            .await
-            .unwrap();
+    async fn new(pods: &TwoPods, entry: EntryPoint) -> Self {
+        let (sender, connection) = h2::client::handshake(pods.open(entry).await).await.unwrap();
         tokio::spawn(connection);
         Self(sender)
     }
@@ -110,11 +108,11 @@ impl Caller {
 
 #[tokio::test]
 async fn an_upload_does_not_wait_behind_uploads_of_its_caller_that_stand_still() {
-    let (field, seen) = field().await;
+    let (pods, seen) = pods().await;
     for (entry, round) in ENTRY_POINTS.into_iter().zip(1..) {
         let (mut callers, mut stalled) = (Vec::new(), Vec::new());
         for _ in 0..2 {
-            let caller = Caller::new(&field, entry).await;
+            let caller = Caller::new(&pods, entry).await;
             for _ in 0..STALLED {
                 stalled.push(caller.post("/stall", SENT, false).await);
             }
@@ -129,7 +127,7 @@ async fn an_upload_does_not_wait_behind_uploads_of_its_caller_that_stand_still()
         assert!(all_held.is_ok(), "{entry:?}: {seen:?}");
         // From then on the proxy takes them for what they are.
         sleep(SOON / 2).await;
-        let caller = Caller::new(&field, entry).await;
+        let caller = Caller::new(&pods, entry).await;
         for at in 0..5 {
             caller.upload(&format!("{entry:?} {at}")).await;
         }
@@ -140,8 +138,8 @@ async fn an_upload_does_not_wait_behind_uploads_of_its_caller_that_stand_still()
 /// The control: what was read opens the window again, and no other connection is needed.
 #[tokio::test]
 async fn uploads_that_are_read_go_by_one_connection_one_after_another() {
-    let (field, seen) = field().await;
-    let caller = Caller::new(&field, EntryPoint::Outbound).await;
+    let (pods, seen) = pods().await;
+    let caller = Caller::new(&pods, EntryPoint::Outbound).await;
     for at in 0..50 {
         caller.upload(&at.to_string()).await;
     }

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use wire::v1::{Enforcement, Protocol};
 
-use super::raw_http2::{DATA, END_STREAM, RawHttp2, Told, frame};
+use super::raw_http2::{DATA, END_STREAM, Outcome, RawHttp2, frame};
 use super::two_pods::{ENTRY_POINTS, EntryPoint, TwoPods, serving, status};
 
 const SOON: Duration = Duration::from_secs(5);
@@ -55,11 +55,11 @@ async fn sizes(stream: TcpStream) {
 
 #[tokio::test]
 async fn frames_that_hold_nothing_cost_nobody_a_connection() {
-    let mut field = TwoPods::new(Protocol::Http2).await;
-    field.port = serving(&field.server, sizes).await;
-    field.deliver_to(field.port);
+    let mut pods = TwoPods::new(Protocol::Http2).await;
+    pods.port = serving(&pods.server, sizes).await;
+    pods.deliver_to(pods.port);
     for entry in ENTRY_POINTS {
-        let mut raw = RawHttp2::new(field.open(entry).await).await;
+        let mut raw = RawHttp2::new(pods.open(entry).await).await;
         for at in 0..300 {
             let stream = 2 * at + 1;
             let fields: [(&[u8], &[u8]); 4] = [
@@ -74,7 +74,7 @@ async fn frames_that_hold_nothing_cost_nobody_a_connection() {
                     .await;
             }
             let outcome = raw.outcome(stream, SOON).await;
-            assert_eq!(outcome, Told::Status(200), "{entry:?}, request {at}");
+            assert_eq!(outcome, Outcome::Status(200), "{entry:?}, request {at}");
         }
     }
 }
@@ -92,7 +92,7 @@ impl Open {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 
-    async fn come_to(&self, count: usize) -> bool {
+    async fn reaches(&self, count: usize) -> bool {
         let until = Instant::now() + SOON;
         while self.0.load(Ordering::Relaxed) != count {
             if Instant::now() > until {
@@ -106,75 +106,72 @@ impl Open {
 
 #[tokio::test]
 async fn a_tunnel_that_crashes_while_it_is_stuck_ends_at_the_application_too() {
-    let (field, open) = unread(Protocol::Opaque).await;
+    let (pods, open) = unread(Protocol::Opaque).await;
     for round in 0..3 {
         let mut callers = Vec::new();
         for _ in 0..10 {
-            let mut caller = field.open(EntryPoint::Outbound).await;
+            let mut caller = pods.open(EntryPoint::Outbound).await;
             fill(&mut caller).await;
             callers.push(caller);
         }
-        assert!(open.come_to(10).await, "round {round}: not all arrived");
+        assert!(open.reaches(10).await, "round {round}: not all arrived");
         callers.into_iter().for_each(crash);
-        let left = open.come_to(0).await;
+        let left = open.reaches(0).await;
         assert!(left, "round {round}: {:?} are left", open.0);
     }
 }
 
 /// The application may never read on, so what is left of it there is left for ever.
-async fn crash_uploads(field: &TwoPods, open: &Open, entry: EntryPoint) {
+async fn crash_uploads(pods: &TwoPods, open: &Open, entry: EntryPoint) {
     for round in 0..2 {
         let filling = (0..10).map(async |_| {
-            let mut caller = field.open(entry).await;
+            let mut caller = pods.open(entry).await;
             let head = b"POST /up HTTP/1.1\r\nHost: s\r\nContent-Length: 1000000000\r\n\r\n";
             caller.write_all(head).await.unwrap();
             fill(&mut caller).await;
             caller
         });
         let callers = futures::future::join_all(filling).await;
-        assert!(open.come_to(10).await, "{entry:?} {round}: not all arrived");
+        assert!(open.reaches(10).await, "{entry:?} {round}: not all arrived");
         callers.into_iter().for_each(crash);
-        let left = open.come_to(0).await;
+        let left = open.reaches(0).await;
         assert!(left, "{entry:?} {round}: {:?} are left", open.0);
     }
 }
 
 /// Two pods, and an application that reads nothing.
 async fn unread(protocol: Protocol) -> (TwoPods, Open) {
-    let mut field = TwoPods::new(protocol).await;
+    let mut pods = TwoPods::new(protocol).await;
     let open = Open::default();
     let connections = open.clone();
-    field.port = serving(&field.server, move |stream| {
-        connections.clone().hold(stream)
-    })
-    .await;
-    field.deliver_to(field.port);
-    (field, open)
+    pods.port = serving(&pods.server, move |stream| connections.clone().hold(stream)).await;
+    pods.deliver_to(pods.port);
+    (pods, open)
 }
 
 #[tokio::test]
 async fn an_upload_that_crashes_while_it_is_stuck_ends_at_the_application_too() {
-    let (field, open) = unread(Protocol::Http1).await;
+    let (pods, open) = unread(Protocol::Http1).await;
     for entry in ENTRY_POINTS {
-        crash_uploads(&field, &open, entry).await;
+        crash_uploads(&pods, &open, entry).await;
     }
 }
 
 /// The caller's proxy takes it for bytes, and the application's reads it.
 #[tokio::test]
 async fn so_does_one_that_came_in_a_tunnel() {
-    let (field, open) = unread(Protocol::Opaque).await;
-    field.workload(Protocol::Http1, Enforcement::Open);
-    crash_uploads(&field, &open, EntryPoint::Outbound).await;
+    let (pods, open) = unread(Protocol::Opaque).await;
+    pods.workload(Protocol::Http1, Enforcement::Open);
+    crash_uploads(&pods, &open, EntryPoint::Outbound).await;
 }
 
 /// hyper would wait until the application took what it has of the body.
 #[tokio::test]
 async fn a_stuck_upload_that_is_answered_by_no_http_ends_at_the_application() {
-    let mut field = TwoPods::new(Protocol::Http1).await;
+    let mut pods = TwoPods::new(Protocol::Http1).await;
     let open = Open::default();
     let connections = open.clone();
-    field.port = serving(&field.server, move |mut stream| {
+    pods.port = serving(&pods.server, move |mut stream| {
         let connections = connections.clone();
         async move {
             connections.0.fetch_add(1, Ordering::Relaxed);
@@ -185,23 +182,23 @@ async fn a_stuck_upload_that_is_answered_by_no_http_ends_at_the_application() {
         }
     })
     .await;
-    field.deliver_to(field.port);
-    let mut caller = field.open(EntryPoint::Outbound).await;
+    pods.deliver_to(pods.port);
+    let mut caller = pods.open(EntryPoint::Outbound).await;
     let head = b"POST /up HTTP/1.1\r\nHost: s\r\nContent-Length: 1000000000\r\n\r\n";
     caller.write_all(head).await.unwrap();
     fill(&mut caller).await;
-    assert!(open.come_to(1).await, "it did not arrive");
-    assert!(open.come_to(0).await, "it is left");
+    assert!(open.reaches(1).await, "it did not arrive");
+    assert!(open.reaches(0).await, "it is left");
 }
 
 /// Whoever says all and leaves has said all, however slow who hears it is.
 #[tokio::test]
 async fn a_whole_request_arrives_though_its_caller_crashed_before_it_was_read() {
     // More than an application's kernel takes, and less than the proxy's: the rest is lost by a reset.
-    const SAID: usize = 500_000;
-    let mut field = TwoPods::new(Protocol::Http1).await;
+    const SENT: usize = 500_000;
+    let mut pods = TwoPods::new(Protocol::Http1).await;
     let (got, mut size) = tokio::sync::mpsc::unbounded_channel();
-    field.port = serving(&field.server, move |mut stream| {
+    pods.port = serving(&pods.server, move |mut stream| {
         let got = got.clone();
         async move {
             tokio::time::sleep(Duration::from_secs(1)).await;
@@ -211,16 +208,16 @@ async fn a_whole_request_arrives_though_its_caller_crashed_before_it_was_read() 
         }
     })
     .await;
-    field.deliver_to(field.port);
+    pods.deliver_to(pods.port);
     for entry in ENTRY_POINTS {
-        let mut caller = field.open(entry).await;
-        let head = format!("POST / HTTP/1.1\r\nHost: s\r\nContent-Length: {SAID}\r\n\r\n");
+        let mut caller = pods.open(entry).await;
+        let head = format!("POST / HTTP/1.1\r\nHost: s\r\nContent-Length: {SENT}\r\n\r\n");
         caller.write_all(head.as_bytes()).await.unwrap();
-        caller.write_all(&[b'~'; SAID]).await.unwrap();
+        caller.write_all(&[b'~'; SENT]).await.unwrap();
         tokio::time::sleep(Duration::from_millis(300)).await;
         crash(caller);
         let came = timeout(SOON, size.recv()).await.unwrap();
-        assert_eq!(came, Some(SAID), "{entry:?}");
+        assert_eq!(came, Some(SENT), "{entry:?}");
     }
 }
 
@@ -268,9 +265,9 @@ async fn moody(mut stream: TcpStream) {
 
 #[tokio::test]
 async fn streams_that_nobody_reads_hold_up_no_other() {
-    let mut field = TwoPods::new(Protocol::Http1).await;
-    field.port = serving(&field.server, moody).await;
-    field.deliver_to(field.port);
+    let mut pods = TwoPods::new(Protocol::Http1).await;
+    pods.port = serving(&pods.server, moody).await;
+    pods.deliver_to(pods.port);
     let entry = EntryPoint::Outbound;
     let post = format!(
         "POST / HTTP/1.1\r\nHost: s\r\nContent-Length: 30000\r\nConnection: close\r\n\r\n{}",
@@ -278,7 +275,7 @@ async fn streams_that_nobody_reads_hold_up_no_other() {
     );
     let ask = async || {
         let begun = Instant::now();
-        let answer = field.send(entry, &post).await;
+        let answer = pods.send(entry, &post).await;
         assert_eq!(
             status(&answer),
             200,
@@ -293,14 +290,14 @@ async fn streams_that_nobody_reads_hold_up_no_other() {
     }
     let mut stalled = Vec::new();
     for at in 0..STALLED {
-        let mut down = field.open(entry).await;
+        let mut down = pods.open(entry).await;
         // The kernel would take megabytes for each before anything waits in a proxy.
         SockRef::from(&down).set_recv_buffer_size(4096).unwrap();
         down.write_all(b"GET /endless HTTP/1.1\r\nHost: s\r\n\r\n")
             .await
             .unwrap();
         down.read_u8().await.unwrap();
-        let mut up = field.open(entry).await;
+        let mut up = pods.open(entry).await;
         up.write_all(b"POST /stuck HTTP/1.1\r\nHost: s\r\nContent-Length: 100000000\r\n\r\n")
             .await
             .unwrap();
@@ -325,8 +322,8 @@ async fn streams_that_nobody_reads_hold_up_no_other() {
 
 #[tokio::test]
 async fn one_caller_that_reads_nothing_does_not_stop_http2_of_others_to_the_application() {
-    let mut field = TwoPods::new(Protocol::Http2).await;
-    field.port = serving(&field.server, |stream: TcpStream| async move {
+    let mut pods = TwoPods::new(Protocol::Http2).await;
+    pods.port = serving(&pods.server, |stream: TcpStream| async move {
         // What an application that was configured for few may allow.
         let Ok(mut connection) = h2::server::Builder::new()
             .max_concurrent_streams(2)
@@ -354,12 +351,10 @@ async fn one_caller_that_reads_nothing_does_not_stop_http2_of_others_to_the_appl
         }
     })
     .await;
-    field.deliver_to(field.port);
+    pods.deliver_to(pods.port);
     let mut connections = Vec::new();
     for entry in ENTRY_POINTS {
-        let (mut sender, connection) = h2::client::handshake(field.open(entry).await)
-            .await
-            .unwrap();
+        let (mut sender, connection) = h2::client::handshake(pods.open(entry).await).await.unwrap();
         tokio::spawn(connection);
         for _ in 0..10 {
             let request = Request::get("http://s/endless").body(()).unwrap();
@@ -369,9 +364,7 @@ async fn one_caller_that_reads_nothing_does_not_stop_http2_of_others_to_the_appl
         }
     }
     for entry in ENTRY_POINTS {
-        let (mut sender, connection) = h2::client::handshake(field.open(entry).await)
-            .await
-            .unwrap();
+        let (mut sender, connection) = h2::client::handshake(pods.open(entry).await).await.unwrap();
         tokio::spawn(connection);
         for _ in 0..20 {
             let request = Request::get("http://s/quick").body(()).unwrap();
@@ -385,8 +378,8 @@ async fn one_caller_that_reads_nothing_does_not_stop_http2_of_others_to_the_appl
 
 #[tokio::test]
 async fn an_answer_given_before_the_request_was_read_arrives() {
-    let mut field = TwoPods::new(Protocol::Http1).await;
-    field.port = serving(&field.server, |mut stream: TcpStream| async move {
+    let mut pods = TwoPods::new(Protocol::Http1).await;
+    pods.port = serving(&pods.server, |mut stream: TcpStream| async move {
         let mut head = [0; 64];
         let _ = stream.read(&mut head).await;
         let _ = stream
@@ -397,14 +390,14 @@ async fn an_answer_given_before_the_request_was_read_arrives() {
         // Closes with most of the request unread, which the kernel tells by a reset.
     })
     .await;
-    field.deliver_to(field.port);
+    pods.deliver_to(pods.port);
     let request = format!(
         "POST / HTTP/1.1\r\nHost: s\r\nContent-Length: 3000000\r\n\r\n{}",
         "y".repeat(3_000_000)
     );
     for entry in ENTRY_POINTS {
         for at in 0..20 {
-            let mut caller = field.open(entry).await;
+            let mut caller = pods.open(entry).await;
             let (mut read, mut write) = caller.split();
             let sending = async {
                 let _ = write.write_all(request.as_bytes()).await;

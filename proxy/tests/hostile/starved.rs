@@ -20,13 +20,13 @@ const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n"
 
 #[tokio::test]
 async fn who_has_sent_a_request_in_time_is_told_that_it_may_not_however_late_that_is_seen() {
-    let field = TwoPods::new(Protocol::Detect).await;
-    field.server.set(Vec::new());
+    let pods = TwoPods::new(Protocol::Detect).await;
+    pods.server.set(Vec::new());
     for declared in [Protocol::Detect, Protocol::Http1] {
-        field.workload(declared, Enforcement::Enforce);
+        pods.workload(declared, Enforcement::Enforce);
         let mut callers = Vec::new();
         for _ in 0..CALLERS {
-            callers.push(field.open(EntryPoint::Inbound).await);
+            callers.push(pods.open(EntryPoint::Inbound).await);
         }
         sleep(ACCEPTED).await;
         for caller in &mut callers {

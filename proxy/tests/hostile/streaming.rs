@@ -78,13 +78,13 @@ async fn one(
     send.send_trailers(trailers)
 }
 
-async fn field() -> (TwoPods, mpsc::UnboundedReceiver<Event>) {
-    let mut field = TwoPods::new(Protocol::Grpc).await;
+async fn pods() -> (TwoPods, mpsc::UnboundedReceiver<Event>) {
+    let mut pods = TwoPods::new(Protocol::Grpc).await;
     let (events, received) = mpsc::unbounded_channel();
-    let port = serving(&field.server, move |stream| echo(stream, events.clone())).await;
-    field.deliver_to(port);
-    field.port = port;
-    (field, received)
+    let port = serving(&pods.server, move |stream| echo(stream, events.clone())).await;
+    pods.deliver_to(port);
+    pods.port = port;
+    (pods, received)
 }
 
 struct Calls {
@@ -92,10 +92,8 @@ struct Calls {
 }
 
 impl Calls {
-    async fn new(field: &TwoPods, entry: EntryPoint) -> Self {
-        let (sender, connection) = h2::client::handshake(field.open(entry).await)
-            .await
-            .unwrap();
+    async fn new(pods: &TwoPods, entry: EntryPoint) -> Self {
+        let (sender, connection) = h2::client::handshake(pods.open(entry).await).await.unwrap();
         tokio::spawn(connection);
         Self { sender }
     }
@@ -123,9 +121,9 @@ async fn message(body: &mut RecvStream) -> Bytes {
 
 #[tokio::test]
 async fn messages_flow_both_ways_before_the_request_ends() {
-    let (field, mut received) = field().await;
+    let (pods, mut received) = pods().await;
     for entry in ENTRY_POINTS {
-        let calls = Calls::new(&field, entry).await;
+        let calls = Calls::new(&pods, entry).await;
         let (answer, mut send) = calls.begin("/echo").await;
         // The head of the answer comes before any message was sent.
         let answer = timeout(SOON, answer).await.expect("head").unwrap();
@@ -147,9 +145,9 @@ async fn messages_flow_both_ways_before_the_request_ends() {
 
 #[tokio::test]
 async fn a_cancelled_call_is_cancelled_at_the_server() {
-    let (field, mut received) = field().await;
+    let (pods, mut received) = pods().await;
     for entry in ENTRY_POINTS {
-        let calls = Calls::new(&field, entry).await;
+        let calls = Calls::new(&pods, entry).await;
         let (answer, mut send) = calls.begin("/echo").await;
         let answer = timeout(SOON, answer).await.unwrap().unwrap();
         let mut body = answer.into_body();
@@ -178,9 +176,9 @@ async fn a_cancelled_call_is_cancelled_at_the_server() {
 /// A caller that hangs up cancels all that it had under way.
 #[tokio::test]
 async fn a_lost_caller_cancels_its_calls_at_the_server() {
-    let (field, mut received) = field().await;
+    let (pods, mut received) = pods().await;
     for entry in ENTRY_POINTS {
-        let stream = field.open(entry).await;
+        let stream = pods.open(entry).await;
         let (sender, connection) = h2::client::handshake(stream).await.unwrap();
         let driver = tokio::spawn(connection);
         let calls = Calls { sender };
@@ -203,9 +201,9 @@ async fn a_lost_caller_cancels_its_calls_at_the_server() {
 /// clocks; any other answer would be taken for what the application says.
 #[tokio::test]
 async fn a_stream_that_the_application_resets_is_reset_with_the_same_code() {
-    let (field, mut received) = field().await;
+    let (pods, mut received) = pods().await;
     for entry in ENTRY_POINTS {
-        let calls = Calls::new(&field, entry).await;
+        let calls = Calls::new(&pods, entry).await;
         for code in [
             h2::Reason::CANCEL,
             h2::Reason::INTERNAL_ERROR,
@@ -235,9 +233,9 @@ async fn a_stream_that_the_application_resets_is_reset_with_the_same_code() {
 
 #[tokio::test]
 async fn an_answer_of_headers_only_stays_one() {
-    let (field, _told) = field().await;
+    let (pods, _received) = pods().await;
     for entry in ENTRY_POINTS {
-        let calls = Calls::new(&field, entry).await;
+        let calls = Calls::new(&pods, entry).await;
         let (answer, mut send) = calls.begin("/headers-only").await;
         let answer = timeout(SOON, answer).await.unwrap().unwrap();
         assert_eq!(answer.headers()["grpc-status"], "7", "{entry:?}");
@@ -250,10 +248,10 @@ async fn an_answer_of_headers_only_stays_one() {
 /// What the mesh itself refuses is such an answer too.
 #[tokio::test]
 async fn a_refusal_of_the_mesh_is_an_answer_of_headers_only() {
-    let (field, _told) = field().await;
-    field.workload(Protocol::Grpc, wire::v1::Enforcement::Enforce);
+    let (pods, _received) = pods().await;
+    pods.workload(Protocol::Grpc, wire::v1::Enforcement::Enforce);
     for entry in ENTRY_POINTS {
-        let calls = Calls::new(&field, entry).await;
+        let calls = Calls::new(&pods, entry).await;
         let (answer, _send) = calls.begin("/echo").await;
         let answer = timeout(SOON, answer).await.unwrap().unwrap();
         assert_eq!(answer.status(), 200);

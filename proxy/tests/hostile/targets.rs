@@ -14,8 +14,8 @@ fn get(path: &str) -> String {
 
 #[tokio::test]
 async fn no_spelling_of_a_path_leads_out_of_the_allowed_one() {
-    let field = TwoPods::new(Protocol::Http1).await;
-    field.allow(Protocol::Http1, &["/public"]);
+    let pods = TwoPods::new(Protocol::Http1).await;
+    pods.allow(Protocol::Http1, &["/public"]);
     for path in [
         "/public/../private",
         "/public/./../private",
@@ -62,8 +62,8 @@ async fn no_spelling_of_a_path_leads_out_of_the_allowed_one() {
         "/public/%u002e%u002e/private",
     ] {
         for from in SPEAKERS {
-            let answer = field.send(from, get(path)).await;
-            let got = field.recorded(path);
+            let answer = pods.send(from, get(path)).await;
+            let got = pods.recorded(path);
             match status(&answer) {
                 400 | 403 => assert!(got.is_empty(), "{path}, {from:?}: {got:?}"),
                 // Where it does pass, the application sees the allowed path.
@@ -78,14 +78,14 @@ async fn no_spelling_of_a_path_leads_out_of_the_allowed_one() {
             }
         }
     }
-    field.works_at("/public", "paths").await;
+    pods.works_at("/public", "paths").await;
 }
 
 /// Decoding twice would turn harmless text into dots.
 #[tokio::test]
 async fn what_only_looks_like_a_dot_segment_stays_as_it_is() {
-    let field = TwoPods::new(Protocol::Http1).await;
-    field.allow(Protocol::Http1, &["/"]);
+    let pods = TwoPods::new(Protocol::Http1).await;
+    pods.allow(Protocol::Http1, &["/"]);
     for path in [
         "/%252e%252e/private",
         "/%25c0%25ae",
@@ -100,9 +100,9 @@ async fn what_only_looks_like_a_dot_segment_stays_as_it_is() {
         "/a/.b/..c/d..",
     ] {
         for from in SPEAKERS {
-            let answer = field.send(from, get(path)).await;
+            let answer = pods.send(from, get(path)).await;
             assert_eq!(status(&answer), 200, "{path}, {from:?}: {answer}");
-            let got = field.recorded(path);
+            let got = pods.recorded(path);
             assert_eq!(got[0].line(), format!("GET {path} HTTP/1.1"), "{from:?}");
         }
     }
@@ -110,12 +110,12 @@ async fn what_only_looks_like_a_dot_segment_stays_as_it_is() {
 
 #[tokio::test]
 async fn a_query_passes_and_takes_no_part_in_the_decision() {
-    let field = TwoPods::new(Protocol::Http1).await;
-    field.allow(Protocol::Http1, &["/public"]);
+    let pods = TwoPods::new(Protocol::Http1).await;
+    pods.allow(Protocol::Http1, &["/public"]);
     for from in SPEAKERS {
-        let answer = field.send(from, get("/public?next=/private&x=/../")).await;
+        let answer = pods.send(from, get("/public?next=/private&x=/../")).await;
         assert_eq!(status(&answer), 200, "{from:?}: {answer}");
-        let got = field.recorded("query");
+        let got = pods.recorded("query");
         assert_eq!(got[0].line(), "GET /public?next=/private&x=/../ HTTP/1.1");
     }
 }
@@ -124,8 +124,8 @@ async fn a_query_passes_and_takes_no_part_in_the_decision() {
 /// encoded before anything is judged, and what is judged arrives.
 #[tokio::test]
 async fn what_clients_leave_unencoded_is_judged_and_arrives_in_one_form() {
-    let field = TwoPods::new(Protocol::Http1).await;
-    field.allow(Protocol::Http1, &["/public.*"]);
+    let pods = TwoPods::new(Protocol::Http1).await;
+    pods.allow(Protocol::Http1, &["/public.*"]);
     for (target, arrives) in [
         (
             &b"/public?query=up{job=\"x\"}"[..],
@@ -144,14 +144,14 @@ async fn what_clients_leave_unencoded_is_judged_and_arrives_in_one_form() {
                 b" HTTP/1.1\r\nHost: s\r\nX: <`\">\r\nConnection: close\r\n\r\n",
             ]
             .concat();
-            let answer = field.send(from, request).await;
+            let answer = pods.send(from, request).await;
             assert_eq!(status(&answer), 200, "{case}, {from:?}: {answer}");
-            let got = field.recorded(&case);
+            let got = pods.recorded(&case);
             assert_eq!(got[0].line(), format!("GET {arrives} HTTP/1.1"), "{from:?}");
             assert_eq!(got[0].values("x"), ["<`\">"], "{from:?}");
         }
     }
-    field.allow(Protocol::Http1, &["/public$", "/public<x$", "/pub`lic$"]);
+    pods.allow(Protocol::Http1, &["/public$", "/public<x$", "/pub`lic$"]);
     for target in [
         &b"/private?a=<b>"[..],
         b"/private?\"/public",
@@ -181,21 +181,21 @@ async fn what_clients_leave_unencoded_is_judged_and_arrives_in_one_form() {
                 b" HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n",
             ]
             .concat();
-            let answer = field.send(from, request).await;
+            let answer = pods.send(from, request).await;
             assert!(
                 [400, 403].contains(&status(&answer)),
                 "{case}, {from:?}: {answer}"
             );
-            let got = field.recorded(&case);
+            let got = pods.recorded(&case);
             assert!(got.is_empty(), "{case}, {from:?}: {got:?}");
         }
     }
-    field.works_at("/public", "unencoded targets").await;
+    pods.works_at("/public", "unencoded targets").await;
 }
 
 #[tokio::test]
 async fn a_head_that_cannot_be_sent_on_is_refused_with_the_reason_and_counted() {
-    let field = TwoPods::new(Protocol::Http1).await;
+    let pods = TwoPods::new(Protocol::Http1).await;
     let refused = [
         (
             &b"GET /\x7f HTTP/1.1\r\nHost: s\r\n\r\n"[..],
@@ -233,8 +233,8 @@ async fn a_head_that_cannot_be_sent_on_is_refused_with_the_reason_and_counted() 
         for (head, reason) in refused {
             let behind = [&good[..], head].concat();
             for (bytes, before) in [(head, 0), (&behind[..], 1)] {
-                let answer = field.send_and_stay(entry, bytes).await;
-                let got = field.recorded(reason);
+                let answer = pods.send_and_stay(entry, bytes).await;
+                let got = pods.recorded(reason);
                 assert_eq!(got.len(), before, "{reason}, {entry:?}: {got:?}");
                 let at = answer.find("HTTP/1.1 400 ").unwrap_or(answer.len());
                 assert_eq!(
@@ -250,7 +250,7 @@ async fn a_head_that_cannot_be_sent_on_is_refused_with_the_reason_and_counted() 
                 assert!(answer.contains(reason), "{reason}, {entry:?}: {answer}");
             }
             // A head that comes after a rest, and in two parts.
-            let mut stream = field.open(entry).await;
+            let mut stream = pods.open(entry).await;
             stream.write_all(good).await.unwrap();
             tokio::time::sleep(Duration::from_millis(250)).await;
             let (first, then) = head.split_at(6);
@@ -259,11 +259,11 @@ async fn a_head_that_cannot_be_sent_on_is_refused_with_the_reason_and_counted() 
             let _ = stream.write_all(then).await;
             let answer = rest(&mut stream, Duration::from_secs(1)).await;
             assert!(answer.contains(reason), "{reason}, {entry:?}: {answer}");
-            field.recorded(reason);
+            pods.recorded(reason);
         }
         let pod = match entry {
-            super::two_pods::EntryPoint::Outbound => &field.client,
-            super::two_pods::EntryPoint::Inbound => &field.server,
+            super::two_pods::EntryPoint::Outbound => &pods.client,
+            super::two_pods::EntryPoint::Inbound => &pods.server,
         };
         let metrics = pod.metrics();
         let counted: u64 = metrics
@@ -275,21 +275,21 @@ async fn a_head_that_cannot_be_sent_on_is_refused_with_the_reason_and_counted() 
             .sum();
         assert!(counted >= 3 * refused.len() as u64, "{entry:?}: {counted}");
     }
-    field.works("refused heads").await;
+    pods.works("refused heads").await;
 }
 
 #[tokio::test]
 async fn the_authority_of_an_absolute_target_beats_the_host_header() {
-    let field = TwoPods::new(Protocol::Http1).await;
-    field.allow(Protocol::Http1, &["/ok"]);
+    let pods = TwoPods::new(Protocol::Http1).await;
+    pods.allow(Protocol::Http1, &["/ok"]);
     for from in SPEAKERS {
         let denied = "GET http://t/private HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n";
-        let answer = field.send(from, denied).await;
+        let answer = pods.send(from, denied).await;
         assert!([400, 403].contains(&status(&answer)), "{from:?}: {answer}");
-        assert!(field.recorded("absolute").is_empty());
+        assert!(pods.recorded("absolute").is_empty());
         let allowed = "GET http://t/ok HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n";
-        let answer = field.send(from, allowed).await;
-        let got = field.recorded("absolute");
+        let answer = pods.send(from, allowed).await;
+        let got = pods.recorded("absolute");
         if status(&answer) == 200 {
             assert_eq!(got[0].values("host"), ["t"], "{from:?}: {got:?}");
             assert_eq!(got[0].line(), "GET /ok HTTP/1.1");
@@ -306,8 +306,8 @@ async fn the_authority_of_an_absolute_target_beats_the_host_header() {
             "?ok",
         ] {
             let bytes = format!("GET {target} HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n");
-            let answer = field.send(from, bytes).await;
-            let got = field.recorded(target);
+            let answer = pods.send(from, bytes).await;
+            let got = pods.recorded(target);
             // A scheme says nothing about what the path may do.
             if target == "ftp://x/ok" && status(&answer) == 200 {
                 assert_eq!(got[0].line(), "GET /ok HTTP/1.1");
@@ -320,14 +320,14 @@ async fn the_authority_of_an_absolute_target_beats_the_host_header() {
             assert!(got.is_empty(), "{target}, {from:?}: {got:?}");
         }
     }
-    field.works("absolute targets").await;
+    pods.works("absolute targets").await;
 }
 
 #[tokio::test]
 async fn methods_are_compared_as_they_are() {
-    let field = TwoPods::new(Protocol::Http1).await;
-    field.workload(Protocol::Http1, Enforcement::Enforce);
-    field.server.set(vec![for_everybody(&["/"], &["GET"])]);
+    let pods = TwoPods::new(Protocol::Http1).await;
+    pods.workload(Protocol::Http1, Enforcement::Enforce);
+    pods.server.set(vec![for_everybody(&["/"], &["GET"])]);
     let long = "A".repeat(10 * 1024);
     for method in [
         "get",
@@ -344,39 +344,39 @@ async fn methods_are_compared_as_they_are() {
         let case = &method[..method.len().min(10)];
         for entry in ENTRY_POINTS {
             let bytes = format!("{method} /ok HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n");
-            let answer = field.send(entry, bytes).await;
+            let answer = pods.send(entry, bytes).await;
             assert!(
                 answer.is_empty() || (400..500).contains(&status(&answer)),
                 "{case}, {entry:?}: {answer}"
             );
-            let got = field.recorded(case);
+            let got = pods.recorded(case);
             assert!(got.is_empty(), "{case}, {entry:?}: {got:?}");
         }
     }
-    field.works("methods").await;
+    pods.works("methods").await;
 }
 
 /// A denied handshake stays HTTP: what follows is judged as requests.
 #[tokio::test]
 async fn a_websocket_to_a_denied_path_is_refused_without_an_upgrade() {
-    let field = TwoPods::new(Protocol::Http1).await;
-    field.allow(Protocol::Http1, &["/ok"]);
+    let pods = TwoPods::new(Protocol::Http1).await;
+    pods.allow(Protocol::Http1, &["/ok"]);
     for entry in ENTRY_POINTS {
         let bytes = "GET /ws HTTP/1.1\r\nHost: s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nGET /private HTTP/1.1\r\nHost: s\r\n\r\n";
-        let answer = field.send_and_stay(entry, bytes).await;
+        let answer = pods.send_and_stay(entry, bytes).await;
         assert_eq!(status(&answer), 403, "{entry:?}: {answer}");
         assert!(!answer.contains(" 101 "), "{entry:?}: {answer}");
-        assert!(field.recorded("websocket").is_empty());
+        assert!(pods.recorded("websocket").is_empty());
     }
-    field.works("websocket").await;
+    pods.works("websocket").await;
 }
 
 #[tokio::test]
 async fn a_denied_request_that_expects_a_100_gets_its_403_without_the_body() {
-    let field = TwoPods::new(Protocol::Http1).await;
-    field.allow(Protocol::Http1, &["/ok"]);
+    let pods = TwoPods::new(Protocol::Http1).await;
+    pods.allow(Protocol::Http1, &["/ok"]);
     // The inbound side decides before it asks for a body.
-    let mut stream = field.open(super::two_pods::EntryPoint::Inbound).await;
+    let mut stream = pods.open(super::two_pods::EntryPoint::Inbound).await;
     let head = "POST /denied HTTP/1.1\r\nHost: s\r\nExpect: 100-continue\r\nContent-Length: 1000000\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
     let answer = rest(&mut stream, Duration::from_millis(500)).await;
@@ -385,20 +385,20 @@ async fn a_denied_request_that_expects_a_100_gets_its_403_without_the_body() {
     // Through two proxies the first one asks for the body, once: an interim
     // answer of the second could not come back to it. The verdict still comes
     // without the body.
-    let mut stream = field.open(super::two_pods::EntryPoint::Outbound).await;
+    let mut stream = pods.open(super::two_pods::EntryPoint::Outbound).await;
     stream.write_all(head.as_bytes()).await.unwrap();
     let answer = rest(&mut stream, Duration::from_millis(500)).await;
     assert!(answer.matches(" 100 ").count() <= 1, "{answer}");
     assert!(answer.contains("HTTP/1.1 403 "), "{answer}");
-    assert!(field.recorded("expect").is_empty());
-    field.works("expect").await;
+    assert!(pods.recorded("expect").is_empty());
+    pods.works("expect").await;
 }
 
 /// On a port with HTTP rules slowness and disguise open nothing.
 #[tokio::test]
 async fn a_guarded_port_that_is_not_declared_never_becomes_opaque() {
-    let field = TwoPods::new(Protocol::Detect).await;
-    field.allow(Protocol::Detect, &["/ok"]);
+    let pods = TwoPods::new(Protocol::Detect).await;
+    pods.allow(Protocol::Detect, &["/ok"]);
     for (case, first, then) in [
         (
             "late",
@@ -438,7 +438,7 @@ async fn a_guarded_port_that_is_not_declared_never_becomes_opaque() {
         ),
     ] {
         for entry in ENTRY_POINTS {
-            let mut stream = field.open(entry).await;
+            let mut stream = pods.open(entry).await;
             let _ = stream.write_all(first).await;
             tokio::time::sleep(Duration::from_millis(1200)).await;
             let _ = stream.write_all(then).await;
@@ -447,21 +447,21 @@ async fn a_guarded_port_that_is_not_declared_never_becomes_opaque() {
             assert_ne!(status(&answer), 200, "{case}, {entry:?}: {answer}");
             // Not even a broken beginning may have got there.
             assert!(
-                field.log.lock().is_empty(),
+                pods.log.lock().is_empty(),
                 "{case}, {entry:?}: {:?}",
-                field.log.lock()
+                pods.log.lock()
             );
         }
     }
-    field.works("guarded port").await;
+    pods.works("guarded port").await;
 }
 
 /// Names that callers choose must not become series of a metric.
 #[tokio::test]
 async fn a_thousand_hosts_and_paths_make_no_new_metrics() {
-    let field = TwoPods::new(Protocol::Http1).await;
-    field.works("warm-up").await;
-    let before = field.server.metrics().lines().count() + field.client.metrics().lines().count();
+    let pods = TwoPods::new(Protocol::Http1).await;
+    pods.works("warm-up").await;
+    let before = pods.server.metrics().lines().count() + pods.client.metrics().lines().count();
     for entry in ENTRY_POINTS {
         let bytes: String = (0..1000)
             .map(|at| {
@@ -471,10 +471,10 @@ async fn a_thousand_hosts_and_paths_make_no_new_metrics() {
             })
             .collect::<String>()
             .replace('\x1b', "");
-        let answer = field.send(entry, bytes).await;
+        let answer = pods.send(entry, bytes).await;
         assert_eq!(answers(&answer), 1000, "{entry:?}");
     }
-    let after = field.server.metrics().lines().count() + field.client.metrics().lines().count();
+    let after = pods.server.metrics().lines().count() + pods.client.metrics().lines().count();
     assert!(after <= before + 4, "{before} -> {after}");
-    field.recorded("metrics");
+    pods.recorded("metrics");
 }

@@ -97,16 +97,16 @@ impl TwoPods {
         let server = Pod::new(&authority, "api").await;
         let (port, log) = recorder(&server).await;
         client.set(service("api", vip().ip(), protocol, Vec::new()));
-        let field = Self {
+        let pods = Self {
             authority,
             client,
             server,
             port,
             log,
         };
-        field.deliver_to(port);
-        field.workload(protocol, Enforcement::Open);
-        field
+        pods.deliver_to(port);
+        pods.workload(protocol, Enforcement::Open);
+        pods
     }
 
     /// Both ways lead to this port of the server from now on.

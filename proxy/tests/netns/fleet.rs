@@ -23,7 +23,7 @@ use weft_proxy::{Budget, MESH_PORT, sweep};
 use wire::v1::{Enforcement, MtlsMode, Protocol};
 
 use super::grpc::GrpcApp;
-use super::place::{Namespace, cable};
+use super::testbed::{Namespace, cable};
 use crate::answers::{App, WAITS};
 use crate::support::{Authority, Pod, endpoint, endpoints, service, vip};
 

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant, SystemTime};
 use identity::authority::{ROOT_LIFE, Root};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::place::{Namespace, Testbed};
 use super::processes::{Group, Proxy};
+use super::testbed::{Namespace, Testbed};
 
 /// More than one listener serves.
 const FLOOD: usize = 10_050;
@@ -21,22 +21,22 @@ const ADMIN: &str = "10.77.0.2:15190";
 /// Whatever address the pod has.
 const ANY: &str = "0.0.0.0:0";
 /// An address of the peer that holds nothing.
-const QUIET: &str = "198.51.100.7:0";
+const UNUSED: &str = "198.51.100.7:0";
 
 #[test]
 fn ten_thousand_half_heads_cut_neither_callers_nor_the_pods_own_calls_off_and_end_in_time() {
-    let (place, _proxy) = with_proxy("flood", true, None);
-    assert_eq!(place.peer().ask(QUIET, PLAIN, "/", 1), "503 503");
-    assert_eq!(place.pod().ask(ANY, OWN_CALL, "/", 1), "503 503");
+    let (testbed, _proxy) = with_proxy("flood", true, None);
+    assert_eq!(testbed.peer().ask(UNUSED, PLAIN, "/", 1), "503 503");
+    assert_eq!(testbed.pod().ask(ANY, OWN_CALL, "/", 1), "503 503");
 
-    let mut flood = place.peer().flood(PLAIN, FLOOD);
+    let mut flood = testbed.peer().flood(PLAIN, FLOOD);
     for _ in 0..5 {
-        assert_eq!(place.peer().ask(QUIET, PLAIN, "/", 1), "503 503");
-        assert_eq!(place.pod().ask(ANY, OWN_CALL, "/", 1), "503 503");
+        assert_eq!(testbed.peer().ask(UNUSED, PLAIN, "/", 1), "503 503");
+        assert_eq!(testbed.pod().ask(ANY, OWN_CALL, "/", 1), "503 503");
     }
-    let open: usize = flood.tell().parse().unwrap();
+    let open: usize = flood.report().parse().unwrap();
     assert_eq!(open, 0, "of {FLOOD} after the time for a head");
-    let page = place.peer().page(ADMIN, "/metrics");
+    let page = testbed.peer().page(ADMIN, "/metrics");
     assert!(page.contains(r#"limit="slow-head""#), "{page}");
     assert!(!page.contains(r#"limit="outbound-connections""#), "{page}");
 }
@@ -46,15 +46,15 @@ const FILES: (u32, u32) = (256, 20_000);
 
 #[test]
 fn more_half_heads_than_files_at_first_cut_neither_callers_nor_the_pods_own_calls_off() {
-    let (place, proxy) = with("files", |pod, bundle| pod.proxy_of_files(bundle, FILES));
+    let (testbed, proxy) = with("files", |pod, bundle| pod.proxy_of_files(bundle, FILES));
     let hard = FILES.1.to_string();
     assert_eq!(proxy.open_files(), [hard.as_str(), hard.as_str()]);
-    let _flood = place.peer().flood(PLAIN, 600);
+    let _flood = testbed.peer().flood(PLAIN, 600);
     for _ in 0..5 {
-        assert_eq!(place.peer().ask(QUIET, PLAIN, "/", 1), "503 503");
-        assert_eq!(place.pod().ask(ANY, OWN_CALL, "/", 1), "503 503");
+        assert_eq!(testbed.peer().ask(UNUSED, PLAIN, "/", 1), "503 503");
+        assert_eq!(testbed.pod().ask(ANY, OWN_CALL, "/", 1), "503 503");
     }
-    let page = place.peer().page(ADMIN, "/metrics");
+    let page = testbed.peer().page(ADMIN, "/metrics");
     assert!(!page.contains(r#"limit="open-files""#), "{page}");
 }
 
@@ -65,14 +65,14 @@ const AMPLE: u64 = 4096;
 #[test]
 fn ten_thousand_that_begin_http2_and_then_say_nothing_cut_nobody_off() {
     let group = Group::of_mebibytes("mute", AMPLE);
-    let (place, _proxy) = with_proxy("mute", true, Some(&group));
-    assert_eq!(place.peer().ask(QUIET, PLAIN, "/", 1), "503 503");
-    let _mute = place.peer().hoard(PLAIN, "mute", FLOOD);
+    let (testbed, _proxy) = with_proxy("mute", true, Some(&group));
+    assert_eq!(testbed.peer().ask(UNUSED, PLAIN, "/", 1), "503 503");
+    let _mute = testbed.peer().hoard(PLAIN, "mute", FLOOD);
     for _ in 0..5 {
-        assert_eq!(place.peer().ask(QUIET, PLAIN, "/", 1), "503 503");
-        assert_eq!(place.pod().ask(ANY, OWN_CALL, "/", 1), "503 503");
+        assert_eq!(testbed.peer().ask(UNUSED, PLAIN, "/", 1), "503 503");
+        assert_eq!(testbed.pod().ask(ANY, OWN_CALL, "/", 1), "503 503");
     }
-    let page = place.peer().page(ADMIN, "/metrics");
+    let page = testbed.peer().page(ADMIN, "/metrics");
     assert!(page.contains(r#"limit="hoarder""#), "{page}");
     // Memory that runs out ends them as well, and would hide that they stay when asked to go.
     assert!(!page.contains(r#"limit="memory""#), "{page}");
@@ -84,12 +84,15 @@ const MEMORY: u64 = 64;
 #[test]
 fn large_heads_that_never_end_do_not_get_a_small_proxy_killed_nor_callers_refused() {
     let group = Group::of_mebibytes("memory", MEMORY);
-    let (place, mut proxy) = with_proxy("memory", true, Some(&group));
+    let (testbed, mut proxy) = with_proxy("memory", true, Some(&group));
     for (kind, count) in [("http1", 1500), ("http2", 1500), ("whole", 1500)] {
-        let mut hoard = place.peer().hoard(PLAIN, kind, count);
+        let mut hoard = testbed.peer().hoard(PLAIN, kind, count);
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_secs(2) {
-            for (of, from, to) in [(place.peer(), QUIET, PLAIN), (place.pod(), ANY, OWN_CALL)] {
+            for (of, from, to) in [
+                (testbed.peer(), UNUSED, PLAIN),
+                (testbed.pod(), ANY, OWN_CALL),
+            ] {
                 let asked = Instant::now();
                 let answer = of.ask(from, to, "/", 1);
                 let took = asked.elapsed();
@@ -97,24 +100,24 @@ fn large_heads_that_never_end_do_not_get_a_small_proxy_killed_nor_callers_refuse
                     answer,
                     "503 503",
                     "{kind}, {to}, {took:?}: {}",
-                    lost(&place)
+                    lost(&testbed)
                 );
             }
         }
-        let open: usize = hoard.tell().parse().unwrap();
+        let open: usize = hoard.report().parse().unwrap();
         let peak = group.peak();
         println!("{kind}: {open} of {count} stay, {peak:?} MiB at most");
         assert!(proxy.is_running(), "{kind}: {peak:?} MiB");
         assert_eq!(group.killed(), 0, "{kind}");
     }
-    let page = place.peer().page(ADMIN, "/metrics");
+    let page = testbed.peer().page(ADMIN, "/metrics");
     assert!(page.contains(r#"limit="memory""#), "{page}");
     drop(proxy);
 }
 
 /// What the proxy counted of those that it cut off or refused.
-fn lost(place: &Testbed) -> String {
-    let page = place.peer().page(ADMIN, "/metrics");
+fn lost(testbed: &Testbed) -> String {
+    let page = testbed.peer().page(ADMIN, "/metrics");
     let counts = |line: &&str| {
         let reasons = ["limit=", "reason=", "tls_failures"];
         !line.starts_with('#') && reasons.iter().any(|reason| line.contains(reason))
@@ -124,10 +127,10 @@ fn lost(place: &Testbed) -> String {
 
 #[test]
 fn a_log_that_nobody_reads_stops_no_request_and_its_losses_are_counted() {
-    let (place, proxy) = with_proxy("log", false, None);
+    let (testbed, proxy) = with_proxy("log", false, None);
     // Some 300 bytes each, into a pipe of 64 KiB.
-    assert_eq!(place.peer().ask(QUIET, PLAIN, "/", 5000), "503 503");
-    let page = place.peer().page(ADMIN, "/metrics");
+    assert_eq!(testbed.peer().ask(UNUSED, PLAIN, "/", 5000), "503 503");
+    let page = testbed.peer().page(ADMIN, "/metrics");
     let lost = page
         .lines()
         .find_map(|line| line.strip_prefix("weft_log_lines_lost_total "))
@@ -145,20 +148,20 @@ fn with_proxy(name: &str, logs: bool, group: Option<&Group>) -> (Testbed, Proxy)
 
 /// A proxy that `begin` starts in its pod, with this trust bundle.
 fn with(name: &str, begin: impl FnOnce(&Namespace, &str) -> Proxy) -> (Testbed, Proxy) {
-    let place = Testbed::unoccupied(name);
-    place.pod().capture(&[]).unwrap();
+    let testbed = Testbed::unoccupied(name);
+    testbed.pod().capture(&[]).unwrap();
     let now = SystemTime::now();
     let root = Root::generate(now, ROOT_LIFE).unwrap();
     let bundle = std::env::temp_dir().join(format!("weft-t-{}-{name}.pem", std::process::id()));
     fs::write(&bundle, root.cert_pem()).unwrap();
-    let proxy = begin(place.pod(), bundle.to_str().unwrap());
+    let proxy = begin(testbed.pod(), bundle.to_str().unwrap());
     let begun = Instant::now();
-    while !place.peer().page(ADMIN, "/live").ends_with("live\n") {
+    while !testbed.peer().page(ADMIN, "/live").ends_with("live\n") {
         assert!(begun.elapsed() < Duration::from_secs(20), "no proxy");
         std::thread::sleep(Duration::from_millis(50));
     }
     fs::remove_file(bundle).unwrap();
-    (place, proxy)
+    (testbed, proxy)
 }
 
 fn dial(from: &str, to: &str) -> std::io::Result<TcpStream> {
@@ -231,7 +234,7 @@ pub(crate) fn page(arguments: &str) -> String {
 
 /// Role: `to count`. Opens connections with the first byte of a head on each, says
 /// so, and after twelve seconds tells how many of them are still open.
-pub(crate) fn flood(arguments: &str, say: impl Fn(String)) {
+pub(crate) fn flood(arguments: &str, print: impl Fn(String)) {
     let (to, count) = arguments.split_once(' ').unwrap();
     let mut all = Vec::new();
     for _ in 0..count.parse().unwrap() {
@@ -240,7 +243,7 @@ pub(crate) fn flood(arguments: &str, say: impl Fn(String)) {
             all.push(stream);
         }
     }
-    say("ready".to_owned());
+    print("ready".to_owned());
     std::thread::sleep(Duration::from_secs(12));
     let mut open = 0;
     for stream in &mut all {
@@ -249,7 +252,7 @@ pub(crate) fn flood(arguments: &str, say: impl Fn(String)) {
         open +=
             usize::from(read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock));
     }
-    say(open.to_string());
+    print(open.to_string());
 }
 
 /// Bytes of a value that makes a head nearly as large as heads may be.
@@ -262,7 +265,7 @@ const STAYS: Duration = Duration::from_secs(300);
 /// whole one over and over, or with the beginning of HTTP/2 alone, reads nothing, says so,
 /// and after three seconds, of the last kind after [`STAYS`], tells how many of them are
 /// still open.
-pub(crate) fn hoard(arguments: &str, say: impl Fn(String)) {
+pub(crate) fn hoard(arguments: &str, print: impl Fn(String)) {
     let [to, kind, count] = arguments.split(' ').collect::<Vec<_>>()[..] else {
         panic!("{arguments}");
     };
@@ -285,7 +288,7 @@ pub(crate) fn hoard(arguments: &str, say: impl Fn(String)) {
             all.push(stream);
         }
     }
-    say("ready".to_owned());
+    print("ready".to_owned());
     std::thread::sleep(match kind {
         "mute" => STAYS,
         _ => Duration::from_secs(3),
@@ -301,7 +304,7 @@ pub(crate) fn hoard(arguments: &str, say: impl Fn(String)) {
             }
         });
     }
-    say(open.to_string());
+    print(open.to_string());
 }
 
 /// The beginning of HTTP/2: preface and settings.

@@ -86,7 +86,7 @@ fn an_endpoint_whose_packets_are_dropped_rests_and_costs_what_was_under_way() {
     outage.bad().namespace.nft(NO_FAULTS);
     outage.others_take_all();
     outage.comes_back(FIRST_REST);
-    outage.only_what_was_under_way_is_lost();
+    outage.only_in_flight_is_lost();
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn an_endpoint_whose_link_is_down_rests_and_costs_what_was_under_way() {
     outage.bad().namespace.plug();
     outage.others_take_all();
     outage.comes_back(FIRST_REST);
-    outage.only_what_was_under_way_is_lost();
+    outage.only_in_flight_is_lost();
 }
 
 #[test]
@@ -180,7 +180,7 @@ struct Outage {
     readers: Arc<Calls>,
     bad: usize,
     /// Readers that wait there.
-    under_way: usize,
+    in_flight: usize,
     since: Instant,
     /// Of the caller's thread.
     standstills: Arc<Standstills>,
@@ -200,7 +200,7 @@ impl Outage {
             gets,
             readers,
             bad: 0,
-            under_way: 0,
+            in_flight: 0,
             since: Instant::now(),
             standstills,
         }
@@ -223,7 +223,7 @@ impl Outage {
         }
         // The least taken is drawn most: who sends nothing there sees nothing.
         let least = waiting().enumerate().min_by_key(|(_, there)| *there);
-        (self.bad, self.under_way) = least.unwrap();
+        (self.bad, self.in_flight) = least.unwrap();
         self.since = Instant::now();
     }
 
@@ -322,11 +322,11 @@ impl Outage {
         assert!(readers.is_empty(), "they wait: {readers:?}");
     }
 
-    fn only_what_was_under_way_is_lost(self) {
+    fn only_in_flight_is_lost(self) {
         let gets = self.gets();
         let readers = self.readers.ended.lock().clone();
         // One of them waits by a connection of its own, which may outlive the outage.
-        let most = self.under_way;
+        let most = self.in_flight;
         assert!((most - 1..=most).contains(&readers.len()), "{readers:?}");
         let since = |call: &Ended| call.begun.saturating_duration_since(self.since);
         let lost = |call: &&Ended| call.status != 200;

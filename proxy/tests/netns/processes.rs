@@ -5,14 +5,14 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 use std::{fs, path::Path, path::PathBuf};
 
-use super::place::{Namespace, PREFIX, Who, run};
 use super::roles::{ARGUMENTS, Met, ROLE};
+use super::testbed::{Namespace, PREFIX, Who, run};
 
 pub(crate) struct Flood(pub(super) Process);
 
 impl Flood {
     /// What it says next.
-    pub(crate) fn tell(&mut self) -> String {
+    pub(crate) fn report(&mut self) -> String {
         serde_json::from_str(&self.0.line()).unwrap()
     }
 }

@@ -34,16 +34,16 @@ pub(crate) fn play() {
         "connect" => connect(&arguments),
         "hold" => hold(&arguments),
         "watch" => watch(&arguments),
-        "ask" => say(&crate::floods::ask(&arguments)),
-        "page" => say(&crate::floods::page(&arguments)),
-        "hoard" => crate::floods::hoard(&arguments, |line| say(&line)),
-        "sidecar" => crate::sidecars::serve(&arguments, |line| say(&line)),
-        "flood" => crate::floods::flood(&arguments, |line| say(&line)),
+        "ask" => print(&crate::floods::ask(&arguments)),
+        "page" => print(&crate::floods::page(&arguments)),
+        "hoard" => crate::floods::hoard(&arguments, |line| print(&line)),
+        "sidecar" => crate::sidecars::serve(&arguments, |line| print(&line)),
+        "flood" => crate::floods::flood(&arguments, |line| print(&line)),
         other => panic!("no such role: {other}"),
     }
 }
 
-fn say(line: &impl Serialize) {
+fn print(line: &impl Serialize) {
     // The test harness has written half a line before us.
     println!("\n{}", serde_json::to_string(line).unwrap());
 }
@@ -64,7 +64,7 @@ fn serve(arguments: &str) {
             }
         }));
     }
-    say(&"ready");
+    print(&"ready");
     for thread in threads {
         thread.join().unwrap();
     }
@@ -99,13 +99,13 @@ fn dial(to: &str) -> Result<(TcpStream, BufReader<TcpStream>, Met), String> {
 }
 
 fn connect(to: &str) {
-    say(&dial(to).map(|(_, _, met)| met));
+    print(&dial(to).map(|(_, _, met)| met));
 }
 
 /// Dials, then sends every line of stdin and tells what comes back.
 fn hold(to: &str) {
     let dialled = dial(to);
-    say(&dialled.as_ref().map(|(_, _, met)| met));
+    print(&dialled.as_ref().map(|(_, _, met)| met));
     let Ok((mut stream, mut reader, _)) = dialled else {
         return;
     };
@@ -113,7 +113,7 @@ fn hold(to: &str) {
         writeln!(stream, "{}", line.unwrap()).unwrap();
         let mut back = String::new();
         reader.read_line(&mut back).unwrap();
-        say(&back.trim_end());
+        print(&back.trim_end());
     }
 }
 
@@ -124,7 +124,7 @@ fn watch(arguments: &str) {
     let (mut stream, _reader, _) = dial(to).unwrap();
     tune_closely(&stream);
     stream.set_read_timeout(Some(4 * WITHIN)).unwrap();
-    say(&"ready");
+    print(&"ready");
     std::io::stdin().lines().next().unwrap().unwrap();
     let begun = Instant::now();
     stream.write_all(question.as_bytes()).unwrap();
@@ -134,5 +134,5 @@ fn watch(arguments: &str) {
         }
         other => Err(format!("{other:?} after {:?}", begun.elapsed())),
     };
-    say(&read);
+    print(&read);
 }

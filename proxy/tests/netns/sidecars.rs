@@ -25,8 +25,8 @@ use weft_proxy::{
 use wire::v1::{Enforcement, MtlsMode, Protocol};
 
 use super::fleet::Inside;
-use super::place::{Namespace, Who, cable};
 use super::processes::{self, Group};
+use super::testbed::{Namespace, Who, cable};
 use crate::support::{Pod, endpoint, endpoints, id, service, vip};
 
 /// Where the application is.
@@ -157,7 +157,7 @@ impl Arguments {
 }
 
 /// Role: [`Arguments`]. Serves as the program does, and says when it begins.
-pub(crate) fn serve(arguments: &str, say: impl Fn(String)) {
+pub(crate) fn serve(arguments: &str, print: impl Fn(String)) {
     let parsed: Arguments = serde_json::from_str(arguments).unwrap();
     let limit = memory_limit(Path::new(ROOT)).expect("it is in a group") as usize;
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
@@ -166,7 +166,7 @@ pub(crate) fn serve(arguments: &str, say: impl Fn(String)) {
         let pod = pod(&parsed, &budget);
         let served = ServedWorkload::new(Arc::clone(&pod.proxy), redirected());
         let _process = Process::start(vec![served], budget).unwrap();
-        say("ready".to_owned());
+        print("ready".to_owned());
         std::future::pending::<()>().await;
     });
 }

@@ -36,7 +36,7 @@ const STANDS: Duration = Duration::from_secs(20);
 /// Nobody takes more for so long.
 const STILL: Duration = Duration::from_millis(500);
 /// What was cut off is gone by then.
-const GONE: Duration = Duration::from_secs(1);
+const CUT_WITHIN: Duration = Duration::from_secs(1);
 /// Small buffers of the kernel, which would otherwise hold megabytes for each stream.
 const KERNEL: u32 = 16 * 1024;
 
@@ -80,7 +80,7 @@ fn hundreds_of_streams_that_stand_still_cost_other_requests_of_their_pair_nothin
             assert_eq!(came(), stuck.len(), "round {round}: not all have come");
             ask_in_turn(&caller, &format!("round {round}, beside"), &mut beside).await;
             stuck.crash();
-            sleep(GONE).await;
+            sleep(CUT_WITHIN).await;
         }
         (calm, beside)
     });

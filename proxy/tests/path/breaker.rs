@@ -46,7 +46,7 @@ fn breaker(breaker: Breaker) -> EffectivePolicy {
     }
 }
 
-fn said_of(name: &str, traffic: &EffectivePolicy) -> v1::Resource {
+fn traffic_policy(name: &str, traffic: &EffectivePolicy) -> v1::Resource {
     resource(
         &wire::names::policy("shop", name, 80),
         v1::resource::Content::Policy(wire::convert::policy_message(traffic)),
@@ -268,7 +268,7 @@ async fn while_it_is_open_the_fallback_answers_whatever_the_method() {
         state: BreakerState::Open,
         ..TEN
     };
-    client.set(vec![said_of("spare", &breaker(open))]);
+    client.set(vec![traffic_policy("spare", &breaker(open))]);
     let (status, answer) = ask(&client, "POST", "", "{}").await;
     assert_eq!(status, 503);
     assert!(answer.contains(OPEN), "{answer}");
@@ -311,7 +311,7 @@ async fn in_a_split_each_backend_has_a_breaker_and_its_own_policy_comes_first() 
         state: BreakerState::Closed,
         ..TEN
     };
-    client.set(vec![said_of("v1", &breaker(closed))]);
+    client.set(vec![traffic_policy("v1", &breaker(closed))]);
     post(&client, 40).await;
     assert!(bad.request_count() > 10, "its own policy says so");
 }

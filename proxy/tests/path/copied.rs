@@ -15,7 +15,7 @@ use super::answers::{
     App, OK, SILENCE, SLOW, UNAVAILABLE, ask, limited, policy_of, served_by, sum,
 };
 use super::dedicated::{dedicated, warm};
-use super::mirrors::{MIRRORED, Shop, header, held_to_read_only, mirror};
+use super::mirrors::{MIRRORED, Shop, header, mirror, restrict_to_read_only};
 use crate::support::{Pod, endpoint, endpoints, raw, service, vip};
 
 const TRACE: &str = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n";
@@ -63,7 +63,7 @@ async fn comes_to(pod: &Pod, outcome: &str, count: f64) {
 
 #[tokio::test]
 async fn what_is_made_for_a_copy_is_copied_no_more_whoever_makes_it() {
-    let shop = Shop::unheld(OK).await;
+    let shop = Shop::unrestricted(OK).await;
     shop.mirrors(vec![to_anybody()]);
     let receiver = &shop.shadow;
     calls_as_the_client_does(&shop, receiver);
@@ -120,7 +120,7 @@ fn context(head: &str) -> String {
 
 #[tokio::test]
 async fn a_call_shows_by_the_name_of_its_request_whether_it_is_made_for_a_copy() {
-    let shop = Shop::unheld(SILENCE).await;
+    let shop = Shop::unrestricted(SILENCE).await;
     shop.mirrors(vec![to_anybody()]);
     let (receiver, next) = (&shop.shadow, &shop.next);
     calls(&shop.client, "").await;
@@ -200,7 +200,7 @@ async fn what_no_application_has_seen_is_not_copied_nor_to_whom_answers_instead(
 
 #[tokio::test]
 async fn a_copy_that_hangs_is_in_nobodys_way() {
-    let shop = Shop::unheld(SILENCE).await;
+    let shop = Shop::unrestricted(SILENCE).await;
     shop.mirrors(vec![to_anybody()]);
     // Both are served by one pod.
     let next = App::new(shop.server.ip, SILENCE).await;
@@ -229,7 +229,7 @@ async fn a_copy_that_hangs_is_in_nobodys_way() {
 async fn what_such_a_pod_began_to_write_before_goes_no_further() {
     const HEAD: &str =
         "POST / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 6\r\n\r\n";
-    let shop = Shop::unheld(OK).await;
+    let shop = Shop::unrestricted(OK).await;
     let pod = &shop.shadow;
     pod.set(service("api", vip().ip(), Protocol::Http1, Vec::new()));
     let slow = App::new(shop.server.ip, SLOW).await;
@@ -247,7 +247,7 @@ async fn what_such_a_pod_began_to_write_before_goes_no_further() {
         assert!(begun.elapsed() < Duration::from_secs(5));
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
-    held_to_read_only(pod, &[]);
+    restrict_to_read_only(pod, &[]);
     let answer = raw(&mut whole, b"", Duration::from_secs(5)).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     half.write_all(b"def").await.unwrap();

@@ -40,14 +40,14 @@ pub(super) async fn warm(client: &Pod, dedicated: &Arc<Dedicated>) {
 type Got = Arc<Mutex<Vec<String>>>;
 
 /// Two pods, and an application that answers by the path that it is asked for.
-struct Ways {
+struct Testbed {
     client: Pod,
     server: Pod,
     got: Got,
     dedicated: Arc<Dedicated>,
 }
 
-impl Ways {
+impl Testbed {
     async fn new() -> Self {
         let (client, server, _, _) = pair(Protocol::Http1).await;
         let got = Got::default();
@@ -191,9 +191,9 @@ fn with(request: &str) -> String {
 
 #[tokio::test]
 async fn requests_that_a_line_does_not_fit_go_by_http2() {
-    let routes = Ways::new().await;
-    warm(&routes.client, &routes.dedicated).await;
-    let before = routes.dedicated.used().1;
+    let testbed = Testbed::new().await;
+    warm(&testbed.client, &testbed.dedicated).await;
+    let before = testbed.dedicated.used().1;
     let large = format!("Content-Length: 16385\r\n\r\n{}", "z".repeat(16385));
     for (case, rest) in [
         ("a larger body", large.as_str()),
@@ -209,38 +209,38 @@ async fn requests_that_a_line_does_not_fit_go_by_http2() {
         ("an upgrade", "Upgrade: chat\r\nConnection: upgrade\r\n\r\n"),
     ] {
         let method = if case == "an upgrade" { "GET" } else { "POST" };
-        let answer = routes
+        let answer = testbed
             .ask(&format!("{}{rest}", with(&format!("{method} /p HTTP/1.1"))))
             .await;
         assert!(answer.contains(" 200 OK"), "{case}: {answer}");
-        assert_eq!(routes.dedicated.used().1, before, "{case}");
+        assert_eq!(testbed.dedicated.used().1, before, "{case}");
     }
-    let answer = routes.ask("GET /p HTTP/1.0\r\nHost: h\r\n\r\n").await;
+    let answer = testbed.ask("GET /p HTTP/1.0\r\nHost: h\r\n\r\n").await;
     assert!(answer.contains(" 200 OK"), "{answer}");
-    assert_eq!(routes.dedicated.used().1, before, "HTTP/1.0");
+    assert_eq!(testbed.dedicated.used().1, before, "HTTP/1.0");
 }
 
 #[tokio::test]
 async fn a_caller_that_leaves_cancels_its_request_at_the_application() {
-    let routes = Ways::new().await;
+    let testbed = Testbed::new().await;
     for busy in [true, false] {
-        warm(&routes.client, &routes.dedicated).await;
-        let guard = busy.then(|| routes.dedicated.beside());
-        let before = routes.dedicated.used().1;
-        let mut stream = routes.client.call(vip()).await;
+        warm(&testbed.client, &testbed.dedicated).await;
+        let guard = busy.then(|| testbed.dedicated.beside());
+        let before = testbed.dedicated.used().1;
+        let mut stream = testbed.client.call(vip()).await;
         let request = with("GET /wait HTTP/1.1") + "\r\n";
         stream.write_all(request.as_bytes()).await.unwrap();
         stream.read_u8().await.unwrap();
         drop(stream);
         let left = async {
-            while routes.got.lock().len() < 2 {
+            while testbed.got.lock().len() < 2 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
         tokio::time::timeout(PATIENCE, left).await.unwrap();
-        assert_eq!(routes.dedicated.used().1, before + u64::from(!busy));
-        assert_eq!(routes.got.lock()[1], "left");
-        routes.got.lock().clear();
+        assert_eq!(testbed.dedicated.used().1, before + u64::from(!busy));
+        assert_eq!(testbed.got.lock()[1], "left");
+        testbed.got.lock().clear();
         drop(guard);
     }
 }
@@ -289,24 +289,24 @@ async fn many_requests_one_after_another_get_their_own_answers_over_one_line() {
 
 #[tokio::test]
 async fn an_answer_may_be_late_while_its_peer_gives_signs_of_life() {
-    let routes = Ways::new().await;
-    warm(&routes.client, &routes.dedicated).await;
-    let before = routes.dedicated.used().1;
+    let testbed = Testbed::new().await;
+    warm(&testbed.client, &testbed.dedicated).await;
+    let before = testbed.dedicated.used().1;
     // Far more often than a process does.
     let watched = async {
         for _ in 0..100 {
             tokio::time::sleep(Duration::from_millis(100)).await;
-            routes.client.proxy.peers.watch_over();
+            testbed.client.proxy.peers.watch_over();
         }
     };
     let request = format!("{}\r\n", with("GET /late HTTP/1.1"));
     let answer = tokio::select! {
-        answer = routes.ask(&request) => answer,
+        answer = testbed.ask(&request) => answer,
         () = watched => panic!("no answer"),
     };
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert_eq!(
-        routes.dedicated.used(),
+        testbed.dedicated.used(),
         (1, before + 1),
         "by the dedicated connection, which stays"
     );
@@ -314,35 +314,35 @@ async fn an_answer_may_be_late_while_its_peer_gives_signs_of_life() {
 
 #[tokio::test]
 async fn access_is_decided_for_each_request_of_a_line() {
-    let routes = Ways::new().await;
-    warm(&routes.client, &routes.dedicated).await;
-    routes
+    let testbed = Testbed::new().await;
+    warm(&testbed.client, &testbed.dedicated).await;
+    testbed
         .server
         .mode("api", Enforcement::Enforce, MtlsMode::Strict);
-    routes
+    testbed
         .server
         .set(vec![rule("t", "web", None, Some(&["/warm", "/public"]))]);
-    let answer = routes
+    let answer = testbed
         .same(&format!("{}\r\n", with("GET /private HTTP/1.1")))
         .await;
     assert!(
         answer.starts_with("HTTP/1.1 403") && answer.contains("weft-reason: not-allowed"),
         "{answer}"
     );
-    let answer = routes
+    let answer = testbed
         .same(&format!("{}\r\n", with("GET /public/../private HTTP/1.1")))
         .await;
     assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
-    assert!(routes.got.lock().is_empty(), "{:?}", routes.got.lock());
-    let answer = routes
+    assert!(testbed.got.lock().is_empty(), "{:?}", testbed.got.lock());
+    let answer = testbed
         .same(&format!("{}\r\n", with("GET /public HTTP/1.1")))
         .await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     // Taken away in between: the connection that stays open allows nothing more.
-    routes
+    testbed
         .server
         .set(vec![rule("t", "web", None, Some(&["/warm"]))]);
-    let answer = routes
+    let answer = testbed
         .same(&format!("{}\r\n", with("GET /public HTTP/1.1")))
         .await;
     assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");

@@ -79,13 +79,13 @@ async fn hasty(ip: IpAddr, answer: &'static str) -> (u16, Arc<AtomicUsize>) {
 }
 
 /// A caller and the two ways by which it reaches what answers early.
-struct Ways {
+struct Testbed {
     client: Pod,
     server: Pod,
     port: u16,
 }
 
-impl Ways {
+impl Testbed {
     async fn to(answer: &'static str) -> Self {
         let (client, server, _, _) = pair(Protocol::Http1).await;
         let (port, _) = hasty(server.ip, answer).await;
@@ -128,11 +128,11 @@ fn head_of(bytes: usize, chunked: bool) -> String {
 #[tokio::test]
 async fn an_answer_before_a_body_that_does_not_come_whole_says_that_it_is_the_last_one() {
     for early_head in [TOO_LARGE, UNKNOWN, ACCEPTED] {
-        let routes = Ways::to(early_head).await;
+        let testbed = Testbed::to(early_head).await;
         for (bytes, chunked, sent) in [(500_000, false, 90_000), (9000, true, 8000), (5, false, 3)]
         {
             let begun = body(bytes, chunked);
-            for (route, mut stream) in routes.connections().await {
+            for (route, mut stream) in testbed.connections().await {
                 let case = format!("{route}, {sent} of {bytes}: {early_head}");
                 let head = head_of(bytes, chunked);
                 stream.write_all(head.as_bytes()).await.unwrap();
@@ -160,9 +160,9 @@ async fn an_answer_before_a_body_that_does_not_come_whole_says_that_it_is_the_la
 #[tokio::test]
 async fn an_answer_before_a_body_that_comes_in_time_leaves_the_connection() {
     for early_head in [TOO_LARGE, UNKNOWN] {
-        let routes = Ways::to(early_head).await;
+        let testbed = Testbed::to(early_head).await;
         for chunked in [false, true] {
-            for (route, mut stream) in routes.connections().await {
+            for (route, mut stream) in testbed.connections().await {
                 stream.set_nodelay(true).unwrap();
                 for round in 0..4 {
                     let case = format!("{route}, {chunked}, {round}: {early_head}");

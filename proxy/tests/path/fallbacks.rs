@@ -103,7 +103,7 @@ impl Shop {
 }
 
 /// What policies say of calls to `spare` itself.
-fn said_of_spare(traffic: &EffectivePolicy) -> v1::Resource {
+fn policy_of_spare(traffic: &EffectivePolicy) -> v1::Resource {
     resource(
         &wire::names::policy("shop", "spare", 80),
         v1::resource::Content::Policy(wire::convert::policy_message(traffic)),
@@ -330,7 +330,7 @@ async fn the_answer_is_as_it_was_where_the_other_service_fails_and_there_is_no_c
     let to_third = FallbackTo::Service(ServiceId::new("shop", "third"));
     shop.client.set(vec![
         endpoints("third", vec![there]),
-        said_of_spare(&fallback(to_third, Causes::ALL)),
+        policy_of_spare(&fallback(to_third, Causes::ALL)),
         endpoints("spare", Vec::new()),
     ]);
     let (status, answer) = ask(&shop.client, "GET", "", "").await;

@@ -12,7 +12,7 @@ use wire::v1::{Enforcement, MtlsMode, Protocol};
 use super::answers::{App, OK, SILENCE, served_by, sum, whole};
 use super::limits::{guard, guarded, limit, rule};
 use super::mesh_port::{Sender, peer};
-use super::overload::held_calls;
+use super::overload::calls_in_flight;
 use crate::support::{Authority, Pod, service, vip};
 
 const SHADOWS: &str = "weft_shadow_requests_total";
@@ -108,7 +108,7 @@ async fn what_is_called_a_copy_goes_last_whatever_class_it_asks_for() {
         ..GuardPort::default()
     };
     server.set(vec![guarded(app.port, port_guard)]);
-    let _held = held_calls(&client, &app, "", 1).await;
+    let _held = calls_in_flight(&client, &app, "", 1).await;
     let mut sender = forger(&authority, &server).await;
     for (value, class, shed) in [
         ("true", Priority::Sheddable, 1.0),

@@ -39,7 +39,7 @@ const ROW: usize = 5;
 
 /// What an application answers.
 #[derive(Clone, Copy)]
-struct Says {
+struct Reply {
     status: &'static str,
     /// Nothing stands before the status, not even a head.
     trailers_only: bool,
@@ -50,22 +50,26 @@ struct Says {
 struct App {
     port: u16,
     request_count: Arc<AtomicUsize>,
-    says: Arc<Mutex<Says>>,
+    reply: Arc<Mutex<Reply>>,
 }
 
 impl App {
-    async fn new(pod: &Pod, says: Says) -> Self {
+    async fn new(pod: &Pod, reply: Reply) -> Self {
         let listener = TcpListener::bind((pod.ip, 0)).await.unwrap();
         let app = Self {
             port: listener.local_addr().unwrap().port(),
             request_count: Arc::default(),
-            says: Arc::new(Mutex::new(says)),
+            reply: Arc::new(Mutex::new(reply)),
         };
-        let (request_count, says) = (Arc::clone(&app.request_count), Arc::clone(&app.says));
+        let (request_count, reply) = (Arc::clone(&app.request_count), Arc::clone(&app.reply));
         tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                tokio::spawn(serve(stream, Arc::clone(&request_count), Arc::clone(&says)));
+                tokio::spawn(serve(
+                    stream,
+                    Arc::clone(&request_count),
+                    Arc::clone(&reply),
+                ));
             }
         });
         app
@@ -79,23 +83,23 @@ impl App {
 async fn serve(
     stream: TcpStream,
     request_count: Arc<AtomicUsize>,
-    says: Arc<Mutex<Says>>,
+    reply: Arc<Mutex<Reply>>,
 ) -> Result<(), h2::Error> {
     let mut connection = h2::server::handshake(stream).await?;
     while let Some(request) = connection.accept().await {
         let (_, respond) = request?;
         request_count.fetch_add(1, Relaxed);
-        let says = *says.lock();
-        tokio::spawn(answer(respond, says));
+        let reply = *reply.lock();
+        tokio::spawn(answer(respond, reply));
     }
     Ok(())
 }
 
-async fn answer(mut respond: SendResponse<Bytes>, says: Says) -> Result<(), h2::Error> {
-    sleep(says.after).await;
-    let status = HeaderValue::from_static(says.status);
+async fn answer(mut respond: SendResponse<Bytes>, reply: Reply) -> Result<(), h2::Error> {
+    sleep(reply.after).await;
+    let status = HeaderValue::from_static(reply.status);
     let head = Response::builder().header("content-type", "application/grpc");
-    if says.trailers_only {
+    if reply.trailers_only {
         let head = head.header(STATUS, status).body(()).unwrap();
         respond.send_response(head, true)?;
         return Ok(());
@@ -140,15 +144,15 @@ impl Outage {
 
     async fn passes(self) {
         let (client, server, _, _) = pair(Protocol::Http2).await;
-        let says = |status| Says {
+        let reply = |status| Reply {
             status,
             trailers_only: self.trailers_only,
             after: Duration::ZERO,
         };
         let apps = [
-            App::new(&server, says(OK)).await,
-            App::new(&server, says(OK)).await,
-            App::new(&server, says(OK)).await,
+            App::new(&server, reply(OK)).await,
+            App::new(&server, reply(OK)).await,
+            App::new(&server, reply(OK)).await,
         ];
         served_by(&client, &server, &apps);
         if self.listed {
@@ -168,7 +172,7 @@ impl Outage {
 
         let bad = &apps[0];
         let before = bad.request_count();
-        *bad.says.lock() = says(UNAVAILABLE);
+        *bad.reply.lock() = reply(UNAVAILABLE);
         while sum(&client, EJECTIONS, &["cause=\"failures\""]) == 0.0 {
             calls.make(self, &client).await;
         }
@@ -230,9 +234,9 @@ async fn one_of_three_that_is_unavailable_rests_after_five_and_is_hidden_where_t
 }
 
 /// An answer that takes longer than an attempt may, in a call that goes on since it is the last.
-async fn late(says: Says) {
+async fn late(reply: Reply) {
     let (client, server, _, _) = pair(Protocol::Http2).await;
-    let apps = [App::new(&server, says).await];
+    let apps = [App::new(&server, reply).await];
     served_by(&client, &server, &apps);
     client.set(vec![policy_of(&EffectivePolicy {
         timeouts: limited(Timeouts {
@@ -249,10 +253,13 @@ async fn late(says: Says) {
         ..EffectivePolicy::default()
     })]);
     let sender = grpc(&client).await;
-    let case = format!("{} in trailers alone: {}", says.status, says.trailers_only);
+    let case = format!(
+        "{} in trailers alone: {}",
+        reply.status, reply.trailers_only
+    );
     for calls in [9, 1] {
         let answers = join_all((0..calls).map(|_| made(sender.clone()))).await;
-        let expected = (says.status.to_owned(), None);
+        let expected = (reply.status.to_owned(), None);
         assert!(
             answers.iter().all(|answer| *answer == expected),
             "{case}: {answers:?}"
@@ -270,7 +277,7 @@ async fn a_grpc_call_that_took_too_long_counts_as_one_failure_whatever_its_trail
     let mut cases = Vec::new();
     for status in [OK, UNAVAILABLE] {
         for trailers_only in [true, false] {
-            cases.push(late(Says {
+            cases.push(late(Reply {
                 status,
                 trailers_only,
                 after: Duration::from_millis(800),

@@ -5,7 +5,7 @@ use wire::v1::Protocol;
 
 use super::answers::{OK, policy_of};
 use super::fallbacks::{fallback, to_spare};
-use super::mirrors::{Shop, echoed, held_to_read_only};
+use super::mirrors::{Shop, echoed, restrict_to_read_only};
 use crate::support::{endpoint, endpoints, service, split, vip};
 
 #[tokio::test]
@@ -17,9 +17,9 @@ async fn opaque_bytes_of_such_a_pod_go_only_where_every_mirror_lets_them() {
         pod.set(service("api", vip().ip(), protocol, Vec::new()));
         pod.reaches(&shop.server, echo);
         assert_eq!(echoed(pod, vip()).await, "", "{protocol:?}");
-        held_to_read_only(pod, &[("api", 81), ("other", 80)]);
+        restrict_to_read_only(pod, &[("api", 81), ("other", 80)]);
         assert_eq!(echoed(pod, vip()).await, "", "{protocol:?}");
-        held_to_read_only(pod, &[("api", 80)]);
+        restrict_to_read_only(pod, &[("api", 80)]);
         assert_eq!(echoed(pod, vip()).await, "\0binary", "{protocol:?}");
     }
 }
@@ -38,15 +38,15 @@ async fn opaque_bytes_of_such_a_pod_are_led_nowhere_else() {
         endpoints("spare", vec![spare.clone()]),
     ]);
     pod.set(vec![policy_of(&fallback(to_spare(), Causes::ALL))]);
-    held_to_read_only(pod, &[("api", 80)]);
+    restrict_to_read_only(pod, &[("api", 80)]);
     assert_eq!(echoed(pod, vip()).await, "", "by a fallback");
-    held_to_read_only(pod, &[("api", 80), ("spare", 80)]);
+    restrict_to_read_only(pod, &[("api", 80), ("spare", 80)]);
     assert_eq!(echoed(pod, vip()).await, "\0binary", "by a fallback");
 
     pod.set(called(vec![split("canary", &[("spare", 1)])]));
-    held_to_read_only(pod, &[("api", 80)]);
+    restrict_to_read_only(pod, &[("api", 80)]);
     assert_eq!(echoed(pod, vip()).await, "", "by a split");
-    held_to_read_only(pod, &[("api", 80), ("spare", 80)]);
+    restrict_to_read_only(pod, &[("api", 80), ("spare", 80)]);
     assert_eq!(echoed(pod, vip()).await, "\0binary", "by a split");
     // One without a backend leads nowhere, and the fallback is open to it.
     pod.set(called(vec![split("canary", &[("spare", 0)])]));

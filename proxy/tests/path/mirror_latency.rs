@@ -15,7 +15,7 @@ const REQUESTS: u32 = 12;
 /// Between two requests of a round, which else would wait for each other's work.
 const APART: Duration = Duration::from_millis(15);
 /// Copies that a proxy has under way at most: those beyond are not made.
-const UNDER_WAY: u32 = 64;
+const IN_FLIGHT: u32 = 64;
 /// How much longer calls may take beside copies: of answers after a second, 50 ms, which is more
 /// than a busy machine adds to the one half of the rounds alone.
 const UNNOTICED: f64 = 1.05;
@@ -46,7 +46,7 @@ async fn beside_copies_that_hang_the_slowest_call_takes_no_twentieth_longer() {
         ratios.push(copied.as_secs_f64() / calm.as_secs_f64());
     }
     // Until then all were made and hung.
-    let unmade = f64::from(ROUNDS * REQUESTS - UNDER_WAY);
+    let unmade = f64::from(ROUNDS * REQUESTS - IN_FLIGHT);
     shop.until("full", unmade).await;
     assert_eq!(api.request_count(), (2 * ROUNDS * REQUESTS) as usize);
     ratios.sort_by(f64::total_cmp);
@@ -82,7 +82,7 @@ async fn beside_copies_that_hang_fast_calls_stay_fast() {
         shop.mirrors(vec![mirror()]);
         copied.push(percentile_of_fast(&shop.client).await);
     }
-    shop.until("full", f64::from(ROUNDS * FAST - UNDER_WAY))
+    shop.until("full", f64::from(ROUNDS * FAST - IN_FLIGHT))
         .await;
     println!("fast calls: {calm:?}, beside copies {copied:?}");
     calm.sort();

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use weft_proxy::Budget;
 
 use super::answers::{OK, ask};
-use super::mirrors::{Shop, held_to_read_only};
+use super::mirrors::{Shop, restrict_to_read_only};
 use crate::support::{Authority, Pod};
 
 /// What the calling proxy may use of memory, and what it uses.
@@ -22,7 +22,7 @@ async fn while_memory_is_tight_no_copy_is_made_and_calls_are_answered() {
     let certs = authority.leaf("web", Duration::from_secs(3600), SystemTime::now());
     let client = Pod::within(budget, authority.roots(), certs, "web").await;
     let shop = Shop::called_by(client, &authority, OK).await;
-    held_to_read_only(&shop.shadow, &[]);
+    restrict_to_read_only(&shop.shadow, &[]);
     assert_eq!(ask(&shop.client, "GET", "", "").await.0, 200);
     shop.until("success", 1.0).await;
 

@@ -49,7 +49,7 @@ pub(super) fn mirror() -> Mirror {
 }
 
 /// The pod gets nothing but copies, and may open connections to these.
-pub(super) fn held_to_read_only(pod: &Pod, allow_tcp: &[(&str, u32)]) {
+pub(super) fn restrict_to_read_only(pod: &Pod, allow_tcp: &[(&str, u32)]) {
     let allow_tcp = allow_tcp.iter().map(|(service, port)| v1::TcpTarget {
         namespace: "shop".into(),
         name: (*service).into(),
@@ -69,13 +69,13 @@ pub(super) fn held_to_read_only(pod: &Pod, allow_tcp: &[(&str, u32)]) {
 
 impl Shop {
     pub(super) async fn new(answer: &'static str) -> Self {
-        let shop = Self::unheld(answer).await;
-        held_to_read_only(&shop.shadow, &[]);
+        let shop = Self::unrestricted(answer).await;
+        restrict_to_read_only(&shop.shadow, &[]);
         shop
     }
 
     /// The proxy of `next` does not know yet that its pod gets copies.
-    pub(super) async fn unheld(answer: &'static str) -> Self {
+    pub(super) async fn unrestricted(answer: &'static str) -> Self {
         Self::of(&Authority::new(), answer).await
     }
 
@@ -305,11 +305,11 @@ async fn a_receiver_that_hangs_or_fails_costs_the_calls_nothing_and_gets_64_at_o
 
 #[tokio::test]
 async fn copies_that_want_a_pod_held_to_read_only_reach_no_other() {
-    let shop = Shop::unheld(OK).await;
+    let shop = Shop::unrestricted(OK).await;
     assert_eq!(ask(&shop.client, "GET", "", "").await.0, 200);
     shop.until("failure", 1.0).await;
     // Nor one that is held to it no longer, and changes nothing yet.
-    held_to_read_only(&shop.shadow, &[]);
+    restrict_to_read_only(&shop.shadow, &[]);
     shop.shadow.replace(wire::names::GUARD, Vec::new());
     assert_eq!(ask(&shop.client, "GET", "", "").await.0, 200);
     shop.until("failure", 2.0).await;
@@ -418,7 +418,7 @@ async fn nor_does_such_a_pod_reach_what_lies_outside_the_mesh() {
     assert_eq!(get(shop.client.call(addr).await, "/", "").await.0, 200);
 }
 
-async fn says(stream: &mut TcpStream) {
+async fn exchange(stream: &mut TcpStream) {
     stream.write_all(b"\0a").await.unwrap();
     let mut back = [0; 2];
     let read = timeout(Duration::from_secs(5), stream.read_exact(&mut back)).await;
@@ -434,7 +434,7 @@ async fn ended(stream: &mut TcpStream) {
 
 #[tokio::test]
 async fn what_such_a_pod_had_open_before_ends_unless_every_mirror_lets_it() {
-    let shop = Shop::unheld(OK).await;
+    let shop = Shop::unrestricted(OK).await;
     let pod = &shop.shadow;
     let echo = super::tcp::echo(&shop.server, "").await;
     pod.set(service("api", vip().ip(), Protocol::Opaque, Vec::new()));
@@ -442,12 +442,12 @@ async fn what_such_a_pod_had_open_before_ends_unless_every_mirror_lets_it() {
     let addr = std::net::SocketAddr::new(shop.server.ip, echo);
     pod.set(vec![outside(addr)]);
     let (mut inside, mut outside) = (pod.call(vip()).await, pod.call(addr).await);
-    says(&mut inside).await;
-    says(&mut outside).await;
-    held_to_read_only(pod, &[("api", 80)]);
+    exchange(&mut inside).await;
+    exchange(&mut outside).await;
+    restrict_to_read_only(pod, &[("api", 80)]);
     ended(&mut outside).await;
-    says(&mut inside).await;
-    held_to_read_only(pod, &[]);
+    exchange(&mut inside).await;
+    restrict_to_read_only(pod, &[]);
     ended(&mut inside).await;
     let labels = ["reason=\"shadow-write\""];
     assert_eq!(sum(pod, "weft_tcp_connections_total", &labels), 2.0);
@@ -455,7 +455,7 @@ async fn what_such_a_pod_had_open_before_ends_unless_every_mirror_lets_it() {
 
 #[tokio::test]
 async fn nor_does_a_connection_go_on_that_has_switched_protocols() {
-    let shop = Shop::unheld(OK).await;
+    let shop = Shop::unrestricted(OK).await;
     let pod = &shop.shadow;
     pod.set(service("api", vip().ip(), Protocol::Http1, Vec::new()));
     let app = App::new(shop.server.ip, SWITCHED).await;
@@ -468,7 +468,7 @@ async fn nor_does_a_connection_go_on_that_has_switched_protocols() {
     read.unwrap().unwrap();
     assert_eq!(&status, b"HTTP/1.1 101");
     tokio::time::sleep(Duration::from_millis(100)).await;
-    held_to_read_only(pod, &[("api", 80)]);
+    restrict_to_read_only(pod, &[("api", 80)]);
     ended(&mut stream).await;
     let labels = ["reason=\"shadow-write\"", "status=\"101\""];
     assert_eq!(sum(pod, REQUESTS, &labels), 1.0);

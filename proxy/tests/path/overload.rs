@@ -68,7 +68,7 @@ async fn one(answer: &'static str) -> (Pod, Pod, App) {
 }
 
 /// Requests that the application has, one after the other, and their callers' connections.
-pub(super) async fn held_calls(
+pub(super) async fn calls_in_flight(
     client: &Pod,
     app: &App,
     headers: &str,
@@ -94,7 +94,7 @@ pub(super) async fn held_calls(
 async fn what_an_application_has_no_room_for_is_answered_503_unseen() {
     let (client, server, app) = one(SILENCE).await;
     server.set(vec![guard([(app.port, guard_port(cap(2)))])]);
-    let _held = held_calls(&client, &app, "", 2).await;
+    let _held = calls_in_flight(&client, &app, "", 2).await;
     let (status, answer) = ask(&client, "POST", "", "{}").await;
     assert_eq!(status, 503, "{answer}");
     assert!(answer.contains("weft-reason: overload"), "{answer}");
@@ -116,7 +116,7 @@ async fn what_an_application_has_no_room_for_is_answered_503_unseen() {
     assert_eq!(sum(&client, "weft_retries_total", &[]), 0.0);
     // A policy that goes lets everybody in, whoever is in flight.
     server.replace(wire::names::GUARD, Vec::new());
-    let _more = held_calls(&client, &app, "", 2).await;
+    let _more = calls_in_flight(&client, &app, "", 2).await;
     assert_eq!(app.request_count(), 4);
 }
 
@@ -137,7 +137,7 @@ async fn a_request_is_in_flight_to_the_head_of_its_answer_and_so_is_an_upgrade()
     let (client, server, app) = one(SILENCE).await;
     server.set(vec![guard([(app.port, guard_port(cap(1)))])]);
     // Whoever asks to switch protocols asks for a request like any other until it is answered.
-    let _upgrade = held_calls(&client, &app, WEBSOCKET, 1).await;
+    let _upgrade = calls_in_flight(&client, &app, WEBSOCKET, 1).await;
     assert_eq!(ask(&client, "GET", "", "").await.0, 503, "it is full");
     assert_eq!(ask(&client, "GET", WEBSOCKET, "").await.0, 503);
     assert_eq!(sum(&server, SHED, &[]), 2.0);
@@ -160,7 +160,7 @@ async fn audit_counts_what_it_would_shed_and_disabled_nothing() {
         let (client, server, app) = one(SILENCE).await;
         let overload = Overload { mode, ..cap(1) };
         server.set(vec![guard([(app.port, guard_port(overload))])]);
-        let _held = held_calls(&client, &app, "", 3).await;
+        let _held = calls_in_flight(&client, &app, "", 3).await;
         assert_eq!(sum(&server, SHED, &[]), counted, "{mode:?}");
     }
 }
@@ -184,10 +184,10 @@ async fn beside_a_full_one(other: &'static str) -> (Pod, Pod, App, App, Other) {
     };
     let first = client().await;
     served_by(&first, &server, &[&full]);
-    let held_calls = held_calls(&first, &full, "", 1).await;
+    let calls_in_flight = calls_in_flight(&first, &full, "", 1).await;
     let client = client().await;
     served_by(&client, &server, &[&full, &other]);
-    (client, server, full, other, (first, held_calls))
+    (client, server, full, other, (first, calls_in_flight))
 }
 
 #[tokio::test]
@@ -212,7 +212,7 @@ async fn a_call_is_moved_to_an_endpoint_with_room_whatever_its_method() {
 async fn a_move_is_made_once_and_paid_for_and_ends_with_retries() {
     let (client, server, full, other, _first) = beside_a_full_one(SILENCE).await;
     served_by(&client, &server, &[&other]);
-    let _caller_of_other = held_calls(&client, &other, "", 1).await;
+    let _caller_of_other = calls_in_flight(&client, &other, "", 1).await;
     served_by(&client, &server, &[&full, &other]);
     let (status, answer) = ask(&client, "POST", "", "{}").await;
     assert_eq!(status, 503, "{answer}");
@@ -256,7 +256,7 @@ async fn an_application_may_lower_the_class_of_its_calls_and_nobody_outside_may_
         client
     };
     server.set(vec![guard([(app.port, guard_port(cap(1)))])]);
-    let _held = held_calls(&client().await, &app, "", 1).await;
+    let _held = calls_in_flight(&client().await, &app, "", 1).await;
     for (policy, header, class) in [
         (None, "", Normal),
         (None, "weft-priority: Sheddable\r\n", Sheddable),
@@ -304,14 +304,14 @@ async fn calls_take_over_the_class_of_a_request_whose_own_application_is_never_o
         served_by(caller, called, &[app]);
     }
     next.set(vec![guard([(full.port, guard_port(cap(1)))])]);
-    let _held = held_calls(&server, &full, "", 1).await;
+    let _held = calls_in_flight(&server, &full, "", 1).await;
     let only_a_class = GuardPort {
         priority: limited(Priority::Sheddable),
         ..GuardPort::default()
     };
     server.set(vec![guard([(app.port, only_a_class)])]);
     for (headers, before) in [("", 0.0), (WEBSOCKET, 1.0)] {
-        let _request = held_calls(&client, &app, headers, 1).await;
+        let _request = calls_in_flight(&client, &app, headers, 1).await;
         let head = app.heads().pop().unwrap();
         let name = header(&head, "weft-context").expect("there is something to take over");
         let context = format!("weft-context: {name}\r\n");
@@ -334,7 +334,7 @@ async fn a_caller_whose_calls_are_shed_sends_fewer_of_that_class_and_all_of_anot
     classes.priority.rules[0].when = Match::AnyOf(vec![pay.unwrap()]);
     client.set(vec![policy_of(&classes)]);
     server.set(vec![guard([(app.port, classes)])]);
-    let _held = held_calls(&client, &app, "", 1).await;
+    let _held = calls_in_flight(&client, &app, "", 1).await;
     let begun = Instant::now();
     let mut calls = 0.0;
     while begun.elapsed() < Duration::from_millis(2500) {

@@ -109,7 +109,7 @@ async fn a_policy_for_some_pods_holds_where_the_own_certificate_names_one_of_the
 }
 
 /// What is said of calls to `name`.
-fn said_of(name: &str, traffic: &EffectivePolicy) -> v1::Resource {
+fn traffic_policy(name: &str, traffic: &EffectivePolicy) -> v1::Resource {
     resource(
         &wire::names::policy("shop", name, 80),
         v1::resource::Content::Policy(wire::convert::policy_message(traffic)),
@@ -159,11 +159,11 @@ async fn ask_until(client: &Pod, done: impl Fn() -> bool) {
 #[tokio::test]
 async fn in_a_split_the_service_that_serves_says_who_rests_and_the_called_one_where_it_is_silent() {
     let (client, _server, apps) = split_to_v2().await;
-    client.set(vec![said_of("api", &ejection(0))]);
+    client.set(vec![traffic_policy("api", &ejection(0))]);
     ask_until(&client, || apps[0].request_count() >= 6).await;
     assert_eq!(sum(&client, EJECTIONS, &[]), 0.0, "the root's word counts");
     // The one that serves says otherwise.
-    client.set(vec![said_of("v2", &ejection(3))]);
+    client.set(vec![traffic_policy("v2", &ejection(3))]);
     ask_until(&client, || sum(&client, EJECTIONS, &[]) > 0.0).await;
 }
 
@@ -179,8 +179,8 @@ async fn in_a_split_the_called_service_says_what_is_sent_again() {
         ..Retry::DEFAULT
     };
     client.set(vec![
-        said_of("api", &retry(NEVER)),
-        said_of("v2", &retry(many)),
+        traffic_policy("api", &retry(NEVER)),
+        traffic_policy("v2", &retry(many)),
     ]);
     let mut failed = 0;
     while failed == 0 {
@@ -264,7 +264,10 @@ async fn a_mesh_policy_that_is_enforced_reaches_every_service_that_is_called() {
         }),
         ..EffectivePolicy::default()
     };
-    client.set(vec![said_of("api", &off), said_of("other", &off)]);
+    client.set(vec![
+        traffic_policy("api", &off),
+        traffic_policy("other", &off),
+    ]);
     for addr in [vip(), other] {
         let mut stream = client.call(addr).await;
         let request = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";

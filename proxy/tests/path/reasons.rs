@@ -16,8 +16,8 @@ use wire::v1::{Enforcement, MtlsMode, Protocol};
 
 use super::answers::{App, NOTHING, OK, SILENCE, ask, limited, policy_of, served_by, whole};
 use super::limits::{guard, guarded, limit, rule as rule_of};
-use super::mirrors::held_to_read_only;
-use super::overload::held_calls;
+use super::mirrors::restrict_to_read_only;
+use super::overload::calls_in_flight;
 use super::unconfigured::unconfigured;
 use crate::support::{Authority, Pod, endpoint, endpoints, pair, raw, rule, service, split, vip};
 
@@ -107,7 +107,7 @@ impl Scene {
                     ..GuardPort::default()
                 };
                 server.set(vec![guarded(one.port, full)]);
-                in_flight = held_calls(&client, &one, "", 1).await;
+                in_flight = calls_in_flight(&client, &one, "", 1).await;
                 app = Some(one);
             }
             Reason::CircuitOpen => client.set(vec![policy_of(&EffectivePolicy {
@@ -117,7 +117,7 @@ impl Scene {
                 }),
                 ..EffectivePolicy::default()
             })]),
-            Reason::ShadowWrite => held_to_read_only(&client, &[]),
+            Reason::ShadowWrite => restrict_to_read_only(&client, &[]),
         }
         Self {
             client,

@@ -101,11 +101,11 @@ async fn a_served_call_tells_its_route_and_what_allowed_it() {
     let spans = got.wait(4).await;
     let of_kind = |kind| {
         let spans = spans.iter().filter(move |span| span.kind == kind);
-        let mut told: Vec<_> = spans
+        let mut attributes: Vec<_> = spans
             .map(|span| (span.name.clone(), text(span, "http.route")))
             .collect();
-        told.sort();
-        told
+        attributes.sort();
+        attributes
     };
     let plain = ("GET".to_owned(), None);
     let routed = ("GET cart/item".to_owned(), Some("cart/item".to_owned()));

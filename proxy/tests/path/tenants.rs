@@ -68,7 +68,7 @@ impl Shop {
         }
     }
 
-    fn say(&self, traffic: &EffectivePolicy) {
+    fn apply_policy(&self, traffic: &EffectivePolicy) {
         for caller in &self.callers {
             caller.set(vec![policy_of(traffic)]);
         }
@@ -97,7 +97,7 @@ impl Shop {
 async fn a_tenant_keeps_its_endpoint_whoever_calls_and_takes_no_other_along() {
     let shop = Shop::new().await;
     let [web, cart] = &shop.callers;
-    shop.say(&by_header(StickyScope::Endpoint));
+    shop.apply_policy(&by_header(StickyScope::Endpoint));
     let served_at = shop.where_they_go(web, 30).await;
     assert_eq!(shop.where_they_go(web, 30).await, served_at);
     assert_eq!(
@@ -129,7 +129,7 @@ async fn who_names_no_tenant_goes_where_it_went_without() {
     for headers in ["", "x-tenant: t1\r\n"] {
         // Without a policy the header says nothing either.
         if headers.is_empty() {
-            shop.say(&by_header(StickyScope::Endpoint));
+            shop.apply_policy(&by_header(StickyScope::Endpoint));
         } else {
             web.replace(&wire::names::policy("shop", "api", 80), Vec::new());
         }
@@ -157,7 +157,7 @@ async fn tenants_come_before_the_session_affinity_of_their_service() {
         kept.iter().all(|at| *at == kept[0]),
         "one pod calls: {kept:?}"
     );
-    shop.say(&by_header(StickyScope::Endpoint));
+    shop.apply_policy(&by_header(StickyScope::Endpoint));
     let kept = shop.where_they_go(web, 20).await;
     assert!(kept.iter().any(|at| *at != kept[0]), "{kept:?}");
     assert_eq!(shop.where_they_go(web, 20).await, kept);
@@ -178,7 +178,7 @@ async fn of_the_first(shop: &Shop, weights: [u32; 2], tenants: usize) -> Vec<boo
 #[tokio::test]
 async fn a_weight_that_grows_moves_tenants_to_it_and_none_back() {
     let shop = Shop::new().await;
-    shop.say(&by_header(StickyScope::Endpoint));
+    shop.apply_policy(&by_header(StickyScope::Endpoint));
     let before = of_the_first(&shop, [90, 10], 200).await;
     let after = of_the_first(&shop, [60, 40], 200).await;
     let first = |of: &[bool]| of.iter().filter(|first| **first).count();
@@ -194,7 +194,7 @@ async fn a_weight_that_grows_moves_tenants_to_it_and_none_back() {
 async fn with_scope_backend_a_tenant_keeps_its_side_of_a_split_and_any_endpoint_there() {
     let shop = Shop::new().await;
     let web = &shop.callers[0];
-    shop.say(&by_header(StickyScope::Backend));
+    shop.apply_policy(&by_header(StickyScope::Backend));
     let there = |at: &[usize]| {
         let all = at.iter();
         let all = all.map(|at| endpoint(shop.server.ip, shop.apps[*at].port, Some("api")));
@@ -236,7 +236,7 @@ fn header<'a>(answer: &'a str, name: &str) -> Vec<&'a str> {
 async fn who_has_no_cookie_is_given_one_and_goes_where_it_leads() {
     let shop = Shop::new().await;
     let [web, cart] = &shop.callers;
-    shop.say(&sticky(
+    shop.apply_policy(&sticky(
         StickyKey::Cookie("tenant".into()),
         StickyScope::Endpoint,
     ));

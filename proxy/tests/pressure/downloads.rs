@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 use weft_proxy::serve_plain;
 
 use super::support::raw;
-use super::{Field, LIMIT, MIB, ONE_AT_A_TIME, PATIENCE, PEAK};
+use super::{LIMIT, MIB, ONE_AT_A_TIME, PATIENCE, PEAK, Testbed};
 
 const CALLERS: usize = 1000;
 /// What each of them asks for.
@@ -34,8 +34,8 @@ const KERNEL: usize = 8 * 1024;
 const WITHIN: Duration = Duration::from_secs(60);
 
 /// A connection to the application's port that the kernel holds little for.
-async fn open_narrow(field: &Field, last: u8) -> TcpStream {
-    let permit = field
+async fn open_narrow(testbed: &Testbed, last: u8) -> TcpStream {
+    let permit = testbed
         .occupancy
         .admit(IpAddr::from([10, 0, 0, last]).into())
         .await
@@ -44,7 +44,7 @@ async fn open_narrow(field: &Field, last: u8) -> TcpStream {
     let listener = socket();
     listener.set_send_buffer_size(KERNEL).unwrap();
     listener
-        .bind(&SockAddr::from(SocketAddr::new(field.pod.ip, 0)))
+        .bind(&SockAddr::from(SocketAddr::new(testbed.pod.ip, 0)))
         .unwrap();
     listener.listen(1).unwrap();
     listener.set_nonblocking(true).unwrap();
@@ -55,8 +55,8 @@ async fn open_narrow(field: &Field, last: u8) -> TcpStream {
     client.connect(&at).unwrap();
     client.set_nonblocking(true).unwrap();
     let (stream, _) = listener.accept().await.unwrap();
-    let proxy = Arc::clone(&field.pod.proxy);
-    let original = SocketAddr::new(field.pod.ip, field.port);
+    let proxy = Arc::clone(&testbed.pod.proxy);
+    let original = SocketAddr::new(testbed.pod.ip, testbed.port);
     tokio::spawn(async move {
         let serving = serve_plain(proxy, stream, original, Arc::clone(&permit));
         permit.keep(serving).await;
@@ -99,11 +99,11 @@ async fn download(mut stream: TcpStream, every: Duration) -> (String, usize) {
 }
 
 /// A neighbour's call, which is served at once.
-async fn one_call(field: &Field) {
+async fn one_call(testbed: &Testbed) {
     let request = "POST /echo HTTP/1.1\r\nHost: app\r\nConnection: close\r\n\
                    Content-Length: 5\r\n\r\nhello";
     let calling = async {
-        let mut stream = field.open(1).await;
+        let mut stream = testbed.open(1).await;
         raw(&mut stream, request.as_bytes(), PATIENCE).await
     };
     let answer = timeout(PATIENCE, calling).await.unwrap();
@@ -113,7 +113,7 @@ async fn one_call(field: &Field) {
 
 /// Whether all of these come to their end, a neighbour beside them is served at once, and
 /// all that keeps to what may be held.
-async fn come_to_their_end(field: &Field, streams: Vec<TcpStream>, every: Duration) {
+async fn come_to_their_end(testbed: &Testbed, streams: Vec<TcpStream>, every: Duration) {
     let many = streams.len();
     let began = Instant::now();
     let downloads = streams.into_iter().map(|one| download(one, every));
@@ -130,7 +130,7 @@ async fn come_to_their_end(field: &Field, streams: Vec<TcpStream>, every: Durati
         }
     };
     let mut took = Vec::new();
-    let beside = calls_beside(field, &mut took);
+    let beside = calls_beside(testbed, &mut took);
     let ended = timeout(WITHIN, async {
         tokio::select! {
             () = all => {}
@@ -142,22 +142,22 @@ async fn come_to_their_end(field: &Field, streams: Vec<TcpStream>, every: Durati
         "{whole} whole and {} broken within {latest:?}, {} MiB at most, {} cut off; {}",
         broken.len(),
         PEAK.load(Relaxed) / MIB,
-        field.cut_off(),
+        testbed.cut_off(),
         percentiles(took),
     );
     assert!(ended.is_ok(), "not within {WITHIN:?}");
     assert_eq!(whole, many, "{:?}", broken.first());
-    assert_eq!(field.cut_off(), 0);
-    assert!(PEAK.load(Relaxed) <= field.most);
+    assert_eq!(testbed.cut_off(), 0);
+    assert!(PEAK.load(Relaxed) <= testbed.most);
     // They did not all fit at once, or this would say nothing.
-    assert!(field.held_back() > 0);
+    assert!(testbed.held_back() > 0);
 }
 
 /// A neighbour's calls, for ever, and how long each took.
-pub(super) async fn calls_beside(field: &Field, took: &mut Vec<Duration>) {
+pub(super) async fn calls_beside(testbed: &Testbed, took: &mut Vec<Duration>) {
     loop {
         let begun = Instant::now();
-        one_call(field).await;
+        one_call(testbed).await;
         took.push(begun.elapsed());
         sleep(Duration::from_millis(20)).await;
     }
@@ -174,44 +174,44 @@ pub(super) fn percentiles(mut took: Vec<Duration>) -> String {
 #[tokio::test]
 async fn a_thousand_slow_downloads_that_begin_at_once_all_come_to_their_end() {
     let _alone = ONE_AT_A_TIME.lock().await;
-    let field = Field::of(LIMIT).await;
+    let testbed = Testbed::of(LIMIT).await;
     let mut streams = Vec::new();
     for _ in 0..CALLERS {
-        streams.push(open_narrow(&field, 2).await);
+        streams.push(open_narrow(&testbed, 2).await);
     }
-    come_to_their_end(&field, streams, TAKEN_EVERY).await;
+    come_to_their_end(&testbed, streams, TAKEN_EVERY).await;
 }
 
 /// None of them asks for much.
 #[tokio::test]
 async fn slow_downloads_of_two_hundred_callers_all_come_to_their_end() {
     let _alone = ONE_AT_A_TIME.lock().await;
-    let field = Field::of(LIMIT).await;
+    let testbed = Testbed::of(LIMIT).await;
     let mut streams = Vec::new();
     for caller in (10..210).cycle().take(CALLERS) {
-        streams.push(open_narrow(&field, caller).await);
+        streams.push(open_narrow(&testbed, caller).await);
     }
-    come_to_their_end(&field, streams, TAKEN_EVERY).await;
+    come_to_their_end(&testbed, streams, TAKEN_EVERY).await;
 }
 
 /// It asks for more all the time, and none of what it has ends.
 #[tokio::test]
 async fn slow_downloads_lose_nothing_to_a_stranger_with_hundreds_of_long_polls() {
     let _alone = ONE_AT_A_TIME.lock().await;
-    let field = Field::of(LIMIT).await;
+    let testbed = Testbed::of(LIMIT).await;
     let mut streams = Vec::new();
     for _ in 0..CALLERS {
-        streams.push(open_narrow(&field, 2).await);
+        streams.push(open_narrow(&testbed, 2).await);
     }
     let mut polls = Vec::new();
     for _ in 0..200 {
-        let mut poll = field.open(3).await;
+        let mut poll = testbed.open(3).await;
         poll.write_all(b"GET /wait HTTP/1.1\r\nHost: app\r\n\r\n")
             .await
             .unwrap();
         polls.push(poll);
     }
-    come_to_their_end(&field, streams, TAKEN_EVERY).await;
+    come_to_their_end(&testbed, streams, TAKEN_EVERY).await;
 }
 
 /// Each holds what it does not take for seconds, and nobody beside them holds as much who
@@ -219,13 +219,13 @@ async fn slow_downloads_lose_nothing_to_a_stranger_with_hundreds_of_long_polls()
 #[tokio::test]
 async fn downloads_of_twenty_kilobytes_a_second_of_who_holds_most_all_come_to_their_end() {
     let _alone = ONE_AT_A_TIME.lock().await;
-    let field = Field::of(LIMIT).await;
+    let testbed = Testbed::of(LIMIT).await;
     let mut streams = Vec::new();
     for _ in 0..SLOWER_CALLERS {
-        streams.push(open_narrow(&field, 2).await);
+        streams.push(open_narrow(&testbed, 2).await);
     }
     // Nobody is known whose.
     let rest = vec![1_u8; LIMIT / 100 * BESIDE];
-    come_to_their_end(&field, streams, SLOWER_EVERY).await;
+    come_to_their_end(&testbed, streams, SLOWER_EVERY).await;
     drop(rest);
 }

@@ -14,14 +14,14 @@ use wire::v1::Protocol;
 
 use super::downloads::{calls_beside, percentiles};
 use super::support::{endpoint, endpoints, raw, service, vip};
-use super::{FULL, Field, LIMIT, MIB, ONE_AT_A_TIME, PATIENCE, PEAK, requests, used};
+use super::{FULL, LIMIT, MIB, ONE_AT_A_TIME, PATIENCE, PEAK, Testbed, requests, used};
 
 /// As many long polls as were to be all that one caller has in flight.
 const POLLS: usize = 64;
 const AT_ONCE: usize = 20;
 const EACH: usize = 30;
 #[derive(Clone, Copy, Debug)]
-enum Way {
+enum EntryPoint {
     /// From outside the pod, each on a connection of its own.
     Http1,
     /// All long polls on one connection.
@@ -30,7 +30,7 @@ enum Way {
     Own,
 }
 
-impl Way {
+impl EntryPoint {
     /// In percent of the limit: what is in use meanwhile.
     const fn stands_at(self) -> usize {
         match self {
@@ -41,13 +41,17 @@ impl Way {
 }
 
 /// A connection of the gateway.
-async fn open(field: &Field, route: Way) -> TcpStream {
+async fn open(testbed: &Testbed, route: EntryPoint) -> TcpStream {
     match route {
-        Way::Http1 | Way::Http2 => field.open(2).await,
-        Way::Own => {
-            let permit = field.own.try_admit(&field.pod.ip.into()).unwrap().unwrap();
-            let (client, stream) = field.pod.accepted().await;
-            let proxy = Arc::clone(&field.pod.proxy);
+        EntryPoint::Http1 | EntryPoint::Http2 => testbed.open(2).await,
+        EntryPoint::Own => {
+            let permit = testbed
+                .own
+                .try_admit(&testbed.pod.ip.into())
+                .unwrap()
+                .unwrap();
+            let (client, stream) = testbed.pod.accepted().await;
+            let proxy = Arc::clone(&testbed.pod.proxy);
             tokio::spawn(async move {
                 let serving = serve_outbound(proxy, stream, vip(), Arc::clone(&permit));
                 permit.keep(serving).await;
@@ -57,9 +61,9 @@ async fn open(field: &Field, route: Way) -> TcpStream {
     }
 }
 
-async fn polls(field: &Field, route: Way) -> Vec<TcpStream> {
-    if let Way::Http2 = route {
-        let mut stream = open(field, route).await;
+async fn polls(testbed: &Testbed, route: EntryPoint) -> Vec<TcpStream> {
+    if let EntryPoint::Http2 = route {
+        let mut stream = open(testbed, route).await;
         let many = u32::try_from(POLLS).unwrap();
         let asks = requests(65_535, "/wait", many);
         stream.write_all(&asks).await.unwrap();
@@ -67,7 +71,7 @@ async fn polls(field: &Field, route: Way) -> Vec<TcpStream> {
     }
     let mut all = Vec::new();
     for _ in 0..POLLS {
-        let mut stream = open(field, route).await;
+        let mut stream = open(testbed, route).await;
         let asks = b"GET /wait HTTP/1.1\r\nHost: api.shop\r\n\r\n";
         stream.write_all(asks).await.unwrap();
         all.push(stream);
@@ -76,27 +80,27 @@ async fn polls(field: &Field, route: Way) -> Vec<TcpStream> {
 }
 
 /// Calls in a row; how many were served.
-async fn calls(field: Arc<Field>, route: Way) -> usize {
+async fn calls(testbed: Arc<Testbed>, route: EntryPoint) -> usize {
     let request = "POST /echo HTTP/1.1\r\nHost: api.shop\r\nConnection: close\r\n\
                    Content-Length: 5\r\n\r\nhello";
     let mut served = 0;
     for _ in 0..EACH {
-        let mut stream = open(&field, route).await;
+        let mut stream = open(&testbed, route).await;
         let answer = raw(&mut stream, request.as_bytes(), PATIENCE).await;
         served += usize::from(answer.starts_with("HTTP/1.1 200") && answer.ends_with("hello"));
     }
     served
 }
 
-async fn goes_on(route: Way) {
+async fn goes_on(route: EntryPoint) {
     let _alone = ONE_AT_A_TIME.lock().await;
-    let field = Arc::new(Field::of(LIMIT).await);
-    field
+    let testbed = Arc::new(Testbed::of(LIMIT).await);
+    testbed
         .pod
         .set(service("api", vip().ip(), Protocol::Http1, Vec::new()));
-    let there = endpoint(field.pod.ip, field.port, None);
-    field.pod.set(vec![endpoints("api", vec![there])]);
-    let polls = polls(&field, route).await;
+    let there = endpoint(testbed.pod.ip, testbed.port, None);
+    testbed.pod.set(vec![endpoints("api", vec![there])]);
+    let polls = polls(&testbed, route).await;
     sleep(Duration::from_millis(500)).await;
     heap_count();
     // Somebody else's, and nobody is known whose.
@@ -104,7 +108,7 @@ async fn goes_on(route: Way) {
     sleep(Duration::from_millis(500)).await;
     let mut all = JoinSet::new();
     for _ in 0..AT_ONCE {
-        all.spawn(calls(Arc::clone(&field), route));
+        all.spawn(calls(Arc::clone(&testbed), route));
     }
     let (mut served, mut took) = (0, Vec::new());
     let ended = timeout(Duration::from_secs(20), async {
@@ -114,11 +118,11 @@ async fn goes_on(route: Way) {
                     served += calls.unwrap();
                 }
             } => {}
-            () = calls_beside(&field, &mut took) => {}
+            () = calls_beside(&testbed, &mut took) => {}
         }
     })
     .await;
-    let (peak, cut_off) = (PEAK.load(Relaxed), field.cut_off());
+    let (peak, cut_off) = (PEAK.load(Relaxed), testbed.cut_off());
     println!(
         "{route:?}: {served} served, {} MiB at most; {}",
         peak / MIB,
@@ -136,15 +140,15 @@ async fn goes_on(route: Way) {
 
 #[tokio::test]
 async fn a_gateway_with_long_polls_over_http1_goes_on() {
-    goes_on(Way::Http1).await;
+    goes_on(EntryPoint::Http1).await;
 }
 
 #[tokio::test]
 async fn a_gateway_with_long_polls_over_http2_goes_on() {
-    goes_on(Way::Http2).await;
+    goes_on(EntryPoint::Http2).await;
 }
 
 #[tokio::test]
 async fn an_application_with_long_polls_of_its_own_goes_on() {
-    goes_on(Way::Own).await;
+    goes_on(EntryPoint::Own).await;
 }

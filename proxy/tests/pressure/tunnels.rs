@@ -18,7 +18,7 @@ use wire::v1::{self, Enforcement, MtlsMode, Protocol};
 use super::downloads::{calls_beside, percentiles};
 use super::raw_http2::{END_HEADERS, HEADERS, RawHttp2, SETTINGS, block, frame, get};
 use super::support::{id, resource};
-use super::{FLOODED, FULL, Field, LIMIT, MIB, ONE_AT_A_TIME, PATIENCE, PEAK, requests, used};
+use super::{FLOODED, FULL, LIMIT, MIB, ONE_AT_A_TIME, PATIENCE, PEAK, Testbed, requests, used};
 
 /// Connections of the peer that hoards, and tunnels of each: as many as one may carry.
 const CONNECTIONS: usize = 40;
@@ -34,7 +34,7 @@ const TUNNEL: usize = 8 * 1024;
 const LASTS: Duration = Duration::from_secs(300);
 
 /// The application's port is declared to carry HTTP, and open to everybody.
-fn declare_http(field: &Field) {
+fn declare_http(testbed: &Testbed) {
     let workload = v1::Workload {
         identity: id("api").as_str().to_owned(),
         enforcement: Enforcement::Open as i32,
@@ -46,7 +46,7 @@ fn declare_http(field: &Field) {
         }],
         ..v1::Workload::default()
     };
-    field.pod.set(vec![resource(
+    testbed.pod.set(vec![resource(
         wire::names::WORKLOAD,
         v1::resource::Content::Workload(workload),
     )]);
@@ -54,12 +54,12 @@ fn declare_http(field: &Field) {
 
 /// A connection of a peer with so many silent tunnels to the application's port, which ends
 /// when the proxy ends it.
-async fn tunnels(field: &Field, account: &str, many: u32) -> JoinHandle<()> {
+async fn tunnels(testbed: &Testbed, account: &str, many: u32) -> JoinHandle<()> {
     let life = Duration::from_secs(600);
-    let certs = field.authority.leaf(account, life, SystemTime::now());
-    let roots = field.authority.roots();
+    let certs = testbed.authority.leaf(account, life, SystemTime::now());
+    let roots = testbed.authority.roots();
     let config = tls::mesh_client_config(&roots, &certs, id("api"), &[MESH_ALPN]);
-    let port = field.port.to_string();
+    let port = testbed.port.to_string();
     let mut fields = get("/").to_vec();
     fields[0].1 = b"POST";
     fields.push((b"weft-port", port.as_bytes()));
@@ -70,7 +70,9 @@ async fn tunnels(field: &Field, account: &str, many: u32) -> JoinHandle<()> {
     for at in 0..many {
         asks.extend(frame(HEADERS, END_HEADERS, 2 * at + 1, &head));
     }
-    let stream = TcpStream::connect((field.pod.ip, MESH_PORT)).await.unwrap();
+    let stream = TcpStream::connect((testbed.pod.ip, MESH_PORT))
+        .await
+        .unwrap();
     // Whoever is cut off while it begins has nothing.
     let secured = TlsConnector::from(config).connect(tls::peer_name(), stream);
     let secured = secured.await;
@@ -84,9 +86,9 @@ async fn tunnels(field: &Field, account: &str, many: u32) -> JoinHandle<()> {
 }
 
 /// Waits until peers have so many tunnels, as far as that is known.
-async fn stand(field: &Field, tunnels: usize) {
+async fn stand(testbed: &Testbed, tunnels: usize) {
     let standing = async {
-        while field.peers.weight() < tunnels * TUNNEL {
+        while testbed.peers.weight() < tunnels * TUNNEL {
             sleep(Duration::from_millis(50)).await;
         }
     };
@@ -96,11 +98,11 @@ async fn stand(field: &Field, tunnels: usize) {
 #[tokio::test]
 async fn silent_tunnels_cost_the_peer_that_holds_them_and_no_gateway_beside_it() {
     let _alone = ONE_AT_A_TIME.lock().await;
-    let field = Field::new().await;
-    declare_http(&field);
+    let testbed = Testbed::new().await;
+    declare_http(&testbed);
     let mut polls = Vec::new();
     for _ in 0..POLLS {
-        let mut poll = field.open(2).await;
+        let mut poll = testbed.open(2).await;
         let cookies = "c".repeat(COOKIES);
         let asks = format!("GET /wait HTTP/1.1\r\nHost: app\r\nCookie: {cookies}\r\n\r\n");
         poll.write_all(asks.as_bytes()).await.unwrap();
@@ -108,15 +110,15 @@ async fn silent_tunnels_cost_the_peer_that_holds_them_and_no_gateway_beside_it()
     }
     let mut hoard = Vec::new();
     for _ in 0..CONNECTIONS {
-        hoard.push(tunnels(&field, "stranger", TUNNELS).await);
+        hoard.push(tunnels(&testbed, "stranger", TUNNELS).await);
     }
-    stand(&field, CONNECTIONS * TUNNELS as usize).await;
+    stand(&testbed, CONNECTIONS * TUNNELS as usize).await;
     heap_count();
     let in_use = used();
     // Somebody else's, and nobody is known whose.
     let rest = vec![1_u8; (LIMIT / 100 * (FULL + 2)).saturating_sub(in_use)];
     let mut took = Vec::new();
-    let beside = calls_beside(&field, &mut took);
+    let beside = calls_beside(&testbed, &mut took);
     assert!(timeout(FLOODED, beside).await.is_err(), "they never end");
     let lost = hoard.iter().filter(|one| one.is_finished()).count();
     println!(
@@ -139,19 +141,19 @@ async fn silent_tunnels_cost_the_peer_that_holds_them_and_no_gateway_beside_it()
 #[tokio::test]
 async fn many_idle_tunnels_of_a_gateway_lose_nothing_to_a_flood() {
     let _alone = ONE_AT_A_TIME.lock().await;
-    let field = Field::new().await;
-    declare_http(&field);
+    let testbed = Testbed::new().await;
+    declare_http(&testbed);
     let (connections, each) = OF_GATEWAY;
     let mut idle = Vec::new();
     for _ in 0..connections {
-        idle.push(tunnels(&field, "gateway", each).await);
+        idle.push(tunnels(&testbed, "gateway", each).await);
     }
     let all = connections * each as usize;
-    stand(&field, all).await;
-    assert!(field.peers.weight() >= all * TUNNEL, "not all are open");
-    assert_eq!(field.held_back(), 0, "there is room for as many");
-    field.survives(15, requests(1, "/flood", 100)).await;
-    assert!(field.cut_off() > 0, "there was room for the flood");
+    stand(&testbed, all).await;
+    assert!(testbed.peers.weight() >= all * TUNNEL, "not all are open");
+    assert_eq!(testbed.held_back(), 0, "there is room for as many");
+    testbed.survives(15, requests(1, "/flood", 100)).await;
+    assert!(testbed.cut_off() > 0, "there was room for the flood");
     let lost = idle.iter().filter(|one| one.is_finished()).count();
     assert_eq!(lost, 0, "of {connections}");
 }

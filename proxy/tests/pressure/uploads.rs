@@ -13,7 +13,7 @@ use weft_proxy::heap_count;
 
 use super::downloads::{calls_beside, percentiles};
 use super::support::raw;
-use super::{FULL, Field, LIMIT, MIB, ONE_AT_A_TIME, PEAK, used};
+use super::{FULL, LIMIT, MIB, ONE_AT_A_TIME, PEAK, Testbed, used};
 
 /// Of one caller, and uploads of each.
 const CONNECTIONS: usize = 3;
@@ -32,9 +32,9 @@ const CALLS: usize = 20;
 const SOON: Duration = Duration::from_secs(2);
 
 /// A connection of that caller with uploads that take what they get.
-async fn uploads(field: &Field) -> JoinSet<()> {
+async fn uploads(testbed: &Testbed) -> JoinSet<()> {
     static ZEROS: [u8; 16 * 1024] = [0; 16 * 1024];
-    let stream = field.open(2).await;
+    let stream = testbed.open(2).await;
     let (sender, connection) = h2::client::handshake(stream).await.unwrap();
     let mut all = JoinSet::new();
     all.spawn(async move {
@@ -62,11 +62,11 @@ async fn uploads(field: &Field) -> JoinSet<()> {
 }
 
 /// A call of whoever has so many uploads on their way: how long it took, where it was served.
-async fn call(field: &Field) -> Option<Duration> {
+async fn call(testbed: &Testbed) -> Option<Duration> {
     let begun = Instant::now();
     let ask = b"GET /echo HTTP/1.1\r\nHost: app\r\nConnection: close\r\n\r\n";
     let asking = async {
-        let mut stream = field.open(2).await;
+        let mut stream = testbed.open(2).await;
         raw(&mut stream, ask, SOON).await
     };
     let answer = timeout(SOON, asking).await.ok()?;
@@ -76,10 +76,10 @@ async fn call(field: &Field) -> Option<Duration> {
 /// Uploads on one connection after the other, so long apart.
 async fn goes_on(apart: Duration) {
     let _alone = ONE_AT_A_TIME.lock().await;
-    let field = Field::of(LIMIT).await;
+    let testbed = Testbed::of(LIMIT).await;
     let mut still = Vec::new();
     for _ in 0..CONNECTIONS {
-        still.push(uploads(&field).await);
+        still.push(uploads(&testbed).await);
         sleep(apart).await;
     }
     // Somebody else's, and nobody is known whose: where uploads alone come to rest follows
@@ -90,16 +90,16 @@ async fn goes_on(apart: Duration) {
         heap_count();
         rest.push(vec![1_u8; (LIMIT / 100 * AT_REST).saturating_sub(used())]);
     }
-    let (cut_off, weight) = (field.cut_off(), field.occupancy.heaviest().unwrap().0);
+    let (cut_off, weight) = (testbed.cut_off(), testbed.occupancy.heaviest().unwrap().0);
     let (mut took, mut beside) = (Vec::new(), Vec::new());
     let calls = async {
         for _ in 0..CALLS {
-            took.push(call(&field).await);
+            took.push(call(&testbed).await);
         }
     };
     tokio::select! {
         () = calls => {}
-        () = calls_beside(&field, &mut beside) => {}
+        () = calls_beside(&testbed, &mut beside) => {}
     }
     heap_count();
     let (stands, peak) = (used(), PEAK.load(Relaxed));
@@ -114,8 +114,12 @@ async fn goes_on(apart: Duration) {
         percentiles(beside),
     );
     assert!(took.iter().all(Option::is_some), "{took:?}");
-    assert_eq!(field.cut_off(), cut_off, "somebody lost something for them");
-    assert!(peak <= field.most, "{} MiB", peak / MIB);
+    assert_eq!(
+        testbed.cut_off(),
+        cut_off,
+        "somebody lost something for them"
+    );
+    assert!(peak <= testbed.most, "{} MiB", peak / MIB);
     // Or this would say nothing.
     let at_rest = LIMIT / 100 * RESERVED..=LIMIT / 100 * FULL;
     assert!(at_rest.contains(&stands), "{} KiB in use", stands / 1024);

@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::Result;
 
 use crate::api::Api;
-use crate::crowd::{self, Size};
+use crate::cluster::{self, Size};
 use crate::process::Program;
 
 /// The cluster that is measured, and when that began.
@@ -25,18 +25,18 @@ pub(crate) struct Bench {
 impl Bench {
     /// Makes what a size has and the one before it has not.
     pub(crate) async fn grow(&self, from: &Size, to: &Size) -> Result<()> {
-        self.say(&format!(
+        self.log_progress(&format!(
             "growing to {} Services, {} Pods",
             to.services,
             to.pods()
         ));
-        for wanted in crowd::growth(from, to) {
+        for wanted in cluster::growth(from, to) {
             self.api.make(wanted).await?;
         }
         Ok(())
     }
 
-    pub(crate) fn say(&self, text: &str) {
+    pub(crate) fn log_progress(&self, text: &str) {
         println!("[{:>4} s] {text}", self.begun.elapsed().as_secs());
     }
 }

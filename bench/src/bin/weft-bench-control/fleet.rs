@@ -30,7 +30,7 @@ use wire::v1::from_proxy::Message;
 
 use crate::api::Api;
 use crate::board::Board;
-use crate::crowd;
+use crate::cluster;
 use crate::messages;
 use crate::process::{NAMESPACE, SERVES};
 
@@ -207,13 +207,13 @@ impl Drop for Fleet {
 impl Member {
     fn new(number: usize, role: Role) -> Self {
         let destination = |service: &usize| {
-            wire::names::destination(crowd::service_ip(*service).into(), crowd::PORT)
+            wire::names::destination(cluster::service_ip(*service).into(), cluster::PORT)
         };
         Self {
             number,
-            namespace: crowd::namespace_of(role.service),
-            account: crowd::service_name(role.service),
-            pod: crowd::pod_name(role.service, role.replica),
+            namespace: cluster::namespace_of(role.service),
+            account: cluster::service_name(role.service),
+            pod: cluster::pod_name(role.service, role.replica),
             certs: CertHandle::empty(),
             versions: Mutex::default(),
             destinations: role.calls.iter().map(destination).collect(),
@@ -409,7 +409,7 @@ fn controller() -> Result<SpiffeId> {
 async fn trust_bundle(api: &Api) -> Result<String> {
     let path = format!(
         "/api/v1/namespaces/{}/configmaps/weft-trust-bundle",
-        crowd::namespace_of(0)
+        cluster::namespace_of(0)
     );
     let until = Instant::now() + CONNECTED_WITHIN;
     loop {

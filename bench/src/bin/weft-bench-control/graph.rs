@@ -56,7 +56,7 @@ pub(crate) struct Figures {
 /// Lets every proxy report for so long, then reads.
 pub(crate) async fn measure(bench: &Bench, fleet: &Fleet, time: Duration) -> Result<Figures> {
     const FOLDED: &str = "weft_controller_graph_fold_seconds_total";
-    bench.say("reporting calls");
+    bench.log_progress("reporting calls");
     let reader = GraphClient::new(&bench.api, &bench.pki).await?;
     let slots = time.as_secs() / SLOT;
     let before = metric(FOLDED).await?;

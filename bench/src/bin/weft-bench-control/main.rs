@@ -1,12 +1,12 @@
 //! `weft-bench-control` measures the controller: the release program against a real
-//! etcd and a real API server, with a crowd of pods that exist there only and proxies
+//! etcd and a real API server, with many pods that exist there only and proxies
 //! that speak the real protocol. `bench/control/run` starts it.
 
 mod api;
 mod bench;
 mod board;
-mod crowd;
-mod crowded;
+mod cluster;
+mod control;
 #[path = "../../curves.rs"]
 mod curves;
 mod figures;
@@ -30,7 +30,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::api::Api;
 use crate::bench::Bench;
-use crate::crowd::Size;
+use crate::cluster::Size;
 use crate::page::Must;
 use crate::process::Program;
 
@@ -108,7 +108,7 @@ impl Bench {
         for (at, size) in scale::sizes(quick).into_iter().enumerate() {
             let turns = at * changes..(at + 1) * changes;
             let figures = scale::measure(self, &from, &size, turns).await?;
-            self.say(&format!("{figures:.1?}"));
+            self.log_progress(&format!("{figures:.1?}"));
             all.push(figures);
             from = size;
             page::scale::write(out, &all, self.begun.elapsed().as_secs())?;
@@ -120,15 +120,15 @@ impl Bench {
         probe::Probe::prepare(&self.api).await?;
         let mut all = Vec::new();
         let mut from = Size::default();
-        for size in crowded::sizes(quick) {
+        for size in control::sizes(quick) {
             let changing = if quick { CHANGING / 4 } else { CHANGING };
-            let figures = crowded::measure(self, &from, &size, changing).await?;
-            self.say(&format!("{figures:.1?}"));
+            let figures = control::measure(self, &from, &size, changing).await?;
+            self.log_progress(&format!("{figures:.1?}"));
             all.push(figures);
             from = size;
-            page::crowded::write(out, &all, self.begun.elapsed().as_secs())?;
+            page::control::write(out, &all, self.begun.elapsed().as_secs())?;
         }
-        Ok(page::crowded::bounds(&all))
+        Ok(page::control::bounds(&all))
     }
 }
 

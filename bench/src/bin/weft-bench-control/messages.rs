@@ -3,21 +3,21 @@
 use wire::v1;
 use wire::v1::circuit_state::State;
 
-use crate::crowd;
+use crate::cluster;
 
 /// Calls of one proxy to one Service in a second.
 const CALLS: u32 = 20;
 
 /// Calls of a slot to one pod.
 pub(crate) fn edge(service: usize, replica: usize) -> v1::Edge {
-    let namespace = crowd::namespace_of(service);
+    let namespace = cluster::namespace_of(service);
     let name = full_name(service);
     v1::Edge {
         side: v1::Side::Client.into(),
-        pod: format!("{namespace}/{}", crowd::pod_name(service, replica)),
+        pod: format!("{namespace}/{}", cluster::pod_name(service, replica)),
         service: name.clone(),
         backend: name,
-        port: crowd::PORT.into(),
+        port: cluster::PORT.into(),
         success: 9,
         failure: 1,
         attempts: Some(10),
@@ -37,7 +37,7 @@ pub(crate) fn of_service(service: usize, fails: bool, held_back: bool) -> v1::Ci
     let circuit = v1::Circuit {
         service: name.clone(),
         backend: name,
-        port: crowd::PORT.into(),
+        port: cluster::PORT.into(),
     };
     let calls = if fails && held_back {
         v1::CircuitPulse {
@@ -69,7 +69,7 @@ pub(crate) fn holds_back(steer: &v1::Steer) -> Option<bool> {
 fn full_name(service: usize) -> String {
     format!(
         "{}/{}",
-        crowd::namespace_of(service),
-        crowd::service_name(service)
+        cluster::namespace_of(service),
+        cluster::service_name(service)
     )
 }

@@ -7,7 +7,7 @@ use wire::v1::resource::Content;
 
 use crate::api::Wanted;
 use crate::bench::Bench;
-use crate::crowd::{self, Size};
+use crate::cluster::{self, Size};
 use crate::fleet::Fleet;
 
 /// The last pod of a Service, whose own proxy does not stream: only callers are asked.
@@ -21,9 +21,9 @@ pub(crate) struct Moved {
 impl Moved {
     pub(crate) fn new(size: &Size, service: usize) -> Self {
         let resource = wire::names::endpoints(
-            &crowd::namespace_of(service),
-            &crowd::service_name(service),
-            crowd::PORT,
+            &cluster::namespace_of(service),
+            &cluster::service_name(service),
+            cluster::PORT,
         );
         Self {
             service,
@@ -38,20 +38,20 @@ impl Moved {
     }
 
     pub(crate) fn pod(&self) -> Wanted {
-        crowd::pod(self.service, self.replica, self.at())
+        cluster::pod(self.service, self.replica, self.at())
     }
 
     pub(crate) fn pod_path(&self) -> String {
-        crowd::pod_path(self.service, self.replica)
+        cluster::pod_path(self.service, self.replica)
     }
 
     pub(crate) fn neighbour_path(&self) -> String {
-        crowd::pod_path(self.service, self.replica - 1)
+        cluster::pod_path(self.service, self.replica - 1)
     }
 
     /// Everybody who calls the Service must learn whether the pod is there.
     pub(crate) fn announce(&self, fleet: &Fleet, there: bool) {
-        let address = crowd::pod_ip(self.at()).to_string();
+        let address = cluster::pod_ip(self.at()).to_string();
         let shows = move |resource: &v1::Resource| match &resource.content {
             Some(Content::Endpoints(endpoints)) => {
                 let mut endpoints = endpoints.endpoints.iter();
@@ -68,12 +68,12 @@ impl Moved {
     pub(crate) async fn write(&self, bench: &Bench, fleet: &Fleet, there: bool) -> Result<()> {
         let path = format!("/endpoints/{}", self.replica);
         let change = if there {
-            let endpoint = crowd::endpoint(self.service, self.per, self.replica);
+            let endpoint = cluster::endpoint(self.service, self.per, self.replica);
             json!([{"op": "add", "path": path, "value": endpoint}])
         } else {
             json!([{"op": "remove", "path": path}])
         };
-        let slice = crowd::slice_path(self.service);
+        let slice = cluster::slice_path(self.service);
         bench.api.patch(&slice, &change).await?;
         fleet.board().written(&self.resource);
         Ok(())

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use crate::curves::short;
 use crate::provenance;
 
-pub(crate) mod crowded;
+pub(crate) mod control;
 pub(crate) mod scale;
 
 /// What the figures depend on.

@@ -161,7 +161,7 @@ impl Controller {
     /// Waits until it has nothing to do, or `most` is over: less than a tenth of a core
     /// for longer than counts in statuses wait for their turn, which is five seconds.
     /// Returns whether it became quiet.
-    pub(crate) async fn quiet(&self, most: Duration) -> Result<bool> {
+    pub(crate) async fn settled(&self, most: Duration) -> Result<bool> {
         let begun = Instant::now();
         let mut calm = 0;
         let mut before = self.cpu()?;

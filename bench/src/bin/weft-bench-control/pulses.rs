@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use tokio::time::{Instant, interval};
 
 use crate::bench::Bench;
-use crate::crowd;
+use crate::cluster;
 use crate::figures::seconds;
 use crate::fleet::Fleet;
 use crate::process::Controller;
@@ -15,7 +15,7 @@ use crate::process::Controller;
 /// Between two pulses of one proxy.
 const EVERY: Duration = Duration::from_secs(1);
 /// How long its callers may take to hear of it; the bound of the page is lower.
-const TOLD_WITHIN: Duration = Duration::from_secs(30);
+const REPORTED_WITHIN: Duration = Duration::from_secs(30);
 
 /// The figures of one size.
 #[derive(Clone, Debug)]
@@ -38,7 +38,7 @@ pub(crate) async fn measure(
     failing: usize,
     time: Duration,
 ) -> Result<Figures> {
-    bench.say("telling how calls went");
+    bench.log_progress("telling how calls went");
     let before = controller.cpu()?;
     tokio::time::sleep(time / 4).await;
     let idle = (controller.cpu()? - before) / seconds(time / 4);
@@ -60,10 +60,10 @@ pub(crate) async fn measure(
     let since = Instant::now();
     while fleet.held_back() < callers {
         ensure!(
-            since.elapsed() < TOLD_WITHIN,
+            since.elapsed() < REPORTED_WITHIN,
             "{} of {callers} callers were told that all calls to {} fail",
             fleet.held_back(),
-            crowd::service_name(failing)
+            cluster::service_name(failing)
         );
         fleet.pulse(Some(failing))?;
         // What a proxy is told shows at once, not with its next pulse.

@@ -12,7 +12,7 @@ use wire::v1::resource::Content;
 
 use crate::bench::Bench;
 use crate::board::{Board, Change, Shows};
-use crate::crowd::{self, Size};
+use crate::cluster::{self, Size};
 use crate::figures::{Delays, load, seconds};
 use crate::fleet::{Fleet, Role};
 use crate::process::Memory;
@@ -79,10 +79,10 @@ pub(crate) async fn measure(
         calls: BTreeSet::from([service]),
     });
     let fleet = Fleet::start(&bench.api, &Board::default(), roles.collect()).await?;
-    if !controller.quiet(SETTLE).await? {
-        bench.say("the controller is still busy");
+    if !controller.settled(SETTLE).await? {
+        bench.log_progress("the controller is still busy");
     }
-    bench.say("changing objects");
+    bench.log_progress("changing objects");
     let load = load();
     let (cpu, logged) = (controller.cpu()?, bench.program.logged()?);
     let count = turns.len() as f64;
@@ -135,7 +135,7 @@ fn regroup(proxy: usize, turn: usize) -> Planned {
         {"name": "write", "methods": ["POST", "PUT"], "pathRegex": "/orders(/[0-9]+)?"},
         {"name": "report", "methods": ["GET"], "pathRegex": format!("/reports/{group}/.*")},
     ]}});
-    let path = crowd::smi_path(proxy, "httproutegroups", &crowd::group_name(group));
+    let path = cluster::smi_path(proxy, "httproutegroups", &cluster::group_name(group));
     let shows = move |rule: &v1::Rule| {
         let mut matches = rule.http.iter().flat_map(|http| &http.matches);
         matches.any(|one| one.path_regex.as_ref() == Some(&wanted))
@@ -147,8 +147,8 @@ fn regroup(proxy: usize, turn: usize) -> Planned {
 fn retarget(proxy: usize, turn: usize) -> Planned {
     let target = 2 * proxy;
     let wanted = format!("caller-{turn}");
-    let patch = json!({"spec": {"sources": crowd::sources(target, Some(&wanted))}});
-    let path = crowd::smi_path(proxy, "traffictargets", &crowd::target_name(target));
+    let patch = json!({"spec": {"sources": cluster::sources(target, Some(&wanted))}});
+    let path = cluster::smi_path(proxy, "traffictargets", &cluster::target_name(target));
     let shows = move |rule: &v1::Rule| {
         rule.sources.iter().any(|source| match &source.who {
             Some(v1::source::Who::SpiffeId(id)) => id.ends_with(&wanted),
@@ -164,7 +164,10 @@ fn rule(
     patch: Value,
     shows: Box<dyn Fn(&v1::Rule) -> bool + Send>,
 ) -> Planned {
-    let resource = wire::names::rule(&crowd::namespace_of(proxy), &crowd::target_name(2 * proxy));
+    let resource = wire::names::rule(
+        &cluster::namespace_of(proxy),
+        &cluster::target_name(2 * proxy),
+    );
     let shows = move |resource: &v1::Resource| match &resource.content {
         Some(Content::Rule(rule)) => shows(rule),
         _ => false,
@@ -181,14 +184,14 @@ fn rule(
 /// Another weight in a split of a Service that the proxy calls.
 fn resplit(proxy: usize, turn: usize) -> Planned {
     let split = proxy / 2;
-    let root = crowd::root_of(split);
+    let root = cluster::root_of(split);
     let wanted = u32::try_from(turn % 967).unwrap_or_default() + 20;
-    let patch = json!({"spec": {"backends": crowd::backends(split, wanted)}});
-    let path = crowd::smi_path(root, "trafficsplits", &crowd::split_name(split));
+    let patch = json!({"spec": {"backends": cluster::backends(split, wanted)}});
+    let path = cluster::smi_path(root, "trafficsplits", &cluster::split_name(split));
     let resource = wire::names::service(
-        &crowd::namespace_of(root),
-        &crowd::service_name(root),
-        crowd::PORT,
+        &cluster::namespace_of(root),
+        &cluster::service_name(root),
+        cluster::PORT,
     );
     let shows = move |resource: &v1::Resource| match &resource.content {
         Some(Content::Service(service)) => {

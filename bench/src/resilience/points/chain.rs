@@ -147,10 +147,10 @@ pub(in crate::resilience) fn last_hop_down(bench: &Bench) -> Result<Section> {
     let grpc_context = runs(&bench.some_of([true, false, false]), &GRPC_CONTEXT)?;
     let in_force = gave_context(&context) && gave_context(&grpc_context);
     let rows = [
-        way_row(&HTTP, &http),
-        way_row(&CONTEXT, &context),
-        way_row(&GRPC, &grpc),
-        way_row(&GRPC_CONTEXT, &grpc_context),
+        variant_row(&HTTP, &http),
+        variant_row(&CONTEXT, &context),
+        variant_row(&GRPC, &grpc),
+        variant_row(&GRPC_CONTEXT, &grpc_context),
     ];
     let verdict = if in_force {
         "Weft's proxies gave the applications a `weft-context`."
@@ -173,7 +173,7 @@ fn gave_context(all: &[Option<ChainRun>; SYSTEMS]) -> bool {
     all[0].as_ref().is_some_and(|seen| seen.context)
 }
 
-fn way_row(variant: &ChainVariant, all: &[Option<ChainRun>; SYSTEMS]) -> Row {
+fn variant_row(variant: &ChainVariant, all: &[Option<ChainRun>; SYSTEMS]) -> Row {
     let mut row = row(
         variant.name.to_owned(),
         variant.bound,

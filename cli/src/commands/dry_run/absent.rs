@@ -14,7 +14,7 @@ use crate::kinds;
 
 /// What the API says of every name of nothing. It tells no other name: who may make a change
 /// may not see all objects.
-const SAID: &str = ": there is no ";
+const NOT_THERE: &str = ": there is no ";
 
 /// Ends where objects would be put into a namespace that is not there, of which the API warns: no
 /// `kubectl apply` would take them.
@@ -27,16 +27,16 @@ pub(super) async fn must_have_namespaces(
     status: &DryRunStatus,
 ) -> Result<(), Failure> {
     let objects = gathered.spec.objects.iter();
-    let places = objects.filter_map(|object| object["metadata"]["namespace"].as_str());
-    let mut places: BTreeSet<&str> = places.collect();
-    places.retain(|place| !gathered.namespaces.contains(*place));
-    for place in places {
-        let warning = format!("there is no namespace {place}: ");
+    let namespaces = objects.filter_map(|object| object["metadata"]["namespace"].as_str());
+    let mut namespaces: BTreeSet<&str> = namespaces.collect();
+    namespaces.retain(|namespace| !gathered.namespaces.contains(*namespace));
+    for namespace in namespaces {
+        let warning = format!("there is no namespace {namespace}: ");
         let mut warnings = status.warnings.iter();
         // It may have been made meanwhile, or be one that the user may not see.
-        if warnings.any(|said| said.starts_with(&warning))
+        if warnings.any(|warning_text| warning_text.starts_with(&warning))
             && let Err(wrong @ Failure::Usage(_)) =
-                existing::must_be_a_namespace(cluster, place).await
+                existing::must_be_a_namespace(cluster, namespace).await
         {
             return Err(wrong);
         }
@@ -69,7 +69,7 @@ pub(super) async fn yet_to_be_made(
 
 /// Whether it is said of a name of nothing.
 fn is_of_a_name(refusal: &Refusal) -> bool {
-    refusal.code() == Some(400) && refusal.message().contains(SAID)
+    refusal.code() == Some(400) && refusal.message().contains(NOT_THERE)
 }
 
 /// Of a change that was refused: the first of its names that is one of nothing, with the nearest
@@ -163,12 +163,12 @@ mod tests {
             }],
             ..DryRunSpec::default()
         };
-        let said = "spec.delete[0]: there is no TrafficTarget shop/raed";
+        let warning_text = "spec.delete[0]: there is no TrafficTarget shop/raed";
         for (spec, code, message, told) in [
             (
                 gone("raed"),
                 400,
-                said,
+                warning_text,
                 "there is no TrafficTarget raed in namespace shop; you may mean TrafficTarget/read",
             ),
             (
@@ -183,8 +183,8 @@ mod tests {
                 "spec.delete[0]: there is no TrafficTarget shpo/read",
                 "there is no namespace shpo; you may mean shop",
             ),
-            (gone("read"), 400, said, said),
-            (gone("../raed"), 400, said, said),
+            (gone("read"), 400, warning_text, warning_text),
+            (gone("../raed"), 400, warning_text, warning_text),
             (gone("raed"), 400, "spec.objects: too many", "too many"),
             (gone("raed"), 403, "forbidden", "forbidden"),
         ] {

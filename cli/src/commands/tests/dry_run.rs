@@ -23,7 +23,7 @@ fn shop() -> Client {
             let api = api.clone();
             async move {
                 if request.uri().path() == "/api/v1/namespaces/vault" {
-                    return Ok(said(403, &json!({"message": "no", "code": 403})));
+                    return Ok(response(403, &json!({"message": "no", "code": 403})));
                 }
                 if request.method() != Method::POST {
                     return Ok::<_, Infallible>(api.send(request).await.unwrap());
@@ -45,26 +45,26 @@ fn tried(spec: &Value) -> Response<Body> {
         if change["namespace"] != "shop" {
             let name = change["namespace"].as_str().unwrap();
             let message = format!("spec.access[0].namespace: there is no namespace {name}");
-            return said(400, &json!({"message": message, "code": 400}));
+            return response(400, &json!({"message": message, "code": 400}));
         }
     }
-    let places = each("objects").into_iter().map(|object| {
-        let place = object["metadata"]["namespace"].as_str();
-        place.unwrap().to_owned()
+    let namespaces = each("objects").into_iter().map(|object| {
+        let namespace = object["metadata"]["namespace"].as_str();
+        namespace.unwrap().to_owned()
     });
-    let new = places.filter(|place| place != "shop");
+    let new = namespaces.filter(|namespace| namespace != "shop");
     let warnings: Vec<String> = new
-        .map(|place| {
-            format!("there is no namespace {place}: what would be put there changes no call")
+        .map(|namespace| {
+            format!("there is no namespace {namespace}: what would be put there changes no call")
         })
         .collect();
-    said(
+    response(
         201,
         &json!({"status": {"changed": [], "kept": 3, "warnings": warnings}}),
     )
 }
 
-fn said(code: u16, body: &Value) -> Response<Body> {
+fn response(code: u16, body: &Value) -> Response<Body> {
     let mut body = body.clone();
     if code >= 400 {
         body["kind"] = json!("Status");
@@ -86,7 +86,7 @@ fn namespace(name: &str, annotations: &Value) -> Value {
 }
 
 /// How a dry run of these objects ends.
-async fn told(objects: &[Value], more: &str) -> (u8, String, String) {
+async fn outcome_of(objects: &[Value], more: &str) -> (u8, String, String) {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     write!(file, "{}", json!({"kind": "List", "items": objects})).unwrap();
     let line = format!("weft dry-run -f {} {more}", file.path().display());
@@ -102,7 +102,7 @@ async fn object_of_a_namespace_that_is_not_there_is_bad_input_unless_its_file_ma
         (route("shpo"), "-n shop"),
         (route("shpo"), "-n shop -o json"),
     ] {
-        let (code, out, err) = told(&[object], more).await;
+        let (code, out, err) = outcome_of(&[object], more).await;
         assert_eq!((code, &*out), (2, ""), "{more}: {err}");
         assert_eq!(
             err, "there is no namespace shpo; you may mean shop\n",
@@ -110,7 +110,7 @@ async fn object_of_a_namespace_that_is_not_there_is_bad_input_unless_its_file_ma
         );
     }
     let made = [namespace("shpo", &json!({})), route("shpo")];
-    let (code, out, err) = told(&made, "-n shop").await;
+    let (code, out, err) = outcome_of(&made, "-n shop").await;
     assert_eq!(code, 0, "{err}");
     assert!(
         out.starts_with("no call that can be judged changes"),
@@ -118,9 +118,9 @@ async fn object_of_a_namespace_that_is_not_there_is_bad_input_unless_its_file_ma
     );
     assert!(err.contains("warning: there is no namespace shpo"), "{err}");
     // Of one that he may not see nobody tells him that it is not there.
-    for place in ["shop", "vault"] {
-        let (code, _, err) = told(&[route(place)], "-n shop").await;
-        assert_eq!(code, 0, "{place}: {err}");
+    for namespace in ["shop", "vault"] {
+        let (code, _, err) = outcome_of(&[route(namespace)], "-n shop").await;
+        assert_eq!(code, 0, "{namespace}: {err}");
     }
 }
 
@@ -129,14 +129,14 @@ async fn access_mode_of_a_namespace_that_its_file_makes_is_left_out_and_the_rest
     let closed = namespace("new", &json!({"weft.dev/access": "deny"}));
     let words = "weft.dev/access of Namespace new is not tried: it is yet to be made, and nobody \
                  calls anything there\n";
-    let (code, _, err) = told(&[closed.clone(), route("new")], "-n shop").await;
+    let (code, _, err) = outcome_of(&[closed.clone(), route("new")], "-n shop").await;
     assert_eq!(code, 0, "{err}");
     assert!(err.starts_with(words), "{err}");
-    let (code, out, err) = told(&[closed], "-n shop").await;
+    let (code, out, err) = outcome_of(&[closed], "-n shop").await;
     assert_eq!((code, &*out), (2, ""), "{err}");
     assert!(err.contains("there is nothing to try"), "{err}");
     // What no file makes is a name of nothing.
-    let (code, _, err) = told(&[route("shop")], "-n shpo --access deny").await;
+    let (code, _, err) = outcome_of(&[route("shop")], "-n shpo --access deny").await;
     assert_eq!(code, 2, "{err}");
     assert_eq!(err, "there is no namespace shpo; you may mean shop\n");
 }

@@ -229,9 +229,9 @@ fn step(dice: &mut StdRng, collector: &mut Collector) {
     }
 }
 
-type Told = BTreeMap<String, EncodedResource>;
+type SentResources = BTreeMap<String, EncodedResource>;
 
-fn sent_to(model: &Model, pod: &ObjectKey) -> Option<Told> {
+fn sent_to(model: &Model, pod: &ObjectKey) -> Option<SentResources> {
     let all = [
         "extended-rule",
         "telemetry",
@@ -244,7 +244,7 @@ fn sent_to(model: &Model, pod: &ObjectKey) -> Option<Told> {
     Some(owned(set.resources))
 }
 
-fn owned(resources: BTreeMap<String, Arc<EncodedResource>>) -> Told {
+fn owned(resources: BTreeMap<String, Arc<EncodedResource>>) -> SentResources {
     let own = |(name, published): (String, Arc<EncodedResource>)| (name, (*published).clone());
     resources.into_iter().map(own).collect()
 }
@@ -265,8 +265,10 @@ fn compiling_after_says_what_compiling_from_nothing_says_and_whom_it_concerns() 
         let world = Arc::new(collector.world());
         let (model, problems) = Model::compile(&world, &defaults);
         let mut compiled = Compiled::new(world, model, problems);
-        let mut seen: BTreeMap<ObjectKey, (u64, crate::model::changes::Interest, Option<Told>)> =
-            BTreeMap::new();
+        let mut seen: BTreeMap<
+            ObjectKey,
+            (u64, crate::model::changes::Interest, Option<SentResources>),
+        > = BTreeMap::new();
         for _ in 0..250 {
             for _ in 0..dice.random_range(1..4) {
                 step(&mut dice, &mut collector);

@@ -43,7 +43,7 @@ fn named(model: &Model, pod: &str) -> Vec<String> {
         .collect()
 }
 
-fn told_of(cluster: &Cluster) -> Vec<(String, Reason, Severity, String)> {
+fn reported_problems(cluster: &Cluster) -> Vec<(String, Reason, Severity, String)> {
     let (_, problems) = cluster.compile();
     let about = problems.list.into_iter().map(|problem| {
         let object = problem.object.to_string();
@@ -125,7 +125,7 @@ fn a_missing_group_and_a_bad_list_are_told_of_the_service_and_cost_nothing_else(
     let cart = shop().with(group("cart", matches(&["/a"])));
     let missing = cart.clone().with(api("cart,gone"));
     assert_eq!(named(&missing.compile().0, "api-1"), ["cart/a"]);
-    let reported = told_of(&missing);
+    let reported = reported_problems(&missing);
     let [(object, reason, severity, message)] = reported.as_slice() else {
         panic!("{reported:?}");
     };
@@ -140,7 +140,7 @@ fn a_missing_group_and_a_bad_list_are_told_of_the_service_and_cost_nothing_else(
         problems.list[0].field,
         "metadata.annotations[weft.dev/routes]"
     );
-    let bad = told_of(&cart.with(api("Cart!")));
+    let bad = reported_problems(&cart.with(api("Cart!")));
     assert_eq!(bad.len(), 1, "{bad:?}");
     assert_eq!((bad[0].1, bad[0].2), (Reason::Invalid, Severity::Warning));
     assert!(bad[0].3.contains("\"Cart!\""), "{bad:?}");
@@ -158,7 +158,7 @@ fn no_more_than_64_names_and_64_kib_are_told() {
         .with(api("cart,till"));
     let names = named(&many.compile().0, "api-1");
     assert_eq!((names.len(), names[63].as_str()), (MAX_NAMES, "till/p63"));
-    let reported = told_of(&many);
+    let reported = reported_problems(&many);
     assert_eq!(
         (reported.len(), reported[0].1),
         (1, Reason::Invalid),

@@ -13,7 +13,7 @@ use crate::{
 
 /// What the pods below held before the way from objects to bytes was last changed. A line
 /// changes only with what is said to proxies.
-const HELD: &str = include_str!("versions.txt");
+const EXPECTED: &str = include_str!("versions.txt");
 
 const PODS: [&str; 6] = ["client", "api-1", "api-2", "db", "plain", "bound"];
 
@@ -44,10 +44,10 @@ fn the_same_objects_give_the_same_versions_as_before() {
             let _ = writeln!(listing, "{pod} {name} {}", published.resource.version);
         }
     }
-    for (line, (before, now)) in HELD.lines().zip(listing.lines()).enumerate() {
+    for (line, (before, now)) in EXPECTED.lines().zip(listing.lines()).enumerate() {
         assert_eq!(now, before, "line {}", line + 1);
     }
-    assert_eq!(listing, HELD);
+    assert_eq!(listing, EXPECTED);
 }
 
 #[test]

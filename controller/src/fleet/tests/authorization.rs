@@ -71,7 +71,7 @@ fn accounts_that_no_target_admits_open_nothing_and_one_that_is_admitted_does() {
     assert_eq!(bench.counted(), Some((100, 1)));
     bench.hears_of_api(WEB, seen(200, 200));
     bench.passes(SECOND);
-    assert_eq!(bench.announced_states(), api(Said::Open, 0));
+    assert_eq!(bench.announced_states(), api(WireState::Open, 0));
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn everybody_counts_where_everybody_may_call() {
             bench.hears_of_api(account, seen(50, 50));
         }
         bench.passes(SECOND);
-        assert_eq!(bench.announced_states(), api(Said::Open, 0));
+        assert_eq!(bench.announced_states(), api(WireState::Open, 0));
         assert_eq!(bench.counted(), Some((100, 2)));
     }
 }

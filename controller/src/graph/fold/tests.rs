@@ -87,7 +87,7 @@ fn what_two_ports_of_a_service_bring_to_one_of_its_pods_is_told_apart_by_protoco
 }
 
 /// A process of pod `shop/web-1` with a certificate of this account told of its calls.
-fn told_by(reports: &Reports, process: u64, account: &str, edges: Vec<v1::Edge>) {
+fn report_by(reports: &Reports, process: u64, account: &str, edges: Vec<v1::Edge>) {
     let reporter = Reporter {
         uid: "shop-web".into(),
         pod: key("shop", "web-1"),
@@ -135,7 +135,7 @@ fn calls_are_told_apart_by_the_account_that_made_them_at_both_ends() {
     };
     for (process, account, calls) in [(1, "old", 7), (2, "new", 2)] {
         let called = vec![seen_by_client("shop/api", calls, 0)];
-        told_by(&reports, process, account, called);
+        report_by(&reports, process, account, called);
         report(&reports, "shop/api", vec![served(account, calls)]);
     }
     // Its caller's proxy was silent.
@@ -152,7 +152,7 @@ fn calls_are_told_apart_by_the_account_that_made_them_at_both_ends() {
 #[test]
 fn other_replicas_are_told_by_which_account_a_pod_reports() {
     let (one, two) = (reports(), reports());
-    told_by(&one, 1, "old", vec![seen_by_client("shop/api", 1, 0)]);
+    report_by(&one, 1, "old", vec![seen_by_client("shop/api", 1, 0)]);
     let (now, opened) = (crate::testing::topology::now(), tokio::time::Instant::now());
     let mut reported = one.own_since(0, now).1.unwrap();
     let mut clock = ClockOffset::of_stream(0, opened);

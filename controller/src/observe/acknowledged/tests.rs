@@ -237,7 +237,12 @@ fn named(kind: Kind, name: &str) -> ObjectRef {
 }
 
 /// What the proxy of a pod says, in the way of a session.
-fn says(pod: &str, account: &str, asks: &[&str], has: &[(&ObjectRef, i64)]) -> v1::ProxyState {
+fn proxy_state(
+    pod: &str,
+    account: &str,
+    asks: &[&str],
+    has: &[(&ObjectRef, i64)],
+) -> v1::ProxyState {
     let state = |(object, generation): &(&ObjectRef, i64)| v1::ObjectState {
         object: Some(v1::ObjectRef::from(*object)),
         needed: *generation,
@@ -271,7 +276,10 @@ fn pod_that_a_policy_protects_needs_it_before_its_proxy_says_a_word() {
         assert_eq!(tally.away, ["shop/api-1", "shop/api-2"]);
     }
     for (stream, pod) in [(1, "api-1"), (2, "api-2")] {
-        observed.note(stream, says(pod, "api", &[], &[(&target, 1), (&group, 1)]));
+        observed.note(
+            stream,
+            proxy_state(pod, "api", &[], &[(&target, 1), (&group, 1)]),
+        );
     }
     let tally = observed.tally(&model, &target, 1);
     assert_eq!((tally.acknowledged, tally.needed), (2, 2));
@@ -297,7 +305,7 @@ fn open_workload_is_sent_no_rule_and_so_needs_no_route() {
 fn caller_whose_stream_ended_has_what_it_had_and_lacks_what_came_after() {
     let model = shop().compile().0;
     let observed = Observed::settled();
-    observed.note(1, says("client", "web", &[API], &[(&split(), 1)]));
+    observed.note(1, proxy_state("client", "web", &[API], &[(&split(), 1)]));
     observed.ended(1, "shop/client");
     let tally = |generation| observed.tally(&model, &split(), generation);
     let now = tally(1);
@@ -317,14 +325,14 @@ fn caller_whose_stream_ended_has_what_it_had_and_lacks_what_came_after() {
 fn pods_of_a_workload_that_called_before_need_the_split_although_they_were_never_heard() {
     let model = shop().compile().0;
     let observed = Observed::settled();
-    observed.note(1, says("client", "web", &[API], &[(&split(), 1)]));
+    observed.note(1, proxy_state("client", "web", &[API], &[(&split(), 1)]));
     let tally = observed.tally(&model, &split(), 1);
     assert_eq!((tally.acknowledged, tally.needed), (1, 2));
     assert_eq!(tally.away, ["shop/client-2"]);
     // One that is connected and calls something else needs nothing.
     observed.note(
         2,
-        says("client-2", "web", &["destination/10.0.0.11:8080"], &[]),
+        proxy_state("client-2", "web", &["destination/10.0.0.11:8080"], &[]),
     );
     let tally = observed.tally(&model, &split(), 1);
     assert_eq!((tally.acknowledged, tally.needed), (1, 1));
@@ -334,8 +342,8 @@ fn pods_of_a_workload_that_called_before_need_the_split_although_they_were_never
 fn connected_caller_needs_a_new_split_before_its_stream_has_looked() {
     let model = shop().compile().0;
     let observed = Observed::settled();
-    observed.note(1, says("client", "web", &[API], &[]));
-    let mut given = says("client-2", "web", &[], &[]);
+    observed.note(1, proxy_state("client", "web", &[API], &[]));
+    let mut given = proxy_state("client-2", "web", &[], &[]);
     given.given = vec![API.to_owned()];
     observed.note(2, given);
     let tally = observed.tally(&model, &split(), 1);
@@ -355,7 +363,7 @@ fn controller_that_has_just_started_says_how_many_it_has_not_heard() {
         later, 4,
         "a pod that started since knows nothing from before"
     );
-    observed.note(1, says("client", "web", &[API], &[(&split(), 1)]));
+    observed.note(1, proxy_state("client", "web", &[API], &[(&split(), 1)]));
     assert_eq!(unheard(), 3);
     let target = named(Kind::TrafficTarget, "t");
     assert_eq!(
@@ -376,7 +384,7 @@ fn on_cpu() -> Duration {
 #[test]
 fn remembering_costs_the_same_for_each_destination_however_many_there_are() {
     let long = |destinations: usize| {
-        let mut state = says("crawler", "web", &[], &[]);
+        let mut state = proxy_state("crawler", "web", &[], &[]);
         let name = |at: usize| format!("destination/10.1.{}.{}:80", at / 250, at % 250);
         state.destinations = (0..destinations).map(name).collect();
         let observed = Observed::settled();
@@ -403,7 +411,7 @@ fn destinations_of_all_workloads_together_are_bounded_and_the_longest_idle_go() 
     let metrics = ObservedMetrics::default();
     let observed = Observed::new(metrics.clone(), 10);
     for (stream, account) in [(1, "one"), (2, "two"), (3, "three")] {
-        let mut state = says(account, account, &[], &[]);
+        let mut state = proxy_state(account, account, &[], &[]);
         state.destinations = (0..4)
             .map(|n| format!("destination/10.1.0.{n}:80"))
             .collect();

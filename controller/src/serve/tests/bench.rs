@@ -250,7 +250,7 @@ impl Proxy {
         batch
     }
 
-    pub(super) async fn say(&self, message: Message) {
+    pub(super) async fn send_message(&self, message: Message) {
         self.outbox
             .send(v1::FromProxy {
                 message: Some(message),
@@ -260,7 +260,7 @@ impl Proxy {
     }
 
     pub(super) async fn ack(&self, batch: &v1::Batch) {
-        self.say(Message::Ack(v1::Ack {
+        self.send_message(Message::Ack(v1::Ack {
             batch: batch.id,
             nacks: Vec::new(),
         }))

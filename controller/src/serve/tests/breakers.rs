@@ -76,8 +76,8 @@ async fn who_calls_a_service_of_which_most_calls_fail_is_told_and_who_says_nothi
     let mut older = Proxy::open(channel, asks(&[API])).await;
     let batch = older.batch().await;
     older.ack(&batch).await;
-    other.say(pulse(60, 60)).await;
-    caller.say(pulse(60, 60)).await;
+    other.send_message(pulse(60, 60)).await;
+    caller.send_message(pulse(60, 60)).await;
     assert_eq!(next_state(&mut caller).await, State::Open);
     assert_eq!(next_state(&mut silent).await, State::Open);
     // One that comes later is told as soon as it has the policy.
@@ -110,11 +110,11 @@ async fn what_one_account_alone_says_holds_back_no_other() {
     let bench = Bench::start(&with_breaker()).await;
     let mut caller = ready(&bench, "web", "uid-client").await;
     let mut silent = ready(&bench, "api", "uid-api-1").await;
-    caller.say(pulse(60, 60)).await;
+    caller.send_message(pulse(60, 60)).await;
     assert_eq!(next_state(&mut caller).await, State::Open, "the control");
     assert!(silent.is_silent_for(Duration::from_secs(1)).await);
     // When it sees failures itself, the two are told.
-    silent.say(pulse(60, 60)).await;
+    silent.send_message(pulse(60, 60)).await;
     assert_eq!(next_state(&mut silent).await, State::Open);
 }
 
@@ -153,7 +153,7 @@ async fn what_one_replica_hears_opens_it_at_the_others() {
     let deadline = Instant::now() + PATIENCE;
     while other.announced().is_empty() {
         assert!(Instant::now() < deadline, "it was not heard");
-        caller.say(pulse(60, 60)).await;
+        caller.send_message(pulse(60, 60)).await;
         sleep(Duration::from_millis(500)).await;
     }
     listening.abort();
@@ -179,7 +179,7 @@ async fn a_replica_that_listens_anew_counts_nothing_twice() {
         let deadline = Instant::now() + PATIENCE;
         while counted(&other) <= before {
             assert!(Instant::now() < deadline, "it was not heard");
-            caller.say(pulse(sent, 0)).await;
+            caller.send_message(pulse(sent, 0)).await;
             sleep(Duration::from_millis(500)).await;
         }
         listening.abort();
@@ -229,7 +229,7 @@ async fn a_proxy_that_pulses_all_the_time_is_heard_as_often_as_others() {
     let bench = Bench::start(&with_breaker()).await;
     let caller = ready(&bench, "web", "uid-client").await;
     for _ in 0..40 {
-        caller.say(pulse(10, 0)).await;
+        caller.send_message(pulse(10, 0)).await;
     }
     let deadline = Instant::now() + PATIENCE;
     while bench.metrics.limits.count("breaker-pulses") < 30 {
@@ -251,7 +251,7 @@ async fn a_proxy_that_opens_stream_after_stream_is_heard_no_more_often() {
     for stream in 1..=6 {
         let caller = ready(&bench, "web", "uid-client").await;
         for _ in 0..5 {
-            caller.say(pulse(10, 0)).await;
+            caller.send_message(pulse(10, 0)).await;
         }
         let deadline = Instant::now() + PATIENCE;
         while taken() + bench.metrics.limits.count("breaker-pulses") < 5 * stream {

@@ -141,7 +141,7 @@ async fn name_that_is_no_destination_is_neither_remembered_nor_told_to_replicas(
     let add = bad.map(str::to_owned).to_vec();
     let remove = Vec::new();
     proxy
-        .say(Message::Subscribe(v1::Subscribe { add, remove }))
+        .send_message(Message::Subscribe(v1::Subscribe { add, remove }))
         .await;
     let deadline = Instant::now() + PATIENCE;
     while bench.metrics.stream.left_out.get() < 6 {
@@ -169,7 +169,7 @@ async fn proxy_that_asks_for_what_is_none_again_and_again_is_logged_a_few_times(
         let add = vec![format!("service/shop/none-{number}:80")];
         let remove = Vec::new();
         proxy
-            .say(Message::Subscribe(v1::Subscribe { add, remove }))
+            .send_message(Message::Subscribe(v1::Subscribe { add, remove }))
             .await;
     }
     let deadline = Instant::now() + PATIENCE;
@@ -290,7 +290,7 @@ async fn pod_that_opens_stream_after_stream_says_no_more_on_them_than_on_one() {
     let add = vec!["no-destination".to_owned()];
     let remove = Vec::new();
     other
-        .say(Message::Subscribe(v1::Subscribe { add, remove }))
+        .send_message(Message::Subscribe(v1::Subscribe { add, remove }))
         .await;
     let deadline = Instant::now() + PATIENCE;
     while bench.metrics.stream.left_out.get() == before {

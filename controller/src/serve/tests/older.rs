@@ -83,7 +83,7 @@ async fn next(proxy: &mut Proxy) -> before::Batch {
 async fn answer(proxy: &Proxy, batch: &before::Batch, nacks: Vec<before::Nack>) {
     let batch = batch.id;
     let ack = before::Ack { batch, nacks };
-    proxy.say(decoded(Older::Ack(ack))).await;
+    proxy.send_message(decoded(Older::Ack(ack))).await;
 }
 
 fn sent(batch: &before::Batch) -> Vec<&str> {
@@ -124,7 +124,9 @@ async fn an_older_proxy_knows_all_that_it_is_sent_and_is_understood() {
         add: vec![API.to_owned()],
         remove: Vec::new(),
     };
-    proxy.say(decoded(Older::Subscribe(subscribe))).await;
+    proxy
+        .send_message(decoded(Older::Subscribe(subscribe)))
+        .await;
     let called = next(&mut proxy).await;
     assert_eq!(
         sent(&called),
@@ -213,7 +215,7 @@ async fn calls_of_an_older_proxy_whose_clock_is_ahead_are_kept_under_ours() {
         edges: vec![edge],
         routes: Vec::new(),
     };
-    proxy.say(decoded(Older::Report(report))).await;
+    proxy.send_message(decoded(Older::Report(report))).await;
     let calls = || {
         let mut calls = 0;
         bench

@@ -17,7 +17,7 @@ async fn what_a_proxy_says_of_itself_stands_beside_what_it_acknowledged() {
         draining: true,
         ..v1::ProxyStatus::default()
     };
-    proxy.say(Message::Status(status.clone())).await;
+    proxy.send_message(Message::Status(status.clone())).await;
     let deadline = Instant::now() + PATIENCE;
     let reported = loop {
         let proxies = bench.observed.proxy(&PodId::new("shop", "client"));
@@ -73,7 +73,7 @@ async fn calls_of_proxies_whose_clocks_are_wrong_are_kept_under_the_time_that_th
                 now: u64::try_from(since.as_millis()).unwrap(),
                 ..v1::ProxyStatus::default()
             };
-            proxy.say(Message::Status(status)).await;
+            proxy.send_message(Message::Status(status)).await;
             sleep(Duration::from_millis(20)).await;
         }
         let report = v1::Report {
@@ -85,7 +85,7 @@ async fn calls_of_proxies_whose_clocks_are_wrong_are_kept_under_the_time_that_th
             }],
             ..v1::Report::default()
         };
-        proxy.say(Message::Report(report)).await;
+        proxy.send_message(Message::Report(report)).await;
     }
     let calls = || {
         let (mut calls, right) = (0, slot_of(now));

@@ -129,7 +129,7 @@ async fn proxy_that_cannot_try_rules_is_asked_all_else() {
     proxy.batch().await;
     let _tried = ask(trial());
     assert!(proxy.is_silent_for(Duration::from_millis(200)).await);
-    let _told = ask(question());
+    let _answers = ask(question());
     assert_eq!(next_ask(&mut proxy).await.what, Some(question()));
     drop((proxy, channel));
 

@@ -94,7 +94,7 @@ async fn report_counts_for_the_pod_of_the_certificate_and_other_replicas_hear_it
     };
     // Told twice, as on two streams: counts once.
     for _ in 0..2 {
-        proxy.say(Message::Report(report.clone())).await;
+        proxy.send_message(Message::Report(report.clone())).await;
     }
     let other = Reports::new(ReportMetrics::default());
     let listener = Listener {

@@ -110,7 +110,7 @@ async fn a_pod_is_told_its_share_and_what_it_took_is_told_to_replicas() {
     });
     let taken = taken.collect();
     proxy
-        .say(Message::SharesTaken(v1::SharesTaken { taken }))
+        .send_message(Message::SharesTaken(v1::SharesTaken { taken }))
         .await;
     let deadline = Instant::now() + PATIENCE;
     while demands(&bench) != [(4, 20_000)] {

@@ -158,14 +158,14 @@ fn workload_whose_last_target_went_is_told_that_it_is_open() {
 
 #[test]
 fn workload_is_told_that_it_is_open_only_where_targets_decide_that() {
-    for (mode, told_of) in [("auto", 2), ("deny", 0), ("open", 0), ("audit", 0)] {
+    for (mode, expected_notes) in [("auto", 2), ("deny", 0), ("open", 0), ("audit", 0)] {
         let namespace = cluster::annotate(cluster::namespace("shop"), "weft.dev/access", mode);
         let bare = cluster::shop().with(namespace);
         let guard = cluster::target("guard", "api", &["web"], json!([]));
         let mut state = EventState::default();
         state.news(&compiled(&bare.clone().with(guard)));
         let notes = state.news(&compiled(&bare));
-        assert_eq!(notes.len(), told_of, "{mode}: {notes:?}");
+        assert_eq!(notes.len(), expected_notes, "{mode}: {notes:?}");
     }
 }
 

@@ -58,12 +58,12 @@ async fn field_that_proxies_of_this_version_know_nothing_of_is_named_apart() {
 const POLICY: &str = "/apis/weft.dev/v1alpha1/namespaces/shop/trafficpolicies/p";
 
 /// A policy about `api`, which `client` calls.
-struct Told {
+struct Harness {
     bench: Bench,
     model: Model,
 }
 
-impl Told {
+impl Harness {
     fn new(fields: &serde_json::Value) -> Self {
         let mut spec = json!({"targetRef": {"kind": "Service", "name": "api"}});
         for (name, value) in fields.as_object().unwrap() {
@@ -159,7 +159,7 @@ impl Told {
 #[tokio::test(start_paused = true)]
 async fn policy_that_no_proxy_carries_out_says_so_by_field_with_what_it_is_about() {
     let limit = json!([{"name": "all", "requests": 5}]);
-    let mut harness = Told::new(&json!({"retry": {}, "rateLimits": limit}));
+    let mut harness = Harness::new(&json!({"retry": {}, "rateLimits": limit}));
     // Older than policies.
     harness.streams(&["extended-rule".to_owned()]);
     harness.bench.round().await;
@@ -181,7 +181,7 @@ async fn policy_that_no_proxy_carries_out_says_so_by_field_with_what_it_is_about
 
 #[tokio::test(start_paused = true)]
 async fn policy_in_force_is_programmed_as_soon_as_its_callers_carry_it_out() {
-    let mut harness = Told::new(&json!({
+    let mut harness = Harness::new(&json!({
         "retry": {}, "ejection": {}, "timeouts": {"backendRequest": "1s"}, "balance": {"warmup": "5s"},
     }));
     harness.streams(&["extended-rule".to_owned()]);
@@ -202,7 +202,7 @@ async fn policy_in_force_is_programmed_as_soon_as_its_callers_carry_it_out() {
 
 #[tokio::test(start_paused = true)]
 async fn policy_says_how_many_of_its_callers_have_it_and_what_one_of_them_could_not_use() {
-    let mut harness = Told::new(&json!({"retry": {}}));
+    let mut harness = Harness::new(&json!({"retry": {}}));
     harness.bench.round().await;
     let nobody = ["Programmed", "True", "NoProxies", "0 of 0 proxies"];
     assert_eq!(harness.condition(2), nobody);

@@ -14,7 +14,7 @@ use crate::echo::{
     fault, grpc,
     load::Plan,
     reply::Report,
-    request_log::{self, How, Record, Told},
+    request_log::{self, LogSnapshot, Record, RequestState},
     serve::Bound,
     settings::Settings,
 };
@@ -63,7 +63,7 @@ impl Link {
     async fn got(&self, path: &str) -> Vec<Record> {
         let url = format!("http://{}{}?only={path}", self.call, request_log::PATH);
         let answer = Client::new(Ask::get(&url).unwrap()).send().await.unwrap();
-        let response: Told = serde_json::from_slice(&answer.body).unwrap();
+        let response: LogSnapshot = serde_json::from_slice(&answer.body).unwrap();
         assert_eq!(response.lost, 0);
         response.records
     }
@@ -83,7 +83,7 @@ impl Link {
             let got = self.got(path).await;
             assert!(got.len() <= 1, "{got:?}");
             match got.into_iter().next() {
-                Some(record) if record.how != How::Open => return record,
+                Some(record) if record.how != RequestState::Open => return record,
                 seen => assert!(begun.elapsed() < Duration::from_secs(2), "{seen:?}"),
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -117,7 +117,10 @@ async fn what_one_is_asked_the_next_is_asked_too_and_its_status_and_hops_come_ba
         assert_eq!(record.method, "POST");
         assert_eq!(record.path, "/write/7?status=418");
         assert_eq!(record.headers["content-length"], "5");
-        assert_eq!((record.how, record.status), (How::Answered, Some(418)));
+        assert_eq!(
+            (record.how, record.status),
+            (RequestState::Answered, Some(418))
+        );
         assert!(record.ended.is_some_and(|ended| ended >= record.began));
     }
     let (status, report) = ask_next(c.ask("/")).await;
@@ -176,7 +179,7 @@ async fn a_caller_that_leaves_ends_the_calls_of_all_behind_it() {
         assert_eq!(none.failure, Failure::Timeout);
         for link in [&a, &b, &c] {
             let record = link.ended(path).await;
-            assert_eq!((record.how, record.status), (How::Cancelled, None));
+            assert_eq!((record.how, record.status), (RequestState::Cancelled, None));
         }
         assert!(begun.elapsed() < Duration::from_secs(2));
     }

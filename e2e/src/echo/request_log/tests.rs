@@ -16,7 +16,7 @@ fn a_request_is_open_until_it_is_answered_or_its_caller_leaves() {
     );
     let seen = log.snapshot("");
     assert_eq!(seen.lost, 0);
-    let open = |record: &Record| record.how == How::Open && record.ended.is_none();
+    let open = |record: &Record| record.how == RequestState::Open && record.ended.is_none();
     assert!(seen.records.iter().all(open), "{seen:?}");
     assert_eq!(seen.records[0].path, "/one?a=b");
     assert_eq!(seen.records[0].headers["x-asked"], "yes");
@@ -24,7 +24,13 @@ fn a_request_is_open_until_it_is_answered_or_its_caller_leaves() {
     drop(other);
     let seen = log.snapshot("/o").records;
     let ends: Vec<_> = seen.iter().map(|one| (one.how, one.status)).collect();
-    assert_eq!(ends, [(How::Answered, Some(202)), (How::Cancelled, None)]);
+    assert_eq!(
+        ends,
+        [
+            (RequestState::Answered, Some(202)),
+            (RequestState::Cancelled, None)
+        ]
+    );
     assert!(seen.iter().all(|one| one.ended >= Some(one.began)));
     assert_eq!(log.snapshot("/other").records, [seen[1].clone()]);
 }
@@ -37,7 +43,7 @@ fn what_ends_after_it_was_forgotten_is_not_taken_for_another_request() {
     let _other = log.begins(&request("/other", ""));
     one.answered(StatusCode::OK);
     let seen = log.snapshot("").records;
-    assert_eq!((seen.len(), seen[0].how), (1, How::Open));
+    assert_eq!((seen.len(), seen[0].how), (1, RequestState::Open));
 }
 
 #[test]
@@ -54,7 +60,11 @@ fn the_oldest_go_where_there_is_no_room_and_are_counted() {
     assert_eq!(seen.records[0].path, "/3");
     let kept: usize = seen.records.iter().map(size).sum();
     assert!(kept <= ROOM, "{kept}");
-    assert!(seen.records.iter().all(|one| one.how == How::Answered));
+    assert!(
+        seen.records
+            .iter()
+            .all(|one| one.how == RequestState::Answered)
+    );
     log.clear();
-    assert_eq!(log.snapshot(""), Told::default());
+    assert_eq!(log.snapshot(""), LogSnapshot::default());
 }

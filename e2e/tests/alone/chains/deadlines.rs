@@ -10,7 +10,7 @@ use anyhow::{Context as _, anyhow, bail, ensure};
 use e2e::{
     echo::{
         call::ProxyResponse,
-        request_log::{How, Record},
+        request_log::{Record, RequestState},
     },
     harness::{Api, Load, Namespace, Outcome, Pod, eventually},
 };
@@ -102,7 +102,9 @@ impl Town {
     fn ended(&self, pod: &Pod, path: &str) -> anyhow::Result<Vec<Record>> {
         eventually(SOON, "all requests have ended", || {
             let records = requests(&self.api, pod, path)?;
-            let open = records.iter().any(|record| record.how == How::Open);
+            let open = records
+                .iter()
+                .any(|record| record.how == RequestState::Open);
             ensure!(!open, "{}: {records:?}", pod.name);
             Ok(records)
         })
@@ -177,9 +179,9 @@ fn end(held_call: &Record) -> anyhow::Result<u64> {
 /// told so first. The last one of a chain calls nobody, and answers nothing but 200.
 fn saw_end(record: &Record) -> bool {
     match record.how {
-        How::Cancelled => true,
-        How::Answered => record.status == Some(504),
-        How::Open => false,
+        RequestState::Cancelled => true,
+        RequestState::Answered => record.status == Some(504),
+        RequestState::Open => false,
     }
 }
 
@@ -198,7 +200,7 @@ fn was_late(load: Load) -> anyhow::Result<()> {
 /// Their answers came whole, and later than `end`.
 fn went_on(records: &[Record], end: u64) -> anyhow::Result<()> {
     for record in records {
-        let good = (record.how, record.status) == (How::Answered, Some(200));
+        let good = (record.how, record.status) == (RequestState::Answered, Some(200));
         ensure!(good && record.ended > Some(end), "{end}: {record:?}");
     }
     Ok(())
@@ -308,7 +310,10 @@ fn goes_no_further(town: &Town, path: &str, end: u64) -> anyhow::Result<()> {
     let began = town.ended(first, path)?;
     ensure!(began.len() == 1, "{began:?}");
     for record in began.into_iter().chain(town.ended(second, path)?) {
-        ensure!(record.how == How::Answered, "broken off: {record:?}");
+        ensure!(
+            record.how == RequestState::Answered,
+            "broken off: {record:?}"
+        );
         ensure!(record.began < end, "it began after {end}: {record:?}");
     }
     let none = requests(&town.api, last, path)?;

@@ -83,7 +83,7 @@ fn each_hop_is_told_what_those_before_it_have_not_used() -> Outcome {
         fault(pod, &slow)?;
     }
     for round in 0..ROUNDS {
-        if all_are_told(&api, &client, &pods, &format!("/slow/{round}"))? {
+        if all_have_deadlines(&api, &client, &pods, &format!("/slow/{round}"))? {
             return Ok(());
         }
     }
@@ -92,7 +92,12 @@ fn each_hop_is_told_what_those_before_it_have_not_used() -> Outcome {
 }
 
 /// Whether each hop of each of nine calls was told what was left, over either protocol.
-fn all_are_told(api: &Api, client: &Pod, pods: &[Pod; 3], path: &str) -> anyhow::Result<bool> {
+fn all_have_deadlines(
+    api: &Api,
+    client: &Pod,
+    pods: &[Pod; 3],
+    path: &str,
+) -> anyhow::Result<bool> {
     let args = [&NINE[..], &["--trace", "--timeout", "60s"]].concat();
     let http = client.start_load(&url("a", 8080, path), &args)?;
     let grpc = client.start_load(&url("a", 8080, CALLS), &[&args[..], &["--grpc"]].concat())?;
@@ -101,13 +106,13 @@ fn all_are_told(api: &Api, client: &Pod, pods: &[Pod; 3], path: &str) -> anyhow:
     ensure!(grpc.by_grpc_status.get("0") == Some(&9), "{grpc:?}");
     let mut holds = true;
     for path in [path, CALLS] {
-        holds &= hops_are_told(api, pods, path)?;
+        holds &= hops_have_deadlines(api, pods, path)?;
     }
     Ok(holds)
 }
 
 /// The same of the last nine calls below `path`.
-fn hops_are_told(api: &Api, pods: &[Pod; 3], path: &str) -> anyhow::Result<bool> {
+fn hops_have_deadlines(api: &Api, pods: &[Pod; 3], path: &str) -> anyhow::Result<bool> {
     let mut before = requests(api, &pods[0], path)?;
     // Calls of gRPC have one path in all rounds.
     before.drain(..before.len().saturating_sub(EACH));

@@ -2,7 +2,7 @@
 
 use anyhow::ensure;
 use e2e::{
-    echo::request_log::{PATH, Record, Told},
+    echo::request_log::{LogSnapshot, PATH, Record},
     harness::{Api, App, Pod},
 };
 use http::Method;
@@ -53,7 +53,7 @@ pub(super) fn log(api: &Api, pod: &Pod, path: &str) -> anyhow::Result<String> {
 /// What reached the application below `path`, from the first request on.
 pub(super) fn requests(api: &Api, pod: &Pod, path: &str) -> anyhow::Result<Vec<Record>> {
     let text = log(api, pod, path)?;
-    let snapshot: Told = serde_json::from_str(&text)?;
+    let snapshot: LogSnapshot = serde_json::from_str(&text)?;
     ensure!(
         snapshot.lost == 0,
         "{} lost {} requests",

@@ -11,7 +11,7 @@ use super::super::{SOON, url};
 use super::links::{CALLS, calls_on, fault, link, requests};
 
 /// What the applications of a chain pass on. Over gRPC it is the mesh's name of the request.
-const WAYS: [&str; 4] = ["context", "trace", "none", GRPC];
+const PASSED_ON: [&str; 4] = ["context", "trace", "none", GRPC];
 const GRPC: &str = "grpc";
 const RATE: &str = "50";
 const TIME: &str = "30s";
@@ -23,7 +23,7 @@ fn town() -> anyhow::Result<Namespace> {
     ns.apply_all(&link("a").objects())?;
     ns.apply_all(&link("d").replicas(3).objects())?;
     let mut names = vec!["a".to_owned(), "d".to_owned()];
-    for variant in WAYS {
+    for variant in PASSED_ON {
         let (b, c) = (format!("b-{variant}"), format!("c-{variant}"));
         let passed_on = if variant == GRPC { "context" } else { variant };
         ns.apply_all(&calls_on(&b, &c, passed_on).replicas(2).objects())?;
@@ -90,7 +90,7 @@ fn one_layer_of_a_chain_tries_again_and_spares_what_is_down() -> Outcome {
     let ns = town()?;
     let api = Api::open(&ns.cluster)?;
     let a = ns.pod("a")?;
-    for variant in WAYS {
+    for variant in PASSED_ON {
         let first = url(&format!("b-{variant}"), 8080, "/warm");
         eventually(SOON, "the chain answers", || {
             let report = a.report(&first, &[])?;
@@ -102,7 +102,7 @@ fn one_layer_of_a_chain_tries_again_and_spares_what_is_down() -> Outcome {
         fault(&pod, r#"{"status": 503, "for": "5m"}"#)?;
     }
     let mut loads = Vec::new();
-    for variant in WAYS {
+    for variant in PASSED_ON {
         loads.push((variant, load(&a, variant)?));
     }
     for (variant, load) in loads {

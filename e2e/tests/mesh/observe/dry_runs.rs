@@ -10,7 +10,7 @@ use super::super::url;
 use super::{SHOWN, weft};
 
 /// A change takes effect within 2 s; kubectl's own time and a busy machine come on top.
-const HOLDS: Duration = Duration::from_secs(30);
+const IN_FORCE_WITHIN: Duration = Duration::from_secs(30);
 /// Longer than a watch, with the time that both take to begin.
 const LASTS: &str = "16s";
 
@@ -106,7 +106,7 @@ fn what_a_dry_run_that_watches_says_of_live_calls_is_what_the_change_does() -> O
     ns.apply(&change)?;
     let refused =
         |pod: &Pod, method: &str| pod.refused(&items(), &["-X", method], 403, "not-allowed");
-    eventually(HOLDS, "it does what was said", || {
+    eventually(IN_FORCE_WITHIN, "it does what was said", || {
         refused(&other, "GET")?;
         refused(&web, "POST")?;
         web.report(&items(), &[])
@@ -122,6 +122,6 @@ fn what_a_dry_run_that_watches_says_of_live_calls_is_what_the_change_does() -> O
     })?;
     assert_eq!(gone["refused"], 0, "{gone:#}");
     ns.kubectl(&["delete", "traffictarget", "cart-read"])?;
-    eventually(HOLDS, "they pass", || other.report(&items(), &[]))?;
+    eventually(IN_FORCE_WITHIN, "they pass", || other.report(&items(), &[]))?;
     Ok(())
 }

@@ -18,7 +18,7 @@ const WITHIN: Duration = Duration::from_secs(10);
 /// From the start of kubectl until what it runs in a pod has called.
 const BEGUN: Duration = Duration::from_secs(3);
 /// Longer than both together: what is held is still open when it has to be seen.
-const HELD: &str = "20s";
+const OPEN_FOR: &str = "20s";
 /// A host that is asked for by name, at an address outside the cluster.
 const HOST: &str = "api.example";
 
@@ -77,9 +77,9 @@ fn first_call_of_an_edge_shows_within_10_s_whatever_kind_it_is_of() -> Outcome {
     assert_eq!(unproven["mtls"], 0.0, "{unproven:#}");
 
     let connections = [
-        ["grpc", "cart:8080", "--duration", HELD].to_vec(),
-        ["tcp", "cart:9000", "--duration", HELD].to_vec(),
-        ["tls", &address, HOST, "--duration", HELD].to_vec(),
+        ["grpc", "cart:8080", "--duration", OPEN_FOR].to_vec(),
+        ["tcp", "cart:9000", "--duration", OPEN_FOR].to_vec(),
+        ["tls", &address, HOST, "--duration", OPEN_FOR].to_vec(),
     ];
     let begun = Instant::now();
     thread::scope(|scope| -> anyhow::Result<()> {

@@ -18,7 +18,7 @@ use super::rights::{reader, two};
 const LIMIT: Duration = Duration::from_secs(30);
 const OBSERVE: &str = "/apis/observe.weft.dev/v1alpha1";
 /// All that a caller is told of a call to somebody else's namespace.
-const TOLD: [&str; 4] = ["httpStatus", "owner", "reason", "verdict"];
+const DISCLOSED: [&str; 4] = ["httpStatus", "owner", "reason", "verdict"];
 
 /// A running `weft dashboard`, which ends when this is dropped.
 struct Page {
@@ -132,7 +132,9 @@ fn reader_of_one_namespace_has_its_page_and_of_others_only_the_verdict() -> Outc
     assert_eq!(status["owner"], bank.name.as_str(), "{answer:#}");
     let fields = status.as_object().context("no status")?;
     assert!(
-        fields.keys().all(|field| TOLD.contains(&field.as_str())),
+        fields
+            .keys()
+            .all(|field| DISCLOSED.contains(&field.as_str())),
         "{answer:#}"
     );
 

@@ -10,7 +10,7 @@ use super::super::url;
 use super::{SHOWN, edge, graph, weft};
 
 /// A change takes effect within 2 s; kubectl's own time and a busy machine come on top.
-const HOLDS: Duration = Duration::from_secs(30);
+const IN_FORCE_WITHIN: Duration = Duration::from_secs(30);
 
 fn passes(pod: &Pod, method: &str, path: &str) -> anyhow::Result<()> {
     let url = url("cart", 8080, path);
@@ -41,7 +41,7 @@ fn shop(claim: &str) -> anyhow::Result<Namespace> {
          sources: [{kind: ServiceAccount, name: web, namespace: $NS}]\n",
     )?;
     let web = ns.pod("web")?;
-    eventually(HOLDS, "the rule holds", || {
+    eventually(IN_FORCE_WITHIN, "the rule holds", || {
         passes(&web, "GET", "/items/7")?;
         refused(&web, "DELETE", "/items/7")
     })?;
@@ -60,7 +60,7 @@ fn refused_call_is_explained_and_the_printed_objects_allow_it_and_no_neighbour()
         "/items/7",
     ];
     // Any replica answers, and not only the one by whose word the proxies refuse already.
-    eventually(HOLDS, "both calls are explained", || {
+    eventually(IN_FORCE_WITHIN, "both calls are explained", || {
         let output = weft(&ns, &args)?.with_status(1)?;
         let first = output.out.lines().next().unwrap_or_default();
         ensure!(
@@ -92,7 +92,7 @@ fn refused_call_is_explained_and_the_printed_objects_allow_it_and_no_neighbour()
 
     let fix = weft(&ns, &[&args[..], &["-o", "fix"]].concat())?.with_status(0)?;
     ns.apply(&fix.out)?;
-    eventually(HOLDS, "the call passes", || {
+    eventually(IN_FORCE_WITHIN, "the call passes", || {
         passes(&web, "DELETE", "/items/7")
     })?;
     passes(&web, "GET", "/items/7")?;
@@ -105,7 +105,7 @@ fn refused_call_is_explained_and_the_printed_objects_allow_it_and_no_neighbour()
     ] {
         refused(pod, method, path).with_context(|| format!("{} {method} {path}", pod.name))?;
     }
-    eventually(HOLDS, "the explanation follows", || {
+    eventually(IN_FORCE_WITHIN, "the explanation follows", || {
         let now = weft(&ns, &args)?.with_status(0)?;
         ensure!(now.out.starts_with("ALLOWED"), "{}", now.out);
         Ok(())
@@ -129,7 +129,7 @@ fn explanations_agree_with_what_becomes_of_the_calls() -> Outcome {
         let real = (real.status, real.headers.get("weft-reason").cloned());
         let from = format!("deploy/{from}");
         // By whichever replica, which may hear of the rule a moment after the proxies do.
-        eventually(HOLDS, "the explanation agrees", || {
+        eventually(IN_FORCE_WITHIN, "the explanation agrees", || {
             let args = ["explain", &from, "svc/cart:8080", method, path];
             let json = weft(&ns, &[&args[..], &["-o", "json"]].concat())?.json()?;
             let status = &json["status"];
@@ -163,10 +163,12 @@ fn suggested_targets_allow_what_was_served_and_stay_valid_objects() -> Outcome {
     })?;
     ns.apply(&suggested)?;
     ns.annotate("weft.dev/access", Some("deny"))?;
-    eventually(HOLDS, "what was never seen is refused", || {
+    eventually(IN_FORCE_WITHIN, "what was never seen is refused", || {
         refused(&other, "GET", "/")
     })?;
-    eventually(HOLDS, "what was seen passes", || passes(&web, "GET", "/"))?;
+    eventually(IN_FORCE_WITHIN, "what was seen passes", || {
+        passes(&web, "GET", "/")
+    })?;
     let targets: Value = ns.json(&["get", "traffictargets"])?;
     assert!(!targets["items"].as_array().context("no list")?.is_empty());
     Ok(())

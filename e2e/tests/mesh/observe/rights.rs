@@ -1,7 +1,7 @@
 //! Readers with rights in one namespace see that one, and of others what may be told.
 
 use anyhow::ensure;
-use e2e::harness::{Namespace, Outcome, Said, eventually};
+use e2e::harness::{CommandOutput, Namespace, Outcome, eventually};
 
 use super::super::url;
 use super::{PATIENT, SHOWN, edges};
@@ -17,7 +17,7 @@ pub(super) fn reader(ns: &Namespace) -> anyhow::Result<String> {
     Ok(format!("system:serviceaccount:{}:reader", ns.name))
 }
 
-fn ask(ns: &Namespace, user: &str, args: &[&str]) -> anyhow::Result<Said> {
+fn ask(ns: &Namespace, user: &str, args: &[&str]) -> anyhow::Result<CommandOutput> {
     ns.cluster.weft(&[args, &["--as", user], &PATIENT].concat())
 }
 

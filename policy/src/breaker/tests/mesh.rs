@@ -47,7 +47,7 @@ fn the_mesh_opens_when_the_median_account_sees_it_and_not_for_one() {
 fn what_one_account_alone_sees_is_for_its_own_proxies_until_another_sees_it_too() {
     let (mut fleet, start) = fleet_of(&[(60, 60)]);
     assert_eq!(
-        (fleet.steer(start), fleet.told_alone()),
+        (fleet.steer(start), fleet.sole_account()),
         (Steer::Open, Some(&0))
     );
     // Another one is served well. It is told nothing, and changes nothing.
@@ -63,12 +63,12 @@ fn what_one_account_alone_sees_is_for_its_own_proxies_until_another_sees_it_too(
         fleet.steer(now)
     };
     assert_eq!(says(&mut fleet, 1, 0), Steer::Open);
-    assert_eq!(fleet.told_alone(), Some(&0));
+    assert_eq!(fleet.sole_account(), Some(&0));
     // By now the first is silent, as it was told.
     assert_ne!(says(&mut fleet, 20, 60), Steer::Closed);
-    assert_eq!(fleet.told_alone(), None, "two have seen it");
+    assert_eq!(fleet.sole_account(), None, "two have seen it");
     let (fleet, _) = fleet_of(&[(60, 60), (60, 60)]);
-    assert_eq!(fleet.told_alone(), None);
+    assert_eq!(fleet.sole_account(), None);
 }
 
 #[test]

@@ -56,9 +56,9 @@ async fn a_proxy_that_is_asked_says_what_it_holds_by_a_call_of_its_own() {
         set: vec![resource.clone()],
         ..v1::Batch::default()
     };
-    bench.say(ToProxy::Batch(batch)).await;
+    bench.send_message(ToProxy::Batch(batch)).await;
     assert_eq!(bench.answers(), 0, "no call before a question");
-    bench.say(ToProxy::Ask(ask(7, config()))).await;
+    bench.send_message(ToProxy::Ask(ask(7, config()))).await;
     bench.until(|bench| answer(bench, 7).is_some()).await;
     let Some(Answer::Config(reported)) = answer(&bench, 7) else {
         panic!("{:?}", bench.answered());
@@ -78,14 +78,14 @@ async fn a_proxy_that_is_asked_says_what_it_holds_by_a_call_of_its_own() {
     assert_eq!(reported, [(resource.name, resource.version)]);
 
     // A newer controller asks what this proxy has never heard of.
-    bench.say(ToProxy::Ask(ask(8, None))).await;
+    bench.send_message(ToProxy::Ask(ask(8, None))).await;
     bench.until(|bench| answer(bench, 8).is_some()).await;
     let refused = answer(&bench, 8);
     assert!(matches!(refused, Some(Answer::Refused(_))), "{refused:?}");
     assert_eq!(bench.answers(), 1, "one call for all answers");
 
     // A question that somebody reads, and then nobody.
-    bench.say(ToProxy::EndAsk(7)).await;
+    bench.send_message(ToProxy::EndAsk(7)).await;
     let asks = || bench.control.config.telemetry.metrics.asks.get();
     bench.until(|_| asks() == 0).await;
 }
@@ -119,15 +119,15 @@ async fn a_proxy_that_tries_rules_says_so_at_once_and_no_longer_than_somebody_re
     let bench = Bench::start(&Ca::new()).await;
     let trials = || bench.control.config.trials.any();
     assert!(!trials());
-    bench.say(ToProxy::Ask(ask(7, trial(64)))).await;
+    bench.send_message(ToProxy::Ask(ask(7, trial(64)))).await;
     bench.until(|bench| answer(bench, 7).is_some()).await;
     let first = answer(&bench, 7);
     assert_eq!(first, Some(Answer::Trial(v1::TrialCounts::default())));
     assert!(trials());
-    bench.say(ToProxy::EndAsk(7)).await;
+    bench.send_message(ToProxy::EndAsk(7)).await;
     bench.until(|_| !trials()).await;
 
-    bench.say(ToProxy::Ask(ask(8, trial(65)))).await;
+    bench.send_message(ToProxy::Ask(ask(8, trial(65)))).await;
     bench.until(|bench| answer(bench, 8).is_some()).await;
     let Some(Answer::Refused(why)) = answer(&bench, 8) else {
         panic!("{:?}", bench.answered());

@@ -56,7 +56,7 @@ async fn sends(bench: &Bench, batch: before::Batch) -> before::Ack {
         message: Some(before::to_proxy::Message::Batch(batch)),
     };
     let read = v1::ToProxy::decode(message.encode_to_vec().as_slice()).unwrap();
-    bench.say(read.message.unwrap()).await;
+    bench.send_message(read.message.unwrap()).await;
     bench.until(|bench| answer(bench, id).is_some()).await;
     answer(bench, id).unwrap()
 }

@@ -88,7 +88,7 @@ fn passed(bench: &Bench) -> usize {
 async fn send_shares(bench: &Bench, shares: Vec<v1::Share>, forget: bool) -> Vec<u64> {
     let before = bench.stand_in.taken.lock().len();
     bench
-        .say(Message::Shares(v1::Shares { shares, forget }))
+        .send_message(Message::Shares(v1::Shares { shares, forget }))
         .await;
     bench
         .until(|bench| bench.stand_in.taken.lock().len() > before)

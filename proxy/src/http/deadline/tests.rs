@@ -97,7 +97,7 @@ fn times_are_read_where_they_may_be_believed_and_what_is_none_is_told() {
 
 #[tokio::test(start_paused = true)]
 async fn a_head_says_when_its_request_is_over_as_far_as_who_sent_it_is_believed() {
-    let told = |pairs: &[_], from| {
+    let remaining = |pairs: &[_], from| {
         let until = announced_end(&map(pairs), from);
         until.map(|until| (until - now()).as_millis())
     };
@@ -112,11 +112,11 @@ async fn a_head_says_when_its_request_is_over_as_far_as_who_sent_it_is_believed(
         (PreviousHop::Application, 700),
         (PreviousHop::Peer, 300),
     ] {
-        assert_eq!(told(&all, from), Some(left), "{from:?}");
-        assert_eq!(told(&all[..1], from), None, "{from:?}");
+        assert_eq!(remaining(&all, from), Some(left), "{from:?}");
+        assert_eq!(remaining(&all[..1], from), None, "{from:?}");
     }
-    assert_eq!(told(&all[1..2], PreviousHop::Peer), None, "no gRPC");
-    assert_eq!(told(&[("weft-timeout", "7")], PreviousHop::Peer), None);
+    assert_eq!(remaining(&all[1..2], PreviousHop::Peer), None, "no gRPC");
+    assert_eq!(remaining(&[("weft-timeout", "7")], PreviousHop::Peer), None);
 }
 
 #[tokio::test(start_paused = true)]

@@ -108,8 +108,8 @@ pub(super) fn skip_blank_lines(mut head: &[u8]) -> &[u8] {
 /// The answer to a head that cannot be sent on; an empty one if nobody has it any more. A
 /// `peer` is told where that proves that no application saw the request.
 pub(super) fn answer(head: &[u8], status: StatusCode, peer: bool) -> Vec<u8> {
-    let told = [Reason::Overload, Reason::Deadline];
-    let reason = told.into_iter().find(|reason| reason.status() == status);
+    let reasons = [Reason::Overload, Reason::Deadline];
+    let reason = reasons.into_iter().find(|reason| reason.status() == status);
     let reason = reason.unwrap_or(Reason::BadRequest);
     let unsent = if reason == Reason::Overload && peer {
         format!("{}: 1\r\n", headers::UNSENT)

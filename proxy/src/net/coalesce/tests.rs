@@ -34,7 +34,7 @@ async fn drive<T: Future>(flush_handle: &FlushHandle, task: T) -> T::Output {
 }
 
 #[tokio::test]
-async fn before_a_flush_handle_takes_over_a_flush_sends() {
+async fn before_an_outlet_takes_over_a_flush_sends() {
     let (mut coalescing, _flush_handle, mut far) = pair().await;
     coalescing.write_all(b"hello").await.unwrap();
     coalescing.flush().await.unwrap();

@@ -212,10 +212,10 @@ fn a_request_is_counted_without_an_allocation_and_without_a_look_at_the_map() {
 /// too many are already.
 #[test]
 fn a_connection_is_opened_once_whatever_becomes_of_its_port() {
-    for told_apart in [true, false] {
+    for distinguished in [true, false] {
         let metrics = Metrics::register(&mut Registry::default());
         let telemetry = Arc::new(Telemetry::new(metrics, AccessLog::OFF));
-        for port in 1..=if told_apart { 1 } else { 100 } {
+        for port in 1..=if distinguished { 1 } else { 100 } {
             let _ = telemetry.port_label(Direction::inbound, "", port, true);
         }
         let parties = Parties::Inbound {
@@ -228,7 +228,7 @@ fn a_connection_is_opened_once_whatever_becomes_of_its_port() {
         call.on(telemetry.cell(parties, Protocol::Opaque));
         call.audited();
         let cell = call.open();
-        assert_eq!(cell.key().parties.port() == 9090, told_apart);
+        assert_eq!(cell.key().parties.port() == 9090, distinguished);
         call.count_tcp(None);
         let (mut begun, mut audited) = (0, 0);
         let cells = Arc::clone(&telemetry.metrics.calls.cells);
@@ -236,7 +236,7 @@ fn a_connection_is_opened_once_whatever_becomes_of_its_port() {
             begun += counts.begun;
             audited += counts.audit;
         });
-        assert_eq!((begun, audited), (1, 1), "{told_apart}");
+        assert_eq!((begun, audited), (1, 1), "{distinguished}");
     }
 }
 

@@ -5,7 +5,7 @@ use policy::trace::{Format, Share};
 
 use super::*;
 
-const CAME: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+const RECEIVED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 const UNSAMPLED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
 
 fn config(share: &str, most_per_second: u32) -> Arc<TracingConfig> {
@@ -66,11 +66,11 @@ fn passed(tracer: &Tracer, parent: Option<&'static str>) -> (String, bool) {
 fn a_verdict_that_came_holds_whatever_the_own_share_is() {
     for share in ["0", "100"] {
         let tracer = tracer(share, 100);
-        let (passed_on, recorded) = passed(&tracer, Some(CAME));
+        let (passed_on, recorded) = passed(&tracer, Some(RECEIVED));
         assert!(recorded, "{share}");
         assert!(passed_on.starts_with("00-0af7651916cd43dd8448eb211c80319c-"));
         assert!(
-            passed_on.ends_with("-01") && passed_on != CAME,
+            passed_on.ends_with("-01") && passed_on != RECEIVED,
             "{passed_on}"
         );
         let untouched = (UNSAMPLED.to_owned(), false);
@@ -96,7 +96,7 @@ fn a_peer_that_says_nothing_of_a_trace_has_decided() {
     for (map, of_an_application, of_a_peer) in [
         (headers(None), Some(true), Some(false)),
         (headers(Some("damaged")), Some(true), Some(false)),
-        (headers(Some(CAME)), Some(true), Some(true)),
+        (headers(Some(RECEIVED)), Some(true), Some(true)),
         (headers(Some(UNSAMPLED)), None, None),
         (left_open, Some(true), Some(true)),
     ] {
@@ -127,7 +127,10 @@ fn a_trace_that_begins_here_has_one_verdict_which_travels_on() {
 fn without_a_collector_nothing_is_touched() {
     let tracer = tracer("100", 100);
     tracer.configure(None);
-    assert_eq!(passed(&tracer, Some(CAME)), (CAME.to_owned(), false));
+    assert_eq!(
+        passed(&tracer, Some(RECEIVED)),
+        (RECEIVED.to_owned(), false)
+    );
     assert_eq!(passed(&tracer, None), (String::new(), false));
 }
 
@@ -139,18 +142,21 @@ async fn beyond_the_spans_of_a_second_none_begins() {
     let recorded = |parent| (0..100).filter(|_| passed(&tracer, parent).1).count();
     assert_eq!(recorded(None), 5);
     // Of a trace that is recorded elsewhere, the headers stay as they were.
-    assert_eq!(passed(&tracer, Some(CAME)), (CAME.to_owned(), false));
+    assert_eq!(
+        passed(&tracer, Some(RECEIVED)),
+        (RECEIVED.to_owned(), false)
+    );
     assert!(passed(&tracer, None).0.ends_with("-00"));
     assert!(matches!(
         begin(&tracer, &headers(None)),
         SpanStart::Limited(Some(_))
     ));
     assert!(matches!(
-        begin(&tracer, &headers(Some(CAME))),
+        begin(&tracer, &headers(Some(RECEIVED))),
         SpanStart::Limited(None)
     ));
     tokio::time::advance(Duration::from_secs(1)).await;
-    assert_eq!(recorded(Some(CAME)), 5);
+    assert_eq!(recorded(Some(RECEIVED)), 5);
 }
 
 /// A collector that takes nothing cuts nobody's trace in two.
@@ -158,12 +164,15 @@ async fn beyond_the_spans_of_a_second_none_begins() {
 fn while_no_more_spans_may_wait_none_begins() {
     let tracer = tracer("100", 10_000);
     let waiting = (0..10_000).take_while(|_| tracer.end(vec![0; 100])).count();
-    assert_eq!(passed(&tracer, Some(CAME)), (CAME.to_owned(), false));
+    assert_eq!(
+        passed(&tracer, Some(RECEIVED)),
+        (RECEIVED.to_owned(), false)
+    );
     let (anew, recorded) = passed(&tracer, None);
     assert!(!recorded && anew.ends_with("-00"), "{anew}");
     // Control: what was taken makes room.
     assert!(tracer.spans.take().len() < waiting);
-    assert!(passed(&tracer, Some(CAME)).1);
+    assert!(passed(&tracer, Some(RECEIVED)).1);
 }
 
 /// By five standard deviations: one run of a million is red by chance.

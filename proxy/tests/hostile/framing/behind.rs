@@ -4,8 +4,8 @@ use super::*;
 
 #[tokio::test]
 async fn a_request_behind_a_refused_upgrade_is_judged_as_a_request() {
-    let field = TwoPods::new(Protocol::Http1).await;
-    field.allow(Protocol::Http1, &["/ok"]);
+    let pods = TwoPods::new(Protocol::Http1).await;
+    pods.allow(Protocol::Http1, &["/ok"]);
     for (case, headers) in [
         ("upgrade", "Connection: upgrade\r\nUpgrade: foo"),
         (
@@ -20,9 +20,9 @@ async fn a_request_behind_a_refused_upgrade_is_judged_as_a_request() {
         for entry in ENTRY_POINTS {
             let behind = "GET /private HTTP/1.1\r\nHost: s\r\n\r\n";
             let bytes = format!("GET /ok HTTP/1.1\r\nHost: s\r\n{headers}\r\n\r\n{behind}");
-            let answer = field.send_and_stay(entry, bytes).await;
+            let answer = pods.send_and_stay(entry, bytes).await;
             assert!(!answer.contains(" 101 "), "{case}, {entry:?}: {answer}");
-            let got = field.recorded(case);
+            let got = pods.recorded(case);
             assert!(
                 got.len() == 1 && got[0].line() == "GET /ok HTTP/1.1",
                 "{case}, {entry:?}: {got:?}"
@@ -34,12 +34,12 @@ async fn a_request_behind_a_refused_upgrade_is_judged_as_a_request() {
             }
         }
     }
-    field.works("upgrades").await;
+    pods.works("upgrades").await;
 }
 
 #[tokio::test]
 async fn connect_reaches_nothing_and_what_follows_it_is_dropped() {
-    let field = TwoPods::new(Protocol::Http1).await;
+    let pods = TwoPods::new(Protocol::Http1).await;
     for target in [
         "127.0.0.1:15190",
         "10.0.0.1:6443",
@@ -53,27 +53,27 @@ async fn connect_reaches_nothing_and_what_follows_it_is_dropped() {
         let bytes =
             format!("{case} HTTP/1.1\r\nHost: s\r\n\r\nGET /private HTTP/1.1\r\nHost: s\r\n\r\n");
         for from in SPEAKERS {
-            let answer = field.send(from, &bytes).await;
+            let answer = pods.send(from, &bytes).await;
             assert!(
                 answer.is_empty() || (400..500).contains(&status(&answer)),
                 "{case}, {from:?}: {answer}"
             );
-            let got = field.recorded(&case);
+            let got = pods.recorded(&case);
             assert!(
                 got.iter().all(|one| !one.line().starts_with("CONNECT")),
                 "{case}: {got:?}"
             );
         }
     }
-    field.works("CONNECT").await;
+    pods.works("CONNECT").await;
 }
 
 /// A refusal that comes before the body: what is left of it must not become a
 /// request, whether the connection ends or the body is read away.
 #[tokio::test]
 async fn an_unread_body_never_becomes_a_request() {
-    let field = TwoPods::new(Protocol::Http1).await;
-    field.allow(Protocol::Http1, &["/ok"]);
+    let pods = TwoPods::new(Protocol::Http1).await;
+    pods.allow(Protocol::Http1, &["/ok"]);
     let request = "GET /ok HTTP/1.1\r\nHost: s\r\n\r\n";
     let body = request.repeat(1024 * 1024 / request.len());
     for entry in ENTRY_POINTS {
@@ -82,13 +82,13 @@ async fn an_unread_body_never_becomes_a_request() {
                 "POST /denied HTTP/1.1\r\nHost: s\r\nContent-Length: {size}\r\n\r\n{}{request}",
                 &body[..size]
             );
-            let answer = field.send(entry, bytes).await;
+            let answer = pods.send(entry, bytes).await;
             // A close with bytes unread may overtake the answer, as a reset.
             if !answer.is_empty() {
                 assert_eq!(status(&answer), 403, "{entry:?}, {size}: {answer}");
             }
             // The request behind the body may be served, what is in it may not.
-            let got = field.recorded("unread body");
+            let got = pods.recorded("unread body");
             assert!(got.len() <= 1, "{entry:?}, {size}: {} requests", got.len());
             assert_eq!(
                 answers(&answer).saturating_sub(1),
@@ -97,17 +97,17 @@ async fn an_unread_body_never_becomes_a_request() {
             );
         }
     }
-    field.works("unread bodies").await;
+    pods.works("unread bodies").await;
 }
 
 /// The body comes late, when the refusal has long been sent.
 #[tokio::test]
 async fn a_body_that_comes_after_its_refusal_never_becomes_a_request() {
-    let field = TwoPods::new(Protocol::Http1).await;
-    field.allow(Protocol::Http1, &["/ok"]);
+    let pods = TwoPods::new(Protocol::Http1).await;
+    pods.allow(Protocol::Http1, &["/ok"]);
     let request = "GET /ok HTTP/1.1\r\nHost: s\r\n\r\n";
     for entry in ENTRY_POINTS {
-        let mut stream = field.open(entry).await;
+        let mut stream = pods.open(entry).await;
         let head = format!(
             "POST /denied HTTP/1.1\r\nHost: s\r\nContent-Length: {}\r\n\r\n",
             request.len()
@@ -118,8 +118,8 @@ async fn a_body_that_comes_after_its_refusal_never_becomes_a_request() {
         assert_eq!(status(&String::from_utf8_lossy(&answer[..count])), 403);
         let _ = stream.write_all(request.as_bytes()).await;
         rest(&mut stream, Duration::from_millis(300)).await;
-        let got = field.recorded("late body");
+        let got = pods.recorded("late body");
         assert!(got.is_empty(), "{entry:?}: {got:?}");
     }
-    field.works("late bodies").await;
+    pods.works("late bodies").await;
 }

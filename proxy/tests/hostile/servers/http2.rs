@@ -83,30 +83,30 @@ async fn http2_servers_that_break_the_rules_cost_their_caller_one_502() {
             }),
         ),
     ] {
-        let mut field = TwoPods::new(Protocol::Http2).await;
-        let good = crate::support::http_app(&field.server, "api").await.0;
+        let mut pods = TwoPods::new(Protocol::Http2).await;
+        let good = crate::support::http_app(&pods.server, "api").await.0;
         let script = Arc::new(script);
-        let port = serving(&field.server, move |stream| {
+        let port = serving(&pods.server, move |stream| {
             bad2(stream, Arc::clone(&script))
         })
         .await;
         for entry in ENTRY_POINTS {
-            field.deliver_to(port);
-            field.port = port;
-            let mut raw = RawHttp2::new(field.open(entry).await).await;
+            pods.deliver_to(port);
+            pods.port = port;
+            let mut raw = RawHttp2::new(pods.open(entry).await).await;
             raw.request(1, true, &get("/ok")).await;
             let outcome = raw.outcome(1, Duration::from_secs(5)).await;
             assert!(
-                matches!(outcome, Told::Status(502 | 503)),
+                matches!(outcome, Outcome::Status(502 | 503)),
                 "{case}, {entry:?}: {outcome:?}"
             );
             // Another application, over the same pair of proxies.
-            field.deliver_to(good);
-            field.port = good;
-            let mut raw = RawHttp2::new(field.open(entry).await).await;
+            pods.deliver_to(good);
+            pods.port = good;
+            let mut raw = RawHttp2::new(pods.open(entry).await).await;
             raw.request(1, true, &get("/ok")).await;
             let outcome = raw.outcome(1, Duration::from_secs(1)).await;
-            assert_eq!(outcome, Told::Status(200), "after {case}, {entry:?}");
+            assert_eq!(outcome, Outcome::Status(200), "after {case}, {entry:?}");
         }
     }
 }

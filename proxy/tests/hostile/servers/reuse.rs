@@ -19,12 +19,12 @@ async fn deaf(mut stream: TcpStream) {
 
 #[tokio::test]
 async fn nobody_waits_behind_a_request_that_was_answered_before_it_was_read() {
-    let mut field = TwoPods::new(Protocol::Http1).await;
-    let port = serving(&field.server, deaf).await;
-    field.deliver_to(port);
-    field.port = port;
+    let mut pods = TwoPods::new(Protocol::Http1).await;
+    let port = serving(&pods.server, deaf).await;
+    pods.deliver_to(port);
+    pods.port = port;
     for entry in ENTRY_POINTS {
-        let mut stream = field.open(entry).await;
+        let mut stream = pods.open(entry).await;
         let head = "POST /ok HTTP/1.1\r\nHost: s\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n";
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut answer = String::new();
@@ -41,7 +41,7 @@ async fn nobody_waits_behind_a_request_that_was_answered_before_it_was_read() {
         stream.write_all(b"1\r\nb\r\n0\r\n\r\n").await.unwrap();
         let end = rest(&mut stream, Duration::from_secs(1)).await;
         assert_eq!(end, "k", "{entry:?}");
-        let next = timeout(Duration::from_secs(2), field.send(entry, request("GET"))).await;
+        let next = timeout(Duration::from_secs(2), pods.send(entry, request("GET"))).await;
         let next = next.unwrap_or_else(|_| panic!("{entry:?}: it waits where nobody reads"));
         assert_eq!(status(&next), 200, "{entry:?}: {next}");
     }
@@ -50,8 +50,8 @@ async fn nobody_waits_behind_a_request_that_was_answered_before_it_was_read() {
 /// The same, where all of the request was sent before the answer came.
 #[tokio::test]
 async fn nobody_waits_behind_chunks_that_were_left_unread() {
-    let mut field = TwoPods::new(Protocol::Http1).await;
-    let port = serving(&field.server, |mut stream| async move {
+    let mut pods = TwoPods::new(Protocol::Http1).await;
+    let port = serving(&pods.server, |mut stream| async move {
         let mut buffer = [0; 4096];
         let count = stream.read(&mut buffer).await.unwrap_or(0);
         let posted = buffer[..count].starts_with(b"POST");
@@ -63,14 +63,14 @@ async fn nobody_waits_behind_chunks_that_were_left_unread() {
         }
     })
     .await;
-    field.deliver_to(port);
-    field.port = port;
+    pods.deliver_to(port);
+    pods.port = port;
     for entry in ENTRY_POINTS {
         let head = "POST /ok HTTP/1.1\r\nHost: s\r\nTransfer-Encoding: chunked\r\n\r\n";
         let posted = format!("{head}{}0\r\n\r\n", "1\r\na\r\n".repeat(20));
-        let answer = field.send(entry, posted).await;
+        let answer = pods.send(entry, posted).await;
         assert_eq!(status(&answer), 200, "{entry:?}: {answer}");
-        let next = timeout(Duration::from_secs(2), field.send(entry, request("GET"))).await;
+        let next = timeout(Duration::from_secs(2), pods.send(entry, request("GET"))).await;
         let next = next.unwrap_or_else(|_| panic!("{entry:?}: it waits where nobody reads"));
         assert_eq!(status(&next), 200, "{entry:?}: {next}");
     }
@@ -107,25 +107,25 @@ async fn closing(mut stream: TcpStream, keeps: Arc<AtomicBool>, after: Duration)
 }
 
 struct Closing {
-    field: TwoPods,
+    pods: TwoPods,
     keeps: Arc<AtomicBool>,
     connections: Arc<AtomicUsize>,
 }
 
 impl Closing {
     async fn new(keeps: bool, after: Duration) -> Self {
-        let mut field = TwoPods::new(Protocol::Http1).await;
+        let mut pods = TwoPods::new(Protocol::Http1).await;
         let keeps = Arc::new(AtomicBool::new(keeps));
         let connections = Arc::new(AtomicUsize::new(0));
         let (kept, count) = (Arc::clone(&keeps), Arc::clone(&connections));
-        field.port = serving(&field.server, move |stream| {
+        pods.port = serving(&pods.server, move |stream| {
             count.fetch_add(1, Ordering::Relaxed);
             closing(stream, Arc::clone(&kept), after)
         })
         .await;
-        field.deliver_to(field.port);
+        pods.deliver_to(pods.port);
         Self {
-            field,
+            pods,
             keeps,
             connections,
         }
@@ -137,14 +137,14 @@ impl Closing {
 }
 
 /// Posts over a connection of its own, which a direct caller would never see fail.
-async fn post(field: &TwoPods, entry: EntryPoint) -> String {
+async fn post(pods: &TwoPods, entry: EntryPoint) -> String {
     let request =
         b"POST /ok HTTP/1.1\r\nHost: s\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello";
-    ask(field, entry, request).await
+    ask(pods, entry, request).await
 }
 
-async fn ask(field: &TwoPods, entry: EntryPoint, request: &[u8]) -> String {
-    let mut stream = field.open(entry).await;
+async fn ask(pods: &TwoPods, entry: EntryPoint, request: &[u8]) -> String {
+    let mut stream = pods.open(entry).await;
     stream.write_all(request).await.unwrap();
     rest(&mut stream, Duration::from_secs(5)).await
 }
@@ -156,10 +156,10 @@ async fn posts_to_servers_that_close_unannounced_are_all_answered() {
         let application = Closing::new(false, after).await;
         for entry in ENTRY_POINTS {
             let callers = (0..4).map(|caller| {
-                let field = &application.field;
+                let pods = &application.pods;
                 async move {
                     for turn in 0..40_u64 {
-                        let answer = post(field, entry).await;
+                        let answer = post(pods, entry).await;
                         assert_eq!(status(&answer), 200, "{after:?}, {entry:?}: {answer}");
                         tokio::time::sleep(Duration::from_millis((turn * 7 + caller) % 11)).await;
                     }
@@ -180,7 +180,7 @@ async fn posts_use_no_pooled_connection_after_an_unannounced_close() {
             let begun = application.connections();
             for _ in 0..20 {
                 assert_eq!(
-                    status(&post(&application.field, entry).await),
+                    status(&post(&application.pods, entry).await),
                     200,
                     "{entry:?}"
                 );
@@ -195,10 +195,10 @@ async fn posts_use_no_pooled_connection_after_an_unannounced_close() {
 #[tokio::test]
 async fn what_a_server_says_that_it_cannot_do_is_not_asked_again() {
     for status_line in ["501 Not Implemented", "505 Version", "400 Bad Request"] {
-        let mut field = TwoPods::new(Protocol::Http1).await;
+        let mut pods = TwoPods::new(Protocol::Http1).await;
         let came = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&came);
-        field.port = serving(&field.server, move |mut stream| {
+        pods.port = serving(&pods.server, move |mut stream| {
             let count = Arc::clone(&count);
             async move {
                 let (mut seen, mut buffer) = (Vec::new(), [0; 4096]);
@@ -216,11 +216,11 @@ async fn what_a_server_says_that_it_cannot_do_is_not_asked_again() {
             }
         })
         .await;
-        field.deliver_to(field.port);
+        pods.deliver_to(pods.port);
         for entry in ENTRY_POINTS {
             for _ in 0..3 {
                 let before = came.load(Ordering::Relaxed);
-                let answer = post(&field, entry).await;
+                let answer = post(&pods, entry).await;
                 assert!(
                     status_line.starts_with(&status(&answer).to_string()),
                     "{answer}"
@@ -241,7 +241,7 @@ async fn gets_share_connections_before_the_server_has_proven_to_keep_them() {
         let callers = (0..CALLERS).map(|_| async {
             for _ in 0..10 {
                 let request = b"GET /ok HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n";
-                let answer = ask(&application.field, entry, request).await;
+                let answer = ask(&application.pods, entry, request).await;
                 assert_eq!(status(&answer), 200, "{entry:?}: {answer}");
             }
         });

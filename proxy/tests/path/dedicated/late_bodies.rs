@@ -15,7 +15,7 @@ const FIRST_PROXY: Duration = Duration::from_millis(150);
 const BOTH_PROXIES: Duration = Duration::from_millis(250);
 
 /// Answers every head at once, and tells what it then gets of the body of a POST.
-async fn hasty(mut stream: TcpStream, told: UnboundedSender<Vec<u8>>) -> std::io::Result<()> {
+async fn hasty(mut stream: TcpStream, bodies: UnboundedSender<Vec<u8>>) -> std::io::Result<()> {
     loop {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
@@ -31,18 +31,18 @@ async fn hasty(mut stream: TcpStream, told: UnboundedSender<Vec<u8>>) -> std::io
         {
             body.push(byte);
         }
-        let _ = told.send(body);
+        let _ = bodies.send(body);
     }
 }
 
 async fn listen(ip: IpAddr) -> (u16, UnboundedReceiver<Vec<u8>>) {
     let listener = TcpListener::bind((ip, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let (told, came) = unbounded_channel();
+    let (bodies, came) = unbounded_channel();
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
-            tokio::spawn(hasty(stream, told.clone()));
+            tokio::spawn(hasty(stream, bodies.clone()));
         }
     });
     (port, came)

@@ -96,12 +96,12 @@ fn shapes() -> Vec<(&'static str, String, &'static str)> {
 
 #[tokio::test]
 async fn requests_and_answers_of_every_shape_are_the_same_by_both_ways() {
-    let routes = Ways::new().await;
-    let answer = routes
+    let testbed = Testbed::new().await;
+    let answer = testbed
         .same(&format!("{}X-B: 1\r\n\r\n", with("GET /x?y=1 HTTP/1.1")))
         .await;
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nok"));
-    let got = routes.got.lock()[1].clone();
+    let got = testbed.got.lock()[1].clone();
     for part in [
         "get /x?y=1 http/1.1|",
         "|host: web.shop:81|",
@@ -115,21 +115,21 @@ async fn requests_and_answers_of_every_shape_are_the_same_by_both_ways() {
         "{got}"
     );
     for (case, request, end) in shapes() {
-        let answer = routes.same(&request).await;
+        let answer = testbed.same(&request).await;
         assert!(answer.ends_with(end), "{case}: {answer:.300}");
-        assert_eq!(routes.got.lock().len(), 2, "{case}");
+        assert_eq!(testbed.got.lock().len(), 2, "{case}");
     }
-    let large = routes
+    let large = testbed
         .same(&format!("{}\r\n", with("GET /large HTTP/1.1")))
         .await;
     assert_eq!(large.matches('y').count(), 4_000_000);
     let many: String = (0..95).map(|at| format!("x-{at}: 1\r\n")).collect();
-    let answer = routes
+    let answer = testbed
         .same(&format!("{}{many}\r\n", with("GET /many HTTP/1.1")))
         .await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     let long = "l".repeat(60_000);
-    let answer = routes
+    let answer = testbed
         .same(&format!(
             "{}x-long: {long}\r\n\r\n",
             with("GET /long HTTP/1.1")
@@ -140,19 +140,19 @@ async fn requests_and_answers_of_every_shape_are_the_same_by_both_ways() {
 
 #[tokio::test]
 async fn what_an_application_breaks_off_arrives_as_broken_by_both_ways() {
-    let routes = Ways::new().await;
-    let [multiplexed, dedicated] = routes
+    let testbed = Testbed::new().await;
+    let [multiplexed, dedicated] = testbed
         .both(&format!("{}\r\n", with("GET /short HTTP/1.1")))
         .await;
     assert!(multiplexed.contains("Content-Length: 9") || multiplexed.contains("content-length: 9"));
     assert_eq!(multiplexed, dedicated);
     assert!(dedicated.ends_with("abc"), "{dedicated}");
-    let [multiplexed, dedicated] = routes
+    let [multiplexed, dedicated] = testbed
         .both(&format!("{}\r\n", with("GET /cut HTTP/1.1")))
         .await;
     assert!(!multiplexed.ends_with("0\r\n\r\n"), "{multiplexed}");
     assert_eq!(multiplexed, dedicated);
-    let answer = routes
+    let answer = testbed
         .same(&format!("{}\r\n", with("POST /gone HTTP/1.1")))
         .await;
     assert!(
@@ -160,9 +160,9 @@ async fn what_an_application_breaks_off_arrives_as_broken_by_both_ways() {
         "{answer}"
     );
     assert_eq!(
-        routes.got.lock().len(),
+        testbed.got.lock().len(),
         2,
         "sent twice: {:?}",
-        routes.got.lock()
+        testbed.got.lock()
     );
 }

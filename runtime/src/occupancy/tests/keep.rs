@@ -16,12 +16,12 @@ async fn a_head_that_came_whole_is_served_however_late_that_is_seen() {
         assert!(permit.head_is_overdue(BOUNDS.head_within));
         assert!(now(permit.cut()));
         let served = Cell::new(false);
-        let conversation = async {
+        let serving = async {
             permit.busy();
             sleep(Duration::from_secs(1)).await;
             served.set(true);
         };
-        permit.keep(conversation).await;
+        permit.keep(serving).await;
         assert!(served.get());
     }
 }

@@ -21,7 +21,7 @@ use crate::{
 /// What a proxy takes of one message is far more; this is what one port may add.
 const MOST_BYTES: usize = 600 * 1024;
 
-fn said_of<'a>(problems: &'a Problems, name: &str) -> Vec<&'a Problem> {
+fn problems_of<'a>(problems: &'a Problems, name: &str) -> Vec<&'a Problem> {
     let of = problems.list.iter();
     of.filter(|one| &*one.object.name == name).collect()
 }
@@ -62,7 +62,7 @@ fn what_many_policies_say_of_one_port_is_bounded_for_callers_and_pods() {
     assert!(guard.encoded_len() < MOST_BYTES, "{}", guard.encoded_len());
     // The first still counts, and who does not is told so, once.
     assert!(report(&problems, "TrafficPolicy p00").accepted.status);
-    let late = said_of(&problems, "q11");
+    let late = problems_of(&problems, "q11");
     assert_eq!(late.len(), 1, "{late:?}");
     assert_eq!(
         (late[0].reason, &*late[0].field),
@@ -87,7 +87,7 @@ fn who_counts_nowhere_is_refused_in_one_sentence_however_many_services() {
     }
     let (_, problems) = cluster.compile();
     assert_eq!(problems.list.len(), 6, "{:?}", problems.list);
-    let late = said_of(&problems, "p69")[0];
+    let late = problems_of(&problems, "p69")[0];
     assert_eq!(
         (late.severity, late.reason),
         (Severity::Failure, Reason::Invalid)
@@ -129,7 +129,7 @@ fn who_loses_to_many_is_told_of_each_section_once() {
         cluster = cluster.with(cluster::traffic_policy(&format!("p{n:02}"), spec));
     }
     let (_, problems) = cluster.compile();
-    let reported = said_of(&problems, "wide");
+    let reported = problems_of(&problems, "wide");
     let fields: Vec<&str> = reported.iter().map(|one| &*one.field).collect();
     assert_eq!(fields, ["spec.retry", "spec.timeouts"], "{reported:?}");
     assert!(
@@ -152,7 +152,7 @@ fn what_nobody_enforces_is_told_of_each_section_once() {
         ));
     }
     let (_, problems) = cluster.compile();
-    let reported = said_of(&problems, "wide");
+    let reported = problems_of(&problems, "wide");
     assert_eq!(reported.len(), 1, "{reported:?}");
     assert_eq!(reported[0].reason, Reason::NotEnforced);
     assert!(

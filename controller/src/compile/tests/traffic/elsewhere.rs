@@ -24,7 +24,7 @@ fn with_other(cluster: Cluster, name: &str, ip: &str) -> Cluster {
 }
 
 /// All that pods are told of, about Service `name`.
-fn says_all(name: &str) -> Value {
+fn policy_of(name: &str) -> Value {
     let spec = json!({
         "targetRef": {"kind": "Service", "name": name}, "timeouts": {"request": "2s"},
         "rateLimits": [{"name": "all", "requests": 5, "scope": "Service"}],
@@ -36,7 +36,7 @@ fn says_all(name: &str) -> Value {
 #[test]
 fn policy_of_another_namespace_says_nothing_to_pods_that_its_service_leads_to() {
     let cluster = with_other(shop(), "x", "10.96.0.9");
-    let foreign = cluster.clone().with(in_namespace(says_all("x"), "other"));
+    let foreign = cluster.clone().with(in_namespace(policy_of("x"), "other"));
     let (model, problems) = foreign.compile();
     for pod in ["api-1", "api-2"] {
         let entry = &model.index.pods[&ObjectKey::new("shop", pod)];
@@ -56,7 +56,7 @@ fn policy_of_another_namespace_says_nothing_to_pods_that_its_service_leads_to() 
         problems.list
     );
 
-    let own = cluster.with(says_all("api"));
+    let own = cluster.with(policy_of("api"));
     let resolved = resolve_newest(&own.compile().0, "api-1", &[]).guard();
     let port = &resolved.ports[&8080];
     assert_eq!(

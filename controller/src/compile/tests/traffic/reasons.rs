@@ -109,7 +109,7 @@ fn service_of_type_external_name_is_no_target_and_serves_in_place_of_none() {
 #[test]
 fn author_is_told_what_holds_not_for_everybody_of_a_headless_service() {
     let cluster = shop().with(service("db", "None", &[("http", 8080)]));
-    for (section, written, told_of) in [
+    for (section, written, expected_fields) in [
         (
             "rateLimits",
             json!([{"name": "each", "requests": 5}]),
@@ -128,7 +128,7 @@ fn author_is_told_what_holds_not_for_everybody_of_a_headless_service() {
         spec[section] = written;
         let (_, problems) = cluster.clone().with(traffic_policy("p", spec)).compile();
         let accepted = &report(&problems, "TrafficPolicy p").accepted;
-        let reason = if told_of.is_empty() {
+        let reason = if expected_fields.is_empty() {
             "Accepted"
         } else {
             "UnsupportedService"
@@ -140,7 +140,11 @@ fn author_is_told_what_holds_not_for_everybody_of_a_headless_service() {
         );
         for field in ["spec.targetRef.name: ", "spec.balance: ", "spec.sticky: "] {
             let is_told = accepted.message.contains(field);
-            assert_eq!(is_told, told_of.contains(&field), "{section}: {accepted:?}");
+            assert_eq!(
+                is_told,
+                expected_fields.contains(&field),
+                "{section}: {accepted:?}"
+            );
         }
     }
 }

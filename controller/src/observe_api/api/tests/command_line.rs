@@ -45,7 +45,7 @@ struct ApiServer {
 }
 
 /// Body of what the API server answers.
-type Told = http_body_util::combinators::BoxBody<Bytes, hyper::Error>;
+type ResponseBody = http_body_util::combinators::BoxBody<Bytes, hyper::Error>;
 
 /// What the API server holds itself: Service `api` of `shop` and where it leads, and names.
 fn own_objects(path: &str) -> Option<Value> {
@@ -89,7 +89,7 @@ impl ApiServer {
         Self { port, tls }
     }
 
-    async fn pass_on(self, mut request: Request<Incoming>) -> Response<Told> {
+    async fn pass_on(self, mut request: Request<Incoming>) -> Response<ResponseBody> {
         if let Some(list) = own_objects(request.uri().path()) {
             let list = Full::new(Bytes::from(list.to_string()));
             return Response::new(list.map_err(|never| match never {}).boxed());

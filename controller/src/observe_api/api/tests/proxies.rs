@@ -232,7 +232,7 @@ async fn single_proxy_says_itself_what_it_holds() {
 
 /// What a proxy of `shop` holds: four of its own and of what is outside the mesh, four of `bank`,
 /// and what only a newer controller knows.
-static HELD: [&str; 9] = [
+static RESOURCES: [&str; 9] = [
     "workload",
     "service/shop/api:80",
     "destination/10.96.0.1:80",
@@ -254,8 +254,8 @@ async fn what_is_of_other_namespaces_is_shown_to_who_may_read_their_graphs() {
             "bank",
         ));
     let bench = Bench::of(&cluster);
-    let _asked = holding(&bench, "uid-client", &HELD);
-    let (own, elsewhere, later) = (&HELD[..4], &HELD[4..8], HELD[8]);
+    let _asked = holding(&bench, "uid-client", &RESOURCES);
+    let (own, elsewhere, later) = (&RESOURCES[..4], &RESOURCES[4..8], RESOURCES[8]);
     let calls = ["10.96.0.1:80", "10.96.0.2:80", "10.0.0.21:5432"];
     let state = v1::ProxyState {
         destinations: calls.map(str::to_owned).to_vec(),

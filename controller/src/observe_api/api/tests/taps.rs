@@ -45,7 +45,7 @@ impl Proxy {
         }
     }
 
-    pub(super) fn says(&self, id: u64, what: Answered) {
+    pub(super) fn answer_with(&self, id: u64, what: Answered) {
         let what = Some(what);
         self.asks.answered(&self.uid, v1::Answered { id, what });
     }
@@ -128,7 +128,7 @@ async fn requests_are_streamed_and_the_tap_ends_with_its_reader() {
     assert_eq!(first["metadata"]["proxies"], 1);
     assert_eq!(first["metadata"]["takingPart"], 0);
 
-    proxy.says(id, Answered::Record(record()));
+    proxy.answer_with(id, Answered::Record(record()));
     let shown = line(&mut answer).await.unwrap()["request"].clone();
     for (field, expected) in [
         ("pod", json!("shop/client")),
@@ -150,7 +150,7 @@ async fn requests_are_streamed_and_the_tap_ends_with_its_reader() {
         shown: 1,
         dropped: 2,
     };
-    proxy.says(id, Answered::Summary(summary));
+    proxy.answer_with(id, Answered::Summary(summary));
     let counted = line(&mut answer).await.unwrap()["metadata"].clone();
     let expected = json!({"proxies": 1, "takingPart": 1, "matched": 9, "shown": 1, "dropped": 2});
     assert_eq!(counted, expected);
@@ -175,7 +175,7 @@ async fn proxy_that_went_takes_part_no_longer_and_what_it_counted_stays() {
             shown: 3,
             dropped: 0,
         };
-        proxy.says(id, Answered::Summary(summary));
+        proxy.answer_with(id, Answered::Summary(summary));
     }
     let mut counted = async |expected: u64| {
         let metadata = async {

@@ -123,10 +123,10 @@ async fn called_pods_try_what_they_would_hold_and_live_calls_are_told_by_edge_an
     }
     assert!(client.orders.try_recv().is_err(), "nothing changes for it");
 
-    proxies[0].says(ids[0], counts(vec![row("api/read", [3, 2, 0])], 5));
-    proxies[0].says(ids[0], example());
+    proxies[0].answer_with(ids[0], counts(vec![row("api/read", [3, 2, 0])], 5));
+    proxies[0].answer_with(ids[0], example());
     let second = vec![row("api/read", [1, 1, 0]), row("", [0, 0, 4])];
-    proxies[1].says(ids[1], counts(second, 1));
+    proxies[1].answer_with(ids[1], counts(second, 1));
     let summary = until(&mut answer, |summary| summary["judged"] == 11).await;
     assert_eq!(
         (&summary["proxies"], &summary["takingPart"]),
@@ -160,7 +160,7 @@ async fn called_pods_try_what_they_would_hold_and_live_calls_are_told_by_edge_an
 
     // A row that is said again takes the place of what it said, and what was said stays.
     let again = vec![row("api/read", [3, 7, 0])];
-    proxies[0].says(ids[0], counts(again, 5));
+    proxies[0].answer_with(ids[0], counts(again, 5));
     let summary = until(&mut answer, |summary| summary["judged"] != 11).await;
     assert_eq!(
         (&summary["judged"], &summary["refused"]),
@@ -222,8 +222,8 @@ async fn without_the_right_to_tap_there_calls_are_counted_and_none_is_shown() {
         let (id, trial) = next_ask(&mut proxy).await;
         assert_eq!(trial.examples, examples, "{user}");
         // One that says more than it is asked changes nothing.
-        proxy.says(id, example());
-        proxy.says(id, counts(vec![refused("api/read", 2)], 0));
+        proxy.answer_with(id, example());
+        proxy.answer_with(id, counts(vec![refused("api/read", 2)], 0));
         let summary = until(&mut answer, |summary| summary["judged"] == 3).await;
         assert_eq!(summary["refused"], 2, "{user}: {summary}");
         let shown = summary["examples"].as_array().map_or(0, Vec::len);
@@ -257,8 +257,8 @@ async fn edges_between_namespaces_that_the_user_may_not_read_are_one_number() {
     let mut answer = watch(&bench, "blind", others_for(20)).await;
     let (id, _) = next_ask(&mut proxy).await;
     let rows = vec![refused("api/read", 2), refused("", 1)];
-    proxy.says(id, counts(rows, 0));
-    proxy.says(id, example());
+    proxy.answer_with(id, counts(rows, 0));
+    proxy.answer_with(id, example());
     let summary = until(&mut answer, |summary| summary["judged"] == 5).await;
     assert_eq!(
         (&summary["hidden"], &summary["refused"]),
@@ -272,7 +272,7 @@ async fn edges_between_namespaces_that_the_user_may_not_read_are_one_number() {
     proxy.orders.recv().await;
     let mut answer = watch(&bench, "editor", others_for(20)).await;
     let (id, _) = next_ask(&mut proxy).await;
-    proxy.says(id, counts(vec![refused("api/read", 2)], 0));
+    proxy.answer_with(id, counts(vec![refused("api/read", 2)], 0));
     let summary = until(&mut answer, |summary| summary["judged"] == 3).await;
     assert_eq!(
         (&summary["hidden"], &summary["refused"]),
@@ -287,10 +287,10 @@ async fn proxies_that_do_not_try_are_counted_out_and_say_why() {
     let mut proxies = ["uid-api-1", "uid-api-2"].map(|uid| Proxy::of(&bench, uid));
     let mut answer = watch(&bench, "editor", others_for(20)).await;
     let (id, _) = next_ask(&mut proxies[0]).await;
-    proxies[0].says(id, counts(Vec::new(), 0));
+    proxies[0].answer_with(id, counts(Vec::new(), 0));
     let (id, _) = next_ask(&mut proxies[1]).await;
     let why = format!("\u{1b}[2J{}", "x".repeat(1_000));
-    proxies[1].says(id, Answered::Refused(why));
+    proxies[1].answer_with(id, Answered::Refused(why));
     let summary = until(&mut answer, |summary| summary.get("reasons").is_some()).await;
     assert_eq!(
         (&summary["proxies"], &summary["takingPart"]),
@@ -338,8 +338,8 @@ async fn what_one_proxy_makes_up_is_bounded_and_in_the_sums_all_the_same() {
     let mut answer = watch(&bench, "editor", others_for(20)).await;
     let (id, _) = next_ask(proxy).await;
     let many = (0..400).map(|at| refused(&format!("\"\\\n{at}"), 1));
-    proxy.says(id, counts(many.collect(), 0));
-    proxy.says(id, counts(vec![refused("more", u64::MAX)], u64::MAX));
+    proxy.answer_with(id, counts(many.collect(), 0));
+    proxy.answer_with(id, counts(vec![refused("more", u64::MAX)], u64::MAX));
     let summary = until(&mut answer, |summary| summary["skipped"] == u64::MAX).await;
     // 136 rows of one proxy, and 100 edges of a line.
     assert_eq!(

@@ -189,8 +189,8 @@ fn a_part_of_a_large_service_is_used_and_all_of_it_where_nobody_asks_or_tells() 
     };
     assert_eq!(used(&set, &few).len(), 40);
     assert_eq!(used(&set, &PART), part);
-    let nobody_tells = set.seen_from(LocalInfo::default());
-    assert_eq!(used(&nobody_tells, &PART).len(), 200);
+    let unlocated = set.seen_from(LocalInfo::default());
+    assert_eq!(used(&unlocated, &PART).len(), 200);
 }
 
 #[test]

@@ -24,18 +24,18 @@ struct Field {
 
 impl Field {
     fn new() -> Self {
-        let (reads, told) = watch::channel(false);
+        let (reads, signal) = watch::channel(false);
         let (opened, is_full) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
         let (counted, refuses) = (Arc::clone(&opened), Arc::clone(&is_full));
         let peer = Multiplexed::new(move || {
-            let (told, refuses) = (told.clone(), refuses.load(Ordering::Relaxed));
+            let (signal, refuses) = (signal.clone(), refuses.load(Ordering::Relaxed));
             counted.fetch_add(1, Ordering::Relaxed);
             async move {
                 if refuses {
                     return Err(Failure::not_sent(Reason::ConnectFailed, "refused"));
                 }
                 let (near, far) = duplex(256 * 1024);
-                tokio::spawn(serve(far, told));
+                tokio::spawn(serve(far, signal));
                 handshake(near, PLAIN, Budget::new(64 << 20), None).await
             }
         });
@@ -68,12 +68,12 @@ impl Field {
     }
 }
 
-async fn serve(io: DuplexStream, told: watch::Receiver<bool>) {
+async fn serve(io: DuplexStream, signal: watch::Receiver<bool>) {
     let mut connection = h2::server::handshake(io).await.unwrap();
     while let Some(Ok((request, mut respond))) = connection.accept().await {
-        let mut told = told.clone();
+        let mut signal = signal.clone();
         tokio::spawn(async move {
-            let _ = told.wait_for(|reads| *reads).await;
+            let _ = signal.wait_for(|reads| *reads).await;
             let mut body = request.into_body();
             while let Some(Ok(data)) = body.data().await {
                 let _ = body.flow_control().release_capacity(data.len());

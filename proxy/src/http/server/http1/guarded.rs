@@ -15,8 +15,8 @@ use crate::http::server::http1::activity::Busy;
 /// `old`: who asked speaks HTTP/1.0.
 pub(super) fn guard(mut answer: Response<Body>, old: bool, mut busy: Busy) -> Response<Guarded> {
     let by_close = old && !answer.headers().contains_key(header::CONTENT_LENGTH);
-    let says = answer.headers().get(header::CONNECTION);
-    if old && says.is_some_and(|says| says == "close") {
+    let connection = answer.headers().get(header::CONNECTION);
+    if old && connection.is_some_and(|connection| connection == "close") {
         // To an answer of HTTP/1.1 hyper would add that the connection is kept.
         *answer.version_mut() = Version::HTTP_10;
     }

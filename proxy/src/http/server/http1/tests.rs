@@ -155,7 +155,7 @@ impl Served {
         self.shutdowns.load(Ordering::Relaxed) < SMALL
     }
 
-    async fn say(&mut self, bytes: &[u8]) {
+    async fn send(&mut self, bytes: &[u8]) {
         self.client.write_all(bytes).await.unwrap();
     }
 
@@ -185,7 +185,7 @@ async fn path(request: Request<Incoming>) -> Response<Body> {
 async fn a_connection_without_requests_gives_its_buffers_back_and_goes_on_afterwards() {
     let mut served = Served::new(4096, None, path);
     for _ in 0..3 {
-        served.say(GET).await;
+        served.send(GET).await;
         served.expect_read(&response_to("/one")).await;
         assert!(!served.rests());
         sleep(LONG).await;
@@ -197,7 +197,7 @@ async fn a_connection_without_requests_gives_its_buffers_back_and_goes_on_afterw
 async fn a_connection_in_use_does_not_rest() {
     let mut served = Served::new(4096, None, path);
     for _ in 0..40 {
-        served.say(GET).await;
+        served.send(GET).await;
         served.expect_read(&response_to("/one")).await;
         sleep(IDLE_AFTER / 2).await;
         assert!(!served.rests());
@@ -207,14 +207,14 @@ async fn a_connection_in_use_does_not_rest() {
 #[tokio::test(start_paused = true)]
 async fn half_a_head_that_came_with_the_request_before_is_not_lost() {
     let mut served = Served::new(4096, None, path);
-    served.say(&[GET, b"GET /two HT"].concat()).await;
+    served.send(&[GET, b"GET /two HT"].concat()).await;
     served.expect_read(&response_to("/one")).await;
     sleep(LONG).await;
-    served.say(b"TP/1.1\r\nhost: a\r\n\r\n").await;
+    served.send(b"TP/1.1\r\nhost: a\r\n\r\n").await;
     served.expect_read(&response_to("/two")).await;
     sleep(LONG).await;
     assert!(served.rests());
-    served.say(GET).await;
+    served.send(GET).await;
     served.expect_read(&response_to("/one")).await;
 }
 
@@ -242,13 +242,13 @@ async fn what_is_left_of_a_body_is_never_taken_for_a_request() {
         "POST /post HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n",
         inner.len()
     );
-    served.say(head.as_bytes()).await;
+    served.send(head.as_bytes()).await;
     served.expect_read(&response_to("/post")).await;
     sleep(LONG).await;
-    served.say(inner).await;
+    served.send(inner).await;
     let body = timeout(LONG, received.recv()).await.unwrap().unwrap();
     assert_eq!(body, inner);
-    served.say(b"GET /next HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    served.send(b"GET /next HTTP/1.1\r\nhost: a\r\n\r\n").await;
     served.expect_read(&response_to("/next")).await;
 }
 
@@ -258,7 +258,7 @@ async fn an_answer_that_the_client_takes_slowly_is_whole() {
     let mut served = Served::new(1000, None, |_| async {
         Response::new(body::text(vec![b'x'; SIZE]))
     });
-    served.say(GET).await;
+    served.send(GET).await;
     sleep(LONG).await;
     served
         .expect_read(&format!(
@@ -320,13 +320,13 @@ async fn an_upgrade_works_after_a_rest() {
         });
         switched()
     });
-    served.say(GET).await;
+    served.send(GET).await;
     served.expect_read(&response_to("/one")).await;
     sleep(LONG).await;
     assert!(served.rests());
-    served.say(SWITCH).await;
+    served.send(SWITCH).await;
     served.expect_read(SWITCHED).await;
-    served.say(b"hello").await;
+    served.send(b"hello").await;
     served.expect_read("hello").await;
 }
 
@@ -335,7 +335,7 @@ async fn a_resting_connection_ends_with_its_client_on_request_and_when_patience_
     for how in ["client", "close", "patience"] {
         let patience = (how == "patience").then_some(LONG.mul_f32(1.5));
         let mut served = Served::new(4096, patience, path);
-        served.say(GET).await;
+        served.send(GET).await;
         served.expect_read(&response_to("/one")).await;
         sleep(LONG).await;
         assert!(served.rests());
@@ -381,7 +381,7 @@ async fn half_a_head_is_cut_off_ten_seconds_after_its_first_byte_however_many_fo
     for (before, patience) in [(&b""[..], None), (GET, Some(LONG * 100))] {
         let mut served = Served::new(4096, patience, path);
         if !before.is_empty() {
-            served.say(before).await;
+            served.send(before).await;
             served.expect_read(&response_to("/one")).await;
         }
         // Rest is no part of a head.
@@ -411,12 +411,12 @@ async fn a_slow_head_that_is_complete_in_time_is_answered_and_so_is_a_slow_body(
     for _ in 0..2 {
         let head = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\n";
         for chunk in head.chunks(8) {
-            served.say(chunk).await;
+            served.send(chunk).await;
             sleep(Duration::from_secs(1)).await;
         }
         for byte in b"body" {
             sleep(HEAD_WITHIN * 2).await;
-            served.say(&[*byte]).await;
+            served.send(&[*byte]).await;
         }
         served
             .expect_read("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nbody")
@@ -436,7 +436,7 @@ async fn a_connection_between_two_requests_gives_its_place_up_and_one_in_use_doe
                 let _ = request.into_body().collect().await;
                 Response::new(body::text("/one"))
             });
-            served.say(request).await;
+            served.send(request).await;
             sleep(LONG / 2).await;
             assert!(!costs(&occupancy, &mut served).await, "in use");
             served.expect_read(&response_to("/one")).await;
@@ -452,7 +452,7 @@ async fn an_answer_that_is_taken_slowly_and_an_upgraded_connection_keep_their_pl
     let mut served = Served::at(permit, 1000, None, |_| async {
         Response::new(body::text(vec![b'x'; 100_000]))
     });
-    served.say(GET).await;
+    served.send(GET).await;
     for _ in 0..3 {
         sleep(HEAD_WITHIN).await;
         assert!(!costs(&occupancy, &mut served).await, "not taken in full");
@@ -468,12 +468,12 @@ async fn an_answer_that_is_taken_slowly_and_an_upgraded_connection_keep_their_pl
     let mut served = Served::at(permit, 4096, None, |mut request| async move {
         echoes(&mut request)
     });
-    served.say(SWITCH).await;
+    served.send(SWITCH).await;
     served.expect_read(SWITCHED).await;
     sleep(HEAD_WITHIN * 2).await;
     assert_eq!(occupancy.taken(), 1, "the permit goes with the connection");
     costs(&occupancy, &mut served).await;
-    served.say(b"hello").await;
+    served.send(b"hello").await;
     served.expect_read("hello").await;
     sleep(LONG).await;
     assert_eq!(occupancy.taken(), 0);

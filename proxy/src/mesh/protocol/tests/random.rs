@@ -75,7 +75,7 @@ impl Random {
     }
 
     /// Some of these headers, which a message carries as they stand.
-    fn says(&mut self, map: &mut HeaderMap, names: &[HeaderName]) {
+    fn insert_some(&mut self, map: &mut HeaderMap, names: &[HeaderName]) {
         for name in names {
             if self.below(3) == 0 {
                 let value = HeaderValue::try_from(self.word()).unwrap();
@@ -117,7 +117,7 @@ impl Random {
         if method.starts_with('P') {
             parts.headers.insert(header::CONTENT_LENGTH, 5.into());
         }
-        self.says(&mut parts.headers, &OF_REQUESTS);
+        self.insert_some(&mut parts.headers, &OF_REQUESTS);
         parts
     }
 
@@ -151,7 +151,7 @@ impl Random {
         let mut parts = Response::new(()).into_parts().0;
         parts.status = status;
         self.headers(&mut parts.headers);
-        self.says(&mut parts.headers, &OF_ANSWERS);
+        self.insert_some(&mut parts.headers, &OF_ANSWERS);
         match (kind, self.below(4)) {
             (_, 0) => {
                 let reason = self.one(&Reason::ALL);

@@ -129,7 +129,7 @@ async fn request(
 }
 
 /// A caller that nobody thinks much of: a call every 10 ms, for so long; the slowest one.
-async fn quiet(budget: Arc<Budget>, occupancy: Arc<Occupancy>, lasts: Duration) -> Duration {
+async fn light_caller(budget: Arc<Budget>, occupancy: Arc<Occupancy>, lasts: Duration) -> Duration {
     let (began, mut longest) = (Instant::now(), Duration::ZERO);
     while began.elapsed() < lasts {
         let of = (250, AdmissionClass::Callers);
@@ -171,7 +171,7 @@ async fn calls_of_a_gateway_go_on_beside_its_long_polls_where_there_is_memory() 
             for _ in 0..20 {
                 calls.in_a_row(1, 30, Duration::from_millis(20));
             }
-            let beside = quiet(Arc::clone(&budget), occupancy, Duration::from_secs(2));
+            let beside = light_caller(Arc::clone(&budget), occupancy, Duration::from_secs(2));
             let (outcome, beside) = tokio::join!(calls.outcome(), beside);
             println!("{class:?} {filled} %: {outcome:?}, beside it {beside:?}");
             assert_eq!((outcome.served, outcome.refused), (20, 0), "{filled} %");
@@ -191,7 +191,7 @@ async fn many_callers_that_each_ask_for_little_fit_the_memory_together() {
     for _ in 0..30 {
         (0..200).for_each(|caller| calls.begin(caller, Duration::from_millis(500)));
     }
-    let beside = quiet(Arc::clone(&budget), occupancy, Duration::from_secs(3));
+    let beside = light_caller(Arc::clone(&budget), occupancy, Duration::from_secs(3));
     let (outcome, beside) = tokio::join!(calls.outcome(), beside);
     let peak = PEAK.get() * 100 / LIMIT;
     println!("{outcome:?}, {peak} % at most, beside them {beside:?}");

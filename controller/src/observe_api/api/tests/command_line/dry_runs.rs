@@ -70,11 +70,11 @@ async fn command_line_watches_live_calls_and_says_no_where_one_would_be_refused(
         let telling = async {
             let (id, trial) = trials::next_ask(&mut proxies[0]).await;
             let rows = vec![trials::refused("api/read", refused)];
-            proxies[0].says(id, trials::example());
-            proxies[0].says(id, trials::counts(rows, 0));
+            proxies[0].answer_with(id, trials::example());
+            proxies[0].answer_with(id, trials::counts(rows, 0));
             if all {
                 let (id, _) = trials::next_ask(&mut proxies[1]).await;
-                proxies[1].says(id, trials::counts(Vec::new(), 0));
+                proxies[1].answer_with(id, trials::counts(Vec::new(), 0));
             }
             trial
         };

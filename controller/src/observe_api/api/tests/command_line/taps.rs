@@ -105,13 +105,13 @@ async fn command_line_shows_requests_as_they_end() {
         let (id, ask) = proxy.next_ask().await;
         assert_eq!(&*ask.to_services[0], "shop/api");
         let record = v1::answered::What::Record(taps::record());
-        proxy.says(id, record);
+        proxy.answer_with(id, record);
         let summary = v1::TapSummary {
             matched: 1,
             shown: 1,
             dropped: 0,
         };
-        proxy.says(id, v1::answered::What::Summary(summary));
+        proxy.answer_with(id, v1::answered::What::Summary(summary));
         while shown.text().is_empty() || words.text().is_empty() {
             sleep(Duration::from_millis(10)).await;
         }
@@ -140,7 +140,7 @@ async fn command_line_sums_requests_up_by_method_path_and_route() {
     let telling = async {
         let (id, ask) = proxy.next_ask().await;
         assert_eq!(ask.max_per_second, 100);
-        proxy.says(id, v1::answered::What::Record(taps::record()));
+        proxy.answer_with(id, v1::answered::What::Record(taps::record()));
         for latency in [1_000, 2_000, 3_000] {
             let served = v1::TapRecord {
                 status: 200,
@@ -148,7 +148,7 @@ async fn command_line_sums_requests_up_by_method_path_and_route() {
                 latency,
                 ..taps::record()
             };
-            proxy.says(id, v1::answered::What::Record(served));
+            proxy.answer_with(id, v1::answered::What::Record(served));
         }
         // Of forty it showed four.
         let summary = v1::TapSummary {
@@ -156,7 +156,7 @@ async fn command_line_sums_requests_up_by_method_path_and_route() {
             shown: 4,
             dropped: 1,
         };
-        proxy.says(id, v1::answered::What::Summary(summary));
+        proxy.answer_with(id, v1::answered::What::Summary(summary));
     };
     let line = "top pod/client --paths -t 3s -o table -n shop";
     let asking = timeout(PATIENCE, town.weft("tapper", line));

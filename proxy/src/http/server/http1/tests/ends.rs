@@ -9,12 +9,12 @@ async fn a_client_in_whose_hand_a_request_is_learns_from_its_answer_that_the_con
     // In use, and so long ago that it rests.
     for before in [Duration::from_millis(10), LONG] {
         let mut served = Served::to_client(path);
-        served.say(GET).await;
+        served.send(GET).await;
         served.expect_read(&response_to("/one")).await;
         sleep(before).await;
         served.close.take().unwrap().send(()).unwrap();
         sleep(LAST_REQUEST_WITHIN * 9 / 10).await;
-        served.say(GET).await;
+        served.send(GET).await;
         served.expect_read(LAST).await;
         let ended = timeout(Duration::from_millis(1), &mut served.ended).await;
         ended.expect("it ends with that answer").unwrap().unwrap();
@@ -27,7 +27,7 @@ async fn a_request_in_flight_is_answered_with_the_end_of_its_connection() {
         sleep(LONG).await;
         path(request).await
     });
-    served.say(GET).await;
+    served.send(GET).await;
     sleep(LONG / 2).await;
     served.close.take().unwrap().send(()).unwrap();
     served.expect_read(LAST).await;
@@ -38,7 +38,7 @@ async fn a_request_in_flight_is_answered_with_the_end_of_its_connection() {
 #[tokio::test(start_paused = true)]
 async fn a_client_that_asks_nothing_more_keeps_no_connection_open() {
     let mut served = Served::to_client(path);
-    served.say(GET).await;
+    served.send(GET).await;
     served.expect_read(&response_to("/one")).await;
     served.close.take().unwrap().send(()).unwrap();
     let closed = Instant::now();
@@ -55,13 +55,13 @@ async fn who_asks_for_another_protocol_last_gets_it() {
         }
         echoes(&mut request)
     });
-    served.say(GET).await;
+    served.send(GET).await;
     served.expect_read(&response_to("/one")).await;
     served.close.take().unwrap().send(()).unwrap();
     sleep(LAST_REQUEST_WITHIN / 2).await;
-    served.say(SWITCH).await;
+    served.send(SWITCH).await;
     served.expect_read(SWITCHED).await;
     sleep(LONG).await;
-    served.say(b"hello").await;
+    served.send(b"hello").await;
     served.expect_read("hello").await;
 }

@@ -62,7 +62,7 @@ fn saturated() -> (Served, Arc<Budget>, (Arc<Permit>, Vec<InFlight>)) {
 async fn a_head_that_waits_for_memory_is_served_when_there_is_some_and_is_not_late() {
     let (mut served, budget, _held) = saturated();
     USED.set(MUCH);
-    served.say(GET).await;
+    served.send(GET).await;
     // Longer than a head may take.
     sleep(HEAD_WITHIN * 2).await;
     assert!(served.rests(), "nothing was set up for it");
@@ -71,7 +71,7 @@ async fn a_head_that_waits_for_memory_is_served_when_there_is_some_and_is_not_la
     served.expect_read(&response_to("/one")).await;
     // The next one on the same connection, whose head is read as ever.
     USED.set(MUCH);
-    served.say(GET).await;
+    served.send(GET).await;
     sleep(HEAD_WITHIN * 2).await;
     USED.set(0);
     budget.settle();
@@ -85,11 +85,11 @@ async fn who_finds_no_memory_in_time_is_told_so() {
         let (mut served, _, _held) = saturated();
         USED.set(0);
         if begun {
-            served.say(GET).await;
+            served.send(GET).await;
             served.expect_read(&response_to("/one")).await;
         }
         USED.set(MUCH);
-        served.say(GET).await;
+        served.send(GET).await;
         sleep(WAIT + Duration::from_secs(1)).await;
         let mut answer = vec![0; 16 * 1024];
         let count = served.client.read(&mut answer).await.unwrap();
@@ -104,10 +104,10 @@ async fn who_finds_no_memory_in_time_is_told_so() {
 async fn what_is_in_flight_goes_on_while_others_wait() {
     let (mut served, _, _held) = saturated();
     USED.set(0);
-    served.say(b"GET /on").await;
+    served.send(b"GET /on").await;
     sleep(Duration::from_millis(1)).await;
     USED.set(MUCH);
-    served.say(&GET[7..]).await;
+    served.send(&GET[7..]).await;
     served.expect_read(&response_to("/one")).await;
 }
 
@@ -115,11 +115,11 @@ async fn what_is_in_flight_goes_on_while_others_wait() {
 async fn who_waits_on_a_connection_that_was_used_holds_nothing_for_it() {
     let (mut served, budget, _held) = saturated();
     USED.set(0);
-    served.say(GET).await;
+    served.send(GET).await;
     served.expect_read(&response_to("/one")).await;
     assert!(!served.rests());
     USED.set(MUCH);
-    served.say(GET).await;
+    served.send(GET).await;
     sleep(LONG).await;
     assert!(served.rests(), "its buffers were given back");
     assert_eq!(budget.holders(), 0);
@@ -134,10 +134,10 @@ async fn who_waits_on_a_connection_that_was_used_holds_nothing_for_it() {
 async fn nothing_is_done_for_a_request_that_waits_behind_another_one() {
     let (mut served, budget, _held) = saturated();
     USED.set(0);
-    served.say(&GET[..GET.len() - 2]).await;
+    served.send(&GET[..GET.len() - 2]).await;
     sleep(Duration::from_millis(1)).await;
     USED.set(MUCH);
-    served.say(&[b"\r\n", GET].concat()).await;
+    served.send(&[b"\r\n", GET].concat()).await;
     served.expect_read(&response_to("/one")).await;
     sleep(LONG).await;
     assert_eq!(budget.holders(), 0);
@@ -150,7 +150,7 @@ async fn nothing_is_done_for_a_request_that_waits_behind_another_one() {
 async fn half_a_head_has_no_longer_than_ever_where_memory_is_waited_for() {
     let (mut served, _, _held) = saturated();
     USED.set(MUCH);
-    served.say(&GET[..10]).await;
+    served.send(&GET[..10]).await;
     let begun = Instant::now();
     assert_eq!(served.client.read(&mut [0; 100]).await.unwrap(), 0);
     assert!(begun.elapsed() < HEAD_WITHIN * 2);
@@ -162,12 +162,12 @@ async fn a_peer_proxy_learns_that_no_application_saw_what_waited_in_vain() {
         let (mut served, _, _held) = saturated();
         USED.set(0);
         if piped {
-            served.say(&GET[..GET.len() - 2]).await;
+            served.send(&GET[..GET.len() - 2]).await;
             sleep(Duration::from_millis(1)).await;
         }
         USED.set(MUCH);
         let last: &[u8] = if piped { b"\r\n" } else { b"" };
-        served.say(&[last, GET].concat()).await;
+        served.send(&[last, GET].concat()).await;
         if piped {
             served.expect_read(&response_to("/one")).await;
         }
@@ -188,12 +188,12 @@ async fn nothing_is_done_for_who_leaves_while_it_waits() {
         let (mut served, budget, (other, requests)) = saturated();
         USED.set(0);
         if piped {
-            served.say(&GET[..GET.len() - 2]).await;
+            served.send(&GET[..GET.len() - 2]).await;
             sleep(Duration::from_millis(1)).await;
         }
         USED.set(MUCH);
         let last: &[u8] = if piped { b"\r\n" } else { b"" };
-        served.say(&[last, request].concat()).await;
+        served.send(&[last, request].concat()).await;
         if piped {
             served.expect_read(&response_to("/one")).await;
         }
@@ -225,7 +225,7 @@ async fn whoever_waits_with_a_large_head_is_seen_to_leave() {
         "GET /one HTTP/1.1\r\nHost: s\r\nCookie: {}\r\n\r\n",
         "c".repeat(6000)
     );
-    served.say(head.as_bytes()).await;
+    served.send(head.as_bytes()).await;
     sleep(LONG).await;
     let waiting = || other.requests().unwrap().waiting();
     assert_eq!(waiting(), 1);
@@ -242,12 +242,12 @@ async fn a_connection_that_was_asked_for_another_protocol_waits_and_goes_on() {
         b"GET /one HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n";
     let (mut served, budget, (other, _requests)) = saturated();
     USED.set(0);
-    served.say(OFFER).await;
+    served.send(OFFER).await;
     served.expect_read(&response_to("/one")).await;
     sleep(LONG).await;
     USED.set(MUCH);
     let before = BEGUN.get();
-    served.say(GET).await;
+    served.send(GET).await;
     sleep(LONG).await;
     assert_eq!(BEGUN.get(), before, "it waits as any other");
     assert_eq!(other.requests().unwrap().waiting(), 1);
@@ -255,7 +255,7 @@ async fn a_connection_that_was_asked_for_another_protocol_waits_and_goes_on() {
     budget.settle();
     served.expect_read(&response_to("/one")).await;
     // And without a want of memory.
-    served.say(GET).await;
+    served.send(GET).await;
     served.expect_read(&response_to("/one")).await;
 }
 
@@ -266,10 +266,10 @@ async fn empty_lines_before_a_head_let_nothing_in() {
         let (mut served, budget, _held) = saturated();
         let (begun, waited) = (BEGUN.get(), WAITED.get());
         USED.set(0);
-        served.say(b"\r\n\r\n").await;
+        served.send(b"\r\n\r\n").await;
         sleep(LONG).await;
         USED.set(if memory { 0 } else { MUCH });
-        served.say(GET).await;
+        served.send(GET).await;
         if !memory {
             sleep(LONG).await;
             assert_eq!((BEGUN.get(), WAITED.get()), (begun, waited + 1));
@@ -287,8 +287,8 @@ async fn of_a_body_behind_a_head_that_waits_little_is_read() {
     let (mut served, _, _held) = saturated();
     USED.set(MUCH);
     let head = b"POST /one HTTP/1.1\r\nHost: s\r\nContent-Length: 100000\r\n\r\n";
-    served.say(head).await;
-    let written = timeout(LONG, served.say(&[b'x'; 100_000])).await;
+    served.send(head).await;
+    let written = timeout(LONG, served.send(&[b'x'; 100_000])).await;
     assert!(written.is_err(), "all of it was read");
 }
 
@@ -306,11 +306,11 @@ async fn beginnings_of_heads_count_as_the_requests_that_they_become() {
     let of = |_| Served::within(Arc::clone(&budget), enter(&occupancy), 4096, None, never);
     let mut all: Vec<_> = (0..2 * SHARE).map(of).collect();
     for served in &mut all {
-        served.say(&GET[..1]).await;
+        served.send(&GET[..1]).await;
     }
     sleep(Duration::from_millis(1)).await;
     for served in &mut all {
-        served.say(&GET[1..]).await;
+        served.send(&GET[1..]).await;
     }
     sleep(Duration::from_millis(1)).await;
     assert_eq!(BEGUN.get(), SHARE);
@@ -321,10 +321,10 @@ async fn beginnings_of_heads_count_as_the_requests_that_they_become() {
 async fn whoever_was_let_in_with_half_a_head_long_ago_is_looked_at_again() {
     let (mut served, budget, _held) = saturated();
     USED.set(0);
-    served.say(&GET[..1]).await;
+    served.send(&GET[..1]).await;
     sleep(Duration::from_secs(1)).await;
     USED.set(MUCH);
-    served.say(&GET[1..]).await;
+    served.send(&GET[1..]).await;
     sleep(LONG).await;
     assert_eq!((BEGUN.get(), WAITED.get()), (0, 1));
     USED.set(0);
@@ -349,13 +349,13 @@ async fn what_a_request_waited_is_told_with_it() {
         USED.set(if waits && !piped { MUCH } else { 0 });
         if piped {
             sleep(LONG).await;
-            served.say(&GET[..GET.len() - 2]).await;
+            served.send(&GET[..GET.len() - 2]).await;
             sleep(Duration::from_millis(1)).await;
             USED.set(MUCH);
-            served.say(&[b"\r\n", GET].concat()).await;
+            served.send(&[b"\r\n", GET].concat()).await;
             served.expect_read(&response_to("0")).await;
         } else {
-            served.say(GET).await;
+            served.send(GET).await;
         }
         sleep(Duration::from_secs(7)).await;
         USED.set(0);
@@ -378,13 +378,13 @@ async fn a_request_is_in_flight_until_its_body_has_come_whatever_was_answered() 
     });
     for whole in [true, false] {
         served
-            .say(b"POST /post HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nbo")
+            .send(b"POST /post HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nbo")
             .await;
         served.expect_read(&response_to("/post")).await;
         sleep(LONG).await;
         assert_eq!(in_flight(), 1);
         if whole {
-            served.say(b"dy").await;
+            served.send(b"dy").await;
             sleep(LONG).await;
             assert_eq!(in_flight(), 0);
         }
@@ -416,7 +416,7 @@ async fn requests_beside_many_that_never_end_begin_by_reserved_permits_and_give_
     for rest in [Duration::from_millis(1), LONG] {
         for parts in requests_in_parts {
             for part in parts {
-                served.say(part).await;
+                served.send(part).await;
                 sleep(Duration::from_millis(1)).await;
             }
             served.expect_read(&response_to("/one")).await;
@@ -428,7 +428,7 @@ async fn requests_beside_many_that_never_end_begin_by_reserved_permits_and_give_
     // Others have all of them, and give one back.
     let mut taken: Vec<_> = (0..10).filter_map(|_| requests.reserve_permit(8)).collect();
     assert_eq!(taken.len(), 8);
-    served.say(GET).await;
+    served.send(GET).await;
     sleep(LONG).await;
     assert_eq!(WAITED.get(), 1);
     taken.pop();
@@ -455,7 +455,7 @@ async fn a_connection_that_changes_its_protocol_gives_its_reserved_permit_back()
         switched()
     };
     let mut served = Served::within(budget, permit, 4096, None, handler);
-    served.say(SWITCH).await;
+    served.send(SWITCH).await;
     sleep(LONG / 2).await;
     assert_eq!(requests.reserved(), 1);
     served.expect_read(SWITCHED).await;

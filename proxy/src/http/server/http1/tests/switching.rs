@@ -15,7 +15,7 @@ async fn a_caller_that_closes_before_its_upgrade_is_answered_has_left() {
                 pending::<Response<Body>>().await
             }
         });
-        served.say(request).await;
+        served.send(request).await;
         sleep(LONG).await;
         assert!(!served.ended.is_finished(), "it stays");
         served.client.shutdown().await.unwrap();
@@ -44,9 +44,9 @@ async fn what_a_caller_says_before_its_upgrade_is_answered_is_kept_and_its_end_l
         sleep(LONG).await;
         switched()
     });
-    served.say(&[SWITCH, b"early"].concat()).await;
+    served.send(&[SWITCH, b"early"].concat()).await;
     sleep(LONG / 2).await;
-    served.say(b"later").await;
+    served.send(b"later").await;
     served.expect_read(SWITCHED).await;
     served.expect_read("earlylater").await;
     served.client.shutdown().await.unwrap();

@@ -24,7 +24,7 @@ async fn requests_that_are_admitted_while_nobody_reads_are_no_more_than_there_is
         // Heads as they come where there is room for their beginnings, and where there is none.
         USED.set(if early > 0 { SOME } else { FULL });
         for served in &mut all {
-            served.say(&request[..early]).await;
+            served.send(&request[..early]).await;
         }
         sleep(Duration::from_millis(1)).await;
         USED.set(FULL);
@@ -34,7 +34,7 @@ async fn requests_that_are_admitted_while_nobody_reads_are_no_more_than_there_is
                 .is_pending()
         );
         for served in &mut all {
-            served.say(&request[early..]).await;
+            served.send(&request[early..]).await;
         }
         sleep(Duration::from_millis(1)).await;
         // Something was cut off, and who makes room looks whether that suffices.
@@ -66,11 +66,11 @@ async fn heads_too_large_to_wait_unread_are_read_of_as_many_as_there_is_room_for
     let (first, rest) = head.split_at(20_000);
     let moment = Duration::from_millis(1);
     for served in &mut all {
-        let _ = timeout(moment, served.say(first.as_bytes())).await;
+        let _ = timeout(moment, served.send(first.as_bytes())).await;
     }
     let mut read = 0;
     for served in &mut all {
-        read += usize::from(timeout(moment, served.say(rest.as_bytes())).await.is_ok());
+        read += usize::from(timeout(moment, served.send(rest.as_bytes())).await.is_ok());
     }
     assert!((FIT / 2..=FIT).contains(&read), "{read} of {FIT}");
 }
@@ -80,15 +80,15 @@ async fn heads_too_large_to_wait_unread_are_read_of_as_many_as_there_is_room_for
 async fn large_heads_that_wait_count_as_no_more_than_they_hold() {
     let (mut served, budget, (other, _requests)) = saturated();
     USED.set(0);
-    served.say(GET).await;
+    served.send(GET).await;
     served.expect_read(&response_to("/one")).await;
     // hyper has its beginning, so it reads the rest, and the request waits then.
     let head = large(20_000);
     let (first, rest) = head.split_at(10);
-    served.say(first.as_bytes()).await;
+    served.send(first.as_bytes()).await;
     sleep(Duration::from_millis(1)).await;
     USED.set(MUCH);
-    served.say(rest.as_bytes()).await;
+    served.send(rest.as_bytes()).await;
     sleep(Duration::from_millis(1)).await;
     assert_eq!(other.requests().unwrap().waiting(), 1);
     assert_eq!(budget.used(), MUCH);

@@ -12,12 +12,12 @@ async fn who_waits_beyond_its_own_time_is_told_so_then_and_waits_no_more() {
         let waiting = || other.requests().unwrap().waiting();
         USED.set(0);
         if piped {
-            served.say(&GET[..GET.len() - 2]).await;
+            served.send(&GET[..GET.len() - 2]).await;
             sleep(Duration::from_millis(1)).await;
         }
         USED.set(MUCH);
         let last: &[u8] = if piped { b"\r\n" } else { b"" };
-        served.say(&[last, TIMED].concat()).await;
+        served.send(&[last, TIMED].concat()).await;
         if piped {
             served.expect_read(&response_to("/one")).await;
         }

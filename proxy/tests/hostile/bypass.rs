@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 use weft_proxy::MESH_PORT;
 use wire::v1::{self, Enforcement, MtlsMode, Protocol};
 
-use super::raw_http2::{RawHttp2, Told, get};
+use super::raw_http2::{Outcome, RawHttp2, get};
 use super::two_pods::{ENTRY_POINTS, EntryPoint, TwoPods, for_everybody, rest, serving, status};
 use crate::support::{Pod, endpoint, endpoints, id, service, vip};
 
@@ -65,7 +65,7 @@ const EVERY: [By; 3] = [
 ];
 
 struct Ground {
-    field: TwoPods,
+    pods: TwoPods,
     kept: Bytes,
 }
 
@@ -73,19 +73,19 @@ impl Ground {
     /// The server's port is declared as `protocol`; an application that echoes
     /// serves it.
     async fn new(protocol: Protocol, banner: &'static str) -> Self {
-        let mut field = TwoPods::new(protocol).await;
-        let (port, kept) = echo(&field.server, banner).await;
-        field.deliver_to(port);
-        field.port = port;
-        Self { field, kept }
+        let mut pods = TwoPods::new(protocol).await;
+        let (port, kept) = echo(&pods.server, banner).await;
+        pods.deliver_to(port);
+        pods.port = port;
+        Self { pods, kept }
     }
 
     /// The server's port is undeclared, and bytes pass it in this mode.
     async fn passing(mode: &Passing) -> Self {
         let ground = Self::new(Protocol::Detect, "").await;
-        let field = &ground.field;
-        field.workload_in(Protocol::Detect, mode.enforcement, mode.mtls);
-        field.server.set(mode.rule.iter().cloned().collect());
+        let pods = &ground.pods;
+        pods.workload_in(Protocol::Detect, mode.enforcement, mode.mtls);
+        pods.server.set(mode.rule.iter().cloned().collect());
         ground
     }
 
@@ -96,10 +96,10 @@ impl Ground {
             Protocol::Detect
         };
         let services = service("api", vip().ip(), believed, Vec::new());
-        self.field.client.set(services);
+        self.pods.client.set(services);
         match by {
-            By::Caller(entry) => self.field.open(entry).await,
-            By::Tunnel => self.field.open(EntryPoint::Outbound).await,
+            By::Caller(entry) => self.pods.open(entry).await,
+            By::Tunnel => self.pods.open(EntryPoint::Outbound).await,
         }
     }
 
@@ -227,10 +227,8 @@ fn beginnings() -> Vec<(Vec<u8>, Vec<u8>)> {
 #[tokio::test]
 async fn bytes_pass_an_undeclared_port_only_by_a_target_without_http_rules() {
     let ground = Ground::new(Protocol::Detect, "").await;
-    ground
-        .field
-        .workload(Protocol::Detect, Enforcement::Enforce);
-    ground.field.server.set(vec![both_kinds(&["/public"])]);
+    ground.pods.workload(Protocol::Detect, Enforcement::Enforce);
+    ground.pods.server.set(vec![both_kinds(&["/public"])]);
     for by in EVERY {
         let arrived = ground.arrived(by, &beginnings()).await;
         assert_eq!(arrived, "", "{by:?}");
@@ -246,7 +244,7 @@ async fn bytes_pass_an_undeclared_port_only_by_a_target_without_http_rules() {
     // Control: a second target, without HTTP rules, admits any bytes.
     let mut second = only_ports();
     second.name = wire::names::rule("shop", "second");
-    ground.field.server.set(vec![second]);
+    ground.pods.server.set(vec![second]);
     for by in EVERY {
         let mut stream = ground.open(by).await;
         stream.write_all(b"\x01bytes").await.unwrap();
@@ -259,8 +257,8 @@ async fn bytes_pass_an_undeclared_port_only_by_a_target_without_http_rules() {
 async fn a_port_declared_http_gets_no_bytes_from_a_tunnel() {
     for rule in [both_kinds(&["/public"]), only_ports()] {
         let ground = Ground::new(Protocol::Http1, "").await;
-        ground.field.workload(Protocol::Http1, Enforcement::Enforce);
-        ground.field.server.set(vec![rule]);
+        ground.pods.workload(Protocol::Http1, Enforcement::Enforce);
+        ground.pods.server.set(vec![rule]);
         let first = [
             &b"1GET /private HTTP/1.1\r\n\r\n"[..],
             b"\0\x01",
@@ -281,10 +279,8 @@ async fn a_port_declared_http_gets_no_bytes_from_a_tunnel() {
 #[tokio::test]
 async fn a_port_declared_opaque_gets_bytes_by_the_tcp_route_of_any_target() {
     let ground = Ground::new(Protocol::Opaque, "").await;
-    ground
-        .field
-        .workload(Protocol::Opaque, Enforcement::Enforce);
-    ground.field.server.set(vec![both_kinds(&["/public"])]);
+    ground.pods.workload(Protocol::Opaque, Enforcement::Enforce);
+    ground.pods.server.set(vec![both_kinds(&["/public"])]);
     for by in [By::Caller(EntryPoint::Inbound), By::Tunnel] {
         let mut stream = ground.open(by).await;
         stream.write_all(b"\x01bytes").await.unwrap();
@@ -307,23 +303,23 @@ async fn eager(stream: TcpStream) {
 /// That the server spoke first does not make it anything but HTTP/2.
 #[tokio::test]
 async fn a_late_caller_is_served_by_a_server_of_http2_that_does_not_wait_for_it() {
-    let mut field = TwoPods::new(Protocol::Detect).await;
-    field.port = serving(&field.server, eager).await;
-    let meshed = endpoint(field.server.ip, field.port, Some("api"));
-    let other = endpoint(field.server.ip, field.port, None);
+    let mut pods = TwoPods::new(Protocol::Detect).await;
+    pods.port = serving(&pods.server, eager).await;
+    let meshed = endpoint(pods.server.ip, pods.port, Some("api"));
+    let other = endpoint(pods.server.ip, pods.port, None);
     for (case, entry, there) in [
         ("by two proxies", EntryPoint::Outbound, meshed.clone()),
         ("from outside", EntryPoint::Inbound, meshed),
         ("to a pod without a proxy", EntryPoint::Outbound, other),
     ] {
-        field.client.set(vec![endpoints("api", vec![there])]);
+        pods.client.set(vec![endpoints("api", vec![there])]);
         for late in [Duration::ZERO, Duration::from_millis(300), LATE] {
-            let stream = field.open(entry).await;
+            let stream = pods.open(entry).await;
             sleep(late).await;
             let mut raw = RawHttp2::new(stream).await;
             raw.request(1, true, &get("/ok")).await;
             let outcome = raw.outcome(1, Duration::from_secs(2)).await;
-            assert_eq!(outcome, Told::Status(200), "{case}, after {late:?}");
+            assert_eq!(outcome, Outcome::Status(200), "{case}, after {late:?}");
         }
     }
 }
@@ -331,10 +327,10 @@ async fn a_late_caller_is_served_by_a_server_of_http2_that_does_not_wait_for_it(
 /// Clients open connections ahead of their first request.
 #[tokio::test]
 async fn a_silent_connection_to_a_guarded_undeclared_port_waits_for_its_request() {
-    let field = TwoPods::new(Protocol::Detect).await;
-    field.allow(Protocol::Detect, &["/public"]);
+    let pods = TwoPods::new(Protocol::Detect).await;
+    pods.allow(Protocol::Detect, &["/public"]);
     for entry in ENTRY_POINTS {
-        let mut stream = field.open(entry).await;
+        let mut stream = pods.open(entry).await;
         sleep(LATE).await;
         let request = b"GET /public HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n";
         let sent = stream.write_all(request).await;
@@ -342,7 +338,7 @@ async fn a_silent_connection_to_a_guarded_undeclared_port_waits_for_its_request(
         let answer = rest(&mut stream, Duration::from_secs(2)).await;
         assert_eq!(status(&answer), 200, "{entry:?}: {answer}");
         // Control: lateness opens nothing.
-        let mut stream = field.open(entry).await;
+        let mut stream = pods.open(entry).await;
         sleep(LATE).await;
         let request = b"GET /private HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n";
         stream.write_all(request).await.unwrap();
@@ -355,11 +351,11 @@ async fn a_silent_connection_to_a_guarded_undeclared_port_waits_for_its_request(
 #[tokio::test]
 async fn a_connection_that_is_opened_ahead_waits_for_its_first_request() {
     for protocol in [Protocol::Detect, Protocol::Http1] {
-        let field = TwoPods::new(protocol).await;
-        field.allow(protocol, &["/public"]);
+        let pods = TwoPods::new(protocol).await;
+        pods.allow(protocol, &["/public"]);
         let mut ahead = [
-            field.open(ENTRY_POINTS[0]).await,
-            field.open(ENTRY_POINTS[1]).await,
+            pods.open(ENTRY_POINTS[0]).await,
+            pods.open(ENTRY_POINTS[1]).await,
         ];
         sleep(Duration::from_secs(11)).await;
         for (stream, entry) in ahead.iter_mut().zip(ENTRY_POINTS) {
@@ -382,9 +378,9 @@ async fn a_silent_caller_that_nothing_admits_is_let_go_after_a_second() {
         rule.sources[0].who = Some(v1::source::Who::SpiffeId(id("other").as_str().to_owned()));
     }
     for rules in [vec![], vec![of_another]] {
-        ground.field.server.set(rules);
+        ground.pods.server.set(rules);
         for declared in [Protocol::Detect, Protocol::Http1] {
-            ground.field.workload(declared, Enforcement::Enforce);
+            ground.pods.workload(declared, Enforcement::Enforce);
             for by in EVERY {
                 let mut stream = ground.open(by).await;
                 let mut buffer = [0; 16];
@@ -396,19 +392,19 @@ async fn a_silent_caller_that_nothing_admits_is_let_go_after_a_second() {
     }
 }
 
-/// What [`telling`] answers; a peer's proxy would be told of its load.
-const TELLING: &str = "HTTP/1.1 404 Fine\r\nContent-Length: 2\r\n\
+/// What [`reporting_load`] answers; a peer's proxy would be told of its load.
+const LOAD_REPORT: &str = "HTTP/1.1 404 Fine\r\nContent-Length: 2\r\n\
                        endpoint-load-metrics: TEXT application_utilization=0.9\r\n\r\nno";
 
 /// Answers each request alike.
-async fn telling(pod: &Pod) -> u16 {
+async fn reporting_load(pod: &Pod) -> u16 {
     serving(pod, |mut stream| async move {
         let (mut all, mut buffer) = (Vec::new(), vec![0; 4096]);
         while let Ok(count @ 1..) = stream.read(&mut buffer).await {
             all.extend_from_slice(&buffer[..count]);
             if all.ends_with(b"\r\n\r\n") {
                 all.clear();
-                if stream.write_all(TELLING.as_bytes()).await.is_err() {
+                if stream.write_all(LOAD_REPORT.as_bytes()).await.is_err() {
                     return;
                 }
             }
@@ -418,10 +414,10 @@ async fn telling(pod: &Pod) -> u16 {
 }
 
 /// Sends a request by a tunnel, and from outside, and says what comes back.
-async fn in_a_tunnel_and_plain(field: &TwoPods, request: &str) -> [String; 2] {
+async fn in_a_tunnel_and_plain(pods: &TwoPods, request: &str) -> [String; 2] {
     let mut answers = [String::new(), String::new()];
     for (answer, entry) in answers.iter_mut().zip(ENTRY_POINTS) {
-        let mut stream = field.open(entry).await;
+        let mut stream = pods.open(entry).await;
         stream.write_all(request.as_bytes()).await.unwrap();
         *answer = rest(&mut stream, Duration::from_secs(3)).await;
     }
@@ -432,11 +428,11 @@ async fn in_a_tunnel_and_plain(field: &TwoPods, request: &str) -> [String; 2] {
 /// two proxies say to each other.
 #[tokio::test]
 async fn http_in_a_tunnel_is_not_taken_for_what_a_proxy_says() {
-    let mut field = TwoPods::new(Protocol::Detect).await;
+    let mut pods = TwoPods::new(Protocol::Detect).await;
     let opaque = service("api", vip().ip(), Protocol::Opaque, Vec::new());
-    field.client.set(opaque);
-    field.port = telling(&field.server).await;
-    field.deliver_to(field.port);
+    pods.client.set(opaque);
+    pods.port = reporting_load(&pods.server).await;
+    pods.deliver_to(pods.port);
     let proof = format!("weft-proof: {}\r\n", id("qa").as_str());
     for lead in ["", "\r\n"] {
         for forged in [
@@ -448,20 +444,20 @@ async fn http_in_a_tunnel_is_not_taken_for_what_a_proxy_says() {
         ] {
             let request =
                 format!("{lead}GET /x HTTP/1.1\r\nHost: s\r\nConnection: close\r\n{forged}\r\n");
-            let [tunnel, plain] = in_a_tunnel_and_plain(&field, &request).await;
+            let [tunnel, plain] = in_a_tunnel_and_plain(&pods, &request).await;
             assert_eq!(tunnel, plain, "{request:?}");
             let served = status(&plain) == 404 || !lead.is_empty();
             assert!(served, "{request:?}: {plain}");
         }
     }
     // Nobody listens, which proxies tell each other in words of their own.
-    let gone = std::net::TcpListener::bind((field.server.ip, 0)).unwrap();
-    field.port = gone.local_addr().unwrap().port();
+    let gone = std::net::TcpListener::bind((pods.server.ip, 0)).unwrap();
+    pods.port = gone.local_addr().unwrap().port();
     drop(gone);
-    field.deliver_to(field.port);
-    field.workload(Protocol::Http1, Enforcement::Open);
+    pods.deliver_to(pods.port);
+    pods.workload(Protocol::Http1, Enforcement::Open);
     let request = "GET /x HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n";
-    let [tunnel, plain] = in_a_tunnel_and_plain(&field, request).await;
+    let [tunnel, plain] = in_a_tunnel_and_plain(&pods, request).await;
     assert_eq!(tunnel, plain);
     assert_eq!(status(&plain), 503, "{plain}");
 }

@@ -1,4 +1,4 @@
-//! bench/CONTROL.md: what a crowded cluster costs the controller.
+//! bench/CONTROL.md: what a large cluster costs the controller.
 
 use std::fmt::Write;
 use std::fs;
@@ -7,11 +7,11 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::{Must, curve, head, line, musts, row};
-use crate::crowded;
+use crate::control;
 use crate::curves::{Panel, short, svg};
 
 /// How the figures of `make bench-control` come about.
-const CROWDED: &str = "A real etcd and a real API server hold Nodes, Pods, Services and EndpointSlices that no kubelet runs; the \
+const METHOD: &str = "A real etcd and a real API server hold Nodes, Pods, Services and EndpointSlices that no kubelet runs; the \
     bench writes them itself, Pods with the status that a kubelet reports. kwok would give the controller the \
     same objects, with two more programs, twice the writes and heartbeats beside them that compete for the same \
     cores; nothing that the controller sees would differ. The controller is the release program with the roles \
@@ -34,7 +34,7 @@ const CROWDED: &str = "A real etcd and a real API server hold Nodes, Pods, Servi
     have a breaker, and after that all calls to one of the shared ones fail.\n\n";
 
 /// The bounds of `make bench-control`, at the last size.
-pub(crate) fn bounds(all: &[crowded::Figures]) -> Vec<Must> {
+pub(crate) fn bounds(all: &[control::Figures]) -> Vec<Must> {
     let Some(figures) = all.last() else {
         return Vec::new();
     };
@@ -115,9 +115,9 @@ pub(crate) fn bounds(all: &[crowded::Figures]) -> Vec<Must> {
     ]
 }
 
-pub(crate) fn write(root: &Path, all: &[crowded::Figures], took: u64) -> Result<()> {
+pub(crate) fn write(root: &Path, all: &[control::Figures], took: u64) -> Result<()> {
     let mut text = head("What the controller costs", "make bench-control", took);
-    text.push_str(CROWDED);
+    text.push_str(METHOD);
     musts(&mut text, &bounds(all));
     text.push_str("## How it grows\n\n![growth](control-cost.svg)\n\n| | ");
     row(&mut text, all, |f| format!("{} Pods", f.size.pods()));
@@ -135,7 +135,7 @@ pub(crate) fn write(root: &Path, all: &[crowded::Figures], took: u64) -> Result<
 }
 
 /// Rows of the size, the start and memory.
-fn start_rows(text: &mut String, all: &[crowded::Figures]) {
+fn start_rows(text: &mut String, all: &[control::Figures]) {
     line(text, all, "Services", |f| f.size.services.to_string());
     line(text, all, "streaming proxies", |f| f.proxies.to_string());
     line(text, all, "start to ready, s", |f| short(f.ready));
@@ -166,7 +166,7 @@ fn start_rows(text: &mut String, all: &[crowded::Figures]) {
 }
 
 /// Rows of the service graph.
-fn graph_rows(text: &mut String, all: &[crowded::Figures]) {
+fn graph_rows(text: &mut String, all: &[control::Figures]) {
     line(text, all, "edges of the graph", |f| {
         f.graph.edges.to_string()
     });
@@ -184,7 +184,7 @@ fn graph_rows(text: &mut String, all: &[crowded::Figures]) {
 }
 
 /// Rows of breakers of the whole mesh.
-fn breaker_rows(text: &mut String, all: &[crowded::Figures]) {
+fn breaker_rows(text: &mut String, all: &[control::Figures]) {
     line(
         text,
         all,
@@ -206,7 +206,7 @@ fn breaker_rows(text: &mut String, all: &[crowded::Figures]) {
 }
 
 /// Rows of changes of endpoints and pods.
-fn change_rows(text: &mut String, all: &[crowded::Figures]) {
+fn change_rows(text: &mut String, all: &[control::Figures]) {
     line(text, all, "endpoint changes", |f| f.changes.to_string());
     line(text, all, "change to acknowledgement p50, ms", |f| {
         short(f.each.p50())
@@ -250,7 +250,7 @@ fn change_rows(text: &mut String, all: &[crowded::Figures]) {
 }
 
 /// Rows of the API server, and of the restart.
-fn restart_rows(text: &mut String, all: &[crowded::Figures]) {
+fn restart_rows(text: &mut String, all: &[control::Figures]) {
     line(text, all, "etcd and API server CPU per change, ms", |f| {
         short(f.api_cpu_per_change)
     });
@@ -289,7 +289,7 @@ fn restart_rows(text: &mut String, all: &[crowded::Figures]) {
 }
 
 /// What the API server answered meanwhile, at the largest size.
-fn answers(text: &mut String, all: &[crowded::Figures]) {
+fn answers(text: &mut String, all: &[control::Figures]) {
     let Some(last) = all.last() else {
         return;
     };
@@ -307,7 +307,7 @@ fn answers(text: &mut String, all: &[crowded::Figures]) {
     );
 }
 
-fn picture(all: &[crowded::Figures]) -> String {
+fn picture(all: &[control::Figures]) -> String {
     let sizes: Vec<f64> = all.iter().map(|f| f.size.pods() as f64).collect();
     let panels = [
         Panel {
@@ -353,11 +353,11 @@ fn picture(all: &[crowded::Figures]) -> String {
 
 /// Lines through the two largest sizes, drawn out to 100 000 Pods: what is linear
 /// stays so, and what is not shows in the table above.
-fn outlook(all: &[crowded::Figures]) -> String {
+fn outlook(all: &[control::Figures]) -> String {
     let [.., before, last] = all else {
         return String::new();
     };
-    let far = |of: &dyn Fn(&crowded::Figures) -> f64| {
+    let far = |of: &dyn Fn(&control::Figures) -> f64| {
         let (x0, x1) = (before.size.pods() as f64, last.size.pods() as f64);
         let slope = (of(last) - of(before)) / (x1 - x0);
         (of(last) + slope * (100_000.0 - x1)).max(of(last))

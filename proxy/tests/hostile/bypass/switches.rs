@@ -44,8 +44,8 @@ fn switch_to(protocol: &str) -> String {
     )
 }
 
-async fn ask_for(field: &TwoPods, entry: EntryPoint, upgrade: &[u8]) -> (u16, TcpStream) {
-    let mut stream = field.open(entry).await;
+async fn ask_for(pods: &TwoPods, entry: EntryPoint, upgrade: &[u8]) -> (u16, TcpStream) {
+    let mut stream = pods.open(entry).await;
     let request = [
         &b"GET /ok HTTP/1.1\r\nHost: s\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABk\r\nUpgrade: "[..],
         upgrade,
@@ -61,11 +61,11 @@ async fn ask_for(field: &TwoPods, entry: EntryPoint, upgrade: &[u8]) -> (u16, Tc
 
 #[tokio::test]
 async fn nobody_switches_to_http2_whatever_it_is_called() {
-    let mut field = TwoPods::new(Protocol::Http1).await;
-    let (port, kept) = switching(&field.server, None).await;
-    field.deliver_to(port);
-    field.port = port;
-    field.allow(Protocol::Http1, &["/ok"]);
+    let mut pods = TwoPods::new(Protocol::Http1).await;
+    let (port, kept) = switching(&pods.server, None).await;
+    pods.deliver_to(port);
+    pods.port = port;
+    pods.allow(Protocol::Http1, &["/ok"]);
     for upgrade in [
         &b"h2c"[..],
         b"H2C",
@@ -83,7 +83,7 @@ async fn nobody_switches_to_http2_whatever_it_is_called() {
     ] {
         let name = String::from_utf8_lossy(upgrade).into_owned();
         for entry in ENTRY_POINTS {
-            let (_, mut stream) = ask_for(&field, entry, upgrade).await;
+            let (_, mut stream) = ask_for(&pods, entry, upgrade).await;
             let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
             let _ = stream.write_all(preface).await;
             let _ = rest(&mut stream, Duration::from_millis(100)).await;
@@ -99,23 +99,23 @@ async fn nobody_switches_to_http2_whatever_it_is_called() {
         }
     }
     // By a peer that calls it so.
-    let certs = field
+    let certs = pods
         .authority
         .leaf("web", Duration::from_secs(600), SystemTime::now());
-    let config = tls::mesh_client_config(&field.authority.roots(), &certs, id("api"), &[MESH_ALPN]);
+    let config = tls::mesh_client_config(&pods.authority.roots(), &certs, id("api"), &[MESH_ALPN]);
     for (upgrade, expected) in [
         (&b"h2c"[..], 400),
         (b"h2c, foo", 200),
         (b"h2c\xa0", 400),
         (b"websocket", 200),
     ] {
-        let stream = TcpStream::connect((field.server.ip, MESH_PORT)).await;
+        let stream = TcpStream::connect((pods.server.ip, MESH_PORT)).await;
         let secured = tokio_rustls::TlsConnector::from(Arc::clone(&config))
             .connect(tls::peer_name(), stream.unwrap())
             .await
             .unwrap();
         let mut raw = RawHttp2::new(secured).await;
-        let port = field.port.to_string();
+        let port = pods.port.to_string();
         let fields: [(&[u8], &[u8]); 6] = [
             (b":method", b"CONNECT"),
             (b":authority", b"s"),
@@ -127,13 +127,13 @@ async fn nobody_switches_to_http2_whatever_it_is_called() {
         raw.request(1, false, &fields).await;
         let outcome = raw.outcome(1, Duration::from_secs(2)).await;
         let name = String::from_utf8_lossy(upgrade);
-        assert_eq!(outcome, Told::Status(expected), "{name:?}");
+        assert_eq!(outcome, Outcome::Status(expected), "{name:?}");
         let arrived = String::from_utf8_lossy(&std::mem::take(&mut *kept.lock())).to_lowercase();
         assert!(!arrived.contains("h2c"), "{name:?}: {arrived}");
     }
     // Control: other protocols are switched to, and their bytes pass.
     for entry in ENTRY_POINTS {
-        let (status, mut stream) = ask_for(&field, entry, b"websocket").await;
+        let (status, mut stream) = ask_for(&pods, entry, b"websocket").await;
         assert_eq!(status, 101, "{entry:?}");
         stream.write_all(b"frames").await.unwrap();
         let mut back = [0; 6];
@@ -145,12 +145,12 @@ async fn nobody_switches_to_http2_whatever_it_is_called() {
 #[tokio::test]
 async fn an_application_that_switches_to_http2_unasked_is_not_followed() {
     for chosen in ["h2c", "H2C", "h2c\u{a0}", "foo, h2c"] {
-        let mut field = TwoPods::new(Protocol::Http1).await;
-        let (port, kept) = switching(&field.server, Some(chosen)).await;
-        field.deliver_to(port);
-        field.port = port;
+        let mut pods = TwoPods::new(Protocol::Http1).await;
+        let (port, kept) = switching(&pods.server, Some(chosen)).await;
+        pods.deliver_to(port);
+        pods.port = port;
         for entry in ENTRY_POINTS {
-            let (status, mut stream) = ask_for(&field, entry, b"foo").await;
+            let (status, mut stream) = ask_for(&pods, entry, b"foo").await;
             assert_eq!(status, 502, "{chosen:?}, {entry:?}");
             let _ = stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
             let _ = rest(&mut stream, Duration::from_millis(100)).await;

@@ -132,7 +132,7 @@ async fn no_line_of_another_protocol_that_a_server_may_read_as_a_request_brings_
             let ended = matches!(read, Ok(Ok(0) | Err(_)));
             assert!(ended || !mode.admits(by), "{mode}, {by:?}: {read:?}");
         }
-        let metrics = ground.field.server.metrics();
+        let metrics = ground.pods.server.metrics();
         assert!(
             metrics.lines().any(|line| line.starts_with("weft_tcp")
                 && line.contains("bad-request")
@@ -144,7 +144,7 @@ async fn no_line_of_another_protocol_that_a_server_may_read_as_a_request_brings_
 
 /// What clients of other text protocols say first. Redis' inline form of a command
 /// with a path as its first word is the one that cannot be told from HTTP.
-const CONVERSATIONS: [(&str, &str); 15] = [
+const FIRST_BYTES: [(&str, &str); 15] = [
     ("memcached", "get k\r\n"),
     ("memcached", "get /a/path\r\n"),
     ("memcached", "set k 0 0 5\r\nhello\r\n"),
@@ -176,7 +176,7 @@ async fn other_text_protocols_pass_undeclared_ports_as_they_are() {
     for mode in passing() {
         let ground = Ground::passing(&mode).await;
         for by in EVERY.into_iter().filter(|by| mode.admits(*by)) {
-            for (name, first_bytes) in CONVERSATIONS {
+            for (name, first_bytes) in FIRST_BYTES {
                 let mut stream = ground.open(by).await;
                 for turn in 0..2 {
                     stream.write_all(first_bytes.as_bytes()).await.unwrap();

@@ -12,7 +12,7 @@ use wire::v1::resource::Content;
 
 use crate::bench::Bench;
 use crate::board::{Board, Change};
-use crate::crowd::{self, Size};
+use crate::cluster::{self, Size};
 use crate::figures::{Delays, load, seconds};
 use crate::fleet::{Fleet, Role};
 use crate::graph;
@@ -116,13 +116,13 @@ pub(crate) async fn measure(
     bench.grow(from, size).await?;
     let mut controller = bench.program.start()?;
     let ready = seconds(controller.ready().await?);
-    controller.quiet(SETTLE).await?;
+    controller.settled(SETTLE).await?;
     let alone = controller.memory()?;
-    bench.say("connecting proxies");
+    bench.log_progress("connecting proxies");
     let begun = Instant::now();
     let fleet = Fleet::start(&bench.api, &Board::default(), roles(size)).await?;
     let first_connect = seconds(begun.elapsed());
-    controller.quiet(SETTLE).await?;
+    controller.settled(SETTLE).await?;
     let (connected, load) = (controller.memory()?, load());
     let graph = graph::measure(bench, &fleet, changing).await?;
     let pulses = pulses::measure(bench, &controller, &fleet, central(size), changing).await?;
@@ -132,7 +132,7 @@ pub(crate) async fn measure(
 
     let pods = move_pods(bench, &controller, &fleet, size, changing / 2).await?;
 
-    bench.say("crashing the controller");
+    bench.log_progress("crashing the controller");
     let probe = Probe::start(&bench.api);
     sleep(Duration::from_secs(5)).await;
     let probe_before = probe.end();
@@ -188,7 +188,7 @@ async fn change_endpoints(
     size: &Size,
     changing: Duration,
 ) -> Result<EndpointChanges> {
-    bench.say("changing endpoints");
+    bench.log_progress("changing endpoints");
     let (own, others) = (controller.cpu()?, bench.api_cpu()?);
     let logged = bench.program.logged()?;
     let batches = metric("weft_controller_batches_total").await?;
@@ -218,7 +218,7 @@ async fn move_pods(
     size: &Size,
     changing: Duration,
 ) -> Result<PodChanges> {
-    bench.say("letting pods come and go");
+    bench.log_progress("letting pods come and go");
     let (own, logged) = (controller.cpu()?, bench.program.logged()?);
     let (moved, changes) = come_and_go(bench, fleet, size, changing).await?;
     Ok(PodChanges {
@@ -261,7 +261,7 @@ async fn change(
     let callers: Vec<BTreeSet<usize>> = (0..size.services)
         .map(|service| fleet.callers(service))
         .collect();
-    let mut ready: Vec<bool> = (0..size.services).map(crowd::first_is_ready).collect();
+    let mut ready: Vec<bool> = (0..size.services).map(cluster::first_is_ready).collect();
     let mut turns = interval(Duration::from_secs(1) / RATE);
     let mut writes = Vec::new();
     for turn in 0..RATE as usize * changing.as_secs() as usize {
@@ -273,12 +273,12 @@ async fn change(
         };
         *now = !*now;
         let resource = wire::names::endpoints(
-            &crowd::namespace_of(service),
-            &crowd::service_name(service),
-            crowd::PORT,
+            &cluster::namespace_of(service),
+            &cluster::service_name(service),
+            cluster::PORT,
         );
         let there = *now;
-        let address = crowd::pod_ip(service * size.pods_per_service).to_string();
+        let address = cluster::pod_ip(service * size.pods_per_service).to_string();
         let shows = move |resource: &v1::Resource| shows(resource, &address) == Some(there);
         let proxies = callers.get(service).cloned().unwrap_or_default();
         fleet.board().expect(&resource, proxies, Box::new(shows));
@@ -288,7 +288,7 @@ async fn change(
                 {"op": "replace", "path": "/endpoints/0/conditions/ready", "value": there},
                 {"op": "replace", "path": "/endpoints/0/conditions/serving", "value": there},
             ]);
-            api.patch(&crowd::slice_path(service), &change).await?;
+            api.patch(&cluster::slice_path(service), &change).await?;
             board.written(&resource);
             anyhow::Ok(())
         }));
@@ -315,13 +315,13 @@ fn shows(resource: &v1::Resource, address: &str) -> Option<bool> {
 /// The next size starts from what the objects say at first. `ready`: what they say now.
 async fn restore(bench: &Bench, ready: &[bool]) -> Result<()> {
     for (service, now) in ready.iter().enumerate() {
-        let first = crowd::first_is_ready(service);
+        let first = cluster::first_is_ready(service);
         if *now != first {
             let change =
                 json!([{"op": "replace", "path": "/endpoints/0/conditions/ready", "value": first}]);
             bench
                 .api
-                .patch(&crowd::slice_path(service), &change)
+                .patch(&cluster::slice_path(service), &change)
                 .await?;
         }
     }
@@ -344,7 +344,7 @@ async fn come_and_go(
         let leaving = Moved::new(size, service(round));
         if round < rounds {
             turns.tick().await;
-            let (_, job) = crowd::job(round);
+            let (_, job) = cluster::job(round);
             bench.api.make([job]).await?;
             turns.tick().await;
             leaving.announce(fleet, false);
@@ -362,7 +362,7 @@ async fn come_and_go(
             bench.api.make([coming.pod()]).await?;
             coming.write(bench, fleet, true).await?;
             turns.tick().await;
-            bench.api.delete(&crowd::job(before).0).await?;
+            bench.api.delete(&cluster::job(before).0).await?;
         }
     }
     let _ = timeout(PATIENCE, fleet.board().all_seen()).await;
@@ -391,7 +391,7 @@ async fn restart(bench: &Bench, fleet: &Fleet, controller: Controller) -> Result
     let took = seconds(begun.elapsed());
     let (cpu, api_cpu) = (controller.cpu()?, bench.api_cpu()? - api_cpu);
     controller.ready().await?;
-    controller.quiet(SETTLE).await?;
+    controller.settled(SETTLE).await?;
     let probe = probe.end();
     let now = Requests::so_far(&bench.api).await?;
     let mut requests = now.since(&before);

@@ -267,7 +267,7 @@ impl Namespace {
     }
 
     /// With what a container is told by its environment.
-    pub(crate) fn capture_told(
+    pub(crate) fn capture_with(
         &self,
         environment: &[(&str, &str)],
         arguments: &[&str],
