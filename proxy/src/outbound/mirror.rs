@@ -31,6 +31,7 @@ use crate::http::copies::CopyPermit;
 use crate::http::refusal::reason_in;
 use crate::http::replay::Replay;
 use crate::http::shadow::Shadow;
+use crate::net::connect::CONNECT_TIMEOUT;
 use crate::outbound::attempts::Attempts;
 use crate::outbound::call_policy;
 use crate::outbound::fallback::{Attempted, Sent};
@@ -307,7 +308,8 @@ impl MirrorCopy {
             let unheld = "nobody holds a pod without a proxy to read only";
             return Err(Failure::not_sent(Reason::ShadowWrite, unheld));
         }
-        let answer = self.outgoing.send(proxy, &endpoint, 0).await?;
+        let sent = self.outgoing.send(proxy, &endpoint, 0, CONNECT_TIMEOUT);
+        let answer = sent.await?;
         if endpoint.meshed()
             && let Some(reason) = reason_in(answer.response.headers())
         {
