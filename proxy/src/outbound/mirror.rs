@@ -266,6 +266,8 @@ fn own_trace(map: &mut HeaderMap) {
     };
     // Whoever samples its request samples it as well.
     let flags = before.to_str().ok().and_then(|before| before.get(53..55));
+    let digits = |flags: &&str| flags.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let flags = flags.filter(digits);
     let flags = flags.and_then(|flags| u8::from_str_radix(flags, 16).ok());
     let sampled = flags.is_some_and(|flags| flags & SAMPLED != 0);
     let (trace, span): (u128, u64) = (rand::random(), rand::random());
@@ -393,6 +395,10 @@ mod tests {
             (
                 "01",
                 "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-03",
+            ),
+            (
+                "00",
+                "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-+1",
             ),
             ("00", "no trace"),
         ] {
