@@ -87,8 +87,19 @@ pub(crate) fn is_pod_dns(name: &str) -> bool {
 /// # Errors
 /// When there is no certificate or it carries no usable identity.
 pub fn peer_identity(chain: &[CertificateDer<'_>]) -> Result<PeerIdentity, IdentityError> {
-    let leaf = chain.first().ok_or(IdentityError::NoCertificate)?;
-    identity_of(&parse(leaf)?)
+    peer_with_expiry(chain).map(|(peer, _)| peer)
+}
+
+/// The same, and when its certificate ends.
+///
+/// # Errors
+/// As [`peer_identity`].
+pub fn peer_with_expiry(
+    chain: &[CertificateDer<'_>],
+) -> Result<(PeerIdentity, SystemTime), IdentityError> {
+    let leaf = parse(chain.first().ok_or(IdentityError::NoCertificate)?)?;
+    let (_, not_after) = validity(&leaf);
+    Ok((identity_of(&leaf)?, not_after))
 }
 
 /// Checks a chain, leaf first, at `now`: trust domain, authority, time, purpose,
