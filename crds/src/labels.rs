@@ -129,8 +129,8 @@ pub fn parse_ports(text: &str) -> Result<Vec<RangeInclusive<u16>>, BadValue> {
              each from 1 to 65535",
         )
     };
-    let port = |text: &str| match u16::from_str(text.trim()) {
-        Ok(port) if port > 0 => Ok(port),
+    let port = |text: &str| match number::<u16>(text.trim()) {
+        Some(port) if port > 0 => Ok(port),
         _ => Err(bad()),
     };
     entries(text)
@@ -236,13 +236,19 @@ pub fn parse_trace_sampling(text: &str) -> Result<Share, BadValue> {
 
 /// [`DRAIN_DELAY`] in whole seconds.
 pub fn parse_drain_delay(text: &str) -> Result<u32, BadValue> {
-    match u32::from_str(text) {
-        Ok(seconds) if seconds <= 3600 => Ok(seconds),
+    match number::<u32>(text) {
+        Some(seconds) if seconds <= 3600 => Ok(seconds),
         _ => Err(BadValue::new(
             text,
             "a whole number of seconds from 0 to 3600",
         )),
     }
+}
+
+/// Digits only: `from_str` alone would take a sign too, and who reads the text next does not.
+fn number<N: FromStr>(text: &str) -> Option<N> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| N::from_str(text).ok()).flatten()
 }
 
 /// A Kubernetes quantity such as `10m`, `0.5` or `20Mi`, above zero; returned as it is
@@ -307,7 +313,9 @@ mod tests {
             Ok(vec![25..=25, 3000..=3010])
         );
         assert_eq!(parse_ports(""), Ok(vec![]));
-        for bad in ["0", "65536", "10-9", "a", "1-2-3", "-1", "1-", "25;26"] {
+        for bad in [
+            "0", "65536", "10-9", "a", "1-2-3", "-1", "+1", "1-+2", "1-", "25;26",
+        ] {
             assert!(parse_ports(bad).is_err(), "{bad}");
         }
         let long = vec!["1"; MAX_LIST + 1].join(",");

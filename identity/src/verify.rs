@@ -87,8 +87,19 @@ pub(crate) fn is_pod_dns(name: &str) -> bool {
 /// # Errors
 /// When there is no certificate or it carries no usable identity.
 pub fn peer_identity(chain: &[CertificateDer<'_>]) -> Result<PeerIdentity, IdentityError> {
-    let leaf = chain.first().ok_or(IdentityError::NoCertificate)?;
-    identity_of(&parse(leaf)?)
+    peer_with_expiry(chain).map(|(peer, _)| peer)
+}
+
+/// The same, and when its certificate ends.
+///
+/// # Errors
+/// As [`peer_identity`].
+pub fn peer_with_expiry(
+    chain: &[CertificateDer<'_>],
+) -> Result<(PeerIdentity, SystemTime), IdentityError> {
+    let leaf = parse(chain.first().ok_or(IdentityError::NoCertificate)?)?;
+    let (_, not_after) = validity(&leaf);
+    Ok((identity_of(&leaf)?, not_after))
 }
 
 /// Checks a chain, leaf first, at `now`: trust domain, authority, time, purpose,
@@ -193,6 +204,28 @@ fn names_a_purpose(leaf: &X509Certificate<'_>) -> Result<(), IdentityError> {
     }
 }
 
+/// A peer proves itself by a signature of its key in the handshake, so that must be what the
+/// key is for, and nothing that only an authority signs (X509-SVID, 4.3). TLS libraries look at
+/// none of this. A certificate that does not limit its key may do so.
+fn proves_by_signing(leaf: &X509Certificate<'_>) -> Result<(), IdentityError> {
+    let usage = leaf
+        .key_usage()
+        .map_err(|_| IdentityError::Malformed("key usage"))?;
+    let Some(usage) = usage.map(|usage| usage.value) else {
+        return Ok(());
+    };
+    let wrong = if usage.key_cert_sign() {
+        "the key may sign certificates"
+    } else if usage.crl_sign() {
+        "the key may sign lists of revoked certificates"
+    } else if !usage.digital_signature() {
+        "the key may not sign a handshake"
+    } else {
+        return Ok(());
+    };
+    Err(IdentityError::NoIdentity(wrong))
+}
+
 /// Exactly one URI name, a SPIFFE id; at most one DNS name, a pod's; no name of
 /// any other kind; no authority.
 fn identity_of(leaf: &X509Certificate<'_>) -> Result<PeerIdentity, IdentityError> {
@@ -201,12 +234,7 @@ fn identity_of(leaf: &X509Certificate<'_>) -> Result<PeerIdentity, IdentityError
             "the certificate is an authority's",
         ));
     }
-    let key_usage = leaf
-        .key_usage()
-        .map_err(|_| IdentityError::Malformed("key usage"))?;
-    if key_usage.is_some_and(|usage| usage.value.key_cert_sign()) {
-        return Err(IdentityError::NoIdentity("the key may sign certificates"));
-    }
+    proves_by_signing(leaf)?;
     let names = leaf
         .subject_alternative_name()
         .map_err(|_| IdentityError::Malformed("alternative names"))?

@@ -17,6 +17,7 @@ pub(crate) mod headers;
 pub(crate) mod http2;
 pub(crate) mod incoming;
 pub(crate) mod limits;
+pub(crate) mod number;
 pub(crate) mod orca;
 pub(crate) mod plain_stream;
 pub(crate) mod received;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use http::Version;
 use runtime::occupancy::Permit;
 use tokio::net::TcpStream;
+use tokio::time::sleep;
 
 mod authorize;
 mod connection;
@@ -54,6 +55,7 @@ pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream, permit: Arc<Permit
         stream,
         flush,
         peer: identity,
+        valid_for,
         transport,
     } = match accept(proxy.peers.tls(), stream).await {
         Ok(secured) => secured,
@@ -83,7 +85,15 @@ pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream, permit: Arc<Permit
         move |how| peer.of_port(None).turned_away(how)
     };
     let handler = move |request| Arc::clone(&peer).handle(request);
-    let close = async move { drain.time_to_go().await };
+    let close = async move {
+        // On the heap: most connections end long before.
+        let expired = Box::pin(sleep(valid_for));
+        tokio::select! {
+            () = drain.time_to_go() => {}
+            // Whoever it is has another certificate by then, and proves itself by a new connection.
+            () = expired => {}
+        }
+    };
     let accepted = Accepted {
         version,
         profile: Profile::Mesh(flush),

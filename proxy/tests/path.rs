@@ -31,6 +31,7 @@ mod path {
     mod fallbacks;
     mod few_threads;
     mod forged_copies;
+    mod full_queue;
     mod goaway;
     mod grpc_ends;
     mod half_close;

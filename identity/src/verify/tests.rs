@@ -269,6 +269,30 @@ fn authority_is_no_peer() {
 }
 
 #[test]
+fn a_key_of_a_peer_may_sign_a_handshake_and_nothing_that_authorities_sign() {
+    use KeyUsagePurpose::{CrlSign, DigitalSignature, KeyAgreement, KeyCertSign, KeyEncipherment};
+    for usages in [
+        vec![],
+        vec![DigitalSignature],
+        vec![DigitalSignature, KeyEncipherment, KeyAgreement],
+    ] {
+        let verdict = verdict(|params| params.key_usages.clone_from(&usages));
+        assert!(verdict.is_ok(), "{usages:?}: {verdict:?}");
+    }
+    for usages in [
+        vec![KeyEncipherment],
+        vec![KeyAgreement],
+        vec![CrlSign],
+        vec![DigitalSignature, CrlSign],
+        vec![DigitalSignature, KeyCertSign],
+    ] {
+        let refused = verdict(|params| params.key_usages.clone_from(&usages));
+        let label = refused.as_ref().map_err(IdentityError::label).err();
+        assert_eq!(label, Some("no-identity"), "{usages:?}: {refused:?}");
+    }
+}
+
+#[test]
 fn purpose_must_be_named_and_must_fit_the_side() {
     let refused = verdict(|params| params.extended_key_usages.clear());
     assert_eq!(refused, Err(IdentityError::WrongPurpose));

@@ -29,7 +29,7 @@ use crate::http::client::window::Windows;
 use crate::http::http2::PLAIN;
 use crate::http::http2::client::RequestSender;
 use crate::net::budget::Budget;
-use crate::net::connect::{self, CONNECT_TIMEOUT};
+use crate::net::connect::{self, CONNECT_TIMEOUT, CONNECT_TIMEOUT_APP};
 
 /// Requests that have an HTTP/2 connection for themselves, all in all.
 const EXCLUSIVE: usize = 64;
@@ -63,6 +63,14 @@ impl Servers {
         match self {
             Self::OwnPod => IDLE_OF_APPLICATION,
             Self::Elsewhere => IDLE,
+        }
+    }
+
+    /// How long a connection that many requests will share may take to be made.
+    const fn connect_timeout(self) -> Duration {
+        match self {
+            Self::OwnPod => CONNECT_TIMEOUT_APP,
+            Self::Elsewhere => CONNECT_TIMEOUT,
         }
     }
 }
@@ -163,8 +171,9 @@ impl Clients {
 
     fn connections(&self, addr: SocketAddr, guard: Option<Arc<Exclusive>>) -> Arc<Multiplexed> {
         let budget = Arc::clone(&self.budget);
+        let limit = self.servers.connect_timeout();
         Arc::new(Multiplexed::new(move || {
-            connect_plain(addr, Arc::clone(&budget), guard.clone())
+            connect_plain(addr, limit, Arc::clone(&budget), guard.clone())
         }))
     }
 
@@ -285,10 +294,11 @@ pub(crate) fn give_back(pool: Arc<Pool>, mut connection: Http1) {
 /// HTTP/2 without TLS.
 async fn connect_plain(
     addr: SocketAddr,
+    limit: Duration,
     budget: Arc<Budget>,
     guard: Option<Arc<Exclusive>>,
 ) -> Result<RequestSender, Failure> {
-    let stream = connect::connect(addr, CONNECT_TIMEOUT)
+    let stream = connect::connect(addr, limit)
         .await
         .map_err(|error| Failure::not_sent(Reason::ConnectFailed, format!("{addr}: {error}")))?;
     let sender = handshake(stream, PLAIN, budget, None).await?;

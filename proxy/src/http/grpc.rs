@@ -4,6 +4,8 @@
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use policy::reason::Reason;
 
+use crate::http::number::number;
+
 /// True for gRPC requests, whose failures travel in `grpc-status`.
 #[must_use]
 pub(crate) fn is_grpc(map: &http::HeaderMap) -> bool {
@@ -30,7 +32,7 @@ pub(crate) fn is_success(status: StatusCode, grpc_status: Option<u16>) -> bool {
 
 #[must_use]
 pub(crate) fn grpc_status(map: &http::HeaderMap) -> Option<u16> {
-    map.get("grpc-status")?.to_str().ok()?.parse().ok()
+    number(map.get("grpc-status")?)
 }
 
 /// How this proxy ends a call whose answer has begun: the status that the same reason has in

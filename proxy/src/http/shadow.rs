@@ -17,6 +17,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
 
 use crate::http::header_names::SHADOW;
+use crate::http::number::number;
 
 /// Work that is put off for longer than this after the copy that asked for it passes for
 /// nobody's. Twenty times what a copy may take until its answer has ended.
@@ -57,8 +58,7 @@ impl Shadow {
         if value == "true" {
             return Self::Any;
         }
-        let seconds = value.to_str().ok().and_then(|text| text.parse().ok());
-        seconds.map_or(Self::ReadOnly, Self::Perhaps)
+        number(value).map_or(Self::ReadOnly, Self::Perhaps)
     }
 }
 
@@ -206,7 +206,7 @@ mod tests {
         for shadow in [Shadow::Any, Shadow::ReadOnly, Shadow::Perhaps(599)] {
             assert_eq!(Shadow::of_peer(&shadow.to_peer()), shadow);
         }
-        for other in ["of a later version", "", "-1", "99999999999"] {
+        for other in ["of a later version", "", "-1", "+1", "99999999999"] {
             let other = HeaderValue::from_static(other);
             assert_eq!(Shadow::of_peer(&other), Shadow::ReadOnly);
         }

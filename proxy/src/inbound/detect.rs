@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use crate::inbound::authorize::Expected;
 use crate::inbound::connection::Connection;
-use crate::net::connect::{self, CONNECT_TIMEOUT};
+use crate::net::connect::{self, CONNECT_TIMEOUT_APP};
 use crate::net::prefixed::Prefixed;
 use crate::net::sniff::{BEGUN_WITHIN, DETECT_WITHIN, SILENCE, Sniffed, sniff_leniently};
 
@@ -121,14 +121,24 @@ impl Connection {
     ) -> std::io::Result<Detected> {
         let now = tokio::time::Instant::now();
         let mut sniffed = stream.look(now + SILENCE, sniff_leniently).await?;
-        if sniffed == Sniffed::Unsure
-            && !stream.has_bytes()
-            && let Ok(server) = connect::connect(self.local, CONNECT_TIMEOUT).await
-        {
-            return race(stream, Prefixed::new(server)).await;
+        let mut until = now + DETECT_WITHIN;
+        if sniffed == Sniffed::Unsure && !stream.has_bytes() {
+            let server = tokio::select! {
+                biased;
+                server = connect::connect(self.local, CONNECT_TIMEOUT_APP) => server.ok(),
+                // The application has a full queue, and who speaks does not wait for it twice.
+                begun = stream.first_bytes() => {
+                    begun?;
+                    until = tokio::time::Instant::now() + DETECT_WITHIN;
+                    None
+                }
+            };
+            if let Some(server) = server {
+                return race(stream, Prefixed::new(server)).await;
+            }
         }
         if sniffed == Sniffed::Unsure {
-            sniffed = stream.look(now + DETECT_WITHIN, sniff_leniently).await?;
+            sniffed = stream.look(until, sniff_leniently).await?;
         }
         Ok(spoken(sniffed, stream.begins_as_http(), None))
     }

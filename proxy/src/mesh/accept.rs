@@ -1,10 +1,10 @@
 //! The server's side of mutual TLS between two proxies: the handshake, and who is there
 //! after it.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use identity::tls::DEDICATED_ALPN;
-use identity::verify::{PeerIdentity, peer_identity};
+use identity::verify::{PeerIdentity, peer_with_expiry};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -23,6 +23,8 @@ pub(crate) struct Secured {
     pub(crate) stream: TlsStream<Coalescing>,
     pub(crate) flush: FlushHandle,
     pub(crate) peer: PeerIdentity,
+    /// How long its certificate still lasts.
+    pub(crate) valid_for: Duration,
     pub(crate) transport: Transport,
 }
 
@@ -44,10 +46,11 @@ pub(crate) async fn accept(tls: &MeshTls, stream: TcpStream) -> Result<Secured, 
         })?;
     let session = stream.get_ref().1;
     let certs = session.peer_certificates().unwrap_or_default();
-    let peer = peer_identity(certs).map_err(|error| {
+    let (peer, not_after) = peer_with_expiry(certs).map_err(|error| {
         tracing::debug!(%error, "refused a caller on the mesh port");
         error.label()
     })?;
+    let left = not_after.duration_since(SystemTime::now());
     let transport = if session.alpn_protocol() == Some(DEDICATED_ALPN) {
         Transport::Http1
     } else {
@@ -57,6 +60,7 @@ pub(crate) async fn accept(tls: &MeshTls, stream: TcpStream) -> Result<Secured, 
         stream,
         flush,
         peer,
+        valid_for: left.unwrap_or_default(),
         transport,
     })
 }

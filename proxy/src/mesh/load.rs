@@ -15,6 +15,7 @@ use policy::overload::Limiter;
 use policy::traffic::guard::{Overload, OverloadMode};
 
 use crate::http::header_names::LOAD;
+use crate::http::number::number;
 
 /// Ports whose load is measured, each 1 KiB: more than an application serves.
 const PORTS: usize = 64;
@@ -34,8 +35,7 @@ pub(crate) fn write(map: &mut HeaderMap, percent: u8) {
 pub(crate) fn read(map: &HeaderMap) -> Option<Result<u8, Unreadable>> {
     let value = map.get(LOAD)?;
     let only = map.get_all(LOAD).iter().nth(1).is_none();
-    let read = value.to_str().ok().filter(|_| only);
-    let read = read.and_then(|value| value.parse().ok());
+    let read = Some(value).filter(|_| only).and_then(number::<u8>);
     let read = read.filter(|percent| *percent <= 100);
     Some(read.ok_or(Unreadable))
 }
@@ -261,6 +261,7 @@ mod tests {
             "101",
             "256",
             "-1",
+            "+50",
             "",
             "50%",
             "1e2",

@@ -28,6 +28,7 @@ use crate::failure::Failure;
 use crate::http::body::Body;
 use crate::http::header_names::{PORT, PROTOCOL, SHADOW, STATUS, TARGET, UNSENT, UPGRADE_TO};
 use crate::http::headers::without_http;
+use crate::http::number::number;
 use crate::http::received::{acceptable, authority_of};
 use crate::http::refusal::reason_in;
 use crate::http::shadow::Shadow;
@@ -264,7 +265,7 @@ impl PeerRequest {
     /// When it asks for nothing, or for two things.
     pub(crate) fn decode(mut parts: Parts, transport: Transport) -> Result<Self, Malformed> {
         let port = only(&mut parts.headers, &PORT)?
-            .and_then(|port| port.to_str().ok()?.parse().ok())
+            .and_then(|port| number(&port))
             .and_then(AppPort::new)
             .ok_or(NO_PORT)?;
         let protocol = only(&mut parts.headers, &PROTOCOL)?;

@@ -11,8 +11,15 @@ use tokio::time::timeout;
 
 use crate::net::tuning::{PING_INTERVAL, PING_TIMEOUT};
 
-/// Longest wait for a connection to an endpoint or the application.
+/// Longest wait for a connection to an endpoint, where another one may be asked instead: a
+/// proxy always has room, so one that does not answer is not there.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// The same to an application in whose place nobody can be asked. One that is not there refuses
+/// at once; one whose queue is full, which some servers have for five connections, drops what
+/// asks for another. The kernel then asks again after 1 and 3 s, or after 1, 2, 3 and 4 s
+/// (`net.ipv4.tcp_syn_linear_timeouts`, Linux 6.5), so without a proxy nothing is lost but time.
+/// This lasts beyond the last of these, and ends at none of them.
+pub(crate) const CONNECT_TIMEOUT_APP: Duration = Duration::from_millis(4500);
 /// Outside the mesh distances are unknown, so the wait is the usual one.
 pub(crate) const CONNECT_TIMEOUT_EXTERNAL: Duration = Duration::from_secs(10);
 /// A dead peer is noticed after about a minute and a half of silence.

@@ -218,6 +218,8 @@ mod tests {
         let begun = answer(200, &[grpc, ("grpc-status", "14")], true);
         assert_eq!(begun, ended(14, false), "something was passed on");
         assert_eq!(answer(200, &[grpc], true), AttemptOutcome::Open);
+        let none = answer(200, &[grpc, ("grpc-status", "+14")], false);
+        assert_eq!(none, AttemptOutcome::Open, "a status has no sign");
         assert_eq!(answer(503, &[], true), ended(14, true));
         assert_eq!(answer(404, &[], true), ended(12, true));
         assert_eq!(answer(200, &[], true), ended(2, true));

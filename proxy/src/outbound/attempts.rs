@@ -163,6 +163,11 @@ impl<'a> Attempts<'a> {
         self.route.choice.pick(proxy, &draw)
     }
 
+    /// How long an application without a proxy may take to accept a connection.
+    pub(super) fn connect_timeout(&self) -> Duration {
+        self.route.choice.connect_timeout()
+    }
+
     /// Sends to one endpoint after the other until one answers.
     pub(super) async fn send(
         &mut self,
@@ -246,7 +251,8 @@ impl<'a> Attempts<'a> {
         // What an async function is given it holds a second time; a block holds it once.
         async move {
             let unanswered = Unanswered::new(&endpoint, &outgoing.replay);
-            let mut attempt = pin!(outgoing.send(proxy, &endpoint, self.retries));
+            let limit = self.connect_timeout();
+            let mut attempt = pin!(outgoing.send(proxy, &endpoint, self.retries, limit));
             let ended = loop {
                 match deadline::progress(&mut ends, attempt.as_mut()).await {
                     Progress::Ended(ended) => break ended,

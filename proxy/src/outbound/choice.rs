@@ -1,6 +1,7 @@
 //! The endpoints that a call has the choice among, and which of them it may try next.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use policy::sticky::Key;
 use policy::traffic::endpoint::Balance;
@@ -11,6 +12,7 @@ use crate::endpoints::learned::{Draw, Fallback};
 use crate::endpoints::location::Nearness;
 use crate::endpoints::set::EndpointSet;
 use crate::failure::Failure;
+use crate::net::connect::{CONNECT_TIMEOUT, CONNECT_TIMEOUT_APP};
 use crate::proxy::Proxy;
 
 pub(super) enum Choice {
@@ -137,6 +139,24 @@ impl Choice {
         }
     }
 
+    /// How long an application without a proxy may take to accept a connection: it may have a
+    /// full queue, or not be there, and where another one may be asked that is soon.
+    pub(super) fn connect_timeout(&self) -> Duration {
+        let several = |among: &Among| among.set.endpoints.len() > 1;
+        let others = match self {
+            Self::One(_) | Self::Nobody(_) => false,
+            Self::Named {
+                among, fails_over, ..
+            } => *fails_over && several(among),
+            Self::Any(among) | Self::Session(among, _) | Self::Tenant(among, _) => several(among),
+        };
+        if others {
+            CONNECT_TIMEOUT
+        } else {
+            CONNECT_TIMEOUT_APP
+        }
+    }
+
     /// Whether calls that are like this one are to go to the same endpoint.
     pub(super) const fn is_kept(&self) -> bool {
         matches!(
@@ -180,4 +200,35 @@ fn endpoints(snapshot: &Snapshot, name: &str) -> Arc<EndpointSet> {
         .endpoints_of(name)
         .map(Arc::clone)
         .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpoints::registry::Registry;
+
+    #[test]
+    fn an_application_is_given_up_soon_only_where_another_one_may_be_asked() {
+        let registry = Registry::default();
+        let endpoint = |at: u8| registry.at(([10, 0, 0, at], 80).into(), None, "", false);
+        let among = |count: u8| Among {
+            name: Arc::from("api"),
+            set: Arc::new(EndpointSet::default().with((1..=count).map(endpoint).collect())),
+        };
+        let named = |fails_over| Choice::Named {
+            endpoint: endpoint(1),
+            among: among(2),
+            fails_over,
+        };
+        for (case, choice, limit) in [
+            ("a pod", Choice::One(endpoint(1)), CONNECT_TIMEOUT_APP),
+            ("the only one", Choice::Any(among(1)), CONNECT_TIMEOUT_APP),
+            ("one of two", Choice::Any(among(2)), CONNECT_TIMEOUT),
+            ("a session's", Choice::Session(among(2), 0), CONNECT_TIMEOUT),
+            ("the client's choice", named(false), CONNECT_TIMEOUT_APP),
+            ("its first choice", named(true), CONNECT_TIMEOUT),
+        ] {
+            assert_eq!(choice.connect_timeout(), limit, "{case}");
+        }
+    }
 }

@@ -31,6 +31,7 @@ use crate::http::copies::CopyPermit;
 use crate::http::refusal::reason_in;
 use crate::http::replay::Replay;
 use crate::http::shadow::Shadow;
+use crate::net::connect::CONNECT_TIMEOUT;
 use crate::outbound::attempts::Attempts;
 use crate::outbound::call_policy;
 use crate::outbound::fallback::{Attempted, Sent};
@@ -265,6 +266,8 @@ fn own_trace(map: &mut HeaderMap) {
     };
     // Whoever samples its request samples it as well.
     let flags = before.to_str().ok().and_then(|before| before.get(53..55));
+    let digits = |flags: &&str| flags.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let flags = flags.filter(digits);
     let flags = flags.and_then(|flags| u8::from_str_radix(flags, 16).ok());
     let sampled = flags.is_some_and(|flags| flags & SAMPLED != 0);
     let (trace, span): (u128, u64) = (rand::random(), rand::random());
@@ -307,7 +310,8 @@ impl MirrorCopy {
             let unheld = "nobody holds a pod without a proxy to read only";
             return Err(Failure::not_sent(Reason::ShadowWrite, unheld));
         }
-        let answer = self.outgoing.send(proxy, &endpoint, 0).await?;
+        let sent = self.outgoing.send(proxy, &endpoint, 0, CONNECT_TIMEOUT);
+        let answer = sent.await?;
         if endpoint.meshed()
             && let Some(reason) = reason_in(answer.response.headers())
         {
@@ -391,6 +395,10 @@ mod tests {
             (
                 "01",
                 "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-03",
+            ),
+            (
+                "00",
+                "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-+1",
             ),
             ("00", "no trace"),
         ] {

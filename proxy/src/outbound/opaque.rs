@@ -159,7 +159,8 @@ impl Connection {
             Opening::IsNoSign => attempts.look_at_breaker()?,
         }
         while let Some(mut to) = attempts.next(&self.proxy, call) {
-            match tunnel::open(&self.proxy, to.endpoint()).await {
+            let limit = attempts.connect_timeout();
+            match tunnel::open(&self.proxy, to.endpoint(), limit).await {
                 Ok(path) => {
                     if opening == Opening::Serves {
                         attempts.opened(&mut to, call);

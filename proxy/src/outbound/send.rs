@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
@@ -24,7 +25,6 @@ use crate::http::route_override::ForwardedOverride;
 use crate::http::shadow::Shadow;
 use crate::mesh::peer::Peer;
 use crate::mesh::protocol::{AppHttp, AppPort, PeerRequest};
-use crate::net::connect::CONNECT_TIMEOUT;
 use crate::proxy::Proxy;
 use crate::telemetry::trace::Trace;
 
@@ -79,12 +79,13 @@ impl Outgoing {
     }
 
     /// Sends one attempt to one endpoint, after so many others that an application may have
-    /// seen or refused.
+    /// seen or refused. An application without a proxy accepts it within `connect_timeout`.
     pub(super) async fn send(
         &self,
         proxy: &Proxy,
         endpoint: &Endpoint,
         retries: u8,
+        connect_timeout: Duration,
     ) -> Result<UpstreamResponse, Failure> {
         let outgoing_parts;
         let classless = retries == 0 && self.priority.is_none();
@@ -105,7 +106,10 @@ impl Outgoing {
                 let peer = proxy.peers.mesh(endpoint.addr.ip(), identity);
                 self.send_to_peer(&peer, endpoint.addr.port(), parts).await
             }
-            None => self.send_plain(proxy, endpoint.addr, parts).await,
+            None => {
+                self.send_plain(proxy, endpoint.addr, parts, connect_timeout)
+                    .await
+            }
         }
     }
 
@@ -156,6 +160,7 @@ impl Outgoing {
         proxy: &Proxy,
         addr: SocketAddr,
         parts: &Parts,
+        limit: Duration,
     ) -> Result<UpstreamResponse, Failure> {
         let (clients, replay) = (&proxy.unmeshed, &self.replay);
         if let Some(upgrade) = &self.upgrade {
@@ -164,13 +169,13 @@ impl Outgoing {
             let map = &mut parts.headers;
             map.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             map.insert(header::UPGRADE, upgrade.clone());
-            return exchange::http1(clients, addr, CONNECT_TIMEOUT, &parts, replay).await;
+            return exchange::http1(clients, addr, limit, &parts, replay).await;
         }
         if parts.version == Version::HTTP_2 {
             let server = clients.http2(addr, &Arc::default());
             return exchange::http2(&server, parts, replay.again()?).await;
         }
-        exchange::http1(clients, addr, CONNECT_TIMEOUT, parts, replay).await
+        exchange::http1(clients, addr, limit, parts, replay).await
     }
 
     async fn send_to_peer(

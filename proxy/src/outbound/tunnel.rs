@@ -21,7 +21,6 @@ use crate::http::refusal::reason_in;
 use crate::mesh::protocol::PeerRequest;
 use crate::net::budget::Budget;
 use crate::net::chunk::{ChunkIo, ReadSize};
-use crate::net::connect::CONNECT_TIMEOUT;
 use crate::net::connect::reset;
 use crate::net::idle::relay_moving;
 use crate::net::prefixed::Prefixed;
@@ -70,13 +69,18 @@ impl TunnelPath {
     }
 }
 
-/// Opens a way to `endpoint`.
+/// Opens a way to `endpoint`. An application without a proxy accepts it within
+/// `connect_timeout`.
 ///
 /// # Errors
 /// When the endpoint cannot be reached or refuses.
-pub(super) async fn open(proxy: &Proxy, endpoint: &Endpoint) -> Result<TunnelPath, Failure> {
+pub(super) async fn open(
+    proxy: &Proxy,
+    endpoint: &Endpoint,
+    connect_timeout: Duration,
+) -> Result<TunnelPath, Failure> {
     let Some(identity) = &endpoint.identity else {
-        let stream = connect::connect(endpoint.addr, CONNECT_TIMEOUT)
+        let stream = connect::connect(endpoint.addr, connect_timeout)
             .await
             .map_err(|error| {
                 Failure::not_sent(Reason::ConnectFailed, format!("{}: {error}", endpoint.addr))

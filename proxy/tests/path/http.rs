@@ -9,6 +9,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use wire::v1::Protocol;
 
+use super::answers::{App, OK};
 use crate::support::{Pod, endpoint, endpoints, get, listening, pair, raw, service, vip};
 
 #[tokio::test]
@@ -222,6 +223,34 @@ async fn grpc_callers_get_a_grpc_status_for_what_the_mesh_refuses() {
     .await;
     assert_eq!(status, 200);
     assert!(answer.contains("grpc-status: 14"), "{answer}");
+}
+
+/// Some servers answer 411 to such a method without a length, and HTTP/2 between the proxies has
+/// other means to say that there is no body.
+#[tokio::test]
+async fn a_post_that_says_nothing_of_a_body_has_a_length_of_zero_behind_two_proxies() {
+    let (client, server, _, _) = pair(Protocol::Http1).await;
+    let app = App::new(server.ip, OK).await;
+    client.reaches(&server, app.port);
+    for (method, told) in [
+        ("POST", true),
+        ("PUT", true),
+        ("PATCH", true),
+        ("DELETE", false),
+        ("GET", false),
+    ] {
+        let request = format!("{method} / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+        for (mut stream, peer) in [
+            (client.call(vip()).await, true),
+            (server.plain(app.port).await, false),
+        ] {
+            let answer = raw(&mut stream, request.as_bytes(), Duration::from_secs(10)).await;
+            assert!(answer.starts_with("HTTP/1.1 200"), "{method}: {answer}");
+            let head = app.heads().pop().unwrap();
+            let length = head.contains("\r\ncontent-length: 0");
+            assert_eq!(length, told && peer, "{head}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -8,10 +8,13 @@ use hyper::body::Bytes;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use identity::tls::{self, CertHandle, MESH_ALPN};
 use policy::name::SpiffeId;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{sleep, timeout};
 use weft_proxy::MESH_PORT;
 use wire::v1::Protocol;
 
+use super::answers::sum;
 use crate::support::{Authority, Pod, endpoint, endpoints, get, http_app, id, pair, service, vip};
 
 pub(super) type Sender = hyper::client::conn::http2::SendRequest<Empty<Bytes>>;
@@ -187,6 +190,84 @@ async fn an_identity_of_another_trust_domain_is_refused_though_the_same_root_sig
     let mut sender = peer(&authority, &ours, &server).await.unwrap();
     let status = ask(&mut sender, Method::GET, "http1", "http://h/", &port).await;
     assert_eq!(status.unwrap(), 200);
+}
+
+/// Lets so many seconds pass, each of which leaves time to all that goes on.
+async fn pass(seconds: u64) {
+    for _ in 0..seconds {
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        tokio::time::resume();
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn status(sender: &mut Sender, port: &str) -> Result<u16, hyper::Error> {
+    ask(sender, Method::GET, "http1", "http://h/", port).await
+}
+
+#[tokio::test]
+async fn a_connection_takes_no_request_after_the_end_of_its_callers_certificate() {
+    let authority = Authority::new();
+    let server = Pod::new(&authority, "api").await;
+    let (port, _) = http_app(&server, "api").await;
+    let port = port.to_string();
+    let [short, long] = [40, 3600].map(|seconds| {
+        let life = Duration::from_secs(seconds);
+        authority.leaf("web", life, SystemTime::now())
+    });
+    let mut ends = peer(&authority, &short, &server).await.unwrap();
+    let mut stays = peer(&authority, &long, &server).await.unwrap();
+    let slow = TcpListener::bind((server.ip, 0)).await.unwrap();
+    let slow_port = slow.local_addr().unwrap().port().to_string();
+    let mut other = ends.clone();
+    let begun = tokio::spawn(async move { status(&mut other, &slow_port).await });
+    let (mut served, _) = slow.accept().await.unwrap();
+    let _ = served.read(&mut [0; 512]).await.unwrap();
+    pass(20).await;
+    for sender in [&mut ends, &mut stays] {
+        let status = status(sender, &port).await;
+        assert_eq!(status.unwrap(), 200, "it has not ended");
+    }
+    pass(30).await;
+    let refused = async {
+        while status(&mut ends, &port).await.is_ok() {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let refused = timeout(Duration::from_secs(10), refused).await;
+    assert!(refused.is_ok(), "it still takes requests");
+    assert_eq!(status(&mut stays, &port).await.unwrap(), 200);
+    // What it had begun comes to its end.
+    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+    served.write_all(answer).await.unwrap();
+    assert_eq!(begun.await.unwrap().unwrap(), 200);
+}
+
+/// The clock of certificates goes on as it does, so that each is good for new connections.
+#[tokio::test]
+async fn the_end_of_a_certificate_costs_no_call() {
+    let authority = Authority::new();
+    let server = Pod::new(&authority, "api").await;
+    let (port, seen) = http_app(&server, "api").await;
+    let leaf = || authority.leaf("web", Duration::from_secs(20), SystemTime::now());
+    let certs = leaf();
+    let client = Pod::with(authority.roots(), certs.clone(), "web").await;
+    client.set(service("api", vip().ip(), Protocol::Http1, Vec::new()));
+    client.reaches(&server, port);
+    let connections = || sum(&server, "weft_connections_total", &["security=\"mtls\""]);
+    let mut before = 0.0;
+    for calls in 1..=50 {
+        certs.store((*leaf().current().unwrap()).clone());
+        let (status, answer) = get(client.call(vip()).await, "/", "").await;
+        assert_eq!(status, 200, "{answer}");
+        assert_eq!(seen.lock().len(), calls);
+        pass(1).await;
+        if calls == 10 {
+            before = connections();
+        }
+    }
+    assert!(connections() >= before + 2.0, "no connection has ended");
 }
 
 #[tokio::test]

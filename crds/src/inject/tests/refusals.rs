@@ -52,6 +52,7 @@ fn malformed_annotation_is_refused_with_its_place_and_what_is_allowed() {
         (labels::SKIP_OUTBOUND_CIDRS, "10.0.0.1", "networks"),
         (labels::PROXY_MEMORY_LIMIT, "lots", "quantity"),
         (labels::DRAIN_DELAY, "3s", "whole number of seconds"),
+        (labels::DRAIN_DELAY, "+3", "whole number of seconds"),
         (labels::ACCESS_LOG, "text", "\",errors\""),
         (labels::LOG_LEVEL, "loud", "debug"),
     ] {

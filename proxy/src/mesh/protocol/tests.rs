@@ -383,7 +383,7 @@ fn what_is_missing_twice_or_out_of_place_is_malformed() {
     let port = |value| [("weft-port", value), http[1]];
     let protocol = |value| [http[0], ("weft-protocol", value)];
     let ports = [
-        "0", "15101", "15106", "15108", "15190", "70000", "-1", "8 0", "", "x", "80,80",
+        "0", "15101", "15106", "15108", "15190", "70000", "-1", "+80", "8 0", "", "x", "80,80",
     ];
     let mut cases: Vec<_> = ports.map(|value| (get, port(value).to_vec())).into();
     let protocols = ["", "HTTP1", "http1 ", "http3", "http1, http2", "tcp1"];
