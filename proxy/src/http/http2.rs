@@ -13,7 +13,8 @@
 //!   where a server takes no more on a connection because of some streams, later bodies go
 //!   by another one ([`send_window`]);
 //! - a proxy that owes something and says nothing is given up within ten seconds
-//!   ([`keepalive`]);
+//!   ([`keepalive`]); an application is left its time, and later requests go by another
+//!   connection ([`unanswered`]);
 //! - no value begins or ends with a blank, which strict peers end a connection for
 //!   ([`field_values`]);
 //! - a server that shuts down takes what was begun before its client heard of that
@@ -33,6 +34,7 @@ mod queued;
 pub(crate) mod recv;
 pub(crate) mod send_window;
 pub(crate) mod server;
+pub(crate) mod unanswered;
 mod unflushed;
 
 #[cfg(test)]

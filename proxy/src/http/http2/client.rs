@@ -15,7 +15,7 @@ use h2::{Ping, SendStream};
 use http::{HeaderValue, Method, Request, Response, header};
 use http_body::Body as HttpBody;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::field_values;
 use super::flow::{CONNECTION_WINDOW, Flow, STREAMS};
@@ -24,6 +24,7 @@ use super::keepalive::{Keepalive, Peer, WatchedIo};
 use super::pipe::{Pipe, Stopped, flushed};
 use super::recv::{RecvBody, UploadGuard};
 use super::send_window::{Credit, CreditSignal, SendWindow};
+use super::unanswered::{Asked, Unanswered};
 use super::{RESET_FOR, RESETS, SMALL_FRAMES, Tuning, reset_errors, strip_connection_headers};
 use crate::http::body::Body;
 use crate::http::limits::HEADER_BYTES;
@@ -47,6 +48,8 @@ struct Shared {
     /// Pings that the peer has answered.
     pongs: AtomicU64,
     credit: Arc<CreditSignal>,
+    /// Where the server is asked for no sign of life.
+    unanswered: Option<Arc<Unanswered>>,
     /// Wakes the task, which otherwise does not notice that nobody sends any more.
     task: AtomicWaker,
     /// What whoever opened the connection holds for as long as it is there.
@@ -126,7 +129,10 @@ where
 {
     let unsent = profile.unsent(&budget);
     let flow = Flow::new(Arc::clone(&budget), profile.windows);
-    let shared = Arc::<Shared>::default();
+    let shared = Arc::new(Shared {
+        unanswered: (!profile.asks).then(Arc::default),
+        ..Shared::default()
+    });
     let window = SendWindow::new(Arc::clone(&shared.credit));
     let io = FrameFilter::of_server(io, flow.small_frames(false), window);
     let (io, received) = WatchedIo::new(io, budget);
@@ -165,9 +171,16 @@ where
             return Err(error);
         }
     }
+    if !profile.asks {
+        // What came until now came behind no request.
+        received.store(false, Relaxed);
+    }
     let task = Task {
         connection,
-        keepalive: profile.asks.then(|| Keepalive::new(pings, received)),
+        keepalive: profile
+            .asks
+            .then(|| Keepalive::new(pings, Arc::clone(&received))),
+        received,
         flow: Arc::clone(&flow),
         shared: Arc::clone(&shared),
         flush_handle,
@@ -199,6 +212,12 @@ impl RequestSender {
     /// What a body that is sent now may expect.
     pub(crate) fn credit(&self) -> Credit {
         self.shared.credit.credit()
+    }
+
+    /// Its server owes answers, and nothing comes.
+    pub(crate) fn is_silent(&self, now: Instant) -> bool {
+        let unanswered = self.shared.unanswered.as_ref();
+        unanswered.is_some_and(|owed| owed.is_silent(now))
     }
 
     /// Whether the peer answers a ping within this time, or ends the connection well.
@@ -258,7 +277,9 @@ impl RequestSender {
         }
         let whole = body.is_end_stream();
         let (response, stream) = self.begin(Request::from_parts(parts, ()), whole).await?;
+        let asked = Asked::on(self.shared.unanswered.as_ref());
         let upload = if whole {
+            asked.sent(true);
             None
         } else {
             let answered = Answered::default();
@@ -266,7 +287,10 @@ impl RequestSender {
             let mut pipe = Box::pin(send_body(pipe));
             // Most bodies are there already, and need no task.
             match pipe.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-                Poll::Ready(()) => None,
+                Poll::Ready(whole) => {
+                    asked.sent(whole);
+                    None
+                }
                 #[expect(
                     clippy::disallowed_methods,
                     reason = "one body, aborted with its stream"
@@ -274,7 +298,7 @@ impl RequestSender {
                 Poll::Pending => {
                     let sending = async move {
                         let _kept = kept;
-                        pipe.await;
+                        asked.sent(pipe.await);
                     };
                     let task = tokio::spawn(sending);
                     Some(UploadGuard::new(task.abort_handle(), answered))
@@ -326,9 +350,10 @@ impl RequestSender {
     }
 }
 
-async fn send_body(mut pipe: Pipe) {
+/// True when all of it was sent.
+async fn send_body(mut pipe: Pipe) -> bool {
     match Pin::new(&mut pipe).await {
-        Ok(()) => {}
+        Ok(()) => return true,
         // The answer says why.
         Err(Stopped::Peer) => {}
         Err(Stopped::Stuck) => {
@@ -342,6 +367,7 @@ async fn send_body(mut pipe: Pipe) {
             pipe.into_stream().send_reset(h2::Reason::CANCEL);
         }
     }
+    false
 }
 
 /// Reads and writes for all streams of a connection.
@@ -351,6 +377,8 @@ where
 {
     connection: Connection<WatchedIo<FrameFilter<I>>, Bytes>,
     keepalive: Option<Keepalive>,
+    /// Something came.
+    received: Arc<AtomicBool>,
     flow: Arc<Flow>,
     shared: Arc<Shared>,
     flush_handle: Option<FlushHandle>,
@@ -394,6 +422,12 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Future for Task<I> {
         }
         this.adjust();
         let ended = Pin::new(&mut this.connection).poll(cx);
+        // Whoever asks for signs of life takes the note itself.
+        if let Some(unanswered) = &this.shared.unanswered
+            && this.received.swap(false, Relaxed)
+        {
+            unanswered.came();
+        }
         this.flow.join_small_frames();
         // What was read just now may allow it, and it is not sent by itself.
         if ended.is_pending() && this.adjust() {
