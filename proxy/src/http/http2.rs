@@ -68,6 +68,9 @@ pub(crate) struct Tuning {
     /// answers; whoever computes, or reads only when it wants something, does not, and
     /// of such TCP alone tells who is dead.
     pub asks: bool,
+    /// Large answers come by connections of their own, as far as there may be so many: a server
+    /// may bound by connection what it holds of them, and proxies do not.
+    pub spreads: bool,
     /// Streams that a server has reset and still knows, so that what its client sent
     /// before it heard of that is no error; and streams that a client may reset before
     /// they were looked at. `h2` ends the connection beyond either.
@@ -123,6 +126,7 @@ pub(crate) const MESH: Tuning = Tuning {
     learn_limit: false,
     windows: WindowChanges::Both,
     asks: true,
+    spreads: false,
     resets: RESETS,
 };
 
@@ -133,6 +137,7 @@ pub(crate) const PLAIN: Tuning = Tuning {
     learn_limit: true,
     windows: WindowChanges::BackToFull,
     asks: false,
+    spreads: true,
     resets: 512,
 };
 

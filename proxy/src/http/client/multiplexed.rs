@@ -7,9 +7,11 @@
 //! server takes on it, but by another one: it would wait for as long as they do. What
 //! waits on such a connection already cannot leave it.
 //!
-//! Nor does a request go by one on which an application has fallen silent: it may have
-//! stopped to serve that one, and without a mesh the next client would open another. So
-//! there is another, up to a bound, and what is there goes on as it is.
+//! Servers know nothing of who shares a connection, and clients without a mesh have one each.
+//! So an application that has fallen silent on its connections, or sends large answers by all
+//! of them, gets another one for what is asked next, up to a bound: it may have stopped to
+//! serve the one, and hold more of the others than it grants a single client. What is there
+//! goes on as it is.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -39,6 +41,10 @@ const CONNECTIONS_PER_PEER: usize = 100;
 /// Connections whose server has fallen silent, until no further one is opened for that: it
 /// may think about each request for a minute, and is no other on a new connection.
 const SILENT_CONNECTIONS: usize = 4;
+/// Connections that are opened so that large answers come apart. Node's server refuses streams
+/// while it holds more than 10 MB for the others of their connection, so that with these
+/// sixteen answers of 10 MB come at once, and a hundred small ones need no second connection.
+const LARGE_APART: usize = 8;
 /// Where none could be opened beside those that are there, it is not tried again for this long.
 const REFUSED_FOR: Duration = SILENT_AFTER;
 /// A connection without a stream is closed after this long.
@@ -79,7 +85,7 @@ impl Sends {
 /// Which connection will do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Choice {
-    /// One whose server is not silent, where another one may be opened instead.
+    /// One without a burden, where another one may be opened instead.
     Unburdened,
     Any,
 }
@@ -89,6 +95,7 @@ enum Choice {
 struct Rank {
     is_silent: bool,
     waits: bool,
+    large: usize,
     streams: usize,
 }
 
@@ -101,9 +108,11 @@ struct Connection {
 impl Connection {
     /// For a request that `sends` this; `None` where it may have to wait for ever.
     fn rank(&self, sends: Sends, now: Instant) -> Option<Rank> {
+        let burden = self.sender.burden(now);
         Some(Rank {
-            is_silent: self.sender.is_silent(now),
+            is_silent: burden.is_silent,
             waits: sends.may_wait(&self.sender)?,
+            large: burden.large,
             streams: self.streams.load(Ordering::Relaxed),
         })
     }
@@ -287,7 +296,7 @@ impl Multiplexed {
     /// `limit` streams at most, and for no more than its server allows, since more
     /// would wait for a permit, and beside tunnels that can be for ever. A body goes
     /// where it can move, and where it need not wait before others; everything goes where
-    /// the server is not silent.
+    /// the server is not silent, and where no large answers come.
     fn free(&self, limit: usize, sends: Sends, choice: Choice) -> Option<Http2Stream> {
         let now = Instant::now();
         let mut connections = self.connections.lock();
@@ -313,11 +322,14 @@ impl Multiplexed {
 
     /// Whether a new connection is better than the `best` of those that are there.
     fn wants_another(&self, connections: &[Connection], best: Rank, now: Instant) -> bool {
-        let silent = |connection: &&Connection| connection.sender.is_silent(now);
+        let has_room = if best.is_silent {
+            let silent = |connection: &&Connection| connection.sender.burden(now).is_silent;
+            connections.iter().filter(silent).count() < SILENT_CONNECTIONS
+        } else {
+            best.large > 0 && connections.len() < LARGE_APART
+        };
         let again = |refused| now.saturating_duration_since(refused) >= REFUSED_FOR;
-        best.is_silent
-            && connections.iter().filter(silent).count() < SILENT_CONNECTIONS
-            && self.refused.lock().is_none_or(again)
+        has_room && self.refused.lock().is_none_or(again)
     }
 
     /// Closes connections that nobody used for a while; true when none is left.

@@ -50,10 +50,21 @@ struct Shared {
     credit: Arc<CreditSignal>,
     /// Where the server is asked for no sign of life.
     unanswered: Option<Arc<Unanswered>>,
+    /// Large answers keep further requests off.
+    spreads: bool,
     /// Wakes the task, which otherwise does not notice that nobody sends any more.
     task: AtomicWaker,
     /// What whoever opened the connection holds for as long as it is there.
     held: OnceLock<Box<dyn Any + Send + Sync>>,
+}
+
+/// What keeps further requests off a connection where another one can be had. More is worse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Burden {
+    /// Its server owes answers, and nothing comes.
+    pub is_silent: bool,
+    /// Answers that come by it and are larger than what its server sends ahead.
+    pub large: usize,
 }
 
 /// Sends requests.
@@ -131,6 +142,7 @@ where
     let flow = Flow::new(Arc::clone(&budget), profile.windows);
     let shared = Arc::new(Shared {
         unanswered: (!profile.asks).then(Arc::default),
+        spreads: profile.spreads,
         ..Shared::default()
     });
     let window = SendWindow::new(Arc::clone(&shared.credit));
@@ -214,10 +226,17 @@ impl RequestSender {
         self.shared.credit.credit()
     }
 
-    /// Its server owes answers, and nothing comes.
-    pub(crate) fn is_silent(&self, now: Instant) -> bool {
+    /// What keeps further requests off the connection.
+    pub(crate) fn burden(&self, now: Instant) -> Burden {
         let unanswered = self.shared.unanswered.as_ref();
-        unanswered.is_some_and(|owed| owed.is_silent(now))
+        Burden {
+            is_silent: unanswered.is_some_and(|owed| owed.is_silent(now)),
+            large: if self.shared.spreads {
+                self.flow.large_streams()
+            } else {
+                0
+            },
+        }
     }
 
     /// Whether the peer answers a ping within this time, or ends the connection well.

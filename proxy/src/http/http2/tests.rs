@@ -43,6 +43,7 @@ const PROFILE: Tuning = Tuning {
     learn_limit: false,
     windows: WindowChanges::Both,
     asks: true,
+    spreads: false,
     resets: 512,
 };
 
