@@ -117,9 +117,9 @@ impl SendError {
                 Self::Refused(error)
             }
             Some(h2::Reason::REFUSED_STREAM) => Self::Unsent(error),
-            Some(h2::Reason::NO_ERROR) if error.is_go_away() && error.is_remote() => {
-                Self::Unsent(error)
-            }
+            // Whatever the server goes for: only streams behind the last that it has looked at end
+            // with this.
+            _ if error.is_go_away() && error.is_remote() => Self::Unsent(error),
             _ => Self::Lost(error),
         }
     }

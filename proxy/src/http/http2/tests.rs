@@ -3,6 +3,7 @@
 mod field_values;
 mod floods;
 mod frame_sizes;
+mod goaway;
 mod graceful_shutdown;
 mod grpc_ends;
 mod held_back;
