@@ -13,7 +13,8 @@
 //!   where a server takes no more on a connection because of some streams, later bodies go
 //!   by another one ([`send_window`]);
 //! - a proxy that owes something and says nothing is given up within ten seconds
-//!   ([`keepalive`]);
+//!   ([`keepalive`]); an application is left its time, and later requests go by another
+//!   connection ([`unanswered`]);
 //! - no value begins or ends with a blank, which strict peers end a connection for
 //!   ([`field_values`]);
 //! - a server that shuts down takes what was begun before its client heard of that
@@ -31,9 +32,11 @@ mod keepalive;
 mod pipe;
 mod queued;
 pub(crate) mod recv;
+pub(crate) mod send_error;
 pub(crate) mod send_window;
 pub(crate) mod server;
 pub(crate) mod suspects;
+pub(crate) mod unanswered;
 mod unflushed;
 
 #[cfg(test)]
@@ -67,6 +70,9 @@ pub(crate) struct Tuning {
     /// answers; whoever computes, or reads only when it wants something, does not, and
     /// of such TCP alone tells who is dead.
     pub asks: bool,
+    /// Large answers come by connections of their own, as far as there may be so many: a server
+    /// may bound by connection what it holds of them, and proxies do not.
+    pub spreads: bool,
     /// Streams that a server has reset and still knows, so that what its client sent
     /// before it heard of that is no error; and streams that a client may reset before
     /// they were looked at. `h2` ends the connection beyond either.
@@ -122,6 +128,7 @@ pub(crate) const MESH: Tuning = Tuning {
     learn_limit: false,
     windows: WindowChanges::Both,
     asks: true,
+    spreads: false,
     resets: RESETS,
 };
 
@@ -132,6 +139,7 @@ pub(crate) const PLAIN: Tuning = Tuning {
     learn_limit: true,
     windows: WindowChanges::BackToFull,
     asks: false,
+    spreads: true,
     resets: 512,
 };
 

@@ -21,7 +21,7 @@ use crate::http::client::gated::gated;
 use crate::http::client::multiplexed::{Multiplexed, Sends, StreamPermit};
 use crate::http::client::{Clients, give_back};
 use crate::http::deadline;
-use crate::http::http2::client::SendError;
+use crate::http::http2::send_error::SendError;
 use crate::http::incoming::IncomingBody;
 use crate::http::limits::{HEADER_BYTES, HEADER_COUNT};
 use crate::http::replay::Replay;

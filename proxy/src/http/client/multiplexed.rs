@@ -6,15 +6,22 @@
 //! A body goes by no connection on which uploads stand still that have used up what its
 //! server takes on it, but by another one: it would wait for as long as they do. What
 //! waits on such a connection already cannot leave it.
+//!
+//! Servers know nothing of who shares a connection, and clients without a mesh have one each.
+//! So an application that has fallen silent on its connections, or sends large answers by all
+//! of them, gets another one for what is asked next, up to a bound: it may have stopped to
+//! serve the one, and hold more of the others than it grants a single client. What is there
+//! goes on as it is.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use http_body::Body as HttpBody;
 use parking_lot::Mutex;
 use policy::reason::Reason;
+use tokio::time::Instant;
 
 use crate::failure::Failure;
 use crate::http::body::Body;
@@ -22,6 +29,7 @@ use crate::http::http2::Tuning;
 use crate::http::http2::client::{self, RequestSender};
 use crate::http::http2::flow::STREAMS;
 use crate::http::http2::send_window::Credit;
+use crate::http::http2::unanswered::SILENT_AFTER;
 use crate::net::budget::Budget;
 use crate::net::coalesce::FlushHandle;
 
@@ -30,6 +38,15 @@ const STREAMS_PER_CONNECTION: usize = 100;
 /// Connections per peer. With 100 streams each, a tunnel for every connection
 /// that the proxy serves at all.
 const CONNECTIONS_PER_PEER: usize = 100;
+/// Connections whose server has fallen silent, until no further one is opened for that: it
+/// may think about each request for a minute, and is no other on a new connection.
+const SILENT_CONNECTIONS: usize = 4;
+/// Connections that are opened so that large answers come apart. Node's server refuses streams
+/// while it holds more than 10 MB for the others of their connection, so that with these
+/// sixteen answers of 10 MB come at once, and a hundred small ones need no second connection.
+const LARGE_APART: usize = 8;
+/// Where none could be opened beside those that are there, it is not tried again for this long.
+const REFUSED_FOR: Duration = SILENT_AFTER;
 /// A connection without a stream is closed after this long.
 pub(crate) const IDLE_MULTIPLEXED: Duration = Duration::from_secs(60);
 /// Opens one connection of HTTP/2, for whoever shares its streams.
@@ -65,10 +82,40 @@ impl Sends {
     }
 }
 
+/// Which connection will do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Choice {
+    /// One without a burden, where another one may be opened instead.
+    Unburdened,
+    Any,
+}
+
+/// Why another connection is chosen, the weightiest reason first. The least is best.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    is_silent: bool,
+    waits: bool,
+    large: usize,
+    streams: usize,
+}
+
 struct Connection {
     sender: RequestSender,
     streams: Arc<AtomicUsize>,
     idle_since: Instant,
+}
+
+impl Connection {
+    /// For a request that `sends` this; `None` where it may have to wait for ever.
+    fn rank(&self, sends: Sends, now: Instant) -> Option<Rank> {
+        let burden = self.sender.burden(now);
+        Some(Rank {
+            is_silent: burden.is_silent,
+            waits: sends.may_wait(&self.sender)?,
+            large: burden.large,
+            streams: self.streams.load(Ordering::Relaxed),
+        })
+    }
 }
 
 /// One peer, with the connections to it.
@@ -80,6 +127,8 @@ pub struct Multiplexed {
     attempts: std::sync::atomic::AtomicU64,
     /// It has answered since a new connection to it took nothing.
     serves: AtomicBool,
+    /// When it last took no further connection.
+    refused: Mutex<Option<Instant>>,
 }
 
 impl std::fmt::Debug for Multiplexed {
@@ -153,6 +202,7 @@ impl Multiplexed {
             connecting: tokio::sync::Mutex::new((0, None)),
             attempts: std::sync::atomic::AtomicU64::new(0),
             serves: AtomicBool::new(false),
+            refused: Mutex::default(),
         }
     }
 
@@ -161,7 +211,7 @@ impl Multiplexed {
     /// # Errors
     /// When no connection can be made; the application has seen nothing.
     pub async fn stream(&self, sends: Sends) -> Result<Http2Stream, Failure> {
-        match self.free(STREAMS_PER_CONNECTION, sends) {
+        match self.free(STREAMS_PER_CONNECTION, sends, Choice::Unburdened) {
             Some(stream) => Ok(stream),
             // On the heap: most requests find one.
             None => Box::pin(self.new_stream(sends)).await,
@@ -171,18 +221,19 @@ impl Multiplexed {
     async fn new_stream(&self, sends: Sends) -> Result<Http2Stream, Failure> {
         let seen = self.attempts.load(Ordering::Acquire);
         let mut connecting = self.connecting.lock().await;
-        if let Some(stream) = self.free(STREAMS_PER_CONNECTION, sends) {
+        if let Some(stream) = self.free(STREAMS_PER_CONNECTION, sends, Choice::Unburdened) {
             return Ok(stream);
         }
         // Where bodies stand still they may move again: better than none.
-        let any = |limit| self.free(limit, Sends::Nothing);
+        let any = |limit| self.free(limit, Sends::Nothing, Choice::Any);
         // Somebody tried while this caller waited: the outcome is that of both.
         if let (true, Some(failure)) = (connecting.0 > seen, &connecting.1) {
             return any(STREAMS_PER_CONNECTION).ok_or_else(|| failure.shared());
         }
         if self.connections.lock().len() >= CONNECTIONS_PER_PEER {
             let limit = STREAMS as usize;
-            let stream = self.free(limit, sends).or_else(|| any(limit));
+            let stream = self.free(limit, sends, Choice::Any);
+            let stream = stream.or_else(|| any(limit));
             return stream.ok_or_else(|| {
                 Failure::not_sent(Reason::Overload, "every stream to the peer is taken")
             });
@@ -206,6 +257,7 @@ impl Multiplexed {
             }
             Err(failure) => {
                 connecting.1 = Some(failure.clone());
+                *self.refused.lock() = Some(Instant::now());
                 any(STREAMS_PER_CONNECTION).ok_or(failure)
             }
         }
@@ -251,28 +303,41 @@ impl Multiplexed {
     /// A permit on the connection with the fewest streams, if one has room: for
     /// `limit` streams at most, and for no more than its server allows, since more
     /// would wait for a permit, and beside tunnels that can be for ever. A body goes
-    /// where it can move, and where it need not wait before others.
-    fn free(&self, limit: usize, sends: Sends) -> Option<Http2Stream> {
+    /// where it can move, and where it need not wait before others; everything goes where
+    /// the server is not silent, and where no large answers come.
+    fn free(&self, limit: usize, sends: Sends, choice: Choice) -> Option<Http2Stream> {
+        let now = Instant::now();
         let mut connections = self.connections.lock();
         connections.retain_mut(|connection| connection.sender.takes_requests());
-        let (_, least) = connections
-            .iter_mut()
-            .filter(|connection| {
-                let streams = connection.streams.load(Ordering::Relaxed);
-                streams < limit.min(connection.sender.stream_limit())
-                    && connection.sender.is_usable()
-            })
-            .filter_map(|connection| Some((sends.may_wait(&connection.sender)?, connection)))
-            .min_by_key(|(waits, connection)| {
-                (*waits, connection.streams.load(Ordering::Relaxed))
-            })?;
-        least.streams.fetch_add(1, Ordering::Relaxed);
-        least.idle_since = Instant::now();
+        let usable = connections.iter().enumerate().filter(|(_, connection)| {
+            let streams = connection.streams.load(Ordering::Relaxed);
+            streams < limit.min(connection.sender.stream_limit()) && connection.sender.is_usable()
+        });
+        let ranked = usable.filter_map(|(at, connection)| Some((connection.rank(sends, now)?, at)));
+        let (rank, at) = ranked.min()?;
+        if choice == Choice::Unburdened && self.wants_another(&connections, rank, now) {
+            return None;
+        }
+        let best = &mut connections[at];
+        best.streams.fetch_add(1, Ordering::Relaxed);
+        best.idle_since = now;
         Some(Http2Stream {
-            sender: least.sender.clone(),
+            sender: best.sender.clone(),
             first: false,
-            _permit: StreamPermit::new(Arc::clone(&least.streams)),
+            _permit: StreamPermit::new(Arc::clone(&best.streams)),
         })
+    }
+
+    /// Whether a new connection is better than the `best` of those that are there.
+    fn wants_another(&self, connections: &[Connection], best: Rank, now: Instant) -> bool {
+        let has_room = if best.is_silent {
+            let silent = |connection: &&Connection| connection.sender.burden(now).is_silent;
+            connections.iter().filter(silent).count() < SILENT_CONNECTIONS
+        } else {
+            best.large > 0 && connections.len() < LARGE_APART
+        };
+        let again = |refused| now.saturating_duration_since(refused) >= REFUSED_FOR;
+        has_room && self.refused.lock().is_none_or(again)
     }
 
     /// Closes connections that nobody used for a while; true when none is left.

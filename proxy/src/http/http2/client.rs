@@ -15,7 +15,7 @@ use h2::{Ping, SendStream};
 use http::{HeaderValue, Method, Request, Response, header};
 use http_body::Body as HttpBody;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::field_values;
 use super::flow::{CONNECTION_WINDOW, Flow, STREAMS};
@@ -23,8 +23,10 @@ use super::frame_filter::FrameFilter;
 use super::keepalive::{Keepalive, Peer, WatchedIo};
 use super::pipe::{Pipe, Stopped, flushed};
 use super::recv::{RecvBody, UploadGuard};
+use super::send_error::SendError;
 use super::send_window::{Credit, CreditSignal, SendWindow};
 use super::suspects::{Suspected, Suspects};
+use super::unanswered::{Asked, Unanswered};
 use super::{RESET_FOR, RESETS, SMALL_FRAMES, Tuning, reset_errors, strip_connection_headers};
 use crate::http::body::Body;
 use crate::http::limits::HEADER_BYTES;
@@ -50,10 +52,23 @@ struct Shared {
     /// Pings that the peer has answered.
     pongs: AtomicU64,
     credit: Arc<CreditSignal>,
+    /// Where the server is asked for no sign of life.
+    unanswered: Option<Arc<Unanswered>>,
+    /// Large answers keep further requests off.
+    spreads: bool,
     /// Wakes the task, which otherwise does not notice that nobody sends any more.
     task: AtomicWaker,
     /// What whoever opened the connection holds for as long as it is there.
     held: OnceLock<Box<dyn Any + Send + Sync>>,
+}
+
+/// What keeps further requests off a connection where another one can be had. More is worse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Burden {
+    /// Its server owes answers, and nothing comes.
+    pub is_silent: bool,
+    /// Answers that come by it and are larger than what its server sends ahead.
+    pub large: usize,
 }
 
 /// Sends requests.
@@ -81,39 +96,6 @@ impl Drop for RequestSender {
     }
 }
 
-/// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum SendError {
-    /// Nothing of the request was taken.
-    #[error("the connection took no request: {0}")]
-    Unsent(h2::Error),
-    /// The server refused this stream and none of the connection: nothing of the request
-    /// was processed (RFC 9113, 8.7).
-    #[error("the server refused the stream: {0}")]
-    Refused(h2::Error),
-    /// The request cannot be said in HTTP/2.
-    #[error("the request has no form in HTTP/2: {0}")]
-    Malformed(h2::Error),
-    #[error("HTTP/2: {0}")]
-    Lost(h2::Error),
-}
-
-impl SendError {
-    fn of(error: h2::Error) -> Self {
-        let reason = error.reason();
-        match reason {
-            Some(h2::Reason::REFUSED_STREAM) if error.is_reset() && error.is_remote() => {
-                Self::Refused(error)
-            }
-            Some(h2::Reason::REFUSED_STREAM) => Self::Unsent(error),
-            Some(h2::Reason::NO_ERROR) if error.is_go_away() && error.is_remote() => {
-                Self::Unsent(error)
-            }
-            _ => Self::Lost(error),
-        }
-    }
-}
-
 /// Begins to speak HTTP/2 on `io`.
 ///
 /// # Errors
@@ -129,7 +111,11 @@ where
 {
     let unsent = profile.unsent(&budget);
     let flow = Flow::new(Arc::clone(&budget), profile.windows);
-    let shared = Arc::<Shared>::default();
+    let shared = Arc::new(Shared {
+        unanswered: (!profile.asks).then(Arc::default),
+        spreads: profile.spreads,
+        ..Shared::default()
+    });
     let window = SendWindow::new(Arc::clone(&shared.credit));
     let io = FrameFilter::of_server(io, flow.small_frames(false), window);
     let (io, received) = WatchedIo::new(io, budget);
@@ -168,10 +154,17 @@ where
             return Err(error);
         }
     }
+    if !profile.asks {
+        // What came until now came behind no request.
+        received.store(false, Relaxed);
+    }
     let task = Task {
         connection,
-        keepalive: profile.asks.then(|| Keepalive::new(pings, received)),
+        keepalive: profile
+            .asks
+            .then(|| Keepalive::new(pings, Arc::clone(&received))),
         suspected: None,
+        received,
         flow: Arc::clone(&flow),
         shared: Arc::clone(&shared),
         flush_handle,
@@ -213,6 +206,19 @@ impl RequestSender {
     /// What a body that is sent now may expect.
     pub(crate) fn credit(&self) -> Credit {
         self.shared.credit.credit()
+    }
+
+    /// What keeps further requests off the connection.
+    pub(crate) fn burden(&self, now: Instant) -> Burden {
+        let unanswered = self.shared.unanswered.as_ref();
+        Burden {
+            is_silent: unanswered.is_some_and(|owed| owed.is_silent(now)),
+            large: if self.shared.spreads {
+                self.flow.large_streams()
+            } else {
+                0
+            },
+        }
     }
 
     /// Whether the peer answers a ping within this time, or ends the connection well.
@@ -272,7 +278,9 @@ impl RequestSender {
         }
         let whole = body.is_end_stream();
         let (response, stream) = self.begin(Request::from_parts(parts, ()), whole).await?;
+        let asked = Asked::on(self.shared.unanswered.as_ref());
         let upload = if whole {
+            asked.sent(true);
             None
         } else {
             let answered = Answered::default();
@@ -280,7 +288,10 @@ impl RequestSender {
             let mut pipe = Box::pin(send_body(pipe));
             // Most bodies are there already, and need no task.
             match pipe.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-                Poll::Ready(()) => None,
+                Poll::Ready(whole) => {
+                    asked.sent(whole);
+                    None
+                }
                 #[expect(
                     clippy::disallowed_methods,
                     reason = "one body, aborted with its stream"
@@ -288,7 +299,7 @@ impl RequestSender {
                 Poll::Pending => {
                     let sending = async move {
                         let _kept = kept;
-                        pipe.await;
+                        asked.sent(pipe.await);
                     };
                     let task = tokio::spawn(sending);
                     Some(UploadGuard::new(task.abort_handle(), answered))
@@ -340,9 +351,10 @@ impl RequestSender {
     }
 }
 
-async fn send_body(mut pipe: Pipe) {
+/// True when all of it was sent.
+async fn send_body(mut pipe: Pipe) -> bool {
     match Pin::new(&mut pipe).await {
-        Ok(()) => {}
+        Ok(()) => return true,
         // The answer says why.
         Err(Stopped::Peer) => {}
         Err(Stopped::Stuck) => {
@@ -356,6 +368,7 @@ async fn send_body(mut pipe: Pipe) {
             pipe.into_stream().send_reset(h2::Reason::CANCEL);
         }
     }
+    false
 }
 
 /// Reads and writes for all streams of a connection.
@@ -366,6 +379,8 @@ where
     connection: Connection<WatchedIo<FrameFilter<I>>, Bytes>,
     keepalive: Option<Keepalive>,
     suspected: Option<Suspected>,
+    /// Something came.
+    received: Arc<AtomicBool>,
     flow: Arc<Flow>,
     shared: Arc<Shared>,
     flush_handle: Option<FlushHandle>,
@@ -419,6 +434,12 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Future for Task<I> {
         }
         this.adjust();
         let ended = Pin::new(&mut this.connection).poll(cx);
+        // Whoever asks for signs of life takes the note itself.
+        if let Some(unanswered) = &this.shared.unanswered
+            && this.received.swap(false, Relaxed)
+        {
+            unanswered.came();
+        }
         this.flow.join_small_frames();
         // What was read just now may allow it, and it is not sent by itself.
         if ended.is_pending() && this.adjust() {

@@ -70,6 +70,8 @@ pub(crate) struct Flow {
     budget: Arc<Budget>,
     changes: WindowChanges,
     streams: AtomicUsize,
+    /// Those that bring more than [`STREAM_WINDOW`].
+    large: AtomicUsize,
     window: AtomicU32,
     /// A stream was read as fast as its window allowed.
     wants_growth: AtomicBool,
@@ -97,6 +99,7 @@ impl Flow {
             budget,
             changes,
             streams: AtomicUsize::new(0),
+            large: AtomicUsize::new(0),
             window: AtomicU32::new(window),
             wants_growth: AtomicBool::new(false),
             growth: Mutex::default(),
@@ -140,6 +143,13 @@ impl Flow {
         self.streams.load(Relaxed)
     }
 
+    /// Streams that are open and bring more than their sender may send ahead, so that it holds
+    /// the rest.
+    #[must_use]
+    pub(crate) fn large_streams(&self) -> usize {
+        self.large.load(Relaxed)
+    }
+
     /// Counts a stream until the share is dropped.
     #[must_use]
     pub(crate) fn open(self: &Arc<Self>) -> Share {
@@ -149,6 +159,7 @@ impl Flow {
             flow: Arc::clone(self),
             read: 0,
             given_back: 0,
+            large: false,
             used: None,
         }
     }
@@ -248,6 +259,8 @@ pub(crate) struct Share {
     read: u64,
     /// All that the peer may have sent ahead again.
     given_back: u64,
+    /// It brings more than [`STREAM_WINDOW`].
+    large: bool,
     /// Among [`Flow::used`].
     used: Option<StreamId>,
 }
@@ -262,8 +275,17 @@ impl Share {
             self.used = Some(id);
             self.flow.used.lock().insert(id, stream.clone());
         }
+        self.brings(self.given_back);
         // Only what was received is given back, so this cannot fail.
         let _ = stream.release_capacity(bytes);
+    }
+
+    /// So many bytes came of the stream, or are to come.
+    pub(super) fn brings(&mut self, bytes: u64) {
+        if !self.large && bytes > u64::from(STREAM_WINDOW) {
+            self.large = true;
+            self.flow.large.fetch_add(1, Relaxed);
+        }
     }
 
     /// Where what comes of `stream` waits.
@@ -289,6 +311,9 @@ impl Share {
 impl Drop for Share {
     fn drop(&mut self) {
         self.flow.streams.fetch_sub(1, Relaxed);
+        if self.large {
+            self.flow.large.fetch_sub(1, Relaxed);
+        }
         if let Some(id) = self.used {
             let stream = self.flow.used.lock().remove(&id);
             // Maybe the last that holds it, so it ends here and not under the lock.

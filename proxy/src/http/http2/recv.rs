@@ -68,10 +68,14 @@ impl Drop for UploadGuard {
 }
 
 impl RecvBody {
-    pub(super) fn new(stream: RecvStream, share: Share, head: &HeaderMap) -> Self {
+    pub(super) fn new(stream: RecvStream, mut share: Share, head: &HeaderMap) -> Self {
         let left = head
             .get(header::CONTENT_LENGTH)
             .and_then(|length| length.to_str().ok()?.parse().ok());
+        // A length without a body is that of the answer to another method.
+        if let Some(bytes) = left.filter(|_| !stream.is_end_stream()) {
+            share.brings(bytes);
+        }
         Self {
             inbox: share.inbox(stream),
             share,

@@ -3,6 +3,7 @@
 mod field_values;
 mod floods;
 mod frame_sizes;
+mod goaway;
 mod graceful_shutdown;
 mod grpc_ends;
 mod held_back;
@@ -27,8 +28,9 @@ use tokio::time::{Instant, timeout};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::io::InspectReader;
 
-use super::client::{self, RequestSender, SendError};
+use super::client::{self, RequestSender};
 use super::flow::{STREAM_WINDOW, WindowChanges};
+use super::send_error::SendError;
 use super::server::{self, Accept};
 use super::suspects::Suspects;
 use super::{MESH, PLAIN, PLAIN_FRAME, Tuning};
@@ -44,6 +46,7 @@ const PROFILE: Tuning = Tuning {
     learn_limit: false,
     windows: WindowChanges::Both,
     asks: true,
+    spreads: false,
     resets: 512,
 };
 

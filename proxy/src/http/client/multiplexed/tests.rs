@@ -1,5 +1,7 @@
 //! By which connection a body goes.
 
+mod apart;
+
 use tokio::io::{DuplexStream, duplex};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;

@@ -1,0 +1,34 @@
+//! Why a request has no answer, and whether its server can have seen it.
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// Nothing of the request was taken.
+    #[error("the connection took no request: {0}")]
+    Unsent(h2::Error),
+    /// The server refused this stream and none of the connection: nothing of the request
+    /// was processed (RFC 9113, 8.7).
+    #[error("the server refused the stream: {0}")]
+    Refused(h2::Error),
+    /// The request cannot be said in HTTP/2.
+    #[error("the request has no form in HTTP/2: {0}")]
+    Malformed(h2::Error),
+    #[error("HTTP/2: {0}")]
+    Lost(h2::Error),
+}
+
+impl SendError {
+    pub(super) fn of(error: h2::Error) -> Self {
+        let reason = error.reason();
+        match reason {
+            Some(h2::Reason::REFUSED_STREAM) if error.is_reset() && error.is_remote() => {
+                Self::Refused(error)
+            }
+            Some(h2::Reason::REFUSED_STREAM) => Self::Unsent(error),
+            // Whatever the server goes for: only streams behind the last that it has looked at end
+            // with this.
+            _ if error.is_go_away() && error.is_remote() => Self::Unsent(error),
+            _ => Self::Lost(error),
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Servers that go, and what they have not looked at.
+
+use super::*;
+
+const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
+
+/// A frame that belongs to no stream.
+fn frame(kind: u8, content: &[u8]) -> Vec<u8> {
+    let mut frame = (content.len() as u32).to_be_bytes()[1..].to_vec();
+    frame.extend([kind, 0, 0, 0, 0, 0]);
+    frame.extend(content);
+    frame
+}
+
+/// RFC 9113, 6.8: what is behind the last stream that it names was not processed.
+#[tokio::test]
+async fn call_that_a_server_has_not_looked_at_is_unsent_whatever_the_server_goes_for() {
+    for code in [
+        h2::Reason::NO_ERROR,
+        h2::Reason::ENHANCE_YOUR_CALM,
+        h2::Reason::PROTOCOL_ERROR,
+    ] {
+        let (sender, mut io) = client().await;
+        let [first, second] = [(), ()].map(|()| {
+            let mut sender = sender.clone();
+            tokio::spawn(async move { sender.send(post(body::empty())).await.map(|_| ()) })
+        });
+        io.read_exact(&mut [0; 24]).await.unwrap();
+        io.write_all(&frame(SETTINGS, &[])).await.unwrap();
+        let mut begun = 0;
+        while begun < 2 {
+            let mut head = [0; 9];
+            io.read_exact(&mut head).await.unwrap();
+            let size = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+            io.read_exact(&mut vec![0; size]).await.unwrap();
+            begun += usize::from(head[3] == HEADERS);
+        }
+        let mut goaway = 1_u32.to_be_bytes().to_vec();
+        goaway.extend(u32::from(code).to_be_bytes());
+        io.write_all(&frame(GOAWAY, &goaway)).await.unwrap();
+        let outcome = second.await.unwrap();
+        let is_unsent = matches!(outcome, Err(SendError::Unsent(_)));
+        assert!(is_unsent, "{code:?}: {outcome:?}");
+        drop(io);
+        let outcome = first.await.unwrap();
+        let is_lost = matches!(outcome, Err(SendError::Lost(_)));
+        assert!(is_lost, "{code:?}, the stream that it names: {outcome:?}");
+    }
+}

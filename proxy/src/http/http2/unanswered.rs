@@ -1,0 +1,133 @@
+//! Whether a server that is asked for no sign of life has fallen silent.
+//!
+//! Some stop to answer on one connection and go on to serve others. TCP does not show that,
+//! and a ping would cost more than it tells: who computes answers none, and servers of gRPC
+//! end connections for those that come often. So what shows it are requests. One was sent,
+//! all of it, and nothing whatever came on the connection since.
+//!
+//! Whatever comes behind a request excuses it for good, also one that is not answered for
+//! hours: its server reads and writes on this connection.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// A server that says nothing for so long may compute, or wait for news: another connection
+/// to it then costs one handshake. It is long against common answers, and less than what
+/// callers wait for them.
+pub(crate) const SILENT_AFTER: Duration = Duration::from_secs(5);
+/// In place of a time: nothing is owed.
+const NEVER: u64 = u64::MAX;
+
+/// What a server owes on one connection.
+#[derive(Debug)]
+pub(super) struct Unanswered {
+    begun: Instant,
+    /// In milliseconds since then, of the first request that nothing came behind.
+    since: AtomicU64,
+    /// How often something came.
+    received: AtomicU64,
+}
+
+impl Default for Unanswered {
+    fn default() -> Self {
+        Self {
+            begun: Instant::now(),
+            since: AtomicU64::new(NEVER),
+            received: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Unanswered {
+    /// Something came.
+    pub(super) fn came(&self) {
+        self.received.fetch_add(1, Relaxed);
+        self.since.store(NEVER, Relaxed);
+    }
+
+    /// Whether requests have waited for too long for anything at all to come.
+    pub(super) fn is_silent(&self, now: Instant) -> bool {
+        let since = self.since.load(Relaxed);
+        since != NEVER && Duration::from_millis(self.at(now).saturating_sub(since)) >= SILENT_AFTER
+    }
+
+    fn at(&self, now: Instant) -> u64 {
+        let passed = now.saturating_duration_since(self.begun);
+        u64::try_from(passed.as_millis()).unwrap_or(NEVER - 1)
+    }
+}
+
+/// A request whose head is sent, on a connection of which somebody knows what is owed there.
+#[derive(Debug)]
+pub(super) struct Asked(Option<(Arc<Unanswered>, u64)>);
+
+impl Asked {
+    pub(super) fn on(connection: Option<&Arc<Unanswered>>) -> Self {
+        Self(connection.map(|owed| (Arc::clone(owed), owed.received.load(Relaxed))))
+    }
+
+    /// Nothing more comes of it. Where it is whole its server has what it needs to answer.
+    pub(super) fn sent(self, is_whole: bool) {
+        let Some((owed, received)) = self.0 else {
+            return;
+        };
+        let came = owed.received.load(Relaxed) != received;
+        if is_whole && !came && owed.since.load(Relaxed) == NEVER {
+            owed.since.store(owed.at(Instant::now()), Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    const MOMENT: Duration = Duration::from_millis(1);
+
+    fn silent(owed: &Unanswered) -> bool {
+        owed.is_silent(Instant::now())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_is_silent_when_nothing_came_behind_a_request_for_long() {
+        let owed = Arc::<Unanswered>::default();
+        advance(2 * SILENT_AFTER).await;
+        assert!(!silent(&owed), "it was asked for nothing");
+        Asked::on(Some(&owed)).sent(true);
+        advance(SILENT_AFTER - MOMENT).await;
+        // What is asked later does not put that off.
+        Asked::on(Some(&owed)).sent(true);
+        assert!(!silent(&owed));
+        advance(MOMENT).await;
+        assert!(silent(&owed));
+        owed.came();
+        advance(2 * SILENT_AFTER).await;
+        assert!(
+            !silent(&owed),
+            "it said something behind all that was asked"
+        );
+    }
+
+    /// Also where it is the rest of a body that comes late.
+    #[tokio::test(start_paused = true)]
+    async fn a_request_counts_once_it_is_whole_and_only_if_nothing_came_behind_its_head() {
+        for (comes, is_whole) in [(false, true), (true, true), (false, false)] {
+            let owed = Arc::<Unanswered>::default();
+            let asked = Asked::on(Some(&owed));
+            advance(2 * SILENT_AFTER).await;
+            assert!(!silent(&owed), "it waits for the rest of the request");
+            if comes {
+                owed.came();
+            }
+            asked.sent(is_whole);
+            advance(SILENT_AFTER).await;
+            let case = format!("something came: {comes}, whole: {is_whole}");
+            assert_eq!(silent(&owed), is_whole && !comes, "{case}");
+        }
+    }
+}
