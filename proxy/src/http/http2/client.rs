@@ -154,7 +154,11 @@ where
         // with the answer to anything.
         let learned = poll_fn(|cx| {
             flow.begin_turn();
-            if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
+            let ended = Pin::new(&mut connection).poll(cx);
+            if flow.is_flooded() {
+                return Poll::Ready(Err(h2::Reason::ENHANCE_YOUR_CALM.into()));
+            }
+            if let Poll::Ready(ended) = ended {
                 // Also a good end: nobody is there to send to.
                 let error = ended.err().unwrap_or_else(|| h2::Reason::NO_ERROR.into());
                 return Poll::Ready(Err(error));
@@ -394,6 +398,10 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Future for Task<I> {
         }
         this.adjust();
         let ended = Pin::new(&mut this.connection).poll(cx);
+        if this.flow.is_flooded() {
+            tracing::debug!("a server sent control frames that nothing called for");
+            return Poll::Ready(());
+        }
         this.flow.join_small_frames();
         // What was read just now may allow it, and it is not sent by itself.
         if ended.is_pending() && this.adjust() {
