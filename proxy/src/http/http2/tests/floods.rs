@@ -8,6 +8,7 @@ use tokio::time::sleep;
 use super::super::flood::MOST;
 use super::super::recv::RecvBody;
 use super::*;
+use crate::net::ticket::NotAdmitted;
 
 /// What a client begins with.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
@@ -163,6 +164,48 @@ async fn whoever_begins_streams_and_takes_them_back_is_read_a_few_at_a_time() {
     };
     timeout(Duration::from_secs(30), all).await.unwrap();
     assert!(most <= 512, "{most} between two turns of another task");
+}
+
+/// For each the application would be opened a connection, which it loses.
+#[tokio::test]
+async fn a_request_whose_reset_comes_with_its_head_is_not_begun() {
+    const TAKEN_BACK: u32 = 100;
+    for profile in [PLAIN, MESH] {
+        let (mut near, far) = duplex(1 << 20);
+        let (begun, left) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+        let counted = (Arc::clone(&begun), Arc::clone(&left));
+        tokio::spawn(async move {
+            let close = pin!(pending::<()>());
+            let handler = move |request: Request<RecvBody>| {
+                let (begun, left) = &counted;
+                let why = request.extensions().get::<NotAdmitted>().copied();
+                let counter = if why == Some(NotAdmitted::Left) {
+                    left
+                } else {
+                    begun
+                };
+                counter.fetch_add(1, Ordering::Relaxed);
+                std::future::ready(Response::new(body::empty()))
+            };
+            let _ = server::serve(far, limits(profile, Permit::unlisted()), close, handler).await;
+        });
+        let mut sent = PREFACE.to_vec();
+        for at in 0..TAKEN_BACK {
+            sent.extend(frame(HEADERS, WHOLE, 2 * at + 1, &GET));
+            sent.extend(frame(RESET, 0, 2 * at + 1, &[0, 0, 0, 8]));
+        }
+        // Control: one that is not.
+        sent.extend(frame(HEADERS, WHOLE, 2 * TAKEN_BACK + 1, &GET));
+        near.write_all(&sent).await.unwrap();
+        let answered = async {
+            while let Some((kind, ..)) = next(&mut near).await
+                && kind != HEADERS
+            {}
+        };
+        timeout(Duration::from_secs(30), answered).await.unwrap();
+        let seen = (begun.load(Ordering::Relaxed), left.load(Ordering::Relaxed));
+        assert_eq!(seen, (1, TAKEN_BACK as usize), "{profile:?}");
+    }
 }
 
 /// How a connection of a stranger fared.
