@@ -17,7 +17,8 @@
 //! take the last place; the proxy has one thread for data and does not wait between them.
 //! [`Health::status`] is asked when endpoints are drawn, and [`Health::begin_probe`] for
 //! the one that is sent a probe. [`Health::settle`] comes before each of these, at the same
-//! moment. What the mesh itself answered is not told: [`HealthSignal::of_refusal`].
+//! moment. What the mesh itself answered is not told: [`HealthSignal::of_refusal`]; nor is
+//! what was begun before the endpoint returned: [`Health::counts`].
 //!
 //! Invariant: time and chance are arguments.
 
@@ -91,6 +92,10 @@ impl EjectedFor {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Probe(u8);
 
+/// How often an endpoint had returned when an attempt there began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Returns(u8);
+
 /// The endpoints that one is compared with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Others {
@@ -126,6 +131,7 @@ pub struct Health {
     /// Why it rested last.
     ejected_for: EjectedFor,
     probe: Probe,
+    returns: Returns,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,6 +163,7 @@ impl Health {
             ejections: 0,
             ejected_for: EjectedFor::Failures,
             probe: Probe(0),
+            returns: Returns(0),
         }
     }
 
@@ -170,6 +177,20 @@ impl Health {
             self.return_to_work(now);
         }
         lasted
+    }
+
+    /// To be kept with an attempt that begins.
+    #[must_use]
+    pub const fn returns(&self) -> Returns {
+        self.returns
+    }
+
+    /// Whether the end of an attempt that began then still says how the endpoint fares. Calls
+    /// that hung until their time was over end long after it has shown that it works. `probe`:
+    /// where it is the one that showed it, which may go on.
+    #[must_use]
+    pub fn counts(&self, begun: Returns, probe: Option<Probe>) -> bool {
+        self.returns == begun || probe == Some(self.probe)
     }
 
     /// An attempt ended, or goes on. `probe`: what [`Health::begin_probe`] gave, where it sent
@@ -390,6 +411,8 @@ impl Health {
 
     fn return_to_work(&mut self, now: Instant) {
         self.phase = Phase::Working;
+        // Whoever is under way for 256 rests may be taken for another one.
+        self.returns = Returns(self.returns.0.wrapping_add(1));
         self.works_since = Some(now);
         self.recent = Window::new(now);
         self.in_a_row = 0;

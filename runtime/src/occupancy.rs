@@ -98,6 +98,8 @@ pub enum Reached {
     SlowHead,
     /// A request waits for memory before it begins.
     NoMemory,
+    /// A connection brought so many frames that nothing called for that it ends.
+    Flood,
 }
 
 /// The permits of one listener.

@@ -58,6 +58,8 @@ pub struct Breaker {
     own: Window,
     /// What was let in before says nothing any more; `None`: it has never closed.
     counts_from: Option<Instant>,
+    /// When it began to send nothing but probes last, here or by the controller's word.
+    opened_at: Option<Instant>,
     phase: Phase,
     ordered: Steer,
     ordered_at: Instant,
@@ -81,6 +83,7 @@ impl Breaker {
         Self {
             own: Window::new(now),
             counts_from: None,
+            opened_at: None,
             phase: Phase::Closed,
             ordered: Steer::Closed,
             ordered_at: now,
@@ -109,6 +112,37 @@ impl Breaker {
             Admit::Refuse => self.pulse.refused = self.pulse.refused.saturating_add(1),
         }
         admit
+    }
+
+    /// The same of what began then and is known only now to be sent: a connection that was
+    /// opened before anybody knew what it is to carry. If that was before the breaker opened, it
+    /// shows nothing of what came after: it is no probe, and turned away as all that is none.
+    pub fn admit_begun(
+        &mut self,
+        now: Instant,
+        begun: Instant,
+        settings: &Settings,
+        random: u64,
+    ) -> Admit {
+        let is_older = self.opened_at.is_some_and(|opened| begun < opened);
+        if is_older && self.is_open(now, settings) {
+            self.pulse.refused = self.pulse.refused.saturating_add(1);
+            return Admit::Refuse;
+        }
+        self.admit(now, settings, random)
+    }
+
+    /// Whether nothing is sent but probes.
+    fn is_open(&mut self, now: Instant, settings: &Settings) -> bool {
+        match settings.state {
+            BreakerState::Open => return true,
+            BreakerState::Closed => return false,
+            BreakerState::Auto => self.expire(now),
+        }
+        if self.must_hold(now, settings) {
+            return matches!(self.ordered, Steer::Open | Steer::Probing { .. });
+        }
+        matches!(self.phase, Phase::Open { .. } | Phase::Probing { .. })
     }
 
     /// Whether a request would be turned away now. Counts nothing, so of what may pass for a
@@ -252,6 +286,7 @@ impl Breaker {
             && sum.fails(settings.failure_percent.get());
         if enough && matches!(self.phase, Phase::Closed | Phase::Closing { .. }) {
             self.phase = Phase::Open { since: now };
+            self.opened_at = Some(now);
         }
     }
 
@@ -322,6 +357,9 @@ impl Breaker {
         if closes(ordered) && !closes(self.ordered) && self.obeys {
             self.phase = Phase::Closed;
             self.forget_all(now);
+        }
+        if closes(self.ordered) && !closes(ordered) {
+            self.opened_at = Some(now);
         }
         self.obeys &= ordered != Steer::Closed;
         if self.ordered != ordered {

@@ -108,6 +108,33 @@ fn alone_it_probes_once_a_second_and_closes_slowly_after_five_good_ones() {
     );
 }
 
+/// A connection may be open for hours before anybody knows what it is to carry.
+#[test]
+fn what_began_before_it_opened_is_turned_away_and_no_probe_of_it() {
+    let before = Instant::now();
+    let opens = before + ms(1000);
+    for by_controller in [false, true] {
+        let mut breaker = Breaker::new(before);
+        let admit =
+            |breaker: &mut Breaker, now, begun| breaker.admit_begun(now, begun, &SETTINGS, 0);
+        let calm = admit(&mut breaker, opens, before);
+        assert_eq!(calm, Admit::Pass, "control: nothing is amiss");
+        if by_controller {
+            breaker.steer(opens, Steer::Open);
+            let every = ms(1000);
+            breaker.steer(opens + ms(5000), Steer::Probing { every });
+        } else {
+            send(&mut breaker, opens, 50, 50);
+        }
+        let due = opens + ms(6000);
+        for _ in 0..3 {
+            assert_eq!(admit(&mut breaker, due, before), Admit::Refuse);
+        }
+        assert_eq!(breaker.pulse().map_or(0, |said| said.refused), 3);
+        assert_eq!(admit(&mut breaker, due, opens), Admit::Probe, "since then");
+    }
+}
+
 #[test]
 fn the_controllers_word_is_obeyed_by_those_that_see_it_too_or_see_nothing() {
     let now = Instant::now();

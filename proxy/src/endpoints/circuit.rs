@@ -81,10 +81,21 @@ impl Circuits {
 
     /// Whether a call is sent, and what the breaker is now, if that is to be shown.
     pub fn admit(&self, by: &DecidedBy, settings: &Settings) -> (Admit, Option<ShownState>) {
+        self.admit_begun(by, settings, now())
+    }
+
+    /// The same of a connection that was opened then, before anybody knew what for.
+    pub(crate) fn admit_begun(
+        &self,
+        by: &DecidedBy,
+        settings: &Settings,
+        begun: Instant,
+    ) -> (Admit, Option<ShownState>) {
         let now = now();
         self.with(by, |circuit| {
             (circuit.settings, circuit.used) = (*settings, now);
-            let admit = circuit.breaker.admit(now, settings, rand::random());
+            let random = rand::random();
+            let admit = circuit.breaker.admit_begun(now, begun, settings, random);
             let news = circuit.news();
             // A series that is not touched for long is forgotten.
             let open = (admit == Admit::Refuse).then_some(circuit.shown);

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 use policy::balance::Candidate;
-use policy::health::{EjectedFor, Health, HealthChange, HealthSignal, Others, Probe, Recent};
+use policy::health::{
+    EjectedFor, Health, HealthChange, HealthSignal, Others, Probe, Recent, Returns,
+};
 use policy::name::SpiffeId;
 use policy::traffic::endpoint::Ejection;
 use prometheus_client::metrics::gauge::Gauge;
@@ -129,6 +131,7 @@ impl Endpoint {
         InFlight {
             endpoint: Arc::clone(self),
             probe: None,
+            begun: self.learned.lock().health.returns(),
         }
     }
 
@@ -228,6 +231,8 @@ pub struct InFlight {
     endpoint: Arc<Endpoint>,
     /// It probes the endpoint, and nobody has seen yet how that ended.
     probe: Option<Probe>,
+    /// Behind which return of the endpoint.
+    begun: Returns,
 }
 
 impl InFlight {
@@ -250,7 +255,13 @@ impl InFlight {
     ) -> HealthChange {
         let now = now();
         let mut learned = self.endpoint.settled(now);
-        let change = learned.record(now, latency, signal, self.probe, ejection);
+        let counts = learned.health.counts(self.begun, self.probe);
+        let shown = signal.filter(|_| counts);
+        let change = learned.record(now, latency, shown, self.probe, ejection);
+        // Whoever brought it back goes on behind that.
+        if change == HealthChange::Returned {
+            self.begun = learned.health.returns();
+        }
         drop(learned);
         self.endpoint.presence.learn(latency, signal);
         if matches!(change, HealthChange::Returned | HealthChange::EjectedAgain) {

@@ -49,7 +49,10 @@ const LEAST: usize = 64;
 const LAST: usize = 65;
 /// This part of the memory is let in so until it was measured, which takes half a second.
 const SPARED: usize = 16;
-/// Whatever is in use: this part of the memory is let in so until it was answered.
+/// Whatever is in use: this part of the memory is let in so until it was answered or measured,
+/// whoever they are. That is a rate. What bounds them over time, where none ends, is [`LEAST`]:
+/// callers that come one after the other have 64, 32, 21 and so on, and beyond the 64th one each.
+/// Where they fill the memory, it is they or the holder of most who lose something.
 const TRICKLE: usize = 128;
 
 /// How a request begins.

@@ -4,7 +4,7 @@
 //! and it means something only once it is known that bytes are what is spoken: [`Opening`].
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::Version;
 use policy::name::ServiceId;
@@ -12,6 +12,7 @@ use policy::protocol::Protocol;
 use tokio::net::TcpStream;
 
 use crate::config::snapshot::Snapshot;
+use crate::endpoints::learned::now;
 use crate::failure::Failure;
 use crate::net::connect;
 use crate::net::prefixed::Prefixed;
@@ -39,7 +40,13 @@ pub(super) enum Opening {
 /// opened says nothing of how requests are answered.
 pub(super) struct Ahead {
     pub(super) tunnel: Tunnel,
-    route: Box<Route>,
+    way: Box<Way>,
+}
+
+/// Which way it goes, and since when.
+struct Way {
+    route: Route,
+    begun: Instant,
 }
 
 /// Such a way, and the call that it was opened for.
@@ -74,10 +81,10 @@ impl Opening {
 }
 
 impl Ahead {
-    /// It carries bytes, and so counts as any connection of them.
+    /// It carries bytes, and so counts as any connection of them that began when it was opened.
     fn counted(mut self, proxy: &Proxy, call: &Call) -> Result<Tunnel, Failure> {
-        let mut attempts = Attempts::new(&self.route);
-        attempts.admit(proxy)?;
+        let mut attempts = Attempts::new(&self.way.route);
+        attempts.admit_begun(proxy, self.way.begun)?;
         attempts.opened(&mut self.tunnel.in_flight, call);
         Ok(self.tunnel)
     }
@@ -88,11 +95,13 @@ impl Connection {
     /// whether one is wanted.
     pub(super) async fn open_ahead(&self, call: &mut Call) -> Result<Ahead, Failure> {
         let RoutedBytes { route, .. } = self.route_bytes(call)?;
-        let route = Box::new(route);
-        let idle = call_policy::timeouts(route.policy.as_deref()).idle;
-        let mut tunnel = self.open_by(&route, idle, Opening::IsNoSign, call).await?;
-        tunnel.led_to = route.led_to();
-        Ok(Ahead { tunnel, route })
+        let begun = now();
+        let way = Box::new(Way { route, begun });
+        let idle = call_policy::timeouts(way.route.policy.as_deref()).idle;
+        let opening = Opening::IsNoSign;
+        let mut tunnel = self.open_by(&way.route, idle, opening, call).await?;
+        tunnel.led_to = way.route.led_to();
+        Ok(Ahead { tunnel, way })
     }
 
     fn route_bytes(&self, call: &mut Call) -> Result<RoutedBytes, Failure> {

@@ -100,6 +100,7 @@ pub(super) fn of(metrics: &Metrics, full: fn(&Metrics), shared: bool, permits: u
         Reached::Hoarder => counting.limit("hoarder"),
         Reached::SlowHead => counting.limit("slow-head"),
         Reached::NoMemory => counting.limit("memory-wait"),
+        Reached::Flood => counting.limit("http2-flood"),
     });
     Permits {
         occupancy,

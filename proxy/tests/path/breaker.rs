@@ -434,3 +434,29 @@ async fn connections_on_which_nothing_is_said_are_no_good_answers() {
     assert!(answer.contains(OPEN), "ten of ten have failed: {answer}");
     assert_eq!(app.request_count(), 10);
 }
+
+/// That it could be opened then says nothing of how the Service fares now.
+#[tokio::test]
+async fn a_connection_that_was_opened_before_it_opened_is_no_probe_of_it() {
+    let (client, server, _, _) = pair(Protocol::Detect).await;
+    let quick = Breaker {
+        open_time: Duration::from_secs(1),
+        ..TEN
+    };
+    client.set(vec![policy_of(&breaker(quick))]);
+    let listener = listening(&client, &server).await;
+    let mut silent = client.call(vip()).await;
+    let _opened_ahead = listener.accept().await.unwrap();
+    let app = App::on(listener, UNAVAILABLE);
+    post(&client, 10).await;
+    assert_eq!(sum(&client, STATE, &[]), 2.0, "{}", client.metrics());
+    sleep(Duration::from_millis(1100)).await;
+    raw(&mut silent, b"\0", Duration::from_secs(5)).await;
+    let refused = ["reason=\"circuit-open\""];
+    let connections = sum(&client, "weft_tcp_connections_total", &refused);
+    assert_eq!(connections, 1.0, "{}", client.metrics());
+    // Nor has it taken the place of one.
+    let (_, answer) = ask(&client, "POST", "", "{}").await;
+    assert!(!answer.contains(OPEN), "{answer}");
+    assert_eq!(app.request_count(), 11);
+}

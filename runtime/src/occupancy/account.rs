@@ -30,6 +30,13 @@ impl Permit {
         }
     }
 
+    /// This connection ends because it brings next to nothing but frames that nothing called for.
+    pub fn flooded(&self) {
+        if let Some(occupancy) = self.occupancy() {
+            (occupancy.reached)(Reached::Flood);
+        }
+    }
+
     /// Counts `bytes` as held for this connection.
     #[must_use]
     pub fn reserve_bytes(&self, bytes: usize) -> ReservedBytes {

@@ -169,3 +169,40 @@ fn what_a_late_probe_shows_is_not_taken_for_what_the_current_one_shows() {
         assert_eq!(record(own), change, "{signal:?}");
     }
 }
+
+/// Calls that hung end by their time limit, for as long as that is, after the probe.
+#[test]
+fn what_was_begun_before_it_returned_says_nothing_of_it_afterwards() {
+    let (start, settings) = (Instant::now(), &Ejection::DEFAULT);
+    let due = start + ms(5000);
+    let mut health = rested(start);
+    let hung = health.returns();
+    let probe = health.begin_probe(due, true);
+    assert!(health.counts(hung, None), "it rests all the while");
+    let change = health.record(due, Failed, probe, settings, EVEN);
+    assert_eq!(change, HealthChange::EjectedAgain);
+    assert!(
+        health.counts(hung, None),
+        "a probe that failed shows no more"
+    );
+    // By an end, and by an answer that lasts.
+    for (begun, signal) in [(ms(20_000), Good), (ms(40_000), Reached)] {
+        let mut health = health;
+        let begun = start + begun;
+        let probe = health.begin_probe(begun, true);
+        assert!(probe.is_some());
+        health.record(begun, signal, probe, settings, EVEN);
+        health.settle(begun + LASTED);
+        assert!(!health.is_ejected(), "{signal:?}");
+        assert!(!health.counts(hung, None), "{signal:?}");
+        assert!(health.counts(health.returns(), None), "{signal:?}");
+        assert!(health.counts(hung, probe), "it may go on");
+    }
+    // No place for another rest is no sign that it works.
+    let full = Others {
+        ejected: 3,
+        ..others(3, 20, 0)
+    };
+    assert!(health.returns_for_lack_of_slot(&full, settings));
+    assert!(!health.is_ejected() && health.counts(hung, None));
+}

@@ -143,7 +143,11 @@ where
         // with the answer to anything.
         let learned = poll_fn(|cx| {
             flow.begin_turn();
-            if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
+            let ended = Pin::new(&mut connection).poll(cx);
+            if flow.is_flooded() {
+                return Poll::Ready(Err(h2::Reason::ENHANCE_YOUR_CALM.into()));
+            }
+            if let Poll::Ready(ended) = ended {
                 // Also a good end: nobody is there to send to.
                 let error = ended.err().unwrap_or_else(|| h2::Reason::NO_ERROR.into());
                 return Poll::Ready(Err(error));
@@ -434,6 +438,10 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Future for Task<I> {
         }
         this.adjust();
         let ended = Pin::new(&mut this.connection).poll(cx);
+        if this.flow.is_flooded() {
+            tracing::debug!("a server sent control frames that nothing called for");
+            return Poll::Ready(());
+        }
         // Whoever asks for signs of life takes the note itself.
         if let Some(unanswered) = &this.shared.unanswered
             && this.received.swap(false, Relaxed)

@@ -132,6 +132,12 @@ impl Flow {
         self.inboxes.begin_turn();
     }
 
+    /// Whether what comes is a flood, so that the connection is to end. To be asked by its task
+    /// after it has read.
+    pub(super) fn is_flooded(&self) -> bool {
+        self.inboxes.is_flooded()
+    }
+
     /// Joins small frames that wait; see [`Inboxes::look`].
     pub(super) fn join_small_frames(&self) {
         self.inboxes.look();

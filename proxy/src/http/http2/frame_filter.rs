@@ -12,7 +12,8 @@
 //! a flood of them is still the attack that it is.
 //!
 //! Control frames take long for their bytes, so a turn of the connection's task ends after some
-//! ([`super::inbox`]).
+//! ([`super::inbox`]), and the connection after very many that nothing called for
+//! ([`super::flood`]).
 //!
 //! A client's trailers with more fields than a head may have end the connection here
 //! ([`FieldCount`]): a head is refused with a reason once `h2` has handed it over, but
@@ -27,14 +28,15 @@ use runtime::occupancy::Permit;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::field_count::FieldCount;
+use super::flood::FloodDetector;
+use super::frame_heads::{DATA, FrameHeads, HEAD, HEADERS, PREFACE};
 use super::graceful_shutdown::{ACK, CONTENT, LateAnswer, PING, SHUTDOWN_PING};
 use super::inbox::{SMALL, SmallFrames};
-use super::send_window::{DATA, HEAD, INCREMENT, PREFACE, SendWindow, WINDOW_UPDATE};
+use super::send_window::{INCREMENT, SendWindow, WINDOW_UPDATE};
 use super::unflushed::Unflushed;
 use crate::http::limits::HEADER_COUNT;
 use crate::net::forward::forward_shutdown;
 
-const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
@@ -94,6 +96,9 @@ pub(super) struct FrameFilter<I> {
     unread: usize,
     allowed: u32,
     small: SmallFrames,
+    flood: FloodDetector,
+    /// Of what is written.
+    heads: FrameHeads,
     /// Frames of the last read that count for a turn.
     dense: u32,
     /// The newest stream that a client began; `None` where a server is read.
@@ -115,7 +120,7 @@ pub(super) struct FrameFilter<I> {
 impl<I> FrameFilter<I> {
     /// Of a client, which begins with the preface. `permit` sees to slow heads.
     pub(super) fn of_client(io: I, small: SmallFrames, permit: Arc<Permit>) -> Self {
-        let mut this = Self::new(io, small, None);
+        let mut this = Self::new(io, small, FrameHeads::of_server(), None);
         this.content = PREFACE;
         this.newest = Some(0);
         this.permit = Some(permit);
@@ -124,10 +129,11 @@ impl<I> FrameFilter<I> {
 
     /// Of a server. `window` is what it takes.
     pub(super) fn of_server(io: I, small: SmallFrames, window: SendWindow) -> Self {
-        Self::new(io, small, Some(Box::new(window)))
+        let heads = FrameHeads::of_client();
+        Self::new(io, small, heads, Some(Box::new(window)))
     }
 
-    const fn new(io: I, small: SmallFrames, window: Option<Box<SendWindow>>) -> Self {
+    fn new(io: I, small: SmallFrames, heads: FrameHeads, window: Option<Box<SendWindow>>) -> Self {
         Self {
             io,
             content: 0,
@@ -136,6 +142,8 @@ impl<I> FrameFilter<I> {
             unread: 0,
             allowed: ALLOWED,
             small,
+            flood: FloodDetector::new(),
+            heads,
             dense: 0,
             newest: None,
             trailers: None,
@@ -177,15 +185,7 @@ impl<I> FrameFilter<I> {
         };
         let [a, b, c, kind, flags, d, e, f, g] = *head;
         self.content = u32::from_be_bytes([0, a, b, c]) as usize - content.len();
-        let counts = match kind {
-            DATA | CONTINUATION => false,
-            HEADERS | RST_STREAM => self.small.paces_streams(),
-            _ => true,
-        };
-        if counts {
-            self.small.any_came();
-            self.dense += 1;
-        }
+        self.count(kind);
         if matches!(kind, HEADERS | CONTINUATION) {
             self.block_begins(flags);
             if self.content == 0 {
@@ -224,14 +224,44 @@ impl<I> FrameFilter<I> {
         }
     }
 
+    /// Counts a frame of this type that came.
+    fn count(&mut self, kind: u8) {
+        let for_turn = match kind {
+            DATA | CONTINUATION => false,
+            HEADERS | RST_STREAM => self.small.paces_streams(),
+            _ => true,
+        };
+        if for_turn {
+            self.small.any_came();
+            self.dense += 1;
+        }
+        match kind {
+            HEADERS => self.flood.calls_for_some(),
+            DATA | CONTINUATION => {}
+            _ => {
+                if self.flood.came() {
+                    self.small.flood();
+                }
+            }
+        }
+    }
+
     /// The first bytes of `parts` were written, as many as `written` says.
     fn note_written(
         &mut self,
         parts: &[IoSlice<'_>],
         written: &Poll<io::Result<usize>>,
     ) -> io::Result<()> {
-        if let (Some(window), Poll::Ready(Ok(written))) = (&mut self.window, written) {
-            window.wrote(parts, *written);
+        if let Poll::Ready(Ok(written)) = written {
+            let (flood, window) = (&mut self.flood, &mut self.window);
+            self.heads.wrote(parts, *written, |kind, length| {
+                if matches!(kind, DATA | HEADERS) {
+                    flood.calls_for_some();
+                }
+                if let (DATA, Some(window)) = (kind, window.as_mut()) {
+                    window.sent(length);
+                }
+            });
         }
         if self.newest.is_some() {
             let offered = parts.iter().map(|part| part.len()).sum();

@@ -7,7 +7,7 @@
 //! back only for what was read, so a stream holds no more than its window here.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 
@@ -32,21 +32,28 @@ const JOINED: usize = 4 * 1024;
 /// ends no connection for some of them, as between proxies, they count as well.
 const TURN: usize = 256;
 
-/// Small frames of one connection that came since somebody looked.
+/// Small frames of one connection.
 #[derive(Clone, Debug, Default)]
 pub(super) struct SmallFrames {
-    /// Of DATA.
-    data: Arc<AtomicUsize>,
-    /// All that count for this turn.
-    turn: Arc<AtomicUsize>,
-    /// What begins and resets streams does.
+    counts: Arc<Counts>,
+    /// What begins and resets streams counts for a turn.
     streams: bool,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    /// Those of DATA that came since somebody looked.
+    data: AtomicUsize,
+    /// All that count for this turn.
+    turn: AtomicUsize,
+    /// They are a flood, and the connection is to end.
+    flood: AtomicBool,
 }
 
 impl SmallFrames {
     /// One with data came.
     pub(super) fn came(&self) {
-        self.data.fetch_add(1, Relaxed);
+        self.counts.data.fetch_add(1, Relaxed);
     }
 
     /// Whether what begins and resets streams counts for a turn.
@@ -56,17 +63,28 @@ impl SmallFrames {
 
     /// One came that counts.
     pub(super) fn any_came(&self) {
-        self.turn.fetch_add(1, Relaxed);
+        self.counts.turn.fetch_add(1, Relaxed);
+    }
+
+    /// They are a flood: nothing more is read.
+    pub(super) fn flood(&self) {
+        self.counts.flood.store(true, Relaxed);
+    }
+
+    fn are_flood(&self) -> bool {
+        self.counts.flood.load(Relaxed)
     }
 
     /// To be called by the connection's task before it reads.
     pub(super) fn begin_turn(&self) {
-        self.turn.store(0, Relaxed);
+        self.counts.turn.store(0, Relaxed);
     }
 
-    /// True when nothing more may be read before somebody has looked, or before the next turn.
+    /// True when nothing more may be read before somebody has looked, or before the next turn,
+    /// or ever.
     pub(super) fn are_too_many(&self) -> bool {
-        self.data.load(Relaxed) >= MOST || self.turn.load(Relaxed) >= TURN
+        let Counts { data, turn, .. } = &*self.counts;
+        data.load(Relaxed) >= MOST || turn.load(Relaxed) >= TURN || self.are_flood()
     }
 }
 
@@ -107,6 +125,10 @@ impl Inboxes {
         self.small.begin_turn();
     }
 
+    pub(super) fn is_flooded(&self) -> bool {
+        self.small.are_flood()
+    }
+
     pub(super) fn open(self: &Arc<Self>, stream: RecvStream) -> Inbox {
         let id = stream.stream_id();
         let ended = stream.is_end_stream();
@@ -125,10 +147,11 @@ impl Inboxes {
     /// Takes out of `h2` what waits there, where many small frames came. To be called by
     /// the connection's task after it has read.
     pub(super) fn look(&self) {
-        if self.small.data.load(Relaxed) < LOOK_AFTER {
+        let data = &self.small.counts.data;
+        if data.load(Relaxed) < LOOK_AFTER {
             return;
         }
-        self.small.data.store(0, Relaxed);
+        data.store(0, Relaxed);
         let open: Vec<_> = self
             .open
             .lock()

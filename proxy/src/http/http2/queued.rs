@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use h2::RecvStream;
@@ -87,14 +87,17 @@ impl QueuedRequests {
         self.waiting.is_empty()
     }
 
-    /// Gives the request back where it may begin at once, and keeps it otherwise.
-    /// `window`: as much of its body may come meanwhile.
+    /// Gives the request back where it may begin at once, marked where it was taken back
+    /// already, and keeps it otherwise. `window`: as much of its body may come meanwhile.
     pub(super) fn admit(
         &mut self,
-        begun: BegunRequest,
+        mut begun: BegunRequest,
         window: u32,
         cx: &mut Context<'_>,
     ) -> Option<BegunRequest> {
+        if was_taken_back(&mut begun) {
+            return Some(marked(begun, NotAdmitted::Left));
+        }
         if self.waiting.is_empty() {
             match self.budget.admit(&self.permit, self.class) {
                 Ok(reservation) => return Some(reserved(begun, reservation)),
@@ -201,6 +204,15 @@ impl QueuedRequests {
             });
         }
     }
+}
+
+/// Whether its reset came with its head. `h2` hands out a stream once it has read all that there
+/// is. Whoever begins and takes back without end would have an application opened a connection
+/// for each, which it loses, until others find no room in the queue of those it has not accepted.
+fn was_taken_back(begun: &mut BegunRequest) -> bool {
+    // Whoever answers it asks in its own name.
+    let mut cx = Context::from_waker(Waker::noop());
+    begun.1.poll_reset(&mut cx).is_ready()
 }
 
 /// The same with what it keeps until it has ended.

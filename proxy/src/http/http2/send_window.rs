@@ -10,18 +10,12 @@
 //! opened for its sake would be many. So the frames are counted that change it, as they
 //! pass: DATA that is written, and WINDOW_UPDATE of stream 0 that is read.
 
-use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// What a client sends before its first frame.
-pub(super) const PREFACE: usize = 24;
-/// Head of a frame: length, type, flags, stream.
-pub(super) const HEAD: usize = 9;
-pub(super) const DATA: u8 = 0;
 pub(super) const WINDOW_UPDATE: u8 = 8;
 /// Bytes of the content of WINDOW_UPDATE.
 pub(super) const INCREMENT: usize = 4;
@@ -95,11 +89,6 @@ impl CreditSignal {
 pub(super) struct SendWindow {
     left: i64,
     signal: Arc<CreditSignal>,
-    /// Bytes that belong to the frame whose head was written last.
-    content: usize,
-    /// A head that was not written whole.
-    head: [u8; HEAD],
-    got: usize,
 }
 
 impl SendWindow {
@@ -107,44 +96,12 @@ impl SendWindow {
         Self {
             left: INITIAL,
             signal,
-            content: PREFACE,
-            head: [0; HEAD],
-            got: 0,
         }
     }
 
-    /// The first `written` bytes of `parts` were written.
-    pub(super) fn wrote(&mut self, parts: &[IoSlice<'_>], mut written: usize) {
-        for part in parts {
-            let now = written.min(part.len());
-            self.pass(&part[..now]);
-            written -= now;
-        }
-    }
-
-    fn pass(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            let content = self.content.min(bytes.len());
-            self.content -= content;
-            bytes = &bytes[content..];
-            let head = bytes.len().min(HEAD - self.got);
-            self.head[self.got..][..head].copy_from_slice(&bytes[..head]);
-            self.got += head;
-            bytes = &bytes[head..];
-            if self.got == HEAD {
-                self.got = 0;
-                self.begin_frame();
-            }
-        }
-    }
-
-    fn begin_frame(&mut self) {
-        let [a, b, c, kind, ..] = self.head;
-        let length = u32::from_be_bytes([0, a, b, c]);
-        self.content = length as usize;
-        if kind == DATA {
-            self.change(-i64::from(length));
-        }
+    /// A frame of DATA of this length was begun.
+    pub(super) fn sent(&mut self, length: u32) {
+        self.change(-i64::from(length));
     }
 
     /// The server opens the window by so many bytes: the content of its WINDOW_UPDATE.
@@ -165,11 +122,12 @@ impl SendWindow {
 
 #[cfg(test)]
 mod tests {
+    use std::io::IoSlice;
+
     use tokio::time::advance;
 
     use super::*;
-
-    const HEADERS: u8 = 1;
+    use crate::http::http2::frame_heads::{DATA, FrameHeads, HEAD, HEADERS, PREFACE};
 
     fn frame(kind: u8, length: usize) -> Vec<u8> {
         let mut bytes = u32::try_from(length).unwrap().to_be_bytes()[1..].to_vec();
@@ -181,6 +139,19 @@ mod tests {
     fn window() -> (SendWindow, Arc<CreditSignal>) {
         let signal = Arc::<CreditSignal>::default();
         (SendWindow::new(Arc::clone(&signal)), signal)
+    }
+
+    fn wrote(
+        heads: &mut FrameHeads,
+        window: &mut SendWindow,
+        parts: &[IoSlice<'_>],
+        written: usize,
+    ) {
+        heads.wrote(parts, written, |kind, length| {
+            if kind == DATA {
+                window.sent(length);
+            }
+        });
     }
 
     #[tokio::test]
@@ -198,13 +169,15 @@ mod tests {
         .concat();
         for size in [1, 2, 8, 9, 10, 33, 5000, 100_000] {
             let (mut window, _) = window();
+            let mut heads = FrameHeads::of_client();
             for two in sent.chunks(2 * size) {
                 let (one, other) = two.split_at(size.min(two.len()));
                 let parts = [IoSlice::new(one), IoSlice::new(other)];
                 // The rest of what was offered is offered again.
-                window.wrote(&parts, two.len() / 2);
+                wrote(&mut heads, &mut window, &parts, two.len() / 2);
                 let rest = &two[two.len() / 2..];
-                window.wrote(&[IoSlice::new(rest), IoSlice::new(b"more")], rest.len());
+                let parts = [IoSlice::new(rest), IoSlice::new(b"more")];
+                wrote(&mut heads, &mut window, &parts, rest.len());
             }
             assert_eq!(window.left, INITIAL - 16_485, "{size}");
         }

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use h2::server::{Builder, Connection, SendResponse};
@@ -137,6 +137,10 @@ where
         let ended = loop {
             adjust(&mut connection);
             match connection.poll_accept(cx) {
+                Poll::Pending if flow.is_flooded() => {
+                    permit.flooded();
+                    break Some(Err(end_flood(&mut connection, cx)));
+                }
                 Poll::Pending => {
                     flow.join_small_frames();
                     // What was read just now may allow it, and it is not sent by itself.
@@ -160,11 +164,7 @@ where
         // Behind what begins in this turn: nothing wakes this before its answer comes.
         let in_use = is_in_use(&flow, &open, &queued);
         if busy.replace(in_use) != Some(in_use) {
-            if in_use {
-                permit.busy();
-            } else {
-                permit.idle();
-            }
+            note_use(&permit, in_use);
         }
         let answers = Arc::strong_count(&open) - 1;
         permit.carries(flow.streams() + answers + usize::from(!queued.is_empty()));
@@ -174,6 +174,24 @@ where
         ended.map_or(Poll::Pending, Poll::Ready)
     })
     .await
+}
+
+/// Tells a client why its connection ends, where its socket takes that at once.
+fn end_flood<I>(connection: &mut Connection<I, Bytes>, cx: &mut Context<'_>) -> h2::Error
+where
+    I: AsyncRead + AsyncWrite + Unpin,
+{
+    connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+    let _ = connection.poll_closed(cx);
+    Reason::ENHANCE_YOUR_CALM.into()
+}
+
+fn note_use(permit: &Permit, in_use: bool) {
+    if in_use {
+        permit.busy();
+    } else {
+        permit.idle();
+    }
 }
 
 /// Whether a request is on its way, an answer to one, or one that waits. `open` is held by every

@@ -432,3 +432,30 @@ async fn own_calls_wait_for_no_request_that_can_only_end_after_them() {
         AdmissionClass::Callers
     ));
 }
+
+/// Nobody's request ends, and each that begins is measured before the next ones.
+#[tokio::test(start_paused = true)]
+async fn where_all_memory_is_in_use_few_begin_at_a_time_and_only_the_least_of_each_in_all() {
+    const AT_A_TIME: usize = 8;
+    let (budget, occupancy) = (budget(), occupancy());
+    USED.set(63 * MIB);
+    let callers: Vec<_> = (1..=10).map(|last| enter(&occupancy, last)).collect();
+    let (mut in_flight, mut before) = (Vec::new(), 0);
+    for _ in 0..100 {
+        let mut begun = 0;
+        for caller in &callers {
+            while passes(&budget, caller, AdmissionClass::Callers) {
+                let mut promise = budget.promise(0);
+                promise.begins();
+                in_flight.push((promise, caller.begin_request()));
+                begun += 1;
+                assert!(before + begun <= AT_A_TIME, "{before} and {begun}");
+            }
+        }
+        before = begun;
+        budget.settle();
+    }
+    // Each has the part that was its own when it came.
+    let all: usize = (1..=callers.len()).map(|nth| LEAST / nth).sum();
+    assert_eq!(in_flight.len(), all);
+}

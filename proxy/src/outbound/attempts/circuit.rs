@@ -1,6 +1,7 @@
 //! What this proxy does not send, because its breaker is open.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use policy::breaker::own::Admit;
 use policy::origin::Origin;
@@ -21,11 +22,23 @@ impl<'a> Attempts<'a> {
     /// # Errors
     /// When it is open, and the call is not sent.
     pub(in crate::outbound) fn admit(&mut self, proxy: &Proxy) -> Result<(), Failure> {
+        self.admit_begun(proxy, now())
+    }
+
+    /// The same of a connection that was opened then, before anybody knew what for.
+    ///
+    /// # Errors
+    /// When it is open, and the connection is not used.
+    pub(in crate::outbound) fn admit_begun(
+        &mut self,
+        proxy: &Proxy,
+        begun: Instant,
+    ) -> Result<(), Failure> {
         let route = self.route;
         let Some((set, by, decides)) = self.breaker() else {
             return Ok(());
         };
-        let (admit, state) = set.circuits.admit(&by, decides.settings);
+        let (admit, state) = set.circuits.admit_begun(&by, decides.settings, begun);
         if let Some(state) = state {
             let metrics = &proxy.telemetry.metrics;
             metrics.circuit(&by.service, &route.backend, state);
@@ -38,7 +51,7 @@ impl<'a> Attempts<'a> {
             by,
             backend: Arc::clone(&route.backend),
             settings: *decides.settings,
-            let_in: now(),
+            let_in: begun,
             probe: admit == Admit::Probe,
             stream: OnceLock::new(),
         }));

@@ -87,3 +87,24 @@ async fn who_will_show_nothing_makes_room_for_the_next_probe_while_it_goes_on() 
     assert!(!works(&fleet) && probe(&fleet).is_none());
     assert_eq!(fleet.ejected.get(), 1);
 }
+
+/// Calls that hung end by their time limit, one after the other, behind the probe.
+#[tokio::test(start_paused = true)]
+async fn what_was_sent_before_an_endpoint_returned_does_not_make_it_rest_again() {
+    let fleet = rested().await;
+    let mut hung: Vec<InFlight> = (0..20).map(|_| fleet.dead().begin()).collect();
+    let mut own = probe(&fleet).unwrap();
+    assert_eq!(shows(&fleet, &mut own, HealthSignal::Good), None);
+    assert!(works(&fleet));
+    for one in &mut hung {
+        assert_eq!(shows(&fleet, one, HealthSignal::Failed), None);
+    }
+    assert!(works(&fleet));
+    // Control: what was sent since does, and the probe's own call is among that.
+    let fail = |_| shows(&fleet, &mut fleet.dead().begin(), HealthSignal::Failed);
+    assert_eq!(shows(&fleet, &mut own, HealthSignal::Failed), None);
+    let rests: Vec<EjectedFor> = (1..EJECTION.consecutive_failures)
+        .filter_map(fail)
+        .collect();
+    assert_eq!(rests, [EjectedFor::Failures]);
+}

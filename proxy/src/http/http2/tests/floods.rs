@@ -1,7 +1,43 @@
-//! Many frames and many callers at once that mean no harm.
+//! Many frames and many callers at once that mean no harm, and those that do.
 
+use std::net::IpAddr;
+
+use runtime::occupancy::{Bounds, Occupancy, Reached};
+use tokio::time::sleep;
+
+use super::super::flood::MOST;
 use super::super::recv::RecvBody;
 use super::*;
+use crate::net::ticket::NotAdmitted;
+
+/// What a client begins with.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+/// GET, http, / and an authority.
+const GET: [u8; 6] = [0x82, 0x86, 0x84, 0x41, 0x01, b'a'];
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+/// END_HEADERS and END_STREAM.
+const WHOLE: u8 = 5;
+
+fn frame(kind: u8, flags: u8, stream: u32, content: &[u8]) -> Vec<u8> {
+    let mut bytes = (content.len() as u32).to_be_bytes()[1..].to_vec();
+    bytes.extend([kind, flags]);
+    bytes.extend(stream.to_be_bytes());
+    bytes.extend(content);
+    bytes
+}
+
+/// Type, flags and content of the next frame; `None` where the connection ends before.
+async fn next(io: &mut (impl AsyncReadExt + Unpin)) -> Option<(u8, u8, Vec<u8>)> {
+    let mut head = [0; 9];
+    io.read_exact(&mut head).await.ok()?;
+    let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+    let mut content = vec![0; length as usize];
+    io.read_exact(&mut content).await.ok()?;
+    Some((head[3], head[4], content))
+}
 
 #[tokio::test]
 async fn small_frames_that_nobody_reads_yet_are_kept_and_end_no_connection() {
@@ -110,17 +146,11 @@ async fn whoever_begins_streams_and_takes_them_back_is_read_a_few_at_a_time() {
         };
         let _ = server::serve(far, limits(MESH, Permit::unlisted()), close, handler).await;
     });
-    let mut sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+    let mut sent = PREFACE.to_vec();
     for at in 0..STREAMS {
-        let stream = (2 * at + 1).to_be_bytes();
-        // GET, http, / and an authority.
-        let block = [0x82, 0x86, 0x84, 0x41, 0x01, b'a'];
-        sent.extend([0, 0, block.len() as u8, 1, 5]);
-        sent.extend(stream);
-        sent.extend(block);
-        sent.extend([0, 0, 4, 3, 0]);
-        sent.extend(stream);
-        sent.extend([0, 0, 0, 8]);
+        let stream = 2 * at + 1;
+        sent.extend(frame(HEADERS, WHOLE, stream, &GET));
+        sent.extend(frame(RESET, 0, stream, &[0, 0, 0, 8]));
     }
     near.write_all(&sent).await.unwrap();
     // A neighbour, which has its turns beside it.
@@ -134,4 +164,200 @@ async fn whoever_begins_streams_and_takes_them_back_is_read_a_few_at_a_time() {
     };
     timeout(Duration::from_secs(30), all).await.unwrap();
     assert!(most <= 512, "{most} between two turns of another task");
+}
+
+/// For each the application would be opened a connection, which it loses.
+#[tokio::test]
+async fn a_request_whose_reset_comes_with_its_head_is_not_begun() {
+    const TAKEN_BACK: u32 = 100;
+    for profile in [PLAIN, MESH] {
+        let (mut near, far) = duplex(1 << 20);
+        let (begun, left) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+        let counted = (Arc::clone(&begun), Arc::clone(&left));
+        tokio::spawn(async move {
+            let close = pin!(pending::<()>());
+            let handler = move |request: Request<RecvBody>| {
+                let (begun, left) = &counted;
+                let why = request.extensions().get::<NotAdmitted>().copied();
+                let counter = if why == Some(NotAdmitted::Left) {
+                    left
+                } else {
+                    begun
+                };
+                counter.fetch_add(1, Ordering::Relaxed);
+                std::future::ready(Response::new(body::empty()))
+            };
+            let _ = server::serve(far, limits(profile, Permit::unlisted()), close, handler).await;
+        });
+        let mut sent = PREFACE.to_vec();
+        for at in 0..TAKEN_BACK {
+            sent.extend(frame(HEADERS, WHOLE, 2 * at + 1, &GET));
+            sent.extend(frame(RESET, 0, 2 * at + 1, &[0, 0, 0, 8]));
+        }
+        // Control: one that is not.
+        sent.extend(frame(HEADERS, WHOLE, 2 * TAKEN_BACK + 1, &GET));
+        near.write_all(&sent).await.unwrap();
+        let answered = async {
+            while let Some((kind, ..)) = next(&mut near).await
+                && kind != HEADERS
+            {}
+        };
+        timeout(Duration::from_secs(30), answered).await.unwrap();
+        let seen = (begun.load(Ordering::Relaxed), left.load(Ordering::Relaxed));
+        assert_eq!(seen, (1, TAKEN_BACK as usize), "{profile:?}");
+    }
+}
+
+/// How a connection of a stranger fared.
+#[derive(Debug, PartialEq, Eq)]
+struct Fared {
+    answered: bool,
+    /// The code of the GOAWAY that came before its end.
+    told: Option<u8>,
+    /// Counted by whoever counts.
+    floods: usize,
+}
+
+/// Sends this and a request.
+async fn sends(profile: Tuning, flood: &[u8]) -> Fared {
+    let bounds = Bounds {
+        permits: 10,
+        per_holder: usize::MAX,
+        shared: true,
+        head_within: Duration::MAX,
+        idle_within: Duration::MAX,
+    };
+    let floods = Arc::<AtomicUsize>::default();
+    let counting = Arc::clone(&floods);
+    let occupancy = Occupancy::new(bounds, move |reached| {
+        if reached == Reached::Flood {
+            counting.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    let from = IpAddr::from([10, 0, 0, 1]).into();
+    let permit = occupancy.try_admit(&from).unwrap().unwrap();
+    let (near, far) = duplex(1 << 20);
+    tokio::spawn(async move {
+        let close = pin!(pending::<()>());
+        let handler = |_| std::future::ready(Response::new(body::empty()));
+        let _ = server::serve(far, limits(profile, permit), close, handler).await;
+    });
+    let (mut read, mut write) = split(near);
+    let sent = [PREFACE, flood, &frame(HEADERS, WHOLE, 1, &GET)].concat();
+    let writing = async {
+        // Whoever is cut off cannot send all.
+        let _ = write.write_all(&sent).await;
+    };
+    let reading = async {
+        let (mut answered, mut told) = (false, None);
+        while !answered && let Some((kind, _, content)) = next(&mut read).await {
+            answered = kind == HEADERS;
+            if kind == GOAWAY {
+                told = Some(content[7]);
+            }
+        }
+        (answered, told)
+    };
+    let ((), (answered, told)) = tokio::join!(writing, reading);
+    let floods = floods.load(Ordering::Relaxed);
+    Fared {
+        answered,
+        told,
+        floods,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_sends_nothing_but_control_frames_is_told_to_be_calm_and_cut_off() {
+    const ENHANCE_YOUR_CALM: u8 = 11;
+    let kinds = [
+        frame(PING, 0, 0, &[7; 8]),
+        frame(SETTINGS, 0, 0, &[]),
+        // PRIORITY, and what nobody knows.
+        frame(2, 0, 1, &[0, 0, 0, 0, 16]),
+        frame(77, 0, 0, &[]),
+        frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]),
+    ];
+    let most = MOST as usize;
+    for profile in [PLAIN, MESH] {
+        for one in &kinds {
+            let kind = one[3];
+            let fared = sends(profile, &one.repeat(2 * most)).await;
+            let cut_off = Fared {
+                answered: false,
+                told: Some(ENHANCE_YOUR_CALM),
+                floods: 1,
+            };
+            assert_eq!(fared, cut_off, "{kind}");
+            let fared = sends(profile, &one.repeat(most / 2)).await;
+            let served = Fared {
+                answered: true,
+                told: None,
+                floods: 0,
+            };
+            assert_eq!(fared, served, "control: {kind}");
+        }
+    }
+}
+
+/// More than any library sends: for each frame of an answer a WINDOW_UPDATE of its stream, one
+/// of the connection, and a PING by which to measure how much is under way.
+#[tokio::test(start_paused = true)]
+async fn whoever_answers_each_frame_that_it_gets_by_three_has_all_of_its_answer() {
+    let (near, far) = duplex(1 << 20);
+    tokio::spawn(async move {
+        let close = pin!(pending::<()>());
+        let handler = |_| {
+            let part = |_: u32| -> Result<Frame<Bytes>, BoxError> {
+                Ok(Frame::data(Bytes::from_static(&[7; 100])))
+            };
+            let parts = futures::stream::iter((0..MOST).map(part));
+            std::future::ready(Response::new(StreamBody::new(parts).boxed_unsync()))
+        };
+        let _ = server::serve(far, limits(PLAIN, Permit::unlisted()), close, handler).await;
+    });
+    let (mut read, mut write) = split(near);
+    let asked = [PREFACE, &frame(HEADERS, WHOLE, 1, &GET)].concat();
+    write.write_all(&asked).await.unwrap();
+    let (mut came, mut bytes, mut whole) = (0, 0, false);
+    while !whole && let Some((kind, flags, content)) = next(&mut read).await {
+        if kind != DATA {
+            continue;
+        }
+        (came, bytes, whole) = (came + 1, bytes + content.len(), flags & END != 0);
+        if content.is_empty() {
+            continue;
+        }
+        let increment = (content.len() as u32).to_be_bytes();
+        let answer = [
+            frame(WINDOW_UPDATE, 0, 1, &increment),
+            frame(WINDOW_UPDATE, 0, 0, &increment),
+            frame(PING, 0, 0, &[7; 8]),
+        ];
+        if write.write_all(&answer.concat()).await.is_err() {
+            break;
+        }
+    }
+    assert!(whole, "cut off after {came} frames");
+    assert_eq!(bytes, 100 * MOST as usize);
+    assert!(3 * came > MOST, "too few to be a flood: {came}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_sends_nothing_but_control_frames_is_left() {
+    let most = MOST as usize;
+    for (many, left) in [(most / 2, false), (2 * most, true)] {
+        let (sender, far) = client().await;
+        let (mut read, mut write) = split(far);
+        tokio::spawn(async move {
+            let mut answers = [0; 4096];
+            while read.read(&mut answers).await.is_ok_and(|got| got > 0) {}
+        });
+        let pings = frame(PING, 0, 0, &[7; 8]).repeat(many);
+        let _ = write.write_all(&frame(SETTINGS, 0, 0, &[])).await;
+        let _ = write.write_all(&pings).await;
+        // Only what waits lets time pass, so all of it is read by then.
+        sleep(Duration::from_millis(100)).await;
+        assert_eq!(sender.is_closed(), left, "{many}");
+    }
 }

@@ -1,0 +1,104 @@
+//! Finds connections that bring next to nothing but control frames.
+//!
+//! A turn of a connection reads a few of them ([`super::inbox`]), so a flood holds nobody up. It
+//! would cost its turns all the same, for as long as its peer likes, and that one next to nothing.
+//!
+//! Honest peers send many of them for what they are sent: WINDOW_UPDATE of the stream and of the
+//! connection for each frame of DATA at most, and the PINGs by which gRPC measures how much is
+//! under way, one in a round trip and never without DATA. PRIORITY and RST_STREAM are of streams.
+//! So each frame of DATA that is sent, and each head either way, takes off what others added, and
+//! what is left is a flood where it comes to [`MOST`] within [`WITHIN`]. Envoy allows as many
+//! WINDOW_UPDATEs for a frame of DATA, and nginx eight times the payload and 8 MiB more, both over
+//! the whole life of a connection: a quiet one could end for what came together in days.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Control frames that nothing called for: two thousand a second. Somebody who measures his
+/// round trips by nothing but PINGs, as nobody does, would have to be within half a millisecond.
+pub(super) const MOST: u32 = 20_000;
+const WITHIN: Duration = Duration::from_secs(10);
+/// What each head, and each frame of DATA that is sent, may call for: what Envoy allows for
+/// WINDOW_UPDATE.
+const FOR_EACH: u32 = 20;
+
+#[derive(Debug)]
+pub(super) struct FloodDetector {
+    /// When it was last counted from nothing.
+    since: Instant,
+    /// Control frames that nothing called for.
+    uncalled: u32,
+}
+
+impl FloodDetector {
+    pub(super) fn new() -> Self {
+        Self {
+            since: Instant::now(),
+            uncalled: 0,
+        }
+    }
+
+    /// A head came or was sent, or a frame of DATA was sent.
+    pub(super) const fn calls_for_some(&mut self) {
+        self.uncalled = self.uncalled.saturating_sub(FOR_EACH);
+    }
+
+    /// A control frame came. Whether these are a flood.
+    pub(super) fn came(&mut self) -> bool {
+        self.uncalled += 1;
+        // The clock is looked at no more often.
+        if self.uncalled < MOST {
+            return false;
+        }
+        let now = Instant::now();
+        if now.saturating_duration_since(self.since) < WITHIN {
+            return true;
+        }
+        (self.since, self.uncalled) = (now, 0);
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    /// Whether so many are a flood that come at one moment.
+    fn floods(detector: &mut FloodDetector, many: u32) -> bool {
+        (0..many).any(|_| detector.came())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_at_once_are_a_flood_and_the_same_over_a_longer_time_is_none() {
+        let mut detector = FloodDetector::new();
+        assert!(!floods(&mut detector, MOST - 1));
+        assert!(floods(&mut detector, 1));
+        // A little less than two thousand a second.
+        let mut detector = FloodDetector::new();
+        for second in 0..1000 {
+            assert!(!floods(&mut detector, MOST / 10 - 1), "after {second} s");
+            advance(WITHIN / 10).await;
+        }
+        // And what came together before is forgiven once.
+        assert!(floods(&mut detector, 2 * MOST));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_sent_calls_for_some_and_saves_nothing_for_later() {
+        let mut detector = FloodDetector::new();
+        for _ in 0..10 * MOST {
+            detector.calls_for_some();
+            assert!(!floods(&mut detector, FOR_EACH));
+        }
+        assert!(floods(&mut detector, MOST));
+        let mut detector = FloodDetector::new();
+        let more_for_each = (0..MOST).any(|_| {
+            detector.calls_for_some();
+            floods(&mut detector, 2 * FOR_EACH)
+        });
+        assert!(more_for_each, "twice as many are a flood");
+    }
+}
