@@ -43,7 +43,7 @@ pub struct Metrics {
     pub bundles: Counter,
     /// NetworkPolicies written and withdrawn.
     pub network_policies: Counter,
-    /// Events that did not fit into the queue.
+    /// Events that were lost: no room in the queue, refused, or not taken in time.
     pub events_dropped: Counter,
     /// 1 while this replica holds the lease.
     pub leader: Gauge,

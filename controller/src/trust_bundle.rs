@@ -286,7 +286,7 @@ impl Bundle {
                  believe what stands there"
             )
         };
-        self.events.record(Event {
+        let event = Event {
             about: About {
                 api_version: "v1".to_owned(),
                 kind: "ConfigMap".to_owned(),
@@ -300,7 +300,13 @@ impl Bundle {
             reason: "ForeignEdit",
             action: "Repair",
             text: format!("the trust bundle was changed by somebody else{managers} and {outcome}"),
-        });
+        };
+        // Who does it again is told of again; what stays as it is, is said once.
+        if repaired {
+            self.events.record_deed(event);
+        } else {
+            self.events.record(event);
+        }
     }
 }
 

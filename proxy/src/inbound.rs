@@ -75,7 +75,7 @@ pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream, permit: Arc<Permit
     let budget = Arc::clone(proxy.budget());
     let peer = Arc::new(PeerProxy {
         proxy,
-        who: Who::new(identity),
+        who: Who::new(identity, valid_for),
         ip: own.ip(),
         transport,
         charged: permit.within(),

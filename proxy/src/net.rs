@@ -9,6 +9,7 @@ pub(crate) mod chunk;
 pub(crate) mod coalesce;
 pub(crate) mod connect;
 pub(crate) mod forward;
+mod full_queues;
 pub(crate) mod headroom;
 pub(crate) mod idle;
 pub(crate) mod linger;

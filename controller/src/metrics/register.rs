@@ -51,7 +51,7 @@ impl Metrics {
         );
         registry.register(
             "events_dropped",
-            "Events that did not fit into the queue",
+            "Events that did not fit into the queue, were refused, or could not be written in time",
             self.events_dropped.clone(),
         );
         registry.register(

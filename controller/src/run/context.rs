@@ -62,8 +62,9 @@ impl Context {
             NAME,
             &settings.pod_name,
         );
+        // No client whose silence gives the Lease up: an Event is not worth that.
         let (events, writer) = EventRecorder::new(
-            leadership.client("events", &client),
+            client.clone(),
             &settings.pod_name,
             metrics.events_dropped.clone(),
         );

@@ -24,6 +24,8 @@ use crate::world::{Appearance, ObjectKey, PodFacts, World};
 
 /// Between two looks at the newest model. An Event may be a second late.
 const PAUSE: Duration = Duration::from_secs(1);
+/// The reason of an Event that a workload opened.
+const OPENED: &str = "NoTrafficTarget";
 
 /// Tells what is new in every model until the models end.
 pub(crate) async fn report(mut latest: LatestModel, events: EventRecorder) {
@@ -33,10 +35,14 @@ pub(crate) async fn report(mut latest: LatestModel, events: EventRecorder) {
         let compiled = latest.borrow_and_update().clone();
         if let Some(compiled) = compiled {
             if before.is_none_or(|before| may_be_news(&before, &compiled)) {
-                reported
-                    .news(&compiled)
-                    .into_iter()
-                    .for_each(|note| events.record(note));
+                for note in reported.news(&compiled) {
+                    if note.reason == OPENED {
+                        // It opened, was closed and opens again: each time counts.
+                        events.record_deed(note);
+                    } else {
+                        events.record(note);
+                    }
+                }
             }
             before = Some(compiled);
             // Pods come and go all the time, and every look is one at all of them.
@@ -289,7 +295,7 @@ fn about_opened<'a>(compiled: &Compiled, pods: impl Iterator<Item = &'a PodId>) 
                 Some(facts.uid.to_string()),
             ),
             event_type: EventType::Warning,
-            reason: "NoTrafficTarget",
+            reason: OPENED,
             action: "Compile",
             text: format!(
                 "no TrafficTarget names this pod's service account {} or an IdentityBinding of \

@@ -25,6 +25,7 @@ const USAGE: &str = "usage:
                 [--timeout 30s] [--trace]    with --trace each request begins a trace
                 [--grpc]                     unary calls with the body as their message
                 [--until-eof]                standard input that ends is the end of the load
+                [--beside URL]               with --json: the same of this URL at the same moments
   weft-echo get URL --expect TEXT [--until 60s]   try until an answer below 400 holds TEXT
   weft-echo tcp ADDRESS [LINE]         send a line (default who), print the answer
   weft-echo tcp ADDRESS --duration 10s [-c CONNECTIONS]         keep them, print how many then answer
@@ -87,6 +88,11 @@ async fn get(options: Options) -> anyhow::Result<()> {
     if let Some(text) = options.expect.clone() {
         return expect(options, &text).await;
     }
+    if let Some(beside) = options.beside.clone() {
+        let summaries = both(options, &beside).await?;
+        println!("{}", serde_json::to_string(&summaries)?);
+        return Ok(());
+    }
     let (json, single) = (options.json, options.is_single());
     let summary = run_load(options).await?;
     if json {
@@ -103,6 +109,16 @@ async fn get(options: Options) -> anyhow::Result<()> {
     // With --json the report speaks for itself, failures included.
     ensure!(json || summary.errors.is_empty(), "{}", summary.first_error);
     Ok(())
+}
+
+/// The same plan for two URLs at once: each request is due when one of the other load is, so
+/// whatever the machine does comes to both.
+async fn both(options: Options, beside: &str) -> anyhow::Result<[load::Summary; 2]> {
+    let plan = options.plan()?;
+    let mut other = plan.clone();
+    other.ask.uri = Ask::get(beside)?.uri;
+    let (summary, beside) = tokio::join!(plan.run(), other.run());
+    Ok([summary, beside])
 }
 
 async fn run_load(options: Options) -> anyhow::Result<load::Summary> {
@@ -179,6 +195,7 @@ struct Options {
     expect: Option<String>,
     until: Duration,
     until_eof: bool,
+    beside: Option<String>,
 }
 
 impl Options {
@@ -202,6 +219,7 @@ impl Options {
             expect: None,
             until: Duration::ZERO,
             until_eof: false,
+            beside: None,
         };
         let mut words: VecDeque<&str> = words.iter().map(String::as_str).collect();
         while let Some(word) = words.pop_front() {
@@ -230,6 +248,7 @@ impl Options {
                 "--body-size" => options.body_size = value()?.parse().context("--body-size")?,
                 "--expect" => options.expect = Some(value()?.into()),
                 "--until-eof" => options.until_eof = true,
+                "--beside" => options.beside = Some(value()?.into()),
                 "--until" => options.until = duration::parse(value()?)?,
                 flag if flag.starts_with('-') => bail!("unknown option {flag}\n{USAGE}"),
                 word => options.words.push(word.into()),

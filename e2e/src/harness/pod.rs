@@ -54,6 +54,16 @@ impl Pod {
         serde_json::from_str(&text).with_context(|| format!("weft-echo get {url} printed {text}"))
     }
 
+    /// The same of two URLs, each of which is requested at the same moments as the other.
+    pub fn get_both(
+        &self,
+        [url, beside]: [&str; 2],
+        args: &[&str],
+    ) -> anyhow::Result<[Summary; 2]> {
+        let text = self.exec(&[&["get", url, "--json", "--beside", beside], args].concat())?;
+        serde_json::from_str(&text).with_context(|| format!("weft-echo get {url} printed {text}"))
+    }
+
     /// One request that must be answered with 2xx by the test application.
     pub fn report(&self, url: &str, args: &[&str]) -> anyhow::Result<Report> {
         let last = self.get(url, args)?.last;

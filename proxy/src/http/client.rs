@@ -29,7 +29,7 @@ use crate::http::client::window::Windows;
 use crate::http::http2::PLAIN;
 use crate::http::http2::client::RequestSender;
 use crate::net::budget::Budget;
-use crate::net::connect::{self, CONNECT_TIMEOUT, CONNECT_TIMEOUT_APP};
+use crate::net::connect::{self, ConnectTimeout};
 
 /// Requests that have an HTTP/2 connection for themselves, all in all.
 const EXCLUSIVE: usize = 64;
@@ -67,10 +67,10 @@ impl Servers {
     }
 
     /// How long a connection that many requests will share may take to be made.
-    const fn connect_timeout(self) -> Duration {
+    const fn connect_timeout(self) -> ConnectTimeout {
         match self {
-            Self::OwnPod => CONNECT_TIMEOUT_APP,
-            Self::Elsewhere => CONNECT_TIMEOUT,
+            Self::OwnPod => ConnectTimeout::Application,
+            Self::Elsewhere => ConnectTimeout::Replaceable,
         }
     }
 }
@@ -198,7 +198,7 @@ impl Clients {
     pub(crate) async fn connect(
         &self,
         addr: SocketAddr,
-        limit: Duration,
+        limit: ConnectTimeout,
     ) -> Result<Http1, Failure> {
         Box::pin(http1_connection(addr, limit, &self.budget, None)).await
     }
@@ -210,7 +210,7 @@ impl Clients {
     pub(crate) async fn connect_for_body(
         &self,
         addr: SocketAddr,
-        limit: Duration,
+        limit: ConnectTimeout,
     ) -> Result<Http1, Failure> {
         let window = match self.servers {
             Servers::OwnPod => self.windows.take(&self.budget),
@@ -294,7 +294,7 @@ pub(crate) fn give_back(pool: Arc<Pool>, mut connection: Http1) {
 /// HTTP/2 without TLS.
 async fn connect_plain(
     addr: SocketAddr,
-    limit: Duration,
+    limit: ConnectTimeout,
     budget: Arc<Budget>,
     guard: Option<Arc<Exclusive>>,
 ) -> Result<RequestSender, Failure> {
@@ -322,7 +322,10 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
         let clients = Clients::new(servers, Budget::new(1 << 20));
-        let mut connection = clients.connect(addr, CONNECT_TIMEOUT).await.unwrap();
+        let mut connection = clients
+            .connect(addr, ConnectTimeout::Replaceable)
+            .await
+            .unwrap();
         connection.sender.ready().await.unwrap();
         let pool = clients.pool(addr).unwrap();
         (clients, pool, connection, listener)

@@ -2,10 +2,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use identity::verify::PeerIdentity;
 use policy::access::Caller;
 use policy::protocol::Protocol;
+use tokio::time::{Instant, sleep_until};
 
 use crate::http::refusal::NotHandled;
 use crate::mesh::load::LastReportedLoad;
@@ -21,6 +23,8 @@ pub(super) struct Who {
     peer: Option<Arc<PeerIdentity>>,
     label: Arc<str>,
     at: Option<Arc<str>>,
+    /// When the certificate ends that it proved itself by.
+    certificate_ends: Option<Instant>,
     shared: Arc<OfCaller>,
 }
 
@@ -33,8 +37,8 @@ struct OfCaller {
 }
 
 impl Who {
-    /// Somebody of the mesh.
-    pub(super) fn new(peer: PeerIdentity) -> Self {
+    /// Somebody of the mesh, whose certificate is valid for so long.
+    pub(super) fn new(peer: PeerIdentity, valid_for: Duration) -> Self {
         let part = |part: Option<&str>| part.unwrap_or("?").to_owned();
         let label = format!(
             "{}/{}",
@@ -44,6 +48,7 @@ impl Who {
         Self {
             label: label.into(),
             at: peer.pod_uid().map(Arc::from),
+            certificate_ends: Instant::now().checked_add(valid_for),
             peer: Some(Arc::new(peer)),
             shared: Arc::default(),
         }
@@ -55,6 +60,7 @@ impl Who {
             label: OUTSIDE.into(),
             at: (!at.is_empty()).then_some(at),
             peer: None,
+            certificate_ends: None,
             shared: Arc::default(),
         }
     }
@@ -80,6 +86,7 @@ pub(crate) struct Connection {
     pub(super) label: Arc<str>,
     /// Uid of the calling pod, where its certificate says so; else the caller's address.
     at: Option<Arc<str>>,
+    certificate_ends: Option<Instant>,
     shared: Arc<OfCaller>,
     /// The application's address: always one of the pod's own.
     pub(super) local: SocketAddr,
@@ -91,6 +98,7 @@ impl Connection {
             peer,
             label,
             at,
+            certificate_ends,
             shared,
         } = who;
         Self {
@@ -99,6 +107,7 @@ impl Connection {
             written_by: WrittenBy::Sender,
             label,
             at,
+            certificate_ends,
             shared,
             local,
         }
@@ -123,6 +132,15 @@ impl Connection {
                 id: &peer.spiffe,
                 pod: peer.pod_uid(),
             })
+    }
+
+    /// Returns when the certificate of the caller has ended, if it has one.
+    pub(super) async fn certificate_ended(&self) {
+        match self.certificate_ends {
+            // On the heap: most connections end long before.
+            Some(ends) => Box::pin(sleep_until(ends)).await,
+            None => std::future::pending().await,
+        }
     }
 
     /// What it has heard of the load of the application.

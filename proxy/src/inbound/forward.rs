@@ -13,7 +13,7 @@ use crate::http::replay::Replay;
 use crate::inbound::connection::Connection;
 use crate::inbound::reauthorize::{Allowed, no_longer_allowed, unless_revoked};
 use crate::mesh::protocol::AppHttp;
-use crate::net::connect::CONNECT_TIMEOUT_APP;
+use crate::net::connect::ConnectTimeout;
 
 impl Connection {
     /// The head of the application's answer, if it comes before a change of policy has
@@ -30,7 +30,14 @@ impl Connection {
                 return self.forward_http2(parts, replay).await;
             }
             let clients = &self.proxy.clients;
-            exchange::http1(clients, self.local, CONNECT_TIMEOUT_APP, parts, replay).await
+            exchange::http1(
+                clients,
+                self.local,
+                ConnectTimeout::Application,
+                parts,
+                replay,
+            )
+            .await
         };
         let sent = pin!(sent);
         let sent = deadline::until(Ends::at(allowed.ends), sent);

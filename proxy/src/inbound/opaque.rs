@@ -11,7 +11,7 @@ use crate::failure::Failure;
 use crate::inbound::authorize::Admitted;
 use crate::inbound::connection::Connection;
 use crate::net::chunk::{ChunkIo, ReadSize};
-use crate::net::connect::CONNECT_TIMEOUT_APP;
+use crate::net::connect::ConnectTimeout;
 use crate::net::forward::forward_chunks_out;
 use crate::net::opaque_scan::{OpaqueScan, ScanFinding};
 use crate::net::prefixed::Prefixed;
@@ -41,7 +41,7 @@ impl Connection {
         }
         let server = match server {
             Some(server) => Ok(server),
-            None => connect::connect(self.local, CONNECT_TIMEOUT_APP)
+            None => connect::connect(self.local, ConnectTimeout::Application)
                 .await
                 .map(Prefixed::new),
         };

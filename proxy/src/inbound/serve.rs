@@ -34,6 +34,7 @@ impl Connection {
                 tokio::select! {
                     () = connection.proxy.drain.time_to_go() => {}
                     () = connection.plaintext_forbidden() => {}
+                    () = connection.certificate_ended() => {}
                 }
             }
         };

@@ -51,6 +51,10 @@ pub(crate) async fn accept(tls: &MeshTls, stream: TcpStream) -> Result<Secured, 
         error.label()
     })?;
     let left = not_after.duration_since(SystemTime::now());
+    let left = left.unwrap_or_default();
+    // All connections of a caller were made with one certificate, and are not to be made anew
+    // all at once. By then it has the next one.
+    let early = left.mul_f64(rand::random::<f64>() / 16.0);
     let transport = if session.alpn_protocol() == Some(DEDICATED_ALPN) {
         Transport::Http1
     } else {
@@ -60,7 +64,7 @@ pub(crate) async fn accept(tls: &MeshTls, stream: TcpStream) -> Result<Secured, 
         stream,
         flush,
         peer,
-        valid_for: left.unwrap_or_default(),
+        valid_for: left.saturating_sub(early),
         transport,
     })
 }

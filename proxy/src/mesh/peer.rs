@@ -61,7 +61,11 @@ impl Peer {
         let shared = Multiplexed::new(move || {
             let opening = connect_mesh(ip, expected.clone(), by.clone(), Arc::clone(&budget));
             let suspects = suspects.clone();
-            async move { opening.await.inspect(|opened| opened.counts_in(&suspects)) }
+            async move {
+                let opened = opening.await?;
+                opened.counts_in(&suspects);
+                Ok(opened)
+            }
         });
         Self {
             ip,

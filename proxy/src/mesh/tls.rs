@@ -21,7 +21,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::failure::Failure;
 use crate::net::coalesce::{Coalescing, FlushHandle};
-use crate::net::connect::{self, CONNECT_TIMEOUT};
+use crate::net::connect::{self, ConnectTimeout};
 use crate::net::tuning::TLS_BUFFER;
 use crate::ports::MESH_PORT;
 
@@ -146,7 +146,7 @@ pub(crate) async fn secure(
     tune: fn(&TcpStream),
 ) -> Result<(TlsStream<Coalescing>, FlushHandle), Failure> {
     let addr = SocketAddr::new(ip, MESH_PORT);
-    let stream = connect::connect(addr, CONNECT_TIMEOUT)
+    let stream = connect::connect(addr, ConnectTimeout::Replaceable)
         .await
         .map_err(|error| Failure::not_sent(Reason::ConnectFailed, format!("{addr}: {error}")))?;
     tune(&stream);

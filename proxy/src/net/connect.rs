@@ -9,19 +9,55 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
+use crate::net::full_queues;
 use crate::net::tuning::{PING_INTERVAL, PING_TIMEOUT};
 
-/// Longest wait for a connection to an endpoint, where another one may be asked instead: a
-/// proxy always has room, so one that does not answer is not there.
-pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// The same to an application in whose place nobody can be asked. One that is not there refuses
-/// at once; one whose queue is full, which some servers have for five connections, drops what
-/// asks for another. The kernel then asks again after 1 and 3 s, or after 1, 2, 3 and 4 s
-/// (`net.ipv4.tcp_syn_linear_timeouts`, Linux 6.5), so without a proxy nothing is lost but time.
-/// This lasts beyond the last of these, and ends at none of them.
-pub(crate) const CONNECT_TIMEOUT_APP: Duration = Duration::from_millis(4500);
-/// Outside the mesh distances are unknown, so the wait is the usual one.
-pub(crate) const CONNECT_TIMEOUT_EXTERNAL: Duration = Duration::from_secs(10);
+/// Who is to accept a connection, and so how long that may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ConnectTimeout {
+    /// An endpoint in whose place another one may be asked, or a proxy: that always has room,
+    /// so one that does not answer is not there. 1 s.
+    Replaceable,
+    /// An application in whose place this proxy can ask nobody. One that is not there refuses at
+    /// once; one whose queue is full, which some servers have for five connections, drops what
+    /// asks for another. The kernel then asks again after 1 and 3 s, or after 1, 2, 3 and 4 s
+    /// (`net.ipv4.tcp_syn_linear_timeouts`, Linux 6.5), so without a proxy nothing is lost but
+    /// time. 4.5 s last beyond the last of these, and end at none of them. As before, 1 s, once
+    /// an application kept somebody waiting in vain, until it accepts: it may hang, and its
+    /// callers have others to ask.
+    Application,
+    /// Outside the mesh distances are unknown, so the wait is the usual one: 10 s.
+    External,
+}
+
+impl ConnectTimeout {
+    const fn limit(self) -> Duration {
+        match self {
+            Self::Replaceable => Duration::from_secs(1),
+            Self::Application => Duration::from_millis(4500),
+            Self::External => Duration::from_secs(10),
+        }
+    }
+
+    /// The same to this address, for now.
+    fn limit_to(self, addr: SocketAddr) -> Duration {
+        let waits = self != Self::Application || !full_queues::contain(addr);
+        if waits {
+            self.limit()
+        } else {
+            Self::Replaceable.limit()
+        }
+    }
+
+    fn note(self, addr: SocketAddr, accepted: bool) {
+        match self {
+            Self::Application if accepted => full_queues::forget(addr),
+            Self::Application => full_queues::note(addr),
+            Self::Replaceable | Self::External => {}
+        }
+    }
+}
+
 /// A dead peer is noticed after about a minute and a half of silence.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
@@ -29,9 +65,12 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// Opens a connection with the socket options of every connection of ours.
 ///
 /// # Errors
-/// When the peer refuses, is unreachable, or does not answer within `limit`.
-pub(crate) async fn connect(addr: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
-    within(limit, TcpStream::connect(addr)).await
+/// When the peer refuses, is unreachable, or does not answer in time.
+pub(crate) fn connect(
+    addr: SocketAddr,
+    limit: ConnectTimeout,
+) -> impl Future<Output = io::Result<TcpStream>> + Send {
+    within(addr, limit, TcpStream::connect(addr))
 }
 
 /// The same with a receive buffer of `bytes`, which the kernel doubles, up to twice
@@ -41,7 +80,7 @@ pub(crate) async fn connect(addr: SocketAddr, limit: Duration) -> io::Result<Tcp
 /// As [`connect`], and where no socket can be had.
 pub(crate) async fn connect_buffered(
     addr: SocketAddr,
-    limit: Duration,
+    limit: ConnectTimeout,
     bytes: u32,
 ) -> io::Result<TcpStream> {
     let socket = if addr.is_ipv4() {
@@ -51,21 +90,30 @@ pub(crate) async fn connect_buffered(
     };
     // Before the connection exists: how far its window may grow follows from this.
     let _ = socket.set_recv_buffer_size(bytes);
-    within(limit, socket.connect(addr)).await
+    within(addr, limit, socket.connect(addr)).await
 }
 
-async fn within(
-    limit: Duration,
-    connecting: impl Future<Output = io::Result<TcpStream>>,
-) -> io::Result<TcpStream> {
-    let stream = timeout(limit, connecting).await.map_err(|_| {
-        io::Error::new(
-            io::ErrorKind::TimedOut,
-            "no answer to the connection attempt",
-        )
-    })??;
-    tune(&stream);
-    Ok(stream)
+/// What an async function is given it holds a second time; a block holds it once.
+fn within(
+    addr: SocketAddr,
+    limit: ConnectTimeout,
+    connecting: impl Future<Output = io::Result<TcpStream>> + Send,
+) -> impl Future<Output = io::Result<TcpStream>> + Send {
+    let connecting = timeout(limit.limit_to(addr), connecting);
+    async move {
+        let Ok(connected) = connecting.await else {
+            limit.note(addr, false);
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "no answer to the connection attempt",
+            ));
+        };
+        // Also where it refuses: its queue is not what keeps calls waiting.
+        limit.note(addr, true);
+        let stream = connected?;
+        tune(&stream);
+        Ok(stream)
+    }
 }
 
 /// The kernel looks once, when the answer to its question is due, and asks again for as

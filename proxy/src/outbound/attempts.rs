@@ -24,6 +24,7 @@ use crate::http::deadline::{self, Progress};
 use crate::http::grpc::{grpc_status, is_success};
 use crate::http::replay::Replay;
 use crate::http::upload::Upload;
+use crate::net::connect::ConnectTimeout;
 use crate::outbound::attempt_outcome::{self, AttemptOutcome};
 use crate::outbound::call_policy;
 use crate::outbound::failovers::Failovers;
@@ -164,7 +165,7 @@ impl<'a> Attempts<'a> {
     }
 
     /// How long an application without a proxy may take to accept a connection.
-    pub(super) fn connect_timeout(&self) -> Duration {
+    pub(super) fn connect_timeout(&self) -> ConnectTimeout {
         self.route.choice.connect_timeout()
     }
 

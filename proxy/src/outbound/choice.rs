@@ -1,7 +1,6 @@
 //! The endpoints that a call has the choice among, and which of them it may try next.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use policy::sticky::Key;
 use policy::traffic::endpoint::Balance;
@@ -12,7 +11,7 @@ use crate::endpoints::learned::{Draw, Fallback};
 use crate::endpoints::location::Nearness;
 use crate::endpoints::set::EndpointSet;
 use crate::failure::Failure;
-use crate::net::connect::{CONNECT_TIMEOUT, CONNECT_TIMEOUT_APP};
+use crate::net::connect::ConnectTimeout;
 use crate::proxy::Proxy;
 
 pub(super) enum Choice {
@@ -141,7 +140,7 @@ impl Choice {
 
     /// How long an application without a proxy may take to accept a connection: it may have a
     /// full queue, or not be there, and where another one may be asked that is soon.
-    pub(super) fn connect_timeout(&self) -> Duration {
+    pub(super) fn connect_timeout(&self) -> ConnectTimeout {
         let several = |among: &Among| among.set.endpoints.len() > 1;
         let others = match self {
             Self::One(_) | Self::Nobody(_) => false,
@@ -151,9 +150,9 @@ impl Choice {
             Self::Any(among) | Self::Session(among, _) | Self::Tenant(among, _) => several(among),
         };
         if others {
-            CONNECT_TIMEOUT
+            ConnectTimeout::Replaceable
         } else {
-            CONNECT_TIMEOUT_APP
+            ConnectTimeout::Application
         }
     }
 
@@ -221,12 +220,32 @@ mod tests {
             fails_over,
         };
         for (case, choice, limit) in [
-            ("a pod", Choice::One(endpoint(1)), CONNECT_TIMEOUT_APP),
-            ("the only one", Choice::Any(among(1)), CONNECT_TIMEOUT_APP),
-            ("one of two", Choice::Any(among(2)), CONNECT_TIMEOUT),
-            ("a session's", Choice::Session(among(2), 0), CONNECT_TIMEOUT),
-            ("the client's choice", named(false), CONNECT_TIMEOUT_APP),
-            ("its first choice", named(true), CONNECT_TIMEOUT),
+            (
+                "a pod",
+                Choice::One(endpoint(1)),
+                ConnectTimeout::Application,
+            ),
+            (
+                "the only one",
+                Choice::Any(among(1)),
+                ConnectTimeout::Application,
+            ),
+            (
+                "one of two",
+                Choice::Any(among(2)),
+                ConnectTimeout::Replaceable,
+            ),
+            (
+                "a session's",
+                Choice::Session(among(2), 0),
+                ConnectTimeout::Replaceable,
+            ),
+            (
+                "the client's choice",
+                named(false),
+                ConnectTimeout::Application,
+            ),
+            ("its first choice", named(true), ConnectTimeout::Replaceable),
         ] {
             assert_eq!(choice.connect_timeout(), limit, "{case}");
         }

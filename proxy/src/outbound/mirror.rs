@@ -31,7 +31,7 @@ use crate::http::copies::CopyPermit;
 use crate::http::refusal::reason_in;
 use crate::http::replay::Replay;
 use crate::http::shadow::Shadow;
-use crate::net::connect::CONNECT_TIMEOUT;
+use crate::net::connect::ConnectTimeout;
 use crate::outbound::attempts::Attempts;
 use crate::outbound::call_policy;
 use crate::outbound::fallback::{Attempted, Sent};
@@ -310,7 +310,9 @@ impl MirrorCopy {
             let unheld = "nobody holds a pod without a proxy to read only";
             return Err(Failure::not_sent(Reason::ShadowWrite, unheld));
         }
-        let sent = self.outgoing.send(proxy, &endpoint, 0, CONNECT_TIMEOUT);
+        let sent = self
+            .outgoing
+            .send(proxy, &endpoint, 0, ConnectTimeout::Replaceable);
         let answer = sent.await?;
         if endpoint.meshed()
             && let Some(reason) = reason_in(answer.response.headers())

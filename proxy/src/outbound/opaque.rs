@@ -40,11 +40,11 @@ pub(super) enum Opening {
 /// opened says nothing of how requests are answered.
 pub(super) struct Ahead {
     pub(super) tunnel: Tunnel,
-    way: Box<Way>,
+    opened: Box<OpenedRoute>,
 }
 
-/// Which way it goes, and since when.
-struct Way {
+/// Where it goes, and since when.
+struct OpenedRoute {
     route: Route,
     begun: Instant,
 }
@@ -83,8 +83,8 @@ impl Opening {
 impl Ahead {
     /// It carries bytes, and so counts as any connection of them that began when it was opened.
     fn counted(mut self, proxy: &Proxy, call: &Call) -> Result<Tunnel, Failure> {
-        let mut attempts = Attempts::new(&self.way.route);
-        attempts.admit_begun(proxy, self.way.begun)?;
+        let mut attempts = Attempts::new(&self.opened.route);
+        attempts.admit_begun(proxy, self.opened.begun)?;
         attempts.opened(&mut self.tunnel.in_flight, call);
         Ok(self.tunnel)
     }
@@ -95,13 +95,16 @@ impl Connection {
     /// whether one is wanted.
     pub(super) async fn open_ahead(&self, call: &mut Call) -> Result<Ahead, Failure> {
         let RoutedBytes { route, .. } = self.route_bytes(call)?;
-        let begun = now();
-        let way = Box::new(Way { route, begun });
-        let idle = call_policy::timeouts(way.route.policy.as_deref()).idle;
-        let opening = Opening::IsNoSign;
-        let mut tunnel = self.open_by(&way.route, idle, opening, call).await?;
-        tunnel.led_to = way.route.led_to();
-        Ok(Ahead { tunnel, way })
+        let opened = Box::new(OpenedRoute {
+            route,
+            begun: now(),
+        });
+        let idle = call_policy::timeouts(opened.route.policy.as_deref()).idle;
+        let mut tunnel = self
+            .open_by(&opened.route, idle, Opening::IsNoSign, call)
+            .await?;
+        tunnel.led_to = opened.route.led_to();
+        Ok(Ahead { tunnel, opened })
     }
 
     fn route_bytes(&self, call: &mut Call) -> Result<RoutedBytes, Failure> {
@@ -168,8 +171,15 @@ impl Connection {
             Opening::IsNoSign => attempts.look_at_breaker()?,
         }
         while let Some(mut to) = attempts.next(&self.proxy, call) {
-            let limit = attempts.connect_timeout();
-            match tunnel::open(&self.proxy, to.endpoint(), limit).await {
+            let endpoint = to.endpoint();
+            let opened = match &endpoint.identity {
+                Some(identity) => tunnel::open(&self.proxy, endpoint, identity).await,
+                None => {
+                    let connecting = connect::connect(endpoint.addr, attempts.connect_timeout());
+                    tunnel::open_plain(endpoint.addr, connecting).await
+                }
+            };
+            match opened {
                 Ok(path) => {
                     if opening == Opening::Serves {
                         attempts.opened(&mut to, call);

@@ -17,7 +17,7 @@ use crate::http::incoming::IncomingBody;
 use crate::http::plain_stream::PlainStream;
 use crate::http::received::{Received, Upgrades};
 use crate::http::server::{Accepted, Profile, serve as serve_http};
-use crate::net::connect::CONNECT_TIMEOUT_EXTERNAL;
+use crate::net::connect::ConnectTimeout;
 use crate::net::prefixed::Prefixed;
 use crate::net::sniff::{DETECT_WITHIN, Sniffed, sniff};
 use crate::net::{connect, relay, server_name};
@@ -168,7 +168,7 @@ pub(crate) async fn pass_through(
         remote: Arc::default(),
     };
     let mut call = Call::begin(&proxy.telemetry, CallKind::Bytes, unnamed);
-    match connect::connect(addr, CONNECT_TIMEOUT_EXTERNAL).await {
+    match connect::connect(addr, ConnectTimeout::External).await {
         Ok(mut server) => {
             somebody_speaks(&stream, &server).await;
             call.between(called(server_name::requested_host(&stream)));

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
@@ -25,6 +24,7 @@ use crate::http::route_override::ForwardedOverride;
 use crate::http::shadow::Shadow;
 use crate::mesh::peer::Peer;
 use crate::mesh::protocol::{AppHttp, AppPort, PeerRequest};
+use crate::net::connect::ConnectTimeout;
 use crate::proxy::Proxy;
 use crate::telemetry::trace::Trace;
 
@@ -85,7 +85,7 @@ impl Outgoing {
         proxy: &Proxy,
         endpoint: &Endpoint,
         retries: u8,
-        connect_timeout: Duration,
+        connect_timeout: ConnectTimeout,
     ) -> Result<UpstreamResponse, Failure> {
         let outgoing_parts;
         let classless = retries == 0 && self.priority.is_none();
@@ -160,7 +160,7 @@ impl Outgoing {
         proxy: &Proxy,
         addr: SocketAddr,
         parts: &Parts,
-        limit: Duration,
+        limit: ConnectTimeout,
     ) -> Result<UpstreamResponse, Failure> {
         let (clients, replay) = (&proxy.unmeshed, &self.replay);
         if let Some(upgrade) = &self.upgrade {

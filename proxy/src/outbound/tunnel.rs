@@ -1,6 +1,8 @@
 //! A byte stream to an endpoint: an exchange of bodies over the mesh, or a plain
 //! connection to whoever is not meshed.
 
+use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -9,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::StatusCode;
 use http::uri::Authority;
+use policy::name::SpiffeId;
 use policy::reason::Reason;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
@@ -24,7 +27,7 @@ use crate::net::chunk::{ChunkIo, ReadSize};
 use crate::net::connect::reset;
 use crate::net::idle::relay_moving;
 use crate::net::prefixed::Prefixed;
-use crate::net::{connect, relay};
+use crate::net::relay;
 use crate::outbound::send::app_port;
 use crate::proxy::Proxy;
 use crate::telemetry::call::Call;
@@ -69,27 +72,32 @@ impl TunnelPath {
     }
 }
 
-/// Opens a way to `endpoint`. An application without a proxy accepts it within
-/// `connect_timeout`.
+/// Opens a connection to the application of an endpoint without a proxy.
+///
+/// # Errors
+/// When it cannot be reached or refuses.
+pub(super) async fn open_plain(
+    addr: SocketAddr,
+    connecting: impl Future<Output = io::Result<TcpStream>>,
+) -> Result<TunnelPath, Failure> {
+    let stream = connecting
+        .await
+        .map_err(|error| Failure::not_sent(Reason::ConnectFailed, format!("{addr}: {error}")))?;
+    Ok(TunnelPath {
+        io: Io::Plain(stream),
+        permit: None,
+    })
+}
+
+/// Opens a tunnel by the proxy of `endpoint`, which has this identity.
 ///
 /// # Errors
 /// When the endpoint cannot be reached or refuses.
 pub(super) async fn open(
     proxy: &Proxy,
     endpoint: &Endpoint,
-    connect_timeout: Duration,
+    identity: &SpiffeId,
 ) -> Result<TunnelPath, Failure> {
-    let Some(identity) = &endpoint.identity else {
-        let stream = connect::connect(endpoint.addr, connect_timeout)
-            .await
-            .map_err(|error| {
-                Failure::not_sent(Reason::ConnectFailed, format!("{}: {error}", endpoint.addr))
-            })?;
-        return Ok(TunnelPath {
-            io: Io::Plain(stream),
-            permit: None,
-        });
-    };
     let authority = Authority::try_from(endpoint.addr.to_string())
         .map_err(|error| Failure::not_sent(Reason::BadRequest, error.to_string()))?;
     let port = app_port(endpoint.addr.port())?;

@@ -227,7 +227,7 @@ async fn serve_connection(
 
 /// The mesh is gone for good: be invisible.
 async fn relay_unmeshed(proxy: &Proxy, mut stream: TcpStream, original: SocketAddr) {
-    if let Ok(mut server) = connect::connect(original, connect::CONNECT_TIMEOUT_EXTERNAL).await {
+    if let Ok(mut server) = connect::connect(original, connect::ConnectTimeout::External).await {
         let flows = Flows::default();
         let _ = relay(&mut stream, &mut server, proxy.budget(), &flows).await;
     }

@@ -134,4 +134,16 @@ async fn a_queue_that_stays_full_ends_the_call() {
     let (status, answer) = get_within(client.call(vip()).await, "/", "", PATIENCE).await;
     assert_eq!(status, 503, "{answer}");
     assert!(answer.contains("weft-reason: connect-failed"), "{answer}");
+    // Whoever comes later is told in time to go elsewhere; each may meet a machine that stands
+    // still.
+    let mut soonest = PATIENCE;
+    for _ in 0..TRIES {
+        let began = Instant::now();
+        assert_eq!(ask(&client, Protocol::Http1).await, 503);
+        soonest = soonest.min(began.elapsed());
+    }
+    assert!(soonest < FULL_FOR, "{soonest:?}");
+    // Nobody is forgotten for that.
+    queue.serve();
+    assert_eq!(ask(&client, Protocol::Http1).await, 200);
 }

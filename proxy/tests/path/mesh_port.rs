@@ -11,6 +11,7 @@ use policy::name::SpiffeId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
+use tokio_rustls::client::TlsStream;
 use weft_proxy::MESH_PORT;
 use wire::v1::Protocol;
 
@@ -19,17 +20,25 @@ use crate::support::{Authority, Pod, endpoint, endpoints, get, http_app, id, pai
 
 pub(super) type Sender = hyper::client::conn::http2::SendRequest<Empty<Bytes>>;
 
+async fn secured(
+    authority: &Authority,
+    certs: &CertHandle,
+    server: &Pod,
+) -> Result<TlsStream<TcpStream>, std::io::Error> {
+    let config = tls::mesh_client_config(&authority.roots(), certs, id("api"), &[MESH_ALPN]);
+    let stream = TcpStream::connect((server.ip, MESH_PORT)).await?;
+    tokio_rustls::TlsConnector::from(config)
+        .connect(tls::peer_name(), stream)
+        .await
+}
+
 /// A hand-made peer: real TLS, requests of its own choice.
 pub(super) async fn peer(
     authority: &Authority,
     certs: &CertHandle,
     server: &Pod,
 ) -> Result<Sender, std::io::Error> {
-    let config = tls::mesh_client_config(&authority.roots(), certs, id("api"), &[MESH_ALPN]);
-    let stream = TcpStream::connect((server.ip, MESH_PORT)).await?;
-    let secured = tokio_rustls::TlsConnector::from(config)
-        .connect(tls::peer_name(), stream)
-        .await?;
+    let secured = secured(authority, certs, server).await?;
     let (sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(secured))
             .await
@@ -242,6 +251,51 @@ async fn a_connection_takes_no_request_after_the_end_of_its_callers_certificate(
     let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
     served.write_all(answer).await.unwrap();
     assert_eq!(begun.await.unwrap().unwrap(), 200);
+}
+
+/// HTTP in a tunnel, whose connection nobody else ends.
+#[tokio::test]
+async fn a_tunnel_takes_no_request_after_the_end_of_its_callers_certificate() {
+    let authority = Authority::new();
+    let server = Pod::new(&authority, "api").await;
+    let (port, _) = http_app(&server, "api").await;
+    let lives = [40, 3600].map(|seconds| {
+        let life = Duration::from_secs(seconds);
+        authority.leaf("web", life, SystemTime::now())
+    });
+    let mut answers = Vec::new();
+    for certs in &lives {
+        let secured = secured(&authority, certs, &server).await.unwrap();
+        let (sender, connection) = h2::client::handshake(secured).await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::post(format!("http://{}:{port}/", server.ip))
+            .header("weft-port", port.to_string())
+            .header("weft-protocol", "tcp")
+            .body(())
+            .unwrap();
+        let mut sender = sender.ready().await.unwrap();
+        let (answer, mut sent) = sender.send_request(request, false).unwrap();
+        let mut bytes = answer.await.unwrap().into_body();
+        let ask = Bytes::from_static(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+        for (second, passes) in [(0, 20), (20, 30)] {
+            sent.send_data(ask.clone(), false).unwrap();
+            let answer = timeout(Duration::from_secs(5), bytes.data()).await.unwrap();
+            let answer = answer.unwrap().unwrap();
+            assert!(answer.starts_with(b"HTTP/1.1 200"), "{second}: {answer:?}");
+            let _ = bytes.flow_control().release_capacity(answer.len());
+            pass(passes).await;
+        }
+        // An end is told with the answer to one more.
+        let mut answered = 0;
+        for _ in 0..3 {
+            let _ = sent.send_data(ask.clone(), false);
+            let answer = timeout(Duration::from_secs(5), bytes.data()).await;
+            answered += usize::from(matches!(answer, Ok(Some(Ok(_)))));
+        }
+        answers.push(answered);
+    }
+    assert_eq!(answers[1], 3, "it has not ended");
+    assert!(answers[0] <= 1, "it still takes requests");
 }
 
 /// The clock of certificates goes on as it does, so that each is good for new connections.

@@ -25,6 +25,7 @@ use crate::http::http2::send_error::SendError;
 use crate::http::incoming::IncomingBody;
 use crate::http::limits::{HEADER_BYTES, HEADER_COUNT};
 use crate::http::replay::Replay;
+use crate::net::connect::ConnectTimeout;
 
 /// What hyper calls a head that is too large, of an answer.
 const TOO_LARGE: &str = "the head of the answer is too large or has more than 100 fields, or its \
@@ -142,7 +143,7 @@ fn describe(error: &hyper::Error) -> String {
 pub(crate) async fn http1(
     clients: &Clients,
     addr: SocketAddr,
-    limit: Duration,
+    limit: ConnectTimeout,
     parts: &Parts,
     replay: &Replay,
 ) -> Result<UpstreamResponse, Failure> {

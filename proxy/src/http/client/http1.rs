@@ -18,7 +18,7 @@ use crate::http::client::window::{WINDOW, Window};
 use crate::http::limits::{BUFFER, HEADER_COUNT};
 use crate::net::abort::Abort;
 use crate::net::budget::Budget;
-use crate::net::connect;
+use crate::net::connect::{self, ConnectTimeout};
 
 /// Idle HTTP/1.1 connections kept per address.
 const POOL_LIMIT: usize = 128;
@@ -172,7 +172,7 @@ impl Pool {
 /// When the connection cannot be made; the application has seen nothing.
 pub(crate) async fn http1_connection(
     addr: SocketAddr,
-    limit: Duration,
+    limit: ConnectTimeout,
     budget: &Arc<Budget>,
     window: Option<Window>,
 ) -> Result<Http1, Failure> {
@@ -217,6 +217,7 @@ mod tests {
 
     use super::{GracefulCloses, Http1, Instant, POOL_LIMIT, Pool, http1_connection};
     use crate::net::budget::Budget;
+    use crate::net::connect::ConnectTimeout;
 
     const IDLE: Duration = Duration::from_millis(500);
 
@@ -227,7 +228,7 @@ mod tests {
     async fn connect(listener: &TcpListener) -> (Http1, TcpStream) {
         let addr = listener.local_addr().unwrap();
         let budget = Budget::new(1 << 20);
-        let connecting = http1_connection(addr, Duration::from_secs(1), &budget, None);
+        let connecting = http1_connection(addr, ConnectTimeout::Replaceable, &budget, None);
         let mut connection = connecting.await.unwrap();
         connection.sender.ready().await.unwrap();
         (connection, listener.accept().unwrap().0)

@@ -21,7 +21,7 @@ use futures::future::BoxFuture;
 use http_body::Body as HttpBody;
 use parking_lot::Mutex;
 use policy::reason::Reason;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::failure::Failure;
 use crate::http::body::Body;
@@ -47,6 +47,9 @@ const SILENT_CONNECTIONS: usize = 4;
 const LARGE_APART: usize = 8;
 /// Where none could be opened beside those that are there, it is not tried again for this long.
 const REFUSED_FOR: Duration = SILENT_AFTER;
+/// Whoever could go by a connection that is there waits so long for a better one. Less than a
+/// server has to say what it allows: one that takes connections and serves none is no better.
+const BESIDE_WITHIN: Duration = Duration::from_millis(500);
 /// A connection without a stream is closed after this long.
 pub(crate) const IDLE_MULTIPLEXED: Duration = Duration::from_secs(60);
 /// Opens one connection of HTTP/2, for whoever shares its streams.
@@ -238,7 +241,13 @@ impl Multiplexed {
                 Failure::not_sent(Reason::Overload, "every stream to the peer is taken")
             });
         }
-        let outcome = (self.connector)().await;
+        let outcome = match self.free(STREAMS_PER_CONNECTION, sends, Choice::Any) {
+            None => (self.connector)().await,
+            Some(spare) => match self.open_beside().await {
+                Some(outcome) => outcome,
+                None => return Ok(spare),
+            },
+        };
         connecting.0 = self.attempts.fetch_add(1, Ordering::AcqRel) + 1;
         match outcome {
             Ok(sender) => {
@@ -261,6 +270,17 @@ impl Multiplexed {
                 any(STREAMS_PER_CONNECTION).ok_or(failure)
             }
         }
+    }
+
+    /// Opens one that is better than those that are there; `None` where that takes too long.
+    async fn open_beside(&self) -> Option<Result<RequestSender, Failure>> {
+        // Noted first: whoever leaves before it is known had none either.
+        *self.refused.lock() = Some(Instant::now());
+        let outcome = timeout(BESIDE_WITHIN, (self.connector)()).await.ok()?;
+        if outcome.is_ok() {
+            *self.refused.lock() = None;
+        }
+        Some(outcome)
     }
 
     /// Whether there is a connection that requests may use.

@@ -215,8 +215,10 @@ impl RequestSender {
     /// What keeps further requests off the connection.
     pub(crate) fn burden(&self, now: Instant) -> Burden {
         let unanswered = self.shared.unanswered.as_ref();
+        let is_silent = unanswered.is_some_and(|owed| owed.is_silent(now));
         Burden {
-            is_silent: unanswered.is_some_and(|owed| owed.is_silent(now)),
+            // Nobody is read while memory is full, which says nothing of the server.
+            is_silent: is_silent && !self.flow.budget().is_full(),
             large: if self.shared.spreads {
                 self.flow.large_streams()
             } else {
@@ -439,7 +441,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Future for Task<I> {
         this.adjust();
         let ended = Pin::new(&mut this.connection).poll(cx);
         if this.flow.is_flooded() {
-            tracing::debug!("a server sent control frames that nothing called for");
+            tracing::warn!("left a server that sent control frames that nothing called for");
             return Poll::Ready(());
         }
         // Whoever asks for signs of life takes the note itself.

@@ -262,7 +262,7 @@ pub(crate) struct Share {
     _holder: Holder,
     flow: Arc<Flow>,
     /// Since the last time that a window was filled.
-    read: u64,
+    read: u32,
     /// All that the peer may have sent ahead again.
     given_back: u64,
     /// It brings more than [`STREAM_WINDOW`].
@@ -306,8 +306,9 @@ impl Share {
 
     /// Notes that `bytes` were read and are passed on.
     pub(crate) fn read(&mut self, bytes: usize) {
-        self.read += bytes as u64;
-        if self.read >= u64::from(self.flow.window()) {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.read = self.read.saturating_add(bytes);
+        if self.read >= self.flow.window() {
             self.read = 0;
             self.flow.wants_growth.store(true, Relaxed);
         }

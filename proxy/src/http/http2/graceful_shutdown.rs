@@ -12,11 +12,19 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::time::{Sleep, sleep};
+use bytes::Bytes;
+use h2::server::{Connection, SendResponse};
+use h2::{Reason, RecvStream};
+use http::Request;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, Sleep, sleep};
 
 /// Long against what a client has in hand when it reads GOAWAY, short against the stop of a
 /// proxy.
 pub(super) const IN_HAND: Duration = Duration::from_millis(250);
+
+/// A client has so long to say that it has heard, which `h2` waits for without end.
+pub(super) const HEARD_WITHIN: Duration = Duration::from_secs(10);
 
 pub(super) const PING: u8 = 6;
 pub(super) const ACK: u8 = 1;
@@ -51,5 +59,38 @@ impl LateAnswer {
         ready!(wait.as_mut().poll(cx));
         self.0 = None;
         Poll::Ready(())
+    }
+}
+
+/// Since when a server shuts down, if it does.
+#[derive(Debug, Default)]
+pub(super) struct ShuttingDown(Option<Instant>);
+
+impl ShuttingDown {
+    /// Begins it when `close` says so.
+    pub(super) fn poll<I: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        close: Pin<&mut impl Future<Output = ()>>,
+        connection: &mut Connection<I, Bytes>,
+        cx: &mut Context<'_>,
+    ) {
+        if self.0.is_none() && close.poll(cx).is_ready() {
+            self.0 = Some(Instant::now());
+            connection.graceful_shutdown();
+        }
+    }
+
+    /// What a client begins that has not said for long that it has heard is refused, and
+    /// nobody has seen it.
+    pub(super) fn take(
+        &self,
+        (request, mut respond): (Request<RecvStream>, SendResponse<Bytes>),
+    ) -> Option<(Request<RecvStream>, SendResponse<Bytes>)> {
+        let unheard = self.0.is_some_and(|since| since.elapsed() >= HEARD_WITHIN);
+        if unheard {
+            respond.send_reset(Reason::REFUSED_STREAM);
+            return None;
+        }
+        Some((request, respond))
     }
 }

@@ -21,6 +21,7 @@ use tokio::time::timeout;
 use super::field_values;
 use super::flow::{CONNECTION_WINDOW, Flow, STREAMS, base};
 use super::frame_filter::FrameFilter;
+use super::graceful_shutdown::ShuttingDown;
 use super::keepalive::{Keepalive, Peer, WatchedIo};
 use super::pipe::{Pipe, Stopped, flushed};
 use super::queued::{BegunRequest, QueuedRequests};
@@ -115,7 +116,7 @@ where
     if let Some(flush_handle) = &flush_handle {
         flush_handle.collect();
     }
-    let mut closing = false;
+    let mut shutting_down = ShuttingDown::default();
     // Held by every answer on its way. A request's own body is often gone by then.
     let open = Arc::new(());
     // Tells the peer of other windows, where they are due.
@@ -125,10 +126,7 @@ where
     };
     poll_fn(|cx| {
         flow.begin_turn();
-        if !closing && close.as_mut().poll(cx).is_ready() {
-            closing = true;
-            connection.graceful_shutdown();
-        }
+        shutting_down.poll(close.as_mut(), &mut connection, cx);
         if let Some(keepalive) = &mut keepalive
             && keepalive.poll(cx, is_in_use(&flow, &open, &queued)) == Peer::Dead
         {
@@ -152,6 +150,9 @@ where
                 Poll::Ready(None) => break Some(Ok(())),
                 Poll::Ready(Some(Err(error))) => break Some(Err(error)),
                 Poll::Ready(Some(Ok(begun))) => {
+                    let Some(begun) = shutting_down.take(begun) else {
+                        continue;
+                    };
                     if let Some(begun) = queued.admit(trimmed(begun), flow.window(), cx) {
                         begin(begun, &flow, &permit, Arc::clone(&open), &handler);
                     }

@@ -2,12 +2,13 @@
 
 use tokio::sync::oneshot;
 
-use super::super::graceful_shutdown::{ACK, IN_HAND, PING};
+use super::super::graceful_shutdown::{ACK, HEARD_WITHIN, IN_HAND, PING};
 use super::super::recv::RecvBody;
 use super::*;
 
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
+const REFUSED_STREAM: [u8; 4] = [0, 0, 0, 7];
 /// END_STREAM and END_HEADERS.
 const WHOLE: u8 = 5;
 /// `GET http://s/` as a block of fields, and a block that is `:status: 200`.
@@ -95,6 +96,29 @@ async fn a_server_that_goes_takes_what_begins_behind_the_answer_to_its_ping() {
     serving.await.unwrap().unwrap();
     let took = begun.elapsed();
     assert!((IN_HAND..2 * IN_HAND).contains(&took), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_never_says_that_it_has_heard_begins_nothing_more_after_a_while() {
+    let (near, far) = duplex(1 << 20);
+    let (go, serving) = counting(far);
+    let serving = tokio::spawn(serving);
+    let mut client = Client(near);
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    client.0.write_all(preface).await.unwrap();
+    client.write([SETTINGS, 0, 0], &[]).await;
+    go.send(()).unwrap();
+    client.next(PING).await.unwrap();
+    tokio::time::sleep(HEARD_WITHIN / 2).await;
+    client.write([HEADERS, WHOLE, 1], GET).await;
+    let answer = client.next(HEADERS).await;
+    assert_eq!(answer.as_deref(), Some(OK), "it may not have heard yet");
+    tokio::time::sleep(HEARD_WITHIN).await;
+    client.write([HEADERS, WHOLE, 3], GET).await;
+    let refused = timeout(HEARD_WITHIN, client.next(RESET)).await;
+    let refused = refused.expect("it was answered");
+    assert_eq!(refused.as_deref(), Some(&REFUSED_STREAM[..]));
+    serving.abort();
 }
 
 /// Both are ours: the client's connection reads GOAWAY before it sends the head of a

@@ -230,3 +230,40 @@ async fn answers_that_a_server_sends_ahead_share_one_connection() {
         assert_eq!(field.opened(), 1, "{path}");
     }
 }
+
+/// A server whose queue of connections is full drops what asks for another one.
+#[tokio::test(start_paused = true)]
+async fn no_call_waits_long_for_another_connection_where_one_is_there() {
+    let (silent, told) = watch::channel(0);
+    let (opened, is_full) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
+    let counted = Arc::clone(&opened);
+    let peer = Multiplexed::new(move || {
+        let (nth, told) = (counted.fetch_add(1, Ordering::Relaxed), told.clone());
+        async move {
+            if nth > 0 {
+                std::future::pending::<()>().await;
+            }
+            let (near, far) = duplex(256 * 1024);
+            tokio::spawn(serve(far, nth, told));
+            handshake(near, PLAIN, Budget::new(64 << 20), None).await
+        }
+    });
+    let field = Field {
+        peer,
+        opened,
+        is_full,
+        silent,
+    };
+    let _large = field.answer("/announced").await;
+    // Who leaves before it is known has found none either.
+    for _ in 0..5 {
+        let _ = timeout(BESIDE_WITHIN / 10, field.peer.stream(Sends::Nothing)).await;
+    }
+    assert_eq!(field.opened(), 2);
+    assert_eq!(field.answer("/").await.nth, 0);
+    sleep(REFUSED_FOR).await;
+    let begun = Instant::now();
+    assert_eq!(field.answer("/").await.nth, 0);
+    assert!(begun.elapsed() < 2 * BESIDE_WITHIN);
+    assert_eq!(field.opened(), 3);
+}
