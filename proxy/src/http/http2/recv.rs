@@ -124,6 +124,13 @@ impl RecvBody {
         self
     }
 
+    /// Whether all of it came although its stream was reset. Node resets many that it pipes, with
+    /// NO_ERROR and without an end, and passed on as a reset that would cost what its client has
+    /// not taken yet.
+    fn is_complete(&self, error: &h2::Error) -> bool {
+        self.left == Some(0) && error.is_reset() && error.reason() == Some(h2::Reason::NO_ERROR)
+    }
+
     /// All of it came; what is left of a request that it answers may go on without it.
     fn ended(&mut self) {
         self.request = None;
@@ -181,7 +188,12 @@ impl HttpBody for RecvBody {
                     };
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
-                // Every reset breaks the message off, also one that says CANCEL: what
+                Some(Err(error)) if this.is_complete(&error) => {
+                    this.data_ended = true;
+                    this.ended();
+                    return Poll::Ready(None);
+                }
+                // Any other reset breaks the message off, also one that says CANCEL: what
                 // came until then is not all of it.
                 Some(Err(error)) => {
                     this.data_ended = true;
@@ -200,6 +212,7 @@ impl HttpBody for RecvBody {
                 Some(Ok(Frame::trailers(trailers)))
             }
             Ok(None) => None,
+            Err(error) if this.is_complete(&error) => None,
             Err(error) => Some(Err(error.into())),
         })
     }

@@ -7,6 +7,7 @@ mod goaway;
 mod graceful_shutdown;
 mod grpc_ends;
 mod held_back;
+mod resets;
 mod stood_still;
 mod weights;
 mod windows;
