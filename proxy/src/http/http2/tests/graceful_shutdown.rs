@@ -44,6 +44,14 @@ fn counting(
 struct Client(DuplexStream);
 
 impl Client {
+    async fn greet(io: DuplexStream) -> Self {
+        let mut client = Self(io);
+        let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+        client.0.write_all(preface).await.unwrap();
+        client.write([SETTINGS, 0, 0], &[]).await;
+        client
+    }
+
     async fn write(&mut self, [kind, flags, stream]: [u8; 3], content: &[u8]) {
         let mut frame = (content.len() as u32).to_be_bytes()[1..].to_vec();
         frame.extend([kind, flags, 0, 0, 0, stream]);
@@ -71,10 +79,7 @@ async fn a_server_that_goes_takes_what_begins_behind_the_answer_to_its_ping() {
     let (near, far) = duplex(1 << 20);
     let (go, serving) = counting(far);
     let serving = tokio::spawn(serving);
-    let mut client = Client(near);
-    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-    client.0.write_all(preface).await.unwrap();
-    client.write([SETTINGS, 0, 0], &[]).await;
+    let mut client = Client::greet(near).await;
     client.next(SETTINGS).await.unwrap();
     let begun = Instant::now();
     go.send(()).unwrap();
@@ -103,10 +108,7 @@ async fn a_client_that_never_says_that_it_has_heard_begins_nothing_more_after_a_
     let (near, far) = duplex(1 << 20);
     let (go, serving) = counting(far);
     let serving = tokio::spawn(serving);
-    let mut client = Client(near);
-    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-    client.0.write_all(preface).await.unwrap();
-    client.write([SETTINGS, 0, 0], &[]).await;
+    let mut client = Client::greet(near).await;
     go.send(()).unwrap();
     client.next(PING).await.unwrap();
     tokio::time::sleep(HEARD_WITHIN / 2).await;
