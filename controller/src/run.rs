@@ -9,6 +9,7 @@ mod parts;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures::future::join_all;
 use kube::Client;
 use prometheus_client::registry::Registry;
 use runtime::ready::Ready;
@@ -22,8 +23,8 @@ use crate::{
     authority::reconciler, metrics::Metrics, observe::propagation::Acks, serve, settings::Settings,
 };
 
-/// From the wish to end to the end, for streams and for the Lease; the kubelet
-/// is told 5 s in all.
+/// From the wish to end to the end, for streams, for the Lease and for what is still to be
+/// written; the kubelet is told 5 s in all.
 const ENDING: Duration = Duration::from_secs(3);
 
 /// Runs one replica until `end` resolves.
@@ -59,7 +60,7 @@ pub async fn run(
     let (context, elector, writer) =
         Context::new(settings, client, metrics, latest.clone(), stopping.clone());
     let lease = parts::lease(&context, elector);
-    runtime::task::spawn("events", writer.run());
+    let events = parts::event_writer(&context, writer);
     parts::models(&context, publish, synced, ready);
     let mut reconciler = parts::authority(&context);
     runtime::task::spawn("acks", acks.follow(latest, context.observed.clone()));
@@ -77,14 +78,15 @@ pub async fn run(
         }
         () = &mut end => {
             stop.send_replace(true);
-            let _ = timeout(ENDING, lease).await;
+            let _ = tokio::join!(timeout(ENDING, lease), timeout(ENDING, events));
             return Ok(());
         }
     };
     let certificate = parts::own_certificate(&context);
     certified.release();
     parts::peers(&context, &roots, &certificate);
-    let checkpointing = apis::aggregated_apis(&context).await?;
+    let mut writing = apis::aggregated_apis(&context).await?;
+    writing.push(events);
     info!(addr = %context.settings.serve_addr(), "serving proxies");
     let served = serve::serve(
         listener,
@@ -101,15 +103,12 @@ pub async fn run(
     }
     info!("ending");
     stop.send_replace(true);
-    let kept = async {
-        match checkpointing {
-            Some(checkpointing) => timeout(ENDING, checkpointing).await.is_ok(),
-            None => true,
-        }
-    };
-    let (streams, lease, kept) =
-        tokio::join!(timeout(ENDING, served), timeout(ENDING, lease), kept);
-    if streams.is_err() || lease.is_err() || !kept {
+    let (streams, lease, written) = tokio::join!(
+        timeout(ENDING, served),
+        timeout(ENDING, lease),
+        timeout(ENDING, join_all(writing)),
+    );
+    if streams.is_err() || lease.is_err() || written.is_err() {
         warn!("ended before everybody had gone");
     }
     Ok(())

@@ -4,10 +4,14 @@
 //! [`REPEAT_AFTER`], what is a record of who did what for [`RECORD_AGAIN_AFTER`]. The queue
 //! is bounded and never waits, because no part
 //! of the mesh may stand still for an Event. What the API server cannot take now is tried
-//! again for [`TRIED_FOR`], behind what waits. What does not fit, is refused or is not taken
-//! until then is counted.
+//! again for [`TRIED_FOR`], behind what waits, and what waits when the replica ends is written
+//! within [`LAST_WITHIN`]. What does not fit, is refused or is not taken until then is counted.
+//!
+//! Who writes is no matter of the Lease: what its holder saw stays true when it is lost, and
+//! the next holder did not see all of it.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -18,8 +22,8 @@ use kube::api::{ObjectMeta, PostParams};
 use kube::core::Status;
 use kube::{Api, Client};
 use prometheus_client::metrics::counter::Counter;
-use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep};
+use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
 
 /// Events that wait to be written. Far above what one change makes.
@@ -40,6 +44,8 @@ const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// From the first time that an Event is handed in to its last try: an API server that begins
 /// anew is back by then.
 const TRIED_FOR: Duration = Duration::from_secs(120);
+/// For what waits when the replica ends; the Lease is let go and streams end meanwhile.
+const LAST_WITHIN: Duration = Duration::from_secs(2);
 /// What the API server says of a namespace that is going.
 const GOING: &str = "NamespaceTerminating";
 /// The API server refuses longer texts.
@@ -58,7 +64,7 @@ struct QueuedEvent {
     event: Event,
     /// For how long it is not repeated.
     again_after: Duration,
-    /// Its own from the begin: what a try wrote whose answer was lost is not written twice.
+    /// Known from the begin: what a try wrote whose answer was lost is not written twice.
     name: String,
     happened: Timestamp,
     until: Instant,
@@ -112,6 +118,7 @@ impl EventRecorder {
             me: me.to_owned(),
             queue: queue.downgrade(),
             queued,
+            writing: None,
             dropped: dropped.clone(),
             published: HashMap::new(),
         };
@@ -120,24 +127,35 @@ impl EventRecorder {
 
     /// Hands an Event in. Never waits.
     pub(crate) fn record(&self, event: Event) {
-        self.hand_in(event, REPEAT_AFTER);
+        self.record_at(event, Timestamp::now());
     }
 
-    /// The same of what a user does: when he does it again, that is an Event again.
+    fn record_at(&self, event: Event, happened: Timestamp) {
+        let id = fingerprint(&event, happened);
+        self.hand_in(event, REPEAT_AFTER, happened, id);
+    }
+
+    /// The same of what a user does: when he does it again, that is an Event again. Nobody
+    /// can know its name before and take it.
     pub(crate) fn record_deed(&self, event: Event) {
-        self.hand_in(event, RECORD_AGAIN_AFTER);
+        self.hand_in(event, RECORD_AGAIN_AFTER, Timestamp::now(), rand::random());
     }
 
-    fn hand_in(&self, event: Event, again_after: Duration) {
+    fn hand_in(&self, event: Event, again_after: Duration, happened: Timestamp, id: u64) {
         let queued = QueuedEvent {
             event,
             again_after,
-            name: format!("weft-{:016x}", rand::random::<u64>()),
-            happened: Timestamp::now(),
+            name: format!("weft-{id:016x}"),
+            happened,
             until: Instant::now() + TRIED_FOR,
         };
-        if self.queue.try_send(queued).is_err() {
-            self.dropped.inc();
+        match self.queue.try_send(queued) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => {
+                self.dropped.inc();
+            }
+            // The metric goes with the process, the log stays.
+            Err(TrySendError::Closed(queued)) => lost_at_the_end(&queued, &self.dropped),
         }
     }
 }
@@ -149,6 +167,8 @@ pub(crate) struct Writer {
     /// For what is tried again; keeps nobody waiting for recorders that are gone.
     queue: mpsc::WeakSender<QueuedEvent>,
     queued: mpsc::Receiver<QueuedEvent>,
+    /// Whose call is under way.
+    writing: Option<QueuedEvent>,
     dropped: Counter,
     published: HashMap<Event, Instant>,
 }
@@ -156,18 +176,59 @@ pub(crate) struct Writer {
 opaque_debug!(Writer);
 
 impl Writer {
-    /// Ends when every [`EventRecorder`] is gone.
-    pub(crate) async fn run(mut self) {
-        while let Some(queued) = self.queued.recv().await {
-            if !self.is_news(&queued.event, queued.again_after, Instant::now()) {
-                continue;
-            }
-            let pause = match self.write(&queued).await {
-                Ok(()) => PAUSE,
-                Err(error) => self.failed(queued, &error),
-            };
-            sleep(pause).await;
+    /// Ends when every [`EventRecorder`] is gone, or at `stop` once what waits is written or
+    /// counted.
+    pub(crate) async fn run(mut self, stop: impl Future<Output = ()>) {
+        tokio::select! {
+            () = self.keep_writing() => return,
+            () = stop => {}
         }
+        let _ = timeout(LAST_WITHIN, self.flush()).await;
+        self.queued.close();
+        if let Some(queued) = self.writing.take() {
+            lost_at_the_end(&queued, &self.dropped);
+        }
+        while let Ok(queued) = self.queued.try_recv() {
+            if self.is_news(&queued.event, queued.again_after, Instant::now()) {
+                lost_at_the_end(&queued, &self.dropped);
+            }
+        }
+    }
+
+    async fn keep_writing(&mut self) {
+        while let Some(queued) = self.queued.recv().await {
+            self.publish(queued, PAUSE).await;
+        }
+    }
+
+    /// Writes what waits, without pauses: there is no more of it than fits into the queue.
+    async fn flush(&mut self) {
+        // Its name is the same in both calls, so that it is written once.
+        if let Some(queued) = self.writing.take() {
+            self.published.remove(&queued.event);
+            self.publish(queued, Duration::ZERO).await;
+        }
+        while let Ok(queued) = self.queued.try_recv() {
+            self.publish(queued, Duration::ZERO).await;
+        }
+    }
+
+    /// Writes one that is news, and then waits for `pause`, or for longer if that failed.
+    async fn publish(&mut self, queued: QueuedEvent, pause: Duration) {
+        if !self.is_news(&queued.event, queued.again_after, Instant::now()) {
+            return;
+        }
+        // Not held by this call, which may be ended between two lines.
+        self.writing = Some(queued);
+        let written = match &self.writing {
+            Some(queued) => self.write(queued).await,
+            None => Ok(()),
+        };
+        let pause = match (written, self.writing.take()) {
+            (Err(error), Some(queued)) => self.failed(queued, &error),
+            _ => pause,
+        };
+        sleep(pause).await;
     }
 
     /// Puts it behind what waits, or counts it. Returns how long to wait before the next one.
@@ -235,7 +296,7 @@ impl Writer {
         let api: Api<v1::Event> = Api::namespaced(self.client.clone(), namespace);
         match api.create(&PostParams::default(), &object).await {
             Ok(_) => Ok(()),
-            // By a try whose answer was lost.
+            // By a try whose answer was lost, or by the holder of the Lease before.
             Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
             // The namespace is going away, and its Events with it. A quota, a missing right
             // or a policy engine is answered with 403 too, and is a loss.
@@ -262,6 +323,23 @@ impl About {
     }
 }
 
+/// Counts what was not written before the replica ended.
+fn lost_at_the_end(queued: &QueuedEvent, dropped: &Counter) {
+    let (reason, object) = (queued.event.reason, queued.event.about.name.as_str());
+    warn!(reason, object, "event not written before the end");
+    dropped.inc();
+}
+
+/// The same at each replica that says the same within [`REPEAT_AFTER`], as two holders of the
+/// Lease in a row do: one of both is written.
+fn fingerprint(event: &Event, happened: Timestamp) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    event.hash(&mut hasher);
+    let seconds = u64::try_from(happened.as_second()).unwrap_or_default();
+    (seconds / REPEAT_AFTER.as_secs()).hash(&mut hasher);
+    hasher.finish()
+}
+
 /// Whether another try may do better: it is not the Event that is refused.
 fn may_pass(error: &kube::Error) -> bool {
     match error {
@@ -284,132 +362,4 @@ fn cut(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use http::StatusCode;
-
-    use super::*;
-    use crate::testing::api_server::FakeApi;
-
-    const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/shop/events";
-
-    fn event(text: &str) -> Event {
-        Event {
-            about: About {
-                api_version: "v1".to_owned(),
-                kind: "Pod".to_owned(),
-                namespace: "shop".to_owned(),
-                name: "web".to_owned(),
-                uid: "1".to_owned(),
-            },
-            event_type: EventType::Warning,
-            reason: "Skipped",
-            action: "Observe",
-            text: text.to_owned(),
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn same_note_is_written_once_and_another_text_again() {
-        let api = FakeApi::default();
-        let (events, writer) = EventRecorder::new(api.client(), "me", Counter::default());
-        for text in ["one", "one", "two", "one"] {
-            events.record(event(text));
-        }
-        drop(events);
-        writer.run().await;
-        assert_eq!(api.writes().len(), 2, "{:?}", api.writes());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_somebody_does_again_minutes_later_is_written_again() {
-        let api = FakeApi::default();
-        let (events, writer) = EventRecorder::new(api.client(), "me", Counter::default());
-        tokio::spawn(writer.run());
-        for (after, written) in [(0, 1), (1, 1), (300, 2), (600, 3)] {
-            sleep(Duration::from_secs(after)).await;
-            events.record_deed(event("taps"));
-            events.record(event("is broken"));
-            sleep(Duration::from_secs(1)).await;
-            assert_eq!(
-                api.writes().len(),
-                written + 1,
-                "{after}: {:?}",
-                api.writes()
-            );
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn note_that_is_never_answered_holds_up_the_next_ones_for_one_time_limit() {
-        let api = FakeApi::default();
-        let client = crate::apiserver::client::bounded(&api.client());
-        let (events, writer) = EventRecorder::new(client, "me", Counter::default());
-        tokio::spawn(writer.run());
-        api.vanish(true);
-        events.record(event("one"));
-        sleep(Duration::from_secs(1)).await;
-        api.vanish(false);
-        events.record(event("two"));
-        sleep(crate::apiserver::client::CALL_WITHIN + AGAIN_AFTER).await;
-        let notes = || -> Vec<String> {
-            let events = api.below(EVENTS).into_iter();
-            events.map(|event| event["note"].to_string()).collect()
-        };
-        assert!(notes().contains(&"\"two\"".to_owned()), "{:?}", notes());
-        // And the first after it.
-        sleep(AGAIN_AFTER).await;
-        assert_eq!(notes().len(), 2, "{:?}", notes());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn note_that_the_api_server_cannot_take_now_is_written_later_and_once() {
-        let api = FakeApi::default();
-        let dropped = Counter::default();
-        let (events, writer) = EventRecorder::new(api.client(), "me", dropped.clone());
-        tokio::spawn(writer.run());
-        api.refuse_creation(EVENTS, StatusCode::INTERNAL_SERVER_ERROR);
-        events.record(event("one"));
-        events.record(event("one"));
-        sleep(TRIED_FOR / 2).await;
-        assert!(api.below(EVENTS).is_empty());
-        api.allow_creation(EVENTS, true);
-        sleep(TRIED_FOR).await;
-        assert_eq!((api.below(EVENTS).len(), dropped.get()), (1, 0));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn note_that_is_refused_or_never_taken_is_counted() {
-        for status in [
-            StatusCode::INTERNAL_SERVER_ERROR,
-            StatusCode::FORBIDDEN,
-            StatusCode::UNPROCESSABLE_ENTITY,
-        ] {
-            let api = FakeApi::default();
-            let dropped = Counter::default();
-            let (events, writer) = EventRecorder::new(api.client(), "me", dropped.clone());
-            tokio::spawn(writer.run());
-            api.refuse_creation(EVENTS, status);
-            events.record(event("one"));
-            sleep(TRIED_FOR + 2 * AGAIN_AFTER).await;
-            assert_eq!(dropped.get(), 1, "{status}");
-        }
-    }
-
-    #[tokio::test]
-    async fn full_queue_drops_and_counts_instead_of_waiting() {
-        let api = FakeApi::default();
-        let dropped = Counter::default();
-        let (events, _writer) = EventRecorder::new(api.client(), "me", dropped.clone());
-        for number in 0..QUEUE + 3 {
-            events.record(event(&number.to_string()));
-        }
-        assert_eq!(dropped.get(), 3);
-    }
-
-    #[test]
-    fn long_note_is_cut_at_a_character() {
-        let cut = cut(&"ä".repeat(NOTE_LIMIT));
-        assert_eq!(cut.len(), NOTE_LIMIT);
-        assert!(cut.ends_with('ä'));
-    }
-}
+mod tests;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use identity::tls::ServingHandle;
 use runtime::clock::Clock;
+use runtime::stop;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -28,8 +29,8 @@ use crate::{
 };
 
 /// The aggregated APIs on their own port: the metrics API, the read API, or both. Returns
-/// what writes the graph down when the replica ends.
-pub(super) async fn aggregated_apis(context: &Context) -> anyhow::Result<Option<JoinHandle<()>>> {
+/// what has something left to write when the replica ends.
+pub(super) async fn aggregated_apis(context: &Context) -> anyhow::Result<Vec<JoinHandle<()>>> {
     let mut served = Vec::new();
     if context.settings.metrics_api {
         served.push(metrics_api::SERVED);
@@ -38,7 +39,7 @@ pub(super) async fn aggregated_apis(context: &Context) -> anyhow::Result<Option<
         served.push(observe_api::SERVED);
     }
     if served.is_empty() {
-        return Ok(None);
+        return Ok(Vec::new());
     }
     for api in served.clone() {
         let (authority, client) = (
@@ -64,7 +65,7 @@ pub(super) async fn aggregated_apis(context: &Context) -> anyhow::Result<Option<
     let (publish, front) = watch::channel(None);
     let keep = front_proxy::keep(context.client.clone(), serving, publish);
     runtime::task::spawn("aggregated front", keep);
-    let (handlers, checkpointing) = handlers(context);
+    let (handlers, writing) = handlers(context);
     let apis = Apis {
         handlers,
         front,
@@ -74,10 +75,10 @@ pub(super) async fn aggregated_apis(context: &Context) -> anyhow::Result<Option<
     runtime::task::spawn("aggregated APIs", async move {
         server::serve(listener, apis, &limits, stop).await;
     });
-    Ok(checkpointing)
+    Ok(writing)
 }
 
-fn handlers(context: &Context) -> (Vec<Arc<dyn Handler>>, Option<JoinHandle<()>>) {
+fn handlers(context: &Context) -> (Vec<Arc<dyn Handler>>, Vec<JoinHandle<()>>) {
     let metrics = &context.metrics;
     let latest = context.latest.clone();
     let unlisted = metrics.api.unlisted.clone();
@@ -97,17 +98,18 @@ fn handlers(context: &Context) -> (Vec<Arc<dyn Handler>>, Option<JoinHandle<()>>
             metrics: metrics.api.clone(),
         }));
     }
-    let mut checkpointing = None;
+    let mut writing = Vec::new();
     if context.settings.observe {
         let (graph, kept) = graph(context, &followed);
-        checkpointing = kept;
+        writing.extend(kept);
         // Whichever replica is asked writes down who taps.
         let (events, writer) = EventRecorder::new(
             context.client.clone(),
             &context.settings.pod_name,
             metrics.events_dropped.clone(),
         );
-        runtime::task::spawn("tap events", writer.run());
+        let stop = stop::requested(context.stopping.clone());
+        writing.push(runtime::task::spawn("tap events", writer.run(stop)));
         handlers.push(Arc::new(ObserveApi::new(ObserveContext {
             graph,
             latest,
@@ -122,7 +124,7 @@ fn handlers(context: &Context) -> (Vec<Arc<dyn Handler>>, Option<JoinHandle<()>>
             metrics: metrics.observe.clone(),
         })));
     }
-    (handlers, checkpointing)
+    (handlers, writing)
 }
 
 /// The service graph, and what keeps it.

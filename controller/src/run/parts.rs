@@ -21,7 +21,10 @@ use tokio::task::JoinHandle;
 
 use super::context::{Context, NAME};
 use crate::{
-    apiserver::lease::{LeaderElector, Leadership},
+    apiserver::{
+        events::Writer,
+        lease::{LeaderElector, Leadership},
+    },
     authority::{
         certify::{Certifier, KubeCluster},
         own_certificate,
@@ -76,6 +79,12 @@ pub(super) fn lease(context: &Context, elector: LeaderElector) -> JoinHandle<()>
     let shown = show(context.leadership.clone(), context.metrics.leader.clone());
     runtime::task::spawn("leader gauge", shown);
     runtime::task::spawn("lease", lease)
+}
+
+/// What writes Events; ends when what waited at the end has been written, or counted.
+pub(super) fn event_writer(context: &Context, writer: Writer) -> JoinHandle<()> {
+    let stop = stop::requested(context.stopping.clone());
+    runtime::task::spawn("events", writer.run(stop))
 }
 
 async fn show(mut leadership: Leadership, gauge: Gauge) {

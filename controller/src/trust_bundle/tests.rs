@@ -129,7 +129,7 @@ impl Bench {
     async fn events(self) -> usize {
         let before = self.api.writes().len();
         drop(self.bundle);
-        self.events.run().await;
+        self.events.run(std::future::pending()).await;
         self.api.writes().len() - before
     }
 }

@@ -138,7 +138,7 @@ mod tests {
             stayed,
         };
         let reporting = tokio::spawn(unfinished.report());
-        let writing = tokio::spawn(writer.run());
+        let writing = tokio::spawn(writer.run(std::future::pending()));
         sleep(3 * LOOK_EVERY).await;
         reporting.abort();
         writing.abort();

@@ -193,7 +193,7 @@ async fn issuer_that_ended_while_nobody_ran_is_replaced_by_the_lease_holder_who_
     assert_ne!(key(&api, ISSUER_CRT), issuer);
 
     drop(holder);
-    writer.run().await;
+    writer.run(std::future::pending()).await;
     let events = api.below("/apis/events.k8s.io/v1/namespaces/mesh/events/");
     let text = events[0]["note"].as_str().unwrap();
     assert_eq!(events[0]["reason"], "IssuerEnded");
@@ -303,7 +303,7 @@ async fn issuer_that_is_not_valid_yet_is_replaced_by_the_lease_holder_who_names_
     assert_eq!(key(&api, ROOT_CRT), root, "proxies trust what they trusted");
 
     drop(holder);
-    writer.run().await;
+    writer.run(std::future::pending()).await;
     let events = api.below("/apis/events.k8s.io/v1/namespaces/mesh/events/");
     assert_eq!(events[0]["reason"], "IssuerNotYetValid");
     let text = events[0]["note"].as_str().unwrap();

@@ -43,7 +43,7 @@ fn checkpointer(api: &FakeApi, allowed: bool) -> Checkpointer {
         GraphMetrics::default(),
     );
     let (events, writer) = EventRecorder::new(api.client(), "me", Counter::default());
-    tokio::spawn(writer.run());
+    tokio::spawn(writer.run(std::future::pending()));
     Checkpointer {
         leading: api.client(),
         client: api.client(),

@@ -201,7 +201,7 @@ impl Bench {
         let recorded = Arc::default();
         let client = recorder(Arc::clone(&recorded));
         let (events, writer) = EventRecorder::new(client, "me", Counter::default());
-        tokio::spawn(writer.run());
+        tokio::spawn(writer.run(std::future::pending()));
         let context = ObserveContext {
             graph,
             latest,
