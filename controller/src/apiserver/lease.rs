@@ -129,11 +129,14 @@ impl Leadership {
     pub(crate) fn fixed(is_holder: bool) -> Self {
         let (sender, receiver) = watch::channel(is_holder);
         std::mem::forget(sender);
+        Self::told_by(receiver)
+    }
+
+    /// One that a test gives and takes away.
+    #[cfg(test)]
+    pub(crate) fn told_by(is_holder: watch::Receiver<bool>) -> Self {
         let (stalls, _) = Stalls::new();
-        Self {
-            is_holder: receiver,
-            stalls,
-        }
+        Self { is_holder, stalls }
     }
 }
 

@@ -172,10 +172,12 @@ pub(super) fn statuses(context: &Context) {
         written: context.metrics.statuses.clone(),
     };
     context.while_leading("status", move || status.clone().write());
-    let (latest, events) = (context.latest.clone(), context.events.clone());
-    context.while_leading("status events", move || {
-        events::report(latest.clone(), events.clone())
-    });
+    let reported = events::report(
+        context.latest.clone(),
+        context.leadership.clone(),
+        context.events.clone(),
+    );
+    runtime::task::spawn("status events", reported);
 }
 
 /// Breakers of the whole mesh.

@@ -1,10 +1,14 @@
-//! Turns what compiling found into Events. Only the Lease holder runs this.
+//! Turns what compiling found into Events. Only the Lease holder says them.
 //!
 //! Problems with SMI objects stand in their conditions too; for Services, Pods and
 //! Namespaces the Event is all there is. Three facts are no problems of an object but
 //! surprises for its owner: a pod on its node's network that the mesh had to leave
 //! alone, a workload that opened because its last TrafficTarget went, and a request
 //! for injection that is misspelled and so has no effect.
+//!
+//! A holder of the Lease tells all that is wrong when it begins to lead. That a workload opened
+//! can be seen only when it happens, so every replica looks for that, and who leads next tells
+//! what happened shortly before: the holder may have been killed before it could.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,10 +17,11 @@ use std::time::Duration;
 use crds::{inject, labels};
 use policy::mode::AccessMode;
 use policy::name::{Kind, ObjectRef};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::conditions::api_version;
 use crate::apiserver::events::{About, Event, EventRecorder, EventType};
+use crate::apiserver::lease::{self, Leadership};
 use crate::model::PodId;
 use crate::model::compiled::{Compiled, LatestModel};
 use crate::problem::{Problem, Severity};
@@ -26,31 +31,91 @@ use crate::world::{Appearance, ObjectKey, PodFacts, World};
 const PAUSE: Duration = Duration::from_secs(1);
 /// The reason of an Event that a workload opened.
 const OPENED: &str = "NoTrafficTarget";
+/// From when a holder of the Lease is killed until another one leads, and has looked.
+const HANDOVER: Duration = Duration::from_secs(lease::DURATION.as_secs() + 5);
+/// As many as wait to be written at most.
+const MAX_UNTOLD: usize = 512;
 
-/// Tells what is new in every model until the models end.
-pub(crate) async fn report(mut latest: LatestModel, events: EventRecorder) {
+/// Tells what is new in every model, while this replica leads, until the models end.
+pub(crate) async fn report(
+    mut latest: LatestModel,
+    mut leadership: Leadership,
+    events: EventRecorder,
+) {
     let mut reported = EventState::default();
+    let mut untold = Untold::default();
     let mut before: Option<Arc<Compiled>> = None;
+    let mut led = false;
     loop {
+        let leads = leadership.is_held();
+        if leads && !led {
+            for note in untold.take() {
+                events.record_deed(note);
+            }
+            // Whoever led before may not have told what is wrong.
+            reported.begin_anew();
+            before = None;
+        }
+        led = leads;
         let compiled = latest.borrow_and_update().clone();
         if let Some(compiled) = compiled {
             if before.is_none_or(|before| may_be_news(&before, &compiled)) {
-                for note in reported.news(&compiled) {
-                    if note.reason == OPENED {
-                        // It opened, was closed and opens again: each time counts.
-                        events.record_deed(note);
-                    } else {
-                        events.record(note);
-                    }
+                if leads {
+                    tell(&events, reported.news(&compiled));
+                } else {
+                    untold.keep(reported.opened(&compiled));
                 }
             }
             before = Some(compiled);
             // Pods come and go all the time, and every look is one at all of them.
             sleep(PAUSE).await;
         }
-        if latest.changed().await.is_err() {
-            return;
+        let turned = async {
+            if leads {
+                leadership.lost().await;
+            } else {
+                leadership.acquired().await;
+            }
+        };
+        tokio::select! {
+            changed = latest.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+            }
+            () = turned => {}
         }
+    }
+}
+
+fn tell(events: &EventRecorder, notes: Vec<Event>) {
+    for note in notes {
+        if note.reason == OPENED {
+            // It opened, was closed and opens again: each time counts.
+            events.record_deed(note);
+        } else {
+            events.record(note);
+        }
+    }
+}
+
+/// What opened while another replica led, or none.
+#[derive(Debug, Default)]
+struct Untold(Vec<(Instant, Event)>);
+
+impl Untold {
+    fn keep(&mut self, opened: Vec<Event>) {
+        let now = Instant::now();
+        self.0.retain(|(at, _)| now.duration_since(*at) < HANDOVER);
+        self.0.extend(opened.into_iter().map(|note| (now, note)));
+        self.0.truncate(MAX_UNTOLD);
+    }
+
+    /// Those of which the holder before may have said nothing.
+    fn take(&mut self) -> Vec<Event> {
+        let kept = std::mem::take(&mut self.0).into_iter();
+        let recent = kept.filter(|(at, _)| at.elapsed() < HANDOVER);
+        recent.map(|(_, note)| note).collect()
     }
 }
 
@@ -74,15 +139,27 @@ struct EventState {
 }
 
 impl EventState {
+    /// All that is wrong is news again. Which pods were protected is still known.
+    fn begin_anew(&mut self) {
+        *self = Self {
+            protected: self.protected.take(),
+            ..Self::default()
+        };
+    }
+
+    /// Which workloads opened since the last look.
+    fn opened(&mut self, compiled: &Compiled) -> Vec<Event> {
+        let protected = compiled.model.protected_pods();
+        let before = self.protected.as_ref();
+        let opened = before.map(|before| about_opened(compiled, before.difference(&protected)));
+        self.protected = Some(protected);
+        opened.unwrap_or_default()
+    }
+
     fn news(&mut self, compiled: &Compiled) -> Vec<Event> {
-        let mut notes = Vec::new();
         // First: nothing else says that a workload opened, and what does not fit into the
         // queue is lost.
-        let protected = compiled.model.protected_pods();
-        if let Some(before) = &self.protected {
-            notes.extend(about_opened(compiled, before.difference(&protected)));
-        }
-        self.protected = Some(protected);
+        let mut notes = self.opened(compiled);
 
         let problems = reported_problems(compiled);
         notes.extend(

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use prometheus_client::metrics::counter::Counter;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use super::*;
 use crate::model::{Defaults, Model};
+use crate::testing::api_server::FakeApi;
 use crate::testing::cluster;
 use crate::testing::cluster::Cluster;
 
@@ -215,4 +218,80 @@ fn workload_that_another_target_still_names_is_not_told() {
             .iter()
             .all(|note| note.reason != "NoTrafficTarget")
     );
+}
+
+/// A replica that follows models, and what it has written.
+struct Replica {
+    api: FakeApi,
+    models: watch::Sender<Option<Arc<Compiled>>>,
+    leads: watch::Sender<bool>,
+}
+
+impl Replica {
+    fn start(first: &Cluster) -> Self {
+        let api = FakeApi::default();
+        let (events, writer) = EventRecorder::new(api.client(), "me", Counter::default());
+        tokio::spawn(writer.run(std::future::pending()));
+        let (models, latest) = watch::channel(Some(Arc::new(compiled(first))));
+        let (leads, is_holder) = watch::channel(false);
+        tokio::spawn(report(latest, Leadership::told_by(is_holder), events));
+        Self { api, models, leads }
+    }
+
+    fn becomes(&self, cluster: &Cluster) {
+        let model = Arc::new(compiled(cluster));
+        self.models.send_replace(Some(model));
+    }
+
+    /// How many Events of this reason there are a moment later.
+    async fn told(&self, reason: &str) -> usize {
+        sleep(3 * PAUSE).await;
+        let events = self.api.below("/apis/events.k8s.io/v1/");
+        events
+            .iter()
+            .filter(|event| event["reason"] == reason)
+            .count()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn workload_that_opened_shortly_before_is_told_by_who_leads_next() {
+    let guarded = cluster::shop().with(cluster::target("guard", "api", &["web"], json!([])));
+    for (later, told) in [(0, 2), (HANDOVER.as_secs(), 0)] {
+        let replica = Replica::start(&guarded);
+        assert_eq!(replica.told(OPENED).await, 0);
+        replica.becomes(&cluster::shop());
+        assert_eq!(replica.told(OPENED).await, 0, "it does not lead");
+        sleep(Duration::from_secs(later)).await;
+        replica.leads.send_replace(true);
+        assert_eq!(replica.told(OPENED).await, told, "after {later} s");
+        // Control: the holder tells it at once, and whoever leads anew not once more.
+        replica.becomes(&guarded);
+        sleep(Duration::from_secs(60)).await;
+        replica.becomes(&cluster::shop());
+        assert_eq!(replica.told(OPENED).await, told + 2);
+        replica.leads.send_replace(false);
+        sleep(Duration::from_secs(60)).await;
+        replica.leads.send_replace(true);
+        assert_eq!(replica.told(OPENED).await, told + 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_wrong_is_told_by_who_leads_and_by_nobody_else() {
+    const SKIPPED: &str = "HostNetworkSkipped";
+    let one = Cluster::default()
+        .with(meshed_namespace())
+        .with(host_pod("agent", None));
+    let two = one.clone().with(host_pod("other", None));
+    let replica = Replica::start(&one);
+    assert_eq!(replica.told(SKIPPED).await, 0);
+    replica.leads.send_replace(true);
+    assert_eq!(replica.told(SKIPPED).await, 1);
+    replica.leads.send_replace(false);
+    assert_eq!(replica.told(SKIPPED).await, 1);
+    replica.becomes(&two);
+    assert_eq!(replica.told(SKIPPED).await, 1);
+    replica.leads.send_replace(true);
+    assert_eq!(replica.told(SKIPPED).await, 2);
 }
