@@ -223,7 +223,8 @@ async fn full_queue_drops_and_counts_instead_of_waiting() {
 
 #[test]
 fn long_note_is_cut_at_a_character() {
-    let cut = cut(&"ä".repeat(NOTE_LIMIT));
-    assert_eq!(cut.len(), NOTE_LIMIT);
+    // The limit is within a character.
+    let cut = cut(&format!("a{}", "ä".repeat(NOTE_LIMIT)));
+    assert_eq!(cut.len(), NOTE_LIMIT - 1);
     assert!(cut.ends_with('ä'));
 }
