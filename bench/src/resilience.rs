@@ -22,7 +22,8 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::files::Shared;
-use points::{Bench, Section, chain, outage, overload, zones};
+use points::outage::{self, once};
+use points::{Bench, Section, chain, overload, zones};
 
 /// The command line.
 #[derive(Clone, Debug)]
@@ -87,7 +88,7 @@ type Point = fn(&Bench) -> Result<Section>;
 /// Each of them by itself.
 const POINTS: [Point; 6] = [
     outage::one_of_three,
-    outage::posts,
+    once::seen_by_one,
     chain::last_hop_down,
     overload::three_times,
     outage::all_fail_a_little,

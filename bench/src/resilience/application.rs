@@ -121,18 +121,7 @@ pub(super) fn start(
     behaviour: Behaviour,
     repeats: &Arc<Repeats>,
 ) -> Result<Running> {
-    let app = Arc::new(App {
-        behaviour,
-        repeats: Arc::clone(repeats),
-        failing: AtomicU8::new(0),
-        passes_on: AtomicBool::new(false),
-        context: AtomicBool::new(false),
-        requests: AtomicU64::new(0),
-        workers: Mutex::new(Arc::new(Semaphore::new(WORKERS))),
-        queue: AtomicUsize::new(0),
-        worked: AtomicU64::new(0),
-        log: Mutex::new((Instant::now(), Vec::new())),
-    });
+    let app = Arc::new(App::new(behaviour, repeats));
     let (ends, end) = watch::channel(());
     let serving = Arc::clone(&app);
     namespace.within(|| {
@@ -202,6 +191,21 @@ async fn connection(app: Arc<App>, next: Option<Arc<Client>>, stream: TcpStream,
 }
 
 impl App {
+    fn new(behaviour: Behaviour, repeats: &Arc<Repeats>) -> Self {
+        Self {
+            behaviour,
+            repeats: Arc::clone(repeats),
+            failing: AtomicU8::new(0),
+            passes_on: AtomicBool::new(false),
+            context: AtomicBool::new(false),
+            requests: AtomicU64::new(0),
+            workers: Mutex::new(Arc::new(Semaphore::new(WORKERS))),
+            queue: AtomicUsize::new(0),
+            worked: AtomicU64::new(0),
+            log: Mutex::new((Instant::now(), Vec::new())),
+        }
+    }
+
     /// From now on so many answers in a hundred are failures.
     pub(super) fn fail(&self, percent: u8) {
         self.failing.store(percent, Ordering::Relaxed);
@@ -366,7 +370,40 @@ fn reply(good: bool, over_grpc: bool) -> Response<GrpcBody> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+    use std::sync::Arc;
+
     use policy::hashing::mix;
+    use tokio::sync::watch;
+
+    use super::{App, Behaviour, Call, Client, ID, METHOD, Repeats, Target, serve};
+
+    /// Else "none was seen twice" would say nothing of gRPC.
+    #[tokio::test]
+    async fn a_number_that_two_applications_see_over_grpc_is_counted() {
+        let repeats = Arc::<Repeats>::default();
+        let call = Call {
+            method: "POST",
+            path: METHOD,
+            headers: vec![(ID, "7".to_owned())],
+        };
+        let (_ends, end) = watch::channel(());
+        for again in [0, 1] {
+            let app = Arc::new(App::new(Behaviour::Answers, &repeats));
+            let listeners = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+            let client = Client::new(Target {
+                addr: listeners[1].local_addr().unwrap(),
+                host: "web",
+                grpc: true,
+            });
+            let good = tokio::select! {
+                ended = serve(&app, listeners.into(), end.clone()) => panic!("{ended:?}"),
+                good = client.call(&call) => good.unwrap(),
+            };
+            assert!(good);
+            assert_eq!(repeats.again(), again);
+        }
+    }
 
     #[test]
     fn thirty_in_a_hundred_fail_and_never_all_in_a_row() {

@@ -4,15 +4,17 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{Bench, Picture, Row, SYSTEMS, Section, millis, percent, row, shared};
+use super::{Bench, Picture, Row, SYSTEMS, Section, percent, row, shared};
 use crate::curves::Panel;
-use crate::resilience::application::{Behaviour, ID, METHOD};
+use crate::resilience::application::{Behaviour, METHOD};
 use crate::resilience::client::Call;
 use crate::resilience::cluster::{Asked, Pod};
 use crate::resilience::envoy::Extra;
-use crate::resilience::generator::{CallEnd, Load, Sample};
+use crate::resilience::generator::{Load, Sample};
 use crate::resilience::judge;
 use crate::resilience::scenario::Mesh;
+
+pub(in crate::resilience) mod once;
 
 const CALLERS: usize = 4;
 const PODS: [Pod; 7] = [
@@ -113,12 +115,6 @@ const GRPC_NODE: Outage = Outage {
     failure: Failure::Silent,
     ..GRPC
 };
-const POSTS: Outage = Outage {
-    name: "POST, answers 503",
-    time: 20,
-    call: post,
-    ..ANSWERS_503
-};
 
 /// What came of one outage in one mesh.
 struct OutageRun {
@@ -203,14 +199,6 @@ fn get(_: u64) -> Call {
     }
 }
 
-fn post(number: u64) -> Call {
-    Call {
-        method: "POST",
-        path: METHOD,
-        headers: vec![(ID, number.to_string())],
-    }
-}
-
 const MORE: Extra = Extra {
     retries_503: true,
     adaptive: false,
@@ -240,11 +228,13 @@ fn goodput(
     )
 }
 
-/// What the failing instance gets once it is found out; `outage`: of several.
-fn probes_alone(outage: Option<&Outage>, all: &[Option<OutageRun>; SYSTEMS]) -> Row {
-    let of = outage.map_or_else(String::new, |outage| format!("{}: ", outage.name));
+/// What the failing instance gets once it is found out.
+fn probes_alone(outage: &Outage, all: &[Option<OutageRun>; SYSTEMS]) -> Row {
     row(
-        format!("{of}requests at the failing instance after 2 s"),
+        format!(
+            "{}: requests at the failing instance after 2 s",
+            outage.name
+        ),
         "probes alone, ≤ 20",
         all,
         |run| format!("{:.0}", run.at_bad_since(FOUND_OUT)),
@@ -291,13 +281,13 @@ pub(in crate::resilience) fn one_of_three(bench: &Bench) -> Result<Section> {
     let grpc_node = of_all(&bench.some_of([true, true, false]), &GRPC_NODE)?;
     let rows = vec![
         goodput(&ANSWERS_503, "≥ 99.9 %", 0.999, &answers),
-        probes_alone(Some(&ANSWERS_503), &answers),
+        probes_alone(&ANSWERS_503, &answers),
         goodput(&BLACK_HOLE, "≥ 99 %", 0.99, &hole),
         all_good_after(3, &BLACK_HOLE, &hole),
         all_good_after(8, &NODE_LOST, &node),
         last_late(&NODE_LOST, &node),
         goodput(&GRPC, "≥ 99.9 %", 0.999, &grpc),
-        probes_alone(Some(&GRPC), &grpc),
+        probes_alone(&GRPC, &grpc),
         goodput(&GRPC_HOLE, "≥ 99 %", 0.99, &grpc_hole),
         all_good_after(3, &GRPC_HOLE, &grpc_hole),
         all_good_after(8, &GRPC_NODE, &grpc_node),
@@ -346,61 +336,6 @@ fn picture(outages: &[(&Outage, &[Option<OutageRun>; SYSTEMS])]) -> Picture {
         sizes: (0..time.as_secs()).map(|second| second as f64).collect(),
         panels: panels.collect(),
     }
-}
-
-/// The same with calls that must not be made twice.
-pub(in crate::resilience) fn posts(bench: &Bench) -> Result<Section> {
-    let all = of_all(bench, &POSTS)?;
-    let failed = |run: &OutageRun| -> Vec<usize> {
-        let refused = run
-            .callers
-            .iter()
-            .map(|one| judge::count(one, CallEnd::Refused));
-        refused.collect()
-    };
-    let list = |run: &OutageRun| {
-        let failed = failed(run).into_iter().map(|count| count.to_string());
-        failed.collect::<Vec<_>>().join(", ")
-    };
-    // Who sends fewer than five there has nothing to go by, and has avoided it.
-    let rested = |run: &OutageRun| {
-        let mut callers = failed(run).into_iter().zip(&run.ejections);
-        callers.all(|(failed, rests)| failed < 5 || *rests >= 1.0)
-    };
-    let rows = vec![
-        row(
-            "requests that two applications saw".to_owned(),
-            "0",
-            &all,
-            |run| run.again.to_string(),
-            |run| run.again == 0,
-        ),
-        row(
-            "calls answered 503, by caller, until it rested and by probes".to_owned(),
-            "it rests wherever 5 failed",
-            &all,
-            list,
-            rested,
-        ),
-        probes_alone(None, &all),
-        row(
-            "slowest of the good calls".to_owned(),
-            "",
-            &all,
-            |run| {
-                let good = run.samples.iter().filter(|one| judge::is_good(one));
-                millis(good.map(|one| one.took).max().unwrap_or_default())
-            },
-            |_| true,
-        ),
-    ];
-    Ok(Section {
-        title: "The same with POST",
-        how: "As above, one of three instances answers 503 to every POST. Each request carries a number, and all applications together look for numbers that come twice: nothing may be sent again that an application may have seen. No call of the generator is ever repeated.".to_owned(),
-        third: THIRD,
-        rows,
-        picture: None,
-    })
 }
 
 /// All fail a little: nobody is worse than the others.

@@ -175,6 +175,25 @@ async fn work_ends_when_nobody_waits_any_more_for_what_it_is_for() {
     assert!(Ends::new(None, None, &Upload::default(), None).is_none());
 }
 
+/// A runtime without timers panics where one is made, which the last lines show.
+#[test]
+fn a_call_without_an_end_makes_no_timer() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let end = ends(Deadline::default(), &Method::GET);
+        let (answer, came) = tokio::sync::oneshot::channel();
+        let waits = async {
+            let came = pin!(came);
+            until(Ends::new(end, None, &Upload::default(), None), came).await
+        };
+        let (ended, ()) = tokio::join!(waits, async { answer.send(7).unwrap() });
+        assert_eq!(ended, Ok(Ok(7)));
+        assert!(std::panic::catch_unwind(|| Ends::at(Some(now()))).is_err());
+    });
+}
+
 /// A peer is told of whole milliseconds, and may be the first to say that it is over.
 #[tokio::test(start_paused = true)]
 async fn a_call_reaches_its_own_end_before_that_of_what_it_is_made_for() {
