@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 
 use self::guard::Guard;
 use self::server::Site;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, existing};
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
@@ -42,7 +42,7 @@ impl Dashboard {
     /// Serves until the user ends it.
     ///
     /// # Errors
-    /// When there is no kubeconfig, or the port is taken.
+    /// When there is no kubeconfig or no such namespace, or the port is taken.
     pub(crate) async fn run(
         &self,
         global: &Global,
@@ -50,6 +50,7 @@ impl Dashboard {
     ) -> Result<Conclusion, Failure> {
         global.format(&[Format::Table])?;
         let cluster = Cluster::connect(global).await?;
+        must_be_there(&cluster).await?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, self.port)).await;
         let listener = listener.map_err(|error| {
             Failure::unknown(format!(
@@ -67,5 +68,48 @@ impl Dashboard {
             never = server::serve(&listener, &site) => match never {},
             _ = tokio::signal::ctrl_c() => Ok(Conclusion::Yes),
         }
+    }
+}
+
+/// Ends where the page would show a namespace that was named and is not there. Whether it is
+/// there may be unknown, for want of a right or of an answer: the page says that itself.
+async fn must_be_there(cluster: &Cluster) -> Result<(), Failure> {
+    if !cluster.is_named() {
+        return Ok(());
+    }
+    match existing::must_be_in_a_namespace(cluster).await {
+        Err(wrong @ Failure::Usage(_)) => Err(wrong),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+    use fake_api::FakeApi;
+    use serde_json::json;
+
+    use super::*;
+    use crate::args::Cli;
+
+    #[tokio::test]
+    async fn namespace_that_is_not_there_has_no_page() {
+        let api = FakeApi::default();
+        let shop = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}});
+        api.put("/api/v1/namespaces/shop", shop);
+        let outcome = async |arguments: &[&str]| {
+            let cli = Cli::parse_from([&["weft", "dashboard"][..], arguments].concat());
+            must_be_there(&Cluster::of(api.client(), &cli.global)).await
+        };
+        let Err(Failure::Usage(words)) = outcome(&["-n", "shpo"]).await else {
+            panic!("it is served");
+        };
+        assert!(words.starts_with("there is no namespace shpo"), "{words}");
+        outcome(&["-n", "shop"]).await.unwrap();
+        // Of a kubeconfig, which nobody named here.
+        outcome(&[]).await.unwrap();
+        // Nobody says whether it is there: that is the page's to tell.
+        api.break_down();
+        outcome(&["-n", "shpo"]).await.unwrap();
     }
 }

@@ -25,6 +25,7 @@ mod identity;
 mod names;
 mod pods;
 mod suggest;
+mod unanswered;
 mod watch;
 
 /// 2026-11-02T09:00:00Z.

@@ -6,23 +6,26 @@ use crate::Shown;
 use crate::browser::Browser;
 use crate::shop;
 
-/// First picture of the page, of the best of a few starts: others use this machine too.
+/// First picture of the page, in the median of some starts.
 const FIRST_PAINT_MS: f64 = 200.0;
-/// From the beginning of the page to the whole graph of 1000 edges.
+/// From the beginning of the page to the whole graph of 1000 edges, of the same starts.
 const DRAWN_MS: f64 = 2000.0;
+const STARTS: usize = 5;
 /// Work of the main thread for one frame while it is panned, script and painting, the middle
 /// one of all frames.
 const FRAME_MS: f64 = 12.0;
 const FRAMES: u32 = 90;
 /// From a letter of a search among 1000 workloads to the picture that shows what it found.
 const FOUND_MS: f64 = 300.0;
+/// Of each search, of which the median counts.
+const SEARCHES: usize = 5;
 
 #[tokio::test]
 async fn a_graph_of_a_thousand_edges_is_drawn_in_time_and_a_frame_of_it_is_cheap() {
     let mut shown = Shown::of(&shop::large()).await;
     let browser = &mut shown.browser;
-    let (mut painted, mut drawn) = (f64::MAX, f64::MAX);
-    for _ in 0..3 {
+    let (mut painted, mut drawn) = (Vec::new(), Vec::new());
+    for _ in 0..STARTS {
         browser.call("Page.reload", json!({})).await;
         browser
             .wait("document.querySelectorAll('.node').length === 200")
@@ -33,12 +36,13 @@ async fn a_graph_of_a_thousand_edges_is_drawn_in_time_and_a_frame_of_it_is_cheap
         let first = browser
             .eval("performance.getEntriesByName('first-contentful-paint')[0].startTime")
             .await;
-        painted = painted.min(first.as_f64().unwrap());
+        painted.push(first.as_f64().unwrap());
         let mark = browser
             .eval("performance.getEntriesByName('drawn')[0].startTime")
             .await;
-        drawn = drawn.min(mark.as_f64().unwrap());
+        drawn.push(mark.as_f64().unwrap());
     }
+    let (painted, drawn) = (median(painted), median(drawn));
     assert_eq!(browser.count(".way").await, 1000);
     let pan = format!(
         "new Promise((done) => {{ const box = document.querySelector('.scroller'); let left = {FRAMES}; const begun = performance.now(); \
@@ -86,8 +90,12 @@ async fn middle_frame(browser: &mut Browser) -> f64 {
         browser.eval(&next(&step)).await;
         frames.push((work(browser).await - before) * 1000.0);
     }
-    frames.sort_by(f64::total_cmp);
-    frames[frames.len() / 2]
+    median(frames)
+}
+
+fn median(mut measured: Vec<f64>) -> f64 {
+    measured.sort_by(f64::total_cmp);
+    measured[measured.len() / 2]
 }
 
 /// Seconds that the main thread has worked.
@@ -118,19 +126,28 @@ async fn a_thousand_workloads_are_searched_in_time() {
         ("no such name", "0 of 1000"),
     ] {
         // Two frames: what was found is painted by then.
-        let search = format!(
-            "new Promise((done) => {{ const box = document.querySelector('#search'); const begun = performance.now(); \
-             box.value = '{text}'; box.dispatchEvent(new Event('input', {{ bubbles: true }})); \
-             requestAnimationFrame(() => requestAnimationFrame(() => done([performance.now() - begun, document.querySelector('.found').textContent]))); }})"
-        );
-        let elapsed = browser.eval(&search).await;
-        assert_eq!(elapsed[1], found, "{text}");
-        each.push(elapsed[0].as_f64().unwrap());
+        let search = |text: &str| {
+            format!(
+                "new Promise((done) => {{ const box = document.querySelector('#search'); const begun = performance.now(); \
+                 box.value = '{text}'; box.dispatchEvent(new Event('input', {{ bubbles: true }})); \
+                 requestAnimationFrame(() => requestAnimationFrame(() => done([performance.now() - begun, document.querySelector('.found').textContent]))); }})"
+            )
+        };
+        let mut took = Vec::new();
+        for _ in 0..SEARCHES {
+            browser.eval(&search("")).await;
+            let elapsed = browser.eval(&search(text)).await;
+            assert_eq!(elapsed[1], found, "{text}");
+            took.push(elapsed[0].as_f64().unwrap());
+        }
+        each.push(median(took));
     }
+    // `make eyes` takes it up.
     println!("measured: searches among 1000 workloads {each:.0?} ms");
-    each.sort_by(f64::total_cmp);
-    let middle = each[each.len() / 2];
-    assert!(middle < FOUND_MS, "found after {each:?} ms");
+    assert!(
+        each.iter().all(|found| *found < FOUND_MS),
+        "found after {each:?} ms"
+    );
     assert_eq!(browser.faults().await, [""; 0]);
 }
 

@@ -92,6 +92,8 @@ impl Mesh {
             folder,
         };
         tokio::spawn(serve(listener, mesh.clone()));
+        let shop = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}});
+        mesh.api.put("/api/v1/namespaces/shop", shop);
         mesh.scope(true, &["shop", "weft-system"]);
         mesh
     }

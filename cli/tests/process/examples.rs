@@ -26,6 +26,10 @@ fn mesh(api: &FakeApi) {
         "/version",
         json!({"major": "1", "minor": "33", "gitVersion": "v1.33.2"}),
     );
+    api.put(
+        "/api/v1/namespaces/shop",
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}}),
+    );
     let shop = format!("{OBSERVE}/namespaces/shop");
     api.put(&format!("{shop}/graphs/live"), graph());
     let proxy = json!({"workload": "Deployment/web", "version": "0.1.0", "connected": true,

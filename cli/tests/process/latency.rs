@@ -14,8 +14,8 @@ const EDGES: usize = 10_000;
 /// The promise, from the start of the process to its end; what the API server and its
 /// plugin for credentials take is in it.
 const WITHIN: Duration = Duration::from_millis(500);
-/// Other tests run beside this one, so the fastest run counts.
-const RUNS: usize = 7;
+/// The median of these counts: other tests run beside this one, which less than half of them meet.
+const RUNS: usize = 11;
 
 fn workload(number: usize) -> String {
     format!("shop/Deployment/workload-{}", number % WORKLOADS)
@@ -72,16 +72,18 @@ fn proxy(name: &str) -> Value {
     })
 }
 
-async fn fastest(arguments: &[&str], kubeconfig: &Path) -> Duration {
-    let mut fastest = Duration::MAX;
+/// How long each run took, the quickest first.
+async fn sorted_runs(arguments: &[&str], kubeconfig: &Path) -> Vec<Duration> {
+    let mut took = Vec::new();
     for _ in 0..RUNS {
         let begun = Instant::now();
         let (code, out, err) = run(WEFT, arguments, kubeconfig).await;
-        fastest = fastest.min(begun.elapsed());
+        took.push(begun.elapsed());
         assert_eq!(code, 0, "{arguments:?}: {err}");
         assert!(!out.is_empty(), "{arguments:?}: {err}");
     }
-    fastest
+    took.sort();
+    took
 }
 
 #[tokio::test]
@@ -107,8 +109,9 @@ async fn commands_show_10_000_edges_within_half_a_second() {
         &["proxies"],
         &["explain", "deploy/web", "svc/cart:8080", "GET", "/items/7"],
     ] {
-        let took = fastest(arguments, &kubeconfig).await;
-        println!("{arguments:?}: {took:?}");
-        assert!(took < WITHIN, "{arguments:?} took {took:?}");
+        let took = sorted_runs(arguments, &kubeconfig).await;
+        let median = took[RUNS / 2];
+        println!("{arguments:?}: {median:?}");
+        assert!(median < WITHIN, "{arguments:?}: {took:?}");
     }
 }

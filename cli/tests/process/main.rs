@@ -12,10 +12,11 @@ mod server;
 mod silent;
 
 use std::path::Path;
-use std::process::Output;
+use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use server::Server;
 
@@ -31,7 +32,7 @@ async fn run(command: &str, arguments: &[&str], kubeconfig: &Path) -> (i32, Stri
             format!("{}:/usr/bin:/bin", kubeconfig.parent().unwrap().display()),
         )
         .current_dir(kubeconfig.parent().unwrap())
-        .stdin(std::process::Stdio::null())
+        .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();
     let Output {
@@ -185,6 +186,37 @@ async fn name_of_nothing_is_told_with_the_nearest_where_requests_are_watched_too
     let (code, _, err) = run(WEFT, &["tap", "deploy/web"], &kubeconfig).await;
     assert_eq!(code, 3, "{err}");
     assert!(err.contains("taps of shop"), "{err}");
+}
+
+#[tokio::test]
+async fn page_of_a_namespace_that_is_not_there_is_not_served() {
+    let server = Server::start().await;
+    server.api.put(
+        "/api/v1/namespaces/shop",
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}}),
+    );
+    server.api.put(
+        "/apis/observe.weft.dev/v1alpha1/scopes/live",
+        json!({"cluster": true, "namespaces": ["bank", "shop"]}),
+    );
+    let kubeconfig = server.well();
+    let (code, out, err) = run(WEFT, &["dashboard", "-n", "shpo"], &kubeconfig).await;
+    let line = "weft: there is no namespace shpo; you may mean shop\n";
+    assert_eq!((code, &*out, &*err), (2, "", line));
+    // One that is there.
+    let mut served = tokio::process::Command::new(WEFT)
+        .args(["dashboard", "-n", "shop"])
+        .env("KUBECONFIG", &kubeconfig)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(served.stdout.take().unwrap()).lines();
+    let first = tokio::time::timeout(Duration::from_secs(60), lines.next_line()).await;
+    let address = first.unwrap().unwrap().unwrap();
+    assert!(address.starts_with("http://127.0.0.1:"), "{address}");
 }
 
 #[tokio::test]

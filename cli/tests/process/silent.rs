@@ -1,13 +1,27 @@
 //! An API server that takes connections and never answers.
 
+use std::cell::Cell;
+use std::convert::Infallible;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use crate::server::Server;
 use crate::{WEFT, run};
 
-/// Ten seconds, and what a process takes on a machine that does much else.
-const WITHIN: Duration = Duration::from_secs(15);
+/// The promise, from the start of the process to its end.
+const WITHIN: Duration = Duration::from_secs(10);
+/// Between two looks at whether this machine stands still.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Adds up by how much its own pauses last too long: so long nobody on this machine got on,
+/// which is no time of a command's.
+async fn watch_machine(stood_still: &Cell<Duration>) -> Infallible {
+    loop {
+        let begun = Instant::now();
+        tokio::time::sleep(LOOK).await;
+        stood_still.set(stood_still.get() + begun.elapsed().saturating_sub(LOOK));
+    }
+}
 
 #[tokio::test]
 async fn who_is_not_answered_hears_so_within_ten_seconds_with_status_three() {
@@ -16,20 +30,36 @@ async fn who_is_not_answered_hears_so_within_ten_seconds_with_status_three() {
     let mut silent = Server::start().await;
     silent.port = listener.local_addr().unwrap().port();
     let kubeconfig = silent.well();
-    let ended = async |line: &str| {
+    let ended = async |line: &'static str| {
         let words: Vec<&str> = line.split(' ').collect();
         let begun = Instant::now();
         let (code, out, err) = run(WEFT, &words, &kubeconfig).await;
         let took = begun.elapsed();
         assert_eq!((code, out.as_str()), (3, ""), "{line}: {err}");
         assert!(err.starts_with("weft: "), "{line}: {err}");
-        assert!(took < WITHIN, "{line}: {took:?}");
+        (line, took)
     };
-    tokio::join!(
-        ended("stat deploy"),
-        ended("edges"),
-        ended("explain deploy/web svc/cart GET /"),
-        ended("check"),
-    );
+    let commands = async {
+        let (stat, edges, explain, check) = tokio::join!(
+            ended("stat deploy"),
+            ended("edges"),
+            ended("explain deploy/web svc/cart GET /"),
+            ended("check"),
+        );
+        [stat, edges, explain, check]
+    };
+    let stood_still = Cell::new(Duration::ZERO);
+    let all = tokio::select! {
+        biased;
+        never = watch_machine(&stood_still) => match never {},
+        all = commands => all,
+    };
     drop(listener);
+    let still = stood_still.get();
+    for (line, took) in all {
+        assert!(
+            took < WITHIN + still,
+            "{line}: {took:?}, {still:?} of it stood still"
+        );
+    }
 }

@@ -29,7 +29,8 @@ const KINDS: [(&str, &str); 3] = [
     ("prometheusrules", "weft"),
 ];
 
-/// What has no answer while nothing is wrong, by what its query holds, and why.
+/// What has no answer while nothing is wrong, by what its query holds, and why
+/// (docs/decisions/0038).
 static WITHOUT_A_FAULT: [(&str, &str); 8] = [
     ("weft_tls_failures_total", "every certificate is right"),
     ("reason=\"overload\"", "no proxy is short of memory"),

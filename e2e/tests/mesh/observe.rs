@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::{split, url};
 
 mod control_plane;
+mod dry_run_rights;
 mod dry_runs;
 mod everything;
 mod first_calls;

@@ -363,7 +363,7 @@ fn slot_of_two_thousand_proxies_is_folded_within_its_share_of_a_core() {
     large(&reports, 1);
     let slots = reports.of_slot(SLOT_NOW);
     assert_eq!(slots.len(), PROXIES);
-    let took = (0..3).map(|_| {
+    let mut took = [(); 3].map(|()| {
         let (mut fold, mut known) = (Fold::default(), Edges::default());
         let began = computed();
         slots
@@ -375,7 +375,8 @@ fn slot_of_two_thousand_proxies_is_folded_within_its_share_of_a_core() {
         assert_eq!(calls, (PROXIES * EDGES_OF_EACH * 9) as u64);
         took
     });
-    let took = took.min().unwrap();
+    took.sort();
+    let took = took[took.len() / 2];
     eprintln!("{PROXIES} proxies with {EDGES_OF_EACH} edges each: {took:?}");
     assert!(took < MOST * MOST_HERE, "{took:?}");
 }

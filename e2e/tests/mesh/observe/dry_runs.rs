@@ -19,13 +19,13 @@ fn items() -> String {
 }
 
 /// Calls of a pod that go on while somebody watches.
-fn load(pod: &Pod, method: &str) -> anyhow::Result<Load> {
+pub(super) fn load(pod: &Pod, method: &str) -> anyhow::Result<Load> {
     let args = ["-X", method, "--rate", "20", "--duration", LASTS, "-c", "2"];
     pod.start_load(&items(), &args)
 }
 
 /// The load's end: all of it got this answer.
-fn all_answered(load: Load, status: &str) -> anyhow::Result<()> {
+pub(super) fn all_answered(load: Load, status: &str) -> anyhow::Result<()> {
     let seen = load.finish()?;
     let only = seen.by_status.keys().eq([status]);
     ensure!(only && seen.errors.is_empty(), "{seen:?}");

@@ -9,9 +9,9 @@ use super::{SHOWN, edge, graph, weft};
 
 /// The promise, from the start of the process to its end.
 const WITHIN: Duration = Duration::from_millis(500);
-/// Another test runs beside this one and may hold both cores for a while, so the fastest of
-/// some runs counts.
-const RUNS: usize = 10;
+/// The median of these counts: what a user sees most often, and not the luckiest run. Another
+/// test runs beside this one and may hold both cores for a while, which less than half of them meet.
+const RUNS: usize = 11;
 
 #[test]
 fn commands_answer_within_half_a_second() -> Outcome {
@@ -28,13 +28,14 @@ fn commands_answer_within_half_a_second() -> Outcome {
         &["proxies"],
         &["explain", "deploy/web", "svc/cart:8080", "GET", "/"],
     ] {
-        let mut fastest = Duration::MAX;
+        let mut took = Vec::new();
         for _ in 0..RUNS {
-            let output = weft(&ns, args)?.with_status(0)?;
-            fastest = fastest.min(output.took);
+            took.push(weft(&ns, args)?.with_status(0)?.took);
         }
-        println!("{args:?}: {fastest:?}");
-        assert!(fastest < WITHIN, "{args:?} takes {fastest:?}");
+        took.sort();
+        let median = took[RUNS / 2];
+        println!("{args:?}: {median:?}");
+        assert!(median < WITHIN, "{args:?}: {took:?}");
     }
     Ok(())
 }

@@ -3,13 +3,28 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use e2e::harness::{Namespace, Outcome, eventually};
+use e2e::harness::{Namespace, Outcome, Pod, eventually};
+use serde_json::Value;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::super::url;
 use super::{SHOWN, cell, weft};
 
-/// Within seconds; kubectl's own time and a busy machine come on top.
+/// Until it is looked no longer whether a log followed; when it did, it says itself.
 const FOLLOWS: Duration = Duration::from_secs(60);
+/// The promise, from the end of the command to the log's own line of it.
+const FOLLOWS_WITHIN: time::Duration = time::Duration::seconds(5);
+/// An odd number of changes, of which the median counts: a machine that stands still for some
+/// seconds holds one of them up. Each lets the line of the next one pass.
+const LEVELS: [&str; 5] = [
+    "debug",
+    "info,weft_proxy=debug",
+    "debug",
+    "info,weft_proxy=debug",
+    "debug",
+];
+/// What a log says of its change, before it is made.
+const CHANGED: &str = "the log's level changes";
 
 #[test]
 fn proxies_tell_version_certificate_memory_and_clock() -> Outcome {
@@ -76,13 +91,48 @@ fn identity_and_configuration_are_told_by_the_proxies_themselves() -> Outcome {
     let path = "/apis/observe.weft.dev/v1alpha1/namespaces";
     let path = format!("{path}/{}/proxies/{}", ns.name, web.name);
     let proxy = ns.cluster.kubectl(&["get", "--raw", &path])?;
-    let proxy: serde_json::Value = serde_json::from_str(&proxy)?;
+    let proxy: Value = serde_json::from_str(&proxy)?;
     assert_eq!(proxy["status"]["config"]["identity"], spiffe, "{proxy:#}");
     let resources = direct["resources"].as_object().context("no resources")?;
     let service = format!("service/{}/cart:8080", ns.name);
     assert!(resources.contains_key("workload"), "{direct:#}");
     assert!(resources.contains_key(&service), "{direct:#}");
     Ok(())
+}
+
+/// To which filters the log of a pod's proxy changed, and when.
+fn changes(ns: &Namespace, pod: &Pod) -> anyhow::Result<Vec<(String, OffsetDateTime)>> {
+    let log = ns.kubectl(&["logs", &pod.name, "-c", "weft-proxy"])?;
+    let mut all = Vec::new();
+    for line in log.lines().filter(|line| line.contains(CHANGED)) {
+        let entry: Value = serde_json::from_str(line).with_context(|| line.to_owned())?;
+        let text = |field: &str| {
+            let text = entry[field].as_str();
+            text.with_context(|| format!("no {field}: {line}"))
+        };
+        let at = OffsetDateTime::parse(text("timestamp")?, &Rfc3339)?;
+        all.push((text("filter")?.to_owned(), at));
+    }
+    Ok(all)
+}
+
+/// Sets one level after the other: how long each took to hold, the shortest first.
+fn followed(ns: &Namespace, pod: &Pod) -> anyhow::Result<Vec<time::Duration>> {
+    let mut took = Vec::new();
+    for (before, level) in LEVELS.into_iter().enumerate() {
+        weft(ns, &["log-level", &pod.name, level])?.with_status(0)?;
+        let written = OffsetDateTime::now_utc();
+        let at = eventually(FOLLOWS, "the log follows", || {
+            let all = changes(ns, pod)?;
+            ensure!(all.len() == before + 1, "{level}: {all:?}");
+            let (filter, at) = &all[before];
+            ensure!(filter == level, "{level}: {all:?}");
+            Ok(*at)
+        })?;
+        took.push(at - written);
+    }
+    took.sort();
+    Ok(took)
 }
 
 /// Nothing restarts: the pod is the same before and after.
@@ -95,18 +145,20 @@ fn level_of_a_proxys_log_follows_the_annotation_of_its_live_pod() -> Outcome {
         let log = ns.kubectl(&["logs", pod, "-c", "weft-proxy"])?;
         Ok(log.lines().any(|line| line.contains(word)))
     };
-    let (changed, debug) = ("the log's level changes", "\"level\":\"DEBUG\"");
+    let debug = "\"level\":\"DEBUG\"";
     for pod in [&web, &cart] {
-        let before = logs(&pod.name, changed)? || logs(&pod.name, debug)?;
+        let before = logs(&pod.name, CHANGED)? || logs(&pod.name, debug)?;
         assert!(!before, "{} logs details before it was asked to", pod.name);
     }
-    weft(&ns, &["log-level", &web.name, "debug"])?.with_status(0)?;
+    let took = followed(&ns, &web)?;
+    println!("the log followed after {took:?}");
+    assert!(took[LEVELS.len() / 2] <= FOLLOWS_WITHIN, "{took:?}");
     eventually(FOLLOWS, "the proxy logs details", || {
         web.report(&url("cart", 8080, "/"), &[])?;
         ensure!(logs(&web.name, debug)?, "nothing yet");
         Ok(())
     })?;
-    assert!(!logs(&cart.name, changed)?, "another proxy follows too");
+    assert!(!logs(&cart.name, CHANGED)?, "another proxy follows too");
     weft(&ns, &["log-level", &web.name, "-"])?.with_status(0)?;
     eventually(FOLLOWS, "the default holds again", || {
         ensure!(logs(&web.name, "\"filter\":\"info\"")?, "nothing yet");

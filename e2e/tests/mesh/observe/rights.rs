@@ -17,7 +17,8 @@ pub(super) fn reader(ns: &Namespace) -> anyhow::Result<String> {
     Ok(format!("system:serviceaccount:{}:reader", ns.name))
 }
 
-fn ask(ns: &Namespace, user: &str, args: &[&str]) -> anyhow::Result<CommandOutput> {
+/// What `weft` tells this user.
+pub(super) fn ask(ns: &Namespace, user: &str, args: &[&str]) -> anyhow::Result<CommandOutput> {
     ns.cluster.weft(&[args, &["--as", user], &PATIENT].concat())
 }
 

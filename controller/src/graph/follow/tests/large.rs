@@ -61,11 +61,11 @@ async fn large(workloads: usize) -> Graph {
     graph
 }
 
-/// What an answer takes at least, which is of so many edges.
+/// What an answer takes in the median, which is of so many edges.
 fn answered(graph: &Graph, edges: usize) -> Duration {
     let answer = graph.answer(&window_of(Extent::default()), now());
     assert_eq!(answer.edges.len(), edges);
-    let took = (0..5).map(|_| {
+    let mut took = [(); 5].map(|()| {
         // What was made for another reader is not what is measured.
         graph.inner.looks.send_modify(|looks| *looks += 1);
         let began = computed();
@@ -74,7 +74,8 @@ fn answered(graph: &Graph, edges: usize) -> Duration {
         assert!(text.len() > edges * 100);
         took
     });
-    took.min().unwrap()
+    took.sort();
+    took[took.len() / 2]
 }
 
 #[tokio::test]
