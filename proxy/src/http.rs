@@ -27,6 +27,7 @@ pub(crate) mod route_override;
 pub(crate) mod server;
 pub(crate) mod shadow;
 pub(crate) mod stuck_upload;
+pub(crate) mod undelivered;
 pub(crate) mod unread_body;
 pub(crate) mod upgrade;
 pub(crate) mod upload;

@@ -34,4 +34,5 @@ mod hostile {
     mod streaming;
     mod targets;
     mod two_pods;
+    mod undelivered;
 }

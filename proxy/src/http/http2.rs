@@ -7,8 +7,8 @@
 //!
 //! - END_STREAM goes with the last DATA frame wherever the end is known by then, and
 //!   no empty DATA frame is passed on ([`pipe`], [`frame_filter`]);
-//! - whatever breaks off on one side breaks off on the other, at once ([`recv`],
-//!   [`pipe`]);
+//! - whatever breaks off on one side breaks off on the other: a request at once, and an
+//!   answer behind what came of it ([`recv`], [`pipe`]);
 //! - no stream holds another one up, and fast streams get larger windows ([`flow`]);
 //!   where a server takes no more on a connection because of some streams, later bodies go
 //!   by another one ([`send_window`]);
@@ -35,6 +35,7 @@ mod pipe;
 mod queued;
 pub(crate) mod recv;
 pub(crate) mod send_error;
+mod send_queue;
 pub(crate) mod send_window;
 pub(crate) mod server;
 pub(crate) mod suspects;

@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use runtime::occupancy::ReservedBytes;
 
+use super::send_queue::{QueuePlace, SendQueue};
+
 /// Smaller chunks are slices of buffers that are larger than they are.
 const SMALL: usize = 4 * 1024;
 /// What `h2` keeps of each chunk beside its bytes.
@@ -35,20 +37,33 @@ impl SmallChunks {
     }
 
     /// The same chunk, in a buffer of its own where it is small, and counted by `cost`, where
-    /// there is any. The first that is small is as it was: both cost an allocation.
-    pub(super) fn queued(&mut self, chunk: Bytes, cost: Option<&StreamCost>) -> Bytes {
+    /// there is any. The first that is small is as it was: both cost an allocation. `queue`: is
+    /// told when it has left.
+    pub(super) fn queued(
+        &mut self,
+        chunk: Bytes,
+        cost: Option<&StreamCost>,
+        queue: Option<&SendQueue>,
+    ) -> Bytes {
         let is_small = chunk.len() < SMALL;
         if is_small && !std::mem::replace(&mut self.one_came, true) {
-            return chunk;
+            return match queue {
+                Some(queue) => queue.queued(chunk),
+                None => chunk,
+            };
         }
         let chunk = if is_small {
             Bytes::copy_from_slice(&chunk)
         } else {
             chunk
         };
-        match cost {
-            Some(cost) => cost.counted(chunk),
-            None => chunk,
+        match (cost, queue) {
+            (Some(cost), queue) => {
+                let place = queue.map(SendQueue::enter);
+                beside(chunk, QUEUED, &cost.stream, place)
+            }
+            (None, Some(queue)) => queue.queued(chunk),
+            (None, None) => chunk,
         }
     }
 }
@@ -71,7 +86,7 @@ impl StreamCost {
 
     /// The same chunk, which counts until the last of it is dropped.
     pub(crate) fn counted(&self, chunk: Bytes) -> Bytes {
-        beside(chunk, QUEUED, &self.stream)
+        beside(chunk, QUEUED, &self.stream, None)
     }
 }
 
@@ -79,6 +94,7 @@ impl StreamCost {
 struct CountedChunk {
     chunk: Bytes,
     _reserved: ReservedBytes,
+    _place: Option<QueuePlace>,
 }
 
 impl AsRef<[u8]> for CountedChunk {
@@ -93,12 +109,16 @@ pub(super) fn counted(chunk: Bytes, reserved: &ReservedBytes) -> Bytes {
     if chunk.len() < SMALL {
         return chunk;
     }
-    beside(chunk, 0, reserved)
+    beside(chunk, 0, reserved, None)
 }
 
-fn beside(chunk: Bytes, more: usize, reserved: &ReservedBytes) -> Bytes {
+fn beside(chunk: Bytes, more: usize, reserved: &ReservedBytes, place: Option<QueuePlace>) -> Bytes {
     let _reserved = reserved.beside(chunk.len() + more);
-    Bytes::from_owner(CountedChunk { chunk, _reserved })
+    Bytes::from_owner(CountedChunk {
+        chunk,
+        _reserved,
+        _place: place,
+    })
 }
 
 #[cfg(test)]
@@ -121,11 +141,12 @@ mod tests {
         let mut chunks = SmallChunks::new();
         let read = slices(4);
         for (at, chunk) in read.iter().enumerate() {
-            let passed = chunks.queued(chunk.clone(), None);
+            let passed = chunks.queued(chunk.clone(), None, None);
             assert_eq!(passed, chunk);
             assert_eq!(lies_within(&passed, &read[0]), at == 0, "{at}");
         }
         let large = Bytes::from(vec![b'y'; SMALL]);
-        assert_eq!(chunks.queued(large.clone(), None).as_ptr(), large.as_ptr());
+        let passed = chunks.queued(large.clone(), None, None);
+        assert_eq!(passed.as_ptr(), large.as_ptr());
     }
 }

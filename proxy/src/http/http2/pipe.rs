@@ -2,12 +2,12 @@
 //!
 //! One chunk of it is held at most, and beside it what comes next, so that the end of
 //! the stream goes with the last DATA frame whenever it is known by then. While the
-//! chunk waits for credit the body is still looked at: one that breaks off resets the
-//! stream at once.
+//! chunk waits for credit the body is still looked at: a request that breaks off resets the
+//! stream at once. An answer that does is sent as far as it came first.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::SendStream;
@@ -16,8 +16,10 @@ use http_body::Body as HttpBody;
 use runtime::occupancy::ReservedBytes;
 
 use super::cost::{SmallChunks, StreamCost};
-use crate::http::body::{Body, BoxError};
+use super::send_queue::SendQueue;
+use crate::http::body::{self, Body, BoxError};
 use crate::http::stuck_upload::{Answered, StuckUpload};
+use crate::http::undelivered::{Undelivered, is_delivered};
 
 /// Behind a chunk that is larger than this and waits for credit nobody looks: what comes
 /// would have to be held as well.
@@ -59,6 +61,10 @@ pub(super) struct Pipe {
     /// Bytes that may come of the body while what is held waits.
     ahead: usize,
     stuck: Option<StuckUpload>,
+    /// What was sent of an answer that may break off yet.
+    queue: Option<SendQueue>,
+    /// What comes of one that did.
+    undelivered: Undelivered,
 }
 
 /// What follows the chunk that is held.
@@ -81,6 +87,8 @@ impl Pipe {
             small: SmallChunks::new(),
             ahead: 0,
             stuck: None,
+            queue: None,
+            undelivered: Undelivered::default(),
         }
     }
 
@@ -101,12 +109,29 @@ impl Pipe {
     fn note(&self, stuck: bool) {
         if let Some(cost) = &self.cost {
             let behind = match &self.next {
-                Next::Data(data) => data.len(),
-                _ => 0,
+                Next::Data(data) => data.len() + self.ahead,
+                // Nothing comes any more.
+                Next::Broken(_) => 0,
+                _ => self.ahead,
             };
-            let bytes = self.buffered.len() + behind + self.ahead;
+            let bytes = self.buffered.len() + behind;
             cost.note_stuck(if stuck { bytes } else { 0 });
         }
+    }
+
+    /// Waits until what was sent of an answer has left, or its client is gone, or takes nothing.
+    pub(super) async fn drained(&mut self) {
+        flushed().await;
+        let Some(queue) = &self.queue else { return };
+        let mut undelivered = Undelivered::default();
+        poll_fn(|cx| {
+            let left = queue.left(cx);
+            if left == 0 || self.stream.poll_reset(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            undelivered.poll_given_up(left, cx)
+        })
+        .await;
     }
 
     /// For what is to be said instead of the rest of a body.
@@ -124,7 +149,11 @@ impl Pipe {
             self.next = match Pin::new(&mut self.body).poll_frame(cx) {
                 Poll::Pending => return,
                 Poll::Ready(None) => Next::End,
-                Poll::Ready(Some(Err(error))) => Next::Broken(error),
+                Poll::Ready(Some(Err(error))) => {
+                    // What it came by is not held for a client that is slow.
+                    self.body = body::empty();
+                    Next::Broken(error)
+                }
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     // Says nothing, and costs the receiver as much as a full one.
                     Ok(data) if data.is_empty() => Next::Unknown,
@@ -133,6 +162,17 @@ impl Pipe {
                 },
             };
         }
+    }
+
+    /// The same chunk, as it is handed to `h2`.
+    fn queued(&mut self, chunk: Bytes) -> Bytes {
+        let may_break = !matches!(self.next, Next::End | Next::Trailers(_));
+        let queue = if may_break && self.stuck.is_none() {
+            Some(&*self.queue.get_or_insert_default())
+        } else {
+            None
+        };
+        self.small.queued(chunk, self.cost.as_ref(), queue)
     }
 
     /// Waits until the peer takes at least one byte of this stream.
@@ -155,6 +195,23 @@ impl Pipe {
         if let Some(stuck) = &mut self.stuck {
             stuck.moves();
         }
+    }
+
+    /// While what is held waits for credit: ready once the body has broken off, and it waits in
+    /// vain or for nobody.
+    fn poll_undelivered(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Next::Broken(error) = &self.next else {
+            return Poll::Pending;
+        };
+        // No server needs the beginning of a request.
+        if self.stuck.is_some() || !is_delivered(&**error) {
+            return Poll::Ready(());
+        }
+        let left = self.queue.as_ref().map_or(0, |queue| queue.left(cx));
+        ready!(self.undelivered.poll_given_up(left, cx));
+        // Nor does anybody take what was sent.
+        self.queue = None;
+        Poll::Ready(())
     }
 
     /// While nothing moves: whether that goes on for too long.
@@ -209,16 +266,15 @@ impl Future for Pipe {
             match credit {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(stopped)) => return Poll::Ready(Err(stopped)),
-                // Nobody takes what came before it broke.
-                Poll::Pending if matches!(this.next, Next::Broken(_)) => {
+                Poll::Pending => {
+                    ready!(this.poll_undelivered(cx));
                     this.buffered = Bytes::new();
                     continue;
                 }
-                Poll::Pending => return Poll::Pending,
             }
             let end = matches!(this.next, Next::End);
             let chunk = std::mem::take(&mut this.buffered);
-            let chunk = this.small.queued(chunk, this.cost.as_ref());
+            let chunk = this.queued(chunk);
             let sent = this.stream.send_data(chunk, end);
             match sent {
                 Err(_) => return Poll::Ready(Err(Stopped::Peer)),

@@ -34,6 +34,7 @@ use crate::http::ending_body::ended_for;
 use crate::http::grpc::{self, is_grpc};
 use crate::http::limits::{HEADER_BYTES, size};
 use crate::http::replay::KeptBody;
+use crate::http::undelivered::is_delivered;
 use crate::net::admission::AdmissionClass;
 use crate::net::budget::Budget;
 use crate::net::coalesce::FlushHandle;
@@ -351,7 +352,11 @@ async fn send(
         Ok(()) | Err(Stopped::Peer | Stopped::Stuck) => {}
         Err(Stopped::Body(error)) => {
             tracing::debug!(%error, "the body of an answer broke off");
-            flushed().await;
+            if is_delivered(&*error) {
+                pipe.drained().await;
+            } else {
+                flushed().await;
+            }
             let mut stream = pipe.into_stream();
             if let Some(StreamReset(code)) = StreamReset::behind(&*error) {
                 stream.send_reset(code);

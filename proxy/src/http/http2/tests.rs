@@ -9,6 +9,7 @@ mod grpc_ends;
 mod held_back;
 mod resets;
 mod stood_still;
+mod undelivered;
 mod weights;
 mod windows;
 

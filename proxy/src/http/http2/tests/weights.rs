@@ -138,10 +138,10 @@ fn chunks_that_wait_count_with_what_is_kept_of_each_save_one_that_is_small() {
     let weight = || occupancy.weight() - before;
     let (cost, mut small) = (StreamCost::new(permit.reserve_bytes(0)), SmallChunks::new());
     let chunks: Vec<_> = (0..100)
-        .map(|_| small.queued(Bytes::from_static(b"x"), Some(&cost)))
+        .map(|_| small.queued(Bytes::from_static(b"x"), Some(&cost), None))
         .collect();
     assert_eq!(weight(), 99 * (1 + QUEUED));
-    let large = small.queued(Bytes::from(vec![b'y'; LARGE]), Some(&cost));
+    let large = small.queued(Bytes::from(vec![b'y'; LARGE]), Some(&cost), None);
     assert_eq!(weight(), 99 * (1 + QUEUED) + LARGE + QUEUED);
     drop((chunks, large));
     assert_eq!(weight(), 0);

@@ -69,6 +69,8 @@ pub(super) struct ConnectionUse {
     pub(super) unsent: AtomicIsize,
     /// Wakes whoever waits for `unsent` to get less.
     pub(super) taken: AtomicWaker,
+    /// Changes with each write of what came of an answer that broke off, and is 0 behind that.
+    pub(super) unwritten: AtomicUsize,
     pub(super) budget: Arc<Budget>,
     /// Whom a request waits behind where there is no room for it.
     class: AdmissionClass,
@@ -119,6 +121,7 @@ impl ConnectionUse {
             stuck: AtomicBool::default(),
             unsent: AtomicIsize::default(),
             taken: AtomicWaker::new(),
+            unwritten: AtomicUsize::default(),
             budget,
             class,
             from,

@@ -1,16 +1,23 @@
 //! The body of an answer, handed to hyper no faster than the client takes it.
+//!
+//! hyper ends a connection as soon as it learns that a body broke off, and drops what it has not
+//! written. So it is told behind that.
 
 use std::pin::Pin;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::{Response, Version, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
-use crate::http::body::{Body, BoxError};
+use crate::http::body::{self, Body, BoxError};
 use crate::http::limits::size;
-use crate::http::server::http1::activity::Busy;
+use crate::http::server::http1::activity::{Busy, ConnectionUse};
+use crate::http::undelivered::{Undelivered, is_delivered};
+
+/// What a body that broke off says of itself from then on.
+const BROKE_OFF: &str = "the answer's body broke off";
 
 /// `old`: who asked speaks HTTP/1.0.
 pub(super) fn guard(mut answer: Response<Body>, old: bool, mut busy: Busy) -> Response<Guarded> {
@@ -25,6 +32,7 @@ pub(super) fn guard(mut answer: Response<Body>, old: bool, mut busy: Busy) -> Re
     answer.map(|body| Guarded {
         body,
         by_close,
+        broken: None,
         busy,
     })
 }
@@ -34,7 +42,61 @@ pub(super) struct Guarded {
     body: Body,
     /// Nothing but the end of the connection tells its end.
     by_close: bool,
+    /// Boxed: hardly any breaks off.
+    broken: Option<Box<Broken>>,
     busy: Busy,
+}
+
+/// How it broke off.
+struct Broken {
+    /// `None` once hyper was told.
+    error: Option<BoxError>,
+    undelivered: Undelivered,
+}
+
+impl Broken {
+    fn new(error: BoxError, used: &ConnectionUse) -> Self {
+        if is_delivered(&*error) {
+            used.unwritten.store(1, Relaxed);
+        }
+        Self {
+            error: Some(error),
+            undelivered: Undelivered::default(),
+        }
+    }
+
+    /// Waits until what came before was written, or its client takes nothing.
+    fn poll_error(&mut self, used: &ConnectionUse, cx: &mut Context<'_>) -> Poll<BoxError> {
+        used.taken.register(cx.waker());
+        let unwritten = used.unwritten.load(Relaxed);
+        if unwritten > 0 {
+            ready!(self.undelivered.poll_given_up(unwritten, cx));
+        }
+        let error = self.error.take();
+        Poll::Ready(error.unwrap_or_else(|| BROKE_OFF.into()))
+    }
+}
+
+impl Guarded {
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let used = &self.busy.used;
+        if used.is_full() {
+            // hyper would take more, up to a fixed size that many slow readers together
+            // do not fit.
+            used.taken.register(cx.waker());
+            if used.is_full() {
+                return Poll::Pending;
+            }
+        }
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &polled
+            && let Some(data) = frame.data_ref()
+        {
+            used.unsent
+                .fetch_add(isize::try_from(data.len()).unwrap_or(isize::MAX), Relaxed);
+        }
+        polled
+    }
 }
 
 impl HttpBody for Guarded {
@@ -46,33 +108,34 @@ impl HttpBody for Guarded {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
-        let used = &this.busy.used;
-        if used.is_full() {
-            // hyper would take more, up to a fixed size that many slow readers together
-            // do not fit.
-            used.taken.register(cx.waker());
-            if used.is_full() {
-                return Poll::Pending;
-            }
-        }
-        let polled = Pin::new(&mut this.body).poll_frame(cx);
-        if let Poll::Ready(Some(Ok(frame))) = &polled
-            && let Some(data) = frame.data_ref()
-        {
-            used.unsent
-                .fetch_add(isize::try_from(data.len()).unwrap_or(isize::MAX), Relaxed);
-        }
-        if let (true, Poll::Ready(Some(Err(_)))) = (this.by_close, &polled) {
+        let broken = match &mut this.broken {
+            Some(broken) => broken,
+            None => match this.poll_body(cx) {
+                Poll::Ready(Some(Err(error))) => {
+                    // What it came by is not held for a client that is slow.
+                    this.body = body::empty();
+                    let broken = Broken::new(error, &this.busy.used);
+                    this.broken.insert(Box::new(broken))
+                }
+                polled => return polled,
+            },
+        };
+        let error = ready!(broken.poll_error(&this.busy.used, cx));
+        if this.by_close {
             this.busy.used.abort.set();
         }
-        polled
+        Poll::Ready(Some(Err(error)))
     }
 
+    /// What broke off has not ended.
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.broken.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
+        if self.broken.is_some() {
+            return SizeHint::default();
+        }
         self.body.size_hint()
     }
 }

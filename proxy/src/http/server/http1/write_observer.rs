@@ -41,6 +41,9 @@ impl<I: MayAbort> WriteObserver<I> {
 
     fn written(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(bytes)) = &written {
+            if self.used.unwritten.load(Relaxed) > 0 {
+                self.used.unwritten.fetch_add(1, Relaxed);
+            }
             self.used.written(*bytes);
         }
         self.note(written)
@@ -148,6 +151,11 @@ impl<I: AsyncRead + AsyncWrite + MayAbort + Unpin> AsyncWrite for WriteObserver<
             }
         }
         let flushed = this.io()?.poll_flush(cx);
+        // hyper has nothing left to write by then.
+        if this.used.unwritten.load(Relaxed) > 0 && matches!(flushed, Poll::Ready(Ok(()))) {
+            this.used.unwritten.store(0, Relaxed);
+            this.used.taken.wake();
+        }
         this.note(flushed)
     }
 

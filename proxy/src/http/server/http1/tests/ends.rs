@@ -1,6 +1,13 @@
-//! How a connection ends on request: nobody loses the request that is on its way.
+//! How a connection ends on request: nobody loses the request that is on its way. And behind an
+//! answer that breaks off: nobody loses what came of it.
+
+use bytes::Bytes;
+use http_body::Frame;
+use http_body_util::StreamBody;
 
 use super::*;
+use crate::failure::Failure;
+use crate::http::undelivered::TAKEN_WITHIN;
 
 const LAST: &str = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 4\r\n\r\n/one";
 
@@ -64,4 +71,75 @@ async fn who_asks_for_another_protocol_last_gets_it() {
     sleep(LONG).await;
     served.send(b"hello").await;
     served.expect_read("hello").await;
+}
+
+/// An answer that breaks off behind what is there of it already.
+fn broken(error: impl Into<body::BoxError>) -> Response<Body> {
+    let parts: [Result<Frame<Bytes>, body::BoxError>; 3] = [
+        Ok(Frame::data(Bytes::from_static(b"what came "))),
+        Ok(Frame::data(Bytes::from_static(b"before it"))),
+        Err(error.into()),
+    ];
+    Response::new(StreamBody::new(tokio_stream::iter(parts)).boxed_unsync())
+}
+
+/// All of it, which lacks the last chunk.
+const BROKEN: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n\
+                      A\r\nwhat came \r\n9\r\nbefore it\r\n";
+
+/// Next to nothing fits between a client and its server.
+const NARROW: usize = 8;
+
+/// A client that gets this for an answer, and asks for it.
+async fn asked<F>(
+    room: usize,
+    handler: impl Fn(Request<Incoming>) -> F + Send + Sync + 'static,
+) -> Served
+where
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    let (budget, permit) = (Budget::new(1 << 26), Permit::unlisted());
+    let mut served = Served::to(PreviousHop::Outside, budget, permit, room, None, handler);
+    served.send(GET).await;
+    served
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_came_of_an_answer_before_it_broke_off_arrives_and_it_does_not_look_whole() {
+    // The second client needs longer than it may stand still, and never does so for that long.
+    for (room, pause) in [(4096, Duration::ZERO), (NARROW, TAKEN_WITHIN / 4)] {
+        let mut served = asked(room, |_| async { broken("the server is gone") }).await;
+        let mut got = Vec::new();
+        let mut part = [0; NARROW];
+        loop {
+            sleep(pause).await;
+            match served.client.read(&mut part).await.unwrap() {
+                0 => break,
+                read => got.extend_from_slice(&part[..read]),
+            }
+        }
+        assert_eq!(String::from_utf8(got).unwrap(), BROKEN, "{room}");
+        assert!((&mut served.ended).await.unwrap().is_err(), "{room}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_takes_nothing_keeps_no_answer_that_broke_off() {
+    // What the mesh itself ends waits for nobody.
+    for (mesh, least) in [(false, TAKEN_WITHIN), (true, Duration::ZERO)] {
+        let mut served = asked(NARROW, move |_| async move {
+            if mesh {
+                broken(Failure::refused(Reason::NotAllowed, "by now"))
+            } else {
+                broken("the server is gone")
+            }
+        })
+        .await;
+        let begun = Instant::now();
+        let ended = timeout(TAKEN_WITHIN * 10, &mut served.ended).await;
+        assert!(ended.expect("it is kept").unwrap().is_err());
+        let took = begun.elapsed();
+        let expected = least..least + Duration::from_secs(1);
+        assert!(expected.contains(&took), "{mesh}: {took:?}");
+    }
 }
