@@ -19,6 +19,7 @@ use crate::mesh::load::Loads;
 use crate::mesh::peers::Peers;
 use crate::mesh::tls::MeshTls;
 use crate::net::budget::Budget;
+use crate::net::connect::Connector;
 use crate::settings::Own;
 use crate::telemetry::Telemetry;
 use crate::telemetry::labels::{ConnectionLabels, Direction, Security};
@@ -29,6 +30,7 @@ pub struct Proxy {
     pub own: Own,
     pub config: Arc<Store>,
     pub peers: Peers,
+    pub(crate) connector: Arc<Connector>,
     /// To the application beside it.
     pub clients: Clients,
     /// To servers without a proxy.
@@ -61,7 +63,11 @@ impl Proxy {
             move || metrics.limit("pooled-addresses")
         };
         let telemetry = Arc::new(telemetry);
-        let clients = |servers| Clients::new(servers, Arc::clone(budget)).counted(full.clone());
+        let connector = Arc::<Connector>::default();
+        let clients = |servers| {
+            let clients = Clients::new(servers, Arc::clone(budget), Arc::clone(&connector));
+            clients.counted(full.clone())
+        };
         Self {
             own,
             config: Arc::new(Store::new(Arc::clone(&telemetry)).of_pod(certs)),
@@ -72,6 +78,7 @@ impl Proxy {
             shadow_tracker: ShadowTracker::default(),
             loads: Loads::default(),
             contexts: Arc::default(),
+            connector,
             telemetry,
             drain: Drain::default(),
         }
