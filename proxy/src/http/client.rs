@@ -1,5 +1,6 @@
 //! HTTP as a client: connections to applications, and one request on one of them.
 
+pub(crate) mod abandoned;
 mod answer_guard;
 pub(crate) mod dedicated;
 pub(crate) mod exchange;
