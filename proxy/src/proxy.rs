@@ -11,6 +11,7 @@ use identity::tls::CertHandle;
 
 use crate::config::store::Store;
 use crate::drain::Drain;
+use crate::http::client::abandoned::AbandonedRequests;
 use crate::http::client::{Clients, Servers};
 use crate::http::context::Contexts;
 use crate::http::copies::Copies;
@@ -19,6 +20,7 @@ use crate::mesh::load::Loads;
 use crate::mesh::peers::Peers;
 use crate::mesh::tls::MeshTls;
 use crate::net::budget::Budget;
+use crate::net::connect::Connector;
 use crate::settings::Own;
 use crate::telemetry::Telemetry;
 use crate::telemetry::labels::{ConnectionLabels, Direction, Security};
@@ -29,10 +31,13 @@ pub struct Proxy {
     pub own: Own,
     pub config: Arc<Store>,
     pub peers: Peers,
+    pub(crate) connector: Arc<Connector>,
     /// To the application beside it.
     pub clients: Clients,
     /// To servers without a proxy.
     pub unmeshed: Clients,
+    /// Of the application beside it, by who calls.
+    pub(crate) abandoned: AbandonedRequests,
     pub(crate) copies: Copies,
     pub(crate) shadow_tracker: ShadowTracker,
     pub(crate) loads: Loads,
@@ -61,17 +66,23 @@ impl Proxy {
             move || metrics.limit("pooled-addresses")
         };
         let telemetry = Arc::new(telemetry);
-        let clients = |servers| Clients::new(servers, Arc::clone(budget)).counted(full.clone());
+        let connector = Arc::<Connector>::default();
+        let clients = |servers| {
+            let clients = Clients::new(servers, Arc::clone(budget), Arc::clone(&connector));
+            clients.counted(full.clone())
+        };
         Self {
             own,
             config: Arc::new(Store::new(Arc::clone(&telemetry)).of_pod(certs)),
             peers: Peers::new(tls, Arc::clone(budget)),
             clients: clients(Servers::OwnPod),
             unmeshed: clients(Servers::Elsewhere),
+            abandoned: AbandonedRequests::default(),
             copies: Copies::default(),
             shadow_tracker: ShadowTracker::default(),
             loads: Loads::default(),
             contexts: Arc::default(),
+            connector,
             telemetry,
             drain: Drain::default(),
         }

@@ -1,5 +1,6 @@
 //! HTTP as a client: connections to applications, and one request on one of them.
 
+pub(crate) mod abandoned;
 mod answer_guard;
 pub(crate) mod dedicated;
 pub(crate) mod exchange;
@@ -29,7 +30,7 @@ use crate::http::client::window::Windows;
 use crate::http::http2::PLAIN;
 use crate::http::http2::client::RequestSender;
 use crate::net::budget::Budget;
-use crate::net::connect::{self, ConnectTimeout};
+use crate::net::connect::{ConnectTimeout, Connector};
 
 /// Requests that have an HTTP/2 connection for themselves, all in all.
 const EXCLUSIVE: usize = 64;
@@ -96,6 +97,7 @@ struct Exclusive {
 pub struct Clients {
     servers: Servers,
     budget: Arc<Budget>,
+    connector: Arc<Connector>,
     http2: Mutex<HashMap<AppKey, Arc<Multiplexed>>>,
     /// Held by every connection that is not shared.
     exclusive: Arc<()>,
@@ -110,10 +112,11 @@ pub struct Clients {
 
 impl Clients {
     #[must_use]
-    pub(crate) fn new(servers: Servers, budget: Arc<Budget>) -> Self {
+    pub(crate) fn new(servers: Servers, budget: Arc<Budget>, connector: Arc<Connector>) -> Self {
         Self {
             servers,
             budget,
+            connector,
             http2: Mutex::default(),
             exclusive: Arc::default(),
             http1: Mutex::default(),
@@ -170,10 +173,11 @@ impl Clients {
     }
 
     fn connections(&self, addr: SocketAddr, guard: Option<Arc<Exclusive>>) -> Arc<Multiplexed> {
-        let budget = Arc::clone(&self.budget);
+        let (connector, budget) = (Arc::clone(&self.connector), Arc::clone(&self.budget));
         let limit = self.servers.connect_timeout();
         Arc::new(Multiplexed::new(move || {
-            connect_plain(addr, limit, Arc::clone(&budget), guard.clone())
+            let connector = Arc::clone(&connector);
+            connect_plain(connector, addr, limit, Arc::clone(&budget), guard.clone())
         }))
     }
 
@@ -200,7 +204,14 @@ impl Clients {
         addr: SocketAddr,
         limit: ConnectTimeout,
     ) -> Result<Http1, Failure> {
-        Box::pin(http1_connection(addr, limit, &self.budget, None)).await
+        Box::pin(http1_connection(
+            &self.connector,
+            addr,
+            limit,
+            &self.budget,
+            None,
+        ))
+        .await
     }
 
     /// A new connection for one request, of whose body its server may leave a part.
@@ -217,7 +228,14 @@ impl Clients {
             // Its kernel sends as much as ours grows to take, and less of it comes at once.
             Servers::Elsewhere => None,
         };
-        Box::pin(http1_connection(addr, limit, &self.budget, window)).await
+        Box::pin(http1_connection(
+            &self.connector,
+            addr,
+            limit,
+            &self.budget,
+            window,
+        ))
+        .await
     }
 
     /// The answer to the first request of a connection that was there at `opened`. Where its
@@ -293,12 +311,14 @@ pub(crate) fn give_back(pool: Arc<Pool>, mut connection: Http1) {
 
 /// HTTP/2 without TLS.
 async fn connect_plain(
+    connector: Arc<Connector>,
     addr: SocketAddr,
     limit: ConnectTimeout,
     budget: Arc<Budget>,
     guard: Option<Arc<Exclusive>>,
 ) -> Result<RequestSender, Failure> {
-    let stream = connect::connect(addr, limit)
+    let stream = connector
+        .connect(addr, limit)
         .await
         .map_err(|error| Failure::not_sent(Reason::ConnectFailed, format!("{addr}: {error}")))?;
     let sender = handshake(stream, PLAIN, budget, None).await?;
@@ -321,7 +341,7 @@ mod tests {
     async fn kept(servers: Servers) -> (Clients, Arc<Pool>, Http1, TcpListener) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
-        let clients = Clients::new(servers, Budget::new(1 << 20));
+        let clients = Clients::new(servers, Budget::new(1 << 20), Arc::default());
         let mut connection = clients
             .connect(addr, ConnectTimeout::Replaceable)
             .await
@@ -373,7 +393,7 @@ mod tests {
             let mut connection = h2::server::handshake(stream).await.unwrap();
             while connection.accept().await.is_some() {}
         });
-        let clients = Clients::new(Servers::OwnPod, Budget::new(1 << 20));
+        let clients = Clients::new(Servers::OwnPod, Budget::new(1 << 20), Arc::default());
         let counted = || Arc::strong_count(&clients.exclusive) - 1;
         let only = clients.http2_exclusive(addr, &"shop/web".into());
         let stream = only.stream(Sends::Nothing).await.unwrap();
@@ -403,12 +423,13 @@ mod tests {
     #[tokio::test]
     async fn addresses_that_take_no_connection_have_no_more_places_than_there_are() {
         let counted = Arc::new(AtomicUsize::new(0));
-        let clients = Clients::new(Servers::OwnPod, Budget::new(1 << 20)).counted({
-            let counted = Arc::clone(&counted);
-            move || {
-                counted.fetch_add(1, Ordering::Relaxed);
-            }
-        });
+        let clients =
+            Clients::new(Servers::OwnPod, Budget::new(1 << 20), Arc::default()).counted({
+                let counted = Arc::clone(&counted);
+                move || {
+                    counted.fetch_add(1, Ordering::Relaxed);
+                }
+            });
         // Of loopback, where nobody listens on port 1.
         let address = |at: usize| {
             let part = |number: usize| u8::try_from(number).unwrap();

@@ -1,5 +1,6 @@
 //! Who calls, and which port of the application.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,10 +8,12 @@ use std::time::Duration;
 use identity::verify::PeerIdentity;
 use policy::access::Caller;
 use policy::protocol::Protocol;
+use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
 use crate::http::refusal::NotHandled;
 use crate::mesh::load::LastReportedLoad;
+use crate::net::connect::ConnectTimeout;
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, CallKind};
 use crate::telemetry::cell::{CellCache, CellKey};
@@ -117,6 +120,18 @@ impl Connection {
     pub(super) fn of_proxy(mut self) -> Self {
         self.written_by = WrittenBy::Proxy;
         self
+    }
+
+    /// Who answers for what it gives up: the calling pod, or where that is not known everybody of
+    /// its name.
+    pub(super) fn calling(&self) -> &Arc<str> {
+        self.at.as_ref().unwrap_or(&self.label)
+    }
+
+    /// Opens a connection to the application.
+    pub(super) fn connect(&self) -> impl Future<Output = io::Result<TcpStream>> + Send {
+        let connector = &self.proxy.connector;
+        connector.connect(self.local, ConnectTimeout::Application)
     }
 
     /// Whether headers of ours are believed in requests, and understood in answers. An

@@ -10,7 +10,6 @@ use tokio::time::timeout;
 
 use crate::inbound::authorize::Expected;
 use crate::inbound::connection::Connection;
-use crate::net::connect::{self, ConnectTimeout};
 use crate::net::prefixed::Prefixed;
 use crate::net::sniff::{BEGUN_WITHIN, DETECT_WITHIN, SILENCE, Sniffed, sniff_leniently};
 
@@ -125,7 +124,7 @@ impl Connection {
         if sniffed == Sniffed::Unsure && !stream.has_bytes() {
             let server = tokio::select! {
                 biased;
-                server = connect::connect(self.local, ConnectTimeout::Application) => server.ok(),
+                server = self.connect() => server.ok(),
                 // The application has a full queue, and who speaks does not wait for it twice.
                 begun = stream.first_bytes() => {
                     begun?;

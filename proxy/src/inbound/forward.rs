@@ -29,15 +29,11 @@ impl Connection {
             if speak == AppHttp::Http2 {
                 return self.forward_http2(parts, replay).await;
             }
-            let clients = &self.proxy.clients;
-            exchange::http1(
-                clients,
-                self.local,
-                ConnectTimeout::Application,
-                parts,
-                replay,
-            )
-            .await
+            let (clients, limit) = (&self.proxy.clients, ConnectTimeout::Application);
+            let guard = self.proxy.abandoned.begin(self.calling());
+            let answer = exchange::http1(clients, self.local, limit, parts, replay).await;
+            guard.end();
+            answer
         };
         let sent = pin!(sent);
         let sent = deadline::until(Ends::at(allowed.ends), sent);

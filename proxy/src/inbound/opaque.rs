@@ -11,11 +11,10 @@ use crate::failure::Failure;
 use crate::inbound::authorize::Admitted;
 use crate::inbound::connection::Connection;
 use crate::net::chunk::{ChunkIo, ReadSize};
-use crate::net::connect::ConnectTimeout;
 use crate::net::forward::forward_chunks_out;
 use crate::net::opaque_scan::{OpaqueScan, ScanFinding};
 use crate::net::prefixed::Prefixed;
-use crate::net::{connect, relay};
+use crate::net::relay;
 use crate::telemetry::call::CallKind;
 use crate::telemetry::labels::Direction;
 
@@ -41,9 +40,7 @@ impl Connection {
         }
         let server = match server {
             Some(server) => Ok(server),
-            None => connect::connect(self.local, ConnectTimeout::Application)
-                .await
-                .map(Prefixed::new),
+            None => self.connect().await.map(Prefixed::new),
         };
         let mut server = match server {
             Ok(server) => server,

@@ -16,7 +16,6 @@ use crate::inbound::authorize::{Admitted, Expected};
 use crate::inbound::connection::Connection;
 use crate::inbound::detect::race;
 use crate::mesh::protocol::{RequestKind, not_sent};
-use crate::net::connect::{self, ConnectTimeout};
 use crate::net::prefixed::Prefixed;
 use crate::telemetry::call::CallKind;
 
@@ -60,7 +59,7 @@ impl Connection {
             // Somebody who may say nothing at all is told so before saying it.
             Err(failure) => return self.unopened(&failure),
         };
-        let server = match connect::connect(self.local, ConnectTimeout::Application).await {
+        let server = match self.connect().await {
             Ok(server) => Prefixed::new(server),
             Err(error) => {
                 let failure = Failure::not_sent(Reason::ConnectFailed, error.to_string());

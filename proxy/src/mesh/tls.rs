@@ -21,7 +21,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::failure::Failure;
 use crate::net::coalesce::{Coalescing, FlushHandle};
-use crate::net::connect::{self, ConnectTimeout};
+use crate::net::connect::connect_to_proxy;
 use crate::net::tuning::TLS_BUFFER;
 use crate::ports::MESH_PORT;
 
@@ -146,7 +146,7 @@ pub(crate) async fn secure(
     tune: fn(&TcpStream),
 ) -> Result<(TlsStream<Coalescing>, FlushHandle), Failure> {
     let addr = SocketAddr::new(ip, MESH_PORT);
-    let stream = connect::connect(addr, ConnectTimeout::Replaceable)
+    let stream = connect_to_proxy(addr)
         .await
         .map_err(|error| Failure::not_sent(Reason::ConnectFailed, format!("{addr}: {error}")))?;
     tune(&stream);

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
-use crate::net::full_queues;
+use crate::net::full_queues::FullQueues;
 use crate::net::tuning::{PING_INTERVAL, PING_TIMEOUT};
 
 /// Who is to accept a connection, and so how long that may take.
@@ -38,82 +39,107 @@ impl ConnectTimeout {
             Self::External => Duration::from_secs(10),
         }
     }
-
-    /// The same to this address, for now.
-    fn limit_to(self, addr: SocketAddr) -> Duration {
-        let waits = self != Self::Application || !full_queues::contain(addr);
-        if waits {
-            self.limit()
-        } else {
-            Self::Replaceable.limit()
-        }
-    }
-
-    fn note(self, addr: SocketAddr, accepted: bool) {
-        match self {
-            Self::Application if accepted => full_queues::forget(addr),
-            Self::Application => full_queues::note(addr),
-            Self::Replaceable | Self::External => {}
-        }
-    }
 }
 
 /// A dead peer is noticed after about a minute and a half of silence.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Opens a connection with the socket options of every connection of ours.
-///
-/// # Errors
-/// When the peer refuses, is unreachable, or does not answer in time.
-pub(crate) fn connect(
-    addr: SocketAddr,
-    limit: ConnectTimeout,
-) -> impl Future<Output = io::Result<TcpStream>> + Send {
-    within(addr, limit, TcpStream::connect(addr))
+/// Opens the connections of one workload, and knows whose queue has been full for long.
+#[derive(Debug, Default)]
+pub(crate) struct Connector {
+    full_queues: FullQueues,
 }
 
-/// The same with a receive buffer of `bytes`, which the kernel doubles, up to twice
-/// `net.core.rmem_max`.
-///
-/// # Errors
-/// As [`connect`], and where no socket can be had.
-pub(crate) async fn connect_buffered(
-    addr: SocketAddr,
-    limit: ConnectTimeout,
-    bytes: u32,
-) -> io::Result<TcpStream> {
-    let socket = if addr.is_ipv4() {
-        TcpSocket::new_v4()?
-    } else {
-        TcpSocket::new_v6()?
-    };
-    // Before the connection exists: how far its window may grow follows from this.
-    let _ = socket.set_recv_buffer_size(bytes);
-    within(addr, limit, socket.connect(addr)).await
-}
-
-/// What an async function is given it holds a second time; a block holds it once.
-fn within(
-    addr: SocketAddr,
-    limit: ConnectTimeout,
-    connecting: impl Future<Output = io::Result<TcpStream>> + Send,
-) -> impl Future<Output = io::Result<TcpStream>> + Send {
-    let connecting = timeout(limit.limit_to(addr), connecting);
-    async move {
-        let Ok(connected) = connecting.await else {
-            limit.note(addr, false);
-            return Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                "no answer to the connection attempt",
-            ));
-        };
-        // Also where it refuses: its queue is not what keeps calls waiting.
-        limit.note(addr, true);
-        let stream = connected?;
-        tune(&stream);
-        Ok(stream)
+impl Connector {
+    /// Opens a connection with the socket options of every connection of ours.
+    ///
+    /// # Errors
+    /// When the peer refuses, is unreachable, or does not answer in time.
+    pub(crate) fn connect(
+        &self,
+        addr: SocketAddr,
+        limit: ConnectTimeout,
+    ) -> impl Future<Output = io::Result<TcpStream>> + Send {
+        self.within(addr, limit, TcpStream::connect(addr))
     }
+
+    /// The same with a receive buffer of `bytes`, which the kernel doubles, up to twice
+    /// `net.core.rmem_max`.
+    ///
+    /// # Errors
+    /// As [`Self::connect`], and where no socket can be had.
+    pub(crate) async fn connect_buffered(
+        &self,
+        addr: SocketAddr,
+        limit: ConnectTimeout,
+        bytes: u32,
+    ) -> io::Result<TcpStream> {
+        let socket = if addr.is_ipv4() {
+            TcpSocket::new_v4()?
+        } else {
+            TcpSocket::new_v6()?
+        };
+        // Before the connection exists: how far its window may grow follows from this.
+        let _ = socket.set_recv_buffer_size(bytes);
+        self.within(addr, limit, socket.connect(addr)).await
+    }
+
+    /// What an async function is given it holds a second time; a block holds it once.
+    fn within(
+        &self,
+        addr: SocketAddr,
+        limit: ConnectTimeout,
+        connecting: impl Future<Output = io::Result<TcpStream>> + Send,
+    ) -> impl Future<Output = io::Result<TcpStream>> + Send {
+        let connecting = timeout(self.limit_to(addr, limit), connecting);
+        async move {
+            let connected = connecting.await;
+            // Also where it refuses: its queue is not what keeps calls waiting.
+            self.note(addr, limit, connected.is_ok());
+            tuned(connected)
+        }
+    }
+
+    /// How long this address has, for now.
+    fn limit_to(&self, addr: SocketAddr, limit: ConnectTimeout) -> Duration {
+        if limit == ConnectTimeout::Application && self.full_queues.contain(addr) {
+            ConnectTimeout::Replaceable.limit()
+        } else {
+            limit.limit()
+        }
+    }
+
+    fn note(&self, addr: SocketAddr, limit: ConnectTimeout, accepted: bool) {
+        match limit {
+            ConnectTimeout::Application if accepted => self.full_queues.forget(addr),
+            ConnectTimeout::Application => self.full_queues.note(addr),
+            ConnectTimeout::Replaceable | ConnectTimeout::External => {}
+        }
+    }
+}
+
+/// Opens a connection to the proxy of a pod, whose queue is never full for long.
+///
+/// # Errors
+/// As [`Connector::connect`].
+pub(crate) fn connect_to_proxy(
+    addr: SocketAddr,
+) -> impl Future<Output = io::Result<TcpStream>> + Send {
+    let limit = ConnectTimeout::Replaceable.limit();
+    let connecting = timeout(limit, TcpStream::connect(addr));
+    async move { tuned(connecting.await) }
+}
+
+fn tuned(connected: Result<io::Result<TcpStream>, Elapsed>) -> io::Result<TcpStream> {
+    let stream = connected.unwrap_or_else(|_| {
+        Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "no answer to the connection attempt",
+        ))
+    })?;
+    tune(&stream);
+    Ok(stream)
 }
 
 /// The kernel looks once, when the answer to its question is due, and asks again for as
@@ -154,4 +180,22 @@ pub fn tune_closely(stream: &impl AsFd) {
 /// Makes the close of `stream` a reset, as a refused connection looks like.
 pub(crate) fn reset(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_that_stays_full_is_remembered_by_the_workload_that_waited_until_it_accepts() {
+        let (waited, other) = (Connector::default(), Connector::default());
+        let addr = SocketAddr::from(([10, 0, 0, 1], 80));
+        let application = ConnectTimeout::Application;
+        let limit_of = |connector: &Connector| connector.limit_to(addr, application);
+        let (patient, soon) = (application.limit(), ConnectTimeout::Replaceable.limit());
+        waited.note(addr, application, false);
+        assert_eq!((limit_of(&waited), limit_of(&other)), (soon, patient));
+        waited.note(addr, application, true);
+        assert_eq!(limit_of(&waited), patient);
+    }
 }

@@ -8,27 +8,31 @@ use std::net::SocketAddr;
 
 use parking_lot::Mutex;
 
-/// Addresses of applications that kept somebody waiting in vain and have accepted nobody since,
-/// of all pods of this process. A pod has few; the oldest goes.
-static FULL: Mutex<VecDeque<SocketAddr>> = Mutex::new(VecDeque::new());
+/// Of one workload: a pod has few applications, and calls few that have no proxy. The oldest goes.
 const MOST: usize = 64;
 
-pub(super) fn contain(addr: SocketAddr) -> bool {
-    FULL.lock().contains(&addr)
-}
+/// Addresses of applications that kept somebody waiting in vain and have accepted nobody since.
+#[derive(Debug, Default)]
+pub(super) struct FullQueues(Mutex<VecDeque<SocketAddr>>);
 
-/// It kept somebody waiting in vain.
-pub(super) fn note(addr: SocketAddr) {
-    let mut full = FULL.lock();
-    if !full.contains(&addr) {
-        if full.len() >= MOST {
-            full.pop_front();
-        }
-        full.push_back(addr);
+impl FullQueues {
+    pub(super) fn contain(&self, addr: SocketAddr) -> bool {
+        self.0.lock().contains(&addr)
     }
-}
 
-/// It accepts, or refuses.
-pub(super) fn forget(addr: SocketAddr) {
-    FULL.lock().retain(|full| *full != addr);
+    /// It kept somebody waiting in vain.
+    pub(super) fn note(&self, addr: SocketAddr) {
+        let mut full = self.0.lock();
+        if !full.contains(&addr) {
+            if full.len() >= MOST {
+                full.pop_front();
+            }
+            full.push_back(addr);
+        }
+    }
+
+    /// It accepts, or refuses.
+    pub(super) fn forget(&self, addr: SocketAddr) {
+        self.0.lock().retain(|full| *full != addr);
+    }
 }

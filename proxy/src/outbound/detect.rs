@@ -1,5 +1,8 @@
 //! What the application speaks; a server that speaks first decides as well.
 
+use std::io;
+use std::pin::pin;
+
 use policy::protocol::Protocol;
 use policy::reason::Reason;
 use tokio::net::TcpStream;
@@ -8,8 +11,8 @@ use crate::failure::Failure;
 use crate::net::prefixed::Prefixed;
 use crate::net::sniff::{DETECT_WITHIN, SILENCE, Sniffed, sniff};
 use crate::outbound::connection::Connection;
-use crate::outbound::opaque::OpenedTunnel;
-use crate::telemetry::call::CallKind;
+use crate::outbound::opaque::{Ahead, OpenedTunnel};
+use crate::telemetry::call::{Call, CallKind};
 
 impl Connection {
     /// Finds out what is spoken; a server that speaks first decides as well. `Detect`: nobody
@@ -18,7 +21,7 @@ impl Connection {
         &self,
         stream: &mut Prefixed<TcpStream>,
     ) -> Result<(Protocol, Option<OpenedTunnel>), Failure> {
-        let lost = |error: std::io::Error| Failure::not_sent(Reason::BadRequest, error.to_string());
+        let lost = |error: io::Error| Failure::not_sent(Reason::BadRequest, error.to_string());
         let now = tokio::time::Instant::now();
         let sniffed = stream.look(now + SILENCE, sniff).await.map_err(lost)?;
         if sniffed != Sniffed::Unsure || stream.has_bytes() {
@@ -34,15 +37,28 @@ impl Connection {
         }
         // Counted only if this turns out to be its connection.
         let mut call = self.call(CallKind::Bytes);
-        let Ok(mut ahead) = self.open_ahead(&mut call).await else {
+        let (ahead, heard) = self
+            .open_and_listen(stream, &mut call)
+            .await
+            .map_err(lost)?;
+        if let Some(http @ (Sniffed::Http1 | Sniffed::Http2)) = heard {
+            return Ok((http.protocol(), None));
+        }
+        let Some(mut ahead) = ahead else {
             // What is not reached cannot speak first. The client's bytes
             // decide how it is told.
-            let sniffed = stream
-                .look(now + DETECT_WITHIN, sniff)
-                .await
-                .map_err(lost)?;
+            let sniffed = match heard {
+                Some(sniffed) => sniffed,
+                None => stream
+                    .look(now + DETECT_WITHIN, sniff)
+                    .await
+                    .map_err(lost)?,
+            };
             return Ok((spoken(sniffed, stream), None));
         };
+        if let Some(sniffed) = heard {
+            return Ok((spoken(sniffed, stream), Some(OpenedTunnel { ahead, call })));
+        }
         // No limit: while both are silent nothing is withheld from anybody.
         tokio::select! {
             _ = stream.first_bytes() => {}
@@ -65,6 +81,30 @@ impl Connection {
                 Ok((spoken(sniffed, stream), Some(OpenedTunnel { ahead, call })))
             }
             http => Ok((http.protocol(), None)),
+        }
+    }
+
+    /// Opens the way to the server, and hears what its client says meanwhile: a server whose
+    /// queue is full takes seconds to accept a connection, and whoever speaks HTTP needs none
+    /// to be understood. What is no HTTP waits for the way that is being opened.
+    async fn open_and_listen(
+        &self,
+        stream: &mut Prefixed<TcpStream>,
+        call: &mut Call,
+    ) -> io::Result<(Option<Ahead>, Option<Sniffed>)> {
+        let mut opening = pin!(self.open_ahead(call));
+        let listening = async {
+            stream.first_bytes().await?;
+            let until = tokio::time::Instant::now() + DETECT_WITHIN;
+            stream.look(until, sniff).await
+        };
+        tokio::select! {
+            biased;
+            opened = &mut opening => Ok((opened.ok(), None)),
+            heard = listening => match heard? {
+                http @ (Sniffed::Http1 | Sniffed::Http2) => Ok((None, Some(http))),
+                other => Ok((opening.await.ok(), Some(other))),
+            },
         }
     }
 }

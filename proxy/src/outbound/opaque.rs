@@ -175,7 +175,8 @@ impl Connection {
             let opened = match &endpoint.identity {
                 Some(identity) => tunnel::open(&self.proxy, endpoint, identity).await,
                 None => {
-                    let connecting = connect::connect(endpoint.addr, attempts.connect_timeout());
+                    let limit = attempts.connect_timeout();
+                    let connecting = self.proxy.connector.connect(endpoint.addr, limit);
                     tunnel::open_plain(endpoint.addr, connecting).await
                 }
             };

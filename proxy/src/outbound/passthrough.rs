@@ -168,7 +168,11 @@ pub(crate) async fn pass_through(
         remote: Arc::default(),
     };
     let mut call = Call::begin(&proxy.telemetry, CallKind::Bytes, unnamed);
-    match connect::connect(addr, ConnectTimeout::External).await {
+    match proxy
+        .connector
+        .connect(addr, ConnectTimeout::External)
+        .await
+    {
         Ok(mut server) => {
             somebody_speaks(&stream, &server).await;
             call.between(called(server_name::requested_host(&stream)));

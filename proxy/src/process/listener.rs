@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use crate::control::leaving::Leaving;
-use crate::net::connect;
+use crate::net::connect::{self, ConnectTimeout};
 use crate::net::original_dst::original_dst;
 use crate::net::relay::{Flows, relay};
 use crate::ports::{INBOUND_PORT, MESH_PORT, OUTBOUND_PORT, OWN_PORTS};
@@ -227,7 +227,8 @@ async fn serve_connection(
 
 /// The mesh is gone for good: be invisible.
 async fn relay_unmeshed(proxy: &Proxy, mut stream: TcpStream, original: SocketAddr) {
-    if let Ok(mut server) = connect::connect(original, connect::ConnectTimeout::External).await {
+    let connecting = proxy.connector.connect(original, ConnectTimeout::External);
+    if let Ok(mut server) = connecting.await {
         let flows = Flows::default();
         let _ = relay(&mut stream, &mut server, proxy.budget(), &flows).await;
     }

@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};
 use wire::v1::Protocol;
 
-use crate::support::{Pod, endpoint, endpoints, get_within, pair, vip};
+use crate::support::{Pod, endpoint, endpoints, get_within, pair, raw, vip};
 
 /// By then the kernel has asked again in vain, after a second.
 const FULL_FOR: Duration = Duration::from_millis(1500);
@@ -24,6 +24,8 @@ const IN_TIME: Duration = Duration::from_millis(2800);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Calls, of which each may meet a machine that stands still.
 const TRIES: usize = 5;
+/// A client that has said nothing for so long may wait for its server to speak first.
+const LATE: Duration = Duration::from_millis(200);
 
 /// Somebody listens, nobody accepts, and there is no room for another connection.
 struct FullQueue {
@@ -146,4 +148,70 @@ async fn a_queue_that_stays_full_ends_the_call() {
     // Nobody is forgotten for that.
     queue.serve();
     assert_eq!(ask(&client, Protocol::Http1).await, 200);
+}
+
+/// A client of a port that nobody declared, which waits until the proxy opens the way to a
+/// server whose queue is full, and that queue.
+async fn late_client(meshed: bool) -> (Pod, TcpStream, FullQueue) {
+    let (client, server, _, _) = pair(Protocol::Detect).await;
+    let queue = FullQueue::of(&server).await;
+    let there = endpoint(server.ip, queue.port(), meshed.then_some("api"));
+    client.set(vec![endpoints("api", vec![there])]);
+    let stream = client.call(vip()).await;
+    sleep(LATE).await;
+    (client, stream, queue)
+}
+
+/// How long the proxy takes to answer a request that it refuses by itself.
+async fn refused_within(meshed: bool) -> Duration {
+    let (_client, mut stream, _queue) = late_client(meshed).await;
+    let two_hosts = b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\nConnection: close\r\n\r\n";
+    let began = Instant::now();
+    let answer = raw(&mut stream, two_hosts, PATIENCE).await;
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    began.elapsed()
+}
+
+#[tokio::test]
+async fn whoever_speaks_http_is_understood_while_the_queue_of_its_server_is_full() {
+    for meshed in [true, false] {
+        let mut soonest = PATIENCE;
+        for _ in 0..TRIES {
+            soonest = soonest.min(refused_within(meshed).await);
+            if soonest < FULL_FOR {
+                break;
+            }
+        }
+        assert!(soonest < FULL_FOR, "meshed: {meshed}, {soonest:?}");
+    }
+}
+
+/// What is answered to bytes that come while the queue is full, as soon as that serves. `None`:
+/// nothing, where this process stood still until nobody could have been served in time.
+async fn answer_behind(meshed: bool) -> Option<String> {
+    let (_client, mut stream, queue) = late_client(meshed).await;
+    let began = Instant::now();
+    let served = async move {
+        sleep(FULL_FOR).await;
+        queue.serve();
+        LATE + began.elapsed()
+    };
+    // What a server of HTTP answers to that is its own.
+    let no_http = b"\x01late\r\n\r\n";
+    let (answer, served) = tokio::join!(raw(&mut stream, no_http, PATIENCE), served);
+    (!answer.is_empty() || served < IN_TIME).then_some(answer)
+}
+
+#[tokio::test]
+async fn bytes_that_come_while_the_queue_is_full_wait_for_the_way_that_is_being_opened() {
+    let calls = [true, false].map(|meshed| async move {
+        for _ in 0..TRIES {
+            if let Some(answer) = answer_behind(meshed).await {
+                assert!(answer.starts_with("HTTP/1.1 400"), "{meshed}: {answer:?}");
+                return;
+            }
+        }
+        panic!("meshed: {meshed}: this process stood still each time");
+    });
+    join_all(calls).await;
 }

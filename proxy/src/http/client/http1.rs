@@ -18,7 +18,7 @@ use crate::http::client::window::{WINDOW, Window};
 use crate::http::limits::{BUFFER, HEADER_COUNT};
 use crate::net::abort::Abort;
 use crate::net::budget::Budget;
-use crate::net::connect::{self, ConnectTimeout};
+use crate::net::connect::{ConnectTimeout, Connector};
 
 /// Idle HTTP/1.1 connections kept per address.
 const POOL_LIMIT: usize = 128;
@@ -171,6 +171,7 @@ impl Pool {
 /// # Errors
 /// When the connection cannot be made; the application has seen nothing.
 pub(crate) async fn http1_connection(
+    connector: &Connector,
     addr: SocketAddr,
     limit: ConnectTimeout,
     budget: &Arc<Budget>,
@@ -178,8 +179,8 @@ pub(crate) async fn http1_connection(
 ) -> Result<Http1, Failure> {
     let opened = Instant::now();
     let stream = match window {
-        Some(_) => connect::connect_buffered(addr, limit, WINDOW).await,
-        None => connect::connect(addr, limit).await,
+        Some(_) => connector.connect_buffered(addr, limit, WINDOW).await,
+        None => connector.connect(addr, limit).await,
     };
     let stream = stream
         .map_err(|error| Failure::not_sent(Reason::ConnectFailed, format!("{addr}: {error}")))?;
@@ -217,7 +218,7 @@ mod tests {
 
     use super::{GracefulCloses, Http1, Instant, POOL_LIMIT, Pool, http1_connection};
     use crate::net::budget::Budget;
-    use crate::net::connect::ConnectTimeout;
+    use crate::net::connect::{ConnectTimeout, Connector};
 
     const IDLE: Duration = Duration::from_millis(500);
 
@@ -227,8 +228,9 @@ mod tests {
 
     async fn connect(listener: &TcpListener) -> (Http1, TcpStream) {
         let addr = listener.local_addr().unwrap();
-        let budget = Budget::new(1 << 20);
-        let connecting = http1_connection(addr, ConnectTimeout::Replaceable, &budget, None);
+        let (connector, budget) = (Connector::default(), Budget::new(1 << 20));
+        let limit = ConnectTimeout::Replaceable;
+        let connecting = http1_connection(&connector, addr, limit, &budget, None);
         let mut connection = connecting.await.unwrap();
         connection.sender.ready().await.unwrap();
         (connection, listener.accept().unwrap().0)

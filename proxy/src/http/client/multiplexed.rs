@@ -85,9 +85,9 @@ impl Sends {
     }
 }
 
-/// Which connection will do.
+/// Which connections a request may go by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Choice {
+enum Eligible {
     /// One without a burden, where another one may be opened instead.
     Unburdened,
     Any,
@@ -214,7 +214,7 @@ impl Multiplexed {
     /// # Errors
     /// When no connection can be made; the application has seen nothing.
     pub async fn stream(&self, sends: Sends) -> Result<Http2Stream, Failure> {
-        match self.free(STREAMS_PER_CONNECTION, sends, Choice::Unburdened) {
+        match self.free(STREAMS_PER_CONNECTION, sends, Eligible::Unburdened) {
             Some(stream) => Ok(stream),
             // On the heap: most requests find one.
             None => Box::pin(self.new_stream(sends)).await,
@@ -224,24 +224,24 @@ impl Multiplexed {
     async fn new_stream(&self, sends: Sends) -> Result<Http2Stream, Failure> {
         let seen = self.attempts.load(Ordering::Acquire);
         let mut connecting = self.connecting.lock().await;
-        if let Some(stream) = self.free(STREAMS_PER_CONNECTION, sends, Choice::Unburdened) {
+        if let Some(stream) = self.free(STREAMS_PER_CONNECTION, sends, Eligible::Unburdened) {
             return Ok(stream);
         }
         // Where bodies stand still they may move again: better than none.
-        let any = |limit| self.free(limit, Sends::Nothing, Choice::Any);
+        let any = |limit| self.free(limit, Sends::Nothing, Eligible::Any);
         // Somebody tried while this caller waited: the outcome is that of both.
         if let (true, Some(failure)) = (connecting.0 > seen, &connecting.1) {
             return any(STREAMS_PER_CONNECTION).ok_or_else(|| failure.shared());
         }
         if self.connections.lock().len() >= CONNECTIONS_PER_PEER {
             let limit = STREAMS as usize;
-            let stream = self.free(limit, sends, Choice::Any);
+            let stream = self.free(limit, sends, Eligible::Any);
             let stream = stream.or_else(|| any(limit));
             return stream.ok_or_else(|| {
                 Failure::not_sent(Reason::Overload, "every stream to the peer is taken")
             });
         }
-        let outcome = match self.free(STREAMS_PER_CONNECTION, sends, Choice::Any) {
+        let outcome = match self.free(STREAMS_PER_CONNECTION, sends, Eligible::Any) {
             None => (self.connector)().await,
             Some(spare) => match self.open_beside().await {
                 Some(outcome) => outcome,
@@ -325,7 +325,7 @@ impl Multiplexed {
     /// would wait for a permit, and beside tunnels that can be for ever. A body goes
     /// where it can move, and where it need not wait before others; everything goes where
     /// the server is not silent, and where no large answers come.
-    fn free(&self, limit: usize, sends: Sends, choice: Choice) -> Option<Http2Stream> {
+    fn free(&self, limit: usize, sends: Sends, eligible: Eligible) -> Option<Http2Stream> {
         let now = Instant::now();
         let mut connections = self.connections.lock();
         connections.retain_mut(|connection| connection.sender.takes_requests());
@@ -335,7 +335,7 @@ impl Multiplexed {
         });
         let ranked = usable.filter_map(|(at, connection)| Some((connection.rank(sends, now)?, at)));
         let (rank, at) = ranked.min()?;
-        if choice == Choice::Unburdened && self.wants_another(&connections, rank, now) {
+        if eligible == Eligible::Unburdened && self.wants_another(&connections, rank, now) {
             return None;
         }
         let best = &mut connections[at];
