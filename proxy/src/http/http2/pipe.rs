@@ -77,7 +77,7 @@ enum Next {
 }
 
 impl Pipe {
-    pub(super) const fn new(stream: SendStream<Bytes>, body: Body) -> Self {
+    pub(super) fn new(stream: SendStream<Bytes>, body: Body) -> Self {
         Self {
             stream,
             body,
