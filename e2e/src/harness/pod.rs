@@ -173,6 +173,11 @@ impl Load {
         self.summary()
     }
 
+    /// Nothing more is due from now on; what is under way is waited for by [`Load::finish`].
+    pub fn stop(&mut self) {
+        drop(self.child.as_mut().and_then(|child| child.stdin.take()));
+    }
+
     /// Ends the load, which must go on until now: all that was due so far is planned.
     pub fn end(mut self) -> anyhow::Result<Summary> {
         if let Some(child) = &mut self.child {

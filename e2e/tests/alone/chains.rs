@@ -20,7 +20,7 @@ use links::BYPASS;
 
 mod deadlines;
 #[path = "../mesh/chains/links.rs"]
-mod links;
+pub(crate) mod links;
 mod timeouts;
 
 /// What is told takes effect within 2 s; kubectl's own time and a busy machine come on top.

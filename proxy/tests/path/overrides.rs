@@ -13,11 +13,11 @@ use policy::traffic::call::{
 };
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use wire::v1::Protocol;
+use wire::v1::{Enforcement, MtlsMode, Protocol};
 
 use super::answers::{App, OK, SILENCE, SLOW, ask, limited, policy_of, served_by, sum, whole};
 use super::mirrors::{header, mirror};
-use crate::support::{Authority, Pod, endpoint, endpoints, id, service, vip};
+use crate::support::{Authority, Pod, endpoint, endpoints, id, rule, service, vip};
 
 /// "next, please", and its SHA-256.
 const TOKEN: &str = "next, please";
@@ -242,6 +242,56 @@ async fn what_an_application_writes_into_a_tunnel_proves_no_more_than_from_outsi
         let (_kept, context) = waiting(&app, caller, &format!("{route}{proof}")).await;
         shop.goes(&web, &context, Some(outcome)).await;
     }
+}
+
+/// A policy grants where a call goes, and never that it is taken there.
+#[tokio::test]
+async fn an_override_opens_no_target_whose_access_rules_refuse_the_caller() {
+    let mut shop = Shop::new().await;
+    let guarded = Pod::new(&shop.authority, "next").await;
+    shop.next = App::new(guarded.ip, OK).await;
+    guarded.mode("next", Enforcement::Enforce, MtlsMode::Strict);
+    // Who asks first and who passes it on may be two, and it is who calls that is judged.
+    guarded.set(vec![rule("t", "cart", None, Some(&["/"]))]);
+    let policy = offered(&["qa", "cart"], &["web"], NEVER);
+    let reaching = async |account: &str| {
+        let pod = shop.pod(account, &policy).await;
+        let there = endpoint(guarded.ip, shop.next.port, Some("next"));
+        pod.set(vec![endpoints("next", vec![there])]);
+        pod
+    };
+    let (qa, web, cart) = (
+        reaching("qa").await,
+        reaching("web").await,
+        reaching("cart").await,
+    );
+    let first = App::new(web.ip, SILENCE).await;
+    let there = endpoint(web.ip, first.port, Some(&*web.proxy.own.pod));
+    // `cart` asks by `web`, of whom no rule speaks.
+    let asks = Pod::new(&shop.authority, "cart").await;
+    asks.set(service("api", vip().ip(), Protocol::Http1, Vec::new()));
+    asks.set(vec![endpoints("api", vec![there])]);
+    let (_kept, context) = waiting(&first, asks.call(vip()).await, ROUTE).await;
+
+    let token = format!("{ROUTE}weft-route-token: {TOKEN}\r\n");
+    for (pod, headers) in [
+        (&qa, ROUTE),
+        (&web, token.as_str()),
+        (&web, context.as_str()),
+    ] {
+        for (method, body) in [("GET", ""), ("POST", "{}")] {
+            let granted = || sum(pod, "weft_overrides_total", &["outcome=\"granted\""]);
+            let before = granted();
+            let (status, answer) = ask(pod, method, headers, body).await;
+            assert_eq!(status, 403, "{headers}: {answer}");
+            assert!(answer.contains("weft-reason: not-allowed"), "{answer}");
+            assert!(answer.contains("weft-routed-to: shop/next"), "{answer}");
+            assert_eq!(granted(), before + 1.0, "control: it was led there");
+        }
+    }
+    let seen = (shop.next.request_count(), shop.api.request_count());
+    assert_eq!(seen, (0, 0), "nor is it the called Service that answers");
+    shop.goes(&cart, ROUTE, Some("granted")).await;
 }
 
 #[tokio::test]

@@ -10,27 +10,32 @@ use serde_json::json;
 
 /// Orders and logs of the application; the pods skip the port, so that no proxy counts what
 /// the test itself asks.
-pub(super) const BYPASS: u16 = 9092;
+pub(crate) const BYPASS: u16 = 9092;
 /// What calls of gRPC ask each of a chain for: its path is that of its method.
-pub(super) const CALLS: &str = "/weft.echo.Echo/Unary";
+pub(crate) const CALLS: &str = "/weft.echo.Echo/Unary";
 
-/// An application that asks nobody.
-pub(super) fn link(name: &str) -> App {
+/// An application that asks nobody. It is ready as soon as it answers, and stays so while the
+/// machine is busy: with the defaults three probes in a row that take over a second take the
+/// only pod of a link out of its Service, and whoever calls then is rightly told `no-endpoint`.
+pub(crate) fn link(name: &str) -> App {
     App::new(name)
         .annotation("weft.dev/skip-inbound-ports", &BYPASS.to_string())
         // Not by the port that calls on: a probe would go down the chain.
-        .readiness(json!({"httpGet": {"path": "/metrics", "port": 9091}, "periodSeconds": 1}))
+        .readiness(json!({
+            "httpGet": {"path": "/metrics", "port": 9091},
+            "periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": 12,
+        }))
 }
 
 /// An application that asks the next one, with these headers of its request.
-pub(super) fn calls_on(name: &str, next: &str, propagate: &str) -> App {
+pub(crate) fn calls_on(name: &str, next: &str, propagate: &str) -> App {
     link(name)
         .env("NEXT", &format!("http://{next}:8080"))
         .env("PROPAGATE", propagate)
 }
 
 /// From now on the application of this pod fails so.
-pub(super) fn fault(pod: &Pod, fault: &str) -> anyhow::Result<()> {
+pub(crate) fn fault(pod: &Pod, fault: &str) -> anyhow::Result<()> {
     // Within the pod, past its proxy.
     let url = "http://127.0.0.1:8080/fault";
     let args = ["get", url, "-X", "POST", "--body", fault];
@@ -39,7 +44,7 @@ pub(super) fn fault(pod: &Pod, fault: &str) -> anyhow::Result<()> {
 }
 
 /// The application's log of what reached it below `path`, as it tells it.
-pub(super) fn log(api: &Api, pod: &Pod, path: &str) -> anyhow::Result<String> {
+pub(crate) fn log(api: &Api, pod: &Pod, path: &str) -> anyhow::Result<String> {
     let path = format!("{PATH}?only={path}");
     let (status, text) = api.ask_pod(pod, BYPASS, &Method::GET, &path, "")?;
     ensure!(
@@ -51,7 +56,7 @@ pub(super) fn log(api: &Api, pod: &Pod, path: &str) -> anyhow::Result<String> {
 }
 
 /// What reached the application below `path`, from the first request on.
-pub(super) fn requests(api: &Api, pod: &Pod, path: &str) -> anyhow::Result<Vec<Record>> {
+pub(crate) fn requests(api: &Api, pod: &Pod, path: &str) -> anyhow::Result<Vec<Record>> {
     let text = log(api, pod, path)?;
     let snapshot: LogSnapshot = serde_json::from_str(&text)?;
     ensure!(

@@ -1,8 +1,11 @@
 //! A request that chooses another Service behind several others: by whose right, through
 //! whom, and what of it shows on the way.
 
-use anyhow::{Context as _, ensure};
-use e2e::harness::{Api, Cluster, Namespace, Outcome, Pod, eventually};
+use anyhow::{Context as _, bail, ensure};
+use e2e::{
+    echo::load::Summary,
+    harness::{Api, Cluster, Load, Namespace, Outcome, Pod, eventually},
+};
 use serde_json::{Value, json};
 
 use super::super::{SOON, url};
@@ -14,6 +17,8 @@ const GRANTED: u64 = 200;
 const REFUSED: u64 = 334;
 /// Requests that come past a workload that is no forwarder.
 const STRANGE: u64 = 1000;
+/// How often what found no endpoint is sent again, at most.
+const ROUNDS: usize = 3;
 /// Those whose applications have proxies.
 const MESHED: [&str; 7] = [
     "qa",
@@ -92,31 +97,84 @@ fn town(token: &Value) -> anyhow::Result<Namespace> {
     Ok(ns)
 }
 
-/// Sends the requests of all kinds at once; each must be answered.
-fn send(cases: &[Case<'_>]) -> anyhow::Result<()> {
-    let mut loads = Vec::new();
-    for case in cases {
-        let number = case.requests.to_string();
+impl Case<'_> {
+    /// Sends so many of them, and does not wait.
+    fn begin(&self, requests: u64) -> anyhow::Result<Load> {
+        let number = requests.to_string();
         let mut args = vec!["-n", number.as_str(), "-c", "4"];
         args.extend(["--rate", "50", "-H", ROUTE]);
-        for header in case.shown {
+        for header in self.shown {
             args.extend(["-H", *header]);
         }
-        if case.path == CALLS {
+        if self.path == CALLS {
             args.push("--grpc");
         }
-        let first = url(case.first, 8080, case.path);
-        loads.push((case, case.from.start_load(&first, &args)?));
+        self.from
+            .start_load(&url(self.first, 8080, self.path), &args)
     }
-    for (case, load) in loads {
-        let seen = load.finish()?;
-        let good = match case.path {
-            CALLS => seen.by_grpc_status.get("0"),
-            _ => seen.by_status.get("200"),
+
+    /// Those that were answered well, and those that were answered as if nobody were there:
+    /// any other end is none that may be.
+    fn split(&self, seen: &Summary) -> anyhow::Result<(u64, u64)> {
+        let (answers, well, unavailable) = match self.path {
+            CALLS => (&seen.by_grpc_status, "0", "14"),
+            _ => (&seen.by_status, "200", "503"),
         };
-        ensure!(good == Some(&case.requests), "{}: {seen:?}", case.path);
+        let of = |status: &str| answers.get(status).copied().unwrap_or_default();
+        // A Service without endpoints refuses the connections of who has no proxy.
+        let refused = if self.from.init_containers().is_empty() {
+            seen.errors.get("connect").copied().unwrap_or_default()
+        } else {
+            0
+        };
+        let (good, unserved) = (of(well), of(unavailable));
+        let all = good + unserved + refused;
+        ensure!(all == seen.planned, "{}: {seen:?}", self.path);
+        Ok((good, unserved))
     }
-    Ok(())
+}
+
+/// Sends the requests of all kinds at once, until each has been answered well as often as it
+/// should be. What found no endpoint on its way, since a pod of the chain was not ready, says
+/// nothing of overrides and is sent again; that it was so the proxies of the chain must say.
+fn send(ns: &Namespace, api: &Api, cases: &[Case<'_>]) -> anyhow::Result<()> {
+    let mut left: Vec<u64> = cases.iter().map(|case| case.requests).collect();
+    for _ in 0..ROUNDS {
+        ns.ready(&MESHED)?;
+        let before = without_endpoint(ns, api)?;
+        let mut loads = Vec::new();
+        for (at, case) in cases.iter().enumerate().filter(|(at, _)| left[*at] > 0) {
+            loads.push((at, case, case.begin(left[at])?));
+        }
+        let mut unavailable = 0;
+        for (at, case, load) in loads {
+            let seen = load.finish()?;
+            let (good, unserved) = case.split(&seen)?;
+            left[at] -= good;
+            unavailable += unserved;
+        }
+        let refused = without_endpoint(ns, api)? - before;
+        println!("{left:?} are left, {refused} calls had no endpoint");
+        ensure!(
+            unavailable as f64 <= refused,
+            "{unavailable} were answered as if nobody were there, and {refused} found nobody"
+        );
+        if left.iter().all(|left| *left == 0) {
+            return Ok(());
+        }
+    }
+    bail!("some pod of the chain was not ready in each of {ROUNDS} rounds: {left:?} are left")
+}
+
+/// Calls that the proxies of the chain have ended so far because the Service had no endpoint.
+fn without_endpoint(ns: &Namespace, api: &Api) -> anyhow::Result<f64> {
+    let mut pods = Vec::new();
+    for app in MESHED {
+        pods.push(ns.pod(app)?);
+    }
+    let labels = [("direction", "outbound"), ("reason", "no-endpoint")];
+    let calls = api.sums(&pods, "weft_requests_total", &labels)?;
+    Ok(calls.iter().sum())
 }
 
 /// No application and no log of a proxy has seen the token, nor the wish or its proof.
@@ -186,7 +244,7 @@ fn a_request_chooses_behind_three_forwarders_by_right_and_nobody_else_does() -> 
             ..Case::new(&qa, "stranger", "/past-stranger")
         },
     ];
-    send(&cases)?;
+    send(&ns, &api, &cases)?;
     let (catalog, staging) = (ns.pod("catalog")?, ns.pod("catalog-staging")?);
     for case in &cases {
         let at_staging = requests(&api, &staging, case.path)?.len() as u64;
