@@ -254,14 +254,17 @@ impl<I> FrameFilter<I> {
     ) -> io::Result<()> {
         if let Poll::Ready(Ok(written)) = written {
             let (flood, window) = (&mut self.flood, &mut self.window);
-            self.heads.wrote(parts, *written, |kind, length| {
-                if matches!(kind, DATA | HEADERS) {
-                    flood.calls_for_some();
-                }
-                if let (DATA, Some(window)) = (kind, window.as_mut()) {
-                    window.sent(length);
-                }
-            });
+            self.heads
+                .wrote(parts, *written, |kind, length| match kind {
+                    HEADERS => flood.calls_for_some(),
+                    DATA => {
+                        flood.data_calls_for_some(length);
+                        if let Some(window) = window.as_mut() {
+                            window.sent(length);
+                        }
+                    }
+                    _ => {}
+                });
         }
         if self.newest.is_some() {
             let offered = parts.iter().map(|part| part.len()).sum();
