@@ -6,8 +6,8 @@
 //! Honest peers send many of them for what they are sent: WINDOW_UPDATE of the stream and of the
 //! connection for each frame of DATA at most, and the PINGs by which gRPC measures how much is
 //! under way, one in a round trip and never without DATA. PRIORITY and RST_STREAM are of streams.
-//! So each frame of DATA that is sent, and each head either way, takes off what others added, and
-//! what is left is a flood where it comes to [`MOST`] within [`WITHIN`]. Envoy allows as many
+//! So each frame of DATA that is sent, and each head that is sent or comes of a client, takes off
+//! what others added, and what is left is a flood where it comes to [`MOST`] within [`WITHIN`]. Envoy allows as many
 //! WINDOW_UPDATEs for a frame of DATA, and nginx eight times the payload and 8 MiB more, both over
 //! the whole life of a connection: a quiet one could end for what came together in days.
 //!
@@ -18,7 +18,9 @@
 //!
 //! A client's heads count as they come and not as they are answered: whoever gives its calls up by
 //! the thousand resets each, and has no answer. So one head for twenty frames is no flood. That
-//! costs turns, which are bounded, and a request for each head.
+//! costs turns, which are bounded, and a request for each head. A server's count as control frames:
+//! each request that is sent calls for its answer and trailers, and for heads before it (1xx), which
+//! `h2` would keep by the ten thousand until somebody asks for the answer.
 
 use std::time::Duration;
 
@@ -51,7 +53,7 @@ impl FloodDetector {
         }
     }
 
-    /// A head came or was sent.
+    /// A head was sent, or came of a client.
     pub(super) const fn calls_for_some(&mut self) {
         self.count = self.count.saturating_sub(FOR_EACH);
     }
@@ -62,7 +64,7 @@ impl FloodDetector {
         self.count = self.count.saturating_sub(called);
     }
 
-    /// A control frame came. Whether these are a flood.
+    /// A control frame came, or a head of a server. Whether these are a flood.
     pub(super) fn came(&mut self) -> bool {
         self.count += 1;
         // The clock is looked at no more often.

@@ -226,17 +226,21 @@ impl<I> FrameFilter<I> {
 
     /// Counts a frame of this type that came.
     fn count(&mut self, kind: u8) {
+        // The head that was written has called for it, and a server may send heads before its
+        // answer (1xx) without end.
+        let answers = kind == HEADERS && self.newest.is_none();
         let for_turn = match kind {
             DATA | CONTINUATION => false,
-            HEADERS | RST_STREAM => self.small.paces_streams(),
+            HEADERS | RST_STREAM => answers || self.small.paces_streams(),
             _ => true,
         };
         if for_turn {
             self.small.any_came();
-            self.dense += 1;
+            // Many answers together are read as fast as ever.
+            self.dense += u32::from(!answers);
         }
         match kind {
-            HEADERS => self.flood.calls_for_some(),
+            HEADERS if !answers => self.flood.calls_for_some(),
             DATA | CONTINUATION => {}
             _ => {
                 if self.flood.came() {

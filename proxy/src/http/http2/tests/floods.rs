@@ -361,3 +361,42 @@ async fn a_server_that_sends_nothing_but_control_frames_is_left() {
         assert_eq!(sender.is_closed(), left, "{many}");
     }
 }
+
+/// `h2` keeps each until somebody asks for the answer, and counts none.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_sends_heads_before_its_answer_without_end_is_left() {
+    const END_HEADERS: u8 = 4;
+    // `:status: 103`
+    let hints = frame(HEADERS, END_HEADERS, 1, &[0x08, 3, b'1', b'0', b'3']);
+    let with_pings = [hints.clone(), frame(PING, 0, 0, &[7; 8]).repeat(20)].concat();
+    let most = MOST as usize;
+    for (one, many, left) in [
+        (&hints, most / 2, false),
+        (&hints, 2 * most, true),
+        (&with_pings, most / 50, false),
+        (&with_pings, most / 10, true),
+    ] {
+        let (sender, far) = client().await;
+        let (mut read, mut write) = split(far);
+        tokio::spawn(async move {
+            let mut requests = [0; 4096];
+            while read.read(&mut requests).await.is_ok_and(|got| got > 0) {}
+        });
+        let mut asking = sender.clone();
+        let asking = tokio::spawn(async move {
+            let get = Request::get("http://s/").body(body::empty()).unwrap();
+            asking.send(get).await.map(|answer| answer.status())
+        });
+        let _ = write.write_all(&frame(SETTINGS, 0, 0, &[])).await;
+        // The stream is open by then.
+        sleep(Duration::from_millis(1)).await;
+        let _ = write.write_all(&one.repeat(many)).await;
+        sleep(Duration::from_millis(100)).await;
+        let case = format!("{many} of {} bytes", one.len());
+        assert_eq!(sender.is_closed(), left, "{case}");
+        let answer = frame(HEADERS, WHOLE, 1, &[0x88]);
+        let _ = write.write_all(&answer).await;
+        let answered = asking.await.unwrap();
+        assert_eq!(answered.is_ok_and(|status| status == 200), !left, "{case}");
+    }
+}
