@@ -30,7 +30,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::field_count::FieldCount;
 use super::flood::FloodDetector;
 use super::frame_heads::{DATA, FrameHeads, HEAD, HEADERS, PREFACE};
-use super::graceful_shutdown::{ACK, CONTENT, LateAnswer, PING, SHUTDOWN_PING};
+use super::graceful_shutdown::{ACK, CONTENT, Goodbye, LateAnswer, PING, SHUTDOWN_ANSWER};
 use super::inbox::{SMALL, SmallFrames};
 use super::send_window::{INCREMENT, SendWindow, WINDOW_UPDATE};
 use super::unflushed::Unflushed;
@@ -125,6 +125,11 @@ impl<I> FrameFilter<I> {
         this.newest = Some(0);
         this.permit = Some(permit);
         this
+    }
+
+    /// For whoever says goodbye to the client that is read.
+    pub(super) fn goodbye(&self) -> Goodbye {
+        self.late.goodbye()
     }
 
     /// Of a server. `window` is what it takes.
@@ -392,8 +397,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for FrameFilter<I> {
         }
         loop {
             if this.is_between_frames() && this.late.poll(cx).is_ready() {
-                this.head[..HEAD].copy_from_slice(&[0, 0, CONTENT as u8, PING, ACK, 0, 0, 0, 0]);
-                this.head[HEAD..].copy_from_slice(&SHUTDOWN_PING);
+                this.head = SHUTDOWN_ANSWER;
                 this.unread = LOOKED;
             }
             if this.unread > 0 {

@@ -12,11 +12,11 @@ use tokio::io::{
 };
 use tokio::time::{Instant, sleep, timeout};
 
-use super::super::graceful_shutdown::IN_HAND;
+use super::super::graceful_shutdown::{IN_HAND, SHUTDOWN_PING};
 use super::super::send_window::{Credit, CreditSignal, INCREMENT};
 use super::{
-    ACK, ALLOWED, DATA, FrameFilter, HEAD, HEADERS, PING, PREFACE, SHUTDOWN_PING, SendWindow,
-    SmallFrames, WINDOW_UPDATE,
+    ACK, ALLOWED, DATA, FrameFilter, HEAD, HEADERS, PING, PREFACE, SendWindow, SmallFrames,
+    WINDOW_UPDATE,
 };
 
 fn frame(kind: u8, flags: u8, content: &[u8]) -> Vec<u8> {
