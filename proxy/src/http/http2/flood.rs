@@ -24,6 +24,8 @@
 
 use std::time::Duration;
 
+use parking_lot::Mutex;
+use runtime::rate::{Allowance, Rate};
 use tokio::time::Instant;
 
 /// Control frames that nothing called for: two thousand a second. Somebody who measures his
@@ -35,6 +37,21 @@ const WITHIN: Duration = Duration::from_secs(10);
 const FOR_EACH: u32 = 20;
 /// A frame of DATA may call for one for so many bytes of it: twice what Go's server sends.
 const BYTES_FOR_ONE: u32 = 1024;
+
+/// How often the log says that a server was left, whichever: one that floods is called again and
+/// again, by a connection each time.
+pub(super) const LOG_RATE: Allowance = Allowance {
+    burst: 1,
+    every: Duration::from_secs(60),
+};
+
+/// Says that a server was left for a flood, now and then.
+pub(super) fn log_server_left() {
+    static RATE: Mutex<Rate> = Mutex::new(Rate::new(LOG_RATE));
+    if RATE.lock().take(Instant::now()).is_ok() {
+        tracing::warn!("left a server that sent control frames that nothing called for");
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct FloodDetector {

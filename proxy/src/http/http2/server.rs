@@ -136,7 +136,8 @@ where
         let ended = loop {
             adjust(&mut connection);
             match connection.poll_accept(cx) {
-                Poll::Pending if flow.is_flooded() => {
+                // What came with it would be begun for a connection that ends.
+                Poll::Pending | Poll::Ready(Some(Ok(_))) if flow.is_flooded() => {
                     permit.flooded();
                     break Some(Err(end(&mut connection, Reason::ENHANCE_YOUR_CALM, cx)));
                 }
@@ -160,7 +161,9 @@ where
                 }
             }
         };
-        while let Some(begun) = queued.next(cx) {
+        while !matches!(ended, Some(Err(_)))
+            && let Some(begun) = queued.next(cx)
+        {
             begin(begun, &flow, &permit, Arc::clone(&open), &handler);
         }
         // Behind what begins in this turn: nothing wakes this before its answer comes.
