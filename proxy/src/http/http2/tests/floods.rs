@@ -354,8 +354,9 @@ async fn a_request_that_comes_with_a_flood_is_not_begun() {
             PREFACE,
             &frame(HEADERS, WHOLE, 5, &GET),
             &frame(RESET, 0, 3, &[0, 0, 0, 8]).repeat(resets),
-        ];
-        near.write_all(&sent.concat()).await.unwrap();
+        ]
+        .concat();
+        near.write_all(&sent).await.unwrap();
         tokio::spawn(async move {
             let close = pin!(pending::<()>());
             let handler = move |_| {
