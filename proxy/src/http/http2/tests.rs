@@ -9,6 +9,7 @@ mod grpc_ends;
 mod held_back;
 mod resets;
 mod server_floods;
+mod silent;
 mod stood_still;
 mod undelivered;
 mod weights;
