@@ -11,7 +11,6 @@ use std::sync::Arc;
 use http::Version;
 use runtime::occupancy::Permit;
 use tokio::net::TcpStream;
-use tokio::time::sleep;
 
 mod authorize;
 mod connection;
@@ -55,7 +54,7 @@ pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream, permit: Arc<Permit
         stream,
         flush,
         peer: identity,
-        valid_for,
+        certificate_end,
         transport,
     } = match accept(proxy.peers.tls(), stream).await {
         Ok(secured) => secured,
@@ -75,7 +74,7 @@ pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream, permit: Arc<Permit
     let budget = Arc::clone(proxy.budget());
     let peer = Arc::new(PeerProxy {
         proxy,
-        who: Who::new(identity, valid_for),
+        who: Who::new(identity, certificate_end.clone()),
         ip: own.ip(),
         transport,
         charged: permit.within(),
@@ -87,7 +86,7 @@ pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream, permit: Arc<Permit
     let handler = move |request| Arc::clone(&peer).handle(request);
     let close = async move {
         // On the heap: most connections end long before.
-        let expired = Box::pin(sleep(valid_for));
+        let expired = Box::pin(certificate_end.passed());
         tokio::select! {
             () = drain.time_to_go() => {}
             // Whoever it is has another certificate by then, and proves itself by a new connection.

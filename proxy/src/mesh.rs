@@ -3,6 +3,7 @@
 //! Imports `failure`, `http`, `net` and `ports`.
 
 pub(crate) mod accept;
+pub(crate) mod certificate_end;
 pub(crate) mod load;
 pub(crate) mod peer;
 pub(crate) mod peers;

@@ -83,7 +83,7 @@ fn open_files() -> usize {
 }
 
 /// What is in use, in bytes.
-fn open_permits() -> usize {
+fn bytes_in_use() -> usize {
     heap_count();
     heap_in_use()
 }
@@ -327,7 +327,7 @@ async fn ten_thousand_streams_that_crash_leave_nothing_behind() {
     let passed = timeout(SOON, testbed.upload(UPLOADS[0])).await;
     passed.expect("an upload does not pass");
     sleep(Duration::from_secs(1)).await;
-    let before = (open_permits(), resident(), open_files());
+    let before = (bytes_in_use(), resident(), open_files());
     let begun = Instant::now();
     for batch in 0..BATCHES {
         let kind = KINDS[batch % KINDS.len()];
@@ -348,7 +348,7 @@ async fn ten_thousand_streams_that_crash_leave_nothing_behind() {
     let uploaded = begun.elapsed();
     sleep(Duration::from_secs(1)).await;
     let (more, resident) = (
-        open_permits().saturating_sub(before.0),
+        bytes_in_use().saturating_sub(before.0),
         resident().saturating_sub(before.1),
     );
     println!(

@@ -57,7 +57,7 @@ const MAX_PEERS: usize = 32;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Messages have about 1 MiB, and a single proxy's part never more than 4 MiB; replicas
 /// of the version before made larger ones.
-const MAX_RECEIVED: usize = 64 * 1024 * 1024;
+pub(crate) const MAX_RECEIVED: usize = 64 * 1024 * 1024;
 
 /// What an asking replica is sent.
 pub(crate) type ObservedStream = ReceiverStream<Result<v1::Observed, Status>>;

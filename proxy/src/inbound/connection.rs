@@ -3,15 +3,14 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use identity::verify::PeerIdentity;
 use policy::access::Caller;
 use policy::protocol::Protocol;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep_until};
 
 use crate::http::refusal::NotHandled;
+use crate::mesh::certificate_end::CertificateEnd;
 use crate::mesh::load::LastReportedLoad;
 use crate::net::connect::ConnectTimeout;
 use crate::proxy::Proxy;
@@ -26,8 +25,8 @@ pub(super) struct Who {
     peer: Option<Arc<PeerIdentity>>,
     label: Arc<str>,
     at: Option<Arc<str>>,
-    /// When the certificate ends that it proved itself by.
-    certificate_ends: Option<Instant>,
+    /// Of the certificate that it proved itself by.
+    certificate_end: Option<CertificateEnd>,
     shared: Arc<OfCaller>,
 }
 
@@ -40,8 +39,8 @@ struct OfCaller {
 }
 
 impl Who {
-    /// Somebody of the mesh, whose certificate is valid for so long.
-    pub(super) fn new(peer: PeerIdentity, valid_for: Duration) -> Self {
+    /// Somebody of the mesh, until its certificate ends.
+    pub(super) fn new(peer: PeerIdentity, certificate_end: CertificateEnd) -> Self {
         let part = |part: Option<&str>| part.unwrap_or("?").to_owned();
         let label = format!(
             "{}/{}",
@@ -51,7 +50,7 @@ impl Who {
         Self {
             label: label.into(),
             at: peer.pod_uid().map(Arc::from),
-            certificate_ends: Instant::now().checked_add(valid_for),
+            certificate_end: Some(certificate_end),
             peer: Some(Arc::new(peer)),
             shared: Arc::default(),
         }
@@ -63,7 +62,7 @@ impl Who {
             label: OUTSIDE.into(),
             at: (!at.is_empty()).then_some(at),
             peer: None,
-            certificate_ends: None,
+            certificate_end: None,
             shared: Arc::default(),
         }
     }
@@ -89,7 +88,7 @@ pub(crate) struct Connection {
     pub(super) label: Arc<str>,
     /// Uid of the calling pod, where its certificate says so; else the caller's address.
     at: Option<Arc<str>>,
-    certificate_ends: Option<Instant>,
+    certificate_end: Option<CertificateEnd>,
     shared: Arc<OfCaller>,
     /// The application's address: always one of the pod's own.
     pub(super) local: SocketAddr,
@@ -101,7 +100,7 @@ impl Connection {
             peer,
             label,
             at,
-            certificate_ends,
+            certificate_end,
             shared,
         } = who;
         Self {
@@ -110,7 +109,7 @@ impl Connection {
             written_by: WrittenBy::Sender,
             label,
             at,
-            certificate_ends,
+            certificate_end,
             shared,
             local,
         }
@@ -151,9 +150,9 @@ impl Connection {
 
     /// Returns when the certificate of the caller has ended, if it has one.
     pub(super) async fn certificate_ended(&self) {
-        match self.certificate_ends {
+        match &self.certificate_end {
             // On the heap: most connections end long before.
-            Some(ends) => Box::pin(sleep_until(ends)).await,
+            Some(end) => Box::pin(end.passed()).await,
             None => std::future::pending().await,
         }
     }

@@ -1,15 +1,17 @@
 //! The server's side of mutual TLS between two proxies: the handshake, and who is there
 //! after it.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use identity::tls::DEDICATED_ALPN;
 use identity::verify::{PeerIdentity, peer_with_expiry};
+use runtime::clock::Clock;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use crate::mesh::certificate_end::CertificateEnd;
 use crate::mesh::protocol::Transport;
 use crate::mesh::tls::{MeshTls, tls_failure};
 use crate::net::coalesce::{Coalescing, FlushHandle};
@@ -23,8 +25,8 @@ pub(crate) struct Secured {
     pub(crate) stream: TlsStream<Coalescing>,
     pub(crate) flush: FlushHandle,
     pub(crate) peer: PeerIdentity,
-    /// How long its certificate still lasts.
-    pub(crate) valid_for: Duration,
+    /// Of the certificate that it proved that by.
+    pub(crate) certificate_end: CertificateEnd,
     pub(crate) transport: Transport,
 }
 
@@ -50,11 +52,6 @@ pub(crate) async fn accept(tls: &MeshTls, stream: TcpStream) -> Result<Secured, 
         tracing::debug!(%error, "refused a caller on the mesh port");
         error.label()
     })?;
-    let left = not_after.duration_since(SystemTime::now());
-    let left = left.unwrap_or_default();
-    // All connections of a caller were made with one certificate, and are not to be made anew
-    // all at once. By then it has the next one.
-    let early = left.mul_f64(rand::random::<f64>() / 16.0);
     let transport = if session.alpn_protocol() == Some(DEDICATED_ALPN) {
         Transport::Http1
     } else {
@@ -64,7 +61,7 @@ pub(crate) async fn accept(tls: &MeshTls, stream: TcpStream) -> Result<Secured, 
         stream,
         flush,
         peer,
-        valid_for: left.saturating_sub(early),
+        certificate_end: CertificateEnd::new(not_after, Clock::system()),
         transport,
     })
 }

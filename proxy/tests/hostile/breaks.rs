@@ -22,7 +22,8 @@ use super::two_pods::{ENTRY_POINTS, EntryPoint, TwoPods, serving};
 use crate::support::{Pod, endpoint, endpoints, external};
 
 const SOON: Duration = Duration::from_secs(5);
-/// Ten seconds, and a moment for a test that shares its machine.
+/// Ten seconds, which `http2/tests.rs` and `http2/tests/silent.rs` hold either end to by a clock of
+/// their own, and a moment for a test that shares its machine.
 const GIVEN_UP: Duration = Duration::from_secs(12);
 
 /// How a connection between two proxies is lost.

@@ -1,9 +1,32 @@
 //! What replicas tell each other.
 
+use prost::Message as _;
+
 use super::*;
 use crate::inventory::kind;
+use crate::observe::exchange::MAX_RECEIVED as LARGEST_MESSAGE;
 use crate::observe::reports::Reporter;
 use crate::testing::topology;
+
+/// Another replica's, which keeps here what it hears.
+fn listener(bench: &Bench, observed: Observed, reports: Reports) -> Listener {
+    Listener {
+        client: crate::testing::api_server::FakeApi::default().client(),
+        namespace: "weft-system".to_owned(),
+        service: "weft-controller".to_owned(),
+        own: "127.0.0.2".parse().unwrap(),
+        observed,
+        reports,
+        asks: Asks::default(),
+        fleet: bench.other_fleet(),
+        board: Board::default(),
+        inventory: Arc::default(),
+        roots: bench.roots.clone(),
+        certificate: bench.certificate.clone(),
+        identity: bench.identity.clone(),
+        peers: prometheus_client::metrics::gauge::Gauge::default(),
+    }
+}
 
 #[tokio::test]
 async fn replica_hears_what_another_observes_and_what_changes() {
@@ -14,22 +37,8 @@ async fn replica_hears_what_another_observes_and_what_changes() {
     bench.tally(&canary(), 1).await;
 
     let other = Observed::default();
-    let listener = Listener {
-        reports: Reports::new(ReportMetrics::default()),
-        asks: Asks::default(),
-        fleet: bench.other_fleet(),
-        board: Board::default(),
-        inventory: Arc::default(),
-        client: crate::testing::api_server::FakeApi::default().client(),
-        namespace: "weft-system".to_owned(),
-        service: "weft-controller".to_owned(),
-        own: "127.0.0.2".parse().unwrap(),
-        observed: other.clone(),
-        roots: bench.roots.clone(),
-        certificate: bench.certificate.clone(),
-        identity: bench.identity.clone(),
-        peers: prometheus_client::metrics::gauge::Gauge::default(),
-    };
+    let reports = Reports::new(ReportMetrics::default());
+    let listener = listener(&bench, other.clone(), reports);
     let addr = bench.addr;
     let listening = tokio::spawn(async move { listener.listen(addr).await });
     let mut changes = other.changes();
@@ -97,22 +106,7 @@ async fn report_counts_for_the_pod_of_the_certificate_and_other_replicas_hear_it
         proxy.send_message(Message::Report(report.clone())).await;
     }
     let other = Reports::new(ReportMetrics::default());
-    let listener = Listener {
-        client: crate::testing::api_server::FakeApi::default().client(),
-        namespace: "weft-system".to_owned(),
-        service: "weft-controller".to_owned(),
-        own: "127.0.0.2".parse().unwrap(),
-        observed: Observed::default(),
-        reports: other.clone(),
-        asks: Asks::default(),
-        fleet: bench.other_fleet(),
-        board: Board::default(),
-        inventory: Arc::default(),
-        roots: bench.roots.clone(),
-        certificate: bench.certificate.clone(),
-        identity: bench.identity.clone(),
-        peers: prometheus_client::metrics::gauge::Gauge::default(),
-    };
+    let listener = listener(&bench, Observed::default(), other.clone());
     let addr = bench.addr;
     let listening = tokio::spawn(async move { listener.listen(addr).await });
     let deadline = Instant::now() + PATIENCE;
@@ -136,6 +130,77 @@ async fn report_counts_for_the_pod_of_the_certificate_and_other_replicas_hear_it
             assert!(Instant::now() < deadline, "the report did not arrive");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+    listening.abort();
+}
+
+/// Nearly as much as one report may be, unlike that of any other `pod`.
+fn large_report(pod: usize, now: SystemTime) -> v1::Report {
+    let edge = |edge: usize| {
+        let object = |what: char| {
+            let namespace = what.to_string().repeat(63);
+            format!("{namespace}/{:0>253}", pod * 1000 + edge)
+        };
+        v1::Edge {
+            pod: object('p'),
+            identity: object('i'),
+            service: object('s'),
+            backend: object('b'),
+            split: object('t'),
+            success: 1,
+            ..v1::Edge::default()
+        }
+    };
+    v1::Report {
+        process: 1,
+        slot: slot_of(now) * 5,
+        edges: (0..280).map(edge).collect(),
+        ..v1::Report::default()
+    }
+}
+
+/// In one message it would never arrive, and the exchange would begin anew for ever.
+#[tokio::test]
+async fn replica_hears_more_than_one_message_may_hold_and_what_comes_after_that() {
+    const PODS: usize = 160;
+    const CALLS: u64 = 280 * PODS as u64;
+    let bench = Bench::start(&cluster::shop()).await;
+    let take = |pod: usize, report: v1::Report, now: SystemTime| {
+        let reporter = Reporter {
+            uid: format!("uid-{pod}").into(),
+            pod: topology::key("shop", &format!("pod-{pod}")),
+            account: None,
+        };
+        bench.reports.take(&reporter, report, true, now);
+    };
+    let calls = |reports: &Reports| {
+        let mut calls = 0;
+        reports.each(0, u64::MAX, |_, edge| calls += edge.success);
+        calls
+    };
+    let mut bytes = 0;
+    for pod in 0..PODS {
+        let now = SystemTime::now();
+        let report = large_report(pod, now);
+        bytes += report.encoded_len();
+        take(pod, report, now);
+    }
+    assert!(bytes > LARGEST_MESSAGE, "{bytes} fit into one");
+    assert_eq!(calls(&bench.reports), CALLS, "all of it is kept");
+    let other = Reports::new(ReportMetrics::default());
+    let listener = listener(&bench, Observed::default(), other.clone());
+    let addr = bench.addr;
+    let listening = tokio::spawn(async move { listener.listen(addr).await });
+    for more in 0..2 {
+        let deadline = Instant::now() + 12 * PATIENCE;
+        while calls(&other) < CALLS + more {
+            assert!(Instant::now() < deadline, "heard of {}", calls(&other));
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let now = SystemTime::now();
+        let mut small = large_report(PODS, now);
+        small.edges.truncate(1);
+        take(PODS, small, now);
     }
     listening.abort();
 }

@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::field_values;
+use super::flood::log_server_left;
 use super::flow::{CONNECTION_WINDOW, Flow, STREAMS};
 use super::frame_filter::FrameFilter;
 use super::keepalive::{Keepalive, Peer, WatchedIo};
@@ -441,7 +442,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Future for Task<I> {
         this.adjust();
         let ended = Pin::new(&mut this.connection).poll(cx);
         if this.flow.is_flooded() {
-            tracing::warn!("left a server that sent control frames that nothing called for");
+            log_server_left();
             return Poll::Ready(());
         }
         // Whoever asks for signs of life takes the note itself.

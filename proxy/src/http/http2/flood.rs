@@ -6,56 +6,93 @@
 //! Honest peers send many of them for what they are sent: WINDOW_UPDATE of the stream and of the
 //! connection for each frame of DATA at most, and the PINGs by which gRPC measures how much is
 //! under way, one in a round trip and never without DATA. PRIORITY and RST_STREAM are of streams.
-//! So each frame of DATA that is sent, and each head either way, takes off what others added, and
-//! what is left is a flood where it comes to [`MOST`] within [`WITHIN`]. Envoy allows as many
+//! So each frame of DATA that is sent, and each head that is sent or comes of a client, takes off
+//! what others added, and what is left is a flood where it comes to [`MOST`] within [`WITHIN`]. Envoy allows as many
 //! WINDOW_UPDATEs for a frame of DATA, and nginx eight times the payload and 8 MiB more, both over
 //! the whole life of a connection: a quiet one could end for what came together in days.
+//!
+//! Frames of DATA may be large, and some libraries say for every few KiB that they have read them
+//! (Go's server for the stream and for the connection at each 4 KiB), so a large one calls for more
+//! ([`BYTES_FOR_ONE`]). And a peer may read late, all at once, what was sent to it over a while. So
+//! what was called for and has not come is kept, up to as many as are a flood.
+//!
+//! A client's heads count as they come and not as they are answered: whoever gives its calls up by
+//! the thousand resets each, and has no answer. So one head for twenty frames is no flood. That
+//! costs turns, which are bounded, and a request for each head. A server's count as control frames:
+//! each request that is sent calls for its answer and trailers, and for heads before it (1xx), which
+//! `h2` would keep by the ten thousand until somebody asks for the answer.
 
 use std::time::Duration;
 
+use parking_lot::Mutex;
+use runtime::rate::{Allowance, Rate};
 use tokio::time::Instant;
 
 /// Control frames that nothing called for: two thousand a second. Somebody who measures his
 /// round trips by nothing but PINGs, as nobody does, would have to be within half a millisecond.
 pub(super) const MOST: u32 = 20_000;
 const WITHIN: Duration = Duration::from_secs(10);
-/// What each head, and each frame of DATA that is sent, may call for: what Envoy allows for
-/// WINDOW_UPDATE.
+/// What each head, and each frame of DATA that is sent, may call for at least: what Envoy allows
+/// for WINDOW_UPDATE.
 const FOR_EACH: u32 = 20;
+/// A frame of DATA may call for one for so many bytes of it: twice what Go's server sends.
+const BYTES_FOR_ONE: u32 = 1024;
+
+/// How often the log says that a server was left, whichever: one that floods is called again and
+/// again, by a connection each time.
+pub(super) const LOG_RATE: Allowance = Allowance {
+    burst: 1,
+    every: Duration::from_secs(60),
+};
+
+/// Says that a server was left for a flood, now and then.
+pub(super) fn log_server_left() {
+    static RATE: Mutex<Rate> = Mutex::new(Rate::new(LOG_RATE));
+    if RATE.lock().take(Instant::now()).is_ok() {
+        tracing::warn!("left a server that sent control frames that nothing called for");
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct FloodDetector {
     /// When it was last counted from nothing.
     since: Instant,
-    /// Control frames that nothing called for.
-    uncalled: u32,
+    /// Control frames that nothing called for, and [`MOST`]: with less, more were called for than
+    /// have come.
+    count: u32,
 }
 
 impl FloodDetector {
     pub(super) fn new() -> Self {
         Self {
             since: Instant::now(),
-            uncalled: 0,
+            count: MOST,
         }
     }
 
-    /// A head came or was sent, or a frame of DATA was sent.
+    /// A head was sent, or came of a client.
     pub(super) const fn calls_for_some(&mut self) {
-        self.uncalled = self.uncalled.saturating_sub(FOR_EACH);
+        self.count = self.count.saturating_sub(FOR_EACH);
     }
 
-    /// A control frame came. Whether these are a flood.
+    /// A frame of DATA with so many bytes was sent.
+    pub(super) fn data_calls_for_some(&mut self, bytes: u32) {
+        let called = FOR_EACH.max(bytes / BYTES_FOR_ONE);
+        self.count = self.count.saturating_sub(called);
+    }
+
+    /// A control frame came, or a head of a server. Whether these are a flood.
     pub(super) fn came(&mut self) -> bool {
-        self.uncalled += 1;
+        self.count += 1;
         // The clock is looked at no more often.
-        if self.uncalled < MOST {
+        if self.count < 2 * MOST {
             return false;
         }
         let now = Instant::now();
         if now.saturating_duration_since(self.since) < WITHIN {
             return true;
         }
-        (self.since, self.uncalled) = (now, 0);
+        (self.since, self.count) = (now, MOST);
         false
     }
 }
@@ -87,7 +124,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_sent_calls_for_some_and_saves_nothing_for_later() {
+    async fn what_is_sent_calls_for_some() {
         let mut detector = FloodDetector::new();
         for _ in 0..10 * MOST {
             detector.calls_for_some();
@@ -100,5 +137,33 @@ mod tests {
             floods(&mut detector, 2 * FOR_EACH)
         });
         assert!(more_for_each, "twice as many are a flood");
+    }
+
+    /// As Go's server does where it may be sent frames of 121 KiB.
+    #[tokio::test(start_paused = true)]
+    async fn a_large_frame_calls_for_as_many_as_say_that_each_part_of_it_was_read() {
+        const FRAME: u32 = 121 * 1024;
+        const UPDATES: u32 = 2 * FRAME / (4 * 1024);
+        let mut detector = FloodDetector::new();
+        for frame in 0..1000 {
+            detector.data_calls_for_some(FRAME);
+            assert!(!floods(&mut detector, UPDATES), "after {frame} frames");
+        }
+        let mut detector = FloodDetector::new();
+        let flood = (0..1000).any(|_| {
+            detector.data_calls_for_some(1024);
+            floods(&mut detector, UPDATES)
+        });
+        assert!(flood, "as many for small ones");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_called_for_may_come_late_and_together_but_no_more_than_a_flood_of_it() {
+        let mut detector = FloodDetector::new();
+        for _ in 0..10 * MOST {
+            detector.data_calls_for_some(1);
+        }
+        assert!(!floods(&mut detector, 2 * MOST - 1), "all was called for");
+        assert!(floods(&mut detector, 1), "saved without bound");
     }
 }

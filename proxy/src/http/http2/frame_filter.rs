@@ -30,7 +30,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::field_count::FieldCount;
 use super::flood::FloodDetector;
 use super::frame_heads::{DATA, FrameHeads, HEAD, HEADERS, PREFACE};
-use super::graceful_shutdown::{ACK, CONTENT, LateAnswer, PING, SHUTDOWN_PING};
+use super::graceful_shutdown::{ACK, CONTENT, Goodbye, LateAnswer, PING, SHUTDOWN_ANSWER};
 use super::inbox::{SMALL, SmallFrames};
 use super::send_window::{INCREMENT, SendWindow, WINDOW_UPDATE};
 use super::unflushed::Unflushed;
@@ -125,6 +125,11 @@ impl<I> FrameFilter<I> {
         this.newest = Some(0);
         this.permit = Some(permit);
         this
+    }
+
+    /// For whoever says goodbye to the client that is read.
+    pub(super) fn goodbye(&self) -> Goodbye {
+        self.late.goodbye()
     }
 
     /// Of a server. `window` is what it takes.
@@ -226,17 +231,21 @@ impl<I> FrameFilter<I> {
 
     /// Counts a frame of this type that came.
     fn count(&mut self, kind: u8) {
+        // The head that was written has called for it, and a server may send heads before its
+        // answer (1xx) without end.
+        let answers = kind == HEADERS && self.newest.is_none();
         let for_turn = match kind {
             DATA | CONTINUATION => false,
-            HEADERS | RST_STREAM => self.small.paces_streams(),
+            HEADERS | RST_STREAM => answers || self.small.paces_streams(),
             _ => true,
         };
         if for_turn {
             self.small.any_came();
-            self.dense += 1;
+            // Many answers together are read as fast as ever.
+            self.dense += u32::from(!answers);
         }
         match kind {
-            HEADERS => self.flood.calls_for_some(),
+            HEADERS if !answers => self.flood.calls_for_some(),
             DATA | CONTINUATION => {}
             _ => {
                 if self.flood.came() {
@@ -254,14 +263,17 @@ impl<I> FrameFilter<I> {
     ) -> io::Result<()> {
         if let Poll::Ready(Ok(written)) = written {
             let (flood, window) = (&mut self.flood, &mut self.window);
-            self.heads.wrote(parts, *written, |kind, length| {
-                if matches!(kind, DATA | HEADERS) {
-                    flood.calls_for_some();
-                }
-                if let (DATA, Some(window)) = (kind, window.as_mut()) {
-                    window.sent(length);
-                }
-            });
+            self.heads
+                .wrote(parts, *written, |kind, length| match kind {
+                    HEADERS => flood.calls_for_some(),
+                    DATA => {
+                        flood.data_calls_for_some(length);
+                        if let Some(window) = window.as_mut() {
+                            window.sent(length);
+                        }
+                    }
+                    _ => {}
+                });
         }
         if self.newest.is_some() {
             let offered = parts.iter().map(|part| part.len()).sum();
@@ -385,8 +397,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for FrameFilter<I> {
         }
         loop {
             if this.is_between_frames() && this.late.poll(cx).is_ready() {
-                this.head[..HEAD].copy_from_slice(&[0, 0, CONTENT as u8, PING, ACK, 0, 0, 0, 0]);
-                this.head[HEAD..].copy_from_slice(&SHUTDOWN_PING);
+                this.head = SHUTDOWN_ANSWER;
                 this.unread = LOOKED;
             }
             if this.unread > 0 {

@@ -6,9 +6,15 @@
 //! (`h2` does, nghttp2 does): what they had begun when they heard comes behind the answer,
 //! and later where their socket takes no more. Dropped, it goes elsewhere if its body can
 //! be sent again; a large one is lost. So the answer is passed on a while later.
+//!
+//! And `h2` waits for the answer without end, with the connection of a client that never gives it.
+//! So `h2` is given one in its name, and then ends as it does with others: it says what it took,
+//! takes nothing more, and closes once all of that has been answered and has left.
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -19,11 +25,13 @@ use http::Request;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::frame_heads::HEAD;
+
 /// Long against what a client has in hand when it reads GOAWAY, short against the stop of a
 /// proxy.
 pub(super) const IN_HAND: Duration = Duration::from_millis(250);
 
-/// A client has so long to say that it has heard, which `h2` waits for without end.
+/// A client has so long to say that it has heard.
 pub(super) const HEARD_WITHIN: Duration = Duration::from_secs(10);
 
 pub(super) const PING: u8 = 6;
@@ -32,52 +40,142 @@ pub(super) const ACK: u8 = 1;
 pub(super) const CONTENT: usize = 8;
 /// What `h2` asks with when it shuts down; other PINGs of it hold something else.
 pub(super) const SHUTDOWN_PING: [u8; CONTENT] = [0x0b, 0x7b, 0xa2, 0xf0, 0x8b, 0x9b, 0xfe, 0x54];
+/// What answers that.
+pub(super) const SHUTDOWN_ANSWER: [u8; HEAD + CONTENT] = {
+    let [a, b, c, d, e, f, g, h] = SHUTDOWN_PING;
+    let length = CONTENT as u8;
+    [0, 0, length, PING, ACK, 0, 0, 0, 0, a, b, c, d, e, f, g, h]
+};
+
+/// What one end of a connection knows of the other's goodbye. Whoever serves it and whoever reads
+/// it share that, in one task.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Goodbye(Arc<AtomicU8>);
+
+/// Nobody goes.
+const STAYS: u8 = 0;
+/// The client was asked whether it has heard.
+const ASKED: u8 = 1;
+/// It has not answered for so long that it is taken to have.
+const UNHEARD: u8 = 2;
+/// `h2` was told that it has.
+const HEARD: u8 = 3;
+
+impl Goodbye {
+    fn is(&self, state: u8) -> bool {
+        self.0.load(Relaxed) == state
+    }
+
+    fn ask(&self) {
+        self.0.store(ASKED, Relaxed);
+    }
+
+    /// `h2` is given an answer, which before it has asked is none.
+    fn answer(&self) {
+        if !self.is(STAYS) {
+            self.0.store(HEARD, Relaxed);
+        }
+    }
+
+    /// The client has let its time pass. Whether it did so before and `h2` could not be told.
+    fn give_up(&self) -> bool {
+        if self.is(ASKED) {
+            self.0.store(UNHEARD, Relaxed);
+            return false;
+        }
+        self.is(UNHEARD)
+    }
+}
 
 /// A client's answer that it has heard, until its time has come.
 #[derive(Debug)]
-pub(super) struct LateAnswer(Option<Pin<Box<Sleep>>>);
+pub(super) struct LateAnswer {
+    goodbye: Goodbye,
+    kept: Option<Pin<Box<Sleep>>>,
+}
 
 impl LateAnswer {
-    pub(super) const fn none() -> Self {
-        Self(None)
+    pub(super) fn none() -> Self {
+        Self {
+            goodbye: Goodbye::default(),
+            kept: None,
+        }
     }
 
-    /// Whether the answer to a PING with this content is kept for now.
+    /// For whoever says it.
+    pub(super) fn goodbye(&self) -> Goodbye {
+        self.goodbye.clone()
+    }
+
+    /// Whether the answer to a PING with this content is kept for now, or for good where `h2` has
+    /// been given one.
     pub(super) fn keeps(&mut self, content: &[u8]) -> bool {
         let keeps = *content == SHUTDOWN_PING;
-        if keeps {
-            self.0.get_or_insert_with(|| Box::pin(sleep(IN_HAND)));
+        if keeps && !self.goodbye.is(HEARD) {
+            self.kept.get_or_insert_with(|| Box::pin(sleep(IN_HAND)));
         }
         keeps
     }
 
-    /// Ready once when what was kept is to be passed on; wakes then.
+    /// Ready once when what was kept is to be passed on, or what never came; wakes then.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(wait) = &mut self.0 else {
-            return Poll::Pending;
-        };
-        ready!(wait.as_mut().poll(cx));
-        self.0 = None;
+        if !self.goodbye.is(UNHEARD) {
+            let Some(wait) = &mut self.kept else {
+                return Poll::Pending;
+            };
+            ready!(wait.as_mut().poll(cx));
+        }
+        self.kept = None;
+        self.goodbye.answer();
         Poll::Ready(())
     }
 }
 
 /// Since when a server shuts down, if it does.
-#[derive(Debug, Default)]
-pub(super) struct ShuttingDown(Option<Instant>);
+#[derive(Debug)]
+pub(super) struct ShuttingDown {
+    goodbye: Goodbye,
+    since: Option<Instant>,
+    /// Until `h2` knows that its client has heard.
+    look: Option<Pin<Box<Sleep>>>,
+}
 
 impl ShuttingDown {
-    /// Begins it when `close` says so.
+    /// `goodbye` is shared with whoever reads the connection.
+    pub(super) const fn new(goodbye: Goodbye) -> Self {
+        Self {
+            goodbye,
+            since: None,
+            look: None,
+        }
+    }
+
+    /// Begins it when `close` says so. True, every [`HEARD_WITHIN`], where nothing can tell `h2`
+    /// that the client has heard: that one has stopped within a frame, or takes nothing.
     pub(super) fn poll<I: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         close: Pin<&mut impl Future<Output = ()>>,
         connection: &mut Connection<I, Bytes>,
         cx: &mut Context<'_>,
-    ) {
-        if self.0.is_none() && close.poll(cx).is_ready() {
-            self.0 = Some(Instant::now());
+    ) -> bool {
+        if self.since.is_none() && close.poll(cx).is_ready() {
+            self.since = Some(Instant::now());
+            self.look = Some(Box::pin(sleep(HEARD_WITHIN)));
+            self.goodbye.ask();
             connection.graceful_shutdown();
         }
+        if self.goodbye.is(HEARD) {
+            self.look = None;
+        }
+        let Some(look) = &mut self.look else {
+            return false;
+        };
+        let mut is_stuck = false;
+        while look.as_mut().poll(cx).is_ready() {
+            is_stuck = self.goodbye.give_up();
+            look.as_mut().reset(Instant::now() + HEARD_WITHIN);
+        }
+        is_stuck
     }
 
     /// What a client begins that has not said for long that it has heard is refused, and
@@ -86,7 +184,8 @@ impl ShuttingDown {
         &self,
         (request, mut respond): (Request<RecvStream>, SendResponse<Bytes>),
     ) -> Option<(Request<RecvStream>, SendResponse<Bytes>)> {
-        let unheard = self.0.is_some_and(|since| since.elapsed() >= HEARD_WITHIN);
+        let over = |since: Instant| since.elapsed() >= HEARD_WITHIN;
+        let unheard = self.since.is_some_and(over);
         if unheard {
             respond.send_reset(Reason::REFUSED_STREAM);
             return None;

@@ -29,7 +29,8 @@ const JOINED: usize = 4 * 1024;
 /// Frames that the connection's task reads in one turn, beside those of bodies. All connections
 /// share a thread, and a read may bring hundreds of PINGs, SETTINGS or WINDOW_UPDATEs. So it may
 /// of heads that are reset at once, which `h2` keeps until it has read all that there is: where it
-/// ends no connection for some of them, as between proxies, they count as well.
+/// ends no connection for some of them, as between proxies, they count as well. And so do heads of
+/// a server, which may be without end (1xx).
 const TURN: usize = 256;
 
 /// Small frames of one connection.

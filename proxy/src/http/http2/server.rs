@@ -102,11 +102,9 @@ where
     let flow = Flow::new(Arc::clone(&budget), profile.windows);
     let mut queued = QueuedRequests::new(Arc::clone(&budget), Arc::clone(&permit), class, from);
     let io = FrameFilter::of_client(io, flow.small_frames(profile.paces()), Arc::clone(&permit));
+    let mut shutting_down = ShuttingDown::new(io.goodbye());
     let (io, received) = WatchedIo::new(io, budget);
-    let handshake = builder(&profile, &flow).handshake::<_, Bytes>(io);
-    // Within a tunnel nobody else sees to it.
-    let shaken = timeout(HEAD_WITHIN, handshake).await;
-    let mut connection = shaken.unwrap_or_else(|_| Err(Reason::SETTINGS_TIMEOUT.into()))?;
+    let mut connection = handshake(&builder(&profile, &flow), io).await?;
     // What was begun has come whole.
     permit.busy();
     let mut busy = None;
@@ -117,7 +115,6 @@ where
     if let Some(flush_handle) = &flush_handle {
         flush_handle.collect();
     }
-    let mut shutting_down = ShuttingDown::default();
     // Held by every answer on its way. A request's own body is often gone by then.
     let open = Arc::new(());
     // Tells the peer of other windows, where they are due.
@@ -127,7 +124,10 @@ where
     };
     poll_fn(|cx| {
         flow.begin_turn();
-        shutting_down.poll(close.as_mut(), &mut connection, cx);
+        let is_stuck = shutting_down.poll(close.as_mut(), &mut connection, cx);
+        if is_stuck && !is_in_use(&flow, &open, &queued) {
+            return Poll::Ready(Err(end(&mut connection, Reason::NO_ERROR, cx)));
+        }
         if let Some(keepalive) = &mut keepalive
             && keepalive.poll(cx, is_in_use(&flow, &open, &queued)) == Peer::Dead
         {
@@ -136,9 +136,10 @@ where
         let ended = loop {
             adjust(&mut connection);
             match connection.poll_accept(cx) {
-                Poll::Pending if flow.is_flooded() => {
+                // What came with it would be begun for a connection that ends.
+                Poll::Pending | Poll::Ready(Some(Ok(_))) if flow.is_flooded() => {
                     permit.flooded();
-                    break Some(Err(end_flood(&mut connection, cx)));
+                    break Some(Err(end(&mut connection, Reason::ENHANCE_YOUR_CALM, cx)));
                 }
                 Poll::Pending => {
                     flow.join_small_frames();
@@ -160,14 +161,13 @@ where
                 }
             }
         };
-        while let Some(begun) = queued.next(cx) {
+        while !matches!(ended, Some(Err(_)))
+            && let Some(begun) = queued.next(cx)
+        {
             begin(begun, &flow, &permit, Arc::clone(&open), &handler);
         }
         // Behind what begins in this turn: nothing wakes this before its answer comes.
-        let in_use = is_in_use(&flow, &open, &queued);
-        if busy.replace(in_use) != Some(in_use) {
-            note_use(&permit, in_use);
-        }
+        note_use(&permit, &mut busy, is_in_use(&flow, &open, &queued));
         let answers = Arc::strong_count(&open) - 1;
         permit.carries(flow.streams() + answers + usize::from(!queued.is_empty()));
         if let Some(flush_handle) = &flush_handle {
@@ -178,17 +178,30 @@ where
     .await
 }
 
-/// Tells a client why its connection ends, where its socket takes that at once.
-fn end_flood<I>(connection: &mut Connection<I, Bytes>, cx: &mut Context<'_>) -> h2::Error
+/// Its time is bounded here: within a tunnel nobody else sees to it.
+async fn handshake<I>(builder: &Builder, io: I) -> Result<Connection<I, Bytes>, h2::Error>
 where
     I: AsyncRead + AsyncWrite + Unpin,
 {
-    connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-    let _ = connection.poll_closed(cx);
-    Reason::ENHANCE_YOUR_CALM.into()
+    let shaken = timeout(HEAD_WITHIN, builder.handshake(io)).await;
+    shaken.unwrap_or_else(|_| Err(Reason::SETTINGS_TIMEOUT.into()))
 }
 
-fn note_use(permit: &Permit, in_use: bool) {
+/// Tells a client why its connection ends, where its socket takes that at once.
+fn end<I>(connection: &mut Connection<I, Bytes>, why: Reason, cx: &mut Context<'_>) -> h2::Error
+where
+    I: AsyncRead + AsyncWrite + Unpin,
+{
+    connection.abrupt_shutdown(why);
+    let _ = connection.poll_closed(cx);
+    why.into()
+}
+
+/// Tells the permit where that is another state than the last one.
+fn note_use(permit: &Permit, last: &mut Option<bool>, in_use: bool) {
+    if last.replace(in_use) == Some(in_use) {
+        return;
+    }
     if in_use {
         permit.busy();
     } else {

@@ -8,6 +8,8 @@ mod graceful_shutdown;
 mod grpc_ends;
 mod held_back;
 mod resets;
+mod server_floods;
+mod silent;
 mod stood_still;
 mod undelivered;
 mod weights;

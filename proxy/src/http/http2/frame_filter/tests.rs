@@ -7,13 +7,15 @@ use std::task::Poll;
 use std::time::Duration;
 
 use runtime::occupancy::Permit;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, duplex};
+use tokio::io::{
+    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex,
+};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::super::graceful_shutdown::IN_HAND;
+use super::super::graceful_shutdown::{IN_HAND, SHUTDOWN_PING};
 use super::super::send_window::{Credit, CreditSignal, INCREMENT};
 use super::{
-    ACK, ALLOWED, DATA, FrameFilter, HEAD, PING, PREFACE, SHUTDOWN_PING, SendWindow, SmallFrames,
+    ACK, ALLOWED, DATA, FrameFilter, HEAD, HEADERS, PING, PREFACE, SendWindow, SmallFrames,
     WINDOW_UPDATE,
 };
 
@@ -298,6 +300,34 @@ async fn client_that_takes_nothing_of_its_answers_is_no_longer_written_to() {
     assert!((1_000_000..1_200_000).contains(&at), "{at}: {error}");
 }
 
+/// Reads to the end. Gives the bytes of all turns, and of the largest one.
+async fn turns(far: &mut FrameFilter<DuplexStream>, frames: &SmallFrames) -> (usize, usize) {
+    let (mut all, mut most, mut ended) = (0, 0, false);
+    while !ended {
+        let turn = poll_fn(|cx| {
+            frames.begin_turn();
+            let mut turn = 0;
+            let mut room = [0; 8 * 1024];
+            loop {
+                let mut out = ReadBuf::new(&mut room);
+                match Pin::new(&mut *far).poll_read(cx, &mut out) {
+                    Poll::Ready(read) => read.unwrap(),
+                    Poll::Pending => return Poll::Ready(turn),
+                }
+                turn += out.filled().len();
+                if out.filled().is_empty() {
+                    ended = true;
+                    return Poll::Ready(turn);
+                }
+            }
+        });
+        let turn = turn.await;
+        (all, most) = (all + turn, most.max(turn));
+        tokio::task::yield_now().await;
+    }
+    (all, most)
+}
+
 /// Whatever they are: of bodies that come in large frames as much is read as ever.
 #[tokio::test]
 async fn one_turn_reads_few_control_frames_and_all_there_is_of_a_body() {
@@ -322,31 +352,33 @@ async fn one_turn_reads_few_control_frames_and_all_there_is_of_a_body() {
         drop(near);
         let frames = SmallFrames::default();
         let mut far = FrameFilter::of_client(far, frames.clone(), Permit::unlisted());
-        let (mut all, mut most, mut ended) = (0, 0, false);
-        while !ended {
-            let turn = poll_fn(|cx| {
-                frames.begin_turn();
-                let mut turn = 0;
-                let mut room = [0; 8 * 1024];
-                loop {
-                    let mut out = ReadBuf::new(&mut room);
-                    match Pin::new(&mut far).poll_read(cx, &mut out) {
-                        Poll::Ready(read) => read.unwrap(),
-                        Poll::Pending => return Poll::Ready(turn),
-                    }
-                    turn += out.filled().len();
-                    if out.filled().is_empty() {
-                        ended = true;
-                        return Poll::Ready(turn);
-                    }
-                }
-            });
-            let turn = turn.await;
-            (all, most) = (all + turn, most.max(turn));
-            tokio::task::yield_now().await;
-        }
+        let (all, most) = turns(&mut far, &frames).await;
         assert_eq!(all, PREFACE + sent.len(), "{one:?}");
         let few = most <= 12 * 1024;
         assert_eq!(few, small, "{most} bytes of {:?} in one turn", &one[..HEAD]);
+    }
+}
+
+/// A server may send heads before its answer (1xx) without end, and `h2` keeps each until the
+/// connection's task has had its turn.
+#[tokio::test]
+async fn one_turn_reads_few_heads_of_a_server_and_all_there_is_of_a_body() {
+    // Fewer than are a flood.
+    const ALL: usize = 150_000;
+    for (one, few) in [
+        (frame(HEADERS, 4, &[0x88]), true),
+        (frame(DATA, 0, &[1; 4096]), false),
+    ] {
+        let (mut near, far) = duplex(2 * ALL);
+        let sent = one.repeat(ALL / one.len());
+        near.write_all(&sent).await.unwrap();
+        drop(near);
+        let frames = SmallFrames::default();
+        let window = SendWindow::new(Arc::<CreditSignal>::default());
+        let mut far = FrameFilter::of_server(far, frames.clone(), window);
+        let (all, most) = turns(&mut far, &frames).await;
+        assert_eq!(all, sent.len());
+        let kind = one[3];
+        assert_eq!(most <= 12 * 1024, few, "{most} bytes of {kind} in one turn");
     }
 }

@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 
 use runtime::occupancy::{Bounds, Occupancy, Reached};
-use tokio::time::sleep;
 
 use super::super::flood::MOST;
 use super::super::recv::RecvBody;
@@ -11,17 +10,17 @@ use super::*;
 use crate::net::ticket::NotAdmitted;
 
 /// What a client begins with.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 /// GET, http, / and an authority.
-const GET: [u8; 6] = [0x82, 0x86, 0x84, 0x41, 0x01, b'a'];
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
+pub(super) const GET: [u8; 6] = [0x82, 0x86, 0x84, 0x41, 0x01, b'a'];
+pub(super) const SETTINGS: u8 = 4;
+pub(super) const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
 /// END_HEADERS and END_STREAM.
-const WHOLE: u8 = 5;
+pub(super) const WHOLE: u8 = 5;
 
-fn frame(kind: u8, flags: u8, stream: u32, content: &[u8]) -> Vec<u8> {
+pub(super) fn frame(kind: u8, flags: u8, stream: u32, content: &[u8]) -> Vec<u8> {
     let mut bytes = (content.len() as u32).to_be_bytes()[1..].to_vec();
     bytes.extend([kind, flags]);
     bytes.extend(stream.to_be_bytes());
@@ -343,21 +342,35 @@ async fn whoever_answers_each_frame_that_it_gets_by_three_has_all_of_its_answer(
     assert!(3 * came > MOST, "too few to be a flood: {came}");
 }
 
+/// What it asks for would be done for nobody.
 #[tokio::test(start_paused = true)]
-async fn a_server_that_sends_nothing_but_control_frames_is_left() {
-    let most = MOST as usize;
-    for (many, left) in [(most / 2, false), (2 * most, true)] {
-        let (sender, far) = client().await;
-        let (mut read, mut write) = split(far);
+async fn a_request_that_comes_with_a_flood_is_not_begun() {
+    for (resets, begins) in [(100, 1), (MOST as usize + 100, 0)] {
+        let (mut near, far) = duplex(1 << 20);
+        let begun = Arc::<AtomicUsize>::default();
+        let counted = Arc::clone(&begun);
+        // Of a stream that counts as ended: one turn reads all of them.
+        let sent = [
+            PREFACE,
+            &frame(HEADERS, WHOLE, 5, &GET),
+            &frame(RESET, 0, 3, &[0, 0, 0, 8]).repeat(resets),
+        ]
+        .concat();
+        near.write_all(&sent).await.unwrap();
         tokio::spawn(async move {
-            let mut answers = [0; 4096];
-            while read.read(&mut answers).await.is_ok_and(|got| got > 0) {}
+            let close = pin!(pending::<()>());
+            let handler = move |_| {
+                counted.fetch_add(1, Ordering::Relaxed);
+                std::future::ready(Response::new(body::empty()))
+            };
+            let _ = server::serve(far, limits(PLAIN, Permit::unlisted()), close, handler).await;
         });
-        let pings = frame(PING, 0, 0, &[7; 8]).repeat(many);
-        let _ = write.write_all(&frame(SETTINGS, 0, 0, &[])).await;
-        let _ = write.write_all(&pings).await;
-        // Only what waits lets time pass, so all of it is read by then.
-        sleep(Duration::from_millis(100)).await;
-        assert_eq!(sender.is_closed(), left, "{many}");
+        let mut told = None;
+        while told.is_none()
+            && let Some((kind, ..)) = next(&mut near).await
+        {
+            told = [GOAWAY, HEADERS].contains(&kind).then_some(kind);
+        }
+        assert_eq!(begun.load(Ordering::Relaxed), begins, "{resets}: {told:?}");
     }
 }

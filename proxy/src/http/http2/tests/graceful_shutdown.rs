@@ -9,10 +9,12 @@ use super::*;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
 const REFUSED_STREAM: [u8; 4] = [0, 0, 0, 7];
-/// END_STREAM and END_HEADERS.
+const END_HEADERS: u8 = 4;
+/// The same and END_STREAM.
 const WHOLE: u8 = 5;
 /// `GET http://s/` as a block of fields, and a block that is `:status: 200`.
 const GET: &[u8] = &[0x82, 0x86, 0x84, 0x41, 1, b's'];
+const POST: &[u8] = &[0x83, 0x86, 0x84, 0x41, 1, b's'];
 const OK: &[u8] = &[0x88];
 
 /// A server that answers with how many bytes it was sent, and what makes it go.
@@ -109,18 +111,65 @@ async fn a_client_that_never_says_that_it_has_heard_begins_nothing_more_after_a_
     let (go, serving) = counting(far);
     let serving = tokio::spawn(serving);
     let mut client = Client::greet(near).await;
+    let begun = Instant::now();
     go.send(()).unwrap();
     client.next(PING).await.unwrap();
     tokio::time::sleep(HEARD_WITHIN / 2).await;
     client.write([HEADERS, WHOLE, 1], GET).await;
     let answer = client.next(HEADERS).await;
     assert_eq!(answer.as_deref(), Some(OK), "it may not have heard yet");
-    tokio::time::sleep(HEARD_WITHIN).await;
-    client.write([HEADERS, WHOLE, 3], GET).await;
-    let refused = timeout(HEARD_WITHIN, client.next(RESET)).await;
-    let refused = refused.expect("it was answered");
+    client.write([HEADERS, END_HEADERS, 3], POST).await;
+    let last = timeout(HEARD_WITHIN, client.next(GOAWAY)).await;
+    let last = last.expect("it is waited for without end").unwrap();
+    assert_eq!(last[..4], [0, 0, 0, 3]);
+    assert!(begun.elapsed() >= HEARD_WITHIN);
+    client.write([HEADERS, WHOLE, 5], GET).await;
+    tokio::time::sleep(3 * HEARD_WITHIN).await;
+    // What was begun before comes to its end, and with it the connection.
+    client.write([DATA, END, 3], b"four").await;
+    assert!(client.next(HEADERS).await.is_some(), "it was cut off");
+    let late = client.next(HEADERS).await;
+    assert_eq!(late, None, "what came late was answered");
+    serving.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_ends_though_its_client_never_says_that_it_has_heard() {
+    let (near, far) = duplex(1 << 20);
+    let (go, serving) = counting(far);
+    let serving = tokio::spawn(serving);
+    let mut client = Client::greet(near).await;
+    let begun = Instant::now();
+    go.send(()).unwrap();
+    let ended = timeout(2 * HEARD_WITHIN, client.next(DATA)).await;
+    assert_eq!(ended.expect("it stays for ever"), None);
+    assert!(begun.elapsed() >= HEARD_WITHIN, "{:?}", begun.elapsed());
+    serving.await.unwrap().unwrap();
+}
+
+/// Where a frame is cut nothing else can be read.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_stops_within_a_frame_is_refused_and_its_connection_ends() {
+    let (near, far) = duplex(1 << 20);
+    let (go, serving) = counting(far);
+    let serving = tokio::spawn(serving);
+    let mut client = Client::greet(near).await;
+    go.send(()).unwrap();
+    client.next(PING).await.unwrap();
+    // Half a PING, and later its other half, a request and the first half again.
+    let ping = [0, 0, 8, PING, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+    let (half, rest) = ping.split_at(13);
+    client.0.write_all(half).await.unwrap();
+    tokio::time::sleep(HEARD_WITHIN * 3 / 2).await;
+    let mut head = vec![0, 0, GET.len() as u8, HEADERS, WHOLE, 0, 0, 0, 1];
+    head.extend(GET);
+    let late = [rest, &head[..], half].concat();
+    client.0.write_all(&late).await.unwrap();
+    let refused = client.next(RESET).await;
     assert_eq!(refused.as_deref(), Some(&REFUSED_STREAM[..]));
-    serving.abort();
+    let ended = timeout(2 * HEARD_WITHIN, client.next(DATA)).await;
+    assert_eq!(ended.expect("it stays for ever"), None);
+    assert!(serving.await.unwrap().is_err(), "cut off");
 }
 
 /// Both are ours: the client's connection reads GOAWAY before it sends the head of a

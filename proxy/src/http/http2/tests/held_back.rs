@@ -8,7 +8,9 @@ use std::task::Poll;
 
 use runtime::occupancy::{Bounds, InFlight, Occupancy, Reached};
 
+use super::floods::{GET, PREFACE, WHOLE, frame};
 use super::*;
+use crate::http::http2::flood::MOST;
 use crate::net::ticket::{NotAdmitted, WAIT};
 
 const LIMIT: usize = 64 << 20;
@@ -38,6 +40,37 @@ async fn saturated() -> Saturated {
 
 /// The same, and what serves it when it is polled.
 async fn stopped() -> (Saturated, Pin<Box<dyn Future<Output = ()> + Send>>) {
+    let Served {
+        client,
+        serving,
+        budget,
+        begun,
+        occupancy,
+        requests,
+    } = served();
+    let (sender, connection) = h2::client::handshake(client).await.unwrap();
+    tokio::spawn(connection);
+    let saturated = Saturated {
+        sender,
+        budget,
+        begun,
+        occupancy,
+        _requests: requests,
+    };
+    (saturated, serving)
+}
+
+/// The same before its client has said anything.
+struct Served {
+    client: DuplexStream,
+    serving: Pin<Box<dyn Future<Output = ()> + Send>>,
+    budget: Arc<Budget>,
+    begun: Arc<AtomicUsize>,
+    occupancy: Arc<Occupancy>,
+    requests: (Arc<Permit>, Vec<InFlight>),
+}
+
+fn served() -> Served {
     let bounds = Bounds {
         permits: 10,
         per_holder: usize::MAX,
@@ -59,7 +92,7 @@ async fn stopped() -> (Saturated, Pin<Box<dyn Future<Output = ()> + Send>>) {
     let budget = Budget::measured(LIMIT, LIMIT, || USED.get());
     let mut limits = limits(PLAIN, permit);
     limits.budget = Arc::clone(&budget);
-    let (near, far) = duplex(1 << 20);
+    let (client, far) = duplex(1 << 20);
     let begun = Arc::<AtomicUsize>::default();
     let counted = Arc::clone(&begun);
     let serving: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move {
@@ -81,16 +114,14 @@ async fn stopped() -> (Saturated, Pin<Box<dyn Future<Output = ()> + Send>>) {
         };
         let _ = server::serve(far, limits, close, handler).await;
     });
-    let (sender, connection) = h2::client::handshake(near).await.unwrap();
-    tokio::spawn(connection);
-    let saturated = Saturated {
-        sender,
+    Served {
+        client,
+        serving,
         budget,
         begun,
         occupancy,
-        _requests: (other, requests),
-    };
-    (saturated, serving)
+        requests: (other, requests),
+    }
 }
 
 impl Saturated {
@@ -193,6 +224,26 @@ async fn a_request_by_a_reserved_permit_gives_it_back_when_it_is_answered_or_res
     }
     a_moment().await;
     assert_eq!((requests.reserved(), requests.in_flight()), (0, 100));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_waited_is_not_begun_on_a_connection_that_ends_for_a_flood() {
+    for (resets, begins) in [(100, 1), (MOST as usize + 100, 0)] {
+        let mut served = served();
+        USED.set(MUCH);
+        tokio::spawn(served.serving);
+        let asked = [PREFACE, &frame(HEADERS, WHOLE, 5, &GET)].concat();
+        served.client.write_all(&asked).await.unwrap();
+        a_moment().await;
+        assert_eq!(served.begun.load(Relaxed), 0);
+        // There is room for it as the flood is read, which is all of a stream that has ended.
+        USED.set(0);
+        served.budget.settle();
+        let flood = frame(RESET, 0, 3, &[0, 0, 0, 8]).repeat(resets);
+        served.client.write_all(&flood).await.unwrap();
+        a_moment().await;
+        assert_eq!(served.begun.load(Relaxed), begins, "{resets}");
+    }
 }
 
 /// Streams that a client takes back count no more as open, so it may begin others.

@@ -1,0 +1,29 @@
+//! Clients that say nothing more.
+
+use tokio::time::sleep;
+
+use super::floods::{GET, PREFACE, WHOLE, frame};
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_says_nothing_more_is_given_up_within_ten_seconds_of_its_last_byte() {
+    // Wherever that is between two looks.
+    for quiet in [0, 600, 1300, 2400].map(Duration::from_millis) {
+        let (mut near, far) = duplex(1 << 20);
+        let serving = tokio::spawn(async move {
+            let close = pin!(pending::<()>());
+            let handler = |_| pending::<Response<Body>>();
+            server::serve(far, limits(PROFILE, Permit::unlisted()), close, handler).await
+        });
+        near.write_all(PREFACE).await.unwrap();
+        sleep(quiet).await;
+        let request = frame(HEADERS, WHOLE, 1, &GET);
+        near.write_all(&request).await.unwrap();
+        let last = Instant::now();
+        let ended = timeout(Duration::from_secs(60), serving).await;
+        let took = last.elapsed();
+        assert!(ended.expect("it waits for ever").unwrap().is_err());
+        let expected = Duration::from_secs(7)..=Duration::from_millis(10_100);
+        assert!(expected.contains(&took), "{took:?} after {quiet:?}");
+    }
+}
