@@ -38,6 +38,7 @@ mod path {
     mod headless;
     mod http;
     mod idle;
+    mod last_attempt;
     mod left;
     mod leftover;
     mod limits;
