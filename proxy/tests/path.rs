@@ -27,6 +27,7 @@ mod path {
     mod dedicated_close;
     mod drain;
     mod early;
+    mod ejected_uploads;
     mod ejection;
     mod fallbacks;
     mod few_threads;
