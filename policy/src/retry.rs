@@ -230,6 +230,12 @@ impl Attempted<'_> {
         }
     }
 
+    /// Whether it would be tried again, but for what is to be had for that.
+    fn is_repeated(&self, retry: &Retry) -> bool {
+        let more = self.retries < retry.attempts;
+        more && self.ended.is_failure(retry) && self.may_repeat(retry)
+    }
+
     /// Whether the request that this call was made for is marked, now that this was the
     /// last attempt: whoever repeats that one repeats this one with it.
     #[must_use]
@@ -250,10 +256,7 @@ pub fn may_retry(
     peers: u32,
     random: u64,
 ) -> Next {
-    if !attempted.ended.is_failure(retry)
-        || !attempted.may_repeat(retry)
-        || attempted.retries >= retry.attempts
-    {
+    if !attempted.is_repeated(retry) {
         return Next::Pass;
     }
     if attempted.spent {
@@ -275,6 +278,21 @@ pub fn may_retry(
         return Next::Denied(RetryOutcome::Budget);
     }
     Next::Retry { wait }
+}
+
+/// Whether another attempt could follow one that ends so, as things stand before it begins.
+/// Where none could, it is the last, and has all the time of its call. Takes nothing;
+/// `body_kept` says that the body is not known to be too long.
+#[must_use]
+pub fn could_retry(
+    retry: &Retry,
+    attempted: &Attempted<'_>,
+    budget: &RetryBudget,
+    now: Instant,
+    peers: u32,
+) -> bool {
+    let possible = attempted.is_repeated(retry) && !attempted.spent && attempted.body_kept;
+    possible && budget.affords(now, &retry.budget, peers)
 }
 
 /// Between once and twice the base, doubled with each retry made before, at most ten times

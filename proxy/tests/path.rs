@@ -27,6 +27,7 @@ mod path {
     mod dedicated_close;
     mod drain;
     mod early;
+    mod ejected_uploads;
     mod ejection;
     mod fallbacks;
     mod few_threads;
@@ -38,6 +39,7 @@ mod path {
     mod headless;
     mod http;
     mod idle;
+    mod last_attempt;
     mod left;
     mod leftover;
     mod limits;

@@ -64,6 +64,18 @@ impl RetryBudget {
         paid
     }
 
+    /// Whether [`Self::spend`] would find what a retry costs. Takes nothing: another call may be
+    /// the one that spends it.
+    #[must_use]
+    pub fn affords(&self, now: Instant, settings: &Budget, peers: u32) -> bool {
+        let reserve = self.reserve_at(now, settings, peers);
+        let reserved = reserve.is_some_and(|reserve| {
+            let full = self.reserve.load(Relaxed).min(reserve.now + reserve.room);
+            reserve.without_one(full).is_some()
+        });
+        reserved || self.balance(self.slot(now), settings) >= RETRY
+    }
+
     /// Retries that the savings would pay for, for the page of the proxy.
     #[must_use]
     pub fn saved(&self, now: Instant, settings: &Budget) -> u32 {
@@ -71,27 +83,29 @@ impl RetryBudget {
         u32::try_from(balance).unwrap_or(0)
     }
 
-    #[cfg(test)]
-    pub(super) fn balance_for_test(&self, now: Instant, settings: &Budget) -> i32 {
-        self.balance(self.slot(now), settings)
+    fn spend_reserve(&self, now: Instant, settings: &Budget, peers: u32) -> bool {
+        let Some(reserve) = self.reserve_at(now, settings, peers) else {
+            return false;
+        };
+        // The gap was longer when there were more peers, or another route's is.
+        let most = reserve.now + reserve.room;
+        self.reserve.fetch_min(most, Relaxed);
+        let take = |full: u64| reserve.without_one(full);
+        self.reserve.fetch_update(Relaxed, Relaxed, take).is_ok()
     }
 
-    /// A bucket that holds a second's worth, and one token at least.
-    fn spend_reserve(&self, now: Instant, settings: &Budget, peers: u32) -> bool {
+    /// `None` where nothing comes again by itself.
+    fn reserve_at(&self, now: Instant, settings: &Budget, peers: u32) -> Option<Reserve> {
         if settings.min_per_second == 0 {
-            return false;
+            return None;
         }
         let per_second = f64::from(settings.min_per_second) / f64::from(peers.max(1));
         let gap = (1e9 / per_second) as u64;
-        let room = gap.max(1_000_000_000);
-        let now = now.saturating_duration_since(self.start).as_nanos() as u64;
-        // The gap was longer when there were more peers, or another route's is.
-        self.reserve.fetch_min(now + room, Relaxed);
-        let take = |full: u64| {
-            let next = full.max(now) + gap;
-            (next <= now + room).then_some(next)
-        };
-        self.reserve.fetch_update(Relaxed, Relaxed, take).is_ok()
+        Some(Reserve {
+            now: now.saturating_duration_since(self.start).as_nanos() as u64,
+            gap,
+            room: gap.max(1_000_000_000),
+        })
     }
 
     /// Slots are numbered from 1, so that an untouched word is an old one.
@@ -124,6 +138,25 @@ impl RetryBudget {
     }
 }
 
+/// A bucket that holds a second's worth, and one token at least. In nanoseconds.
+struct Reserve {
+    /// Since the budget's start.
+    now: u64,
+    /// From one token to the next.
+    gap: u64,
+    /// What all that it holds take to come.
+    room: u64,
+}
+
+impl Reserve {
+    /// When it is full again once a token is taken from one that is full at `full`; `None` where
+    /// there is no token.
+    fn without_one(&self, full: u64) -> Option<u64> {
+        let next = full.max(self.now) + self.gap;
+        (next <= self.now + self.room).then_some(next)
+    }
+}
+
 const fn number(word: u64) -> u32 {
     (word >> 32) as u32
 }
@@ -134,4 +167,85 @@ const fn balance(word: u64) -> i32 {
 
 const fn pack(slot: u32, balance: i32) -> u64 {
     (slot as u64) << 32 | balance as u32 as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    #[test]
+    fn successes_save_a_fifth_of_a_retry_each_and_failures_nothing() {
+        let (start, settings) = (
+            Instant::now(),
+            Budget {
+                min_per_second: 0,
+                ..Budget::DEFAULT
+            },
+        );
+        let budget = RetryBudget::new(start);
+        assert!(!budget.spend(start, &settings, 1), "nothing was saved");
+        for _ in 0..14 {
+            budget.save(start, &settings);
+        }
+        assert_eq!(budget.saved(start, &settings), 2);
+        assert!(budget.spend(start, &settings, 1) && budget.spend(start, &settings, 1));
+        assert!(!budget.spend(start, &settings, 1), "0.8 are left");
+        budget.save(start, &settings);
+        assert!(budget.spend(start, &settings, 1));
+    }
+
+    #[test]
+    fn savings_are_worth_an_interval_and_no_more() {
+        let (start, settings) = (
+            Instant::now(),
+            Budget {
+                min_per_second: 0,
+                ..Budget::DEFAULT
+            },
+        );
+        let budget = RetryBudget::new(start);
+        // An hour of 50 a second, and then the storm: 5 s of savings are there.
+        for n in 0..3600 * 50 {
+            budget.save(start + ms(n * 20), &settings);
+        }
+        let storm = start + ms(3600 * 1000);
+        let spent = (0..1000)
+            .filter(|_| budget.spend(storm, &settings, 1))
+            .count();
+        assert!((45..=50).contains(&spent), "{spent}");
+        assert_eq!(budget.saved(storm + ms(6000), &settings), 0);
+        // What was spent is not held against what comes later.
+        budget.save(storm + ms(6000), &settings);
+        assert_eq!(budget.balance(budget.slot(storm + ms(6000)), &settings), 20);
+    }
+
+    /// Whatever it is asked between, and whoever shares the reserve.
+    #[test]
+    fn it_affords_what_it_then_pays_and_asking_takes_nothing() {
+        let start = Instant::now();
+        for (min_per_second, peers) in [(0, 1), (1, 1), (1, 4), (5, 2), (1000, 1)] {
+            let settings = Budget {
+                min_per_second,
+                ..Budget::DEFAULT
+            };
+            let budget = RetryBudget::new(start);
+            let mut paid = 0;
+            for step in 0..400 {
+                let now = start + ms(step * 20);
+                if step % 3 == 0 {
+                    budget.save(now, &settings);
+                }
+                let affords = budget.affords(now, &settings, peers);
+                assert_eq!(affords, budget.affords(now, &settings, peers));
+                let pays = budget.spend(now, &settings, peers);
+                assert_eq!(affords, pays, "{min_per_second} of {peers} at {step}");
+                paid += u32::from(pays);
+            }
+            assert!(paid > 0, "{min_per_second} of {peers}");
+        }
+    }
 }

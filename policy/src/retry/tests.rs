@@ -62,6 +62,45 @@ fn without_any_object_a_safe_request_that_got_503_or_was_lost_early_is_tried_onc
     }
 }
 
+/// Asked before an attempt, of its end by `backendRequest`.
+#[test]
+fn an_attempt_is_the_last_where_nothing_would_follow_its_end_by_time() {
+    let (now, get, plain) = (Instant::now(), Method::GET, Retry::DEFAULT);
+    let listing = |code| Retry {
+        grpc_codes: GrpcCodes::of(&[code]),
+        ..Retry::DEFAULT
+    };
+    let unavailable = listing(GrpcCode::Unavailable);
+    let too_late = listing(GrpcCode::DeadlineExceeded);
+    let late = attempted(&get, Ended::TimedOut);
+    let (retries_made, grpc_call) = (
+        Attempted { retries: 1, ..late },
+        Attempted { grpc: true, ..late },
+    );
+    let spent = Attempted {
+        spent: true,
+        ..late
+    };
+    let long = Attempted {
+        body_kept: false,
+        ..late
+    };
+    for (retry, one, follows) in [
+        (&plain, late, true),
+        (&plain, retries_made, false),
+        (&plain, spent, false),
+        (&plain, long, false),
+        (&unavailable, grpc_call, false),
+        (&too_late, grpc_call, true),
+    ] {
+        let budget = RetryBudget::new(now);
+        let could = || could_retry(retry, &one, &budget, now, 1);
+        assert_eq!((could(), could()), (follows, follows), "{one:?} unpaid");
+        assert_eq!(retries(retry, &one), follows, "{one:?}");
+        assert!(budget.spend(now, &retry.budget, 1) && !could(), "{one:?}");
+    }
+}
+
 #[test]
 fn unsafe_requests_and_grpc_are_never_tried_again_unless_their_author_lists_them() {
     let quiet = Retry::DEFAULT;
@@ -270,52 +309,6 @@ fn backoff_is_once_to_twice_the_base_doubles_and_stays_below_ten_times() {
     }
     assert_eq!(backoff(base, 255, 0), ms(250));
     assert_eq!(backoff(Duration::ZERO, 3, 7), Duration::ZERO);
-}
-
-#[test]
-fn successes_save_a_fifth_of_a_retry_each_and_failures_nothing() {
-    let (start, settings) = (
-        Instant::now(),
-        Budget {
-            min_per_second: 0,
-            ..Budget::DEFAULT
-        },
-    );
-    let budget = RetryBudget::new(start);
-    assert!(!budget.spend(start, &settings, 1), "nothing was saved");
-    for _ in 0..14 {
-        budget.save(start, &settings);
-    }
-    assert_eq!(budget.saved(start, &settings), 2);
-    assert!(budget.spend(start, &settings, 1) && budget.spend(start, &settings, 1));
-    assert!(!budget.spend(start, &settings, 1), "0.8 are left");
-    budget.save(start, &settings);
-    assert!(budget.spend(start, &settings, 1));
-}
-
-#[test]
-fn savings_are_worth_an_interval_and_no_more() {
-    let (start, settings) = (
-        Instant::now(),
-        Budget {
-            min_per_second: 0,
-            ..Budget::DEFAULT
-        },
-    );
-    let budget = RetryBudget::new(start);
-    // An hour of 50 a second, and then the storm: 5 s of savings are there.
-    for n in 0..3600 * 50 {
-        budget.save(start + ms(n * 20), &settings);
-    }
-    let storm = start + ms(3600 * 1000);
-    let spent = (0..1000)
-        .filter(|_| budget.spend(storm, &settings, 1))
-        .count();
-    assert!((45..=50).contains(&spent), "{spent}");
-    assert_eq!(budget.saved(storm + ms(6000), &settings), 0);
-    // What was spent is not held against what comes later.
-    budget.save(storm + ms(6000), &settings);
-    assert_eq!(budget.balance_for_test(storm + ms(6000), &settings), 20);
 }
 
 #[test]

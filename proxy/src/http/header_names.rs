@@ -12,6 +12,10 @@ pub(crate) const CLIENT_ID: HeaderName = HeaderName::from_static("weft-client-id
 pub(crate) const TIMEOUT: HeaderName = HeaderName::from_static("weft-timeout");
 /// Between proxies: what is left of the time of the request that a call is made for.
 pub(crate) const REST: HeaderName = HeaderName::from_static("weft-rest");
+/// Between proxies: what its caller called, where that is no Service: [`DESTINATION_POD`].
+pub(crate) const DESTINATION: HeaderName = HeaderName::from_static("weft-destination");
+/// A pod by its own address, so that no policy was asked before its own proxy does.
+pub(crate) const DESTINATION_POD: &str = "pod";
 /// The name of a request, which its application passes on with the calls that it makes for
 /// it.
 pub(crate) const CONTEXT: HeaderName = HeaderName::from_static("weft-context");

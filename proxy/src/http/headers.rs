@@ -13,8 +13,8 @@ use crate::net::sniff::is_token;
 mod ours;
 
 pub(crate) use crate::http::header_names::{
-    ATTEMPT, CLIENT_ID, CONTEXT, DEGRADED, FIXED_RESPONSE, PRIORITY, REASON, REST, ROUTED_TO,
-    SPENT, TIMEOUT, UNSENT,
+    ATTEMPT, CLIENT_ID, CONTEXT, DEGRADED, DESTINATION, DESTINATION_POD, FIXED_RESPONSE, PRIORITY,
+    REASON, REST, ROUTED_TO, SPENT, TIMEOUT, UNSENT,
 };
 pub(crate) use ours::{Ours, Times, strip_ours};
 

@@ -27,7 +27,8 @@ const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 impl Connection {
     /// Until when a request has to be done: as its caller says, and as policies say where its
     /// caller's proxy did not ask them: it has none or carried bytes, or the pod was called by
-    /// its own address. What stands in a header of ours is believed of peer proxies only.
+    /// its own address. That a peer proxy says, and one of an earlier version shows where the
+    /// host is that address. What stands in a header of ours is believed of peer proxies only.
     pub(super) fn deadline(
         &self,
         snapshot: &Snapshot,
@@ -41,7 +42,9 @@ impl Connection {
         let timed = Timed::read(&parts.headers, received.grpc, weft, rest);
         self.proxy.telemetry.metrics.read_time(timed.unreadable);
         let guard = self.guard(snapshot).filter(|guard| guard.has_times());
-        let guard = guard.filter(|_| !is_proxy || self.is_called_by_address(parts));
+        let unlimited = times.is_some_and(|times| times.unlimited);
+        let asks = !is_proxy || unlimited;
+        let guard = guard.filter(|_| asks || self.is_called_by_address(parts));
         let request = guard.and_then(|guard| {
             guard.request_time(self.caller(), &path.facts(parts), path.error().is_some())
         });

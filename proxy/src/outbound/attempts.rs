@@ -248,7 +248,7 @@ impl<'a> Attempts<'a> {
         call: &mut Call,
     ) -> impl Future<Output = Result<UpstreamResponse, Failure>> {
         let endpoint = Arc::clone(to.endpoint());
-        let mut ends = self.attempt_ends(outgoing, upload);
+        let mut ends = self.attempt_ends(proxy, to, outgoing, upload);
         // What an async function is given it holds a second time; a block holds it once.
         async move {
             let unanswered = Unanswered::new(&endpoint, &outgoing.replay);

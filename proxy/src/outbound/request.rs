@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use policy::http_match::RequestFacts;
 
 use crate::config::snapshot::Snapshot;
@@ -12,6 +12,7 @@ use crate::failure::Failure;
 use crate::http::body::Body;
 use crate::http::context::MadeFor;
 use crate::http::deadline::{self, Timed};
+use crate::http::headers::{DESTINATION, DESTINATION_POD};
 use crate::http::incoming::IncomingBody;
 use crate::http::received::{Received, Rejected, Upgrades, host_of};
 use crate::http::replay::Replay;
@@ -180,6 +181,10 @@ fn prepare(
         ..
     } = received;
     let trace = call.pass_on_trace_to_peers(&mut parts.headers);
+    if route.leaves_policies_to_peer() {
+        let pod = HeaderValue::from_static(DESTINATION_POD);
+        parts.headers.insert(DESTINATION, pod);
+    }
     let timeout = times.as_ref().and_then(|times| times.timeout.as_ref());
     let timed = Timed::read(&parts.headers, grpc, timeout, None);
     proxy.telemetry.metrics.read_time(timed.unreadable);

@@ -67,6 +67,13 @@ impl Route {
         elsewhere.then(|| (Arc::clone(&self.backend), self.port))
     }
 
+    /// Whether it goes to a proxy that alone knows which policies hold: its caller named no
+    /// Service, but a pod by its own address.
+    pub(super) fn leaves_policies_to_peer(&self) -> bool {
+        self.service.is_empty()
+            && matches!(&self.choice, Choice::One(endpoint) if endpoint.meshed())
+    }
+
     /// Where calls that go this way to `endpoint` are counted.
     pub(super) fn cell(
         &self,

@@ -439,6 +439,7 @@ async fn http_in_a_tunnel_is_not_taken_for_what_a_proxy_says() {
             "",
             "weft-timeout: 0ms\r\n",
             "weft-shadow: x\r\n",
+            "weft-destination: pod\r\n",
             "weft-attempt: 2\r\nweft-priority: Sheddable\r\n",
             &format!("weft-route: catalog.shop=next\r\n{proof}"),
         ] {

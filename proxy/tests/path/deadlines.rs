@@ -48,8 +48,13 @@ fn timeouts(request: Option<u64>, attempt: Option<u64>) -> EffectivePolicy {
 
 /// A pod's own address, where a request may name the headless Service `api` as its host.
 pub(super) fn by_address(client: &Pod, server: &Pod, port: u16) -> std::net::SocketAddr {
+    pod_at(client, server, port, Some("api"))
+}
+
+/// The same of a pod that runs under this account, or has no proxy.
+fn pod_at(client: &Pod, server: &Pod, port: u16, account: Option<&str>) -> std::net::SocketAddr {
     let pod = v1::PodTarget {
-        endpoint: Some(endpoint(server.ip, port, Some("api"))),
+        endpoint: Some(endpoint(server.ip, port, account)),
         protocol: Protocol::Http1 as i32,
         headless: vec![v1::Headless {
             service: wire::names::service("shop", "api", 80),
@@ -94,16 +99,42 @@ async fn who_calls_a_pod_by_its_own_address_has_the_time_of_what_it_serves() {
     for (host, ends) in [
         (&*ip, true),
         (&*with_port, true),
+        // Its proxy says that it was asked by no name that it knows.
+        ("api-0.elsewhere", true),
+        ("10.0.0.1", true),
         // It has the time that its own proxy was told.
         ("api.shop", false),
-        ("10.0.0.1", false),
     ] {
         let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
         let mut stream = client.call(addr).await;
-        let answer = raw(&mut stream, request.as_bytes(), Duration::from_secs(1)).await;
+        // Who has no end is not waited for.
+        let patience = Duration::from_secs(if ends { 10 } else { 1 });
+        let answer = raw(&mut stream, request.as_bytes(), patience).await;
         let late = answer.starts_with("HTTP/1.1 504") && answer.contains("weft-reason: deadline");
         assert_eq!(late, ends, "{host}: {answer}");
     }
+}
+
+#[tokio::test]
+async fn that_a_pod_was_called_is_said_between_two_proxies_and_to_nobody_else() {
+    let said = |app: &App| header(app, "weft-destination");
+    for account in [Some("api"), None] {
+        let (client, server, _, _) = pair(Protocol::Http1).await;
+        let app = App::new(server.ip, OK).await;
+        let mut stream = client
+            .call(pod_at(&client, &server, app.port, account))
+            .await;
+        let request = "GET / HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n";
+        let answer = raw(&mut stream, request.as_bytes(), Duration::from_secs(5)).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{account:?}: {answer}");
+        assert_eq!((app.request_count(), said(&app)), (1, None), "{account:?}");
+    }
+    // Nor does an application say it of its own call.
+    let (client, server, apps) = fleet([SILENCE]).await;
+    server.set(vec![guarded(apps[0].port, timeouts(Some(300), None))]);
+    let named = ask(&client, "GET", "weft-destination: pod\r\n", "");
+    let named = tokio::time::timeout(Duration::from_secs(1), named).await;
+    assert!(named.is_err(), "it has all the time: {named:?}");
 }
 
 /// Waits until all that an application was asked has been broken off.

@@ -10,7 +10,7 @@ mod second_reader;
 use policy::traffic::{
     EffectivePolicy,
     call::{FallbackTo, Timeouts},
-    guard::Priority,
+    guard::{OverloadMode, Priority},
 };
 use serde_json::{Value, json};
 
@@ -139,6 +139,55 @@ fn policy_of_the_mesh_reaches_every_namespace_and_beats_all_when_enforced() {
     assert_eq!(attempts(&shop().with(mesh(true)).with(near.clone())), 0);
     let elsewhere = in_namespace(mesh(true), "shop");
     assert_eq!(attempts(&shop().with(elsewhere).with(near)), 5);
+}
+
+/// Beside retries: each part that holds without any object, and what pods are held to.
+#[test]
+fn what_the_mesh_switches_off_and_enforces_no_closer_policy_switches_on() {
+    let mesh = |enforce: bool| {
+        let spec = json!({
+            "targetRef": {"kind": "Mesh"}, "enforce": enforce,
+            "ejection": {"consecutiveFailures": 0}, "balance": {"warmup": "0s"},
+            "overload": {"mode": "Disabled"},
+        });
+        in_namespace(cluster::traffic_policy("mesh", spec), "weft-system")
+    };
+    let on = json!({
+        "ejection": {"consecutiveFailures": 3}, "balance": {"warmup": "30s"}, "overload": {},
+    });
+    // Of which the endpoints come that a split chooses.
+    let of_next = set(
+        about_api(&on),
+        "/targetRef",
+        json!({"kind": "Service", "name": "next"}),
+    );
+    let shop = with_next(shop())
+        .with(split("s", "api", &[("next", 1)]))
+        .with(of_namespace("wide", &on))
+        .with(cluster::traffic_policy("of-next", of_next))
+        .with(policy("near", &on));
+    let said = |enforce: bool| {
+        let (model, _) = shop.clone().with(mesh(enforce)).compile();
+        let client = resolve_newest(&model, "client", &["10.96.0.1:80"]);
+        ["shop/api:80", "shop/next:80"].map(|name| {
+            let told = client.policy(name);
+            let ejection = told.ejection.rules[0].then.as_ref().unwrap();
+            let balance = told.balance.rules[0].then.as_ref().unwrap();
+            (ejection.consecutive_failures, balance.warmup.as_secs())
+        })
+    };
+    assert_eq!(said(true), [(0, 0); 2]);
+    assert_eq!(said(false), [(3, 30); 2], "control: what is closer decides");
+    let guarded = |enforce: bool| {
+        let (model, _) = shop.clone().with(mesh(enforce)).compile();
+        ["api-1", "next-1"].map(|pod| {
+            let guard = resolve_newest(&model, pod, &[]).guard();
+            let rule = &guard.ports[&8080].overload.rules[0];
+            rule.then.as_ref().unwrap().mode
+        })
+    };
+    assert_eq!(guarded(true), [OverloadMode::Off; 2]);
+    assert_eq!(guarded(false), [OverloadMode::Adaptive; 2], "control");
 }
 
 #[test]

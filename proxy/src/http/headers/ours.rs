@@ -4,7 +4,9 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use policy::context::Id;
 use policy::traffic::guard::Priority;
 
-use crate::http::header_names::{ATTEMPT, CONTEXT, PRIORITY, REST, SHADOW, TIMEOUT};
+use crate::http::header_names::{
+    ATTEMPT, CONTEXT, DESTINATION, DESTINATION_POD, PRIORITY, REST, SHADOW, TIMEOUT,
+};
 use crate::http::route_override::OverrideHeaders;
 use crate::http::shadow::Shadow;
 
@@ -40,6 +42,8 @@ pub(crate) struct Times {
     pub(crate) timeout: Option<HeaderValue>,
     /// and of that of what it is made for.
     pub(crate) rest: Option<HeaderValue>,
+    /// It was sent to a pod by its own address, so no policy was asked how long it may take.
+    pub(crate) unlimited: bool,
 }
 
 /// Removes every header that starts with `weft-`, or with another mark behind `weft`: whoever
@@ -58,6 +62,8 @@ pub(crate) fn strip_ours(map: &mut HeaderMap) -> Ours {
             ours.times.get_or_insert_default().timeout = Some(value);
         } else if name == REST {
             ours.times.get_or_insert_default().rest = Some(value);
+        } else if name == DESTINATION && value == DESTINATION_POD {
+            ours.times.get_or_insert_default().unlimited = true;
         } else if name == CONTEXT {
             ours.context = Id::parse(value.as_bytes());
         } else if name == PRIORITY {
@@ -130,6 +136,17 @@ mod tests {
         assert_eq!(ours.context, Id::parse(b"0123456789abcdef"));
         let none = strip_ours(&mut map(&[("weft-context", "x"), ("weft_rest", "7ms")]));
         assert!(none.context.is_none() && none.times.is_none());
+    }
+
+    #[test]
+    fn that_no_policy_was_asked_is_said_by_one_word_alone() {
+        let mut headers = map(&[("weft-destination", "pod"), ("x", "1")]);
+        let times = strip_ours(&mut headers).times.unwrap();
+        assert!(times.unlimited && times.timeout.is_none() && times.rest.is_none());
+        assert_eq!(headers, map(&[("x", "1")]));
+        for (name, value) in [("weft-destination", "later"), ("weft_destination", "pod")] {
+            assert!(strip_ours(&mut map(&[(name, value)])).times.is_none());
+        }
     }
 
     #[test]

@@ -5,10 +5,12 @@ use std::time::Instant;
 
 use policy::deadline::Deadline;
 use policy::reason::Reason;
+use policy::retry::{self, Attempted, RequestedWait, could_retry};
 use policy::traffic::call::Timeouts;
 
-use super::Attempts;
+use super::{Attempts, Failed};
 use crate::endpoints::endpoint::InFlight;
+use crate::endpoints::learned::Fallback;
 use crate::failure::Failure;
 use crate::http::deadline::{self, Ends, Over};
 use crate::http::replay::Replay;
@@ -16,6 +18,7 @@ use crate::http::upload::Upload;
 use crate::outbound::attempt_outcome;
 use crate::outbound::call_policy;
 use crate::outbound::send::Outgoing;
+use crate::proxy::Proxy;
 use crate::telemetry::call::Call;
 
 impl Attempts<'_> {
@@ -23,8 +26,14 @@ impl Attempts<'_> {
         call_policy::timeouts(self.route.policy.as_deref())
     }
 
-    /// What the next attempt ends by that has no head of its answer until then.
-    pub(super) fn attempt_ends(&self, outgoing: &Outgoing, upload: &Upload) -> Option<Box<Ends>> {
+    /// What an attempt to that endpoint ends by which has no head of its answer until then.
+    pub(super) fn attempt_ends(
+        &self,
+        proxy: &Proxy,
+        to: &InFlight,
+        outgoing: &Outgoing,
+        upload: &Upload,
+    ) -> Option<Box<Ends>> {
         let Timeouts {
             backend_request: limit,
             idle,
@@ -36,7 +45,9 @@ impl Attempts<'_> {
             return None;
         }
         let (method, now) = (&outgoing.parts.method, deadline::now());
-        let tried = !self.repeatable || self.retries >= self.retry().attempts;
+        // Without both, the last attempt ends as any other one.
+        let differs = limit.is_some() && outgoing.deadline != Deadline::NONE;
+        let tried = differs && self.is_last(proxy, to, outgoing);
         // Another Service is to have what is left of the time, where one may answer.
         let saves = call_policy::saves_time(self.route.policy.as_deref(), outgoing.fallback_call());
         let last = tried && (self.route.overridden || !saves);
@@ -51,6 +62,35 @@ impl Attempts<'_> {
         let slow =
             (last && outgoing.upgrade.is_none()).then(|| deadline.outlasts(method, now, limit));
         ends.map(|ends| ends.slow_at(slow.flatten()))
+    }
+
+    /// Whether no other attempt could follow one to that endpoint which takes too long, as things
+    /// stand when it begins. Who else could be asked, and what that costs, is looked at as in
+    /// [`Self::again`], and nothing is taken.
+    fn is_last(&self, proxy: &Proxy, to: &InFlight, outgoing: &Outgoing) -> bool {
+        let Some(set) = self.route.choice.set() else {
+            return true;
+        };
+        if !self.repeatable || self.probes() {
+            return true;
+        }
+        let failed = Failed {
+            outgoing,
+            ended: retry::Ended::TimedOut,
+            requested_wait: RequestedWait::Nothing,
+            spent: false,
+        };
+        let attempted = Attempted {
+            body_kept: outgoing.replay.may_be_kept(),
+            ..self.attempted(&failed)
+        };
+        let (now, peers) = (deadline::now(), set.peers());
+        if !could_retry(self.retry(), &attempted, &set.budget, now, peers) {
+            return true;
+        }
+        let mut besides = self.tried.clone();
+        besides.push(to.endpoint().addr);
+        self.pick(proxy, Fallback::Nobody, &besides).is_none()
     }
 
     /// An attempt takes longer than one may, and goes on because it is the last. That its

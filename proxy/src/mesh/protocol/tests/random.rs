@@ -5,12 +5,20 @@ use policy::hashing::{STEP, mix};
 
 use super::super::*;
 use crate::http::header_names::{
-    ATTEMPT, LOAD, PRIORITY, PROOF, REASON, REST, ROUTE, SHADOW, SPENT, TIMEOUT,
+    ATTEMPT, DESTINATION, LOAD, PRIORITY, PROOF, REASON, REST, ROUTE, SHADOW, SPENT, TIMEOUT,
 };
 
 /// What is said of a request among its own headers, for whoever serves it.
-pub(super) const OF_REQUESTS: [HeaderName; 7] =
-    [TIMEOUT, REST, PRIORITY, ATTEMPT, SHADOW, ROUTE, PROOF];
+pub(super) const OF_REQUESTS: [HeaderName; 8] = [
+    TIMEOUT,
+    REST,
+    DESTINATION,
+    PRIORITY,
+    ATTEMPT,
+    SHADOW,
+    ROUTE,
+    PROOF,
+];
 /// And of an answer.
 pub(super) const OF_ANSWERS: [HeaderName; 3] = [REASON, SPENT, LOAD];
 

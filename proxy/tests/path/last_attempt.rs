@@ -1,0 +1,133 @@
+//! The last attempt of a call has all the time that is left, whatever makes it the last.
+
+use std::time::{Duration, Instant};
+
+use policy::traffic::EffectivePolicy;
+use policy::traffic::call::{Budget, Retry, Timeouts};
+use policy::traffic::endpoint::Ejection;
+use policy::traffic::set::{Methods, Percent};
+use tokio::net::TcpListener;
+use wire::v1::Protocol;
+
+use super::answers::{
+    App, LATER, OK, SILENCE, ask, limited, policy_of, retries, served_by, sum, whole,
+};
+use crate::support::{Pod, endpoint, endpoints, pair};
+
+/// Of one attempt, and less than [`LATER`] takes.
+const ATTEMPT: Duration = Duration::from_millis(300);
+
+/// A call has far more time than any attempt that another one may follow.
+fn patient(retry: Retry) -> EffectivePolicy {
+    EffectivePolicy {
+        timeouts: limited(Timeouts {
+            request: Some(Duration::from_secs(30)),
+            backend_request: Some(ATTEMPT),
+            ..Timeouts::DEFAULT
+        }),
+        retry: limited(retry),
+        ..EffectivePolicy::default()
+    }
+}
+
+async fn fleet<const N: usize>(
+    answers: [&'static str; N],
+    policy: &EffectivePolicy,
+) -> (Pod, Pod, Vec<App>) {
+    let (client, server, _, _) = pair(Protocol::Http1).await;
+    let mut apps = Vec::new();
+    for answer in answers {
+        apps.push(App::new(server.ip, answer).await);
+    }
+    served_by(&client, &server, &apps.iter().collect::<Vec<_>>());
+    client.set(vec![policy_of(policy)]);
+    (client, server, apps)
+}
+
+fn request_count(apps: &[App]) -> usize {
+    apps.iter().map(App::request_count).sum()
+}
+
+#[tokio::test]
+async fn a_get_whose_only_endpoint_takes_longer_than_an_attempt_has_its_answer() {
+    let (client, _server, apps) = fleet([LATER], &patient(Retry::DEFAULT)).await;
+    let (status, answer) = ask(&client, "GET", "", "").await;
+    assert_eq!((status, request_count(&apps)), (200, 1), "{answer}");
+    assert_eq!(sum(&client, "weft_retries_total", &[]), 0.0);
+}
+
+#[tokio::test]
+async fn one_for_which_no_retry_can_be_paid_has_its_answer_and_takes_nothing() {
+    let nothing = Budget {
+        percent: Percent::at_most(0),
+        min_per_second: 0,
+        ..Budget::DEFAULT
+    };
+    let unpaid = Retry {
+        budget: nothing,
+        ..Retry::DEFAULT
+    };
+    let (client, _server, apps) = fleet([LATER, LATER], &patient(unpaid)).await;
+    let (status, answer) = ask(&client, "GET", "", "").await;
+    assert_eq!((status, request_count(&apps)), (200, 1), "{answer}");
+    assert_eq!(sum(&client, "weft_retries_total", &[]), 0.0);
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_long_to_be_sent_again_makes_its_first_attempt_the_last() {
+    let any = Retry {
+        methods: Methods::Any,
+        ..Retry::DEFAULT
+    };
+    let (client, _server, apps) = fleet([LATER, LATER], &patient(any)).await;
+    let body = "x".repeat(64 * 1024 + 1);
+    let (status, answer) = ask(&client, "PUT", "", &body).await;
+    assert_eq!((status, request_count(&apps)), (200, 1), "{answer}");
+}
+
+/// Control: its first attempt is given up as soon as it has taken its time.
+#[tokio::test]
+async fn an_attempt_is_still_given_up_for_an_endpoint_that_may_be_asked() {
+    let (client, _server, apps) = fleet([SILENCE, OK], &patient(Retry::DEFAULT)).await;
+    let mut gets = 0;
+    while apps[0].request_count() == 0 {
+        let begun = Instant::now();
+        let (status, answer) = ask(&client, "GET", "", "").await;
+        assert_eq!(status, 200, "{answer}");
+        assert!(apps[0].request_count() == 0 || begun.elapsed() >= ATTEMPT);
+        gets += 1;
+        assert!(gets < 200, "the silent one must be asked");
+    }
+    assert_eq!(retries(&client, "success"), 1.0, "{}", client.metrics());
+}
+
+/// The one of two that is not there was asked before, and then it rests.
+#[tokio::test]
+async fn an_endpoint_beside_which_nobody_works_has_all_the_time() {
+    let policy = EffectivePolicy {
+        ejection: whole(Ejection {
+            consecutive_failures: 1,
+            base_time: Duration::from_secs(60),
+            ..Ejection::DEFAULT
+        }),
+        ..patient(Retry::DEFAULT)
+    };
+    let (client, server, apps) = fleet([LATER], &policy).await;
+    let closed = TcpListener::bind((server.ip, 0)).await.unwrap();
+    let unreachable = closed.local_addr().unwrap().port();
+    drop(closed);
+    let all = [unreachable, apps[0].port].map(|port| endpoint(server.ip, port, Some("api")));
+    client.set(vec![endpoints("api", all.to_vec())]);
+    let rests = || sum(&client, "weft_ejections_total", &["cause=\"unreachable\""]) > 0.0;
+    let mut asked = 0;
+    while !rests() {
+        // Which of them comes first is drawn: not by GET, which would not wait for this one
+        // while another one seems to work.
+        let (status, answer) = ask(&client, "POST", "", "{}").await;
+        assert_eq!(status, 200, "{answer}");
+        asked += 1;
+        assert!(asked < 100, "it must rest: {}", client.metrics());
+    }
+    let (status, answer) = ask(&client, "GET", "", "").await;
+    assert_eq!((status, request_count(&apps)), (200, asked + 1), "{answer}");
+}
