@@ -21,7 +21,9 @@ use policy::{
     },
 };
 
-use self::merged::GuardBuilder;
+pub(crate) use self::merged::Overridden;
+
+use self::merged::{GuardBuilder, Ranks};
 use super::{cuts::Cuts, served::Served};
 use crate::world::ObjectKey;
 
@@ -62,6 +64,8 @@ pub(crate) struct PortPolicies {
     pub(crate) traffic: EffectivePolicy,
     /// The policies in it, each with the objects that it was made from.
     pub(crate) origins: BTreeMap<Origin, Vec<(ObjectRef, i64)>>,
+    /// Where each of them stands beside those of another Service that leads to the same pods.
+    pub(crate) ranks: Ranks,
     /// Services that calls may be sent to instead.
     pub(crate) leads_to: BTreeSet<ObjectKey>,
     /// What callers are told, by what their proxies carry out.
@@ -79,6 +83,7 @@ impl PortPolicies {
     pub(crate) fn same(&self, other: &Self) -> bool {
         self.traffic == other.traffic
             && self.origins == other.origins
+            && self.ranks == other.ranks
             && self.leads_to == other.leads_to
     }
 
@@ -172,12 +177,8 @@ impl Policies {
             return None;
         }
         let mut guard = Guard::default();
-        let mut ports: BTreeMap<u16, GuardBuilder> = BTreeMap::new();
-        for (service, number, own) in serves {
-            let port = self.of(service, *number);
-            let merged = ports.entry(*own).or_default();
-            merged.add(port.map(|port| &port.traffic));
-            if let Some(port) = port {
+        for (service, number, _) in serves {
+            if let Some(port) = self.of(service, *number) {
                 for (object, parts) in port.pod_needs() {
                     guard.need(object, *parts);
                 }
@@ -189,12 +190,34 @@ impl Policies {
                 }
             }
         }
-        let ports = ports
-            .into_iter()
-            .map(|(own, merged)| (own, merged.guard_port()));
+        let merged = self.merged(serves).into_iter();
+        let ports = merged.map(|(own, merged)| (own, merged.guard_port()));
         let configured = ports.filter(|(_, port)| *port != GuardPort::default());
         guard.guard.ports = configured.collect();
         (guard.guard != PodGuard::default()).then_some(guard)
+    }
+
+    /// By container port what all Services say of it.
+    fn merged<'a>(&'a self, serves: &'a [Served]) -> BTreeMap<u16, GuardBuilder<'a>> {
+        let mut ports: BTreeMap<u16, GuardBuilder<'a>> = BTreeMap::new();
+        for (service, number, own) in serves {
+            let port = self.of(service, *number);
+            let says = port.map(|port| (&port.traffic, &port.ranks));
+            ports.entry(*own).or_default().add(service, says);
+        }
+        ports
+    }
+
+    /// Sections that a pod which serves these is told nothing of, because by another Service
+    /// another policy decides them there.
+    pub(crate) fn overridden(&self, serves: &[Served]) -> Vec<Overridden> {
+        // Most meshes have no policy, and most pods one Service for each port.
+        let own = serves.iter().map(|(.., own)| *own);
+        if self.ports.is_empty() || own.collect::<BTreeSet<u16>>().len() == serves.len() {
+            return Vec::new();
+        }
+        let merged = self.merged(serves);
+        merged.values().flat_map(GuardBuilder::overridden).collect()
     }
 
     /// The objects that a pod which serves these is told something of.
