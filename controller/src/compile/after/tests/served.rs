@@ -70,10 +70,12 @@ fn author_is_told_when_a_pod_comes_to_a_second_service_of_which_another_policy_s
     let world = Arc::new(collector.world());
     let (model, problems) = Model::compile(&world, &defaults);
     let told = |compiled: &Compiled| {
-        let reported = compiled.problems.list.iter();
+        let (_, fresh) = Model::compile(&compiled.world, &Defaults::default());
+        assert_eq!(*compiled.problems, fresh, "as from nothing");
+        let reported = fresh.list.iter();
         let told = reported.filter(|one| one.reason == Reason::PartlyOverridden);
-        told.map(|one| one.object.name.to_string())
-            .collect::<Vec<String>>()
+        let names = told.map(|one| one.object.name.to_string());
+        names.collect::<Vec<String>>()
     };
     let apart = Compiled::new(world, model, problems);
     assert_eq!(told(&apart), [""; 0]);
@@ -83,7 +85,15 @@ fn author_is_told_when_a_pod_comes_to_a_second_service_of_which_another_policy_s
     let shared = apart.after(Arc::new(collector.world()), &defaults);
     assert_eq!(told(&shared), ["second"], "the policy of api is older");
 
+    let pod = cluster::pod(one.0, one.1, "api");
+    cluster::delete(&mut collector, &pod);
+    let gone = shared.after(Arc::new(collector.world()), &defaults);
+    assert_eq!(told(&gone), [""; 0], "the pod is gone");
+    cluster::apply(&mut collector, &pod);
+    let shared = gone.after(Arc::new(collector.world()), &defaults);
+    assert_eq!(told(&shared), ["second"], "and is back");
+
     cluster::delete(&mut collector, &more);
     let apart = shared.after(Arc::new(collector.world()), &defaults);
-    assert_eq!(told(&apart), [""; 0]);
+    assert_eq!(told(&apart), [""; 0], "only its slice is gone");
 }
