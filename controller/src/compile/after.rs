@@ -266,9 +266,7 @@ impl Change<'_> {
         };
         for key in &around {
             let was = before.pods.get(key);
-            // Of policies it is said who decides instead where Services share a pod.
-            let told = |serves: &[Served]| before.policies.overridden(serves);
-            let was_told = was.map(|was| told(&was.serves)).unwrap_or_default();
+            let was_serves = was.map(|was| was.serves.as_slice()).unwrap_or_default();
             if let (Some(was), Some(facts)) = (was, before.world.pods.get(key)) {
                 let targets = before.targets.of(key, facts);
                 protocols::declared_for_pod(&before.world, &was.serves)?;
@@ -277,9 +275,7 @@ impl Change<'_> {
                 }
             }
             let Some(facts) = world.pods.get(key) else {
-                if !was_told.is_empty() {
-                    return None;
-                }
+                before.policies.tell_alike(was_serves, &[]).then_some(())?;
                 if was.is_some() {
                     Arc::make_mut(&mut read.pods).remove(key);
                     read.changed.insert(key.clone());
@@ -290,8 +286,8 @@ impl Change<'_> {
             let headless = endpoints::headless(world, &all);
             let (serves, elsewhere) = by_say(key, all);
             let declared = protocols::declared_for_pod(world, &serves)?;
-            let same_told = told(&serves) == was_told;
-            if !same_told || !as_written(before.targets.of(key, facts), facts, &serves) {
+            let alike = before.policies.tell_alike(was_serves, &serves);
+            if !alike || !as_written(before.targets.of(key, facts), facts, &serves) {
                 return None;
             }
             let now = PodEntry {

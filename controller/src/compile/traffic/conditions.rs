@@ -158,6 +158,26 @@ struct Unenforced<'a> {
     backends: Vec<&'a ObjectKey>,
 }
 
+impl Unenforced<'_> {
+    /// `plain`: some pods of the first Service have no proxy.
+    fn why(&self, plain: bool) -> String {
+        let (service, more) = (self.first, more(self.services));
+        if !self.backends.is_empty() {
+            let backends = few(self.backends.iter().map(|backend| &*backend.name));
+            return format!(
+                "Service {service}{more} has no pods, and a TrafficSplit leads its calls to those \
+                 of {backends}, where nobody enforces it; write a policy about those Services"
+            );
+        }
+        let pods = if plain {
+            "without a proxy, and nobody enforces it there; put them into the mesh"
+        } else {
+            "of another namespace, and it says nothing of them; write a policy there"
+        };
+        format!("Service {service}{more} has pods {pods}")
+    }
+}
+
 /// Warns of what only a proxy in front of the pods could enforce, where there is none, and
 /// where a split leads to pods of another Service.
 pub(super) fn not_enforced(
@@ -177,16 +197,7 @@ pub(super) fn not_enforced(
     let mut unenforced: BTreeMap<_, Unenforced<'_>> = BTreeMap::new();
     let (ports, watched) = (&policies.ports, &mut policies.watched);
     for ((key, number), port) in ports {
-        let traffic = &port.traffic;
-        let limits = traffic.rate_limits.rules.iter();
-        let limits = limits.map(|rule| (&rule.origin, Section::RateLimits));
-        let overload = traffic.overload.rules.iter();
-        let overload = overload.map(|rule| (&rule.origin, Section::Overload));
-        // Callers go by a priority, too, so pods without a proxy are no matter for it.
-        let is_split = has_splits(named, key);
-        let priority = traffic.priority.rules.iter().filter(|_| is_split);
-        let priority = priority.map(|rule| (&rule.origin, Section::Priority));
-        for (origin, section) in limits.chain(overload).chain(priority) {
+        for (origin, section) in carried_out_by_pods(port, has_splits(named, key)) {
             let at = (&**origin.namespace(), &**origin.name());
             let Some(&policy) = by_name.get(&at) else {
                 continue;
@@ -220,27 +231,27 @@ pub(super) fn not_enforced(
     }
     for ((_, section, _), one) in unenforced {
         let plain = watched.get(one.first).is_some_and(|found| found.plain);
-        let (service, more) = (one.first, more(one.services));
-        let message = if !one.backends.is_empty() {
-            let backends = few(one.backends.iter().map(|backend| &*backend.name));
-            format!(
-                "Service {service}{more} has no pods, and a TrafficSplit leads its calls to those \
-                 of {backends}, where nobody enforces it; write a policy about those Services"
-            )
-        } else if plain {
-            format!(
-                "Service {service}{more} has pods without a proxy, and nobody enforces it there; \
-                 put them into the mesh"
-            )
-        } else {
-            format!(
-                "Service {service}{more} has pods of another namespace, and it says nothing of \
-                 them; write a policy there"
-            )
-        };
         let mut about = findings.about(&one.policy.object, one.policy.generation);
-        about.warn(Reason::NotEnforced, &format!("spec.{section}"), message);
+        let field = format!("spec.{section}");
+        about.warn(Reason::NotEnforced, &field, one.why(plain));
     }
+}
+
+/// What only proxies in front of the pods carry out, by whose policy. A priority counts where a
+/// split may lead past them: callers go by it, too, so pods without a proxy are no matter for it.
+fn carried_out_by_pods(
+    port: &PortPolicies,
+    is_split: bool,
+) -> impl Iterator<Item = (&Origin, Section)> {
+    let traffic = &port.traffic;
+    let limits = traffic.rate_limits.rules.iter();
+    let limits = limits.map(|rule| (&rule.origin, Section::RateLimits));
+    let overload = traffic.overload.rules.iter();
+    let overload = overload.map(|rule| (&rule.origin, Section::Overload));
+    let priority = traffic.priority.rules.iter();
+    let priority = priority.filter(move |_| is_split);
+    let priority = priority.map(|rule| (&rule.origin, Section::Priority));
+    limits.chain(overload).chain(priority)
 }
 
 fn has_splits(named: &Named<'_>, service: &ObjectKey) -> bool {

@@ -278,24 +278,7 @@ impl Reading<'_> {
                         namespace: namespace.clone(),
                         name: source.name.clone(),
                     };
-                    let Some(binding) = self.named.bindings.get(&key) else {
-                        let words = || format!("there is no IdentityBinding {key}; it is nobody");
-                        self.about
-                            .unresolved_with(Reason::RefNotFound, &field, words);
-                        continue;
-                    };
-                    self.origins.push(binding.origin.clone());
-                    if binding.usable {
-                        let ids = binding.ids.iter().cloned();
-                        callers.extend(ids.map(access::Source::Identity));
-                        let selected = self.named.members.of(&key);
-                        let known = selected.filter_map(|pod| self.named.world.pods.get(pod));
-                        pods.extend(known.map(|facts| facts.uid.clone()));
-                    } else {
-                        let why = "cannot be used, as its status says; it is nobody";
-                        let message = format!("IdentityBinding {key} {why}");
-                        self.about.unresolved(Reason::RefNotFound, &field, message);
-                    }
+                    self.bound(&field, &key, &mut callers, &mut pods);
                 }
             }
         }
@@ -308,6 +291,35 @@ impl Reading<'_> {
             callers.insert(access::Source::pods(pods));
         }
         callers.into_iter().collect()
+    }
+
+    /// Adds whoever belongs to a binding, if anybody.
+    fn bound(
+        &mut self,
+        field: &str,
+        key: &ObjectKey,
+        callers: &mut BTreeSet<access::Source>,
+        pods: &mut BTreeSet<Arc<str>>,
+    ) {
+        let Some(binding) = self.named.bindings.get(key) else {
+            let words = || format!("there is no IdentityBinding {key}; it is nobody");
+            self.about
+                .unresolved_with(Reason::RefNotFound, field, words);
+            return;
+        };
+        self.origins.push(binding.origin.clone());
+        if !binding.usable {
+            let why = "cannot be used, as its status says; it is nobody";
+            let words = || format!("IdentityBinding {key} {why}");
+            self.about
+                .unresolved_with(Reason::RefNotFound, field, words);
+            return;
+        }
+        let ids = binding.ids.iter().cloned();
+        callers.extend(ids.map(access::Source::Identity));
+        let selected = self.named.members.of(key);
+        let known = selected.filter_map(|pod| self.named.world.pods.get(pod));
+        pods.extend(known.map(|facts| facts.uid.clone()));
     }
 
     /// The sections of which everything is there.
