@@ -266,6 +266,7 @@ impl Change<'_> {
         };
         for key in &around {
             let was = before.pods.get(key);
+            let was_serves = was.map(|was| was.serves.as_slice()).unwrap_or_default();
             if let (Some(was), Some(facts)) = (was, before.world.pods.get(key)) {
                 let targets = before.targets.of(key, facts);
                 protocols::declared_for_pod(&before.world, &was.serves)?;
@@ -274,6 +275,7 @@ impl Change<'_> {
                 }
             }
             let Some(facts) = world.pods.get(key) else {
+                before.policies.tell_alike(was_serves, &[]).then_some(())?;
                 if was.is_some() {
                     Arc::make_mut(&mut read.pods).remove(key);
                     read.changed.insert(key.clone());
@@ -284,7 +286,8 @@ impl Change<'_> {
             let headless = endpoints::headless(world, &all);
             let (serves, elsewhere) = by_say(key, all);
             let declared = protocols::declared_for_pod(world, &serves)?;
-            if !as_written(before.targets.of(key, facts), facts, &serves) {
+            let alike = before.policies.tell_alike(was_serves, &serves);
+            if !alike || !as_written(before.targets.of(key, facts), facts, &serves) {
                 return None;
             }
             let now = PodEntry {

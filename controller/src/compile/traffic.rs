@@ -23,7 +23,7 @@ use policy::{
     traffic::{
         bounds::POLICIES_PER_NAMESPACE,
         call::{Downstream, FallbackTo, Mirror},
-        precedence::{Standings, resolve},
+        precedence::{Rank, Standings, resolve},
     },
 };
 
@@ -64,16 +64,21 @@ pub(super) fn policies(named: &Named<'_>, findings: &mut Findings) -> Policies {
             }
             let winners: BTreeSet<&Origin> =
                 resolved.won.iter().map(|(origin, _)| origin).collect();
-            let origins = about
+            let winning = about
                 .iter()
-                .filter(|one| winners.contains(&one.policy.origin))
-                .map(|one| (one.policy.origin.clone(), one.origins.clone()));
+                .filter(|one| winners.contains(&one.policy.origin));
+            let ranks = winning
+                .clone()
+                .map(|one| (one.policy.origin.clone(), Rank::of(&one.policy)));
+            let ranks = ranks.collect();
+            let origins = winning.map(|one| (one.policy.origin.clone(), one.origins.clone()));
             let origins: BTreeMap<Origin, Vec<(ObjectRef, i64)>> = origins.collect();
             let leads_to = leads_to(&resolved.traffic);
             copies(&resolved.traffic, &origins, &mut policies.copies);
             let port_policies = PortPolicies {
                 traffic: resolved.traffic,
                 origins,
+                ranks,
                 leads_to,
                 ..PortPolicies::default()
             };
@@ -83,7 +88,8 @@ pub(super) fn policies(named: &Named<'_>, findings: &mut Findings) -> Policies {
         }
     }
     by_target.report(findings);
-    conditions::rivals(&candidates, &standings, findings);
+    let overridden = conditions::overridden(named, &policies);
+    conditions::rivals(&candidates, &standings, &overridden, findings);
     conditions::not_enforced(named, &candidates, &mut policies, findings);
     policies
 }

@@ -3,26 +3,27 @@
 //! What callers are told of a port and what its pods are told are made from the same
 //! winners, so the two cannot disagree.
 
+mod merged;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, OnceLock},
-    time::Duration,
 };
 
 use policy::{
-    access::Caller,
     name::ObjectRef,
     origin::Origin,
-    route::{Match, Rule},
     traffic::{
-        EffectivePolicy, Limited, Scoped, Sources,
-        call::{TcpTarget, Timeouts},
-        guard::Priority,
+        EffectivePolicy,
+        call::TcpTarget,
         part::{Part, Parts},
         pod::{GuardPort, PodGuard},
     },
 };
 
+pub(crate) use self::merged::Overridden;
+
+use self::merged::{GuardBuilder, Ranks};
 use super::{cuts::Cuts, served::Served};
 use crate::world::ObjectKey;
 
@@ -63,6 +64,8 @@ pub(crate) struct PortPolicies {
     pub(crate) traffic: EffectivePolicy,
     /// The policies in it, each with the objects that it was made from.
     pub(crate) origins: BTreeMap<Origin, Vec<(ObjectRef, i64)>>,
+    /// Where each of them stands beside those of another Service that leads to the same pods.
+    pub(crate) ranks: Ranks,
     /// Services that calls may be sent to instead.
     pub(crate) leads_to: BTreeSet<ObjectKey>,
     /// What callers are told, by what their proxies carry out.
@@ -80,6 +83,7 @@ impl PortPolicies {
     pub(crate) fn same(&self, other: &Self) -> bool {
         self.traffic == other.traffic
             && self.origins == other.origins
+            && self.ranks == other.ranks
             && self.leads_to == other.leads_to
     }
 
@@ -173,12 +177,8 @@ impl Policies {
             return None;
         }
         let mut guard = Guard::default();
-        let mut ports: BTreeMap<u16, GuardBuilder> = BTreeMap::new();
-        for (service, number, own) in serves {
-            let port = self.of(service, *number);
-            let merged = ports.entry(*own).or_default();
-            merged.add(port.map(|port| &port.traffic));
-            if let Some(port) = port {
+        for (service, number, _) in serves {
+            if let Some(port) = self.of(service, *number) {
                 for (object, parts) in port.pod_needs() {
                     guard.need(object, *parts);
                 }
@@ -190,12 +190,39 @@ impl Policies {
                 }
             }
         }
-        let ports = ports
-            .into_iter()
-            .map(|(own, merged)| (own, merged.guard_port()));
+        let merged = self.merged(serves).into_iter();
+        let ports = merged.map(|(own, merged)| (own, merged.guard_port()));
         let configured = ports.filter(|(_, port)| *port != GuardPort::default());
         guard.guard.ports = configured.collect();
         (guard.guard != PodGuard::default()).then_some(guard)
+    }
+
+    /// By container port what all Services say of it.
+    fn merged<'a>(&'a self, serves: &'a [Served]) -> BTreeMap<u16, GuardBuilder<'a>> {
+        let mut ports: BTreeMap<u16, GuardBuilder<'a>> = BTreeMap::new();
+        for (service, number, own) in serves {
+            let port = self.of(service, *number);
+            let says = port.map(|port| (&port.traffic, &port.ranks));
+            ports.entry(*own).or_default().add(service, says);
+        }
+        ports
+    }
+
+    /// Sections that a pod which serves these is told nothing of, because by another Service
+    /// another policy decides them there.
+    pub(crate) fn overridden(&self, serves: &[Served]) -> Vec<Overridden> {
+        // Most meshes have no policy, and most pods one Service for each port.
+        let own = serves.iter().map(|(.., own)| *own);
+        if self.ports.is_empty() || own.collect::<BTreeSet<u16>>().len() == serves.len() {
+            return Vec::new();
+        }
+        let merged = self.merged(serves);
+        merged.values().flat_map(GuardBuilder::overridden).collect()
+    }
+
+    /// Whether authors are told the same of a pod that serves these as of one that serves those.
+    pub(crate) fn tell_alike(&self, was: &[Served], now: &[Served]) -> bool {
+        was == now || self.overridden(was) == self.overridden(now)
     }
 
     /// The objects that a pod which serves these is told something of.
@@ -241,119 +268,4 @@ impl Policies {
         }
         changed
     }
-}
-
-/// What a container port is told, Service by Service.
-#[derive(Default)]
-struct GuardBuilder {
-    port: GuardPort,
-    /// Rules of limits that are in it: one policy may reach the port by two Services, and
-    /// is one limit all the same.
-    limits: BTreeSet<Origin>,
-    /// Priorities of everyone's every request, which say the last word.
-    last: Option<Rule<Option<Scoped<Priority>>>>,
-    /// The longest time that the Services so far give a call from outside; `None`: there was
-    /// none yet. Within it `None`: one of them ends not all of them.
-    longest: Option<Option<TimeoutRule>>,
-}
-
-type TimeoutRule = Rule<Option<Scoped<Timeouts>>>;
-
-impl GuardBuilder {
-    /// Adds what one Service says, if anything. Limits of every Service count; overload is
-    /// one matter of the port, of the first that says it; callers from outside get the
-    /// longest time of any, and one that says nothing of them lets them have all.
-    fn add(&mut self, configured: Option<&EffectivePolicy>) {
-        let none = Limited::<Timeouts>::only(None);
-        self.add_timeouts(configured.map_or(&none, |configured| &configured.timeouts));
-        let Some(configured) = configured else { return };
-        for rule in &configured.rate_limits.rules {
-            if self.limits.insert(rule.origin.clone()) {
-                self.port.rate_limits.rules.push(rule.clone());
-            }
-        }
-        if self.port.overload.rules.is_empty() {
-            self.port.overload = configured.overload.clone();
-        }
-        for rule in &configured.priority.rules {
-            self.add_priority(rule);
-        }
-    }
-
-    /// Nobody knows by which Service a call from outside comes. So what several of them say
-    /// differently becomes the longest time of all, whatever is called.
-    fn add_timeouts(&mut self, configured: &Limited<Timeouts>) {
-        let longest = longest(configured);
-        let Some(before) = self.longest.take() else {
-            self.longest = Some(longest.cloned());
-            self.port.timeouts = configured.clone();
-            return;
-        };
-        let longest = match (before, longest) {
-            (Some(before), Some(now)) if request(&before) >= request(now) => Some(before),
-            (Some(_), Some(now)) => Some(now.clone()),
-            _ => None,
-        };
-        if self.port.timeouts != *configured {
-            self.port.timeouts = Limited::only(None);
-            self.port
-                .timeouts
-                .rules
-                .extend(longest.clone().map(|rule| Rule {
-                    when: Match::Always,
-                    ..rule
-                }));
-        }
-        self.longest = Some(longest);
-    }
-
-    /// Among the rules of one Service only the last can be for all; it must not hide the
-    /// narrower ones of the next. Of several such ones the lowest holds.
-    fn add_priority(&mut self, rule: &Rule<Option<Scoped<Priority>>>) {
-        if !is_for_all(rule) {
-            self.port.priority.rules.push(rule.clone());
-            return;
-        }
-        let of =
-            |rule: &Rule<Option<Scoped<Priority>>>| rule.then.as_ref().map(|scoped| scoped.section);
-        if self.last.as_ref().is_none_or(|last| of(rule) < of(last)) {
-            self.last = Some(rule.clone());
-        }
-    }
-
-    fn guard_port(mut self) -> GuardPort {
-        self.port.priority.rules.extend(self.last);
-        self.port
-    }
-}
-
-/// Whether a rule is for every request of everyone.
-fn is_for_all<T>(rule: &Rule<Option<Scoped<T>>>) -> bool {
-    let everyone = |scoped: &Scoped<T>| scoped.sources == Sources::Everyone;
-    rule.when == Match::Always && rule.then.as_ref().is_some_and(everyone)
-}
-
-/// The rule that gives calls from outside the mesh the longest time; `None`: some of them
-/// have no end.
-fn longest(timeouts: &Limited<Timeouts>) -> Option<&TimeoutRule> {
-    let is_for_outside = |rule: &&TimeoutRule| {
-        let scoped = rule.then.as_ref();
-        scoped.is_some_and(|scoped| scoped.sources.admits(Caller::Outside))
-    };
-    let mut longest: Option<&TimeoutRule> = None;
-    for rule in timeouts.rules.iter().filter(is_for_outside) {
-        let time = request(rule)?;
-        if longest.is_none_or(|longest| request(longest) < Some(time)) {
-            longest = Some(rule);
-        }
-        // What stands behind a rule for every request says nothing.
-        if rule.when == Match::Always {
-            return longest;
-        }
-    }
-    None
-}
-
-fn request(rule: &TimeoutRule) -> Option<Duration> {
-    rule.then.as_ref()?.section.request
 }

@@ -123,19 +123,44 @@ fn rank(policy: &Policy) -> (Reverse<bool>, u8, u8, i64, &Origin) {
     (Reverse(enforced), far, wide, *created, origin)
 }
 
-/// Why `first` comes before `second`.
-fn precedence(first: &Policy, second: &Policy) -> Precedence {
-    let (one, other) = (rank(first), rank(second));
-    if one.0 != other.0 {
-        Precedence::Enforced
-    } else if one.1 != other.1 {
-        Precedence::Closer
-    } else if one.2 != other.2 {
-        Precedence::Narrower
-    } else if one.3 != other.3 {
-        Precedence::Older
-    } else {
-        Precedence::Name
+/// Where a policy stands among all: the lower one decides, as by [`order`]. For whoever compares
+/// policies that won at different ports, and has them no longer.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rank {
+    enforced: Reverse<bool>,
+    far: u8,
+    wide: u8,
+    created: i64,
+    origin: Origin,
+}
+
+impl Rank {
+    #[must_use]
+    pub fn of(policy: &Policy) -> Self {
+        let (enforced, far, wide, created, origin) = rank(policy);
+        Self {
+            enforced,
+            far,
+            wide,
+            created,
+            origin: origin.clone(),
+        }
+    }
+
+    /// Why it comes before `other`.
+    #[must_use]
+    pub fn over(&self, other: &Self) -> Precedence {
+        if self.enforced != other.enforced {
+            Precedence::Enforced
+        } else if self.far != other.far {
+            Precedence::Closer
+        } else if self.wide != other.wide {
+            Precedence::Narrower
+        } else if self.created != other.created {
+            Precedence::Older
+        } else {
+            Precedence::Name
+        }
     }
 }
 
@@ -150,7 +175,7 @@ impl Lost {
             loser: loser.origin.clone(),
             section,
             winner: winner.origin.clone(),
-            by: precedence(winner, loser),
+            by: Rank::of(winner).over(&Rank::of(loser)),
         }
     }
 }

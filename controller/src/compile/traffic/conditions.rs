@@ -1,11 +1,17 @@
 //! What authors of TrafficPolicies are told: what they are about, who else decides, and
 //! what nobody enforces.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use policy::traffic::{
-    Section, Target,
-    precedence::{Precedence, Rivalry, Standings, Winner},
+use policy::{
+    origin::Origin,
+    traffic::{
+        Section, Target,
+        precedence::{Precedence, Rivalry, Standings, Winner},
+    },
 };
 
 use super::{
@@ -14,7 +20,10 @@ use super::{
 };
 use crate::{
     compile::findings::Findings,
-    model::traffic::Policies,
+    model::{
+        Served,
+        traffic::{Overridden, Policies, PortPolicies},
+    },
     problem::{Reason, few},
     world::{ObjectKey, PolicyFacts},
 };
@@ -37,14 +46,40 @@ pub(super) fn target(facts: &PolicyFacts) -> String {
     }
 }
 
+/// Sections that decide nothing at some pods, by policy, each with the first of those who do
+/// there by another Service.
+pub(super) fn overridden(
+    named: &Named<'_>,
+    policies: &Policies,
+) -> BTreeMap<Origin, BTreeMap<Section, Overridden>> {
+    let mut first: BTreeMap<Origin, BTreeMap<Section, Overridden>> = BTreeMap::new();
+    // Pods of one Deployment serve the same.
+    let mut seen: BTreeSet<&[Served]> = BTreeSet::new();
+    for entry in named.pods.values() {
+        if entry.serves.len() < 2 || !seen.insert(&entry.serves) {
+            continue;
+        }
+        for one in policies.overridden(&entry.serves) {
+            let sections = first.entry(one.loser.clone()).or_default();
+            match sections.get(&one.section) {
+                Some(known) if *known <= one => {}
+                _ => drop(sections.insert(one.section, one)),
+            }
+        }
+    }
+    first
+}
+
 /// Says who decides instead of whom.
 pub(super) fn rivals(
     candidates: &[PolicyCandidate],
     standings: &Standings,
+    overridden: &BTreeMap<Origin, BTreeMap<Section, Overridden>>,
     findings: &mut Findings,
 ) {
     for candidate in candidates {
-        let Some(standing) = standings.of(&candidate.policy.origin) else {
+        let origin = &candidate.policy.origin;
+        let Some(standing) = standings.of(origin) else {
             continue;
         };
         let mut about = findings.about(&candidate.object, candidate.generation);
@@ -62,7 +97,25 @@ pub(super) fn rivals(
                 }
             }
         }
+        for (section, one) in overridden.get(origin).into_iter().flatten() {
+            // Of such a section it is said above.
+            if standing.lost.contains_key(section) {
+                continue;
+            }
+            let field = format!("spec.{section}");
+            about.warn(Reason::PartlyOverridden, &field, at_pods(one));
+        }
     }
+}
+
+/// What is told to who decides nothing at pods of which another policy speaks, too.
+fn at_pods(one: &Overridden) -> String {
+    let why = one.by.map_or("which says the lowest", why);
+    format!(
+        "{}, {why}, decides this at pods that Service {} selects as well; write there what is to \
+         hold at those",
+        one.winner, one.service
+    )
 }
 
 /// What is told to who decides nothing: of each section who does, and why. What makes a policy
@@ -95,7 +148,38 @@ const fn why(by: Precedence) -> &'static str {
     }
 }
 
-/// Warns of what only a proxy in front of the pods could enforce, where there is none.
+/// Where nobody enforces a section of a policy.
+struct Unenforced<'a> {
+    policy: &'a PolicyCandidate,
+    first: &'a ObjectKey,
+    last: &'a ObjectKey,
+    services: usize,
+    /// Of the first Service: who serves in place of pods that it has not.
+    backends: Vec<&'a ObjectKey>,
+}
+
+impl Unenforced<'_> {
+    /// `plain`: some pods of the first Service have no proxy.
+    fn why(&self, plain: bool) -> String {
+        let (service, more) = (self.first, more(self.services));
+        if !self.backends.is_empty() {
+            let backends = few(self.backends.iter().map(|backend| &*backend.name));
+            return format!(
+                "Service {service}{more} has no pods, and a TrafficSplit leads its calls to those \
+                 of {backends}, where nobody enforces it; write a policy about those Services"
+            );
+        }
+        let pods = if plain {
+            "without a proxy, and nobody enforces it there; put them into the mesh"
+        } else {
+            "of another namespace, and it says nothing of them; write a policy there"
+        };
+        format!("Service {service}{more} has pods {pods}")
+    }
+}
+
+/// Warns of what only a proxy in front of the pods could enforce, where there is none, and
+/// where a split leads to pods of another Service.
 pub(super) fn not_enforced(
     named: &Named<'_>,
     candidates: &[PolicyCandidate],
@@ -109,39 +193,90 @@ pub(super) fn not_enforced(
             ((&**origin.namespace(), &**origin.name()), one)
         })
         .collect();
-    // By policy and section: the first Service, the one before, and how many.
-    let mut plain: BTreeMap<_, (&PolicyCandidate, &ObjectKey, &ObjectKey, usize)> = BTreeMap::new();
-    let Policies { ports, watched, .. } = policies;
-    for ((key, _), port) in &*ports {
-        let traffic = &port.traffic;
-        let limits = traffic.rate_limits.rules.iter();
-        let limits = limits.map(|rule| (&rule.origin, Section::RateLimits));
-        let overload = traffic.overload.rules.iter();
-        let overload = overload.map(|rule| (&rule.origin, Section::Overload));
-        for (origin, section) in limits.chain(overload) {
+    // By policy, section, and whether a split leads elsewhere.
+    let mut unenforced: BTreeMap<_, Unenforced<'_>> = BTreeMap::new();
+    let (ports, watched) = (&policies.ports, &mut policies.watched);
+    for ((key, number), port) in ports {
+        for (origin, section) in carried_out_by_pods(port, has_splits(named, key)) {
+            let at = (&**origin.namespace(), &**origin.name());
+            let Some(&policy) = by_name.get(&at) else {
+                continue;
+            };
             let found = *watched
                 .entry(key.clone())
                 .or_insert_with(|| surroundings(key, named.services, named.pods));
-            let at = (&**origin.namespace(), &**origin.name());
-            let (true, Some(one)) = (found.plain || found.foreign, by_name.get(&at)) else {
-                continue;
+            let backends = if found.empty {
+                split_to(named, ports, (key, *number), &policy.policy.origin)
+            } else {
+                Vec::new()
             };
-            let (.., last, services) = plain.entry((at, section)).or_insert((*one, key, key, 1));
-            if *last != key {
-                *last = key;
-                *services += 1;
+            let by_nobody = (found.plain || found.foreign) && section != Section::Priority;
+            if !by_nobody && backends.is_empty() {
+                continue;
+            }
+            let one = unenforced
+                .entry((at, section, found.empty))
+                .or_insert(Unenforced {
+                    policy,
+                    first: key,
+                    last: key,
+                    services: 1,
+                    backends,
+                });
+            if one.last != key {
+                one.last = key;
+                one.services += 1;
             }
         }
     }
-    for ((_, section), (one, service, _, services)) in plain {
-        let plain = watched.get(service).is_some_and(|found| found.plain);
-        let pods = if plain {
-            "without a proxy, and nobody enforces it there; put them into the mesh"
-        } else {
-            "of another namespace, and it says nothing of them; write a policy there"
-        };
-        let message = format!("Service {service}{} has pods {pods}", more(services));
-        let mut about = findings.about(&one.object, one.generation);
-        about.warn(Reason::NotEnforced, &format!("spec.{section}"), message);
+    for ((_, section, _), one) in unenforced {
+        let plain = watched.get(one.first).is_some_and(|found| found.plain);
+        let mut about = findings.about(&one.policy.object, one.policy.generation);
+        let field = format!("spec.{section}");
+        about.warn(Reason::NotEnforced, &field, one.why(plain));
     }
+}
+
+/// What only proxies in front of the pods carry out, by whose policy. A priority counts where a
+/// split may lead past them: callers go by it, too, so pods without a proxy are no matter for it.
+fn carried_out_by_pods(
+    port: &PortPolicies,
+    is_split: bool,
+) -> impl Iterator<Item = (&Origin, Section)> {
+    let traffic = &port.traffic;
+    let limits = traffic.rate_limits.rules.iter();
+    let limits = limits.map(|rule| (&rule.origin, Section::RateLimits));
+    let overload = traffic.overload.rules.iter();
+    let overload = overload.map(|rule| (&rule.origin, Section::Overload));
+    let priority = traffic.priority.rules.iter();
+    let priority = priority.filter(move |_| is_split);
+    let priority = priority.map(|rule| (&rule.origin, Section::Priority));
+    limits.chain(overload).chain(priority)
+}
+
+fn has_splits(named: &Named<'_>, service: &ObjectKey) -> bool {
+    let entry = named.services.get(service);
+    entry.is_some_and(|entry| !entry.splits.is_empty())
+}
+
+/// Services that splits lead calls of a port to, and of which this policy does not speak.
+fn split_to<'a>(
+    named: &Named<'a>,
+    ports: &BTreeMap<(ObjectKey, u16), Arc<PortPolicies>>,
+    (root, number): (&ObjectKey, u16),
+    origin: &Origin,
+) -> Vec<&'a ObjectKey> {
+    let services = named.services;
+    let splits = services.get(root).into_iter();
+    let splits = splits.flat_map(|entry| &entry.splits);
+    let backends = splits.flat_map(|split| split.backends.iter().map(|(backend, _)| backend));
+    let elsewhere = backends.filter(|backend| {
+        let serves = services.get(*backend);
+        let serves = serves.is_some_and(|entry| entry.ports.contains_key(&number));
+        let policies = ports.get(&((*backend).clone(), number));
+        let spoken_of = policies.is_some_and(|port| port.origins.contains_key(origin));
+        *backend != root && serves && !spoken_of
+    });
+    let elsewhere: BTreeSet<&ObjectKey> = elsewhere.collect();
+    elsewhere.into_iter().collect()
 }

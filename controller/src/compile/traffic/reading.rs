@@ -210,11 +210,29 @@ impl Reading<'_> {
         self.origins.push(group.origin.clone());
         let wanted = route.matches.as_deref();
         for (i, name) in wanted.into_iter().flatten().enumerate() {
-            if group.matches.iter().all(|(known, _)| **known != **name) {
-                let message = format!("{} has no match {name}", route.group);
-                let field = format!("{field}.matches[{i}]");
-                self.about.unresolved(Reason::RefNotFound, &field, message);
-            }
+            let named = group.matches.iter();
+            let mut named = named.filter(|(known, _)| **known == **name).peekable();
+            let message = if named.peek().is_none() {
+                format!("{} has no match {name}", route.group)
+            } else if named.all(|(_, usable)| usable.is_none()) {
+                format!(
+                    "match {name} of {} cannot be used, as the status of that says; it fits no \
+                     request",
+                    route.group
+                )
+            } else {
+                continue;
+            };
+            let field = format!("{field}.matches[{i}]");
+            self.about.unresolved(Reason::RefNotFound, &field, message);
+        }
+        if wanted.is_none() && group.all().next().is_none() {
+            let message = format!(
+                "{} has no match that can be used; it fits no request",
+                route.group
+            );
+            self.about
+                .unresolved(Reason::RefNotFound, &format!("{field}.name"), message);
         }
         let chosen = |name: &str| wanted.is_none_or(|names| names.iter().any(|one| **one == *name));
         for (name, usable) in &group.matches {
@@ -260,20 +278,7 @@ impl Reading<'_> {
                         namespace: namespace.clone(),
                         name: source.name.clone(),
                     };
-                    let Some(binding) = self.named.bindings.get(&key) else {
-                        let words = || format!("there is no IdentityBinding {key}; it is nobody");
-                        self.about
-                            .unresolved_with(Reason::RefNotFound, &field, words);
-                        continue;
-                    };
-                    self.origins.push(binding.origin.clone());
-                    if binding.usable {
-                        let ids = binding.ids.iter().cloned();
-                        callers.extend(ids.map(access::Source::Identity));
-                        let selected = self.named.members.of(&key);
-                        let known = selected.filter_map(|pod| self.named.world.pods.get(pod));
-                        pods.extend(known.map(|facts| facts.uid.clone()));
-                    }
+                    self.bound(&field, &key, &mut callers, &mut pods);
                 }
             }
         }
@@ -286,6 +291,35 @@ impl Reading<'_> {
             callers.insert(access::Source::pods(pods));
         }
         callers.into_iter().collect()
+    }
+
+    /// Adds whoever belongs to a binding, if anybody.
+    fn bound(
+        &mut self,
+        field: &str,
+        key: &ObjectKey,
+        callers: &mut BTreeSet<access::Source>,
+        pods: &mut BTreeSet<Arc<str>>,
+    ) {
+        let Some(binding) = self.named.bindings.get(key) else {
+            let words = || format!("there is no IdentityBinding {key}; it is nobody");
+            self.about
+                .unresolved_with(Reason::RefNotFound, field, words);
+            return;
+        };
+        self.origins.push(binding.origin.clone());
+        if !binding.usable {
+            let why = "cannot be used, as its status says; it is nobody";
+            let words = || format!("IdentityBinding {key} {why}");
+            self.about
+                .unresolved_with(Reason::RefNotFound, field, words);
+            return;
+        }
+        let ids = binding.ids.iter().cloned();
+        callers.extend(ids.map(access::Source::Identity));
+        let selected = self.named.members.of(key);
+        let known = selected.filter_map(|pod| self.named.world.pods.get(pod));
+        pods.extend(known.map(|facts| facts.uid.clone()));
     }
 
     /// The sections of which everything is there.

@@ -1,10 +1,14 @@
 //! Pods that several Services select, and callers that come by a split.
 
-use policy::traffic::guard::Priority;
+use policy::traffic::guard::{Overload, OverloadMode, Priority};
 use serde_json::{Value, json};
 
-use super::{policy, with_next};
-use crate::testing::cluster::{self, Cluster, *};
+use super::{of_namespace, policy, with_next};
+use crate::{
+    compile::tests::report,
+    problem::Reason,
+    testing::cluster::{self, Cluster, *},
+};
 
 /// `second` selects pods of `api`, on the same port of theirs.
 fn with_second(cluster: Cluster) -> Cluster {
@@ -112,6 +116,167 @@ fn last_word_of_one_service_does_not_hide_the_narrower_ones_of_the_next() {
         sections,
         [("jobs", Priority::Sheddable), ("rest", Priority::Normal)]
     );
+}
+
+/// Whose `overload` a pod has, and what it says.
+fn overload(cluster: &Cluster, pod: &str) -> (String, Overload) {
+    let guard = resolve_newest(&cluster.compile().0, pod, &[]).guard();
+    let [rule] = &guard.ports[&8080].overload.rules[..] else {
+        panic!("{guard:?}");
+    };
+    (rule.origin.name().to_string(), rule.then.unwrap())
+}
+
+/// Reasons, fields and words of what the author of a policy is told.
+fn told(cluster: &Cluster, name: &str) -> Vec<(Reason, String, String)> {
+    let problems = cluster.compile().1;
+    let of_policy = problems.list.iter().filter(|one| *one.object.name == *name);
+    of_policy
+        .map(|one| (one.reason, one.field.clone(), one.message.clone()))
+        .collect()
+}
+
+/// The Services' names say nothing of it: `api` comes before `second`.
+#[test]
+fn overload_of_a_pod_of_two_services_is_that_of_the_older_policy_and_the_other_one_is_told() {
+    let capped = json!({"overload": {"maxConcurrency": 10}});
+    let of_api = |second| created(policy("a", &json!({"overload": {}})), second);
+    let of_other = |second| created(of_second("b", &capped), second);
+    for (ages, winner, service, loser, cap) in [
+        ([1, 2], "a", "api", "b", None),
+        ([2, 1], "b", "second", "a", Some(10)),
+    ] {
+        let cluster = with_second(shop())
+            .with(of_api(ages[0]))
+            .with(of_other(ages[1]));
+        let (whose, section) = overload(&cluster, "api-1");
+        assert_eq!((&*whose, section.max_concurrency), (winner, cap));
+        let expected = format!(
+            "TrafficPolicy shop/{winner}, which is older, decides this at pods that Service \
+             shop/{service} selects as well; write there what is to hold at those"
+        );
+        let field = "spec.overload".to_owned();
+        let expected = [(Reason::PartlyOverridden, field, expected)];
+        assert_eq!(told(&cluster, loser), expected);
+        assert_eq!(told(&cluster, winner), []);
+        let problems = cluster.compile().1;
+        let accepted = &report(&problems, &format!("TrafficPolicy {loser}")).accepted;
+        assert_eq!(
+            (accepted.status, accepted.reason),
+            (true, "PartlyOverridden")
+        );
+        // A pod of one Service alone has what that says.
+        assert_eq!(overload(&cluster, "api-2").0, "a");
+    }
+    // Who would say the same loses nothing, nor does who has pods for himself.
+    let same = with_second(shop())
+        .with(of_api(1))
+        .with(of_second("b", &json!({"overload": {}})));
+    let next = set(
+        capped,
+        "/targetRef",
+        json!({"kind": "Service", "name": "next"}),
+    );
+    let apart = with_next(shop())
+        .with(of_api(1))
+        .with(cluster::traffic_policy("b", next));
+    for name in ["a", "b"] {
+        assert_eq!(told(&same, name), []);
+        assert_eq!(told(&apart, name), []);
+    }
+}
+
+#[test]
+fn overload_of_the_closer_target_holds_by_whichever_service_it_comes() {
+    let off = of_second("off", &json!({"overload": {"mode": "Disabled"}}));
+    let wide = of_namespace("wide", &json!({"overload": {}}));
+    let cluster = with_second(shop())
+        .with(created(wide, 1))
+        .with(created(off, 2));
+    let (whose, section) = overload(&cluster, "api-1");
+    assert_eq!((&*whose, section.mode), ("off", OverloadMode::Off));
+    let (whose, section) = overload(&cluster, "api-2");
+    assert_eq!((&*whose, section.mode), ("wide", OverloadMode::Adaptive));
+    assert_eq!(told(&cluster, "off"), []);
+    // Once: it has lost to the same one at a port as well.
+    let told = told(&cluster, "wide");
+    let told: Vec<_> = told
+        .iter()
+        .map(|(reason, field, _)| (*reason, &**field))
+        .collect();
+    assert_eq!(told, [(Reason::PartlyOverridden, "spec.overload")]);
+}
+
+#[test]
+fn lowest_priority_for_all_holds_and_who_says_a_higher_one_is_told() {
+    let cluster = with_second(shop())
+        .with(of_namespace("wide", &json!({"priority": "Sheddable"})))
+        .with(of_second("near", &json!({"priority": "Critical"})));
+    let guard = resolve_newest(&cluster.compile().0, "api-1", &[]).guard();
+    let rules = &guard.ports[&8080].priority.rules;
+    assert_eq!((rules.len(), &**rules[0].origin.name()), (1, "wide"));
+    let expected = "TrafficPolicy shop/wide, which says the lowest, decides this at pods that \
+                    Service shop/api selects as well; write there what is to hold at those";
+    let field = "spec.priority".to_owned();
+    let expected = [(Reason::PartlyOverridden, field, expected.to_owned())];
+    assert_eq!(told(&cluster, "near"), expected);
+}
+
+#[test]
+fn priority_for_some_callers_is_first_where_its_target_is_closer() {
+    let job = json!([{"kind": "ServiceAccount", "name": "job"}]);
+    let of_job = |class: &str| json!({"priority": class, "sources": job});
+    let wide = with_second(shop()).with(of_namespace("wide", &of_job("Sheddable")));
+    let rules = |cluster: &Cluster| {
+        let guard = resolve_newest(&cluster.compile().0, "api-1", &[]).guard();
+        let rules = guard.ports[&8080].priority.rules.iter();
+        let names = rules.map(|rule| rule.origin.name().to_string());
+        names.collect::<Vec<String>>()
+    };
+    assert_eq!(rules(&wide), ["wide"], "once, by two Services");
+    let near = of_second("near", &of_job("Critical"));
+    assert_eq!(rules(&wide.with(near)), ["near", "wide"]);
+}
+
+#[test]
+fn what_pods_enforce_is_told_to_be_nobodys_where_a_split_leads_to_pods_of_others() {
+    let all = json!({
+        "rateLimits": [{"name": "l", "requests": 1}], "overload": {}, "priority": "Critical",
+    });
+    let mut spec = all.clone();
+    spec["targetRef"] = json!({"kind": "Service", "name": "root"});
+    let root = with_next(shop()).with(service("root", "10.96.0.7", &[("http", 80)]));
+    let written = root.clone().with(cluster::traffic_policy("p", spec));
+    let split = split("s", "root", &[("next", 1)]);
+    let cluster = written.clone().with(split.clone());
+    let warned = told(&cluster, "p");
+    let fields: Vec<_> = warned
+        .iter()
+        .map(|(reason, field, _)| (*reason, &**field))
+        .collect();
+    let expected = ["spec.overload", "spec.priority", "spec.rateLimits"];
+    assert_eq!(fields, expected.map(|field| (Reason::NotEnforced, field)));
+    for (.., words) in &warned {
+        let expected = "Service shop/root has no pods, and a TrafficSplit leads its calls to those \
+                        of next, where nobody enforces it; write a policy about those Services";
+        assert_eq!(words, expected);
+    }
+    let problems = cluster.compile().1;
+    let accepted = &report(&problems, "TrafficPolicy p").accepted;
+    assert_eq!((accepted.status, accepted.reason), (true, "NotEnforced"));
+
+    // Pods may come to a Service that nobody leads away from.
+    assert_eq!(told(&written, "p"), []);
+    let pods = slice(
+        "root-x",
+        "root",
+        &[("http", 8080)],
+        &[endpoint("api-1", "10.0.0.11")],
+    );
+    assert_eq!(told(&cluster.with(pods), "p"), [], "it has pods of its own");
+    // It speaks of the backend, too.
+    let everywhere = root.with(split).with(of_namespace("p", &all));
+    assert_eq!(told(&everywhere, "p"), []);
 }
 
 #[test]

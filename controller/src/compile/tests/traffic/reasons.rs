@@ -208,6 +208,69 @@ fn match_port_or_caller_that_is_missing_is_told_with_its_place() {
 }
 
 #[test]
+fn match_or_caller_that_cannot_be_used_is_told_where_a_policy_names_it() {
+    let broken = json!({"name": "reads", "pathRegex": "("});
+    let gets = json!({"name": "gets", "methods": ["GET"]});
+    let cluster = shop()
+        .with(group("some", json!([broken, gets])))
+        .with(group("none", json!([broken])))
+        .with(group("empty", json!([])))
+        .with(binding("nobody", json!({})));
+    let routes = |group: &str| json!([{"kind": "HTTPRouteGroup", "name": group}]);
+    let named =
+        |matches: &[&str]| json!([{"kind": "HTTPRouteGroup", "name": "some", "matches": matches}]);
+    let callers = json!([{"kind": "IdentityBinding", "name": "nobody"}]);
+    for (limits, expected, decides) in [
+        (
+            json!({"routes": named(&["reads"])}),
+            Some(("spec.routes[0].matches[0]", "match reads of some cannot be")),
+            false,
+        ),
+        (
+            json!({"routes": named(&["gets", "reads"])}),
+            Some(("spec.routes[0].matches[1]", "match reads of some cannot be")),
+            true,
+        ),
+        (
+            json!({"routes": routes("none")}),
+            Some(("spec.routes[0].name", "none has no match that can be used")),
+            false,
+        ),
+        (
+            json!({"routes": routes("empty")}),
+            Some(("spec.routes[0].name", "empty has no match that can be used")),
+            false,
+        ),
+        (
+            json!({"sources": callers}),
+            Some((
+                "spec.sources[0].name",
+                "IdentityBinding shop/nobody cannot be",
+            )),
+            false,
+        ),
+        // The control: something is left of what is meant.
+        (json!({"routes": named(&["gets"])}), None, true),
+        (json!({"routes": routes("some")}), None, true),
+    ] {
+        let mut fields = limits;
+        fields["retry"] = json!({});
+        let (model, problems) = cluster.clone().with(policy("p", &fields)).compile();
+        let failed = expected.map(|(field, _)| (Reason::RefNotFound, field));
+        let found = failures(&problems, ResolvedRefs);
+        assert_eq!(found, failed.into_iter().collect::<Vec<_>>());
+        let resolved = &report(&problems, "TrafficPolicy p").resolved_refs;
+        let (reason, words) =
+            expected.map_or(("ResolvedRefs", ""), |(_, words)| ("RefNotFound", words));
+        assert_eq!(resolved.reason, reason);
+        assert!(resolved.message.contains(words), "{resolved:?}");
+        let told = super::names(&model, "client");
+        let is_told = told.contains(&"policy/shop/api:80".to_owned());
+        assert_eq!(is_told, decides, "{fields}");
+    }
+}
+
+#[test]
 fn routes_of_one_policy_take_256_kib_of_matches_and_no_more() {
     let path = "x".repeat(900);
     let matches = (0..64).map(|n| {

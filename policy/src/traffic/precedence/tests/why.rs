@@ -34,6 +34,13 @@ fn whoever_loses_a_section_is_told_why_the_other_comes_first() {
             let losses = lost.iter().map(|lost| (&lost.loser, &lost.winner, lost.by));
             let expected = loses.then_some((&loser.origin, &rival.origin, by));
             assert!(losses.eq(expected), "{by:?}: {lost:?}");
+            // Whoever has no more of them than their ranks comes to the same.
+            let [one, other] = [loser, &rival].map(Rank::of);
+            assert_eq!(one.cmp(&other), order(loser, &rival), "{by:?}");
+            assert_eq!(loses, one > other, "{by:?}");
+            if loses {
+                assert_eq!(other.over(&one), by);
+            }
         }
     }
 }
