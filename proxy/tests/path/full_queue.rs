@@ -11,10 +11,14 @@ use http_body_util::{Empty, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use policy::traffic::EffectivePolicy;
+use policy::traffic::call::Retry;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};
 use wire::v1::Protocol;
 
+use super::answers::{limited, policy_of};
+use super::deadlines::by_address;
 use crate::support::{Pod, endpoint, endpoints, get_within, pair, raw, vip};
 
 /// By then the kernel has asked again in vain, after a second.
@@ -148,6 +152,47 @@ async fn a_queue_that_stays_full_ends_the_call() {
     // Nobody is forgotten for that.
     queue.serve();
     assert_eq!(ask(&client, Protocol::Http1).await, 200);
+}
+
+/// A call that has two seconds, at a pod whose queue stays full beside one that answers, and the
+/// next one there: what is answered to both, and how long the second took.
+async fn beside_one_that_answers() -> ([u16; 2], Duration) {
+    let (client, server, port, _) = pair(Protocol::Http1).await;
+    let queue = FullQueue::of(&server).await;
+    let there = |port| endpoint(server.ip, port, Some("api"));
+    let both = vec![there(queue.port()), there(port)];
+    client.set(vec![endpoints("api", both)]);
+    // Which the client chooses first; that it may go elsewhere says a policy.
+    let full = by_address(&client, &server, queue.port());
+    client.set(vec![policy_of(&EffectivePolicy {
+        retry: limited(Retry::DEFAULT),
+        ..EffectivePolicy::default()
+    })]);
+    let post = || async {
+        let mut stream = client.call(full).await;
+        let request = b"POST / HTTP/1.1\r\nHost: api.shop\r\nConnection: close\r\n\
+                        weft-timeout: 2000ms\r\nContent-Length: 2\r\n\r\n{}";
+        let answer = raw(&mut stream, request, PATIENCE).await;
+        let status = answer.get(9..12).and_then(|status| status.parse().ok());
+        status.unwrap_or(0)
+    };
+    let first = post().await;
+    let began = Instant::now();
+    ([first, post().await], began.elapsed())
+}
+
+#[tokio::test]
+async fn a_call_with_little_time_goes_elsewhere_where_a_queue_stays_full() {
+    let mut last = None;
+    // Each may meet a machine that stands still.
+    for _ in 0..TRIES {
+        let (statuses, second_took) = beside_one_that_answers().await;
+        if statuses == [200, 200] && second_took < FULL_FOR {
+            return;
+        }
+        last = Some((statuses, second_took));
+    }
+    panic!("the call did not go elsewhere in time: {last:?}");
 }
 
 /// A client of a port that nobody declared, which waits until the proxy opens the way to a
