@@ -51,7 +51,8 @@ impl Connection {
     }
 
     /// What the connection in use did not take goes by one that nobody else shares, once:
-    /// the calling proxy may ask three endpoints, each of which does so.
+    /// the calling proxy may ask three endpoints, each of which does so. Where the application
+    /// serves others and takes no further connection, it goes by one of those first.
     async fn forward_http2(
         &self,
         allowed: &Allowed,
@@ -60,7 +61,7 @@ impl Connection {
         let clients = &self.proxy.clients;
         let shared = clients.http2(self.local, &self.label);
         let mut application = Arc::clone(&shared);
-        let mut renewed = false;
+        let (mut by_others, mut renewed) = (false, false);
         loop {
             let Some(body) = replay.take() else {
                 return Err(Failure::lost("the request's body is gone"));
@@ -72,6 +73,11 @@ impl Connection {
                     if renewed {
                         let detail = format!("no connection takes requests: {}", failure.detail());
                         return Err(Failure::not_sent(Reason::ConnectFailed, detail));
+                    }
+                    if !by_others && shared.takes_no_further() {
+                        // May be at its end as well.
+                        by_others = true;
+                        continue;
                     }
                     renewed = true;
                     application = clients.http2_exclusive(self.local, &self.label);

@@ -116,9 +116,13 @@ fn failed(peer: &Multiplexed, permit: &StreamPermit, first: bool, error: &SendEr
     match error {
         SendError::Unsent(cause) => {
             peer.retire(permit);
-            if first && cause.is_go_away() && !peer.may_take_more() {
-                // Its server refuses who only just came, and another connection fares no
-                // better.
+            if first {
+                peer.took_nothing();
+            }
+            let refuses = first && cause.is_go_away() && !peer.takes_no_further();
+            if refuses && !peer.may_take_more() {
+                // Its server refuses who only just came, another connection fares no better, and
+                // none is there.
                 return Failure::not_sent(Reason::ConnectFailed, error.to_string());
             }
             Failure::connection_closed(error.to_string())
@@ -126,10 +130,15 @@ fn failed(peer: &Multiplexed, permit: &StreamPermit, first: bool, error: &SendEr
         // The connection is as good as before; its server is busy.
         SendError::Refused(_) => Failure::not_sent(Reason::ConnectionLost, error.to_string()),
         SendError::Malformed(_) => Failure::not_sent(Reason::BadRequest, error.to_string()),
-        SendError::Lost(cause) => Failure::Lost {
-            detail: error.to_string().into(),
-            reset: StreamReset::of(cause),
-        },
+        SendError::Lost(cause) => {
+            if first && !cause.is_reset() {
+                peer.took_nothing();
+            }
+            Failure::Lost {
+                detail: error.to_string().into(),
+                reset: StreamReset::of(cause),
+            }
+        }
     }
 }
 

@@ -349,6 +349,24 @@ impl Multiplexed {
         self.serves.swap(false, Ordering::Relaxed)
     }
 
+    /// A connection that was opened for a request ended and answered nothing: its server takes no
+    /// further one, though it began to speak on it.
+    pub(crate) fn took_nothing(&self) {
+        *self.refused.lock() = Some(Instant::now());
+    }
+
+    /// Whether what a new connection did not take may go by one of those that are there, and would
+    /// fare no better on another new one.
+    pub(crate) fn takes_no_further(&self) -> bool {
+        self.is_connected() && !self.may_try_again(Instant::now())
+    }
+
+    /// Whether its server may take a further connection by now.
+    fn may_try_again(&self, now: Instant) -> bool {
+        let again = |refused| now.saturating_duration_since(refused) >= REFUSED_FOR;
+        self.refused.lock().is_none_or(again)
+    }
+
     /// Sends nothing more on the connection that `permit` belongs to. Streams
     /// that it carries go on.
     pub(crate) fn retire(&self, permit: &StreamPermit) {
@@ -393,8 +411,7 @@ impl Multiplexed {
         } else {
             best.large > 0 && connections.len() < LARGE_APART
         };
-        let again = |refused| now.saturating_duration_since(refused) >= REFUSED_FOR;
-        has_room && self.refused.lock().is_none_or(again)
+        has_room && self.may_try_again(now)
     }
 
     /// Closes connections that nobody used for a while; true when none is left.
