@@ -77,7 +77,7 @@ impl RecvBody {
             .and_then(|length| length.to_str().ok()?.parse().ok());
         // A length without a body is that of the answer to another method.
         if let Some(bytes) = left.filter(|_| !stream.is_end_stream()) {
-            share.brings(bytes);
+            share.announces(bytes);
         }
         Self {
             inbox: share.inbox(stream),
