@@ -3,12 +3,13 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
+use std::pin::pin;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::error::Elapsed;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
 use crate::net::full_queues::FullQueues;
 use crate::net::tuning::{PING_INTERVAL, PING_TIMEOUT};
@@ -125,9 +126,19 @@ impl Connector {
         connecting: impl Future<Output = io::Result<TcpStream>> + Send,
     ) -> impl Future<Output = io::Result<TcpStream>> + Send {
         let mut waiting = self.wait_for(addr, limit);
-        let connecting = timeout(self.limit_to(addr, limit), connecting);
+        let whole = self.limit_to(addr, limit);
+        let began = Instant::now();
         async move {
-            let connected = connecting.await;
+            let mut connecting = pin!(connecting);
+            // Not by the clock alone: who stood still may have its answer already.
+            let long = began + whole.min(ConnectTimeout::Replaceable.limit());
+            let mut connected = timeout_at(long, connecting.as_mut()).await;
+            if connected.is_err() {
+                if let Some(waiting) = &mut waiting {
+                    waiting.is_long = true;
+                }
+                connected = timeout_at(began + whole, connecting).await;
+            }
             if let (Some(waiting), Ok(connected)) = (&mut waiting, &connected) {
                 waiting.ended(connected);
             }
@@ -148,7 +159,7 @@ impl Connector {
         limit.is_of_application().then(|| Waiting {
             full_queues: &self.full_queues,
             addr,
-            began: Instant::now(),
+            is_long: false,
             answered: false,
         })
     }
@@ -160,7 +171,8 @@ impl Connector {
 struct Waiting<'a> {
     full_queues: &'a FullQueues,
     addr: SocketAddr,
-    began: Instant,
+    /// For a second.
+    is_long: bool,
     answered: bool,
 }
 
@@ -185,7 +197,7 @@ impl Waiting<'_> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        if !self.answered && self.began.elapsed() >= ConnectTimeout::Replaceable.limit() {
+        if self.is_long && !self.answered {
             self.full_queues.note(self.addr);
         }
     }
@@ -198,8 +210,8 @@ impl Drop for Waiting<'_> {
 pub(crate) fn connect_to_proxy(
     addr: SocketAddr,
 ) -> impl Future<Output = io::Result<TcpStream>> + Send {
-    let limit = ConnectTimeout::Replaceable.limit();
-    let connecting = timeout(limit, TcpStream::connect(addr));
+    let until = Instant::now() + ConnectTimeout::Replaceable.limit();
+    let connecting = timeout_at(until, TcpStream::connect(addr));
     async move { tuned(connecting.await) }
 }
 
@@ -259,7 +271,7 @@ mod tests {
     use std::future::{pending, ready};
     use std::net::TcpListener;
 
-    use tokio::time::sleep;
+    use tokio::time::{sleep, timeout};
 
     use super::*;
 
