@@ -2,8 +2,8 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Instant;
 
-use http::request::Parts;
 use policy::reason::Reason;
 
 use crate::failure::{Failure, Next};
@@ -14,6 +14,12 @@ use crate::inbound::connection::Connection;
 use crate::inbound::reauthorize::{Allowed, no_longer_allowed, unless_revoked};
 use crate::mesh::protocol::AppHttp;
 use crate::net::connect::ConnectTimeout;
+
+/// How long the application may take to accept a connection for that.
+fn connect_timeout(allowed: &Allowed) -> ConnectTimeout {
+    let left = |ends: Instant| ends.saturating_duration_since(deadline::now());
+    ConnectTimeout::of_application(allowed.ends.map(left))
+}
 
 impl Connection {
     /// The head of the application's answer, if it comes before a change of policy has
@@ -27,9 +33,9 @@ impl Connection {
         let parts = &allowed.parts;
         let sent = async {
             if speak == AppHttp::Http2 {
-                return self.forward_http2(parts, replay).await;
+                return self.forward_http2(allowed, replay).await;
             }
-            let (clients, limit) = (&self.proxy.clients, ConnectTimeout::Application);
+            let (clients, limit) = (&self.proxy.clients, connect_timeout(allowed));
             let guard = self.proxy.abandoned.begin(self.calling());
             let answer = exchange::http1(clients, self.local, limit, parts, replay).await;
             guard.end();
@@ -45,26 +51,33 @@ impl Connection {
     }
 
     /// What the connection in use did not take goes by one that nobody else shares, once:
-    /// the calling proxy may ask three endpoints, each of which does so.
+    /// the calling proxy may ask three endpoints, each of which does so. Where the application
+    /// serves others and takes no further connection, it goes by one of those first.
     async fn forward_http2(
         &self,
-        parts: &Parts,
+        allowed: &Allowed,
         replay: &Replay,
     ) -> Result<UpstreamResponse, Failure> {
         let clients = &self.proxy.clients;
         let shared = clients.http2(self.local, &self.label);
         let mut application = Arc::clone(&shared);
-        let mut renewed = false;
+        let (mut by_others, mut renewed) = (false, false);
         loop {
             let Some(body) = replay.take() else {
                 return Err(Failure::lost("the request's body is gone"));
             };
-            match exchange::http2(&application, parts, body).await {
+            let (parts, limit) = (&allowed.parts, connect_timeout(allowed));
+            match exchange::http2(&application, parts, body, limit).await {
                 // The connection was at its end and took nothing; another one may do.
                 Err(failure) if failure.next() == Next::SameEndpoint => {
                     if renewed {
                         let detail = format!("no connection takes requests: {}", failure.detail());
                         return Err(Failure::not_sent(Reason::ConnectFailed, detail));
+                    }
+                    if !by_others && shared.takes_no_further() {
+                        // May be at its end as well.
+                        by_others = true;
+                        continue;
                     }
                     renewed = true;
                     application = clients.http2_exclusive(self.local, &self.label);

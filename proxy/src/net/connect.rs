@@ -3,12 +3,13 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
+use std::pin::pin;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::error::Elapsed;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use crate::net::full_queues::FullQueues;
 use crate::net::tuning::{PING_INTERVAL, PING_TIMEOUT};
@@ -27,15 +28,47 @@ pub(crate) enum ConnectTimeout {
     /// an application kept somebody waiting in vain, until it accepts: it may hang, and its
     /// callers have others to ask.
     Application,
+    /// The same in so many milliseconds, for a call that is over soon after.
+    ApplicationWithin(u16),
     /// Outside the mesh distances are unknown, so the wait is the usual one: 10 s.
     External,
 }
 
+/// What a call keeps of its time for another endpoint. A call of 2 s so waits for 1.25 s, beyond
+/// the moment at which the kernel asks for the first time again.
+const KEPT_FOR_OTHERS: Duration = Duration::from_millis(750);
+
 impl ConnectTimeout {
+    /// Of an application, for a call that has so much time left. One that spent all of it here
+    /// would end as a call whose time is over, and ask nobody else.
+    pub(crate) fn of_application(left: Option<Duration>) -> Self {
+        let kept = left.map(|left| left.saturating_sub(KEPT_FOR_OTHERS));
+        match kept.map(|kept| kept.max(Self::Replaceable.limit())) {
+            Some(within) if within < Self::Application.limit() => {
+                // Below 4.5 s, so it is that many.
+                Self::ApplicationWithin(u16::try_from(within.as_millis()).unwrap_or(u16::MAX))
+            }
+            Some(_) | None => Self::Application,
+        }
+    }
+
+    /// How long a call may wait for a connection that others share, where it is over soon after.
+    pub(crate) const fn of_call(self) -> Option<Duration> {
+        match self {
+            Self::ApplicationWithin(_) => Some(self.limit()),
+            Self::Application | Self::Replaceable | Self::External => None,
+        }
+    }
+
+    const fn is_of_application(self) -> bool {
+        matches!(self, Self::Application | Self::ApplicationWithin(_))
+    }
+
     const fn limit(self) -> Duration {
         match self {
             Self::Replaceable => Duration::from_secs(1),
             Self::Application => Duration::from_millis(4500),
+            Self::ApplicationWithin(millis) => Duration::from_millis(millis as u64),
             Self::External => Duration::from_secs(10),
         }
     }
@@ -92,29 +125,80 @@ impl Connector {
         limit: ConnectTimeout,
         connecting: impl Future<Output = io::Result<TcpStream>> + Send,
     ) -> impl Future<Output = io::Result<TcpStream>> + Send {
-        let connecting = timeout(self.limit_to(addr, limit), connecting);
+        let mut waiting = self.wait_for(addr, limit);
+        let whole = self.limit_to(addr, limit);
+        let began = Instant::now();
         async move {
-            let connected = connecting.await;
-            // Also where it refuses: its queue is not what keeps calls waiting.
-            self.note(addr, limit, connected.is_ok());
+            let mut connecting = pin!(connecting);
+            // Not by the clock alone: who stood still may have its answer already.
+            let long = began + whole.min(ConnectTimeout::Replaceable.limit());
+            let mut connected = timeout_at(long, connecting.as_mut()).await;
+            if connected.is_err() {
+                if let Some(waiting) = &mut waiting {
+                    waiting.is_long = true;
+                }
+                connected = timeout_at(began + whole, connecting).await;
+            }
+            if let (Some(waiting), Ok(connected)) = (&mut waiting, &connected) {
+                waiting.ended(connected);
+            }
             tuned(connected)
         }
     }
 
     /// How long this address has, for now.
     fn limit_to(&self, addr: SocketAddr, limit: ConnectTimeout) -> Duration {
-        if limit == ConnectTimeout::Application && self.full_queues.contain(addr) {
+        if limit.is_of_application() && self.full_queues.contain(addr) {
             ConnectTimeout::Replaceable.limit()
         } else {
             limit.limit()
         }
     }
 
-    fn note(&self, addr: SocketAddr, limit: ConnectTimeout, accepted: bool) {
-        match limit {
-            ConnectTimeout::Application if accepted => self.full_queues.forget(addr),
-            ConnectTimeout::Application => self.full_queues.note(addr),
-            ConnectTimeout::Replaceable | ConnectTimeout::External => {}
+    fn wait_for(&self, addr: SocketAddr, limit: ConnectTimeout) -> Option<Waiting<'_>> {
+        limit.is_of_application().then(|| Waiting {
+            full_queues: &self.full_queues,
+            addr,
+            is_long: false,
+            answered: false,
+        })
+    }
+}
+
+/// Somebody waits for an application to accept. Dropped without its answer it notes that, where
+/// it took long: most callers leave before all the time is over that the connection may take.
+#[derive(Debug)]
+struct Waiting<'a> {
+    full_queues: &'a FullQueues,
+    addr: SocketAddr,
+    /// For a second.
+    is_long: bool,
+    answered: bool,
+}
+
+impl Waiting<'_> {
+    /// An error of the own side says nothing of who listens there, and one of the way to it is no
+    /// answer either.
+    fn ended(&mut self, connected: &io::Result<TcpStream>) {
+        let refused = |error: &io::Error| {
+            let refusals = [
+                io::ErrorKind::ConnectionRefused,
+                io::ErrorKind::ConnectionReset,
+            ];
+            refusals.contains(&error.kind())
+        };
+        // Also where it refuses: its queue is not what keeps calls waiting.
+        self.answered = connected.as_ref().err().is_none_or(refused);
+        if self.answered {
+            self.full_queues.forget(self.addr);
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if self.is_long && !self.answered {
+            self.full_queues.note(self.addr);
         }
     }
 }
@@ -126,8 +210,8 @@ impl Connector {
 pub(crate) fn connect_to_proxy(
     addr: SocketAddr,
 ) -> impl Future<Output = io::Result<TcpStream>> + Send {
-    let limit = ConnectTimeout::Replaceable.limit();
-    let connecting = timeout(limit, TcpStream::connect(addr));
+    let until = Instant::now() + ConnectTimeout::Replaceable.limit();
+    let connecting = timeout_at(until, TcpStream::connect(addr));
     async move { tuned(connecting.await) }
 }
 
@@ -184,18 +268,115 @@ pub(crate) fn reset(stream: &TcpStream) {
 
 #[cfg(test)]
 mod tests {
+    use std::future::{pending, ready};
+    use std::net::TcpListener;
+
+    use tokio::time::{sleep, timeout};
+
     use super::*;
 
+    const SOON: Duration = ConnectTimeout::Replaceable.limit();
+    const PATIENT: Duration = ConnectTimeout::Application.limit();
+
+    fn somewhere() -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, 1], 80))
+    }
+
+    /// One that knows of a full queue.
+    async fn kept_waiting() -> Connector {
+        let connector = Connector::default();
+        let attempt = connector.within(somewhere(), ConnectTimeout::Application, pending());
+        let error = attempt.await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        connector
+    }
+
+    fn limit_of(connector: &Connector) -> Duration {
+        connector.limit_to(somewhere(), ConnectTimeout::Application)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_queue_that_stays_full_is_remembered_by_the_workload_that_waited() {
+        let (waited, other) = (kept_waiting().await, Connector::default());
+        assert_eq!((limit_of(&waited), limit_of(&other)), (SOON, PATIENT));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_queue_is_learnt_from_who_leaves_once_it_took_a_second() {
+        let long = SOON + Duration::from_millis(1);
+        let short = SOON / 2;
+        for (limit, left_after, learnt) in [
+            (ConnectTimeout::Application, long, SOON),
+            (ConnectTimeout::Application, short, PATIENT),
+            (ConnectTimeout::ApplicationWithin(2000), long, SOON),
+            // Not asked by calls that could go nowhere else.
+            (ConnectTimeout::External, long, PATIENT),
+        ] {
+            let connector = Connector::default();
+            let attempt = connector.within(somewhere(), limit, pending());
+            assert!(timeout(left_after, attempt).await.is_err());
+            assert_eq!(limit_of(&connector), learnt, "{limit:?}, {left_after:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_queue_is_forgotten_by_an_answer_and_by_no_other_error() {
+        for (error, after) in [
+            (io::ErrorKind::ConnectionRefused, PATIENT),
+            (io::ErrorKind::ConnectionReset, PATIENT),
+            // As where this process has no file or no port left, or no way leads there.
+            (io::ErrorKind::Other, SOON),
+            (io::ErrorKind::AddrNotAvailable, SOON),
+            (io::ErrorKind::HostUnreachable, SOON),
+        ] {
+            let connector = kept_waiting().await;
+            let attempt = ready(Err(io::Error::from(error)));
+            let attempt = connector.within(somewhere(), ConnectTimeout::Application, attempt);
+            assert!(attempt.await.is_err());
+            assert_eq!(limit_of(&connector), after, "{error}");
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let accepted = ready(TcpStream::from_std(stream));
+        let connector = kept_waiting().await;
+        let attempt = connector.within(somewhere(), ConnectTimeout::Application, accepted);
+        assert!(attempt.await.is_ok());
+        assert_eq!(limit_of(&connector), PATIENT, "it accepts");
+    }
+
+    /// As from a neighbour that does not answer, after three seconds.
+    #[tokio::test(start_paused = true)]
+    async fn an_error_that_took_long_is_remembered_as_a_wait_in_vain() {
+        for (after, learnt) in [(3 * SOON, SOON), (Duration::ZERO, PATIENT)] {
+            let connector = Connector::default();
+            let attempt = async move {
+                sleep(after).await;
+                Err(io::Error::from(io::ErrorKind::HostUnreachable))
+            };
+            let attempt = connector.within(somewhere(), ConnectTimeout::Application, attempt);
+            assert!(attempt.await.is_err());
+            assert_eq!(limit_of(&connector), learnt, "{after:?}");
+        }
+    }
+
     #[test]
-    fn a_queue_that_stays_full_is_remembered_by_the_workload_that_waited_until_it_accepts() {
-        let (waited, other) = (Connector::default(), Connector::default());
-        let addr = SocketAddr::from(([10, 0, 0, 1], 80));
-        let application = ConnectTimeout::Application;
-        let limit_of = |connector: &Connector| connector.limit_to(addr, application);
-        let (patient, soon) = (application.limit(), ConnectTimeout::Replaceable.limit());
-        waited.note(addr, application, false);
-        assert_eq!((limit_of(&waited), limit_of(&other)), (soon, patient));
-        waited.note(addr, application, true);
-        assert_eq!(limit_of(&waited), patient);
+    fn a_call_keeps_time_for_another_endpoint() {
+        let millis = Duration::from_millis;
+        for (left, within) in [
+            (None, PATIENT),
+            (Some(millis(60_000)), PATIENT),
+            (Some(millis(5250)), PATIENT),
+            (Some(millis(5000)), millis(4250)),
+            (Some(millis(2000)), millis(1250)),
+            (Some(millis(500)), SOON),
+            (Some(Duration::ZERO), SOON),
+        ] {
+            assert_eq!(
+                ConnectTimeout::of_application(left).limit(),
+                within,
+                "{left:?}"
+            );
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! Applications whose queue of connections has been full for long.
 //!
 //! Whoever hangs accepts nobody, so its queue fills and stays so. Calls that then waited for as
-//! long as a queue that is full for a moment is worth would find no time to go elsewhere.
+//! long as a queue that is full for a moment is worth would find no time to go elsewhere. Whoever
+//! left after a second without an answer tells as much as who stayed.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;

@@ -173,7 +173,7 @@ impl Outgoing {
         }
         if parts.version == Version::HTTP_2 {
             let server = clients.http2(addr, &Arc::default());
-            return exchange::http2(&server, parts, replay.again()?).await;
+            return exchange::http2(&server, parts, replay.again()?, limit).await;
         }
         exchange::http1(clients, addr, limit, parts, replay).await
     }

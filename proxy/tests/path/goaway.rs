@@ -4,7 +4,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Request;
@@ -24,9 +24,15 @@ const GOAWAY: u8 = 7;
 const ACK: u8 = 1;
 /// END_STREAM and END_HEADERS.
 const WHOLE: u8 = 5;
+/// END_HEADERS alone.
+const GOES_ON: u8 = 4;
 /// `:method: GET` and `:status: 200`, as every head of a request and an answer begins here.
 const GET: u8 = 0x82;
 const OK: u8 = 0x88;
+/// `content-length: 10485760`, as a literal that is not indexed.
+const LARGE: &[u8] = b"\x0f\x0d\x0810485760";
+/// A server that took no further connection is not asked for one again before that.
+const REFUSED_FOR: Duration = Duration::from_secs(5);
 
 /// A connection of HTTP/2 to a server, frame by frame.
 struct Server(TcpStream);
@@ -185,4 +191,59 @@ async fn calls_beside_those_that_make_a_server_leave_are_answered() {
         }
     }
     assert!(left.load(Relaxed) >= 5 * 8, "{left:?}");
+}
+
+/// Begins a large answer on its first connection, and takes whatever else comes by that. On any
+/// other one it speaks HTTP/2 and takes nothing.
+async fn serves_one(stream: TcpStream, nth: usize, says_so: bool) -> io::Result<()> {
+    let mut server = Server::accept(stream).await?;
+    let (id, _) = server.opened().await?;
+    if nth > 0 {
+        return if says_so {
+            server.leave(0).await
+        } else {
+            Ok(())
+        };
+    }
+    let mut head = vec![OK];
+    head.extend(LARGE);
+    server.write([HEADERS, GOES_ON], id, &head).await?;
+    loop {
+        let (id, _) = server.opened().await?;
+        server.answer(id).await?;
+    }
+}
+
+#[tokio::test]
+async fn a_server_of_one_connection_gets_the_calls_beside_a_large_answer_by_that() {
+    for says_so in [true, false] {
+        let (client, server, _, _) = pair(Protocol::Http2).await;
+        let listener = listening(&client, &server).await;
+        let opened = Arc::new(AtomicUsize::new(0));
+        let log = Arc::clone(&opened);
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let nth = log.fetch_add(1, Relaxed);
+                tokio::spawn(serves_one(stream, nth, says_so));
+            }
+        });
+        let mut sender = grpc(&client).await;
+        let large = sender.send_request(request("GET")).await.unwrap();
+        assert_eq!(large.status(), 200);
+        let began = Instant::now();
+        let mut statuses = Vec::new();
+        for _ in 0..4 {
+            statuses.push(status(&mut sender, "POST").await);
+        }
+        // It may have done what it was asked for where it says nothing.
+        let first = if says_so { 200 } else { 502 };
+        let stood_still = began.elapsed() >= REFUSED_FOR;
+        assert!(
+            stood_still || statuses == [first, 200, 200, 200],
+            "{says_so}: {statuses:?}"
+        );
+        assert!(stood_still || opened.load(Relaxed) == 2, "{opened:?}");
+        drop(large);
+    }
 }

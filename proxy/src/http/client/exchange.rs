@@ -56,12 +56,22 @@ pub struct UpstreamResponse {
 /// # Errors
 /// [`Failure::ConnectionClosed`] when the connection takes no more, [`Failure::NotSent`]
 /// when the server refused the stream.
-pub(crate) async fn multiplexed(
+pub(crate) fn multiplexed(
+    peer: &Multiplexed,
+    request: Request<Body>,
+) -> impl Future<Output = Result<UpstreamResponse, Failure>> {
+    // That of a proxy has its own time.
+    multiplexed_within(peer, request, ConnectTimeout::Replaceable)
+}
+
+/// The same. `limit`: how long it may wait for a connection to be opened.
+async fn multiplexed_within(
     peer: &Multiplexed,
     mut request: Request<Body>,
+    limit: ConnectTimeout,
 ) -> Result<UpstreamResponse, Failure> {
     let sends = Sends::of(request.body());
-    let stream = peer.stream(sends).await?;
+    let stream = peer.stream_within(sends, limit).await?;
     deadline::renew(&mut request);
     let first = stream.first;
     let (mut sender, mut permit) = stream.into_parts();
@@ -106,9 +116,13 @@ fn failed(peer: &Multiplexed, permit: &StreamPermit, first: bool, error: &SendEr
     match error {
         SendError::Unsent(cause) => {
             peer.retire(permit);
-            if first && cause.is_go_away() && !peer.may_take_more() {
-                // Its server refuses who only just came, and another connection fares no
-                // better.
+            if first {
+                peer.took_nothing();
+            }
+            let refuses = first && cause.is_go_away() && !peer.takes_no_further();
+            if refuses && !peer.may_take_more() {
+                // Its server refuses who only just came, another connection fares no better, and
+                // none is there.
                 return Failure::not_sent(Reason::ConnectFailed, error.to_string());
             }
             Failure::connection_closed(error.to_string())
@@ -116,10 +130,15 @@ fn failed(peer: &Multiplexed, permit: &StreamPermit, first: bool, error: &SendEr
         // The connection is as good as before; its server is busy.
         SendError::Refused(_) => Failure::not_sent(Reason::ConnectionLost, error.to_string()),
         SendError::Malformed(_) => Failure::not_sent(Reason::BadRequest, error.to_string()),
-        SendError::Lost(cause) => Failure::Lost {
-            detail: error.to_string().into(),
-            reset: StreamReset::of(cause),
-        },
+        SendError::Lost(cause) => {
+            if first && !cause.is_reset() {
+                peer.took_nothing();
+            }
+            Failure::Lost {
+                detail: error.to_string().into(),
+                reset: StreamReset::of(cause),
+            }
+        }
     }
 }
 
@@ -246,7 +265,7 @@ fn switches<B>(parts: &Parts, response: &Response<B>) -> Result<bool, Failure> {
     Ok(switched)
 }
 
-/// Sends over HTTP/2 without TLS.
+/// Sends over HTTP/2 without TLS. `limit`: how long it may wait for a connection to be opened.
 ///
 /// # Errors
 /// As [`multiplexed`], and [`Failure::Refused`] for a head that may end the connection.
@@ -254,6 +273,7 @@ pub(crate) async fn http2(
     application: &Multiplexed,
     parts: &Parts,
     body: Body,
+    limit: ConnectTimeout,
 ) -> Result<UpstreamResponse, Failure> {
     let mut parts = parts.clone();
     parts.version = Version::HTTP_2;
@@ -268,7 +288,7 @@ pub(crate) async fn http2(
                       of which each field takes 32 bytes more than its name and value";
         return Err(Failure::refused(Reason::BadRequest, detail));
     }
-    multiplexed(application, Request::from_parts(parts, body)).await
+    multiplexed_within(application, Request::from_parts(parts, body), limit).await
 }
 
 /// The size of a head as HTTP/2 counts it.

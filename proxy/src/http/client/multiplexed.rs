@@ -32,6 +32,7 @@ use crate::http::http2::send_window::Credit;
 use crate::http::http2::unanswered::SILENT_AFTER;
 use crate::net::budget::Budget;
 use crate::net::coalesce::FlushHandle;
+use crate::net::connect::ConnectTimeout;
 
 /// Requests on one HTTP/2 connection before another is opened.
 const STREAMS_PER_CONNECTION: usize = 100;
@@ -213,12 +214,48 @@ impl Multiplexed {
     ///
     /// # Errors
     /// When no connection can be made; the application has seen nothing.
-    pub async fn stream(&self, sends: Sends) -> Result<Http2Stream, Failure> {
+    pub fn stream(
+        &self,
+        sends: Sends,
+    ) -> impl Future<Output = Result<Http2Stream, Failure>> + Send {
+        self.stream_within(sends, ConnectTimeout::Replaceable)
+    }
+
+    /// The same for a call that may have to keep time for others, as `limit` says. What is opened
+    /// has a limit of its own.
+    ///
+    /// # Errors
+    /// As [`Self::stream`], and when no connection was opened in that time.
+    pub(crate) async fn stream_within(
+        &self,
+        sends: Sends,
+        limit: ConnectTimeout,
+    ) -> Result<Http2Stream, Failure> {
         match self.free(STREAMS_PER_CONNECTION, sends, Eligible::Unburdened) {
             Some(stream) => Ok(stream),
             // On the heap: most requests find one.
-            None => Box::pin(self.new_stream(sends)).await,
+            None => Box::pin(self.new_stream_within(sends, limit)).await,
         }
+    }
+
+    /// Each waits for itself: those that come while a connection is being opened have to leave in
+    /// time as well as the one that opens it.
+    async fn new_stream_within(
+        &self,
+        sends: Sends,
+        limit: ConnectTimeout,
+    ) -> Result<Http2Stream, Failure> {
+        let opening = self.new_stream(sends);
+        let Some(within) = limit.of_call() else {
+            return opening.await;
+        };
+        timeout(within, opening).await.unwrap_or_else(|_| {
+            let spare = self.free(STREAMS_PER_CONNECTION, Sends::Nothing, Eligible::Any);
+            spare.ok_or_else(|| {
+                let detail = "no connection was opened within most of the call's time";
+                Failure::not_sent(Reason::ConnectFailed, detail)
+            })
+        })
     }
 
     async fn new_stream(&self, sends: Sends) -> Result<Http2Stream, Failure> {
@@ -312,6 +349,24 @@ impl Multiplexed {
         self.serves.swap(false, Ordering::Relaxed)
     }
 
+    /// A connection that was opened for a request ended and answered nothing: its server takes no
+    /// further one, though it began to speak on it.
+    pub(crate) fn took_nothing(&self) {
+        *self.refused.lock() = Some(Instant::now());
+    }
+
+    /// Whether what a new connection did not take may go by one of those that are there, and would
+    /// fare no better on another new one.
+    pub(crate) fn takes_no_further(&self) -> bool {
+        self.is_connected() && !self.may_try_again(Instant::now())
+    }
+
+    /// Whether its server may take a further connection by now.
+    fn may_try_again(&self, now: Instant) -> bool {
+        let again = |refused| now.saturating_duration_since(refused) >= REFUSED_FOR;
+        self.refused.lock().is_none_or(again)
+    }
+
     /// Sends nothing more on the connection that `permit` belongs to. Streams
     /// that it carries go on.
     pub(crate) fn retire(&self, permit: &StreamPermit) {
@@ -356,8 +411,7 @@ impl Multiplexed {
         } else {
             best.large > 0 && connections.len() < LARGE_APART
         };
-        let again = |refused| now.saturating_duration_since(refused) >= REFUSED_FOR;
-        has_room && self.refused.lock().is_none_or(again)
+        has_room && self.may_try_again(now)
     }
 
     /// Closes connections that nobody used for a while; true when none is left.

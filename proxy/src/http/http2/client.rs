@@ -221,7 +221,7 @@ impl RequestSender {
             // Nobody is read while memory is full, which says nothing of the server.
             is_silent: is_silent && !self.flow.budget().is_full(),
             large: if self.shared.spreads {
-                self.flow.large_streams()
+                self.flow.large_streams(now)
             } else {
                 0
             },

@@ -24,7 +24,6 @@
 //! and all of them may have been by then. So it is asked again once the peer knows the
 //! smaller window.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -34,6 +33,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::inbox::{Inbox, Inboxes, SmallFrames};
+use super::used_streams::UsedStreams;
 use crate::net::budget::{Budget, Holder};
 
 /// Window of a stream that nobody has read much of yet.
@@ -70,8 +70,8 @@ pub(crate) struct Flow {
     budget: Arc<Budget>,
     changes: WindowChanges,
     streams: AtomicUsize,
-    /// Those that bring more than [`STREAM_WINDOW`].
-    large: AtomicUsize,
+    /// Those that announced more than [`STREAM_WINDOW`].
+    announced_large: AtomicUsize,
     window: AtomicU32,
     /// A stream was read as fast as its window allowed.
     wants_growth: AtomicBool,
@@ -79,7 +79,7 @@ pub(crate) struct Flow {
     /// The window became smaller, and the peer may not know yet.
     shrunk: AtomicBool,
     /// Streams that brought more than the smallest window.
-    used: Mutex<HashMap<StreamId, FlowControl>>,
+    used: UsedStreams,
     inboxes: Arc<Inboxes>,
 }
 
@@ -99,12 +99,12 @@ impl Flow {
             budget,
             changes,
             streams: AtomicUsize::new(0),
-            large: AtomicUsize::new(0),
+            announced_large: AtomicUsize::new(0),
             window: AtomicU32::new(window),
             wants_growth: AtomicBool::new(false),
             growth: Mutex::default(),
             shrunk: AtomicBool::new(window < ASSUMED_WINDOW),
-            used: Mutex::default(),
+            used: UsedStreams::default(),
             inboxes: Arc::default(),
         })
     }
@@ -150,10 +150,11 @@ impl Flow {
     }
 
     /// Streams that are open and bring more than their sender may send ahead, so that it holds
-    /// the rest.
+    /// the rest: as they announced, or as they show by now.
     #[must_use]
-    pub(crate) fn large_streams(&self) -> usize {
-        self.large.load(Relaxed)
+    pub(crate) fn large_streams(&self, now: Instant) -> usize {
+        let window = self.window() as usize;
+        self.announced_large.load(Relaxed) + self.used.large(window, now)
     }
 
     /// Counts a stream until the share is dropped.
@@ -165,7 +166,7 @@ impl Flow {
             flow: Arc::clone(self),
             read: 0,
             given_back: 0,
-            large: false,
+            announced_large: false,
             used: None,
         }
     }
@@ -184,9 +185,7 @@ impl Flow {
             return false;
         }
         if shrunk {
-            for stream in self.used.lock().values_mut() {
-                let _ = stream.release_capacity(0);
-            }
+            self.used.look_again();
         }
         self.shrunk.store(window < self.window(), Relaxed);
         self.announced(window);
@@ -265,8 +264,8 @@ pub(crate) struct Share {
     read: u32,
     /// All that the peer may have sent ahead again.
     given_back: u64,
-    /// It brings more than [`STREAM_WINDOW`].
-    large: bool,
+    /// It announced more than [`STREAM_WINDOW`].
+    announced_large: bool,
     /// Among [`Flow::used`].
     used: Option<StreamId>,
 }
@@ -274,23 +273,29 @@ pub(crate) struct Share {
 impl Share {
     /// Lets the peer send as many further bytes of `stream`.
     pub(crate) fn give_back(&mut self, stream: &mut FlowControl, bytes: usize) {
+        let windows = |bytes: u64| bytes.saturating_sub(1) / u64::from(STREAM_WINDOW);
+        let before = windows(self.given_back);
         self.given_back += bytes as u64;
         // Before they are given back: the window may become smaller just then.
         if self.used.is_none() && self.given_back >= u64::from(LEAST_STREAM_WINDOW) {
-            let id = stream.stream_id();
-            self.used = Some(id);
-            self.flow.used.lock().insert(id, stream.clone());
+            self.used = Some(stream.stream_id());
+            self.flow.used.insert(stream);
         }
-        self.brings(self.given_back);
         // Only what was received is given back, so this cannot fail.
         let _ = stream.release_capacity(bytes);
+        if let Some(id) = self.used
+            && !self.announced_large
+            && windows(self.given_back) > before
+        {
+            self.flow.used.filled(id, self.window());
+        }
     }
 
-    /// So many bytes came of the stream, or are to come.
-    pub(super) fn brings(&mut self, bytes: u64) {
-        if !self.large && bytes > u64::from(STREAM_WINDOW) {
-            self.large = true;
-            self.flow.large.fetch_add(1, Relaxed);
+    /// So many bytes are to come of the stream.
+    pub(super) fn announces(&mut self, bytes: u64) {
+        if !self.announced_large && bytes > u64::from(STREAM_WINDOW) {
+            self.announced_large = true;
+            self.flow.announced_large.fetch_add(1, Relaxed);
         }
     }
 
@@ -318,13 +323,11 @@ impl Share {
 impl Drop for Share {
     fn drop(&mut self) {
         self.flow.streams.fetch_sub(1, Relaxed);
-        if self.large {
-            self.flow.large.fetch_sub(1, Relaxed);
+        if self.announced_large {
+            self.flow.announced_large.fetch_sub(1, Relaxed);
         }
         if let Some(id) = self.used {
-            let stream = self.flow.used.lock().remove(&id);
-            // Maybe the last that holds it, so it ends here and not under the lock.
-            drop(stream);
+            self.flow.used.remove(id);
         }
     }
 }

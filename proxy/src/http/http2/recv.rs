@@ -16,6 +16,7 @@ use super::field_values;
 use super::flow::Share;
 use super::inbox::Inbox;
 use crate::http::body::BoxError;
+use crate::http::grpc::ends_in_trailers;
 use crate::http::stuck_upload::Answered;
 
 /// What of a message comes after its head.
@@ -27,6 +28,8 @@ pub struct RecvBody {
     unread: Option<ReservedBytes>,
     /// Bytes that are still to come, where that was announced.
     left: Option<u64>,
+    /// Its head says that trailers follow.
+    owes_trailers: bool,
     data_ended: bool,
     /// What still sends the request that this answers.
     upload: Option<UploadGuard>,
@@ -74,13 +77,14 @@ impl RecvBody {
             .and_then(|length| length.to_str().ok()?.parse().ok());
         // A length without a body is that of the answer to another method.
         if let Some(bytes) = left.filter(|_| !stream.is_end_stream()) {
-            share.brings(bytes);
+            share.announces(bytes);
         }
         Self {
             inbox: share.inbox(stream),
             share,
             unread: None,
             left,
+            owes_trailers: head.contains_key(header::TRAILER) || ends_in_trailers(head),
             data_ended: false,
             upload: None,
             request: None,
@@ -126,9 +130,11 @@ impl RecvBody {
 
     /// Whether all of it came although its stream was reset. Node resets many that it pipes, with
     /// NO_ERROR and without an end, and passed on as a reset that would cost what its client has
-    /// not taken yet.
+    /// not taken yet. One whose trailers were announced lacks them, such as the status of a call
+    /// of gRPC.
     fn is_complete(&self, error: &h2::Error) -> bool {
-        self.left == Some(0) && error.is_reset() && error.reason() == Some(h2::Reason::NO_ERROR)
+        let whole = self.left == Some(0) && !self.owes_trailers;
+        whole && error.is_reset() && error.reason() == Some(h2::Reason::NO_ERROR)
     }
 
     /// All of it came; what is left of a request that it answers may go on without it.

@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::*;
+use crate::failure::Next;
 use crate::http::body;
 use crate::http::http2::PLAIN;
 use crate::http::http2::send_window::STALLED_AFTER;
@@ -154,4 +155,27 @@ async fn stream_that_two_hold_counts_until_both_have_dropped_it() {
     assert_eq!(count(), 2);
     drop(of_the_upload);
     assert_eq!(count(), 1);
+}
+
+/// Whoever opens the connection, and who waits for it meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_over_soon_keeps_time_to_go_elsewhere_where_no_connection_comes() {
+    let peer = Multiplexed::new(std::future::pending);
+    let began = Instant::now();
+    let limit = ConnectTimeout::ApplicationWithin(1250);
+    let hurried = || async {
+        let failure = peer.stream_within(Sends::Nothing, limit).await.unwrap_err();
+        assert_eq!(failure.next(), Next::OtherEndpoint, "{failure:?}");
+        began.elapsed()
+    };
+    let patient = timeout(
+        Duration::from_secs(60),
+        peer.stream_within(Sends::Nothing, ConnectTimeout::Application),
+    );
+    let (one, other, patient) = tokio::join!(hurried(), hurried(), patient);
+    assert!(
+        one.max(other) < Duration::from_millis(1300),
+        "{one:?}, {other:?}"
+    );
+    assert!(patient.is_err(), "its time is that of the connection");
 }

@@ -2,14 +2,18 @@
 
 use super::*;
 
-/// What is read of an answer of five bytes that was announced with this length, and then reset.
-async fn read(length: &str, code: h2::Reason) -> (Vec<u8>, bool) {
+/// What is read of an answer of five bytes that was announced with this length and such a field,
+/// and then reset.
+async fn read(length: &str, field: [&str; 2], code: h2::Reason) -> (Vec<u8>, bool) {
     let (mut sender, far) = client().await;
     let length = length.to_owned();
+    let [name, value] = field.map(str::to_owned);
     tokio::spawn(async move {
         let mut connection = h2::server::handshake(far).await.unwrap();
         let (_request, mut respond) = connection.accept().await.unwrap().unwrap();
-        let head = Response::builder().header("content-length", length);
+        let head = Response::builder()
+            .header("content-length", length)
+            .header(name, value);
         let mut stream = respond
             .send_response(head.body(()).unwrap(), false)
             .unwrap();
@@ -35,6 +39,8 @@ async fn read(length: &str, code: h2::Reason) -> (Vec<u8>, bool) {
     (came, true)
 }
 
+const HTML: [&str; 2] = ["content-type", "text/html"];
+
 /// As Node's streams do: all bytes of its length, no end, and a reset that blames nobody.
 #[tokio::test(start_paused = true)]
 async fn an_answer_of_which_all_came_is_whole_though_its_stream_is_reset_without_an_error() {
@@ -44,8 +50,24 @@ async fn an_answer_of_which_all_came_is_whole_though_its_stream_is_reset_without
         ("5", cancel, false),
         ("6", no_error, false),
     ] {
-        let (came, ended) = read(length, code).await;
+        let (came, ended) = read(length, HTML, code).await;
         assert_eq!(came, b"hello", "{length}, {code:?}");
         assert_eq!(ended, is_whole, "{length}, {code:?}");
+    }
+}
+
+/// Whoever checks a digest or a status in them would take what was cut for all of it.
+#[tokio::test(start_paused = true)]
+async fn an_answer_whose_trailers_were_announced_is_not_whole_without_them() {
+    for (field, is_whole) in [
+        (["trailer", "digest"], false),
+        (["content-type", "application/grpc+proto"], false),
+        // Which has its status among its bytes.
+        (["content-type", "application/grpc-web"], true),
+        (HTML, true),
+    ] {
+        let (came, ended) = read("5", field, h2::Reason::NO_ERROR).await;
+        assert_eq!(came, b"hello", "{field:?}");
+        assert_eq!(ended, is_whole, "{field:?}");
     }
 }

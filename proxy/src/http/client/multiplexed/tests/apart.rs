@@ -22,6 +22,9 @@ const POLL: Duration = Duration::from_secs(20);
 /// What a server may send ahead of a stream.
 const WINDOW: usize = 64 * 1024;
 
+/// Messages of 1 KiB, one each second, of a stream that lasts.
+const TRICKLE: usize = 2 * WINDOW / 1024 + 1;
+
 /// Connections to a server.
 struct Field {
     peer: Multiplexed,
@@ -115,6 +118,7 @@ async fn serve(io: DuplexStream, nth: usize, told: watch::Receiver<usize>) {
                 "/announced" => (head.header("content-length", 10_u64 << 20), 0),
                 "/large" => (head, 2 * WINDOW),
                 "/window" => (head, WINDOW),
+                "/trickle" => (head, 0),
                 path => {
                     if path == "/poll" {
                         sleep(POLL).await;
@@ -127,6 +131,12 @@ async fn serve(io: DuplexStream, nth: usize, told: watch::Receiver<usize>) {
                 .send_response(head.body(()).unwrap(), false)
                 .unwrap();
             stream.send_data(vec![b'x'; sent].into(), false).unwrap();
+            if request.uri().path() == "/trickle" {
+                for _ in 0..TRICKLE {
+                    sleep(Duration::from_secs(1)).await;
+                    stream.send_data(vec![b'x'; 1024].into(), false).unwrap();
+                }
+            }
             let _ = poll_fn(|cx| stream.poll_reset(cx)).await;
         });
     }
@@ -214,6 +224,35 @@ async fn large_answers_come_apart_by_a_few_connections() {
         }
         assert_eq!(field.opened(), LARGE_APART, "{path}");
     }
+}
+
+/// As a watch, or server-sent events, of which the server holds nothing.
+#[tokio::test(start_paused = true)]
+async fn streams_that_bring_little_at_a_time_share_one_connection_however_long_they_last() {
+    let field = Field::new(PLAIN, 0);
+    let mut watch = field.answer("/trickle").await;
+    watch.read(TRICKLE * 1024).await;
+    field.answer("/").await;
+    assert_eq!(field.opened(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_is_large_while_its_reader_is_slow_and_no_more_once_all_of_it_was_read() {
+    let field = Field::new(PLAIN, 0);
+    let mut first = field.answer("/large").await;
+    first.read(WINDOW + 1).await;
+    sleep(REFUSED_FOR).await;
+    assert_eq!(
+        field.answer("/").await.nth,
+        1,
+        "its server may hold the rest"
+    );
+    // What is left of it.
+    while let Ok(Some(_)) = timeout(SOON, first.body.frame()).await {}
+    sleep(SOON).await;
+    // As many streams by each, and none of them is large.
+    let _beside = field.answer("/").await;
+    assert_eq!((field.answer("/").await.nth, field.opened()), (0, 2));
 }
 
 /// And between two proxies whatever comes.
