@@ -1,6 +1,6 @@
 # The commands people type. `make` alone prints them.
 .DEFAULT_GOAL := help
-.PHONY: dashboard eyes attack-control bench-eyes bench-paired bench-resilience fuzz help cluster cluster-down cluster-smoke images check test conformance demo cli fmt lint deny proto bench bench-quick flame bench-control scale interop attack skew
+.PHONY: proxy profile dashboard eyes attack-control bench-eyes bench-paired bench-resilience fuzz help cluster cluster-down cluster-smoke images check test conformance demo cli fmt lint deny proto bench bench-quick flame bench-control scale interop attack skew
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -19,6 +19,12 @@ images: ## build and load Weft's images (PROFILE=release, IMAGES="proxy echo")
 
 demo: ## a cluster, the mesh, a small shop, and what the mesh sees
 	@e2e/demo/run
+
+proxy: ## the proxy as users get it, one static file, compiled by a profile of what it does under load
+	@proxy/profile/build
+
+profile: ## write that profile anew, 12 min; for a commit in which requests pass other code
+	@proxy/profile/train
 
 cli: ## the command `weft`, one static file, as target/cli/weft and as plugin of kubectl
 	@cargo build --release --locked -p cli --bin weft

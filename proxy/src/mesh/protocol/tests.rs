@@ -75,7 +75,7 @@ fn count(map: &HeaderMap, names: &[HeaderName], times: &mut [usize]) {
 fn ten_thousand_requests_are_the_same_on_the_other_side() {
     for transport in TRANSPORTS {
         let mut random = Random(1);
-        let mut counts = [0; OF_REQUESTS.len()];
+        let mut counts = vec![0; OF_REQUESTS.len()];
         for round in 0..10_000 {
             let request = random.request(transport);
             let sent = request.encode(transport).unwrap();
