@@ -28,8 +28,9 @@ pub(crate) enum ConnectTimeout {
     /// an application kept somebody waiting in vain, until it accepts: it may hang, and its
     /// callers have others to ask.
     Application,
-    /// The same in so many milliseconds, for a call that is over soon after.
-    ApplicationWithin(u16),
+    /// The same in so many times 50 ms, for a call that is over soon after. Each request holds
+    /// one of these.
+    ApplicationWithin(u8),
     /// Outside the mesh distances are unknown, so the wait is the usual one: 10 s.
     External,
 }
@@ -37,6 +38,9 @@ pub(crate) enum ConnectTimeout {
 /// What a call keeps of its time for another endpoint. A call of 2 s so waits for 1.25 s, beyond
 /// the moment at which the kernel asks for the first time again.
 const KEPT_FOR_OTHERS: Duration = Duration::from_millis(750);
+
+/// By which the time of a call is measured here.
+const STEP: Duration = Duration::from_millis(50);
 
 impl ConnectTimeout {
     /// Of an application, for a call that has so much time left. One that spent all of it here
@@ -46,7 +50,8 @@ impl ConnectTimeout {
         match kept.map(|kept| kept.max(Self::Replaceable.limit())) {
             Some(within) if within < Self::Application.limit() => {
                 // Below 4.5 s, so it is that many.
-                Self::ApplicationWithin(u16::try_from(within.as_millis()).unwrap_or(u16::MAX))
+                let steps = within.as_millis() / STEP.as_millis();
+                Self::ApplicationWithin(u8::try_from(steps).unwrap_or(u8::MAX))
             }
             Some(_) | None => Self::Application,
         }
@@ -68,7 +73,7 @@ impl ConnectTimeout {
         match self {
             Self::Replaceable => Duration::from_secs(1),
             Self::Application => Duration::from_millis(4500),
-            Self::ApplicationWithin(millis) => Duration::from_millis(millis as u64),
+            Self::ApplicationWithin(steps) => STEP.saturating_mul(steps as u32),
             Self::External => Duration::from_secs(10),
         }
     }
@@ -308,7 +313,7 @@ mod tests {
         for (limit, left_after, learnt) in [
             (ConnectTimeout::Application, long, SOON),
             (ConnectTimeout::Application, short, PATIENT),
-            (ConnectTimeout::ApplicationWithin(2000), long, SOON),
+            (ConnectTimeout::ApplicationWithin(40), long, SOON),
             // Not asked by calls that could go nowhere else.
             (ConnectTimeout::External, long, PATIENT),
         ] {

@@ -162,7 +162,7 @@ async fn stream_that_two_hold_counts_until_both_have_dropped_it() {
 async fn a_call_that_is_over_soon_keeps_time_to_go_elsewhere_where_no_connection_comes() {
     let peer = Multiplexed::new(std::future::pending);
     let began = Instant::now();
-    let limit = ConnectTimeout::ApplicationWithin(1250);
+    let limit = ConnectTimeout::ApplicationWithin(25);
     let hurried = || async {
         let failure = peer.stream_within(Sends::Nothing, limit).await.unwrap_err();
         assert_eq!(failure.next(), Next::OtherEndpoint, "{failure:?}");
