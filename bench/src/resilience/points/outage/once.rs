@@ -158,7 +158,7 @@ mod tests {
     /// With `grpcCodes` a second application may see a call, and without numbers nobody knows.
     #[test]
     fn calls_over_grpc_are_numbered_and_nothing_allows_a_second_try() {
-        assert!(GRPC_PLAIN.grpc && !GRPC_PLAIN.requested.grpc_unavailable);
+        const { assert!(GRPC_PLAIN.grpc && !GRPC_PLAIN.requested.grpc_unavailable) };
         let call = (GRPC_PLAIN.call)(7);
         assert_eq!(call.headers, [(ID, "7".to_owned())]);
     }
