@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// From the wish to end to the end, for streams, for the Lease and for what is still to be
-/// written; the kubelet is told 5 s in all.
+/// written. Well within what the kubelet gives a pod, of which 3 s go before this begins.
 const ENDING: Duration = Duration::from_secs(3);
 
 /// Runs one replica until `end` resolves.

@@ -31,8 +31,9 @@ use crate::world::{Appearance, ObjectKey, PodFacts, World};
 const PAUSE: Duration = Duration::from_secs(1);
 /// The reason of an Event that a workload opened.
 const OPENED: &str = "NoTrafficTarget";
-/// From when a holder of the Lease is killed until another one leads, and has looked.
-const HANDOVER: Duration = Duration::from_secs(lease::DURATION.as_secs() + 5);
+/// From when a holder of the Lease is killed until another one leads, and has looked, on a busy
+/// machine too: to hear a note twice is better than never.
+const HANDOVER: Duration = Duration::from_secs(lease::DURATION.as_secs() + 15);
 /// As many as wait to be written at most.
 const MAX_UNTOLD: usize = 512;
 
@@ -108,7 +109,8 @@ impl Untold {
         let now = Instant::now();
         self.0.retain(|(at, _)| now.duration_since(*at) < HANDOVER);
         self.0.extend(opened.into_iter().map(|note| (now, note)));
-        self.0.truncate(MAX_UNTOLD);
+        // What opened last is what the holder before is least likely to have told.
+        self.0.drain(..self.0.len().saturating_sub(MAX_UNTOLD));
     }
 
     /// Those of which the holder before may have said nothing.
