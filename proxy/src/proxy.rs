@@ -11,7 +11,6 @@ use identity::tls::CertHandle;
 
 use crate::config::store::Store;
 use crate::drain::Drain;
-use crate::http::client::abandoned::AbandonedRequests;
 use crate::http::client::{Clients, Servers};
 use crate::http::context::Contexts;
 use crate::http::copies::Copies;
@@ -36,8 +35,6 @@ pub struct Proxy {
     pub clients: Clients,
     /// To servers without a proxy.
     pub unmeshed: Clients,
-    /// Of the application beside it, by who calls.
-    pub(crate) abandoned: AbandonedRequests,
     pub(crate) copies: Copies,
     pub(crate) shadow_tracker: ShadowTracker,
     pub(crate) loads: Loads,
@@ -77,7 +74,6 @@ impl Proxy {
             peers: Peers::new(tls, Arc::clone(budget)),
             clients: clients(Servers::OwnPod),
             unmeshed: clients(Servers::Elsewhere),
-            abandoned: AbandonedRequests::default(),
             copies: Copies::default(),
             shadow_tracker: ShadowTracker::default(),
             loads: Loads::default(),

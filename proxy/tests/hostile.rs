@@ -14,7 +14,6 @@
 mod support;
 
 mod hostile {
-    mod abandoned;
     mod behind_answers;
     mod breaks;
     mod bypass;

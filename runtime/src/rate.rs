@@ -126,14 +126,6 @@ impl<K: Clone + Ord + Hash> Rates<K> {
         ahead.saturating_sub(self.allowance.slack())
     }
 
-    /// How long the next use of `key` has to wait. Uses nothing.
-    #[must_use]
-    pub fn wait(&self, key: &K, now: Instant) -> Duration {
-        let idle_at = self.keys.lock().idle_at.get(key).copied();
-        let ahead = idle_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
-        ahead.saturating_sub(self.allowance.slack())
-    }
-
     /// Keys that are remembered.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -227,8 +219,6 @@ mod tests {
         assert_eq!(rates.charge(&1, 1, start), second);
         assert_eq!(rates.charge(&1, 25, start), 26 * second);
         assert_eq!(rates.take(&1, start), Err(26 * second));
-        assert_eq!(rates.wait(&1, start + second), 25 * second);
-        assert_eq!(rates.wait(&2, start), Duration::ZERO, "another key");
         assert_eq!(rates.take(&1, start + 26 * second), Ok(()));
         assert_eq!(burst(&rates, 2, start), (10, second), "another key");
         for key in 3..1_000 {

@@ -1,6 +1,5 @@
 //! HTTP as a client: connections to applications, and one request on one of them.
 
-pub(crate) mod abandoned;
 mod answer_guard;
 pub(crate) mod dedicated;
 pub(crate) mod exchange;

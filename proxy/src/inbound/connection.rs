@@ -121,12 +121,6 @@ impl Connection {
         self
     }
 
-    /// Who answers for what it gives up: the calling pod, or where that is not known everybody of
-    /// its name.
-    pub(super) fn calling(&self) -> &Arc<str> {
-        self.at.as_ref().unwrap_or(&self.label)
-    }
-
     /// Opens a connection to the application.
     pub(super) fn connect(&self) -> impl Future<Output = io::Result<TcpStream>> + Send {
         let connector = &self.proxy.connector;

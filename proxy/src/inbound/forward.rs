@@ -36,10 +36,7 @@ impl Connection {
                 return self.forward_http2(allowed, replay).await;
             }
             let (clients, limit) = (&self.proxy.clients, connect_timeout(allowed));
-            let guard = self.proxy.abandoned.begin(self.calling());
-            let answer = exchange::http1(clients, self.local, limit, parts, replay).await;
-            guard.end();
-            answer
+            exchange::http1(clients, self.local, limit, parts, replay).await
         };
         let sent = pin!(sent);
         let sent = deadline::until(Ends::at(allowed.ends), sent);

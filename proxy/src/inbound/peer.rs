@@ -48,14 +48,14 @@ impl PeerProxy {
                 let request = Request::from_parts(parts, body);
                 let connection = Arc::new(self.of_port(Some(port)).of_proxy());
                 connection
-                    .handle_in_turn(request, speak, Upgrades::FromPeer(None))
+                    .handle_request(request, speak, Upgrades::FromPeer(None))
                     .await
             }
             PeerRequest::Upgrade { port, to, parts } => {
                 let request = Request::from_parts(parts, body);
                 let connection = Arc::new(self.of_port(Some(port)).of_proxy());
                 connection
-                    .handle_in_turn(request, AppHttp::Http1, Upgrades::FromPeer(Some(to)))
+                    .handle_request(request, AppHttp::Http1, Upgrades::FromPeer(Some(to)))
                     .await
             }
             PeerRequest::Tcp { port, .. } => match body {

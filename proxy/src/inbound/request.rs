@@ -2,13 +2,10 @@
 //! guard and overload, prepare, forward, respond.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures::future::Either;
 use http::{HeaderValue, Request, Response, header};
 use policy::deadline::Deadline;
 use policy::traffic::guard::Priority;
-use tokio::time::{Instant, sleep};
 
 use crate::config::guard::Exceeded;
 use crate::config::overload::LetIn;
@@ -61,36 +58,7 @@ struct Prepared {
 }
 
 impl Connection {
-    /// One HTTP request. It waits before anything is done for it where its caller has given up
-    /// too many before it, each of which cost the application a connection.
-    pub(super) fn handle_in_turn(
-        self: Arc<Self>,
-        mut request: Request<IncomingBody>,
-        speak: AppHttp,
-        upgrades: Upgrades,
-    ) -> impl Future<Output = Response<Body>> + Send {
-        let wait = match speak {
-            AppHttp::Http1 => self.proxy.abandoned.wait(self.calling()),
-            // Its connections stay when a stream of theirs is reset.
-            AppHttp::Http2 => None,
-        };
-        let Some(wait) = wait else {
-            return Either::Left(self.handle_request(request, speak, upgrades));
-        };
-        self.proxy.telemetry.metrics.limit("abandoned-requests");
-        // On the heap: hardly any request waits.
-        Either::Right(Box::pin(async move {
-            let since = Instant::now();
-            sleep(wait).await;
-            let before = request.extensions().get::<Waited>();
-            let before = before.map_or(Duration::ZERO, |Waited(long)| *long);
-            let waited = Waited(before + since.elapsed());
-            request.extensions_mut().insert(waited);
-            self.handle_request(request, speak, upgrades).await
-        }))
-    }
-
-    /// The same, step by step.
+    /// One HTTP request, step by step.
     pub(super) async fn handle_request(
         self: Arc<Self>,
         request: Request<IncomingBody>,

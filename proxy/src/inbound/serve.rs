@@ -44,7 +44,7 @@ impl Connection {
         };
         let handler = move |request: Request<IncomingBody>| {
             let connection = Arc::clone(&self);
-            connection.handle_in_turn(request, speak, Upgrades::Own)
+            connection.handle_request(request, speak, Upgrades::Own)
         };
         let accepted = Accepted {
             version,

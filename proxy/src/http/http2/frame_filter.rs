@@ -162,11 +162,8 @@ impl<I> FrameFilter<I> {
 
     /// A frame of a block of fields begins.
     fn block_begins(&mut self, flags: u8) {
-        self.block = if flags & END_HEADERS == 0 {
-            Block::GoesOn
-        } else {
-            Block::Ends
-        };
+        let goes_on = flags & END_HEADERS == 0;
+        self.block = if goes_on { Block::GoesOn } else { Block::Ends };
         if let Some(permit) = &self.permit {
             permit.head_begins();
         }
@@ -288,9 +285,11 @@ impl<I> FrameFilter<I> {
         self.unread = bytes;
     }
 
-    /// The reader has all of what was begun, and nothing of what comes next.
+    /// The reader has all of what was begun, and nothing of what comes next. Nothing may come
+    /// between the frames of a block.
     const fn is_between_frames(&self) -> bool {
-        self.content == 0 && self.got == 0 && self.unread == 0
+        let within = matches!(self.block, Block::GoesOn);
+        self.content == 0 && self.got == 0 && self.unread == 0 && !within
     }
 
     /// A HEADERS frame begins: it holds trailers where its stream is no new one.

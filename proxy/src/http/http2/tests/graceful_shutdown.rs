@@ -9,6 +9,8 @@ use super::*;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
 const REFUSED_STREAM: [u8; 4] = [0, 0, 0, 7];
+const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 /// The same and END_STREAM.
 const WHOLE: u8 = 5;
@@ -170,6 +172,26 @@ async fn a_client_that_stops_within_a_frame_is_refused_and_its_connection_ends()
     let ended = timeout(2 * HEARD_WITHIN, client.next(DATA)).await;
     assert_eq!(ended.expect("it stays for ever"), None);
     assert!(serving.await.unwrap().is_err(), "cut off");
+}
+
+/// The client's answer is handed on a moment later, and not between the frames of a head, which
+/// would end the connection.
+#[tokio::test(start_paused = true)]
+async fn a_head_of_two_frames_is_served_though_its_server_goes_between_them() {
+    let (near, far) = duplex(1 << 20);
+    let (go, serving) = counting(far);
+    let serving = tokio::spawn(serving);
+    let mut client = Client::greet(near).await;
+    go.send(()).unwrap();
+    let asked = client.next(PING).await.unwrap();
+    client.write([PING, ACK, 0], &asked).await;
+    let (first, rest) = GET.split_at(3);
+    client.write([HEADERS, END_STREAM, 1], first).await;
+    tokio::time::sleep(IN_HAND * 4).await;
+    client.write([CONTINUATION, END_HEADERS, 1], rest).await;
+    assert_eq!(client.next(HEADERS).await.as_deref(), Some(OK));
+    drop(client);
+    let _ = serving.await.unwrap();
 }
 
 /// Both are ours: the client's connection reads GOAWAY before it sends the head of a
