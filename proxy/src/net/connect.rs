@@ -43,8 +43,8 @@ const KEPT_FOR_OTHERS: Duration = Duration::from_millis(750);
 const STEP: Duration = Duration::from_millis(50);
 
 impl ConnectTimeout {
-    /// Of an application, for a call that has so much time left. One that spent all of it here
-    /// would end as a call whose time is over, and ask nobody else.
+    /// Of an application, for a call that has so much time left and may go elsewhere. One that spent
+    /// all of it here would end as a call whose time is over, and ask nobody else.
     pub(crate) fn of_application(left: Option<Duration>) -> Self {
         let kept = left.map(|left| left.saturating_sub(KEPT_FOR_OTHERS));
         match kept.map(|kept| kept.max(Self::Replaceable.limit())) {
