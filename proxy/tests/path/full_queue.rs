@@ -26,6 +26,8 @@ use crate::support::{Pod, endpoint, endpoints, get_within, pair, raw, vip};
 const FULL_FOR: Duration = Duration::from_millis(1500);
 /// After three seconds it asks once more, or each second.
 const IN_TIME: Duration = Duration::from_millis(2800);
+/// The next ones have 1.25 s where a queue stays full, and this machine some more.
+const TOLD_BY: Duration = Duration::from_millis(1750);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Calls, of which each may meet a machine that stands still.
 const TRIES: usize = 5;
@@ -149,7 +151,7 @@ async fn a_queue_that_stays_full_ends_the_call() {
         assert_eq!(ask(&client, Protocol::Http1).await, 503);
         soonest = soonest.min(began.elapsed());
     }
-    assert!(soonest < FULL_FOR, "{soonest:?}");
+    assert!(soonest < TOLD_BY, "{soonest:?}");
     // Nobody is forgotten for that.
     queue.serve();
     assert_eq!(ask(&client, Protocol::Http1).await, 200);
@@ -188,7 +190,7 @@ async fn a_call_with_little_time_goes_elsewhere_where_a_queue_stays_full() {
     // Each may meet a machine that stands still.
     for _ in 0..TRIES {
         let (statuses, second_took) = beside_one_that_answers().await;
-        if statuses == [200, 200] && second_took < FULL_FOR {
+        if statuses == [200, 200] && second_took < TOLD_BY {
             return;
         }
         last = Some((statuses, second_took));
