@@ -160,9 +160,10 @@ impl Deadline {
     }
 
     /// Until when one attempt may wait for the head of its answer. The last one has all
-    /// the time of the call: what would another limit save it for? Where the call has no
-    /// end, the last attempt keeps the limit, or a dead endpoint would hold it for ever.
-    /// The context's end is none for an unsafe method: see [`DeadlineSource::breaks_off`].
+    /// the time of the call: what would another limit save it for? So has one that is ended by
+    /// its limit only where another one follows. Where the call has no end, the last attempt
+    /// keeps the limit, or a dead endpoint would hold it for ever. The context's end is none
+    /// for an unsafe method: see [`DeadlineSource::breaks_off`].
     #[must_use]
     pub fn attempt(
         self,
@@ -180,9 +181,9 @@ impl Deadline {
         }
     }
 
-    /// When the last attempt of a call has taken as long as one may, where it goes on after
-    /// that: its endpoint has failed it, whatever it answers to who still waits. `None`: it
-    /// ends before.
+    /// When an attempt has taken as long as one may, where it goes on after that unless another
+    /// one follows: its endpoint has failed it, whatever it answers to who still waits. `None`:
+    /// it ends before.
     #[must_use]
     pub fn outlasts(
         self,

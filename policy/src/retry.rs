@@ -8,8 +8,9 @@
 //! author lists the method.
 //!
 //! In use: [`RetryBudget::save`] when a first attempt succeeded; [`may_retry`] when an
-//! attempt ended; [`RetryOutcome`] is the metric's label. What never reached an application is
-//! moved to another endpoint for nothing and is not asked about here.
+//! attempt ended, or has taken as long as one may, which ends it only where another one follows;
+//! [`RetryOutcome`] is the metric's label. What never reached an application is moved to another
+//! endpoint for nothing and is not asked about here.
 
 use std::time::{Duration, Instant};
 
@@ -278,21 +279,6 @@ pub fn may_retry(
         return Next::Denied(RetryOutcome::Budget);
     }
     Next::Retry { wait }
-}
-
-/// Whether another attempt could follow one that ends so, as things stand before it begins.
-/// Where none could, it is the last, and has all the time of its call. Takes nothing;
-/// `body_kept` says that the body is not known to be too long.
-#[must_use]
-pub fn could_retry(
-    retry: &Retry,
-    attempted: &Attempted<'_>,
-    budget: &RetryBudget,
-    now: Instant,
-    peers: u32,
-) -> bool {
-    let possible = attempted.is_repeated(retry) && !attempted.spent && attempted.body_kept;
-    possible && budget.affords(now, &retry.budget, peers)
 }
 
 /// Between once and twice the base, doubled with each retry made before, at most ten times

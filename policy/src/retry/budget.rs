@@ -64,18 +64,6 @@ impl RetryBudget {
         paid
     }
 
-    /// Whether [`Self::spend`] would find what a retry costs. Takes nothing: another call may be
-    /// the one that spends it.
-    #[must_use]
-    pub fn affords(&self, now: Instant, settings: &Budget, peers: u32) -> bool {
-        let reserve = self.reserve_at(now, settings, peers);
-        let reserved = reserve.is_some_and(|reserve| {
-            let full = self.reserve.load(Relaxed).min(reserve.now + reserve.room);
-            reserve.without_one(full).is_some()
-        });
-        reserved || self.balance(self.slot(now), settings) >= RETRY
-    }
-
     /// Retries that the savings would pay for, for the page of the proxy.
     #[must_use]
     pub fn saved(&self, now: Instant, settings: &Budget) -> u32 {
@@ -83,29 +71,22 @@ impl RetryBudget {
         u32::try_from(balance).unwrap_or(0)
     }
 
+    /// A bucket that holds a second's worth, and one token at least.
     fn spend_reserve(&self, now: Instant, settings: &Budget, peers: u32) -> bool {
-        let Some(reserve) = self.reserve_at(now, settings, peers) else {
-            return false;
-        };
-        // The gap was longer when there were more peers, or another route's is.
-        let most = reserve.now + reserve.room;
-        self.reserve.fetch_min(most, Relaxed);
-        let take = |full: u64| reserve.without_one(full);
-        self.reserve.fetch_update(Relaxed, Relaxed, take).is_ok()
-    }
-
-    /// `None` where nothing comes again by itself.
-    fn reserve_at(&self, now: Instant, settings: &Budget, peers: u32) -> Option<Reserve> {
         if settings.min_per_second == 0 {
-            return None;
+            return false;
         }
         let per_second = f64::from(settings.min_per_second) / f64::from(peers.max(1));
         let gap = (1e9 / per_second) as u64;
-        Some(Reserve {
-            now: now.saturating_duration_since(self.start).as_nanos() as u64,
-            gap,
-            room: gap.max(1_000_000_000),
-        })
+        let room = gap.max(1_000_000_000);
+        let now = now.saturating_duration_since(self.start).as_nanos() as u64;
+        // The gap was longer when there were more peers, or another route's is.
+        self.reserve.fetch_min(now + room, Relaxed);
+        let take = |full: u64| {
+            let next = full.max(now) + gap;
+            (next <= now + room).then_some(next)
+        };
+        self.reserve.fetch_update(Relaxed, Relaxed, take).is_ok()
     }
 
     /// Slots are numbered from 1, so that an untouched word is an old one.
@@ -135,25 +116,6 @@ impl RetryBudget {
         let oldest = slot.saturating_sub(counted - 1);
         let current = word.filter(|word| (oldest..=slot).contains(&number(*word)));
         current.fold(0, |sum: i32, word| sum.saturating_add(balance(word)))
-    }
-}
-
-/// A bucket that holds a second's worth, and one token at least. In nanoseconds.
-struct Reserve {
-    /// Since the budget's start.
-    now: u64,
-    /// From one token to the next.
-    gap: u64,
-    /// What all that it holds take to come.
-    room: u64,
-}
-
-impl Reserve {
-    /// When it is full again once a token is taken from one that is full at `full`; `None` where
-    /// there is no token.
-    fn without_one(&self, full: u64) -> Option<u64> {
-        let next = full.max(self.now) + self.gap;
-        (next <= self.now + self.room).then_some(next)
     }
 }
 
@@ -221,31 +183,5 @@ mod tests {
         // What was spent is not held against what comes later.
         budget.save(storm + ms(6000), &settings);
         assert_eq!(budget.balance(budget.slot(storm + ms(6000)), &settings), 20);
-    }
-
-    /// Whatever it is asked between, and whoever shares the reserve.
-    #[test]
-    fn it_affords_what_it_then_pays_and_asking_takes_nothing() {
-        let start = Instant::now();
-        for (min_per_second, peers) in [(0, 1), (1, 1), (1, 4), (5, 2), (1000, 1)] {
-            let settings = Budget {
-                min_per_second,
-                ..Budget::DEFAULT
-            };
-            let budget = RetryBudget::new(start);
-            let mut paid = 0;
-            for step in 0..400 {
-                let now = start + ms(step * 20);
-                if step % 3 == 0 {
-                    budget.save(now, &settings);
-                }
-                let affords = budget.affords(now, &settings, peers);
-                assert_eq!(affords, budget.affords(now, &settings, peers));
-                let pays = budget.spend(now, &settings, peers);
-                assert_eq!(affords, pays, "{min_per_second} of {peers} at {step}");
-                paid += u32::from(pays);
-            }
-            assert!(paid > 0, "{min_per_second} of {peers}");
-        }
     }
 }

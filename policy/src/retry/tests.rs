@@ -62,9 +62,9 @@ fn without_any_object_a_safe_request_that_got_503_or_was_lost_early_is_tried_onc
     }
 }
 
-/// Asked before an attempt, of its end by `backendRequest`.
+/// Asked when an attempt has taken as long as `backendRequest`, which ends it only then.
 #[test]
-fn an_attempt_is_the_last_where_nothing_would_follow_its_end_by_time() {
+fn an_attempt_goes_on_where_nothing_would_follow_its_end_and_no_token_is_taken() {
     let (now, get, plain) = (Instant::now(), Method::GET, Retry::DEFAULT);
     let listing = |code| Retry {
         grpc_codes: GrpcCodes::of(&[code]),
@@ -85,19 +85,25 @@ fn an_attempt_is_the_last_where_nothing_would_follow_its_end_by_time() {
         body_kept: false,
         ..late
     };
+    let over_in = |left| Attempted {
+        deadline: Deadline::arrived(now, RequestedTimeout::default(), Some(left)),
+        ..late
+    };
     for (retry, one, follows) in [
         (&plain, late, true),
         (&plain, retries_made, false),
         (&plain, spent, false),
         (&plain, long, false),
+        (&plain, over_in(plain.backoff), false),
+        (&plain, over_in(plain.backoff + ms(1)), true),
         (&unavailable, grpc_call, false),
         (&too_late, grpc_call, true),
     ] {
         let budget = RetryBudget::new(now);
-        let could = || could_retry(retry, &one, &budget, now, 1);
-        assert_eq!((could(), could()), (follows, follows), "{one:?} unpaid");
-        assert_eq!(retries(retry, &one), follows, "{one:?}");
-        assert!(budget.spend(now, &retry.budget, 1) && !could(), "{one:?}");
+        let next = may_retry(retry, &one, &budget, now, 1, 0);
+        let followed = matches!(next, Next::Retry { .. });
+        assert_eq!(followed, follows, "{one:?}");
+        assert_eq!(budget.spend(now, &retry.budget, 1), !follows, "{one:?}");
     }
 }
 

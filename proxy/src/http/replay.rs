@@ -148,14 +148,6 @@ impl Replay {
         self.empty || (self.is_sent() && self.tape.lock().played.is_some())
     }
 
-    /// Whether all of it may be here once it has come: it does not say that it is longer than
-    /// what is kept.
-    #[must_use]
-    pub(crate) fn may_be_kept(&self) -> bool {
-        let short = |size| size <= REPLAY_LIMIT as u64;
-        self.size().is_none_or(short) && self.may_be_sent()
-    }
-
     /// Whether a copy can start at the beginning.
     #[must_use]
     pub(crate) fn may_be_sent(&self) -> bool {

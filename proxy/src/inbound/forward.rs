@@ -15,10 +15,13 @@ use crate::inbound::reauthorize::{Allowed, no_longer_allowed, unless_revoked};
 use crate::mesh::protocol::AppHttp;
 use crate::net::connect::ConnectTimeout;
 
-/// How long the application may take to accept a connection for that.
+/// How long the application may take to accept a connection for that. Time is only kept for
+/// another endpoint where somebody could ask one: where nobody can, that would end the call early
+/// for nothing.
 fn connect_timeout(allowed: &Allowed) -> ConnectTimeout {
     let left = |ends: Instant| ends.saturating_duration_since(deadline::now());
-    ConnectTimeout::of_application(allowed.ends.map(left))
+    let ends = allowed.ends.filter(|_| allowed.replaceable);
+    ConnectTimeout::of_application(ends.map(left))
 }
 
 impl Connection {

@@ -50,6 +50,8 @@ pub(crate) struct Allowed {
     pub(super) as_of: u64,
     /// When it is over.
     pub(super) ends: Option<Instant>,
+    /// Its caller's proxy may send it to another endpoint instead.
+    pub(super) replaceable: bool,
 }
 
 /// An answer that ends early when its request is no longer allowed. The wait is

@@ -169,6 +169,7 @@ impl Connection {
             class,
             let_in,
         } = passed;
+        let replaceable = self.is_called_as_service(&received);
         self.name_caller(&mut received);
         call.pass_on_trace(&mut received.parts.headers);
         let shadow = self.shadow(&received);
@@ -188,7 +189,12 @@ impl Connection {
         let replay = Replay::new(body).counted(&mut parts.extensions);
         let ends = deadline::ends(deadline, &parts.method);
         Prepared {
-            allowed: Allowed { parts, as_of, ends },
+            allowed: Allowed {
+                parts,
+                as_of,
+                ends,
+                replaceable,
+            },
             replay,
             upload,
             kept,

@@ -24,9 +24,9 @@ pub(crate) enum ConnectTimeout {
     /// once; one whose queue is full, which some servers have for five connections, drops what
     /// asks for another. The kernel then asks again after 1 and 3 s, or after 1, 2, 3 and 4 s
     /// (`net.ipv4.tcp_syn_linear_timeouts`, Linux 6.5), so without a proxy nothing is lost but
-    /// time. 4.5 s last beyond the last of these, and end at none of them. As before, 1 s, once
-    /// an application kept somebody waiting in vain, until it accepts: it may hang, and its
-    /// callers have others to ask.
+    /// time. 4.5 s last beyond the last of these, and end at none of them. [`FULL`] once an
+    /// application kept somebody waiting in vain, until it accepts: it may hang, and its callers
+    /// have others to ask.
     Application,
     /// The same in so many times 50 ms, for a call that is over soon after. Each request holds
     /// one of these.
@@ -39,12 +39,17 @@ pub(crate) enum ConnectTimeout {
 /// the moment at which the kernel asks for the first time again.
 const KEPT_FOR_OTHERS: Duration = Duration::from_millis(750);
 
+/// How long an application has whose queue was full for long. The kernel asks for the first time
+/// again after exactly 1 s, so with no more than that an application which has room by then would
+/// answer just too late, and stay known as full.
+const FULL: Duration = Duration::from_millis(1250);
+
 /// By which the time of a call is measured here.
 const STEP: Duration = Duration::from_millis(50);
 
 impl ConnectTimeout {
-    /// Of an application, for a call that has so much time left. One that spent all of it here
-    /// would end as a call whose time is over, and ask nobody else.
+    /// Of an application, for a call that has so much time left and may go elsewhere. One that
+    /// spent all of it here would end as a call whose time is over, and ask nobody else.
     pub(crate) fn of_application(left: Option<Duration>) -> Self {
         let kept = left.map(|left| left.saturating_sub(KEPT_FOR_OTHERS));
         match kept.map(|kept| kept.max(Self::Replaceable.limit())) {
@@ -154,7 +159,7 @@ impl Connector {
     /// How long this address has, for now.
     fn limit_to(&self, addr: SocketAddr, limit: ConnectTimeout) -> Duration {
         if limit.is_of_application() && self.full_queues.contain(addr) {
-            ConnectTimeout::Replaceable.limit()
+            limit.limit().min(FULL)
         } else {
             limit.limit()
         }
@@ -303,7 +308,35 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_queue_that_stays_full_is_remembered_by_the_workload_that_waited() {
         let (waited, other) = (kept_waiting().await, Connector::default());
-        assert_eq!((limit_of(&waited), limit_of(&other)), (SOON, PATIENT));
+        assert_eq!((limit_of(&waited), limit_of(&other)), (FULL, PATIENT));
+        // Who has less time takes no more of it for that.
+        for (steps, limit) in [(20, SOON), (40, FULL)] {
+            let short = ConnectTimeout::ApplicationWithin(steps);
+            assert_eq!(waited.limit_to(somewhere(), short), limit, "{steps}");
+        }
+    }
+
+    /// As an application answers that had room again within a second.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_known_as_full_is_heard_when_the_kernel_asks_again() {
+        let connector = kept_waiting().await;
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let asked_again = async move {
+            sleep(SOON + Duration::from_millis(50)).await;
+            TcpStream::from_std(stream)
+        };
+        let attempt = connector.within(somewhere(), ConnectTimeout::Application, asked_again);
+        assert!(attempt.await.is_ok());
+        assert_eq!(limit_of(&connector), PATIENT, "it accepts");
+        // Control: one in whose place another one is asked, as between proxies.
+        let late = async {
+            sleep(SOON + Duration::from_millis(50)).await;
+            Err(io::Error::from(io::ErrorKind::ConnectionRefused))
+        };
+        let attempt = connector.within(somewhere(), ConnectTimeout::Replaceable, late);
+        assert_eq!(attempt.await.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 
     #[tokio::test(start_paused = true)]
@@ -311,9 +344,9 @@ mod tests {
         let long = SOON + Duration::from_millis(1);
         let short = SOON / 2;
         for (limit, left_after, learnt) in [
-            (ConnectTimeout::Application, long, SOON),
+            (ConnectTimeout::Application, long, FULL),
             (ConnectTimeout::Application, short, PATIENT),
-            (ConnectTimeout::ApplicationWithin(40), long, SOON),
+            (ConnectTimeout::ApplicationWithin(40), long, FULL),
             // Not asked by calls that could go nowhere else.
             (ConnectTimeout::External, long, PATIENT),
         ] {
@@ -330,9 +363,9 @@ mod tests {
             (io::ErrorKind::ConnectionRefused, PATIENT),
             (io::ErrorKind::ConnectionReset, PATIENT),
             // As where this process has no file or no port left, or no way leads there.
-            (io::ErrorKind::Other, SOON),
-            (io::ErrorKind::AddrNotAvailable, SOON),
-            (io::ErrorKind::HostUnreachable, SOON),
+            (io::ErrorKind::Other, FULL),
+            (io::ErrorKind::AddrNotAvailable, FULL),
+            (io::ErrorKind::HostUnreachable, FULL),
         ] {
             let connector = kept_waiting().await;
             let attempt = ready(Err(io::Error::from(error)));
@@ -353,7 +386,7 @@ mod tests {
     /// As from a neighbour that does not answer, after three seconds.
     #[tokio::test(start_paused = true)]
     async fn an_error_that_took_long_is_remembered_as_a_wait_in_vain() {
-        for (after, learnt) in [(3 * SOON, SOON), (Duration::ZERO, PATIENT)] {
+        for (after, learnt) in [(3 * SOON, FULL), (Duration::ZERO, PATIENT)] {
             let connector = Connector::default();
             let attempt = async move {
                 sleep(after).await;

@@ -20,7 +20,7 @@ use crate::endpoints::endpoint::InFlight;
 use crate::endpoints::learned::{Draw, Fallback, Latency};
 use crate::failure::{Failure, Next};
 use crate::http::client::exchange::UpstreamResponse;
-use crate::http::deadline::{self, Progress};
+use crate::http::deadline::{self, Over, Progress};
 use crate::http::grpc::{grpc_status, is_success};
 use crate::http::replay::Replay;
 use crate::http::upload::Upload;
@@ -50,6 +50,8 @@ pub(crate) struct Attempts<'a> {
     route: &'a Route,
     tried: Vec<SocketAddr>,
     chosen: Option<Chosen>,
+    /// The attempt that is given up is followed by a retry after so long, which is paid for.
+    decided: Option<Duration>,
     failovers: Failovers,
     retries: u8,
     /// Of a request: its body.
@@ -97,6 +99,7 @@ impl<'a> Attempts<'a> {
             route,
             tried: Vec::new(),
             chosen: None,
+            decided: None,
             failovers: Failovers::NONE,
             retries: 0,
             replay: None,
@@ -248,7 +251,7 @@ impl<'a> Attempts<'a> {
         call: &mut Call,
     ) -> impl Future<Output = Result<UpstreamResponse, Failure>> {
         let endpoint = Arc::clone(to.endpoint());
-        let mut ends = self.attempt_ends(proxy, to, outgoing, upload);
+        let mut ends = self.attempt_ends(outgoing, upload);
         // What an async function is given it holds a second time; a block holds it once.
         async move {
             let unanswered = Unanswered::new(&endpoint, &outgoing.replay);
@@ -258,6 +261,9 @@ impl<'a> Attempts<'a> {
                 match deadline::progress(&mut ends, attempt.as_mut()).await {
                     Progress::Ended(ended) => break ended,
                     Progress::Slow => {
+                        if self.is_followed(proxy, endpoint.addr, outgoing, call) {
+                            break Err(Over::Time);
+                        }
                         let again = self.slow(to, call);
                         ends = ends.map(|ends| ends.slow_at(again));
                     }

@@ -35,7 +35,7 @@ pub(super) async fn fleet<const N: usize>(answers: [&'static str; N]) -> (Pod, P
     (client, server, apps)
 }
 
-fn timeouts(request: Option<u64>, attempt: Option<u64>) -> EffectivePolicy {
+pub(super) fn timeouts(request: Option<u64>, attempt: Option<u64>) -> EffectivePolicy {
     EffectivePolicy {
         timeouts: limited(Timeouts {
             request: request.map(Duration::from_millis),

@@ -18,13 +18,16 @@ use tokio::time::{sleep, timeout};
 use wire::v1::Protocol;
 
 use super::answers::{limited, policy_of};
-use super::deadlines::by_address;
+use super::deadlines::{by_address, timeouts};
+use super::limits::guarded;
 use crate::support::{Pod, endpoint, endpoints, get_within, pair, raw, vip};
 
 /// By then the kernel has asked again in vain, after a second.
 const FULL_FOR: Duration = Duration::from_millis(1500);
 /// After three seconds it asks once more, or each second.
 const IN_TIME: Duration = Duration::from_millis(2800);
+/// The next ones have 1.25 s where a queue stays full, and this machine some more.
+const TOLD_BY: Duration = Duration::from_millis(1750);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Calls, of which each may meet a machine that stands still.
 const TRIES: usize = 5;
@@ -148,7 +151,7 @@ async fn a_queue_that_stays_full_ends_the_call() {
         assert_eq!(ask(&client, Protocol::Http1).await, 503);
         soonest = soonest.min(began.elapsed());
     }
-    assert!(soonest < FULL_FOR, "{soonest:?}");
+    assert!(soonest < TOLD_BY, "{soonest:?}");
     // Nobody is forgotten for that.
     queue.serve();
     assert_eq!(ask(&client, Protocol::Http1).await, 200);
@@ -187,12 +190,53 @@ async fn a_call_with_little_time_goes_elsewhere_where_a_queue_stays_full() {
     // Each may meet a machine that stands still.
     for _ in 0..TRIES {
         let (statuses, second_took) = beside_one_that_answers().await;
-        if statuses == [200, 200] && second_took < FULL_FOR {
+        if statuses == [200, 200] && second_took < TOLD_BY {
             return;
         }
         last = Some((statuses, second_took));
     }
     panic!("the call did not go elsewhere in time: {last:?}");
+}
+
+/// What is answered to a call of two seconds at the only pod, whose queue stays full: by a caller
+/// without a proxy, or to the pod's own address.
+async fn sent_to_this_very_pod(outside: bool) -> (u16, String) {
+    let (client, server, _, _) = pair(Protocol::Http1).await;
+    let queue = FullQueue::of(&server).await;
+    server.set(vec![guarded(queue.port(), timeouts(Some(2000), None))]);
+    let stream = if outside {
+        server.plain(queue.port()).await
+    } else {
+        // Of the Service that may be asked by this name it knows nothing.
+        client
+            .call(by_address(&client, &server, queue.port()))
+            .await
+    };
+    get_within(stream, "/", "", PATIENCE).await
+}
+
+#[tokio::test]
+async fn no_time_is_kept_for_another_pod_where_nobody_could_ask_one() {
+    for outside in [true, false] {
+        let (status, answer) = sent_to_this_very_pod(outside).await;
+        assert_eq!(status, 504, "outside: {outside}, {answer}");
+        assert!(answer.contains("weft-reason: deadline"), "{answer}");
+    }
+    // Control: a caller's proxy that may know of another one. Each may meet a machine that stands
+    // still.
+    let mut last = String::new();
+    for _ in 0..TRIES {
+        let (client, server, _, _) = pair(Protocol::Http1).await;
+        let queue = FullQueue::of(&server).await;
+        client.reaches(&server, queue.port());
+        client.set(vec![policy_of(&timeouts(Some(2000), None))]);
+        let (status, answer) = get_within(client.call(vip()).await, "/", "", PATIENCE).await;
+        if status == 503 && answer.contains("weft-reason: connect-failed") {
+            return;
+        }
+        last = answer;
+    }
+    panic!("no time was kept: {last}");
 }
 
 /// A client of a port that nobody declared, which waits until the proxy opens the way to a

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use futures::future::join_all;
 use policy::traffic::EffectivePolicy;
 use policy::traffic::call::{Budget, Retry, Timeouts};
 use policy::traffic::endpoint::Ejection;
@@ -68,6 +69,43 @@ async fn one_for_which_no_retry_can_be_paid_has_its_answer_and_takes_nothing() {
         ..Retry::DEFAULT
     };
     let (client, _server, apps) = fleet([LATER, LATER], &patient(unpaid)).await;
+    let (status, answer) = ask(&client, "GET", "", "").await;
+    assert_eq!((status, request_count(&apps)), (200, 1), "{answer}");
+    assert_eq!(sum(&client, "weft_retries_total", &[]), 0.0);
+}
+
+/// Calls that hang together are not promised the same token.
+#[tokio::test]
+async fn of_calls_that_hang_at_once_only_those_are_given_up_for_which_a_retry_is_paid() {
+    let savings = Budget {
+        percent: Percent::at_most(100),
+        min_per_second: 0,
+        ..Budget::DEFAULT
+    };
+    let saved = Retry {
+        budget: savings,
+        ..Retry::DEFAULT
+    };
+    let (client, _server, apps) = fleet([LATER, LATER], &patient(saved)).await;
+    // It saves the one token, and none of those that hang is done before it was asked for.
+    assert_eq!(ask(&client, "POST", "", "{}").await.0, 200);
+    let calls = (0..8).map(|_| ask(&client, "GET", "", ""));
+    for (status, answer) in join_all(calls).await {
+        assert_eq!(status, 200, "{answer}");
+    }
+    let made = retries(&client, "success");
+    assert!(made >= 1.0, "the token is spent: {}", client.metrics());
+    assert_eq!(sum(&client, "weft_retries_total", &[]), made);
+    assert_eq!(request_count(&apps), 9 + made as usize);
+}
+
+#[tokio::test]
+async fn one_that_has_no_time_left_for_the_wait_before_a_retry_has_its_answer() {
+    let slowly = Retry {
+        backoff: Duration::from_secs(60),
+        ..Retry::DEFAULT
+    };
+    let (client, _server, apps) = fleet([LATER, LATER], &patient(slowly)).await;
     let (status, answer) = ask(&client, "GET", "", "").await;
     assert_eq!((status, request_count(&apps)), (200, 1), "{answer}");
     assert_eq!(sum(&client, "weft_retries_total", &[]), 0.0);

@@ -33,7 +33,9 @@ impl Attempts<'_> {
             requested_wait: RequestedWait::Nothing,
             spent: false,
         };
-        match self.again(proxy, &failed, call) {
+        let decided = self.decided.take();
+        let wait = decided.or_else(|| self.again(proxy, &failed, call));
+        match wait {
             Some(wait) => {
                 self.over = false;
                 call.attempt_failed();
@@ -50,33 +52,48 @@ impl Attempts<'_> {
         failed: &Failed<'_>,
         call: &Call,
     ) -> Option<Duration> {
-        let set = self.route.choice.set()?;
-        let refused = matches!(failed.ended, retry::Ended::Refused(_));
-        if (!self.repeatable && !refused) || self.probes() {
-            return None;
-        }
-        // Before anything is paid for it: nobody else may be left.
-        let other = self.choose(proxy, Fallback::Nobody)?;
-        let attempted = self.attempted(failed);
-        let now = now();
-        let random = rand::random();
-        let peers = set.peers();
-        match may_retry(self.retry(), &attempted, &set.budget, now, peers, random) {
+        match self.decide_next(proxy, failed, call) {
             retry::Next::Pass => None,
             retry::Next::Denied(outcome) => {
                 call.retried(outcome);
                 None
             }
-            retry::Next::Retry { wait } => {
-                self.retry_failed(call);
-                self.retries += 1;
-                if refused {
-                    self.failovers.moved();
-                }
-                self.chosen = Some(Chosen::Retried(other));
-                Some(wait)
-            }
+            retry::Next::Retry { wait } => Some(wait),
         }
+    }
+
+    /// What follows a call that failed. A retry is chosen and paid for with that.
+    pub(super) fn decide_next(
+        &mut self,
+        proxy: &Proxy,
+        failed: &Failed<'_>,
+        call: &Call,
+    ) -> retry::Next {
+        let Some(set) = self.route.choice.set() else {
+            return retry::Next::Pass;
+        };
+        let refused = matches!(failed.ended, retry::Ended::Refused(_));
+        if (!self.repeatable && !refused) || self.probes() {
+            return retry::Next::Pass;
+        }
+        // Before anything is paid for it: nobody else may be left.
+        let Some(other) = self.choose(proxy, Fallback::Nobody) else {
+            return retry::Next::Pass;
+        };
+        let attempted = self.attempted(failed);
+        let now = now();
+        let random = rand::random();
+        let peers = set.peers();
+        let next = may_retry(self.retry(), &attempted, &set.budget, now, peers, random);
+        if matches!(next, retry::Next::Retry { .. }) {
+            self.retry_failed(call);
+            self.retries += 1;
+            if refused {
+                self.failovers.moved();
+            }
+            self.chosen = Some(Chosen::Retried(other));
+        }
+        next
     }
 
     /// While a retry waited, what it was to go to may have left the Service, or be known as

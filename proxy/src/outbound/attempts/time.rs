@@ -1,16 +1,16 @@
 //! How long a call's attempts and its answer may take, and why an attempt was given up.
 
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use policy::deadline::Deadline;
 use policy::reason::Reason;
-use policy::retry::{self, Attempted, RequestedWait, could_retry};
+use policy::retry::{self, RequestedWait};
 use policy::traffic::call::Timeouts;
 
 use super::{Attempts, Failed};
 use crate::endpoints::endpoint::InFlight;
-use crate::endpoints::learned::Fallback;
 use crate::failure::Failure;
 use crate::http::deadline::{self, Ends, Over};
 use crate::http::replay::Replay;
@@ -26,14 +26,8 @@ impl Attempts<'_> {
         call_policy::timeouts(self.route.policy.as_deref())
     }
 
-    /// What an attempt to that endpoint ends by which has no head of its answer until then.
-    pub(super) fn attempt_ends(
-        &self,
-        proxy: &Proxy,
-        to: &InFlight,
-        outgoing: &Outgoing,
-        upload: &Upload,
-    ) -> Option<Box<Ends>> {
+    /// What an attempt ends by which has no head of its answer until then.
+    pub(super) fn attempt_ends(&self, outgoing: &Outgoing, upload: &Upload) -> Option<Box<Ends>> {
         let Timeouts {
             backend_request: limit,
             idle,
@@ -45,55 +39,51 @@ impl Attempts<'_> {
             return None;
         }
         let (method, now) = (&outgoing.parts.method, deadline::now());
-        // Without both, the last attempt ends as any other one.
-        let differs = limit.is_some() && outgoing.deadline != Deadline::NONE;
-        let tried = differs && self.is_last(proxy, to, outgoing);
-        // Another Service is to have what is left of the time, where one may answer.
-        let saves = call_policy::saves_time(self.route.policy.as_deref(), outgoing.fallback_call());
-        let last = tried && (self.route.overridden || !saves);
         let deadline = outgoing.deadline;
-        let ends = Ends::new(
-            deadline.attempt(method, now, limit, last),
-            idle,
-            upload,
-            left,
-        );
+        // Another Service is to have what is left of the time, where one may answer.
+        let saves = || {
+            let policy = self.route.policy.as_deref();
+            !self.route.overridden && call_policy::saves_time(policy, outgoing.fallback_call())
+        };
+        let outlasts = deadline.outlasts(method, now, limit);
+        let outlasts = outlasts.filter(|_| !saves());
+        let at = deadline.attempt(method, now, limit, outlasts.is_some());
+        let ends = Ends::new(at, idle, upload, left);
         // Who asks for another protocol may be let wait for it.
-        let slow =
-            (last && outgoing.upgrade.is_none()).then(|| deadline.outlasts(method, now, limit));
-        ends.map(|ends| ends.slow_at(slow.flatten()))
+        let slow = outlasts.filter(|_| outgoing.upgrade.is_none());
+        ends.map(|ends| ends.slow_at(slow))
     }
 
-    /// Whether no other attempt could follow one to that endpoint which takes too long, as things
-    /// stand when it begins. Who else could be asked, and what that costs, is looked at as in
-    /// [`Self::again`], and nothing is taken.
-    fn is_last(&self, proxy: &Proxy, to: &InFlight, outgoing: &Outgoing) -> bool {
-        let Some(set) = self.route.choice.set() else {
-            return true;
-        };
-        if !self.repeatable || self.probes() {
-            return true;
-        }
+    /// An attempt to that endpoint has taken as long as one may. Whether it is given up for
+    /// another one, which is chosen and paid for with that: what was there when the attempt began
+    /// may be gone by now, since calls that hang together would all count on the same token. Where
+    /// none follows, an end would save no time for anybody, and the attempt goes on.
+    pub(super) fn is_followed(
+        &mut self,
+        proxy: &Proxy,
+        to: SocketAddr,
+        outgoing: &Outgoing,
+        call: &Call,
+    ) -> bool {
         let failed = Failed {
             outgoing,
             ended: retry::Ended::TimedOut,
             requested_wait: RequestedWait::Nothing,
             spent: false,
         };
-        let attempted = Attempted {
-            body_kept: outgoing.replay.may_be_kept(),
-            ..self.attempted(&failed)
+        self.tried.push(to);
+        let next = self.decide_next(proxy, &failed, call);
+        // It is noted once the attempt has ended.
+        self.tried.pop();
+        let retry::Next::Retry { wait } = next else {
+            // Why not is not counted: nothing has failed.
+            return false;
         };
-        let (now, peers) = (deadline::now(), set.peers());
-        if !could_retry(self.retry(), &attempted, &set.budget, now, peers) {
-            return true;
-        }
-        let mut besides = self.tried.clone();
-        besides.push(to.endpoint().addr);
-        self.pick(proxy, Fallback::Nobody, &besides).is_none()
+        self.decided = Some(wait);
+        true
     }
 
-    /// An attempt takes longer than one may, and goes on because it is the last. That its
+    /// An attempt takes longer than one may, and goes on because none follows it. That its
     /// endpoint failed it must not wait until the call is over, which may be much later: others
     /// go there meanwhile.
     ///
