@@ -203,7 +203,7 @@ impl Policies {
         for (service, number, own) in serves {
             let port = self.of(service, *number);
             let says = port.map(|port| (&port.traffic, &port.ranks));
-            ports.entry(*own).or_default().add(service, says);
+            ports.entry(*own).or_default().add((service, *number), says);
         }
         ports
     }

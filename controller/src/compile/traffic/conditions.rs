@@ -112,9 +112,9 @@ pub(super) fn rivals(
 fn at_pods(one: &Overridden) -> String {
     let why = one.by.map_or("which says the lowest", why);
     format!(
-        "{}, {why}, decides this at pods that Service {} selects as well; write there what is to \
-         hold at those",
-        one.winner, one.service
+        "{}, {why}, decides this at pods that Service {}:{} selects as well; write there what is \
+         to hold at those",
+        one.winner, one.service, one.port
     )
 }
 

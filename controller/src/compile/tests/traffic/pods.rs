@@ -143,8 +143,8 @@ fn overload_of_a_pod_of_two_services_is_that_of_the_older_policy_and_the_other_o
     let of_api = |second| created(policy("a", &json!({"overload": {}})), second);
     let of_other = |second| created(of_second("b", &capped), second);
     for (ages, winner, service, loser, cap) in [
-        ([1, 2], "a", "api", "b", None),
-        ([2, 1], "b", "second", "a", Some(10)),
+        ([1, 2], "a", "api:80", "b", None),
+        ([2, 1], "b", "second:90", "a", Some(10)),
     ] {
         let cluster = with_second(shop())
             .with(of_api(ages[0]))
@@ -216,7 +216,7 @@ fn lowest_priority_for_all_holds_and_who_says_a_higher_one_is_told() {
     let rules = &guard.ports[&8080].priority.rules;
     assert_eq!((rules.len(), &**rules[0].origin.name()), (1, "wide"));
     let expected = "TrafficPolicy shop/wide, which says the lowest, decides this at pods that \
-                    Service shop/api selects as well; write there what is to hold at those";
+                    Service shop/api:80 selects as well; write there what is to hold at those";
     let field = "spec.priority".to_owned();
     let expected = [(Reason::PartlyOverridden, field, expected.to_owned())];
     assert_eq!(told(&cluster, "near"), expected);
