@@ -186,6 +186,35 @@ fn overload_of_a_pod_of_two_services_is_that_of_the_older_policy_and_the_other_o
     }
 }
 
+/// The Service's name alone would tell neither of them where the other one speaks.
+#[test]
+fn overload_of_two_ports_of_a_service_that_lead_to_one_of_a_pod_is_told_by_the_winners_port() {
+    let ports = [("http", 80), ("more", 81)];
+    let endpoints = [endpoint("api-1", "10.0.0.11")];
+    let to = [("http", 8080), ("more", 8080)];
+    let both = shop()
+        .with(service("api", "10.96.0.1", &ports))
+        .with(slice("api-x", "api", &to, &endpoints));
+    let of_port = |port: u16, second| {
+        let target = json!({"kind": "Service", "name": "api", "port": port});
+        let spec = json!({"targetRef": target, "overload": {"maxConcurrency": port}});
+        created(cluster::traffic_policy(&format!("p{port}"), spec), second)
+    };
+    for (ages, winner, loser) in [([1, 2], 80, 81), ([2, 1], 81, 80)] {
+        let cluster = both
+            .clone()
+            .with(of_port(80, ages[0]))
+            .with(of_port(81, ages[1]));
+        assert_eq!(overload(&cluster, "api-1").0, format!("p{winner}"));
+        let told = told(&cluster, &format!("p{loser}"));
+        let [(Reason::PartlyOverridden, _, words)] = &told[..] else {
+            panic!("{told:?}");
+        };
+        let place = format!(" at pods that Service shop/api:{winner} selects as well; ");
+        assert!(words.contains(&place), "{words}");
+    }
+}
+
 #[test]
 fn overload_of_the_closer_target_holds_by_whichever_service_it_comes() {
     let off = of_second("off", &json!({"overload": {"mode": "Disabled"}}));
