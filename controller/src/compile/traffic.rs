@@ -12,6 +12,7 @@ mod here;
 mod hints;
 mod reading;
 mod receivers;
+mod shared_pods;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -88,7 +89,7 @@ pub(super) fn policies(named: &Named<'_>, findings: &mut Findings) -> Policies {
         }
     }
     by_target.report(findings);
-    let overridden = conditions::overridden(named, &policies);
+    let overridden = shared_pods::overridden(named, &policies);
     conditions::rivals(&candidates, &standings, &overridden, findings);
     conditions::not_enforced(named, &candidates, &mut policies, findings);
     policies

@@ -186,6 +186,38 @@ fn overload_of_a_pod_of_two_services_is_that_of_the_older_policy_and_the_other_o
     }
 }
 
+/// What no proxy carries out overrides nothing; that is told as what it is.
+#[test]
+fn nobody_is_overridden_at_pods_without_a_proxy_or_at_ports_that_pass_it_by() {
+    let plain = plain_pod("api-1", "10.0.0.11", "api");
+    let skipping = |ports: &str| {
+        let args = json!(["capture", "--skip-inbound-ports", ports]);
+        let meshed = pod("api-1", "10.0.0.11", "api");
+        set(meshed, "/spec/initContainers/0/args", args)
+    };
+    let both = with_second(shop())
+        .with(created(policy("a", &json!({"overload": {}})), 1))
+        .with(created(
+            of_second("b", &json!({"overload": {"maxConcurrency": 10}})),
+            2,
+        ));
+    let told = |cluster: &Cluster| {
+        let told = told(cluster, "b");
+        let reasons = told.iter().map(|(reason, ..)| *reason);
+        reasons.collect::<Vec<Reason>>()
+    };
+    for pod in [plain.clone(), skipping("8080")] {
+        assert_eq!(told(&both.clone().with(pod)), [Reason::NotEnforced]);
+    }
+    // Control: where a proxy is passed by elsewhere, and at the first meshed pod among others.
+    let elsewhere = both.clone().with(skipping("8081"));
+    assert_eq!(told(&elsewhere), [Reason::PartlyOverridden]);
+    let endpoints = [endpoint("api-2", "10.0.0.12")];
+    let more = slice("second-y", "second", &[("http", 8080)], &endpoints);
+    let told = told(&both.with(plain).with(more));
+    assert!(told.contains(&Reason::PartlyOverridden), "{told:?}");
+}
+
 /// The Service's name alone would tell neither of them where the other one speaks.
 #[test]
 fn overload_of_two_ports_of_a_service_that_lead_to_one_of_a_pod_is_told_by_the_winners_port() {
