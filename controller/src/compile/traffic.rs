@@ -29,6 +29,7 @@ use policy::{
 };
 
 pub(super) use self::candidate::{Named, surroundings};
+pub(super) use self::shared_pods::SharedPods;
 
 use self::{about::ByTarget, candidate::PolicyCandidate, hints::Hints, receivers::Receivers};
 use super::findings::{About, Findings};

@@ -220,11 +220,6 @@ impl Policies {
         merged.values().flat_map(GuardBuilder::overridden).collect()
     }
 
-    /// Whether authors are told the same of a pod that serves these as of one that serves those.
-    pub(crate) fn tell_alike(&self, was: &[Served], now: &[Served]) -> bool {
-        was == now || self.overridden(was) == self.overridden(now)
-    }
-
     /// The objects that a pod which serves these is told something of.
     pub(crate) fn guard_origins<'a>(
         &'a self,
