@@ -302,20 +302,26 @@ pub(crate) fn identity(defaults: &Defaults, pod: &ObjectKey, facts: &PodFacts) -
     )
 }
 
-/// The identity to expect at a port of a pod: empty when it speaks plaintext there.
-/// That goes for the proxy's own admin port too: capture leaves it alone, so a scrape
-/// by a meshed Prometheus reaches it directly or not at all.
+/// Whether what comes to a port of a pod passes its proxy. What comes to the proxy's own
+/// admin port does not: capture leaves it alone, so a scrape by a meshed Prometheus reaches
+/// it directly or not at all.
+pub(crate) fn passes_proxy(facts: &PodFacts, port: u16) -> bool {
+    let proxy = facts.proxy.as_ref();
+    proxy.is_some_and(|proxy| port != policy::well_known::ADMIN_PORT && !proxy.skips(port))
+}
+
+/// The identity to expect at a port of a pod: empty when it speaks plaintext there, since
+/// that passes no proxy.
 pub(crate) fn identity_at(
     defaults: &Defaults,
     pod: &ObjectKey,
     facts: &PodFacts,
     port: u16,
 ) -> String {
-    match &facts.proxy {
-        Some(proxy) if port != policy::well_known::ADMIN_PORT && !proxy.skips(port) => {
-            identity(defaults, pod, facts)
-        }
-        _ => String::new(),
+    if passes_proxy(facts, port) {
+        identity(defaults, pod, facts)
+    } else {
+        String::new()
     }
 }
 

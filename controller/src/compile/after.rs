@@ -9,7 +9,8 @@
 //! The second way is for pods of which nobody has to be told anything and about which
 //! every policy says what is written in it. Others change what a policy means: a pod whose
 //! labels a binding asks for, one for which the port of a rule is a Service's, one with an
-//! annotation that cannot be read. They go the long way.
+//! annotation that cannot be read, the first or last one that certain Services share. They
+//! go the long way.
 //!
 //! Invariant: the outcome says what compiling from nothing says.
 
@@ -264,10 +265,11 @@ impl Change<'_> {
             changed: HashSet::new(),
             reread: BTreeSet::new(),
         };
+        let mut shared = traffic::SharedPods::new(before);
         for key in &around {
             let was = before.pods.get(key);
-            let was_serves = was.map(|was| was.serves.as_slice()).unwrap_or_default();
             if let (Some(was), Some(facts)) = (was, before.world.pods.get(key)) {
+                shared.note_was(facts, &was.serves);
                 let targets = before.targets.of(key, facts);
                 protocols::declared_for_pod(&before.world, &was.serves)?;
                 if !as_written(targets, facts, &was.serves) {
@@ -275,7 +277,6 @@ impl Change<'_> {
                 }
             }
             let Some(facts) = world.pods.get(key) else {
-                before.policies.tell_alike(was_serves, &[]).then_some(())?;
                 if was.is_some() {
                     Arc::make_mut(&mut read.pods).remove(key);
                     read.changed.insert(key.clone());
@@ -286,8 +287,8 @@ impl Change<'_> {
             let headless = endpoints::headless(world, &all);
             let (serves, elsewhere) = by_say(key, all);
             let declared = protocols::declared_for_pod(world, &serves)?;
-            let alike = before.policies.tell_alike(was_serves, &serves);
-            if !alike || !as_written(before.targets.of(key, facts), facts, &serves) {
+            shared.note_now(facts, &serves);
+            if !as_written(before.targets.of(key, facts), facts, &serves) {
                 return None;
             }
             let now = PodEntry {
@@ -307,7 +308,7 @@ impl Change<'_> {
             }
             read.replace(key, was, now, self.dirty.contains(key));
         }
-        Some(read)
+        shared.told_alike(&around).then_some(read)
     }
 
     /// Whether the configuration of a pod's proxy differs between these two of what it serves.

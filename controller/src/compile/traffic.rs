@@ -12,6 +12,7 @@ mod here;
 mod hints;
 mod reading;
 mod receivers;
+mod shared_pods;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,6 +29,7 @@ use policy::{
 };
 
 pub(super) use self::candidate::{Named, surroundings};
+pub(super) use self::shared_pods::SharedPods;
 
 use self::{about::ByTarget, candidate::PolicyCandidate, hints::Hints, receivers::Receivers};
 use super::findings::{About, Findings};
@@ -88,7 +90,7 @@ pub(super) fn policies(named: &Named<'_>, findings: &mut Findings) -> Policies {
         }
     }
     by_target.report(findings);
-    let overridden = conditions::overridden(named, &policies);
+    let overridden = shared_pods::overridden(named, &policies);
     conditions::rivals(&candidates, &standings, &overridden, findings);
     conditions::not_enforced(named, &candidates, &mut policies, findings);
     policies

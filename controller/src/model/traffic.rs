@@ -203,7 +203,7 @@ impl Policies {
         for (service, number, own) in serves {
             let port = self.of(service, *number);
             let says = port.map(|port| (&port.traffic, &port.ranks));
-            ports.entry(*own).or_default().add(service, says);
+            ports.entry(*own).or_default().add((service, *number), says);
         }
         ports
     }
@@ -218,11 +218,6 @@ impl Policies {
         }
         let merged = self.merged(serves);
         merged.values().flat_map(GuardBuilder::overridden).collect()
-    }
-
-    /// Whether authors are told the same of a pod that serves these as of one that serves those.
-    pub(crate) fn tell_alike(&self, was: &[Served], now: &[Served]) -> bool {
-        was == now || self.overridden(was) == self.overridden(now)
     }
 
     /// The objects that a pod which serves these is told something of.

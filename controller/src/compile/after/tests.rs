@@ -16,6 +16,7 @@ use crate::watch::Collector;
 
 mod readiness;
 mod served;
+mod shared;
 
 const SERVICES: usize = 5;
 const PODS: usize = 8;

@@ -20,10 +20,7 @@ use super::{
 };
 use crate::{
     compile::findings::Findings,
-    model::{
-        Served,
-        traffic::{Overridden, Policies, PortPolicies},
-    },
+    model::traffic::{Overridden, Policies, PortPolicies},
     problem::{Reason, few},
     world::{ObjectKey, PolicyFacts},
 };
@@ -44,30 +41,6 @@ pub(super) fn target(facts: &PolicyFacts) -> String {
         Some(Target::Namespace(namespace)) => format!("Namespace/{namespace}"),
         Some(Target::Mesh) => "Mesh".to_owned(),
     }
-}
-
-/// Sections that decide nothing at some pods, by policy, each with the first of those who do
-/// there by another Service.
-pub(super) fn overridden(
-    named: &Named<'_>,
-    policies: &Policies,
-) -> BTreeMap<Origin, BTreeMap<Section, Overridden>> {
-    let mut first: BTreeMap<Origin, BTreeMap<Section, Overridden>> = BTreeMap::new();
-    // Pods of one Deployment serve the same.
-    let mut seen: BTreeSet<&[Served]> = BTreeSet::new();
-    for entry in named.pods.values() {
-        if entry.serves.len() < 2 || !seen.insert(&entry.serves) {
-            continue;
-        }
-        for one in policies.overridden(&entry.serves) {
-            let sections = first.entry(one.loser.clone()).or_default();
-            match sections.get(&one.section) {
-                Some(known) if *known <= one => {}
-                _ => drop(sections.insert(one.section, one)),
-            }
-        }
-    }
-    first
 }
 
 /// Says who decides instead of whom.
@@ -112,9 +85,9 @@ pub(super) fn rivals(
 fn at_pods(one: &Overridden) -> String {
     let why = one.by.map_or("which says the lowest", why);
     format!(
-        "{}, {why}, decides this at pods that Service {} selects as well; write there what is to \
-         hold at those",
-        one.winner, one.service
+        "{}, {why}, decides this at pods that Service {}:{} selects as well; write there what is \
+         to hold at those",
+        one.winner, one.service, one.port
     )
 }
 

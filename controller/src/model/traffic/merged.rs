@@ -34,8 +34,9 @@ pub(crate) struct Overridden {
     pub(crate) loser: Origin,
     pub(crate) section: Section,
     pub(crate) winner: Origin,
-    /// The Service by which the winner speaks of the port.
+    /// The Service by which the winner speaks of it, and which port of that.
     pub(crate) service: ObjectKey,
+    pub(crate) port: u16,
     /// Why it is the winner; `None`: its priority is the lowest.
     pub(crate) by: Option<Precedence>,
 }
@@ -59,10 +60,13 @@ pub(super) struct GuardBuilder<'a> {
 
 type TimeoutRule = Rule<Option<Scoped<Timeouts>>>;
 
-/// A rule, by which Service it comes, and where its policy stands.
+/// A Service and the number of one of its ports.
+type ServicePort<'a> = (&'a ObjectKey, u16);
+
+/// A rule, by which Service port it comes, and where its policy stands.
 struct Said<'a, T> {
     rank: &'a Rank,
-    service: &'a ObjectKey,
+    at: ServicePort<'a>,
     rule: &'a Rule<Option<T>>,
 }
 
@@ -72,7 +76,7 @@ impl<'a> GuardBuilder<'a> {
     /// get the longest time of any, and one that says nothing of them lets them have all.
     pub(super) fn add(
         &mut self,
-        service: &'a ObjectKey,
+        at: ServicePort<'a>,
         says: Option<(&'a EffectivePolicy, &'a Ranks)>,
     ) {
         let none = Limited::<Timeouts>::only(None);
@@ -85,9 +89,9 @@ impl<'a> GuardBuilder<'a> {
                 self.port.rate_limits.rules.push(rule.clone());
             }
         }
-        let overload = said(service, ranks, &configured.overload.rules);
+        let overload = said(at, ranks, &configured.overload.rules);
         self.overload.extend(overload);
-        for priority in said(service, ranks, &configured.priority.rules) {
+        for priority in said(at, ranks, &configured.priority.rules) {
             // Among the rules of one Service only the last can be for all; it must not hide
             // the narrower ones of the next.
             if is_for_all(priority.rule) {
@@ -169,11 +173,13 @@ impl<'a> GuardBuilder<'a> {
 
 impl<T> Said<'_, T> {
     fn overridden(&self, section: Section, winner: &Self, by: Option<Precedence>) -> Overridden {
+        let (service, port) = winner.at;
         Overridden {
             loser: self.rule.origin.clone(),
             section,
             winner: winner.rule.origin.clone(),
-            service: winner.service.clone(),
+            service: service.clone(),
+            port,
             by,
         }
     }
@@ -181,17 +187,13 @@ impl<T> Said<'_, T> {
 
 /// What the rules of a Service port say, with the place of who says it.
 fn said<'a, T>(
-    service: &'a ObjectKey,
+    at: ServicePort<'a>,
     ranks: &'a Ranks,
     rules: &'a [Rule<Option<T>>],
 ) -> impl Iterator<Item = Said<'a, T>> {
     rules.iter().filter_map(move |rule| {
         let rank = ranks.get(&rule.origin)?;
-        Some(Said {
-            rank,
-            service,
-            rule,
-        })
+        Some(Said { rank, at, rule })
     })
 }
 

@@ -143,8 +143,8 @@ fn overload_of_a_pod_of_two_services_is_that_of_the_older_policy_and_the_other_o
     let of_api = |second| created(policy("a", &json!({"overload": {}})), second);
     let of_other = |second| created(of_second("b", &capped), second);
     for (ages, winner, service, loser, cap) in [
-        ([1, 2], "a", "api", "b", None),
-        ([2, 1], "b", "second", "a", Some(10)),
+        ([1, 2], "a", "api:80", "b", None),
+        ([2, 1], "b", "second:90", "a", Some(10)),
     ] {
         let cluster = with_second(shop())
             .with(of_api(ages[0]))
@@ -186,6 +186,67 @@ fn overload_of_a_pod_of_two_services_is_that_of_the_older_policy_and_the_other_o
     }
 }
 
+/// What no proxy carries out overrides nothing; that is told as what it is.
+#[test]
+fn nobody_is_overridden_at_pods_without_a_proxy_or_at_ports_that_pass_it_by() {
+    let plain = plain_pod("api-1", "10.0.0.11", "api");
+    let skipping = |ports: &str| {
+        let args = json!(["capture", "--skip-inbound-ports", ports]);
+        let meshed = pod("api-1", "10.0.0.11", "api");
+        set(meshed, "/spec/initContainers/0/args", args)
+    };
+    let both = with_second(shop())
+        .with(created(policy("a", &json!({"overload": {}})), 1))
+        .with(created(
+            of_second("b", &json!({"overload": {"maxConcurrency": 10}})),
+            2,
+        ));
+    let told = |cluster: &Cluster| {
+        let told = told(cluster, "b");
+        let reasons = told.iter().map(|(reason, ..)| *reason);
+        reasons.collect::<Vec<Reason>>()
+    };
+    for pod in [plain.clone(), skipping("8080")] {
+        assert_eq!(told(&both.clone().with(pod)), [Reason::NotEnforced]);
+    }
+    // Control: where a proxy is passed by elsewhere, and at the first meshed pod among others.
+    let elsewhere = both.clone().with(skipping("8081"));
+    assert_eq!(told(&elsewhere), [Reason::PartlyOverridden]);
+    let endpoints = [endpoint("api-2", "10.0.0.12")];
+    let more = slice("second-y", "second", &[("http", 8080)], &endpoints);
+    let told = told(&both.with(plain).with(more));
+    assert!(told.contains(&Reason::PartlyOverridden), "{told:?}");
+}
+
+/// The Service's name alone would tell neither of them where the other one speaks.
+#[test]
+fn overload_of_two_ports_of_a_service_that_lead_to_one_of_a_pod_is_told_by_the_winners_port() {
+    let ports = [("http", 80), ("more", 81)];
+    let endpoints = [endpoint("api-1", "10.0.0.11")];
+    let to = [("http", 8080), ("more", 8080)];
+    let both = shop()
+        .with(service("api", "10.96.0.1", &ports))
+        .with(slice("api-x", "api", &to, &endpoints));
+    let of_port = |port: u16, second| {
+        let target = json!({"kind": "Service", "name": "api", "port": port});
+        let spec = json!({"targetRef": target, "overload": {"maxConcurrency": port}});
+        created(cluster::traffic_policy(&format!("p{port}"), spec), second)
+    };
+    for (ages, winner, loser) in [([1, 2], 80, 81), ([2, 1], 81, 80)] {
+        let cluster = both
+            .clone()
+            .with(of_port(80, ages[0]))
+            .with(of_port(81, ages[1]));
+        assert_eq!(overload(&cluster, "api-1").0, format!("p{winner}"));
+        let told = told(&cluster, &format!("p{loser}"));
+        let [(Reason::PartlyOverridden, _, words)] = &told[..] else {
+            panic!("{told:?}");
+        };
+        let place = format!(" at pods that Service shop/api:{winner} selects as well; ");
+        assert!(words.contains(&place), "{words}");
+    }
+}
+
 #[test]
 fn overload_of_the_closer_target_holds_by_whichever_service_it_comes() {
     let off = of_second("off", &json!({"overload": {"mode": "Disabled"}}));
@@ -216,7 +277,7 @@ fn lowest_priority_for_all_holds_and_who_says_a_higher_one_is_told() {
     let rules = &guard.ports[&8080].priority.rules;
     assert_eq!((rules.len(), &**rules[0].origin.name()), (1, "wide"));
     let expected = "TrafficPolicy shop/wide, which says the lowest, decides this at pods that \
-                    Service shop/api selects as well; write there what is to hold at those";
+                    Service shop/api:80 selects as well; write there what is to hold at those";
     let field = "spec.priority".to_owned();
     let expected = [(Reason::PartlyOverridden, field, expected.to_owned())];
     assert_eq!(told(&cluster, "near"), expected);

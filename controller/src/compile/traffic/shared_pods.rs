@@ -1,0 +1,142 @@
+//! Pods that several Services lead to, and whose sections are overridden there.
+//!
+//! What is said of these pods follows from what they serve alone. A Deployment has many that
+//! serve the same, so each such set of Service ports is asked once, however many pods have it:
+//! one pod more or less changes nothing of what authors are told, unless it is the first or the
+//! last of its kind.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use policy::{origin::Origin, traffic::Section};
+
+use super::candidate::Named;
+use crate::{
+    model::{
+        Index, Served, passes_proxy,
+        traffic::{Overridden, Policies},
+    },
+    world::{ObjectKey, PodFacts},
+};
+
+/// Sections that decide nothing at some pods, by policy, each with the first of those who do
+/// there by another Service.
+pub(super) fn overridden(
+    named: &Named<'_>,
+    policies: &Policies,
+) -> BTreeMap<Origin, BTreeMap<Section, Overridden>> {
+    let mut served = ServedSets::default();
+    for (key, entry) in named.pods {
+        if is_one(&entry.serves) {
+            continue;
+        }
+        if let Some(facts) = named.world.pods.get(key) {
+            served.add(facts, &entry.serves);
+        }
+    }
+    let mut first: BTreeMap<Origin, BTreeMap<Section, Overridden>> = BTreeMap::new();
+    for one in served.overridden(policies) {
+        let sections = first.entry(one.loser.clone()).or_default();
+        match sections.get(&one.section) {
+            Some(known) if *known <= one => {}
+            _ => drop(sections.insert(one.section, one)),
+        }
+    }
+    first
+}
+
+/// What the pods around a change served before it and serve after it.
+#[derive(Debug)]
+pub(in crate::compile) struct SharedPods<'a> {
+    before: &'a Index,
+    was: ServedSets,
+    now: ServedSets,
+}
+
+impl<'a> SharedPods<'a> {
+    pub(in crate::compile) fn new(before: &'a Index) -> Self {
+        Self {
+            before,
+            was: ServedSets::default(),
+            now: ServedSets::default(),
+        }
+    }
+
+    /// Notes what one of them served before.
+    pub(in crate::compile) fn note_was(&mut self, facts: &PodFacts, serves: &[Served]) {
+        if self.counts(serves) {
+            self.was.add(facts, serves);
+        }
+    }
+
+    /// Notes what one of them serves now.
+    pub(in crate::compile) fn note_now(&mut self, facts: &PodFacts, serves: &[Served]) {
+        if self.counts(serves) {
+            self.now.add(facts, serves);
+        }
+    }
+
+    fn counts(&self, serves: &[Served]) -> bool {
+        !is_one(serves) && !self.before.policies.is_empty()
+    }
+
+    /// Whether authors are told the same of all pods as before, if all that have changed are
+    /// noted. `around`: those that are noted.
+    pub(in crate::compile) fn told_alike(&self, around: &BTreeSet<ObjectKey>) -> bool {
+        if self.was == self.now {
+            return true;
+        }
+        let policies = &self.before.policies;
+        let was: BTreeSet<Overridden> = self.was.overridden(policies).collect();
+        let now: BTreeSet<Overridden> = self.now.overridden(policies).collect();
+        let mut differing = was.symmetric_difference(&now);
+        differing.all(|one| self.is_told_of_others(one, around))
+    }
+
+    /// Whether this is told because of other pods as well. Those all serve the winner's port.
+    fn is_told_of_others(&self, one: &Overridden, around: &BTreeSet<ObjectKey>) -> bool {
+        let Index {
+            world,
+            services,
+            pods,
+            policies,
+            ..
+        } = self.before;
+        let entry = services.get(&one.service);
+        let port = entry.and_then(|entry| entry.ports.get(&one.port));
+        let candidates = port.into_iter().flat_map(|port| &port.candidates);
+        let candidates = candidates.filter_map(|candidate| candidate.endpoint.pod.as_ref());
+        let mut served = ServedSets::default();
+        for key in candidates.filter(|key| !around.contains(*key)) {
+            if let (Some(facts), Some(entry)) = (world.pods.get(key), pods.get(key)) {
+                served.add(facts, &entry.serves);
+            }
+        }
+        served.overridden(policies).any(|other| other == *one)
+    }
+}
+
+/// What pods serve whose proxies enforce what policies say of it, each set of Service ports once.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct ServedSets(BTreeSet<Vec<Served>>);
+
+impl ServedSets {
+    /// Adds what a pod serves by way of its proxy. What passes that by, or a pod without one, is
+    /// enforced by nobody, so nobody is overridden there.
+    fn add(&mut self, facts: &PodFacts, serves: &[Served]) {
+        let enforced = serves.iter().filter(|(.., own)| passes_proxy(facts, *own));
+        let enforced: Vec<Served> = enforced.cloned().collect();
+        if !is_one(&enforced) {
+            self.0.insert(enforced);
+        }
+    }
+
+    fn overridden(&self, policies: &Policies) -> impl Iterator<Item = Overridden> {
+        let sets = self.0.iter();
+        sets.flat_map(move |serves| policies.overridden(serves))
+    }
+}
+
+/// Nobody else speaks of what has one Service port, as most pods have, or none.
+fn is_one(serves: &[Served]) -> bool {
+    serves.len() < 2
+}
