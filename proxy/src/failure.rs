@@ -18,7 +18,7 @@ pub(crate) type Detail = Cow<'static, str>;
 
 /// New connections to the same endpoint that one request may need, because the one in
 /// use ended just then. The calling proxy counts them with the endpoints that it asks.
-pub(crate) const RENEWALS: usize = 2;
+pub(crate) const RENEWALS: u8 = 2;
 
 /// What went wrong, and whether the application can have seen the request.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -16,7 +16,7 @@ const OVERLOADED: u8 = 2;
 /// The endpoints that a call was not sent to, and the connections that ended before it.
 #[derive(Debug)]
 pub(super) struct Failovers {
-    renewals: usize,
+    renewals: u8,
     unsent: u8,
     overloaded: u8,
 }
@@ -31,7 +31,7 @@ impl Failovers {
     /// Whether the same endpoint is asked once more by another connection, which then counts.
     pub(super) fn renews(&mut self, failure: &Failure) -> bool {
         let renews = failure.next() == Next::SameEndpoint && self.renewals < RENEWALS;
-        self.renewals += usize::from(renews);
+        self.renewals += u8::from(renews);
         renews
     }
 

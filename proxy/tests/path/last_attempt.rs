@@ -20,9 +20,14 @@ const ATTEMPT: Duration = Duration::from_millis(300);
 
 /// A call has far more time than any attempt that another one may follow.
 fn patient(retry: Retry) -> EffectivePolicy {
+    of_time(Duration::from_secs(30), retry)
+}
+
+/// A call is over after that time.
+fn of_time(request: Duration, retry: Retry) -> EffectivePolicy {
     EffectivePolicy {
         timeouts: limited(Timeouts {
-            request: Some(Duration::from_secs(30)),
+            request: Some(request),
             backend_request: Some(ATTEMPT),
             ..Timeouts::DEFAULT
         }),
@@ -102,10 +107,11 @@ async fn of_calls_that_hang_at_once_only_those_are_given_up_for_which_a_retry_is
 #[tokio::test]
 async fn one_that_has_no_time_left_for_the_wait_before_a_retry_has_its_answer() {
     let slowly = Retry {
-        backoff: Duration::from_secs(60),
+        backoff: Duration::from_secs(10),
         ..Retry::DEFAULT
     };
-    let (client, _server, apps) = fleet([LATER, LATER], &patient(slowly)).await;
+    let policy = of_time(Duration::from_secs(9), slowly);
+    let (client, _server, apps) = fleet([LATER, LATER], &policy).await;
     let (status, answer) = ask(&client, "GET", "", "").await;
     assert_eq!((status, request_count(&apps)), (200, 1), "{answer}");
     assert_eq!(sum(&client, "weft_retries_total", &[]), 0.0);
