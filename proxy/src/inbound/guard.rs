@@ -42,8 +42,7 @@ impl Connection {
         let timed = Timed::read(&parts.headers, received.grpc, weft, rest);
         self.proxy.telemetry.metrics.read_time(timed.unreadable);
         let guard = self.guard(snapshot).filter(|guard| guard.has_times());
-        let asks = !self.is_called_as_service(received);
-        let guard = guard.filter(|_| asks || self.is_called_by_address(parts));
+        let guard = guard.filter(|_| !self.is_called_as_service(received));
         let request = guard.and_then(|guard| {
             guard.request_time(self.caller(), &path.facts(parts), path.error().is_some())
         });
@@ -54,7 +53,8 @@ impl Connection {
     /// for it: it read the request, which was not sent to this very pod.
     pub(super) fn is_called_as_service(&self, received: &Received) -> bool {
         let times = received.times.as_deref();
-        self.is_of_proxy() && !times.is_some_and(|times| times.unlimited)
+        let leaves_policies = times.is_some_and(|times| times.unlimited);
+        self.is_of_proxy() && !leaves_policies && !self.is_called_by_address(&received.parts)
     }
 
     /// Whether a request names no Service as its host, but the pod's own address.

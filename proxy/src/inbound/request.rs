@@ -169,7 +169,9 @@ impl Connection {
             class,
             let_in,
         } = passed;
-        let replaceable = self.is_called_as_service(&received);
+        let ends = deadline::ends(deadline, &received.parts.method);
+        // Asked only where there is time to keep.
+        let replaceable = ends.is_some() && self.is_called_as_service(&received);
         self.name_caller(&mut received);
         call.pass_on_trace(&mut received.parts.headers);
         let shadow = self.shadow(&received);
@@ -187,7 +189,6 @@ impl Connection {
         deadline::write_headers(&mut parts, deadline, grpc, NextHop::Application);
         let (body, upload) = Upload::watch(body);
         let replay = Replay::new(body).counted(&mut parts.extensions);
-        let ends = deadline::ends(deadline, &parts.method);
         Prepared {
             allowed: Allowed {
                 parts,

@@ -90,6 +90,8 @@ struct Failed<'a> {
     requested_wait: RequestedWait,
     /// Its answer says that what it needed was tried again in vain.
     spent: bool,
+    /// An attempt takes too long, and may have its answer yet.
+    under_way: bool,
 }
 
 impl<'a> Attempts<'a> {
@@ -235,7 +237,10 @@ impl<'a> Attempts<'a> {
         call: &mut Call,
     ) -> Result<Option<InFlight>, Failure> {
         if let Err(passed) = outgoing.check() {
-            self.retry_failed(call);
+            // One that waited was not made.
+            if !matches!(self.chosen, Some(Chosen::Retried(_))) {
+                self.retry_failed(call);
+            }
             return Err(passed);
         }
         Ok(self.next(proxy, call))
@@ -349,6 +354,7 @@ impl<'a> Attempts<'a> {
             ended,
             requested_wait: attempt_outcome::requested_wait(head.headers(), grpc),
             spent: call.is_mutual() && attempt_outcome::is_spent(head.headers()),
+            under_way: false,
         });
         // Also where another one is to be asked: it may have left until then.
         self.note_answer(failed.as_ref(), outgoing);

@@ -45,10 +45,16 @@ impl Outgoing {
     /// When no time is left for it, or nobody waits any more for what it is made for.
     pub(super) fn check(&self) -> Result<(), Failure> {
         deadline::check(self.deadline)?;
-        match &self.made_for {
-            Some(request) if request.has_left() => Err(deadline::left()),
-            _ => Ok(()),
+        if self.is_left() {
+            return Err(deadline::left());
         }
+        Ok(())
+    }
+
+    /// Whether nobody waits any more for what it is made for.
+    pub(super) fn is_left(&self) -> bool {
+        let request = self.made_for.as_ref();
+        request.is_some_and(|request| request.has_left())
     }
 
     /// What ends it under way when nobody waits any more for what it is made for. What may

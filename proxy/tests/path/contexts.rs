@@ -20,6 +20,7 @@ use super::answers::{
 use super::deadlines::{BEGUN, SWITCHED, broken_off};
 use crate::support::{Authority, Pod, endpoint, endpoints, raw, service, vip};
 
+mod abandoned;
 mod late;
 mod spare;
 mod trailers;

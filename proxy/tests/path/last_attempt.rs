@@ -13,6 +13,7 @@ use wire::v1::Protocol;
 use super::answers::{
     App, LATER, OK, SILENCE, ask, limited, policy_of, retries, served_by, sum, whole,
 };
+use super::lost::{address, silent};
 use crate::support::{Pod, endpoint, endpoints, pair};
 
 /// Of one attempt, and less than [`LATER`] takes.
@@ -174,4 +175,37 @@ async fn an_endpoint_beside_which_nobody_works_has_all_the_time() {
     }
     let (status, answer) = ask(&client, "GET", "", "").await;
     assert_eq!((status, request_count(&apps)), (200, asked + 1), "{answer}");
+}
+
+/// What may be gone with its node is worth no answer that may still come.
+#[tokio::test]
+async fn an_endpoint_is_not_given_up_for_one_of_which_nothing_was_heard() {
+    let policy = EffectivePolicy {
+        ejection: whole(Ejection {
+            consecutive_failures: 100,
+            ..Ejection::DEFAULT
+        }),
+        ..patient(Retry::DEFAULT)
+    };
+    let (client, server, apps) = fleet([LATER], &policy).await;
+    let lost = address(254);
+    let _silent = silent(lost).await;
+    let all = [lost, server.ip].map(|ip| endpoint(ip, apps[0].port, Some("api")));
+    client.set(vec![endpoints("api", all.to_vec())]);
+    // Whom the lost one comes first waits for a connection, and goes to the other one.
+    let mut asked = 0;
+    let mut waited = Duration::ZERO;
+    while waited < Duration::from_millis(1900) {
+        let begun = Instant::now();
+        assert_eq!(ask(&client, "POST", "", "{}").await.0, 200);
+        waited = begun.elapsed();
+        asked += 1;
+        assert!(asked < 50, "the lost one must be asked");
+    }
+    for _ in 0..3 {
+        let (status, answer) = ask(&client, "GET", "", "").await;
+        asked += 1;
+        assert_eq!((status, request_count(&apps)), (200, asked), "{answer}");
+    }
+    assert_eq!(sum(&client, "weft_retries_total", &[]), 0.0);
 }

@@ -25,13 +25,13 @@ const WAITED: Duration = Duration::from_millis(900);
 const AT_ONCE: Duration = Duration::from_millis(500);
 
 /// An address for a peer beside those of pods. Two runs at the same time do not meet.
-fn address(first: u8) -> IpAddr {
+pub(super) fn address(first: u8) -> IpAddr {
     let [_, _, third, fourth] = std::process::id().to_be_bytes();
     IpAddr::from([127, first, third, fourth])
 }
 
 /// Connections to it begin and come to nothing.
-async fn silent(at: IpAddr) -> TcpListener {
+pub(super) async fn silent(at: IpAddr) -> TcpListener {
     TcpListener::bind((at, MESH_PORT)).await.unwrap()
 }
 

@@ -26,7 +26,7 @@ pub(super) fn overridden(
 ) -> BTreeMap<Origin, BTreeMap<Section, Overridden>> {
     let mut served = ServedSets::default();
     for (key, entry) in named.pods {
-        if is_one(&entry.serves) {
+        if !has_shared_port(&entry.serves) {
             continue;
         }
         if let Some(facts) = named.world.pods.get(key) {
@@ -76,7 +76,7 @@ impl<'a> SharedPods<'a> {
     }
 
     fn counts(&self, serves: &[Served]) -> bool {
-        !is_one(serves) && !self.before.policies.is_empty()
+        !self.before.policies.is_empty() && has_shared_port(serves)
     }
 
     /// Whether authors are told the same of all pods as before, if all that have changed are
@@ -125,7 +125,7 @@ impl ServedSets {
     fn add(&mut self, facts: &PodFacts, serves: &[Served]) {
         let enforced = serves.iter().filter(|(.., own)| passes_proxy(facts, *own));
         let enforced: Vec<Served> = enforced.cloned().collect();
-        if !is_one(&enforced) {
+        if has_shared_port(&enforced) {
             self.0.insert(enforced);
         }
     }
@@ -136,7 +136,8 @@ impl ServedSets {
     }
 }
 
-/// Nobody else speaks of what has one Service port, as most pods have, or none.
-fn is_one(serves: &[Served]) -> bool {
-    serves.len() < 2
+/// Whether two Service ports lead to one of the pod's. Of most pods nobody else speaks there.
+fn has_shared_port(serves: &[Served]) -> bool {
+    let own = |nth: usize| serves[nth].2;
+    (1..serves.len()).any(|nth| (0..nth).any(|before| own(before) == own(nth)))
 }

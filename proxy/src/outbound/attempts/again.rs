@@ -32,6 +32,7 @@ impl Attempts<'_> {
             ended,
             requested_wait: RequestedWait::Nothing,
             spent: false,
+            under_way: false,
         };
         let decided = self.decided.take();
         let wait = decided.or_else(|| self.again(proxy, &failed, call));
@@ -73,11 +74,16 @@ impl Attempts<'_> {
             return retry::Next::Pass;
         };
         let refused = matches!(failed.ended, retry::Ended::Refused(_));
-        if (!self.repeatable && !refused) || self.probes() {
+        if (!self.repeatable && !refused) || self.probes() || failed.outgoing.is_left() {
             return retry::Next::Pass;
         }
         // Before anything is paid for it: nobody else may be left.
-        let Some(other) = self.choose(proxy, Fallback::Nobody) else {
+        let other = if failed.under_way {
+            self.choose_present(proxy)
+        } else {
+            self.choose(proxy, Fallback::Nobody)
+        };
+        let Some(other) = other else {
             return retry::Next::Pass;
         };
         let attempted = self.attempted(failed);

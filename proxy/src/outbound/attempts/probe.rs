@@ -22,13 +22,37 @@ impl Attempts<'_> {
         let chosen = self.pick(proxy, fallback, &self.tried)?;
         match self.to_check(proxy, &chosen) {
             None => Some(chosen),
-            Some(peer) => Some(self.choose_another(proxy, chosen, peer)),
+            Some(peer) => {
+                let (other, mut passed_over) = self.pass_over(proxy, chosen, peer);
+                // Where nobody else works this call is the question to the first.
+                let other = other.unwrap_or_else(|| passed_over.remove(0).0);
+                self.check_all(proxy, passed_over);
+                Some(other)
+            }
         }
     }
 
-    /// Another one than `first`, which is asked beside the call as are all that are passed
-    /// over; itself where nobody else works.
-    fn choose_another(&self, proxy: &Proxy, first: InFlight, peer: Arc<Peer>) -> InFlight {
+    /// The endpoint to try instead of one that may answer yet: one that works, and that was not
+    /// silent when something was due.
+    pub(super) fn choose_present(&self, proxy: &Proxy) -> Option<InFlight> {
+        let chosen = self.pick(proxy, Fallback::Nobody, &self.tried)?;
+        match self.to_check(proxy, &chosen) {
+            None => Some(chosen),
+            Some(peer) => {
+                let (other, passed_over) = self.pass_over(proxy, chosen, peer);
+                self.check_all(proxy, passed_over);
+                other
+            }
+        }
+    }
+
+    /// Another one than `first`, and those that are passed over for it, from the first on.
+    fn pass_over(
+        &self,
+        proxy: &Proxy,
+        first: InFlight,
+        peer: Arc<Peer>,
+    ) -> (Option<InFlight>, Vec<(InFlight, Arc<Peer>)>) {
         let mut passed_over = Vec::new();
         let mut besides = self.tried.clone();
         let mut last = (first, peer);
@@ -43,12 +67,13 @@ impl Attempts<'_> {
                 _ => break Some(next),
             }
         };
-        // Where nobody else works this call is the question to the first.
-        let other = other.unwrap_or_else(|| passed_over.remove(0).0);
+        (other, passed_over)
+    }
+
+    fn check_all(&self, proxy: &Proxy, passed_over: Vec<(InFlight, Arc<Peer>)>) {
         for (endpoint, peer) in passed_over {
             self.check_beside(proxy, &peer, endpoint);
         }
-        other
     }
 
     /// Whom to ask whether the endpoint is there, before a call waits for it: where it is

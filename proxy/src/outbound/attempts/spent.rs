@@ -87,6 +87,7 @@ impl Attempts<'_> {
             ended,
             requested_wait: RequestedWait::Nothing,
             spent: false,
+            under_way: false,
         };
         self.note(Some(&failed), outgoing);
     }

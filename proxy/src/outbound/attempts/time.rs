@@ -70,6 +70,7 @@ impl Attempts<'_> {
             ended: retry::Ended::TimedOut,
             requested_wait: RequestedWait::Nothing,
             spent: false,
+            under_way: true,
         };
         self.tried.push(to);
         let next = self.decide_next(proxy, &failed, call);
