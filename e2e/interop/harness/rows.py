@@ -94,6 +94,8 @@ def http1(programs, short):
     wrk = Client("wrk, 50 at once", ["wrk", "-t2", "-c50", "-d2s", "http://{to}/hello"], 30, wrk_errors, "Socket errors|^$")
     events = Client("server-sent events", [python, scripts / "sse.py", "{to}"], 60, must="50 at once, in time and in order: ok")
     gocall = Client("Go net/http", [go / "nethttp", "call", "http://{to}"], 90, must="wrong map", named=("interim", "trailers", "headers"))
+    queue = Client("curl, 30 at once, a third of which leave", ["bash", HERE / "short_queue.sh", "http://{to}"], 60,
+                   must=r"(?s)== GET\n +10 left\n +20 stayed 200 6 bytes curl 0\nlongest wait: for the queue\n.*== POST\n +10 left\n +20 stayed 200 ")
     return [
         Row("nginx", [["nginx", "-c", "PLACE/nginx.conf", "-p", "PLACE"]], 8090, "http1", [raw("absolute", "host"), curl, wrk], ["nginx", "-v"], True, prepare.nginx),
         Row("Go net/http", [[go / "nethttp", "serve", ":8081"]], 8081, "http1", [raw("echo,abort,drip,absolute,half", "trailers"), gocall, node], short=True),
@@ -109,9 +111,18 @@ def http1(programs, short):
         Row("Java HttpServer", [["java", HERE / "servers/Pages.java", "8103"]], 8103, "http1", [raw("echo,drip,lax", "close"), curl, dataclasses.replace(gocall, named=("interim", "gone", "trailers", "headers"))]),
         Row("Python http.server", [[python, scripts / "careless.py", "8105"]], 8105, "http1",
             [Client("Python http.client", [python, scripts / "neighbours.py", "{to}"], 90, must="honest DELETE /delete: 300 x 200 /honest")], short=True),
+        # Of their own, like those of HTTP/2 below: the short form has no time for them.
+        Row("Go net/http", [[go / "nethttp", "serve", ":8081"]], 8081, "http1", [interim(go)]),
+        Row("Python http.server, its queue full", [[python, scripts / "short_queue.py", "8106"]], 8106, "http1", [queue]),
         Row("websockets", [[python, scripts / "websocket.py", "8104"]], 8104, "http1",
             [Client("websockets", [python, scripts / "websocket.py", "ws://{to}/"], 60, must="closed 1000")], short=False),
     ]
+
+
+def interim(go, *more):
+    """103 and 100 before answers, as many as the client then says."""
+    return Client("Go net/http, interim answers", [go / "nethttp", "interim", "http://{to}", *more], 60, named=("interim",),
+                  must=r"in turn:(?: 103){5} HTTP.*, 200 times\nconnections so far: 1\n.* at once:(?: 103){5} HTTP.*, 5000 times\n.* at once: 100 HTTP.*, 20 times\n")
 
 
 def http2(programs, calls):
@@ -125,6 +136,12 @@ def http2(programs, calls):
     frames = Client("h2 frame by frame", [python, scripts / "h2_frames.py", "{to}", "300"], 120, must="300 x 200 'ab' end")
     node = Client("Node http2", ["node", HERE / "node/client.js", "http://{to}", "h2"], 90, must="GET /hello at the end: 200")
     gocall = Client("Go net/http", [go / "nethttp", "call", "http://{to}", "h2"], 90, must="wrong map", named=("interim", "headers"))
+    parts = [
+        Client("Node http2, resets with NO_ERROR", ["node", HERE / "node/part.js", "http://{to}"], 60,
+               must=r"POST 300000: 20 x 200 aborted end length=undefined 300000 bytes reset 0\n"),
+        Client("h2, resets with NO_ERROR", [python, scripts / "part.py", "{to}"], 60, must=r"300000: 20 right, 20 x 200 \S.* reset NO_ERROR\n"),
+        Client("curl, resets with NO_ERROR", ["bash", HERE / "part.sh", "http://{to}"], 60, must=r"== 300000, 20 at once\n +20 200 300000 bytes curl 0\n"),
+    ]
     nghttp = Client("nghttp", ["bash", HERE / "nghttp.sh", "http://{to}"], 60, must="hello")
     return [
         Row("nghttpd h2c", [["nghttpd", "--no-tls", "-d", "PLACE/www", "8110"]], 8110, "http2",
@@ -132,6 +149,8 @@ def http2(programs, calls):
         Row("nginx h2c", [["nginx", "-c", "PLACE/nginx.conf", "-p", "PLACE"]], 8091, "http2", [h2load("-c10", "-m10"), nghttp], ["nginx", "-v"], True, prepare.nginx),
         Row("Go net/http h2c", [[go / "nethttp", "serve", ":8083"]], 8083, "http2", [frames, gocall, node], short=True),
         Row("Node http2", [["node", HERE / "node/server.js", "8084", "h2"]], 8084, "http2", [frames, gocall, node], short=True),
+        Row("Go net/http h2c", [[go / "nethttp", "serve", ":8083"]], 8083, "http2", [interim(go, "h2")]),
+        Row("Node http2", [["node", HERE / "node/server.js", "8084", "h2"]], 8084, "http2", parts),
         Row("hypercorn h2c", [[programs / "venv/bin/hypercorn", "-b", "0.0.0.0:8111", scripts / "app_asgi.py:app"]], 8111, "http2", [node]),
     ]
 

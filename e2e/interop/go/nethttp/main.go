@@ -1,7 +1,7 @@
 // nethttp is Go's net/http: `nethttp serve ADDRESS` speaks HTTP/1.1 and HTTP/2
 // without TLS and answers the pages that every server of the harness has;
 // `nethttp call URL` makes the calls of a client and prints what it saw.
-// The other commands stand in files of their own: roll, refused and under.
+// The other commands stand in files of their own: roll, refused, interim and under.
 package main
 
 import (
@@ -27,7 +27,7 @@ import (
 func main() {
 	log.SetFlags(0)
 	if len(os.Args) < 3 {
-		log.Fatal("usage: nethttp serve ADDRESS | roll ADDRESS | call URL [h2] | refused URL [h2] | under URL PATH BYTES SECONDS [h2]")
+		log.Fatal("usage: nethttp serve ADDRESS | roll ADDRESS | call URL [h2] | refused URL [h2] | interim URL [h2] | under URL PATH BYTES SECONDS [h2]")
 	}
 	h2 := os.Args[len(os.Args)-1] == "h2"
 	switch os.Args[1] {
@@ -37,6 +37,8 @@ func main() {
 		roll(os.Args[2])
 	case "refused":
 		refused(os.Args[2], h2)
+	case "interim":
+		interim(os.Args[2], h2)
 	case "under":
 		under(os.Args[2:], h2)
 	default:
@@ -117,6 +119,14 @@ func serve(address string) {
 	pages.HandleFunc("/hints", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Link", "</style.css>; rel=preload")
 		w.WriteHeader(103)
+		io.WriteString(w, "hinted\n")
+	})
+	pages.HandleFunc("/hints/{count}", func(w http.ResponseWriter, r *http.Request) {
+		count, _ := strconv.Atoi(r.PathValue("count"))
+		for n := range count {
+			w.Header().Set("Link", fmt.Sprintf("</style-%d.css>; rel=preload", n))
+			w.WriteHeader(103)
+		}
 		io.WriteString(w, "hinted\n")
 	})
 	pages.HandleFunc("/headers", func(w http.ResponseWriter, r *http.Request) {
