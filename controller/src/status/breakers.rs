@@ -20,7 +20,7 @@ pub(crate) async fn report(fleet: Fleet, latest: LatestModel, events: EventRecor
     let mut changes = fleet.changes();
     let mut before = fleet.open(Instant::now());
     while changes.changed().await.is_ok() {
-        let now = fleet.open(Instant::now());
+        let now = since_opened(&before, fleet.open(Instant::now()));
         let is_written_open = |key: &Key| fleet.is_written_open(key);
         for event in news(&before, &now, is_written_open, |object| {
             uid(&latest, object)
@@ -40,6 +40,16 @@ fn uid(latest: &LatestModel, object: &ObjectRef) -> String {
 }
 
 type Open = BTreeMap<Key, (ObjectRef, BreakerReport)>;
+
+/// What is open `now`, each since it opened: one that was tried since was open before that.
+fn since_opened(before: &Open, mut now: Open) -> Open {
+    for (key, (_, report)) in &mut now {
+        if let Some((_, known)) = before.get(key) {
+            report.since = known.since;
+        }
+    }
+    now
+}
 
 /// `is_written_open`: its author has written down since that nobody is sent there, so what has
 /// opened by itself is not called again.
@@ -176,5 +186,25 @@ mod tests {
         let published = news(&before, &now, |key| *key == open("a").0, |_| String::new());
         let reasons: Vec<&str> = published.iter().map(|event| event.reason).collect();
         assert_eq!(reasons, ["BreakerOpened"]);
+    }
+
+    #[test]
+    fn who_is_called_again_was_not_since_it_opened() {
+        let opened = Open::from([open("a")]);
+        let (key, (object, report)) = open("a");
+        let tried = BreakerReport {
+            state: Phase::Probing,
+            since: SystemTime::UNIX_EPOCH + Duration::from_secs(30),
+            ..report
+        };
+        let later = since_opened(&opened, Open::from([(key, (object, tried))]));
+        let published = news(&later, &Open::new(), |_| false, |_| String::new());
+        let text = published.first().map_or("", |event| event.text.as_str());
+        assert!(text.ends_with("since 1970-01-01T00:00:00Z"), "{text}");
+        // Control: one that was not open before.
+        let (key, (object, report)) = open("b");
+        let since = SystemTime::UNIX_EPOCH + Duration::from_secs(40);
+        let other = Open::from([(key.clone(), (object, BreakerReport { since, ..report }))]);
+        assert_eq!(since_opened(&opened, other)[&key].1.since, since);
     }
 }
