@@ -140,7 +140,6 @@ def http2(programs, calls):
         Client("Node http2, resets with NO_ERROR", ["node", HERE / "node/part.js", "http://{to}"], 60,
                must=r"POST 300000: 20 x 200 aborted end length=undefined 300000 bytes reset 0\n"),
         Client("h2, resets with NO_ERROR", [python, scripts / "part.py", "{to}"], 60, must=r"300000: 20 right, 20 x 200 \S.* reset NO_ERROR\n"),
-        Client("curl, resets with NO_ERROR", ["bash", HERE / "part.sh", "http://{to}"], 60, must=r"== 300000, 20 at once\n +20 200 300000 bytes curl 0\n"),
     ]
     nghttp = Client("nghttp", ["bash", HERE / "nghttp.sh", "http://{to}"], 60, must="hello")
     return [
