@@ -117,9 +117,8 @@ impl Chain {
                 _ = other.accept() => {}
             }
         };
-        timeout(Duration::from_millis(300), no_request)
-            .await
-            .is_err()
+        let asked = timeout(Duration::from_millis(300), no_request).await;
+        asked.is_err()
     }
 }
 
