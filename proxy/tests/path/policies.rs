@@ -295,10 +295,8 @@ async fn a_time_for_the_own_account_holds_at_the_address_of_a_pod_and_one_for_ot
         let mut said = timeouts(Some(300), None);
         let scoped = said.timeouts.rules[0].then.as_mut().unwrap();
         scoped.sources = Sources::Only(vec![Source::Identity(id(account))]);
-        server.set(vec![guarded(
-            apps[0].port,
-            said.for_pods(Parts::IN_FORCE),
-        )]);
+        let told = said.for_pods(Parts::IN_FORCE);
+        server.set(vec![guarded(apps[0].port, told)]);
         let mut stream = client.call(addr).await;
         // Who has no end is not waited for.
         let patience = Duration::from_secs(if ends { 10 } else { 1 });
