@@ -13,9 +13,10 @@ use std::time::{Duration, Instant};
 
 use policy::health::HealthSignal;
 use policy::reason::Reason;
-use policy::retry::{self, RequestedWait, RetryOutcome};
+use policy::retry::{self, RetryOutcome};
 use policy::traffic::call::Retry;
 
+use self::failed::{Doubted, Failed};
 use crate::endpoints::endpoint::InFlight;
 use crate::endpoints::learned::{Draw, Fallback, Latency};
 use crate::failure::{Failure, Next};
@@ -39,6 +40,7 @@ use crate::telemetry::call::Call;
 mod again;
 mod balance;
 mod circuit;
+mod failed;
 mod probe;
 mod served;
 mod spent;
@@ -50,8 +52,6 @@ pub(crate) struct Attempts<'a> {
     route: &'a Route,
     tried: Vec<SocketAddr>,
     chosen: Option<Chosen>,
-    /// The attempt that is given up is followed by a retry after so long, which is paid for.
-    decided: Option<Duration>,
     failovers: Failovers,
     retries: u8,
     /// Of a request: its body.
@@ -71,8 +71,9 @@ enum Chosen {
     /// The same endpoint by another connection, since only the one before had ended: no
     /// attempt of its own.
     Renewed(InFlight),
-    /// Another endpoint, for which a retry may wait.
-    Retried(InFlight),
+    /// Another endpoint, by a retry that is paid for, after this time. Where an attempt is given
+    /// up for one, that is known before it has ended.
+    Retried { to: InFlight, wait: Duration },
 }
 
 /// What follows an answer.
@@ -83,17 +84,6 @@ enum After {
     Pass { open: bool },
 }
 
-/// What is known of a call that failed.
-struct Failed<'a> {
-    outgoing: &'a Outgoing,
-    ended: retry::Ended,
-    requested_wait: RequestedWait,
-    /// Its answer says that what it needed was tried again in vain.
-    spent: bool,
-    /// An attempt takes too long, and may have its answer yet.
-    under_way: bool,
-}
-
 impl<'a> Attempts<'a> {
     /// Of a connection, which nothing but its own failure ends.
     pub(super) const fn new(route: &'a Route) -> Self {
@@ -101,7 +91,6 @@ impl<'a> Attempts<'a> {
             route,
             tried: Vec::new(),
             chosen: None,
-            decided: None,
             failovers: Failovers::NONE,
             retries: 0,
             replay: None,
@@ -145,8 +134,8 @@ impl<'a> Attempts<'a> {
         }
         let to = match self.chosen.take() {
             Some(Chosen::Renewed(to)) => return Some(to),
-            Some(Chosen::Retried(to)) => to,
-            None => self.choose(proxy, Fallback::Ejected)?,
+            Some(Chosen::Retried { to, .. }) => to,
+            None => self.choose(proxy, Fallback::Ejected, Doubted::Called)?,
         };
         self.shown = false;
         self.count_nearness(proxy, to.endpoint());
@@ -238,7 +227,7 @@ impl<'a> Attempts<'a> {
     ) -> Result<Option<InFlight>, Failure> {
         if let Err(passed) = outgoing.check() {
             // One that waited was not made.
-            if !matches!(self.chosen, Some(Chosen::Retried(_))) {
+            if !matches!(self.chosen, Some(Chosen::Retried { .. })) {
                 self.retry_failed(call);
             }
             return Err(passed);
@@ -350,11 +339,9 @@ impl<'a> Attempts<'a> {
             AttemptOutcome::Open => None,
         };
         let failed = ended.filter(|_| listed || !success).map(|ended| Failed {
-            outgoing,
-            ended,
             requested_wait: attempt_outcome::requested_wait(head.headers(), grpc),
             spent: call.is_mutual() && attempt_outcome::is_spent(head.headers()),
-            under_way: false,
+            ..Failed::new(outgoing, ended)
         });
         // Also where another one is to be asked: it may have left until then.
         self.note_answer(failed.as_ref(), outgoing);

@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
-use policy::retry::{self, RequestedWait, may_retry};
+use policy::retry::{self, may_retry};
 
-use super::{Attempts, Chosen, Failed};
+use super::failed::{Doubted, Failed};
+use super::{Attempts, Chosen};
 use crate::endpoints::endpoint::InFlight;
 use crate::endpoints::learned::{Fallback, now};
 use crate::http::client::exchange::UpstreamResponse;
@@ -27,15 +28,11 @@ impl Attempts<'_> {
         let Some(AttemptOutcome::Ended(ended)) = outcome else {
             return Duration::ZERO;
         };
-        let failed = Failed {
-            outgoing,
-            ended,
-            requested_wait: RequestedWait::Nothing,
-            spent: false,
-            under_way: false,
+        let wait = match &self.chosen {
+            // It was given up for that.
+            Some(Chosen::Retried { wait, .. }) => Some(*wait),
+            _ => self.again(proxy, &Failed::new(outgoing, ended), call),
         };
-        let decided = self.decided.take();
-        let wait = decided.or_else(|| self.again(proxy, &failed, call));
         match wait {
             Some(wait) => {
                 self.over = false;
@@ -78,12 +75,7 @@ impl Attempts<'_> {
             return retry::Next::Pass;
         }
         // Before anything is paid for it: nobody else may be left.
-        let other = if failed.under_way {
-            self.choose_present(proxy)
-        } else {
-            self.choose(proxy, Fallback::Nobody)
-        };
-        let Some(other) = other else {
+        let Some(to) = self.choose(proxy, Fallback::Nobody, failed.doubted) else {
             return retry::Next::Pass;
         };
         let attempted = self.attempted(failed);
@@ -91,13 +83,13 @@ impl Attempts<'_> {
         let random = rand::random();
         let peers = set.peers();
         let next = may_retry(self.retry(), &attempted, &set.budget, now, peers, random);
-        if matches!(next, retry::Next::Retry { .. }) {
+        if let retry::Next::Retry { wait } = next {
             self.retry_failed(call);
             self.retries += 1;
             if refused {
                 self.failovers.moved();
             }
-            self.chosen = Some(Chosen::Retried(other));
+            self.chosen = Some(Chosen::Retried { to, wait });
         }
         next
     }
@@ -107,7 +99,7 @@ impl Attempts<'_> {
     pub(super) fn confirm(&mut self, proxy: &Proxy) {
         let route = self.route;
         let gone = |chosen: &mut Chosen| {
-            let (Chosen::Renewed(to) | Chosen::Retried(to)) = chosen;
+            let (Chosen::Renewed(to) | Chosen::Retried { to, .. }) = chosen;
             !route.choice.still_has(proxy, to.endpoint())
         };
         drop(self.chosen.take_if(gone));
@@ -125,8 +117,9 @@ impl Attempts<'_> {
         pause.await;
         self.confirm(proxy);
         if self.chosen.is_none() {
-            let other = self.choose(proxy, Fallback::Nobody);
-            self.chosen = other.map(Chosen::Retried);
+            let wait = Duration::ZERO;
+            let other = self.choose(proxy, Fallback::Nobody, Doubted::Called);
+            self.chosen = other.map(|to| Chosen::Retried { to, wait });
         }
         if self.chosen.is_some() {
             return None;
