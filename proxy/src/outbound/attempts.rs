@@ -134,7 +134,13 @@ impl<'a> Attempts<'a> {
         }
         let to = match self.chosen.take() {
             Some(Chosen::Renewed(to)) => return Some(to),
-            Some(Chosen::Retried { to, .. }) => to,
+            Some(Chosen::Retried { to, .. }) => {
+                // Not before: nobody may be left to go to once it has waited. Where it follows
+                // a retry, that has failed.
+                self.retry_failed(call);
+                self.retries += 1;
+                to
+            }
             None => self.choose(proxy, Fallback::Ejected, Doubted::Called)?,
         };
         self.shown = false;
@@ -198,7 +204,7 @@ impl<'a> Attempts<'a> {
             if !wait.is_zero() {
                 // On the heap: most requests never wait.
                 Box::pin(outgoing.pause(wait, upload)).await;
-                self.confirm(proxy);
+                self.confirm(proxy, Fallback::Ejected);
             }
         }
         Err(self.unserved(outgoing, call))
@@ -226,10 +232,7 @@ impl<'a> Attempts<'a> {
         call: &mut Call,
     ) -> Result<Option<InFlight>, Failure> {
         if let Err(passed) = outgoing.check() {
-            // One that waited was not made.
-            if !matches!(self.chosen, Some(Chosen::Retried { .. })) {
-                self.retry_failed(call);
-            }
+            self.retry_failed(call);
             return Err(passed);
         }
         Ok(self.next(proxy, call))
@@ -255,7 +258,7 @@ impl<'a> Attempts<'a> {
                 match deadline::progress(&mut ends, attempt.as_mut()).await {
                     Progress::Ended(ended) => break ended,
                     Progress::Slow => {
-                        if self.is_followed(proxy, endpoint.addr, outgoing, call) {
+                        if self.is_followed(proxy, endpoint.addr, outgoing) {
                             break Err(Over::Time);
                         }
                         let again = self.slow(to, call);
@@ -291,6 +294,7 @@ impl<'a> Attempts<'a> {
                     let pause = outgoing.pause(wait, upload);
                     let waited = self.wait_with(proxy, pause, answer, to);
                     let (answer, to) = Box::pin(waited).await?;
+                    self.retry_failed(call);
                     (answer, to, false)
                 }
             };
@@ -363,7 +367,7 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// Counts it if the call's last attempt was a retry.
+    /// Counts a retry that failed: when the next one begins, or there is none.
     fn retry_failed(&self, call: &Call) {
         if self.retries > 0 {
             call.retried(RetryOutcome::Failure);

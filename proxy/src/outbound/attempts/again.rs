@@ -50,7 +50,7 @@ impl Attempts<'_> {
         failed: &Failed<'_>,
         call: &Call,
     ) -> Option<Duration> {
-        match self.decide_next(proxy, failed, call) {
+        match self.decide_next(proxy, failed) {
             retry::Next::Pass => None,
             retry::Next::Denied(outcome) => {
                 call.retried(outcome);
@@ -60,13 +60,9 @@ impl Attempts<'_> {
         }
     }
 
-    /// What follows a call that failed. A retry is chosen and paid for with that.
-    pub(super) fn decide_next(
-        &mut self,
-        proxy: &Proxy,
-        failed: &Failed<'_>,
-        call: &Call,
-    ) -> retry::Next {
+    /// What follows a call that failed. A retry is chosen and paid for with that, and counts once
+    /// it is made.
+    pub(super) fn decide_next(&mut self, proxy: &Proxy, failed: &Failed<'_>) -> retry::Next {
         let Some(set) = self.route.choice.set() else {
             return retry::Next::Pass;
         };
@@ -84,8 +80,6 @@ impl Attempts<'_> {
         let peers = set.peers();
         let next = may_retry(self.retry(), &attempted, &set.budget, now, peers, random);
         if let retry::Next::Retry { wait } = next {
-            self.retry_failed(call);
-            self.retries += 1;
             if refused {
                 self.failovers.moved();
             }
@@ -95,14 +89,18 @@ impl Attempts<'_> {
     }
 
     /// While a retry waited, what it was to go to may have left the Service, or be known as
-    /// meshed by now: then it is chosen anew.
-    pub(super) fn confirm(&mut self, proxy: &Proxy) {
-        let route = self.route;
-        let gone = |chosen: &mut Chosen| {
-            let (Chosen::Renewed(to) | Chosen::Retried { to, .. }) = chosen;
-            !route.choice.still_has(proxy, to.endpoint())
+    /// meshed by now: then it is chosen anew, and not made where nobody is left.
+    pub(super) fn confirm(&mut self, proxy: &Proxy, fallback: Fallback) {
+        // What is renewed waits for nothing.
+        let Some(Chosen::Retried { to, wait }) = self.chosen.take() else {
+            return;
         };
-        drop(self.chosen.take_if(gone));
+        let to = if self.route.choice.still_has(proxy, to.endpoint()) {
+            Some(to)
+        } else {
+            self.choose(proxy, fallback, Doubted::Called)
+        };
+        self.chosen = to.map(|to| Chosen::Retried { to, wait });
     }
 
     /// Waits before the next attempt. An answer is let go only then: when nobody else is
@@ -115,16 +113,7 @@ impl Attempts<'_> {
         to: InFlight,
     ) -> Option<(UpstreamResponse, InFlight)> {
         pause.await;
-        self.confirm(proxy);
-        if self.chosen.is_none() {
-            let wait = Duration::ZERO;
-            let other = self.choose(proxy, Fallback::Nobody, Doubted::Called);
-            self.chosen = other.map(|to| Chosen::Retried { to, wait });
-        }
-        if self.chosen.is_some() {
-            return None;
-        }
-        self.retries -= 1;
-        Some((answer, to))
+        self.confirm(proxy, Fallback::Nobody);
+        self.chosen.is_none().then_some((answer, to))
     }
 }

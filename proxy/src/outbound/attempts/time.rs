@@ -64,14 +64,13 @@ impl Attempts<'_> {
         proxy: &Proxy,
         to: SocketAddr,
         outgoing: &Outgoing,
-        call: &Call,
     ) -> bool {
         let failed = Failed {
             doubted: Doubted::PassedOver,
             ..Failed::new(outgoing, retry::Ended::TimedOut)
         };
         self.tried.push(to);
-        let next = self.decide_next(proxy, &failed, call);
+        let next = self.decide_next(proxy, &failed);
         // It is noted once the attempt has ended.
         self.tried.pop();
         // Why none follows is not counted: nothing has failed.
