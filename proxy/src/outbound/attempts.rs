@@ -152,16 +152,21 @@ impl<'a> Attempts<'a> {
 
     /// One that is none of `besides`.
     fn pick(&self, proxy: &Proxy, fallback: Fallback, besides: &[SocketAddr]) -> Option<InFlight> {
+        let draw = self.draw(fallback, besides);
+        self.route.choice.pick(proxy, &draw)
+    }
+
+    /// What a choice goes by of one that is none of `besides`.
+    fn draw<'b>(&'b self, fallback: Fallback, besides: &'b [SocketAddr]) -> Draw<'b> {
         let policy = self.route.policy.as_deref();
-        let draw = Draw {
+        Draw {
             tried: besides,
             first: self.tried.is_empty(),
             may_retry: self.repeatable,
             ejection: call_policy::ejection_if(policy, self.route.choice.ejects()),
             balance: call_policy::balance(policy),
             fallback,
-        };
-        self.route.choice.pick(proxy, &draw)
+        }
     }
 
     /// How long an application without a proxy may take to accept a connection.

@@ -88,17 +88,21 @@ impl Attempts<'_> {
         next
     }
 
-    /// While a retry waited, what it was to go to may have left the Service, or be known as
-    /// meshed by now: then it is chosen anew, and not made where nobody is left.
+    /// While a retry waited, what it was to go to may have left the Service, be known as meshed
+    /// by now, or have begun to rest: then it is chosen anew, and not made where nobody is left.
+    /// `fallback` is who takes it where nobody works.
     pub(super) fn confirm(&mut self, proxy: &Proxy, fallback: Fallback) {
         // What is renewed waits for nothing.
         let Some(Chosen::Retried { to, wait }) = self.chosen.take() else {
             return;
         };
-        let to = if self.route.choice.still_has(proxy, to.endpoint()) {
+        let draw = self.draw(Fallback::Nobody, &self.tried);
+        let to = if self.route.choice.still_works(proxy, to.endpoint(), &draw) {
             Some(to)
         } else {
-            self.choose(proxy, fallback, Doubted::Called)
+            // Those that work come first: one whose rest is over would be drawn before them.
+            let works = self.choose(proxy, Fallback::Nobody, Doubted::Called);
+            works.or_else(|| self.choose(proxy, fallback, Doubted::Called))
         };
         self.chosen = to.map(|to| Chosen::Retried { to, wait });
     }
