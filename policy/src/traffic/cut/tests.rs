@@ -169,7 +169,11 @@ fn pods_are_told_the_times_of_mesh_accounts_as_of_callers_outside() {
         assert_eq!(pods.timeouts, traffic.timeouts, "{source:?}");
         let needs: Vec<_> = traffic.pod_needs().collect();
         let some = origin("some");
-        assert_eq!(needs, [(&some, parts([Part::OutsideTimeout]))], "{source:?}");
+        assert_eq!(
+            needs,
+            [(&some, parts([Part::OutsideTimeout]))],
+            "{source:?}"
+        );
         // Control: whose proxy asks for none of it, and a section that ends no call.
         let without = Parts::ALL.without(parts([Part::OutsideTimeout]));
         assert_eq!(traffic.for_pods(without), EffectivePolicy::default());

@@ -114,9 +114,7 @@ fn policies_that_others_decide_for_take_none_of_the_bytes_of_a_port() {
         let one = |n| json!({"name": format!("m{n}"), "pathRegex": regex(n)});
         (0..56).map(one).collect()
     };
-    let big = |group: &str| {
-        json!({"routes": for_group(group), "timeouts": {}, "retry": {}, "priority": "Critical"})
-    };
+    let big = |group: &str| json!({"routes": for_group(group), "timeouts": {}, "retry": {}, "priority": "Critical"});
     let groups = shop()
         .with(group("one", json!(matches('a'))))
         .with(group("other", json!(matches('b'))));
