@@ -67,6 +67,8 @@ struct Inner {
     state: Mutex<FleetState>,
     /// Counts changes of what proxies are told.
     announced: watch::Sender<u64>,
+    /// Counts changes of which policies have a breaker that somebody calls.
+    called: watch::Sender<u64>,
     /// Counts pulses of this replica's own streams.
     own: watch::Sender<u64>,
     begun: Notify,
@@ -81,6 +83,8 @@ struct FleetState {
     circuits: BTreeMap<Key, KnownCircuit>,
     /// Of all of them, each as often as it calls one.
     callers: usize,
+    /// Policies that decided about one of them at the last look.
+    policies: BTreeSet<ObjectRef>,
     announced: AnnouncedStates,
     /// Own pulses, the oldest first.
     own: VecDeque<OwnPulse>,
@@ -102,6 +106,12 @@ struct OwnPulse {
 }
 
 impl FleetState {
+    /// The policies that decide about a breaker of which something is known.
+    fn objects(&self) -> BTreeSet<ObjectRef> {
+        let circuits = self.circuits.values();
+        circuits.map(|circuit| circuit.object().clone()).collect()
+    }
+
     /// Keeps a pulse for other replicas, for which the oldest may have to go.
     fn keep(&mut self, reported: v1::PodPulse, at: Instant) {
         self.revision += 1;
@@ -156,6 +166,7 @@ impl Fleet {
                 latest,
                 state: Mutex::default(),
                 announced: watch::Sender::new(0),
+                called: watch::Sender::new(0),
                 own: watch::Sender::new(0),
                 begun: Notify::new(),
                 at_capacity,
@@ -262,6 +273,9 @@ impl Fleet {
             decision.is_some_and(|decision| circuit.tick(now, clock, decision))
         });
         state.callers = state.circuits.values().map(KnownCircuit::callers).sum();
+        let policies = state.objects();
+        let called = policies != state.policies;
+        state.policies = policies;
         let circuits = state.circuits.iter();
         let next =
             circuits.filter_map(|(key, circuit)| Some((key.clone(), circuit.announced()?.clone())));
@@ -274,6 +288,9 @@ impl Fleet {
         let revision = state.revision;
         if news {
             self.inner.announced.send_modify(|count| *count += 1);
+        }
+        if called {
+            self.inner.called.send_modify(|count| *count += 1);
         }
         self.inner.own.send_if_modified(|reported| {
             let changed = *reported != revision;
@@ -290,6 +307,13 @@ impl Fleet {
     /// Tells when that changed.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.inner.announced.subscribe()
+    }
+
+    /// Tells when a policy has a breaker that somebody began to call, or none any more that
+    /// anybody calls. Apart from [`Self::changes`], because it is no news for proxies, and every
+    /// stream wakes for those.
+    pub(crate) fn called_changes(&self) -> watch::Receiver<u64> {
+        self.inner.called.subscribe()
     }
 
     /// Tells when this replica's own proxies have said something.
@@ -326,9 +350,7 @@ impl Fleet {
 
     /// The policies that decide about breakers of which something is known.
     pub(crate) fn objects(&self) -> BTreeSet<ObjectRef> {
-        let state = self.inner.state.lock();
-        let circuit = state.circuits.values();
-        circuit.map(|circuit| circuit.object().clone()).collect()
+        self.inner.state.lock().objects()
     }
 
     /// How the breakers of this policy fare: the one that is worst, and of those the one

@@ -79,6 +79,8 @@ impl StatusWriter {
     pub(crate) async fn write(mut self) {
         let mut acks = self.observed.changes();
         let mut breakers = self.fleet.changes();
+        // A breaker that is closed changes nothing for proxies, and its status shows it.
+        let mut called = self.fleet.called_changes();
         let mut written = self.read_all().await;
         let mut enforced = self.enforced.clone();
         let mut last_problems: Option<Arc<Problems>> = None;
@@ -142,6 +144,7 @@ impl StatusWriter {
                     () = next_change(&mut enforced) => all = true,
                     changed = acks.changed() => if changed.is_err() { return },
                     changed = breakers.changed() => if changed.is_err() { return },
+                    changed = called.changed() => if changed.is_err() { return },
                     () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
                 }
                 break;

@@ -104,6 +104,22 @@ impl Policy {
     pub(crate) fn is_limited(&self) -> bool {
         self.routes != Match::Always || self.sources != Sources::Everyone
     }
+
+    /// Whether it says something of this. A limited one says nothing of endpoints, whatever is
+    /// written in it.
+    #[must_use]
+    pub(crate) fn says(&self, section: Section) -> bool {
+        self.sections.has(section) && (section.may_be_limited() || !self.is_limited())
+    }
+
+    /// Whether it says nothing at all: it is limited to requests or callers of which there are
+    /// none, or has no section that can be used.
+    #[must_use]
+    pub fn is_void(&self) -> bool {
+        self.routes == Match::AnyOf(Vec::new())
+            || self.sources == Sources::Only(Vec::new())
+            || !Section::ALL.into_iter().any(|section| self.says(section))
+    }
 }
 
 /// The sections of one object; `None`: it says nothing of that.

@@ -62,6 +62,7 @@ mod path {
     mod records;
     mod refusals;
     mod retries;
+    mod retry_waits;
     mod routing;
     mod shown;
     mod spans;

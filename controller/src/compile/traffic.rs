@@ -50,12 +50,14 @@ pub(super) fn policies(named: &Named<'_>, findings: &mut Findings) -> Policies {
     let mut standings = Standings::default();
     for (key, entry) in named.services {
         let service = ServiceId::new(key.namespace.clone(), key.name.clone());
-        let about = by_target.about(&service);
-        if about.is_empty() {
-            continue;
-        }
-        for port in entry.ports.keys() {
-            let about = by_target.at(&about, &service, *port);
+        let ports: Vec<u16> = entry.ports.keys().copied().collect();
+        let counting = by_target.at(&service, &ports, |policy, port| {
+            here::here(policy, key, port, named.services)
+        });
+        for (port, about) in ports.iter().zip(counting) {
+            if about.is_empty() {
+                continue;
+            }
             let written = about.iter();
             let written = written.map(|one| here::here(&one.policy, key, *port, named.services));
             let written: Vec<Cow<'_, policy::traffic::Policy>> = written.collect();

@@ -1,6 +1,7 @@
 //! Pulses in, states of breakers out.
 
 mod authorization;
+mod called;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

@@ -63,5 +63,5 @@ pub const SOURCES: usize = 64;
 
 /// TrafficPolicies of one namespace that count, the oldest first.
 pub const POLICIES_PER_NAMESPACE: usize = 1000;
-/// TrafficPolicies that count for one Service, in order of precedence.
+/// TrafficPolicies that decide something at one Service, in order of precedence.
 pub const POLICIES_PER_SERVICE: usize = 64;

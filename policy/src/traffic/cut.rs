@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use crate::access::Caller;
 use crate::origin::Origin;
 use crate::route::Table;
 use crate::traffic::call::{Fallback, Mirror, Override, Retry, Sticky, Timeouts};
@@ -151,7 +150,7 @@ impl EffectivePolicy {
 
     /// What the rules for pods need of a pod's proxy, and whose they are.
     pub fn pod_needs(&self) -> impl Iterator<Item = (&Origin, Parts)> {
-        outside(&self.timeouts)
+        request_ends(&self.timeouts)
             .map(|origin| (origin, Parts::of(&[Part::OutsideTimeout])))
             .chain(needs(&self.rate_limits))
             .chain(needs(&self.priority))
@@ -179,9 +178,9 @@ impl EffectivePolicy {
     /// What a pod's proxy is told that carries out these parts.
     #[must_use]
     pub fn for_pods(&self, parts: Parts) -> Self {
-        let of_outside = parts.has(Part::OutsideTimeout) && outside(&self.timeouts).count() > 0;
+        let ends = parts.has(Part::OutsideTimeout) && request_ends(&self.timeouts).next().is_some();
         Self {
-            timeouts: if of_outside {
+            timeouts: if ends {
                 // Of these a pod asks for nothing but `request`.
                 cut_rules(&self.timeouts, Parts::of(&[Part::RequestTimeout]))
             } else {
@@ -195,12 +194,12 @@ impl EffectivePolicy {
     }
 }
 
-/// Whose rules give callers outside the mesh an end.
-fn outside(timeouts: &Limited<Timeouts>) -> impl Iterator<Item = &Origin> {
+/// Whose rules give whole calls an end. Those for accounts of the mesh are among them: who calls
+/// a pod by its own address is held to them by nobody else.
+fn request_ends(timeouts: &Limited<Timeouts>) -> impl Iterator<Item = &Origin> {
     timeouts.rules.iter().filter_map(|rule| {
         let scoped = rule.then.as_ref()?;
-        let ends = scoped.section.request.is_some() && scoped.sources.admits(Caller::Outside);
-        ends.then_some(&rule.origin)
+        scoped.section.request.is_some().then_some(&rule.origin)
     })
 }
 

@@ -65,8 +65,9 @@ parts! {
     IdleTimeout = "idle-timeout", "timeouts.idle", Caller;
     /// A `timeouts.share` below 100.
     TimeoutShare = "timeout-share", "timeouts.share", Caller;
-    /// `timeouts.request` of calls from outside the mesh.
-    OutsideTimeout = "outside-timeout", "timeouts.request for callers outside the mesh", Server;
+    /// `timeouts.request` of calls whose callers' proxies hold to none: those from outside the
+    /// mesh, and those by the pod's own address.
+    OutsideTimeout = "outside-timeout", "timeouts.request at the called pod", Server;
     /// `retry`.
     Retry = "retry", "retry", Caller;
     /// `ejection`.

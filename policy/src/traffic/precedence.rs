@@ -9,10 +9,14 @@
 //! or all sources. That two narrow rules cover a third together is not looked for.
 
 mod covered;
+mod decided;
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+pub use self::covered::Calls;
+pub use self::decided::Decided;
 
 use self::covered::Covered;
 use crate::name::ServiceId;
@@ -61,7 +65,7 @@ pub fn resolve<'a>(
 ) -> Resolved {
     let mut ranked: Vec<&Policy> = policies
         .into_iter()
-        .filter(|policy| policy.target.covers(service, port) && !is_void(policy))
+        .filter(|policy| policy.target.covers(service, port) && !policy.is_void())
         .collect();
     ranked.sort_by(|a, b| order(a, b));
     let mut resolving = Resolving {
@@ -162,11 +166,6 @@ impl Rank {
             Precedence::Name
         }
     }
-}
-
-/// It is limited to requests or callers of which there are none.
-fn is_void(policy: &Policy) -> bool {
-    policy.routes == Match::AnyOf(Vec::new()) || policy.sources == Sources::Only(Vec::new())
 }
 
 impl Lost {

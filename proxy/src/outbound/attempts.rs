@@ -13,9 +13,10 @@ use std::time::{Duration, Instant};
 
 use policy::health::HealthSignal;
 use policy::reason::Reason;
-use policy::retry::{self, RequestedWait, RetryOutcome};
+use policy::retry::{self, RetryOutcome};
 use policy::traffic::call::Retry;
 
+use self::failed::{Doubted, Failed};
 use crate::endpoints::endpoint::InFlight;
 use crate::endpoints::learned::{Draw, Fallback, Latency};
 use crate::failure::{Failure, Next};
@@ -39,6 +40,7 @@ use crate::telemetry::call::Call;
 mod again;
 mod balance;
 mod circuit;
+mod failed;
 mod probe;
 mod served;
 mod spent;
@@ -50,8 +52,6 @@ pub(crate) struct Attempts<'a> {
     route: &'a Route,
     tried: Vec<SocketAddr>,
     chosen: Option<Chosen>,
-    /// The attempt that is given up is followed by a retry after so long, which is paid for.
-    decided: Option<Duration>,
     failovers: Failovers,
     retries: u8,
     /// Of a request: its body.
@@ -71,8 +71,9 @@ enum Chosen {
     /// The same endpoint by another connection, since only the one before had ended: no
     /// attempt of its own.
     Renewed(InFlight),
-    /// Another endpoint, for which a retry may wait.
-    Retried(InFlight),
+    /// Another endpoint, by a retry that is paid for, after this time. Where an attempt is given
+    /// up for one, that is known before it has ended.
+    Retried { to: InFlight, wait: Duration },
 }
 
 /// What follows an answer.
@@ -83,17 +84,6 @@ enum After {
     Pass { open: bool },
 }
 
-/// What is known of a call that failed.
-struct Failed<'a> {
-    outgoing: &'a Outgoing,
-    ended: retry::Ended,
-    requested_wait: RequestedWait,
-    /// Its answer says that what it needed was tried again in vain.
-    spent: bool,
-    /// An attempt takes too long, and may have its answer yet.
-    under_way: bool,
-}
-
 impl<'a> Attempts<'a> {
     /// Of a connection, which nothing but its own failure ends.
     pub(super) const fn new(route: &'a Route) -> Self {
@@ -101,7 +91,6 @@ impl<'a> Attempts<'a> {
             route,
             tried: Vec::new(),
             chosen: None,
-            decided: None,
             failovers: Failovers::NONE,
             retries: 0,
             replay: None,
@@ -145,8 +134,14 @@ impl<'a> Attempts<'a> {
         }
         let to = match self.chosen.take() {
             Some(Chosen::Renewed(to)) => return Some(to),
-            Some(Chosen::Retried(to)) => to,
-            None => self.choose(proxy, Fallback::Ejected)?,
+            Some(Chosen::Retried { to, .. }) => {
+                // Not before: nobody may be left to go to once it has waited. Where it follows
+                // a retry, that has failed.
+                self.retry_failed(call);
+                self.retries += 1;
+                to
+            }
+            None => self.choose(proxy, Fallback::Ejected, Doubted::Called)?,
         };
         self.shown = false;
         self.count_nearness(proxy, to.endpoint());
@@ -157,16 +152,21 @@ impl<'a> Attempts<'a> {
 
     /// One that is none of `besides`.
     fn pick(&self, proxy: &Proxy, fallback: Fallback, besides: &[SocketAddr]) -> Option<InFlight> {
+        let draw = self.draw(fallback, besides);
+        self.route.choice.pick(proxy, &draw)
+    }
+
+    /// What a choice goes by of one that is none of `besides`.
+    fn draw<'b>(&'b self, fallback: Fallback, besides: &'b [SocketAddr]) -> Draw<'b> {
         let policy = self.route.policy.as_deref();
-        let draw = Draw {
+        Draw {
             tried: besides,
             first: self.tried.is_empty(),
             may_retry: self.repeatable,
             ejection: call_policy::ejection_if(policy, self.route.choice.ejects()),
             balance: call_policy::balance(policy),
             fallback,
-        };
-        self.route.choice.pick(proxy, &draw)
+        }
     }
 
     /// How long an application without a proxy may take to accept a connection.
@@ -209,7 +209,7 @@ impl<'a> Attempts<'a> {
             if !wait.is_zero() {
                 // On the heap: most requests never wait.
                 Box::pin(outgoing.pause(wait, upload)).await;
-                self.confirm(proxy);
+                self.confirm(proxy, Fallback::Ejected);
             }
         }
         Err(self.unserved(outgoing, call))
@@ -237,10 +237,7 @@ impl<'a> Attempts<'a> {
         call: &mut Call,
     ) -> Result<Option<InFlight>, Failure> {
         if let Err(passed) = outgoing.check() {
-            // One that waited was not made.
-            if !matches!(self.chosen, Some(Chosen::Retried(_))) {
-                self.retry_failed(call);
-            }
+            self.retry_failed(call);
             return Err(passed);
         }
         Ok(self.next(proxy, call))
@@ -266,7 +263,7 @@ impl<'a> Attempts<'a> {
                 match deadline::progress(&mut ends, attempt.as_mut()).await {
                     Progress::Ended(ended) => break ended,
                     Progress::Slow => {
-                        if self.is_followed(proxy, endpoint.addr, outgoing, call) {
+                        if self.is_followed(proxy, endpoint.addr, outgoing) {
                             break Err(Over::Time);
                         }
                         let again = self.slow(to, call);
@@ -302,6 +299,7 @@ impl<'a> Attempts<'a> {
                     let pause = outgoing.pause(wait, upload);
                     let waited = self.wait_with(proxy, pause, answer, to);
                     let (answer, to) = Box::pin(waited).await?;
+                    self.retry_failed(call);
                     (answer, to, false)
                 }
             };
@@ -350,11 +348,9 @@ impl<'a> Attempts<'a> {
             AttemptOutcome::Open => None,
         };
         let failed = ended.filter(|_| listed || !success).map(|ended| Failed {
-            outgoing,
-            ended,
             requested_wait: attempt_outcome::requested_wait(head.headers(), grpc),
             spent: call.is_mutual() && attempt_outcome::is_spent(head.headers()),
-            under_way: false,
+            ..Failed::new(outgoing, ended)
         });
         // Also where another one is to be asked: it may have left until then.
         self.note_answer(failed.as_ref(), outgoing);
@@ -376,7 +372,7 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// Counts it if the call's last attempt was a retry.
+    /// Counts a retry that failed: when the next one begins, or there is none.
     fn retry_failed(&self, call: &Call) {
         if self.retries > 0 {
             call.retried(RetryOutcome::Failure);

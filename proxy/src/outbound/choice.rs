@@ -112,8 +112,13 @@ impl Choice {
         self.set()?.aside()
     }
 
-    /// Whether an endpoint that was chosen a while ago may still be called, as what it was.
-    pub(super) fn still_has(&self, proxy: &Proxy, endpoint: &Arc<Endpoint>) -> bool {
+    /// Whether an endpoint that was chosen a while ago still works, as what it was.
+    pub(super) fn still_works(
+        &self,
+        proxy: &Proxy,
+        endpoint: &Arc<Endpoint>,
+        draw: &Draw<'_>,
+    ) -> bool {
         match self {
             Self::One(_) | Self::Nobody(_) => true,
             Self::Named { among, .. }
@@ -122,7 +127,7 @@ impl Choice {
             | Self::Tenant(among, _) => {
                 let now = among.newest(proxy);
                 let mut all = now.endpoints.iter();
-                all.any(|other| Arc::ptr_eq(other, endpoint))
+                all.any(|other| Arc::ptr_eq(other, endpoint)) && now.at(endpoint, draw).is_some()
             }
         }
     }

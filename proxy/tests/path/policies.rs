@@ -7,14 +7,17 @@ use policy::origin::Origin;
 use policy::route::{Match, Rule};
 use policy::traffic::call::Retry;
 use policy::traffic::endpoint::{Balance, Ejection};
+use policy::traffic::part::Parts;
 use policy::traffic::{EffectivePolicy, Limited, Scoped, Sources};
 use wire::v1::{self, Protocol};
 
 use super::answers::{
-    App, OK, UNAVAILABLE, ask, limited, policy_of, retries, served_by, sum, whole,
+    App, OK, SILENCE, UNAVAILABLE, ask, limited, policy_of, retries, served_by, sum, whole,
 };
+use super::deadlines::{by_address, fleet, timeouts};
+use super::limits::guarded;
 use crate::support::{
-    Authority, Pod, endpoint, endpoints, id, pair, resource, service, split, vip,
+    Authority, Pod, endpoint, endpoints, id, pair, raw, resource, service, split, vip,
 };
 
 const EJECTIONS: &str = "weft_ejections_total";
@@ -280,4 +283,27 @@ async fn a_mesh_policy_that_is_enforced_reaches_every_service_that_is_called() {
         "one each"
     );
     assert_eq!(sum(&client, "weft_retries_total", &[]), 0.0);
+}
+
+/// No rule here is for callers outside the mesh, for whose sake pods were told of times before.
+#[tokio::test]
+async fn a_time_for_the_own_account_holds_at_the_address_of_a_pod_and_one_for_others_does_not() {
+    let (client, server, apps) = fleet([SILENCE]).await;
+    let addr = by_address(&client, &server, apps[0].port);
+    let request = format!("GET / HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n");
+    for (account, ends) in [("web", true), ("somebody", false)] {
+        let mut said = timeouts(Some(300), None);
+        let scoped = said.timeouts.rules[0].then.as_mut().unwrap();
+        scoped.sources = Sources::Only(vec![Source::Identity(id(account))]);
+        let told = said.for_pods(Parts::IN_FORCE);
+        server.set(vec![guarded(apps[0].port, told)]);
+        let mut stream = client.call(addr).await;
+        // Who has no end is not waited for.
+        let patience = Duration::from_secs(if ends { 10 } else { 1 });
+        let answer = raw(&mut stream, request.as_bytes(), patience).await;
+        let late = answer.starts_with("HTTP/1.1 504") && answer.contains("weft-reason: deadline");
+        assert_eq!(late, ends, "{account}: {answer}");
+        assert!(late || answer.is_empty(), "{account}: {answer}");
+    }
+    assert_eq!(apps[0].request_count(), 2);
 }

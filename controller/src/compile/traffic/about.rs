@@ -3,12 +3,19 @@
 //! Whoever may write in a namespace may write policies for its Services, which lie in the
 //! proxies of callers elsewhere. So there are bounds for each port, and what goes beyond
 //! is told in one sentence of the policy, however many Services it is about.
+//!
+//! Those who say nothing, or decide nothing because others come before them, are in no
+//! proxy. They take nothing of what there is room for, and are told otherwise.
 
-use std::{collections::BTreeMap, fmt::Display};
+use std::{borrow::Cow, collections::BTreeMap, fmt::Display};
 
 use policy::{
     name::ServiceId,
-    traffic::{Target, bounds::POLICIES_PER_SERVICE, precedence::order},
+    traffic::{
+        Policy, Target,
+        bounds::POLICIES_PER_SERVICE,
+        precedence::{Calls, Decided, order},
+    },
 };
 
 use super::candidate::PolicyCandidate;
@@ -17,6 +24,9 @@ use crate::{compile::findings::Findings, problem::Reason};
 /// Most bytes that policies say of one port of a Service. Callers hold them for each port
 /// that they call, and refuse messages far above.
 pub(super) const MOST_BYTES: usize = 512 * 1024;
+/// Most policies that are asked at one Service for those that decide something there. Each is
+/// compared with all that do, at every port.
+const MOST_ASKED: usize = 4 * POLICIES_PER_SERVICE;
 
 /// Candidates by what they are about, so that not every Service has to ask all.
 pub(super) struct ByTarget<'a> {
@@ -28,6 +38,8 @@ pub(super) struct ByTarget<'a> {
     mesh: Vec<usize>,
     /// How each fares, by place.
     fates: Vec<Fate>,
+    /// The calls of each, by place; `None` as long as there was room for all.
+    calls: Option<Vec<Calls>>,
 }
 
 /// Where a policy counts, and where it does not.
@@ -50,8 +62,12 @@ impl<'a> ByTarget<'a> {
             services: BTreeMap::new(),
             namespaces: BTreeMap::new(),
             mesh: Vec::new(),
+            calls: None,
         };
         for (index, candidate) in by_target.candidates.iter().enumerate() {
+            if candidate.policy.is_void() {
+                continue;
+            }
             let here = match &candidate.policy.target {
                 Target::Port(service, _) | Target::Service(service) => {
                     by_target.services.entry(service).or_default()
@@ -64,52 +80,119 @@ impl<'a> ByTarget<'a> {
         by_target
     }
 
-    /// The places of those that count for a Service, in order of precedence.
-    pub(super) fn about(&mut self, service: &ServiceId) -> Vec<usize> {
+    /// Of each of these ports of a Service those that count there, in order of precedence.
+    /// `written`: what a policy says at a port of it.
+    pub(super) fn at(
+        &mut self,
+        service: &ServiceId,
+        ports: &[u16],
+        written: impl Fn(&'a Policy, u16) -> Cow<'a, Policy>,
+    ) -> Vec<Vec<&'a PolicyCandidate>> {
+        let about = self.about(service);
+        let counting: Vec<Vec<usize>> = if self.all_fit(&about, service, ports) {
+            let all = |port| self.covering(&about, service, port).collect::<Vec<usize>>();
+            ports.iter().copied().map(all).collect()
+        } else {
+            self.choose(&about, service, ports, written)
+        };
+        for index in counting.iter().flatten() {
+            self.fates[*index].counts = true;
+        }
+        let candidates = |places: Vec<usize>| -> Vec<&'a PolicyCandidate> {
+            let places = places.into_iter();
+            places.map(|index| self.candidates[index]).collect()
+        };
+        counting.into_iter().map(candidates).collect()
+    }
+
+    /// The places of those that are about a Service, in order of precedence.
+    fn about(&self, service: &ServiceId) -> Vec<usize> {
         let own = self.services.get(service).into_iter().flatten();
         let near = self.namespaces.get(&*service.namespace);
         let near = near.into_iter().flatten();
         let mut about: Vec<usize> = own.chain(near).chain(&self.mesh).copied().collect();
         about.sort_unstable();
-        for late in about.drain(POLICIES_PER_SERVICE.min(about.len())..) {
-            self.fates[late].left_out(|| {
-                format!("{POLICIES_PER_SERVICE} TrafficPolicies come before this one at {service}")
-            });
-        }
         about
     }
 
-    /// Of those about a Service, the ones that count at a port: as many as there is room
-    /// for.
-    pub(super) fn at(
-        &mut self,
+    /// Those of them that are about a port.
+    fn covering(
+        &self,
         about: &[usize],
         service: &ServiceId,
         port: u16,
-    ) -> Vec<&'a PolicyCandidate> {
-        let mut room = MOST_BYTES;
-        let mut here = Vec::new();
-        for index in about {
-            let candidate = self.candidates[*index];
-            if !candidate.policy.target.covers(service, port) {
+    ) -> impl Iterator<Item = usize> {
+        let about = about.iter().copied();
+        about.filter(move |index| {
+            let target = &self.candidates[*index].policy.target;
+            target.covers(service, port)
+        })
+    }
+
+    /// Whether there is room for all, so that nobody has to be asked.
+    fn all_fit(&self, about: &[usize], service: &ServiceId, ports: &[u16]) -> bool {
+        about.len() <= POLICIES_PER_SERVICE
+            && ports.iter().all(|port| {
+                let here = self.covering(about, service, *port);
+                let bytes: usize = here.map(|index| self.candidates[index].bytes).sum();
+                bytes <= MOST_BYTES
+            })
+    }
+
+    /// Of each port those that count there, where there may not be room for all: asks one
+    /// after another, and leaves out whoever decides something that there is no room for.
+    fn choose(
+        &mut self,
+        about: &[usize],
+        service: &ServiceId,
+        ports: &[u16],
+        written: impl Fn(&'a Policy, u16) -> Cow<'a, Policy>,
+    ) -> Vec<Vec<usize>> {
+        let Self {
+            candidates,
+            fates,
+            calls,
+            ..
+        } = self;
+        let calls: &[Calls] =
+            calls.get_or_insert_with(|| Calls::of_each(candidates.iter().map(|one| &one.policy)));
+        let mut at_ports: Vec<AtPort<'_>> =
+            ports.iter().map(|port| AtPort::new(*port, calls)).collect();
+        let mut left = POLICIES_PER_SERVICE;
+        for (asked, index) in about.iter().copied().enumerate() {
+            let before = if left == 0 {
+                POLICIES_PER_SERVICE
+            } else {
+                MOST_ASKED
+            };
+            if left == 0 || asked >= MOST_ASKED {
+                fates[index].left_out(|| {
+                    format!("{before} TrafficPolicies come before this one at {service}")
+                });
                 continue;
             }
-            let fate = &mut self.fates[*index];
-            if let Some(rest) = room.checked_sub(candidate.bytes) {
-                room = rest;
-                fate.counts = true;
-                here.push(candidate);
-            } else {
-                fate.left_out(|| {
-                    format!(
-                        "with those before it TrafficPolicies say more than {} KiB of \
-                         {service}:{port}, each section and limit with its own routes and sources",
-                        MOST_BYTES / 1024
-                    )
-                });
+            let candidate: &'a PolicyCandidate = candidates[index];
+            let mut decides = false;
+            for at in &mut at_ports {
+                let port = at.port;
+                if !candidate.policy.target.covers(service, port) {
+                    continue;
+                }
+                match at.ask(index, &written(&candidate.policy, port), candidate.bytes) {
+                    Some(decides_here) => decides |= decides_here,
+                    None => fates[index].left_out(|| {
+                        format!(
+                            "with those before it TrafficPolicies say more than {} KiB of \
+                             {service}:{port}, each section and limit with its own routes and \
+                             sources",
+                            MOST_BYTES / 1024
+                        )
+                    }),
+                }
             }
+            left -= usize::from(decides);
         }
-        here
+        at_ports.into_iter().map(|at| at.counting).collect()
     }
 
     /// Tells those that do not count somewhere. One that does elsewhere is accepted: who comes
@@ -126,6 +209,40 @@ impl<'a> ByTarget<'a> {
                 about.refuse(Reason::Invalid, "spec.targetRef", message);
             }
         }
+    }
+}
+
+/// One port of a Service, while policies are asked for those that count there.
+struct AtPort<'a> {
+    port: u16,
+    decided: Decided<'a>,
+    /// Bytes that are left.
+    room: usize,
+    /// Places of those that count, in order of precedence.
+    counting: Vec<usize>,
+}
+
+impl<'a> AtPort<'a> {
+    const fn new(port: u16, calls: &'a [Calls]) -> Self {
+        Self {
+            port,
+            decided: Decided::new(calls),
+            room: MOST_BYTES,
+            counting: Vec::new(),
+        }
+    }
+
+    /// Whether a policy, as it is written here, decides something; `None`: it would, and there
+    /// is no room for it. Who decides nothing is kept, to be told who does.
+    fn ask(&mut self, place: usize, policy: &Policy, bytes: usize) -> Option<bool> {
+        let sections = self.decided.left_to(policy, place);
+        let decides = !sections.is_empty();
+        if decides {
+            self.room = self.room.checked_sub(bytes)?;
+            self.decided.add(&sections, place);
+        }
+        self.counting.push(place);
+        Some(decides)
     }
 }
 

@@ -81,13 +81,25 @@ pub(super) fn rivals(
     }
 }
 
-/// What is told to who decides nothing at pods of which another policy speaks, too.
+/// What is told to who decides nothing at pods of which another policy speaks, too, or another
+/// Service leaves open what he says.
 fn at_pods(one: &Overridden) -> String {
-    let why = one.by.map_or("which says the lowest", why);
+    let (service, port) = (&one.service, one.port);
+    let Some(winner) = &one.winner else {
+        return format!(
+            "callers outside the mesh have no such time at pods that Service {service}:{port} \
+             selects as well: nobody knows which Service they mean, and not all of them end every \
+             request; write one at each for all requests"
+        );
+    };
+    let why = match (one.by, one.section) {
+        (Some(by), _) => why(by),
+        (None, Section::Timeouts) => "which gives callers outside the mesh the longest time",
+        (None, _) => "which says the lowest",
+    };
     format!(
-        "{}, {why}, decides this at pods that Service {}:{} selects as well; write there what is \
-         to hold at those",
-        one.winner, one.service, one.port
+        "{winner}, {why}, decides this at pods that Service {service}:{port} selects as well; \
+         write there what is to hold at those"
     )
 }
 

@@ -10,11 +10,11 @@ use std::{
 };
 
 use policy::{
-    access::Caller,
+    access::Source,
     origin::Origin,
     route::{Match, Rule},
     traffic::{
-        EffectivePolicy, Limited, Scoped, Section, Sources,
+        EffectivePolicy, Scoped, Section, Sources,
         call::Timeouts,
         guard::{Overload, Priority},
         pod::GuardPort,
@@ -33,11 +33,12 @@ pub(crate) type Ranks = BTreeMap<Origin, Rank>;
 pub(crate) struct Overridden {
     pub(crate) loser: Origin,
     pub(crate) section: Section,
-    pub(crate) winner: Origin,
-    /// The Service by which the winner speaks of it, and which port of that.
+    /// `None`: nobody's time ends all calls there, so none holds.
+    pub(crate) winner: Option<Origin>,
+    /// The Service by which the winner speaks of it, or leaves it open, and which port of that.
     pub(crate) service: ObjectKey,
     pub(crate) port: u16,
-    /// Why it is the winner; `None`: its priority is the lowest.
+    /// Why it is the winner; `None`: its priority is the lowest, or its time the longest.
     pub(crate) by: Option<Precedence>,
 }
 
@@ -53,15 +54,22 @@ pub(super) struct GuardBuilder<'a> {
     narrow: Vec<Said<'a, Scoped<Priority>>>,
     /// Priorities of everyone's every request, which say the last word.
     for_all: Vec<Said<'a, Scoped<Priority>>>,
-    /// The longest time that the Services so far give a call from outside; `None`: there was
-    /// none yet. Within it `None`: one of them ends not all of them.
-    longest: Option<Option<TimeoutRule>>,
+    /// What each Service says of times, also of none.
+    timeouts: Vec<(ServicePort<'a>, &'a [TimeoutRule])>,
 }
 
 type TimeoutRule = Rule<Option<Scoped<Timeouts>>>;
 
 /// A Service and the number of one of its ports.
 type ServicePort<'a> = (&'a ObjectKey, u16);
+
+/// Callers who get one time together, where what Services say of them differs.
+#[derive(Clone, Copy)]
+enum Callers {
+    Outside,
+    /// Those who call the pod by its own address, or through a proxy that read no request.
+    Mesh,
+}
 
 /// A rule, by which Service port it comes, and where its policy stands.
 struct Said<'a, T> {
@@ -72,15 +80,15 @@ struct Said<'a, T> {
 
 impl<'a> GuardBuilder<'a> {
     /// Adds what a port of one Service says, if anything. Limits of every Service count;
-    /// overload is one matter of the port, of the policy that comes first; callers from outside
-    /// get the longest time of any, and one that says nothing of them lets them have all.
+    /// overload is one matter of the port, of the policy that comes first; callers get the
+    /// longest time of any, and one that says nothing of them lets them have all.
     pub(super) fn add(
         &mut self,
         at: ServicePort<'a>,
         says: Option<(&'a EffectivePolicy, &'a Ranks)>,
     ) {
-        let none = Limited::<Timeouts>::only(None);
-        self.add_timeouts(says.map_or(&none, |(configured, _)| &configured.timeouts));
+        let timeouts = says.map(|(configured, _)| configured.timeouts.rules.as_slice());
+        self.timeouts.push((at, timeouts.unwrap_or_default()));
         let Some((configured, ranks)) = says else {
             return;
         };
@@ -102,31 +110,48 @@ impl<'a> GuardBuilder<'a> {
         }
     }
 
-    /// Nobody knows by which Service a call from outside comes. So what several of them say
-    /// differently becomes the longest time of all, whatever is called.
-    fn add_timeouts(&mut self, configured: &Limited<Timeouts>) {
-        let longest = longest(configured);
-        let Some(before) = self.longest.take() else {
-            self.longest = Some(longest.cloned());
-            self.port.timeouts = configured.clone();
-            return;
-        };
-        let longest = match (before, longest) {
-            (Some(before), Some(now)) if request(&before) >= request(now) => Some(before),
-            (Some(_), Some(now)) => Some(now.clone()),
-            _ => None,
-        };
-        if self.port.timeouts != *configured {
-            self.port.timeouts = Limited::only(None);
-            self.port
-                .timeouts
-                .rules
-                .extend(longest.clone().map(|rule| Rule {
-                    when: Match::Always,
-                    ..rule
-                }));
+    /// What all Services say alike of times; `None`: they differ.
+    fn same_timeouts(&self) -> Option<&'a [TimeoutRule]> {
+        let &(_, first) = self.timeouts.first()?;
+        let mut others = self.timeouts.iter();
+        others.all(|&(_, rules)| rules == first).then_some(first)
+    }
+
+    /// Nobody knows by which Service a call comes that the pod's proxy gives a time. So what
+    /// several of them say differently becomes the longest time of all, whatever is called.
+    fn merged_timeouts(&self) -> Vec<TimeoutRule> {
+        if let Some(same) = self.same_timeouts() {
+            return same.to_vec();
         }
-        self.longest = Some(longest);
+        let [outside, mesh] = [Callers::Outside, Callers::Mesh]
+            .map(|callers| self.longest_timeout(callers).map(|(_, rule)| rule));
+        if outside == mesh {
+            return outside
+                .map(|rule| for_all_requests(rule, Sources::Everyone))
+                .into_iter()
+                .collect();
+        }
+        let scoped = [
+            (outside, Source::Unauthenticated),
+            (mesh, Source::Authenticated),
+        ];
+        let rules = scoped.into_iter().filter_map(|(rule, source)| {
+            Some(for_all_requests(rule?, Sources::Only(vec![source])))
+        });
+        rules.collect()
+    }
+
+    /// The longest time that any Service gives these callers, and which one that is; `None`: one
+    /// of them ends not all of their calls.
+    fn longest_timeout(&self, callers: Callers) -> Option<(ServicePort<'a>, &'a TimeoutRule)> {
+        let mut found: Option<(ServicePort<'a>, &'a TimeoutRule)> = None;
+        for &(at, rules) in &self.timeouts {
+            let rule = longest(rules, callers)?;
+            if found.is_none_or(|(_, before)| request(before) < request(rule)) {
+                found = Some((at, rule));
+            }
+        }
+        found
     }
 
     /// Whose `overload` holds: that of the first by precedence, by whichever Service.
@@ -142,6 +167,7 @@ impl<'a> GuardBuilder<'a> {
     }
 
     pub(super) fn guard_port(mut self) -> GuardPort {
+        self.port.timeouts.rules = self.merged_timeouts();
         let overload = self.first_overload().map(|said| said.rule.clone());
         self.port.overload.rules.extend(overload);
         let last = self.lowest_priority().map(|said| said.rule.clone());
@@ -155,7 +181,7 @@ impl<'a> GuardBuilder<'a> {
 
     /// Sections that are left out because of other policies, and would say something else.
     pub(super) fn overridden(&self) -> Vec<Overridden> {
-        let mut overridden = Vec::new();
+        let mut overridden = self.overridden_timeouts();
         if let Some(winner) = self.first_overload() {
             for loser in other_than(winner, &self.overload) {
                 let by = Some(winner.rank.over(loser.rank));
@@ -169,6 +195,77 @@ impl<'a> GuardBuilder<'a> {
         }
         overridden
     }
+
+    /// Times that are for callers outside the mesh alone, who have another one. What is for others
+    /// too holds for those who call the Service by its name, whatever another one says.
+    fn overridden_timeouts(&self) -> Vec<Overridden> {
+        if self.same_timeouts().is_some() {
+            return Vec::new();
+        }
+        let winner = self.longest_timeout(Callers::Outside);
+        let loses = |rule: &TimeoutRule| {
+            let is_other = winner.is_none_or(|(_, winner)| {
+                winner.origin != rule.origin && request(winner) != request(rule)
+            });
+            is_other && request(rule).is_some() && is_for_outside_alone(rule)
+        };
+        let mut overridden = Vec::new();
+        for &(own, rules) in &self.timeouts {
+            let Some((service, port)) = self.other_service(own, winner.map(|(at, _)| at)) else {
+                continue;
+            };
+            let losers = rules.iter().filter(|rule| loses(rule));
+            overridden.extend(losers.map(|loser| Overridden {
+                loser: loser.origin.clone(),
+                section: Section::Timeouts,
+                winner: winner.map(|(_, winner)| winner.origin.clone()),
+                service: service.clone(),
+                port,
+                by: None,
+            }));
+        }
+        overridden
+    }
+
+    /// Which one to name to who loses a time by `own`: the winner's, or where there is none the
+    /// first that ends not all calls; if that is `own`, any other, without which nobody would lose.
+    fn other_service(
+        &self,
+        own: ServicePort<'a>,
+        winner: Option<ServicePort<'a>>,
+    ) -> Option<ServicePort<'a>> {
+        let others = self.timeouts.iter().filter(|(at, _)| *at != own);
+        let named = others.clone().find(|&&(at, rules)| match winner {
+            Some(winner) => at == winner,
+            None => longest(rules, Callers::Outside).is_none(),
+        });
+        let named = named.or_else(|| others.clone().next());
+        named.map(|&(at, _)| at)
+    }
+}
+
+impl Callers {
+    /// Whether any of them is among these, as far as sources alone tell.
+    fn some_in(self, sources: &Sources) -> bool {
+        let Sources::Only(listed) = sources else {
+            return true;
+        };
+        listed.iter().any(|source| match self {
+            Self::Outside => *source == Source::Unauthenticated,
+            Self::Mesh => *source != Source::Unauthenticated,
+        })
+    }
+
+    fn all_in(self, sources: &Sources) -> bool {
+        let all = match self {
+            Self::Outside => Source::Unauthenticated,
+            Self::Mesh => Source::Authenticated,
+        };
+        match sources {
+            Sources::Everyone => true,
+            Sources::Only(listed) => listed.contains(&all),
+        }
+    }
 }
 
 impl<T> Said<'_, T> {
@@ -177,7 +274,7 @@ impl<T> Said<'_, T> {
         Overridden {
             loser: self.rule.origin.clone(),
             section,
-            winner: winner.rule.origin.clone(),
+            winner: Some(winner.rule.origin.clone()),
             service: service.clone(),
             port,
             by,
@@ -215,25 +312,40 @@ fn is_for_all<T>(rule: &Rule<Option<Scoped<T>>>) -> bool {
     rule.when == Match::Always && rule.then.as_ref().is_some_and(everyone)
 }
 
-/// The rule that gives calls from outside the mesh the longest time; `None`: some of them
-/// have no end.
-fn longest(timeouts: &Limited<Timeouts>) -> Option<&TimeoutRule> {
-    let is_for_outside = |rule: &&TimeoutRule| {
-        let scoped = rule.then.as_ref();
-        scoped.is_some_and(|scoped| scoped.sources.admits(Caller::Outside))
-    };
-    let mut longest: Option<&TimeoutRule> = None;
-    for rule in timeouts.rules.iter().filter(is_for_outside) {
+/// The rule that gives these callers the longest time; `None`: some of their calls have no end.
+fn longest(rules: &[TimeoutRule], callers: Callers) -> Option<&TimeoutRule> {
+    let mut found: Option<&TimeoutRule> = None;
+    for rule in rules {
+        let Some(scoped) = &rule.then else { continue };
+        if !callers.some_in(&scoped.sources) {
+            continue;
+        }
         let time = request(rule)?;
-        if longest.is_none_or(|longest| request(longest) < Some(time)) {
-            longest = Some(rule);
+        if found.is_none_or(|found| request(found) < Some(time)) {
+            found = Some(rule);
         }
         // What stands behind a rule for every request says nothing.
-        if rule.when == Match::Always {
-            return longest;
+        if rule.when == Match::Always && callers.all_in(&scoped.sources) {
+            return found;
         }
     }
     None
+}
+
+/// The rule's time, for whatever these ask.
+fn for_all_requests(rule: &TimeoutRule, sources: Sources) -> TimeoutRule {
+    let section = rule.then.as_ref().map(|scoped| scoped.section);
+    Rule {
+        origin: rule.origin.clone(),
+        when: Match::Always,
+        then: section.map(|section| Scoped { sources, section }),
+    }
+}
+
+fn is_for_outside_alone(rule: &TimeoutRule) -> bool {
+    rule.then.as_ref().is_some_and(|scoped| {
+        Callers::Outside.some_in(&scoped.sources) && !Callers::Mesh.some_in(&scoped.sources)
+    })
 }
 
 fn request(rule: &TimeoutRule) -> Option<Duration> {

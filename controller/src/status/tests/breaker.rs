@@ -57,3 +57,67 @@ async fn status_says_how_the_breaker_fares_while_anybody_calls() {
     assert_eq!(shown(&bench), Value::Null);
     deciding.abort();
 }
+
+/// While nobody calls, nothing else may wake the writer: no proxy has anything to say, and the
+/// model stays as it is.
+#[tokio::test(start_paused = true)]
+async fn breaker_that_is_only_closed_is_written_once_it_is_called_and_cleared_when_it_is_not() {
+    let spec = json!({"targetRef": {"kind": "Service", "name": "api"}, "breaker": {}});
+    let policy = cluster::traffic_policy("p", spec);
+    let world = Arc::new(cluster::shop().with(policy.clone()).world());
+    let (model, problems) = Model::compile(&world, &Defaults::default());
+    let bench = Bench::new(&[("api", 1)]);
+    bench.api.put(POLICY, policy);
+    let compiled = Compiled::new(world, model, problems);
+    bench.models.send_replace(Some(Arc::new(compiled)));
+    let fleet = bench.writer.fleet.clone();
+    let writing = tokio::spawn(bench.writer.clone().write());
+    let deciding = tokio::spawn(fleet.clone().run());
+    let shown = || bench.api.read(POLICY).unwrap()["status"]["breaker"].clone();
+    let written = || bench.writer.written.get();
+    let from = Caller {
+        account: "shop/web".into(),
+        uid: "uid-client".into(),
+    };
+    let say = || {
+        let circuit = v1::Circuit {
+            service: "shop/api".to_owned(),
+            backend: "shop/api".to_owned(),
+            port: 80,
+        };
+        let circuits = vec![v1::CircuitPulse {
+            circuit: Some(circuit),
+            sent: 10,
+            ..v1::CircuitPulse::default()
+        }];
+        fleet.take(&from, v1::Pulse { circuits }, Instant::now());
+    };
+    // Everything is looked at when it begins, and again with the first pods.
+    sleep(4 * COUNT_EVERY).await;
+    let before = written();
+    assert!(before > 0);
+    sleep(4 * COUNT_EVERY).await;
+    assert_eq!((shown(), written()), (Value::Null, before));
+
+    say();
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(shown()["state"], json!("Closed"));
+    assert_eq!(written(), before + 1);
+    // What proxies go on to say waits for its time.
+    for _ in 0..3 {
+        say();
+        sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(written(), before + 1);
+    sleep(COUNT_EVERY).await;
+    assert_eq!(shown()["requests"], json!(40));
+    assert_eq!(written(), before + 2);
+
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(shown(), Value::Null);
+    let cleared = written();
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(written(), cleared);
+    writing.abort();
+    deciding.abort();
+}

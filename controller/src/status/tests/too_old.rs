@@ -200,6 +200,30 @@ async fn policy_in_force_is_programmed_as_soon_as_its_callers_carry_it_out() {
     assert_eq!(message, "1 of 1 proxies");
 }
 
+/// Callers by its pods' addresses are held to it by those alone.
+#[tokio::test(start_paused = true)]
+async fn time_of_a_mesh_account_is_in_force_once_the_called_pods_carry_it_out_too() {
+    let web = json!([{"kind": "ServiceAccount", "name": "web"}]);
+    let mut harness = Harness::new(&json!({"timeouts": {"request": "1s"}, "sources": web}));
+    let all = wire::capability::Capabilities::of_this_version();
+    let mut older = all.clone();
+    older.retain(|one| one != "traffic-policy/outside-timeout");
+    harness.streams(&older);
+    harness.bench.round().await;
+    let [_, status, reason, message] = harness.condition(2);
+    assert_eq!([&*status, &*reason], ["False", "ProxyTooOld"], "{message}");
+    let old = "1 of 3 proxies; the proxies of shop/api-1, shop/api-2 are too old for \
+               timeouts.request at the called pod: restart these pods";
+    assert_eq!(message, old);
+
+    harness.streams(&all);
+    tokio::time::advance(COUNT_EVERY).await;
+    harness.bench.round().await;
+    let [_, status, reason, message] = harness.condition(2);
+    assert_eq!([&*status, &*reason], ["True", "Programmed"], "{message}");
+    assert_eq!(message, "3 of 3 proxies");
+}
+
 #[tokio::test(start_paused = true)]
 async fn policy_says_how_many_of_its_callers_have_it_and_what_one_of_them_could_not_use() {
     let mut harness = Harness::new(&json!({"retry": {}}));

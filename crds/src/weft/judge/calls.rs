@@ -160,6 +160,10 @@ fn causes(written: Option<&[String]>, reader: &mut FieldReader<'_>) -> Causes {
     if !reader.fits(FIELD, written, known.len()) {
         return Causes::ALL;
     }
+    if written.is_empty() {
+        let text = "is empty, so the fallback never answers; leave it out for all causes";
+        reader.caution(FIELD, Code::FieldIgnored, text);
+    }
     let read = written.iter().enumerate();
     let read = read.filter_map(|(i, text)| reader.one_of(&format!("{FIELD}[{i}]"), text, &known));
     let read: Vec<Cause> = read.collect();

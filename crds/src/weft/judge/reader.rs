@@ -220,9 +220,18 @@ impl<'a> FieldReader<'a> {
         if !self.fits(field, methods, RETRY_LISTED) {
             return Methods::SAFE;
         }
+        let any = methods.iter().any(|method| method == "*");
+        if methods.is_empty() {
+            let text = "is empty, so no request fits it; leave it out for GET, HEAD and OPTIONS";
+            self.caution(field, Code::FieldIgnored, text);
+        }
         let mut read = Vec::new();
         for (i, text) in methods.iter().enumerate() {
             let field = format!("{field}[{i}]");
+            if any && text != "*" {
+                let text = "says nothing beside \"*\", which is every method; take one of them out";
+                self.caution(&field, Code::FieldIgnored, text);
+            }
             let method = Method::from_bytes(text.as_bytes());
             match method {
                 Ok(method) if text.len() <= LONGEST_METHOD => {
@@ -235,7 +244,7 @@ impl<'a> FieldReader<'a> {
                 }
             }
         }
-        if methods.iter().any(|method| method == "*") {
+        if any {
             Methods::Any
         } else {
             Methods::Only(read.into())

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use super::*;
+use crate::access::Source;
+use crate::name::SpiffeId;
 use crate::route::{Match, Rule};
 use crate::traffic::{Sources, Whole};
 
@@ -146,6 +148,42 @@ fn whoever_carries_out_all_is_told_all_and_each_side_its_own() {
     ];
     let expected = expected.map(|(name, parts)| (name.to_owned(), parts));
     assert_eq!(needs(traffic.pod_needs().collect()), expected);
+}
+
+#[test]
+fn pods_are_told_the_times_of_mesh_accounts_as_of_callers_outside() {
+    let web = Source::Identity(SpiffeId::of("cluster.local", "shop", "web").unwrap());
+    for source in [web, Source::Authenticated, Source::Unauthenticated] {
+        let of = |ends: Timeouts| {
+            let mut traffic = timeouts(&[("some", ends), ("rest", Timeouts::DEFAULT)]);
+            let scoped = traffic.timeouts.rules[0].then.as_mut().unwrap();
+            scoped.sources = Sources::Only(vec![source.clone()]);
+            traffic
+        };
+        let traffic = of(Timeouts {
+            request: Some(SECOND),
+            ..Timeouts::DEFAULT
+        });
+        let pods = traffic.for_pods(parts([Part::OutsideTimeout]));
+        // The rule behind it ends nothing, and keeps its place.
+        assert_eq!(pods.timeouts, traffic.timeouts, "{source:?}");
+        let needs: Vec<_> = traffic.pod_needs().collect();
+        let some = origin("some");
+        assert_eq!(
+            needs,
+            [(&some, parts([Part::OutsideTimeout]))],
+            "{source:?}"
+        );
+        // Control: whose proxy asks for none of it, and a section that ends no call.
+        let without = Parts::ALL.without(parts([Part::OutsideTimeout]));
+        assert_eq!(traffic.for_pods(without), EffectivePolicy::default());
+        let idle = of(Timeouts {
+            idle: Some(SECOND),
+            ..Timeouts::DEFAULT
+        });
+        assert_eq!(idle.for_pods(Parts::ALL), EffectivePolicy::default());
+        assert_eq!(idle.pod_needs().count(), 0);
+    }
 }
 
 #[test]

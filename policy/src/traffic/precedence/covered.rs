@@ -18,21 +18,7 @@ pub(super) struct Covered {
 
 impl Covered {
     pub(super) fn new(ranked: &[&Policy]) -> Self {
-        let mut matches = Numbers::default();
-        let mut callers = Numbers::default();
-        let calls: Vec<Calls> = ranked
-            .iter()
-            .map(|policy| Calls {
-                routes: match &policy.routes {
-                    Match::Always => Few::All,
-                    Match::AnyOf(some) => matches.few(some),
-                },
-                sources: match &policy.sources {
-                    Sources::Everyone => Few::All,
-                    Sources::Only(some) => callers.few(some),
-                },
-            })
-            .collect();
+        let calls = Calls::of_each(ranked.iter().copied());
         let by = calls.iter().enumerate().map(|(index, late)| {
             let earlier = calls[..index].iter();
             earlier.map(|early| late.is_within(early)).collect()
@@ -48,19 +34,41 @@ impl Covered {
     }
 }
 
-/// The calls that a policy is about.
-struct Calls {
+/// The calls that a policy is about, to be compared with those of others that were numbered
+/// together.
+#[derive(Debug)]
+pub struct Calls {
     routes: Few,
     sources: Few,
 }
 
 impl Calls {
-    fn is_within(&self, wide: &Self) -> bool {
+    /// Those of each policy.
+    #[must_use]
+    pub fn of_each<'a>(policies: impl IntoIterator<Item = &'a Policy>) -> Vec<Self> {
+        let mut matches = Numbers::default();
+        let mut callers = Numbers::default();
+        let calls = policies.into_iter().map(|policy| Self {
+            routes: match &policy.routes {
+                Match::Always => Few::All,
+                Match::AnyOf(some) => matches.few(some),
+            },
+            sources: match &policy.sources {
+                Sources::Everyone => Few::All,
+                Sources::Only(some) => callers.few(some),
+            },
+        });
+        calls.collect()
+    }
+
+    /// Whether each of them is plainly one of `wide`.
+    pub(super) fn is_within(&self, wide: &Self) -> bool {
         self.sources.is_within(&wide.sources) && self.routes.is_within(&wide.routes)
     }
 }
 
 /// All there are, or some by number.
+#[derive(Debug)]
 enum Few {
     All,
     /// Ascending, each once.

@@ -1,6 +1,7 @@
 //! Precedence by the sentences of the specification, one by one, and against a second
 //! reader that shares no code with the first.
 
+mod decided;
 mod why;
 
 use std::time::Duration;

@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
-use policy::retry::{self, RequestedWait, may_retry};
+use policy::retry::{self, may_retry};
 
-use super::{Attempts, Chosen, Failed};
+use super::failed::{Doubted, Failed};
+use super::{Attempts, Chosen};
 use crate::endpoints::endpoint::InFlight;
 use crate::endpoints::learned::{Fallback, now};
 use crate::http::client::exchange::UpstreamResponse;
@@ -27,15 +28,11 @@ impl Attempts<'_> {
         let Some(AttemptOutcome::Ended(ended)) = outcome else {
             return Duration::ZERO;
         };
-        let failed = Failed {
-            outgoing,
-            ended,
-            requested_wait: RequestedWait::Nothing,
-            spent: false,
-            under_way: false,
+        let wait = match &self.chosen {
+            // It was given up for that.
+            Some(Chosen::Retried { wait, .. }) => Some(*wait),
+            _ => self.again(proxy, &Failed::new(outgoing, ended), call),
         };
-        let decided = self.decided.take();
-        let wait = decided.or_else(|| self.again(proxy, &failed, call));
         match wait {
             Some(wait) => {
                 self.over = false;
@@ -53,7 +50,7 @@ impl Attempts<'_> {
         failed: &Failed<'_>,
         call: &Call,
     ) -> Option<Duration> {
-        match self.decide_next(proxy, failed, call) {
+        match self.decide_next(proxy, failed) {
             retry::Next::Pass => None,
             retry::Next::Denied(outcome) => {
                 call.retried(outcome);
@@ -63,13 +60,9 @@ impl Attempts<'_> {
         }
     }
 
-    /// What follows a call that failed. A retry is chosen and paid for with that.
-    pub(super) fn decide_next(
-        &mut self,
-        proxy: &Proxy,
-        failed: &Failed<'_>,
-        call: &Call,
-    ) -> retry::Next {
+    /// What follows a call that failed. A retry is chosen and paid for with that, and counts once
+    /// it is made.
+    pub(super) fn decide_next(&mut self, proxy: &Proxy, failed: &Failed<'_>) -> retry::Next {
         let Some(set) = self.route.choice.set() else {
             return retry::Next::Pass;
         };
@@ -78,12 +71,7 @@ impl Attempts<'_> {
             return retry::Next::Pass;
         }
         // Before anything is paid for it: nobody else may be left.
-        let other = if failed.under_way {
-            self.choose_present(proxy)
-        } else {
-            self.choose(proxy, Fallback::Nobody)
-        };
-        let Some(other) = other else {
+        let Some(to) = self.choose(proxy, Fallback::Nobody, failed.doubted) else {
             return retry::Next::Pass;
         };
         let attempted = self.attempted(failed);
@@ -91,26 +79,32 @@ impl Attempts<'_> {
         let random = rand::random();
         let peers = set.peers();
         let next = may_retry(self.retry(), &attempted, &set.budget, now, peers, random);
-        if matches!(next, retry::Next::Retry { .. }) {
-            self.retry_failed(call);
-            self.retries += 1;
+        if let retry::Next::Retry { wait } = next {
             if refused {
                 self.failovers.moved();
             }
-            self.chosen = Some(Chosen::Retried(other));
+            self.chosen = Some(Chosen::Retried { to, wait });
         }
         next
     }
 
-    /// While a retry waited, what it was to go to may have left the Service, or be known as
-    /// meshed by now: then it is chosen anew.
-    pub(super) fn confirm(&mut self, proxy: &Proxy) {
-        let route = self.route;
-        let gone = |chosen: &mut Chosen| {
-            let (Chosen::Renewed(to) | Chosen::Retried(to)) = chosen;
-            !route.choice.still_has(proxy, to.endpoint())
+    /// While a retry waited, what it was to go to may have left the Service, be known as meshed
+    /// by now, or have begun to rest: then it is chosen anew, and not made where nobody is left.
+    /// `fallback` is who takes it where nobody works.
+    pub(super) fn confirm(&mut self, proxy: &Proxy, fallback: Fallback) {
+        // What is renewed waits for nothing.
+        let Some(Chosen::Retried { to, wait }) = self.chosen.take() else {
+            return;
         };
-        drop(self.chosen.take_if(gone));
+        let draw = self.draw(Fallback::Nobody, &self.tried);
+        let to = if self.route.choice.still_works(proxy, to.endpoint(), &draw) {
+            Some(to)
+        } else {
+            // Those that work come first: one whose rest is over would be drawn before them.
+            let works = self.choose(proxy, Fallback::Nobody, Doubted::Called);
+            works.or_else(|| self.choose(proxy, fallback, Doubted::Called))
+        };
+        self.chosen = to.map(|to| Chosen::Retried { to, wait });
     }
 
     /// Waits before the next attempt. An answer is let go only then: when nobody else is
@@ -123,15 +117,7 @@ impl Attempts<'_> {
         to: InFlight,
     ) -> Option<(UpstreamResponse, InFlight)> {
         pause.await;
-        self.confirm(proxy);
-        if self.chosen.is_none() {
-            let other = self.choose(proxy, Fallback::Nobody);
-            self.chosen = other.map(Chosen::Retried);
-        }
-        if self.chosen.is_some() {
-            return None;
-        }
-        self.retries -= 1;
-        Some((answer, to))
+        self.confirm(proxy, Fallback::Nobody);
+        self.chosen.is_none().then_some((answer, to))
     }
 }

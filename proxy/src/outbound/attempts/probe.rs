@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use super::Attempts;
+use super::failed::Doubted;
 use crate::endpoints::endpoint::InFlight;
 use crate::endpoints::learned::Fallback;
 use crate::mesh::peer::Peer;
@@ -18,32 +19,22 @@ const PASSED_OVER: usize = 8;
 
 impl Attempts<'_> {
     /// The endpoint to try: one that works, or one whose rest is over and that is probed.
-    pub(super) fn choose(&self, proxy: &Proxy, fallback: Fallback) -> Option<InFlight> {
+    pub(super) fn choose(
+        &self,
+        proxy: &Proxy,
+        fallback: Fallback,
+        doubted: Doubted,
+    ) -> Option<InFlight> {
         let chosen = self.pick(proxy, fallback, &self.tried)?;
-        match self.to_check(proxy, &chosen) {
-            None => Some(chosen),
-            Some(peer) => {
-                let (other, mut passed_over) = self.pass_over(proxy, chosen, peer);
-                // Where nobody else works this call is the question to the first.
-                let other = other.unwrap_or_else(|| passed_over.remove(0).0);
-                self.check_all(proxy, passed_over);
-                Some(other)
-            }
+        let Some(peer) = self.to_check(proxy, &chosen) else {
+            return Some(chosen);
+        };
+        let (mut other, mut passed_over) = self.pass_over(proxy, chosen, peer);
+        if other.is_none() && matches!(doubted, Doubted::Called) {
+            other = Some(passed_over.remove(0).0);
         }
-    }
-
-    /// The endpoint to try instead of one that may answer yet: one that works, and that was not
-    /// silent when something was due.
-    pub(super) fn choose_present(&self, proxy: &Proxy) -> Option<InFlight> {
-        let chosen = self.pick(proxy, Fallback::Nobody, &self.tried)?;
-        match self.to_check(proxy, &chosen) {
-            None => Some(chosen),
-            Some(peer) => {
-                let (other, passed_over) = self.pass_over(proxy, chosen, peer);
-                self.check_all(proxy, passed_over);
-                other
-            }
-        }
+        self.check_all(proxy, passed_over);
+        other
     }
 
     /// Another one than `first`, and those that are passed over for it, from the first on.

@@ -5,9 +5,10 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use policy::deadline::{Deadline, DeadlineSource};
 use policy::reason::Reason;
-use policy::retry::{self, Attempted, RequestedWait};
+use policy::retry::{self, Attempted};
 
-use super::{Attempts, Failed};
+use super::Attempts;
+use super::failed::Failed;
 use crate::failure::Failure;
 use crate::http::deadline;
 use crate::outbound::attempt_outcome::AttemptOutcome;
@@ -82,13 +83,6 @@ impl Attempts<'_> {
             Some(AttemptOutcome::Ended(ended)) => ended,
             _ => retry::Ended::Refused(failure.reason()),
         };
-        let failed = Failed {
-            outgoing,
-            ended,
-            requested_wait: RequestedWait::Nothing,
-            spent: false,
-            under_way: false,
-        };
-        self.note(Some(&failed), outgoing);
+        self.note(Some(&Failed::new(outgoing, ended)), outgoing);
     }
 }

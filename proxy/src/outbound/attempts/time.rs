@@ -6,10 +6,11 @@ use std::time::Instant;
 
 use policy::deadline::Deadline;
 use policy::reason::Reason;
-use policy::retry::{self, RequestedWait};
+use policy::retry;
 use policy::traffic::call::Timeouts;
 
-use super::{Attempts, Failed};
+use super::Attempts;
+use super::failed::{Doubted, Failed};
 use crate::endpoints::endpoint::InFlight;
 use crate::failure::Failure;
 use crate::http::deadline::{self, Ends, Over};
@@ -63,25 +64,17 @@ impl Attempts<'_> {
         proxy: &Proxy,
         to: SocketAddr,
         outgoing: &Outgoing,
-        call: &Call,
     ) -> bool {
         let failed = Failed {
-            outgoing,
-            ended: retry::Ended::TimedOut,
-            requested_wait: RequestedWait::Nothing,
-            spent: false,
-            under_way: true,
+            doubted: Doubted::PassedOver,
+            ..Failed::new(outgoing, retry::Ended::TimedOut)
         };
         self.tried.push(to);
-        let next = self.decide_next(proxy, &failed, call);
+        let next = self.decide_next(proxy, &failed);
         // It is noted once the attempt has ended.
         self.tried.pop();
-        let retry::Next::Retry { wait } = next else {
-            // Why not is not counted: nothing has failed.
-            return false;
-        };
-        self.decided = Some(wait);
-        true
+        // Why none follows is not counted: nothing has failed.
+        matches!(next, retry::Next::Retry { .. })
     }
 
     /// An attempt takes longer than one may, and goes on because none follows it. That its

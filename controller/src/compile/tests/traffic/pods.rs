@@ -1,6 +1,12 @@
 //! Pods that several Services select, and callers that come by a split.
 
-use policy::traffic::guard::{Overload, OverloadMode, Priority};
+use policy::{
+    access::Source,
+    traffic::{
+        Sources,
+        guard::{Overload, OverloadMode, Priority},
+    },
+};
 use serde_json::{Value, json};
 
 use super::{of_namespace, policy, with_next};
@@ -95,6 +101,82 @@ fn callers_from_outside_have_the_longest_time_of_any_route_of_several_services()
     // Control: of one Service each route has its own.
     let guard = resolve_newest(&one.with(all).compile().0, "api-1", &[]).guard();
     assert_eq!(guard.ports[&8080].timeouts.rules.len(), 2);
+}
+
+/// They come by no Service at all, so no account may have less than any Service gives it.
+#[test]
+fn callers_of_the_mesh_have_the_longest_time_of_any_account_at_pods_of_several_services() {
+    let web = json!([{"kind": "ServiceAccount", "name": "web"}]);
+    let of_web = policy(
+        "web",
+        &json!({"timeouts": {"request": "60s"}, "sources": web}),
+    );
+    let both = with_second(shop())
+        .with(policy("all", &json!({"timeouts": {"request": "5s"}})))
+        .with(of_second("second", &json!({"timeouts": {"request": "9s"}})));
+    let rules = |cluster: &Cluster| {
+        let guard = resolve_newest(&cluster.compile().0, "api-1", &[]).guard();
+        let rules = guard.ports[&8080].timeouts.rules.iter();
+        let rules = rules.map(|rule| {
+            let scoped = rule.then.clone().unwrap();
+            (scoped.sources, scoped.section.request.unwrap().as_secs())
+        });
+        rules.collect::<Vec<(Sources, u64)>>()
+    };
+    let only = |source| Sources::Only(vec![source]);
+    let expected = [
+        (only(Source::Unauthenticated), 9),
+        (only(Source::Authenticated), 60),
+    ];
+    assert_eq!(rules(&both.clone().with(of_web.clone())), expected);
+    assert_eq!(rules(&both), [(Sources::Everyone, 9)], "control");
+    // Of one Service each account has its own, though nobody outside has any.
+    assert_eq!(outside(&shop().with(of_web)), Some(60));
+}
+
+/// Its author would take it to be in force: no call by the Service's name has that time.
+#[test]
+fn time_for_nobody_but_callers_outside_that_another_service_takes_away_is_told() {
+    let nobody_else = json!([{"kind": "Group", "name": "system:unauthenticated"}]);
+    let timeouts = json!({"request": "2s"});
+    let alone = policy("a", &json!({"timeouts": timeouts, "sources": nobody_else}));
+    let of_b = |time: &str| of_second("b", &json!({"timeouts": {"request": time}}));
+    let cluster = with_second(shop()).with(alone.clone());
+    let open = "callers outside the mesh have no such time at pods that Service shop/second:90 \
+                selects as well: nobody knows which Service they mean, and not all of them end \
+                every request; write one at each for all requests";
+    let longer = "TrafficPolicy shop/b, which gives callers outside the mesh the longest time, \
+                  decides this at pods that Service shop/second:90 selects as well; write there \
+                  what is to hold at those";
+    let with_longer = cluster.clone().with(of_b("9s"));
+    for (cluster, time, words) in [(&cluster, None, open), (&with_longer, Some(9), longer)] {
+        assert_eq!(outside(cluster), time);
+        let expected = (
+            Reason::PartlyOverridden,
+            "spec.timeouts".to_owned(),
+            words.to_owned(),
+        );
+        assert_eq!(told(cluster, "a"), [expected]);
+        assert_eq!(told(cluster, "b"), []);
+        let problems = cluster.compile().1;
+        let accepted = &report(&problems, "TrafficPolicy a").accepted;
+        assert_eq!(
+            (accepted.status, accepted.reason),
+            (true, "PartlyOverridden")
+        );
+    }
+    // Who has the time there, or has it elsewhere, is told nothing.
+    let for_all = with_second(shop()).with(policy("a", &json!({"timeouts": timeouts})));
+    for cluster in [
+        shop().with(alone),
+        cluster.clone().with(of_b("1s")),
+        cluster.with(of_b("2s")),
+        for_all.clone(),
+        for_all.with(of_b("9s")),
+    ] {
+        assert_eq!(told(&cluster, "a"), []);
+        assert_eq!(told(&cluster, "b"), []);
+    }
 }
 
 #[test]

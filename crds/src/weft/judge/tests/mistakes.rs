@@ -254,6 +254,38 @@ fn a_header_that_no_caller_can_send_tells_none_apart_and_that_is_said() {
 }
 
 #[test]
+fn lists_that_fit_nothing_and_entries_that_say_nothing_are_taken_with_a_warning() {
+    let spec = |retry: &Value, when: &Value| {
+        let fallback = json!({"response": {"status": 200}, "when": when});
+        about(json!({"retry": {"methods": retry}, "fallback": fallback}))
+    };
+    let told: [(Value, Value, &[&str]); 4] = [
+        (
+            json!([]),
+            json!([]),
+            &["spec.fallback.when", "spec.retry.methods"],
+        ),
+        (
+            json!(["*", "GET"]),
+            json!(["Timeout"]),
+            &["spec.retry.methods[1]"],
+        ),
+        (json!(["*"]), json!(["Timeout"]), &[]),
+        (json!(["GET", "PUT"]), json!(["Timeout"]), &[]),
+    ];
+    for (retry, when, fields) in told {
+        let (policy, mistakes) = judged(&spec(&retry, &when));
+        assert!(policy.sections.retry.is_some() && policy.sections.fallback.is_some());
+        let mut warned: Vec<&str> = mistakes.iter().map(|one| one.field.as_str()).collect();
+        warned.sort_unstable();
+        assert_eq!(warned, fields);
+        let warns =
+            |one: &Mistake| (one.severity, one.code) == (Severity::Warn, Code::FieldIgnored);
+        assert!(mistakes.iter().all(warns), "{mistakes:?}");
+    }
+}
+
+#[test]
 fn a_policy_without_a_section_or_of_another_shape_has_no_effect() {
     let (_, mistakes) = judged(&about(json!({})));
     assert_eq!(refused(&mistakes), ["spec"]);

@@ -1,0 +1,54 @@
+//! When the statuses of policies are looked at, because somebody calls their breakers or no
+//! longer does.
+
+use super::*;
+
+/// Whether it told of something since it was asked last.
+fn has_told(changes: &mut watch::Receiver<u64>) -> bool {
+    let told = changes.has_changed().unwrap();
+    changes.mark_unchanged();
+    told
+}
+
+#[test]
+fn the_first_call_of_a_breaker_and_the_end_of_all_are_news_and_what_is_said_between_is_none() {
+    let mut bench = Bench::new(&with_breaker(&json!({})));
+    let mut called = bench.fleet.called_changes();
+    let announced = bench.fleet.changes();
+    bench.passes(SECOND);
+    assert!(!has_told(&mut called), "nobody calls");
+    bench.send_pulse("web", seen(10, 0));
+    assert!(!has_told(&mut called), "they are looked at together");
+    bench.passes(SECOND);
+    assert!(has_told(&mut called));
+    // It goes on, and others begin.
+    for account in ["web", "other", "web"] {
+        bench.send_pulse(account, seen(10, 0));
+        bench.passes(SECOND);
+        assert!(!has_told(&mut called), "{account}");
+    }
+    bench.passes(5 * SECOND);
+    assert!(!has_told(&mut called), "its interval is not over");
+    bench.passes(6 * SECOND);
+    assert!(has_told(&mut called), "nobody calls any more");
+    bench.passes(SECOND);
+    assert!(!has_told(&mut called));
+    assert!(!announced.has_changed().unwrap(), "proxies hear nothing");
+}
+
+#[test]
+fn a_breaker_that_goes_with_its_policy_is_news_and_another_one_of_the_same_policy_is_none() {
+    let cluster = with_v2(with_breaker(&json!({})));
+    let cluster = cluster.with(cluster::split("s", "api", &[("v2", 1)]));
+    let mut bench = Bench::new(&cluster);
+    let mut called = bench.fleet.called_changes();
+    bench.send_pulse("web", seen(10, 0));
+    bench.passes(SECOND);
+    assert!(has_told(&mut called));
+    bench.send_pulse_of("web", "shop/api", "shop/v2", seen(10, 0));
+    bench.passes(SECOND);
+    assert!(!has_told(&mut called), "its status is looked at already");
+    bench.models.send_replace(Some(compiled(&cluster::shop())));
+    bench.passes(SECOND);
+    assert!(has_told(&mut called));
+}

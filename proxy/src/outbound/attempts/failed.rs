@@ -1,0 +1,38 @@
+//! What is known of a call that failed, as far as that decides where it goes next.
+
+use policy::retry::{self, RequestedWait};
+
+use crate::outbound::send::Outgoing;
+
+/// What is known of a call that failed.
+pub(super) struct Failed<'a> {
+    pub(super) outgoing: &'a Outgoing,
+    pub(super) ended: retry::Ended,
+    pub(super) requested_wait: RequestedWait,
+    /// Its answer says that what it needed was tried again in vain.
+    pub(super) spent: bool,
+    /// Whether it is worth asking one that may be gone.
+    pub(super) doubted: Doubted,
+}
+
+impl<'a> Failed<'a> {
+    /// Of which no answer says anything.
+    pub(super) const fn new(outgoing: &'a Outgoing, ended: retry::Ended) -> Self {
+        Self {
+            outgoing,
+            ended,
+            requested_wait: RequestedWait::Nothing,
+            spent: false,
+            doubted: Doubted::Called,
+        }
+    }
+}
+
+/// What becomes of an endpoint that may be gone, where nobody else works.
+#[derive(Clone, Copy)]
+pub(super) enum Doubted {
+    /// The call is the question to it.
+    Called,
+    /// It is asked beside the call, which may have its answer yet elsewhere.
+    PassedOver,
+}
