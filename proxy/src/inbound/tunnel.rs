@@ -67,21 +67,22 @@ impl Connection {
         };
         #[expect(clippy::disallowed_methods, reason = "one byte stream")]
         tokio::spawn(async move {
-            let out = {
-                let beginning = self.begun(began);
-                // Its caller may have left before the answer to it was on its way.
-                let Ok(out) = out.await else { return };
-                beginning.ended();
-                out
-            };
+            let beginning = self.begun(began);
+            let Ok(out) = out.await else { return };
             let mut stream = Prefixed::new(ByteStream::new(out, incoming));
             if let Some(admitted) = admitted {
+                beginning.ended();
                 permit.busy();
                 return self.opaque(stream, Some(server), Ok(admitted)).await;
             }
             // What the peer calls opaque is not taken at its word: unless the port is
             // declared so, HTTP in a tunnel is judged and cleaned as HTTP.
             let spoken = race(&mut stream, server).await;
+            // Otherwise its caller has reset it, and nobody has said anything.
+            if spoken.is_ok() {
+                beginning.ended();
+            }
+            drop(beginning);
             self.serve(stream, spoken, &permit).await;
         });
         response

@@ -81,12 +81,7 @@ impl GivenUp {
         }
     }
 
-    /// A call of `holder` begins.
-    pub(crate) fn beginning<'a>(&'a self, holder: &'a Arc<str>) -> Beginning<'a> {
-        self.begun(holder, None)
-    }
-
-    /// A call of `holder` goes on that began a connection at this moment.
+    /// A call of `holder` begins, or goes on that began a connection at this moment.
     pub(crate) fn begun<'a>(
         &'a self,
         holder: &'a Arc<str>,
@@ -230,7 +225,7 @@ mod tests {
     async fn give_up(given_up: &GivenUp, holder: &Arc<str>, many: usize, after: Duration) {
         let mut begun = Vec::new();
         for _ in 0..many {
-            let beginning = given_up.beginning(holder);
+            let beginning = given_up.begun(holder, None);
             beginning.begins().await.unwrap();
             begun.push(beginning);
         }
@@ -242,7 +237,7 @@ mod tests {
     async fn waits(given_up: &GivenUp, holder: &Arc<str>, many: usize) -> Duration {
         let from = Instant::now();
         let calls = (0..many).map(|_| async {
-            let beginning = given_up.beginning(holder);
+            let beginning = given_up.begun(holder, None);
             beginning.begins().await.unwrap();
             beginning.ended();
         });
@@ -263,7 +258,7 @@ mod tests {
             let other = waits(&given_up, &"shop/cart".into(), 11).await;
             assert_eq!(other, Duration::ZERO, "{many}, {after:?}");
             let spaced = waits(&given_up, &holder, 11).await;
-            let least = if is_spaced { 10 * APART } else { Duration::ZERO };
+            let least = APART * if is_spaced { 10 } else { 0 };
             // Timers have whole milliseconds.
             let expected = least..=least + 2 * APART;
             assert!(expected.contains(&spaced), "{many}, {after:?}: {spaced:?}");
@@ -304,7 +299,7 @@ mod tests {
         let holder = holder();
         give_up(&given_up, &holder, 128, MOMENT).await;
         let calls = (0..WAITING + 10).map(|_| async {
-            let beginning = given_up.beginning(&holder);
+            let beginning = given_up.begun(&holder, None);
             let outcome = beginning.begins().await;
             beginning.ended();
             outcome

@@ -171,32 +171,37 @@ async fn nobody_else_waits_for_the_turns_of_a_member_that_resets_what_it_asks() 
     panic!("{last:?}");
 }
 
-/// Whether a member has to wait for its turn once it has reset a batch, of which no connection
-/// was accepted.
-async fn has_to_wait(protocol: &str, reset_after: Duration) -> bool {
+/// Whether a member has to wait for its turn once it has reset a batch of connections, which the
+/// application accepts, or has no room for.
+async fn has_to_wait(protocol: &str, accepts: bool, reset_after: Duration) -> bool {
     let authority = Authority::new();
     let server = Pod::new(&authority, "api").await;
     let queue = FullQueue::of(&server).await;
-    let mut member = Member::new(&authority, "web", &server, queue.port()).await;
+    let port = if accepts {
+        application(&server).await.0
+    } else {
+        queue.port()
+    };
+    let mut member = Member::new(&authority, "web", &server, port).await;
     member.reset(protocol, 2, reset_after).await;
     let counted = "weft_limit_reached_total{limit=\"given-up-connections\"}";
     server.metrics().contains(counted)
 }
 
 #[tokio::test]
-async fn requests_and_tunnels_that_are_reset_before_they_reach_the_application_count() {
-    for protocol in ["http1", "tcp"] {
-        let mut last = None;
+async fn requests_and_tunnels_count_whether_or_not_the_application_has_accepted_them() {
+    let cases = ["http1", "tcp"].into_iter();
+    for (protocol, accepts) in cases.flat_map(|protocol| [(protocol, true), (protocol, false)]) {
+        let mut waits = (false, false);
         for _ in 0..TRIES {
-            let waits = [EARLY, LATE].map(|after| has_to_wait(protocol, after));
-            let [early, late] = waits;
-            let waits = (early.await, late.await);
+            let early = has_to_wait(protocol, accepts, EARLY).await;
+            // Control: what is waited for.
+            let late = has_to_wait(protocol, accepts, LATE).await;
+            waits = (early, late);
             if waits == (true, false) {
-                last = None;
                 break;
             }
-            last = Some(waits);
         }
-        assert!(last.is_none(), "{protocol}, soon and later: {last:?}");
+        assert_eq!(waits, (true, false), "{protocol}, accepted: {accepts}");
     }
 }
