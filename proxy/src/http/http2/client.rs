@@ -348,13 +348,14 @@ impl RequestSender {
 
     async fn answer(
         &self,
-        response: ResponseFuture,
+        mut response: ResponseFuture,
         upload: Option<UploadGuard>,
     ) -> Result<Response<RecvBody>, SendError> {
         let share = self.flow.open();
-        let id = response.stream_id().as_u32();
-        let failed = |error| SendError::of(error, self.shared.credit.has_begun(id));
-        let (mut head, stream) = response.await.map_err(failed)?.into_parts();
+        let answered = (&mut response).await;
+        let has_begun = || self.shared.credit.has_begun(response.stream_id().as_u32());
+        let failed = |error| SendError::of(error, has_begun());
+        let (mut head, stream) = answered.map_err(failed)?.into_parts();
         field_values::trim(&mut head.headers);
         let body = RecvBody::new(stream, share, &head.headers).sent_by(upload);
         Ok(Response::from_parts(head, body))
