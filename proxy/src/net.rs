@@ -10,6 +10,7 @@ pub(crate) mod coalesce;
 pub(crate) mod connect;
 pub(crate) mod forward;
 mod full_queues;
+pub(crate) mod given_up;
 pub(crate) mod headroom;
 pub(crate) mod idle;
 pub(crate) mod linger;

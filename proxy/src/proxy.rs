@@ -20,6 +20,7 @@ use crate::mesh::peers::Peers;
 use crate::mesh::tls::MeshTls;
 use crate::net::budget::Budget;
 use crate::net::connect::Connector;
+use crate::net::given_up::GivenUp;
 use crate::settings::Own;
 use crate::telemetry::Telemetry;
 use crate::telemetry::labels::{ConnectionLabels, Direction, Security};
@@ -31,6 +32,7 @@ pub struct Proxy {
     pub config: Arc<Store>,
     pub peers: Peers,
     pub(crate) connector: Arc<Connector>,
+    pub(crate) given_up: GivenUp,
     /// To the application beside it.
     pub clients: Clients,
     /// To servers without a proxy.
@@ -62,6 +64,10 @@ impl Proxy {
             let metrics = telemetry.metrics.clone();
             move || metrics.limit("pooled-addresses")
         };
+        let given_up = GivenUp::new({
+            let metrics = telemetry.metrics.clone();
+            move || metrics.limit("given-up-connections")
+        });
         let telemetry = Arc::new(telemetry);
         let connector = Arc::<Connector>::default();
         let clients = |servers| {
@@ -79,6 +85,7 @@ impl Proxy {
             loads: Loads::default(),
             contexts: Arc::default(),
             connector,
+            given_up,
             telemetry,
             drain: Drain::default(),
         }

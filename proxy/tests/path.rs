@@ -40,6 +40,7 @@ mod path {
     mod http;
     mod idle;
     mod last_attempt;
+    mod late_resets;
     mod left;
     mod leftover;
     mod limits;

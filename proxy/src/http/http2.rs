@@ -41,6 +41,7 @@ pub(crate) mod server;
 pub(crate) mod suspects;
 pub(crate) mod unanswered;
 mod unflushed;
+mod until_end;
 mod used_streams;
 
 #[cfg(test)]

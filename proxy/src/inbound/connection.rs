@@ -8,11 +8,13 @@ use identity::verify::PeerIdentity;
 use policy::access::Caller;
 use policy::protocol::Protocol;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use crate::http::refusal::NotHandled;
 use crate::mesh::certificate_end::CertificateEnd;
 use crate::mesh::load::LastReportedLoad;
 use crate::net::connect::ConnectTimeout;
+use crate::net::given_up::Beginning;
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, CallKind};
 use crate::telemetry::cell::{CellCache, CellKey};
@@ -119,6 +121,18 @@ impl Connection {
     pub(super) fn of_proxy(mut self) -> Self {
         self.written_by = WrittenBy::Proxy;
         self
+    }
+
+    /// A call begins that may open connections to the application.
+    pub(super) fn beginning(&self) -> Beginning<'_> {
+        self.begun(None)
+    }
+
+    /// The same of a call that opened one at this moment.
+    pub(super) fn begun(&self, began: Option<Instant>) -> Beginning<'_> {
+        // One pod of an account answers for no other one.
+        let holder = self.at.as_ref().unwrap_or(&self.label);
+        self.proxy.given_up.begun(holder, began)
     }
 
     /// Opens a connection to the application.

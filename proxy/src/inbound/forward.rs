@@ -34,17 +34,22 @@ impl Connection {
         speak: AppHttp,
     ) -> Result<UpstreamResponse, Failure> {
         let parts = &allowed.parts;
+        // Outside of what ends by itself: dropped with this future, the caller has left.
+        let beginning = self.beginning();
         let sent = async {
             if speak == AppHttp::Http2 {
                 return self.forward_http2(allowed, replay).await;
             }
             let (clients, limit) = (&self.proxy.clients, connect_timeout(allowed));
-            exchange::http1(clients, self.local, limit, parts, replay).await
+            let beginning = Some(&beginning);
+            exchange::http1(clients, self.local, limit, parts, replay, beginning).await
         };
         let sent = pin!(sent);
         let sent = deadline::until(Ends::at(allowed.ends), sent);
         let revoked = pin!(self.revoked_request(allowed));
-        match unless_revoked(sent, revoked).await {
+        let sent = unless_revoked(sent, revoked).await;
+        beginning.ended();
+        match sent {
             Some(sent) => sent.unwrap_or_else(|_| Err(deadline::passed())),
             None => Err(no_longer_allowed()),
         }

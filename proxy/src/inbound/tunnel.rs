@@ -5,6 +5,8 @@ use std::sync::Arc;
 use http::{Method, Response};
 use policy::reason::Reason;
 use runtime::occupancy::Permit;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use crate::config::snapshot::Snapshot;
 use crate::failure::{Failure, Next};
@@ -59,27 +61,44 @@ impl Connection {
             // Somebody who may say nothing at all is told so before saying it.
             Err(failure) => return self.unopened(&failure),
         };
-        let server = match self.connect().await {
-            Ok(server) => Prefixed::new(server),
-            Err(error) => {
-                let failure = Failure::not_sent(Reason::ConnectFailed, error.to_string());
-                return self.unopened(&failure);
-            }
+        let (server, began) = match self.connect_in_turn().await {
+            Ok((server, began)) => (Prefixed::new(server), began),
+            Err(failure) => return self.unopened(&failure),
         };
         #[expect(clippy::disallowed_methods, reason = "one byte stream")]
         tokio::spawn(async move {
+            let beginning = self.begun(began);
             let Ok(out) = out.await else { return };
             let mut stream = Prefixed::new(ByteStream::new(out, incoming));
             if let Some(admitted) = admitted {
+                beginning.ended();
                 permit.busy();
                 return self.opaque(stream, Some(server), Ok(admitted)).await;
             }
             // What the peer calls opaque is not taken at its word: unless the port is
             // declared so, HTTP in a tunnel is judged and cleaned as HTTP.
             let spoken = race(&mut stream, server).await;
+            // Otherwise its caller has reset it, and nobody has said anything.
+            if spoken.is_ok() {
+                beginning.ended();
+            }
+            drop(beginning);
             self.serve(stream, spoken, &permit).await;
         });
         response
+    }
+
+    /// Opens a connection to the application when the caller may, and tells when that began.
+    async fn connect_in_turn(&self) -> Result<(TcpStream, Option<Instant>), Failure> {
+        let beginning = self.beginning();
+        let turn = beginning.begins().await;
+        turn.map_err(|full| Failure::not_sent(Reason::Overload, full.to_string()))?;
+        let connected = self.connect().await;
+        let began = beginning.ended();
+        match connected {
+            Ok(server) => Ok((server, began)),
+            Err(error) => Err(Failure::not_sent(Reason::ConnectFailed, error.to_string())),
+        }
     }
 
     /// What may be said in a tunnel; and where that is known to be bytes, whether they may

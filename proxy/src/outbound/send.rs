@@ -169,13 +169,13 @@ impl Outgoing {
             let map = &mut parts.headers;
             map.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             map.insert(header::UPGRADE, upgrade.clone());
-            return exchange::http1(clients, addr, limit, &parts, replay).await;
+            return exchange::http1(clients, addr, limit, &parts, replay, None).await;
         }
         if parts.version == Version::HTTP_2 {
             let server = clients.http2(addr, &Arc::default());
             return exchange::http2(&server, parts, replay.again()?, limit).await;
         }
-        exchange::http1(clients, addr, limit, parts, replay).await
+        exchange::http1(clients, addr, limit, parts, replay, None).await
     }
 
     async fn send_to_peer(

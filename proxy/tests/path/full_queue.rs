@@ -35,13 +35,13 @@ const TRIES: usize = 5;
 const LATE: Duration = Duration::from_millis(200);
 
 /// Somebody listens, nobody accepts, and there is no room for another connection.
-struct FullQueue {
+pub(super) struct FullQueue {
     listener: TcpListener,
     queued: Vec<TcpStream>,
 }
 
 impl FullQueue {
-    async fn of(pod: &Pod) -> Self {
+    pub(super) async fn of(pod: &Pod) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind(SocketAddr::new(pod.ip, 0)).unwrap();
         let listener = socket.listen(1).unwrap();
@@ -56,7 +56,7 @@ impl FullQueue {
         Self { listener, queued }
     }
 
-    fn port(&self) -> u16 {
+    pub(super) fn port(&self) -> u16 {
         self.listener.local_addr().unwrap().port()
     }
 

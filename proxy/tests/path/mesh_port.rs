@@ -20,7 +20,7 @@ use crate::support::{Authority, Pod, endpoint, endpoints, get, http_app, id, pai
 
 pub(super) type Sender = hyper::client::conn::http2::SendRequest<Empty<Bytes>>;
 
-async fn secured(
+pub(super) async fn secured(
     authority: &Authority,
     certs: &CertHandle,
     server: &Pod,

@@ -26,6 +26,7 @@ use crate::http::incoming::IncomingBody;
 use crate::http::limits::{HEADER_BYTES, HEADER_COUNT};
 use crate::http::replay::Replay;
 use crate::net::connect::ConnectTimeout;
+use crate::net::given_up::Beginning;
 
 /// What hyper calls a head that is too large, of an answer.
 const TOO_LARGE: &str = "the head of the answer is too large or has more than 100 fields, or its \
@@ -155,7 +156,8 @@ fn describe(error: &hyper::Error) -> String {
 /// Requests that only read share connections: what the server closed in the same moment is
 /// replaced once. Any other request has one of its own. A server may leave a body where it is
 /// and take it for the next request, whoever's that would have been; and what is not to be
-/// sent twice is lost where the server closes a kept connection in that moment.
+/// sent twice is lost where the server closes a kept connection in that moment. One that is
+/// opened waits for the turn of its call, where that has one.
 ///
 /// # Errors
 /// [`Failure::NotSent`] when nothing was sent.
@@ -165,6 +167,7 @@ pub(crate) async fn http1(
     limit: ConnectTimeout,
     parts: &Parts,
     replay: &Replay,
+    beginning: Option<&Beginning<'_>>,
 ) -> Result<UpstreamResponse, Failure> {
     let bodiless = replay.size() == Some(0);
     let shares = only_reads(&parts.method) && bodiless;
@@ -175,6 +178,10 @@ pub(crate) async fn http1(
         let pooled = pooled.and_then(|pool| pool.reuse());
         // The server may have closed it just now.
         let used = pooled.is_some();
+        if let (false, Some(beginning)) = (used, beginning) {
+            let turn = beginning.begins().await;
+            turn.map_err(|full| Failure::not_sent(Reason::Overload, full.to_string()))?;
+        }
         let mut connection = match pooled {
             Some(connection) => connection,
             None if bodiless => clients.connect(addr, limit).await?,

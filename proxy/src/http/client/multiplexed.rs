@@ -13,11 +13,12 @@
 //! serve the one, and hold more of the others than it grants a single client. What is there
 //! goes on as it is.
 
+mod attempt;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use futures::future::BoxFuture;
 use http_body::Body as HttpBody;
 use parking_lot::Mutex;
 use policy::reason::Reason;
@@ -25,6 +26,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::failure::Failure;
 use crate::http::body::Body;
+use crate::http::client::multiplexed::attempt::{Attempts, Connect};
 use crate::http::http2::Tuning;
 use crate::http::http2::client::{self, RequestSender};
 use crate::http::http2::flow::STREAMS;
@@ -53,8 +55,6 @@ const REFUSED_FOR: Duration = SILENT_AFTER;
 const BESIDE_WITHIN: Duration = Duration::from_millis(500);
 /// A connection without a stream is closed after this long.
 pub(crate) const IDLE_MULTIPLEXED: Duration = Duration::from_secs(60);
-/// Opens one connection of HTTP/2, for whoever shares its streams.
-type Connector = Box<dyn Fn() -> BoxFuture<'static, Result<RequestSender, Failure>> + Send + Sync>;
 
 /// What follows the head of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,10 +124,10 @@ impl Connection {
 
 /// One peer, with the connections to it.
 pub struct Multiplexed {
-    connector: Connector,
+    connector: Box<Connect>,
     connections: Mutex<Vec<Connection>>,
-    /// Held while connecting; counts attempts and remembers how the last failed.
-    connecting: tokio::sync::Mutex<(u64, Option<Failure>)>,
+    /// Held while connecting.
+    connecting: tokio::sync::Mutex<Attempts>,
     attempts: std::sync::atomic::AtomicU64,
     /// It has answered since a new connection to it took nothing.
     serves: AtomicBool,
@@ -203,7 +203,7 @@ impl Multiplexed {
             // Boxed: its future is large, and every waiting request holds this one.
             connector: Box::new(move || Box::pin(connect())),
             connections: Mutex::default(),
-            connecting: tokio::sync::Mutex::new((0, None)),
+            connecting: tokio::sync::Mutex::default(),
             attempts: std::sync::atomic::AtomicU64::new(0),
             serves: AtomicBool::new(false),
             refused: Mutex::default(),
@@ -267,7 +267,7 @@ impl Multiplexed {
         // Where bodies stand still they may move again: better than none.
         let any = |limit| self.free(limit, Sends::Nothing, Eligible::Any);
         // Somebody tried while this caller waited: the outcome is that of both.
-        if let (true, Some(failure)) = (connecting.0 > seen, &connecting.1) {
+        if let (true, Some(failure)) = (connecting.ended > seen, &connecting.failed) {
             return any(STREAMS_PER_CONNECTION).ok_or_else(|| failure.shared());
         }
         if self.connections.lock().len() >= CONNECTIONS_PER_PEER {
@@ -279,16 +279,16 @@ impl Multiplexed {
             });
         }
         let outcome = match self.free(STREAMS_PER_CONNECTION, sends, Eligible::Any) {
-            None => (self.connector)().await,
+            None => connecting.go_on(self.connector.as_ref()).await,
             Some(spare) => match self.open_beside().await {
                 Some(outcome) => outcome,
                 None => return Ok(spare),
             },
         };
-        connecting.0 = self.attempts.fetch_add(1, Ordering::AcqRel) + 1;
+        connecting.ended = self.attempts.fetch_add(1, Ordering::AcqRel) + 1;
         match outcome {
             Ok(sender) => {
-                connecting.1 = None;
+                connecting.failed = None;
                 let streams = Arc::new(AtomicUsize::new(1));
                 self.connections.lock().push(Connection {
                     sender: sender.clone(),
@@ -302,7 +302,7 @@ impl Multiplexed {
                 })
             }
             Err(failure) => {
-                connecting.1 = Some(failure.clone());
+                connecting.failed = Some(failure.clone());
                 *self.refused.lock() = Some(Instant::now());
                 any(STREAMS_PER_CONNECTION).ok_or(failure)
             }
@@ -416,6 +416,10 @@ impl Multiplexed {
 
     /// Closes connections that nobody used for a while; true when none is left.
     pub(crate) fn sweep(&self) -> bool {
+        // Whoever holds it goes on with what there is.
+        if let Ok(mut connecting) = self.connecting.try_lock() {
+            connecting.forget_old();
+        }
         let mut connections = self.connections.lock();
         connections.retain(|connection| {
             !connection.sender.is_closed()

@@ -28,6 +28,7 @@ use super::send_error::SendError;
 use super::send_window::{Credit, CreditSignal, SendWindow};
 use super::suspects::{Suspected, Suspects};
 use super::unanswered::{Asked, Unanswered};
+use super::until_end::UntilEnd;
 use super::{RESET_FOR, RESETS, SMALL_FRAMES, Tuning, reset_errors, strip_connection_headers};
 use crate::http::body::Body;
 use crate::http::limits::HEADER_BYTES;
@@ -118,7 +119,7 @@ where
         ..Shared::default()
     });
     let window = SendWindow::new(Arc::clone(&shared.credit));
-    let io = FrameFilter::of_server(io, flow.small_frames(false), window);
+    let io = FrameFilter::of_server(UntilEnd::new(io), flow.small_frames(false), window);
     let (io, received) = WatchedIo::new(io, budget);
     let (send, mut connection) = Builder::new()
         .initial_window_size(flow.window())
@@ -347,11 +348,14 @@ impl RequestSender {
 
     async fn answer(
         &self,
-        response: ResponseFuture,
+        mut response: ResponseFuture,
         upload: Option<UploadGuard>,
     ) -> Result<Response<RecvBody>, SendError> {
         let share = self.flow.open();
-        let (mut head, stream) = response.await.map_err(SendError::of)?.into_parts();
+        let answered = (&mut response).await;
+        let has_begun = || self.shared.credit.has_begun(response.stream_id().as_u32());
+        let failed = |error| SendError::of(error, has_begun());
+        let (mut head, stream) = answered.map_err(failed)?.into_parts();
         field_values::trim(&mut head.headers);
         let body = RecvBody::new(stream, share, &head.headers).sent_by(upload);
         Ok(Response::from_parts(head, body))

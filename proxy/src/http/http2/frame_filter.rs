@@ -261,13 +261,14 @@ impl<I> FrameFilter<I> {
         if let Poll::Ready(Ok(written)) = written {
             let (flood, window) = (&mut self.flood, &mut self.window);
             self.heads
-                .wrote(parts, *written, |kind, length| match kind {
-                    HEADERS => flood.calls_for_some(),
+                .wrote(parts, *written, |kind, length, stream| match kind {
+                    HEADERS => {
+                        flood.calls_for_some();
+                        window.iter_mut().for_each(|window| window.began(stream));
+                    }
                     DATA => {
                         flood.data_calls_for_some(length);
-                        if let Some(window) = window.as_mut() {
-                            window.sent(length);
-                        }
+                        window.iter_mut().for_each(|window| window.sent(length));
                     }
                     _ => {}
                 });

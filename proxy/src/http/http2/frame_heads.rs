@@ -38,13 +38,13 @@ impl FrameHeads {
         }
     }
 
-    /// The first `written` bytes of `parts` were written. `begun` learns the type and the length
-    /// of each frame whose head ends in them.
+    /// The first `written` bytes of `parts` were written. `begun` learns the type, the length and
+    /// the stream of each frame whose head ends in them.
     pub(super) fn wrote(
         &mut self,
         parts: &[IoSlice<'_>],
         mut written: usize,
-        mut begun: impl FnMut(u8, u32),
+        mut begun: impl FnMut(u8, u32, u32),
     ) {
         for part in parts {
             let now = written.min(part.len());
@@ -53,7 +53,7 @@ impl FrameHeads {
         }
     }
 
-    fn pass(&mut self, mut bytes: &[u8], begun: &mut impl FnMut(u8, u32)) {
+    fn pass(&mut self, mut bytes: &[u8], begun: &mut impl FnMut(u8, u32, u32)) {
         while !bytes.is_empty() {
             let content = bytes.len().min(self.content as usize);
             // No more than there is of it.
@@ -66,9 +66,11 @@ impl FrameHeads {
             bytes = &bytes[head..];
             if usize::from(self.got) == HEAD {
                 self.got = 0;
-                let [a, b, c, kind, ..] = self.head;
+                let [a, b, c, kind, _, d, e, f, g] = self.head;
                 self.content = u32::from_be_bytes([0, a, b, c]);
-                begun(kind, self.content);
+                // The first bit says nothing.
+                let stream = u32::from_be_bytes([d & 0x7f, e, f, g]);
+                begun(kind, self.content, stream);
             }
         }
     }

@@ -3,7 +3,7 @@
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
-    /// Nothing of the request was taken.
+    /// Nothing of the request was taken, or has gone out.
     #[error("the connection took no request: {0}")]
     Unsent(h2::Error),
     /// The server refused this stream and none of the connection: nothing of the request
@@ -18,7 +18,8 @@ pub enum SendError {
 }
 
 impl SendError {
-    pub(super) fn of(error: h2::Error) -> Self {
+    /// Of a request that was given to `h2`. `has_begun`: something of it went out.
+    pub(super) fn of(error: h2::Error, has_begun: bool) -> Self {
         let reason = error.reason();
         match reason {
             Some(h2::Reason::REFUSED_STREAM) if error.is_reset() && error.is_remote() => {
@@ -28,6 +29,8 @@ impl SendError {
             // Whatever the server goes for: only streams behind the last that it has looked at end
             // with this.
             _ if error.is_go_away() && error.is_remote() => Self::Unsent(error),
+            // Nothing goes out any more by a connection that has ended.
+            _ if error.is_io() && !has_begun => Self::Unsent(error),
             _ => Self::Lost(error),
         }
     }

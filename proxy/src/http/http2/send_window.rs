@@ -11,7 +11,7 @@
 //! pass: DATA that is written, and WINDOW_UPDATE of stream 0 that is read.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -42,13 +42,16 @@ pub(crate) enum Credit {
     Stalled,
 }
 
-/// Tells whoever picks a connection how its window is. Written where that becomes low or
-/// is no longer so, and not by every frame.
+/// Tells whoever picks a connection how its window is, and whoever has lost one whether a call
+/// went out by it. Written where the window becomes low or is no longer so, and by each head,
+/// and not by every frame.
 #[derive(Debug)]
 pub(super) struct CreditSignal {
     begun: Instant,
     /// In milliseconds since then.
     low_since: AtomicU64,
+    /// The newest stream of which anything was written.
+    newest: AtomicU32,
 }
 
 impl Default for CreditSignal {
@@ -56,6 +59,7 @@ impl Default for CreditSignal {
         Self {
             begun: Instant::now(),
             low_since: AtomicU64::new(NEVER),
+            newest: AtomicU32::new(0),
         }
     }
 }
@@ -72,6 +76,11 @@ impl CreditSignal {
         } else {
             Credit::Stalled
         }
+    }
+
+    /// Whether the head of this stream was written, or a part of it by which its server knows it.
+    pub(super) fn has_begun(&self, stream: u32) -> bool {
+        stream <= self.newest.load(Relaxed)
     }
 
     fn note(&self, is_low: bool) {
@@ -97,6 +106,11 @@ impl SendWindow {
             left: INITIAL,
             signal,
         }
+    }
+
+    /// The head of this stream was begun, or its trailers.
+    pub(super) fn began(&mut self, stream: u32) {
+        self.signal.newest.fetch_max(stream, Relaxed);
     }
 
     /// A frame of DATA of this length was begun.
@@ -147,7 +161,7 @@ mod tests {
         parts: &[IoSlice<'_>],
         written: usize,
     ) {
-        heads.wrote(parts, written, |kind, length| {
+        heads.wrote(parts, written, |kind, length, _| {
             if kind == DATA {
                 window.sent(length);
             }

@@ -179,3 +179,60 @@ async fn a_call_that_is_over_soon_keeps_time_to_go_elsewhere_where_no_connection
     );
     assert!(patient.is_err(), "its time is that of the connection");
 }
+
+/// Connections that are begun for calls which each leave `after` that, and come so much `later`
+/// than the one before left.
+async fn begun_for_calls_that_leave(after: Duration, later: Duration) -> usize {
+    let begun = Arc::<AtomicUsize>::default();
+    let counted = Arc::clone(&begun);
+    let peer = Multiplexed::new(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        std::future::pending()
+    });
+    for _ in 0..5 {
+        let left = timeout(after, peer.stream(Sends::Nothing)).await;
+        assert!(left.is_err());
+        sleep(later).await;
+    }
+    begun.load(Ordering::Relaxed)
+}
+
+/// Each would lie in the queue of the server until that accepts it.
+#[tokio::test(start_paused = true)]
+async fn calls_that_leave_at_once_have_one_attempt_to_connect_together() {
+    let millis = Duration::from_millis;
+    for (after, later, begun) in [
+        (millis(1), Duration::ZERO, 1),
+        (millis(1), millis(200), 1),
+        // Control: what rests for long is not trusted, nor a server that somebody waited for.
+        (millis(1), millis(1000), 5),
+        (millis(101), Duration::ZERO, 5),
+    ] {
+        let now = begun_for_calls_that_leave(after, later).await;
+        assert_eq!(now, begun, "{after:?}, {later:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_gets_the_connection_that_was_begun_for_one_that_left() {
+    let field = Field::new();
+    let (opens, gate) = watch::channel(false);
+    let begun = Arc::<AtomicUsize>::default();
+    let counted = Arc::clone(&begun);
+    let peer = Multiplexed::new(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        let (mut gate, signal) = (gate.clone(), field.reads.subscribe());
+        async move {
+            let _ = gate.wait_for(|opens| *opens).await;
+            let (near, far) = duplex(256 * 1024);
+            tokio::spawn(serve(far, signal));
+            handshake(near, PLAIN, Budget::new(64 << 20), None).await
+        }
+    });
+    let left = timeout(Duration::from_millis(1), peer.stream(Sends::Nothing)).await;
+    assert!(left.is_err());
+    opens.send(true).unwrap();
+    let stream = peer.stream(Sends::Nothing).await.unwrap();
+    assert!(stream.first);
+    assert_eq!(begun.load(Ordering::Relaxed), 1);
+}

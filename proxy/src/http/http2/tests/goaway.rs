@@ -13,6 +13,15 @@ fn frame(kind: u8, content: &[u8]) -> Vec<u8> {
     frame
 }
 
+/// Reads a frame, and tells its type.
+async fn read_kind(io: &mut DuplexStream) -> u8 {
+    let mut head = [0; 9];
+    io.read_exact(&mut head).await.unwrap();
+    let size = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+    io.read_exact(&mut vec![0; size]).await.unwrap();
+    head[3]
+}
+
 /// RFC 9113, 6.8: what is behind the last stream that it names was not processed.
 #[tokio::test]
 async fn call_that_a_server_has_not_looked_at_is_unsent_whatever_the_server_goes_for() {
@@ -30,11 +39,7 @@ async fn call_that_a_server_has_not_looked_at_is_unsent_whatever_the_server_goes
         io.write_all(&frame(SETTINGS, &[])).await.unwrap();
         let mut begun = 0;
         while begun < 2 {
-            let mut head = [0; 9];
-            io.read_exact(&mut head).await.unwrap();
-            let size = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
-            io.read_exact(&mut vec![0; size]).await.unwrap();
-            begun += usize::from(head[3] == HEADERS);
+            begun += usize::from(read_kind(&mut io).await == HEADERS);
         }
         let mut goaway = 1_u32.to_be_bytes().to_vec();
         goaway.extend(u32::from(code).to_be_bytes());
@@ -46,5 +51,36 @@ async fn call_that_a_server_has_not_looked_at_is_unsent_whatever_the_server_goes
         let outcome = first.await.unwrap();
         let is_lost = matches!(outcome, Err(SendError::Lost(_)));
         assert!(is_lost, "{code:?}, the stream that it names: {outcome:?}");
+    }
+}
+
+/// As where a server closes a connection without a word in the moment in which it is used again.
+#[tokio::test]
+async fn call_of_which_nothing_went_out_before_its_connection_ended_is_unsent() {
+    for is_read in [false, true] {
+        let (mut sender, mut io) = client().await;
+        io.read_exact(&mut [0; 24]).await.unwrap();
+        io.write_all(&frame(SETTINGS, &[])).await.unwrap();
+        // Until the client has nothing left to do.
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        let asking = async move { sender.send(post(body::empty())).await.map(|_| ()) };
+        let outcome = if is_read {
+            let asking = tokio::spawn(asking);
+            while read_kind(&mut io).await != HEADERS {}
+            drop(io);
+            asking.await.unwrap()
+        } else {
+            // The client reads that in the turn in which it would send the head.
+            drop(io);
+            asking.await
+        };
+        match outcome {
+            Err(SendError::Unsent(_)) => assert!(!is_read),
+            // Control: its server may have done what it says.
+            Err(SendError::Lost(_)) => assert!(is_read),
+            other => panic!("{is_read}: {other:?}"),
+        }
     }
 }

@@ -1,0 +1,84 @@
+//! An attempt to open a connection, which may outlive the call that began it.
+//!
+//! A caller over HTTP/2 can reset what it has just asked, again and again. Where each attempt
+//! ended with its call, each would leave a dead connection in the queue of the server. So what a
+//! call leaves in the first moments rests, and the next call goes on with it: many that come and
+//! go have one attempt together, as those that come and stay.
+//!
+//! Not where a call has waited for longer: its server may hang, and is asked anew.
+
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tokio::time::Instant;
+
+use crate::failure::Failure;
+use crate::http::http2::client::RequestSender;
+
+/// Opens one connection of HTTP/2, for whoever shares its streams.
+pub(super) type Connect =
+    dyn Fn() -> BoxFuture<'static, Result<RequestSender, Failure>> + Send + Sync;
+
+/// What a call leaves that has waited for less than this rests.
+const LEFT_SOON: Duration = Duration::from_millis(100);
+/// For how long after it was begun: its server may end a connection that says nothing.
+const RESTS_FOR: Duration = Duration::from_secs(1);
+
+struct Attempt {
+    began: Instant,
+    outcome: BoxFuture<'static, Result<RequestSender, Failure>>,
+}
+
+/// Attempts at one server. Whoever connects holds them.
+#[derive(Default)]
+pub(super) struct Attempts {
+    /// How many have ended.
+    pub(super) ended: u64,
+    /// How the last one failed, if it did.
+    pub(super) failed: Option<Failure>,
+    under_way: Option<Attempt>,
+}
+
+impl Attempts {
+    /// Goes on with the attempt that rests, or begins one by `connect`.
+    ///
+    /// # Errors
+    /// When no connection comes of it.
+    pub(super) async fn go_on(&mut self, connect: &Connect) -> Result<RequestSender, Failure> {
+        self.forget_old();
+        let caller = WaitingCaller {
+            attempts: self,
+            since: Instant::now(),
+        };
+        let under_way = &mut caller.attempts.under_way;
+        let attempt = under_way.get_or_insert_with(|| Attempt {
+            began: caller.since,
+            outcome: connect(),
+        });
+        let outcome = attempt.outcome.as_mut().await;
+        *under_way = None;
+        outcome
+    }
+
+    /// Ends an attempt that nobody has gone on with in time.
+    pub(super) fn forget_old(&mut self) {
+        let under_way = self.under_way.as_ref();
+        if under_way.is_some_and(|attempt| attempt.began.elapsed() >= RESTS_FOR) {
+            self.under_way = None;
+        }
+    }
+}
+
+/// Whoever waits for the attempt that is under way, until it leaves or has its outcome.
+struct WaitingCaller<'a> {
+    attempts: &'a mut Attempts,
+    since: Instant,
+}
+
+impl Drop for WaitingCaller<'_> {
+    fn drop(&mut self) {
+        if self.since.elapsed() >= LEFT_SOON {
+            self.attempts.under_way = None;
+        }
+    }
+}

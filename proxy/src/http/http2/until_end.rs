@@ -1,0 +1,107 @@
+//! A connection to a server, by which nothing more goes out once that has ended its side.
+//!
+//! `h2` tells all calls of a connection that it has ended, and then still writes what the socket
+//! had no room for before. A call of which nothing had gone out by then is sent again by another
+//! connection, so nothing of it may go out by this one.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::net::forward::forward_shutdown;
+
+#[derive(Debug)]
+pub(super) struct UntilEnd<I> {
+    io: I,
+    has_ended: bool,
+}
+
+impl<I> UntilEnd<I> {
+    pub(super) const fn new(io: I) -> Self {
+        Self {
+            io,
+            has_ended: false,
+        }
+    }
+
+    fn writable(&mut self) -> io::Result<&mut I> {
+        if self.has_ended {
+            Err(io::ErrorKind::BrokenPipe.into())
+        } else {
+            Ok(&mut self.io)
+        }
+    }
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for UntilEnd<I> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let (before, room) = (out.filled().len(), out.remaining());
+        let read = Pin::new(&mut this.io).poll_read(cx, out);
+        this.has_ended |= match &read {
+            Poll::Ready(Ok(())) => room > 0 && out.filled().len() == before,
+            Poll::Ready(Err(_)) => true,
+            Poll::Pending => false,
+        };
+        read
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for UntilEnd<I> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(self.get_mut().writable()?).poll_write(cx, data)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(self.get_mut().writable()?).poll_write_vectored(cx, data)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+    }
+
+    forward_shutdown!(io);
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::UntilEnd;
+
+    #[tokio::test]
+    async fn nothing_is_written_to_a_server_that_has_ended_its_side() {
+        let (near, mut far) = duplex(64);
+        let mut near = UntilEnd::new(near);
+        far.write_all(b"answer").await.unwrap();
+        let mut answer = [0; 6];
+        near.read_exact(&mut answer).await.unwrap();
+        near.write_all(b"more").await.unwrap();
+        far.shutdown().await.unwrap();
+        near.write_all(b"before that is read").await.unwrap();
+        assert_eq!(near.read(&mut answer).await.unwrap(), 0);
+        assert!(near.write_all(b"behind").await.is_err());
+        near.shutdown().await.unwrap();
+        let mut came = String::new();
+        far.read_to_string(&mut came).await.unwrap();
+        assert_eq!(came, "morebefore that is read");
+    }
+}

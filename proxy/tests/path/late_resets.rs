@@ -1,0 +1,207 @@
+//! A member of the mesh that asks much and resets it a moment later. Each call begins a
+//! connection to the application, in whose queue it lies until that accepts it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use h2::SendStream;
+use h2::client::{ResponseFuture, SendRequest};
+use http::{Method, Request};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::sleep;
+
+use super::full_queue::FullQueue;
+use super::mesh_port::secured;
+use crate::support::{Authority, Pod};
+
+/// Heads that are sent together: more than a holder may give up at once.
+const BATCH: usize = 100;
+/// All connections are begun by then, and count where they are given up.
+const EARLY: Duration = Duration::from_millis(30);
+/// What is given up by then was waited for.
+const LATE: Duration = Duration::from_millis(150);
+/// From one turn of such a member to the next, in milliseconds.
+const APART: usize = 5;
+/// Each may meet a machine that stands still.
+const TRIES: usize = 5;
+
+/// Calls that nobody has left.
+type Calls = Vec<(ResponseFuture, SendStream<Bytes>)>;
+
+/// A hand-made peer, which asks one port.
+struct Member {
+    sender: SendRequest<Bytes>,
+    port: u16,
+}
+
+impl Member {
+    async fn new(authority: &Authority, account: &str, server: &Pod, port: u16) -> Self {
+        let certs = authority.leaf(account, Duration::from_secs(3600), SystemTime::now());
+        let stream = secured(authority, &certs, server).await.unwrap();
+        let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        Self { sender, port }
+    }
+
+    /// Asks for a path, or for a tunnel.
+    async fn ask(&mut self, protocol: &str, path: &str) -> (ResponseFuture, SendStream<Bytes>) {
+        let is_tunnel = protocol == "tcp";
+        let method = if is_tunnel { Method::POST } else { Method::GET };
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("http://h{path}"))
+            .header("weft-port", self.port.to_string())
+            .header("weft-protocol", protocol)
+            .body(())
+            .unwrap();
+        self.sender = self.sender.clone().ready().await.unwrap();
+        self.sender.send_request(request, !is_tunnel).unwrap()
+    }
+
+    async fn batch(&mut self, protocol: &str) -> Calls {
+        let mut calls = Vec::new();
+        for _ in 0..BATCH {
+            calls.push(self.ask(protocol, "/never").await);
+        }
+        calls
+    }
+
+    /// Sends batches, and resets each so long `after` it was sent.
+    async fn reset(&mut self, protocol: &str, batches: usize, after: Duration) {
+        for _ in 0..batches {
+            let calls = self.batch(protocol).await;
+            sleep(after).await;
+            drop(calls);
+        }
+    }
+
+    /// How long a call takes that is answered.
+    async fn waits(&mut self) -> Duration {
+        let began = Instant::now();
+        let (answer, _) = self.ask("http1", "/now").await;
+        assert_eq!(answer.await.unwrap().status(), 200);
+        began.elapsed()
+    }
+}
+
+/// Answers what is asked for `/now` and nothing else, and counts its connections.
+async fn application(pod: &Pod) -> (u16, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind((pod.ip, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let accepted = Arc::<AtomicUsize>::default();
+    let count = Arc::clone(&accepted);
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            count.fetch_add(1, Relaxed);
+            tokio::spawn(serve(stream));
+        }
+    });
+    (port, accepted)
+}
+
+async fn serve(mut stream: TcpStream) {
+    let mut head = vec![0; 4096];
+    let Ok(read) = stream.read(&mut head).await else {
+        return;
+    };
+    if head[..read].starts_with(b"GET /now ") {
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
+        let _ = stream.write_all(answer).await;
+        return;
+    }
+    // Until its caller leaves.
+    let _ = stream.read(&mut head).await;
+}
+
+/// Connections that the application gets of so many batches, and how many that are at most where
+/// they are begun in turn.
+async fn accepted_of(batches: usize, reset_after: Duration) -> (usize, usize) {
+    let authority = Authority::new();
+    let server = Pod::new(&authority, "api").await;
+    let (port, accepted) = application(&server).await;
+    let mut member = Member::new(&authority, "web", &server, port).await;
+    let began = Instant::now();
+    member.reset("http1", batches, reset_after).await;
+    // The last ones may lie in the queue still.
+    sleep(EARLY).await;
+    let turns = began.elapsed().as_millis() as usize / APART;
+    (accepted.load(Relaxed), 2 * BATCH + turns)
+}
+
+#[tokio::test]
+async fn connections_of_a_member_that_resets_what_it_asks_are_begun_in_turn() {
+    let mut last = None;
+    for _ in 0..TRIES {
+        let early = accepted_of(6, EARLY).await;
+        // Control: as many as were asked for, where they are waited for.
+        let late = accepted_of(3, LATE).await;
+        if early.0 <= early.1 && late.0 == 3 * BATCH {
+            return;
+        }
+        last = Some((early, late));
+    }
+    panic!("{last:?}");
+}
+
+#[tokio::test]
+async fn nobody_else_waits_for_the_turns_of_a_member_that_resets_what_it_asks() {
+    let mut last = None;
+    for _ in 0..TRIES {
+        let authority = Authority::new();
+        let server = Pod::new(&authority, "api").await;
+        let (port, _) = application(&server).await;
+        let mut hostile = Member::new(&authority, "web", &server, port).await;
+        let mut same = Member::new(&authority, "web", &server, port).await;
+        let mut other = Member::new(&authority, "cart", &server, port).await;
+        hostile.reset("http1", 3, EARLY).await;
+        let _in_turn = hostile.batch("http1").await;
+        sleep(EARLY).await;
+        let other = other.waits().await;
+        // Control: behind what the same account has asked by another connection.
+        let same = same.waits().await;
+        if other < LATE && same > LATE {
+            return;
+        }
+        last = Some((other, same));
+    }
+    panic!("{last:?}");
+}
+
+/// Whether a member has to wait for its turn once it has reset a batch of connections, which the
+/// application accepts, or has no room for.
+async fn has_to_wait(protocol: &str, accepts: bool, reset_after: Duration) -> bool {
+    let authority = Authority::new();
+    let server = Pod::new(&authority, "api").await;
+    let queue = FullQueue::of(&server).await;
+    let port = if accepts {
+        application(&server).await.0
+    } else {
+        queue.port()
+    };
+    let mut member = Member::new(&authority, "web", &server, port).await;
+    member.reset(protocol, 2, reset_after).await;
+    let counted = "weft_limit_reached_total{limit=\"given-up-connections\"}";
+    server.metrics().contains(counted)
+}
+
+#[tokio::test]
+async fn requests_and_tunnels_count_whether_or_not_the_application_has_accepted_them() {
+    let cases = ["http1", "tcp"].into_iter();
+    for (protocol, accepts) in cases.flat_map(|protocol| [(protocol, true), (protocol, false)]) {
+        let mut waits = (false, false);
+        for _ in 0..TRIES {
+            let early = has_to_wait(protocol, accepts, EARLY).await;
+            // Control: what is waited for.
+            let late = has_to_wait(protocol, accepts, LATE).await;
+            waits = (early, late);
+            if waits == (true, false) {
+                break;
+            }
+        }
+        assert_eq!(waits, (true, false), "{protocol}, accepted: {accepts}");
+    }
+}
