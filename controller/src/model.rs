@@ -21,6 +21,7 @@ pub(crate) mod peers;
 pub(crate) mod protocols;
 pub(crate) mod published;
 pub(crate) mod route_names;
+mod routes;
 mod served;
 mod targets;
 pub(crate) mod telemetry;

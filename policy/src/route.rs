@@ -49,6 +49,12 @@ impl Match {
             (Self::AnyOf(_), None) => false,
         }
     }
+
+    /// Whether it may fit a call of which only this is known: whether it is a request.
+    #[must_use]
+    pub const fn may_fit(&self, is_request: bool) -> bool {
+        is_request || matches!(self, Self::Always)
+    }
 }
 
 impl<T> Rule<T> {
@@ -77,12 +83,22 @@ impl<T> Table<T> {
     /// said otherwise. `None` as request stands for opaque bytes.
     #[must_use]
     pub fn decide(&self, request: Option<&RequestFacts<'_>>) -> (&T, Option<&Origin>) {
-        self.rules
-            .iter()
-            .find(|rule| rule.when.fits(request))
-            .map_or((&self.otherwise, None), |rule| {
-                (&rule.then, Some(&rule.origin))
-            })
+        match self.first(request) {
+            Some((_, rule)) => (&rule.then, Some(&rule.origin)),
+            None => (&self.otherwise, None),
+        }
+    }
+
+    /// The place of the rule that decides, for whoever keeps a decision longer than a
+    /// borrow; `None` where no rule fits.
+    #[must_use]
+    pub fn position(&self, request: Option<&RequestFacts<'_>>) -> Option<usize> {
+        self.first(request).map(|(at, _)| at)
+    }
+
+    fn first(&self, request: Option<&RequestFacts<'_>>) -> Option<(usize, &Rule<T>)> {
+        let mut rules = self.rules.iter().enumerate();
+        rules.find(|(_, rule)| rule.when.fits(request))
     }
 }
 
@@ -146,6 +162,20 @@ pub fn choose(backends: &[Backend], point: u64) -> Option<&Backend> {
         let here = left < weight;
         left = left.saturating_sub(weight);
         here
+    })
+}
+
+/// The backends that take calls, each with its part of them, which add up to 1.
+pub fn shares(backends: &[Backend]) -> impl Iterator<Item = (&Backend, f64)> {
+    let total: u64 = backends.iter().map(|b| u64::from(b.weight)).sum();
+    let taking = backends.iter().filter(|backend| backend.weight > 0);
+    taking.map(move |backend| {
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "it takes two million backends to add up to 53 bits"
+        )]
+        let share = f64::from(backend.weight) / total as f64;
+        (backend, share)
     })
 }
 

@@ -81,10 +81,10 @@ impl Model {
 
     /// What becomes of a caller's calls that go one way.
     fn follow<'a>(
-        &'a self,
+        &self,
         caller: &'a Caller,
         request: &Request,
-        backend_route: BackendRoute<'a>,
+        backend_route: BackendRoute,
     ) -> BackendOutcome<'a> {
         let judged: Vec<Judged> = backend_route
             .called_endpoints()

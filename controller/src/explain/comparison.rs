@@ -14,7 +14,7 @@ use policy::access::{Caller as Proven, Source};
 use policy::mode::MtlsMode;
 use policy::name::SpiffeId;
 use policy::reason::Reason;
-use policy::route::Match;
+use policy::route::{Backend, Forward, Match, Table, shares};
 
 use super::judge::PodAccess;
 use crate::model::{Index, Model, PodId, modes};
@@ -106,8 +106,8 @@ impl<'a> ModelComparison<'a> {
     /// is no time left.
     pub fn of(&mut self, calls: &Calls) -> Option<Meaning> {
         let callers = self.callers(&calls.from)?;
-        let tables = self.models.map(|model| Table::of(&model.index, calls));
-        let [before, after] = &tables;
+        let routings = self.models.map(|model| Routing::of(&model.index, calls));
+        let [before, after] = &routings;
         let (before, after) = (before.as_ref()?, after.as_ref()?);
         let mut meaning = Meaning {
             effect: Effect::Kept,
@@ -116,7 +116,7 @@ impl<'a> ModelComparison<'a> {
         };
         // Whoever has no proxy is carried by Kubernetes, which knows no splits.
         let meshed = callers.iter().any(|caller| caller.identity.is_some());
-        let moves = meshed && before.splits != after.splits;
+        let moves = meshed && before.sent != after.sent;
         if moves {
             meaning.rerouted = Some([before.shares(), after.shares()]);
             if after.is_dead() && !before.is_dead() {
@@ -128,9 +128,9 @@ impl<'a> ModelComparison<'a> {
                 meaning.effect = Effect::Depends;
             }
         }
-        let reached = |table: &Table<'_>, model: &Model| {
+        let reached = |routing: &Routing<'_>, model: &Model| {
             if meshed && calls.service.is_some() {
-                table.endpoints(&model.index)
+                routing.endpoints(&model.index)
             } else {
                 calls.direct(&model.index)
             }
@@ -331,98 +331,94 @@ fn endpoints(index: &Index, service: &ObjectKey, port: u16) -> BTreeMap<PodId, u
     pods.collect()
 }
 
-/// How calls to a port of a Service are shared out.
-struct Table<'a> {
+/// Where calls of which no more is known than [`Calls`] says may go.
+struct Routing<'a> {
     service: Option<&'a ObjectKey>,
     port: u16,
-    splits: Vec<(&'a Match, Vec<(&'a ObjectKey, u32)>)>,
+    /// What proxies are sent of it, whoever says so.
+    sent: Vec<(Match, Vec<Backend>)>,
+    table: Table<Forward>,
 }
 
-impl<'a> Table<'a> {
+impl<'a> Routing<'a> {
     /// `None`: there is no such Service, or no such port of it.
-    fn of(index: &'a Index, calls: &'a Calls) -> Option<Self> {
+    fn of(index: &Index, calls: &'a Calls) -> Option<Self> {
+        let port = calls.port;
         let Some(service) = &calls.service else {
             return Some(Self {
                 service: None,
-                port: calls.port,
-                splits: Vec::new(),
+                port,
+                sent: Vec::new(),
+                table: Table::only(Forward::Root),
             });
         };
         let entry = index.services.get(service)?;
-        let at = entry.ports.get(&calls.port)?;
-        let http = calls.http && !at.protocol.is_opaque();
-        let has_port = |backend: &ObjectKey| {
-            let entry = index.services.get(backend);
-            entry.is_some_and(|entry| entry.ports.contains_key(&calls.port))
-        };
-        let mut splits = Vec::new();
-        for split in &entry.splits {
-            let always = split.when == Match::Always;
-            if always || http {
-                let backends = split.backends.iter();
-                let backends = backends.filter(|(backend, _)| has_port(backend));
-                let backends = backends.map(|(backend, weight)| (backend, *weight));
-                splits.push((&split.when, backends.collect()));
-            }
-            // What stands behind it is never asked.
-            if always {
-                break;
-            }
-        }
+        let at = entry.ports.get(&port)?;
+        let is_request = calls.http && !at.protocol.is_opaque();
+        let sent = index.split_rules(entry, port);
+        let sent = sent.filter(|rule| rule.when.may_fit(is_request));
+        let mut table = index.routes_at(entry, port);
+        table.rules.retain(|rule| rule.when.may_fit(is_request));
         Some(Self {
             service: Some(service),
-            port: calls.port,
-            splits,
+            port,
+            sent: sent.map(|rule| (rule.when, rule.then)).collect(),
+            table,
         })
     }
 
     /// Which requests go where depends on what they ask.
     fn is_conditional(&self) -> bool {
-        self.splits.iter().any(|(when, _)| **when != Match::Always)
+        let mut rules = self.table.rules.iter();
+        rules.any(|rule| rule.when != Match::Always)
+    }
+
+    /// Where calls go that no condition describes.
+    fn unconditional(&self) -> &Forward {
+        self.table.decide(None).0
     }
 
     /// Calls that no condition describes go nowhere.
     fn is_dead(&self) -> bool {
-        let last = self.splits.last();
-        last.is_some_and(|(when, backends)| {
-            **when == Match::Always && backends.iter().all(|(_, weight)| *weight == 0)
-        })
+        matches!(self.unconditional(), Forward::Refuse(_))
     }
 
-    /// Where calls go that no condition describes.
+    /// The same by Service; none where they go nowhere.
     fn shares(&self) -> Vec<Share> {
-        let last = self.splits.last();
-        let Some((_, backends)) = last.filter(|(when, _)| **when == Match::Always) else {
-            let whole = self.service.map(|service| Share {
-                service: service.clone(),
-                share: 1.0,
-            });
-            return whole.into_iter().collect();
-        };
-        let all: u64 = backends.iter().map(|(_, weight)| u64::from(*weight)).sum();
-        let taken = backends.iter().filter(|(_, weight)| *weight > 0);
-        let shares = taken.map(|(backend, weight)| Share {
-            service: (*backend).clone(),
-            share: f64::from(*weight) / all as f64,
-        });
-        shares.collect()
+        match self.unconditional() {
+            Forward::Root => {
+                let whole = self.service.map(|service| Share {
+                    service: service.clone(),
+                    share: 1.0,
+                });
+                whole.into_iter().collect()
+            }
+            Forward::Split(backends) => {
+                let shares = shares(backends).map(|(backend, share)| Share {
+                    service: ObjectKey::from(&backend.service),
+                    share,
+                });
+                shares.collect()
+            }
+            Forward::Refuse(_) => Vec::new(),
+        }
     }
 
     /// The pods that calls may reach, each with its own port.
     fn endpoints(&self, index: &Index) -> BTreeMap<PodId, u16> {
-        let mut services: BTreeSet<&ObjectKey> =
-            self.splits
-                .iter()
-                .fold(BTreeSet::new(), |mut services, (_, backends)| {
-                    let taken = backends.iter().filter(|(_, weight)| *weight > 0);
-                    services.extend(taken.map(|(backend, _)| *backend));
-                    services
-                });
-        let ends = self.splits.last();
-        if ends.is_none_or(|(when, _)| **when != Match::Always) {
-            services.extend(self.service);
+        let mut services: BTreeSet<ObjectKey> = BTreeSet::new();
+        let rules = self.table.rules.iter().map(|rule| &rule.then);
+        for forward in rules.chain([self.unconditional()]) {
+            match forward {
+                Forward::Root => services.extend(self.service.cloned()),
+                Forward::Split(backends) => {
+                    let taking = shares(backends).map(|(backend, _)| &backend.service);
+                    services.extend(taking.map(ObjectKey::from));
+                }
+                Forward::Refuse(_) => {}
+            }
         }
-        let pods = services.into_iter();
+        let pods = services.iter();
         pods.flat_map(|service| endpoints(index, service, self.port))
             .collect()
     }

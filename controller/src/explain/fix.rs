@@ -281,10 +281,11 @@ fn account_of(index: &Index, one: &Judged) -> Option<ObjectKey> {
 
 fn look_at(outcome: &BackendOutcome<'_>, reason: Reason) -> Option<String> {
     let (namespace, name) = outcome.backend_route.label.split_once('/')?;
-    match (reason, outcome.backend_route.split) {
+    match (reason, &outcome.backend_route.split) {
         (Reason::NoBackend, Some(split)) => Some(format!(
             "kubectl -n {} edit trafficsplit {}",
-            split.namespace, split.name
+            split.namespace(),
+            split.name()
         )),
         (Reason::NoEndpoint, _) => Some(format!(
             "kubectl -n {namespace} get endpointslices -l kubernetes.io/service-name={name}"

@@ -7,7 +7,7 @@
 use http::header::HOST;
 use policy::access::{Access, Caller, JudgedTraffic, Rule};
 use policy::http_match::{HttpMatch, RequestFacts};
-use policy::route::Match;
+use policy::route::{Match, Table};
 
 /// Whether rules that refuse a call as it was asked let it in with some host.
 pub(super) fn may_let_in(
@@ -34,14 +34,23 @@ pub(super) fn may_let_in(
     verdict.is_allowed()
 }
 
-/// Whether a condition fits a call as it was asked, or with some host.
-pub(super) fn may_fit(when: &Match, request: Option<&RequestFacts<'_>>) -> bool {
-    match (when, request) {
-        (Match::AnyOf(matches), Some(request)) if !is_told(request) => {
-            matches.iter().any(|one| of_any_host(one).matches(request))
-        }
-        _ => when.fits(request),
+/// Whether with some host another rule than for a call as it was asked decides.
+pub(super) fn may_decide_otherwise<T: Clone>(
+    table: &Table<T>,
+    request: Option<&RequestFacts<'_>>,
+) -> bool {
+    if request.is_none_or(is_told) {
+        return false;
     }
+    let mut of_any = table.clone();
+    for rule in &mut of_any.rules {
+        if let Match::AnyOf(matches) = &mut rule.when {
+            for one in matches {
+                *one = of_any_host(one);
+            }
+        }
+    }
+    of_any.position(request) != table.position(request)
 }
 
 fn is_told(request: &RequestFacts<'_>) -> bool {

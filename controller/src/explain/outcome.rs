@@ -22,7 +22,7 @@ pub(super) struct Question<'a> {
 #[derive(Debug)]
 pub(super) struct BackendOutcome<'a> {
     pub(super) caller: &'a Caller,
-    pub(super) backend_route: BackendRoute<'a>,
+    pub(super) backend_route: BackendRoute,
     /// By endpoint.
     pub(super) judged: Vec<Judged>,
 }

@@ -5,25 +5,27 @@ use http::Method;
 use policy::access::Caller as Proven;
 use policy::fallback::{Call as FallbackCall, Ended, due};
 use policy::http_match::RequestFacts;
-use policy::name::{ObjectRef, ServiceId};
+use policy::name::ServiceId;
+use policy::origin::Origin;
 use policy::reason::Reason;
+use policy::route::{Forward, shares};
 use policy::traffic::call::{FallbackTo, Retry};
 use policy::traffic::first;
 
 use super::call::{Called, Caller, Request};
 use super::host;
-use crate::model::{Endpoint, Index, Model, PortEntry, Split, identity_at};
+use crate::model::{Endpoint, Index, Model, PortEntry, identity_at};
 use crate::world::ObjectKey;
 
 /// One backend's part of a caller's calls.
 #[derive(Debug)]
-pub(super) struct BackendRoute<'a> {
+pub(super) struct BackendRoute {
     /// `namespace/name` of the Service or of the workload.
     pub(super) label: String,
     /// Of the caller's calls, 0 to 1.
     pub(super) share: f64,
     /// The split that says so.
-    pub(super) split: Option<&'a ObjectRef>,
+    pub(super) split: Option<Origin>,
     /// Those that may take calls.
     pub(super) endpoints: Vec<Endpoint>,
     /// All that there are.
@@ -61,14 +63,9 @@ pub(super) enum AnsweredBy {
     Nobody,
 }
 
-impl<'a> BackendRoute<'a> {
+impl BackendRoute {
     /// The ways that a caller's calls go.
-    pub(super) fn of(
-        model: &'a Model,
-        caller: &Caller,
-        to: &Called,
-        request: &Request,
-    ) -> Vec<Self> {
+    pub(super) fn of(model: &Model, caller: &Caller, to: &Called, request: &Request) -> Vec<Self> {
         let index = &*model.index;
         match to {
             Called::External => vec![Self {
@@ -88,7 +85,7 @@ impl<'a> BackendRoute<'a> {
     }
 
     fn of_service(
-        index: &'a Index,
+        index: &Index,
         caller: &Caller,
         key: &ObjectKey,
         port: u16,
@@ -116,15 +113,22 @@ impl<'a> BackendRoute<'a> {
             headers: &request.headers,
         };
         let seen = (!request.tcp && !at.protocol.is_opaque()).then_some(&facts);
-        let split = entry.splits.iter().find(|split| split.when.fits(seen));
-        let may = entry
-            .splits
-            .iter()
-            .find(|split| host::may_fit(&split.when, seen));
-        let by_host = may.map(|split| &split.origin) != split.map(|split| &split.origin);
-        let backend_routes = match split {
-            Some(split) => Self::of_split(index, caller, key, port, split),
-            None => root(),
+        let table = index.routes_at(entry, port);
+        let by_host = host::may_decide_otherwise(&table, seen);
+        let (forward, split) = table.decide(seen);
+        let backend_routes = match forward {
+            Forward::Root => root(),
+            Forward::Split(backends) => shares(backends)
+                .map(|(backend, share)| {
+                    let service = ObjectKey::from(&backend.service);
+                    Self::over(index, caller, &service, port, share, split)
+                })
+                .collect(),
+            Forward::Refuse(reason) => vec![Self {
+                split: split.cloned(),
+                refused: Some(*reason),
+                ..Self::to(key.to_string(), Vec::new(), 0)
+            }],
         };
         let called = (key, port);
         let instead = |ended: Reason| Instead::of(index, caller, called, seen, ended);
@@ -134,37 +138,6 @@ impl<'a> BackendRoute<'a> {
             ..backend_route
         });
         backend_routes.collect()
-    }
-
-    fn of_split(
-        index: &'a Index,
-        caller: &Caller,
-        key: &ObjectKey,
-        port: u16,
-        split: &'a Split,
-    ) -> Vec<Self> {
-        let has_port = |backend: &ObjectKey| {
-            let entry = index.services.get(backend);
-            entry.is_some_and(|entry| entry.ports.contains_key(&port))
-        };
-        let backends = split.backends.iter();
-        let backends: Vec<_> = backends.filter(|(backend, _)| has_port(backend)).collect();
-        let whole: u64 = backends.iter().map(|(_, weight)| u64::from(*weight)).sum();
-        if whole == 0 {
-            return vec![Self {
-                split: Some(&split.origin),
-                refused: Some(Reason::NoBackend),
-                ..Self::to(key.to_string(), Vec::new(), 0)
-            }];
-        }
-        let weighted = backends.into_iter().filter(|(_, weight)| *weight > 0);
-        weighted
-            .map(|(backend, weight)| {
-                #[expect(clippy::cast_precision_loss, reason = "weights are at most 1000 each")]
-                let share = f64::from(*weight) / whole as f64;
-                Self::over(index, caller, backend, port, share, Some(&split.origin))
-            })
-            .collect()
     }
 
     /// The endpoints whose proxies judge: of what was called, or of what is asked instead.
@@ -192,12 +165,12 @@ impl<'a> BackendRoute<'a> {
 
     /// To the endpoints of a Service's port.
     fn over(
-        index: &'a Index,
+        index: &Index,
         caller: &Caller,
         service: &ObjectKey,
         port: u16,
         share: f64,
-        split: Option<&'a ObjectRef>,
+        split: Option<&Origin>,
     ) -> Self {
         let entry = index.services.get(service);
         let local = entry.is_some_and(|entry| entry.facts.internal_local);
@@ -215,7 +188,7 @@ impl<'a> BackendRoute<'a> {
         };
         Self {
             share,
-            split,
+            split: split.cloned(),
             refused: endpoints.is_empty().then_some(Reason::NoEndpoint),
             note,
             ..Self::to(service.to_string(), endpoints, all)
@@ -289,10 +262,7 @@ impl Instead {
             let text = "which is of another namespace and not followed here";
             return (text.to_owned(), AnsweredBy::Nobody);
         }
-        let key = ObjectKey {
-            namespace: other.namespace.clone(),
-            name: other.name.clone(),
-        };
+        let key = ObjectKey::from(other);
         let backend_route = BackendRoute::over(index, caller, &key, port, 1.0, None);
         let (ready, all) = (backend_route.endpoints.len(), backend_route.all);
         let text = format!("of which {ready} of {all} endpoints may take calls");

@@ -77,9 +77,7 @@ fn routes(outcomes: &[BackendOutcome<'_>]) -> Vec<Step> {
     let mut seen = BTreeSet::new();
     for outcome in outcomes {
         let backend_route = &outcome.backend_route;
-        let split = backend_route
-            .split
-            .map(|split| format!("{} {}/{}", split.kind, split.namespace, split.name));
+        let split = backend_route.split.as_ref().map(ToString::to_string);
         let share = match &split {
             Some(split) => format!(
                 "{split} gives {} {:.0} %",

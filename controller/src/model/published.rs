@@ -7,6 +7,8 @@ use policy::{access::Source, http_match::HttpMatch, name::ObjectRef, route::name
 use prost::Message as _;
 use wire::v1;
 
+use crate::world::ObjectKey;
+
 /// Resources of a [`SharedResources`] that stay whether or not some proxy has them.
 const KEPT: usize = 1024;
 
@@ -24,6 +26,11 @@ pub(crate) fn sources_len(sources: &[Source]) -> usize {
         }
     });
     each.sum()
+}
+
+/// Name of the resource that says where a port of a Service is served.
+pub(crate) fn endpoints_name(service: &ObjectKey, port: u16) -> String {
+    wire::names::endpoints(&service.namespace, &service.name, port)
 }
 
 /// A resource, stamped with its version, and the objects that it was made from.

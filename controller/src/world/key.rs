@@ -5,7 +5,7 @@
 use std::{fmt, sync::Arc};
 
 use policy::{
-    name::{Kind, ObjectRef},
+    name::{Kind, ObjectRef, ServiceId},
     origin::Origin,
 };
 
@@ -26,6 +26,15 @@ impl ObjectKey {
         Self {
             namespace: namespace.into(),
             name: name.into(),
+        }
+    }
+}
+
+impl From<&ServiceId> for ObjectKey {
+    fn from(service: &ServiceId) -> Self {
+        Self {
+            namespace: service.namespace.clone(),
+            name: service.name.clone(),
         }
     }
 }

@@ -38,6 +38,8 @@ fn decides(rules: &[Rule<Forward>], request: Option<&RequestFacts<'_>>) -> Optio
     };
     let (forward, origin) = table.decide(request);
     assert_eq!(*forward == Forward::Root, origin.is_none());
+    let at = table.position(request);
+    assert_eq!(at.map(|at| &table.rules[at].origin), origin);
     origin.map(|origin| origin.name().to_string())
 }
 
@@ -77,6 +79,30 @@ fn shares_are_within_five_sigma_of_the_weights() {
                 "{weights:?}: {taken}"
             );
         }
+    }
+}
+
+#[test]
+fn shares_that_are_told_are_those_that_are_drawn_and_add_up_to_one() {
+    for weights in [&[90, 10][..], &[1, 0, 3], &[0, 7]] {
+        let all = backends(weights);
+        let taken = shares(&all, 10_000);
+        let mut sum = 0.0_f64;
+        let mut taking = super::shares(&all);
+        for (backend, taken) in all.iter().zip(taken).filter(|(_, taken)| *taken > 0) {
+            let (named, share) = taking.next().unwrap();
+            assert_eq!(named, backend, "{weights:?}");
+            assert!(
+                (taken as f64 / 10_000.0 - share).abs() < 0.03,
+                "{weights:?}"
+            );
+            sum += share;
+        }
+        assert_eq!(taking.next(), None, "{weights:?}");
+        assert!((sum - 1.0).abs() < 1e-9, "{weights:?}");
+    }
+    for weights in [&[][..], &[0, 0]] {
+        assert_eq!(super::shares(&backends(weights)).count(), 0);
     }
 }
 
@@ -136,6 +162,9 @@ fn a_split_with_matches_never_takes_opaque_bytes() {
     let rules = [with_path("any", ".*"), rule("all", Match::Always)];
     assert_eq!(decides(&rules, None).unwrap(), "all");
     assert_eq!(decides(&rules[..1], None), None);
+    let may_fit = |rule: &Rule<Forward>| [true, false].map(|asked| rule.when.may_fit(asked));
+    assert_eq!(may_fit(&rules[0]), [true, false], "before it is read");
+    assert_eq!(may_fit(&rules[1]), [true, true]);
 }
 
 #[test]

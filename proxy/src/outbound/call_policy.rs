@@ -6,7 +6,6 @@ use policy::fallback::{Call as FallbackCall, Ended, due};
 use policy::http_match::RequestFacts;
 use policy::origin::Origin;
 use policy::reason::Reason;
-use policy::route::Table;
 use policy::traffic::call::{Fallback, FallbackTo, Mirror, Retry, Timeouts};
 use policy::traffic::endpoint::{Balance, Breaker, Ejection};
 use policy::traffic::guard::Priority;
@@ -59,14 +58,12 @@ impl CallPolicy {
         }
         let timeouts = root
             .as_ref()
-            .and_then(|root| fitting(&root.timeouts, request));
-        let retry = root.as_ref().and_then(|root| fitting(&root.retry, request));
+            .and_then(|root| root.timeouts.position(request));
+        let retry = root.as_ref().and_then(|root| root.retry.position(request));
         let fallback = root
             .as_ref()
-            .and_then(|root| fitting(&root.fallback, request));
-        let mirror = root
-            .as_ref()
-            .and_then(|root| fitting(&root.mirror, request));
+            .and_then(|root| root.fallback.position(request));
+        let mirror = root.as_ref().and_then(|root| root.mirror.position(request));
         let port = fallback.or(mirror).and_then(|_| port_of(names.root));
         Some(Arc::new(Self {
             root,
@@ -93,12 +90,6 @@ fn port_of(resource: &str) -> Option<u16> {
         Name::Service { port, .. } => Some(port),
         _ => None,
     }
-}
-
-/// The place of the rule that decides about a request.
-fn fitting<T>(table: &Table<T>, request: Option<&RequestFacts<'_>>) -> Option<usize> {
-    let mut rules = table.rules.iter();
-    rules.position(|rule| rule.when.fits(request))
 }
 
 /// How long a call and its attempts may take.

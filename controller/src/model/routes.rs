@@ -1,0 +1,63 @@
+//! How calls to a port of a Service are shared out, in types of `policy`.
+//!
+//! A split in force is kept by Service. What it means for one port is worked out here alone:
+//! for what proxies are sent, for what is explained of a call, and for what a change would
+//! mean, so that these do not differ.
+//!
+//! Not kept: a Model holds every Service of the cluster, and few of their ports are asked
+//! about. What is sent is kept, encoded.
+
+use policy::{
+    name::ServiceId,
+    route::{Backend, Forward, Rule, Table},
+};
+
+use super::{Index, ServiceEntry, Split, published};
+use crate::world::{self, ObjectKey};
+
+impl Index {
+    /// Where calls to a port of a Service go.
+    pub(crate) fn routes_at(&self, entry: &ServiceEntry, port: u16) -> Table<Forward> {
+        let rules = self.split_rules(entry, port);
+        Table {
+            rules: rules.map(|rule| rule.map(Forward::split)).collect(),
+            otherwise: Forward::Root,
+        }
+    }
+
+    /// The rules of that table with all backends of the port, as proxies are sent them and
+    /// make the same table of them. A backend of weight 0 is among them even where no other
+    /// one has a weight: proxies hold its endpoints before it takes calls.
+    pub(crate) fn split_rules(
+        &self,
+        entry: &ServiceEntry,
+        port: u16,
+    ) -> impl Iterator<Item = Rule<Vec<Backend>>> {
+        entry.splits.iter().map(move |split| Rule {
+            origin: world::named(&split.origin),
+            when: split.when.clone(),
+            then: self.backends_at(split, port),
+        })
+    }
+
+    /// A backend without the port has no share of what is sent there.
+    fn backends_at(&self, split: &Split, port: u16) -> Vec<Backend> {
+        let has_port = |backend: &ObjectKey| {
+            self.services
+                .get(backend)
+                .is_some_and(|entry| entry.ports.contains_key(&port))
+        };
+        let backends = split
+            .backends
+            .iter()
+            .filter(|(backend, _)| has_port(backend));
+        let backends = backends.map(|(backend, weight)| {
+            let service = ServiceId::new(backend.namespace.clone(), backend.name.clone());
+            Backend::new(service, *weight, published::endpoints_name(backend, port))
+        });
+        backends.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;
