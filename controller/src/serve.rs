@@ -14,6 +14,7 @@
 //! `shares`.
 
 pub(crate) mod allowances;
+mod announced_breakers;
 mod answers;
 mod buffers;
 mod bundle;
@@ -27,7 +28,6 @@ pub(crate) mod session;
 mod shared;
 mod state;
 mod steer;
-mod steered;
 pub(crate) mod stream;
 
 use std::convert::Infallible;
