@@ -9,7 +9,7 @@
 //! May import `apiserver`, `inventory`, `metrics`, `model`, `observe` and `world`.
 
 pub(crate) mod answer;
-mod aside;
+mod blocking;
 pub(crate) mod checkpoint;
 pub(crate) mod edges;
 pub(crate) mod exported;

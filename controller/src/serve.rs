@@ -14,6 +14,7 @@
 //! `shares`.
 
 pub(crate) mod allowances;
+mod announced_breakers;
 mod answers;
 mod buffers;
 mod bundle;
@@ -27,7 +28,6 @@ pub(crate) mod session;
 mod shared;
 mod state;
 mod steer;
-mod steered;
 pub(crate) mod stream;
 
 use std::convert::Infallible;
@@ -160,7 +160,7 @@ pub(crate) async fn serve(
             limits.counter("proven-connections"),
         ),
         buffers: Buffers::new(services.connections, MAX_RECEIVED, &limits),
-        offer: Offer::new(services),
+        router: Router::new(services),
         unproven: Pool::new(UNPROVEN, limits.counter("unproven-connections")),
         metrics,
         stop,
@@ -174,7 +174,7 @@ pub(crate) async fn serve(
 /// What every connection needs, once for all of them.
 struct Port {
     tls: TlsAcceptor,
-    offer: Offer,
+    router: Router,
     unproven: Pool<IpAddr>,
     /// By pod.
     proven: Pool<Arc<str>>,
@@ -268,7 +268,7 @@ impl Port {
         peer: Peer,
         bounds: Bounds,
     ) {
-        let (offer, addr) = (self.offer.clone(), peer.addr);
+        let (router, addr) = (self.router.clone(), peer.addr);
         let buffers = self.buffers.clone();
         let proven = peer.identity.as_ref();
         let pod = proven.map(|identity| holder(identity, addr.ip()));
@@ -279,7 +279,7 @@ impl Port {
                 // It lives for seconds, and what it may send is little.
                 None => Body::new(body),
             });
-            offer.call(&peer, request)
+            router.call(&peer, request)
         });
         let connection = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -353,7 +353,7 @@ type Answering = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infall
 
 /// The calls, each with the bytes that it may send.
 #[derive(Clone)]
-struct Offer {
+struct Router {
     /// Every call of somebody without a certificate, and all but Stream of everybody.
     small: ControlServer<ControlService>,
     /// For a proxy's stream.
@@ -361,7 +361,7 @@ struct Offer {
     replica: ReplicaServer<exchange::Answerer>,
 }
 
-impl Offer {
+impl Router {
     fn new(services: Services) -> Self {
         let control = Arc::new(ControlService {
             certifier: services.certifier,

@@ -12,6 +12,7 @@ use std::borrow::Cow;
 
 use policy::origin::Origin;
 use policy::reason::Reason;
+use policy::well_known::ADMIN_PORT;
 
 /// For logs and for the caller; holds no header values.
 pub(crate) type Detail = Cow<'static, str>;
@@ -194,8 +195,8 @@ impl Failure {
         let detail = match reason {
             Reason::NotAllowed => format!(
                 "{detail}; the caller is {caller}; `kubectl get traffictarget -A` lists what is \
-                 allowed; `kubectl port-forward` to port 15190 of the called pod and /config on \
-                 localhost, which alone is answered, what is in force there"
+                 allowed; `kubectl port-forward` to port {ADMIN_PORT} of the called pod and \
+                 /config on localhost, which alone is answered, what is in force there"
             )
             .into(),
             Reason::NoIdentity => format!(

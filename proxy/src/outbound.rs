@@ -48,7 +48,7 @@ use crate::net::connect;
 use crate::net::prefixed::Prefixed;
 use crate::net::sniff::{Sniffed, sniff};
 use crate::outbound::connection::Connection;
-use crate::outbound::opaque::Opening;
+use crate::outbound::opaque::ConnectSignal;
 use crate::outbound::passthrough::{external, turn_away, unknown};
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, CallKind};
@@ -93,8 +93,8 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, permi
         Protocol::Http2 | Protocol::Grpc => Version::HTTP_2,
         Protocol::Detect | Protocol::Opaque | Protocol::Tls => {
             permit.busy();
-            let opening = Opening::of(protocol);
-            return Box::pin(connection.relay(stream, tunnel, opening)).await;
+            let signal = ConnectSignal::of(protocol);
+            return Box::pin(connection.relay(stream, tunnel, signal)).await;
         }
     };
     // A declaration names the family; the bytes say which version it is.

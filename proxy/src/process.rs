@@ -6,7 +6,10 @@
 //!
 //! A process serves workloads, today the one that its environment tells of. Each brings
 //! a [`Proxy`] with its own identity, configuration, connections, telemetry and end, and
-//! listeners of its own; it shares with the others only what stands here.
+//! listeners of its own; it shares with the others what stands here, and the two streams
+//! that a process has: standard error, where the log tells what any of them asks for
+//! ([`runtime::log`]), and standard output, where the access log of each has its lines.
+//! [`run`] serves one: its pages are at a fixed port.
 //!
 //! Imports `admin`, `control`, `drain`, `inbound`, `mesh`, `net`, `outbound`, `ports`,
 //! `proxy`, `settings` and `telemetry`.

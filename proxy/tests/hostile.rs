@@ -25,7 +25,7 @@ mod hostile {
     mod honest;
     mod identity;
     mod malformed;
-    mod places;
+    mod permits;
     mod raw_http2;
     mod servers;
     mod shared_window;

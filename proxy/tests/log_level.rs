@@ -2,14 +2,26 @@
 //!
 //! In a process of its own, because a process has one log.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
+use parking_lot::Mutex;
 use policy::access_log::AccessLog;
 use prometheus_client::registry::Registry;
 use tracing::Level;
 use weft_proxy::{Metrics, Store, Telemetry};
 use wire::v1;
 use wire::v1::resource::Content;
+
+/// The log of this process, which one test has at a time.
+static LOG: LazyLock<Mutex<()>> = LazyLock::new(|| {
+    runtime::log::init("info", runtime::log::Format::Json).unwrap();
+    Mutex::default()
+});
+
+fn workload() -> Store {
+    let metrics = Metrics::register(&mut Registry::default());
+    Store::new(Arc::new(Telemetry::new(metrics, AccessLog::OFF)))
+}
 
 fn telemetry(filter: &str) -> v1::Resource {
     wire::version::stamp(v1::Resource {
@@ -33,9 +45,8 @@ fn logged() -> (bool, bool, bool) {
 
 #[test]
 fn the_log_follows_the_controller_and_goes_back_when_nothing_is_said_any_more() {
-    runtime::log::init("info", runtime::log::Format::Json).unwrap();
-    let metrics = Metrics::register(&mut Registry::default());
-    let store = Store::new(Arc::new(Telemetry::new(metrics, AccessLog::OFF)));
+    let _alone = LOG.lock();
+    let store = workload();
     let set = |filter: &str| {
         store.apply(v1::Batch {
             set: vec![telemetry(filter)],
@@ -68,5 +79,50 @@ fn the_log_follows_the_controller_and_goes_back_when_nothing_is_said_any_more() 
         ..v1::Batch::default()
     });
     assert!(nacks.is_empty());
+    assert_eq!(logged(), (false, true, false), "as it was started");
+}
+
+#[test]
+fn the_log_tells_what_any_workload_of_the_process_asks_for_and_none_silences_another() {
+    let _alone = LOG.lock();
+    let set = |store: &Store, filter: &str| {
+        let nacks = store.apply(v1::Batch {
+            set: vec![telemetry(filter)],
+            ..v1::Batch::default()
+        });
+        assert!(nacks.is_empty(), "{nacks:?}");
+    };
+    let forget = |store: &Store| {
+        let nacks = store.apply(v1::Batch {
+            remove: vec![wire::names::TELEMETRY.to_owned()],
+            ..v1::Batch::default()
+        });
+        assert!(nacks.is_empty(), "{nacks:?}");
+    };
+    let (first, second) = (workload(), workload());
+
+    set(&first, "info,weft_proxy=debug");
+    for less in ["off", "warn", "info"] {
+        set(&second, less);
+        assert_eq!(logged(), (true, true, false), "{less}");
+    }
+    set(&second, "off,h2=debug");
+    assert_eq!(logged(), (true, true, true), "what each of them asks for");
+    forget(&second);
+    assert_eq!(logged(), (true, true, false), "the other's holds");
+
+    set(&first, "off");
+    assert_eq!(logged(), (false, true, false), "nobody said anything of one");
+    set(&second, "off");
+    assert_eq!(logged(), (false, false, false), "none asks for anything");
+
+    // One that comes is not silenced by those that were there, nor heard when it is gone.
+    let third = workload();
+    assert_eq!(logged(), (false, true, false));
+    set(&third, "debug");
+    assert_eq!(logged(), (true, true, true));
+    drop(third);
+    assert_eq!(logged(), (false, false, false));
+    drop((first, second));
     assert_eq!(logged(), (false, true, false), "as it was started");
 }

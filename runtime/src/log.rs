@@ -4,13 +4,19 @@
 //!
 //! No event waits for the reader of standard error ([`crate::log_writer`]), so whoever
 //! ends the process calls [`flush`] first.
+//!
+//! A process has one log, and an event does not tell which of the workloads it is about. So
+//! none of them sets the level for all: each has a [`LevelRequest`], and what is logged is
+//! what any of them asks for. Otherwise the last one to speak would silence the others.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
 use std::str::FromStr;
 use std::sync::OnceLock;
 
-use tracing::{error, info};
-use tracing_subscriber::filter::{ParseError, Targets};
+use parking_lot::Mutex;
+use tracing::{Level, error, info, warn};
+use tracing_subscriber::filter::{LevelFilter, ParseError, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Registry, fmt, registry, reload};
@@ -18,6 +24,11 @@ use tracing_subscriber::{Registry, fmt, registry, reload};
 use crate::log_writer::{FLUSH_WITHIN, LogWriter};
 
 static LOG: OnceLock<Log> = OnceLock::new();
+
+/// What is asked for, by the number of the request; `None`: what the process was started with.
+type Requests = BTreeMap<u64, Option<String>>;
+
+static REQUESTS: Mutex<Requests> = Mutex::new(Requests::new());
 
 /// The log of the process.
 struct Log {
@@ -98,17 +109,77 @@ pub fn init(level: &str, format: Format) -> Result<(), BadLog> {
     Ok(())
 }
 
-/// Logs by another filter from now on; `None`: by the one that the process was started
-/// with. A process that has no log yet keeps none.
-///
-/// # Errors
-/// A level that is not understood: the filter before stays.
-pub fn change_level(level: Option<&str>) -> Result<(), BadLog> {
+/// What one part of the process asks of the log's level, for as long as it is kept.
+#[derive(Debug)]
+pub struct LevelRequest {
+    number: u64,
+}
+
+impl LevelRequest {
+    /// Asks for the level that the process was started with.
+    #[must_use]
+    pub fn of_the_start() -> Self {
+        let mut requests = REQUESTS.lock();
+        let last = requests.last_key_value().map(|(number, _)| *number);
+        let number = last.map_or(0, |last| last + 1);
+        requests.insert(number, None);
+        // Others may have asked for less.
+        change_or_warn(&requests);
+        Self { number }
+    }
+
+    /// Asks for another filter from now on; `None`: for the one that the process was started
+    /// with. A process that has no log yet keeps none.
+    ///
+    /// # Errors
+    /// A level that is not understood: what was asked for before stays.
+    pub fn set(&self, level: Option<&str>) -> Result<(), BadLog> {
+        if let Some(level) = level {
+            filter(level)?;
+        }
+        let mut requests = REQUESTS.lock();
+        requests.insert(self.number, level.map(str::to_owned));
+        change_level(&requests)
+    }
+}
+
+impl Drop for LevelRequest {
+    fn drop(&mut self) {
+        let mut requests = REQUESTS.lock();
+        requests.remove(&self.number);
+        change_or_warn(&requests);
+    }
+}
+
+fn change_or_warn(requests: &Requests) {
+    if let Err(error) = change_level(requests) {
+        warn!(%error, "the log's level stays");
+    }
+}
+
+/// Logs what any of these asks for, and where there are none, as the process was started.
+fn change_level(requests: &Requests) -> Result<(), BadLog> {
     let Some(log) = LOG.get() else { return Ok(()) };
-    let level = level.unwrap_or(&log.level);
-    let next = filter(level)?;
+    let asked = requests.values();
+    let mut asked: BTreeSet<&str> = asked
+        .map(|level| level.as_deref().unwrap_or(&log.level))
+        .collect();
+    if asked.is_empty() {
+        asked.insert(&log.level);
+    }
+    let filters: Vec<Targets> = asked
+        .iter()
+        .map(|level| filter(level))
+        .collect::<Result<_, _>>()?;
+    let together = filters.into_iter().reduce(|all, more| either(&all, &more));
+    let next = together.unwrap_or_default();
+    // One alone is told as it was written.
+    let level = match asked.first() {
+        Some(only) if asked.len() == 1 => (*only).to_owned(),
+        _ => next.to_string(),
+    };
     let failed = |reason| BadLog::Change {
-        level: level.to_owned(),
+        level: level.clone(),
         reason,
     };
     let same = log.filter.with_current(|current| *current == next);
@@ -116,8 +187,34 @@ pub fn change_level(level: Option<&str>) -> Result<(), BadLog> {
         return Ok(());
     }
     // Said before it is done: afterwards the log may be silent.
-    info!(filter = level, "the log's level changes");
+    info!(filter = level.as_str(), "the log's level changes");
     log.filter.reload(next).map_err(failed)
+}
+
+/// Logs all that one of the two logs. Of a module that both name it is the higher level; of one
+/// that only one of them names, what the other says of the module around it counts as well.
+fn either(one: &Targets, other: &Targets) -> Targets {
+    let default = |filter: &Targets| filter.default_level().unwrap_or(LevelFilter::OFF);
+    let named = one.iter().chain(other.iter()).map(|(target, _)| {
+        let level = level_of(one, target).max(level_of(other, target));
+        (target.to_owned(), level)
+    });
+    let named: Targets = named.collect();
+    named.with_default(default(one).max(default(other)))
+}
+
+fn level_of(filter: &Targets, target: &str) -> LevelFilter {
+    let levels = [
+        Level::TRACE,
+        Level::DEBUG,
+        Level::INFO,
+        Level::WARN,
+        Level::ERROR,
+    ];
+    let highest = levels
+        .into_iter()
+        .find(|level| filter.would_enable(target, level));
+    highest.map_or(LevelFilter::OFF, LevelFilter::from_level)
 }
 
 /// Waits until what was logged is written, for a moment at most.
@@ -156,6 +253,31 @@ mod tests {
     fn level_may_name_single_modules_and_may_be_empty() {
         for level in ["", "info", "warn,proxy=debug"] {
             assert!(filter(level).is_ok(), "{level:?}");
+        }
+    }
+
+    #[test]
+    fn of_two_filters_all_is_logged_that_either_logs() {
+        let read = |level: &str| filter(level).unwrap();
+        let shown = |one: &str, other: &str| either(&read(one), &read(other)).to_string();
+        for (one, other, both) in [
+            ("info", "off", "info"),
+            ("warn", "debug", "debug"),
+            ("off", "off", "off"),
+            // What only one names has the higher of its level and of the other's default.
+            ("info,proxy=debug", "warn", "proxy=debug,info"),
+            ("info,proxy=off", "warn", "proxy=warn,info"),
+            // Of a module within one that the other names.
+            (
+                "off,proxy::net=warn",
+                "off,proxy=debug",
+                "proxy::net=debug,proxy=debug,off",
+            ),
+            // Who names no default logs nothing else.
+            ("proxy=debug", "h2=info", "proxy=debug,h2=info,off"),
+        ] {
+            assert_eq!(shown(one, other), both, "{one} and {other}");
+            assert_eq!(shown(other, one), both, "{other} and {one}");
         }
     }
 

@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, warn};
 
-use super::aside::aside;
+use super::blocking::run_blocking;
 use super::follow::{Graph, seconds};
 use super::memory::{SHARDS, Unreadable};
 use crate::apiserver::events::{About, Event, EventRecorder, EventType};
@@ -155,7 +155,7 @@ impl Checkpointer {
             return Ok(0);
         };
         let graph = self.graph.clone();
-        aside(move || graph.with_memory(|memory, edges| memory.read(&content, edges))).await
+        run_blocking(move || graph.with_memory(|memory, edges| memory.read(&content, edges))).await
     }
 
     /// Whether this replica knows more than whoever wrote this, which was taken.
@@ -168,7 +168,7 @@ impl Checkpointer {
         let compare =
             move || graph.with_memory(|memory, _| memory.exceeds(shard, &content, settled));
         // What cannot be read was told when it was taken.
-        aside(compare).await.unwrap_or_default()
+        run_blocking(compare).await.unwrap_or_default()
     }
 
     /// Adds what this replica knows to what was written without it, whoever holds the Lease.
@@ -271,7 +271,7 @@ impl Checkpointer {
 
     async fn content(&self, shard: usize) -> anyhow::Result<Vec<u8>> {
         let graph = self.graph.clone();
-        let packed = aside(move || graph.with_memory(|memory, _| memory.shard(shard)));
+        let packed = run_blocking(move || graph.with_memory(|memory, _| memory.shard(shard)));
         Ok(packed.await?)
     }
 

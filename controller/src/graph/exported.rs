@@ -6,7 +6,7 @@
 
 use std::time::SystemTime;
 
-use super::aside::aside;
+use super::blocking::run_blocking;
 use super::follow::Graph;
 use super::window::Counted;
 use crate::metrics::GraphMetrics;
@@ -31,7 +31,7 @@ pub(crate) async fn show(graph: Graph, pairs: ServiceGraphMetrics, metrics: Grap
     while looks.changed().await.is_ok() {
         let slots = (shown.next, reported_before(SystemTime::now()));
         let graph = graph.clone();
-        let calls_of_slots = aside(move || calls_of_slots(&graph, slots)).await;
+        let calls_of_slots = run_blocking(move || calls_of_slots(&graph, slots)).await;
         shown.count(calls_of_slots, slots.1);
     }
 }

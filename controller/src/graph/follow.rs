@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::answer::{self, Extent, GraphSink, Sources};
-use super::aside::aside;
+use super::blocking::run_blocking;
 use super::edges::EdgeRef;
 use super::fold::Fold;
 use super::history::{self, History};
@@ -174,7 +174,7 @@ impl Graph {
         for look in 0_u64.. {
             let (graph, now) = (self.clone(), SystemTime::now());
             let gathered = started.elapsed() > GATHER;
-            aside(move || {
+            run_blocking(move || {
                 graph.look_now(now, look.is_multiple_of(LOOK_BACK));
                 if gathered {
                     graph.tidy(now);
@@ -206,7 +206,7 @@ impl Graph {
     #[cfg(test)]
     pub(crate) async fn look(&self, now: SystemTime, back: bool) {
         let graph = self.clone();
-        aside(move || graph.look_now(now, back)).await;
+        run_blocking(move || graph.look_now(now, back)).await;
     }
 
     /// Folds the slots of which something is new; of older ones only if `back` is set, or

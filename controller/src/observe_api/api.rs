@@ -20,7 +20,7 @@ use super::query::{GraphQuery, ListQuery, ObservePath, may};
 use super::scopes::Scopes;
 use super::stream::{self, StreamPermits};
 use super::worker_pool::WorkerPool;
-use super::{documents, dry_runs, elsewhere, explanations, parameters, proxies, taps};
+use super::{documents, dry_runs, explanations, parameters, proxies, redaction, taps};
 use crate::aggregated::access::{AccessDecision, Attributes, refusal};
 use crate::aggregated::front_proxy::User;
 use crate::aggregated::refusal::Refusal;
@@ -243,7 +243,7 @@ impl ObserveApi {
                     proxies::ask(&self.context, &mut proxy).await;
                 }
                 let index = &compiled.model.index;
-                elsewhere::leave_out(&self.context, user, index, &mut proxy).await?;
+                redaction::redact(&self.context, user, index, &mut proxy).await?;
                 let whole = ProxyListMetadata::default();
                 shown(table, (std::slice::from_ref(&proxy), &whole), &proxy)
             }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use policy::access;
+use policy::{access, mode::Enforcement};
 use wire::{names, v1};
 
 use crate::{
@@ -33,12 +33,12 @@ impl Index {
     fn make_workload(&self, key: &ObjectKey, facts: &PodFacts) -> Vec<Arc<EncodedResource>> {
         let targets: Vec<&Target> = self.targets.of(key, facts).collect();
         let namespace = self.world.namespace(&key.namespace);
-        let enforcement = v1::Enforcement::from(self.enforcement(key, facts, &targets));
+        let enforcement = self.enforcement(key, facts, &targets);
         let workload = v1::Workload {
             namespace: key.namespace.to_string(),
             pod: key.name.to_string(),
             identity: self.identity(key, facts),
-            enforcement: enforcement.into(),
+            enforcement: v1::Enforcement::from(enforcement).into(),
             mtls: v1::MtlsMode::from(modes::mtls(&self.defaults, namespace, &facts.appearance))
                 .into(),
             ports: self
@@ -60,7 +60,7 @@ impl Index {
         ))];
         resources.push(Arc::new(self.telemetry(key, facts)));
         // Nothing is refused when open, so no rule is needed.
-        if enforcement != v1::Enforcement::Open {
+        if enforcement != Enforcement::Open {
             resources.extend(targets.into_iter().filter_map(|target| rule(target, key)));
         }
         resources

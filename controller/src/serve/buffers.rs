@@ -74,7 +74,7 @@ impl Buffers {
             buffers: self.clone(),
             pod,
             framing: Framing::default(),
-            room: None,
+            reservation: None,
             until: None,
             moved: false,
         }
@@ -87,7 +87,7 @@ pub(super) struct CountedRequest<B> {
     buffers: Buffers,
     pod: Arc<str>,
     framing: Framing,
-    room: Option<Room>,
+    reservation: Option<Reservation>,
     /// When the part of a message that is on its way must be there.
     until: Option<Pin<Box<Sleep>>>,
     /// Something came since nothing was there to be read.
@@ -95,7 +95,7 @@ pub(super) struct CountedRequest<B> {
 }
 
 /// What the largest message so far takes beyond the usual.
-struct Room {
+struct Reservation {
     share: Arc<Share<Arc<str>>>,
     bytes: usize,
     /// Resolves when it is somebody else's.
@@ -126,19 +126,19 @@ impl<B> CountedRequest<B> {
 
     /// Holds room for so many bytes, if it is not held already.
     fn grow(&mut self, bytes: usize) -> Result<(), runtime::pool::Full> {
-        let reserved = self.room.as_ref().map_or(0, |room| room.bytes);
+        let reserved = self.reservation.as_ref().map_or(0, |held| held.bytes);
         if bytes <= reserved {
             return Ok(());
         }
-        if let Some(room) = &mut self.room {
-            room.share.grow(bytes - reserved)?;
-            room.bytes = bytes;
+        if let Some(held) = &mut self.reservation {
+            held.share.grow(bytes - reserved)?;
+            held.bytes = bytes;
             return Ok(());
         }
         let share = self.buffers.room.take(Arc::clone(&self.pod), bytes)?;
         let share = Arc::new(share);
         let waiting = Arc::clone(&share);
-        self.room = Some(Room {
+        self.reservation = Some(Reservation {
             share,
             bytes,
             taken: Box::pin(async move { waiting.taken().await }),
@@ -148,10 +148,10 @@ impl<B> CountedRequest<B> {
 
     /// Somebody else needs the room more, whatever comes.
     fn poll_taken(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
-        if let Some(room) = &mut self.room
-            && room.taken.as_mut().poll(cx).is_ready()
+        if let Some(held) = &mut self.reservation
+            && held.taken.as_mut().poll(cx).is_ready()
         {
-            self.room = None;
+            self.reservation = None;
             return Poll::Ready(no_room());
         }
         Poll::Pending

@@ -17,11 +17,11 @@ use wire::v1;
 use wire::v1::from_proxy::Message;
 
 use super::allowances::OPENINGS;
+use super::announced_breakers::AnnouncedBreakers;
 use super::framed::{Outbox, ToProxies};
 use super::orders::{self, ProxyQuestions};
 use super::proxy_info::ProxyInfo;
 use super::session::{Session, Target};
-use super::steered::Steered;
 use super::stream::{ProxyStream, StreamEnd, Streams, Unsent, keep_names, taken_over};
 use crate::fleet::Caller;
 use crate::model::PodId;
@@ -168,7 +168,7 @@ impl Streams {
                 account: format!("{}/{account}", pod.namespace).into(),
                 uid: Arc::clone(&uid),
             },
-            steered: Steered::new(),
+            breakers: AnnouncedBreakers::new(),
             shares_due: true,
             forget,
             reporter: Reporter::certified(uid, pod, &account),

@@ -16,7 +16,7 @@ impl ProxyStream<'_> {
     pub(super) fn pulse(&mut self, pulse: v1::Pulse) {
         let now = Instant::now();
         if self.shared.allowances.pulse(&self.caller.uid, now) {
-            self.steered.note_pulse(&pulse);
+            self.breakers.note_pulse(&pulse);
             self.shared.fleet.take(&self.caller, pulse, now);
         } else {
             self.shared.limits.counter("breaker-pulses").inc();
@@ -26,7 +26,7 @@ impl ProxyStream<'_> {
     /// Tells the proxy what it does not know yet. Returns when to try again, if that has to
     /// be.
     pub(super) fn steer(&mut self) -> Result<Option<Instant>, StreamEnd> {
-        if !self.steered.due {
+        if !self.breakers.due {
             return Ok(None);
         }
         let now = Instant::now();
@@ -36,7 +36,7 @@ impl ProxyStream<'_> {
         }
         let all = self.shared.fleet.announced();
         let account = &self.caller.account;
-        let states = self.steered.news(&all, &self.session, account, now);
+        let states = self.breakers.news(&all, &self.session, account, now);
         if states.is_empty() {
             return Ok(None);
         }

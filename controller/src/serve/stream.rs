@@ -22,12 +22,12 @@ use tracing::warn;
 use wire::v1;
 
 use super::allowances::Allowances;
+use super::announced_breakers::AnnouncedBreakers;
 use super::bundle::bundle;
 use super::framed::Outbox;
 use super::orders::{OUTBOX, ProxyQuestions};
 use super::proxy_info::ProxyInfo;
 use super::session::{ANSWER_TIMEOUT, Due, Session, Target};
-use super::steered::Steered;
 use crate::authority::Authority;
 use crate::fleet::{Caller, Fleet};
 use crate::metrics::StreamMetrics;
@@ -141,7 +141,7 @@ pub(super) struct ProxyStream<'a> {
     pub(super) reporter: Reporter,
     /// Who it is to breakers.
     pub(super) caller: Caller,
-    pub(super) steered: Steered,
+    pub(super) breakers: AnnouncedBreakers,
     /// There may be shares to tell.
     pub(super) shares_due: bool,
     /// Others may have the shares that it holds, which it is to be told.
@@ -240,7 +240,7 @@ impl ProxyStream<'_> {
                     if changed.is_err() {
                         return StreamEnd::Over;
                     }
-                    self.steered.due = true;
+                    self.breakers.due = true;
                 }
                 changed = given.changed() => {
                     if changed.is_err() {
@@ -376,7 +376,7 @@ impl ProxyStream<'_> {
             return Ok(patience);
         };
         // What it is sent may have a breaker.
-        self.steered.due = true;
+        self.breakers.due = true;
         self.share_after(&batch);
         self.shared.metrics.batches.inc();
         self.shared.metrics.resources.inc_by(batch.set.len() as u64);

@@ -17,7 +17,7 @@ const SERVED: [ServedApi; 2] = [metrics_api::SERVED, observe_api::SERVED];
 
 /// Deletes the APIServices that lead to the mesh and says so in `report`. It
 /// never fails, as leaving does not.
-pub(crate) async fn withdraw(client: &Client, report: &mut String) {
+pub(crate) async fn delete_all(client: &Client, report: &mut String) {
     let api: Api<APIService> = Api::all(client.clone());
     for (name, service) in names() {
         let outcome = match delete(&api, &name, service).await {
@@ -104,7 +104,7 @@ mod tests {
                     http::Response::builder().status(code).body(body)
                 });
             let mut report = String::new();
-            withdraw(&Client::new(service, "default"), &mut report).await;
+            delete_all(&Client::new(service, "default"), &mut report).await;
             assert!(report.contains(words), "{report}");
             assert_eq!(report.is_empty(), words.is_empty(), "{report}");
         }
@@ -119,7 +119,7 @@ mod tests {
         let observe = "/apis/apiregistration.k8s.io/v1/apiservices/v1alpha1.observe.weft.dev";
         api.put(observe, service("v1alpha1", observe_api::SERVED.service));
         let mut report = String::new();
-        withdraw(&api.client(), &mut report).await;
+        delete_all(&api.client(), &mut report).await;
         assert_eq!(
             report,
             "v1alpha1.metrics.smi-spec.io: no longer served.\n\

@@ -46,7 +46,7 @@ pub enum Refusal {
 ///
 /// # Errors
 /// See [`Refusal`].
-pub(crate) async fn retreat(client: &Client, namespace: &str) -> Result<usize, Refusal> {
+pub(crate) async fn serve_storage_only(client: &Client, namespace: &str) -> Result<usize, Refusal> {
     let mut kinds = Vec::new();
     for kind in SmiKind::ALL {
         if ready(client, namespace, kind).await?.is_some() {
@@ -79,7 +79,7 @@ async fn give_back(client: &Client, secured: &[Definition]) {
 ///
 /// # Errors
 /// When the API server does not answer.
-pub(super) async fn retreated(client: &Client) -> Result<Vec<String>, DefinitionError> {
+pub(super) async fn serving_storage_only(client: &Client) -> Result<Vec<String>, DefinitionError> {
     let mut names = Vec::new();
     for kind in SmiKind::ALL {
         let found = Definition::read(client, kind).await?;

@@ -22,7 +22,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::time::timeout;
 
-use super::definitions::{Refusal, retreat};
+use super::definitions::{Refusal, serve_storage_only};
 use crate::trust_bundle::copy::{LEAVE_MANAGER, LEAVING_KEY, NAME};
 
 /// Name of the proxy's container.
@@ -45,12 +45,12 @@ const NAMED: usize = 20;
 /// When objects would become unreadable; then nothing was changed for good.
 pub async fn leave(client: Client, namespace: &str) -> Result<String, Refusal> {
     let mut report = String::new();
-    let definitions = retreat(&client, namespace).await?;
+    let definitions = serve_storage_only(&client, namespace).await?;
     let _ = writeln!(
         report,
         "{definitions} SMI definitions serve their storage version only, until a mesh that converts is installed."
     );
-    super::api_services::withdraw(&client, &mut report).await;
+    super::api_services::delete_all(&client, &mut report).await;
     match mark(&client).await {
         Ok(outcome) => {
             let _ = writeln!(

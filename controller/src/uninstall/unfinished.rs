@@ -66,7 +66,7 @@ impl Unfinished {
     async fn missing(&self) -> Result<Vec<String>, String> {
         let apis = api_services::missing(&self.client).await;
         let apis = apis.map_err(|error| error.to_string())?;
-        let definitions = definitions::retreated(&self.client).await;
+        let definitions = definitions::serving_storage_only(&self.client).await;
         let definitions = definitions.map_err(|error| error.to_string())?;
         let apis = apis
             .into_iter()
@@ -150,7 +150,9 @@ mod tests {
         let api = FakeApi::default();
         put(&api, SERVICES[0]);
         definition(&api, TARGETS, "weft-injector", &["v1alpha4"]);
-        definitions::retreat(&api.client(), MESH).await.unwrap();
+        definitions::serve_storage_only(&api.client(), MESH)
+            .await
+            .unwrap();
         assert_eq!(events(&api, false).await, [] as [Value; 0]);
         let published = events(&api, true).await;
         assert_eq!(published.len(), 1, "{published:?}");

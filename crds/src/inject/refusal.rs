@@ -1,6 +1,6 @@
 //! Why a pod that asked for a proxy cannot have one.
 
-use policy::well_known::PROXY_UID;
+use policy::well_known::{ADMIN_PORT, INBOUND_PORT, MESH_PORT, OUTBOUND_PORT, PROXY_UID};
 
 use crate::labels::BadValue;
 
@@ -59,8 +59,8 @@ pub enum Refusal {
     NodeDns,
     /// A container uses a port of the proxy.
     #[error(
-        "{field} is {port}, a port of the proxy (15101, 15106, 15108, 15190); choose another \
-         port, or label the pod weft.dev/inject=disabled"
+        "{field} is {port}, a port of the proxy ({OUTBOUND_PORT}, {INBOUND_PORT}, {MESH_PORT}, \
+         {ADMIN_PORT}); choose another port, or label the pod weft.dev/inject=disabled"
     )]
     ProxyPort {
         /// Where it stands.

@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use policy::log_filter::LogFilter;
 use policy::origin::Origin;
 use policy::protocol::Protocol;
+use runtime::log::LevelRequest;
 use runtime::rate::{Allowance, Rate};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
@@ -80,6 +81,8 @@ pub struct Store {
     /// Told when `subscriptions` changed.
     pub subscriptions_changed: Notify,
     pub telemetry: Arc<Telemetry>,
+    /// What this workload asks of the log, which is one for the process.
+    log: LevelRequest,
     /// Rules that are only tried.
     pub trials: Arc<Trials>,
     /// Says which pod this is.
@@ -121,6 +124,7 @@ impl Store {
             log_rate: Mutex::new(Rate::new(LOG_RATE)),
             subscriptions_changed: Notify::new(),
             telemetry,
+            log: LevelRequest::of_the_start(),
             trials: Arc::default(),
             certs: CertHandle::empty(),
             read_only_began: Arc::default(),
@@ -194,7 +198,7 @@ impl Store {
         let leaf = self.certs.current();
         next.prove_pod(leaf.as_ref().and_then(|leaf| leaf.identity().pod_uid()));
         if before.log_filter != next.log_filter {
-            change_log(next.log_filter.as_ref());
+            self.ask_log(next.log_filter.as_ref());
         }
         if before.access_log != next.access_log {
             self.telemetry.log_as(next.access_log);
@@ -235,6 +239,12 @@ impl Store {
             changed
         });
         nacks
+    }
+
+    fn ask_log(&self, filter: Option<&LogFilter>) {
+        if let Err(error) = self.log.set(filter.map(LogFilter::as_str)) {
+            tracing::warn!(%error, "the log's level stays");
+        }
     }
 
     /// Takes shares of limits that all pods of a Service keep together, and says which. Of
@@ -398,12 +408,6 @@ fn limit_of(of: &v1::ShareOf) -> Option<(u16, Origin)> {
     let policy = of.origin.as_ref()?;
     let (kind, namespace, name) = (&policy.kind, &*policy.namespace, &*policy.name);
     Some((port, Origin::new(kind, namespace, name).rule(&of.limit)))
-}
-
-fn change_log(filter: Option<&LogFilter>) {
-    if let Err(error) = runtime::log::change_level(filter.map(LogFilter::as_str)) {
-        tracing::warn!(%error, "the log's level stays");
-    }
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@
 //!   by another one ([`send_window`]);
 //! - a proxy that owes something and says nothing is given up within ten seconds
 //!   ([`keepalive`]); an application is left its time, and later requests go by another
-//!   connection ([`unanswered`]);
+//!   connection ([`silence`]);
 //! - no value begins or ends with a blank, which strict peers end a connection for
 //!   ([`field_values`]);
 //! - a server that shuts down takes what was begun before its client heard of that
@@ -38,8 +38,8 @@ pub(crate) mod send_error;
 mod send_queue;
 pub(crate) mod send_window;
 pub(crate) mod server;
+pub(crate) mod silence;
 pub(crate) mod suspects;
-pub(crate) mod unanswered;
 mod unflushed;
 mod until_end;
 mod used_streams;

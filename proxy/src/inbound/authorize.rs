@@ -211,13 +211,10 @@ impl Connection {
             self.try_on(snapshot, &judged, path.error().is_some());
         }
         let verdict = judged?;
-        if self.audit(&verdict) {
-            call.audited();
-        }
-        call.decided_by(verdict.by());
+        self.audit(&verdict);
+        call.judged(&verdict);
         self.enforce(snapshot, &verdict)
             .map_err(|failure| failure.with_caller(&self.label))?;
-        call.allowed_by(verdict.by());
         // Audit judges the same path, and changes nothing.
         let forwarded = path.changed().filter(|_| self.judges_requests(snapshot));
         let Some(forwarded) = forwarded else {

@@ -21,8 +21,8 @@ use crate::mesh::protocol::{RequestKind, not_sent};
 use crate::net::prefixed::Prefixed;
 use crate::telemetry::call::CallKind;
 
-/// What is decided of a tunnel before anything of it is read.
-enum Opening {
+/// What a tunnel may carry, as it is decided before anything of it is read.
+enum TunnelContent {
     /// Nothing but requests passes, and they are judged one by one.
     Requests,
     /// It may carry either, and is judged when it is known what it does.
@@ -42,9 +42,9 @@ impl Connection {
         let (accept, out) = Accept::new();
         let mut response = Response::new(body::empty());
         response.extensions_mut().insert(accept);
-        let opening = self.opening(&self.proxy.config.snapshot());
-        let admitted = match opening {
-            Ok(Opening::Requests) => {
+        let content = self.tunnel_content(&self.proxy.config.snapshot());
+        let admitted = match content {
+            Ok(TunnelContent::Requests) => {
                 #[expect(clippy::disallowed_methods, reason = "one byte stream")]
                 tokio::spawn(async move {
                     let Ok(out) = out.await else { return };
@@ -56,8 +56,8 @@ impl Connection {
                 });
                 return response;
             }
-            Ok(Opening::Either) => None,
-            Ok(Opening::Bytes(admitted)) => Some(admitted),
+            Ok(TunnelContent::Either) => None,
+            Ok(TunnelContent::Bytes(admitted)) => Some(admitted),
             // Somebody who may say nothing at all is told so before saying it.
             Err(failure) => return self.unopened(&failure),
         };
@@ -106,14 +106,14 @@ impl Connection {
     ///
     /// # Errors
     /// When nothing may pass.
-    fn opening(&self, snapshot: &Snapshot) -> Result<Opening, Failure> {
+    fn tunnel_content(&self, snapshot: &Snapshot) -> Result<TunnelContent, Failure> {
         match self.expected(snapshot) {
             Expected::Http { declared, .. } if declared || self.judges_requests(snapshot) => {
-                Ok(Opening::Requests)
+                Ok(TunnelContent::Requests)
             }
-            Expected::Either => Ok(Opening::Either),
+            Expected::Either => Ok(TunnelContent::Either),
             Expected::Bytes | Expected::Http { .. } => {
-                self.admit_bytes(snapshot).map(Opening::Bytes)
+                self.admit_bytes(snapshot).map(TunnelContent::Bytes)
             }
         }
     }

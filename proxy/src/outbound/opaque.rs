@@ -1,7 +1,7 @@
 //! Opaque bytes to an endpoint.
 //!
 //! That a connection could be opened is all that is learned of an endpoint that carries bytes,
-//! and it means something only once it is known that bytes are what is spoken: [`Opening`].
+//! and it means something only once it is known that bytes are what is spoken: [`ConnectSignal`].
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ use crate::telemetry::call::{Call, CallKind};
 
 /// What it says of an endpoint that a way to it could be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Opening {
+pub(super) enum ConnectSignal {
     /// That it serves: bytes are what is spoken.
     Serves,
     /// Nothing: nobody has spoken yet, and requests may be what comes.
@@ -66,7 +66,7 @@ fn led_to((service, port): (&ServiceId, u16)) -> (Arc<str>, u16) {
     (service.to_string().into(), port)
 }
 
-impl Opening {
+impl ConnectSignal {
     /// `Detect`: nobody has said anything.
     pub(super) const fn of(protocol: Protocol) -> Self {
         match protocol {
@@ -101,7 +101,7 @@ impl Connection {
         });
         let idle = call_policy::timeouts(opened.route.policy.as_deref()).idle;
         let mut tunnel = self
-            .open_by(&opened.route, idle, Opening::IsNoSign, call)
+            .open_by(&opened.route, idle, ConnectSignal::IsNoSign, call)
             .await?;
         tunnel.led_to = opened.route.led_to();
         Ok(Ahead { tunnel, opened })
@@ -124,7 +124,7 @@ impl Connection {
     /// The same, or to the Service that takes connections in its place.
     async fn open_or_fall_back(
         &self,
-        opening: Opening,
+        signal: ConnectSignal,
         call: &mut Call,
     ) -> Result<Tunnel, Failure> {
         let RoutedBytes {
@@ -132,7 +132,7 @@ impl Connection {
             may_fall_back,
         } = self.route_bytes(call)?;
         let idle = call_policy::timeouts(route.policy.as_deref()).idle;
-        let failure = match self.open_by(&route, idle, opening, call).await {
+        let failure = match self.open_by(&route, idle, signal, call).await {
             Ok(mut tunnel) => {
                 tunnel.led_to = route.led_to();
                 return Ok(tunnel);
@@ -145,7 +145,7 @@ impl Connection {
         };
         let instead = route.elsewhere(&self.proxy, to, None);
         let before = call.falls_back(instead.parties());
-        let opened = Box::pin(self.open_by(&instead, idle, opening, call)).await;
+        let opened = Box::pin(self.open_by(&instead, idle, signal, call)).await;
         fallback::count_bytes(call, to.0, opened.is_ok());
         let mut tunnel = opened.map_err(|_| {
             call.returns(before);
@@ -162,13 +162,13 @@ impl Connection {
         &self,
         route: &Route,
         idle: Option<Duration>,
-        opening: Opening,
+        signal: ConnectSignal,
         call: &mut Call,
     ) -> Result<Tunnel, Failure> {
         let mut attempts = Attempts::new(route);
-        match opening {
-            Opening::Serves => attempts.admit(&self.proxy)?,
-            Opening::IsNoSign => attempts.look_at_breaker()?,
+        match signal {
+            ConnectSignal::Serves => attempts.admit(&self.proxy)?,
+            ConnectSignal::IsNoSign => attempts.look_at_breaker()?,
         }
         while let Some(mut to) = attempts.next(&self.proxy, call) {
             let endpoint = to.endpoint();
@@ -182,7 +182,7 @@ impl Connection {
             };
             match opened {
                 Ok(path) => {
-                    if opening == Opening::Serves {
+                    if signal == ConnectSignal::Serves {
                         attempts.opened(&mut to, call);
                     }
                     return Ok(path.counted(to, idle));
@@ -198,16 +198,16 @@ impl Connection {
         &self,
         mut stream: Prefixed<TcpStream>,
         opened: Option<OpenedTunnel>,
-        opening: Opening,
+        signal: ConnectSignal,
     ) {
         let (tunnel, call) = match opened {
-            Some(OpenedTunnel { ahead, call }) => match opening {
-                Opening::Serves => (ahead.counted(&self.proxy, &call), call),
-                Opening::IsNoSign => (Ok(ahead.tunnel), call),
+            Some(OpenedTunnel { ahead, call }) => match signal {
+                ConnectSignal::Serves => (ahead.counted(&self.proxy, &call), call),
+                ConnectSignal::IsNoSign => (Ok(ahead.tunnel), call),
             },
             None => {
                 let mut call = self.call(CallKind::Bytes);
-                let tunnel = Box::pin(self.open_or_fall_back(opening, &mut call)).await;
+                let tunnel = Box::pin(self.open_or_fall_back(signal, &mut call)).await;
                 (tunnel, call)
             }
         };
@@ -218,7 +218,7 @@ impl Connection {
                 return call.reset(&failure, || connect::reset(&stream.inner));
             }
         };
-        if opening == Opening::IsNoSign {
+        if signal == ConnectSignal::IsNoSign {
             // One side may have ended without a word, and the other one stays for hours.
             tunnel.in_flight.shows_nothing();
         }

@@ -4,6 +4,9 @@
 //! by the JSON writer and cut, so that no caller can forge a line or fill a disk
 //! faster than it sends requests. No request waits for the reader of standard
 //! output: a line that finds the queue full is lost and counted.
+//!
+//! Whether and what a workload writes is its own; the queue is the process's, as standard
+//! output is.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -61,7 +64,7 @@ pub(crate) fn cut(text: &str) -> &str {
     &text[..end]
 }
 
-/// Started by the first line. Without a thread there is no log.
+/// Of all workloads. Started by the first line. Without a thread there is no log.
 static LINES: LazyLock<Option<LogWriter>> =
     LazyLock::new(|| LogWriter::to("access log", std::io::stdout()).ok());
 

@@ -374,7 +374,7 @@ async fn what_the_graph_is_busy_with_holds_neither_the_runtime_nor_the_inventory
     });
     begins.recv().unwrap();
     let answering = graph.clone();
-    let answer = aside(move || answering.answer(&window_of(Extent::default()), now()));
+    let answer = run_blocking(move || answering.answer(&window_of(Extent::default()), now()));
     let look = graph.look(now(), true);
     let both = async { tokio::join!(answer, look) };
     let mut both = std::pin::pin!(both);

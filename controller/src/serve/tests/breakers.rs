@@ -7,8 +7,8 @@ use wire::v1::circuit_state::State;
 
 use super::*;
 use crate::fleet::{AnnouncedStates, Caller};
+use crate::serve::announced_breakers::AnnouncedBreakers;
 use crate::serve::session::Session;
-use crate::serve::steered::Steered;
 
 fn with_breaker() -> Cluster {
     let spec = json!({"targetRef": {"kind": "Service", "name": "api"}, "breaker": {}});
@@ -208,12 +208,12 @@ async fn a_verdict_that_ends_before_it_is_told_again_is_taken_back() {
     fleet.take(&caller, reported.clone(), now);
     sleep(Duration::from_secs(1)).await;
     let (open, none) = (fleet.announced(), AnnouncedStates::default());
-    let mut steered = Steered::new();
+    let mut breakers = AnnouncedBreakers::new();
     let mut news = |announced: &AnnouncedStates, hears: bool| -> Vec<State> {
         if hears {
-            steered.note_pulse(&reported);
+            breakers.note_pulse(&reported);
         }
-        let news = steered.news(announced, &session, &caller.account, now);
+        let news = breakers.news(announced, &session, &caller.account, now);
         news.iter().map(v1::CircuitState::state).collect()
     };
     assert_eq!(news(&open, false), [State::Open]);

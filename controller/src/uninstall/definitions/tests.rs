@@ -12,7 +12,7 @@ async fn uninstall_is_refused_while_older_versions_are_stored_and_touches_nothin
     let api = FakeApi::default();
     definition(&api, TARGETS, "weft-injector", &["v1alpha4"]);
     definition(&api, SPLITS, "weft-injector", &["v1alpha1", "v1alpha4"]);
-    let refusal = retreat(&api.client(), MESH).await.unwrap_err();
+    let refusal = serve_storage_only(&api.client(), MESH).await.unwrap_err();
     let message = refusal.to_string();
     for word in ["trafficsplits.split.smi-spec.io", "v1alpha1", "try again"] {
         assert!(message.contains(word), "{message}");
@@ -31,7 +31,7 @@ async fn uninstall_that_cannot_write_one_definition_leaves_the_others_as_they_we
         }
         let before = specs();
         api.refuse(refused);
-        let refusal = retreat(&api.client(), MESH).await.unwrap_err();
+        let refusal = serve_storage_only(&api.client(), MESH).await.unwrap_err();
         assert!(matches!(refusal, Refusal::Definition(_)), "{refusal}");
         assert_eq!(specs(), before);
     }
@@ -42,7 +42,7 @@ async fn uninstall_leaves_one_version_and_no_conversion() {
     let api = FakeApi::default();
     definition(&api, TARGETS, "weft-injector", &["v1alpha4"]);
     definition(&api, SPLITS, "smi-webhook", &["v1alpha1"]);
-    assert_eq!(retreat(&api.client(), MESH).await.unwrap(), 1);
+    assert_eq!(serve_storage_only(&api.client(), MESH).await.unwrap(), 1);
     let spec = api.read(TARGETS).unwrap()["spec"].clone();
     assert_eq!(spec["conversion"], json!({"strategy": "None"}));
     let versions = spec["versions"].as_array().unwrap();
@@ -54,7 +54,7 @@ async fn uninstall_leaves_one_version_and_no_conversion() {
         "others stay"
     );
     assert_eq!(
-        retreat(&api.client(), MESH).await.unwrap(),
+        serve_storage_only(&api.client(), MESH).await.unwrap(),
         0,
         "and once is enough"
     );

@@ -31,7 +31,7 @@ use crate::http::http2::Tuning;
 use crate::http::http2::client::{self, RequestSender};
 use crate::http::http2::flow::STREAMS;
 use crate::http::http2::send_window::Credit;
-use crate::http::http2::unanswered::SILENT_AFTER;
+use crate::http::http2::silence::SILENT_AFTER;
 use crate::net::budget::Budget;
 use crate::net::coalesce::FlushHandle;
 use crate::net::connect::ConnectTimeout;

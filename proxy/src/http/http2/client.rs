@@ -26,8 +26,8 @@ use super::pipe::{Pipe, Stopped, flushed};
 use super::recv::{RecvBody, UploadGuard};
 use super::send_error::SendError;
 use super::send_window::{Credit, CreditSignal, SendWindow};
+use super::silence::{Asked, SilenceDetector};
 use super::suspects::{Suspected, Suspects};
-use super::unanswered::{Asked, Unanswered};
 use super::until_end::UntilEnd;
 use super::{RESET_FOR, RESETS, SMALL_FRAMES, Tuning, reset_errors, strip_connection_headers};
 use crate::http::body::Body;
@@ -55,7 +55,7 @@ struct Shared {
     pongs: AtomicU64,
     credit: Arc<CreditSignal>,
     /// Where the server is asked for no sign of life.
-    unanswered: Option<Arc<Unanswered>>,
+    silence: Option<Arc<SilenceDetector>>,
     /// Large answers keep further requests off.
     spreads: bool,
     /// Wakes the task, which otherwise does not notice that nobody sends any more.
@@ -114,7 +114,7 @@ where
     let unsent = profile.unsent(&budget);
     let flow = Flow::new(Arc::clone(&budget), profile.windows);
     let shared = Arc::new(Shared {
-        unanswered: (!profile.asks).then(Arc::default),
+        silence: (!profile.asks).then(Arc::default),
         spreads: profile.spreads,
         ..Shared::default()
     });
@@ -216,8 +216,8 @@ impl RequestSender {
 
     /// What keeps further requests off the connection.
     pub(crate) fn burden(&self, now: Instant) -> Burden {
-        let unanswered = self.shared.unanswered.as_ref();
-        let is_silent = unanswered.is_some_and(|owed| owed.is_silent(now));
+        let silence = self.shared.silence.as_ref();
+        let is_silent = silence.is_some_and(|owed| owed.is_silent(now));
         Burden {
             // Nobody is read while memory is full, which says nothing of the server.
             is_silent: is_silent && !self.flow.budget().is_full(),
@@ -286,7 +286,7 @@ impl RequestSender {
         }
         let whole = body.is_end_stream();
         let (response, stream) = self.begin(Request::from_parts(parts, ()), whole).await?;
-        let asked = Asked::on(self.shared.unanswered.as_ref());
+        let asked = Asked::on(self.shared.silence.as_ref());
         let upload = if whole {
             asked.sent(true);
             None
@@ -450,10 +450,10 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Future for Task<I> {
             return Poll::Ready(());
         }
         // Whoever asks for signs of life takes the note itself.
-        if let Some(unanswered) = &this.shared.unanswered
+        if let Some(silence) = &this.shared.silence
             && this.received.swap(false, Relaxed)
         {
-            unanswered.came();
+            silence.came();
         }
         this.flow.join_small_frames();
         // What was read just now may allow it, and it is not sent by itself.

@@ -30,7 +30,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::field_count::FieldCount;
 use super::flood::FloodDetector;
 use super::frame_heads::{DATA, FrameHeads, HEAD, HEADERS, PREFACE};
-use super::graceful_shutdown::{ACK, CONTENT, Goodbye, LateAnswer, PING, SHUTDOWN_ANSWER};
+use super::graceful_shutdown::{ACK, CONTENT, LateAnswer, PING, SHUTDOWN_ANSWER, ShutdownState};
 use super::inbox::{SMALL, SmallFrames};
 use super::send_window::{INCREMENT, SendWindow, WINDOW_UPDATE};
 use super::unflushed::Unflushed;
@@ -127,9 +127,9 @@ impl<I> FrameFilter<I> {
         this
     }
 
-    /// For whoever says goodbye to the client that is read.
-    pub(super) fn goodbye(&self) -> Goodbye {
-        self.late.goodbye()
+    /// For whoever sends the client that is read GOAWAY.
+    pub(super) fn shutdown_state(&self) -> ShutdownState {
+        self.late.shutdown_state()
     }
 
     /// Of a server. `window` is what it takes.

@@ -47,10 +47,10 @@ pub(super) const SHUTDOWN_ANSWER: [u8; HEAD + CONTENT] = {
     [0, 0, length, PING, ACK, 0, 0, 0, 0, a, b, c, d, e, f, g, h]
 };
 
-/// What one end of a connection knows of the other's goodbye. Whoever serves it and whoever reads
-/// it share that, in one task.
+/// How far a server's shutdown of one connection has come. Whoever serves it and whoever reads it
+/// share that, in one task.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Goodbye(Arc<AtomicU8>);
+pub(super) struct ShutdownState(Arc<AtomicU8>);
 
 /// Nobody goes.
 const STAYS: u8 = 0;
@@ -61,7 +61,7 @@ const UNHEARD: u8 = 2;
 /// `h2` was told that it has.
 const HEARD: u8 = 3;
 
-impl Goodbye {
+impl ShutdownState {
     fn is(&self, state: u8) -> bool {
         self.0.load(Relaxed) == state
     }
@@ -90,28 +90,28 @@ impl Goodbye {
 /// A client's answer that it has heard, until its time has come.
 #[derive(Debug)]
 pub(super) struct LateAnswer {
-    goodbye: Goodbye,
+    shutdown_state: ShutdownState,
     kept: Option<Pin<Box<Sleep>>>,
 }
 
 impl LateAnswer {
     pub(super) fn none() -> Self {
         Self {
-            goodbye: Goodbye::default(),
+            shutdown_state: ShutdownState::default(),
             kept: None,
         }
     }
 
-    /// For whoever says it.
-    pub(super) fn goodbye(&self) -> Goodbye {
-        self.goodbye.clone()
+    /// For whoever begins it.
+    pub(super) fn shutdown_state(&self) -> ShutdownState {
+        self.shutdown_state.clone()
     }
 
     /// Whether the answer to a PING with this content is kept for now, or for good where `h2` has
     /// been given one.
     pub(super) fn keeps(&mut self, content: &[u8]) -> bool {
         let keeps = *content == SHUTDOWN_PING;
-        if keeps && !self.goodbye.is(HEARD) {
+        if keeps && !self.shutdown_state.is(HEARD) {
             self.kept.get_or_insert_with(|| Box::pin(sleep(IN_HAND)));
         }
         keeps
@@ -119,14 +119,14 @@ impl LateAnswer {
 
     /// Ready once when what was kept is to be passed on, or what never came; wakes then.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.goodbye.is(UNHEARD) {
+        if !self.shutdown_state.is(UNHEARD) {
             let Some(wait) = &mut self.kept else {
                 return Poll::Pending;
             };
             ready!(wait.as_mut().poll(cx));
         }
         self.kept = None;
-        self.goodbye.answer();
+        self.shutdown_state.answer();
         Poll::Ready(())
     }
 }
@@ -134,17 +134,17 @@ impl LateAnswer {
 /// Since when a server shuts down, if it does.
 #[derive(Debug)]
 pub(super) struct ShuttingDown {
-    goodbye: Goodbye,
+    shutdown_state: ShutdownState,
     since: Option<Instant>,
     /// Until `h2` knows that its client has heard.
     look: Option<Pin<Box<Sleep>>>,
 }
 
 impl ShuttingDown {
-    /// `goodbye` is shared with whoever reads the connection.
-    pub(super) const fn new(goodbye: Goodbye) -> Self {
+    /// `shutdown_state` is shared with whoever reads the connection.
+    pub(super) const fn new(shutdown_state: ShutdownState) -> Self {
         Self {
-            goodbye,
+            shutdown_state,
             since: None,
             look: None,
         }
@@ -161,10 +161,10 @@ impl ShuttingDown {
         if self.since.is_none() && close.poll(cx).is_ready() {
             self.since = Some(Instant::now());
             self.look = Some(Box::pin(sleep(HEARD_WITHIN)));
-            self.goodbye.ask();
+            self.shutdown_state.ask();
             connection.graceful_shutdown();
         }
-        if self.goodbye.is(HEARD) {
+        if self.shutdown_state.is(HEARD) {
             self.look = None;
         }
         let Some(look) = &mut self.look else {
@@ -172,7 +172,7 @@ impl ShuttingDown {
         };
         let mut is_stuck = false;
         while look.as_mut().poll(cx).is_ready() {
-            is_stuck = self.goodbye.give_up();
+            is_stuck = self.shutdown_state.give_up();
             look.as_mut().reset(Instant::now() + HEARD_WITHIN);
         }
         is_stuck

@@ -102,7 +102,7 @@ where
     let flow = Flow::new(Arc::clone(&budget), profile.windows);
     let mut queued = QueuedRequests::new(Arc::clone(&budget), Arc::clone(&permit), class, from);
     let io = FrameFilter::of_client(io, flow.small_frames(profile.paces()), Arc::clone(&permit));
-    let mut shutting_down = ShuttingDown::new(io.goodbye());
+    let mut shutting_down = ShuttingDown::new(io.shutdown_state());
     let (io, received) = WatchedIo::new(io, budget);
     let mut connection = handshake(&builder(&profile, &flow), io).await?;
     // What was begun has come whole.

@@ -1,10 +1,22 @@
 //! What is noted of the rules that decided of a call.
 
+use policy::access::Verdict;
 use policy::origin::Origin;
 
 use super::{At, Call};
 
 impl Call {
+    /// Counts and notes what was decided of a request.
+    pub(crate) fn judged(&mut self, verdict: &Verdict<'_>) {
+        if matches!(verdict, Verdict::Audit { .. }) {
+            self.audited();
+        }
+        self.decided_by(verdict.by());
+        if verdict.is_allowed() {
+            self.allowed_by(verdict.by());
+        }
+    }
+
     /// Deny would have refused it.
     pub(crate) fn audited(&mut self) {
         // Not settled: a connection may go on to the cell of its port yet.

@@ -27,7 +27,7 @@ const UNKNOWN: &str = "";
 ///
 /// # Errors
 /// When the API server does not say what he may read.
-pub(super) async fn leave_out(
+pub(super) async fn redact(
     context: &ObserveContext,
     user: &User,
     index: &Index,

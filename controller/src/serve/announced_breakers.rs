@@ -14,7 +14,7 @@ use crate::fleet::{AnnouncedState, AnnouncedStates, CIRCUITS, Key, closed};
 
 /// See the module header.
 #[derive(Debug)]
-pub(super) struct Steered {
+pub(super) struct AnnouncedBreakers {
     announced: BTreeMap<Key, AnnouncedState>,
     /// Of those, what is to be told again.
     again: BTreeSet<Key>,
@@ -22,7 +22,7 @@ pub(super) struct Steered {
     pub(super) due: bool,
 }
 
-impl Steered {
+impl AnnouncedBreakers {
     pub(super) const fn new() -> Self {
         Self {
             announced: BTreeMap::new(),

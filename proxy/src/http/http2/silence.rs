@@ -23,7 +23,7 @@ const NEVER: u64 = u64::MAX;
 
 /// What a server owes on one connection.
 #[derive(Debug)]
-pub(super) struct Unanswered {
+pub(super) struct SilenceDetector {
     begun: Instant,
     /// In milliseconds since then, of the first request that nothing came behind.
     since: AtomicU64,
@@ -31,7 +31,7 @@ pub(super) struct Unanswered {
     received: AtomicU64,
 }
 
-impl Default for Unanswered {
+impl Default for SilenceDetector {
     fn default() -> Self {
         Self {
             begun: Instant::now(),
@@ -41,7 +41,7 @@ impl Default for Unanswered {
     }
 }
 
-impl Unanswered {
+impl SilenceDetector {
     /// Something came.
     pub(super) fn came(&self) {
         self.received.fetch_add(1, Relaxed);
@@ -62,10 +62,10 @@ impl Unanswered {
 
 /// A request whose head is sent, on a connection of which somebody knows what is owed there.
 #[derive(Debug)]
-pub(super) struct Asked(Option<(Arc<Unanswered>, u64)>);
+pub(super) struct Asked(Option<(Arc<SilenceDetector>, u64)>);
 
 impl Asked {
-    pub(super) fn on(connection: Option<&Arc<Unanswered>>) -> Self {
+    pub(super) fn on(connection: Option<&Arc<SilenceDetector>>) -> Self {
         Self(connection.map(|owed| (Arc::clone(owed), owed.received.load(Relaxed))))
     }
 
@@ -89,13 +89,13 @@ mod tests {
 
     const MOMENT: Duration = Duration::from_millis(1);
 
-    fn silent(owed: &Unanswered) -> bool {
+    fn silent(owed: &SilenceDetector) -> bool {
         owed.is_silent(Instant::now())
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_server_is_silent_when_nothing_came_behind_a_request_for_long() {
-        let owed = Arc::<Unanswered>::default();
+        let owed = Arc::<SilenceDetector>::default();
         advance(2 * SILENT_AFTER).await;
         assert!(!silent(&owed), "it was asked for nothing");
         Asked::on(Some(&owed)).sent(true);
@@ -117,7 +117,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_request_counts_once_it_is_whole_and_only_if_nothing_came_behind_its_head() {
         for (comes, is_whole) in [(false, true), (true, true), (false, false)] {
-            let owed = Arc::<Unanswered>::default();
+            let owed = Arc::<SilenceDetector>::default();
             let asked = Asked::on(Some(&owed));
             advance(2 * SILENT_AFTER).await;
             assert!(!silent(&owed), "it waits for the rest of the request");

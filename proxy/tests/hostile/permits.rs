@@ -1,4 +1,4 @@
-//! Who loses its place on the mesh port where nearly all are taken.
+//! Who loses its permit on the mesh port where nearly all are taken.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ const SOON: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_millis(100);
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
-/// Ten places, and how often somebody lost one.
+/// Ten of them, and how often somebody lost one.
 fn permits() -> (Arc<Occupancy>, Arc<AtomicUsize>) {
     let bounds = Bounds {
         permits: 10,
@@ -114,5 +114,5 @@ async fn tunnels_into_http_that_rest_keep_no_place_and_one_with_a_request_in_fli
         drop(enter(&occupancy, 200));
         lost.load(Relaxed) == 1
     };
-    until("resting tunnels keep their place", newcomer_takes).await;
+    until("resting tunnels keep their permits", newcomer_takes).await;
 }
