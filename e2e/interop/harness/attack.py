@@ -37,17 +37,20 @@ HONEST_RATE = 40
 FLOOD_SECONDS = 18
 # Seconds of the honest load around a flood.
 AROUND = 2
+# Takes what was redirected to it, and turns away whoever calls it.
+DIRECT = "15106"
 # kind, port, how many: from the stranger, who has no rights at all.
 FLOODS = [
     ("silent", "15108", 3000), ("tls", "15108", 1000), ("silent", "15190", 2000), ("bytes", "9002", 3000), ("silent", "9001", 2000),
     ("head", "9002", 1000), ("body", "9002", 1000), ("reader", "9004", 300), ("storm", "9002", 50), ("http", "9002", 50), ("http", "15190", 50),
     ("heads", "9002", 1500), ("long", "9002", 1500), ("down", "9001", 10), ("drip", "9001", 20), ("up", "9001", 60), ("crash", "9004", 100),
+    ("silent", DIRECT, 3000), ("storm", DIRECT, 50),
 ]
 # Listeners that ask neither rules nor modes before a caller has proven who it is.
-OF_THE_PROXY = {"15108", "15190"}
+OF_THE_PROXY = {DIRECT, "15108", "15190"}
 # The same from the client itself, through its proxy: whoever may call must not stop the pair for its own other calls.
 OF_THE_PAIR = [("crash", "9004", 100), ("stuck", "9004", 100), ("reader", "9004", 100), ("up", "9001", 1)]
-# Milliseconds that 99 of 100 honest calls take at most beside slowhttptest.
+# Milliseconds that 99 of 100 honest calls take at most beside slowhttptest, and beside floods of HTTP/2 frames.
 P99_MS = 100
 # Connections that slowhttptest is asked for, and how many of them it must have opened, or it was no attack.
 SLOW_COUNT, OPENED = 1000, 0.9
@@ -167,7 +170,22 @@ class Attack:
         host = place.SERVICE_IP if pod == "client" else place.SERVER_IP
         script = [self.python, HERE / "python/flood.py", kind, f"{host}:{port}", count, seconds]
         name = f"{count} x {kind} at {port}" + (" by the client itself" if pod == "client" else "")
-        self.beside(name, script, seconds, pod)
+        before = self.direct_calls() if port == DIRECT else 0
+
+        def told(said):
+            if port != DIRECT:
+                return said[-1] if said else ""
+            direct = self.direct_calls() - before
+            if direct < count:
+                self.complain(f"{name}: the proxy counted {direct} direct calls, fewer than connect at once")
+            return f"{said[-1] if said else ''}; the proxy turned {direct} away"
+
+        self.beside(name, script, seconds, pod, told)
+
+    def direct_calls(self):
+        """Connections that the server's proxy has turned away because nothing had redirected them."""
+        lines = [line for line in self.where.metrics("server").splitlines() if line.startswith('weft_limit_reached_total{limit="direct-call"')]
+        return sum(int(float(line.rsplit(" ", 1)[1])) for line in lines)
 
     def slow(self, how, seconds):
         if self.only not in f"slowhttptest {how[0]}":
@@ -177,8 +195,12 @@ class Attack:
         before = members.accepted(self.where, ())
         one = self.beside(f"slowhttptest {how[0]}", script, seconds, "stranger",
                           told=lambda said: self.opened(how[0], said, members.accepted(self.where, ()) - before))
-        if one and one["p99_ms"] > P99_MS:
-            self.complain(f"beside slowhttptest {how[0]} the p99 was {one['p99_ms']} ms, more than {P99_MS}")
+        if one:
+            self.hold_to_p99(f"slowhttptest {how[0]}", one)
+
+    def hold_to_p99(self, name, one):
+        if one["p99_ms"] > P99_MS:
+            self.complain(f"beside {name} the p99 was {one['p99_ms']} ms, more than {P99_MS}")
 
     def opened(self, how, said, accepted):
         """What slowhttptest says of its connections when it had opened most, with a complaint where those are too few."""

@@ -27,6 +27,9 @@ proxy, while the client makes 40 calls a second and a probe comes each second. A
 mesh port, the admin port, the client's own pair of proxies) is sent in one of them in each round. Of a member's flood the
 server's proxy must have accepted as many connections as it says to have held, and it must have been answered as whoever
 does that is; of slowhttptest's it must have accepted nearly all. What was not seen was no attack, and is a complaint.
+Floods of HTTP/2 frames (`pings`, `settings`, `updates`, `priorities`, `empty` DATA, `control` for all of them, and `resets`,
+requests that are taken back at once) begin behind an answered request and send up to 100 000 frames a second. Beside them
+and beside slowhttptest 99 of 100 honest calls must take no more than 100 ms.
 
 | mesh | flood | honest calls | failed | p50 ms | p99 ms | probes missed | the flood says |
 |---|---|---|---|---|---|---|---|"""
