@@ -11,7 +11,8 @@ bytes       undeclared, a TCPRoute only
 
 In each round every class of first bytes goes to every mesh (first_bytes.py), and every flood
 to those in which its outcome may differ. A flood at what is alike in all of them goes to one
-mesh in a round, to the next one in the next round.
+mesh in a round, to the next one in the next round. A run that is too short for a round is a trial:
+each flood lasts as long as it takes to see that it works, and goes to one mesh.
 """
 
 import argparse
@@ -35,6 +36,8 @@ HONEST_RATE = 40
 # Longer than any wait of a proxy that a flood may run into, of which the longest is the 15 s
 # for an upload that nobody takes; and three meshes within half an hour.
 FLOOD_SECONDS = 18
+# Minutes below which a run is a trial, and seconds of each flood then: as long as a thousand connections take.
+TRIAL_BELOW, TRIAL_SECONDS = 20, 6
 # Seconds of the honest load around a flood.
 AROUND = 2
 # Takes what was redirected to it, and turns away whoever calls it.
@@ -59,8 +62,8 @@ SLOW = [("-H",), ("-B",), ("-X", "-w", "100", "-y", "200", "-n", "5", "-z", "32"
 
 def options_of_run():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--flood-seconds", type=float, default=FLOOD_SECONDS, help="of each flood; 0 leaves them out")
+    parser.add_argument("--minutes", type=float, default=60, help=f"with less than {TRIAL_BELOW} it is a trial, which writes no page")
+    parser.add_argument("--flood-seconds", type=float, help=f"of each flood: {FLOOD_SECONDS}, in a trial {TRIAL_SECONDS}; 0 leaves them out")
     parser.add_argument("--only", default="", help="the floods alone whose names have this")
     parser.add_argument("--proxy", required=True)
     parser.add_argument("--previous", default="", help="an older proxy, which lets through what this one must not")
@@ -69,7 +72,11 @@ def options_of_run():
     parser.add_argument("--programs", required=True)
     parser.add_argument("--folder", required=True)
     parser.add_argument("--page", help="where the table is written")
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.trial = options.minutes < TRIAL_BELOW
+    if options.flood_seconds is None:
+        options.flood_seconds = TRIAL_SECONDS if options.trial else FLOOD_SECONDS
+    return options
 
 
 def main():
@@ -91,7 +98,7 @@ def main():
         began = time.monotonic()
         for mesh in MESHES:
             attacks.append(Attack(mesh, inner / mesh.name, options, python))
-        rounds = run_rounds(attacks, options.flood_seconds, began + options.minutes * 60)
+        rounds = run_rounds(attacks, options, began + options.minutes * 60)
         took = time.monotonic() - began
         for attack in attacks:
             attack.wrong += attack.where.complaints()
@@ -102,20 +109,26 @@ def main():
             shutil.copy(log, folder / f"{log.parent.name}-{log.name}")
         shutil.rmtree(inner, ignore_errors=True)
     text, wrong = attack_page.write(attacks, rounds, took, MEMORY_MIB, options, older, wrong)
-    if options.page:
-        pathlib.Path(options.page).write_text(text)
+    # A trial is no evidence, nor is a part.
+    page = folder / "attacks.md" if options.trial or options.only or not options.page else pathlib.Path(options.page)
+    page.write_text(text)
     print(text)
+    print(f"written to {page}", file=sys.stderr)
     sys.exit(1 if wrong else 0)
 
 
-def run_rounds(attacks, seconds, end):
+def run_rounds(attacks, options, end):
     """At least one whole round, and further ones until `end`; how many there were."""
+    if options.trial:
+        for at, attack in enumerate(attacks):
+            attack.round(options.flood_seconds, None, shared=True, part=slice(at, None, len(attacks)))
+        return 1
     rounds = 0
     while rounds == 0 or time.monotonic() < end:
         turn = rounds % len(attacks)
         rounds += 1
         for at, attack in enumerate(attacks):
-            attack.round(seconds, end if rounds > 1 else None, shared=at == turn)
+            attack.round(options.flood_seconds, end if rounds > 1 else None, shared=at == turn)
     return rounds
 
 
@@ -143,12 +156,12 @@ class Attack:
     def complain(self, said):
         self.wrong.append(f"{self.mesh.name}: {said}")
 
-    def round(self, seconds, end, shared):
-        """`shared`: with the floods at what is alike in all meshes."""
+    def round(self, seconds, end, shared, part=slice(None)):
+        """`shared`: with the floods at what is alike in all meshes. `part`: which of all floods."""
         self.bytes.allowed()
         if not self.only:
             self.bytes.send()
-        for flood in self.floods_of(shared, seconds) if seconds else ():
+        for flood in list(self.floods_of(shared, seconds))[part] if seconds else ():
             if end and time.monotonic() > end:
                 return
             flood()

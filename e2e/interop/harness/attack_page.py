@@ -49,7 +49,7 @@ def write(attacks, rounds, took, memory_mib, options, older, wrong):
     if forged:
         wrong.append(f"{forged} times a forged identity reached the application")
     lines = [HEAD, f"{time.strftime('%Y-%m-%d')}, weft-proxy {commit(options.proxy)}, {rounds} rounds in {took / 60:.0f} min: {past} past a rule, {forged} forged, "
-             f"{restarts} restarts of a proxy, {failed} of {calls} honest calls failed, {len(wrong)} complaints.", "", CLASSES]
+             f"{restarts} restarts of a proxy, {failed} of {calls} honest calls failed, {len(wrong)} complaints.", *trial(options), "", CLASSES]
     names = dict.fromkeys(name for book in books for name, _ in book.sent)
     lines += [f"| {name} | {' | '.join(first_bytes.row(name, books))} |" for name in names]
     lines += ["", *of_older(older, options), "", FLOODS]
@@ -59,6 +59,10 @@ def write(attacks, rounds, took, memory_mib, options, older, wrong):
     lines += ["", "## Memory", "", f"A proxy may take {memory_mib} MiB.", "", *memory]
     lines += ["", "## Complaints", "", *([f"- {said}" for said in wrong] or ["None."])]
     return "\n".join(lines) + "\n", wrong
+
+
+def trial(options):
+    return ["", f"A trial: each flood lasted {options.flood_seconds:g} s, in one of the meshes."] if options.trial else []
 
 
 def of_older(books, options):
