@@ -72,10 +72,16 @@ def of_older(books, options):
         return [*lines, "Not tried in this run: `make attack PREVIOUS=weft-proxy` sends every class through an older program as well."]
     built_of = f"of {options.previous_commit}, " if options.previous_commit else ""
     past, forged = first_bytes.total(books, "past"), first_bytes.total(books, "forged")
+    found = first_bytes.holes(books)
+    if all(found.values()):
+        shows = "Every kind of hole that the classes look for is open in it, so a 0 above is of what this run sees."
+    else:
+        shows = "Not every kind of hole was seen in it, so a 0 above may be of what this run does not see: a complaint."
     lines += [f"weft-proxy {built_of}program {program(options.previous)}, once in each mesh, with the classes and the judgement of above: {past} past a rule,",
-              f"{forged} forged. These it let through; of every other class nothing passed.", "",
+              f"{forged} forged. {shows}", "",
               "| what the classes look for | seen |", "|---|---|",
-              *[f"| {hole} | {times} |" for hole, times in first_bytes.holes(books).items()], "",
+              *[f"| {hole} | {times} |" for hole, times in found.items()], "",
+              "These classes it let through; of every other class nothing passed.", "",
               "| class | sent | past: proxy, direct, tunnel | forged: proxy, direct, tunnel |", "|---|---|---|---|"]
     for name in dict.fromkeys(name for book in books for name, _ in book.sent):
         if any(name == one for book in books for one, *_ in [*book.past, *book.forged]):
