@@ -61,7 +61,7 @@ interop: ## clients and servers that we did not write, directly and through the 
 attack: ## hostile neighbours beside an honest load, an hour (MINUTES=60, or 1 for a trial; PREVIOUS=older weft-proxy as control)
 	@PREVIOUS="$(PREVIOUS)" PREVIOUS_COMMIT="$(PREVIOUS_COMMIT)" e2e/interop/run attack --minutes $(or $(MINUTES),60) --page $(CURDIR)/docs/attacks.md
 
-attack-control: ## the same against controller and injector, in the demo's cluster, 20 min
+attack-control: ## the same against controller and injector, in the demo's cluster, 30 min
 	@e2e/interop/run control-plane --page $(CURDIR)/docs/attacks-control-plane.md
 
 bench: ## what the proxy costs beside Envoy, 28 min after the build (PREVIOUS=older weft-proxy)

@@ -61,7 +61,7 @@ class Peer:
         await asyncio.sleep(self.due - now)
 
     async def ask_first(self, fields):
-        """A request that is answered: whoever floods behind it is known to be heard."""
+        """A request that is answered, if only by a reset: whoever floods behind it is known to be heard."""
         self.ask(1, fields, True)
         await self.answered.wait()
 
@@ -101,6 +101,7 @@ async def listen(reader, peer, answers, mute=False):
             peer.answered.set()
         elif what == frames.RST_STREAM:
             seen["resets"] += 1
+            peer.answered.set()
         elif what == frames.GOAWAY:
             seen["goaways"] += 1
         elif what == frames.PING and not flags & frames.ACK:
