@@ -58,10 +58,10 @@ fuzz: ## property tests with fresh seeds, 10 min (SECONDS=600)
 interop: ## clients and servers that we did not write, directly and through the mesh, 20 min (ONLY=row)
 	@e2e/interop/run $(if $(ONLY),--only="$(ONLY)",--page $(CURDIR)/docs/interop.md)
 
-attack: ## hostile neighbours beside an honest load, an hour (MINUTES=60, PREVIOUS=older weft-proxy as control)
+attack: ## hostile neighbours beside an honest load, an hour (MINUTES=60, or 1 for a trial; PREVIOUS=older weft-proxy as control)
 	@PREVIOUS="$(PREVIOUS)" PREVIOUS_COMMIT="$(PREVIOUS_COMMIT)" e2e/interop/run attack --minutes $(or $(MINUTES),60) --page $(CURDIR)/docs/attacks.md
 
-attack-control: ## the same against controller and injector, in the demo's cluster, 20 min
+attack-control: ## the same against controller and injector, in the demo's cluster, 30 min
 	@e2e/interop/run control-plane --page $(CURDIR)/docs/attacks-control-plane.md
 
 bench: ## what the proxy costs beside Envoy, 28 min after the build (PREVIOUS=older weft-proxy)

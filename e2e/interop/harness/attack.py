@@ -11,7 +11,8 @@ bytes       undeclared, a TCPRoute only
 
 In each round every class of first bytes goes to every mesh (first_bytes.py), and every flood
 to those in which its outcome may differ. A flood at what is alike in all of them goes to one
-mesh in a round, to the next one in the next round.
+mesh in a round, to the next one in the next round. A run that is too short for a round is a trial:
+each flood lasts as long as it takes to see that it works, and goes to one mesh.
 """
 
 import argparse
@@ -35,19 +36,24 @@ HONEST_RATE = 40
 # Longer than any wait of a proxy that a flood may run into, of which the longest is the 15 s
 # for an upload that nobody takes; and three meshes within half an hour.
 FLOOD_SECONDS = 18
+# Minutes below which a run is a trial, and seconds of each flood then: as long as a thousand connections take.
+TRIAL_BELOW, TRIAL_SECONDS = 20, 6
 # Seconds of the honest load around a flood.
 AROUND = 2
+# Takes what was redirected to it, and turns away whoever calls it.
+DIRECT = "15106"
 # kind, port, how many: from the stranger, who has no rights at all.
 FLOODS = [
     ("silent", "15108", 3000), ("tls", "15108", 1000), ("silent", "15190", 2000), ("bytes", "9002", 3000), ("silent", "9001", 2000),
     ("head", "9002", 1000), ("body", "9002", 1000), ("reader", "9004", 300), ("storm", "9002", 50), ("http", "9002", 50), ("http", "15190", 50),
     ("heads", "9002", 1500), ("long", "9002", 1500), ("down", "9001", 10), ("drip", "9001", 20), ("up", "9001", 60), ("crash", "9004", 100),
+    ("silent", DIRECT, 3000), ("storm", DIRECT, 50),
 ]
 # Listeners that ask neither rules nor modes before a caller has proven who it is.
-OF_THE_PROXY = {"15108", "15190"}
+OF_THE_PROXY = {DIRECT, "15108", "15190"}
 # The same from the client itself, through its proxy: whoever may call must not stop the pair for its own other calls.
 OF_THE_PAIR = [("crash", "9004", 100), ("stuck", "9004", 100), ("reader", "9004", 100), ("up", "9001", 1)]
-# Milliseconds that 99 of 100 honest calls take at most beside slowhttptest.
+# Milliseconds that 99 of 100 honest calls take at most beside slowhttptest, and beside floods of HTTP/2 frames.
 P99_MS = 100
 # Connections that slowhttptest is asked for, and how many of them it must have opened, or it was no attack.
 SLOW_COUNT, OPENED = 1000, 0.9
@@ -56,8 +62,8 @@ SLOW = [("-H",), ("-B",), ("-X", "-w", "100", "-y", "200", "-n", "5", "-z", "32"
 
 def options_of_run():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--flood-seconds", type=float, default=FLOOD_SECONDS, help="of each flood; 0 leaves them out")
+    parser.add_argument("--minutes", type=float, default=60, help=f"with less than {TRIAL_BELOW} it is a trial, which writes no page")
+    parser.add_argument("--flood-seconds", type=float, help=f"of each flood: {FLOOD_SECONDS}, in a trial {TRIAL_SECONDS}; 0 leaves them out")
     parser.add_argument("--only", default="", help="the floods alone whose names have this")
     parser.add_argument("--proxy", required=True)
     parser.add_argument("--previous", default="", help="an older proxy, which lets through what this one must not")
@@ -66,7 +72,11 @@ def options_of_run():
     parser.add_argument("--programs", required=True)
     parser.add_argument("--folder", required=True)
     parser.add_argument("--page", help="where the table is written")
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.trial = options.minutes < TRIAL_BELOW
+    if options.flood_seconds is None:
+        options.flood_seconds = TRIAL_SECONDS if options.trial else FLOOD_SECONDS
+    return options
 
 
 def main():
@@ -88,7 +98,7 @@ def main():
         began = time.monotonic()
         for mesh in MESHES:
             attacks.append(Attack(mesh, inner / mesh.name, options, python))
-        rounds = run_rounds(attacks, options.flood_seconds, began + options.minutes * 60)
+        rounds = run_rounds(attacks, options, began + options.minutes * 60)
         took = time.monotonic() - began
         for attack in attacks:
             attack.wrong += attack.where.complaints()
@@ -99,20 +109,26 @@ def main():
             shutil.copy(log, folder / f"{log.parent.name}-{log.name}")
         shutil.rmtree(inner, ignore_errors=True)
     text, wrong = attack_page.write(attacks, rounds, took, MEMORY_MIB, options, older, wrong)
-    if options.page:
-        pathlib.Path(options.page).write_text(text)
+    # A trial is no evidence, nor is a part.
+    page = folder / "attacks.md" if options.trial or options.only or not options.page else pathlib.Path(options.page)
+    page.write_text(text)
     print(text)
+    print(f"written to {page}", file=sys.stderr)
     sys.exit(1 if wrong else 0)
 
 
-def run_rounds(attacks, seconds, end):
+def run_rounds(attacks, options, end):
     """At least one whole round, and further ones until `end`; how many there were."""
+    if options.trial:
+        for at, attack in enumerate(attacks):
+            attack.round(options.flood_seconds, None, shared=True, part=slice(at, None, len(attacks)))
+        return 1
     rounds = 0
     while rounds == 0 or time.monotonic() < end:
         turn = rounds % len(attacks)
         rounds += 1
         for at, attack in enumerate(attacks):
-            attack.round(seconds, end if rounds > 1 else None, shared=at == turn)
+            attack.round(options.flood_seconds, end if rounds > 1 else None, shared=at == turn)
     return rounds
 
 
@@ -140,12 +156,12 @@ class Attack:
     def complain(self, said):
         self.wrong.append(f"{self.mesh.name}: {said}")
 
-    def round(self, seconds, end, shared):
-        """`shared`: with the floods at what is alike in all meshes."""
+    def round(self, seconds, end, shared, part=slice(None)):
+        """`shared`: with the floods at what is alike in all meshes. `part`: which of all floods."""
         self.bytes.allowed()
         if not self.only:
             self.bytes.send()
-        for flood in self.floods_of(shared, seconds) if seconds else ():
+        for flood in list(self.floods_of(shared, seconds))[part] if seconds else ():
             if end and time.monotonic() > end:
                 return
             flood()
@@ -167,7 +183,22 @@ class Attack:
         host = place.SERVICE_IP if pod == "client" else place.SERVER_IP
         script = [self.python, HERE / "python/flood.py", kind, f"{host}:{port}", count, seconds]
         name = f"{count} x {kind} at {port}" + (" by the client itself" if pod == "client" else "")
-        self.beside(name, script, seconds, pod)
+        before = self.direct_calls() if port == DIRECT else 0
+
+        def told(said):
+            if port != DIRECT:
+                return said[-1] if said else ""
+            direct = self.direct_calls() - before
+            if direct < count:
+                self.complain(f"{name}: the proxy counted {direct} direct calls, fewer than connect at once")
+            return f"{said[-1] if said else ''}; the proxy turned {direct} away"
+
+        self.beside(name, script, seconds, pod, told)
+
+    def direct_calls(self):
+        """Connections that the server's proxy has turned away because nothing had redirected them."""
+        lines = [line for line in self.where.metrics("server").splitlines() if line.startswith('weft_limit_reached_total{limit="direct-call"')]
+        return sum(int(float(line.rsplit(" ", 1)[1])) for line in lines)
 
     def slow(self, how, seconds):
         if self.only not in f"slowhttptest {how[0]}":
@@ -177,8 +208,12 @@ class Attack:
         before = members.accepted(self.where, ())
         one = self.beside(f"slowhttptest {how[0]}", script, seconds, "stranger",
                           told=lambda said: self.opened(how[0], said, members.accepted(self.where, ()) - before))
-        if one and one["p99_ms"] > P99_MS:
-            self.complain(f"beside slowhttptest {how[0]} the p99 was {one['p99_ms']} ms, more than {P99_MS}")
+        if one:
+            self.hold_to_p99(f"slowhttptest {how[0]}", one)
+
+    def hold_to_p99(self, name, one):
+        if one["p99_ms"] > P99_MS:
+            self.complain(f"beside {name} the p99 was {one['p99_ms']} ms, more than {P99_MS}")
 
     def opened(self, how, said, accepted):
         """What slowhttptest says of its connections when it had opened most, with a complaint where those are too few."""

@@ -4,6 +4,9 @@ the demo: `python -m harness.control_plane --seconds 20`.
 The flood starts in the network namespace of a pod that nobody gave a proxy or a right.
 Beside each, what the control plane is for goes on: pods are injected, specs are judged,
 a changed TrafficSplit reaches its proxies, and traffic metrics can be read.
+
+A port that speaks TLS is asked which HTTP it negotiates, and is flooded within TLS by that as
+well: in clear most floods end in its handshake. No flood shows a certificate.
 """
 
 import argparse
@@ -12,6 +15,7 @@ import json
 import os
 import pathlib
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -23,6 +27,14 @@ MESH, SHOP, STRANGER = "weft-system", "shop", "attack-stranger"
 # kind, how many; each goes to every port of every pod of the control plane in turn.
 FLOODS = [("silent", 3000), ("tls", 1000), ("bytes", 3000), ("head", 1000), ("body", 1000), ("storm", 50), ("http", 50),
           ("slow", 300), ("large", 50), ("review", 30)]
+# The same within TLS, by the name under which a port negotiates what is spoken there.
+WITHIN_TLS = {
+    "http/1.1": [("head", 500), ("body", 500), ("http", 50)],
+    "h2": [("head2", 500), ("body2", 500), ("http2", 50), ("control", 10), ("resets", 10)],
+}
+# What is asked for at the ports of each part, where most is done for somebody unknown.
+PATHS = {"controller": "/weft.v1.Control/Certify", "injector": "/mutate"}
+ELSEWHERE = "/apis/metrics.smi-spec.io/v1alpha2"
 # What waits longer than this has failed.
 WITHIN = {"inject": 10, "judge": 10, "change": 5, "metrics": 10}
 # As the chart limits them.
@@ -33,6 +45,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=20, help="of each flood")
     parser.add_argument("--minutes", type=float, default=60, help="no flood begins after this")
+    parser.add_argument("--only", default="", help="the floods alone whose names have this; writes no page")
     parser.add_argument("--kubectl", required=True)
     parser.add_argument("--page", help="where the table is written")
     options = parser.parse_args()
@@ -43,18 +56,28 @@ def main():
     rows.append(("nothing (calm)", "", calm, ""))
     wrong += complaints("calm", calm)
     before = cluster.restarts()
+    spoken = {}
     for part, address, name in cluster.targets():
-        for kind, count in FLOODS:
+        spoken[part, name] = negotiated(address)
+        for flood, script in floods_at(part, address, spoken[part, name], options.seconds):
+            what = f"{flood} at {part} {name}"
+            if options.only not in what:
+                continue
             if time.monotonic() > end:
-                wrong.append(f"out of time before {kind} at {part} {name}")
+                wrong.append(f"out of time before {what}")
                 continue
             with concurrent.futures.ThreadPoolExecutor(1) as pool:
-                flood = pool.submit(cluster.flood, kind, address, count, options.seconds)
+                flooding = pool.submit(cluster.flood, script, options.seconds)
                 seen = cluster.beside(options.seconds)
-                said = flood.result()
-            print(f"{kind} at {part} {name}: {said}", file=sys.stderr, flush=True)
-            rows.append((f"{count} x {kind}", f"{part} {name}", seen, said))
-            wrong += complaints(f"{kind} at {part} {name}", seen)
+                said = flooding.result()
+            print(f"{what}: {said}", file=sys.stderr, flush=True)
+            rows.append((flood, f"{part} {name}", seen, said))
+            wrong += complaints(what, seen)
+            if said.startswith("0 held"):
+                wrong.append(f"{what} held no connection, so it was no attack: {said}")
+    for part, protocol in (("controller", "h2"), ("injector", "h2"), ("injector", "http/1.1")):
+        if not any(protocol in one for (of, _), one in spoken.items() if of == part):
+            wrong.append(f"no port of the {part} spoke {protocol} within TLS, so none was flooded by it: {spoken}")
     after = cluster.restarts()
     wrong += [f"{pod} was restarted {after.get(pod, 'away')} times, {count} before" for pod, count in before.items() if after.get(pod) != count]
     for program, most in cluster.most.items():
@@ -64,10 +87,36 @@ def main():
     if not all(calm[what]["done"] for what in WITHIN):
         wrong.append(f"without a flood not everything was done: {calm}")
     text = page(rows, wrong, cluster.most)
-    if options.page:
+    if options.page and not options.only:
         pathlib.Path(options.page).write_text(text)
     print(text)
     sys.exit(1 if wrong else 0)
+
+
+def negotiated(address):
+    """What a port agrees on within TLS of what WITHIN_TLS has; nothing where it speaks none."""
+    host, port = address.rsplit(":", 1)
+    found = []
+    for protocol in WITHIN_TLS:
+        anybody = ssl.create_default_context()
+        anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
+        anybody.set_alpn_protocols([protocol])
+        try:
+            with socket.create_connection((host, int(port)), 5) as raw, anybody.wrap_socket(raw, server_hostname="app") as within:
+                if within.selected_alpn_protocol() == protocol:
+                    found.append(protocol)
+        except OSError:
+            continue
+    return found
+
+
+def floods_at(part, address, protocols, seconds):
+    """The name of each flood that a port gets, and its command line."""
+    for kind, count in FLOODS:
+        yield f"{count} x {kind}", ["flood.py", kind, address, count, seconds]
+    for protocol in protocols:
+        for kind, count in WITHIN_TLS[protocol]:
+            yield f"{count} x {kind} within TLS", ["flood_tls.py", kind, address, count, seconds, PATHS.get(part, ELSEWHERE)]
 
 
 def complaints(where, seen):
@@ -122,12 +171,13 @@ class Cluster:
             with socket.create_connection(address.split(":"), 5):
                 yield part, address, name
 
-    def flood(self, kind, address, count, seconds):
+    def flood(self, script, seconds):
+        name, *arguments = script
         line = ["ip", "netns", "exec", self.namespace, "setpriv", "--pdeathsig", "KILL", "--", sys.executable,
-                str(HERE / "python/flood.py"), kind, address, str(count), str(seconds)]
+                str(HERE / "python" / name), *map(str, arguments)]
         done = subprocess.run(line, capture_output=True, text=True, timeout=seconds + 60, stdin=subprocess.DEVNULL)
         if done.returncode != 0:
-            raise place.Failed(f"the flood {kind} did not run: {done.stderr[-300:]}")
+            raise place.Failed(f"the flood {' '.join(map(str, script))} did not run: {done.stderr[-300:]}")
         return (done.stdout.strip().splitlines() or [""])[-1]
 
     def restarts(self):
@@ -216,6 +266,8 @@ def page(rows, wrong, most):
     lines = ["# Hostile neighbours of the control plane", "", "Written by `make attack-control`; do not edit. Each flood comes from a pod without proxy and rights, at one port of one",
              "pod of the control plane. Beside it, over and over: a pod is injected and a bad TrafficSplit refused (through the API server),",
              "a changed TrafficSplit is waited for until its proxies use it, and traffic metrics are read. Seconds are of the slowest.",
+             "Floods `within TLS` speak what the port negotiates, without a client certificate: HTTP/1.1 (`head`, `body`, `http`) or",
+             "HTTP/2 (`head2`, `body2`, `http2`, `control` frames, and `resets` of requests, 128 at a time).",
              "", f"{time.strftime('%Y-%m-%d')}, checkout {checkout()}: {len(wrong)} complaints.", "",
              "| flood | at | injected | refused | in use | metrics | the flood says |", "|---|---|---|---|---|---|---|"]
     for flood, at, seen, said in rows:

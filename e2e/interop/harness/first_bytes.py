@@ -7,6 +7,7 @@ import concurrent.futures
 import json
 import pathlib
 import re
+import subprocess
 import time
 
 from . import place
@@ -135,8 +136,8 @@ def against_older(proxy, options, inner, python):
             book.allowed()
             book.send()
             books.append(book)
-            wrong += book.wrong
-        except place.Failed as failed:
+            wrong += [*book.wrong, *misread(book)]
+        except (place.Failed, OSError, ValueError, subprocess.SubprocessError) as failed:
             wrong.append(f"{name}: the older proxy could not take part, so nothing shows what this run would see: {failed}")
         finally:
             if where:
@@ -146,6 +147,17 @@ def against_older(proxy, options, inner, python):
             wrong.append(f"the older proxy shows no hole of this kind, so nothing shows that this run would see one: {hole}; "
                          "give one that has it as PREVIOUS")
     return books, wrong
+
+
+def misread(book):
+    """Signs that an older proxy did not read what the stand-in of today told it: what passes it is no hole of its own then."""
+    said = []
+    # It refuses this, where it has rules at all.
+    if any((PLAIN, "proxy", PORTS[kind]) in book.past for kind in ("guarded", "declared")):
+        said.append(f"{book.where.name}: the older proxy let {PLAIN} past its rules, as if it had none, so its holes show nothing")
+    if "refused" in pathlib.Path(book.where.stand_in.log).read_text():
+        said.append(f"{book.where.name}: the older proxy refused configuration, so its holes show nothing; see stand-in.log")
+    return said
 
 
 def holes(books):

@@ -1,5 +1,5 @@
 """Floods by members that hold certificates of the mesh and have no proxy that would keep to
-its rules, and by strangers that speak HTTP/2 and never answer; and what must be seen of a
+its rules, and by strangers that speak HTTP/2 as no client does; and what must be seen of a
 flood, or it was no attack.
 
 Certificates come as those of proxies do: from the stand-in controller, for a name. Members
@@ -26,7 +26,18 @@ FLOODS = [
     ("tunnels", 10, ADMITTED[:1], MESH_PORT), ("tunnels", 10, [OUTSIDER], MESH_PORT), ("hoard", 2100, ADMITTED, MESH_PORT),
     ("half", 500, ADMITTED[:1], MESH_PORT), ("half", 500, [], 9002), ("uploads", 10, ADMITTED[:1], MESH_PORT),
     ("forged", 10, ADMITTED[:1], MESH_PORT), ("forged", 10, [OUTSIDER], MESH_PORT), ("forged1", 10, ADMITTED[:1], MESH_PORT),
+    # Of who is not admitted and of strangers all kinds of control frames at once: they are read before anybody asks who it is.
+    ("pings", 10, ADMITTED[:1], MESH_PORT), ("settings", 10, ADMITTED[:1], MESH_PORT), ("updates", 10, ADMITTED[:1], MESH_PORT),
+    ("priorities", 10, ADMITTED[:1], MESH_PORT), ("empty", 10, ADMITTED[:1], MESH_PORT),
+    ("control", 1, ADMITTED[:1], MESH_PORT), ("control", 10, [OUTSIDER], MESH_PORT), ("control", 10, [], 9004),
+    ("resets", 1, ADMITTED[:1], MESH_PORT), ("resets", 10, ADMITTED[:1], MESH_PORT), ("resets", 10, [OUTSIDER], MESH_PORT), ("resets", 10, [], 9004),
 ]
+# Those beside which honest calls may take as long as beside slowhttptest: they cost their sender even less.
+OF_FRAMES = {"pings", "settings", "updates", "priorities", "empty", "control", "resets"}
+# Frames of them that each connection must have been rid of: some batches, or it ended before it was heard.
+FRAMES = 1000
+# Seconds after which a peer that says nothing is asked by a PING.
+PING_WITHIN = 12
 # What proxies say to each other and no application ever reads.
 BETWEEN_PROXIES = re.compile(r"(?im)^weft[^a-z0-9:\s](?:status|upgrade|target|port|protocol|unsent|proof)\s*:")
 # Of the connections that were held at most, how many the proxy must have accepted: the last ones may be on their way.
@@ -76,12 +87,14 @@ def beside(attack, flood, seconds):
         came = {log: read(log, size) for log, size in logs.items()}
         counts["stuck"] = sum("POST /stuck" in text for text in came[attack.flooded])
         passed = judge_what_came(attack, name, came[attack.log]) if kind.startswith("forged") else ""
-        for lacks in unseen(flood, let_in(attack.mesh, names), counts):
+        for lacks in unseen(flood, let_in(attack.mesh, names), counts, seconds):
             attack.complain(f"{name}: {lacks}")
         uploads = f"; {counts['stuck']} uploads reached the application" if kind == "uploads" else ""
         return f"{said[-1]}; the proxy accepted {counts['accepted']}{uploads}{passed}"
 
-    attack.beside(name, script, seconds, pod, told)
+    one = attack.beside(name, script, seconds, pod, told)
+    if one and kind in OF_FRAMES:
+        attack.hold_to_p99(name, one)
 
 
 def accepted(where, names):
@@ -116,7 +129,7 @@ def judge_what_came(attack, name, came):
     return f"; {len(past)} past a rule, {len(forged)} forged, {between} with headers of proxies"
 
 
-def unseen(flood, may, counts):
+def unseen(flood, may, counts, seconds):
     """What should have been seen of a flood and was not. `may`: it is let in."""
     kind, count, names, _ = flood
     most, answers = counts.get("most", 0), counts["answers"]
@@ -137,7 +150,9 @@ def unseen(flood, may, counts):
         lacks.append(f"what it may do was not done: {answers}")
     elif not may and (good or not refused):
         lacks.append(f"what it may not do was not refused: {answers}")
-    if kind == "mute" and names and not counts.get("pings"):
+    if kind in OF_FRAMES and counts.get("frames", 0) < count * FRAMES:
+        lacks.append(f"only {counts.get('frames', 0)} frames were sent")
+    if kind == "mute" and names and seconds > PING_WITHIN and not counts.get("pings"):
         lacks.append("no PING came that it could have left without an answer")
     if kind.startswith("forged") and not sum(number for status, number in answers.items() if status != "200"):
         lacks.append("no lie was refused")

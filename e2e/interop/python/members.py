@@ -10,6 +10,10 @@ half     a head without END_HEADERS, whose rest comes a byte a second in CONTINU
 uploads  a hundred POSTs on each connection, of whose bodies nothing comes
 forged   paths that no rule admits, and headers of the mesh's own, again and again
 forged1  the same over dedicated connections, which speak HTTP/1.1
+pings, settings, updates, priorities, empty
+         frames of this kind over and over, of the last those of DATA without a byte
+control  all these kinds, dealt out among the connections
+resets   requests that are taken back at once, 128 at a time
 
 Prints as JSON what it did and what was answered, and on a last line the same in words.
 """
@@ -25,14 +29,15 @@ import time
 import hpack
 
 import frames
-from frames import frame
+import h2_peer
 
 kind, address, count, seconds, *certificates = sys.argv[1:]
 count, seconds = int(count), float(seconds)
 host, port = address.rsplit(":", 1)
 end = time.monotonic() + seconds
 # The application's port that each kind asks for, as harness/first_bytes.py and harness/attack.py have them.
-TARGETS = {"mute": 9002, "tunnels": 9003, "hoard": 9003, "half": 9002, "uploads": 9004, "forged": 9001, "forged1": 9002}
+TARGETS = {"mute": 9002, "tunnels": 9003, "hoard": 9003, "half": 9002, "uploads": 9004, "forged": 9001, "forged1": 9002,
+           **dict.fromkeys((*h2_peer.CONTROL, "control", "resets"), 9004)}
 STREAMS = range(1, 200, 2)
 # Seconds before a connection that ended or was refused is replaced, and between two rounds.
 PAUSE, ROUND = 0.5, 1
@@ -42,8 +47,6 @@ HANDSHAKE = 10
 # Seconds after its end that it is waited for: a handshake that still goes on then shows nothing.
 AFTER = 2
 BODY = "100000000"
-# A field of a thousand bytes: not indexed, named x, and its length. What follows is its value.
-LONG_FIELD = b"\x00\x01x\x7f" + bytes([(1000 - 127) & 0x7F | 0x80, (1000 - 127) >> 7])
 # What only the mesh itself says.
 OWN = [("weft-client-id", "{identity}"), ("weft_client_id", "{identity}"), ("Weft-Client-Id", "{identity}"), ("weft.client.id", "{identity}"), ("weft~client-id", "{identity}"), ("weft-shadow", "true"), ("weft-shadow", "read-only"),
        ("weft-upgrade", "h2c"), ("weft-status", "200"), ("weft-target", "/public"), ("weft-unsent", "1"), ("weft-proof", "{identity}"), ("weft-port", "9003"), ("weft.port", "9003")]
@@ -67,6 +70,8 @@ def lies():
 
 # Of all connections together, so that one that is ended for a lie keeps no other from being told.
 LIES = itertools.cycle(lies())
+# Of a connection each, where all kinds are sent.
+KINDS = itertools.cycle(h2_peer.CONTROL)
 
 
 def head(method, path, speak, more=()):
@@ -79,19 +84,8 @@ def head(method, path, speak, more=()):
     return fields + list(more)
 
 
-class Talk:
+class Talk(h2_peer.Peer):
     """What this peer says on one connection."""
-
-    def __init__(self, writer):
-        self.writer, self.encoder = writer, hpack.Encoder()
-
-    def send(self, what, flags, stream, content=b""):
-        self.writer.write(frame(what, flags, stream, content))
-        seen["frames"] += 1
-
-    def ask(self, stream, fields, over):
-        self.send(frames.HEADERS, frames.END_HEADERS | (frames.END_STREAM if over else 0), stream, self.encoder.encode(fields))
-        seen["requests"] += 1
 
     async def mute(self):
         self.ask(1, head("GET", "/public", "http1"), True)
@@ -103,7 +97,7 @@ class Talk:
     hoard = tunnels
 
     async def half(self):
-        block = self.encoder.encode(head("GET", "/public", "http1")) + LONG_FIELD
+        block = self.encoder.encode(head("GET", "/public", "http1")) + h2_peer.LONG_FIELD
         self.send(frames.HEADERS, frames.END_STREAM, 1, block)
         while True:
             await asyncio.sleep(ROUND)
@@ -122,39 +116,22 @@ class Talk:
                 stream += 2
             await asyncio.sleep(ROUND)
 
+    async def control(self):
+        await self.ask_first(head("GET", "/public", "http1"))
+        await self.flood(kind if kind in h2_peer.CONTROL else next(KINDS), head("POST", "/stuck", "http1", [("content-length", BODY)]))
 
-async def listen(reader, talk):
-    """Reads what comes, and answers what a peer that keeps to the rules would."""
-    decoder = hpack.Decoder()
-    # Between the frames of a head nothing else may come: it would end the connection.
-    mute = kind in ("mute", "half")
-    while True:
-        length, what, flags, stream = frames.read_head(await reader.readexactly(frames.HEAD))
-        content = await reader.readexactly(length)
-        if what == frames.HEADERS:
-            answers[dict(decoder.decode(content)).get(":status", "none")] += 1
-        elif what == frames.RST_STREAM:
-            seen["resets"] += 1
-        elif what == frames.GOAWAY:
-            seen["goaways"] += 1
-        elif what == frames.PING and not flags & frames.ACK:
-            seen["pings"] += 1
-            if not mute:
-                talk.send(frames.PING, frames.ACK, 0, content)
-        elif what == frames.SETTINGS and not flags & frames.ACK and not mute:
-            talk.send(frames.SETTINGS, frames.ACK, 0)
-        elif what == frames.DATA and length and not mute:
-            talk.send(frames.WINDOW_UPDATE, 0, 0, length.to_bytes(4, "big"))
+    pings = settings = updates = priorities = empty = control
+
+    async def resets(self):
+        fields = head("GET", "/public", "http1")
+        await self.ask_first(fields)
+        await self.take_back(fields)
 
 
 async def http2(reader, writer):
-    writer.write(frames.PREFACE + frame(frames.SETTINGS, 0, 0))
-    talk = Talk(writer)
-    saying = asyncio.create_task(getattr(talk, kind)())
-    try:
-        await listen(reader, talk)
-    finally:
-        saying.cancel()
+    talk = Talk(writer, seen, count)
+    # Between the frames of a head nothing else may come: it would end the connection.
+    await h2_peer.converse(reader, talk, getattr(talk, kind)(), answers, mute=kind in ("mute", "half"))
 
 
 async def http1(reader, writer):
