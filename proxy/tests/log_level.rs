@@ -112,7 +112,11 @@ fn the_log_tells_what_any_workload_of_the_process_asks_for_and_none_silences_ano
     assert_eq!(logged(), (true, true, false), "the other's holds");
 
     set(&first, "off");
-    assert_eq!(logged(), (false, true, false), "nobody said anything of one");
+    assert_eq!(
+        logged(),
+        (false, true, false),
+        "nobody said anything of one"
+    );
     set(&second, "off");
     assert_eq!(logged(), (false, false, false), "none asks for anything");
 
