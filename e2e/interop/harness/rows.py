@@ -1,13 +1,11 @@
 """All rows. To add one: a server, its port, what a Service would declare, its clients."""
 
 import dataclasses
-import os
 import pathlib
 import re
-import shutil
 
 from . import prepare
-from .row import Client, Row
+from .row import Client, Row, absent
 
 HERE = pathlib.Path(__file__).resolve().parents[1]
 HTTP1 = ("names", "hop", "version", "phrase", "h2c")
@@ -25,10 +23,8 @@ def present(every):
     """Those whose programs are there, and what is not tried with the reason."""
     rows, missing = [], []
     for row in every:
-        lacks = [line[0] for line in row.server + [client.line for client in row.clients]
-                 if not shutil.which(str(line[0])) and not os.path.exists(str(line[0]))]
-        if lacks:
-            missing.append(f"{row.name}: no program {', '.join(sorted({str(one) for one in lacks}))} on this machine")
+        if lacks := absent([*row.server, *(client.line for client in row.clients)]):
+            missing.append(f"{row.name}: no program {', '.join(lacks)} on this machine")
         else:
             rows.append(row)
     return rows, missing
