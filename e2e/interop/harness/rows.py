@@ -157,7 +157,7 @@ def bytes_(programs, short):
         return Client(name, line, limit, must=must, named=named)
 
     def resets(kind):
-        return script("resets, 50 at once", [python, scripts / "resets.py", kind, "{to}"], r"\A(?:50 of 50 .*\n){6}(?:.*greeted ok\n)?.*answered ok\n", 90)
+        return script("resets, 50 at once", [python, scripts / "resets.py", kind, "{to}"], r"\A(?:50 of 50 .*\n){6,}(?:one behind them: .* ok\n){2,}\Z", 180)
 
     postgres = prepare.postgres_programs()
     return [
@@ -167,22 +167,26 @@ def bytes_(programs, short):
             [script("redis-cli", ["bash", HERE / "redis.sh", "{host}", "{port}"], "PONG"),
              script("inline and pipelined", [python, scripts / "lines.py", "redis", "{to}"], "PONG", named=("http",)), resets("redis")], ["redis-server", "--version"], True),
         Row("Memcached", [["memcached", "-u", "nobody", "-p", "11211", "-l", "0.0.0.0"]], 11211, "opaque",
-            [script("text protocol", [python, scripts / "lines.py", "memcached", "{to}"], "VALUE"), resets("memcached")], ["memcached", "-V"]),
+            [script("text protocol", [python, scripts / "lines.py", "memcached", "{to}"], r"VALUE(?s:.*)50 of 50 at once"), resets("memcached")], ["memcached", "-V"]),
         Row("NATS", [["nats-server", "-a", "0.0.0.0", "-p", "4222"]], 4222, "opaque",
-            [script("text protocol", [python, scripts / "lines.py", "nats", "{to}"], "MSG"), resets("nats")], ["nats-server", "-v"]),
+            [script("text protocol", [python, scripts / "lines.py", "nats", "{to}"], r"MSG(?s:.*)50 of 50 at once"), resets("nats")], ["nats-server", "-v"]),
         Row("SMTP (aiosmtpd)", [[python, "-m", "aiosmtpd", "-n", "-l", "0.0.0.0:8025", "-c", "aiosmtpd.handlers.Debugging", "stdout"]], 8025, "opaque",
-            [script("smtplib", [python, scripts / "smtp.py", "{host}", "{port}"], "sent 20"), resets("smtp")]),
+            [script("smtplib", [python, scripts / "smtp.py", "{host}", "{port}"], "sent 50 at once"), resets("smtp")]),
         Row("nginx with TLS", [["nginx", "-c", "PLACE/nginx.conf", "-p", "PLACE"]], 8093, "tls",
-            [script("curl", ["bash", HERE / "https.sh", "{host}", "{port}"], "2 200")], ["nginx", "-v"], True, prepare.nginx),
-        Row("RabbitMQ", [[*prepare.RABBITMQ, prepare.rabbitmq_program()]], 5672, "opaque",
-            [script("pika", [python, scripts / "rabbit.py", "{host}", "{port}"], "closed", 90), resets("amqp")], prepare=prepare.rabbitmq),
+            [script("curl", ["bash", HERE / "https.sh", "{host}", "{port}"], r"2 200(?s:.*)== 50 at once\n +50 200 100000\n")], ["nginx", "-v"], True, prepare.nginx),
+        Row("RabbitMQ", [prepare.rabbitmq_line()], 5672, "opaque",
+            [script("pika", [python, scripts / "rabbit.py", "{host}", "{port}"], "50 of 50 at once", 120), resets("amqp")], prepare=prepare.rabbitmq),
+        Row("RabbitMQ, STOMP", [prepare.rabbitmq_line("rabbitmq-stomp")], 61613, "opaque",
+            [script("frames by hand", [python, scripts / "stomp.py", "{to}"], "50 of 50 at once", 90), resets("stomp")], prepare=prepare.rabbitmq_with_stomp),
         Row("OpenSSH", [["/usr/sbin/sshd", "-D", "-e", "-f", "PLACE/sshd_config"]], 8022, "opaque",
-            [script("ssh, scp", ["bash", HERE / "ssh.sh", "{host}", "{port}"], "over ssh"), resets("ssh")], prepare=prepare.sshd),
+            [script("ssh, scp", ["bash", HERE / "ssh.sh", "{host}", "{port}"],
+                    r"over ssh(?s:.*)\n +50 \w{64}  -\n.* read\n +20 100000\n.* send\n +20 8\n== behind them\ngoes on\n", 150), resets("ssh")], prepare=prepare.sshd),
         Row("PostgreSQL", [prepare.postgres_line(postgres)], 5432, "opaque",
-            [script("psql", ["bash", HERE / "psql.sh", "{host}", "{port}"], "cancel", 90), resets("postgres")], [f"{postgres}/postgres", "--version"], prepare=prepare.postgres),
+            [script("psql", ["bash", HERE / "psql.sh", "{host}", "{port}"], r"cancel(?s:.*)== 50 at once\n +50 1250025000\n", 90), resets("postgres")],
+            [f"{postgres}/postgres", "--version"], prepare=prepare.postgres),
         Row("MariaDB", [["mariadbd", "--no-defaults", "--user=root", "--datadir=PLACE/mysql", "--tmpdir=PLACE/mysql", "--port=3306", "--bind-address=0.0.0.0",
-                         "--socket=PLACE/mysql.sock", "--skip-grant-tables", "--skip-networking=0", "--skip-name-resolve"]], 3306, "opaque",
-            [script("mariadb", ["bash", HERE / "mariadb.sh", "{host}", "{port}"], "sum"), resets("mariadb")], ["mariadbd", "--version"], prepare=prepare.mariadb),
+                         "--socket=PLACE/mysql.sock", "--skip-grant-tables", "--skip-networking=0", "--skip-name-resolve", "--max-connections=300"]], 3306, "opaque",
+            [script("mariadb", ["bash", HERE / "mariadb.sh", "{host}", "{port}"], r"sum(?s:.*)\n +50 5000\n"), resets("mariadb")], ["mariadbd", "--version"], prepare=prepare.mariadb),
     ]
 
 
