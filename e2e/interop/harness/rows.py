@@ -97,7 +97,9 @@ def http1(programs, short):
         Row("Go net/http", [[go / "nethttp", "serve", ":8081"]], 8081, "http1", [raw("echo,abort,drip,absolute,half", "trailers"), gocall, node], short=True),
         Row("Node http", [["node", HERE / "node/server.js", "8082"]], 8082, "http1", [raw("echo,abort,drip"), gocall, node], short=True),
         Row("Apache", [["apache2", "-D", "FOREGROUND", "-f", "PLACE/apache.conf"]], 8095, "http1", [raw("absolute,half", "host"), curl], prepare=prepare.apache),
-        Row("HAProxy", [["haproxy", "-f", "PLACE/haproxy.cfg"]], 8097, "http1", [curl, wrk], prepare=prepare.haproxy),
+        Row("HAProxy", [[go / "nethttp", "serve", "127.0.0.1:8081"], ["haproxy", "-f", "PLACE/haproxy.cfg"]], 8097, "http1",
+            [raw("echo,drip", "host", "trailers"), curl, wrk, gocall], prepare=prepare.haproxy,
+            ready=lambda where: where.listening("server", 8081) and where.listening("server", 8097)),
         Row("uvicorn", [[programs / "venv/bin/uvicorn", "--app-dir", scripts, "--host", "0.0.0.0", "--port", "8100", "app_asgi:app"]], 8100, "http1",
             [raw("echo,drip"), curl, node, events, Client("websockets", [python, scripts / "websocket.py", "ws://{to}/"], 60, must="closed 1000")]),
         Row("hypercorn", [[programs / "venv/bin/hypercorn", "-b", "0.0.0.0:8101", scripts / "app_asgi.py:app"]], 8101, "http1",
@@ -146,7 +148,8 @@ def http2(programs, calls):
         Row("Node http2", [["node", HERE / "node/server.js", "8084", "h2"]], 8084, "http2", [frames, gocall, node], short=True),
         Row("Go net/http h2c", [[go / "nethttp", "serve", ":8083"]], 8083, "http2", [interim(go, "h2")]),
         Row("Node http2", [["node", HERE / "node/server.js", "8084", "h2"]], 8084, "http2", parts),
-        Row("hypercorn h2c", [[programs / "venv/bin/hypercorn", "-b", "0.0.0.0:8111", scripts / "app_asgi.py:app"]], 8111, "http2", [node]),
+        Row("hypercorn h2c", [[programs / "venv/bin/hypercorn", "-b", "0.0.0.0:8111", scripts / "app_asgi.py:app"]], 8111, "http2",
+            [dataclasses.replace(gocall, named=("empty", *gocall.named)), node]),
     ]
 
 
