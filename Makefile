@@ -55,8 +55,8 @@ skew: ## an older version and this one beside each other, by upgrade and rollbac
 fuzz: ## property tests with fresh seeds, 10 min (SECONDS=600)
 	@e2e/fuzz $(or $(SECONDS),600)
 
-interop: ## clients and servers that we did not write, directly and through the mesh, 20 min (ONLY=row)
-	@e2e/interop/run $(if $(ONLY),--only="$(ONLY)",--page $(CURDIR)/docs/interop.md)
+interop: ## clients and servers that we did not write, directly and through the mesh, 20 min; fails when a program is missing (ONLY=row)
+	@e2e/interop/run $(if $(ONLY),--only="$(ONLY)",--all --page $(CURDIR)/docs/interop.md)
 
 attack: ## hostile neighbours beside an honest load, an hour (MINUTES=60, or 1 for a trial; PREVIOUS=older weft-proxy as control)
 	@PREVIOUS="$(PREVIOUS)" PREVIOUS_COMMIT="$(PREVIOUS_COMMIT)" e2e/interop/run attack --minutes $(or $(MINUTES),60) --page $(CURDIR)/docs/attacks.md

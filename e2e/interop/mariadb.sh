@@ -7,5 +7,5 @@ seq 5000 | awk '{ print "insert into t values (" $1 ", repeat(\"x\", 50));" }' |
 echo "sum $(q -e 'select sum(n), count(*) from d.t')"
 q -e 'select * from d.t' | sha256sum
 q -e 'select no_such_column from d.t'
-seq 20 | xargs -P20 -I{} timeout 30 mariadb --no-defaults -h "$host" -P "$port" -u root --skip-ssl -N -e 'select count(*) from d.t' | sort | uniq -c
+seq 50 | xargs -P50 -I{} timeout 30 mariadb --no-defaults -h "$host" -P "$port" -u root --skip-ssl -N -e 'select count(*) from d.t' | sort | uniq -c
 q -e 'select sleep(1.5)'

@@ -15,4 +15,4 @@ echo "== cancel"
 timeout -s INT 2 psql "host=$host port=$port user=postgres dbname=postgres sslmode=disable" -XAtqc 'select pg_sleep(20)' 2>&1
 echo "== notice and error"; q disable -c "do \$\$ begin raise notice 'n'; end \$\$" -c 'select 1/0'
 echo "== listen"; printf "listen c;\nnotify c, 'payload';\nselect 1;\n" | q disable | sed -E 's/PID [0-9]+/PID/'
-echo "== 20 at once"; seq 20 | xargs -P20 -I{} timeout 30 psql "host=$host port=$port user=postgres dbname=postgres" -XAtqc 'select sum(n) from t' | sort | uniq -c
+echo "== 50 at once"; seq 50 | xargs -P50 -I{} timeout 30 psql "host=$host port=$port user=postgres dbname=postgres" -XAtqc 'select sum(n) from t' | sort | uniq -c

@@ -14,14 +14,13 @@ import json
 import os
 import pathlib
 import re
-import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable
 
 from . import place, prepare
-from .row import fill
+from .row import absent, fill
 
 HERE = pathlib.Path(__file__).resolve().parents[1]
 PLACES = ("direct", "declared")
@@ -68,8 +67,9 @@ def trials(programs):
         Trial("Node http2", ["node", HERE / "node/server.js", "8084", "h2"], 8084, "http2", GAP, http(DRIP, "h2")),
         Trial("grpc-java", [programs / "java/grpc-java", "serve", "50071"], 50071, "grpc", GAP, grpc),
     ]
-    lacks = [one for one in every if not shutil.which(str(one.line[0])) and not os.path.exists(one.line[0])]
-    return [one for one in every if one not in lacks], [f"leaving, {one.name}: no program {one.line[0]} on this machine" for one in lacks]
+    lacks = {at: names for at, one in enumerate(every) if (names := absent([one.line, one.client[:1]]))}
+    return ([one for at, one in enumerate(every) if at not in lacks],
+            [f"leaving, {every[at].name}: no program {', '.join(names)} on this machine" for at, names in lacks.items()])
 
 
 def run(chosen, where):

@@ -20,7 +20,6 @@ NEVER_TRIED = [
     "MongoDB: Debian has no package of it. NATS stands in its place.",
     "Libraries for Redis, PostgreSQL and MariaDB other than those in C, which their command-line clients use.",
     "NATS and Memcached by clients of their own: both are spoken to by hand, on sockets.",
-    "HAProxy by more than curl and wrk.",
     "slowhttptest: it is a hostile client, and runs in `make attack`.",
 ]
 

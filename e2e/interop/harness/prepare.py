@@ -76,7 +76,8 @@ def postgres_programs():
 def postgres_line(programs):
     # It refuses to run as root.
     return ["/usr/bin/setpriv", "--reuid", "postgres", "--regid", "postgres", "--clear-groups", "--", f"{programs}/postgres",
-            "-D", "PLACE/postgres/data", "-p", "5432", "-h", "0.0.0.0", "-k", "PLACE/postgres", "-c", "ssl=on",
+            # 50 at once, while 50 that were reset are still being ended.
+            "-c", "max_connections=200", "-D", "PLACE/postgres/data", "-p", "5432", "-h", "0.0.0.0", "-k", "PLACE/postgres", "-c", "ssl=on",
             "-c", "ssl_cert_file=PLACE/postgres/server.pem", "-c", "ssl_key_file=PLACE/postgres/server.key"]
 
 
@@ -107,18 +108,26 @@ def mariadb(where):
         f"--tmpdir={folder}", timeout=90)
 
 
-def rabbitmq(where):
+def rabbitmq(where, name="rabbitmq", plugins="", more=""):
     """Everything that it writes goes into the place's folder, not into the machine's."""
-    folder = where.folder / "rabbitmq"
+    folder = where.folder / name
     folder.mkdir(exist_ok=True)
     (folder / "rabbitmq.conf").write_text(
-        "listeners.tcp.1 = 0.0.0.0:5672\nloopback_users.guest = false\nlog.console = true\nlog.file = false\n")
-    (folder / "enabled_plugins").write_text("[].\n")
+        f"listeners.tcp.1 = 0.0.0.0:5672\nloopback_users.guest = false\nlog.console = true\nlog.file = false\n{more}")
+    (folder / "enabled_plugins").write_text(f"[{plugins}].\n")
 
 
-RABBITMQ = ["/usr/bin/env", "HOME=PLACE/rabbitmq", "RABBITMQ_HOME=/usr/lib/rabbitmq", "RABBITMQ_MNESIA_BASE=PLACE/rabbitmq/mnesia",
-            "RABBITMQ_LOG_BASE=PLACE/rabbitmq/log", "RABBITMQ_PID_FILE=PLACE/rabbitmq/pid", "RABBITMQ_NODENAME=rabbit@localhost",
-            "RABBITMQ_CONFIG_FILE=PLACE/rabbitmq/rabbitmq.conf", "RABBITMQ_ENABLED_PLUGINS_FILE=PLACE/rabbitmq/enabled_plugins"]
+def rabbitmq_with_stomp(where):
+    # A folder of its own: what the other one was killed over is not taken up again.
+    rabbitmq(where, "rabbitmq-stomp", "rabbitmq_stomp", "stomp.listeners.tcp.1 = 0.0.0.0:61613\n")
+
+
+def rabbitmq_line(name="rabbitmq"):
+    folder, program = f"PLACE/{name}", rabbitmq_program()
+    return ["/usr/bin/env", f"HOME={folder}", "RABBITMQ_HOME=/usr/lib/rabbitmq", f"RABBITMQ_MNESIA_BASE={folder}/mnesia",
+            f"RABBITMQ_LOG_BASE={folder}/log", f"RABBITMQ_PID_FILE={folder}/pid", "RABBITMQ_NODENAME=rabbit@localhost",
+            f"RABBITMQ_CONFIG_FILE={folder}/rabbitmq.conf", f"RABBITMQ_ENABLED_PLUGINS_FILE={folder}/enabled_plugins",
+            f"RABBITMQ_PLUGINS_DIR={program.parent.parent}/plugins", program]
 
 
 def rabbitmq_program():

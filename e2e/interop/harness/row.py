@@ -5,7 +5,10 @@ must not differ between the places."""
 import collections
 import dataclasses
 import difflib
+import os
+import pathlib
 import re
+import shutil
 import time
 from collections.abc import Callable
 
@@ -88,6 +91,19 @@ def _try_row(row, where, only):
             transcript += f"\n[status {status}] {client.filter(err)[-600:]}"
         results.append(Result(row, client, where.name, transcript, time.monotonic() - began))
     return results
+
+
+# What the scripts of the harness call, which no row names.
+CALLED_BY = {"curl.sh": "curl", "https.sh": "curl", "mariadb.sh": "mariadb", "nghttp.sh": "nghttp", "psql.sh": "psql", "redis.sh": "redis-cli",
+             "refused.sh": "curl", "short_queue.sh": "curl", "ssh.sh": "ssh"}
+
+
+def absent(lines):
+    """Programs of these lines that the machine does not have, also those behind a script or behind another program's options."""
+    named = {str(line[0]) for line in lines}
+    named |= {str(one) for line in lines for one in line if re.match(r"/[^:]+\Z", str(one))}
+    named |= {CALLED_BY[name] for line in lines for one in line if (name := pathlib.PurePath(str(one)).name) in CALLED_BY}
+    return sorted(one for one in named if not shutil.which(one) and not os.path.exists(one))
 
 
 def fill(text, port=0):

@@ -1,13 +1,11 @@
 """All rows. To add one: a server, its port, what a Service would declare, its clients."""
 
 import dataclasses
-import os
 import pathlib
 import re
-import shutil
 
 from . import prepare
-from .row import Client, Row
+from .row import Client, Row, absent
 
 HERE = pathlib.Path(__file__).resolve().parents[1]
 HTTP1 = ("names", "hop", "version", "phrase", "h2c")
@@ -25,10 +23,8 @@ def present(every):
     """Those whose programs are there, and what is not tried with the reason."""
     rows, missing = [], []
     for row in every:
-        lacks = [line[0] for line in row.server + [client.line for client in row.clients]
-                 if not shutil.which(str(line[0])) and not os.path.exists(str(line[0]))]
-        if lacks:
-            missing.append(f"{row.name}: no program {', '.join(sorted({str(one) for one in lacks}))} on this machine")
+        if lacks := absent([*row.server, *(client.line for client in row.clients)]):
+            missing.append(f"{row.name}: no program {', '.join(lacks)} on this machine")
         else:
             rows.append(row)
     return rows, missing
@@ -101,7 +97,9 @@ def http1(programs, short):
         Row("Go net/http", [[go / "nethttp", "serve", ":8081"]], 8081, "http1", [raw("echo,abort,drip,absolute,half", "trailers"), gocall, node], short=True),
         Row("Node http", [["node", HERE / "node/server.js", "8082"]], 8082, "http1", [raw("echo,abort,drip"), gocall, node], short=True),
         Row("Apache", [["apache2", "-D", "FOREGROUND", "-f", "PLACE/apache.conf"]], 8095, "http1", [raw("absolute,half", "host"), curl], prepare=prepare.apache),
-        Row("HAProxy", [["haproxy", "-f", "PLACE/haproxy.cfg"]], 8097, "http1", [curl, wrk], prepare=prepare.haproxy),
+        Row("HAProxy", [[go / "nethttp", "serve", "127.0.0.1:8081"], ["haproxy", "-f", "PLACE/haproxy.cfg"]], 8097, "http1",
+            [raw("echo,drip", "host", "trailers"), curl, wrk, gocall], prepare=prepare.haproxy,
+            ready=lambda where: where.listening("server", 8081) and where.listening("server", 8097)),
         Row("uvicorn", [[programs / "venv/bin/uvicorn", "--app-dir", scripts, "--host", "0.0.0.0", "--port", "8100", "app_asgi:app"]], 8100, "http1",
             [raw("echo,drip"), curl, node, events, Client("websockets", [python, scripts / "websocket.py", "ws://{to}/"], 60, must="closed 1000")]),
         Row("hypercorn", [[programs / "venv/bin/hypercorn", "-b", "0.0.0.0:8101", scripts / "app_asgi.py:app"]], 8101, "http1",
@@ -150,7 +148,8 @@ def http2(programs, calls):
         Row("Node http2", [["node", HERE / "node/server.js", "8084", "h2"]], 8084, "http2", [frames, gocall, node], short=True),
         Row("Go net/http h2c", [[go / "nethttp", "serve", ":8083"]], 8083, "http2", [interim(go, "h2")]),
         Row("Node http2", [["node", HERE / "node/server.js", "8084", "h2"]], 8084, "http2", parts),
-        Row("hypercorn h2c", [[programs / "venv/bin/hypercorn", "-b", "0.0.0.0:8111", scripts / "app_asgi.py:app"]], 8111, "http2", [node]),
+        Row("hypercorn h2c", [[programs / "venv/bin/hypercorn", "-b", "0.0.0.0:8111", scripts / "app_asgi.py:app"]], 8111, "http2",
+            [dataclasses.replace(gocall, named=("empty", *gocall.named)), node]),
     ]
 
 
@@ -161,7 +160,7 @@ def bytes_(programs, short):
         return Client(name, line, limit, must=must, named=named)
 
     def resets(kind):
-        return script("resets, 50 at once", [python, scripts / "resets.py", kind, "{to}"], r"\A(?:50 of 50 .*\n){6}(?:.*greeted ok\n)?.*answered ok\n", 90)
+        return script("resets, 50 at once", [python, scripts / "resets.py", kind, "{to}"], r"\A(?:50 of 50 .*\n){6,}(?:one behind them: .* ok\n){2,}\Z", 180)
 
     postgres = prepare.postgres_programs()
     return [
@@ -171,22 +170,26 @@ def bytes_(programs, short):
             [script("redis-cli", ["bash", HERE / "redis.sh", "{host}", "{port}"], "PONG"),
              script("inline and pipelined", [python, scripts / "lines.py", "redis", "{to}"], "PONG", named=("http",)), resets("redis")], ["redis-server", "--version"], True),
         Row("Memcached", [["memcached", "-u", "nobody", "-p", "11211", "-l", "0.0.0.0"]], 11211, "opaque",
-            [script("text protocol", [python, scripts / "lines.py", "memcached", "{to}"], "VALUE"), resets("memcached")], ["memcached", "-V"]),
+            [script("text protocol", [python, scripts / "lines.py", "memcached", "{to}"], r"VALUE(?s:.*)50 of 50 at once"), resets("memcached")], ["memcached", "-V"]),
         Row("NATS", [["nats-server", "-a", "0.0.0.0", "-p", "4222"]], 4222, "opaque",
-            [script("text protocol", [python, scripts / "lines.py", "nats", "{to}"], "MSG"), resets("nats")], ["nats-server", "-v"]),
+            [script("text protocol", [python, scripts / "lines.py", "nats", "{to}"], r"MSG(?s:.*)50 of 50 at once"), resets("nats")], ["nats-server", "-v"]),
         Row("SMTP (aiosmtpd)", [[python, "-m", "aiosmtpd", "-n", "-l", "0.0.0.0:8025", "-c", "aiosmtpd.handlers.Debugging", "stdout"]], 8025, "opaque",
-            [script("smtplib", [python, scripts / "smtp.py", "{host}", "{port}"], "sent 20"), resets("smtp")]),
+            [script("smtplib", [python, scripts / "smtp.py", "{host}", "{port}"], "sent 50 at once"), resets("smtp")]),
         Row("nginx with TLS", [["nginx", "-c", "PLACE/nginx.conf", "-p", "PLACE"]], 8093, "tls",
-            [script("curl", ["bash", HERE / "https.sh", "{host}", "{port}"], "2 200")], ["nginx", "-v"], True, prepare.nginx),
-        Row("RabbitMQ", [[*prepare.RABBITMQ, prepare.rabbitmq_program()]], 5672, "opaque",
-            [script("pika", [python, scripts / "rabbit.py", "{host}", "{port}"], "closed", 90), resets("amqp")], prepare=prepare.rabbitmq),
+            [script("curl", ["bash", HERE / "https.sh", "{host}", "{port}"], r"2 200(?s:.*)== 50 at once\n +50 200 100000\n")], ["nginx", "-v"], True, prepare.nginx),
+        Row("RabbitMQ", [prepare.rabbitmq_line()], 5672, "opaque",
+            [script("pika", [python, scripts / "rabbit.py", "{host}", "{port}"], "50 of 50 at once", 120), resets("amqp")], prepare=prepare.rabbitmq),
+        Row("RabbitMQ, STOMP", [prepare.rabbitmq_line("rabbitmq-stomp")], 61613, "opaque",
+            [script("frames by hand", [python, scripts / "stomp.py", "{to}"], "50 of 50 at once", 90), resets("stomp")], prepare=prepare.rabbitmq_with_stomp),
         Row("OpenSSH", [["/usr/sbin/sshd", "-D", "-e", "-f", "PLACE/sshd_config"]], 8022, "opaque",
-            [script("ssh, scp", ["bash", HERE / "ssh.sh", "{host}", "{port}"], "over ssh"), resets("ssh")], prepare=prepare.sshd),
+            [script("ssh, scp", ["bash", HERE / "ssh.sh", "{host}", "{port}"],
+                    r"over ssh(?s:.*)\n +50 \w{64}  -\n.* read\n +20 100000\n.* send\n +20 8\n== behind them\ngoes on\n", 150), resets("ssh")], prepare=prepare.sshd),
         Row("PostgreSQL", [prepare.postgres_line(postgres)], 5432, "opaque",
-            [script("psql", ["bash", HERE / "psql.sh", "{host}", "{port}"], "cancel", 90), resets("postgres")], [f"{postgres}/postgres", "--version"], prepare=prepare.postgres),
+            [script("psql", ["bash", HERE / "psql.sh", "{host}", "{port}"], r"cancel(?s:.*)== 50 at once\n +50 1250025000\n", 90), resets("postgres")],
+            [f"{postgres}/postgres", "--version"], prepare=prepare.postgres),
         Row("MariaDB", [["mariadbd", "--no-defaults", "--user=root", "--datadir=PLACE/mysql", "--tmpdir=PLACE/mysql", "--port=3306", "--bind-address=0.0.0.0",
-                         "--socket=PLACE/mysql.sock", "--skip-grant-tables", "--skip-networking=0", "--skip-name-resolve"]], 3306, "opaque",
-            [script("mariadb", ["bash", HERE / "mariadb.sh", "{host}", "{port}"], "sum"), resets("mariadb")], ["mariadbd", "--version"], prepare=prepare.mariadb),
+                         "--socket=PLACE/mysql.sock", "--skip-grant-tables", "--skip-networking=0", "--skip-name-resolve", "--max-connections=300"]], 3306, "opaque",
+            [script("mariadb", ["bash", HERE / "mariadb.sh", "{host}", "{port}"], r"sum(?s:.*)\n +50 5000\n"), resets("mariadb")], ["mariadbd", "--version"], prepare=prepare.mariadb),
     ]
 
 

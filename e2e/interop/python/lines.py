@@ -1,10 +1,12 @@
 """Text protocols by hand: `lines.py redis|memcached|nats HOST:PORT`."""
 
+import concurrent.futures
 import re
 import socket
 import sys
 import time
 
+AT_ONCE, ROUNDS = 50, 20
 kind, address = sys.argv[1:]
 host, port = address.rsplit(":", 1)
 
@@ -32,6 +34,41 @@ def talk(name, *pieces, pause=0.15, half_close=True):
     print(f"{name}: {shown!r} {end}")
 
 
+def together(exchange, before=b""):
+    """`exchange` says for a number what is said, and a pattern of the whole answer with its
+    end: for 50 connections at once, a few times on each, each with a number of its own."""
+
+    def rounds(number):
+        says, whole, end = exchange(number)
+        with socket.create_connection((host, int(port)), timeout=20) as one:
+            one.sendall(before)
+            for _ in range(ROUNDS):
+                one.sendall(says)
+                got = b""
+                while not got.endswith(end) and (data := one.recv(65536)):
+                    # NATS asks at a time of its own whether its client is there.
+                    got = (got + data).replace(b"PING\r\n", b"")
+                if not re.fullmatch(whole, got):
+                    return False
+        return True
+
+    with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+        print(f"{sum(pool.map(rounds, range(AT_ONCE)))} of {AT_ONCE} at once had their own answers")
+
+
+def of_memcached(number):
+    key, value = b"own-%d" % number, b"%03d" % number * 1000
+    return (b"set %b 0 0 3000\r\n%b\r\nget %b\r\n" % (key, value, key),
+            b"STORED\r\nVALUE %b 0 3000\r\n%b\r\nEND\r\n" % (key, value), b"END\r\n")
+
+
+def of_nats(number):
+    # Subscribed to anew in each round, so that there is one answer to each.
+    name, value = b"own-%d" % number, b"%03d" % number * 1000
+    return (b"SUB %b 1\r\nPUB %b 3000\r\n%b\r\nUNSUB 1\r\nPING\r\n" % (name, name, value),
+            rb"(?:INFO [^\r]*\r\n)?MSG %b 1 3000\r\n%b\r\nPONG\r\n" % (name, value), b"PONG\r\n")
+
+
 if kind == "redis":
     talk("inline", b"PING\r\n")
     talk("inline in small letters", b"get key\r\n", b"set  key  1\n", b"get key\r\n")
@@ -49,9 +86,11 @@ elif kind == "memcached":
     talk("quit", b"version\r\nquit\r\n", half_close=False)
     talk("no command", b"\x00\x01\r\n")
     talk("delete", b"delete k\r\n")
+    together(of_memcached)
 elif kind == "nats":
     talk("server first", b"", b"PING\r\n")
     talk("connect and ping", b'CONNECT {"verbose":true}\r\nPING\r\n')
     talk("to oneself", b'CONNECT {"verbose":false}\r\nSUB s 1\r\nPUB s 5\r\nhello\r\nPING\r\n')
     talk("many", b'CONNECT {"verbose":false}\r\nSUB s 1\r\n' + b"PUB s 5\r\nhello\r\n" * 1000 + b"PING\r\n", pause=0.5)
     talk("no command", b"HELLO\r\n", half_close=False)
+    together(of_nats, b'CONNECT {"verbose":false}\r\n')

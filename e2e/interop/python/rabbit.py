@@ -1,18 +1,39 @@
 """pika talks to RabbitMQ: `rabbit.py HOST PORT`."""
 
+import concurrent.futures
 import hashlib
 import sys
+import threading
 
 import pika
 
 host, port = sys.argv[1], int(sys.argv[2])
 
 
-def connect():
-    return pika.BlockingConnection(pika.ConnectionParameters(host, port, heartbeat=2, blocked_connection_timeout=20))
+AT_ONCE = 50
+together = threading.Barrier(AT_ONCE)
 
 
-connection = connect()
+def connect(heartbeat):
+    return pika.BlockingConnection(pika.ConnectionParameters(host, port, heartbeat=heartbeat, blocked_connection_timeout=20))
+
+
+def own_message(number):
+    """Whether a message came back as it was, by a queue of its own, while all the others are connected."""
+    # Nobody answers heartbeats while it waits for the others.
+    one = connect(60)
+    together.wait(40)
+    channel = one.channel()
+    queue = channel.queue_declare("", exclusive=True).method.queue
+    channel.confirm_delivery()
+    sent = str(number).encode() * 10_000
+    channel.basic_publish("", queue, sent)
+    _, _, body = channel.basic_get(queue, auto_ack=True)
+    one.close()
+    return body == sent
+
+
+connection = connect(2)
 channel = connection.channel()
 channel.queue_declare("q", exclusive=True)
 channel.confirm_delivery()
@@ -36,8 +57,5 @@ print("in order" if got == list(range(500)) else f"{len(got)} came")
 connection.sleep(5)
 print("alive" if connection.is_open else "gone")
 connection.close()
-many = [connect() for _ in range(20)]
-print(f"{sum(one.is_open for one in many)} open at once")
-for one in many:
-    one.close()
-print("closed")
+with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+    print(f"{sum(pool.map(own_message, range(AT_ONCE)))} of {AT_ONCE} at once had their own message")

@@ -1,10 +1,10 @@
 //! Who gets a proxy, and that pods with one still do what they did.
 
-use std::{fs, time::Duration};
+use std::{collections::BTreeSet, fs, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use e2e::harness::{App, Namespace, Outcome, eventually};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{SOON, url};
 
@@ -269,9 +269,37 @@ fn warnings_of(ns: &Namespace, args: &[&str]) -> anyhow::Result<String> {
     Ok(warnings)
 }
 
+/// Names of objects of which an Event says that their request for injection is not understood.
+fn spoken_of(events: &Value) -> BTreeSet<String> {
+    let items = events["items"].as_array().map_or(&[][..], Vec::as_slice);
+    items
+        .iter()
+        .filter(|event| event["reason"] == "InjectNotUnderstood")
+        .filter_map(|event| event["involvedObject"]["name"].as_str())
+        .map(str::to_owned)
+        .collect()
+}
+
 #[test]
 fn misspelled_request_for_injection_is_answered_with_the_right_spelling_and_an_event() -> Outcome {
     let ns = Namespace::unmeshed("spelling")?;
+    // A pod's own label, while its namespace has none.
+    let image = format!("--image={}", e2e::harness::app::image());
+    let run = [
+        "-n",
+        &ns.name,
+        "run",
+        "asks",
+        &image,
+        "--env=PORT=18080",
+        "--labels=weft.dev/inject=true",
+    ];
+    let warnings = warnings_of(&ns, &run)?;
+    let said = "label weft.dev/inject is \"true\"";
+    assert!(
+        warnings.contains("Warning") && warnings.contains(said),
+        "{warnings}"
+    );
     let label = |value: &str| format!("weft.dev/inject={value}");
     let warnings = warnings_of(&ns, &["label", "namespace", &ns.name, &label("true")])?;
     let right = "write weft.dev/inject=enabled";
@@ -294,20 +322,14 @@ fn misspelled_request_for_injection_is_answered_with_the_right_spelling_and_an_e
         warnings.contains("spec.template.metadata: annotation"),
         "{warnings}"
     );
-    eventually(SOON, "the Events on pod and namespace", || {
-        let events = ns.json(&["get", "events"])?.to_string();
-        ensure!(
-            events.contains("InjectNotUnderstood"),
-            "on no pod: {events}"
-        );
+    eventually(SOON, "the Events on pods and namespace", || {
+        let about = spoken_of(&ns.json(&["get", "events"])?);
+        ensure!(about.contains("asks"), "not on the pod alone: {about:?}");
+        let of_deployment = about.iter().any(|name| name.starts_with("web-"));
+        ensure!(of_deployment, "on no pod of the Deployment: {about:?}");
         // Events about objects without a namespace are in `default`.
-        let args = ["-n", "default", "get", "events"];
-        let events = ns.cluster.json(&args)?;
-        let items = events["items"].as_array().map_or(&[][..], Vec::as_slice);
-        let about = items.iter().any(|event| {
-            event["reason"] == "InjectNotUnderstood" && event["involvedObject"]["name"] == ns.name
-        });
-        ensure!(about, "none about the namespace");
+        let about = spoken_of(&ns.cluster.json(&["-n", "default", "get", "events"])?);
+        ensure!(about.contains(&ns.name), "none about the namespace");
         Ok(())
     })?;
     // Control: the right spelling is not talked about.

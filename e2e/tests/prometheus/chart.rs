@@ -295,8 +295,8 @@ fn dashboards_arrive_in_grafana_as_the_files_say() -> Outcome {
 
 /// What helm says after the installation. NOTES are no manifest, so a copy of the chart
 /// puts them into one.
-fn notes(settings: &[&str]) -> anyhow::Result<String> {
-    let folder = folder(&format!("notes-{}", settings.len()))?;
+fn notes(test: &str, settings: &[&str]) -> anyhow::Result<String> {
+    let folder = folder(&format!("notes-{test}"))?;
     let copied = Command::new("cp")
         .args(["-r", &mesh::chart(), "."])
         .current_dir(&folder)
@@ -314,26 +314,50 @@ fn notes(settings: &[&str]) -> anyhow::Result<String> {
 
 #[test]
 fn notes_name_what_was_made_and_warn_of_alerts_that_see_nothing() -> Outcome {
-    let quiet = notes(&[])?;
+    let quiet = notes("quiet", &[])?;
     assert!(
         quiet.contains("is being installed") && !quiet.contains("Prometheus"),
         "{quiet}"
     );
-    let alone = notes(&["monitoring.prometheusRule=true"])?;
+    let alone = notes("alone", &["monitoring.prometheusRule=true"])?;
     assert!(alone.contains("PrometheusRule weft\n"), "{alone}");
     assert!(
         alone.contains("WARNING: the alerts see only what is scraped"),
         "{alone}"
     );
-    let both = notes(&[
-        "monitoring.prometheusRule=true",
-        "monitoring.podMonitor=true",
-        "monitoring.serviceMonitor=true",
-    ])?;
+    let both = notes(
+        "both",
+        &[
+            "monitoring.prometheusRule=true",
+            "monitoring.podMonitor=true",
+            "monitoring.serviceMonitor=true",
+        ],
+    )?;
     assert!(
         both.contains(" PodMonitor weft-proxies ServiceMonitor weft-control-plane"),
         "{both}"
     );
     assert!(!both.contains("WARNING: the alerts"), "{both}");
+    Ok(())
+}
+
+#[test]
+fn notes_name_every_definition_that_stays_behind() -> Outcome {
+    let objects = plain(&[])?;
+    let stays: BTreeSet<&str> = objects
+        .iter()
+        .filter(|object| object["kind"] == "CustomResourceDefinition")
+        .filter_map(|object| object["metadata"]["name"].as_str())
+        .collect();
+    assert!(
+        stays.contains("trafficsplits.split.smi-spec.io"),
+        "{stays:?}"
+    );
+    let text = notes("definitions", &[])?;
+    let mut lines = text.lines().map(str::trim);
+    let told = lines.find_map(|line| line.strip_prefix("kubectl delete crd "));
+    let told = told.context("no line that deletes them")?;
+    let told: BTreeSet<&str> = told.split_whitespace().collect();
+    assert_eq!(told, stays);
     Ok(())
 }

@@ -4,6 +4,7 @@ use bytes::{BufMut as _, Bytes};
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
 use prost::Message as _;
+use tokio::io::AsyncReadExt as _;
 use tokio::time::sleep;
 use tokio_stream::StreamExt as _;
 use tower::ServiceExt as _;
@@ -28,6 +29,18 @@ async fn silent(bench: &Bench, from: [u8; 4], count: usize) -> Vec<TcpStream> {
     let mut open = Vec::new();
     for _ in 0..count {
         open.push(socket_from(from, bench.addr).await.unwrap());
+    }
+    open
+}
+
+/// Connections that say nothing, each from an address of its own.
+async fn strangers(bench: &Bench, count: usize) -> Vec<TcpStream> {
+    let mut open = Vec::new();
+    for at in 0..count {
+        let third = u8::try_from(1 + at / 250).unwrap();
+        let last = u8::try_from(1 + at % 250).unwrap();
+        let socket = socket_from([127, 0, third, last], bench.addr).await;
+        open.push(socket.unwrap());
     }
     open
 }
@@ -62,6 +75,36 @@ async fn flood_of_silent_connections_turns_no_proxy_away() {
         assert!(Instant::now() < deadline, "connections stay open");
         sleep(Duration::from_millis(10)).await;
     }
+}
+
+#[tokio::test]
+async fn flood_from_more_addresses_than_there_are_places_ends_its_oldest_and_no_proxy() {
+    const MORE: usize = 50;
+    // Both ends of each connection are open here.
+    runtime::files::raise();
+    let bench = Bench::start(&with_split(1)).await;
+    let mut proxy = bench.client(asks(&[API])).await;
+    let batch = proxy.batch().await;
+    proxy.ack(&batch).await;
+    let mut flood = strangers(&bench, UNPROVEN.total + MORE).await;
+    must_be_served(&bench).await;
+    // Long before their time for a handshake is over.
+    let oldest = async {
+        for stranger in &mut flood[..MORE] {
+            let read = stranger.read(&mut [0; 1]).await;
+            assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
+        }
+    };
+    timeout(Duration::from_secs(1), oldest).await.unwrap();
+    let newest = flood.last_mut().unwrap();
+    let read = timeout(Duration::from_millis(50), newest.read(&mut [0; 1])).await;
+    assert!(read.is_err(), "the newest has ended as well: {read:?}");
+    let ended = bench.metrics.limits.count("unproven-connections");
+    assert!(ended >= 50, "{ended} were ended");
+    // Who has proven who it is goes on where it was.
+    bench.publish(&with_split(30));
+    let next = proxy.batch().await;
+    assert_eq!(weight(&next, 0), 30);
 }
 
 #[tokio::test]

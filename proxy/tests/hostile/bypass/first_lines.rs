@@ -1,5 +1,6 @@
 //! First lines that are HTTP to some server, and those of other protocols.
 
+use super::super::two_pods::Recorded;
 use super::*;
 
 /// First lines that some server reads as HTTP, with an identity of their own.
@@ -69,6 +70,81 @@ async fn no_first_line_that_a_server_may_read_as_http_brings_an_identity_of_its_
                 by != By::Caller(EntryPoint::Inbound),
                 "{by:?}: {arrived}"
             );
+        }
+    }
+}
+
+/// A request in order, which makes a connection one of HTTP,
+const IN_ORDER: &[u8] = b"GET /first HTTP/1.1\r\nHost: s\r\n\r\n";
+/// and lines that follow in the same segment, the first of them in order as well.
+const BEHIND: [&[u8]; 13] = [
+    b"GET /behind HTTP/1.1\r\n",
+    b"\r\nGET / HTTP/1.1\r\n",
+    b"\nget / HTTP/1.1\r\n",
+    b"get / HTTP/1.1\r\n",
+    b"get / http/1.1\r\n",
+    b"get / HTTP/1.0\n",
+    b"M1 / HTTP/1.1\r\n",
+    b"GET  /  HTTP/1.1\r\n",
+    b"GET\t/\tHTTP/1.1\r\n",
+    b"GET foo HTTP/1.1\r\n",
+    b"GET / HTTP/1.1 \t\r\n",
+    b"GET rtsp://a/x RTSP/1.0\r\n",
+    b"get k\r\n",
+];
+
+impl Ground {
+    /// Like `passing`, with an application that answers, so that what comes behind a request
+    /// is read.
+    async fn answering(mode: &Passing) -> Self {
+        let pods = TwoPods::new(Protocol::Detect).await;
+        pods.workload_in(Protocol::Detect, mode.enforcement, mode.mtls);
+        pods.server.set(mode.rule.iter().cloned().collect());
+        let kept = Bytes::default();
+        Self { pods, kept }
+    }
+}
+
+#[tokio::test]
+async fn no_request_behind_another_one_brings_an_identity_of_its_own() {
+    for mode in passing() {
+        let ground = Ground::answering(&mode).await;
+        let log = &ground.pods.log;
+        for by in EVERY {
+            let mut streams = Vec::new();
+            for line in BEHIND {
+                let mut stream = ground.open(by).await;
+                let both = [IN_ORDER, line, FORGED.as_bytes()].concat();
+                let sent = stream.write_all(&both).await;
+                assert!(sent.is_ok() || !mode.admits(by), "{mode}, {by:?}: {sent:?}");
+                streams.push(stream);
+            }
+            // Control: the one in order arrives.
+            let behind = |one: &Recorded| one.line().contains("/behind");
+            let arrives = async {
+                while !log.lock().iter().any(behind) {
+                    sleep(Duration::from_millis(10)).await;
+                }
+            };
+            if mode.admits(by) {
+                let arrived = timeout(Duration::from_secs(5), arrives).await;
+                assert!(arrived.is_ok(), "{mode}, {by:?}: {:?}", log.lock());
+            }
+            sleep(SETTLED).await;
+            let requests = std::mem::take(&mut *log.lock());
+            assert_eq!(requests.is_empty(), !mode.admits(by), "{mode}, {by:?}");
+            let own: &[&str] = match by {
+                By::Caller(EntryPoint::Inbound) => &[],
+                _ => &["spiffe://cluster.local/ns/shop/sa/web"],
+            };
+            for request in &requests {
+                let head = &request.head;
+                assert!(!head.contains("evil"), "{mode}, {by:?}: {head}");
+                if behind(request) {
+                    assert_eq!(request.values("weft-client-id"), own, "{mode}, {by:?}");
+                }
+            }
+            drop(streams);
         }
     }
 }
