@@ -169,6 +169,7 @@ impl Rank {
 }
 
 impl Lost {
+    /// A section of `loser` that `winner` decides.
     #[must_use]
     pub fn to(winner: &Policy, loser: &Policy, section: Section) -> Self {
         Self {

@@ -177,8 +177,11 @@ impl<'a> ByTarget<'a> {
         for index in about.iter().copied() {
             let policy = &candidates[index].policy;
             let said = ports.iter().map(|port| {
-                let covers = policy.target.covers(service, *port);
-                covers.then(|| says(policy, *port)).unwrap_or_default()
+                if policy.target.covers(service, *port) {
+                    says(policy, *port)
+                } else {
+                    Vec::new()
+                }
             });
             let said: Vec<Vec<Section>> = said.collect();
             // It wants no room, and has no effect here whoever else there is.

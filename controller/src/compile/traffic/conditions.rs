@@ -102,8 +102,8 @@ fn at_pods(one: &Overridden) -> String {
     );
     if one.by_own {
         return format!(
-            "{decides}: nobody knows which Service they mean, and not all of them say the same; let \
-             the same policies speak of all"
+            "{decides}: nobody knows which Service they mean, and not all of them say the same; \
+             let the same policies speak of all"
         );
     }
     format!("{decides}; write there what is to hold at those")
