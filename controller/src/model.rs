@@ -42,7 +42,7 @@ use policy::{
 
 pub use self::defaults::Defaults;
 pub(crate) use self::published::EncodedResource;
-pub(crate) use self::served::{Served, by_say, has_say};
+pub(crate) use self::served::{Served, by_say, has_say, has_shared_port};
 pub(crate) use self::targets::{Mapped, Target, TargetRule, Targets};
 use self::{
     bindings::Bindings,

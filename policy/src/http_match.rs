@@ -15,7 +15,7 @@ pub use budget::{Budget, MAX_REGEX_LEN};
 pub use pattern::{any_of, exactly};
 
 use std::borrow::Cow;
-use std::hash::{Hash, Hasher};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, OnceLock};
 
 use http::header::{COOKIE, HeaderMap, HeaderName};
@@ -46,6 +46,9 @@ pub struct HttpMatch(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     written: Written,
+    /// Of what is written. Matches are looked up far more often than they are made, and each may
+    /// be kilobytes long.
+    hash: u64,
     /// `None` inside: cannot be compiled, and fits nothing.
     compiled: OnceLock<Option<Compiled>>,
 }
@@ -97,10 +100,8 @@ impl HttpMatch {
     ) -> Result<Self, BadMatch> {
         let written = Written::new(name, path_regex, methods, headers);
         let compiled = Compiled::new(&written, budget)?;
-        Ok(Self(Arc::new(Inner {
-            written,
-            compiled: OnceLock::from(Some(compiled)),
-        })))
+        let inner = Inner::new(written, OnceLock::from(Some(compiled)));
+        Ok(Self(Arc::new(inner)))
     }
 
     /// A match that is not compiled before it is run for the first time. One that cannot
@@ -111,10 +112,8 @@ impl HttpMatch {
         methods: &[impl AsRef<str>],
         headers: &[(impl AsRef<str>, impl AsRef<str>)],
     ) -> Self {
-        Self(Arc::new(Inner {
-            written: Written::new(name, path_regex, methods, headers),
-            compiled: OnceLock::new(),
-        }))
+        let written = Written::new(name, path_regex, methods, headers);
+        Self(Arc::new(Inner::new(written, OnceLock::new())))
     }
 
     pub fn name(&self) -> &str {
@@ -186,7 +185,8 @@ pub(crate) enum MatchPart<'a> {
 /// Equal when written equally; what is compiled follows from that.
 impl PartialEq for HttpMatch {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0) || self.0.written == other.0.written
+        let (one, other) = (&self.0, &other.0);
+        Arc::ptr_eq(one, other) || (one.hash == other.hash && one.written == other.written)
     }
 }
 
@@ -194,7 +194,20 @@ impl Eq for HttpMatch {}
 
 impl Hash for HttpMatch {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.written.hash(state);
+        state.write_u64(self.0.hash);
+    }
+}
+
+impl Inner {
+    fn new(written: Written, compiled: OnceLock<Option<Compiled>>) -> Self {
+        // The same keys for all: what is equal is to hash alike, whoever made it.
+        let mut hasher = DefaultHasher::new();
+        written.hash(&mut hasher);
+        Self {
+            written,
+            hash: hasher.finish(),
+            compiled,
+        }
     }
 }
 

@@ -105,11 +105,12 @@ impl Policy {
         self.routes != Match::Always || self.sources != Sources::Everyone
     }
 
-    /// Whether it says something of this. A limited one says nothing of endpoints, whatever is
-    /// written in it.
-    #[must_use]
-    pub(crate) fn says(&self, section: Section) -> bool {
-        self.sections.has(section) && (section.may_be_limited() || !self.is_limited())
+    /// What it says something of where this is left of its sections. A limited one says nothing
+    /// of endpoints, whatever is written in it.
+    pub fn says(&self, sections: &Sections) -> impl Iterator<Item = Section> {
+        let limited = self.is_limited();
+        let all = Section::ALL.into_iter();
+        all.filter(move |section| sections.has(*section) && (section.may_be_limited() || !limited))
     }
 
     /// Whether it says nothing at all: it is limited to requests or callers of which there are
@@ -118,7 +119,7 @@ impl Policy {
     pub fn is_void(&self) -> bool {
         self.routes == Match::AnyOf(Vec::new())
             || self.sources == Sources::Only(Vec::new())
-            || !Section::ALL.into_iter().any(|section| self.says(section))
+            || self.says(&self.sections).next().is_none()
     }
 }
 

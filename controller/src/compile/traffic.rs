@@ -52,16 +52,18 @@ pub(super) fn policies(named: &Named<'_>, findings: &mut Findings) -> Policies {
         let service = ServiceId::new(key.namespace.clone(), key.name.clone());
         let ports: Vec<u16> = entry.ports.keys().copied().collect();
         let counting = by_target.at(&service, &ports, |policy, port| {
-            here::here(policy, key, port, named.services)
+            here::says(policy, key, port, named.services)
         });
-        for (port, about) in ports.iter().zip(counting) {
+        for (port, counting) in ports.iter().zip(counting) {
+            let about = counting.policies;
             if about.is_empty() {
                 continue;
             }
             let written = about.iter();
             let written = written.map(|one| here::here(&one.policy, key, *port, named.services));
             let written: Vec<Cow<'_, policy::traffic::Policy>> = written.collect();
-            let resolved = resolve(written.iter().map(Cow::as_ref), &service, *port);
+            let mut resolved = resolve(written.iter().map(Cow::as_ref), &service, *port);
+            resolved.lost.extend(counting.lost);
             standings.add(&resolved);
             if resolved.won.is_empty() {
                 continue;

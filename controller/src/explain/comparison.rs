@@ -14,7 +14,7 @@ use policy::access::{Caller as Proven, Source};
 use policy::mode::MtlsMode;
 use policy::name::SpiffeId;
 use policy::reason::Reason;
-use policy::route::{Backend, Forward, Match, Table, shares};
+use policy::route::{Backend, Forward, Match, Rule, shares};
 
 use super::judge::PodAccess;
 use crate::model::{Index, Model, PodId, modes};
@@ -116,7 +116,7 @@ impl<'a> ModelComparison<'a> {
         };
         // Whoever has no proxy is carried by Kubernetes, which knows no splits.
         let meshed = callers.iter().any(|caller| caller.identity.is_some());
-        let moves = meshed && before.sent != after.sent;
+        let moves = meshed && !before.is_sent_as(after);
         if moves {
             meaning.rerouted = Some([before.shares(), after.shares()]);
             if after.is_dead() && !before.is_dead() {
@@ -335,9 +335,10 @@ fn endpoints(index: &Index, service: &ObjectKey, port: u16) -> BTreeMap<PodId, u
 struct Routing<'a> {
     service: Option<&'a ObjectKey>,
     port: u16,
-    /// What proxies are sent of it, whoever says so.
-    sent: Vec<(Match, Vec<Backend>)>,
-    table: Table<Forward>,
+    /// What proxies are sent of it.
+    rules: Vec<Rule<Vec<Backend>>>,
+    /// Where calls go that no condition describes.
+    unconditional: Forward,
 }
 
 impl<'a> Routing<'a> {
@@ -348,44 +349,46 @@ impl<'a> Routing<'a> {
             return Some(Self {
                 service: None,
                 port,
-                sent: Vec::new(),
-                table: Table::only(Forward::Root),
+                rules: Vec::new(),
+                unconditional: Forward::Root,
             });
         };
         let entry = index.services.get(service)?;
         let at = entry.ports.get(&port)?;
         let is_request = calls.http && !at.protocol.is_opaque();
-        let sent = index.split_rules(entry, port);
-        let sent = sent.filter(|rule| rule.when.may_fit(is_request));
-        let mut table = index.routes_at(entry, port);
-        table.rules.retain(|rule| rule.when.may_fit(is_request));
+        let rules = index.split_rules(entry, port);
+        let rules = rules.filter(|rule| rule.when.may_fit(is_request));
+        let rules: Vec<Rule<Vec<Backend>>> = rules.collect();
+        let first = rules.iter().find(|rule| rule.when.fits(None));
+        let unconditional = first.map_or(Forward::Root, |rule| Forward::split(rule.then.clone()));
         Some(Self {
             service: Some(service),
             port,
-            sent: sent.map(|rule| (rule.when, rule.then)).collect(),
-            table,
+            rules,
+            unconditional,
         })
+    }
+
+    /// Whether proxies are sent the same, whoever says so.
+    fn is_sent_as(&self, other: &Self) -> bool {
+        let [own, others] = [self, other].map(|one| one.rules.iter().map(sent));
+        own.eq(others)
     }
 
     /// Which requests go where depends on what they ask.
     fn is_conditional(&self) -> bool {
-        let mut rules = self.table.rules.iter();
+        let mut rules = self.rules.iter();
         rules.any(|rule| rule.when != Match::Always)
-    }
-
-    /// Where calls go that no condition describes.
-    fn unconditional(&self) -> &Forward {
-        self.table.decide(None).0
     }
 
     /// Calls that no condition describes go nowhere.
     fn is_dead(&self) -> bool {
-        matches!(self.unconditional(), Forward::Refuse(_))
+        matches!(self.unconditional, Forward::Refuse(_))
     }
 
-    /// The same by Service; none where they go nowhere.
+    /// By Service where calls go that no condition describes; none where they go nowhere.
     fn shares(&self) -> Vec<Share> {
-        match self.unconditional() {
+        match &self.unconditional {
             Forward::Root => {
                 let whole = self.service.map(|service| Share {
                     service: service.clone(),
@@ -407,21 +410,22 @@ impl<'a> Routing<'a> {
     /// The pods that calls may reach, each with its own port.
     fn endpoints(&self, index: &Index) -> BTreeMap<PodId, u16> {
         let mut services: BTreeSet<ObjectKey> = BTreeSet::new();
-        let rules = self.table.rules.iter().map(|rule| &rule.then);
-        for forward in rules.chain([self.unconditional()]) {
-            match forward {
-                Forward::Root => services.extend(self.service.cloned()),
-                Forward::Split(backends) => {
-                    let taking = shares(backends).map(|(backend, _)| &backend.service);
-                    services.extend(taking.map(ObjectKey::from));
-                }
-                Forward::Refuse(_) => {}
-            }
+        for rule in &self.rules {
+            let taking = shares(&rule.then).map(|(backend, _)| &backend.service);
+            services.extend(taking.map(ObjectKey::from));
+        }
+        if self.unconditional == Forward::Root {
+            services.extend(self.service.cloned());
         }
         let pods = services.iter();
         pods.flat_map(|service| endpoints(index, service, self.port))
             .collect()
     }
+}
+
+/// What proxies are sent of a rule beside whose it is.
+fn sent(rule: &Rule<Vec<Backend>>) -> (&Match, &[Backend]) {
+    (&rule.when, &rule.then)
 }
 
 #[cfg(test)]

@@ -21,9 +21,11 @@ use policy::{
 };
 
 use super::{
-    Index, Model, PodId, Target,
+    Index, Model, PodEntry, PodId, Served, Target,
     dependents::{Dependents, DependentsByObject, Running, is_running},
+    has_shared_port,
     peers::{self, Peers, Workload},
+    traffic::Guard,
 };
 use crate::world::{ObjectKey, PodFacts};
 
@@ -119,7 +121,7 @@ impl Index {
                 }
             }
             for (pod, entry) in self.pods.iter() {
-                for object in self.policies.guard_origins(&entry.serves) {
+                for object in self.guard_origins(entry) {
                     let this = dependents.entry(object.clone()).or_default();
                     this.pods.insert(pod.clone());
                 }
@@ -183,13 +185,30 @@ impl Index {
         })
     }
 
+    /// What a pod is told of requests to it; `None` if nothing.
+    pub(crate) fn guard_of<'a>(&self, entry: &'a PodEntry) -> Option<&'a Guard> {
+        let guard = entry
+            .guard
+            .get_or_init(|| self.policies.guard(&entry.serves));
+        guard.as_ref()
+    }
+
+    /// The objects that it is told something of.
+    fn guard_origins<'a>(&'a self, entry: &'a PodEntry) -> impl Iterator<Item = &'a ObjectRef> {
+        // Only where Services share one of its ports may it be told less than they say. Of most
+        // pods nothing has to be merged for this, and kept, before their proxies ask.
+        let shared = has_shared_port(&entry.serves);
+        let merged = shared.then(|| self.guard_of(entry)).flatten();
+        let merged = merged.into_iter().flat_map(|guard| guard.needs.keys());
+        let apart: &[Served] = if shared { &[] } else { &entry.serves };
+        let merged = merged.map(|(object, _)| object);
+        merged.chain(self.policies.origins_apart(apart))
+    }
+
     /// Whether the object is an origin of the pod's own resources.
     fn policy_is_made_from(&self, object: &ObjectRef, pod: &ObjectKey, facts: &PodFacts) -> bool {
         let mut entry = self.pods.get(pod).into_iter();
-        if entry.any(|entry| {
-            let mut guards = self.policies.guard_origins(&entry.serves);
-            guards.any(|origin| origin == object)
-        }) {
+        if entry.any(|entry| self.guard_origins(entry).any(|origin| origin == object)) {
             return true;
         }
         let targets: Vec<&Target> = self.targets.of(pod, facts).collect();

@@ -16,3 +16,9 @@ pub(crate) fn by_say(pod: &ObjectKey, all: Vec<Served>) -> (Vec<Served>, Vec<Ser
     let all = all.into_iter();
     all.partition(|(service, ..)| has_say(service, pod))
 }
+
+/// Whether two Service ports lead to one of the pod's. Of most pods nobody else speaks there.
+pub(crate) fn has_shared_port(serves: &[Served]) -> bool {
+    let own = |nth: usize| serves[nth].2;
+    (1..serves.len()).any(|nth| (0..nth).any(|before| own(before) == own(nth)))
+}

@@ -6,6 +6,7 @@
 mod merged;
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, OnceLock},
 };
@@ -24,7 +25,10 @@ use policy::{
 pub(crate) use self::merged::Overridden;
 
 use self::merged::{GuardBuilder, Ranks};
-use super::{cuts::Cuts, served::Served};
+use super::{
+    cuts::Cuts,
+    served::{Served, has_shared_port},
+};
 use crate::world::ObjectKey;
 
 /// Every TrafficPolicy that decides something.
@@ -113,6 +117,26 @@ impl PortPolicies {
             .get_or_init(|| self.needs(self.traffic.pod_needs()))
     }
 
+    /// Those behind what one is told that gets this of all its Services: another one may leave
+    /// it none of the times that are said here, and it cannot have what it is not sent.
+    fn needs_within(&self, told: &GuardPort) -> Cow<'_, RequiredParts> {
+        let told = told.timeouts.rules.iter();
+        let told: BTreeSet<&Origin> = told.map(|rule| &rule.origin).collect();
+        let mut times = self.traffic.timeouts.rules.iter();
+        if times.all(|rule| told.contains(&rule.origin)) {
+            return Cow::Borrowed(self.pod_needs());
+        }
+        let rules = self.traffic.pod_needs().map(|(origin, parts)| {
+            let untold = if told.contains(origin) {
+                Parts::NONE
+            } else {
+                Parts::of(&[Part::OutsideTimeout])
+            };
+            (origin, parts.without(untold))
+        });
+        Cow::Owned(self.needs(rules.filter(|(_, parts)| !parts.is_empty())))
+    }
+
     /// The objects behind what callers are told.
     pub(crate) fn caller_needs(&self) -> &RequiredParts {
         self.of_callers
@@ -176,10 +200,13 @@ impl Policies {
         if self.is_empty() {
             return None;
         }
+        let merged = self.merged(serves).into_iter();
+        let merged = merged.map(|(own, merged)| (own, merged.guard_port()));
+        let ports: BTreeMap<u16, GuardPort> = merged.collect();
         let mut guard = Guard::default();
-        for (service, number, _) in serves {
-            if let Some(port) = self.of(service, *number) {
-                for (object, parts) in port.pod_needs() {
+        for (service, number, own) in serves {
+            if let (Some(port), Some(told)) = (self.of(service, *number), ports.get(own)) {
+                for (object, parts) in port.needs_within(told).iter() {
                     guard.need(object, *parts);
                 }
             }
@@ -190,9 +217,8 @@ impl Policies {
                 }
             }
         }
-        let merged = self.merged(serves).into_iter();
-        let ports = merged.map(|(own, merged)| (own, merged.guard_port()));
-        let configured = ports.filter(|(_, port)| *port != GuardPort::default());
+        let configured = ports.into_iter();
+        let configured = configured.filter(|(_, port)| *port != GuardPort::default());
         guard.guard.ports = configured.collect();
         (guard.guard != PodGuard::default()).then_some(guard)
     }
@@ -212,16 +238,15 @@ impl Policies {
     /// another policy decides them there.
     pub(crate) fn overridden(&self, serves: &[Served]) -> Vec<Overridden> {
         // Most meshes have no policy, and most pods one Service for each port.
-        let own = serves.iter().map(|(.., own)| *own);
-        if self.ports.is_empty() || own.collect::<BTreeSet<u16>>().len() == serves.len() {
+        if self.ports.is_empty() || !has_shared_port(serves) {
             return Vec::new();
         }
         let merged = self.merged(serves);
         merged.values().flat_map(GuardBuilder::overridden).collect()
     }
 
-    /// The objects that a pod which serves these is told something of.
-    pub(crate) fn guard_origins<'a>(
+    /// The objects that a pod is told something of which serves these, each at a port of its own.
+    pub(crate) fn origins_apart<'a>(
         &'a self,
         serves: &'a [Served],
     ) -> impl Iterator<Item = &'a ObjectRef> {

@@ -10,7 +10,7 @@ use super::left_out::LeftOut;
 use crate::model::{
     Index,
     published::EncodedResource,
-    traffic::{Guard, PortPolicies, RequiredParts},
+    traffic::{PortPolicies, RequiredParts},
 };
 use crate::world::ObjectKey;
 
@@ -50,15 +50,13 @@ impl Index {
         let Some(entry) = self.pods.get(pod) else {
             return PolicyResource::default();
         };
-        let guard = entry
-            .guard
-            .get_or_init(|| self.policies.guard(&entry.serves));
-        let Some(Guard { needs, .. }) = guard else {
+        let Some(guard) = self.guard_of(entry) else {
             return PolicyResource::default();
         };
+        let needs = &guard.needs;
         let parts = all(needs).within(parts);
         let resource = entry.guard_cuts.of(parts, || {
-            let cut = guard.as_ref()?.cut(parts)?;
+            let cut = guard.cut(parts)?;
             Some(EncodedResource::new(
                 names::GUARD.to_owned(),
                 v1::resource::Content::Guard((&cut).into()),

@@ -337,3 +337,39 @@ fn a_text_that_cannot_be_compiled_fits_nothing() {
         assert!(!takes(&one, "GET", "(", &[("x", b"[")]), "{one:?}");
     }
 }
+
+/// What a hash walks through.
+#[derive(Default)]
+struct Walked(Vec<u8>);
+
+impl Hasher for Walked {
+    fn finish(&self) -> u64 {
+        0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+}
+
+/// One port may have thousands of matches of kilobytes each, which are looked up at every change.
+#[test]
+fn hashing_a_match_costs_the_same_however_long_it_is_and_tells_what_is_written_apart() {
+    let walked = |one: &HttpMatch| {
+        let mut walked = Walked::default();
+        one.hash(&mut walked);
+        walked.0
+    };
+    let long = format!("/{}", "x".repeat(1000));
+    let as_written = |path: &str, headers: &[(&str, &str)]| {
+        HttpMatch::as_written("m", Some(path), &["GET"], headers)
+    };
+    let one = as_written(&long, &[]);
+    assert_eq!(walked(&one).len(), size_of::<u64>());
+    let compiled = http(Some(&long), &["GET"], &[]);
+    assert_eq!((walked(&compiled), &compiled), (walked(&one), &one));
+    for other in [as_written("/", &[]), as_written(&long, &[("a", "b")])] {
+        assert_ne!(walked(&other), walked(&one));
+        assert_ne!(other, one);
+    }
+}

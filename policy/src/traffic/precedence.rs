@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub use self::covered::Calls;
-pub use self::decided::Decided;
+pub use self::decided::{Asked, Decided};
 
 use self::covered::Covered;
 use crate::name::ServiceId;
@@ -169,7 +169,9 @@ impl Rank {
 }
 
 impl Lost {
-    fn to(winner: &Policy, loser: &Policy, section: Section) -> Self {
+    /// A section of `loser` that `winner` decides.
+    #[must_use]
+    pub fn to(winner: &Policy, loser: &Policy, section: Section) -> Self {
         Self {
             loser: loser.origin.clone(),
             section,

@@ -3,6 +3,7 @@
 mod bounds;
 mod conditions;
 mod elsewhere;
+mod needs;
 mod places;
 mod pods;
 mod reasons;

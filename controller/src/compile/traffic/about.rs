@@ -7,14 +7,14 @@
 //! Those who say nothing, or decide nothing because others come before them, are in no
 //! proxy. They take nothing of what there is room for, and are told otherwise.
 
-use std::{borrow::Cow, collections::BTreeMap, fmt::Display};
+use std::{collections::BTreeMap, fmt::Display};
 
 use policy::{
     name::ServiceId,
     traffic::{
-        Policy, Target,
+        Policy, Section, Target,
         bounds::POLICIES_PER_SERVICE,
-        precedence::{Calls, Decided, order},
+        precedence::{Calls, Decided, Lost, order},
     },
 };
 
@@ -25,7 +25,7 @@ use crate::{compile::findings::Findings, problem::Reason};
 /// that they call, and refuse messages far above.
 pub(super) const MOST_BYTES: usize = 512 * 1024;
 /// Most policies that are asked at one Service for those that decide something there. Each is
-/// compared with all that do, at every port.
+/// compared with all that do, at every port. Whoever says nothing there is not asked.
 const MOST_ASKED: usize = 4 * POLICIES_PER_SERVICE;
 
 /// Candidates by what they are about, so that not every Service has to ask all.
@@ -40,6 +40,15 @@ pub(super) struct ByTarget<'a> {
     fates: Vec<Fate>,
     /// The calls of each, by place; `None` as long as there was room for all.
     calls: Option<Vec<Calls>>,
+}
+
+/// The policies of one port.
+pub(super) struct Counting<'a> {
+    /// Those that may decide something, in order of precedence.
+    pub(super) policies: Vec<&'a PolicyCandidate>,
+    /// What those lose that decide nothing, where they are not among these. However large they
+    /// are, they cost nobody anything.
+    pub(super) lost: Vec<Lost>,
 }
 
 /// Where a policy counts, and where it does not.
@@ -80,29 +89,31 @@ impl<'a> ByTarget<'a> {
         by_target
     }
 
-    /// Of each of these ports of a Service those that count there, in order of precedence.
-    /// `written`: what a policy says at a port of it.
+    /// Of each of these ports of a Service those that count there. `says`: of what a policy says
+    /// something at a port of it.
     pub(super) fn at(
         &mut self,
         service: &ServiceId,
         ports: &[u16],
-        written: impl Fn(&'a Policy, u16) -> Cow<'a, Policy>,
-    ) -> Vec<Vec<&'a PolicyCandidate>> {
+        says: impl Fn(&Policy, u16) -> Vec<Section>,
+    ) -> Vec<Counting<'a>> {
         let about = self.about(service);
-        let counting: Vec<Vec<usize>> = if self.all_fit(&about, service, ports) {
-            let all = |port| self.covering(&about, service, port).collect::<Vec<usize>>();
-            ports.iter().copied().map(all).collect()
-        } else {
-            self.choose(&about, service, ports, written)
-        };
-        for index in counting.iter().flatten() {
-            self.fates[*index].counts = true;
+        if !self.all_fit(&about, service, ports) {
+            return self.choose(&about, service, ports, says);
         }
-        let candidates = |places: Vec<usize>| -> Vec<&'a PolicyCandidate> {
-            let places = places.into_iter();
-            places.map(|index| self.candidates[index]).collect()
-        };
-        counting.into_iter().map(candidates).collect()
+        let mut counting = Vec::new();
+        for port in ports {
+            let here: Vec<usize> = self.covering(&about, service, *port).collect();
+            for place in &here {
+                self.fates[*place].counts = true;
+            }
+            let candidates = here.into_iter().map(|place| self.candidates[place]);
+            counting.push(Counting {
+                policies: candidates.collect(),
+                lost: Vec::new(),
+            });
+        }
+        counting
     }
 
     /// The places of those that are about a Service, in order of precedence.
@@ -146,20 +157,37 @@ impl<'a> ByTarget<'a> {
         about: &[usize],
         service: &ServiceId,
         ports: &[u16],
-        written: impl Fn(&'a Policy, u16) -> Cow<'a, Policy>,
-    ) -> Vec<Vec<usize>> {
+        says: impl Fn(&Policy, u16) -> Vec<Section>,
+    ) -> Vec<Counting<'a>> {
         let Self {
             candidates,
             fates,
             calls,
             ..
         } = self;
+        let candidates: &[&'a PolicyCandidate] = candidates;
         let calls: &[Calls] =
             calls.get_or_insert_with(|| Calls::of_each(candidates.iter().map(|one| &one.policy)));
-        let mut at_ports: Vec<AtPort<'_>> =
-            ports.iter().map(|port| AtPort::new(*port, calls)).collect();
+        let mut at_ports: Vec<AtPort<'_, 'a>> = ports
+            .iter()
+            .map(|port| AtPort::new(*port, candidates, calls))
+            .collect();
         let mut left = POLICIES_PER_SERVICE;
-        for (asked, index) in about.iter().copied().enumerate() {
+        let mut asked = 0;
+        for index in about.iter().copied() {
+            let policy = &candidates[index].policy;
+            let said = ports.iter().map(|port| {
+                if policy.target.covers(service, *port) {
+                    says(policy, *port)
+                } else {
+                    Vec::new()
+                }
+            });
+            let said: Vec<Vec<Section>> = said.collect();
+            // It wants no room, and has no effect here whoever else there is.
+            if said.iter().all(Vec::is_empty) {
+                continue;
+            }
             let before = if left == 0 {
                 POLICIES_PER_SERVICE
             } else {
@@ -171,24 +199,24 @@ impl<'a> ByTarget<'a> {
                 });
                 continue;
             }
-            let candidate: &'a PolicyCandidate = candidates[index];
+            asked += 1;
             let mut decides = false;
-            for at in &mut at_ports {
-                let port = at.port;
-                if !candidate.policy.target.covers(service, port) {
-                    continue;
-                }
-                match at.ask(index, &written(&candidate.policy, port), candidate.bytes) {
-                    Some(decides_here) => decides |= decides_here,
-                    None => fates[index].left_out(|| {
+            let asking = at_ports.iter_mut().zip(said);
+            for (at, said) in asking.filter(|(_, said)| !said.is_empty()) {
+                let Some(decides_here) = at.ask(index, said) else {
+                    let port = at.port;
+                    fates[index].left_out(|| {
                         format!(
                             "with those before it TrafficPolicies say more than {} KiB of \
                              {service}:{port}, each section and limit with its own routes and \
                              sources",
                             MOST_BYTES / 1024
                         )
-                    }),
-                }
+                    });
+                    continue;
+                };
+                decides |= decides_here;
+                fates[index].counts = true;
             }
             left -= usize::from(decides);
         }
@@ -213,36 +241,48 @@ impl<'a> ByTarget<'a> {
 }
 
 /// One port of a Service, while policies are asked for those that count there.
-struct AtPort<'a> {
+struct AtPort<'b, 'a> {
     port: u16,
-    decided: Decided<'a>,
+    /// All policies, by place.
+    candidates: &'b [&'a PolicyCandidate],
+    decided: Decided<'b>,
     /// Bytes that are left.
     room: usize,
-    /// Places of those that count, in order of precedence.
-    counting: Vec<usize>,
+    counting: Counting<'a>,
 }
 
-impl<'a> AtPort<'a> {
-    const fn new(port: u16, calls: &'a [Calls]) -> Self {
+impl<'b, 'a> AtPort<'b, 'a> {
+    const fn new(port: u16, candidates: &'b [&'a PolicyCandidate], calls: &'b [Calls]) -> Self {
         Self {
             port,
+            candidates,
             decided: Decided::new(calls),
             room: MOST_BYTES,
-            counting: Vec::new(),
+            counting: Counting {
+                policies: Vec::new(),
+                lost: Vec::new(),
+            },
         }
     }
 
-    /// Whether a policy, as it is written here, decides something; `None`: it would, and there
-    /// is no room for it. Who decides nothing is kept, to be told who does.
-    fn ask(&mut self, place: usize, policy: &Policy, bytes: usize) -> Option<bool> {
-        let sections = self.decided.left_to(policy, place);
-        let decides = !sections.is_empty();
-        if decides {
-            self.room = self.room.checked_sub(bytes)?;
-            self.decided.add(&sections, place);
+    /// Whether a policy that says something of this decides something; `None`: it would, and
+    /// there is no room for it. Of one that decides nothing is kept who does.
+    fn ask(&mut self, place: usize, says: Vec<Section>) -> Option<bool> {
+        let candidate = self.candidates[place];
+        let asked = self.decided.ask(says, place);
+        if asked.decides.is_empty() {
+            let candidates = self.candidates;
+            let to = |(section, winner): (Section, usize)| {
+                let winner = &candidates[winner].policy;
+                Lost::to(winner, &candidate.policy, section)
+            };
+            self.counting.lost.extend(asked.lost.into_iter().map(to));
+            return Some(false);
         }
-        self.counting.push(place);
-        Some(decides)
+        self.room = self.room.checked_sub(candidate.bytes)?;
+        self.decided.add(&asked.decides, place);
+        self.counting.policies.push(candidate);
+        Some(true)
     }
 }
 
@@ -260,3 +300,6 @@ pub(super) fn more(occurrences: usize) -> String {
         occurrences => format!(" (and {} more)", occurrences - 1),
     }
 }
+
+#[cfg(test)]
+mod tests;

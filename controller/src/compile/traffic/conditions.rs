@@ -97,10 +97,16 @@ fn at_pods(one: &Overridden) -> String {
         (None, Section::Timeouts) => "which gives callers outside the mesh the longest time",
         (None, _) => "which says the lowest",
     };
-    format!(
-        "{winner}, {why}, decides this at pods that Service {service}:{port} selects as well; \
-         write there what is to hold at those"
-    )
+    let decides = format!(
+        "{winner}, {why}, decides this at pods that Service {service}:{port} selects as well"
+    );
+    if one.by_own {
+        return format!(
+            "{decides}: nobody knows which Service they mean, and not all of them say the same; \
+             let the same policies speak of all"
+        );
+    }
+    format!("{decides}; write there what is to hold at those")
 }
 
 /// What is told to who decides nothing: of each section who does, and why. What makes a policy

@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 use policy::{
     name::ServiceId,
     traffic::{
-        Policy, Sources,
+        Policy, Section, Sections, Sources,
         call::{FallbackTo, Mirror, Override},
     },
 };
@@ -26,6 +26,34 @@ pub(super) fn here<'a>(
     port: u16,
     services: &BTreeMap<ObjectKey, Arc<ServiceEntry>>,
 ) -> Cow<'a, Policy> {
+    match sections(policy, key, port, services) {
+        Cow::Borrowed(_) => Cow::Borrowed(policy),
+        Cow::Owned(sections) => Cow::Owned(Policy {
+            sections,
+            ..policy.clone()
+        }),
+    }
+}
+
+/// What that one says something of. Its routes and sources, which may be thousands, are not
+/// copied for it.
+pub(super) fn says(
+    policy: &Policy,
+    key: &ObjectKey,
+    port: u16,
+    services: &BTreeMap<ObjectKey, Arc<ServiceEntry>>,
+) -> Vec<Section> {
+    let sections = sections(policy, key, port, services);
+    policy.says(&sections).collect()
+}
+
+/// What is left of the sections there.
+fn sections<'a>(
+    policy: &'a Policy,
+    key: &ObjectKey,
+    port: u16,
+    services: &BTreeMap<ObjectKey, Arc<ServiceEntry>>,
+) -> Cow<'a, Sections> {
     let leads = |service: &ServiceId| {
         let other = ObjectKey {
             namespace: service.namespace.clone(),
@@ -34,24 +62,25 @@ pub(super) fn here<'a>(
         let entry = services.get(&other);
         other != *key && entry.is_some_and(|entry| entry.ports.contains_key(&port))
     };
-    let fallback = policy.sections.fallback.as_deref();
+    let written = &policy.sections;
+    let fallback = written.fallback.as_deref();
     let fallback = match fallback.map(|fallback| &fallback.to) {
         Some(FallbackTo::Service(service)) => leads(service),
         Some(FallbackTo::Response(_)) | None => true,
     };
-    let mirrors = policy.sections.mirror.as_deref().unwrap_or_default();
+    let mirrors = written.mirror.as_deref().unwrap_or_default();
     let mirror = mirrors.iter().all(|mirror| leads(&mirror.service));
     if fallback && mirror {
-        return Cow::Borrowed(policy);
+        return Cow::Borrowed(written);
     }
-    let mut changed = policy.clone();
+    let mut changed = written.clone();
     if !fallback {
-        changed.sections.fallback = None;
+        changed.fallback = None;
     }
     if !mirror {
         let left = mirrors.iter().filter(|mirror| leads(&mirror.service));
         let left: Arc<[Mirror]> = left.cloned().collect();
-        changed.sections.mirror = (!left.is_empty()).then_some(left);
+        changed.mirror = (!left.is_empty()).then_some(left);
     }
     Cow::Owned(changed)
 }
@@ -66,9 +95,9 @@ pub(super) fn bytes(policy: &Policy, routes: usize) -> usize {
     };
     let named = policy.origin.namespace().len() + policy.origin.name().len();
     let rule = RULE + named + routes + sources;
-    let written = policy::traffic::Section::ALL
+    let written = Section::ALL
         .into_iter()
-        .filter(|section| *section != policy::traffic::Section::RateLimits);
+        .filter(|section| *section != Section::RateLimits);
     let written = written.filter(|section| sections.has(*section)).count();
     let rules = rule * (written + sections.rate_limits.len());
     let fallback = sections.fallback.as_deref();

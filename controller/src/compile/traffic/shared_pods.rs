@@ -12,7 +12,7 @@ use policy::{origin::Origin, traffic::Section};
 use super::candidate::Named;
 use crate::{
     model::{
-        Index, Served, passes_proxy,
+        Index, Served, has_shared_port, passes_proxy,
         traffic::{Overridden, Policies},
     },
     world::{ObjectKey, PodFacts},
@@ -134,10 +134,4 @@ impl ServedSets {
         let sets = self.0.iter();
         sets.flat_map(move |serves| policies.overridden(serves))
     }
-}
-
-/// Whether two Service ports lead to one of the pod's. Of most pods nobody else speaks there.
-fn has_shared_port(serves: &[Served]) -> bool {
-    let own = |nth: usize| serves[nth].2;
-    (1..serves.len()).any(|nth| (0..nth).any(|before| own(before) == own(nth)))
 }

@@ -35,9 +35,13 @@ pub(crate) struct Overridden {
     pub(crate) section: Section,
     /// `None`: nobody's time ends all calls there, so none holds.
     pub(crate) winner: Option<Origin>,
-    /// The Service by which the winner speaks of it, or leaves it open, and which port of that.
+    /// The other Service: by which the winner speaks of it, or which leaves it open; and which
+    /// port of that.
     pub(crate) service: ObjectKey,
     pub(crate) port: u16,
+    /// The winner speaks by the loser's own Service, too. Then `service` is one that says
+    /// something else of the section: without it both would hold.
+    pub(crate) by_own: bool,
     /// Why it is the winner; `None`: its priority is the lowest, or its time the longest.
     pub(crate) by: Option<Precedence>,
 }
@@ -214,6 +218,7 @@ impl<'a> GuardBuilder<'a> {
             let Some((service, port)) = self.other_service(own, winner.map(|(at, _)| at)) else {
                 continue;
             };
+            let by_own = winner.is_some_and(|(at, _)| at == own);
             let losers = rules.iter().filter(|rule| loses(rule));
             overridden.extend(losers.map(|loser| Overridden {
                 loser: loser.origin.clone(),
@@ -221,6 +226,7 @@ impl<'a> GuardBuilder<'a> {
                 winner: winner.map(|(_, winner)| winner.origin.clone()),
                 service: service.clone(),
                 port,
+                by_own,
                 by: None,
             }));
         }
@@ -277,6 +283,7 @@ impl<T> Said<'_, T> {
             winner: Some(winner.rule.origin.clone()),
             service: service.clone(),
             port,
+            by_own: false,
             by,
         }
     }

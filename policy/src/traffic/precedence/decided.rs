@@ -4,10 +4,10 @@
 //! each before the next one is asked: one that decides nothing takes no room, and one for which
 //! there is none decides nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::covered::Calls;
-use crate::traffic::{Policy, Section};
+use crate::traffic::Section;
 
 /// What policies decide at a port so far.
 #[derive(Debug)]
@@ -16,6 +16,14 @@ pub struct Decided<'a> {
     calls: &'a [Calls],
     /// Places of those that decide a section.
     by: BTreeMap<Section, Vec<usize>>,
+}
+
+/// What becomes of the sections of a policy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    pub decides: Vec<Section>,
+    /// Those that others decide, each with the place of the first of them.
+    pub lost: Vec<(Section, usize)>,
 }
 
 impl<'a> Decided<'a> {
@@ -28,15 +36,19 @@ impl<'a> Decided<'a> {
         }
     }
 
-    /// Sections that a policy decides after those that were added. `place`: where its `calls`
-    /// are.
+    /// What becomes of the sections of a policy after those that were added. `says`: of what it
+    /// says something. `place`: where its `calls` are.
     #[must_use]
-    pub fn left_to(&self, policy: &Policy, place: usize) -> Vec<Section> {
-        let says = Section::ALL
-            .into_iter()
-            .filter(|section| policy.says(*section));
-        says.filter(|section| !self.is_decided(*section, place))
-            .collect()
+    pub fn ask(&self, says: impl IntoIterator<Item = Section>, place: usize) -> Asked {
+        let mut asked = Asked::default();
+        let covering = self.covering(place);
+        for section in says {
+            match self.winner(section, &covering) {
+                Some(winner) => asked.lost.push((section, winner)),
+                None => asked.decides.push(section),
+            }
+        }
+        asked
     }
 
     /// Adds a policy, which decides these sections.
@@ -46,22 +58,34 @@ impl<'a> Decided<'a> {
         }
     }
 
-    fn is_decided(&self, section: Section, place: usize) -> bool {
-        let Some(deciding) = self.by.get(&section) else {
-            return false;
+    /// Who decides a section already; `None`: nobody. `covering`: those that cover whoever asks.
+    fn winner(&self, section: Section, covering: &BTreeSet<usize>) -> Option<usize> {
+        let mut deciding = self.by.get(&section)?.iter();
+        let winner = match section {
+            // They add up.
+            Section::RateLimits => None,
+            limited if limited.may_be_limited() => deciding.find(|early| covering.contains(*early)),
+            // What cannot be limited is taken whole, and by one.
+            _ => deciding.next(),
         };
-        // They add up.
-        if section == Section::RateLimits {
-            return false;
-        }
-        // What cannot be limited is taken whole, and by one.
-        !section.may_be_limited() || deciding.iter().any(|early| self.covers(*early, place))
+        winner.copied()
     }
 
-    fn covers(&self, early: usize, late: usize) -> bool {
-        match (self.calls.get(early), self.calls.get(late)) {
-            (Some(early), Some(late)) => late.is_within(early),
-            _ => false,
-        }
+    /// Those that decide something, and cover what the policy at this place is about. Found once
+    /// for all its sections: to compare two of a thousand routes is most of the work.
+    fn covering(&self, late: usize) -> BTreeSet<usize> {
+        let Some(late) = self.calls.get(late) else {
+            return BTreeSet::new();
+        };
+        let limited = self.by.iter();
+        let limited = limited.filter(|(section, _)| {
+            section.may_be_limited() && **section != Section::RateLimits
+        });
+        let deciding: BTreeSet<usize> = limited.flat_map(|(_, by)| by).copied().collect();
+        let covers = |early: &usize| {
+            let early = self.calls.get(*early);
+            early.is_some_and(|early| late.is_within(early))
+        };
+        deciding.into_iter().filter(covers).collect()
     }
 }

@@ -122,6 +122,53 @@ fn who_decides_nothing_is_told_who_decides_each_section_and_why() {
     }
 }
 
+/// Whatever is written at the other Service, it does not decide there.
+#[test]
+fn time_that_loses_to_one_of_its_own_service_is_told_what_another_one_has_to_do_with_it() {
+    let reads = json!({
+        "timeouts": {"request": "2s"}, "routes": [{"kind": "HTTPRouteGroup", "name": "reads"}],
+        "sources": [{"kind": "Group", "name": "system:unauthenticated"}],
+    });
+    let all = json!({"timeouts": {"request": "9s"}});
+    let of_second = json!({
+        "targetRef": {"kind": "Service", "name": "second"}, "timeouts": {"request": "1s"},
+    });
+    let one = shop().with(group(
+        "reads",
+        json!([{"name": "reads", "methods": ["GET"]}]),
+    ));
+    let two = one
+        .clone()
+        .with(service("second", "10.96.0.3", &[("http", 90)]))
+        .with(slice(
+            "second-x",
+            "second",
+            &[("http", 8080)],
+            &[endpoint("api-1", "10.0.0.11")],
+        ));
+    let told = |cluster: Cluster| -> Vec<String> {
+        let reported = problems(&cluster);
+        let told = reported.list.iter();
+        let told = told.filter(|one| one.reason == Reason::PartlyOverridden);
+        told.map(|one| format!("{}: {}", one.object.name, one.message))
+            .collect()
+    };
+    let with_own = |cluster: Cluster| {
+        let cluster = cluster.with(policy("reads", &reads));
+        cluster.with(policy("all", &all))
+    };
+    let expected = "reads: TrafficPolicy shop/all, which gives callers outside the mesh the \
+                    longest time, decides this at pods that Service shop/second:90 selects as \
+                    well: nobody knows which Service they mean, and not all of them say the same; \
+                    let the same policies speak of all";
+    let second = cluster::traffic_policy("second", of_second);
+    assert_eq!(told(with_own(two.clone()).with(second)), [expected]);
+    // Control: where there is no other one both hold, and where the same speak of all.
+    assert_eq!(told(with_own(one)), [""; 0]);
+    let of_all = two.with(of_namespace("reads", &reads));
+    assert_eq!(told(of_all.with(of_namespace("all", &all))), [""; 0]);
+}
+
 #[test]
 fn what_is_named_and_not_there_is_told_with_a_near_name() {
     let caller = json!([{"kind": "IdentityBinding", "name": "gone"}]);

@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// What each decides that is about port 80, asked in order of precedence.
-fn one_after_another(policies: &[Policy]) -> BTreeSet<(Origin, Section)> {
+/// What each that is about port 80 decides and loses to whom, asked in order of precedence.
+fn one_after_another(policies: &[Policy]) -> (BTreeSet<(Origin, Section)>, BTreeSet<Lost>) {
     let about = policies
         .iter()
         .filter(|policy| policy.target.covers(&service(), 80) && !policy.is_void());
@@ -11,15 +11,18 @@ fn one_after_another(policies: &[Policy]) -> BTreeSet<(Origin, Section)> {
     ranked.sort_by(|one, other| order(one, other));
     let calls = Calls::of_each(ranked.iter().copied());
     let mut decided = Decided::new(&calls);
-    let mut won = BTreeSet::new();
-    for (place, policy) in ranked.into_iter().enumerate() {
-        let sections = decided.left_to(policy, place);
-        decided.add(&sections, place);
-        for section in sections {
+    let (mut won, mut lost) = (BTreeSet::new(), BTreeSet::new());
+    for (place, policy) in ranked.iter().enumerate() {
+        let asked = decided.ask(policy.says(&policy.sections), place);
+        decided.add(&asked.decides, place);
+        for section in asked.decides {
             won.insert((policy.origin.clone(), section));
         }
+        for (section, winner) in asked.lost {
+            lost.insert(Lost::to(ranked[winner], policy, section));
+        }
     }
-    won
+    (won, lost)
 }
 
 #[test]
@@ -27,16 +30,28 @@ fn whoever_is_covered_decides_nothing_until_there_is_no_room_for_who_covers() {
     let mut all = [retry("a", 1), retry("b", 2), retry("c", 3)];
     all[2].sources = Sources::Only(vec![Source::Identity(account("web"))]);
     let calls = Calls::of_each(&all);
+    let ask = |decided: &Decided<'_>, place: usize| {
+        let policy: &Policy = &all[place];
+        decided.ask(policy.says(&policy.sections), place)
+    };
     let mut decided = Decided::new(&calls);
-    assert_eq!(decided.left_to(&all[0], 0), [Section::Retry]);
-    assert_eq!(decided.left_to(&all[1], 1), [Section::Retry], "not added");
+    let free = Asked {
+        decides: vec![Section::Retry],
+        lost: vec![],
+    };
+    assert_eq!(ask(&decided, 0), free);
+    assert_eq!(ask(&decided, 1), free, "not added");
     decided.add(&[Section::Retry], 0);
-    assert!(decided.left_to(&all[1], 1).is_empty());
-    assert!(decided.left_to(&all[2], 2).is_empty());
+    let covered = Asked {
+        decides: vec![],
+        lost: vec![(Section::Retry, 0)],
+    };
+    assert_eq!(ask(&decided, 1), covered);
+    assert_eq!(ask(&decided, 2), covered);
     // What is narrower covers nothing that is wider.
     let mut decided = Decided::new(&calls);
     decided.add(&[Section::Retry], 2);
-    assert_eq!(decided.left_to(&all[0], 0), [Section::Retry]);
+    assert_eq!(ask(&decided, 0), free);
 }
 
 #[test]
@@ -57,11 +72,12 @@ fn a_policy_without_a_section_that_counts_says_nothing() {
 
 proptest! {
     #[test]
-    fn policies_that_are_asked_one_after_another_win_what_they_win_together(
+    fn policies_that_are_asked_one_after_another_win_and_lose_what_they_do_together(
         plain in proptest::collection::vec(plain(), 0..12),
     ) {
         let policies: Vec<Policy> = plain.iter().enumerate().map(|(at, p)| policy(at, p)).collect();
         let resolved = resolve(&policies, &service(), 80);
-        prop_assert_eq!(one_after_another(&policies), resolved.won);
+        let lost: BTreeSet<Lost> = resolved.lost.into_iter().collect();
+        prop_assert_eq!(one_after_another(&policies), (resolved.won, lost));
     }
 }

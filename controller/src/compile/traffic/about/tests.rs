@@ -1,0 +1,105 @@
+//! Who decides nothing takes neither room nor a place, and is told who does.
+
+use std::collections::BTreeSet;
+
+use policy::{
+    access::Source,
+    name::{Kind, ObjectRef, SpiffeId},
+    origin::Origin,
+    route::Match,
+    traffic::{
+        Sections, Sources,
+        call::{Retry, Timeouts},
+        precedence::resolve,
+    },
+};
+
+use super::*;
+
+fn service() -> ServiceId {
+    ServiceId::new("shop", "api")
+}
+
+/// Retries of all calls, the older the lower its number.
+fn candidate(n: usize, bytes: usize) -> PolicyCandidate {
+    let name = format!("p{n:03}");
+    PolicyCandidate {
+        object: ObjectRef::new(Kind::TrafficPolicy, "shop", &*name),
+        policy: Policy {
+            origin: Origin::new("TrafficPolicy", "shop", name),
+            created: i64::try_from(n).unwrap(),
+            target: Target::Service(service()),
+            enforce: false,
+            routes: Match::Always,
+            sources: Sources::Everyone,
+            sections: Sections {
+                retry: Some(Retry::DEFAULT),
+                ..Sections::default()
+            },
+        },
+        generation: 1,
+        bytes,
+        origins: Vec::new(),
+    }
+}
+
+fn as_written(policy: &Policy, _: u16) -> Vec<Section> {
+    policy.says(&policy.sections).collect()
+}
+
+/// Each is read for every port of every Service, and however large it is, nobody holds it.
+#[test]
+fn nobody_reads_again_who_decides_nothing_and_what_it_loses_is_kept() {
+    let all: Vec<PolicyCandidate> = (0..100).map(|n| candidate(n, MOST_BYTES)).collect();
+    let counting = ByTarget::new(&all).at(&service(), &[80, 81], as_written);
+    assert_eq!(counting.len(), 2);
+    let together = resolve(all.iter().map(|one| &one.policy), &service(), 80);
+    let together: BTreeSet<Lost> = together.lost.into_iter().collect();
+    assert_eq!(together.len(), 99);
+    for at_port in counting {
+        let [decides] = &at_port.policies[..] else {
+            panic!("{} are read again", at_port.policies.len());
+        };
+        assert_eq!(&**decides.policy.origin.name(), "p000");
+        let lost: BTreeSet<Lost> = at_port.lost.into_iter().collect();
+        assert_eq!(lost, together);
+    }
+    // Control: where each is for another caller all decide, as many as there are places.
+    let apart = (0..100).map(|n| {
+        let mut one = candidate(n, 0);
+        let id = SpiffeId::of("cluster.local", "shop", &format!("a{n}")).unwrap();
+        one.policy.sources = Sources::Only(vec![Source::Identity(id)]);
+        one
+    });
+    let apart: Vec<PolicyCandidate> = apart.collect();
+    let counting = ByTarget::new(&apart).at(&service(), &[80], as_written);
+    assert_eq!(counting[0].policies.len(), POLICIES_PER_SERVICE);
+    assert!(counting[0].lost.is_empty());
+}
+
+#[test]
+fn policies_that_say_nothing_at_a_service_take_no_place_of_those_that_are_asked() {
+    let mut all: Vec<PolicyCandidate> = (0..=MOST_ASKED).map(|n| candidate(n, 0)).collect();
+    all[MOST_ASKED].policy.sections = Sections {
+        timeouts: Some(Timeouts::DEFAULT),
+        ..Sections::default()
+    };
+    // Such as a fallback to the very Service.
+    let only_the_last = |policy: &Policy, port: u16| -> Vec<Section> {
+        let mut says = as_written(policy, port);
+        says.retain(|section| *section == Section::Timeouts);
+        says
+    };
+    let mut by_target = ByTarget::new(&all);
+    let counting = by_target.at(&service(), &[80], only_the_last);
+    assert_eq!(counting[0].policies.len(), 1);
+    assert!(by_target.fates[MOST_ASKED].counts);
+    let mut fates = by_target.fates.iter();
+    assert!(fates.all(|fate| fate.first.is_none()));
+    // Control: those that say something are asked, though they decide nothing.
+    let mut by_target = ByTarget::new(&all);
+    let counting = by_target.at(&service(), &[80], as_written);
+    assert_eq!(counting[0].policies.len(), 1);
+    let last = &by_target.fates[MOST_ASKED];
+    assert!(!last.counts && last.first.is_some());
+}
