@@ -78,9 +78,8 @@ impl<'a> Decided<'a> {
             return BTreeSet::new();
         };
         let limited = self.by.iter();
-        let limited = limited.filter(|(section, _)| {
-            section.may_be_limited() && **section != Section::RateLimits
-        });
+        let limited = limited
+            .filter(|(section, _)| section.may_be_limited() && **section != Section::RateLimits);
         let deciding: BTreeSet<usize> = limited.flat_map(|(_, by)| by).copied().collect();
         let covers = |early: &usize| {
             let early = self.calls.get(*early);
