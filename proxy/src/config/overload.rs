@@ -62,8 +62,10 @@ pub(crate) struct Decided {
 pub(crate) struct LetIn {
     application: Arc<Mutex<Application>>,
     settings: Overload,
+    asks: PendingRequest,
     since: Instant,
-    answered: bool,
+    /// It is no longer in flight.
+    over: bool,
 }
 
 impl PortOverload {
@@ -138,8 +140,9 @@ impl PortOverload {
             Box::new(LetIn {
                 application: Arc::clone(&self.application),
                 settings: self.settings,
+                asks,
                 since: now,
-                answered: false,
+                over: false,
             })
         });
         Decided { admit, let_in }
@@ -147,9 +150,17 @@ impl PortOverload {
 }
 
 impl LetIn {
+    /// It waits for something else before it goes to the application, and then arrives again as
+    /// what it gives.
+    pub(crate) fn put_off(mut self) -> PendingRequest {
+        self.over = true;
+        self.application.lock().limiter.put_off();
+        self.asks
+    }
+
     /// The head of its answer is there. `show` is told the limit, if that changed.
     pub(crate) fn answered(mut self, now: Instant, show: impl FnOnce(i64)) {
-        self.answered = true;
+        self.over = true;
         let took = now.saturating_duration_since(self.since);
         let mut application = self.application.lock();
         application.limiter.done(now, took, &self.settings);
@@ -159,7 +170,7 @@ impl LetIn {
 
 impl Drop for LetIn {
     fn drop(&mut self) {
-        if !self.answered {
+        if !self.over {
             self.application.lock().limiter.left();
         }
     }

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use identity::verify::PeerIdentity;
 use policy::access::Caller;
@@ -104,6 +105,8 @@ pub(crate) struct Connection {
     at: Option<Arc<str>>,
     /// Who gives up what is begun for this caller.
     holder: Arc<str>,
+    /// The application has said something, whatever it is.
+    has_answered: AtomicBool,
     certificate_end: Option<CertificateEnd>,
     shared: Arc<OfCaller>,
     /// The application's address: always one of the pod's own.
@@ -127,6 +130,7 @@ impl Connection {
             label,
             at,
             holder,
+            has_answered: AtomicBool::new(false),
             certificate_end,
             shared,
             local,
@@ -147,6 +151,15 @@ impl Connection {
     /// The same of a call that opened one at this moment.
     pub(super) fn begun(&self, began: Option<Instant>) -> Beginning<'_> {
         self.proxy.given_up.begun(&self.holder, began)
+    }
+
+    /// The application has said something to this caller, or has closed its connection.
+    pub(super) fn note_answer(&self) {
+        self.has_answered.store(true, Relaxed);
+    }
+
+    pub(super) fn has_answered(&self) -> bool {
+        self.has_answered.load(Relaxed)
     }
 
     /// Opens a connection to the application.

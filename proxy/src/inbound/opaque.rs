@@ -42,7 +42,7 @@ impl Connection {
             Some(server) => Ok(server),
             None => self.connect().await.map(Prefixed::new),
         };
-        let mut server = match server {
+        let server = match server {
             Ok(server) => server,
             Err(error) => {
                 let failure = Failure::not_sent(Reason::ConnectFailed, error.to_string());
@@ -57,6 +57,13 @@ impl Connection {
                 .watched
                 .then(|| OpaqueScan::new(server.has_bytes())),
             found: None,
+        };
+        if server.has_bytes() {
+            self.note_answer();
+        }
+        let mut server = AnsweringServer {
+            inner: server,
+            connection: self,
         };
         let cell = call.open();
         tokio::select! {
@@ -96,6 +103,22 @@ impl<S: ChunkIo> ChunkIo for ScannedStream<S> {
             return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }
         Poll::Ready(Ok(chunk))
+    }
+
+    forward_chunks_out!(inner);
+}
+
+/// The application's side of opaque bytes: its first word, or its end, is noted.
+struct AnsweringServer<'a> {
+    inner: Prefixed<TcpStream>,
+    connection: &'a Connection,
+}
+
+impl ChunkIo for AnsweringServer<'_> {
+    fn poll_chunk(&mut self, cx: &mut Context<'_>, room: &mut ReadSize) -> Poll<io::Result<Bytes>> {
+        let chunk = ready!(self.inner.poll_chunk(cx, room));
+        self.connection.note_answer();
+        Poll::Ready(chunk)
     }
 
     forward_chunks_out!(inner);

@@ -12,6 +12,7 @@ use crate::http::deadline::now;
 use crate::http::received::Received;
 use crate::inbound::connection::Connection;
 use crate::inbound::path::JudgedPath;
+use crate::net::given_up::Beginning;
 use crate::telemetry::labels::{OverloadLabels, Port, ShedLabels};
 
 impl Connection {
@@ -27,13 +28,40 @@ impl Connection {
         received: &Received,
         class: Option<Priority>,
     ) -> Result<Option<Box<LetIn>>, Failure> {
-        let guard = self.guard(snapshot);
-        let Some(overload) = guard.and_then(PortGuard::overload) else {
-            return Ok(None);
-        };
         let asks = PendingRequest {
             priority: class.unwrap_or_default(),
             retry: received.retry && self.is_of_proxy(),
+        };
+        self.arrives(snapshot, asks)
+    }
+
+    /// Waits until the call may begin a connection. What waits here is not in flight, and asks
+    /// for room when it goes on: others may have taken it.
+    ///
+    /// # Errors
+    /// When too many wait, or the application has no room by then.
+    pub(super) async fn wait_for_turn(
+        &self,
+        beginning: &Beginning<'_>,
+        let_in: &mut Option<Box<LetIn>>,
+    ) -> Result<(), Failure> {
+        let asks = let_in.take().map(|let_in| let_in.put_off());
+        let turn = beginning.turn().await;
+        turn.map_err(|full| Failure::not_sent(Reason::Overload, full.to_string()))?;
+        if let Some(asks) = asks {
+            *let_in = self.arrives(&self.proxy.config.snapshot(), asks)?;
+        }
+        Ok(())
+    }
+
+    fn arrives(
+        &self,
+        snapshot: &Snapshot,
+        asks: PendingRequest,
+    ) -> Result<Option<Box<LetIn>>, Failure> {
+        let guard = self.guard(snapshot);
+        let Some(overload) = guard.and_then(PortGuard::overload) else {
+            return Ok(None);
         };
         let decided = overload.arrive(now(), asks, |limit| self.show_limit(limit));
         if decided.admit != Admit::Pass {
