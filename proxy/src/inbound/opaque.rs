@@ -51,19 +51,19 @@ impl Connection {
         };
         self.proxy
             .count_connection(Direction::inbound, "opaque", self.security());
-        let mut stream = ScannedStream {
-            inner: stream,
-            scan: admitted
-                .watched
-                .then(|| OpaqueScan::new(server.has_bytes())),
-            found: None,
-        };
-        if server.has_bytes() {
-            self.note_answer();
-        }
         let mut server = AnsweringServer {
             inner: server,
             connection: self,
+        };
+        let spoke_first = server.inner.has_bytes();
+        if spoke_first {
+            self.note_answer();
+        }
+        let mut stream = ScannedStream {
+            inner: stream,
+            connection: self,
+            scan: admitted.watched.then(|| OpaqueScan::new(spoke_first)),
+            found: None,
         };
         let cell = call.open();
         tokio::select! {
@@ -89,13 +89,14 @@ impl Connection {
 }
 
 /// What a caller sends as opaque bytes, up to what must not pass unread.
-struct ScannedStream<S> {
+struct ScannedStream<'a, S> {
     inner: Prefixed<S>,
+    connection: &'a Connection,
     scan: Option<OpaqueScan>,
     found: Option<ScanFinding>,
 }
 
-impl<S: ChunkIo> ChunkIo for ScannedStream<S> {
+impl<S: ChunkIo> ChunkIo for ScannedStream<'_, S> {
     fn poll_chunk(&mut self, cx: &mut Context<'_>, room: &mut ReadSize) -> Poll<io::Result<Bytes>> {
         let chunk = ready!(self.inner.poll_chunk(cx, room))?;
         self.found = self.scan.as_mut().and_then(|scan| scan.note(&chunk));
@@ -105,7 +106,27 @@ impl<S: ChunkIo> ChunkIo for ScannedStream<S> {
         Poll::Ready(Ok(chunk))
     }
 
-    forward_chunks_out!(inner);
+    /// A peer that has ended its direction is no longer read. Whether it then resets the stream
+    /// at once, and so gives up the connection, is asked here, where each turn of a relay comes
+    /// by, until the application says something.
+    fn poll_send(&mut self, cx: &mut Context<'_>, chunk: &mut Bytes) -> Poll<io::Result<()>> {
+        if self.connection.peer.is_some() && !self.connection.has_answered() {
+            self.inner.poll_broken(cx)?;
+        }
+        self.inner.poll_send(cx, chunk)
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.inner.poll_end(cx)
+    }
+
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        self.inner.poll_broken(cx)
+    }
+
+    fn abort(&mut self) {
+        self.inner.abort();
+    }
 }
 
 /// The application's side of opaque bytes: its first word, or its end, is noted.
