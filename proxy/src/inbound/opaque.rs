@@ -51,20 +51,7 @@ impl Connection {
         };
         self.proxy
             .count_connection(Direction::inbound, "opaque", self.security());
-        let mut server = AnsweringServer {
-            inner: server,
-            connection: self,
-        };
-        let spoke_first = server.inner.has_bytes();
-        if spoke_first {
-            self.note_answer();
-        }
-        let mut stream = ScannedStream {
-            inner: stream,
-            connection: self,
-            scan: admitted.watched.then(|| OpaqueScan::new(spoke_first)),
-            found: None,
-        };
+        let (mut stream, mut server) = self.sides(stream, server, admitted.watched);
         let cell = call.open();
         tokio::select! {
             // First this: nothing passes that a change forbids which came while the way was
@@ -85,6 +72,30 @@ impl Connection {
                 }
             }
         }
+    }
+
+    /// Both sides of opaque bytes, with what is looked at in them.
+    fn sides<S>(
+        &self,
+        stream: Prefixed<S>,
+        server: Prefixed<TcpStream>,
+        watched: bool,
+    ) -> (ScannedStream<'_, S>, AnsweringServer<'_>) {
+        let spoke_first = server.has_bytes();
+        if spoke_first {
+            self.note_answer();
+        }
+        let stream = ScannedStream {
+            inner: stream,
+            connection: self,
+            scan: watched.then(|| OpaqueScan::new(spoke_first)),
+            found: None,
+        };
+        let server = AnsweringServer {
+            inner: server,
+            connection: self,
+        };
+        (stream, server)
     }
 }
 

@@ -8,7 +8,7 @@
 //!
 //! A connection by which the application has answered makes up for one that was given up: a pod
 //! that calls for many clients, or gives its calls little time, waits only where most of what it
-//! begins comes to nothing. No more than that is saved for later.
+//! begins comes to nothing. Nothing is saved for later.
 //!
 //! Only what its caller left counts, and only in the first moments: a call that ends for its time
 //! or for a change of policy tells nothing of its caller. A caller whose connection to this proxy

@@ -185,12 +185,12 @@ fn whoever_is_put_off_makes_room_and_asks_for_it_again() {
     let put_off = port.arrive(now, high, drop).let_in.unwrap();
     // Control: it is in flight until then.
     assert!(port.arrive(now, high, drop).let_in.is_none());
-    let asks = put_off.put_off();
+    let (again, asks) = put_off.put_off();
     assert_eq!(asks.priority, Priority::Critical);
     let other = port.arrive(now, high, drop).let_in.unwrap();
-    assert!(port.arrive(now, asks, drop).let_in.is_none());
+    assert!(again.arrive(now, asks, drop).let_in.is_none());
     drop(other);
-    assert!(port.arrive(now, asks, drop).let_in.is_some());
+    assert!(again.arrive(now, asks, drop).let_in.is_some());
 }
 
 #[test]
