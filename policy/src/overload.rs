@@ -21,10 +21,11 @@
 //!
 //! In use: one [`Limiter`] per container port with an `overload` section, under one lock.
 //! [`Limiter::arrive`] before a request goes to the application, and after what was let in
-//! [`Limiter::done`] at the head of the answer, or [`Limiter::left`] when its caller went. Where
-//! no policy asks for it, mode Off measures and sheds nothing: the load that callers are told is
-//! read from the same numbers. Upgrades, probes of the kubelet and scrapes are not asked about. A
-//! caller's proxy has a [`Throttle`] per backend and class.
+//! [`Limiter::done`] at the head of the answer, or [`Limiter::left`] when its caller went. What
+//! waits for something else before that is [put off](Limiter::put_off). Where no policy asks for
+//! it, mode Off measures and sheds nothing: the load that callers are told is read from the same
+//! numbers. Upgrades, probes of the kubelet and scrapes are not asked about. A caller's proxy has
+//! a [`Throttle`] per backend and class.
 
 use std::time::{Duration, Instant};
 
@@ -198,6 +199,14 @@ impl Limiter {
     pub fn left(&mut self) {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.slots.left();
+        self.baseline.left();
+    }
+
+    /// What was let in just now waits for something else first, and arrives again. It is nobody
+    /// who waits for the application.
+    pub fn put_off(&mut self) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.slots.put_off();
         self.baseline.left();
     }
 

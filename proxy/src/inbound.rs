@@ -112,10 +112,9 @@ pub async fn serve_plain(
     if !proxy.own.has(original.ip()) || OWN_PORTS.contains(&original.port()) {
         return turn_away(&proxy, &stream);
     }
-    let from = stream.peer_addr().map(|from| from.ip().to_canonical());
-    let from = from.map_or_else(|_| String::new(), |ip| ip.to_string());
-    let from = proxy.telemetry.remotes.admit(Direction::inbound, &from);
-    let connection = Arc::new(Connection::new(proxy, Who::outside(from), original));
+    let from = stream.peer_addr().ok().map(|from| from.ip());
+    let who = Who::outside(&proxy.telemetry.remotes, from);
+    let connection = Arc::new(Connection::new(proxy, who, original));
     let mut stream = Prefixed::new(stream);
     permit.silent();
     let spoken = connection.protocol(&mut stream, &permit).await;

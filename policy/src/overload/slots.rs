@@ -74,6 +74,11 @@ impl Slots {
         self.current.arrived += 1;
     }
 
+    /// What arrived last arrives later.
+    pub(super) fn put_off(&mut self) {
+        self.current.arrived = self.current.arrived.saturating_sub(1);
+    }
+
     pub(super) fn completed(&mut self, took: Duration) {
         self.current.completed += 1;
         self.current.took += took.as_secs_f32();

@@ -242,6 +242,27 @@ fn long_polls_count_in_the_limit_as_long_as_they_come_and_no_longer() {
 }
 
 #[test]
+fn what_is_put_off_has_not_arrived() {
+    // Control: the same arrivals, which wait for the application.
+    for is_put_off in [true, false] {
+        let start = Instant::now();
+        let mut limiter = Limiter::new(start);
+        let mut now = calm(&mut limiter, start, 5, 200, ms(10));
+        for n in 0..6000 {
+            let admit = limiter.arrive(now, Priority::Normal, false, &SETTINGS);
+            if n % 3 == 0 {
+                limiter.done(now, ms(300), &SETTINGS);
+            } else if is_put_off && admit.passes() {
+                limiter.put_off();
+            }
+            now += Duration::from_micros(333);
+        }
+        assert_eq!(limiter.limit().is_none(), is_put_off);
+        assert_eq!(limiter.in_flight() == 0, is_put_off);
+    }
+}
+
+#[test]
 fn load_is_half_where_calls_wait_as_long_as_they_may() {
     let start = Instant::now();
     let mut limiter = Limiter::new(start);

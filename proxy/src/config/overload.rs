@@ -13,7 +13,7 @@ use policy::traffic::guard::{Overload, OverloadMode, Priority};
 use policy::traffic::pod::GuardPort;
 
 /// What holds at one port where a policy has an `overload` that is not switched off.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct PortOverload {
     settings: Overload,
     origin: Origin,
@@ -60,10 +60,11 @@ pub(crate) struct Decided {
 /// A request that was let in, until the head of its answer. Dropped before, it has none.
 #[derive(Debug)]
 pub(crate) struct LetIn {
-    application: Arc<Mutex<Application>>,
-    settings: Overload,
+    by: PortOverload,
+    asks: PendingRequest,
     since: Instant,
-    answered: bool,
+    /// It is no longer in flight.
+    over: bool,
 }
 
 impl PortOverload {
@@ -136,10 +137,10 @@ impl PortOverload {
         drop(application);
         let let_in = admit.passes().then(|| {
             Box::new(LetIn {
-                application: Arc::clone(&self.application),
-                settings: self.settings,
+                by: self.clone(),
+                asks,
                 since: now,
-                answered: false,
+                over: false,
             })
         });
         Decided { admit, let_in }
@@ -147,20 +148,28 @@ impl PortOverload {
 }
 
 impl LetIn {
+    /// It waits for something else before it goes to the application, and then arrives again,
+    /// where and as what this gives: one call is judged by one configuration.
+    pub(crate) fn put_off(mut self) -> (PortOverload, PendingRequest) {
+        self.over = true;
+        self.by.application.lock().limiter.put_off();
+        (self.by.clone(), self.asks)
+    }
+
     /// The head of its answer is there. `show` is told the limit, if that changed.
     pub(crate) fn answered(mut self, now: Instant, show: impl FnOnce(i64)) {
-        self.answered = true;
+        self.over = true;
         let took = now.saturating_duration_since(self.since);
-        let mut application = self.application.lock();
-        application.limiter.done(now, took, &self.settings);
+        let mut application = self.by.application.lock();
+        application.limiter.done(now, took, &self.by.settings);
         application.show_limit(show);
     }
 }
 
 impl Drop for LetIn {
     fn drop(&mut self) {
-        if !self.answered {
-            self.application.lock().limiter.left();
+        if !self.over {
+            self.by.application.lock().limiter.left();
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Who calls, and which port of the application.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use identity::verify::PeerIdentity;
 use policy::access::Caller;
@@ -18,8 +19,9 @@ use crate::net::given_up::Beginning;
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, CallKind};
 use crate::telemetry::cell::{CellCache, CellKey};
-use crate::telemetry::labels::Security;
+use crate::telemetry::labels::{Direction, Security};
 use crate::telemetry::parties::{OUTSIDE, Parties};
+use crate::telemetry::remotes::Remotes;
 
 /// Who calls, as all its calls are named and counted.
 #[derive(Clone)]
@@ -27,6 +29,7 @@ pub(super) struct Who {
     peer: Option<Arc<PeerIdentity>>,
     label: Arc<str>,
     at: Option<Arc<str>>,
+    holder: Arc<str>,
     /// Of the certificate that it proved itself by.
     certificate_end: Option<CertificateEnd>,
     shared: Arc<OfCaller>,
@@ -49,20 +52,30 @@ impl Who {
             part(peer.spiffe.namespace()),
             part(peer.spiffe.service_account())
         );
+        let label: Arc<str> = label.into();
+        let at: Option<Arc<str>> = peer.pod_uid().map(Arc::from);
         Self {
-            label: label.into(),
-            at: peer.pod_uid().map(Arc::from),
+            // One pod of an account answers for no other one.
+            holder: Arc::clone(at.as_ref().unwrap_or(&label)),
+            label,
+            at,
             certificate_end: Some(certificate_end),
             peer: Some(Arc::new(peer)),
             shared: Arc::default(),
         }
     }
 
-    /// Somebody without an identity. What his address is proves nothing.
-    pub(super) fn outside(at: Arc<str>) -> Self {
+    /// Somebody without an identity. What his address is proves nothing. Names run out, and no
+    /// address answers for another one that has none.
+    pub(super) fn outside(remotes: &Remotes, address: Option<IpAddr>) -> Self {
+        let address = address.map(|ip| ip.to_canonical().to_string());
+        let address = address.unwrap_or_default();
+        let at = remotes.admit(Direction::inbound, &address);
+        let at = (!at.is_empty()).then_some(at);
         Self {
+            holder: at.clone().unwrap_or_else(|| address.into()),
             label: OUTSIDE.into(),
-            at: (!at.is_empty()).then_some(at),
+            at,
             peer: None,
             certificate_end: None,
             shared: Arc::default(),
@@ -90,6 +103,10 @@ pub(crate) struct Connection {
     pub(super) label: Arc<str>,
     /// Uid of the calling pod, where its certificate says so; else the caller's address.
     at: Option<Arc<str>>,
+    /// Who gives up what is begun for this caller.
+    holder: Arc<str>,
+    /// The application has said something, whatever it is.
+    has_answered: AtomicBool,
     certificate_end: Option<CertificateEnd>,
     shared: Arc<OfCaller>,
     /// The application's address: always one of the pod's own.
@@ -102,6 +119,7 @@ impl Connection {
             peer,
             label,
             at,
+            holder,
             certificate_end,
             shared,
         } = who;
@@ -111,6 +129,8 @@ impl Connection {
             written_by: WrittenBy::Sender,
             label,
             at,
+            holder,
+            has_answered: AtomicBool::new(false),
             certificate_end,
             shared,
             local,
@@ -130,9 +150,16 @@ impl Connection {
 
     /// The same of a call that opened one at this moment.
     pub(super) fn begun(&self, began: Option<Instant>) -> Beginning<'_> {
-        // One pod of an account answers for no other one.
-        let holder = self.at.as_ref().unwrap_or(&self.label);
-        self.proxy.given_up.begun(holder, began)
+        self.proxy.given_up.begun(&self.holder, began)
+    }
+
+    /// The application has said something to this caller, or has closed its connection.
+    pub(super) fn note_answer(&self) {
+        self.has_answered.store(true, Relaxed);
+    }
+
+    pub(super) fn has_answered(&self) -> bool {
+        self.has_answered.load(Relaxed)
     }
 
     /// Opens a connection to the application.
@@ -219,5 +246,24 @@ impl Connection {
     /// Counts a request that was refused before it was read.
     pub(super) fn turned_away(&self, how: NotHandled) {
         self.call(CallKind::Request).turned_away(how);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    fn no_address_outside_gives_up_for_another_one_that_has_no_name() {
+        let remotes = Remotes::default();
+        let who = |last| Who::outside(&remotes, Some(Ipv4Addr::new(192, 0, 2, last).into()));
+        assert!((0..64).all(|last| who(last).at.is_some()));
+        let (one, other) = (who(64), who(65));
+        assert_eq!((&one.at, &other.at), (&None, &None));
+        assert_ne!(one.holder, other.holder);
+        // Control: by whichever connection.
+        assert_eq!(one.holder, who(64).holder);
     }
 }

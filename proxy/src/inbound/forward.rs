@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use policy::reason::Reason;
 
+use crate::config::overload::LetIn;
 use crate::failure::{Failure, Next};
 use crate::http::client::exchange::{self, UpstreamResponse};
 use crate::http::deadline::{self, Ends};
@@ -26,12 +27,13 @@ fn connect_timeout(allowed: &Allowed) -> ConnectTimeout {
 
 impl Connection {
     /// The head of the application's answer, if it comes before a change of policy has
-    /// taken the right to it away.
+    /// taken the right to it away. `let_in` is another one behind a wait for the call's turn.
     pub(super) async fn forward(
         &self,
         allowed: &Allowed,
         replay: &Replay,
         speak: AppHttp,
+        let_in: &mut Option<Box<LetIn>>,
     ) -> Result<UpstreamResponse, Failure> {
         let parts = &allowed.parts;
         // Outside of what ends by itself: dropped with this future, the caller has left.
@@ -40,15 +42,28 @@ impl Connection {
             if speak == AppHttp::Http2 {
                 return self.forward_http2(allowed, replay).await;
             }
-            let (clients, limit) = (&self.proxy.clients, connect_timeout(allowed));
-            let beginning = Some(&beginning);
-            exchange::http1(clients, self.local, limit, parts, replay, beginning).await
+            let clients = &self.proxy.clients;
+            loop {
+                // Reckoned behind the turn, which takes of the same time.
+                let limit = connect_timeout(allowed);
+                let begins = Some(&beginning);
+                match exchange::http1(clients, self.local, limit, parts, replay, begins).await {
+                    Err(_) if beginning.has_to_wait() => {}
+                    sent => return sent,
+                }
+                // On the heap: hardly any call waits here.
+                Box::pin(self.wait_for_turn(&beginning, let_in)).await?;
+            }
         };
         let sent = pin!(sent);
         let sent = deadline::until(Ends::at(allowed.ends), sent);
         let revoked = pin!(self.revoked_request(allowed));
         let sent = unless_revoked(sent, revoked).await;
-        beginning.ended();
+        if matches!(&sent, Some(Ok(Ok(_)))) {
+            beginning.answered();
+        } else {
+            beginning.ended();
+        }
         match sent {
             Some(sent) => sent.unwrap_or_else(|_| Err(deadline::passed())),
             None => Err(no_longer_allowed()),

@@ -42,7 +42,7 @@ impl Connection {
             Some(server) => Ok(server),
             None => self.connect().await.map(Prefixed::new),
         };
-        let mut server = match server {
+        let server = match server {
             Ok(server) => server,
             Err(error) => {
                 let failure = Failure::not_sent(Reason::ConnectFailed, error.to_string());
@@ -51,13 +51,7 @@ impl Connection {
         };
         self.proxy
             .count_connection(Direction::inbound, "opaque", self.security());
-        let mut stream = ScannedStream {
-            inner: stream,
-            scan: admitted
-                .watched
-                .then(|| OpaqueScan::new(server.has_bytes())),
-            found: None,
-        };
+        let (mut stream, mut server) = self.sides(stream, server, admitted.watched);
         let cell = call.open();
         tokio::select! {
             // First this: nothing passes that a change forbids which came while the way was
@@ -79,16 +73,41 @@ impl Connection {
             }
         }
     }
+
+    /// Both sides of opaque bytes, with what is looked at in them.
+    fn sides<S>(
+        &self,
+        stream: Prefixed<S>,
+        server: Prefixed<TcpStream>,
+        watched: bool,
+    ) -> (ScannedStream<'_, S>, AnsweringServer<'_>) {
+        let spoke_first = server.has_bytes();
+        if spoke_first {
+            self.note_answer();
+        }
+        let stream = ScannedStream {
+            inner: stream,
+            connection: self,
+            scan: watched.then(|| OpaqueScan::new(spoke_first)),
+            found: None,
+        };
+        let server = AnsweringServer {
+            inner: server,
+            connection: self,
+        };
+        (stream, server)
+    }
 }
 
 /// What a caller sends as opaque bytes, up to what must not pass unread.
-struct ScannedStream<S> {
+struct ScannedStream<'a, S> {
     inner: Prefixed<S>,
+    connection: &'a Connection,
     scan: Option<OpaqueScan>,
     found: Option<ScanFinding>,
 }
 
-impl<S: ChunkIo> ChunkIo for ScannedStream<S> {
+impl<S: ChunkIo> ChunkIo for ScannedStream<'_, S> {
     fn poll_chunk(&mut self, cx: &mut Context<'_>, room: &mut ReadSize) -> Poll<io::Result<Bytes>> {
         let chunk = ready!(self.inner.poll_chunk(cx, room))?;
         self.found = self.scan.as_mut().and_then(|scan| scan.note(&chunk));
@@ -96,6 +115,42 @@ impl<S: ChunkIo> ChunkIo for ScannedStream<S> {
             return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }
         Poll::Ready(Ok(chunk))
+    }
+
+    /// A peer that has ended its direction is no longer read. Whether it then resets the stream
+    /// at once, and so gives up the connection, is asked here, where each turn of a relay comes
+    /// by, until the application says something.
+    fn poll_send(&mut self, cx: &mut Context<'_>, chunk: &mut Bytes) -> Poll<io::Result<()>> {
+        if self.connection.peer.is_some() && !self.connection.has_answered() {
+            self.inner.poll_broken(cx)?;
+        }
+        self.inner.poll_send(cx, chunk)
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.inner.poll_end(cx)
+    }
+
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        self.inner.poll_broken(cx)
+    }
+
+    fn abort(&mut self) {
+        self.inner.abort();
+    }
+}
+
+/// The application's side of opaque bytes: its first word, or its end, is noted.
+struct AnsweringServer<'a> {
+    inner: Prefixed<TcpStream>,
+    connection: &'a Connection,
+}
+
+impl ChunkIo for AnsweringServer<'_> {
+    fn poll_chunk(&mut self, cx: &mut Context<'_>, room: &mut ReadSize) -> Poll<io::Result<Bytes>> {
+        let chunk = ready!(self.inner.poll_chunk(cx, room));
+        self.connection.note_answer();
+        Poll::Ready(chunk)
     }
 
     forward_chunks_out!(inner);

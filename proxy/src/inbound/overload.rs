@@ -5,13 +5,14 @@ use policy::reason::Reason;
 use policy::traffic::guard::Priority;
 
 use crate::config::guard::PortGuard;
-use crate::config::overload::{LetIn, PendingRequest};
+use crate::config::overload::{LetIn, PendingRequest, PortOverload};
 use crate::config::snapshot::Snapshot;
 use crate::failure::Failure;
 use crate::http::deadline::now;
 use crate::http::received::Received;
 use crate::inbound::connection::Connection;
 use crate::inbound::path::JudgedPath;
+use crate::net::given_up::Beginning;
 use crate::telemetry::labels::{OverloadLabels, Port, ShedLabels};
 
 impl Connection {
@@ -35,6 +36,33 @@ impl Connection {
             priority: class.unwrap_or_default(),
             retry: received.retry && self.is_of_proxy(),
         };
+        self.arrives(overload, asks).map(Some)
+    }
+
+    /// Waits until the call may begin a connection. What waits here is not in flight, and asks
+    /// for room when it goes on: others may have taken it.
+    ///
+    /// # Errors
+    /// When too many wait, or the application has no room by then.
+    pub(super) async fn wait_for_turn(
+        &self,
+        beginning: &Beginning<'_>,
+        let_in: &mut Option<Box<LetIn>>,
+    ) -> Result<(), Failure> {
+        let put_off = let_in.take().map(|let_in| let_in.put_off());
+        let turn = beginning.turn().await;
+        turn.map_err(|full| Failure::not_sent(Reason::Overload, full.to_string()))?;
+        if let Some((overload, asks)) = put_off {
+            *let_in = Some(self.arrives(&overload, asks)?);
+        }
+        Ok(())
+    }
+
+    fn arrives(
+        &self,
+        overload: &PortOverload,
+        asks: PendingRequest,
+    ) -> Result<Box<LetIn>, Failure> {
         let decided = overload.arrive(now(), asks, |limit| self.show_limit(limit));
         if decided.admit != Admit::Pass {
             let labels = ShedLabels {
@@ -43,20 +71,17 @@ impl Connection {
             };
             self.proxy.telemetry.metrics.shed.at(&labels).inc();
         }
-        match decided.let_in {
-            Some(let_in) => Ok(Some(let_in)),
-            None => Err(Failure::Refused {
-                reason: Reason::Overload,
-                by: Some(overload.origin().clone()),
-                detail: format!(
-                    "the application has more requests than it can answer in time, by {}; this \
-                     one, of class {}, was not sent to it",
-                    overload.origin(),
-                    asks.class().as_str()
-                )
-                .into(),
-            }),
-        }
+        decided.let_in.ok_or_else(|| Failure::Refused {
+            reason: Reason::Overload,
+            by: Some(overload.origin().clone()),
+            detail: format!(
+                "the application has more requests than it can answer in time, by {}; this one, \
+                 of class {}, was not sent to it",
+                overload.origin(),
+                asks.class().as_str()
+            )
+            .into(),
+        })
     }
 
     /// The class of a request, where policies speak of this port. What is told of it is

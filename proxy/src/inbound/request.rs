@@ -87,12 +87,13 @@ impl Connection {
             replay,
             upload,
             kept,
-            let_in,
+            mut let_in,
             caller_side,
             grpc,
         } = self.prepare(received, passed, &call);
-        match self.forward(&allowed, &replay, speak).await {
+        match self.forward(&allowed, &replay, speak, &mut let_in).await {
             Ok(answer) => {
+                self.note_answer();
                 self.answered(let_in);
                 replay.forget();
                 self.respond(answer, call, allowed, caller_side, kept).await

@@ -16,7 +16,7 @@ use crate::http::http2::recv::RecvBody;
 use crate::http::http2::server::Accept;
 use crate::inbound::authorize::{Admitted, Expected};
 use crate::inbound::connection::Connection;
-use crate::inbound::detect::race;
+use crate::inbound::detect::{Detected, race};
 use crate::mesh::protocol::{RequestKind, not_sent};
 use crate::net::prefixed::Prefixed;
 use crate::telemetry::call::CallKind;
@@ -67,23 +67,28 @@ impl Connection {
         };
         #[expect(clippy::disallowed_methods, reason = "one byte stream")]
         tokio::spawn(async move {
+            // What the caller says, or that it says no more, makes nothing of the connection: it
+            // may leave right behind that.
             let beginning = self.begun(began);
             let Ok(out) = out.await else { return };
             let mut stream = Prefixed::new(ByteStream::new(out, incoming));
+            let mut is_used = true;
             if let Some(admitted) = admitted {
-                beginning.ended();
                 permit.busy();
-                return self.opaque(stream, Some(server), Ok(admitted)).await;
+                self.opaque(stream, Some(server), Ok(admitted)).await;
+            } else {
+                // What the peer calls opaque is not taken at its word: unless the port is
+                // declared so, HTTP in a tunnel is judged and cleaned as HTTP.
+                let spoken = race(&mut stream, server).await;
+                // Requests go by connections of their own.
+                is_used = !matches!(spoken, Ok(Detected::Http(_)));
+                Arc::clone(&self).serve(stream, spoken, &permit).await;
             }
-            // What the peer calls opaque is not taken at its word: unless the port is
-            // declared so, HTTP in a tunnel is judged and cleaned as HTTP.
-            let spoken = race(&mut stream, server).await;
-            // Otherwise its caller has reset it, and nobody has said anything.
-            if spoken.is_ok() {
+            if self.has_answered() && is_used {
+                beginning.answered();
+            } else if self.has_answered() {
                 beginning.ended();
             }
-            drop(beginning);
-            self.serve(stream, spoken, &permit).await;
         });
         response
     }
@@ -91,10 +96,10 @@ impl Connection {
     /// Opens a connection to the application when the caller may, and tells when that began.
     async fn connect_in_turn(&self) -> Result<(TcpStream, Option<Instant>), Failure> {
         let beginning = self.beginning();
-        let turn = beginning.begins().await;
+        let turn = beginning.begins_in_turn().await;
         turn.map_err(|full| Failure::not_sent(Reason::Overload, full.to_string()))?;
         let connected = self.connect().await;
-        let began = beginning.ended();
+        let began = beginning.handed_on();
         match connected {
             Ok(server) => Ok((server, began)),
             Err(error) => Err(Failure::not_sent(Reason::ConnectFailed, error.to_string())),

@@ -6,6 +6,10 @@
 //! pace that applications accept. What is kept and used again waits for no turn, and nobody waits
 //! for another holder's.
 //!
+//! A connection by which the application has answered makes up for one that was given up: a pod
+//! that calls for many clients, or gives its calls little time, waits only where most of what it
+//! begins comes to nothing. Nothing is saved for later.
+//!
 //! Only what its caller left counts, and only in the first moments: a call that ends for its time
 //! or for a change of policy tells nothing of its caller. A caller whose connection to this proxy
 //! ends has left its calls as well. Our own time-outs of connections are longer than what counts.
@@ -20,7 +24,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until};
 
 /// Whoever waited longer for an application has waited for it.
-const SOON: Duration = Duration::from_millis(100);
+pub(crate) const SOON: Duration = Duration::from_millis(100);
 /// From one turn of a holder to the next: 200 in a second, which one thread accepts. As many are
 /// forgotten in that time.
 const APART: Duration = Duration::from_millis(5);
@@ -38,6 +42,11 @@ const HOLDERS: usize = 256;
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("too many calls of this caller wait, since it gives up connections that it has begun")]
 pub(crate) struct TooManyWait;
+
+/// The call may begin no connection before its [turn](Beginning::turn).
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("it is not the turn of this call, since its caller gives up connections that it has begun")]
+pub(crate) struct NotItsTurn;
 
 /// Who gives up connections to the applications of one workload, and how many.
 pub(crate) struct GivenUp {
@@ -62,17 +71,27 @@ struct Pace {
     waiting: AtomicUsize,
 }
 
-/// A call that may begin connections. Dropped before it has [ended](Self::ended), its caller has
-/// left it.
+/// A call that may begin connections. Dropped before it was [answered](Self::answered) or has
+/// [ended](Self::ended), its caller has left it.
 #[derive(Debug)]
 pub(crate) struct Beginning<'a> {
     given_up: &'a GivenUp,
     holder: &'a Arc<str>,
-    began: Mutex<Option<Instant>>,
+    progress: Mutex<Progress>,
+}
+
+/// How far a call is with its connection.
+#[derive(Clone, Copy, Debug)]
+enum Progress {
+    /// It has begun none, or nothing more is to be learned of it.
+    Idle,
+    HasToWait,
+    HasTurn,
+    Began(Instant),
 }
 
 impl GivenUp {
-    /// Calls `on_wait` for each connection that has to wait for its turn.
+    /// Calls `on_wait` for each connection that waits for its turn.
     #[must_use]
     pub(crate) fn new(on_wait: impl Fn() + Send + Sync + 'static) -> Self {
         Self {
@@ -90,7 +109,7 @@ impl GivenUp {
         Beginning {
             given_up: self,
             holder,
-            began: Mutex::new(began),
+            progress: Mutex::new(began.map_or(Progress::Idle, Progress::Began)),
         }
     }
 
@@ -109,6 +128,12 @@ impl GivenUp {
         let new = || Arc::new(Pace::new(now));
         let pace = paces.entry(Arc::clone(holder)).or_insert_with(new);
         pace.gave_up(now);
+    }
+
+    fn forgive(&self, holder: &Arc<str>) {
+        if let Some(pace) = self.paces.lock().get(holder) {
+            pace.made_up_for_one();
+        }
     }
 }
 
@@ -138,18 +163,24 @@ impl Pace {
         *forgotten_at = later.min(now + ALLOWED + REMEMBERED);
     }
 
+    /// What is forgotten already stays so.
+    fn made_up_for_one(&self) {
+        let mut forgotten_at = self.forgotten_at.lock();
+        if let Some(sooner) = forgotten_at.checked_sub(APART) {
+            *forgotten_at = sooner;
+        }
+    }
+
     /// How long it takes until all is forgotten.
     fn owed(&self, now: Instant) -> Duration {
         self.forgotten_at.lock().saturating_duration_since(now)
     }
 
-    /// Returns when it is the caller's turn.
-    async fn turn(&self) -> Result<(), TooManyWait> {
-        let _waiting = Waiting::enter(&self.waiting).ok_or(TooManyWait)?;
+    /// Returns when it is the turn of a call that waits.
+    async fn turn(&self) {
         let mut next = self.next.lock().await;
         sleep_until(*next).await;
         *next = Instant::now() + APART;
-        Ok(())
     }
 }
 
@@ -173,30 +204,76 @@ impl Drop for Waiting<'_> {
 }
 
 impl Beginning<'_> {
-    /// Returns when the call may begin a connection, which nearly all may at once.
+    /// The call begins a connection now, as nearly all may.
     ///
     /// # Errors
-    /// When too many of the same holder wait.
-    pub(crate) async fn begins(&self) -> Result<(), TooManyWait> {
-        if let Some(pace) = self.given_up.pace_of(self.holder) {
-            (self.given_up.on_wait)();
-            // On the heap: hardly any call waits here.
-            Box::pin(pace.turn()).await?;
+    /// When its holder begins them in turn, and it has not waited for [its own](Self::turn).
+    pub(crate) fn begins(&self) -> Result<(), NotItsTurn> {
+        let mut progress = self.progress.lock();
+        let has_turn = matches!(*progress, Progress::HasTurn);
+        if !has_turn && self.given_up.pace_of(self.holder).is_some() {
+            *progress = Progress::HasToWait;
+            return Err(NotItsTurn);
         }
-        *self.began.lock() = Some(Instant::now());
+        *progress = Progress::Began(Instant::now());
         Ok(())
     }
 
-    /// The call has come to something, whatever it is. Tells when it began a connection, if it
-    /// did.
-    pub(crate) fn ended(&self) -> Option<Instant> {
-        self.began.lock().take()
+    /// Whether it is to wait for its turn before anything else is tried.
+    pub(crate) fn has_to_wait(&self) -> bool {
+        matches!(*self.progress.lock(), Progress::HasToWait)
+    }
+
+    /// Returns when the call may begin a connection.
+    ///
+    /// # Errors
+    /// When too many of the same holder wait.
+    pub(crate) async fn turn(&self) -> Result<(), TooManyWait> {
+        if let Some(pace) = self.given_up.pace_of(self.holder) {
+            let _waiting = Waiting::enter(&pace.waiting).ok_or(TooManyWait)?;
+            (self.given_up.on_wait)();
+            // On the heap: hardly any call waits here.
+            Box::pin(pace.turn()).await;
+        }
+        *self.progress.lock() = Progress::HasTurn;
+        Ok(())
+    }
+
+    /// The call begins a connection when it may.
+    ///
+    /// # Errors
+    /// As [`Self::turn`].
+    pub(crate) async fn begins_in_turn(&self) -> Result<(), TooManyWait> {
+        self.turn().await?;
+        *self.progress.lock() = Progress::Began(Instant::now());
+        Ok(())
+    }
+
+    /// The application has answered, or said anything at all.
+    pub(crate) fn answered(&self) {
+        if self.handed_on().is_some() {
+            self.given_up.forgive(self.holder);
+        }
+    }
+
+    /// The call has ended without an answer, and its caller has not left it.
+    pub(crate) fn ended(&self) {
+        self.handed_on();
+    }
+
+    /// Tells when it began a connection, if it did, for whoever goes on with it.
+    pub(crate) fn handed_on(&self) -> Option<Instant> {
+        let progress = std::mem::replace(&mut *self.progress.lock(), Progress::Idle);
+        match progress {
+            Progress::Began(began) => Some(began),
+            Progress::Idle | Progress::HasToWait | Progress::HasTurn => None,
+        }
     }
 }
 
 impl Drop for Beginning<'_> {
     fn drop(&mut self) {
-        let Some(began) = self.ended() else { return };
+        let Some(began) = self.handed_on() else { return };
         let now = Instant::now();
         if now.saturating_duration_since(began) < SOON {
             self.given_up.note(self.holder, now);
@@ -226,19 +303,19 @@ mod tests {
         let mut begun = Vec::new();
         for _ in 0..many {
             let beginning = given_up.begun(holder, None);
-            beginning.begins().await.unwrap();
+            beginning.begins_in_turn().await.unwrap();
             begun.push(beginning);
         }
         sleep(after).await;
         drop(begun);
     }
 
-    /// How long `holder` waits until it has begun so many, which come to something.
+    /// How long `holder` waits until it has begun so many, which end.
     async fn waits(given_up: &GivenUp, holder: &Arc<str>, many: usize) -> Duration {
         let from = Instant::now();
         let calls = (0..many).map(|_| async {
             let beginning = given_up.begun(holder, None);
-            beginning.begins().await.unwrap();
+            beginning.begins_in_turn().await.unwrap();
             beginning.ended();
         });
         join_all(calls).await;
@@ -274,6 +351,48 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn whoever_gives_up_no_more_than_come_to_an_answer_waits_for_no_turn() {
+        // Control: what ends without an answer makes up for nothing.
+        for (is_answered, is_spaced) in [(true, false), (false, true)] {
+            let (given_up, holder) = (given_up(), holder());
+            let from = Instant::now();
+            for _ in 0..4 * WAITING {
+                let left = given_up.begun(&holder, None);
+                left.begins_in_turn().await.unwrap();
+                drop(left);
+                let stays = given_up.begun(&holder, None);
+                stays.begins_in_turn().await.unwrap();
+                if is_answered {
+                    stays.answered();
+                } else {
+                    stays.ended();
+                }
+            }
+            let waited = from.elapsed();
+            assert_eq!(waited > ALLOWED, is_spaced, "{waited:?}");
+            // Nothing is saved for those that are given up later.
+            give_up(&given_up, &holder, 128, MOMENT).await;
+            assert!(waits(&given_up, &holder, 11).await >= 10 * APART);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_has_to_wait_begins_nothing_before_its_turn() {
+        let (given_up, holder) = (given_up(), holder());
+        let call = given_up.begun(&holder, None);
+        // Control: nothing was given up.
+        assert!(call.begins().is_ok() && !call.has_to_wait());
+        call.ended();
+        give_up(&given_up, &holder, 128, MOMENT).await;
+        assert!(call.begins().is_err() && call.has_to_wait());
+        assert_eq!(call.handed_on(), None);
+        call.turn().await.unwrap();
+        assert!(!call.has_to_wait());
+        assert!(call.begins().is_ok());
+        assert!(call.begins().is_err(), "one for each turn");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn whoever_leaves_while_it_waits_takes_no_turn_and_has_begun_nothing() {
         let (given_up, holder) = (given_up(), holder());
         give_up(&given_up, &holder, 128, MOMENT).await;
@@ -300,7 +419,7 @@ mod tests {
         give_up(&given_up, &holder, 128, MOMENT).await;
         let calls = (0..WAITING + 10).map(|_| async {
             let beginning = given_up.begun(&holder, None);
-            let outcome = beginning.begins().await;
+            let outcome = beginning.begins_in_turn().await;
             beginning.ended();
             outcome
         });
@@ -308,7 +427,8 @@ mod tests {
         let refused = outcomes.iter().filter(|outcome| outcome.is_err()).count();
         // The first one does not wait, and has its turn while the others come.
         assert!((9..=10).contains(&refused), "{refused}");
-        assert_eq!(counted.load(Relaxed), WAITING + 10);
+        // Those that were refused have not waited.
+        assert_eq!(counted.load(Relaxed) + refused, WAITING + 10);
     }
 
     #[tokio::test(start_paused = true)]

@@ -80,7 +80,10 @@ impl Connection {
             sniffed @ (Sniffed::Opaque | Sniffed::Unsure) => {
                 Ok((spoken(sniffed, stream), Some(OpenedTunnel { ahead, call })))
             }
-            http => Ok((http.protocol(), None)),
+            http => {
+                ahead.tunnel.leave();
+                Ok((http.protocol(), None))
+            }
         }
     }
 

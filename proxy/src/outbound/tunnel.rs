@@ -15,6 +15,7 @@ use policy::name::SpiffeId;
 use policy::reason::Reason;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::sleep;
 
 use crate::endpoints::endpoint::{Endpoint, InFlight};
 use crate::failure::Failure;
@@ -25,6 +26,7 @@ use crate::mesh::protocol::PeerRequest;
 use crate::net::budget::Budget;
 use crate::net::chunk::{ChunkIo, ReadSize};
 use crate::net::connect::reset;
+use crate::net::given_up::SOON;
 use crate::net::idle::relay_moving;
 use crate::net::prefixed::Prefixed;
 use crate::net::relay;
@@ -121,6 +123,27 @@ pub(super) async fn open(
 }
 
 impl Tunnel {
+    /// Leaves one that nobody has used, as it turned out that requests are what comes. To the
+    /// proxy at its end whoever does so at once gives up what it has begun, and is held to that.
+    pub(super) fn leave(self) {
+        let Self {
+            io,
+            _permit: permit,
+            ..
+        } = self;
+        if matches!(io.inner, Io::Plain(_)) {
+            return;
+        }
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "one for each connection that was silent, for a moment"
+        )]
+        tokio::spawn(async move {
+            sleep(SOON).await;
+            drop((io, permit));
+        });
+    }
+
     /// Copies until both directions have ended, or that is `forbidden`, and counts it.
     pub(super) async fn relay<S: ChunkIo>(
         mut self,

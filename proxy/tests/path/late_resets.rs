@@ -12,10 +12,12 @@ use http::{Method, Request};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
+use wire::v1::{self, Protocol};
 
 use super::full_queue::FullQueue;
 use super::mesh_port::secured;
-use crate::support::{Authority, Pod};
+use super::overload::{cap, guard, guard_port};
+use crate::support::{Authority, Pod, id, pair, resource, vip};
 
 /// Heads that are sent together: more than a holder may give up at once.
 const BATCH: usize = 100;
@@ -23,10 +25,15 @@ const BATCH: usize = 100;
 const EARLY: Duration = Duration::from_millis(30);
 /// What is given up by then was waited for.
 const LATE: Duration = Duration::from_millis(150);
+/// A client that is silent for so long has a tunnel opened ahead, for little time.
+const QUIET: Duration = Duration::from_millis(110);
 /// From one turn of such a member to the next, in milliseconds.
 const APART: usize = 5;
 /// Each may meet a machine that stands still.
 const TRIES: usize = 5;
+
+/// A call has waited for its turn.
+const COUNTED: &str = "weft_limit_reached_total{limit=\"given-up-connections\"}";
 
 /// Calls that nobody has left.
 type Calls = Vec<(ResponseFuture, SendStream<Bytes>)>;
@@ -78,11 +85,16 @@ impl Member {
         }
     }
 
+    /// What a call is told that an application answers.
+    async fn status(&mut self) -> u16 {
+        let (answer, _) = self.ask("http1", "/now").await;
+        answer.await.unwrap().status().as_u16()
+    }
+
     /// How long a call takes that is answered.
     async fn waits(&mut self) -> Duration {
         let began = Instant::now();
-        let (answer, _) = self.ask("http1", "/now").await;
-        assert_eq!(answer.await.unwrap().status(), 200);
+        assert_eq!(self.status().await, 200);
         began.elapsed()
     }
 }
@@ -184,8 +196,7 @@ async fn has_to_wait(protocol: &str, accepts: bool, reset_after: Duration) -> bo
     };
     let mut member = Member::new(&authority, "web", &server, port).await;
     member.reset(protocol, 2, reset_after).await;
-    let counted = "weft_limit_reached_total{limit=\"given-up-connections\"}";
-    server.metrics().contains(counted)
+    server.metrics().contains(COUNTED)
 }
 
 #[tokio::test]
@@ -204,4 +215,121 @@ async fn requests_and_tunnels_count_whether_or_not_the_application_has_accepted_
         }
         assert_eq!(waits, (true, false), "{protocol}, accepted: {accepts}");
     }
+}
+
+/// Whether a member has to wait once it has said something in each of its tunnels, or that it
+/// says no more, and reset them. The queue of the application has room, and nobody accepts.
+async fn has_to_wait_having_said(
+    (says, ends, is_declared): (&'static str, bool, bool),
+    reset_after: Duration,
+) -> bool {
+    let authority = Authority::new();
+    let server = Pod::new(&authority, "api").await;
+    let queue = TcpListener::bind((server.ip, 0)).await.unwrap();
+    let port = queue.local_addr().unwrap().port();
+    if is_declared {
+        let workload = v1::Workload {
+            identity: id("api").as_str().to_owned(),
+            enforcement: v1::Enforcement::Open as i32,
+            mtls: v1::MtlsMode::Permissive as i32,
+            ports: vec![v1::PortProtocol {
+                first: port.into(),
+                last: port.into(),
+                protocol: Protocol::Opaque as i32,
+            }],
+            ..v1::Workload::default()
+        };
+        let workload = v1::resource::Content::Workload(workload);
+        server.set(vec![resource(wire::names::WORKLOAD, workload)]);
+    }
+    let mut member = Member::new(&authority, "web", &server, port).await;
+    for _ in 0..2 {
+        let mut calls = member.batch("tcp").await;
+        for (_, out) in &mut calls {
+            if ends || !says.is_empty() {
+                out.send_data(Bytes::from_static(says.as_bytes()), ends)
+                    .unwrap();
+            }
+        }
+        sleep(reset_after).await;
+        drop(calls);
+    }
+    server.metrics().contains(COUNTED)
+}
+
+#[tokio::test]
+async fn tunnels_count_whatever_their_caller_says_before_it_resets_them() {
+    for case in [
+        ("\0", false, false),
+        ("", true, false),
+        ("GET ", false, false),
+        ("", false, true),
+        ("\0", true, true),
+    ] {
+        let mut waits = (false, false);
+        for _ in 0..TRIES {
+            let early = has_to_wait_having_said(case, EARLY).await;
+            // Control: what is waited for.
+            let late = has_to_wait_having_said(case, LATE).await;
+            waits = (early, late);
+            if waits == (true, false) {
+                break;
+            }
+        }
+        assert_eq!(waits, (true, false), "{case:?}");
+    }
+}
+
+#[tokio::test]
+async fn tunnels_that_were_opened_ahead_of_requests_are_not_given_up() {
+    let mut last = None;
+    for _ in 0..TRIES {
+        let (client, server, _, _) = pair(Protocol::Detect).await;
+        let (port, accepted) = application(&server).await;
+        client.reaches(&server, port);
+        let mut callers = Vec::new();
+        for _ in 0..BATCH {
+            callers.push(client.call(vip()).await);
+        }
+        sleep(QUIET).await;
+        // Control: all of them were opened.
+        let ahead = accepted.load(Relaxed);
+        for caller in &mut callers {
+            let request = b"GET /never HTTP/1.1\r\nHost: web.shop\r\n\r\n";
+            caller.write_all(request).await.unwrap();
+        }
+        sleep(LATE).await;
+        let waits = server.metrics().contains(COUNTED);
+        if ahead == BATCH && !waits {
+            return;
+        }
+        last = Some((ahead, waits));
+    }
+    panic!("{last:?}");
+}
+
+#[tokio::test]
+async fn calls_that_wait_for_their_turn_take_no_room_of_others_until_it_comes() {
+    let mut last = None;
+    for _ in 0..TRIES {
+        let authority = Authority::new();
+        let server = Pod::new(&authority, "api").await;
+        let (port, _) = application(&server).await;
+        server.set(vec![guard([(port, guard_port(cap(BATCH as u32)))])]);
+        let mut hostile = Member::new(&authority, "web", &server, port).await;
+        let mut other = Member::new(&authority, "cart", &server, port).await;
+        hostile.reset("http1", 3, EARLY).await;
+        let _in_turn = hostile.batch("http1").await;
+        sleep(EARLY).await;
+        let waiting = other.status().await;
+        // Control: all of them have had their turn, and are in flight.
+        let turns = u64::try_from(2 * BATCH * APART).unwrap();
+        sleep(Duration::from_millis(turns)).await;
+        let in_flight = other.status().await;
+        if (waiting, in_flight) == (200, 503) {
+            return;
+        }
+        last = Some((waiting, in_flight));
+    }
+    panic!("{last:?}");
 }

@@ -26,21 +26,21 @@ const SHED: &str = "weft_shed_total";
 const GRPC: &str = "content-type: application/grpc\r\n";
 const WEBSOCKET: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
 
-const fn cap(most: u32) -> Overload {
+pub(super) const fn cap(most: u32) -> Overload {
     Overload {
         max_concurrency: Some(most),
         ..Overload::DEFAULT
     }
 }
 
-fn guard_port(overload: Overload) -> GuardPort {
+pub(super) fn guard_port(overload: Overload) -> GuardPort {
     GuardPort {
         overload: whole(overload),
         ..GuardPort::default()
     }
 }
 
-fn guard<const N: usize>(ports: [(u16, GuardPort); N]) -> v1::Resource {
+pub(super) fn guard<const N: usize>(ports: [(u16, GuardPort); N]) -> v1::Resource {
     let guard = PodGuard {
         ports: BTreeMap::from(ports),
         read_only: None,

@@ -174,6 +174,26 @@ fn a_change_of_the_policy_forgets_nobody_who_is_in_flight() {
 }
 
 #[test]
+fn whoever_is_put_off_makes_room_and_asks_for_it_again() {
+    let now = Instant::now();
+    let one = Overload {
+        max_concurrency: Some(1),
+        ..Overload::DEFAULT
+    };
+    let port = port(one, now);
+    let high = of(Priority::Critical);
+    let put_off = port.arrive(now, high, drop).let_in.unwrap();
+    // Control: it is in flight until then.
+    assert!(port.arrive(now, high, drop).let_in.is_none());
+    let (again, asks) = put_off.put_off();
+    assert_eq!(asks.priority, Priority::Critical);
+    let other = port.arrive(now, high, drop).let_in.unwrap();
+    assert!(again.arrive(now, asks, drop).let_in.is_none());
+    drop(other);
+    assert!(again.arrive(now, asks, drop).let_in.is_some());
+}
+
+#[test]
 fn whoever_leaves_before_an_answer_or_has_one_makes_room() {
     let now = Instant::now();
     let one = Overload {

@@ -157,10 +157,11 @@ fn describe(error: &hyper::Error) -> String {
 /// replaced once. Any other request has one of its own. A server may leave a body where it is
 /// and take it for the next request, whoever's that would have been; and what is not to be
 /// sent twice is lost where the server closes a kept connection in that moment. One that is
-/// opened waits for the turn of its call, where that has one.
+/// opened only in the turn of its call, where that has one.
 ///
 /// # Errors
-/// [`Failure::NotSent`] when nothing was sent.
+/// [`Failure::NotSent`] when nothing was sent, also where it is not the turn of its call, which
+/// `beginning` tells.
 pub(crate) async fn http1(
     clients: &Clients,
     addr: SocketAddr,
@@ -179,8 +180,8 @@ pub(crate) async fn http1(
         // The server may have closed it just now.
         let used = pooled.is_some();
         if let (false, Some(beginning)) = (used, beginning) {
-            let turn = beginning.begins().await;
-            turn.map_err(|full| Failure::not_sent(Reason::Overload, full.to_string()))?;
+            let begins = beginning.begins();
+            begins.map_err(|wait| Failure::not_sent(Reason::Overload, wait.to_string()))?;
         }
         let mut connection = match pooled {
             Some(connection) => connection,

@@ -34,6 +34,7 @@ use super::graceful_shutdown::{ACK, CONTENT, LateAnswer, PING, SHUTDOWN_ANSWER, 
 use super::inbox::{SMALL, SmallFrames};
 use super::send_window::{INCREMENT, SendWindow, WINDOW_UPDATE};
 use super::unflushed::Unflushed;
+use super::until_end::may_have_left;
 use crate::http::limits::HEADER_COUNT;
 use crate::net::forward::forward_shutdown;
 
@@ -252,29 +253,28 @@ impl<I> FrameFilter<I> {
         }
     }
 
-    /// The first bytes of `parts` were written, as many as `written` says.
+    /// The first bytes of `parts` were written, as many as `written` says; or may have been.
     fn note_written(
         &mut self,
         parts: &[IoSlice<'_>],
         written: &Poll<io::Result<usize>>,
     ) -> io::Result<()> {
-        if let Poll::Ready(Ok(written)) = written {
-            let (flood, window) = (&mut self.flood, &mut self.window);
-            self.heads
-                .wrote(parts, *written, |kind, length, stream| match kind {
-                    HEADERS => {
-                        flood.calls_for_some();
-                        window.iter_mut().for_each(|window| window.began(stream));
-                    }
-                    DATA => {
-                        flood.data_calls_for_some(length);
-                        window.iter_mut().for_each(|window| window.sent(length));
-                    }
-                    _ => {}
-                });
-        }
+        let offered = parts.iter().map(|part| part.len()).sum();
+        let left = may_have_left(offered, written);
+        let (flood, window) = (&mut self.flood, &mut self.window);
+        self.heads
+            .wrote(parts, left, |kind, length, stream| match kind {
+                HEADERS => {
+                    flood.calls_for_some();
+                    window.iter_mut().for_each(|window| window.began(stream));
+                }
+                DATA => {
+                    flood.data_calls_for_some(length);
+                    window.iter_mut().for_each(|window| window.sent(length));
+                }
+                _ => {}
+            });
         if self.newest.is_some() {
-            let offered = parts.iter().map(|part| part.len()).sum();
             self.unflushed.note(offered, written)?;
         }
         Ok(())

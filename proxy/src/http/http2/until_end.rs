@@ -12,6 +12,22 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::net::forward::forward_shutdown;
 
+/// Why nothing more is handed on.
+#[derive(Debug, thiserror::Error)]
+#[error("the server has ended its side")]
+struct Ended;
+
+/// How many bytes of what was `offered` may have gone out. TLS may have put a record of it out
+/// before it failed, and a call of which anything was read is not sent twice.
+pub(super) fn may_have_left(offered: usize, written: &Poll<io::Result<usize>>) -> usize {
+    let is_ended = |error: &io::Error| error.get_ref().is_some_and(|cause| cause.is::<Ended>());
+    match written {
+        Poll::Ready(Ok(written)) => *written,
+        Poll::Ready(Err(error)) if !is_ended(error) => offered,
+        Poll::Ready(Err(_)) | Poll::Pending => 0,
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct UntilEnd<I> {
     io: I,
@@ -28,7 +44,7 @@ impl<I> UntilEnd<I> {
 
     fn writable(&mut self) -> io::Result<&mut I> {
         if self.has_ended {
-            Err(io::ErrorKind::BrokenPipe.into())
+            Err(io::Error::new(io::ErrorKind::BrokenPipe, Ended))
         } else {
             Ok(&mut self.io)
         }

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::super::graceful_shutdown::{IN_HAND, SHUTDOWN_PING};
 use super::super::send_window::{Credit, CreditSignal, INCREMENT};
+use super::super::until_end::UntilEnd;
 use super::{
     ACK, ALLOWED, DATA, FrameFilter, HEAD, HEADERS, PING, PREFACE, SendWindow, SmallFrames,
     WINDOW_UPDATE,
@@ -272,6 +273,24 @@ async fn what_a_server_takes_more_by_a_connection_counts_however_it_is_cut() {
             next(&mut far, HEAD + INCREMENT, room).await;
             assert_eq!(signal.credit(), Credit::Enough, "{at}");
         }
+    }
+}
+
+/// TLS may have put out a record of it before it failed.
+#[tokio::test]
+async fn head_in_a_write_that_failed_has_begun_unless_its_server_had_ended() {
+    for is_end_read in [false, true] {
+        let (near, io) = duplex(1000);
+        drop(near);
+        let signal = Arc::<CreditSignal>::default();
+        let window = SendWindow::new(Arc::clone(&signal));
+        let mut io = FrameFilter::of_server(UntilEnd::new(io), SmallFrames::default(), window);
+        if is_end_read {
+            assert_eq!(io.read(&mut [0; 1]).await.unwrap(), 0);
+        }
+        let sent = [vec![b'p'; PREFACE], frame(HEADERS, 4, b"head")].concat();
+        assert!(io.write_all(&sent).await.is_err());
+        assert_eq!(signal.has_begun(1), !is_end_read);
     }
 }
 
