@@ -273,7 +273,9 @@ impl Beginning<'_> {
 
 impl Drop for Beginning<'_> {
     fn drop(&mut self) {
-        let Some(began) = self.handed_on() else { return };
+        let Some(began) = self.handed_on() else {
+            return;
+        };
         let now = Instant::now();
         if now.saturating_duration_since(began) < SOON {
             self.given_up.note(self.holder, now);
