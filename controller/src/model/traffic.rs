@@ -117,24 +117,16 @@ impl PortPolicies {
             .get_or_init(|| self.needs(self.traffic.pod_needs()))
     }
 
-    /// Those behind what one is told that gets this of all its Services: another one may leave
-    /// it none of the times that are said here, and it cannot have what it is not sent.
+    /// Those behind what one is told that gets this of all its Services: another one may decide
+    /// there what is said here, and it cannot have what it is not sent.
     fn needs_within(&self, told: &GuardPort) -> Cow<'_, RequiredParts> {
-        let told = told.timeouts.rules.iter();
-        let told: BTreeSet<&Origin> = told.map(|rule| &rule.origin).collect();
-        let mut times = self.traffic.timeouts.rules.iter();
-        if times.all(|rule| told.contains(&rule.origin)) {
+        // Each section that pods are told of has parts of its own, so these name the section.
+        let told: BTreeSet<(&Origin, Parts)> = told.pod_needs().collect();
+        if self.traffic.pod_needs().all(|need| told.contains(&need)) {
             return Cow::Borrowed(self.pod_needs());
         }
-        let rules = self.traffic.pod_needs().map(|(origin, parts)| {
-            let untold = if told.contains(origin) {
-                Parts::NONE
-            } else {
-                Parts::of(&[Part::OutsideTimeout])
-            };
-            (origin, parts.without(untold))
-        });
-        Cow::Owned(self.needs(rules.filter(|(_, parts)| !parts.is_empty())))
+        let sent = self.traffic.pod_needs();
+        Cow::Owned(self.needs(sent.filter(|need| told.contains(need))))
     }
 
     /// The objects behind what callers are told.

@@ -105,7 +105,12 @@ impl<'a> ByTarget<'a> {
         for port in ports {
             let here: Vec<usize> = self.covering(&about, service, *port).collect();
             for place in &here {
-                self.fates[*place].counts = true;
+                let fate = &mut self.fates[*place];
+                // Asked only until it says something somewhere: most do at the first port.
+                if !fate.counts {
+                    let policy = &self.candidates[*place].policy;
+                    fate.counts = !says(policy, *port).is_empty();
+                }
             }
             let candidates = here.into_iter().map(|place| self.candidates[place]);
             counting.push(Counting {

@@ -215,10 +215,18 @@ impl<'a> GuardBuilder<'a> {
         };
         let mut overridden = Vec::new();
         for &(own, rules) in &self.timeouts {
-            let Some((service, port)) = self.other_service(own, winner.map(|(at, _)| at)) else {
+            // One policy may speak by several Services: where its time was found first says nothing
+            // of the others.
+            let by_own = winner
+                .is_some_and(|(_, winner)| rules.iter().any(|rule| rule.origin == winner.origin));
+            let named = self.other_service(own, |at, others| match winner {
+                Some(_) if by_own => others != rules,
+                Some((winner, _)) => at == winner,
+                None => longest(others, Callers::Outside).is_none(),
+            });
+            let Some((service, port)) = named else {
                 continue;
             };
-            let by_own = winner.is_some_and(|(at, _)| at == own);
             let losers = rules.iter().filter(|rule| loses(rule));
             overridden.extend(losers.map(|loser| Overridden {
                 loser: loser.origin.clone(),
@@ -233,18 +241,15 @@ impl<'a> GuardBuilder<'a> {
         overridden
     }
 
-    /// Which one to name to who loses a time by `own`: the winner's, or where there is none the
-    /// first that ends not all calls; if that is `own`, any other, without which nobody would lose.
+    /// Which one to name to who loses a time by `own`: the first other one that `is_why`, by what
+    /// it says of times; if that is `own` alone, any other, without which nobody would lose.
     fn other_service(
         &self,
         own: ServicePort<'a>,
-        winner: Option<ServicePort<'a>>,
+        is_why: impl Fn(ServicePort<'a>, &'a [TimeoutRule]) -> bool,
     ) -> Option<ServicePort<'a>> {
         let others = self.timeouts.iter().filter(|(at, _)| *at != own);
-        let named = others.clone().find(|&&(at, rules)| match winner {
-            Some(winner) => at == winner,
-            None => longest(rules, Callers::Outside).is_none(),
-        });
+        let named = others.clone().find(|&&(at, rules)| is_why(at, rules));
         let named = named.or_else(|| others.clone().next());
         named.map(|&(at, _)| at)
     }
@@ -358,3 +363,6 @@ fn is_for_outside_alone(rule: &TimeoutRule) -> bool {
 fn request(rule: &TimeoutRule) -> Option<Duration> {
     rule.then.as_ref()?.section.request
 }
+
+#[cfg(test)]
+mod tests;

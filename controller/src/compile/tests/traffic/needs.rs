@@ -51,7 +51,7 @@ fn needed_by(model: &Model) -> Vec<String> {
     names.collect()
 }
 
-/// What an old proxy of a pod is not sent of it.
+/// What an old proxy of a pod is not sent of it, and needs.
 fn lacks(model: &Model, pod: &str) -> Vec<Parts> {
     let set = model.resolve(
         &PodId::new("shop", pod),
@@ -59,7 +59,8 @@ fn lacks(model: &Model, pod: &str) -> Vec<Parts> {
         &Default::default(),
     );
     let left_out = set.unwrap().left_out;
-    left_out.iter().map(|one| one.lacks).collect()
+    let of_p = left_out.iter().filter(|one| one.object == p());
+    of_p.map(|one| one.lacks).collect()
 }
 
 /// It waited for ever for pods to say that they have what nobody sends them.
@@ -86,4 +87,31 @@ fn pods_need_a_policy_for_what_else_it_says_where_another_service_takes_its_time
     assert_eq!(lacks(&model, "api-1"), [limit], "no time");
     let all = limit.and(Parts::of(&[Part::OutsideTimeout]));
     assert_eq!(lacks(&model, "api-2"), [all], "control");
+}
+
+/// Nobody can mend by a newer proxy what is not sent to it at all.
+#[test]
+fn pods_do_not_need_a_policy_whose_sections_another_one_decides_by_another_service() {
+    let fields = json!({"overload": {"maxConcurrency": 10}, "priority": "Critical"});
+    let both = with_twin(shop().with(created(policy("p", &fields), 2)));
+    let all = Parts::of(&[Part::Overload, Part::Priority]);
+    let (model, _) = both.compile();
+    assert_eq!(needed_by(&model), ["api-1", "api-2"], "control");
+    assert_eq!(lacks(&model, "api-1"), [all], "control");
+
+    let of_twin = |fields: &Value| {
+        let spec = set(
+            fields.clone(),
+            "/targetRef",
+            json!({"kind": "Service", "name": "twin"}),
+        );
+        both.clone().with(created(traffic_policy("first", spec), 1))
+    };
+    let (model, _) = of_twin(&json!({"overload": {}, "priority": "Sheddable"})).compile();
+    assert_eq!(needed_by(&model), ["api-2"]);
+    assert_eq!(lacks(&model, "api-1"), []);
+    assert_eq!(lacks(&model, "api-2"), [all]);
+    // Only one of them is decided there.
+    let (model, _) = of_twin(&json!({"overload": {}})).compile();
+    assert_eq!(lacks(&model, "api-1"), [Parts::of(&[Part::Priority])]);
 }

@@ -103,3 +103,22 @@ fn policies_that_say_nothing_at_a_service_take_no_place_of_those_that_are_asked(
     let last = &by_target.fates[MOST_ASKED];
     assert!(!last.counts && last.first.is_some());
 }
+
+/// Who is left out elsewhere and says nothing here would be told that it is in force in part.
+#[test]
+fn policy_that_says_nothing_where_there_is_room_for_all_does_not_count_there() {
+    let all = [candidate(0, 0)];
+    let counts_at = |ports: &[u16]| {
+        let at_81 = |policy: &Policy, port: u16| -> Vec<Section> {
+            let mut says = as_written(policy, port);
+            says.retain(|_| port == 81);
+            says
+        };
+        let mut by_target = ByTarget::new(&all);
+        let counting = by_target.at(&service(), ports, at_81);
+        assert_eq!(counting.len(), ports.len());
+        by_target.fates[0].counts
+    };
+    assert!(!counts_at(&[80]));
+    assert!(counts_at(&[80, 81]), "control");
+}
