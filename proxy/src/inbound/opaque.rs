@@ -61,6 +61,9 @@ impl Connection {
             // opened.
             biased;
             failure = self.revoked(admitted.as_of) => {
+                if let Some(beginning) = beginning {
+                    beginning.ended();
+                }
                 call.reset(&failure, || {
                     stream.abort();
                     server.abort();
