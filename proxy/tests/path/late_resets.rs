@@ -269,6 +269,44 @@ async fn tunnels_that_are_used_make_up_for_none_that_are_given_up_later() {
     panic!("{waits:?}");
 }
 
+/// Whether a member has to wait once a change of rules has ended a batch of its tunnels, or itself.
+async fn has_to_wait_revoked(is_revoked: bool) -> bool {
+    let authority = Authority::new();
+    let server = Pod::new(&authority, "api").await;
+    let (port, _) = application(&server).await;
+    let mut member = Member::new(&authority, "web", &server, port).await;
+    let mut calls = member.batch("tcp").await;
+    for (_, out) in &mut calls {
+        out.send_data(Bytes::from_static(b"\0"), false).unwrap();
+    }
+    sleep(EARLY).await;
+    if is_revoked {
+        server.mode("api", v1::Enforcement::Enforce, v1::MtlsMode::Permissive);
+        sleep(EARLY).await;
+        server.mode("api", v1::Enforcement::Open, v1::MtlsMode::Permissive);
+    }
+    drop(calls);
+    sleep(EARLY).await;
+    let _again = member.batch("tcp").await;
+    sleep(EARLY).await;
+    server.metrics().contains(COUNTED)
+}
+
+#[tokio::test]
+async fn tunnels_that_end_for_a_change_of_rules_are_not_given_up() {
+    let mut waits = (true, false);
+    for _ in 0..TRIES {
+        let revoked = has_to_wait_revoked(true).await;
+        // Control: the member ends them.
+        let reset = has_to_wait_revoked(false).await;
+        waits = (revoked, reset);
+        if waits == (false, true) {
+            return;
+        }
+    }
+    panic!("{waits:?}");
+}
+
 /// Whether a member has to wait that resets tunnels to an application which says this first.
 async fn has_to_wait_being_greeted(greeting: &'static [u8]) -> bool {
     let authority = Authority::new();
