@@ -207,7 +207,7 @@ impl Limiter {
     pub fn put_off(&mut self) {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.slots.put_off();
-        self.baseline.left();
+        self.baseline.put_off();
     }
 
     /// What `weft_overload_limit` says; `None`: nothing is limited.

@@ -118,7 +118,7 @@ pub async fn serve_plain(
     let mut stream = Prefixed::new(stream);
     permit.silent();
     let spoken = connection.protocol(&mut stream, &permit).await;
-    connection.serve(stream, spoken, &permit).await;
+    connection.serve(stream, spoken, &permit, None).await;
 }
 
 /// Whoever calls something that is no application of the pod gets nothing of it.

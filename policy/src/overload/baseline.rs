@@ -80,6 +80,16 @@ impl Baseline {
         self.ended = (self.ended + 1).min(ENDED);
     }
 
+    /// One that begins later. Once all of the first have begun it is not known whether it was
+    /// one of them, as of one whose caller went.
+    pub(super) fn put_off(&mut self) {
+        if self.all_began.is_none() {
+            self.began = self.began.saturating_sub(1);
+        } else {
+            self.left();
+        }
+    }
+
     pub(super) fn saw(&mut self, now: Instant, took: Duration) {
         let is_of_first = self
             .all_began

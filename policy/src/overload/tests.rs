@@ -263,6 +263,31 @@ fn what_is_put_off_has_not_arrived() {
 }
 
 #[test]
+fn what_is_put_off_is_none_of_the_first_calls() {
+    // Control: callers that went are, and what is fast among the others passes for calm.
+    for is_put_off in [true, false] {
+        let start = Instant::now();
+        let mut limiter = Limiter::new(start);
+        for _ in 0..24 {
+            limiter.arrive(start, Priority::Normal, false, &SETTINGS);
+            if is_put_off {
+                limiter.put_off();
+            } else {
+                limiter.left();
+            }
+        }
+        for _ in 0..25 {
+            limiter.arrive(start, Priority::Normal, false, &SETTINGS);
+        }
+        let end = calm(&mut limiter, start + ms(20), 2, 50, ms(10));
+        for _ in 0..25 {
+            limiter.done(end, end - start, &SETTINGS);
+        }
+        assert_eq!(limiter.load(&SETTINGS) == 0, is_put_off);
+    }
+}
+
+#[test]
 fn load_is_half_where_calls_wait_as_long_as_they_may() {
     let start = Instant::now();
     let mut limiter = Limiter::new(start);

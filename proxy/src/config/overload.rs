@@ -36,6 +36,8 @@ pub(crate) struct PendingRequest {
     pub(crate) priority: Priority,
     /// It counts one class lower.
     pub(crate) retry: bool,
+    /// It passed before it was put off, as mode Audit let it, and is counted as that once.
+    pub(crate) audited: bool,
 }
 
 impl PendingRequest {
@@ -130,7 +132,11 @@ impl PortOverload {
         show: impl FnOnce(i64),
     ) -> Decided {
         let mut application = self.application.lock();
-        let PendingRequest { priority, retry } = asks;
+        let PendingRequest {
+            priority,
+            retry,
+            audited,
+        } = asks;
         let limiter = &mut application.limiter;
         let admit = limiter.arrive(now, priority, retry, &self.settings);
         application.show_limit(show);
@@ -138,7 +144,10 @@ impl PortOverload {
         let let_in = admit.passes().then(|| {
             Box::new(LetIn {
                 by: self.clone(),
-                asks,
+                asks: PendingRequest {
+                    audited: audited || admit == Admit::Audit,
+                    ..asks
+                },
                 since: now,
                 over: false,
             })

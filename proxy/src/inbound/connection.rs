@@ -158,6 +158,15 @@ impl Connection {
         self.has_answered.store(true, Relaxed);
     }
 
+    /// The same by the connection that was begun so. Told at once: what makes up for one that was
+    /// given up is not to be saved for when that is of use.
+    pub(super) fn note_answer_by(&self, beginning: Option<&Beginning<'_>>) {
+        self.note_answer();
+        if let Some(beginning) = beginning {
+            beginning.answered();
+        }
+    }
+
     pub(super) fn has_answered(&self) -> bool {
         self.has_answered.load(Relaxed)
     }

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use crate::inbound::authorize::Expected;
 use crate::inbound::connection::Connection;
+use crate::net::given_up::Beginning;
 use crate::net::prefixed::Prefixed;
 use crate::net::sniff::{BEGUN_WITHIN, DETECT_WITHIN, SILENCE, Sniffed, sniff_leniently};
 
@@ -22,28 +23,6 @@ pub(crate) enum Detected {
     Http(Version),
     /// With the connection to the application, if it spoke first.
     Opaque(Option<Prefixed<TcpStream>>),
-}
-
-/// Waits for whoever speaks first. There is no limit: while both are silent
-/// nothing is withheld from anybody, and giving up would let a caller that
-/// waits long enough send HTTP past everything that HTTP is checked for.
-pub(crate) async fn race<S: AsyncRead + Unpin>(
-    stream: &mut Prefixed<S>,
-    mut server: Prefixed<TcpStream>,
-) -> std::io::Result<Detected> {
-    tokio::select! {
-        _ = stream.first_bytes() => {}
-        _ = server.first_bytes() => {
-            if !server.greets_in_http2().await {
-                return Ok(Detected::Opaque(Some(server)));
-            }
-            stream.first_bytes().await?;
-        }
-    }
-    let sniffed = stream
-        .look(tokio::time::Instant::now() + DETECT_WITHIN, sniff_leniently)
-        .await?;
-    Ok(spoken(sniffed, stream.begins_as_http(), Some(server)))
 }
 
 /// The beginning of a request, sent too slowly to be sure, counts as HTTP.
@@ -61,6 +40,31 @@ pub(crate) fn spoken(
 }
 
 impl Connection {
+    /// Waits for whoever speaks first. There is no limit: while both are silent
+    /// nothing is withheld from anybody, and giving up would let a caller that
+    /// waits long enough send HTTP past everything that HTTP is checked for.
+    pub(super) async fn race<S: AsyncRead + Unpin>(
+        &self,
+        stream: &mut Prefixed<S>,
+        mut server: Prefixed<TcpStream>,
+        beginning: Option<&Beginning<'_>>,
+    ) -> std::io::Result<Detected> {
+        tokio::select! {
+            _ = stream.first_bytes() => {}
+            _ = server.first_bytes() => {
+                if !server.greets_in_http2().await {
+                    return Ok(Detected::Opaque(Some(server)));
+                }
+                self.note_answer_by(beginning);
+                stream.first_bytes().await?;
+            }
+        }
+        let sniffed = stream
+            .look(tokio::time::Instant::now() + DETECT_WITHIN, sniff_leniently)
+            .await?;
+        Ok(spoken(sniffed, stream.begins_as_http(), Some(server)))
+    }
+
     /// Finds out what is spoken.
     pub(super) async fn protocol<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
@@ -133,7 +137,7 @@ impl Connection {
                 }
             };
             if let Some(server) = server {
-                return race(stream, Prefixed::new(server)).await;
+                return self.race(stream, Prefixed::new(server), None).await;
             }
         }
         if sniffed == Sniffed::Unsure {

@@ -12,6 +12,7 @@ use crate::inbound::authorize::Admitted;
 use crate::inbound::connection::Connection;
 use crate::net::chunk::{ChunkIo, ReadSize};
 use crate::net::forward::forward_chunks_out;
+use crate::net::given_up::Beginning;
 use crate::net::opaque_scan::{OpaqueScan, ScanFinding};
 use crate::net::prefixed::Prefixed;
 use crate::net::relay;
@@ -19,12 +20,14 @@ use crate::telemetry::call::CallKind;
 use crate::telemetry::labels::Direction;
 
 impl Connection {
-    /// Serves opaque bytes as it was decided, for as long as they are allowed.
+    /// Serves opaque bytes as it was decided, for as long as they are allowed. `beginning`: of
+    /// the connection `server`, where that counts if its caller gives it up.
     pub(super) async fn opaque<S>(
         &self,
         mut stream: Prefixed<S>,
         server: Option<Prefixed<TcpStream>>,
         decided: Result<Admitted, Failure>,
+        beginning: Option<&Beginning<'_>>,
     ) where
         S: ChunkIo,
     {
@@ -51,13 +54,16 @@ impl Connection {
         };
         self.proxy
             .count_connection(Direction::inbound, "opaque", self.security());
-        let (mut stream, mut server) = self.sides(stream, server, admitted.watched);
+        let (mut stream, mut server) = self.sides(stream, server, admitted.watched, beginning);
         let cell = call.open();
         tokio::select! {
             // First this: nothing passes that a change forbids which came while the way was
             // opened.
             biased;
             failure = self.revoked(admitted.as_of) => {
+                if let Some(beginning) = beginning {
+                    beginning.ended();
+                }
                 call.reset(&failure, || {
                     stream.abort();
                     server.abort();
@@ -75,15 +81,16 @@ impl Connection {
     }
 
     /// Both sides of opaque bytes, with what is looked at in them.
-    fn sides<S>(
-        &self,
+    fn sides<'a, S>(
+        &'a self,
         stream: Prefixed<S>,
         server: Prefixed<TcpStream>,
         watched: bool,
-    ) -> (ScannedStream<'_, S>, AnsweringServer<'_>) {
+        beginning: Option<&'a Beginning<'a>>,
+    ) -> (ScannedStream<'a, S>, AnsweringServer<'a>) {
         let spoke_first = server.has_bytes();
         if spoke_first {
-            self.note_answer();
+            self.note_answer_by(beginning);
         }
         let stream = ScannedStream {
             inner: stream,
@@ -94,6 +101,7 @@ impl Connection {
         let server = AnsweringServer {
             inner: server,
             connection: self,
+            beginning,
         };
         (stream, server)
     }
@@ -144,12 +152,14 @@ impl<S: ChunkIo> ChunkIo for ScannedStream<'_, S> {
 struct AnsweringServer<'a> {
     inner: Prefixed<TcpStream>,
     connection: &'a Connection,
+    /// Taken by the first word.
+    beginning: Option<&'a Beginning<'a>>,
 }
 
 impl ChunkIo for AnsweringServer<'_> {
     fn poll_chunk(&mut self, cx: &mut Context<'_>, room: &mut ReadSize) -> Poll<io::Result<Bytes>> {
         let chunk = ready!(self.inner.poll_chunk(cx, room));
-        self.connection.note_answer();
+        self.connection.note_answer_by(self.beginning.take());
         Poll::Ready(chunk)
     }
 

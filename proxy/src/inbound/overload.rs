@@ -35,6 +35,7 @@ impl Connection {
         let asks = PendingRequest {
             priority: class.unwrap_or_default(),
             retry: received.retry && self.is_of_proxy(),
+            audited: false,
         };
         self.arrives(overload, asks).map(Some)
     }
@@ -64,7 +65,7 @@ impl Connection {
         asks: PendingRequest,
     ) -> Result<Box<LetIn>, Failure> {
         let decided = overload.arrive(now(), asks, |limit| self.show_limit(limit));
-        if decided.admit != Admit::Pass {
+        if decided.admit != Admit::Pass && !asks.audited {
             let labels = ShedLabels {
                 port: Port::Number(self.local.port()),
                 priority: asks.class().as_str(),

@@ -13,6 +13,7 @@ use crate::inbound::connection::Connection;
 use crate::inbound::detect::Detected;
 use crate::mesh::protocol::AppHttp;
 use crate::net::chunk::ChunkIo;
+use crate::net::given_up::Beginning;
 use crate::net::prefixed::Prefixed;
 use crate::telemetry::labels::Direction;
 
@@ -55,12 +56,14 @@ impl Connection {
         serve_http(stream, accepted, close, refused, handler).await;
     }
 
-    /// Serves a connection or tunnel once it is known what it speaks.
+    /// Serves a connection or tunnel once it is known what it speaks. `beginning`: of the
+    /// connection to the application that was opened for it, where that counts.
     pub(super) async fn serve<S>(
         self: Arc<Self>,
         stream: Prefixed<S>,
         spoken: std::io::Result<Detected>,
         permit: &Arc<Permit>,
+        beginning: Option<&Beginning<'_>>,
     ) where
         S: ChunkIo + Into<PlainStream>,
     {
@@ -71,7 +74,7 @@ impl Connection {
             Ok(Detected::Opaque(server)) => {
                 permit.busy();
                 let decided = self.admit_bytes(&self.proxy.config.snapshot());
-                self.opaque(stream, server, decided).await;
+                self.opaque(stream, server, decided, beginning).await;
             }
             Err(error) => tracing::debug!(%error, "a caller left before it said anything"),
         }

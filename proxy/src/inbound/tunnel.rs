@@ -16,7 +16,6 @@ use crate::http::http2::recv::RecvBody;
 use crate::http::http2::server::Accept;
 use crate::inbound::authorize::{Admitted, Expected};
 use crate::inbound::connection::Connection;
-use crate::inbound::detect::{Detected, race};
 use crate::mesh::protocol::{RequestKind, not_sent};
 use crate::net::prefixed::Prefixed;
 use crate::telemetry::call::CallKind;
@@ -52,7 +51,7 @@ impl Connection {
                     // As from outside: whoever says nothing may lose its place.
                     permit.silent();
                     let spoken = self.protocol(&mut stream, &permit).await;
-                    self.serve(stream, spoken, &permit).await;
+                    self.serve(stream, spoken, &permit, None).await;
                 });
                 return response;
             }
@@ -72,21 +71,22 @@ impl Connection {
             let beginning = self.begun(began);
             let Ok(out) = out.await else { return };
             let mut stream = Prefixed::new(ByteStream::new(out, incoming));
-            let mut is_used = true;
             if let Some(admitted) = admitted {
                 permit.busy();
-                self.opaque(stream, Some(server), Ok(admitted)).await;
+                let begins = Some(&beginning);
+                self.opaque(stream, Some(server), Ok(admitted), begins)
+                    .await;
             } else {
                 // What the peer calls opaque is not taken at its word: unless the port is
                 // declared so, HTTP in a tunnel is judged and cleaned as HTTP.
-                let spoken = race(&mut stream, server).await;
-                // Requests go by connections of their own.
-                is_used = !matches!(spoken, Ok(Detected::Http(_)));
-                Arc::clone(&self).serve(stream, spoken, &permit).await;
+                let begins = Some(&beginning);
+                let spoken = self.race(&mut stream, server, begins).await;
+                Arc::clone(&self)
+                    .serve(stream, spoken, &permit, begins)
+                    .await;
             }
-            if self.has_answered() && is_used {
-                beginning.answered();
-            } else if self.has_answered() {
+            // Requests go by connections of their own, whose answers make up for nothing here.
+            if self.has_answered() {
                 beginning.ended();
             }
         });

@@ -224,6 +224,11 @@ impl Beginning<'_> {
         matches!(*self.progress.lock(), Progress::HasToWait)
     }
 
+    /// Whether it has waited for its turn, and has not used it.
+    pub(crate) fn has_turn(&self) -> bool {
+        matches!(*self.progress.lock(), Progress::HasTurn)
+    }
+
     /// Returns when the call may begin a connection.
     ///
     /// # Errors
@@ -386,11 +391,11 @@ mod tests {
         assert!(call.begins().is_ok() && !call.has_to_wait());
         call.ended();
         give_up(&given_up, &holder, 128, MOMENT).await;
-        assert!(call.begins().is_err() && call.has_to_wait());
+        assert!(call.begins().is_err() && call.has_to_wait() && !call.has_turn());
         assert_eq!(call.handed_on(), None);
         call.turn().await.unwrap();
-        assert!(!call.has_to_wait());
-        assert!(call.begins().is_ok());
+        assert!(!call.has_to_wait() && call.has_turn());
+        assert!(call.begins().is_ok() && !call.has_turn());
         assert!(call.begins().is_err(), "one for each turn");
     }
 

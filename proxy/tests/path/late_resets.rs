@@ -217,6 +217,122 @@ async fn requests_and_tunnels_count_whether_or_not_the_application_has_accepted_
     }
 }
 
+/// Says something on each connection before it is asked, and keeps it until its caller leaves.
+async fn greeter(pod: &Pod, greeting: &'static [u8]) -> u16 {
+    let listener = TcpListener::bind((pod.ip, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let _ = stream.write_all(greeting).await;
+                let mut said = [0; 64];
+                while stream.read(&mut said).await.is_ok_and(|read| read > 0) {}
+            });
+        }
+    });
+    port
+}
+
+/// Whether a member has to wait that resets a batch of tunnels, and ends as many others right
+/// behind that, in which an application has spoken long before.
+async fn has_to_wait_ending_others(reset_after: Duration) -> bool {
+    let authority = Authority::new();
+    let server = Pod::new(&authority, "api").await;
+    let port = greeter(&server, b"220 ready\r\n").await;
+    let mut keeps = Member::new(&authority, "web", &server, port).await;
+    let kept = keeps.batch("tcp").await;
+    sleep(LATE).await;
+    let (port, _) = application(&server).await;
+    let mut member = Member::new(&authority, "web", &server, port).await;
+    member.reset("tcp", 1, reset_after).await;
+    sleep(EARLY).await;
+    drop(kept);
+    sleep(EARLY).await;
+    let _again = member.batch("tcp").await;
+    sleep(EARLY).await;
+    server.metrics().contains(COUNTED)
+}
+
+#[tokio::test]
+async fn tunnels_that_are_used_make_up_for_none_that_are_given_up_later() {
+    let mut waits = (false, false);
+    for _ in 0..TRIES {
+        let early = has_to_wait_ending_others(EARLY).await;
+        // Control: what is waited for.
+        let late = has_to_wait_ending_others(LATE).await;
+        waits = (early, late);
+        if waits == (true, false) {
+            return;
+        }
+    }
+    panic!("{waits:?}");
+}
+
+/// Whether a member has to wait once a change of rules has ended a batch of its tunnels, or itself.
+async fn has_to_wait_revoked(is_revoked: bool) -> bool {
+    let authority = Authority::new();
+    let server = Pod::new(&authority, "api").await;
+    let (port, _) = application(&server).await;
+    let mut member = Member::new(&authority, "web", &server, port).await;
+    let mut calls = member.batch("tcp").await;
+    for (_, out) in &mut calls {
+        out.send_data(Bytes::from_static(b"\0"), false).unwrap();
+    }
+    sleep(EARLY).await;
+    if is_revoked {
+        server.mode("api", v1::Enforcement::Enforce, v1::MtlsMode::Permissive);
+        sleep(EARLY).await;
+        server.mode("api", v1::Enforcement::Open, v1::MtlsMode::Permissive);
+    }
+    drop(calls);
+    sleep(EARLY).await;
+    let _again = member.batch("tcp").await;
+    sleep(EARLY).await;
+    server.metrics().contains(COUNTED)
+}
+
+#[tokio::test]
+async fn tunnels_that_end_for_a_change_of_rules_are_not_given_up() {
+    let mut waits = (true, false);
+    for _ in 0..TRIES {
+        let revoked = has_to_wait_revoked(true).await;
+        // Control: the member ends them.
+        let reset = has_to_wait_revoked(false).await;
+        waits = (revoked, reset);
+        if waits == (false, true) {
+            return;
+        }
+    }
+    panic!("{waits:?}");
+}
+
+/// Whether a member has to wait that resets tunnels to an application which says this first.
+async fn has_to_wait_being_greeted(greeting: &'static [u8]) -> bool {
+    let authority = Authority::new();
+    let server = Pod::new(&authority, "api").await;
+    let port = greeter(&server, greeting).await;
+    let mut member = Member::new(&authority, "web", &server, port).await;
+    member.reset("tcp", 2, EARLY).await;
+    server.metrics().contains(COUNTED)
+}
+
+#[tokio::test]
+async fn tunnels_in_which_the_application_greets_in_http2_are_not_given_up() {
+    let mut waits = (true, false);
+    for _ in 0..TRIES {
+        // SETTINGS without any.
+        let greeted = has_to_wait_being_greeted(b"\0\0\0\x04\0\0\0\0\0").await;
+        // Control: it says nothing.
+        let silent = has_to_wait_being_greeted(b"").await;
+        waits = (greeted, silent);
+        if waits == (false, true) {
+            return;
+        }
+    }
+    panic!("{waits:?}");
+}
+
 /// Whether a member has to wait once it has said something in each of its tunnels, or that it
 /// says no more, and reset them. The queue of the application has room, and nobody accepts.
 async fn has_to_wait_having_said(

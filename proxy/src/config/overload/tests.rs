@@ -36,6 +36,7 @@ fn port(settings: Overload, now: Instant) -> PortOverload {
 const NORMAL: PendingRequest = PendingRequest {
     priority: Priority::Normal,
     retry: false,
+    audited: false,
 };
 
 fn of(priority: Priority) -> PendingRequest {
@@ -191,6 +192,29 @@ fn whoever_is_put_off_makes_room_and_asks_for_it_again() {
     assert!(again.arrive(now, asks, drop).let_in.is_none());
     drop(other);
     assert!(again.arrive(now, asks, drop).let_in.is_some());
+}
+
+#[test]
+fn whoever_is_put_off_is_known_to_have_passed_by_audit() {
+    let now = Instant::now();
+    // Control: there is room at first.
+    for (most, is_audited) in [(1, true), (2, false)] {
+        let audit = Overload {
+            mode: OverloadMode::Audit,
+            max_concurrency: Some(most),
+            ..Overload::DEFAULT
+        };
+        let port = port(audit, now);
+        let high = of(Priority::Critical);
+        let in_flight = port.arrive(now, high, drop).let_in.unwrap();
+        let put_off = port.arrive(now, high, drop).let_in.unwrap();
+        let (again, asks) = put_off.put_off();
+        assert_eq!(asks.audited, is_audited);
+        // However it passes then.
+        drop(in_flight);
+        let (_, asks) = again.arrive(now, asks, drop).let_in.unwrap().put_off();
+        assert_eq!(asks.audited, is_audited);
+    }
 }
 
 #[test]

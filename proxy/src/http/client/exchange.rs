@@ -173,7 +173,8 @@ pub(crate) async fn http1(
     let bodiless = replay.size() == Some(0);
     let shares = only_reads(&parts.method) && bodiless;
     let pool = clients.pool(addr);
-    let mut reuse = shares;
+    // Before its turn it may have gone by a kept connection in vain, and is replaced once only.
+    let mut reuse = shares && !beginning.is_some_and(Beginning::has_turn);
     loop {
         let pooled = pool.as_ref().filter(|_| reuse);
         let pooled = pooled.and_then(|pool| pool.reuse());
