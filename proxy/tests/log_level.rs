@@ -2,6 +2,8 @@
 //!
 //! In a process of its own, because a process has one log.
 
+#![allow(clippy::unwrap_used)]
+
 use std::sync::{Arc, LazyLock};
 
 use parking_lot::Mutex;
