@@ -27,6 +27,7 @@ use crate::control::{Controller, Extra};
 use crate::files::Shared;
 use crate::interval::{Interval, LEAST_ROUNDS};
 use crate::load;
+use crate::report;
 use crate::sidecar::{self, WEFT_ADMIN};
 use crate::system::{Port, System};
 
@@ -207,6 +208,7 @@ impl Arguments {
 /// When a call failed, nothing was recorded or shown, the noise misses its bound, or a row
 /// does. Of chosen rows no page is written.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let load = fs::read_to_string("/proc/loadavg")?;
     let shared = Shared::new()?;
     let mut system = System::weft(&arguments.proxy, &arguments.nginx, &shared.0)?;
     let controller = system.controller.clone().context("no controller")?;
@@ -239,7 +241,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     );
     ensure!(controller.shown() > 0, "no tap showed a request");
     let lost = lost(&mut system, &controller)?;
-    let text = text(&differences, lost);
+    let load_before = load.split(' ').next().unwrap_or_default();
+    let text = text(&differences, lost, load_before);
     fs::create_dir_all(&arguments.out)?;
     fs::write(arguments.out.join("WATCHED.md"), &text)?;
     println!("{text}");
@@ -374,13 +377,14 @@ fn missed(differences: &BTreeMap<usize, Vec<f64>>) -> Result<Vec<String>> {
     Ok(missed)
 }
 
-fn text(differences: &BTreeMap<usize, Vec<f64>>, lost: f64) -> String {
+fn text(differences: &BTreeMap<usize, Vec<f64>>, lost: f64, load_before: &str) -> String {
     let mut text = format!(
         "# What it costs to look at single requests, and to go by policies\n\n\
-         Written by `make bench-eyes`; do not edit. CPU time for each request with what the row says, above that of the \
-         same proxies a moment before and after: the median of {} differences with its 95 % interval. Missed is what \
-         lies above its bound with its whole interval, and met what lies below with all of it.\n\n\
+         {} CPU time for each request with what the row says, above that of the same proxies a moment before and \
+         after: the median of {} differences with its 95 % interval. Missed is what lies above its bound with its whole \
+         interval, and met what lies below with all of it.\n\n\
          | what | bound | found | |\n|---|---|---|---|\n",
+        report::written_by("make bench-eyes", load_before),
         differences.values().map(Vec::len).min().unwrap_or_default()
     );
     for (at, row) in ROWS.iter().enumerate() {
@@ -416,6 +420,7 @@ fn line(row: &Row, all: &[f64]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::provenance;
 
     fn differences(of: impl Fn(usize) -> f64) -> BTreeMap<usize, Vec<f64>> {
         let all = |at| -> Vec<f64> { (0..20).map(|_| of(at)).collect() };
@@ -435,12 +440,32 @@ mod tests {
         );
         let error = judge(&dear, Some(0.0)).unwrap_err().to_string();
         assert_eq!(error, "missed bounds: 1");
-        assert!(text(&dear, 0.0).contains("| **missed** |"));
+        assert!(text(&dear, 0.0, "0.5").contains("| **missed** |"));
         let noise = differences(|_| 20.0);
         let error = judge(&noise, Some(0.0)).unwrap_err().to_string();
         assert!(error.contains("says nothing"), "{error}");
         assert!(judge(&differences(|_| 0.0), Some(4.5)).is_err());
         assert!(judge(&BTreeMap::new(), None).is_err());
+    }
+
+    #[test]
+    fn the_page_says_when_of_what_and_where_it_was_made() {
+        let today = || time::OffsetDateTime::now_utc().date();
+        let (begun, page) = (today(), text(&differences(|_| 0.0), 0.0, "0.53"));
+        // Midnight may pass.
+        let dates = [begun, today()].map(|day| format!("\nWritten by `make bench-eyes`, {day}. "));
+        assert!(dates.iter().any(|date| page.contains(date)), "{page}");
+        let machine = format!(
+            " Machine: {}; load average before the run 0.53. ",
+            provenance::machine()
+        );
+        assert!(page.contains(&machine), "{page}");
+        let commit = provenance::commit(&[]);
+        let commit = commit.split(' ').next().unwrap_or_default();
+        assert!(page.contains(&format!(" Commit {commit}")), "{page}");
+        // Control: a page that somebody else began.
+        let other = report::written_by("make bench", "0.53");
+        assert!(!dates.iter().any(|date| other.contains(date)), "{other}");
     }
 
     #[test]
