@@ -272,7 +272,7 @@ impl Row {
         let before = self.of.cpu(system)?;
         let requests = match self.load {
             Load::Full => load::wrk(system, Port::Http1, "/bench", 32, TIME, true)?.requests,
-            // CPU time is told in hundredths of a second: few requests take longer.
+            // As many requests, however few come in a second.
             Load::Rate(rate) => load::fixed(system, rate, TIME * (4000 / rate).max(1))?.sent as f64,
         };
         let used = self.of.cpu(system)?.saturating_sub(before);
