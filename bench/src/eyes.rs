@@ -11,6 +11,7 @@
 //! That a proxy costs no more than before while nobody looks is the affair of `paired`.
 
 mod collector;
+mod rows;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -23,6 +24,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use policy::traffic::Section;
 
+use self::rows::{Load, Of, ROWS, Row, Unit};
 use crate::control::{Controller, Extra};
 use crate::files::Shared;
 use crate::interval::{Interval, LEAST_ROUNDS};
@@ -42,126 +44,6 @@ const SETTLE: Duration = Duration::from_millis(300);
 const LOST: Duration = Duration::from_secs(30);
 const LOST_RATE: u32 = 2000;
 const LOST_MIB: f64 = 4.0;
-
-/// What calls the Service.
-#[derive(Clone, Copy, Debug)]
-enum Load {
-    /// 32 connections of HTTP/1.1, as fast as they go.
-    Full,
-    /// So many requests in a second.
-    Rate(u32),
-}
-
-/// Whose CPU time counts.
-#[derive(Clone, Copy, Debug)]
-enum Of {
-    Pair,
-    Client,
-}
-
-/// How a difference is told.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Unit {
-    /// Microseconds of CPU time for each request.
-    Micros,
-    /// Percent of what a request costs without.
-    Percent,
-}
-
-impl Unit {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Micros => "µs",
-            Self::Percent => "%",
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Row {
-    what: &'static str,
-    load: Load,
-    extra: Extra,
-    of: Of,
-    unit: Unit,
-    bound: f64,
-}
-
-const fn traces(share: u32) -> Extra {
-    Extra::Traces { share, lost: false }
-}
-
-const fn tap(prefix: &'static str, most: u32) -> Extra {
-    Extra::Tap { prefix, most }
-}
-
-/// The noise comes first.
-const ROWS: [Row; 8] = [
-    Row {
-        what: "nothing, as before: the noise; both proxies",
-        load: Load::Full,
-        extra: Extra::Nothing,
-        of: Of::Pair,
-        unit: Unit::Micros,
-        bound: 0.6,
-    },
-    Row {
-        what: "traces, none of them recorded; both proxies",
-        load: Load::Full,
-        extra: traces(0),
-        of: Of::Pair,
-        unit: Unit::Micros,
-        bound: 0.6,
-    },
-    Row {
-        what: "traces, 1 % recorded; both proxies",
-        load: Load::Full,
-        extra: traces(10_000),
-        of: Of::Pair,
-        unit: Unit::Micros,
-        bound: 1.0,
-    },
-    Row {
-        what: "traces, all recorded, 4 000 requests/s; both proxies",
-        load: Load::Rate(4000),
-        extra: traces(1_000_000),
-        of: Of::Pair,
-        unit: Unit::Micros,
-        bound: 16.0,
-    },
-    Row {
-        what: "a tap that no request fits; the client's proxy",
-        load: Load::Full,
-        extra: tap("/nothing", 1000),
-        of: Of::Client,
-        unit: Unit::Micros,
-        bound: 0.3,
-    },
-    Row {
-        what: "a tap that shows every request, 1 000 requests/s; the client's proxy",
-        load: Load::Rate(1000),
-        extra: tap("/bench", 1000),
-        of: Of::Client,
-        unit: Unit::Micros,
-        bound: 3.0,
-    },
-    Row {
-        what: "a tap that shows 100/s of 10 000 requests/s; the client's proxy",
-        load: Load::Rate(10_000),
-        extra: tap("/bench", 100),
-        of: Of::Client,
-        unit: Unit::Percent,
-        bound: 5.0,
-    },
-    Row {
-        what: "a TrafficPolicy that says something in every section and changes nothing; both proxies",
-        load: Load::Full,
-        extra: Extra::Policies,
-        of: Of::Pair,
-        unit: Unit::Micros,
-        bound: 5.0,
-    },
-];
 
 /// The command line behind `eyes`.
 #[derive(Clone, Debug)]
@@ -211,6 +93,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let load = fs::read_to_string("/proc/loadavg")?;
     let shared = Shared::new()?;
     let mut system = System::weft(&arguments.proxy, &arguments.nginx, &shared.0)?;
+    system.start_plain(&arguments.nginx, &shared.0)?;
     let controller = system.controller.clone().context("no controller")?;
     let taken = collector::collect(&system.namespaces)?;
     system.start_pair()?;
@@ -271,7 +154,8 @@ impl Row {
         }
         let before = self.of.cpu(system)?;
         let requests = match self.load {
-            Load::Full => load::wrk(system, Port::Http1, "/bench", 32, TIME, true)?.requests,
+            Load::Full => full(system, Port::Http1)?,
+            Load::Plain => full(system, Port::Plain)?,
             // As many requests, however few come in a second.
             Load::Rate(rate) => load::fixed(system, rate, TIME * (4000 / rate).max(1))?.sent as f64,
         };
@@ -279,6 +163,11 @@ impl Row {
         system.pair_alive()?;
         Ok(used.as_secs_f64() * 1e6 / requests)
     }
+}
+
+/// So many requests were answered, as fast as they go.
+fn full(system: &System, port: Port) -> Result<f64> {
+    Ok(load::wrk(system, port, "/bench", 32, TIME, true)?.requests)
 }
 
 /// # Errors
