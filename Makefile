@@ -73,7 +73,7 @@ bench-quick: ## the same in 5 min, with fewer measures
 bench-paired: ## whether the proxy costs more than an older one, in turns, an hour; goes on where it was ended (PREVIOUS=older weft-proxy)
 	@PREVIOUS="$(PREVIOUS)" bench/run paired
 
-bench-eyes: ## what it costs the proxy that single requests are traced and tapped, and go by policies, 36 min
+bench-eyes: ## what it costs the proxy that single requests are traced and tapped, and go by policies, 39 min
 	@bench/run eyes
 
 bench-resilience: ## what callers see when something fails, beside Envoy as Istio sets it up, 42 min

@@ -11,6 +11,7 @@
 //! That a proxy costs no more than before while nobody looks is the affair of `paired`.
 
 mod collector;
+mod rows;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -23,10 +24,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use policy::traffic::Section;
 
+use self::rows::{Load, Of, ROWS, Row, Unit};
 use crate::control::{Controller, Extra};
 use crate::files::Shared;
 use crate::interval::{Interval, LEAST_ROUNDS};
 use crate::load;
+use crate::report;
 use crate::sidecar::{self, WEFT_ADMIN};
 use crate::system::{Port, System};
 
@@ -41,126 +44,6 @@ const SETTLE: Duration = Duration::from_millis(300);
 const LOST: Duration = Duration::from_secs(30);
 const LOST_RATE: u32 = 2000;
 const LOST_MIB: f64 = 4.0;
-
-/// What calls the Service.
-#[derive(Clone, Copy, Debug)]
-enum Load {
-    /// 32 connections of HTTP/1.1, as fast as they go.
-    Full,
-    /// So many requests in a second.
-    Rate(u32),
-}
-
-/// Whose CPU time counts.
-#[derive(Clone, Copy, Debug)]
-enum Of {
-    Pair,
-    Client,
-}
-
-/// How a difference is told.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Unit {
-    /// Microseconds of CPU time for each request.
-    Micros,
-    /// Percent of what a request costs without.
-    Percent,
-}
-
-impl Unit {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Micros => "µs",
-            Self::Percent => "%",
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Row {
-    what: &'static str,
-    load: Load,
-    extra: Extra,
-    of: Of,
-    unit: Unit,
-    bound: f64,
-}
-
-const fn traces(share: u32) -> Extra {
-    Extra::Traces { share, lost: false }
-}
-
-const fn tap(prefix: &'static str, most: u32) -> Extra {
-    Extra::Tap { prefix, most }
-}
-
-/// The noise comes first.
-const ROWS: [Row; 8] = [
-    Row {
-        what: "nothing, as before: the noise; both proxies",
-        load: Load::Full,
-        extra: Extra::Nothing,
-        of: Of::Pair,
-        unit: Unit::Micros,
-        bound: 0.6,
-    },
-    Row {
-        what: "traces, none of them recorded; both proxies",
-        load: Load::Full,
-        extra: traces(0),
-        of: Of::Pair,
-        unit: Unit::Micros,
-        bound: 0.6,
-    },
-    Row {
-        what: "traces, 1 % recorded; both proxies",
-        load: Load::Full,
-        extra: traces(10_000),
-        of: Of::Pair,
-        unit: Unit::Micros,
-        bound: 1.0,
-    },
-    Row {
-        what: "traces, all recorded, 4 000 requests/s; both proxies",
-        load: Load::Rate(4000),
-        extra: traces(1_000_000),
-        of: Of::Pair,
-        unit: Unit::Micros,
-        bound: 16.0,
-    },
-    Row {
-        what: "a tap that no request fits; the client's proxy",
-        load: Load::Full,
-        extra: tap("/nothing", 1000),
-        of: Of::Client,
-        unit: Unit::Micros,
-        bound: 0.3,
-    },
-    Row {
-        what: "a tap that shows every request, 1 000 requests/s; the client's proxy",
-        load: Load::Rate(1000),
-        extra: tap("/bench", 1000),
-        of: Of::Client,
-        unit: Unit::Micros,
-        bound: 3.0,
-    },
-    Row {
-        what: "a tap that shows 100/s of 10 000 requests/s; the client's proxy",
-        load: Load::Rate(10_000),
-        extra: tap("/bench", 100),
-        of: Of::Client,
-        unit: Unit::Percent,
-        bound: 5.0,
-    },
-    Row {
-        what: "a TrafficPolicy that says something in every section and changes nothing; both proxies",
-        load: Load::Full,
-        extra: Extra::Policies,
-        of: Of::Pair,
-        unit: Unit::Micros,
-        bound: 5.0,
-    },
-];
 
 /// The command line behind `eyes`.
 #[derive(Clone, Debug)]
@@ -207,8 +90,10 @@ impl Arguments {
 /// When a call failed, nothing was recorded or shown, the noise misses its bound, or a row
 /// does. Of chosen rows no page is written.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let load = fs::read_to_string("/proc/loadavg")?;
     let shared = Shared::new()?;
     let mut system = System::weft(&arguments.proxy, &arguments.nginx, &shared.0)?;
+    system.start_plain(&arguments.nginx, &shared.0)?;
     let controller = system.controller.clone().context("no controller")?;
     let taken = collector::collect(&system.namespaces)?;
     system.start_pair()?;
@@ -239,7 +124,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     );
     ensure!(controller.shown() > 0, "no tap showed a request");
     let lost = lost(&mut system, &controller)?;
-    let text = text(&differences, lost);
+    let load_before = load.split(' ').next().unwrap_or_default();
+    let text = text(&differences, lost, load_before);
     fs::create_dir_all(&arguments.out)?;
     fs::write(arguments.out.join("WATCHED.md"), &text)?;
     println!("{text}");
@@ -268,14 +154,20 @@ impl Row {
         }
         let before = self.of.cpu(system)?;
         let requests = match self.load {
-            Load::Full => load::wrk(system, Port::Http1, "/bench", 32, TIME, true)?.requests,
-            // CPU time is told in hundredths of a second: few requests take longer.
+            Load::Full => full(system, Port::Http1)?,
+            Load::Plain => full(system, Port::Plain)?,
+            // As many requests, however few come in a second.
             Load::Rate(rate) => load::fixed(system, rate, TIME * (4000 / rate).max(1))?.sent as f64,
         };
         let used = self.of.cpu(system)?.saturating_sub(before);
         system.pair_alive()?;
         Ok(used.as_secs_f64() * 1e6 / requests)
     }
+}
+
+/// So many requests were answered, as fast as they go.
+fn full(system: &System, port: Port) -> Result<f64> {
+    Ok(load::wrk(system, port, "/bench", 32, TIME, true)?.requests)
 }
 
 /// # Errors
@@ -374,13 +266,14 @@ fn missed(differences: &BTreeMap<usize, Vec<f64>>) -> Result<Vec<String>> {
     Ok(missed)
 }
 
-fn text(differences: &BTreeMap<usize, Vec<f64>>, lost: f64) -> String {
+fn text(differences: &BTreeMap<usize, Vec<f64>>, lost: f64, load_before: &str) -> String {
     let mut text = format!(
         "# What it costs to look at single requests, and to go by policies\n\n\
-         Written by `make bench-eyes`; do not edit. CPU time for each request with what the row says, above that of the \
-         same proxies a moment before and after: the median of {} differences with its 95 % interval. Missed is what \
-         lies above its bound with its whole interval, and met what lies below with all of it.\n\n\
+         {} CPU time for each request with what the row says, above that of the same proxies a moment before and \
+         after: the median of {} differences with its 95 % interval. Missed is what lies above its bound with its whole \
+         interval, and met what lies below with all of it.\n\n\
          | what | bound | found | |\n|---|---|---|---|\n",
+        report::written_by("make bench-eyes", load_before),
         differences.values().map(Vec::len).min().unwrap_or_default()
     );
     for (at, row) in ROWS.iter().enumerate() {
@@ -416,6 +309,7 @@ fn line(row: &Row, all: &[f64]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::provenance;
 
     fn differences(of: impl Fn(usize) -> f64) -> BTreeMap<usize, Vec<f64>> {
         let all = |at| -> Vec<f64> { (0..20).map(|_| of(at)).collect() };
@@ -435,12 +329,32 @@ mod tests {
         );
         let error = judge(&dear, Some(0.0)).unwrap_err().to_string();
         assert_eq!(error, "missed bounds: 1");
-        assert!(text(&dear, 0.0).contains("| **missed** |"));
+        assert!(text(&dear, 0.0, "0.5").contains("| **missed** |"));
         let noise = differences(|_| 20.0);
         let error = judge(&noise, Some(0.0)).unwrap_err().to_string();
         assert!(error.contains("says nothing"), "{error}");
         assert!(judge(&differences(|_| 0.0), Some(4.5)).is_err());
         assert!(judge(&BTreeMap::new(), None).is_err());
+    }
+
+    #[test]
+    fn the_page_says_when_of_what_and_where_it_was_made() {
+        let today = || time::OffsetDateTime::now_utc().date();
+        let (begun, page) = (today(), text(&differences(|_| 0.0), 0.0, "0.53"));
+        // Midnight may pass.
+        let dates = [begun, today()].map(|day| format!("\nWritten by `make bench-eyes`, {day}. "));
+        assert!(dates.iter().any(|date| page.contains(date)), "{page}");
+        let machine = format!(
+            " Machine: {}; load average before the run 0.53. ",
+            provenance::machine()
+        );
+        assert!(page.contains(&machine), "{page}");
+        let commit = provenance::commit(&[]);
+        let commit = commit.split(' ').next().unwrap_or_default();
+        assert!(page.contains(&format!(" Commit {commit}")), "{page}");
+        // Control: a page that somebody else began.
+        let other = report::written_by("make bench", "0.53");
+        assert!(!dates.iter().any(|date| other.contains(date)), "{other}");
     }
 
     #[test]

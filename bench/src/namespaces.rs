@@ -271,8 +271,7 @@ impl Process {
 
     /// CPU time of all threads so far, user and kernel together.
     pub(crate) fn cpu(&self) -> Result<Duration> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
-        cpu_of_stat(&stat).context("/proc/PID/stat has an unknown form")
+        cpu_of(self.pid())
     }
 
     /// Resident memory, KiB.
@@ -301,6 +300,17 @@ impl Drop for Process {
     }
 }
 
+/// CPU time of a process so far.
+///
+/// The sum over the threads that there are is exact, and lacks those that have ended. The
+/// kernel's sum holds them too, and is rounded down, twice. Neither is ever too large, so the
+/// larger one lacks no more than either of them.
+fn cpu_of(pid: u32) -> Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let rounded = cpu_of_stat(&stat).context("/proc/PID/stat has an unknown form")?;
+    Ok(cpu_of_threads(pid)?.max(rounded))
+}
+
 /// Fields 14 and 15, counted behind the name, which may hold anything.
 /// Linux counts them in hundredths of a second on every architecture of ours.
 fn cpu_of_stat(stat: &str) -> Option<Duration> {
@@ -309,6 +319,27 @@ fn cpu_of_stat(stat: &str) -> Option<Duration> {
     let user: u64 = fields.next()?.parse().ok()?;
     let kernel: u64 = fields.next()?.parse().ok()?;
     Some(Duration::from_millis((user + kernel) * 10))
+}
+
+/// What the threads of a process have used that have not ended. A thread that runs right now
+/// lacks what it has used since the kernel's last tick.
+fn cpu_of_threads(pid: u32) -> Result<Duration> {
+    let mut all = Duration::ZERO;
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        // It may end meanwhile; and not every kernel has the file.
+        let Ok(text) = fs::read_to_string(thread?.path().join("schedstat")) else {
+            continue;
+        };
+        all += cpu_of_schedstat(&text).context("a schedstat of /proc has an unknown form")?;
+    }
+    Ok(all)
+}
+
+/// The first field, in nanoseconds. The others are how long the thread waited for a CPU, and
+/// how often it got one.
+fn cpu_of_schedstat(text: &str) -> Option<Duration> {
+    let nanos = text.split_ascii_whitespace().next()?.parse().ok()?;
+    Some(Duration::from_nanos(nanos))
 }
 
 /// Ends what a killed run left: processes in its namespaces, by their pids,
@@ -359,13 +390,81 @@ pub(crate) fn run(line: &[&str]) -> Result<Output> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use super::*;
 
-    use super::cpu_of_stat;
+    /// Two roundings to hundredths of a second.
+    const ROUNDED: Duration = Duration::from_millis(20);
+    const MUCH: Duration = Duration::from_millis(500);
 
     #[test]
     fn cpu_time_is_read_behind_a_name_with_spaces_and_brackets() {
         let stat = "7 (a) b) S 1 7 7 0 -1 4194560 1 0 0 0 120 30 0 0 20 0 2 0 1 1";
         assert_eq!(cpu_of_stat(stat), Some(Duration::from_millis(1500)));
+    }
+
+    #[test]
+    fn cpu_time_of_a_thread_is_the_first_field_to_the_nanosecond() {
+        let read = cpu_of_schedstat("59347769 22777240 194\n");
+        assert_eq!(read, Some(Duration::from_nanos(59_347_769)));
+        for other in ["", "\n", "0.5 1 2", "-1 1 2"] {
+            assert_eq!(cpu_of_schedstat(other), None, "{other:?}");
+        }
+    }
+
+    fn rounded_cpu(pid: u32) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        cpu_of_stat(&stat).unwrap()
+    }
+
+    #[test]
+    fn cpu_time_of_a_busy_program_is_exact() {
+        let mut busy = Command::new("sh");
+        busy.args(["-c", "while :; do :; done"]);
+        let process = Process {
+            child: busy.spawn().unwrap(),
+            began: Instant::now(),
+        };
+        let until = Instant::now() + Duration::from_secs(60);
+        while rounded_cpu(process.pid()) < MUCH && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        // What stands still can be read twice.
+        run(&["kill", "-STOP", &process.pid().to_string()]).unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+        let before = rounded_cpu(process.pid());
+        let exact = process.cpu().unwrap();
+        let after = rounded_cpu(process.pid());
+        assert!(before >= MUCH, "{before:?}");
+        // Within 4 percent of the kernel's own sum.
+        let expected = before..after + ROUNDED;
+        assert!(expected.contains(&exact), "{exact:?}, {expected:?}");
+        // Control: it is not that sum itself, which is in whole hundredths of a second.
+        assert_ne!(exact.subsec_nanos() % 10_000_000, 0, "{exact:?}");
+    }
+
+    #[test]
+    fn cpu_time_of_all_threads_counts_also_of_one_that_has_ended() {
+        let (tell, told) = std::sync::mpsc::sync_channel(0);
+        let busy = std::thread::spawn(move || {
+            let own = || fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+            while cpu_of_schedstat(&own()).unwrap() < MUCH {}
+            tell.send(()).unwrap();
+            // Until it has been read.
+            tell.send(()).unwrap();
+        });
+        told.recv().unwrap();
+        let pid = std::process::id();
+        let all = cpu_of_threads(pid).unwrap();
+        assert!(all >= MUCH, "{all:?}");
+        told.recv().unwrap();
+        busy.join().unwrap();
+        // Control: it is missing among those that there are, a moment after it has ended.
+        let until = Instant::now() + Duration::from_secs(60);
+        while cpu_of_threads(pid).unwrap() >= all {
+            assert!(Instant::now() < until, "{all:?}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let all = cpu_of(pid).unwrap();
+        assert!(all + ROUNDED >= MUCH, "{all:?}");
     }
 }

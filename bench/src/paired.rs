@@ -20,6 +20,7 @@ use crate::book::Book;
 use crate::interval::{Interval, LEAST_ROUNDS};
 use crate::measures::{self, Must};
 use crate::plan::{Arguments, Plan};
+use crate::report;
 use crate::round::{self, Gaps};
 use crate::saved_rounds::SavedRounds;
 use crate::standing_in::Authority;
@@ -143,6 +144,7 @@ pub(crate) fn run(arguments: &Arguments, shared: &Path) -> Result<()> {
         .previous
         .as_ref()
         .context("PREVIOUS= is missing: the older weft-proxy")?;
+    let load = fs::read_to_string("/proc/loadavg")?;
     let plan = Plan::of(arguments);
     let deadline = Instant::now() + plan.at_most;
     let authority = Arc::new(Authority::new()?);
@@ -179,7 +181,8 @@ pub(crate) fn run(arguments: &Arguments, shared: &Path) -> Result<()> {
         differences.take(&book);
         rounds += 1;
     }
-    let text = text(&differences, rounds, arguments);
+    let load_before = load.split(' ').next().unwrap_or_default();
+    let text = text(&differences, rounds, &arguments.versions, load_before);
     fs::write(arguments.out.join("PAIRED.md"), &text)?;
     println!("{text}");
     judge(&differences)
@@ -257,16 +260,16 @@ fn missed(all: &BTreeMap<&'static str, Vec<Pair>>) -> Vec<String> {
     missed
 }
 
-fn text(differences: &Differences, rounds: usize, arguments: &Arguments) -> String {
+fn text(differences: &Differences, rounds: usize, versions: &str, load_before: &str) -> String {
     let share = SHARE * 100.0;
     let mut text = format!(
         "# The proxy against the one before\n\n\
-         Written by `make bench-paired`; do not edit. {rounds} rounds, each older, newer, older again and the same \
-         backwards; how much worse than the older one, as the median of the rounds with its 95 % interval. Missed is \
-         what lies above {share:.0} % with its whole interval, and of CPU time what lies above {MICROS:.0} µs; met is \
-         what lies below with all of it. The older one against itself shows the noise. {}\n\n\
+         {} {rounds} rounds, each older, newer, older again and the same backwards; how much worse than the older one, \
+         as the median of the rounds with its 95 % interval. Missed is what lies above {share:.0} % with its whole \
+         interval, and of CPU time what lies above {MICROS:.0} µs; met is what lies below with all of it. The older one \
+         against itself shows the noise. {versions}\n\n\
          | measure | older | newer, worse by | older again, worse by |\n|---|---|---|---|\n",
-        arguments.versions
+        report::written_by("make bench-paired", load_before)
     );
     for (section, rows) in measures::SECTIONS {
         for row in *rows {
@@ -384,6 +387,21 @@ mod tests {
         assert!(error.contains("says nothing"), "{error}");
         let error = judge(&Differences::default()).unwrap_err().to_string();
         assert!(error.contains("say nothing"), "{error}");
+    }
+
+    #[test]
+    fn the_page_says_when_of_what_and_where_it_was_made() {
+        let differences = rounds(|_| round([40.0; 2], [40.0; 2], [40.0; 2]));
+        let said = || report::written_by("make bench-paired", "0.53");
+        let before = said();
+        let page = text(&differences, 20, "nginx 1.22.1", "0.53");
+        // Midnight may pass.
+        let after = said();
+        let says = |said: &String| page.contains(said.as_str());
+        assert!([before, after].iter().any(says), "{page}");
+        assert!(page.contains(" 20 rounds,") && page.contains(" nginx 1.22.1\n"));
+        // Control: another load.
+        assert!(!page.contains("before the run 0.54"));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::provenance;
 /// The report, in its folder.
 const PAGE: &str = "RESULTS.md";
 
-/// What the figures depend on.
+/// What figures of the proxy depend on.
 const SOURCES: &[&str] = &[
     "proxy",
     "policy",
@@ -89,6 +89,17 @@ pub(crate) fn text(book: &Book, run: &Run, timings: &[Timing], versions: &str) -
         }
     }
     text
+}
+
+/// How a page about the proxy begins: what wrote it and when, of which commit and where.
+/// `load_before` is the load average of the minute before the run: others' work that disturbs.
+pub(crate) fn written_by(command: &str, load_before: &str) -> String {
+    format!(
+        "Written by `{command}`, {}. Commit {}. Machine: {}; load average before the run {load_before}.",
+        time::OffsetDateTime::now_utc().date(),
+        provenance::commit(SOURCES),
+        provenance::machine()
+    )
 }
 
 /// What was measured, when and where.
@@ -192,7 +203,7 @@ const METHOD: &str = "How: each system has its own pair of network namespaces, c
 
 Calls with bodies and downloads are made by h2load, over one connection; how many, a short probe tells beforehand, so that each of them comes to its end and the bytes of all answers can be counted. gRPC streams both ways are the bench's own client's: each of them sends a message when the one before is back. The server of both is the bench's own, for downloads it is nginx. The run fails when any call that is measured fails, of any system: a connection that breaks, a status other than 200 or grpc-status 0, an answer that is a byte too short or late.
 
-CPU is utime + stime of the proxies' processes. Latency counts from when a request was due, not from when it was sent. A must is a figure relative to Envoy's in the same run (bound = table's must / table's Envoy x this Envoy); for memory, start and scrape it is absolute. Rates depend on everything that shares the machine's cores; CPU per request is the figure to compare.
+CPU is the time of the proxies' processes in user and kernel together. Latency counts from when a request was due, not from when it was sent. A must is a figure relative to Envoy's in the same run (bound = table's must / table's Envoy x this Envoy); for memory, start and scrape it is absolute. Rates depend on everything that shares the machine's cores; CPU per request is the figure to compare.
 ";
 
 fn table_row(book: &Book, row: &Measure) -> String {

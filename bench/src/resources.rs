@@ -7,6 +7,7 @@
 //!   :82    opaque, port 8083
 //!   :83    HTTP/2 without TLS, port 8085
 //!   :84    gRPC, port 8084
+//!   :85    HTTP/1.1, port 8080 of a server without a proxy
 //!   :5201  opaque, port 5201
 //! many/many-N at 10.97.0.0 + N, port 80, with ten endpoints each; those with N
 //! below [`SERVED`] lead to port 8080.
@@ -20,7 +21,7 @@ use policy::name::SpiffeId;
 use wire::v1::resource::Content;
 use wire::{names, v1};
 
-use crate::namespaces::{CLIENT_IP, SERVER_IP};
+use crate::namespaces::{CLIENT_IP, CONTROL_FOR_CLIENT, SERVER_IP};
 use crate::standing_in::resource;
 
 pub(crate) const TRUST_DOMAIN: &str = "cluster.local";
@@ -30,6 +31,7 @@ const MANY_NAMESPACE: &str = "many";
 pub(crate) const WEB: &str = "web";
 pub(crate) const HTTP_PORT: u16 = 80;
 pub(crate) const HTTP_TARGETS: [u16; 2] = [8080, 8081];
+const PLAIN_PORT: u16 = 85;
 pub(crate) const SERVICE_IP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 /// Of the many Services, those that answer.
 pub(crate) const SERVED: u16 = 50;
@@ -154,13 +156,18 @@ fn web(port: u16) -> Option<Described> {
         82 => (v1::Protocol::Opaque, 8083),
         83 => (v1::Protocol::Http2, 8085),
         84 => (v1::Protocol::Grpc, 8084),
+        PLAIN_PORT => (v1::Protocol::Http1, 8080),
         5201 => (v1::Protocol::Opaque, 5201),
         _ => return None,
     };
     let served = |name: &str, target| {
+        let endpoint = match port {
+            PLAIN_PORT => plain_server(target),
+            _ => server(target),
+        };
         let endpoint = v1::Endpoint {
             opaque: protocol == v1::Protocol::Opaque,
-            ..server(target)
+            ..endpoint
         };
         let endpoints = v1::Endpoints {
             endpoints: vec![endpoint],
@@ -263,6 +270,16 @@ fn server(port: u32) -> v1::Endpoint {
     }
 }
 
+/// The one beside the stand-in controller, which has no proxy and therefore no identity.
+fn plain_server(port: u32) -> v1::Endpoint {
+    v1::Endpoint {
+        ip: CONTROL_FOR_CLIENT.to_string(),
+        identity: String::new(),
+        pod: "plain".to_owned(),
+        ..server(port)
+    }
+}
+
 /// Ten routes; the bench is let in by the last.
 fn routes() -> v1::Resource {
     let matches = (1..=RULES)
@@ -319,7 +336,7 @@ mod tests {
     use policy::route;
     use wire::v1::resource::Content;
 
-    use super::{Pod, RULES, SERVICE_IP, destination, many_address, own};
+    use super::{HTTP_PORT, PLAIN_PORT, Pod, RULES, SERVICE_IP, destination, many_address, own};
 
     #[test]
     fn the_server_is_guarded_by_ten_routes_and_the_service_is_split_in_two() {
@@ -342,6 +359,24 @@ mod tests {
             .collect();
         assert_eq!(splits.len(), 1);
         assert_eq!(splits[0].then.len(), 2);
+    }
+
+    #[test]
+    fn one_port_leads_to_a_server_without_a_proxy_and_the_others_do_not() {
+        let are_meshed = |port: u16| -> Vec<bool> {
+            let resources = destination((SERVICE_IP, port).into());
+            let contents = resources.into_iter().filter_map(|resource| resource.content);
+            let endpoints = contents.filter_map(|content| match content {
+                Content::Endpoints(endpoints) => Some(endpoints.endpoints),
+                _ => None,
+            });
+            let meshed = endpoints.flatten().map(|one| !one.identity.is_empty());
+            meshed.collect()
+        };
+        assert_eq!(are_meshed(PLAIN_PORT), [false]);
+        // The Service itself and both backends of its split.
+        assert_eq!(are_meshed(HTTP_PORT), [true; 3]);
+        assert_eq!(are_meshed(84), [true]);
     }
 
     #[test]

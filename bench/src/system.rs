@@ -35,6 +35,8 @@ pub(crate) enum Port {
     /// HTTP/2 whose bodies come back.
     Echo = 83,
     Grpc = 84,
+    /// HTTP/1.1 to a server without a proxy, once that [runs](System::start_plain).
+    Plain = 85,
     Bulk = 5201,
 }
 
@@ -42,7 +44,7 @@ impl Port {
     /// Where the server itself listens.
     const fn of_server(self) -> u16 {
         match self {
-            Self::Http1 => 8080,
+            Self::Http1 | Self::Plain => 8080,
             Self::Http2 => 8082,
             Self::Bytes => 8083,
             Self::Echo => 8085,
@@ -57,7 +59,7 @@ impl Port {
             Self::Http2 => "web-h2",
             Self::Echo => "web-echo",
             Self::Grpc => "web-grpc",
-            Self::Http1 | Self::Bytes | Self::Bulk => "web",
+            Self::Http1 | Self::Bytes | Self::Plain | Self::Bulk => "web",
         }
     }
 }
@@ -144,6 +146,15 @@ impl System {
             controller,
             folder,
         })
+    }
+
+    /// Starts a server that no proxy stands beside, where the stand-in controller is.
+    pub(crate) fn start_plain(&mut self, nginx: &Path, shared: &Path) -> Result<()> {
+        let folder = self.folder.join("plain");
+        fs::create_dir(&folder)?;
+        let server = start_nginx(&self.namespaces.control, nginx, shared, &folder)?;
+        self._servers.push(server);
+        Ok(())
     }
 
     /// The process that answers, for the figure of the direct path.

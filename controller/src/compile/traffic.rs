@@ -8,8 +8,8 @@
 mod about;
 mod candidate;
 mod conditions;
-mod here;
 mod hints;
+mod port_scope;
 mod reading;
 mod receivers;
 mod shared_pods;
@@ -52,7 +52,7 @@ pub(super) fn policies(named: &Named<'_>, findings: &mut Findings) -> Policies {
         let service = ServiceId::new(key.namespace.clone(), key.name.clone());
         let ports: Vec<u16> = entry.ports.keys().copied().collect();
         let counting = by_target.at(&service, &ports, |policy, port| {
-            here::says(policy, key, port, named.services)
+            port_scope::says(policy, key, port, named.services)
         });
         for (port, counting) in ports.iter().zip(counting) {
             let about = counting.policies;
@@ -60,7 +60,8 @@ pub(super) fn policies(named: &Named<'_>, findings: &mut Findings) -> Policies {
                 continue;
             }
             let written = about.iter();
-            let written = written.map(|one| here::here(&one.policy, key, *port, named.services));
+            let written =
+                written.map(|one| port_scope::scoped(&one.policy, key, *port, named.services));
             let written: Vec<Cow<'_, policy::traffic::Policy>> = written.collect();
             let mut resolved = resolve(written.iter().map(Cow::as_ref), &service, *port);
             resolved.lost.extend(counting.lost);

@@ -12,7 +12,8 @@
 //!
 //! Only what its caller left counts, and only in the first moments: a call that ends for its time
 //! or for a change of policy tells nothing of its caller. A caller whose connection to this proxy
-//! ends has left its calls as well. Our own time-outs of connections are longer than what counts.
+//! ends has left its calls as well. Our own time-outs of connections are longer than what counts
+//! (docs/decisions/0041).
 
 use std::collections::HashMap;
 use std::fmt;

@@ -28,8 +28,8 @@ use crate::http::upload::Upload;
 use crate::net::connect::ConnectTimeout;
 use crate::outbound::attempt_outcome::{self, AttemptOutcome};
 use crate::outbound::call_policy;
+use crate::outbound::circuit_recorder::CircuitRecorder;
 use crate::outbound::failovers::Failovers;
-use crate::outbound::passed::Passed;
 use crate::outbound::route::Route;
 use crate::outbound::send::Outgoing;
 use crate::outbound::serving::{self, Serving};
@@ -37,13 +37,13 @@ use crate::outbound::unanswered::Unanswered;
 use crate::proxy::Proxy;
 use crate::telemetry::call::Call;
 
-mod again;
 mod balance;
 mod circuit;
 mod failed;
+mod next_attempt;
 mod probe;
-mod served;
-mod spent;
+mod response_tracking;
+mod retry_exhaustion;
 mod throttle;
 mod time;
 
@@ -62,8 +62,8 @@ pub(crate) struct Attempts<'a> {
     /// The attempt has taken so long that what it shows of its endpoint was told.
     shown: bool,
     last: Option<Failure>,
-    /// By the breaker, where a policy has one.
-    passed: Option<Arc<Passed>>,
+    /// Tells the breaker, where a policy has one.
+    recorder: Option<Arc<CircuitRecorder>>,
 }
 
 /// What is tried next, where that is known before it is asked for.
@@ -98,7 +98,7 @@ impl<'a> Attempts<'a> {
             over: false,
             shown: false,
             last: None,
-            passed: None,
+            recorder: None,
         }
     }
 
@@ -416,8 +416,8 @@ impl<'a> Attempts<'a> {
             _ if self.shown => Latency::Recorded,
             latency => latency,
         };
-        if let Some(passed) = &self.passed {
-            passed.record(signal, call);
+        if let Some(recorder) = &self.recorder {
+            recorder.record(signal, call);
         }
         let choice = &self.route.choice;
         let Some(set) = choice.set() else {

@@ -19,7 +19,7 @@ use crate::http::headers;
 use crate::http::watched::BodyEnd;
 use crate::outbound::attempt_outcome::{latency_at_end, signal_at_end};
 use crate::outbound::call_policy::{self, CallPolicy};
-use crate::outbound::passed::Passed;
+use crate::outbound::circuit_recorder::CircuitRecorder;
 use crate::telemetry::call::Call;
 
 /// The endpoint that serves a call.
@@ -125,8 +125,8 @@ pub(super) struct Open {
     pub(super) ejects: bool,
     /// It is the answer to a retry.
     pub(super) retried: bool,
-    /// The breaker that let the call through.
-    pub(super) passed: Option<Arc<Passed>>,
+    /// Tells the breaker that let the call through.
+    pub(super) recorder: Option<Arc<CircuitRecorder>>,
     /// What it shows of its endpoint was told before it began.
     pub(super) shown: bool,
     pub(super) listener: Option<Box<TrailerListener>>,
@@ -187,7 +187,7 @@ impl Serving {
             policy,
             ejects,
             retried,
-            passed,
+            recorder,
             shown,
             listener,
         }) = self.open.take()
@@ -196,8 +196,8 @@ impl Serving {
         };
         let policy = policy.as_deref();
         let signal = signal_at_end(end, trailers).filter(|_| !shown);
-        if let Some(passed) = passed {
-            passed.ended(signal, call);
+        if let Some(recorder) = recorder {
+            recorder.ended(signal, call);
         }
         let status = trailers.and_then(grpc_status);
         if let Some(listener) = listener {
@@ -347,7 +347,7 @@ mod tests {
                     policy: None,
                     ejects: true,
                     retried: false,
-                    passed: None,
+                    recorder: None,
                     shown,
                     listener: None,
                 }),

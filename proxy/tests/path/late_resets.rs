@@ -17,7 +17,7 @@ use wire::v1::{self, Protocol};
 use super::full_queue::FullQueue;
 use super::mesh_port::secured;
 use super::overload::{cap, guard, guard_port};
-use crate::support::{Authority, Pod, id, pair, resource, vip};
+use crate::support::{Authority, Pod, pair, vip, workload_of_bytes};
 
 /// Heads that are sent together: more than a holder may give up at once.
 const BATCH: usize = 100;
@@ -344,19 +344,7 @@ async fn has_to_wait_having_said(
     let queue = TcpListener::bind((server.ip, 0)).await.unwrap();
     let port = queue.local_addr().unwrap().port();
     if is_declared {
-        let workload = v1::Workload {
-            identity: id("api").as_str().to_owned(),
-            enforcement: v1::Enforcement::Open as i32,
-            mtls: v1::MtlsMode::Permissive as i32,
-            ports: vec![v1::PortProtocol {
-                first: port.into(),
-                last: port.into(),
-                protocol: Protocol::Opaque as i32,
-            }],
-            ..v1::Workload::default()
-        };
-        let workload = v1::resource::Content::Workload(workload);
-        server.set(vec![resource(wire::names::WORKLOAD, workload)]);
+        server.set(vec![workload_of_bytes("api", port)]);
     }
     let mut member = Member::new(&authority, "web", &server, port).await;
     for _ in 0..2 {

@@ -19,6 +19,7 @@ use wire::v1::{self, Protocol};
 use super::answers::{App, OK, ask, served_by, sum};
 use crate::support::{
     Authority, Pod, endpoint, endpoints, get, id, listening, pair, resource, service, vip,
+    workload_of_bytes,
 };
 
 const LIMITED: &str = "weft_rate_limited_total";
@@ -300,20 +301,8 @@ async fn bytes_to_a_port_declared_opaque_are_decided_once_before_their_way_is_op
     let listener = listening(&client, &server).await;
     let port = listener.local_addr().unwrap().port();
     let accepted = echoing(listener);
-    let workload = v1::Workload {
-        identity: id("api").as_str().to_owned(),
-        enforcement: v1::Enforcement::Open as i32,
-        mtls: v1::MtlsMode::Permissive as i32,
-        ports: vec![v1::PortProtocol {
-            first: port.into(),
-            last: port.into(),
-            protocol: Protocol::Opaque as i32,
-        }],
-        ..v1::Workload::default()
-    };
-    let workload = v1::resource::Content::Workload(workload);
     server.set(vec![
-        resource(wire::names::WORKLOAD, workload),
+        workload_of_bytes("api", port),
         guard(port, vec![rule(limit("few", 2))]),
     ]);
     assert_eq!(answered(&client).await, 2, "{}", server.metrics());

@@ -31,6 +31,25 @@ pub(crate) fn workload(
     )
 }
 
+/// One that enforces nothing and declares that one of its ports carries bytes.
+pub(crate) fn workload_of_bytes(account: &str, port: u16) -> v1::Resource {
+    let workload = v1::Workload {
+        identity: id(account).as_str().to_owned(),
+        enforcement: v1::Enforcement::Open as i32,
+        mtls: v1::MtlsMode::Permissive as i32,
+        ports: vec![v1::PortProtocol {
+            first: port.into(),
+            last: port.into(),
+            protocol: v1::Protocol::Opaque as i32,
+        }],
+        ..v1::Workload::default()
+    };
+    resource(
+        wire::names::WORKLOAD,
+        v1::resource::Content::Workload(workload),
+    )
+}
+
 /// A TrafficTarget's rule: who may do what.
 pub(crate) fn rule(
     name: &str,

@@ -19,8 +19,8 @@ use policy::{
 
 use super::{
     candidate::{Named, PolicyCandidate, surroundings},
-    here,
     hints::Hints,
+    port_scope,
     receivers::Receivers,
 };
 use crate::{
@@ -72,7 +72,7 @@ impl Reading<'_> {
             sections,
         };
         Some(PolicyCandidate {
-            bytes: here::bytes(&policy, routes_len),
+            bytes: port_scope::bytes(&policy, routes_len),
             policy,
             object: this,
             generation,

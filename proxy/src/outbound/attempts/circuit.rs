@@ -13,7 +13,7 @@ use crate::endpoints::learned::now;
 use crate::endpoints::set::EndpointSet;
 use crate::failure::Failure;
 use crate::outbound::call_policy::{self, DecidesBreaker};
-use crate::outbound::passed::Passed;
+use crate::outbound::circuit_recorder::CircuitRecorder;
 use crate::proxy::Proxy;
 
 impl<'a> Attempts<'a> {
@@ -46,7 +46,7 @@ impl<'a> Attempts<'a> {
         if admit == Admit::Refuse {
             return Err(self.is_open(decides.origin));
         }
-        self.passed = Some(Arc::new(Passed {
+        self.recorder = Some(Arc::new(CircuitRecorder {
             circuits: Arc::clone(&set.circuits),
             by,
             backend: Arc::clone(&route.backend),
@@ -104,6 +104,6 @@ impl<'a> Attempts<'a> {
     /// Whether the call only finds out how the Service fares, which another attempt would
     /// load twice.
     pub(super) fn probes(&self) -> bool {
-        self.passed.as_ref().is_some_and(|passed| passed.probe)
+        self.recorder.as_ref().is_some_and(|one| one.probe)
     }
 }

@@ -1,4 +1,4 @@
-//! A call that its breaker let through, which is told how its attempts end.
+//! Tells the breaker that let a call through how its attempts end.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -11,9 +11,9 @@ use policy::traffic::endpoint::Breaker;
 use crate::endpoints::circuit::{Circuits, DecidedBy};
 use crate::telemetry::call::Call;
 
-/// A call that its breaker let through.
+/// What the breaker that let a call through is told of it.
 #[derive(Debug)]
-pub(super) struct Passed {
+pub(super) struct CircuitRecorder {
     pub(super) circuits: Arc<Circuits>,
     pub(super) by: DecidedBy,
     /// `namespace/name` of the Service that serves.
@@ -26,7 +26,7 @@ pub(super) struct Passed {
     pub(super) stream: OnceLock<Stream>,
 }
 
-impl Passed {
+impl CircuitRecorder {
     /// An attempt, or the head of its answer, has shown this of its endpoint.
     pub(super) fn record(&self, signal: Option<HealthSignal>, call: &Call) {
         let (circuits, by, settings) = (&self.circuits, &self.by, &self.settings);

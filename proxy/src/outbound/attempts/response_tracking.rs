@@ -17,7 +17,7 @@ impl Attempts<'_> {
             policy: self.route.policy.clone(),
             ejects: self.route.choice.ejects(),
             retried: self.retries > 0,
-            passed: self.passed.clone(),
+            recorder: self.recorder.clone(),
             shown: self.shown,
             listener: self.trailer_listener(proxy, outgoing),
         })

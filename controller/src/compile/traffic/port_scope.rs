@@ -20,7 +20,7 @@ const RULE: usize = 128;
 
 /// The policy without what would lead calls back to where they come from, or to a Service
 /// that has no such port: one policy may be about many Services. The next one decides then.
-pub(super) fn here<'a>(
+pub(super) fn scoped<'a>(
     policy: &'a Policy,
     key: &ObjectKey,
     port: u16,
