@@ -159,7 +159,8 @@ fn grpc_and_bytes_pass(pod: &Pod) -> anyhow::Result<()> {
     pod.exec(&BYTES).map(drop)
 }
 
-/// Each protocol has a caller of its own: a rule for one would let the calls of the other pass.
+/// Calls of gRPC and bytes have a caller of their own: the rule for the HTTP calls must not be
+/// what lets them pass.
 #[test]
 fn suggested_targets_allow_what_was_served_and_stay_valid_objects() -> Outcome {
     let ns = Namespace::meshed("eyes-suggest")?;
