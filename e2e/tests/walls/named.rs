@@ -7,11 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Pages that lead somebody into the code.
-const PAGES: [&str; 4] = [
+const PAGES: [&str; 5] = [
     "README.md",
     "docs/architecture.md",
     "docs/acceptance.md",
     "docs/attacks-and-faults.md",
+    "docs/eyes-evidence.md",
 ];
 /// Where all other pages lie. What they name by a path is as much a promise.
 const FOLDERS: [&str; 5] = [

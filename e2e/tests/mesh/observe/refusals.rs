@@ -11,6 +11,8 @@ use super::{SHOWN, edge, graph, weft};
 
 /// A change takes effect within 2 s; kubectl's own time and a busy machine come on top.
 const IN_FORCE_WITHIN: Duration = Duration::from_secs(30);
+/// A connection of bytes that is answered.
+const BYTES: [&str; 2] = ["tcp", "cart:9000"];
 
 fn passes(pod: &Pod, method: &str, path: &str) -> anyhow::Result<()> {
     let url = url("cart", 8080, path);
@@ -150,24 +152,46 @@ fn explanations_agree_with_what_becomes_of_the_calls() -> Outcome {
     Ok(())
 }
 
+/// A call of gRPC to the port of the HTTP calls, and a line of bytes to another one.
+fn grpc_and_bytes_pass(pod: &Pod) -> anyhow::Result<()> {
+    let seen = pod.grpc(&["cart:8080"])?;
+    ensure!(seen.grpc_status.as_deref() == Some("0"), "{seen:?}");
+    pod.exec(&BYTES).map(drop)
+}
+
+/// Calls of gRPC and bytes have a caller of their own: the rule for the HTTP calls must not be
+/// what lets them pass.
 #[test]
 fn suggested_targets_allow_what_was_served_and_stay_valid_objects() -> Outcome {
     let ns = Namespace::meshed("eyes-suggest")?;
-    ns.run(&["web", "other", "cart"])?;
-    let (web, other) = (ns.pod("web")?, ns.pod("other")?);
+    ns.run(&["web", "feed", "other", "cart"])?;
+    let (web, feed, other) = (ns.pod("web")?, ns.pod("feed")?, ns.pod("other")?);
     web.report(&url("cart", 8080, "/"), &[])?;
-    let suggested = eventually(SHOWN, "the call is suggested", || {
+    grpc_and_bytes_pass(&feed)?;
+    let suggested = eventually(SHOWN, "the calls are suggested", || {
         let output = weft(&ns, &["suggest", "--to", "deploy/cart"])?.with_status(0)?;
-        ensure!(output.out.contains("TrafficTarget"), "{output:?}");
+        // Sources, and a route that has its ports in its name.
+        for part in ["name: web\n", "name: feed\n", "name: cart-8080-9000-"] {
+            ensure!(output.out.contains(part), "no {part:?}: {output:?}");
+        }
         Ok(output.out)
     })?;
     ns.apply(&suggested)?;
     ns.annotate("weft.dev/access", Some("deny"))?;
     eventually(IN_FORCE_WITHIN, "what was never seen is refused", || {
-        refused(&other, "GET", "/")
+        refused(&other, "GET", "/")?;
+        let seen = other.grpc(&["cart:8080"])?;
+        ensure!(seen.grpc_status.as_deref() == Some("7"), "{seen:?}");
+        // Who may call one port may not call the other one.
+        for pod in [&other, &web] {
+            let answer = pod.exec(&BYTES);
+            ensure!(answer.is_err(), "{} was answered {answer:?}", pod.name);
+        }
+        Ok(())
     })?;
     eventually(IN_FORCE_WITHIN, "what was seen passes", || {
-        passes(&web, "GET", "/")
+        passes(&web, "GET", "/")?;
+        grpc_and_bytes_pass(&feed)
     })?;
     let targets: Value = ns.json(&["get", "traffictargets"])?;
     assert!(!targets["items"].as_array().context("no list")?.is_empty());
