@@ -34,7 +34,7 @@ pub use checks::ephemeral;
 pub use refusal::Refusal;
 pub use remove::remove;
 pub use request::{HookToken, Namespace, Settings};
-pub use spelling::{misspelled, unheard};
+pub use spelling::{SPELLED, misspelled, unheard};
 
 use crate::labels;
 use earlier::Earlier;

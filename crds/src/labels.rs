@@ -11,6 +11,9 @@ use policy::log_filter::LogFilter;
 use policy::trace::Share;
 use sha2::{Digest, Sha256};
 
+/// What the names of our labels and annotations begin with. Each has its row in `names`.
+pub const PREFIX: &str = "weft.dev/";
+
 /// Label on a namespace or pod: [`ENABLED`] or [`DISABLED`]; the pod's wins.
 pub const INJECT: &str = "weft.dev/inject";
 /// Value of [`INJECT`]: pods get a proxy.
@@ -59,6 +62,9 @@ pub const DRAIN_DELAY: &str = "weft.dev/drain-delay";
 pub const ROUTES: &str = "weft.dev/routes";
 /// Annotation of the controllers' Lease: the trust domain that they have.
 pub const TRUST_DOMAIN: &str = "weft.dev/trust-domain";
+/// Annotation that the controller writes on copies of the trust bundle: uid of its service
+/// account.
+pub const INSTALL: &str = "weft.dev/install";
 /// Annotation that the injector writes: version of the proxy in the pod.
 pub const PROXY_VERSION: &str = "weft.dev/proxy-version";
 /// Annotation that conversion writes: what an older version cannot show.

@@ -20,6 +20,7 @@ pub mod item;
 mod kind;
 pub mod label_syntax;
 pub mod labels;
+pub mod names;
 pub mod near;
 pub mod objects;
 pub mod observe;

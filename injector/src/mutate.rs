@@ -8,6 +8,7 @@ use serde_json::Value;
 use tracing::info;
 
 use crate::review::{AdmissionResponse, Request};
+use crate::spelling;
 
 /// Gives pods their proxies.
 #[derive(Clone)]
@@ -56,7 +57,12 @@ impl Mutator {
     pub(crate) fn mutate(&self, request: &Request, namespace: &inject::Namespace) -> Mutation {
         let token = HookToken(rand::random());
         let outcome = inject::inject(&request.object, namespace, &self.settings, token);
-        Self::answer(request, outcome)
+        let mut mutation = Self::answer(request, outcome);
+        if mutation.answer.refusal.is_none() {
+            let warnings = &mut mutation.answer.warnings;
+            warnings.extend(spelling::unread(request));
+        }
+        mutation
     }
 
     fn answer(request: &Request, outcome: Result<InjectionOutcome, inject::Refusal>) -> Mutation {

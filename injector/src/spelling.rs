@@ -1,23 +1,30 @@
-//! Warns of requests for injection that have no effect.
+//! Warns of requests for injection, and of labels and annotations of ours, that have no effect.
 //!
 //! A namespace with `weft.dev/inject: "true"` gets no proxies and no word about it: its
 //! pods are not even sent here. So what speaks of the mesh in another way is sent for
 //! this alone. The answer is always yes: the object means something to others.
 
 use crds::inject::unheard;
+use crds::names;
 
 use crate::review::{AdmissionResponse, Request};
 
 /// The answer for one write.
 pub(crate) fn check(request: &Request) -> AdmissionResponse {
-    let warning = unheard(&request.kind.kind, &request.object);
+    let unheard = unheard(&request.kind.kind, &request.object).into_iter();
+    let unheard = unheard.map(|text| format!("weft: {text}"));
     AdmissionResponse {
-        warnings: warning
-            .into_iter()
-            .map(|text| format!("weft: {text}"))
-            .collect(),
+        warnings: unheard.chain(unread(request)).collect(),
         ..AdmissionResponse::allow()
     }
+}
+
+/// A warning for each of the first names of ours that nobody reads in an object.
+pub(crate) fn unread(request: &Request) -> impl Iterator<Item = String> {
+    let kind = &request.kind;
+    let unread = names::warnings(&kind.group, &kind.kind, &request.object);
+    let unread = unread.into_iter();
+    unread.map(|one| format!("weft: {}: {}", one.field, one.text))
 }
 
 #[cfg(test)]
@@ -80,6 +87,25 @@ mod tests {
                 "{kind} {object}: {warnings:?}"
             );
         }
+    }
+
+    #[test]
+    fn misspelt_names_are_told_beside_a_misspelt_request_and_right_ones_are_not() {
+        let with = |name: &str| {
+            json!({"metadata": {"labels": {INJECT: "true"}, "annotations": {name: "deny"}}})
+        };
+        let warnings = warned("Namespace", &with("weft.dev/acess"));
+        let [asked, name] = &warnings[..] else {
+            panic!("{warnings:?}")
+        };
+        assert!(asked.contains("write weft.dev/inject="), "{asked}");
+        assert_eq!(
+            name,
+            "weft: metadata.annotations[weft.dev/acess]: is no annotation of Weft; you may mean \
+             weft.dev/access"
+        );
+        let right = warned("Namespace", &with("weft.dev/access"));
+        assert_eq!(right.len(), 1, "{right:?}");
     }
 
     #[test]

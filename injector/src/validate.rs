@@ -5,6 +5,7 @@
 //! this webhook may be away, and objects may be older than it. What does not exist yet is
 //! no mistake here: objects may come in any order.
 
+use crds::names;
 use crds::smi::judge::{Cluster, Mistake, Severity, Surroundings};
 
 use crate::review::{AdmissionResponse, Request};
@@ -33,8 +34,11 @@ pub(crate) fn validate(request: &Request, cluster: &Cluster) -> AdmissionRespons
     };
     let mut refused: Vec<String> = named(Severity::Refuse).collect();
     if refused.is_empty() {
+        let kind = &request.kind;
+        let unread = names::warnings(&kind.group, &kind.kind, &request.object).into_iter();
+        let unread = unread.map(|one| format!("{}: {}", one.field, one.text));
         return AdmissionResponse {
-            warnings: named(Severity::Warn).collect(),
+            warnings: named(Severity::Warn).chain(unread).collect(),
             ..AdmissionResponse::allow()
         };
     }

@@ -20,9 +20,10 @@ use crate::output::{self, NARROW};
     about = "Judge objects of SMI and of Weft in files as the cluster's webhook would, without a cluster",
     long_about = "Judges objects of SMI, in every version, and of Weft in files by the code of the webhook: each \
                   mistake with its line and field. Fields that a kind does not have in its version, \
-                  which the cluster passes over, are warned of. Other kinds are looked at only for requests \
-                  for injection that have no effect. Whether what an object names exists is not \
-                  known here. Exit status 1 if an object would be refused.",
+                  which the cluster passes over, are warned of, and so are labels and annotations of \
+                  Weft that have no effect where they stand, on every kind. Of other kinds nothing else \
+                  is looked at. Whether what an object names exists is not known here. Exit status 1 \
+                  if an object would be refused.",
     after_help = "Example:\n  weft validate -f policy.yaml"
 )]
 pub(crate) struct Validate {

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use crds::labels::INSTALL;
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::api::ObjectMeta;
@@ -17,9 +18,6 @@ pub(crate) const LEAVING_KEY: &str = "leaving";
 pub(crate) const MANAGER: &str = policy::well_known::CONTROLLER;
 /// Field manager of the mark.
 pub(crate) const LEAVE_MANAGER: &str = "weft-leave";
-
-/// Uid of the controller's service account that wrote the copy.
-const INSTALL: &str = "weft.dev/install";
 
 /// A copy as it stands in a namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

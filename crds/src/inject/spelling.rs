@@ -4,6 +4,16 @@ use serde_json::Value;
 
 use crate::labels::{DISABLED, ENABLED, INJECT};
 
+/// Kinds of objects that [`unheard`] judges.
+pub const SPELLED: [&str; 6] = [
+    "Namespace",
+    "Pod",
+    "Deployment",
+    "StatefulSet",
+    "DaemonSet",
+    "Job",
+];
+
 /// [`misspelled`] of an object's metadata.
 #[must_use]
 fn misspelled_in(metadata: &Value) -> Option<String> {

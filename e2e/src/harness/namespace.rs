@@ -53,7 +53,7 @@ impl Namespace {
         let cluster = Cluster::connect()?;
         let name = format!("e2e-{claim}-{:06x}", rand::random::<u32>() & 0xff_ffff);
         let mut object = json!({"apiVersion": "v1", "kind": "Namespace",
-            "metadata": {"name": name, "labels": {"weft.dev/e2e": "true"}}});
+            "metadata": {"name": name, "labels": {"weft-e2e": "true"}}});
         for (key, value) in labels {
             object["metadata"]["labels"][*key] = json!(value);
         }

@@ -248,6 +248,47 @@ async fn debuggers_and_misspelled_labels_have_paths_of_their_own() {
 }
 
 #[tokio::test]
+async fn pod_with_misspelt_annotations_gets_its_proxy_and_a_few_warnings() {
+    let harness = Harness::start().await;
+    let annotated = |annotations: Value| {
+        let mut request = pod(json!({ "containers": [{ "name": "app" }] }));
+        request["object"]["metadata"]["annotations"] = annotations;
+        request
+    };
+    let request = annotated(json!({ "weft.dev/acess": "deny" }));
+    let review = harness.review("/mutate", request.clone()).await;
+    assert_eq!(review["response"]["allowed"], true, "{review}");
+    let warning = "weft: metadata.annotations[weft.dev/acess]: is no annotation of Weft; \
+                   you may mean weft.dev/access";
+    assert_eq!(review["response"]["warnings"], json!([warning]));
+
+    let many: serde_json::Map<String, Value> = (0..40)
+        .map(|i| (format!("weft.dev/x-{i}"), json!("")))
+        .collect();
+    let review = harness.review("/mutate", annotated(many.into())).await;
+    assert_eq!(review["response"]["allowed"], true, "{review}");
+    let warnings = review["response"]["warnings"].as_array().unwrap();
+    assert_eq!(warnings.len(), 6, "bounded: {warnings:?}");
+
+    // Control: the right name, and what injection itself writes, sent again as for what other
+    // webhooks changed.
+    let mut right = annotated(json!({ "weft.dev/access": "deny" }));
+    for sent in ["once", "again"] {
+        let review = harness.review("/mutate", right.clone()).await;
+        assert_eq!(review["response"].get("warnings"), None, "{sent}");
+        let Some(patch) = review["response"]["patch"].as_str() else {
+            assert_eq!(sent, "again", "{review}");
+            continue;
+        };
+        let patch = STANDARD.decode(patch).unwrap();
+        let patch: json_patch::Patch = serde_json::from_slice(&patch).unwrap();
+        json_patch::patch(&mut right["object"], &patch).unwrap();
+    }
+    let annotations = &right["object"]["metadata"]["annotations"];
+    assert!(annotations["weft.dev/proxy-version"].is_string());
+}
+
+#[tokio::test]
 async fn refusal_names_pod_field_and_reason_and_is_counted() {
     let harness = Harness::start().await;
     let spec = json!({ "containers": [{ "name": "a", "ports": [{ "containerPort": 15108 }] }] });

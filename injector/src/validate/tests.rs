@@ -424,3 +424,31 @@ fn class_of_unicode_is_refused_as_every_proxy_would() {
         allowed(&routes(path(other)));
     }
 }
+
+#[test]
+fn label_or_annotation_that_nobody_reads_is_warned_of_and_refuses_nothing() {
+    let warned = |field: &str, name: &str| {
+        let mut request = target(good_target());
+        request.object["metadata"][field] = json!({ name: "deny" });
+        let answer = validate(&request);
+        assert_eq!(answer.refusal, None);
+        answer.warnings
+    };
+    for (field, name, said) in [
+        ("annotations", "weft.dev/acess", "mean weft.dev/access"),
+        ("annotations", "weft.dev/access", "of Namespace and Pod"),
+        ("labels", "weft.dev/inject", "of Namespace and Pod"),
+    ] {
+        let warnings = warned(field, name);
+        let [warning] = &warnings[..] else {
+            panic!("{name}: {warnings:?}")
+        };
+        let start = format!("metadata.{field}[{name}]: is ");
+        assert!(warning.starts_with(&start), "{warning}");
+        assert!(warning.ends_with(said), "{warning}");
+    }
+    // What conversion writes, and what others do.
+    for name in ["weft.dev/smi-lossless", "example.com/acess"] {
+        assert_eq!(warned("annotations", name), [] as [String; 0]);
+    }
+}

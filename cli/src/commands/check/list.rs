@@ -255,15 +255,15 @@ pub(super) const CHECKS: &[CheckDefinition] = &[
         OBJECTS,
         "annotations",
         objects::annotations,
-        "annotations of the mesh have values that mean something",
-        "docs/operating.md has the values; a mode that cannot be read counts as the tightest",
+        "annotations of the mesh have names that are read where they stand, and values that mean something",
+        "docs/operating.md has the names, where each acts, and the values; a mode that cannot be read counts as the tightest",
     ),
     check(
         OBJECTS,
         "labels",
         objects::labels,
-        "requests for injection are spelt so that they are heard",
-        "write weft.dev/inject=enabled or disabled as a label of the Namespace or Pod",
+        "requests for injection and other labels of the mesh are spelt and placed so that they are heard",
+        "write weft.dev/inject=enabled or disabled as a label of the Namespace or Pod; docs/operating.md has the other names",
     ),
 ];
 

@@ -1,12 +1,13 @@
-//! Checks of what users wrote: conditions of their objects, and values of annotations.
+//! Checks of what users wrote: conditions of their objects, and labels and annotations.
 //!
-//! Conditions come from the controller, which alone sees an object beside all others. An
-//! annotation has no status, so it is judged here by the rules of the webhook.
+//! Conditions come from the controller, which alone sees an object beside all others. A label
+//! or an annotation has no status, so it is judged here by the rules of the webhook.
 
 use std::collections::BTreeSet;
 
 use crds::inject;
 use crds::labels;
+use crds::names::{self, Place};
 use crds::smi::{ACCEPTED, RESOLVED_REFS};
 use policy::mode::{AccessMode, MtlsMode};
 use serde_json::Value;
@@ -111,6 +112,29 @@ fn judged(name: &str, value: &str) -> Option<String> {
     }
 }
 
+/// Names of ours in this map of objects' metadata that nobody reads there.
+fn unread(facts: &Facts, place: Place) -> Result<Vec<String>, String> {
+    let core = [
+        ("", "Namespace", "namespaces"),
+        ("", "Pod", "pods"),
+        ("", "Service", "services"),
+    ];
+    let written = kinds::all().into_iter();
+    let written = written.map(|kind| (kind.group, kind.kind, kind.plural));
+    let mut found = Vec::new();
+    for (group, kind, list) in core.into_iter().chain(written) {
+        for object in facts.list(list)? {
+            let unread = names::unread(group, kind, object);
+            let unread = unread.filter(|one| one.place == place);
+            found.extend(unread.map(|one| {
+                let name = name_of(object);
+                format!("{} of {kind} {name} {}", one.name, one.text())
+            }));
+        }
+    }
+    Ok(found)
+}
+
 pub(super) fn annotations(facts: &Facts) -> CheckResult {
     let mut found = Vec::new();
     for (kind, list) in [
@@ -128,12 +152,13 @@ pub(super) fn annotations(facts: &Facts) -> CheckResult {
             }
         }
     }
+    found.extend(unread(facts, Place::Annotations)?);
     Ok(if found.is_empty() {
         (CheckStatus::Ok, "all can be read".to_owned())
     } else {
         (
             CheckStatus::Warning,
-            format!("{} cannot be read: {}", found.len(), few(&found)),
+            format!("{} are not understood: {}", found.len(), few(&found)),
         )
     })
 }
@@ -150,6 +175,7 @@ pub(super) fn labels(facts: &Facts) -> CheckResult {
         };
         found.extend(facts.list(list)?.iter().filter_map(unheard));
     }
+    found.extend(unread(facts, Place::Labels)?);
     Ok(if found.is_empty() {
         (CheckStatus::Ok, "all are heard".to_owned())
     } else {

@@ -5,6 +5,7 @@ mod apis;
 mod ca_bundles;
 mod kinds;
 mod lifetimes;
+mod names;
 mod namespaces;
 mod patience;
 mod server;

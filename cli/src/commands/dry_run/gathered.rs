@@ -17,9 +17,7 @@ use crate::files;
 use crate::kinds;
 use crate::yaml::tree;
 
-/// What the names of our labels and annotations begin with.
-const OURS: &str = "weft.dev/";
-/// Those by which no call is refused, allowed or led elsewhere.
+/// Labels and annotations of ours by which no call is refused, allowed or led elsewhere.
 const OF_NO_CALL: [&str; 11] = [
     labels::ACCESS_LOG,
     labels::ACCOUNT,
@@ -162,7 +160,7 @@ fn untried(object: &Value, console: &mut Console<'_>) -> Result<usize, Failure> 
             let all = part["metadata"][field].as_object();
             for key in all.into_iter().flatten().map(|(key, _)| key.as_str()) {
                 let is_tried = kind == "Namespace" && key == labels::ACCESS;
-                if is_tried || !key.starts_with(OURS) {
+                if is_tried || !key.starts_with(labels::PREFIX) {
                     continue;
                 }
                 console.word(&format!("{key} of {owner} is not tried"))?;

@@ -2,7 +2,8 @@
 //! judgement and spelling are those of `crds`, which the webhooks ask too.
 
 use crds::convert::{SmiKind, convert};
-use crds::inject;
+use crds::inject::{self, SPELLED};
+use crds::names;
 use crds::shallow::Authored;
 use crds::smi::judge::{Cluster, Mistake, Severity};
 use crds::smi::{ACCESS_GROUP, SPECS_GROUP, SPLIT_GROUP, STORAGE_VERSION};
@@ -13,16 +14,6 @@ use serde_json::Value;
 
 use crate::yaml::BadYaml;
 use crate::yaml::tree::{self, Document, Step};
-
-/// Kinds whose spelling the webhook looks at.
-const SPELLED: [&str; 6] = [
-    "Namespace",
-    "Pod",
-    "Deployment",
-    "StatefulSet",
-    "DaemonSet",
-    "Job",
-];
 
 /// The kind of Weft's own group.
 const TRAFFIC_POLICY: &str = Kind::TrafficPolicy.as_str();
@@ -103,6 +94,9 @@ impl ObjectReader<'_> {
             && let Some(text) = inject::unheard(kind, object)
         {
             self.found(object, at, false, String::new(), text);
+        }
+        for unread in names::warnings(group, kind, object) {
+            self.found(object, at, false, unread.field, unread.text);
         }
     }
 
@@ -341,5 +335,78 @@ spec:
         for warning in &judged.findings[1..] {
             assert!(warning.text.ends_with("; matches is one"), "{warning:?}");
         }
+    }
+
+    #[test]
+    fn labels_and_annotations_that_nobody_reads_are_told_where_they_stand() {
+        let text = "\
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: shop
+  annotations:
+    weft.dev/mtls: strict
+    weft.dev/acess: deny
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: web
+  annotations:
+    weft.dev/access: deny
+spec:
+  template:
+    metadata:
+      labels: {app: web}
+      annotations:
+        weft.dev/drain-delay: \"5\"
+        weft.dev/acces-log: json
+---
+apiVersion: v1
+kind: List
+items:
+- apiVersion: split.smi-spec.io/v1alpha4
+  kind: TrafficSplit
+  metadata:
+    name: cart
+    labels:
+      weft.dev/inject: enabled
+  spec: {service: cart, backends: [{service: cart-v1, weight: 1}]}
+";
+        let judged = judge(text, "shop", &Cluster::default()).unwrap();
+        let found: Vec<(usize, bool, &str, &str)> = judged
+            .findings
+            .iter()
+            .map(|one| {
+                let (_, way_out) = one.text.rsplit_once("; ").unwrap();
+                (one.line, one.refused, one.object.as_str(), way_out)
+            })
+            .collect();
+        assert_eq!(
+            found,
+            [
+                (7, false, "Namespace shop", "you may mean weft.dev/access"),
+                (
+                    14,
+                    false,
+                    "Deployment shop/web",
+                    "write it under spec.template.metadata.annotations"
+                ),
+                (
+                    21,
+                    false,
+                    "Deployment shop/web",
+                    "you may mean weft.dev/access-log"
+                ),
+                (
+                    31,
+                    false,
+                    "TrafficSplit shop/cart",
+                    "it is a label of Namespace and Pod"
+                ),
+            ],
+            "{:#?}",
+            judged.findings
+        );
     }
 }

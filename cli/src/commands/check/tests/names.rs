@@ -1,0 +1,67 @@
+//! Labels and annotations of ours that nobody reads where they stand.
+
+use super::*;
+
+const SERVICE: &str = "/api/v1/namespaces/shop/services/cart";
+
+fn message<'a>(report: &'a Value, id: &str) -> &'a str {
+    let checks = report["checks"].as_array().unwrap();
+    let check = checks.iter().find(|check| check["id"] == id).unwrap();
+    check["message"].as_str().unwrap()
+}
+
+fn put_namespace(api: &FakeApi, annotations: &Value) {
+    let labels = json!({"weft.dev/inject": "enabled"});
+    let metadata = json!({"name": "shop", "labels": labels, "annotations": annotations});
+    api.put(NAMESPACE, json!({"metadata": metadata}));
+}
+
+#[tokio::test]
+async fn misspelt_and_misplaced_names_are_found_with_what_was_meant() {
+    let api = healthy();
+    put_namespace(&api, &json!({"weft.dev/acess": "deny"}));
+    let mut service = json!({"metadata": {"name": "cart", "namespace": "shop"}});
+    service["metadata"]["annotations"] = json!({"weft.dev/access": "deny"});
+    api.put(SERVICE, service);
+    let mut split = split("Accepted", "True");
+    split["metadata"]["labels"] = json!({"weft.dev/inject": "enabled"});
+    api.put(SPLIT, split);
+    let (ended, report, _) = checked(&api, WELL, &["--fail-on", "warning"]).await;
+    assert_eq!(ended.unwrap(), Conclusion::No, "{report:#}");
+    let found = with(&report, &["warning", "error", "skipped"]);
+    assert_eq!(found, ["annotations", "labels"], "{report:#}");
+    assert_eq!(
+        message(&report, "annotations"),
+        "2 are not understood: weft.dev/acess of Namespace shop is no annotation of Weft; you may \
+         mean weft.dev/access, weft.dev/access of Service shop/cart is not read on kind Service; \
+         it is an annotation of Namespace and Pod"
+    );
+    assert_eq!(
+        message(&report, "labels"),
+        "1 are not heard: weft.dev/inject of TrafficSplit shop/cart is not read on kind \
+         TrafficSplit; it is a label of Namespace and Pod"
+    );
+}
+
+#[tokio::test]
+async fn of_many_misspelt_names_a_few_are_told_and_names_that_act_are_not() {
+    let api = healthy();
+    let many = (0..40).map(|i| (format!("weft.dev/x-{i}"), json!("")));
+    let many: serde_json::Map<String, Value> = many.collect();
+    put_namespace(&api, &many.into());
+    let (_, report, _) = checked(&api, WELL, &[]).await;
+    let told = message(&report, "annotations");
+    assert!(told.starts_with("40 are not understood: "), "{told}");
+    assert!(told.ends_with(" and 37 more"), "{told}");
+    // Control: each where it acts, and what injection wrote.
+    put_namespace(&api, &json!({"weft.dev/access": "deny"}));
+    let mut service = json!({"metadata": {"name": "cart", "namespace": "shop"}});
+    service["metadata"]["annotations"] = json!({"weft.dev/routes": "cart"});
+    api.put(SERVICE, service);
+    let mut pod = pod();
+    pod["metadata"]["labels"] = json!({"weft.dev/account": "97375646b1deb3d2"});
+    api.put(POD, pod);
+    let (_, report, _) = checked(&api, WELL, &[]).await;
+    let found = with(&report, &["warning", "error", "skipped"]);
+    assert_eq!(found, [] as [String; 0], "{report:#}");
+}

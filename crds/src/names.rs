@@ -1,0 +1,340 @@
+//! Every label and annotation under our prefix: who writes it, and on what it acts.
+//!
+//! Kubernetes takes any name on any object. One that is misspelt, or stands where nobody reads
+//! it, does nothing, and a namespace that was meant to be closed stays as it was. So it is told
+//! here, for files, for webhooks and for what is stored alike. It is never more than a warning:
+//! an object must not depend on who knows which names.
+//!
+//! Values are judged by who reads them, and requests for injection, values and all, by
+//! [`unheard`](crate::inject::unheard).
+
+use std::iter;
+
+use serde_json::Value;
+
+use crate::inject::SPELLED;
+use crate::labels::{self, PREFIX};
+use crate::near::hint;
+use crate::smi::judge::{Code, Mistake, Severity};
+use crate::smi::{ACCESS_GROUP, SPECS_GROUP, SPLIT_GROUP};
+use crate::weft;
+
+/// Names of one object that are shown.
+const MOST_SHOWN: usize = 5;
+/// Characters of a name or a kind that are shown; the API server takes no name of ours that is
+/// longer than 72.
+const LONGEST: usize = 80;
+
+/// Which map of an object's metadata a name stands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// `annotations`.
+    Annotations,
+    /// `labels`.
+    Labels,
+}
+
+impl Place {
+    const ALL: [Self; 2] = [Self::Annotations, Self::Labels];
+
+    fn field(self) -> &'static str {
+        match self {
+            Self::Annotations => "annotations",
+            Self::Labels => "labels",
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Annotations => "annotation",
+            Self::Labels => "label",
+        }
+    }
+
+    fn one(self) -> &'static str {
+        match self {
+            Self::Annotations => "an annotation",
+            Self::Labels => "a label",
+        }
+    }
+}
+
+/// Who writes a name.
+#[derive(Clone, Copy, Debug)]
+enum Author {
+    /// Users. It acts on objects of these kinds, and on no other.
+    User(&'static [&'static str]),
+    /// Weft. Who copies an object copies it too, and asks for nothing by it.
+    Weft,
+}
+
+/// One of our names.
+#[derive(Clone, Copy, Debug)]
+struct OwnName {
+    name: &'static str,
+    place: Place,
+    author: Author,
+}
+
+/// What pods are told, for one or for all of a namespace.
+const PODS: &[&str] = &["Namespace", "Pod"];
+
+/// An annotation that users write on objects of these kinds.
+const fn asked(name: &'static str, on: &'static [&'static str]) -> OwnName {
+    OwnName {
+        name,
+        place: Place::Annotations,
+        author: Author::User(on),
+    }
+}
+
+/// What Weft writes itself.
+const fn written(name: &'static str, place: Place) -> OwnName {
+    OwnName {
+        name,
+        place,
+        author: Author::Weft,
+    }
+}
+
+/// All of them.
+const ALL: &[OwnName] = &[
+    OwnName {
+        place: Place::Labels,
+        ..asked(labels::INJECT, PODS)
+    },
+    asked(labels::ACCESS, PODS),
+    asked(labels::MTLS, PODS),
+    asked(labels::OPAQUE_PORTS, &["Namespace", "Pod", "Service"]),
+    asked(labels::ROUTES, &["Service"]),
+    asked(labels::SKIP_INBOUND_PORTS, PODS),
+    asked(labels::SKIP_OUTBOUND_PORTS, PODS),
+    asked(labels::SKIP_OUTBOUND_CIDRS, PODS),
+    asked(labels::PROXY_CPU_REQUEST, PODS),
+    asked(labels::PROXY_CPU_LIMIT, PODS),
+    asked(labels::PROXY_MEMORY_REQUEST, PODS),
+    asked(labels::PROXY_MEMORY_LIMIT, PODS),
+    asked(labels::LOG_LEVEL, PODS),
+    asked(labels::ACCESS_LOG, PODS),
+    asked(labels::TRACE_SAMPLING, PODS),
+    asked(labels::DRAIN_DELAY, PODS),
+    written(labels::ACCOUNT, Place::Labels),
+    written(labels::PROXY_VERSION, Place::Annotations),
+    written(labels::SMI_LOSSLESS, Place::Annotations),
+    written(labels::INSTALL, Place::Annotations),
+    written(labels::TRUST_DOMAIN, Place::Annotations),
+];
+
+/// A name under our prefix that nobody reads where it stands.
+#[derive(Clone, Copy, Debug)]
+pub struct Unread<'a> {
+    /// As it was written.
+    pub name: &'a str,
+    /// The map that it stands in.
+    pub place: Place,
+    /// Path of the metadata in the object.
+    metadata: &'static str,
+    why: Why<'a>,
+}
+
+/// Why nobody reads a name.
+#[derive(Clone, Copy, Debug)]
+enum Why<'a> {
+    /// There is none like it.
+    Unknown,
+    /// It belongs into this other map.
+    Misplaced(Place),
+    /// It acts on other kinds than this.
+    OtherKind {
+        kind: &'a str,
+        place: Place,
+        on: &'static [&'static str],
+        /// Path of the metadata of the pods that the object makes, if it acts there.
+        template: Option<&'static str>,
+    },
+}
+
+impl Unread<'_> {
+    /// What is wrong, and the way out; a clause that follows the name or its field.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match self.why {
+            Why::Unknown => {
+                let known = ALL.iter();
+                let asked = known.filter(|known| matches!(known.author, Author::User(_)));
+                let meant = hint(self.name, asked.map(|known| known.name));
+                format!("is no {} of Weft{meant}", self.place.word())
+            }
+            Why::Misplaced(place) => format!(
+                "is not read: it is {}; write it under {}.{}",
+                place.one(),
+                self.metadata,
+                place.field()
+            ),
+            Why::OtherKind {
+                kind,
+                place,
+                on,
+                template,
+            } => {
+                let there = template.map_or_else(String::new, |metadata| {
+                    format!("; write it under {metadata}.{}", place.field())
+                });
+                format!(
+                    "is not read on kind {}; it is {} of {}{there}",
+                    short(kind),
+                    place.one(),
+                    on.join(" and ")
+                )
+            }
+        }
+    }
+
+    fn field(&self) -> String {
+        format!(
+            "{}.{}[{}]",
+            self.metadata,
+            self.place.field(),
+            short(self.name)
+        )
+    }
+}
+
+/// The names under our prefix that nobody reads in an object: in its own metadata, and in those
+/// of the pods that it makes.
+pub fn unread<'a>(
+    group: &'a str,
+    kind: &'a str,
+    object: &'a Value,
+) -> impl Iterator<Item = Unread<'a>> {
+    let is_known = is_known(group);
+    let template = template(kind, object);
+    let own = Part {
+        path: "metadata",
+        metadata: &object["metadata"],
+        reads: is_known.then_some(kind),
+        object: kind,
+        template,
+    };
+    let of_pods = template.map(|(path, metadata)| Part {
+        path,
+        metadata,
+        reads: is_known.then_some("Pod"),
+        object: kind,
+        template: None,
+    });
+    let parts = iter::once(own).chain(of_pods);
+    parts.flat_map(|part| {
+        let places = Place::ALL.into_iter();
+        places.flat_map(move |place| part.unread(place))
+    })
+}
+
+/// The first few of [`unread`] as warnings, each with its field, and how many more there are.
+#[must_use]
+pub fn warnings(group: &str, kind: &str, object: &Value) -> Vec<Mistake> {
+    let warning = |field: String, text: String| Mistake {
+        field,
+        severity: Severity::Warn,
+        code: Code::FieldIgnored,
+        text,
+    };
+    let mut unread = unread(group, kind, object);
+    let first = unread.by_ref().take(MOST_SHOWN);
+    let mut warnings: Vec<Mistake> = first.map(|one| warning(one.field(), one.text())).collect();
+    let more = unread.count();
+    if more > 0 {
+        let text = format!("has {more} more labels and annotations that Weft does not read");
+        warnings.push(warning("metadata".to_owned(), text));
+    }
+    warnings
+}
+
+/// Metadata with names in them.
+#[derive(Clone, Copy)]
+struct Part<'a> {
+    /// Where they stand in the object.
+    path: &'static str,
+    metadata: &'a Value,
+    /// The kind that they are read of; `None` where a product that we do not know may pass names
+    /// on to where they act.
+    reads: Option<&'a str>,
+    /// Kind of the whole object.
+    object: &'a str,
+    /// Metadata of the pods that the object makes, with their path.
+    template: Option<(&'static str, &'a Value)>,
+}
+
+impl<'a> Part<'a> {
+    fn unread(self, place: Place) -> impl Iterator<Item = Unread<'a>> {
+        let map = self.metadata.get(place.field()).and_then(Value::as_object);
+        let names = map.into_iter().flatten().map(|(name, _)| name.as_str());
+        let ours = names.filter(|name| name.starts_with(PREFIX));
+        ours.filter_map(move |name| {
+            Some(Unread {
+                name,
+                place,
+                metadata: self.path,
+                why: self.judged(place, name)?,
+            })
+        })
+    }
+
+    /// Why nobody reads this name, if that is so.
+    fn judged(&self, place: Place, name: &str) -> Option<Why<'a>> {
+        let Some(known) = ALL.iter().find(|known| known.name == name) else {
+            return Some(Why::Unknown);
+        };
+        let (Author::User(on), Some(kind)) = (known.author, self.reads) else {
+            return None;
+        };
+        if name == labels::INJECT && SPELLED.contains(&self.object) {
+            return None;
+        }
+        if !on.contains(&kind) {
+            // Who wrote it there as well is heard.
+            let of_pods = self.template.filter(|_| on.contains(&"Pod"));
+            let is_heard = of_pods.is_some_and(|(_, metadata)| has(metadata, known));
+            return (!is_heard).then_some(Why::OtherKind {
+                kind,
+                place: known.place,
+                on,
+                template: of_pods.map(|(path, _)| path),
+            });
+        }
+        let is_heard = known.place == place || has(self.metadata, known);
+        (!is_heard).then_some(Why::Misplaced(known.place))
+    }
+}
+
+/// Whether a name stands in these metadata where it belongs.
+fn has(metadata: &Value, known: &OwnName) -> bool {
+    let map = metadata.get(known.place.field());
+    map.is_some_and(|map| map.get(known.name).is_some())
+}
+
+/// Whether the kinds of a group are Kubernetes' own, SMI's or ours: then it is known that none
+/// of them passes names on, but to the pods of a template.
+fn is_known(group: &str) -> bool {
+    let named = [ACCESS_GROUP, SPECS_GROUP, SPLIT_GROUP, weft::GROUP];
+    !group.contains('.') || group.ends_with(".k8s.io") || named.contains(&group)
+}
+
+/// Metadata of the pods that an object makes, with their path.
+fn template<'a>(kind: &str, object: &'a Value) -> Option<(&'static str, &'a Value)> {
+    let path = match kind {
+        "CronJob" => "spec.jobTemplate.spec.template.metadata",
+        "PodTemplate" => "template.metadata",
+        _ => "spec.template.metadata",
+    };
+    let mut above = path.strip_suffix(".metadata")?.split('.');
+    let template = above.try_fold(object, |value, key| value.get(key))?;
+    template.is_object().then(|| (path, &template["metadata"]))
+}
+
+fn short(text: &str) -> String {
+    text.chars().take(LONGEST).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,282 @@
+//! Names that do nothing are told, those that do something are not, and the table of them is
+//! what the constants and the manual have.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use super::*;
+
+const NOTHING: [(String, String); 0] = [];
+
+/// Field and text of each warning.
+fn told(group: &str, kind: &str, object: &Value) -> Vec<(String, String)> {
+    let warnings = warnings(group, kind, object).into_iter();
+    let told = warnings.map(|one| {
+        assert_eq!(one.severity, Severity::Warn, "{one:?}");
+        (one.field, one.text)
+    });
+    told.collect()
+}
+
+fn annotated(name: &str) -> Value {
+    json!({"metadata": {"annotations": {name: "deny"}}})
+}
+
+/// A CronJob with this as the template of its pods.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "keeps the tests' json! plain"
+)]
+fn cron_job(template: Value) -> Value {
+    json!({"spec": {"jobTemplate": {"spec": {"template": template}}}})
+}
+
+fn labelled(name: &str) -> Value {
+    json!({"metadata": {"labels": {name: "deny"}}})
+}
+
+/// Only one thing is told, with this field and this text.
+fn alone(group: &str, kind: &str, object: &Value, field: &str, text: &str) {
+    let expected = [(field.to_owned(), text.to_owned())];
+    assert_eq!(told(group, kind, object), expected, "{kind} {object}");
+}
+
+#[test]
+fn a_misspelt_name_is_told_with_the_one_that_was_meant_wherever_it_stands() {
+    for (written, meant) in [
+        ("weft.dev/acess", "; you may mean weft.dev/access"),
+        ("weft.dev/mtsl", "; you may mean weft.dev/mtls"),
+        ("weft.dev/Access", "; you may mean weft.dev/access"),
+        ("weft.dev/mtlss", "; you may mean weft.dev/mtls"),
+        ("weft.dev/shoe-size", ""),
+        // Nobody asks for anything by a name that Weft writes.
+        ("weft.dev/proxy-versions", ""),
+    ] {
+        let text = format!("is no annotation of Weft{meant}");
+        for kind in ["Namespace", "Pod", "Service", "ConfigMap"] {
+            let field = format!("metadata.annotations[{written}]");
+            alone("", kind, &annotated(written), &field, &text);
+        }
+    }
+    let field = "metadata.labels[weft.dev/injct]";
+    let text = "is no label of Weft; you may mean weft.dev/inject";
+    let label = labelled("weft.dev/injct");
+    alone("", "Namespace", &label, field, text);
+    let cron = cron_job(annotated("weft.dev/acess"));
+    let field = "spec.jobTemplate.spec.template.metadata.annotations[weft.dev/acess]";
+    let text = "is no annotation of Weft; you may mean weft.dev/access";
+    alone("batch", "CronJob", &cron, field, text);
+    // Names of others are theirs, however much they look like ours.
+    for other in ["acess", "example.com/acess", "weft.develop/acess"] {
+        assert_eq!(told("", "Namespace", &annotated(other)), NOTHING, "{other}");
+    }
+}
+
+#[test]
+fn a_name_on_a_kind_where_it_does_nothing_is_told_with_where_it_acts() {
+    let access = "metadata.annotations[weft.dev/access]";
+    let of_pods = "it is an annotation of Namespace and Pod";
+    for (group, kind) in [
+        ("", "Service"),
+        ("", "ServiceAccount"),
+        ("networking.k8s.io", "Ingress"),
+        ("access.smi-spec.io", "TrafficTarget"),
+        ("weft.dev", "TrafficPolicy"),
+    ] {
+        let text = format!("is not read on kind {kind}; {of_pods}");
+        alone(group, kind, &annotated("weft.dev/access"), access, &text);
+    }
+    let routes = annotated("weft.dev/routes");
+    let field = "metadata.annotations[weft.dev/routes]";
+    let text = "is not read on kind Namespace; it is an annotation of Service";
+    alone("", "Namespace", &routes, field, text);
+    let inject = labelled("weft.dev/inject");
+    let field = "metadata.labels[weft.dev/inject]";
+    let text = "is not read on kind Service; it is a label of Namespace and Pod";
+    alone("", "Service", &inject, field, text);
+    // What makes pods, and what they are made from.
+    let mut deployment = annotated("weft.dev/access");
+    deployment["spec"]["template"] = json!({"spec": {}});
+    let text = format!(
+        "is not read on kind Deployment; {of_pods}; write it under \
+         spec.template.metadata.annotations"
+    );
+    alone("apps", "Deployment", &deployment, access, &text);
+    let template = json!({"spec": {"template": routes}});
+    let field = "spec.template.metadata.annotations[weft.dev/routes]";
+    let text = "is not read on kind Pod; it is an annotation of Service";
+    alone("apps", "StatefulSet", &template, field, text);
+}
+
+#[test]
+fn a_name_in_the_other_map_is_told_with_the_right_one() {
+    let text = "is not read: it is an annotation; write it under metadata.annotations";
+    let field = "metadata.labels[weft.dev/access]";
+    let label = labelled("weft.dev/access");
+    alone("", "Namespace", &label, field, text);
+    let cron = cron_job(annotated("weft.dev/inject"));
+    let field = "spec.jobTemplate.spec.template.metadata.annotations[weft.dev/inject]";
+    let text = "is not read: it is a label; write it under \
+                spec.jobTemplate.spec.template.metadata.labels";
+    alone("batch", "CronJob", &cron, field, text);
+}
+
+#[test]
+fn what_is_read_somewhere_is_not_talked_about() {
+    let both = json!({"metadata": {"labels": {"weft.dev/access": "deny"},
+        "annotations": {"weft.dev/access": "deny"}}});
+    let access = annotated("weft.dev/access");
+    let mut deployment = access.clone();
+    deployment["spec"]["template"] = access.clone();
+    let list = json!({"metadata": {"annotations": ["weft.dev/acess"]}});
+    for (group, kind, object) in [
+        ("", "Namespace", access.clone()),
+        ("", "Pod", annotated("weft.dev/drain-delay")),
+        ("", "Service", annotated("weft.dev/routes")),
+        ("", "Service", annotated("weft.dev/opaque-ports")),
+        ("", "Namespace", labelled("weft.dev/inject")),
+        ("", "Namespace", both),
+        ("apps", "Deployment", deployment),
+        // It has a judge of its own there.
+        ("apps", "Deployment", labelled("weft.dev/inject")),
+        // Another product may pass it on to where it acts.
+        ("tenants.example.com", "Tenant", access.clone()),
+        ("serving.knative.dev", "Service", access),
+        ("", "Namespace", list),
+        ("", "Namespace", Value::Null),
+    ] {
+        assert_eq!(told(group, kind, &object), NOTHING, "{kind} {object}");
+    }
+    // Control: what nobody passes on, because it is no name.
+    let misspelt = annotated("weft.dev/acess");
+    let found = told("tenants.example.com", "Tenant", &misspelt);
+    assert_eq!(found.len(), 1, "{found:?}");
+}
+
+#[test]
+fn what_weft_writes_is_not_talked_about_wherever_it_was_copied_to() {
+    let ours = ALL.iter();
+    let ours: Vec<&OwnName> = ours
+        .filter(|known| matches!(known.author, Author::Weft))
+        .collect();
+    assert_eq!(ours.len(), 5, "{ours:?}");
+    for known in ours {
+        for kind in ["Namespace", "Pod", "Service", "Lease", "TrafficSplit"] {
+            for object in [annotated(known.name), labelled(known.name)] {
+                assert_eq!(told("", kind, &object), NOTHING, "{kind} {object}");
+            }
+        }
+    }
+}
+
+#[test]
+fn of_many_names_the_first_are_told_and_the_rest_counted() {
+    let many = |count: usize| {
+        let names = (0..count).map(|i| (format!("weft.dev/x-{i}"), json!("")));
+        let names: serde_json::Map<String, Value> = names.collect();
+        json!({"metadata": {"annotations": names}})
+    };
+    let found = told("", "Namespace", &many(MOST_SHOWN + 40));
+    assert_eq!(found.len(), MOST_SHOWN + 1, "{found:?}");
+    let last = found.last().unwrap();
+    assert_eq!(last.0, "metadata");
+    assert!(last.1.starts_with("has 40 more "), "{last:?}");
+    assert_eq!(told("", "Namespace", &many(MOST_SHOWN)).len(), MOST_SHOWN);
+    let long = annotated(&format!("weft.dev/{}", "x".repeat(5000)));
+    let found = told("", "Namespace", &long);
+    assert!(found[0].0.len() < 150, "{found:?}");
+}
+
+/// Folders of what runs somewhere, and of what it is made of.
+const PROGRAMS: [&str; 9] = [
+    "cli",
+    "controller",
+    "crds",
+    "identity",
+    "injector",
+    "policy",
+    "proxy",
+    "runtime",
+    "wire",
+];
+
+fn top() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// The names that the constants of a text have.
+fn constants(text: &str) -> Vec<String> {
+    let quoted = text.match_indices("\"weft.dev/");
+    let declared = quoted.filter(|(at, _)| text[..*at].trim_end().ends_with(": &str ="));
+    let names = declared.filter_map(|(at, _)| text[at + 1..].split('"').next());
+    names
+        .filter(|name| *name != PREFIX)
+        .map(ToOwned::to_owned)
+        .collect()
+}
+
+fn constants_below(folder: &Path, found: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            constants_below(&path, found);
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            found.extend(constants(&fs::read_to_string(&path).unwrap()));
+        }
+    }
+}
+
+#[test]
+fn the_table_has_the_name_of_every_constant_of_every_program() {
+    let mut found = BTreeSet::new();
+    for part in PROGRAMS {
+        constants_below(&top().join(part).join("src"), &mut found);
+    }
+    let known: BTreeSet<String> = ALL.iter().map(|known| known.name.to_owned()).collect();
+    assert_eq!(known.len(), ALL.len(), "a name stands twice");
+    assert_eq!(found, known);
+    // Control: a constant is seen as it may be written, and other texts are not.
+    let text = "const A: &str = \"weft.dev/a\";\nconst B: &str =\n    \"weft.dev/b\";\n\
+                const C: &str = \"weft.dev/\";\nlet d = \"weft.dev/d\";";
+    assert_eq!(constants(text), ["weft.dev/a", "weft.dev/b"]);
+}
+
+/// The kinds of each name in the table of the manual; none for what Weft writes.
+fn documented() -> BTreeMap<String, BTreeSet<String>> {
+    let page = fs::read_to_string(top().join("docs/operating.md")).unwrap();
+    let (_, section) = page.split_once("\n## Labels and annotations\n").unwrap();
+    let lines = section.lines().skip_while(|line| !line.starts_with('|'));
+    let rows = lines.take_while(|line| line.starts_with('|')).skip(2);
+    let mut documented = BTreeMap::new();
+    for row in rows {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let (names, on, values) = (cells[1], cells[2], cells[3]);
+        let kinds: BTreeSet<String> = match values.starts_with("written by ") {
+            true => BTreeSet::new(),
+            false => on.split(", ").map(str::to_lowercase).collect(),
+        };
+        for name in names.split(", ") {
+            documented.insert(name.trim_matches('`').to_owned(), kinds.clone());
+        }
+    }
+    documented
+}
+
+#[test]
+fn the_manual_lists_every_name_with_the_kinds_that_it_acts_on() {
+    let known: BTreeMap<String, BTreeSet<String>> = ALL
+        .iter()
+        .map(|known| {
+            let on = match known.author {
+                Author::User(on) => on,
+                Author::Weft => &[],
+            };
+            let kinds = on.iter().map(|kind| kind.to_lowercase()).collect();
+            (known.name.to_owned(), kinds)
+        })
+        .collect();
+    assert_eq!(documented(), known);
+}
