@@ -295,7 +295,8 @@ mod tests {
         let graph: Graph = serde_json::from_value(json!({"edges": calls})).unwrap();
         let traffic = IndexedGraph::of(graph);
         let listed = |line: &str| edges(line).kept(&traffic, None, SystemTime::UNIX_EPOCH);
-        assert_eq!(listed("--plaintext"), seen.clone().map(|(.., listed)| listed));
+        let plain = seen.clone().map(|(.., plain)| plain);
+        assert_eq!(listed("--plaintext"), plain);
         assert_eq!(listed(""), [true; 8], "all without the filter");
         let mut printed = Vec::new();
         let table = table(&traffic, None, false, SystemTime::UNIX_EPOCH);
