@@ -1,7 +1,7 @@
 // Edges as rows: the same numbers as in the picture, for whoever reads tables.
 
 import type { Edge } from "./api";
-import { type Model, health, refusals } from "./model";
+import { type Model, hasOwnTls, health, refusals } from "./model";
 import type { Cell, Row } from "./table";
 import { ago, milliseconds, percent, rate } from "./text";
 import { type App, question } from "./view";
@@ -18,7 +18,10 @@ export function success(requests: number, good: number, failure: number): Cell {
   return tone ? { ...cell, tone } : cell;
 }
 
-export function secured(mtls: number | undefined): Cell {
+export function secured(edge: Edge): Cell {
+  const mtls = edge.mtls;
+  // Between plaintext and mutual TLS: the mesh knows no identity of it.
+  if (hasOwnTls(edge)) return { text: "TLS", by: 0.5 };
   if (mtls === undefined) return { text: "not known", by: -1 };
   if (mtls === 1) return { text: "mTLS", by: 1, tone: "good" };
   return { text: mtls === 0 ? "plaintext" : `mTLS ${percent(mtls)}`, by: mtls, tone: "warn" };
@@ -61,7 +64,7 @@ export function row(app: App, model: Model, edge: Edge, unfolded = { model, edge
       end(app, model, edge.to),
       { text: edge.service ? `${edge.service}:${edge.port ?? ""}` : String(edge.port ?? "") },
       { text: edge.protocol },
-      secured(edge.mtls),
+      secured(edge),
       success(edge.requests, edge.success, edge.failure),
       { text: rate(edge.requests, model.seconds), by: edge.requests },
       time(edge.ms?.p50),

@@ -19,7 +19,10 @@ export interface Way {
   refused: number;
   open: number;
   health: Health;
-  /** Lowest share of mutual TLS among the edges; undefined where nobody says, and where it would be 1 and of some nobody says. */
+  /**
+   * Lowest share of mutual TLS among the edges, without those that the applications' own TLS secures; undefined where
+   * nobody says, and where it would be 1 and of some nobody says, or those are left out.
+   */
   mtls: number | undefined;
   /** None of the edges had a call. */
   quiet: boolean;
@@ -54,6 +57,11 @@ export function health(requests: number, failure: number): Health {
   return share >= WRONG ? "bad" : share >= WORTH_A_LOOK ? "warn" : "ok";
 }
 
+/** Whether TLS of the applications' own secures what mutual TLS does not. */
+export function hasOwnTls({ protocol, mtls }: Edge): boolean {
+  return protocol === "tls" && mtls !== undefined && mtls < 1;
+}
+
 /** Edges put together by their ends, in order of the ends. */
 export function ways(edges: Edge[]): Way[] {
   const found = new Map<string, Way>();
@@ -72,13 +80,13 @@ export function ways(edges: Edge[]): Way[] {
     way.refused += refusals(edge);
     way.open += edge.open;
     way.quiet &&= edge.quiet ?? false;
-    if (edge.mtls !== undefined) way.mtls = Math.min(way.mtls ?? 1, edge.mtls);
+    if (edge.mtls !== undefined && !hasOwnTls(edge)) way.mtls = Math.min(way.mtls ?? 1, edge.mtls);
     else if (edge.requests + edge.open > 0) unsaid.add(way);
   }
   const all = [...found.values()];
   for (const way of all) {
     way.health = health(way.requests, way.failure);
-    // A share that nobody tells may be any: that the others had it all closes no lock.
+    // A share that nobody tells may be any, and own TLS is no mutual one: that the others had it all closes no lock.
     if (way.mtls === 1 && unsaid.has(way)) way.mtls = undefined;
   }
   return all.sort((one, other) => compare(one.from, other.from) || compare(one.to, other.to));

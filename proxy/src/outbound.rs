@@ -48,7 +48,6 @@ use crate::net::connect;
 use crate::net::prefixed::Prefixed;
 use crate::net::sniff::{Sniffed, sniff};
 use crate::outbound::connection::Connection;
-use crate::outbound::opaque::ConnectSignal;
 use crate::outbound::passthrough::{external, turn_away, unknown};
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, CallKind};
@@ -93,8 +92,7 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, permi
         Protocol::Http2 | Protocol::Grpc => Version::HTTP_2,
         Protocol::Detect | Protocol::Opaque | Protocol::Tls => {
             permit.busy();
-            let signal = ConnectSignal::of(protocol);
-            return Box::pin(connection.relay(stream, tunnel, signal)).await;
+            return Box::pin(connection.relay(stream, tunnel, protocol)).await;
         }
     };
     // A declaration names the family; the bytes say which version it is.

@@ -56,6 +56,7 @@ mod path {
     mod outside;
     mod overload;
     mod overrides;
+    mod own_tls;
     mod patience;
     mod pods;
     mod policies;

@@ -1,6 +1,7 @@
 //! `weft edges`: who calls whom.
 
 mod drawing;
+mod secured;
 
 use std::time::{Duration, SystemTime};
 
@@ -8,6 +9,7 @@ use clap::Args;
 use crds::observe::{Edge, NodeKind};
 use k8s_openapi::jiff::Timestamp;
 
+use self::secured::Secured;
 use crate::cluster::Cluster;
 use crate::cluster::names::Named;
 use crate::commands::cluster_command::ClusterCommand;
@@ -40,13 +42,15 @@ const FORMATS: &[Format] = &[
 #[derive(Args, Debug)]
 #[command(
     about = "Show who calls whom, and how",
-    long_about = "Shows each edge of the graph: caller, called, port, protocol, whether mutual \
-                  TLS secured it, success, rate and latency, of the last minute. With --since also \
-                  edges that were seen earlier. Whether their calls were refused or in plaintext is \
-                  known of five minutes: with --refused or --plaintext --since is from 10s to 5m, \
-                  and all numbers are of this time. A PORT that nobody declared is - until it was \
-                  served once, as that of a host outside to which no connection ever came about. \
-                  -o dot draws for Graphviz, -o mermaid for Markdown.",
+    long_about = "Shows each edge of the graph: caller, called, port, protocol, what secured it, \
+                  success, rate and latency, of the last minute. SECURED is mtls for mutual TLS of \
+                  the mesh, tls for the applications' own TLS, of which the mesh knows no \
+                  identity, else plaintext. With --since also edges that were seen earlier. \
+                  Whether their calls were refused or in plaintext is known of five minutes: with \
+                  --refused or --plaintext --since is from 10s to 5m, and all numbers are of this \
+                  time. A PORT that nobody declared is - until it was served once, as that of a \
+                  host outside to which no connection ever came about. -o dot draws for Graphviz, \
+                  -o mermaid for Markdown.",
     after_help = "Example:\n  weft edges svc/cart -o mermaid"
 )]
 pub(crate) struct Edges {
@@ -56,7 +60,7 @@ pub(crate) struct Edges {
     /// Only edges with refused calls
     #[arg(long)]
     refused: bool,
-    /// Only edges with calls that no mutual TLS secured
+    /// Only edges with calls that neither mutual TLS nor the applications' own secured
     #[arg(long)]
     plaintext: bool,
     /// Only edges to hosts outside the mesh
@@ -159,7 +163,7 @@ impl Edges {
             });
             meant
                 && (!self.refused || !edge.refused.is_empty())
-                && (!self.plaintext || edge.mtls.is_some_and(|share| share < 1.0))
+                && (!self.plaintext || Secured::of(edge).is_some_and(Secured::has_plaintext))
                 && (!self.external || external(edge))
                 && match (self.since, since(&edge.last_seen, now)) {
                     (None, _) => !edge.quiet,
@@ -227,13 +231,16 @@ fn table(traffic: &IndexedGraph, here: Option<&str>, wide: bool, now: SystemTime
     table
 }
 
-/// Whether mutual TLS carried the calls.
+/// What carried the calls.
 fn secured(edge: &Edge) -> Cell {
-    match edge.mtls {
+    match Secured::of(edge) {
         None => Cell::default(),
-        Some(share) if share >= 1.0 => Cell::toned("mtls", Tone::Good),
-        Some(share) if share <= 0.0 => Cell::toned("plaintext", Tone::Warning),
-        Some(share) => Cell::toned(format!("mtls {}", number::percent(share)), Tone::Warning),
+        Some(Secured::Mtls) => Cell::toned("mtls", Tone::Good),
+        Some(Secured::OwnTls) => "tls".into(),
+        Some(Secured::Plaintext) => Cell::toned("plaintext", Tone::Warning),
+        Some(Secured::Partly(share)) => {
+            Cell::toned(format!("mtls {}", number::percent(share)), Tone::Warning)
+        }
     }
 }
 
@@ -249,16 +256,59 @@ fn since(text: &str, now: SystemTime) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
+    use crds::observe::Graph;
+    use serde_json::json;
 
     use super::*;
     use crate::args::{Cli, Command};
 
-    fn question(line: &str) -> Result<String, Failure> {
+    fn edges(line: &str) -> Edges {
         let words = ["weft", "edges"].into_iter().chain(line.split_whitespace());
         let Command::Edges(edges) = Cli::try_parse_from(words).unwrap().command else {
             panic!("{line}")
         };
-        Ok(edges.question()?.query())
+        edges
+    }
+
+    fn question(line: &str) -> Result<String, Failure> {
+        Ok(edges(line).question()?.query())
+    }
+
+    #[test]
+    fn what_an_applications_own_tls_secures_is_no_plaintext() {
+        let seen = [
+            ("http1", json!(1.0), "mtls", false),
+            ("http1", json!(0.5), "mtls 50.00%", true),
+            ("http1", json!(0.0), "plaintext", true),
+            ("tcp", json!(0.0), "plaintext", true),
+            ("tls", json!(0.0), "tls", false),
+            // What no mutual TLS carried was TLS all the same.
+            ("tls", json!(0.5), "tls", false),
+            ("tls", json!(1.0), "mtls", false),
+            ("tls", json!(null), "-", false),
+        ];
+        let calls = seen.iter().map(|(protocol, mtls, ..)| {
+            json!({"from": "shop/Deployment/web", "to": "External/api.example.com",
+                "protocol": protocol, "requests": 1, "success": 1, "mtls": mtls})
+        });
+        let calls: Vec<_> = calls.collect();
+        let graph: Graph = serde_json::from_value(json!({"edges": calls})).unwrap();
+        let traffic = IndexedGraph::of(graph);
+        let listed = |line: &str| edges(line).kept(&traffic, None, SystemTime::UNIX_EPOCH);
+        let plain = seen.clone().map(|(.., plain)| plain);
+        assert_eq!(listed("--plaintext"), plain);
+        assert_eq!(listed(""), [true; 8], "all without the filter");
+        let mut printed = Vec::new();
+        let table = table(&traffic, None, false, SystemTime::UNIX_EPOCH);
+        table.write(&mut printed, false).unwrap();
+        let printed = String::from_utf8(printed).unwrap();
+        let word = |row: &str| {
+            let cells = row.split("   ").map(str::trim);
+            let mut cells = cells.filter(|cell| !cell.is_empty());
+            cells.nth(4).unwrap().to_owned()
+        };
+        let words: Vec<String> = printed.lines().skip(1).map(word).collect();
+        assert_eq!(words, seen.map(|(_, _, word, _)| word), "{printed}");
     }
 
     #[test]

@@ -164,9 +164,10 @@ async fn every_line_tells_by_a_lock_whether_mutual_tls_secured_it() {
     browser
         .wait("document.querySelectorAll('.way').length === 7")
         .await;
-    // One does not say; a caller outside and a host outside have none.
+    // One does not say; a caller outside has none, and a host outside is called over the
+    // application's own TLS.
     assert_eq!(browser.count(".scroller .lock.closed").await, 4);
-    assert_eq!(browser.count(".scroller .lock.open").await, 2);
+    assert_eq!(browser.count(".scroller .lock.open").await, 1);
     let wide = "[...document.querySelectorAll('.scroller .lock')].every((lock) => lock.getBBox().width > 5)";
     assert_eq!(browser.eval(wide).await, true);
     // A line that has words too keeps both apart.
@@ -184,8 +185,15 @@ async fn every_line_tells_by_a_lock_whether_mutual_tls_secured_it() {
     browser
         .wait("document.querySelectorAll('.scroller .lock.closed').length === 3")
         .await;
-    assert_eq!(browser.count(".scroller .lock.open").await, 2);
+    assert_eq!(browser.count(".scroller .lock.open").await, 1);
     assert_eq!(browser.count(".way").await, 7);
+    // Control: the same host, called in plaintext.
+    graph["edges"][6]["protocol"] = json!("tcp");
+    shown.mesh.graph(&graph);
+    let browser = &mut shown.browser;
+    browser
+        .wait("document.querySelectorAll('.scroller .lock.open').length === 2")
+        .await;
 }
 
 #[tokio::test]

@@ -108,6 +108,14 @@ impl Connection {
             })
     }
 
+    /// Which bytes come to the port, as far as that is declared.
+    pub(super) fn declared_bytes(&self, snapshot: &Snapshot) -> Protocol {
+        match self.declared(snapshot) {
+            Protocol::Tls => Protocol::Tls,
+            _ => Protocol::Opaque,
+        }
+    }
+
     /// May this caller use the port for opaque bytes?
     pub(super) fn authorize_bytes(&self, snapshot: &Snapshot) -> Result<Admitted, Failure> {
         let verdict = self.judge_bytes(snapshot);

@@ -4,6 +4,7 @@ use std::io;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use policy::protocol::Protocol;
 use policy::reason::Reason;
 use tokio::net::TcpStream;
 
@@ -16,7 +17,7 @@ use crate::net::given_up::Beginning;
 use crate::net::opaque_scan::{OpaqueScan, ScanFinding};
 use crate::net::prefixed::Prefixed;
 use crate::net::relay;
-use crate::telemetry::call::CallKind;
+use crate::telemetry::call::{Call, CallKind};
 use crate::telemetry::labels::Direction;
 
 impl Connection {
@@ -31,7 +32,10 @@ impl Connection {
     ) where
         S: ChunkIo,
     {
-        let mut call = self.call(CallKind::Bytes);
+        let mut call = self.call_of_bytes();
+        if stream.begins_as_tls() {
+            call.carries_tls();
+        }
         self.count_on_cell(&mut call);
         let admitted = match decided {
             Ok(admitted) => admitted,
@@ -78,6 +82,17 @@ impl Connection {
                 }
             }
         }
+    }
+
+    /// A call of bytes begins. What is declared of them only says how it counts, so it need not
+    /// be of the snapshot that they are judged by.
+    pub(super) fn call_of_bytes(&self) -> Call {
+        let mut call = self.call(CallKind::Bytes);
+        let config = &self.proxy.config;
+        if config.inspect(|now| self.declared_bytes(now)) == Protocol::Tls {
+            call.carries_tls();
+        }
+        call
     }
 
     /// Both sides of opaque bytes, with what is looked at in them.

@@ -4,7 +4,6 @@
 use std::time::Instant;
 
 use policy::access::{Access, JudgedTraffic};
-use policy::protocol::Protocol;
 
 use crate::config::snapshot::Snapshot;
 use crate::config::trial::Judged;
@@ -37,7 +36,7 @@ impl Connection {
     pub(super) fn try_on_bytes(&self, snapshot: &Snapshot, passes: bool) {
         if self.proxy.config.trials.any() {
             let judged = Judged {
-                key: self.cell_key(Protocol::Opaque, None),
+                key: self.cell_key(self.declared_bytes(snapshot), None),
                 passes,
                 request: None,
             };

@@ -18,7 +18,6 @@ use crate::inbound::authorize::{Admitted, Expected};
 use crate::inbound::connection::Connection;
 use crate::mesh::protocol::{RequestKind, not_sent};
 use crate::net::prefixed::Prefixed;
-use crate::telemetry::call::CallKind;
 
 /// What a tunnel may carry, as it is decided before anything of it is read.
 enum TunnelContent {
@@ -125,7 +124,7 @@ impl Connection {
 
     /// The answer to a peer whose tunnel is not opened.
     fn unopened(&self, failure: &Failure) -> Response<Body> {
-        let call = self.call(CallKind::Bytes);
+        let call = self.call_of_bytes();
         let response = call.refuse(failure, &Method::POST, false);
         match failure.next() {
             Next::Stop => response,

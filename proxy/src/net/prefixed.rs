@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::net::budget::Budget;
 use crate::net::chunk::{ChunkIo, ReadSize};
 use crate::net::forward::{forward_chunks_out, forward_shutdown, forward_write};
-use crate::net::sniff::{SILENCE, Sniffed, begins_request, sniff_greeting};
+use crate::net::sniff::{SILENCE, Sniffed, begins_request, begins_tls, sniff_greeting};
 use crate::net::tuning::HEAD_WITHIN;
 
 /// A stream whose first bytes were read already.
@@ -56,6 +56,12 @@ impl<S> Prefixed<S> {
         let mut prefix = bytes.to_vec();
         prefix.extend_from_slice(&self.prefix[self.at..]);
         (self.prefix, self.at) = (prefix, 0);
+    }
+
+    /// True when what was read already is the beginning of TLS. Nothing is waited for.
+    #[must_use]
+    pub(crate) fn begins_as_tls(&self) -> bool {
+        begins_tls(&self.prefix)
     }
 }
 

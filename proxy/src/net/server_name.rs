@@ -1,5 +1,6 @@
-//! The name under which the first bytes of a connection ask for a host: the server name of
-//! a TLS handshake, or the Host of an HTTP/1 request.
+//! What the first bytes of a connection say of it: whether they are TLS, and the name under
+//! which they ask for a host, which is the server name of a TLS handshake, or the Host of an
+//! HTTP/1 request.
 //!
 //! Looked at in the socket's own buffer, so whoever relays the bytes gets all of them.
 
@@ -7,14 +8,29 @@ use futures::FutureExt as _;
 use rustls::server::Acceptor;
 use tokio::net::TcpStream;
 
+use crate::net::sniff::begins_tls;
+
 /// Bytes that are looked at: a handshake with hybrid key shares has some 1 800.
 const LOOKED_AT: usize = 4096;
 
-/// The name in what has come by now; nothing is waited for.
-pub(crate) fn requested_host(stream: &TcpStream) -> Option<String> {
+/// What a client says first.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct FirstWords {
+    /// The host that it asks for.
+    pub(crate) host: Option<String>,
+    /// Whether it speaks TLS, also where that names no host.
+    pub(crate) is_tls: bool,
+}
+
+/// What has come by now; nothing is waited for.
+pub(crate) fn first_words(stream: &TcpStream) -> FirstWords {
     let mut first = [0; LOOKED_AT];
-    let read = stream.peek(&mut first).now_or_never()?.ok()?;
-    of(first.get(..read)?)
+    let read = stream.peek(&mut first).now_or_never();
+    let came = read.and_then(Result::ok).and_then(|read| first.get(..read));
+    came.map_or_else(FirstWords::default, |came| FirstWords {
+        host: of(came),
+        is_tls: begins_tls(came),
+    })
 }
 
 fn of(first: &[u8]) -> Option<String> {
@@ -80,11 +96,13 @@ mod tests {
         let tls = hello("API.example.com");
         assert_eq!(of(&tls).as_deref(), Some("api.example.com"));
         assert_eq!(of(&tls[..40]), None, "half a handshake");
-        assert_eq!(
-            of(&hello("10.0.0.1")),
-            None,
-            "an address is sent under no name"
-        );
+        let nameless = hello("10.0.0.1");
+        assert_eq!(of(&nameless), None, "an address is sent under no name");
+        // That it is TLS is known all the same, and of too few bytes it is not.
+        assert!(begins_tls(&tls) && begins_tls(&tls[..40]) && begins_tls(&nameless));
+        let alert: &[u8] = &[0x15, 3, 3, 0, 2, 1];
+        let others: [&[u8]; 4] = [&tls[..5], alert, b"GET / HTTP/1.1\r\n", b""];
+        assert!(others.into_iter().all(|bytes| !begins_tls(bytes)));
         for (bytes, expected) in [
             (
                 "GET / HTTP/1.1\r\nA: b\r\nhost: Shop.example:8080\r\n\r\n",
@@ -125,11 +143,14 @@ mod tests {
         let client = tokio::task::spawn_blocking(move || std::net::TcpStream::connect(at));
         let (stream, _) = listener.accept().await.unwrap();
         let mut client = client.await.unwrap().unwrap();
-        assert_eq!(requested_host(&stream), None, "nothing came yet");
+        let silent = FirstWords::default();
+        assert_eq!(first_words(&stream), silent, "nothing came yet");
         let request = b"GET / HTTP/1.1\r\nhost: shop.example\r\n\r\n";
         std::io::Write::write_all(&mut client, request).unwrap();
         stream.readable().await.unwrap();
-        assert_eq!(requested_host(&stream).as_deref(), Some("shop.example"));
+        let first = first_words(&stream);
+        assert_eq!(first.host.as_deref(), Some("shop.example"));
+        assert!(!first.is_tls);
         let mut stream = stream.into_std().unwrap();
         stream.set_nonblocking(false).unwrap();
         let mut read = vec![0; request.len()];

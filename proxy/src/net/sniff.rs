@@ -327,5 +327,12 @@ pub(crate) fn sniff_strictly(bytes: &[u8]) -> Sniffed {
     }
 }
 
+/// Whether a connection begins with a TLS record in which a ClientHello begins. Whoever
+/// speaks TLS sends so much of it at once; who sends less counts as one that does not.
+#[must_use]
+pub(crate) const fn begins_tls(bytes: &[u8]) -> bool {
+    matches!(bytes, [0x16, 0x03, 0..=4, _, _, 0x01, ..])
+}
+
 #[cfg(test)]
 mod tests;

@@ -33,7 +33,7 @@ impl Connection {
             } else {
                 sniffed
             };
-            return Ok((sniffed.protocol(), None));
+            return Ok((spoken(sniffed, stream), None));
         }
         // Counted only if this turns out to be its connection.
         let mut call = self.call(CallKind::Bytes);
@@ -117,6 +117,8 @@ impl Connection {
 fn spoken(sniffed: Sniffed, stream: &Prefixed<TcpStream>) -> Protocol {
     if sniffed == Sniffed::Unsure && !stream.has_bytes() {
         Protocol::Detect
+    } else if stream.begins_as_tls() {
+        Protocol::Tls
     } else {
         sniffed.protocol()
     }

@@ -28,7 +28,7 @@ use crate::telemetry::call::{Call, CallKind};
 
 /// What it says of an endpoint that a way to it could be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ConnectSignal {
+enum ConnectSignal {
     /// That it serves: bytes are what is spoken.
     Serves,
     /// Nothing: nobody has spoken yet, and requests may be what comes.
@@ -68,7 +68,7 @@ fn led_to((service, port): (&ServiceId, u16)) -> (Arc<str>, u16) {
 
 impl ConnectSignal {
     /// `Detect`: nobody has said anything.
-    pub(super) const fn of(protocol: Protocol) -> Self {
+    const fn of(protocol: Protocol) -> Self {
         match protocol {
             Protocol::Detect => Self::IsNoSign,
             Protocol::Http1
@@ -193,20 +193,31 @@ impl Connection {
         Err(attempts.failure(call))
     }
 
-    /// Relays to an endpoint; `opened` is the way to one, if there is one already.
+    /// Relays bytes of this protocol to an endpoint; `opened` is the way to one, if there is one
+    /// already.
     pub(super) async fn relay(
         &self,
         mut stream: Prefixed<TcpStream>,
         opened: Option<OpenedTunnel>,
-        signal: ConnectSignal,
+        protocol: Protocol,
     ) {
+        let signal = ConnectSignal::of(protocol);
+        let is_tls = protocol == Protocol::Tls;
         let (tunnel, call) = match opened {
-            Some(OpenedTunnel { ahead, call }) => match signal {
-                ConnectSignal::Serves => (ahead.counted(&self.proxy, &call), call),
-                ConnectSignal::IsNoSign => (Ok(ahead.tunnel), call),
-            },
+            Some(OpenedTunnel { ahead, mut call }) => {
+                if is_tls {
+                    call.carries_tls();
+                }
+                match signal {
+                    ConnectSignal::Serves => (ahead.counted(&self.proxy, &call), call),
+                    ConnectSignal::IsNoSign => (Ok(ahead.tunnel), call),
+                }
+            }
             None => {
                 let mut call = self.call(CallKind::Bytes);
+                if is_tls {
+                    call.carries_tls();
+                }
                 let tunnel = Box::pin(self.open_or_fall_back(signal, &mut call)).await;
                 (tunnel, call)
             }

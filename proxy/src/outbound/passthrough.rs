@@ -19,8 +19,9 @@ use crate::http::received::{Received, Upgrades};
 use crate::http::server::{Accepted, Profile, serve as serve_http};
 use crate::net::connect::ConnectTimeout;
 use crate::net::prefixed::Prefixed;
+use crate::net::server_name::{FirstWords, first_words};
 use crate::net::sniff::{DETECT_WITHIN, Sniffed, sniff};
-use crate::net::{connect, relay, server_name};
+use crate::net::{connect, relay};
 use crate::outbound::shadow;
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, CallKind};
@@ -109,7 +110,11 @@ pub(crate) async fn turn_away(
         Ok(Sniffed::Http1) => Version::HTTP_11,
         Ok(Sniffed::Http2) => Version::HTTP_2,
         Ok(Sniffed::Opaque | Sniffed::Unsure) => {
-            return call(CallKind::Bytes).reset(&failure(), || drop(stream));
+            let mut call = call(CallKind::Bytes);
+            if stream.begins_as_tls() {
+                call.carries_tls();
+            }
+            return call.reset(&failure(), || drop(stream));
         }
         Err(_) => return,
     };
@@ -175,7 +180,11 @@ pub(crate) async fn pass_through(
     {
         Ok(mut server) => {
             somebody_speaks(&stream, &server).await;
-            call.between(called(server_name::requested_host(&stream)));
+            let FirstWords { host, is_tls } = first_words(&stream);
+            call.between(called(host));
+            if is_tls {
+                call.carries_tls();
+            }
             let cell = call.open();
             tokio::select! {
                 outcome = relay::relay(&mut stream, &mut server, proxy.budget(), cell.flows()) => {

@@ -152,6 +152,18 @@ impl Call {
         };
     }
 
+    /// Notes that its bytes are TLS of the application's own, as somebody declared it or as they
+    /// begin. Of a connection that does not count as open yet.
+    pub(crate) fn carries_tls(&mut self) {
+        self.protocol = Protocol::Tls;
+        // The way of a connection that was opened ahead is one of whatever bytes.
+        if let At::Cell(cell) = &self.at
+            && !matches!(cell.key().parties, Parties::Rest(_))
+        {
+            self.at = At::Nowhere(cell.key().parties.clone());
+        }
+    }
+
     /// Notes what is asked, as far as the access log, traces and those who watch will tell.
     pub(crate) fn asks(&mut self, parts: &request::Parts, from: CameFrom) {
         self.trace = self.begin_trace(parts, from);

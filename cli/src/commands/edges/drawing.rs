@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 
 use crds::observe::{Edge, Node};
 
+use super::secured::Secured;
 use crate::escape;
 use crate::output::number;
 use crate::traffic::IndexedGraph;
@@ -71,10 +72,11 @@ fn ids(traffic: &IndexedGraph) -> BTreeMap<&str, usize> {
 fn label(traffic: &IndexedGraph, edge: &Edge) -> String {
     let mut sums = Sums::default();
     sums.add(edge);
-    let lock = match edge.mtls {
-        Some(share) if share >= 1.0 => "mtls ",
-        Some(_) => "plaintext ",
-        None => "",
+    let lock = match Secured::of(edge) {
+        Some(Secured::Mtls) => "mtls ",
+        Some(Secured::Partly(_) | Secured::Plaintext) => "plaintext ",
+        // Its protocol says so.
+        Some(Secured::OwnTls) | None => "",
     };
     let rate = number::rate(edge.requests, traffic.seconds());
     let failed = match edge.failure {
@@ -128,12 +130,13 @@ mod tests {
                 {"id": "w", "kind": "Deployment", "namespace": "shop", "name": "web", "pods": 1, "meshed": 1},
             ],
             "edges": [{"id": "1", "from": "w", "to": "e", "protocol": "http1", "requests": 60, "failure": 60,
-                       "refused": {"not-allowed": 60}, "mtls": 0.0}],
+                       "refused": {"not-allowed": 60}, "mtls": 0.0},
+                      {"id": "2", "from": "w", "to": "e", "protocol": "tls", "requests": 60, "success": 60, "mtls": 0.0}],
         }))
         .unwrap();
         let traffic = IndexedGraph::of(graph);
         let dot = dot(&traffic, Some("shop"));
-        assert_eq!(dot.lines().count(), 7, "{dot}");
+        assert_eq!(dot.lines().count(), 8, "{dot}");
         assert!(
             dot.contains("label=\"external/a\\\"]; x -> y\\\\n#<script>\""),
             "{dot}"
@@ -142,12 +145,13 @@ mod tests {
             dot.contains("n1 -> n0 [label=\"plaintext http1 1.0/s, 60 failed\", color=red]"),
             "{dot}"
         );
+        assert!(dot.contains("[label=\"tls 1.0/s\", color=black]"), "{dot}");
         assert!(
             dot.contains("n1 [label=\"deploy/web\", style=solid]"),
             "{dot}"
         );
         let mermaid = mermaid(&traffic, Some("shop"));
-        assert_eq!(mermaid.lines().count(), 4, "{mermaid}");
+        assert_eq!(mermaid.lines().count(), 5, "{mermaid}");
         assert!(
             !mermaid.contains("<script>") && !mermaid.contains("a\"]"),
             "{mermaid}"

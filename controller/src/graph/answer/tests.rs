@@ -230,3 +230,45 @@ fn stream_says_what_is_new_and_what_is_gone_and_nothing_twice() {
     );
     assert!(read(&LastShown::last(&whole.into(), "x")).metadata.last);
 }
+
+#[test]
+fn tls_of_the_applications_own_is_told_also_where_the_called_side_saw_no_more_than_bytes() {
+    use wire::v1::{Edge, Protocol, Security, Side};
+
+    let spoken = |protocol: Protocol, edge| Edge {
+        protocol: protocol.into(),
+        ..edge
+    };
+    let outside = Edge {
+        side: Side::Client.into(),
+        success: 2,
+        port: 443,
+        remote: "api.example.com".to_owned(),
+        security: Security::Plaintext.into(),
+        ..Edge::default()
+    };
+    let called = vec![
+        spoken(Protocol::Tls, outside.clone()),
+        spoken(Protocol::Opaque, outside),
+        spoken(Protocol::Tls, seen_by_client("shop/api", 3, 0)),
+    ];
+    let served = spoken(Protocol::Opaque, seen_by_server("shop/web", 3, 0));
+    let reports = reports();
+    report(&reports, "shop/web", called);
+    report(&reports, "shop/api", vec![served]);
+    let graph = Town::of(&reports).graph(&Extent::default());
+    let told = graph.edges.iter().map(|edge| {
+        let no_mtls = edge.mtls.map(|share| share == 0.0);
+        let protocol = edge.protocol.as_str();
+        (edge.to.as_str(), protocol, edge.requests, no_mtls)
+    });
+    let mut told: Vec<_> = told.collect();
+    told.sort_unstable();
+    let expected = [
+        ("External/api.example.com", "tcp", 2, Some(true)),
+        ("External/api.example.com", "tls", 2, Some(true)),
+        // One call, whatever the other end takes it for.
+        ("shop/Deployment/api", "tls", 3, None),
+    ];
+    assert_eq!(told, expected);
+}

@@ -89,7 +89,7 @@ fn first_call_of_an_edge_shows_within_10_s_whatever_kind_it_is_of() -> Outcome {
         for fields in [
             edge_to(workload("cart"), "grpc"),
             edge_to(workload("cart"), "tcp"),
-            vec![("from", workload("web")), ("to", host.clone())],
+            edge_to(host.clone(), "tls"),
         ] {
             let left = (WITHIN + BEGUN).saturating_sub(begun.elapsed());
             eventually(left, "what is held shows", || {

@@ -9,13 +9,13 @@ impl Call {
     /// Shows how it ended to those who watch, where they noted its head. A status of gRPC
     /// stands beside that of HTTP.
     pub(super) fn show(
-        &self,
+        &mut self,
         (status, grpc): (u16, Option<u16>),
         reason: &'static str,
         latency: Duration,
         bytes: u64,
     ) {
-        let Some(tapped) = &self.tapped else {
+        let Some(tapped) = self.tapped.take() else {
             return;
         };
         let ending = TapEnding {

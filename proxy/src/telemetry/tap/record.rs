@@ -23,13 +23,21 @@ const MAX_VALUES: usize = 32;
 #[derive(Debug)]
 pub(crate) struct Tapped {
     taps: Vec<Arc<Tap>>,
-    at: SystemTime,
+    head: Head,
+    /// Of each tap, in their order.
+    headers: Vec<Vec<v1::Header>>,
+}
+
+/// What all taps are told of it.
+#[derive(Clone, Debug, Default)]
+struct Head {
+    /// When it came, milliseconds since 1970.
+    at: u64,
     method: String,
     host: String,
     path: String,
-    trace: Option<String>,
-    /// Of each tap, in their order.
-    headers: Vec<Vec<v1::Header>>,
+    /// Empty where it belongs to none.
+    trace: String,
 }
 
 /// How it ended.
@@ -80,55 +88,79 @@ impl Tapped {
         let host = host.or_else(named).unwrap_or_default();
         // What stands before it would be a name and a password.
         let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
-        Self {
-            headers: headers.collect(),
-            at: SystemTime::now(),
+        let at = SystemTime::now().duration_since(UNIX_EPOCH);
+        let head = Head {
+            at: number(at.unwrap_or_default().as_millis()),
             method: cut(parts.method.as_str(), TEXT),
             host: cut(host, TEXT),
             path: cut(parts.uri.path(), PATH),
             trace: match trace {
-                Some(trace) => Some(trace.id()),
-                None => trace::id(&parts.headers),
+                Some(trace) => trace.id(),
+                None => trace::id(&parts.headers).unwrap_or_default(),
             },
+        };
+        Self {
+            headers: headers.collect(),
+            head,
             taps,
         }
     }
 
-    /// Shows it to the taps that want how it ended.
-    pub(crate) fn ended(&self, parties: &Parties, protocol: Protocol, ending: &TapEnding<'_>) {
+    /// Shows it to the taps that want how it ended. Most often there is one, so the last of
+    /// them is given what was written down, and only others a copy.
+    pub(crate) fn ended(self, parties: &Parties, protocol: Protocol, ending: &TapEnding<'_>) {
         let how = (ending.status, ending.latency, ending.route);
-        for (tap, headers) in self.taps.iter().zip(&self.headers) {
-            if tap.filter.wants(parties, how) {
-                tap.show(|| v1::TapRecord {
+        let Self {
+            taps,
+            mut head,
+            headers,
+        } = self;
+        let all = taps.into_iter().zip(headers);
+        let mut wanting = all
+            .filter(|(tap, _)| tap.filter.wants(parties, how))
+            .peekable();
+        while let Some((tap, headers)) = wanting.next() {
+            let is_last = wanting.peek().is_none();
+            tap.show(|| {
+                let head = if is_last {
+                    std::mem::take(&mut head)
+                } else {
+                    head.clone()
+                };
+                v1::TapRecord {
                     edge: Some(v1::Edge {
                         port: u32::from(ending.port),
                         ..ends(parties, protocol)
                     }),
-                    headers: headers.clone(),
-                    ..self.record(ending)
-                });
-            }
+                    headers,
+                    ..head.record(ending)
+                }
+            });
         }
     }
+}
 
-    fn record(&self, ending: &TapEnding<'_>) -> v1::TapRecord {
-        let at = self.at.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let number = |number: u128| u64::try_from(number).unwrap_or(u64::MAX);
+impl Head {
+    fn record(self, ending: &TapEnding<'_>) -> v1::TapRecord {
         v1::TapRecord {
-            at: number(at.as_millis()),
-            method: self.method.clone(),
-            host: self.host.clone(),
-            path: self.path.clone(),
+            at: self.at,
+            method: self.method,
+            host: self.host,
+            path: self.path,
             status: u32::from(ending.status),
             grpc_status: ending.grpc.map(u32::from),
             reason: ending.reason.to_owned(),
             latency: number(ending.latency.as_micros()),
             bytes: ending.bytes,
-            trace: self.trace.clone().unwrap_or_default(),
+            trace: self.trace,
             route: ending.route.unwrap_or_default().to_owned(),
             ..v1::TapRecord::default()
         }
     }
+}
+
+fn number(number: u128) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
 }
 
 /// The headers of these names, each value for itself.

@@ -254,6 +254,37 @@ fn only_what_fits_every_filter_is_shown() {
 }
 
 #[test]
+fn several_who_watch_are_told_the_same_each_with_the_headers_that_it_asked_for() {
+    let telemetry = telemetry();
+    let asks = ["x-tenant", "user-agent"].map(|name| v1::TapAsk {
+        headers: vec![name.to_owned()],
+        ..all()
+    });
+    let mut taps = asks.map(|ask| watch(&telemetry, ask));
+    // Its head is noted for this one too, which wants it no more when it has ended.
+    let slow = v1::TapAsk {
+        slower: 3_600_000_000,
+        ..all()
+    };
+    let (_watch, mut none) = watch(&telemetry, slow);
+    let headers = [("x-tenant", "a"), ("user-agent", "curl")];
+    let parts = head("GET", "http://cart:8080/items", &headers);
+    let parties = to("shop/cart", "shop/cart", "shop/cart-0");
+    call(&telemetry, parties, &parts, 200);
+    let told = taps.each_mut().map(|(_, records)| {
+        let record = records.try_recv().unwrap();
+        let names = record.headers.into_iter().map(|header| header.name);
+        let names: Vec<String> = names.collect();
+        assert!(record.at > 0 && record.edge.is_some());
+        [record.method, record.host, record.path, names.concat()]
+    });
+    for (told, header) in told.iter().zip(["x-tenant", "user-agent"]) {
+        assert_eq!(told, &["GET", "cart:8080", "/items", header]);
+    }
+    assert!(none.try_recv().is_err());
+}
+
+#[test]
 fn requests_of_one_route_are_those_that_it_describes() {
     let telemetry = telemetry();
     let ask = v1::TapAsk {

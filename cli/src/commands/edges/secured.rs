@@ -1,0 +1,34 @@
+//! What secured the calls of an edge.
+
+use crds::observe::{Edge, Protocol};
+
+/// Of what is known of an edge.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Secured {
+    /// Mutual TLS of the mesh, all of them.
+    Mtls,
+    /// TLS of the applications' own, at least those that no mutual TLS carried. The mesh knows
+    /// no identity of it.
+    OwnTls,
+    /// Mutual TLS, but only this share.
+    Partly(f64),
+    /// Nothing.
+    Plaintext,
+}
+
+impl Secured {
+    /// `None` where nobody says.
+    pub(super) fn of(edge: &Edge) -> Option<Self> {
+        Some(match edge.mtls? {
+            share if share >= 1.0 => Self::Mtls,
+            _ if edge.protocol == Protocol::Tls => Self::OwnTls,
+            share if share <= 0.0 => Self::Plaintext,
+            share => Self::Partly(share),
+        })
+    }
+
+    /// Whether calls went in plaintext.
+    pub(super) const fn has_plaintext(self) -> bool {
+        matches!(self, Self::Partly(_) | Self::Plaintext)
+    }
+}

@@ -1,0 +1,162 @@
+//! TLS of the applications' own: told as such where it is declared or where a connection was
+//! seen to begin so, and counted by metrics as any other bytes.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use wire::v1::{self, Enforcement, MtlsMode, Protocol, Security};
+
+use super::counts::{reported_edges, sum};
+use super::tcp::echo;
+use crate::support::{Authority, Pod, external, id, pair, resource, vip};
+
+/// No TLS, and no HTTP either.
+const BYTES: &[u8] = b"\x00binary";
+const CONNECTIONS: &str = "weft_tcp_connections_total";
+
+/// What a client of TLS says first to a host of this name, or of this address.
+fn hello(host: &str) -> Vec<u8> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth();
+    let name = ServerName::try_from(host.to_owned()).unwrap();
+    let mut client = ClientConnection::new(Arc::new(config), name).unwrap();
+    let mut sent = Vec::new();
+    client.write_tls(&mut sent).unwrap();
+    sent
+}
+
+/// Says that to an application that echoes, and hears it again. The connection stays.
+async fn said(mut stream: TcpStream, bytes: &[u8]) -> TcpStream {
+    stream.write_all(bytes).await.unwrap();
+    let mut heard = vec![0; bytes.len()];
+    stream.read_exact(&mut heard).await.unwrap();
+    assert_eq!(heard, bytes);
+    stream
+}
+
+/// What the pod tells of its only connection.
+async fn told(pod: &Pod) -> (Protocol, Security) {
+    let edges = reported_edges(pod).await;
+    let [edge] = &edges[..] else {
+        panic!("{edges:?}");
+    };
+    assert_eq!((edge.opened, edge.open), (1, 1), "{edge:?}");
+    (edge.protocol(), edge.security())
+}
+
+#[tokio::test]
+async fn tls_to_hosts_outside_is_told_and_other_bytes_to_the_same_port_are_bytes() {
+    let authority = Authority::new();
+    let client = Pod::new(&authority, "web").await;
+    let host = Pod::new(&authority, "api").await;
+    let at = SocketAddr::new(host.ip, echo(&host, "").await);
+    client.set(vec![external(at)]);
+    let (named, nameless) = (hello("api.example.com"), hello("10.0.0.1"));
+    for bytes in [&named[..], &nameless[..], BYTES] {
+        let mut stream = said(client.call(at).await, bytes).await;
+        stream.shutdown().await.unwrap();
+        assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+    }
+    let began = Instant::now();
+    while sum(&client, CONNECTIONS, &["peer=\"external\""]) < 3.0 {
+        assert!(began.elapsed() < Duration::from_secs(5), "all have ended");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // Metrics tell them apart by nothing.
+    let page = client.metrics();
+    let series = page.lines().filter(|line| line.starts_with(CONNECTIONS));
+    assert_eq!(series.count(), 1, "{page}");
+
+    let edges = reported_edges(&client).await;
+    let known: BTreeSet<(&str, Protocol)> = edges
+        .iter()
+        .map(|edge| (edge.remote.as_str(), edge.protocol()))
+        .collect();
+    let address = host.ip.to_string();
+    let expected = [
+        ("api.example.com", Protocol::Tls),
+        // It names no host.
+        (&*address, Protocol::Tls),
+        (&*address, Protocol::Opaque),
+    ];
+    assert_eq!(known, BTreeSet::from(expected), "{edges:?}");
+    let plain = |edge: &v1::Edge| edge.security() == Security::Plaintext;
+    assert!(edges.iter().all(plain), "{edges:?}");
+}
+
+/// What both ends tell of a connection between two proxies to a Service of this protocol, whose
+/// pod may declare one too; its client speaks after so many milliseconds.
+async fn between(
+    (service, port): (Protocol, Option<Protocol>),
+    says: &[u8],
+    after: u64,
+) -> [Protocol; 2] {
+    let (client, server, _, _) = pair(service).await;
+    let listens = echo(&server, "").await;
+    if let Some(declared) = port {
+        let workload = v1::Workload {
+            identity: id("api").as_str().to_owned(),
+            enforcement: Enforcement::Open as i32,
+            mtls: MtlsMode::Permissive as i32,
+            ports: vec![v1::PortProtocol {
+                first: listens.into(),
+                last: listens.into(),
+                protocol: declared as i32,
+            }],
+            ..v1::Workload::default()
+        };
+        let workload = v1::resource::Content::Workload(workload);
+        server.set(vec![resource(wire::names::WORKLOAD, workload)]);
+    }
+    client.reaches(&server, listens);
+    let stream = client.call(vip()).await;
+    tokio::time::sleep(Duration::from_millis(after)).await;
+    let _stays = said(stream, says).await;
+    let (one, other) = (told(&client).await, told(&server).await);
+    assert_eq!((one.1, other.1), (Security::Mtls, Security::Mtls));
+    [one.0, other.0]
+}
+
+#[tokio::test]
+async fn tls_between_pods_is_told_as_it_is_declared_or_as_it_begins() {
+    let (opaque, detect, tls) = (Protocol::Opaque, Protocol::Detect, Protocol::Tls);
+    let hello = &hello("api.shop")[..];
+    for (service, port, says, after, expected) in [
+        (tls, Some(tls), hello, 0, [tls, tls]),
+        (detect, None, hello, 0, [tls, tls]),
+        // The way was opened before its client said anything.
+        (detect, None, hello, 300, [tls, tls]),
+        // A declaration is believed, and what it covers is not looked at.
+        (tls, Some(tls), BYTES, 0, [tls, tls]),
+        (opaque, Some(opaque), hello, 0, [opaque, opaque]),
+        (detect, None, BYTES, 0, [opaque, opaque]),
+        (detect, None, BYTES, 300, [opaque, opaque]),
+    ] {
+        let seen = between((service, port), says, after).await;
+        assert_eq!(seen, expected, "{service:?} {port:?} {after} {says:?}");
+    }
+}
+
+#[tokio::test]
+async fn tls_of_callers_outside_is_told_and_their_other_bytes_are_bytes() {
+    for (says, expected) in [
+        (&hello("api.shop")[..], Protocol::Tls),
+        (BYTES, Protocol::Opaque),
+    ] {
+        let (_client, server, _, _) = pair(Protocol::Detect).await;
+        server.mode("api", Enforcement::Open, MtlsMode::Permissive);
+        let port = echo(&server, "").await;
+        let _stays = said(server.plain(port).await, says).await;
+        assert_eq!(told(&server).await, (expected, Security::Plaintext));
+    }
+}
