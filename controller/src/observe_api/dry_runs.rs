@@ -1,6 +1,6 @@
 //! What a change would mean, before anybody makes it: `dryruns`.
 //!
-//! `change` reads it and says which rights it takes to make it, `edges` compares the calls
+//! `change` reads it, `rights` asks whether the user may make it, `edges` compares the calls
 //! that are remembered by the Model that is and by the one that would be, `live` lets the
 //! proxies of called pods judge calls as they come by both, `headers` says which headers that
 //! may look at, `seen` adds up what they say.
@@ -13,6 +13,7 @@ mod change;
 mod edges;
 mod headers;
 mod live;
+mod rights;
 mod seen;
 
 use std::collections::BTreeSet;
@@ -26,6 +27,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use self::change::TriedChange;
 use self::edges::Edges;
+use self::rights::Author;
 use super::context::ObserveContext;
 use super::scopes::Scopes;
 use crate::aggregated::front_proxy::User;
@@ -158,9 +160,11 @@ impl QueryContext<'_> {
     async fn change(&self, spec: &DryRunSpec) -> Result<TriedChange, Refusal> {
         let mut change = TriedChange::read(spec, &self.context.cluster)?;
         let world = &self.compiled.world;
-        change
-            .must_be_allowed(self.context, self.user, world)
-            .await?;
+        let author = Author {
+            user: self.user,
+            gate: &self.context.gate,
+        };
+        author.must_be_allowed(&change.change, world).await?;
         change.must_be_there(world)?;
         change.warn_of_new_namespaces(world);
         Ok(change)
