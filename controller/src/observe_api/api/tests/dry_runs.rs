@@ -1,5 +1,6 @@
 //! What a change would mean, who may ask for it, and what of it he is told.
 
+use futures::future::join_all;
 use http_body_util::BodyExt as _;
 use wire::v1;
 
@@ -214,10 +215,11 @@ async fn who_has_no_rights_in_a_namespace_is_told_the_same_of_what_is_there_and_
     // Control: who may get it, or would be told by the API server, is told what is missing.
     let update = "cannot update resource \"traffictargets\"";
     let create = "cannot create resource \"traffictargets\"";
+    let absent = "there is no TrafficTarget";
     for (user, spec, [there, missing]) in [
         ("knower", &change, [(403, update), (403, create)]),
         ("knower", &watched, [(403, update), (403, create)]),
-        ("knower", &gone, [(201, ""), (400, "there is no TrafficTarget")]),
+        ("knower", &gone, [(201, ""), (400, absent)]),
         ("maker", &change, [(403, update), (201, "")]),
     ] {
         for (is_there, (status, words)) in [(true, there), (false, missing)] {
@@ -227,6 +229,16 @@ async fn who_has_no_rights_in_a_namespace_is_told_the_same_of_what_is_there_and_
             let message = body["message"].as_str().unwrap_or_default();
             assert!(message.contains(words), "{user} {spec}: {message}");
         }
+    }
+}
+
+#[tokio::test]
+async fn changes_that_are_tried_at_one_time_are_all_answered() {
+    let bench = bench().await;
+    let all = (0..6).map(|_| tried(&bench, "editor", json!({"delete": deletion()})));
+    for (status, answer) in join_all(all).await {
+        assert_eq!(status, 201, "{answer}");
+        assert_eq!(answer["changed"][0]["change"], "allowed", "{answer}");
     }
 }
 
