@@ -1,6 +1,6 @@
 //! What a change would mean, before anybody makes it: `dryruns`.
 //!
-//! `change` reads it and says which rights it takes to make it, `edges` compares the calls
+//! `change` reads it, `rights` asks whether the user may make it, `edges` compares the calls
 //! that are remembered by the Model that is and by the one that would be, `live` lets the
 //! proxies of called pods judge calls as they come by both, `headers` says which headers that
 //! may look at, `seen` adds up what they say.
@@ -13,6 +13,7 @@ mod change;
 mod edges;
 mod headers;
 mod live;
+mod rights;
 mod seen;
 
 use std::collections::BTreeSet;
@@ -23,9 +24,11 @@ use crds::observe::{API_VERSION, DryRun, DryRunSpec, Resource, Scope};
 use http::StatusCode;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{self, timeout};
 
 use self::change::TriedChange;
 use self::edges::Edges;
+use self::rights::Author;
 use super::context::ObserveContext;
 use super::scopes::Scopes;
 use crate::aggregated::front_proxy::User;
@@ -39,8 +42,13 @@ use crate::translate::change::Change;
 pub(super) const MAX_BODY: usize = 1 << 20;
 /// Changes that are compiled at one time: each takes what a change of the cluster takes.
 const AT_ONCE: usize = 1;
-/// Time for one of them. Its reader waits for 15 s, and others for their turn.
+/// Those that wait for their turn, in the order in which they came. Each keeps one of the 16
+/// places of calls, of which one user has four, so nobody takes all of these alone.
+const WAITING: usize = 6;
+/// Time for one of them, waiting for its turn included: a call has 15 s, and `weft` waits for 10 s.
 const WITHIN: Duration = Duration::from_secs(8);
+/// What it has of that at least, once it is its turn.
+const LEAST: Duration = Duration::from_secs(1);
 /// Changes that proxies try at one time: each is a dozen questions of the 64 of a replica, and
 /// one of the eight of a proxy. Of one user's one, so none keeps others out alone.
 const TRIALS: usize = 2;
@@ -48,6 +56,8 @@ const TRIALS: usize = 2;
 /// Changes that are worked on.
 #[derive(Debug)]
 pub(super) struct Working {
+    /// Of those that are compiled and of those that wait for it.
+    places: Arc<Semaphore>,
     compiled: Arc<Semaphore>,
     /// Names of the users whose changes proxies try, one change of each.
     trying: Arc<Mutex<BTreeSet<String>>>,
@@ -56,6 +66,7 @@ pub(super) struct Working {
 impl Default for Working {
     fn default() -> Self {
         Self {
+            places: Arc::new(Semaphore::new(AT_ONCE + WAITING)),
             compiled: Arc::new(Semaphore::new(AT_ONCE)),
             trying: Arc::default(),
         }
@@ -63,10 +74,23 @@ impl Default for Working {
 }
 
 impl Working {
-    fn permit(&self) -> Result<OwnedSemaphorePermit, Refusal> {
-        let words = "another change is being tried on this replica; try again";
-        let permit = Arc::clone(&self.compiled).try_acquire_owned();
-        permit.map_err(|_| too_many(words))
+    /// Waits for the turn of one more change. May be dropped at any time: those behind move up.
+    async fn turn(&self) -> Result<Turn, Refusal> {
+        let begun = time::Instant::now();
+        let place = Arc::clone(&self.places).try_acquire_owned();
+        let words = "as many changes wait to be tried on this replica as may; try again";
+        let place = place.map_err(|_| too_many(words))?;
+        let permit = timeout(WITHIN, Arc::clone(&self.compiled).acquire_owned()).await;
+        // Never closed, so it is time that ran out.
+        let Ok(Ok(permit)) = permit else {
+            let words = "other changes are being tried on this replica; try again";
+            return Err(too_many(words));
+        };
+        let until = (begun + WITHIN).max(time::Instant::now() + LEAST);
+        Ok(Turn {
+            until: until.into_std(),
+            _permits: [place, permit],
+        })
     }
 
     fn trial(&self, user: &User) -> Result<TrialPermit, Refusal> {
@@ -85,6 +109,15 @@ impl Working {
             trying: Arc::clone(&self.trying),
         })
     }
+}
+
+/// The right to compile a change. It is kept by the work itself, which goes on where its reader
+/// has gone.
+#[derive(Debug)]
+struct Turn {
+    /// When it has to have an answer.
+    until: Instant,
+    _permits: [OwnedSemaphorePermit; 2],
 }
 
 /// A permit of all that are tried, and the user's only one.
@@ -131,7 +164,7 @@ impl QueryContext<'_> {
     /// The question with its answer, of the calls that are remembered.
     ///
     /// # Errors
-    /// When it cannot be read, the user may not make the change, or another one is worked on.
+    /// When it cannot be read, the user may not make the change, or its turn does not come.
     pub(super) async fn answer(&self, requested: DryRun) -> Result<DryRun, Refusal> {
         let change = self.change(&requested.spec).await?;
         if !self.context.graph.has_recalled() {
@@ -139,9 +172,9 @@ impl QueryContext<'_> {
             return Err(Refusal::unavailable(words));
         }
         let scope = self.scope().await?;
-        let permit = self.working.permit()?;
+        let turn = self.working.turn().await?;
         let (context, compiled) = (self.context.clone(), Arc::clone(self.compiled));
-        let compared = self.compare(permit, change.change, move |models, until| {
+        let compared = self.compare(turn, change.change, move |models, until| {
             Edges::of(&context, &compiled).compared(models, &scope, until)
         });
         let mut status = compared.await?;
@@ -158,9 +191,11 @@ impl QueryContext<'_> {
     async fn change(&self, spec: &DryRunSpec) -> Result<TriedChange, Refusal> {
         let mut change = TriedChange::read(spec, &self.context.cluster)?;
         let world = &self.compiled.world;
-        change
-            .must_be_allowed(self.context, self.user, world)
-            .await?;
+        let author = Author {
+            user: self.user,
+            gate: &self.context.gate,
+        };
+        author.must_be_allowed(&change.change, world).await?;
         change.must_be_there(world)?;
         change.warn_of_new_namespaces(world);
         Ok(change)
@@ -180,15 +215,14 @@ impl QueryContext<'_> {
     /// it may take.
     async fn compare<T: Send + 'static>(
         &self,
-        permit: OwnedSemaphorePermit,
+        turn: Turn,
         change: Change,
         look: impl FnOnce((&Model, &Model), Instant) -> T + Send + 'static,
     ) -> Result<T, Refusal> {
         let (compiled, cluster) = (Arc::clone(self.compiled), self.context.cluster.clone());
         let now = i64::try_from(seconds(SystemTime::now())).unwrap_or(i64::MAX);
         let compared = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            let until = Instant::now() + WITHIN;
+            let Turn { until, _permits } = turn;
             let world = change.over(&compiled.world, &cluster, now);
             let defaults = &compiled.model.index.defaults;
             let (after, ..) =
@@ -198,5 +232,83 @@ impl QueryContext<'_> {
         compared
             .await
             .map_err(|error| Refusal::unavailable(format!("the change was not tried: {error}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::future::{join, join3};
+    use tokio::time::sleep;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn changes_wait_for_their_turn_in_order_and_have_what_is_left_of_their_time() {
+        let working = Working::default();
+        let begun = time::Instant::now();
+        let first = working.turn().await.unwrap();
+        assert_eq!(first.until, (begun + WITHIN).into_std());
+        let seen = Mutex::new(Vec::new());
+        let waits = async |number: u64| {
+            let turn = working.turn().await.unwrap();
+            let left = turn.until - time::Instant::now().into_std();
+            let left = left.as_millis().div_ceil(1000);
+            seen.lock().push((number, begun.elapsed().as_secs(), left));
+            sleep(SECOND).await;
+            drop(turn);
+        };
+        let ends = async {
+            sleep(5 * SECOND).await;
+            drop(first);
+        };
+        join3(ends, waits(2), waits(3)).await;
+        assert_eq!(*seen.lock(), [(2, 5, 3), (3, 6, 2)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn change_whose_turn_comes_late_has_a_second_all_the_same() {
+        let working = Working::default();
+        let first = working.turn().await.unwrap();
+        let ends = async {
+            sleep(WITHIN - SECOND / 4).await;
+            drop(first);
+        };
+        let late = async {
+            let turn = working.turn().await.unwrap();
+            turn.until - time::Instant::now().into_std()
+        };
+        let ((), left) = join(ends, late).await;
+        assert_eq!(left, LEAST);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn as_many_changes_wait_as_may_each_for_its_time_and_who_goes_leaves_his_place() {
+        let working = Working::default();
+        let first = working.turn().await.unwrap();
+        let begun = time::Instant::now();
+        let mut waiting: Vec<_> = (0..WAITING).map(|_| Box::pin(working.turn())).collect();
+        for turn in &mut waiting {
+            assert!(timeout(Duration::ZERO, turn).await.is_err(), "not waiting");
+        }
+        let refused = working.turn().await.unwrap_err();
+        assert_eq!(refused.code, 429);
+        assert_eq!(begun.elapsed().as_secs(), 0, "not at once");
+
+        // Who goes makes room for another one.
+        drop(waiting.pop());
+        let mut another = Box::pin(working.turn());
+        assert!(timeout(Duration::ZERO, &mut another).await.is_err());
+        // Who goes when it is his turn leaves it to the next.
+        drop(first);
+        drop(waiting.remove(0));
+        let next = timeout(SECOND, &mut waiting[0]).await;
+        let turn = next.expect("the turn is lost").unwrap();
+        // And those behind him are told when their time is over.
+        let refused = waiting[1].as_mut().await.unwrap_err();
+        assert_eq!(refused.code, 429);
+        assert_eq!(begun.elapsed().as_secs(), WITHIN.as_secs());
+        drop(turn);
     }
 }

@@ -1,4 +1,4 @@
-//! Which change is asked about, judged as admission would, and who may make it.
+//! Which change is asked about, judged as admission would.
 
 use std::collections::BTreeSet;
 
@@ -7,20 +7,16 @@ use crds::observe::DryRunSpec;
 use crds::smi::judge::{Cluster, Mistake, Severity};
 use crds::smi::{STORAGE_VERSION, SmiKind};
 use crds::weft;
-use http::StatusCode;
 use kube::core::DynamicObject;
 use policy::mode::AccessMode;
 use policy::name::Kind;
 use serde_json::Value;
 
-use crate::aggregated::access::{AccessDecision, Attributes, refusal};
-use crate::aggregated::front_proxy::User;
 use crate::aggregated::refusal::Refusal;
-use crate::observe_api::context::ObserveContext;
 use crate::translate::change::{Change, exists};
 use crate::world::{ObjectKey, World};
 
-/// Objects of one change; each costs a question to the API server.
+/// Objects of one change; each costs up to four questions to the API server.
 const MAX_OBJECTS: usize = 64;
 /// Bytes of the words for all of them.
 const WORDS: usize = 1024;
@@ -141,54 +137,6 @@ impl TriedChange {
         words[..words.floor_char_boundary(WORDS)].to_owned()
     }
 
-    /// Whether the user may write all of it.
-    pub(super) async fn must_be_allowed(
-        &self,
-        context: &ObserveContext,
-        user: &User,
-        world: &World,
-    ) -> Result<(), Refusal> {
-        let mut rights = Vec::new();
-        for (kind, object) in &self.change.objects {
-            let key = crate::translate::key(&object.metadata);
-            let verb = if exists(world, *kind, &key) {
-                "update"
-            } else {
-                "create"
-            };
-            rights.push(right(verb, *kind, &key));
-        }
-        let deleted = self.change.delete.iter();
-        rights.extend(deleted.map(|(kind, key)| right("delete", *kind, key)));
-        let modes = self.change.access.iter();
-        rights.extend(modes.map(|(namespace, _)| Attributes {
-            group: "",
-            verb: "update",
-            version: "v1",
-            resource: "namespaces",
-            subresource: "",
-            namespace: String::new(),
-            name: namespace.name.to_string(),
-        }));
-        for right in rights {
-            let decision = context.gate.admits(user, &right).await;
-            match decision.map_err(Refusal::unavailable)? {
-                AccessDecision::Allowed => {}
-                AccessDecision::Denied(reason) => {
-                    return Err(Refusal {
-                        about: Some((right.resource, right.name.clone())),
-                        ..Refusal::new(
-                            StatusCode::FORBIDDEN,
-                            "Forbidden",
-                            refusal(user, &right, &reason),
-                        )
-                    });
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Whether what would go or be annotated is there: of a name that is misspelt nobody
     /// should read that nothing changes. Asked after the rights, so it tells nobody more than
     /// he may know.
@@ -236,22 +184,6 @@ fn laid(spelled: &str) -> Option<Kind> {
 fn not_laid(spelled: &str) -> String {
     let kinds: Vec<&str> = Kind::WRITTEN.iter().map(|kind| kind.as_str()).collect();
     format!("kind {spelled:?} is none of {}", kinds.join(", "))
-}
-
-fn right(verb: &'static str, kind: Kind, key: &ObjectKey) -> Attributes {
-    let (group, version, resource) = match SmiKind::of(kind) {
-        Some(smi) => (smi.group(), STORAGE_VERSION, smi.plural()),
-        None => (weft::GROUP, weft::VERSION, weft::TRAFFIC_POLICIES),
-    };
-    Attributes {
-        group,
-        verb,
-        version,
-        resource,
-        subresource: "",
-        namespace: key.namespace.to_string(),
-        name: key.name.to_string(),
-    }
 }
 
 #[cfg(test)]

@@ -77,9 +77,9 @@ impl QueryContext<'_> {
         let (what, own) = (change.words(), change.namespaces());
         let scope = self.scope().await?;
         let trial = self.working.trial(self.user)?;
-        let permit = self.working.permit()?;
+        let turn = self.working.turn().await?;
         let readable = Arc::clone(&scope);
-        let found = self.compare(permit, change.change, move |models, until| {
+        let found = self.compare(turn, change.change, move |models, until| {
             let may_ask = |namespace: &str| own.contains(namespace) || reads(&readable, namespace);
             Candidates::of(models, may_ask, until)
         });

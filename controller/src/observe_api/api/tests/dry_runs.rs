@@ -1,9 +1,12 @@
 //! What a change would mean, who may ask for it, and what of it he is told.
 
+use futures::future::join_all;
+use http_body_util::BodyExt as _;
 use wire::v1;
 
 use super::*;
 use crate::observe::reports::Reporter;
+use crate::testing::cluster::{in_namespace, namespace};
 use crate::world::ObjectKey;
 
 /// `client` has called `api`, whose target lets it read.
@@ -141,6 +144,101 @@ async fn who_may_not_make_a_change_may_not_try_it() {
         let (status, answer) = tried(&bench, user, json!({"objects": [wider.clone()]})).await;
         assert_eq!(status, 201, "{user}: {answer}");
         assert_eq!(answer["kept"], json!(kept), "{user}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn who_may_patch_may_try_a_change_and_a_deletion_takes_the_right_to_delete() {
+    let bench = bench().await;
+    let change = json!({"objects": [for_others()]});
+    let mode = json!({"access": [{"namespace": "shop", "mode": "deny"}]});
+    let gone = json!({"delete": deletion()});
+    let mut new = for_others();
+    new["metadata"]["name"] = json!("write");
+    let new = json!({"objects": [new]});
+    for (user, spec, missing) in [
+        ("patcher", &change, None),
+        ("patcher", &mode, None),
+        ("patcher", &gone, Some("cannot delete")),
+        ("patcher", &new, Some("cannot create")),
+        ("remover", &gone, None),
+        ("remover", &change, Some("cannot create")),
+    ] {
+        let (status, answer) = tried(&bench, user, spec.clone()).await;
+        let wanted = if missing.is_some() { 403 } else { 201 };
+        assert_eq!(status, wanted, "{user} {spec}: {answer}");
+        if let Some(words) = missing {
+            let message = answer["message"].as_str().unwrap();
+            let words = format!("{words} resource \"traffictargets\"");
+            assert!(message.contains(&words), "{user} {spec}: {message}");
+        }
+    }
+}
+
+/// Namespace `bank` is there and has TrafficTarget `read`, or neither is.
+fn with_bank(there: bool) -> Bench {
+    let cluster = read_only();
+    if there {
+        Bench::of(&cluster.with(namespace("bank")).with(of_bank()))
+    } else {
+        Bench::of(&cluster)
+    }
+}
+
+fn of_bank() -> Value {
+    in_namespace(for_others(), "bank")
+}
+
+#[tokio::test]
+async fn who_has_no_rights_in_a_namespace_is_told_the_same_of_what_is_there_and_what_is_not() {
+    // The whole answer, and what the API server was asked for it.
+    let asked = async |user: &str, there: bool, spec: &Value| {
+        let bench = with_bank(there);
+        let body = json!({"apiVersion": API_VERSION, "kind": "DryRun", "spec": spec}).to_string();
+        let path = "namespaces/shop/dryruns";
+        let answer = bench.send(user, Method::POST, path, body).await;
+        let (head, body) = answer.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let reviewed = bench.reviewed.lock().clone();
+        (head.status.as_u16(), head.headers, body, reviewed)
+    };
+    let change = json!({"objects": [of_bank()]});
+    let watched = json!({"objects": [of_bank()], "watchSeconds": 20});
+    let gone = json!({"delete": [{"kind": "TrafficTarget", "namespace": "bank", "name": "read"}]});
+    let mode = json!({"access": [{"namespace": "bank", "mode": "deny"}]});
+    for spec in [&change, &watched, &gone, &mode] {
+        let there = asked("prober", true, spec).await;
+        assert_eq!(there.0, 403, "{spec}: {there:?}");
+        assert_eq!(there, asked("prober", false, spec).await, "{spec}");
+    }
+
+    // Control: who may get it, or would be told by the API server, is told what is missing.
+    let update = "cannot update resource \"traffictargets\"";
+    let create = "cannot create resource \"traffictargets\"";
+    let absent = "there is no TrafficTarget";
+    for (user, spec, [there, missing]) in [
+        ("knower", &change, [(403, update), (403, create)]),
+        ("knower", &watched, [(403, update), (403, create)]),
+        ("knower", &gone, [(201, ""), (400, absent)]),
+        ("maker", &change, [(403, update), (201, "")]),
+    ] {
+        for (is_there, (status, words)) in [(true, there), (false, missing)] {
+            let answer = asked(user, is_there, spec).await;
+            assert_eq!(answer.0, status, "{user} {spec} {is_there}: {answer:?}");
+            let body: Value = serde_json::from_slice(&answer.2).unwrap();
+            let message = body["message"].as_str().unwrap_or_default();
+            assert!(message.contains(words), "{user} {spec}: {message}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn changes_that_are_tried_at_one_time_are_all_answered() {
+    let bench = bench().await;
+    let all = (0..6).map(|_| tried(&bench, "editor", json!({"delete": deletion()})));
+    for (status, answer) in join_all(all).await {
+        assert_eq!(status, 201, "{answer}");
+        assert_eq!(answer["changed"][0]["change"], "allowed", "{answer}");
     }
 }
 

@@ -1,0 +1,146 @@
+//! Who may make a change, and what is said to who may not.
+//!
+//! Which right it takes to put an object depends on whether one of its name is there, and that
+//! is nobody's to know who has no rights where it would be. So the API server is asked the same
+//! in both cases, which takes as long, and a refusal says the same, unless the user can find out
+//! by himself.
+
+use crds::smi::{STORAGE_VERSION, SmiKind};
+use crds::weft;
+use http::StatusCode;
+use policy::name::Kind;
+
+use crate::aggregated::access::{AccessDecision, Attributes, Gate, refusal};
+use crate::aggregated::front_proxy::User;
+use crate::aggregated::refusal::Refusal;
+use crate::translate::change::{Change, exists};
+use crate::world::{ObjectKey, World};
+
+/// Who would make a change.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Author<'a> {
+    pub(super) user: &'a User,
+    pub(super) gate: &'a Gate,
+}
+
+/// A right, and whether he has it.
+struct Answer {
+    right: Attributes,
+    decision: AccessDecision,
+}
+
+impl Answer {
+    fn is_allowed(&self) -> bool {
+        self.decision == AccessDecision::Allowed
+    }
+}
+
+impl Author<'_> {
+    /// Whether he may make all of this change.
+    ///
+    /// # Errors
+    /// When he may not, or the API server does not say.
+    pub(super) async fn must_be_allowed(
+        self,
+        change: &Change,
+        world: &World,
+    ) -> Result<(), Refusal> {
+        for (kind, object) in &change.objects {
+            let key = crate::translate::key(&object.metadata);
+            let there = exists(world, *kind, &key);
+            self.must_put(*kind, &key, there).await?;
+        }
+        for (kind, key) in &change.delete {
+            let delete = self.ask(right("delete", *kind, key)).await?;
+            if !delete.is_allowed() {
+                return Err(self.refused(&delete));
+            }
+        }
+        for (namespace, _) in &change.access {
+            let update = self.ask(of_namespace("update", namespace)).await?;
+            if update.is_allowed() {
+                continue;
+            }
+            // As `kubectl annotate` does.
+            let patch = self.ask(of_namespace("patch", namespace)).await?;
+            if !patch.is_allowed() {
+                return Err(self.refused(&update));
+            }
+        }
+        Ok(())
+    }
+
+    /// What the API server asks of `kubectl apply` and `kubectl replace`: `create` where nothing
+    /// is there, and else one of `update` and `patch`.
+    async fn must_put(self, kind: Kind, key: &ObjectKey, there: bool) -> Result<(), Refusal> {
+        let create = self.ask(right("create", kind, key)).await?;
+        let update = self.ask(right("update", kind, key)).await?;
+        if create.is_allowed() && update.is_allowed() {
+            return Ok(());
+        }
+        let patch = self.ask(right("patch", kind, key)).await?;
+        let get = self.ask(right("get", kind, key)).await?;
+        let may_put = if there {
+            update.is_allowed() || patch.is_allowed()
+        } else {
+            create.is_allowed()
+        };
+        if may_put {
+            return Ok(());
+        }
+        // To who creates one that is there, the API server says that it is.
+        let may_know = get.is_allowed() || create.is_allowed();
+        let missing = if there && may_know { update } else { create };
+        Err(self.refused(&missing))
+    }
+
+    async fn ask(self, right: Attributes) -> Result<Answer, Refusal> {
+        let decision = self.gate.admits(self.user, &right).await;
+        let decision = decision.map_err(Refusal::unavailable)?;
+        Ok(Answer { right, decision })
+    }
+
+    fn refused(self, missing: &Answer) -> Refusal {
+        let right = &missing.right;
+        let reason = match &missing.decision {
+            AccessDecision::Denied(reason) => reason.as_str(),
+            AccessDecision::Allowed => "",
+        };
+        Refusal {
+            about: Some((right.resource, right.name.clone())),
+            ..Refusal::new(
+                StatusCode::FORBIDDEN,
+                "Forbidden",
+                refusal(self.user, right, reason),
+            )
+        }
+    }
+}
+
+fn right(verb: &'static str, kind: Kind, key: &ObjectKey) -> Attributes {
+    let (group, version, resource) = match SmiKind::of(kind) {
+        Some(smi) => (smi.group(), STORAGE_VERSION, smi.plural()),
+        None => (weft::GROUP, weft::VERSION, weft::TRAFFIC_POLICIES),
+    };
+    Attributes {
+        group,
+        verb,
+        version,
+        resource,
+        subresource: "",
+        namespace: key.namespace.to_string(),
+        name: key.name.to_string(),
+    }
+}
+
+fn of_namespace(verb: &'static str, namespace: &ObjectKey) -> Attributes {
+    Attributes {
+        group: "",
+        verb,
+        version: "v1",
+        resource: "namespaces",
+        subresource: "",
+        namespace: String::new(),
+        name: namespace.name.to_string(),
+    }
+}
