@@ -133,6 +133,8 @@ fn in_one_line(error: &clap::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::{Path, PathBuf};
+
     use super::*;
 
     #[test]
@@ -172,6 +174,102 @@ mod tests {
         };
         let ended = run(line.split(' ').map(OsString::from), &mut console).await;
         (ended, String::from_utf8(err).unwrap())
+    }
+
+    /// No file is there, of none of these names.
+    const NOWHERE: &str = "/nowhere/config";
+
+    /// Why a command line is refused before anybody is connected to and any file is read.
+    async fn refused(line: &str) -> Option<String> {
+        let (ended, _) = ran(&format!("weft {line} --kubeconfig {NOWHERE}")).await;
+        let words = ended.err()?.to_string();
+        let wants_files = [NOWHERE, "No such file"];
+        let is_readable = wants_files.iter().any(|file| words.contains(*file));
+        (!is_readable).then_some(words)
+    }
+
+    /// The README, the pages and the decisions, but for the page that is made from the commands.
+    fn pages() -> Vec<(PathBuf, String)> {
+        let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let mut files = vec![top.join("README.md")];
+        for folder in ["docs", "docs/decisions"] {
+            let entries = std::fs::read_dir(top.join(folder)).unwrap();
+            files.extend(entries.map(|entry| entry.unwrap().path()));
+        }
+        files.retain(|file| file.extension().is_some_and(|kind| kind == "md"));
+        files.retain(|file| !file.ends_with("docs/cli.md"));
+        let pages = files.into_iter().map(|file| {
+            let text = std::fs::read_to_string(&file).unwrap();
+            (file, text)
+        });
+        pages.collect()
+    }
+
+    #[tokio::test]
+    async fn every_command_line_of_the_pages_is_one_that_can_be_read() {
+        let mut lines = 0;
+        for (file, page) in pages() {
+            let all = page.lines();
+            for line in all.filter_map(|line| line.strip_prefix("    weft ")) {
+                // Without what the shell does with it.
+                let ends = [" # ", " | ", " > "].map(|end| line.find(end));
+                let end = ends.into_iter().flatten().min().unwrap_or(line.len());
+                let words: Vec<&str> = line[..end].split_whitespace().collect();
+                let why = refused(&words.join(" ")).await;
+                assert_eq!(why, None, "{}: weft {line}", file.display());
+                lines += 1;
+            }
+        }
+        assert!(lines > 11, "{lines}");
+        for bad in ["edges svc/cart --sinc 5m", "edges -o html", "stat secrets"] {
+            assert!(refused(bad).await.is_some(), "{bad}");
+        }
+    }
+
+    /// The first word of a command line in a sentence that no command is, or no option of it.
+    fn unknown<'a>(command: &clap::Command, line: &'a str) -> Option<&'a str> {
+        let mut words = line.split_whitespace().skip(1);
+        let name = words.next()?;
+        let Some(command) = command.find_subcommand(name) else {
+            return Some(name);
+        };
+        let is_known = |word: &str| {
+            let Some(option) = word.strip_prefix('-').filter(|rest| !rest.is_empty()) else {
+                return true;
+            };
+            let mut all = command.get_arguments();
+            match option.strip_prefix('-') {
+                Some(long) => all.any(|arg| arg.get_long() == long.split('=').next()),
+                None => all.any(|arg| arg.get_short() == option.chars().next()),
+            }
+        };
+        words.find(|word| !is_known(word))
+    }
+
+    /// They may stand there without what they need, or with names in capitals.
+    #[test]
+    fn every_command_in_a_sentence_of_the_pages_exists_with_its_options() {
+        let mut command = args::command();
+        command.build();
+        let mut found = 0;
+        for (file, page) in pages() {
+            // Quotes end with their paragraph, whatever is missing.
+            let quoted = page
+                .split("\n\n")
+                .flat_map(|text| text.split('`').skip(1).step_by(2));
+            for line in quoted.filter(|text| text.starts_with("weft ")) {
+                assert_eq!(unknown(&command, line), None, "{}: {line}", file.display());
+                found += 1;
+            }
+        }
+        assert!(found > 50, "{found}");
+        for (bad, word) in [
+            ("weft stats pod", "stats"),
+            ("weft proxy-config POD --trafic", "--trafic"),
+            ("weft stat pod -x", "-x"),
+        ] {
+            assert_eq!(unknown(&command, bad), Some(word));
+        }
     }
 
     #[tokio::test]

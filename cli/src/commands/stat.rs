@@ -11,7 +11,7 @@ use kube::Api;
 use kube::api::ListParams;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
 
-use self::groups::{Group, Weights};
+use self::groups::{Asked, Group, Weights};
 use crate::cluster::Cluster;
 use crate::cluster::names::{Named, ResourceKind, counted_kinds};
 use crate::commands::cluster_command::ClusterCommand;
@@ -20,7 +20,7 @@ use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
 use crate::output::table::{Cell, Table};
 use crate::output::{self, COMMON, Format, number};
-use crate::traffic::select::{ENDS, Selected};
+use crate::traffic::select::ENDS;
 use crate::traffic::{IndexedGraph, Question, WINDOWS, known};
 
 /// Kinds that have numbers.
@@ -38,12 +38,15 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 #[command(
     about = "Show success, rate and latency of objects",
     long_about = "Shows what objects served in the last window: share of success, requests per \
-                  second, latency, what is open, what was refused. With --to what they called. Of \
-                  a TrafficSplit each backend with its wanted weight and its observed share. Of \
-                  pods the metrics API tells what was sent to each, every try by itself, as their \
-                  callers saw it; with --from and --to, and without an answer of that API, the \
-                  pods of a workload are counted under it. Where several edges are one row, \
-                  latency is estimated from theirs.",
+                  second, latency, what is open, what was refused. What has pods and was not \
+                  called has a row too, unless --from or --to asks for the calls between some \
+                  ends. With --to what they called. Of a TrafficSplit each backend with its \
+                  wanted weight and its observed share, called or not. Of pods the metrics API \
+                  tells what was sent to each, every try by itself, as their callers saw it; with \
+                  --from and --to, and without an answer of that API, the pods of a workload are \
+                  counted under it. Where several edges are one row, latency is estimated from \
+                  theirs. -o json and yaml print the edges of these rows, the nodes at their ends \
+                  and those of the other rows.",
     after_help = "Example:\n  weft stat deploy -n shop"
 )]
 pub(crate) struct Stat {
@@ -167,10 +170,19 @@ impl Stat {
         for end in ends.iter().flatten() {
             known::check(cluster, &traffic, Some(end)).await?;
         }
-        if output::data(console, format, &traffic.graph)? {
+        let asked = Asked::new(resource, ends, cluster.scope());
+        if matches!(format, Format::Json | Format::Yaml) {
+            output::data(console, format, &asked.part_of(traffic))?;
             return Ok(Conclusion::Yes);
         }
-        let table = self.table(cluster, &traffic, format, console).await?;
+        let weights = match asked.kind() {
+            ResourceKind::TrafficSplit => weights(cluster, console).await?,
+            _ => Weights::default(),
+        };
+        let groups = asked.rows(&traffic, &weights);
+        let all = cluster.scope().is_none() && asked.kind() != ResourceKind::Namespace;
+        let seconds = traffic.seconds();
+        let table = table(&groups, asked.kind(), all, &weights, seconds, format);
         if table.is_empty() {
             console.word(&format!(
                 "no calls in the last {} s",
@@ -183,40 +195,6 @@ impl Stat {
             console.word(&word)?;
         }
         Ok(Conclusion::Yes)
-    }
-
-    /// A row per object that has calls.
-    async fn table(
-        &self,
-        cluster: &Cluster,
-        traffic: &IndexedGraph,
-        format: Format,
-        console: &mut Console<'_>,
-    ) -> Result<Table, Failure> {
-        let (resource, _) = self.requested()?;
-        let scope = cluster.scope();
-        let ends = self.ends()?;
-        let [from, to] = ends.map(|end| end.map(|named| Selected::new(named, scope)));
-        let edges = traffic.edges().iter().filter(|edge| {
-            from.as_ref().is_none_or(|from| from.is_from(traffic, edge))
-                && to.as_ref().is_none_or(|to| to.is_to(traffic, edge))
-        });
-        let selected = Selected::new(resource.clone(), scope);
-        let weights = match resource.kind {
-            ResourceKind::TrafficSplit => weights(cluster, console).await?,
-            _ => Weights::default(),
-        };
-        let groups = groups::of(traffic, edges, &resource, &selected, to.is_some());
-        let all = scope.is_none() && resource.kind != ResourceKind::Namespace;
-        let seconds = traffic.seconds();
-        Ok(table(
-            &groups,
-            resource.kind,
-            all,
-            &weights,
-            seconds,
-            format,
-        ))
     }
 }
 

@@ -53,7 +53,8 @@ const ADVICE: Advice = Advice {
                   earlier ones is left out where only its port would limit it. --since 5m looks \
                   at these minutes alone. Up to 64 objects are then tried as `weft dry-run -f` \
                   does, and more are not; what it says goes to the error stream and changes no \
-                  exit status. Look for accounts that many share before you apply it.",
+                  exit status, as do warnings of accounts that many share: look for them before \
+                  you apply it.",
     after_help = "Example:\n  weft suggest --to deploy/cart -n shop > policy.yaml"
 )]
 pub(crate) struct Suggest {
@@ -106,6 +107,7 @@ impl ClusterCommand for Suggest {
         } else {
             write(&calls, &objects, console)?;
         }
+        caution(&calls, &objects, console)?;
         if !objects.is_empty() {
             try_out(cluster, objects, now, console).await?;
         }
@@ -131,6 +133,11 @@ fn write(calls: &Calls, objects: &[Value], console: &mut Console<'_>) -> Result<
     for word in calls.words() {
         console.line(&format!("# {}", escape::plain(&word)))?;
     }
+    Ok(())
+}
+
+/// What to know before the objects are applied, in whatever form they were printed.
+fn caution(calls: &Calls, objects: &[Value], console: &mut Console<'_>) -> Result<(), Failure> {
     for account in calls.shared() {
         console.word(&format!(
             "warning: {account} is the account of every pod that names none; whoever it is \
@@ -140,9 +147,9 @@ fn write(calls: &Calls, objects: &[Value], console: &mut Console<'_>) -> Result<
     if objects.is_empty() {
         console.word("no calls that were proven and served, nothing to suggest")?;
     } else {
-        console.line(
-            "# Before it closes anything: apply it with the namespace in mode audit (kubectl \
-             annotate namespace NAMESPACE weft.dev/access=audit) and look at `weft edges --refused`.",
+        console.word(
+            "before it closes anything: apply it with the namespace in mode audit (kubectl \
+             annotate namespace NAMESPACE weft.dev/access=audit) and look at `weft edges --refused`",
         )?;
     }
     Ok(())

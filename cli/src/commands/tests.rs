@@ -24,6 +24,7 @@ mod dry_run;
 mod identity;
 mod names;
 mod pods;
+mod stat;
 mod suggest;
 mod unanswered;
 mod watch;

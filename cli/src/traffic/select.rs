@@ -71,7 +71,13 @@ impl Selected {
         if self.named.kind != ResourceKind::Service {
             return self.fits(node);
         }
-        node.services.iter().any(|service| {
+        self.services_of(node).next().is_some()
+    }
+
+    /// Those of the Services behind which a node's pods are that are meant.
+    pub(crate) fn services_of<'n>(&self, node: &'n Node) -> impl Iterator<Item = &'n str> {
+        let services = node.services.iter().map(String::as_str);
+        services.filter(move |service| {
             service
                 .split_once('/')
                 .is_some_and(|(namespace, name)| self.is_named(namespace, name))

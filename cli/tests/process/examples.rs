@@ -1,6 +1,7 @@
-//! What the help of each command shows, tried as a shell runs it.
+//! What the help of each command and the README show, tried as a shell runs it.
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 
 use fake_api::FakeApi;
 use serde_json::json;
@@ -60,13 +61,11 @@ fn mesh(api: &FakeApi) {
     api.put_lines(&format!("{shop}/taps/live"), &lines);
 }
 
-/// With files, and a kubectl that takes everything.
-#[tokio::test]
-async fn example_of_every_help_runs() {
-    let server = Server::start().await;
+/// The mesh, and a kubeconfig beside files and a kubectl that takes everything.
+fn prepared(server: &Server) -> PathBuf {
+    mesh(&server.api);
     let kubeconfig = server.well();
     let folder = kubeconfig.parent().unwrap();
-    mesh(&server.api);
     std::fs::write(
         folder.join("deployment.yaml"),
         "kind: Deployment\nspec:\n  template:\n    spec: {}\n",
@@ -80,28 +79,40 @@ async fn example_of_every_help_runs() {
     )
     .unwrap();
     std::os::unix::fs::symlink(WEFT, folder.join("weft")).unwrap();
+    kubeconfig
+}
+
+/// The same line for bash, where it ends by itself and soon, within the folder of files.
+fn as_run_here(line: &str) -> String {
+    let line = line
+        .replace("/etc/bash_completion.d/", "")
+        .replace("> weft", "> completion");
+    // What serves until it is stopped is stopped.
+    let line = line.replace(
+        "weft dashboard",
+        "timeout --preserve-status -s INT 3 weft dashboard",
+    );
+    // A wait of minutes is for clusters that become well.
+    let line = line.replace("--wait 2m", "--wait 1s");
+    // What is found in this graph is no policy that others could try.
+    let line = line.replace("> policy.yaml", "> suggested.yaml");
+    // Requests are shown until nobody reads on.
+    let line = match line.starts_with("weft tap ") {
+        true => line + " | head -1",
+        false => line,
+    };
+    format!("set -o pipefail 2>/dev/null; {line}")
+}
+
+#[tokio::test]
+async fn example_of_every_help_runs() {
+    let server = Server::start().await;
+    let kubeconfig = prepared(&server);
     let mut command = weft_cli::command();
     command.build();
     for command in command.get_subcommands() {
         let example = weft_cli::reference::example(command).unwrap();
-        let example = example
-            .replace("/etc/bash_completion.d/", "")
-            .replace("> weft", "> completion");
-        // What serves until it is stopped is stopped.
-        let example = example.replace(
-            "weft dashboard",
-            "timeout --preserve-status -s INT 3 weft dashboard",
-        );
-        // A wait of minutes is for clusters that become well.
-        let example = example.replace("--wait 2m", "--wait 1s");
-        // What is found in this graph is no policy that others could try.
-        let example = example.replace("> policy.yaml", "> suggested.yaml");
-        // Requests are shown until nobody reads on.
-        let example = match command.get_name() {
-            "tap" => example + " | head -1",
-            _ => example,
-        };
-        let line = format!("set -o pipefail 2>/dev/null; {example}");
+        let line = as_run_here(&example);
         let (code, out, err) = run("/bin/bash", &["-c", &line], &kubeconfig).await;
         // A cluster that holds no more than this is not well, and that is found.
         let most = i32::from(command.get_name() == "check");
@@ -114,4 +125,34 @@ async fn example_of_every_help_runs() {
             );
         }
     }
+}
+
+/// Whoever has nothing but the README, and the kubeconfig of the demo, which names no namespace.
+#[tokio::test]
+async fn every_line_of_the_readme_runs() {
+    let server = Server::start().await;
+    let kubeconfig = prepared(&server);
+    let config = std::fs::read_to_string(&kubeconfig).unwrap();
+    let elsewhere = config.replace("\"namespace\":\"shop\"", "\"namespace\":\"default\"");
+    assert_ne!(config, elsewhere);
+    std::fs::write(&kubeconfig, elsewhere).unwrap();
+    let ended = async |line: &str| {
+        let line = as_run_here(line);
+        run("/bin/bash", &["-c", &line], &kubeconfig).await
+    };
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let readme = std::fs::read_to_string(readme).unwrap();
+    let lines = readme.lines().filter_map(|line| line.strip_prefix("    "));
+    let lines = lines.filter(|line| line.starts_with("weft "));
+    let lines: Vec<&str> = lines.filter_map(|line| line.split(" # ").next()).collect();
+    assert!(lines.len() > 9, "{lines:?}");
+    for line in lines {
+        let (code, _, err) = ended(line.trim_end()).await;
+        // A cluster that holds no more than this is not well, and that is found.
+        let most = i32::from(line.starts_with("weft check"));
+        assert!((0..=most).contains(&code), "{line}: {code} {err}");
+    }
+    // Where its objects are has to be said.
+    let (code, out, _) = ended("weft edges svc/cart -o mermaid").await;
+    assert!(code > 1, "{code} {out}");
 }

@@ -1,9 +1,11 @@
-//! Edges, put together by what the user asked for: workloads, Services, namespaces, or the
-//! backends of splits.
+//! The rows of a table: workloads, Services, namespaces, or the backends of splits.
+//!
+//! What is there has a row, called or not: who only calls, is idle or has no proxy shall be seen
+//! beside the rest. Who asks for the calls between some ends has rows of these calls alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crds::observe::Edge;
+use crds::observe::{Edge, Graph, Node};
 use kube::api::DynamicObject;
 use serde_json::Value;
 
@@ -13,6 +15,11 @@ use crate::traffic::IndexedGraph;
 use crate::traffic::select::Selected;
 use crate::traffic::sums::Sums;
 
+/// Namespace and name of what a row is about, and of a split the backend.
+type Key = (String, String, String);
+/// By namespace and name, and then by backend.
+type Rows = BTreeMap<(String, String), BTreeMap<String, Group>>;
+
 /// One row.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Group {
@@ -21,11 +28,23 @@ pub(super) struct Group {
     /// Of a split only.
     pub(super) backend: String,
     pub(super) sums: Sums,
+    /// Whether an edge is part of it.
+    called: bool,
+    /// Ids of the nodes whose pods are counted.
+    nodes: BTreeSet<String>,
     pods: u32,
     meshed: u32,
 }
 
 impl Group {
+    /// Counts the pods of a node, once.
+    fn count(&mut self, node: &Node) {
+        if self.nodes.insert(node.id.clone()) {
+            self.pods += node.pods.unwrap_or_default();
+            self.meshed += node.meshed.unwrap_or_default();
+        }
+    }
+
     /// Pods with a proxy, of all.
     pub(super) fn meshed_cell(&self) -> Cell {
         match (self.meshed, self.pods) {
@@ -49,7 +68,7 @@ impl Group {
 
 /// Weights by split and backend.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Weights(BTreeMap<(String, String, String), i64>);
+pub(super) struct Weights(BTreeMap<Key, i64>);
 
 impl Weights {
     pub(super) fn read<'a>(splits: impl Iterator<Item = &'a DynamicObject>) -> Self {
@@ -80,103 +99,168 @@ impl Weights {
     }
 }
 
-/// The rows of a table, by name.
-pub(super) fn of<'a>(
-    traffic: &IndexedGraph,
-    edges: impl Iterator<Item = &'a Edge>,
-    resource: &Named,
-    selected: &Selected,
-    outbound: bool,
-) -> Vec<Group> {
-    let mut groups: BTreeMap<(String, String, String), (Group, BTreeSet<String>)> = BTreeMap::new();
-    for edge in edges {
-        let id = if outbound { &edge.from } else { &edge.to };
-        let Some((namespace, name, backend)) = key(traffic, edge, id, resource, selected, outbound)
-        else {
-            continue;
-        };
-        let key = (namespace.clone(), name.clone(), backend.clone());
-        let (group, nodes) = groups.entry(key).or_default();
-        group.namespace = namespace;
-        group.name = name;
-        group.backend = backend;
-        group.sums.add(edge);
-        if nodes.insert(id.clone())
-            && let Some(node) = traffic.node(id)
-        {
-            group.pods += node.pods.unwrap_or_default();
-            group.meshed += node.meshed.unwrap_or_default();
-        }
-    }
-    groups.into_values().map(|(group, _)| group).collect()
+/// What is asked: which objects, and between which ends.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    resource: Named,
+    selected: Selected,
+    from: Option<Selected>,
+    to: Option<Selected>,
 }
 
-/// Namespace, name and backend of the row that an edge belongs to.
-fn key(
-    traffic: &IndexedGraph,
-    edge: &Edge,
-    id: &str,
-    resource: &Named,
-    selected: &Selected,
-    outbound: bool,
-) -> Option<(String, String, String)> {
-    let owned =
-        |(namespace, name): (&str, &str)| (namespace.to_owned(), name.to_owned(), String::new());
-    match resource.kind {
-        ResourceKind::Service if !outbound => {
-            let fits = selected.is_to(traffic, edge);
-            let service = selected.service_of(edge).filter(|_| fits)?;
-            service.split_once('/').map(owned)
-        }
-        ResourceKind::TrafficSplit => {
-            let (namespace, name) = edge.split.split_once('/')?;
-            let wanted = resource.name.as_deref();
-            wanted
-                .is_none_or(|wanted| wanted == name)
-                .then(|| (namespace.to_owned(), name.to_owned(), edge.backend.clone()))
-        }
-        ResourceKind::Namespace => {
-            let node = traffic.node(id).filter(|node| selected.fits(node))?;
-            (!node.namespace.is_empty()).then(|| owned(("", &node.namespace)))
-        }
-        _ => {
-            let node = traffic.node(id).filter(|node| selected.fits(node))?;
-            Some(owned((&node.namespace, &node.name)))
+impl Asked {
+    /// `ends`: the caller and the called, where only calls between them count.
+    pub(super) fn new(resource: Named, ends: [Option<Named>; 2], scope: Option<&str>) -> Self {
+        let [from, to] = ends.map(|end| end.map(|named| Selected::new(named, scope)));
+        Self {
+            selected: Selected::new(resource.clone(), scope),
+            resource,
+            from,
+            to,
         }
     }
+
+    pub(super) fn kind(&self) -> ResourceKind {
+        self.resource.kind
+    }
+
+    /// The rows of a table, by name.
+    pub(super) fn rows(&self, traffic: &IndexedGraph, weights: &Weights) -> Vec<Group> {
+        let mut rows = Rows::new();
+        let backends = weights.0.keys();
+        for key in backends.filter(|(_, split, _)| self.is_wanted(split)) {
+            group(&mut rows, key.clone());
+        }
+        for node in &traffic.graph.nodes {
+            for key in self.rows_of(node) {
+                group(&mut rows, key).count(node);
+            }
+        }
+        for edge in traffic.edges() {
+            let Some(key) = self.row_of(traffic, edge) else {
+                continue;
+            };
+            let group = group(&mut rows, key);
+            group.called = true;
+            group.sums.add(edge);
+            if let Some(node) = traffic.node(self.end(edge)) {
+                group.count(node);
+            }
+        }
+        // Of a split all backends or none: that one was not called is told by the others.
+        rows.into_values()
+            .filter(|row| !self.is_narrowed() || row.values().any(|group| group.called))
+            .flat_map(BTreeMap::into_values)
+            .collect()
+    }
+
+    /// The part of a graph that the rows are made of, with whoever is at the other ends.
+    pub(super) fn part_of(&self, traffic: IndexedGraph) -> Graph {
+        let edges = traffic.edges().iter();
+        let kept: Vec<bool> = edges
+            .map(|edge| self.row_of(&traffic, edge).is_some())
+            .collect();
+        let mut graph = traffic.graph;
+        let mut kept = kept.into_iter();
+        graph.edges.retain(|_| kept.next().unwrap_or_default());
+        let ends: BTreeSet<&str> = graph
+            .edges
+            .iter()
+            .flat_map(|edge| [edge.from.as_str(), edge.to.as_str()])
+            .collect();
+        graph.nodes.retain(|node| {
+            let is_row = !self.is_narrowed() && !self.rows_of(node).is_empty();
+            is_row || ends.contains(node.id.as_str())
+        });
+        graph
+    }
+
+    /// Whether only calls between some ends count.
+    fn is_narrowed(&self) -> bool {
+        self.from.is_some() || self.to.is_some()
+    }
+
+    /// Whether this name is the one that is asked about, if one is.
+    fn is_wanted(&self, name: &str) -> bool {
+        let wanted = self.resource.name.as_deref();
+        wanted.is_none_or(|wanted| wanted == name)
+    }
+
+    /// The end of an edge that has the row: whoever is called, or calls what `--to` says.
+    fn end<'e>(&self, edge: &'e Edge) -> &'e str {
+        if self.to.is_some() {
+            &edge.from
+        } else {
+            &edge.to
+        }
+    }
+
+    /// The rows in which the pods of a node count, whoever was called. Without pods it has none:
+    /// it is gone, or of a namespace of which nothing is told.
+    fn rows_of(&self, node: &Node) -> Vec<Key> {
+        if node.pods.unwrap_or_default() == 0 {
+            return Vec::new();
+        }
+        match self.resource.kind {
+            ResourceKind::Service => {
+                let services = self.selected.services_of(node);
+                services.filter_map(key_of).collect()
+            }
+            ResourceKind::TrafficSplit => Vec::new(),
+            _ => self.row_at(node).into_iter().collect(),
+        }
+    }
+
+    /// The row that an edge belongs to.
+    fn row_of(&self, traffic: &IndexedGraph, edge: &Edge) -> Option<Key> {
+        let (from, to) = (self.from.as_ref(), self.to.as_ref());
+        let is_between = from.is_none_or(|from| from.is_from(traffic, edge))
+            && to.is_none_or(|to| to.is_to(traffic, edge));
+        if !is_between {
+            return None;
+        }
+        match self.resource.kind {
+            ResourceKind::Service if to.is_none() => {
+                let fits = self.selected.is_to(traffic, edge);
+                key_of(self.selected.service_of(edge).filter(|_| fits)?)
+            }
+            ResourceKind::TrafficSplit => {
+                let (namespace, name) = edge.split.split_once('/')?;
+                let key = (namespace.to_owned(), name.to_owned(), edge.backend.clone());
+                self.is_wanted(name).then_some(key)
+            }
+            _ => self.row_at(traffic.node(self.end(edge))?),
+        }
+    }
+
+    /// The row of a node itself, or of its namespace.
+    fn row_at(&self, node: &Node) -> Option<Key> {
+        if !self.selected.fits(node) {
+            return None;
+        }
+        match self.resource.kind {
+            ResourceKind::Namespace if node.namespace.is_empty() => None,
+            ResourceKind::Namespace => Some((String::new(), node.namespace.clone(), String::new())),
+            _ => Some((node.namespace.clone(), node.name.clone(), String::new())),
+        }
+    }
+}
+
+/// The row of an object, `namespace/name`.
+fn key_of(object: &str) -> Option<Key> {
+    let (namespace, name) = object.split_once('/')?;
+    Some((namespace.to_owned(), name.to_owned(), String::new()))
+}
+
+/// The group of a row; a new one if there is none.
+fn group(rows: &mut Rows, (namespace, name, backend): Key) -> &mut Group {
+    let backends = rows.entry((namespace.clone(), name.clone())).or_default();
+    let group = backends.entry(backend.clone()).or_default();
+    group.namespace = namespace;
+    group.name = name;
+    group.backend = backend;
+    group
 }
 
 #[cfg(test)]
-mod tests {
-    use crds::observe::Graph;
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn calls_that_a_backend_took_are_a_row_of_its_own_name_where_it_is_asked_about() {
-        let graph: Graph = serde_json::from_value(json!({
-            "nodes": [{"id": "shop/Deployment/web-v1", "kind": "Deployment",
-                "namespace": "shop", "name": "web-v1"}],
-            "edges": [
-                {"id": "1", "from": "a", "to": "shop/Deployment/web-v1", "service": "shop/web",
-                 "backend": "shop/web-v1", "split": "shop/web", "port": 80, "requests": 3},
-                {"id": "2", "from": "a", "to": "shop/Deployment/web-v1", "service": "shop/web-v1",
-                 "port": 80, "requests": 4},
-            ],
-        }))
-        .unwrap();
-        let traffic = IndexedGraph::of(graph);
-        let rows = |text: &str| -> Vec<(String, u64)> {
-            let named = Named::read(text, &[ResourceKind::Service]).unwrap();
-            let selected = Selected::new(named.clone(), Some("shop"));
-            let groups = of(&traffic, traffic.edges().iter(), &named, &selected, false);
-            let rows = groups.into_iter();
-            rows.map(|one| (one.name, one.sums.requests)).collect()
-        };
-        let row = |name: &str, requests: u64| (name.to_owned(), requests);
-        assert_eq!(rows("svc/web-v1"), [row("web-v1", 7)]);
-        assert_eq!(rows("svc/web"), [row("web", 3)]);
-        assert_eq!(rows("svc"), [row("web", 3), row("web-v1", 4)]);
-    }
-}
+mod tests;

@@ -1,4 +1,4 @@
-//! What the dry run at the end of a suggestion says.
+//! What is said beside a suggestion, and of the dry run at its end.
 
 use super::*;
 
@@ -38,5 +38,28 @@ async fn what_cannot_be_told_is_followed_by_a_way_that_this_command_has() {
         assert!(out.contains("kind: TrafficTarget"), "{out}{err}");
         assert!(err.contains(advice), "{err}");
         assert!(!err.contains("; --watch"), "{err}");
+    }
+}
+
+#[tokio::test]
+async fn accounts_that_many_share_and_how_to_begin_are_told_whatever_is_printed() {
+    let api = FakeApi::default();
+    api.judge(&format!("{API}/dryruns"), json!({"kept": 1}));
+    let warning = "warning: shop/default is the account of every pod that names none";
+    for format in ["table", "json", "yaml"] {
+        for (account, is_shared) in [("default", true), ("web", false)] {
+            let graph = graph().to_string();
+            let graph = graph.replace("/sa/web", &format!("/sa/{account}"));
+            let graph: Value = serde_json::from_str(&graph).unwrap();
+            api.put(&format!("{API}/graphs/live"), graph);
+            let line = format!("weft suggest -n shop -o {format}");
+            let (code, out, err) = run(api.client(), &line).await;
+            assert_eq!(code, 0, "{line}: {err}");
+            assert!(out.contains("TrafficTarget"), "{line}: {out}{err}");
+            let is_told = err.contains(warning);
+            assert_eq!(is_told, is_shared, "{line} of {account}: {err}");
+            assert!(err.contains("weft.dev/access=audit"), "{line}: {err}");
+            assert!(!out.contains("audit"), "{line}: {out}");
+        }
     }
 }

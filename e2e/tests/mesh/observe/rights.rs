@@ -37,7 +37,8 @@ pub(super) fn two(claim: &str) -> anyhow::Result<(Namespace, Namespace)> {
 fn reader_of_one_namespace_sees_its_graph_and_only_the_name_of_the_other_end() -> Outcome {
     let (shop, bank) = two("eyes-rights")?;
     let user = reader(&shop)?;
-    let own = ["stat", "deploy", "-t", "5m", "-o", "json", "-n", &shop.name];
+    // Everything that is told: `stat` leaves out what is called elsewhere.
+    let own = ["edges", "--since", "24h", "-o", "json", "-n", &shop.name];
     let own = eventually(SHOWN, "the reader sees the call", || {
         let output = ask(&shop, &user, &own)?;
         let graph = output.with_status(0)?.json()?;

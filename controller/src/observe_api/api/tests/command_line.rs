@@ -283,7 +283,8 @@ async fn command_line_shows_the_graph_as_the_api_tells_it() {
     assert!(!err.contains("not complete"), "{err}");
     for (line, name, meshed) in [
         ("stat deploy -n shop -o wide", "api", "1/1"),
-        ("stat svc/api -n shop -o wide", "api", "1/1"),
+        // With the pod that no Deployment has.
+        ("stat svc/api -n shop -o wide", "api", "2/2"),
         ("stat deploy --to svc/api:80 -n shop -o wide", "web", "-"),
     ] {
         let (code, out, err) = town.weft("viewer", line).await;

@@ -1,0 +1,103 @@
+//! What `stat` prints, and which part of the graph.
+
+use super::*;
+
+const GRAPH: &str = "/apis/observe.weft.dev/v1alpha1/namespaces/shop/graphs/live";
+const SPLITS: &str = "/apis/split.smi-spec.io/v1alpha4/namespaces/shop/trafficsplits";
+
+/// `web` calls `cart` by a split, `cart` calls `db` and a host outside, and `idle` nobody.
+fn shop() -> FakeApi {
+    let node = |kind: &str, name: &str| {
+        json!({"id": name, "kind": kind, "namespace": "shop", "name": name, "pods": 1,
+            "meshed": 1})
+    };
+    let nodes = json!([
+        node("Deployment", "cart"),
+        node("StatefulSet", "db"),
+        {"id": "host", "kind": "External", "name": "api.example"},
+        node("Deployment", "idle"),
+        node("Deployment", "web"),
+    ]);
+    let edges = json!([
+        {"id": "1", "from": "web", "to": "cart", "service": "shop/cart", "port": 80,
+            "backend": "shop/cart-v1", "split": "shop/cart", "requests": 6, "success": 6,
+            "attempts": 6},
+        {"id": "2", "from": "cart", "to": "db", "service": "shop/db", "port": 5432},
+        {"id": "3", "from": "cart", "to": "host", "port": 443},
+    ]);
+    let api = FakeApi::default();
+    let metadata = json!({"windowSeconds": 60, "complete": true});
+    api.put(
+        GRAPH,
+        json!({"metadata": metadata, "nodes": nodes, "edges": edges}),
+    );
+    api
+}
+
+#[tokio::test]
+async fn json_and_yaml_hold_the_part_of_the_graph_that_is_asked_about() {
+    let api = shop();
+    for (line, edges, nodes) in [
+        // All that there is.
+        ("edges", "1 2 3", "cart db host idle web"),
+        ("stat deploy", "1", "cart idle web"),
+        ("stat deploy/cart", "1", "cart web"),
+        ("stat deploy/idle", "", "idle"),
+        ("stat sts", "2", "cart db"),
+        ("stat sts --from deploy/web", "", ""),
+        ("stat deploy --to sts/db", "2", "cart db"),
+        ("stat svc/db", "2", "cart db"),
+        ("stat svc/db:80", "", ""),
+        ("stat ts", "1", "cart web"),
+        ("stat ns/shop", "1 2", "cart db idle web"),
+    ] {
+        for format in ["json", "yaml"] {
+            let line = format!("weft {line} -n shop -o {format}");
+            let (code, out, err) = run(api.client(), &line).await;
+            assert_eq!((code, err.as_str()), (0, ""), "{line}");
+            let answer: Value = serde_yaml_ng::from_str(&out).unwrap();
+            let ids = |part: &str| {
+                let all = answer[part].as_array().unwrap().iter();
+                let ids: Vec<&str> = all.map(|one| one["id"].as_str().unwrap()).collect();
+                ids.join(" ")
+            };
+            assert_eq!((&*ids("edges"), &*ids("nodes")), (edges, nodes), "{line}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn split_is_told_with_all_its_backends() {
+    let api = shop();
+    let put = |name: &str, backends: Value| {
+        api.put(
+            &format!("{SPLITS}/{name}"),
+            json!({"metadata": {"namespace": "shop", "name": name},
+                "spec": {"service": name, "backends": backends}}),
+        );
+    };
+    let backend = |service: &str, weight: u32| json!({"service": service, "weight": weight});
+    put(
+        "cart",
+        json!([backend("cart-v1", 9), backend("cart-v2", 1)]),
+    );
+    put("quiet", json!([backend("quiet-v1", 1)]));
+    let (code, out, err) = run(api.client(), "weft stat ts -n shop").await;
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    let rows = out.lines().skip(1).map(|row| {
+        let cells: Vec<&str> = row.split_whitespace().take(6).collect();
+        cells.join(" ")
+    });
+    assert_eq!(
+        rows.collect::<Vec<String>>(),
+        [
+            "cart shop/cart-v1 9 100% 100% 0.1",
+            "cart shop/cart-v2 1 0.00% - 0.0",
+            "quiet shop/quiet-v1 1 - - 0.0"
+        ],
+        "{out}"
+    );
+    // Between ends that call none of its backends it has no row.
+    let (_, out, _) = run(api.client(), "weft stat ts --from deploy/web -n shop").await;
+    assert_eq!((out.lines().count(), out.contains("quiet")), (3, false));
+}
