@@ -1,14 +1,17 @@
 //! Why a call passes or not: walks what the proxies do, by the Model that they are told.
 //!
 //! `call` finds out who calls and what is called, `route` where that goes, `judge` what the
-//! called pods say, `host` whether that depends on the host, `fix` what would let it pass;
+//! called pods say, `host` whether that depends on the host, `backends` which share of the calls
+//! ends how and who refuses, `words` all of it for people, `fix` what would let it pass;
 //! `comparison` what a change would mean for calls that were seen, `candidates` what proxies
 //! can try of one. Nothing is decided here that `policy` does not decide: the words come from
 //! the same values that proxies act by.
 //!
 //! May import `model` and `world`: it is told who owns which pod and who called.
 
+mod about;
 mod answer;
+mod backends;
 mod call;
 pub(crate) mod candidates;
 pub(crate) mod comparison;

@@ -99,8 +99,9 @@ export interface Explanation {
       reason?: string;
       httpStatus?: number;
       owner?: string;
+      refusedBy?: string[];
       steps?: { step: string; text: string; objects?: string[] }[];
-      backends?: { service: string; share: number; verdict: string; reason?: string; ready: number; endpoints: number }[];
+      backends?: { service: string; share: number; verdict: string; reason?: string; ready: number; endpoints: number; judged?: number; pods?: string[] }[];
       seen?: { windowSeconds: number; requests: number; failure: number; refused?: Record<string, number> };
       programmed?: { proxies: number; of: number; nacks?: string[] };
       fix?: { objects?: unknown[]; commands?: string[]; warnings?: string[] };

@@ -1,6 +1,7 @@
 //! `weft explain`: what becomes of a call, and why.
 
 mod bare;
+mod described;
 mod port;
 
 use std::time::SystemTime;
@@ -8,7 +9,7 @@ use std::time::SystemTime;
 use clap::Args;
 use crds::observe::{
     API_VERSION, Explanation, ExplanationSpec, ExplanationStatus, ExplanationVerdict, Fix, From,
-    Header, Programmed, Resource, To,
+    Header, Resource, To,
 };
 use http::Request;
 
@@ -20,10 +21,8 @@ use crate::escape;
 use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
 use crate::namespace::namespace;
-use crate::output::{self, Format, number};
+use crate::output::{self, Format};
 
-/// Refusals of proxies that are printed; those of one object are mostly alike.
-const NACKS: usize = 5;
 /// Who can call.
 pub(super) const FROM: &[ResourceKind] = &[
     ResourceKind::Deployment,
@@ -130,7 +129,7 @@ impl ClusterCommand for Explain {
             return print_fix(status, console);
         }
         if !output::data(console, format, &answer)? {
-            for line in described(status, cluster.now(now)) {
+            for line in described::lines(status, cluster.now(now)) {
                 console.line(&escape::plain(&line))?;
             }
         }
@@ -307,7 +306,7 @@ fn print_fix(status: &ExplanationStatus, console: &mut Console<'_>) -> Result<Co
                 "the call is allowed, there is nothing to mend".to_owned()
             }
             verdict => {
-                let why = match hidden(status) {
+                let why = match described::hidden(status) {
                     Some(owners) => format!("{owners}, and what would mend it"),
                     None => ": nothing is known that would mend it".to_owned(),
                 };
@@ -345,104 +344,4 @@ pub(crate) fn yaml(fix: &Fix) -> Result<String, Failure> {
         text.push_str(&format!("---\n{}\n", output::yaml(object)?.trim_end()));
     }
     Ok(text)
-}
-
-/// Of an answer of which its reader is told the verdict alone, the end of the sentence: who
-/// may see more.
-fn hidden(status: &ExplanationStatus) -> Option<String> {
-    let owner = &status.owner;
-    (status.steps.is_empty() && !owner.is_empty())
-        .then(|| format!(", by namespace {owner}; its owners may see why"))
-}
-
-/// The answer in lines, the verdict first.
-fn described(status: &ExplanationStatus, now: SystemTime) -> Vec<String> {
-    let mut first = status.verdict.as_str().to_uppercase();
-    if let Some(code) = status.http_status {
-        first.push_str(&format!(" {code}"));
-    }
-    if !status.reason.is_empty() {
-        first.push_str(&format!(" {}", status.reason));
-    }
-    first.extend(hidden(status));
-    let mut lines = vec![first];
-    for step in &status.steps {
-        lines.push(match step.step.as_str() {
-            "rule" => format!("           {}", step.text),
-            name => format!(" {name:<7} {}", step.text),
-        });
-    }
-    if status.backends.len() > 1 || status.verdict == ExplanationVerdict::Mixed {
-        for backend in &status.backends {
-            lines.push(format!(
-                " backend {}  {}  {} {}  {} of {} endpoints ready",
-                backend.service,
-                number::percent(backend.share),
-                backend.verdict.as_str(),
-                backend.reason,
-                backend.ready,
-                backend.endpoints
-            ));
-        }
-    }
-    if let Some(programmed) = &status.programmed {
-        lines.extend(waiting(programmed));
-    }
-    if status.verdict != ExplanationVerdict::Unknown {
-        lines.extend(seen(status, now));
-    }
-    if let Some(fix) = &status.fix {
-        let objects = " fix     -o fix prints objects that allow this";
-        lines.push(match (&*fix.objects, &*fix.commands, &*fix.warnings) {
-            ([], [command, ..], _) => format!(" fix     {command}"),
-            ([], [], [why, ..]) => format!(" fix     {why}"),
-            (_, _, []) => format!("{objects} and nothing else"),
-            _ => format!("{objects}, with what to know before"),
-        });
-    }
-    lines
-}
-
-/// How many proxies lack what this says, and what those refused that did.
-fn waiting(programmed: &Programmed) -> Vec<String> {
-    let mut lines = Vec::new();
-    let (have, of) = (programmed.proxies, programmed.of);
-    if have < of {
-        lines.push(format!(" waiting {have} of {of} proxies have what this says; the others judge by the version before"));
-    }
-    let nacks = programmed.nacks.iter().take(NACKS);
-    lines.extend(nacks.map(|nack| format!(" nack    {nack}")));
-    let more = programmed.nacks.len().saturating_sub(NACKS);
-    if more > 0 {
-        lines.push(format!(" nack    {more} more; -o json has them all"));
-    }
-    lines
-}
-
-fn seen(status: &ExplanationStatus, now: SystemTime) -> Option<String> {
-    let seen = status.seen.as_ref()?;
-    let minutes = seen.window_seconds.div_ceil(60);
-    let refused: Vec<String> = seen
-        .refused
-        .iter()
-        .map(|(reason, times)| format!("{times} refused {reason}"))
-        .collect();
-    let refused = if refused.is_empty() {
-        String::new()
-    } else {
-        format!(", {}", refused.join(", "))
-    };
-    let last = seen
-        .last
-        .as_deref()
-        .and_then(|text| text.parse::<k8s_openapi::jiff::Timestamp>().ok())
-        .map_or_else(String::new, |last| {
-            // The cluster's clock is told in whole seconds.
-            let ago = now.duration_since(last.into()).unwrap_or_default();
-            format!(", last {} ago", number::age(ago))
-        });
-    Some(format!(
-        " seen    {minutes} min: {} calls on this edge, {} failed{refused}{last}",
-        seen.requests, seen.failure
-    ))
 }

@@ -21,6 +21,7 @@ mod absent;
 mod bare;
 mod clock;
 mod dry_run;
+mod explain;
 mod identity;
 mod names;
 mod pods;
@@ -164,7 +165,7 @@ async fn a_refusal_is_told_with_who_why_since_when_and_the_way_out() {
         ),
         "{out}"
     );
-    assert!(out.contains("3 of 4 proxies"), "{out}");
+    assert!(out.contains("\n waiting 3 of 4 proxies"), "{out}");
     let nack = " nack    shop/cart-1: TrafficTarget shop/cart-read: too long";
     assert!(out.contains(nack), "{out}");
     assert!(out.contains("-o fix prints"), "{out}");

@@ -88,13 +88,18 @@ async fn a_refused_call_leads_to_its_reason_and_to_the_objects_that_would_allow_
     );
     browser.click("button[type=submit]").await;
     browser.wait("document.querySelector('.told h2')").await;
-    assert_eq!(browser.text(".told h2").await, "Refused 403 not-allowed");
+    assert_eq!(
+        browser.text(".told h2").await,
+        "Refused 403 not-allowed, by the proxies of payments"
+    );
     let reason = browser.text(".told").await;
     assert!(
         reason.contains("source web is none of its sources (cart)"),
         "{reason}"
     );
     assert!(reason.contains("185 refused not-allowed"), "{reason}");
+    assert!(reason.contains("1 of 2 proxies have"), "{reason}");
+    assert!(reason.contains("judge by the version before"), "{reason}");
     assert!(reason.contains("shop/payments-1: too long"), "{reason}");
     let yaml = browser.text(".yaml").await;
     assert!(
@@ -108,7 +113,19 @@ async fn a_refused_call_leads_to_its_reason_and_to_the_objects_that_would_allow_
         line,
         "weft explain deploy/web svc/payments:80 GET / -n shop"
     );
-    // And another call, typed.
+    // And another call, typed, of which one pod judges otherwise, by rules that both have.
+    let of_pods = |share: f64, verdict: &str, pod: &str| {
+        serde_json::json!({"service": "shop/payments", "share": share, "verdict": verdict,
+            "ready": 2, "endpoints": 2, "judged": 1, "pods": [pod]})
+    };
+    refusal["verdict"] = "Mixed".into();
+    refusal["programmed"] = serde_json::json!({"proxies": 2, "of": 2});
+    refusal["backends"] = serde_json::json!([
+        of_pods(0.5, "Allowed", "shop/payments-1"),
+        of_pods(0.5, "Refused", "shop/payments-2"),
+    ]);
+    shown.mesh.set_explanation(&refusal).await;
+    let browser = &mut shown.browser;
     browser
         .eval("document.querySelector('#method').value = 'POST'")
         .await;
@@ -126,6 +143,15 @@ async fn a_refused_call_leads_to_its_reason_and_to_the_objects_that_would_allow_
         }
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         explained = shown.mesh.explained().await;
+    }
+    shown.browser.see("so at payments-2").await;
+    let reason = shown.browser.text(".told").await;
+    for words in [
+        "some calls refused by the proxies of payments",
+        "50.00 % of the calls, Refused, 2 of 2 endpoints ready; so at payments-2",
+        "2 of 2 proxies have what this says.",
+    ] {
+        assert!(reason.contains(words), "no {words:?} in {reason}");
     }
     let spec = &explained.last().unwrap().spec;
     assert_eq!(

@@ -30,6 +30,7 @@ async fn text_of_the_cluster_is_text_on_every_page() {
     shown.mesh.proxy(&proxy);
     let mut explanation = shop::refusal();
     explanation["reason"] = json!(HOSTILE);
+    explanation["refusedBy"] = json!([HOSTILE]);
     explanation["steps"][0]["text"] = json!(HOSTILE);
     explanation["fix"]["objects"][0]["metadata"]["name"] = json!(HOSTILE);
     explanation["fix"]["commands"] = json!([HOSTILE]);

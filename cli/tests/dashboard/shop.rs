@@ -155,6 +155,7 @@ pub(super) fn proxy(name: &str, connected: bool) -> Value {
 /// The answer for web's calls to payments, as the demo's mesh gives it.
 pub(super) fn refusal() -> Value {
     json!({"verdict": "Refused", "reason": "not-allowed", "httpStatus": 403, "owner": "shop",
+        "refusedBy": ["Deployment shop/payments"],
         "steps": [
             {"step": "who", "text": "shop/web, 3 pods, meshed"},
             {"step": "route", "text": "Service shop/payments: 2 of 2 endpoints ready"},

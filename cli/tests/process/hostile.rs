@@ -51,8 +51,9 @@ fn proxy() -> Value {
 
 fn explanation() -> Value {
     json!({"verdict": "Refused", "reason": EVIL, "httpStatus": 403, "owner": EVIL,
+        "refusedBy": [EVIL],
         "steps": [{"step": EVIL, "text": EVIL, "objects": [EVIL]}, {"step": "rule", "text": EVIL}],
-        "backends": [{"service": EVIL, "share": 0.5, "verdict": "Refused", "reason": EVIL},
+        "backends": [{"service": EVIL, "share": 0.5, "verdict": "Refused", "reason": EVIL, "pods": [EVIL]},
             {"service": EVIL, "share": 0.5, "verdict": "Allowed"}],
         "seen": {"windowSeconds": 300, "requests": 3, "refused": {EVIL: 3}, "last": EVIL},
         "programmed": {"proxies": 1, "of": 2, "nacks": [EVIL]},

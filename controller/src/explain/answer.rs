@@ -1,9 +1,9 @@
 //! From a question to its answer.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crds::observe::{BackendVerdict, ExplanationSpec, ExplanationStatus, ExplanationVerdict, Fix};
+use crds::observe::{ExplanationSpec, ExplanationStatus, ExplanationVerdict, Fix};
 use policy::name::ObjectRef;
 use policy::reason::Reason;
 
@@ -12,7 +12,7 @@ use super::judge::{self, Judged};
 use super::outcome::{BackendOutcome, Question, together};
 use super::question::{BadQuestion, CallerView, Callers, Owner};
 use super::route::BackendRoute;
-use super::{fix, words};
+use super::{backends, fix, words};
 use crate::model::{Model, PodId};
 
 const UNTOLD_PODS: &str = "a rule allows some pods of an IdentityBinding, and which pods the \
@@ -107,7 +107,7 @@ impl Model {
     ) -> Explained {
         let mut status = ExplanationStatus {
             owner: question.to.namespace().to_owned(),
-            backends: backends(outcomes),
+            backends: backends::verdicts(outcomes),
             steps: words::steps(self, question, outcomes),
             ..ExplanationStatus::default()
         };
@@ -130,6 +130,7 @@ impl Model {
             status.verdict,
             ExplanationVerdict::Allowed | ExplanationVerdict::Unknown
         ) {
+            status.refused_by = backends::refusing(question, outcomes, owner);
             let fix = fix::of(self, question, outcomes, owner, callers);
             status.fix = (fix != Fix::default()).then_some(fix);
         }
@@ -159,32 +160,6 @@ impl Model {
 fn is_of_untold_pods(question: &Question<'_>, outcomes: &[BackendOutcome<'_>]) -> bool {
     let mut judged = outcomes.iter().flat_map(|outcome| &outcome.judged);
     question.view == CallerView::AccountOnly && judged.any(|one| one.names_pods)
-}
-
-fn backends(outcomes: &[BackendOutcome<'_>]) -> Vec<BackendVerdict> {
-    let mut by_service: BTreeMap<&str, Vec<&BackendOutcome<'_>>> = BTreeMap::new();
-    for outcome in outcomes {
-        let name = outcome.backend_route.label.as_str();
-        by_service.entry(name).or_default().push(outcome);
-    }
-    let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-    let verdict = |(service, outcomes): (&str, Vec<&BackendOutcome<'_>>)| {
-        let reasons: BTreeSet<Reason> = outcomes.iter().flat_map(|one| one.refusals()).collect();
-        let verdict = together(outcomes.iter().map(|one| one.verdict()));
-        let backend_route = outcomes.first().map(|one| &one.backend_route);
-        BackendVerdict {
-            service: service.to_owned(),
-            share: backend_route.map_or(0.0, |backend_route| backend_route.share),
-            verdict,
-            reason: match (verdict, reasons.first()) {
-                (ExplanationVerdict::Refused, Some(reason)) => reason.to_string(),
-                _ => String::new(),
-            },
-            ready: number(backend_route.map_or(0, |backend_route| backend_route.endpoints.len())),
-            endpoints: number(backend_route.map_or(0, |backend_route| backend_route.all)),
-        }
-    };
-    by_service.into_iter().map(verdict).collect()
 }
 
 fn unknown(why: String) -> Explained {

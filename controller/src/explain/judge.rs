@@ -61,6 +61,16 @@ pub(super) struct Judged {
     pub(super) by: Option<(PodId, Vec<(ObjectRef, i64)>)>,
 }
 
+impl Judged {
+    /// `namespace/name` of the pod, or the address where none stands behind it.
+    pub(super) fn name(&self) -> String {
+        match &self.endpoint.pod {
+            Some(pod) => pod.to_string(),
+            None => self.endpoint.ip.to_string(),
+        }
+    }
+}
+
 /// Judges one endpoint.
 pub(super) fn endpoint(
     model: &Model,

@@ -42,6 +42,23 @@ impl BackendOutcome<'_> {
         self.backend_route.by_host || self.judged.iter().any(|one| one.by_host)
     }
 
+    /// What becomes of the calls that go to one of its endpoints, and why they are refused.
+    pub(super) fn at(&self, one: &Judged) -> (ExplanationVerdict, Option<Reason>) {
+        if self.backend_route.by_host || one.by_host {
+            return (ExplanationVerdict::Unknown, None);
+        }
+        match one.ruling {
+            Ruling::Allowed | Ruling::Audited(_) | Ruling::NotJudged(_) => {
+                (ExplanationVerdict::Allowed, None)
+            }
+            // What is asked instead and refuses leaves the call as it was.
+            Ruling::Refused(reason) => (
+                ExplanationVerdict::Refused,
+                Some(self.backend_route.refused.unwrap_or(reason)),
+            ),
+        }
+    }
+
     pub(super) fn verdict(&self) -> ExplanationVerdict {
         if self.is_by_host() {
             return ExplanationVerdict::Unknown;
@@ -52,12 +69,7 @@ impl BackendOutcome<'_> {
         if self.backend_route.outside || self.backend_route.is_held() {
             return ExplanationVerdict::Allowed;
         }
-        together(self.judged.iter().map(|one| match one.ruling {
-            Ruling::Allowed | Ruling::Audited(_) | Ruling::NotJudged(_) => {
-                ExplanationVerdict::Allowed
-            }
-            Ruling::Refused(_) => ExplanationVerdict::Refused,
-        }))
+        together(self.judged.iter().map(|one| self.at(one).0))
     }
 }
 

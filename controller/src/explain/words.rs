@@ -1,20 +1,18 @@
 //! The answer as a person reads it, step by step.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crds::observe::Step;
 use policy::mode::Enforcement;
 use policy::protocol::Protocol;
 
+use super::about::{self, About};
 use super::call::Called;
 use super::declared;
 use super::judge::{Judged, Ruling};
 use super::outcome::{BackendOutcome, Question, step};
 use super::question::CallerView;
 use crate::model::{Index, Model, modes};
-
-/// Services that requests may choose, of which so many are named.
-const CHOICES: usize = 4;
 
 /// Who, route, wire, access, and each rule.
 pub(super) fn steps(
@@ -25,11 +23,11 @@ pub(super) fn steps(
     let mut steps = vec![who(question)];
     steps.extend(routes(outcomes));
     steps.extend(overrides(&model.index, question));
-    let judged = || outcomes.iter().flat_map(|outcome| &outcome.judged);
     steps.extend(wire(&model.index, outcomes));
-    steps.extend(access(&model.index, judged()));
+    steps.extend(access(&model.index, outcomes));
+    let judged = outcomes.iter().flat_map(|outcome| &outcome.judged);
     let mut seen: BTreeSet<(String, String)> = BTreeSet::new();
-    for rule in judged().flat_map(|one| &one.rules) {
+    for rule in judged.flat_map(|one| &one.rules) {
         let text = rule.fails.clone();
         let text = text.unwrap_or_else(|| "allows this call".to_owned());
         if seen.insert((rule.origin.to_string(), text.clone())) {
@@ -134,19 +132,15 @@ fn overrides(index: &Index, question: &Question<'_>) -> Option<Step> {
     if question.request.tcp || !meshed || to.is_empty() {
         return None;
     }
-    let mut named: Vec<&str> = to.iter().take(CHOICES).map(String::as_str).collect();
-    if to.len() > CHOICES {
-        named.push("...");
-    }
     let text = format!(
         "{origin} lets requests with weft-route choose {}; that is not followed here",
-        named.join(", ")
+        about::few(&to)
     );
     Some(step("route", text, vec![origin.to_string()]))
 }
 
 fn wire(index: &Index, outcomes: &[BackendOutcome<'_>]) -> Vec<Step> {
-    let mut seen: BTreeMap<String, Option<String>> = BTreeMap::new();
+    let mut said = About::of(outcomes);
     for outcome in outcomes {
         let meshed = outcome.caller.identity.is_some();
         for one in &outcome.judged {
@@ -162,15 +156,12 @@ fn wire(index: &Index, outcomes: &[BackendOutcome<'_>]) -> Vec<Step> {
             let text = format!("{security}; {} on port {port}", spoken(one.protocol));
             // What nobody judges is declared to nobody.
             match declared_by(index, one) {
-                Some(by) => seen.insert(format!("{text}: {}", by.text), by.service),
-                None => seen.insert(text, None),
-            };
+                Some(by) => said.say((outcome, one), format!("{text}: {}", by.text), by.service),
+                None => said.say((outcome, one), text, None),
+            }
         }
     }
-    let steps = seen.into_iter();
-    steps
-        .map(|(text, service)| step("wire", text, service.into_iter().collect()))
-        .collect()
+    said.steps("wire")
 }
 
 fn declared_by(index: &Index, one: &Judged) -> Option<declared::By> {
@@ -191,45 +182,46 @@ const fn spoken(protocol: Protocol) -> &'static str {
     }
 }
 
-fn access<'a>(index: &Index, judged: impl Iterator<Item = &'a Judged>) -> Vec<Step> {
-    let mut seen: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for one in judged {
-        let Some((pod, origins)) = &one.by else {
-            continue;
-        };
-        let Some(facts) = index.world.pods.get(pod) else {
-            continue;
-        };
-        let namespace = index.world.namespace(&pod.namespace);
-        let mode = modes::access(&index.defaults, namespace, &facts.appearance);
-        let set = modes::access_set_by(namespace, &facts.appearance);
-        let targets = origins.iter().map(|(object, _)| object);
-        let targets = targets.filter(|object| object.kind == policy::name::Kind::TrafficTarget);
-        let targets: Vec<String> = targets
-            .map(|target| format!("{} {}/{}", target.kind, target.namespace, target.name))
-            .collect();
-        let enforced = match one.enforcement {
-            Enforcement::Open => "open".to_owned(),
-            Enforcement::Audit => "what no rule allows is counted and passes".to_owned(),
-            Enforcement::Enforce if targets.is_empty() => {
-                "closed, and no TrafficTarget protects it".to_owned()
+fn access(index: &Index, outcomes: &[BackendOutcome<'_>]) -> Vec<Step> {
+    let mut said = About::of(outcomes);
+    for outcome in outcomes {
+        for one in &outcome.judged {
+            if let Some((text, targets)) = closed_by(index, one) {
+                said.say((outcome, one), text, targets);
             }
-            Enforcement::Enforce => format!("closed by {}", targets.join(", ")),
-        };
-        let ruling = match one.ruling {
-            Ruling::Refused(reason) => format!("; {}: refused, {reason}", one.endpoint.port),
-            Ruling::Audited(reason) => format!(
-                "; {}: passes, deny would refuse it, {reason}",
-                one.endpoint.port
-            ),
-            Ruling::Allowed | Ruling::NotJudged(_) => String::new(),
-        };
-        seen.entry(format!("{mode} ({set}), {enforced}{ruling}"))
-            .or_default()
-            .extend(targets);
+        }
     }
-    let steps = seen.into_iter();
-    steps
-        .map(|(text, objects)| step("access", text, objects.into_iter().collect()))
-        .collect()
+    said.steps("access")
+}
+
+/// What a pod's mode makes of the call, and the targets that protect it; nothing where nobody
+/// judges.
+fn closed_by(index: &Index, one: &Judged) -> Option<(String, Vec<String>)> {
+    let (pod, origins) = one.by.as_ref()?;
+    let facts = index.world.pods.get(pod)?;
+    let namespace = index.world.namespace(&pod.namespace);
+    let mode = modes::access(&index.defaults, namespace, &facts.appearance);
+    let set = modes::access_set_by(namespace, &facts.appearance);
+    let targets = origins.iter().map(|(object, _)| object);
+    let targets = targets.filter(|object| object.kind == policy::name::Kind::TrafficTarget);
+    let targets: Vec<String> = targets
+        .map(|target| format!("{} {}/{}", target.kind, target.namespace, target.name))
+        .collect();
+    let enforced = match one.enforcement {
+        Enforcement::Open => "open".to_owned(),
+        Enforcement::Audit => "what no rule allows is counted and passes".to_owned(),
+        Enforcement::Enforce if targets.is_empty() => {
+            "closed, and no TrafficTarget protects it".to_owned()
+        }
+        Enforcement::Enforce => format!("closed by {}", targets.join(", ")),
+    };
+    let ruling = match one.ruling {
+        Ruling::Refused(reason) => format!("; {}: refused, {reason}", one.endpoint.port),
+        Ruling::Audited(reason) => format!(
+            "; {}: passes, deny would refuse it, {reason}",
+            one.endpoint.port
+        ),
+        Ruling::Allowed | Ruling::NotJudged(_) => String::new(),
+    };
+    Some((format!("{mode} ({set}), {enforced}{ruling}"), targets))
 }

@@ -129,6 +129,10 @@ pub struct ExplanationStatus {
     /// Namespace of the called side.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub owner: String,
+    /// Whose proxies refuse, `Kind namespace/name`: what owns the called pods, or the caller
+    /// as it was asked about where its own proxies find nobody to call.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub refused_by: Vec<String>,
     /// In the order in which a call goes through them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<Step>,
@@ -154,20 +158,27 @@ pub struct Step {
     pub objects: Vec<String>,
 }
 
-/// One Service that takes a share of the calls, or the pods that judge differently.
+/// One Service that takes a share of the calls, or those of its pods that judge alike where
+/// others judge differently.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct BackendVerdict {
     /// `namespace/name`; of an address without a Service the workload.
     pub service: String,
-    /// Of all calls, 0 to 1.
+    /// Of all calls, 0 to 1; among endpoints of one backend as if each got as many.
     pub share: f64,
     pub verdict: ExplanationVerdict,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub reason: String,
-    /// Endpoints that may take calls, and all.
+    /// Endpoints of the backend that may take calls, and all of it.
     pub ready: u32,
     pub endpoints: u32,
+    /// At how many endpoints it is so; 0 where it is decided before one is called.
+    pub judged: u32,
+    /// The first eight of these: `namespace/name` of a pod, or an address where none stands
+    /// behind it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pods: Vec<String>,
 }
 
 /// What was counted between these two in the last minutes.

@@ -16,6 +16,10 @@ const KINDS: Record<string, string> = {
 const UNSAID = "Which of the requests were refused is not counted, and the answer depends on that: set method and path, then press Explain. Tap shows requests as they end.";
 /** Refusals of proxies that are shown; those of one object are mostly alike. */
 const NACKS = 5;
+/** Workloads, and pods of one backend, that are named. */
+const NAMED = 4;
+
+type Status = NonNullable<Explanation["explanation"]["status"]>;
 
 export class ExplainPage implements Page {
   readonly name = "explain";
@@ -123,7 +127,7 @@ export class ExplainPage implements Page {
   private show({ explanation, yaml }: Explanation): void {
     const status = explanation.status ?? { verdict: "Unknown" };
     const tone = status.verdict === "Allowed" ? "good" : status.verdict === "Refused" ? "bad" : "warn";
-    const first = [status.verdict, status.httpStatus, status.reason].filter(Boolean).join(" ");
+    const first = [status.verdict, status.httpStatus, status.reason].filter(Boolean).join(" ") + refusing(status);
     const parts: HTMLElement[] = [h("h2", { class: tone }, first)];
     const steps = status.steps ?? [];
     if (steps.length === 0 && status.owner) parts.push(h("p", {}, `Namespace ${status.owner} decides; who may read it may see why.`));
@@ -134,15 +138,20 @@ export class ExplainPage implements Page {
         )),
       );
     }
-    for (const backend of status.backends ?? []) {
-      parts.push(h("p", {}, `${backend.service}: ${percent(backend.share)} of the calls, ${backend.verdict} ${backend.reason ?? ""}, ${backend.ready} of ${backend.endpoints} endpoints ready`));
+    const backends = status.backends ?? [];
+    for (const backend of backends) {
+      const verdict = [backend.verdict, backend.reason].filter(Boolean).join(" ");
+      const parted = backends.filter((other) => other.service === backend.service).length > 1;
+      const pods = parted && backend.pods?.length ? `; so at ${few(status, backend.pods, backend.judged)}` : "";
+      parts.push(h("p", {}, `${backend.service}: ${percent(backend.share)} of the calls, ${verdict}, ${backend.ready} of ${backend.endpoints} endpoints ready${pods}`));
     }
     if (status.seen) {
       const refused = Object.entries(status.seen.refused ?? {}).map(([reason, count]) => `, ${count} refused ${reason}`);
       parts.push(h("p", {}, `Seen in ${Math.ceil(status.seen.windowSeconds / 60)} min: ${status.seen.requests} calls, ${status.seen.failure} failed${refused.join("")}`));
     }
-    if (status.programmed && status.programmed.proxies < status.programmed.of) {
-      parts.push(h("p", {}, `${status.programmed.proxies} of ${status.programmed.of} proxies have what this says; the others judge by the version before.`));
+    if (status.programmed && status.programmed.of > 0) {
+      const { proxies, of } = status.programmed;
+      parts.push(h("p", {}, `${proxies} of ${of} proxies have what this says${proxies < of ? "; the others judge by the version before" : ""}.`));
     }
     const nacks = status.programmed?.nacks ?? [];
     for (const nack of nacks.slice(0, NACKS)) parts.push(h("p", { class: "warn" }, `A proxy refused it: ${nack}`));
@@ -165,6 +174,23 @@ export class ExplainPage implements Page {
     }
     return parts;
   }
+}
+
+/** The end of the first line: whose proxies refuse. */
+function refusing(status: Status): string {
+  const named = (status.refusedBy ?? []).map((workload) => workload.slice(workload.indexOf(" ") + 1));
+  if (named.length === 0) return "";
+  return `, ${status.verdict === "Mixed" ? "some calls refused " : ""}by the proxies of ${few(status, [...new Set(named)])}`;
+}
+
+/** The first of so many `namespace/name`, without the namespace where it is that of what is called. */
+function few(status: Status, keys: string[], of = keys.length): string {
+  const near = `${status.owner ?? ""}/`;
+  const names = keys.slice(0, NAMED).map((key) => (key.startsWith(near) ? key.slice(near.length) : key));
+  const more = of - names.length;
+  if (more > 0) return `${names.join(", ")} and ${more} more`;
+  const last = names.pop() ?? "";
+  return names.length > 0 ? `${names.join(", ")} and ${last}` : last;
 }
 
 function read(ask: string): Question {

@@ -151,10 +151,11 @@ fn draw(view: &View) -> anyhow::Result<()> {
 fn ask(cluster: &Cluster) -> anyhow::Result<bool> {
     let explain = ["explain", "deploy/web", "svc/payments", "POST", "/pay"];
     let fix = [&explain[..], &["-o", "fix"]].concat();
+    let refused = "REFUSED 403 not-allowed, by the proxies of payments";
     let mut kept = true;
     for (words, status, named) in [
         (&["edges"][..], 0, "payments"),
-        (&explain[..], 1, "REFUSED 403 not-allowed"),
+        (&explain[..], 1, refused),
         (&fix[..], 0, "kind: TrafficTarget"),
     ] {
         let words = [words, &["-n", NAMESPACE]].concat();

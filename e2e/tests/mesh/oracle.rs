@@ -4,7 +4,9 @@
 //! Random SMI objects in random versions are applied in rounds, through the API
 //! server with its conversion and validation; what comes of them is compared with
 //! the naive evaluator, which reads the text that was applied, and with the read API's
-//! own explanation of the same call.
+//! own explanation of the same call. Calls go from pod to pod, to the Service in front of the
+//! pod, and from a pod without a proxy. Of bytes, which have no `weft-reason`, a few are sent
+//! beside them, and what becomes of these is compared with the explanation alone.
 
 use std::{collections::BTreeMap, thread, time::Duration};
 
@@ -26,6 +28,11 @@ const REQUESTS: usize = 100;
 /// Of the requests of a round so many are asked about as well, one after another: six
 /// hundred in all, at some tens of milliseconds each.
 const EXPLAINED: usize = 30;
+/// Of so many requests one goes to the Service in front of the pod, the others to its address.
+const BY_SERVICE: usize = 3;
+/// Of the requests that are asked about at least so many go to a Service, and so many come
+/// from without the mesh.
+const LEAST_OF_A_KIND: usize = 20;
 /// Where explanations are asked for.
 const OBSERVE: &str = "observe.weft.dev/v1alpha1";
 /// A change takes effect within 2 s of the API server having it; the rest is for a
@@ -33,6 +40,10 @@ const OBSERVE: &str = "observe.weft.dev/v1alpha1";
 const SETTLED: Duration = Duration::from_secs(4);
 /// The application's interface for orders; the pods skip the port.
 const BYPASS: u16 = 9092;
+/// The application without a proxy.
+const PLAIN: &str = "plain";
+/// The application's port that gives bytes back.
+const BYTES: u16 = 9000;
 /// Of the objects of all rounds so many may be refused by validation: none is meant
 /// to be, and without objects there is nothing to compare.
 const MOST_REFUSED: usize = ROUNDS;
@@ -40,21 +51,7 @@ const MOST_REFUSED: usize = ROUNDS;
 #[test]
 fn two_thousand_real_requests_are_decided_as_the_objects_say_and_explained_so() -> Outcome {
     let ns = Namespace::meshed("oracle")?;
-    ns.annotate("weft.dev/access", Some("deny"))?;
-    let accounts = ["api", "web", "job"];
-    for (account, tier) in accounts.into_iter().zip(["front", "back", "front"]) {
-        let app = App::new(account)
-            .label("tier", tier)
-            .annotation("weft.dev/skip-inbound-ports", &BYPASS.to_string())
-            .readiness(json!({"httpGet": {"path": "/metrics", "port": 9091}, "periodSeconds": 1}));
-        ns.apply_all(&app.objects())?;
-    }
-    ns.ready(&accounts)?;
-    let pods: Vec<Pod> = accounts
-        .iter()
-        .map(|app| ns.pod(app))
-        .collect::<Result<_, _>>()?;
-    let api = Api::open(&ns.cluster)?;
+    let shop = Shop::open(&ns)?;
     let surroundings = surroundings(&ns)?;
     let home: &'static str = Box::leak(ns.name.clone().into_boxed_str());
     let vocabulary = Vocabulary {
@@ -67,6 +64,7 @@ fn two_thousand_real_requests_are_decided_as_the_objects_say_and_explained_so() 
 
     let (mut sent, mut allowed, mut refused_objects) = (0, 0, 0);
     let (mut explained, mut reasons) = (0, BTreeMap::new());
+    let (mut to_service, mut from_outside, mut bytes) = (0, 0, BTreeMap::new());
     for round in 0..ROUNDS {
         let mut random = Random::new(round as u64 + 1);
         let mut world = World {
@@ -77,11 +75,13 @@ fn two_thousand_real_requests_are_decided_as_the_objects_say_and_explained_so() 
         refused_objects += refused;
         world.objects.extend(applied.clone());
         thread::sleep(SETTLED);
+        *bytes.entry(shop.bytes_agree(round)?).or_insert(0) += 1;
         for at in 0..REQUESTS {
-            let (call, answer) = loop {
+            let by_service = at.is_multiple_of(BY_SERVICE);
+            let (call, sender, answer) = loop {
                 let call = world.random_call(&mut random, &vocabulary);
-                if let Some(order) = order(&pods, call)? {
-                    break send(&api, &pods, order)?;
+                if let Some(order) = shop.order(call, by_service)? {
+                    break shop.send(order)?;
                 }
             };
             let expected = world.allows(&call);
@@ -100,9 +100,12 @@ fn two_thousand_real_requests_are_decided_as_the_objects_say_and_explained_so() 
             sent += 1;
             allowed += usize::from(expected);
             if at < EXPLAINED {
-                let reason = agreed(&api, &call, &answer)
+                let reason = shop
+                    .agreed((&call, sender.as_str(), by_service), &answer)
                     .with_context(|| format!("round {round}: {}", Value::from(applied.clone())))?;
                 explained += 1;
+                to_service += usize::from(by_service);
+                from_outside += usize::from(call.caller == Caller::Outside);
                 *reasons.entry(reason).or_insert(0) += 1;
             }
         }
@@ -110,7 +113,14 @@ fn two_thousand_real_requests_are_decided_as_the_objects_say_and_explained_so() 
     }
     println!("{sent} requests, {allowed} allowed, {refused_objects} objects refused");
     println!("{explained} explained, by reason: {reasons:?}");
+    println!("{to_service} to a Service, {from_outside} from outside; of bytes passed: {bytes:?}");
     assert!(explained >= 500, "{explained} were explained");
+    for (kind, count) in [("to a Service", to_service), ("from outside", from_outside)] {
+        assert!(count >= LEAST_OF_A_KIND, "{count} {kind} were explained");
+    }
+    for passed in [true, false] {
+        assert!(bytes.contains_key(&passed), "all bytes alike: {bytes:?}");
+    }
     // One answer for all of them would prove little.
     for reason in ["", "not-allowed"] {
         assert!(reasons.contains_key(reason), "no {reason:?}: {reasons:?}");
@@ -154,103 +164,210 @@ fn delete(ns: &Namespace, objects: &[Value]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Asks what becomes of a call that was made, and fails where the answer is not what became of
-/// it. The reason of both; empty where the call passed.
-fn agreed(api: &Api, call: &Call, answer: &ProxyResponse) -> anyhow::Result<String> {
-    let (Caller::Pod { name: from, .. }, Traffic::Http(request)) = (&call.caller, &call.traffic)
-    else {
-        bail!("no pod's request: {call:?}");
-    };
-    let headers: Vec<Value> = request
-        .headers
-        .iter()
-        .map(|(name, value)| json!({"name": name, "value": String::from_utf8_lossy(value)}))
-        .collect();
-    let namespace = &call.namespace;
-    let question = json!({"apiVersion": OBSERVE, "kind": "Explanation", "spec": {
-        "from": {"kind": "Pod", "namespace": namespace, "name": from},
-        "to": {"kind": "Pod", "namespace": namespace, "name": call.pod, "port": call.port},
-        "method": request.method, "path": request.path, "headers": headers,
-    }});
-    let path = format!("/apis/{OBSERVE}/namespaces/{namespace}/explanations");
-    let explanation = api.create(&path, &question)?;
-    let status = &explanation["status"];
-    let real = answer.headers.get("weft-reason").map_or("", String::as_str);
-    let reason = status["reason"].as_str().unwrap_or_default();
-    let alike = match status["verdict"].as_str() {
-        Some("Allowed") => real.is_empty(),
-        Some("Refused") => reason == real && status["httpStatus"] == answer.status,
-        _ => false,
-    };
-    ensure!(
-        alike,
-        "the answer was {} {real:?}\n{call:?}\n{explanation:#}",
-        answer.status
-    );
-    Ok(real.to_owned())
+/// Who takes part.
+struct Shop {
+    api: Api,
+    /// With a proxy, each alone behind the Service of its name.
+    pods: Vec<(&'static str, Pod)>,
+    /// Without one.
+    plain: Pod,
 }
 
-/// Namespace, pods and Services as the API server has them.
+/// A call as it will be on the wire, the name of the pod that sends it, and what that is told.
+type Ordered = (Call, String, Order);
+
+impl Shop {
+    fn open(ns: &Namespace) -> anyhow::Result<Self> {
+        ns.annotate("weft.dev/access", Some("deny"))?;
+        let accounts = ["api", "web", "job"];
+        let probe = json!({"httpGet": {"path": "/metrics", "port": 9091}, "periodSeconds": 1});
+        for (account, tier) in accounts.into_iter().zip(["front", "back", "front"]) {
+            let app = App::new(account)
+                .label("tier", tier)
+                .annotation("weft.dev/skip-inbound-ports", &BYPASS.to_string())
+                .readiness(probe.clone());
+            ns.apply_all(&app.objects())?;
+        }
+        let plain = App::new(PLAIN).label("weft.dev/inject", "disabled");
+        ns.apply_all(&plain.objects())?;
+        // About no port that a request goes to.
+        ns.apply(
+            "apiVersion: specs.smi-spec.io/v1alpha4\nkind: TCPRoute\n\
+             metadata: {name: only-bytes}\nspec: {matches: {ports: [9000]}}\n---\n\
+             apiVersion: access.smi-spec.io/v1alpha4\nkind: TrafficTarget\n\
+             metadata: {name: only-bytes}\nspec:\n  \
+             destination: {kind: ServiceAccount, name: api, namespace: $NS}\n  \
+             rules: [{kind: TCPRoute, name: only-bytes}]\n  \
+             sources: [{kind: ServiceAccount, name: web, namespace: $NS}]\n",
+        )?;
+        ns.ready(&["api", "web", "job", PLAIN])?;
+        let pods = accounts
+            .into_iter()
+            .map(|app| anyhow::Ok((app, ns.pod(app)?)));
+        Ok(Self {
+            api: Api::open(&ns.cluster)?,
+            pods: pods.collect::<anyhow::Result<_>>()?,
+            plain: ns.pod(PLAIN)?,
+        })
+    }
+
+    /// The pod of this name with a proxy, after the Service in front of it.
+    fn meshed(&self, name: &str) -> anyhow::Result<(&'static str, &Pod)> {
+        let found = self.pods.iter().find(|(_, pod)| pod.name == name);
+        let (service, pod) = found.with_context(|| format!("{name} is none of the pods"))?;
+        Ok((*service, pod))
+    }
+
+    /// The order for a call; `None` if the test application cannot send it.
+    fn order(&self, mut call: Call, by_service: bool) -> anyhow::Result<Option<Ordered>> {
+        let from = match &call.caller {
+            Caller::Pod { name, .. } => name.clone(),
+            Caller::Outside => self.plain.name.clone(),
+        };
+        let Traffic::Http(request) = &mut call.traffic else {
+            return Ok(None);
+        };
+        let (service, to) = self.meshed(&call.pod)?;
+        let place = if by_service { service } else { &*to.ip };
+        let host = format!("{place}:{}", call.port);
+        let url = format!("http://{host}{}", request.path);
+        if url.parse::<Uri>().is_err() || request.path.contains('#') || from == to.name {
+            return Ok(None);
+        }
+        // One line for each header, in text: the order is JSON.
+        let mut headers = BTreeMap::new();
+        for (name, value) in &request.headers {
+            if let Ok(value) = std::str::from_utf8(value) {
+                headers.insert(name.to_lowercase(), value.to_owned());
+            }
+        }
+        headers.remove("host");
+        request.headers = headers
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone().into_bytes()))
+            .collect();
+        request.headers.push(("host".into(), host.into_bytes()));
+        let order = Order {
+            url,
+            method: request.method.clone(),
+            body: String::new(),
+            headers: Some(headers),
+        };
+        Ok(Some((call, from, order)))
+    }
+
+    /// The call, who sent it, and what came back.
+    fn send(&self, (call, from, order): Ordered) -> anyhow::Result<(Call, String, ProxyResponse)> {
+        let pod = if from == self.plain.name {
+            &self.plain
+        } else {
+            self.meshed(&from)?.1
+        };
+        let (post, body) = (&Method::POST, serde_json::to_string(&order)?);
+        let asked = self.api.ask_pod(pod, BYPASS, post, "/proxy", &body);
+        let (status, text) = asked?;
+        ensure!(status == 200, "{from} answered {status} to {body}: {text}");
+        Ok((call, from, serde_json::from_str(&text)?))
+    }
+
+    /// Asks what becomes of a call that was made, and fails where the answer is not what became
+    /// of it. The reason of both; empty where the call passed.
+    fn agreed(
+        &self,
+        (call, from, by_service): (&Call, &str, bool),
+        answer: &ProxyResponse,
+    ) -> anyhow::Result<String> {
+        let Traffic::Http(request) = &call.traffic else {
+            bail!("no request: {call:?}");
+        };
+        let headers: Vec<Value> = request
+            .headers
+            .iter()
+            .map(|(name, value)| json!({"name": name, "value": String::from_utf8_lossy(value)}))
+            .collect();
+        let (service, to) = self.meshed(&call.pod)?;
+        let about = json!({"method": request.method, "path": request.path, "headers": headers});
+        let to = called(by_service, (service, to), call.port);
+        let status = self.explanation(from, &to, about)?;
+        let real = answer.headers.get("weft-reason").map_or("", String::as_str);
+        let reason = status["reason"].as_str().unwrap_or_default();
+        let alike = match status["verdict"].as_str() {
+            Some("Allowed") => real.is_empty(),
+            Some("Refused") => reason == real && status["httpStatus"] == answer.status,
+            _ => false,
+        };
+        ensure!(
+            alike,
+            "{from} to {to}: the answer was {} {real:?}\n{call:?}\n{status:#}",
+            answer.status
+        );
+        Ok(real.to_owned())
+    }
+
+    /// Sends bytes, asks what becomes of them, and fails where that differs. Whether they passed.
+    fn bytes_agree(&self, round: usize) -> anyhow::Result<bool> {
+        let [api, web, job] = &*self.pods else {
+            bail!("{} pods", self.pods.len());
+        };
+        let by_service = round.is_multiple_of(2);
+        let (from, to) = match round / 2 % 4 {
+            0 => (&web.1, api),
+            1 => (&job.1, api),
+            2 => (&self.plain, api),
+            _ => (&web.1, job),
+        };
+        let place = if by_service { to.0 } else { &*to.1.ip };
+        let sent = from.exec(&["tcp", &format!("{place}:{BYTES}")]);
+        let to = called(by_service, (to.0, &to.1), BYTES);
+        let status = self.explanation(&from.name, &to, json!({"tcp": true}))?;
+        let verdict = if sent.is_ok() { "Allowed" } else { "Refused" };
+        ensure!(
+            status["verdict"] == verdict,
+            "round {round}, bytes of {} to {to}: {sent:?}\n{status:#}",
+            from.name
+        );
+        Ok(sent.is_ok())
+    }
+
+    /// What the read API says of a call of the pod `from`.
+    fn explanation(&self, from: &str, to: &Value, about: Value) -> anyhow::Result<Value> {
+        let namespace = &self.plain.namespace;
+        let mut spec = about;
+        spec["from"] = json!({"kind": "Pod", "namespace": namespace, "name": from});
+        spec["to"] = to.clone();
+        spec["to"]["namespace"] = json!(namespace);
+        let question = json!({"apiVersion": OBSERVE, "kind": "Explanation", "spec": spec});
+        let path = format!("/apis/{OBSERVE}/namespaces/{namespace}/explanations");
+        let mut explanation = self.api.create(&path, &question)?;
+        Ok(explanation["status"].take())
+    }
+}
+
+/// The end of a question that is called.
+fn called(by_service: bool, (service, pod): (&str, &Pod), port: u16) -> Value {
+    let (kind, name) = if by_service {
+        ("Service", service)
+    } else {
+        ("Pod", &*pod.name)
+    };
+    json!({"kind": kind, "name": name, "port": port})
+}
+
+/// Namespace, pods and Services as the API server has them; without the pod that has no proxy,
+/// which nobody calls and whose calls are those of anybody outside.
 fn surroundings(ns: &Namespace) -> anyhow::Result<Vec<Value>> {
     let mut objects = vec![ns.cluster.json(&["get", "namespace", &ns.name])?];
     for (kind, plural) in [("Pod", "pods"), ("Service", "services")] {
         let list = ns.json(&["get", plural])?;
         for item in list["items"].as_array().context("a list")? {
+            let [name, app] = [&item["metadata"]["name"], &item["metadata"]["labels"]["app"]];
+            if name == PLAIN || app == PLAIN {
+                continue;
+            }
             let mut item = item.clone();
             item["kind"] = json!(kind);
             objects.push(item);
         }
     }
     Ok(objects)
-}
-
-/// The order for a call and the call as it will be on the wire; `None` if the test
-/// application cannot send it.
-fn order(pods: &[Pod], mut call: Call) -> anyhow::Result<Option<(Call, String, Order)>> {
-    let Caller::Pod { name: from, .. } = call.caller.clone() else {
-        return Ok(None);
-    };
-    let Traffic::Http(request) = &mut call.traffic else {
-        return Ok(None);
-    };
-    let to = pods.iter().find(|pod| pod.name == call.pod);
-    let to = to.context("a call goes to one of the pods")?;
-    let url = format!("http://{}:{}{}", to.ip, call.port, request.path);
-    if url.parse::<Uri>().is_err() || request.path.contains('#') || from == to.name {
-        return Ok(None);
-    }
-    // One line for each header, in text: the order is JSON.
-    let mut headers = BTreeMap::new();
-    for (name, value) in &request.headers {
-        if let Ok(value) = std::str::from_utf8(value) {
-            headers.insert(name.to_lowercase(), value.to_owned());
-        }
-    }
-    headers.remove("host");
-    request.headers = headers
-        .iter()
-        .map(|(name, value)| (name.clone(), value.clone().into_bytes()))
-        .collect();
-    let host = format!("{}:{}", to.ip, call.port);
-    request.headers.push(("host".into(), host.into_bytes()));
-    let order = Order {
-        url,
-        method: request.method.clone(),
-        body: String::new(),
-        headers: Some(headers),
-    };
-    Ok(Some((call, from, order)))
-}
-
-fn send(
-    api: &Api,
-    pods: &[Pod],
-    (call, from, order): (Call, String, Order),
-) -> anyhow::Result<(Call, ProxyResponse)> {
-    let pod = pods.iter().find(|pod| pod.name == from);
-    let pod = pod.context("the caller is one of the pods")?;
-    let body = serde_json::to_string(&order)?;
-    let (status, text) = api.ask_pod(pod, BYPASS, &Method::POST, "/proxy", &body)?;
-    ensure!(status == 200, "{from} answered {status} to {body}: {text}");
-    Ok((call, serde_json::from_str(&text)?))
 }

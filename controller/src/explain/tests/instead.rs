@@ -85,6 +85,7 @@ fn call_whose_fallback_is_not_for_it_or_cannot_answer_ends_as_without() {
     ));
     let status = refused(&closed, &call());
     assert_eq!(status.http_status, Some(503));
+    assert_eq!(status.refused_by, ["Pod shop/client"], "who answers it");
     let after = applied(closed, &status.fix.unwrap().objects);
     assert_eq!(ask(&after, &call()).verdict, ExplanationVerdict::Allowed);
 }

@@ -66,11 +66,11 @@ fn refused_call_is_explained_and_the_printed_objects_allow_it_and_no_neighbour()
         let output = weft(&ns, &args)?.with_status(1)?;
         let first = output.out.lines().next().unwrap_or_default();
         ensure!(
-            first.starts_with("REFUSED 403 not-allowed"),
+            first == "REFUSED 403 not-allowed, by the proxies of cart",
             "{}",
             output.out
         );
-        for word in ["cart-read", "DELETE", "-o fix"] {
+        for word in ["cart-read", "DELETE", "-o fix", "of 1 proxies have it"] {
             ensure!(output.out.contains(word), "no {word} in\n{}", output.out);
         }
         let read = ["explain", "deploy/web", "svc/cart:8080", "GET", "/items/7"];

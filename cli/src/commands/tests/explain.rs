@@ -1,0 +1,96 @@
+//! Whose proxies refuse, how many have what decides, and which part of the calls ends how.
+
+use super::*;
+
+/// Code and lines of the answer to a question about `svc/cart` in namespace `shop`.
+async fn told(status: &Value) -> (u8, Vec<String>) {
+    let answer = json!({"spec": {"to": {"kind": "Service", "name": "cart"}}, "status": status});
+    let line = "weft explain deploy/web svc/cart:80 DELETE /items/7";
+    let (code, out, _) = run(explaining(vec![("shop", 201, answer)]), line).await;
+    (code, out.lines().map(str::to_owned).collect())
+}
+
+fn has(lines: &[String], line: &str) {
+    let found = lines.iter().filter(|one| *one == line).count();
+    assert_eq!(found, 1, "{line:?} in {lines:#?}");
+}
+
+#[tokio::test]
+async fn the_first_line_says_whose_proxies_refuse() {
+    let mut status = refused()["status"].clone();
+    for (by, end) in [
+        ("", ""),
+        ("Deployment shop/cart", ", by the proxies of cart"),
+        (
+            "Deployment shop/cart-v1,Deployment shop/cart-v2",
+            ", by the proxies of cart-v1 and cart-v2",
+        ),
+        // Of another namespace than what is called.
+        ("Deployment bank/web", ", by the proxies of bank/web"),
+        (
+            "Job shop/f,Job shop/e,Job shop/d,Job shop/c,Job shop/b,Job shop/a",
+            ", by the proxies of a, b, c, d and 2 more",
+        ),
+    ] {
+        let by: Vec<&str> = by.split(',').filter(|one| !one.is_empty()).collect();
+        status["refusedBy"] = json!(by);
+        let (code, lines) = told(&status).await;
+        assert_eq!(code, 1);
+        assert_eq!(lines[0], format!("REFUSED 403 not-allowed{end}"));
+    }
+}
+
+#[tokio::test]
+async fn how_many_proxies_have_what_decides_is_said_when_all_have_it_too() {
+    let mut status = refused()["status"].clone();
+    status["programmed"] = json!({"proxies": 4, "of": 4});
+    let (_, lines) = told(&status).await;
+    has(&lines, " access  auto, closed (4 of 4 proxies have it)");
+    let waits = |lines: &[String]| lines.iter().any(|line| line.starts_with(" waiting "));
+    assert!(!waits(&lines), "{lines:#?}");
+    status["programmed"] = json!({"proxies": 3, "of": 4});
+    let (_, lines) = told(&status).await;
+    has(&lines, " access  auto, closed (3 of 4 proxies have it)");
+    assert!(waits(&lines), "{lines:#?}");
+    // Several lines about access, of which none is the one to stand beside.
+    let access = |text: &str| json!({"step": "access", "text": text});
+    status["steps"] = json!([access("shop/a: open"), access("shop/b: closed")]);
+    status["programmed"] = json!({"proxies": 4, "of": 4});
+    let (_, lines) = told(&status).await;
+    has(&lines, " access  shop/a: open");
+    has(&lines, " access  4 of 4 proxies have it");
+}
+
+#[tokio::test]
+async fn pods_of_a_backend_that_judge_differently_are_told_with_their_share_and_reason() {
+    let part = |share: f64, verdict: &str, reason: &str, pods: Value| {
+        let judged = pods.as_array().unwrap().len();
+        json!({"service": "shop/cart", "share": share, "verdict": verdict, "reason": reason,
+            "ready": 4, "endpoints": 5, "judged": judged, "pods": pods})
+    };
+    let mut status = json!({"verdict": "Mixed", "owner": "shop",
+        "steps": [{"step": "who", "text": "shop/web, 3 pods, meshed"}],
+        "refusedBy": ["Deployment shop/cart"],
+        "backends": [
+            part(0.75, "Allowed", "", json!(["shop/cart-1", "shop/cart-2", "bank/cart-3"])),
+            part(0.25, "Refused", "not-allowed", json!(["shop/cart-4"])),
+        ]});
+    let (code, lines) = told(&status).await;
+    assert_eq!(code, 1);
+    let first = "MIXED, some calls refused by the proxies of cart";
+    assert_eq!(lines[0], first);
+    let allowed = " backend shop/cart  75.00%  Allowed  4 of 5 endpoints ready; so at cart-1, \
+                   cart-2 and bank/cart-3";
+    has(&lines, allowed);
+    let refused = " backend shop/cart  25.00%  Refused not-allowed  4 of 5 endpoints ready; so at \
+                   cart-4";
+    has(&lines, refused);
+    // More than are named.
+    status["backends"][1]["judged"] = json!(9);
+    let (_, lines) = told(&status).await;
+    has(&lines, &format!("{refused} and 8 more"));
+    // Where a backend has one part its pods say nothing new.
+    status["backends"][0]["service"] = json!("shop/other");
+    let (_, lines) = told(&status).await;
+    assert!(!lines.iter().any(|line| line.contains("so at")), "{lines:#?}");
+}

@@ -1,0 +1,88 @@
+//! Lines about endpoints, each said once, and of which endpoints where it is not said of all.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crds::observe::Step;
+
+use super::judge::Judged;
+use super::outcome::{BackendOutcome, step};
+
+/// Names of one line, of which so many are said.
+const NAMED: usize = 4;
+
+/// Names of endpoints, by the backend that they belong to.
+type Endpoints<'a> = BTreeMap<&'a str, BTreeSet<String>>;
+
+/// What is said of the endpoints of some backends.
+#[derive(Debug)]
+pub(super) struct About<'a> {
+    /// All that could be meant.
+    all: Endpoints<'a>,
+    /// By text: those that are, and the objects that make it so.
+    lines: BTreeMap<String, (Endpoints<'a>, BTreeSet<String>)>,
+}
+
+impl<'a> About<'a> {
+    /// Of these backends nothing yet.
+    pub(super) fn of(outcomes: &'a [BackendOutcome<'_>]) -> Self {
+        let mut all = Endpoints::new();
+        for outcome in outcomes {
+            let backend = all.entry(&outcome.backend_route.label).or_default();
+            backend.extend(outcome.judged.iter().map(Judged::name));
+        }
+        Self {
+            all,
+            lines: BTreeMap::new(),
+        }
+    }
+
+    /// Says it of one endpoint of a backend.
+    pub(super) fn say(
+        &mut self,
+        (outcome, one): (&'a BackendOutcome<'_>, &Judged),
+        text: String,
+        by: impl IntoIterator<Item = String>,
+    ) {
+        let (endpoints, objects) = self.lines.entry(text).or_default();
+        let backend = endpoints.entry(&outcome.backend_route.label).or_default();
+        backend.insert(one.name());
+        objects.extend(by);
+    }
+
+    /// The lines. One begins with the backends that it is about, where there are several, or
+    /// with the pods, where it is not about all of a backend.
+    pub(super) fn steps(self, name: &str) -> Vec<Step> {
+        let Self { all, lines } = self;
+        let lines = lines.into_iter().map(|(text, (endpoints, objects))| {
+            let whom = whom(&all, &endpoints);
+            let text = if whom.is_empty() {
+                text
+            } else {
+                format!("{}: {text}", few(&whom))
+            };
+            step(name, text, objects.into_iter().collect())
+        });
+        lines.collect()
+    }
+}
+
+fn whom(all: &Endpoints<'_>, endpoints: &Endpoints<'_>) -> BTreeSet<String> {
+    let mut whom = BTreeSet::new();
+    for (backend, pods) in endpoints {
+        if all.get(backend) != Some(pods) {
+            whom.extend(pods.iter().cloned());
+        } else if all.len() > 1 {
+            whom.insert((*backend).to_owned());
+        }
+    }
+    whom
+}
+
+/// The first of these names.
+pub(super) fn few(names: &BTreeSet<String>) -> String {
+    let mut few: Vec<&str> = names.iter().take(NAMED).map(String::as_str).collect();
+    if names.len() > NAMED {
+        few.push("...");
+    }
+    few.join(", ")
+}
