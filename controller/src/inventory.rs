@@ -24,7 +24,8 @@ const REMEMBERED: Duration = Duration::from_secs(600);
 /// minutes loses who owned the first of them. With names of 60 bytes and their owners
 /// 20 000 pods are 10 MB.
 const MAX_ENDED: usize = 20_000;
-/// Owners of a pod. A Deployment owns ReplicaSets own pods; nothing known goes deeper.
+/// Owners of a pod. A Deployment owns ReplicaSets own pods, a CronJob Jobs; nothing known goes
+/// deeper.
 pub(crate) const DEEPEST: usize = 4;
 
 /// Labels of an object.
@@ -241,6 +242,26 @@ impl Inventory {
         entry.end.is_none().then_some(&entry.thing)
     }
 
+    /// Whether an object exists. Of kinds that are not watched one does that owns something.
+    pub(crate) fn exists(&self, kind: MetricsKind, key: &ObjectKey) -> bool {
+        let Some(owned) = kind.known_by() else {
+            return self.get(kind, key).is_some();
+        };
+        let Some(objects) = self.objects.get(&owned) else {
+            return false;
+        };
+        let first = ObjectKey {
+            namespace: Arc::clone(&key.namespace),
+            name: "".into(),
+        };
+        let near = objects.range(first..);
+        let mut near = near.take_while(|(other, _)| other.namespace == key.namespace);
+        near.any(|(_, entry)| {
+            let owner = entry.thing.owner.as_ref();
+            entry.end.is_none() && owner.is_some_and(|(of, name)| *of == kind && *name == key.name)
+        })
+    }
+
     /// The objects of a kind that exist, in order, in one namespace or in all.
     pub(crate) fn list<'a>(
         &'a self,
@@ -326,152 +347,4 @@ impl Inventory {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::topology::{inventory, key};
-
-    #[test]
-    fn ended_objects_are_remembered_for_ten_minutes_and_not_listed() {
-        let mut inventory = inventory();
-        let start = Instant::now();
-        let pod = key("shop", "api-1");
-        inventory.end(MetricsKind::Pod, &pod, start);
-        inventory.end(MetricsKind::ReplicaSet, &key("shop", "api-rs"), start);
-        assert_eq!(inventory.list(MetricsKind::Pod, Some("shop")).count(), 2);
-        inventory.tidy(start + REMEMBERED - Duration::from_secs(1));
-        let owner = || Some(key("shop", "api"));
-        assert_eq!(
-            inventory.of(MetricsKind::Deployment, &pod, "shop-api"),
-            owner()
-        );
-        inventory.tidy(start + REMEMBERED);
-        assert_eq!(
-            inventory.of(MetricsKind::Deployment, &pod, "shop-api"),
-            None
-        );
-        assert_eq!(inventory.pod_by_uid("shop-api"), None);
-    }
-
-    #[test]
-    fn too_many_ended_objects_cost_the_oldest() {
-        let mut inventory = Inventory::default();
-        let start = Instant::now();
-        for at in 0..=MAX_ENDED as u64 {
-            let pod = key("shop", &format!("job-{at}"));
-            let thing = InventoryObject {
-                uid: format!("uid-{at}").into(),
-                ..InventoryObject::default()
-            };
-            inventory.put(MetricsKind::Pod, pod.clone(), Arc::new(thing));
-            inventory.end(MetricsKind::Pod, &pod, start + Duration::from_millis(at));
-        }
-        assert!(
-            inventory.ended_count <= MAX_ENDED,
-            "{}",
-            inventory.ended_count
-        );
-        assert_eq!(inventory.pod_by_uid("uid-0"), None);
-        let last = format!("uid-{MAX_ENDED}");
-        assert!(inventory.pod_by_uid(&last).is_some());
-    }
-
-    #[test]
-    fn pod_that_follows_another_of_its_name_does_not_take_its_past() {
-        let mut inventory = inventory();
-        let pod = key("shop", "api-1");
-        let next = InventoryObject {
-            uid: "next".into(),
-            owner: Some((MetricsKind::StatefulSet, "api".into())),
-            ..InventoryObject::default()
-        };
-        inventory.put(MetricsKind::Pod, pod.clone(), Arc::new(next));
-        assert_eq!(
-            inventory.of(MetricsKind::Deployment, &pod, "shop-api"),
-            Some(key("shop", "api"))
-        );
-        assert_eq!(
-            inventory.of(MetricsKind::StatefulSet, &pod, "next"),
-            Some(key("shop", "api"))
-        );
-        assert_eq!(inventory.of(MetricsKind::Deployment, &pod, "next"), None);
-    }
-
-    #[test]
-    fn pod_whose_name_another_one_took_is_remembered_for_as_long() {
-        let mut inventory = inventory();
-        let (start, pod) = (Instant::now(), key("shop", "api-1"));
-        inventory.end(MetricsKind::Pod, &pod, start);
-        let next = InventoryObject {
-            uid: "next".into(),
-            ..InventoryObject::default()
-        };
-        inventory.put(MetricsKind::Pod, pod.clone(), Arc::new(next));
-        inventory.tidy(start + REMEMBERED - Duration::from_secs(1));
-        let owner = Some(key("shop", "api"));
-        assert_eq!(
-            inventory.of(MetricsKind::Deployment, &pod, "shop-api"),
-            owner
-        );
-        inventory.tidy(start + REMEMBERED);
-        assert_eq!(inventory.pod_by_uid("shop-api"), None);
-        assert_eq!(inventory.pod_by_uid("next"), Some(&pod));
-    }
-
-    #[test]
-    fn end_that_another_replica_saw_leads_to_the_owners_and_is_as_old_as_there() {
-        let (mut there, mut here) = (inventory(), Inventory::default());
-        let (start, pod) = (Instant::now(), key("shop", "api-1"));
-        there.end(MetricsKind::Pod, &pod, start);
-        let ended_pod = || {
-            let (_, ended) = there.ended_since(0).next().unwrap();
-            let thing = Arc::new((*ended.thing).clone());
-            let ended = ended.clone();
-            EndedPod { thing, ..ended }
-        };
-        let later = start + Duration::from_secs(300);
-        for _ in 0..2 {
-            here.add_ended(ended_pod(), later);
-        }
-        assert_eq!(
-            (here.peer_revision(), here.ended_since(0).count()),
-            (1, 1),
-            "once"
-        );
-        let owner = || Some(key("shop", "api"));
-        for uid in ["shop-api", ""] {
-            assert_eq!(
-                here.of(MetricsKind::Deployment, &pod, uid),
-                owner(),
-                "{uid}"
-            );
-        }
-        assert_eq!(here.of(MetricsKind::Node, &pod, ""), Some(key("", "n1")));
-        for kind in [
-            MetricsKind::Pod,
-            MetricsKind::ReplicaSet,
-            MetricsKind::Deployment,
-        ] {
-            assert_eq!(here.list(kind, None).count(), 0, "{kind:?}");
-        }
-        here.tidy(start + REMEMBERED);
-        assert_eq!((here.pod_by_uid("shop-api"), here.ended_count), (None, 0));
-        here.add_ended(ended_pod(), start + REMEMBERED);
-        assert_eq!(here.peer_revision(), 1, "of long ago");
-        // One that is there ends by what is seen here.
-        let mut living = inventory();
-        living.add_ended(ended_pod(), later);
-        assert!(living.get(MetricsKind::Pod, &pod).is_some() && living.peer_revision() == 0);
-    }
-
-    #[test]
-    fn new_list_ends_what_it_does_not_hold() {
-        let mut inventory = inventory();
-        let kept = key("shop", "web");
-        inventory.keep_only(MetricsKind::Deployment, |key| *key == kept, Instant::now());
-        let names: Vec<&ObjectKey> = inventory
-            .list(MetricsKind::Deployment, None)
-            .map(|(key, _)| key)
-            .collect();
-        assert_eq!(names, [&kept]);
-    }
-}
+mod tests;

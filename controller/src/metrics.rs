@@ -85,13 +85,20 @@ struct DroppedLabel {
 }
 
 impl GraphMetrics {
-    /// Counts what went for want of room: `edge`, `minute`, `remembered` or `exported`.
+    /// Counts what went for want of room: `edge`, `minute`, `remembered`, `unwritten` or
+    /// `exported`.
     pub fn dropped(&self, what: &'static str, count: u64) {
         if count > 0 {
             self.dropped
                 .get_or_create(&DroppedLabel { what })
                 .inc_by(count);
         }
+    }
+
+    /// How much of that went so far.
+    #[cfg(test)]
+    pub(crate) fn times_dropped(&self, what: &'static str) -> u64 {
+        self.dropped.get_or_create(&DroppedLabel { what }).get()
     }
 }
 

@@ -176,8 +176,8 @@ export class Model {
 }
 
 const SHORT: Record<string, string> = {
-  DaemonSet: "ds", Deployment: "deploy", Job: "job", Pod: "pod", ReplicaSet: "rs", ReplicationController: "rc",
-  StatefulSet: "sts", Service: "svc", ServiceAccount: "sa", Namespace: "ns", External: "external",
+  CronJob: "cj", DaemonSet: "ds", Deployment: "deploy", Job: "job", Pod: "pod", ReplicaSet: "rs",
+  ReplicationController: "rc", Rollout: "ro", StatefulSet: "sts", Service: "svc", ServiceAccount: "sa", Namespace: "ns", External: "external",
 };
 
 /** A node as kubectl names it. */

@@ -48,7 +48,7 @@ use crate::net::connect;
 use crate::net::prefixed::Prefixed;
 use crate::net::sniff::{Sniffed, sniff};
 use crate::outbound::connection::Connection;
-use crate::outbound::passthrough::{external, turn_away, unknown};
+use crate::outbound::passthrough::{external, turn_away, unknown, unserved};
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, CallKind};
 use crate::telemetry::parties::Parties;
@@ -63,9 +63,10 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, permi
     };
     let protocol = match &*destination {
         Destination::External => return Box::pin(external(&proxy, stream, addr, permit)).await,
-        Destination::Refused(reason) => {
+        Destination::Refused { reason, service } => {
             let failure = Failure::not_sent(Reason::NoEndpoint, reason.clone());
-            return refuse(&proxy, &stream, addr, &failure);
+            let called = unserved(&proxy, service, addr);
+            return refuse(&proxy, &stream, called, &failure);
         }
         Destination::Service(name) => proxy.config.inspect(|now| {
             let service = now.services.get(name);
@@ -112,9 +113,8 @@ fn too_many_in_use() -> Failure {
 }
 
 /// Resets a connection to what the controller says nobody may be called at.
-fn refuse(proxy: &Proxy, stream: &TcpStream, addr: SocketAddr, failure: &Failure) {
-    tracing::debug!(%addr, %failure, "refused a connection");
-    let called = Parties::to_service(Arc::default(), addr.port());
+fn refuse(proxy: &Proxy, stream: &TcpStream, called: Parties, failure: &Failure) {
+    tracing::debug!(?called, %failure, "refused a connection");
     let call = Call::begin(&proxy.telemetry, CallKind::Bytes, called);
     call.reset(failure, || connect::reset(stream));
 }

@@ -788,6 +788,9 @@ pub struct External {}
 pub struct Refused {
     #[prost(string, tag = "1")]
     pub reason: ::prost::alloc::string::String,
+    /// namespace/name of the Service that the address belongs to. Older controllers leave it out.
+    #[prost(string, tag = "2")]
+    pub service: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Service {

@@ -16,6 +16,8 @@ macro_rules! counted_kinds {
             ResourceKind::StatefulSet,
             ResourceKind::DaemonSet,
             ResourceKind::Job,
+            ResourceKind::CronJob,
+            ResourceKind::Rollout,
             ResourceKind::ReplicaSet,
             ResourceKind::ReplicationController,
             ResourceKind::Pod,
@@ -31,6 +33,8 @@ pub(crate) use counted_kinds;
 /// A kind that commands know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum ResourceKind {
+    /// batch/v1
+    CronJob,
     /// apps/v1
     DaemonSet,
     /// apps/v1
@@ -45,6 +49,8 @@ pub(crate) enum ResourceKind {
     ReplicaSet,
     /// v1
     ReplicationController,
+    /// argoproj.io
+    Rollout,
     /// v1
     Service,
     /// v1
@@ -58,7 +64,8 @@ pub(crate) enum ResourceKind {
 }
 
 impl ResourceKind {
-    const ALL: [(Self, &'static str, &'static [&'static str]); 12] = [
+    const ALL: [(Self, &'static str, &'static [&'static str]); 14] = [
+        (Self::CronJob, "CronJob", &["cj", "cronjob", "cronjobs"]),
         (
             Self::DaemonSet,
             "DaemonSet",
@@ -86,6 +93,7 @@ impl ResourceKind {
             "ReplicationController",
             &["rc", "replicationcontroller", "replicationcontrollers"],
         ),
+        (Self::Rollout, "Rollout", &["ro", "rollout", "rollouts"]),
         (Self::Service, "Service", &["svc", "service", "services"]),
         (
             Self::ServiceAccount,
@@ -135,7 +143,8 @@ impl ResourceKind {
             Self::DaemonSet | Self::Deployment | Self::ReplicaSet | Self::StatefulSet => {
                 "apis/apps/v1".to_owned()
             }
-            Self::Job => "apis/batch/v1".to_owned(),
+            Self::CronJob | Self::Job => "apis/batch/v1".to_owned(),
+            Self::Rollout => "apis/argoproj.io/v1alpha1".to_owned(),
             Self::Namespace
             | Self::Pod
             | Self::ReplicationController
@@ -384,6 +393,14 @@ mod tests {
             "/apis/apps/v1/namespaces/shop/deployments"
         );
         assert_eq!(path(ResourceKind::Pod, None), "/api/v1/pods");
+        assert_eq!(
+            path(ResourceKind::CronJob, shop),
+            "/apis/batch/v1/namespaces/shop/cronjobs"
+        );
+        assert_eq!(
+            path(ResourceKind::Rollout, None),
+            "/apis/argoproj.io/v1alpha1/rollouts"
+        );
         assert_eq!(path(ResourceKind::Namespace, shop), "/api/v1/namespaces");
         assert_eq!(
             path(ResourceKind::TrafficSplit, shop),

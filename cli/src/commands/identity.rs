@@ -34,6 +34,8 @@ pub(super) const KINDS: &[ResourceKind] = &[
     ResourceKind::StatefulSet,
     ResourceKind::DaemonSet,
     ResourceKind::Job,
+    ResourceKind::CronJob,
+    ResourceKind::Rollout,
     ResourceKind::ReplicaSet,
     ResourceKind::ReplicationController,
 ];
@@ -57,7 +59,8 @@ type Silent = (PodName, Option<Failure>);
     after_help = "Example:\n  weft identity pod/web-5d8"
 )]
 pub(crate) struct Identity {
-    /// pod, sa, deploy, sts, ds, job, rs or rc, or one as KIND/NAME; all meshed pods without it
+    /// pod, sa, deploy, sts, ds, job, cj, ro, rs or rc, or one as KIND/NAME; all meshed pods
+    /// without it
     #[arg(value_name = "RES")]
     resource: Option<String>,
     /// The roots of the mesh, and the issuer

@@ -50,7 +50,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
     after_help = "Example:\n  weft stat deploy -n shop"
 )]
 pub(crate) struct Stat {
-    /// KIND or KIND/NAME: deploy, sts, ds, job, rs, rc, pod, svc, ns, ts
+    /// KIND or KIND/NAME: deploy, sts, ds, job, cj, ro, rs, rc, pod, svc, ns, ts
     #[arg(value_name = "KIND[/NAME]")]
     resource: String,
     /// Only calls from this

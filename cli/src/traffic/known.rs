@@ -15,6 +15,12 @@ use crate::cluster::nearest::nearest;
 use crate::cluster::{Cluster, existing};
 use crate::failure::Failure;
 
+/// Kinds whose objects are mostly made by others, under which their calls are counted.
+const OWNED: [ResourceKind; 3] = [
+    ResourceKind::Pod,
+    ResourceKind::ReplicaSet,
+    ResourceKind::Job,
+];
 /// Owners above a pod: a Deployment owns ReplicaSets own pods, and nothing known goes deeper.
 const DEEPEST: usize = 4;
 /// What is asked of the graph for its names alone.
@@ -35,7 +41,7 @@ pub(crate) async fn check(
 ) -> Result<(), Failure> {
     let found = looked_up(cluster, traffic, named).await?;
     match (found, named.and_then(|named| named.name.as_deref())) {
-        (Some((kind @ (ResourceKind::Pod | ResourceKind::ReplicaSet), object)), Some(name)) => {
+        (Some((kind, object)), Some(name)) if OWNED.contains(&kind) => {
             counted_by_itself(cluster, (kind, name), object).await
         }
         _ => Ok(()),
@@ -180,7 +186,8 @@ async fn at_the_api_server(
     Err(existing::no_such(cluster, (kind, name), meant))
 }
 
-/// Whether the calls of a pod, or of the pods of a ReplicaSet, are counted under its own name.
+/// Whether the calls of a pod, or of the pods of a ReplicaSet or Job, are counted under its own
+/// name.
 ///
 /// # Errors
 /// With what owns it, under which they are.
@@ -219,9 +226,9 @@ async fn workload(cluster: &Cluster, object: Value) -> Option<(ResourceKind, Str
         let path = kind.path(Some(&namespace)).unwrap_or_default();
         let what = format!("{kind} {name}");
         let read = cluster.try_read(&what, &format!("{path}/{name}")).await;
-        // Whoever may not see it may be told as far as he sees. Of ReplicaSets most are owned.
+        // Whoever may not see it may be told as far as he sees: what is mostly owned may be here.
         let Ok(owner) = read else {
-            return Some((kind, name, kind != ResourceKind::ReplicaSet));
+            return Some((kind, name, !OWNED.contains(&kind)));
         };
         top = Some((kind, name, true));
         at = owner;

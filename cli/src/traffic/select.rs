@@ -135,6 +135,8 @@ pub(crate) fn shown(traffic: &IndexedGraph, id: &str, here: Option<&str>) -> Str
         NodeKind::ReplicaSet => "rs",
         NodeKind::ReplicationController => "rc",
         NodeKind::Job => "job",
+        NodeKind::CronJob => "cj",
+        NodeKind::Rollout => "ro",
         NodeKind::Pod => "pod",
         NodeKind::Service => "svc",
         NodeKind::ServiceAccount => "sa",

@@ -18,12 +18,14 @@ const MAX_HEADERS: usize = 64;
 /// Bytes of a path, and of a header.
 const MAX_TEXT: usize = 8192;
 /// Kinds that own pods.
-const OWNERS: [&str; 6] = [
+const OWNERS: [&str; 8] = [
+    "CronJob",
     "DaemonSet",
     "Deployment",
     "Job",
     "ReplicaSet",
     "ReplicationController",
+    "Rollout",
     "StatefulSet",
 ];
 

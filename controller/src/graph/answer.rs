@@ -200,7 +200,7 @@ impl Sources<'_> {
         let Some(kind) = node.inventory_kind() else {
             return false;
         };
-        let is_there = || self.inventory.read().get(kind, &node.object).is_some();
+        let is_there = || self.inventory.read().exists(kind, &node.object);
         !self.workloads.contains_key(node) && !is_there()
     }
 

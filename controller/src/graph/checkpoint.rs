@@ -45,6 +45,8 @@ const LAST_WITHIN: Duration = Duration::from_secs(2);
 const TRIES: usize = 3;
 /// Role with the rights that this needs; owner of all that it writes.
 const ROLE: &str = "weft-observe";
+/// Reason of the Event that edges had no room.
+const TRUNCATED: &str = "GraphTruncated";
 /// Key of the content.
 const KEY: &str = "edges.gz";
 
@@ -235,6 +237,23 @@ impl Checkpointer {
         shard: usize,
         owner: &OwnerReference,
     ) -> anyhow::Result<()> {
+        let left_out = self.put_shard(client, shard, owner).await?;
+        self.graph.count_unwritten(left_out);
+        if left_out > 0 {
+            let text = "more edges than have room here: of these the longest unseen are forgotten \
+                        once all replicas have ended";
+            self.warn_once(shard, TRUNCATED, text.to_owned());
+        }
+        Ok(())
+    }
+
+    /// Returns how many edges had no room in it.
+    async fn put_shard(
+        &self,
+        client: &Client,
+        shard: usize,
+        owner: &OwnerReference,
+    ) -> anyhow::Result<usize> {
         let api: Api<ConfigMap> = Api::namespaced(client.clone(), &self.namespace);
         for _ in 0..TRIES {
             let stored = api.get_opt(&name(shard)).await?;
@@ -243,13 +262,13 @@ impl Checkpointer {
             {
                 self.set_aside(&api, shard, stored, &error, owner).await?;
             }
-            let content = self.content(shard).await?;
+            let (content, left_out) = self.content(shard).await?;
             let data = BTreeMap::from([(KEY.to_owned(), ByteString(content))]);
             if stored
                 .as_ref()
                 .is_some_and(|stored| is_as(stored, &data, owner))
             {
-                return Ok(());
+                return Ok(left_out);
             }
             let version = stored
                 .as_ref()
@@ -263,13 +282,13 @@ impl Checkpointer {
             match written {
                 // Another replica wrote: what it knew comes in first.
                 Err(kube::Error::Api(status)) if status.code == 409 => {}
-                other => return Ok(other.map(|_| ())?),
+                other => return Ok(other.map(|_| left_out)?),
             }
         }
         anyhow::bail!("somebody else writes it all the time")
     }
 
-    async fn content(&self, shard: usize) -> anyhow::Result<Vec<u8>> {
+    async fn content(&self, shard: usize) -> anyhow::Result<(Vec<u8>, usize)> {
         let graph = self.graph.clone();
         let packed = run_blocking(move || graph.with_memory(|memory, _| memory.shard(shard)));
         Ok(packed.await?)
@@ -311,7 +330,7 @@ impl Checkpointer {
             debug!(gone, now, "remembered edges went");
             self.warn_once(
                 0,
-                "GraphTruncated",
+                TRUNCATED,
                 "more edges than can be remembered: the longest unseen are forgotten".to_owned(),
             );
         }

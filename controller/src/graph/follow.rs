@@ -437,6 +437,11 @@ impl Graph {
         run(memory, &mut history.edges)
     }
 
+    /// Counts edges that had no room where they are written down.
+    pub(crate) fn count_unwritten(&self, edges: usize) {
+        self.inner.metrics.dropped("unwritten", edges as u64);
+    }
+
     /// Remembered edges that went for want of room since this was last asked.
     pub(crate) fn take_truncated(&self) -> usize {
         self.inner.truncated.swap(0, Ordering::Relaxed)

@@ -71,7 +71,7 @@ pub(crate) struct History {
     bytes: usize,
     /// First slot from which on nothing went for want of room.
     whole_from: u64,
-    /// Minutes and slots that went for want of room.
+    /// Minutes, half minutes and slots that went for want of room.
     pub(crate) dropped: u64,
 }
 
@@ -195,6 +195,7 @@ impl History {
             let half = *half;
             self.drop_half(half);
             self.whole_from = self.whole_from.max((half + 1) * HALF);
+            self.dropped += 1;
         }
         // The newest one stays: a window that ends now is short, and there.
         while self.size() > MAX_BYTES

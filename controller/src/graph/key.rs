@@ -41,6 +41,8 @@ impl NodeKey {
             MetricsKind::DaemonSet => NodeKind::DaemonSet,
             MetricsKind::Deployment => NodeKind::Deployment,
             MetricsKind::Job => NodeKind::Job,
+            MetricsKind::CronJob => NodeKind::CronJob,
+            MetricsKind::Rollout => NodeKind::Rollout,
             MetricsKind::ReplicaSet => NodeKind::ReplicaSet,
             MetricsKind::ReplicationController => NodeKind::ReplicationController,
             MetricsKind::StatefulSet => NodeKind::StatefulSet,
@@ -60,6 +62,8 @@ impl NodeKey {
             NodeKind::DaemonSet => MetricsKind::DaemonSet,
             NodeKind::Deployment => MetricsKind::Deployment,
             NodeKind::Job => MetricsKind::Job,
+            NodeKind::CronJob => MetricsKind::CronJob,
+            NodeKind::Rollout => MetricsKind::Rollout,
             NodeKind::Pod => MetricsKind::Pod,
             NodeKind::ReplicaSet => MetricsKind::ReplicaSet,
             NodeKind::ReplicationController => MetricsKind::ReplicationController,
@@ -90,13 +94,15 @@ impl NodeKey {
 }
 
 /// Kinds of nodes in namespaces.
-const KINDS: [NodeKind; 9] = [
+const KINDS: [NodeKind; 11] = [
+    NodeKind::CronJob,
     NodeKind::DaemonSet,
     NodeKind::Deployment,
     NodeKind::Job,
     NodeKind::Pod,
     NodeKind::ReplicaSet,
     NodeKind::ReplicationController,
+    NodeKind::Rollout,
     NodeKind::StatefulSet,
     NodeKind::Service,
     NodeKind::ServiceAccount,
@@ -203,15 +209,21 @@ pub(super) mod tests {
 
     #[test]
     fn node_reads_what_it_writes() {
+        let of_a_kind = |kind| NodeKey {
+            kind,
+            ..edge(1).from
+        };
         let nodes = [
             edge(1).from,
+            of_a_kind(NodeKind::CronJob),
+            of_a_kind(NodeKind::Rollout),
             NodeKey::elsewhere(NodeKind::External, "db.example.com"),
             NodeKey::elsewhere(NodeKind::Outside, "2001:db8::1"),
         ];
         for node in nodes {
             assert_eq!(NodeKey::parse(&node.to_string()), Some(node));
         }
-        for bad in ["", "shop", "shop/web", "shop/Rollout/web"] {
+        for bad in ["", "shop", "shop/web", "shop/Widget/web"] {
             assert_eq!(NodeKey::parse(bad), None, "{bad}");
         }
     }

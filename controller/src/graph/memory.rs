@@ -54,6 +54,14 @@ pub(crate) struct Memory {
 /// An edge of a shard.
 type StoredEdge<'a> = (&'a EdgeRef, Seen);
 
+/// A shard, and the edges that have room in it.
+struct FittingShard<'a> {
+    packed: Vec<u8>,
+    edges: Vec<StoredEdge<'a>>,
+    /// Edges that have none.
+    left_out: usize,
+}
+
 /// One edge as it is written down.
 #[derive(Debug, Serialize, Deserialize)]
 struct Line {
@@ -197,13 +205,14 @@ impl Memory {
     }
 
     /// What is to be written down as one of [`SHARDS`] shards, each edge always in the same
-    /// one. What does not fit into its shard is left out, the longest unseen first.
-    pub(crate) fn shard(&self, at: usize) -> Result<Vec<u8>, std::io::Error> {
-        self.fitting(at).map(|(packed, _)| packed)
+    /// one. What does not fit into its shard is left out, the longest unseen first; with how
+    /// many edges those are.
+    pub(crate) fn shard(&self, at: usize) -> Result<(Vec<u8>, usize), std::io::Error> {
+        let shard = self.fitting(at)?;
+        Ok((shard.packed, shard.left_out))
     }
 
-    /// A shard, and the edges that have room in it.
-    fn fitting(&self, at: usize) -> Result<(Vec<u8>, Vec<StoredEdge<'_>>), std::io::Error> {
+    fn fitting(&self, at: usize) -> Result<FittingShard<'_>, std::io::Error> {
         let mut shard: Vec<StoredEdge<'_>> = self
             .iter()
             .filter(|(edge, _)| shard_of(edge) == at)
@@ -211,10 +220,15 @@ impl Memory {
         shard.sort_by_cached_key(|(edge, seen)| {
             (std::cmp::Reverse(seen.last / HOUR), edge.id().to_owned())
         });
+        let all = shard.len();
         loop {
             let packed = pack(&shard)?;
             if packed.len() <= MAX_SHARD {
-                return Ok((packed, shard));
+                return Ok(FittingShard {
+                    packed,
+                    left_out: all - shard.len(),
+                    edges: shard,
+                });
             }
             shard.truncate(shard.len() * 3 / 4);
         }
@@ -223,7 +237,8 @@ impl Memory {
     /// Every shard.
     #[cfg(test)]
     pub(crate) fn shards(&self) -> Result<Vec<Vec<u8>>, std::io::Error> {
-        (0..SHARDS).map(|at| self.shard(at)).collect()
+        let shard = |at| self.shard(at).map(|(packed, _)| packed);
+        (0..SHARDS).map(shard).collect()
     }
 
     /// Takes in what was written down. Returns how many edges that were.
@@ -258,7 +273,7 @@ impl Memory {
         settled: u64,
     ) -> Result<bool, Unreadable> {
         let stored: HashMap<EdgeKey, Seen> = unpack(shard)?.into_iter().collect();
-        let mut here = self.fitting(at)?.1.into_iter();
+        let mut here = self.fitting(at)?.edges.into_iter();
         Ok(here.any(|(edge, seen)| match stored.get(edge.key()) {
             None => seen.last < settled,
             Some(stored) => {

@@ -1,6 +1,6 @@
 //! The kinds of objects that traffic is told of.
 
-/// A kind whose objects have metrics.
+/// A kind whose objects traffic belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum MetricsKind {
     /// Everything in a namespace.
@@ -23,11 +23,15 @@ pub(crate) enum MetricsKind {
     StatefulSet,
     /// The pods of a Job.
     Job,
+    /// The pods of a CronJob, through its Jobs.
+    CronJob,
+    /// The pods of a Rollout of Argo, through its ReplicaSets.
+    Rollout,
     /// Calls that a TrafficSplit shared out, by backend.
     TrafficSplit,
 }
 
-/// All of them, in the order of discovery.
+/// Those whose objects are watched and have metrics, in the order of discovery.
 pub(crate) const KINDS: [MetricsKind; 11] = [
     MetricsKind::DaemonSet,
     MetricsKind::Deployment,
@@ -42,7 +46,25 @@ pub(crate) const KINDS: [MetricsKind; 11] = [
     MetricsKind::TrafficSplit,
 ];
 
+/// Those of which only is known that what is watched names them as its owner, and nobody needs
+/// to know more: each has a new Job for each time, or a new ReplicaSet for each release.
+const ABOVE: [MetricsKind; 2] = [MetricsKind::CronJob, MetricsKind::Rollout];
+
 impl MetricsKind {
+    /// All of them.
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        KINDS.into_iter().chain(ABOVE)
+    }
+
+    /// The kind by whose objects those of this one are known, where it is not watched itself.
+    pub(crate) const fn known_by(self) -> Option<Self> {
+        match self {
+            Self::CronJob => Some(Self::Job),
+            Self::Rollout => Some(Self::ReplicaSet),
+            _ => None,
+        }
+    }
+
     /// As Kubernetes writes it.
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -56,6 +78,8 @@ impl MetricsKind {
             Self::ReplicaSet => "ReplicaSet",
             Self::StatefulSet => "StatefulSet",
             Self::Job => "Job",
+            Self::CronJob => "CronJob",
+            Self::Rollout => "Rollout",
             Self::TrafficSplit => "TrafficSplit",
         }
     }
@@ -73,6 +97,8 @@ impl MetricsKind {
             Self::ReplicaSet => "replicasets",
             Self::StatefulSet => "statefulsets",
             Self::Job => "jobs",
+            Self::CronJob => "cronjobs",
+            Self::Rollout => "rollouts",
             Self::TrafficSplit => "trafficsplits",
         }
     }
@@ -81,7 +107,8 @@ impl MetricsKind {
     pub(crate) const fn api_version(self) -> &'static str {
         match self {
             Self::DaemonSet | Self::Deployment | Self::ReplicaSet | Self::StatefulSet => "apps/v1",
-            Self::Job => "batch/v1",
+            Self::Job | Self::CronJob => "batch/v1",
+            Self::Rollout => "argoproj.io/v1alpha1",
             Self::TrafficSplit => "split.smi-spec.io/v1alpha4",
             Self::Namespace
             | Self::Node
@@ -101,7 +128,7 @@ impl MetricsKind {
         !matches!(self, Self::Service | Self::TrafficSplit)
     }
 
-    /// The kind with this name in paths.
+    /// The kind with this name in paths, if it is watched.
     pub(crate) fn from_plural(plural: &str) -> Option<Self> {
         KINDS.into_iter().find(|kind| kind.plural() == plural)
     }
@@ -113,7 +140,7 @@ impl MetricsKind {
 
     /// The kind of this name, if its objects own pods.
     pub(crate) fn owner_named(name: &str) -> Option<Self> {
-        let known = KINDS.into_iter().filter(|known| known.has_pods());
+        let known = Self::all().filter(|known| known.has_pods());
         known
             .filter(|known| known.namespaced() && *known != Self::Pod)
             .find(|known| known.name() == name)

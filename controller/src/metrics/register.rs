@@ -253,7 +253,7 @@ impl GraphMetrics {
         );
         registry.register(
             "graph_dropped",
-            "What the graph let go for want of room: edges, minutes, remembered edges, exported calls",
+            "What the graph let go for want of room: edges, stretches of time, remembered edges, edges that were not written down, exported calls",
             self.dropped.clone(),
         );
     }

@@ -169,7 +169,7 @@ mod tests {
         };
         let owners = |reported| read(reported, now).map(|pod| pod.owners.len());
         assert_eq!(owners(good.clone()), Some(DEEPEST));
-        let newer = vec![owner("ReplicaSet"), owner("Rollout"), owner("Deployment")];
+        let newer = vec![owner("ReplicaSet"), owner("Widget"), owner("Deployment")];
         let newer = v1::EndedPod {
             owners: newer,
             ..good.clone()

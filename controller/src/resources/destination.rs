@@ -37,7 +37,8 @@ impl Index {
                 Target::Service(names::service(&key.namespace, &key.name, port))
             } else {
                 let reason = format!("Service {key} has no TCP port {port}");
-                Target::Refused(v1::Refused { reason })
+                let service = key.to_string();
+                Target::Refused(v1::Refused { reason, service })
             }
         } else if let Some((key, facts)) = self.pod_at(ip) {
             Target::Pod(self.pod_target(key, facts, ip, port))

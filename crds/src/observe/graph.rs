@@ -67,12 +67,15 @@ pub struct GraphMetadata {
     JsonSchema,
 )]
 pub enum NodeKind {
+    CronJob,
     DaemonSet,
     Deployment,
     Job,
     Pod,
     ReplicaSet,
     ReplicationController,
+    /// Of Argo.
+    Rollout,
     StatefulSet,
     /// Called, and no endpoint was found.
     Service,
@@ -93,12 +96,14 @@ impl NodeKind {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::CronJob => "CronJob",
             Self::DaemonSet => "DaemonSet",
             Self::Deployment => "Deployment",
             Self::Job => "Job",
             Self::Pod => "Pod",
             Self::ReplicaSet => "ReplicaSet",
             Self::ReplicationController => "ReplicationController",
+            Self::Rollout => "Rollout",
             Self::StatefulSet => "StatefulSet",
             Self::Service => "Service",
             Self::ServiceAccount => "ServiceAccount",

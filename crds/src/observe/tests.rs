@@ -33,7 +33,7 @@ fn paths_are_what_the_api_server_passes_on() {
 fn client_reads_the_graph_of_a_newer_controller() {
     let newer = json!({
         "metadata": {"end": "2026-11-02T09:00:00Z", "complete": true, "colour": "blue"},
-        "nodes": [{"id": "shop/Rollout/web", "kind": "Rollout", "name": "web", "new": 1}],
+        "nodes": [{"id": "shop/Widget/web", "kind": "Widget", "name": "web", "new": 1}],
         "edges": [{"id": "a", "protocol": "http3", "requests": 4}],
     });
     let graph: Graph = serde_json::from_value(newer).unwrap();

@@ -9,7 +9,7 @@ import { percent, quoted } from "../text";
 import { type App, asEnd, type Page, type State, type View } from "../view";
 
 const KINDS: Record<string, string> = {
-  DaemonSet: "ds", Deployment: "deploy", Job: "job", Pod: "pod", ReplicaSet: "rs",
+  CronJob: "cj", DaemonSet: "ds", Deployment: "deploy", Job: "job", Pod: "pod", ReplicaSet: "rs", Rollout: "ro",
   StatefulSet: "sts", Service: "svc", ServiceAccount: "sa", External: "external",
 };
 

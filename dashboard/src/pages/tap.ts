@@ -17,7 +17,9 @@ const EACH = 250;
 const PAUSE = 1000;
 const LONGEST_PAUSE = 5000;
 /** Kinds whose pods' requests can be watched. */
-const KINDS = ["DaemonSet", "Deployment", "Job", "Pod", "ReplicaSet", "ReplicationController", "StatefulSet"];
+const KINDS = [
+  "CronJob", "DaemonSet", "Deployment", "Job", "Pod", "ReplicaSet", "ReplicationController", "Rollout", "StatefulSet",
+];
 const COLUMNS = ["Time", "Direction", "From", "To", "Method", "Path", "Status", "Latency", "Reason", "Secured", "Route"];
 
 const ENDS = ["to", "from"] as const;

@@ -73,7 +73,10 @@ fn destination_of(
                 })
             }
             v1::destination::Target::External(_) => Destination::External,
-            v1::destination::Target::Refused(refused) => Destination::Refused(refused.reason),
+            v1::destination::Target::Refused(refused) => Destination::Refused {
+                reason: refused.reason,
+                service: refused.service.into(),
+            },
         },
     )
 }
@@ -346,7 +349,7 @@ impl Snapshot {
             }
             Destination::External => registry.note_meshed(addr, false),
             // Its endpoints tell, or nothing is there.
-            Destination::Service(_) | Destination::Refused(_) => {}
+            Destination::Service(_) | Destination::Refused { .. } => {}
         }
         self.destinations.insert(addr, Arc::new(destination));
         Ok(())
@@ -358,7 +361,7 @@ impl Snapshot {
         let plaintext = |current: &Arc<Destination>| match &**current {
             Destination::External => true,
             Destination::Pod(pod) => !pod.endpoint.meshed(),
-            Destination::Service(_) | Destination::Refused(_) => false,
+            Destination::Service(_) | Destination::Refused { .. } => false,
         };
         if self.destinations.get(&addr).is_some_and(plaintext) {
             self.remove(&wire::names::destination(addr.ip(), addr.port()));

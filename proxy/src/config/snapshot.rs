@@ -52,7 +52,11 @@ pub enum Destination {
     /// Outside the mesh.
     External,
     /// The Service has no such port.
-    Refused(String),
+    Refused {
+        reason: String,
+        /// `namespace/name`; empty where an older controller does not say it.
+        service: Arc<str>,
+    },
 }
 
 #[derive(Debug)]
@@ -257,7 +261,7 @@ impl Snapshot {
         match &**destination {
             Destination::Service(name) => services.push(name),
             Destination::Pod(pod) => services.extend(pod.headless.iter().map(|(_, name)| &**name)),
-            Destination::External | Destination::Refused(_) => {}
+            Destination::External | Destination::Refused { .. } => {}
         }
         let mut count = |name: &str| {
             if let Some((name, current)) = self.versions.get_key_value(name)

@@ -85,6 +85,26 @@ fn may_pass_unknown(snapshot: &Snapshot) -> Result<(), Failure> {
     Err(Failure::refused(Reason::UnknownDestination, detail))
 }
 
+/// Whom a call to this address is counted by that nobody will serve: the port of the Service
+/// that has the address, else the address. As many of both are told apart as hosts outside:
+/// who tries all ports would else make as many ways.
+pub(crate) fn unserved(proxy: &Proxy, service: &str, addr: SocketAddr) -> Parties {
+    let admit = |name: &str| proxy.telemetry.remotes.admit(Direction::outbound, name);
+    if service.is_empty() {
+        return Parties::Unserved {
+            service: Arc::default(),
+            port: addr.port(),
+            remote: admit(&addr.ip().to_canonical().to_string()),
+        };
+    }
+    let is_apart = !admit(&format!("{service}:{}", addr.port())).is_empty();
+    Parties::Unserved {
+        service: service.into(),
+        port: if is_apart { addr.port() } else { 0 },
+        remote: Arc::default(),
+    }
+}
+
 /// Refuses what is said to an address that is no part of the mesh, in HTTP where that is
 /// spoken.
 pub(crate) async fn turn_away(
@@ -98,13 +118,11 @@ pub(crate) async fn turn_away(
     let sniffed = stream
         .look(tokio::time::Instant::now() + DETECT_WITHIN, sniff)
         .await;
-    // Of no Service that could be named.
     let call = {
         let telemetry = Arc::clone(&proxy.telemetry);
-        move |kind| {
-            let called = Parties::to_service(Arc::default(), addr.port());
-            Call::begin(&telemetry, kind, called)
-        }
+        // Of no Service that could be named.
+        let called = unserved(proxy, "", addr);
+        move |kind| Call::begin(&telemetry, kind, called.clone())
     };
     let version = match sniffed {
         Ok(Sniffed::Http1) => Version::HTTP_11,

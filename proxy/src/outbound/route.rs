@@ -172,7 +172,7 @@ impl Connection {
                     None => Ok(self.to_pod(pod)),
                 }
             }
-            Destination::External | Destination::Refused(_) => Err(Failure::not_sent(
+            Destination::External | Destination::Refused { .. } => Err(Failure::not_sent(
                 Reason::UnknownDestination,
                 "the address has left the mesh",
             )),

@@ -35,6 +35,16 @@ pub(crate) enum Parties {
         /// The host's name, or its address; empty where it is not told apart.
         remote: Arc<str>,
     },
+    /// The own application what nobody serves: a port that the Service lacks, or an address at
+    /// which it is not known by now what stands there.
+    Unserved {
+        /// `namespace/name` of the Service whose address it is; empty where that is not known.
+        service: Arc<str>,
+        /// 0 where it is not told apart.
+        port: u16,
+        /// The address where no Service is known; empty where it is not told apart.
+        remote: Arc<str>,
+    },
     /// Somebody the own application.
     Inbound {
         port: u16,
@@ -67,6 +77,7 @@ impl Parties {
     pub(crate) fn at_port(mut self, number: u16) -> Self {
         if let Self::Outbound { port, .. }
         | Self::External { port, .. }
+        | Self::Unserved { port, .. }
         | Self::Inbound { port, .. } = &mut self
         {
             *port = number;
@@ -76,7 +87,9 @@ impl Parties {
 
     pub(crate) const fn direction(&self) -> Direction {
         match self {
-            Self::Outbound { .. } | Self::External { .. } => Direction::outbound,
+            Self::Outbound { .. } | Self::External { .. } | Self::Unserved { .. } => {
+                Direction::outbound
+            }
             Self::Inbound { .. } => Direction::inbound,
             Self::Rest(direction) => *direction,
         }
@@ -86,6 +99,7 @@ impl Parties {
         match self {
             Self::Outbound { port, .. }
             | Self::External { port, .. }
+            | Self::Unserved { port, .. }
             | Self::Inbound { port, .. } => *port,
             Self::Rest(_) => 0,
         }
@@ -102,14 +116,14 @@ impl Parties {
     pub(crate) const fn security(&self) -> Security {
         match self {
             Self::Outbound { security, .. } | Self::Inbound { security, .. } => *security,
-            Self::External { .. } | Self::Rest(_) => Security::plaintext,
+            Self::External { .. } | Self::Unserved { .. } | Self::Rest(_) => Security::plaintext,
         }
     }
 
     /// `namespace/name` of the Service that was called, empty where there is none.
     pub(crate) fn service_name(&self) -> &str {
         match self {
-            Self::Outbound { service, .. } => service,
+            Self::Outbound { service, .. } | Self::Unserved { service, .. } => service,
             Self::External { .. } | Self::Inbound { .. } | Self::Rest(_) => "",
         }
     }
@@ -117,7 +131,7 @@ impl Parties {
     /// The same as a label.
     pub(crate) fn service(&self) -> Arc<str> {
         match self {
-            Self::Outbound { service, .. } => Arc::clone(service),
+            Self::Outbound { service, .. } | Self::Unserved { service, .. } => Arc::clone(service),
             Self::External { .. } | Self::Inbound { .. } | Self::Rest(_) => Arc::default(),
         }
     }
@@ -125,14 +139,20 @@ impl Parties {
     pub(crate) fn backend(&self) -> Arc<str> {
         match self {
             Self::Outbound { backend, .. } => Arc::clone(backend),
-            Self::External { .. } | Self::Inbound { .. } | Self::Rest(_) => Arc::default(),
+            Self::External { .. }
+            | Self::Unserved { .. }
+            | Self::Inbound { .. }
+            | Self::Rest(_) => Arc::default(),
         }
     }
 
     pub(crate) fn backend_name(&self) -> &str {
         match self {
             Self::Outbound { backend, .. } => backend,
-            Self::External { .. } | Self::Inbound { .. } | Self::Rest(_) => "",
+            Self::External { .. }
+            | Self::Unserved { .. }
+            | Self::Inbound { .. }
+            | Self::Rest(_) => "",
         }
     }
 
@@ -143,7 +163,7 @@ impl Parties {
                 Arc::clone(peer)
             }
             Self::External { .. } => EXTERNAL.into(),
-            Self::Rest(_) => Arc::default(),
+            Self::Unserved { .. } | Self::Rest(_) => Arc::default(),
         }
     }
 
@@ -151,7 +171,7 @@ impl Parties {
         match self {
             Self::Outbound { pod: peer, .. } | Self::Inbound { caller: peer, .. } => peer,
             Self::External { .. } => EXTERNAL,
-            Self::Rest(_) => "",
+            Self::Unserved { .. } | Self::Rest(_) => "",
         }
     }
 
@@ -159,7 +179,10 @@ impl Parties {
     pub(crate) const fn rule(&self) -> Option<&Origin> {
         match self {
             Self::Outbound { rule, .. } => rule.as_ref(),
-            Self::External { .. } | Self::Inbound { .. } | Self::Rest(_) => None,
+            Self::External { .. }
+            | Self::Unserved { .. }
+            | Self::Inbound { .. }
+            | Self::Rest(_) => None,
         }
     }
 
@@ -170,14 +193,18 @@ impl Parties {
             Self::Inbound { .. }
             | Self::Outbound { .. }
             | Self::External { .. }
+            | Self::Unserved { .. }
             | Self::Rest(_) => None,
         }
     }
 
-    /// Tells what is outside the mesh apart no longer.
+    /// Tells what is outside the mesh, or served by nobody, apart no longer.
     pub(crate) fn forget_remote(&mut self) {
         match self {
             Self::External { remote, .. } => *remote = Arc::default(),
+            Self::Unserved { port, remote, .. } => {
+                (*port, *remote) = (0, Arc::default());
+            }
             Self::Inbound { caller, at, .. } if **caller == *OUTSIDE => *at = None,
             Self::Inbound { .. } | Self::Outbound { .. } | Self::Rest(_) => {}
         }
@@ -187,11 +214,36 @@ impl Parties {
     /// not told apart.
     pub(crate) fn remote(&self) -> &str {
         match self {
-            Self::External { remote, .. } => remote,
+            Self::External { remote, .. } | Self::Unserved { remote, .. } => remote,
             Self::Inbound { caller, at, .. } if **caller == *OUTSIDE => {
                 at.as_deref().unwrap_or_default()
             }
             Self::Inbound { .. } | Self::Outbound { .. } | Self::Rest(_) => "",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_serves_keeps_its_service_where_ways_are_many() {
+        let unserved = |service: &str, port, remote: &str| Parties::Unserved {
+            service: service.into(),
+            port,
+            remote: remote.into(),
+        };
+        for (mut parties, left) in [
+            (unserved("shop/cart", 81, ""), unserved("shop/cart", 0, "")),
+            (unserved("", 81, "10.0.0.7"), unserved("", 0, "")),
+            (
+                Parties::to_service("shop/cart".into(), 80),
+                Parties::to_service("shop/cart".into(), 80),
+            ),
+        ] {
+            parties.forget_remote();
+            assert_eq!(parties, left);
         }
     }
 }

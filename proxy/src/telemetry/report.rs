@@ -309,7 +309,8 @@ fn message(reading: &CellReading) -> v1::Edge {
         opened: if key.is_opaque() { counts.begun } else { 0 },
         cancelled: counts.cancelled,
         // Elsewhere nothing is chosen.
-        attempts: matches!(parties, Parties::Outbound { .. }).then_some(counts.attempts),
+        attempts: matches!(parties, Parties::Outbound { .. } | Parties::Unserved { .. })
+            .then_some(counts.attempts),
         attempt_failures: counts.attempt_failures,
         client_errors: counts.calls(|outcome| outcome.is_client_error()),
         audit: counts.audit,

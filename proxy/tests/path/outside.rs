@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use wire::v1::destination::Target;
 use wire::v1::resource::Content;
@@ -14,9 +14,33 @@ use super::counts::reported_edges;
 use crate::support::{Authority, Pod, get, http_app, pair, raw, resource, vip};
 
 fn external(at: SocketAddr) -> v1::Resource {
+    stands(at, Target::External(v1::External {}))
+}
+
+fn stands(at: SocketAddr, target: Target) -> v1::Resource {
     let name = wire::names::destination(at.ip(), at.port());
-    let target = Some(Target::External(v1::External {}));
+    let target = Some(target);
     resource(&name, Content::Destination(v1::Destination { target }))
+}
+
+/// What the controller says of a port that a Service lacks; older ones do not name the Service.
+fn lacking(service: &str) -> Target {
+    Target::Refused(v1::Refused {
+        reason: "no such port".to_owned(),
+        service: service.to_owned(),
+    })
+}
+
+/// Waits until a call that nobody serves has ended.
+async fn in_vain(client: &Pod, at: SocketAddr) {
+    let mut stream = client.call(at).await;
+    // Some are refused before they say anything.
+    let head = b"GET / HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n";
+    let _ = stream.write_all(head).await;
+    let mut answer = Vec::new();
+    let read = stream.read_to_end(&mut answer);
+    let ended = tokio::time::timeout(Duration::from_secs(20), read).await;
+    assert!(ended.is_ok(), "{at}");
 }
 
 #[tokio::test]
@@ -109,4 +133,58 @@ async fn callers_without_an_identity_are_told_by_address_and_meshed_ones_are_not
         meshed.iter().all(|edge| edge.remote.is_empty()),
         "{meshed:?}"
     );
+}
+
+#[tokio::test]
+async fn a_port_that_a_service_lacks_is_told_as_the_services_and_what_is_unknown_by_its_address() {
+    let authority = Authority::new();
+    let client = Pod::new(&authority, "web").await;
+    let lacks: SocketAddr = "10.96.7.1:81".parse().unwrap();
+    let older: SocketAddr = "10.96.7.2:81".parse().unwrap();
+    let unknown: SocketAddr = "10.96.7.7:80".parse().unwrap();
+    client.set(vec![
+        stands(lacks, lacking("shop/cart")),
+        stands(older, lacking("")),
+    ]);
+    client.mode("web", Enforcement::Open, MtlsMode::Strict);
+    for at in [lacks, older, unknown] {
+        in_vain(&client, at).await;
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let edges = reported_edges(&client).await;
+    let told: BTreeSet<(&str, u32, &str)> = edges
+        .iter()
+        .map(|edge| (edge.service.as_str(), edge.port, edge.remote.as_str()))
+        .collect();
+    let expected = [
+        ("shop/cart", 81, ""),
+        ("", 0, "10.96.7.2"),
+        ("", 0, "10.96.7.7"),
+    ];
+    assert_eq!(told, BTreeSet::from(expected), "{edges:?}");
+    for edge in &edges {
+        assert_eq!((edge.failure, edge.attempts), (1, Some(0)), "{edge:?}");
+        assert!(edge.pod.is_empty() && edge.backend.is_empty(), "{edge:?}");
+    }
+}
+
+/// More than two slots tell apart.
+#[tokio::test]
+async fn whoever_tries_all_ports_of_a_service_makes_no_way_of_each() {
+    const PORTS: u16 = 200;
+    let authority = Authority::new();
+    let client = Pod::new(&authority, "web").await;
+    let ports = || (1..=PORTS).map(|port| SocketAddr::from(([10, 96, 7, 1], port)));
+    let all = ports().map(|at| stands(at, lacking("shop/cart")));
+    client.set(all.collect());
+    for at in ports() {
+        in_vain(&client, at).await;
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let edges = reported_edges(&client).await;
+    let told: BTreeSet<u32> = edges.iter().map(|edge| edge.port).collect();
+    assert!((2..=129).contains(&told.len()), "{told:?}");
+    assert!(edges.iter().all(|edge| edge.service == "shop/cart"));
+    let failures: u64 = edges.iter().map(|edge| edge.failure).sum();
+    assert_eq!(failures, u64::from(PORTS), "each is counted");
 }

@@ -260,6 +260,7 @@ async fn every_refusal_outbound_moves_one_counter_by_one() {
     let unknown: SocketAddr = "10.96.7.7:80".parse().unwrap();
     let refused = Target::Refused(v1::Refused {
         reason: "no such port".into(),
+        service: "shop/api".into(),
     });
     let none = split("none", &[("api", 0)]);
     let strict = || client.mode("web", Enforcement::Open, MtlsMode::Strict);

@@ -172,12 +172,14 @@ mod tests {
     /// is new has no arm here.
     fn is_of_pods(kind: NodeKind) -> bool {
         match kind {
-            NodeKind::DaemonSet
+            NodeKind::CronJob
+            | NodeKind::DaemonSet
             | NodeKind::Deployment
             | NodeKind::Job
             | NodeKind::Pod
             | NodeKind::ReplicaSet
             | NodeKind::ReplicationController
+            | NodeKind::Rollout
             | NodeKind::StatefulSet => true,
             NodeKind::Service
             | NodeKind::ServiceAccount
@@ -187,16 +189,17 @@ mod tests {
         }
     }
 
-    /// Of Argo Rollouts, which the graph does not know, pods are counted under ReplicaSets.
     #[test]
     fn whatever_pods_are_counted_under_can_be_named() {
         let all = [
+            NodeKind::CronJob,
             NodeKind::DaemonSet,
             NodeKind::Deployment,
             NodeKind::Job,
             NodeKind::Pod,
             NodeKind::ReplicaSet,
             NodeKind::ReplicationController,
+            NodeKind::Rollout,
             NodeKind::StatefulSet,
             NodeKind::Service,
             NodeKind::ServiceAccount,

@@ -14,12 +14,13 @@ use crate::traffic::known;
 pub(super) const OUTSIDE: &str = "outside";
 /// What runs by a name of its own. A Service is called by its name, whatever serves it, and
 /// comes first.
-const MEANT: [ResourceKind; 5] = [
+const MEANT: [ResourceKind; 6] = [
     ResourceKind::Service,
     ResourceKind::Deployment,
     ResourceKind::StatefulSet,
     ResourceKind::DaemonSet,
     ResourceKind::Job,
+    ResourceKind::CronJob,
 ];
 /// Letters of a name, as Kubernetes has them.
 const LONGEST: usize = 253;

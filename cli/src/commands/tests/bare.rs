@@ -62,6 +62,12 @@ async fn name_of_one_workload_or_service_needs_no_kind_and_what_was_meant_is_sai
     assert_eq!(ends, [web, "Service cart 8080"]);
     let (ends, error) = explained(&api, "cart web GET /").await;
     assert_eq!(ends, ["Deployment cart null", web], "{error}");
+    api.put(
+        "/apis/batch/v1/namespaces/shop/cronjobs/report",
+        json!({"metadata": {"name": "report"}}),
+    );
+    let (ends, error) = explained(&api, "report cart GET /").await;
+    assert_eq!(ends[0], "CronJob report null", "{error}");
     let (ends, error) = explained(&api, "outside svc/cart GET /").await;
     assert_eq!(
         (ends[1].as_str(), error.as_str()),

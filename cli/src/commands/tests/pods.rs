@@ -125,10 +125,10 @@ async fn pod_of_a_workload_is_told_where_its_calls_are_counted() {
     let (code, _, err) = run(api.client(), "weft edges pod/alone -n shop").await;
     assert_eq!(code, 0, "{err}");
     assert_eq!(err, "no such calls\n");
-    // That a Rollout owns, which the graph does not know.
+    // That something owns which the graph does not know.
     api.put(
         "/apis/apps/v1/namespaces/shop/replicasets/web-6c",
-        owned("web-6c", "Rollout", "web"),
+        owned("web-6c", "Widget", "web"),
     );
     let (code, _, err) = run(api.client(), "weft edges rs/web-6c -n shop").await;
     assert_eq!(code, 0, "{err}");
@@ -139,4 +139,36 @@ async fn pod_of_a_workload_is_told_where_its_calls_are_counted() {
     let (code, _, err) = run(api.client(), "weft edges pod/web-6c-x1 -n shop").await;
     assert_eq!(code, 2, "{err}");
     assert!(err.contains("say rs/web-6c"), "{err}");
+}
+
+/// The owner itself the user may not be able to read: it is named by what it owns.
+#[tokio::test]
+async fn what_a_rollout_or_a_cronjob_made_is_told_where_its_calls_are_counted() {
+    let api = FakeApi::default();
+    for (path, name, kind, owner) in [
+        ("apis/apps/v1", "replicasets/web-6c", "Rollout", "web"),
+        ("apis/batch/v1", "jobs/report-29387460", "CronJob", "report"),
+        ("apis/batch/v1", "jobs/once", "Widget", "report"),
+    ] {
+        let owners = json!([{"kind": kind, "name": owner, "controller": true}]);
+        let (_, own) = name.split_once('/').unwrap();
+        let meta = json!({"name": own, "namespace": "shop", "ownerReferences": owners});
+        let path = format!("/{path}/namespaces/shop/{name}");
+        api.put(&path, json!({"metadata": meta}));
+    }
+    let api_node = json!({"id": "shop/Deployment/api", "kind": "Deployment", "namespace": "shop", "name": "api"});
+    api.put(
+        "/apis/observe.weft.dev/v1alpha1/namespaces/shop/graphs/live",
+        json!({"metadata": {"windowSeconds": 60, "complete": true}, "nodes": [api_node]}),
+    );
+    for (of, said) in [
+        ("rs/web-6c", "here Rollout web; say ro/web"),
+        ("job/report-29387460", "here CronJob report; say cj/report"),
+    ] {
+        let (code, out, err) = run(api.client(), &format!("weft edges {of} -n shop")).await;
+        assert_eq!((code, out.as_str()), (2, ""), "{of}: {err}");
+        assert!(err.contains(said), "{of}: {err}");
+    }
+    let (code, _, err) = run(api.client(), "weft edges job/once -n shop").await;
+    assert_eq!(code, 0, "{err}");
 }

@@ -29,10 +29,11 @@ fn a_cluster_address_of_either_family_is_its_service() {
 #[test]
 fn a_port_that_a_service_does_not_have_is_refused() {
     let resolved = shop().resolve("client", &["10.96.0.1:81"]);
-    assert!(matches!(
-        resolved.destination("10.96.0.1:81"),
-        Target::Refused(_)
-    ));
+    let Target::Refused(refused) = resolved.destination("10.96.0.1:81") else {
+        panic!("a Service has what nobody declared");
+    };
+    assert_eq!(refused.service, "shop/api");
+    assert_eq!(refused.reason, "Service shop/api has no TCP port 81");
 }
 
 #[test]

@@ -45,6 +45,22 @@ fn the_nearest_name_is_told_of_what_is_called() {
 }
 
 #[test]
+fn whatever_the_graph_counts_pods_under_can_be_asked_about() {
+    for (kind, may_be) in [
+        ("Deployment", true),
+        ("CronJob", true),
+        ("Rollout", true),
+        ("Widget", false),
+    ] {
+        for (from, to) in [(kind, "Pod"), ("Pod", kind)] {
+            let spec = spec(&format!("{from}/x"), &format!("{to}/x"), "GET", "/");
+            let asked = try_ask(&shop(), &spec, &Defaults::default());
+            assert_eq!(asked.is_ok(), may_be, "{from} {to}: {asked:?}");
+        }
+    }
+}
+
+#[test]
 fn what_has_ended_is_not_what_was_meant() {
     assert_eq!(
         why("Pod/client", "Pod/done-1"),

@@ -5,6 +5,8 @@ use crate::graph::fold::Fold;
 use crate::graph::owners::Owners;
 use crate::graph::workloads::Workload;
 use crate::graph::written::{LastShown, Written};
+use crate::inventory::InventoryObject;
+use crate::inventory::kind::MetricsKind;
 use crate::observe::reports::{Reporter, Reports};
 use crate::testing::topology::{
     SLOT_NOW, call, inventory, key, now, report, reports, seen_by_client, seen_by_server,
@@ -19,7 +21,10 @@ struct Town {
 
 impl Town {
     fn of(reports: &Reports) -> Self {
-        let inventory = inventory();
+        Self::with(inventory(), reports)
+    }
+
+    fn with(inventory: Inventory, reports: &Reports) -> Self {
         let mut town = Self {
             history: History::default(),
             memory: Memory::default(),
@@ -159,6 +164,62 @@ fn identity_of_an_edge_is_that_of_who_called_and_not_of_the_pods_that_run_now() 
     };
     assert_eq!(of("shop/Deployment/web"), [id("shop", "before")]);
     assert_eq!(of("bank/Deployment/web"), [id("bank", "now")]);
+}
+
+/// Two runs of CronJob `report` in `shop`, each by a Job and a pod of its own, and a Job that
+/// nothing owns.
+#[test]
+fn runs_of_a_cronjob_are_one_node_that_is_there_as_long_as_one_of_its_jobs() {
+    let mut inventory = inventory();
+    let mut put = |kind, name: &str, uid: &str, owner: Option<(MetricsKind, &str)>| {
+        let thing = InventoryObject {
+            uid: uid.into(),
+            owner: owner.map(|(kind, name)| (kind, name.into())),
+            ..InventoryObject::default()
+        };
+        inventory.put(kind, key("shop", name), thing.into());
+    };
+    for (job, owner) in [
+        ("report-29387460", Some((MetricsKind::CronJob, "report"))),
+        ("report-29387520", Some((MetricsKind::CronJob, "report"))),
+        ("once", None),
+    ] {
+        put(MetricsKind::Job, job, "", owner);
+        let (pod, uid) = (format!("{job}-1"), format!("shop-{job}"));
+        put(MetricsKind::Pod, &pod, &uid, Some((MetricsKind::Job, job)));
+    }
+    let reports = reports();
+    for (job, calls) in [("report-29387460", 2), ("report-29387520", 3), ("once", 4)] {
+        let edge = seen_by_client("shop/api", calls, 0);
+        report(&reports, &format!("shop/{job}"), vec![edge]);
+    }
+    let town = Town::with(inventory, &reports);
+    let told = |town: &Town| {
+        let graph = town.graph(&Extent::default());
+        let requests = |id: &str| -> u64 {
+            let edges = graph.edges.iter().filter(|edge| edge.from == id);
+            edges.map(|edge| edge.requests).sum()
+        };
+        let callers = graph.nodes.iter().filter(|node| node.name != "api");
+        let mut callers: Vec<(String, u64, bool)> = callers
+            .map(|node| (node.id.clone(), requests(&node.id), node.gone))
+            .collect();
+        callers.sort();
+        callers
+    };
+    let node = |id: &str, calls: u64, gone: bool| (id.to_owned(), calls, gone);
+    let once = node("shop/Job/once", 4, false);
+    let report = |gone| node("shop/CronJob/report", 5, gone);
+    assert_eq!(told(&town), [report(false), once.clone()]);
+    let end = |job: &str| {
+        let mut inventory = town.inventory.write();
+        let now = tokio::time::Instant::now();
+        inventory.end(MetricsKind::Job, &key("shop", job), now);
+    };
+    end("report-29387460");
+    assert_eq!(told(&town), [report(false), once.clone()]);
+    end("report-29387520");
+    assert_eq!(told(&town), [report(true), once]);
 }
 
 #[test]

@@ -15,6 +15,8 @@ use crate::metrics::GraphMetrics;
 use crate::testing::api_server::FakeApi;
 use crate::testing::topology::{call, inventory, now, reports};
 
+mod overfull;
+
 const PLACE: &str = "/api/v1/namespaces/weft-system/configmaps";
 const ROLE_PATH: &str =
     "/apis/rbac.authorization.k8s.io/v1/namespaces/weft-system/roles/weft-observe";

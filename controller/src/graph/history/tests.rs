@@ -207,7 +207,7 @@ fn minute_of_which_only_the_first_half_had_calls_is_kept() {
 #[test]
 fn too_much_costs_the_oldest_minutes_first_and_is_counted() {
     let (mut history, _) = steady(NOW);
-    let minutes = history.minutes.len();
+    let before = history.minutes.len() + history.halves.len();
     assert_eq!(history.dropped, 0);
     // All minutes and halves have to go, and nothing more.
     let all = history.minutes.values();
@@ -215,11 +215,8 @@ fn too_much_costs_the_oldest_minutes_first_and_is_counted() {
     let halves: usize = history.halves.values().map(|kept| kept.bytes).sum();
     history.bytes += MAX_BYTES - history.size() + all + halves - 1;
     history.tidy(NOW - 1);
-    assert!(history.dropped > 0);
-    assert_eq!(
-        history.minutes.len() as u64,
-        minutes as u64 - history.dropped
-    );
+    assert!(!history.slots.is_empty() && history.halves.is_empty());
+    assert_eq!(history.dropped, before as u64);
     let oldest = history.minutes.keys().next().copied();
     assert!(oldest.is_none_or(|minute| minute > NOW / FINE - MINUTES));
     // Slots that stand alone stay, and a window that lost something says so.
@@ -256,6 +253,25 @@ fn everything_of_twenty_thousand_edges_stays_within_the_bound() {
         .map(|rows| size_of_val(&**rows))
         .sum();
     assert_eq!(history.bytes, counted + halves + minutes);
+}
+
+#[test]
+fn half_minutes_that_go_after_the_minutes_are_counted_too() {
+    let (mut history, _) = steady(NOW);
+    let (minutes, halves) = (history.minutes.len(), history.halves.len());
+    assert!(halves > 2);
+    // So much that beside all minutes the two oldest halves have to go.
+    let all = history.minutes.values();
+    let all: usize = all.map(|rows| size_of_val(&**rows)).sum();
+    let two = history.halves.values().take(2);
+    let two: usize = two.map(|kept| kept.bytes).sum();
+    history.bytes += MAX_BYTES - history.size() + all + two;
+    history.tidy(NOW - 1);
+    assert_eq!(
+        (history.minutes.len(), history.halves.len()),
+        (0, halves - 2)
+    );
+    assert_eq!(history.dropped, minutes as u64 + 2);
 }
 
 /// Slots alone would be more than all of it may take.

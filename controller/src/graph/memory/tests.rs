@@ -297,7 +297,7 @@ fn a_piece_lacks_what_was_seen_before_all_were_told_of_it_and_not_what_is_fresh(
         if let Some(stored) = stored {
             memory.see(&known, stored);
         }
-        memory.shard(own_shard).unwrap()
+        memory.shard(own_shard).unwrap().0
     };
     let lacks = |here: Seen, written: &[u8], settled: u64| {
         let mut memory = Memory::default();

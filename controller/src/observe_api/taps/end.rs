@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::inventory::kind::{KINDS, MetricsKind};
+use crate::inventory::kind::MetricsKind;
 use crate::world::ObjectKey;
 
 /// One end of requests.
@@ -34,7 +34,7 @@ impl TapEnd {
         let known = |known: &MetricsKind| {
             known.name() == kind && !matches!(known, MetricsKind::Node | MetricsKind::TrafficSplit)
         };
-        Some(Self::Object(KINDS.into_iter().find(known)?, key))
+        Some(Self::Object(MetricsKind::all().find(known)?, key))
     }
 
     /// The namespace of its pods.

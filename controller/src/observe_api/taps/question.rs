@@ -398,6 +398,10 @@ mod tests {
         assert_eq!((read.status, read.rate), ((500, 599), 7));
         assert_eq!(read.slower, Duration::from_millis(1500));
         assert_eq!(read.headers, ["user-agent"]);
+        for of in ["CronJob/report", "Rollout/web"] {
+            let read = parse(&format!("watch=true&of={of}")).unwrap();
+            assert_eq!(read.of.to_string(), of.replace('/', " shop/"));
+        }
         assert_eq!(
             (read.path.as_str(), read.route.as_str()),
             ("/items", "cart/read")

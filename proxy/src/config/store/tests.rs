@@ -20,7 +20,10 @@ fn destination(number: usize, bytes: usize) -> v1::Resource {
         name: wire::names::destination(addr.ip(), addr.port()),
         version: String::new(),
         content: Some(v1::resource::Content::Destination(v1::Destination {
-            target: Some(Target::Refused(v1::Refused { reason })),
+            target: Some(Target::Refused(v1::Refused {
+                reason,
+                ..v1::Refused::default()
+            })),
         })),
     })
 }

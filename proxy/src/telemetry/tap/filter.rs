@@ -117,6 +117,7 @@ impl Filter {
                 uid.is_some_and(|uid| self.from_pods.contains(&**uid))
                     || self.from_accounts.contains(&**caller)
             }
+            Parties::Unserved { service, .. } => self.to_services.contains(&**service),
             Parties::External { .. } | Parties::Rest(_) => false,
         }
     }

@@ -99,6 +99,54 @@ async fn every_kind_of_owner_has_the_traffic_of_its_own_pods() {
     assert_eq!(bench.ask("reader", clones).await.0, 404);
 }
 
+/// What owns a Job or a ReplicaSet is not watched: their own metadata names it.
+#[tokio::test]
+async fn cronjob_and_rollout_are_known_by_what_they_own() {
+    let owned = |name: &str, api_version: &str, kind: &str, owner: &str| {
+        let owners = json!([{"apiVersion": api_version, "kind": kind, "name": owner,
+            "uid": format!("{owner}-uid"), "controller": true}]);
+        let meta = json!({"name": name, "namespace": "shop", "uid": format!("{name}-uid"),
+            "ownerReferences": owners});
+        json!({"metadata": meta})
+    };
+    let argo = "argoproj.io/v1alpha1";
+    let objects = BTreeMap::from([
+        (
+            "/apis/batch/v1/jobs".to_owned(),
+            vec![owned("report-29387460", "batch/v1", "CronJob", "report")],
+        ),
+        (
+            "/apis/apps/v1/replicasets".to_owned(),
+            vec![
+                owned("web-5d8", argo, "Rollout", "web"),
+                owned("cart-5d8", "clones.example/v1", "Rollout", "cart"),
+            ],
+        ),
+    ]);
+    let cluster = cluster::shop();
+    let (model, problems) = cluster.compile();
+    let compiled = Compiled::new(Arc::new(cluster.world()), model, problems);
+    let (_publish, latest) = watch::channel(Some(Arc::new(compiled)));
+    let followed = Followed::start(
+        &lists(objects),
+        latest,
+        Default::default(),
+        Default::default(),
+    );
+    let listed = async {
+        while !followed.is_whole() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let listed = tokio::time::timeout(Duration::from_secs(10), listed).await;
+    listed.unwrap();
+    let inventory = followed.inventory.read();
+    let exists = |kind, name: &str| inventory.exists(kind, &ObjectKey::new("shop", name));
+    assert!(exists(MetricsKind::CronJob, "report"));
+    assert!(exists(MetricsKind::Rollout, "web"));
+    assert!(!exists(MetricsKind::Rollout, "cart"), "of another group");
+}
+
 #[tokio::test]
 async fn selector_holds_on_every_page() {
     let followed = Followed::default();
