@@ -135,6 +135,16 @@ fn unread(facts: &Facts, place: Place) -> Result<Vec<String>, String> {
     Ok(found)
 }
 
+/// Adds those names. What was found before is told also where some kind may not be listed.
+fn add_unread(found: &mut Vec<String>, facts: &Facts, place: Place) -> Result<(), String> {
+    match unread(facts, place) {
+        Ok(more) => found.extend(more),
+        Err(why) if found.is_empty() => return Err(why),
+        Err(_) => {}
+    }
+    Ok(())
+}
+
 pub(super) fn annotations(facts: &Facts) -> CheckResult {
     let mut found = Vec::new();
     for (kind, list) in [
@@ -152,7 +162,7 @@ pub(super) fn annotations(facts: &Facts) -> CheckResult {
             }
         }
     }
-    found.extend(unread(facts, Place::Annotations)?);
+    add_unread(&mut found, facts, Place::Annotations)?;
     Ok(if found.is_empty() {
         (CheckStatus::Ok, "all can be read".to_owned())
     } else {
@@ -175,7 +185,7 @@ pub(super) fn labels(facts: &Facts) -> CheckResult {
         };
         found.extend(facts.list(list)?.iter().filter_map(unheard));
     }
-    found.extend(unread(facts, Place::Labels)?);
+    add_unread(&mut found, facts, Place::Labels)?;
     Ok(if found.is_empty() {
         (CheckStatus::Ok, "all are heard".to_owned())
     } else {
