@@ -365,7 +365,9 @@ mod tests {
     fn one_port_leads_to_a_server_without_a_proxy_and_the_others_do_not() {
         let are_meshed = |port: u16| -> Vec<bool> {
             let resources = destination((SERVICE_IP, port).into());
-            let contents = resources.into_iter().filter_map(|resource| resource.content);
+            let contents = resources
+                .into_iter()
+                .filter_map(|resource| resource.content);
             let endpoints = contents.filter_map(|content| match content {
                 Content::Endpoints(endpoints) => Some(endpoints.endpoints),
                 _ => None,

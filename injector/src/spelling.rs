@@ -91,9 +91,7 @@ mod tests {
 
     #[test]
     fn misspelt_names_are_told_beside_a_misspelt_request_and_right_ones_are_not() {
-        let with = |name: &str| {
-            json!({"metadata": {"labels": {INJECT: "true"}, "annotations": {name: "deny"}}})
-        };
+        let with = |name: &str| json!({"metadata": {"labels": {INJECT: "true"}, "annotations": {name: "deny"}}});
         let warnings = warned("Namespace", &with("weft.dev/acess"));
         let [asked, name] = &warnings[..] else {
             panic!("{warnings:?}")

@@ -34,7 +34,7 @@ use crate::telemetry::cell::{Cell, CellKey};
 use crate::telemetry::labels::{Direction, Port};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::parties::Parties;
-use crate::telemetry::ports::ServedPorts;
+use crate::telemetry::ports::{LackedPorts, ServedPorts};
 use crate::telemetry::remotes::Remotes;
 use crate::telemetry::report::Reports;
 use crate::telemetry::tap::watch::Taps;
@@ -56,6 +56,8 @@ pub struct Telemetry {
     /// Requests that somebody watches.
     pub(crate) taps: Arc<Taps>,
     served: ServedPorts,
+    /// Ports that Services lack.
+    pub(crate) lacked: LackedPorts,
     /// Ports of the own pod that somebody declared.
     declared: ArcSwap<BTreeSet<u16>>,
 }
@@ -71,6 +73,7 @@ impl Telemetry {
             remotes: Remotes::default(),
             taps: Arc::default(),
             served: ServedPorts::default(),
+            lacked: LackedPorts::default(),
             declared: ArcSwap::default(),
             metrics,
         }

@@ -12,6 +12,8 @@ use super::question::Owner;
 
 /// Pods at which calls end alike, of which so many are named.
 const NAMED: usize = 8;
+/// Workloads that are named as those whose proxies refuse.
+const MOST_REFUSING: usize = 64;
 /// Shares are sums of fractions, and what a sum of them leaves beyond this is no share.
 const DIGITS: f64 = 1e12;
 
@@ -105,5 +107,5 @@ pub(super) fn refusing(
             by.insert(format!("{kind} {key}"));
         }
     }
-    by.into_iter().collect()
+    by.into_iter().take(MOST_REFUSING).collect()
 }

@@ -187,7 +187,7 @@ fn question_without_a_meaning_is_refused_by_its_field() {
     assert_eq!(with(&|spec| spec.method = Some("G T".to_owned())), "method");
     assert_eq!(with(&|spec| spec.path = Some("items".to_owned())), "path");
     assert_eq!(
-        with(&|spec| spec.from.kind = "Rollout".to_owned()),
+        with(&|spec| spec.from.kind = "Widget".to_owned()),
         "from.kind"
     );
     assert_eq!(with(&|spec| spec.to.kind = "Ingress".to_owned()), "to.kind");

@@ -129,8 +129,8 @@ pub struct ExplanationStatus {
     /// Namespace of the called side.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub owner: String,
-    /// Whose proxies refuse, `Kind namespace/name`: what owns the called pods, or the caller
-    /// as it was asked about where its own proxies find nobody to call.
+    /// Whose proxies refuse, `Kind namespace/name`, 64 at most: what owns the called pods, or the
+    /// caller as it was asked about where its own proxies find nobody to call.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub refused_by: Vec<String>,
     /// In the order in which a call goes through them.

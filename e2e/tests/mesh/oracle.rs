@@ -360,7 +360,10 @@ fn surroundings(ns: &Namespace) -> anyhow::Result<Vec<Value>> {
     for (kind, plural) in [("Pod", "pods"), ("Service", "services")] {
         let list = ns.json(&["get", plural])?;
         for item in list["items"].as_array().context("a list")? {
-            let [name, app] = [&item["metadata"]["name"], &item["metadata"]["labels"]["app"]];
+            let [name, app] = [
+                &item["metadata"]["name"],
+                &item["metadata"]["labels"]["app"],
+            ];
             if name == PLAIN || app == PLAIN {
                 continue;
             }

@@ -86,20 +86,21 @@ fn may_pass_unknown(snapshot: &Snapshot) -> Result<(), Failure> {
 }
 
 /// Whom a call to this address is counted by that nobody will serve: the port of the Service
-/// that has the address, else the address. As many of both are told apart as hosts outside:
-/// who tries all ports would else make as many ways.
+/// that has the address, else the address. So many of both are told apart: who tries all ports
+/// would else make as many ways.
 pub(crate) fn unserved(proxy: &Proxy, service: &str, addr: SocketAddr) -> Parties {
-    let admit = |name: &str| proxy.telemetry.remotes.admit(Direction::outbound, name);
     if service.is_empty() {
+        let address = addr.ip().to_canonical().to_string();
         return Parties::Unserved {
             service: Arc::default(),
             port: addr.port(),
-            remote: admit(&addr.ip().to_canonical().to_string()),
+            remote: proxy.telemetry.remotes.admit(Direction::outbound, &address),
         };
     }
-    let is_apart = !admit(&format!("{service}:{}", addr.port())).is_empty();
+    let service = service.into();
+    let is_apart = proxy.telemetry.lacked.admit(&service, addr.port());
     Parties::Unserved {
-        service: service.into(),
+        service,
         port: if is_apart { addr.port() } else { 0 },
         remote: Arc::default(),
     }

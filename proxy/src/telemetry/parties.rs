@@ -107,9 +107,10 @@ impl Parties {
 
     /// The port as a label, of the parties of a cell.
     pub(crate) const fn port_label(&self) -> Port {
-        match self.port() {
-            0 => Port::Other,
-            number => Port::Number(number),
+        match (self, self.port()) {
+            // Nobody declared it and nobody serves it: who tries all would make a series of each.
+            (Self::Unserved { .. }, _) | (_, 0) => Port::Other,
+            (_, number) => Port::Number(number),
         }
     }
 

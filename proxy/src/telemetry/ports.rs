@@ -2,9 +2,11 @@
 //!
 //! Anybody who reaches a pod may call all of its 65 535 ports, and each would be a
 //! series in several families. So a port is a label of its own when somebody declared
-//! it or when it was served; the rest share one.
+//! it or when it was served; the rest share one. Reports are bounded alike where an
+//! application tries ports that a Service does not have.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
@@ -43,9 +45,32 @@ impl ServedPorts {
     }
 }
 
+/// Ports at which this process tells of Services that they lack them. Reports are remembered
+/// for weeks, so the bound is not one of a moment.
+const LACKED_PORTS: usize = 64;
+
+/// Ports that were called and that their Services do not have.
+#[derive(Debug, Default)]
+pub(crate) struct LackedPorts {
+    known: Mutex<BTreeSet<(Arc<str>, u16)>>,
+}
+
+impl LackedPorts {
+    /// Whether this one is told apart.
+    pub(crate) fn admit(&self, service: &Arc<str>, port: u16) -> bool {
+        let one = (Arc::clone(service), port);
+        let mut known = self.known.lock();
+        if known.len() < LACKED_PORTS {
+            known.insert(one);
+            return true;
+        }
+        known.contains(&one)
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{SERVED_PORTS, ServedPorts};
+    use super::{LACKED_PORTS, LackedPorts, SERVED_PORTS, ServedPorts};
     use crate::telemetry::labels::Direction::{inbound, outbound};
 
     #[test]
@@ -66,5 +91,16 @@ mod tests {
         assert_eq!(ports.note(inbound, 1000, true), None);
         assert_eq!(ports.note(inbound, 1, false), Some(true));
         assert_eq!(ports.note(outbound, 1000, true), Some(true));
+    }
+
+    #[test]
+    fn so_many_ports_that_services_lack_are_told_apart_and_stay_so() {
+        let (ports, service) = (LackedPorts::default(), "shop/cart".into());
+        for port in 1..=LACKED_PORTS as u16 {
+            assert!(ports.admit(&service, port));
+        }
+        assert!(!ports.admit(&service, 1000));
+        assert!(!ports.admit(&"shop/web".into(), 1));
+        assert!(ports.admit(&service, 1), "a known one stays known");
     }
 }

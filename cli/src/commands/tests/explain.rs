@@ -69,12 +69,12 @@ async fn pods_of_a_backend_that_judge_differently_are_told_with_their_share_and_
             "ready": 4, "endpoints": 5, "judged": judged, "pods": pods})
     };
     let mut status = json!({"verdict": "Mixed", "owner": "shop",
-        "steps": [{"step": "who", "text": "shop/web, 3 pods, meshed"}],
-        "refusedBy": ["Deployment shop/cart"],
-        "backends": [
-            part(0.75, "Allowed", "", json!(["shop/cart-1", "shop/cart-2", "bank/cart-3"])),
-            part(0.25, "Refused", "not-allowed", json!(["shop/cart-4"])),
-        ]});
+    "steps": [{"step": "who", "text": "shop/web, 3 pods, meshed"}],
+    "refusedBy": ["Deployment shop/cart"],
+    "backends": [
+        part(0.75, "Allowed", "", json!(["shop/cart-1", "shop/cart-2", "bank/cart-3"])),
+        part(0.25, "Refused", "not-allowed", json!(["shop/cart-4"])),
+    ]});
     let (code, lines) = told(&status).await;
     assert_eq!(code, 1);
     let first = "MIXED, some calls refused by the proxies of cart";
@@ -92,5 +92,8 @@ async fn pods_of_a_backend_that_judge_differently_are_told_with_their_share_and_
     // Where a backend has one part its pods say nothing new.
     status["backends"][0]["service"] = json!("shop/other");
     let (_, lines) = told(&status).await;
-    assert!(!lines.iter().any(|line| line.contains("so at")), "{lines:#?}");
+    assert!(
+        !lines.iter().any(|line| line.contains("so at")),
+        "{lines:#?}"
+    );
 }

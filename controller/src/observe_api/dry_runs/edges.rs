@@ -62,6 +62,10 @@ impl Edges {
             }
             let ends = [&edge.from, &edge.to];
             let is_told = scope.cluster || ends.iter().any(|end| known.contains(end.namespace()));
+            if lacks_port(before, edge) {
+                status.kept += u64::from(is_told);
+                continue;
+            }
             let calls = self.calls(before, edge);
             let Some(meaning) = calls.and_then(|calls| comparison.of(&calls)) else {
                 if comparison.is_late() {
@@ -161,6 +165,14 @@ impl Edges {
             .collect();
         ports.into_iter().collect()
     }
+}
+
+/// Whether a Service was called at a port that it does not have: whatever is changed, nobody
+/// serves that.
+fn lacks_port(model: &Model, edge: &EdgeKey) -> bool {
+    let service = edge.service.as_ref();
+    let service = service.and_then(|service| model.index.services.get(service));
+    edge.port != 0 && service.is_some_and(|service| !service.ports.contains_key(&edge.port))
 }
 
 /// What is said of it; `None`: nothing changes.

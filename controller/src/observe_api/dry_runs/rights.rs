@@ -7,6 +7,7 @@
 
 use crds::smi::{STORAGE_VERSION, SmiKind};
 use crds::weft;
+use futures::future;
 use http::StatusCode;
 use policy::name::Kind;
 
@@ -73,13 +74,19 @@ impl Author<'_> {
     /// What the API server asks of `kubectl apply` and `kubectl replace`: `create` where nothing
     /// is there, and else one of `update` and `patch`.
     async fn must_put(self, kind: Kind, key: &ObjectKey, there: bool) -> Result<(), Refusal> {
-        let create = self.ask(right("create", kind, key)).await?;
-        let update = self.ask(right("update", kind, key)).await?;
+        let (create, update) = future::try_join(
+            self.ask(right("create", kind, key)),
+            self.ask(right("update", kind, key)),
+        )
+        .await?;
         if create.is_allowed() && update.is_allowed() {
             return Ok(());
         }
-        let patch = self.ask(right("patch", kind, key)).await?;
-        let get = self.ask(right("get", kind, key)).await?;
+        let (patch, get) = future::try_join(
+            self.ask(right("patch", kind, key)),
+            self.ask(right("get", kind, key)),
+        )
+        .await?;
         let may_put = if there {
             update.is_allowed() || patch.is_allowed()
         } else {

@@ -346,7 +346,8 @@ async fn command_line_explains_a_call_and_how_to_allow_it() {
     let line = "explain pod/client svc/api:80 DELETE /items/7 -n shop";
     let (code, out, err) = town.weft("viewer", line).await;
     assert_eq!(code, 1, "{err}");
-    assert!(out.starts_with("REFUSED 403 not-allowed\n"), "{out}");
+    let first = "REFUSED 403 not-allowed, by the proxies of api and api-2\n";
+    assert!(out.starts_with(first), "{out}");
     assert!(out.contains("shop/read") && out.contains("-o fix"), "{out}");
     assert!(out.contains("0 of 2 proxies"), "{out}");
     let (code, out, _) = town.weft("viewer", &format!("{line} -o fix")).await;

@@ -23,10 +23,17 @@ pub(super) async fn bench() -> Bench {
         protocol: v1::Protocol::Http1.into(),
         ..seen_by_client("shop/api", 3, 1)
     };
+    // A port that it does not have, of which no change can make anything else.
+    let lacked = v1::Edge {
+        port: 81,
+        pod: String::new(),
+        backend: String::new(),
+        ..edge.clone()
+    };
     let report = v1::Report {
         process: 1,
         slot: (slot_of(now) - 1) * SLOT,
-        edges: vec![edge],
+        edges: vec![edge, lacked],
         ..v1::Report::default()
     };
     bench.reports.take(&reporter, report, true, now);

@@ -118,7 +118,7 @@ async fn question_that_is_too_long_or_misspelt_is_refused() {
         "{body}"
     );
     let mut query = asks("shop", "Pod", "shop");
-    query["from"]["kind"] = json!("Rollout");
+    query["from"]["kind"] = json!("Widget");
     let (status, body) = bench.explain("viewer", path, query).await;
     assert_eq!(status, 400);
     assert!(
