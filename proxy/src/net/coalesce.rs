@@ -27,9 +27,10 @@ const CHUNK: usize = 64 * 1024;
 const LARGE: usize = 32 * 1024;
 /// Bytes that wait for the end of a turn; beyond it the writer waits for the peer.
 const FULL: usize = 128 * 1024;
-/// A buffer that became larger is that of a peer that took nothing for a while, and is not
-/// kept for the next turn.
-const LARGEST_SPARE: usize = FULL;
+/// What one turn needs whose peer takes all: a larger write leaves by itself. A buffer that
+/// became larger is that of a peer that took nothing for a while, and is not kept for the next
+/// turn.
+const LARGEST_SPARE: usize = FULL + LARGE;
 /// Empty buffers of a kind that a thread keeps for the next turn.
 const SPARE: usize = 4;
 
@@ -151,6 +152,22 @@ impl Out {
         }
     }
 
+    /// Doubles, but up to [`LARGEST_SPARE`] before it goes beyond: what doubled past that would
+    /// be given up after each turn, and grow anew in the next one.
+    fn grow_for(&mut self, more: usize) {
+        let (needed, now) = (self.waiting.len() + more, self.waiting.capacity());
+        if needed <= now {
+            return;
+        }
+        let doubled = needed.max(2 * now);
+        let wanted = if needed <= LARGEST_SPARE {
+            doubled.min(LARGEST_SPARE)
+        } else {
+            doubled
+        };
+        self.waiting.reserve_exact(wanted - self.waiting.len());
+    }
+
     fn write(&mut self, cx: &mut Context<'_>, data: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         if let Some(kind) = self.failed {
             return Poll::Ready(Err(kind.into()));
@@ -167,6 +184,7 @@ impl Out {
             self.waiting = UNSENT.with_borrow_mut(Vec::pop).unwrap_or_default();
         }
         self.drop_sent();
+        self.grow_for(size);
         for chunk in data {
             self.waiting.extend_from_slice(chunk);
         }

@@ -49,6 +49,10 @@ pub struct ReservedBytes {
 impl ReservedBytes {
     /// So many from now on; gives how many there were.
     pub fn set(&self, bytes: usize) -> usize {
+        // Most say again what is known, and a load costs less than a swap.
+        if self.bytes.load(Relaxed) == bytes {
+            return bytes;
+        }
         let before = self.bytes.swap(bytes, Relaxed);
         if before != bytes {
             self.slot.reserved.fetch_add(bytes, Relaxed);

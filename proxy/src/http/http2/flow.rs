@@ -196,7 +196,11 @@ impl Flow {
     /// [`Self::announced`] takes it into use.
     #[must_use]
     fn next(&self) -> Option<u32> {
-        let (now, base) = (self.window(), base(&self.budget));
+        let now = self.window();
+        if self.changes == WindowChanges::BackToFull && now >= STREAM_WINDOW {
+            return None;
+        }
+        let base = base(&self.budget);
         if self.changes == WindowChanges::BackToFull {
             return (base > now).then_some(base);
         }

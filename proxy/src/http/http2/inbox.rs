@@ -23,8 +23,11 @@ pub(super) const SMALL: usize = 256;
 const LOOK_AFTER: usize = 256;
 /// And reads no further after so many before it has looked.
 const MOST: usize = 1024;
-/// Small chunks that are there already are passed on together up to about so much.
+/// Chunks that are there already are passed on together up to about so much.
 const JOINED: usize = 4 * 1024;
+/// Those with less are. Each that is passed on by itself costs a frame, and a record of TLS or a
+/// call of the kernel; a copy costs less than that.
+const JOINABLE: usize = 2 * 1024;
 
 /// Frames that the connection's task reads in one turn, beside those of bodies. All connections
 /// share a thread, and a read may bring hundreds of PINGs, SETTINGS or WINDOW_UPDATEs. So it may
@@ -182,13 +185,16 @@ impl UnreadFrames {
     ) -> Poll<Option<Result<Bytes, h2::Error>>> {
         if self.joined.is_empty() {
             let first = match self.poll_stream(cx) {
-                Poll::Ready(Some(Ok(data))) if data.len() < SMALL => data,
+                Poll::Ready(Some(Ok(data))) if data.len() < JOINABLE => data,
                 other => return other,
             };
             // One that is alone is passed on as it is, without a copy.
             let Poll::Ready(Some(Ok(second))) = self.poll_stream(cx) else {
                 return Poll::Ready(Some(Ok(first)));
             };
+            let both = first.len() + second.len();
+            self.joined
+                .reserve(both.max((2 * both).min(JOINED + JOINABLE)));
             self.joined.extend_from_slice(&first);
             self.joined.extend_from_slice(&second);
         }

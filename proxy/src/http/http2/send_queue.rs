@@ -5,8 +5,8 @@
 //! which it does as soon as the last byte of one was written.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::task::Context;
 
 use bytes::Bytes;
@@ -19,6 +19,8 @@ pub(super) struct SendQueue(Arc<Chunks>);
 #[derive(Debug, Default)]
 struct Chunks {
     count: AtomicUsize,
+    /// Somebody has asked how many are left, which hardly anybody does.
+    is_watched: AtomicBool,
     /// Who waits for one to leave.
     waits: AtomicWaker,
 }
@@ -45,14 +47,18 @@ impl SendQueue {
     /// How many are left. Wakes when that gets less.
     pub(super) fn left(&self, cx: &Context<'_>) -> usize {
         self.0.waits.register(cx.waker());
-        self.0.count.load(Acquire)
+        self.0.is_watched.store(true, SeqCst);
+        self.0.count.load(SeqCst)
     }
 }
 
 impl Drop for QueuePlace {
     fn drop(&mut self) {
-        self.0.count.fetch_sub(1, AcqRel);
-        self.0.waits.wake();
+        self.0.count.fetch_sub(1, SeqCst);
+        // In one order with whoever asks: either that is seen here, or this there.
+        if self.0.is_watched.load(SeqCst) {
+            self.0.waits.wake();
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-use super::{CHUNK, Coalescing, FULL, FlushHandle, UNREAD};
+use super::{CHUNK, Coalescing, FULL, FlushHandle, LARGE, UNREAD, UNSENT};
 
 async fn pair() -> (Coalescing, FlushHandle, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -140,6 +140,25 @@ async fn what_was_sent_is_not_kept_while_something_always_waits() {
     assert!(least > 0, "nothing waited for a moment");
     let capacity = flush_handle.0.lock().waiting.capacity();
     assert!(capacity <= 4 * FULL, "{capacity} bytes");
+}
+
+#[tokio::test]
+async fn what_a_turn_of_bulk_needs_is_kept_for_the_next() {
+    // The largest frame of HTTP/2, as it leaves TLS.
+    const FRAME: usize = 16 * 1024 + 22;
+    let (mut coalescing, flush_handle, mut far) = pair().await;
+    let write = async {
+        for _ in 0..8 {
+            coalescing.write_all(&[7; FRAME]).await.unwrap();
+        }
+        coalescing.shutdown().await.unwrap();
+    };
+    let mut got = Vec::new();
+    let (read, ()) = tokio::join!(far.read_to_end(&mut got), drive(&flush_handle, write));
+    assert_eq!(read.unwrap(), 8 * FRAME);
+    let kept = UNSENT.with_borrow(|spares| spares.iter().map(Vec::capacity).max());
+    let holds_a_turn = |kept| (8 * FRAME..=FULL + LARGE).contains(&kept);
+    assert!(kept.is_some_and(holds_a_turn), "{kept:?}");
 }
 
 #[tokio::test]

@@ -11,9 +11,14 @@ use super::*;
 /// says nothing of windows.
 const SIZES: [usize; 6] = [1, 17, 200, 255, 256, 1000];
 const FRAMES: usize = 120;
+/// All of these fit it as well.
+const BYTES: usize = 60_000;
 
 /// A server of ours takes a body, and a client of ours passes it on. Tells its frames.
-async fn passed_on(at_once: bool) -> (BTreeSet<usize>, Vec<(u8, u8, usize)>) {
+async fn passed_on(
+    sizes: impl Iterator<Item = usize>,
+    at_once: bool,
+) -> (BTreeSet<usize>, Vec<(u8, u8, usize)>) {
     let (onward, mut io) = client().await;
     let onward = Mutex::new(onward);
     let mut sender = pair(move |request| {
@@ -30,7 +35,7 @@ async fn passed_on(at_once: bool) -> (BTreeSet<usize>, Vec<(u8, u8, usize)>) {
     let asking = tokio::spawn(async move { sender.send(post(body)).await });
     let seen = tokio::spawn(async move { frames(&mut io).await });
     let (mut whole, mut ends) = (0, BTreeSet::new());
-    for size in SIZES.into_iter().cycle().take(FRAMES) {
+    for size in sizes {
         if !at_once {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -48,7 +53,8 @@ async fn passed_on(at_once: bool) -> (BTreeSet<usize>, Vec<(u8, u8, usize)>) {
 #[tokio::test]
 async fn small_frames_of_a_body_are_passed_on_as_they_came_or_joined() {
     for at_once in [true, false] {
-        let (ends, seen) = passed_on(at_once).await;
+        let sizes = SIZES.into_iter().cycle().take(FRAMES);
+        let (ends, seen) = passed_on(sizes, at_once).await;
         let mut at = 0_usize;
         for (kind, _, size) in &seen[1..] {
             assert!(*kind == DATA && *size > 0, "at once {at_once}: {seen:?}");
@@ -58,5 +64,20 @@ async fn small_frames_of_a_body_are_passed_on_as_they_came_or_joined() {
         assert_eq!(Some(&at), ends.last(), "at once {at_once}: {seen:?}");
         let (_, flags, _) = seen[seen.len() - 1];
         assert_eq!(flags & END, END, "at once {at_once}: {seen:?}");
+    }
+}
+
+#[tokio::test]
+async fn messages_of_a_kilobyte_that_wait_leave_together_and_larger_ones_as_they_came() {
+    for (size, together) in [(1000, true), (3000, false)] {
+        let sizes = std::iter::repeat_n(size, BYTES / size);
+        let (ends, seen) = passed_on(sizes, true).await;
+        let sizes: Vec<usize> = seen.iter().skip(1).map(|(_, _, size)| *size).collect();
+        assert_eq!(sizes.iter().sum::<usize>(), BYTES, "{sizes:?}");
+        if together {
+            assert!(sizes.len() < ends.len() / 2, "{sizes:?}");
+        } else {
+            assert_eq!(sizes.len(), ends.len(), "{sizes:?}");
+        }
     }
 }
