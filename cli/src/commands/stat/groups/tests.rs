@@ -74,7 +74,7 @@ fn what_has_pods_has_a_row_whether_it_is_called_or_not() {
     for kind in ["deploy", "svc"] {
         assert_eq!(rows(kind, None, None), all, "{kind}");
         let one = format!("{kind}/idle");
-        assert_eq!(rows(&one, None, None), [idle.clone()], "{one}");
+        assert_eq!(rows(&one, None, None), std::slice::from_ref(&idle), "{one}");
     }
     assert!(rows("deploy/job", None, None).is_empty(), "it is gone");
 }
