@@ -4,7 +4,9 @@
 //! workload may do, such as its retries without savings: they are told a power of two, so
 //! that a Deployment may grow by some pods without a word to each of the others. Nothing is
 //! worked out until one asks. A workload is what its pods have as topmost owner: a
-//! Deployment, not the ReplicaSets that it replaces by one another.
+//! Deployment, not the ReplicaSets that it replaces by one another, and a CronJob, not each of
+//! its Jobs. A World has neither ReplicaSets nor Jobs, so the owner of these is read from what
+//! a pod shows.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -14,8 +16,16 @@ use policy::subset::PeerPosition;
 use super::dependents::is_running;
 use crate::world::{ObjectKey, PodFacts, World};
 
-/// Label that a Deployment's pods have: the end of their ReplicaSet's name.
-pub(crate) const TEMPLATE_HASH: &str = "pod-template-hash";
+/// Labels that pods of a Deployment, and of a Rollout of Argo, have: the end of their
+/// ReplicaSet's name.
+const TEMPLATE_HASHES: [(&str, &str); 2] = [
+    ("Deployment", "pod-template-hash"),
+    ("Rollout", "rollouts-pod-template-hash"),
+];
+/// A CronJob ends the names of its Jobs with the minute, since 1970, for which each is. None is
+/// before this one, of 2015, and all until 2160 have as many digits. A date such as 20251128,
+/// by which people name Jobs, is less.
+const FIRST_MINUTE: &str = "24000000";
 
 /// What the pods of one workload have in common.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -28,10 +38,27 @@ pub(crate) struct Workload {
 /// Pods whose proxies run, by workload, in the order of their names; each with its zone.
 pub(crate) type Peers = HashMap<Workload, BTreeMap<ObjectKey, String>>;
 
-/// The Deployment of a ReplicaSet of that name, whose pods carry this hash.
-pub(crate) fn deployment(replica_set: &str, hash: Option<&Arc<str>>) -> Option<String> {
-    let name = replica_set.strip_suffix(&**hash?)?.strip_suffix('-')?;
-    Some(name.to_owned()).filter(|name| !name.is_empty())
+/// Kind and name of what owns a pod's owner, as far as the pod shows it: a Job that somebody made
+/// of a CronJob shows nothing, and a ReplicaSet shows nothing without its label.
+pub(crate) fn owner_above(facts: &PodFacts) -> Option<(&'static str, &str)> {
+    let owner = facts.owner.as_ref()?;
+    let (kind, name) = match &*owner.kind {
+        "ReplicaSet" => TEMPLATE_HASHES.iter().find_map(|(kind, label)| {
+            let hash = facts.labels.get(*label)?;
+            let name = owner.name.strip_suffix(&**hash)?.strip_suffix('-')?;
+            Some((*kind, name))
+        })?,
+        "Job" => ("CronJob", cron_job(&owner.name)?),
+        _ => return None,
+    };
+    (!name.is_empty()).then_some((kind, name))
+}
+
+fn cron_job(job: &str) -> Option<&str> {
+    let (name, minute) = job.rsplit_once('-')?;
+    let digits = minute.bytes().all(|byte| byte.is_ascii_digit());
+    let is_minute = digits && minute.len() == FIRST_MINUTE.len() && minute >= FIRST_MINUTE;
+    is_minute.then_some(name)
 }
 
 impl Workload {
@@ -44,13 +71,10 @@ impl Workload {
                 name: Arc::clone(&pod.name),
             };
         };
-        let of_set = (&*owner.kind == "ReplicaSet")
-            .then(|| deployment(&owner.name, facts.labels.get(TEMPLATE_HASH)))
-            .flatten();
-        match of_set {
-            Some(name) => Self {
+        match owner_above(facts) {
+            Some((kind, name)) => Self {
                 namespace,
-                kind: "Deployment".into(),
+                kind: kind.into(),
                 name: name.into(),
             },
             None => Self {

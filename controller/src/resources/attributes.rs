@@ -3,20 +3,18 @@
 
 use wire::v1;
 
-use crate::model::peers::{TEMPLATE_HASH, deployment};
-use crate::world::{ObjectKey, Owner, PodFacts};
+use crate::model::peers::owner_above;
+use crate::world::{ObjectKey, PodFacts};
 
 /// Bytes that a name of a service may have: nobody needs more, and each proxy holds it.
 const LONGEST: usize = 256;
-/// A CronJob ends the names of its Jobs with the minute, since 1970, for which each is.
-const MINUTE_DIGITS: usize = 8;
 
 /// What spans of this pod say of it.
 pub(super) fn of_pod(key: &ObjectKey, facts: &PodFacts) -> Vec<v1::Attribute> {
     let owners = owners(facts);
     let named = facts.appearance.service_name.as_deref();
     let named = named.filter(|name| (1..=LONGEST).contains(&name.len()));
-    let owner = owners.first().map(|(_, name)| name.as_str());
+    let owner = owners.first().map(|(_, name)| *name);
     let mut all = vec![
         ("service.name", named.or(owner).unwrap_or(&key.name)),
         ("service.namespace", &*key.namespace),
@@ -25,7 +23,9 @@ pub(super) fn of_pod(key: &ObjectKey, facts: &PodFacts) -> Vec<v1::Attribute> {
         ("k8s.pod.uid", &*facts.uid),
         ("k8s.node.name", &*facts.node),
     ];
-    all.extend(owners.iter().map(|(kind, name)| (*kind, name.as_str())));
+    for (kind, name) in &owners {
+        all.extend(attribute(kind).map(|attribute| (attribute, *name)));
+    }
     let all = all.into_iter().filter(|(_, value)| !value.is_empty());
     all.map(|(name, value)| v1::Attribute {
         name: name.to_owned(),
@@ -34,49 +34,42 @@ pub(super) fn of_pod(key: &ObjectKey, facts: &PodFacts) -> Vec<v1::Attribute> {
     .collect()
 }
 
-/// The owners of a pod, the topmost first. That of its ReplicaSet, and of its Job, show in
-/// their names.
-fn owners(facts: &PodFacts) -> Vec<(&'static str, String)> {
-    let Some(Owner { kind, name, .. }) = &facts.owner else {
-        return Vec::new();
-    };
-    let own = |attribute| (attribute, name.to_string());
-    match &**kind {
-        "ReplicaSet" => {
-            let deployment = deployment(name, facts.labels.get(TEMPLATE_HASH));
-            let deployment = deployment.map(|name| ("k8s.deployment.name", name));
-            deployment
-                .into_iter()
-                .chain([own("k8s.replicaset.name")])
-                .collect()
-        }
-        "Job" => {
-            let cron_job = cron_job(name).map(|name| ("k8s.cronjob.name", name));
-            cron_job.into_iter().chain([own("k8s.job.name")]).collect()
-        }
-        "StatefulSet" => vec![own("k8s.statefulset.name")],
-        "DaemonSet" => vec![own("k8s.daemonset.name")],
-        _ => Vec::new(),
-    }
+/// Kinds and names of a pod's owners, the topmost that shows first.
+fn owners(facts: &PodFacts) -> Vec<(&str, &str)> {
+    let own = facts.owner.as_ref();
+    let own = own.map(|owner| (&*owner.kind, &*owner.name));
+    let own = own.filter(|(kind, _)| attribute(kind).is_some());
+    owner_above(facts).into_iter().chain(own).collect()
 }
 
-fn cron_job(job: &str) -> Option<String> {
-    let (name, minute) = job.rsplit_once('-')?;
-    let digits = minute.bytes().all(|byte| byte.is_ascii_digit());
-    (digits && minute.len() >= MINUTE_DIGITS && !name.is_empty()).then(|| name.to_owned())
+/// The attribute for the name of an owner of this kind; the conventions have none for a Rollout.
+fn attribute(kind: &str) -> Option<&'static str> {
+    Some(match kind {
+        "Deployment" => "k8s.deployment.name",
+        "ReplicaSet" => "k8s.replicaset.name",
+        "ReplicationController" => "k8s.replicationcontroller.name",
+        "StatefulSet" => "k8s.statefulset.name",
+        "DaemonSet" => "k8s.daemonset.name",
+        "CronJob" => "k8s.cronjob.name",
+        "Job" => "k8s.job.name",
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::world::Appearance;
+    use crate::world::{Appearance, Owner};
 
-    fn pod(kind: &str, owner: &str, hash: Option<&str>) -> Vec<v1::Attribute> {
+    const HASH: &str = "pod-template-hash";
+    const ROLLOUTS: &str = "rollouts-pod-template-hash";
+
+    fn pod(kind: &str, owner: &str, hash: Option<(&str, &str)>) -> Vec<v1::Attribute> {
         let key = ObjectKey {
             namespace: "shop".into(),
             name: "web-7d9c-x".into(),
         };
-        let labels = hash.map(|hash| (TEMPLATE_HASH.into(), hash.into()));
+        let labels = hash.map(|(label, hash)| (label.into(), hash.into()));
         let facts = PodFacts {
             uid: "u1".into(),
             node: "n1".into(),
@@ -98,11 +91,12 @@ mod tests {
 
     #[test]
     fn a_service_is_named_by_the_topmost_owner_that_shows() {
+        let hash = |label| Some((label, "7d9c"));
         for (kind, owner, hash, name, attribute) in [
             (
                 "ReplicaSet",
                 "web-7d9c",
-                Some("7d9c"),
+                hash(HASH),
                 "web",
                 "k8s.deployment.name",
             ),
@@ -115,6 +109,13 @@ mod tests {
             ),
             ("StatefulSet", "db", None, "db", "k8s.statefulset.name"),
             ("DaemonSet", "agent", None, "agent", "k8s.daemonset.name"),
+            (
+                "ReplicationController",
+                "old",
+                None,
+                "old",
+                "k8s.replicationcontroller.name",
+            ),
             ("Job", "report-29387460", None, "report", "k8s.cronjob.name"),
             ("Job", "report-7", None, "report-7", "k8s.job.name"),
         ] {
@@ -122,6 +123,11 @@ mod tests {
             assert_eq!(value(&all, "service.name").as_deref(), Some(name));
             assert_eq!(value(&all, attribute).as_deref(), Some(name));
         }
+        // The conventions have no attribute for what is called so.
+        let released = pod("ReplicaSet", "web-7d9c", hash(ROLLOUTS));
+        assert_eq!(value(&released, "service.name").as_deref(), Some("web"));
+        let set = value(&released, "k8s.replicaset.name");
+        assert_eq!(set.as_deref(), Some("web-7d9c"));
         let alone = pod("", "", None);
         assert_eq!(value(&alone, "service.name").unwrap(), "web-7d9c-x");
         for (name, expected) in [

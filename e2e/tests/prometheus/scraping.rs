@@ -14,7 +14,7 @@ use crate::sources;
 type Maker = (&'static str, &'static str);
 
 /// Pods with what made them, and the workload that they are.
-const PODS: [(&str, Option<Maker>, &str); 6] = [
+const PODS: [(&str, Option<Maker>, &str); 7] = [
     (
         "web-7d9f5c6b8-x2x4z",
         Some(("ReplicaSet", "web-7d9f5c6b8")),
@@ -30,6 +30,12 @@ const PODS: [(&str, Option<Maker>, &str); 6] = [
         "nightly-28391823-abcde",
         Some(("Job", "nightly-28391823")),
         "nightly",
+    ),
+    // A date is no minute since 1970.
+    (
+        "dump-20260101-abcde",
+        Some(("Job", "dump-20260101")),
+        "dump-20260101",
     ),
     ("once-1-abcde", Some(("Job", "once-1")), "once-1"),
     ("bare", None, "bare"),

@@ -173,3 +173,69 @@ fn a_proxy_that_comes_concerns_the_others_of_its_workload_that_use_a_part_and_no
         }
     }
 }
+
+/// A pod of something that this one owner controls.
+fn owned(name: &str, last: u8, (kind, owner): (&str, &str), labels: Value) -> Value {
+    let mut pod = pod(name, &format!("10.0.1.{last}"), "web");
+    pod["metadata"]["labels"] = labels;
+    pod["metadata"]["ownerReferences"] = json!([{
+        "apiVersion": "batch/v1", "kind": kind, "name": owner, "uid": owner, "controller": true,
+    }]);
+    pod
+}
+
+/// The graph knows them by the owners of Jobs and ReplicaSets, which a World does not have.
+#[test]
+fn runs_of_a_cron_job_and_releases_of_a_rollout_share_as_one_workload() {
+    let released = |hash: &str| json!({"rollouts-pod-template-hash": hash});
+    for (labels, owners, together) in [
+        (
+            [json!({}), json!({})],
+            [("Job", "report-29387460"), ("Job", "report-29387461")],
+            true,
+        ),
+        (
+            [released("1"), released("2")],
+            [("ReplicaSet", "web-1"), ("ReplicaSet", "web-2")],
+            true,
+        ),
+        // Named by nobody but who made them: by numbers, by dates, by times of 14 digits.
+        (
+            [json!({}), json!({})],
+            [("Job", "report-1"), ("Job", "report-2")],
+            false,
+        ),
+        (
+            [json!({}), json!({})],
+            [("Job", "report-20251128"), ("Job", "report-20251129")],
+            false,
+        ),
+        (
+            [json!({}), json!({})],
+            [
+                ("Job", "report-20251128010203"),
+                ("Job", "report-20251129010203"),
+            ],
+            false,
+        ),
+        // Of an Experiment, whose ReplicaSets end with the names of its templates.
+        (
+            [released("1"), released("2")],
+            [("ReplicaSet", "web-old"), ("ReplicaSet", "web-new")],
+            false,
+        ),
+    ] {
+        let [of_one, of_other] = labels;
+        let cluster = shop()
+            .with(owned("run-a", 1, owners[0], of_one))
+            .with(owned("run-b", 2, owners[1], of_other));
+        let (model, _) = in_part(cluster).compile();
+        let expected = if together {
+            [[0, 2], [1, 2]]
+        } else {
+            [[0, 1], [0, 1]]
+        };
+        let seen = ["run-a", "run-b"].map(|run| position(&model, run).unwrap()[0]);
+        assert_eq!(seen, expected, "{owners:?}");
+    }
+}

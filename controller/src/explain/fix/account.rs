@@ -13,16 +13,18 @@ use crate::world::{ObjectKey, PodFacts};
 /// By these a person tells workloads apart, so they are tried first.
 const USUAL: [&str; 3] = ["app.kubernetes.io/name", "app", "k8s-app"];
 /// These change with each rollout or pod: an object that named them would soon mean nobody.
-const FLEETING: [&str; 11] = [
+const FLEETING: [&str; 13] = [
     "app.kubernetes.io/version",
     "apps.kubernetes.io/pod-index",
     "batch.kubernetes.io/controller-uid",
+    "batch.kubernetes.io/job-completion-index",
     "batch.kubernetes.io/job-name",
     "controller-revision-hash",
     "controller-uid",
     "job-name",
     "pod-template-generation",
     "pod-template-hash",
+    "rollouts-pod-template-hash",
     "statefulset.kubernetes.io/pod-name",
     "version",
 ];

@@ -114,11 +114,15 @@ fn fix_names_a_label_by_which_people_tell_workloads_apart_before_any_other() {
 
 #[test]
 fn fix_keeps_closed_pods_closed_and_says_whom_it_closes_out_of_open_ones() {
-    let app = |hash: &str| json!({"app": "api", "pod-template-hash": hash});
+    let app = |label: &str, value: &str| json!({"app": "api", label: value});
+    let telling_apart = |label: &str| half_closed(&app(label, "1"), &app(label, "2"));
     for cluster in [
         half_closed(&json!({}), &json!({})),
-        // Two ReplicaSets of one Deployment: whatever tells them apart is gone tomorrow.
-        half_closed(&app("1"), &app("2")),
+        // Two ReplicaSets of one Deployment or Rollout, and two pods of one Job: whatever tells
+        // them apart is gone tomorrow.
+        telling_apart("pod-template-hash"),
+        telling_apart("rollouts-pod-template-hash"),
+        telling_apart("batch.kubernetes.io/job-completion-index"),
     ] {
         let query = spec("Pod/client", "Service/api", "GET", "/items");
         let status = ask(&cluster, &query);
