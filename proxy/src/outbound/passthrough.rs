@@ -9,7 +9,7 @@ use policy::mode::MtlsMode;
 use policy::reason::Reason;
 use runtime::occupancy::Permit;
 use tokio::net::TcpStream;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::config::snapshot::Snapshot;
 use crate::failure::Failure;
@@ -31,6 +31,9 @@ use crate::telemetry::trace::CameFrom;
 
 /// A connection on which both ends are silent is known by its address from then on.
 const NAMED_WITHIN: Duration = Duration::from_secs(1);
+/// And so is one that did not come about while its caller was silent. Who speaks first has
+/// mostly done so before any host is known not to answer, so this is for hosts that are near.
+const NAMED_IN_VAIN_WITHIN: Duration = Duration::from_millis(20);
 
 /// The controller did not say in time what the address is. In plaintext it is called
 /// only if it was never seen as meshed.
@@ -172,6 +175,12 @@ async fn somebody_speaks(client: &TcpStream, server: &TcpStream) {
     }
 }
 
+/// There is nobody else who may speak.
+async fn caller_speaks(client: &TcpStream) {
+    let mut first = [0];
+    let _ = timeout(NAMED_IN_VAIN_WITHIN, client.peek(&mut first)).await;
+}
+
 /// Relays to an address outside the mesh as if no proxy were there, until that is
 /// `forbidden`.
 pub(crate) async fn pass_through(
@@ -180,47 +189,41 @@ pub(crate) async fn pass_through(
     addr: SocketAddr,
     forbidden: impl Future<Output = Failure>,
 ) {
-    let called = |name: Option<String>| {
-        let name = name.unwrap_or_else(|| addr.ip().to_canonical().to_string());
-        Parties::External {
-            port: addr.port(),
-            remote: proxy.telemetry.remotes.admit(Direction::outbound, &name),
-        }
-    };
-    let unnamed = Parties::External {
+    let outside = |remote| Parties::External {
         port: addr.port(),
-        remote: Arc::default(),
+        remote,
     };
-    let mut call = Call::begin(&proxy.telemetry, CallKind::Bytes, unnamed);
-    match proxy
-        .connector
-        .connect(addr, ConnectTimeout::External)
-        .await
-    {
-        Ok(mut server) => {
-            somebody_speaks(&stream, &server).await;
-            let FirstWords { host, is_tls } = first_words(&stream);
-            call.between(called(host));
-            if is_tls {
-                call.carries_tls();
-            }
-            let cell = call.open();
-            tokio::select! {
-                outcome = relay::relay(&mut stream, &mut server, proxy.budget(), cell.flows()) => {
-                    call.relayed(outcome);
-                }
-                failure = forbidden => {
-                    call.reset(&failure, || {
-                        connect::reset(&stream);
-                        connect::reset(&server);
-                    });
-                }
-            }
-        }
+    let mut call = Call::begin(&proxy.telemetry, CallKind::Bytes, outside(Arc::default()));
+    let connecting = proxy.connector.connect(addr, ConnectTimeout::External);
+    let connected = connecting.await;
+    match &connected {
+        Ok(server) => somebody_speaks(&stream, server).await,
+        Err(_) => caller_speaks(&stream).await,
+    }
+    let FirstWords { host, is_tls } = first_words(&stream);
+    let name = host.unwrap_or_else(|| addr.ip().to_canonical().to_string());
+    let remotes = &proxy.telemetry.remotes;
+    call.between(outside(remotes.admit(Direction::outbound, &name)));
+    if is_tls {
+        call.carries_tls();
+    }
+    let mut server = match connected {
+        Ok(server) => server,
         Err(error) => {
-            call.between(called(None));
             let failure = Failure::not_sent(Reason::ConnectFailed, error.to_string());
-            call.reset(&failure, || connect::reset(&stream));
+            return call.reset(&failure, || connect::reset(&stream));
+        }
+    };
+    let cell = call.open();
+    tokio::select! {
+        outcome = relay::relay(&mut stream, &mut server, proxy.budget(), cell.flows()) => {
+            call.relayed(outcome);
+        }
+        failure = forbidden => {
+            call.reset(&failure, || {
+                connect::reset(&stream);
+                connect::reset(&server);
+            });
         }
     }
 }

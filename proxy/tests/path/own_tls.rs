@@ -1,7 +1,7 @@
 //! TLS of the applications' own: told as such where it is declared or where a connection was
 //! seen to begin so, and counted by metrics as any other bytes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use wire::v1::{self, Enforcement, MtlsMode, Protocol, Security};
 
 use super::counts::{reported_edges, sum};
@@ -92,6 +92,76 @@ async fn tls_to_hosts_outside_is_told_and_other_bytes_to_the_same_port_are_bytes
     assert_eq!(known, BTreeSet::from(expected), "{edges:?}");
     let plain = |edge: &v1::Edge| edge.security() == Security::Plaintext;
     assert!(edges.iter().all(plain), "{edges:?}");
+}
+
+/// Says that to an address where nobody listens, and waits for the end.
+async fn in_vain(mut stream: TcpStream, bytes: &[u8]) {
+    // It may be reset before.
+    let _ = stream.write_all(bytes).await;
+    let mut heard = [0];
+    let ended = tokio::time::timeout(Duration::from_secs(20), stream.read(&mut heard)).await;
+    assert!(matches!(ended, Ok(Ok(0) | Err(_))), "{ended:?}");
+}
+
+/// An address of the pod at which nobody listens any more.
+async fn nowhere(pod: &Pod) -> SocketAddr {
+    let listener = TcpListener::bind((pod.ip, 0)).await.unwrap();
+    listener.local_addr().unwrap()
+}
+
+/// Failures by host and protocol.
+fn failures(edges: &[v1::Edge]) -> BTreeMap<(&str, Protocol), u64> {
+    let mut all = BTreeMap::new();
+    for edge in edges {
+        let way = (edge.remote.as_str(), edge.protocol());
+        *all.entry(way).or_default() += edge.failure;
+    }
+    all
+}
+
+#[tokio::test]
+async fn connections_to_hosts_outside_that_fail_are_told_by_what_their_callers_say() {
+    let authority = Authority::new();
+    let client = Pod::new(&authority, "web").await;
+    let host = Pod::new(&authority, "api").await;
+    let at = nowhere(&host).await;
+    client.set(vec![external(at)]);
+    let (named, nameless) = (hello("api.example.com"), hello("10.0.0.1"));
+    let request: &[u8] = b"GET / HTTP/1.1\r\nhost: shop.example\r\n\r\n";
+    // Whoever says nothing is held up by nothing for long.
+    for bytes in [&named[..], &nameless[..], request, BYTES, b""] {
+        in_vain(client.call(at).await, bytes).await;
+    }
+    let edges = reported_edges(&client).await;
+    let address = host.ip.to_string();
+    let expected = [
+        (("api.example.com", Protocol::Tls), 1),
+        ((&*address, Protocol::Tls), 1),
+        (("shop.example", Protocol::Opaque), 1),
+        ((&*address, Protocol::Opaque), 2),
+    ];
+    assert_eq!(failures(&edges), BTreeMap::from(expected), "{edges:?}");
+}
+
+/// A host that is near refuses a connection before its caller has said anything.
+#[tokio::test]
+async fn a_connection_outside_that_fails_at_once_is_told_by_what_its_caller_says_then() {
+    let authority = Authority::new();
+    let client = Pod::new(&authority, "web").await;
+    let host = Pod::new(&authority, "api").await;
+    let at = nowhere(&host).await;
+    client.set(vec![external(at)]);
+    let hello = hello("api.example.com");
+    // A machine that stands still makes some of them late.
+    for _ in 0..20 {
+        let stream = client.call(at).await;
+        tokio::time::sleep(Duration::from_millis(3)).await;
+        in_vain(stream, &hello).await;
+    }
+    let edges = reported_edges(&client).await;
+    let told = failures(&edges);
+    let known = ("api.example.com", Protocol::Tls);
+    assert!(told.contains_key(&known), "{edges:?}");
 }
 
 /// What both ends tell of a connection between two proxies to a Service of this protocol, whose
