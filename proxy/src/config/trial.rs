@@ -44,7 +44,7 @@ const PART: usize = 24 * 1024;
 /// A call that was judged by the rules that hold.
 #[derive(Debug)]
 pub(crate) struct Judged<'a> {
-    /// Where it is counted; of bytes as far as it is declared what they are.
+    /// Where it is counted.
     pub(crate) key: CellKey,
     pub(crate) passes: bool,
     /// As rules see it; `None` for a connection of opaque bytes.

@@ -116,10 +116,15 @@ impl Connection {
         }
     }
 
-    /// May this caller use the port for opaque bytes?
-    pub(super) fn authorize_bytes(&self, snapshot: &Snapshot) -> Result<Admitted, Failure> {
+    /// May this caller use the port for opaque bytes? How they begin decides nothing: whoever
+    /// begins TLS proves nothing by that.
+    pub(super) fn authorize_bytes(
+        &self,
+        snapshot: &Snapshot,
+        begins_as_tls: bool,
+    ) -> Result<Admitted, Failure> {
         let verdict = self.judge_bytes(snapshot);
-        self.try_on_bytes(snapshot, verdict.is_allowed());
+        self.try_on_bytes(snapshot, verdict.is_allowed(), begins_as_tls);
         let audited = self.audit(&verdict);
         self.enforce(snapshot, &verdict)?;
         Ok(Admitted {

@@ -131,8 +131,13 @@ impl Connection {
     }
 
     /// May this caller use the port for opaque bytes, and for one more connection of them?
-    pub(super) fn admit_bytes(&self, snapshot: &Snapshot) -> Result<Admitted, Failure> {
-        let admitted = self.authorize_bytes(snapshot)?;
+    /// `begins_as_tls`: as far as they were looked at.
+    pub(super) fn admit_bytes(
+        &self,
+        snapshot: &Snapshot,
+        begins_as_tls: bool,
+    ) -> Result<Admitted, Failure> {
+        let admitted = self.authorize_bytes(snapshot, begins_as_tls)?;
         let arrival = Arrival {
             caller: self.caller(),
             request: None,

@@ -73,7 +73,8 @@ impl Connection {
             }
             Ok(Detected::Opaque(server)) => {
                 permit.busy();
-                let decided = self.admit_bytes(&self.proxy.config.snapshot());
+                let begins_as_tls = stream.begins_as_tls();
+                let decided = self.admit_bytes(&self.proxy.config.snapshot(), begins_as_tls);
                 self.opaque(stream, server, decided, beginning).await;
             }
             Err(error) => tracing::debug!(%error, "a caller left before it said anything"),

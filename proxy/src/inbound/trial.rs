@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use policy::access::{Access, JudgedTraffic};
+use policy::protocol::Protocol;
 
 use crate::config::snapshot::Snapshot;
 use crate::config::trial::Judged;
@@ -32,11 +33,17 @@ impl Connection {
         trials.judge(judged, would_pass, Instant::now);
     }
 
-    /// Tries them on a connection of opaque bytes that passes, or does not.
-    pub(super) fn try_on_bytes(&self, snapshot: &Snapshot, passes: bool) {
+    /// Tries them on a connection of opaque bytes that passes, or does not. They are judged by
+    /// what is declared of the port, as by the rules that hold, and counted as the connection is.
+    pub(super) fn try_on_bytes(&self, snapshot: &Snapshot, passes: bool, begins_as_tls: bool) {
         if self.proxy.config.trials.any() {
+            let carried = if begins_as_tls {
+                Protocol::Tls
+            } else {
+                self.declared_bytes(snapshot)
+            };
             let judged = Judged {
-                key: self.cell_key(self.declared_bytes(snapshot), None),
+                key: self.cell_key(carried, None),
                 passes,
                 request: None,
             };

@@ -117,7 +117,9 @@ impl Connection {
             }
             Expected::Either => Ok(TunnelContent::Either),
             Expected::Bytes | Expected::Http { .. } => {
-                self.admit_bytes(snapshot).map(TunnelContent::Bytes)
+                // Nothing of them has come yet.
+                let admitted = self.admit_bytes(snapshot, false);
+                admitted.map(TunnelContent::Bytes)
             }
         }
     }

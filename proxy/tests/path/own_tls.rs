@@ -17,11 +17,11 @@ use super::tcp::echo;
 use crate::support::{Authority, Pod, external, id, pair, resource, vip};
 
 /// No TLS, and no HTTP either.
-const BYTES: &[u8] = b"\x00binary";
+pub(super) const BYTES: &[u8] = b"\x00binary";
 const CONNECTIONS: &str = "weft_tcp_connections_total";
 
 /// What a client of TLS says first to a host of this name, or of this address.
-fn hello(host: &str) -> Vec<u8> {
+pub(super) fn hello(host: &str) -> Vec<u8> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -36,7 +36,7 @@ fn hello(host: &str) -> Vec<u8> {
 }
 
 /// Says that to an application that echoes, and hears it again. The connection stays.
-async fn said(mut stream: TcpStream, bytes: &[u8]) -> TcpStream {
+pub(super) async fn said(mut stream: TcpStream, bytes: &[u8]) -> TcpStream {
     stream.write_all(bytes).await.unwrap();
     let mut heard = vec![0; bytes.len()];
     stream.read_exact(&mut heard).await.unwrap();

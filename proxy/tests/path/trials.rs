@@ -6,6 +6,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use wire::v1::{self, Enforcement, MtlsMode, Protocol};
 
 use super::names::routes;
+use super::own_tls::{BYTES, hello, said};
+use super::tcp::echo;
 use crate::support::{Pod, get, listening, pair, rule, vip};
 
 /// These rules, and nothing else, as somebody would try them.
@@ -167,4 +169,35 @@ async fn connections_of_bytes_are_tried_when_they_begin_also_those_that_are_refu
     assert_eq!(sum(&by_requests.counts(), bytes), [1, 1, 0]);
     assert_eq!(sum(&by_port.counts(), bytes), [1, 0, 1]);
     assert!(examples.try_recv().is_err(), "bytes are no requests");
+}
+
+/// As the graph has its edge. Nothing of how it is judged hangs on that: TLS is no request.
+#[tokio::test]
+async fn tls_of_the_applications_is_tried_as_the_bytes_that_it_is_and_counted_as_tls() {
+    let rules = [rule("t", "web", None, Some(&["/"]))];
+    for (says, carried) in [
+        (&hello("api.shop")[..], Protocol::Tls),
+        (BYTES, Protocol::Opaque),
+    ] {
+        let (client, server, _, _) = pair(Protocol::Detect).await;
+        let port = echo(&server, "").await;
+        client.reaches(&server, port);
+        let tried = ask(Enforcement::Enforce, &rules);
+        let (tried, _examples) = server.proxy.config.trials.begin(&tried).unwrap();
+        let told = |edge: &v1::Edge, _: &str| edge.protocol() == carried;
+        let _stays = said(client.call(vip()).await, says).await;
+        let counts = tried.counts();
+        assert_eq!(sum(&counts, told), [0, 1, 0], "{counts:?}");
+        assert_eq!(sum(&counts, |_, _| true), [0, 1, 0], "{counts:?}");
+
+        // And so it is.
+        server.mode("api", Enforcement::Enforce, MtlsMode::Permissive);
+        server.set(rules.to_vec());
+        let mut stream = client.call(vip()).await;
+        stream.write_all(says).await.unwrap();
+        assert!(!matches!(stream.read(&mut [0]).await, Ok(1..)), "closed");
+        let counts = tried.counts();
+        assert_eq!(sum(&counts, told), [1, 1, 0], "{counts:?}");
+        assert_eq!(sum(&counts, |_, _| true), [1, 1, 0], "{counts:?}");
+    }
 }
