@@ -201,9 +201,13 @@ pub(crate) async fn pass_through(
         Err(_) => caller_speaks(&stream).await,
     }
     let FirstWords { host, is_tls } = first_words(&stream);
-    let name = host.unwrap_or_else(|| addr.ip().to_canonical().to_string());
-    let remotes = &proxy.telemetry.remotes;
-    call.between(outside(remotes.admit(Direction::outbound, &name)));
+    let remote = {
+        // Not held for as long as the connection lasts.
+        let name = host.unwrap_or_else(|| addr.ip().to_canonical().to_string());
+        let remotes = &proxy.telemetry.remotes;
+        remotes.admit(Direction::outbound, &name)
+    };
+    call.between(outside(remote));
     if is_tls {
         call.carries_tls();
     }

@@ -111,7 +111,7 @@ async fn nowhere(pod: &Pod) -> SocketAddr {
 
 /// Failures by host and protocol.
 fn failures(edges: &[v1::Edge]) -> BTreeMap<(&str, Protocol), u64> {
-    let mut all = BTreeMap::new();
+    let mut all: BTreeMap<_, u64> = BTreeMap::new();
     for edge in edges {
         let way = (edge.remote.as_str(), edge.protocol());
         *all.entry(way).or_default() += edge.failure;
