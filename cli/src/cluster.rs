@@ -9,6 +9,7 @@ pub(crate) mod forward;
 pub(crate) mod lines;
 pub(crate) mod names;
 pub(crate) mod nearest;
+pub(crate) mod ports;
 mod refusal;
 
 use std::future::Future;

@@ -15,6 +15,7 @@
 
 pub mod chart;
 pub mod convert;
+pub mod few;
 pub mod inject;
 pub mod item;
 mod kind;

@@ -14,7 +14,7 @@ use crds::observe::{
 use http::Request;
 
 use crate::cluster::names::{Named, ResourceKind};
-use crate::cluster::{Cluster, Refusal, existing};
+use crate::cluster::{Cluster, Refusal, existing, ports};
 use crate::commands::cluster_command::ClusterCommand;
 use crate::console::Console;
 use crate::escape;
@@ -245,7 +245,7 @@ async fn must_be_there(
     match existing::read(cluster, named.kind, &name).await {
         Ok(None) => Err(existing::absent(cluster, (named.kind, &name), &[]).await),
         Ok(Some(service)) if named.kind == ResourceKind::Service => {
-            port::must_be_of(&service, &name, named.port)
+            ports::must_be_of(&service, &name, named.port)
         }
         Ok(Some(_)) | Err(_) => Ok(()),
     }

@@ -3,7 +3,10 @@
 
 pub mod judged;
 
+use std::collections::BTreeMap;
+
 use clap::Args;
+use crds::labels::PREFIX;
 use crds::smi::judge::Cluster;
 use serde_json::json;
 
@@ -21,9 +24,10 @@ use crate::output::{self, NARROW};
     long_about = "Judges objects of SMI, in every version, and of Weft in files by the code of the webhook: each \
                   mistake with its line and field. Fields that a kind does not have in its version, \
                   which the cluster passes over, are warned of, and so are labels and annotations of \
-                  Weft that have no effect where they stand, on every kind. Of other kinds nothing else \
-                  is looked at. Whether what an object names exists is not known here. Exit status 1 \
-                  if an object would be refused.",
+                  Weft that have no effect where they stand, on every kind: of one that several objects \
+                  have, the first is told and the others are counted, -o json has them all. Of other \
+                  kinds nothing else is looked at. Whether what an object names exists is not known \
+                  here. Exit status 1 if an object would be refused.",
     after_help = "Example:\n  weft validate -f policy.yaml"
 )]
 pub(crate) struct Validate {
@@ -74,8 +78,8 @@ impl Validate {
             "findings": findings.iter().map(|(file, finding)| listed(file, finding)).collect::<Vec<_>>(),
         });
         if !output::data(console, format, &report)? {
-            for (file, finding) in &findings {
-                console.line(&line(file, finding))?;
+            for line in lines(&findings) {
+                console.line(&line)?;
             }
             let warnings = findings.len() - refused;
             console.word(&format!(
@@ -88,6 +92,41 @@ impl Validate {
             Conclusion::No
         })
     }
+}
+
+/// What a person reads. One name of ours may stand on every object of a chart: it is told of the
+/// first, with how many others have it.
+fn lines(findings: &[(String, Finding)]) -> Vec<String> {
+    let mut times: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    for key in findings.iter().filter_map(|(_, finding)| unread(finding)) {
+        *times.entry(key).or_default() += 1;
+    }
+    let told = findings.iter().filter_map(|(file, finding)| {
+        let line = line(file, finding);
+        let Some(key) = unread(finding) else {
+            return Some(line);
+        };
+        // With the first all of them are told.
+        let others = times.remove(&key)? - 1;
+        Some(match others {
+            0 => line,
+            1 => format!("{line}; 1 more object has it too: -o json lists both"),
+            more => format!("{line}; {more} more objects have it too: -o json lists them"),
+        })
+    });
+    told.collect()
+}
+
+/// Of a warning about a label or annotation of ours, its field and the way out: what makes pods
+/// has another one than the rest.
+fn unread(finding: &Finding) -> Option<(&str, &str)> {
+    let (_, name) = finding.field.split_once('[')?;
+    if finding.refused || !name.starts_with(PREFIX) {
+        return None;
+    }
+    let text = finding.text.as_str();
+    let way_out = text.split_once("; ").map_or(text, |(_, way_out)| way_out);
+    Some((finding.field.as_str(), way_out))
 }
 
 fn line(file: &str, finding: &Finding) -> String {
@@ -121,4 +160,53 @@ fn listed(file: &str, finding: &Finding) -> serde_json::Value {
 
 fn severity(finding: &Finding) -> &'static str {
     if finding.refused { "error" } else { "warning" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_that_many_objects_have_is_told_of_the_first_and_the_others_are_counted() {
+        let cron_job = "CronJob";
+        let object = |(kind, label): (&str, &str)| {
+            let (version, spec) = match kind == cron_job {
+                true => ("batch/v1", "{jobTemplate: {spec: {template: {metadata: {}}}}}"),
+                false => ("v1", "{}"),
+            };
+            let head = format!("apiVersion: {version}\nkind: {kind}\nspec: {spec}");
+            format!("---\n{head}\nmetadata:\n  name: a\n  labels:\n    weft.dev/{label}: enabled\n")
+        };
+        let common = "inject";
+        let objects = [
+            ("ConfigMap", common),
+            ("Secret", common),
+            ("Service", "ijnect"),
+            (cron_job, common),
+            ("Pod", common),
+            ("ServiceAccount", common),
+            ("Secret", "ijnect"),
+            ("Service", "acess"),
+        ];
+        let text: String = objects.into_iter().map(object).collect();
+        let judged = judged::judge(&text, "shop", &Cluster::default()).unwrap();
+        assert_eq!(judged.findings.len(), 7, "{:#?}", judged.findings);
+        let findings = judged.findings.into_iter();
+        let findings: Vec<(String, Finding)> = findings.map(|one| ("f".to_owned(), one)).collect();
+        assert_eq!(
+            lines(&findings),
+            [
+                "f:8: warning: ConfigMap shop/a: metadata.labels[weft.dev/inject]: is not read on \
+                 kind ConfigMap; it is a label of Namespace and Pod; 2 more objects have it too: \
+                 -o json lists them",
+                "f:24: warning: Service shop/a: metadata.labels[weft.dev/ijnect]: is no label of \
+                 Weft; you may mean weft.dev/inject; 1 more object has it too: -o json lists both",
+                "f:32: warning: CronJob shop/a: metadata.labels[weft.dev/inject]: is not read on \
+                 kind CronJob; it is a label of Namespace and Pod; write it under \
+                 spec.jobTemplate.spec.template.metadata.labels",
+                "f:64: warning: Service shop/a: metadata.labels[weft.dev/acess]: is no label of \
+                 Weft; you may mean weft.dev/access",
+            ]
+        );
+    }
 }

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::select::{ENDS, account_of};
+use super::select::{ENDS, Selected, account_of};
 use super::{IndexedGraph, Question};
 use crate::cluster::names::{Named, ResourceKind};
 use crate::cluster::nearest::nearest;
-use crate::cluster::{Cluster, existing};
+use crate::cluster::{Cluster, existing, ports};
 use crate::failure::Failure;
 
 /// Kinds whose objects are mostly made by others, under which their calls are counted.
@@ -29,7 +29,7 @@ const LOOK: Duration = Duration::from_secs(60);
 /// An object that the graph names: kind, namespace and name.
 type Name<'a> = (ResourceKind, &'a str, &'a str);
 
-/// Ends where there is nothing of this name, or no such namespace.
+/// Ends where there is nothing of this name, no such namespace, or no such port of a Service.
 ///
 /// # Errors
 /// When there is none, with the nearest that there is; when its calls are counted under
@@ -40,11 +40,47 @@ pub(crate) async fn check(
     named: Option<&Named>,
 ) -> Result<(), Failure> {
     let found = looked_up(cluster, traffic, named).await?;
-    match (found, named.and_then(|named| named.name.as_deref())) {
-        (Some((kind, object)), Some(name)) if OWNED.contains(&kind) => {
+    let Some((named, name)) = named.and_then(|named| Some((named, named.name.as_deref()?))) else {
+        return Ok(());
+    };
+    match found {
+        Some((kind, object)) if OWNED.contains(&kind) => {
             counted_by_itself(cluster, (kind, name), object).await
         }
+        found if named.kind == ResourceKind::Service && named.port.is_some() => {
+            let service = found.map(|(_, service)| service);
+            must_have_the_port(cluster, traffic, (named, name), service).await
+        }
         _ => Ok(()),
+    }
+}
+
+/// Ends where a Service lacks the port that is named. The graph names ports with calls alone, so
+/// of any other the API server is asked. Whoever may not see the Service is told what the graph
+/// has; and so is who asks about all namespaces, where several may have its name.
+///
+/// # Errors
+/// When it has none of this number, with those that it has.
+async fn must_have_the_port(
+    cluster: &Cluster,
+    traffic: &IndexedGraph,
+    (named, name): (&Named, &str),
+    found: Option<Value>,
+) -> Result<(), Failure> {
+    let selected = Selected::new(named.clone(), cluster.scope());
+    let mut edges = traffic.edges().iter();
+    if cluster.scope().is_none() || edges.any(|edge| selected.is_to(traffic, edge)) {
+        return Ok(());
+    }
+    let service = match found {
+        Some(service) => Some(service),
+        None => existing::read(cluster, named.kind, name)
+            .await
+            .unwrap_or_default(),
+    };
+    match service {
+        Some(service) => ports::must_be_of(&service, name, named.port),
+        None => Ok(()),
     }
 }
 

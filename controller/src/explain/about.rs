@@ -2,13 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crds::few::few;
 use crds::observe::Step;
 
 use super::judge::Judged;
 use super::outcome::{BackendOutcome, step};
-
-/// Names of one line, of which so many are said.
-const NAMED: usize = 4;
 
 /// Names of endpoints, by the backend that they belong to.
 type Endpoints<'a> = BTreeMap<&'a str, BTreeSet<String>>;
@@ -58,7 +56,7 @@ impl<'a> About<'a> {
             let text = if whom.is_empty() {
                 text
             } else {
-                format!("{}: {text}", few(&whom))
+                format!("{}: {text}", few(&whom, whom.len()))
             };
             step(name, text, objects.into_iter().collect())
         });
@@ -76,13 +74,4 @@ fn whom(all: &Endpoints<'_>, endpoints: &Endpoints<'_>) -> BTreeSet<String> {
         }
     }
     whom
-}
-
-/// The first of these names.
-pub(super) fn few(names: &BTreeSet<String>) -> String {
-    let mut few: Vec<&str> = names.iter().take(NAMED).map(String::as_str).collect();
-    if names.len() > NAMED {
-        few.push("...");
-    }
-    few.join(", ")
 }

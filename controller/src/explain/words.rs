@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use crds::few::few;
 use crds::observe::Step;
 use policy::mode::Enforcement;
 use policy::protocol::Protocol;
 
-use super::about::{self, About};
+use super::about::About;
 use super::call::Called;
 use super::declared;
 use super::judge::{Judged, Ruling};
@@ -134,7 +135,7 @@ fn overrides(index: &Index, question: &Question<'_>) -> Option<Step> {
     }
     let text = format!(
         "{origin} lets requests with weft-route choose {}; that is not followed here",
-        about::few(&to)
+        few(&to, to.len())
     );
     Some(step("route", text, vec![origin.to_string()]))
 }

@@ -3,14 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
+use crds::few::few;
 use crds::observe::{BackendVerdict, ExplanationStatus, ExplanationVerdict, Programmed};
 
 use crate::output::number;
 
 /// Refusals of proxies that are printed; those of one object are mostly alike.
 const NACKS: usize = 5;
-/// Workloads, and pods of one backend, that are named.
-const NAMED: usize = 4;
 
 /// All that is said.
 pub(super) fn lines(status: &ExplanationStatus, now: SystemTime) -> Vec<String> {
@@ -65,7 +64,6 @@ fn refusing(status: &ExplanationStatus) -> Option<String> {
         near(status, key.unwrap_or(workload))
     });
     let named: BTreeSet<&str> = named.collect();
-    let named: Vec<&str> = named.into_iter().collect();
     let some = match status.verdict {
         ExplanationVerdict::Mixed => "some calls refused ",
         _ => "",
@@ -79,18 +77,6 @@ fn near<'n>(status: &ExplanationStatus, key: &'n str) -> &'n str {
     match key.split_once('/') {
         Some((namespace, name)) if namespace == status.owner => name,
         _ => key,
-    }
-}
-
-/// The first of so many names.
-fn few(names: &[&str], of: usize) -> String {
-    let shown = &names[..names.len().min(NAMED)];
-    match (of.saturating_sub(shown.len()), shown) {
-        (0, [before @ .., last]) if !before.is_empty() => {
-            format!("{} and {last}", before.join(", "))
-        }
-        (0, _) => shown.join(", "),
-        (more, _) => format!("{} and {more} more", shown.join(", ")),
     }
 }
 

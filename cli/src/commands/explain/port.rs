@@ -1,17 +1,12 @@
 //! The port behind what is called: its number, or the name that a Service has for it.
 
-use serde_json::Value;
-
 use crate::cluster::names::{Named, ResourceKind};
-use crate::cluster::nearest::{hint, nearest};
-use crate::cluster::{Cluster, existing};
+use crate::cluster::{Cluster, existing, ports};
 use crate::console::Console;
 use crate::failure::Failure;
 
 /// Letters of the name of a port, as Kubernetes has them.
 const LONGEST: usize = 15;
-/// Ports of a Service that are named where it lacks one.
-const SHOWN: usize = 10;
 
 /// What was typed behind the colon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,73 +72,17 @@ pub(super) async fn numbered(
     let Some(service) = existing::read(cluster, named.kind, &name).await? else {
         return Err(existing::absent(cluster, (named.kind, &name), &[]).await);
     };
-    let ports = ports(&service);
-    let found = ports.iter().find(|(known, _)| *known == typed);
-    let (_, number) = found.ok_or_else(|| no_such(&name, typed, &ports))?;
+    let all = ports::of(&service);
+    let found = all.iter().find(|(known, _)| *known == typed);
+    let (_, number) = found.ok_or_else(|| ports::no_such(&name, typed, &all))?;
     console.word(&format!(
         "port {typed} is taken for {number} of Service {name}"
     ))?;
     Ok(format!("{object}:{number}"))
 }
 
-/// Ends where a Service has no port of this number.
-///
-/// # Errors
-/// With those that it has.
-pub(super) fn must_be_of(service: &Value, name: &str, port: Option<u16>) -> Result<(), Failure> {
-    let ports = ports(service);
-    // What stands for another name has the ports of that one.
-    let alias = service["spec"]["type"] == "ExternalName";
-    match port {
-        Some(port) if !alias && ports.iter().all(|(_, known)| *known != port) => {
-            Err(no_such(name, &port.to_string(), &ports))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Names and numbers of a Service's TCP ports. Where it has a single one, that may have no name.
-fn ports(service: &Value) -> Vec<(&str, u16)> {
-    let all = service["spec"]["ports"].as_array();
-    let tcp = all.into_iter().flatten().filter(|port| {
-        let protocol = port["protocol"].as_str();
-        protocol.is_none_or(|protocol| protocol == "TCP")
-    });
-    let read = tcp.filter_map(|port| {
-        let number = u16::try_from(port["port"].as_u64()?).ok()?;
-        Some((port["name"].as_str().unwrap_or_default(), number))
-    });
-    read.collect()
-}
-
-fn no_such(service: &str, typed: &str, ports: &[(&str, u16)]) -> Failure {
-    let mut shown: Vec<String> = ports
-        .iter()
-        .take(SHOWN)
-        .map(|(name, number)| match *name {
-            "" => number.to_string(),
-            name => format!("{number} ({name})"),
-        })
-        .collect();
-    match ports.len().saturating_sub(SHOWN) {
-        0 => {}
-        more => shown.push(format!("{more} more")),
-    }
-    let has = match shown.is_empty() {
-        true => "none".to_owned(),
-        false => shown.join(", "),
-    };
-    let meant = nearest(typed, ports.iter().map(|(name, _)| *name));
-    let hint = hint(meant);
-    Failure::usage(format!(
-        "Service {service} has no TCP port {typed}; it has {has}{hint}"
-    ))
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -173,30 +112,5 @@ mod tests {
             let words = split(text).unwrap_err().to_string();
             assert!(words.contains("a number from 1 to 65535"), "{words}");
         }
-    }
-
-    #[test]
-    fn port_that_a_service_lacks_is_told_with_those_that_it_has() {
-        let port = |name: &str, port: u16, protocol: &str| json!({"name": name, "port": port, "protocol": protocol});
-        let ports = [
-            port("http", 80, "TCP"),
-            port("grpc", 9090, "TCP"),
-            port("dns", 53, "UDP"),
-        ];
-        let service = json!({"spec": {"ports": ports}});
-        assert!(must_be_of(&service, "cart", Some(80)).is_ok());
-        assert!(must_be_of(&service, "cart", None).is_ok());
-        let words = must_be_of(&service, "cart", Some(81)).unwrap_err();
-        assert_eq!(
-            words.to_string(),
-            "Service cart has no TCP port 81; it has 80 (http), 9090 (grpc)"
-        );
-        let alias = json!({"spec": {"type": "ExternalName"}});
-        assert!(must_be_of(&alias, "cart", Some(81)).is_ok());
-        let one = json!({"spec": {"ports": [{"port": 80}]}});
-        let words = no_such("cart", "htpp", &super::ports(&one)).to_string();
-        assert_eq!(words, "Service cart has no TCP port htpp; it has 80");
-        let words = no_such("cart", "htpp", &super::ports(&service)).to_string();
-        assert!(words.ends_with("; you may mean http"), "{words}");
     }
 }

@@ -117,7 +117,8 @@ async fn misspelt_namespace_is_told_with_the_nearest_and_an_empty_one_has_no_cal
 async fn whether_a_name_is_right_is_not_guessed_without_the_right_to_see() {
     let denied = json!({"kind": "Status", "status": "Failure", "reason": "Forbidden", "code": 403,
         "message": "deployments.apps \"wbe\" is forbidden: User \"eve\" cannot get resource \"deployments\" in API group \"apps\" in the namespace \"shop\""});
-    let graph = json!({"nodes": [{"id": "shop/Deployment/web", "kind": "Deployment", "namespace": "shop", "name": "web"}]});
+    let graph = json!({"nodes": [{"id": "shop/Deployment/web", "kind": "Deployment", "namespace": "shop", "name": "web",
+        "services": ["shop/web"], "pods": 1}]});
     let client = Client::new(
         tower::service_fn(move |request: Request<Body>| {
             let (code, body) = match request.uri().path() {
@@ -130,7 +131,10 @@ async fn whether_a_name_is_right_is_not_guessed_without_the_right_to_see() {
         }),
         "shop",
     );
-    let (code, out, err) = run(client, "weft stat deploy/wbe -n shop").await;
+    let (code, out, err) = run(client.clone(), "weft stat deploy/wbe -n shop").await;
     assert_eq!((code, out.as_str()), (3, ""), "{err}");
     assert!(err.contains("ClusterRole view grants this"), "{err}");
+    // Of a Service that the graph knows its row is told, whether it has such a port or not.
+    let (code, out, err) = run(client, "weft stat svc/web:81 -n shop").await;
+    assert_eq!((code, out.lines().count()), (0, 2), "{err}");
 }

@@ -101,3 +101,44 @@ async fn split_is_told_with_all_its_backends() {
     let (_, out, _) = run(api.client(), "weft stat ts --from deploy/web -n shop").await;
     assert_eq!((out.lines().count(), out.contains("quiet")), (3, false));
 }
+
+#[tokio::test]
+async fn port_that_nobody_called_has_a_row_where_the_service_has_it() {
+    let api = shop();
+    let mut graph = api.read(GRAPH).unwrap();
+    graph["nodes"][0]["services"] = json!(["shop/cart"]);
+    api.put(GRAPH, graph.clone());
+    api.put("/apis/observe.weft.dev/v1alpha1/graphs/live", graph);
+    let service = "/api/v1/namespaces/shop/services/cart";
+    let ports = json!([{"name": "http", "port": 80}, {"name": "grpc", "port": 9090}]);
+    let metadata = json!({"name": "cart", "namespace": "shop"});
+    api.put(service, json!({"metadata": metadata, "spec": {"ports": ports}}));
+    let called = "cart 1/1 100% 0.1 - - - 0 0";
+    let idle = "cart 1/1 - 0.0 - - - 0 0";
+    for (line, row, asked) in [
+        ("stat svc/cart:80 -n shop", called, 0),
+        ("stat svc/cart:9090 -n shop", idle, 1),
+        // Several Services may have the name, each with ports of its own.
+        ("stat svc/cart:81 -A", &*format!("shop {idle}"), 1),
+    ] {
+        let (code, out, err) = run(api.client(), &format!("weft {line}")).await;
+        assert_eq!((code, err.as_str()), (0, ""), "{line}");
+        let rows = out.lines().skip(1).map(|row| {
+            let cells: Vec<&str> = row.split_whitespace().collect();
+            cells.join(" ")
+        });
+        assert_eq!(rows.collect::<Vec<String>>(), [row], "{line}");
+        assert_eq!(api.reads(service), asked, "{line}");
+    }
+    for line in [
+        "stat svc/cart:81",
+        "stat svc/cart:81 -o json",
+        "stat deploy --to svc/cart:81",
+        "edges svc/cart:81",
+    ] {
+        let (code, out, err) = run(api.client(), &format!("weft {line} -n shop")).await;
+        assert_eq!((code, out.as_str()), (2, ""), "{line}");
+        let words = "Service cart has no TCP port 81; it has 80 (http), 9090 (grpc)\n";
+        assert_eq!(err, words, "{line}");
+    }
+}

@@ -240,24 +240,24 @@ items:
   metadata: {name: web, labels: {weft.dev/inject: \"true\"}}
 ";
 
+    fn in_shop(text: &str) -> Judged {
+        judge(text, "shop", &Cluster::default()).unwrap()
+    }
+
+    /// Of each finding its line, whether the object is refused, which one, and this part.
+    fn found(judged: &Judged, part: fn(&Finding) -> &str) -> Vec<(usize, bool, &str, &str)> {
+        let findings = judged.findings.iter();
+        findings
+            .map(|one| (one.line, one.refused, one.object.as_str(), part(one)))
+            .collect()
+    }
+
     #[test]
     fn every_mistake_has_its_line_its_field_and_the_words_of_the_webhook() {
-        let judged = judge(POLICY, "shop", &Cluster::default()).unwrap();
+        let judged = in_shop(POLICY);
         assert_eq!(judged.objects, 3);
-        let found: Vec<(usize, bool, &str, &str)> = judged
-            .findings
-            .iter()
-            .map(|one| {
-                (
-                    one.line,
-                    one.refused,
-                    one.object.as_str(),
-                    one.field.as_str(),
-                )
-            })
-            .collect();
         assert_eq!(
-            found,
+            found(&judged, |one| one.field.as_str()),
             [
                 (
                     9,
@@ -287,11 +287,12 @@ items:
     #[test]
     fn objects_of_every_version_are_judged_as_what_would_be_stored() {
         let text = "apiVersion: split.smi-spec.io/v1alpha1\nkind: TrafficSplit\nmetadata: {name: a}\nspec:\n  service: a\n  backends:\n  - service: b\n    weight: lots\n";
-        let judged = judge(text, "shop", &Cluster::default()).unwrap();
+        let judged = in_shop(text);
         let first = judged.findings.first().expect("the weight is no quantity");
         assert!(first.refused, "{first:?}");
         assert!(first.line >= 5, "{first:?}");
     }
+
     #[test]
     fn misspelt_fields_of_smi_and_names_of_no_object_are_told_where_they_stand() {
         let text = "\
@@ -316,18 +317,13 @@ spec:
   backends:
   - {service: cart-v1, weight: 90}
 ";
-        let judged = judge(text, "shop", &Cluster::default()).unwrap();
-        let found: Vec<(usize, bool, &str)> = judged
-            .findings
-            .iter()
-            .map(|one| (one.line, one.refused, one.field.as_str()))
-            .collect();
+        let judged = in_shop(text);
         assert_eq!(
-            found,
+            found(&judged, |one| one.field.as_str()),
             [
-                (3, true, "metadata.name"),
-                (10, false, "specs[0].match"),
-                (17, false, "spec.match"),
+                (3, true, "TrafficTarget shop/Cart_1", "metadata.name"),
+                (10, false, "TrafficTarget shop/Cart_1", "specs[0].match"),
+                (17, false, "TrafficSplit shop/cart", "spec.match"),
             ],
             "{:#?}",
             judged.findings
@@ -373,17 +369,9 @@ items:
       weft.dev/inject: enabled
   spec: {service: cart, backends: [{service: cart-v1, weight: 1}]}
 ";
-        let judged = judge(text, "shop", &Cluster::default()).unwrap();
-        let found: Vec<(usize, bool, &str, &str)> = judged
-            .findings
-            .iter()
-            .map(|one| {
-                let (_, way_out) = one.text.rsplit_once("; ").unwrap();
-                (one.line, one.refused, one.object.as_str(), way_out)
-            })
-            .collect();
+        let judged = in_shop(text);
         assert_eq!(
-            found,
+            found(&judged, |one| one.text.rsplit_once("; ").unwrap().1),
             [
                 (7, false, "Namespace shop", "you may mean weft.dev/access"),
                 (

@@ -91,7 +91,7 @@ fn backends_of_a_split_are_named_in_each_line_that_is_about_some_of_them() {
     assert!(wire[0].starts_with(&of("api")), "{wire:?}");
     assert!(wire[1].starts_with(&of("v2")), "{wire:?}");
     let access = texts(&status, "access");
-    assert_eq!(access[0], "shop/api, shop/v2-2: auto (the chart's), open");
+    assert_eq!(access[0], "shop/api and shop/v2-2: auto (the chart's), open");
     assert!(access[1].starts_with("shop/v2-1: deny ("), "{access:?}");
 }
 
@@ -151,4 +151,10 @@ fn of_many_pods_that_refuse_the_first_are_named_and_all_counted() {
     };
     assert_eq!((one.judged, one.pods.len()), (20, 8), "{one:?}");
     assert_eq!(one.pods[0], "shop/api-10");
+    // The line about all but one names some of them and says how many others there are.
+    let cluster = cluster.with(pod("api-29", "10.0.1.29", "api"));
+    let access = texts(&ask(&cluster, &call("/")), "access");
+    assert_eq!(access[0], "shop/api-29: auto (the chart's), open");
+    let first = "shop/api-10, shop/api-11, shop/api-12, shop/api-13 and 15 more: deny (";
+    assert!(access[1].starts_with(first), "{access:?}");
 }

@@ -26,6 +26,27 @@ fn lists(objects: BTreeMap<String, Vec<Value>>) -> kube::Client {
     kube::Client::new(service, "default")
 }
 
+/// What is followed of these objects and of the pods of a cluster, once it is whole.
+async fn follow(objects: BTreeMap<String, Vec<Value>>, cluster: &cluster::Cluster) -> Followed {
+    let (model, problems) = cluster.compile();
+    let compiled = Compiled::new(Arc::new(cluster.world()), model, problems);
+    let (_publish, latest) = watch::channel(Some(Arc::new(compiled)));
+    let followed = Followed::start(
+        &lists(objects),
+        latest,
+        Default::default(),
+        Default::default(),
+    );
+    let listed = async {
+        while !followed.is_whole() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let listed = tokio::time::timeout(Duration::from_secs(10), listed).await;
+    listed.unwrap();
+    followed
+}
+
 #[tokio::test]
 async fn every_kind_of_owner_has_the_traffic_of_its_own_pods() {
     let owners = [
@@ -57,22 +78,7 @@ async fn every_kind_of_owner_has_the_traffic_of_its_own_pods() {
             json!(format!("uid-{i}")),
         ));
     }
-    let (model, problems) = cluster.compile();
-    let compiled = Compiled::new(Arc::new(cluster.world()), model, problems);
-    let (_publish, latest) = watch::channel(Some(Arc::new(compiled)));
-    let followed = Followed::start(
-        &lists(objects),
-        latest,
-        Default::default(),
-        Default::default(),
-    );
-    let listed = async {
-        while !followed.is_whole() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    let listed = tokio::time::timeout(Duration::from_secs(10), listed).await;
-    listed.unwrap();
+    let followed = follow(objects, &cluster).await;
     let bench = Bench::about(followed).await;
     for i in 0..owners.len() {
         let edge = seen_by_server("bank/web", i as u64 + 1, 0);
@@ -123,23 +129,7 @@ async fn cronjob_and_rollout_are_known_by_what_they_own() {
             ],
         ),
     ]);
-    let cluster = cluster::shop();
-    let (model, problems) = cluster.compile();
-    let compiled = Compiled::new(Arc::new(cluster.world()), model, problems);
-    let (_publish, latest) = watch::channel(Some(Arc::new(compiled)));
-    let followed = Followed::start(
-        &lists(objects),
-        latest,
-        Default::default(),
-        Default::default(),
-    );
-    let listed = async {
-        while !followed.is_whole() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    let listed = tokio::time::timeout(Duration::from_secs(10), listed).await;
-    listed.unwrap();
+    let followed = follow(objects, &cluster::shop()).await;
     let inventory = followed.inventory.read();
     let exists = |kind, name: &str| inventory.exists(kind, &ObjectKey::new("shop", name));
     assert!(exists(MetricsKind::CronJob, "report"));
