@@ -171,7 +171,10 @@ mod tests {
         let cron_job = "CronJob";
         let object = |(kind, label): (&str, &str)| {
             let (version, spec) = match kind == cron_job {
-                true => ("batch/v1", "{jobTemplate: {spec: {template: {metadata: {}}}}}"),
+                true => (
+                    "batch/v1",
+                    "{jobTemplate: {spec: {template: {metadata: {}}}}}",
+                ),
                 false => ("v1", "{}"),
             };
             let head = format!("apiVersion: {version}\nkind: {kind}\nspec: {spec}");
