@@ -58,7 +58,9 @@ pub(crate) fn no_such(service: &str, typed: &str, ports: &[(&str, u16)]) -> Fail
         true => "none".to_owned(),
         false => shown.join(", "),
     };
-    let meant = nearest(typed, ports.iter().map(|(name, _)| *name));
+    // A port without a name is near to every number of one digit.
+    let names = ports.iter().map(|(name, _)| *name);
+    let meant = nearest(typed, names.filter(|name| !name.is_empty()));
     let hint = hint(meant);
     Failure::usage(format!(
         "Service {service} has no TCP port {typed}; it has {has}{hint}"
@@ -92,6 +94,8 @@ mod tests {
         let one = json!({"spec": {"ports": [{"port": 80}]}});
         let words = no_such("cart", "htpp", &of(&one)).to_string();
         assert_eq!(words, "Service cart has no TCP port htpp; it has 80");
+        let words = must_be_of(&one, "cart", Some(8)).unwrap_err().to_string();
+        assert_eq!(words, "Service cart has no TCP port 8; it has 80");
         let words = no_such("cart", "htpp", &of(&service)).to_string();
         assert!(words.ends_with("; you may mean http"), "{words}");
     }

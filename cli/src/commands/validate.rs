@@ -118,13 +118,19 @@ fn lines(findings: &[(String, Finding)]) -> Vec<String> {
 }
 
 /// Of a warning about a label or annotation of ours, its field and the way out: what makes pods
-/// has another one than the rest.
+/// has another one than the rest. A request for injection has no field, and is told in its text.
 fn unread(finding: &Finding) -> Option<(&str, &str)> {
-    let (_, name) = finding.field.split_once('[')?;
-    if finding.refused || !name.starts_with(PREFIX) {
+    let text = finding.text.as_str();
+    if finding.refused {
         return None;
     }
-    let text = finding.text.as_str();
+    if finding.field.is_empty() {
+        return text.contains(PREFIX).then_some(("", text));
+    }
+    let (_, name) = finding.field.split_once('[')?;
+    if !name.starts_with(PREFIX) {
+        return None;
+    }
     let way_out = text.split_once("; ").map_or(text, |(_, way_out)| way_out);
     Some((finding.field.as_str(), way_out))
 }
@@ -166,12 +172,21 @@ fn severity(finding: &Finding) -> &'static str {
 mod tests {
     use super::*;
 
+    fn found(text: &str) -> Vec<(String, Finding)> {
+        let judged = judged::judge(text, "shop", &Cluster::default()).unwrap();
+        let findings = judged.findings.into_iter();
+        findings.map(|one| ("f".to_owned(), one)).collect()
+    }
+
     #[test]
     fn name_that_many_objects_have_is_told_of_the_first_and_the_others_are_counted() {
         let cron_job = "CronJob";
         let object = |(kind, label): (&str, &str)| {
             let (version, spec) = match kind == cron_job {
-                true => ("batch/v1", "{jobTemplate: {spec: {template: {metadata: {}}}}}"),
+                true => (
+                    "batch/v1",
+                    "{jobTemplate: {spec: {template: {metadata: {}}}}}",
+                ),
                 false => ("v1", "{}"),
             };
             let head = format!("apiVersion: {version}\nkind: {kind}\nspec: {spec}");
@@ -189,10 +204,8 @@ mod tests {
             ("Service", "acess"),
         ];
         let text: String = objects.into_iter().map(object).collect();
-        let judged = judged::judge(&text, "shop", &Cluster::default()).unwrap();
-        assert_eq!(judged.findings.len(), 7, "{:#?}", judged.findings);
-        let findings = judged.findings.into_iter();
-        let findings: Vec<(String, Finding)> = findings.map(|one| ("f".to_owned(), one)).collect();
+        let findings = found(&text);
+        assert_eq!(findings.len(), 7, "{findings:#?}");
         assert_eq!(
             lines(&findings),
             [
@@ -208,5 +221,24 @@ mod tests {
                  Weft; you may mean weft.dev/access",
             ]
         );
+    }
+
+    #[test]
+    fn request_for_injection_on_what_makes_pods_is_told_once_for_each_kind() {
+        let object = |kind: &str| {
+            let metadata = "{name: a, labels: {weft.dev/inject: enabled}}";
+            format!("---\napiVersion: apps/v1\nkind: {kind}\nmetadata: {metadata}\n")
+        };
+        let kinds = ["Deployment", "StatefulSet", "Deployment", "Deployment"];
+        let findings = found(&kinds.map(object).concat());
+        assert_eq!(findings.len(), 4, "{findings:#?}");
+        let told = lines(&findings);
+        let [deployments, other] = &*told else {
+            panic!("{told:?}");
+        };
+        let more = "metadata.labels; 2 more objects have it too: -o json lists them";
+        assert!(deployments.ends_with(more), "{deployments}");
+        assert!(other.contains("on a StatefulSet"), "{other}");
+        assert!(other.ends_with("metadata.labels"), "{other}");
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! The graph lists what calls or is called, and every workload that has pods. What is not in
 //! it may be there all the same, such as a Deployment without pods, and has no calls. So the
-//! API server is asked before a name is called wrong, and where the graph knows it nobody is.
+//! API server is asked before a name is called wrong, and where the graph knows it nobody is,
+//! but for a port of a Service that nobody called.
 
 use std::time::Duration;
 

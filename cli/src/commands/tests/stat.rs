@@ -112,7 +112,10 @@ async fn port_that_nobody_called_has_a_row_where_the_service_has_it() {
     let service = "/api/v1/namespaces/shop/services/cart";
     let ports = json!([{"name": "http", "port": 80}, {"name": "grpc", "port": 9090}]);
     let metadata = json!({"name": "cart", "namespace": "shop"});
-    api.put(service, json!({"metadata": metadata, "spec": {"ports": ports}}));
+    api.put(
+        service,
+        json!({"metadata": metadata, "spec": {"ports": ports}}),
+    );
     let called = "cart 1/1 100% 0.1 - - - 0 0";
     let idle = "cart 1/1 - 0.0 - - - 0 0";
     for (line, row, asked) in [

@@ -91,7 +91,10 @@ fn backends_of_a_split_are_named_in_each_line_that_is_about_some_of_them() {
     assert!(wire[0].starts_with(&of("api")), "{wire:?}");
     assert!(wire[1].starts_with(&of("v2")), "{wire:?}");
     let access = texts(&status, "access");
-    assert_eq!(access[0], "shop/api and shop/v2-2: auto (the chart's), open");
+    assert_eq!(
+        access[0],
+        "shop/api and shop/v2-2: auto (the chart's), open"
+    );
     assert!(access[1].starts_with("shop/v2-1: deny ("), "{access:?}");
 }
 
