@@ -151,16 +151,23 @@ fn without_webhooks(ns: &Namespace) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Leaves no pod of this Deployment. One of two replicas that end may still take over what
+/// the other released, so that nothing is looked at before both are gone.
+fn take_away(ns: &Namespace, deployment: &[&str; 1]) -> anyhow::Result<()> {
+    scale(&ns.cluster, deployment, 0)?;
+    let component = deployment[0].trim_start_matches("deployment/weft-");
+    let label = format!("app.kubernetes.io/component={component}");
+    eventually(FOUND, &format!("the {component} is gone"), || {
+        let left = kubectl(&ns.cluster, &["get", "pods", "-l", &label, "-o", "name"])?;
+        ensure!(left.is_empty(), "{left}");
+        Ok(())
+    })
+}
+
 /// The webhooks trust an authority that signs for somebody else, and the injector, who would
 /// mend that, is away.
 fn without_injector(ns: &Namespace) -> anyhow::Result<()> {
-    scale(&ns.cluster, &INJECTOR, 0)?;
-    eventually(FOUND, "the injector is gone", || {
-        let label = "app.kubernetes.io/component=injector";
-        let left = kubectl(&ns.cluster, &["get", "pods", "-l", label, "-o", "name"])?;
-        ensure!(left.is_empty(), "{left}");
-        Ok(())
-    })?;
+    take_away(ns, &INJECTOR)?;
     let secret = ["-n", mesh::NAMESPACE, "get", "secret", "weft-ca"];
     let other = ns.cluster.json(&secret)?["data"]["issuer.crt"].clone();
     let patch = json!([
@@ -175,7 +182,7 @@ fn without_injector(ns: &Namespace) -> anyhow::Result<()> {
 
 /// Nobody holds the Lease, answers for our groups or restores what others write.
 fn without_controller(ns: &Namespace) -> anyhow::Result<()> {
-    scale(&ns.cluster, &CONTROLLER, 0)?;
+    take_away(ns, &CONTROLLER)?;
     let gone = ["lease", "api-services", "controller"];
     fail(ns, &gone.map(|id| (id, "error")))?;
     let patch = json!({"data": {"ca.crt": "of somebody else"}}).to_string();
