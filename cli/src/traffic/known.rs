@@ -280,7 +280,13 @@ fn controller(object: &Value) -> Option<(ResourceKind, String)> {
     let owners = object["metadata"]["ownerReferences"].as_array()?;
     let owner = owners.iter().find(|owner| owner["controller"] == true)?;
     let kind = ResourceKind::named(owner["kind"].as_str()?)?;
-    Some((kind, owner["name"].as_str()?.to_owned()))
+    // Others may have kinds of the same names.
+    let group = match owner["apiVersion"].as_str()?.split_once('/') {
+        Some((group, _)) => format!("/apis/{group}/"),
+        None => "/api/".to_owned(),
+    };
+    let is_known = kind.path(None)?.starts_with(&group);
+    is_known.then_some((kind, owner["name"].as_str()?.to_owned()))
 }
 
 /// The same name of another kind, or else the nearest of the same kind.
