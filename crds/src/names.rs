@@ -15,7 +15,6 @@ use serde_json::Value;
 use crate::inject::SPELLED;
 use crate::labels::{self, PREFIX};
 use crate::near::hint;
-use crate::smi::judge::{Code, Mistake, Severity};
 use crate::smi::{ACCESS_GROUP, SPECS_GROUP, SPLIT_GROUP};
 use crate::weft;
 
@@ -154,22 +153,49 @@ enum Why<'a> {
     },
 }
 
+/// A warning about a name that nobody reads where it stands, or about those of an object that are
+/// only counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// Path of the name, or of the metadata.
+    pub field: String,
+    /// What is wrong, and the way out.
+    pub text: String,
+    /// The way out alone, empty where nobody knows one: what other objects with the same field
+    /// have in common with this one, whatever their kinds are. `None` of what is counted, which
+    /// is about one object.
+    pub way_out: Option<String>,
+}
+
 impl Unread<'_> {
     /// What is wrong, and the way out; a clause that follows the name or its field.
     #[must_use]
     pub fn text(&self) -> String {
+        let (wrong, way_out) = self.clauses();
+        format!("{wrong}{way_out}")
+    }
+
+    fn warning(&self) -> Warning {
+        let (wrong, way_out) = self.clauses();
+        Warning {
+            field: self.field(),
+            text: format!("{wrong}{way_out}"),
+            way_out: Some(way_out),
+        }
+    }
+
+    /// What is wrong, and the way out with the sign that parts the two.
+    fn clauses(&self) -> (String, String) {
         match self.why {
             Why::Unknown => {
                 let known = ALL.iter();
                 let asked = known.filter(|known| matches!(known.author, Author::User(_)));
-                let meant = hint(self.name, asked.map(|known| known.name));
-                format!("is no {} of Weft{meant}", self.place.word())
+                let wrong = format!("is no {} of Weft", self.place.word());
+                (wrong, hint(self.name, asked.map(|known| known.name)))
             }
-            Why::Misplaced(place) => format!(
-                "is not read: it is {}; write it under {}.{}",
-                place.one(),
-                self.metadata,
-                place.field()
+            Why::Misplaced(place) => (
+                format!("is not read: it is {}", place.one()),
+                format!("; write it under {}.{}", self.metadata, place.field()),
             ),
             Why::OtherKind {
                 kind,
@@ -180,11 +206,9 @@ impl Unread<'_> {
                 let there = template.map_or_else(String::new, |metadata| {
                     format!("; write it under {metadata}.{}", place.field())
                 });
-                format!(
-                    "is not read on kind {}; it is {} of {}{there}",
-                    short(kind),
-                    place.one(),
-                    on.join(" and ")
+                (
+                    format!("is not read on kind {}", short(kind)),
+                    format!("; it is {} of {}{there}", place.one(), on.join(" and ")),
                 )
             }
         }
@@ -232,20 +256,17 @@ pub fn unread<'a>(
 
 /// The first few of [`unread`] as warnings, each with its field, and how many more there are.
 #[must_use]
-pub fn warnings(group: &str, kind: &str, object: &Value) -> Vec<Mistake> {
-    let warning = |field: String, text: String| Mistake {
-        field,
-        severity: Severity::Warn,
-        code: Code::FieldIgnored,
-        text,
-    };
+pub fn warnings(group: &str, kind: &str, object: &Value) -> Vec<Warning> {
     let mut unread = unread(group, kind, object);
     let first = unread.by_ref().take(MOST_SHOWN);
-    let mut warnings: Vec<Mistake> = first.map(|one| warning(one.field(), one.text())).collect();
+    let mut warnings: Vec<Warning> = first.map(|one| one.warning()).collect();
     let more = unread.count();
     if more > 0 {
-        let text = format!("has {more} more labels and annotations that Weft does not read");
-        warnings.push(warning("metadata".to_owned(), text));
+        warnings.push(Warning {
+            field: "metadata".to_owned(),
+            text: format!("has {more} more labels and annotations that Weft does not read"),
+            way_out: None,
+        });
     }
     warnings
 }

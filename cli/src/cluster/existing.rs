@@ -56,6 +56,19 @@ pub(crate) async fn read(
     kind: ResourceKind,
     name: &str,
 ) -> Result<Option<Value>, Failure> {
+    let found = try_read(cluster, kind, name).await;
+    found.map_err(Refusal::into_failure)
+}
+
+/// The same; the caller tells what he may not see from what nobody says.
+///
+/// # Errors
+/// When nobody says.
+pub(crate) async fn try_read(
+    cluster: &Cluster,
+    kind: ResourceKind,
+    name: &str,
+) -> Result<Option<Value>, Refusal> {
     let Some(collection) = kind.path(cluster.scope()) else {
         return Ok(None);
     };
@@ -67,7 +80,7 @@ pub(crate) async fn read(
     let found = match cluster.try_read::<Value>(&what, &path).await {
         Ok(found) => found,
         Err(refusal) if refusal.is_missing() => return Ok(None),
-        Err(refusal) => return Err(refusal.into_failure()),
+        Err(refusal) => return Err(refusal),
     };
     Ok(match cluster.scope() {
         Some(_) => Some(found),

@@ -6,7 +6,6 @@ pub mod judged;
 use std::collections::BTreeMap;
 
 use clap::Args;
-use crds::labels::PREFIX;
 use crds::smi::judge::Cluster;
 use serde_json::json;
 
@@ -98,12 +97,12 @@ impl Validate {
 /// first, with how many others have it.
 fn lines(findings: &[(String, Finding)]) -> Vec<String> {
     let mut times: BTreeMap<(&str, &str), usize> = BTreeMap::new();
-    for key in findings.iter().filter_map(|(_, finding)| unread(finding)) {
+    for key in findings.iter().filter_map(|(_, finding)| group(finding)) {
         *times.entry(key).or_default() += 1;
     }
     let told = findings.iter().filter_map(|(file, finding)| {
         let line = line(file, finding);
-        let Some(key) = unread(finding) else {
+        let Some(key) = group(finding) else {
             return Some(line);
         };
         // With the first all of them are told.
@@ -117,22 +116,10 @@ fn lines(findings: &[(String, Finding)]) -> Vec<String> {
     told.collect()
 }
 
-/// Of a warning about a label or annotation of ours, its field and the way out: what makes pods
-/// has another one than the rest. A request for injection has no field, and is told in its text.
-fn unread(finding: &Finding) -> Option<(&str, &str)> {
-    let text = finding.text.as_str();
-    if finding.refused {
-        return None;
-    }
-    if finding.field.is_empty() {
-        return text.contains(PREFIX).then_some(("", text));
-    }
-    let (_, name) = finding.field.split_once('[')?;
-    if !name.starts_with(PREFIX) {
-        return None;
-    }
-    let way_out = text.split_once("; ").map_or(text, |(_, way_out)| way_out);
-    Some((finding.field.as_str(), way_out))
+/// What is told once for all that have it.
+fn group(finding: &Finding) -> Option<(&str, &str)> {
+    let group = finding.group.as_deref()?;
+    Some((finding.field.as_str(), group))
 }
 
 fn line(file: &str, finding: &Finding) -> String {
@@ -221,6 +208,26 @@ mod tests {
                  Weft; you may mean weft.dev/access",
             ]
         );
+    }
+
+    #[test]
+    fn what_is_told_once_follows_from_what_was_judged_and_not_from_words() {
+        let finding = |group: Option<&str>| Finding {
+            line: 1,
+            refused: false,
+            object: "Pod shop/a".to_owned(),
+            field: "metadata.labels[weft.dev/inject]".to_owned(),
+            text: "weft.dev/inject is odd; write weft.dev/inject: enabled".to_owned(),
+            group: group.map(str::to_owned),
+        };
+        let told = |groups: [Option<&str>; 2]| {
+            let findings = groups.map(|group| ("f".to_owned(), finding(group)));
+            lines(&findings).len()
+        };
+        assert_eq!(told([None, None]), 2);
+        assert_eq!(told([Some("one"), Some("other")]), 2);
+        // Control: those of one group.
+        assert_eq!(told([Some("one"), Some("one")]), 1);
     }
 
     #[test]

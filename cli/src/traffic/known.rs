@@ -13,7 +13,7 @@ use super::select::{ENDS, Selected, account_of};
 use super::{IndexedGraph, Question};
 use crate::cluster::names::{Named, ResourceKind};
 use crate::cluster::nearest::nearest;
-use crate::cluster::{Cluster, existing, ports};
+use crate::cluster::{Cluster, Refusal, existing, ports};
 use crate::failure::Failure;
 
 /// Kinds whose objects are mostly made by others, under which their calls are counted.
@@ -57,11 +57,12 @@ pub(crate) async fn check(
 }
 
 /// Ends where a Service lacks the port that is named. The graph names ports with calls alone, so
-/// of any other the API server is asked. Whoever may not see the Service is told what the graph
-/// has; and so is who asks about all namespaces, where several may have its name.
+/// of any other the API server is asked. Whoever may not see the Service, or asks about one that
+/// is gone, is told what the graph has; and so is who asks about all namespaces, where several may
+/// have its name.
 ///
 /// # Errors
-/// When it has none of this number, with those that it has.
+/// When it has none of this number, with those that it has; and when nobody says.
 async fn must_have_the_port(
     cluster: &Cluster,
     traffic: &IndexedGraph,
@@ -75,9 +76,10 @@ async fn must_have_the_port(
     }
     let service = match found {
         Some(service) => Some(service),
-        None => existing::read(cluster, named.kind, name)
-            .await
-            .unwrap_or_default(),
+        None => match existing::try_read(cluster, named.kind, name).await {
+            Err(refusal) if refusal.is_forbidden() => None,
+            read => read.map_err(Refusal::into_failure)?,
+        },
     };
     match service {
         Some(service) => ports::must_be_of(&service, name, named.port),
@@ -278,7 +280,13 @@ fn controller(object: &Value) -> Option<(ResourceKind, String)> {
     let owners = object["metadata"]["ownerReferences"].as_array()?;
     let owner = owners.iter().find(|owner| owner["controller"] == true)?;
     let kind = ResourceKind::named(owner["kind"].as_str()?)?;
-    Some((kind, owner["name"].as_str()?.to_owned()))
+    // Others may have kinds of the same names.
+    let group = match owner["apiVersion"].as_str()?.split_once('/') {
+        Some((group, _)) => format!("/apis/{group}/"),
+        None => "/api/".to_owned(),
+    };
+    let is_known = kind.path(None)?.starts_with(&group);
+    is_known.then_some((kind, owner["name"].as_str()?.to_owned()))
 }
 
 /// The same name of another kind, or else the nearest of the same kind.

@@ -207,7 +207,7 @@ impl Followed {
 }
 
 fn owner_of(owner: &Owner) -> Option<(MetricsKind, Arc<str>)> {
-    let kind = MetricsKind::owner(&owner.kind, &owner.api_version)?;
+    let kind = MetricsKind::of_owner(owner)?;
     Some((kind, owner.name.clone()))
 }
 

@@ -1,5 +1,7 @@
 //! The kinds of objects that traffic is told of.
 
+use crate::world::{self, Owner};
+
 /// A kind whose objects traffic belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum MetricsKind {
@@ -104,17 +106,18 @@ impl MetricsKind {
     }
 
     /// Group and version of the object itself.
-    pub(crate) const fn api_version(self) -> &'static str {
+    pub(crate) fn api_version(self) -> &'static str {
         match self {
-            Self::DaemonSet | Self::Deployment | Self::ReplicaSet | Self::StatefulSet => "apps/v1",
-            Self::Job | Self::CronJob => "batch/v1",
-            Self::Rollout => "argoproj.io/v1alpha1",
-            Self::TrafficSplit => "split.smi-spec.io/v1alpha4",
-            Self::Namespace
-            | Self::Node
-            | Self::Pod
+            Self::CronJob
+            | Self::DaemonSet
+            | Self::Deployment
+            | Self::Job
+            | Self::ReplicaSet
             | Self::ReplicationController
-            | Self::Service => "v1",
+            | Self::Rollout
+            | Self::StatefulSet => world::workload_version(self.name()).unwrap_or_default(),
+            Self::TrafficSplit => "split.smi-spec.io/v1alpha4",
+            Self::Namespace | Self::Node | Self::Pod | Self::Service => "v1",
         }
     }
 
@@ -133,9 +136,9 @@ impl MetricsKind {
         KINDS.into_iter().find(|kind| kind.plural() == plural)
     }
 
-    /// The kind that an owner reference means.
-    pub(crate) fn owner(kind: &str, api_version: &str) -> Option<Self> {
-        Self::owner_named(kind).filter(|known| known.api_version() == api_version)
+    /// The kind of an owner.
+    pub(crate) fn of_owner(owner: &Owner) -> Option<Self> {
+        Self::owner_named(owner.known_kind()?)
     }
 
     /// The kind of this name, if its objects own pods.

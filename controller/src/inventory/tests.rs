@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::testing::topology::{inventory, key};
+use crate::world::Owner;
 
 #[test]
 fn ended_objects_are_remembered_for_ten_minutes_and_not_listed() {
@@ -210,9 +211,27 @@ fn owners_of_owners_are_known_by_kind_and_group_and_have_no_metrics_of_their_own
         ),
         ("Rollout", "rollouts.example/v1", None),
         ("Deployment", "apps/v1", Some(MetricsKind::Deployment)),
+        ("Job", "batch/v1", Some(MetricsKind::Job)),
+        ("Job", "batch.example/v1", None),
+        (
+            "ReplicationController",
+            "v1",
+            Some(MetricsKind::ReplicationController),
+        ),
+        ("Pod", "v1", None),
     ] {
-        assert_eq!(MetricsKind::owner(kind, api_version), known, "{kind}");
+        let owner = Owner {
+            api_version: api_version.into(),
+            kind: kind.into(),
+            name: "web".into(),
+        };
+        assert_eq!(MetricsKind::of_owner(&owner), known, "{api_version} {kind}");
+        if let Some(known) = known {
+            assert_eq!(known.api_version(), api_version, "{kind}");
+        }
     }
+    let mut versions = MetricsKind::all().map(MetricsKind::api_version);
+    assert!(versions.all(|version| !version.is_empty()));
     assert_eq!(MetricsKind::from_plural("cronjobs"), None);
     assert_eq!(MetricsKind::from_plural("jobs"), Some(MetricsKind::Job));
 }

@@ -6,7 +6,7 @@
 //! worked out until one asks. A workload is what its pods have as topmost owner: a
 //! Deployment, not the ReplicaSets that it replaces by one another, and a CronJob, not each of
 //! its Jobs. A World has neither ReplicaSets nor Jobs, so the owner of these is read from what
-//! a pod shows.
+//! a pod shows. Of a kind that others define nothing is read: it may only have such a name.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -31,6 +31,8 @@ const FIRST_MINUTE: &str = "24000000";
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Workload {
     namespace: Arc<str>,
+    /// Of what owns the pods, which tells kinds of the same name apart.
+    group: Arc<str>,
     kind: Arc<str>,
     name: Arc<str>,
 }
@@ -42,7 +44,7 @@ pub(crate) type Peers = HashMap<Workload, BTreeMap<ObjectKey, String>>;
 /// of a CronJob shows nothing, and a ReplicaSet shows nothing without its label.
 pub(crate) fn owner_above(facts: &PodFacts) -> Option<(&'static str, &str)> {
     let owner = facts.owner.as_ref()?;
-    let (kind, name) = match &*owner.kind {
+    let (kind, name) = match owner.known_kind()? {
         "ReplicaSet" => TEMPLATE_HASHES.iter().find_map(|(kind, label)| {
             let hash = facts.labels.get(*label)?;
             let name = owner.name.strip_suffix(&**hash)?.strip_suffix('-')?;
@@ -67,18 +69,22 @@ impl Workload {
         let Some(owner) = &facts.owner else {
             return Self {
                 namespace,
+                group: "".into(),
                 kind: "Pod".into(),
                 name: Arc::clone(&pod.name),
             };
         };
+        let group = owner.group().into();
         match owner_above(facts) {
             Some((kind, name)) => Self {
                 namespace,
+                group,
                 kind: kind.into(),
                 name: name.into(),
             },
             None => Self {
                 namespace,
+                group,
                 kind: Arc::clone(&owner.kind),
                 name: Arc::clone(&owner.name),
             },

@@ -37,7 +37,7 @@ pub(super) fn of_pod(key: &ObjectKey, facts: &PodFacts) -> Vec<v1::Attribute> {
 /// Kinds and names of a pod's owners, the topmost that shows first.
 fn owners(facts: &PodFacts) -> Vec<(&str, &str)> {
     let own = facts.owner.as_ref();
-    let own = own.map(|owner| (&*owner.kind, &*owner.name));
+    let own = own.and_then(|owner| Some((owner.known_kind()?, &*owner.name)));
     let own = own.filter(|(kind, _)| attribute(kind).is_some());
     owner_above(facts).into_iter().chain(own).collect()
 }
@@ -65,6 +65,19 @@ mod tests {
     const ROLLOUTS: &str = "rollouts-pod-template-hash";
 
     fn pod(kind: &str, owner: &str, hash: Option<(&str, &str)>) -> Vec<v1::Attribute> {
+        let api_version = match kind {
+            "Job" => "batch/v1",
+            "ReplicationController" => "v1",
+            _ => "apps/v1",
+        };
+        pod_of((api_version, kind), owner, hash)
+    }
+
+    fn pod_of(
+        (api_version, kind): (&str, &str),
+        owner: &str,
+        hash: Option<(&str, &str)>,
+    ) -> Vec<v1::Attribute> {
         let key = ObjectKey {
             namespace: "shop".into(),
             name: "web-7d9c-x".into(),
@@ -74,7 +87,7 @@ mod tests {
             uid: "u1".into(),
             node: "n1".into(),
             owner: (!kind.is_empty()).then(|| Owner {
-                api_version: "apps/v1".into(),
+                api_version: api_version.into(),
                 kind: kind.into(),
                 name: owner.into(),
             }),
@@ -138,6 +151,26 @@ mod tests {
             ("k8s.node.name", "n1"),
         ] {
             assert_eq!(value(&alone, name).as_deref(), Some(expected));
+        }
+    }
+
+    #[test]
+    fn what_only_has_the_name_of_a_known_kind_names_no_service() {
+        for (api_version, kind, owner, attribute) in [
+            ("batch/v1", "Job", "report-29387460", "k8s.job.name"),
+            ("apps/v1", "ReplicaSet", "web-7d9c", "k8s.replicaset.name"),
+            ("apps/v1", "StatefulSet", "db", "k8s.statefulset.name"),
+        ] {
+            let hash = Some((HASH, "7d9c"));
+            let own = pod_of(("own.example/v1", kind), owner, hash);
+            let service = value(&own, "service.name");
+            assert_eq!(service.as_deref(), Some("web-7d9c-x"), "{kind}");
+            for attribute in [attribute, "k8s.cronjob.name", "k8s.deployment.name"] {
+                assert_eq!(value(&own, attribute), None, "{kind}");
+            }
+            // Control: the known ones.
+            let known = pod_of((api_version, kind), owner, hash);
+            assert_eq!(value(&known, attribute).as_deref(), Some(owner));
         }
     }
 

@@ -25,6 +25,8 @@ use tokio::time::timeout;
 use super::definitions::{Refusal, serve_storage_only};
 use crate::trust_bundle::copy::{LEAVE_MANAGER, LEAVING_KEY, NAME};
 
+/// Group and version of what `kubectl rollout restart` restarts.
+const APPS: &str = "apps/v1";
 /// Name of the proxy's container.
 const PROXY: &str = "weft-proxy";
 /// Objects read in one call. A page of pods in full is a few megabytes.
@@ -250,6 +252,10 @@ impl Carriers {
 fn owner(pod: &Pod) -> Option<String> {
     let owners = pod.metadata.owner_references.as_ref()?;
     let owner = owners.iter().find(|owner| owner.controller == Some(true))?;
+    if owner.api_version != APPS {
+        // A kind that others define may have such a name.
+        return None;
+    }
     match owner.kind.as_str() {
         "StatefulSet" => Some(format!("statefulset/{}", owner.name)),
         "DaemonSet" => Some(format!("daemonset/{}", owner.name)),
@@ -391,13 +397,16 @@ mod tests {
 
     #[tokio::test]
     async fn pods_without_an_owner_that_restarts_are_named() {
+        let mut clone = pod("clone-0", Some(("StatefulSet", "clone")), true);
+        clone["metadata"]["ownerReferences"][0]["apiVersion"] = json!("apps.example/v1");
         let api = with_pods(&[
             pod("bare", None, true),
+            clone,
             pod("task-x", Some(("Job", "task")), true),
         ]);
         let report = leave(api.client(), MESH).await.unwrap();
         assert!(
-            report.contains("in shop, to be deleted or to finish: bare task-x"),
+            report.contains("in shop, to be deleted or to finish: bare clone-0 task-x"),
             "{report}"
         );
     }

@@ -8,6 +8,26 @@ use policy::traffic::endpoint::Locality;
 
 use super::{fact::Fact, key::ObjectKey};
 
+/// Kinds whose objects own pods, or own what does, each with its group and version. Others have
+/// kinds of the same names in groups of their own, which are none of these.
+const WORKLOADS: [(&str, &str); 8] = [
+    ("CronJob", "batch/v1"),
+    ("DaemonSet", "apps/v1"),
+    ("Deployment", "apps/v1"),
+    ("Job", "batch/v1"),
+    ("ReplicaSet", "apps/v1"),
+    ("ReplicationController", "v1"),
+    // Of Argo.
+    ("Rollout", "argoproj.io/v1alpha1"),
+    ("StatefulSet", "apps/v1"),
+];
+
+/// Group and version of a kind whose objects own pods, or own what does.
+pub(crate) fn workload_version(kind: &str) -> Option<&'static str> {
+    let mut known = WORKLOADS.iter();
+    known.find(|known| known.0 == kind).map(|known| known.1)
+}
+
 /// The mesh's settings that a pod, Service or namespace may carry as annotations,
 /// already split from the rest. Values are kept as written: what they mean, and
 /// whether they mean anything, is decided in `compile`.
@@ -57,6 +77,21 @@ pub struct Owner {
     pub kind: Arc<str>,
     /// Name.
     pub name: Arc<str>,
+}
+
+impl Owner {
+    /// Its kind, if that is one of which is known what its objects own.
+    pub(crate) fn known_kind(&self) -> Option<&'static str> {
+        let mut known = WORKLOADS.iter();
+        let known = known.find(|known| **known == (&*self.kind, &*self.api_version))?;
+        Some(known.0)
+    }
+
+    /// The group of its kind; empty for Kubernetes' first ones.
+    pub(crate) fn group(&self) -> &str {
+        let versioned = self.api_version.split_once('/');
+        versioned.map_or("", |(group, _)| group)
+    }
 }
 
 /// A pod.

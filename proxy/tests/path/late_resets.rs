@@ -11,7 +11,7 @@ use h2::client::{ResponseFuture, SendRequest};
 use http::{Method, Request};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use wire::v1::{self, Protocol};
 
 use super::full_queue::FullQueue;
@@ -25,8 +25,8 @@ const BATCH: usize = 100;
 const EARLY: Duration = Duration::from_millis(30);
 /// What is given up by then was waited for.
 const LATE: Duration = Duration::from_millis(150);
-/// A client that is silent for so long has a tunnel opened ahead, for little time.
-const QUIET: Duration = Duration::from_millis(110);
+/// From one look to the next, and longer than what is said takes to be heard.
+const MOMENT: Duration = Duration::from_millis(5);
 /// From one turn of such a member to the next, in milliseconds.
 const APART: usize = 5;
 /// Each may meet a machine that stands still.
@@ -384,30 +384,69 @@ async fn tunnels_count_whatever_their_caller_says_before_it_resets_them() {
     }
 }
 
+/// Asks something by a pod, and waits for the answer, whenever the turn of that is.
+async fn is_answered(client: &Pod) {
+    let mut caller = client.call(vip()).await;
+    let request = b"GET /now HTTP/1.1\r\nHost: web.shop\r\n\r\n";
+    caller.write_all(request).await.unwrap();
+    let mut answer = [0; 12];
+    caller.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+}
+
+/// A pod has a tunnel opened ahead for each of a batch of silent clients. Then these ask something,
+/// or say what is no request and leave. How many were opened, and whether what the pod asks behind
+/// that has to wait: whatever is asked together with the resets is there before them.
+async fn has_to_wait_having_been_silent(asks: bool) -> (usize, bool) {
+    let (client, server, _, _) = pair(Protocol::Detect).await;
+    let (port, accepted) = application(&server).await;
+    client.reaches(&server, port);
+    let mut callers = Vec::new();
+    for _ in 0..BATCH {
+        callers.push(client.call(vip()).await);
+    }
+    // As soon as they are open: of an old one nobody would say that it is given up.
+    let opening = async {
+        while accepted.load(Relaxed) < BATCH {
+            sleep(MOMENT).await;
+        }
+    };
+    let _ = timeout(LATE, opening).await;
+    let ahead = accepted.load(Relaxed);
+    let says: &[u8] = if asks {
+        b"GET /never HTTP/1.1\r\nHost: web.shop\r\n\r\n"
+    } else {
+        b"\0"
+    };
+    for caller in &mut callers {
+        caller.write_all(says).await.unwrap();
+    }
+    if !asks {
+        sleep(MOMENT).await;
+        for caller in callers.drain(..) {
+            let linger = socket2::SockRef::from(&caller).set_linger(Some(Duration::ZERO));
+            linger.unwrap();
+        }
+    }
+    // What is left at once is seen behind the first time, and what is left later behind the other.
+    for after in [EARLY, LATE] {
+        sleep(after).await;
+        is_answered(&client).await;
+    }
+    (ahead, server.metrics().contains(COUNTED))
+}
+
 #[tokio::test]
 async fn tunnels_that_were_opened_ahead_of_requests_are_not_given_up() {
     let mut last = None;
     for _ in 0..TRIES {
-        let (client, server, _, _) = pair(Protocol::Detect).await;
-        let (port, accepted) = application(&server).await;
-        client.reaches(&server, port);
-        let mut callers = Vec::new();
-        for _ in 0..BATCH {
-            callers.push(client.call(vip()).await);
-        }
-        sleep(QUIET).await;
-        // Control: all of them were opened.
-        let ahead = accepted.load(Relaxed);
-        for caller in &mut callers {
-            let request = b"GET /never HTTP/1.1\r\nHost: web.shop\r\n\r\n";
-            caller.write_all(request).await.unwrap();
-        }
-        sleep(LATE).await;
-        let waits = server.metrics().contains(COUNTED);
-        if ahead == BATCH && !waits {
+        let asked = has_to_wait_having_been_silent(true).await;
+        // Control: the clients leave what was opened for them.
+        let left = has_to_wait_having_been_silent(false).await;
+        if asked == (BATCH, false) && left == (BATCH, true) {
             return;
         }
-        last = Some((ahead, waits));
+        last = Some((asked, left));
     }
     panic!("{last:?}");
 }

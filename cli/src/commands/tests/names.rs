@@ -113,28 +113,62 @@ async fn misspelt_namespace_is_told_with_the_nearest_and_an_empty_one_has_no_cal
     }
 }
 
-#[tokio::test]
-async fn whether_a_name_is_right_is_not_guessed_without_the_right_to_see() {
-    let denied = json!({"kind": "Status", "status": "Failure", "reason": "Forbidden", "code": 403,
-        "message": "deployments.apps \"wbe\" is forbidden: User \"eve\" cannot get resource \"deployments\" in API group \"apps\" in the namespace \"shop\""});
+/// One whose graph has a Deployment behind a Service, both named `web`, and that answers whatever
+/// else it is asked so.
+fn but_the_graph(refusal: u16, status: Value) -> Client {
     let graph = json!({"nodes": [{"id": "shop/Deployment/web", "kind": "Deployment", "namespace": "shop", "name": "web",
         "services": ["shop/web"], "pods": 1}]});
-    let client = Client::new(
+    Client::new(
         tower::service_fn(move |request: Request<Body>| {
             let (code, body) = match request.uri().path() {
                 GRAPH => (200, &graph),
-                _ => (403, &denied),
+                _ => (refusal, &status),
             };
             let mut answer = Response::new(Body::from(body.to_string().into_bytes()));
             *answer.status_mut() = StatusCode::from_u16(code).unwrap();
             async move { Ok::<_, Infallible>(answer) }
         }),
         "shop",
-    );
+    )
+}
+
+#[tokio::test]
+async fn whether_a_name_is_right_is_not_guessed_without_the_right_to_see() {
+    let denied = json!({"kind": "Status", "status": "Failure", "reason": "Forbidden", "code": 403,
+        "message": "deployments.apps \"wbe\" is forbidden: User \"eve\" cannot get resource \"deployments\" in API group \"apps\" in the namespace \"shop\""});
+    let client = but_the_graph(403, denied);
     let (code, out, err) = run(client.clone(), "weft stat deploy/wbe -n shop").await;
     assert_eq!((code, out.as_str()), (3, ""), "{err}");
     assert!(err.contains("ClusterRole view grants this"), "{err}");
     // Of a Service that the graph knows its row is told, whether it has such a port or not.
     let (code, out, err) = run(client, "weft stat svc/web:81 -n shop").await;
     assert_eq!((code, out.lines().count()), (0, 2), "{err}");
+}
+
+/// Who is away may know better than the graph, which names ports with calls alone.
+#[tokio::test]
+async fn whether_a_service_has_a_port_is_not_guessed_where_nobody_says() {
+    for line in [
+        "stat svc/web:81",
+        "stat deploy --to svc/web:81",
+        "edges svc/web:81",
+    ] {
+        for code in [401, 429, 500, 503] {
+            let status = json!({"kind": "Status", "status": "Failure", "code": code,
+                "message": "not now"});
+            let client = but_the_graph(code, status);
+            let (ended, out, err) = run(client, &format!("weft {line} -n shop")).await;
+            assert_eq!((ended, out.as_str()), (3, ""), "{line}, {code}: {err}");
+            assert!(err.starts_with("Service web: "), "{line}, {code}: {err}");
+            assert!(err.contains("not now"), "{line}, {code}: {err}");
+        }
+        // Control: that it is gone, and that the user may not see it, is an answer.
+        for (code, reason) in [(404, "NotFound"), (403, "Forbidden")] {
+            let status = json!({"kind": "Status", "status": "Failure", "code": code,
+                "reason": reason, "message": "no"});
+            let client = but_the_graph(code, status);
+            let (ended, _, err) = run(client, &format!("weft {line} -n shop")).await;
+            assert_eq!(ended, 0, "{line}, {code}: {err}");
+        }
+    }
 }

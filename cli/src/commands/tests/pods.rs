@@ -89,10 +89,14 @@ async fn who_has_no_answer_of_the_metrics_api_has_that_of_the_graph() {
 #[tokio::test]
 async fn pod_of_a_workload_is_told_where_its_calls_are_counted() {
     let api = FakeApi::default();
-    let owned = |name: &str, kind: &str, owner: &str| {
-        let owners = json!([{"kind": "Node", "name": "a"}, {"kind": kind, "name": owner, "controller": true}]);
+    let owned_by = |name: &str, kind: &str, owner: &str, version: &str| {
+        let owners = json!([
+            {"apiVersion": "v1", "kind": "Node", "name": "a"},
+            {"apiVersion": version, "kind": kind, "name": owner, "controller": true},
+        ]);
         json!({"metadata": {"name": name, "namespace": "shop", "ownerReferences": owners}})
     };
+    let owned = |name: &str, kind: &str, owner: &str| owned_by(name, kind, owner, "apps/v1");
     let (pod, set) = ("web-5d8-x1", "web-5d8");
     api.put(
         "/api/v1/namespaces/shop/pods/web-5d8-x1",
@@ -125,6 +129,13 @@ async fn pod_of_a_workload_is_told_where_its_calls_are_counted() {
     let (code, _, err) = run(api.client(), "weft edges pod/alone -n shop").await;
     assert_eq!(code, 0, "{err}");
     assert_eq!(err, "no such calls\n");
+    // That a kind of others owns, which only has the name of a known one.
+    api.put(
+        "/api/v1/namespaces/shop/pods/other-0",
+        owned_by("other-0", "StatefulSet", "other", "apps.kruise.io/v1"),
+    );
+    let (code, _, err) = run(api.client(), "weft edges pod/other-0 -n shop").await;
+    assert_eq!((code, err.as_str()), (0, "no such calls\n"));
     // That something owns which the graph does not know.
     api.put(
         "/apis/apps/v1/namespaces/shop/replicasets/web-6c",
@@ -146,11 +157,23 @@ async fn pod_of_a_workload_is_told_where_its_calls_are_counted() {
 async fn what_a_rollout_or_a_cronjob_made_is_told_where_its_calls_are_counted() {
     let api = FakeApi::default();
     for (path, name, kind, owner) in [
-        ("apis/apps/v1", "replicasets/web-6c", "Rollout", "web"),
-        ("apis/batch/v1", "jobs/report-29387460", "CronJob", "report"),
-        ("apis/batch/v1", "jobs/once", "Widget", "report"),
+        (
+            "apis/apps/v1",
+            "replicasets/web-6c",
+            "argoproj.io/v1alpha1 Rollout",
+            "web",
+        ),
+        (
+            "apis/batch/v1",
+            "jobs/report-29387460",
+            "batch/v1 CronJob",
+            "report",
+        ),
+        ("apis/batch/v1", "jobs/once", "batch/v1 Widget", "report"),
     ] {
-        let owners = json!([{"kind": kind, "name": owner, "controller": true}]);
+        let (version, kind) = kind.split_once(' ').unwrap();
+        let owners =
+            json!([{"apiVersion": version, "kind": kind, "name": owner, "controller": true}]);
         let (_, own) = name.split_once('/').unwrap();
         let meta = json!({"name": own, "namespace": "shop", "ownerReferences": owners});
         let path = format!("/{path}/namespaces/shop/{name}");

@@ -32,6 +32,10 @@ pub struct Finding {
     pub field: String,
     /// What is wrong, and the way out.
     pub text: String,
+    /// Of a warning about a name of ours, which all objects of a chart may have: what others with
+    /// this field have in common with it, so that one of them tells of all. What makes pods has
+    /// another way out than the rest.
+    pub group: Option<String>,
 }
 
 /// A text, judged.
@@ -93,10 +97,11 @@ impl ObjectReader<'_> {
         } else if SPELLED.contains(&kind)
             && let Some(text) = inject::unheard(kind, object)
         {
-            self.found(object, at, false, String::new(), text);
+            // It has no field, and is told in its text.
+            self.unread(object, at, String::new(), text.clone(), Some(text));
         }
         for unread in names::warnings(group, kind, object) {
-            self.found(object, at, false, unread.field, unread.text);
+            self.unread(object, at, unread.field, unread.text, unread.way_out);
         }
     }
 
@@ -180,6 +185,25 @@ impl ObjectReader<'_> {
     }
 
     fn found(&mut self, object: &Value, at: &[Step], refused: bool, field: String, text: String) {
+        let finding = self.finding(object, at, field, text);
+        self.judged.findings.push(Finding { refused, ..finding });
+    }
+
+    /// A warning about a name of ours.
+    fn unread(
+        &mut self,
+        object: &Value,
+        at: &[Step],
+        field: String,
+        text: String,
+        group: Option<String>,
+    ) {
+        let finding = self.finding(object, at, field, text);
+        self.judged.findings.push(Finding { group, ..finding });
+    }
+
+    /// A warning that is told of each object.
+    fn finding(&self, object: &Value, at: &[Step], field: String, text: String) -> Finding {
         let kind = object.get("kind").and_then(Value::as_str).unwrap_or("?");
         let name = object
             .pointer("/metadata/name")
@@ -189,13 +213,14 @@ impl ObjectReader<'_> {
             "Namespace" => String::new(),
             _ => format!("{}/", namespace(object).unwrap_or(self.namespace)),
         };
-        self.judged.findings.push(Finding {
+        Finding {
             line: self.document.line_of(at, &field),
-            refused,
+            refused: false,
             object: format!("{kind} {namespace}{name}"),
             field,
             text,
-        });
+            group: None,
+        }
     }
 }
 
@@ -282,6 +307,23 @@ items:
             "{:?}",
             judged.findings[2]
         );
+    }
+
+    #[test]
+    fn only_warnings_about_names_of_ours_belong_to_a_group() {
+        let secret = "\
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: a, labels: {weft.dev/inject: enabled}}
+";
+        let judged = in_shop(&format!("{POLICY}{secret}"));
+        let all = judged.findings.iter();
+        let grouped = all.filter(|one| one.group.is_some());
+        let grouped: Vec<&str> = grouped.map(|one| one.object.as_str()).collect();
+        assert_eq!(grouped, ["Deployment shop/web", "Secret shop/a"]);
+        // Control: there are others.
+        assert_eq!(judged.findings.len(), 5, "{:#?}", judged.findings);
     }
 
     #[test]

@@ -174,68 +174,96 @@ fn a_proxy_that_comes_concerns_the_others_of_its_workload_that_use_a_part_and_no
     }
 }
 
-/// A pod of something that this one owner controls.
-fn owned(name: &str, last: u8, (kind, owner): (&str, &str), labels: Value) -> Value {
+/// A pod of something that this one owner controls: group and version, kind, and name.
+fn owned(name: &str, last: u8, owner: (&str, &str, &str), labels: Value) -> Value {
+    let (api_version, kind, owner) = owner;
     let mut pod = pod(name, &format!("10.0.1.{last}"), "web");
     pod["metadata"]["labels"] = labels;
     pod["metadata"]["ownerReferences"] = json!([{
-        "apiVersion": "batch/v1", "kind": kind, "name": owner, "uid": owner, "controller": true,
+        "apiVersion": api_version, "kind": kind, "name": owner, "uid": owner, "controller": true,
     }]);
     pod
+}
+
+/// Whether two pods share as one workload that these own.
+fn together(labels: [Value; 2], owners: [(&str, &str, &str); 2]) -> bool {
+    let [of_one, of_other] = labels;
+    let cluster = shop()
+        .with(owned("run-a", 1, owners[0], of_one))
+        .with(owned("run-b", 2, owners[1], of_other));
+    let (model, _) = in_part(cluster).compile();
+    let seen = ["run-a", "run-b"].map(|run| position(&model, run).unwrap()[0]);
+    let together = seen == [[0, 2], [1, 2]];
+    assert!(together || seen == [[0, 1], [0, 1]], "{owners:?}: {seen:?}");
+    together
 }
 
 /// The graph knows them by the owners of Jobs and ReplicaSets, which a World does not have.
 #[test]
 fn runs_of_a_cron_job_and_releases_of_a_rollout_share_as_one_workload() {
     let released = |hash: &str| json!({"rollouts-pod-template-hash": hash});
-    for (labels, owners, together) in [
+    let job = |name: &'static str| ("batch/v1", "Job", name);
+    let set = |name: &'static str| ("apps/v1", "ReplicaSet", name);
+    for (labels, owners, expected) in [
         (
             [json!({}), json!({})],
-            [("Job", "report-29387460"), ("Job", "report-29387461")],
+            [job("report-29387460"), job("report-29387461")],
             true,
         ),
         (
             [released("1"), released("2")],
-            [("ReplicaSet", "web-1"), ("ReplicaSet", "web-2")],
+            [set("web-1"), set("web-2")],
             true,
         ),
         // Named by nobody but who made them: by numbers, by dates, by times of 14 digits.
         (
             [json!({}), json!({})],
-            [("Job", "report-1"), ("Job", "report-2")],
+            [job("report-1"), job("report-2")],
             false,
         ),
         (
             [json!({}), json!({})],
-            [("Job", "report-20251128"), ("Job", "report-20251129")],
+            [job("report-20251128"), job("report-20251129")],
             false,
         ),
         (
             [json!({}), json!({})],
-            [
-                ("Job", "report-20251128010203"),
-                ("Job", "report-20251129010203"),
-            ],
+            [job("report-20251128010203"), job("report-20251129010203")],
             false,
         ),
         // Of an Experiment, whose ReplicaSets end with the names of its templates.
         (
             [released("1"), released("2")],
-            [("ReplicaSet", "web-old"), ("ReplicaSet", "web-new")],
+            [set("web-old"), set("web-new")],
             false,
         ),
     ] {
-        let [of_one, of_other] = labels;
-        let cluster = shop()
-            .with(owned("run-a", 1, owners[0], of_one))
-            .with(owned("run-b", 2, owners[1], of_other));
-        let (model, _) = in_part(cluster).compile();
-        let expected = if together {
-            [[0, 2], [1, 2]]
-        } else {
-            [[0, 1], [0, 1]]
-        };
-        let seen = ["run-a", "run-b"].map(|run| position(&model, run).unwrap()[0]);
+        assert_eq!(together(labels, owners), expected, "{owners:?}");
+    }
+}
+
+/// The graph tells each pod of them by itself.
+#[test]
+fn kinds_that_others_define_are_none_of_kubernetes_whatever_their_names_are() {
+    let released = |hash: &str| json!({"pod-template-hash": hash});
+    for (api_version, expected) in [("own.example/v1", false), ("batch/v1", true)] {
+        let run = |name: &'static str| (api_version, "Job", name);
+        for owners in [
+            [run("report-29387460"), run("report-29387461")],
+            [run("once"), ("batch/v1", "Job", "once")],
+        ] {
+            let seen = together([json!({}), json!({})], owners);
+            assert_eq!(seen, expected, "{owners:?}");
+        }
+    }
+    for (api_version, expected) in [("own.example/v1", false), ("apps/v1", true)] {
+        let set = |name: &'static str| (api_version, "ReplicaSet", name);
+        let owners = [set("web-1"), set("web-2")];
+        let seen = together([released("1"), released("2")], owners);
         assert_eq!(seen, expected, "{owners:?}");
     }
+    // Control: one owner, whichever version its kind has by now.
+    let run = |api_version: &'static str| (api_version, "Job", "once");
+    let runs = [run("own.example/v1"), run("own.example/v2")];
+    assert!(together([json!({}), json!({})], runs));
 }

@@ -119,6 +119,8 @@ fn author_is_told_when_a_pod_comes_to_a_second_service_of_which_another_policy_s
     assert_eq!(history.overridden(), [""; 0], "only its slice is gone");
 }
 
+/// All pods of the two Services are read again, as a slice changes or names a pod that does, so
+/// that what these serve is the same set before and after: nobody asks for others.
 #[test]
 fn one_more_pod_of_the_same_two_services_comes_and_goes_without_a_whole_compile() {
     let mut history = History::of(&two_services());
