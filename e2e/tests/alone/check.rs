@@ -39,11 +39,16 @@ fn failing(ns: &Namespace) -> anyhow::Result<Vec<String>> {
 fn check_finds_what_is_wrong_in_a_namespace_at_its_own_id_until_it_is_mended() -> Outcome {
     let ns = Namespace::unmeshed("check-faults")?;
     // A pod that was there before its namespace asked.
-    ns.run(&["early"])?;
+    ns.apply_all(&App::new("early").objects())?;
+    eventually(FOUND, "the early pod is there", || {
+        let pods = ns.kubectl(&["get", "pods", "-l", "app=early", "-o", "name"])?;
+        ensure!(!pods.is_empty(), "it is not");
+        Ok(())
+    })?;
     ns.cluster
         .kubectl(&["label", "namespace", &ns.name, "weft.dev/inject=enabled"])?;
     ns.apply_all(&App::new("late").objects())?;
-    ns.ready(&["late"])?;
+    ns.ready(&["early", "late"])?;
     let late = ns.pod("late")?;
     let access = |value: &str| {
         let value = format!("weft.dev/access={value}");
