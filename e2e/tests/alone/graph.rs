@@ -179,6 +179,13 @@ fn graph_tells_the_same_calls_and_remembers_single_ones_after_every_controller_w
     controllers::kill(&ns.cluster, &all)?;
     known(&ns, "early", &early)?;
     own_ready(&ns.cluster)?;
+    // The Lease of who was killed lasts for a while, and what comes next needs a holder.
+    eventually(SHOWN, "one of those that came leads", || {
+        let leader = controllers::leader(&ns.cluster)?;
+        let all = controllers::all(&ns.cluster)?;
+        ensure!(all.iter().any(|pod| pod.name == leader), "{leader}");
+        Ok(())
+    })?;
     altered.is_as_before();
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The chart is upgraded, tested, removed and installed again around
+//! The chart is upgraded, removed and installed again around
 //! applications that run.
 
 use std::{

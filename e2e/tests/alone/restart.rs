@@ -16,7 +16,7 @@ use super::{
     altered::{Altered, own_pods, own_ready, scale},
     away::OpenBreaker,
     lifecycle::namespaces_that_wait_for_controllers_go_when_their_apiservices_went_by_hand,
-    url,
+    unmeasured, url,
 };
 
 const CONTROL_PLANE: [&str; 2] = ["deployment/weft-controller", "deployment/weft-injector"];
@@ -139,6 +139,8 @@ fn mesh_does_without_controllers_and_injectors_for_a_minute_and_then_catches_up(
     println!("changed split seen {:?} after the return", back.elapsed());
     nothing_lost(&load.end()?)?;
     altered.restore()?;
+    // Those that were taken away and put back, too.
+    unmeasured::apis_are_served_again(&ns.cluster)?;
     Ok(())
 }
 
