@@ -121,16 +121,14 @@ impl Namespace {
     /// cluster: on a busy machine a Deployment is complete while its EndpointSlice is still
     /// empty, and who calls then is rightly answered 503 `no-endpoint`.
     pub fn ready(&self, deployments: &[&str]) -> anyhow::Result<()> {
-        for deployment in deployments {
-            let limit = format!("--timeout={}s", READY.as_secs());
-            self.kubectl(&[
-                "rollout",
-                "status",
-                &format!("deployment/{deployment}"),
-                &limit,
-            ])
-            .with_context(|| format!("{deployment} does not become ready"))?;
-        }
+        // Of all of them by one process, which asks for each in turn.
+        let limit = format!("--timeout={}s", READY.as_secs());
+        let names = deployments.iter().map(|name| format!("deployment/{name}"));
+        let names: Vec<String> = names.collect();
+        let mut words = vec!["rollout", "status", &limit];
+        words.extend(names.iter().map(String::as_str));
+        self.kubectl(&words)
+            .with_context(|| format!("not all of {deployments:?} become ready"))?;
         eventually(READY, "ready pods are endpoints", || {
             let objects = self.json(&["get", "deployments,services,endpointslices"])?;
             endpoints::published(&objects, deployments)

@@ -23,6 +23,12 @@ impl Altered {
         self.armed = false;
         Ok(())
     }
+
+    /// The test has only ended pods that come back by themselves, and has waited for that:
+    /// there is nothing to put back.
+    pub(crate) fn is_as_before(mut self) {
+        self.armed = false;
+    }
 }
 
 impl Drop for Altered {
@@ -60,16 +66,14 @@ pub(crate) fn scale(cluster: &Cluster, parts: &[&str], replicas: u32) -> anyhow:
 
 /// Waits until all replicas that controller and injector should have are ready.
 pub(crate) fn own_ready(cluster: &Cluster) -> anyhow::Result<()> {
-    for part in ["deployment/weft-controller", "deployment/weft-injector"] {
-        let words = [
-            "-n",
-            mesh::NAMESPACE,
-            "rollout",
-            "status",
-            part,
-            "--timeout=120s",
-        ];
-        cluster.kubectl(&words)?;
-    }
-    Ok(())
+    let words = [
+        "-n",
+        mesh::NAMESPACE,
+        "rollout",
+        "status",
+        "deployment/weft-controller",
+        "deployment/weft-injector",
+        "--timeout=120s",
+    ];
+    cluster.kubectl(&words).map(drop)
 }

@@ -155,12 +155,12 @@ fn served_and_called(ns: &Namespace) -> anyhow::Result<Pod> {
             "targetRef": {"kind": "Service", "name": "ratings"}, "breaker": {}}}),
     ])?;
     let called = url("ratings", 8080, "/items");
-    for account in ACCOUNTS {
-        let app = App::new(account)
+    let callers = ACCOUNTS.map(|account| {
+        App::new(account)
             .replicas(PODS as u32)
-            .calling(&[(&called, RATE)]);
-        ns.apply_all(&app.objects())?;
-    }
+            .calling(&[(&called, RATE)])
+    });
+    ns.apply_all(&callers.iter().flat_map(App::objects).collect::<Vec<_>>())?;
     ns.ready(&ACCOUNTS)?;
     let ratings = ns.pod("ratings")?;
     eventually(SOON, "every account is served", || {

@@ -83,17 +83,20 @@ struct Scene<'a> {
 impl<'a> Scene<'a> {
     /// All of it runs, and every caller is served.
     fn begin(ns: &'a Namespace) -> anyhow::Result<Self> {
+        let mut objects = Vec::new();
         for service in ["ratings", "reviews"] {
-            ns.apply_all(&App::new(service).objects())?;
-            ns.apply_all(&[
+            objects.extend(App::new(service).objects());
+            objects.push(
                 json!({"apiVersion": "weft.dev/v1alpha1", "kind": "TrafficPolicy",
                 "metadata": {"name": service}, "spec": {
                     "targetRef": {"kind": "Service", "name": service}, "breaker": {}}}),
-            ])?;
+            );
         }
+        ns.apply_all(&objects)?;
         // Calls to what does not run yet would fail, and the breaker would count them.
         ns.ready(&["ratings", "reviews"])?;
         let ratings = url("ratings", 8080, "/items");
+        let mut objects = Vec::new();
         for account in ACCOUNTS {
             let (path, rate) = if account == ACCOUNTS[0] {
                 ("/items/alone", OWN_RATE)
@@ -104,8 +107,9 @@ impl<'a> Scene<'a> {
             let app = App::new(account)
                 .replicas(PODS as u32)
                 .calling(&[(&ratings, RATE), (&reviews, rate)]);
-            ns.apply_all(&app.objects())?;
+            objects.extend(app.objects());
         }
+        ns.apply_all(&objects)?;
         ns.ready(&ACCOUNTS)?;
         let mut callers = Vec::new();
         for account in ACCOUNTS {

@@ -152,12 +152,13 @@ fn graph_tells_the_same_calls_and_remembers_single_ones_after_every_controller_w
     let ns = Namespace::meshed("graph")?;
     ns.run(&["web", "cart", "early", "late", "till"])?;
     let altered = Altered::begin()?;
-    // Just before, so that it is those who go who have to write it down.
-    let early = calls_once(&ns, "early")?;
-    // And these last: all of them must be within the five minutes after the rollout.
+    // They show when the half of a minute has ended in which they were: until then it is early's
+    // turn. All of them must be within the five minutes after the rollout.
     let calls = CALLS.to_string();
     let args = ["-n", calls.as_str(), "-c", "4"];
     ns.pod("web")?.get(&url("cart", 8080, "/"), &args)?;
+    // Just before, so that it is those who go who have to write it down.
+    let early = calls_once(&ns, "early")?;
     let first = all_show(&ns, "all calls show")?;
     replace(&ns.cluster)?;
     let after = all_show(&ns, "all calls show again")?;
@@ -177,6 +178,14 @@ fn graph_tells_the_same_calls_and_remembers_single_ones_after_every_controller_w
     let all: Vec<String> = all.map(|pod| pod.name).collect();
     controllers::kill(&ns.cluster, &all)?;
     known(&ns, "early", &early)?;
-    altered.restore()?;
+    own_ready(&ns.cluster)?;
+    // The Lease of who was killed lasts for a while, and what comes next needs a holder.
+    eventually(SHOWN, "one of those that came leads", || {
+        let leader = controllers::leader(&ns.cluster)?;
+        let all = controllers::all(&ns.cluster)?;
+        ensure!(all.iter().any(|pod| pod.name == leader), "{leader}");
+        Ok(())
+    })?;
+    altered.is_as_before();
     Ok(())
 }

@@ -9,28 +9,133 @@ use std::{
 use anyhow::ensure;
 use e2e::{
     echo::load::Summary,
-    harness::{App, Namespace, Outcome, Pod, UNTIL_ENDED},
+    harness::{App, Namespace, Outcome, Pod, UNTIL_ENDED, eventually},
 };
 
 use super::{grant::grant, url, websocket::OpenWebSocket};
 
 /// The promise, from the moment kubectl says that it is written.
 const PROMISED: Duration = Duration::from_secs(2);
+/// Until what the promise before has left is over; no bound of this one.
+const OPENED: Duration = Duration::from_secs(10);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(100);
 const ACCESS: &str = "weft.dev/access";
 const MTLS: &str = "weft.dev/mtls";
 
+/// One shop serves all three promises: what one of them has written is written anew by the
+/// next one.
 #[test]
-fn access_modes_take_effect_within_2_s_and_cut_nothing_else() -> Outcome {
-    let ns = shop("access")?;
+fn modes_of_a_running_namespace_take_effect_within_2_s() -> Outcome {
+    let ns = shop("modes")?;
+    strict_takes_effect_within_2_s_and_ends_plaintext_only(&ns)?;
+    tightened_access_closes_open_connections_that_are_not_allowed_and_no_others(&ns)?;
+    access_modes_take_effect_within_2_s_and_cut_nothing_else(&ns)?;
+    Ok(())
+}
+
+fn strict_takes_effect_within_2_s_and_ends_plaintext_only(ns: &Namespace) -> anyhow::Result<()> {
+    let (client, outsider) = (ns.pod("client")?, ns.pod("outsider")?);
+    let target = url("server", 8080, "/");
+    let open = |pod, target, messages| OpenWebSocket::open(ns, pod, target, messages);
+    let loads = [
+        load(&client, &target, "50")?,
+        load(&outsider, &target, "50")?,
+    ];
+    let mut bytes = open(&outsider, "opaque:8080", 600)?;
+    let mut socket = open(&outsider, "server:8080", 600)?;
+    let mut members_bytes = open(&client, "opaque:8080", 100)?;
+    let mut members_socket = open(&client, "server:8080", 100)?;
+    OpenWebSocket::all_open(&mut [
+        &mut bytes,
+        &mut socket,
+        &mut members_bytes,
+        &mut members_socket,
+    ])?;
+
+    ns.annotate(MTLS, Some("strict"))?;
+    let start = Instant::now();
+    for (what, connection) in [("bytes", &mut bytes), ("websocket", &mut socket)] {
+        let took = connection.closed(start, PROMISED)?;
+        println!("plaintext {what}: closed {took:?} after strict was written");
+    }
+    in_time("strict", start, || {
+        outsider.refused(&target, &[], 403, "no-identity")
+    })?;
+    all(&outsider, &target, "403")?;
+    switch(ns, MTLS, "permissive", || {
+        outsider.report(&target, &[]).map(drop)
+    })?;
+    all(&outsider, &target, "200")?;
+    switch(ns, MTLS, "strict", || {
+        outsider.refused(&target, &[], 403, "no-identity")
+    })?;
+    switch(ns, MTLS, "permissive", || {
+        outsider.report(&target, &[]).map(drop)
+    })?;
+    members_bytes.finish()?;
+    members_socket.finish()?;
+    let [members, outsiders] = loads.map(|load| load.end());
+    let (members, outsiders) = (members?, outsiders?);
+    println!(
+        "member {:?}, outsider {:?}",
+        members.by_status, outsiders.by_status
+    );
+    assert_eq!(
+        members.by_status.get("200"),
+        Some(&members.planned),
+        "a meshed caller noticed: {members:?}"
+    );
+    only(&outsiders, &["200", "403"], &["no-identity"])?;
+    assert_eq!(outsiders.by_status.len(), 2, "{outsiders:?}");
+    assert_eq!(outsiders.planned, outsiders.answered, "{outsiders:?}");
+    Ok(())
+}
+
+fn tightened_access_closes_open_connections_that_are_not_allowed_and_no_others(
+    ns: &Namespace,
+) -> anyhow::Result<()> {
     ns.annotate(ACCESS, Some("open"))?;
-    grant(&ns, "friend")?;
+    grant(ns, "friend")?;
     let (client, friend) = (ns.pod("client")?, ns.pod("friend")?);
-    let restarts_before = ns.pod("server")?.restarts();
+    let open = |pod, target, messages| OpenWebSocket::open(ns, pod, target, messages);
+    let mut bytes = open(&client, "opaque:8080", 600)?;
+    let mut socket = open(&client, "server:8080", 600)?;
+    let mut friends_bytes = open(&friend, "opaque:8080", 150)?;
+    let mut friends_socket = open(&friend, "server:8080", 150)?;
+    OpenWebSocket::all_open(&mut [
+        &mut bytes,
+        &mut socket,
+        &mut friends_bytes,
+        &mut friends_socket,
+    ])?;
+    ns.annotate(ACCESS, Some("audit"))?;
+    thread::sleep(PROMISED);
+    bytes.is_open()?;
+    socket.is_open()?;
+
+    ns.annotate(ACCESS, Some("deny"))?;
+    let start = Instant::now();
+    for (what, connection) in [("bytes", &mut bytes), ("websocket", &mut socket)] {
+        let took = connection.closed(start, PROMISED)?;
+        println!("{what}: closed {took:?} after deny was written");
+    }
+    friends_bytes.finish()?;
+    friends_socket.finish()?;
+    Ok(())
+}
+
+fn access_modes_take_effect_within_2_s_and_cut_nothing_else(ns: &Namespace) -> anyhow::Result<()> {
+    ns.annotate(ACCESS, Some("open"))?;
+    grant(ns, "friend")?;
+    let (client, friend) = (ns.pod("client")?, ns.pod("friend")?);
+    let server = ns.pod("server")?;
+    let restarts_before = server.restarts();
     let target = url("server", 8080, "/");
     let passes = || client.report(&target, &[]).map(drop);
     let refused = || client.refused(&target, &[], 403, "not-allowed");
+    eventually(OPENED, "nobody is refused", passes)?;
+    let audited_before = audited(&server)?;
     let loads = [load(&client, &target, "50")?, load(&friend, &target, "50")?];
     all(&client, &target, "200")?;
 
@@ -43,18 +148,17 @@ fn access_modes_take_effect_within_2_s_and_cut_nothing_else() -> Outcome {
         ("auto", "403"),
         ("open", "200"),
     ] {
-        switch(&ns, ACCESS, mode, || {
+        switch(ns, ACCESS, mode, || {
             if status == "200" { passes() } else { refused() }
         })?;
         all(&client, &target, status)?;
         if mode == "audit" {
-            let samples = ns.pod("server")?.proxy_metrics()?;
-            let count = samples.sum("weft_audit_refusals_total", &[]);
-            assert!(count > 0.0, "audit counted nothing: {:?}", samples.names());
+            let count = audited(&server)?;
+            assert!(count > audited_before, "audit counted nothing: {count}");
         }
     }
     // In deny, what holds is the targets: they change as quickly.
-    switch(&ns, ACCESS, "deny", refused)?;
+    switch(ns, ACCESS, "deny", refused)?;
     let start = Instant::now();
     ns.kubectl(&["delete", "traffictarget", "server"])?;
     in_time("the target is gone", Instant::now(), || {
@@ -82,97 +186,10 @@ fn access_modes_take_effect_within_2_s_and_cut_nothing_else() -> Outcome {
     Ok(())
 }
 
-#[test]
-fn tightened_access_closes_open_connections_that_are_not_allowed_and_no_others() -> Outcome {
-    let ns = shop("open-access")?;
-    ns.annotate(ACCESS, Some("open"))?;
-    grant(&ns, "friend")?;
-    let (client, friend) = (ns.pod("client")?, ns.pod("friend")?);
-    let open = |pod, target, messages| OpenWebSocket::open(&ns, pod, target, messages);
-    let mut bytes = open(&client, "opaque:8080", 600)?;
-    let mut socket = open(&client, "server:8080", 600)?;
-    let mut friends_bytes = open(&friend, "opaque:8080", 150)?;
-    let mut friends_socket = open(&friend, "server:8080", 150)?;
-    OpenWebSocket::all_open(&mut [
-        &mut bytes,
-        &mut socket,
-        &mut friends_bytes,
-        &mut friends_socket,
-    ])?;
-    ns.annotate(ACCESS, Some("audit"))?;
-    thread::sleep(PROMISED);
-    bytes.is_open()?;
-    socket.is_open()?;
-
-    ns.annotate(ACCESS, Some("deny"))?;
-    let start = Instant::now();
-    for (what, connection) in [("bytes", &mut bytes), ("websocket", &mut socket)] {
-        let took = connection.closed(start, PROMISED)?;
-        println!("{what}: closed {took:?} after deny was written");
-    }
-    friends_bytes.finish()?;
-    friends_socket.finish()?;
-    Ok(())
-}
-
-#[test]
-fn strict_takes_effect_within_2_s_and_ends_plaintext_only() -> Outcome {
-    let ns = shop("mtls")?;
-    let (client, outsider) = (ns.pod("client")?, ns.pod("outsider")?);
-    let target = url("server", 8080, "/");
-    let open = |pod, target, messages| OpenWebSocket::open(&ns, pod, target, messages);
-    let loads = [
-        load(&client, &target, "50")?,
-        load(&outsider, &target, "50")?,
-    ];
-    let mut bytes = open(&outsider, "opaque:8080", 600)?;
-    let mut socket = open(&outsider, "server:8080", 600)?;
-    let mut members_bytes = open(&client, "opaque:8080", 100)?;
-    let mut members_socket = open(&client, "server:8080", 100)?;
-    OpenWebSocket::all_open(&mut [
-        &mut bytes,
-        &mut socket,
-        &mut members_bytes,
-        &mut members_socket,
-    ])?;
-
-    ns.annotate(MTLS, Some("strict"))?;
-    let start = Instant::now();
-    for (what, connection) in [("bytes", &mut bytes), ("websocket", &mut socket)] {
-        let took = connection.closed(start, PROMISED)?;
-        println!("plaintext {what}: closed {took:?} after strict was written");
-    }
-    in_time("strict", start, || {
-        outsider.refused(&target, &[], 403, "no-identity")
-    })?;
-    all(&outsider, &target, "403")?;
-    switch(&ns, MTLS, "permissive", || {
-        outsider.report(&target, &[]).map(drop)
-    })?;
-    all(&outsider, &target, "200")?;
-    switch(&ns, MTLS, "strict", || {
-        outsider.refused(&target, &[], 403, "no-identity")
-    })?;
-    switch(&ns, MTLS, "permissive", || {
-        outsider.report(&target, &[]).map(drop)
-    })?;
-    members_bytes.finish()?;
-    members_socket.finish()?;
-    let [members, outsiders] = loads.map(|load| load.end());
-    let (members, outsiders) = (members?, outsiders?);
-    println!(
-        "member {:?}, outsider {:?}",
-        members.by_status, outsiders.by_status
-    );
-    assert_eq!(
-        members.by_status.get("200"),
-        Some(&members.planned),
-        "a meshed caller noticed: {members:?}"
-    );
-    only(&outsiders, &["200", "403"], &["no-identity"])?;
-    assert_eq!(outsiders.by_status.len(), 2, "{outsiders:?}");
-    assert_eq!(outsiders.planned, outsiders.answered, "{outsiders:?}");
-    Ok(())
+/// Requests of which the proxy of this pod said only that they would be refused.
+fn audited(pod: &Pod) -> anyhow::Result<f64> {
+    let samples = pod.proxy_metrics()?;
+    Ok(samples.sum("weft_audit_refusals_total", &[]))
 }
 
 /// Two servers, one of them opaque, and three callers.

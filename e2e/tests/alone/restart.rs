@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::ensure;
+use anyhow::{anyhow, ensure};
 use e2e::{
     echo::load::Summary,
     harness::{App, Load, Namespace, Outcome, Pod, UNTIL_ENDED, app, eventually, mesh},
@@ -15,7 +15,8 @@ use serde_json::json;
 use super::{
     altered::{Altered, own_pods, own_ready, scale},
     away::OpenBreaker,
-    url,
+    lifecycle::namespaces_that_wait_for_controllers_go_when_their_apiservices_went_by_hand,
+    unmeasured, url,
 };
 
 const CONTROL_PLANE: [&str; 2] = ["deployment/weft-controller", "deployment/weft-injector"];
@@ -72,20 +73,24 @@ fn restart_of_every_controller_and_injector_loses_no_request() -> Outcome {
     eventually(CAUGHT_UP, "the new replicas are heard", || {
         client.refused(&url("server", 8080, "/"), &[], 403, "not-allowed")
     })?;
-    altered.restore()?;
+    altered.is_as_before();
     Ok(())
 }
 
-/// What a breaker does that was open when they went is looked at in the same minute.
+/// What a breaker does that was open when they went is looked at in the same minute, and so is
+/// a namespace that is deleted then.
 #[test]
 fn mesh_does_without_controllers_and_injectors_for_a_minute_and_then_catches_up() -> Outcome {
-    let ns = members(
-        "away",
-        &[
-            App::new("server").replicas(2).label("tier", "web"),
-            App::new("spare"),
-        ],
-    )?;
+    let servers = [
+        App::new("server").replicas(2).label("tier", "web"),
+        App::new("spare"),
+    ];
+    // Most of the time both wait for pods.
+    let (ns, breaker) = thread::scope(|scope| {
+        let breaker = scope.spawn(OpenBreaker::begin);
+        (members("away", &servers), breaker.join())
+    });
+    let (ns, breaker) = (ns?, breaker.map_err(|_| anyhow!("its thread panicked"))??);
     ns.apply_all(&[
         app::service("web", &json!({"tier": "web"})),
         app::service("shop", &json!({"app": "server"})),
@@ -95,7 +100,7 @@ fn mesh_does_without_controllers_and_injectors_for_a_minute_and_then_catches_up(
     let (client, spare) = (ns.pod("client")?, ns.pod("spare")?);
     client.report(&url("web", 8080, "/"), &[])?;
     client.report(&url("shop", 8080, "/"), &[])?;
-    let breaker = OpenBreaker::begin()?;
+    let held_up = Namespace::unmeshed("held-up")?;
 
     let altered = Altered::begin()?;
     let load = load(&client, "web")?;
@@ -109,6 +114,7 @@ fn mesh_does_without_controllers_and_injectors_for_a_minute_and_then_catches_up(
     breaker.lets_calls_through_within_20_s()?;
     breaker.all_else_is_gotten()?;
     changes_wait(&ns, &client, &spare)?;
+    namespaces_that_wait_for_controllers_go_when_their_apiservices_went_by_hand(&held_up)?;
     thread::sleep(AWAY.saturating_sub(gone.elapsed()));
 
     scale(&ns.cluster, &CONTROL_PLANE, 2)?;
@@ -133,6 +139,8 @@ fn mesh_does_without_controllers_and_injectors_for_a_minute_and_then_catches_up(
     println!("changed split seen {:?} after the return", back.elapsed());
     nothing_lost(&load.end()?)?;
     altered.restore()?;
+    // Those that were taken away and put back, too.
+    unmeasured::apis_are_served_again(&ns.cluster)?;
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use e2e::harness::{Namespace, Outcome, Pod, cluster};
 use identity::LeafKey;
@@ -24,11 +24,28 @@ const AUDIENCE: &str = "weft.dev";
 /// Seconds; a token's life as projected.
 const HOUR: i64 = 3600;
 
+/// The same two pods serve all three promises; one of them goes in the last.
 #[test]
-fn token_of_a_pod_gives_a_certificate_for_that_pod_whatever_the_request_asks() -> Outcome {
-    let ns = members("certify", &["member", "other"])?;
+fn certificates_are_given_for_good_tokens_of_running_pods_alone() -> Outcome {
+    let ns = Namespace::meshed("tokens")?;
+    ns.run(&["member", "other"])?;
     let (pod, controller) = (ns.pod("member")?, Controller::any(&ns.cluster, &ns.name)?);
-    let token = ns.kubectl(&bound(&pod, "member", AUDIENCE))?;
+    token_of_a_pod_gives_a_certificate_for_that_pod_whatever_the_request_asks(
+        &ns,
+        &pod,
+        &controller,
+    )?;
+    wrong_tokens_are_refused_with_a_reason_and_counted(&ns, &pod, &controller)?;
+    token_of_a_deleted_pod_is_refused_also_when_it_was_good_a_moment_ago(&ns, &pod, &controller)?;
+    Ok(())
+}
+
+fn token_of_a_pod_gives_a_certificate_for_that_pod_whatever_the_request_asks(
+    ns: &Namespace,
+    pod: &Pod,
+    controller: &Controller,
+) -> anyhow::Result<()> {
+    let token = ns.kubectl(&bound(pod, "member", AUDIENCE))?;
     let key = KeyPair::generate()?;
 
     for (claim, wish) in [
@@ -65,11 +82,12 @@ fn token_of_a_pod_gives_a_certificate_for_that_pod_whatever_the_request_asks() -
     Ok(())
 }
 
-#[test]
-fn wrong_tokens_are_refused_with_a_reason_and_counted() -> Outcome {
-    let ns = members("tokens", &["member", "other"])?;
-    let (pod, controller) = (ns.pod("member")?, Controller::any(&ns.cluster, &ns.name)?);
-    let in_time = forged(&ns, &pod, "member", HOUR)?;
+fn wrong_tokens_are_refused_with_a_reason_and_counted(
+    ns: &Namespace,
+    pod: &Pod,
+    controller: &Controller,
+) -> anyhow::Result<()> {
+    let in_time = forged(ns, pod, "member", HOUR)?;
     let before = controller.counted("issued")?;
     controller
         .certify(&in_time, plain_request()?)?
@@ -92,7 +110,7 @@ fn wrong_tokens_are_refused_with_a_reason_and_counted() -> Outcome {
         ensure!(counted == 1.0, "{what}: {counted} more of {outcome}");
         Ok(())
     };
-    let foreign = ns.kubectl(&bound(&pod, "member", "https://elsewhere.example"))?;
+    let foreign = ns.kubectl(&bound(pod, "member", "https://elsewhere.example"))?;
     refused(
         "a token for another audience",
         &foreign,
@@ -111,7 +129,7 @@ fn wrong_tokens_are_refused_with_a_reason_and_counted() -> Outcome {
     )?;
     refused(
         "an expired token",
-        &forged(&ns, &pod, "member", -60)?,
+        &forged(ns, pod, "member", -60)?,
         "not-authenticated",
         Code::Unauthenticated,
         "expired",
@@ -135,12 +153,12 @@ fn wrong_tokens_are_refused_with_a_reason_and_counted() -> Outcome {
     Ok(())
 }
 
-#[test]
-fn token_of_a_deleted_pod_is_refused_also_when_it_was_good_a_moment_ago() -> Outcome {
-    let ns = members("deleted", &["member"])?;
-    let controller = Controller::any(&ns.cluster, &ns.name)?;
-    let pod = ns.pod("member")?;
-    let tokens = [0, 1].map(|_| ns.kubectl(&bound(&pod, "member", AUDIENCE)));
+fn token_of_a_deleted_pod_is_refused_also_when_it_was_good_a_moment_ago(
+    ns: &Namespace,
+    pod: &Pod,
+    controller: &Controller,
+) -> anyhow::Result<()> {
+    let tokens = [0, 1].map(|_| ns.kubectl(&bound(pod, "member", AUDIENCE)));
     let [used, unused] = tokens;
     let (used, unused) = (used?, unused?);
     // The API server remembers a good token for some seconds.
@@ -149,9 +167,9 @@ fn token_of_a_deleted_pod_is_refused_also_when_it_was_good_a_moment_ago() -> Out
         .context("the pod still runs")?;
     ns.kubectl(&["delete", "pod", &pod.name, "--grace-period=1", "--wait"])?;
     for (what, token) in [("used before", &used), ("never used", &unused)] {
-        let before = counted_as_gone(&controller)?;
+        let before = counted_as_gone(controller)?;
         let Err(status) = controller.certify(token.trim(), plain_request()?)? else {
-            panic!("a token {what} of a deleted pod got a certificate")
+            bail!("a token {what} of a deleted pod got a certificate")
         };
         println!("{what}: {:?}: {}", status.code(), status.message());
         assert!(
@@ -161,7 +179,7 @@ fn token_of_a_deleted_pod_is_refused_also_when_it_was_good_a_moment_ago() -> Out
             ),
             "{what}: {status:?}"
         );
-        assert_eq!(counted_as_gone(&controller)?, before + 1.0, "{what}");
+        assert_eq!(counted_as_gone(controller)?, before + 1.0, "{what}");
     }
     Ok(())
 }
@@ -169,12 +187,6 @@ fn token_of_a_deleted_pod_is_refused_also_when_it_was_good_a_moment_ago() -> Out
 /// Either the API server says so, or the controller that looked for the pod.
 fn counted_as_gone(controller: &Controller) -> anyhow::Result<f64> {
     Ok(controller.counted("not-authenticated")? + controller.counted("pod-gone")?)
-}
-
-fn members(claim: &str, apps: &[&str]) -> anyhow::Result<Namespace> {
-    let ns = Namespace::meshed(claim)?;
-    ns.run(apps)?;
-    Ok(ns)
 }
 
 /// `kubectl create token` as the kubelet asks for it, and for any audience.

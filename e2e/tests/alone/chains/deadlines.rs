@@ -12,7 +12,7 @@ use e2e::{
         call::ProxyResponse,
         request_log::{Record, RequestState},
     },
-    harness::{Api, Load, Namespace, Outcome, Pod, eventually},
+    harness::{Api, App, Load, Namespace, Outcome, Pod, eventually},
 };
 
 use super::super::url;
@@ -46,15 +46,14 @@ struct Town {
 impl Town {
     fn new() -> anyhow::Result<Self> {
         let ns = Namespace::meshed("chain-deadlines")?;
-        for app in [
+        let apps = [
             link("client"),
             calls_on("gate", "a", "context"),
             calls_on("a", "b", "context"),
             calls_on("b", "c", "context"),
             link("c"),
-        ] {
-            ns.apply_all(&app.objects())?;
-        }
+        ];
+        ns.apply_all(&apps.iter().flat_map(App::objects).collect::<Vec<_>>())?;
         ns.ready(&["client", "gate", "a", "b", "c"])?;
         let town = Self {
             api: Api::open(&ns.cluster)?,

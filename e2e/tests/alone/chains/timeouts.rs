@@ -3,7 +3,7 @@
 use anyhow::{Context as _, anyhow, ensure};
 use e2e::{
     echo::request_log::Record,
-    harness::{Api, Namespace, Outcome, Pod, eventually},
+    harness::{Api, App, Namespace, Outcome, Pod, eventually},
 };
 use serde_json::json;
 
@@ -28,24 +28,26 @@ const EACH: usize = 9;
 
 fn town() -> anyhow::Result<Namespace> {
     let ns = Namespace::meshed("chain-timeouts")?;
-    for app in [
+    let apps = [
         link("client"),
         calls_on("a", "b", "context"),
         calls_on("b", "c", "context"),
         link("c"),
-    ] {
-        ns.apply_all(&app.objects())?;
-    }
-    for (service, limit) in LIMITS {
+    ];
+    let mut objects: Vec<_> = apps.iter().flat_map(App::objects).collect();
+    objects.extend(LIMITS.map(|(service, limit)| {
         let request = format!("{}s", limit / 1000.0);
-        ns.apply_all(&[json!({
+        json!({
             "apiVersion": "weft.dev/v1alpha1", "kind": "TrafficPolicy",
             "metadata": {"name": service},
             "spec": {
                 "targetRef": {"kind": "Service", "name": service},
                 "timeouts": {"request": request},
             },
-        })])?;
+        })
+    }));
+    ns.apply_all(&objects)?;
+    for (service, _) in LIMITS {
         ns.await_condition(&format!("tp/{service}"), "Accepted", "True")?;
     }
     ns.ready(&["client", "a", "b", "c"])?;
