@@ -23,7 +23,7 @@ demo: ## a cluster, the mesh, a small shop, and what the mesh sees
 proxy: ## the proxy as users get it, one static file, compiled by a profile of what it does under load
 	@proxy/profile/build
 
-profile: ## write that profile anew, 12 min; for a commit in which requests pass other code
+profile: ## write that profile anew, 16 min; for a commit in which requests pass other code
 	@proxy/profile/train
 
 cli: ## the command `weft`, one static file, as target/cli/weft and as plugin of kubectl
