@@ -26,7 +26,7 @@ impl Altered {
 
     /// The test has only ended pods that come back by themselves, and has waited for that:
     /// there is nothing to put back.
-    pub(crate) fn is_as_before(mut self) {
+    pub(crate) fn nothing_to_restore(mut self) {
         self.armed = false;
     }
 }

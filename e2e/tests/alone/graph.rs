@@ -186,6 +186,6 @@ fn graph_tells_the_same_calls_and_remembers_single_ones_after_every_controller_w
         ensure!(all.iter().any(|pod| pod.name == leader), "{leader}");
         Ok(())
     })?;
-    altered.is_as_before();
+    altered.nothing_to_restore();
     Ok(())
 }

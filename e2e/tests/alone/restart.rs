@@ -73,7 +73,7 @@ fn restart_of_every_controller_and_injector_loses_no_request() -> Outcome {
     eventually(CAUGHT_UP, "the new replicas are heard", || {
         client.refused(&url("server", 8080, "/"), &[], 403, "not-allowed")
     })?;
-    altered.is_as_before();
+    altered.nothing_to_restore();
     Ok(())
 }
 
