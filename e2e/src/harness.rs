@@ -18,6 +18,7 @@ pub mod metrics;
 pub mod namespace;
 pub mod pod;
 pub mod prometheus;
+mod unready;
 pub mod weft;
 
 pub use api::Api;

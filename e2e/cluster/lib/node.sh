@@ -2,6 +2,9 @@
 # kube-proxy in it. kube-proxy thus never touches the host's own rules, and a node
 # fails when its veth goes down.
 
+# Percent of its filesystem below which a kubelet takes no pod and evicts those it has.
+EVICTED_BELOW=1
+
 make_bridge() {
   ip link add "$BRIDGE" type bridge
   ip address add "$HOST_IP/$NODE_NET_LENGTH" dev "$BRIDGE"
@@ -100,7 +103,7 @@ tlsCertFile: $PKI/node$node.crt
 tlsPrivateKeyFile: $PKI/node$node.key
 imageGCHighThresholdPercent: 100
 imageGCLowThresholdPercent: 99
-evictionHard: {memory.available: 100Mi, nodefs.available: 1%, imagefs.available: 1%}
+evictionHard: {memory.available: 100Mi, nodefs.available: $EVICTED_BELOW%, imagefs.available: $EVICTED_BELOW%}
 nodeStatusUpdateFrequency: 4s
 syncFrequency: 15s
 maxPods: 200

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Cluster, cluster::root, eventually};
+use super::{Cluster, cluster::root, eventually, unready};
 
 /// Namespace of the mesh's own parts.
 pub const NAMESPACE: &str = "weft-system";
@@ -72,13 +72,16 @@ pub fn install_with(more: &[&str], flags: &[&str]) -> anyhow::Result<()> {
     }
     // Another program may be upgrading at this moment; helm says so and gives up.
     let limit = Duration::from_secs(240);
-    eventually(limit, "helm is free to upgrade", || {
+    let settled = eventually(limit, "helm is free to upgrade", || {
         match cluster.helm(&args) {
             Err(error) if is_busy(&format!("{error:#}")) => Err(error),
             settled => Ok(settled),
         }
-    })??;
-    Ok(())
+    })?;
+    match settled {
+        Ok(_) => Ok(()),
+        Err(error) => Err(unready::explained(error, &cluster, NAMESPACE)),
+    }
 }
 
 /// The folder of the chart.
