@@ -20,7 +20,7 @@ mod mesh;
 
 use std::collections::BTreeMap;
 
-use oracle::{Call, Shares, Traffic, World, generate::SHOP, random::Random};
+use oracle::{Call, Shares, Traffic, World, generate::SHOP, random::Random, seeds::seeds};
 
 use coverage::Coverage;
 use mesh::Mesh;
@@ -35,7 +35,7 @@ const PER_WORLD: usize = 50;
 fn a_hundred_thousand_requests_are_decided_as_the_objects_say() {
     let mut coverage = Coverage::default();
     let requests = REQUESTS * more();
-    for seed in from()..from() + (requests / PER_WORLD) as u64 {
+    for seed in seeds((requests / PER_WORLD) as u64) {
         let mut random = Random::new(seed);
         let world = World::random(&mut random);
         let mesh = Mesh::new(&world);
@@ -67,10 +67,10 @@ const FIXED: usize = 300;
 #[test]
 fn explanations_agree_with_what_proxies_decide() {
     use crds::observe::ExplanationVerdict;
-    let (mut explained, mut refused, mut worlds) = (0, 0, 0);
+    let (mut explained, mut refused) = (0, 0);
+    let mut seeds = seeds(u64::MAX);
     while explained < EXPLAINED * more() {
-        let seed = from() + worlds + 5_000_000;
-        worlds += 1;
+        let seed = seeds.next().unwrap() + 5_000_000;
         let mut random = Random::new(seed);
         let world = World::random(&mut random);
         let mesh = Mesh::new(&world);
@@ -103,8 +103,9 @@ fn explanations_agree_with_what_proxies_decide() {
 #[test]
 fn fix_lets_the_call_pass_and_no_call_beside_it() {
     let (mut fixed, mut beside, mut worlds) = (0, 0, 0);
+    let mut seeds = seeds(u64::MAX);
     while fixed < FIXED * more() {
-        let seed = from() + worlds + 6_000_000;
+        let seed = seeds.next().unwrap() + 6_000_000;
         worlds += 1;
         assert!(worlds < 100_000, "too few calls can be fixed: {fixed}");
         let mut random = Random::new(seed);
@@ -217,11 +218,6 @@ fn same_request(call: &Call, other: &Call) -> bool {
     request(call) == request(other)
 }
 
-/// The first seed: the same in every run but those of `make fuzz`.
-fn from() -> u64 {
-    std::env::var("WEFT_FUZZ_FROM").map_or(0, |from| from.parse().unwrap())
-}
-
 /// How many times the usual number of cases is wanted.
 fn more() -> usize {
     std::env::var("WEFT_TEST_MORE").map_or(1, |more| more.parse().unwrap())
@@ -230,7 +226,7 @@ fn more() -> usize {
 #[test]
 fn traffic_is_shared_out_as_the_objects_say() {
     let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
-    for seed in from()..from() + 2_000 * more() as u64 {
+    for seed in seeds(2_000 * more() as u64) {
         let mut random = Random::new(seed + 1_000_000);
         let world = World::random(&mut random);
         let mesh = Mesh::new(&world);

@@ -22,6 +22,7 @@ use oracle::{
     World,
     generate::{SHOP, Vocabulary, hostile},
     random::Random,
+    seeds::seeds,
 };
 use serde_json::{Value, json};
 
@@ -61,19 +62,18 @@ fn no_object_of_a_tenant_disturbs_another_tenant_or_the_controller() {
         Some(text.parse().unwrap())
     };
     let end = number("WEFT_FUZZ_SECONDS").map(|s| Instant::now() + Duration::from_secs(s));
-    let from = number("WEFT_FUZZ_FROM").unwrap_or(0);
     let kept: Vec<u64> = KEPT
         .lines()
         .filter(|line| !line.starts_with('#'))
         .map(|line| line.parse().unwrap())
         .collect();
     let (mut tries, mut slowest, mut own, mut reaching) = (0, Duration::ZERO, 0, 0);
-    let fresh = (from..)
-        .zip(0..)
-        .take_while(|(_, tried)| {
+    let fresh = (0..)
+        .take_while(|tried| {
             end.map_or(*tried < TRIES, |end| *tried < LEAST || Instant::now() < end)
         })
-        .map(|(seed, _)| seed);
+        .zip(seeds(u64::MAX))
+        .map(|(_, seed)| seed);
     for seed in kept.iter().copied().chain(fresh) {
         let begun = computed();
         let Ok((got, reached)) = catch_unwind(|| attempt(seed, EVERY)) else {

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 
 use oracle::generate::{SHOP, policies, request};
 use oracle::random::Random;
+use oracle::seeds::seeds;
 use oracle::{Call, Caller, Traffic, World};
 use policy::access::passes::Effect;
 use serde_json::{Value, json};
 use weft_controller::{Calls, ModelComparison, PodId, Who};
 
 use super::mesh::Mesh;
-use super::{from, more, show};
+use super::{more, show};
 
 /// Worlds that are changed once, edges of each, and calls over each of these.
 const WORLDS: u64 = 300;
@@ -30,7 +31,7 @@ const ACCESS: [&str; 4] = [
 fn a_dry_run_says_of_each_edge_what_becomes_of_its_calls() {
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
     let mut otherwise = 0;
-    for seed in from()..from() + WORLDS * more() as u64 {
+    for seed in seeds(WORLDS * more() as u64) {
         let mut random = Random::new(seed + 7_000_000);
         let before = World::random(&mut random);
         let after = changed(&mut random, &before);

@@ -22,6 +22,7 @@ mod world;
 
 pub mod generate;
 pub mod random;
+pub mod seeds;
 
 pub use split::Shares;
 pub use world::{CLUSTER_DOMAIN, Call, Caller, Chart, Request, TRUST_DOMAIN, Traffic, World};

@@ -7,6 +7,7 @@ use crds::weft;
 use oracle::{
     generate::{SHOP, hostile},
     random::Random,
+    seeds::seeds,
 };
 use serde_json::{Value, json};
 use weft_cli::judged::{Finding, judge};
@@ -94,7 +95,7 @@ impl Compared {
 #[test]
 fn a_file_is_judged_as_the_webhook_judges_its_object() {
     let mut compared = Compared::default();
-    for seed in 0..OBJECTS {
+    for seed in seeds(OBJECTS) {
         let mut object = hostile(&mut Random::new(seed), &SHOP);
         object["metadata"]["namespace"] = json!("shop");
         compared.compare(seed, &object);
@@ -107,7 +108,7 @@ fn a_file_is_judged_as_the_webhook_judges_its_object() {
 fn a_file_of_a_policy_is_judged_as_the_webhook_judges_it() {
     let spec: Value = serde_yaml_ng::from_str(traffic::EVERYTHING).unwrap();
     let mut compared = Compared::default();
-    for seed in 0..OBJECTS {
+    for seed in seeds(OBJECTS) {
         let mut object = json!({
             "apiVersion": "weft.dev/v1alpha1", "kind": "TrafficPolicy",
             "metadata": {"name": "x", "namespace": "shop"}, "spec": spec,

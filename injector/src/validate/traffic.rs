@@ -1,6 +1,6 @@
 //! What is refused of a TrafficPolicy, with the field, the reason and the way out.
 
-use oracle::random::Random;
+use oracle::{random::Random, seeds::seeds};
 use serde_json::{Value, json};
 
 use super::{agreement, *};
@@ -160,7 +160,7 @@ fn policy_that_was_stored_while_nobody_looked_can_still_be_labelled() {
 fn webhook_refuses_exactly_what_the_controller_does_not_accept_of_a_policy() {
     let spec: Value = serde_yaml_ng::from_str(EVERYTHING).unwrap();
     let (mut refused, mut taken) = (0, 0);
-    for seed in 0..POLICIES {
+    for seed in seeds(POLICIES) {
         let mut object = json!({
             "apiVersion": "weft.dev/v1alpha1", "kind": "TrafficPolicy",
             "metadata": {"name": "x", "namespace": "shop", "generation": 1}, "spec": spec,

@@ -33,7 +33,7 @@ fn json_is_read_as_what_it_is() {
     use oracle::random::Random;
 
     let mut read = 0;
-    for seed in 0..600 {
+    for seed in oracle::seeds::seeds(600) {
         let object = hostile(&mut Random::new(seed), &SHOP);
         if let Ok(documents) = parse(&object.to_string()) {
             read += 1;

@@ -379,7 +379,8 @@ impl Naive {
 
 #[test]
 fn answers_come_to_what_a_look_through_all_that_was_sent_comes_to() {
-    let mut seed = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut seeds = oracle::seeds::seeds(1);
+    let mut seed = 0x9E37_79B9_7F4A_7C15_u64 ^ seeds.next().unwrap();
     let mut roll = |below: usize| {
         seed ^= seed << 13;
         seed ^= seed >> 7;

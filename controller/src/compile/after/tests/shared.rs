@@ -209,7 +209,8 @@ fn whoever_shares_pods_in_a_long_history_is_told_what_compiling_from_nothing_say
         .with(cluster::service("third", "10.96.0.4", &[("http", 91)]))
         .with(overload("third", 30, 0));
     let mut history = History::of(&cluster);
-    let mut dice = StdRng::seed_from_u64(14);
+    let mut seeds = oracle::seeds::seeds(1);
+    let mut dice = StdRng::seed_from_u64(14 + seeds.next().unwrap());
     let (mut short, mut told) = (0, BTreeSet::new());
     for _ in 0..STEPS {
         let (name, ip) = &pods[dice.random_range(0..pods.len())];

@@ -1,4 +1,4 @@
-//! Messages between two proxies at random, the same in every run.
+//! Messages between two proxies at random, the same for the same seed.
 
 use http::{Request, Response};
 use policy::hashing::{STEP, mix};
@@ -22,7 +22,7 @@ pub(super) const OF_REQUESTS: [HeaderName; 8] = [
 /// And of an answer.
 pub(super) const OF_ANSWERS: [HeaderName; 3] = [REASON, SPENT, LOAD];
 
-/// SplitMix64: every run makes the same messages.
+/// SplitMix64.
 pub(super) struct Random(pub(super) u64);
 
 impl Random {

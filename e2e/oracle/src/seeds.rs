@@ -1,0 +1,107 @@
+//! Which seeds a test of random cases tries: the same in every run, and others under `make fuzz`.
+
+use std::panic::Location;
+use std::thread;
+
+/// The first seed, for tests that shall try others than usual.
+const FROM: &str = "WEFT_FUZZ_FROM";
+
+/// Seeds, one after another. At its end it tells on standard output how many were tried; if
+/// that is a failure, the last of them and the command that tries this one first.
+#[derive(Debug)]
+pub struct Seeds {
+    first: u64,
+    count: u64,
+    tried: u64,
+    caller: &'static Location<'static>,
+}
+
+/// So many seeds: from 0, or from the number that the environment has in `WEFT_FUZZ_FROM`.
+/// Kept until the end of a test, they tell of a failure behind the last case as well.
+#[track_caller]
+pub fn seeds(count: u64) -> Seeds {
+    let from = std::env::var(FROM).ok();
+    Seeds::new(from.as_deref(), count, Location::caller())
+}
+
+impl Seeds {
+    fn new(from: Option<&str>, count: u64, caller: &'static Location<'static>) -> Self {
+        let first: Result<u64, _> = from.map_or(Ok(0), str::parse);
+        assert!(first.is_ok(), "{FROM} is a number, not {from:?}");
+        Self {
+            first: first.unwrap_or_default(),
+            count,
+            tried: 0,
+            caller,
+        }
+    }
+
+    /// What is told at the end; nothing of a test that came to no case.
+    fn told(&self, test: &str, failed: bool) -> Option<String> {
+        let last = self.first.wrapping_add(self.tried.checked_sub(1)?);
+        let package = self.caller.file().split('/').next().unwrap_or_default();
+        Some(if failed {
+            format!("once more: {FROM}={last} cargo test -p {package} {test}")
+        } else {
+            format!("cases of {package} {test}: {}", self.tried)
+        })
+    }
+}
+
+impl Iterator for Seeds {
+    type Item = u64;
+
+    fn next(&mut self) -> Option<u64> {
+        if self.tried == self.count {
+            return None;
+        }
+        let seed = self.first.wrapping_add(self.tried);
+        self.tried += 1;
+        Some(seed)
+    }
+}
+
+impl Drop for Seeds {
+    fn drop(&mut self) {
+        // The thread of a test has its name.
+        let current = thread::current();
+        let test = current.name().unwrap_or_default();
+        if let Some(told) = self.told(test, thread::panicking()) {
+            println!("{told}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from(text: Option<&str>) -> Seeds {
+        Seeds::new(text, 3, Location::caller())
+    }
+
+    #[test]
+    fn seeds_are_the_same_in_every_run_unless_the_environment_names_others() {
+        assert_eq!(from(None).collect::<Vec<_>>(), [0, 1, 2]);
+        assert_eq!(from(Some("700")).collect::<Vec<_>>(), [700, 701, 702]);
+        assert!(std::panic::catch_unwind(|| from(Some("x"))).is_err());
+    }
+
+    #[test]
+    fn a_failure_names_the_seed_that_failed_and_how_to_try_it_again() {
+        let mut seeds = from(Some("700"));
+        assert_eq!(seeds.told("a::test", true), None);
+        assert_eq!((seeds.next(), seeds.next()), (Some(700), Some(701)));
+        let package = file!().split('/').next().unwrap();
+        assert_eq!(
+            seeds.told("a::test", true),
+            Some(format!(
+                "once more: WEFT_FUZZ_FROM=701 cargo test -p {package} a::test"
+            ))
+        );
+        assert_eq!(
+            seeds.told("a::test", false),
+            Some(format!("cases of {package} a::test: 2"))
+        );
+    }
+}
