@@ -113,7 +113,9 @@ def http1(programs, short):
         Row("Go net/http", [[go / "nethttp", "serve", ":8081"]], 8081, "http1", [interim(go)]),
         Row("Python http.server, its queue full", [[python, scripts / "short_queue.py", "8106"]], 8106, "http1", [queue]),
         Row("websockets", [[python, scripts / "websocket.py", "8104"]], 8104, "http1",
-            [Client("websockets", [python, scripts / "websocket.py", "ws://{to}/"], 60, must="closed 1000")], short=False),
+            [Client("websockets", [python, scripts / "websocket.py", "ws://{to}/"], 60, must="closed 1000"),
+             Client("resets at every stage, 50 at once", [python, scripts / "websocket_resets.py", "{to}"], 120,
+                    must=r"\Aone beside them: open\n(?:50 of 50 reset .* left: ok; the one beside them: same\n){12}\Z")], short=False),
     ]
 
 

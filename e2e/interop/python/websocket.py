@@ -1,18 +1,53 @@
-"""A websocket echo server, `websocket.py PORT`, and its client, `websocket.py ws://HOST:PORT/`."""
+"""A websocket echo server, `websocket.py PORT`, and its client, `websocket.py ws://HOST:PORT/`.
+The server also resets its connection where websocket_resets.py asks for it."""
 
 import asyncio
+import socket
+import struct
 import sys
 
 import websockets
 
 
+# The beginning of a frame of 4 KB.
+HALF = b"\x82\x7e\x10\x00half"
+present = set()
+
+
 async def echo(one):
-    async for message in one:
-        await one.send(message)
+    present.add(one)
+    try:
+        async for message in one:
+            if message == "how many":
+                await one.send(str(len(present)))
+            elif message == "reset":
+                reset(one)
+            elif message == "reset within a frame":
+                one.transport.write(HALF)
+                # It is on its way before the reset, which would overtake it.
+                await asyncio.sleep(0.1)
+                reset(one)
+            else:
+                await one.send(message)
+    except websockets.ConnectionClosedError:
+        # Whose client resets it.
+        pass
+    finally:
+        present.discard(one)
+
+
+def reset(one):
+    one.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    one.transport.abort()
+
+
+async def handshake(one, request):
+    if request.path == "/reset":
+        reset(one)
 
 
 async def serve(port):
-    async with websockets.serve(echo, "0.0.0.0", port, max_size=None):
+    async with websockets.serve(echo, "0.0.0.0", port, max_size=None, process_request=handshake):
         await asyncio.Future()
 
 
