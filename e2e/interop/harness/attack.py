@@ -42,15 +42,25 @@ TRIAL_BELOW, TRIAL_SECONDS = 20, 6
 AROUND = 2
 # Takes what was redirected to it, and turns away whoever calls it.
 DIRECT = "15106"
+# Probes and scrapes come here, and anybody may.
+ADMIN = "15190"
 # kind, port, how many: from the stranger, who has no rights at all.
 FLOODS = [
-    ("silent", "15108", 3000), ("tls", "15108", 1000), ("silent", "15190", 2000), ("bytes", "9002", 3000), ("silent", "9001", 2000),
-    ("head", "9002", 1000), ("body", "9002", 1000), ("reader", "9004", 300), ("storm", "9002", 50), ("http", "9002", 50), ("http", "15190", 50),
+    ("silent", "15108", 3000), ("tls", "15108", 1000), ("silent", ADMIN, 2000), ("bytes", "9002", 3000), ("silent", "9001", 2000),
+    ("head", "9002", 1000), ("body", "9002", 1000), ("reader", "9004", 300), ("storm", "9002", 50), ("http", "9002", 50), ("http", ADMIN, 50),
+    ("head", ADMIN, 1000), ("begun", ADMIN, 1000), ("slow", ADMIN, 300),
     ("heads", "9002", 1500), ("long", "9002", 1500), ("down", "9001", 10), ("drip", "9001", 20), ("up", "9001", 60), ("crash", "9004", 100),
     ("silent", DIRECT, 3000), ("storm", DIRECT, 50),
 ]
 # Listeners that ask neither rules nor modes before a caller has proven who it is.
-OF_THE_PROXY = {DIRECT, "15108", "15190"}
+OF_THE_PROXY = {DIRECT, "15108", ADMIN}
+# What the server's proxy counts of the connections that it ends there.
+COUNTED = {DIRECT: 'weft_limit_reached_total{limit="direct-call"', ADMIN: "weft_admin_connections_closed_total"}
+# Kinds whose connections hold a place and give nothing for it: of an address that has far more than its share at the admin
+# port most are closed.
+HOLDING = {"silent", "head", "begun", "slow"}
+# Seconds in which a probe is answered, and probe and scrape while the admin port itself is flooded.
+PROBE_WITHIN, ADMIN_WITHIN = 3, 1
 # The same from the client itself, through its proxy: whoever may call must not stop the pair for its own other calls.
 OF_THE_PAIR = [("crash", "9004", 100), ("stuck", "9004", 100), ("reader", "9004", 100), ("up", "9001", 1)]
 # Milliseconds that 99 of 100 honest calls take at most beside slowhttptest, and beside floods of HTTP/2 frames.
@@ -183,21 +193,25 @@ class Attack:
         host = place.SERVICE_IP if pod == "client" else place.SERVER_IP
         script = [self.python, HERE / "python/flood.py", kind, f"{host}:{port}", count, seconds]
         name = f"{count} x {kind} at {port}" + (" by the client itself" if pod == "client" else "")
-        before = self.direct_calls() if port == DIRECT else 0
+        before = self.ended_at(port)
 
         def told(said):
-            if port != DIRECT:
-                return said[-1] if said else ""
-            direct = self.direct_calls() - before
-            if direct < count:
-                self.complain(f"{name}: the proxy counted {direct} direct calls, fewer than connect at once")
-            return f"{said[-1] if said else ''}; the proxy turned {direct} away"
+            last = said[-1] if said else ""
+            if port not in COUNTED:
+                return last
+            ended = self.ended_at(port) - before
+            least = fewest_ended(kind, port, count)
+            if ended < least:
+                self.complain(f"{name}: the proxy counted {ended} connections that it turned away or closed, fewer than {least}")
+            return f"{last}; the proxy {'turned' if port == DIRECT else 'closed'} {ended}{' away' if port == DIRECT else ''}"
 
-        self.beside(name, script, seconds, pod, told)
+        self.beside(name, script, seconds, pod, told, port == ADMIN)
 
-    def direct_calls(self):
-        """Connections that the server's proxy has turned away because nothing had redirected them."""
-        lines = [line for line in self.where.metrics("server").splitlines() if line.startswith('weft_limit_reached_total{limit="direct-call"')]
+    def ended_at(self, port):
+        """Connections to this port that the server's proxy has turned away or closed for the sake of others."""
+        if port not in COUNTED:
+            return 0
+        lines = [line for line in self.where.metrics("server").splitlines() if line.startswith(COUNTED[port])]
         return sum(int(float(line.rsplit(" ", 1)[1])) for line in lines)
 
     def slow(self, how, seconds):
@@ -237,9 +251,10 @@ class Attack:
             return f"all ended by the other side before it looked again; the proxy accepted {accepted}"
         return f"held {held} at most; {best['connected']} connected, {best['closed']} closed, {best['error']} failed; the proxy accepted {accepted}"
 
-    def beside(self, name, script, seconds, pod, told=lambda said: said[-1] if said else ""):
+    def beside(self, name, script, seconds, pod, told=lambda said: said[-1] if said else "", at_admin=False):
         """A flood from `pod` while the client calls on: what became of its calls. `told` makes
-        of the lines that the flood printed what the page says of it."""
+        of the lines that the flood printed what the page says of it. `at_admin`: probes are held
+        to a second then, and metrics are scraped beside them."""
         if self.only not in name:
             return None
         lasting = seconds + AROUND
@@ -249,13 +264,14 @@ class Attack:
                                  [self.python, HERE / "python/honest.py", f"{place.SERVICE_IP}:9002", lasting, HONEST_RATE], lasting + 40)
             time.sleep(AROUND / 2)
             flood = pool.submit(self.where.call, pod, script, seconds + 60)
-            probes = missed = 0
+            probes = missed = scrapes = unscraped = 0
             while time.monotonic() < until:
                 self.memory()
-                # As the kubelet does, from an address of its own: a kubelet that floods has no claim.
                 probes += 1
-                if self.where.call("node", ["curl", "-sf", "-m", "3", "-o", "/dev/null", f"http://{place.SERVER_IP}:15190/ready"], 10)[0] != 0:
-                    missed += 1
+                missed += not self.answers("ready", ADMIN_WITHIN if at_admin else PROBE_WITHIN)
+                if at_admin:
+                    scrapes += 1
+                    unscraped += not self.answers("metrics", ADMIN_WITHIN)
                 time.sleep(1)
             status, out, err = honest.result()
             said = flood.result()[1].strip().splitlines()
@@ -263,13 +279,23 @@ class Attack:
             self.complain(f"the honest caller beside {name}: {err[-300:]}")
             return None
         one = json.loads(out)
-        self.floods.append((name, one, probes, missed, told(said)))
+        scraped = f"; {unscraped} of {scrapes} scrapes missed" if at_admin else ""
+        self.floods.append((name, one, probes, missed, told(said) + scraped))
         if one["failed"]:
             self.complain(f"beside {name} {one['failed']} of {one['calls']} honest calls failed: {one['reasons']}")
         if missed:
             self.complain(f"beside {name} {missed} of {probes} probes of the proxy missed")
+        if unscraped or (at_admin and not scrapes):
+            self.complain(f"beside {name} {unscraped} of {scrapes} scrapes of the proxy missed")
         self.restart_what_ended(name)
         return one
+
+    def answers(self, page, within):
+        """Whether the server's proxy gives this page whole and in time, as to a kubelet or a scraper: to an address of
+        its own, since one that floods has no claim."""
+        line = ["curl", "-sf", "-m", within, f"http://{place.SERVER_IP}:{ADMIN}/{page}"]
+        status, out, _ = self.where.call("node", line, 10)
+        return status == 0 and (page != "metrics" or out.endswith("# EOF\n"))
 
     def restart_what_ended(self, name):
         """As its container would be; what comes after must be seen as well."""
@@ -283,6 +309,13 @@ class Attack:
     def memory(self):
         for pod, program in self.where.proxies.items():
             self.most[pod] = max(self.most.get(pod, 0), program.resident_kib() / 1024)
+
+
+def fewest_ended(kind, port, count):
+    """Of so many connections, how many at least a proxy must have counted as ended, or it was no attack."""
+    if port == DIRECT:
+        return count
+    return count // 2 if kind in HOLDING else 0
 
 
 def slow_counts(said):

@@ -29,7 +29,9 @@ server's proxy must have accepted as many connections as it says to have held, a
 does that is; of slowhttptest's it must have accepted nearly all. What was not seen was no attack, and is a complaint.
 Floods of HTTP/2 frames (`pings`, `settings`, `updates`, `priorities`, `empty` DATA, `control` for all of them, and `resets`,
 requests that are taken back at once) begin behind an answered request and send up to 100 000 frames a second. Beside them
-and beside slowhttptest 99 of 100 honest calls must take no more than 100 ms.
+and beside slowhttptest 99 of 100 honest calls must take no more than 100 ms. A probe must be answered within 3 s, and
+beside a flood of the admin port within 1 s; its metrics are scraped each second then, and must come whole within 1 s.
+Of connections that hold a place there the proxy must have closed half as many as the flood has at once.
 
 | mesh | flood | honest calls | failed | p50 ms | p99 ms | probes missed | the flood says |
 |---|---|---|---|---|---|---|---|"""

@@ -5,6 +5,7 @@ body    bodies that come byte by byte         reader  answers of 5 MB that nobod
 bytes   one byte per connection               storm   connections that are reset at once
 http    as many GET as go                     tls     TLS handshakes that never end
 heads   60 KB of a head that never ends       long    60 KB of a head, whole, and no answer read
+begun   heads that are begun and rest so
 over TLS where the port speaks it, and HTTP/1.1:
 slow    GETs without an end, whose answers are read a byte a second
 large   heads of 1 MB, again and again        review  AdmissionReviews of 3 MB, again and again
@@ -31,7 +32,7 @@ host, port = address.rsplit(":", 1)
 end = time.monotonic() + seconds
 held = most = refused = sent = 0
 FIRST = {
-    "silent": b"", "bytes": b"G", "head": b"GET /slow HTTP/1.1\r\nHost: app\r\nX: ",
+    "silent": b"", "bytes": b"G", "begun": b"GET /metrics HTTP/1.1\r\nHost: a", "head": b"GET /slow HTTP/1.1\r\nHost: app\r\nX: ",
     "body": b"POST /slow HTTP/1.1\r\nHost: app\r\nContent-Length: 1000000\r\n\r\n",
     "reader": b"GET /large HTTP/1.1\r\nHost: app\r\n\r\n",
     "heads": b"GET /slow HTTP/1.1\r\nHost: app\r\nX: " + b"v" * 60_000,
