@@ -5,7 +5,7 @@
 DISK_MARGIN_GIB=3
 
 # lack_of_disk: one line about the first filesystem with too little free, of the build's and
-# the nodes' own. Its status is 1 when both have enough.
+# the nodes' own. Its status is 1 when both have enough, or do not tell what they have.
 lack_of_disk() {
   local folder of free size needed
   for folder in "$TARGET" "$MACHINE_STATE"; do
@@ -13,6 +13,8 @@ lack_of_disk() {
     until [ -e "$of" ]; do of=$(dirname "$of"); done
     # KiB, and a size that counts what is kept for root, as the kubelet counts.
     read -r size free < <(df -Pk "$of" | awk 'NR == 2 { print $2, $4 }') || continue
+    # Some filesystems do not tell: no size, or a dash.
+    [[ $size =~ ^[1-9][0-9]*$ && $free =~ ^[0-9]+$ ]] || continue
     needed=$((size * EVICTED_BELOW / 100 + DISK_MARGIN_GIB * 1024 * 1024))
     if [ "$free" -lt "$needed" ]; then
       echo "the disk of $folder has $((free / 1024)) MiB free of $((size / 1024)), and the local cluster needs $((needed / 1024)):" \
