@@ -158,7 +158,9 @@ impl Write for Event<'_> {
 
 /// An event as one line of which a terminal shows each letter. Names and reasons in it come from
 /// whoever may write them, and neither layout escapes all that turns, hides or ends a line. JSON
-/// means the same afterwards. Both escape ESC, which begins the colours of a terminal.
+/// means the same afterwards. ESC is escaped in JSON already. It stays as it is since text for
+/// a terminal begins colours with it; no program of ours asks for text, which keeps an ESC of
+/// a field that is displayed.
 fn readable(line: &[u8]) -> Cow<'_, [u8]> {
     let (event, end) = match line.split_last() {
         Some((b'\n', event)) => (event, "\n"),

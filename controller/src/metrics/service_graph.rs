@@ -21,7 +21,8 @@ use prometheus_client::registry::Unit;
 use self::shares::Shares;
 pub(crate) use self::shares::Teller;
 
-/// Pairs that are shown. Each is 29 lines of the page, so that all are about 4 MiB.
+/// Pairs that are shown. Each is 29 lines of the page, so that all are about 4 MiB, and with
+/// the longest labels some 25 MiB.
 const PAIRS: usize = 1000;
 /// Bytes of a label: more than namespace, kind and name of an object have together.
 const LABEL: usize = 384;
@@ -47,9 +48,7 @@ impl Pair {
 }
 
 fn label(text: &str) -> Arc<str> {
-    let mut ends = (0..=text.len().min(LABEL)).rev();
-    let end = ends.find(|at| text.is_char_boundary(*at));
-    let letters = text[..end.unwrap_or_default()].chars();
+    let letters = text[..text.floor_char_boundary(LABEL)].chars();
     let label: String = letters
         .map(|letter| if acts_upon(letter) { '?' } else { letter })
         .collect();

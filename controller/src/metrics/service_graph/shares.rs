@@ -1,7 +1,7 @@
 //! Whose the pairs are that are shown, and who gives one up where all places are taken: names
 //! can be made up, so no namespace and no workload keeps those of all others.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// Who told of a pair first.
@@ -13,47 +13,65 @@ pub struct Teller {
     pub node: Arc<str>,
 }
 
+/// How many places each of some names has, and which has most: that is asked for each of the
+/// thousands of calls that find no place.
+#[derive(Debug, Default)]
+struct Ranking {
+    places: HashMap<Arc<str>, usize>,
+    order: BTreeSet<(usize, Arc<str>)>,
+}
+
+impl Ranking {
+    fn of(&self, name: &Arc<str>) -> usize {
+        self.places.get(name).copied().unwrap_or_default()
+    }
+
+    fn set(&mut self, name: &Arc<str>, places: usize) {
+        let before = self.of(name);
+        self.order.remove(&(before, Arc::clone(name)));
+        if places == 0 {
+            self.places.remove(name);
+        } else {
+            self.places.insert(Arc::clone(name), places);
+            self.order.insert((places, Arc::clone(name)));
+        }
+    }
+
+    /// The name that has most places; of several the last.
+    fn fullest(&self) -> Option<(usize, &Arc<str>)> {
+        self.order.last().map(|(places, name)| (*places, name))
+    }
+}
+
 /// How many places namespaces, and workloads in them, have.
 #[derive(Debug, Default)]
 pub(super) struct Shares {
-    namespaces: HashMap<Arc<str>, NamespaceShare>,
-}
-
-#[derive(Debug, Default)]
-struct NamespaceShare {
-    places: usize,
-    nodes: HashMap<Arc<str>, usize>,
-}
-
-impl NamespaceShare {
-    /// The workload that has most places; of several the last by name.
-    fn fullest(&self) -> Option<(usize, &Arc<str>)> {
-        let nodes = self.nodes.iter();
-        nodes.map(|(node, places)| (*places, node)).max()
-    }
+    namespaces: Ranking,
+    /// Of each of these namespaces.
+    nodes: HashMap<Arc<str>, Ranking>,
 }
 
 impl Shares {
     /// Counts one more place.
     pub(super) fn take(&mut self, by: &Teller) {
-        let namespace = Arc::clone(&by.namespace);
-        let share = self.namespaces.entry(namespace).or_default();
-        share.places += 1;
-        *share.nodes.entry(Arc::clone(&by.node)).or_default() += 1;
+        let places = self.namespaces.of(&by.namespace);
+        self.namespaces.set(&by.namespace, places + 1);
+        let nodes = self.nodes.entry(Arc::clone(&by.namespace)).or_default();
+        let places = nodes.of(&by.node);
+        nodes.set(&by.node, places + 1);
     }
 
     /// Counts one place less.
     pub(super) fn give_back(&mut self, by: &Teller) {
-        let Some(share) = self.namespaces.get_mut(&by.namespace) else {
+        let places = self.namespaces.of(&by.namespace);
+        self.namespaces.set(&by.namespace, places.saturating_sub(1));
+        let Some(nodes) = self.nodes.get_mut(&by.namespace) else {
             return;
         };
-        share.places = share.places.saturating_sub(1);
-        if let Some(places) = share.nodes.get_mut(&by.node) {
-            *places = places.saturating_sub(1);
-        }
-        share.nodes.retain(|_, places| *places > 0);
-        if share.places == 0 {
-            self.namespaces.remove(&by.namespace);
+        let places = nodes.of(&by.node);
+        nodes.set(&by.node, places.saturating_sub(1));
+        if nodes.places.is_empty() {
+            self.nodes.remove(&by.namespace);
         }
     }
 
@@ -61,21 +79,17 @@ impl Shares {
     /// that has most. `None` where its own has as many. One more does not count: two would
     /// take a place from each other for ever.
     pub(super) fn loser(&self, by: &Teller) -> Option<Teller> {
-        let own = self.namespaces.get(&by.namespace);
-        let namespaces = self.namespaces.iter();
-        let namespaces = namespaces.map(|(name, share)| (share.places, name));
-        let (places, fullest) = namespaces.max()?;
-        if places > own.map_or(0, |share| share.places) + 1 {
-            let (_, node) = self.namespaces.get(fullest)?.fullest()?;
+        let (places, fullest) = self.namespaces.fullest()?;
+        if places > self.namespaces.of(&by.namespace) + 1 {
+            let (_, node) = self.nodes.get(fullest)?.fullest()?;
             return Some(Teller {
                 namespace: Arc::clone(fullest),
                 node: Arc::clone(node),
             });
         }
-        let own = own?;
-        let (places, node) = own.fullest()?;
-        let own = own.nodes.get(&by.node).copied().unwrap_or_default();
-        (places > own + 1).then(|| Teller {
+        let nodes = self.nodes.get(&by.namespace)?;
+        let (places, node) = nodes.fullest()?;
+        (places > nodes.of(&by.node) + 1).then(|| Teller {
             namespace: Arc::clone(&by.namespace),
             node: Arc::clone(node),
         })
