@@ -26,12 +26,13 @@ impl std::fmt::Debug for Console<'_> {
 }
 
 impl Console<'_> {
-    /// A line of the answer, as it is.
+    /// A line of the answer, or several. Whoever writes it keeps its lines apart from texts of
+    /// the cluster; what else a terminal acts upon is escaped here, should that be forgotten.
     ///
     /// # Errors
     /// When the output is closed.
     pub fn line(&mut self, text: &str) -> io::Result<()> {
-        writeln!(self.out, "{text}")
+        writeln!(self.out, "{}", escape::lines(text))
     }
 
     /// A line for a person. Texts of the cluster may stand in it, so control characters are
@@ -69,6 +70,9 @@ mod tests {
             .word("web-1 refused x: y\nweft: all is well")
             .unwrap();
         console.words("one\ntwo").unwrap();
+        console.line("a: caf\u{e9}\nb: \u{1b}[2J\u{85}").unwrap();
+        let out = String::from_utf8(out).unwrap();
+        assert_eq!(out, "a: caf\u{e9}\nb: \\u{1b}[2J\\u{85}\n");
         let err = String::from_utf8(err).unwrap();
         assert_eq!(err, "web-1 refused x: y\\nweft: all is well\none\ntwo\n");
     }

@@ -4,6 +4,7 @@ pub(crate) mod number;
 pub(crate) mod table;
 
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::console::Console;
 use crate::escape;
@@ -100,7 +101,8 @@ pub(crate) fn data(
 }
 
 /// The value as YAML. What a terminal would act upon YAML may hold as it is, and escapes only
-/// in quotes; such a value is printed as JSON, which is YAML too.
+/// in quotes; and a text such as `no` is `false` to some readers where no quotes are around it.
+/// A value with either is printed as JSON, which is YAML too.
 ///
 /// # Errors
 /// When it has no such form.
@@ -109,11 +111,43 @@ pub(crate) fn yaml(value: &impl Serialize) -> Result<String, Failure> {
         Failure::unknown(format!("the answer has no YAML: {error}"))
     };
     let text = serde_yaml_ng::to_string(value).map_err(|error| bad(&error))?;
-    if !escape::acts_but_for_lines(&text) {
+    let texts = serde_json::to_value(value).map_err(|error| bad(&error))?;
+    if !escape::acts_but_for_lines(&text) && !is_misread(&texts) {
         return Ok(text);
     }
     let text = serde_json::to_string_pretty(value).map_err(|error| bad(&error))?;
-    Ok(escape::json(&text))
+    Ok(escape::yaml(&text))
+}
+
+/// Whether kubectl, or another reader of older YAML, takes a text of it for something else.
+fn is_misread(value: &Value) -> bool {
+    match value {
+        Value::String(text) => is_misread_text(text),
+        Value::Array(values) => values.iter().any(is_misread),
+        Value::Object(fields) => fields
+            .iter()
+            .any(|(name, value)| is_misread_text(name) || is_misread(value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+/// Answers, and numbers in a way of writing that YAML 1.2 has no more.
+fn is_misread_text(text: &str) -> bool {
+    let answers = ["y", "n", "yes", "no", "on", "off"];
+    if answers.iter().any(|word| word.eq_ignore_ascii_case(text)) {
+        return true;
+    }
+    let number = text.trim_start_matches(['+', '-']);
+    let begins = number.starts_with(|first: char| first.is_ascii_digit() || first == '.');
+    let is_grouped = number.contains('_')
+        && number
+            .bytes()
+            .all(|byte| byte.is_ascii_hexdigit() || b"_.+-xob".contains(&byte));
+    let by_sixty = number.contains(':')
+        && number
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || byte == b':');
+    begins && (is_grouped || by_sixty)
 }
 
 #[cfg(test)]
@@ -124,12 +158,52 @@ mod tests {
     fn no_yaml_turns_a_terminal_s_direction_of_writing() {
         let plain = serde_json::json!({"name": "cart", "text": "two\nlines"});
         assert!(yaml(&plain).unwrap().starts_with("name: cart\n"));
-        for acts in ["\u{202e}", "\u{200b}", "\u{9b}2J", "\u{1b}[2J", "\u{feff}"] {
+        for acts in [
+            "\u{202e}",
+            "\u{200b}",
+            "\u{9b}2J",
+            "\u{1b}[2J",
+            "\u{feff}",
+            "\u{85}",
+            "\u{2028}",
+            "\u{2069}",
+            "\u{e0041}",
+        ] {
             let value = serde_json::json!({"name": format!("a{acts}b")});
             let text = yaml(&value).unwrap();
             assert!(!escape::acts_but_for_lines(&text), "{text:?}");
             let back: serde_json::Value = serde_yaml_ng::from_str(&text).unwrap();
             assert_eq!(back, value, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_text_that_some_reader_takes_for_an_answer_or_a_number_stands_in_quotes() {
+        for text in [
+            "no", "Yes", "on", "OFF", "y", "1_000", "-0x1_0", "12:30", "1e3", "0b1", "0o7", "007",
+            "null", "~", "true", ".inf", "-1", "",
+        ] {
+            let value = serde_json::json!({"name": text, "names": [{text: 1}]});
+            let written = yaml(&value).unwrap();
+            let quoted = [format!("\"{text}\""), format!("'{text}'")];
+            let is_quoted = |part: &str| quoted.iter().any(|one| part.contains(one.as_str()));
+            let (name, names) = written.split_once("names").unwrap();
+            assert!(is_quoted(name) && is_quoted(names), "{text}: {written}");
+            let back: Value = serde_yaml_ng::from_str(&written).unwrap();
+            assert_eq!(back, value, "{written}");
+        }
+        for ordinary in [
+            "cart-v1",
+            "nope",
+            "10.0.0.1:8080",
+            "2026-11-02T09:00:00Z",
+            "a_b",
+            "shop/no",
+            "v1_2",
+            "^/items/7$",
+        ] {
+            let written = yaml(&serde_json::json!({"name": ordinary})).unwrap();
+            assert_eq!(written.replace('\'', ""), format!("name: {ordinary}\n"));
         }
     }
 

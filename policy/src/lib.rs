@@ -43,6 +43,7 @@ pub mod retry;
 pub mod route;
 pub mod sticky;
 pub mod subset;
+pub mod terminal;
 pub mod trace;
 pub mod traffic;
 pub mod well_known;

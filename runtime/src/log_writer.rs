@@ -5,7 +5,9 @@
 //! full disk must not stop traffic. So lines wait in a queue; one that finds it
 //! full is lost and counted.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -145,13 +147,47 @@ pub struct Event<'a>(&'a LogWriter);
 
 impl Write for Event<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.write(line.to_vec());
+        self.0.write(readable(line).into_owned());
         Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// An event as one line of which a terminal shows each letter. Names and reasons in it come from
+/// whoever may write them, and neither layout escapes all that turns, hides or ends a line. JSON
+/// means the same afterwards. ESC is escaped in JSON already. It stays as it is since text for
+/// a terminal begins colours with it; no program of ours asks for text, which keeps an ESC of
+/// a field that is displayed.
+fn readable(line: &[u8]) -> Cow<'_, [u8]> {
+    let (event, end) = match line.split_last() {
+        Some((b'\n', event)) => (event, "\n"),
+        _ => (line, ""),
+    };
+    if event.iter().all(|byte| (b' '..=b'~').contains(byte)) {
+        return Cow::Borrowed(line);
+    }
+    let mut readable = String::with_capacity(line.len());
+    for letter in String::from_utf8_lossy(event).chars() {
+        if letter != '\u{1b}' && acts(letter) {
+            // Writing to a String does not fail.
+            let _ = write!(readable, "\\u{:04x}", u32::from(letter));
+        } else {
+            readable.push(letter);
+        }
+    }
+    readable.push_str(end);
+    Cow::Owned(readable.into_bytes())
+}
+
+/// Control characters, and those that turn the direction of writing or take no place; none of
+/// them beyond U+FFFF. A list of its own, since this crate knows no other of ours.
+fn acts(letter: char) -> bool {
+    letter.is_control()
+        || matches!(letter, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+        || matches!(letter, '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 impl<'a> MakeWriter<'a> for LogWriter {
@@ -248,6 +284,27 @@ mod tests {
         let lost = lines.lost();
         // What the thread has in hand still counts as waiting.
         assert!((90..100).contains(&lost), "{lost}");
+    }
+
+    #[test]
+    fn an_event_is_one_line_that_no_terminal_acts_upon() {
+        let shown = |event: &str| String::from_utf8(readable(event.as_bytes()).into()).unwrap();
+        for ordinary in [
+            "{\"level\":\"INFO\",\"reason\":\"a \\\"b\\\"\"}\n",
+            "\u{1b}[32m INFO\u{1b}[0m caf\u{e9} \u{1f600}\n",
+            "without an end",
+            "",
+        ] {
+            assert_eq!(shown(ordinary), ordinary);
+        }
+        assert_eq!(
+            shown("{\"reason\":\"\u{9b}2J\u{202e}x\u{7f}\u{2028}\"}\n"),
+            "{\"reason\":\"\\u009b2J\\u202ex\\u007f\\u2028\"}\n"
+        );
+        assert_eq!(
+            shown("no answer\r\nINFO all is well\n"),
+            "no answer\\u000d\\u000aINFO all is well\n"
+        );
     }
 
     #[test]

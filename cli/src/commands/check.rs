@@ -12,6 +12,7 @@ pub(super) mod probes;
 mod reasons;
 mod webhooks;
 
+use std::io::Write as _;
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, ValueEnum};
@@ -223,7 +224,8 @@ fn print(report: &CheckReport, console: &mut Console<'_>) -> Result<(), Failure>
         let (word, tone) = check.result.shown();
         let mark = tone.painted(&format!("{word:<8}"), console.color);
         let message = crate::escape::plain(&check.message);
-        console.line(&format!("  {mark} {:<22} {message}", check.id))?;
+        // With its colour, which no other line of an answer has.
+        writeln!(console.out, "  {mark} {:<22} {message}", check.id)?;
         if !check.hint.is_empty() {
             console.line(&format!(
                 "  {:31} {} (docs/checks.md#{})",

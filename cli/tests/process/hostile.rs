@@ -8,7 +8,8 @@ use crate::server::Server;
 use crate::{WEFT, graph, run};
 
 /// Moves the cursor, turns the direction of writing, hides letters, and writes a line.
-const EVIL: &str = "a\u{1b}[2J\u{9b}31m\u{202e}\u{2066}\u{200b}\u{feff}\u{7}\r\t\nFORGED";
+const EVIL: &str = "a\u{1b}[2J\u{9b}31m\u{202e}\u{2066}\u{200b}\u{feff}\u{7}\r\t\u{85}\u{2028}\
+                    \u{61c}\u{ad}\u{e0041}\nFORGED";
 const OBSERVE: &str = "/apis/observe.weft.dev/v1alpha1/namespaces/shop";
 const POLICY: &str = "apiVersion: specs.smi-spec.io/v1alpha4\nkind: TCPRoute\n\
                       metadata: {name: a}\nspec: {matches: {ports: [1]}}\n";
@@ -111,7 +112,11 @@ fn mesh(api: &FakeApi) {
 fn acts(letter: char) -> bool {
     (letter.is_control() && letter != '\n')
         || matches!(letter, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
-        || matches!(letter, '\u{2060}'..='\u{206f}' | '\u{feff}')
+        || matches!(
+            letter,
+            '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{61c}' | '\u{ad}'
+        )
+        || matches!(letter, '\u{e0000}'..='\u{e0fff}')
 }
 
 /// Commands, each with its formats beside the first one, and whether its output tells what is

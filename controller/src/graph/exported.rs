@@ -4,13 +4,14 @@
 //! one after it, in which the other end of a call may have counted. One replica shows them,
 //! the holder of the Lease, since each of them knows all.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::blocking::run_blocking;
 use super::follow::Graph;
 use super::window::Counted;
 use crate::metrics::GraphMetrics;
-use crate::metrics::service_graph::{Calls, Pair, ServiceGraphMetrics};
+use crate::metrics::service_graph::{Calls, Pair, ServiceGraphMetrics, Teller};
 use crate::observe::reports::{SETTLED, SLOT, slot_of};
 
 /// Slots without calls after which a pair is forgotten: ten minutes, as in the proxies.
@@ -36,22 +37,26 @@ pub(crate) async fn show(graph: Graph, pairs: ServiceGraphMetrics, metrics: Grap
     }
 }
 
-/// Calls by pair, of each slot.
-type SlotCalls = Vec<(u64, Vec<(Pair, Calls)>)>;
+/// Calls by pair and by who told of them, of each slot.
+type SlotCalls = Vec<(u64, Vec<(Pair, Teller, Calls)>)>;
 
 /// What was told of these slots.
 fn calls_of_slots(graph: &Graph, (first, end): (u64, u64)) -> SlotCalls {
     let of = |slot| {
-        let calls_of_slots = graph.calls_of(slot).into_iter();
-        let calls_of_slots = calls_of_slots.map(|(edge, counted)| {
+        let calls_of_slot = graph.calls_of(slot).into_iter();
+        let calls_of_slot = calls_of_slot.map(|(edge, counted)| {
             let key = edge.key();
-            let pair = Pair {
-                client: key.from.to_string().into(),
-                server: key.to.to_string().into(),
+            let pair = Pair::new(&key.from.to_string(), &key.to.to_string());
+            let by = Teller {
+                namespace: Arc::clone(&edge.by().object.namespace),
+                node: edge.by().to_string().into(),
             };
-            (pair, calls(&counted))
+            (pair, by, calls(&counted))
         });
-        (slot, calls_of_slots.collect())
+        let mut calls_of_slot: Vec<(Pair, Teller, Calls)> = calls_of_slot.collect();
+        // Those that come first may find the last places: always the same ones.
+        calls_of_slot.sort_by(|one, other| (&one.0, &one.1).cmp(&(&other.0, &other.1)));
+        (slot, calls_of_slot)
     };
     (first..end).map(of).collect()
 }
@@ -75,8 +80,8 @@ impl ExportedPairs {
     fn count(&mut self, calls_of_slots: SlotCalls, end: u64) {
         for (slot, calls_of_slots) in calls_of_slots {
             let mut left_out = 0;
-            for (pair, calls) in calls_of_slots {
-                if !self.pairs.add(pair, &calls, slot) {
+            for (pair, by, calls) in calls_of_slots {
+                if !self.pairs.add(pair, &by, &calls, slot) {
                     left_out += calls.requests;
                 }
             }
@@ -106,7 +111,6 @@ fn calls(counted: &Counted) -> Calls {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::time::Duration;
 
     use parking_lot::RwLock;
@@ -201,5 +205,28 @@ mod tests {
         count(&mut shown, &graph, later);
         let page = page(&shown.pairs);
         assert_eq!(total(&page, REQUESTS), 1, "{page}");
+    }
+
+    #[tokio::test]
+    async fn a_pair_takes_a_place_of_the_workload_that_told_of_it() {
+        let reports = reports();
+        let graph = graph(&reports);
+        let served = vec![topology::seen_by_server("shop/web", 1, 0)];
+        topology::report(&reports, "shop/api", served);
+        let called = vec![topology::seen_by_client("shop/web", 1, 0)];
+        topology::report(&reports, "bank/web", called);
+        graph.look(now() + Duration::from_secs(20), true).await;
+        let slots = calls_of_slots(&graph, (topology::SLOT_NOW, topology::SLOT_NOW + 1));
+        let told = slots.iter().flat_map(|(_, calls)| calls);
+        let told: Vec<[&str; 3]> = told
+            .map(|(pair, by, _)| [&*pair.client, &*by.namespace, &*by.node])
+            .collect();
+        assert_eq!(
+            told,
+            [
+                ["bank/Deployment/web", "bank", "bank/Deployment/web"],
+                ["shop/Deployment/web", "shop", "shop/Deployment/api"],
+            ]
+        );
     }
 }

@@ -130,7 +130,7 @@ fn nanoseconds(since_1970: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::service_graph::ServiceGraphMetrics;
+    use crate::metrics::service_graph::{ServiceGraphMetrics, Teller};
 
     fn texts(attributes: &[KeyValue]) -> Vec<(&str, &str)> {
         let each = attributes.iter().map(|one| {
@@ -156,8 +156,12 @@ mod tests {
             client: "shop/Deployment/web".into(),
             server: "shop/Deployment/cart".into(),
         };
-        metrics.add(pair.clone(), &calls, 200);
-        metrics.add(pair, &calls, 201);
+        let by = Teller {
+            namespace: "shop".into(),
+            node: "shop/Deployment/web".into(),
+        };
+        metrics.add(pair.clone(), &by, &calls, 200);
+        metrics.add(pair, &by, &calls, 201);
         let resource = [("service.name", "weft-controller".to_owned())];
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_010);
         let exported = message(&resource, &metrics.all(), now);

@@ -3,28 +3,56 @@
 //!
 //! May import nothing else of this crate.
 
+mod shares;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use policy::latency::{BOUNDS, Histogram};
+use policy::terminal::acts_upon;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::registry::Unit;
 
-/// Pairs that are shown. Each is 29 lines of the page, so that all are about 4 MiB.
+use self::shares::Shares;
+pub(crate) use self::shares::Teller;
+
+/// Pairs that are shown. Each is 29 lines of the page, so that all are about 4 MiB, and with
+/// the longest labels some 25 MiB.
 const PAIRS: usize = 1000;
+/// Bytes of a label: more than namespace, kind and name of an object have together.
+const LABEL: usize = 384;
 
 /// Who called whom, as nodes of the graph.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
 pub struct Pair {
     /// Id of the node that calls.
     pub client: Arc<str>,
     /// Id of the node that is called.
     pub server: Arc<str>,
+}
+
+impl Pair {
+    /// Of two ids, as labels hold them: cut after 384 bytes, and `?` for each character that
+    /// whatever shows them might act upon.
+    pub(crate) fn new(client: &str, server: &str) -> Self {
+        Self {
+            client: label(client),
+            server: label(server),
+        }
+    }
+}
+
+fn label(text: &str) -> Arc<str> {
+    let letters = text[..text.floor_char_boundary(LABEL)].chars();
+    let label: String = letters
+        .map(|letter| if acts_upon(letter) { '?' } else { letter })
+        .collect();
+    label.into()
 }
 
 /// What was counted of a pair.
@@ -70,26 +98,62 @@ pub(crate) struct PairCalls {
 #[derive(Debug)]
 struct PairTotals {
     calls: Calls,
+    /// Whose place it takes.
+    by: Teller,
     /// Slots of the first and of the last call.
     first: u64,
     last: u64,
 }
 
+/// The pairs, and whose they are.
+#[derive(Debug, Default)]
+struct Pairs {
+    totals: HashMap<Pair, PairTotals>,
+    shares: Shares,
+}
+
+impl Pairs {
+    /// Whether there is a place for one more pair of this workload, which another one may have
+    /// to give up. That is its newest, so that what stands on a board stays there.
+    fn make_room(&mut self, by: &Teller) -> bool {
+        if self.totals.len() < PAIRS {
+            return true;
+        }
+        let Some(loser) = self.shares.loser(by) else {
+            return false;
+        };
+        let lost = self.totals.iter().filter(|(_, one)| one.by == loser);
+        let lost = lost.max_by_key(|(pair, one)| (one.first, *pair));
+        let Some(pair) = lost.map(|(pair, _)| pair.clone()) else {
+            return false;
+        };
+        self.totals.remove(&pair);
+        self.shares.give_back(&loser);
+        true
+    }
+}
+
 /// The pairs that are shown; none unless somebody adds them. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct ServiceGraphMetrics {
-    pairs: Arc<Mutex<HashMap<Pair, PairTotals>>>,
+    pairs: Arc<Mutex<Pairs>>,
 }
 
 impl ServiceGraphMetrics {
-    /// Adds the calls of a slot, and says whether there was room for them.
-    pub fn add(&self, pair: Pair, calls: &Calls, slot: u64) -> bool {
+    /// Adds the calls of a slot, of which `by` told, and says whether there was room for them.
+    /// Where all places are taken, a namespace that has more than others gives one up, and
+    /// within it the workload that has most.
+    pub fn add(&self, pair: Pair, by: &Teller, calls: &Calls, slot: u64) -> bool {
         let mut pairs = self.pairs.lock();
-        if pairs.len() >= PAIRS && !pairs.contains_key(&pair) {
-            return false;
+        if !pairs.totals.contains_key(&pair) {
+            if !pairs.make_room(by) {
+                return false;
+            }
+            pairs.shares.take(by);
         }
-        let totals = pairs.entry(pair).or_insert_with(|| PairTotals {
+        let totals = pairs.totals.entry(pair).or_insert_with(|| PairTotals {
             calls: Calls::default(),
+            by: by.clone(),
             first: slot,
             last: slot,
         });
@@ -103,7 +167,7 @@ impl ServiceGraphMetrics {
     /// All pairs that are shown.
     pub(crate) fn all(&self) -> Vec<PairCalls> {
         let pairs = self.pairs.lock();
-        let all = pairs.iter().map(|(pair, totals)| PairCalls {
+        let all = pairs.totals.iter().map(|(pair, totals)| PairCalls {
             pair: pair.clone(),
             calls: totals.calls.clone(),
             since: totals.first,
@@ -114,12 +178,20 @@ impl ServiceGraphMetrics {
     /// Forgets pairs without a call since this slot. One that comes back begins at zero,
     /// which every consumer of counters understands.
     pub(crate) fn forget_before(&self, slot: u64) {
-        self.pairs.lock().retain(|_, totals| totals.last >= slot);
+        let mut pairs = self.pairs.lock();
+        let Pairs { totals, shares } = &mut *pairs;
+        totals.retain(|_, one| {
+            let is_kept = one.last >= slot;
+            if !is_kept {
+                shares.give_back(&one.by);
+            }
+            is_kept
+        });
     }
 
     /// Forgets all.
     pub fn clear(&self) {
-        self.pairs.lock().clear();
+        *self.pairs.lock() = Pairs::default();
     }
 }
 
@@ -137,6 +209,7 @@ type Count = fn(&Calls) -> u64;
 impl Collector for ServiceGraphMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let pairs = self.pairs.lock();
+        let pairs = &pairs.totals;
         if pairs.is_empty() {
             return Ok(());
         }
@@ -177,6 +250,8 @@ impl Collector for ServiceGraphMetrics {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use prometheus_client::encoding::text::encode;
     use prometheus_client::registry::Registry;
 
@@ -197,6 +272,33 @@ mod tests {
         }
     }
 
+    fn by(namespace: &str, name: &str) -> Teller {
+        Teller {
+            namespace: namespace.into(),
+            node: format!("{namespace}/Deployment/{name}").into(),
+        }
+    }
+
+    /// Adds a call from each of these callers; how many had no room.
+    fn left_out(
+        metrics: &ServiceGraphMetrics,
+        by: &Teller,
+        callers: std::ops::Range<usize>,
+        slot: u64,
+    ) -> usize {
+        let left_out = callers.filter(|number| {
+            let client = format!("{}/{number:04}", by.node);
+            !metrics.add(pair(&client), by, &calls(1, 0), slot)
+        });
+        left_out.count()
+    }
+
+    /// Callers that are shown.
+    fn clients(metrics: &ServiceGraphMetrics) -> BTreeSet<String> {
+        let all = metrics.all().into_iter();
+        all.map(|one| one.pair.client.to_string()).collect()
+    }
+
     fn calls(requests: u64, failed: u64) -> Calls {
         let mut took = Histogram::default();
         (0..requests).for_each(|_| took.observe(0.001));
@@ -212,7 +314,8 @@ mod tests {
         let metrics = ServiceGraphMetrics::default();
         assert_eq!(page(&metrics), "# EOF\n");
         for slot in [7, 8] {
-            assert!(metrics.add(pair("shop/Deployment/web"), &calls(2, 1), slot));
+            let by = by("shop", "web");
+            assert!(metrics.add(pair("shop/Deployment/web"), &by, &calls(2, 1), slot));
         }
         let page = page(&metrics);
         let labels = "client=\"shop/Deployment/web\",server=\"shop/Deployment/cart\"";
@@ -242,19 +345,78 @@ mod tests {
 
     #[test]
     fn pairs_are_bounded_and_go_when_nobody_calls() {
-        let metrics = ServiceGraphMetrics::default();
+        let (metrics, by) = (ServiceGraphMetrics::default(), by("shop", "web"));
         for number in 0..PAIRS {
-            assert!(metrics.add(pair(&number.to_string()), &calls(1, 0), 7));
+            assert!(metrics.add(pair(&number.to_string()), &by, &calls(1, 0), 7));
         }
-        assert!(!metrics.add(pair("one more"), &calls(1, 0), 8));
-        assert!(metrics.add(pair("7"), &calls(1, 0), 8), "a known one");
+        assert!(!metrics.add(pair("one more"), &by, &calls(1, 0), 8));
+        assert!(metrics.add(pair("7"), &by, &calls(1, 0), 8), "a known one");
         let full = page(&metrics);
         assert!(full.len() < 6 * 1024 * 1024, "{}", full.len());
         metrics.forget_before(8);
-        assert!(metrics.add(pair("one more"), &calls(1, 0), 8));
+        assert!(metrics.add(pair("one more"), &by, &calls(1, 0), 8));
         let shown = page(&metrics);
         assert_eq!(shown.matches("_request_total{").count(), 2, "{shown}");
         metrics.clear();
         assert_eq!(page(&metrics), "# EOF\n");
+    }
+
+    #[test]
+    fn a_namespace_that_has_more_than_others_gives_places_up_the_newest_first() {
+        let metrics = ServiceGraphMetrics::default();
+        let (flooding, honest) = (by("flood", "web"), by("shop", "web"));
+        assert_eq!(left_out(&metrics, &flooding, 0..PAIRS, 7), 0);
+        let before = clients(&metrics);
+        assert_eq!(left_out(&metrics, &honest, 0..100, 8), 0);
+        // Names alone decide among those of one slot.
+        let mut expected: BTreeSet<String> = before.into_iter().take(PAIRS - 100).collect();
+        expected.extend((0..100).map(|number| format!("{}/{number:04}", honest.node)));
+        assert_eq!(clients(&metrics), expected);
+        // What goes on calling and what is made up anew change nothing of that.
+        for slot in 9..12 {
+            assert_eq!(
+                left_out(&metrics, &flooding, 0..2 * PAIRS, slot),
+                PAIRS + 100
+            );
+            assert_eq!(left_out(&metrics, &honest, 0..100, slot), 0);
+            assert_eq!(clients(&metrics), expected);
+        }
+        // Nobody takes more than as many as the others have.
+        assert_eq!(left_out(&metrics, &honest, 0..PAIRS, 12), PAIRS / 2);
+        assert_eq!(left_out(&metrics, &flooding, 0..PAIRS, 12), PAIRS / 2);
+    }
+
+    #[test]
+    fn within_a_namespace_the_workload_that_has_most_gives_places_up() {
+        let metrics = ServiceGraphMetrics::default();
+        let (flooding, honest) = (by("shop", "web"), by("shop", "cart"));
+        assert_eq!(left_out(&metrics, &flooding, 0..PAIRS, 7), 0);
+        assert_eq!(left_out(&metrics, &honest, 0..10, 8), 0);
+        assert_eq!(left_out(&metrics, &flooding, 0..PAIRS, 9), 10);
+        // Places that are given back are taken by whoever comes.
+        metrics.forget_before(9);
+        assert_eq!(left_out(&metrics, &flooding, 0..PAIRS, 9), 0);
+    }
+
+    #[test]
+    fn labels_are_bounded_and_hold_nothing_that_is_acted_upon() {
+        let ordinary = "shop/Deployment/web";
+        let pair = Pair::new(ordinary, "external/caf\u{e9}.example.com:443");
+        assert_eq!(&*pair.client, ordinary);
+        assert_eq!(&*pair.server, "external/caf\u{e9}.example.com:443");
+        let acting = "a\u{1b}[2J\r\n\u{9b}b\u{85}\u{2028}\u{202e}c\u{2066}\u{e0041}";
+        assert_eq!(&*Pair::new(acting, "").client, "a?[2J???b???c??");
+        let long = format!("a{}", "\u{e9}".repeat(LABEL));
+        let cut = Pair::new(&long, "").client;
+        assert_eq!(cut.len(), LABEL - 1, "no character is cut in two");
+        assert!(long.starts_with(&*cut));
+
+        let metrics = ServiceGraphMetrics::default();
+        let evil = Pair::new("a\"} 1\nb{c=\"", "d\\");
+        assert!(metrics.add(evil, &by("shop", "web"), &calls(1, 0), 7));
+        let page = page(&metrics);
+        let line =
+            "traces_service_graph_request_total{client=\"a\\\"} 1?b{c=\\\"\",server=\"d\\\\\"} 1";
+        assert!(page.lines().any(|one| one == line), "{line}\n{page}");
     }
 }

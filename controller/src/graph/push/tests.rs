@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::TcpListenerStream;
 
 use super::*;
-use crate::metrics::service_graph::{Calls, Pair};
+use crate::metrics::service_graph::{Calls, Pair, Teller};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -53,7 +53,11 @@ fn called(push: &Push) {
         requests: 3,
         ..Calls::default()
     };
-    assert!(push.pairs.add(pair, &calls, 200));
+    let by = Teller {
+        namespace: "shop".into(),
+        node: "shop/Deployment/web".into(),
+    };
+    assert!(push.pairs.add(pair, &by, &calls, 200));
 }
 
 /// A collector that answers so, and the messages that it gets.

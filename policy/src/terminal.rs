@@ -1,0 +1,72 @@
+//! Characters that a terminal acts upon. Names, paths and reasons come from whoever may write
+//! them: one of these among them could move the cursor, turn a line around or hide part of it.
+
+/// Whether a terminal, or whatever else shows text, might act upon a character: those that
+/// control, turn the direction of writing, take no place, or are none.
+#[must_use]
+pub fn acts_upon(letter: char) -> bool {
+    letter.is_control()
+        || matches!(
+            letter,
+            '\u{ad}'
+                | '\u{34f}'
+                | '\u{61c}'
+                | '\u{115f}'..='\u{1160}'
+                | '\u{17b4}'..='\u{17b5}'
+                | '\u{180b}'..='\u{180f}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{3164}'
+                | '\u{feff}'
+                | '\u{ffa0}'
+                | '\u{fff0}'..='\u{fffb}'
+                | '\u{fffe}'..='\u{ffff}'
+                | '\u{1bca0}'..='\u{1bca3}'
+                | '\u{1d173}'..='\u{1d17a}'
+                | '\u{e0000}'..='\u{e0fff}'
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn controls_turns_and_what_takes_no_place_are_acted_upon_and_letters_are_not() {
+        for letter in [
+            '\0',
+            '\t',
+            '\n',
+            '\r',
+            '\u{1b}',
+            '\u{7f}',
+            '\u{85}',
+            '\u{9b}',
+            '\u{9f}',
+            '\u{ad}',
+            '\u{61c}',
+            '\u{180e}',
+            '\u{200b}',
+            '\u{200f}',
+            '\u{2028}',
+            '\u{2029}',
+            '\u{202a}',
+            '\u{202e}',
+            '\u{2060}',
+            '\u{2066}',
+            '\u{2069}',
+            '\u{3164}',
+            '\u{feff}',
+            '\u{fff9}',
+            '\u{fffe}',
+            '\u{e0001}',
+            '\u{e007f}',
+        ] {
+            assert!(acts_upon(letter), "{letter:?}");
+        }
+        let ordinary =
+            "shop/cart-v1:8080 GET /a%20b?c=\"d\"\\ caf\u{e9} \u{5d0}\u{4e2d}\u{fffd}\u{1f600}";
+        assert_eq!(ordinary.chars().find(|letter| acts_upon(*letter)), None);
+    }
+}
