@@ -121,23 +121,35 @@ impl Calls {
             none_was_refused(traffic, edge)?;
         }
         self.by_port.extend(by_port);
-        for caller in &edge.identities {
-            let (namespace, name) =
-                account_of(caller).ok_or("an identity of the callers is no account")?;
-            let source = (namespace.to_owned(), name.to_owned());
-            let limited = (!routes.is_empty()).then(|| found.clone());
-            let key = (destination.clone(), source, limited);
-            let traffics = self.facts.entry(key).or_default();
-            traffics.ports.extend(&found);
-            for (group, matches) in &routes {
-                let known = traffics.routes.entry(group.clone()).or_default();
-                known.extend(matches.iter().cloned());
-            }
-        }
+        self.take(&destination, &edge.identities, &found, &routes)?;
         if share < 1.0 {
             return Err(
                 "a part of the calls came in plaintext; that part is not suggested".to_owned(),
             );
+        }
+        Ok(())
+    }
+
+    /// Calls of these callers to these ports, or of these routes there, are facts.
+    fn take(
+        &mut self,
+        destination: &Account,
+        callers: &[String],
+        ports: &BTreeSet<u16>,
+        routes: &Routes,
+    ) -> Result<(), String> {
+        for caller in callers {
+            let (namespace, name) =
+                account_of(caller).ok_or("an identity of the callers is no account")?;
+            let source = (namespace.to_owned(), name.to_owned());
+            let limited = (!routes.is_empty()).then(|| ports.clone());
+            let key = (destination.clone(), source, limited);
+            let traffics = self.facts.entry(key).or_default();
+            traffics.ports.extend(ports);
+            for (group, matches) in routes {
+                let known = traffics.routes.entry(group.clone()).or_default();
+                known.extend(matches.iter().cloned());
+            }
         }
         Ok(())
     }
@@ -150,7 +162,7 @@ impl Calls {
                 return false;
             };
             let source = (namespace.to_owned(), name.to_owned());
-            let first = (destination.clone(), source.clone(), None);
+            let first = (destination.clone(), source.clone(), None::<BTreeSet<u16>>);
             let known = self.facts.range(first..);
             let mut known =
                 known.take_while(|((to, from, _), _)| to == destination && *from == source);
