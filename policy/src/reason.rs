@@ -67,6 +67,9 @@ impl Reason {
         Self::ShadowWrite,
     ];
 
+    /// Of calls that no rule allows.
+    pub const UNALLOWED: [Self; 2] = [Self::NotAllowed, Self::NoIdentity];
+
     /// The value of header `weft-reason` and of the metric label.
     pub fn as_str(self) -> &'static str {
         match self {

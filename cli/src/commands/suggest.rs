@@ -5,6 +5,7 @@ mod earlier;
 mod objects;
 mod ports;
 mod routes;
+mod told;
 
 use std::time::{Duration, SystemTime};
 
@@ -45,8 +46,10 @@ const ADVICE: Advice = Advice {
 #[command(
     about = "Write TrafficTargets that allow exactly the calls that there are",
     long_about = "Prints TrafficTargets, with TCPRoutes or by the names of routes, for the calls of \
-                  the last hour that mutual TLS proved and that were served, and for no others. \
-                  What is only remembered, unproven or failed stands there as comments. Routes \
+                  the last hour that mutual TLS proved and that were served, as the called pods' \
+                  proxies say, and for no others. What is only remembered, unproven, failed or \
+                  told by its caller alone stands there as comments, and so do the numbers of \
+                  calls that no rule allowed, by caller and port. Routes \
                   are known of the last five minutes: with --routes, calls whose routes are not \
                   all known are allowed by their port, with a comment that says why. Whether calls \
                   that failed were refused is known of these minutes alone as well: an edge with \

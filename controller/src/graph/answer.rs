@@ -87,7 +87,9 @@ pub(crate) fn write(
         ends.insert(&edge.key().to);
         let rows = minutes.as_ref().and_then(|minutes| minutes.get(*edge));
         let mut shown = sources.edge(edge, *counted, *seen, extent);
-        shown.history = rows.into_iter().flatten().map(minute).collect();
+        let owned = extent.owns(&edge.key().to);
+        let rows = rows.into_iter().flatten();
+        shown.history = rows.map(|row| minute(row, owned)).collect();
         to.edge(shown);
     }
     let own = sources.workloads.keys();
@@ -286,7 +288,9 @@ impl Sources<'_> {
             numbers(&mut shown, &counted.sums);
             // What the called side counted and decided by belongs to its namespace.
             if owned {
-                shown.server = counted.server.as_ref().map(server_sums);
+                let server = counted.server.as_ref();
+                shown.server = server.map(|server| server_sums(server, counted.port_known));
+                shown.caller_silent = counted.caller_silent;
                 decided(&mut shown, &counted.sums, extent);
             }
         }
@@ -313,12 +317,15 @@ fn numbers(shown: &mut Edge, sums: &Sums) {
     (shown.sent, shown.received) = sums.bytes;
     shown.ms = latency(sums);
     shown.mtls = sums.mtls();
-    if let Some(rare) = &sums.rare {
-        let reasons = rare.reasons.iter();
-        shown.refused = reasons
-            .map(|(reason, calls)| (reason.to_string(), u64::from(*calls)))
-            .collect();
-    }
+    shown.refused = refused(sums);
+}
+
+/// By reason.
+fn refused(sums: &Sums) -> BTreeMap<String, u64> {
+    let reasons = sums.rare.iter().flat_map(|rare| &rare.reasons);
+    reasons
+        .map(|(reason, calls)| (reason.to_string(), u64::from(*calls)))
+        .collect()
 }
 
 fn decided(shown: &mut Edge, sums: &Sums, extent: &Extent) {
@@ -337,10 +344,15 @@ fn decided(shown: &mut Edge, sums: &Sums, extent: &Extent) {
     }
 }
 
-fn server_sums(sums: &Sums) -> ServerSums {
+fn server_sums(sums: &Sums, port_known: bool) -> ServerSums {
     ServerSums {
         requests: sums.requests(),
         failure: sums.failure.into(),
+        cancelled: sums.cancelled.into(),
+        refused: refused(sums),
+        open: sums.open.into(),
+        mtls: sums.mtls(),
+        port_unknown: !port_known,
         ms: latency(sums),
     }
 }
@@ -355,7 +367,8 @@ fn route_sums(route: &str, sums: &Sums) -> RouteSums {
     }
 }
 
-fn minute((minute, row): &(u64, &MinuteRow)) -> Minute {
+/// `owned`: by whoever asks for the called side's namespace.
+fn minute((minute, row): &(u64, &MinuteRow), owned: bool) -> Minute {
     Minute {
         start: timestamp(minute * 60),
         requests: row.requests.into(),
@@ -363,6 +376,8 @@ fn minute((minute, row): &(u64, &MinuteRow)) -> Minute {
         cancelled: row.cancelled.into(),
         p95: row.p95(),
         mtls: row.mtls(),
+        proven: owned && row.is_proven(),
+        refused: owned && row.has_refused(),
     }
 }
 

@@ -206,7 +206,10 @@ impl Fold {
             {
                 let left = self.left.entry(own).or_insert(MAX_NAMES_OF_NODE);
                 row.sums.count(edge, left);
-                row.sums.own_port = own_port;
+                // Of pods that are gone it is not known.
+                if own_port != 0 {
+                    row.sums.own_port = own_port;
+                }
             }
         }
         for calls in &*slot.routes {

@@ -334,6 +334,9 @@ impl History {
         for (edge, newest) in window::edges(&stored.folded) {
             if let Some(counted) = edges.get_mut(&edge) {
                 counted.sums.open = newest.sums.open;
+                if let (Some(server), Some(newest)) = (&mut counted.server, &newest.server) {
+                    server.open = newest.open;
+                }
             }
         }
     }

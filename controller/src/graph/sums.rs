@@ -3,6 +3,7 @@
 use std::sync::{Arc, LazyLock};
 
 use policy::latency::Histogram;
+use policy::reason::Reason;
 use wire::v1;
 
 use crate::observe::reports::Edge;
@@ -115,7 +116,10 @@ impl Sums {
                 if let Some(named) = &detail.named {
                     more.reasons = listed(&named.reasons);
                     more.rules = named.rules.to_vec();
-                    more.routes = listed(&named.routes);
+                    // The called side names routes; a caller that does makes them up.
+                    if !edge.key.client {
+                        more.routes = listed(&named.routes);
+                    }
                 }
                 self.rare
                     .get_or_insert_default()
@@ -150,7 +154,10 @@ impl Sums {
         add(&mut self.secured.0, later.secured.0);
         add(&mut self.secured.1, later.secured.1);
         self.open = later.open;
-        self.own_port = later.own_port;
+        // A pod that is gone had a port too.
+        if later.own_port != 0 {
+            self.own_port = later.own_port;
+        }
         self.bytes.0 = self.bytes.0.saturating_add(later.bytes.0);
         self.bytes.1 = self.bytes.1.saturating_add(later.bytes.1);
         add_latency(&mut self.latency, later.latency.iter().copied());
@@ -163,6 +170,13 @@ impl Sums {
     pub(crate) fn mtls(&self) -> Option<f64> {
         let (secured, amount) = self.secured;
         (amount > 0).then(|| f64::from(secured) / f64::from(amount))
+    }
+
+    /// Whether calls are among it that no rule allows.
+    pub(crate) fn has_refused(&self) -> bool {
+        let reasons = self.rare.iter().flat_map(|rare| &rare.reasons);
+        let mut named = reasons.filter(|(_, calls)| *calls > 0);
+        named.any(|(name, _)| Reason::UNALLOWED.iter().any(|one| one.as_str() == &**name))
     }
 
     /// How long requests took.

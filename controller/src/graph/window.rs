@@ -23,6 +23,35 @@ pub(crate) struct Counted {
     pub sums: Sums,
     /// What the called side counted of the same calls.
     pub server: Option<Sums>,
+    /// Only the called side told: what is shown is its own.
+    pub caller_silent: bool,
+    /// It is known that what the called side counted came by the edge's port. Callers can tell of
+    /// ports that lead nowhere.
+    pub port_known: bool,
+}
+
+impl Counted {
+    /// What the called side says of the calls by the edge's port, if it does.
+    fn told(&self) -> Option<&Sums> {
+        match &self.server {
+            Some(server) => self.port_known.then_some(server),
+            None => self.caller_silent.then_some(&self.sums),
+        }
+    }
+
+    /// Whether the called side says that it served calls of proven callers.
+    fn is_proven(&self) -> bool {
+        self.told().is_some_and(|told| {
+            let served = told.success > 0 || told.open > 0;
+            served && told.mtls().is_none_or(|share| share > 0.0)
+        })
+    }
+
+    /// Whether either side says that calls were refused which no rule allows.
+    fn has_refused(&self) -> bool {
+        let mut sides = std::iter::once(&self.sums).chain(&self.server);
+        sides.any(Sums::has_refused)
+    }
 }
 
 /// Why something of a window is not here.
@@ -70,7 +99,7 @@ pub(crate) fn edges(folded: &Folded) -> HashMap<EdgeRef, Counted> {
     for row in busy.clone().filter(|row| !row.server) {
         let counted = Counted {
             sums: row.sums.clone(),
-            server: None,
+            ..Counted::default()
         };
         edges.insert(row.edge.clone(), counted);
     }
@@ -78,14 +107,17 @@ pub(crate) fn edges(folded: &Folded) -> HashMap<EdgeRef, Counted> {
         match counterpart(&between, row) {
             Some(reported) => {
                 if let Some(counted) = edges.get_mut(reported) {
+                    let own_port = row.sums.own_port;
+                    let same_port = own_port != 0 && own_port == counted.sums.own_port;
+                    counted.port_known |= same_port || *reported == row.edge;
                     beside(counted, &row.sums);
                 }
             }
-            None => edges
-                .entry(row.edge.clone())
-                .or_default()
-                .sums
-                .then(&row.sums),
+            None => {
+                let counted = edges.entry(row.edge.clone()).or_default();
+                counted.caller_silent = true;
+                counted.sums.then(&row.sums);
+            }
         }
     }
     edges
@@ -200,25 +232,48 @@ pub(crate) struct MinuteRow {
     pub failure: u32,
     /// Calls that their callers gave up.
     pub cancelled: u32,
+    /// And [`MARK`] where the called side served calls of proven callers.
     p95: u16,
+    /// And [`MARK`] where calls were refused that no rule allows.
     mtls: u16,
 }
 
-/// In a number of a row: nothing was measured, or nobody said.
-const NOTHING: u16 = u16::MAX;
+/// In a number of a row the bit that is no part of it: no byte is left for what is yes or no.
+const MARK: u16 = 1 << 15;
+/// In a number of a row: nothing was measured, or nobody said. All bits of a number, too.
+const NOTHING: u16 = MARK - 1;
 /// All of them, as a share.
 const WHOLE: u16 = NOTHING - 1;
 
 impl MinuteRow {
     /// Milliseconds.
     pub(crate) fn p95(&self) -> Option<f64> {
-        (self.p95 != NOTHING).then(|| f64::from(self.p95))
+        number(self.p95)
     }
 
     /// Share of the calls over mutual TLS.
     pub(crate) fn mtls(&self) -> Option<f64> {
-        (self.mtls != NOTHING).then(|| f64::from(self.mtls) / f64::from(WHOLE))
+        number(self.mtls).map(|share| share / f64::from(WHOLE))
     }
+
+    /// Whether the called side served calls of proven callers, on the edge's port.
+    pub(crate) fn is_proven(&self) -> bool {
+        self.p95 & MARK != 0
+    }
+
+    /// Whether calls were refused that no rule allows.
+    pub(crate) fn has_refused(&self) -> bool {
+        self.mtls & MARK != 0
+    }
+}
+
+fn number(stored: u16) -> Option<f64> {
+    let number = stored & NOTHING;
+    (number != NOTHING).then(|| f64::from(number))
+}
+
+fn marked(number: u16, mark: bool) -> u16 {
+    if mark { number | MARK } else { number }
 }
 
 // 20 000 edges have 60 of them each.
@@ -228,17 +283,19 @@ const _: () = assert!(size_of::<MinuteRow>() <= 24);
 pub(crate) fn minute(folded: &Folded) -> Box<[MinuteRow]> {
     let rows = edges(folded).into_iter().map(|(edge, counted)| {
         let p95 = counted.sums.histogram().quantile(0.95);
+        let p95 = p95.map_or(NOTHING, |seconds| narrowed(seconds * 1e3));
+        let mtls = counted.sums.mtls().map_or(NOTHING, |share| {
+            // Never all or nothing where it was not.
+            let some = if share > 0.0 { 1.0 } else { 0.0 };
+            narrowed((share * f64::from(WHOLE)).floor().max(some))
+        });
         MinuteRow {
             edge,
             requests: u32::try_from(counted.sums.requests()).unwrap_or(u32::MAX),
             failure: counted.sums.failure,
             cancelled: counted.sums.cancelled,
-            p95: p95.map_or(NOTHING, |seconds| narrowed(seconds * 1e3)),
-            mtls: counted.sums.mtls().map_or(NOTHING, |share| {
-                // Never all or nothing where it was not.
-                let some = if share > 0.0 { 1.0 } else { 0.0 };
-                narrowed((share * f64::from(WHOLE)).floor().max(some))
-            }),
+            p95: marked(p95, counted.is_proven()),
+            mtls: marked(mtls, counted.has_refused()),
         }
     });
     let mut rows: Vec<MinuteRow> = rows.collect();
@@ -267,3 +324,6 @@ pub(crate) fn routes_by_node(routes: &Routes) -> BTreeMap<&NodeKey, Vec<(&str, &
     }
     by_node
 }
+
+#[cfg(test)]
+mod tests;

@@ -136,8 +136,10 @@ fn graph(context: &Context, followed: &Followed) -> (Graph, Option<JoinHandle<()
         context.settings.remember_for,
         context.metrics.graph.clone(),
     );
-    let whole = followed.clone();
-    let follow = graph.clone().follow(move || whole.is_whole());
+    let (whole, latest) = (followed.clone(), context.latest.clone());
+    // Without a model it is not known which ports Services lead to, and what is folded so stays.
+    let is_whole = move || whole.is_whole() && latest.borrow().is_some();
+    let follow = graph.clone().follow(is_whole);
     runtime::task::spawn("graph", follow);
     if context.settings.service_graph {
         let metrics = context.metrics.clone();

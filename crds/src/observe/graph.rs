@@ -253,6 +253,10 @@ pub struct Edge {
     /// What the called side counted of the same calls.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server: Option<ServerSums>,
+    /// Only the called side told of these calls: the numbers are its own, and there is no
+    /// `server`. Without either, callers alone told of them.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub caller_silent: bool,
     /// The SPIFFE id that the caller's certificate named; where nobody says that, those of the
     /// pods that the caller has now.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -290,6 +294,22 @@ pub struct Latency {
 pub struct ServerSums {
     pub requests: u64,
     pub failure: u64,
+    /// Given up by their callers.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub cancelled: u64,
+    /// By reason; part of `failure`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub refused: BTreeMap<String, u64>,
+    /// Requests and connections that are open at the window's end.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub open: u64,
+    /// Share of the calls that came over mutual TLS, 0 to 1; absent where nobody says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mtls: Option<f64>,
+    /// No Service that is known to lead to the called pods says that these calls came by the
+    /// edge's port.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub port_unknown: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ms: Option<Latency>,
 }
@@ -311,6 +331,13 @@ pub struct Minute {
     /// Share of the calls that went over mutual TLS, 0 to 1; absent where nobody says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtls: Option<f64>,
+    /// The called side says that it served calls on the edge's port, of callers that mutual TLS
+    /// proved.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub proven: bool,
+    /// Calls were refused that no rule allows.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub refused: bool,
 }
 
 impl Minute {

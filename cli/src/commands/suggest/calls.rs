@@ -1,5 +1,6 @@
-//! Which calls are facts: proven by mutual TLS and served. Whatever else was seen is left
-//! out, each with the reason, because a suggestion that allows more than was seen is none.
+//! Which calls are facts: proven by mutual TLS and served, as the called side says. Whatever
+//! else was seen is left out, each with the reason, because a suggestion that allows more than
+//! was seen is none.
 //!
 //! By routes only where those of all these calls are known: a rule for some of them would
 //! refuse what was proven and served. Elsewhere the port is all that limits an edge, and
@@ -8,16 +9,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crds::observe::{Edge, Minute, NodeKind, Protocol};
-use policy::reason::Reason;
 
 use super::earlier;
 use super::ports::Ports;
 use super::routes::{self, Routes};
+use super::told;
 use crate::traffic::IndexedGraph;
 use crate::traffic::select::{self, account_of};
-
-/// Reasons of calls that no rule allows.
-const UNALLOWED: [Reason; 2] = [Reason::NotAllowed, Reason::NoIdentity];
 
 /// Namespace and name of a service account.
 pub(super) type Account = (String, String);
@@ -41,6 +39,8 @@ pub(super) struct Calls {
     pub(super) left: Vec<String>,
     /// What is allowed by its port although routes were asked for, and why.
     pub(super) by_port: Vec<String>,
+    /// What no rule allowed, and how often.
+    pub(super) refused: Vec<String>,
 }
 
 impl Calls {
@@ -52,7 +52,9 @@ impl Calls {
         by_route: bool,
     ) -> Self {
         let mut calls = Self::default();
-        for edge in edges {
+        // What callers say comes last: it may be what called pods say of another edge.
+        let (first, last): (Vec<_>, Vec<_>) = edges.partition(|edge| told::served(edge).is_ok());
+        for edge in first.into_iter().chain(last) {
             let Some(to) = traffic.node(&edge.to) else {
                 continue;
             };
@@ -65,6 +67,10 @@ impl Calls {
                 select::shown(traffic, &edge.to, here),
             );
             let named = format!("{from} to {to} port {}", edge.port);
+            let refused = told::refusals(traffic, edge);
+            calls
+                .refused
+                .extend(refused.map(|what| format!("{named}: {what}")));
             if let Err(why) = calls.add(traffic, edge, ports, by_route, &named) {
                 calls.left.push(format!("{named}: {why}"));
             }
@@ -98,6 +104,10 @@ impl Calls {
             );
         }
         let (destination, found) = called(traffic, edge, ports)?;
+        if let Err(why) = told::served(edge) {
+            let known = self.has(&destination, edge, &found);
+            return if known { Ok(()) } else { Err(why.to_owned()) };
+        }
         let mut by_port = None;
         let routes = if by_route && is_http(edge.protocol) {
             routes::of(traffic, edge).unwrap_or_else(|why| {
@@ -111,19 +121,7 @@ impl Calls {
             none_was_refused(traffic, edge)?;
         }
         self.by_port.extend(by_port);
-        for caller in &edge.identities {
-            let (namespace, name) =
-                account_of(caller).ok_or("an identity of the callers is no account")?;
-            let source = (namespace.to_owned(), name.to_owned());
-            let limited = (!routes.is_empty()).then(|| found.clone());
-            let key = (destination.clone(), source, limited);
-            let traffics = self.facts.entry(key).or_default();
-            traffics.ports.extend(&found);
-            for (group, matches) in &routes {
-                let known = traffics.routes.entry(group.clone()).or_default();
-                known.extend(matches.iter().cloned());
-            }
-        }
+        self.take(&destination, &edge.identities, &found, &routes)?;
         if share < 1.0 {
             return Err(
                 "a part of the calls came in plaintext; that part is not suggested".to_owned(),
@@ -132,11 +130,52 @@ impl Calls {
         Ok(())
     }
 
+    /// Calls of these callers to these ports, or of these routes there, are facts.
+    fn take(
+        &mut self,
+        destination: &Account,
+        callers: &[String],
+        ports: &BTreeSet<u16>,
+        routes: &Routes,
+    ) -> Result<(), String> {
+        for caller in callers {
+            let (namespace, name) =
+                account_of(caller).ok_or("an identity of the callers is no account")?;
+            let source = (namespace.to_owned(), name.to_owned());
+            let limited = (!routes.is_empty()).then(|| ports.clone());
+            let key = (destination.clone(), source, limited);
+            let traffics = self.facts.entry(key).or_default();
+            traffics.ports.extend(ports);
+            for (group, matches) in routes {
+                let known = traffics.routes.entry(group.clone()).or_default();
+                known.extend(matches.iter().cloned());
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether calls of all its callers to these ports are facts by what was told of other edges:
+    /// two Services may lead to one port, of whose calls the called side tells once.
+    fn has(&self, destination: &Account, edge: &Edge, ports: &BTreeSet<u16>) -> bool {
+        edge.identities.iter().all(|caller| {
+            let Some((namespace, name)) = account_of(caller) else {
+                return false;
+            };
+            let source = (namespace.to_owned(), name.to_owned());
+            let first = (destination.clone(), source.clone(), None::<BTreeSet<u16>>);
+            let known = self.facts.range(first..);
+            let mut known =
+                known.take_while(|((to, from, _), _)| to == destination && *from == source);
+            known.any(|(_, traffics)| ports.is_subset(&traffics.ports))
+        })
+    }
+
     /// What of it a reader has to know, a line each.
     pub(super) fn words(&self) -> impl Iterator<Item = String> {
         let by_port = self.by_port.iter().map(|one| format!("by port: {one}"));
         let left = self.left.iter().map(|one| format!("left out: {one}"));
-        by_port.chain(left)
+        let refused = self.refused.iter().map(|one| format!("refused: {one}"));
+        by_port.chain(left).chain(refused)
     }
 
     /// Accounts that no workload has for itself.
@@ -154,10 +193,8 @@ impl Calls {
 /// # Errors
 /// When some were, or may have been.
 fn none_was_refused(traffic: &IndexedGraph, edge: &Edge) -> Result<(), String> {
-    let refused: u64 = UNALLOWED
-        .iter()
-        .filter_map(|why| edge.refused.get(why.as_str()))
-        .sum();
+    let refused = told::unallowed(edge).into_values();
+    let refused = refused.fold(0, u64::saturating_add);
     if refused > 0 {
         return Err(format!(
             "{refused} of its calls were not allowed, and a rule for its port would let them pass"
@@ -172,6 +209,14 @@ fn none_was_refused(traffic: &IndexedGraph, edge: &Edge) -> Result<(), String> {
             "{failed} of its calls before the last {seconds} s failed, and nobody remembers \
              whether they were refused: a rule for its port would let them pass; --since \
              {seconds}s looks at the later ones alone, with --routes by their routes"
+        ));
+    }
+    // Its caller counted no failure, and the called side refused all the same.
+    if earlier::minutes(traffic, edge).any(|minute| minute.refused) {
+        let seconds = traffic.graph.metadata.window_seconds;
+        return Err(format!(
+            "some of its calls before the last {seconds} s were not allowed, and a rule for its \
+             port would let them pass"
         ));
     }
     Ok(())
@@ -205,6 +250,14 @@ fn called(
     } else {
         &edge.backend
     };
+    // Whoever may write Services elsewhere could have one lead to any port.
+    let there = service.split_once('/').map(|(there, _)| there);
+    if there.is_some_and(|there| there != namespace) {
+        return Err(format!(
+            "{service} is of another namespace and does not say which port of the called pods \
+             this is"
+        ));
+    }
     // A pod that was called by its own address was called on its own port.
     let found = if service.is_empty() {
         BTreeSet::from([edge.port])

@@ -7,9 +7,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crds::observe::{Edge, Minute, RouteSums};
+use crds::observe::{Edge, RouteSums};
 
 use super::earlier;
+use super::told;
 use crate::traffic::IndexedGraph;
 
 /// Share in percent of what callers say was served that routes tell at least. Both sides
@@ -25,7 +26,7 @@ pub(super) type Routes = BTreeMap<String, BTreeSet<String>>;
 /// Why a rule for the known ones would refuse others, or may.
 pub(super) fn of(traffic: &IndexedGraph, edge: &Edge) -> Result<Routes, String> {
     let seconds = traffic.graph.metadata.window_seconds;
-    if earlier::minutes(traffic, edge).any(Minute::served) {
+    if earlier::minutes(traffic, edge).any(told::is_of_served) {
         return Err(format!(
             "calls before the last {seconds} s have no known route; --since {seconds}s looks at \
              the later ones alone"

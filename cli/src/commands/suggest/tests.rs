@@ -11,6 +11,7 @@ use crate::traffic::IndexedGraph;
 
 mod protocols;
 mod splits;
+mod told;
 
 fn ports() -> Ports {
     let services = json!([
@@ -31,6 +32,7 @@ fn ports() -> Ports {
     Ports::of(&services, &slices)
 }
 
+/// As the called side alone told it.
 #[expect(
     clippy::needless_pass_by_value,
     reason = "keeps the tests' json! plain"
@@ -40,7 +42,7 @@ fn edge(from: &str, to: &str, port: u16, more: Value) -> Value {
         "id": format!("{from}{to}{port}"), "from": format!("shop/Deployment/{from}"),
         "to": format!("shop/Deployment/{to}"), "service": format!("shop/{to}"),
         "port": port, "protocol": "http1", "requests": 5, "success": 5, "mtls": 1.0,
-        "identities": [format!("spiffe://cluster.local/ns/shop/sa/{from}")],
+        "callerSilent": true, "identities": [format!("spiffe://cluster.local/ns/shop/sa/{from}")],
     });
     for (key, value) in more.as_object().unwrap() {
         edge[key] = value.clone();
@@ -197,7 +199,7 @@ fn what_is_not_proven_or_not_served_is_a_comment_with_its_reason() {
             "history": history});
         suggested(&[edge("web", "cart", 80, quiet)], false)
     };
-    let minute = |mtls: Value| json!({"requests": 3, "mtls": mtls});
+    let minute = |mtls: Value| json!({"requests": 3, "mtls": mtls, "proven": mtls == json!(1.0)});
     let (objects, calls) = earlier(json!([minute(json!(1.0))]));
     assert_eq!(
         (objects.len(), calls.left.len()),
@@ -307,7 +309,8 @@ fn edge_whose_routes_do_not_tell_every_served_call_is_allowed_by_its_port() {
     let read = json!([route("cart/read", 5, 0)]);
     let minute = |start: &str, failure: u64| {
         let start = format!("2026-11-02T{start}:00Z");
-        json!({"start": start, "requests": 3, "failure": failure, "mtls": 1.0})
+        json!({"start": start, "requests": 3, "failure": failure, "mtls": 1.0,
+            "proven": failure < 3})
     };
     let given_up = json!({"start": "2026-11-02T09:40:00Z", "requests": 3, "failure": 1,
         "cancelled": 2, "mtls": 1.0});

@@ -14,7 +14,7 @@ fn graph() -> Value {
     };
     let edge = json!({"id": "1", "from": id("web"), "to": id("cart"), "port": 8080,
         "protocol": "http1", "requests": 5, "success": 5, "mtls": 1.0,
-        "identities": [account("web")]});
+        "server": {"requests": 5, "failure": 0, "mtls": 1.0}, "identities": [account("web")]});
     json!({"metadata": {"windowSeconds": 300, "complete": true},
         "nodes": [node("web"), node("cart")], "edges": [edge]})
 }
@@ -61,5 +61,36 @@ async fn accounts_that_many_share_and_how_to_begin_are_told_whatever_is_printed(
             assert!(err.contains("weft.dev/access=audit"), "{line}: {err}");
             assert!(!out.contains("audit"), "{line}: {out}");
         }
+    }
+}
+
+#[tokio::test]
+async fn what_was_refused_and_what_its_caller_alone_told_is_said_whatever_is_printed() {
+    let api = FakeApi::default();
+    api.judge(&format!("{API}/dryruns"), json!({"kept": 1}));
+    let mut graph = graph();
+    let mut made_up = graph["edges"][0].clone();
+    made_up["id"] = json!("2");
+    made_up["port"] = json!(9090);
+    made_up["server"] = json!({"requests": 4, "failure": 4, "refused": {"not-allowed": 4}});
+    graph["edges"].as_array_mut().unwrap().push(made_up);
+    api.put(&format!("{API}/graphs/live"), graph);
+    let said = [
+        "left out: deploy/web to deploy/cart port 9090: told by its caller alone",
+        "refused: deploy/web to deploy/cart port 9090: 4 of its calls in the last 300 s",
+    ];
+    for (line, in_output) in [
+        ("weft suggest -n shop", true),
+        ("weft suggest -n shop -o json", false),
+    ] {
+        let (code, out, err) = run(api.client(), line).await;
+        assert_eq!(code, 0, "{line}: {err}");
+        assert_eq!(out.matches("TrafficTarget").count(), 1, "{line}: {out}");
+        let words = if in_output { &out } else { &err };
+        for part in said {
+            assert!(words.contains(part), "{line}: no {part:?} in {out}{err}");
+        }
+        // Of the edge that both sides told of there is nothing to say.
+        assert!(!words.contains("port 8080:"), "{line}: {out}{err}");
     }
 }

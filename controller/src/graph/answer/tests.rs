@@ -333,3 +333,55 @@ fn tls_of_the_applications_own_is_told_also_where_the_called_side_saw_no_more_th
     ];
     assert_eq!(told, expected);
 }
+
+/// A caller can tell of calls, and of routes, that nobody served.
+#[test]
+fn routes_and_refusals_are_told_by_the_called_side() {
+    let reports = reports();
+    let by_route = |route: &str, edge: wire::v1::Edge| wire::v1::Edge {
+        routes: vec![wire::v1::EdgeRoute {
+            route: route.to_owned(),
+            requests: 3,
+        }],
+        ..edge
+    };
+    let called = by_route("cart/admin", seen_by_client("shop/api", 3, 0));
+    report(&reports, "shop/web", vec![called]);
+    let graph = Town::of(&reports).graph(&of("shop"));
+    let edge = &graph.edges[0];
+    assert_eq!((edge.requests, edge.routes.len()), (3, 0));
+    assert!(edge.server.is_none() && !edge.caller_silent);
+
+    let served = wire::v1::Edge {
+        reasons: vec![wire::v1::ReasonCalls {
+            reason: "not-allowed".to_owned(),
+            calls: 2,
+        }],
+        ..by_route("cart/read", seen_by_server("shop/web", 1, 2))
+    };
+    report(&reports, "shop/api", vec![served]);
+    let graph = Town::of(&reports).graph(&of("shop"));
+    let [edge] = &graph.edges[..] else {
+        panic!("{:?}", graph.edges)
+    };
+    let routes: Vec<&str> = edge.routes.iter().map(|one| one.route.as_str()).collect();
+    assert_eq!(routes, ["cart/read"]);
+    let server = edge.server.as_ref().unwrap();
+    assert_eq!((server.requests, server.failure), (3, 2));
+    let refused = BTreeMap::from([("not-allowed".to_owned(), 2)]);
+    assert_eq!(server.refused, refused);
+    // Of a Service of which no controller knows where it leads.
+    assert!(server.port_unknown && !edge.caller_silent);
+}
+
+#[test]
+fn that_callers_were_silent_is_told_where_the_called_side_is_shown() {
+    let reports = reports();
+    report(&reports, "shop/api", vec![seen_by_server("bank/web", 1, 0)]);
+    let town = Town::of(&reports);
+    for (namespace, told) in [("shop", true), ("bank", false)] {
+        let graph = town.graph(&of(namespace));
+        assert_eq!(graph.edges.len(), 1, "{namespace}");
+        assert_eq!(graph.edges[0].caller_silent, told, "{namespace}");
+    }
+}

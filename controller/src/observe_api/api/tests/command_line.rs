@@ -422,6 +422,25 @@ async fn call_that_mutual_tls_proved_within_the_hour_is_suggested() {
         ..v1::Report::default()
     };
     bench.reports.take(&reporter, report, true, then);
+    // What the caller says alone is no proof.
+    let called = Reporter {
+        uid: "shop-api".into(),
+        pod: ObjectKey::new("shop", "api-1"),
+        account: None,
+    };
+    let served = v1::Edge {
+        caller: "uid-client".to_owned(),
+        security: v1::Security::Mtls.into(),
+        protocol: v1::Protocol::Http1.into(),
+        ..seen_by_server("shop/web", 3, 0)
+    };
+    let report = v1::Report {
+        process: 1,
+        slot: slot * SLOT,
+        edges: vec![served],
+        ..v1::Report::default()
+    };
+    bench.reports.take(&called, report, true, then);
     bench.api.context.graph.look(then, true).await;
     bench.api.context.graph.tidy(now);
     let town = Town::before(bench).await;

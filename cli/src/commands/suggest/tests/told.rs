@@ -1,0 +1,146 @@
+//! A caller can tell of calls that nobody served, and keep to itself that some were refused.
+//! What is suggested is the called side's word.
+
+use serde_json::{Value, json};
+
+use super::{edge, judged, suggested};
+
+/// Both sides told of it: the caller five calls that went well, the called side this.
+fn both(to: &str, port: u16, server: &Value) -> Value {
+    edge(
+        "web",
+        to,
+        port,
+        json!({"callerSilent": false, "server": server}),
+    )
+}
+
+/// Why the only edge was left out.
+fn left_out(edge: &Value) -> String {
+    let (objects, calls) = suggested(std::slice::from_ref(edge), false);
+    assert_eq!(objects, [] as [Value; 0], "{edge}");
+    let [left] = &calls.left[..] else {
+        panic!("{edge}: {:?}", calls.left)
+    };
+    left.clone()
+}
+
+#[test]
+fn what_its_caller_alone_told_is_left_out_and_what_both_told_is_suggested() {
+    let served = json!({"requests": 5, "failure": 0, "mtls": 1.0});
+    let (honest, calls) = suggested(&[both("cart", 80, &served)], false);
+    judged(&honest);
+    assert_eq!((honest.len(), calls.words().count()), (2, 0), "{calls:?}");
+    // The same as what the called side alone told.
+    let (alone, _) = suggested(&[edge("web", "cart", 80, json!({}))], false);
+    assert_eq!(honest, alone);
+    let under_way = json!({"requests": 0, "failure": 0, "open": 1});
+    let (objects, _) = suggested(&[both("cart", 80, &under_way)], false);
+    assert_eq!(objects, honest, "what is open is served");
+
+    for (server, why) in [
+        (json!(null), "told by its caller alone: no called pod's"),
+        (json!({"requests": 5, "failure": 5}), "served none of them"),
+        (
+            json!({"requests": 5, "failure": 3, "cancelled": 2}),
+            "served none of them",
+        ),
+        (
+            json!({"requests": 5, "failure": 0, "mtls": 0.0}),
+            "no mutual TLS",
+        ),
+        (
+            json!({"requests": 5, "failure": 0, "portUnknown": true}),
+            "no Service says",
+        ),
+    ] {
+        let left = left_out(&both("cart", 80, &server));
+        assert!(left.contains(why), "{server}: {left}");
+        // Beside what was served nothing of it is suggested either.
+        let edges = [both("db", 5432, &server), both("cart", 80, &served)];
+        assert_eq!(suggested(&edges, false).0, honest, "{server}");
+    }
+}
+
+#[test]
+fn minutes_of_which_callers_alone_told_prove_nothing() {
+    let with = |proven: bool| {
+        let minute = json!({"start": "2026-11-02T09:40:00Z", "requests": 3, "mtls": 1.0,
+            "proven": proven});
+        let quiet = json!({"requests": 0, "success": 0, "quiet": true, "mtls": null,
+            "callerSilent": false, "history": [minute]});
+        edge("web", "cart", 80, quiet)
+    };
+    let left = left_out(&with(false));
+    assert!(left.contains("told by its caller alone"), "{left}");
+    let (objects, calls) = suggested(&[with(true)], false);
+    assert_eq!((objects.len(), calls.words().count()), (2, 0), "{calls:?}");
+}
+
+/// Of calls by two Services that lead to one port the called side tells once, of whichever.
+#[test]
+fn calls_that_the_called_side_told_by_another_service_are_not_left_out() {
+    let by_the_pods = json!({"service": "", "backend": "", "callerSilent": false});
+    let other = |port| edge("web", "cart", port, by_the_pods.clone());
+    let served = both("cart", 80, &json!({"requests": 9, "failure": 0}));
+    let (alone, _) = suggested(std::slice::from_ref(&served), false);
+    let (objects, calls) = suggested(&[other(8080), served.clone()], false);
+    assert_eq!(objects, alone);
+    assert_eq!(calls.words().count(), 0, "{calls:?}");
+    // Another port of theirs is another thing.
+    let (objects, calls) = suggested(&[other(9090), served], false);
+    assert_eq!(objects, alone);
+    assert_eq!(calls.left.len(), 1, "{calls:?}");
+}
+
+#[test]
+fn service_of_another_namespace_does_not_say_which_port_was_called() {
+    for backend in ["bank/cart", "shop/cart"] {
+        let by_service = json!({"service": "bank/cart", "backend": backend});
+        let (objects, calls) = suggested(&[edge("web", "cart", 80, by_service)], false);
+        let own = backend == "shop/cart";
+        assert_eq!(objects.is_empty(), !own, "{backend}");
+        let told = calls
+            .left
+            .iter()
+            .any(|one| one.contains("of another namespace"));
+        assert_eq!(told, !own, "{backend}: {:?}", calls.left);
+    }
+}
+
+#[test]
+fn refused_calls_are_counted_by_caller_and_port_whoever_told_of_them() {
+    let server = json!({"requests": 8, "failure": 3,
+        "refused": {"not-allowed": 2, "no-identity": 1, "connect-failed": 4}});
+    let (objects, calls) = suggested(&[both("cart", 80, &server)], false);
+    assert_eq!(
+        calls.refused,
+        [
+            "deploy/web to deploy/cart port 80: 3 of its calls in the last 300 s \
+          (1 no-identity, 2 not-allowed)"
+        ]
+    );
+    // The caller kept it to itself, and a rule for the port would let them pass.
+    assert_eq!(objects, [] as [Value; 0]);
+    assert!(calls.left[0].contains("3 of its calls were not allowed"));
+
+    let nothing_else = json!({"success": 0, "failure": 5, "refused": {"not-allowed": 5}});
+    let (_, calls) = suggested(&[edge("job", "cart", 80, nothing_else)], false);
+    assert!(
+        calls.refused[0].starts_with("deploy/job to deploy/cart port 80: 5 of its calls"),
+        "{calls:?}"
+    );
+
+    let minute = json!({"start": "2026-11-02T09:40:00Z", "requests": 3, "mtls": 1.0,
+        "proven": true, "refused": true});
+    let earlier = json!({"history": [minute]});
+    let (objects, calls) = suggested(&[edge("web", "cart", 80, earlier)], false);
+    assert_eq!(objects, [] as [Value; 0]);
+    assert!(
+        calls.refused[0].ends_with("calls in 1 of the minutes before the last 300 s"),
+        "{calls:?}"
+    );
+    let failed = json!({"success": 4, "failure": 1, "refused": {"connect-failed": 1}});
+    let (objects, calls) = suggested(&[edge("web", "cart", 80, failed)], false);
+    assert_eq!((objects.len(), calls.words().count()), (2, 0), "{calls:?}");
+}

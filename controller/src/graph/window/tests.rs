@@ -1,0 +1,146 @@
+//! Whose word stands behind the calls of an edge.
+
+use super::*;
+use crate::graph::edges::Edges;
+use crate::graph::key::tests::edge;
+use crate::graph::sums::Rare;
+
+/// Rows of the edges that lead to these ports, by whether the called side counted.
+fn folded(rows: &[(u16, bool, Sums)]) -> Folded {
+    let mut edges = Edges::default();
+    let rows = rows.iter().map(|(port, server, sums)| {
+        let key = edge(*port);
+        let by = key.from.clone();
+        Row {
+            edge: edges.get(key, &by).unwrap(),
+            server: *server,
+            sums: sums.clone(),
+        }
+    });
+    Folded {
+        rows: rows.collect(),
+        ..Folded::default()
+    }
+}
+
+/// Five calls over mutual TLS that went well, to this port of the pods.
+fn five(own_port: u16) -> Sums {
+    Sums {
+        success: 5,
+        secured: (5, 5),
+        own_port,
+        ..Sums::default()
+    }
+}
+
+#[test]
+fn calls_are_proven_by_the_called_side_alone_and_on_the_port_that_it_counted() {
+    let plaintext = Sums {
+        secured: (0, 5),
+        ..five(8080)
+    };
+    let refused = Sums {
+        success: 0,
+        failure: 5,
+        ..five(8080)
+    };
+    let under_way = Sums {
+        success: 0,
+        open: 1,
+        ..five(8080)
+    };
+    let called = |own_port| (80, false, five(own_port));
+    for (what, rows, proven) in [
+        (
+            "both",
+            vec![called(8080), (8080, true, five(8080))],
+            (80, true),
+        ),
+        (
+            "both, of the same edge",
+            vec![called(0), (80, true, five(8080))],
+            (80, true),
+        ),
+        ("the called", vec![(8080, true, five(8080))], (8080, true)),
+        (
+            "the called, of what is open",
+            vec![called(8080), (8080, true, under_way)],
+            (80, true),
+        ),
+        ("the caller", vec![called(8080)], (80, false)),
+        (
+            "the called, of refused calls",
+            vec![called(8080), (8080, true, refused)],
+            (80, false),
+        ),
+        (
+            "the called, of plaintext",
+            vec![called(8080), (8080, true, plaintext)],
+            (80, false),
+        ),
+        (
+            "the caller, of a port that leads nowhere",
+            vec![called(0), (8080, true, five(8080))],
+            (80, false),
+        ),
+    ] {
+        let rows = minute(&folded(&rows));
+        let told: Vec<(u16, bool)> = rows
+            .iter()
+            .map(|row| (row.edge.key().port, row.is_proven()))
+            .collect();
+        assert_eq!(told, [proven], "{what}");
+        assert_eq!(rows[0].requests, 5, "{what}");
+    }
+}
+
+#[test]
+fn minute_has_refusals_that_the_caller_kept_to_itself_and_its_numbers_are_the_same() {
+    let because = |reason: &str| {
+        let rare = Rare {
+            reasons: vec![(reason.into(), 3)],
+            ..Rare::default()
+        };
+        let served = Sums {
+            failure: 3,
+            rare: Some(Box::new(rare)),
+            ..five(8080)
+        };
+        let called = Sums {
+            latency: [0, 5].into(),
+            ..five(8080)
+        };
+        let rows = [(80, false, called), (8080, true, served)];
+        minute(&folded(&rows))
+    };
+    for (reason, refused) in [
+        ("not-allowed", true),
+        ("no-identity", true),
+        ("connect-failed", false),
+    ] {
+        let rows = because(reason);
+        assert_eq!(rows.len(), 1, "{reason}");
+        let row = &rows[0];
+        assert_eq!(row.has_refused(), refused, "{reason}");
+        assert_eq!((row.is_proven(), row.failure), (true, 0), "{reason}");
+        assert_eq!(row.mtls(), Some(1.0), "{reason}");
+        assert!(row.p95().is_some_and(|ms| ms <= 30_000.0), "{reason}");
+    }
+    let unmarked = minute(&folded(&[(
+        80,
+        false,
+        Sums {
+            secured: (0, 0),
+            ..five(0)
+        },
+    )]));
+    assert_eq!((unmarked[0].p95(), unmarked[0].mtls()), (None, None));
+}
+
+/// The pod that was folded last may be gone, and then its ports are not known.
+#[test]
+fn port_of_the_pods_stays_known_after_one_of_them_is_gone() {
+    let mut sums = five(8080);
+    sums.then(&five(0));
+    assert_eq!((sums.own_port, sums.success), (8080, 10));
+}
