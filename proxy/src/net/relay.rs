@@ -39,8 +39,8 @@ impl Flows {
 const LOOK_AFTER: Duration = Duration::from_millis(500);
 
 /// Relays until both directions have ended or one side fails. Then the other one is
-/// broken off as well, and both are where this is dropped before: what came until then is
-/// not all of it. What is copied is added to `flows` as it passes.
+/// broken off as well: what came until then is not all of it. Where this is dropped before,
+/// whoever was not told the end by then is. What is copied is added to `flows` as it passes.
 pub(crate) fn relay<'a, A: ChunkIo, B: ChunkIo>(
     caller: &'a mut A,
     callee: &'a mut B,
@@ -104,11 +104,6 @@ impl<A: ChunkIo, B: ChunkIo> Relay<'_, A, B> {
         }
         Poll::Pending
     }
-
-    fn break_off(&mut self) {
-        self.caller.abort();
-        self.callee.abort();
-    }
 }
 
 impl<A: ChunkIo, B: ChunkIo> Future for Relay<'_, A, B> {
@@ -120,7 +115,8 @@ impl<A: ChunkIo, B: ChunkIo> Future for Relay<'_, A, B> {
         if let Poll::Ready(outcome) = &polled {
             this.over = true;
             if outcome.is_err() {
-                this.break_off();
+                this.caller.abort();
+                this.callee.abort();
             }
         }
         polled
@@ -129,8 +125,15 @@ impl<A: ChunkIo, B: ChunkIo> Future for Relay<'_, A, B> {
 
 impl<A: ChunkIo, B: ChunkIo> Drop for Relay<'_, A, B> {
     fn drop(&mut self) {
-        if !self.over {
-            self.break_off();
+        if self.over {
+            return;
+        }
+        // Who was told the end gets all of it: the last of it may still be on its way.
+        if !self.back.closed {
+            self.caller.abort();
+        }
+        if !self.there.closed {
+            self.callee.abort();
         }
     }
 }
@@ -254,6 +257,29 @@ mod tests {
                 assert_eq!(ended.is_err(), dropped, "{ended:?}");
             }
         }
+    }
+
+    /// As where the process ends while a slow reader has not taken all that the kernel holds.
+    #[tokio::test]
+    async fn who_was_told_the_end_gets_all_of_it_though_the_relay_is_dropped_and_the_other_a_reset()
+    {
+        const ALL: usize = 256 * 1024;
+        let (mut client, mut near) = connected().await;
+        let (mut far, mut server) = connected().await;
+        let relayed = tokio::spawn(async move {
+            let (budget, flows) = (Budget::new(1 << 26), Flows::default());
+            relay(&mut near, &mut far, &budget, &flows).await
+        });
+        server.write_all(&vec![b'x'; ALL]).await.unwrap();
+        server.shutdown().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        relayed.abort();
+        assert!(relayed.await.is_err_and(|error| error.is_cancelled()));
+        let mut all = Vec::new();
+        let read = timeout(Duration::from_secs(3), client.read_to_end(&mut all)).await;
+        assert_eq!(read.expect("it ends").unwrap(), ALL);
+        let ended = timeout(Duration::from_secs(3), server.read(&mut [0; 8])).await;
+        assert!(ended.expect("it ends").is_err());
     }
 
     #[tokio::test]
