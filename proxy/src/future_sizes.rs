@@ -16,7 +16,7 @@ const WRITTEN: &[(&str, usize)] = &[
     ("connection of a peer", 5264),
     ("outbound request", 4920),
     ("inbound request", 4872),
-    ("idle relay", 232),
+    ("idle relay", 152),
 ];
 
 /// An async function, whose future can be asked for its size without being made.

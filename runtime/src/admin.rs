@@ -3,9 +3,10 @@
 //!
 //! Everybody in the cluster can reach it and the kubelet's probes depend on it: a
 //! flood must not make a probe fail and the pod restart. So one address has few
-//! connections at a time; a newcomer takes the place of one that is not being
-//! answered, never of one that is; whoever does not take an answer is cut off; and
-//! few permits are for pages that may be large, so that the others stay for what
+//! connections at a time; where places are scarce a newcomer takes one of whoever has
+//! most, on which nothing is asked, or a body is sent or an answer taken slowly, and
+//! never one whose answer is being made; whoever does not take an answer is cut off;
+//! and few permits are for pages that may be large, so that the others stay for what
 //! the kubelet asks.
 
 mod exchange;
@@ -205,17 +206,19 @@ async fn serve_connection<H, F>(
         exchange.begins();
         let (exchange, pages) = (Arc::clone(&exchange), Arc::clone(&pages));
         async move {
-            if !of_kubelet(request.uri().path()) && !exchange.may_be_large(&pages.large, peer.ip())
-            {
+            let may =
+                of_kubelet(request.uri().path()) || exchange.may_be_large(&pages.large, peer.ip());
+            let answer = if may {
+                pages.answer(request, peer, &exchange).await
+            } else {
                 metrics::admin_closed();
-                return Ok::<_, Infallible>(text(
+                text(
                     StatusCode::SERVICE_UNAVAILABLE,
                     "too many pages are being read, come back\n",
-                ));
-            }
-            let answer = pages.answer(request, peer).await;
+                )
+            };
             exchange.answers();
-            Ok(answer)
+            Ok::<_, Infallible>(answer)
         }
     });
     let mut served = pin!(builder.serve_connection(io, service));
@@ -312,12 +315,17 @@ where
     H: Fn(Request, SocketAddr) -> F + Send + Sync + 'static,
     F: Future<Output = Response> + Send + 'static,
 {
-    async fn answer(&self, request: http::Request<Incoming>, peer: SocketAddr) -> Response {
+    async fn answer(
+        &self,
+        request: http::Request<Incoming>,
+        peer: SocketAddr,
+        exchange: &Exchange,
+    ) -> Response {
         let page = match request.uri().path() {
             "/live" => Self::live,
             "/ready" => Self::readiness,
             "/metrics" => Self::metrics,
-            _ => return self.further(request, peer).await,
+            _ => return self.further(request, peer, exchange).await,
         };
         if matches!(*request.method(), Method::GET | Method::HEAD) {
             page(self)
@@ -364,11 +372,18 @@ where
         }
     }
 
-    async fn further(&self, request: http::Request<Incoming>, peer: SocketAddr) -> Response {
+    async fn further(
+        &self,
+        request: http::Request<Incoming>,
+        peer: SocketAddr,
+        exchange: &Exchange,
+    ) -> Response {
         let (head, body) = request.into_parts();
         let body = Limited::new(body, MAX_BODY).collect();
+        exchange.reads();
         match tokio::time::timeout(HEAD_TIMEOUT, body).await {
             Ok(Ok(body)) => {
+                exchange.makes();
                 let request = Request::from_parts(head, body.to_bytes());
                 (self.extra)(request, peer).await
             }

@@ -6,9 +6,10 @@
 //! tenths of the permits are taken every newcomer costs the holder of most a
 //! connection that does nothing: one between two requests, the longest idle first,
 //! else one on which nothing has been said or whose head has not come. What is in
-//! use (an answer, a stream, a tunnel, an upgrade) is never taken away. Not in use is a
-//! tunnel that is served as HTTP and between two requests, or before the first: where
-//! nothing else is open on its connection, that rests.
+//! use (an answer, a stream, a tunnel, an upgrade) is never taken away, unless its server
+//! says that it yields ([`Permit::yields`]). Not in use is a tunnel that is served as HTTP
+//! and between two requests, or before the first: where nothing else is open on its
+//! connection, that rests.
 //!
 //! A holder is a proven identity where there is one, else an address. Whoever
 //! shares the listener with hoarders that only hold what is in use keeps the

@@ -363,8 +363,9 @@ fn the_label_of_the_account_is_written_and_only_the_right_one_may_be_there() {
 fn workload_is_written_down_only_where_series_of_other_meshes_are_asked_for() {
     let mut pod = one_container(json!({}));
     pod["metadata"]["labels"]["pod-template-hash"] = json!("abc");
-    pod["metadata"]["ownerReferences"] =
-        json!([{ "kind": "ReplicaSet", "name": "web-abc", "controller": true }]);
+    pod["metadata"]["ownerReferences"] = json!([{
+        "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-abc", "controller": true
+    }]);
     let none = injected(&pod);
     let names = proxy_of(&none.pod)["env"].to_string();
     assert!(

@@ -6,7 +6,8 @@ use serde_json::Value;
 /// controls is its own.
 ///
 /// The ReplicaSet of a Deployment is named after it and the hash that every one of
-/// its pods carries as a label; with both, the Deployment's name is certain.
+/// its pods carries as a label; with both, the Deployment's name is certain. A kind that
+/// others define may have such a name: it is what it says, and no ReplicaSet of Kubernetes.
 pub(super) fn workload(pod: &Value) -> (String, String) {
     let metadata = &pod["metadata"];
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -24,9 +25,11 @@ pub(super) fn workload(pod: &Value) -> (String, String) {
         return ("Pod".into(), name);
     };
     let (kind, name) = (text(&controller["kind"]), text(&controller["name"]));
+    let version = controller["apiVersion"].as_str();
+    let of_apps = version.is_some_and(|version| version.starts_with("apps/"));
     let hash = metadata["labels"]["pod-template-hash"].as_str();
     let deployment = hash
-        .filter(|_| kind == "ReplicaSet")
+        .filter(|_| of_apps && kind == "ReplicaSet")
         .and_then(|hash| name.strip_suffix(hash)?.strip_suffix('-'));
     match deployment {
         Some(deployment) => ("Deployment".into(), deployment.into()),
@@ -42,11 +45,12 @@ mod tests {
 
     #[test]
     fn workload_is_what_controls_the_pod_and_a_deployment_only_when_its_hash_says_so() {
-        let pod = |kind: &str, name: &str, labels: Value| {
+        let pod_of = |version: &str, kind: &str, name: &str, labels: Value| {
             json!({"metadata": {"generateName": "x-", "labels": labels, "ownerReferences": [
                 {"kind": "Node", "name": "other"},
-                {"kind": kind, "name": name, "controller": true}]}})
+                {"apiVersion": version, "kind": kind, "name": name, "controller": true}]}})
         };
+        let pod = |kind: &str, name: &str, labels: Value| pod_of("apps/v1", kind, name, labels);
         let hash = json!({"pod-template-hash": "5d6f8c"});
         let rollout = json!({"rollouts-pod-template-hash": "5d6f8c"});
         for (pod, kind, name) in [
@@ -64,6 +68,16 @@ mod tests {
                 pod("ReplicaSet", "plain", hash.clone()),
                 "ReplicaSet",
                 "plain",
+            ),
+            (
+                pod_of("games.example/v1", "ReplicaSet", "web-5d6f8c", hash.clone()),
+                "ReplicaSet",
+                "web-5d6f8c",
+            ),
+            (
+                pod_of("appsx/v1", "ReplicaSet", "web-5d6f8c", hash.clone()),
+                "ReplicaSet",
+                "web-5d6f8c",
             ),
             (
                 pod("StatefulSet", "db-5d6f8c", hash),

@@ -26,7 +26,7 @@ impl Connection {
     pub(super) async fn opaque<S>(
         &self,
         mut stream: Prefixed<S>,
-        server: Option<Prefixed<TcpStream>>,
+        mut server: Option<Prefixed<TcpStream>>,
         decided: Result<Admitted, Failure>,
         beginning: Option<&Beginning<'_>>,
     ) where
@@ -39,7 +39,14 @@ impl Connection {
         self.count_on_cell(&mut call);
         let admitted = match decided {
             Ok(admitted) => admitted,
-            Err(failure) => return call.reset(&failure, || stream.abort()),
+            Err(failure) => {
+                return call.reset(&failure, || {
+                    stream.abort();
+                    if let Some(server) = &mut server {
+                        server.abort();
+                    }
+                });
+            }
         };
         call.allowed_by(admitted.by.as_ref());
         if admitted.audited {

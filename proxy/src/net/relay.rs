@@ -1,6 +1,6 @@
 //! Opaque bytes: copied both ways, with half-close, until both sides ended.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::net::budget::Budget;
+use crate::net::budget::{Budget, Holder};
 use crate::net::chunk::{ChunkIo, ReadSize};
 
 /// Adds up the bytes of relays while they pass: from the caller, and to the caller.
@@ -39,34 +39,63 @@ impl Flows {
 const LOOK_AFTER: Duration = Duration::from_millis(500);
 
 /// Relays until both directions have ended or one side fails. Then the other one is
-/// broken off as well: what came until then is not all of it. What is copied is added to
-/// `flows` as it passes.
-pub(crate) async fn relay<A: ChunkIo, B: ChunkIo>(
-    caller: &mut A,
-    callee: &mut B,
-    budget: &Arc<Budget>,
-    flows: &Flows,
-) -> io::Result<()> {
-    let (mut there, mut back) = (Direction::default(), Direction::default());
-    let mut holder = None;
-    let mut look: Option<Pin<Box<Sleep>>> = None;
-    let outcome = poll_fn(|cx| {
+/// broken off as well: what came until then is not all of it. Where this is dropped before,
+/// whoever was not told the end by then is. What is copied is added to `flows` as it passes.
+pub(crate) fn relay<'a, A: ChunkIo, B: ChunkIo>(
+    caller: &'a mut A,
+    callee: &'a mut B,
+    budget: &'a Arc<Budget>,
+    flows: &'a Flows,
+) -> Relay<'a, A, B> {
+    Relay {
+        caller,
+        callee,
+        budget,
+        flows,
+        there: Direction::default(),
+        back: Direction::default(),
+        holder: None,
+        look: None,
+        over: false,
+    }
+}
+
+/// See [`relay`].
+pub(crate) struct Relay<'a, A: ChunkIo, B: ChunkIo> {
+    caller: &'a mut A,
+    callee: &'a mut B,
+    budget: &'a Arc<Budget>,
+    flows: &'a Flows,
+    there: Direction,
+    back: Direction,
+    holder: Option<Holder>,
+    look: Option<Pin<Box<Sleep>>>,
+    /// Both sides have ended, or were broken off.
+    over: bool,
+}
+
+impl<A: ChunkIo, B: ChunkIo> Relay<'_, A, B> {
+    fn poll_both(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let (budget, flows) = (self.budget, self.flows);
+        let (caller, callee) = (&mut *self.caller, &mut *self.callee);
         let polled = (
-            there.poll(cx, budget, caller, callee, &flows.sent)?,
-            back.poll(cx, budget, callee, caller, &flows.received)?,
+            self.there.poll(cx, budget, caller, callee, &flows.sent)?,
+            self.back
+                .poll(cx, budget, callee, caller, &flows.received)?,
         );
         if polled.0.is_ready() && polled.1.is_ready() {
             return Poll::Ready(Ok(()));
         }
-        if there.is_stuck() || back.is_stuck() {
-            holder.get_or_insert_with(|| budget.enter());
+        if self.there.is_stuck() || self.back.is_stuck() {
+            self.holder.get_or_insert_with(|| budget.enter());
         } else {
-            holder = None;
-            if !there.ended && !back.ended {
-                look = None;
+            self.holder = None;
+            if !self.there.ended && !self.back.ended {
+                self.look = None;
                 return Poll::Pending;
             }
         }
+        let look = &mut self.look;
         let look = look.get_or_insert_with(|| Box::pin(sleep(LOOK_AFTER)));
         while look.as_mut().poll(cx).is_ready() {
             look.as_mut().reset(Instant::now() + LOOK_AFTER);
@@ -74,13 +103,39 @@ pub(crate) async fn relay<A: ChunkIo, B: ChunkIo>(
             callee.poll_broken(cx)?;
         }
         Poll::Pending
-    })
-    .await;
-    if outcome.is_err() {
-        caller.abort();
-        callee.abort();
     }
-    outcome
+}
+
+impl<A: ChunkIo, B: ChunkIo> Future for Relay<'_, A, B> {
+    type Output = io::Result<()>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let polled = this.poll_both(cx);
+        if let Poll::Ready(outcome) = &polled {
+            this.over = true;
+            if outcome.is_err() {
+                this.caller.abort();
+                this.callee.abort();
+            }
+        }
+        polled
+    }
+}
+
+impl<A: ChunkIo, B: ChunkIo> Drop for Relay<'_, A, B> {
+    fn drop(&mut self) {
+        if self.over {
+            return;
+        }
+        // Who was told the end gets all of it: the last of it may still be on its way.
+        if !self.back.closed {
+            self.caller.abort();
+        }
+        if !self.there.closed {
+            self.callee.abort();
+        }
+    }
 }
 
 /// One direction of a relay. Nothing more is read before the receiver took what
@@ -176,6 +231,55 @@ mod tests {
             assert!(ended.expect("it ends").unwrap().is_err());
             assert!(silent.read(&mut [0; 8]).await.is_ok_and(|got| got == 0));
         }
+    }
+
+    /// As where a connection is closed for want of memory, whatever it does.
+    #[tokio::test]
+    async fn a_relay_that_is_dropped_resets_both_sides_and_one_that_is_over_neither() {
+        for dropped in [true, false] {
+            let (mut client, mut near) = connected().await;
+            let (mut far, mut server) = connected().await;
+            let relayed = tokio::spawn(async move {
+                let (budget, flows) = (Budget::new(1 << 26), Flows::default());
+                relay(&mut near, &mut far, &budget, &flows).await
+            });
+            server.write_all(b"some of it").await.unwrap();
+            client.read_exact(&mut [0; 10]).await.unwrap();
+            if dropped {
+                relayed.abort();
+            } else {
+                client.shutdown().await.unwrap();
+                server.shutdown().await.unwrap();
+            }
+            for side in [&mut client, &mut server] {
+                let ended = timeout(Duration::from_secs(3), side.read(&mut [0; 8])).await;
+                let ended = ended.expect("it ends");
+                assert_eq!(ended.is_err(), dropped, "{ended:?}");
+            }
+        }
+    }
+
+    /// As where the process ends while a slow reader has not taken all that the kernel holds.
+    #[tokio::test]
+    async fn who_was_told_the_end_gets_all_of_it_though_the_relay_is_dropped_and_the_other_a_reset()
+    {
+        const ALL: usize = 256 * 1024;
+        let (mut client, mut near) = connected().await;
+        let (mut far, mut server) = connected().await;
+        let relayed = tokio::spawn(async move {
+            let (budget, flows) = (Budget::new(1 << 26), Flows::default());
+            relay(&mut near, &mut far, &budget, &flows).await
+        });
+        server.write_all(&vec![b'x'; ALL]).await.unwrap();
+        server.shutdown().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        relayed.abort();
+        assert!(relayed.await.is_err_and(|error| error.is_cancelled()));
+        let mut all = Vec::new();
+        let read = timeout(Duration::from_secs(3), client.read_to_end(&mut all)).await;
+        assert_eq!(read.expect("it ends").unwrap(), ALL);
+        let ended = timeout(Duration::from_secs(3), server.read(&mut [0; 8])).await;
+        assert!(ended.expect("it ends").is_err());
     }
 
     #[tokio::test]

@@ -136,7 +136,7 @@ pub(crate) async fn turn_away(
             if stream.begins_as_tls() {
                 call.carries_tls();
             }
-            return call.reset(&failure(), || drop(stream));
+            return call.reset(&failure(), || connect::reset(&stream.inner));
         }
         Err(_) => return,
     };

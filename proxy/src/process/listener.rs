@@ -257,3 +257,54 @@ pub(crate) fn no_ipv6(error: &io::Error) -> bool {
         io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported
     ) || error.raw_os_error() == Some(libc::EAFNOSUPPORT)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+    use std::time::SystemTime;
+
+    use identity::Roots;
+    use identity::authority::{ROOT_LIFE, Root};
+    use identity::tls::CertHandle;
+    use policy::access_log::AccessLog;
+    use policy::name::SpiffeId;
+    use prometheus_client::registry::Registry;
+    use runtime::occupancy::Holder;
+
+    use super::*;
+    use crate::net::budget::Budget;
+    use crate::settings::Own;
+    use crate::telemetry::Telemetry;
+
+    fn proxy() -> Arc<Proxy> {
+        let web = SpiffeId::of("cluster.local", "shop", "web").unwrap();
+        let root = Root::generate(SystemTime::now(), ROOT_LIFE).unwrap();
+        let roots = Roots::new(&web, vec![root.certificate().clone()]).unwrap();
+        let ip = IpAddr::from([10, 0, 0, 1]);
+        let own = Own::new("shop".to_owned(), "web-1".to_owned(), web, vec![ip]).unwrap();
+        let metrics = Metrics::register(&mut Registry::default());
+        let telemetry = Telemetry::new(metrics, AccessLog::OFF);
+        let budget = Budget::new(1 << 20);
+        let proxy = Proxy::new(own, telemetry, CertHandle::empty(), roots, &budget);
+        Arc::new(proxy)
+    }
+
+    #[tokio::test]
+    async fn who_takes_a_permit_of_one_listener_takes_none_of_the_other_two() {
+        let workload = ServedWorkload::new(proxy(), Addresses::of_sidecar());
+        let listeners: Vec<_> = workload
+            .listeners(1)
+            .map(|(listener, _)| listener)
+            .collect();
+        let neighbour = Holder::from(IpAddr::from([10, 0, 0, 9]));
+        for (at, listener) in listeners.iter().enumerate() {
+            let permit = listener.permits().occupancy.try_admit(&neighbour);
+            let taken = |other: &Arc<Listener>| other.permits().occupancy.taken();
+            let taken: Vec<usize> = listeners.iter().map(taken).collect();
+            let mut expected = [0; 3];
+            expected[at] = 1;
+            assert_eq!(taken, expected);
+            drop(permit);
+        }
+    }
+}

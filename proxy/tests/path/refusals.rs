@@ -12,6 +12,7 @@ use weft_proxy::{MESH_PORT, serve_plain};
 use wire::v1::{self, Enforcement, MtlsMode, Protocol};
 
 use crate::path::mesh_port::{ask, peer};
+use crate::path::tcp::echo;
 use crate::support::{
     Authority, Pod, endpoint, endpoints, http_app, raw, resource, rule, service, split, vip,
 };
@@ -335,6 +336,32 @@ async fn every_refusal_outbound_moves_one_counter_by_one() {
         };
         send(client.call(unknown).await, &head).await;
         one_more(&client, "outbound", &before, reason, case).await;
+    }
+}
+
+/// A clean end would say that the server had nothing more to say.
+#[tokio::test]
+async fn bytes_to_what_nobody_knows_end_in_a_reset_and_those_to_a_host_outside_as_it_ended_them() {
+    let authority = Authority::new();
+    let client = Pod::new(&authority, "web").await;
+    let outside = SocketAddr::new(client.ip, echo(&client, "").await);
+    let external = v1::destination::Target::External(v1::External {});
+    client.set(vec![to(outside, external)]);
+    client.mode("web", Enforcement::Open, MtlsMode::Strict);
+    let unknown: SocketAddr = "10.96.7.7:80".parse().unwrap();
+    for (addr, heard) in [(unknown, ""), (outside, BYTES)] {
+        let admitted = addr == outside;
+        let mut stream = client.call(addr).await;
+        stream.write_all(BYTES.as_bytes()).await.unwrap();
+        if admitted {
+            stream.shutdown().await.unwrap();
+        }
+        let mut answer = Vec::new();
+        let read = stream.read_to_end(&mut answer);
+        let ended = tokio::time::timeout(3 * PATIENCE, read).await;
+        let ended = ended.expect("it ends");
+        assert_eq!(ended.is_ok(), admitted, "{addr}: {ended:?}");
+        assert_eq!(answer, heard.as_bytes(), "{addr}");
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use weft_proxy::of_listener;
-use wire::v1::Protocol;
+use wire::v1::{Enforcement, MtlsMode, Protocol};
 
 use crate::support::{Pod, endpoint, endpoints, pair, raw, vip};
 
@@ -176,7 +176,9 @@ async fn bytes_that_are_cut_off_for_want_of_memory_count_as_a_connection_that_br
     stream.read_exact(&mut echo).await.unwrap();
     assert_eq!(occupancy.shed(&holder, usize::MAX), 1);
     let mut rest = Vec::new();
-    let _ = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut rest)).await;
+    let ended = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut rest)).await;
+    // A clean end would say that this was all.
+    assert!(matches!(ended, Ok(Err(_))), "{ended:?}");
     while occupancy.taken() > 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -190,5 +192,35 @@ async fn bytes_that_are_cut_off_for_want_of_memory_count_as_a_connection_that_br
     for flow in ["flow=\"sent\"", "flow=\"received\""] {
         let bytes = ["direction=\"inbound\"", flow, "} 7"];
         assert!(counted("weft_tcp_bytes_total", &bytes), "{flow}: {metrics}");
+    }
+}
+
+/// A clean end would say to either side that the other one had nothing more to say.
+#[tokio::test]
+async fn bytes_that_a_change_refuses_end_in_a_reset_on_both_sides_and_others_as_they_ended() {
+    for refused in [true, false] {
+        let (_client, server, _, _) = pair(Protocol::Detect).await;
+        let listener = TcpListener::bind((server.ip, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let mut caller = server.plain(port).await;
+        // Called ahead, as the caller is silent.
+        let (mut app, _) = listener.accept().await.unwrap();
+        if refused {
+            server.mode("api", Enforcement::Enforce, MtlsMode::Permissive);
+        }
+        caller.write_all(b"\x00binary").await.unwrap();
+        if !refused {
+            app.read_exact(&mut [0; 7]).await.unwrap();
+            caller.shutdown().await.unwrap();
+            app.shutdown().await.unwrap();
+        }
+        for side in [&mut caller, &mut app] {
+            let mut rest = Vec::new();
+            let read = side.read_to_end(&mut rest);
+            let ended = tokio::time::timeout(Duration::from_secs(5), read).await;
+            let ended = ended.expect("it ends");
+            assert_eq!(ended.is_err(), refused, "{ended:?}");
+            assert!(rest.is_empty(), "{rest:?}");
+        }
     }
 }

@@ -40,9 +40,10 @@ impl Exchange {
         self.waits.store(true, Relaxed);
     }
 
-    /// An answer is there, and nothing of it has been taken.
+    /// An answer is there, and nothing of it has been taken. Its reader may be slow.
     pub(super) fn answers(&self) {
         self.taken.store(false, Relaxed);
+        self.permit.yields();
     }
 
     /// All that was answered has been taken.
@@ -62,6 +63,16 @@ impl Exchange {
 
     pub(super) fn begins(&self) {
         self.waits.store(false, Relaxed);
+        self.permit.busy();
+    }
+
+    /// A body is read, and its sender may be slow.
+    pub(super) fn reads(&self) {
+        self.permit.yields();
+    }
+
+    /// All was said, and the answer is being made.
+    pub(super) fn makes(&self) {
         self.permit.busy();
     }
 

@@ -1,12 +1,13 @@
 //! The admin server over loopback.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use prometheus_client::metrics::counter::Counter;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::exchange::MAX_PAGES;
 use super::*;
+use crate::occupancy::Holder;
 
 async fn start(ready: Ready, registry: Registry) -> SocketAddr {
     let admin = Admin::bind((Ipv4Addr::LOCALHOST, 0).into()).await.unwrap();
@@ -222,6 +223,66 @@ async fn one_address_has_its_share_and_a_request_under_way_is_not_lost_to_a_floo
         open += usize::from(read.is_err());
     }
     assert!(open <= MAX_PER_ADDRESS, "{open} of one address");
+}
+
+#[tokio::test]
+async fn exchanges_that_their_callers_draw_out_keep_no_probe_out_and_a_lone_slow_one_is_kept() {
+    let addr = start(Ready::new(), Registry::default()).await;
+    let mut slow = connect_from(200, addr).await;
+    slow.write_all(
+        b"POST /length HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 2\r\n\r\nx",
+    )
+    .await
+    .unwrap();
+    let mut hoard = Vec::new();
+    for last in 1..=60 {
+        for _ in 0..4 {
+            let mut stream = connect_from(last, addr).await;
+            let request = b"POST /probe/x HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nx";
+            let _ = stream.write_all(request).await;
+            hoard.push(stream);
+        }
+    }
+    for path in ["/live", "/ready", "/metrics"] {
+        let answer = get(addr, path).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+    }
+    assert!(is_open(&mut slow).await, "others hold more");
+    slow.write_all(b"y").await.unwrap();
+    let mut answer = String::new();
+    slow.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.ends_with("\r\n\r\n2"), "{answer}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_nobody_takes_yields_its_place_and_one_that_is_being_made_does_not() {
+    let bounds = Bounds {
+        permits: 10,
+        per_holder: 10,
+        shared: true,
+        head_within: HEAD_TIMEOUT,
+        idle_within: HEAD_TIMEOUT,
+    };
+    let address = |last: u8| Holder::from(IpAddr::from([127, 0, 9, last]));
+    for (answered, lost) in [(false, 0), (true, 1)] {
+        let occupancy = Occupancy::new(bounds, |_| {});
+        let enter = |last| occupancy.try_admit(&address(last)).unwrap().unwrap();
+        let hoard: Vec<_> = (0..9).map(|_| enter(1)).collect();
+        for permit in &hoard {
+            let exchange = Exchange::of(permit);
+            exchange.begins();
+            if answered {
+                exchange.answers();
+            }
+        }
+        let _probe = enter(200);
+        let mut cut = 0;
+        for permit in &hoard {
+            let ended = timeout(Duration::from_millis(1), permit.cut()).await;
+            cut += usize::from(ended.is_ok());
+        }
+        assert_eq!(cut, lost, "{answered}");
+    }
 }
 
 fn with_large_page() -> Registry {

@@ -86,8 +86,10 @@ pub(super) const BUSY: u8 = 0;
 pub(super) const IDLE: u8 = 1;
 /// Nothing was said yet.
 pub(super) const SILENT: u8 = 2;
-/// A class of losses only: a head that is no older than [`YOUNG`].
+/// A class of losses only: a head, or what yields, that is no older than [`YOUNG`].
 pub(super) const YOUNGER: u8 = 3;
+/// In use at the pace of whoever is at the other end: others may take its permit.
+pub(super) const YIELDS: u8 = 4;
 
 pub(super) const STAY: u8 = 0;
 /// To be closed as between two requests.
@@ -126,6 +128,11 @@ impl TrackedConnection {
     /// Nothing was said on it yet.
     pub(super) fn is_silent(&self) -> bool {
         self.activity.load(Relaxed) == SILENT
+    }
+
+    /// It is in use, and goes where others need its permit.
+    pub(super) fn yields(&self) -> bool {
+        self.activity.load(Relaxed) == YIELDS
     }
 
     /// Whether it must stay. Where all that is open on it rests, it rests as well.
@@ -178,6 +185,13 @@ impl TrackedConnection {
             return None;
         }
         let since = self.since.load(Relaxed);
+        let late = |age: u64| if age < millis(YOUNG) { YOUNGER } else { SILENT };
+        if self.yields() {
+            return Some(Loss {
+                class: late(self.age(now)),
+                since,
+            });
+        }
         match self.head_age(now) {
             None if self.is_silent() => Some(Loss {
                 class: SILENT,
@@ -185,7 +199,7 @@ impl TrackedConnection {
             }),
             None => Some(Loss { class: IDLE, since }),
             Some(age) => Some(Loss {
-                class: if age < millis(YOUNG) { YOUNGER } else { SILENT },
+                class: late(age),
                 since: now - age,
             }),
         }

@@ -15,6 +15,7 @@ mod keep;
 mod proof;
 mod reserved;
 mod within;
+mod yields;
 
 /// True when `future` is ready at the first look.
 fn now(future: impl Future) -> bool {

@@ -35,12 +35,14 @@ impl Occupancy {
             let ignores = slot
                 .verdict_age(now, &[CLOSE, CUT])
                 .is_some_and(|age| age >= millis(CLOSE_WITHIN));
-            let goes_on = slot.is_in_use() || slot.age(now) < millis(CLOSE_WITHIN);
+            // Nobody needs the permit of what yields, or it would be gone.
+            let in_use = slot.is_in_use() || slot.yields();
+            let goes_on = in_use || slot.age(now) < millis(CLOSE_WITHIN);
             // It is used all the same, as through a tunnel: its place is taken.
             if ignores && goes_on && slot.leaves.swap(false, Relaxed) {
                 self.leaving.fetch_sub(1, Relaxed);
             }
-            if slot.is_in_use() {
+            if in_use {
                 continue;
             }
             let overdue = slot
