@@ -9,6 +9,7 @@ use std::time::Duration;
 use crds::smi::judge::Cluster;
 
 use crate::aggregated::access::Gate;
+use crate::aggregated::refusal::Refusal;
 use crate::apiserver::events::EventRecorder;
 use crate::graph::follow::Graph;
 use crate::inventory::follow::Followed;
@@ -42,4 +43,20 @@ pub(crate) struct ObserveContext {
     pub cluster: Cluster,
     /// Counters.
     pub metrics: ObserveMetrics,
+}
+
+impl ObserveContext {
+    /// What a controller that has just begun says of the graph would look whole, and lack all
+    /// that is not called at the moment.
+    ///
+    /// # Errors
+    /// While it has not been read yet which calls are remembered.
+    pub(super) fn must_have_recalled(&self) -> Result<(), Refusal> {
+        if self.graph.has_recalled() {
+            return Ok(());
+        }
+        let words = "this controller has just begun and has not read yet which calls there were; try \
+                     again in a few seconds";
+        Err(Refusal::unavailable(words))
+    }
 }

@@ -9,7 +9,7 @@
 //! callers beside the one that was asked about are named only to who may create explanations
 //! in their namespaces.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -272,7 +272,10 @@ fn explain(
         (kind.name().to_owned(), key)
     };
     let unknown = RefCell::new(BTreeSet::new());
+    // What would close out callers that are not known yet is no fix.
+    let recalled = Cell::new(Ok(()));
     let callers = |pods: &BTreeSet<PodId>| {
+        recalled.set(context.must_have_recalled());
         let nodes = pods.iter().map(|pod| NodeKey::of_workload(topmost(pod)));
         let (seen, unknown_to_all) = context.graph.callers_of(&nodes.collect(), compiled);
         let (accounts, others): (BTreeSet<_>, BTreeSet<_>) =
@@ -300,6 +303,7 @@ fn explain(
             elsewhere: BTreeSet::new(),
         });
     }
+    recalled.into_inner()?;
     let mut elsewhere: BTreeSet<String> = explained
         .namespaces
         .iter()

@@ -164,6 +164,14 @@ async fn graph_knows_when_all_that_was_written_has_been_read() {
     assert!(nothing.has_recalled(), "nothing is written down");
 }
 
+#[tokio::test]
+async fn what_is_written_is_looked_for_sooner_until_it_has_been_read_once() {
+    let reader = checkpointer(&cluster(), false);
+    assert_eq!(reader.pause(), RECALL_EVERY);
+    reader.graph.recalled();
+    assert_eq!(reader.pause(), LOOK_EVERY);
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_a_holder_writes_at_its_end_is_known_to_those_that_began_before() {
     let api = cluster();
