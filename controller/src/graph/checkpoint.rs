@@ -36,7 +36,7 @@ const WRITE_EVERY: Duration = Duration::from_secs(3600);
 /// Between two looks at what others wrote and at what went for want of room, and after a
 /// failure.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
-/// Between two tries to read what is written down when a replica begins: without it the graph
+/// Between two tries to read what is written down when a replica begins: meanwhile the graph
 /// answers nobody.
 const RECALL_EVERY: Duration = Duration::from_secs(5);
 /// What was seen before that is known to every replica that was there. Reports are told again
@@ -125,10 +125,10 @@ impl Checkpointer {
 
     /// Until the next look.
     fn pause(&self) -> Duration {
-        if self.graph.has_recalled() {
-            LOOK_EVERY
-        } else {
+        if self.graph.awaits_recall() {
             RECALL_EVERY
+        } else {
+            LOOK_EVERY
         }
     }
 
@@ -163,8 +163,9 @@ impl Checkpointer {
                     let (role, namespace) = (ROLE, &self.namespace);
                     warn!(
                         %error, shard, role, namespace,
-                        "what was written of the service graph not fetched, and until it is the \
-                         graph answers 503: this Role lets ConfigMaps weft-graph-0 to -7 be read"
+                        "what was written of the service graph not fetched: the graph answers 503 \
+                         for 35 s after a start, and then that it is not complete; this Role lets \
+                         ConfigMaps weft-graph-0 to -7 be read"
                     );
                     return false;
                 }

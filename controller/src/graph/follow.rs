@@ -7,6 +7,7 @@
 //! inventory, which is written there.
 
 mod callers;
+mod recalled;
 mod set_clock;
 mod shown;
 
@@ -57,6 +58,8 @@ const HOARDED: &str = "pods of it told more than their share, and some of that h
      memory";
 const GATHERS: &str =
     "this controller began a moment ago, and not every proxy has told it yet what it counted";
+pub(crate) const UNREAD: &str =
+    "what was written down of earlier calls cannot be read; the controller's log says why";
 const CLOCK_SET: &str = "the clock of the controller's node was set meanwhile, so calls may be missing or stand at \
      another time";
 
@@ -79,6 +82,8 @@ struct Inner {
     recalled: AtomicBool,
     /// It is followed, and not for as long as [`YOUNG`].
     gathers: AtomicBool,
+    /// It was followed for that long.
+    grown: AtomicBool,
     /// Answers that were given since the last look.
     written: Mutex<Vec<Shared>>,
     /// Counts looks.
@@ -158,26 +163,12 @@ impl Graph {
                 // Else nothing is written down.
                 recalled: AtomicBool::new(remember.is_zero()),
                 gathers: AtomicBool::new(false),
+                grown: AtomicBool::new(false),
                 written: Mutex::default(),
                 looks: watch::Sender::new(0),
                 metrics,
             }),
         }
-    }
-
-    /// What was written down has been read.
-    pub(crate) fn recalled(&self) {
-        self.inner.recalled.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether it knows of the calls that were seen before this process began.
-    pub(crate) fn has_recalled(&self) -> bool {
-        self.inner.recalled.load(Ordering::Relaxed)
-    }
-
-    /// Whether it began a moment ago, so that not every proxy has told it yet what it counted.
-    pub(crate) fn gathers(&self) -> bool {
-        self.inner.gathers.load(Ordering::Relaxed)
     }
 
     /// Folds what comes, without end. `whole`: whether it is known who owns which pod. Answers
@@ -209,7 +200,7 @@ impl Graph {
                     graph.tidy(now);
                 }
                 if age > YOUNG {
-                    graph.inner.gathers.store(false, Ordering::Relaxed);
+                    graph.grow();
                 }
                 graph.looked();
             })
@@ -395,6 +386,8 @@ impl Graph {
             window.incomplete = Some(Incomplete::Lost(CLOCK_SET));
         } else if self.gathers() {
             window.incomplete = Some(Incomplete::Lost(GATHERS));
+        } else if self.lacks_recall() && !matches!(window.incomplete, Some(Incomplete::Lost(_))) {
+            window.incomplete = Some(Incomplete::Lost(UNREAD));
         }
         let domain = compiled
             .as_ref()

@@ -17,6 +17,7 @@ fn incomplete(graph: &Graph) -> Option<String> {
 #[tokio::test(start_paused = true)]
 async fn graph_that_has_just_begun_says_so_until_every_proxy_had_time_to_report() {
     let graph = graph(&reports());
+    graph.recalled();
     assert_eq!(incomplete(&graph), None, "one that is old");
     let follow = graph.clone().follow(|| true);
     let young = Some(GATHERS.to_owned());
@@ -34,4 +35,19 @@ async fn graph_is_young_for_as_long_as_it_is_not_known_who_owns_which_pod() {
     tokio::spawn(graph.clone().follow(|| false));
     tokio::time::sleep(4 * YOUNG).await;
     assert_eq!(incomplete(&graph), Some(GATHERS.to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_read_for_good_is_awaited_for_a_moment_and_told_from_then_on() {
+    let graph = graph(&reports());
+    tokio::spawn(graph.clone().follow(|| true));
+    tokio::time::sleep(YOUNG - LOOK_EVERY).await;
+    assert!(graph.awaits_recall() && !graph.lacks_recall());
+    tokio::time::sleep(3 * LOOK_EVERY).await;
+    assert!(!graph.awaits_recall() && graph.lacks_recall());
+    assert_eq!(incomplete(&graph), Some(UNREAD.to_owned()));
+    // It could be read all the same.
+    graph.recalled();
+    assert!(!graph.awaits_recall() && !graph.lacks_recall());
+    assert_eq!(incomplete(&graph), None);
 }
