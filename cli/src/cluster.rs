@@ -25,7 +25,7 @@ use kube::config::{ExecInteractiveMode, KubeConfigOptions, Kubeconfig, Kubeconfi
 use kube::core::Status;
 use kube::{Client, Config};
 use serde::de::DeserializeOwned;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use self::clock::Clock;
 use crate::failure::Failure;
@@ -35,6 +35,11 @@ use crate::settings;
 /// Longer for the API server itself than for what it asks on our behalf, so that its own
 /// words about a replica that is away arrive.
 const CONNECT_WITHIN: Duration = Duration::from_secs(9);
+
+/// A controller that has just begun answers within this time, and after that somebody else may.
+const BEGUN_WITHIN: Duration = Duration::from_secs(3);
+/// Between two questions to it.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Bytes of a refusal.
 const REFUSAL: usize = 64 * 1024;
@@ -260,7 +265,8 @@ impl Cluster {
         self.try_request(what, request).await
     }
 
-    /// The answer to a request, of which the time is taken too.
+    /// The answer to a request, of which the time is taken too. A controller that has just begun
+    /// is asked again.
     ///
     /// # Errors
     /// As [`Self::try_ask`].
@@ -269,12 +275,21 @@ impl Cluster {
         what: &str,
         request: http::Request<Vec<u8>>,
     ) -> Result<T, Refusal> {
-        let call = async {
-            let body = self.body_of(request.map(Body::from)).await?;
-            let bytes = body.collect_bytes().await?;
-            serde_json::from_slice(&bytes).map_err(kube::Error::SerdeError)
-        };
-        self.try_ask(what, call).await
+        let until = Instant::now() + BEGUN_WITHIN;
+        loop {
+            let request = request.clone();
+            let call = async {
+                let body = self.body_of(request.map(Body::from)).await?;
+                let bytes = body.collect_bytes().await?;
+                serde_json::from_slice(&bytes).map_err(kube::Error::SerdeError)
+            };
+            match self.try_ask(what, call).await {
+                Err(refusal) if refusal.passes_soon() && Instant::now() < until => {
+                    sleep(AGAIN).await;
+                }
+                ended => return ended,
+            }
+        }
     }
 
     /// Reads what the API server has at `path` as it is, of at most `most` bytes.

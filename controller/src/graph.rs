@@ -3,7 +3,8 @@
 //! `fold` turns what was reported of one slot into sums by edge, purely; `history` keeps
 //! those of the last minutes and, by minute, of the last hour; `memory` keeps which edges
 //! there ever were. `answer` makes of all that what the read API says, `written` the text of
-//! it. `follow` is the task that folds each slot as its reports come. `exported` counts it as
+//! it. `follow` is the task that folds each slot as its reports come, and
+//! `wall_clock` tells it that the clock by which slots are numbered was set. `exported` counts it as
 //! metrics for other tools, `push` sends those to a collector.
 //!
 //! May import `apiserver`, `inventory`, `metrics`, `model`, `observe` and `world`.
@@ -23,6 +24,7 @@ pub(crate) mod owners;
 pub(crate) mod protocol;
 pub(crate) mod push;
 pub(crate) mod sums;
+mod wall_clock;
 pub(crate) mod window;
 pub(crate) mod workloads;
 pub(crate) mod written;

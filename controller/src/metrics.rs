@@ -76,6 +76,8 @@ pub struct GraphMetrics {
     pub bytes: Gauge,
     /// Seconds of computing that folding took.
     pub fold_seconds: Counter<f64, AtomicU64>,
+    /// Times that this node's clock was set.
+    pub clock_sets: Counter,
     dropped: Family<DroppedLabel, Counter>,
 }
 

@@ -15,8 +15,12 @@ pub(crate) struct Refusal {
 
 #[derive(Debug)]
 enum Why {
-    /// The API server refused, with its status.
-    Status { code: u16, message: String },
+    /// The API server refused, with its status. `soon`: it says after how long to ask again.
+    Status {
+        code: u16,
+        message: String,
+        soon: bool,
+    },
     /// The API server knows the kind, and has no object of this name.
     Missing(String),
     /// It was not reached, or the answer cannot be read.
@@ -32,6 +36,7 @@ impl Refusal {
             kube::Error::Api(status) => Why::Status {
                 code: status.code,
                 message: status.message.clone(),
+                soon: says_when(&status),
             },
             kube::Error::Service(error) => Why::Other(format!(
                 "the API server is not reached: {}; `kubectl config view --minify` shows which \
@@ -93,6 +98,20 @@ impl Refusal {
         self.may_pass() || matches!(self.why, Why::Missing(_)) || self.code() == Some(400)
     }
 
+    /// Whether a controller of ours answers that it does so in a moment: it has just begun.
+    #[must_use]
+    pub(crate) fn passes_soon(&self) -> bool {
+        let begins = matches!(
+            self.why,
+            Why::Status {
+                code: 503,
+                soon: true,
+                ..
+            }
+        );
+        begins && of_ours(&self.what)
+    }
+
     /// The API server's own words.
     #[must_use]
     pub(crate) fn message(&self) -> &str {
@@ -107,14 +126,20 @@ impl Refusal {
         let passes = self.may_pass_again();
         let Self { what, why } = self;
         // What was typed, as our own API understood it.
-        if let Why::Status { code: 400, message } = &why
+        if let Why::Status {
+            code: 400, message, ..
+        } = &why
             && of_ours(&what)
         {
             return Failure::usage(format!("{what}: {message}"));
         }
         let words = match why {
             Why::Missing(text) | Why::Other(text) => format!("{what}: {text}"),
-            Why::Status { code, message } => match code {
+            Why::Status {
+                code,
+                message,
+                soon,
+            } => match code {
                 401 => {
                     format!("{what}: the API server does not know these credentials ({message})")
                 }
@@ -124,7 +149,7 @@ impl Refusal {
                      cluster, value observe.enabled is false, or this Weft is older than this \
                      command (`weft version` says which one is there)"
                 ),
-                503 if of_ours(&what) => format!(
+                503 if of_ours(&what) && !soon => format!(
                     "{what}: no controller of Weft answers ({message}); `weft check` says why, and \
                      `weft proxy-config POD --direct` asks a proxy without one"
                 ),
@@ -143,6 +168,13 @@ impl Refusal {
 fn names_an_object(status: &kube::core::Status) -> bool {
     let details = status.details.as_ref();
     status.reason == "NotFound" && details.is_some_and(|details| !details.name.is_empty())
+}
+
+/// Whether it says after how long to ask again, as our controllers do and what stands before
+/// them does not.
+fn says_when(status: &kube::core::Status) -> bool {
+    let details = status.details.as_ref();
+    details.is_some_and(|details| details.retry_after_seconds > 0)
 }
 
 /// Whether the question was one for our own read API.
@@ -223,6 +255,7 @@ mod tests {
         let why = Why::Status {
             code,
             message: message.to_owned(),
+            soon: false,
         };
         let what = what.to_owned();
         Refusal { what, why }.into_failure()

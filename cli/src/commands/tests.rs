@@ -19,6 +19,7 @@ use crate::global::Global;
 
 mod absent;
 mod bare;
+mod begun;
 mod clock;
 mod dry_run;
 mod explain;

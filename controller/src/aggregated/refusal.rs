@@ -50,19 +50,32 @@ impl Refusal {
         Self::new(code, "MethodNotAllowed", message)
     }
 
+    /// Seconds after which it may be asked again, where it is not the question that is refused.
+    pub(crate) fn again_in(&self) -> Option<u32> {
+        match self.code {
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => Some(1),
+            _ => None,
+        }
+    }
+
     /// As a Kubernetes Status, of an object of this group.
     pub(crate) fn json(&self, group: &str) -> Value {
         let mut status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
             "message": self.message, "reason": self.reason, "code": self.code.as_u16(),
         });
+        let mut details = Map::new();
+        if let Some(seconds) = self.again_in() {
+            details.insert("retryAfterSeconds".to_owned(), json!(seconds));
+        }
         if let Some((kind, name)) = &self.about {
-            let mut details = Map::new();
             details.insert("group".to_owned(), json!(group));
             details.insert("kind".to_owned(), json!(kind));
             if !name.is_empty() {
                 details.insert("name".to_owned(), json!(name));
             }
+        }
+        if !details.is_empty() {
             status["details"] = Value::Object(details);
         }
         status

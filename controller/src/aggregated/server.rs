@@ -359,12 +359,10 @@ pub(crate) fn whole(code: StatusCode, body: impl Into<Bytes>) -> ApiResponse {
 /// A refusal as an answer.
 pub(crate) fn refused(refusal: &Refusal, group: &str) -> ApiResponse {
     let mut response = whole(refusal.code, refusal.json(group).to_string());
-    let soon = match refusal.code {
-        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => "1",
-        _ => return response,
-    };
-    let soon = HeaderValue::from_static(soon);
-    response.headers_mut().insert(header::RETRY_AFTER, soon);
+    if let Some(seconds) = refusal.again_in() {
+        let headers = response.headers_mut();
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
     response
 }
 

@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::edges::EdgeRef;
-use super::history::History;
+use super::history::{self, History};
 use super::key::{EdgeKey, NodeKey};
 use super::memory::{Memory, Seen};
 use super::sums::Sums;
@@ -146,6 +146,12 @@ impl Extent {
 
     fn concerns(&self, edge: &EdgeKey) -> bool {
         self.owns_any(&[&edge.from, &edge.to])
+    }
+
+    /// The first slot that an answer tells of, whose window begins with this one.
+    pub(crate) fn first_slot(&self, of_window: u64) -> u64 {
+        let minute = self.history.unwrap_or(u64::MAX);
+        minute.saturating_mul(history::FINE).min(of_window)
     }
 
     /// Whether one of these is in it.

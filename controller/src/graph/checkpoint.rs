@@ -36,6 +36,9 @@ const WRITE_EVERY: Duration = Duration::from_secs(3600);
 /// Between two looks at what others wrote and at what went for want of room, and after a
 /// failure.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// Between two tries to read what is written down when a replica begins: meanwhile the graph
+/// answers nobody.
+const RECALL_EVERY: Duration = Duration::from_secs(5);
 /// What was seen before that is known to every replica that was there. Reports are told again
 /// for longer to one that begins.
 const SETTLED: Duration = Duration::from_secs(120);
@@ -115,8 +118,17 @@ impl Checkpointer {
                     return;
                 }
                 () = leadership.acquired(), if !leads => {}
-                () = sleep_until(Instant::now() + LOOK_EVERY) => {}
+                () = sleep_until(Instant::now() + self.pause()) => {}
             }
+        }
+    }
+
+    /// Until the next look.
+    fn pause(&self) -> Duration {
+        if self.graph.awaits_recall() {
+            RECALL_EVERY
+        } else {
+            LOOK_EVERY
         }
     }
 
@@ -143,8 +155,18 @@ impl Checkpointer {
                         }
                     }
                 }
-                Err(error) => {
+                Err(error) if self.graph.has_recalled() => {
                     debug!(%error, shard, "what was written of the service graph not fetched");
+                    return false;
+                }
+                Err(error) => {
+                    let (role, namespace) = (ROLE, &self.namespace);
+                    warn!(
+                        %error, shard, role, namespace,
+                        "what was written of the service graph not fetched: the graph answers 503 \
+                         for 35 s after a start, and then that it is not complete; this Role lets \
+                         ConfigMaps weft-graph-0 to -7 be read"
+                    );
                     return false;
                 }
             }

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use super::blocking::run_blocking;
 use super::follow::Graph;
+use super::history;
 use super::window::Counted;
 use crate::metrics::GraphMetrics;
 use crate::metrics::service_graph::{Calls, Pair, ServiceGraphMetrics, Teller};
@@ -16,6 +17,12 @@ use crate::observe::reports::{SETTLED, SLOT, slot_of};
 
 /// Slots without calls after which a pair is forgotten: ten minutes, as in the proxies.
 const IDLE: u64 = 600 / SLOT;
+
+/// Slots by which a clock goes back without being set.
+const JITTER: u64 = 2;
+
+/// Slots back of which the graph still knows each call.
+const OLDEST: u64 = history::FINE + history::FINE_HISTORY;
 
 /// What is shown; goes with it.
 struct ExportedPairs {
@@ -30,7 +37,7 @@ pub(crate) async fn show(graph: Graph, pairs: ServiceGraphMetrics, metrics: Grap
     let mut shown = ExportedPairs::new(pairs, metrics, SystemTime::now());
     let mut looks = graph.looks();
     while looks.changed().await.is_ok() {
-        let slots = (shown.next, reported_before(SystemTime::now()));
+        let slots = shown.due(SystemTime::now());
         let graph = graph.clone();
         let calls_of_slots = run_blocking(move || calls_of_slots(&graph, slots)).await;
         shown.count(calls_of_slots, slots.1);
@@ -74,6 +81,16 @@ impl ExportedPairs {
             metrics,
             next,
         }
+    }
+
+    /// The slots to count. A clock that was set back shows slots again that were counted:
+    /// those from now on are new. One that was set ahead has passed slots in which nothing was.
+    fn due(&mut self, now: SystemTime) -> (u64, u64) {
+        let end = reported_before(now);
+        if end + JITTER < self.next {
+            self.next = slot_of(now);
+        }
+        (self.next.max(end.saturating_sub(OLDEST)), end)
     }
 
     /// Counts what was told of the slots up to `end`, which are over.
@@ -158,7 +175,7 @@ mod tests {
 
     /// Counts the slots that are over by now.
     fn count(shown: &mut ExportedPairs, graph: &Graph, now: SystemTime) {
-        let slots = (shown.next, reported_before(now));
+        let slots = shown.due(now);
         shown.count(calls_of_slots(graph, slots), slots.1);
     }
 
@@ -190,6 +207,25 @@ mod tests {
         let pairs = shown.pairs.clone();
         drop(shown);
         assert_eq!(page(&pairs), "# EOF\n");
+    }
+
+    #[test]
+    fn clock_that_is_set_asks_for_few_slots_and_for_none_again() {
+        let steady = reported_before(now());
+        for (step, expected) in [
+            (0, (steady - 12, steady)),
+            (-3600, (slot_of(now()) - 720, steady - 720)),
+            (
+                3600 * 24 * 365,
+                (steady + 6_307_200 - OLDEST, steady + 6_307_200),
+            ),
+        ] {
+            let mut shown = shown();
+            let set = topology::SLOT_NOW * SLOT + 2 * SLOT;
+            let set = Duration::from_secs(set.saturating_add_signed(step));
+            let due = shown.due(SystemTime::UNIX_EPOCH + set);
+            assert_eq!(due, expected, "{step} s");
+        }
     }
 
     #[tokio::test]

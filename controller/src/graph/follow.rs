@@ -7,6 +7,9 @@
 //! inventory, which is written there.
 
 mod callers;
+mod recalled;
+mod set_clock;
+mod shown;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -25,6 +28,7 @@ use super::history::{self, History};
 use super::key::NodeKey;
 use super::memory::{Memory, Seen};
 use super::owners::Owners;
+use super::wall_clock::WallClock;
 use super::window::{self, Counted, Incomplete};
 use super::workloads::{CachedWorkloads, workloads};
 use super::written::Written;
@@ -43,17 +47,21 @@ const LOOK_BACK: u64 = 5;
 /// After a start other replicas and proxies tell what they have. Until then nothing is put
 /// together that what comes would have to be added to.
 const GATHER: Duration = Duration::from_secs(30);
+/// By then what came last of that can be asked for.
+const YOUNG: Duration = GATHER.saturating_add(SETTLED);
 /// Pods between which others get at the state.
 const AT_ONCE: usize = 64;
 /// What is not written down is remembered for this long.
 const SHORTEST_MEMORY: Duration = Duration::from_secs(3600);
-/// Different answers that are shared until the next look.
-const MAX_SHARED: usize = 4;
-/// Bytes of these: three answers of 10 000 edges. Whoever asks for more has his own made.
-const MAX_SHARED_BYTES: usize = 20 * 1024 * 1024;
 /// Why an answer is not whole, beside what a window knows itself.
 const HOARDED: &str = "pods of it told more than their share, and some of that had no room in the controller's \
      memory";
+const GATHERS: &str =
+    "this controller began a moment ago, and not every proxy has told it yet what it counted";
+pub(crate) const UNREAD: &str =
+    "what was written down of earlier calls cannot be read; the controller's log says why";
+const CLOCK_SET: &str = "the clock of the controller's node was set meanwhile, so calls may be missing or stand at \
+     another time";
 
 /// The graph of this replica. Clones share it.
 #[derive(Clone, Debug)]
@@ -72,6 +80,10 @@ struct Inner {
     truncated: AtomicUsize,
     /// What was written down has been read.
     recalled: AtomicBool,
+    /// It is followed, and not for as long as [`YOUNG`].
+    gathers: AtomicBool,
+    /// It was followed for that long.
+    grown: AtomicBool,
     /// Answers that were given since the last look.
     written: Mutex<Vec<Shared>>,
     /// Counts looks.
@@ -97,6 +109,8 @@ struct GraphState {
     remembered_to: u64,
     /// Of the inventory: changes when other replicas tell whose pods were.
     peer_revision: u64,
+    /// The slot in which the clock was set last.
+    clock_set_in: Option<u64>,
 }
 
 /// Which window, and what of it.
@@ -148,6 +162,8 @@ impl Graph {
                 truncated: AtomicUsize::new(0),
                 // Else nothing is written down.
                 recalled: AtomicBool::new(remember.is_zero()),
+                gathers: AtomicBool::new(false),
+                grown: AtomicBool::new(false),
                 written: Mutex::default(),
                 looks: watch::Sender::new(0),
                 metrics,
@@ -155,29 +171,36 @@ impl Graph {
         }
     }
 
-    /// What was written down has been read.
-    pub(crate) fn recalled(&self) {
-        self.inner.recalled.store(true, Ordering::Relaxed);
+    /// Folds what comes, without end. `whole`: whether it is known who owns which pod. Answers
+    /// say from this call on that it has just begun, before anything was folded too.
+    pub(crate) fn follow(
+        self,
+        whole: impl Fn() -> bool + Send + Sync,
+    ) -> impl Future<Output = ()> + Send {
+        self.inner.gathers.store(true, Ordering::Relaxed);
+        self.fold_forever(whole)
     }
 
-    /// Whether it knows of the calls that were seen before this process began.
-    pub(crate) fn has_recalled(&self) -> bool {
-        self.inner.recalled.load(Ordering::Relaxed)
-    }
-
-    /// Folds what comes, without end. `whole`: whether it is known who owns which pod.
-    pub(crate) async fn follow(self, whole: impl Fn() -> bool + Send + Sync) {
+    async fn fold_forever(self, whole: impl Fn() -> bool + Send + Sync) {
+        let mut clock = WallClock::new(SystemTime::now(), std::time::Instant::now());
         while !whole() {
             tokio::time::sleep(LOOK_EVERY).await;
         }
         let started = Instant::now();
         for look in 0_u64.. {
             let (graph, now) = (self.clone(), SystemTime::now());
-            let gathered = started.elapsed() > GATHER;
+            let step = clock.look(now, std::time::Instant::now());
+            let age = started.elapsed();
             run_blocking(move || {
+                if let Some(step) = step {
+                    graph.clock_was_set(step, now);
+                }
                 graph.look_now(now, look.is_multiple_of(LOOK_BACK));
-                if gathered {
+                if age > GATHER {
                     graph.tidy(now);
+                }
+                if age > YOUNG {
+                    graph.grow();
                 }
                 graph.looked();
             })
@@ -297,9 +320,17 @@ impl Graph {
     pub(crate) fn tidy(&self, now: SystemTime) {
         let mut state = self.inner.state.lock();
         let GraphState {
-            history, memory, ..
+            history,
+            memory,
+            clock_set_in,
+            ..
         } = &mut *state;
-        let remember = self.inner.remember.max(SHORTEST_MEMORY);
+        let mut remember = self.inner.remember.max(SHORTEST_MEMORY);
+        let forgets_from = |slot: u64| slot + SHORTEST_MEMORY.as_secs() / SLOT;
+        if clock_set_in.is_some_and(|slot| slot_of(now) < forgets_from(slot)) {
+            // A clock that is set wrong is mostly set right again, and what is forgotten is gone.
+            remember = Duration::MAX;
+        }
         let truncated = memory.tidy(seconds(now), remember);
         let all = &self.inner.truncated;
         all.fetch_add(truncated, Ordering::Relaxed);
@@ -348,8 +379,15 @@ impl Graph {
         let keep = |nodes: &[&NodeKey]| requested.extent.owns_any(nodes);
         let mut window = state.history.window_of(bounds, known, keep);
         let is_meant = |namespace: &str| requested.extent.owns_namespace(namespace);
+        let first = requested.extent.first_slot(bounds.0);
         if window.given_up.concerns(is_meant) || self.hoards(&requested.extent, bounds.0) {
             window.incomplete = Some(Incomplete::Lost(HOARDED));
+        } else if state.clock_set_in.is_some_and(|slot| first <= slot) {
+            window.incomplete = Some(Incomplete::Lost(CLOCK_SET));
+        } else if self.gathers() {
+            window.incomplete = Some(Incomplete::Lost(GATHERS));
+        } else if self.lacks_recall() && !matches!(window.incomplete, Some(Incomplete::Lost(_))) {
+            window.incomplete = Some(Incomplete::Lost(UNREAD));
         }
         let domain = compiled
             .as_ref()
@@ -371,53 +409,6 @@ impl Graph {
     fn hoards(&self, extent: &Extent, first: u64) -> bool {
         let mut hoarders = self.inner.reports.hoarders(first).into_iter();
         hoarders.any(|(reporter, _)| extent.owns_namespace(&reporter.pod.namespace))
-    }
-
-    /// The same as it is written. While nothing new was folded, readers share it.
-    pub(crate) fn written(&self, requested: &GraphWindow, now: SystemTime) -> Arc<Written> {
-        let at = (slot_of(now), *self.inner.looks.borrow());
-        let mut shared = self.inner.written.lock();
-        shared.retain(|cached| cached.at == at);
-        if let Some(cached) = shared.iter().find(|cached| cached.requested == *requested) {
-            return Arc::clone(&cached.written);
-        }
-        let written = Arc::new(Written::of(|to| self.write_answer(requested, now, to)));
-        let cached = shared.iter().map(|cached| cached.written.size());
-        if has_room(cached, written.size()) {
-            shared.push(Shared {
-                at,
-                requested: requested.clone(),
-                written: Arc::clone(&written),
-            });
-        }
-        written
-    }
-
-    /// What a reader was shown whose window ended before this slot, or more. `None` where that
-    /// is not known any more. `now`: of the answer that the reader is given next, which was
-    /// made before: it is what workloads are compared with.
-    pub(crate) fn shown_before(
-        &self,
-        requested: &GraphWindow,
-        end: u64,
-        now: SystemTime,
-    ) -> Option<Arc<Written>> {
-        let current = slot_of(now);
-        let is_held = requested.slots <= history::FINE
-            && end <= current
-            && end + history::FINE_HISTORY >= current
-            && self.inner.state.lock().workloads.known_from() <= end;
-        if !is_held {
-            return None;
-        }
-        let mut before = GraphWindow {
-            end: Some(end),
-            ..requested.clone()
-        };
-        // Ends of quiet edges may have gone since.
-        before.extent.gone = true;
-        let written = self.written(&before, now);
-        (!written.lacks()).then_some(written)
     }
 
     /// What was counted in a slot, each call once.
@@ -446,12 +437,6 @@ impl Graph {
     pub(crate) fn take_truncated(&self) -> usize {
         self.inner.truncated.swap(0, Ordering::Relaxed)
     }
-}
-
-/// Whether an answer of so many bytes is shared beside those that are `cached`, by their bytes.
-fn has_room(cached: impl Iterator<Item = usize>, bytes: usize) -> bool {
-    let (number, all) = cached.fold((0, bytes), |(number, all), one| (number + 1, all + one));
-    number < MAX_SHARED && all <= MAX_SHARED_BYTES
 }
 
 /// When a slot's calls were.

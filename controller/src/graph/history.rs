@@ -161,6 +161,22 @@ impl History {
         edges.filter(|(edge, _)| once.contains(edge)).collect()
     }
 
+    /// Lets go what stands in this slot and later ones, which come only now: the clock was set
+    /// back. A half or a minute that ends after it goes as a whole.
+    pub(crate) fn forget_from(&mut self, slot: u64) {
+        for stored in self.slots.split_off(&slot).into_values() {
+            self.bytes -= stored.bytes;
+        }
+        for stored in self.halves.split_off(&(slot / HALF)).into_values() {
+            self.bytes -= stored.bytes;
+        }
+        for rows in self.minutes.split_off(&(slot / FINE)).into_values() {
+            self.bytes -= size_of_val(&*rows);
+        }
+        self.minutes_to = self.minutes_to.min(slot / FINE);
+        self.whole_from = self.whole_from.min(slot);
+    }
+
     /// Makes halves of slots and minutes of halves, and lets go what is old. `current`: the
     /// slot that is now.
     pub(crate) fn tidy(&mut self, current: u64) {

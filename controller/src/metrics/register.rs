@@ -232,6 +232,11 @@ impl ReportMetrics {
 impl GraphMetrics {
     fn register(&self, registry: &mut Registry) {
         registry.register(
+            "clock_sets",
+            "Times that the clock of this controller's node was set by more than 10 s while it ran",
+            self.clock_sets.clone(),
+        );
+        registry.register(
             "graph_edges",
             "Edges of the service graph that are known",
             self.edges.clone(),

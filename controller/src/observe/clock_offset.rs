@@ -42,6 +42,8 @@ pub(crate) struct ClockOffset {
     late: Option<Instant>,
     /// The same of one that is known by slots, with what it was ahead by the newest of them.
     old: Option<(Instant, i64)>,
+    /// What ours showed when it told of a slot last, and when that was.
+    ours: Option<(SystemTime, Instant)>,
 }
 
 impl ClockOffset {
@@ -53,6 +55,7 @@ impl ClockOffset {
             opened: Some(opened),
             late: None,
             old: None,
+            ours: None,
         }
     }
 
@@ -115,6 +118,29 @@ impl ClockOffset {
                 self.ahead = newest;
                 self.shift();
             }
+        }
+    }
+
+    /// Looks at our own clock, at this moment of ours at which a slot is told of that starts there,
+    /// in seconds. When ours was set it is ahead by that much less, and would say so only minutes
+    /// later; unless both were, or neither, but this process stood still. What it tells of has
+    /// just ended, so the slot says which.
+    pub(crate) fn follow_ours(&mut self, slot: u64, now: SystemTime, at: Instant) {
+        let Some((shown, looked_at)) = self.ours.replace((now, at)) else {
+            return;
+        };
+        let passed = at.saturating_duration_since(looked_at).as_millis();
+        let passed = i64::try_from(passed).unwrap_or(i64::MAX);
+        let step = ahead_of(shown, millis(now)).saturating_sub(passed);
+        if step.unsigned_abs() <= 2 * SLOT_MILLIS.unsigned_abs() {
+            return;
+        }
+        let told = ahead_of(now, slot.saturating_add(SLOT).saturating_mul(1000));
+        let (before, after) = (self.shifted(), self.shifted().saturating_sub(step));
+        if told.abs_diff(after) < told.abs_diff(before) {
+            self.ahead = self.ahead.saturating_sub(step);
+            (self.late, self.old) = (None, None);
+            self.shift();
         }
     }
 
@@ -273,6 +299,29 @@ mod tests {
         assert_eq!(slots_after(12, &[(0, 20_000), (30, -300_000)]), 4);
         let between = [(0, -300_000), (29, 59_000), (31, -300_000)];
         assert_eq!(slots_after(12, &between), 12);
+    }
+
+    #[test]
+    fn when_our_own_clock_is_set_theirs_is_ahead_by_that_less_unless_both_were() {
+        // Seconds by which ours and theirs were set, and slots by which theirs is ahead then.
+        for (our_step, their_step, slots) in [
+            (0, 0, 0),
+            (9, 0, 0),
+            (600, 0, -120),
+            (-600, 0, 120),
+            (7_200, 0, -1_440),
+            (600, 600, 0),
+            (-600, -600, 0),
+        ] {
+            let (mut clock, opened) = clock(0);
+            let next = OURS / 1000;
+            clock.follow_ours(next - SLOT, ours(), opened);
+            let passed = Duration::from_secs(SLOT);
+            let shown = OURS.saturating_add_signed((our_step + SLOT_SECONDS) * 1000);
+            let now = UNIX_EPOCH + Duration::from_millis(shown);
+            clock.follow_ours(next.saturating_add_signed(their_step), now, opened + passed);
+            assert_eq!(clock.slots(), slots, "{our_step} s, theirs {their_step} s");
+        }
     }
 
     #[test]

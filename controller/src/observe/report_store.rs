@@ -8,6 +8,8 @@
 //! by its own doing: its own figures are incomplete and say so, and no other's are. Else
 //! some pods that fill the newest slots would take every window from everybody.
 
+mod forgetting;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -311,27 +313,6 @@ impl ReportStore {
             bytes: (edge.sent, edge.received),
             attempts: edge.attempts.map(in_a_slot),
             detail,
-        }
-    }
-
-    /// Drops slots before `first`.
-    pub(super) fn forget_before(&mut self, first: u64) {
-        while let Some((slot, stored)) = self.slots.first_key_value() {
-            let slot = *slot;
-            if slot >= first {
-                break;
-            }
-            let authors: Vec<Author> = stored.keys().cloned().collect();
-            for author in &authors {
-                self.drop_report(slot, author);
-            }
-            self.slots.remove(&slot);
-        }
-        let before = self.changed.len();
-        self.changed = self.changed.split_off(&first);
-        self.given_up = self.given_up.split_off(&first);
-        if self.changed.len() < before {
-            self.hoarders.retain(|_, pod| pod.whole_from > first);
         }
     }
 

@@ -177,11 +177,18 @@ impl Reports {
         *state.changed.entry(slot).or_default() += 1;
         let dropped = state.fit(&author.0);
         self.inner.metrics.slots_dropped.inc_by(dropped);
-        let bytes = i64::try_from(state.bytes).unwrap_or(i64::MAX);
-        self.inner.metrics.bytes.set(bytes);
-        let edges = i64::try_from(state.edges).unwrap_or(i64::MAX);
-        self.inner.metrics.edges.set(edges);
+        self.inner.metrics.bytes.set(gauge(state.bytes));
+        self.inner.metrics.edges.set(gauge(state.edges));
         ReportOutcome::Taken
+    }
+
+    /// Forgets what was told of this slot and later ones, because the clock was set back and
+    /// they come only now.
+    pub(crate) fn forget_from(&self, slot: u64) {
+        let mut state = self.inner.state.lock();
+        state.forget_from(slot);
+        self.inner.metrics.bytes.set(gauge(state.bytes));
+        self.inner.metrics.edges.set(gauge(state.edges));
     }
 
     /// The first slot of which nothing was dropped for want of room, but of pods that
@@ -303,6 +310,10 @@ impl Reports {
             }
         }
     }
+}
+
+fn gauge(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 /// Number of the slot that `now` lies in.

@@ -195,6 +195,7 @@ impl ObserveApi {
     ) -> Result<ApiResponse, Refusal> {
         let now = SystemTime::now();
         let query = GraphQuery::parse(query, namespace, now)?;
+        self.context.must_not_await_recall()?;
         if query.watch {
             let permits = self.permits(user)?;
             let sources = (self.context.graph.clone(), self.workers.clone());

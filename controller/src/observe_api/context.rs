@@ -9,8 +9,9 @@ use std::time::Duration;
 use crds::smi::judge::Cluster;
 
 use crate::aggregated::access::Gate;
+use crate::aggregated::refusal::Refusal;
 use crate::apiserver::events::EventRecorder;
-use crate::graph::follow::Graph;
+use crate::graph::follow::{Graph, UNREAD};
 use crate::inventory::follow::Followed;
 use crate::metrics::ObserveMetrics;
 use crate::model::compiled::LatestModel;
@@ -42,4 +43,36 @@ pub(crate) struct ObserveContext {
     pub cluster: Cluster,
     /// Counters.
     pub metrics: ObserveMetrics,
+}
+
+impl ObserveContext {
+    /// What a controller that has just begun says of the graph would look whole, and lack all
+    /// that is not called at the moment. Answers that say that they lack it are given later on
+    /// where it cannot be read at all.
+    ///
+    /// # Errors
+    /// While it is read which calls are remembered.
+    pub(super) fn must_not_await_recall(&self) -> Result<(), Refusal> {
+        if self.graph.awaits_recall() {
+            self.must_have_recalled()
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The same of answers that are wrong without it.
+    ///
+    /// # Errors
+    /// Until it has been read which calls are remembered.
+    pub(super) fn must_have_recalled(&self) -> Result<(), Refusal> {
+        if self.graph.has_recalled() {
+            return Ok(());
+        }
+        if self.graph.lacks_recall() {
+            return Err(Refusal::unavailable(UNREAD));
+        }
+        let words = "this controller has just begun and has not read yet which calls there were; try \
+                     again in a few seconds";
+        Err(Refusal::unavailable(words))
+    }
 }

@@ -167,10 +167,7 @@ impl QueryContext<'_> {
     /// When it cannot be read, the user may not make the change, or its turn does not come.
     pub(super) async fn answer(&self, requested: DryRun) -> Result<DryRun, Refusal> {
         let change = self.change(&requested.spec).await?;
-        if !self.context.graph.has_recalled() {
-            let words = "which calls there were has not been read yet; try again";
-            return Err(Refusal::unavailable(words));
-        }
+        self.context.must_have_recalled()?;
         let scope = self.scope().await?;
         let turn = self.working.turn().await?;
         let (context, compiled) = (self.context.clone(), Arc::clone(self.compiled));

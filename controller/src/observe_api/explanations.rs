@@ -9,7 +9,7 @@
 //! callers beside the one that was asked about are named only to who may create explanations
 //! in their namespaces.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -28,6 +28,7 @@ use crate::aggregated::access::AccessDecision;
 use crate::aggregated::front_proxy::User;
 use crate::aggregated::refusal::Refusal;
 use crate::explain::{BadQuestion, CallerView, Explained, SeenCallers, UNTOLD_HOST};
+use crate::graph::follow::UNREAD;
 use crate::graph::key::NodeKey;
 use crate::inventory::kind::MetricsKind;
 use crate::model::PodId;
@@ -272,7 +273,12 @@ fn explain(
         (kind.name().to_owned(), key)
     };
     let unknown = RefCell::new(BTreeSet::new());
+    // What would close out callers that are not known yet is no fix.
+    let recalled = Cell::new(Ok(()));
+    let lacks = Cell::new(false);
     let callers = |pods: &BTreeSet<PodId>| {
+        recalled.set(context.must_not_await_recall());
+        lacks.set(context.graph.lacks_recall());
         let nodes = pods.iter().map(|pod| NodeKey::of_workload(topmost(pod)));
         let (seen, unknown_to_all) = context.graph.callers_of(&nodes.collect(), compiled);
         let (accounts, others): (BTreeSet<_>, BTreeSet<_>) =
@@ -300,6 +306,10 @@ fn explain(
             elsewhere: BTreeSet::new(),
         });
     }
+    recalled.into_inner()?;
+    if lacks.get() {
+        warn_of_unread(&mut explained.status);
+    }
     let mut elsewhere: BTreeSet<String> = explained
         .namespaces
         .iter()
@@ -315,6 +325,14 @@ fn explain(
         unnamed: unknown.into_inner(),
         elsewhere,
     })
+}
+
+/// Says that the fix may close out callers that it does not name.
+fn warn_of_unread(status: &mut ExplanationStatus) {
+    if let Some(fix) = &mut status.fix {
+        let warning = format!("more callers than these may be closed out: {UNREAD}");
+        fix.warnings.push(warning);
+    }
 }
 
 /// What a caller would find out by calling.

@@ -60,11 +60,11 @@ impl ProxyInfo {
     /// where its reports are dated otherwise from now on: it is of a version that does not say
     /// what its clock shows.
     pub(super) fn reports_of(&mut self, slot: u64, now: SystemTime, at: Instant) -> bool {
-        if self.status.is_some() {
-            return false;
-        }
         let before = self.clock.slots();
-        self.clock.tells_of(slot, now, at);
+        self.clock.follow_ours(slot, now, at);
+        if self.status.is_none() {
+            self.clock.tells_of(slot, now, at);
+        }
         self.clock.slots() != before
     }
 

@@ -164,6 +164,21 @@ async fn graph_knows_when_all_that_was_written_has_been_read() {
     assert!(nothing.has_recalled(), "nothing is written down");
 }
 
+#[tokio::test]
+async fn what_is_written_is_looked_for_sooner_until_it_has_been_read_once() {
+    for is_read in [true, false] {
+        let reader = checkpointer(&cluster(), false);
+        assert_eq!(reader.pause(), RECALL_EVERY);
+        if is_read {
+            reader.graph.recalled();
+        } else {
+            // Nobody waits for it any more.
+            reader.graph.grow();
+        }
+        assert_eq!(reader.pause(), LOOK_EVERY, "read: {is_read}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_a_holder_writes_at_its_end_is_known_to_those_that_began_before() {
     let api = cluster();

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::shown::{MAX_SHARED, MAX_SHARED_BYTES, has_room};
 use super::*;
 use crate::observe::clock_offset::ClockOffset;
 use crate::observe::ended_pods;
@@ -11,6 +12,8 @@ use crate::testing::topology::{self, call, inventory, now, reports};
 
 mod hoarders;
 mod large;
+mod set_clock;
+mod young;
 
 const MONTH: Duration = Duration::from_secs(30 * 24 * 3600);
 

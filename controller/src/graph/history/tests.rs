@@ -85,6 +85,22 @@ fn every_window_counts_each_call_once() {
 }
 
 #[test]
+fn slots_that_come_again_are_empty_and_those_before_them_stay() {
+    let (mut history, edge) = steady(NOW);
+    let bytes = history.bytes;
+    history.forget_from(NOW - 30);
+    assert_eq!(calls(&history, (NOW - 60, NOW - 30)), 30);
+    assert_eq!(calls(&history, (NOW - 30, NOW)), 0);
+    for slot in NOW - 30..NOW {
+        assert!(history.lacks(slot, 1), "{slot}");
+        history.take(slot, 1, folded(&edge, 1, 0));
+        history.tidy(slot);
+    }
+    assert_eq!(calls(&history, (NOW - 60, NOW)), 60);
+    assert_eq!(history.bytes, bytes);
+}
+
+#[test]
 fn slot_of_which_more_comes_is_folded_again_and_replaces_itself() {
     let mut history = History::default();
     let edge = edge(&mut history, 80);

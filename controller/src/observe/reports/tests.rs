@@ -7,6 +7,7 @@ use crate::observe::report_store::{MAX_BYTES, MAX_POD_BYTES};
 use crate::settings::caps::Caps;
 
 mod hoarders;
+mod set_clock;
 
 const NOW: u64 = 1_000_000;
 

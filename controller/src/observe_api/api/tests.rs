@@ -31,6 +31,7 @@ mod proxies;
 mod streams;
 mod taps;
 mod trials;
+mod young;
 
 /// An API server that lets users do what `rights` says: user, verb, resource, namespace.
 fn judge(

@@ -210,6 +210,37 @@ fn half_closed(name: &str, ip: &str) -> Cluster {
 }
 
 #[tokio::test]
+async fn fix_is_not_made_before_it_is_known_who_called() {
+    let cluster = half_closed("api-2", "10.0.0.12").with(pod("web-1", "10.0.0.71", "shopper"));
+    let mut bench = Bench::of(&cluster);
+    bench.begin_anew();
+    let path = "namespaces/shop/explanations";
+    let query = asks("shop", "ServiceAccount", "shop");
+    let (status, body) = bench.explain("viewer", path, query.clone()).await;
+    assert_eq!(status, 503, "{body}");
+    bench.api.context.graph.recalled();
+    let (status, body) = bench.explain("viewer", path, query).await;
+    assert_eq!(status, 201, "{body}");
+    let warnings = body["status"]["fix"]["warnings"].to_string();
+    assert!(!warnings.contains("cannot be read"), "{body}");
+    assert!(warnings.contains("would be closed by this"), "{body}");
+}
+
+#[tokio::test]
+async fn fix_says_that_callers_may_be_missing_where_it_cannot_be_read_for_good_who_called() {
+    let cluster = half_closed("api-2", "10.0.0.12").with(pod("web-1", "10.0.0.71", "shopper"));
+    let mut bench = Bench::of(&cluster);
+    bench.begin_anew();
+    bench.api.context.graph.grow();
+    let query = asks("shop", "ServiceAccount", "shop");
+    let path = "namespaces/shop/explanations";
+    let (status, body) = bench.explain("viewer", path, query).await;
+    assert_eq!(status, 201, "{body}");
+    let warnings = body["status"]["fix"]["warnings"].to_string();
+    assert!(warnings.contains("cannot be read"), "{body}");
+}
+
+#[tokio::test]
 async fn fix_names_the_callers_of_a_namespace_only_to_who_may_explain_there() {
     let teller = in_namespace(pod("web-1", "10.0.0.70", "teller"), "bank");
     let cluster = half_closed("api-2", "10.0.0.12")

@@ -93,6 +93,8 @@ async fn streams_of_one_user_and_of_all_are_bounded_and_given_back() {
 async fn stream_that_is_taken_up_tells_what_went_and_what_changed_meanwhile() {
     let bench = Bench::new();
     tokio::spawn(bench.api.context.graph.clone().follow(|| true));
+    // One that has just begun does not know what was shown.
+    tokio::time::sleep(Duration::from_secs(40)).await;
     let ended = SystemTime::now() - Duration::from_secs(15);
     bench.called_in(slot_of(ended) - 1, &["shop/web"]).await;
     let window = GraphWindow {

@@ -1,0 +1,72 @@
+//! What the graph says when the clock was set by which its slots are numbered.
+
+use super::*;
+use crate::graph::wall_clock::ClockStep;
+
+/// What a graph says of five calls, and three in the same slot once more, which came again when
+/// the clock was set back; or which came late, where it was not.
+async fn said(is_set: bool) -> (u64, crds::observe::GraphMetadata, Graph) {
+    let by = Duration::from_secs(120);
+    let reports = reports();
+    let graph = graph(&reports);
+    call(&reports, "shop/web", "shop/api", 5, 0);
+    graph.look(now(), true).await;
+    graph.tidy(now() + by);
+    if is_set {
+        let again = UNIX_EPOCH + Duration::from_secs(topology::SLOT_NOW * SLOT);
+        graph.clock_was_set(ClockStep::Back(by), again);
+    }
+    call(&reports, "shop/web", "shop/api", 3, 0);
+    graph.look(now(), true).await;
+    let answer = graph.answer(&window_of(Extent::default()), now());
+    let requests = answer.edges.iter().map(|edge| edge.requests).sum();
+    (requests, answer.metadata, graph)
+}
+
+#[tokio::test]
+async fn clock_that_is_set_back_counts_on_at_once_and_its_windows_say_so() {
+    let (requests, metadata, graph) = said(true).await;
+    assert_eq!(requests, 3);
+    assert_eq!(metadata.incomplete.as_deref(), Some(CLOCK_SET));
+    assert!(!metadata.complete && !metadata.unsettled);
+    assert_eq!(graph.inner.metrics.clock_sets.get(), 1);
+    // A window that began after that is as any other, unless it tells of minutes before.
+    let later = now() + Duration::from_secs(20 * SLOT);
+    let mut window = window_of(Extent::default());
+    assert!(graph.answer(&window, later).metadata.unsettled);
+    window.extent.history = Some(0);
+    let metadata = graph.answer(&window, later).metadata;
+    assert_eq!(metadata.incomplete.as_deref(), Some(CLOCK_SET));
+}
+
+#[tokio::test]
+async fn window_of_a_clock_that_was_not_set_keeps_what_was_counted() {
+    let (requests, metadata, graph) = said(false).await;
+    assert_eq!(requests, 5);
+    assert!(metadata.unsettled);
+    assert_eq!(graph.inner.metrics.clock_sets.get(), 0);
+}
+
+#[tokio::test]
+async fn clock_that_is_set_ahead_forgets_what_is_remembered_an_hour_later() {
+    let by = 2 * MONTH;
+    let later = now() + by;
+    for (is_set, remembered) in [(true, 1), (false, 0)] {
+        let reports = reports();
+        let graph = graph(&reports);
+        call(&reports, "shop/web", "shop/api", 1, 0);
+        graph.look(now(), true).await;
+        if is_set {
+            graph.clock_was_set(ClockStep::Ahead(by), later);
+        }
+        let left = |at| {
+            graph.tidy(at);
+            graph.with_memory(|memory, _| memory.len())
+        };
+        assert_eq!(left(later), remembered, "set: {is_set}");
+        let metadata = graph.answer(&window_of(Extent::default()), later).metadata;
+        assert_eq!(metadata.unsettled, !is_set, "{metadata:?}");
+        let an_hour = SHORTEST_MEMORY + Duration::from_secs(SLOT);
+        assert_eq!(left(later + an_hour), 0);
+    }
+}

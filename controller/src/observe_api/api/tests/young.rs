@@ -1,0 +1,59 @@
+//! A controller that has just begun and does not know yet which calls are remembered.
+
+use super::*;
+use crate::graph::follow::UNREAD;
+
+impl Bench {
+    /// It has not read yet what is remembered.
+    pub(super) fn begin_anew(&mut self) {
+        let context = &mut Arc::get_mut(&mut self.api).unwrap().context;
+        context.graph = Graph::new(
+            self.reports.clone(),
+            Arc::clone(&context.followed.inventory),
+            context.latest.clone(),
+            Duration::from_secs(3600),
+            GraphMetrics::default(),
+        );
+    }
+}
+
+#[tokio::test]
+async fn graph_is_not_told_before_it_is_known_which_calls_there_were() {
+    let mut bench = Bench::new();
+    bench.begin_anew();
+    let paths = [
+        "graphs/live",
+        "graphs/live?quiet=1&gone=1",
+        "graphs/live?watch=true",
+    ];
+    for path in paths {
+        let answer = bench.send("admin", Method::GET, path, String::new()).await;
+        assert!(answer.headers().contains_key("retry-after"), "{path}");
+        let (status, body) = read(answer).await;
+        assert_eq!(status, 503, "{path}: {body}");
+        // For clients that read no headers.
+        assert_eq!(body["details"]["retryAfterSeconds"], 1, "{path}: {body}");
+        let message = body["message"].as_str().unwrap();
+        assert!(message.contains("has just begun"), "{message}");
+    }
+    // What is wrong with a question is told at once.
+    assert_eq!(bench.get("admin", "graphs/live?window=1h").await.0, 400);
+    bench.api.context.graph.recalled();
+    for path in paths {
+        let answer = bench.send("admin", Method::GET, path, String::new()).await;
+        assert_eq!(answer.status(), 200, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn graph_is_told_with_what_it_lacks_where_what_is_remembered_cannot_be_read_for_good() {
+    let mut bench = Bench::new();
+    bench.begin_anew();
+    bench.api.context.graph.grow();
+    let (status, body) = bench.get("admin", "graphs/live").await;
+    assert_eq!(status, 200, "{body}");
+    assert_eq!(body["metadata"]["incomplete"], UNREAD, "{body}");
+    bench.api.context.graph.recalled();
+    let (_, body) = bench.get("admin", "graphs/live?quiet=1").await;
+    assert_eq!(body["metadata"]["unsettled"], true, "{body}");
+}
