@@ -267,7 +267,8 @@ fn kubectl_shows_every_condition_and_at_most_six_columns() {
     }
 }
 
-const ACCEPTED: &[&str] = &[
+/// Manifests of every kind and version, as their specifications have them.
+pub(crate) const ACCEPTED: &[&str] = &[
     r#"
 apiVersion: access.smi-spec.io/v1alpha1
 kind: TrafficTarget
