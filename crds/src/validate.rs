@@ -432,7 +432,8 @@ mod tests {
             }
             let kind = object["kind"].as_str().unwrap();
             let around = cluster.around("shop");
-            let mistakes = super::object(group, kind, object.get("spec"), &around).unwrap();
+            let mistakes = super::object(group, kind, object.get("spec"), &around);
+            let mistakes = mistakes.unwrap();
             let unreadable = mistakes.iter().find(|one| one.code == Code::Unreadable);
             assert_eq!(unreadable, None, "seed {seed}: {object}");
             taken += 1;

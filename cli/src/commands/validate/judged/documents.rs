@@ -77,7 +77,7 @@ fn sections(text: &str) -> impl Iterator<Item = (usize, &str)> {
     }
     cuts.push((begin, end));
     cuts.into_iter()
-        .map(|((before, from), to)| (before, &text[from..to]))
+        .map(move |((before, from), to)| (before, &text[from..to]))
 }
 
 fn begins_document(line: &str) -> bool {
