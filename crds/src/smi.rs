@@ -26,7 +26,7 @@ pub use access::{RuleRef, Subject, TrafficTarget, TrafficTargetSpec};
 pub use binding::{IdentityBinding, IdentityBindingSpec, IdentitySchemes, PodLabels};
 #[cfg(test)]
 pub(crate) use definition::tests::{
-    ACCEPTED, assert_explained, assert_structural, each_node, violations,
+    MANIFESTS, assert_explained, assert_structural, each_node, violations,
 };
 pub use definition::{CONVERSION_SERVICE, definitions};
 pub(crate) use headers::parse_headers;

@@ -381,7 +381,7 @@ mod tests {
     #[test]
     fn no_example_and_no_object_of_another_kind_is_refused_by_a_schema() {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples");
-        let mut texts: Vec<String> = smi::ACCEPTED.iter().map(|&text| text.to_owned()).collect();
+        let mut texts: Vec<String> = smi::MANIFESTS.iter().map(|&text| text.to_owned()).collect();
         for entry in std::fs::read_dir(folder).unwrap() {
             texts.push(std::fs::read_to_string(entry.unwrap().path()).unwrap());
         }
