@@ -84,6 +84,14 @@ pub fn by_schema(object: &Value) -> Vec<Mistake> {
     mistakes.into_vec()
 }
 
+/// Takes out of an object each null that the API server takes away before it judges, by the
+/// schema of its kind and version; nothing if those are none of ours.
+pub fn drop_nulls(object: &mut Value) {
+    if let Some(known) = written_as(object, &SERVED) {
+        structural::drop_nulls(object, &known.schema);
+    }
+}
+
 /// What may stand in this object; `None` if its kind or version is none of ours.
 fn written_as<'a>(object: &Value, known: &'a [Written]) -> Option<&'a Written> {
     let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default();

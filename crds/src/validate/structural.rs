@@ -36,6 +36,27 @@ pub(super) fn walk(at: &str, value: &Value, schema: &Value, mistakes: &mut Mista
     walker.value(at, value, schema, LEVELS);
 }
 
+/// Takes away each null that stands where none may: the API server does so before it judges,
+/// where no default takes its place. One that is an entry of a list stays.
+pub(super) fn drop_nulls(value: &mut Value, schema: &Value) {
+    match value {
+        Value::Object(fields) => fields.retain(|name, value| match field(name, schema) {
+            Some(schema) if value.is_null() => is_nullable(schema),
+            Some(schema) => {
+                drop_nulls(value, schema);
+                true
+            }
+            None => true,
+        }),
+        Value::Array(entries) if schema["items"].is_object() => {
+            for entry in entries {
+                drop_nulls(entry, &schema["items"]);
+            }
+        }
+        _ => {}
+    }
+}
+
 struct Walker<'s, 'm> {
     mistakes: &'m mut Mistakes,
     /// Each that was met, read once.
@@ -90,12 +111,8 @@ impl<'s> Walker<'s, '_> {
                 self.mistakes.invalid(below(at, name), text);
             }
         }
-        let others = &schema["additionalProperties"];
         for (name, value) in fields.iter().filter(|(_, value)| !value.is_null()) {
-            let schema = known
-                .get(name)
-                .or_else(|| others.is_object().then_some(others));
-            if let Some(schema) = schema {
+            if let Some(schema) = field(name, schema) {
                 self.value(&below(at, name), value, schema, levels);
             }
         }
@@ -168,6 +185,13 @@ impl<'s> Walker<'s, '_> {
     }
 }
 
+/// What may stand in a field; `None` if the schema does not name it.
+fn field<'s>(name: &str, schema: &'s Value) -> Option<&'s Value> {
+    let others = &schema["additionalProperties"];
+    let known = schema["properties"].get(name);
+    known.or_else(|| others.is_object().then_some(others))
+}
+
 fn is_nullable(schema: &Value) -> bool {
     schema["nullable"] == true
 }
@@ -233,4 +257,25 @@ fn below(at: &str, name: &str) -> String {
         return shown;
     }
     format!("{at}.{shown}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_null_that_may_not_be_one_is_taken_away_and_no_other() {
+        let text = json!({"type": "string"});
+        let schema = json!({"type": "object", "properties": {
+            "plain": text, "free": {"type": "string", "nullable": true},
+            "list": {"type": "array", "items": {"properties": {"name": text}}},
+            "labels": {"type": "object", "additionalProperties": text}}});
+        let mut value = json!({"plain": null, "free": null, "strange": null,
+            "list": [null, {"name": null}], "labels": {"a": null, "b": "c"}});
+        drop_nulls(&mut value, &schema);
+        let left = json!({"free": null, "strange": null, "list": [null, {}],
+            "labels": {"b": "c"}});
+        assert_eq!(value, left);
+    }
 }

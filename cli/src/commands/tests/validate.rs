@@ -101,6 +101,18 @@ fn what_is_refused_is_no_and_what_would_be_taken_is_yes_in_json_too() {
 }
 
 #[test]
+fn null_that_the_api_server_takes_away_is_not_refused() {
+    for (matches, code) in [("null", 0), ("[null]", 1)] {
+        let text = format!(
+            "apiVersion: specs.smi-spec.io/v1alpha4\nkind: HTTPRouteGroup\n\
+             metadata: {{name: cart}}\nspec: {{matches: {matches}}}\n"
+        );
+        let (ended, out, err) = validate(&text, "table");
+        assert_eq!(ended, code, "{matches}: {out}{err}");
+    }
+}
+
+#[test]
 fn no_example_of_the_manual_is_refused() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples");
     let mut read = 0;

@@ -79,7 +79,7 @@ impl ObjectReader<'_> {
             .unwrap_or_default();
         let mut by_schema = self.by_schema(object);
         let stored = format!("{group}/{STORAGE_VERSION}");
-        let converted = match convert(object, &stored) {
+        let converted = match convert(&self.handed_on(object), &stored) {
             Ok(converted) => converted,
             Err(error) => {
                 self.all_found(object, at, by_schema);
@@ -121,7 +121,8 @@ impl ObjectReader<'_> {
         }
         self.as_written(object, at);
         let mut by_schema = self.by_schema(object);
-        let mut judged = self.mistakes(object, object.clone(), (group, kind), at);
+        let handed_on = self.handed_on(object);
+        let mut judged = self.mistakes(object, handed_on, (group, kind), at);
         each_once(&mut by_schema, &mut judged);
         self.all_found(object, at, by_schema);
         self.all_found(object, at, judged);
@@ -139,6 +140,15 @@ impl ObjectReader<'_> {
         } else {
             Vec::new()
         }
+    }
+
+    /// The object as the API server hands it on.
+    fn handed_on(&self, object: &Value) -> Value {
+        let mut object = object.clone();
+        if self.with_schema {
+            crds::validate::drop_nulls(&mut object);
+        }
+        object
     }
 
     fn all_found(&mut self, object: &Value, at: &[Step], mistakes: Vec<Mistake>) {
