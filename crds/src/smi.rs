@@ -25,7 +25,9 @@ pub(crate) use access::{
 pub use access::{RuleRef, Subject, TrafficTarget, TrafficTargetSpec};
 pub use binding::{IdentityBinding, IdentityBindingSpec, IdentitySchemes, PodLabels};
 #[cfg(test)]
-pub(crate) use definition::tests::{assert_explained, assert_structural, each_node, violations};
+pub(crate) use definition::tests::{
+    MANIFESTS, assert_explained, assert_structural, each_node, violations,
+};
 pub use definition::{CONVERSION_SERVICE, definitions};
 pub(crate) use headers::parse_headers;
 pub use kinds::{SmiKind, SmiVersion};

@@ -1,5 +1,7 @@
 //! An object of any kind, as a webhook and a command line meet it.
 
+mod structural;
+
 use std::sync::LazyLock;
 
 use policy::name::Kind;
@@ -16,15 +18,19 @@ use crate::{
 };
 
 /// Fields of objects of every kind, that the schema of none holds or that no author writes.
-const EVERY_KIND: [&str; 4] = ["apiVersion", "kind", "metadata", "status"];
+const EVERY_KIND: [&str; 3] = ["apiVersion", "kind", "status"];
 
 /// The schema of each kind in each version.
-static SCHEMAS: LazyLock<Vec<Written>> = LazyLock::new(schemas);
+static SERVED: LazyLock<Vec<Written>> = LazyLock::new(served);
+
+/// The same for names of fields: those in the spec of a TrafficPolicy are looked at where it
+/// is judged.
+static NAMES: LazyLock<Vec<Written>> = LazyLock::new(names);
 
 /// What may stand in an object of one `apiVersion` and `kind`.
 struct Written {
     api_version: String,
-    kind: &'static str,
+    kind: String,
     schema: Value,
 }
 
@@ -57,14 +63,41 @@ pub fn object(
 pub fn as_written(object: &Value) -> Vec<Mistake> {
     let mut mistakes = Mistakes::default();
     name(&object["metadata"], &mut mistakes);
-    let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default();
-    let (api_version, kind) = (text("apiVersion"), text("kind"));
-    let mut known = SCHEMAS.iter();
-    if let Some(known) = known.find(|one| one.api_version == api_version && one.kind == kind) {
-        let kind = format!("{kind} in {api_version}");
+    if let Some(known) = written_as(object, &NAMES) {
+        let kind = format!("{} in {}", known.kind, known.api_version);
         unknown_fields(&kind, "", object, &known.schema, &mut mistakes);
     }
     mistakes.into_vec()
+}
+
+/// What the API server would refuse in an object by the schema of its kind, in the words and
+/// the version of its author, before it asks a webhook: what is missing, of another type, out
+/// of its bounds, or no field of that version. Nothing if the kind or the version is none of
+/// ours.
+///
+/// Rules between fields, which a schema has besides, are those of [`object`].
+pub fn by_schema(object: &Value) -> Vec<Mistake> {
+    let mut mistakes = Mistakes::default();
+    if let Some(known) = written_as(object, &SERVED) {
+        structural::walk("", object, &known.schema, &mut mistakes);
+    }
+    mistakes.into_vec()
+}
+
+/// Takes out of an object each null that the API server takes away before it judges, by the
+/// schema of its kind and version; nothing if those are none of ours.
+pub fn drop_nulls(object: &mut Value) {
+    if let Some(known) = written_as(object, &SERVED) {
+        structural::drop_nulls(object, &known.schema);
+    }
+}
+
+/// What may stand in this object; `None` if its kind or version is none of ours.
+fn written_as<'a>(object: &Value, known: &'a [Written]) -> Option<&'a Written> {
+    let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default();
+    let (api_version, kind) = (text("apiVersion"), text("kind"));
+    let mut known = known.iter();
+    known.find(|one| one.api_version == api_version && one.kind == kind)
 }
 
 fn name(metadata: &Value, mistakes: &mut Mistakes) {
@@ -84,29 +117,32 @@ fn name(metadata: &Value, mistakes: &mut Mistakes) {
     }
 }
 
-fn schemas() -> Vec<Written> {
-    // The spec of a TrafficPolicy is looked at where it is judged.
-    let mut schemas = vec![Written {
-        api_version: format!("{}/{}", weft::GROUP, weft::VERSION),
-        kind: Kind::TrafficPolicy.as_str(),
-        schema: whole(json!({ "properties": { "spec": {} } })),
-    }];
-    for (plural, definition) in smi::definitions("") {
-        let mut kinds = SmiKind::ALL.into_iter();
-        let Some(kind) = kinds.find(|kind| kind.plural() == plural) else {
-            continue;
-        };
-        let versions = definition["spec"]["versions"].as_array();
+fn served() -> Vec<Written> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut served = Vec::new();
+    for (_, definition) in smi::definitions("").into_iter().chain(weft::definitions()) {
+        let definition = &definition["spec"];
+        let group = text(&definition["group"]);
+        let versions = definition["versions"].as_array();
         for version in versions.into_iter().flatten() {
-            let name = version["name"].as_str().unwrap_or_default();
-            schemas.push(Written {
-                api_version: format!("{}/{name}", kind.group()),
-                kind: kind.name(),
+            served.push(Written {
+                api_version: format!("{group}/{}", text(&version["name"])),
+                kind: text(&definition["names"]["kind"]),
                 schema: whole(version["schema"]["openAPIV3Schema"].clone()),
             });
         }
     }
-    schemas
+    served
+}
+
+fn names() -> Vec<Written> {
+    let mut names = served();
+    for one in &mut names {
+        if one.kind == Kind::TrafficPolicy.as_str() {
+            one.schema["properties"]["spec"] = json!({});
+        }
+    }
+    names
 }
 
 /// The schema of an object together with what stands in all of them.
@@ -114,7 +150,45 @@ fn whole(mut schema: Value) -> Value {
     for field in EVERY_KIND {
         schema["properties"][field] = json!({});
     }
+    schema["properties"]["metadata"] = metadata();
     schema
+}
+
+/// What an object's author may say of every kind, as far as it is looked at here. The name has
+/// a judgement of its own.
+fn metadata() -> Value {
+    let text = json!({ "type": "string" });
+    let label = json!({
+        "type": "string",
+        "maxLength": 63,
+        "pattern": "^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$",
+    });
+    let namespace = json!({
+        "type": "string",
+        "maxLength": 63,
+        "pattern": "^([a-z0-9]([-a-z0-9]*[a-z0-9])?)?$",
+    });
+    json!({
+        "type": "object",
+        "properties": {
+            "name": text,
+            "generateName": text,
+            "namespace": namespace,
+            "labels": { "type": "object", "additionalProperties": label },
+            "annotations": { "type": "object", "additionalProperties": text },
+            "finalizers": { "type": "array", "items": text },
+            "ownerReferences": { "type": "array", "items": { "type": "object" } },
+            // The API server writes these.
+            "creationTimestamp": {},
+            "deletionGracePeriodSeconds": {},
+            "deletionTimestamp": {},
+            "generation": {},
+            "managedFields": {},
+            "resourceVersion": {},
+            "selfLink": {},
+            "uid": {},
+        },
+    })
 }
 
 #[cfg(test)]
@@ -201,5 +275,177 @@ mod tests {
         }
         let good = json!({"kind": "TrafficSplit", "metadata": {"name": "cart.v1"}});
         assert_eq!(as_written(&good), []);
+    }
+
+    /// Each refusal of the schema, as `field: text`.
+    fn refused(object: &Value) -> Vec<String> {
+        let mistakes = by_schema(object).into_iter();
+        let refused = mistakes.map(|one| {
+            assert_eq!(one.severity, Severity::Refuse, "{one:?}");
+            format!("{}: {}", one.field, one.text)
+        });
+        refused.collect()
+    }
+
+    fn split(version: &str, spec: &Value) -> Value {
+        json!({"apiVersion": format!("split.smi-spec.io/{version}"), "kind": "TrafficSplit",
+            "metadata": {"name": "cart"}, "spec": spec})
+    }
+
+    #[test]
+    fn what_is_missing_of_another_type_or_out_of_bounds_is_told_with_its_path() {
+        let spec = json!({"service": "cart", "matches": {"kind": "HTTPRouteGroup"},
+            "backends": [{"service": "a", "weight": "90"}, {"weight": -1}, "b"]});
+        assert_eq!(
+            refused(&split("v1alpha4", &spec)),
+            [
+                "spec.backends[0].weight: is the text \"90\", but must be a whole number",
+                "spec.backends[1].service: is missing, but must be written",
+                "spec.backends[1].weight: is -1, but must be at least 0",
+                "spec.backends[2]: is the text \"b\", but must be an object",
+                "spec.matches: is an object, but must be a list",
+            ]
+        );
+        // The first version takes quantities, and no null may stand for an object.
+        let spec = json!({"service": "cart", "backends": [{"service": "a", "weight": "500m"}]});
+        assert_eq!(refused(&split("v1alpha1", &spec)), Vec::<String>::new());
+        let nothing = split("v1alpha1", &json!(null));
+        assert_eq!(refused(&nothing), ["spec: is missing, but must be written"]);
+        let spec = json!({"service": "cart", "backends": [{"service": "a", "weight": "lots"}]});
+        let found = refused(&split("v1alpha1", &spec));
+        let [one] = &*found else { panic!("{found:?}") };
+        assert!(
+            one.starts_with("spec.backends[0].weight: is \"lots\", but must match "),
+            "{one}"
+        );
+    }
+
+    #[test]
+    fn a_field_that_narrows_is_told_where_the_version_does_not_have_it() {
+        let target = |version: &str| {
+            json!({"apiVersion": format!("access.smi-spec.io/{version}"), "kind": "TrafficTarget",
+                "metadata": {"name": "cart"}, "spec": {
+                    "destination": {"kind": "ServiceAccount", "name": "cart", "port": 80},
+                    "rules": [], "sources": []}})
+        };
+        assert_eq!(
+            refused(&target("v1alpha3")),
+            [
+                "spec.destination.port: port is no field of v1alpha3: name the port in a TCPRoute, \
+              or use v1alpha2"
+            ]
+        );
+        assert_eq!(refused(&target("v1alpha2")), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_value_that_is_none_of_those_that_may_be_is_told_with_all_of_them() {
+        let policy = |kind: &str, request: &str| {
+            json!({"apiVersion": "weft.dev/v1alpha1", "kind": "TrafficPolicy",
+                "metadata": {"name": "cart"}, "spec": {
+                    "targetRef": {"kind": kind, "name": "cart"},
+                    "timeouts": {"request": request, "idle": null}}})
+        };
+        let found = refused(&policy("service", "1d"));
+        let [kind, request] = &*found else {
+            panic!("{found:?}")
+        };
+        assert_eq!(
+            kind,
+            "spec.targetRef.kind: is \"service\", but must be one of Service, Namespace, Mesh; \
+             you may mean Service"
+        );
+        assert!(
+            request.starts_with("spec.timeouts.request: is \"1d\", but must match "),
+            "{request}"
+        );
+        assert_eq!(refused(&policy("Service", "1s")), Vec::<String>::new());
+    }
+
+    #[test]
+    fn metadata_is_looked_at_as_far_as_authors_write_it() {
+        let mut object = split(
+            "v1alpha4",
+            &json!({"service": "a", "backends": [{"service": "b", "weight": 1}]}),
+        );
+        object["metadata"] = json!({"name": "cart", "namespace": "Shop", "creationTimestamp": null,
+            "labels": {"app": 1, "app.kubernetes.io/name": "-x", "tier": "web"},
+            "annotations": null, "lables": {}});
+        let fields: Vec<String> = by_schema(&object)
+            .into_iter()
+            .map(|one| one.field)
+            .collect();
+        assert_eq!(
+            fields,
+            [
+                "metadata.labels.app",
+                "metadata.labels[app.kubernetes.io/name]",
+                "metadata.namespace",
+            ]
+        );
+        assert_eq!(listed(&object), pairs(&[("metadata.lables", "labels")]));
+    }
+
+    #[test]
+    fn no_example_and_no_object_of_another_kind_is_refused_by_a_schema() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples");
+        let mut texts: Vec<String> = smi::MANIFESTS.iter().map(|&text| text.to_owned()).collect();
+        for entry in std::fs::read_dir(folder).unwrap() {
+            texts.push(std::fs::read_to_string(entry.unwrap().path()).unwrap());
+        }
+        let mut ours = 0;
+        for text in texts {
+            for document in serde_yaml_ng::Deserializer::from_str(&text) {
+                let object = <Value as serde::Deserialize>::deserialize(document);
+                let object = object.unwrap_or_else(|error| panic!("{error}: {text}"));
+                ours += usize::from(written_as(&object, &SERVED).is_some());
+                assert_eq!(refused(&object), Vec::<String>::new(), "{text}");
+            }
+        }
+        assert!(ours > 40, "{ours}");
+        let other = json!({"apiVersion": "v1", "kind": "Service", "spec": [], "metadata": 1});
+        assert_eq!(refused(&other), Vec::<String>::new());
+    }
+
+    /// Without members that are null, which the API server takes away where they may not be.
+    fn without_nulls(value: &mut Value) {
+        match value {
+            Value::Object(fields) => {
+                fields.retain(|_, value| !value.is_null());
+                fields.values_mut().for_each(without_nulls);
+            }
+            Value::Array(entries) => entries.iter_mut().for_each(without_nulls),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn what_the_schema_takes_can_be_read_into_its_type() {
+        use crate::smi::judge::{Cluster, Code};
+        use oracle::{
+            generate::{SHOP, hostile},
+            random::Random,
+        };
+
+        let (cluster, mut taken) = (Cluster::default(), 0);
+        for seed in 0..600 {
+            let mut object = hostile(&mut Random::new(seed), &SHOP);
+            without_nulls(&mut object);
+            let api_version = object["apiVersion"].as_str().unwrap();
+            let (group, version) = api_version.split_once('/').unwrap();
+            // What the schema does not name is taken away, and judged by nobody.
+            let is_known = version == smi::STORAGE_VERSION && as_written(&object).is_empty();
+            if !is_known || !by_schema(&object).is_empty() {
+                continue;
+            }
+            let kind = object["kind"].as_str().unwrap();
+            let around = cluster.around("shop");
+            let mistakes = super::object(group, kind, object.get("spec"), &around);
+            let mistakes = mistakes.unwrap();
+            let unreadable = mistakes.iter().find(|one| one.code == Code::Unreadable);
+            assert_eq!(unreadable, None, "seed {seed}: {object}");
+            taken += 1;
+        }
+        assert!(taken > 0, "{taken}");
     }
 }

@@ -29,6 +29,7 @@ mod pods;
 mod stat;
 mod suggest;
 mod unanswered;
+mod validate;
 mod watch;
 
 /// 2026-11-02T09:00:00Z.

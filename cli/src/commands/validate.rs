@@ -21,12 +21,14 @@ use crate::output::{self, NARROW};
 #[command(
     about = "Judge objects of SMI and of Weft in files as the cluster's webhook would, without a cluster",
     long_about = "Judges objects of SMI, in every version, and of Weft in files by the code of the webhook: each \
-                  mistake with its line and field. Fields that a kind does not have in its version, \
+                  mistake with its line and field, and before that by the schema of its kind and \
+                  version as the API server does. Fields that a kind does not have in its version, \
                   which the cluster passes over, are warned of, and so are labels and annotations of \
                   Weft that have no effect where they stand, on every kind: of one that several objects \
                   have, the first is told and the others are counted, -o json has them all. Of other \
                   kinds nothing else is looked at. Whether what an object names exists is not known \
-                  here. Exit status 1 if an object would be refused.",
+                  here. Exit status 1 if an object would be refused, 2 if a file or one of its \
+                  documents cannot be read; other documents are judged all the same.",
     after_help = "Example:\n  weft validate -f policy.yaml"
 )]
 pub(crate) struct Validate {
@@ -45,7 +47,7 @@ impl Validate {
     /// Prints what is wrong, a line each.
     ///
     /// # Errors
-    /// When a file cannot be read or is no YAML.
+    /// When a file, or a document in one, cannot be read. What could be is told before.
     pub(crate) fn run(
         &self,
         global: &Global,
@@ -58,12 +60,12 @@ impl Validate {
             mesh_namespace: self.mesh_namespace.as_str().into(),
         };
         let mut findings = Vec::new();
-        let mut objects = 0;
+        let (mut objects, mut unreadable) = (0, 0);
         for name in &self.files {
             let manifest = files::read(name, console)?;
-            let judged = judged::judge(&manifest.text, namespace, &cluster)
-                .map_err(|error| Failure::usage(format!("{name}:{error}")))?;
+            let judged = judged::judge_each(&manifest.text, namespace, &cluster);
             objects += judged.objects;
+            unreadable += judged.unreadable;
             let of_file = judged.findings.into_iter();
             findings.extend(of_file.map(|finding| (name.clone(), finding)));
         }
@@ -85,11 +87,13 @@ impl Validate {
                 "{objects} objects judged: {refused} mistakes, {warnings} warnings"
             ))?;
         }
-        Ok(if refused == 0 {
-            Conclusion::Yes
-        } else {
-            Conclusion::No
-        })
+        match (refused, unreadable) {
+            (0, 0) => Ok(Conclusion::Yes),
+            (_, 0) => Ok(Conclusion::No),
+            _ => Err(Failure::usage(format!(
+                "{unreadable} of the documents cannot be read; each is named with its line"
+            ))),
+        }
     }
 }
 

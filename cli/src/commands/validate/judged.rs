@@ -1,53 +1,21 @@
 //! What is wrong with the objects of a text. Nothing is decided here: conversion,
 //! judgement and spelling are those of `crds`, which the webhooks ask too.
 
-use crds::convert::{SmiKind, convert};
-use crds::inject::{self, SPELLED};
-use crds::names;
-use crds::shallow::Authored;
-use crds::smi::judge::{Cluster, Mistake, Severity};
-use crds::smi::{ACCESS_GROUP, SPECS_GROUP, SPLIT_GROUP, STORAGE_VERSION};
-use crds::weft;
-use policy::name::Kind;
-use serde::Deserialize as _;
-use serde_json::Value;
+mod documents;
+mod each_once;
+mod finding;
+mod identity;
+mod reader;
 
+use crds::smi::judge::Cluster;
+
+use self::reader::ObjectReader;
 use crate::yaml::BadYaml;
-use crate::yaml::tree::{self, Document, Step};
+use crate::yaml::tree;
 
-/// The kind of Weft's own group.
-const TRAFFIC_POLICY: &str = Kind::TrafficPolicy.as_str();
+pub use self::finding::{Finding, Judged};
 
-/// One thing that is wrong.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    /// Of the field, from 1.
-    pub line: usize,
-    /// Whether the object would be refused; else it is a warning.
-    pub refused: bool,
-    /// Kind, namespace and name.
-    pub object: String,
-    /// Path of the field: of one that has no meaning, and of the name, as it was written, else in
-    /// the version that is stored; empty for the whole object.
-    pub field: String,
-    /// What is wrong, and the way out.
-    pub text: String,
-    /// Of a warning about a name of ours, which all objects of a chart may have: what others with
-    /// this field have in common with it, so that one of them tells of all. What makes pods has
-    /// another way out than the rest.
-    pub group: Option<String>,
-}
-
-/// A text, judged.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Judged {
-    /// Objects of SMI and of Weft in it.
-    pub objects: usize,
-    /// In the order of the text.
-    pub findings: Vec<Finding>,
-}
-
-/// Judges every object of a text.
+/// Judges every object of a text as the webhook does.
 ///
 /// # Errors
 /// When it is no YAML.
@@ -57,6 +25,8 @@ pub fn judge(text: &str, namespace: &str, cluster: &Cluster) -> Result<Judged, B
         let value = document.value()?;
         let mut reader = ObjectReader {
             document: &document,
+            before: 0,
+            with_schema: false,
             namespace,
             cluster,
             judged: &mut judged,
@@ -66,168 +36,48 @@ pub fn judge(text: &str, namespace: &str, cluster: &Cluster) -> Result<Judged, B
     Ok(judged)
 }
 
-struct ObjectReader<'a> {
-    document: &'a Document,
-    namespace: &'a str,
-    cluster: &'a Cluster,
-    judged: &'a mut Judged,
+/// Judges every object of a text as the API server does by its schemas, and then the webhook.
+/// A document that cannot be read hides no other.
+pub(super) fn judge_each(text: &str, namespace: &str, cluster: &Cluster) -> Judged {
+    let mut judged = Judged::default();
+    for part in documents::read(text) {
+        let read = part.read.and_then(|document| {
+            let value = document.value().map_err(|mut bad| {
+                bad.line += part.before;
+                bad
+            })?;
+            Ok((document, value))
+        });
+        match read {
+            Ok((document, value)) => {
+                let mut reader = ObjectReader {
+                    document: &document,
+                    before: part.before,
+                    with_schema: true,
+                    namespace,
+                    cluster,
+                    judged: &mut judged,
+                };
+                reader.object(&value, &mut Vec::new());
+            }
+            Err(bad) => {
+                judged.unreadable += 1;
+                judged.findings.push(unreadable(part.number, &bad));
+            }
+        }
+    }
+    judged
 }
 
-impl ObjectReader<'_> {
-    fn object(&mut self, object: &Value, at: &mut Vec<Step>) {
-        let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default();
-        let (api_version, kind) = (text("apiVersion"), text("kind"));
-        if kind.ends_with("List")
-            && let Some(items) = object.get("items").and_then(Value::as_array)
-        {
-            for (number, item) in items.iter().enumerate() {
-                at.extend([Step::Key("items".to_owned()), Step::Item(number)]);
-                self.object(item, at);
-                at.truncate(at.len() - 2);
-            }
-            return;
-        }
-        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-        if [ACCESS_GROUP, SPECS_GROUP, SPLIT_GROUP].contains(&group) {
-            self.judged.objects += 1;
-            self.smi(object, group, version, at);
-        } else if group == weft::GROUP {
-            self.judged.objects += 1;
-            self.ours(object, (group, version), kind, at);
-        } else if SPELLED.contains(&kind)
-            && let Some(text) = inject::unheard(kind, object)
-        {
-            // It has no field, and is told in its text.
-            self.unread(object, at, String::new(), text.clone(), Some(text));
-        }
-        for unread in names::warnings(group, kind, object) {
-            self.unread(object, at, unread.field, unread.text, unread.way_out);
-        }
+fn unreadable(number: usize, bad: &BadYaml) -> Finding {
+    Finding {
+        line: bad.line,
+        refused: true,
+        object: format!("document {number}"),
+        field: String::new(),
+        text: format!("cannot be read at column {}: {}", bad.column, bad.text),
+        group: None,
     }
-
-    fn smi(&mut self, object: &Value, group: &str, version: &str, at: &[Step]) {
-        self.as_written(object, at);
-        let kind = object
-            .get("kind")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
-        let stored = format!("{group}/{STORAGE_VERSION}");
-        let converted = match convert(object, &stored) {
-            Ok(converted) => converted,
-            Err(error) => {
-                let known = SmiKind::ALL.into_iter();
-                let of_group: Vec<&str> = known
-                    .filter(|kind| kind.group() == group)
-                    .map(SmiKind::name)
-                    .collect();
-                let mut text = error.to_string();
-                if !of_group.contains(&kind) {
-                    text = format!("{text}; {group} has {}", of_group.join(", "));
-                }
-                self.found(object, at, true, String::new(), text);
-                return;
-            }
-        };
-        for mistake in self.mistakes(object, converted, (group, kind), at) {
-            let mut text = mistake.text;
-            if version != STORAGE_VERSION {
-                text = format!("{text} (fields are named as in {STORAGE_VERSION})");
-            }
-            let refused = mistake.severity == Severity::Refuse;
-            self.found(object, at, refused, mistake.field, text);
-        }
-    }
-
-    /// Weft's own kinds have one version.
-    fn ours(&mut self, object: &Value, (group, version): (&str, &str), kind: &str, at: &[Step]) {
-        if kind != TRAFFIC_POLICY || version != weft::VERSION {
-            let text = format!(
-                "{group}/{version} has no kind {kind:?}; {group}/{} has {TRAFFIC_POLICY}",
-                weft::VERSION
-            );
-            self.found(object, at, true, String::new(), text);
-            return;
-        }
-        self.as_written(object, at);
-        for mistake in self.mistakes(object, object.clone(), (group, kind), at) {
-            let refused = mistake.severity == Severity::Refuse;
-            self.found(object, at, refused, mistake.field, mistake.text);
-        }
-    }
-
-    /// What conversion and the API server would pass over or take away.
-    fn as_written(&mut self, object: &Value, at: &[Step]) {
-        for mistake in crds::validate::as_written(object) {
-            let refused = mistake.severity == Severity::Refuse;
-            self.found(object, at, refused, mistake.field, mistake.text);
-        }
-    }
-
-    fn mistakes(
-        &mut self,
-        object: &Value,
-        stored: Value,
-        (group, kind): (&str, &str),
-        at: &[Step],
-    ) -> Vec<Mistake> {
-        let namespace = namespace(object).unwrap_or(self.namespace);
-        // As the webhook reads it: what is nested without end is cut off.
-        let stored = match Authored::deserialize(stored) {
-            Ok(Authored(stored)) => stored,
-            Err(error) => {
-                self.found(object, at, true, String::new(), error.to_string());
-                return Vec::new();
-            }
-        };
-        let around = self.cluster.around(namespace);
-        let mistakes = crds::validate::object(group, kind, stored.get("spec"), &around);
-        mistakes.unwrap_or_default()
-    }
-
-    fn found(&mut self, object: &Value, at: &[Step], refused: bool, field: String, text: String) {
-        let finding = self.finding(object, at, field, text);
-        self.judged.findings.push(Finding { refused, ..finding });
-    }
-
-    /// A warning about a name of ours.
-    fn unread(
-        &mut self,
-        object: &Value,
-        at: &[Step],
-        field: String,
-        text: String,
-        group: Option<String>,
-    ) {
-        let finding = self.finding(object, at, field, text);
-        self.judged.findings.push(Finding { group, ..finding });
-    }
-
-    /// A warning that is told of each object.
-    fn finding(&self, object: &Value, at: &[Step], field: String, text: String) -> Finding {
-        let kind = object.get("kind").and_then(Value::as_str).unwrap_or("?");
-        let name = object
-            .pointer("/metadata/name")
-            .and_then(Value::as_str)
-            .unwrap_or("(without a name)");
-        let namespace = match kind {
-            "Namespace" => String::new(),
-            _ => format!("{}/", namespace(object).unwrap_or(self.namespace)),
-        };
-        Finding {
-            line: self.document.line_of(at, &field),
-            refused: false,
-            object: format!("{kind} {namespace}{name}"),
-            field,
-            text,
-            group: None,
-        }
-    }
-}
-
-fn namespace(object: &Value) -> Option<&str> {
-    object
-        .pointer("/metadata/namespace")
-        .and_then(Value::as_str)
 }
 
 #[cfg(test)]

@@ -267,7 +267,8 @@ fn kubectl_shows_every_condition_and_at_most_six_columns() {
     }
 }
 
-const ACCEPTED: &[&str] = &[
+/// Manifests of every kind and version, as their specifications have them.
+pub(crate) const MANIFESTS: &[&str] = &[
     r#"
 apiVersion: access.smi-spec.io/v1alpha1
 kind: TrafficTarget
@@ -412,7 +413,7 @@ spec:
 
 #[test]
 fn manifests_of_every_version_are_taken_without_losing_a_field() {
-    for manifest in ACCEPTED {
+    for manifest in MANIFESTS {
         assert_eq!(verdict(manifest), Vec::<String>::new(), "{manifest}");
     }
 }

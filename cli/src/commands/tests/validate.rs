@@ -1,0 +1,127 @@
+//! What `weft validate` prints of a text, and how it ends.
+
+use clap::Parser as _;
+
+use crate::args::{Cli, Command};
+use crate::console::Console;
+use crate::failure::{Failure, status};
+
+/// Exit status, output and words for what is read from the standard input.
+fn validate(text: &str, format: &str) -> (u8, String, String) {
+    let cli = Cli::try_parse_from(["weft", "validate", "-n", "shop", "-o", format, "-f", "-"]);
+    let cli = cli.unwrap();
+    let Command::Validate(command) = cli.command else {
+        panic!("another command");
+    };
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let mut console = Console {
+        input: &mut text.as_bytes(),
+        out: &mut out,
+        err: &mut err,
+        color: false,
+    };
+    let ended = command.run(&cli.global, &mut console);
+    if let Some(text) = ended.as_ref().err().and_then(Failure::words) {
+        console.word(text).unwrap();
+    }
+    let code = status(&ended);
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (code, text(out), text(err))
+}
+
+const BROKEN: &str = "\
+apiVersion: split.smi-spec.io/v1alpha4
+kind: TrafficSplit
+metadata: {name: cart}
+spec:
+  service: cart
+  backends:
+  - {service: cart-v1, weight: many}
+  - {service: cart-v2}
+---
+apiVersion: {{ .Values.version }}
+---
+apiVersion: access.smi-spec.io/v1alpha3
+kind: TrafficTargetList
+items:
+- metadata: {name: cart}
+  spec:
+    destination: {kind: ServiceAccount, name: cart, port: 80}
+    sources: [{kind: ServiceAccount, name: web}]
+    rules: [{kind: TCPRoute, name: cart}]
+";
+
+#[test]
+fn document_that_cannot_be_read_is_told_beside_what_is_wrong_with_the_others() {
+    let (code, out, err) = validate(BROKEN, "table");
+    assert_eq!(code, 2, "{out}{err}");
+    let lines: Vec<&str> = out.lines().collect();
+    let [weight, missing, unreadable, port] = &*lines else {
+        panic!("{out}");
+    };
+    assert_eq!(
+        *weight,
+        "-:7: error: TrafficSplit shop/cart: spec.backends[0].weight: is the text \"many\", but \
+         must be a whole number"
+    );
+    assert_eq!(
+        *missing,
+        "-:8: error: TrafficSplit shop/cart: spec.backends[1].weight: is missing, but must be \
+         written"
+    );
+    assert!(
+        unreadable.starts_with("-:10: error: document 2: cannot be read at column "),
+        "{unreadable}"
+    );
+    assert_eq!(
+        *port,
+        "-:17: error: TrafficTarget shop/cart: spec.destination.port: port is no field of \
+         v1alpha3: name the port in a TCPRoute, or use v1alpha2"
+    );
+    assert!(err.contains("1 of the documents cannot be read"), "{err}");
+}
+
+#[test]
+fn what_is_refused_is_no_and_what_would_be_taken_is_yes_in_json_too() {
+    let split = |weight: &str| {
+        format!(
+            "{{\"apiVersion\": \"split.smi-spec.io/v1alpha4\", \"kind\": \"TrafficSplit\", \
+             \"metadata\": {{\"name\": \"cart\"}}, \"spec\": {{\"service\": \"cart\", \
+             \"backends\": [{{\"service\": \"cart-v1\", \"weight\": {weight}}}]}}}}"
+        )
+    };
+    for (weight, code) in [("1", 0), ("-1", 1), ("[", 2)] {
+        let (ended, out, err) = validate(&split(weight), "json");
+        assert_eq!(ended, code, "{weight}: {out}{err}");
+        let report: serde_json::Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(report["success"], code == 0, "{weight}: {out}");
+        let told = report["findings"].as_array().unwrap().len();
+        assert_eq!(told, usize::from(code != 0), "{weight}: {out}");
+    }
+}
+
+#[test]
+fn null_that_the_api_server_takes_away_is_not_refused() {
+    for (matches, code) in [("null", 0), ("[null]", 1)] {
+        let text = format!(
+            "apiVersion: specs.smi-spec.io/v1alpha4\nkind: HTTPRouteGroup\n\
+             metadata: {{name: cart}}\nspec: {{matches: {matches}}}\n"
+        );
+        let (ended, out, err) = validate(&text, "table");
+        assert_eq!(ended, code, "{matches}: {out}{err}");
+    }
+}
+
+#[test]
+fn no_example_of_the_manual_is_refused() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples");
+    let mut read = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let (code, out, err) = validate(&text, "table");
+        assert_eq!(code, 0, "{}: {out}{err}", path.display());
+        read += 1;
+    }
+    assert!(read > 15, "{read}");
+}

@@ -1,0 +1,32 @@
+//! What is told of a text: each thing that is wrong, with its place.
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Of the field, from 1.
+    pub line: usize,
+    /// Whether the object would be refused; else it is a warning.
+    pub refused: bool,
+    /// Kind, namespace and name; of a document that cannot be read its number.
+    pub object: String,
+    /// Path of the field: of what the API server says by itself, as it was written, else in the
+    /// version that is stored; empty for the whole object.
+    pub field: String,
+    /// What is wrong, and the way out.
+    pub text: String,
+    /// Of a warning about a name of ours, which all objects of a chart may have: what others with
+    /// this field have in common with it, so that one of them tells of all. What makes pods has
+    /// another way out than the rest.
+    pub group: Option<String>,
+}
+
+/// A text, judged.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Judged {
+    /// Objects of SMI and of Weft in it.
+    pub objects: usize,
+    /// Documents that could not be read; each has a finding.
+    pub unreadable: usize,
+    /// In the order of the text.
+    pub findings: Vec<Finding>,
+}

@@ -1,0 +1,226 @@
+//! Reads the objects of one document, and asks everybody who judges them.
+
+use crds::convert::{SmiKind, convert};
+use crds::inject::{self, SPELLED};
+use crds::names;
+use crds::shallow::Authored;
+use crds::smi::judge::{Cluster, Mistake, Severity};
+use crds::smi::{ACCESS_GROUP, SPECS_GROUP, SPLIT_GROUP, STORAGE_VERSION};
+use crds::weft;
+use policy::name::Kind;
+use serde::Deserialize as _;
+use serde_json::Value;
+
+use super::each_once::each_once;
+use super::finding::{Finding, Judged};
+use super::identity;
+use crate::yaml::tree::{Document, Step};
+
+/// The kind of Weft's own group.
+const TRAFFIC_POLICY: &str = Kind::TrafficPolicy.as_str();
+
+/// Judges the objects of one document.
+pub(super) struct ObjectReader<'a> {
+    pub(super) document: &'a Document,
+    /// Lines of the text that the document does not count.
+    pub(super) before: usize,
+    /// Whether the API server has its say too.
+    pub(super) with_schema: bool,
+    pub(super) namespace: &'a str,
+    pub(super) cluster: &'a Cluster,
+    pub(super) judged: &'a mut Judged,
+}
+
+impl ObjectReader<'_> {
+    /// Judges an object, or those of a list, that stands there in the document.
+    pub(super) fn object(&mut self, object: &Value, at: &mut Vec<Step>) {
+        let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default();
+        let (api_version, kind) = (text("apiVersion"), text("kind"));
+        if kind.ends_with("List")
+            && let Some(items) = object.get("items").and_then(Value::as_array)
+        {
+            for (number, item) in items.iter().enumerate() {
+                at.extend([Step::Key("items".to_owned()), Step::Item(number)]);
+                let named = identity::by_list(item, (api_version, kind));
+                self.object(named.as_ref().unwrap_or(item), at);
+                at.truncate(at.len() - 2);
+            }
+            return;
+        }
+        if self.with_schema {
+            for missed in identity::missed(object) {
+                let field = missed.field.to_owned();
+                self.found(object, at, true, field, missed.text);
+            }
+        }
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        if [ACCESS_GROUP, SPECS_GROUP, SPLIT_GROUP].contains(&group) {
+            self.judged.objects += 1;
+            self.smi(object, group, version, at);
+        } else if group == weft::GROUP {
+            self.judged.objects += 1;
+            self.ours(object, (group, version), kind, at);
+        } else if SPELLED.contains(&kind)
+            && let Some(text) = inject::unheard(kind, object)
+        {
+            // It has no field, and is told in its text.
+            self.unread(object, at, String::new(), text.clone(), Some(text));
+        }
+        for unread in names::warnings(group, kind, object) {
+            self.unread(object, at, unread.field, unread.text, unread.way_out);
+        }
+    }
+
+    fn smi(&mut self, object: &Value, group: &str, version: &str, at: &[Step]) {
+        self.as_written(object, at);
+        let kind = object
+            .get("kind")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        let mut by_schema = self.by_schema(object);
+        let stored = format!("{group}/{STORAGE_VERSION}");
+        let converted = match convert(&self.handed_on(object), &stored) {
+            Ok(converted) => converted,
+            Err(error) => {
+                self.all_found(object, at, by_schema);
+                let known = SmiKind::ALL.into_iter();
+                let of_group: Vec<&str> = known
+                    .filter(|kind| kind.group() == group)
+                    .map(SmiKind::name)
+                    .collect();
+                let mut text = error.to_string();
+                if !of_group.contains(&kind) {
+                    text = format!("{text}; {group} has {}", of_group.join(", "));
+                }
+                self.found(object, at, true, String::new(), text);
+                return;
+            }
+        };
+        let mut judged = self.mistakes(object, converted, (group, kind), at);
+        each_once(&mut by_schema, &mut judged);
+        self.all_found(object, at, by_schema);
+        for mistake in judged {
+            let mut text = mistake.text;
+            if version != STORAGE_VERSION {
+                text = format!("{text} (fields are named as in {STORAGE_VERSION})");
+            }
+            let refused = mistake.severity == Severity::Refuse;
+            self.found(object, at, refused, mistake.field, text);
+        }
+    }
+
+    /// Weft's own kinds have one version.
+    fn ours(&mut self, object: &Value, (group, version): (&str, &str), kind: &str, at: &[Step]) {
+        if kind != TRAFFIC_POLICY || version != weft::VERSION {
+            let text = format!(
+                "{group}/{version} has no kind {kind:?}; {group}/{} has {TRAFFIC_POLICY}",
+                weft::VERSION
+            );
+            self.found(object, at, true, String::new(), text);
+            return;
+        }
+        self.as_written(object, at);
+        let mut by_schema = self.by_schema(object);
+        let handed_on = self.handed_on(object);
+        let mut judged = self.mistakes(object, handed_on, (group, kind), at);
+        each_once(&mut by_schema, &mut judged);
+        self.all_found(object, at, by_schema);
+        self.all_found(object, at, judged);
+    }
+
+    /// What conversion and the API server would pass over or take away.
+    fn as_written(&mut self, object: &Value, at: &[Step]) {
+        self.all_found(object, at, crds::validate::as_written(object));
+    }
+
+    /// What the API server would refuse before it asks the webhook.
+    fn by_schema(&self, object: &Value) -> Vec<Mistake> {
+        if self.with_schema {
+            crds::validate::by_schema(object)
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// The object as the API server hands it on.
+    fn handed_on(&self, object: &Value) -> Value {
+        let mut object = object.clone();
+        if self.with_schema {
+            crds::validate::drop_nulls(&mut object);
+        }
+        object
+    }
+
+    fn all_found(&mut self, object: &Value, at: &[Step], mistakes: Vec<Mistake>) {
+        for mistake in mistakes {
+            let refused = mistake.severity == Severity::Refuse;
+            self.found(object, at, refused, mistake.field, mistake.text);
+        }
+    }
+
+    fn mistakes(
+        &mut self,
+        object: &Value,
+        stored: Value,
+        (group, kind): (&str, &str),
+        at: &[Step],
+    ) -> Vec<Mistake> {
+        let namespace = namespace(object).unwrap_or(self.namespace);
+        // As the webhook reads it: what is nested without end is cut off.
+        let stored = match Authored::deserialize(stored) {
+            Ok(Authored(stored)) => stored,
+            Err(error) => {
+                self.found(object, at, true, String::new(), error.to_string());
+                return Vec::new();
+            }
+        };
+        let around = self.cluster.around(namespace);
+        let mistakes = crds::validate::object(group, kind, stored.get("spec"), &around);
+        mistakes.unwrap_or_default()
+    }
+
+    fn found(&mut self, object: &Value, at: &[Step], refused: bool, field: String, text: String) {
+        let finding = self.finding(object, at, field, text);
+        self.judged.findings.push(Finding { refused, ..finding });
+    }
+
+    /// A warning about a name of ours.
+    fn unread(
+        &mut self,
+        object: &Value,
+        at: &[Step],
+        field: String,
+        text: String,
+        group: Option<String>,
+    ) {
+        let finding = self.finding(object, at, field, text);
+        self.judged.findings.push(Finding { group, ..finding });
+    }
+
+    /// A warning that is told of each object.
+    fn finding(&self, object: &Value, at: &[Step], field: String, text: String) -> Finding {
+        let kind = object.get("kind").and_then(Value::as_str).unwrap_or("?");
+        let name = object
+            .pointer("/metadata/name")
+            .and_then(Value::as_str)
+            .unwrap_or("(without a name)");
+        let namespace = match kind {
+            "Namespace" => String::new(),
+            _ => format!("{}/", namespace(object).unwrap_or(self.namespace)),
+        };
+        Finding {
+            line: self.before + self.document.line_of(at, &field),
+            refused: false,
+            object: format!("{kind} {namespace}{name}"),
+            field,
+            text,
+            group: None,
+        }
+    }
+}
+
+fn namespace(object: &Value) -> Option<&str> {
+    object
+        .pointer("/metadata/namespace")
+        .and_then(Value::as_str)
+}
