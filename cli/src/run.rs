@@ -36,6 +36,11 @@ pub fn main() -> ExitCode {
         }
         Err(error) => Err(Failure::unknown(format!("no runtime: {error}"))),
     };
+    // What has no end of a line may not be written yet.
+    let ended = match console.out.flush() {
+        Err(error) if ended.is_ok() => Err(error.into()),
+        _ => ended,
+    };
     if let Some(text) = ended.as_ref().err().and_then(Failure::words) {
         // Nobody is left to be told that nobody can be told.
         let _ = console.word(&format!("weft: {text}"));
