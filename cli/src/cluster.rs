@@ -177,6 +177,14 @@ impl Cluster {
         other
     }
 
+    /// The same cluster, of which no question is waited for longer than so.
+    #[must_use]
+    pub(crate) fn within(&self, longest: Duration) -> Self {
+        let mut other = self.clone();
+        other.each = other.each.min(longest);
+        other
+    }
+
     /// Where Weft is installed.
     #[must_use]
     pub(crate) fn weft_namespace(&self) -> &str {

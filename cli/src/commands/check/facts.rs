@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use futures::future::join_all;
 use serde_json::Value;
+use tokio::time::timeout;
 
 use super::probes;
 use crate::cluster::{Cluster, Refusal};
@@ -16,6 +17,9 @@ use crate::kinds;
 const PAGE: usize = 500;
 /// Most objects of one kind. Beyond that a check of all of them is none for a terminal.
 pub(super) const MOST: usize = 20_000;
+
+/// All pages of a list: one that is slow page by page must not take the other checks with it.
+const LIST_WITHIN: Duration = Duration::from_secs(16);
 
 /// What is read, by name. `{weft}` is where Weft is installed.
 const READS: &[(&str, &str)] = &[
@@ -212,8 +216,14 @@ async fn object(cluster: &Cluster, name: &str, path: &str) -> Result<Value, Miss
     cluster.try_read(name, path).await.map_err(missing)
 }
 
-/// All pages of a list, without what is only for the API server, and whether it ends with them.
+/// All pages of a list, as far as they come in time.
 async fn list(cluster: &Cluster, name: &str, path: &str) -> Result<(Vec<Value>, bool), Missing> {
+    let all = timeout(LIST_WITHIN, pages(cluster, name, path)).await;
+    all.unwrap_or_else(|_| Err(missing(Refusal::late(name, LIST_WITHIN))))
+}
+
+/// All pages of a list, without what is only for the API server, and whether it ends with them.
+async fn pages(cluster: &Cluster, name: &str, path: &str) -> Result<(Vec<Value>, bool), Missing> {
     let mut items = Vec::new();
     let mut next = String::new();
     loop {
