@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::time::{MissedTickBehavior, interval};
 
 use self::frame::{Frame, Order};
-use self::terminal::Terminal;
+use self::terminal::{Terminal, stopped};
 use crate::cluster::Cluster;
 use crate::cluster::names::Named;
 use crate::commands::tap::filters::Filters;
@@ -97,7 +97,10 @@ impl Top {
             let frame = Frame::of(traffic, selected.as_ref(), cluster.scope(), order);
             frame.draw(&terminal, console, word)
         };
-        live(traffic, tokio::io::stdin(), || look(&cluster), draw).await
+        tokio::select! {
+            ended = live(traffic, tokio::io::stdin(), || look(&cluster), draw) => ended,
+            () = stopped() => Ok(Conclusion::Yes),
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::frame::Order;
 use super::rows;
-use super::terminal::Terminal;
+use super::terminal::{Terminal, stopped};
 use super::window::Window;
 use crate::cluster::Cluster;
 use crate::commands::tap;
@@ -48,7 +48,10 @@ pub(super) async fn run(
         take(&mut window, event?);
     }
     match Terminal::take(global) {
-        Some(terminal) => live(&terminal, of, &mut requests, &mut window, console).await,
+        Some(terminal) => tokio::select! {
+            ended = live(&terminal, of, &mut requests, &mut window, console) => ended,
+            () = stopped() => Ok(Conclusion::Yes),
+        },
         None => once(of, &mut requests, &mut window, console).await,
     }
 }
