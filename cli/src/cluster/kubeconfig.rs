@@ -129,7 +129,12 @@ fn has(kubeconfig: &Kubeconfig, context: &str) -> Result<(), Failure> {
 }
 
 fn of_file(path: &Path) -> Result<Kubeconfig, Unusable> {
-    Kubeconfig::read_from(path).map_err(|error| Unusable::of(path, error))
+    let read = Kubeconfig::read_from(path);
+    let mut read = read.map_err(|error| Unusable::of(path, error))?;
+    // An empty text is no context, and hides none of the files behind.
+    let current = read.current_context.take();
+    read.current_context = current.filter(|context| !context.is_empty());
+    Ok(read)
 }
 
 /// Those files as one, as kubectl reads them: a missing one is passed over, unless all are.
@@ -245,5 +250,19 @@ mod tests {
             panic!("an empty file");
         };
         assert!(words.contains("no context is current"), "{words}");
+    }
+
+    #[test]
+    fn context_of_a_later_file_is_current_where_the_first_has_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, other] = ["one", "other"].map(|name| folder.path().join(name));
+        std::fs::write(&other, text(&context("shop"), &json!("test"))).unwrap();
+        for (first, expected) in [("", "test"), ("mine", "mine")] {
+            std::fs::write(&one, text(&context("shop"), &json!(first))).unwrap();
+            let Ok(both) = merged(&[one.clone(), other.clone()]) else {
+                panic!("{first:?}");
+            };
+            assert_eq!(both.current_context.as_deref(), Some(expected));
+        }
     }
 }
