@@ -6,6 +6,7 @@
 pub(crate) mod clock;
 pub(crate) mod existing;
 pub(crate) mod forward;
+mod kubeconfig;
 pub(crate) mod lines;
 pub(crate) mod names;
 pub(crate) mod nearest;
@@ -13,24 +14,21 @@ pub(crate) mod ports;
 mod refusal;
 
 use std::future::Future;
-use std::io::ErrorKind;
-use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use crds::observe::Resource;
 use http_body_util::{BodyExt as _, Limited};
+use kube::Client;
 use kube::client::Body;
-use kube::config::{ExecInteractiveMode, KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::config::ExecInteractiveMode;
 use kube::core::Status;
-use kube::{Client, Config};
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep, timeout};
 
 use self::clock::Clock;
 use crate::failure::Failure;
 use crate::global::Global;
-use crate::settings;
 
 /// Longer for the API server itself than for what it asks on our behalf, so that its own
 /// words about a replica that is away arrive.
@@ -87,7 +85,7 @@ impl Cluster {
         global: &Global,
         interaction: Option<ExecInteractiveMode>,
     ) -> Result<Self, Failure> {
-        let mut config = config(global).await?;
+        let mut config = kubeconfig::config(global).await?;
         if interaction.is_some()
             && let Some(exec) = &mut config.auth_info.exec
         {
@@ -116,9 +114,10 @@ impl Cluster {
             Ok(Err(error)) => return Err(Failure::unknown(format!("no client: {error}"))),
             Err(_) => {
                 return Err(Failure::unknown(format!(
-                    "{} gave no credentials within {} s",
+                    "{} gave no credentials within {} s; --request-timeout waits longer, as for \
+                     somebody who logs in",
                     plugin.as_deref().unwrap_or("the kubeconfig"),
-                    global.request_timeout.as_secs()
+                    global.request_timeout.as_secs_f32()
                 )));
             }
         };
@@ -181,6 +180,14 @@ impl Cluster {
         if let Some(namespace) = namespace {
             namespace.clone_into(&mut other.namespace);
         }
+        other
+    }
+
+    /// The same cluster, of which no question is waited for longer than so.
+    #[must_use]
+    pub(crate) fn within(&self, longest: Duration) -> Self {
+        let mut other = self.clone();
+        other.each = other.each.min(longest);
         other
     }
 
@@ -380,80 +387,3 @@ async fn whole(body: Body, most: usize) -> kube::Result<Bytes> {
 }
 
 pub(crate) use refusal::Refusal;
-
-async fn config(global: &Global) -> Result<Config, Failure> {
-    let options = KubeConfigOptions {
-        context: global.context.clone(),
-        ..KubeConfigOptions::default()
-    };
-    let read = match &global.kubeconfig {
-        Some(path) => Kubeconfig::read_from(path).map(Some),
-        None => match settings::kubeconfigs() {
-            paths if paths.is_empty() => of_home(),
-            paths => merged(&paths).map(Some),
-        },
-    };
-    let bad = |error: KubeconfigError| Failure::usage(format!("kubeconfig: {error}"));
-    match read {
-        Ok(Some(kubeconfig)) => {
-            if let Some(context) = &global.context {
-                has(&kubeconfig, context)?;
-            }
-            let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
-            config.map_err(bad)
-        }
-        // Nobody named a file, and a pod of the cluster has its service account.
-        Ok(None) if global.context.is_none() => Config::incluster().map_err(|_| {
-            Failure::unknown(
-                "there is no kubeconfig: set KUBECONFIG or say --kubeconfig, or give this pod a \
-                 service account",
-            )
-        }),
-        Ok(None) => Err(Failure::usage(
-            "kubeconfig: there is none that could have this context; set KUBECONFIG or say \
-             --kubeconfig",
-        )),
-        Err(error) => Err(bad(error)),
-    }
-}
-
-/// # Errors
-/// When it has no context of this name.
-fn has(kubeconfig: &Kubeconfig, context: &str) -> Result<(), Failure> {
-    let mut known = kubeconfig.contexts.iter().map(|known| &*known.name);
-    if known.any(|known| known == context) {
-        return Ok(());
-    }
-    let known = kubeconfig.contexts.iter().map(|known| &*known.name);
-    let hint = nearest::hint(nearest::nearest(context, known));
-    Err(Failure::usage(format!(
-        "kubeconfig: there is no context {context:?}{hint}"
-    )))
-}
-
-/// Those files as one, as kubectl reads them: a missing one is passed over, unless all are.
-fn merged(paths: &[PathBuf]) -> Result<Kubeconfig, KubeconfigError> {
-    let mut merged: Option<Kubeconfig> = None;
-    let mut missing = None;
-    for path in paths {
-        match Kubeconfig::read_from(path) {
-            Ok(read) => merged = Some(Kubeconfig::merge(merged.unwrap_or_default(), read)?),
-            Err(error) if is_missing(&error) => missing = Some(error),
-            Err(error) => return Err(error),
-        }
-    }
-    merged.ok_or_else(|| missing.unwrap_or(KubeconfigError::FindPath))
-}
-
-/// The one that is read without a word; nothing where there is none.
-fn of_home() -> Result<Option<Kubeconfig>, KubeconfigError> {
-    match Kubeconfig::read() {
-        Err(KubeconfigError::FindPath) => Ok(None),
-        Err(error) if is_missing(&error) => Ok(None),
-        read => read.map(Some),
-    }
-}
-
-fn is_missing(error: &KubeconfigError) -> bool {
-    matches!(error, KubeconfigError::ReadConfig(source, _) if source.kind() == ErrorKind::NotFound)
-}

@@ -38,10 +38,15 @@ impl Console<'_> {
     /// A line for a person. Texts of the cluster may stand in it, so control characters are
     /// escaped, and ends of lines are: with one a text could write lines of its own.
     ///
+    /// Where nobody reads words any more, whoever reads the answer still gets it.
+    ///
     /// # Errors
-    /// When the error stream is closed.
+    /// When the error stream cannot be written, though it is not closed.
     pub fn word(&mut self, text: &str) -> io::Result<()> {
-        writeln!(self.err, "{}", escape::plain(text))
+        match writeln!(self.err, "{}", escape::plain(text)) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            written => written,
+        }
     }
 
     /// Several lines that are ours.
@@ -75,5 +80,35 @@ mod tests {
         assert_eq!(out, "a: caf\u{e9}\nb: \\u{1b}[2J\\u{85}\n");
         let err = String::from_utf8(err).unwrap();
         assert_eq!(err, "web-1 refused x: y\\nweft: all is well\none\ntwo\n");
+    }
+
+    /// Its reader has gone.
+    struct Closed;
+
+    impl Write for Closed {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn who_reads_the_answer_has_it_where_nobody_reads_words_and_without_him_it_ends() {
+        let (mut out, mut closed) = (Vec::new(), Closed);
+        let mut console = Console {
+            input: &mut io::empty(),
+            out: &mut out,
+            err: &mut Closed,
+            color: false,
+        };
+        console.word("warning: many share this account").unwrap();
+        console.line("kind: TrafficTarget").unwrap();
+        console.out = &mut closed;
+        let ended = console.line("kind: TrafficTarget").unwrap_err();
+        assert_eq!(ended.kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(out, b"kind: TrafficTarget\n");
     }
 }

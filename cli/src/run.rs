@@ -36,6 +36,11 @@ pub fn main() -> ExitCode {
         }
         Err(error) => Err(Failure::unknown(format!("no runtime: {error}"))),
     };
+    // What has no end of a line may not be written yet.
+    let ended = match console.out.flush() {
+        Err(error) if ended.is_ok() => Err(error.into()),
+        _ => ended,
+    };
     if let Some(text) = ended.as_ref().err().and_then(Failure::words) {
         // Nobody is left to be told that nobody can be told.
         let _ = console.word(&format!("weft: {text}"));
@@ -308,6 +313,15 @@ mod tests {
             ("identity pod/web-1:80", "leave the port out"),
             ("proxy-config web-1:80", "leave the port out"),
             ("explain deploy/web:80 svc/cart", "leave the port out"),
+            (
+                "explain outside svc/cart --from-namespace shop",
+                "leave --from-namespace out",
+            ),
+            (
+                "explain web external/a.example:443 --to-namespace shop",
+                "leave --to-namespace out",
+            ),
+            ("proxy-config ..", "no name of an object"),
             ("explain web cart:99999999", "a number from 1 to 65535"),
             ("explain web svc/cart:0", "a number from 1 to 65535"),
             ("explain web cart:", "a number from 1 to 65535"),

@@ -73,7 +73,7 @@ async fn fetch(stream: Box<dyn Stream>, path: &str, within: Duration) -> Result<
     };
     let answer = timeout(within, asking)
         .await
-        .map_err(|_| format!("no answer within {} s", within.as_secs()))?
+        .map_err(|_| format!("no answer within {} s", within.as_secs_f32()))?
         .map_err(|error| error.to_string())?;
     if answer.len() as u64 == MOST_BYTES {
         return Err(format!(
@@ -125,6 +125,10 @@ mod tests {
         let (ours, _silent) = tokio::io::duplex(1024);
         let error = fetch(Box::new(ours), "/config", within).await.unwrap_err();
         assert!(error.contains("10 s"), "{error}");
+        let (ours, _silent) = tokio::io::duplex(1024);
+        let short = Duration::from_millis(500);
+        let error = fetch(Box::new(ours), "/config", short).await.unwrap_err();
+        assert!(error.contains("within 0.5 s"), "{error}");
         assert!(
             body(b"HTTP/1.1 404 Not Found\r\n\r\n")
                 .unwrap_err()

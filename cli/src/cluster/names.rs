@@ -215,7 +215,7 @@ impl Named {
             }
         };
         if let Some(name) = name
-            && (name.is_empty() || name.len() > 253 || !name.bytes().all(is_of_a_name))
+            && !is_name(name)
         {
             return Err(bad("this is no name of an object"));
         }
@@ -274,6 +274,11 @@ fn no_kind(text: &str, kind: &str, allowed: &[ResourceKind]) -> Failure {
         names.join(", "),
         names.first().copied().unwrap_or("deploy"),
     ))
+}
+
+fn is_name(text: &str) -> bool {
+    // With a dot first a part of a path would be another one.
+    (1..=253).contains(&text.len()) && !text.starts_with('.') && text.bytes().all(is_of_a_name)
 }
 
 fn is_of_a_name(byte: u8) -> bool {
@@ -339,6 +344,9 @@ mod tests {
             ("svc/", "no name"),
             ("svc/a/b", "no name"),
             ("svc/../secrets", "no name"),
+            ("svc/..", "no name"),
+            ("svc/.", "no name"),
+            ("svc/..:80", "no name"),
             ("svc/a?watch=1", "no name"),
         ] {
             let Err(Failure::Usage(words)) = Named::read(text, KINDS) else {

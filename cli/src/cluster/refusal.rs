@@ -192,24 +192,45 @@ fn of_ours(what: &str) -> bool {
 }
 
 fn forbidden(what: &str, message: &str) -> String {
+    match denied(message) {
+        Some((verb, resource, group)) => {
+            let role = role(verb, resource, group);
+            format!("{what}: {message}; {role} grants this")
+        }
+        // Admission, or something between: no role helps.
+        None => format!("{what}: {message}"),
+    }
+}
+
+/// Verb, resource and group of the right that a refusal names: of a path that is none of a
+/// resource's, the verb alone.
+fn denied(message: &str) -> Option<(&str, &str, &str)> {
+    // Of two namespaces our own API wants one of.
+    if message.contains(" can create explanations neither ") {
+        return Some(("create", "explanations", GROUP));
+    }
+    let (_, right) = message.split_once("cannot ")?;
+    let (verb, right) = right.split_once(' ')?;
+    if right.starts_with("path \"") {
+        return Some((verb, "", ""));
+    }
     let quoted = |before: &str| {
-        let rest = message.split_once(before)?.1;
+        let (_, rest) = right.split_once(before)?;
         Some(rest.split_once('"')?.0)
     };
-    let verb = message
-        .split_once("cannot ")
-        .and_then(|(_, rest)| rest.split_once(' '))
-        .map_or("", |(verb, _)| verb);
-    let resource = quoted("resource \"").unwrap_or_default();
-    let group = quoted("API group \"").unwrap_or_default();
-    let role = role(verb, resource, group);
-    format!("{what}: {message}; {role} grants this")
+    let resource = quoted("resource \"")?;
+    Some((verb, resource, quoted("API group \"").unwrap_or_default()))
 }
 
 /// Who grants a right.
 fn role(verb: &str, resource: &str, group: &str) -> String {
     // Without a namespace, a binding of the role for the whole cluster.
     match (group, resource) {
+        ("", "") => "ClusterRole system:public-info-viewer, or one with this path".to_owned(),
+        // Of users and groups; edit has it of service accounts alone.
+        _ if verb == "impersonate" && resource != "serviceaccounts" => {
+            "ClusterRole cluster-admin, or one with this right".to_owned()
+        }
         (_, "secrets") => "ClusterRole admin in the namespace of Weft".to_owned(),
         (
             "apiextensions.k8s.io"
@@ -298,6 +319,48 @@ mod tests {
                 refusal_of.contains(role) && refusal_of.contains("eve"),
                 "{refusal_of}"
             );
+        }
+    }
+
+    #[test]
+    fn role_is_named_for_what_it_grants_and_for_no_other_refusal() {
+        for (message, role) in [
+            (
+                "users \"bob\" is forbidden: User \"eve\" cannot impersonate resource \"users\" in \
+                 API group \"\" at the cluster scope",
+                Some("ClusterRole cluster-admin"),
+            ),
+            (
+                "serviceaccounts \"bob\" is forbidden: User \"eve\" cannot impersonate resource \
+                 \"serviceaccounts\" in API group \"\" in the namespace \"shop\"",
+                Some("ClusterRole edit"),
+            ),
+            (
+                "user \"eve\" can create explanations neither in namespace \"shop\" nor in \"bank\"",
+                Some("ClusterRole view"),
+            ),
+            (
+                "forbidden: User \"eve\" cannot get path \"/version\"",
+                Some("ClusterRole system:public-info-viewer"),
+            ),
+            (
+                "pods \"web-1\" is forbidden: User \"eve\" cannot patch resource \"pods\" in API \
+                 group \"\" in the namespace \"shop\"",
+                Some("ClusterRole edit"),
+            ),
+            (
+                "admission webhook \"quota.example\" denied the request: pods cannot be changed now",
+                None,
+            ),
+            ("<html>no access from here</html>", None),
+            ("", None),
+        ] {
+            let words = refusal_of("Pod shop/web-1", 403, message);
+            assert!(words.contains(message), "{words}");
+            match role {
+                Some(role) => assert!(words.contains(&format!("; {role}")), "{words}"),
+                None => assert!(!words.contains("grants this"), "{words}"),
+            }
         }
     }
 

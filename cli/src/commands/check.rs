@@ -29,8 +29,10 @@ use crate::output::{self, Format, NARROW, number};
 
 pub use self::list::page;
 
-/// All checks together.
+/// All checks together, and each answer of many: who is silent costs the checks that need him and
+/// no others. First the version is asked for, and then all else at once.
 const ALL_WITHIN: Duration = Duration::from_secs(30);
+const EACH_WITHIN: Duration = Duration::from_secs(12);
 /// Between two tries of `--wait`.
 const AGAIN: Duration = Duration::from_secs(2);
 
@@ -141,7 +143,8 @@ impl Check {
     }
 
     async fn once(&self, cluster: &Cluster) -> Result<CheckReport, Refusal> {
-        let gathering = Facts::gather(cluster, self.pre);
+        let cluster = cluster.within(EACH_WITHIN);
+        let gathering = Facts::gather(&cluster, self.pre);
         let facts = timeout(ALL_WITHIN, gathering).await;
         let facts = facts.map_err(|_| Refusal::late("all checks", ALL_WITHIN))??;
         let checks: Vec<Done> = list::CHECKS

@@ -56,6 +56,9 @@ const READ: &[(&str, &str)] = &[
         "/apis/observe.weft.dev/v1alpha1/graphs/live?window=300s",
     ),
 ];
+/// Lists of objects that could hold a secret in their environment. Others than Weft's may stand in
+/// its namespace.
+const OWN: [&str; 2] = ["weft/deployments.json", "weft/pods.json"];
 /// Lines of each log.
 const LOG_LINES: u32 = 2_000;
 /// Most pods of the control plane whose logs are read.
@@ -143,6 +146,11 @@ pub(crate) async fn bundle(cluster: &Cluster) -> Result<(Vec<u8>, usize), Failur
         match cluster.try_read::<Value>(&name, &path).await {
             Ok(mut value) => {
                 hide(&mut value);
+                if OWN.contains(&name.as_str()) {
+                    let others = keep_own(&mut value);
+                    let why = format!("{name}: {others} of others than Weft in its namespace");
+                    bundle.left.extend((others > 0).then_some(why));
+                }
                 if name == "weft/pods.json" {
                     pods = control_plane(&value);
                 }
@@ -210,14 +218,28 @@ fn control_plane(list: &Value) -> Vec<String> {
     let items = list["items"].as_array().map_or(&[][..], Vec::as_slice);
     let of = |component: &'static str| {
         let own = items.iter().filter(move |item| {
-            let labels = &item["metadata"]["labels"];
-            labels["app.kubernetes.io/name"] == "weft"
-                && labels["app.kubernetes.io/component"] == component
+            is_own(item) && item["metadata"]["labels"]["app.kubernetes.io/component"] == component
         });
         own.filter_map(|item| item["metadata"]["name"].as_str())
     };
     let names = COMPONENTS.into_iter().flat_map(of);
     names.map(ToOwned::to_owned).collect()
+}
+
+/// Takes the objects of others out of a list, and says how many there were.
+fn keep_own(list: &mut Value) -> usize {
+    let items = list.get_mut("items").and_then(Value::as_array_mut);
+    let Some(items) = items else {
+        return 0;
+    };
+    let all = items.len();
+    items.retain(is_own);
+    all - items.len()
+}
+
+/// Whether the chart made it.
+fn is_own(object: &Value) -> bool {
+    object["metadata"]["labels"]["app.kubernetes.io/name"] == "weft"
 }
 
 /// Takes out what nobody needs or nobody may see. A Secret that somebody put under another
@@ -305,6 +327,34 @@ mod tests {
         assert!(!text.contains("logs/a-0.log"), "it is not of the mesh");
         assert!(text.contains("log of injector-8: logs of 10 pods"), "cut");
         assert!(!text.contains("logs/injector-8.log"));
+    }
+
+    #[tokio::test]
+    async fn what_others_have_in_the_namespace_of_the_mesh_is_counted_and_not_shown() {
+        let api = FakeApi::default();
+        api.put(
+            "/version",
+            json!({"major": "1", "minor": "33", "gitVersion": "v1.33.2"}),
+        );
+        for (folder, kind) in [("/api/v1", "pods"), ("/apis/apps/v1", "deployments")] {
+            let of = |owner: &str, env: &str| {
+                let env = json!([{"name": "A", "value": env}]);
+                json!({"metadata": {"name": owner, "labels": {"app.kubernetes.io/name": owner}},
+                    "spec": {"containers": [{"name": "a", "env": env}]}})
+            };
+            let items = [of("weft", "kept"), of("shop", "hunter2")];
+            let path = format!("{folder}/namespaces/weft-system/{kind}");
+            api.put(&path, json!({ "items": items }));
+        }
+        let global = Cli::try_parse_from(["weft", "version"]).unwrap().global;
+        let (packed, _) = bundle(&Cluster::of(api.client(), &global)).await.unwrap();
+        let mut text = String::new();
+        GzDecoder::new(&*packed).read_to_string(&mut text).unwrap();
+        assert_eq!(text.matches("kept").count(), 2, "{text}");
+        assert!(!text.contains("hunter2"), "{text}");
+        for list in OWN {
+            assert!(text.contains(&format!("{list}: 1 of others")), "{text}");
+        }
     }
 
     #[tokio::test]

@@ -171,7 +171,15 @@ impl Explain {
     /// What is typed, as the API asks it; the ends with their kinds.
     fn question(&self, namespace: &str, from: &str, to: &str) -> Result<ExplanationSpec, Failure> {
         let place = |said: &Option<String>| said.clone().unwrap_or_else(|| namespace.to_owned());
+        let nowhere = |option: &str, said: &Option<String>| match said {
+            Some(place) => Err(Failure::usage(format!(
+                "--{option} {place}: what is outside the mesh is in no namespace; leave --{option} \
+                 out"
+            ))),
+            None => Ok(()),
+        };
         let from = if from == bare::OUTSIDE {
+            nowhere("from-namespace", &self.from_namespace)?;
             From {
                 outside: true,
                 ..From::default()
@@ -190,7 +198,10 @@ impl Explain {
         let to = To {
             kind: named.kind.as_str().to_owned(),
             namespace: match named.kind {
-                ResourceKind::External => String::new(),
+                ResourceKind::External => {
+                    nowhere("to-namespace", &self.to_namespace)?;
+                    String::new()
+                }
                 _ => place(&self.to_namespace),
             },
             name,

@@ -2,6 +2,7 @@
 
 use clap::Args;
 use crds::labels::{LOG_LEVEL, parse_log_level};
+use crds::objects::PROXY_CONTAINER;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
@@ -75,13 +76,27 @@ impl LogLevel {
         let parameters = PatchParams::default();
         let patch = Patch::Merge(&patch);
         let patched = cluster.try_ask(&what, pods.patch(&pod, &parameters, &patch));
-        if let Err(refusal) = patched.await {
-            return Err(existing::or_absent(cluster, (ResourceKind::Pod, &pod), refusal).await);
-        }
+        let written = match patched.await {
+            Ok(written) => written,
+            Err(refusal) => {
+                return Err(existing::or_absent(cluster, (ResourceKind::Pod, &pod), refusal).await);
+            }
+        };
         console.word(&match level {
             Some(level) => format!("{what}: {LOG_LEVEL} is {level}"),
             None => format!("{what}: {LOG_LEVEL} is taken away"),
         })?;
+        if level.is_some() && !has_proxy(&written) {
+            console.word(&format!(
+                "{what} has no container {PROXY_CONTAINER}: nothing logs by this"
+            ))?;
+        }
         Ok(Conclusion::Yes)
     }
+}
+
+fn has_proxy(pod: &Pod) -> bool {
+    let spec = pod.spec.as_ref();
+    let containers = spec.and_then(|spec| spec.init_containers.as_ref());
+    containers.is_some_and(|all| all.iter().any(|one| one.name == PROXY_CONTAINER))
 }

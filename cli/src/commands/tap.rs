@@ -65,7 +65,7 @@ impl Tap {
         let mut shown = TapCounts::default();
         while let Some(event) = requests.next().await {
             match event? {
-                TapEvent::Begun => shown = TapCounts::default(),
+                TapEvent::Begun => shown.begins(),
                 TapEvent::Line(line) => shown.line(&line, format, console)?,
                 TapEvent::Word(word) => console.word(&word)?,
             }
@@ -88,9 +88,19 @@ struct TapCounts {
     taking_part: Option<(u32, u32)>,
     /// Requests that fit and were not shown.
     left_out: u64,
+    /// In the stream before nobody took part, which was said then.
+    nobody: bool,
 }
 
 impl TapCounts {
+    /// The next stream counts anew.
+    fn begins(&mut self) {
+        *self = Self {
+            nobody: self.nobody,
+            ..Self::default()
+        };
+    }
+
     fn line(
         &mut self,
         line: &TapLine,
@@ -118,6 +128,17 @@ impl TapCounts {
         console: &mut Console<'_>,
     ) -> Result<(), Failure> {
         let taking_part = (metadata.taking_part, metadata.proxies);
+        if metadata.last {
+            let nobody = self.taking_part.is_none() && metadata.taking_part == 0;
+            if nobody && !self.nobody {
+                console.word(&format!(
+                    "0 of {} take part, so no request can be shown; `weft proxies` says which are \
+                     connected and how old they are",
+                    metadata.proxies
+                ))?;
+            }
+            self.nobody = nobody;
+        }
         let complete = metadata.taking_part == metadata.proxies;
         // The first look comes before anybody can have answered.
         let first = self.taking_part.is_none() && metadata.taking_part == 0;
@@ -262,5 +283,47 @@ mod tests {
             err,
             "3 of 4 take part\n20 more fit and are not shown; --max-rps raises how many may be\n"
         );
+    }
+
+    /// What is said of streams of so many proxies of four, one after the other.
+    fn told(streams: &[u32]) -> String {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let mut console = Console {
+            input: &mut std::io::empty(),
+            out: &mut out,
+            err: &mut err,
+            color: false,
+        };
+        let mut shown = TapCounts::default();
+        for taking_part in streams {
+            shown.begins();
+            // Nobody can have answered before the first look.
+            for (taking_part, last) in [(0, false), (*taking_part, true)] {
+                let metadata = Some(TapMetadata {
+                    proxies: 4,
+                    taking_part,
+                    last,
+                    ..TapMetadata::default()
+                });
+                let line = TapLine {
+                    metadata,
+                    ..TapLine::default()
+                };
+                shown.line(&line, Format::Table, &mut console).unwrap();
+            }
+        }
+        assert_eq!(out, b"");
+        String::from_utf8(err).unwrap()
+    }
+
+    #[test]
+    fn streams_in_which_no_proxy_takes_part_are_told_once_and_not_passed_over() {
+        let nobody = told(&[0]);
+        assert!(nobody.starts_with("0 of 4 take part, so"), "{nobody}");
+        assert_eq!(nobody.lines().count(), 1, "{nobody}");
+        assert_eq!(told(&[0, 0, 0]), nobody, "the same each time");
+        assert_eq!(told(&[4]), "4 of 4 take part\n");
+        let again = format!("{nobody}4 of 4 take part\n{nobody}");
+        assert_eq!(told(&[0, 4, 0]), again);
     }
 }

@@ -373,3 +373,23 @@ async fn log_level_is_written_to_the_live_pod_and_taken_away_again() {
     assert_eq!(code, 2, "{err}");
     assert!(err.ends_with("; you may mean po/web-1\n"), "{err}");
 }
+
+#[tokio::test]
+async fn log_level_that_no_proxy_follows_is_told_to_have_no_effect() {
+    let api = FakeApi::default();
+    let path = "/api/v1/namespaces/shop/pods/web-1";
+    for (container, followed) in [("weft-proxy", true), ("migrate", false)] {
+        let containers = json!([{"name": container}]);
+        api.put(
+            path,
+            json!({"metadata": {"name": "web-1", "namespace": "shop"},
+                "spec": {"containers": [], "initContainers": containers}}),
+        );
+        let (code, _, err) = run(api.client(), "weft log-level web-1 info -n shop").await;
+        assert_eq!(code, 0, "{err}");
+        assert_eq!(err.contains("nothing logs by this"), !followed, "{err}");
+        // Without it nothing is missed.
+        let (code, _, err) = run(api.client(), "weft log-level web-1 - -n shop").await;
+        assert_eq!((code, err.lines().count()), (0, 1), "{err}");
+    }
+}

@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::time::{MissedTickBehavior, interval};
 
 use self::frame::{Frame, Order};
-use self::terminal::Terminal;
+use self::terminal::{Terminal, stopped};
 use crate::cluster::Cluster;
 use crate::cluster::names::Named;
 use crate::commands::tap::filters::Filters;
@@ -91,16 +91,36 @@ impl Top {
         known::check(&cluster, &traffic, named.as_ref()).await?;
         let selected = named.map(|named| Selected::new(named, cluster.scope()));
         let Some(terminal) = Terminal::take(global) else {
-            let frame = Frame::of(&traffic, selected.as_ref(), cluster.scope(), Order::Rate);
-            frame.table(usize::MAX).write(console.out, console.color)?;
-            return Ok(Conclusion::Yes);
+            return once(&traffic, selected.as_ref(), cluster.scope(), console);
         };
         let draw = |traffic: &IndexedGraph, order, word: Option<&str>| {
             let frame = Frame::of(traffic, selected.as_ref(), cluster.scope(), order);
             frame.draw(&terminal, console, word)
         };
-        live(traffic, tokio::io::stdin(), || look(&cluster), draw).await
+        tokio::select! {
+            ended = live(traffic, tokio::io::stdin(), || look(&cluster), draw) => ended,
+            () = stopped() => Ok(Conclusion::Yes),
+        }
     }
+}
+
+/// One table of all edges with calls, and what a person should know of it.
+fn once(
+    traffic: &IndexedGraph,
+    selected: Option<&Selected>,
+    here: Option<&str>,
+    console: &mut Console<'_>,
+) -> Result<Conclusion, Failure> {
+    let table = Frame::of(traffic, selected, here, Order::Rate).table(usize::MAX);
+    if table.is_empty() {
+        console.word(&format!("no calls in the last {} s", WINDOW.as_secs()))?;
+    } else {
+        table.write(console.out, console.color)?;
+    }
+    if let Some(word) = traffic.word() {
+        console.word(&word)?;
+    }
+    Ok(Conclusion::Yes)
 }
 
 /// Draws until a key ends it. The keys are heard while an answer is waited for, too: it may be
@@ -154,12 +174,44 @@ mod tests {
     use std::cell::{Cell, RefCell};
 
     use crds::observe::Graph;
+    use serde_json::{Value, json};
     use tokio::io::AsyncWriteExt as _;
     use tokio::time::{sleep, timeout};
 
     use super::*;
 
     const PATIENCE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn one_table_says_that_there_are_no_calls_and_that_numbers_are_not_complete() {
+        let edge = |port: u16| json!({"from": "a", "to": "b", "port": port, "requests": 1});
+        let printed = |edges: &Value, complete: bool| {
+            let metadata =
+                json!({"windowSeconds": 30, "complete": complete, "incomplete": "no room"});
+            let graph = json!({"metadata": metadata, "edges": edges});
+            let traffic = IndexedGraph::of(serde_json::from_value(graph).unwrap());
+            let (mut out, mut err) = (Vec::new(), Vec::new());
+            let mut console = Console {
+                input: &mut std::io::empty(),
+                out: &mut out,
+                err: &mut err,
+                color: false,
+            };
+            once(&traffic, None, None, &mut console).unwrap();
+            [out, err].map(|text| String::from_utf8(text).unwrap())
+        };
+        let [out, err] = printed(&json!([]), true);
+        assert_eq!((&*out, &*err), ("", "no calls in the last 30 s\n"));
+        let [out, err] = printed(&json!([edge(0), edge(80)]), false);
+        let ports = out
+            .lines()
+            .skip(1)
+            .map(|row| row.split_whitespace().nth(2).unwrap());
+        assert_eq!(ports.collect::<Vec<_>>(), ["-", "80"], "{out}");
+        assert_eq!(err, "the numbers are not complete: no room\n");
+        let [_, err] = printed(&json!([edge(80)]), true);
+        assert_eq!(err, "");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn keys_are_heard_while_an_answer_is_waited_for() {

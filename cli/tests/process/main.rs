@@ -92,6 +92,10 @@ async fn a_plugin_that_waits_and_a_server_that_is_away_end_in_time_with_status_t
     let (code, _, err) = run(WEFT, &["version", "--request-timeout", "1s"], &slow).await;
     assert_eq!(code, 3, "{err}");
     assert!(err.contains("plugin"), "{err}");
+    assert!(err.contains("within 1 s; --request-timeout"), "{err}");
+    let hasty = ["version", "--request-timeout", "200ms"];
+    let (_, _, err) = run(WEFT, &hasty, &slow).await;
+    assert!(err.contains("within 0.2 s"), "{err}");
     assert!(
         begun.elapsed() < Duration::from_secs(20),
         "{:?}",
@@ -386,4 +390,24 @@ async fn suggestions_as_json_leave_nothing_out_in_silence() {
         err.contains("left out: deploy/web to deploy/cart port 80"),
         "{err}"
     );
+}
+
+#[tokio::test]
+async fn output_that_finds_no_room_is_no_success() {
+    let server = Server::start().await;
+    let kubeconfig = server.well();
+    let folder = kubeconfig.parent().unwrap();
+    // In one line, without its end, which is written last.
+    let text = json!({"apiVersion": "v1", "kind": "Pod", "spec": {"containers": []},
+        "metadata": {"name": "a", "labels": {"weft.dev/inject": "enabled"}}});
+    let text = text.to_string();
+    std::fs::write(folder.join("pod.json"), &text).unwrap();
+    for (to, expected) in [("/dev/full", 3), ("printed.json", 0)] {
+        let shell = format!("{WEFT} inject pod.json > {to}");
+        let (code, _, err) = run("/bin/bash", &["-c", &shell], &kubeconfig).await;
+        assert_eq!(code, expected, "{to}: {err}");
+        assert_eq!(err.contains("could not be written"), code == 3, "{err}");
+    }
+    let printed = std::fs::read_to_string(folder.join("printed.json"));
+    assert_eq!(printed.unwrap(), text);
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use futures::future::join_all;
 use serde_json::Value;
+use tokio::time::{Instant, timeout_at};
 
 use super::probes;
 use crate::cluster::{Cluster, Refusal};
@@ -16,6 +17,10 @@ use crate::kinds;
 const PAGE: usize = 500;
 /// Most objects of one kind. Beyond that a check of all of them is none for a terminal.
 pub(super) const MOST: usize = 20_000;
+
+/// All pages of all lists, from the begin on: one that is slow page by page must not take the other
+/// checks with it.
+const LISTS_WITHIN: Duration = Duration::from_secs(28);
 
 /// What is read, by name. `{weft}` is where Weft is installed.
 const READS: &[(&str, &str)] = &[
@@ -107,6 +112,7 @@ impl Facts {
     /// # Errors
     /// When the API server does not answer at all, or does not know the user.
     pub(super) async fn gather(cluster: &Cluster, pre: bool) -> Result<Self, Refusal> {
+        let until = Instant::now() + LISTS_WITHIN;
         // Alone and first: whoever has no API server hears it soon and once.
         let (version, clock_ahead) = probes::version(cluster).await?;
         let weft = cluster.weft_namespace().to_owned();
@@ -123,7 +129,7 @@ impl Facts {
         let lists = lists
             .chain(kinds.map(|kind| (kind.plural, kind.path())))
             .filter(|(name, _)| wanted(name))
-            .map(|(name, path)| async move { (name, list(cluster, name, &path).await) });
+            .map(|(name, path)| async move { (name, list(cluster, name, &path, until).await) });
         let (reads, lists, probes) =
             futures::join!(join_all(reads), join_all(lists), probes::all(cluster, pre));
         let mut cut = BTreeSet::new();
@@ -212,8 +218,19 @@ async fn object(cluster: &Cluster, name: &str, path: &str) -> Result<Value, Miss
     cluster.try_read(name, path).await.map_err(missing)
 }
 
+/// All pages of a list, as far as they come in time.
+async fn list(
+    cluster: &Cluster,
+    name: &str,
+    path: &str,
+    until: Instant,
+) -> Result<(Vec<Value>, bool), Missing> {
+    let all = timeout_at(until, pages(cluster, name, path)).await;
+    all.unwrap_or_else(|_| Err(missing(Refusal::late(name, LISTS_WITHIN))))
+}
+
 /// All pages of a list, without what is only for the API server, and whether it ends with them.
-async fn list(cluster: &Cluster, name: &str, path: &str) -> Result<(Vec<Value>, bool), Missing> {
+async fn pages(cluster: &Cluster, name: &str, path: &str) -> Result<(Vec<Value>, bool), Missing> {
     let mut items = Vec::new();
     let mut next = String::new();
     loop {

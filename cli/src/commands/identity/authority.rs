@@ -62,7 +62,15 @@ async fn roots(cluster: &Cluster) -> Result<Vec<Certificate>, Failure> {
         .unwrap_or_default()
         .remove(TRUST_BUNDLE_KEY)
         .unwrap_or_default();
-    certificate::in_pem(pem.as_bytes()).map_err(|why| Failure::unknown(format!("{what}: {why}")))
+    let roots = certificate::in_pem(pem.as_bytes());
+    let roots = roots.map_err(|why| Failure::unknown(format!("{what}: {why}")))?;
+    match roots.is_empty() {
+        true => Err(Failure::unknown(format!(
+            "{what}: {TRUST_BUNDLE_KEY} holds no root, so proxies that start trust nobody; `weft \
+             check` says why"
+        ))),
+        false => Ok(roots),
+    }
 }
 
 /// What a proxy presents behind its own certificate.

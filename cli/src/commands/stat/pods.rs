@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::cluster::names::Named;
 use crate::cluster::nearest::{hint, nearest};
-use crate::cluster::{Cluster, Refusal};
+use crate::cluster::{Cluster, Refusal, existing};
 use crate::console::Console;
 use crate::failure::Failure;
 use crate::output::table::{Cell, Table};
@@ -72,7 +72,12 @@ pub(super) async fn print(
         let known = items.iter().filter_map(name_of);
         let hint = hint(nearest(name, known).map(|meant| format!("pod/{meant}")));
         items.retain(|item| name_of(item) == Some(name.as_str()));
-        if items.is_empty() {
+        // A controller may not know the newest yet.
+        let is_there = async || {
+            let read = existing::try_read(cluster, resource.kind, name).await;
+            matches!(read, Ok(Some(_)))
+        };
+        if items.is_empty() && !is_there().await {
             let scope = cluster.scope_label();
             return Err(Failure::usage(format!(
                 "there is no Pod {name} {scope}{hint}"

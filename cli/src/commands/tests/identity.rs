@@ -159,3 +159,18 @@ async fn proxies_that_say_nothing_are_waited_for_half_a_minute_all_together() {
     let took = begun.elapsed();
     assert!(took < Duration::from_secs(31), "{took:?}");
 }
+
+#[tokio::test]
+async fn bundle_without_a_root_is_no_table_without_rows() {
+    let api = town();
+    let path = "/api/v1/namespaces/shop/configmaps/weft-trust-bundle";
+    for data in [json!({}), json!({"ca.crt": ""})] {
+        api.put(
+            path,
+            json!({"metadata": {"name": "weft-trust-bundle"}, "data": data}),
+        );
+        let (code, out, err) = run(api.client(), "weft identity --ca -n shop").await;
+        assert_eq!((code, out.as_str()), (3, ""), "{err}");
+        assert!(err.contains("ca.crt holds no root"), "{err}");
+    }
+}

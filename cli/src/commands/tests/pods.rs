@@ -41,6 +41,12 @@ async fn pods_are_told_apart_by_what_was_sent_to_each() {
     let (code, out, err) = run(api.client(), "weft stat pod/wbe-2 -n shop").await;
     assert_eq!((code, out.as_str()), (2, ""), "{err}");
     assert!(err.ends_with("you may mean pod/web-2\n"), "{err}");
+    // One of the last second, of which no controller knows yet.
+    let waits = json!({"metadata": {"name": "web-4", "namespace": "shop"}});
+    api.put("/api/v1/namespaces/shop/pods/web-4", waits);
+    let (code, out, err) = run(api.client(), "weft stat pod/web-4 -n shop").await;
+    assert_eq!((code, out.as_str()), (0, ""), "{err}");
+    assert!(err.contains("no calls in the last 60 s"), "{err}");
     // As JSON it is the API's own.
     let (_, out, _) = run(api.client(), "weft stat pod/web-1 -n shop -o json").await;
     let answer: Value = serde_json::from_str(&out).unwrap();

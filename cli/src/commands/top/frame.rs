@@ -120,7 +120,11 @@ impl<'a> Frame<'a> {
             let mut row: Vec<Cell> = vec![
                 select::shown(self.traffic, &edge.from, self.here).into(),
                 select::shown(self.traffic, &edge.to, self.here).into(),
-                edge.port.to_string().into(),
+                // Nobody declared it.
+                match edge.port {
+                    0 => Cell::default(),
+                    port => port.to_string().into(),
+                },
                 sums.success_cell(),
                 sums.rate_cell(self.traffic.seconds()),
             ];

@@ -8,7 +8,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::frame::Order;
 use super::rows;
-use super::terminal::Terminal;
+use super::terminal::{Terminal, stopped};
 use super::window::Window;
 use crate::cluster::Cluster;
 use crate::commands::tap;
@@ -48,7 +48,10 @@ pub(super) async fn run(
         take(&mut window, event?);
     }
     match Terminal::take(global) {
-        Some(terminal) => live(&terminal, of, &mut requests, &mut window, console).await,
+        Some(terminal) => tokio::select! {
+            ended = live(&terminal, of, &mut requests, &mut window, console) => ended,
+            () = stopped() => Ok(Conclusion::Yes),
+        },
         None => once(of, &mut requests, &mut window, console).await,
     }
 }
@@ -64,7 +67,8 @@ fn take(window: &mut Window, event: TapEvent) -> Option<String> {
     None
 }
 
-/// One table, after one window.
+/// One table, after one window. Where nobody told anything at its end and before, whether anything
+/// was asked is not known.
 async fn once(
     of: &str,
     requests: &mut Requests,
@@ -72,9 +76,12 @@ async fn once(
     console: &mut Console<'_>,
 ) -> Result<Conclusion, Failure> {
     let (begun, length) = (Instant::now(), window.length());
+    let mut is_away = false;
     let telling = async {
         while let Some(event) = requests.next().await {
-            if let Some(word) = take(window, event?) {
+            let word = take(window, event?);
+            is_away = word.is_some();
+            if let Some(word) = word {
                 console.word(&word)?;
             }
         }
@@ -85,13 +92,19 @@ async fn once(
     }
     let look = window.look(begun + length);
     let table = rows::table(&look, Order::Rate, usize::MAX);
-    if table.is_empty() {
-        console.word(&format!("no request of {of} has ended meanwhile"))?;
-    } else {
+    let conclusion = match table.is_empty() && is_away {
+        true => Conclusion::Unknown,
+        false => Conclusion::Yes,
+    };
+    if !table.is_empty() {
         table.write(console.out, console.color)?;
+    } else if is_away {
+        console.word(&format!("nobody told what {of} is asked"))?;
+    } else {
+        console.word(&format!("no request of {of} has ended meanwhile"))?;
     }
     console.word(&rows::summary(&look))?;
-    Ok(Conclusion::Yes)
+    Ok(conclusion)
 }
 
 /// Draws until the user ends it.
@@ -134,5 +147,50 @@ async fn live(
         let (height, _) = terminal.size();
         let table = rows::table(&look, order, height.saturating_sub(5));
         terminal.draw(console, &above, &table, &[rows::summary(&look).as_str()])?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crds::observe::{TapLine, TapRequest};
+    use futures::stream;
+
+    use super::*;
+
+    /// How a window of these events ends, and what is said.
+    async fn ended(events: Vec<TapEvent>) -> (Conclusion, String) {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let mut console = Console {
+            input: &mut std::io::empty(),
+            out: &mut out,
+            err: &mut err,
+            color: false,
+        };
+        let events = stream::iter(events.into_iter().map(Ok));
+        let mut requests = events.chain(stream::pending()).boxed_local();
+        let mut window = Window::new(Duration::from_secs(30));
+        let ended = once("deploy/web", &mut requests, &mut window, &mut console).await;
+        (ended.unwrap(), String::from_utf8(err).unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn window_at_whose_end_nobody_told_anything_is_not_one_without_requests() {
+        let away = || TapEvent::Word("no controller of Weft answers".to_owned());
+        let (conclusion, words) = ended(vec![TapEvent::Begun, away()]).await;
+        assert_eq!(conclusion, Conclusion::Unknown, "{words}");
+        assert!(words.contains("nobody told what deploy/web"), "{words}");
+        // Somebody came back.
+        let back = vec![TapEvent::Begun, away(), TapEvent::Begun];
+        let (conclusion, words) = ended(back).await;
+        assert_eq!(conclusion, Conclusion::Yes, "{words}");
+        assert!(words.contains("no request of deploy/web"), "{words}");
+        // What was told before is told.
+        let line = Box::new(TapLine {
+            request: Some(TapRequest::default()),
+            ..TapLine::default()
+        });
+        let seen = vec![TapEvent::Begun, TapEvent::Line(line), away()];
+        let (conclusion, words) = ended(seen).await;
+        assert_eq!(conclusion, Conclusion::Yes, "{words}");
     }
 }

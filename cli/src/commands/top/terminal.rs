@@ -4,6 +4,7 @@
 use std::io::{IsTerminal as _, Write as _};
 
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::console::Console;
 use crate::escape;
@@ -14,6 +15,16 @@ use crate::output::table::Table;
 /// Another page, which is gone afterwards, and no cursor.
 const ENTER: &[u8] = b"\x1b[?1049h\x1b[?25l";
 const LEAVE: &[u8] = b"\x1b[?25h\x1b[?1049l";
+
+/// Ends when the process is told to, as by `timeout 60 weft top`: at once, nobody would put the
+/// terminal back.
+pub(super) async fn stopped() {
+    let Ok(mut told) = signal(SignalKind::terminate()) else {
+        // Then it ends as it always did.
+        return std::future::pending().await;
+    };
+    told.recv().await;
+}
 
 /// Held while drawing.
 #[derive(Debug)]
@@ -78,5 +89,28 @@ impl Drop for Terminal {
         let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &self.before);
         let mut out = std::io::stdout();
         let _ = out.write_all(LEAVE).and_then(|()| out.flush());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_is_told_to_end_hears_it_and_lives_to_put_the_terminal_back() {
+        let mut stopped = Box::pin(stopped());
+        // It listens from the first look on.
+        let early = timeout(Duration::from_millis(10), &mut stopped).await;
+        assert!(early.is_err(), "nobody told it");
+        let kill = format!("kill -TERM {}", std::process::id());
+        let told = Command::new("/bin/sh").args(["-c", &kill]).status();
+        assert!(told.unwrap().success());
+        let heard = timeout(Duration::from_secs(60), stopped).await;
+        assert!(heard.is_ok(), "it goes on");
     }
 }

@@ -64,3 +64,42 @@ async fn waiting_goes_on_while_the_api_server_does_not_answer() {
     let took = begun.elapsed();
     assert!((20..45).contains(&took.as_secs()), "{took:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_is_silent_or_slow_costs_the_checks_that_need_him_and_no_others() {
+    let api = healthy();
+    // Four pages.
+    for number in 0..1_600 {
+        let name = format!("other-{number:04}");
+        let other = json!({"metadata": {"name": name, "namespace": "shop"}});
+        api.put(&format!("/api/v1/namespaces/shop/pods/{name}"), other);
+    }
+    let (patient, usual): (&[&str], &[&str]) = (&["--request-timeout", "5m"], &[]);
+    // A silent one is waited for as long as one answer may take, a slow one to the end of all.
+    for (pods_take, arguments, within) in [(3_600, patient, 12), (9, usual, 28)] {
+        let webhooks = Webhooks { pods_take, ..WELL };
+        let begun = Instant::now();
+        let (ended, report, _) = checked(&api, webhooks, arguments).await;
+        assert_eq!(ended.unwrap(), Conclusion::Yes, "{report:#}");
+        // It is asked twice here, as JSON and as a table.
+        let took = begun.elapsed().as_secs();
+        assert_eq!(took, 2 * within, "{pods_take}");
+        let skipped = with(&report, &["skipped"]);
+        assert!(
+            skipped.contains(&"pods-without-proxy".to_owned()),
+            "{skipped:?}"
+        );
+        for id in ["controller", "lease", "connected"] {
+            let well = with(&report, &["ok"]);
+            assert!(well.contains(&id.to_owned()), "{id}: {report:#}");
+        }
+    }
+    let quick = Webhooks {
+        pods_take: 1,
+        ..WELL
+    };
+    let (ended, report, _) = checked(&api, quick, usual).await;
+    assert_eq!(ended.unwrap(), Conclusion::Yes, "{report:#}");
+    let skipped = with(&report, &["skipped"]);
+    assert_eq!(skipped, [] as [String; 0], "{report:#}");
+}

@@ -1,12 +1,14 @@
 //! The API server of a healthy mesh, and what of it can be made to fail.
 
 use std::convert::Infallible;
+use std::time::Duration;
 
 use fake_api::FakeApi;
 use http::{Method, Request, Response, StatusCode};
 use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 /// What only trying out tells.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +23,8 @@ pub(super) struct Webhooks {
     pub(super) version: u16,
     /// The API server's clock, seconds ahead of ours.
     pub(super) clock: i64,
+    /// Seconds for each page of the list of pods.
+    pub(super) pods_take: u64,
 }
 
 pub(super) const WELL: Webhooks = Webhooks {
@@ -30,6 +34,7 @@ pub(super) const WELL: Webhooks = Webhooks {
     sees: true,
     version: 200,
     clock: 0,
+    pods_take: 0,
 };
 
 pub(super) fn client(api: &FakeApi, webhooks: Webhooks) -> Client {
@@ -46,6 +51,9 @@ pub(super) fn client(api: &FakeApi, webhooks: Webhooks) -> Client {
                 }
                 if request.method() == Method::POST {
                     return Ok::<_, Infallible>(tried(request.uri().path(), webhooks));
+                }
+                if webhooks.pods_take > 0 && request.uri().path() == "/api/v1/pods" {
+                    sleep(Duration::from_secs(webhooks.pods_take)).await;
                 }
                 let observe = request.uri().path().starts_with("/apis/observe.weft.dev/");
                 if observe && !webhooks.observes {
