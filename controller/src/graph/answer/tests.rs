@@ -52,7 +52,11 @@ impl Town {
     }
 
     fn answer(&self, window: &Window, extent: &Extent) -> Graph {
-        let sources = Sources {
+        as_object(|to| write(&self.sources(window), extent, to))
+    }
+
+    fn sources<'a>(&'a self, window: &'a Window) -> Sources<'a> {
+        Sources {
             window,
             history: &self.history,
             memory: &self.memory,
@@ -60,8 +64,7 @@ impl Town {
             inventory: &self.inventory,
             trust_domain: "cluster.local",
             as_it_was: false,
-        };
-        as_object(|to| write(&sources, extent, to))
+        }
     }
 }
 
@@ -259,6 +262,44 @@ fn what_is_written_by_part_is_the_graph() {
     let graph = Town::of(&busy()).graph(&Extent::default());
     let written = Written::from(graph.clone());
     assert_eq!(read(&written.whole()), graph);
+}
+
+#[test]
+fn answer_that_is_too_long_says_how_many_it_left_out_and_is_not_called_complete() {
+    let town = Town::of(&busy());
+    let slots = (SLOT_NOW - 11, SLOT_NOW + 1);
+    let window = town.history.window(slots, SLOT_NOW + 1, 0);
+    let told = |most: usize| {
+        let sources = town.sources(&window);
+        let written = Written::within(most, |to| write(&sources, &Extent::default(), to));
+        let line = written.whole();
+        assert!(line.len() <= most + 1_000, "{} bytes", line.len());
+        read(&line)
+    };
+    let whole = told(1 << 20);
+    assert_eq!(whole, town.graph(&Extent::default()));
+    assert_eq!((whole.edges.len(), whole.metadata.left_out), (3, 0));
+    let longest = whole
+        .edges
+        .iter()
+        .map(|edge| serde_json::to_string(edge).unwrap().len());
+    // Room for one of any, and not for three.
+    let cut = told((longest.max().unwrap() + 1) * 4 / 3 + 4);
+    assert!((1..3).contains(&cut.edges.len()), "{:?}", cut.edges);
+    let metadata = &cut.metadata;
+    let missing = 3 - cut.edges.len();
+    assert!(metadata.left_out >= missing as u64, "{metadata:?}");
+    assert!(!metadata.complete && !metadata.unsettled, "{metadata:?}");
+    let why = metadata.incomplete.as_deref().unwrap();
+    let words = format!("{} edges and nodes had no room in it", metadata.left_out);
+    assert!(why.contains(&words), "{why}");
+    // A node is there for each end that is told, as far as there is room, and for no other.
+    let ids: BTreeSet<&str> = cut
+        .edges
+        .iter()
+        .flat_map(|edge| [&*edge.from, &*edge.to])
+        .collect();
+    assert!(cut.nodes.iter().all(|node| ids.contains(&*node.id)));
 }
 
 #[test]
