@@ -5,10 +5,12 @@
 //! May import `authority`. It names no API: what it is to serve is told.
 
 pub(crate) mod access;
+pub(crate) mod bodies;
 pub(crate) mod certificate;
 pub(crate) mod duration;
 pub(crate) mod front_proxy;
 pub(crate) mod parameters;
+mod pace;
 mod permits;
 pub(crate) mod refusal;
 pub(crate) mod selector;

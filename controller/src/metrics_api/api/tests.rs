@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 
 use super::*;
+use crate::aggregated::bodies::AnswerBudget;
 use crate::aggregated::server::{Apis, serve};
 use crate::observe::reports::{Reports, SLOT, slot_of};
 use crate::testing::front_proxy::Ca;
@@ -103,6 +104,7 @@ impl Bench {
             turned_away: api.metrics.turned_away.clone(),
             handlers: vec![Arc::new(api)],
             front,
+            answers: AnswerBudget::new(&Reached::default()),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
