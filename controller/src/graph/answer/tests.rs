@@ -303,6 +303,48 @@ fn answer_that_is_too_long_says_how_many_it_left_out_and_is_not_called_complete(
 }
 
 #[test]
+fn history_goes_before_edges_do_and_the_answer_says_so() {
+    let reports = busy();
+    let mut town = Town::of(&reports);
+    let known = inventory();
+    let owners = Owners {
+        inventory: &known,
+        model: None,
+    };
+    let mut fold = Fold::default();
+    for slot in &reports.of_slot(SLOT_NOW) {
+        fold.add(owners, slot, &mut town.history.edges);
+    }
+    // The same calls ten minutes before.
+    town.history.take(SLOT_NOW - 120, 1, fold.done());
+    town.history.tidy(SLOT_NOW);
+    let slots = (SLOT_NOW - 11, SLOT_NOW + 1);
+    let window = town.history.window(slots, SLOT_NOW + 1, 0);
+    let extent = Extent {
+        history: Some(0),
+        ..Extent::default()
+    };
+    let told = |most: usize| {
+        let sources = town.sources(&window);
+        read(&Written::within(most, |to| write(&sources, &extent, to)).whole())
+    };
+    let with_history = |graph: &Graph| {
+        let edges = graph.edges.iter();
+        edges.filter(|edge| !edge.history.is_empty()).count()
+    };
+    let whole = told(1 << 20);
+    assert_eq!((whole.edges.len(), with_history(&whole)), (3, 3));
+    // Just not enough for three edges and a minute of each, as they are reckoned.
+    let room = 3 * (EDGE_BYTES + MINUTE_BYTES) - 36;
+    let cut = told(room / 3 * 4);
+    assert_eq!(cut.edges.len(), 3);
+    assert!((1..3).contains(&with_history(&cut)), "{:?}", cut.edges);
+    let why = cut.metadata.incomplete.unwrap();
+    assert!(why.contains("told without history or routes"), "{why}");
+    assert!(!cut.metadata.complete);
+}
+
+#[test]
 fn stream_says_what_is_new_and_what_is_gone_and_nothing_twice() {
     let whole = Town::of(&busy()).graph(&Extent::default());
     let mut shown = LastShown::default();
