@@ -1,7 +1,7 @@
 //! What the read API says of the graph.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 #[cfg(test)]
 use crds::observe::{API_VERSION, Graph, Resource};
@@ -121,15 +121,20 @@ pub(crate) fn write(
     for (edge, counted, seen) in &chosen {
         let rows = minutes.as_ref().and_then(|minutes| minutes.get(*edge));
         let mut shown = sources.edge(edge, *counted, *seen, extent);
-        let detailed = to.room() >= least;
-        if detailed {
+        let mut bare = to.room() < least && rows.is_some();
+        if !bare {
             shown.history = rows.into_iter().flatten().map(minute).collect();
         }
         if !to.edge(&shown) {
-            crowded.left_out += 1;
-            continue;
+            // It is longer than it was reckoned.
+            bare = !(shown.history.is_empty() && shown.routes.is_empty());
+            (shown.history, shown.routes) = (Vec::new(), Vec::new());
+            if !bare || !to.edge(&shown) {
+                crowded.left_out += 1;
+                continue;
+            }
         }
-        crowded.bare += usize::from(!detailed && rows.is_some());
+        crowded.bare += usize::from(bare);
         ends.insert(&edge.key().from);
         ends.insert(&edge.key().to);
     }
@@ -148,17 +153,22 @@ pub(crate) fn write(
             crowded.left_out += 1;
         }
     }
-    let unsettled = sources.window.incomplete == Some(Incomplete::Unsettled);
+    metadata(sources.window, beyond, crowded)
+}
+
+/// What the answer belongs to, and what it lacks. `beyond`: edges that were too many.
+fn metadata(window: &Window, beyond: usize, crowded: Crowded) -> GraphMetadata {
+    let unsettled = window.incomplete == Some(Incomplete::Unsettled);
     let why = crowded.why();
-    let lost = sources.window.incomplete.map(Incomplete::why);
+    let lost = window.incomplete.map(Incomplete::why);
     let incomplete = match (lost, &why) {
         (lost, None) => lost.map(str::to_owned),
         (Some(lost), Some(why)) if !unsettled => Some(format!("{lost}; {why}")),
         (_, Some(why)) => Some(why.clone()),
     };
     GraphMetadata {
-        end: timestamp(sources.window.slots.1 * SLOT),
-        window_seconds: (sources.window.slots.1 - sources.window.slots.0) * SLOT,
+        end: timestamp(window.slots.1 * SLOT),
+        window_seconds: (window.slots.1 - window.slots.0) * SLOT,
         complete: incomplete.is_none(),
         incomplete,
         unsettled: unsettled && why.is_none(),

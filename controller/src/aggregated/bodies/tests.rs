@@ -164,8 +164,8 @@ async fn stalled_stream_is_reset_and_another_of_its_connection_is_read_whole() {
     let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
-        .initial_stream_window_size(32 * 1024)
-        .initial_connection_window_size(1024 * 1024);
+        .initial_stream_window_size(32 * 1024_u32)
+        .initial_connection_window_size(1024 * 1024_u32);
     let (mut sender, connection) = builder.handshake(TokioIo::new(client)).await.unwrap();
     tokio::spawn(connection);
     let request = || {
