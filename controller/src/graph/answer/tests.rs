@@ -345,6 +345,35 @@ fn history_goes_before_edges_do_and_the_answer_says_so() {
 }
 
 #[test]
+fn edge_that_is_longer_than_it_was_reckoned_is_told_without_its_routes() {
+    let reports = reports();
+    let called = seen_by_client("shop/api", 16, 0);
+    report(&reports, "shop/web", vec![called]);
+    let routes = (0..16).map(|number| wire::v1::EdgeRoute {
+        route: format!("shop/orders/rule-{number}"),
+        requests: 1,
+    });
+    let served = wire::v1::Edge {
+        routes: routes.collect(),
+        ..seen_by_server("shop/web", 16, 0)
+    };
+    report(&reports, "shop/api", vec![served]);
+    let town = Town::of(&reports);
+    let slots = (SLOT_NOW - 11, SLOT_NOW + 1);
+    let window = town.history.window(slots, SLOT_NOW + 1, 0);
+    let told = |most: usize| {
+        let sources = town.sources(&window);
+        read(&Written::within(most, |to| write(&sources, &of("shop"), to)).whole())
+    };
+    let whole = told(1 << 20);
+    assert_eq!((whole.edges.len(), whole.edges[0].routes.len()), (1, 16));
+    let cut = told((EDGE_BYTES + 100) / 3 * 4);
+    assert_eq!((cut.edges.len(), cut.edges[0].routes.len()), (1, 0));
+    let why = cut.metadata.incomplete.unwrap();
+    assert!(why.contains("told without history or routes"), "{why}");
+}
+
+#[test]
 fn stream_says_what_is_new_and_what_is_gone_and_nothing_twice() {
     let whole = Town::of(&busy()).graph(&Extent::default());
     let mut shown = LastShown::default();
