@@ -5,9 +5,11 @@
 //! May import `authority`. It names no API: what it is to serve is told.
 
 pub(crate) mod access;
+pub(crate) mod bodies;
 pub(crate) mod certificate;
 pub(crate) mod duration;
 pub(crate) mod front_proxy;
+mod pace;
 pub(crate) mod parameters;
 mod permits;
 pub(crate) mod refusal;

@@ -112,7 +112,13 @@ impl Bounds {
     /// Serves HTTP/1.1 and HTTP/2 within these bounds.
     #[must_use]
     pub fn http(&self) -> auto::Builder<TokioExecutor> {
-        let mut builder = auto::Builder::new(TokioExecutor::new());
+        self.http_on(TokioExecutor::new())
+    }
+
+    /// The same with streams of HTTP/2 that are run by `executor`.
+    #[must_use]
+    pub fn http_on<E>(&self, executor: E) -> auto::Builder<E> {
+        let mut builder = auto::Builder::new(executor);
         builder
             .http1()
             .timer(TokioTimer::new())

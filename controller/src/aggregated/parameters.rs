@@ -2,10 +2,56 @@
 
 use std::collections::BTreeSet;
 
+use crds::near;
+
 use super::refusal::Refusal;
 
 /// Characters of a name that are quoted.
 const MAX_QUOTED: usize = 64;
+
+/// What kubectl, client-go, Argo CD and the API server add by themselves to what they ask. It
+/// means nothing here, where the resource does not say so itself.
+const OF_CLIENTS: [&str; 16] = [
+    "allowWatchBookmarks",
+    "continue",
+    "dryRun",
+    "fieldManager",
+    "fieldSelector",
+    "fieldValidation",
+    "includeObject",
+    "labelSelector",
+    "limit",
+    "pretty",
+    "resourceVersion",
+    "resourceVersionMatch",
+    "sendInitialEvents",
+    "timeout",
+    "timeoutSeconds",
+    "watch",
+];
+
+/// Looks whether every parameter is among the `own` ones of what is asked, or is one that clients
+/// add by themselves: another one would be passed over.
+///
+/// # Errors
+/// When one is not.
+pub(crate) fn refuse_unknown(of: &str, query: &str, own: &[&str]) -> Result<(), Refusal> {
+    for (name, _) in form_urlencoded::parse(query.as_bytes()) {
+        if own.contains(&&*name) || OF_CLIENTS.contains(&&*name) {
+            continue;
+        }
+        let known = match own {
+            [] => "which have none".to_owned(),
+            own => format!("which have {}", own.join(", ")),
+        };
+        let hint = near::hint(&name, own.iter().copied());
+        let name = quoted(&name);
+        return Err(Refusal::bad(format!(
+            "parameter {name}: unknown to {of}, {known}{hint}"
+        )));
+    }
+    Ok(())
+}
 
 /// Looks whether a parameter is given twice: one of the two would be passed over, and its
 /// sender be answered another question than his. Those of `lists` may.

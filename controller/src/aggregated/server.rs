@@ -6,7 +6,8 @@
 //! API server a connection: while it cannot reach an API, no namespace of the cluster
 //! can be deleted.
 //!
-//! Each API has permits of its own for its calls, so that none starves another.
+//! Each API has permits of its own for its calls, so that none starves another. What answers
+//! take while they are read is bounded for all of them together, and in time.
 
 use std::convert::Infallible;
 use std::fmt::Debug;
@@ -38,7 +39,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
+use super::bodies::{AnswerBudget, PacedBody};
 use super::front_proxy::{self, User};
+use super::pace::{Streams, patiently};
 use super::permits::Permits;
 use super::refusal::Refusal;
 
@@ -70,6 +73,8 @@ const MAX_HEADERS: u32 = 64 * 1024;
 const MAX_UNPROVEN_HEADERS: u32 = 8 * 1024;
 /// Bytes of bodies that wait to be read on one connection: nobody sends any.
 const WINDOW: u32 = 16 * 1024;
+/// Bytes of one answer that wait for the network.
+const MAX_SENT: usize = 64 * 1024;
 /// Time for a TLS handshake, and for the head of an HTTP/1 request.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for one call, which may wait for others.
@@ -113,6 +118,8 @@ pub(crate) struct Apis {
     pub handlers: Vec<Arc<dyn Handler>>,
     /// How the API server calls.
     pub front: front_proxy::LatestTrusted,
+    /// What bodies of answers may take.
+    pub answers: AnswerBudget,
     /// Connections that were closed or turned away because too many were open.
     pub turned_away: Counter,
 }
@@ -146,6 +153,8 @@ pub(crate) async fn serve(
             })
             .collect(),
         front: apis.front,
+        answers: apis.answers,
+        lost_readers: limits.counter("answer-readers"),
         turned_away: apis.turned_away,
         stop: stop.clone(),
     };
@@ -179,6 +188,9 @@ pub(crate) async fn serve(
 struct Port {
     apis: Arc<[Served]>,
     front: front_proxy::LatestTrusted,
+    answers: AnswerBudget,
+    /// Those that were cut because they took too long.
+    lost_readers: Counter,
     turned_away: Counter,
     /// By address.
     proven: Pool<IpAddr>,
@@ -237,13 +249,14 @@ impl Port {
         name: Option<Arc<str>>,
         (streams, headers): (u32, u32),
     ) {
-        let apis = Arc::clone(&self.apis);
+        let (apis, answers) = (Arc::clone(&self.apis), self.answers.clone());
         let service = service_fn(move |request| {
             // Judged by the rules under which its certificate was verified.
             let (apis, name, trusted) = (Arc::clone(&apis), name.clone(), Arc::clone(&trusted));
+            let answers = answers.clone();
             async move {
                 let user = trusted.front.user(name.as_deref(), request.headers());
-                Ok::<_, Infallible>(answer(&apis, user, request).await)
+                Ok::<_, Infallible>(answer(&apis, &answers, user, request).await)
             }
         });
         let bounds = Bounds {
@@ -252,10 +265,19 @@ impl Port {
             headers,
             windows: (WINDOW, WINDOW),
         };
-        let builder = bounds.http();
+        let streams = Streams {
+            cut: self.lost_readers.clone(),
+        };
+        let mut builder = bounds.http_on(streams);
+        builder.http2().max_send_buf_size(MAX_SENT);
         let served = builder.serve_connection(TokioIo::new(stream), service);
-        if let Err(error) = served.await {
-            debug!(%error, "aggregated APIs: connection ended");
+        match patiently(served).await {
+            Some(Ok(())) => {}
+            Some(Err(error)) => debug!(%error, "aggregated APIs: connection ended"),
+            None => {
+                self.lost_readers.inc();
+                debug!("aggregated APIs: connection closed, its reader took too long");
+            }
         }
     }
 
@@ -268,22 +290,23 @@ impl Port {
 /// Answers one call.
 async fn answer(
     apis: &[Served],
+    answers: &AnswerBudget,
     user: Result<User, front_proxy::Stranger>,
     request: Request<Incoming>,
-) -> ApiResponse {
+) -> Response<PacedBody> {
     let path = request.uri().path();
     let Some(api) = apis
         .iter()
         .find(|api| is_of(&*api.handler, path))
         .or(apis.first())
     else {
-        return refused(&Refusal::no_such_path(), "");
+        return answers.refusal(refused(&Refusal::no_such_path(), ""));
     };
     let group = api.handler.group();
     let head = request.method() == Method::HEAD;
     let refuse = |refusal: &Refusal| {
         api.handler.refused(refusal.code);
-        without_body(refused(refusal, group), head)
+        answers.refusal(without_body(refused(refusal, group), head))
     };
     let user = match user {
         Ok(user) => user,
@@ -301,7 +324,10 @@ async fn answer(
         Arc::clone(&api.handler).call(user, request).await
     };
     match tokio::time::timeout(CALL_TIMEOUT, call).await {
-        Ok(answer) => without_body(answer, head),
+        Ok(answer) => {
+            let admitted = answers.admit(without_body(answer, head));
+            admitted.unwrap_or_else(|refusal| refuse(&refusal))
+        }
         Err(_) => {
             let code = StatusCode::GATEWAY_TIMEOUT;
             refuse(&Refusal::new(code, "Timeout", "the answer took too long"))

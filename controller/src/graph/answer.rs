@@ -23,6 +23,10 @@ use crate::world::ObjectKey;
 
 /// Edges of one answer.
 const MAX_EDGES: usize = 20_000;
+/// Bytes of an edge without history, and of a minute of it, with long names: by these it is
+/// decided whether all of the history has room.
+const EDGE_BYTES: usize = 800;
+const MINUTE_BYTES: usize = 112;
 
 /// What of the graph is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,61 +68,135 @@ type Chosen<'a> = (&'a EdgeRef, Option<&'a Counted>, Option<Seen>);
 /// What an answer is told to, one by one: all edges of a large graph at once are tens of
 /// megabytes as objects.
 pub(crate) trait GraphSink {
-    /// Takes a node.
-    fn node(&mut self, node: Node);
-    /// Takes an edge.
-    fn edge(&mut self, edge: Edge);
+    /// Takes a node, and says whether it had room.
+    fn node(&mut self, node: &Node) -> bool;
+    /// Takes an edge, and says whether it had room.
+    fn edge(&mut self, edge: &Edge) -> bool;
+    /// Bytes that edges may still take.
+    fn room(&self) -> usize;
+    /// Puts the edges into the order of their ids.
+    fn sort_edges(&mut self);
 }
 
-/// Tells the whole answer, edges by id and nodes by name, and returns what they belong to.
+/// What had no room in an answer.
+#[derive(Clone, Copy, Debug, Default)]
+struct Crowded {
+    /// Edges and nodes that are not told.
+    left_out: usize,
+    /// Those that are told without history or routes.
+    bare: usize,
+}
+
+impl Crowded {
+    fn why(self) -> Option<String> {
+        let Self { left_out, bare } = self;
+        (left_out + bare > 0).then(|| {
+            format!(
+                "the answer is too long: {left_out} edges and nodes had no room in it, and {bare} \
+                 are told without history or routes; ask for one namespace, or for less history"
+            )
+        })
+    }
+}
+
+/// Tells the whole answer, edges by id and nodes by name, and returns what they belong to. What
+/// has no room is what had no calls for the longest time; history goes before edges do.
 pub(crate) fn write(
     sources: &Sources<'_>,
     extent: &Extent,
     to: &mut impl GraphSink,
 ) -> GraphMetadata {
-    let (chosen, left_out) = sources.chosen(extent);
+    let (chosen, beyond) = sources.chosen(extent);
     let minutes = extent.history.map(|first| {
         let of = |edge: &EdgeRef| extent.concerns(edge.key());
         sources.history.minutes(first, of)
     });
+    let rows = minutes.iter().flat_map(|minutes| minutes.values());
+    let rows: usize = rows.map(Vec::len).sum();
+    let all_fits = chosen.len() * EDGE_BYTES + rows * MINUTE_BYTES <= to.room();
+    // Else a third of the room is for history, which leaves enough for the edges themselves.
+    let least = if all_fits { 0 } else { to.room() / 3 * 2 };
+    let mut crowded = Crowded::default();
     let mut ends: BTreeSet<&NodeKey> = BTreeSet::new();
     for (edge, counted, seen) in &chosen {
-        ends.insert(&edge.key().from);
-        ends.insert(&edge.key().to);
         let rows = minutes.as_ref().and_then(|minutes| minutes.get(*edge));
         let mut shown = sources.edge(edge, *counted, *seen, extent);
         let owned = extent.owns(&edge.key().to);
-        let rows = rows.into_iter().flatten();
-        shown.history = rows.map(|row| minute(row, owned)).collect();
-        to.edge(shown);
+        let mut bare = to.room() < least && rows.is_some();
+        if !bare {
+            let rows = rows.into_iter().flatten();
+            shown.history = rows.map(|row| minute(row, owned)).collect();
+        }
+        if !to.edge(&shown) {
+            // It is longer than it was reckoned.
+            bare = !(shown.history.is_empty() && shown.routes.is_empty());
+            (shown.history, shown.routes) = (Vec::new(), Vec::new());
+            if !bare || !to.edge(&shown) {
+                crowded.left_out += 1;
+                continue;
+            }
+        }
+        crowded.bare += usize::from(bare);
+        ends.insert(&edge.key().from);
+        ends.insert(&edge.key().to);
     }
+    to.sort_edges();
     let own = sources.workloads.keys();
     ends.extend(own.filter(|node| extent.owns(node)));
     let routes = routes_by_node(&sources.window.routes);
     for node in ends {
         let routes = routes.get(node).map_or(&[][..], Vec::as_slice);
-        to.node(sources.node(node, routes, extent));
+        if to.node(&sources.node(node, routes, extent)) {
+            continue;
+        }
+        if to.node(&sources.node(node, &[], extent)) {
+            crowded.bare += 1;
+        } else {
+            crowded.left_out += 1;
+        }
     }
-    let incomplete = sources.window.incomplete;
+    metadata(sources.window, beyond, crowded)
+}
+
+/// What the answer belongs to, and what it lacks. `beyond`: edges that were too many.
+fn metadata(window: &Window, beyond: usize, crowded: Crowded) -> GraphMetadata {
+    let unsettled = window.incomplete == Some(Incomplete::Unsettled);
+    let why = crowded.why();
+    let lost = window.incomplete.map(Incomplete::why);
+    let incomplete = match (lost, &why) {
+        (lost, None) => lost.map(str::to_owned),
+        (Some(lost), Some(why)) if !unsettled => Some(format!("{lost}; {why}")),
+        (_, Some(why)) => Some(why.clone()),
+    };
     GraphMetadata {
-        end: timestamp(sources.window.slots.1 * SLOT),
-        window_seconds: (sources.window.slots.1 - sources.window.slots.0) * SLOT,
+        end: timestamp(window.slots.1 * SLOT),
+        window_seconds: (window.slots.1 - window.slots.0) * SLOT,
         complete: incomplete.is_none(),
-        incomplete: incomplete.map(|reason| reason.why().to_owned()),
-        unsettled: incomplete == Some(Incomplete::Unsettled),
-        left_out: left_out as u64,
+        incomplete,
+        unsettled: unsettled && why.is_none(),
+        left_out: (beyond + crowded.left_out) as u64,
         ..GraphMetadata::default()
     }
 }
 
 #[cfg(test)]
 impl GraphSink for Graph {
-    fn node(&mut self, node: Node) {
-        self.nodes.push(node);
+    fn node(&mut self, node: &Node) -> bool {
+        self.nodes.push(node.clone());
+        true
     }
 
-    fn edge(&mut self, edge: Edge) {
-        self.edges.push(edge);
+    fn edge(&mut self, edge: &Edge) -> bool {
+        self.edges.push(edge.clone());
+        true
+    }
+
+    fn room(&self) -> usize {
+        usize::MAX
+    }
+
+    fn sort_edges(&mut self) {
+        self.edges.sort_by(|one, other| one.id.cmp(&other.id));
     }
 }
 
@@ -161,7 +239,9 @@ impl Extent {
 }
 
 impl Sources<'_> {
-    /// The edges that are shown, by id, and how many had no place.
+    /// The edges that are shown, and how many are too many. Those with calls come first, and then
+    /// the ones whose last call is the newest, so that what is left out had none for the longest
+    /// time.
     fn chosen(&self, extent: &Extent) -> (Vec<Chosen<'_>>, usize) {
         let mut chosen: Vec<Chosen<'_>> = Vec::new();
         for (edge, counted) in &self.window.edges {
@@ -182,12 +262,8 @@ impl Sources<'_> {
             chosen.extend(seen.map(|(edge, seen)| (edge, None, Some(seen))));
         }
         let left_out = chosen.len().saturating_sub(MAX_EDGES);
-        if left_out > 0 {
-            // Those with calls come first, so what is left out had none for the longest time.
-            chosen.sort_unstable_by(|one, other| rank(one).cmp(&rank(other)));
-            chosen.truncate(MAX_EDGES);
-        }
-        chosen.sort_by(|(one, ..), (other, ..)| one.id().cmp(other.id()));
+        chosen.sort_unstable_by(|one, other| rank(one).cmp(&rank(other)));
+        chosen.truncate(MAX_EDGES);
         (chosen, left_out)
     }
 

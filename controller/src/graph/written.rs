@@ -10,10 +10,17 @@ use super::answer::GraphSink;
 /// Bytes of one block of text. One text of all parts would grow by doubling, up to twice of what
 /// is in it, and be copied each time.
 const BLOCK: usize = 64 * 1024;
+/// Bytes of the nodes and edges of one answer. 20 000 edges with names of a usual length take
+/// half of that.
+const MAX_BYTES: usize = 24 * 1024 * 1024;
 
 /// A graph as it is written, by part: streams of many readers are made of the same parts.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Written {
+    /// Bytes of all texts that there may be.
+    most: usize,
+    /// Those that there are.
+    bytes: usize,
     metadata: GraphMetadata,
     nodes: Parts,
     edges: Parts,
@@ -56,10 +63,8 @@ struct Part<'a> {
 }
 
 impl Parts {
-    fn push(&mut self, id: &str, again: bool, part: &impl Serialize) {
+    fn push(&mut self, id: &str, again: bool, json: &str) {
         use std::hash::{DefaultHasher, Hasher as _};
-        // Texts and numbers only: nothing that could not be written.
-        let json = serde_json::to_string(part).unwrap_or_default();
         let mut hasher = DefaultHasher::new();
         hasher.write(json.as_bytes());
         let needed = id.len() + json.len();
@@ -72,7 +77,7 @@ impl Parts {
         };
         let start = block.len();
         block.push_str(id);
-        block.push_str(&json);
+        block.push_str(json);
         self.locations.push(PartLocation {
             block: self.blocks.len() - 1,
             start,
@@ -81,6 +86,12 @@ impl Parts {
             hash: hasher.finish(),
             again,
         });
+    }
+
+    fn sort(&mut self) {
+        let blocks = &self.blocks;
+        self.locations
+            .sort_unstable_by(|one, other| id_of(blocks, one).cmp(id_of(blocks, other)));
     }
 
     /// Lets go the room that nothing came for.
@@ -121,22 +132,58 @@ impl Parts {
     }
 }
 
+fn id_of<'a>(blocks: &'a [String], location: &PartLocation) -> &'a str {
+    let text = blocks.get(location.block);
+    let id = text.and_then(|text| text.get(location.start..location.start + location.id));
+    id.unwrap_or_default()
+}
+
 /// Each is written when it comes, so that nobody holds all of them as objects: those of 10 000
 /// edges take twice the bytes of their texts.
 impl GraphSink for Written {
-    fn node(&mut self, node: Node) {
-        self.nodes.push(&node.id, true, &node);
+    fn node(&mut self, node: &Node) -> bool {
+        // Texts and numbers only: nothing that could not be written.
+        let json = serde_json::to_string(node).unwrap_or_default();
+        let fits = self.takes(json.len(), self.most);
+        if fits {
+            self.nodes.push(&node.id, true, &json);
+        }
+        fits
     }
 
-    fn edge(&mut self, edge: Edge) {
-        self.edges.push(&edge.id, !edge.quiet, &edge);
+    fn edge(&mut self, edge: &Edge) -> bool {
+        let json = serde_json::to_string(edge).unwrap_or_default();
+        let fits = self.takes(json.len(), self.most_of_edges());
+        if fits {
+            self.edges.push(&edge.id, !edge.quiet, &json);
+        }
+        fits
+    }
+
+    fn room(&self) -> usize {
+        self.most_of_edges().saturating_sub(self.bytes)
+    }
+
+    fn sort_edges(&mut self) {
+        self.edges.sort();
     }
 }
 
 impl Written {
     /// What `write` writes, and the metadata that it returns.
     pub(crate) fn of(write: impl FnOnce(&mut Self) -> GraphMetadata) -> Self {
-        let mut written = Self::default();
+        Self::within(MAX_BYTES, write)
+    }
+
+    /// The same of so many bytes at most.
+    pub(super) fn within(most: usize, write: impl FnOnce(&mut Self) -> GraphMetadata) -> Self {
+        let mut written = Self {
+            most,
+            bytes: 0,
+            metadata: GraphMetadata::default(),
+            nodes: Parts::default(),
+            edges: Parts::default(),
+        };
         written.metadata = write(&mut written);
         written.nodes.shrink();
         written.edges.shrink();
@@ -146,6 +193,27 @@ impl Written {
     /// Bytes that it takes.
     pub(crate) fn size(&self) -> usize {
         self.nodes.size() + self.edges.size()
+    }
+
+    /// The rest is for the nodes that these lead to.
+    const fn most_of_edges(&self) -> usize {
+        self.most / 4 * 3
+    }
+
+    /// Counts a text and what parts it from the next, if there is room for it.
+    fn takes(&mut self, json: usize, most: usize) -> bool {
+        let bytes = self.bytes + json + 1;
+        let fits = bytes <= most;
+        if fits {
+            self.bytes = bytes;
+        }
+        fits
+    }
+
+    /// Bytes that all of it takes on one line, or some more.
+    pub(crate) fn length(&self) -> usize {
+        const METADATA: usize = 4096;
+        self.bytes + METADATA
     }
 
     /// All of it.
@@ -215,8 +283,8 @@ fn join(line: &mut String, parts: &[&str]) {
 impl From<crds::observe::Graph> for Written {
     fn from(graph: crds::observe::Graph) -> Self {
         Self::of(|to| {
-            graph.nodes.into_iter().for_each(|node| to.node(node));
-            graph.edges.into_iter().for_each(|edge| to.edge(edge));
+            assert!(graph.nodes.iter().all(|node| to.node(node)));
+            assert!(graph.edges.iter().all(|edge| to.edge(edge)));
             graph.metadata
         })
     }
@@ -280,7 +348,9 @@ mod tests {
 
     fn written(edges: impl Iterator<Item = Edge>) -> Written {
         Written::of(|to| {
-            edges.for_each(|edge| to.edge(edge));
+            for edge in edges {
+                assert!(to.edge(&edge));
+            }
             GraphMetadata::default()
         })
     }
@@ -297,6 +367,31 @@ mod tests {
         assert!(more < EDGES * 64, "{more} more than {texts} bytes");
         let few = self::written(edges(1)).size();
         assert!(few < 1024, "{few} bytes for one edge");
+    }
+
+    #[test]
+    fn answer_takes_no_more_bytes_than_it_may_and_says_what_had_no_room() {
+        let filled = |most: usize| {
+            let mut told = (0, 0);
+            let written = Written::within(most, |to| {
+                told.0 = edges(1_000).filter(|edge| to.edge(edge)).count();
+                let nodes = (0..1_000).map(|number| Node {
+                    id: format!("shop/Deployment/web-{number}"),
+                    ..Node::default()
+                });
+                told.1 = nodes.filter(|node| to.node(node)).count();
+                GraphMetadata::default()
+            });
+            let line = written.whole();
+            assert!(line.len() <= written.length(), "{} bytes", line.len());
+            (told, line.len())
+        };
+        let (told, length) = filled(100_000);
+        assert!(0 < told.0 && told.0 < 1_000, "{told:?}");
+        assert!(0 < told.1 && told.1 < 1_000, "{told:?}");
+        assert!(length <= 101_000, "{length} bytes");
+        // With room for it nothing is missing.
+        assert_eq!(filled(MAX_BYTES).0, (1_000, 1_000));
     }
 
     #[test]

@@ -11,13 +11,13 @@ use serde_json::Value;
 use super::{
     answer::{MetricsAnswer, Sources},
     discovery, openapi,
-    query::{GROUP, MetricsPath, Mistake, Parameters, VERSIONS},
+    query::{GROUP, MetricsPath, Mistake, PARAMETERS, Parameters, VERSIONS},
 };
 use crate::{
     aggregated::{
         access::{AccessDecision, Gate, refusal},
         front_proxy::User,
-        parameters::refuse_repeated,
+        parameters::{refuse_repeated, refuse_unknown},
         refusal::Refusal,
         server::{self, Handler},
     },
@@ -104,9 +104,10 @@ impl Api {
             Err(message) => return Err(Refusal::unavailable(message)),
         }
         let query = request.uri().query().unwrap_or_default();
+        refuse_unknown("metrics", query, &PARAMETERS)?;
         refuse_repeated(query, &[])?;
         if form_urlencoded::parse(query.as_bytes())
-            .any(|(name, value)| name == "watch" && matches!(&*value, "true" | "1"))
+            .any(|(name, value)| name == "watch" && !matches!(&*value, "false" | "0"))
         {
             return Err(Refusal::not_allowed(
                 "metrics cannot be watched: read them again",

@@ -21,8 +21,18 @@ pub(crate) const VERSIONS: [&str; 2] = ["v1alpha2", "v1alpha1"];
 const DEFAULT_WINDOW: Duration = Duration::from_secs(30);
 /// Length of a query; the API server bounds it further.
 const MAX_QUERY: usize = 8192;
-/// Items of one page when the client says none: all.
-const MAX_LIMIT: usize = 100_000;
+/// Items of one page at most: as many as one answer has without pages.
+const MAX_LIMIT: usize = 20_000;
+/// Names of all parameters.
+pub(super) const PARAMETERS: [&str; 7] = [
+    "continue",
+    "edge-kind",
+    "labelSelector",
+    "limit",
+    "side",
+    "t",
+    "window",
+];
 
 /// Where something was measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -196,8 +206,7 @@ fn namespaced(
 }
 
 impl Parameters {
-    /// Reads a query; parameters that are not the API's own are ignored, as
-    /// Kubernetes ignores them.
+    /// Reads a query whose parameters are known by their names.
     ///
     /// # Errors
     /// When one that counts is wrong.
@@ -252,7 +261,12 @@ impl Parameters {
                 "continue" => {
                     let from = Continue::parse(&value);
                     let why = "was not made by this API";
-                    parameters.from = Some(from.ok_or_else(|| bad("continue", why))?);
+                    let from = from.ok_or_else(|| bad("continue", why))?;
+                    if !from.is_kept() {
+                        let why = "belongs to no window that is kept; ask again without it";
+                        return Err(bad("continue", why));
+                    }
+                    parameters.from = Some(from);
                 }
                 _ => {}
             }
@@ -285,6 +299,14 @@ impl Continue {
     /// As a client gets it.
     pub(crate) fn token(self) -> String {
         format!("{}-{}", self.end, self.seen)
+    }
+
+    /// Whether its window ended when there may still be numbers of it. Of another one there would
+    /// be zeros.
+    fn is_kept(self) -> bool {
+        let now = slot_of(SystemTime::now());
+        let oldest = now.saturating_sub(LONGEST_WINDOW.as_secs() / SLOT);
+        (oldest..=now).contains(&self.end)
     }
 
     fn parse(token: &str) -> Option<Self> {

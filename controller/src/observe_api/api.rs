@@ -201,9 +201,15 @@ impl ObserveApi {
             let sources = (self.context.graph.clone(), self.workers.clone());
             return Ok(stream::answer(sources, query, permits));
         }
-        let graph = self.context.graph.clone();
-        let written = move || graph.written(&query.requested, now).whole();
-        Ok(whole(StatusCode::OK, self.workers.run(written).await?))
+        let (graph, answers) = (self.context.graph.clone(), self.context.answers.clone());
+        let made = move || {
+            let written = graph.written(&query.requested, now);
+            // Before it is one text: what others are given meanwhile must not pile up.
+            let share = answers.reserve(written.length())?;
+            Ok::<_, Refusal>((written.whole(), share))
+        };
+        let (text, share) = self.workers.run(made).await??;
+        Ok(share.of(whole(StatusCode::OK, text)))
     }
 
     /// A stream's permits: one of all, and one of the user's.

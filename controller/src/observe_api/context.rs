@@ -9,6 +9,7 @@ use std::time::Duration;
 use crds::smi::judge::Cluster;
 
 use crate::aggregated::access::Gate;
+use crate::aggregated::bodies::AnswerBudget;
 use crate::aggregated::refusal::Refusal;
 use crate::apiserver::events::EventRecorder;
 use crate::graph::follow::{Graph, UNREAD};
@@ -41,6 +42,8 @@ pub(crate) struct ObserveContext {
     pub gate: Gate,
     /// By which objects are judged.
     pub cluster: Cluster,
+    /// What bodies of answers may take.
+    pub answers: AnswerBudget,
     /// Counters.
     pub metrics: ObserveMetrics,
 }

@@ -1,32 +1,13 @@
 //! Which parameters there are. One that is misspelt would be ignored, and its sender be answered
 //! another question than his.
 
-use crds::near;
 use crds::observe::Resource;
 
-use crate::aggregated::parameters::{quoted, refuse_repeated};
+use crate::aggregated::parameters::{refuse_repeated, refuse_unknown};
 use crate::aggregated::refusal::Refusal;
 
-/// What kubectl, client-go, Argo CD and the API server add by themselves to what they ask. It
-/// means nothing here, where the resource does not say so itself.
-const OF_CLIENTS: [&str; 16] = [
-    "allowWatchBookmarks",
-    "continue",
-    "dryRun",
-    "fieldManager",
-    "fieldSelector",
-    "fieldValidation",
-    "includeObject",
-    "labelSelector",
-    "limit",
-    "pretty",
-    "resourceVersion",
-    "resourceVersionMatch",
-    "sendInitialEvents",
-    "timeout",
-    "timeoutSeconds",
-    "watch",
-];
+/// Length of a query; the API server bounds it further.
+const MAX_QUERY: usize = 8192;
 
 /// The resource's own ones.
 fn own(resource: Resource) -> &'static [&'static str] {
@@ -65,9 +46,14 @@ fn lists(resource: Resource) -> &'static [&'static str] {
 ///
 /// # Errors
 /// When one is neither the resource's own nor what clients add by themselves, or is there twice;
-/// and when what is no stream is to be watched: who is given a list instead cannot read it.
+/// when all of them are longer than anybody needs; and when what is no stream is to be watched:
+/// who is given a list instead cannot read it.
 pub(super) fn check(resource: Resource, query: &str) -> Result<(), Refusal> {
     let (plural, own) = (resource.plural(), own(resource));
+    if query.len() > MAX_QUERY {
+        let why = format!("the query is longer than {MAX_QUERY} bytes");
+        return Err(Refusal::bad(why));
+    }
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         if name == "watch" && !own.contains(&"watch") && !matches!(&*value, "0" | "false") {
             return Err(Refusal::not_allowed(format!(
@@ -75,23 +61,9 @@ pub(super) fn check(resource: Resource, query: &str) -> Result<(), Refusal> {
                  streams is graphs/live and taps/live"
             )));
         }
-        if !own.contains(&&*name) && !OF_CLIENTS.contains(&&*name) {
-            return Err(unknown(plural, &name, own));
-        }
     }
+    refuse_unknown(plural, query, own)?;
     refuse_repeated(query, lists(resource))
-}
-
-fn unknown(plural: &str, name: &str, own: &[&str]) -> Refusal {
-    let known = match own {
-        [] => "which have none".to_owned(),
-        own => format!("which have {}", own.join(", ")),
-    };
-    let hint = near::hint(name, own.iter().copied());
-    let name = quoted(name);
-    Refusal::bad(format!(
-        "parameter {name}: unknown to {plural}, {known}{hint}"
-    ))
 }
 
 #[cfg(test)]
@@ -132,6 +104,17 @@ mod tests {
         let refusal = check(Resource::Graphs, &long).unwrap_err();
         assert!(!refusal.message.contains('\u{1b}'), "{}", refusal.message);
         assert!(refusal.message.len() < 1000, "{}", refusal.message);
+    }
+
+    #[test]
+    fn query_of_any_resource_has_a_length_that_it_may_have() {
+        for resource in Resource::ALL {
+            let of = |length: usize| format!("labelSelector={}", "x".repeat(length));
+            let refusal = check(resource, &of(MAX_QUERY)).unwrap_err();
+            assert_eq!(refusal.code, 400, "{resource:?}");
+            assert!(refusal.message.contains("8192"), "{}", refusal.message);
+            assert!(check(resource, &of(MAX_QUERY / 2)).is_ok(), "{resource:?}");
+        }
     }
 
     #[test]

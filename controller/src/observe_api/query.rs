@@ -66,7 +66,7 @@ impl ListQuery {
             match &*name {
                 "limit" => {
                     let limit: Result<usize, _> = value.parse();
-                    let bad = |_| wrong("limit", &format!("{value:?} is no number"));
+                    let bad = |_| wrong("limit", &format!("{value:?} is no number such as 500"));
                     read.limit = Some(limit.map_err(bad)?).filter(|limit| *limit > 0);
                 }
                 "continue" if !value.is_empty() => {
@@ -232,7 +232,10 @@ fn length(name: &str, text: &str, bounds: (Duration, Duration)) -> Result<Durati
         duration::parse(text).ok_or_else(|| bad("is no duration such as 30s, 1m30s or 5m"))?;
     if length < bounds.0 || length > bounds.1 {
         let (least, most) = (bounds.0.as_secs(), bounds.1.as_secs());
-        return Err(bad(&format!("does not lie between {least}s and {most}s")));
+        let nearest = if length < bounds.0 { least } else { most };
+        return Err(bad(&format!(
+            "does not lie between {least}s and {most}s; the nearest is {nearest}s"
+        )));
     }
     Ok(length)
 }
@@ -324,6 +327,24 @@ mod tests {
             assert_eq!(refusal.code, 400, "{query}");
             let words = format!("parameter {name}:");
             assert!(refusal.message.starts_with(&words), "{}", refusal.message);
+        }
+    }
+
+    #[test]
+    fn length_out_of_its_bounds_is_refused_with_the_nearest_one() {
+        let now = SystemTime::now();
+        for (query, nearest) in [
+            ("window=1s", "10s"),
+            ("window=1h", "300s"),
+            ("history=59s", "60s"),
+            ("history=2h", "3600s"),
+        ] {
+            let refusal = GraphQuery::parse(query, None, now).unwrap_err();
+            let words = format!("the nearest is {nearest}");
+            assert!(refusal.message.ends_with(&words), "{}", refusal.message);
+            let (name, _) = query.split_once('=').unwrap();
+            let right = format!("{name}={nearest}");
+            assert!(GraphQuery::parse(&right, None, now).is_ok(), "{right}");
         }
     }
 

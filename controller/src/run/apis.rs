@@ -18,6 +18,7 @@ use super::context::{Context, NAME};
 use crate::{
     aggregated::{
         access::Gate,
+        bodies::AnswerBudget,
         certificate, front_proxy,
         server::{self, Apis, Handler},
     },
@@ -65,10 +66,12 @@ pub(super) async fn aggregated_apis(context: &Context) -> anyhow::Result<Vec<Joi
     let (publish, front) = watch::channel(None);
     let keep = front_proxy::keep(context.client.clone(), serving, publish);
     runtime::task::spawn("aggregated front", keep);
-    let (handlers, writing) = handlers(context);
+    let answers = AnswerBudget::new(&context.metrics.limits);
+    let (handlers, writing) = handlers(context, &answers);
     let apis = Apis {
         handlers,
         front,
+        answers,
         turned_away: context.metrics.api.turned_away.clone(),
     };
     let (limits, stop) = (context.metrics.limits.clone(), context.stopping.clone());
@@ -78,7 +81,10 @@ pub(super) async fn aggregated_apis(context: &Context) -> anyhow::Result<Vec<Joi
     Ok(writing)
 }
 
-fn handlers(context: &Context) -> (Vec<Arc<dyn Handler>>, Vec<JoinHandle<()>>) {
+fn handlers(
+    context: &Context,
+    answers: &AnswerBudget,
+) -> (Vec<Arc<dyn Handler>>, Vec<JoinHandle<()>>) {
     let metrics = &context.metrics;
     let latest = context.latest.clone();
     let unlisted = metrics.api.unlisted.clone();
@@ -121,6 +127,7 @@ fn handlers(context: &Context) -> (Vec<Arc<dyn Handler>>, Vec<JoinHandle<()>>) {
             cluster: context.cluster(),
             events,
             gate,
+            answers: answers.clone(),
             metrics: metrics.observe.clone(),
         })));
     }

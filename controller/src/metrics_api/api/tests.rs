@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 
 use super::*;
+use crate::aggregated::bodies::AnswerBudget;
 use crate::aggregated::server::{Apis, serve};
 use crate::observe::reports::{Reports, SLOT, slot_of};
 use crate::testing::front_proxy::Ca;
@@ -103,6 +104,7 @@ impl Bench {
             turned_away: api.metrics.turned_away.clone(),
             handlers: vec![Arc::new(api)],
             front,
+            answers: AnswerBudget::new(&Reached::default()),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
@@ -377,6 +379,19 @@ async fn window_that_was_cut_for_want_of_room_says_so_and_how_far_it_reaches() {
 }
 
 #[tokio::test]
+async fn misspelt_parameter_is_refused_with_the_nearest_name_and_what_clients_add_is_taken() {
+    let bench = Bench::start().await;
+    let asked = async |query: &str| bench.ask("reader", &format!("{DEPLOYMENTS}{query}")).await;
+    let (status, body) = asked("?windw=5m").await;
+    assert_eq!(status, 400, "{body}");
+    let message = body["message"].as_str().unwrap();
+    assert!(message.starts_with("parameter windw: "), "{message}");
+    assert!(message.ends_with("you may mean window"), "{message}");
+    let (status, body) = asked("?resourceVersion=0&timeout=32s&limit=500&watch=false").await;
+    assert_eq!(status, 200, "{body}");
+}
+
+#[tokio::test]
 async fn questions_that_are_wrong_get_a_status_that_says_so() {
     let bench = Bench::start().await;
     for (query, code) in [
@@ -384,6 +399,7 @@ async fn questions_that_are_wrong_get_a_status_that_says_so() {
         ("?t=6m", 400),
         ("?t=1m&t=5m", 400),
         ("?colour=blue&colour=red", 400),
+        ("?windw=5m", 400),
         ("?watch=true", 405),
         ("?labelSelector=a(", 400),
     ] {

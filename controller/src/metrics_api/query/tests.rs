@@ -96,6 +96,31 @@ fn window_has_whole_slots_and_ends_on_a_boundary_five_seconds_ago() {
 }
 
 #[test]
+fn page_goes_on_in_a_window_that_is_kept_and_in_no_other() {
+    let now = slot_of(SystemTime::now());
+    let read = |end: u64| parameters(&format!("continue={end}-7"));
+    for end in [0, now - 100, now + 10, u64::MAX] {
+        let Err(Mistake::BadParameter(name, why)) = read(end) else {
+            panic!("{end} was read");
+        };
+        assert_eq!(name, "continue");
+        assert!(why.contains("ask again without it"), "{why}");
+    }
+    for end in [now - 1, now - 50] {
+        let from = read(end).unwrap().from;
+        assert_eq!(from, Some(Continue { end, seen: 7 }));
+    }
+}
+
+#[test]
+fn page_has_no_more_items_than_an_answer_without_pages() {
+    for (asked, given) in [(100_000, 20_000), (500, 500), (0, 0)] {
+        let read = parameters(&format!("limit={asked}")).unwrap();
+        assert_eq!(read.limit, given, "{asked}");
+    }
+}
+
+#[test]
 fn wrong_parameter_is_named_and_not_replaced() {
     for (query, name) in [
         ("t=30", "t"),

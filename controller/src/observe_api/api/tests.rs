@@ -8,11 +8,13 @@ use http::Response;
 use http_body_util::Full;
 use kube::client::Body as KubeBody;
 use prometheus_client::metrics::counter::Counter;
+use runtime::limit::Reached;
 use serde_json::json;
 use tokio::sync::watch;
 
 use super::*;
 use crate::aggregated::access::Gate;
+use crate::aggregated::bodies::AnswerBudget;
 use crate::apiserver::events::EventRecorder;
 use crate::graph::follow::Graph;
 use crate::inventory::follow::Followed;
@@ -225,6 +227,7 @@ impl Bench {
             cluster: crds::smi::judge::Cluster::default(),
             events,
             gate: Gate::new(judge(RIGHTS, Arc::clone(&reviewed))),
+            answers: AnswerBudget::new(&Reached::default()),
             metrics: ObserveMetrics::default(),
         };
         Self {

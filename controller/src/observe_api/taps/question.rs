@@ -301,9 +301,13 @@ fn rate(text: &str) -> Result<u32, Refusal> {
     let rate: Option<u32> = text.parse().ok();
     rate.filter(|rate| (1..=RATE.1).contains(rate))
         .ok_or_else(|| {
+            let most = RATE.1;
+            let nearest = rate.map(|rate| rate.clamp(1, most));
+            let nearest =
+                nearest.map_or_else(String::new, |rate| format!("; the nearest is {rate}"));
             wrong(
                 "maxRps",
-                format_args!("{text:?} does not lie between 1 and {}", RATE.1),
+                format_args!("{text:?} does not lie between 1 and {most}{nearest}"),
             )
         })
 }
@@ -364,6 +368,17 @@ mod tests {
                 "{query}: {}",
                 refusal.message
             );
+        }
+    }
+
+    #[test]
+    fn rate_out_of_its_bounds_is_refused_with_the_nearest_one() {
+        for (rate, nearest) in [("0", "1"), ("1001", "1000"), ("4000000000", "1000")] {
+            let query = |rate: &str| format!("watch=true&of=Pod/web-1&maxRps={rate}");
+            let refusal = parse(&query(rate)).unwrap_err();
+            let words = format!("the nearest is {nearest}");
+            assert!(refusal.message.ends_with(&words), "{}", refusal.message);
+            assert!(parse(&query(nearest)).is_ok(), "{nearest}");
         }
     }
 

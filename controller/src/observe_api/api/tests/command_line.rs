@@ -144,6 +144,7 @@ impl Town {
         let apis = Apis {
             handlers: vec![Arc::clone(&bench.api) as Arc<dyn Handler>],
             front,
+            answers: bench.api.context.answers.clone(),
             turned_away: Counter::default(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

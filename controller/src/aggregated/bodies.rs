@@ -1,0 +1,240 @@
+//! What the bodies of answers may take while they are on their way to their readers.
+//!
+//! A body is all there before its first byte is read, and its reader may take his time. So all
+//! of them share a budget, of which nobody is given more before somebody else gave back. Small
+//! ones have a part of their own: the API server reads documents about each API, and while it
+//! cannot, no namespace of the cluster can be deleted.
+//!
+//! Bodies are passed on by copies of small parts: what waits for the network would else keep the
+//! whole of it.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::{Body, Frame, SizeHint};
+use prometheus_client::metrics::counter::Counter;
+use runtime::limit::Reached;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+use super::pace::Pace;
+use super::refusal::Refusal;
+
+/// Bytes of one answer. What is longer cannot be given at all; those that may be, say sooner
+/// what had no room in them.
+const MAX_ANSWER: usize = 32 * 1024 * 1024;
+/// Bytes of all answers that are longer than a small one.
+const LARGE_BYTES: usize = 56 * 1024 * 1024;
+/// Bytes of all small ones.
+const SMALL_BYTES: usize = 8 * 1024 * 1024;
+/// Bytes of a small one.
+const SMALL: usize = 64 * 1024;
+/// Bytes that are passed on at one time.
+const PART: usize = 16 * 1024;
+
+/// Bytes for bodies. Clones share them.
+#[derive(Clone, Debug)]
+pub(crate) struct AnswerBudget {
+    small: Arc<Semaphore>,
+    large: Arc<Semaphore>,
+    /// Counts answers that found no room.
+    full: Counter,
+}
+
+/// Some of the budget, until the last clone of it goes.
+#[derive(Clone, Debug)]
+pub(crate) struct Share {
+    _permit: Arc<OwnedSemaphorePermit>,
+}
+
+impl Share {
+    /// The answer for which it was reserved.
+    pub(crate) fn of<B>(self, mut answer: Response<B>) -> Response<B> {
+        answer.extensions_mut().insert(self);
+        answer
+    }
+}
+
+impl AnswerBudget {
+    /// The whole budget.
+    pub(crate) fn new(limits: &Reached) -> Self {
+        Self {
+            small: Arc::new(Semaphore::new(SMALL_BYTES)),
+            large: Arc::new(Semaphore::new(LARGE_BYTES)),
+            full: limits.counter("answer-bytes"),
+        }
+    }
+
+    /// Room for a body of so many bytes.
+    ///
+    /// # Errors
+    /// When there is none now, or never.
+    pub(crate) fn reserve(&self, bytes: usize) -> Result<Share, Refusal> {
+        if bytes > MAX_ANSWER {
+            let code = StatusCode::PAYLOAD_TOO_LARGE;
+            let message = format!(
+                "the answer takes {bytes} bytes and may take {MAX_ANSWER}: ask for one namespace, \
+                 or for a part of the list with limit={}",
+                MAX_ANSWER / (64 * 1024)
+            );
+            return Err(Refusal::new(code, "RequestEntityTooLarge", message));
+        }
+        let budget = if bytes <= SMALL {
+            &self.small
+        } else {
+            &self.large
+        };
+        let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let permit = Arc::clone(budget).try_acquire_many_owned(permits);
+        let permit = permit.map_err(|_| {
+            self.full.inc();
+            let all = (SMALL_BYTES + LARGE_BYTES) / (1024 * 1024);
+            let message = format!(
+                "answers that wait for their readers take the {all} MiB that there are for them; \
+                 try again later, or ask for one namespace"
+            );
+            Refusal::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message)
+        })?;
+        Ok(Share {
+            _permit: Arc::new(permit),
+        })
+    }
+
+    /// An answer on its way to its reader. Of a stream, each line has to find room.
+    ///
+    /// # Errors
+    /// As [`Self::reserve`].
+    pub(super) fn admit(&self, mut answer: Answer) -> Result<Response<PacedBody>, Refusal> {
+        let reserved = answer.extensions_mut().remove::<Share>();
+        let share = match (reserved, answer.body().size_hint().exact()) {
+            (None, Some(bytes)) => {
+                Some(self.reserve(usize::try_from(bytes).unwrap_or(usize::MAX))?)
+            }
+            (reserved, _) => reserved,
+        };
+        Ok(self.passed_on(answer, share))
+    }
+
+    /// A refusal on its way: that of too many bytes has to find room as well.
+    pub(super) fn refusal(&self, answer: Answer) -> Response<PacedBody> {
+        self.passed_on(answer, None)
+    }
+
+    fn passed_on(&self, answer: Answer, share: Option<Share>) -> Response<PacedBody> {
+        answer.map(|body| PacedBody {
+            body,
+            rest: Bytes::new(),
+            share,
+            line: None,
+            budget: self.clone(),
+            pace: Pace::current(),
+            begun: Instant::now(),
+        })
+    }
+}
+
+/// What handlers make.
+type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
+
+/// A line of a stream found no room.
+#[derive(Debug, thiserror::Error)]
+#[error("no room is left for what answers take")]
+pub(super) struct NoRoom;
+
+/// A body that is given by parts, and tells its pace of each.
+pub(super) struct PacedBody {
+    body: UnsyncBoxBody<Bytes, Infallible>,
+    /// Of what came last, what was not given yet.
+    rest: Bytes,
+    /// Of all of it, where its length was known before.
+    share: Option<Share>,
+    /// Of the line in `rest`.
+    line: Option<Share>,
+    budget: AnswerBudget,
+    pace: Option<Arc<Pace>>,
+    begun: Instant,
+}
+
+impl PacedBody {
+    /// Whether there is room for what came.
+    fn take(&mut self, data: Bytes) -> Result<(), NoRoom> {
+        if self.share.is_none() && data.len() > PART {
+            self.line = Some(self.budget.reserve(data.len()).map_err(|_| NoRoom)?);
+        }
+        self.rest = data;
+        Ok(())
+    }
+
+    fn part(&mut self) -> Bytes {
+        let length = self.rest.len().min(PART);
+        let part = Bytes::copy_from_slice(&self.rest.split_to(length));
+        if self.rest.is_empty() {
+            // An empty rest would still hold all of which it is the rest.
+            self.rest = Bytes::new();
+            self.line = None;
+        }
+        part
+    }
+}
+
+impl Body for PacedBody {
+    type Data = Bytes;
+    type Error = NoRoom;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, NoRoom>>> {
+        let paced = self.get_mut();
+        if let Some(pace) = &paced.pace {
+            pace.waits_for_answer();
+        }
+        if paced.rest.is_empty() {
+            let frame = ready!(Pin::new(&mut paced.body).poll_frame(context));
+            let Some(Ok(frame)) = frame else {
+                return Poll::Ready(None);
+            };
+            let Ok(data) = frame.into_data() else {
+                // Trailers, which nobody of ours sends.
+                return Poll::Ready(None);
+            };
+            if let Err(error) = paced.take(data) {
+                return Poll::Ready(Some(Err(error)));
+            }
+        }
+        let part = paced.part();
+        if let Some(pace) = &paced.pace {
+            pace.waits_for_reader(paced.begun);
+        }
+        Poll::Ready(Some(Ok(Frame::data(part))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let (mut hint, rest) = (self.body.size_hint(), self.rest.len() as u64);
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint.set_lower(hint.lower() + rest);
+        hint
+    }
+}
+
+impl Drop for PacedBody {
+    fn drop(&mut self) {
+        if let Some(pace) = &self.pace {
+            pace.waits_for_answer();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,184 @@
+//! Readers that take their time, beside honest ones.
+
+use std::time::Duration;
+
+use futures::stream;
+use http::Request;
+use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::time::sleep;
+
+use super::*;
+use crate::aggregated::pace::{LONGEST, PATIENCE, Streams, patiently};
+
+const MIB: usize = 1024 * 1024;
+
+fn answer(bytes: usize) -> Answer {
+    Response::new(Full::new(Bytes::from(vec![b'x'; bytes])).boxed_unsync())
+}
+
+/// A stream of one line of so many bytes that comes after a while.
+fn line_after(wait: Duration, bytes: usize) -> Answer {
+    let line = async move {
+        sleep(wait).await;
+        Ok::<_, Infallible>(Frame::data(Bytes::from(vec![b'x'; bytes])))
+    };
+    Response::new(StreamBody::new(stream::once(line)).boxed_unsync())
+}
+
+/// Reads all of an answer as it is served, and waits before each further part; the bytes that
+/// came, or `None` if it was cut.
+async fn read(budget: &AnswerBudget, answer: Answer, wait: Duration) -> Option<usize> {
+    patiently(async {
+        let mut body = budget.admit(answer).ok().unwrap().into_body();
+        let mut bytes = 0;
+        while let Some(frame) = body.frame().await {
+            bytes += frame.unwrap().into_data().unwrap().len();
+            sleep(wait).await;
+        }
+        bytes
+    })
+    .await
+}
+
+#[tokio::test]
+async fn bodies_that_nobody_reads_fill_the_budget_and_small_ones_still_have_theirs() {
+    let limits = Reached::default();
+    let budget = AnswerBudget::new(&limits);
+    let first = budget.admit(answer(20 * MIB)).ok();
+    let second = budget.admit(answer(20 * MIB)).ok();
+    assert!(first.is_some() && second.is_some());
+    let refusal = budget.admit(answer(20 * MIB)).err().unwrap();
+    assert_eq!(refusal.code, StatusCode::TOO_MANY_REQUESTS);
+    assert!(refusal.message.contains("try again"), "{}", refusal.message);
+    assert_eq!(limits.count("answer-bytes"), 1);
+    let small: Vec<_> = (0..100)
+        .filter_map(|_| budget.admit(answer(SMALL)).ok())
+        .collect();
+    assert_eq!(small.len(), 100);
+    drop(first);
+    assert!(budget.admit(answer(20 * MIB)).is_ok());
+    drop((second, small));
+    assert_eq!(budget.large.available_permits(), LARGE_BYTES);
+    assert_eq!(budget.small.available_permits(), SMALL_BYTES);
+}
+
+#[tokio::test]
+async fn what_was_reserved_before_is_counted_once() {
+    let budget = AnswerBudget::new(&Reached::default());
+    let share = budget.reserve(30 * MIB).unwrap();
+    let admitted = budget.admit(share.of(answer(30 * MIB))).ok().unwrap();
+    assert_eq!(budget.large.available_permits(), LARGE_BYTES - 30 * MIB);
+    drop(admitted);
+    assert_eq!(budget.large.available_permits(), LARGE_BYTES);
+}
+
+#[tokio::test]
+async fn answer_that_is_longer_than_any_may_be_is_refused_for_good() {
+    let budget = AnswerBudget::new(&Reached::default());
+    let refusal = budget.admit(answer(MAX_ANSWER + 1)).err().unwrap();
+    assert_eq!(refusal.code, StatusCode::PAYLOAD_TOO_LARGE);
+    assert!(budget.admit(answer(MAX_ANSWER)).is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn reader_that_takes_nothing_for_half_a_minute_is_cut_and_an_honest_one_reads_all() {
+    let budget = AnswerBudget::new(&Reached::default());
+    let begun = Instant::now();
+    let hour = Duration::from_secs(3600);
+    assert_eq!(read(&budget, answer(20 * MIB), hour).await, None);
+    let took = begun.elapsed();
+    let second = Duration::from_secs(1);
+    assert!(took >= PATIENCE && took < PATIENCE + second, "{took:?}");
+    assert_eq!(budget.large.available_permits(), LARGE_BYTES);
+    let honest = read(&budget, answer(20 * MIB), Duration::from_millis(10));
+    assert_eq!(honest.await, Some(20 * MIB));
+    // Whose parts are few may wait before each of them.
+    let honest = read(&budget, answer(2 * PART), PATIENCE - second);
+    assert_eq!(honest.await, Some(2 * PART));
+}
+
+#[tokio::test(start_paused = true)]
+async fn reader_that_takes_a_little_now_and_then_is_cut_when_the_call_is_over() {
+    let budget = AnswerBudget::new(&Reached::default());
+    let begun = Instant::now();
+    let trickle = read(&budget, answer(20 * MIB), Duration::from_secs(20));
+    assert_eq!(trickle.await, None);
+    let took = begun.elapsed();
+    assert!(
+        took >= LONGEST && took < LONGEST + Duration::from_secs(1),
+        "{took:?}"
+    );
+    assert_eq!(budget.large.available_permits(), LARGE_BYTES);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stream_that_has_nothing_to_tell_is_not_cut_for_it() {
+    let budget = AnswerBudget::new(&Reached::default());
+    let late = line_after(PATIENCE * 2, MIB);
+    let read = read(&budget, late, Duration::from_millis(1));
+    assert_eq!(read.await, Some(MIB));
+}
+
+#[tokio::test(start_paused = true)]
+async fn line_of_a_stream_that_finds_no_room_breaks_the_stream_off() {
+    let limits = Reached::default();
+    let budget = AnswerBudget::new(&limits);
+    let held = (budget.reserve(28 * MIB), budget.reserve(28 * MIB));
+    let mut body = budget
+        .admit(line_after(Duration::ZERO, MIB))
+        .ok()
+        .unwrap()
+        .into_body();
+    assert!(body.frame().await.unwrap().is_err());
+    assert_eq!(limits.count("answer-bytes"), 1);
+    // A short line needs none, and with room a long one goes.
+    let short = read(&budget, line_after(Duration::ZERO, PART), Duration::ZERO);
+    assert_eq!(short.await, Some(PART));
+    drop(held);
+    let long = read(&budget, line_after(Duration::ZERO, MIB), Duration::ZERO);
+    assert_eq!(long.await, Some(MIB));
+    assert_eq!(budget.large.available_permits(), LARGE_BYTES);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stalled_stream_is_reset_and_another_of_its_connection_is_read_whole() {
+    let limits = Reached::default();
+    let budget = AnswerBudget::new(&limits);
+    let (client, server) = tokio::io::duplex(64 * 1024);
+    let served = budget.clone();
+    let service = service_fn(move |_: Request<Incoming>| {
+        let budget = served.clone();
+        async move { Ok::<_, Infallible>(budget.admit(answer(MIB)).ok().unwrap()) }
+    });
+    let cut = limits.counter("answer-readers");
+    let mut builder = auto::Builder::new(Streams { cut: cut.clone() });
+    builder.http2().timer(TokioTimer::new());
+    tokio::spawn(async move {
+        let connection = builder.serve_connection(TokioIo::new(server), service);
+        connection.await.is_ok()
+    });
+    let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(32 * 1024_u32)
+        .initial_connection_window_size(1024 * 1024_u32);
+    let (mut sender, connection) = builder.handshake(TokioIo::new(client)).await.unwrap();
+    tokio::spawn(connection);
+    let request = || {
+        let request = Request::get("http://weft/");
+        request.body(Empty::<Bytes>::new()).unwrap()
+    };
+    let stalled = sender.send_request(request()).await.unwrap();
+    let honest = sender.send_request(request()).await.unwrap();
+    let honest = honest.into_body().collect().await.unwrap();
+    assert_eq!(honest.to_bytes().len(), MIB);
+    assert_eq!(budget.large.available_permits(), LARGE_BYTES - MIB);
+    sleep(PATIENCE + Duration::from_secs(1)).await;
+    assert_eq!(cut.get(), 1);
+    assert_eq!(budget.large.available_permits(), LARGE_BYTES);
+    assert!(stalled.into_body().collect().await.is_err());
+}
