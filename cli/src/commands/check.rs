@@ -12,7 +12,6 @@ pub(super) mod probes;
 mod reasons;
 mod webhooks;
 
-use std::io::Write as _;
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, ValueEnum};

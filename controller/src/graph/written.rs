@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 
 use crds::observe::{API_VERSION, Edge, GraphMetadata, Node, Resource};
-use serde::Serialize;
 
 use super::answer::GraphSink;
 
