@@ -1,5 +1,7 @@
 //! What the read API says of the graph.
 
+mod crowded;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,12 +12,13 @@ use parking_lot::RwLock;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use self::crowded::Crowded;
 use super::edges::EdgeRef;
 use super::history::{self, History};
 use super::key::{EdgeKey, NodeKey};
 use super::memory::{Memory, Seen};
 use super::sums::Sums;
-use super::window::{Counted, Incomplete, MinuteRow, Window, routes_by_node};
+use super::window::{Counted, MinuteRow, Window, routes_by_node};
 use super::workloads::Workloads;
 use crate::inventory::Inventory;
 use crate::observe::reports::SLOT;
@@ -78,27 +81,6 @@ pub(crate) trait GraphSink {
     fn sort_edges(&mut self);
 }
 
-/// What had no room in an answer.
-#[derive(Clone, Copy, Debug, Default)]
-struct Crowded {
-    /// Edges and nodes that are not told.
-    left_out: usize,
-    /// Those that are told without history or routes.
-    bare: usize,
-}
-
-impl Crowded {
-    fn why(self) -> Option<String> {
-        let Self { left_out, bare } = self;
-        (left_out + bare > 0).then(|| {
-            format!(
-                "the answer is too long: {left_out} edges and nodes had no room in it, and {bare} \
-                 are told without history or routes; ask for one namespace, or for less history"
-            )
-        })
-    }
-}
-
 /// Tells the whole answer, edges by id and nodes by name, and returns what they belong to. What
 /// has no room is what had no calls for the longest time; history goes before edges do.
 pub(crate) fn write(
@@ -155,27 +137,9 @@ pub(crate) fn write(
             crowded.left_out += 1;
         }
     }
-    metadata(sources.window, beyond, crowded)
-}
-
-/// What the answer belongs to, and what it lacks. `beyond`: edges that were too many.
-fn metadata(window: &Window, beyond: usize, crowded: Crowded) -> GraphMetadata {
-    let unsettled = window.incomplete == Some(Incomplete::Unsettled);
-    let why = crowded.why();
-    let lost = window.incomplete.map(Incomplete::why);
-    let incomplete = match (lost, &why) {
-        (lost, None) => lost.map(str::to_owned),
-        (Some(lost), Some(why)) if !unsettled => Some(format!("{lost}; {why}")),
-        (_, Some(why)) => Some(why.clone()),
-    };
     GraphMetadata {
-        end: timestamp(window.slots.1 * SLOT),
-        window_seconds: (window.slots.1 - window.slots.0) * SLOT,
-        complete: incomplete.is_none(),
-        incomplete,
-        unsettled: unsettled && why.is_none(),
-        left_out: (beyond + crowded.left_out) as u64,
-        ..GraphMetadata::default()
+        end: timestamp(sources.window.slots.1 * SLOT),
+        ..crowded.metadata(sources.window, beyond)
     }
 }
 

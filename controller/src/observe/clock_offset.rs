@@ -42,8 +42,8 @@ pub(crate) struct ClockOffset {
     late: Option<Instant>,
     /// The same of one that is known by slots, with what it was ahead by the newest of them.
     old: Option<(Instant, i64)>,
-    /// What ours showed when it told of a slot last, and when that was.
-    ours: Option<(SystemTime, Instant)>,
+    /// Milliseconds since 1970 by ours when it told of a slot last, and when that was.
+    ours: Option<(u64, Instant)>,
 }
 
 impl ClockOffset {
@@ -126,12 +126,12 @@ impl ClockOffset {
     /// later; unless both were, or neither, but this process stood still. What it tells of has
     /// just ended, so the slot says which.
     pub(crate) fn follow_ours(&mut self, slot: u64, now: SystemTime, at: Instant) {
-        let Some((shown, looked_at)) = self.ours.replace((now, at)) else {
+        let Some((shown, looked_at)) = self.ours.replace((millis(now), at)) else {
             return;
         };
         let passed = at.saturating_duration_since(looked_at).as_millis();
-        let passed = i64::try_from(passed).unwrap_or(i64::MAX);
-        let step = ahead_of(shown, millis(now)).saturating_sub(passed);
+        let passed = u64::try_from(passed).unwrap_or(u64::MAX);
+        let step = -ahead_of(now, shown.saturating_add(passed));
         if step.unsigned_abs() <= 2 * SLOT_MILLIS.unsigned_abs() {
             return;
         }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::graph::fold::Fold;
 use crate::graph::owners::Owners;
+use crate::graph::window::Incomplete;
 use crate::graph::workloads::Workload;
 use crate::graph::written::{LastShown, Written};
 use crate::inventory::InventoryObject;
@@ -11,6 +12,8 @@ use crate::observe::reports::{Reporter, Reports};
 use crate::testing::topology::{
     SLOT_NOW, call, inventory, key, now, report, reports, seen_by_client, seen_by_server,
 };
+
+mod crowded;
 
 struct Town {
     history: History,
@@ -262,115 +265,6 @@ fn what_is_written_by_part_is_the_graph() {
     let graph = Town::of(&busy()).graph(&Extent::default());
     let written = Written::from(graph.clone());
     assert_eq!(read(&written.whole()), graph);
-}
-
-#[test]
-fn answer_that_is_too_long_says_how_many_it_left_out_and_is_not_called_complete() {
-    let town = Town::of(&busy());
-    let slots = (SLOT_NOW - 11, SLOT_NOW + 1);
-    let window = town.history.window(slots, SLOT_NOW + 1, 0);
-    let told = |most: usize| {
-        let sources = town.sources(&window);
-        let written = Written::within(most, |to| write(&sources, &Extent::default(), to));
-        let line = written.whole();
-        assert!(line.len() <= most + 1_000, "{} bytes", line.len());
-        read(&line)
-    };
-    let whole = told(1 << 20);
-    assert_eq!(whole, town.graph(&Extent::default()));
-    assert_eq!((whole.edges.len(), whole.metadata.left_out), (3, 0));
-    let longest = whole
-        .edges
-        .iter()
-        .map(|edge| serde_json::to_string(edge).unwrap().len());
-    // Room for one of any, and not for three.
-    let cut = told((longest.max().unwrap() + 1) * 4 / 3 + 4);
-    assert!((1..3).contains(&cut.edges.len()), "{:?}", cut.edges);
-    let metadata = &cut.metadata;
-    let missing = 3 - cut.edges.len();
-    assert!(metadata.left_out >= missing as u64, "{metadata:?}");
-    assert!(!metadata.complete && !metadata.unsettled, "{metadata:?}");
-    let why = metadata.incomplete.as_deref().unwrap();
-    let words = format!("{} edges and nodes had no room in it", metadata.left_out);
-    assert!(why.contains(&words), "{why}");
-    // A node is there for each end that is told, as far as there is room, and for no other.
-    let ids: BTreeSet<&str> = cut
-        .edges
-        .iter()
-        .flat_map(|edge| [&*edge.from, &*edge.to])
-        .collect();
-    assert!(cut.nodes.iter().all(|node| ids.contains(&*node.id)));
-}
-
-#[test]
-fn history_goes_before_edges_do_and_the_answer_says_so() {
-    let reports = busy();
-    let mut town = Town::of(&reports);
-    let known = inventory();
-    let owners = Owners {
-        inventory: &known,
-        model: None,
-    };
-    let mut fold = Fold::default();
-    for slot in &reports.of_slot(SLOT_NOW) {
-        fold.add(owners, slot, &mut town.history.edges);
-    }
-    // The same calls ten minutes before.
-    town.history.take(SLOT_NOW - 120, 1, fold.done());
-    town.history.tidy(SLOT_NOW);
-    let slots = (SLOT_NOW - 11, SLOT_NOW + 1);
-    let window = town.history.window(slots, SLOT_NOW + 1, 0);
-    let extent = Extent {
-        history: Some(0),
-        ..Extent::default()
-    };
-    let told = |most: usize| {
-        let sources = town.sources(&window);
-        read(&Written::within(most, |to| write(&sources, &extent, to)).whole())
-    };
-    let with_history = |graph: &Graph| {
-        let edges = graph.edges.iter();
-        edges.filter(|edge| !edge.history.is_empty()).count()
-    };
-    let whole = told(1 << 20);
-    assert_eq!((whole.edges.len(), with_history(&whole)), (3, 3));
-    // Just not enough for three edges and a minute of each, as they are reckoned.
-    let room = 3 * (EDGE_BYTES + MINUTE_BYTES) - 36;
-    let cut = told(room / 3 * 4);
-    assert_eq!(cut.edges.len(), 3);
-    assert!((1..3).contains(&with_history(&cut)), "{:?}", cut.edges);
-    let why = cut.metadata.incomplete.unwrap();
-    assert!(why.contains("told without history or routes"), "{why}");
-    assert!(!cut.metadata.complete);
-}
-
-#[test]
-fn edge_that_is_longer_than_it_was_reckoned_is_told_without_its_routes() {
-    let reports = reports();
-    let called = seen_by_client("shop/api", 16, 0);
-    report(&reports, "shop/web", vec![called]);
-    let routes = (0..16).map(|number| wire::v1::EdgeRoute {
-        route: format!("shop/orders/rule-{number}"),
-        requests: 1,
-    });
-    let served = wire::v1::Edge {
-        routes: routes.collect(),
-        ..seen_by_server("shop/web", 16, 0)
-    };
-    report(&reports, "shop/api", vec![served]);
-    let town = Town::of(&reports);
-    let slots = (SLOT_NOW - 11, SLOT_NOW + 1);
-    let window = town.history.window(slots, SLOT_NOW + 1, 0);
-    let told = |most: usize| {
-        let sources = town.sources(&window);
-        read(&Written::within(most, |to| write(&sources, &of("shop"), to)).whole())
-    };
-    let whole = told(1 << 20);
-    assert_eq!((whole.edges.len(), whole.edges[0].routes.len()), (1, 16));
-    let cut = told((EDGE_BYTES + 100) / 3 * 4);
-    assert_eq!((cut.edges.len(), cut.edges[0].routes.len()), (1, 0));
-    let why = cut.metadata.incomplete.unwrap();
-    assert!(why.contains("told without history or routes"), "{why}");
 }
 
 #[test]

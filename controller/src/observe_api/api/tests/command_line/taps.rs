@@ -74,7 +74,10 @@ async fn command_line_goes_on_while_nobody_can_answer_for_a_moment() {
         let models = &town.bench.models;
         let known = models.send_replace(None);
         drop(proxy);
-        while !words.text().contains("no controller of Weft answers") {
+        while !words
+            .text()
+            .contains("not every kind of object has been listed yet")
+        {
             sleep(Duration::from_millis(10)).await;
         }
         models.send_replace(known);

@@ -1,0 +1,47 @@
+//! What a graph that is told lacks, and how it says so.
+
+use crds::observe::GraphMetadata;
+
+use crate::graph::window::{Incomplete, Window};
+use crate::observe::reports::SLOT;
+
+/// What had no room in an answer.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Crowded {
+    /// Edges and nodes that are not told.
+    pub left_out: usize,
+    /// Those that are told without history or routes.
+    pub bare: usize,
+}
+
+impl Crowded {
+    fn why(self) -> Option<String> {
+        let Self { left_out, bare } = self;
+        (left_out + bare > 0).then(|| {
+            format!(
+                "the answer is too long: {left_out} edges and nodes had no room in it, and {bare} \
+                 are told without history or routes; ask for one namespace, or for less history"
+            )
+        })
+    }
+
+    /// What the answer lacks, without its end. `beyond`: edges that were too many.
+    pub(super) fn metadata(self, window: &Window, beyond: usize) -> GraphMetadata {
+        let unsettled = window.incomplete == Some(Incomplete::Unsettled);
+        let why = self.why();
+        let lost = window.incomplete.map(Incomplete::why);
+        let incomplete = match (lost, &why) {
+            (lost, None) => lost.map(str::to_owned),
+            (Some(lost), Some(why)) if !unsettled => Some(format!("{lost}; {why}")),
+            (_, Some(why)) => Some(why.clone()),
+        };
+        GraphMetadata {
+            window_seconds: (window.slots.1 - window.slots.0) * SLOT,
+            complete: incomplete.is_none(),
+            incomplete,
+            unsettled: unsettled && why.is_none(),
+            left_out: (beyond + self.left_out) as u64,
+            ..GraphMetadata::default()
+        }
+    }
+}
