@@ -15,8 +15,9 @@ pub(super) struct Crowded {
 }
 
 impl Crowded {
-    fn why(self) -> Option<String> {
+    fn why(self, beyond: usize) -> Option<String> {
         let Self { left_out, bare } = self;
+        let left_out = left_out + beyond;
         (left_out + bare > 0).then(|| {
             format!(
                 "the answer is too long: {left_out} edges and nodes had no room in it, and {bare} \
@@ -28,7 +29,7 @@ impl Crowded {
     /// What the answer lacks, without its end. `beyond`: edges that were too many.
     pub(super) fn metadata(self, window: &Window, beyond: usize) -> GraphMetadata {
         let unsettled = window.incomplete == Some(Incomplete::Unsettled);
-        let why = self.why();
+        let why = self.why(beyond);
         let lost = window.incomplete.map(Incomplete::why);
         let incomplete = match (lost, &why) {
             (lost, None) => lost.map(str::to_owned),

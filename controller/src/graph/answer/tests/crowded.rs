@@ -110,3 +110,27 @@ fn edge_that_is_longer_than_it_was_reckoned_is_told_without_its_routes() {
     let why = cut.metadata.incomplete.unwrap();
     assert!(why.contains("told without history or routes"), "{why}");
 }
+
+/// A stream that is taken up again is told what changed only of an answer that lacks nothing.
+#[test]
+fn answer_of_too_many_edges_is_not_called_complete_and_no_stream_goes_on_from_it() {
+    for incomplete in [None, Some(Incomplete::Unsettled)] {
+        let window = Window {
+            incomplete,
+            ..Window::default()
+        };
+        let told = |beyond| {
+            let metadata = Crowded::default().metadata(&window, beyond);
+            let lacks = Written::of(|_| metadata.clone()).lacks();
+            (metadata, lacks)
+        };
+        let (whole, lacks) = told(0);
+        assert_eq!((whole.complete, whole.left_out), (incomplete.is_none(), 0));
+        assert!(!lacks, "{whole:?}");
+        let (cut, lacks) = told(5);
+        assert_eq!((cut.complete, cut.unsettled), (false, false), "{cut:?}");
+        assert!(lacks && cut.left_out == 5, "{cut:?}");
+        let why = cut.incomplete.unwrap();
+        assert!(why.contains("5 edges and nodes had no room in it"), "{why}");
+    }
+}
