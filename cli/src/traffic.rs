@@ -134,21 +134,14 @@ impl IndexedGraph {
     #[must_use]
     pub(crate) fn word(&self) -> Option<String> {
         let metadata = &self.graph.metadata;
-        let mut words = Vec::new();
         if is_lossy(metadata) {
+            // It says how many had no place, too.
             let why = metadata.incomplete.as_deref();
-            words.push(format!(
-                "the numbers are not complete: {}",
-                why.unwrap_or("the controller does not say why")
-            ));
+            let why = why.unwrap_or("the controller does not say why");
+            return Some(format!("the numbers are not complete: {why}"));
         }
-        if metadata.left_out > 0 {
-            words.push(format!(
-                "{} edges and nodes had no place in the answer",
-                metadata.left_out
-            ));
-        }
-        (!words.is_empty()).then(|| words.join("; "))
+        let left_out = metadata.left_out;
+        (left_out > 0).then(|| format!("{left_out} edges and nodes had no place in the answer"))
     }
 }
 
@@ -191,6 +184,22 @@ mod tests {
         ] {
             let expected = format!("the numbers are not complete: {why}");
             assert_eq!(word(&metadata), Some(expected), "{metadata}");
+        }
+    }
+
+    #[test]
+    fn how_many_had_no_place_is_told_once() {
+        let why = "the answer is too long: 5 edges and nodes had no room in it";
+        let cut = json!({"complete": false, "incomplete": why, "leftOut": 5});
+        let expected = format!("the numbers are not complete: {why}");
+        assert_eq!(word(&cut), Some(expected));
+        // Controllers that call an answer of too many edges complete.
+        for metadata in [
+            json!({"complete": true, "leftOut": 5}),
+            json!({"complete": false, "unsettled": true, "incomplete": "x", "leftOut": 5}),
+        ] {
+            let expected = "5 edges and nodes had no place in the answer";
+            assert_eq!(word(&metadata).as_deref(), Some(expected), "{metadata}");
         }
     }
 
