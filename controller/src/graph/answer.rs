@@ -109,10 +109,12 @@ pub(crate) fn write(
             let rows = rows.into_iter().flatten();
             shown.history = rows.map(|row| minute(row, owned)).collect();
         }
+        shown.history_left_out = bare;
         if !to.edge(&shown) {
             // It is longer than it was reckoned.
             bare = !(shown.history.is_empty() && shown.routes.is_empty());
             (shown.history, shown.routes) = (Vec::new(), Vec::new());
+            shown.history_left_out = rows.is_some();
             if !bare || !to.edge(&shown) {
                 crowded.left_out += 1;
                 continue;

@@ -274,6 +274,9 @@ pub struct Edge {
     /// By minute, the oldest first; only with `history`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<Minute>,
+    /// There are minutes of it, and they had no room in the answer.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub history_left_out: bool,
     /// By route of the called workload, requests only; only with `routes`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<RouteSums>,

@@ -86,6 +86,15 @@ impl Calls {
         by_route: bool,
         named: &str,
     ) -> Result<(), String> {
+        // Of these minutes nobody says what was proven, served or refused.
+        if edge.history_left_out {
+            let seconds = traffic.graph.metadata.window_seconds;
+            return Err(format!(
+                "its minutes before the last {seconds} s had no room in the answer, and some of \
+                 its calls may have been refused; -n asks for one namespace alone, --since \
+                 {seconds}s looks at the later ones alone"
+            ));
+        }
         if !served(edge) {
             return Err(match edge.requests {
                 0 => format!("is only remembered, last seen {}", edge.last_seen),

@@ -144,3 +144,29 @@ fn refused_calls_are_counted_by_caller_and_port_whoever_told_of_them() {
     let (objects, calls) = suggested(&[edge("web", "cart", 80, failed)], false);
     assert_eq!((objects.len(), calls.words().count()), (2, 0), "{calls:?}");
 }
+
+#[test]
+fn edge_whose_earlier_minutes_had_no_room_is_left_out_and_one_that_has_none_is_not() {
+    let told = |left_out: bool| {
+        let more = json!({"history": [], "historyLeftOut": left_out,
+            "routes": [{"route": "cart/read", "requests": 5}]});
+        edge("web", "cart", 80, more)
+    };
+    for by_route in [false, true] {
+        let (objects, calls) = suggested(&[told(false)], by_route);
+        judged(&objects);
+        assert!(!objects.is_empty() && calls.left.is_empty(), "{calls:?}");
+        let (objects, calls) = suggested(&[told(true)], by_route);
+        assert_eq!(objects, [] as [Value; 0]);
+        let [left] = &calls.left[..] else {
+            panic!("{:?}", calls.left)
+        };
+        for part in [
+            "deploy/web to deploy/cart port 80",
+            "no room",
+            "--since 300s",
+        ] {
+            assert!(left.contains(part), "{left}");
+        }
+    }
+}

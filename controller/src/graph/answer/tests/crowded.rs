@@ -72,11 +72,16 @@ fn history_goes_before_edges_do_and_the_answer_says_so() {
     };
     let whole = told(1 << 20);
     assert_eq!((whole.edges.len(), with_history(&whole)), (3, 3));
+    assert!(!whole.edges.iter().any(|edge| edge.history_left_out));
     // Just not enough for three edges and a minute of each, as they are reckoned.
     let room = 3 * (EDGE_BYTES + MINUTE_BYTES) - 36;
     let cut = told(room / 3 * 4);
     assert_eq!(cut.edges.len(), 3);
     assert!((1..3).contains(&with_history(&cut)), "{:?}", cut.edges);
+    // Who reads it can tell an edge without earlier calls from one whose are not told.
+    for edge in &cut.edges {
+        assert_eq!(edge.history_left_out, edge.history.is_empty(), "{edge:?}");
+    }
     let why = cut.metadata.incomplete.unwrap();
     assert!(why.contains("told without history or routes"), "{why}");
     assert!(!cut.metadata.complete);
