@@ -130,6 +130,16 @@ impl IndexedGraph {
         Some(end.into())
     }
 
+    /// The last minutes of which it is known what edges carried, where more were asked for.
+    #[must_use]
+    pub(crate) fn known_minutes(&self) -> Option<i64> {
+        let metadata = &self.graph.metadata;
+        let since: Timestamp = metadata.history_since.as_deref()?.parse().ok()?;
+        let end: Timestamp = metadata.end.parse().ok()?;
+        let seconds = end.as_second().saturating_sub(since.as_second());
+        Some(seconds.max(0) / 60)
+    }
+
     /// What a person should know of the numbers.
     #[must_use]
     pub(crate) fn word(&self) -> Option<String> {

@@ -54,7 +54,8 @@ const ADVICE: Advice = Advice {
                   all known are allowed by their port, with a comment that says why. Whether calls \
                   that failed were refused is known of these minutes alone as well: an edge with \
                   earlier ones is left out where only its port would limit it. --since 5m looks \
-                  at these minutes alone. Up to 64 objects are then tried as `weft dry-run -f` \
+                  at these minutes alone. Of a controller that began less than an hour ago the \
+                  error stream says of how many minutes it knows the calls. Up to 64 objects are then tried as `weft dry-run -f` \
                   does, and more are not; what it says goes to the error stream and changes no \
                   exit status, as do warnings of accounts that many share: look for them before \
                   you apply it.",
@@ -111,6 +112,13 @@ impl ClusterCommand for Suggest {
             write(&calls, &objects, console)?;
         }
         caution(&calls, &objects, console)?;
+        if let Some(minutes) = traffic.known_minutes() {
+            console.word(&format!(
+                "these are the calls of the last {minutes} min alone: of what was before, the \
+                 controller knows neither which calls there were nor whether they were refused, \
+                 so a rule for a port may let pass what was refused then"
+            ))?;
+        }
         if !objects.is_empty() {
             try_out(cluster, objects, now, console).await?;
         }

@@ -139,8 +139,11 @@ pub(crate) fn write(
             crowded.left_out += 1;
         }
     }
+    let since = extent.history;
+    let since = since.and_then(|first| sources.history.known_since(first));
     GraphMetadata {
         end: timestamp(sources.window.slots.1 * SLOT),
+        history_since: since.map(timestamp),
         ..crowded.metadata(sources.window, beyond)
     }
 }

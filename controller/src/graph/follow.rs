@@ -195,6 +195,9 @@ impl Graph {
                 if let Some(step) = step {
                     graph.clock_was_set(step, now);
                 }
+                if look == 0 {
+                    graph.begins(now);
+                }
                 graph.look_now(now, look.is_multiple_of(LOOK_BACK));
                 if age > GATHER {
                     graph.tidy(now);

@@ -68,6 +68,9 @@ pub(crate) struct History {
     minutes: BTreeMap<u64, Box<[MinuteRow]>>,
     /// The minute before which all are made.
     minutes_to: u64,
+    /// The first minute that is known: before it nobody was there to count, or it went for want
+    /// of room.
+    minutes_from: u64,
     bytes: usize,
     /// First slot from which on nothing went for want of room.
     whole_from: u64,
@@ -161,6 +164,18 @@ impl History {
         edges.filter(|(edge, _)| once.contains(edge)).collect()
     }
 
+    /// What was counted before this slot is told to nobody any more.
+    pub(crate) fn begins(&mut self, slot: u64) {
+        self.minutes_from = self.minutes_from.max(slot.div_ceil(FINE));
+    }
+
+    /// When its first minute begins, in seconds since 1970, where that is later than minute
+    /// `first`.
+    pub(crate) fn known_since(&self, first: u64) -> Option<u64> {
+        let from = self.minutes_from.max(self.whole_from.div_ceil(FINE));
+        (from > first).then_some(from * 60)
+    }
+
     /// Lets go what stands in this slot and later ones, which come only now: the clock was set
     /// back. A half or a minute that ends after it goes as a whole.
     pub(crate) fn forget_from(&mut self, slot: u64) {
@@ -174,6 +189,7 @@ impl History {
             self.bytes -= size_of_val(&*rows);
         }
         self.minutes_to = self.minutes_to.min(slot / FINE);
+        self.minutes_from = self.minutes_from.min(slot / FINE);
         self.whole_from = self.whole_from.min(slot);
     }
 
@@ -201,7 +217,10 @@ impl History {
             self.drop_minute();
         }
         self.edges.tidy();
-        while self.size() > MAX_BYTES && !self.minutes.is_empty() {
+        while self.size() > MAX_BYTES
+            && let Some((minute, _)) = self.minutes.first_key_value()
+        {
+            self.minutes_from = self.minutes_from.max(*minute + 1);
             self.drop_minute();
             self.dropped += 1;
         }

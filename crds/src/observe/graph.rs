@@ -46,6 +46,10 @@ pub struct GraphMetadata {
     /// Set by the stream's last line: it ends here, and goes on with `since`.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub last: bool,
+    /// RFC 3339; only where `history` asks for more: minutes before this are not known, because
+    /// the controller that answers began later, or had no room for them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub history_since: Option<String>,
     /// Edges and nodes that had no place in the answer.
     #[serde(skip_serializing_if = "is_zero")]
     pub left_out: u64,

@@ -94,3 +94,22 @@ async fn what_was_refused_and_what_its_caller_alone_told_is_said_whatever_is_pri
         assert!(!words.contains("port 8080:"), "{line}: {out}{err}");
     }
 }
+
+#[tokio::test]
+async fn time_of_which_no_minutes_are_known_is_told_whatever_is_printed() {
+    let api = FakeApi::default();
+    api.judge(&format!("{API}/dryruns"), json!({"kept": 1}));
+    let mut graph = graph();
+    graph["metadata"]["end"] = json!("2026-11-02T10:00:00Z");
+    for (since, is_told) in [(json!("2026-11-02T09:48:00Z"), true), (Value::Null, false)] {
+        graph["metadata"]["historySince"] = since;
+        api.put(&format!("{API}/graphs/live"), graph.clone());
+        for line in ["weft suggest -n shop", "weft suggest -n shop -o json"] {
+            let (code, out, err) = run(api.client(), line).await;
+            assert_eq!(code, 0, "{line}: {err}");
+            assert_eq!(out.matches("TrafficTarget").count(), 1, "{line}: {out}");
+            let words = "these are the calls of the last 12 min alone";
+            assert_eq!(err.contains(words), is_told, "{line}: {err}");
+        }
+    }
+}

@@ -1,8 +1,11 @@
 //! What a graph knows of itself that has not been told yet all that was counted before it began.
 
 use std::sync::atomic::Ordering;
+use std::time::SystemTime;
 
-use super::Graph;
+use super::{Graph, YOUNG};
+use crate::graph::history;
+use crate::observe::reports::{SLOT, slot_of};
 
 impl Graph {
     /// What was written down has been read.
@@ -29,6 +32,14 @@ impl Graph {
     /// Whether it began a moment ago, so that not every proxy has told it yet what it counted.
     pub(crate) fn gathers(&self) -> bool {
         self.inner.gathers.load(Ordering::Relaxed)
+    }
+
+    /// It looks for the first time. Of what was counted before, proxies tell again what a longest
+    /// window would have that ends when all of them had time for that.
+    pub(super) fn begins(&self, now: SystemTime) {
+        let grown = slot_of(now) + YOUNG.as_secs() / SLOT;
+        let known = grown.saturating_sub(history::LONGEST);
+        self.inner.state.lock().history.begins(known);
     }
 
     /// Every proxy had time to tell it.

@@ -408,3 +408,30 @@ fn window_says_whose_reports_went_before_they_were_folded() {
     assert!(!concerns(bounds(LONGEST, NOW), "bank"));
     assert!(!concerns((NOW - 12, NOW), "shop"));
 }
+
+#[test]
+fn history_says_from_which_minute_on_it_is_known() {
+    let first = NOW / FINE - MINUTES;
+    let (mut history, _) = steady(NOW);
+    assert_eq!(
+        history.known_since(first),
+        None,
+        "what is too old is no loss"
+    );
+    history.begins(NOW - LONGEST + 1);
+    let begun = (NOW - LONGEST) / FINE + 1;
+    assert_eq!(history.known_since(first), Some(begun * 60));
+    assert_eq!(history.known_since(begun), None);
+    // The clock was set back: what comes from there on is counted.
+    history.forget_from((begun - 5) * FINE);
+    assert_eq!(history.known_since(first), Some((begun - 5) * 60));
+
+    // The oldest minute goes for want of room, and nothing more.
+    let (mut history, _) = steady(NOW);
+    let oldest = history.minutes.keys().next().copied().unwrap();
+    history.bytes += MAX_BYTES - history.size() + 1;
+    history.tidy(NOW - 1);
+    assert_eq!(history.dropped, 1);
+    assert_eq!(history.known_since(oldest), Some((oldest + 1) * 60));
+    assert_eq!(history.known_since(oldest + 1), None);
+}

@@ -51,3 +51,26 @@ async fn what_cannot_be_read_for_good_is_awaited_for_a_moment_and_told_from_then
     assert!(!graph.awaits_recall() && !graph.lacks_recall());
     assert_eq!(incomplete(&graph), None);
 }
+
+#[tokio::test(start_paused = true)]
+async fn minutes_before_what_proxies_tell_again_are_told_to_be_unknown() {
+    let graph = graph(&reports());
+    let ago = |seconds_ago| answer::timestamp(seconds(SystemTime::now()) - seconds_ago);
+    let since = |minutes: Option<u64>| {
+        let now = SystemTime::now();
+        let first = minutes.map(|minutes| seconds(now) / 60 - minutes);
+        let extent = Extent {
+            history: first,
+            ..Extent::default()
+        };
+        graph.answer(&window_of(extent), now).metadata.history_since
+    };
+    assert_eq!(since(Some(60)), None, "one that is old");
+    tokio::spawn(graph.clone().follow(|| true));
+    tokio::time::sleep(YOUNG).await;
+    let told = since(Some(60)).unwrap();
+    assert!((ago(300)..ago(180)).contains(&told), "{told}");
+    for known in [None, Some(2)] {
+        assert_eq!(since(known), None, "{known:?}");
+    }
+}
