@@ -51,14 +51,14 @@ const ADVICE: Advice = Advice {
                   told by its caller alone stands there as comments, and so do the numbers of \
                   calls that no rule allowed, by caller and port. Routes \
                   are known of the last five minutes: with --routes, calls whose routes are not \
-                  all known are allowed by their port, with a comment that says why. Whether calls \
-                  that failed were refused is known of these minutes alone as well: an edge with \
-                  earlier ones is left out where only its port would limit it. --since 5m looks \
-                  at these minutes alone. Of a controller that began less than an hour ago the \
-                  error stream says of how many minutes it knows the calls. Up to 64 objects are then tried as `weft dry-run -f` \
-                  does, and more are not; what it says goes to the error stream and changes no \
-                  exit status, as do warnings of accounts that many share: look for them before \
-                  you apply it.",
+                  all known are allowed by their port, with a comment that says why. How many of \
+                  the calls that failed were refused is known of these minutes alone as well, and \
+                  of earlier ones some may have been: an edge with such is left out where only its \
+                  port would limit it. --since 5m looks at these minutes alone. Of a controller \
+                  that began less than an hour ago the error stream says of how many minutes it knows \
+                  the calls. Up to 64 objects are then tried as `weft dry-run -f` does, and more \
+                  are not; what it says goes to the error stream and changes no exit status, as do \
+                  warnings of accounts that many share: look for them before you apply it.",
     after_help = "Example:\n  weft suggest --to deploy/cart -n shop > policy.yaml"
 )]
 pub(crate) struct Suggest {

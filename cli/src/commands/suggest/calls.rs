@@ -215,9 +215,9 @@ fn none_was_refused(traffic: &IndexedGraph, edge: &Edge) -> Result<(), String> {
     if failed > 0 {
         let seconds = traffic.graph.metadata.window_seconds;
         return Err(format!(
-            "{failed} of its calls before the last {seconds} s failed, and nobody remembers \
-             whether they were refused: a rule for its port would let them pass; --since \
-             {seconds}s looks at the later ones alone, with --routes by their routes"
+            "{failed} of its calls before the last {seconds} s failed, and some may \
+             have been refused: a rule for its port would let them pass; --since {seconds}s looks \
+             at the later ones alone, with --routes by their routes"
         ));
     }
     // Its caller counted no failure, and the called side refused all the same.
