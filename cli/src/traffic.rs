@@ -122,6 +122,12 @@ impl IndexedGraph {
         self.graph.metadata.window_seconds as f64
     }
 
+    /// Whether numbers are missing for good, or were not told yet.
+    #[must_use]
+    pub(crate) fn is_lossy(&self) -> bool {
+        is_lossy(&self.graph.metadata)
+    }
+
     /// The end of the window, by the controller's clock: what times of the graph are compared
     /// with, because this machine's may be wrong.
     #[must_use]

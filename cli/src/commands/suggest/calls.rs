@@ -115,7 +115,16 @@ impl Calls {
         let (destination, found) = called(traffic, edge, ports)?;
         if let Err(why) = told::served(edge) {
             let known = self.has(&destination, edge, &found);
-            return if known { Ok(()) } else { Err(why.to_owned()) };
+            // What is missing may be the called side's word.
+            let so_far = match traffic.is_lossy() {
+                true => ", as far as was told by now",
+                false => "",
+            };
+            return if known {
+                Ok(())
+            } else {
+                Err(format!("{why}{so_far}"))
+            };
         }
         let mut by_port = None;
         let routes = if by_route && is_http(edge.protocol) {

@@ -113,3 +113,19 @@ async fn time_of_which_no_minutes_are_known_is_told_whatever_is_printed() {
         }
     }
 }
+
+#[tokio::test]
+async fn what_its_caller_alone_told_is_so_by_now_while_numbers_are_missing() {
+    let api = FakeApi::default();
+    let mut graph = graph();
+    graph["edges"][0]["server"] = Value::Null;
+    for complete in [true, false] {
+        graph["metadata"]["complete"] = json!(complete);
+        api.put(&format!("{API}/graphs/live"), graph.clone());
+        let (code, out, err) = run(api.client(), "weft suggest -n shop").await;
+        assert_eq!(code, 0, "{err}");
+        assert!(out.contains("told by its caller alone"), "{out}{err}");
+        let is_told = out.contains("as far as was told by now");
+        assert_eq!(is_told, !complete, "{out}{err}");
+    }
+}
