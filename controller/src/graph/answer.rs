@@ -133,17 +133,13 @@ pub(crate) fn write(
         if to.node(&sources.node(node, routes, extent)) {
             continue;
         }
-        if to.node(&sources.node(node, &[], extent)) {
-            crowded.bare += 1;
-        } else {
-            crowded.left_out += 1;
-        }
+        let fits = to.node(&sources.node(node, &[], extent));
+        crowded.bare += usize::from(fits);
+        crowded.left_out += usize::from(!fits);
     }
-    let since = extent.history;
-    let since = since.and_then(|first| sources.history.known_since(first));
     GraphMetadata {
         end: timestamp(sources.window.slots.1 * SLOT),
-        history_since: since.map(timestamp),
+        history_since: sources.history_since(extent),
         ..crowded.metadata(sources.window, beyond)
     }
 }
@@ -246,6 +242,12 @@ impl Sources<'_> {
             last: seen.last.min(end),
             ..seen
         })
+    }
+
+    /// From when on minutes are known, where more are asked for.
+    fn history_since(&self, extent: &Extent) -> Option<String> {
+        let since = self.history.known_since(extent.history?);
+        since.map(timestamp)
     }
 
     /// Whether there is no such object any more.

@@ -86,15 +86,7 @@ impl Calls {
         by_route: bool,
         named: &str,
     ) -> Result<(), String> {
-        // Of these minutes nobody says what was proven, served or refused.
-        if edge.history_left_out {
-            let seconds = traffic.graph.metadata.window_seconds;
-            return Err(format!(
-                "its minutes before the last {seconds} s had no room in the answer, and some of \
-                 its calls may have been refused; -n asks for one namespace alone, --since \
-                 {seconds}s looks at the later ones alone"
-            ));
-        }
+        are_earlier_ones_told(traffic, edge)?;
         if !served(edge) {
             return Err(match edge.requests {
                 0 => format!("is only remembered, last seen {}", edge.last_seen),
@@ -114,16 +106,11 @@ impl Calls {
         }
         let (destination, found) = called(traffic, edge, ports)?;
         if let Err(why) = told::served(edge) {
-            let known = self.has(&destination, edge, &found);
-            // What is missing may be the called side's word.
-            let so_far = match traffic.is_lossy() {
-                true => ", as far as was told by now",
-                false => "",
-            };
-            return if known {
-                Ok(())
-            } else {
-                Err(format!("{why}{so_far}"))
+            return match self.has(&destination, edge, &found) {
+                true => Ok(()),
+                // What is missing may be the called side's word.
+                false if traffic.is_lossy() => Err(format!("{why}, as far as was told by now")),
+                false => Err(why.to_owned()),
             };
         }
         let mut by_port = None;
@@ -204,6 +191,22 @@ impl Calls {
             .map(|(namespace, name)| format!("{namespace}/{name}"))
             .collect()
     }
+}
+
+/// Of minutes that are not told nobody knows what was proven, served or refused in them.
+///
+/// # Errors
+/// When there are such.
+fn are_earlier_ones_told(traffic: &IndexedGraph, edge: &Edge) -> Result<(), String> {
+    if !edge.history_left_out {
+        return Ok(());
+    }
+    let seconds = traffic.graph.metadata.window_seconds;
+    Err(format!(
+        "its minutes before the last {seconds} s had no room in the answer, and some of its calls \
+         may have been refused; -n asks for one namespace alone, --since {seconds}s looks at the \
+         later ones alone"
+    ))
 }
 
 /// A rule for a port lets all calls to it pass, also those that were refused.
