@@ -136,14 +136,16 @@ impl IndexedGraph {
         Some(end.into())
     }
 
-    /// The last minutes of which it is known what edges carried, where more were asked for.
+    /// The last minutes of which it is known what edges carried, where more were asked for. The
+    /// window is told apart from them, and may reach further back.
     #[must_use]
     pub(crate) fn known_minutes(&self) -> Option<i64> {
         let metadata = &self.graph.metadata;
         let since: Timestamp = metadata.history_since.as_deref()?.parse().ok()?;
         let end: Timestamp = metadata.end.parse().ok()?;
         let seconds = end.as_second().saturating_sub(since.as_second());
-        Some(seconds.max(0) / 60)
+        let window = i64::try_from(metadata.window_seconds).unwrap_or(i64::MAX);
+        Some(seconds.max(window) / 60)
     }
 
     /// What a person should know of the numbers.
@@ -216,6 +218,20 @@ mod tests {
         ] {
             let expected = "5 edges and nodes had no place in the answer";
             assert_eq!(word(&metadata).as_deref(), Some(expected), "{metadata}");
+        }
+    }
+
+    #[test]
+    fn minutes_that_are_known_are_no_fewer_than_those_of_the_window() {
+        for (since, known) in [
+            (json!("2026-11-02T09:48:00Z"), Some(12)),
+            (json!("2026-11-02T09:57:00Z"), Some(5)),
+            (Value::Null, None),
+        ] {
+            let graph = json!({"metadata": {"end": "2026-11-02T10:00:00Z", "windowSeconds": 300,
+                "historySince": since}});
+            let graph = IndexedGraph::of(serde_json::from_value(graph).unwrap());
+            assert_eq!(graph.known_minutes(), known, "{:?}", graph.graph.metadata);
         }
     }
 
