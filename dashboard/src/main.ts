@@ -22,8 +22,8 @@ const PLACES_EACH = 60_000;
 const PLACES_AGAIN = 10_000;
 /** So often at most the rest of an answer that is not whole is asked for at once. */
 const PLACES_AT_ONCE = 20;
-/** So often at most whoever does not answer yet is asked again what may be read, before the page begins. */
-const FIRST_AGAIN = 4;
+/** So long at most whoever does not answer yet is asked again what may be read, before the page begins. */
+const FIRST_WITHIN = 10_000;
 const KEY = "weft-dashboard";
 const ALL = "*";
 
@@ -310,11 +310,12 @@ function key(): string {
 async function first(mesh: Mesh): Promise<Start> {
   const start = await mesh.start();
   if (start.named || start.all || location.hash !== "") return start;
-  for (let left = FIRST_AGAIN; ; left--) {
+  const until = performance.now() + FIRST_WITHIN;
+  for (;;) {
     try {
       return { ...start, all: (await mesh.scope()).cluster };
     } catch (error) {
-      if (!(error instanceof Refusal) || !(error.lost || error.crowded) || left === 0) return start;
+      if (!(error instanceof Refusal) || !(error.lost || error.crowded) || performance.now() > until) return start;
       alarm(error.message);
       await new Promise((resolve) => setTimeout(resolve, EACH));
     }
