@@ -27,6 +27,10 @@ async fn selector_chooses_items_and_pages_fit_together() {
         .await;
     assert_eq!(names(&second), ["web"]);
     assert_eq!(second["metadata"]["continue"], Value::Null);
+    let (code, refusal) = bench
+        .ask("reader", &format!("{DEPLOYMENTS}?limit=1&continue=7-1"))
+        .await;
+    assert_eq!((code, &refusal["reason"]), (410, &json!("Expired")));
     assert_eq!(
         first["items"][0]["timestamp"],
         second["items"][0]["timestamp"]
