@@ -84,8 +84,9 @@ impl ExportedPairs {
     }
 
     /// The slots to count. A clock that was set back shows slots again that were counted:
-    /// those from now on are new, and pairs of later ones begin anew: they would be neither idle
-    /// nor the first. One that was set ahead has passed slots in which nothing was.
+    /// those from now on are new, and all pairs begin anew: told of in slots to come, they would
+    /// not become idle, and would seem newer than those that come now. One that was set ahead has
+    /// passed slots in which nothing was.
     fn due(&mut self, now: SystemTime) -> (u64, u64) {
         let end = reported_before(now);
         if end + JITTER < self.next {
