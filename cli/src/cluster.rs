@@ -34,7 +34,8 @@ use crate::global::Global;
 /// words about a replica that is away arrive.
 const CONNECT_WITHIN: Duration = Duration::from_secs(9);
 
-/// A controller that has just begun answers within this time, and after that somebody else may.
+/// A controller that has just begun, or has no room for an answer, gives one within this time, and
+/// after that somebody else may.
 const BEGUN_WITHIN: Duration = Duration::from_secs(3);
 /// Between two questions to it.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -240,6 +241,23 @@ impl Cluster {
         }
     }
 
+    /// The same of a question that is put again while a controller says that it will answer in a
+    /// moment.
+    async fn ask_again<T, F>(&self, what: &str, call: impl Fn() -> F) -> Result<T, Refusal>
+    where
+        F: Future<Output = kube::Result<T>>,
+    {
+        let until = Instant::now() + BEGUN_WITHIN;
+        loop {
+            match self.try_ask(what, call()).await {
+                Err(refusal) if refusal.passes_soon() && Instant::now() < until => {
+                    sleep(AGAIN).await;
+                }
+                ended => return ended,
+            }
+        }
+    }
+
     /// Reads what the API server has at `path`.
     ///
     /// # Errors
@@ -272,8 +290,7 @@ impl Cluster {
         self.try_request(what, request).await
     }
 
-    /// The answer to a request, of which the time is taken too. A controller that has just begun
-    /// is asked again.
+    /// The answer to a request, of which the time is taken too.
     ///
     /// # Errors
     /// As [`Self::try_ask`].
@@ -282,21 +299,14 @@ impl Cluster {
         what: &str,
         request: http::Request<Vec<u8>>,
     ) -> Result<T, Refusal> {
-        let until = Instant::now() + BEGUN_WITHIN;
-        loop {
-            let request = request.clone();
-            let call = async {
-                let body = self.body_of(request.map(Body::from)).await?;
-                let bytes = body.collect_bytes().await?;
-                serde_json::from_slice(&bytes).map_err(kube::Error::SerdeError)
-            };
-            match self.try_ask(what, call).await {
-                Err(refusal) if refusal.passes_soon() && Instant::now() < until => {
-                    sleep(AGAIN).await;
-                }
-                ended => return ended,
+        let call = || {
+            let body = self.body_of(request.clone().map(Body::from));
+            async move {
+                let bytes = body.await?.collect_bytes().await?;
+                serde_json::from_slice::<T>(&bytes).map_err(kube::Error::SerdeError)
             }
-        }
+        };
+        self.ask_again(what, call).await
     }
 
     /// Reads what the API server has at `path` as it is, of at most `most` bytes.
@@ -309,12 +319,15 @@ impl Cluster {
         path: &str,
         most: usize,
     ) -> Result<Bytes, Refusal> {
-        let request = match http::Request::get(path).body(Body::empty()) {
+        let request = match http::Request::get(path).body(Vec::<u8>::new()) {
             Ok(request) => request,
             Err(error) => return Err(Refusal::of(what, kube::Error::HttpError(error))),
         };
-        let call = async { whole(self.body_of(request).await?, most).await };
-        self.try_ask(what, call).await
+        let call = || {
+            let body = self.body_of(request.clone().map(Body::from));
+            async move { whole(body.await?, most).await }
+        };
+        self.ask_again(what, call).await
     }
 
     /// What is left to read of an answer that is no refusal.

@@ -126,6 +126,13 @@ impl ObserveMetrics {
         let label = ResourceLabel { resource, status };
         self.answers.get_or_create(&label).inc();
     }
+
+    /// How many there were.
+    #[cfg(test)]
+    pub(crate) fn times_answered(&self, resource: &'static str, status: u16) -> u64 {
+        let label = ResourceLabel { resource, status };
+        self.answers.get_or_create(&label).get()
+    }
 }
 
 /// Questions to live proxies.
@@ -214,6 +221,12 @@ impl ApiMetrics {
     /// Counts one answer with this HTTP status.
     pub fn answered(&self, status: u16) {
         self.answers.get_or_create(&StatusLabel { status }).inc();
+    }
+
+    /// How many there were.
+    #[cfg(test)]
+    pub(crate) fn times_answered(&self, status: u16) -> u64 {
+        self.answers.get_or_create(&StatusLabel { status }).get()
     }
 }
 

@@ -161,6 +161,11 @@ export class Refusal extends Error {
     return this.status === 0 || this.status >= 500;
   }
 
+  /** Who knows has too much to answer, and says so to whoever may ask. */
+  get crowded(): boolean {
+    return this.status === 429;
+  }
+
   /** Of a question that had an answer before: what it names may have no pod for a moment, and is
    *  then refused as a filter (400) or as what is asked about (404). */
   get passes(): boolean {

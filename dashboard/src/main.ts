@@ -22,6 +22,8 @@ const PLACES_EACH = 60_000;
 const PLACES_AGAIN = 10_000;
 /** So often at most the rest of an answer that is not whole is asked for at once. */
 const PLACES_AT_ONCE = 20;
+/** So long at most whoever does not answer yet is asked again what may be read, before the page begins. */
+const FIRST_WITHIN = 10_000;
 const KEY = "weft-dashboard";
 const ALL = "*";
 
@@ -182,7 +184,7 @@ class Dashboard implements App {
   }
 
   private fail(refusal: Refusal): void {
-    const kind = refusal.lost ? "lost" : "refused";
+    const kind = refusal.lost || refusal.crowded ? "lost" : "refused";
     this.away = refusal.lost;
     if (!this.view) {
       write(this.nothing, "Nothing is known of this place.");
@@ -190,7 +192,7 @@ class Dashboard implements App {
       return;
     }
     this.view.lost ??= { since: this.view.at + performance.now() - this.view.came, why: refusal.message };
-    const cause = refusal.lost ? "no controller answers" : "no answer is given to this reader";
+    const cause = refusal.lost ? "no controller answers" : refusal.crowded ? "the controller has too much to answer and is asked again" : "no answer is given to this reader";
     this.tell(kind, `Stale since ${clock(this.view.at)}: ${cause}. What is shown is what was known then. ${refusal.message}`);
   }
 
@@ -301,12 +303,30 @@ function key(): string {
   return sessionStorage.getItem(KEY) ?? "";
 }
 
-/** Where the page begins: with all namespaces, for whoever may read them and has named none. */
+/**
+ * Where the page begins: with all namespaces, for whoever may read them and has named none. Who
+ * does not answer for a moment, as a controller that has just begun, has not said that he may not.
+ */
 async function first(mesh: Mesh): Promise<Start> {
   const start = await mesh.start();
   if (start.named || start.all || location.hash !== "") return start;
-  const all = await mesh.scope().then((scope) => scope.cluster, () => false);
-  return { ...start, all };
+  const until = performance.now() + FIRST_WITHIN;
+  for (;;) {
+    try {
+      return { ...start, all: (await mesh.scope()).cluster };
+    } catch (error) {
+      if (!(error instanceof Refusal) || !(error.lost || error.crowded) || performance.now() > until) return start;
+      alarm(error.message);
+      await new Promise((resolve) => setTimeout(resolve, EACH));
+    }
+  }
+}
+
+/** Says why there is no page yet. */
+function alarm(words: string): void {
+  const alert = found("#alert");
+  set(alert, "class", "lost");
+  write(alert, words);
 }
 
 async function begin(): Promise<void> {
@@ -315,9 +335,7 @@ async function begin(): Promise<void> {
     new Dashboard(held, await first(new Mesh(held))).run();
   } catch (error) {
     const words = error instanceof Refusal ? error.message : "the page could not start";
-    const alert = found("#alert");
-    set(alert, "class", "lost");
-    write(alert, words);
+    alarm(words);
     write(found("main p"), words);
   }
 }

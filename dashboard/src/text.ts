@@ -1,7 +1,8 @@
 // Text of the cluster, and numbers, for people.
 
-/** Whether a character acts upon what shows it: controls, and what turns or hides text. */
-const ACTS = /[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g;
+/** A character that acts upon what shows it: those that control, turn the direction of writing, take no place, or are none; the same ones as `weft` has. */
+const ACTS =
+  /[\u0000-\u001f\u007f-\u009f\u00ad\u034f\u061c\u115f-\u1160\u17b4-\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb\ufffe-\uffff\u{1bca0}-\u{1bca3}\u{1d173}-\u{1d17a}\u{e0000}-\u{e0fff}]/gu;
 
 /** The text with such characters written as escapes, as `weft` prints them. */
 export function plain(text: string): string {

@@ -69,4 +69,58 @@ mod tests {
             "shop/cart-v1:8080 GET /a%20b?c=\"d\"\\ caf\u{e9} \u{5d0}\u{4e2d}\u{fffd}\u{1f600}";
         assert_eq!(ordinary.chars().find(|letter| acts_upon(*letter)), None);
     }
+
+    fn file(path: &str) -> String {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        std::fs::read_to_string(root.join(path)).unwrap()
+    }
+
+    fn between<'a>(text: &'a str, before: &str, after: &str) -> &'a str {
+        let (_, rest) = text.split_once(before).unwrap();
+        rest.split_once(after).unwrap().0
+    }
+
+    /// The code that stands first in this text, as `\u001f` or `\u{1f}`, and what is after it.
+    fn code(text: &str) -> (u32, &str) {
+        let text = text.strip_prefix("\\u").unwrap();
+        let (digits, rest) = match text.strip_prefix('{') {
+            Some(braced) => braced.split_once('}').unwrap(),
+            None => text.split_at(4),
+        };
+        (u32::from_str_radix(digits, 16).unwrap(), rest)
+    }
+
+    #[test]
+    fn page_escapes_the_same_characters() {
+        let page = file("dashboard/src/text.ts");
+        let mut rest = between(&page, "const ACTS =\n  /[", "]/gu;");
+        let mut ranges = Vec::new();
+        while !rest.is_empty() {
+            let (first, after) = code(rest);
+            let (last, after) = match after.strip_prefix('-') {
+                Some(after) => code(after),
+                None => (first, after),
+            };
+            ranges.push(first..=last);
+            rest = after;
+        }
+        for letter in '\0'..=char::MAX {
+            let there = ranges
+                .iter()
+                .any(|range| range.contains(&u32::from(letter)));
+            assert_eq!(there, acts_upon(letter), "{letter:?}");
+        }
+    }
+
+    #[test]
+    fn lines_of_logs_escape_the_same_characters() {
+        let (here, log) = (
+            file("policy/src/terminal.rs"),
+            file("runtime/src/log_writer.rs"),
+        );
+        let ours = between(&here, "fn acts_upon(letter: char) -> bool {", "\n}");
+        let theirs = between(&log, "fn acts(letter: char) -> bool {", "\n}");
+        assert!(ours.contains("is_control"), "{ours}");
+        assert_eq!(ours, theirs);
+    }
 }

@@ -172,8 +172,11 @@ fn readable(line: &[u8]) -> Cow<'_, [u8]> {
     let mut readable = String::with_capacity(line.len());
     for letter in String::from_utf8_lossy(event).chars() {
         if letter != '\u{1b}' && acts(letter) {
-            // Writing to a String does not fail.
-            let _ = write!(readable, "\\u{:04x}", u32::from(letter));
+            // JSON has two escapes for one beyond U+FFFF.
+            for unit in letter.encode_utf16(&mut [0; 2]) {
+                // Writing to a String does not fail.
+                let _ = write!(readable, "\\u{unit:04x}");
+            }
         } else {
             readable.push(letter);
         }
@@ -182,12 +185,30 @@ fn readable(line: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(readable.into_bytes())
 }
 
-/// Control characters, and those that turn the direction of writing or take no place; none of
-/// them beyond U+FFFF. A list of its own, since this crate knows no other of ours.
+/// Those that control, turn the direction of writing, take no place, or are none. A list of its
+/// own, since this crate knows no other of ours; a test of `policy` holds it to the one there.
 fn acts(letter: char) -> bool {
     letter.is_control()
-        || matches!(letter, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
-        || matches!(letter, '\u{2060}'..='\u{206f}' | '\u{feff}')
+        || matches!(
+            letter,
+            '\u{ad}'
+                | '\u{34f}'
+                | '\u{61c}'
+                | '\u{115f}'..='\u{1160}'
+                | '\u{17b4}'..='\u{17b5}'
+                | '\u{180b}'..='\u{180f}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{3164}'
+                | '\u{feff}'
+                | '\u{ffa0}'
+                | '\u{fff0}'..='\u{fffb}'
+                | '\u{fffe}'..='\u{ffff}'
+                | '\u{1bca0}'..='\u{1bca3}'
+                | '\u{1d173}'..='\u{1d17a}'
+                | '\u{e0000}'..='\u{e0fff}'
+        )
 }
 
 impl<'a> MakeWriter<'a> for LogWriter {
@@ -300,6 +321,10 @@ mod tests {
         assert_eq!(
             shown("{\"reason\":\"\u{9b}2J\u{202e}x\u{7f}\u{2028}\"}\n"),
             "{\"reason\":\"\\u009b2J\\u202ex\\u007f\\u2028\"}\n"
+        );
+        assert_eq!(
+            shown("{\"reason\":\"\u{ad}\u{3164}\u{e0041}\"}\n"),
+            "{\"reason\":\"\\u00ad\\u3164\\udb40\\udc41\"}\n"
         );
         assert_eq!(
             shown("no answer\r\nINFO all is well\n"),

@@ -23,11 +23,11 @@ impl Cluster {
     /// # Errors
     /// As [`Self::try_ask`]. Only the begin has a time limit.
     pub(crate) async fn stream(&self, what: &str, path: &str) -> Result<Body, Refusal> {
-        let request = match http::Request::get(path).body(Body::empty()) {
+        let request = match http::Request::get(path).body(Vec::new()) {
             Ok(request) => request,
             Err(error) => return Err(Refusal::of(what, kube::Error::HttpError(error))),
         };
-        self.try_ask(what, self.body_of(request)).await
+        self.begin(what, &request).await
     }
 
     /// The same, line by line.
@@ -46,10 +46,15 @@ impl Cluster {
     pub(crate) async fn lines_of(
         &self,
         what: &str,
-        request: http::Request<Body>,
+        request: http::Request<Vec<u8>>,
     ) -> Result<Lines, Refusal> {
-        let body = self.try_ask(what, self.body_of(request)).await?;
+        let body = self.begin(what, &request).await?;
         Ok(Lines::of(what, body))
+    }
+
+    async fn begin(&self, what: &str, request: &http::Request<Vec<u8>>) -> Result<Body, Refusal> {
+        let call = || self.body_of(request.clone().map(Body::from));
+        self.ask_again(what, call).await
     }
 }
 

@@ -98,18 +98,19 @@ impl Refusal {
         self.may_pass() || matches!(self.why, Why::Missing(_)) || self.code() == Some(400)
     }
 
-    /// Whether a controller of ours answers that it does so in a moment: it has just begun.
+    /// Whether a controller of ours answers that it does so in a moment: it has just begun, or has
+    /// no room for the answer now.
     #[must_use]
     pub(crate) fn passes_soon(&self) -> bool {
-        let begins = matches!(
+        let in_a_moment = matches!(
             self.why,
             Why::Status {
-                code: 503,
+                code: 429 | 503,
                 soon: true,
                 ..
             }
         );
-        begins && of_ours(&self.what)
+        in_a_moment && of_ours(&self.what)
     }
 
     /// The API server's own words.

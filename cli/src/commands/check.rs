@@ -41,8 +41,10 @@ const AGAIN: Duration = Duration::from_secs(2);
     about = "Check that the mesh is well, or that a cluster can have one",
     long_about = "Checks the cluster, the control plane, the proxies and the users' objects, and \
                   says of each fault what to do. Every check has an id, which docs/checks.md \
-                  explains. What the user may not see is skipped. Exit status 1 if a check failed, \
-                  3 if all were skipped but those of the cluster itself.",
+                  explains. What the user may not see is skipped. Each answer is waited for 12 s \
+                  at most, whatever --request-timeout says, and all of them for 30 s. Exit status \
+                  1 if a check failed, 3 if all were skipped but those of the cluster itself, or \
+                  some because the controller or the API server had too much to answer.",
     after_help = "Example:\n  weft check --wait 2m"
 )]
 pub(crate) struct Check {
@@ -83,6 +85,17 @@ struct CheckReport {
     checks: Vec<Done>,
     #[serde(skip)]
     conclusion: Conclusion,
+    /// Why something is not known that may be told a moment later.
+    #[serde(skip)]
+    crowded: Option<String>,
+}
+
+impl CheckReport {
+    /// Whether another try may come to something else. Who may see nothing now may not see more
+    /// before the time is over.
+    fn may_pass(&self) -> bool {
+        self.conclusion == Conclusion::No || self.crowded.is_some()
+    }
 }
 
 impl ClusterCommand for Check {
@@ -104,8 +117,7 @@ impl ClusterCommand for Check {
             }
             let left = self.wait.is_some_and(|wait| begun.elapsed() + AGAIN < wait);
             match tried {
-                // Who may see nothing now may not see more before the time is over.
-                Ok(report) if report.conclusion != Conclusion::No || !left => break report,
+                Ok(report) if !report.may_pass() || !left => break report,
                 Ok(_) => sleep(AGAIN).await,
                 // Who does not answer now may do so before the time is over, and who is not
                 // known now will not be then.
@@ -116,12 +128,16 @@ impl ClusterCommand for Check {
         if !output::data(console, format, &report)? {
             print(&report, console)?;
         }
-        match report.conclusion {
-            Conclusion::Unknown => Err(Failure::unknown(
+        match (report.conclusion, report.crowded) {
+            (Conclusion::Unknown, Some(why)) => Err(Failure::unknown(format!(
+                "not all is known of the mesh, and some checks were skipped: {why}; ask again, or \
+                 with --wait 1m"
+            ))),
+            (Conclusion::Unknown, None) => Err(Failure::unknown(
                 "nothing is known of the mesh: every check of it was skipped, for the reason \
                  beside it; ask as somebody who may see more",
             )),
-            told => Ok(told),
+            (told, _) => Ok(told),
         }
     }
 }
@@ -177,11 +193,17 @@ impl Check {
             FailOn::Error => CheckStatus::Error,
             FailOn::Warning => CheckStatus::Warning,
         };
-        let conclusion = conclude(&checks, fails);
+        let crowded = facts.crowded().map(str::to_owned);
+        let conclusion = match conclude(&checks, fails) {
+            // The user may see what was not told, so that nothing is wrong is not known.
+            Conclusion::Yes if crowded.is_some() => Conclusion::Unknown,
+            told => told,
+        };
         Ok(CheckReport {
             success: conclusion == Conclusion::Yes,
             checks,
             conclusion,
+            crowded,
         })
     }
 }

@@ -61,8 +61,15 @@ impl Validate {
         };
         let mut findings = Vec::new();
         let (mut objects, mut unreadable) = (0, 0);
+        let mut unread = Vec::new();
         for name in &self.files {
-            let manifest = files::read(name, console)?;
+            let manifest = match files::read(name, console) {
+                Ok(manifest) => manifest,
+                Err(why) => {
+                    unread.push(why.to_string());
+                    continue;
+                }
+            };
             let judged = judged::judge_each(&manifest.text, namespace, &cluster);
             objects += judged.objects;
             unreadable += judged.unreadable;
@@ -74,7 +81,7 @@ impl Validate {
             .filter(|(_, finding)| finding.refused)
             .count();
         let report = json!({
-            "success": refused == 0,
+            "success": refused == 0 && unread.is_empty(),
             "objects": objects,
             "findings": findings.iter().map(|(file, finding)| listed(file, finding)).collect::<Vec<_>>(),
         });
@@ -86,6 +93,9 @@ impl Validate {
             console.word(&format!(
                 "{objects} objects judged: {refused} mistakes, {warnings} warnings"
             ))?;
+        }
+        if !unread.is_empty() {
+            return Err(Failure::usage(unread.join("; ")));
         }
         match (refused, unreadable) {
             (0, 0) => Ok(Conclusion::Yes),

@@ -35,6 +35,8 @@ type FakeResponse = Response<UnsyncBoxBody<bytes::Bytes, Infallible>>;
 struct Script {
     /// No controller answers.
     lost: bool,
+    /// The controller has no room for another answer.
+    crowded: bool,
     /// What is said of any call.
     explanation: ExplanationStatus,
     /// What was asked about.
@@ -169,6 +171,10 @@ impl Mesh {
         self.script.lock().await.lost = lost;
     }
 
+    pub(super) async fn crowd(&self, crowded: bool) {
+        self.script.lock().await.crowded = crowded;
+    }
+
     pub(super) async fn forbid(&self, namespace: &str) {
         self.script.lock().await.forbidden = Some(namespace.to_owned());
     }
@@ -224,6 +230,9 @@ impl Mesh {
                 503,
                 "no endpoints available for service \"weft-controller\"",
             );
+        }
+        if script.crowded && path.starts_with(OBSERVE) {
+            return status(429, "this answer has no room beside the others; ask again");
         }
         if let Some(namespace) = &script.forbidden
             && path.contains(&format!("/namespaces/{namespace}/"))

@@ -237,6 +237,35 @@ async fn a_lost_controller_is_told_at_once_and_what_was_known_stays() {
 }
 
 #[tokio::test]
+async fn controller_with_too_much_to_answer_is_told_from_a_right_that_ended() {
+    let mut shown = Shown::of(&shop::shop(60)).await;
+    shown.mesh.crowd(true).await;
+    let browser = &mut shown.browser;
+    browser
+        .wait("document.querySelector('#alert').textContent.startsWith('Stale since')")
+        .await;
+    let alert = browser.text("#alert").await;
+    assert!(alert.contains("too much to answer"), "{alert}");
+    assert!(alert.contains("no room beside the others"), "{alert}");
+    let class = "document.querySelector('#alert').className";
+    assert_eq!(browser.eval(class).await, "lost");
+    shown.mesh.crowd(false).await;
+    browser
+        .wait("document.querySelector('#alert').textContent === ''")
+        .await;
+    // Control: a right that ended has its own words.
+    shown.mesh.forbid("shop").await;
+    browser
+        .wait("document.querySelector('#alert').className === 'refused'")
+        .await;
+    let alert = browser.text("#alert").await;
+    assert!(
+        alert.contains("no answer is given to this reader"),
+        "{alert}"
+    );
+}
+
+#[tokio::test]
 async fn what_one_may_not_read_is_named_with_the_role_that_grants_it() {
     let mut shown = Shown::of(&shop::shop(60)).await;
     shown.mesh.scope(false, &["shop"]);

@@ -43,3 +43,27 @@ async fn a_namespace_that_is_new_is_offered_when_the_controller_comes_back() {
     shown.mesh.lose(false).await;
     shown.browser.wait(&offered("bank")).await;
 }
+
+#[tokio::test]
+async fn page_that_is_opened_before_a_controller_answers_begins_with_all_namespaces_too() {
+    let mesh = Mesh::start().await;
+    mesh.graph(&shop::shop(60));
+    mesh.lose(true).await;
+    let weft = mesh.dashboard(&[]).await;
+    let mut browser = Browser::start().await;
+    browser.open(&weft.url).await;
+    browser
+        .wait("document.querySelector('#alert').className === 'lost'")
+        .await;
+    mesh.lose(false).await;
+    let place = "document.querySelector('#place')?.value";
+    browser.wait(&format!("{place} === '*'")).await;
+    browser
+        .wait("document.querySelector('#alert').textContent === ''")
+        .await;
+    // Control: who may not read all of them begins in one.
+    mesh.scope(false, &["shop"]);
+    let other = mesh.dashboard(&[]).await;
+    browser.open(&other.url).await;
+    browser.wait(&format!("{place} === 'shop'")).await;
+}

@@ -3,10 +3,13 @@
 //! A body is all there before its first byte is read, and its reader may take his time. So all
 //! of them share a budget, of which nobody is given more before somebody else gave back. Small
 //! ones have a part of their own: the API server reads documents about each API, and while it
-//! cannot, no namespace of the cluster can be deleted.
+//! cannot, no namespace of the cluster can be deleted. Of the others one user has half at most,
+//! so that whoever reads slowly leaves room for everybody else.
 //!
 //! Bodies are passed on by copies of small parts: what waits for the network would else keep the
 //! whole of it.
+
+mod readers;
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -22,6 +25,8 @@ use runtime::limit::Reached;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+use self::readers::{Reader, ReaderShare, Readers};
+use super::front_proxy::{User, digest};
 use super::pace::Pace;
 use super::refusal::Refusal;
 
@@ -30,6 +35,8 @@ use super::refusal::Refusal;
 const MAX_ANSWER: usize = 32 * 1024 * 1024;
 /// Bytes of all answers that are longer than a small one.
 const LARGE_BYTES: usize = 56 * 1024 * 1024;
+/// Of these, bytes of one user's: an answer of a graph has room in it.
+const LARGE_BYTES_OF_ONE: usize = LARGE_BYTES / 2;
 /// Bytes of all small ones.
 const SMALL_BYTES: usize = 8 * 1024 * 1024;
 /// Bytes of a small one.
@@ -42,6 +49,10 @@ const PART: usize = 16 * 1024;
 pub(crate) struct AnswerBudget {
     small: Arc<Semaphore>,
     large: Arc<Semaphore>,
+    /// Who holds how much of the large ones.
+    readers: Readers,
+    /// Whose answers these are; nobody's at first.
+    reader: Reader,
     /// Counts answers that found no room.
     full: Counter,
 }
@@ -49,7 +60,7 @@ pub(crate) struct AnswerBudget {
 /// Some of the budget, until the last clone of it goes.
 #[derive(Clone, Debug)]
 pub(crate) struct Share {
-    _permit: Arc<OwnedSemaphorePermit>,
+    _permits: Arc<(OwnedSemaphorePermit, Option<ReaderShare>)>,
 }
 
 impl Share {
@@ -66,7 +77,17 @@ impl AnswerBudget {
         Self {
             small: Arc::new(Semaphore::new(SMALL_BYTES)),
             large: Arc::new(Semaphore::new(LARGE_BYTES)),
+            readers: Readers::default(),
+            reader: Reader::default(),
             full: limits.counter("answer-bytes"),
+        }
+    }
+
+    /// The same budget, for what this user reads.
+    pub(crate) fn of(&self, user: &User) -> Self {
+        Self {
+            reader: digest(&user.name),
+            ..self.clone()
         }
     }
 
@@ -84,48 +105,83 @@ impl AnswerBudget {
             );
             return Err(Refusal::new(code, "RequestEntityTooLarge", message));
         }
-        let budget = if bytes <= SMALL {
-            &self.small
+        let (budget, own) = if bytes <= SMALL {
+            (&self.small, None)
         } else {
-            &self.large
+            let own = self.readers.take(self.reader, bytes, LARGE_BYTES_OF_ONE);
+            let whose = "this user's answers that wait to be read";
+            let own = own.ok_or_else(|| self.no_room(whose, LARGE_BYTES_OF_ONE))?;
+            (&self.large, Some(own))
         };
         let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
         let permit = Arc::clone(budget).try_acquire_many_owned(permits);
         let permit = permit.map_err(|_| {
-            self.full.inc();
-            let all = (SMALL_BYTES + LARGE_BYTES) / (1024 * 1024);
-            let message = format!(
-                "answers that wait for their readers take the {all} MiB that there are for them; \
-                 try again later, or ask for one namespace"
-            );
-            Refusal::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message)
+            let whose = "answers that wait for their readers";
+            self.no_room(whose, SMALL_BYTES + LARGE_BYTES)
         })?;
         Ok(Share {
-            _permit: Arc::new(permit),
+            _permits: Arc::new((permit, own)),
         })
+    }
+
+    fn no_room(&self, whose: &str, bytes: usize) -> Refusal {
+        self.full.inc();
+        let message = format!(
+            "{whose} take the {} MiB that there are for them; try again later, or ask for one \
+             namespace",
+            bytes / (1024 * 1024)
+        );
+        Refusal::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message)
+    }
+
+    /// An answer and the room for it, where its length is known.
+    ///
+    /// # Errors
+    /// As [`Self::reserve`].
+    pub(crate) fn with_room(&self, answer: Answer) -> Result<Answer, Refusal> {
+        let is_reserved = answer.extensions().get::<Share>().is_some();
+        match answer.body().size_hint().exact() {
+            Some(bytes) if !is_reserved => {
+                let share = self.reserve(usize::try_from(bytes).unwrap_or(usize::MAX))?;
+                Ok(share.of(answer))
+            }
+            _ => Ok(answer),
+        }
+    }
+
+    /// Whether a stream whose first line has so many bytes can begin now.
+    ///
+    /// # Errors
+    /// As [`Self::reserve`].
+    pub(crate) fn begins(&self, bytes: usize) -> Result<(), Refusal> {
+        if bytes > PART {
+            self.reserve(bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Whether there is room for any answer, so that none has to be measured.
+    pub(crate) fn takes_any(&self) -> bool {
+        self.small.available_permits() >= SMALL
+            && self.large.available_permits() >= MAX_ANSWER
+            && self.readers.held(self.reader) == 0
     }
 
     /// An answer on its way to its reader. Of a stream, each line has to find room.
     ///
     /// # Errors
     /// As [`Self::reserve`].
-    pub(super) fn admit(&self, mut answer: Answer) -> Result<Response<PacedBody>, Refusal> {
-        let reserved = answer.extensions_mut().remove::<Share>();
-        let share = match (reserved, answer.body().size_hint().exact()) {
-            (None, Some(bytes)) => {
-                Some(self.reserve(usize::try_from(bytes).unwrap_or(usize::MAX))?)
-            }
-            (reserved, _) => reserved,
-        };
-        Ok(self.passed_on(answer, share))
+    pub(super) fn admit(&self, answer: Answer) -> Result<Response<PacedBody>, Refusal> {
+        Ok(self.passed_on(self.with_room(answer)?))
     }
 
     /// A refusal on its way: that of too many bytes has to find room as well.
     pub(super) fn refusal(&self, answer: Answer) -> Response<PacedBody> {
-        self.passed_on(answer, None)
+        self.passed_on(answer)
     }
 
-    fn passed_on(&self, answer: Answer, share: Option<Share>) -> Response<PacedBody> {
+    fn passed_on(&self, mut answer: Answer) -> Response<PacedBody> {
+        let share = answer.extensions_mut().remove::<Share>();
         answer.map(|body| PacedBody {
             body,
             rest: Bytes::new(),

@@ -100,7 +100,7 @@ pub(crate) trait Handler: Debug + Send + Sync {
     fn openapi_v3(&self) -> Value;
 
     /// Answers a call below `/apis/<group>` or `/openapi/v3/apis/<group>` on behalf of a
-    /// user whom the API server passed on.
+    /// user whom the API server passed on, and counts it. See [`given`].
     fn call(
         self: Arc<Self>,
         user: User,
@@ -315,6 +315,7 @@ async fn answer(
             return refuse(&Refusal::new(code, "Unauthorized", error.to_string()));
         }
     };
+    let own = answers.of(&user);
     let call = async {
         // At most for the call's time limit.
         let _permit = api.permits.acquire(&user).await;
@@ -324,8 +325,10 @@ async fn answer(
         Arc::clone(&api.handler).call(user, request).await
     };
     match tokio::time::timeout(CALL_TIMEOUT, call).await {
+        // Counted already: one that found no room is not counted again.
+        Ok(answer) if !answer.status().is_success() => own.refusal(without_body(answer, head)),
         Ok(answer) => {
-            let admitted = answers.admit(without_body(answer, head));
+            let admitted = own.admit(without_body(answer, head));
             admitted.unwrap_or_else(|refusal| refuse(&refusal))
         }
         Err(_) => {
@@ -380,6 +383,18 @@ pub(crate) fn whole(code: StatusCode, body: impl Into<Bytes>) -> ApiResponse {
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, json);
     response
+}
+
+/// What a handler gives to a user: with room for it, or a refusal. It is what he is told, so it
+/// is what is counted.
+pub(crate) fn given(
+    answers: &AnswerBudget,
+    made: Result<ApiResponse, Refusal>,
+    group: &str,
+) -> ApiResponse {
+    let answer = made.unwrap_or_else(|refusal| refused(&refusal, group));
+    let given = answers.with_room(answer);
+    given.unwrap_or_else(|refusal| refused(&refusal, group))
 }
 
 /// A refusal as an answer.

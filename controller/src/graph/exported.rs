@@ -84,11 +84,14 @@ impl ExportedPairs {
     }
 
     /// The slots to count. A clock that was set back shows slots again that were counted:
-    /// those from now on are new. One that was set ahead has passed slots in which nothing was.
+    /// those from now on are new, and all pairs begin anew: told of in slots to come, they would
+    /// not become idle, and would seem newer than those that come now. One that was set ahead has
+    /// passed slots in which nothing was.
     fn due(&mut self, now: SystemTime) -> (u64, u64) {
         let end = reported_before(now);
         if end + JITTER < self.next {
             self.next = slot_of(now);
+            self.pairs.clear();
         }
         (self.next.max(end.saturating_sub(OLDEST)), end)
     }
@@ -225,6 +228,32 @@ mod tests {
             let set = Duration::from_secs(set.saturating_add_signed(step));
             let due = shown.due(SystemTime::UNIX_EPOCH + set);
             assert_eq!(due, expected, "{step} s");
+        }
+    }
+
+    #[test]
+    fn clock_that_was_set_back_leaves_no_pair_of_later_slots_and_one_that_wavers_leaves_all() {
+        let by = Teller {
+            namespace: "shop".into(),
+            node: "shop/Deployment/web".into(),
+        };
+        let calls = Calls {
+            requests: 1,
+            ..Calls::default()
+        };
+        for (back, kept) in [(0, 1), (JITTER * SLOT, 1), (3600, 0)] {
+            let mut shown = shown();
+            let (_, end) = shown.due(now());
+            let pair = Pair::new("shop/Deployment/web", "shop/Deployment/api");
+            let told = vec![(pair, by.clone(), calls.clone())];
+            shown.count(vec![(end - 1, told)], end);
+            assert_eq!(shown.pairs.all().len(), 1);
+            let set = now() - Duration::from_secs(back);
+            shown.due(set);
+            let pairs = shown.pairs.all();
+            assert_eq!(pairs.len(), kept, "{back} s back");
+            let begun = pairs.iter().map(|one| one.since);
+            assert!(begun.max() <= Some(slot_of(set)), "{back} s back");
         }
     }
 

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     aggregated::{
         access::{AccessDecision, Gate, refusal},
+        bodies::AnswerBudget,
         front_proxy::User,
         parameters::{refuse_repeated, refuse_unknown},
         refusal::Refusal,
@@ -34,6 +35,8 @@ pub(crate) struct Api {
     pub followed: Followed,
     /// Who may read what.
     pub gate: Gate,
+    /// What bodies of answers may take.
+    pub answers: AnswerBudget,
     /// Counters.
     pub metrics: ApiMetrics,
 }
@@ -62,7 +65,7 @@ impl Handler for Api {
     ) -> BoxFuture<'static, server::ApiResponse> {
         Box::pin(async move {
             let answer = self.answer(&user, &request).await;
-            self.respond(answer)
+            self.respond(&user, answer)
         })
     }
 
@@ -123,23 +126,20 @@ impl Api {
             .answer(&path, &parameters, as_table(request), SystemTime::now())
     }
 
-    fn respond(&self, answer: Result<MetricsAnswer, Refusal>) -> server::ApiResponse {
-        let MetricsAnswer { body, warning } = match answer {
-            Ok(answer) => answer,
-            Err(refusal) => {
-                self.refused(refusal.code);
-                return server::refused(&refusal, GROUP);
+    fn respond(&self, user: &User, made: Result<MetricsAnswer, Refusal>) -> server::ApiResponse {
+        let answer = made.map(|MetricsAnswer { body, warning }| {
+            let mut answer = server::whole(StatusCode::OK, body.to_string());
+            // RFC 7234: code 299, no agent, the text in quotes. Ours has none.
+            let warning = warning.and_then(|text| format!("299 - \"{text}\"").try_into().ok());
+            let warning: Option<HeaderValue> = warning;
+            if let Some(warning) = warning {
+                answer.headers_mut().insert(header::WARNING, warning);
             }
-        };
-        self.metrics.answered(StatusCode::OK.as_u16());
-        let mut response = server::whole(StatusCode::OK, body.to_string());
-        // RFC 7234: code 299, no agent, the text in quotes. Ours has none.
-        let warning = warning.and_then(|text| format!("299 - \"{text}\"").try_into().ok());
-        let warning: Option<HeaderValue> = warning;
-        if let Some(warning) = warning {
-            response.headers_mut().insert(header::WARNING, warning);
-        }
-        response
+            answer
+        });
+        let answer = server::given(&self.answers.of(user), answer, GROUP);
+        self.metrics.answered(answer.status().as_u16());
+        answer
     }
 }
 

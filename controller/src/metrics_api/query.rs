@@ -75,6 +75,8 @@ pub(crate) enum Mistake {
     NotFound,
     /// A parameter is wrong: its name and why.
     BadParameter(&'static str, String),
+    /// A list cannot go on where it ended: the same.
+    Expired(&'static str, String),
 }
 
 /// Everything beside the path.
@@ -264,7 +266,8 @@ impl Parameters {
                     let from = from.ok_or_else(|| bad("continue", why))?;
                     if !from.is_kept() {
                         let why = "belongs to no window that is kept; ask again without it";
-                        return Err(bad("continue", why));
+                        // No mistake of the reader's: clients begin such a list anew.
+                        return Err(Mistake::Expired("continue", format!("{value:?} {why}")));
                     }
                     parameters.from = Some(from);
                 }

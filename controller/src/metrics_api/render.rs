@@ -350,6 +350,10 @@ impl From<Mistake> for Refusal {
         match mistake {
             Mistake::NotFound => Self::no_such_path(),
             Mistake::BadParameter(name, why) => Self::bad(format!("parameter {name}: {why}")),
+            Mistake::Expired(name, why) => {
+                let message = format!("parameter {name}: {why}");
+                Self::new(StatusCode::GONE, "Expired", message)
+            }
         }
     }
 }

@@ -68,7 +68,7 @@ impl ObserveApi {
     {
         let resource = path(request.uri()).map_or("none", |path| path.resource.plural());
         let answer = self.answer(user, request).await;
-        let answer = answer.unwrap_or_else(|refusal| server::refused(&refusal, GROUP));
+        let answer = server::given(&self.context.answers.of(user), answer, GROUP);
         let status = answer.status().as_u16();
         self.context.metrics.answered(resource, status);
         answer
@@ -196,12 +196,19 @@ impl ObserveApi {
         let now = SystemTime::now();
         let query = GraphQuery::parse(query, namespace, now)?;
         self.context.must_not_await_recall()?;
+        let (graph, answers) = (self.context.graph.clone(), self.context.answers.of(user));
         if query.watch {
             let permits = self.permits(user)?;
+            // Its first line is all of the graph, and breaks the stream off if it finds no room.
+            // One that is taken up may begin with a few changes.
+            if query.since.is_none() && !answers.takes_any() {
+                let requested = query.requested.clone();
+                let begins = move || answers.begins(graph.written(&requested, now).length());
+                self.workers.run(begins).await??;
+            }
             let sources = (self.context.graph.clone(), self.workers.clone());
             return Ok(stream::answer(sources, query, permits));
         }
-        let (graph, answers) = (self.context.graph.clone(), self.context.answers.clone());
         let made = move || {
             let written = graph.written(&query.requested, now);
             // Before it is one text: what others are given meanwhile must not pile up.

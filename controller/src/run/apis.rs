@@ -101,6 +101,7 @@ fn handlers(
             },
             followed: followed.clone(),
             gate: gate.clone(),
+            answers: answers.clone(),
             metrics: metrics.api.clone(),
         }));
     }

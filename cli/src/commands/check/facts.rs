@@ -104,6 +104,8 @@ pub(super) enum Missing {
     Unseen(String),
     /// Who should have answered is away, and what the API server says of that.
     Away(String),
+    /// Who should have answered has too much to answer, and may have room later.
+    Crowded(String),
 }
 
 impl Facts {
@@ -165,6 +167,14 @@ impl Facts {
         }
     }
 
+    /// Why a part is not known that the user may see, and that may be told a moment later.
+    pub(super) fn crowded(&self) -> Option<&str> {
+        self.parts.values().find_map(|part| match part {
+            Err(Missing::Crowded(why)) => Some(why.as_str()),
+            _ => None,
+        })
+    }
+
     /// Of what was looked at since this was asked last, the lists whose rest was not read.
     pub(super) fn take_cut(&self) -> Vec<&'static str> {
         self.cut_seen.take().into_iter().collect()
@@ -178,7 +188,7 @@ impl Facts {
         match self.part(name) {
             Ok(value) => Ok(value.as_array().map(Vec::as_slice).unwrap_or_default()),
             Err(Missing::Absent) => Ok(&[]),
-            Err(Missing::Unseen(why) | Missing::Away(why)) => Err(why),
+            Err(Missing::Unseen(why) | Missing::Away(why) | Missing::Crowded(why)) => Err(why),
         }
     }
 
@@ -205,12 +215,12 @@ fn missing(refusal: Refusal) -> Missing {
     if refusal.is_missing() {
         return Missing::Absent;
     }
-    let away = refusal.code() == Some(503);
+    let code = refusal.code();
     let why = refusal.into_failure().to_string();
-    if away {
-        Missing::Away(why)
-    } else {
-        Missing::Unseen(why)
+    match code {
+        Some(503) => Missing::Away(why),
+        Some(429) => Missing::Crowded(why),
+        _ => Missing::Unseen(why),
     }
 }
 

@@ -280,7 +280,9 @@ what a check needs, or where nothing is wrong with the first 20 000 objects of a
 these alone are read. `--pre` looks at a cluster before Weft is installed, `--wait 2m` tries again
 until nothing fails, also while the API server does not answer, `--fail-on warning` makes a warning
 fail too. Where every check but those of the cluster itself is skipped, nothing is known of the mesh,
-and the exit status is 3.
+and the exit status is 3. So it is where some are skipped because the controller or the API server
+had too much to answer (429), which `--wait` waits for too. Each answer is waited for 12 s at most,
+whatever `--request-timeout` says, and all of them for 30 s.
 "
     .to_owned();
     let mut category = "";

@@ -43,7 +43,9 @@ fn trusted(facts: &Facts) -> Result<Vec<(String, Vec<u8>)>, String> {
         let configuration = match facts.part(part) {
             Ok(configuration) => configuration,
             Err(Missing::Absent) => continue,
-            Err(Missing::Unseen(why) | Missing::Away(why)) => return Err(why),
+            Err(Missing::Unseen(why) | Missing::Away(why) | Missing::Crowded(why)) => {
+                return Err(why);
+            }
         };
         for webhook in configuration["webhooks"].as_array().into_iter().flatten() {
             let name = webhook["name"].as_str().unwrap_or_default();

@@ -85,7 +85,7 @@ async fn begin(cluster: &Cluster, spec: &DryRunSpec, left: Duration) -> Result<L
         ..spec.clone()
     };
     let request = ask::request(cluster, spec)?;
-    cluster.lines_of(WHAT, request.map(Into::into)).await
+    cluster.lines_of(WHAT, request).await
 }
 
 /// What one stream told last, and whether it ended in order.

@@ -1,4 +1,5 @@
-//! A controller that has just begun and does not know yet what it is asked about.
+//! A controller that answers in a moment: it has just begun and does not know yet what it is asked
+//! about, or has no room for the answer.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -9,11 +10,16 @@ const AWAY: &str = "no controller of Weft answers";
 
 /// An API that refuses so often before it answers. `soon`: it says after how long to ask again.
 fn young(refusals: usize, soon: bool) -> Client {
+    refusing(503, refusals, soon)
+}
+
+/// The same with this status.
+fn refusing(refused: u16, refusals: usize, soon: bool) -> Client {
     let asked = AtomicUsize::new(0);
     Client::new(
         tower::service_fn(move |_: Request<Body>| {
             let details = json!({"retryAfterSeconds": usize::from(soon)});
-            let refusal = json!({"kind": "Status", "status": "Failure", "code": 503,
+            let refusal = json!({"kind": "Status", "status": "Failure", "code": refused,
                 "message": BEGINS, "details": details});
             let node = |name: &str| {
                 json!({"id": name, "kind": "Deployment", "namespace": "shop", "name": name,
@@ -24,7 +30,11 @@ fn young(refusals: usize, soon: bool) -> Client {
                 "edges": [{"id": "1", "from": "web", "to": "cart", "port": 80,
                     "protocol": "http1", "requests": 60, "success": 60}]});
             let begins = asked.fetch_add(1, Ordering::Relaxed) < refusals;
-            let (code, body) = if begins { (503, refusal) } else { (200, graph) };
+            let (code, body) = if begins {
+                (refused, refusal)
+            } else {
+                (200, graph)
+            };
             let mut answer = Response::new(Body::from(body.to_string().into_bytes()));
             *answer.status_mut() = StatusCode::from_u16(code).unwrap();
             async move { Ok::<_, Infallible>(answer) }
@@ -50,5 +60,45 @@ async fn who_begins_is_asked_again_for_a_moment_and_told_from_who_is_away() {
         assert!(err.contains(words), "{refusals}, {soon}: {err}");
         assert_eq!(out.contains("cart"), code == 0, "{refusals}, {soon}: {out}");
         assert!(!soon || !err.contains(AWAY), "{refusals}: {err}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_no_room_for_an_answer_is_asked_again_as_who_begins_is() {
+    for (refusals, soon, ends_with) in [
+        (2, true, 0),
+        (usize::MAX, true, 3),
+        // Who does not say when is not asked again.
+        (1, false, 3),
+    ] {
+        let client = refusing(429, refusals, soon);
+        let (code, out, err) = run(client, "weft stat deploy -n shop").await;
+        assert_eq!(code, ends_with, "{refusals}, {soon}: {err}");
+        assert_eq!(out.contains("cart"), code == 0, "{refusals}, {soon}: {out}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_streamed_and_what_is_read_as_it_is_are_asked_for_again_too() {
+    let global = Cli::try_parse_from(["weft", "version"]).unwrap().global;
+    for (refusals, soon, answered) in [
+        (0, true, true),
+        (2, true, true),
+        (usize::MAX, true, false),
+        // Whoever is away for a moment is not waited for.
+        (1, false, false),
+    ] {
+        let cluster = Cluster::of(young(refusals, soon), &global);
+        let tap = cluster.lines("taps of shop", "/taps").await;
+        assert_eq!(tap.is_ok(), answered, "{refusals}, {soon}: {tap:?}");
+        let cluster = Cluster::of(young(refusals, soon), &global);
+        let request = Request::post("/dryruns").body(Vec::new()).unwrap();
+        let trial = cluster.lines_of("dryruns", request).await;
+        assert_eq!(trial.is_ok(), answered, "{refusals}, {soon}: {trial:?}");
+        let cluster = Cluster::of(young(refusals, soon), &global);
+        let graph = cluster
+            .try_read_bytes("graphs of shop", "/graphs", 1 << 20)
+            .await;
+        assert_eq!(graph.is_ok(), answered, "{refusals}, {soon}: {graph:?}");
     }
 }

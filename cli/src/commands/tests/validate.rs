@@ -8,8 +8,13 @@ use crate::failure::{Failure, status};
 
 /// Exit status, output and words for what is read from the standard input.
 fn validate(text: &str, format: &str) -> (u8, String, String) {
-    let cli = Cli::try_parse_from(["weft", "validate", "-n", "shop", "-o", format, "-f", "-"]);
-    let cli = cli.unwrap();
+    validate_all(&["-"], text, format)
+}
+
+/// The same of several files.
+fn validate_all(files: &[&str], text: &str, format: &str) -> (u8, String, String) {
+    let arguments = ["weft", "validate", "-n", "shop", "-o", format, "-f"];
+    let cli = Cli::try_parse_from(arguments.iter().chain(files)).unwrap();
     let Command::Validate(command) = cli.command else {
         panic!("another command");
     };
@@ -79,6 +84,32 @@ fn document_that_cannot_be_read_is_told_beside_what_is_wrong_with_the_others() {
          v1alpha3: name the port in a TCPRoute, or use v1alpha2"
     );
     assert!(err.contains("1 of the documents cannot be read"), "{err}");
+}
+
+#[test]
+fn file_that_cannot_be_read_hides_nothing_of_the_others() {
+    let split = |weight: &str| {
+        format!(
+            "apiVersion: split.smi-spec.io/v1alpha4\nkind: TrafficSplit\nmetadata: {{name: cart}}\n\
+             spec: {{service: cart, backends: [{{service: cart-v1, weight: {weight}}}]}}\n"
+        )
+    };
+    let missing = "no-such-folder/missing.yaml";
+    for files in [["-", missing], [missing, "-"]] {
+        let (code, out, err) = validate_all(&files, &split("many"), "table");
+        assert_eq!((code, out.lines().count()), (2, 1), "{out}{err}");
+        assert!(out.contains("spec.backends[0].weight"), "{out}");
+        let last = err.lines().last().unwrap();
+        assert!(last.starts_with(missing), "{err}");
+        // What could be read is well, and yet not all is.
+        let (code, out, _) = validate_all(&files, &split("1"), "json");
+        let report: serde_json::Value = serde_json::from_str(&out).unwrap();
+        assert_eq!((code, &report["success"]), (2, &false.into()), "{out}");
+        assert_eq!(report["objects"], 1, "{out}");
+    }
+    // Control: without it.
+    assert_eq!(validate(&split("many"), "table").0, 1);
+    assert_eq!(validate(&split("1"), "table").0, 0);
 }
 
 #[test]

@@ -16,6 +16,14 @@ use crate::aggregated::pace::{LONGEST, PATIENCE, Streams, patiently};
 
 const MIB: usize = 1024 * 1024;
 
+/// The budget, for what a user of this name reads.
+fn of(budget: &AnswerBudget, name: &str) -> AnswerBudget {
+    budget.of(&User {
+        name: name.to_owned(),
+        ..User::default()
+    })
+}
+
 fn answer(bytes: usize) -> Answer {
     Response::new(Full::new(Bytes::from(vec![b'x'; bytes])).boxed_unsync())
 }
@@ -48,8 +56,8 @@ async fn read(budget: &AnswerBudget, answer: Answer, wait: Duration) -> Option<u
 async fn bodies_that_nobody_reads_fill_the_budget_and_small_ones_still_have_theirs() {
     let limits = Reached::default();
     let budget = AnswerBudget::new(&limits);
-    let first = budget.admit(answer(20 * MIB)).ok();
-    let second = budget.admit(answer(20 * MIB)).ok();
+    let first = of(&budget, "first").admit(answer(20 * MIB)).ok();
+    let second = of(&budget, "second").admit(answer(20 * MIB)).ok();
     assert!(first.is_some() && second.is_some());
     let refusal = budget.admit(answer(20 * MIB)).err().unwrap();
     assert_eq!(refusal.code, StatusCode::TOO_MANY_REQUESTS);
@@ -64,6 +72,73 @@ async fn bodies_that_nobody_reads_fill_the_budget_and_small_ones_still_have_thei
     drop((second, small));
     assert_eq!(budget.large.available_permits(), LARGE_BYTES);
     assert_eq!(budget.small.available_permits(), SMALL_BYTES);
+}
+
+#[tokio::test]
+async fn one_user_holds_half_of_what_large_answers_have_and_another_reads_a_whole_graph() {
+    let limits = Reached::default();
+    let budget = AnswerBudget::new(&limits);
+    let slow = of(&budget, "slow");
+    let graph = slow.admit(answer(24 * MIB)).ok();
+    assert!(graph.is_some(), "nobody else reads");
+    let refusal = slow.admit(answer(24 * MIB)).err().unwrap();
+    assert_eq!(refusal.code, StatusCode::TOO_MANY_REQUESTS);
+    assert!(
+        refusal.message.contains("this user's"),
+        "{}",
+        refusal.message
+    );
+    assert!(refusal.again_in().is_some());
+    assert_eq!(limits.count("answer-bytes"), 1);
+    // By other groups he is nobody else.
+    let grouped = User {
+        name: "slow".to_owned(),
+        groups: vec!["others".to_owned()],
+        ..User::default()
+    };
+    assert!(budget.of(&grouped).admit(answer(24 * MIB)).is_err());
+    let small = slow.admit(answer(SMALL)).ok();
+    assert!(small.is_some(), "small ones have a part of their own");
+    let other = of(&budget, "other").admit(answer(24 * MIB)).ok();
+    assert!(other.is_some());
+    drop(graph);
+    assert!(slow.admit(answer(24 * MIB)).is_ok(), "given back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn lines_of_streams_are_their_reader_s() {
+    let budget = AnswerBudget::new(&Reached::default());
+    let slow = of(&budget, "slow");
+    let held = slow.reserve(28 * MIB).unwrap();
+    let stream = slow.admit(line_after(Duration::ZERO, MIB));
+    let mut stream = stream.ok().unwrap().into_body();
+    assert!(stream.frame().await.unwrap().is_err());
+    let other = of(&budget, "other");
+    let line = read(&other, line_after(Duration::ZERO, MIB), Duration::ZERO);
+    assert_eq!(line.await, Some(MIB));
+    drop(held);
+    assert_eq!(budget.large.available_permits(), LARGE_BYTES);
+}
+
+#[tokio::test]
+async fn stream_begins_where_its_first_line_finds_room() {
+    let budget = AnswerBudget::new(&Reached::default());
+    let reader = of(&budget, "reader");
+    assert!(reader.takes_any());
+    assert!(reader.begins(24 * MIB).is_ok());
+    let own = reader.reserve(10 * MIB).unwrap();
+    assert!(!reader.takes_any());
+    assert!(reader.begins(24 * MIB).is_err());
+    assert!(reader.begins(MIB).is_ok());
+    drop(own);
+    let held = ["one", "two"].map(|name| of(&budget, name).reserve(28 * MIB).unwrap());
+    assert!(!reader.takes_any());
+    let refusal = reader.begins(MIB).unwrap_err();
+    assert_eq!(refusal.code, StatusCode::TOO_MANY_REQUESTS);
+    // What is passed on by one part needs none.
+    assert!(reader.begins(PART).is_ok());
+    drop(held);
+    assert!(reader.takes_any());
 }
 
 #[tokio::test]
@@ -127,7 +202,8 @@ async fn stream_that_has_nothing_to_tell_is_not_cut_for_it() {
 async fn line_of_a_stream_that_finds_no_room_breaks_the_stream_off() {
     let limits = Reached::default();
     let budget = AnswerBudget::new(&limits);
-    let held = (budget.reserve(28 * MIB), budget.reserve(28 * MIB));
+    let held = ["one", "two"].map(|name| of(&budget, name).reserve(28 * MIB));
+    assert!(held.iter().all(Result::is_ok));
     let mut body = budget
         .admit(line_after(Duration::ZERO, MIB))
         .ok()

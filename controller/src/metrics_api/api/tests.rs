@@ -19,7 +19,6 @@ use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 
 use super::*;
-use crate::aggregated::bodies::AnswerBudget;
 use crate::aggregated::server::{Apis, serve};
 use crate::observe::reports::{Reports, SLOT, slot_of};
 use crate::testing::front_proxy::Ca;
@@ -44,6 +43,8 @@ struct Bench {
     roots: RootCertStore,
     reviews: Arc<std::sync::atomic::AtomicUsize>,
     reports: Reports,
+    answers: AnswerBudget,
+    metrics: ApiMetrics,
     _stop: watch::Sender<bool>,
 }
 
@@ -90,6 +91,8 @@ impl Bench {
         let (publish, front) = watch::channel(Some(trusted));
         let (models, latest) = watch::channel(None);
         let reviews = Arc::default();
+        let answers = AnswerBudget::new(&Reached::default());
+        let metrics = ApiMetrics::default();
         let api = Api {
             sources: Sources {
                 inventory: Arc::clone(&followed.inventory),
@@ -98,13 +101,14 @@ impl Bench {
             },
             followed,
             gate: Gate::new(judge(Arc::clone(&reviews))),
-            metrics: ApiMetrics::default(),
+            answers: answers.clone(),
+            metrics: metrics.clone(),
         };
         let apis = Apis {
             turned_away: api.metrics.turned_away.clone(),
             handlers: vec![Arc::new(api)],
             front,
-            answers: AnswerBudget::new(&Reached::default()),
+            answers: answers.clone(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
@@ -119,6 +123,8 @@ impl Bench {
             roots,
             reviews,
             reports,
+            answers,
+            metrics,
             _stop: stop,
         }
     }

@@ -1,6 +1,7 @@
 //! Which pods and which time a query means.
 
 use super::*;
+use crate::aggregated::refusal::Refusal;
 
 fn path(text: &str) -> MetricsPath {
     MetricsPath::parse(text).unwrap_or_else(|error| panic!("{text}: {error:?}"))
@@ -100,10 +101,14 @@ fn page_goes_on_in_a_window_that_is_kept_and_in_no_other() {
     let now = slot_of(SystemTime::now());
     let read = |end: u64| parameters(&format!("continue={end}-7"));
     for end in [0, now - 100, now + 10, u64::MAX] {
-        let Err(Mistake::BadParameter(name, why)) = read(end) else {
+        let Err(Mistake::Expired(name, why)) = read(end) else {
             panic!("{end} was read");
         };
         assert_eq!(name, "continue");
+        // What client-go's pager takes for the sign to begin anew.
+        let refusal = Refusal::from(Mistake::Expired(name, why));
+        assert_eq!((refusal.code.as_u16(), refusal.reason), (410, "Expired"));
+        let why = refusal.message;
         assert!(why.contains("ask again without it"), "{why}");
     }
     for end in [now - 1, now - 50] {

@@ -452,3 +452,19 @@ async fn scope_is_asked_of_the_api_server_once_a_minute() {
         (&json!(true), &json!(["shop"]))
     );
 }
+
+#[tokio::test]
+async fn answer_that_finds_no_room_counts_as_what_it_is() {
+    let bench = Bench::new();
+    let mut held = Vec::new();
+    while let Ok(share) = bench.api.context.answers.reserve(64 * 1024) {
+        held.push(share);
+    }
+    let metrics = &bench.api.context.metrics;
+    let answered = || [200, 429].map(|code| metrics.times_answered("proxies", code));
+    assert_eq!(bench.get("admin", "proxies").await.0, 429);
+    assert_eq!(answered(), [0, 1]);
+    drop(held);
+    assert_eq!(bench.get("admin", "proxies").await.0, 200);
+    assert_eq!(answered(), [1, 1]);
+}

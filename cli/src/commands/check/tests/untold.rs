@@ -1,8 +1,9 @@
 //! What nobody tells, or nobody can be asked.
 
 use std::convert::Infallible;
+use std::time::Duration;
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
@@ -85,4 +86,50 @@ async fn what_was_not_read_is_not_called_well() {
     assert!(!skipped.contains(&"connected".to_owned()), "{report:#}");
     let words = "all that asked have one, of the first 20000 pods; more were not read";
     assert!(table.contains(words), "{table}");
+}
+
+/// A healthy mesh whose proxies are not listed before so long is over: there is no room for it.
+fn crowded(seconds: u64) -> Client {
+    let well = client(&healthy(), WELL);
+    let until = Instant::now() + Duration::from_secs(seconds);
+    Client::new(
+        tower::service_fn(move |request: Request<Body>| {
+            let well = well.clone();
+            async move {
+                let of_proxies = request.uri().path() == "/apis/observe.weft.dev/v1alpha1/proxies";
+                if !of_proxies || Instant::now() >= until {
+                    return Ok::<_, Infallible>(well.send(request).await.unwrap());
+                }
+                let status = json!({"kind": "Status", "status": "Failure", "code": 429,
+                    "message": "no room for the answer", "details": {"retryAfterSeconds": 1}});
+                let mut refused = Response::new(Body::from(status.to_string().into_bytes()));
+                *refused.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+                Ok(refused)
+            }
+        }),
+        "default",
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn list_that_found_no_room_is_waited_for_and_not_passed_over() {
+    let (at_once, soon, later): (&[&str], &[&str], &[&str]) =
+        (&[], &["--wait", "20s"], &["--wait", "2m"]);
+    for (seconds, more) in [(3_600, at_once), (3_600, soon)] {
+        let (ended, report, _) = checked_by(crowded(seconds), more).await;
+        let Err(Failure::Unknown(words)) = ended else {
+            panic!("{ended:?}: {report:#}");
+        };
+        assert!(words.contains("no room for the answer"), "{words}");
+        assert_eq!(report["success"], false, "{report:#}");
+        let skipped = with(&report, &["skipped"]);
+        assert!(skipped.contains(&"connected".to_owned()), "{report:#}");
+        assert_eq!(with(&report, &["error"]), [""; 0], "{report:#}");
+    }
+    // Control: what passes in a moment, and within the time that is waited, is well.
+    for (seconds, more) in [(2, at_once), (20, later)] {
+        let (ended, report, _) = checked_by(crowded(seconds), more).await;
+        assert_eq!(ended.unwrap(), Conclusion::Yes, "{report:#}");
+        assert_eq!(with(&report, &["skipped"]), [""; 0], "{report:#}");
+    }
 }

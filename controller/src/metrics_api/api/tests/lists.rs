@@ -27,6 +27,10 @@ async fn selector_chooses_items_and_pages_fit_together() {
         .await;
     assert_eq!(names(&second), ["web"]);
     assert_eq!(second["metadata"]["continue"], Value::Null);
+    let (code, refusal) = bench
+        .ask("reader", &format!("{DEPLOYMENTS}?limit=1&continue=7-1"))
+        .await;
+    assert_eq!((code, &refusal["reason"]), (410, &json!("Expired")));
     assert_eq!(
         first["items"][0]["timestamp"],
         second["items"][0]["timestamp"]
@@ -80,4 +84,24 @@ async fn kubectl_gets_a_table() {
         assert_eq!(row["cells"].as_array().unwrap().len(), columns.len());
         assert_eq!(row["object"]["kind"], "PartialObjectMetadata");
     }
+}
+
+#[tokio::test]
+async fn answer_that_finds_no_room_counts_as_what_it_is_and_once() {
+    let bench = Bench::start().await;
+    let mut held = Vec::new();
+    while let Ok(share) = bench.answers.reserve(64 * 1024) {
+        held.push(share);
+    }
+    let (code, refusal) = bench.ask("reader", DEPLOYMENTS).await;
+    assert_eq!(code, 429, "{refusal}");
+    let answered = || [200, 429].map(|code| bench.metrics.times_answered(code));
+    assert_eq!(answered(), [0, 1]);
+    // So does a refusal that finds none.
+    assert_eq!(bench.ask("stranger", DEPLOYMENTS).await.0, 429);
+    assert_eq!(answered(), [0, 2]);
+    assert_eq!(bench.metrics.times_answered(403), 0);
+    drop(held);
+    assert_eq!(bench.ask("reader", DEPLOYMENTS).await.0, 200);
+    assert_eq!(answered(), [1, 2]);
 }

@@ -87,6 +87,55 @@ async fn streams_of_one_user_and_of_all_are_bounded_and_given_back() {
     assert_eq!(bench.api.streams.available_permits(), MAX_STREAMS);
 }
 
+#[tokio::test]
+async fn stream_whose_first_line_finds_no_room_is_refused_and_told_to_ask_again() {
+    let bench = Bench::new();
+    let now = SystemTime::now();
+    let reporter = crate::observe::reports::Reporter {
+        uid: "shop-web".into(),
+        pod: crate::world::ObjectKey::new("shop", "web-1"),
+        account: None,
+    };
+    let edges = (1..=100).map(|port| wire::v1::Edge {
+        port,
+        ..seen_by_client("shop/api", 3, 1)
+    });
+    let report = wire::v1::Report {
+        process: 1,
+        slot: (slot_of(now) - 1) * SLOT,
+        edges: edges.collect(),
+        ..wire::v1::Report::default()
+    };
+    bench.reports.take(&reporter, report, true, now);
+    bench.api.context.graph.look(now, true).await;
+    let answers = &bench.api.context.answers;
+    let mut held = Vec::new();
+    for name in ["one", "two"] {
+        let user = User {
+            name: name.to_owned(),
+            ..User::default()
+        };
+        held.push(answers.of(&user).reserve(28 * 1024 * 1024).unwrap());
+    }
+    while let Ok(share) = answers.reserve(64 * 1024) {
+        held.push(share);
+    }
+    let path = "graphs/live?watch=true";
+    let open = async |path: &str| bench.send("admin", Method::GET, path, String::new()).await;
+    let full = open(path).await;
+    assert_eq!(full.status(), 429);
+    assert!(full.headers().contains_key("retry-after"));
+    assert_eq!(bench.api.context.metrics.streams.get(), 0, "given back");
+    // One that is taken up may have little to tell.
+    let again = open(&format!("{path}&since=2020-01-01T00:00:00Z")).await;
+    assert_eq!(again.status(), 200);
+    drop(held);
+    let begun = open(path).await;
+    assert_eq!(begun.status(), 200);
+    let first = line(&mut begun.into_body()).await.unwrap();
+    assert!(!first["edges"].as_array().unwrap().is_empty(), "{first}");
+}
+
 /// What its reader was shown last is what the next one is compared with, and not what there is
 /// when it begins.
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,78 @@
+//! What of the budget each reader holds, so that one of them leaves some to the others.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+/// A reader, by a hash of his name.
+pub(super) type Reader = [u8; 32];
+
+/// Bytes by reader; whoever holds none is not in it. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Readers(Arc<Mutex<HashMap<Reader, usize>>>);
+
+/// Some bytes of one reader, until they go.
+#[derive(Debug)]
+pub(super) struct ReaderShare {
+    readers: Readers,
+    reader: Reader,
+    bytes: usize,
+}
+
+impl Readers {
+    /// So many bytes more for this reader; `None` where he would hold more than `most` with what
+    /// he holds. What is longer by itself he is given while he holds nothing else.
+    pub(super) fn take(&self, reader: Reader, bytes: usize, most: usize) -> Option<ReaderShare> {
+        let mut readers = self.0.lock();
+        let held = readers.get(&reader).copied().unwrap_or_default();
+        if held > 0 && held + bytes > most {
+            return None;
+        }
+        readers.insert(reader, held + bytes);
+        Some(ReaderShare {
+            readers: self.clone(),
+            reader,
+            bytes,
+        })
+    }
+
+    /// Bytes that this reader holds.
+    pub(super) fn held(&self, reader: Reader) -> usize {
+        self.0.lock().get(&reader).copied().unwrap_or_default()
+    }
+}
+
+impl Drop for ReaderShare {
+    fn drop(&mut self) {
+        let mut readers = self.readers.0.lock();
+        let held = readers.get(&self.reader).copied().unwrap_or_default();
+        let left = held.saturating_sub(self.bytes);
+        if left == 0 {
+            readers.remove(&self.reader);
+        } else {
+            readers.insert(self.reader, left);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reader_has_his_part_and_is_forgotten_when_he_holds_nothing() {
+        let readers = Readers::default();
+        let first = readers.take([1; 32], 6, 10);
+        assert!(first.is_some());
+        assert!(readers.take([1; 32], 5, 10).is_none());
+        let second = readers.take([1; 32], 4, 10);
+        assert_eq!(readers.held([1; 32]), 10);
+        assert!(readers.take([2; 32], 6, 10).is_some(), "another one");
+        drop(first);
+        assert_eq!(readers.held([1; 32]), 4);
+        drop(second);
+        assert!(readers.take([1; 32], 11, 10).is_some(), "a single one");
+        assert!(readers.0.lock().is_empty());
+    }
+}
