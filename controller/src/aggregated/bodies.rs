@@ -30,13 +30,14 @@ use super::front_proxy::{User, digest};
 use super::pace::Pace;
 use super::refusal::Refusal;
 
-/// Bytes of one answer. What is longer cannot be given at all; those that may be, say sooner
-/// what had no room in them.
-const MAX_ANSWER: usize = 32 * 1024 * 1024;
 /// Bytes of all answers that are longer than a small one.
 const LARGE_BYTES: usize = 56 * 1024 * 1024;
 /// Of these, bytes of one user's: an answer of a graph has room in it.
 const LARGE_BYTES_OF_ONE: usize = LARGE_BYTES / 2;
+/// Bytes of one answer. What is longer cannot be given at all; those that may be, say sooner
+/// what had no room in them. No more than one user's, or the longest would leave less than half
+/// to all others.
+const MAX_ANSWER: usize = LARGE_BYTES_OF_ONE;
 /// Bytes of all small ones.
 const SMALL_BYTES: usize = 8 * 1024 * 1024;
 /// Bytes of a small one.
@@ -69,7 +70,17 @@ impl Share {
         answer.extensions_mut().insert(self);
         answer
     }
+
+    /// The stream for whose first line it was reserved.
+    pub(crate) fn of_first_line<B>(self, mut stream: Response<B>) -> Response<B> {
+        stream.extensions_mut().insert(FirstLine(self));
+        stream
+    }
 }
+
+/// The room of a stream's first line, until that is passed on.
+#[derive(Clone, Debug)]
+struct FirstLine(Share);
 
 impl AnswerBudget {
     /// The whole budget.
@@ -149,25 +160,18 @@ impl AnswerBudget {
         }
     }
 
-    /// Whether a stream whose first line has so many bytes can begin now.
+    /// Room for the first line of a stream, of so many bytes; `None` where it needs none. A stream
+    /// that has begun can be refused no more, so it is reserved before: see
+    /// [`Share::of_first_line`].
     ///
     /// # Errors
     /// As [`Self::reserve`].
-    pub(crate) fn begins(&self, bytes: usize) -> Result<(), Refusal> {
-        if bytes > PART {
-            self.reserve(bytes)?;
-        }
-        Ok(())
+    pub(crate) fn begins(&self, bytes: usize) -> Result<Option<Share>, Refusal> {
+        (bytes > PART).then(|| self.reserve(bytes)).transpose()
     }
 
-    /// Whether there is room for any answer, so that none has to be measured.
-    pub(crate) fn takes_any(&self) -> bool {
-        self.small.available_permits() >= SMALL
-            && self.large.available_permits() >= MAX_ANSWER
-            && self.readers.held(self.reader) == 0
-    }
-
-    /// An answer on its way to its reader. Of a stream, each line has to find room.
+    /// An answer on its way to its reader. Of a stream, each line has to find room, but for a
+    /// first one that has it.
     ///
     /// # Errors
     /// As [`Self::reserve`].
@@ -182,11 +186,12 @@ impl AnswerBudget {
 
     fn passed_on(&self, mut answer: Answer) -> Response<PacedBody> {
         let share = answer.extensions_mut().remove::<Share>();
+        let first = answer.extensions_mut().remove::<FirstLine>();
         answer.map(|body| PacedBody {
             body,
             rest: Bytes::new(),
             share,
-            line: None,
+            line: first.map(|FirstLine(share)| share),
             budget: self.clone(),
             pace: Pace::current(),
             begun: Instant::now(),
@@ -209,7 +214,7 @@ pub(super) struct PacedBody {
     rest: Bytes,
     /// Of all of it, where its length was known before.
     share: Option<Share>,
-    /// Of the line in `rest`.
+    /// Of the line in `rest`, or of the first one, which is still to come.
     line: Option<Share>,
     budget: AnswerBudget,
     pace: Option<Arc<Pace>>,
@@ -219,7 +224,7 @@ pub(super) struct PacedBody {
 impl PacedBody {
     /// Whether there is room for what came.
     fn take(&mut self, data: Bytes) -> Result<(), NoRoom> {
-        if self.share.is_none() && data.len() > PART {
+        if self.share.is_none() && self.line.is_none() && data.len() > PART {
             self.line = Some(self.budget.reserve(data.len()).map_err(|_| NoRoom)?);
         }
         self.rest = data;

@@ -199,15 +199,8 @@ impl ObserveApi {
         let (graph, answers) = (self.context.graph.clone(), self.context.answers.of(user));
         if query.watch {
             let permits = self.permits(user)?;
-            // Its first line is all of the graph, and breaks the stream off if it finds no room.
-            // One that is taken up may begin with a few changes.
-            if query.since.is_none() && !answers.takes_any() {
-                let requested = query.requested.clone();
-                let begins = move || answers.begins(graph.written(&requested, now).length());
-                self.workers.run(begins).await??;
-            }
-            let sources = (self.context.graph.clone(), self.workers.clone());
-            return Ok(stream::answer(sources, query, permits));
+            let sources = (graph, self.workers.clone());
+            return stream::answer(sources, query, answers, permits).await;
         }
         let made = move || {
             let written = graph.written(&query.requested, now);

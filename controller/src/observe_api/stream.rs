@@ -1,9 +1,10 @@
 //! A graph that goes on: a line for each slot. Its reader goes on with `since`.
 
+use std::future::ready;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use futures::stream;
+use futures::{StreamExt as _, stream};
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, timeout_at};
@@ -11,6 +12,8 @@ use tokio::time::{Instant, timeout_at};
 use super::lines::{self, LIFE};
 use super::query::GraphQuery;
 use super::worker_pool::WorkerPool;
+use crate::aggregated::bodies::{AnswerBudget, Share};
+use crate::aggregated::refusal::Refusal;
 use crate::aggregated::server::ApiResponse;
 use crate::graph::follow::Graph;
 use crate::graph::written::{LastShown, Written};
@@ -23,8 +26,8 @@ struct GraphStream {
     query: GraphQuery,
     looks: watch::Receiver<u64>,
     shown: LastShown,
-    /// The slot in which the last line was written; `None` before the first.
-    sent_at: Option<u64>,
+    /// The slot in which the last line was written.
+    sent_at: u64,
     /// End of the last window that was told.
     end: String,
     until: Instant,
@@ -55,53 +58,60 @@ impl Drop for StreamPermits {
     }
 }
 
-/// The stream as an answer.
-pub(super) fn answer(
+/// The stream as an answer. Its first line is made before its head, so that one that finds no
+/// room is refused in words.
+///
+/// # Errors
+/// When there is no room for its first line, or the replica ends.
+pub(super) async fn answer(
     (graph, workers): (Graph, WorkerPool),
     query: GraphQuery,
+    answers: AnswerBudget,
     permits: StreamPermits,
-) -> ApiResponse {
+) -> Result<ApiResponse, Refusal> {
     let looks = graph.looks();
-    let reader = GraphStream {
+    let mut reader = GraphStream {
         graph,
         workers,
         query,
         looks,
         shown: LastShown::default(),
-        sent_at: None,
+        sent_at: 0,
         end: String::new(),
         until: Instant::now() + LIFE,
         ended: false,
         _permits: permits,
     };
-    lines::answer(stream::unfold(reader, |mut reader| async move {
-        let line = reader.next().await?;
-        Some((Bytes::from(line), reader))
-    }))
+    let (first, room) = reader.first(SystemTime::now(), answers).await?;
+    let later = stream::unfold(reader, |mut reader| async move {
+        let line = reader.later().await?;
+        Some((with_newline(line), reader))
+    });
+    let stream = lines::answer(stream::once(ready(with_newline(first))).chain(later));
+    Ok(match room {
+        Some(room) => room.of_first_line(stream),
+        None => stream,
+    })
+}
+
+/// It has room for that.
+fn with_newline(mut line: String) -> Bytes {
+    line.push('\n');
+    line.into()
 }
 
 impl GraphStream {
-    /// The next line; `None` after the last. All of them are made beside this thread, since
-    /// 64 readers of 10 000 edges compare as many hashes in every slot.
-    async fn next(&mut self) -> Option<String> {
-        if self.ended {
-            return None;
-        }
-        let mut line = match self.sent_at {
-            None => self.first(SystemTime::now()).await,
-            Some(sent_at) => self.later(sent_at).await,
-        }?;
-        line.push('\n');
-        Some(line)
-    }
-
     /// What the graph says now, put into words by `render`, which knows what the reader was shown.
-    /// `None` when the replica ends.
-    async fn line(
+    /// All of them are made beside this thread, since 64 readers of 10 000 edges compare as many
+    /// hashes in every slot.
+    ///
+    /// # Errors
+    /// When the replica ends.
+    async fn line<T: Send + 'static>(
         &mut self,
         now: SystemTime,
-        render: impl FnOnce(&Graph, &Written, &mut LastShown) -> String + Send + 'static,
-    ) -> Option<String> {
+        render: impl FnOnce(&Graph, &Written, &mut LastShown) -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
         let (graph, requested) = (self.graph.clone(), self.query.requested.clone());
         let mut shown = std::mem::take(&mut self.shown);
         let sent_at = self.workers.run_for_stream(move || {
@@ -109,40 +119,53 @@ impl GraphStream {
             let line = render(&graph, &written, &mut shown);
             (line, written.end().to_owned(), shown)
         });
-        let (line, end, shown) = sent_at.await.ok()?;
+        let (line, end, shown) = sent_at.await?;
         (self.end, self.shown) = (end, shown);
-        Some(line)
+        Ok(line)
     }
 
-    async fn first(&mut self, now: SystemTime) -> Option<String> {
-        self.sent_at = Some(slot_of(now));
+    /// The first line, and the room for it where it needs some. For all of the graph that is
+    /// there before it is one text; of what changed it is known then how long it is.
+    async fn first(
+        &mut self,
+        now: SystemTime,
+        answers: AnswerBudget,
+    ) -> Result<(String, Option<Share>), Refusal> {
+        self.sent_at = slot_of(now);
         let requested = self.query.requested.clone();
         let since = self.query.since;
         let render = move |graph: &Graph, written: &Written, shown: &mut LastShown| {
             let before = since.and_then(|end| graph.shown_before(&requested, end, now));
             let Some(before) = before else {
+                let room = answers.begins(written.length())?;
                 shown.note(written);
-                return written.whole();
+                return Ok::<_, Refusal>((written.whole(), room));
             };
             shown.note(&before);
-            shown.changes(written, true)
+            let line = shown.changes(written, true);
+            let room = answers.begins(line.len() + 1)?;
+            Ok((line, room))
         };
-        self.line(now, render).await
+        self.line(now, render).await?
     }
 
-    /// Waits for the next slot, and for what was reported of it.
-    async fn later(&mut self, sent_at: u64) -> Option<String> {
+    /// Waits for the next slot, and for what was reported of it: the next line; `None` after the
+    /// last, and when the replica ends.
+    async fn later(&mut self) -> Option<String> {
+        if self.ended {
+            return None;
+        }
         loop {
             let looked = timeout_at(self.until, self.looks.changed()).await;
             let now = SystemTime::now();
             match looked {
-                Ok(Ok(())) if slot_of(now) == sent_at => {}
+                Ok(Ok(())) if slot_of(now) == self.sent_at => {}
                 Ok(Ok(())) => {
-                    self.sent_at = Some(slot_of(now));
+                    self.sent_at = slot_of(now);
                     let render = |_: &Graph, written: &Written, shown: &mut LastShown| {
                         shown.changes(written, false)
                     };
-                    return self.line(now, render).await;
+                    return self.line(now, render).await.ok();
                 }
                 // Its time is over, or the replica ends.
                 Ok(Err(_)) | Err(_) => {
@@ -152,7 +175,7 @@ impl GraphStream {
                     let render = move |_: &Graph, written: &Written, _: &mut LastShown| {
                         LastShown::last(written, &end)
                     };
-                    return self.line(now, render).await;
+                    return self.line(now, render).await.ok();
                 }
             }
         }

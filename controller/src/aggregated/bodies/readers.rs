@@ -22,11 +22,11 @@ pub(super) struct ReaderShare {
 
 impl Readers {
     /// So many bytes more for this reader; `None` where he would hold more than `most` with what
-    /// he holds. What is longer by itself he is given while he holds nothing else.
+    /// he holds.
     pub(super) fn take(&self, reader: Reader, bytes: usize, most: usize) -> Option<ReaderShare> {
         let mut readers = self.0.lock();
         let held = readers.get(&reader).copied().unwrap_or_default();
-        if held > 0 && held + bytes > most {
+        if held + bytes > most {
             return None;
         }
         readers.insert(reader, held + bytes);
@@ -38,7 +38,8 @@ impl Readers {
     }
 
     /// Bytes that this reader holds.
-    pub(super) fn held(&self, reader: Reader) -> usize {
+    #[cfg(test)]
+    fn held(&self, reader: Reader) -> usize {
         self.0.lock().get(&reader).copied().unwrap_or_default()
     }
 }
@@ -72,7 +73,8 @@ mod tests {
         drop(first);
         assert_eq!(readers.held([1; 32]), 4);
         drop(second);
-        assert!(readers.take([1; 32], 11, 10).is_some(), "a single one");
+        assert!(readers.take([1; 32], 11, 10).is_none(), "a single one");
+        assert!(readers.take([1; 32], 10, 10).is_some(), "all of his part");
         assert!(readers.0.lock().is_empty());
     }
 }

@@ -124,29 +124,57 @@ async fn lines_of_streams_are_their_reader_s() {
 async fn stream_begins_where_its_first_line_finds_room() {
     let budget = AnswerBudget::new(&Reached::default());
     let reader = of(&budget, "reader");
-    assert!(reader.takes_any());
     assert!(reader.begins(24 * MIB).is_ok());
     let own = reader.reserve(10 * MIB).unwrap();
-    assert!(!reader.takes_any());
     assert!(reader.begins(24 * MIB).is_err());
     assert!(reader.begins(MIB).is_ok());
     drop(own);
     let held = ["one", "two"].map(|name| of(&budget, name).reserve(28 * MIB).unwrap());
-    assert!(!reader.takes_any());
     let refusal = reader.begins(MIB).unwrap_err();
     assert_eq!(refusal.code, StatusCode::TOO_MANY_REQUESTS);
     // What is passed on by one part needs none.
     assert!(reader.begins(PART).is_ok());
     drop(held);
-    assert!(reader.takes_any());
+    assert_eq!(budget.large.available_permits(), LARGE_BYTES);
+}
+
+/// What others are given between the head of a stream and its first line takes nothing from it.
+#[tokio::test]
+async fn first_line_for_which_room_was_reserved_finds_it_whoever_came_meanwhile() {
+    let budget = AnswerBudget::new(&Reached::default());
+    let reader = of(&budget, "reader");
+    for is_reserved in [true, false] {
+        let room = reader.begins(MIB).unwrap().unwrap();
+        let stream = line_after(Duration::ZERO, MIB);
+        let stream = if is_reserved {
+            room.of_first_line(stream)
+        } else {
+            drop(room);
+            stream
+        };
+        let mut body = reader.admit(stream).ok().unwrap().into_body();
+        let held = [("one", 28), ("two", 27), ("three", 1)]
+            .map(|(name, most)| of(&budget, name).reserve(most * MIB));
+        assert_eq!(held.iter().all(Result::is_ok), !is_reserved);
+        let mut bytes = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            bytes += frame.into_data().unwrap().len();
+        }
+        assert_eq!(bytes, if is_reserved { MIB } else { 0 }, "{is_reserved}");
+        // It is given back with its last part, while the stream goes on.
+        let given_back = reader.begins(MIB);
+        assert_eq!(given_back.is_ok(), is_reserved);
+        drop((held, given_back, body));
+        assert_eq!(budget.large.available_permits(), LARGE_BYTES);
+    }
 }
 
 #[tokio::test]
 async fn what_was_reserved_before_is_counted_once() {
     let budget = AnswerBudget::new(&Reached::default());
-    let share = budget.reserve(30 * MIB).unwrap();
-    let admitted = budget.admit(share.of(answer(30 * MIB))).ok().unwrap();
-    assert_eq!(budget.large.available_permits(), LARGE_BYTES - 30 * MIB);
+    let share = budget.reserve(MAX_ANSWER).unwrap();
+    let admitted = budget.admit(share.of(answer(MAX_ANSWER))).ok().unwrap();
+    assert_eq!(budget.large.available_permits(), LARGE_BYTES - MAX_ANSWER);
     drop(admitted);
     assert_eq!(budget.large.available_permits(), LARGE_BYTES);
 }
@@ -157,6 +185,18 @@ async fn answer_that_is_longer_than_any_may_be_is_refused_for_good() {
     let refusal = budget.admit(answer(MAX_ANSWER + 1)).err().unwrap();
     assert_eq!(refusal.code, StatusCode::PAYLOAD_TOO_LARGE);
     assert!(budget.admit(answer(MAX_ANSWER)).is_ok());
+}
+
+/// Whoever reads the longest answer there may be holds his half and no more.
+#[tokio::test]
+async fn longest_answer_is_no_more_than_one_user_s_half_and_another_reads_one_beside_it() {
+    let budget = AnswerBudget::new(&Reached::default());
+    let held = ["one", "two"].map(|name| of(&budget, name).admit(answer(MAX_ANSWER)));
+    assert!(held.iter().all(Result::is_ok));
+    let refusal = of(&budget, "one").admit(answer(MIB)).err().unwrap();
+    assert_eq!(refusal.code, StatusCode::TOO_MANY_REQUESTS);
+    drop(held);
+    assert_eq!(budget.large.available_permits(), LARGE_BYTES);
 }
 
 #[tokio::test(start_paused = true)]

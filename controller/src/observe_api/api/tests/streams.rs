@@ -1,8 +1,51 @@
 //! Streams of the graph: how they begin and end, and how many there may be.
 
 use super::*;
+use crate::aggregated::bodies::Share;
 use crate::graph::follow::GraphWindow;
 use crate::testing::cluster::pod;
+
+impl Bench {
+    /// Somebody of `shop` called `api` by a hundred ports in this slot: a line of these edges is
+    /// longer than one that needs no room.
+    async fn called_by_many_ports(&self, slot: u64) {
+        let now = SystemTime::now();
+        let reporter = crate::observe::reports::Reporter {
+            uid: "shop-web".into(),
+            pod: crate::world::ObjectKey::new("shop", "web-1"),
+            account: None,
+        };
+        let edges = (1..=100).map(|port| wire::v1::Edge {
+            port,
+            ..seen_by_client("shop/api", 3, 1)
+        });
+        let report = wire::v1::Report {
+            process: 1,
+            slot: slot * SLOT,
+            edges: edges.collect(),
+            ..wire::v1::Report::default()
+        };
+        self.reports.take(&reporter, report, true, now);
+        self.api.context.graph.look(now, true).await;
+    }
+
+    /// All the room there is for what waits for its readers.
+    fn all_room(&self) -> Vec<Share> {
+        let answers = &self.api.context.answers;
+        let mut held = Vec::new();
+        for name in ["one", "two"] {
+            let user = User {
+                name: name.to_owned(),
+                ..User::default()
+            };
+            held.push(answers.of(&user).reserve(28 * 1024 * 1024).unwrap());
+        }
+        while let Ok(share) = answers.reserve(64 * 1024) {
+            held.push(share);
+        }
+        held
+    }
+}
 
 #[tokio::test(start_paused = true)]
 async fn stream_begins_whole_ends_by_itself_and_is_taken_up_again() {
@@ -90,50 +133,50 @@ async fn streams_of_one_user_and_of_all_are_bounded_and_given_back() {
 #[tokio::test]
 async fn stream_whose_first_line_finds_no_room_is_refused_and_told_to_ask_again() {
     let bench = Bench::new();
-    let now = SystemTime::now();
-    let reporter = crate::observe::reports::Reporter {
-        uid: "shop-web".into(),
-        pod: crate::world::ObjectKey::new("shop", "web-1"),
-        account: None,
-    };
-    let edges = (1..=100).map(|port| wire::v1::Edge {
-        port,
-        ..seen_by_client("shop/api", 3, 1)
-    });
-    let report = wire::v1::Report {
-        process: 1,
-        slot: (slot_of(now) - 1) * SLOT,
-        edges: edges.collect(),
-        ..wire::v1::Report::default()
-    };
-    bench.reports.take(&reporter, report, true, now);
-    bench.api.context.graph.look(now, true).await;
-    let answers = &bench.api.context.answers;
-    let mut held = Vec::new();
-    for name in ["one", "two"] {
-        let user = User {
-            name: name.to_owned(),
-            ..User::default()
-        };
-        held.push(answers.of(&user).reserve(28 * 1024 * 1024).unwrap());
-    }
-    while let Ok(share) = answers.reserve(64 * 1024) {
-        held.push(share);
-    }
+    bench
+        .called_by_many_ports(slot_of(SystemTime::now()) - 1)
+        .await;
+    let held = bench.all_room();
     let path = "graphs/live?watch=true";
+    // One that is taken up long after begins whole as well.
+    let late = format!("{path}&since=2020-01-01T00:00:00Z");
     let open = async |path: &str| bench.send("admin", Method::GET, path, String::new()).await;
-    let full = open(path).await;
-    assert_eq!(full.status(), 429);
-    assert!(full.headers().contains_key("retry-after"));
-    assert_eq!(bench.api.context.metrics.streams.get(), 0, "given back");
-    // One that is taken up may have little to tell.
-    let again = open(&format!("{path}&since=2020-01-01T00:00:00Z")).await;
-    assert_eq!(again.status(), 200);
+    for path in [path, late.as_str()] {
+        let full = open(path).await;
+        assert_eq!(full.status(), 429, "{path}");
+        assert!(full.headers().contains_key("retry-after"), "{path}");
+        assert_eq!(bench.api.context.metrics.streams.get(), 0, "given back");
+    }
     drop(held);
     let begun = open(path).await;
     assert_eq!(begun.status(), 200);
     let first = line(&mut begun.into_body()).await.unwrap();
     assert!(!first["edges"].as_array().unwrap().is_empty(), "{first}");
+}
+
+/// Of 100 edges that it was shown nothing changed.
+#[tokio::test(start_paused = true)]
+async fn stream_that_is_taken_up_with_little_to_tell_begins_though_all_of_it_finds_no_room() {
+    let bench = Bench::new();
+    tokio::spawn(bench.api.context.graph.clone().follow(|| true));
+    // One that has just begun does not know what was shown.
+    tokio::time::sleep(Duration::from_secs(40)).await;
+    let ended = SystemTime::now() - Duration::from_secs(15);
+    bench.called_by_many_ports(slot_of(ended) - 4).await;
+    let window = GraphWindow {
+        slots: 2,
+        ..GraphWindow::default()
+    };
+    let shown = bench.api.context.graph.answer(&window, ended);
+    let path = "graphs/live?watch=true&window=10s&quiet=1";
+    let open = async |path: &str| bench.send("admin", Method::GET, path, String::new()).await;
+    let held = bench.all_room();
+    assert_eq!(open(path).await.status(), 429, "all of it");
+    let begun = open(&format!("{path}&since={}", shown.metadata.end)).await;
+    assert_eq!(begun.status(), 200);
+    let first = line(&mut begun.into_body()).await.unwrap();
+    assert_eq!(first["metadata"]["changes"], true, "{first}");
+    drop(held);
 }
 
 /// What its reader was shown last is what the next one is compared with, and not what there is
