@@ -10,9 +10,10 @@ mod callers;
 mod recalled;
 mod set_clock;
 mod shown;
+mod startup;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crds::observe::NodeKind;
@@ -20,6 +21,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use self::startup::{Startup, StartupEvent};
 use super::answer::{self, Extent, GraphSink, Sources};
 use super::blocking::run_blocking;
 use super::edges::EdgeRef;
@@ -78,12 +80,7 @@ struct Inner {
     state: Mutex<GraphState>,
     /// Remembered edges that went since somebody asked.
     truncated: AtomicUsize,
-    /// What was written down has been read.
-    recalled: AtomicBool,
-    /// It is followed, and not for as long as [`YOUNG`].
-    gathers: AtomicBool,
-    /// It was followed for that long.
-    grown: AtomicBool,
+    startup: Mutex<Startup>,
     /// Answers that were given since the last look.
     written: Mutex<Vec<Shared>>,
     /// Counts looks.
@@ -160,10 +157,7 @@ impl Graph {
                 remember,
                 state: Mutex::default(),
                 truncated: AtomicUsize::new(0),
-                // Else nothing is written down.
-                recalled: AtomicBool::new(remember.is_zero()),
-                gathers: AtomicBool::new(false),
-                grown: AtomicBool::new(false),
+                startup: Mutex::new(Startup::of(!remember.is_zero())),
                 written: Mutex::default(),
                 looks: watch::Sender::new(0),
                 metrics,
@@ -177,7 +171,7 @@ impl Graph {
         self,
         whole: impl Fn() -> bool + Send + Sync,
     ) -> impl Future<Output = ()> + Send {
-        self.inner.gathers.store(true, Ordering::Relaxed);
+        self.advance(StartupEvent::Followed);
         self.fold_forever(whole)
     }
 

@@ -1,8 +1,8 @@
 //! What a graph knows of itself that has not been told yet all that was counted before it began.
 
-use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
+use super::startup::{Startup, StartupEvent};
 use super::{Graph, YOUNG};
 use crate::graph::history;
 use crate::observe::reports::{SLOT, slot_of};
@@ -10,28 +10,28 @@ use crate::observe::reports::{SLOT, slot_of};
 impl Graph {
     /// What was written down has been read.
     pub(crate) fn recalled(&self) {
-        self.inner.recalled.store(true, Ordering::Relaxed);
+        self.advance(StartupEvent::Recalled);
     }
 
     /// Whether it knows of the calls that were seen before this process began.
     pub(crate) fn has_recalled(&self) -> bool {
-        self.inner.recalled.load(Ordering::Relaxed)
+        self.startup().has_recalled()
     }
 
     /// Whether it does not, and that comes in a moment. What cannot be read for good would be
     /// waited for without end, so later on answers say that they lack it.
     pub(crate) fn awaits_recall(&self) -> bool {
-        !self.has_recalled() && !self.inner.grown.load(Ordering::Relaxed)
+        self.startup().awaits_recall()
     }
 
     /// Whether it does not, and is not waited for any more.
     pub(crate) fn lacks_recall(&self) -> bool {
-        !self.has_recalled() && self.inner.grown.load(Ordering::Relaxed)
+        self.startup().lacks_recall()
     }
 
     /// Whether it began a moment ago, so that not every proxy has told it yet what it counted.
     pub(crate) fn gathers(&self) -> bool {
-        self.inner.gathers.load(Ordering::Relaxed)
+        self.startup().gathers()
     }
 
     /// It looks for the first time. Of what was counted before, proxies tell again what a longest
@@ -44,7 +44,15 @@ impl Graph {
 
     /// Every proxy had time to tell it.
     pub(crate) fn grow(&self) {
-        self.inner.gathers.store(false, Ordering::Relaxed);
-        self.inner.grown.store(true, Ordering::Relaxed);
+        self.advance(StartupEvent::Grown);
+    }
+
+    pub(super) fn advance(&self, event: StartupEvent) {
+        let mut startup = self.inner.startup.lock();
+        *startup = startup.after(event);
+    }
+
+    fn startup(&self) -> Startup {
+        *self.inner.startup.lock()
     }
 }

@@ -1,0 +1,113 @@
+//! How far a graph has begun, and what it still waits for of what was counted before.
+//!
+//! Three things happen to it, in whatever order: it is followed, so that proxies tell it again
+//! what they counted; what was written down is read; and every proxy had time to tell it.
+
+/// What it waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Startup {
+    /// To be followed, and for what was written down.
+    New,
+    /// For what proxies tell, and for what was written down.
+    Gathering,
+    /// For what proxies tell; what was written down has been read.
+    GatheringRecalled,
+    /// For nothing; what was written down has not been read.
+    GrownUnread,
+    /// For nothing, and it lacks nothing.
+    Whole,
+}
+
+/// What happens to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StartupEvent {
+    /// From now on what proxies tell is folded.
+    Followed,
+    /// What was written down has been read.
+    Recalled,
+    /// Every proxy had time to tell what it counted.
+    Grown,
+}
+
+impl Startup {
+    /// Of a graph of which nothing happened yet. `written_down`: whether it is anywhere.
+    pub(super) const fn of(written_down: bool) -> Self {
+        if written_down { Self::New } else { Self::Whole }
+    }
+
+    /// The only place in which one becomes another.
+    pub(super) const fn after(self, event: StartupEvent) -> Self {
+        match (event, self) {
+            (StartupEvent::Followed, Self::New | Self::Gathering | Self::GrownUnread) => {
+                Self::Gathering
+            }
+            (StartupEvent::Followed, Self::GatheringRecalled | Self::Whole)
+            | (StartupEvent::Recalled, Self::Gathering | Self::GatheringRecalled) => {
+                Self::GatheringRecalled
+            }
+            (StartupEvent::Grown, Self::New | Self::Gathering | Self::GrownUnread) => {
+                Self::GrownUnread
+            }
+            (StartupEvent::Recalled, Self::New | Self::GrownUnread | Self::Whole)
+            | (StartupEvent::Grown, Self::GatheringRecalled | Self::Whole) => Self::Whole,
+        }
+    }
+
+    /// Whether what was written down has been read.
+    pub(super) const fn has_recalled(self) -> bool {
+        matches!(self, Self::GatheringRecalled | Self::Whole)
+    }
+
+    /// Whether that is waited for.
+    pub(super) const fn awaits_recall(self) -> bool {
+        matches!(self, Self::New | Self::Gathering)
+    }
+
+    /// Whether it was not read, and is not waited for any more.
+    pub(super) const fn lacks_recall(self) -> bool {
+        matches!(self, Self::GrownUnread)
+    }
+
+    /// Whether proxies still tell what they counted before.
+    pub(super) const fn gathers(self) -> bool {
+        matches!(self, Self::Gathering | Self::GatheringRecalled)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::StartupEvent::{Followed, Grown, Recalled};
+    use super::*;
+
+    #[test]
+    fn what_is_waited_for_follows_from_what_happened_in_whatever_order() {
+        // Awaits and lacks what was written down, and what proxies tell.
+        let new = (true, false, false);
+        let gathers = (true, false, true);
+        let gathers_recalled = (false, false, true);
+        let lacks = (false, true, false);
+        let whole = (false, false, false);
+        for (events, expected) in [
+            (&[][..], new),
+            (&[Followed], gathers),
+            (&[Recalled], whole),
+            (&[Grown], lacks),
+            (&[Followed, Recalled], gathers_recalled),
+            (&[Recalled, Followed], gathers_recalled),
+            (&[Followed, Recalled, Recalled], gathers_recalled),
+            (&[Followed, Grown], lacks),
+            (&[Followed, Grown, Grown], lacks),
+            (&[Followed, Recalled, Grown], whole),
+            (&[Recalled, Followed, Grown], whole),
+            (&[Followed, Grown, Recalled], whole),
+            (&[Followed, Grown, Recalled, Grown, Recalled], whole),
+        ] {
+            let all = events.iter().copied();
+            let state = all.fold(Startup::of(true), Startup::after);
+            let (awaits, lacks) = (state.awaits_recall(), state.lacks_recall());
+            assert_eq!((awaits, lacks, state.gathers()), expected, "{events:?}");
+            assert_eq!(state.has_recalled(), !awaits && !lacks, "{events:?}");
+        }
+        assert_eq!(Startup::of(false), Startup::Whole);
+    }
+}
