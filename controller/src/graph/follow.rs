@@ -108,6 +108,8 @@ struct GraphState {
     peer_revision: u64,
     /// The slot in which the clock was set last.
     clock_set_in: Option<u64>,
+    /// As it was looked at last; `None` before it is followed.
+    clock: Option<WallClock>,
 }
 
 /// Which window, and what of it.
@@ -176,19 +178,17 @@ impl Graph {
     }
 
     async fn fold_forever(self, whole: impl Fn() -> bool + Send + Sync) {
-        let mut clock = WallClock::new(SystemTime::now(), std::time::Instant::now());
+        let (graph, now, at) = (self.clone(), SystemTime::now(), std::time::Instant::now());
+        run_blocking(move || graph.look_at_clock(now, at)).await;
         while !whole() {
             tokio::time::sleep(LOOK_EVERY).await;
         }
         let started = Instant::now();
         for look in 0_u64.. {
-            let (graph, now) = (self.clone(), SystemTime::now());
-            let step = clock.look(now, std::time::Instant::now());
+            let (graph, now, at) = (self.clone(), SystemTime::now(), std::time::Instant::now());
             let age = started.elapsed();
             run_blocking(move || {
-                if let Some(step) = step {
-                    graph.clock_was_set(step, now);
-                }
+                graph.look_at_clock(now, at);
                 if look == 0 {
                     graph.begins(now);
                 }
@@ -379,7 +379,7 @@ impl Graph {
         let first = requested.extent.first_slot(bounds.0);
         if window.given_up.concerns(is_meant) || self.hoards(&requested.extent, bounds.0) {
             window.incomplete = Some(Incomplete::Lost(HOARDED));
-        } else if state.clock_set_in.is_some_and(|slot| first <= slot) {
+        } else if state.clock_is_set() || state.clock_set_in.is_some_and(|slot| first <= slot) {
             window.incomplete = Some(Incomplete::Lost(CLOCK_SET));
         } else if self.gathers() {
             window.incomplete = Some(Incomplete::Lost(GATHERS));

@@ -43,7 +43,18 @@ impl WallClock {
 
     /// Looks at it again: whether it was set meanwhile.
     pub(super) fn look(&mut self, now: SystemTime, at: Instant) -> Option<ClockStep> {
-        let (shown, looked_at) = std::mem::replace(&mut self.looked, (now, at));
+        let step = self.step(now, at);
+        self.looked = (now, at);
+        step
+    }
+
+    /// Whether it was set since the last look, which this is none of.
+    pub(super) fn is_set(&self, now: SystemTime, at: Instant) -> bool {
+        self.step(now, at).is_some()
+    }
+
+    fn step(&self, now: SystemTime, at: Instant) -> Option<ClockStep> {
+        let (shown, looked_at) = self.looked;
         let due = shown.checked_add(at.saturating_duration_since(looked_at))?;
         let (by, step) = match now.duration_since(due) {
             Ok(by) => (by, ClockStep::Ahead(by)),
@@ -90,6 +101,18 @@ mod tests {
         assert_eq!(look(passed, due - hours), Some(ClockStep::Back(hours)));
         let step = ClockStep::Back(due.duration_since(UNIX_EPOCH).unwrap());
         assert_eq!(look(passed, UNIX_EPOCH), Some(step));
+    }
+
+    /// Whoever asks in between takes nothing from the next look.
+    #[test]
+    fn step_is_there_until_it_is_looked_at() {
+        let at = Instant::now();
+        let mut clock = WallClock::new(start(), at);
+        assert!(!clock.is_set(start() + SECOND * 2, at + SECOND * 2));
+        let (ahead, later) = (start() + SECOND * 600, at + SECOND);
+        assert!(clock.is_set(ahead, later) && clock.is_set(ahead, later));
+        assert!(clock.look(ahead, later).is_some());
+        assert!(!clock.is_set(ahead, later));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What the graph says when the clock was set by which its slots are numbered.
 
 use super::*;
-use crate::graph::wall_clock::ClockStep;
+use crate::graph::wall_clock::{ClockStep, WallClock};
 
 /// What a graph says of five calls, and three in the same slot once more, which came again when
 /// the clock was set back; or which came late, where it was not.
@@ -37,6 +37,28 @@ async fn clock_that_is_set_back_counts_on_at_once_and_its_windows_say_so() {
     window.extent.history = Some(0);
     let metadata = graph.answer(&window, later).metadata;
     assert_eq!(metadata.incomplete.as_deref(), Some(CLOCK_SET));
+}
+
+/// It is looked at every two seconds.
+#[tokio::test]
+async fn windows_say_that_the_clock_was_set_before_it_is_looked_at_again() {
+    let by = Duration::from_secs(120);
+    let at = std::time::Instant::now;
+    let now = SystemTime::now;
+    for (shown, is_set) in [(now() - by, true), (now() + by, true), (now(), false)] {
+        let graph = graph(&reports());
+        let says_so = || {
+            let answer = graph.answer(&window_of(Extent::default()), now());
+            answer.metadata.incomplete.as_deref() == Some(CLOCK_SET)
+        };
+        assert!(!says_so(), "nobody follows it");
+        graph.inner.state.lock().clock = Some(WallClock::new(shown, at()));
+        assert_eq!(says_so(), is_set);
+        assert_eq!(graph.inner.metrics.clock_sets.get(), 0);
+        graph.look_at_clock(now(), at());
+        assert_eq!(says_so(), is_set, "from then on");
+        assert_eq!(graph.inner.metrics.clock_sets.get(), u64::from(is_set));
+    }
 }
 
 #[tokio::test]
