@@ -161,6 +161,7 @@ impl Checkpointer {
                 }
                 Err(error) => {
                     let (role, namespace) = (ROLE, &self.namespace);
+                    self.graph.cannot_recall(unread(shard, namespace, &error));
                     warn!(
                         %error, shard, role, namespace,
                         "what was written of the service graph not fetched: the graph answers 503 \
@@ -389,6 +390,21 @@ async fn changed(
         }
     }
     api.get_opt(name).await
+}
+
+/// Why this shard cannot be read, for whoever is told nothing without it. All that the API server
+/// says of it stands in the log.
+fn unread(shard: usize, namespace: &str, error: &kube::Error) -> String {
+    let why = match error {
+        kube::Error::Api(status) => format!("{} {}", status.code, status.reason),
+        _ => "without an answer that can be read".to_owned(),
+    };
+    let name = name(shard);
+    format!(
+        "ConfigMap {name} of namespace {namespace}, in which earlier calls are written down, cannot \
+         be fetched ({why}): Role {ROLE} there must let the controller get it; it is tried again \
+         each minute, and the controller's log says more"
+    )
 }
 
 fn content_of(stored: &ConfigMap) -> Option<Vec<u8>> {

@@ -81,6 +81,8 @@ struct Inner {
     /// Remembered edges that went since somebody asked.
     truncated: AtomicUsize,
     startup: Mutex<Startup>,
+    /// Why what was written down could not be read when that was last tried.
+    unread: Mutex<Option<String>>,
     /// Answers that were given since the last look.
     written: Mutex<Vec<Shared>>,
     /// Counts looks.
@@ -160,6 +162,7 @@ impl Graph {
                 state: Mutex::default(),
                 truncated: AtomicUsize::new(0),
                 startup: Mutex::new(Startup::of(!remember.is_zero())),
+                unread: Mutex::default(),
                 written: Mutex::default(),
                 looks: watch::Sender::new(0),
                 metrics,

@@ -12,7 +12,7 @@ use crate::aggregated::access::Gate;
 use crate::aggregated::bodies::AnswerBudget;
 use crate::aggregated::refusal::Refusal;
 use crate::apiserver::events::EventRecorder;
-use crate::graph::follow::{Graph, UNREAD};
+use crate::graph::follow::Graph;
 use crate::inventory::follow::Followed;
 use crate::metrics::ObserveMetrics;
 use crate::model::compiled::LatestModel;
@@ -72,7 +72,7 @@ impl ObserveContext {
             return Ok(());
         }
         if self.graph.lacks_recall() {
-            return Err(Refusal::unavailable(UNREAD));
+            return Err(Refusal::unavailable(self.graph.why_unread()));
         }
         let words = "this controller has just begun and has not read yet which calls there were; try \
                      again in a few seconds";

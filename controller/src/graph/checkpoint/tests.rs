@@ -179,6 +179,21 @@ async fn what_is_written_is_looked_for_sooner_until_it_has_been_read_once() {
     }
 }
 
+#[tokio::test]
+async fn what_could_not_be_fetched_is_named_with_the_way_out_until_it_is() {
+    let api = cluster();
+    let reader = checkpointer(&api, false);
+    let unknown = reader.graph.why_unread();
+    api.break_down();
+    assert!(!reader.read(&mut Versions::default()).await);
+    let why = reader.graph.why_unread();
+    for words in ["ConfigMap weft-graph-0 ", "weft-system", "500", ROLE] {
+        assert!(why.contains(words) && !unknown.contains(words), "{why}");
+    }
+    reader.graph.recalled();
+    assert_eq!(reader.graph.why_unread(), unknown);
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_a_holder_writes_at_its_end_is_known_to_those_that_began_before() {
     let api = cluster();

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use super::startup::{Startup, StartupEvent};
-use super::{Graph, YOUNG};
+use super::{Graph, UNREAD, YOUNG};
 use crate::graph::history;
 use crate::observe::reports::{SLOT, slot_of};
 
@@ -11,6 +11,18 @@ impl Graph {
     /// What was written down has been read.
     pub(crate) fn recalled(&self) {
         self.advance(StartupEvent::Recalled);
+        *self.inner.unread.lock() = None;
+    }
+
+    /// What was written down could not be read, for this reason, which names the object.
+    pub(crate) fn cannot_recall(&self, why: String) {
+        *self.inner.unread.lock() = Some(why);
+    }
+
+    /// Why what was written down cannot be read, and what to do.
+    pub(crate) fn why_unread(&self) -> String {
+        let unread = self.inner.unread.lock().clone();
+        unread.unwrap_or_else(|| UNREAD.to_owned())
     }
 
     /// Whether it knows of the calls that were seen before this process began.

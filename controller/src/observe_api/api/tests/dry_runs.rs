@@ -267,6 +267,24 @@ async fn nothing_is_said_before_it_is_known_which_calls_there_were() {
     assert_eq!(status, 201, "{answer}");
 }
 
+/// They would call safe what refuses somebody.
+#[tokio::test]
+async fn what_keeps_changes_from_being_tried_for_good_is_named() {
+    let mut bench = Bench::new();
+    bench.begin_anew();
+    let why = "ConfigMap weft-graph-3 cannot be fetched";
+    bench.api.context.graph.cannot_recall(why.to_owned());
+    let (status, answer) = tried(&bench, "editor", json!({"delete": deletion()})).await;
+    let message = answer["message"].as_str().unwrap_or_default();
+    assert!(status == 503 && message.contains("try again"), "{answer}");
+    bench.api.context.graph.grow();
+    let (status, answer) = tried(&bench, "editor", json!({"delete": deletion()})).await;
+    assert_eq!((status, &answer["message"]), (503, &json!(why)), "{answer}");
+    bench.api.context.graph.recalled();
+    let (status, answer) = tried(&bench, "editor", json!({"delete": deletion()})).await;
+    assert_eq!(status, 201, "{answer}");
+}
+
 #[tokio::test]
 async fn what_admission_refuses_is_refused_in_its_words() {
     let bench = bench().await;
