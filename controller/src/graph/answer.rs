@@ -1,6 +1,6 @@
 //! What the read API says of the graph.
 
-mod crowded;
+mod overflow;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +12,7 @@ use parking_lot::RwLock;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use self::crowded::Crowded;
+use self::overflow::Overflow;
 use super::edges::EdgeRef;
 use super::history::{self, History};
 use super::key::{EdgeKey, NodeKey};
@@ -98,7 +98,7 @@ pub(crate) fn write(
     let all_fits = chosen.len() * EDGE_BYTES + rows * MINUTE_BYTES <= to.room();
     // Else a third of the room is for history, which leaves enough for the edges themselves.
     let least = if all_fits { 0 } else { to.room() / 3 * 2 };
-    let mut crowded = Crowded::default();
+    let mut overflow = Overflow::default();
     let mut ends: BTreeSet<&NodeKey> = BTreeSet::new();
     for (edge, counted, seen) in &chosen {
         let rows = minutes.as_ref().and_then(|minutes| minutes.get(*edge));
@@ -116,11 +116,11 @@ pub(crate) fn write(
             (shown.history, shown.routes) = (Vec::new(), Vec::new());
             shown.history_left_out = rows.is_some();
             if !bare || !to.edge(&shown) {
-                crowded.left_out += 1;
+                overflow.left_out += 1;
                 continue;
             }
         }
-        crowded.bare += usize::from(bare);
+        overflow.bare += usize::from(bare);
         ends.insert(&edge.key().from);
         ends.insert(&edge.key().to);
     }
@@ -134,13 +134,13 @@ pub(crate) fn write(
             continue;
         }
         let fits = to.node(&sources.node(node, &[], extent));
-        crowded.bare += usize::from(fits);
-        crowded.left_out += usize::from(!fits);
+        overflow.bare += usize::from(fits);
+        overflow.left_out += usize::from(!fits);
     }
     GraphMetadata {
         end: timestamp(sources.window.slots.1 * SLOT),
         history_since: sources.history_since(extent),
-        ..crowded.metadata(sources.window, beyond)
+        ..overflow.metadata(sources.window, beyond)
     }
 }
 

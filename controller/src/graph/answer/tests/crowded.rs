@@ -125,7 +125,7 @@ fn answer_of_too_many_edges_is_not_called_complete_and_no_stream_goes_on_from_it
             ..Window::default()
         };
         let told = |beyond| {
-            let metadata = Crowded::default().metadata(&window, beyond);
+            let metadata = Overflow::default().metadata(&window, beyond);
             let lacks = Written::of(|_| metadata.clone()).lacks();
             (metadata, lacks)
         };

@@ -7,14 +7,14 @@ use crate::observe::reports::SLOT;
 
 /// What had no room in an answer.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Crowded {
+pub(super) struct Overflow {
     /// Edges and nodes that are not told.
     pub left_out: usize,
     /// Those that are told without history or routes.
     pub bare: usize,
 }
 
-impl Crowded {
+impl Overflow {
     fn why(self, beyond: usize) -> Option<String> {
         let Self { left_out, bare } = self;
         let left_out = left_out + beyond;
