@@ -1,17 +1,19 @@
 //! What the read API says of the graph.
 
+mod counts;
 mod overflow;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 #[cfg(test)]
 use crds::observe::{API_VERSION, Graph, Resource};
-use crds::observe::{Edge, GraphMetadata, Latency, Minute, Node, NodeKind, RouteSums, ServerSums};
+use crds::observe::{Edge, GraphMetadata, Minute, Node, NodeKind, RouteSums};
 use parking_lot::RwLock;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use self::counts::{numbers, route_sums, server_sums};
 use self::overflow::Overflow;
 use super::edges::EdgeRef;
 use super::history::{self, History};
@@ -26,10 +28,6 @@ use crate::world::ObjectKey;
 
 /// Edges of one answer.
 const MAX_EDGES: usize = 20_000;
-/// Bytes of an edge without history, and of a minute of it, with long names: by these it is
-/// decided whether all of the history has room.
-const EDGE_BYTES: usize = 800;
-const MINUTE_BYTES: usize = 112;
 
 /// What of the graph is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,6 +65,8 @@ pub(crate) struct Sources<'a> {
 
 /// An edge, what was counted of it in the window, and when it was seen.
 type Chosen<'a> = (&'a EdgeRef, Option<&'a Counted>, Option<Seen>);
+/// What was counted of each edge in the minutes that are asked for.
+type Minutes<'a> = HashMap<EdgeRef, Vec<(u64, &'a MinuteRow)>>;
 
 /// What an answer is told to, one by one: all edges of a large graph at once are tens of
 /// megabytes as objects.
@@ -79,6 +79,8 @@ pub(crate) trait GraphSink {
     fn room(&self) -> usize;
     /// Puts the edges into the order of their ids.
     fn sort_edges(&mut self);
+    /// Takes all edges back.
+    fn clear_edges(&mut self);
 }
 
 /// Tells the whole answer, edges by id and nodes by name, and returns what they belong to. What
@@ -88,43 +90,26 @@ pub(crate) fn write(
     extent: &Extent,
     to: &mut impl GraphSink,
 ) -> GraphMetadata {
-    let (chosen, beyond) = sources.chosen(extent);
+    let (mut chosen, beyond) = sources.chosen(extent);
     let minutes = extent.history.map(|first| {
         let of = |edge: &EdgeRef| extent.concerns(edge.key());
         sources.history.minutes(first, of)
     });
-    let rows = minutes.iter().flat_map(|minutes| minutes.values());
-    let rows: usize = rows.map(Vec::len).sum();
-    let all_fits = chosen.len() * EDGE_BYTES + rows * MINUTE_BYTES <= to.room();
-    // Else a third of the room is for history, which leaves enough for the edges themselves.
-    let least = if all_fits { 0 } else { to.room() / 3 * 2 };
+    let minutes: Minutes<'_> = minutes.unwrap_or_default();
     let mut overflow = Overflow::default();
-    let mut ends: BTreeSet<&NodeKey> = BTreeSet::new();
-    for (edge, counted, seen) in &chosen {
-        let rows = minutes.as_ref().and_then(|minutes| minutes.get(*edge));
-        let mut shown = sources.edge(edge, *counted, *seen, extent);
-        let owned = extent.owns(&edge.key().to);
-        let mut bare = to.room() < least && rows.is_some();
-        if !bare {
-            let rows = rows.into_iter().flatten();
-            shown.history = rows.map(|row| minute(row, owned)).collect();
-        }
-        shown.history_left_out = bare;
-        if !to.edge(&shown) {
-            // It is longer than it was reckoned.
-            bare = !(shown.history.is_empty() && shown.routes.is_empty());
-            (shown.history, shown.routes) = (Vec::new(), Vec::new());
-            shown.history_left_out = rows.is_some();
-            if !bare || !to.edge(&shown) {
-                overflow.left_out += 1;
-                continue;
-            }
-        }
-        overflow.bare += usize::from(bare);
-        ends.insert(&edge.key().from);
-        ends.insert(&edge.key().to);
+    // How long an edge is, who writes it knows alone. Mostly all of them have room, in any order.
+    let has_room = chosen.iter().all(|one| {
+        let rows = rows_of(&minutes, one.0);
+        to.edge(&sources.edge_with_history(one, rows, extent))
+    });
+    if !has_room {
+        to.clear_edges();
+        rank_all(&mut chosen);
+        overflow = sources.tell_most(&mut chosen, &minutes, extent, to);
     }
     to.sort_edges();
+    let edges = chosen.iter().map(|(edge, ..)| edge.key());
+    let mut ends: BTreeSet<&NodeKey> = edges.flat_map(|edge| [&edge.from, &edge.to]).collect();
     let own = sources.workloads.keys();
     ends.extend(own.filter(|node| extent.owns(node)));
     let routes = routes_by_node(&sources.window.routes);
@@ -162,6 +147,10 @@ impl GraphSink for Graph {
 
     fn sort_edges(&mut self) {
         self.edges.sort_by(|one, other| one.id.cmp(&other.id));
+    }
+
+    fn clear_edges(&mut self) {
+        self.edges.clear();
     }
 }
 
@@ -204,8 +193,7 @@ impl Extent {
 }
 
 impl Sources<'_> {
-    /// The edges that are shown, and how many are too many. Those with calls come first, and then
-    /// the ones whose last call is the newest, so that what is left out had none for the longest
+    /// The edges that are shown, and how many are too many: those had no calls for the longest
     /// time.
     fn chosen(&self, extent: &Extent) -> (Vec<Chosen<'_>>, usize) {
         let mut chosen: Vec<Chosen<'_>> = Vec::new();
@@ -227,9 +215,55 @@ impl Sources<'_> {
             chosen.extend(seen.map(|(edge, seen)| (edge, None, Some(seen))));
         }
         let left_out = chosen.len().saturating_sub(MAX_EDGES);
-        chosen.sort_unstable_by(|one, other| rank(one).cmp(&rank(other)));
-        chosen.truncate(MAX_EDGES);
+        if left_out > 0 {
+            rank_all(&mut chosen);
+            chosen.truncate(MAX_EDGES);
+        }
         (chosen, left_out)
+    }
+
+    /// Tells edges in their order as long as there is room, and lets go those that find none. A
+    /// third of the room is for history, which leaves enough for the edges themselves.
+    fn tell_most(
+        &self,
+        chosen: &mut Vec<Chosen<'_>>,
+        minutes: &Minutes<'_>,
+        extent: &Extent,
+        to: &mut impl GraphSink,
+    ) -> Overflow {
+        let least = to.room() / 3 * 2;
+        let mut overflow = Overflow::default();
+        chosen.retain(|one| {
+            let rows = rows_of(minutes, one.0);
+            let mut bare = to.room() < least && !rows.is_empty();
+            let given = if bare { &[][..] } else { rows };
+            let mut shown = self.edge_with_history(one, given, extent);
+            shown.history_left_out = bare;
+            let mut is_told = to.edge(&shown);
+            if !is_told {
+                bare = !(shown.history.is_empty() && shown.routes.is_empty());
+                (shown.history, shown.routes) = (Vec::new(), Vec::new());
+                shown.history_left_out = !rows.is_empty();
+                is_told = bare && to.edge(&shown);
+            }
+            overflow.bare += usize::from(is_told && bare);
+            overflow.left_out += usize::from(!is_told);
+            is_told
+        });
+        overflow
+    }
+
+    fn edge_with_history(
+        &self,
+        (edge, counted, seen): &Chosen<'_>,
+        rows: &[(u64, &MinuteRow)],
+        extent: &Extent,
+    ) -> Edge {
+        let owned = extent.owns(&edge.key().to);
+        Edge {
+            history: rows.iter().map(|row| minute(row, owned)).collect(),
+            ..self.edge(edge, *counted, *seen, extent)
+        }
     }
 
     /// When an edge was seen, as it was known at the end of the window.
@@ -351,34 +385,19 @@ impl Sources<'_> {
     }
 }
 
-/// What of too many edges is shown first.
+fn rows_of<'a>(minutes: &'a Minutes<'_>, edge: &EdgeRef) -> &'a [(u64, &'a MinuteRow)] {
+    minutes.get(edge).map_or(&[][..], Vec::as_slice)
+}
+
+/// Puts first what of too many edges is shown: those with calls, and then the ones whose last
+/// call is the newest.
+fn rank_all(chosen: &mut [Chosen<'_>]) {
+    chosen.sort_unstable_by(|one, other| rank(one).cmp(&rank(other)));
+}
+
 fn rank<'a>((edge, counted, seen): &Chosen<'a>) -> (bool, Reverse<u64>, &'a str) {
     let last = seen.map_or(0, |seen| seen.last);
     (counted.is_none(), Reverse(last), edge.id())
-}
-
-fn numbers(shown: &mut Edge, sums: &Sums) {
-    shown.requests = sums.requests();
-    shown.success = sums.success.into();
-    shown.failure = sums.failure.into();
-    shown.cancelled = sums.cancelled.into();
-    shown.attempts = sums.attempts.into();
-    shown.attempt_failures = sums.attempt_failures.into();
-    shown.client_errors = sums.client_errors.into();
-    shown.open = sums.open.into();
-    shown.opened = sums.opened.into();
-    (shown.sent, shown.received) = sums.bytes;
-    shown.ms = latency(sums);
-    shown.mtls = sums.mtls();
-    shown.refused = refused(sums);
-}
-
-/// By reason.
-fn refused(sums: &Sums) -> BTreeMap<String, u64> {
-    let reasons = sums.rare.iter().flat_map(|rare| &rare.reasons);
-    reasons
-        .map(|(reason, calls)| (reason.to_string(), u64::from(*calls)))
-        .collect()
 }
 
 fn decided(shown: &mut Edge, sums: &Sums, extent: &Extent) {
@@ -397,29 +416,6 @@ fn decided(shown: &mut Edge, sums: &Sums, extent: &Extent) {
     }
 }
 
-fn server_sums(sums: &Sums, port_known: bool) -> ServerSums {
-    ServerSums {
-        requests: sums.requests(),
-        failure: sums.failure.into(),
-        cancelled: sums.cancelled.into(),
-        refused: refused(sums),
-        open: sums.open.into(),
-        mtls: sums.mtls(),
-        port_unknown: !port_known,
-        ms: latency(sums),
-    }
-}
-
-fn route_sums(route: &str, sums: &Sums) -> RouteSums {
-    RouteSums {
-        route: route.to_owned(),
-        requests: sums.requests(),
-        failure: sums.failure.into(),
-        cancelled: sums.cancelled.into(),
-        ms: latency(sums),
-    }
-}
-
 /// `owned`: by whoever asks for the called side's namespace.
 fn minute((minute, row): &(u64, &MinuteRow), owned: bool) -> Minute {
     Minute {
@@ -432,20 +428,6 @@ fn minute((minute, row): &(u64, &MinuteRow), owned: bool) -> Minute {
         proven: owned && row.is_proven(),
         refused: owned && row.has_refused(),
     }
-}
-
-fn latency(sums: &Sums) -> Option<Latency> {
-    let histogram = sums.histogram();
-    let ms = |share| {
-        histogram
-            .quantile(share)
-            .map(|seconds| (seconds * 1e5).round() / 1e2)
-    };
-    Some(Latency {
-        p50: ms(0.5)?,
-        p95: ms(0.95)?,
-        p99: ms(0.99)?,
-    })
 }
 
 /// Seconds since 1970 as RFC 3339; empty for what is no time.

@@ -131,6 +131,11 @@ impl Parts {
     }
 }
 
+/// Bytes of a text and what parts it from the next.
+const fn with_comma(json: usize) -> usize {
+    json + 1
+}
+
 fn id_of<'a>(blocks: &'a [String], location: &PartLocation) -> &'a str {
     let text = blocks.get(location.block);
     let id = text.and_then(|text| text.get(location.start..location.start + location.id));
@@ -166,6 +171,11 @@ impl GraphSink for Written {
     fn sort_edges(&mut self) {
         self.edges.sort();
     }
+
+    fn clear_edges(&mut self) {
+        let edges = std::mem::take(&mut self.edges).locations.into_iter();
+        self.bytes -= edges.map(|edge| with_comma(edge.json)).sum::<usize>();
+    }
 }
 
 impl Written {
@@ -199,9 +209,9 @@ impl Written {
         self.most / 4 * 3
     }
 
-    /// Counts a text and what parts it from the next, if there is room for it.
+    /// Counts a text, if there is room for it.
     fn takes(&mut self, json: usize, most: usize) -> bool {
-        let bytes = self.bytes + json + 1;
+        let bytes = self.bytes + with_comma(json);
         let fits = bytes <= most;
         if fits {
             self.bytes = bytes;

@@ -73,9 +73,13 @@ fn history_goes_before_edges_do_and_the_answer_says_so() {
     let whole = told(1 << 20);
     assert_eq!((whole.edges.len(), with_history(&whole)), (3, 3));
     assert!(!whole.edges.iter().any(|edge| edge.history_left_out));
-    // Just not enough for three edges and a minute of each, as they are reckoned.
-    let room = 3 * (EDGE_BYTES + MINUTE_BYTES) - 36;
-    let cut = told(room / 3 * 4);
+    // Three quarters of an answer are for its edges.
+    let texts = whole.edges.iter();
+    let texts = texts.map(|edge| serde_json::to_string(edge).unwrap().len() + 1);
+    let room: usize = texts.sum();
+    let just_enough = told(room.div_ceil(3) * 4);
+    assert_eq!(just_enough.edges, whole.edges, "as long as there is room");
+    let cut = told((room - 1) / 3 * 4);
     assert_eq!(cut.edges.len(), 3);
     assert!((1..3).contains(&with_history(&cut)), "{:?}", cut.edges);
     // Who reads it can tell an edge without earlier calls from one whose are not told.
@@ -110,10 +114,36 @@ fn edge_that_is_longer_than_it_was_reckoned_is_told_without_its_routes() {
     };
     let whole = told(1 << 20);
     assert_eq!((whole.edges.len(), whole.edges[0].routes.len()), (1, 16));
-    let cut = told((EDGE_BYTES + 100) / 3 * 4);
+    let cut = told(900 / 3 * 4);
     assert_eq!((cut.edges.len(), cut.edges[0].routes.len()), (1, 0));
     let why = cut.metadata.incomplete.unwrap();
     assert!(why.contains("told without history or routes"), "{why}");
+}
+
+#[test]
+fn edge_that_was_called_last_has_room_before_others() {
+    let mut town = Town::of(&busy());
+    let slots = (SLOT_NOW - 11, SLOT_NOW + 1);
+    let window = town.history.window(slots, SLOT_NOW + 1, 0);
+    let whole = town.graph(&Extent::default());
+    let longest = whole
+        .edges
+        .iter()
+        .map(|edge| serde_json::to_string(edge).unwrap().len());
+    // Times take as many bytes whenever they were: room for one of any, and not for two.
+    let most = (longest.max().unwrap() + 1) * 4 / 3 + 4;
+    for newest in window.edges.keys() {
+        town.memory = Memory::default();
+        for edge in window.edges.keys() {
+            let last = if edge.id() == newest.id() { 7_200 } else { 60 };
+            town.memory.see(edge, Seen { first: 0, last });
+        }
+        let sources = town.sources(&window);
+        let written = Written::within(most, |to| write(&sources, &Extent::default(), to));
+        let told = read(&written.whole()).edges;
+        let ids: Vec<&str> = told.iter().map(|edge| edge.id.as_str()).collect();
+        assert_eq!(ids, [newest.id()]);
+    }
 }
 
 /// A stream that is taken up again is told what changed only of an answer that lacks nothing.

@@ -1,0 +1,71 @@
+//! What was counted of an edge or a route, in the fields of the read API.
+
+use std::collections::BTreeMap;
+
+use crds::observe::{Edge, Latency, RouteSums, ServerSums};
+
+use crate::graph::sums::Sums;
+
+/// What is shown of an edge's calls.
+pub(super) fn numbers(shown: &mut Edge, sums: &Sums) {
+    shown.requests = sums.requests();
+    shown.success = sums.success.into();
+    shown.failure = sums.failure.into();
+    shown.cancelled = sums.cancelled.into();
+    shown.attempts = sums.attempts.into();
+    shown.attempt_failures = sums.attempt_failures.into();
+    shown.client_errors = sums.client_errors.into();
+    shown.open = sums.open.into();
+    shown.opened = sums.opened.into();
+    (shown.sent, shown.received) = sums.bytes;
+    shown.ms = latency(sums);
+    shown.mtls = sums.mtls();
+    shown.refused = refused(sums);
+}
+
+/// By reason.
+fn refused(sums: &Sums) -> BTreeMap<String, u64> {
+    let reasons = sums.rare.iter().flat_map(|rare| &rare.reasons);
+    reasons
+        .map(|(reason, calls)| (reason.to_string(), u64::from(*calls)))
+        .collect()
+}
+
+/// What the called side says of them.
+pub(super) fn server_sums(sums: &Sums, port_known: bool) -> ServerSums {
+    ServerSums {
+        requests: sums.requests(),
+        failure: sums.failure.into(),
+        cancelled: sums.cancelled.into(),
+        refused: refused(sums),
+        open: sums.open.into(),
+        mtls: sums.mtls(),
+        port_unknown: !port_known,
+        ms: latency(sums),
+    }
+}
+
+/// What a node served by one route.
+pub(super) fn route_sums(route: &str, sums: &Sums) -> RouteSums {
+    RouteSums {
+        route: route.to_owned(),
+        requests: sums.requests(),
+        failure: sums.failure.into(),
+        cancelled: sums.cancelled.into(),
+        ms: latency(sums),
+    }
+}
+
+fn latency(sums: &Sums) -> Option<Latency> {
+    let histogram = sums.histogram();
+    let ms = |share| {
+        histogram
+            .quantile(share)
+            .map(|seconds| (seconds * 1e5).round() / 1e2)
+    };
+    Some(Latency {
+        p50: ms(0.5)?,
+        p95: ms(0.95)?,
+        p99: ms(0.99)?,
+    })
+}
