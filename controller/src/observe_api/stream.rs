@@ -28,7 +28,7 @@ struct GraphStream {
     shown: LastShown,
     /// The slot in which the last line was written.
     sent_at: u64,
-    /// End of the last window that was told.
+    /// End of the last window that was told; empty before the first.
     end: String,
     until: Instant,
     ended: bool,
@@ -114,12 +114,19 @@ impl GraphStream {
     ) -> Result<T, Refusal> {
         let (graph, requested) = (self.graph.clone(), self.query.requested.clone());
         let mut shown = std::mem::take(&mut self.shown);
-        let sent_at = self.workers.run_for_stream(move || {
+        let work = move || {
             let written = graph.written(&requested, now);
             let line = render(&graph, &written, &mut shown);
             (line, written.end().to_owned(), shown)
-        });
-        let (line, end, shown) = sent_at.await?;
+        };
+        // The first is made before the head, with the permit and the time limit of a call: it
+        // waits with these, and not for the lines of all streams.
+        let made = if self.end.is_empty() {
+            self.workers.run(work).await
+        } else {
+            self.workers.run_for_stream(work).await
+        };
+        let (line, end, shown) = made?;
         (self.end, self.shown) = (end, shown);
         Ok(line)
     }

@@ -50,7 +50,7 @@ impl WorkerPool {
         made(permit, work).await
     }
 
-    /// The same of a stream's line.
+    /// The same of a line of a stream that has begun.
     ///
     /// # Errors
     /// When the replica ends meanwhile.

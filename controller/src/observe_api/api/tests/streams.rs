@@ -154,6 +154,27 @@ async fn stream_whose_first_line_finds_no_room_is_refused_and_told_to_ask_again(
     assert!(!first["edges"].as_array().unwrap().is_empty(), "{first}");
 }
 
+/// Until it has begun it holds what calls wait for.
+#[tokio::test]
+async fn stream_begins_while_lines_of_others_are_made() {
+    let bench = Bench::new();
+    let (end, ends) = std::sync::mpsc::sync_channel::<()>(1);
+    let workers = bench.api.workers.clone();
+    let others = tokio::spawn(async move {
+        let work = move || {
+            // Should the stream wait for it, that is the end.
+            let _ = ends.recv_timeout(Duration::from_secs(5));
+        };
+        workers.run_for_stream(work).await.unwrap();
+    });
+    tokio::task::yield_now().await;
+    let path = "graphs/live?watch=true";
+    let begun = bench.send("admin", Method::GET, path, String::new()).await;
+    assert_eq!(begun.status(), 200);
+    assert!(end.send(()).is_ok(), "it waited for lines of others");
+    others.await.unwrap();
+}
+
 /// Of 100 edges that it was shown nothing changed.
 #[tokio::test(start_paused = true)]
 async fn stream_that_is_taken_up_with_little_to_tell_begins_though_all_of_it_finds_no_room() {
