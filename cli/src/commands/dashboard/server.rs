@@ -232,13 +232,14 @@ async fn watched(cluster: &Cluster, taps: &Arc<Semaphore>, what: &str, path: &st
     }
 }
 
-/// The API server's own status with its words; 502 where it did not answer.
+/// The API server's own status with its words, and when to ask again; 502 where it did not answer.
 fn refused(refusal: Refusal) -> PageResponse {
+    let again_in = refusal.passes_in();
     let status = refusal
         .code()
         .and_then(|code| StatusCode::from_u16(code).ok());
     let status = status.unwrap_or(StatusCode::BAD_GATEWAY);
-    answer::failure(status, &refusal.into_failure().to_string())
+    answer::failure_for_now(status, &refusal.into_failure().to_string(), again_in)
 }
 
 /// Nothing is stored by this `create`: it is how the read API takes a question.
