@@ -41,6 +41,8 @@ pub(super) struct Calls {
     pub(super) by_port: Vec<String>,
     /// What no rule allowed, and how often.
     pub(super) refused: Vec<String>,
+    /// How many of those that were left out might have been facts by the word of a newer controller.
+    pub(super) untold: usize,
 }
 
 impl Calls {
@@ -108,6 +110,11 @@ impl Calls {
         if let Err(why) = told::served(edge) {
             return match self.has(&destination, edge, &found) {
                 true => Ok(()),
+                // Whatever is missing, it is not the called side that kept it to itself.
+                false if !traffic.tells_sides() => {
+                    self.untold += 1;
+                    Err(told::UNTOLD.to_owned())
+                }
                 // What is missing may be the called side's word.
                 false if traffic.is_lossy() => Err(format!("{why}, as far as was told by now")),
                 false => Err(why.to_owned()),
