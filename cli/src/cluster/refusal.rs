@@ -23,7 +23,7 @@ enum Why {
         again_in: u32,
     },
     /// The API server knows the kind, and has no object of this name.
-    Missing(String),
+    Missing { name: String, message: String },
     /// It was not reached, or the answer cannot be read.
     Other(String),
 }
@@ -31,13 +31,16 @@ enum Why {
 impl Refusal {
     pub(crate) fn of(what: &str, error: kube::Error) -> Self {
         let why = match error {
-            kube::Error::Api(status) if names_an_object(&status) => {
-                Why::Missing(status.message.clone())
-            }
-            kube::Error::Api(status) => Why::Status {
-                code: status.code,
-                message: status.message.clone(),
-                again_in: again_in(&status),
+            kube::Error::Api(status) => match missing_name(&status) {
+                Some(name) => Why::Missing {
+                    name: name.to_owned(),
+                    message: status.message.clone(),
+                },
+                None => Why::Status {
+                    code: status.code,
+                    message: status.message.clone(),
+                    again_in: again_in(&status),
+                },
             },
             kube::Error::Service(error) => Why::Other(format!(
                 "the API server is not reached: {}; `kubectl config view --minify` shows which \
@@ -79,7 +82,7 @@ impl Refusal {
     pub(crate) fn code(&self) -> Option<u16> {
         match self.why {
             Why::Status { code, .. } => Some(code),
-            Why::Missing(_) => Some(404),
+            Why::Missing { .. } => Some(404),
             Why::Other(_) => None,
         }
     }
@@ -96,7 +99,7 @@ impl Refusal {
     /// whole API that is not served any more is not.
     #[must_use]
     pub(crate) fn may_pass_again(&self) -> bool {
-        self.may_pass() || matches!(self.why, Why::Missing(_)) || self.code() == Some(400)
+        self.may_pass() || self.missing().is_some() || self.code() == Some(400)
     }
 
     /// Seconds after which a controller of ours answers, as it says: it has just begun, or has no
@@ -114,11 +117,22 @@ impl Refusal {
         }
     }
 
+    /// The name of the object that there is not, where it is not the whole API that is not served.
+    #[must_use]
+    pub(crate) fn missing(&self) -> Option<&str> {
+        match &self.why {
+            Why::Missing { name, .. } => Some(name),
+            _ => None,
+        }
+    }
+
     /// The API server's own words.
     #[must_use]
     pub(crate) fn message(&self) -> &str {
         match &self.why {
-            Why::Status { message, .. } | Why::Missing(message) | Why::Other(message) => message,
+            Why::Status { message, .. } | Why::Missing { message, .. } | Why::Other(message) => {
+                message
+            }
         }
     }
 
@@ -136,7 +150,7 @@ impl Refusal {
             return Failure::usage(format!("{what}: {message}"));
         }
         let words = match why {
-            Why::Missing(text) | Why::Other(text) => format!("{what}: {text}"),
+            Why::Missing { message, .. } | Why::Other(message) => format!("{what}: {message}"),
             Why::Status {
                 code,
                 message,
@@ -166,10 +180,10 @@ impl Refusal {
     }
 }
 
-/// Whether it is an object that is missing: where a whole API is not served, no name is told.
-fn names_an_object(status: &kube::core::Status) -> bool {
-    let details = status.details.as_ref();
-    status.reason == "NotFound" && details.is_some_and(|details| !details.name.is_empty())
+/// The name of an object that is missing: where a whole API is not served, none is told.
+fn missing_name(status: &kube::core::Status) -> Option<&str> {
+    let name = status.details.as_ref()?.name.as_str();
+    (status.reason == "NotFound" && !name.is_empty()).then_some(name)
 }
 
 /// Seconds after which to ask again, as our controllers say and what stands before them does not.

@@ -83,18 +83,23 @@ pub(super) fn lines(body: Body, permit: OwnedSemaphorePermit) -> PageResponse {
 
 /// Why there is nothing else, in words for a person.
 pub(super) fn failure(status: StatusCode, message: &str) -> PageResponse {
-    failure_for_now(status, message, None)
+    refusal(status, message, None, None)
 }
 
-/// The same with the seconds after which it may be asked again, where somebody says so.
-pub(super) fn failure_for_now(
+/// The same with the seconds after which it may be asked again, and the name of the object that
+/// is missing, where somebody says so.
+pub(super) fn refusal(
     status: StatusCode,
     message: &str,
     again_in: Option<u32>,
+    missing: Option<&str>,
 ) -> PageResponse {
     let mut body = json!({"code": status.as_u16(), "message": message});
     if let Some(seconds) = again_in {
-        body["details"] = json!({"retryAfterSeconds": seconds});
+        body["details"]["retryAfterSeconds"] = json!(seconds);
+    }
+    if let Some(name) = missing {
+        body["details"]["name"] = json!(name);
     }
     let mut answer = with(status, "application/json", whole(body.to_string().into()));
     if let Some(seconds) = again_in {
