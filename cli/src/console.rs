@@ -62,13 +62,21 @@ impl Console<'_> {
 #[cfg(test)]
 #[derive(Debug, Default)]
 pub(crate) struct Streams<'a> {
-    pub(crate) input: &'a [u8],
+    input: &'a [u8],
     out: Vec<u8>,
     err: Vec<u8>,
 }
 
 #[cfg(test)]
-impl Streams<'_> {
+impl<'a> Streams<'a> {
+    /// Of a command that reads this.
+    pub(crate) fn of(input: &'a str) -> Self {
+        Self {
+            input: input.as_bytes(),
+            ..Self::default()
+        }
+    }
+
     /// Without colours.
     pub(crate) fn console(&mut self) -> Console<'_> {
         Console {

@@ -283,11 +283,11 @@ mod tests {
     }
 
     /// What is said of streams of so many proxies of four, one after the other.
-    fn told(streams: &[u32]) -> String {
+    fn told(parts: &[u32]) -> String {
         let mut streams = Streams::default();
         let mut console = streams.console();
         let mut shown = TapCounts::default();
-        for taking_part in streams {
+        for taking_part in parts {
             shown.begins();
             // Nobody can have answered before the first look.
             for (taking_part, last) in [(0, false), (*taking_part, true)] {

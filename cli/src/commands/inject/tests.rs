@@ -92,10 +92,7 @@ fn corpus() -> Vec<String> {
 fn run(arguments: &[&str], input: &str) -> (Result<(), Failure>, String, String) {
     let arguments = std::iter::once("weft").chain(arguments.iter().copied());
     let arguments: Vec<OsString> = arguments.map(OsString::from).collect();
-    let mut streams = Streams {
-        input: input.as_bytes(),
-        ..Streams::default()
-    };
+    let mut streams = Streams::of(input);
     let runtime = tokio::runtime::Builder::new_current_thread().build();
     let mut console = streams.console();
     let ended = runtime

@@ -18,10 +18,7 @@ fn validate_all(files: &[&str], text: &str, format: &str) -> (u8, String, String
     let Command::Validate(command) = cli.command else {
         panic!("another command");
     };
-    let mut streams = Streams {
-        input: text.as_bytes(),
-        ..Streams::default()
-    };
+    let mut streams = Streams::of(text);
     let mut console = streams.console();
     let ended = command.run(&cli.global, &mut console);
     if let Some(text) = ended.as_ref().err().and_then(Failure::words) {
