@@ -110,14 +110,7 @@ impl Calls {
         if let Err(why) = told::served(edge) {
             return match self.has(&destination, edge, &found) {
                 true => Ok(()),
-                // Whatever is missing, it is not the called side that kept it to itself.
-                false if !traffic.tells_sides() => {
-                    self.untold += 1;
-                    Err(told::UNTOLD.to_owned())
-                }
-                // What is missing may be the called side's word.
-                false if traffic.is_lossy() => Err(format!("{why}, as far as was told by now")),
-                false => Err(why.to_owned()),
+                false => Err(self.unserved(traffic, edge, why)),
             };
         }
         let mut by_port = None;
@@ -140,6 +133,22 @@ impl Calls {
             );
         }
         Ok(())
+    }
+
+    /// Why an edge is left out of which the called side is not known to have served calls.
+    fn unserved(&mut self, traffic: &IndexedGraph, edge: &Edge, why: &str) -> String {
+        // What it told of the window is known; of minutes before, an older controller says nothing.
+        let has_untold =
+            edge.server.is_none() || earlier::minutes(traffic, edge).any(Minute::served);
+        if has_untold && !traffic.tells_sides() {
+            self.untold += 1;
+            return told::UNTOLD.to_owned();
+        }
+        // What is missing may be the called side's word.
+        if traffic.is_lossy() {
+            return format!("{why}, as far as was told by now");
+        }
+        why.to_owned()
     }
 
     /// Calls of these callers to these ports, or of these routes there, are facts.
