@@ -250,7 +250,7 @@ impl Cluster {
         let until = Instant::now() + BEGUN_WITHIN;
         loop {
             match self.try_ask(what, call()).await {
-                Err(refusal) if refusal.passes_soon() && Instant::now() < until => {
+                Err(refusal) if refusal.passes_in().is_some() && Instant::now() < until => {
                     sleep(AGAIN).await;
                 }
                 ended => return ended,

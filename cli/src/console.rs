@@ -58,27 +58,57 @@ impl Console<'_> {
     }
 }
 
+/// What a command of a test reads, and what it wrote.
+#[cfg(test)]
+#[derive(Debug, Default)]
+pub(crate) struct Streams<'a> {
+    input: &'a [u8],
+    out: Vec<u8>,
+    err: Vec<u8>,
+}
+
+#[cfg(test)]
+impl<'a> Streams<'a> {
+    /// Of a command that reads this.
+    pub(crate) fn of(input: &'a str) -> Self {
+        Self {
+            input: input.as_bytes(),
+            ..Self::default()
+        }
+    }
+
+    /// Without colours.
+    pub(crate) fn console(&mut self) -> Console<'_> {
+        Console {
+            input: &mut self.input,
+            out: &mut self.out,
+            err: &mut self.err,
+            color: false,
+        }
+    }
+
+    /// Answers, and words about them.
+    pub(crate) fn texts(self) -> (String, String) {
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (text(self.out), text(self.err))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn text_of_the_cluster_writes_no_line_of_its_own() {
-        let (mut out, mut err) = (Vec::new(), Vec::new());
-        let mut console = Console {
-            input: &mut io::empty(),
-            out: &mut out,
-            err: &mut err,
-            color: false,
-        };
+        let mut streams = Streams::default();
+        let mut console = streams.console();
         console
             .word("web-1 refused x: y\nweft: all is well")
             .unwrap();
         console.words("one\ntwo").unwrap();
         console.line("a: caf\u{e9}\nb: \u{1b}[2J\u{85}").unwrap();
-        let out = String::from_utf8(out).unwrap();
+        let (out, err) = streams.texts();
         assert_eq!(out, "a: caf\u{e9}\nb: \\u{1b}[2J\\u{85}\n");
-        let err = String::from_utf8(err).unwrap();
         assert_eq!(err, "web-1 refused x: y\\nweft: all is well\none\ntwo\n");
     }
 

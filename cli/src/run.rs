@@ -141,6 +141,7 @@ mod tests {
     use std::path::{Path, PathBuf};
 
     use super::*;
+    use crate::console::Streams;
 
     #[test]
     fn wrong_arguments_are_told_in_one_line_with_what_may_be_meant() {
@@ -170,15 +171,11 @@ mod tests {
 
     /// How it ended, and what was said meanwhile.
     async fn ran(line: &str) -> (Result<Conclusion, Failure>, String) {
-        let (mut out, mut err) = (Vec::new(), Vec::new());
-        let mut console = Console {
-            input: &mut io::empty(),
-            out: &mut out,
-            err: &mut err,
-            color: false,
-        };
+        let mut streams = Streams::default();
+        let mut console = streams.console();
         let ended = run(line.split(' ').map(OsString::from), &mut console).await;
-        (ended, String::from_utf8(err).unwrap())
+        let (_, err) = streams.texts();
+        (ended, err)
     }
 
     /// No file is there, of none of these names.

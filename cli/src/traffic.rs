@@ -128,6 +128,13 @@ impl IndexedGraph {
         is_lossy(&self.graph.metadata)
     }
 
+    /// Whether it says what the called side of an edge counted; controllers of older versions do
+    /// not.
+    #[must_use]
+    pub(crate) fn tells_sides(&self) -> bool {
+        self.graph.metadata.sides
+    }
+
     /// The end of the window, by the controller's clock: what times of the graph are compared
     /// with, because this machine's may be wrong.
     #[must_use]

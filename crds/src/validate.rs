@@ -1,5 +1,7 @@
 //! An object of any kind, as a webhook and a command line meet it.
 
+#[cfg(test)]
+mod rules;
 mod structural;
 
 use std::sync::LazyLock;
@@ -75,7 +77,7 @@ pub fn as_written(object: &Value) -> Vec<Mistake> {
 /// of its bounds, or no field of that version. Nothing if the kind or the version is none of
 /// ours.
 ///
-/// Rules between fields, which a schema has besides, are those of [`object`].
+/// Rules between fields and keys of lists, which a schema has besides, are those of [`object`].
 pub fn by_schema(object: &Value) -> Vec<Mistake> {
     let mut mistakes = Mistakes::default();
     if let Some(known) = written_as(object, &SERVED) {

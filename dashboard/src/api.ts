@@ -29,6 +29,7 @@ export interface Edge {
   lastSeen: string;
   quiet?: boolean;
   history?: Minute[];
+  historyLeftOut?: boolean;
 }
 
 export interface MeshNode {
@@ -48,7 +49,16 @@ export interface MeshNode {
 }
 
 export interface Graph {
-  metadata: { end: string; windowSeconds: number; complete: boolean; incomplete?: string; unsettled?: boolean; leftOut?: number };
+  metadata: {
+    end: string;
+    windowSeconds: number;
+    complete: boolean;
+    incomplete?: string;
+    unsettled?: boolean;
+    leftOut?: number;
+    /** Minutes before this are not known, where they were asked for. */
+    historySince?: string;
+  };
   nodes: MeshNode[];
   edges: Edge[];
 }
@@ -152,6 +162,8 @@ export class Refusal extends Error {
     message: string,
     /** Of an object that is not there, and not of an API that is not served. */
     private readonly missing = false,
+    /** Seconds after which to ask again, where somebody says so: what it lacks comes by itself. */
+    readonly again: number | undefined = undefined,
   ) {
     super(message);
   }
@@ -174,6 +186,8 @@ export class Refusal extends Error {
 }
 
 const OBSERVE = "/apis/observe.weft.dev/v1alpha1";
+/** Minutes of history that are asked for. */
+export const HISTORY = 30;
 /** Longer than `weft` itself waits for the API server by default, so that its words arrive. */
 const WITHIN = 15_000;
 /** Characters of a line of a stream; the longest has a tenth of that. */
@@ -184,9 +198,9 @@ export class Mesh {
 
   start = (): Promise<Start> => this.ask("/start");
   scope = (): Promise<Scope> => this.ask(`${OBSERVE}/scopes/live`);
-  /** `deep`: with history and routes; `quiet`: with edges that had no call in the window too. */
+  /** `deep`: with history of HISTORY minutes and routes; `quiet`: with edges that had no call in the window too. */
   graph = (place: string, deep: boolean, quiet: boolean): Promise<Graph> =>
-    this.ask(`${within(OBSERVE, place)}/graphs/live?window=60s${deep ? "&history=30m&routes=1" : ""}${quiet ? "&quiet=1" : ""}`);
+    this.ask(`${within(OBSERVE, place)}/graphs/live?window=60s${deep ? `&history=${HISTORY}m&routes=1` : ""}${quiet ? "&quiet=1" : ""}`);
   proxies = (place: string): Promise<Proxies> => this.ask(`${within(OBSERVE, place)}/proxies`);
   splits = async (place: string): Promise<Split[]> =>
     (await this.ask<{ items: Split[] }>(`${within("/apis/split.smi-spec.io/v1alpha4", place)}/trafficsplits`)).items;
@@ -229,9 +243,10 @@ async function read(answer: Response): Promise<unknown> {
     throw new Refusal(answer.ok ? 0 : answer.status, "the answer cannot be read");
   }
   if (!answer.ok) {
-    const { message, details } = told as { message?: unknown; details?: { name?: unknown } };
+    const { message, details } = told as { message?: unknown; details?: { name?: unknown; retryAfterSeconds?: unknown } };
     const missing = answer.status === 404 && Boolean(details?.name);
-    throw new Refusal(answer.status, String(message ?? answer.status), missing);
+    const again = Number(details?.retryAfterSeconds ?? 0);
+    throw new Refusal(answer.status, String(message ?? answer.status), missing, again > 0 ? again : undefined);
   }
   return told;
 }

@@ -15,14 +15,15 @@ pub(crate) struct Refusal {
 
 #[derive(Debug)]
 enum Why {
-    /// The API server refused, with its status. `soon`: it says after how long to ask again.
+    /// The API server refused, with its status. `again_in`: seconds after which to ask again, 0
+    /// where it does not say.
     Status {
         code: u16,
         message: String,
-        soon: bool,
+        again_in: u32,
     },
     /// The API server knows the kind, and has no object of this name.
-    Missing(String),
+    Missing { name: String, message: String },
     /// It was not reached, or the answer cannot be read.
     Other(String),
 }
@@ -30,13 +31,16 @@ enum Why {
 impl Refusal {
     pub(crate) fn of(what: &str, error: kube::Error) -> Self {
         let why = match error {
-            kube::Error::Api(status) if names_an_object(&status) => {
-                Why::Missing(status.message.clone())
-            }
-            kube::Error::Api(status) => Why::Status {
-                code: status.code,
-                message: status.message.clone(),
-                soon: says_when(&status),
+            kube::Error::Api(status) => match missing_name(&status) {
+                Some(name) => Why::Missing {
+                    name: name.to_owned(),
+                    message: status.message.clone(),
+                },
+                None => Why::Status {
+                    code: status.code,
+                    message: status.message.clone(),
+                    again_in: again_in(&status),
+                },
             },
             kube::Error::Service(error) => Why::Other(format!(
                 "the API server is not reached: {}; `kubectl config view --minify` shows which \
@@ -78,7 +82,7 @@ impl Refusal {
     pub(crate) fn code(&self) -> Option<u16> {
         match self.why {
             Why::Status { code, .. } => Some(code),
-            Why::Missing(_) => Some(404),
+            Why::Missing { .. } => Some(404),
             Why::Other(_) => None,
         }
     }
@@ -95,29 +99,40 @@ impl Refusal {
     /// whole API that is not served any more is not.
     #[must_use]
     pub(crate) fn may_pass_again(&self) -> bool {
-        self.may_pass() || matches!(self.why, Why::Missing(_)) || self.code() == Some(400)
+        self.may_pass() || self.missing().is_some() || self.code() == Some(400)
     }
 
-    /// Whether a controller of ours answers that it does so in a moment: it has just begun, or has
-    /// no room for the answer now.
+    /// Seconds after which a controller of ours answers, as it says: it has just begun, or has no
+    /// room for the answer now. It says none where others hold what an answer needs for as long as
+    /// they like.
     #[must_use]
-    pub(crate) fn passes_soon(&self) -> bool {
-        let in_a_moment = matches!(
-            self.why,
+    pub(crate) fn passes_in(&self) -> Option<u32> {
+        match self.why {
             Why::Status {
                 code: 429 | 503,
-                soon: true,
+                again_in: seconds @ 1..,
                 ..
-            }
-        );
-        in_a_moment && of_ours(&self.what)
+            } if of_ours(&self.what) => Some(seconds),
+            _ => None,
+        }
+    }
+
+    /// The name of the object that there is not, where it is not the whole API that is not served.
+    #[must_use]
+    pub(crate) fn missing(&self) -> Option<&str> {
+        match &self.why {
+            Why::Missing { name, .. } => Some(name),
+            _ => None,
+        }
     }
 
     /// The API server's own words.
     #[must_use]
     pub(crate) fn message(&self) -> &str {
         match &self.why {
-            Why::Status { message, .. } | Why::Missing(message) | Why::Other(message) => message,
+            Why::Status { message, .. } | Why::Missing { message, .. } | Why::Other(message) => {
+                message
+            }
         }
     }
 
@@ -135,11 +150,11 @@ impl Refusal {
             return Failure::usage(format!("{what}: {message}"));
         }
         let words = match why {
-            Why::Missing(text) | Why::Other(text) => format!("{what}: {text}"),
+            Why::Missing { message, .. } | Why::Other(message) => format!("{what}: {message}"),
             Why::Status {
                 code,
                 message,
-                soon,
+                again_in,
             } => match code {
                 401 => {
                     format!("{what}: the API server does not know these credentials ({message})")
@@ -150,7 +165,7 @@ impl Refusal {
                      cluster, value observe.enabled is false, or this Weft is older than this \
                      command (`weft version` says which one is there)"
                 ),
-                503 if of_ours(&what) && !soon => format!(
+                503 if of_ours(&what) && again_in == 0 => format!(
                     "{what}: no controller of Weft answers ({message}); `weft check` says why, and \
                      `weft proxy-config POD --direct` asks a proxy without one"
                 ),
@@ -165,17 +180,16 @@ impl Refusal {
     }
 }
 
-/// Whether it is an object that is missing: where a whole API is not served, no name is told.
-fn names_an_object(status: &kube::core::Status) -> bool {
-    let details = status.details.as_ref();
-    status.reason == "NotFound" && details.is_some_and(|details| !details.name.is_empty())
+/// The name of an object that is missing: where a whole API is not served, none is told.
+fn missing_name(status: &kube::core::Status) -> Option<&str> {
+    let name = status.details.as_ref()?.name.as_str();
+    (status.reason == "NotFound" && !name.is_empty()).then_some(name)
 }
 
-/// Whether it says after how long to ask again, as our controllers do and what stands before
-/// them does not.
-fn says_when(status: &kube::core::Status) -> bool {
+/// Seconds after which to ask again, as our controllers say and what stands before them does not.
+fn again_in(status: &kube::core::Status) -> u32 {
     let details = status.details.as_ref();
-    details.is_some_and(|details| details.retry_after_seconds > 0)
+    details.map_or(0, |details| details.retry_after_seconds)
 }
 
 /// Whether the question was one for our own read API.
@@ -277,7 +291,7 @@ mod tests {
         let why = Why::Status {
             code,
             message: message.to_owned(),
-            soon: false,
+            again_in: 0,
         };
         let what = what.to_owned();
         Refusal { what, why }.into_failure()

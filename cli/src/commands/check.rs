@@ -87,14 +87,14 @@ struct CheckReport {
     conclusion: Conclusion,
     /// Why something is not known that may be told a moment later.
     #[serde(skip)]
-    crowded: Option<String>,
+    throttled: Option<String>,
 }
 
 impl CheckReport {
     /// Whether another try may come to something else. Who may see nothing now may not see more
     /// before the time is over.
     fn may_pass(&self) -> bool {
-        self.conclusion == Conclusion::No || self.crowded.is_some()
+        self.conclusion == Conclusion::No || self.throttled.is_some()
     }
 }
 
@@ -128,7 +128,7 @@ impl ClusterCommand for Check {
         if !output::data(console, format, &report)? {
             print(&report, console)?;
         }
-        match (report.conclusion, report.crowded) {
+        match (report.conclusion, report.throttled) {
             (Conclusion::Unknown, Some(why)) => Err(Failure::unknown(format!(
                 "not all is known of the mesh, and some checks were skipped: {why}; ask again, or \
                  with --wait 1m"
@@ -193,17 +193,17 @@ impl Check {
             FailOn::Error => CheckStatus::Error,
             FailOn::Warning => CheckStatus::Warning,
         };
-        let crowded = facts.crowded().map(str::to_owned);
+        let throttled = facts.throttled().map(str::to_owned);
         let conclusion = match conclude(&checks, fails) {
             // The user may see what was not told, so that nothing is wrong is not known.
-            Conclusion::Yes if crowded.is_some() => Conclusion::Unknown,
+            Conclusion::Yes if throttled.is_some() => Conclusion::Unknown,
             told => told,
         };
         Ok(CheckReport {
             success: conclusion == Conclusion::Yes,
             checks,
             conclusion,
-            crowded,
+            throttled,
         })
     }
 }

@@ -252,16 +252,12 @@ fn shares(shares: &[BackendShare]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::console::Streams;
 
     #[test]
     fn caller_that_does_not_run_now_is_named() {
-        let (mut out, mut err) = (Vec::new(), Vec::new());
-        let mut console = Console {
-            input: &mut std::io::empty(),
-            out: &mut out,
-            err: &mut err,
-            color: false,
-        };
+        let mut streams = Streams::default();
+        let mut console = streams.console();
         let gone = ChangedEdge {
             change: Change::Unknown,
             from: "shop/Job/nightly".to_owned(),
@@ -273,7 +269,7 @@ mod tests {
             ..DryRunStatus::default()
         };
         print(&status, SystemTime::now(), &mut console).unwrap();
-        let out = String::from_utf8(out).unwrap();
+        let (out, err) = streams.texts();
         for word in [
             "no call that can be judged changes",
             "unknown",
@@ -281,7 +277,6 @@ mod tests {
         ] {
             assert!(out.contains(word), "{word}: {out}");
         }
-        let err = String::from_utf8(err).unwrap();
         assert!(err.contains("of 1 nothing can be told"), "{err}");
     }
 }

@@ -196,6 +196,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::console::Streams;
 
     #[test]
     fn who_says_a_section_and_who_rests_is_told_by_service() {
@@ -215,15 +216,10 @@ mod tests {
             } },
             "servicesLeftOut": 3,
         });
-        let (mut out, mut err) = (Vec::new(), Vec::new());
-        let mut console = Console {
-            input: &mut std::io::empty(),
-            out: &mut out,
-            err: &mut err,
-            color: false,
-        };
+        let mut streams = Streams::default();
+        let mut console = streams.console();
         print_traffic(&page, &mut console).unwrap();
-        let out = String::from_utf8(out).unwrap();
+        let (out, err) = streams.texts();
         let rows: Vec<&str> = out.lines().collect();
         assert_eq!(rows.len(), 7, "{out}");
         let shows = |at: usize, words: [&str; 2]| {
@@ -239,6 +235,6 @@ mod tests {
         shows(5, ["10.0.0.2:80 shop/api-2", says]);
         shows(6, ["endpoints", "50 more"]);
         assert!(!out.contains('\x1b'), "{out:?}");
-        assert!(err.starts_with(b"3 more"), "{err:?}");
+        assert!(err.starts_with("3 more"), "{err:?}");
     }
 }

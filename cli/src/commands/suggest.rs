@@ -115,8 +115,9 @@ impl ClusterCommand for Suggest {
         if let Some(minutes) = traffic.known_minutes() {
             console.word(&format!(
                 "these are the calls of the last {minutes} min alone: of what was before, the \
-                 controller knows neither which calls there were nor whether they were refused, \
-                 so a rule for a port may let pass what was refused then"
+                 controller knows at most who called whom, and neither whether it was served nor \
+                 whether it was refused, so what was called then alone is left out, and a rule for \
+                 a port may let pass what was refused then"
             ))?;
         }
         if !objects.is_empty() {
@@ -155,9 +156,17 @@ fn caution(calls: &Calls, objects: &[Value], console: &mut Console<'_>) -> Resul
              allowed to call, all of them may"
         ))?;
     }
-    if objects.is_empty() {
+    if calls.untold > 0 {
+        console.word(&format!(
+            "the suggestion is not complete: the controller is older than this command, and does \
+             not say whether calls of {} of the edges that are left out were served; upgrade it \
+             (`weft version` says which one is there)",
+            calls.untold
+        ))?;
+    }
+    if objects.is_empty() && calls.untold == 0 {
         console.word("no calls that were proven and served, nothing to suggest")?;
-    } else {
+    } else if !objects.is_empty() {
         console.word(
             "before it closes anything: apply it with the namespace in mode audit (kubectl \
              annotate namespace NAMESPACE weft.dev/access=audit) and look at `weft edges --refused`",

@@ -213,6 +213,7 @@ mod tests {
     use crds::observe::Header;
 
     use super::*;
+    use crate::console::Streams;
 
     #[test]
     fn request_is_one_line_that_no_terminal_acts_upon() {
@@ -238,13 +239,10 @@ mod tests {
             }],
             ..TapRequest::default()
         };
-        let mut out = Vec::new();
-        let mut err = Vec::new();
+        let mut streams = Streams::default();
         let mut console = Console {
-            input: &mut std::io::empty(),
-            out: &mut out,
-            err: &mut err,
             color: true,
+            ..streams.console()
         };
         let line = TapLine {
             request: Some(request),
@@ -266,7 +264,7 @@ mod tests {
             };
             shown.line(&line, Format::Table, &mut console).unwrap();
         }
-        let out = String::from_utf8(out).unwrap();
+        let (out, err) = streams.texts();
         assert_eq!(out.lines().count(), 1, "{out}");
         assert!(!out.contains('\u{1b}') && !out.contains('\u{7}'), "{out:?}");
         assert!(
@@ -278,7 +276,6 @@ mod tests {
             out.contains(" 503 1.2ms 81B mtls reason=overload service=shop/cart"),
             "{out}"
         );
-        let err = String::from_utf8(err).unwrap();
         assert_eq!(
             err,
             "3 of 4 take part\n20 more fit and are not shown; --max-rps raises how many may be\n"
@@ -286,16 +283,11 @@ mod tests {
     }
 
     /// What is said of streams of so many proxies of four, one after the other.
-    fn told(streams: &[u32]) -> String {
-        let (mut out, mut err) = (Vec::new(), Vec::new());
-        let mut console = Console {
-            input: &mut std::io::empty(),
-            out: &mut out,
-            err: &mut err,
-            color: false,
-        };
+    fn told(parts: &[u32]) -> String {
+        let mut streams = Streams::default();
+        let mut console = streams.console();
         let mut shown = TapCounts::default();
-        for taking_part in streams {
+        for taking_part in parts {
             shown.begins();
             // Nobody can have answered before the first look.
             for (taking_part, last) in [(0, false), (*taking_part, true)] {
@@ -312,8 +304,9 @@ mod tests {
                 shown.line(&line, Format::Table, &mut console).unwrap();
             }
         }
-        assert_eq!(out, b"");
-        String::from_utf8(err).unwrap()
+        let (out, err) = streams.texts();
+        assert_eq!(out, "");
+        err
     }
 
     #[test]

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::args::{Cli, Command};
 use crate::cluster::Cluster;
 use crate::commands::cluster_command::ClusterCommand;
-use crate::console::Console;
+use crate::console::{Console, Streams};
 use crate::failure::{Conclusion, Failure, status};
 use crate::global::Global;
 
@@ -41,13 +41,8 @@ fn now() -> SystemTime {
 async fn run(client: Client, line: &str) -> (u8, String, String) {
     let cli = Cli::try_parse_from(line.split(' ')).unwrap();
     let cluster = Cluster::of(client, &cli.global);
-    let (mut out, mut err) = (Vec::new(), Vec::new());
-    let mut console = Console {
-        input: &mut std::io::empty(),
-        out: &mut out,
-        err: &mut err,
-        color: false,
-    };
+    let mut streams = Streams::default();
+    let mut console = streams.console();
     let to = (&cli.global, &cluster);
     let ended = match cli.command {
         Command::Routes(command) => ask(&command, to, &mut console).await,
@@ -66,8 +61,8 @@ async fn run(client: Client, line: &str) -> (u8, String, String) {
         console.word(text).unwrap();
     }
     let code = status(&ended);
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (code, text(out), text(err))
+    let (out, err) = streams.texts();
+    (code, out, err)
 }
 
 /// What a command prints of this cluster.

@@ -90,6 +90,7 @@ mod tests {
 
     use super::*;
     use crate::args::{Cli, Command};
+    use crate::console::Streams;
 
     /// Output, or why there is none.
     fn ran(line: &str) -> Result<String, Failure> {
@@ -97,16 +98,12 @@ mod tests {
         let Command::Token(command) = cli.command else {
             panic!("{line}");
         };
-        let (mut out, mut err) = (Vec::new(), Vec::new());
-        let mut console = Console {
-            input: &mut std::io::empty(),
-            out: &mut out,
-            err: &mut err,
-            color: false,
-        };
+        let mut streams = Streams::default();
+        let mut console = streams.console();
         command.run(&cli.global, &mut console)?;
-        assert_eq!(err, b"");
-        Ok(String::from_utf8(out).unwrap())
+        let (out, err) = streams.texts();
+        assert_eq!(err, "");
+        Ok(out)
     }
 
     #[test]

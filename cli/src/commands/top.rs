@@ -179,6 +179,7 @@ mod tests {
     use tokio::time::{sleep, timeout};
 
     use super::*;
+    use crate::console::Streams;
 
     const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -190,15 +191,10 @@ mod tests {
                 json!({"windowSeconds": 30, "complete": complete, "incomplete": "no room"});
             let graph = json!({"metadata": metadata, "edges": edges});
             let traffic = IndexedGraph::of(serde_json::from_value(graph).unwrap());
-            let (mut out, mut err) = (Vec::new(), Vec::new());
-            let mut console = Console {
-                input: &mut std::io::empty(),
-                out: &mut out,
-                err: &mut err,
-                color: false,
-            };
+            let mut streams = Streams::default();
+            let mut console = streams.console();
             once(&traffic, None, None, &mut console).unwrap();
-            [out, err].map(|text| String::from_utf8(text).unwrap())
+            <[String; 2]>::from(streams.texts())
         };
         let [out, err] = printed(&json!([]), true);
         assert_eq!((&*out, &*err), ("", "no calls in the last 30 s\n"));

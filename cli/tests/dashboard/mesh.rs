@@ -47,6 +47,8 @@ struct Script {
     broken: Option<String>,
     /// Nobody has the right to tap.
     no_tap: bool,
+    /// No tap finds a place now; the seconds after which to ask again, 0 where nobody knows.
+    full: Option<u32>,
     /// What taps asked, and where the lines of the last one go.
     taps: Vec<String>,
     tap: Option<mpsc::Sender<bytes::Bytes>>,
@@ -187,6 +189,12 @@ impl Mesh {
         self.script.lock().await.no_tap = forbidden;
     }
 
+    /// Refuses taps for want of a place from now on, with these seconds after which to ask again,
+    /// or takes them.
+    pub(super) async fn fill_taps(&self, again_in: Option<u32>) {
+        self.script.lock().await.full = again_in;
+    }
+
     /// The queries of all taps.
     pub(super) async fn taps(&self) -> Vec<String> {
         self.script.lock().await.taps.clone()
@@ -283,6 +291,10 @@ impl Script {
                 "taps.observe.weft.dev is forbidden: user \"eve\" cannot create resource \"taps\" in API group \"observe.weft.dev\" in the namespace \"shop\"",
             );
         }
+        if let Some(seconds) = self.full {
+            let details = json!({"retryAfterSeconds": seconds});
+            return status_with(429, "no place for one more", &details);
+        }
         let (lines, received) = mpsc::channel(LINES);
         self.taps.push(query.to_owned());
         self.tap = Some(lines);
@@ -313,7 +325,11 @@ fn typed<T: DeserializeOwned + Serialize>(value: &Value) -> Value {
 }
 
 fn status(code: u16, message: &str) -> FakeResponse {
-    let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": message, "code": code});
+    status_with(code, message, &json!({}))
+}
+
+fn status_with(code: u16, message: &str, details: &Value) -> FakeResponse {
+    let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": message, "details": details, "code": code});
     let mut response = Response::new(whole(status.to_string().into()));
     *response.status_mut() = StatusCode::from_u16(code).unwrap();
     response

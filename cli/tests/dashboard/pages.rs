@@ -68,6 +68,34 @@ async fn a_person_searches_opens_a_workload_and_sees_its_neighbours_only() {
 }
 
 #[tokio::test]
+async fn minutes_that_a_controller_does_not_know_are_said_beside_those_that_are_drawn() {
+    let mut shown = Shown::of(&shop::shop(60)).await;
+    let open = "location.hash = '/graph?ns=shop&node=' + \
+                encodeURIComponent('shop/Deployment/cart')";
+    shown.browser.eval(open).await;
+    shown.browser.see("deploy/cart in shop").await;
+    let words = "document.querySelector('.panel .words').textContent";
+    assert_eq!(shown.browser.eval(words).await, "", "the control");
+    let mut young = shop::shop(60);
+    young["metadata"]["historySince"] = serde_json::json!("2026-11-02T08:48:00Z");
+    shown.mesh.graph(&young);
+    let since = "new Date('2026-11-02T08:48:00Z').toTimeString().slice(0, 8)";
+    let told = format!("{words}.startsWith(`Minutes before ${{{since}}} are not known`)");
+    shown.browser.wait(&told).await;
+    // What is drawn begins half an hour before 09:00, and all of that is known.
+    young["metadata"]["historySince"] = serde_json::json!("2026-11-02T08:30:00Z");
+    shown.mesh.graph(&young);
+    shown.browser.wait(&format!("{words} === ''")).await;
+    let full = &mut young["edges"][0];
+    full["history"] = serde_json::json!([]);
+    full["historyLeftOut"] = serde_json::json!(true);
+    shown.mesh.graph(&young);
+    let told = format!("{words}.startsWith('Minutes of 1 of its 1 edges are missing')");
+    shown.browser.wait(&told).await;
+    assert_eq!(shown.browser.faults().await, [""; 0]);
+}
+
+#[tokio::test]
 async fn a_refused_call_leads_to_its_reason_and_to_the_objects_that_would_allow_it() {
     let mut shown = Shown::of(&shop::shop(60)).await;
     let mut refusal = shop::refusal();

@@ -247,3 +247,33 @@ async fn who_may_not_tap_is_told_the_role_and_a_link_watches_nobody() {
     shown.browser.see("<img src=x").await;
     harmless(&mut shown).await;
 }
+
+#[tokio::test]
+async fn a_tap_without_a_place_is_asked_for_again_where_one_comes_by_itself_and_else_is_not() {
+    let mut shown = Shown::of(&shop::shop(60)).await;
+    shown.page("Tap").await;
+    shown.mesh.fill_taps(Some(1)).await;
+    start(&mut shown, "svc/cart").await;
+    let waits = "Asking again, for a minute at most: taps of shop: no place for one more";
+    shown.browser.see(waits).await;
+    shown.mesh.fill_taps(None).await;
+    tap_requests(&shown, 1).await;
+    shown.mesh.show(&counts(1, 1, false)).await;
+    shown.browser.see("Watching svc/cart.").await;
+    // While it is asked again, nobody has to wait for the end.
+    shown.mesh.fill_taps(Some(1)).await;
+    start(&mut shown, "deploy/web").await;
+    shown.browser.see(waits).await;
+    shown.browser.click("form button[type=button]").await;
+    shown.browser.see("Stopped.").await;
+    // Control: who says no time holds it for as long as he likes.
+    shown.mesh.fill_taps(Some(0)).await;
+    start(&mut shown, "deploy/cart").await;
+    let ended = "document.querySelector('.told').textContent === \
+                 'taps of shop: no place for one more'";
+    shown.browser.wait(ended).await;
+    shown.mesh.fill_taps(None).await;
+    sleep(Duration::from_secs(7)).await;
+    assert_eq!(shown.mesh.taps().await.len(), 1, "nobody asked again");
+    assert_eq!(shown.browser.faults().await, [""; 0]);
+}

@@ -14,6 +14,8 @@ pub(crate) struct Refusal {
     pub message: String,
     /// Kind and name of the object, where there is one.
     pub about: Option<(&'static str, String)>,
+    /// It passes when somebody lets go of what he holds, and nobody knows when that is.
+    pub is_held: bool,
 }
 
 impl Refusal {
@@ -24,6 +26,16 @@ impl Refusal {
             reason,
             message: message.into(),
             about: None,
+            is_held: false,
+        }
+    }
+
+    /// As many go on already as may, each for as long as whoever began it likes. Clients ask
+    /// again by themselves after the time that a refusal names, so this one names none.
+    pub(crate) fn held(message: impl Into<String>) -> Self {
+        Self {
+            is_held: true,
+            ..Self::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message)
         }
     }
 
@@ -50,9 +62,11 @@ impl Refusal {
         Self::new(code, "MethodNotAllowed", message)
     }
 
-    /// Seconds after which it may be asked again, where it is not the question that is refused.
+    /// Seconds after which it may be asked again, where it is not the question that is refused,
+    /// and not for as long as others hold what it needs.
     pub(crate) fn again_in(&self) -> Option<u32> {
         match self.code {
+            _ if self.is_held => None,
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => Some(1),
             _ => None,
         }

@@ -215,8 +215,9 @@ impl ObserveApi {
     /// A stream's permits: one of all, and one of the user's.
     fn permits(&self, user: &User) -> Result<StreamPermits, Refusal> {
         let full = |whose: &str, most: usize| {
-            let message = format!("{whose} {most} streams are open; close one or try again later");
-            Refusal::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message)
+            Refusal::held(format!(
+                "{whose} {most} streams are open; close one or try again later"
+            ))
         };
         let all = Arc::clone(&self.streams).try_acquire_owned();
         let all = all.map_err(|_| full("all", MAX_STREAMS))?;

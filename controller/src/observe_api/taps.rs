@@ -70,10 +70,7 @@ pub(super) async fn answer(
     let answers = context
         .asks
         .ask(What::Tap(tap_request), &uids, stream::LASTS);
-    let answers = answers.map_err(|full| {
-        let code = StatusCode::TOO_MANY_REQUESTS;
-        Refusal::new(code, "TooManyRequests", full.to_string())
-    })?;
+    let answers = answers.map_err(|full| Refusal::held(full.to_string()))?;
     info!(user = ?user.name, of, ?query, proxies, "tap started");
     context.events.record_deed(Event {
         about,

@@ -50,6 +50,10 @@ pub struct GraphMetadata {
     /// the controller that answers began later, or had no room for them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub history_since: Option<String>,
+    /// Edges and their minutes say what the called side counted, to whoever may know. A controller
+    /// of an older version says neither that nor this.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub sides: bool,
     /// Edges and nodes that had no place in the answer.
     #[serde(skip_serializing_if = "is_zero")]
     pub left_out: u64,

@@ -17,6 +17,9 @@ use crate::{
 const LEVELS: usize = 32;
 /// Characters of a name or a value that are shown.
 const LONGEST_SHOWN: usize = 64;
+/// What the API server takes for a text of format `date-time`.
+const DATE_TIME: &str = "^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\
+                         ([.][0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})$";
 /// Beyond this no number is a whole one of 64 bits.
 const LARGEST_WHOLE: f64 = 9.2e18;
 
@@ -140,14 +143,23 @@ impl<'s> Walker<'s, '_> {
                 self.mistakes.invalid(at, text);
             }
         }
-        if let Some(pattern) = schema["pattern"].as_str() {
-            let read = || Regex::new(pattern).ok();
-            let known = self.patterns.entry(pattern).or_insert_with(read);
-            if known.as_ref().is_some_and(|known| !known.is_match(text)) {
-                let text = format!("is {}, but must match {pattern}", quoted(text));
-                self.mistakes.invalid(at, text);
-            }
+        if let Some(pattern) = schema["pattern"].as_str()
+            && !self.matches(text, pattern)
+        {
+            let text = format!("is {}, but must match {pattern}", quoted(text));
+            self.mistakes.invalid(at, text);
         }
+        if schema["format"] == "date-time" && !self.matches(text, DATE_TIME) {
+            let wanted = "a time such as \"2027-01-31T00:00:00Z\"";
+            let text = format!("is {}, but must be {wanted}", quoted(text));
+            self.mistakes.invalid(at, text);
+        }
+    }
+
+    fn matches(&mut self, text: &str, pattern: &'s str) -> bool {
+        let read = || Regex::new(pattern).ok();
+        let known = self.patterns.entry(pattern).or_insert_with(read);
+        known.as_ref().is_none_or(|known| known.is_match(text))
     }
 
     fn number(&mut self, at: &str, number: &Number, schema: &Value) {
@@ -223,7 +235,7 @@ fn is_whole(value: &Value) -> bool {
 }
 
 /// The field that a rule refuses wherever it is set, if the rule says that and no more.
-fn refused_field(rule: &str) -> Option<&str> {
+pub(super) fn refused_field(rule: &str) -> Option<&str> {
     let name = rule.strip_prefix("!has(self.")?.strip_suffix(')')?;
     let is_name = name.bytes().all(|letter| letter.is_ascii_alphanumeric());
     is_name.then_some(name)

@@ -16,6 +16,8 @@ const EACH = 250;
 /** From one stream to the next at least, and the same after several that ended at once. */
 const PAUSE = 1000;
 const LONGEST_PAUSE = 5000;
+/** How long who says when to ask again is asked before anything came. */
+const PATIENCE = 60_000;
 /** Kinds whose pods' requests can be watched. */
 const KINDS = [
   "CronJob", "DaemonSet", "Deployment", "Job", "Pod", "ReplicaSet", "ReplicationController", "Rollout", "StatefulSet",
@@ -171,12 +173,14 @@ export class TapPage implements Page {
     const query = new URLSearchParams({ watch: "true", of: `${question.kind}/${question.name}` });
     for (const filter of FILTERS) if (question[filter] !== "") query.set(filter, question[filter]);
     const watching = `Watching ${title(question)}.`;
+    const until = performance.now() + PATIENCE;
     let worked = false;
     let pause = PAUSE;
     write(this.told, `Asking for the requests of ${title(question)}.`);
     for (;;) {
       const begun = performance.now();
       let last = false;
+      let again = 0;
       try {
         for await (const line of this.app.mesh.tap(this.place, query.toString(), stop)) {
           if (stop.aborted) return;
@@ -187,16 +191,18 @@ export class TapPage implements Page {
       } catch (error) {
         if (stop.aborted) return;
         const refusal = error instanceof Refusal ? error : new Refusal(0, "the answer cannot be read");
-        // Who was there before may be away for a moment.
-        if (!worked || !refusal.passes) return this.end(refusal.message);
-        write(this.told, `Nothing is shown for a moment: ${refusal.message}`);
+        again = (refusal.again ?? 0) * 1000;
+        // Who was there before may be away for a moment, and who is there may say that he has no room for one.
+        const waits = worked ? refusal.passes : again > 0 && performance.now() + again <= until;
+        if (!waits) return this.end(refusal.message);
+        write(this.told, `${worked ? "Nothing is shown for a moment" : "Asking again, for a minute at most"}: ${refusal.message}`);
       }
       if (stop.aborted) return;
       this.before = this.sums();
       this.counts = undefined;
       const now = performance.now();
       if (now - begun > PAUSE) pause = PAUSE;
-      const wait = (last ? begun : now) + pause - now;
+      const wait = (last ? begun : now) + Math.max(pause, Math.min(again, PATIENCE)) - now;
       pause = Math.min(pause * 2, LONGEST_PAUSE);
       if (wait > 0) await new Promise((done) => setTimeout(done, wait));
       if (stop.aborted) return;

@@ -38,6 +38,7 @@ export class Workload {
       ),
       this.facts,
       this.spark.element,
+      this.spark.words,
       this.into.element,
       this.out.element,
       this.routes.element,
@@ -70,7 +71,7 @@ export class Workload {
       this.told = told;
       this.facts.replaceChildren(...shown.flatMap(([name, text]) => [h("dt", {}, name), h("dd", {}, text)]));
     }
-    this.spark.update(into.length > 0 ? into : out);
+    this.spark.update(into.length > 0 ? into : out, model.graph.metadata);
     this.into.update(into.map((edge) => row(this.app, model, edge)));
     this.out.update(out.map((edge) => row(this.app, model, edge)));
     this.routes.update(

@@ -44,7 +44,7 @@ pub(super) fn needed<'a>(
     match facts.part(part) {
         Ok(value) => Ok(Ok(value)),
         Err(Missing::Absent) => Ok(Err(format!("{what} is missing"))),
-        Err(Missing::Unseen(why) | Missing::Away(why) | Missing::Crowded(why)) => Err(why),
+        Err(Missing::Unseen(why) | Missing::Away(why) | Missing::Throttled(why)) => Err(why),
     }
 }
 
@@ -88,7 +88,7 @@ pub(super) fn single_replicas(facts: &Facts) -> CheckResult {
                 1 => few.push(format!("{part} has one replica")),
                 _ => {}
             },
-            Err(Missing::Unseen(why) | Missing::Away(why) | Missing::Crowded(why)) => {
+            Err(Missing::Unseen(why) | Missing::Away(why) | Missing::Throttled(why)) => {
                 return Err(why);
             }
             Err(_) => {}
@@ -114,7 +114,7 @@ pub(super) fn versions(facts: &Facts) -> CheckResult {
                     others.push(format!("{part} is {version}"));
                 }
             }
-            Err(Missing::Unseen(why) | Missing::Away(why) | Missing::Crowded(why)) => {
+            Err(Missing::Unseen(why) | Missing::Away(why) | Missing::Throttled(why)) => {
                 return Err(why);
             }
             Err(Missing::Absent) => {}

@@ -73,7 +73,9 @@ pub(super) fn old(facts: &Facts) -> CheckResult {
     let ours = match facts.part("controller") {
         Ok(controller) => controller["metadata"]["labels"]["app.kubernetes.io/version"].as_str(),
         Err(Missing::Absent) => None,
-        Err(Missing::Unseen(why) | Missing::Away(why) | Missing::Crowded(why)) => return Err(why),
+        Err(Missing::Unseen(why) | Missing::Away(why) | Missing::Throttled(why)) => {
+            return Err(why);
+        }
     };
     let ours = ours
         .and_then(minor)
@@ -116,7 +118,7 @@ fn proxies(facts: &Facts) -> Result<Vec<Proxy>, String> {
                 .map_err(|error| format!("proxies: {error}"))
         }
         Err(Missing::Absent) => Err("the read API observe.weft.dev is not served".to_owned()),
-        Err(Missing::Unseen(why) | Missing::Away(why) | Missing::Crowded(why)) => Err(why),
+        Err(Missing::Unseen(why) | Missing::Away(why) | Missing::Throttled(why)) => Err(why),
     }
 }
 

@@ -105,7 +105,7 @@ pub(super) enum Missing {
     /// Who should have answered is away, and what the API server says of that.
     Away(String),
     /// Who should have answered has too much to answer, and may have room later.
-    Crowded(String),
+    Throttled(String),
 }
 
 impl Facts {
@@ -168,9 +168,9 @@ impl Facts {
     }
 
     /// Why a part is not known that the user may see, and that may be told a moment later.
-    pub(super) fn crowded(&self) -> Option<&str> {
+    pub(super) fn throttled(&self) -> Option<&str> {
         self.parts.values().find_map(|part| match part {
-            Err(Missing::Crowded(why)) => Some(why.as_str()),
+            Err(Missing::Throttled(why)) => Some(why.as_str()),
             _ => None,
         })
     }
@@ -188,7 +188,7 @@ impl Facts {
         match self.part(name) {
             Ok(value) => Ok(value.as_array().map(Vec::as_slice).unwrap_or_default()),
             Err(Missing::Absent) => Ok(&[]),
-            Err(Missing::Unseen(why) | Missing::Away(why) | Missing::Crowded(why)) => Err(why),
+            Err(Missing::Unseen(why) | Missing::Away(why) | Missing::Throttled(why)) => Err(why),
         }
     }
 
@@ -219,7 +219,7 @@ fn missing(refusal: Refusal) -> Missing {
     let why = refusal.into_failure().to_string();
     match code {
         Some(503) => Missing::Away(why),
-        Some(429) => Missing::Crowded(why),
+        Some(429) => Missing::Throttled(why),
         _ => Missing::Unseen(why),
     }
 }

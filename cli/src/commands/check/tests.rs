@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use self::server::{WELL, Webhooks, client};
 use super::*;
 use crate::args::{Cli, Command};
+use crate::console::Streams;
 
 fn root(ends: i32) -> String {
     let key = rcgen::KeyPair::generate().unwrap();
@@ -188,13 +189,8 @@ async fn checked_by(
         panic!("another command");
     };
     let cluster = Cluster::of(client, &cli.global);
-    let (mut out, mut err) = (Vec::new(), Vec::new());
-    let mut console = Console {
-        input: &mut std::io::empty(),
-        out: &mut out,
-        err: &mut err,
-        color: false,
-    };
+    let mut streams = Streams::default();
+    let mut console = streams.console();
     let now = SystemTime::now();
     let ended = check.print(&cluster, Format::Json, now, &mut console).await;
     let mut table = Vec::new();
@@ -205,7 +201,8 @@ async fn checked_by(
             .await
             .unwrap();
     }
-    let report = serde_json::from_slice(&out).unwrap_or_default();
+    let (out, _) = streams.texts();
+    let report = serde_json::from_str(&out).unwrap_or_default();
     (ended, report, String::from_utf8(table).unwrap())
 }
 

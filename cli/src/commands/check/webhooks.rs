@@ -43,7 +43,7 @@ fn trusted(facts: &Facts) -> Result<Vec<(String, Vec<u8>)>, String> {
         let configuration = match facts.part(part) {
             Ok(configuration) => configuration,
             Err(Missing::Absent) => continue,
-            Err(Missing::Unseen(why) | Missing::Away(why) | Missing::Crowded(why)) => {
+            Err(Missing::Unseen(why) | Missing::Away(why) | Missing::Throttled(why)) => {
                 return Err(why);
             }
         };

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::stream;
 use http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue,
-    REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    REFERRER_POLICY, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use http::{Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -83,8 +83,29 @@ pub(super) fn lines(body: Body, permit: OwnedSemaphorePermit) -> PageResponse {
 
 /// Why there is nothing else, in words for a person.
 pub(super) fn failure(status: StatusCode, message: &str) -> PageResponse {
-    let body = json!({"code": status.as_u16(), "message": message}).to_string();
-    let mut answer = with(status, "application/json", whole(body.into()));
+    refusal(status, message, None, None)
+}
+
+/// The same with the seconds after which it may be asked again, and the name of the object that
+/// is missing, where somebody says so.
+pub(super) fn refusal(
+    status: StatusCode,
+    message: &str,
+    again_in: Option<u32>,
+    missing: Option<&str>,
+) -> PageResponse {
+    let mut body = json!({"code": status.as_u16(), "message": message});
+    if let Some(seconds) = again_in {
+        body["details"]["retryAfterSeconds"] = json!(seconds);
+    }
+    if let Some(name) = missing {
+        body["details"]["name"] = json!(name);
+    }
+    let mut answer = with(status, "application/json", whole(body.to_string().into()));
+    if let Some(seconds) = again_in {
+        let headers = answer.headers_mut();
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
     if status == StatusCode::METHOD_NOT_ALLOWED {
         let headers = answer.headers_mut();
         headers.insert(ALLOW, HeaderValue::from_static("GET"));

@@ -232,13 +232,17 @@ async fn watched(cluster: &Cluster, taps: &Arc<Semaphore>, what: &str, path: &st
     }
 }
 
-/// The API server's own status with its words; 502 where it did not answer.
+/// The API server's own status with its words, when to ask again and what is missing; 502 where it
+/// did not answer.
 fn refused(refusal: Refusal) -> PageResponse {
+    let again_in = refusal.passes_in();
+    let missing = refusal.missing().map(str::to_owned);
     let status = refusal
         .code()
         .and_then(|code| StatusCode::from_u16(code).ok());
     let status = status.unwrap_or(StatusCode::BAD_GATEWAY);
-    answer::failure(status, &refusal.into_failure().to_string())
+    let words = refusal.into_failure().to_string();
+    answer::refusal(status, &words, again_in, missing.as_deref())
 }
 
 /// Nothing is stored by this `create`: it is how the read API takes a question.

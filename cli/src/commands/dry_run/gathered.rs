@@ -197,22 +197,17 @@ pub(super) fn deleted(text: &str, namespace: &str) -> Result<Deleted, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::console::Streams;
 
     #[test]
     fn what_else_a_namespace_says_is_named_as_not_tried() {
         let namespace = serde_json::json!({"kind": "Namespace", "metadata": {"name": "shop",
             "annotations": {"weft.dev/access": "auto", "weft.dev/mtls": "strict", "team": "a"},
             "labels": {"weft.dev/inject": "enabled"}}});
-        let (mut gathered, mut out, mut err) = (Gathered::default(), Vec::new(), Vec::new());
-        let mut console = Console {
-            input: &mut std::io::empty(),
-            out: &mut out,
-            err: &mut err,
-            color: false,
-        };
-        gather(namespace, "shop", &mut gathered, &mut console).unwrap();
+        let (mut gathered, mut streams) = (Gathered::default(), Streams::default());
+        gather(namespace, "shop", &mut gathered, &mut streams.console()).unwrap();
         assert_eq!((gathered.spec.access.len(), gathered.untried), (1, 2));
-        let words = String::from_utf8(err).unwrap();
+        let (_, words) = streams.texts();
         assert_eq!(
             words,
             "weft.dev/mtls of Namespace shop is not tried\n\

@@ -266,6 +266,7 @@ fn words(example: &TriedRequest) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::console::Streams;
 
     fn part(refused: u64, route: &str) -> Trial {
         let edge = TriedEdge {
@@ -329,16 +330,10 @@ mod tests {
     #[test]
     fn calls_are_printed_and_nothing_that_a_terminal_acts_upon() {
         let printed = |trial: &Trial| {
-            let (mut out, mut err) = (Vec::new(), Vec::new());
-            let mut console = Console {
-                input: &mut std::io::empty(),
-                out: &mut out,
-                err: &mut err,
-                color: false,
-            };
+            let mut streams = Streams::default();
+            let mut console = streams.console();
             print(trial, &mut console).unwrap();
-            let text = |bytes| String::from_utf8(bytes).unwrap();
-            (text(out), text(err))
+            streams.texts()
         };
         let (out, err) = printed(&together());
         assert_eq!(out.lines().count(), 1 + 2 + EXAMPLES, "{out}");

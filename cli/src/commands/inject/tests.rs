@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::template;
-use crate::console::Console;
+use crate::console::Streams;
 use crate::failure::Failure;
 use crate::yaml::tree;
 
@@ -92,19 +92,14 @@ fn corpus() -> Vec<String> {
 fn run(arguments: &[&str], input: &str) -> (Result<(), Failure>, String, String) {
     let arguments = std::iter::once("weft").chain(arguments.iter().copied());
     let arguments: Vec<OsString> = arguments.map(OsString::from).collect();
-    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let mut streams = Streams::of(input);
     let runtime = tokio::runtime::Builder::new_current_thread().build();
-    let ended = runtime.unwrap().block_on(crate::run(
-        arguments,
-        &mut Console {
-            input: &mut input.as_bytes(),
-            out: &mut out,
-            err: &mut err,
-            color: false,
-        },
-    ));
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (ended.map(|_| ()), text(out), text(err))
+    let mut console = streams.console();
+    let ended = runtime
+        .unwrap()
+        .block_on(crate::run(arguments, &mut console));
+    let (out, err) = streams.texts();
+    (ended.map(|_| ()), out, err)
 }
 
 fn injected(text: &str) -> String {

@@ -41,6 +41,8 @@ pub(super) struct Calls {
     pub(super) by_port: Vec<String>,
     /// What no rule allowed, and how often.
     pub(super) refused: Vec<String>,
+    /// How many of those that were left out might have been facts by the word of a newer controller.
+    pub(super) untold: usize,
 }
 
 impl Calls {
@@ -108,9 +110,7 @@ impl Calls {
         if let Err(why) = told::served(edge) {
             return match self.has(&destination, edge, &found) {
                 true => Ok(()),
-                // What is missing may be the called side's word.
-                false if traffic.is_lossy() => Err(format!("{why}, as far as was told by now")),
-                false => Err(why.to_owned()),
+                false => Err(self.unserved(traffic, edge, why)),
             };
         }
         let mut by_port = None;
@@ -133,6 +133,22 @@ impl Calls {
             );
         }
         Ok(())
+    }
+
+    /// Why an edge is left out of which the called side is not known to have served calls.
+    fn unserved(&mut self, traffic: &IndexedGraph, edge: &Edge, why: &str) -> String {
+        // What it told of the window is known; of minutes before, an older controller says nothing.
+        let has_untold =
+            edge.server.is_none() || earlier::minutes(traffic, edge).any(Minute::served);
+        if has_untold && !traffic.tells_sides() {
+            self.untold += 1;
+            return told::UNTOLD.to_owned();
+        }
+        // What is missing may be the called side's word.
+        if traffic.is_lossy() {
+            return format!("{why}, as far as was told by now");
+        }
+        why.to_owned()
     }
 
     /// Calls of these callers to these ports, or of these routes there, are facts.

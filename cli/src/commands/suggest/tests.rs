@@ -68,7 +68,7 @@ fn suggested_of(edges: &[Value], served: &Value, by_route: bool) -> (Vec<Value>,
         node
     };
     let graph = json!({
-        "metadata": {"end": "2026-11-02T10:00:00Z", "windowSeconds": 300},
+        "metadata": {"end": "2026-11-02T10:00:00Z", "windowSeconds": 300, "sides": true},
         "nodes": [node("web"), node("cart"), node("db"), node("job"), node("over")],
         "edges": edges,
     });

@@ -9,6 +9,10 @@ use policy::reason::Reason;
 use super::earlier;
 use crate::traffic::IndexedGraph;
 
+/// Why the called side's word of an edge is not known beside a controller that does not pass it on.
+pub(super) const UNTOLD: &str = "this controller is older than this command, and does not say \
+     what the called side counted of these calls";
+
 /// Whether the called side says that it served calls of this edge, now or in one of the minutes
 /// that are known.
 ///

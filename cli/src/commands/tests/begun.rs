@@ -102,3 +102,15 @@ async fn what_is_streamed_and_what_is_read_as_it_is_are_asked_for_again_too() {
         assert_eq!(graph.is_ok(), answered, "{refusals}, {soon}: {graph:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn stream_whose_place_others_hold_is_told_at_once_and_one_without_room_is_asked_for_again() {
+    let global = Cli::try_parse_from(["weft", "version"]).unwrap().global;
+    for (soon, seconds) in [(false, 0), (true, 1)] {
+        let cluster = Cluster::of(refusing(429, 1, soon), &global);
+        let asked = tokio::time::Instant::now();
+        let tap = cluster.lines("taps of shop", "/taps").await;
+        assert_eq!(tap.is_ok(), soon, "{tap:?}");
+        assert_eq!(asked.elapsed().as_secs(), seconds, "{tap:?}");
+    }
+}

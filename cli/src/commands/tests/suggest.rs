@@ -15,7 +15,7 @@ fn graph() -> Value {
     let edge = json!({"id": "1", "from": id("web"), "to": id("cart"), "port": 8080,
         "protocol": "http1", "requests": 5, "success": 5, "mtls": 1.0,
         "server": {"requests": 5, "failure": 0, "mtls": 1.0}, "identities": [account("web")]});
-    json!({"metadata": {"windowSeconds": 300, "complete": true},
+    json!({"metadata": {"windowSeconds": 300, "complete": true, "sides": true},
         "nodes": [node("web"), node("cart")], "edges": [edge]})
 }
 
@@ -110,7 +110,40 @@ async fn time_of_which_no_minutes_are_known_is_told_whatever_is_printed() {
             assert_eq!(out.matches("TrafficTarget").count(), 1, "{line}: {out}");
             let words = "these are the calls of the last 12 min alone";
             assert_eq!(err.contains(words), is_told, "{line}: {err}");
+            // Edges are remembered for longer than what became of their calls.
+            let before = err.contains("knows at most who called whom");
+            assert_eq!(before, is_told, "{line}: {err}");
         }
+    }
+}
+
+#[tokio::test]
+async fn calls_of_which_an_older_controller_tells_no_side_are_left_out_for_that_alone() {
+    let api = FakeApi::default();
+    api.judge(&format!("{API}/dryruns"), json!({"kept": 1}));
+    let mut graph = graph();
+    let served = graph["edges"][0]["server"].clone();
+    let failed = json!({"requests": 5, "failure": 5, "mtls": 1.0});
+    for (sides, server, why) in [
+        (false, &Value::Null, "this controller is older than this"),
+        (true, &Value::Null, "told by its caller alone"),
+        // What both sides counted, such a one tells too.
+        (false, &served, ""),
+        (false, &failed, "told by its caller alone: the called pods"),
+    ] {
+        graph["metadata"]["sides"] = json!(sides);
+        graph["edges"][0]["server"] = server.clone();
+        api.put(&format!("{API}/graphs/live"), graph.clone());
+        let (code, out, err) = run(api.client(), "weft suggest -n shop").await;
+        assert_eq!(code, 0, "as where numbers are missing: {err}");
+        let left_out = format!("left out: deploy/web to deploy/cart port 8080: {why}");
+        assert_eq!(out.contains(&left_out), !why.is_empty(), "{out}{err}");
+        assert_eq!(out.contains("TrafficTarget"), why.is_empty(), "{out}{err}");
+        let is_older = why.starts_with("this controller");
+        assert_eq!(err.contains("upgrade it"), is_older, "{err}");
+        let none = err.contains("nothing to suggest");
+        let is_known = why.starts_with("told");
+        assert_eq!(none, is_known, "of calls that may have been served: {err}");
     }
 }
 

@@ -3,7 +3,7 @@
 use clap::Parser as _;
 
 use crate::args::{Cli, Command};
-use crate::console::Console;
+use crate::console::Streams;
 use crate::failure::{Failure, status};
 
 /// Exit status, output and words for what is read from the standard input.
@@ -18,20 +18,15 @@ fn validate_all(files: &[&str], text: &str, format: &str) -> (u8, String, String
     let Command::Validate(command) = cli.command else {
         panic!("another command");
     };
-    let (mut out, mut err) = (Vec::new(), Vec::new());
-    let mut console = Console {
-        input: &mut text.as_bytes(),
-        out: &mut out,
-        err: &mut err,
-        color: false,
-    };
+    let mut streams = Streams::of(text);
+    let mut console = streams.console();
     let ended = command.run(&cli.global, &mut console);
     if let Some(text) = ended.as_ref().err().and_then(Failure::words) {
         console.word(text).unwrap();
     }
     let code = status(&ended);
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (code, text(out), text(err))
+    let (out, err) = streams.texts();
+    (code, out, err)
 }
 
 const BROKEN: &str = "\

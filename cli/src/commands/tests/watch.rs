@@ -52,17 +52,12 @@ async fn watched(
         panic!("another command");
     };
     let cluster = Cluster::of(client, &cli.global);
-    let (mut out, mut err) = (Vec::new(), Vec::new());
-    let mut console = Console {
-        input: &mut std::io::empty(),
-        out: &mut out,
-        err: &mut err,
-        color: false,
-    };
+    let mut streams = Streams::default();
+    let mut console = streams.console();
     let following = stat.follow(&cluster, Format::Table, &mut console);
     let ended = timeout(within, following).await.ok();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (ended, text(out), text(err))
+    let (out, err) = streams.texts();
+    (ended, out, err)
 }
 
 #[tokio::test(start_paused = true)]

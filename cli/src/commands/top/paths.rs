@@ -156,21 +156,18 @@ mod tests {
     use futures::stream;
 
     use super::*;
+    use crate::console::Streams;
 
     /// How a window of these events ends, and what is said.
     async fn ended(events: Vec<TapEvent>) -> (Conclusion, String) {
-        let (mut out, mut err) = (Vec::new(), Vec::new());
-        let mut console = Console {
-            input: &mut std::io::empty(),
-            out: &mut out,
-            err: &mut err,
-            color: false,
-        };
+        let mut streams = Streams::default();
+        let mut console = streams.console();
         let events = stream::iter(events.into_iter().map(Ok));
         let mut requests = events.chain(stream::pending()).boxed_local();
         let mut window = Window::new(Duration::from_secs(30));
         let ended = once("deploy/web", &mut requests, &mut window, &mut console).await;
-        (ended.unwrap(), String::from_utf8(err).unwrap())
+        let (_, err) = streams.texts();
+        (ended.unwrap(), err)
     }
 
     #[tokio::test(start_paused = true)]

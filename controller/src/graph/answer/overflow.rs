@@ -42,6 +42,7 @@ impl Overflow {
             incomplete,
             unsettled: unsettled && why.is_none(),
             left_out: (beyond + self.left_out) as u64,
+            sides: true,
             ..GraphMetadata::default()
         }
     }

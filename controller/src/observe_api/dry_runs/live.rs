@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use crds::observe::{DryRunSpec, Resource, Trial};
 use futures::stream;
-use http::StatusCode;
 use parking_lot::RwLock;
 use prost::Message as _;
 use tokio::time::{Instant, Interval, interval, sleep_until};
@@ -200,10 +199,8 @@ impl QueryContext<'_> {
             for together in uids.chunks(TOGETHER) {
                 let question = What::Trial(rules.clone());
                 let answers = self.context.asks.ask(question, together, lasts);
-                all.answers.push(answers.map_err(|full| {
-                    let code = StatusCode::TOO_MANY_REQUESTS;
-                    Refusal::new(code, "TooManyRequests", full.to_string())
-                })?);
+                let answers = answers.map_err(|full| Refusal::held(full.to_string()))?;
+                all.answers.push(answers);
             }
             all.headers.extend(set.access.header_names());
             all.pods.extend(pods);

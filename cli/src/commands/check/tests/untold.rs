@@ -89,7 +89,7 @@ async fn what_was_not_read_is_not_called_well() {
 }
 
 /// A healthy mesh whose proxies are not listed before so long is over: there is no room for it.
-fn crowded(seconds: u64) -> Client {
+fn throttled(seconds: u64) -> Client {
     let well = client(&healthy(), WELL);
     let until = Instant::now() + Duration::from_secs(seconds);
     Client::new(
@@ -116,7 +116,7 @@ async fn list_that_found_no_room_is_waited_for_and_not_passed_over() {
     let (at_once, soon, later): (&[&str], &[&str], &[&str]) =
         (&[], &["--wait", "20s"], &["--wait", "2m"]);
     for (seconds, more) in [(3_600, at_once), (3_600, soon)] {
-        let (ended, report, _) = checked_by(crowded(seconds), more).await;
+        let (ended, report, _) = checked_by(throttled(seconds), more).await;
         let Err(Failure::Unknown(words)) = ended else {
             panic!("{ended:?}: {report:#}");
         };
@@ -128,7 +128,7 @@ async fn list_that_found_no_room_is_waited_for_and_not_passed_over() {
     }
     // Control: what passes in a moment, and within the time that is waited, is well.
     for (seconds, more) in [(2, at_once), (20, later)] {
-        let (ended, report, _) = checked_by(crowded(seconds), more).await;
+        let (ended, report, _) = checked_by(throttled(seconds), more).await;
         assert_eq!(ended.unwrap(), Conclusion::Yes, "{report:#}");
         assert_eq!(with(&report, &["skipped"]), [""; 0], "{report:#}");
     }

@@ -325,6 +325,49 @@ async fn a_tap_is_passed_on_as_it_comes_and_ends_with_its_reader() {
 }
 
 #[tokio::test]
+async fn page_is_told_when_to_ask_again_where_the_mesh_says_so_and_else_is_not() {
+    for (seconds, told) in [(1, json!(1)), (0, Value::Null)] {
+        let service = tower::service_fn(move |_: Request<Body>| {
+            let refusal = json!({"kind": "Status", "status": "Failure", "code": 429,
+                "message": "no place", "details": {"retryAfterSeconds": seconds}});
+            let mut answer = Response::new(Body::from(refusal.to_string().into_bytes()));
+            *answer.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+            async move { Ok::<_, Infallible>(answer) }
+        });
+        let served = Served {
+            api: FakeApi::default(),
+            port: before(Client::new(service, "shop")).await,
+        };
+        let (status, head, body) = served.ask("GET", TAP, KEY).await;
+        assert_eq!(status, 429, "{body}");
+        assert_eq!(head.contains("retry-after: 1"), seconds == 1, "{head}");
+        let body: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(body["details"]["retryAfterSeconds"], told, "{body}");
+    }
+}
+
+#[tokio::test]
+async fn page_is_told_an_object_that_is_missing_from_an_api_that_is_not_served() {
+    for (name, told) in [("Pod/web", json!("Pod/web")), ("", Value::Null)] {
+        let service = tower::service_fn(move |_: Request<Body>| {
+            let refusal = json!({"kind": "Status", "status": "Failure", "code": 404,
+                "reason": "NotFound", "message": "not there", "details": {"name": name}});
+            let mut answer = Response::new(Body::from(refusal.to_string().into_bytes()));
+            *answer.status_mut() = StatusCode::NOT_FOUND;
+            async move { Ok::<_, Infallible>(answer) }
+        });
+        let served = Served {
+            api: FakeApi::default(),
+            port: before(Client::new(service, "shop")).await,
+        };
+        let (status, _, body) = served.ask("GET", TAP, KEY).await;
+        assert_eq!(status, 404, "{body}");
+        let body: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(body["details"]["name"], told, "{body}");
+    }
+}
+
+#[tokio::test]
 async fn taps_are_few_and_leave_the_page_its_turns() {
     let (client, mut begun) = streaming();
     let port = before(client).await;

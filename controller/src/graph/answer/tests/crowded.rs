@@ -162,6 +162,7 @@ fn answer_of_too_many_edges_is_not_called_complete_and_no_stream_goes_on_from_it
         let (whole, lacks) = told(0);
         assert_eq!((whole.complete, whole.left_out), (incomplete.is_none(), 0));
         assert!(!lacks, "{whole:?}");
+        assert!(whole.sides, "{whole:?}");
         let (cut, lacks) = told(5);
         assert_eq!((cut.complete, cut.unsettled), (false, false), "{cut:?}");
         assert!(lacks && cut.left_out == 5, "{cut:?}");

@@ -8,7 +8,7 @@ use wire::v1::ask::What as Question;
 use wire::v1::to_proxy::Message as Order;
 
 use super::*;
-use crate::observe::asks::{AskRegistration, Orders};
+use crate::observe::asks::{Answers, AskRegistration, Orders};
 use crate::testing::cluster::{in_namespace, namespace, pod, service, slice};
 
 const PATH: &str = "namespaces/shop/taps/live?watch=true";
@@ -49,6 +49,20 @@ impl Proxy {
         let what = Some(what);
         self.asks.answered(&self.uid, v1::Answered { id, what });
     }
+}
+
+/// As many questions to proxies as may be open at one time.
+pub(super) fn all_asked(bench: &Bench) -> Vec<(Proxy, Answers)> {
+    // A proxy each, because one takes a few orders at a time alone.
+    let more = |number: usize| {
+        let uid: Arc<str> = format!("uid-{number}").into();
+        let proxy = Proxy::of(bench, &uid);
+        let question = Question::Tap(v1::TapAsk::default());
+        let asks = &bench.api.context.asks;
+        let answers = asks.ask(question, &[uid], Duration::from_secs(60));
+        Some((proxy, answers.ok()?))
+    };
+    (0..1_000).map_while(more).collect()
 }
 
 /// `client` called `api-1`, which was in vain.
@@ -399,4 +413,19 @@ async fn stream_ends_by_itself_before_the_api_server_cuts_it() {
     }
     assert_eq!(last["metadata"]["last"], true);
     assert_eq!(start.elapsed().as_secs(), 50);
+}
+
+#[tokio::test]
+async fn tap_beyond_what_may_be_asked_names_no_time_to_ask_again_and_finds_room_when_one_ends() {
+    let bench = Bench::new();
+    let mut open = all_asked(&bench);
+    let full = tap(&bench, "tapper", "of=Pod/client").await;
+    assert_eq!(full.status(), 429, "{} are open", open.len());
+    // Each goes on for as long as its reader likes.
+    assert!(!full.headers().contains_key("retry-after"));
+    let (_, told) = read(full).await;
+    assert!(told["details"]["retryAfterSeconds"].is_null(), "{told}");
+    open.pop();
+    let control = tap(&bench, "tapper", "of=Pod/client").await;
+    assert_eq!(control.status(), 200);
 }

@@ -8,7 +8,7 @@ use wire::v1::ask::What as Question;
 use wire::v1::to_proxy::Message as Order;
 
 use super::dry_runs::for_others;
-use super::taps::Proxy;
+use super::taps::{Proxy, all_asked};
 use super::*;
 
 mod rights;
@@ -381,6 +381,18 @@ async fn questions_that_are_too_long_or_too_many_are_refused_and_a_change_of_not
     open.pop();
     let again = watch(&bench, "owner", others_for(20)).await;
     assert_eq!(again.status(), 200, "one has ended");
+}
+
+#[tokio::test]
+async fn change_beyond_what_proxies_may_be_asked_names_no_time_to_ask_again() {
+    let bench = Bench::new();
+    let mut open = all_asked(&bench);
+    let full = watch(&bench, "editor", others_for(20)).await;
+    assert_eq!(full.status(), 429, "{} are open", open.len());
+    assert!(!full.headers().contains_key("retry-after"));
+    open.pop();
+    let control = watch(&bench, "editor", others_for(20)).await;
+    assert_eq!(control.status(), 200);
 }
 
 #[tokio::test(start_paused = true)]
