@@ -22,7 +22,7 @@ use crate::http::byte_stream::ByteStream;
 use crate::http::http2::recv::RecvBody;
 use crate::net::abort::Abort;
 use crate::net::chunk::{ChunkIo, Plain, ReadSize};
-use crate::net::forward::{forward_read, forward_shutdown, forward_write};
+use crate::net::forward::{forward_read, forward_write};
 
 /// One side of an upgrade, before it carries the other protocol.
 #[derive(Debug)]
@@ -167,5 +167,12 @@ impl AsyncRead for Upgrade {
 
 impl AsyncWrite for Upgrade {
     forward_write!(io);
-    forward_shutdown!(io);
+
+    /// The other direction goes on, and belongs to whoever relays: a close that lingers would
+    /// drop what comes.
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        this.abort.half_close();
+        Pin::new(&mut this.io).poll_shutdown(cx)
+    }
 }
