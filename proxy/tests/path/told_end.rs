@@ -1,5 +1,5 @@
-//! Upgraded connections one direction of which has ended: who was told so gets all of it, and the
-//! other direction goes on.
+//! Byte streams one direction of which has ended: who was told so gets all of it, whatever becomes
+//! of the other direction, and that one goes on while it may.
 
 use std::io;
 use std::time::Duration;
@@ -12,6 +12,8 @@ use wire::v1::{Enforcement, MtlsMode, Protocol};
 use super::answers::policy_of;
 use super::deadlines::SWITCHED;
 use super::idle::idle;
+use super::mirrors::restrict_to_read_only;
+use super::outside::external;
 use super::switching::{WEBSOCKET, accept_upgrade, head};
 use crate::support::{listening, pair, vip};
 
@@ -68,11 +70,50 @@ async fn who_was_told_the_end_gets_all_of_it_though_it_is_forbidden_and_others_g
         let mut serving = upgraded(&mut caller, &application).await;
         say(&mut serving, told).await;
         // Until all of it has passed the proxy.
-        sleep(Duration::from_millis(200)).await;
+        sleep(Duration::from_millis(500)).await;
         server.mode("api", Enforcement::Enforce, MtlsMode::Permissive);
         assert!(rest(&mut serving).await.is_err(), "told: {told}");
         let read = rest(&mut caller).await;
         assert_eq!(read.is_ok_and(|got| got == ALL), told);
+    }
+}
+
+/// By each way that bytes take which are not requests.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    Inbound,
+    ToPeer,
+    Outside,
+}
+
+#[tokio::test]
+async fn who_was_told_the_end_of_bytes_gets_all_of_it_though_a_change_cuts_them_off() {
+    for way in [Way::Inbound, Way::ToPeer, Way::Outside] {
+        for told in [true, false] {
+            let (client, server, _, _) = pair(Protocol::Opaque).await;
+            let application = listening(&client, &server).await;
+            let at = application.local_addr().unwrap();
+            let mut caller = match way {
+                Way::Inbound => server.plain(at.port()).await,
+                Way::ToPeer => client.call(vip()).await,
+                Way::Outside => {
+                    client.set(vec![external(at)]);
+                    client.call(at).await
+                }
+            };
+            let accepted = timeout(Duration::from_secs(5), application.accept()).await;
+            let (mut serving, _) = accepted.expect("it is called").unwrap();
+            say(&mut serving, told).await;
+            // Until all of it has passed the proxies.
+            sleep(Duration::from_millis(500)).await;
+            match way {
+                Way::Inbound => server.mode("api", Enforcement::Enforce, MtlsMode::Permissive),
+                Way::ToPeer | Way::Outside => restrict_to_read_only(&client, &[]),
+            }
+            assert!(rest(&mut serving).await.is_err(), "{way:?}, told: {told}");
+            let read = rest(&mut caller).await;
+            assert_eq!(read.is_ok_and(|got| got == ALL), told, "{way:?}");
+        }
     }
 }
 
