@@ -2,7 +2,8 @@
 //!
 //! hyper keeps the socket to itself, also then. So that its close can be made a reset,
 //! the socket is wrapped before hyper gets it, and whoever relays holds the switch. By the
-//! same switch the relay asks whether the other end is still there.
+//! same switch the relay asks whether the other end is still there, and says that one direction
+//! ends alone.
 
 use std::io;
 use std::pin::Pin;

@@ -6,7 +6,8 @@
 //! which a dedicated connection is closed would not learn from `close_notify` that it
 //! was not taken, nor one by HTTP/2 from GOAWAY or from an answer that lies before it.
 //! So after these everything is read, and dropped, until the other side has closed or
-//! had the time to notice.
+//! had the time to notice. Not where the other direction goes on and is read by somebody:
+//! that is a half-close.
 
 use std::future::Future;
 use std::io;
