@@ -69,11 +69,17 @@ impl Exchange {
 
     /// A body is read, and its sender may be slow.
     pub(super) fn reads(&self) {
+        if let Some(reading) = &*self.large.lock() {
+            reading.is_read();
+        }
         self.permit.yields();
     }
 
     /// All was said, and the answer is being made.
     pub(super) fn makes(&self) {
+        if let Some(reading) = &*self.large.lock() {
+            reading.is_made();
+        }
         self.permit.busy();
     }
 

@@ -37,7 +37,8 @@ struct Places {
 struct Place {
     id: u64,
     reader: IpAddr,
-    /// Not while the page is being made.
+    /// Since when its reader may be slow: sends a body, or takes the page. Not while the page is
+    /// being made.
     read_since: Option<Instant>,
     /// Tells the connection of the reader that somebody else is to have its place.
     goes: Arc<Notify>,
@@ -158,7 +159,7 @@ impl Reading {
         self.with_place(|place| place.read_since = None);
     }
 
-    /// The page is there, and is read from now on.
+    /// Its reader may be slow from now on: the page is there, or a body is to come before.
     pub(super) fn is_read(&self) {
         self.with_place(|place| {
             place.read_since.get_or_insert_with(Instant::now);

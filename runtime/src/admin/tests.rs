@@ -374,6 +374,34 @@ async fn four_slow_readers_of_each_of_four_addresses_keep_no_scraper_out_and_one
     assert_eq!(whole, MAX_PAGES - 1);
 }
 
+#[tokio::test]
+async fn bodies_that_are_drawn_out_keep_no_scraper_out_and_one_of_them_goes() {
+    let addr = start(Ready::new(), Registry::default()).await;
+    let mut senders = Vec::new();
+    for at in 0..MAX_PAGES {
+        let mut stream = connect_from(u8::try_from(1 + at % 4).unwrap(), addr).await;
+        let request = b"POST /length HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nx";
+        stream.write_all(request).await.unwrap();
+        senders.push(stream);
+    }
+    // Until each has its place.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let mut scraper = connect_from(9, addr).await;
+    let request = b"GET /metrics HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    scraper.write_all(request).await.unwrap();
+    let mut page = String::new();
+    scraper.read_to_string(&mut page).await.unwrap();
+    assert!(page.starts_with("HTTP/1.1 200"), "{page}");
+    let mut served = 0;
+    for mut stream in senders {
+        let _ = stream.write_all(b"y").await;
+        let mut head = [0; 12];
+        let read = stream.read_exact(&mut head).await;
+        served += usize::from(read.is_ok() && &head == b"HTTP/1.1 200");
+    }
+    assert_eq!(served, MAX_PAGES - 1);
+}
+
 /// hyper goes on to the next request behind a body as soon as the page waits in its own buffer.
 #[tokio::test]
 async fn who_has_not_taken_a_page_gets_no_second_one_that_would_be_held_beside_it() {
