@@ -1,5 +1,5 @@
-//! Byte streams one direction of which has ended: who was told so gets all of it, whatever becomes
-//! of the other direction, and that one goes on while it may.
+//! Byte streams one direction of which has ended: who was told so gets all of it, though the other
+//! direction is cut off, and that one goes on while it may.
 
 use std::io;
 use std::time::Duration;
