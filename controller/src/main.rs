@@ -14,6 +14,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use policy::terminal::acts_upon;
 use runtime::env::EnvReader;
 use runtime::log::Format;
 use weft_controller::{Caps, Settings, bounded, leave as uninstall, run as run_replica};
@@ -44,7 +45,7 @@ async fn run() -> anyhow::Result<()> {
     // First, so that a signal while starting is not lost.
     let signal = runtime::shutdown::signal().context("signals")?;
     let mut settings = Settings::read(EnvReader::from_env())?;
-    runtime::log::init(&settings.log, Format::Json)?;
+    runtime::log::init(&settings.log, Format::Json, acts_upon)?;
     // Before anything is opened: how many streams there may be follows it.
     runtime::files::raise();
     let memory = runtime::cgroup::memory_limit(Path::new(runtime::cgroup::ROOT));

@@ -34,6 +34,7 @@ use crds::smi::judge::Cluster;
 use identity::tls::{ServingHandle, webhook_server_config};
 use kube::Client;
 use parking_lot::Mutex;
+use policy::terminal::acts_upon;
 use prometheus_client::registry::Registry;
 use runtime::admin::{self, Admin};
 use runtime::env::EnvReader;
@@ -83,7 +84,7 @@ fn main() -> ExitCode {
 }
 
 fn run(settings: Settings) -> anyhow::Result<()> {
-    log::init(&settings.log, log::Format::Json)?;
+    log::init(&settings.log, log::Format::Json, acts_upon)?;
     // Before anything is opened: each connection is a file.
     files::raise();
     // One thread for what waits; what is read and judged has threads of its own.

@@ -111,16 +111,4 @@ mod tests {
             assert_eq!(there, acts_upon(letter), "{letter:?}");
         }
     }
-
-    #[test]
-    fn lines_of_logs_escape_the_same_characters() {
-        let (here, log) = (
-            file("policy/src/terminal.rs"),
-            file("runtime/src/log_writer.rs"),
-        );
-        let ours = between(&here, "fn acts_upon(letter: char) -> bool {", "\n}");
-        let theirs = between(&log, "fn acts(letter: char) -> bool {", "\n}");
-        assert!(ours.contains("is_control"), "{ours}");
-        assert_eq!(ours, theirs);
-    }
 }

@@ -12,6 +12,8 @@
 
 use std::process::ExitCode;
 
+use policy::terminal::acts_upon;
+use runtime::log::Format;
 use weft_proxy::{Settings, capture_command, drain_command, flush_access_log, run as run_proxy};
 
 // Under load it holds two thirds of what glibc's holds, and streams of bytes cost
@@ -40,7 +42,8 @@ fn run() -> ExitCode {
             return ExitCode::from(78);
         }
     };
-    if let Err(error) = runtime::log::init(&settings.process.log, runtime::log::Format::Json) {
+    let level = &settings.process.log;
+    if let Err(error) = runtime::log::init(level, Format::Json, acts_upon) {
         eprintln!("weft-proxy: WEFT_LOG: {error}");
         return ExitCode::from(78);
     }

@@ -8,6 +8,7 @@ use std::sync::{Arc, LazyLock};
 
 use parking_lot::Mutex;
 use policy::access_log::AccessLog;
+use policy::terminal::acts_upon;
 use prometheus_client::registry::Registry;
 use tracing::Level;
 use weft_proxy::{Metrics, Store, Telemetry};
@@ -16,7 +17,7 @@ use wire::v1::resource::Content;
 
 /// The log of this process, which one test has at a time.
 static LOG: LazyLock<Mutex<()>> = LazyLock::new(|| {
-    runtime::log::init("info", runtime::log::Format::Json).unwrap();
+    runtime::log::init("info", runtime::log::Format::Json, acts_upon).unwrap();
     Mutex::default()
 });
 

@@ -71,6 +71,7 @@ mod path {
     mod switching;
     mod tcp;
     mod tenants;
+    mod told_end;
     mod tracing;
     mod trials;
     mod unconfigured;

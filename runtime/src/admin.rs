@@ -6,10 +6,12 @@
 //! connections at a time; where places are scarce a newcomer takes one of whoever has
 //! most, on which nothing is asked, or a body is sent or an answer taken slowly, and
 //! never one whose answer is being made; whoever does not take an answer is cut off;
-//! and few permits are for pages that may be large, so that the others stay for what
-//! the kubelet asks.
+//! and few places are for pages that may be large, which go from who has most of them
+//! to who has fewer, so that scrapers get one and the others stay for what the kubelet
+//! asks.
 
 mod exchange;
+mod large;
 mod scraped;
 
 use std::convert::Infallible;
@@ -36,7 +38,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Sleep, sleep, timeout};
 use tracing::{debug, warn};
 
-use self::exchange::{Exchange, Large};
+use self::exchange::Exchange;
+use self::large::Large;
 pub use self::scraped::Scraped;
 
 use crate::head_timer::watch_heads;
@@ -206,8 +209,8 @@ async fn serve_connection<H, F>(
         exchange.begins();
         let (exchange, pages) = (Arc::clone(&exchange), Arc::clone(&pages));
         async move {
-            let may =
-                of_kubelet(request.uri().path()) || exchange.may_be_large(&pages.large, peer.ip());
+            let may = of_kubelet(request.uri().path())
+                || exchange.may_be_large(&pages.large, peer.ip()).await;
             let answer = if may {
                 pages.answer(request, peer, &exchange).await
             } else {
@@ -221,16 +224,23 @@ async fn serve_connection<H, F>(
             Ok::<_, Infallible>(answer)
         }
     });
-    let mut served = pin!(builder.serve_connection(io, service));
-    let served = tokio::select! {
-        served = &mut served => served,
-        () = permit.wanted() => {
-            served.as_mut().graceful_shutdown();
-            served.await
+    let serving = async {
+        let mut served = pin!(builder.serve_connection(io, service));
+        tokio::select! {
+            served = &mut served => served,
+            () = permit.wanted() => {
+                served.as_mut().graceful_shutdown();
+                served.await
+            }
         }
     };
-    if let Err(error) = served {
-        debug!(%peer, %error, "admin connection ended early");
+    tokio::select! {
+        served = serving => {
+            if let Err(error) = served {
+                debug!(%peer, %error, "admin connection ended early");
+            }
+        }
+        () = exchange.lost() => metrics::admin_closed(),
     }
 }
 

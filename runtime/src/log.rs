@@ -80,14 +80,15 @@ pub enum BadLog {
 
 /// Starts logging for the whole process and makes every panic a log event.
 ///
-/// `level` is a filter such as `info` or `info,proxy=debug`; empty means `info`.
+/// `level` is a filter such as `info` or `info,proxy=debug`; empty means `info`. `acts_upon`:
+/// whether a terminal acts upon a character, which is escaped then.
 ///
 /// # Errors
 /// A level that is not understood, or a second call in one process.
-pub fn init(level: &str, format: Format) -> Result<(), BadLog> {
+pub fn init(level: &str, format: Format, acts_upon: fn(char) -> bool) -> Result<(), BadLog> {
     let (filter, handle) = reload::Layer::new(filter(level)?);
     let lines = LogWriter::to("log", std::io::stderr())?;
-    let events = fmt::layer().with_writer(lines.clone());
+    let events = fmt::layer().with_writer(lines.events(acts_upon));
     let started = match format {
         Format::Text => {
             let events = events.with_ansi(std::io::stderr().is_terminal());

@@ -141,13 +141,31 @@ fn write_all(queue: &Queue, target: &mut impl Write) {
     }
 }
 
+/// The same queue for events of the log, each of which is one line that no terminal acts upon.
+#[derive(Debug)]
+pub struct EventWriter {
+    lines: LogWriter,
+    acts_upon: fn(char) -> bool,
+}
+
+impl LogWriter {
+    /// For events of the log. What terminals act upon, which `acts_upon` tells of a character,
+    /// is written as its escape. That is no ASCII that can be printed.
+    #[must_use]
+    pub fn events(&self, acts_upon: fn(char) -> bool) -> EventWriter {
+        let lines = self.clone();
+        EventWriter { lines, acts_upon }
+    }
+}
+
 /// One event of the log, which comes in one write.
 #[derive(Debug)]
-pub struct Event<'a>(&'a LogWriter);
+pub struct Event<'a>(&'a EventWriter);
 
 impl Write for Event<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.write(readable(line).into_owned());
+        let EventWriter { lines, acts_upon } = self.0;
+        lines.write(readable(line, *acts_upon).into_owned());
         Ok(line.len())
     }
 
@@ -161,7 +179,7 @@ impl Write for Event<'_> {
 /// means the same afterwards. ESC is escaped in JSON already. It stays as it is since text for
 /// a terminal begins colours with it; no program of ours asks for text, which keeps an ESC of
 /// a field that is displayed.
-fn readable(line: &[u8]) -> Cow<'_, [u8]> {
+fn readable(line: &[u8], acts_upon: fn(char) -> bool) -> Cow<'_, [u8]> {
     let (event, end) = match line.split_last() {
         Some((b'\n', event)) => (event, "\n"),
         _ => (line, ""),
@@ -171,7 +189,7 @@ fn readable(line: &[u8]) -> Cow<'_, [u8]> {
     }
     let mut readable = String::with_capacity(line.len());
     for letter in String::from_utf8_lossy(event).chars() {
-        if letter != '\u{1b}' && acts(letter) {
+        if letter != '\u{1b}' && acts_upon(letter) {
             // JSON has two escapes for one beyond U+FFFF.
             for unit in letter.encode_utf16(&mut [0; 2]) {
                 // Writing to a String does not fail.
@@ -185,33 +203,7 @@ fn readable(line: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(readable.into_bytes())
 }
 
-/// Those that control, turn the direction of writing, take no place, or are none. A list of its
-/// own, since this crate knows no other of ours; a test of `policy` holds it to the one there.
-fn acts(letter: char) -> bool {
-    letter.is_control()
-        || matches!(
-            letter,
-            '\u{ad}'
-                | '\u{34f}'
-                | '\u{61c}'
-                | '\u{115f}'..='\u{1160}'
-                | '\u{17b4}'..='\u{17b5}'
-                | '\u{180b}'..='\u{180f}'
-                | '\u{200b}'..='\u{200f}'
-                | '\u{2028}'..='\u{202e}'
-                | '\u{2060}'..='\u{206f}'
-                | '\u{3164}'
-                | '\u{feff}'
-                | '\u{ffa0}'
-                | '\u{fff0}'..='\u{fffb}'
-                | '\u{fffe}'..='\u{ffff}'
-                | '\u{1bca0}'..='\u{1bca3}'
-                | '\u{1d173}'..='\u{1d17a}'
-                | '\u{e0000}'..='\u{e0fff}'
-        )
-}
-
-impl<'a> MakeWriter<'a> for LogWriter {
+impl<'a> MakeWriter<'a> for EventWriter {
     type Writer = Event<'a>;
 
     fn make_writer(&'a self) -> Event<'a> {
@@ -307,9 +299,17 @@ mod tests {
         assert!((90..100).contains(&lost), "{lost}");
     }
 
+    /// As the whole list, of what stands below.
+    fn acts_upon(letter: char) -> bool {
+        letter.is_control() || "\u{ad}\u{202e}\u{2028}\u{3164}\u{e0041}".contains(letter)
+    }
+
     #[test]
     fn an_event_is_one_line_that_no_terminal_acts_upon() {
-        let shown = |event: &str| String::from_utf8(readable(event.as_bytes()).into()).unwrap();
+        let shown = |event: &str| {
+            let event = readable(event.as_bytes(), acts_upon);
+            String::from_utf8(event.into()).unwrap()
+        };
         for ordinary in [
             "{\"level\":\"INFO\",\"reason\":\"a \\\"b\\\"\"}\n",
             "\u{1b}[32m INFO\u{1b}[0m caf\u{e9} \u{1f600}\n",

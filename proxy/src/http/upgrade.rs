@@ -2,7 +2,8 @@
 //!
 //! hyper keeps the socket to itself, also then. So that its close can be made a reset,
 //! the socket is wrapped before hyper gets it, and whoever relays holds the switch. By the
-//! same switch the relay asks whether the other end is still there.
+//! same switch the relay asks whether the other end is still there, and says that one direction
+//! ends alone.
 
 use std::io;
 use std::pin::Pin;
@@ -22,7 +23,7 @@ use crate::http::byte_stream::ByteStream;
 use crate::http::http2::recv::RecvBody;
 use crate::net::abort::Abort;
 use crate::net::chunk::{ChunkIo, Plain, ReadSize};
-use crate::net::forward::{forward_read, forward_shutdown, forward_write};
+use crate::net::forward::{forward_read, forward_write};
 
 /// One side of an upgrade, before it carries the other protocol.
 #[derive(Debug)]
@@ -167,5 +168,12 @@ impl AsyncRead for Upgrade {
 
 impl AsyncWrite for Upgrade {
     forward_write!(io);
-    forward_shutdown!(io);
+
+    /// The other direction goes on, and belongs to whoever relays: a close that lingers would
+    /// drop what comes.
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        this.abort.half_close();
+        Pin::new(&mut this.io).poll_shutdown(cx)
+    }
 }

@@ -75,10 +75,8 @@ impl Connection {
                 if let Some(beginning) = beginning {
                     beginning.ended();
                 }
-                call.reset(&failure, || {
-                    stream.abort();
-                    server.abort();
-                });
+                // Whoever was not told the end was aborted with the relay.
+                call.reset(&failure, || {});
             }
             outcome = relay::relay(&mut stream, &mut server, self.proxy.budget(), cell.flows()) => {
                 if let Some(found) = stream.found {

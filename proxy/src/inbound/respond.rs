@@ -20,7 +20,6 @@ use crate::http::watched::{BodyEnd, Watched};
 use crate::inbound::connection::Connection;
 use crate::inbound::reauthorize::{Allowed, Revocable};
 use crate::mesh::protocol::{PeerResponse, RequestKind};
-use crate::net::chunk::ChunkIo;
 use crate::net::relay::{Flows, relay};
 use crate::telemetry::call::Call;
 use crate::telemetry::call::counted::Counted;
@@ -150,19 +149,12 @@ impl Connection {
             let cut = client.cut();
             let flows = Flows::default();
             let end = tokio::select! {
+                // Dropped before its end, it breaks off whoever was not told the end.
                 _ = relay(&mut client, &mut server, self.proxy.budget(), &flows) => {
                     BodyEnd::Complete
                 }
-                () = self.revoked_request(&allowed) => {
-                    client.abort();
-                    server.abort();
-                    BodyEnd::Complete
-                }
-                () = cut => {
-                    client.abort();
-                    server.abort();
-                    BodyEnd::Failed
-                }
+                () = self.revoked_request(&allowed) => BodyEnd::Complete,
+                () = cut => BodyEnd::Failed,
             };
             if end == BodyEnd::Complete {
                 kept.ended(end);

@@ -24,6 +24,7 @@ struct Signals {
     abort: AtomicBool,
     asks: AtomicBool,
     discards: AtomicBool,
+    half_closes: AtomicBool,
     /// Who waits until the other end takes more.
     stuck: AtomicWaker,
 }
@@ -56,6 +57,17 @@ impl Abort {
         self.0.discards.load(Relaxed)
     }
 
+    /// The connection goes on in the other direction when its shutdown was said, and whoever
+    /// says it reads what comes.
+    pub(crate) fn half_close(&self) {
+        self.0.half_closes.store(true, Relaxed);
+    }
+
+    #[must_use]
+    pub(crate) fn half_closes(&self) -> bool {
+        self.0.half_closes.load(Relaxed)
+    }
+
     /// The next flush of the connection fails where the other end has broken it off. Nothing
     /// else tells that of a connection that nobody reads at the time.
     pub(crate) fn ask(&self) {
@@ -73,6 +85,9 @@ impl Abort {
 pub(crate) trait MayAbort {
     /// The close looks like what it is: not the end of what was sent.
     fn abort(&mut self);
+
+    /// Its shutdown is over when it is said, and takes nothing of what comes: somebody reads it.
+    fn half_close(&mut self) {}
 
     /// Whether the other end has ended both directions at once, as far as that can be told:
     /// what is sent reaches nobody.
@@ -121,6 +136,10 @@ impl MayAbort for tokio_rustls::server::TlsStream<Coalescing> {
 impl<S: MayAbort> MayAbort for Prefixed<S> {
     fn abort(&mut self) {
         self.inner.abort();
+    }
+
+    fn half_close(&mut self) {
+        self.inner.half_close();
     }
 
     fn was_reset(&mut self, cx: &mut Context<'_>) -> bool {

@@ -104,7 +104,8 @@ pub(crate) fn is_still(error: &io::Error) -> bool {
         .is_some_and(|error| error.is::<StoodStill>())
 }
 
-/// Relays as [`relay`] does, and breaks both sides off when nothing has moved for `limit`.
+/// Relays as [`relay`] does, and breaks off whoever was not told the end when nothing has moved
+/// for `limit`.
 pub(crate) async fn relay_moving<A: ChunkIo, B: ChunkIo>(
     caller: &mut A,
     callee: &mut B,
@@ -113,19 +114,14 @@ pub(crate) async fn relay_moving<A: ChunkIo, B: ChunkIo>(
     limit: Duration,
 ) -> io::Result<()> {
     let moved = AtomicBool::new(false);
-    let ended = {
-        let mut watched = Moving {
-            io: &mut *caller,
-            moved: &moved,
-        };
-        let relayed = pin!(relay(&mut watched, callee, budget, flows));
-        unless_still(relayed, Some(limit), || moved.swap(false, Relaxed)).await
+    let mut watched = Moving {
+        io: caller,
+        moved: &moved,
     };
-    ended.unwrap_or_else(|| {
-        caller.abort();
-        callee.abort();
-        Err(io::Error::other(StoodStill))
-    })
+    // Where it is dropped before its end, it breaks off whom it has to.
+    let relayed = pin!(relay(&mut watched, callee, budget, flows));
+    let ended = unless_still(relayed, Some(limit), || moved.swap(false, Relaxed)).await;
+    ended.unwrap_or_else(|| Err(io::Error::other(StoodStill)))
 }
 
 /// One side of a relay, and whether anything has moved there. All that passes either way
@@ -172,9 +168,11 @@ mod tests {
     use std::task::Poll;
     use std::time::Duration;
 
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
     use tokio::time::{Instant, sleep, timeout};
 
-    use super::{Idle, LOOKS, still, unless_still};
+    use super::{Budget, Flows, Idle, LOOKS, is_still, relay_moving, still, unless_still};
 
     const LIMIT: Duration = Duration::from_secs(4);
 
@@ -220,6 +218,41 @@ mod tests {
                 assert!(looked.await.is_pending(), "look {look}");
                 sleep(LIMIT / LOOKS + Duration::from_millis(1)).await;
             }
+        }
+    }
+
+    async fn connected() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap());
+        let (near, far) = tokio::join!(near, listener.accept());
+        (near.unwrap(), far.unwrap().0)
+    }
+
+    /// As where a server has said all and its slow reader says nothing more.
+    #[tokio::test]
+    async fn who_was_told_the_end_gets_all_of_it_though_nothing_moves_and_others_get_a_reset() {
+        const ALL: usize = 256 * 1024;
+        const SHORT: Duration = Duration::from_millis(400);
+        for told in [true, false] {
+            let (mut client, mut near) = connected().await;
+            let (mut far, mut server) = connected().await;
+            let relayed = tokio::spawn(async move {
+                let (budget, flows) = (Budget::new(1 << 26), Flows::default());
+                relay_moving(&mut near, &mut far, &budget, &flows, SHORT).await
+            });
+            server.write_all(&vec![b'x'; ALL]).await.unwrap();
+            if told {
+                server.shutdown().await.unwrap();
+            }
+            let ended = timeout(Duration::from_secs(5), relayed).await;
+            let ended = ended.expect("it ends").unwrap();
+            assert!(ended.is_err_and(|error| is_still(&error)), "told: {told}");
+            let mut all = Vec::new();
+            let read = timeout(Duration::from_secs(3), client.read_to_end(&mut all)).await;
+            let whole = read.expect("it ends").is_ok_and(|got| got == ALL);
+            assert_eq!(whole, told, "{} bytes", all.len());
+            let ended = timeout(Duration::from_secs(3), server.read(&mut [0; 8])).await;
+            assert!(ended.expect("it ends").is_err(), "told: {told}");
         }
     }
 

@@ -6,7 +6,8 @@
 //! which a dedicated connection is closed would not learn from `close_notify` that it
 //! was not taken, nor one by HTTP/2 from GOAWAY or from an answer that lies before it.
 //! So after these everything is read, and dropped, until the other side has closed or
-//! had the time to notice.
+//! had the time to notice. Not where the other direction goes on and is read by somebody:
+//! that is a half-close.
 
 use std::future::Future;
 use std::io;
@@ -87,6 +88,10 @@ impl<I: MayAbort> MayAbort for Lingering<I> {
         self.io.abort();
     }
 
+    fn half_close(&mut self) {
+        self.waits = None;
+    }
+
     fn was_reset(&mut self, cx: &mut Context<'_>) -> bool {
         self.io.was_reset(cx)
     }
@@ -144,6 +149,7 @@ mod tests {
     use tokio::time::{Instant, sleep, timeout};
 
     use super::{LINGER, LINGER_FOR_UPLOADS, LINGER_IN_SILENCE, Lingering};
+    use crate::net::abort::MayAbort;
 
     #[tokio::test(start_paused = true)]
     async fn what_comes_after_the_goodbye_is_taken_until_the_peer_closes() {
@@ -170,6 +176,22 @@ mod tests {
             took >= LINGER && took < LINGER + Duration::from_millis(100),
             "{took:?}"
         );
+    }
+
+    /// As where a connection carries another protocol, one direction of which has ended.
+    #[tokio::test(start_paused = true)]
+    async fn a_half_close_is_over_when_it_is_said_and_takes_nothing_of_what_comes() {
+        let (mut client, served) = duplex(64);
+        let mut served = Lingering::to_client(served);
+        served.half_close();
+        client.write_all(b"goes on").await.unwrap();
+        let begun = Instant::now();
+        served.shutdown().await.unwrap();
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 0, "it is told");
+        let mut came = [0; 7];
+        served.read_exact(&mut came).await.unwrap();
+        assert_eq!(&came, b"goes on");
     }
 
     /// As where the process stood still: both are there when it is looked.

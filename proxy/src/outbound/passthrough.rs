@@ -224,10 +224,8 @@ pub(crate) async fn pass_through(
             call.relayed(outcome);
         }
         failure = forbidden => {
-            call.reset(&failure, || {
-                connect::reset(&stream);
-                connect::reset(&server);
-            });
+            // Whoever was not told the end was aborted with the relay.
+            call.reset(&failure, || {});
         }
     }
 }

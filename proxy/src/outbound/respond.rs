@@ -17,7 +17,6 @@ use crate::http::ending_body::EndingBody;
 use crate::http::headers;
 use crate::http::upgrade::Side;
 use crate::http::watched::{BodyEnd, Watched};
-use crate::net::chunk::ChunkIo;
 use crate::net::idle::unless_still;
 use crate::net::relay::{Flows, relay};
 use crate::outbound::serving::Serving;
@@ -137,6 +136,7 @@ fn switch(
             std::mem::replace(&mut passed, now) != now
         };
         let end = {
+            // Dropped before its end, it breaks off whoever was not told the end.
             let relayed = pin!(relay(&mut client, &mut server, proxy.budget(), &flows));
             tokio::select! {
                 relayed = unless_still(relayed, idle, moved) => Ok(match relayed {
@@ -147,10 +147,6 @@ fn switch(
                 refused = proxy.config.until_refused(shadow::may_pass) => Err(refused),
             }
         };
-        if !matches!(end, Ok(BodyEnd::Complete)) {
-            client.abort();
-            server.abort();
-        }
         match end {
             Ok(end) => counted.done(end, flows.received(), None),
             Err(refused) => counted.cut(refused.reason(), flows.received()),

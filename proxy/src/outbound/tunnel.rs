@@ -163,10 +163,8 @@ impl Tunnel {
         tokio::select! {
             biased;
             outcome = relayed => call.relayed(outcome),
-            failure = forbidden => call.reset(&failure, || {
-                client.abort();
-                self.io.abort();
-            }),
+            // Whoever was not told the end was aborted with the relay, which has begun by then.
+            failure = forbidden => call.reset(&failure, || {}),
         }
     }
 }

@@ -17,7 +17,7 @@ const IDLE: Duration = Duration::from_millis(600);
 /// Well within it.
 const OFTEN: Duration = Duration::from_millis(150);
 
-fn idle() -> EffectivePolicy {
+pub(super) fn idle() -> EffectivePolicy {
     EffectivePolicy {
         timeouts: limited(Timeouts {
             idle: Some(IDLE),

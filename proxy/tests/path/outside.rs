@@ -13,7 +13,7 @@ use wire::v1::{self, Enforcement, MtlsMode};
 use super::counts::reported_edges;
 use crate::support::{Authority, Pod, get, http_app, pair, raw, resource, vip};
 
-fn external(at: SocketAddr) -> v1::Resource {
+pub(super) fn external(at: SocketAddr) -> v1::Resource {
     stands(at, Target::External(v1::External {}))
 }
 

@@ -12,7 +12,7 @@ use super::counts::sum;
 use crate::support::{Pod, listening, pair, vip};
 
 const SOON: Duration = Duration::from_secs(3);
-const WEBSOCKET: &[u8] =
+pub(super) const WEBSOCKET: &[u8] =
     b"GET /ws HTTP/1.1\r\nHost: web.shop\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
 /// As some clients offer it with whatever they ask first. It is served without.
 const OFFER: &[u8] =
@@ -20,7 +20,7 @@ const OFFER: &[u8] =
 const GET: &[u8] = b"GET /b HTTP/1.1\r\nHost: web.shop\r\n\r\n";
 
 /// Reads one head.
-async fn head(stream: &mut TcpStream) -> String {
+pub(super) async fn head(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let byte = timeout(SOON, stream.read_u8()).await;
@@ -30,7 +30,7 @@ async fn head(stream: &mut TcpStream) -> String {
 }
 
 /// The next request that an application gets, without an answer.
-async fn accept_upgrade(application: &TcpListener) -> TcpStream {
+pub(super) async fn accept_upgrade(application: &TcpListener) -> TcpStream {
     let accepted = timeout(SOON, application.accept()).await;
     let (mut stream, _) = accepted.expect("it must be asked").unwrap();
     head(&mut stream).await;

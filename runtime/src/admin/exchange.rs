@@ -1,19 +1,14 @@
-//! What one connection is doing, and how many pages that may be large are held for readers.
+//! What one connection of the admin port is doing, and the place of its page.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
+use super::large::{Large, Reading};
 use crate::occupancy::Permit;
-
-/// Pages that are read at one time, of those that the kubelet does not ask for:
-/// they may be a megabyte each, and their readers slow.
-pub(super) const MAX_PAGES: usize = 16;
-/// The same for one address, so that no other reader keeps a scraper out.
-const MAX_PAGES_PER_ADDRESS: usize = 4;
 
 /// What one connection is doing.
 pub(super) struct Exchange {
@@ -23,6 +18,8 @@ pub(super) struct Exchange {
     taken: AtomicBool,
     /// Held while an answer that may be large is made and taken.
     large: Mutex<Option<Reading>>,
+    /// Somebody else may be to have the place of that.
+    goes: Arc<Notify>,
 }
 
 impl Exchange {
@@ -32,6 +29,7 @@ impl Exchange {
             waits: AtomicBool::new(false),
             taken: AtomicBool::new(true),
             large: Mutex::new(None),
+            goes: Arc::default(),
         }
     }
 
@@ -43,6 +41,9 @@ impl Exchange {
     /// An answer is there, and nothing of it has been taken. Its reader may be slow.
     pub(super) fn answers(&self) {
         self.taken.store(false, Relaxed);
+        if let Some(reading) = &*self.large.lock() {
+            reading.is_read();
+        }
         self.permit.yields();
     }
 
@@ -68,61 +69,48 @@ impl Exchange {
 
     /// A body is read, and its sender may be slow.
     pub(super) fn reads(&self) {
+        if let Some(reading) = &*self.large.lock() {
+            reading.is_read();
+        }
         self.permit.yields();
     }
 
     /// All was said, and the answer is being made.
     pub(super) fn makes(&self) {
+        if let Some(reading) = &*self.large.lock() {
+            reading.is_made();
+        }
         self.permit.busy();
     }
 
     /// Whether an answer may be made that may be large. Not where the one before is still held:
-    /// its permit would count for both.
-    pub(super) fn may_be_large(&self, readers: &Arc<Large>, reader: IpAddr) -> bool {
-        let mut large = self.large.lock();
-        if large.is_none() {
-            *large = Large::begin(readers, reader);
-            return large.is_some();
+    /// its place would count for both.
+    pub(super) async fn may_be_large(&self, readers: &Arc<Large>, reader: IpAddr) -> bool {
+        if let Some(reading) = &*self.large.lock() {
+            let taken = self.taken.load(Relaxed);
+            if taken {
+                reading.is_made();
+            }
+            return taken;
         }
-        self.taken.load(Relaxed)
+        let reading = Large::enter(readers, reader, &self.goes).await;
+        let may = reading.is_some();
+        *self.large.lock() = reading;
+        may
     }
-}
 
-/// Pages that are being read, by their readers' addresses.
-#[derive(Default)]
-pub(super) struct Large(Mutex<HashMap<IpAddr, usize>>);
-
-struct Reading {
-    of: Arc<Large>,
-    reader: IpAddr,
-}
-
-impl Large {
-    fn begin(of: &Arc<Self>, reader: IpAddr) -> Option<Reading> {
-        let mut readers = of.0.lock();
-        if readers.values().sum::<usize>() >= MAX_PAGES {
-            return None;
-        }
-        let pages = readers.entry(reader).or_default();
-        if *pages >= MAX_PAGES_PER_ADDRESS {
-            return None;
-        }
-        *pages += 1;
-        Some(Reading {
-            of: Arc::clone(of),
-            reader,
-        })
-    }
-}
-
-impl Drop for Reading {
-    fn drop(&mut self) {
-        let mut readers = self.of.0.lock();
-        if let Some(pages) = readers.get_mut(&self.reader) {
-            *pages -= 1;
-            if *pages == 0 {
-                readers.remove(&self.reader);
+    /// Returns when somebody else is to have the place of what is read here.
+    pub(super) async fn lost(&self) {
+        loop {
+            self.goes.notified().await;
+            if self.is_lost() {
+                return;
             }
         }
+    }
+
+    fn is_lost(&self) -> bool {
+        let large = self.large.lock();
+        large.as_ref().is_some_and(Reading::is_lost)
     }
 }

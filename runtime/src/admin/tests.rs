@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use prometheus_client::metrics::counter::Counter;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::exchange::MAX_PAGES;
+use super::large::MAX_PAGES;
 use super::*;
 use crate::occupancy::Holder;
 
@@ -303,7 +303,7 @@ async fn readers_who_take_no_page_leave_places_for_probes_and_are_cut_off() {
     let addr = start(Ready::new(), with_large_page()).await;
     let mut readers = Vec::new();
     for at in 0..MAX_CONNECTIONS {
-        let mut stream = connect_from(u8::try_from(1 + at % 5).unwrap(), addr).await;
+        let mut stream = connect_from(u8::try_from(1 + at % 4).unwrap(), addr).await;
         let _ = stream
             .write_all(b"GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n")
             .await;
@@ -345,6 +345,61 @@ async fn readers_who_take_no_page_leave_places_for_probes_and_are_cut_off() {
     let mut page = Vec::new();
     late.read_to_end(&mut page).await.unwrap();
     assert!(page.ends_with(b"# EOF\n"), "{} bytes", page.len());
+}
+
+#[tokio::test]
+async fn four_slow_readers_of_each_of_four_addresses_keep_no_scraper_out_and_one_of_them_goes() {
+    let addr = start(Ready::new(), with_large_page()).await;
+    let mut readers = Vec::new();
+    for at in 0..MAX_PAGES {
+        let mut stream = connect_from(u8::try_from(1 + at % 4).unwrap(), addr).await;
+        let request = b"GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        // Its page is there.
+        stream.read_exact(&mut [0; 12]).await.unwrap();
+        readers.push(stream);
+    }
+    let mut scraper = connect_from(9, addr).await;
+    let request = b"GET /metrics HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    scraper.write_all(request).await.unwrap();
+    let mut page = Vec::new();
+    scraper.read_to_end(&mut page).await.unwrap();
+    assert!(page.ends_with(b"# EOF\n"), "{} bytes", page.len());
+    let mut whole = 0;
+    for mut stream in readers {
+        let mut page = Vec::new();
+        while !page.ends_with(b"# EOF\n") && stream.read_buf(&mut page).await.unwrap_or(0) > 0 {}
+        whole += usize::from(page.ends_with(b"# EOF\n"));
+    }
+    assert_eq!(whole, MAX_PAGES - 1);
+}
+
+#[tokio::test]
+async fn bodies_that_are_drawn_out_keep_no_scraper_out_and_one_of_them_goes() {
+    let addr = start(Ready::new(), Registry::default()).await;
+    let mut senders = Vec::new();
+    for at in 0..MAX_PAGES {
+        let mut stream = connect_from(u8::try_from(1 + at % 4).unwrap(), addr).await;
+        let request = b"POST /length HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nx";
+        stream.write_all(request).await.unwrap();
+        senders.push(stream);
+    }
+    // Until each has its place.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let mut scraper = connect_from(9, addr).await;
+    let request = b"GET /metrics HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    scraper.write_all(request).await.unwrap();
+    let mut page = String::new();
+    scraper.read_to_string(&mut page).await.unwrap();
+    assert!(page.starts_with("HTTP/1.1 200"), "{page}");
+    let mut served = 0;
+    for mut stream in senders {
+        let _ = stream.write_all(b"y").await;
+        let mut head = [0; 12];
+        let read = stream.read_exact(&mut head).await;
+        served += usize::from(read.is_ok() && &head == b"HTTP/1.1 200");
+    }
+    assert_eq!(served, MAX_PAGES - 1);
 }
 
 /// hyper goes on to the next request behind a body as soon as the page waits in its own buffer.

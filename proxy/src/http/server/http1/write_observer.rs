@@ -165,6 +165,11 @@ impl<I: AsyncRead + AsyncWrite + MayAbort + Unpin> AsyncWrite for WriteObserver<
             // Whatever was said before must not look complete, or more is to be said.
             return Poll::Ready(Ok(()));
         }
-        this.io()?.poll_shutdown(cx)
+        let half_closes = this.used.abort.half_closes();
+        let mut io = this.io()?;
+        if half_closes {
+            io.half_close();
+        }
+        io.poll_shutdown(cx)
     }
 }

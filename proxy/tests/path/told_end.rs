@@ -1,0 +1,138 @@
+//! Byte streams one direction of which has ended: who was told so gets all of it, though the other
+//! direction is cut off, and that one goes on while it may.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{sleep, timeout};
+use wire::v1::{Enforcement, MtlsMode, Protocol};
+
+use super::answers::policy_of;
+use super::deadlines::SWITCHED;
+use super::idle::idle;
+use super::mirrors::restrict_to_read_only;
+use super::outside::external;
+use super::switching::{WEBSOCKET, accept_upgrade, head};
+use crate::support::{listening, pair, vip};
+
+/// More than a reader's socket takes by itself, less than those of a reader and a writer.
+const ALL: usize = 256 * 1024;
+
+/// The application's side of an upgrade that `caller` asks for.
+async fn upgraded(caller: &mut TcpStream, application: &TcpListener) -> TcpStream {
+    caller.write_all(WEBSOCKET).await.unwrap();
+    let mut serving = accept_upgrade(application).await;
+    serving.write_all(SWITCHED.as_bytes()).await.unwrap();
+    let answer = head(caller).await;
+    assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+    serving
+}
+
+/// Sends `ALL` bytes, and says that they were all where that is to be told.
+async fn say(serving: &mut TcpStream, told: bool) {
+    serving.write_all(&vec![b'x'; ALL]).await.unwrap();
+    if told {
+        serving.shutdown().await.unwrap();
+    }
+}
+
+/// Bytes up to the end; an error where the end is a reset.
+async fn rest(stream: &mut TcpStream) -> io::Result<usize> {
+    let mut all = Vec::new();
+    let read = timeout(Duration::from_secs(5), stream.read_to_end(&mut all)).await;
+    read.expect("it ends")
+}
+
+#[tokio::test]
+async fn who_was_told_the_end_gets_all_of_it_though_nothing_moves_and_others_get_a_reset() {
+    for told in [true, false] {
+        let (client, server, _, _) = pair(Protocol::Http1).await;
+        let application = listening(&client, &server).await;
+        client.set(vec![policy_of(&idle())]);
+        let mut caller = client.call(vip()).await;
+        let mut serving = upgraded(&mut caller, &application).await;
+        say(&mut serving, told).await;
+        assert!(rest(&mut serving).await.is_err(), "told: {told}");
+        let read = rest(&mut caller).await;
+        assert_eq!(read.is_ok_and(|got| got == ALL), told);
+    }
+}
+
+#[tokio::test]
+async fn who_was_told_the_end_gets_all_of_it_though_it_is_forbidden_and_others_get_a_reset() {
+    for told in [true, false] {
+        let (client, server, _, _) = pair(Protocol::Http1).await;
+        let application = listening(&client, &server).await;
+        let port = application.local_addr().unwrap().port();
+        let mut caller = server.plain(port).await;
+        let mut serving = upgraded(&mut caller, &application).await;
+        say(&mut serving, told).await;
+        // Until all of it has passed the proxy.
+        sleep(Duration::from_millis(500)).await;
+        server.mode("api", Enforcement::Enforce, MtlsMode::Permissive);
+        assert!(rest(&mut serving).await.is_err(), "told: {told}");
+        let read = rest(&mut caller).await;
+        assert_eq!(read.is_ok_and(|got| got == ALL), told);
+    }
+}
+
+/// By each way that bytes take which are not requests.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    Inbound,
+    ToPeer,
+    Outside,
+}
+
+#[tokio::test]
+async fn who_was_told_the_end_of_bytes_gets_all_of_it_though_a_change_cuts_them_off() {
+    for way in [Way::Inbound, Way::ToPeer, Way::Outside] {
+        for told in [true, false] {
+            let (client, server, _, _) = pair(Protocol::Opaque).await;
+            let application = listening(&client, &server).await;
+            let at = application.local_addr().unwrap();
+            let mut caller = match way {
+                Way::Inbound => server.plain(at.port()).await,
+                Way::ToPeer => client.call(vip()).await,
+                Way::Outside => {
+                    client.set(vec![external(at)]);
+                    client.call(at).await
+                }
+            };
+            let accepted = timeout(Duration::from_secs(5), application.accept()).await;
+            let (mut serving, _) = accepted.expect("it is called").unwrap();
+            say(&mut serving, told).await;
+            // Until all of it has passed the proxies.
+            sleep(Duration::from_millis(500)).await;
+            match way {
+                Way::Inbound => server.mode("api", Enforcement::Enforce, MtlsMode::Permissive),
+                Way::ToPeer | Way::Outside => restrict_to_read_only(&client, &[]),
+            }
+            assert!(rest(&mut serving).await.is_err(), "{way:?}, told: {told}");
+            let read = rest(&mut caller).await;
+            assert_eq!(read.is_ok_and(|got| got == ALL), told, "{way:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_caller_sends_after_it_was_told_the_end_arrives_however_late_it_is_read() {
+    /// More than the whole way holds while nobody reads.
+    const MUCH: usize = 16 * 1024 * 1024;
+    let (client, server, _, _) = pair(Protocol::Http1).await;
+    let application = listening(&client, &server).await;
+    let mut caller = client.call(vip()).await;
+    let mut serving = upgraded(&mut caller, &application).await;
+    serving.shutdown().await.unwrap();
+    assert_eq!(rest(&mut caller).await.unwrap(), 0);
+    let sending = tokio::spawn(async move {
+        caller.write_all(&vec![b'x'; MUCH]).await.unwrap();
+        caller.shutdown().await.unwrap();
+        caller
+    });
+    sleep(Duration::from_millis(300)).await;
+    assert_eq!(rest(&mut serving).await.unwrap(), MUCH);
+    sending.await.unwrap();
+}
