@@ -31,8 +31,8 @@ pub fn acts_upon(letter: char) -> bool {
 }
 
 /// JSON that means the same, with every such character of its texts written as an escape: at most
-/// three times as long as it was. What is ASCII, as nearly all of it is, is looked at once and
-/// handed back.
+/// three times as long as it was, and six times where all of it is DEL. What is ASCII, as nearly
+/// all of it is, is looked at once and handed back.
 #[must_use]
 pub fn escaped_json(json: String) -> String {
     // Writers of JSON escape what is below U+0020 in texts. Of ASCII only DEL acts besides.
@@ -112,6 +112,7 @@ mod tests {
         );
         let longest = "\u{80}".repeat(1000);
         assert_eq!(escaped_json(longest.clone()).len(), 3 * longest.len());
+        assert_eq!(escaped_json("\u{7f}".repeat(1000)).len(), 6 * 1000);
     }
 
     fn file(path: &str) -> String {
