@@ -54,6 +54,8 @@ pub const ACCESS_LOG: &str = "weft.dev/access-log";
 pub const TRACE_SAMPLING: &str = "weft.dev/trace-sampling";
 /// Annotation of OpenTelemetry on a pod: the name of its service in traces.
 pub const SERVICE_NAME: &str = "resource.opentelemetry.io/service.name";
+/// Annotation of OpenTelemetry on a pod: what that service belongs to, in traces.
+pub const SERVICE_NAMESPACE: &str = "resource.opentelemetry.io/service.namespace";
 /// Annotation on a pod or namespace: seconds that an application without a preStop
 /// hook goes on serving after its pod is deleted; 0 switches that off.
 pub const DRAIN_DELAY: &str = "weft.dev/drain-delay";

@@ -1,6 +1,8 @@
 //! Characters that a terminal acts upon. Names, paths and reasons come from whoever may write
 //! them: one of these among them could move the cursor, turn a line around or hide part of it.
 
+use std::fmt::Write as _;
+
 /// Whether a terminal, or whatever else shows text, might act upon a character: those that
 /// control, turn the direction of writing, take no place, or are none.
 #[must_use]
@@ -26,6 +28,30 @@ pub fn acts_upon(letter: char) -> bool {
                 | '\u{1d173}'..='\u{1d17a}'
                 | '\u{e0000}'..='\u{e0fff}'
         )
+}
+
+/// JSON that means the same, with every such character of its texts written as an escape: at most
+/// three times as long as it was, and six times where all of it is DEL. What is ASCII, as nearly
+/// all of it is, is looked at once and handed back.
+#[must_use]
+pub fn escaped_json(json: String) -> String {
+    // Writers of JSON escape what is below U+0020 in texts. Of ASCII only DEL acts besides.
+    if json.bytes().all(|byte| byte < 0x7f) {
+        return json;
+    }
+    let mut escaped = String::with_capacity(json.len());
+    for letter in json.chars() {
+        if letter < ' ' || !acts_upon(letter) {
+            escaped.push(letter);
+            continue;
+        }
+        // JSON has two escapes for one beyond U+FFFF.
+        for unit in letter.encode_utf16(&mut [0; 2]) {
+            // Writing to a String does not fail.
+            let _ = write!(escaped, "\\u{unit:04x}");
+        }
+    }
+    escaped
 }
 
 #[cfg(test)]
@@ -68,6 +94,25 @@ mod tests {
         let ordinary =
             "shop/cart-v1:8080 GET /a%20b?c=\"d\"\\ caf\u{e9} \u{5d0}\u{4e2d}\u{fffd}\u{1f600}";
         assert_eq!(ordinary.chars().find(|letter| acts_upon(*letter)), None);
+    }
+
+    #[test]
+    fn json_is_escaped_where_a_terminal_acts_upon_it_and_nowhere_else() {
+        for ordinary in [
+            "",
+            "{\"path\":\"/a\\n\\u001b\"}\n",
+            "{\"path\":\"/caf\u{e9}/\u{4e2d}\u{1f600}\"}\n",
+        ] {
+            assert_eq!(escaped_json(ordinary.to_owned()), ordinary);
+        }
+        let hostile = "{\"path\":\"/\u{202e}x\u{9b}2J\u{7f}\u{e0041}\u{e9}\"}\n";
+        assert_eq!(
+            escaped_json(hostile.to_owned()),
+            "{\"path\":\"/\\u202ex\\u009b2J\\u007f\\udb40\\udc41\u{e9}\"}\n"
+        );
+        let longest = "\u{80}".repeat(1000);
+        assert_eq!(escaped_json(longest.clone()).len(), 3 * longest.len());
+        assert_eq!(escaped_json("\u{7f}".repeat(1000)).len(), 6 * 1000);
     }
 
     fn file(path: &str) -> String {

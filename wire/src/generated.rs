@@ -85,7 +85,9 @@ pub struct Nack {
     #[prost(string, tag = "3")]
     pub reason: ::prost::alloc::string::String,
 }
-/// What a proxy says of itself: on every new stream, and again when it changed, at most
+/// What a proxy says of itself: on every new stream, every five minutes, and when it changed.
+/// That it drains it says at once; every five seconds it looks whether its certificate is another
+/// one, or its clock was set, which it says twice. More or less memory alone is said at most
 /// once in half a minute.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ProxyStatus {

@@ -145,7 +145,7 @@ pub(crate) async fn bundle(cluster: &Cluster) -> Result<(Vec<u8>, usize), Failur
     for (name, path) in own.chain(kinds) {
         match cluster.try_read::<Value>(&name, &path).await {
             Ok(mut value) => {
-                hide(&mut value);
+                clean(&path, &mut value);
                 if OWN.contains(&name.as_str()) {
                     let others = keep_own(&mut value);
                     let why = format!("{name}: {others} of others than Weft in its namespace");
@@ -242,16 +242,50 @@ fn is_own(object: &Value) -> bool {
     object["metadata"]["labels"]["app.kubernetes.io/name"] == "weft"
 }
 
-/// Takes out what nobody needs or nobody may see. A Secret that somebody put under another
-/// path is emptied, too.
+/// Takes out of the answer to this path what nobody needs or nobody may see.
+fn clean(path: &str, answer: &mut Value) {
+    if is_of_secrets(path) {
+        empty(answer);
+    }
+    hide(answer);
+}
+
+/// Whether a path of the API server is of Secrets, of one or of a list.
+fn is_of_secrets(path: &str) -> bool {
+    let Some(below) = path.strip_prefix("/api/v1/") else {
+        return false;
+    };
+    let mut parts = below.split(['/', '?']);
+    let resource = match parts.next() {
+        // Behind the namespace's name.
+        Some("namespaces") => parts.nth(1),
+        other => other,
+    };
+    resource == Some("secrets")
+}
+
+/// Empties a Secret, or all of a list: its items do not say their kind.
+fn empty(secret: &mut Value) {
+    let Some(fields) = secret.as_object_mut() else {
+        return;
+    };
+    fields.remove("data");
+    fields.remove("stringData");
+    if let Some(Value::Array(items)) = fields.get_mut("items") {
+        items.iter_mut().for_each(empty);
+    }
+}
+
+/// Takes out the same whatever was asked for. A Secret, or a list of them, that somebody put
+/// under another path is emptied, too.
 fn hide(value: &mut Value) {
+    let kind = value.get("kind");
+    if kind.is_some_and(|kind| kind == "Secret" || kind == "SecretList") {
+        empty(value);
+    }
     match value {
         Value::Object(fields) => {
             fields.retain(|key, _| !HIDDEN.contains(&key.as_str()));
-            if fields.get("kind").is_some_and(|kind| kind == "Secret") {
-                fields.remove("data");
-                fields.remove("stringData");
-            }
             for value in fields.values_mut() {
                 hide(value);
             }
@@ -288,6 +322,36 @@ mod tests {
         );
         assert!(text.contains("kept") && text.contains("\"s\""), "{text}");
     }
+
+    #[test]
+    fn secrets_of_a_list_are_emptied_by_what_was_asked_for_and_by_what_the_list_says_it_is() {
+        let list = |kind: &str| {
+            let item = json!({"metadata": {"name": "s"}, "data": {"a": "c2VjcmV0"},
+                "stringData": {"b": "secret"}});
+            json!({"kind": kind, "items": [item]})
+        };
+        let cleaned = |path: &str, mut answer: Value| {
+            clean(path, &mut answer);
+            answer.to_string()
+        };
+        for (path, kind, hidden) in [
+            ("/api/v1/namespaces/weft-system/secrets", "List", true),
+            ("/api/v1/secrets?limit=5", "List", true),
+            ("/apis/other.example/v1/things", "SecretList", true),
+            // Control: what has a field of that name and is none.
+            ("/api/v1/namespaces/secrets/configmaps", "List", false),
+            ("/apis/other.example/v1/secrets", "List", false),
+        ] {
+            let text = cleaned(path, list(kind));
+            let shown = text.contains("c2VjcmV0") || text.contains("secret");
+            assert_eq!(!shown, hidden, "{path}: {text}");
+            assert!(text.contains("\"s\""), "{path}: {text}");
+        }
+        let one = json!({"metadata": {"name": "s"}, "data": {"a": "c2VjcmV0"}});
+        let text = cleaned("/api/v1/namespaces/shop/secrets/s", one);
+        assert!(!text.contains("c2VjcmV0"), "{text}");
+    }
+
     /// What is in a bundle of a cluster whose namespace of the mesh has these pods.
     async fn unpacked(pods: &[(String, &str)]) -> String {
         let api = FakeApi::default();

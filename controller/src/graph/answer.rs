@@ -40,7 +40,8 @@ pub(crate) struct Extent {
     pub routes: bool,
     /// With edges that had no calls in the window.
     pub quiet: bool,
-    /// With what does not exist any more.
+    /// Of these, also those with an end that does not exist any more. Edges with calls in the
+    /// window are shown whatever became of their ends.
     pub gone: bool,
 }
 

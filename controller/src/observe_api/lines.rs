@@ -2,6 +2,9 @@
 //!
 //! The API server cuts what it takes for a plain call after 60 s. So a stream ends by
 //! itself before that, and says so; its reader asks again and is authorized anew.
+//!
+//! Paths and headers in it come from whoever calls, and `kubectl get --raw` prints them as they
+//! are: what a terminal acts upon is escaped.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -11,6 +14,7 @@ use futures::{Stream, StreamExt as _};
 use http::StatusCode;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
+use policy::terminal::escaped_json;
 use serde::Serialize;
 
 use crate::aggregated::server::{ApiResponse, whole};
@@ -28,7 +32,23 @@ pub(super) fn answer(lines: impl Stream<Item = Bytes> + Send + 'static) -> ApiRe
 
 /// One line.
 pub(super) fn line(message: &impl Serialize) -> Bytes {
-    let mut line = serde_json::to_vec(message).unwrap_or_default();
-    line.push(b'\n');
+    let mut line = escaped_json(serde_json::to_string(message).unwrap_or_default());
+    line.push('\n');
     line.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::line;
+
+    #[test]
+    fn line_shows_a_terminal_each_letter_and_means_the_same() {
+        let message = json!({"path": "/caf\u{e9}\n\u{202e}x\u{9b}2J"});
+        let line = line(&message);
+        let text = std::str::from_utf8(&line).unwrap();
+        assert_eq!(text, "{\"path\":\"/caf\u{e9}\\n\\u202ex\\u009b2J\"}\n");
+        assert_eq!(serde_json::from_str::<Value>(text).unwrap(), message);
+    }
 }

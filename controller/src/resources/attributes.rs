@@ -6,18 +6,19 @@ use wire::v1;
 use crate::model::peers::owner_above;
 use crate::world::{ObjectKey, PodFacts};
 
-/// Bytes that a name of a service may have: nobody needs more, and each proxy holds it.
+/// Bytes that the name of a service, or of what it belongs to, may have: nobody needs more, and
+/// each proxy holds it.
 const LONGEST: usize = 256;
 
 /// What spans of this pod say of it.
 pub(super) fn of_pod(key: &ObjectKey, facts: &PodFacts) -> Vec<v1::Attribute> {
     let owners = owners(facts);
-    let named = facts.appearance.service_name.as_deref();
-    let named = named.filter(|name| (1..=LONGEST).contains(&name.len()));
+    let named = usable(facts.appearance.service_name.as_deref());
+    let within = usable(facts.appearance.service_namespace.as_deref());
     let owner = owners.first().map(|(_, name)| *name);
     let mut all = vec![
         ("service.name", named.or(owner).unwrap_or(&key.name)),
-        ("service.namespace", &*key.namespace),
+        ("service.namespace", within.unwrap_or(&key.namespace)),
         ("k8s.namespace.name", &*key.namespace),
         ("k8s.pod.name", &*key.name),
         ("k8s.pod.uid", &*facts.uid),
@@ -32,6 +33,11 @@ pub(super) fn of_pod(key: &ObjectKey, facts: &PodFacts) -> Vec<v1::Attribute> {
         value: value.to_owned(),
     })
     .collect()
+}
+
+/// What the pod's author wrote, unless it is nothing or too long.
+fn usable(written: Option<&str>) -> Option<&str> {
+    written.filter(|written| (1..=LONGEST).contains(&written.len()))
 }
 
 /// Kinds and names of a pod's owners, the topmost that shows first.
@@ -192,6 +198,38 @@ mod tests {
             let all = of_pod(&key, &facts);
             assert_eq!(value(&all, "service.name").as_deref(), Some(expected));
             assert_eq!(value(&all, "k8s.node.name"), None, "not placed yet");
+        }
+    }
+
+    #[test]
+    fn what_the_pods_author_says_a_service_belongs_to_stands_before_its_namespace() {
+        let key = ObjectKey {
+            namespace: "shop".into(),
+            name: "web".into(),
+        };
+        let long = "x".repeat(LONGEST);
+        let longer = "x".repeat(LONGEST + 1);
+        for (written, expected) in [
+            (Some("retail"), "retail"),
+            (Some(&*long), &*long),
+            (Some(&*longer), "shop"),
+            (Some(""), "shop"),
+            (None, "shop"),
+        ] {
+            let facts = PodFacts {
+                appearance: Appearance {
+                    service_namespace: written.map(Into::into),
+                    ..Appearance::default()
+                },
+                ..PodFacts::default()
+            };
+            let all = of_pod(&key, &facts);
+            let within = value(&all, "service.namespace");
+            assert_eq!(within.as_deref(), Some(expected));
+            // Where the pod is stays what Kubernetes says.
+            let own = value(&all, "k8s.namespace.name");
+            assert_eq!(own.as_deref(), Some("shop"));
+            assert_eq!(value(&all, "service.name").as_deref(), Some("web"));
         }
     }
 }

@@ -404,6 +404,7 @@ fn appearance(meta: &ObjectMeta) -> Appearance {
         access_log: annotation(meta, labels::ACCESS_LOG),
         trace_sampling: annotation(meta, labels::TRACE_SAMPLING),
         service_name: annotation(meta, labels::SERVICE_NAME),
+        service_namespace: annotation(meta, labels::SERVICE_NAMESPACE),
         inject: annotation(meta, labels::INJECT),
     }
 }

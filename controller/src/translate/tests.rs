@@ -34,6 +34,20 @@ fn a_proxy_is_seen_with_whether_it_runs() {
 }
 
 #[test]
+fn names_of_a_service_in_traces_are_read_each_from_its_own_annotation() {
+    let mut object = cluster::plain_pod("p", "10.0.0.1", "x");
+    for (name, value) in [
+        ("resource.opentelemetry.io/service.name", "checkout"),
+        ("resource.opentelemetry.io/service.namespace", "retail"),
+    ] {
+        object = cluster::annotate(object, name, value);
+    }
+    let read = pod(dynamic(object)).unwrap().appearance;
+    let names = (&read.service_name, &read.service_namespace);
+    assert_eq!(names, (&Some("checkout".into()), &Some("retail".into())));
+}
+
+#[test]
 fn ports_of_other_protocols_are_dropped() {
     let object = cluster::set(
         cluster::plain_pod("p", "10.0.0.1", "x"),

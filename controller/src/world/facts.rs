@@ -47,6 +47,8 @@ pub struct Appearance {
     pub trace_sampling: Option<Arc<str>>,
     /// `resource.opentelemetry.io/service.name`.
     pub service_name: Option<Arc<str>>,
+    /// `resource.opentelemetry.io/service.namespace`.
+    pub service_namespace: Option<Arc<str>>,
     /// `weft.dev/inject`, which means something as a label only.
     pub inject: Option<Arc<str>>,
 }

@@ -107,7 +107,7 @@ pub struct ChangedEdge {
     pub service: String,
     pub port: u16,
     /// Of the called pods, behind that port: what live calls are told by. None where nobody
-    /// says.
+    /// says, or where the graph of their namespace may not be read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub pod_ports: Vec<u16>,
     pub protocol: Protocol,

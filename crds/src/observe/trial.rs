@@ -48,7 +48,8 @@ pub struct TriedEdge {
     /// Ids of the graph's nodes.
     pub from: String,
     pub to: String,
-    /// Of the called pod.
+    /// Of the called pod. 0: the graph of its namespace may not be read, and the caller is not
+    /// remembered to have called this port by address.
     pub port: u16,
     pub protocol: Protocol,
     /// Empty: no route describes them.

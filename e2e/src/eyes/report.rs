@@ -145,6 +145,24 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::harness::cluster::root;
+
+    #[test]
+    fn the_page_that_is_committed_has_every_row_and_no_other() {
+        let page = std::fs::read_to_string(root().join("bench/EYES.md")).unwrap();
+        let rows = page.lines().filter(|line| line.starts_with("| "));
+        let rows: Vec<&str> = rows.filter(|line| !line.starts_with("| claim |")).collect();
+        let lacks = |row: &&Row| {
+            let begin = format!("| {} | {} |", row.claim, row.bound);
+            !rows.iter().any(|line| line.starts_with(&begin))
+        };
+        let lacking: Vec<&str> = ROWS.iter().filter(lacks).map(|row| row.id).collect();
+        assert!(
+            lacking.is_empty(),
+            "run `make eyes`: {lacking:?} are not in it"
+        );
+        assert_eq!(rows.len(), ROWS.len(), "run `make eyes`: it has other rows");
+    }
 
     fn judged(passed: Option<bool>) -> Judged {
         let kept = passed.map(|passed| Kept {

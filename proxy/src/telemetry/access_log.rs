@@ -1,8 +1,8 @@
 //! One JSON line per request on standard output, off unless asked for.
 //!
 //! A line holds what metrics must not: path, host and trace id, each escaped
-//! by the JSON writer and cut, so that no caller can forge a line or fill a disk
-//! faster than it sends requests. No request waits for the reader of standard
+//! and cut, so that no caller can forge a line, hide or turn part of one on a terminal, or fill a
+//! disk faster than it sends requests. No request waits for the reader of standard
 //! output: a line that finds the queue full is lost and counted.
 //!
 //! Whether and what a workload writes is its own; the queue is the process's, as standard
@@ -12,6 +12,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use policy::origin::Origin;
+use policy::terminal::escaped_json;
 use runtime::log_writer::{FLUSH_WITHIN, LogWriter};
 use serde::Serialize;
 
@@ -70,12 +71,18 @@ static LINES: LazyLock<Option<LogWriter>> =
 
 /// Queues the line. A closed standard output loses it, nothing else.
 pub(crate) fn write(line: &Line<'_>) {
-    if let Ok(mut text) = serde_json::to_vec(line)
+    if let Ok(text) = written(line)
         && let Some(lines) = &*LINES
     {
-        text.push(b'\n');
-        lines.write(text);
+        lines.write(text.into_bytes());
     }
+}
+
+/// The line as it is written, with its end.
+fn written(line: &Line<'_>) -> serde_json::Result<String> {
+    let mut text = escaped_json(serde_json::to_string(line)?);
+    text.push('\n');
+    Ok(text)
 }
 
 /// Waits until what was queued is written, for a moment at most.
@@ -91,7 +98,7 @@ mod tests {
 
     use policy::origin::Origin;
 
-    use super::{Line, cut};
+    use super::{Line, cut, written};
 
     #[test]
     fn a_line_stays_one_line_whatever_the_path_holds() {
@@ -99,7 +106,7 @@ mod tests {
             direction: "inbound",
             method: "GET",
             host: "a",
-            path: "/x\n{\"forged\":1}\u{1b}",
+            path: "/x\n{\"forged\":1}\u{1b}\u{202e}caf\u{e9}\u{9b}2J",
             status: 200,
             reason: "",
             service: "",
@@ -112,8 +119,15 @@ mod tests {
             latency: Duration::from_micros(1500),
             bytes: 3,
         };
-        let text = serde_json::to_string(&line).unwrap();
+        let text = written(&line).unwrap();
+        let text = text.strip_suffix('\n').unwrap();
         assert!(!text.contains('\n') && !text.contains('\u{1b}'));
+        assert!(
+            text.contains("\\u202ecaf\u{e9}\\u009b2J"),
+            "a terminal acts upon it: {text:?}"
+        );
+        let read: serde_json::Value = serde_json::from_str(text).unwrap();
+        assert_eq!(read["path"], line.path, "it means something else");
         assert!(text.contains("\"latency_ms\":1.5"));
         assert!(text.contains("\"rule\":\"\",\"route\":\"\""), "{text}");
         let split = Origin::new("TrafficSplit", "shop", "web");

@@ -337,6 +337,28 @@ mod tests {
     }
 
     #[test]
+    fn calls_whose_port_may_not_be_told_are_judged_by_their_ends_where_no_port_is_asked_for() {
+        let web = "shop/Deployment/web";
+        for (pod_ports, seen_at, expected) in [
+            (Vec::new(), 0, 0),
+            (Vec::new(), 8080, 0),
+            (vec![8080], 8080, 0),
+            // By address at one port, and seen at another one.
+            (vec![8080], 0, 3),
+        ] {
+            let status = DryRunStatus {
+                changed: vec![ChangedEdge {
+                    pod_ports,
+                    ..edge(Change::Depends, web)
+                }],
+                trial: Some(seen(&[(web, seen_at)])),
+                ..DryRunStatus::default()
+            };
+            assert_eq!(code(&status), expected, "{status:?}");
+        }
+    }
+
+    #[test]
     fn yes_is_not_said_of_edges_that_are_hidden_and_depend_on_the_request() {
         let hidden = |hidden_depends: Option<u64>| DryRunStatus {
             kept: 1,

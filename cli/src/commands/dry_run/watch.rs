@@ -204,11 +204,15 @@ pub(super) fn print(trial: &Trial, console: &mut Console<'_>) -> Result<(), Fail
             (0, _) => Change::Allowed,
             _ => Change::Refused,
         };
+        let port = match edge.port {
+            0 => "-".to_owned(),
+            port => port.to_string(),
+        };
         let row: Vec<Cell> = vec![
             change.as_str().into(),
             edge.from.as_str().into(),
             edge.to.as_str().into(),
-            edge.port.to_string().into(),
+            port.into(),
             edge.route.as_str().into(),
             edge.refused.to_string().into(),
             edge.allowed.to_string().into(),
@@ -325,6 +329,25 @@ mod tests {
         assert_eq!(edges, [("cart/write", 5, 10), ("cart/read", 3, 20)]);
         assert_eq!(all.examples.len(), EXAMPLES);
         assert!(!all.last, "that was of one stream");
+    }
+
+    #[test]
+    fn port_that_may_not_be_told_is_printed_as_none() {
+        for (port, shown) in [(0, "-"), (8080, "8080")] {
+            let mut trial = part(1, "cart/read");
+            trial.edges[0].port = port;
+            let (mut out, mut err) = (Vec::new(), Vec::new());
+            let mut console = Console {
+                input: &mut std::io::empty(),
+                out: &mut out,
+                err: &mut err,
+                color: false,
+            };
+            print(&trial, &mut console).unwrap();
+            let out = String::from_utf8(out).unwrap();
+            let row = out.lines().nth(1).unwrap_or_default();
+            assert_eq!(row.split_whitespace().nth(3), Some(shown), "{out}");
+        }
     }
 
     #[test]

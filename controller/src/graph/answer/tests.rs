@@ -14,6 +14,7 @@ use crate::testing::topology::{
 };
 
 mod crowded;
+mod gone;
 
 struct Town {
     history: History,

@@ -60,8 +60,8 @@ impl Edges {
                 status.uncompared += 1;
                 continue;
             }
-            let ends = [&edge.from, &edge.to];
-            let is_told = scope.cluster || ends.iter().any(|end| known.contains(end.namespace()));
+            let may_read = |end: &NodeKey| scope.cluster || known.contains(end.namespace());
+            let is_told = may_read(&edge.from) || may_read(&edge.to);
             if lacks_port(before, edge) {
                 status.kept += u64::from(is_told);
                 continue;
@@ -86,7 +86,7 @@ impl Edges {
                 continue;
             };
             if is_told {
-                let pod_ports = self.pod_ports(before, edge);
+                let pod_ports = self.pod_ports(before, edge, may_read(&edge.to));
                 status.changed.push(ChangedEdge {
                     pod_ports,
                     ..shown(edge, *last, change, Some(meaning))
@@ -151,11 +151,15 @@ impl Edges {
         }
     }
 
-    /// The called pods' own ports, by which their proxies tell live calls.
-    fn pod_ports(&self, model: &Model, edge: &EdgeKey) -> Vec<u16> {
+    /// The called pods' own ports, by which their proxies tell live calls. Which of them a Service
+    /// leads to belongs to their namespace: none where the graph of that may not be read.
+    fn pod_ports(&self, model: &Model, edge: &EdgeKey, may_read: bool) -> Vec<u16> {
         let Some(service) = edge.backend.as_ref().or(edge.service.as_ref()) else {
             return vec![edge.port];
         };
+        if !may_read {
+            return Vec::new();
+        }
         let called = self.pods.get(&edge.to).into_iter().flatten();
         let entries = called.filter_map(|pod| model.index.pods.get(pod));
         let led_to_by = entries.flat_map(|entry| entry.led_to_by());
@@ -332,6 +336,46 @@ mod tests {
         );
         assert_eq!(counts, (2, 0, Some(2)));
         assert!(outcome.changed.is_empty(), "{:?}", outcome.changed);
+    }
+
+    #[test]
+    fn ports_behind_a_service_are_told_to_who_may_read_the_called_namespace_alone() {
+        let (before, after) = opened_for_reads();
+        let node = |id: &str| NodeKey::parse(id).unwrap();
+        let (mut called, last) = edge("shop/Deployment/api", Some(ObjectKey::new("shop", "api")));
+        called.from = node("bank/Pod/client");
+        let own = EdgeKey {
+            service: None,
+            port: 8080,
+            ..called.clone()
+        };
+        let edges = Edges {
+            edges: vec![(called, last), (own, last)],
+            pods: BTreeMap::from([
+                (node("bank/Pod/client"), pods(&["client"])),
+                (node("shop/Deployment/api"), pods(&["api-1", "api-2"])),
+            ]),
+        };
+        let told = |namespaces: &[&str]| {
+            let scope = Scope {
+                namespaces: namespaces.iter().map(ToString::to_string).collect(),
+                ..Scope::default()
+            };
+            let until = Instant::now() + Duration::from_secs(60);
+            let outcome = edges.compared((&before, &after), &scope, until);
+            let changed = outcome.changed.into_iter();
+            let ports: Vec<(u16, Vec<u16>)> =
+                changed.map(|edge| (edge.port, edge.pod_ports)).collect();
+            ports
+        };
+        // What was called by address is in `port` anyway.
+        let bare: [(u16, Vec<u16>); 2] = [(80, Vec::new()), (8080, vec![8080])];
+        assert_eq!(told(&["bank"]), bare);
+        // Control: who may read both, and who may read the called one alone.
+        for namespaces in [&["bank", "shop"][..], &["shop"][..]] {
+            let all: [(u16, Vec<u16>); 2] = [(80, vec![8080]), (8080, vec![8080])];
+            assert_eq!(told(namespaces), all, "{namespaces:?}");
+        }
     }
 
     #[test]

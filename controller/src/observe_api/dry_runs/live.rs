@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use crds::observe::{DryRunSpec, Resource, Trial};
+use crds::observe::{DryRunSpec, Resource, Scope, Trial};
 use futures::stream;
 use parking_lot::RwLock;
 use prost::Message as _;
@@ -16,7 +16,7 @@ use tokio::time::{Instant, Interval, interval, sleep_until};
 use tracing::info;
 use wire::v1::ask::What;
 
-use super::seen::{LiveTally, MAX_EXAMPLES, Rights, reads};
+use super::seen::{LiveTally, MAX_EXAMPLES, Rights, by_address, reads};
 use super::{QueryContext, TrialPermit, headers};
 use crate::aggregated::access::AccessDecision;
 use crate::aggregated::refusal::Refusal;
@@ -100,7 +100,7 @@ impl QueryContext<'_> {
             pods.any(|pod| pod.namespace == *namespace)
         });
         self.tell_of(&tapped);
-        let rights = Rights { scope, tapped };
+        let rights = self.rights(scope, tapped);
         // Of pods elsewhere he is told that there are some, or yes would be said of them, and
         // not how many.
         let mut seen = LiveTally::new(rights, queried.pods, proxies - found.foreign);
@@ -140,6 +140,19 @@ impl QueryContext<'_> {
             _trial: trial,
         };
         Ok(streamed(reader))
+    }
+
+    /// What of the answers may be told, by what is remembered now.
+    fn rights(&self, scope: Arc<Scope>, tapped: BTreeSet<Arc<str>>) -> Rights {
+        let by_address = self.context.graph.with_memory(|memory, _| {
+            let edges = memory.iter().map(|(edge, _)| edge.key());
+            by_address(edges, &scope)
+        });
+        Rights {
+            scope,
+            tapped,
+            by_address,
+        }
     }
 
     /// Of these namespaces, those whose requests the user may see one by one.

@@ -13,11 +13,12 @@ use std::sync::Arc;
 use crds::observe::{Change, NodeKind, Protocol, Scope, Trial, TriedEdge, TriedRequest};
 use k8s_openapi::jiff::Timestamp;
 use policy::route::names::MAX_NAME_BYTES;
+use policy::terminal::acts_upon;
 use wire::v1;
 use wire::v1::answered::What;
 
 use crate::graph::fold::OTHER;
-use crate::graph::key::NodeKey;
+use crate::graph::key::{EdgeKey, NodeKey};
 use crate::graph::protocol::protocol;
 use crate::inventory::Inventory;
 use crate::model::PodId;
@@ -45,6 +46,29 @@ pub(super) struct Rights {
     pub(super) scope: Arc<Scope>,
     /// Namespaces whose requests may be told one by one.
     pub(super) tapped: BTreeSet<Arc<str>>,
+    /// Of calls whose called end may not be read, those whose port is told all the same.
+    pub(super) by_address: BTreeSet<CallByAddress>,
+}
+
+/// Who calls whom at which port, without a Service: the port is in the address.
+pub(super) type CallByAddress = (NodeKey, NodeKey, u16);
+
+/// Of these edges the calls by address that are told to who may read the calling end alone: he
+/// is told their port by the graph as well.
+pub(super) fn by_address<'a>(
+    edges: impl Iterator<Item = &'a EdgeKey>,
+    scope: &Scope,
+) -> BTreeSet<CallByAddress> {
+    if scope.cluster {
+        return BTreeSet::new();
+    }
+    let known: BTreeSet<&str> = scope.namespaces.iter().map(String::as_str).collect();
+    let may_read = |end: &NodeKey| known.contains(end.namespace());
+    edges
+        .filter(|edge| edge.service.is_none() && edge.backend.is_none())
+        .filter(|edge| may_read(&edge.from) && !may_read(&edge.to))
+        .map(|edge| (edge.from.clone(), edge.to.clone(), edge.port))
+        .collect()
 }
 
 /// Calls that are told apart.
@@ -185,10 +209,11 @@ impl LiveTally {
             self.hidden = self.hidden.saturating_add(more.all());
             return;
         }
+        let port = self.told_port(&from, to, number(edge.port));
         let edge = Edge {
             from,
             to: to.clone(),
-            port: number(edge.port),
+            port,
             protocol: protocol(edge.protocol()),
             route: clean(&row.route, MAX_NAME_BYTES),
         };
@@ -236,6 +261,18 @@ impl LiveTally {
     fn is_told(&self, from: &NodeKey, to: &NodeKey) -> bool {
         let scope = &self.rights.scope;
         reads(scope, from.namespace()) || reads(scope, to.namespace())
+    }
+
+    /// Where the called pods listen belongs to their namespace: 0 where the graph of that may not
+    /// be read, unless the caller itself called that port.
+    fn told_port(&self, from: &NodeKey, to: &NodeKey, port: u16) -> u16 {
+        let rights = &self.rights;
+        let call = (from.clone(), to.clone(), port);
+        if reads(&rights.scope, to.namespace()) || rights.by_address.contains(&call) {
+            port
+        } else {
+            0
+        }
     }
 
     /// What there was so far.
@@ -313,14 +350,100 @@ fn number(port: u32) -> u16 {
     u16::try_from(port).unwrap_or_default()
 }
 
-/// At most so many bytes, and nothing that JSON would write in more than it takes.
+/// At most so many bytes, and nothing that a line would write in more than it takes.
 fn clean(text: &str, most: usize) -> String {
     let text = &text[..text.floor_char_boundary(most)];
     text.chars()
         .map(|c| match c {
             '"' | '\\' => '?',
-            c if c.is_control() => '?',
+            c if acts_upon(c) => '?',
             c => c,
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UID: &str = "uid-api-1";
+
+    fn node(id: &str) -> NodeKey {
+        NodeKey::parse(id).unwrap()
+    }
+
+    fn of(namespaces: &[&str]) -> Scope {
+        Scope {
+            namespaces: namespaces.iter().map(ToString::to_string).collect(),
+            ..Scope::default()
+        }
+    }
+
+    /// What is told of calls of `bank` at these ports of `shop`.
+    fn told(scope: Scope, route: &str, calls: &[(u32, u64)]) -> Vec<TriedEdge> {
+        let called = |service: Option<ObjectKey>, port: u16| EdgeKey {
+            from: node("bank/ServiceAccount/client"),
+            to: node("shop/Deployment/api"),
+            backend: service.clone(),
+            service,
+            port,
+            split: None,
+            protocol: Protocol::Http1,
+            account: None,
+        };
+        // A Service's port may be the number of a pod's that it does not lead to.
+        let remembered = [
+            called(Some(ObjectKey::new("shop", "api")), 8081),
+            called(None, 9090),
+        ];
+        let rights = Rights {
+            by_address: by_address(remembered.iter(), &scope),
+            scope: Arc::new(scope),
+            tapped: BTreeSet::new(),
+        };
+        let mut tally = LiveTally::new(rights, BTreeMap::new(), 1);
+        tally.tallies.insert(UID.into(), ProxyTally::default());
+        let to = node("shop/Deployment/api");
+        for (port, kept) in calls {
+            let edge = v1::Edge {
+                identity: "bank/client".to_owned(),
+                port: *port,
+                ..v1::Edge::default()
+            };
+            let row = v1::TrialRow {
+                edge: Some(edge),
+                route: route.to_owned(),
+                kept: *kept,
+                ..v1::TrialRow::default()
+            };
+            tally.row(&Inventory::default(), (UID, &to), row);
+        }
+        tally.trial().edges
+    }
+
+    #[test]
+    fn ports_of_live_calls_are_told_to_who_may_read_the_called_namespace_or_were_in_the_address() {
+        let ports = |scope: Scope| -> Vec<(u16, u64)> {
+            let edges = told(scope, "", &[(8080, 1), (8081, 2), (9090, 4)]);
+            edges.iter().map(|edge| (edge.port, edge.kept)).collect()
+        };
+        assert_eq!(ports(of(&["bank"])), [(0, 3), (9090, 4)]);
+        // Control: who may read the called namespace, with or without the calling one, or all.
+        let all = Scope {
+            cluster: true,
+            ..Scope::default()
+        };
+        for scope in [of(&["shop"]), of(&["bank", "shop"]), all] {
+            let words = format!("{scope:?}");
+            let every = [(8080, 1), (8081, 2), (9090, 4)];
+            assert_eq!(ports(scope), every, "{words}");
+        }
+    }
+
+    #[test]
+    fn letters_that_a_line_would_escape_are_taken_out_of_names() {
+        let edges = told(of(&["shop"]), "\u{ad}\u{202e}\"caf\u{e9}", &[(8080, 1)]);
+        let routes: Vec<&str> = edges.iter().map(|edge| edge.route.as_str()).collect();
+        assert_eq!(routes, ["???caf\u{e9}"]);
+    }
 }

@@ -79,6 +79,60 @@ async fn pods_of_a_namespace_that_the_user_neither_changes_nor_reads_are_not_ask
     next_ask(&mut proxy).await;
 }
 
+/// Pods of `bank` called one of `shop` by address.
+async fn called_by_address(bench: &Bench, port: u32) {
+    let now = SystemTime::now();
+    let reporter = crate::observe::reports::Reporter {
+        uid: "bank-web".into(),
+        pod: crate::world::ObjectKey::new("bank", "web-1"),
+        account: None,
+    };
+    let edge = v1::Edge {
+        service: String::new(),
+        backend: String::new(),
+        port,
+        ..seen_by_client("shop/api", 1, 0)
+    };
+    let report = v1::Report {
+        process: 1,
+        slot: (slot_of(now) - 1) * SLOT,
+        edges: vec![edge],
+        ..v1::Report::default()
+    };
+    bench.reports.take(&reporter, report, true, now);
+    bench.api.context.graph.look(now, true).await;
+}
+
+#[tokio::test]
+async fn ports_of_pods_whose_graph_may_not_be_read_are_not_told_but_those_called_by_address() {
+    let bench = Bench::of(&read_only().with(namespace("bank")));
+    called_by_address(&bench, 9090).await;
+    let mut proxy = Proxy::of(&bench, "uid-api-1");
+    // Control: one may read the called namespace.
+    for (user, ports) in [("writer", [0, 9090]), ("editor", [8080, 9090])] {
+        let mut answer = watch(&bench, user, others_for(20)).await;
+        let (id, _) = next_ask(&mut proxy).await;
+        let rows = [8080, 9090].map(|port| {
+            let edge = v1::Edge {
+                caller: "bank-web".to_owned(),
+                identity: "bank/web".to_owned(),
+                port,
+                ..seen_by_web()
+            };
+            v1::TrialRow {
+                edge: Some(edge),
+                ..refused("api/read", 1)
+            }
+        });
+        proxy.answer_with(id, counts(rows.to_vec(), 0));
+        let summary = until(&mut answer, |summary| summary["judged"] == 4).await;
+        let edges = summary["edges"].as_array().unwrap();
+        let told: Vec<&Value> = edges.iter().map(|edge| &edge["port"]).collect();
+        assert_eq!(told, ports.map(|port| json!(port)).each_ref(), "{user}");
+        assert_eq!(edges[0]["from"], "bank/Deployment/web", "{user}");
+    }
+}
+
 #[tokio::test]
 async fn one_user_has_one_change_tried_at_a_time_and_keeps_nobody_else_out() {
     let bench = Bench::new();

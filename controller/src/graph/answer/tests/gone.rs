@@ -1,0 +1,42 @@
+//! What does not exist any more: its calls are never left out, its silence is where nobody asks.
+
+use super::*;
+
+#[test]
+fn calls_of_what_is_gone_are_shown_anyway_and_its_quiet_edges_to_who_asks_for_them() {
+    let mut town = Town::of(&busy());
+    let now = tokio::time::Instant::now();
+    let web = key("shop", "web");
+    let mut inventory = town.inventory.write();
+    inventory.end(MetricsKind::Deployment, &web, now);
+    drop(inventory);
+    let extent = |quiet: bool, gone: bool| Extent {
+        quiet,
+        gone,
+        ..Extent::default()
+    };
+    for gone in [false, true] {
+        let graph = town.graph(&extent(false, gone));
+        assert_eq!(graph.edges.len(), 3, "calls are lost: {:?}", graph.edges);
+        let ends = graph.nodes.iter().filter(|node| node.gone);
+        let ends: Vec<&str> = ends.map(|node| node.id.as_str()).collect();
+        assert_eq!(ends, ["shop/Deployment/web"], "asked for: {gone}");
+    }
+
+    // The same edges while nobody calls.
+    let slots = (SLOT_NOW - 11, SLOT_NOW + 1);
+    let window = town.history.window(slots, SLOT_NOW + 1, 0);
+    for edge in window.edges.keys() {
+        town.memory.see(edge, Seen { first: 1, last: 2 });
+    }
+    let silent = Window::default();
+    for (quiet, gone, expected) in [
+        (false, true, 0),
+        (true, false, 2),
+        // Control: who asks for them sees them.
+        (true, true, 3),
+    ] {
+        let edges = town.answer(&silent, &extent(quiet, gone)).edges;
+        assert_eq!(edges.len(), expected, "quiet {quiet}, gone {gone}");
+    }
+}
