@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::Value;
 
 use self::archive::Archive;
-use crate::cluster::{Cluster, Refusal};
+use crate::cluster::{Cluster, Refusal, existing};
 use crate::commands::check::probes;
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
@@ -128,12 +128,15 @@ impl Diagnostics {
 /// The archive, and how many parts it is without.
 ///
 /// # Errors
-/// When nobody answers or the user is not known, or it cannot be packed.
+/// When nobody answers or the user is not known, the namespace of Weft that was named is not
+/// there, or it cannot be packed.
 pub(crate) async fn bundle(cluster: &Cluster) -> Result<(Vec<u8>, usize), Failure> {
     // Nobody is told of an empty archive that it is one.
     probes::version(cluster)
         .await
         .map_err(Refusal::into_failure)?;
+    // Nor of empty lists that he misspelt where they are.
+    existing::must_have_weft_namespace(cluster).await?;
     let mut bundle = Bundle::default();
     let mut pods = Vec::new();
     let own = READ.iter().map(|(name, path)| {
@@ -367,5 +370,33 @@ mod tests {
         let text = unpacked(&pods).await;
         assert!(text.contains("logs/weft-controller-2.log"));
         assert!(text.contains(&format!("{long}.log is too long a name")));
+    }
+
+    #[tokio::test]
+    async fn misspelt_namespace_of_weft_is_told_and_no_bundle_of_empty_lists_is_made() {
+        let api = FakeApi::default();
+        api.put(
+            "/version",
+            json!({"major": "1", "minor": "33", "gitVersion": "v1.33.2"}),
+        );
+        for name in ["weft-system", "mesh"] {
+            let path = format!("/api/v1/namespaces/{name}");
+            api.put(&path, json!({"metadata": {"name": name}}));
+        }
+        let bundled = async |namespace: &str| {
+            let line = ["weft", "version", "--weft-namespace", namespace];
+            let global = Cli::try_parse_from(line).unwrap().global;
+            bundle(&Cluster::of(api.client(), &global)).await
+        };
+        let Err(Failure::Usage(words)) = bundled("weft-sytem").await else {
+            panic!("a bundle");
+        };
+        assert_eq!(
+            words,
+            "there is no namespace weft-sytem; you may mean weft-system"
+        );
+        for there in ["weft-system", "mesh"] {
+            assert!(bundled(there).await.is_ok(), "{there}");
+        }
     }
 }
