@@ -3,6 +3,7 @@
 mod archive;
 
 use clap::Args;
+use crds::observe::Resource;
 use serde_json::Value;
 
 use self::archive::Archive;
@@ -146,7 +147,10 @@ pub(crate) async fn bundle(cluster: &Cluster) -> Result<(Vec<u8>, usize), Failur
     let kinds = kinds::all().into_iter();
     let kinds = kinds.map(|kind| (format!("objects/{}.json", kind.plural), kind.path()));
     for (name, path) in own.chain(kinds) {
-        match cluster.try_read::<Value>(&name, &path).await {
+        match cluster
+            .try_read::<Value>(&asked_as(&name, &path), &path)
+            .await
+        {
             Ok(mut value) => {
                 hide(&mut value);
                 if OWN.contains(&name.as_str()) {
@@ -166,6 +170,17 @@ pub(crate) async fn bundle(cluster: &Cluster) -> Result<(Vec<u8>, usize), Failur
     }
     logs(cluster, &pods, &mut bundle).await?;
     bundle.packed()
+}
+
+/// What a part is called where it is asked for. Of our own read API by its resource, as by all
+/// commands: a controller that answers in a moment is asked again, and one that is away told from
+/// an API that is not served.
+fn asked_as(name: &str, path: &str) -> String {
+    let mut ours = Resource::ALL.into_iter();
+    match ours.find(|resource| path.starts_with(&resource.path(None, None))) {
+        Some(resource) => format!("{} for {name}", resource.plural()),
+        None => name.to_owned(),
+    }
 }
 
 /// What is put together, and why parts are not in it. One that does not fit takes no other
@@ -263,6 +278,9 @@ fn hide(value: &mut Value) {
         _ => {}
     }
 }
+
+#[cfg(test)]
+mod begun;
 
 #[cfg(test)]
 mod tests {
