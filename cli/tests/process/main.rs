@@ -8,6 +8,7 @@ mod examples;
 mod forward;
 mod hostile;
 mod latency;
+mod plugin;
 mod server;
 mod silent;
 
