@@ -198,8 +198,8 @@ impl Cluster {
         &self.weft
     }
 
-    /// Whether the user has said another one than the usual: that one nobody means by a slip of
-    /// the fingers, and where it is missing Weft is not installed.
+    /// Whether the user has said another namespace of Weft than the usual one: where that one is
+    /// missing, Weft is not installed.
     #[must_use]
     pub(crate) fn is_weft_named(&self) -> bool {
         self.weft != WEFT_NAMESPACE
