@@ -113,7 +113,8 @@ impl ClusterCommand for Check {
         let cluster = &cluster.within(EACH_WITHIN);
         let report = loop {
             // At the same time: who is silent about a namespace costs no time beside the checks.
-            let looking = timeout(ALL_WITHIN, self.must_be_tried_somewhere(cluster));
+            let looking = Box::pin(self.must_be_tried_somewhere(cluster));
+            let looking = timeout(ALL_WITHIN, looking);
             let (tried, somewhere) = futures::join!(self.once(cluster), looking);
             if tried.is_ok() {
                 somewhere.unwrap_or(Ok(()))?;
