@@ -247,6 +247,7 @@ async fn misspelt_namespace_of_weft_is_told_with_the_nearest_and_no_bundle_is_wr
     let words = ["version", "--weft-namespace", "weft-system"];
     let (code, _, err) = run(WEFT, &words, &kubeconfig).await;
     assert_eq!(code, 0, "{err}");
+    assert_eq!(server.api.reads("/api/v1/namespaces/weft-system"), 0);
 }
 
 #[tokio::test]

@@ -62,4 +62,9 @@ async fn namespace_of_weft_that_is_not_there_is_bad_input_and_not_a_mesh_that_is
         with(&report, &["error"]).contains(&"controller".to_owned()),
         "{report:#}"
     );
+    // The usual one is named by nobody, and costs no question.
+    let api = healthy();
+    let (ended, report, _) = checked(&api, WELL, &[]).await;
+    assert_eq!(ended.unwrap(), Conclusion::Yes, "{report:#}");
+    assert_eq!(api.reads("/api/v1/namespaces/weft-system"), 0);
 }
