@@ -28,7 +28,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use self::clock::Clock;
 use crate::failure::Failure;
-use crate::global::Global;
+use crate::global::{Global, WEFT_NAMESPACE};
 
 /// Longer for the API server itself than for what it asks on our behalf, so that its own
 /// words about a replica that is away arrive.
@@ -196,6 +196,13 @@ impl Cluster {
     #[must_use]
     pub(crate) fn weft_namespace(&self) -> &str {
         &self.weft
+    }
+
+    /// Whether the user has said another namespace of Weft than the usual one: where that one is
+    /// missing, Weft is not installed.
+    #[must_use]
+    pub(crate) fn is_weft_named(&self) -> bool {
+        self.weft != WEFT_NAMESPACE
     }
 
     /// The time by the cluster's clock, as the last answer had it; this machine's, which is `own`,

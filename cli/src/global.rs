@@ -11,6 +11,8 @@ use crate::failure::Failure;
 use crate::namespace::namespace;
 use crate::output::{Format, number};
 
+/// Where Weft is installed unless somebody says otherwise.
+pub(crate) const WEFT_NAMESPACE: &str = "weft-system";
 /// In no time nobody answers.
 const SHORTEST_TIMEOUT: Duration = Duration::from_millis(1);
 
@@ -51,7 +53,7 @@ pub(crate) struct Global {
         long,
         global = true,
         value_name = "NAME",
-        default_value = "weft-system",
+        default_value = WEFT_NAMESPACE,
         value_parser = namespace
     )]
     pub(crate) weft_namespace: String,

@@ -12,6 +12,8 @@ pub(crate) struct UserKind {
     pub(crate) plural: &'static str,
     pub(crate) group: &'static str,
     pub(crate) version: &'static str,
+    /// As kubectl knows it with the fewest letters.
+    pub(crate) short: &'static str,
 }
 
 impl UserKind {
@@ -31,6 +33,14 @@ impl UserKind {
         format!("/apis/{group}/{version}/namespaces/{namespace}/{plural}")
     }
 
+    /// Versions in which objects may be written, the newest first.
+    pub(crate) fn versions(&self) -> Vec<&'static str> {
+        match SmiKind::named(self.group, self.kind) {
+            Some(kind) => kind.versions().iter().rev().map(|one| one.name()).collect(),
+            None => vec![self.version],
+        }
+    }
+
     /// Name of its CustomResourceDefinition.
     pub(crate) fn definition(&self) -> String {
         format!("{}.{}", self.plural, self.group)
@@ -44,12 +54,21 @@ pub(crate) fn all() -> Vec<UserKind> {
         plural: kind.plural(),
         group: kind.group(),
         version: SmiVersion::STORAGE.name(),
+        short: match kind {
+            SmiKind::TrafficTarget => "tt",
+            SmiKind::IdentityBinding => "ib",
+            SmiKind::HttpRouteGroup => "htr",
+            SmiKind::TcpRoute => "tr",
+            SmiKind::UdpRoute => "ur",
+            SmiKind::TrafficSplit => "ts",
+        },
     });
     let own = UserKind {
         kind: Kind::TrafficPolicy.as_str(),
         plural: weft::TRAFFIC_POLICIES,
         group: weft::GROUP,
         version: weft::VERSION,
+        short: "tp",
     };
     smi.chain([own]).collect()
 }
@@ -72,5 +91,31 @@ mod tests {
             .collect();
         let known: BTreeSet<String> = all().iter().map(UserKind::definition).collect();
         assert_eq!(known, installed);
+    }
+
+    #[test]
+    fn their_short_names_and_versions_are_those_that_the_chart_installs() {
+        let installed = crds::smi::definitions("weft-system").into_iter();
+        let installed = installed.chain(weft::definitions());
+        let mut compared = 0;
+        for (_, definition) in installed {
+            let spec = &definition["spec"];
+            let names = &spec["names"];
+            let mut known = all().into_iter();
+            let known =
+                known.find(|known| spec["group"] == known.group && names["kind"] == known.kind);
+            let known = known.unwrap();
+            let short = &names["shortNames"];
+            assert_eq!(*short, serde_json::json!([known.short]), "{known:?}");
+            let versions = spec["versions"].as_array().unwrap().iter();
+            let served: BTreeSet<&str> = versions
+                .filter_map(|version| version["name"].as_str())
+                .collect();
+            let written: BTreeSet<&str> = known.versions().into_iter().collect();
+            assert_eq!(written, served, "{known:?}");
+            assert_eq!(known.versions()[0], known.version, "the newest is stored");
+            compared += 1;
+        }
+        assert_eq!(compared, all().len());
     }
 }

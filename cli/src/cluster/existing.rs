@@ -188,6 +188,21 @@ pub(crate) async fn must_be_a_namespace(cluster: &Cluster, name: &str) -> Result
     }
 }
 
+/// Ends where somebody named a namespace of Weft that is not there. What nobody says of it, all
+/// else that is asked tells better.
+///
+/// # Errors
+/// When there is none, with the nearest that there is.
+pub(crate) async fn must_have_weft_namespace(cluster: &Cluster) -> Result<(), Failure> {
+    if !cluster.is_weft_named() {
+        return Ok(());
+    }
+    match must_be_a_namespace(cluster, cluster.weft_namespace()).await {
+        Err(wrong @ Failure::Usage(_)) => Err(wrong),
+        _ => Ok(()),
+    }
+}
+
 /// Names of a kind, as many as a hint is looked for among; none where nobody tells them.
 async fn names(cluster: &Cluster, kind: ResourceKind) -> Vec<String> {
     let Some(path) = kind.path(cluster.scope()) else {

@@ -251,6 +251,8 @@ fn role(verb: &str, resource: &str, group: &str) -> String {
             "apiextensions.k8s.io"
             | "admissionregistration.k8s.io"
             | "apiregistration.k8s.io"
+            // Their Events no default role has, those of the core group alone.
+            | "events.k8s.io"
             | "rbac.authorization.k8s.io",
             _,
         )
@@ -260,8 +262,10 @@ fn role(verb: &str, resource: &str, group: &str) -> String {
         (GROUP, "dryruns") => "ClusterRole edit".to_owned(),
         // Bound to nobody by itself.
         (GROUP, "taps") => "ClusterRole weft-tap".to_owned(),
-        // Read by name, and yet not for viewers.
-        (_, "pods/portforward") => "ClusterRole edit".to_owned(),
+        // Read by name, and yet not for viewers; neither are leases.
+        (_, "pods/portforward") | ("coordination.k8s.io", "leases") => {
+            "ClusterRole edit".to_owned()
+        }
         _ if ["get", "list", "watch"].contains(&verb) || group == GROUP => {
             "ClusterRole view".to_owned()
         }
@@ -327,6 +331,23 @@ mod tests {
             (
                 "list resource \"customresourcedefinitions\" in API group \"apiextensions.k8s.io\" at the cluster scope",
                 "ClusterRole cluster-admin",
+            ),
+            (
+                "get resource \"leases\" in API group \"coordination.k8s.io\" in the namespace \"weft-system\"",
+                "ClusterRole edit",
+            ),
+            (
+                "list resource \"events\" in API group \"events.k8s.io\" in the namespace \"weft-system\"",
+                "ClusterRole cluster-admin",
+            ),
+            // Control: Kubernetes' own view has these.
+            (
+                "list resource \"events\" in API group \"\" in the namespace \"weft-system\"",
+                "ClusterRole view",
+            ),
+            (
+                "get resource \"deployments\" in API group \"apps\" in the namespace \"weft-system\"",
+                "ClusterRole view",
             ),
         ] {
             let refusal_of = denied(rest);

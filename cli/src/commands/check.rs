@@ -110,10 +110,14 @@ impl ClusterCommand for Check {
         console: &mut Console<'_>,
     ) -> Result<Conclusion, Failure> {
         let begun = Instant::now();
+        let cluster = &cluster.within(EACH_WITHIN);
         let report = loop {
-            let tried = self.once(cluster).await;
+            // At the same time: who is silent about a namespace costs no time beside the checks.
+            let looking = Box::pin(self.must_be_tried_somewhere(cluster));
+            let looking = timeout(ALL_WITHIN, looking);
+            let (tried, somewhere) = futures::join!(self.once(cluster), looking);
             if tried.is_ok() {
-                self.must_be_tried_somewhere(cluster).await?;
+                somewhere.unwrap_or(Ok(()))?;
             }
             let left = self.wait.is_some_and(|wait| begun.elapsed() + AGAIN < wait);
             match tried {
@@ -143,11 +147,16 @@ impl ClusterCommand for Check {
 }
 
 impl Check {
-    /// Ends where the webhooks would be tried in a namespace that was named and is not there: the
-    /// checks of them would be skipped, and nobody would read why. That of a kubeconfig is named
-    /// by nobody, and before an installation nothing is tried in any.
+    /// Ends where Weft is looked for, or the webhooks would be tried, in a namespace that was named
+    /// and is not there: the checks would fail of a mesh that is well, or be skipped, and nobody
+    /// would read why. That of a kubeconfig is named by nobody, and before an installation nothing
+    /// is looked for in any.
     async fn must_be_tried_somewhere(&self, cluster: &Cluster) -> Result<(), Failure> {
-        if self.pre || !cluster.is_named() {
+        if self.pre {
+            return Ok(());
+        }
+        existing::must_have_weft_namespace(cluster).await?;
+        if !cluster.is_named() {
             return Ok(());
         }
         match existing::must_be_in_a_namespace(cluster).await {
@@ -158,8 +167,7 @@ impl Check {
     }
 
     async fn once(&self, cluster: &Cluster) -> Result<CheckReport, Refusal> {
-        let cluster = cluster.within(EACH_WITHIN);
-        let gathering = Facts::gather(&cluster, self.pre);
+        let gathering = Facts::gather(cluster, self.pre);
         let facts = timeout(ALL_WITHIN, gathering).await;
         let facts = facts.map_err(|_| Refusal::late("all checks", ALL_WITHIN))??;
         let checks: Vec<Done> = list::CHECKS

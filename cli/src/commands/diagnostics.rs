@@ -3,10 +3,11 @@
 mod archive;
 
 use clap::Args;
+use crds::observe::Resource;
 use serde_json::Value;
 
 use self::archive::Archive;
-use crate::cluster::{Cluster, Refusal};
+use crate::cluster::{Cluster, Refusal, existing};
 use crate::commands::check::probes;
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
@@ -128,12 +129,15 @@ impl Diagnostics {
 /// The archive, and how many parts it is without.
 ///
 /// # Errors
-/// When nobody answers or the user is not known, or it cannot be packed.
+/// When nobody answers or the user is not known, the namespace of Weft that was named is not
+/// there, or it cannot be packed.
 pub(crate) async fn bundle(cluster: &Cluster) -> Result<(Vec<u8>, usize), Failure> {
     // Nobody is told of an empty archive that it is one.
     probes::version(cluster)
         .await
         .map_err(Refusal::into_failure)?;
+    // Nor of empty lists that he misspelt where they are.
+    existing::must_have_weft_namespace(cluster).await?;
     let mut bundle = Bundle::default();
     let mut pods = Vec::new();
     let own = READ.iter().map(|(name, path)| {
@@ -143,7 +147,10 @@ pub(crate) async fn bundle(cluster: &Cluster) -> Result<(Vec<u8>, usize), Failur
     let kinds = kinds::all().into_iter();
     let kinds = kinds.map(|kind| (format!("objects/{}.json", kind.plural), kind.path()));
     for (name, path) in own.chain(kinds) {
-        match cluster.try_read::<Value>(&name, &path).await {
+        match cluster
+            .try_read::<Value>(&asked_as(&name, &path), &path)
+            .await
+        {
             Ok(mut value) => {
                 clean(&path, &mut value);
                 if OWN.contains(&name.as_str()) {
@@ -163,6 +170,17 @@ pub(crate) async fn bundle(cluster: &Cluster) -> Result<(Vec<u8>, usize), Failur
     }
     logs(cluster, &pods, &mut bundle).await?;
     bundle.packed()
+}
+
+/// What a part is called where it is asked for. Of our own read API by its resource, as by all
+/// commands: a controller that answers in a moment is asked again, and one that is away told from
+/// an API that is not served.
+fn asked_as(name: &str, path: &str) -> String {
+    let mut ours = Resource::ALL.into_iter();
+    match ours.find(|resource| path.starts_with(&resource.path(None, None))) {
+        Some(resource) => format!("{} for {name}", resource.plural()),
+        None => name.to_owned(),
+    }
 }
 
 /// What is put together, and why parts are not in it. One that does not fit takes no other
@@ -294,6 +312,9 @@ fn hide(value: &mut Value) {
         _ => {}
     }
 }
+
+#[cfg(test)]
+mod begun;
 
 #[cfg(test)]
 mod tests {
@@ -431,5 +452,33 @@ mod tests {
         let text = unpacked(&pods).await;
         assert!(text.contains("logs/weft-controller-2.log"));
         assert!(text.contains(&format!("{long}.log is too long a name")));
+    }
+
+    #[tokio::test]
+    async fn misspelt_namespace_of_weft_is_told_and_no_bundle_of_empty_lists_is_made() {
+        let api = FakeApi::default();
+        api.put(
+            "/version",
+            json!({"major": "1", "minor": "33", "gitVersion": "v1.33.2"}),
+        );
+        for name in ["weft-system", "mesh"] {
+            let path = format!("/api/v1/namespaces/{name}");
+            api.put(&path, json!({"metadata": {"name": name}}));
+        }
+        let bundled = async |namespace: &str| {
+            let line = ["weft", "version", "--weft-namespace", namespace];
+            let global = Cli::try_parse_from(line).unwrap().global;
+            bundle(&Cluster::of(api.client(), &global)).await
+        };
+        let Err(Failure::Usage(words)) = bundled("weft-sytem").await else {
+            panic!("a bundle");
+        };
+        assert_eq!(
+            words,
+            "there is no namespace weft-sytem; you may mean weft-system"
+        );
+        for there in ["weft-system", "mesh"] {
+            assert!(bundled(there).await.is_ok(), "{there}");
+        }
     }
 }

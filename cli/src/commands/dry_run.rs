@@ -44,7 +44,8 @@ const ADVICE: Advice = Advice {
                   path or headers, which are not remembered. With --watch the proxies of called \
                   pods judge live calls by the change too, for so long, and enforce nothing of it. \
                   Whoever asks must be allowed to make the change. An object of a namespace that is \
-                  neither there nor in the files is bad input. Exit status 1 if a call that was \
+                  neither there nor in the files is bad input, and so is a kind or a version that a \
+                  group of SMI or of Weft does not have. Exit status 1 if a call that was \
                   seen would be refused. Else 3 if the mesh remembers no call of which anything \
                   can be told, or could not compare them all; if calls depend, and none of the \
                   same caller to the same port was judged live; if calls depend in namespaces \
@@ -59,7 +60,7 @@ pub(crate) struct DryRun {
     /// Manifests that would be applied; - is the standard input
     #[arg(short, long = "filename", value_name = "FILE", num_args = 1..)]
     files: Vec<String>,
-    /// An object that would be deleted, such as TrafficTarget/read
+    /// An object that would be deleted, such as TrafficTarget/read or tt/read
     #[arg(long, value_name = "KIND/NAME")]
     delete: Vec<String>,
     /// Access mode that the namespace would have: deny, auto, open or audit

@@ -12,6 +12,7 @@ use k8s_openapi::jiff::Timestamp;
 use self::secured::Secured;
 use crate::cluster::Cluster;
 use crate::cluster::names::Named;
+use crate::cluster::nearest::hint;
 use crate::commands::cluster_command::ClusterCommand;
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
@@ -93,6 +94,7 @@ impl ClusterCommand for Edges {
         let now = traffic.end().unwrap_or(now);
         let (here, named) = (cluster.scope(), self.named()?);
         known::check(cluster, &traffic, named.as_ref()).await?;
+        let meant = known::host_meant(&traffic, named.as_ref());
         let selected = named.map(|named| Selected::new(named, here));
         let kept = self.kept(&traffic, selected.as_ref(), now);
         let mut at = 0;
@@ -106,7 +108,9 @@ impl ClusterCommand for Edges {
         match format {
             Format::Dot => console.line(&drawing::dot(&traffic, here))?,
             Format::Mermaid => console.line(&drawing::mermaid(&traffic, here))?,
-            _ if traffic.edges().is_empty() => console.word("no such calls")?,
+            _ if traffic.edges().is_empty() => {
+                console.word(&format!("no such calls{}", hint(meant)))?;
+            }
             _ => table(&traffic, here, format == Format::Wide, now)
                 .write(console.out, console.color)?,
         }

@@ -47,7 +47,8 @@ impl Version {
     /// Prints the versions.
     ///
     /// # Errors
-    /// When the cluster does not answer; what is known by then has been printed.
+    /// When the cluster does not answer, or a namespace that was named is not there; what is known
+    /// by then has been printed.
     pub(crate) async fn run(
         &self,
         global: &Global,
@@ -77,6 +78,7 @@ impl Versions {
         let client = cluster.client();
         let kubernetes = cluster.ask("the API server's version", client.apiserver_version());
         self.kubernetes = Some(kubernetes.await?.git_version);
+        existing::must_have_weft_namespace(&cluster).await?;
         self.controller = part(&cluster, CONTROLLER, console).await?;
         self.injector = part(&cluster, INJECTOR, console).await?;
         self.proxies = proxies(&cluster).await?;

@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use crds::observe::NodeKind;
 use serde_json::Value;
 
 use super::select::{ENDS, Selected, account_of};
@@ -171,6 +172,24 @@ async fn looked_up(
             Ok(Some((kind, found)))
         }
     }
+}
+
+/// The host outside the mesh that somebody may have meant who named one that the graph does not
+/// know, with his port. Nobody knows all hosts, so what he named is not called wrong.
+#[must_use]
+pub(crate) fn host_meant(traffic: &IndexedGraph, named: Option<&Named>) -> Option<String> {
+    let named = named.filter(|named| named.kind == ResourceKind::External)?;
+    let name = named.name.as_deref()?;
+    let nodes = traffic.graph.nodes.iter();
+    let outside = nodes.filter(|node| node.kind == NodeKind::External);
+    let hosts: Vec<&str> = outside.map(|node| node.name.as_str()).collect();
+    if hosts.contains(&name) {
+        return None;
+    }
+    let meant = nearest(name, hosts)?;
+    let port = named.port.map(|port| format!(":{port}"));
+    let port = port.unwrap_or_default();
+    Some(format!("{}/{meant}{port}", named.kind.short()))
 }
 
 /// Everything that the graph names.

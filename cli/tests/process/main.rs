@@ -8,6 +8,7 @@ mod examples;
 mod forward;
 mod hostile;
 mod latency;
+mod plugin;
 mod server;
 mod silent;
 
@@ -221,6 +222,32 @@ async fn page_of_a_namespace_that_is_not_there_is_not_served() {
     let first = tokio::time::timeout(Duration::from_secs(60), lines.next_line()).await;
     let address = first.unwrap().unwrap().unwrap();
     assert!(address.starts_with("http://127.0.0.1:"), "{address}");
+}
+
+#[tokio::test]
+async fn misspelt_namespace_of_weft_is_told_with_the_nearest_and_no_bundle_is_written() {
+    let server = Server::start().await;
+    server.api.put(
+        "/version",
+        json!({"major": "1", "minor": "33", "gitVersion": "v1.33.2"}),
+    );
+    server.api.put(
+        "/api/v1/namespaces/weft-system",
+        json!({"metadata": {"name": "weft-system"}}),
+    );
+    let kubeconfig = server.well();
+    let line = "weft: there is no namespace weft-sytem; you may mean weft-system\n";
+    for words in [&["version"][..], &["diagnostics", "-o", "weft.tgz"]] {
+        let words = [words, &["--weft-namespace", "weft-sytem"]].concat();
+        let (code, out, err) = run(WEFT, &words, &kubeconfig).await;
+        assert_eq!((code, &*err), (2, line), "{words:?}: {out}");
+    }
+    assert!(!kubeconfig.with_file_name("weft.tgz").exists());
+    // Control: the usual one is named by nobody, whether Weft is there or not.
+    let words = ["version", "--weft-namespace", "weft-system"];
+    let (code, _, err) = run(WEFT, &words, &kubeconfig).await;
+    assert_eq!(code, 0, "{err}");
+    assert_eq!(server.api.reads("/api/v1/namespaces/weft-system"), 0);
 }
 
 #[tokio::test]

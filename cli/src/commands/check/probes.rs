@@ -36,17 +36,33 @@ pub(super) struct Probes {
 /// What is asked first, in words about it.
 const VERSION: &str = "the API server's version";
 
-/// What an installation creates: group, resource.
-const NEEDED: [(&str, &str); 9] = [
+/// What an installation creates with the chart's values as they are: group, resource. Helm keeps
+/// its own record in a Secret.
+const NEEDED: [(&str, &str); 18] = [
     ("", "namespaces"),
+    ("", "resourcequotas"),
+    ("", "secrets"),
     ("", "serviceaccounts"),
+    ("", "services"),
     ("apps", "deployments"),
+    ("batch", "jobs"),
+    ("policy", "poddisruptionbudgets"),
     ("rbac.authorization.k8s.io", "clusterroles"),
     ("rbac.authorization.k8s.io", "clusterrolebindings"),
+    ("rbac.authorization.k8s.io", "roles"),
+    ("rbac.authorization.k8s.io", "rolebindings"),
     ("apiextensions.k8s.io", "customresourcedefinitions"),
     (
         "admissionregistration.k8s.io",
         "mutatingwebhookconfigurations",
+    ),
+    (
+        "admissionregistration.k8s.io",
+        "validatingadmissionpolicies",
+    ),
+    (
+        "admissionregistration.k8s.io",
+        "validatingadmissionpolicybindings",
     ),
     (
         "admissionregistration.k8s.io",
@@ -185,4 +201,88 @@ async fn denied(cluster: &Cluster) -> Result<Vec<String>, String> {
     let answers: Result<Vec<Option<String>>, String> =
         join_all(reviews).await.into_iter().collect();
     Ok(answers?.into_iter().flatten().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+
+    /// What the chart makes only where a value asks for it, which is off: where it is in the
+    /// values, group, resource. Not everybody has these kinds.
+    const OFF: [(&str, &str, &str); 5] = [
+        ("/monitoring/grafanaDashboards", "", "configmaps"),
+        (
+            "/monitoring/podMonitor",
+            "monitoring.coreos.com",
+            "podmonitors",
+        ),
+        (
+            "/monitoring/prometheusRule",
+            "monitoring.coreos.com",
+            "prometheusrules",
+        ),
+        (
+            "/monitoring/serviceMonitor",
+            "monitoring.coreos.com",
+            "servicemonitors",
+        ),
+        (
+            "/networkPolicy/enabled",
+            "networking.k8s.io",
+            "networkpolicies",
+        ),
+    ];
+
+    fn chart() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/weft")
+    }
+
+    /// Group and resource of every object that the templates of a folder hold.
+    fn made(folder: &Path, all: &mut BTreeSet<(String, String)>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                made(&path, all);
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            let mut group = None;
+            for line in text.lines() {
+                if let Some(version) = line.strip_prefix("apiVersion: ") {
+                    group = Some(version.split_once('/').map_or("", |(group, _)| group));
+                }
+                if let Some(kind) = line.strip_prefix("kind: ") {
+                    let lower = kind.trim().to_lowercase();
+                    let plural = match lower.strip_suffix('y') {
+                        Some(stem) => format!("{stem}ies"),
+                        None => format!("{lower}s"),
+                    };
+                    let group = group.take().unwrap_or_else(|| panic!("{path:?}: {line}"));
+                    all.insert((group.to_owned(), plural));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rights_that_are_asked_for_are_those_to_create_all_that_the_chart_makes_by_default() {
+        let mut all = BTreeSet::new();
+        made(&chart().join("templates"), &mut all);
+        let pair = |group: &str, resource: &str| (group.to_owned(), resource.to_owned());
+        let off = OFF.map(|(_, group, resource)| pair(group, resource));
+        for known in &off {
+            assert!(all.remove(known), "{known:?}: no template makes it");
+        }
+        let needed = NEEDED.map(|(group, resource)| pair(group, resource));
+        assert_eq!(BTreeSet::from(needed), all);
+        // Control: what is left out is off.
+        let values = std::fs::read_to_string(chart().join("values.yaml")).unwrap();
+        let values: Value = serde_yaml_ng::from_str(&values).unwrap();
+        for (value, ..) in OFF {
+            assert_eq!(values.pointer(value), Some(&json!(false)), "{value}");
+        }
+    }
 }

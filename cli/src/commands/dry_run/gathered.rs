@@ -10,11 +10,12 @@ use policy::name::Kind;
 use serde_json::Value;
 
 use super::conclusion::tried;
+use crate::cluster::nearest::{hint, nearest};
 use crate::commands::inject::template;
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
 use crate::files;
-use crate::kinds;
+use crate::kinds::{self, UserKind};
 use crate::yaml::tree;
 
 /// Labels and annotations of ours by which no call is refused, allowed or led elsewhere.
@@ -128,6 +129,8 @@ fn gather(
         });
         return Ok(());
     }
+    let api_version = value["apiVersion"].as_str().unwrap_or_default();
+    must_be_served(api_version, &kind, name)?;
     if !Kind::WRITTEN.iter().any(|known| known.as_str() == kind) {
         console.word(&format!("{kind} {name} is not tried"))?;
         return Ok(());
@@ -144,6 +147,37 @@ fn gather(
     }
     spec.objects.push(value);
     Ok(())
+}
+
+/// # Errors
+/// When a group of ours has no such kind, or has it in no such version: no cluster takes it, and
+/// leaving it out would say of a slip of the fingers that nothing changes. Kinds of other groups
+/// are others'.
+fn must_be_served(api_version: &str, kind: &str, name: &str) -> Result<(), Failure> {
+    let (group, version) = api_version.split_once('/').unwrap_or((api_version, ""));
+    let mut of_group = kinds::all();
+    of_group.retain(|known| known.group == group);
+    if of_group.is_empty() {
+        return Ok(());
+    }
+    let Some(known) = of_group.iter().find(|known| known.kind == kind) else {
+        let names = || of_group.iter().map(|known| known.kind);
+        let hint = match nearest(kind, names()) {
+            Some(meant) => hint(Some(meant)),
+            None => format!("; it has {}", names().collect::<Vec<_>>().join(", ")),
+        };
+        let why = format!("{kind} {name}: API group {group} has no kind {kind:?}{hint}");
+        return Err(Failure::usage(why));
+    };
+    let versions = known.versions();
+    if versions.contains(&version) {
+        return Ok(());
+    }
+    let meant = nearest(version, versions.iter().copied()).or(versions.first().copied());
+    let hint = hint(meant.map(|meant| format!("{group}/{meant}")));
+    Err(Failure::usage(format!(
+        "{kind} {name}: apiVersion {api_version:?} is not served for this kind{hint}"
+    )))
 }
 
 /// Names what else an object says to the mesh, and counts what of that decides about calls.
@@ -178,14 +212,20 @@ fn untried(object: &Value, console: &mut Console<'_>) -> Result<usize, Failure> 
 pub(super) fn deleted(text: &str, namespace: &str) -> Result<Deleted, Failure> {
     let (kind, name) = text.split_once('/').unwrap_or((text, ""));
     let written = kinds::all();
-    let known = written.iter().find(|known| {
-        let plural = known.plural.eq_ignore_ascii_case(kind);
-        plural || known.kind.eq_ignore_ascii_case(kind)
-    });
+    let is_typed = |known: &&UserKind| {
+        let names = [known.kind, known.plural, known.short];
+        names.iter().any(|name| name.eq_ignore_ascii_case(kind))
+    };
+    let known = written.iter().find(is_typed);
     let known = known.filter(|_| !name.is_empty()).ok_or_else(|| {
+        let what = format!("--delete {text:?}: must be KIND/NAME");
+        let names = written.iter().flat_map(|known| [known.kind, known.plural]);
+        let meant = nearest(kind, names).filter(|_| known.is_none() && !name.is_empty());
+        if let Some(meant) = meant {
+            return Failure::usage(format!("{what}{}", hint(Some(format!("{meant}/{name}")))));
+        }
         let kinds: Vec<&str> = written.iter().map(|known| known.kind).collect();
-        let kinds = kinds.join(", ");
-        Failure::usage(format!("--delete {text:?}: must be KIND/NAME, of {kinds}"))
+        Failure::usage(format!("{what}, of {}", kinds.join(", ")))
     })?;
     Ok(Deleted {
         kind: known.kind.to_owned(),
@@ -221,6 +261,9 @@ mod tests {
             ("TrafficTarget/read", "TrafficTarget"),
             ("traffictargets/read", "TrafficTarget"),
             ("TrafficPolicies/read", "TrafficPolicy"),
+            ("tt/read", "TrafficTarget"),
+            ("HTR/read", "HTTPRouteGroup"),
+            ("tp/read", "TrafficPolicy"),
         ] {
             let gone = deleted(text, "shop").unwrap();
             assert_eq!((gone.kind.as_str(), gone.name.as_str()), (kind, "read"));
@@ -228,6 +271,82 @@ mod tests {
         for text in ["Secret/read", "TrafficTarget", "TrafficTarget/", "read"] {
             let words = deleted(text, "shop").unwrap_err().to_string();
             assert!(words.contains("KIND/NAME, of TrafficTarget, "), "{words}");
+        }
+    }
+
+    #[test]
+    fn misspelt_kind_of_what_would_be_deleted_is_told_with_the_nearest_and_not_with_all() {
+        for (text, meant) in [
+            ("TrafficTarge/read", "TrafficTarget/read"),
+            ("traffictarget5/read", "TrafficTarget/read"),
+            ("trafficsplts/cart", "trafficsplits/cart"),
+        ] {
+            let words = deleted(text, "shop").unwrap_err().to_string();
+            let line = format!("--delete {text:?}: must be KIND/NAME; you may mean {meant}");
+            assert_eq!(words, line);
+        }
+    }
+
+    #[test]
+    fn kind_or_version_that_a_group_of_ours_does_not_have_is_bad_input_and_a_strangers_is_not() {
+        let ended = |api_version: &str, kind: &str| {
+            let object = serde_json::json!({"apiVersion": api_version, "kind": kind,
+                "metadata": {"name": "read"}});
+            let (mut gathered, mut out, mut err) = (Gathered::default(), Vec::new(), Vec::new());
+            let mut console = Console {
+                input: &mut std::io::empty(),
+                out: &mut out,
+                err: &mut err,
+                color: false,
+            };
+            let ended = gather(object, "shop", &mut gathered, &mut console);
+            (ended, gathered.spec.objects.len())
+        };
+        let access = "access.smi-spec.io";
+        for (api_version, kind, end) in [
+            (
+                "access.smi-spec.io/v1alpha4",
+                "TrafficTarge",
+                "has no kind \"TrafficTarge\"; you may mean TrafficTarget",
+            ),
+            (
+                "access.smi-spec.io/v1alpha4",
+                "traffictarget",
+                "; you may mean TrafficTarget",
+            ),
+            (access, "", "; it has TrafficTarget, IdentityBinding"),
+            (
+                "weft.dev/v1alpha1",
+                "TraficPolicy",
+                "; you may mean TrafficPolicy",
+            ),
+            (
+                "access.smi-spec.io/v1alpha5",
+                "TrafficTarget",
+                "; you may mean access.smi-spec.io/v1alpha4",
+            ),
+            (
+                "weft.dev/v1",
+                "TrafficPolicy",
+                "; you may mean weft.dev/v1alpha1",
+            ),
+        ] {
+            let (ended, _) = ended(api_version, kind);
+            let Err(Failure::Usage(words)) = ended else {
+                panic!("{api_version} {kind}: {ended:?}");
+            };
+            assert!(words.ends_with(end), "{words}");
+        }
+        // Control: what is served is tried, and what others have is left out.
+        for (api_version, kind, tried) in [
+            ("access.smi-spec.io/v1alpha1", "TrafficTarget", 1),
+            ("weft.dev/v1alpha1", "TrafficPolicy", 1),
+            ("v1", "ConfigMap", 0),
+            ("example.com/v1", "TrafficTarge", 0),
+        ] {
+            let (ended, objects) = ended(api_version, kind);
+            ended.unwrap();
+            assert_eq!(objects, tried, "{api_version} {kind}");
         }
     }
 }

@@ -10,7 +10,7 @@ use policy::well_known::{CONTROLLER, INJECTOR};
 use serde_json::{Value, json};
 
 use super::template::Template;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, existing};
 use crate::failure::Failure;
 use crate::global::Global;
 
@@ -37,7 +37,7 @@ impl Sidecar {
     /// where no cluster is asked.
     ///
     /// # Errors
-    /// When the cluster does not say.
+    /// When the cluster does not say, or the namespace of Weft that was named is not there.
     pub(super) async fn of(
         global: &Global,
         image: Option<&str>,
@@ -179,7 +179,16 @@ async fn of_namespace(cluster: &Cluster, name: &str) -> Result<BTreeMap<String, 
 async fn settings(cluster: &Cluster, namespace: &str) -> Result<Settings, Failure> {
     let deployments: Api<Deployment> = Api::namespaced(cluster.client(), namespace);
     let what = format!("Deployment {namespace}/{INJECTOR}");
-    let deployment = cluster.ask(&what, deployments.get(INJECTOR)).await?;
+    let deployment = match cluster.try_ask(&what, deployments.get(INJECTOR)).await {
+        Ok(deployment) => deployment,
+        Err(refusal) => {
+            // Whoever misspelt where Weft is reads that, and not what is missing there.
+            if refusal.is_missing() || refusal.is_forbidden() {
+                existing::must_have_weft_namespace(cluster).await?;
+            }
+            return Err(refusal.into_failure());
+        }
+    };
     let environment = deployment
         .spec
         .and_then(|spec| spec.template.spec)
@@ -246,5 +255,52 @@ fn injected(
             }
             Ok(new)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+    use fake_api::FakeApi;
+
+    use super::*;
+    use crate::args::Cli;
+
+    #[tokio::test]
+    async fn misspelt_namespace_of_weft_is_told_and_asked_about_only_where_no_injector_is() {
+        let api = FakeApi::default();
+        let namespace = |name: &str| format!("/api/v1/namespaces/{name}");
+        for name in ["weft-system", "mesh", "empty"] {
+            api.put(&namespace(name), json!({"metadata": {"name": name}}));
+        }
+        let env = json!([{"name": "WEFT_PROXY_IMAGE", "value": "registry.example/weft/proxy:1"}]);
+        let containers = json!([{"name": "injector", "env": env}]);
+        api.put(
+            "/apis/apps/v1/namespaces/mesh/deployments/weft-injector",
+            json!({"metadata": {"name": "weft-injector"}, "spec": {"selector": {},
+                "template": {"spec": {"containers": containers}}}}),
+        );
+        let asked = async |weft: &str| {
+            let line = ["weft", "version", "--weft-namespace", weft];
+            let global = Cli::try_parse_from(line).unwrap().global;
+            settings(&Cluster::of(api.client(), &global), weft).await
+        };
+        let ended = asked("weft-sytem").await;
+        let Err(Failure::Usage(words)) = ended else {
+            panic!("{ended:?}");
+        };
+        assert_eq!(
+            words,
+            "there is no namespace weft-sytem; you may mean weft-system"
+        );
+        // Control: one that is there without Weft, and the usual one.
+        for there in ["empty", "weft-system"] {
+            let words = asked(there).await.unwrap_err().to_string();
+            let missing = format!("Deployment {there}/weft-injector: ");
+            assert!(words.starts_with(&missing), "{words}");
+        }
+        assert!(asked("mesh").await.is_ok());
+        let reads = ["weft-system", "mesh", "empty"].map(|name| api.reads(&namespace(name)));
+        assert_eq!(reads, [0, 0, 1]);
     }
 }

@@ -172,3 +172,38 @@ async fn whether_a_service_has_a_port_is_not_guessed_where_nobody_says() {
         }
     }
 }
+
+#[tokio::test]
+async fn host_without_calls_is_answered_with_the_nearest_that_the_graph_knows() {
+    let api = FakeApi::default();
+    let outside =
+        |host: &str| json!({"id": format!("External/{host}"), "kind": "External", "name": host});
+    let web = json!({"id": "shop/Deployment/web", "kind": "Deployment", "namespace": "shop",
+        "name": "web"});
+    let edge = json!({"id": "1", "from": "shop/Deployment/web", "to": "External/api.example",
+        "port": 443, "protocol": "tls", "requests": 6, "success": 6});
+    api.put(
+        GRAPH,
+        json!({"metadata": {"windowSeconds": 60, "complete": true}, "edges": [edge],
+            "nodes": [web, outside("api.example"), outside("idle.test")]}),
+    );
+    for (host, words) in [
+        (
+            "api.exmple",
+            "no such calls; you may mean external/api.example\n",
+        ),
+        (
+            "api.exmple:443",
+            "no such calls; you may mean external/api.example:443\n",
+        ),
+        ("payments.invalid", "no such calls\n"),
+        // Control: known ones, without calls and with them.
+        ("idle.test", "no such calls\n"),
+        ("api.example", ""),
+    ] {
+        let line = format!("weft edges external/{host} -n shop");
+        let (code, out, err) = run(api.client(), &line).await;
+        assert_eq!((code, &*err), (0, words), "{host}: {out}");
+        assert_eq!(out.is_empty(), !words.is_empty(), "{host}: {out}");
+    }
+}

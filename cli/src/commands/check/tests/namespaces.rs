@@ -35,3 +35,36 @@ async fn namespace_in_which_nothing_is_tried_or_that_nobody_may_see_is_not_calle
     };
     assert!(words.contains("every check of it was skipped"), "{words}");
 }
+
+#[tokio::test]
+async fn namespace_of_weft_that_is_not_there_is_bad_input_and_not_a_mesh_that_is_down() {
+    let api = healthy();
+    for name in ["weft-system", "mesh"] {
+        let path = format!("/api/v1/namespaces/{name}");
+        api.put(&path, json!({"metadata": {"name": name}}));
+    }
+    let misspelt = ["--weft-namespace", "weft-sytem"];
+    let (ended, report, _) = checked(&api, WELL, &misspelt).await;
+    let Err(Failure::Usage(words)) = ended else {
+        panic!("{ended:?}: {report:#}");
+    };
+    assert_eq!(
+        words,
+        "there is no namespace weft-sytem; you may mean weft-system"
+    );
+    // Before an installation it may be yet to be made.
+    let (ended, report, _) = checked(&api, WELL, &["--pre", misspelt[0], misspelt[1]]).await;
+    assert_eq!(ended.unwrap(), Conclusion::Yes, "{report:#}");
+    // Control: one that is there, without Weft in it.
+    let (ended, report, _) = checked(&api, WELL, &["--weft-namespace", "mesh"]).await;
+    assert!(!matches!(ended, Err(Failure::Usage(_))), "{ended:?}");
+    assert!(
+        with(&report, &["error"]).contains(&"controller".to_owned()),
+        "{report:#}"
+    );
+    // The usual one is named by nobody, and costs no question.
+    let api = healthy();
+    let (ended, report, _) = checked(&api, WELL, &[]).await;
+    assert_eq!(ended.unwrap(), Conclusion::Yes, "{report:#}");
+    assert_eq!(api.reads("/api/v1/namespaces/weft-system"), 0);
+}

@@ -103,3 +103,21 @@ async fn who_is_silent_or_slow_costs_the_checks_that_need_him_and_no_others() {
     let skipped = with(&report, &["skipped"]);
     assert_eq!(skipped, [] as [String; 0], "{report:#}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn namespace_of_which_nobody_says_whether_it_is_there_takes_no_time_beside_the_checks() {
+    let arguments = ["-n", "shop", "--request-timeout", "5m"];
+    for (pods_take, namespace_takes, within) in [(0, 3_600, 12), (11, 11, 11), (0, 0, 0)] {
+        let webhooks = Webhooks {
+            pods_take,
+            namespace_takes,
+            ..WELL
+        };
+        let begun = Instant::now();
+        let (ended, report, _) = checked(&healthy(), webhooks, &arguments).await;
+        assert_eq!(ended.unwrap(), Conclusion::Yes, "{report:#}");
+        // It is asked twice here, as JSON and as a table.
+        let took = begun.elapsed().as_secs();
+        assert_eq!(took, 2 * within, "{pods_take}, {namespace_takes}");
+    }
+}

@@ -25,6 +25,8 @@ pub(super) struct Webhooks {
     pub(super) clock: i64,
     /// Seconds for each page of the list of pods.
     pub(super) pods_take: u64,
+    /// Seconds for Namespace `shop`.
+    pub(super) namespace_takes: u64,
 }
 
 pub(super) const WELL: Webhooks = Webhooks {
@@ -35,6 +37,7 @@ pub(super) const WELL: Webhooks = Webhooks {
     version: 200,
     clock: 0,
     pods_take: 0,
+    namespace_takes: 0,
 };
 
 pub(super) fn client(api: &FakeApi, webhooks: Webhooks) -> Client {
@@ -54,6 +57,10 @@ pub(super) fn client(api: &FakeApi, webhooks: Webhooks) -> Client {
                 }
                 if webhooks.pods_take > 0 && request.uri().path() == "/api/v1/pods" {
                     sleep(Duration::from_secs(webhooks.pods_take)).await;
+                }
+                if webhooks.namespace_takes > 0 && request.uri().path() == "/api/v1/namespaces/shop"
+                {
+                    sleep(Duration::from_secs(webhooks.namespace_takes)).await;
                 }
                 let observe = request.uri().path().starts_with("/apis/observe.weft.dev/");
                 if observe && !webhooks.observes {
