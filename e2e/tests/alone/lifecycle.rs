@@ -78,6 +78,7 @@ fn uninstalled_mesh_leaves_traffic_and_objects_and_can_come_back() -> Outcome {
     ns.apply(SPLIT)?;
 
     let altered = Altered::begin()?;
+    has_what_is_to_go(&ns.cluster)?;
     let guarded = Guarded::begin(vault, &ns)?;
     ns.kubectl(&[
         "wait",
@@ -88,7 +89,6 @@ fn uninstalled_mesh_leaves_traffic_and_objects_and_can_come_back() -> Outcome {
     let client = ns.pod("client")?;
     client.report(&url("server", 8080, "/"), &[])?;
     let deleted = Namespace::unmeshed("uninstalled")?;
-    has_what_is_to_go(&ns.cluster)?;
     let begun = Instant::now();
     let load = load(&client)?;
     let output = uninstall(&ns.cluster)?;
@@ -101,10 +101,11 @@ fn uninstalled_mesh_leaves_traffic_and_objects_and_can_come_back() -> Outcome {
     // Who holds a certificate and a configuration goes on with them.
     let report = client.report(&url("server", 8080, "/"), &[])?;
     assert!(report.client_id.is_some(), "in plaintext: {report:?}");
-    nothing_else_is_left(&ns.cluster)?;
 
     comes_back_without_a_proxy(&ns)?;
     vanishes(&deleted)?;
+    // Kubernetes has taken away by now what belonged to it; loads do not last for ever.
+    nothing_else_is_left(&ns.cluster)?;
 
     altered.restore()?;
     println!("installed again after {:?}", begun.elapsed());

@@ -17,7 +17,7 @@ fn served(ns: &Namespace) -> anyhow::Result<BTreeMap<String, u64>> {
     let graph = weft(ns, &args)?.with_status(0)?.json()?;
     let nodes = graph["nodes"].as_array().into_iter().flatten();
     let routes = nodes.flat_map(|node| node["routes"].as_array().into_iter().flatten());
-    let mut served = BTreeMap::new();
+    let mut served: BTreeMap<String, u64> = BTreeMap::new();
     for route in routes {
         let name = route["route"].as_str().context("no name")?;
         let calls = route["requests"].as_u64().context("no calls")?;
@@ -38,7 +38,7 @@ fn routes_that_a_service_names_are_counted_and_a_missing_group_is_an_event() -> 
          - {name: all, methods: [GET], pathRegex: '/items'}\n",
     )?;
     let web = ns.pod("web")?;
-    let mut tried = 0;
+    let mut tried = 0_u64;
     let mut call_one = || -> anyhow::Result<()> {
         tried += 1;
         web.report(&url("cart", 8080, "/items/7"), &[]).map(drop)
