@@ -83,6 +83,26 @@ async fn host_name_exec_plugin_and_tls_lead_to_an_answer() {
     let own = json!({"client": env!("CARGO_PKG_VERSION")});
     assert_eq!(serde_json::from_str::<Value>(&out).unwrap(), own, "{out}");
     assert!(err.contains("does not know these credentials"), "{err}");
+
+    // Of an authority that has not signed the certificate, and by a name that is not in it.
+    let read =
+        |path: &Path| -> Value { serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap() };
+    let other = read(&Server::start().await.well());
+    let authority = other["clusters"][0]["cluster"]["certificate-authority-data"].clone();
+    let address = json!(format!("https://127.0.0.1:{}", server.port));
+    for (field, value) in [
+        ("certificate-authority-data", authority),
+        ("server", address),
+    ] {
+        let kubeconfig = server.well();
+        let mut config = read(&kubeconfig);
+        config["clusters"][0]["cluster"][field] = value;
+        std::fs::write(&kubeconfig, config.to_string()).unwrap();
+        let (code, out, err) = run(WEFT, &["version"], &kubeconfig).await;
+        assert_eq!(code, 3, "{field}: {out}{err}");
+        assert!(!out.contains("v1.33.2"), "{field}: {out}");
+        assert!(err.contains("certificate"), "{field}: {err}");
+    }
 }
 
 #[tokio::test]

@@ -10,7 +10,8 @@ use anyhow::{Context as _, ensure};
 use e2e::{
     echo::load::Summary,
     harness::{
-        App, Cluster, Load, Namespace, Outcome, Pod, UNTIL_ENDED, cluster::root, eventually, mesh,
+        App, Cluster, Load, Namespace, Outcome, Pod, UNTIL_ENDED, cluster::root, eventually,
+        everything, mesh,
     },
 };
 use serde_json::{Value, json};
@@ -23,6 +24,20 @@ const SETTLED: Duration = Duration::from_secs(30);
 const GONE_WITHIN: Duration = Duration::from_secs(150);
 /// The group for which a replica of the controller has to answer.
 const OBSERVE: &str = "v1alpha1.observe.weft.dev";
+
+/// Of all that the chart makes, and of what the mesh writes besides. What a `helm test` that failed
+/// leaves to be looked at is no part of the mesh.
+const LABELS: [&str; 2] = [
+    "app.kubernetes.io/name=weft,app.kubernetes.io/component!=test",
+    "app.kubernetes.io/part-of=weft,app.kubernetes.io/component!=test",
+];
+/// Of that what the manual says is left behind. The SMI definitions and the Leases have no such
+/// labels.
+const LEFT_BEHIND: [&str; 3] = [
+    "secret/weft-ca",
+    "secret/weft-injector-ca",
+    "configmap/weft-trust-bundle",
+];
 
 /// One of the values switches two APIs off, and what is deleted meanwhile goes.
 #[test]
@@ -63,6 +78,7 @@ fn uninstalled_mesh_leaves_traffic_and_objects_and_can_come_back() -> Outcome {
     ns.apply(SPLIT)?;
 
     let altered = Altered::begin()?;
+    has_what_is_to_go(&ns.cluster)?;
     let guarded = Guarded::begin(vault, &ns)?;
     ns.kubectl(&[
         "wait",
@@ -88,6 +104,8 @@ fn uninstalled_mesh_leaves_traffic_and_objects_and_can_come_back() -> Outcome {
 
     comes_back_without_a_proxy(&ns)?;
     vanishes(&deleted)?;
+    // Kubernetes has taken away by now what belonged to it; loads do not last for ever.
+    nothing_else_is_left(&ns.cluster)?;
 
     altered.restore()?;
     println!("installed again after {:?}", begun.elapsed());
@@ -120,6 +138,47 @@ fn names_what_is_left(output: &str, ns: &Namespace) -> anyhow::Result<()> {
         ensure!(output.contains(&word), "{word} is not in: {output}");
     }
     Ok(())
+}
+
+/// Everything that is labelled as the mesh's and is to go with it, as `kubectl get -o name` has it.
+fn labelled(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
+    let mut names = everything::listable(cluster)?;
+    // What controllers only answer is no object.
+    names.retain(|name| !everything::is_ours(name));
+    let mut found = Vec::new();
+    for label in LABELS {
+        let scope = ["-A", "-l", label, "-o", "name"];
+        let text = everything::get(cluster, &names, &scope)?;
+        let to_go = text.lines().filter(|name| !LEFT_BEHIND.contains(name));
+        found.extend(to_go.map(str::to_owned));
+    }
+    Ok(found)
+}
+
+/// Control: what is looked for after the uninstall is found before it.
+fn has_what_is_to_go(cluster: &Cluster) -> anyhow::Result<()> {
+    let api_service = format!("apiservice.apiregistration.k8s.io/{OBSERVE}");
+    let known = [
+        api_service.as_str(),
+        "clusterrole.rbac.authorization.k8s.io/weft-tap",
+        "role.rbac.authorization.k8s.io/weft-observe",
+        "deployment.apps/weft-controller",
+    ];
+    eventually(SETTLED, "what the chart made is found", || {
+        let found = labelled(cluster)?;
+        for known in known {
+            ensure!(found.iter().any(|name| name == known), "{known}: {found:?}");
+        }
+        Ok(())
+    })
+}
+
+fn nothing_else_is_left(cluster: &Cluster) -> anyhow::Result<()> {
+    eventually(GONE_WITHIN, "what the chart made is gone", || {
+        let left = labelled(cluster)?;
+        ensure!(left.is_empty(), "{left:?} is left");
+        Ok(())
+    })
 }
 
 /// A pod that is started while there is no mesh.

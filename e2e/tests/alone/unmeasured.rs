@@ -11,6 +11,8 @@ use super::altered::{own_pods, own_ready};
 const SOON: Duration = Duration::from_secs(60);
 /// The metrics API's own words.
 const NO_CERTIFICATE: &str = "no client certificate was shown";
+/// What the API server says of a port on which nobody listens.
+const CLOSED: &str = ":8444: connect: connection refused";
 /// Both, as values of the chart.
 pub(super) const OFF: [&str; 2] = ["metricsApi.enabled=false", "observe.enabled=false"];
 
@@ -26,7 +28,7 @@ pub(super) fn apis_are_gone_and_hold_up_no_namespace(cluster: &Cluster) -> anyho
     own_ready(cluster)?;
     let left = api_services(cluster)?;
     ensure!(left.is_empty(), "{left:?} is left");
-    answers(cluster, "refused")?;
+    answers(cluster, CLOSED)?;
     let ns = Namespace::meshed("unmeasured")?;
     let words = ["delete", "namespace", &ns.name, "--timeout=60s"];
     cluster.kubectl(&words).map(drop)
@@ -51,15 +53,18 @@ fn api_services(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
     Ok(ours.map(str::to_owned).collect())
 }
 
-/// What every controller's port says to somebody without a certificate.
+/// What every controller's port says to somebody without a certificate, of one at least.
 fn answers(cluster: &Cluster, word: &str) -> anyhow::Result<()> {
     eventually(SOON, word, || {
-        for pod in own_pods(cluster)? {
-            let Some(name) = pod.strip_prefix("pod/weft-controller") else {
-                continue;
-            };
+        let pods = own_pods(cluster)?;
+        let names = pods.iter().filter_map(|pod| pod.strip_prefix("pod/"));
+        let controllers: Vec<&str> = names
+            .filter(|name| name.starts_with("weft-controller"))
+            .collect();
+        ensure!(!controllers.is_empty(), "no controller: {pods:?}");
+        for pod in controllers {
             let path = format!(
-                "/api/v1/namespaces/{}/pods/https:weft-controller{name}:8444/proxy/apis",
+                "/api/v1/namespaces/{}/pods/https:{pod}:8444/proxy/apis",
                 mesh::NAMESPACE
             );
             let body = match cluster.kubectl(&["get", "--raw", &path]) {

@@ -438,6 +438,12 @@ async fn a_dead_collector_costs_no_request_and_every_span_is_counted() {
             && sum(&client, DROPPED, &["reason=\"failed\""]) > 0.0
     })
     .await;
+    // With tracing off what still waits is given up, so that every span has become something.
+    client.replace(wire::names::TELEMETRY, Vec::new());
+    let dropped = || sum(&client, DROPPED, &["signal=\"spans\""]);
+    until("none waits any more", || dropped() >= CALLS as f64).await;
+    assert_eq!(dropped(), CALLS as f64, "some were counted twice");
+    assert_eq!(sum(&client, SPANS, &["outcome=\"dropped\""]), CALLS as f64);
     assert_eq!(sum(&client, SPANS, &["outcome=\"exported\""]), 0.0);
 }
 

@@ -263,9 +263,26 @@ fn read(line: &str) -> Graph {
 
 #[test]
 fn what_is_written_by_part_is_the_graph() {
-    let graph = Town::of(&busy()).graph(&Extent::default());
-    let written = Written::from(graph.clone());
-    assert_eq!(read(&written.whole()), graph);
+    let mut town = Town::of(&busy());
+    let slots = (SLOT_NOW - 11, SLOT_NOW + 1);
+    let window = town.history.window(slots, SLOT_NOW + 1, 0);
+    let mut edges: Vec<EdgeRef> = window.edges.keys().cloned().collect();
+    edges.sort_by(|one, other| one.id().cmp(other.id()));
+    // The newest comes first, which is the one with the last id.
+    for (last, edge) in (0..).zip(&edges) {
+        town.memory.see(edge, Seen { first: 0, last });
+    }
+    let (extent, sources) = (Extent::default(), town.sources(&window));
+    let (chosen, _) = sources.chosen(&extent);
+    let come = chosen.iter().map(|(edge, ..)| edge.id()).rev();
+    let ids: Vec<&str> = edges.iter().map(EdgeRef::id).collect();
+    assert!(come.eq(ids.iter().copied()) && ids.len() == 3, "{chosen:?}");
+
+    let written = Written::of(|to| write(&sources, &extent, to));
+    let graph = read(&written.whole());
+    let told: Vec<&str> = graph.edges.iter().map(|edge| edge.id.as_str()).collect();
+    assert_eq!(told, ids);
+    assert_eq!(graph, town.answer(&window, &extent));
 }
 
 #[test]

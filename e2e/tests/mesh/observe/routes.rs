@@ -1,22 +1,30 @@
 //! Routes by name, from the annotation of a Service to what `weft routes` prints.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use e2e::harness::{Namespace, Outcome, eventually};
 
 use super::super::url;
 use super::{SHOWN, weft};
 
-/// Names of the routes that served calls.
-fn served(ns: &Namespace) -> anyhow::Result<BTreeSet<String>> {
+/// Calls by the route that nothing else calls, once routes have names.
+const CALLS: u64 = 20;
+
+/// The routes that served calls, by name, and how many.
+fn served(ns: &Namespace) -> anyhow::Result<BTreeMap<String, u64>> {
     let args = ["routes", "svc/cart", "-t", "5m", "-o", "json"];
     let graph = weft(ns, &args)?.with_status(0)?.json()?;
     let nodes = graph["nodes"].as_array().into_iter().flatten();
     let routes = nodes.flat_map(|node| node["routes"].as_array().into_iter().flatten());
-    let served = routes.filter(|route| route["requests"].as_u64() > Some(0));
-    let names = served.filter_map(|route| route["route"].as_str());
-    Ok(names.map(str::to_owned).collect())
+    let mut served: BTreeMap<String, u64> = BTreeMap::new();
+    for route in routes {
+        let name = route["route"].as_str().context("no name")?;
+        let calls = route["requests"].as_u64().context("no calls")?;
+        *served.entry(name.to_owned()).or_default() += calls;
+    }
+    served.retain(|_, calls| *calls > 0);
+    Ok(served)
 }
 
 #[test]
@@ -30,22 +38,31 @@ fn routes_that_a_service_names_are_counted_and_a_missing_group_is_an_event() -> 
          - {name: all, methods: [GET], pathRegex: '/items'}\n",
     )?;
     let web = ns.pod("web")?;
-    let calls = || -> anyhow::Result<()> {
-        for path in ["/items/7", "/items", "/else"] {
-            web.report(&url("cart", 8080, path), &[])?;
-        }
-        Ok(())
+    let mut tried = 0_u64;
+    let mut call_one = || -> anyhow::Result<()> {
+        tried += 1;
+        web.report(&url("cart", 8080, "/items/7"), &[]).map(drop)
     };
-    calls()?;
+    call_one()?;
     ns.kubectl(&["annotate", "service", "cart", "weft.dev/routes=gone,items"])?;
+    // The called side names them, which has one pod: what it is asked from here on has a name.
     eventually(SHOWN, "calls have names", || {
-        calls()?;
+        call_one()?;
         let served = served(&ns)?;
-        let named = served
-            .iter()
-            .map(String::as_str)
-            .eq(["", "items/all", "items/one"]);
-        ensure!(named, "{served:?}");
+        ensure!(served.contains_key("items/one"), "{served:?}");
+        Ok(())
+    })?;
+    for path in ["/items", "/else"] {
+        let seen = web.get(&url("cart", 8080, path), &["-n", &CALLS.to_string()])?;
+        ensure!(seen.answered == CALLS, "{seen:?}");
+    }
+    eventually(SHOWN, "every call is counted once", || {
+        let served = served(&ns)?;
+        let named = served.keys().map(String::as_str);
+        ensure!(named.eq(["", "items/all", "items/one"]), "{served:?}");
+        ensure!(served["items/all"] == CALLS, "{served:?}");
+        ensure!((1..=tried).contains(&served["items/one"]), "{served:?}");
+        ensure!(served[""] >= CALLS, "{served:?}");
         Ok(())
     })?;
     eventually(SHOWN, "the missing group is told", || {

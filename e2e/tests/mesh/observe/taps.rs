@@ -17,6 +17,9 @@ use super::{PATIENT, SHOWN};
 /// From a request to its line: nothing waits for a slot.
 const LINE: Duration = Duration::from_secs(2);
 
+/// Until then a tap that is refused has ended by itself: more than its own time limit.
+const REFUSED: Duration = Duration::from_secs(60);
+
 /// `weft tap`, until this is dropped.
 struct Tap {
     child: Child,
@@ -64,6 +67,19 @@ impl Drop for Tap {
     }
 }
 
+/// What a tap says that is refused. One that is granted follows without end, and is stopped.
+fn refused(ns: &Namespace, args: &[&str]) -> anyhow::Result<String> {
+    let mut tap = Tap::start(ns, args)?;
+    let ended = eventually(REFUSED, "the tap ends by itself", || {
+        tap.ended()?.context("it follows")
+    })?;
+    ensure!(ended.starts_with("exit status: 3: "), "{ended}");
+    if let Ok(line) = tap.lines.recv_timeout(LINE) {
+        bail!("it told {line}, and ended with {ended}");
+    }
+    Ok(ended)
+}
+
 /// A reader who may see the graph of the namespace.
 fn reader(ns: &Namespace, role: &str) -> anyhow::Result<()> {
     ns.apply(&format!(
@@ -89,14 +105,13 @@ fn refused_who_may_get_everything(ns: &Namespace, user: &str, tap: &[&str]) -> a
         SHOWN,
         "the controller refuses what the API server does not",
         || {
-            let refused = ns.cluster.weft(tap)?.with_status(3)?;
+            let refused = refused(ns, tap)?;
             for words in [
                 "cannot create resource \"taps\" in API group \"observe.weft.dev\"",
                 "ClusterRole weft-tap grants this",
             ] {
-                ensure!(refused.err.contains(words), "no {words}: {refused:?}");
+                ensure!(refused.contains(words), "no {words}: {refused}");
             }
-            ensure!(refused.out.is_empty(), "{refused:?}");
             Ok(())
         },
     )?;
@@ -120,8 +135,8 @@ fn who_may_tap_sees_requests_as_they_end_and_is_named_and_who_may_get_everything
     let to = ["tap", "deploy/web", "--to", "svc/cart", "-n", &ns.name];
     let args = [&to[..], &["--as", &user], &PATIENT].concat();
     reader(&ns, "view")?;
-    let refused = ns.cluster.weft(&args)?.with_status(3)?;
-    assert!(refused.err.contains("weft-tap"), "{refused:?}");
+    let refused = refused(&ns, &args)?;
+    assert!(refused.contains("weft-tap"), "{refused}");
     refused_who_may_get_everything(&ns, &user, &args)?;
 
     reader(&ns, "weft-tap")?;

@@ -1,6 +1,7 @@
 //! What whoever watches requests is shown, and what he is not.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::{Request, Response, Version, request};
 use policy::access_log::AccessLog;
@@ -317,16 +318,18 @@ fn rate_and_room_are_bounded_and_what_is_not_shown_is_counted() {
         max_per_second: 10,
         ..all()
     };
+    let began = Instant::now();
     let (first, _records) = watch(&telemetry, slow);
     let (second, mut records) = watch(&telemetry, all());
     for _ in 0..300 {
         get(&telemetry, from("shop/web", "uid"));
     }
-    // A new second may have begun meanwhile.
     let summary = first.summary();
+    // Ten in each second that has begun, which on a machine that stands still is not only one.
+    let seconds = began.elapsed().as_secs() + 1;
     assert!(
-        summary.matched == 300 && (10..=20).contains(&summary.shown),
-        "{summary:?}"
+        summary.matched == 300 && (10..=10 * seconds).contains(&summary.shown),
+        "{summary:?} in {seconds} s"
     );
     assert_eq!(summary.dropped, 0);
     let summary = second.summary();
