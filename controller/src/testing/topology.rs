@@ -111,6 +111,17 @@ pub(crate) fn report(reports: &Reports, pod: &str, edges: Vec<v1::Edge>) {
 /// The same of another slot.
 pub(crate) fn report_in(reports: &Reports, slot: u64, pod: &str, edges: Vec<v1::Edge>) {
     static PROCESS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+    let process = PROCESS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    report_at(reports, now(), (slot, process), (pod, edges));
+}
+
+/// The same of a process that may tell of a slot again, at this time. No other one is 0.
+pub(crate) fn report_at(
+    reports: &Reports,
+    at: SystemTime,
+    (slot, process): (u64, u64),
+    (pod, edges): (&str, Vec<v1::Edge>),
+) {
     let (namespace, name) = pod.split_once('/').unwrap();
     let reporter = Reporter {
         uid: format!("{namespace}-{name}").into(),
@@ -118,10 +129,10 @@ pub(crate) fn report_in(reports: &Reports, slot: u64, pod: &str, edges: Vec<v1::
         account: None,
     };
     let report = v1::Report {
-        process: PROCESS.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
+        process,
         slot: slot * SLOT,
         edges,
         ..v1::Report::default()
     };
-    reports.take(&reporter, report, true, now());
+    reports.take(&reporter, report, true, at);
 }

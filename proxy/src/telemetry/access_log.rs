@@ -148,6 +148,8 @@ mod tests {
     fn long_text_is_cut_between_characters() {
         let long = "ä".repeat(200);
         assert_eq!(cut(&long).len(), 256);
+        // One byte later the bound lies within a character.
+        assert_eq!(cut(&format!("a{long}")).len(), 255);
         assert_eq!(cut("short"), "short");
     }
 }

@@ -11,7 +11,7 @@ use wire::v1::resource::Content;
 use wire::v1::{self, Enforcement, MtlsMode};
 
 use super::counts::reported_edges;
-use crate::support::{Authority, Pod, get, http_app, pair, raw, resource, vip};
+use crate::support::{Authority, Pod, get, http_app, raw, resource, service, vip};
 
 pub(super) fn external(at: SocketAddr) -> v1::Resource {
     stands(at, Target::External(v1::External {}))
@@ -117,7 +117,12 @@ async fn what_goes_outside_is_relayed_with_all_that_the_application_copied_into_
 
 #[tokio::test]
 async fn callers_without_an_identity_are_told_by_address_and_meshed_ones_are_not() {
-    let (client, server, port, _) = pair(v1::Protocol::Http1).await;
+    let authority = Authority::new();
+    let client = Pod::of_uid(&authority, "web", "uid-1").await;
+    let server = Pod::new(&authority, "api").await;
+    let (port, _seen) = http_app(&server, "api").await;
+    client.set(service("api", vip().ip(), v1::Protocol::Http1, Vec::new()));
+    client.reaches(&server, port);
     server.mode("api", Enforcement::Open, MtlsMode::Permissive);
     assert_eq!(get(server.plain(port).await, "/", "").await.0, 200);
     assert_eq!(get(client.call(vip()).await, "/", "").await.0, 200);
@@ -129,10 +134,10 @@ async fn callers_without_an_identity_are_told_by_address_and_meshed_ones_are_not
         let address: IpAddr = edge.remote.parse().unwrap();
         assert!(address.is_loopback(), "{edge:?}");
     }
-    assert!(
-        meshed.iter().all(|edge| edge.remote.is_empty()),
-        "{meshed:?}"
-    );
+    // Its certificate names its pod, which is told as the caller and nowhere else.
+    for edge in meshed {
+        assert_eq!((&*edge.caller, &*edge.remote), ("uid-1", ""), "{edge:?}");
+    }
 }
 
 #[tokio::test]

@@ -266,9 +266,14 @@ fn whole_sidecar_is_added_once_and_comments_stay() {
         "shop",
         "-",
     ];
-    let (ended, once, err) = run(&arguments, DEPLOYMENT);
+    // Each run draws a token for its hooks anew.
+    let hook = "        lifecycle:\n          preStop:\n            httpGet: {path: /bye, port: 8080} # last words\n";
+    let deployment = DEPLOYMENT.replace("        env:\n", &format!("{hook}        env:\n"));
+    assert!(deployment.contains(hook));
+    let (ended, once, err) = run(&arguments, &deployment);
     ended.unwrap_or_else(|error| panic!("{error} {err}"));
     for comment in [
+        "# last words",
         "# the shop's front",
         "# its name",
         "# selected by the Service",
@@ -289,11 +294,19 @@ fn whole_sidecar_is_added_once_and_comments_stay() {
         pod["spec"]["initContainers"][1]["image"],
         "registry.example/weft/proxy:1"
     );
-    assert_eq!(pod["spec"]["containers"][0]["image"], "shop/web");
+    let container = &pod["spec"]["containers"][0];
+    assert_eq!(container["image"], "shop/web");
+    let path = &container["lifecycle"]["preStop"]["httpGet"]["path"];
+    let path = path.as_str().unwrap();
+    let token = path.strip_prefix("/hook/").unwrap();
+    assert!(token.ends_with("/web/preStop"), "{path}");
     assert_eq!(value["spec"]["replicas"], 2);
     assert!(once.ends_with(&DEPLOYMENT[DEPLOYMENT.find("---").unwrap()..]));
     let (_, twice, _) = run(&arguments, &once);
     assert_eq!(twice, once);
+    // Control: whoever begins with the manifest again has another token.
+    let (_, anew, _) = run(&arguments, &deployment);
+    assert!(!anew.contains(path), "{anew}");
 }
 
 #[test]

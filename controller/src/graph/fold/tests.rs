@@ -9,21 +9,26 @@ use super::*;
 use crate::graph::window::{Counted, edges};
 use crate::inventory::Inventory;
 use crate::observe::clock_offset::ClockOffset;
-use crate::observe::reports::{Reporter, Reports};
+use crate::observe::reports::{Reports, SLOT};
 use crate::testing::cpu_time::computed;
 use crate::testing::topology::{
-    SLOT_NOW, call, inventory, key, report, reports, seen_by_client, seen_by_server,
+    SLOT_NOW, call, inventory, key, now, report, report_at, reports, seen_by_client, seen_by_server,
 };
 
+mod accounts;
+
 fn fold(reports: &Reports) -> (Folded, Edges) {
+    fold_slots(&reports.of_slot(SLOT_NOW))
+}
+
+fn fold_slots(slots: &[PodSlot]) -> (Folded, Edges) {
     let inventory = inventory();
     let owners = Owners {
         inventory: &inventory,
         model: None,
     };
     let (mut fold, mut known) = (Fold::default(), Edges::default());
-    let slots = reports.of_slot(SLOT_NOW);
-    for slot in &slots {
+    for slot in slots {
         fold.add(owners, slot, &mut known);
     }
     (fold.done(), known)
@@ -31,8 +36,11 @@ fn fold(reports: &Reports) -> (Folded, Edges) {
 
 /// By both ends.
 fn graph(reports: &Reports) -> BTreeMap<(String, String), Counted> {
-    let folded = fold(reports).0;
-    let edges = edges(&folded).into_iter();
+    by_ends(&fold(reports).0)
+}
+
+fn by_ends(folded: &Folded) -> BTreeMap<(String, String), Counted> {
+    let edges = edges(folded).into_iter();
     let named = |(edge, counted): (EdgeRef, Counted)| {
         let key = edge.key();
         ((key.from.to_string(), key.to.to_string()), counted)
@@ -86,85 +94,6 @@ fn what_two_ports_of_a_service_bring_to_one_of_its_pods_is_told_apart_by_protoco
     assert_eq!(reported, BTreeMap::from([(80, None), (9443, Some(2))]));
 }
 
-/// A process of pod `shop/web-1` with a certificate of this account told of its calls.
-fn report_by(reports: &Reports, process: u64, account: &str, edges: Vec<v1::Edge>) {
-    let reporter = Reporter {
-        uid: "shop-web".into(),
-        pod: key("shop", "web-1"),
-        account: Some(key("shop", account)),
-    };
-    let report = v1::Report {
-        process,
-        slot: SLOT_NOW * crate::observe::reports::SLOT,
-        edges,
-        ..v1::Report::default()
-    };
-    reports.take(&reporter, report, true, crate::testing::topology::now());
-}
-
-/// By account: requests, and those that the called side counted of them.
-fn by_account(reports: &Reports) -> Vec<(String, u64, Option<u64>)> {
-    let reported = edges(&fold(reports).0).into_iter();
-    let reported = reported.map(|(edge, counted)| {
-        let account = edge.key().account.as_ref().map(ToString::to_string);
-        let served = counted.server.as_ref().map(Sums::requests);
-        (account.unwrap_or_default(), counted.sums.requests(), served)
-    });
-    let mut reported: Vec<_> = reported.collect();
-    reported.sort();
-    reported
-}
-
-#[test]
-fn who_was_called_does_not_choose_an_account_of_another_namespace() {
-    let reports = reports();
-    let lie = v1::Edge {
-        identity: "bank/admin".to_owned(),
-        ..seen_by_server("shop/web", 3, 0)
-    };
-    report(&reports, "shop/api", vec![lie]);
-    assert_eq!(by_account(&reports), [(String::new(), 3, None)]);
-}
-
-#[test]
-fn calls_are_told_apart_by_the_account_that_made_them_at_both_ends() {
-    let reports = reports();
-    let served = |account: &str, calls| v1::Edge {
-        identity: format!("shop/{account}"),
-        ..seen_by_server("shop/web", calls, 0)
-    };
-    for (process, account, calls) in [(1, "old", 7), (2, "new", 2)] {
-        let called = vec![seen_by_client("shop/api", calls, 0)];
-        report_by(&reports, process, account, called);
-        report(&reports, "shop/api", vec![served(account, calls)]);
-    }
-    // Its caller's proxy was silent.
-    report(&reports, "shop/api", vec![served("silent", 4)]);
-    let of = |account: &str, calls, served| (format!("shop/{account}"), calls, served);
-    let expected = [
-        of("new", 2, Some(2)),
-        of("old", 7, Some(7)),
-        of("silent", 4, None),
-    ];
-    assert_eq!(by_account(&reports), expected);
-}
-
-#[test]
-fn other_replicas_are_told_by_which_account_a_pod_reports() {
-    let (one, two) = (reports(), reports());
-    report_by(&one, 1, "old", vec![seen_by_client("shop/api", 1, 0)]);
-    let (now, opened) = (crate::testing::topology::now(), tokio::time::Instant::now());
-    let mut reported = one.own_since(0, now).1.unwrap();
-    let mut clock = ClockOffset::of_stream(0, opened);
-    two.receive(reported.clone(), &mut clock, now, opened);
-    assert_eq!(by_account(&two), [("shop/old".to_owned(), 1, None)]);
-    // A version that does not say it is understood all the same.
-    let older = reports();
-    reported.reports[0].account = String::new();
-    older.receive(reported, &mut clock, now, opened);
-    assert_eq!(by_account(&older), [(String::new(), 1, None)]);
-}
-
 #[test]
 fn callee_s_numbers_are_shown_where_no_caller_told() {
     let reports = reports();
@@ -182,20 +111,47 @@ fn callee_s_numbers_are_shown_where_no_caller_told() {
 
 #[test]
 fn late_repeated_and_swapped_reports_fold_to_the_same() {
-    let (one, two) = (reports(), reports());
-    call(&one, "shop/web", "shop/api", 7, 2);
-    call(&one, "bank/web", "shop/api", 1, 0);
-    call(&two, "bank/web", "shop/api", 1, 0);
-    call(&two, "shop/web", "shop/api", 7, 2);
-    assert_eq!(graph(&one), graph(&two));
-    let now = crate::testing::topology::now();
-    let reported = one.own_since(0, now).1.unwrap();
-    for reports in [&one, &two] {
+    let (one, two, three) = (reports(), reports(), reports());
+    let web = |good, bad| ("shop/web", vec![seen_by_client("shop/api", good, bad)]);
+    let api = || ("shop/api", vec![seen_by_server("shop/web", 7, 2)]);
+    let bank = || ("bank/web", vec![seen_by_client("shop/api", 1, 0)]);
+    let told = |reports: &Reports, at, (process, by)| {
+        report_at(reports, at, (SLOT_NOW, process), by);
+    };
+    // The caller's proxy began anew within the slot.
+    for by in [(0, web(7, 2)), (1, web(1, 0)), (0, api()), (0, bank())] {
+        told(&one, now(), by);
+    }
+    let expected = graph(&one);
+    let counted = &expected[&ends(WEB, API)];
+    assert_eq!((counted.sums.success, counted.sums.failure), (8, 2));
+    assert_eq!(counted.server.as_ref().map(Sums::requests), Some(9));
+    let counted = &expected[&ends("bank/Deployment/web", API)];
+    assert_eq!((counted.sums.requests(), expected.len()), (1, 2));
+    for by in [(0, api()), (1, web(1, 0)), (0, web(7, 2))] {
+        told(&two, now(), by);
+    }
+    for by in [(0, api()), (0, web(7, 2))] {
+        told(&two, now(), by);
+    }
+    // All of the slot overtook what it had while it was open.
+    told(&two, now(), (0, web(3, 1)));
+    told(&two, now() + Duration::from_secs(4 * SLOT), (0, bank()));
+    assert_eq!(graph(&two), expected);
+    // Another replica tells all of it, twice.
+    let reported = one.own_since(0, now()).1.unwrap();
+    for reports in [&one, &two, &three, &three] {
         let opened = tokio::time::Instant::now();
         let mut clock = ClockOffset::of_stream(0, opened);
-        reports.receive(reported.clone(), &mut clock, now, opened);
+        reports.receive(reported.clone(), &mut clock, now(), opened);
+        assert_eq!(graph(reports), expected);
     }
-    assert_eq!(graph(&one)[&ends(WEB, API)].sums.success, 7);
+    // Nor does it matter in which order they are held.
+    let mut slots = two.of_slot(SLOT_NOW);
+    for _ in 0..slots.len() {
+        slots.rotate_left(1);
+        assert_eq!(by_ends(&fold_slots(&slots).0), expected);
+    }
 }
 
 #[test]
@@ -335,11 +291,12 @@ const MOST: Duration = Duration::from_millis(150);
 /// The same where the compiler hardly optimises, as for tests.
 const MOST_HERE: u32 = if cfg!(debug_assertions) { 4 } else { 1 };
 
-/// Each proxy's edges in one slot, told by a process of this number.
-fn large(reports: &Reports, process: u64) {
+/// Each proxy's edges in one slot, told by a process of this number. So many proxies of a
+/// workload call the same pods.
+fn large(reports: &Reports, process: u64, alike: usize) {
     for pod in 0..PROXIES {
         let edge = |at: usize| v1::Edge {
-            pod: format!("shop/w{}-{}", (pod / 20 + at) % 100, pod % 20),
+            pod: format!("shop/w{}-{}", (pod / 20 + at) % 100, pod % 20 / alike),
             service: format!("shop/w{}", (pod / 20 + at) % 100),
             backend: format!("shop/w{}", (pod / 20 + at) % 100),
             attempts: Some(9),
@@ -355,30 +312,35 @@ fn large(reports: &Reports, process: u64) {
 #[test]
 fn slot_of_two_thousand_proxies_is_folded_within_its_share_of_a_core() {
     let inventory = large_inventory();
-    let reports = Reports::with_capacity(crate::metrics::ReportMetrics::default(), 100_000);
     let owners = Owners {
         inventory: &inventory,
         model: None,
     };
-    large(&reports, 1);
-    let slots = reports.of_slot(SLOT_NOW);
-    assert_eq!(slots.len(), PROXIES);
-    let mut took = [(); 3].map(|()| {
-        let (mut fold, mut known) = (Fold::default(), Edges::default());
-        let began = computed();
-        slots
-            .iter()
-            .for_each(|slot| fold.add(owners, slot, &mut known));
-        let folded = fold.done();
-        let took = computed() - began;
-        let calls: u64 = folded.rows.iter().map(|row| row.sums.requests()).sum();
-        assert_eq!(calls, (PROXIES * EDGES_OF_EACH * 9) as u64);
-        took
-    });
-    took.sort();
-    let took = took[took.len() / 2];
-    eprintln!("{PROXIES} proxies with {EDGES_OF_EACH} edges each: {took:?}");
-    assert!(took < MOST * MOST_HERE, "{took:?}");
+    // As in most meshes, and where no two proxies tell of the same.
+    for alike in [20, 1] {
+        let reports = Reports::with_capacity(crate::metrics::ReportMetrics::default(), 100_000);
+        large(&reports, 1, alike);
+        let slots = reports.of_slot(SLOT_NOW);
+        assert_eq!(slots.len(), PROXIES);
+        let mut took = [(); 3].map(|()| {
+            let (mut fold, mut known) = (Fold::default(), Edges::default());
+            let began = computed();
+            slots
+                .iter()
+                .for_each(|slot| fold.add(owners, slot, &mut known));
+            let looked_up = fold.looked_up;
+            let folded = fold.done();
+            let took = computed() - began;
+            assert_eq!(looked_up, PROXIES * EDGES_OF_EACH / alike);
+            let calls: u64 = folded.rows.iter().map(|row| row.sums.requests()).sum();
+            assert_eq!(calls, (PROXIES * EDGES_OF_EACH * 9) as u64);
+            took
+        });
+        took.sort();
+        let took = took[took.len() / 2];
+        eprintln!("{PROXIES} proxies with {EDGES_OF_EACH} edges each, {alike} alike: {took:?}");
+        assert!(took < MOST * MOST_HERE, "{alike} alike: {took:?}");
+    }
 }
 
 /// Certain where times are not: how often names are looked up, which is what takes long.
@@ -391,7 +353,7 @@ fn what_a_row_is_about_is_looked_up_once_and_who_owns_a_pod_once() {
         model: None,
     };
     for process in [1, 2] {
-        large(&reports, process);
+        large(&reports, process, 1);
     }
     let (mut fold, mut known) = (Fold::default(), Edges::default());
     for slot in reports.of_slot(SLOT_NOW) {

@@ -48,13 +48,24 @@ async fn first_call_shows_with_the_next_look_and_a_repeated_one_is_no_second() {
             .edges
             .is_empty()
     );
-    call(&reports, "shop/web", "shop/api", 1, 0);
-    for _ in 0..3 {
+    // The same processes tell of it again, and then it is called once more.
+    let told = || {
+        let called = ("shop/web", vec![topology::seen_by_client("shop/api", 1, 0)]);
+        let served = ("shop/api", vec![topology::seen_by_server("shop/web", 1, 0)]);
+        for end in [called, served] {
+            topology::report_at(&reports, now(), (topology::SLOT_NOW, 0), end);
+        }
+    };
+    let once_more = || call(&reports, "shop/web", "shop/api", 1, 0);
+    let steps: [(&dyn Fn(), u64); 4] = [(&told, 1), (&told, 1), (&once_more, 2), (&told, 2)];
+    for (step, requests) in steps {
+        step();
         graph.look(now(), false).await;
         let answer = graph.answer(&window_of(Extent::default()), now());
         assert_eq!(answer.edges.len(), 1);
         let edge = &answer.edges[0];
-        assert_eq!((edge.requests, edge.service.as_str()), (1, "shop/api"));
+        let counted = (edge.requests, edge.service.as_str());
+        assert_eq!(counted, (requests, "shop/api"));
         assert_eq!(
             (edge.from.as_str(), edge.to.as_str()),
             ("shop/Deployment/web", "shop/Deployment/api")

@@ -9,12 +9,16 @@ use crate::graph::sums::Sums;
 use crate::testing::topology::key;
 
 fn edge(history: &mut History, port: u16) -> EdgeRef {
-    let node = |name| NodeKey {
+    edge_from(history, "web", port)
+}
+
+fn edge_from(history: &mut History, from: &str, port: u16) -> EdgeRef {
+    let node = |name: &str| NodeKey {
         kind: NodeKind::Deployment,
         object: key("shop", name),
     };
     let key = EdgeKey {
-        from: node("web"),
+        from: node(from),
         to: node("api"),
         service: None,
         port,
@@ -247,20 +251,34 @@ fn too_much_costs_the_oldest_minutes_first_and_is_counted() {
 
 #[test]
 fn everything_of_twenty_thousand_edges_stays_within_the_bound() {
+    const BUSY: u64 = NOW - 30;
     let mut history = History::default();
-    let edges: Vec<EdgeRef> = (0..2000).map(|port| edge(&mut history, port)).collect();
-    for slot in NOW - 200..NOW {
-        let mut all = Folded::default();
-        for edge in &edges {
-            let mut one = folded(edge, 1, 1);
-            // As long as ten.
-            one.rows[0].sums.latency = vec![1; 250].into();
-            all.rows.append(&mut one.rows);
-        }
+    // No node has more than its share.
+    let edges: Vec<EdgeRef> = (0..20_000)
+        .map(|at| edge_from(&mut history, &format!("web-{}", at % 10), at / 10))
+        .collect();
+    assert_eq!(history.edges.size().0, 20_000);
+    for slot in NOW - 180..NOW {
+        // A quarter has calls in each slot and all in each half; in the end all in each slot.
+        let (first, step) = match slot < BUSY {
+            true => (usize::try_from(slot % 4).unwrap(), 4),
+            false => (0, 1),
+        };
+        let called = edges.iter().skip(first).step_by(step);
+        let rows = called.flat_map(|edge| folded(edge, 1, 1).rows);
+        let all = Folded {
+            rows: rows.collect(),
+            ..Folded::default()
+        };
         history.take(slot, 1, all);
         history.tidy(slot);
         assert!(history.size() <= MAX_BYTES, "{}", history.size());
+        if slot < BUSY {
+            assert_eq!(history.dropped, 0, "{}", history.size());
+        }
     }
+    assert!(history.dropped > 0, "the bound is what holds");
+    assert!(history.slots.contains_key(&(NOW - 1)));
     let counted: usize = history.slots.values().map(|kept| kept.folded.size()).sum();
     let halves: usize = history.halves.values().map(|kept| kept.folded.size()).sum();
     let minutes: usize = history

@@ -464,10 +464,14 @@ async fn answer_that_finds_no_room_counts_as_what_it_is() {
         held.push(share);
     }
     let metrics = &bench.api.context.metrics;
-    let answered = || [200, 429].map(|code| metrics.times_answered("proxies", code));
+    let answered = || [200, 403, 429].map(|code| metrics.times_answered("proxies", code));
     assert_eq!(bench.get("admin", "proxies").await.0, 429);
-    assert_eq!(answered(), [0, 1]);
+    assert_eq!(answered(), [0, 0, 1]);
+    // So does a refusal that finds none.
+    assert_eq!(bench.get("stranger", "proxies").await.0, 429);
+    assert_eq!(answered(), [0, 0, 2]);
     drop(held);
     assert_eq!(bench.get("admin", "proxies").await.0, 200);
-    assert_eq!(answered(), [1, 1]);
+    assert_eq!(bench.get("stranger", "proxies").await.0, 403);
+    assert_eq!(answered(), [1, 1, 2]);
 }

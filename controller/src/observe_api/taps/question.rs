@@ -413,6 +413,7 @@ mod tests {
         assert_eq!((read.status, read.rate), ((500, 599), 7));
         assert_eq!(read.slower, Duration::from_millis(1500));
         assert_eq!(read.headers, ["user-agent"]);
+        assert_eq!(read.method, "GET");
         for of in ["CronJob/report", "Rollout/web"] {
             let read = parse(&format!("watch=true&of={of}")).unwrap();
             assert_eq!(read.of.to_string(), of.replace('/', " shop/"));

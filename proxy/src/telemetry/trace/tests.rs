@@ -126,12 +126,26 @@ fn a_trace_that_begins_here_has_one_verdict_which_travels_on() {
 #[test]
 fn without_a_collector_nothing_is_touched() {
     let tracer = tracer("100", 100);
+    // Control: with one a line of the access log waits for it.
+    assert_eq!(tracer.record(vec![0; 100]), Ok(()));
+    assert_eq!(tracer.records.take().len(), 1);
     tracer.configure(None);
+    for parent in [Some(RECEIVED), Some(UNSAMPLED), Some("damaged"), None] {
+        for from in [CameFrom::Application, CameFrom::Peer] {
+            let begun = tracer.begin(&headers(parent), from, |_| unreachable!("{parent:?}"));
+            assert!(
+                matches!(begun, SpanStart::Untouched),
+                "{parent:?}: {begun:?}"
+            );
+        }
+    }
     assert_eq!(
         passed(&tracer, Some(RECEIVED)),
         (RECEIVED.to_owned(), false)
     );
     assert_eq!(passed(&tracer, None), (String::new(), false));
+    assert_eq!(tracer.record(vec![0; 100]), Err("off"));
+    assert!(tracer.records.take().is_empty() && tracer.spans.take().is_empty());
 }
 
 /// A span that begins and is not recorded would cut the trace in two; so none begins, and

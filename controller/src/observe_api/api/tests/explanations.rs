@@ -3,7 +3,7 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use super::{Bench, read_only};
+use super::{Bench, read, read_only};
 use crate::observe_api::explanations;
 use crate::testing::cluster::{
     Cluster, annotate, group, in_namespace, namespace, plain_pod, pod, service, set, shop, slice,
@@ -106,9 +106,21 @@ async fn explanation_says_as_much_as_the_rights_at_each_end_allow() {
 async fn question_that_is_too_long_or_misspelt_is_refused() {
     let bench = Bench::new();
     let path = "namespaces/shop/explanations";
-    let long = "x".repeat(explanations::MAX_BODY + 1);
-    let answer = bench.send("viewer", Method::POST, path, long).await;
-    assert_eq!(answer.status(), 400);
+    let question = json!({"kind": "Explanation", "spec": asks("shop", "Pod", "shop")}).to_string();
+    // Spaces behind a question change nothing but its length.
+    let padded = async |length: usize| {
+        let body = format!("{question}{}", " ".repeat(length - question.len()));
+        read(bench.send("viewer", Method::POST, path, body).await).await
+    };
+    let (status, body) = padded(explanations::MAX_BODY).await;
+    assert_eq!(status, 201, "{body}");
+    let (status, body) = padded(explanations::MAX_BODY + 1).await;
+    assert_eq!((status, &body["reason"]), (400, &json!("BadRequest")));
+    let bound = format!("the body ({} bytes at most)", explanations::MAX_BODY);
+    assert!(
+        body["message"].as_str().unwrap().starts_with(&bound),
+        "{body}"
+    );
     let mut query = asks("shop", "Pod", "shop");
     query["methd"] = json!("GET");
     let (status, body) = bench.explain("viewer", path, query).await;
