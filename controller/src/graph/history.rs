@@ -32,7 +32,8 @@ const HALVES: u64 = LONGEST / HALF + 2;
 const NEVER: u64 = 0;
 /// Minutes of the history.
 pub(crate) const MINUTES: u64 = 60;
-/// Bytes of everything here: rows of 20 000 edges in all slots and an hour of minutes.
+/// Bytes of everything here: an hour of 20 000 edges of which a quarter calls in each slot. Where
+/// more do, minutes go first, then halves, then the oldest slots.
 pub(crate) const MAX_BYTES: usize = 64 * 1024 * 1024;
 
 /// Why a window is not whole of which something went.
