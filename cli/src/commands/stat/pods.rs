@@ -11,7 +11,7 @@ use super::groups::meshed_cell;
 use super::listed::ListedPods;
 use crate::cluster::existing::PAGE;
 use crate::cluster::names::{Named, ResourceKind};
-use crate::cluster::nearest::{hint, nearest};
+use crate::cluster::nearest::nearest;
 use crate::cluster::{Cluster, Refusal, existing};
 use crate::console::Console;
 use crate::failure::Failure;
@@ -124,7 +124,7 @@ pub(super) async fn print(
 /// Leaves what is told of one pod.
 ///
 /// # Errors
-/// When there is no such pod, with the nearest that something is told of.
+/// When there is no such pod, with the nearest that something is told of, or else that there is.
 async fn retain(
     cluster: &Cluster,
     (kind, name): (ResourceKind, &str),
@@ -132,7 +132,7 @@ async fn retain(
     listed: Option<&ListedPods>,
 ) -> Result<(), Failure> {
     let known = items.iter().filter_map(name_of);
-    let hint = hint(nearest(name, known).map(|meant| format!("pod/{meant}")));
+    let meant = nearest(name, known).map(|meant| format!("pod/{meant}"));
     items.retain(|item| name_of(item) == Some(name));
     // A controller may not know the newest yet.
     if !items.is_empty() || listed.is_some_and(|listed| listed.meshed.contains_key(name)) {
@@ -141,10 +141,11 @@ async fn retain(
     if let Ok(Some(_)) = existing::try_read(cluster, kind, name).await {
         return Ok(());
     }
-    let scope = cluster.scope_label();
-    Err(Failure::usage(format!(
-        "there is no Pod {name} {scope}{hint}"
-    )))
+    let meant = match meant {
+        Some(meant) => Some(meant),
+        None => existing::nearest_of(cluster, kind, name).await,
+    };
+    Err(existing::no_such(cluster, (kind, name), meant))
 }
 
 /// Why the graph is asked instead: the API is not served, or refuses this question or whoever

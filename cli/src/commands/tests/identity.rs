@@ -91,6 +91,11 @@ async fn nobody_with_a_certificate_is_told_with_the_nearest() {
             "there is no Deployment wbe in namespace shop; you may mean deploy/web",
         ),
         (
+            "deploy/api",
+            2,
+            "there is no Deployment api in namespace shop; you may mean sts/api",
+        ),
+        (
             "sa/wbe",
             2,
             "there is no ServiceAccount wbe in namespace shop; you may mean sa/web",

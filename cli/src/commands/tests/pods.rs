@@ -113,6 +113,14 @@ async fn every_pod_of_a_namespace_has_a_row_called_or_not_and_tells_whether_it_i
     let (code, out, err) = run(api.client(), "weft stat pod/new-1 -n shop").await;
     assert_eq!((code, err.as_str()), (0, ""), "{out}");
     assert_eq!(beginnings(&out), ["new-1 1/1 - 0.0"]);
+    // Of the newest no controller knows, and they may be meant too.
+    for (named, meant) in [("wbe-1", "pod/web-1"), ("nwe-1", "po/new-1")] {
+        let line = format!("weft stat pod/{named} -n shop");
+        let (code, out, err) = run(api.client(), &line).await;
+        assert_eq!((code, out.as_str()), (2, ""), "{err}");
+        let words = format!("there is no Pod {named} in namespace shop; you may mean {meant}\n");
+        assert_eq!(err, words);
+    }
     // Of all namespaces what controllers know: nobody waits for the pods of a large cluster.
     api.put(
         "/apis/metrics.smi-spec.io/v1alpha2/pods",
