@@ -42,7 +42,7 @@ async fn install(shell: &str, kubeconfig: &Path) {
     let program = format!("/usr/bin/{shell}");
     assert!(
         Path::new(&program).exists(),
-        "{program} is missing: e2e/run in-process installs it"
+        "{program} is missing (Debian: apt-get install {shell}); as root e2e/run installs it"
     );
     let folder = kubeconfig.parent().unwrap();
     let (code, script, err) = run(WEFT, &["completion", shell], kubeconfig).await;
