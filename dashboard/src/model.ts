@@ -180,6 +180,14 @@ const SHORT: Record<string, string> = {
   ReplicationController: "rc", Rollout: "ro", StatefulSet: "sts", Service: "svc", ServiceAccount: "sa", Namespace: "ns", External: "external",
 };
 
+/** What the id of a node names, also before anything is known of the node; nothing where `weft` has no word for it. */
+export function named(id: string): Pick<MeshNode, "kind" | "namespace" | "name"> | undefined {
+  const [first = "", kind = "", ...rest] = id.split("/");
+  if (first === "External") return kind === "" ? undefined : { kind: first, name: [kind, ...rest].join("/") };
+  const name = rest.join("/");
+  return Object.hasOwn(SHORT, kind) && name !== "" ? { kind, namespace: first, name } : undefined;
+}
+
 /** A node as kubectl names it. */
 export function title(node: Pick<MeshNode, "kind" | "name">): string {
   const kind = SHORT[node.kind];

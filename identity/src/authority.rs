@@ -25,9 +25,8 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 pub const ROOT_LIFE: Duration = DAY.saturating_mul(3_652);
 /// How long an issuer lasts.
 pub const ISSUER_LIFE: Duration = DAY.saturating_mul(90);
-/// Every certificate is valid from this long before its issue, so that a node
-/// whose clock is behind can use it at once.
-pub const BACKDATE: Duration = Duration::from_secs(5 * 60);
+/// Every certificate is valid from this long before its issue.
+pub const BACKDATE: Duration = policy::well_known::BACKDATE;
 /// Stands for a pod's uid in the leaf that an issuer is probed with.
 const PROBE_UID: &str = "00000000-0000-0000-0000-000000000000";
 /// Bytes of a serial number; RFC 5280 allows 20.

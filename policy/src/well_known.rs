@@ -4,6 +4,8 @@
 //! Written into pods of running clusters: whoever changes one breaks pods that were
 //! injected before.
 
+use std::time::Duration;
+
 /// Where the proxy takes what the application sends.
 pub const OUTBOUND_PORT: u16 = 15101;
 /// Where the proxy takes what comes to the application in plaintext.
@@ -25,6 +27,10 @@ pub const INJECTOR: &str = "weft-injector";
 
 /// Audience of the tokens that proxies show to the controller.
 pub const TOKEN_AUDIENCE: &str = "weft.dev";
+
+/// Every certificate is valid from this long before its issue, so that a node whose clock is
+/// behind can use it at once. Who reads one learns from this when it was issued.
+pub const BACKDATE: Duration = Duration::from_secs(5 * 60);
 
 /// Headers that prove who somebody is or what he may do, in small letters: no tap tells them,
 /// whoever asks.

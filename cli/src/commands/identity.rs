@@ -207,9 +207,8 @@ fn by_controllers(
             |why| why.to_string(),
         );
         console.word(&format!(
-            "{added} of these certificates are told by controllers, which know neither when they \
-             are renewed nor whose name stands in them; the identity shown is the one that the \
-             proxy has to have: {reason}"
+            "{added} of these certificates are told by controllers, which do not know whose name \
+             stands in them; the identity shown is the one that the proxy has to have: {reason}"
         ))?;
     }
     Ok(conclusion)

@@ -1,6 +1,7 @@
 //! `weft stat`: what objects served, or what they called.
 
 mod groups;
+mod listed;
 mod pods;
 
 use std::time::{Duration, SystemTime};
@@ -42,9 +43,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
                   called has a row too, unless --from or --to asks for the calls between some \
                   ends. With --to what they called. Of a TrafficSplit each backend with its \
                   wanted weight and its observed share, called or not. Of pods the metrics API \
-                  tells what was sent to each, every try by itself, as their callers saw it; with \
-                  --from and --to, and without an answer of that API, the pods of a workload are \
-                  counted under it. Where several edges are one row, latency is estimated from \
+                  tells what was sent to each, every try by itself, as their callers saw it, with \
+                  p90 for p95 and nothing of what is open or refused; with --from and --to, and \
+                  without an answer of that API, the pods of a workload are counted under it. \
+                  Where several edges are one row, latency is estimated from \
                   theirs. -o json and yaml print the edges of these rows, the nodes at their ends \
                   and those of the other rows.",
     after_help = "Example:\n  weft stat deploy -n shop"

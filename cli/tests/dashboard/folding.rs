@@ -64,6 +64,40 @@ async fn namespaces_come_first_and_an_opened_one_has_its_neighbours_folded() {
 }
 
 #[tokio::test]
+async fn line_below_an_opened_node_is_that_of_the_node_where_it_is() {
+    let mut shown = Shown::begun(&shop::neighbours(), &[]).await;
+    let browser = &mut shown.browser;
+    browser.wait(&nodes(4)).await;
+    for (opened, line) in [
+        (
+            "ns=shop&node=bank/Deployment/teller-1",
+            "weft edges deploy/teller-1 -n bank",
+        ),
+        (
+            "ns=shop&node=External/bank.example",
+            "weft edges external/bank.example -n shop",
+        ),
+        (
+            "ns=*&node=shop/Deployment/web&quiet=1",
+            "weft edges deploy/web -n shop --since 30d",
+        ),
+        // Controls: callers outside have no name in `weft`, and nothing is open.
+        ("ns=*&node=Outside/10.0.0.9", "weft edges -A"),
+        ("ns=shop", "weft edges -n shop"),
+    ] {
+        let address = json!(format!("/graph?{opened}"));
+        browser.eval(&format!("location.hash = {address}")).await;
+        let line = json!(line);
+        browser
+            .wait(&format!(
+                "document.querySelector('footer code').textContent === {line}"
+            ))
+            .await;
+    }
+    assert_eq!(browser.faults().await, [""; 0]);
+}
+
+#[tokio::test]
 async fn namespace_with_one_workload_that_fails_is_told_by_that_one() {
     // 10 000 calls of one are well, and all 20 of another fail.
     let mut graph = shop::neighbours();

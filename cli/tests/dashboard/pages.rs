@@ -54,6 +54,10 @@ async fn a_person_searches_opens_a_workload_and_sees_its_neighbours_only() {
         .wait("document.querySelector('#hops')?.value === '1'")
         .await;
     browser.see("deploy/payments in shop").await;
+    assert_eq!(
+        browser.text("footer code").await,
+        "weft edges deploy/payments -n shop"
+    );
     assert_eq!(browser.faults().await, [""; 0]);
     let origin = weft.origin().to_owned();
     let requested = browser.requested();

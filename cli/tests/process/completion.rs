@@ -1,12 +1,55 @@
-//! Completion as bash does it, by the script that the program prints.
+//! Completion as shells do it, by the scripts that the program prints.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use fake_api::FakeApi;
 use serde_json::json;
 
 use crate::server::Server;
 use crate::{WEFT, run};
+
+/// Types a line at a prompt of zsh, presses Tab and Enter, and tells what was run. `weft` is a
+/// function there that answers questions for names as the program does, and runs nothing else.
+const AT_A_PROMPT: &str = r#"
+zmodload zsh/zpty
+zpty typed "HOME=$PWD TERM=dumb exec zsh -f -i"
+zpty -w typed 'autoload -U compinit; compinit -D -u; bindkey "^I" menu-complete; source ./completion'
+zpty -w typed 'weft() { if [[ $1 == complete-names ]]; then command weft "$@"; else print -r -- "$@" >ran; fi }'
+zpty -w -n typed "$1"$'\t\n'
+zpty -w typed exit
+while zpty -r typed line; do :; done
+cat ran
+"#;
+
+/// Of the shop and the bank what can be named.
+fn put_objects(api: &FakeApi) {
+    for (collection, name) in [
+        ("/apis/apps/v1/namespaces/shop/deployments", "web"),
+        ("/apis/apps/v1/namespaces/shop/deployments", "worker"),
+        ("/apis/apps/v1/namespaces/shop/deployments", "cart"),
+        ("/apis/apps/v1/namespaces/bank/deployments", "teller"),
+        ("/api/v1/namespaces/shop/services", "cart"),
+        ("/api/v1/namespaces/shop/pods", "web-5d8"),
+    ] {
+        let object = json!({"metadata": {"name": name}});
+        api.put(&format!("{collection}/{name}"), object);
+    }
+}
+
+/// Puts a shell's script beside the kubeconfig, as `completion`, and the program as `weft`.
+async fn install(shell: &str, kubeconfig: &Path) {
+    let program = format!("/usr/bin/{shell}");
+    assert!(
+        Path::new(&program).exists(),
+        "{program} is missing (Debian: apt-get install {shell}); as root e2e/run installs it"
+    );
+    let folder = kubeconfig.parent().unwrap();
+    let (code, script, err) = run(WEFT, &["completion", shell], kubeconfig).await;
+    assert_eq!(code, 0, "{err}");
+    std::fs::write(folder.join("completion"), script).unwrap();
+    std::os::unix::fs::symlink(WEFT, folder.join("weft")).unwrap();
+}
 
 /// What bash offers at the end of a line: a word each.
 async fn offered(words: &[&str], kubeconfig: &Path) -> Vec<String> {
@@ -28,22 +71,8 @@ async fn offered(words: &[&str], kubeconfig: &Path) -> Vec<String> {
 async fn bash_offers_the_names_of_what_there_is_where_the_line_says() {
     let server = Server::start().await;
     let kubeconfig = server.well();
-    let folder = kubeconfig.parent().unwrap();
-    for (collection, name) in [
-        ("/apis/apps/v1/namespaces/shop/deployments", "web"),
-        ("/apis/apps/v1/namespaces/shop/deployments", "worker"),
-        ("/apis/apps/v1/namespaces/shop/deployments", "cart"),
-        ("/apis/apps/v1/namespaces/bank/deployments", "teller"),
-        ("/api/v1/namespaces/shop/services", "cart"),
-        ("/api/v1/namespaces/shop/pods", "web-5d8"),
-    ] {
-        let object = json!({"metadata": {"name": name}});
-        server.api.put(&format!("{collection}/{name}"), object);
-    }
-    let (code, script, err) = run(WEFT, &["completion", "bash"], &kubeconfig).await;
-    assert_eq!(code, 0, "{err}");
-    std::fs::write(folder.join("completion"), script).unwrap();
-    std::os::unix::fs::symlink(WEFT, folder.join("weft")).unwrap();
+    put_objects(&server.api);
+    install("bash", &kubeconfig).await;
     for (words, expected) in [
         (
             &["tap", "deploy/w"][..],
@@ -66,6 +95,67 @@ async fn bash_offers_the_names_of_what_there_is_where_the_line_says() {
         (&["stat", "--wat"][..], &["--watch"][..]),
     ] {
         assert_eq!(offered(words, &kubeconfig).await, expected, "{words:?}");
+    }
+}
+
+#[tokio::test]
+async fn zsh_completes_the_names_of_what_there_is_where_the_line_says() {
+    let server = Server::start().await;
+    let kubeconfig = server.well();
+    put_objects(&server.api);
+    install("zsh", &kubeconfig).await;
+    for (typed, expected) in [
+        ("weft tap deploy/wo", "tap deploy/worker"),
+        (
+            "weft tap deploy/web --to svc/",
+            "tap deploy/web --to svc/cart",
+        ),
+        ("weft tap cart --to=svc/", "tap cart --to=svc/cart"),
+        ("weft -n bank stat deploy/", "-n bank stat deploy/teller"),
+        ("weft log-level w", "log-level web-5d8"),
+        // Behind a kind comes a name, and no blank.
+        ("weft stat dep\twor", "stat deploy/worker"),
+        // What the script knows by itself.
+        ("weft sta", "stat"),
+        ("weft stat --wat", "stat --watch"),
+        // Control: nothing begins so.
+        ("weft tap deploy/x", "tap deploy/x"),
+    ] {
+        let arguments = ["-f", "-c", AT_A_PROMPT, "zsh", typed];
+        let (code, out, err) = run("/usr/bin/zsh", &arguments, &kubeconfig).await;
+        assert_eq!((code, err.as_str()), (0, ""), "{typed}: {out}");
+        assert_eq!(out, format!("{expected}\n"), "{typed}");
+    }
+}
+
+#[tokio::test]
+async fn fish_offers_the_names_of_what_there_is_where_the_line_says() {
+    let server = Server::start().await;
+    let kubeconfig = server.well();
+    put_objects(&server.api);
+    install("fish", &kubeconfig).await;
+    // Where it keeps what it remembers.
+    let home = format!("HOME={}", kubeconfig.parent().unwrap().display());
+    let ask = "source ./completion; complete -C $argv[1]";
+    for (line, expected) in [
+        ("weft tap deploy/w", &["deploy/web", "deploy/worker"][..]),
+        ("weft tap deploy/web --to svc/", &["svc/cart"][..]),
+        ("weft tap cart --to=svc/", &["--to=svc/cart"][..]),
+        ("weft -n bank stat deploy/", &["deploy/teller"][..]),
+        ("weft log-level w", &["web-5d8"][..]),
+        ("weft stat dep", &["deploy/"][..]),
+        // What the script knows by itself.
+        ("weft sta", &["stat"][..]),
+        ("weft stat --wat", &["--watch"][..]),
+        // Control: nothing begins so.
+        ("weft tap deploy/x", &[][..]),
+    ] {
+        let arguments = [&*home, "/usr/bin/fish", "--no-config", "-c", ask, line];
+        let (code, out, err) = run("/usr/bin/env", &arguments, &kubeconfig).await;
+        assert_eq!((code, err.as_str()), (0, ""), "{line}: {out}");
+        // Behind a tab stands what it is.
+        let words = out.lines().filter_map(|word| word.split('\t').next());
+        assert_eq!(words.collect::<Vec<&str>>(), expected, "{line}");
     }
 }
 

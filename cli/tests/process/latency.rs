@@ -11,6 +11,8 @@ use super::{WEFT, run};
 const OBSERVE: &str = "/apis/observe.weft.dev/v1alpha1/namespaces/shop";
 const WORKLOADS: usize = 1_000;
 const EDGES: usize = 10_000;
+/// As many as are listed beside what was sent to them.
+const PODS: usize = 500;
 /// The promise, from the start of the process to its end; what the API server and its
 /// plugin for credentials take is in it.
 const WITHIN: Duration = Duration::from_millis(500);
@@ -72,6 +74,31 @@ fn proxy(name: &str) -> Value {
     })
 }
 
+fn pod(name: &str) -> Value {
+    let container = |name: &str| {
+        let limits = json!({"cpu": "100m", "memory": "64Mi"});
+        json!({"name": name, "image": "registry.example/shop/web:1", "resources": {"limits": limits}})
+    };
+    json!({
+        "metadata": {"namespace": "shop", "name": name, "labels": {"app": "web"}, "uid": name},
+        "spec": {"containers": [container("web")], "initContainers": [container("weft-proxy")]},
+        "status": {"phase": "Running", "podIP": "10.0.0.9"},
+    })
+}
+
+/// What was sent to a pod, as the metrics API tells it.
+fn metrics(name: &str) -> Value {
+    let metric = |name: &str, value: &str| json!({"name": name, "unit": "ms", "value": value});
+    json!({
+        "resource": {"kind": "Pod", "namespace": "shop", "name": name}, "window": "60s",
+        "metrics": [
+            metric("p50_response_latency", "1900m"), metric("p90_response_latency", "3"),
+            metric("p99_response_latency", "9"), metric("success_count", "600"),
+            metric("failure_count", "3"),
+        ],
+    })
+}
+
 /// How long each run took, the quickest first.
 async fn sorted_runs(arguments: &[&str], kubeconfig: &Path) -> Vec<Duration> {
     let mut took = Vec::new();
@@ -96,6 +123,15 @@ async fn commands_show_10_000_edges_within_half_a_second() {
             .api
             .put(&format!("{OBSERVE}/proxies/{name}"), proxy(&name));
     }
+    let mut sent = Vec::new();
+    for number in 0..PODS {
+        let name = format!("web-{number:04}");
+        let path = format!("/api/v1/namespaces/shop/pods/{name}");
+        server.api.put(&path, pod(&name));
+        sent.push(metrics(&name));
+    }
+    let metrics_path = "/apis/metrics.smi-spec.io/v1alpha2/namespaces/shop/pods";
+    server.api.put(metrics_path, json!({ "items": sent }));
     let text = "source and port fit, method DELETE fits no match";
     let step = json!({"step": "rule", "text": text, "objects": ["TrafficTarget shop/a"]});
     let allowed = json!({"verdict": "Allowed", "owner": "shop", "steps": vec![step; 100]});
@@ -104,6 +140,7 @@ async fn commands_show_10_000_edges_within_half_a_second() {
     let kubeconfig = server.well();
     for arguments in [
         &["stat", "deploy"][..],
+        &["stat", "pod"],
         &["edges"],
         &["routes", "deploy/workload-7"],
         &["proxies"],

@@ -6,7 +6,7 @@ import { COLUMNS, row } from "../calls";
 import { h, set, write } from "../dom";
 import { type Folded, folded } from "../fold";
 import { lockSign } from "../lock";
-import { compare, Model } from "../model";
+import { compare, Model, named, title } from "../model";
 import { Picture } from "../picture";
 import { Table } from "../table";
 import { quoted } from "../text";
@@ -102,9 +102,15 @@ export class GraphPage implements Page {
     performance.mark("drawn");
   }
 
+  /** Of an opened node its own calls, where it is: a neighbour may be of another namespace. */
   command(state: State): string {
-    const place = state.place === "" ? "-A" : `-n ${quoted(state.place)}`;
-    return `weft edges ${place}${state.quiet ? " --since 30d" : ""}`;
+    const node = named(state.node);
+    const place = node?.namespace ?? state.place;
+    const words = ["weft edges"];
+    if (node) words.push(quoted(title(node)));
+    words.push(place === "" ? "-A" : `-n ${quoted(place)}`);
+    if (state.quiet) words.push("--since 30d");
+    return words.join(" ");
   }
 
   focusSearch(): void {

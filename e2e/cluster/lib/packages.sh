@@ -4,6 +4,8 @@ PACKAGES="containerd:containerd runc:runc iptables:iptables ip:iproute2 conntrac
   ethtool:ethtool nft:nftables openssl:openssl nsenter:util-linux flock:util-linux mount:mount sysctl:procps
   python3:python3 strip:binutils cc:gcc"
 CNI_BIN=/usr/lib/cni
+# How long whoever else installs something is waited for.
+APT_SECONDS=300
 
 missing_packages() {
   local pair
@@ -30,15 +32,33 @@ require_packages() {
   [ -z "${missing// /}" ] || fail "still missing after installing: $missing"
 }
 
+# Another run may install at the same time, and one that was killed leaves an apt-get that goes
+# on, or packages that are unpacked and no more.
 install_packages() {
-  local log status=0
+  local log status begun=$SECONDS
   log=$(mktemp)
-  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"; } \
-    </dev/null >"$log" 2>&1 || status=$?
+  while :; do
+    status=0
+    apt_install "$@" </dev/null >"$log" 2>&1 || status=$?
+    [ "$status" != 0 ] && [ $((SECONDS - begun)) -lt "$APT_SECONDS" ] || break
+    if grep -q 'dpkg was interrupted' "$log"; then
+      DEBIAN_FRONTEND=noninteractive dpkg --configure -a </dev/null >>"$log" 2>&1 || break
+    else
+      # apt-get waits for none of its locks but dpkg's.
+      grep -q 'Could not get lock' "$log" || break
+    fi
+    sleep 2
+  done
   [ "$status" = 0 ] || tail -20 "$log" >&2
   rm -f "$log"
   return "$status"
 }
+
+# What fails is told in the words that are looked for, in whatever language the user is.
+apt_install() (
+  export LC_ALL=C DEBIAN_FRONTEND=noninteractive
+  apt-get update -qq && apt-get install -y -qq --no-install-recommends "$@"
+)
 
 require_root() {
   [ "$(id -u)" = 0 ] || fail "the local cluster needs root: network namespaces, mounts, cgroups. Or use your own: CLUSTER=external KUBECONFIG=..."

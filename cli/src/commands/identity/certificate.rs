@@ -4,13 +4,14 @@ use std::time::{Duration, SystemTime};
 
 use crds::observe::ProxyStatus;
 use k8s_openapi::jiff::Timestamp;
+use policy::well_known::BACKDATE;
 use serde::Serialize;
 use x509_parser::extensions::GeneralName;
 use x509_parser::pem::Pem;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// Share of its life, in percent, after which a proxy renews its certificate at the
-/// earliest.
+/// Share of the time from its issue to its end, in percent, after which a proxy renews its
+/// certificate at the earliest.
 const RENEWED_AT: u64 = 60;
 
 /// One certificate.
@@ -21,7 +22,7 @@ pub(super) struct Certificate {
     pub(super) identity: String,
     pub(super) serial: String,
     pub(super) issuer: String,
-    /// Seconds since 1970; not told by controllers.
+    /// Seconds since 1970; not told by controllers of what an older proxy presents.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) not_before: Option<u64>,
     /// Seconds since 1970.
@@ -60,23 +61,29 @@ impl Certificate {
     /// stands the one that the proxy has to have.
     pub(super) fn reported(status: &ProxyStatus) -> Option<Self> {
         let certificate = status.certificate.as_ref()?;
-        let ends: Timestamp = certificate.not_after.parse().ok()?;
+        let seconds = |text: &str| {
+            let time: Timestamp = text.parse().ok()?;
+            u64::try_from(time.as_second()).ok()
+        };
+        let issued = certificate.issued.as_deref().and_then(seconds);
         Some(Self {
             identity: status.identity.clone(),
             serial: certificate.serial.clone(),
             issuer: certificate.issuer.clone(),
-            not_before: None,
-            not_after: u64::try_from(ends.as_second()).ok()?,
+            not_before: issued.map(|issued| issued.saturating_sub(BACKDATE.as_secs())),
+            not_after: seconds(&certificate.not_after)?,
             authority: false,
         })
     }
 
-    /// When its proxy asks for the next one; nothing of what no proxy renews, or where it is
-    /// not known when it was made.
+    /// When its proxy asks for the next one at the earliest; nothing of what no proxy renews, or
+    /// where it is not known when it was issued.
     pub(super) fn renewed(&self) -> Option<SystemTime> {
         let begins = self.not_before.filter(|_| !self.authority)?;
-        let life = self.not_after.saturating_sub(begins);
-        let at = begins + life / 100 * RENEWED_AT;
+        // It lives from its issue on: of one that lasts a minute the five before that are most.
+        let issued = begins.saturating_add(BACKDATE.as_secs());
+        let life = self.not_after.saturating_sub(issued);
+        let at = issued.saturating_add(life.saturating_mul(RENEWED_AT) / 100);
         Some(SystemTime::UNIX_EPOCH + Duration::from_secs(at))
     }
 }
@@ -89,4 +96,67 @@ pub(super) fn in_pem(pem: &[u8]) -> Result<Vec<Certificate>, String> {
         Certificate::read(&block.contents)
     });
     read.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Issued at 1 000 000 000, for so many seconds, as it is presented.
+    fn presented(life: u64) -> Certificate {
+        let issued = 1_000_000_000;
+        Certificate {
+            identity: String::new(),
+            serial: String::new(),
+            issuer: String::new(),
+            not_before: Some(issued - BACKDATE.as_secs()),
+            not_after: issued + life,
+            authority: false,
+        }
+    }
+
+    #[test]
+    fn certificate_is_renewed_after_sixty_percent_of_the_time_since_its_issue() {
+        for (life, renewed) in [(60, 36), (900, 540), (86_400, 51_840), (0, 0)] {
+            let at = Duration::from_secs(1_000_000_000 + renewed);
+            let certificate = presented(life);
+            assert_eq!(
+                certificate.renewed(),
+                Some(SystemTime::UNIX_EPOCH + at),
+                "{life}"
+            );
+        }
+        let begun_unknown = Certificate {
+            not_before: None,
+            ..presented(60)
+        };
+        assert_eq!(begun_unknown.renewed(), None);
+        let authority = Certificate {
+            authority: true,
+            ..presented(60)
+        };
+        assert_eq!(authority.renewed(), None, "no proxy renews it");
+    }
+
+    #[test]
+    fn what_controllers_tell_of_a_certificate_is_renewed_when_its_proxy_does() {
+        let told = |issued: Option<&str>| crds::observe::Certificate {
+            issued: issued.map(str::to_owned),
+            not_after: "2001-09-10T01:46:40Z".to_owned(),
+            ..crds::observe::Certificate::default()
+        };
+        let reported = |issued| {
+            let status = ProxyStatus {
+                certificate: Some(told(issued)),
+                ..ProxyStatus::default()
+            };
+            Certificate::reported(&status).unwrap()
+        };
+        assert_eq!(reported(Some("2001-09-09T01:46:40Z")), presented(86_400));
+        for issued in [None, Some("yesterday")] {
+            let untold = reported(issued);
+            assert_eq!((untold.not_before, untold.renewed()), (None, None));
+            assert_eq!(untold.not_after, 1_000_086_400);
+        }
+    }
 }

@@ -59,7 +59,7 @@ pub(super) async fn meshed(
     Err(match (kind, there) {
         (ResourceKind::Pod, true) => Failure::unknown(format!("Pod {wanted} has no proxy")),
         (ResourceKind::Pod, false) => existing::absent(cluster, (kind, wanted), &known).await,
-        _ => nobody(cluster, (kind, wanted), &known).await,
+        _ => nobody(cluster, (kind, wanted), &known, None).await,
     })
 }
 
@@ -89,7 +89,8 @@ pub(super) async fn of_workload(
     }
     let known: Vec<&str> = names.map(|(name, _)| name).collect();
     if let Some(wanted) = wanted {
-        return Err(nobody(cluster, (kind, wanted), &known).await);
+        let of_another = of_another_kind(listed, wanted);
+        return Err(nobody(cluster, (kind, wanted), &known, of_another).await);
     }
     if listed.items.is_empty() {
         existing::must_be_in_a_namespace(cluster).await?;
@@ -100,14 +101,28 @@ pub(super) async fn of_workload(
     )))
 }
 
+/// A workload of this very name, as `KIND/NAME`.
+fn of_another_kind(listed: &ProxyList, wanted: &str) -> Option<String> {
+    listed.items.iter().find_map(|proxy| {
+        let (of, name) = proxy.status.workload.split_once('/')?;
+        let kind = ResourceKind::named(of).filter(|_| name == wanted)?;
+        Some(format!("{}/{name}", kind.short()))
+    })
+}
+
 /// Why nobody is meant by the name of a workload or an account: there is none, or no pod of it has
-/// a proxy. Whoever may not see which is told the nearest of those that have one.
+/// a proxy. Whoever may not see which is told the nearest of those that have one. `of_another`:
+/// what has the name and is of another kind, which was meant where there is none.
 async fn nobody(
     cluster: &Cluster,
     (kind, wanted): (ResourceKind, &str),
     known: &[&str],
+    of_another: Option<String>,
 ) -> Failure {
     let hint = match existing::read(cluster, kind, wanted).await {
+        Ok(None) if of_another.is_some() => {
+            return existing::no_such(cluster, (kind, wanted), of_another);
+        }
         Ok(None) => return existing::absent(cluster, (kind, wanted), known).await,
         Ok(Some(_)) => String::new(),
         Err(_) => {

@@ -47,13 +47,7 @@ impl Group {
 
     /// Pods with a proxy, of all.
     pub(super) fn meshed_cell(&self) -> Cell {
-        match (self.meshed, self.pods) {
-            (0, 0) => Cell::default(),
-            (meshed, pods) if meshed < pods => {
-                Cell::toned(format!("{meshed}/{pods}"), Tone::Warning)
-            }
-            (meshed, pods) => format!("{meshed}/{pods}").into(),
-        }
+        meshed_cell(self.meshed, self.pods)
     }
 
     /// Its part of what was sent to all backends of its split.
@@ -63,6 +57,15 @@ impl Group {
             .filter(|other| (&other.namespace, &other.name) == (&self.namespace, &self.name));
         let whole: u64 = siblings.map(|other| other.sums.attempts).sum();
         (whole > 0).then(|| self.sums.attempts as f64 / whole as f64)
+    }
+}
+
+/// So many with a proxy of so many pods; nothing where there are none.
+pub(super) fn meshed_cell(meshed: u32, pods: u32) -> Cell {
+    match (meshed, pods) {
+        (0, 0) => Cell::default(),
+        (meshed, pods) if meshed < pods => Cell::toned(format!("{meshed}/{pods}"), Tone::Warning),
+        (meshed, pods) => format!("{meshed}/{pods}").into(),
     }
 }
 

@@ -1,13 +1,17 @@
 //! What each pod was sent. The graph counts pods under their workloads; the metrics API tells
 //! them apart, so that the one that fails among many is found.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::cluster::names::Named;
-use crate::cluster::nearest::{hint, nearest};
+use super::groups::meshed_cell;
+use super::listed::ListedPods;
+use crate::cluster::existing::PAGE;
+use crate::cluster::names::{Named, ResourceKind};
+use crate::cluster::nearest::nearest;
 use crate::cluster::{Cluster, Refusal, existing};
 use crate::console::Console;
 use crate::failure::Failure;
@@ -18,6 +22,17 @@ use crate::output::{self, Format, number};
 const API: &str = "/apis/metrics.smi-spec.io/v1alpha2";
 /// As its answers are called.
 const ANSWER: &str = "TrafficMetrics of pods";
+
+/// By namespace and name.
+type Rows = BTreeMap<(String, String), Row>;
+
+/// A pod as it is shown.
+#[derive(Debug)]
+struct Row {
+    sent: Pod,
+    /// Whether it has a proxy, where that is known.
+    meshed: Option<bool>,
+}
 
 /// What was sent to one pod.
 #[derive(Debug, Default, Deserialize)]
@@ -44,8 +59,8 @@ struct Metric {
     value: String,
 }
 
-/// Prints a row per pod that something was sent to. False where the API knows no pod, and
-/// where it has no answer, which is told then: the graph may have one.
+/// Prints a row per pod, called or not. False where the API knows no pod, and where it has no
+/// answer, which is told then: the graph may have one.
 pub(super) async fn print(
     cluster: &Cluster,
     resource: &Named,
@@ -57,7 +72,11 @@ pub(super) async fn print(
     let scope = scope.map_or_else(String::new, |name| format!("/namespaces/{name}"));
     // As callers saw it: what cannot be reached counts nothing itself.
     let path = format!("{API}{scope}/pods?t={}s&side=client", window.as_secs());
-    let mut list = match cluster.try_read::<Value>(ANSWER, &path).await {
+    let (answer, listed) = futures::join!(
+        cluster.try_read::<Value>(ANSWER, &path),
+        ListedPods::ask(cluster, resource.name.as_deref()),
+    );
+    let mut list = match answer {
         Ok(list) => list,
         Err(refusal) => {
             console.word(&without(refusal)?)?;
@@ -68,34 +87,65 @@ pub(super) async fn print(
     let Some(items) = items.filter(|items| !items.is_empty()) else {
         return Ok(false);
     };
+    let (listed, unlisted) = match listed {
+        Ok(listed) => (listed, None),
+        Err(why) => (None, Some(why)),
+    };
     if let Some(name) = &resource.name {
-        let known = items.iter().filter_map(name_of);
-        let hint = hint(nearest(name, known).map(|meant| format!("pod/{meant}")));
-        items.retain(|item| name_of(item) == Some(name.as_str()));
-        // A controller may not know the newest yet.
-        let is_there = async || {
-            let read = existing::try_read(cluster, resource.kind, name).await;
-            matches!(read, Ok(Some(_)))
-        };
-        if items.is_empty() && !is_there().await {
-            let scope = cluster.scope_label();
-            return Err(Failure::usage(format!(
-                "there is no Pod {name} {scope}{hint}"
-            )));
-        }
+        let wanted = (resource.kind, name.as_str());
+        retain(cluster, wanted, items, listed.as_ref()).await?;
     }
     let pods: Result<Vec<Pod>, _> = items.iter().map(Pod::deserialize).collect();
     if output::data(console, format, &list)? {
         return Ok(true);
     }
     let pods = pods.map_err(|error| Failure::unknown(format!("{ANSWER}: {error}")))?;
-    let table = table(&pods, scope.is_empty(), format);
+    let rows = rows(pods, listed.as_ref(), cluster.namespace(), window);
+    let table = table(&rows, scope.is_empty(), format);
     if table.is_empty() {
         console.word(&format!("no calls in the last {} s", window.as_secs()))?;
     } else {
         table.write(console.out, console.color)?;
     }
+    if let Some(why) = unlisted {
+        console.word(&format!(
+            "{why}; without it MESHED is not told, nor pods that no controller knows"
+        ))?;
+    }
+    if listed.is_some_and(|listed| listed.is_cut) {
+        console.word(&format!(
+            "there are more than {PAGE} pods: of the others MESHED is not told, and those that no \
+             controller knows are left out; pod/NAME tells one"
+        ))?;
+    }
     Ok(true)
+}
+
+/// Leaves what is told of one pod.
+///
+/// # Errors
+/// When there is no such pod, with the nearest that something is told of, or else that there is.
+async fn retain(
+    cluster: &Cluster,
+    (kind, name): (ResourceKind, &str),
+    items: &mut Vec<Value>,
+    listed: Option<&ListedPods>,
+) -> Result<(), Failure> {
+    let known = items.iter().filter_map(name_of);
+    let meant = nearest(name, known).map(|meant| format!("pod/{meant}"));
+    items.retain(|item| name_of(item) == Some(name));
+    // A controller may not know the newest yet.
+    if !items.is_empty() || listed.is_some_and(|listed| listed.meshed.contains_key(name)) {
+        return Ok(());
+    }
+    if let Ok(Some(_)) = existing::try_read(cluster, kind, name).await {
+        return Ok(());
+    }
+    let meant = match meant {
+        Some(meant) => Some(meant),
+        None => existing::nearest_of(cluster, kind, name).await,
+    };
+    Err(existing::no_such(cluster, (kind, name), meant))
 }
 
 /// Why the graph is asked instead: the API is not served, or refuses this question or whoever
@@ -126,40 +176,66 @@ fn name_of(item: &Value) -> Option<&str> {
     item["resource"]["name"].as_str()
 }
 
-fn table(pods: &[Pod], all: bool, format: Format) -> Table {
+/// What is shown: the pods that something is told of, and in `namespace` those that are listed.
+/// One that has gone has a row as long as there are calls to it in the window.
+fn rows(pods: Vec<Pod>, listed: Option<&ListedPods>, namespace: &str, window: Duration) -> Rows {
+    let mut rows = Rows::new();
+    for sent in pods {
+        let Object { namespace, name } = &sent.resource;
+        let meshed = listed.and_then(|listed| listed.meshed.get(name).copied());
+        let is_gone = meshed.is_none() && listed.is_some_and(|listed| !listed.is_cut);
+        if !is_gone || sent.tries() > 0 {
+            let key = (namespace.clone(), name.clone());
+            rows.insert(key, Row { sent, meshed });
+        }
+    }
+    for (name, meshed) in listed.into_iter().flat_map(|listed| &listed.meshed) {
+        let key = (namespace.to_owned(), name.clone());
+        rows.entry(key).or_insert_with(|| Row {
+            sent: Pod {
+                window: format!("{}s", window.as_secs()),
+                ..Pod::default()
+            },
+            meshed: Some(*meshed),
+        });
+    }
+    rows
+}
+
+/// With the columns of other kinds, but for what the API does not know of a pod: it has p90 in
+/// place of p95, and neither what is open nor what was refused.
+fn table(rows: &Rows, all: bool, format: Format) -> Table {
     let mut head = Vec::new();
     if all {
         head.push("NAMESPACE");
     }
-    head.extend(["NAME", "SUCCESS", "RPS", "P50", "P90", "P99"]);
+    head.extend(["NAME", "MESHED", "SUCCESS", "RPS", "P50", "P90", "P99"]);
+    head.extend(["OPEN", "REFUSED"]);
     if format == Format::Wide {
         head.extend(["TRIES", "FAILURES"]);
     }
     let mut table = Table::new(&head);
-    for pod in pods {
-        let count = |name: &str| pod.metric(name).and_then(|text| text.parse().ok());
-        let success: u64 = count("success_count").unwrap_or_default();
-        let failure: u64 = count("failure_count").unwrap_or_default();
-        let tries = success + failure;
-        if tries == 0 {
-            continue;
-        }
-        let seconds = number::duration(&pod.window).unwrap_or_default();
+    for ((namespace, name), Row { sent, meshed }) in rows {
+        let seconds = number::duration(&sent.window).unwrap_or_default();
         let mut row: Vec<Cell> = Vec::new();
         if all {
-            row.push(pod.resource.namespace.clone().into());
+            row.push(namespace.clone().into());
         }
-        row.push(pod.resource.name.clone().into());
-        row.push(number::share(success, tries));
-        row.push(number::rate(tries, seconds.as_secs_f64()).into());
+        row.push(name.clone().into());
+        let meshed = meshed.map(|meshed| meshed_cell(u32::from(meshed), 1));
+        row.push(meshed.unwrap_or_default());
+        row.push(number::share(sent.count("success_count"), sent.tries()));
+        row.push(number::rate(sent.tries(), seconds.as_secs_f64()).into());
         for share in ["p50", "p90", "p99"] {
-            let ms = pod.metric(&format!("{share}_response_latency"));
+            let ms = sent.metric(&format!("{share}_response_latency"));
             // Of bytes nobody tells a latency, and 0 is written.
             let ms = ms.and_then(quantity).filter(|ms| *ms > 0.0);
             row.push(number::millis(ms).into());
         }
+        row.extend([Cell::default(), Cell::default()]);
         if format == Format::Wide {
-            row.extend([tries, failure].map(|number| Cell::from(number.to_string())));
+            let counts = [sent.tries(), sent.count("failure_count")];
+            row.extend(counts.map(|number| Cell::from(number.to_string())));
         }
         table.row(row);
     }
@@ -170,6 +246,17 @@ impl Pod {
     fn metric(&self, name: &str) -> Option<&str> {
         let metric = self.metrics.iter().find(|metric| metric.name == name)?;
         Some(&metric.value)
+    }
+
+    /// 0 of what is not told.
+    fn count(&self, name: &str) -> u64 {
+        let told = self.metric(name).and_then(|text| text.parse().ok());
+        told.unwrap_or_default()
+    }
+
+    fn tries(&self) -> u64 {
+        self.count("success_count")
+            .saturating_add(self.count("failure_count"))
     }
 }
 

@@ -29,12 +29,16 @@ async fn pods_are_told_apart_by_what_was_sent_to_each() {
         let rows = rows.map(|row| row.split_whitespace().map(ToOwned::to_owned).collect());
         rows.collect::<Vec<Vec<String>>>()
     };
-    let failing = ["web-1", "80.00%", "0.2", "1.5ms", "4.0ms", "9.0ms"];
-    let well = ["web-2", "100%", "1.0", "1.5ms", "4.0ms", "9.0ms"];
+    let failing = [
+        "web-1", "-", "80.00%", "0.2", "1.5ms", "4.0ms", "9.0ms", "-", "-",
+    ];
+    let well = [
+        "web-2", "-", "100%", "1.0", "1.5ms", "4.0ms", "9.0ms", "-", "-",
+    ];
     assert_eq!(rows("stat pod").await, [failing, well]);
     assert_eq!(rows("stat pod/web-2").await, [well]);
     let wide = rows("stat pod/web-1 -o wide").await;
-    assert_eq!(wide[0][6..], ["10", "2"]);
+    assert_eq!(wide[0][9..], ["10", "2"]);
     let (code, out, err) = run(api.client(), "weft stat pod/web-3 -n shop").await;
     assert_eq!((code, out.as_str()), (0, ""), "{err}");
     assert!(err.contains("no calls in the last 60 s"), "{err}");
@@ -44,13 +48,149 @@ async fn pods_are_told_apart_by_what_was_sent_to_each() {
     // One of the last second, of which no controller knows yet.
     let waits = json!({"metadata": {"name": "web-4", "namespace": "shop"}});
     api.put("/api/v1/namespaces/shop/pods/web-4", waits);
-    let (code, out, err) = run(api.client(), "weft stat pod/web-4 -n shop").await;
-    assert_eq!((code, out.as_str()), (0, ""), "{err}");
-    assert!(err.contains("no calls in the last 60 s"), "{err}");
+    let idle = ["web-4", "0/1", "-", "0.0", "-", "-", "-", "-", "-"];
+    assert_eq!(rows("stat pod/web-4").await, [idle]);
     // As JSON it is the API's own.
     let (_, out, _) = run(api.client(), "weft stat pod/web-1 -n shop -o json").await;
     let answer: Value = serde_json::from_str(&out).unwrap();
     assert_eq!(answer["items"], json!([metrics("web-1", "8", "2")]));
+}
+
+/// A pod of the namespace, with a proxy or without.
+fn put_pod(api: &FakeApi, name: &str, meshed: bool, phase: &str) {
+    let proxy = match meshed {
+        true => json!([{"name": "weft-proxy"}]),
+        false => json!([]),
+    };
+    api.put(
+        &format!("/api/v1/namespaces/shop/pods/{name}"),
+        json!({"metadata": {"name": name, "namespace": "shop"}, "status": {"phase": phase},
+            "spec": {"containers": [], "initContainers": proxy}}),
+    );
+}
+
+/// The beginnings of rows: name, MESHED, SUCCESS and RPS.
+fn beginnings(out: &str) -> Vec<String> {
+    let rows = out.lines().skip(1).map(|row| {
+        let cells: Vec<&str> = row.split_whitespace().take(4).collect();
+        cells.join(" ")
+    });
+    rows.collect()
+}
+
+#[tokio::test]
+async fn every_pod_of_a_namespace_has_a_row_called_or_not_and_tells_whether_it_is_meshed() {
+    let api = FakeApi::default();
+    let items = json!([
+        metrics("web-1", "8", "2"),
+        metrics("web-2", "0", "0"),
+        metrics("gone-1", "0", "0"),
+        metrics("gone-2", "6", "0"),
+    ]);
+    api.put(METRICS, json!({"items": items}));
+    for (name, meshed, phase) in [
+        ("web-1", true, "Running"),
+        ("web-2", false, "Running"),
+        ("new-1", true, "Pending"),
+        ("done-1", true, "Succeeded"),
+    ] {
+        put_pod(&api, name, meshed, phase);
+    }
+    let (code, out, err) = run(api.client(), "weft stat pod -n shop").await;
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    let head: Vec<&str> = out.lines().next().unwrap().split_whitespace().collect();
+    assert_eq!(
+        head.join(" "),
+        "NAME MESHED SUCCESS RPS P50 P90 P99 OPEN REFUSED"
+    );
+    let expected = [
+        "gone-2 - 100% 0.1",
+        "new-1 1/1 - 0.0",
+        "web-1 1/1 80.00% 0.2",
+        "web-2 0/1 - 0.0",
+    ];
+    assert_eq!(beginnings(&out), expected);
+    let (code, out, err) = run(api.client(), "weft stat pod/new-1 -n shop").await;
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    assert_eq!(beginnings(&out), ["new-1 1/1 - 0.0"]);
+    // Of the newest no controller knows, and they may be meant too.
+    for (named, meant) in [("wbe-1", "pod/web-1"), ("nwe-1", "po/new-1")] {
+        let line = format!("weft stat pod/{named} -n shop");
+        let (code, out, err) = run(api.client(), &line).await;
+        assert_eq!((code, out.as_str()), (2, ""), "{err}");
+        let words = format!("there is no Pod {named} in namespace shop; you may mean {meant}\n");
+        assert_eq!(err, words);
+    }
+    // Of all namespaces what controllers know: nobody waits for the pods of a large cluster.
+    api.put(
+        "/apis/metrics.smi-spec.io/v1alpha2/pods",
+        json!({"items": [metrics("web-1", "8", "2"), metrics("web-2", "0", "0")]}),
+    );
+    let (code, out, err) = run(api.client(), "weft stat pod -A").await;
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    let expected = ["shop web-1 - 80.00%", "shop web-2 - -"];
+    assert_eq!(beginnings(&out), expected);
+    assert_eq!(api.reads("/api/v1/pods"), 0);
+}
+
+#[tokio::test]
+async fn pods_beyond_one_answer_are_told_to_be_missing() {
+    let api = FakeApi::default();
+    api.put(METRICS, json!({"items": [metrics("web-500", "8", "2")]}));
+    for number in 0..500 {
+        put_pod(&api, &format!("web-{number:03}"), true, "Running");
+    }
+    let (code, out, err) = run(api.client(), "weft stat pod -n shop").await;
+    assert_eq!((code, err.as_str()), (0, ""), "500 are all");
+    assert_eq!(out.lines().count(), 502, "a head, and one that has gone");
+    put_pod(&api, "web-500", true, "Running");
+    let (code, out, err) = run(api.client(), "weft stat pod -n shop").await;
+    assert_eq!((code, out.lines().count()), (0, 502), "{err}");
+    assert!(err.starts_with("there are more than 500 pods: "), "{err}");
+    assert_eq!(api.largest_list(), 500);
+    let (_, out, err) = run(api.client(), "weft stat pod/web-500 -n shop").await;
+    assert_eq!(err, "");
+    assert_eq!(beginnings(&out), ["web-500 1/1 80.00% 0.2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_are_listed_at_once_with_what_was_sent_to_them() {
+    let api = FakeApi::default();
+    api.put(METRICS, json!({"items": [metrics("web-1", "8", "2")]}));
+    put_pod(&api, "web-1", true, "Running");
+    let each = Duration::from_secs(1);
+    let begun = tokio::time::Instant::now();
+    let (code, out, err) = run(api.slow_client(each), "weft stat pod -n shop").await;
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    assert_eq!(beginnings(&out), ["web-1 1/1 80.00% 0.2"]);
+    let took = begun.elapsed();
+    assert!(took < each * 2, "{took:?}");
+}
+
+#[tokio::test]
+async fn who_may_not_list_pods_is_told_so_beside_what_was_sent_to_them() {
+    let items = json!({"items": [metrics("web-1", "8", "2"), metrics("web-2", "0", "0")]});
+    let message = "pods is forbidden: User \"eve\" cannot list resource \"pods\" in API group \"\" \
+                   in the namespace \"shop\"";
+    let denied = json!({"kind": "Status", "status": "Failure", "message": message, "code": 403});
+    let client = Client::new(
+        tower::service_fn(move |request: Request<Body>| {
+            let (code, body) = match request.uri().path() {
+                METRICS => (StatusCode::OK, &items),
+                _ => (StatusCode::FORBIDDEN, &denied),
+            };
+            let mut answer = Response::new(Body::from(body.to_string().into_bytes()));
+            *answer.status_mut() = code;
+            async move { Ok::<_, Infallible>(answer) }
+        }),
+        "shop",
+    );
+    let (code, out, err) = run(client, "weft stat pod -n shop").await;
+    assert_eq!(code, 0, "{err}");
+    let expected = ["web-1 - 80.00% 0.2", "web-2 - - 0.0"];
+    assert_eq!(beginnings(&out), expected);
+    assert!(err.contains("cannot list resource \"pods\""), "{err}");
+    assert!(err.contains("without it MESHED is not told"), "{err}");
 }
 
 #[tokio::test]
