@@ -54,7 +54,7 @@ fn routes_that_a_service_names_are_counted_and_a_missing_group_is_an_event() -> 
     })?;
     for path in ["/items", "/else"] {
         let seen = web.get(&url("cart", 8080, path), &["-n", &CALLS.to_string()])?;
-        ensure!(seen.answered == CALLS, "{seen:?}");
+        assert_eq!(seen.answered, CALLS, "{seen:?}");
     }
     eventually(SHOWN, "every call is counted once", || {
         let served = served(&ns)?;
