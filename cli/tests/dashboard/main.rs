@@ -19,6 +19,7 @@ mod pictures;
 mod places;
 mod reach;
 mod safety;
+mod shares;
 mod shop;
 mod taps;
 
