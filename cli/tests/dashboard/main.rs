@@ -13,6 +13,7 @@ mod clock;
 mod cost;
 mod folding;
 mod health;
+mod losses;
 mod mesh;
 mod pages;
 mod pictures;
