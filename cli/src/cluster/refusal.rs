@@ -44,7 +44,7 @@ impl Refusal {
                 },
             },
             kube::Error::Service(error) if error.is::<LengthLimitError>() => Why::Other(
-                "the answer is longer than one is read; ask for less, such as one namespace"
+                "the answer is too long to be read; ask for less, such as one namespace"
                     .to_owned(),
             ),
             kube::Error::Service(error) => Why::Other(format!(
@@ -437,7 +437,7 @@ mod tests {
         let error = http_body_util::BodyExt::collect(limited).await;
         let error = kube::Error::Service(error.unwrap_err());
         let words = Refusal::of("graphs", error).into_failure().to_string();
-        assert!(words.starts_with("graphs: the answer is longer"), "{words}");
+        assert!(words.starts_with("graphs: the answer is too long"), "{words}");
         assert!(!words.contains("not reached"), "{words}");
     }
 
