@@ -44,8 +44,7 @@ impl Refusal {
                 },
             },
             kube::Error::Service(error) if error.is::<LengthLimitError>() => Why::Other(
-                "the answer is too long to be read; ask for less, such as one namespace"
-                    .to_owned(),
+                "the answer is too long to be read; ask for less, such as one namespace".to_owned(),
             ),
             kube::Error::Service(error) => Why::Other(format!(
                 "the API server is not reached: {}; `kubectl config view --minify` shows which \
@@ -437,7 +436,10 @@ mod tests {
         let error = http_body_util::BodyExt::collect(limited).await;
         let error = kube::Error::Service(error.unwrap_err());
         let words = Refusal::of("graphs", error).into_failure().to_string();
-        assert!(words.starts_with("graphs: the answer is too long"), "{words}");
+        assert!(
+            words.starts_with("graphs: the answer is too long"),
+            "{words}"
+        );
         assert!(!words.contains("not reached"), "{words}");
     }
 
