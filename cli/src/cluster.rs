@@ -388,16 +388,36 @@ pub(crate) async fn accepted(answer: http::Response<Body>) -> kube::Result<Body>
         return Ok(body);
     }
     let bytes = whole(body, REFUSAL).await?;
+    let code = head.status.as_u16();
     let status = serde_json::from_slice::<Status>(&bytes).ok();
     // What stands between may answer too, with words of its own or none.
-    let status = status.unwrap_or_else(|| {
-        let words = match String::from_utf8_lossy(&bytes).trim() {
-            "" => format!("status {}", head.status.as_u16()),
-            words => words.to_owned(),
-        };
-        Status::failure(&words, "").with_code(head.status.as_u16())
+    let mut status = status.unwrap_or_else(|| {
+        let words = String::from_utf8_lossy(&bytes);
+        Status::failure(words.trim(), "")
     });
+    if status.code == 0 {
+        status.code = code;
+    }
+    if head.status.is_redirection() {
+        status.message = redirected(&head);
+    } else if status.message.is_empty() {
+        status.message = format!("status {code}");
+    }
     Err(kube::Error::Api(status.boxed()))
+}
+
+/// Where an answer sends whoever asks. He does not go there: the user's credentials are the API
+/// server's alone.
+fn redirected(head: &http::response::Parts) -> String {
+    let place = head.headers.get(http::header::LOCATION);
+    let place = place.map_or("elsewhere".into(), |place| {
+        String::from_utf8_lossy(place.as_bytes())
+    });
+    format!(
+        "status {} redirects to {place}, which is not followed; `kubectl config view --minify` \
+         shows which API server is asked",
+        head.status.as_u16()
+    )
 }
 
 /// All of an answer that has at most `most` bytes.

@@ -153,7 +153,20 @@ export interface TapLine { request?: TapRequest; metadata?: TapCounts }
 
 /** `named`: the namespace was said, and is not only the kubeconfig's. */
 export interface Start { namespace: string; named: boolean; all: boolean; version: string }
-export interface Scope { cluster: boolean; namespaces: string[]; incomplete?: boolean }
+/** `cluster`: all namespaces are listed, unless there are more than are told, or some are not told yet. */
+export interface Scope { cluster: boolean; namespaces: string[]; truncated?: boolean; incomplete?: boolean }
+
+/** Status of what came and is no answer, as that of a gateway which got such a one. */
+export const UNREADABLE = 502;
+
+/** What is missing, as words for a person. */
+export interface Cause {
+  why: string;
+  /** What is said once it is over. */
+  over: string;
+  /** Whether it is the controller that does not answer. */
+  controller: boolean;
+}
 
 /** An answer that is none: `status` as HTTP has it, 0 where nobody answered. */
 export class Refusal extends Error {
@@ -176,6 +189,17 @@ export class Refusal extends Error {
   /** Who knows has too much to answer, and says so to whoever may ask. */
   get crowded(): boolean {
     return this.status === 429;
+  }
+
+  get cause(): Cause {
+    const of = (why: string, over: string, controller = false): Cause => ({ why, over, controller });
+    const back = "The controller answers again.";
+    if (this.crowded) return of("the controller has too much to answer and is asked again", back, true);
+    if (this.status === 0) return of("this page has nobody to ask", "weft dashboard answers again.");
+    // What stands before controllers says so of those that are away, and they of themselves while they begin.
+    if ([503, 504].includes(this.status)) return of(this.again === undefined ? "no controller answers" : "the controller cannot answer yet", back, true);
+    if (this.lost) return of("there is no answer to show", "There are answers again.");
+    return of("no answer is given to this reader", "This reader is answered again.");
   }
 
   /** Of a question that had an answer before: what it names may have no pod for a moment, and is
@@ -240,7 +264,7 @@ async function read(answer: Response): Promise<unknown> {
   try {
     told = await answer.json();
   } catch {
-    throw new Refusal(answer.ok ? 0 : answer.status, "the answer cannot be read");
+    throw new Refusal(answer.ok ? UNREADABLE : answer.status, "the answer cannot be read");
   }
   if (!answer.ok) {
     const { message, details } = told as { message?: unknown; details?: { name?: unknown; retryAfterSeconds?: unknown } };

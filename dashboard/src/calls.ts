@@ -1,7 +1,7 @@
 // Edges as rows: the same numbers as in the picture, for whoever reads tables.
 
 import type { Edge } from "./api";
-import { type Model, hasOwnTls, health, refusals } from "./model";
+import { type Ended, type Model, hasOwnTls, health, refusals, successRate } from "./model";
 import type { Cell, Row } from "./table";
 import { ago, milliseconds, percent, rate } from "./text";
 import { type App, question } from "./view";
@@ -11,10 +11,11 @@ export const COLUMNS = ["From", "To", "Service", "Protocol", "Secured", "Success
 const TONES = { ok: "good", warn: "warn", bad: "bad", idle: undefined } as const;
 
 /** A cell with the share of good calls. */
-export function success(requests: number, good: number, failure: number): Cell {
-  if (requests === 0) return { text: "", by: -1 };
-  const cell: Cell = { text: percent(good / requests), by: good / requests };
-  const tone = TONES[health(requests, failure)];
+export function success(ended: Ended): Cell {
+  const share = successRate(ended);
+  if (share === undefined) return { text: "", by: -1 };
+  const cell: Cell = { text: percent(share), by: share };
+  const tone = TONES[health(ended)];
   return tone ? { ...cell, tone } : cell;
 }
 
@@ -65,7 +66,7 @@ export function row(app: App, model: Model, edge: Edge, unfolded = { model, edge
       { text: edge.service ? `${edge.service}:${edge.port ?? ""}` : String(edge.port ?? "") },
       { text: edge.protocol },
       secured(edge),
-      success(edge.requests, edge.success, edge.failure),
+      success(edge),
       { text: rate(edge.requests, model.seconds), by: edge.requests },
       time(edge.ms?.p50),
       time(edge.ms?.p95),

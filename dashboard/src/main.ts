@@ -1,9 +1,9 @@
 // The page: asks every two seconds, shows what it was told, and says when nobody tells it
 // anything any more.
 
-import { type Graph, Mesh, Refusal, type Start } from "./api";
+import { type Graph, Mesh, Refusal, type Scope, type Start, UNREADABLE } from "./api";
 import { h, set, write } from "./dom";
-import { loss, Model } from "./model";
+import { compare, loss, Model } from "./model";
 import { ExplainPage } from "./pages/explain";
 import { GraphPage } from "./pages/graph";
 import { HealthPage } from "./pages/health";
@@ -25,6 +25,8 @@ const PLACES_AT_ONCE = 20;
 /** So long at most whoever does not answer yet is asked again what may be read, before the page begins. */
 const FIRST_WITHIN = 10_000;
 const KEY = "weft-dashboard";
+/** How an address with a key goes on behind its path. */
+const GIVEN = "#key=";
 const ALL = "*";
 
 class Dashboard implements App {
@@ -38,6 +40,10 @@ class Dashboard implements App {
   private readonly footer = found("footer");
   private readonly links = new Map<string, HTMLAnchorElement>();
   private readonly places = h("select", { id: "place", change: () => this.go({ place: this.places.value === ALL ? "" : this.places.value, node: "", hops: 0 }) });
+  /** What may be read, as far as somebody told. */
+  private scopes: Scope = { cluster: false, namespaces: [], incomplete: true };
+  /** What is offered, so that it is written only when it changes. */
+  private offered = "";
   private readonly command = h("code");
   private readonly known = h("span");
   /** In place of a page as long as nothing is known of where the reader went. */
@@ -69,7 +75,11 @@ class Dashboard implements App {
       event.preventDefault();
       this.main.focus();
     });
-    window.addEventListener("hashchange", () => this.move());
+    window.addEventListener("hashchange", () => {
+      // Another address of weft dashboard's, and no place of this page.
+      if (location.hash.startsWith(GIVEN)) location.reload();
+      else this.move();
+    });
     document.addEventListener("keydown", (event) => this.key(event));
     document.addEventListener("visibilitychange", () => {
       if (document.hidden) return;
@@ -106,6 +116,8 @@ class Dashboard implements App {
       this.tell("", "");
       write(this.known, "");
       write(this.nothing, "Asking what there is.");
+      // It may be a new one.
+      if (this.state.place !== "" && !this.scopes.namespaces.includes(this.state.place)) void this.scope();
     }
     if (this.shown !== page) {
       const first = this.shown === undefined;
@@ -148,15 +160,15 @@ class Dashboard implements App {
       const quiet = state.quiet && this.page() === this.graph;
       const [graph, extra] = await Promise.all([this.mesh.graph(state.place, deep, quiet), this.extra(state)]);
       if (turn !== this.turn) return;
-      if (this.view?.lost) this.say("The controller answers again.");
+      if (this.view?.lost) this.say(this.view.lost.over);
       if (this.away) void this.scope();
       this.away = false;
       const at = Date.parse(graph.metadata.end);
-      this.view = { state: this.state, model: new Model(whole(graph)), extra, at, came: performance.now() };
-      this.tell("", "");
+      this.view = { state: this.state, model: new Model(whole(graph)), extra, at, came: performance.now(), absent: false };
+      this.settle();
     } catch (error) {
       if (turn !== this.turn) return;
-      this.fail(error instanceof Refusal ? error : new Refusal(0, "the answer cannot be read"));
+      this.fail(error instanceof Refusal ? error : new Refusal(UNREADABLE, "the answer cannot be read"));
     }
     this.show();
     if (!document.hidden) this.soon(EACH);
@@ -186,14 +198,37 @@ class Dashboard implements App {
   private fail(refusal: Refusal): void {
     const kind = refusal.lost || refusal.crowded ? "lost" : "refused";
     this.away = refusal.lost;
+    // That somebody answers again is so no longer.
+    if (!this.view?.lost) this.say("");
     if (!this.view) {
       write(this.nothing, "Nothing is known of this place.");
       this.tell(kind, refusal.message);
       return;
     }
-    this.view.lost ??= { since: this.view.at + performance.now() - this.view.came, why: refusal.message };
-    const cause = refusal.lost ? "no controller answers" : refusal.crowded ? "the controller has too much to answer and is asked again" : "no answer is given to this reader";
-    this.tell(kind, `Stale since ${clock(this.view.at)}: ${cause}. What is shown is what was known then. ${refusal.message}`);
+    const { cause, message } = refusal;
+    const since = this.view.lost?.since ?? this.view.at + performance.now() - this.view.came;
+    this.view.lost = { ...cause, since, message };
+    this.tell(kind, `Stale since ${clock(this.view.at)}: ${cause.why}. What is shown is what was known then. ${message}`);
+  }
+
+  /** Where an answer came there is nothing to tell, unless it is empty because there is no such namespace. */
+  private settle(): void {
+    if (!this.view || this.view.lost) return;
+    const { place } = this.state;
+    this.view.absent = this.view.model.nodes.size === 0 && this.absent(place);
+    if (this.view.absent) this.tell("refused", `There is no namespace ${place}; another can be chosen above.`);
+    else this.tell("", "");
+  }
+
+  /** Whether there is no namespace of this name, as whoever may see all of them was told. */
+  private absent(place: string): boolean {
+    return this.scopes.cluster && this.untold(place);
+  }
+
+  /** Whether all that may be read was told, and this is not among it. */
+  private untold(place: string): boolean {
+    const { namespaces, truncated, incomplete } = this.scopes;
+    return place !== "" && place !== ALL && !truncated && !incomplete && !namespaces.includes(place);
   }
 
   private tell(kind: string, words: string): void {
@@ -223,25 +258,34 @@ class Dashboard implements App {
     let [within, left] = [PLACES_EACH, PLACES_AT_ONCE];
     try {
       const scope = await this.mesh.scope();
-      this.choose(scope.namespaces, scope.cluster);
+      const before = scope.truncated || scope.incomplete ? this.scopes.namespaces : [];
+      const namespaces = [...new Set([...before, ...scope.namespaces])].sort(compare);
+      this.scopes = { ...scope, namespaces };
+      const was = this.view?.absent;
+      this.settle();
+      if (this.view?.absent !== was) this.show();
       if (scope.incomplete && atOnce > 0) [within, left] = [EACH, atOnce - 1];
     } catch {
-      this.choose([], false);
       within = PLACES_AGAIN;
     }
+    this.choose();
     // Of several that were begun the last one goes on. Whoever looks again asks again.
     clearTimeout(this.nextPlaces);
     if (!document.hidden) this.nextPlaces = window.setTimeout(() => void this.scope(left), within);
   }
 
-  private choose(namespaces: string[] = [], cluster = false): void {
+  private choose(): void {
+    const { cluster, namespaces } = this.scopes;
     const wanted = this.state.place === "" ? ALL : this.state.place;
-    const held = new Set([...this.places.options].map((option) => option.value));
-    const more = [...(cluster ? [ALL] : []), ...namespaces, this.start.namespace, wanted];
-    for (const place of more) {
-      if (held.has(place)) continue;
-      held.add(place);
-      this.places.append(h("option", { value: place }, place === ALL ? "All namespaces" : place));
+    const offered = new Set([...(cluster || this.start.all || wanted === ALL ? [ALL] : []), ...namespaces]);
+    if (!this.untold(this.start.namespace)) offered.add(this.start.namespace);
+    // What somebody typed is a choice only as long as he is there.
+    offered.add(wanted);
+    const rows = [...offered].map((place): [string, string] => [place, place === ALL ? "All namespaces" : this.absent(place) ? `${place}: not there` : place]);
+    const told = rows.flat().join("\n");
+    if (this.offered !== told) {
+      this.offered = told;
+      this.places.replaceChildren(...rows.map(([place, text]) => h("option", { value: place }, text)));
     }
     this.places.value = wanted;
   }
@@ -293,32 +337,48 @@ function found(selector: string): HTMLElement {
   return element;
 }
 
-/** Takes the key out of the address, where it would be kept and shown. */
-function key(): string {
-  const given = /^#key=([0-9a-f]+)$/.exec(location.hash)?.[1];
-  if (given) {
-    sessionStorage.setItem(KEY, given);
-    history.replaceState(null, "", location.pathname);
+/**
+ * Takes the key out of the address, where it would be kept and shown. `refused`: it is not of this
+ * start, and the tab has one that is.
+ */
+async function key(): Promise<{ held: string; refused: boolean }> {
+  const before = sessionStorage.getItem(KEY) ?? "";
+  if (!location.hash.startsWith(GIVEN)) return { held: before, refused: false };
+  const given = /^[0-9a-f]+$/.exec(location.hash.slice(GIVEN.length))?.[0] ?? "";
+  history.replaceState(null, "", location.pathname);
+  if (before !== "" && before !== given && (await isRefused(given)) && !(await isRefused(before))) return { held: before, refused: true };
+  sessionStorage.setItem(KEY, given);
+  return { held: given, refused: false };
+}
+
+async function isRefused(held: string): Promise<boolean> {
+  try {
+    await new Mesh(held).start();
+    return false;
+  } catch (error) {
+    return error instanceof Refusal && error.status === 403;
   }
-  return sessionStorage.getItem(KEY) ?? "";
 }
 
 /**
- * Where the page begins: with all namespaces, for whoever may read them and has named none. Who
- * does not answer for a moment, as a controller that has just begun, has not said that he may not.
+ * Where the page begins: with all namespaces, for whoever may read them and has named none, or in
+ * the kubeconfig's, or where that may not be read in the first one that may. Who does not answer for
+ * a moment, as a controller that has just begun, has not said that he may not.
  */
 async function first(mesh: Mesh): Promise<Start> {
   const start = await mesh.start();
-  if (start.named || start.all || location.hash !== "") return start;
+  if (start.named || start.all || /[?&]ns=/.test(location.hash)) return start;
   const until = performance.now() + FIRST_WITHIN;
   for (;;) {
     try {
-      return { ...start, all: (await mesh.scope()).cluster };
+      const { cluster, namespaces, incomplete } = await mesh.scope();
+      if (cluster || namespaces.includes(start.namespace)) return { ...start, all: cluster };
+      if (!incomplete || performance.now() > until) return { ...start, namespace: namespaces[0] ?? start.namespace };
     } catch (error) {
       if (!(error instanceof Refusal) || !(error.lost || error.crowded) || performance.now() > until) return start;
       alarm(error.message);
-      await new Promise((resolve) => setTimeout(resolve, EACH));
     }
+    await new Promise((resolve) => setTimeout(resolve, EACH));
   }
 }
 
@@ -330,9 +390,11 @@ function alarm(words: string): void {
 }
 
 async function begin(): Promise<void> {
-  const held = key();
   try {
-    new Dashboard(held, await first(new Mesh(held))).run();
+    const { held, refused } = await key();
+    const page = new Dashboard(held, await first(new Mesh(held)));
+    page.run();
+    if (refused) page.say("The key in that address is not of this start of weft dashboard; the page goes on with its own.");
   } catch (error) {
     const words = error instanceof Refusal ? error.message : "the page could not start";
     alarm(words);

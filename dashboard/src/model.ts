@@ -51,9 +51,19 @@ export function refusals(edge: Edge): number {
   return Object.values(edge.refused ?? {}).reduce((sum, count) => sum + count, 0);
 }
 
-export function health(requests: number, failure: number): Health {
+/** Calls, and how they ended; `requests` has the cancelled ones too. */
+export interface Ended { requests: number; success: number; failure: number }
+
+/** Share that succeeded, as `weft` reckons it: whoever left before the answer says nothing; undefined where nobody else called. */
+export function successRate({ success, failure }: Pick<Ended, "success" | "failure">): number | undefined {
+  const answered = success + failure;
+  return answered > 0 ? success / answered : undefined;
+}
+
+/** `excused`: failures that make nobody ill. */
+export function health({ requests, success, failure }: Ended, excused = 0): Health {
   if (requests === 0) return "idle";
-  const share = failure / requests;
+  const share = Math.max(0, failure - excused) / Math.max(1, success + failure);
   return share >= WRONG ? "bad" : share >= WORTH_A_LOOK ? "warn" : "ok";
 }
 
@@ -85,7 +95,7 @@ export function ways(edges: Edge[]): Way[] {
   }
   const all = [...found.values()];
   for (const way of all) {
-    way.health = health(way.requests, way.failure);
+    way.health = health(way);
     // A share that nobody tells may be any, and own TLS is no mutual one: that the others had it all closes no lock.
     if (way.mtls === 1 && unsaid.has(way)) way.mtls = undefined;
   }
@@ -147,7 +157,7 @@ export class Model {
       sums.open += edge.open;
     }
     // Whoever refuses a call as he was told is not ill.
-    sums.health = worse(health(sums.requests, Math.max(0, sums.failure - sums.refused)), this.worst.get(id) ?? "idle");
+    sums.health = worse(health(sums, sums.refused), this.worst.get(id) ?? "idle");
     return sums;
   }
 

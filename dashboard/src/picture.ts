@@ -5,8 +5,8 @@ import type { MeshNode } from "./api";
 import { h, s, set, write } from "./dom";
 import { layout, NODE, type Layout, type Place } from "./layout";
 import { LOCKS, lockOf } from "./lock";
-import { type Health, type Model, type Way, title, ways } from "./model";
-import { percent, plain, rate, short } from "./text";
+import { type Health, type Model, type Way, successRate, title, ways } from "./model";
+import { percent, plain, rate, short, succeeding } from "./text";
 
 /** Letters of a name that fit into a node. */
 const LETTERS = 19;
@@ -247,9 +247,7 @@ function below(node: MeshNode | undefined, sums: Sums, seconds: number): string 
   const parts = node?.namespace ? [short(node.namespace, 12)] : [];
   if (sums.requests === 0) parts.push("no calls");
   else parts.push(`${rate(sums.requests, seconds)}/s`);
-  // A refusal is the caller's failure; what is served is another matter.
-  const served = sums.requests - sums.refused;
-  if (served > 0) parts.push(percent(sums.success / served));
+  parts.push(...succeeding(successRate(sums)));
   if (sums.refused > 0) parts.push(`⊘ ${sums.refused}`);
   return parts.join(" · ");
 }
@@ -257,7 +255,7 @@ function below(node: MeshNode | undefined, sums: Sums, seconds: number): string 
 function spoken(node: MeshNode, sums: Sums, seconds: number, word: string, outside: boolean): string {
   const name = node.kind === "Rest" ? node.name : `${node.kind} ${node.name}`;
   const parts = [`${name}${node.namespace ? ` in ${node.namespace}` : ""}`, word];
-  if (sums.requests > 0) parts.push(`${rate(sums.requests, seconds)} calls per second, ${percent(sums.success / sums.requests)} succeed`);
+  if (sums.requests > 0) parts.push([`${rate(sums.requests, seconds)} calls per second`, ...succeeding(successRate(sums), " succeed")].join(", "));
   if (sums.refused > 0) parts.push(`${sums.refused} refused`);
   parts.push(outside ? "not in the mesh" : node.pods === undefined ? "" : `${node.meshed ?? 0} of ${node.pods} pods in the mesh`);
   return plain(parts.filter((part) => part !== "").join("; "));
@@ -266,7 +264,7 @@ function spoken(node: MeshNode, sums: Sums, seconds: number, word: string, outsi
 function labelled(way: Way, seconds: number): string {
   const parts = [`${rate(way.requests, seconds)}/s`];
   if (way.refused > 0) parts.push(`⊘ ${way.refused} refused`);
-  else if (way.failure > 0) parts.push(`${percent(way.failure / way.requests)} fail`);
+  else if (way.failure > 0) parts.push(`${percent(1 - (successRate(way) ?? 1))} fail`);
   return parts.join(" · ");
 }
 

@@ -21,6 +21,11 @@ export function percent(share: number): string {
   return `${digits} %`;
 }
 
+/** A share of success as a part of a line; no part where nobody knows one. */
+export function succeeding(share: number | undefined, word = ""): string[] {
+  return share === undefined ? [] : [percent(share) + word];
+}
+
 export function rate(count: number, seconds: number): string {
   const each = seconds > 0 ? count / seconds : 0;
   return each === 0 ? "0" : each < 10 ? each.toFixed(2) : each.toFixed(each < 100 ? 1 : 0);

@@ -1,6 +1,6 @@
 // What a page is given each time something is known anew, and what it may ask for.
 
-import type { Edge, End, Mesh, MeshNode, Proxy, Split, Target } from "./api";
+import type { Cause, Edge, End, Mesh, MeshNode, Proxy, Split, Target } from "./api";
 import type { Model } from "./model";
 
 /** Where the person is; all of it stands in the address, so it can be kept and shared. */
@@ -38,7 +38,9 @@ export interface View {
   /** When it came, on a clock that only measures how long things take. */
   came: number;
   /** Since when nobody answers, or not to this reader, by the controller's clock. */
-  lost?: { since: number; why: string };
+  lost?: Cause & { since: number; message: string };
+  /** There is no such namespace. */
+  absent: boolean;
 }
 
 export interface Page {

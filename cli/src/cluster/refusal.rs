@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crds::observe::GROUP;
+use http_body_util::LengthLimitError;
 
 use crate::failure::Failure;
 
@@ -42,6 +43,9 @@ impl Refusal {
                     again_in: again_in(&status),
                 },
             },
+            kube::Error::Service(error) if error.is::<LengthLimitError>() => Why::Other(
+                "the answer is too long to be read; ask for less, such as one namespace".to_owned(),
+            ),
             kube::Error::Service(error) => Why::Other(format!(
                 "the API server is not reached: {}; `kubectl config view --minify` shows which \
                  one is asked",
@@ -423,6 +427,20 @@ mod tests {
             refusal_of("Pod shop/web", 404, "pods \"web\" not found"),
             "Pod shop/web: pods \"web\" not found"
         );
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_too_long_is_no_api_server_that_is_not_reached() {
+        let body = http_body_util::Full::new(bytes::Bytes::from_static(b"long"));
+        let limited = http_body_util::Limited::new(body, 3);
+        let error = http_body_util::BodyExt::collect(limited).await;
+        let error = kube::Error::Service(error.unwrap_err());
+        let words = Refusal::of("graphs", error).into_failure().to_string();
+        assert!(
+            words.starts_with("graphs: the answer is too long"),
+            "{words}"
+        );
+        assert!(!words.contains("not reached"), "{words}");
     }
 
     #[test]

@@ -13,12 +13,14 @@ mod clock;
 mod cost;
 mod folding;
 mod health;
+mod losses;
 mod mesh;
 mod pages;
 mod pictures;
 mod places;
 mod reach;
 mod safety;
+mod shares;
 mod shop;
 mod taps;
 

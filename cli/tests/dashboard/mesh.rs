@@ -120,11 +120,15 @@ impl Mesh {
     }
 
     pub(super) fn graph(&self, graph: &Value) {
-        let graph = typed::<Graph>(graph);
+        self.graph_of("shop", graph);
         self.api
-            .put(&format!("{OBSERVE}/graphs/live"), graph.clone());
-        self.api
-            .put(&format!("{OBSERVE}/namespaces/shop/graphs/live"), graph);
+            .put(&format!("{OBSERVE}/graphs/live"), typed::<Graph>(graph));
+    }
+
+    /// The graph of one namespace alone.
+    pub(super) fn graph_of(&self, namespace: &str, graph: &Value) {
+        let path = format!("{OBSERVE}/namespaces/{namespace}/graphs/live");
+        self.api.put(&path, typed::<Graph>(graph));
     }
 
     pub(super) fn scope(&self, cluster: bool, namespaces: &[&str]) {
@@ -179,6 +183,11 @@ impl Mesh {
 
     pub(super) async fn forbid(&self, namespace: &str) {
         self.script.lock().await.forbidden = Some(namespace.to_owned());
+    }
+
+    /// All may be read again.
+    pub(super) async fn allow(&self) {
+        self.script.lock().await.forbidden = None;
     }
 
     pub(super) async fn break_list(&self, kind: &str) {

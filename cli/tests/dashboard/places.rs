@@ -67,3 +67,60 @@ async fn page_that_is_opened_before_a_controller_answers_begins_with_all_namespa
     browser.open(&other.url).await;
     browser.wait(&format!("{place} === 'shop'")).await;
 }
+
+#[tokio::test]
+async fn page_begins_in_the_first_namespace_that_may_be_read_where_the_own_may_not() {
+    let mesh = Mesh::start().await;
+    mesh.graph_of("bank", &shop::shop(60));
+    mesh.scope(false, &["bank", "mint"]);
+    mesh.forbid("shop").await;
+    let weft = mesh.dashboard(&[]).await;
+    let mut browser = Browser::start().await;
+    browser.open(&weft.url).await;
+    let place = "document.querySelector('#place')?.value";
+    browser.wait(&format!("{place} === 'bank'")).await;
+    browser
+        .wait("document.querySelectorAll('.node').length > 0")
+        .await;
+    assert_eq!(browser.text("#alert").await, "");
+    browser.wait(&format!("!{}", offered("shop"))).await;
+    // Control: one that was named is asked about.
+    let named = mesh.dashboard(&["-n", "shop"]).await;
+    browser.open(&named.url).await;
+    browser.wait(&format!("{place} === 'shop'")).await;
+    browser
+        .wait("document.querySelector('#alert').className === 'refused'")
+        .await;
+}
+
+#[tokio::test]
+async fn namespace_that_is_not_there_is_told_and_stays_no_choice() {
+    let mut shown = Shown::of(&shop::shop(60)).await;
+    let mut empty = shop::shop(60);
+    for list in ["nodes", "edges"] {
+        empty[list] = serde_json::json!([]);
+    }
+    shown.mesh.graph_of("shpo", &empty);
+    shown.mesh.graph_of("weft-system", &empty);
+    let browser = &mut shown.browser;
+    browser.eval("location.hash = '/graph?ns=shpo'").await;
+    browser.see("There is no namespace shpo").await;
+    assert_eq!(browser.eval(&offered("shpo")).await, true);
+    // Control: one that is there and has no workload.
+    browser
+        .eval("location.hash = '/graph?ns=weft-system'")
+        .await;
+    browser.see("The mesh knows no workload here.").await;
+    assert_eq!(browser.text("#alert").await, "");
+    assert_eq!(browser.eval(&offered("shpo")).await, false);
+    // One that was made since is there.
+    shown.mesh.scope(true, &["shop", "shpo", "weft-system"]);
+    browser.eval("location.hash = '/graph?ns=shpo'").await;
+    browser
+        .wait("document.querySelector('main .graph .empty')?.textContent.startsWith('The mesh')")
+        .await;
+    browser
+        .wait("document.querySelector('#alert').textContent === ''")
+        .await;
+    assert_eq!(browser.faults().await, [""; 0]);
+}

@@ -156,6 +156,34 @@ async fn another_page_in_the_same_browser_learns_and_does_nothing() {
     );
 }
 
+#[tokio::test]
+async fn link_with_a_wrong_key_leaves_the_tab_its_good_one() {
+    let mut shown = Shown::of(&shop::shop(60)).await;
+    let origin = shown.weft.origin().to_owned();
+    let good = shown.weft.url.split_once("key=").unwrap().1.to_owned();
+    let browser = &mut shown.browser;
+    let wrong = "0".repeat(good.len());
+    browser.open(&format!("{origin}/#key={wrong}")).await;
+    browser
+        .wait("document.querySelector('#words')?.textContent.includes('is not of this start')")
+        .await;
+    browser
+        .wait("document.querySelectorAll('.node').length > 0")
+        .await;
+    let held = "sessionStorage.getItem('weft-dashboard')";
+    assert_eq!(browser.eval(held).await, good);
+    let address = browser.eval("location.href").await;
+    assert!(!address.as_str().unwrap().contains("key="), "{address}");
+    // Control: a good one takes the place of a wrong one.
+    browser
+        .eval(&format!(
+            "sessionStorage.setItem('weft-dashboard', '{wrong}')"
+        ))
+        .await;
+    browser.open(&format!("{origin}/#key={good}")).await;
+    browser.wait(&format!("{held} === '{good}'")).await;
+}
+
 #[test]
 fn the_page_that_weft_carries_is_what_its_sources_make() {
     let sources = sources();

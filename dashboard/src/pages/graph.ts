@@ -91,7 +91,7 @@ export class GraphPage implements Page {
     const hits = search === "" ? undefined : new Set(fitting.map((node) => at(node.id)));
     this.hits = hits;
     const picture = state.view === "picture";
-    write(this.nothing, model.nodes.size === 0 ? "The mesh knows no workload here. Another namespace can be chosen above." : "");
+    write(this.nothing, model.nodes.size === 0 && !view.absent ? "The mesh knows no workload here. Another namespace can be chosen above." : "");
     set(this.picture.element, "hidden", !picture);
     set(this.more, "hidden", picture);
     set(this.table.element, "hidden", picture);
@@ -166,7 +166,7 @@ function readable(calls: Call[]): Call[] {
 }
 
 function legend(): HTMLElement {
-  const words = ["● well", "▲ some calls fail", "◆ many calls fail", "■ no calls", "⊘ refused", "dashed: not in the mesh, or plaintext", "dotted: quiet"];
+  const words = ["● well", "▲ some calls fail", "◆ many calls fail", "□ no calls", "⊘ refused", "dashed: not in the mesh, or plaintext", "dotted: quiet"];
   const locks = [h("li", {}, lockSign("closed"), " mutual TLS"), h("li", {}, lockSign("open"), " not for all calls")];
   return h("ul", { class: "legend", "aria-label": "Signs" }, ...words.map((text) => h("li", {}, text)), ...locks);
 }

@@ -57,7 +57,7 @@ export class HealthPage implements Page {
     const missing = loss(metadata);
     const unmeshed = [...model.nodes.values()].filter((node) => (node.pods ?? 0) > (node.meshed ?? 0)).map((node) => `${node.namespace ?? ""}/${node.name}: ${(node.pods ?? 0) - (node.meshed ?? 0)} of ${node.pods} pods`);
     const checks: [string, Result][] = [
-      ["Controller answers", lost ? ["bad", `since ${clock(lost.since)} it does not: ${lost.why}`] : ["good", `at ${clock(at)}`]],
+      ["Controller answers", lost ? [lost.controller ? "bad" : "unknown", `since ${clock(lost.since)} ${lost.why}: ${lost.message}`] : ["good", `at ${clock(at)}`]],
       ["Numbers are complete", missing === undefined ? ["good", `window of ${metadata.windowSeconds} s up to ${metadata.end}`] : ["bad", missing]],
       ["Proxies are connected", proxies(known, (status) => !status.connected, `${extra.proxies?.length ?? 0} of ${extra.proxies?.length ?? 0}`)],
       ["Proxies took all that they were sent", proxies(known, (status) => (status.nacks ?? []).length > 0, "nothing was refused")],

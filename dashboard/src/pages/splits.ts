@@ -54,7 +54,7 @@ export class SplitsPage implements Page {
             { text: String(weight), by: weight },
             { text: percent(wanted), by: wanted, bar: wanted },
             { text: sent > 0 ? percent(share) : "no calls", by: share, bar: share },
-            success(own?.requests ?? 0, own?.success ?? 0, own?.failure ?? 0),
+            success(own ?? { requests: 0, success: 0, failure: 0 }),
             { text: rate(own?.attempts ?? 0, model.seconds), by: own?.attempts ?? 0 },
             { text: milliseconds(own?.p95), by: own?.p95 ?? -1 },
           ],

@@ -2,10 +2,10 @@
 
 import { h, set, write } from "../dom";
 import { COLUMNS, row } from "../calls";
-import { title } from "../model";
+import { successRate, title } from "../model";
 import { Spark } from "../spark";
 import { Table } from "../table";
-import { milliseconds, percent, rate } from "../text";
+import { milliseconds, rate, succeeding } from "../text";
 import type { App, View } from "../view";
 
 export class Workload {
@@ -57,7 +57,7 @@ export class Workload {
     const facts: [string, string][] = [
       ["Kind", node.kind],
       ["Pods in the mesh", node.pods === undefined ? "" : `${node.meshed ?? 0} of ${node.pods}`],
-      ["Calls", sums.requests > 0 ? `${rate(sums.requests, model.seconds)}/s, ${percent(sums.success / sums.requests)} succeed` : "none in the last minute"],
+      ["Calls", sums.requests > 0 ? [`${rate(sums.requests, model.seconds)}/s`, ...succeeding(successRate(sums), " succeed")].join(", ") : "none in the last minute"],
       ["Access", node.access ?? ""],
       ["mTLS", node.mtls ?? ""],
       ["Services", (node.services ?? []).join(", ")],
@@ -79,7 +79,7 @@ export class Workload {
         key: route,
         cells: [
           { text: route === "" ? "(no route)" : route },
-          { text: requests > cancelled ? percent((requests - failure - cancelled) / (requests - cancelled)) : "" },
+          { text: succeeding(successRate({ success: requests - failure - cancelled, failure })).join("") },
           { text: rate(requests, model.seconds), by: requests },
           { text: milliseconds(ms?.p95), by: ms?.p95 ?? -1 },
         ],

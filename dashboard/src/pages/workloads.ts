@@ -25,7 +25,7 @@ export class WorkloadsPage implements Page {
       shown.map((node) => {
         const into = model.into.get(node.id) ?? [];
         const sum = (of: (edge: (typeof into)[number]) => number): number => into.reduce((all, edge) => all + of(edge), 0);
-        const [requests, good, failure] = [sum((edge) => edge.requests), sum((edge) => edge.success), sum((edge) => edge.failure)];
+        const ended = { requests: sum((edge) => edge.requests), success: sum((edge) => edge.success), failure: sum((edge) => edge.failure) };
         const slowest = Math.max(-1, ...into.map((edge) => edge.ms?.p95 ?? -1));
         const [pods, meshed] = [node.pods ?? 0, node.meshed ?? 0];
         const refused = model.sums(node.id).refused;
@@ -33,8 +33,8 @@ export class WorkloadsPage implements Page {
           { text: title(node), press: () => this.app.go({ page: "graph", node: node.id }) },
           { text: node.namespace ?? "" },
           { text: pods > 0 ? `${meshed} of ${pods}` : "", by: pods > 0 ? meshed / pods : -1, ...(meshed < pods ? { tone: "warn" as const } : {}) },
-          success(requests, good, failure),
-          { text: rate(requests, model.seconds), by: requests },
+          success(ended),
+          { text: rate(ended.requests, model.seconds), by: ended.requests },
           { text: slowest < 0 ? "" : milliseconds(slowest), by: slowest },
           { text: String(sum((edge) => edge.open)), by: sum((edge) => edge.open) },
           { text: into.length > 0 && refused > 0 ? String(refused) : "", by: into.length > 0 ? refused : 0 },

@@ -233,13 +233,14 @@ async fn watched(cluster: &Cluster, taps: &Arc<Semaphore>, what: &str, path: &st
 }
 
 /// The API server's own status with its words, when to ask again and what is missing; 502 where it
-/// did not answer.
+/// did not answer, or sent the question elsewhere.
 fn refused(refusal: Refusal) -> PageResponse {
     let again_in = refusal.passes_in();
     let missing = refusal.missing().map(str::to_owned);
     let status = refusal
         .code()
-        .and_then(|code| StatusCode::from_u16(code).ok());
+        .and_then(|code| StatusCode::from_u16(code).ok())
+        .filter(|status| status.is_client_error() || status.is_server_error());
     let status = status.unwrap_or(StatusCode::BAD_GATEWAY);
     let words = refusal.into_failure().to_string();
     answer::refusal(status, &words, again_in, missing.as_deref())

@@ -368,6 +368,33 @@ async fn page_is_told_an_object_that_is_missing_from_an_api_that_is_not_served()
 }
 
 #[tokio::test]
+async fn page_is_told_of_a_redirect_and_of_a_refusal_without_words_what_they_are() {
+    for (code, told, words) in [
+        (302_u16, 502, "redirects to /login, which is not followed"),
+        // Control: what refuses keeps its status.
+        (500, 500, "status 500"),
+    ] {
+        let service = tower::service_fn(move |_: Request<Body>| {
+            let answer = Response::builder()
+                .status(code)
+                .header("location", "/login");
+            let answer = answer.body(Body::from(b"{}".to_vec()));
+            async move { Ok::<_, Infallible>(answer.unwrap()) }
+        });
+        let served = Served {
+            api: FakeApi::default(),
+            port: before(Client::new(service, "shop")).await,
+        };
+        let (status, _, body) = served.ask("GET", GRAPH, KEY).await;
+        assert_eq!(status, told, "{body}");
+        let body: Value = serde_json::from_str(&body).unwrap();
+        let message = body["message"].as_str().unwrap();
+        assert!(message.starts_with("graphs"), "{message}");
+        assert!(message.contains(words), "{message}");
+    }
+}
+
+#[tokio::test]
 async fn taps_are_few_and_leave_the_page_its_turns() {
     let (client, mut begun) = streaming();
     let port = before(client).await;
