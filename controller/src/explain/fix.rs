@@ -6,11 +6,10 @@
 //!
 //! A TrafficTarget names accounts and closes what it protects. So the call is allowed on
 //! whatever else runs under the called account, and to whatever else runs under the caller's, of
-//! which warnings tell. Pods of it that are open now
-//! stay so where labels tell them from those that refuse: then the target is for an
-//! IdentityBinding with these labels. Where none does they are closed to the callers that they
-//! had, and a warning says whom: a target that lets these callers stay would let them in on the
-//! pods that refuse too.
+//! which warnings tell. Pods of the called account that are open now stay so where labels tell
+//! them from those that refuse: then the target is for an IdentityBinding with these labels.
+//! Where none does they are closed to the callers that they had, and a warning says whom: a
+//! target that lets these callers stay would let them in on the pods that refuse too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
