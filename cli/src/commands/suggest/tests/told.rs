@@ -116,7 +116,7 @@ fn refused_calls_are_counted_by_caller_and_port_whoever_told_of_them() {
     assert_eq!(
         calls.refused,
         [
-            "deploy/web to deploy/cart port 80: 3 of its calls in the last 300 s \
+            "deploy/web to deploy/cart port 80 of svc/cart: 3 of its calls in the last 300 s \
           (1 no-identity, 2 not-allowed)"
         ]
     );
@@ -127,7 +127,8 @@ fn refused_calls_are_counted_by_caller_and_port_whoever_told_of_them() {
     let nothing_else = json!({"success": 0, "failure": 5, "refused": {"not-allowed": 5}});
     let (_, calls) = suggested(&[edge("job", "cart", 80, nothing_else)], false);
     assert!(
-        calls.refused[0].starts_with("deploy/job to deploy/cart port 80: 5 of its calls"),
+        calls.refused[0]
+            .starts_with("deploy/job to deploy/cart port 80 of svc/cart: 5 of its calls"),
         "{calls:?}"
     );
 
