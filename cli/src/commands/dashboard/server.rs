@@ -102,6 +102,10 @@ pub(super) async fn serve(listener: &TcpListener, site: &Site) -> Infallible {
                 Ok((stream, _)) => {
                     while connections.len() >= CONNECTIONS {
                         sleep(HEAD_GRACE).await;
+                        // Those that were refused have mostly ended by then.
+                        if connections.try_join_next().is_some() {
+                            continue;
+                        }
                         keyless.retain(Keyless::is_still);
                         if let Some(oldest) = keyless.pop_front() {
                             oldest.task.abort();
