@@ -100,6 +100,7 @@ mod tests {
             assert_eq!(workload(&pod), (kind.into(), name.into()), "{pod}");
         }
     }
+
     #[test]
     fn pod_whose_owner_has_a_name_that_no_object_can_have_is_its_own() {
         let pod = |kind: &str, name: &str| {
