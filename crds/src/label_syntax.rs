@@ -3,9 +3,19 @@
 /// Whether `text` is a DNS label, as names of Services and namespaces are.
 #[must_use]
 pub fn is_dns_label(text: &str) -> bool {
+    text.len() <= 63 && is_spelt_as_label(text)
+}
+
+/// Whether an object that owns pods, or a pod, may have this name: the API server bounds the whole
+/// of it, not what stands between its dots.
+#[must_use]
+pub fn is_object_name(text: &str) -> bool {
+    text.len() <= 253 && text.split('.').all(is_spelt_as_label)
+}
+
+fn is_spelt_as_label(text: &str) -> bool {
     let bytes = text.as_bytes();
     !bytes.is_empty()
-        && bytes.len() <= 63
         && bytes
             .iter()
             .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
@@ -36,5 +46,27 @@ mod tests {
         assert!(is_dns_subdomain("a.b") && !is_dns_label("a.b"));
         assert!(!is_dns_subdomain("a..b") && !is_dns_subdomain("a."));
         assert!(!is_dns_subdomain(&"a.".repeat(127)) && !is_dns_subdomain(&["a"; 128].join(".")));
+    }
+
+    #[test]
+    fn names_of_objects_are_bounded_as_a_whole_and_not_by_label() {
+        let (longest, too_long) = ("a".repeat(253), "a".repeat(254));
+        for good in ["a", "web-5d8.v2", "0", longest.as_str()] {
+            assert!(is_object_name(good), "{good}");
+        }
+        for bad in [
+            "",
+            ".",
+            "a.",
+            "-a",
+            "a..b",
+            "Web",
+            "a_b",
+            "a/b",
+            "a\n",
+            too_long.as_str(),
+        ] {
+            assert!(!is_object_name(bad), "{bad}");
+        }
     }
 }

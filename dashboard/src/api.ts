@@ -22,7 +22,13 @@ export interface Edge {
   audit: number;
   open: number;
   opened: number;
+  /** Bytes. */
+  sent?: number;
   mtls?: number;
+  /** What the called side counted of the same calls. */
+  server?: unknown;
+  /** Only the called side told of them. */
+  callerSilent?: boolean;
   ms?: Latency;
   identities?: string[];
   allowedBy?: string[];

@@ -1,7 +1,7 @@
 // Edges as rows: the same numbers as in the picture, for whoever reads tables.
 
 import type { Edge } from "./api";
-import { type Ended, type Model, hasOwnTls, health, refusals, successRate } from "./model";
+import { type Ended, type Model, hasOwnTls, health, neverLeft, refusals, successRate } from "./model";
 import type { Cell, Row } from "./table";
 import { ago, milliseconds, percent, rate } from "./text";
 import { type App, question } from "./view";
@@ -21,6 +21,7 @@ export function success(ended: Ended): Cell {
 
 export function secured(edge: Edge): Cell {
   const mtls = edge.mtls;
+  if (neverLeft(edge)) return { text: "-", by: -1 };
   // Between plaintext and mutual TLS: the mesh knows no identity of it.
   if (hasOwnTls(edge)) return { text: "TLS", by: 0.5 };
   if (mtls === undefined) return { text: "not known", by: -1 };

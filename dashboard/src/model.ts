@@ -20,8 +20,8 @@ export interface Way {
   open: number;
   health: Health;
   /**
-   * Lowest share of mutual TLS among the edges, without those that the applications' own TLS secures; undefined where
-   * nobody says, and where it would be 1 and of some nobody says, or those are left out.
+   * Lowest share of mutual TLS among the edges, without those that the applications' own TLS secures and those that
+   * never left; undefined where nobody says, and where it would be 1 and of some nobody says, or own TLS secures them.
    */
   mtls: number | undefined;
   /** None of the edges had a call. */
@@ -72,6 +72,17 @@ export function hasOwnTls({ protocol, mtls }: Edge): boolean {
   return protocol === "tls" && mtls !== undefined && mtls < 1;
 }
 
+/**
+ * Whether the callers' own proxies refused all of its calls, so that nothing went anywhere and there was nothing to
+ * secure. `weft edges` judges it in the same way.
+ */
+export function neverLeft(edge: Edge): boolean {
+  const toldByCallers = !edge.callerSilent && !edge.server;
+  const nothingSent = !edge.attempts && !edge.success && !edge.sent;
+  const nothingOpen = !edge.open && !edge.opened;
+  return edge.requests > 0 && toldByCallers && nothingSent && nothingOpen;
+}
+
 /** Edges put together by their ends, in order of the ends. */
 export function ways(edges: Edge[]): Way[] {
   const found = new Map<string, Way>();
@@ -90,6 +101,7 @@ export function ways(edges: Edge[]): Way[] {
     way.refused += refusals(edge);
     way.open += edge.open;
     way.quiet &&= edge.quiet ?? false;
+    if (neverLeft(edge)) continue;
     if (edge.mtls !== undefined && !hasOwnTls(edge)) way.mtls = Math.min(way.mtls ?? 1, edge.mtls);
     else if (edge.requests + edge.open > 0) unsaid.add(way);
   }

@@ -261,7 +261,7 @@ fn since(text: &str, now: SystemTime) -> Option<Duration> {
 mod tests {
     use clap::Parser as _;
     use crds::observe::Graph;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::args::{Cli, Command};
@@ -313,6 +313,36 @@ mod tests {
         };
         let words: Vec<String> = printed.lines().skip(1).map(word).collect();
         assert_eq!(words, seen.map(|(_, _, word, _)| word), "{printed}");
+    }
+
+    #[test]
+    fn calls_that_their_own_proxy_refused_are_no_plaintext() {
+        let refused = json!({"from": "shop/Deployment/web", "to": "shop/Service/cart",
+            "protocol": "http1", "requests": 3, "failure": 3, "refused": {"no-endpoint": 3},
+            "mtls": 0.0});
+        let with = |field: &str, value: Value| {
+            let mut edge = refused.clone();
+            edge[field] = value;
+            edge
+        };
+        let calls = [
+            refused.clone(),
+            // What left all the same is what it was.
+            with("attempts", json!(3)),
+            with("success", json!(1)),
+            with("open", json!(1)),
+            with("opened", json!(1)),
+            with("sent", json!(1)),
+            with("server", json!({"requests": 3, "failure": 3})),
+            with("callerSilent", json!(true)),
+        ];
+        let graph: Graph = serde_json::from_value(json!({"edges": calls})).unwrap();
+        let traffic = IndexedGraph::of(graph);
+        let listed = edges("--plaintext").kept(&traffic, None, SystemTime::UNIX_EPOCH);
+        assert_eq!(listed, [false, true, true, true, true, true, true, true]);
+        assert_eq!(secured(&traffic.edges()[0]), Cell::default(), "a dash");
+        let plaintext = Cell::toned("plaintext", Tone::Warning);
+        assert_eq!(secured(&traffic.edges()[1]), plaintext, "the control");
     }
 
     #[test]

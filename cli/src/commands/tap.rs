@@ -90,6 +90,8 @@ struct TapCounts {
     left_out: u64,
     /// In the stream before nobody took part, which was said then.
     nobody: bool,
+    /// Proxies that refused, in this stream or the one before, which was said.
+    refused: u32,
 }
 
 impl TapCounts {
@@ -97,6 +99,7 @@ impl TapCounts {
     fn begins(&mut self) {
         *self = Self {
             nobody: self.nobody,
+            refused: self.refused,
             ..Self::default()
         };
     }
@@ -128,12 +131,16 @@ impl TapCounts {
         console: &mut Console<'_>,
     ) -> Result<(), Failure> {
         let taking_part = (metadata.taking_part, metadata.proxies);
+        self.refusals(metadata, console)?;
         if metadata.last {
             let nobody = self.taking_part.is_none() && metadata.taking_part == 0;
-            if nobody && !self.nobody {
+            // Of those that refused, the reason was said.
+            let is_silent = metadata.refused < metadata.proxies || metadata.proxies == 0;
+            if nobody && is_silent && !self.nobody {
                 console.word(&format!(
-                    "0 of {} take part, so no request can be shown; `weft proxies` says which are \
-                     connected and how old they are",
+                    "0 of {} take part, so no request can be shown; others are away, older than \
+                     taps, or have no room for one more: `weft proxies` says which are connected \
+                     and how old they are",
                     metadata.proxies
                 ))?;
             }
@@ -155,6 +162,31 @@ impl TapCounts {
                 "{more} more fit and are not shown; --max-rps raises how many may be"
             ))?;
             self.left_out = left_out;
+        }
+        Ok(())
+    }
+
+    /// Says at once that proxies do not take part and why: each answers a few questions at a time.
+    fn refusals(
+        &mut self,
+        metadata: &TapMetadata,
+        console: &mut Console<'_>,
+    ) -> Result<(), Failure> {
+        let (refused, proxies) = (metadata.refused, metadata.proxies);
+        if refused > self.refused {
+            let so = if refused >= proxies {
+                "no request is shown before another tap of theirs ends"
+            } else {
+                "only requests of the others are shown"
+            };
+            console.word(&format!(
+                "{refused} of {proxies} take no part: they have no room for another tap beside \
+                 those that go on, or are older than taps; {so}"
+            ))?;
+            self.refused = refused;
+        }
+        if metadata.last {
+            self.refused = refused;
         }
         Ok(())
     }
@@ -307,6 +339,44 @@ mod tests {
         let (out, err) = streams.texts();
         assert_eq!(out, "");
         err
+    }
+
+    #[test]
+    fn proxies_without_room_for_a_tap_are_told_of_at_once_with_the_reason_and_once() {
+        let mut streams = Streams::default();
+        let mut console = streams.console();
+        let mut shown = TapCounts::default();
+        // Two streams in which one of two refuses, two in which both do, and one with neither.
+        for refused in [1, 1, 2, 2, 0] {
+            shown.begins();
+            for (refused, last) in [(0, false), (refused, false), (refused, true)] {
+                let metadata = Some(TapMetadata {
+                    proxies: 2,
+                    taking_part: 0,
+                    refused,
+                    last,
+                    ..TapMetadata::default()
+                });
+                let line = TapLine {
+                    metadata,
+                    ..TapLine::default()
+                };
+                shown.line(&line, Format::Table, &mut console).unwrap();
+            }
+        }
+        let (_, err) = streams.texts();
+        let lines: Vec<&str> = err.lines().collect();
+        assert_eq!(lines.len(), 3, "{err}");
+        assert!(lines[0].starts_with("1 of 2 take no part: they have no room"));
+        assert!(lines[0].ends_with("only requests of the others are shown"));
+        assert!(
+            lines[1].starts_with("0 of 2 take part, so"),
+            "nobody says why: {err}"
+        );
+        assert!(
+            lines[2].ends_with("before another tap of theirs ends"),
+            "{err}"
+        );
     }
 
     #[test]

@@ -1,9 +1,17 @@
 //! Tables as kubectl prints them: columns as wide as their widest cell, three blanks
-//! between them, no lines.
+//! between them, no lines. A cell that is very long is cut, so that one row does not make
+//! all others wide.
 
 use std::io::{self, Write};
 
 use crate::escape;
+
+/// Characters of a cell at most, the sign of a cut included.
+const LONGEST: usize = 120;
+/// The same of the last one in a row, beside which nothing has to stand.
+const LONGEST_LAST: usize = 4096;
+/// What a cell that was cut ends with.
+const CUT: char = '…';
 
 /// How much a cell asks to be looked at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,7 +98,8 @@ impl Table {
         self.rows.is_empty()
     }
 
-    /// Writes it. An empty cell shows `-`, so that columns can be cut out by number.
+    /// Writes it. An empty cell shows `-`, so that columns can be cut out by number; one with
+    /// more than 120 characters, in the last column 4096, ends with `…`.
     ///
     /// # Errors
     /// When the output is closed.
@@ -115,12 +124,26 @@ impl Table {
 }
 
 fn shown(row: &[Cell]) -> Vec<(String, Tone)> {
+    let last = row.len().saturating_sub(1);
     row.iter()
-        .map(|cell| match cell.text.as_str() {
-            "" => ("-".to_owned(), cell.tone),
-            text => (escape::plain(text), cell.tone),
+        .enumerate()
+        .map(|(at, cell)| {
+            let most = if at < last { LONGEST } else { LONGEST_LAST };
+            match cell.text.as_str() {
+                "" => ("-".to_owned(), cell.tone),
+                text => (cut(&escape::plain(text), most), cell.tone),
+            }
         })
         .collect()
+}
+
+/// The text, or what of it has room in so many characters.
+fn cut(text: &str, most: usize) -> String {
+    if text.chars().nth(most).is_none() {
+        return text.to_owned();
+    }
+    let kept = text.chars().take(most - 1);
+    kept.chain([CUT]).collect()
 }
 
 fn write_row(
@@ -134,7 +157,8 @@ fn write_row(
         write!(out, "{}", tone.painted(text, color))?;
         if at < last {
             let blanks = 3 + width - text.chars().count();
-            write!(out, "{:blanks$}", "")?;
+            // No width of a format: those end at 65 535.
+            write!(out, "{}", " ".repeat(blanks))?;
         }
     }
     writeln!(out)
@@ -162,6 +186,26 @@ mod tests {
         assert_eq!(&lines[1][column..column + 3], "1.0");
         assert_eq!(&lines[2][column..=column], "-");
         assert!(lines.iter().all(|line| !line.ends_with(' ')), "{text:?}");
+    }
+
+    #[test]
+    fn cell_of_any_length_is_cut_and_moves_the_others_no_further_than_it_may() {
+        let name = |length| "x".repeat(length);
+        let mut table = Table::new(&["NAME", "LAST"]);
+        table.row(vec![name(LONGEST).into(), "whole".into()]);
+        table.row(vec![name(400_000).into(), name(400_000).into()]);
+        table.row(vec!["cart".into(), name(LONGEST_LAST).into()]);
+        let text = written(&table, false);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[1], format!("{}   whole", name(LONGEST)));
+        let (first, last) = (name(LONGEST - 1), name(LONGEST_LAST - 1));
+        assert_eq!(lines[2], format!("{first}…   {last}…"));
+        let beside = " ".repeat(LONGEST - "cart".len());
+        assert_eq!(
+            lines[3],
+            format!("cart{beside}   {}", name(LONGEST_LAST)),
+            "the control"
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use crds::label_syntax::is_object_name;
 use crds::observe::NodeKind;
 use serde_json::Value;
 
@@ -305,7 +306,9 @@ fn controller(object: &Value) -> Option<(ResourceKind, String)> {
         None => "/api/".to_owned(),
     };
     let is_known = kind.path(None)?.starts_with(&group);
-    is_known.then_some((kind, owner["name"].as_str()?.to_owned()))
+    // Anybody may write any name down; the controller too takes one for none that cannot be.
+    let name = owner["name"].as_str().filter(|name| is_object_name(name))?;
+    is_known.then_some((kind, name.to_owned()))
 }
 
 /// The same name of another kind, or else the nearest of the same kind.

@@ -228,6 +228,23 @@ async fn every_line_tells_by_a_lock_whether_mutual_tls_secured_it() {
     browser
         .wait("document.querySelectorAll('.scroller .lock.open').length === 2")
         .await;
+    // Of what the caller's own proxy refused nothing was sent, so there was nothing to secure.
+    let refused = &mut graph["edges"][6];
+    refused["attempts"] = json!(0);
+    refused["success"] = json!(0);
+    refused["failure"] = json!(60);
+    shown.mesh.graph(&graph);
+    let browser = &mut shown.browser;
+    browser
+        .wait("document.querySelectorAll('.scroller .lock.open').length === 1")
+        .await;
+    browser.click(".bar button:nth-of-type(2)").await;
+    for (from, secured) in [("payments", "-"), ("10.0.0.9", "plaintext")] {
+        let row = format!(
+            "[...document.querySelectorAll('.graph > .table tbody tr')].some((row) => row.cells[0].textContent.includes('{from}') && row.cells[4].textContent === '{secured}')"
+        );
+        browser.wait(&row).await;
+    }
 }
 
 #[tokio::test]

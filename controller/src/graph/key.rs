@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use crds::label_syntax::is_object_name;
 use crds::observe::{NodeKind, Protocol};
 use sha2::{Digest as _, Sha256};
 
@@ -74,6 +75,13 @@ impl NodeKey {
             | NodeKind::Outside
             | NodeKind::Unknown => return None,
         })
+    }
+
+    /// Whether an object can have its name. Versions before this one took whatever an owner is
+    /// said to be called, and wrote it down.
+    pub(super) fn can_be(&self) -> bool {
+        let is_object = !matches!(self.kind, NodeKind::External | NodeKind::Outside);
+        !is_object || is_object_name(&self.object.name)
     }
 
     /// Reads what [`fmt::Display`] writes.

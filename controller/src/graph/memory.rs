@@ -47,7 +47,7 @@ pub(crate) struct Memory {
     forgotten_before: u64,
     /// Whether it may hold an edge twice.
     has_new: bool,
-    /// Edges that went because there were too many.
+    /// Edges that went because there were too many, or that were read and cannot be.
     pub(crate) dropped: u64,
 }
 
@@ -241,7 +241,8 @@ impl Memory {
         (0..SHARDS).map(shard).collect()
     }
 
-    /// Takes in what was written down. Returns how many edges that were.
+    /// Takes in what was written down, but for edges of nodes that cannot be. Returns how many
+    /// edges there were.
     ///
     /// # Errors
     /// When it is not what [`Self::shard`] makes; then nothing of it is taken.
@@ -251,6 +252,10 @@ impl Memory {
         // What is forgotten is not taken in again, or it would be written down for ever.
         let first = self.forgotten_before;
         for (key, seen) in read.into_iter().filter(|(_, seen)| seen.last >= first) {
+            if !(key.from.can_be() && key.to.can_be()) {
+                self.dropped += 1;
+                continue;
+            }
             let by = key.teller().clone();
             if let Some(edge) = edges.get(key, &by) {
                 self.see(&edge, seen);

@@ -235,3 +235,28 @@ fn owners_of_owners_are_known_by_kind_and_group_and_have_no_metrics_of_their_own
     assert_eq!(MetricsKind::from_plural("cronjobs"), None);
     assert_eq!(MetricsKind::from_plural("jobs"), Some(MetricsKind::Job));
 }
+
+#[test]
+fn owner_whose_name_no_object_can_have_is_none() {
+    let named = |name: &str| {
+        let owner = Owner {
+            api_version: "argoproj.io/v1alpha1".into(),
+            kind: "Rollout".into(),
+            name: name.into(),
+        };
+        MetricsKind::of_owner(&owner)
+    };
+    for name in ["web", "web.v2", &"a".repeat(253)] {
+        assert_eq!(named(name), Some(MetricsKind::Rollout), "{name}");
+    }
+    for name in [
+        "",
+        "Web",
+        "a/b",
+        "a\n",
+        &"a".repeat(254),
+        &"a".repeat(400_000),
+    ] {
+        assert_eq!(named(name), None, "{} bytes", name.len());
+    }
+}

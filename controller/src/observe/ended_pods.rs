@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use crds::label_syntax::is_object_name;
 use parking_lot::RwLock;
 use prost::Message as _;
 use tokio::time::Instant;
@@ -84,7 +85,7 @@ fn read(reported: v1::EndedPod, now: Instant) -> Option<EndedPod> {
     // One of a kind that only a newer replica knows ends them.
     let owners = reported.owners.iter().take(DEEPEST).map_while(|owner| {
         let kind = MetricsKind::owner_named(&owner.kind)?;
-        let name = is_name(&owner.name, of_others).then_some(&*owner.name)?;
+        let name = is_object_name(&owner.name).then_some(&*owner.name)?;
         Some((kind, ObjectKey::new(&reported.namespace, name)))
     });
     let owners: Vec<ObjectId> = owners.collect();
@@ -175,6 +176,16 @@ mod tests {
             ..good.clone()
         };
         assert_eq!(owners(newer), Some(1));
+        // Of an older version, which took any name.
+        for name in ["API".to_owned(), "x".repeat(254)] {
+            let mut older = vec![owner("ReplicaSet"), owner("Rollout")];
+            older[1].name = name;
+            let older = v1::EndedPod {
+                owners: older,
+                ..good.clone()
+            };
+            assert_eq!(owners(older), Some(1));
+        }
         let without = |change: fn(&mut v1::EndedPod)| {
             let mut reported = good.clone();
             change(&mut reported);

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
+use crds::label_syntax::is_object_name;
 use ipnet::IpNet;
 use policy::protocol::PortRange;
 use policy::traffic::endpoint::Locality;
@@ -82,11 +83,12 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// Its kind, if that is one of which is known what its objects own.
+    /// Its kind, if that is one of which is known what its objects own, and one of them may have
+    /// this name: the API server takes any name of an owner, of any length.
     pub(crate) fn known_kind(&self) -> Option<&'static str> {
         let mut known = WORKLOADS.iter();
         let known = known.find(|known| **known == (&*self.kind, &*self.api_version))?;
-        Some(known.0)
+        is_object_name(&self.name).then_some(known.0)
     }
 
     /// The group of its kind; empty for Kubernetes' first ones.

@@ -2,8 +2,11 @@
 
 use serde_json::Value;
 
+use crate::label_syntax::{is_dns_label, is_object_name};
+
 /// Kind and name of the pod's workload: `Deployment` and `web`. A pod that nothing
-/// controls is its own.
+/// controls is its own, as is one whose owner has a name that no object can have: the API server
+/// takes any, and it would be told with everything that the proxy counts.
 ///
 /// The ReplicaSet of a Deployment is named after it and the hash that every one of
 /// its pods carries as a label; with both, the Deployment's name is certain. A kind that
@@ -15,7 +18,8 @@ pub(super) fn workload(pod: &Value) -> (String, String) {
     let controller = owners
         .into_iter()
         .flatten()
-        .find(|owner| owner["controller"] == true);
+        .find(|owner| owner["controller"] == true)
+        .filter(|owner| can_be(owner));
     let Some(controller) = controller else {
         // A pod that is being made may only have the name that it will begin with.
         let name = match metadata["name"].as_str() {
@@ -35,6 +39,12 @@ pub(super) fn workload(pod: &Value) -> (String, String) {
         Some(deployment) => ("Deployment".into(), deployment.into()),
         None => (kind, name),
     }
+}
+
+/// Whether there can be a kind, and an object of it, as an owner is said to be.
+fn can_be(owner: &Value) -> bool {
+    let text = |field: &str| owner[field].as_str().unwrap_or_default();
+    is_object_name(text("name")) && is_dns_label(&text("kind").to_ascii_lowercase())
 }
 
 #[cfg(test)]
@@ -88,6 +98,24 @@ mod tests {
             (json!({"metadata": {"generateName": "job-"}}), "Pod", "job"),
         ] {
             assert_eq!(workload(&pod), (kind.into(), name.into()), "{pod}");
+        }
+    }
+
+    #[test]
+    fn pod_whose_owner_has_a_name_that_no_object_can_have_is_its_own() {
+        let pod = |kind: &str, name: &str| {
+            json!({"metadata": {"name": "web-1", "ownerReferences": [
+                {"apiVersion": "argoproj.io/v1alpha1", "kind": kind, "name": name, "controller": true}]}})
+        };
+        let long = "a".repeat(253);
+        assert_eq!(workload(&pod("Rollout", &long)), ("Rollout".into(), long));
+        let longer = "a".repeat(400_000);
+        for (kind, name) in [
+            ("Rollout", longer.as_str()),
+            ("Rollout", "a b"),
+            (longer.as_str(), "web"),
+        ] {
+            assert_eq!(workload(&pod(kind, name)), ("Pod".into(), "web-1".into()));
         }
     }
 }

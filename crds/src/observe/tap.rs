@@ -26,6 +26,10 @@ pub struct TapMetadata {
     pub proxies: u32,
     /// Those that take part. Others are away, too old, or have no room for another tap.
     pub taking_part: u32,
+    /// Of the others those that said so: they have no room for another tap, or are too old. Older
+    /// controllers leave it out.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub refused: u32,
     /// Requests that fit.
     pub matched: u64,
     /// Those that are shown.
@@ -97,4 +101,8 @@ pub struct TapRequest {
     /// Those that were asked for and may be told.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<Header>,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }

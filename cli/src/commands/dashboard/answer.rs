@@ -6,8 +6,8 @@ use std::convert::Infallible;
 use bytes::Bytes;
 use futures::stream;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue,
-    REFERRER_POLICY, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName,
+    HeaderValue, REFERRER_POLICY, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use http::{Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -110,6 +110,13 @@ pub(super) fn refusal(
         let headers = answer.headers_mut();
         headers.insert(ALLOW, HeaderValue::from_static("GET"));
     }
+    answer
+}
+
+/// The connection is closed after it: who may not ask takes the place of nobody who may.
+pub(super) fn last(mut answer: PageResponse) -> PageResponse {
+    let headers = answer.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
     answer
 }
 

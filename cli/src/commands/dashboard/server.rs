@@ -24,7 +24,7 @@ use crate::cluster::{Cluster, Refusal};
 use crate::commands::explain;
 
 /// A browser opens six to one host. More wait until one of these has ended, or take the place
-/// of one that asked nothing yet.
+/// of one that asked nothing yet for which the key is needed.
 const CONNECTIONS: usize = 32;
 /// Questions to the API server at a time; the others wait for their turn.
 const QUESTIONS: usize = 8;
@@ -76,16 +76,16 @@ impl Site {
     }
 }
 
-/// A connection over which no request has come yet. A browser opens some in advance, and
-/// others when these are closed.
-struct Silent {
-    requested: Arc<AtomicBool>,
+/// A connection over which no request with the key has come yet: any program may send others. A
+/// browser opens some in advance, and others when these are closed.
+struct Keyless {
+    had_key: Arc<AtomicBool>,
     task: AbortHandle,
 }
 
-impl Silent {
+impl Keyless {
     fn is_still(&self) -> bool {
-        !self.task.is_finished() && !self.requested.load(Ordering::Relaxed)
+        !self.task.is_finished() && !self.had_key.load(Ordering::Relaxed)
     }
 }
 
@@ -93,26 +93,30 @@ impl Silent {
 pub(super) async fn serve(listener: &TcpListener, site: &Site) -> Infallible {
     let mut connections = JoinSet::new();
     // The oldest first.
-    let mut silent: VecDeque<Silent> = VecDeque::new();
+    let mut keyless: VecDeque<Keyless> = VecDeque::new();
     loop {
-        silent.retain(Silent::is_still);
-        let has_place = connections.len() < CONNECTIONS || !silent.is_empty();
+        keyless.retain(Keyless::is_still);
+        let has_place = connections.len() < CONNECTIONS || !keyless.is_empty();
         tokio::select! {
             accepted = listener.accept(), if has_place => match accepted {
                 Ok((stream, _)) => {
                     while connections.len() >= CONNECTIONS {
                         sleep(HEAD_GRACE).await;
-                        silent.retain(Silent::is_still);
-                        if let Some(oldest) = silent.pop_front() {
+                        // Those that were refused have mostly ended by then.
+                        if connections.try_join_next().is_some() {
+                            continue;
+                        }
+                        keyless.retain(Keyless::is_still);
+                        if let Some(oldest) = keyless.pop_front() {
                             oldest.task.abort();
                         }
                         connections.join_next().await;
                     }
-                    let requested = Arc::new(AtomicBool::new(false));
-                    let served = connection(stream, site.clone(), Arc::clone(&requested));
+                    let had_key = Arc::new(AtomicBool::new(false));
+                    let served = connection(stream, site.clone(), Arc::clone(&had_key));
                     #[expect(clippy::disallowed_methods, reason = "its panic ends one connection")]
                     let task = connections.spawn(served);
-                    silent.push_back(Silent { requested, task });
+                    keyless.push_back(Keyless { had_key, task });
                 }
                 // One that was gone before it was taken, or no descriptor is left just now.
                 Err(_) => sleep(AGAIN_IN).await,
@@ -122,11 +126,10 @@ pub(super) async fn serve(listener: &TcpListener, site: &Site) -> Infallible {
     }
 }
 
-async fn connection(stream: TcpStream, site: Site, requested: Arc<AtomicBool>) {
+async fn connection(stream: TcpStream, site: Site, had_key: Arc<AtomicBool>) {
     let service = service_fn(move |request| {
-        requested.store(true, Ordering::Relaxed);
-        let site = site.clone();
-        async move { Ok::<_, Infallible>(site.answer(&request).await) }
+        let (site, had_key) = (site.clone(), Arc::clone(&had_key));
+        async move { Ok::<_, Infallible>(site.answer(&request, &had_key).await) }
     });
     let mut serving = http1::Builder::new();
     serving
@@ -146,7 +149,8 @@ async fn connection(stream: TcpStream, site: Site, requested: Arc<AtomicBool>) {
 }
 
 impl Site {
-    async fn answer<B>(&self, request: &Request<B>) -> PageResponse {
+    /// Notes in `had_key` that it came with the key.
+    async fn answer<B>(&self, request: &Request<B>, had_key: &AtomicBool) -> PageResponse {
         let Parts {
             cluster,
             guard,
@@ -159,7 +163,7 @@ impl Site {
                 Refused::Method => StatusCode::METHOD_NOT_ALLOWED,
                 _ => StatusCode::FORBIDDEN,
             };
-            return answer::failure(status, &refused.to_string());
+            return answer::last(answer::failure(status, &refused.to_string()));
         }
         let uri = request.uri();
         let question = match Question::read(uri.path(), uri.query()) {
@@ -172,10 +176,12 @@ impl Site {
                 return answer::failure(status, &unknown.to_string());
             }
         };
-        if question.needs_key()
-            && let Err(refused) = guard.admit_to_cluster(request)
-        {
-            return answer::failure(StatusCode::FORBIDDEN, &refused.to_string());
+        if question.needs_key() {
+            if let Err(refused) = guard.admit_to_cluster(request) {
+                let failure = answer::failure(StatusCode::FORBIDDEN, &refused.to_string());
+                return answer::last(failure);
+            }
+            had_key.store(true, Ordering::Relaxed);
         }
         let permit = match &question {
             Question::Explain(_) => explanations.try_acquire().map(Some),

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crds::observe::{Edge, Node};
+use crds::observe::{Edge, Node, NodeKind};
 
 use super::secured::Secured;
 use crate::escape;
@@ -19,7 +19,7 @@ pub(super) fn dot(traffic: &IndexedGraph, here: Option<&str>) -> String {
     let ids = ids(traffic);
     for (id, number) in &ids {
         let label = quoted(&select::shown(traffic, id, here));
-        let style = if meshed(traffic.node(id)) {
+        let style = if may_be_meshed(traffic.node(id)) {
             "solid"
         } else {
             "dashed"
@@ -90,8 +90,13 @@ fn bad(edge: &Edge) -> bool {
     !edge.refused.is_empty() || (edge.failure > 0 && edge.success == 0)
 }
 
-fn meshed(node: Option<&Node>) -> bool {
-    node.is_some_and(|node| node.meshed.unwrap_or_default() > 0)
+/// Whether a node is in the mesh, or nobody says that it is not: of those of other namespaces it
+/// is not told how many pods have a proxy.
+fn may_be_meshed(node: Option<&Node>) -> bool {
+    node.is_some_and(|node| match node.kind {
+        NodeKind::External | NodeKind::Outside => false,
+        _ => node.meshed != Some(0),
+    })
 }
 
 fn quoted(text: &str) -> String {
@@ -121,6 +126,50 @@ mod tests {
     use super::*;
 
     #[test]
+    fn only_what_is_known_to_be_outside_the_mesh_is_dashed() {
+        let node = |id: &str, kind: &str, meshed: Option<u32>| {
+            let mut node = json!({"id": id, "kind": kind, "namespace": "shop", "name": id});
+            if let Some(meshed) = meshed {
+                node["pods"] = json!(2);
+                node["meshed"] = json!(meshed);
+            }
+            node
+        };
+        let nodes = [
+            node("in", "Deployment", Some(1)),
+            node("not", "Deployment", Some(0)),
+            // Of a namespace that was not asked for.
+            node("far", "Deployment", None),
+            node("account", "ServiceAccount", None),
+            node("host", "External", None),
+            node("someone", "Outside", None),
+        ];
+        let edges: Vec<_> = nodes
+            .iter()
+            .map(|node| json!({"id": node["id"], "from": "in", "to": node["id"]}))
+            .collect();
+        let graph = json!({"nodes": nodes, "edges": edges});
+        let traffic = IndexedGraph::of(serde_json::from_value::<Graph>(graph).unwrap());
+        let dot = dot(&traffic, Some("shop"));
+        let style = |name: &str| {
+            let lines = dot.lines().filter(|line| line.contains("style="));
+            let mut of = lines.filter(|line| line.contains(&format!("{name}\"")));
+            let line = of.next().unwrap_or_else(|| panic!("{name}: {dot}"));
+            line.contains("dashed")
+        };
+        for (name, dashed) in [
+            ("/in", false),
+            ("/not", true),
+            ("/far", false),
+            ("/account", false),
+            ("/host", true),
+            ("/someone", true),
+        ] {
+            assert_eq!(style(name), dashed, "{name}: {dot}");
+        }
+    }
+
+    #[test]
     fn a_name_cannot_leave_its_quotes_in_either_language() {
         let evil = "a\"]; x -> y\n#<script>";
         let graph: Graph = serde_json::from_value(json!({
@@ -129,7 +178,7 @@ mod tests {
                 {"id": "e", "kind": "External", "name": evil},
                 {"id": "w", "kind": "Deployment", "namespace": "shop", "name": "web", "pods": 1, "meshed": 1},
             ],
-            "edges": [{"id": "1", "from": "w", "to": "e", "protocol": "http1", "requests": 60, "failure": 60,
+            "edges": [{"id": "1", "from": "w", "to": "e", "protocol": "http1", "requests": 60, "failure": 60, "attempts": 60,
                        "refused": {"not-allowed": 60}, "mtls": 0.0},
                       {"id": "2", "from": "w", "to": "e", "protocol": "tls", "requests": 60, "success": 60, "mtls": 0.0}],
         }))

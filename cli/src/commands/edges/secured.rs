@@ -17,8 +17,11 @@ pub(super) enum Secured {
 }
 
 impl Secured {
-    /// `None` where nobody says.
+    /// `None` where nobody says, and where there was nothing to secure.
     pub(super) fn of(edge: &Edge) -> Option<Self> {
+        if never_left(edge) {
+            return None;
+        }
         Some(match edge.mtls? {
             share if share >= 1.0 => Self::Mtls,
             _ if edge.protocol == Protocol::Tls => Self::OwnTls,
@@ -31,4 +34,13 @@ impl Secured {
     pub(super) const fn has_plaintext(self) -> bool {
         matches!(self, Self::Partly(_) | Self::Plaintext)
     }
+}
+
+/// Whether the callers' own proxies refused all of its calls, so that nothing went anywhere. What
+/// somebody served, or is under way, left whatever is counted of attempts.
+fn never_left(edge: &Edge) -> bool {
+    let told_by_callers = !edge.caller_silent && edge.server.is_none();
+    let nothing_sent = edge.attempts == 0 && edge.success == 0 && edge.sent == 0;
+    let nothing_open = edge.open == 0 && edge.opened == 0;
+    edge.requests > 0 && told_by_callers && nothing_sent && nothing_open
 }

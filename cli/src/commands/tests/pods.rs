@@ -341,3 +341,29 @@ async fn what_a_rollout_or_a_cronjob_made_is_told_where_its_calls_are_counted() 
     let (code, _, err) = run(api.client(), "weft edges job/once -n shop").await;
     assert_eq!(code, 0, "{err}");
 }
+
+#[tokio::test]
+async fn owner_with_a_name_that_no_object_can_have_is_not_asked_for() {
+    let api = FakeApi::default();
+    for (set, owner) in [
+        ("web-6c", "r".repeat(400_000)),
+        ("cart-6c", "cart".to_owned()),
+    ] {
+        let owners = json!([{"apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout",
+            "name": owner, "controller": true}]);
+        let meta = json!({"name": set, "namespace": "shop", "ownerReferences": owners});
+        let path = format!("/apis/apps/v1/namespaces/shop/replicasets/{set}");
+        api.put(&path, json!({"metadata": meta}));
+    }
+    let node = json!({"id": "shop/Deployment/api", "kind": "Deployment", "namespace": "shop", "name": "api"});
+    api.put(
+        "/apis/observe.weft.dev/v1alpha1/namespaces/shop/graphs/live",
+        json!({"metadata": {"windowSeconds": 60, "complete": true}, "nodes": [node]}),
+    );
+    let (code, _, err) = run(api.client(), "weft edges rs/web-6c -n shop").await;
+    assert_eq!(code, 0, "{err}");
+    assert!(err.contains("no such calls"), "{err}");
+    let (code, _, err) = run(api.client(), "weft edges rs/cart-6c -n shop").await;
+    assert_eq!(code, 2, "the control: {err}");
+    assert!(err.contains("say ro/cart"), "{err}");
+}

@@ -240,6 +240,38 @@ fn broken_piece_is_told_and_nothing_of_it_taken() {
     assert_eq!(other.len(), 0);
 }
 
+/// As versions wrote it down that took any name of an owner.
+#[test]
+fn edge_of_a_node_whose_name_no_object_can_have_is_dropped_and_counted_when_it_is_read() {
+    let (mut edges, mut older) = (Edges::default(), Memory::default());
+    let good = edge(&mut edges, 1);
+    older.see(&good, at(DAY));
+    let only_good = older.shards().unwrap();
+    let rollout = NodeKey {
+        kind: NodeKind::Rollout,
+        object: key("shop", &"r".repeat(400_000)),
+    };
+    let calls = EdgeKey {
+        from: rollout.clone(),
+        ..good.key().clone()
+    };
+    let called = EdgeKey {
+        to: rollout.clone(),
+        ..good.key().clone()
+    };
+    for bad in [calls, called] {
+        let bad = edges.get(bad, &rollout).unwrap();
+        older.see(&bad, at(DAY));
+    }
+    let mut memory = Memory::default();
+    for shard in older.shards().unwrap() {
+        memory.read(&shard, &mut edges).unwrap();
+    }
+    assert_eq!((memory.len(), memory.dropped), (1, 2));
+    assert!(memory.get(&good).is_some(), "the control");
+    assert_eq!(memory.shards().unwrap(), only_good, "it is written no more");
+}
+
 #[test]
 fn what_is_forgotten_does_not_come_back_from_what_was_written() {
     let (mut edges, mut memory) = (Edges::default(), Memory::default());

@@ -37,6 +37,8 @@ struct TapStream {
     summaries: BTreeMap<Arc<str>, v1::TapSummary>,
     /// Whose proxies take part now. What those counted that went stays counted.
     here: BTreeSet<Arc<str>>,
+    /// Whose proxies said that they do not.
+    refused: BTreeSet<Arc<str>>,
     /// What was told last of how many there were.
     last_sent: Option<TapMetadata>,
     counts: Interval,
@@ -59,6 +61,7 @@ pub(super) fn answer(
         inventory,
         summaries: BTreeMap::new(),
         here: BTreeSet::new(),
+        refused: BTreeSet::new(),
         last_sent: None,
         counts: interval(COUNT_EVERY),
         until: Instant::now() + LIFE,
@@ -95,12 +98,19 @@ impl TapStream {
                         }
                         Some(What::Summary(summary)) => {
                             self.here.insert(Arc::clone(&answer.uid));
+                            self.refused.remove(&answer.uid);
                             self.summaries.insert(answer.uid, summary);
                         }
                         Some(What::Config(_) | What::Trial(_) | What::Example(_)) => {}
-                        // It has no room for a tap, is older than that, or went away.
-                        Some(What::Refused(_)) | None => {
+                        // It has no room for a tap, or is older than that.
+                        Some(What::Refused(_)) => {
                             self.here.remove(&answer.uid);
+                            self.refused.insert(answer.uid);
+                        }
+                        // It went away.
+                        None => {
+                            self.here.remove(&answer.uid);
+                            self.refused.remove(&answer.uid);
                         }
                     }
                 }
@@ -116,9 +126,11 @@ impl TapStream {
             counts.fold(0, u64::saturating_add)
         };
         let (shown, lost) = (sum(|summary| summary.shown), self.answers.dropped());
+        let number = |pods: &BTreeSet<Arc<str>>| u32::try_from(pods.len()).unwrap_or(u32::MAX);
         TapMetadata {
             proxies: self.proxies,
-            taking_part: u32::try_from(self.here.len()).unwrap_or(u32::MAX),
+            taking_part: number(&self.here),
+            refused: number(&self.refused),
             matched: sum(|summary| summary.matched),
             // Proxies do not know what found no room here.
             shown: shown.saturating_sub(lost),
@@ -202,8 +214,26 @@ impl TapStream {
     }
 }
 
+/// RFC 3339, always with three digits after the second: times of a tap stand below each other.
 fn time(milliseconds: u64) -> String {
     let at = i64::try_from(milliseconds).ok();
     let at = at.and_then(|at| Timestamp::from_millisecond(at).ok());
-    at.map(|at| at.to_string()).unwrap_or_default()
+    at.map(|at| format!("{at:.3}")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_three_digits_after_the_second_whatever_they_are() {
+        for (milliseconds, expected) in [
+            (1_793_610_000_000, "2026-11-02T09:00:00.000Z"),
+            (1_793_610_000_160, "2026-11-02T09:00:00.160Z"),
+            (1_793_610_000_161, "2026-11-02T09:00:00.161Z"),
+        ] {
+            assert_eq!(time(milliseconds), expected);
+        }
+        assert_eq!(time(u64::MAX), "", "no time at all");
+    }
 }

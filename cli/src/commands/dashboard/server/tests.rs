@@ -18,6 +18,8 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::args::Cli;
 
+mod strangers;
+
 const GRAPH: &str = "/apis/observe.weft.dev/v1alpha1/namespaces/shop/graphs/live";
 
 struct Served {

@@ -156,7 +156,7 @@ async fn requests_are_streamed_and_the_tap_ends_with_its_reader() {
         ("route", json!("api/read")),
         ("reason", json!("overload")),
         ("ms", json!(1.5)),
-        ("time", json!("2026-11-02T09:00:00Z")),
+        ("time", json!("2026-11-02T09:00:00.000Z")),
     ] {
         assert_eq!(shown[field], expected, "{field}: {shown}");
     }
@@ -171,6 +171,29 @@ async fn requests_are_streamed_and_the_tap_ends_with_its_reader() {
     assert_eq!(counted, expected);
     drop(answer);
     assert_eq!(proxy.orders.recv().await, Some(Order::EndAsk(id)));
+}
+
+#[tokio::test]
+async fn proxy_that_has_no_room_for_a_tap_is_told_of_until_it_takes_part() {
+    let bench = Bench::new();
+    let mut proxy = Proxy::of(&bench, "uid-client");
+    let mut answer = tap(&bench, "tapper", "of=Pod/client").await;
+    let (id, _) = proxy.next_ask().await;
+    let mut counted = async || {
+        let metadata = line(&mut answer).await.unwrap()["metadata"].clone();
+        (
+            metadata["takingPart"].clone(),
+            metadata.get("refused").cloned(),
+        )
+    };
+    assert_eq!(counted().await, (json!(0), None), "it said nothing yet");
+    proxy.answer_with(
+        id,
+        Answered::Refused("it answers as many as it may".to_owned()),
+    );
+    assert_eq!(counted().await, (json!(0), Some(json!(1))));
+    proxy.answer_with(id, Answered::Summary(v1::TapSummary::default()));
+    assert_eq!(counted().await, (json!(1), None));
 }
 
 #[tokio::test]

@@ -127,7 +127,7 @@ async fn command_line_shows_requests_as_they_end() {
     };
     assert_eq!(
         shown.text(),
-        "09:00:00Z out shop/client -> shop/api-1:80 http1 GET /items 503 1.5ms 0B mtls \
+        "09:00:00.000Z out shop/client -> shop/api-1:80 http1 GET /items 503 1.5ms 0B mtls \
          reason=overload service=shop/api route=api/read\n"
     );
     assert_eq!(words.text(), "1 of 1 take part\n");
