@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use crds::observe::Resource;
-use http_body_util::{BodyExt as _, Limited};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use kube::Client;
 use kube::client::Body;
 use kube::config::ExecInteractiveMode;
@@ -42,6 +42,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// Bytes of a refusal.
 const REFUSAL: usize = 64 * 1024;
+/// Bytes of any other answer. A graph has 28 MiB at most; a list of a large cluster may have more.
+pub(crate) const MOST_ANSWER: usize = 256 << 20;
 
 /// A cluster, and where in it the user is.
 #[derive(Clone)]
@@ -309,7 +311,7 @@ impl Cluster {
         let call = || {
             let body = self.body_of(request.clone().map(Body::from));
             async move {
-                let bytes = body.await?.collect_bytes().await?;
+                let bytes = whole(body.await?, MOST_ANSWER).await?;
                 serde_json::from_slice::<T>(&bytes).map_err(kube::Error::SerdeError)
             }
         };
@@ -401,9 +403,17 @@ pub(crate) async fn accepted(answer: http::Response<Body>) -> kube::Result<Body>
 }
 
 /// All of an answer that has at most `most` bytes.
-async fn whole(body: Body, most: usize) -> kube::Result<Bytes> {
+pub(crate) async fn whole(body: Body, most: usize) -> kube::Result<Bytes> {
     let bytes = Limited::new(body, most).collect().await;
-    Ok(bytes.map_err(kube::Error::Service)?.to_bytes())
+    let bytes = bytes.map_err(|error| {
+        kube::Error::Service(if error.is::<LengthLimitError>() {
+            Box::new(TooLong(most))
+        } else {
+            error
+        })
+    });
+    Ok(bytes?.to_bytes())
 }
 
 pub(crate) use refusal::Refusal;
+use refusal::TooLong;

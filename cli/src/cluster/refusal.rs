@@ -1,5 +1,6 @@
 //! Why a question has no answer, in words that lead to one.
 
+use std::fmt;
 use std::time::Duration;
 
 use crds::observe::GROUP;
@@ -28,6 +29,26 @@ enum Why {
     Other(String),
 }
 
+/// An answer that has more bytes than are read of one, which are these.
+#[derive(Debug)]
+pub(super) struct TooLong(pub(super) usize);
+
+impl fmt::Display for TooLong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(most) = *self;
+        let (number, unit) = match most >> 20 {
+            0 => (most >> 10, "KiB"),
+            number => (number, "MiB"),
+        };
+        write!(
+            f,
+            "the answer is longer than {number} {unit}, and no more is read of one"
+        )
+    }
+}
+
+impl std::error::Error for TooLong {}
+
 impl Refusal {
     pub(crate) fn of(what: &str, error: kube::Error) -> Self {
         let why = match error {
@@ -42,6 +63,7 @@ impl Refusal {
                     again_in: again_in(&status),
                 },
             },
+            kube::Error::Service(error) if error.is::<TooLong>() => Why::Other(error.to_string()),
             kube::Error::Service(error) => Why::Other(format!(
                 "the API server is not reached: {}; `kubectl config view --minify` shows which \
                  one is asked",
@@ -136,6 +158,16 @@ impl Refusal {
         }
     }
 
+    /// The same with the role that grants the right, where one is missing.
+    #[must_use]
+    pub(crate) fn message_with_role(&self) -> String {
+        if self.is_forbidden() {
+            with_role(self.message())
+        } else {
+            self.message().to_owned()
+        }
+    }
+
     /// The same for whoever typed the command.
     #[must_use]
     pub(crate) fn into_failure(self) -> Failure {
@@ -159,7 +191,7 @@ impl Refusal {
                 401 => {
                     format!("{what}: the API server does not know these credentials ({message})")
                 }
-                403 => forbidden(&what, &message),
+                403 => format!("{what}: {}", with_role(&message)),
                 404 if of_ours(&what) => format!(
                     "{what}: API group {GROUP} is not served; Weft is not installed in this \
                      cluster, value observe.enabled is false, or this Weft is older than this \
@@ -206,14 +238,14 @@ fn of_ours(what: &str) -> bool {
     .any(|resource| what.starts_with(resource))
 }
 
-fn forbidden(what: &str, message: &str) -> String {
+fn with_role(message: &str) -> String {
     match denied(message) {
         Some((verb, resource, group)) => {
             let role = role(verb, resource, group);
-            format!("{what}: {message}; {role} grants this")
+            format!("{message}; {role} grants this")
         }
         // Admission, or something between: no role helps.
-        None => format!("{what}: {message}"),
+        None => message.to_owned(),
     }
 }
 
