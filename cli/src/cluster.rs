@@ -142,7 +142,7 @@ impl Cluster {
         }
     }
 
-    /// To ask the API server; within [`Self::ask`].
+    /// To ask the API server; within [`Self::try_ask`].
     #[must_use]
     pub(crate) fn client(&self) -> Client {
         self.client.clone()
@@ -223,20 +223,6 @@ impl Cluster {
     /// Waits for an answer about `what`, no longer than a request may take.
     ///
     /// # Errors
-    /// When there is none, or it is a refusal: with the role that would grant the right.
-    pub(crate) async fn ask<T>(
-        &self,
-        what: &str,
-        call: impl Future<Output = kube::Result<T>>,
-    ) -> Result<T, Failure> {
-        self.try_ask(what, call)
-            .await
-            .map_err(|refusal| refusal.into_failure())
-    }
-
-    /// The same; the caller tells what is missing from what he may not see.
-    ///
-    /// # Errors
     /// When there is no answer, or it is a refusal.
     pub(crate) async fn try_ask<T>(
         &self,
@@ -270,7 +256,7 @@ impl Cluster {
     /// Reads what the API server has at `path`.
     ///
     /// # Errors
-    /// As [`Self::ask`].
+    /// When there is no answer, or it is a refusal: with the role that would grant the right.
     pub(crate) async fn read<T: DeserializeOwned>(
         &self,
         what: &str,
@@ -349,7 +335,7 @@ impl Cluster {
     /// Reads an answer of the read API, in `namespace` or in all.
     ///
     /// # Errors
-    /// As [`Self::ask`].
+    /// As [`Self::read`].
     pub(crate) async fn observe<T: DeserializeOwned>(
         &self,
         resource: Resource,

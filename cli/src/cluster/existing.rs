@@ -19,7 +19,7 @@ pub(crate) const PAGE: usize = 500;
 /// Pages among which the nearest name is looked for: nobody waits for all of a large cluster.
 const PAGES: usize = 4;
 /// Of each object its metadata alone.
-const METADATA: &str =
+pub(crate) const METADATA: &str =
     "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
 
 #[derive(Deserialize)]
