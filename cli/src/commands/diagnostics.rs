@@ -215,8 +215,8 @@ async fn logs(cluster: &Cluster, pods: &[String], bundle: &mut Bundle) -> Result
             continue;
         }
         let path = format!("/api/v1/namespaces/{weft}/pods/{pod}/log?tailLines={LOG_LINES}");
-        let read = cluster.try_read_bytes(&format!("log of {pod}"), &path, MOST_ANSWER);
-        match read.await {
+        let what = format!("log of {pod}");
+        match cluster.try_read_bytes(&what, &path, MOST_ANSWER).await {
             Ok(text) => bundle.put(&format!("logs/{pod}.log"), &text),
             Err(refusal) => bundle.left.push(refusal.into_failure().to_string()),
         }
