@@ -391,12 +391,13 @@ pub(crate) async fn accepted(answer: http::Response<Body>) -> kube::Result<Body>
 /// All of an answer that has at most `most` bytes.
 pub(crate) async fn whole(body: Body, most: usize) -> kube::Result<Bytes> {
     let bytes = Limited::new(body, most).collect().await;
-    let bytes = bytes.map_err(|error| {
-        kube::Error::Service(if error.is::<LengthLimitError>() {
-            Box::new(TooLong(most))
-        } else {
-            error
-        })
+    // What ended the body is told as what it is, and not as another error around it.
+    let bytes = bytes.map_err(|error| match error.downcast::<kube::Error>() {
+        Ok(error) => *error,
+        Err(error) if error.is::<LengthLimitError>() => {
+            kube::Error::Service(Box::new(TooLong(most)))
+        }
+        Err(error) => kube::Error::Service(error),
     });
     Ok(bytes?.to_bytes())
 }
