@@ -3,6 +3,7 @@
 //! Every call has a time limit and every error says what was asked, because a command that
 //! waits for ever and one that says "error" are of the same use.
 
+mod bounded;
 pub(crate) mod clock;
 pub(crate) mod existing;
 pub(crate) mod forward;
@@ -18,7 +19,6 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use crds::observe::Resource;
-use http_body_util::{BodyExt as _, Limited};
 use kube::Client;
 use kube::client::Body;
 use kube::config::ExecInteractiveMode;
@@ -42,6 +42,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// Bytes of a refusal.
 const REFUSAL: usize = 64 * 1024;
+/// Bytes of any other answer. A graph has 28 MiB at most; a list of a large cluster may have more.
+pub(crate) const MOST_ANSWER: usize = 256 << 20;
 
 /// A cluster, and where in it the user is.
 #[derive(Clone)]
@@ -140,7 +142,7 @@ impl Cluster {
         }
     }
 
-    /// To ask the API server; within [`Self::ask`].
+    /// To ask the API server; within [`Self::try_ask`].
     #[must_use]
     pub(crate) fn client(&self) -> Client {
         self.client.clone()
@@ -221,20 +223,6 @@ impl Cluster {
     /// Waits for an answer about `what`, no longer than a request may take.
     ///
     /// # Errors
-    /// When there is none, or it is a refusal: with the role that would grant the right.
-    pub(crate) async fn ask<T>(
-        &self,
-        what: &str,
-        call: impl Future<Output = kube::Result<T>>,
-    ) -> Result<T, Failure> {
-        self.try_ask(what, call)
-            .await
-            .map_err(|refusal| refusal.into_failure())
-    }
-
-    /// The same; the caller tells what is missing from what he may not see.
-    ///
-    /// # Errors
     /// When there is no answer, or it is a refusal.
     pub(crate) async fn try_ask<T>(
         &self,
@@ -268,7 +256,7 @@ impl Cluster {
     /// Reads what the API server has at `path`.
     ///
     /// # Errors
-    /// As [`Self::ask`].
+    /// When there is no answer, or it is a refusal: with the role that would grant the right.
     pub(crate) async fn read<T: DeserializeOwned>(
         &self,
         what: &str,
@@ -309,7 +297,7 @@ impl Cluster {
         let call = || {
             let body = self.body_of(request.clone().map(Body::from));
             async move {
-                let bytes = body.await?.collect_bytes().await?;
+                let bytes = whole(body.await?, MOST_ANSWER).await?;
                 serde_json::from_slice::<T>(&bytes).map_err(kube::Error::SerdeError)
             }
         };
@@ -347,7 +335,7 @@ impl Cluster {
     /// Reads an answer of the read API, in `namespace` or in all.
     ///
     /// # Errors
-    /// As [`Self::ask`].
+    /// As [`Self::read`].
     pub(crate) async fn observe<T: DeserializeOwned>(
         &self,
         resource: Resource,
@@ -420,10 +408,5 @@ fn redirected(head: &http::response::Parts) -> String {
     )
 }
 
-/// All of an answer that has at most `most` bytes.
-async fn whole(body: Body, most: usize) -> kube::Result<Bytes> {
-    let bytes = Limited::new(body, most).collect().await;
-    Ok(bytes.map_err(kube::Error::Service)?.to_bytes())
-}
-
+pub(crate) use bounded::whole;
 pub(crate) use refusal::Refusal;

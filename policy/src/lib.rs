@@ -26,6 +26,7 @@ pub mod explain;
 pub mod fallback;
 pub mod hashing;
 pub mod health;
+pub mod host;
 pub mod http_match;
 pub mod latency;
 pub mod limit;

@@ -20,6 +20,9 @@
 
 use std::borrow::Cow;
 
+/// Bytes of a request target, its query included. Proxies answer longer ones with 414.
+pub const MAX_TARGET: usize = 8 * 1024;
+
 /// Why a path is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadPath {

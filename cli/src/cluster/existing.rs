@@ -19,7 +19,7 @@ pub(crate) const PAGE: usize = 500;
 /// Pages among which the nearest name is looked for: nobody waits for all of a large cluster.
 const PAGES: usize = 4;
 /// Of each object its metadata alone.
-const METADATA: &str =
+pub(crate) const METADATA: &str =
     "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
 
 #[derive(Deserialize)]
@@ -120,7 +120,7 @@ pub(crate) async fn absent(
         {
             return wrong;
         }
-        meant = nearest(name, there.iter().map(String::as_str)).map(str::to_owned);
+        meant = near(kind, name, &there);
     }
     let meant = meant.map(|meant| format!("{}/{meant}", kind.short()));
     no_such(cluster, (kind, name), meant)
@@ -133,19 +133,53 @@ pub(crate) async fn nearest_of(
     name: &str,
 ) -> Option<String> {
     let there = names(cluster, kind).await;
-    let meant = nearest(name, there.iter().map(String::as_str))?;
+    let meant = near(kind, name, &there)?;
     Some(format!("{}/{meant}", kind.short()))
 }
 
-/// The sentence that all commands say of a name of nothing.
+/// The nearest of these names of a kind. Of a pod many type what its workload is called, which
+/// its own name begins with.
+fn near(kind: ResourceKind, name: &str, there: &[String]) -> Option<String> {
+    let all = there.iter().map(String::as_str);
+    if let Some(meant) = nearest(name, all.clone()) {
+        return Some(meant.to_owned());
+    }
+    if kind != ResourceKind::Pod {
+        return None;
+    }
+    let meant = nearest(name, all.flat_map(beginnings))?;
+    let pod = there
+        .iter()
+        .find(|pod| beginnings(pod).any(|beginning| beginning == meant));
+    pod.cloned()
+}
+
+/// What a pod's workload may be called: its own name without the last part, or without two.
+fn beginnings(pod: &str) -> impl Iterator<Item = &str> {
+    let shorter = std::iter::successors(Some(pod), |name| {
+        name.rsplit_once('-').map(|(beginning, _)| beginning)
+    });
+    shorter.skip(1).take(2)
+}
+
+/// The sentence that all commands say of a name of nothing. `edges` prints what is elsewhere as
+/// NAME.NAMESPACE: who types that is told how it is said.
 #[must_use]
 pub(crate) fn no_such(
     cluster: &Cluster,
     (kind, name): (ResourceKind, &str),
     meant: Option<String>,
 ) -> Failure {
-    let (scope, hint) = (cluster.scope_label(), hint(meant));
-    Failure::usage(format!("there is no {kind} {name} {scope}{hint}"))
+    let scope = cluster.scope_label();
+    let more = match (meant, name.rsplit_once('.')) {
+        (None, Some((own, namespace))) if !own.is_empty() && !namespace.is_empty() => format!(
+            "; for one of namespace {namespace} say {}/{own} with -n {namespace}, or of the end of \
+             a call with --from-namespace or --to-namespace",
+            kind.short()
+        ),
+        (meant, _) => hint(meant),
+    };
+    Failure::usage(format!("there is no {kind} {name} {scope}{more}"))
 }
 
 /// Ends where there is no such namespace as the cluster is asked about.
@@ -246,8 +280,8 @@ pub(crate) async fn page(
         .header(ACCEPT, METADATA)
         .body(Vec::new())
         .map_err(|error| Failure::unknown(error.to_string()))?;
-    let client = cluster.client();
-    let List { metadata, items } = cluster.ask("names", client.request(request)).await?;
+    let answer = cluster.try_request("names", request).await;
+    let List { metadata, items } = answer.map_err(Refusal::into_failure)?;
     let names = items.into_iter().map(|item| item.metadata.name).collect();
     // Some servers say that there is no rest by an empty text.
     Ok((names, metadata.next.filter(|next| !next.is_empty())))

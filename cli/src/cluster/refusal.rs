@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crds::observe::GROUP;
-use http_body_util::LengthLimitError;
 
+use super::bounded::TooLong;
 use crate::failure::Failure;
 
 /// Why a question has no answer.
@@ -43,9 +43,7 @@ impl Refusal {
                     again_in: again_in(&status),
                 },
             },
-            kube::Error::Service(error) if error.is::<LengthLimitError>() => Why::Other(
-                "the answer is too long to be read; ask for less, such as one namespace".to_owned(),
-            ),
+            kube::Error::Service(error) if error.is::<TooLong>() => Why::Other(error.to_string()),
             kube::Error::Service(error) => Why::Other(format!(
                 "the API server is not reached: {}; `kubectl config view --minify` shows which \
                  one is asked",
@@ -140,6 +138,16 @@ impl Refusal {
         }
     }
 
+    /// The same with the role that grants the right, where one is missing.
+    #[must_use]
+    pub(crate) fn message_with_role(&self) -> String {
+        if self.is_forbidden() {
+            with_role(self.message())
+        } else {
+            self.message().to_owned()
+        }
+    }
+
     /// The same for whoever typed the command.
     #[must_use]
     pub(crate) fn into_failure(self) -> Failure {
@@ -163,7 +171,7 @@ impl Refusal {
                 401 => {
                     format!("{what}: the API server does not know these credentials ({message})")
                 }
-                403 => forbidden(&what, &message),
+                403 => format!("{what}: {}", with_role(&message)),
                 404 if of_ours(&what) => format!(
                     "{what}: API group {GROUP} is not served; Weft is not installed in this \
                      cluster, value observe.enabled is false, or this Weft is older than this \
@@ -210,14 +218,14 @@ fn of_ours(what: &str) -> bool {
     .any(|resource| what.starts_with(resource))
 }
 
-fn forbidden(what: &str, message: &str) -> String {
+fn with_role(message: &str) -> String {
     match denied(message) {
         Some((verb, resource, group)) => {
             let role = role(verb, resource, group);
-            format!("{what}: {message}; {role} grants this")
+            format!("{message}; {role} grants this")
         }
         // Admission, or something between: no role helps.
-        None => format!("{what}: {message}"),
+        None => message.to_owned(),
     }
 }
 
@@ -431,10 +439,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_that_is_too_long_is_no_api_server_that_is_not_reached() {
-        let body = http_body_util::Full::new(bytes::Bytes::from_static(b"long"));
-        let limited = http_body_util::Limited::new(body, 3);
-        let error = http_body_util::BodyExt::collect(limited).await;
-        let error = kube::Error::Service(error.unwrap_err());
+        let body = kube::client::Body::from(b"long".to_vec());
+        let error = crate::cluster::whole(body, 3).await.unwrap_err();
         let words = Refusal::of("graphs", error).into_failure().to_string();
         assert!(
             words.starts_with("graphs: the answer is too long"),

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use self::archive::Archive;
 use self::clean::clean;
-use crate::cluster::{Cluster, Refusal, existing};
+use crate::cluster::{Cluster, MOST_ANSWER, Refusal, existing};
 use crate::commands::check::probes;
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
@@ -211,15 +211,9 @@ async fn logs(cluster: &Cluster, pods: &[String], bundle: &mut Bundle) -> Result
             continue;
         }
         let path = format!("/api/v1/namespaces/{weft}/pods/{pod}/log?tailLines={LOG_LINES}");
-        let request = http::Request::get(&path)
-            .body(Vec::new())
-            .map_err(|error| Failure::unknown(error.to_string()))?;
-        let client = cluster.client();
-        match cluster
-            .try_ask(&format!("log of {pod}"), client.request_text(request))
-            .await
-        {
-            Ok(text) => bundle.put(&format!("logs/{pod}.log"), text.as_bytes()),
+        let what = format!("log of {pod}");
+        match cluster.try_read_bytes(&what, &path, MOST_ANSWER).await {
+            Ok(text) => bundle.put(&format!("logs/{pod}.log"), &text),
             Err(refusal) => bundle.left.push(refusal.into_failure().to_string()),
         }
     }

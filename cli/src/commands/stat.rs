@@ -7,10 +7,7 @@ mod pods;
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
-use crds::smi::SPLIT_GROUP;
-use kube::Api;
-use kube::api::ListParams;
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::core::{DynamicObject, ObjectList};
 
 use self::groups::{Asked, Group, Weights};
 use crate::cluster::Cluster;
@@ -267,14 +264,10 @@ fn table(
 /// What the TrafficSplits ask for. Without the right to read them the column stays empty,
 /// and the reason is told.
 async fn weights(cluster: &Cluster, console: &mut Console<'_>) -> Result<Weights, Failure> {
-    let kind = GroupVersionKind::gvk(SPLIT_GROUP, crds::smi::STORAGE_VERSION, "TrafficSplit");
-    let resource = ApiResource::from_gvk_with_plural(&kind, "trafficsplits");
-    let api: Api<DynamicObject> = match cluster.scope() {
-        Some(namespace) => Api::namespaced_with(cluster.client(), namespace, &resource),
-        None => Api::all_with(cluster.client(), &resource),
-    };
+    let path = ResourceKind::TrafficSplit.path(cluster.scope());
+    let path = path.unwrap_or_default();
     match cluster
-        .ask("TrafficSplits", api.list(&ListParams::default()))
+        .read::<ObjectList<DynamicObject>>("TrafficSplits", &path)
         .await
     {
         Ok(list) => Ok(Weights::read(list.items.iter())),

@@ -16,8 +16,7 @@ use clap::Args;
 use crds::observe::DryRunSpec;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::Api;
-use kube::api::ListParams;
+use kube::core::ObjectList;
 use serde_json::{Value, json};
 
 use self::calls::Calls;
@@ -216,16 +215,12 @@ async fn try_out(
 }
 
 async fn ports(cluster: &Cluster) -> Result<Ports, Failure> {
-    let (services, slices): (Api<Service>, Api<EndpointSlice>) = match cluster.scope() {
-        Some(namespace) => (
-            Api::namespaced(cluster.client(), namespace),
-            Api::namespaced(cluster.client(), namespace),
-        ),
-        None => (Api::all(cluster.client()), Api::all(cluster.client())),
-    };
-    let all = ListParams::default();
-    let services = cluster.ask("Services", services.list(&all)).await?;
-    let slices = cluster.ask("EndpointSlices", slices.list(&all)).await?;
+    let place = cluster.scope();
+    let place = place.map_or_else(String::new, |name| format!("namespaces/{name}/"));
+    let services = format!("/api/v1/{place}services");
+    let services: ObjectList<Service> = cluster.read("Services", &services).await?;
+    let slices = format!("/apis/discovery.k8s.io/v1/{place}endpointslices");
+    let slices: ObjectList<EndpointSlice> = cluster.read("EndpointSlices", &slices).await?;
     Ok(Ports::of(&services.items, &slices.items))
 }
 

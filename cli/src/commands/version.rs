@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 
 use clap::Args;
 use crds::labels::PROXY_VERSION;
+use http::Request;
+use http::header::ACCEPT;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
-use kube::api::ListParams;
+use k8s_openapi::apimachinery::pkg::version::Info;
+use kube::core::{DynamicObject, ObjectList};
 use policy::well_known::{CONTROLLER, INJECTOR};
 use serde::Serialize;
 
-use crate::cluster::{Cluster, existing};
+use crate::cluster::names::ResourceKind;
+use crate::cluster::{Cluster, Refusal, existing};
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
@@ -75,9 +77,8 @@ impl Versions {
     /// Notes what runs in the cluster, up to where nobody answers.
     async fn ask(&mut self, global: &Global, console: &mut Console<'_>) -> Result<(), Failure> {
         let cluster = Cluster::connect(global).await?;
-        let client = cluster.client();
-        let kubernetes = cluster.ask("the API server's version", client.apiserver_version());
-        self.kubernetes = Some(kubernetes.await?.git_version);
+        let kubernetes: Info = cluster.read("the API server's version", "/version").await?;
+        self.kubernetes = Some(kubernetes.git_version);
         existing::must_have_weft_namespace(&cluster).await?;
         self.controller = part(&cluster, CONTROLLER, console).await?;
         self.injector = part(&cluster, INJECTOR, console).await?;
@@ -117,9 +118,10 @@ async fn part(
     console: &mut Console<'_>,
 ) -> Result<Option<String>, Failure> {
     let namespace = cluster.weft_namespace();
-    let deployments: Api<Deployment> = Api::namespaced(cluster.client(), namespace);
+    let all = ResourceKind::Deployment.path(Some(namespace));
+    let path = format!("{}/{name}", all.unwrap_or_default());
     let what = format!("Deployment {namespace}/{name}");
-    match cluster.try_ask(&what, deployments.get(name)).await {
+    match cluster.try_read::<Deployment>(&what, &path).await {
         Ok(deployment) => {
             let labels = deployment.metadata.labels.unwrap_or_default();
             Ok(labels.get("app.kubernetes.io/version").cloned())
@@ -132,12 +134,13 @@ async fn part(
 }
 
 async fn proxies(cluster: &Cluster) -> Result<BTreeMap<String, u64>, Failure> {
-    let pods: Api<Pod> = match cluster.scope() {
-        Some(namespace) => Api::namespaced(cluster.client(), namespace),
-        None => Api::all(cluster.client()),
-    };
-    let all = ListParams::default();
-    let found = cluster.ask("Pods", pods.list_metadata(&all)).await?;
+    let path = ResourceKind::Pod.path(cluster.scope()).unwrap_or_default();
+    let request = Request::get(path)
+        .header(ACCEPT, existing::METADATA)
+        .body(Vec::new())
+        .map_err(|error| Failure::unknown(error.to_string()))?;
+    let found = cluster.try_request("Pods", request).await;
+    let found: ObjectList<DynamicObject> = found.map_err(Refusal::into_failure)?;
     let mut versions = BTreeMap::new();
     for pod in found.items {
         let annotations = pod.metadata.annotations.unwrap_or_default();

@@ -103,6 +103,27 @@ impl Selected {
         }
     }
 
+    /// Whether it is a workload of which the pods are meant, when pods are and none by its name:
+    /// the graph counts them under that.
+    #[must_use]
+    pub(crate) fn is_of_pods(&self, node: &Node) -> bool {
+        if self.named.kind != ResourceKind::Pod || self.named.name.is_some() {
+            return false;
+        }
+        let is_workload = matches!(
+            node.kind,
+            NodeKind::CronJob
+                | NodeKind::DaemonSet
+                | NodeKind::Deployment
+                | NodeKind::Job
+                | NodeKind::ReplicaSet
+                | NodeKind::ReplicationController
+                | NodeKind::Rollout
+                | NodeKind::StatefulSet
+        );
+        is_workload && self.is_named(&node.namespace, &node.name)
+    }
+
     fn is_account_in(&self, ids: &[String]) -> bool {
         let mut accounts = ids.iter().filter_map(|id| account_of(id));
         accounts.any(|(namespace, name)| self.is_named(namespace, name))

@@ -124,7 +124,9 @@ impl Model {
         }
         if let (Some(reason), ExplanationVerdict::Refused) = (refusals.first(), status.verdict) {
             status.reason = reason.to_string();
-            status.http_status = (!question.request.tcp).then(|| reason.status().as_u16());
+            // A connection that is ended brings no answer.
+            let is_answered = !question.request.tcp && *reason != Reason::ConnectionLost;
+            status.http_status = is_answered.then(|| reason.status().as_u16());
         }
         if !matches!(
             status.verdict,

@@ -7,6 +7,7 @@ use crds::observe::{ExplanationSpec, From, To};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use policy::access::Source;
 use policy::name::SpiffeId;
+use policy::path::MAX_TARGET;
 use policy::well_known::PROXY_PORTS;
 
 use super::question::{BadQuestion, CallerView, Owner};
@@ -15,8 +16,6 @@ use crate::world::{ObjectKey, PodFacts, Proxy};
 
 /// Headers of one question.
 const MAX_HEADERS: usize = 64;
-/// Bytes of a path, and of a header.
-const MAX_TEXT: usize = 8192;
 /// Kinds that own pods.
 const OWNERS: [&str; 8] = [
     "CronJob",
@@ -37,6 +36,8 @@ pub(super) struct Request {
     /// Without query, as it was asked.
     pub(super) path: String,
     pub(super) headers: HeaderMap,
+    /// Why whoever reads it as HTTP answers 400, whatever rules say.
+    pub(super) malformed: Option<&'static str>,
 }
 
 impl Request {
@@ -50,7 +51,15 @@ impl Request {
             return Err(BadQuestion::new("method", reason));
         }
         let path = spec.path.as_deref().unwrap_or("/");
-        if path.len() > MAX_TEXT || !path.starts_with(['/', '*']) {
+        if path.len() > MAX_TARGET {
+            let reason = format!(
+                "has {} bytes, and {MAX_TARGET} are the most: a call with a longer one, its query \
+                 counted, is answered 414",
+                path.len()
+            );
+            return Err(BadQuestion::new("path", reason));
+        }
+        if !path.starts_with(['/', '*']) {
             return Err(BadQuestion::new("path", "must begin with a slash"));
         }
         let path = path.split(['?', '#']).next().unwrap_or("/").to_owned();
@@ -77,6 +86,7 @@ impl Request {
             tcp: spec.tcp,
             method,
             path,
+            malformed: policy::host::named_once(&headers).err(),
             headers,
         })
     }

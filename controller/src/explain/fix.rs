@@ -100,6 +100,9 @@ fn wanted(
             && !outcome.backend_route.is_answered()
         {
             fix.commands.extend(look_at(outcome, reason));
+            if reason == Reason::BadRequest {
+                fix.warnings.push(nothing_helps(reason));
+            }
         }
         for one in &outcome.judged {
             let Ruling::Refused(reason) = one.ruling else {

@@ -8,6 +8,7 @@ use policy::name::ObjectRef;
 use policy::origin::Origin;
 use policy::protocol::Protocol;
 use policy::reason::Reason;
+use policy::well_known::{ADMIN_PORT, PROXY_PORTS};
 
 use super::call::{Caller, Request};
 use super::host;
@@ -81,25 +82,20 @@ pub(super) fn endpoint(
     let index = &*model.index;
     let found = endpoint.pod.as_ref();
     let found = found.and_then(|pod| Some((pod, index.world.pods.get(pod)?)));
-    let unjudged = |why| Judged {
-        endpoint: endpoint.clone(),
-        ruling: Ruling::NotJudged(why),
-        protocol: Protocol::Detect,
-        enforcement: Enforcement::Open,
-        strict: false,
-        rules: Vec::new(),
-        names_pods: false,
-        by_host: false,
-        by: None,
-    };
     let Some((pod, facts)) = found else {
-        return unjudged("no pod of the cluster stands behind this address");
+        return unjudged(endpoint, "no pod of the cluster stands behind this address");
     };
     let Some(proxy) = &facts.proxy else {
-        return unjudged("the pod has no proxy");
+        return unjudged(endpoint, "the pod has no proxy");
     };
+    if PROXY_PORTS.contains(&endpoint.port) {
+        return at_own_port(caller, endpoint);
+    }
     if proxy.skips(endpoint.port) {
-        return unjudged("the port is left out of traffic capture, so nobody judges");
+        return unjudged(
+            endpoint,
+            "the port is left out of traffic capture, so nobody judges",
+        );
     }
     let pod_access = PodAccess::of(index, pod, facts);
     let protocol = index.pod_protocols(pod, facts).lookup(endpoint.port);
@@ -125,6 +121,44 @@ pub(super) fn endpoint(
         names_pods: pod_access.names_pods(),
         by_host,
         by: Some((pod.clone(), pod_access.origins)),
+    }
+}
+
+/// An endpoint at which no rule is asked, and why.
+fn unjudged(endpoint: &Endpoint, why: &'static str) -> Judged {
+    Judged {
+        endpoint: endpoint.clone(),
+        ruling: Ruling::NotJudged(why),
+        protocol: Protocol::Detect,
+        enforcement: Enforcement::Open,
+        strict: false,
+        rules: Vec::new(),
+        names_pods: false,
+        by_host: false,
+        by: None,
+    }
+}
+
+/// A port of the pod's proxy itself: its pages are for everybody, and its other ports for nobody.
+fn at_own_port(caller: &Caller, endpoint: &Endpoint) -> Judged {
+    let own = unjudged(
+        endpoint,
+        "the port is the proxy's own, which traffic capture leaves alone, so nobody judges",
+    );
+    if endpoint.port == ADMIN_PORT {
+        return Judged {
+            protocol: Protocol::Http1,
+            ..own
+        };
+    }
+    // The caller's proxy says so; whoever has none finds his connection ended.
+    let reason = match caller.identity {
+        Some(_) => Reason::BadRequest,
+        None => Reason::ConnectionLost,
+    };
+    Judged {
+        ruling: Ruling::Refused(reason),
+        ..own
     }
 }
 
@@ -175,33 +209,33 @@ impl PodAccess {
         request: &Request,
     ) -> (Ruling, Vec<RuleVerdict>, bool) {
         let access = &self.access;
+        let normal = policy::path::normalise(&request.path);
+        // What comes is read before anybody asks who sent it.
+        let is_unreadable = match (request.tcp, protocol) {
+            (_, protocol) if protocol.is_opaque() => false,
+            // What is declared to be HTTP is read as HTTP, and these bytes are none.
+            (true, protocol) => protocol.is_http(),
+            (false, _) => {
+                let judges_requests =
+                    access.enforcement == Enforcement::Enforce && access.has_http_rule(port);
+                request.malformed.is_some() || normal.is_err() && judges_requests
+            }
+        };
+        if is_unreadable {
+            return (Ruling::Refused(Reason::BadRequest), Vec::new(), false);
+        }
         if strict {
             return (Ruling::Refused(Reason::NoIdentity), Vec::new(), false);
         }
-        let mut path = request.path.as_str();
-        let normal = policy::path::normalise(path);
         let facts;
         let call = if protocol.is_opaque() {
             JudgedTraffic::Opaque
         } else if request.tcp {
-            // What is declared to be HTTP is read as HTTP, and these bytes are none.
-            if protocol.is_http() {
-                return (Ruling::Refused(Reason::BadRequest), Vec::new(), false);
-            }
             JudgedTraffic::Bytes
         } else {
-            match &normal {
-                Ok(normal) => path = normal,
-                Err(_)
-                    if access.enforcement == Enforcement::Enforce && access.has_http_rule(port) =>
-                {
-                    return (Ruling::Refused(Reason::BadRequest), Vec::new(), false);
-                }
-                Err(_) => {}
-            }
             facts = RequestFacts {
                 method: &request.method,
-                path,
+                path: normal.as_deref().unwrap_or(&request.path),
                 headers: &request.headers,
             };
             JudgedTraffic::Http(&facts)

@@ -17,6 +17,9 @@ use super::host;
 use crate::model::{Endpoint, Index, Model, PortEntry, identity_at};
 use crate::world::ObjectKey;
 
+/// Label of what is called outside the cluster.
+const OUTSIDE: &str = "outside the cluster";
+
 /// One backend's part of a caller's calls.
 #[derive(Debug)]
 pub(super) struct BackendRoute {
@@ -67,10 +70,25 @@ impl BackendRoute {
     /// The ways that a caller's calls go.
     pub(super) fn of(model: &Model, caller: &Caller, to: &Called, request: &Request) -> Vec<Self> {
         let index = &*model.index;
+        // Whatever is called: the caller's proxy reads the request first.
+        if let Some(why) = request.malformed
+            && caller.identity.is_some()
+            && reads_requests(index, to)
+        {
+            let label = match to {
+                Called::External => OUTSIDE.to_owned(),
+                Called::Service(key, _) | Called::Pods(key, ..) => key.to_string(),
+            };
+            return vec![Self {
+                refused: Some(Reason::BadRequest),
+                note: Some(why.to_owned()),
+                ..Self::to(label, Vec::new(), 0)
+            }];
+        }
         match to {
             Called::External => vec![Self {
                 outside: true,
-                ..Self::to("outside the cluster".to_owned(), Vec::new(), 0)
+                ..Self::to(OUTSIDE.to_owned(), Vec::new(), 0)
             }],
             Called::Pods(key, pods, port) => {
                 let endpoints: Vec<Endpoint> = pods
@@ -271,6 +289,24 @@ impl Instead {
             None => AnsweredBy::Pods(backend_route.endpoints),
         };
         (text, by)
+    }
+}
+
+/// Whether a caller's proxy reads requests that go there, and does not relay them as bytes.
+fn reads_requests(index: &Index, to: &Called) -> bool {
+    match to {
+        Called::External => true,
+        Called::Service(key, port) => {
+            let entry = index.services.get(key);
+            let at = entry.and_then(|entry| entry.ports.get(port));
+            at.is_some_and(|at| !at.protocol.is_opaque())
+        }
+        Called::Pods(_, pods, port) => {
+            let mut endpoints = pods
+                .iter()
+                .filter_map(|pod| pod_endpoint(index, pod, *port));
+            endpoints.any(|endpoint| !endpoint.opaque)
+        }
     }
 }
 

@@ -16,6 +16,7 @@ mod instead;
 mod meant;
 mod parts;
 mod places;
+mod requests;
 mod untold;
 
 fn spec(from: &str, to: &str, method: &str, path: &str) -> ExplanationSpec {

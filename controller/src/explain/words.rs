@@ -6,9 +6,10 @@ use crds::few::few;
 use crds::observe::Step;
 use policy::mode::Enforcement;
 use policy::protocol::Protocol;
+use policy::reason::Reason;
 
 use super::about::About;
-use super::call::Called;
+use super::call::{Called, Request};
 use super::declared;
 use super::judge::{Judged, Ruling};
 use super::outcome::{BackendOutcome, Question, step};
@@ -25,7 +26,7 @@ pub(super) fn steps(
     steps.extend(routes(outcomes));
     steps.extend(overrides(&model.index, question));
     steps.extend(wire(&model.index, outcomes));
-    steps.extend(access(&model.index, outcomes));
+    steps.extend(access(&model.index, &question.request, outcomes));
     let judged = outcomes.iter().flat_map(|outcome| &outcome.judged);
     let mut seen: BTreeSet<(String, String)> = BTreeSet::new();
     for rule in judged.flat_map(|one| &one.rules) {
@@ -86,7 +87,10 @@ fn routes(outcomes: &[BackendOutcome<'_>]) -> Vec<Step> {
             None => backend_route.label.clone(),
         };
         let mut text = match backend_route.refused {
-            Some(policy::reason::Reason::NoBackend) => format!(
+            Some(Reason::BadRequest) => {
+                format!("{share}: the caller's own proxy refuses the request")
+            }
+            Some(Reason::NoBackend) => format!(
                 "{} leaves no backend that has this port and a weight",
                 split.clone().unwrap_or_default()
             ),
@@ -147,6 +151,9 @@ fn wire(index: &Index, outcomes: &[BackendOutcome<'_>]) -> Vec<Step> {
         for one in &outcome.judged {
             let security = match (&one.ruling, meshed) {
                 (Ruling::NotJudged(why), _) => format!("plaintext: {why}"),
+                (Ruling::Refused(_), _) if one.by.is_none() => {
+                    "no application's: the port is the proxy's own".to_owned()
+                }
                 (_, false) if outcome.caller.past => {
                     "plaintext: the caller's traffic capture leaves this call out".to_owned()
                 }
@@ -183,11 +190,11 @@ const fn spoken(protocol: Protocol) -> &'static str {
     }
 }
 
-fn access(index: &Index, outcomes: &[BackendOutcome<'_>]) -> Vec<Step> {
+fn access(index: &Index, request: &Request, outcomes: &[BackendOutcome<'_>]) -> Vec<Step> {
     let mut said = About::of(outcomes);
     for outcome in outcomes {
         for one in &outcome.judged {
-            if let Some((text, targets)) = closed_by(index, one) {
+            if let Some((text, targets)) = closed_by(index, request, one) {
                 said.say((outcome, one), text, targets);
             }
         }
@@ -197,7 +204,7 @@ fn access(index: &Index, outcomes: &[BackendOutcome<'_>]) -> Vec<Step> {
 
 /// What a pod's mode makes of the call, and the targets that protect it; nothing where nobody
 /// judges.
-fn closed_by(index: &Index, one: &Judged) -> Option<(String, Vec<String>)> {
+fn closed_by(index: &Index, request: &Request, one: &Judged) -> Option<(String, Vec<String>)> {
     let (pod, origins) = one.by.as_ref()?;
     let facts = index.world.pods.get(pod)?;
     let namespace = index.world.namespace(&pod.namespace);
@@ -217,7 +224,10 @@ fn closed_by(index: &Index, one: &Judged) -> Option<(String, Vec<String>)> {
         Enforcement::Enforce => format!("closed by {}", targets.join(", ")),
     };
     let ruling = match one.ruling {
-        Ruling::Refused(reason) => format!("; {}: refused, {reason}", one.endpoint.port),
+        Ruling::Refused(reason) => {
+            let fault = fault(request, reason);
+            format!("; {}: refused, {reason}{fault}", one.endpoint.port)
+        }
         Ruling::Audited(reason) => format!(
             "; {}: passes, deny would refuse it, {reason}",
             one.endpoint.port
@@ -225,4 +235,20 @@ fn closed_by(index: &Index, one: &Judged) -> Option<(String, Vec<String>)> {
         Ruling::Allowed | Ruling::NotJudged(_) => String::new(),
     };
     Some((format!("{mode} ({set}), {enforced}{ruling}"), targets))
+}
+
+/// What is wrong with a request that is refused as one, as the end of a sentence.
+fn fault(request: &Request, reason: Reason) -> String {
+    if reason != Reason::BadRequest {
+        return String::new();
+    }
+    if request.tcp {
+        return " (bytes are no HTTP)".to_owned();
+    }
+    let path = || {
+        let error = policy::path::normalise(&request.path).err()?;
+        Some(format!("the path {error}"))
+    };
+    let why = request.malformed.map(ToOwned::to_owned).or_else(path);
+    why.map_or_else(String::new, |why| format!(" ({why})"))
 }

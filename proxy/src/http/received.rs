@@ -7,6 +7,7 @@ use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Version, header};
 use policy::context::Id;
+use policy::host::{is_host, named_once};
 use policy::reason::Reason;
 use policy::traffic::guard::Priority;
 
@@ -162,14 +163,7 @@ pub(crate) fn acceptable(parts: &Parts) -> Result<(), &'static str> {
         return Err("the request target does not begin with a slash");
     }
     framed_once(parts)?;
-    let mut hosts = map.get_all(header::HOST).iter();
-    if let Some(first) = hosts.next() {
-        if hosts.next().is_some() {
-            return Err("more than one Host header");
-        }
-        if !is_host(first.as_bytes()) {
-            return Err("Host is no host");
-        }
+    if let Some(first) = named_once(map)? {
         let differs = |authority: &Authority| authority.as_str().as_bytes() != first.as_bytes();
         if parts.version == Version::HTTP_2 && uri.authority().is_some_and(differs) {
             return Err("Host differs from :authority");
@@ -207,10 +201,4 @@ fn framed_once(parts: &Parts) -> Result<(), &'static str> {
         return Err("Transfer-Encoding other than chunked");
     }
     Ok(())
-}
-
-/// A host with or without a port, and nobody's name and password before it.
-/// An empty one is what HTTP asks for where there is no host.
-fn is_host(value: &[u8]) -> bool {
-    value.is_empty() || (!value.contains(&b'@') && Authority::try_from(value).is_ok())
 }

@@ -13,6 +13,7 @@ use http::{Request, Response, StatusCode, Version, header};
 use http_body::Body as HttpBody;
 use hyper::body::Incoming;
 use hyper::server::conn::http1::Builder;
+use policy::path::MAX_TARGET;
 use policy::reason::Reason;
 use runtime::occupancy::Permit;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -38,9 +39,6 @@ use crate::net::ticket::NotAdmitted;
 /// Longest rest between two requests on a connection from outside the pod. The
 /// pod's own application may keep its connections for as long as it likes.
 pub(crate) const IDLE_WITHIN: Duration = Duration::from_secs(3600);
-
-/// Request target, in bytes; longer ones get 414.
-const TARGET_LIMIT: usize = 8 * 1024;
 
 /// Where a connection comes from decides how patient the server is.
 #[derive(Clone, Debug)]
@@ -284,7 +282,7 @@ fn late(request: &Request<IncomingBody>, peer: bool) -> Option<(Response<Body>, 
 /// a whole are refused before anybody sees a request.
 fn too_long(request: &Request<IncomingBody>) -> Option<Response<Body>> {
     let target = request.uri().path_and_query()?;
-    (target.as_str().len() > TARGET_LIMIT).then(|| {
+    (target.as_str().len() > MAX_TARGET).then(|| {
         let detail = "the request target is too long";
         let mut response = refusal(Reason::BadRequest, detail, false);
         *response.status_mut() = StatusCode::URI_TOO_LONG;

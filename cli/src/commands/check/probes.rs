@@ -89,7 +89,8 @@ pub(in crate::commands) async fn version(
         if answer.status() == StatusCode::FORBIDDEN {
             return Ok((date, None));
         }
-        let body = cluster::accepted(answer).await?.collect_bytes().await?;
+        let body = cluster::accepted(answer).await?;
+        let body = cluster::whole(body, cluster::MOST_ANSWER).await?;
         Ok((date, Some(body)))
     };
     let (theirs, body) = cluster.try_ask(VERSION, answering).await?;
@@ -170,13 +171,17 @@ async fn create(cluster: &Cluster, collection: &str, object: &Value) -> Tried {
         Ok(request) => request,
         Err(error) => return Tried::Not(error.to_string()),
     };
-    let client = cluster.client();
-    match cluster.try_ask("a dry run", client.request(request)).await {
+    match cluster.try_request("a dry run", request).await {
         Ok(taken) => Tried::Taken(taken),
-        Err(refusal) => match refusal.code() {
-            Some(code) => Tried::Refused(code, refusal.message().to_owned()),
-            None => Tried::Not(refusal.into_failure().to_string()),
-        },
+        Err(refusal) => refused(refusal),
+    }
+}
+
+/// Why it was not taken; of a right that is missing with the role that grants it.
+fn refused(refusal: Refusal) -> Tried {
+    match refusal.code() {
+        Some(code) => Tried::Refused(code, refusal.message_with_role()),
+        None => Tried::Not(refusal.into_failure().to_string()),
     }
 }
 
@@ -190,11 +195,10 @@ async fn denied(cluster: &Cluster) -> Result<Vec<String>, String> {
             .header(header::CONTENT_TYPE, "application/json")
             .body(review.to_string().into_bytes())
             .map_err(|error| error.to_string())?;
-        let client = cluster.client();
         let answer: Value = cluster
-            .ask("the user's rights", client.request(request))
+            .try_request("the user's rights", request)
             .await
-            .map_err(|error| error.to_string())?;
+            .map_err(|refusal| refusal.into_failure().to_string())?;
         let allowed = answer["status"]["allowed"].as_bool().unwrap_or_default();
         Ok::<_, String>((!allowed).then(|| resource.to_owned()))
     });
@@ -265,6 +269,24 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn right_that_a_dry_run_lacks_is_named_with_its_role_and_a_webhook_has_its_own_words() {
+        let told = |message: &str| {
+            let status = kube::core::Status::failure(message, "Forbidden").with_code(403);
+            refused(Refusal::of("a dry run", kube::Error::Api(status.boxed())))
+        };
+        for resource in ["pods", "httproutegroups"] {
+            let message = format!(
+                "{resource} is forbidden: User \"eve\" cannot create resource \"{resource}\" in \
+                 API group \"\" in the namespace \"shop\""
+            );
+            let words = format!("{message}; ClusterRole edit grants this");
+            assert_eq!(told(&message), Tried::Refused(403, words));
+        }
+        let words = "admission webhook \"inject.weft.dev\" denied the request: no";
+        assert_eq!(told(words), Tried::Refused(403, words.to_owned()));
     }
 
     #[test]

@@ -5,7 +5,6 @@ use std::time::SystemTime;
 
 use crds::objects::{TRUST_BUNDLE, TRUST_BUNDLE_KEY};
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::Api;
 
 use super::certificate::{self, Certificate};
 use super::pods;
@@ -46,9 +45,10 @@ pub(super) async fn print(
 }
 
 async fn roots(cluster: &Cluster) -> Result<Vec<Certificate>, Failure> {
-    let maps: Api<ConfigMap> = Api::namespaced(cluster.client(), cluster.namespace());
+    let namespace = cluster.namespace();
+    let path = format!("/api/v1/namespaces/{namespace}/configmaps/{TRUST_BUNDLE}");
     let what = format!("ConfigMap {}/{TRUST_BUNDLE}", cluster.namespace());
-    let map = match cluster.try_ask(&what, maps.get(TRUST_BUNDLE)).await {
+    let map = match cluster.try_read::<ConfigMap>(&what, &path).await {
         Ok(map) => map,
         Err(refusal) => {
             if refusal.is_missing() {

@@ -2,6 +2,7 @@
 //!
 //! What is there has a row, called or not: who only calls, is idle or has no proxy shall be seen
 //! beside the rest. Who asks for the calls between some ends has rows of these calls alone.
+//! Who asks for pods has those of their workloads, under which the graph counts them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -236,8 +237,14 @@ impl Asked {
         }
     }
 
-    /// The row of a node itself, or of its namespace.
+    /// The row of a node itself, or of its namespace. One of a workload in place of its pods has
+    /// its kind before its name: workloads of several kinds may stand there.
     fn row_at(&self, node: &Node) -> Option<Key> {
+        if self.selected.is_of_pods(node) {
+            let kind = ResourceKind::named(node.kind.as_str())?;
+            let name = format!("{}/{}", kind.short(), node.name);
+            return Some((node.namespace.clone(), name, String::new()));
+        }
         if !self.selected.fits(node) {
             return None;
         }

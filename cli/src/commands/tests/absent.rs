@@ -48,6 +48,16 @@ async fn name_of_nothing_is_bad_input_to_every_command_and_the_nearest_is_told()
         ("proxy-config web-5d9", pod),
         ("proxy-config web-5d9 --direct", pod),
         ("proxy-config web-5d9 --traffic", pod),
+        (
+            "proxy-config webb",
+            "there is no Pod webb in namespace shop; you may mean po/web-5d8",
+        ),
+        (
+            "explain deploy/web deploy/z1.bank:80",
+            "there is no Deployment z1.bank in namespace shop; for one of namespace bank say \
+             deploy/z1 with -n bank, or of the end of a call with --from-namespace or \
+             --to-namespace",
+        ),
         ("log-level web-5d9 info", pod),
         ("identity pod/web-5d9", pod),
         ("identity deploy/wbe", deployment),

@@ -198,10 +198,13 @@ async fn who_has_no_answer_of_the_metrics_api_has_that_of_the_graph() {
     let id = |name: &str| format!("shop/Pod/{name}");
     let node =
         |name: &str| json!({"id": id(name), "kind": "Pod", "namespace": "shop", "name": name});
+    let cart = json!({"id": "cart", "kind": "Deployment", "namespace": "shop", "name": "cart"});
     let graph = json!({"metadata": {"windowSeconds": 60, "complete": true},
-        "nodes": [node("alone"), node("caller")],
+        "nodes": [node("alone"), node("caller"), cart],
         "edges": [{"id": "1", "from": id("caller"), "to": id("alone"), "protocol": "http1",
-            "requests": 60, "success": 60}]});
+            "requests": 60, "success": 60},
+            {"id": "2", "from": id("caller"), "to": "cart", "protocol": "http1",
+            "requests": 60, "success": 30, "failure": 30}]});
     let denied = "pods.metrics.smi-spec.io is forbidden: User \"eve\" cannot list resource \"pods\" \
                   in API group \"metrics.smi-spec.io\" in the namespace \"shop\"";
     for (code, message, words) in [
@@ -227,6 +230,8 @@ async fn who_has_no_answer_of_the_metrics_api_has_that_of_the_graph() {
         assert_eq!(status, 0, "{code}: {err}");
         let row: Vec<&str> = out.lines().nth(1).unwrap().split_whitespace().collect();
         assert_eq!(row[..3], ["alone", "-", "100%"], "{out}");
+        let row: Vec<&str> = out.lines().nth(2).unwrap().split_whitespace().collect();
+        assert_eq!(row[..3], ["deploy/cart", "-", "50.00%"], "{out}");
         assert!(err.contains(words), "{err}");
         assert!(err.contains("are counted under it"), "{err}");
     }

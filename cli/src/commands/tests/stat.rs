@@ -46,6 +46,8 @@ async fn json_and_yaml_hold_the_part_of_the_graph_that_is_asked_about() {
         ("stat sts", "2", "cart db"),
         ("stat sts --from deploy/web", "", ""),
         ("stat deploy --to sts/db", "2", "cart db"),
+        ("stat pod --from deploy/web", "1", "cart web"),
+        ("stat pod --to svc/db", "2", "cart db"),
         ("stat svc/db", "2", "cart db"),
         ("stat svc/db:80", "", ""),
         ("stat ts", "1", "cart web"),

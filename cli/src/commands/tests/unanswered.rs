@@ -1,4 +1,4 @@
-//! An API server that takes requests and never answers.
+//! An API server that takes requests and never answers, or without end.
 
 use tokio::time::Instant;
 
@@ -24,5 +24,27 @@ async fn who_is_not_answered_waits_for_ten_seconds_and_no_longer() {
         assert_eq!((code, out.as_str()), (3, ""), "{line}: {err}");
         assert!(err.contains("did not answer"), "{line}: {err}");
         assert!(took <= WITHIN, "{line}: {took:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_is_answered_without_end_reads_so_much_and_says_so() {
+    // Nobody touches it, so it takes no memory.
+    let client = |bytes: usize| {
+        Client::new(
+            tower::service_fn(move |_: Request<Body>| async move {
+                Ok::<_, Infallible>(Response::new(Body::from(vec![0; bytes])))
+            }),
+            "shop",
+        )
+    };
+    for line in ["stat deploy", "edges"] {
+        let line = format!("weft {line} -n shop");
+        let (code, out, err) = run(client((256 << 20) + 1), &line).await;
+        assert_eq!((code, out.as_str()), (3, ""), "{line}: {err}");
+        let words = "too long to be read, longer than 256 MiB";
+        assert!(err.contains(words), "{line}: {err}");
+        let (code, _, err) = run(client(1), &line).await;
+        assert_eq!((code, err.contains(words)), (3, false), "control: {err}");
     }
 }

@@ -10,6 +10,7 @@ const KINDS: &[ResourceKind] = &[
     ResourceKind::Service,
     ResourceKind::Namespace,
     ResourceKind::TrafficSplit,
+    ResourceKind::Pod,
 ];
 
 /// What `stat` of this asks in namespace `shop`, between these ends.
@@ -95,6 +96,32 @@ fn pods_of_a_namespace_are_those_of_all_its_workloads() {
     assert_eq!(rows("ns", None, None), [row("shop", 3, 5, 6)]);
     let web = Some("deploy/web");
     assert_eq!(rows("ns", web, None), [row("shop", 3, 5, 3)]);
+}
+
+/// The graph knows a pod only where nothing owns it.
+#[test]
+fn pods_without_a_name_have_the_rows_of_their_workloads_and_a_name_has_its_own() {
+    let web = Some("deploy/web");
+    let cart = |requests| row("deploy/cart", 1, 2, requests);
+    assert_eq!(rows("pod", web, None), [cart(3)]);
+    let callers = [row("deploy/job", 0, 0, 3), row("deploy/web", 2, 2, 3)];
+    assert_eq!(rows("pod", None, Some("svc/cart")), callers);
+    let all = [
+        cart(6),
+        row("deploy/idle", 0, 1, 0),
+        row("deploy/web", 2, 2, 0),
+    ];
+    assert_eq!(rows("pod", None, None), all);
+    assert!(rows("pod/cart", web, None).is_empty(), "control");
+    let part = asked("pod", web, None).part_of(shop());
+    let ids: Vec<&str> = part.edges.iter().map(|edge| edge.id.as_str()).collect();
+    assert_eq!(ids, ["web"]);
+    assert!(
+        asked("pod/cart", web, None)
+            .part_of(shop())
+            .edges
+            .is_empty()
+    );
 }
 
 /// TrafficSplit `cart` into three, of which one is called, and `quiet` into two.

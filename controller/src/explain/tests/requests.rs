@@ -1,0 +1,173 @@
+//! Requests that are refused for what they are, whoever sends them, and ports of a pod at which
+//! no rule is asked.
+
+use policy::mode::{AccessMode, MtlsMode};
+use policy::path::MAX_TARGET;
+
+use super::*;
+
+fn with_hosts(mut query: ExplanationSpec, hosts: &[&str]) -> ExplanationSpec {
+    query.headers.extend(hosts.iter().map(|host| Header {
+        name: "Host".to_owned(),
+        value: (*host).to_owned(),
+    }));
+    query
+}
+
+fn ending(status: &ExplanationStatus) -> (ExplanationVerdict, &str, Option<u16>) {
+    (status.verdict, status.reason.as_str(), status.http_status)
+}
+
+const BAD: (ExplanationVerdict, &str, Option<u16>) =
+    (ExplanationVerdict::Refused, "bad-request", Some(400));
+
+#[test]
+fn a_host_that_proxies_refuse_is_refused_whoever_calls_and_whatever_is_called() {
+    let inside = || spec("Pod/client", "Service/api", "GET", "/items");
+    let queries = [
+        inside(),
+        spec("Pod/client", "External/api.example.com", "GET", "/"),
+        outside("Service/api"),
+    ];
+    for query in queries {
+        for hosts in [
+            &["a@b"][..],
+            &["u:p@s1"],
+            &["a b"],
+            &["a/b"],
+            &["exämple"],
+            &["a", "a"],
+        ] {
+            let status = ask(&shop(), &with_hosts(query.clone(), hosts));
+            assert_eq!(ending(&status), BAD, "{hosts:?}: {status:?}");
+            let fix = status.fix.unwrap();
+            assert!(fix.warnings[0].contains("no object helps"), "{fix:?}");
+        }
+        for hosts in [&["cart.shop:80"][..], &["[fd00::1]"], &[""], &[]] {
+            let status = ask(&shop(), &with_hosts(query.clone(), hosts));
+            assert_eq!(status.verdict, ExplanationVerdict::Allowed, "{hosts:?}");
+        }
+    }
+    // By whom, and why.
+    let status = ask(&shop(), &with_hosts(inside(), &["a@b"]));
+    assert_eq!(status.refused_by, ["Pod shop/client"]);
+    assert_eq!(
+        texts(&status, "route"),
+        ["shop/api: the caller's own proxy refuses the request; Host is no host"]
+    );
+    let status = ask(&shop(), &with_hosts(outside("Service/api"), &["a", "b"]));
+    assert_eq!(status.refused_by, ["Deployment shop/api"]);
+    let access = texts(&status, "access");
+    let why = "8080: refused, bad-request (more than one Host header)";
+    assert!(access[0].ends_with(why), "{access:?}");
+}
+
+#[test]
+fn where_requests_are_bytes_nobody_reads_their_host() {
+    let bytes = annotate(
+        pod("api-1", "10.0.0.11", "api"),
+        "weft.dev/opaque-ports",
+        "8080",
+    );
+    for query in [
+        spec("Pod/client", "Pod/api-1", "GET", "/"),
+        outside("Pod/api-1"),
+    ] {
+        let query = with_hosts(query, &["a@b"]);
+        let status = ask(&shop().with(bytes.clone()), &query);
+        assert_eq!(status.verdict, ExplanationVerdict::Allowed, "{status:?}");
+        assert_eq!(ending(&ask(&shop(), &query)), BAD, "control");
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_refused_before_anybody_asks_who_calls() {
+    let strict = Defaults {
+        mtls: MtlsMode::Strict,
+        ..Defaults::default()
+    };
+    let call = |path: &str| ExplanationSpec {
+        path: Some(path.to_owned()),
+        ..outside("Service/api")
+    };
+    let nobody = (ExplanationVerdict::Refused, "no-identity", Some(403));
+    let status = ask_with(&read_only(), &call("/items/..%2fx"), &strict);
+    assert_eq!(ending(&status), BAD, "{status:?}");
+    let access = texts(&status, "access");
+    let why = "bad-request (the path holds an escaped slash or backslash)";
+    assert!(access[0].ends_with(why), "{access:?}");
+    // Without a fault, and where no rule is about requests, it is who calls that matters.
+    let status = ask_with(&read_only(), &call("/items/x"), &strict);
+    assert_eq!(ending(&status), nobody, "{status:?}");
+    let status = ask_with(&shop(), &call("/items/..%2fx"), &strict);
+    assert_eq!(ending(&status), nobody, "{status:?}");
+    // Bytes for a port that is declared to carry HTTP.
+    let bytes = ExplanationSpec {
+        method: None,
+        path: None,
+        tcp: true,
+        ..outside("Service/api")
+    };
+    let status = ask_with(&shop(), &bytes, &strict);
+    assert_eq!(
+        (status.reason.as_str(), status.http_status),
+        ("bad-request", None)
+    );
+}
+
+#[test]
+fn no_rule_is_asked_at_the_ports_of_the_proxy_itself() {
+    let closed = Defaults {
+        access: AccessMode::Deny,
+        mtls: MtlsMode::Strict,
+        ..Defaults::default()
+    };
+    let at = |query: &ExplanationSpec, port: u16| {
+        let mut query = query.clone();
+        query.to.port = Some(port);
+        ask_with(&shop(), &query, &closed)
+    };
+    let client = spec("Pod/client", "Deployment/api", "GET", "/metrics");
+    let nobody = outside("Deployment/api");
+    for query in [&client, &nobody] {
+        let status = at(query, 15190);
+        assert_eq!(status.verdict, ExplanationVerdict::Allowed, "{status:?}");
+        assert_eq!(status.fix, None);
+        assert_eq!(
+            texts(&status, "wire"),
+            [
+                "plaintext: the port is the proxy's own, which traffic capture leaves alone, so \
+                 nobody judges; HTTP/1.1 on port 15190"
+            ]
+        );
+        let status = at(query, 8080);
+        assert_eq!(status.verdict, ExplanationVerdict::Refused, "control");
+    }
+    for port in [15101, 15106, 15108] {
+        assert_eq!(ending(&at(&client, port)), BAD, "{port}");
+        let ended = (ExplanationVerdict::Refused, "connection-lost", None);
+        let status = at(&nobody, port);
+        assert_eq!(ending(&status), ended, "{port}");
+        let wire = texts(&status, "wire");
+        assert!(wire[0].starts_with("no application's: "), "{wire:?}");
+    }
+}
+
+#[test]
+fn a_path_that_is_too_long_is_told_the_bound_and_what_a_call_gets() {
+    let long = |bytes: usize| {
+        let path = format!("/{}", "y".repeat(bytes - 1));
+        let query = spec("Pod/client", "Service/api", "GET", &path);
+        try_ask(&shop(), &query, &Defaults::default())
+    };
+    assert_eq!(
+        long(MAX_TARGET + 1).unwrap_err().to_string(),
+        "spec.path: has 8193 bytes, and 8192 are the most: a call with a longer one, its query \
+         counted, is answered 414"
+    );
+    let longest = long(MAX_TARGET).unwrap();
+    assert_eq!(longest.verdict, ExplanationVerdict::Allowed);
+    let query = spec("Pod/client", "Service/api", "GET", "items");
+    let error = try_ask(&shop(), &query, &Defaults::default()).unwrap_err();
+    assert_eq!(error.to_string(), "spec.path: must begin with a slash");
+}
