@@ -9,7 +9,8 @@ use http::{HeaderMap, Method, header};
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Asked<'a> {
     pub(crate) method: Option<&'a Method>,
-    /// Without what would be a name and a password before it. Of several the first.
+    /// Without what would be a name and a password before it. Of several the first; empty
+    /// also where it would be a path or a query as well.
     pub(crate) host: &'a str,
     /// Without query.
     pub(crate) path: &'a str,
@@ -24,9 +25,15 @@ impl<'a> Asked<'a> {
         let named = || parts.headers.get(header::HOST)?.to_str().ok();
         let host = parts.uri.authority().map(Authority::as_str);
         let host = host.or_else(named).unwrap_or_default();
+        // With one of these it is no host, and what stands behind may be a query.
+        let host = if host.contains(['/', '?', '#']) {
+            ""
+        } else {
+            host.rsplit_once('@').map_or(host, |(_, host)| host)
+        };
         Self {
             method: Some(&parts.method),
-            host: host.rsplit_once('@').map_or(host, |(_, host)| host),
+            host,
             path: parts.uri.path(),
             headers: Some(&parts.headers),
         }
@@ -46,6 +53,8 @@ mod tests {
             ("/", &["web:s3cret@cart:80"], "cart:80", "/"),
             ("http://web:s3cret@cart/items", &["other"], "cart", "/items"),
             ("/", &["one", "other"], "one", "/"),
+            ("/", &["cart/items?token=s3cret"], "", "/"),
+            ("/", &["web:s3/cret@cart"], "", "/"),
             ("/", &[], "", "/"),
             ("cart:80", &[], "cart:80", ""),
         ] {

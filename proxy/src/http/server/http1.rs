@@ -136,10 +136,7 @@ where
             let until = busy.used.until(request.headers());
             let admitted = busy.used.admitted(ticket, until).await;
             if let Err(why) = admitted {
-                let answer = turned_away(why, &request, peer);
-                let (parts, _body) = request.into_parts();
-                refused(NotHandled::answered(why), Asked::of(&parts));
-                return Ok(guard(answer, old, busy));
+                return Ok(guard(turned_away(why, request, peer, &refused), old, busy));
             }
             if let Some(waited) = busy.used.waited() {
                 request.extensions_mut().insert(waited);
@@ -261,12 +258,19 @@ fn tell_unread<I: AsyncRead + Unpin>(
     refused(how, asked);
 }
 
-/// The answer to a request that was not admitted.
-fn turned_away(why: NotAdmitted, request: &Request<Incoming>, peer: bool) -> Response<Body> {
-    let mut answer = not_admitted(why, request.method(), false, peer);
-    if !request.body().is_end_stream() {
+/// The answer to a request that was not admitted, of which `refused` is told.
+fn turned_away(
+    why: NotAdmitted,
+    request: Request<Incoming>,
+    peer: bool,
+    refused: &impl Fn(NotHandled, Asked<'_>),
+) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    let mut answer = not_admitted(why, &parts.method, false, peer);
+    if !body.is_end_stream() {
         ends_connection(&mut answer);
     }
+    refused(NotHandled::answered(why), Asked::of(&parts));
     answer
 }
 
