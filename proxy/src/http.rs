@@ -4,6 +4,7 @@
 //! Imports `failure` and `net`, and nothing of the mesh: that a peer proxy is on the other
 //! end of a connection is told by whoever opens or accepts it.
 
+pub(crate) mod asked;
 pub(crate) mod body;
 pub(crate) mod byte_stream;
 pub(crate) mod client;

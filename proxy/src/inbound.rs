@@ -30,6 +30,7 @@ mod serve;
 mod trial;
 mod tunnel;
 
+use crate::http::asked::Asked;
 use crate::http::server::{Accepted, Profile, serve as serve_http};
 use crate::inbound::connection::{Connection, Who};
 use crate::inbound::peer::PeerProxy;
@@ -81,7 +82,7 @@ pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream, permit: Arc<Permit
     });
     let refused = {
         let peer = Arc::clone(&peer);
-        move |how| peer.of_port(None).turned_away(how)
+        move |how, asked: Asked<'_>| peer.of_port(None).turned_away(how, asked)
     };
     let handler = move |request| Arc::clone(&peer).handle(request);
     let close = async move {

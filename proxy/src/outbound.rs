@@ -42,6 +42,7 @@ use self::request::handle_request;
 use crate::config::snapshot::Destination;
 use crate::config::store::TooManyInUse;
 use crate::failure::Failure;
+use crate::http::asked::Asked;
 use crate::http::plain_stream::PlainStream;
 use crate::http::server::{Accepted, Profile, serve as serve_http};
 use crate::net::connect;
@@ -129,7 +130,7 @@ fn requests(
     let budget = Arc::clone(connection.proxy.budget());
     let refused = {
         let connection = Arc::clone(&connection);
-        move |how| connection.turned_away(how)
+        move |how, asked: Asked<'_>| connection.turned_away(how, asked)
     };
     let handler = move |request| handle_request(Arc::clone(&connection), request);
     let accepted = Accepted {

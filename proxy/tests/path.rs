@@ -63,6 +63,7 @@ mod path {
     mod reasons;
     mod records;
     mod refusals;
+    mod refused_lines;
     mod retries;
     mod retry_waits;
     mod routing;

@@ -207,17 +207,19 @@ fn words(request: &TapRequest) -> String {
         Direction::Outbound => "out",
         Direction::Inbound => "in ",
     };
+    // Of a head that was refused it may not be known; columns stay where they are.
+    let method = match request.method.as_str() {
+        "" => "-",
+        method => method,
+    };
+    let target = match format!("{}{}", request.host, request.path) {
+        target if target.is_empty() => "-".to_owned(),
+        target => target,
+    };
     let mtls = if request.mtls { "mtls" } else { "plaintext" };
     let mut line = format!(
-        "{time} {direction} {from} -> {to}:{} {} {} {}{} {} {:.1}ms {}B {mtls}",
-        request.port,
-        request.protocol,
-        request.method,
-        request.host,
-        request.path,
-        request.status,
-        request.ms,
-        request.bytes,
+        "{time} {direction} {from} -> {to}:{} {} {method} {target} {} {:.1}ms {}B {mtls}",
+        request.port, request.protocol, request.status, request.ms, request.bytes,
     );
     if let Some(status) = request.grpc_status {
         let _ = write!(line, " grpc={status}");
@@ -312,6 +314,22 @@ mod tests {
             err,
             "3 of 4 take part\n20 more fit and are not shown; --max-rps raises how many may be\n"
         );
+    }
+
+    #[test]
+    fn what_is_not_known_of_a_refused_head_moves_no_column() {
+        let unread = TapRequest {
+            protocol: "unknown".to_owned(),
+            status: 400,
+            ..TapRequest::default()
+        };
+        assert!(words(&unread).contains(":0 unknown - - 400 0.0ms"));
+        let read = TapRequest {
+            method: "GET".to_owned(),
+            path: "/items".to_owned(),
+            ..unread
+        };
+        assert!(words(&read).contains(":0 unknown GET /items 400 0.0ms"));
     }
 
     /// What is said of streams of so many proxies of four, one after the other.

@@ -77,10 +77,11 @@ pub struct TapRequest {
     /// By mutual TLS between the two pods.
     pub mtls: bool,
     pub protocol: String,
+    /// Empty where the head was refused before that could be read.
     pub method: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub host: String,
-    /// Without its query.
+    /// Without its query. Of a head that was refused as much as could be read, or empty.
     pub path: String,
     /// Inbound: the route of the pod that describes it; empty where none does.
     #[serde(skip_serializing_if = "String::is_empty")]

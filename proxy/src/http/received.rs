@@ -59,7 +59,8 @@ pub(crate) enum Upgrades {
 #[derive(Debug)]
 pub(crate) struct Rejected {
     pub(crate) failure: Failure,
-    pub(crate) method: Method,
+    /// As it came. On the heap, because most are not rejected.
+    pub(crate) parts: Box<Parts>,
 }
 
 impl Received {
@@ -71,9 +72,9 @@ impl Received {
     ) -> Result<Self, Rejected> {
         let (mut parts, body) = request.into_parts();
         if let Err(detail) = acceptable(&parts).and_then(|()| not_connect(&parts)) {
-            let method = parts.method;
             let failure = Failure::refused(Reason::BadRequest, detail);
-            return Err(Rejected { failure, method });
+            let parts = Box::new(parts);
+            return Err(Rejected { failure, parts });
         }
         headers::name_authority(&mut parts);
         let grpc = is_grpc(&parts.headers);

@@ -18,6 +18,7 @@ use policy::reason::Reason;
 use runtime::occupancy::Permit;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::http::asked::Asked;
 use crate::http::body::{self, Body};
 use crate::http::deadline::PreviousHop;
 use crate::http::grpc::is_grpc;
@@ -64,8 +65,9 @@ type AnswerFuture = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 /// below: what serves a connection is a hundred KiB of code, and would be in the program,
 /// and in memory, once for each kind of handler.
 type RequestHandler = Arc<dyn Fn(Request<IncomingBody>) -> AnswerFuture + Send + Sync>;
-/// What is told of requests that the handler does not get to see.
-type RefusedHook = Arc<dyn Fn(NotHandled) + Send + Sync>;
+/// What is told of requests that the handler does not get to see, with what could be read of
+/// them.
+type RefusedHook = Arc<dyn Fn(NotHandled, Asked<'_>) + Send + Sync>;
 /// Asks for the end of a connection.
 type CloseSignal = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -76,7 +78,7 @@ pub(crate) fn serve<I, H, F>(
     io: I,
     accepted: Accepted,
     close: impl Future<Output = ()> + Send + 'static,
-    refused: impl Fn(NotHandled) + Send + Sync + 'static,
+    refused: impl Fn(NotHandled, Asked<'_>) + Send + Sync + 'static,
     handler: H,
 ) -> impl Future<Output = ()>
 where
@@ -151,7 +153,7 @@ async fn serve_connection<I>(
     } else {
         Lingering::to_client(io)
     };
-    let refused = move |how| refused(how);
+    let refused = move |how, asked: Asked<'_>| refused(how, asked);
     let ended = http1::serve(io, limits, close.as_mut(), refused, handler).await;
     if let Err(error) = ended {
         tracing::debug!(%error, "an HTTP connection ended early");
@@ -229,7 +231,8 @@ where
     Arc::new(move |request: Request<IncomingBody>| -> AnswerFuture {
         match unreadable_head(&request, most_fields, peer) {
             Some((response, how)) => {
-                refused(how);
+                let (parts, _body) = request.into_parts();
+                refused(how, Asked::of(&parts));
                 Box::pin(std::future::ready(response))
             }
             None => Box::pin(handler(request)),

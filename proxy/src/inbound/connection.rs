@@ -11,6 +11,7 @@ use policy::protocol::Protocol;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use crate::http::asked::Asked;
 use crate::http::refusal::NotHandled;
 use crate::mesh::certificate_end::CertificateEnd;
 use crate::mesh::load::LastReportedLoad;
@@ -253,8 +254,8 @@ impl Connection {
     }
 
     /// Counts a request that was refused before it was read.
-    pub(super) fn turned_away(&self, how: NotHandled) {
-        self.call(CallKind::Request).turned_away(how);
+    pub(super) fn turned_away(&self, how: NotHandled, asked: Asked<'_>) {
+        self.call(CallKind::Request).turned_away(how, asked);
     }
 }
 

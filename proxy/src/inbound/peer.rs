@@ -8,6 +8,7 @@ use policy::reason::Reason;
 use runtime::occupancy::Permit;
 
 use crate::failure::Failure;
+use crate::http::asked::Asked;
 use crate::http::body::Body;
 use crate::http::incoming::IncomingBody;
 use crate::http::received::Upgrades;
@@ -71,7 +72,11 @@ impl PeerProxy {
 
     fn malformed(&self, detail: &'static str, method: &Method) -> Response<Body> {
         let failure = Failure::refused(Reason::BadRequest, detail);
-        let call = self.of_port(None).call(CallKind::Request);
+        let mut call = self.of_port(None).call(CallKind::Request);
+        call.asks_in_vain(Asked {
+            method: Some(method),
+            ..Asked::default()
+        });
         call.refuse(&failure, method, false)
     }
 }

@@ -72,7 +72,7 @@ impl Connection {
         };
         let mut received = match Received::new(request, upgrades) {
             Ok(received) => received,
-            Err(rejected) => return call.refuse(&rejected.failure, &rejected.method, false),
+            Err(rejected) => return call.reject(&rejected),
         };
         self.note(&received, from, speak, &mut call);
         let snapshot = self.proxy.config.snapshot();

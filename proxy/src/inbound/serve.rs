@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::{Request, Version};
 use runtime::occupancy::Permit;
 
+use crate::http::asked::Asked;
 use crate::http::incoming::IncomingBody;
 use crate::http::plain_stream::PlainStream;
 use crate::http::received::Upgrades;
@@ -41,7 +42,7 @@ impl Connection {
         };
         let refused = {
             let connection = Arc::clone(&self);
-            move |how| connection.turned_away(how)
+            move |how, asked: Asked<'_>| connection.turned_away(how, asked)
         };
         let handler = move |request: Request<IncomingBody>| {
             let connection = Arc::clone(&self);

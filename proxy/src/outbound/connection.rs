@@ -8,6 +8,7 @@ use http::Version;
 use crate::config::snapshot::Destination;
 use crate::config::snapshot::Snapshot;
 use crate::failure::Failure;
+use crate::http::asked::Asked;
 use crate::http::refusal::NotHandled;
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, CallKind};
@@ -43,8 +44,8 @@ impl Connection {
     }
 
     /// Counts a request that was refused before it was read.
-    pub(super) fn turned_away(&self, how: NotHandled) {
-        self.call(CallKind::Request).turned_away(how);
+    pub(super) fn turned_away(&self, how: NotHandled, asked: Asked<'_>) {
+        self.call(CallKind::Request).turned_away(how, asked);
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::config::snapshot::Snapshot;
 use crate::failure::Failure;
+use crate::http::asked::Asked;
 use crate::http::incoming::IncomingBody;
 use crate::http::plain_stream::PlainStream;
 use crate::http::received::{Received, Upgrades};
@@ -149,7 +150,7 @@ pub(crate) async fn turn_away(
                 call.asks(&received.parts, CameFrom::Application);
                 call.refuse(&failure(), &received.parts.method, received.grpc)
             }
-            Err(rejected) => call.refuse(&rejected.failure, &rejected.method, false),
+            Err(rejected) => call.reject(&rejected),
         };
         std::future::ready(response)
     };
@@ -159,7 +160,7 @@ pub(crate) async fn turn_away(
         budget,
         permit,
     };
-    let refused = move |how| call(CallKind::Request).turned_away(how);
+    let refused = move |how, asked: Asked<'_>| call(CallKind::Request).turned_away(how, asked);
     let stream = stream.map(PlainStream::from);
     serve_http(stream, accepted, std::future::pending(), refused, handler).await;
 }

@@ -66,7 +66,7 @@ pub(super) async fn handle_request(
     let mut call = Call::begin(&proxy.telemetry, CallKind::Request, called);
     let mut received = match receive(&connection, request, &mut call) {
         Ok(received) => received,
-        Err(rejected) => return call.refuse(&rejected.failure, &rejected.method, false),
+        Err(rejected) => return call.reject(&rejected),
     };
     let times_read_only = shadow::times_read_only(proxy);
     let snapshot = proxy.config.snapshot();

@@ -11,6 +11,7 @@ pub(crate) mod counted;
 pub(crate) mod endpoint;
 mod line;
 mod logged;
+mod refused_head;
 mod routes;
 mod rules;
 mod tapped;
@@ -25,9 +26,10 @@ use policy::protocol::Protocol;
 use policy::reason::Reason;
 
 use crate::failure::Failure;
+use crate::http::asked::Asked;
 use crate::http::body::Body;
 use crate::http::grpc::{grpc_status, is_success};
-use crate::http::refusal::{NotHandled, reason_in};
+use crate::http::refusal::reason_in;
 use crate::http::watched::BodyEnd;
 use crate::net::idle::is_still;
 use crate::telemetry::Telemetry;
@@ -166,12 +168,18 @@ impl Call {
 
     /// Notes what is asked, as far as the access log, traces and those who watch will tell.
     pub(crate) fn asks(&mut self, parts: &request::Parts, from: CameFrom) {
-        self.trace = self.begin_trace(parts, from);
-        let trace = self.trace.as_deref();
+        let trace = self.begin_trace(parts, from);
+        self.note(|| Asked::of(parts), trace.as_deref());
+        self.trace = trace;
+    }
+
+    /// `asked` is only made for somebody who is told it.
+    fn note<'a>(&mut self, asked: impl Fn() -> Asked<'a>, trace: Option<&Trace>) {
         let log = self.telemetry.access_log();
-        self.logged = log.is_on().then(|| Box::new(Logged::of(parts, trace, log)));
+        let logged = || Box::new(Logged::of(asked(), trace, log));
+        self.logged = log.is_on().then(logged);
         if self.telemetry.taps.any() {
-            self.tapped = self.telemetry.taps.note(self.parties(), parts, trace);
+            self.tapped = self.telemetry.taps.note(self.parties(), asked(), trace);
         }
     }
 
@@ -305,24 +313,6 @@ impl Call {
     #[must_use]
     pub(crate) fn reason_of(&self, map: &HeaderMap) -> Option<Reason> {
         self.is_mutual().then(|| reason_in(map))?
-    }
-
-    /// No request could be made out, or there was no room for one. When it came is not
-    /// known here, so that counts as no latency.
-    pub(crate) fn turned_away(mut self, how: NotHandled) {
-        let NotHandled::Answered(reason, status) = how else {
-            // Dropped, it counts as cancelled.
-            return;
-        };
-        self.settle(false).outcome(CallOutcome {
-            status: status.as_u16(),
-            success: false,
-            reason: Some(reason),
-        });
-        self.awaited = false;
-        self.leave();
-        let waited = self.started.elapsed();
-        self.log(status.as_u16(), reason.as_str(), waited, 0);
     }
 
     /// Refuses it by an answer of this proxy: to a request of this method, whose caller

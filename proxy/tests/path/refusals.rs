@@ -57,7 +57,7 @@ async fn one_more(pod: &Pod, side: &str, before: &[String], reason: &str, case: 
     assert!(after[0].contains(&reason), "{case}: {after:?}");
 }
 
-fn refused_heads() -> [(&'static str, String); 6] {
+pub(super) fn refused_heads() -> [(&'static str, String); 6] {
     let head = |lines: &str| format!("{lines}\r\nConnection: close\r\n\r\n");
     let long = "a".repeat(9000);
     [
@@ -83,7 +83,7 @@ const GET: &str = "GET /closed HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
 const BYTES: &str = "\u{0}\u{1}raw";
 const PATIENCE: Duration = Duration::from_secs(3);
 
-async fn send(mut stream: TcpStream, bytes: &str) -> String {
+pub(super) async fn send(mut stream: TcpStream, bytes: &str) -> String {
     raw(&mut stream, bytes.as_bytes(), PATIENCE).await
 }
 

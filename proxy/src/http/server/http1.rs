@@ -30,6 +30,7 @@ use runtime::occupancy::Permit;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::http::asked::Asked;
 use crate::http::body::Body;
 use crate::http::deadline::PreviousHop;
 use crate::http::refusal::{NotHandled, not_admitted};
@@ -88,7 +89,7 @@ pub(crate) fn serve<I, H, F>(
     io: I,
     limits: Limits,
     close: Pin<&mut impl Future<Output = ()>>,
-    refused: impl Fn(NotHandled) + Clone + Send + Sync + 'static,
+    refused: impl Fn(NotHandled, Asked<'_>) + Clone + Send + Sync + 'static,
     handler: H,
 ) -> impl Future<Output = hyper::Result<()>>
 where
@@ -135,8 +136,7 @@ where
             let until = busy.used.until(request.headers());
             let admitted = busy.used.admitted(ticket, until).await;
             if let Err(why) = admitted {
-                refused(NotHandled::answered(why));
-                return Ok(guard(turned_away(why, &request, peer), old, busy));
+                return Ok(guard(turned_away(why, request, peer, &refused), old, busy));
             }
             if let Some(waited) = busy.used.waited() {
                 request.extensions_mut().insert(waited);
@@ -178,7 +178,8 @@ where
             };
             let Some(status) = refusal else { continue };
             let status = refused_head::status(status, used.has_head_of(&io));
-            refused(NotHandled::Answered(Reason::BadRequest, status));
+            let how = NotHandled::Answered(Reason::BadRequest, status);
+            tell_unread(&io, &used, how, &refused);
             send_refusal(&mut io, &used, status, peer).await;
             return Ok(());
         }
@@ -212,7 +213,7 @@ async fn begins<I>(
     io: &mut Prefixed<I>,
     used: &Arc<ConnectionUse>,
     peer: bool,
-    refused: &impl Fn(NotHandled),
+    refused: &impl Fn(NotHandled, Asked<'_>),
 ) -> bool
 where
     I: AsyncRead + AsyncWrite + MayAbort + Unpin,
@@ -227,7 +228,7 @@ where
     let Err(why) = used.admits(io, early).await else {
         return true;
     };
-    refused(NotHandled::answered(why));
+    tell_unread(io, used, NotHandled::answered(why), refused);
     let status = match why {
         NotAdmitted::Deadline => StatusCode::GATEWAY_TIMEOUT,
         NotAdmitted::Late | NotAdmitted::Left => StatusCode::SERVICE_UNAVAILABLE,
@@ -236,12 +237,40 @@ where
     false
 }
 
-/// The answer to a request that was not admitted.
-fn turned_away(why: NotAdmitted, request: &Request<Incoming>, peer: bool) -> Response<Body> {
-    let mut answer = not_admitted(why, request.method(), false, peer);
-    if !request.body().is_end_stream() {
+/// Tells `refused` of a head that hyper has not read. Of one that it has taken nothing is left.
+fn tell_unread<I: AsyncRead + Unpin>(
+    io: &Prefixed<I>,
+    used: &ConnectionUse,
+    how: NotHandled,
+    refused: &impl Fn(NotHandled, Asked<'_>),
+) {
+    let head: &[u8] = if used.has_head_of(io) {
+        &[]
+    } else {
+        io.read_ahead()
+    };
+    let (method, path) = refused_head::asked(head);
+    let asked = Asked {
+        method: method.as_ref(),
+        path,
+        ..Asked::default()
+    };
+    refused(how, asked);
+}
+
+/// The answer to a request that was not admitted, of which `refused` is told.
+fn turned_away(
+    why: NotAdmitted,
+    request: Request<Incoming>,
+    peer: bool,
+    refused: &impl Fn(NotHandled, Asked<'_>),
+) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    let mut answer = not_admitted(why, &parts.method, false, peer);
+    if !body.is_end_stream() {
         ends_connection(&mut answer);
     }
+    refused(NotHandled::answered(why), Asked::of(&parts));
     answer
 }
 

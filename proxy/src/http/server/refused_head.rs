@@ -6,7 +6,7 @@
 //! encoded form is the only one that anything after this sees, so that what is judged is
 //! what is sent on.
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 use policy::reason::Reason;
 
 use crate::http::deadline::TIME_IS_OVER;
@@ -132,6 +132,26 @@ pub(super) fn answer(head: &[u8], status: StatusCode, peer: bool) -> Vec<u8> {
     answer.into_bytes()
 }
 
+/// The method and the path, without query, of a head that nobody reads, as far as they are what
+/// they have to be; `None` and empty behind that.
+pub(super) fn asked(head: &[u8]) -> (Option<Method>, &str) {
+    let mut lines = skip_blank_lines(head).split(|byte| *byte == b'\n');
+    let mut words = lines.next().unwrap_or_default().split(|byte| *byte == b' ');
+    let (Some(method), Some(target)) = (words.next(), words.next()) else {
+        return (None, "");
+    };
+    let Ok(method) = Method::from_bytes(method) else {
+        return (None, "");
+    };
+    if target.first() != Some(&b'/') {
+        return (Some(method), "");
+    }
+    let ends = |byte: &u8| !byte.is_ascii_graphic() || matches!(byte, b'?' | b'#');
+    let end = target.iter().position(ends).unwrap_or(target.len());
+    let path = std::str::from_utf8(&target[..end]).unwrap_or_default();
+    (Some(method), path)
+}
+
 /// What is wrong with it, without any of its text.
 fn complaint(head: &[u8], status: StatusCode) -> String {
     match status {
@@ -189,7 +209,7 @@ fn complaint(head: &[u8], status: StatusCode) -> String {
 mod tests {
     use http::StatusCode;
 
-    use super::{BY_HYPER, answer, by_hyper, mend, status};
+    use super::{BY_HYPER, answer, asked, by_hyper, mend, status};
 
     #[test]
     fn what_clients_leave_unencoded_in_a_target_is_encoded_and_nothing_else() {
@@ -276,6 +296,32 @@ mod tests {
             false,
         );
         assert!(head.ends_with(b"\r\n\r\n"));
+    }
+
+    #[test]
+    fn of_a_refused_head_is_told_what_could_be_read_and_nothing_behind_that() {
+        for (head, method, path) in [
+            (
+                &b"GET /a/b?token=s3cret HTTP/1.1\r\nX y\r\n\r\n"[..],
+                "GET",
+                "/a/b",
+            ),
+            (b"\r\nPOST /a\x1b[2J HTTP/1.1\r\n\r\n", "POST", "/a"),
+            (b"GET /a#b HTTP/1.1\n\n", "GET", "/a"),
+            (b"GET /\xc3\xa4 HTTP/1.1\r\n\r\n", "GET", "/"),
+            (b"GET http://web:s3cret@cart/ HTTP/1.1\r\n\r\n", "GET", ""),
+            (b"AUTH s3cret\r\n", "AUTH", ""),
+            (b"GET /half", "GET", "/half"),
+            (b"G(T /a HTTP/1.1\r\n\r\n", "", ""),
+            (b"s3cret\r\n\r\n", "", ""),
+            (b" /a HTTP/1.1\r\n\r\n", "", ""),
+            (b"", "", ""),
+        ] {
+            let (read, rest) = asked(head);
+            let read = read.as_ref().map_or("", |method| method.as_str());
+            let case = String::from_utf8_lossy(head);
+            assert_eq!((read, rest), (method, path), "{case:?}");
+        }
     }
 
     #[test]

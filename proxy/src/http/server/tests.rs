@@ -63,7 +63,7 @@ async fn saturated(
         }
         Response::new(body::text(format!("waited {waited}")))
     };
-    let refused = |how| REFUSED.with_borrow_mut(|all| all.push(how));
+    let refused = |how, _: Asked<'_>| REFUSED.with_borrow_mut(|all| all.push(how));
     tokio::spawn(serve::<DuplexStream, _, _>(
         far,
         accepted,
@@ -252,7 +252,7 @@ async fn over_http2_a_connection_that_has_ended_is_read_until_the_peer_proxy_has
         far,
         accepted,
         pending(),
-        |_| {},
+        |_, _| {},
         handler,
     ));
     near.write_all(&nonsense.concat()).await.unwrap();

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use http::Method;
+
 use super::Call;
 use crate::telemetry::access_log;
 use crate::telemetry::labels::Direction;
@@ -47,7 +49,7 @@ impl Call {
                 Direction::inbound => "inbound",
                 Direction::outbound => "outbound",
             },
-            method: logged.method.as_str(),
+            method: access_log::cut(logged.method.as_ref().map_or("", Method::as_str)),
             host: &logged.host,
             path: &logged.path,
             status,

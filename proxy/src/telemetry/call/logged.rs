@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use http::{Method, header, request};
+use http::Method;
 use policy::access_log::AccessLog;
 use policy::origin::Origin;
 
+use crate::http::asked::Asked;
 use crate::telemetry::access_log::cut;
 use crate::telemetry::trace::{self, Trace};
 
@@ -16,7 +17,8 @@ pub(super) struct Logged {
     pub(super) log: AccessLog,
     /// Whether it failed or was refused, once it has ended.
     pub(super) failed: bool,
-    pub(super) method: Method,
+    /// `None`: it could not be read.
+    pub(super) method: Option<Method>,
     pub(super) host: String,
     pub(super) path: String,
     pub(super) trace: Option<String>,
@@ -30,21 +32,19 @@ pub(super) struct Logged {
 
 impl Logged {
     /// Of a request that belongs to a trace which changes its headers, or to none such.
-    pub(super) fn of(parts: &request::Parts, trace: Option<&Trace>, log: AccessLog) -> Self {
-        let host = parts.uri.authority().map(|authority| authority.as_str());
-        let host = host.or_else(|| parts.headers.get(header::HOST)?.to_str().ok());
+    pub(super) fn of(asked: Asked<'_>, trace: Option<&Trace>, log: AccessLog) -> Self {
         // Else each message to the collector would be a line of the next one.
-        let own = log.is_otlp() && trace::is_own(&parts.headers);
+        let own = log.is_otlp() && asked.headers.is_some_and(trace::is_own);
         let log = if own { log.without_otlp() } else { log };
         Self {
             log,
             failed: false,
-            method: parts.method.clone(),
-            host: host.map(cut).unwrap_or_default().to_owned(),
-            path: cut(parts.uri.path()).to_owned(),
+            method: asked.method.cloned(),
+            host: cut(asked.host).to_owned(),
+            path: cut(asked.path).to_owned(),
             trace: match trace {
                 Some(trace) => Some(trace.id()),
-                None => trace::id(&parts.headers),
+                None => asked.headers.and_then(trace::id),
             },
             span: trace.and_then(Trace::span_id),
             rule: None,

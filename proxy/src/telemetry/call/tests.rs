@@ -6,6 +6,7 @@ use policy::trace::{Format, Share, Tracing};
 use prometheus_client::registry::Registry;
 
 use super::*;
+use crate::http::refusal::NotHandled;
 use crate::telemetry::cell::{CellCache, CellKey};
 use crate::telemetry::labels::Direction;
 use crate::telemetry::metrics::Metrics;
@@ -70,6 +71,31 @@ fn the_access_log_names_the_route_also_where_it_is_counted_by_none() {
     assert_eq!(route(&call), "cart/read");
     call.takes_route(&"".into());
     assert_eq!(route(&call), "", "none describes it");
+}
+
+#[test]
+fn a_head_that_is_refused_is_a_line_with_as_much_of_it_as_could_be_read() {
+    let rule = Origin::new("TrafficTarget", "shop", "web");
+    let post = Method::from_bytes(&[b'P'; 300]).unwrap();
+    let whole = Asked {
+        method: Some(&post),
+        path: "/items",
+        ..Asked::default()
+    };
+    for (asked, method, path) in [
+        (whole, &*"P".repeat(256), "/items"),
+        (Asked::default(), "", ""),
+    ] {
+        let mut call = decided(Direction::inbound, AccessLog::JSON, &rule);
+        call.asks_in_vain(asked);
+        let line = call.line(400, "bad-request", Duration::ZERO, 0).unwrap();
+        assert_eq!((line.method, line.path, line.host), (method, path, ""));
+        assert_eq!((line.direction, line.peer), ("inbound", "shop/web"));
+        assert_eq!((line.trace, line.rule), (None, None));
+        let mut silent = decided(Direction::inbound, AccessLog::OFF, &rule);
+        silent.asks_in_vain(asked);
+        assert!(silent.line(400, "bad-request", Duration::ZERO, 0).is_none());
+    }
 }
 
 #[test]
@@ -298,7 +324,7 @@ fn what_a_request_waited_is_latency_and_being_turned_away_is_none() {
         let _ = call.refuse(&failure, &Method::GET, false);
     });
     assert_eq!(refused, (1, 7));
-    let turned_away = counted(|call| call.turned_away(NotHandled::LATE));
+    let turned_away = counted(|call| call.turned_away(NotHandled::LATE, Asked::default()));
     assert_eq!(turned_away, (1, 0));
 }
 
@@ -307,7 +333,7 @@ fn whoever_leaves_while_it_waits_is_cancelled_and_no_failure() {
     let rule = Origin::new("TrafficTarget", "shop", "web");
     let call = decided(Direction::inbound, AccessLog::OFF, &rule);
     let cells = Arc::clone(&call.telemetry.metrics.calls.cells);
-    call.turned_away(NotHandled::Left);
+    call.turned_away(NotHandled::Left, Asked::default());
     let mut counted = (0, 0);
     cells.drain(|_, counts| counted = (counts.cancelled, counts.calls(|_| true)));
     assert_eq!(counted, (1, 0));

@@ -6,10 +6,11 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use http::{HeaderName, Method, request};
+use http::{HeaderName, Method};
 use policy::well_known::SECRET_HEADERS;
 use wire::v1;
 
+use crate::http::asked::Asked;
 use crate::telemetry::labels::Direction;
 use crate::telemetry::parties::Parties;
 
@@ -69,7 +70,7 @@ impl Filter {
     }
 
     /// Whether a request with this head may be wanted.
-    pub(super) fn wants_head(&self, direction: Direction, parts: &request::Parts) -> bool {
+    pub(super) fn wants_head(&self, direction: Direction, asked: Asked<'_>) -> bool {
         let side = match (self.is_for_ends(), direction) {
             ((false, false), _) => true,
             ((to, _), Direction::outbound) => to,
@@ -78,8 +79,8 @@ impl Filter {
         side && self
             .method
             .as_ref()
-            .is_none_or(|wanted| *wanted == parts.method)
-            && parts.uri.path().starts_with(&self.path_prefix)
+            .is_none_or(|wanted| asked.method == Some(wanted))
+            && asked.path.starts_with(&self.path_prefix)
     }
 
     /// Whether it is, now that it has ended: with this status, after this time, and by this

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use http::{HeaderMap, HeaderName, header, request};
+use http::{HeaderMap, HeaderName, Method};
 use policy::protocol::Protocol;
 use wire::v1;
 
+use crate::http::asked::Asked;
 use crate::telemetry::parties::Parties;
 use crate::telemetry::report::ends;
 use crate::telemetry::tap::watch::{Tap, Taps};
@@ -63,7 +64,7 @@ impl Taps {
     pub(crate) fn note(
         &self,
         parties: &Parties,
-        parts: &request::Parts,
+        asked: Asked<'_>,
         trace: Option<&Trace>,
     ) -> Option<Box<Tapped>> {
         let open = self.open.load();
@@ -71,32 +72,30 @@ impl Taps {
         let fits = |tap: &&Arc<Tap>| {
             // Who calls is known from the begin on; who will be called is not.
             let ends_are_known = matches!(parties, Parties::Inbound { .. });
-            tap.filter.wants_head(direction, parts)
+            tap.filter.wants_head(direction, asked)
                 && (!ends_are_known || tap.filter.wants_end(parties))
         };
         let taps: Vec<Arc<Tap>> = open.iter().filter(fits).cloned().collect();
-        (!taps.is_empty()).then(|| Box::new(Tapped::new(taps, parts, trace)))
+        (!taps.is_empty()).then(|| Box::new(Tapped::new(taps, asked, trace)))
     }
 }
 
 impl Tapped {
-    fn new(taps: Vec<Arc<Tap>>, parts: &request::Parts, trace: Option<&Trace>) -> Self {
+    fn new(taps: Vec<Arc<Tap>>, asked: Asked<'_>, trace: Option<&Trace>) -> Self {
         let headers = taps.iter();
-        let headers = headers.map(|tap| selected(&parts.headers, &tap.filter.headers));
-        let named = || parts.headers.get(header::HOST)?.to_str().ok();
-        let host = parts.uri.authority().map(|authority| authority.as_str());
-        let host = host.or_else(named).unwrap_or_default();
-        // What stands before it would be a name and a password.
-        let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+        let headers = headers.map(|tap| {
+            let map = asked.headers;
+            map.map_or_else(Vec::new, |map| selected(map, &tap.filter.headers))
+        });
         let at = SystemTime::now().duration_since(UNIX_EPOCH);
         let head = Head {
             at: number(at.unwrap_or_default().as_millis()),
-            method: cut(parts.method.as_str(), TEXT),
-            host: cut(host, TEXT),
-            path: cut(parts.uri.path(), PATH),
+            method: cut(asked.method.map_or("", Method::as_str), TEXT),
+            host: cut(asked.host, TEXT),
+            path: cut(asked.path, PATH),
             trace: match trace {
                 Some(trace) => trace.id(),
-                None => trace::id(&parts.headers).unwrap_or_default(),
+                None => asked.headers.and_then(trace::id).unwrap_or_default(),
             },
         };
         Self {

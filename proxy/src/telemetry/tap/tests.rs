@@ -3,14 +3,17 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::{Request, Response, Version, request};
+use http::{Method, Request, Response, StatusCode, Version, request};
 use policy::access_log::AccessLog;
 use policy::protocol::Protocol;
+use policy::reason::Reason;
 use prometheus_client::registry::Registry;
 use tokio::sync::mpsc::Receiver;
 use wire::v1;
 
+use crate::http::asked::Asked;
 use crate::http::header_names::{PROOF, TOKEN};
+use crate::http::refusal::NotHandled;
 use crate::http::watched::BodyEnd;
 use crate::telemetry::Telemetry;
 use crate::telemetry::call::{Call, CallKind};
@@ -346,6 +349,49 @@ fn rate_and_room_are_bounded_and_what_is_not_shown_is_counted() {
 }
 
 #[test]
+fn a_head_that_is_refused_is_told_to_those_whose_filter_it_fits() {
+    let telemetry = telemetry();
+    let of = |method: &str, path_prefix: &str| v1::TapAsk {
+        method: method.to_owned(),
+        path_prefix: path_prefix.to_owned(),
+        status_first: 400,
+        status_last: 499,
+        ..all()
+    };
+    let asks = [of("", ""), of("POST", ""), of("GET", "/items"), of("", "/")];
+    let mut taps = asks.map(|ask| watch(&telemetry, ask));
+    let mut told = |method: Option<&Method>, path| {
+        let call = Call::begin(&telemetry, CallKind::Request, from("shop/web", "uid"));
+        let how = NotHandled::Answered(Reason::BadRequest, StatusCode::BAD_REQUEST);
+        let asked = Asked {
+            method,
+            path,
+            ..Asked::default()
+        };
+        call.turned_away(how, asked);
+        taps.each_mut().map(|(_, records)| {
+            let record = records.try_recv().ok()?;
+            assert_eq!((record.status, &*record.reason), (400, "bad-request"));
+            Some([record.method, record.path])
+        })
+    };
+    let read = Some(["GET".to_owned(), "/items/7".to_owned()]);
+    assert_eq!(
+        told(Some(&Method::GET), "/items/7"),
+        [read.clone(), None, read.clone(), read]
+    );
+    // Of which nothing could be read: only who wants everything is told of it.
+    let unread = Some([String::new(), String::new()]);
+    assert_eq!(told(None, ""), [unread, None, None, None]);
+    // Control: one that was served is no refusal.
+    get(&telemetry, from("shop/web", "uid"));
+    let more = taps
+        .each_mut()
+        .map(|(_, records)| records.try_recv().is_ok());
+    assert_eq!(more, [false; 4]);
+}
+
+#[test]
 fn request_that_no_tap_wants_is_written_down_nowhere() {
     let telemetry = telemetry();
     let posts = v1::TapAsk {
@@ -360,7 +406,12 @@ fn request_that_no_tap_wants_is_written_down_nowhere() {
     };
     let _taps = [posts, others].map(|ask| watch(&telemetry, ask));
     let (parties, parts) = (from("shop/web", "uid"), head("GET", "/items", &[]));
-    let noted = move || telemetry.taps.note(&parties, &parts, None).is_some();
+    let noted = move || {
+        telemetry
+            .taps
+            .note(&parties, Asked::of(&parts), None)
+            .is_some()
+    };
     let looking = std::thread::spawn(move || {
         assert!(!noted());
         let allocated = tikv_jemalloc_ctl::thread::allocatedp::read().unwrap();

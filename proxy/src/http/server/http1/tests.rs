@@ -141,7 +141,7 @@ impl Served {
                 from,
                 permit,
             };
-            serve(io, limits, pin!(close), |_| {}, handler).await
+            serve(io, limits, pin!(close), |_, _| {}, handler).await
         });
         Self {
             client,
