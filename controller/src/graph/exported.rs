@@ -7,6 +7,8 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use policy::latency::Histogram;
+
 use super::blocking::run_blocking;
 use super::follow::Graph;
 use super::history;
@@ -118,14 +120,19 @@ impl Drop for ExportedPairs {
     }
 }
 
-/// Times are the called side's, and its callers' where it has no proxy.
+/// Times are the called side's, and its callers' where it has no proxy. Of edges that share what
+/// the called side counted, which are of one pair, one tells the times of all.
 fn calls(counted: &Counted) -> Calls {
     let sums = &counted.sums;
-    let served = counted.server.as_ref().unwrap_or(sums);
+    let took = match (&counted.server, &counted.shared) {
+        (Some(served), _) => served.histogram(),
+        (None, Some(_)) => Histogram::default(),
+        (None, None) => sums.histogram(),
+    };
     Calls {
         requests: sums.requests(),
         failed: sums.failure.into(),
-        took: served.histogram(),
+        took,
     }
 }
 

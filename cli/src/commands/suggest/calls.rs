@@ -139,7 +139,7 @@ impl Calls {
     fn unserved(&mut self, traffic: &IndexedGraph, edge: &Edge, why: &str) -> String {
         // What it told of the window is known; of minutes before, an older controller says nothing.
         let has_untold =
-            edge.server.is_none() || earlier::minutes(traffic, edge).any(Minute::served);
+            told::server(edge).is_none() || earlier::minutes(traffic, edge).any(Minute::served);
         if has_untold && !traffic.tells_sides() {
             self.untold += 1;
             return told::UNTOLD.to_owned();
@@ -230,11 +230,9 @@ fn are_earlier_ones_told(traffic: &IndexedGraph, edge: &Edge) -> Result<(), Stri
 /// # Errors
 /// When some were, or may have been.
 fn none_was_refused(traffic: &IndexedGraph, edge: &Edge) -> Result<(), String> {
-    let refused = told::unallowed(edge).into_values();
-    let refused = refused.fold(0, u64::saturating_add);
-    if refused > 0 {
+    if let Some(refused) = told::refused_by_its_port(traffic, edge) {
         return Err(format!(
-            "{refused} of its calls were not allowed, and a rule for its port would let them pass"
+            "{refused} were not allowed, and a rule for its port would let them pass"
         ));
     }
     let failed: u64 = earlier::minutes(traffic, edge)
@@ -252,8 +250,8 @@ fn none_was_refused(traffic: &IndexedGraph, edge: &Edge) -> Result<(), String> {
     if earlier::minutes(traffic, edge).any(|minute| minute.refused) {
         let seconds = traffic.graph.metadata.window_seconds;
         return Err(format!(
-            "some of its calls before the last {seconds} s were not allowed, and a rule for its \
-             port would let them pass"
+            "some calls by its port before the last {seconds} s were not allowed, and a rule for \
+             the port would let them pass"
         ));
     }
     Ok(())
