@@ -119,7 +119,7 @@ impl IndexedGraph {
     /// The edges of this group that share what the called side counted.
     pub(crate) fn sharers<'a>(&'a self, group: &str) -> impl Iterator<Item = &'a Edge> + use<'a> {
         let group = self.groups.get(group).into_iter().flatten();
-        group.filter_map(|at| self.graph.edges.get(*at))
+        group.filter_map(move |at| self.graph.edges.get(*at))
     }
 
     /// The node of an id.

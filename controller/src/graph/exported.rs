@@ -280,6 +280,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn times_that_the_called_side_told_of_several_edges_together_are_counted_once() {
+        let reports = reports();
+        let graph = graph(&reports);
+        let by = |port, good| wire::v1::Edge {
+            port,
+            ..topology::seen_by_client("shop/api", good, 0)
+        };
+        topology::report(&reports, "shop/web", vec![by(80, 3), by(81, 2)]);
+        let served = vec![topology::seen_by_server("shop/web", 5, 0)];
+        topology::report(&reports, "shop/api", served);
+        graph.look(now() + Duration::from_secs(20), true).await;
+        let slots = calls_of_slots(&graph, (topology::SLOT_NOW, topology::SLOT_NOW + 1));
+        let told = slots.iter().flat_map(|(_, calls)| calls);
+        let told = told.fold((0_u64, 0_u64), |sum, (_, _, calls)| {
+            (sum.0 + calls.requests, sum.1 + calls.took.total())
+        });
+        assert_eq!(told, (5, 5));
+    }
+
+    #[tokio::test]
     async fn a_pair_takes_a_place_of_the_workload_that_told_of_it() {
         let reports = reports();
         let graph = graph(&reports);
