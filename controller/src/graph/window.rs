@@ -174,7 +174,18 @@ pub(crate) fn edges(folded: &Folded) -> HashMap<EdgeRef, Counted> {
             beside(counted, &row.sums);
         }
     }
-    for (holder, members) in several {
+    share(&mut edges, several, &ports);
+    edges
+}
+
+/// Says of each edge of a set who holds what was counted of all of them. `ports` are those of the
+/// pods that all of it came to, by who holds it.
+fn share(
+    edges: &mut HashMap<EdgeRef, Counted>,
+    sets: HashMap<&EdgeRef, Vec<&EdgeRef>>,
+    ports: &HashMap<&EdgeRef, Option<u16>>,
+) {
+    for (holder, members) in sets {
         // Where calls of another port may be among it, it says of none what was served there.
         let is_known = ports.get(holder).is_some_and(Option::is_some);
         let count = u32::try_from(members.len()).unwrap_or(u32::MAX);
@@ -188,7 +199,6 @@ pub(crate) fn edges(folded: &Folded) -> HashMap<EdgeRef, Counted> {
             }
         }
     }
-    edges
 }
 
 /// Edges that nobody will tell otherwise: what callers told, and calls of those who have no
