@@ -122,7 +122,9 @@ fn fix_lets_the_call_pass_and_no_call_beside_it() {
         let has = |kind: &str| objects.iter().any(|object| object["kind"] == kind);
         let (on_port, of_request) = (has("TCPRoute"), has("HTTPRouteGroup"));
         let warnings = answer.status.fix.iter().flat_map(|fix| &fix.warnings);
-        assert!(on_port || warnings.count() > 0, "{answer:?}");
+        // That others have the caller's account says nothing of ports.
+        let mut warnings = warnings.filter(|one| !one.starts_with("the same call is allowed to"));
+        assert!(on_port || warnings.next().is_some(), "{answer:?}");
         let mut after = world.clone();
         after.objects.extend(objects);
         let then = Mesh::new(&after);

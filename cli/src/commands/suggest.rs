@@ -1,10 +1,13 @@
 //! `weft suggest`: TrafficTargets for the calls that there are.
 
+mod called;
 mod calls;
 mod earlier;
 mod objects;
 mod ports;
+mod refusals;
 mod routes;
+mod shared;
 mod told;
 
 use std::time::{Duration, SystemTime};
@@ -151,10 +154,7 @@ fn write(calls: &Calls, objects: &[Value], console: &mut Console<'_>) -> Result<
 /// What to know before the objects are applied, in whatever form they were printed.
 fn caution(calls: &Calls, objects: &[Value], console: &mut Console<'_>) -> Result<(), Failure> {
     for account in calls.shared() {
-        console.word(&format!(
-            "warning: {account} is the account of every pod that names none; whoever it is \
-             allowed to call, all of them may"
-        ))?;
+        console.word(&format!("warning: {}", calls.sharing.words(&account)))?;
     }
     if calls.untold > 0 {
         console.word(&format!(

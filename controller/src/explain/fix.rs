@@ -4,12 +4,12 @@
 //! path, a TCPRoute with exactly this port, and a TrafficTarget from exactly this account
 //! to the account of the pods that refuse. Where no object helps there are commands.
 //!
-//! A TrafficTarget names an account and closes what it protects. So the call is allowed on
-//! whatever else runs under the account, of which a warning tells. Pods of it that are open now
-//! stay so where labels tell them from those that refuse: then the target is for an
-//! IdentityBinding with these labels. Where none does they are closed to the callers that they
-//! had, and a warning says whom: a target that lets these callers stay would let them in on the
-//! pods that refuse too.
+//! A TrafficTarget names accounts and closes what it protects. So the call is allowed on
+//! whatever else runs under the called account, and to whatever else runs under the caller's, of
+//! which warnings tell. Pods of the called account that are open now stay so where labels tell
+//! them from those that refuse: then the target is for an IdentityBinding with these labels.
+//! Where none does they are closed to the callers that they had, and a warning says whom: a
+//! target that lets these callers stay would let them in on the pods that refuse too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
@@ -61,6 +61,10 @@ pub(super) fn of(
                 fix.objects.extend(objects);
                 fix.warnings
                     .extend(this.lets_in_more(question, &ports, narrow));
+                if let Source::Account(caller) = &this.source {
+                    let others = account::lets_in_other_callers(index, caller, question, owner);
+                    fix.warnings.extend(others);
+                }
                 fix.warnings.extend(match &whom {
                     Protected::Labelled(labels) => vec![account::by_labels(&this.account, labels)],
                     Protected::Account => {

@@ -1,6 +1,7 @@
 //! Which calls are facts: proven by mutual TLS and served, as the called side says. Whatever
 //! else was seen is left out, each with the reason, because a suggestion that allows more than
-//! was seen is none.
+//! was seen is none. What was refused counts by what a rule would let pass, whichever edge it is
+//! told of.
 //!
 //! By routes only where those of all these calls are known: a rule for some of them would
 //! refuse what was proven and served. Elsewhere the port is all that limits an edge, and
@@ -10,15 +11,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crds::observe::{Edge, Minute, NodeKind, Protocol};
 
+use super::called::{self, Account};
 use super::earlier;
 use super::ports::Ports;
+use super::refusals::{self, Refusals};
 use super::routes::{self, Routes};
+use super::shared::Sharing;
 use super::told;
 use crate::traffic::IndexedGraph;
-use crate::traffic::select::{self, account_of};
-
-/// Namespace and name of a service account.
-pub(super) type Account = (String, String);
 
 /// What one account called of another.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,6 +43,18 @@ pub(super) struct Calls {
     pub(super) refused: Vec<String>,
     /// How many of those that were left out might have been facts by the word of a newer controller.
     pub(super) untold: usize,
+    /// Who runs under which account.
+    pub(super) sharing: Sharing,
+}
+
+/// What edges are judged by.
+#[derive(Debug)]
+struct Evidence<'a> {
+    traffic: &'a IndexedGraph,
+    ports: &'a Ports,
+    /// What stands against rules, by all edges of the answer.
+    refusals: Refusals<'a>,
+    by_route: bool,
 }
 
 impl Calls {
@@ -53,7 +65,16 @@ impl Calls {
         here: Option<&str>,
         by_route: bool,
     ) -> Self {
-        let mut calls = Self::default();
+        let mut calls = Self {
+            sharing: Sharing::of(traffic, here),
+            ..Self::default()
+        };
+        let evidence = Evidence {
+            traffic,
+            ports,
+            refusals: Refusals::of(traffic, ports, here),
+            by_route,
+        };
         // What callers say comes last: it may be what called pods say of another edge.
         let (first, last): (Vec<_>, Vec<_>) = edges.partition(|edge| told::served(edge).is_ok());
         for edge in first.into_iter().chain(last) {
@@ -64,31 +85,21 @@ impl Calls {
             if elsewhere || [NodeKind::External, NodeKind::Outside].contains(&to.kind) {
                 continue;
             }
-            let (from, to) = (
-                select::shown(traffic, &edge.from, here),
-                select::shown(traffic, &edge.to, here),
-            );
-            let named = format!("{from} to {to} port {}", edge.port);
+            let named = called::named(traffic, edge, here);
             let refused = told::refusals(traffic, edge);
             calls
                 .refused
                 .extend(refused.map(|what| format!("{named}: {what}")));
-            if let Err(why) = calls.add(traffic, edge, ports, by_route, &named) {
+            if let Err(why) = calls.add(&evidence, edge, &named) {
                 calls.left.push(format!("{named}: {why}"));
             }
         }
         calls
     }
 
-    fn add(
-        &mut self,
-        traffic: &IndexedGraph,
-        edge: &Edge,
-        ports: &Ports,
-        by_route: bool,
-        named: &str,
-    ) -> Result<(), String> {
-        are_earlier_ones_told(traffic, edge)?;
+    fn add(&mut self, evidence: &Evidence<'_>, edge: &Edge, named: &str) -> Result<(), String> {
+        let traffic = evidence.traffic;
+        refusals::are_earlier_ones_told(traffic, edge)?;
         if !served(edge) {
             return Err(match edge.requests {
                 0 => format!("is only remembered, last seen {}", edge.last_seen),
@@ -106,7 +117,7 @@ impl Calls {
                 "no meshed pod of the caller is known now, so its account is not".to_owned(),
             );
         }
-        let (destination, found) = called(traffic, edge, ports)?;
+        let (destination, found) = called::called(traffic, edge, evidence.ports)?;
         if let Err(why) = told::served(edge) {
             return match self.has(&destination, edge, &found) {
                 true => Ok(()),
@@ -114,7 +125,7 @@ impl Calls {
             };
         }
         let mut by_port = None;
-        let routes = if by_route && is_http(edge.protocol) {
+        let routes = if evidence.by_route && is_http(edge.protocol) {
             routes::of(traffic, edge).unwrap_or_else(|why| {
                 by_port = Some(format!("{named}: {why}"));
                 Routes::new()
@@ -123,8 +134,11 @@ impl Calls {
             Routes::new()
         };
         if routes.is_empty() {
-            none_was_refused(traffic, edge)?;
+            refusals::none_was_refused(traffic, edge)?;
         }
+        let at = (&destination, &found);
+        let others = &evidence.refusals;
+        others.none_stands_elsewhere(traffic, edge, at, &routes)?;
         self.by_port.extend(by_port);
         self.take(&destination, &edge.identities, &found, &routes)?;
         if share < 1.0 {
@@ -160,9 +174,8 @@ impl Calls {
         routes: &Routes,
     ) -> Result<(), String> {
         for caller in callers {
-            let (namespace, name) =
-                account_of(caller).ok_or("an identity of the callers is no account")?;
-            let source = (namespace.to_owned(), name.to_owned());
+            let source =
+                called::account(caller).ok_or("an identity of the callers is no account")?;
             let limited = (!routes.is_empty()).then(|| ports.clone());
             let key = (destination.clone(), source, limited);
             let traffics = self.facts.entry(key).or_default();
@@ -179,10 +192,9 @@ impl Calls {
     /// two Services may lead to one port, of whose calls the called side tells once.
     fn has(&self, destination: &Account, edge: &Edge, ports: &BTreeSet<u16>) -> bool {
         edge.identities.iter().all(|caller| {
-            let Some((namespace, name)) = account_of(caller) else {
+            let Some(source) = called::account(caller) else {
                 return false;
             };
-            let source = (namespace.to_owned(), name.to_owned());
             let first = (destination.clone(), source.clone(), None::<BTreeSet<u16>>);
             let known = self.facts.range(first..);
             let mut known =
@@ -202,109 +214,10 @@ impl Calls {
     /// Accounts that no workload has for itself.
     pub(super) fn shared(&self) -> BTreeSet<String> {
         let accounts = self.facts.keys().flat_map(|(to, from, _)| [to, from]);
-        let shared = accounts.filter(|(_, name)| name == "default");
-        shared
-            .map(|(namespace, name)| format!("{namespace}/{name}"))
-            .collect()
+        let accounts = accounts.map(|(namespace, name)| format!("{namespace}/{name}"));
+        let shared = accounts.filter(|account| self.sharing.is_shared(account));
+        shared.collect()
     }
-}
-
-/// Of minutes that are not told nobody knows what was proven, served or refused in them.
-///
-/// # Errors
-/// When there are such.
-fn are_earlier_ones_told(traffic: &IndexedGraph, edge: &Edge) -> Result<(), String> {
-    if !edge.history_left_out {
-        return Ok(());
-    }
-    let seconds = traffic.graph.metadata.window_seconds;
-    Err(format!(
-        "its minutes before the last {seconds} s had no room in the answer, and some of its calls \
-         may have been refused; -n asks for one namespace alone, --since {seconds}s looks at the \
-         later ones alone"
-    ))
-}
-
-/// A rule for a port lets all calls to it pass, also those that were refused.
-///
-/// # Errors
-/// When some were, or may have been.
-fn none_was_refused(traffic: &IndexedGraph, edge: &Edge) -> Result<(), String> {
-    if let Some(refused) = told::refused_by_its_port(traffic, edge) {
-        return Err(format!(
-            "{refused} were not allowed, and a rule for its port would let them pass"
-        ));
-    }
-    let failed: u64 = earlier::minutes(traffic, edge)
-        .map(|minute| minute.failure)
-        .fold(0, u64::saturating_add);
-    if failed > 0 {
-        let seconds = traffic.graph.metadata.window_seconds;
-        return Err(format!(
-            "{failed} of its calls before the last {seconds} s failed, and some may \
-             have been refused: a rule for its port would let them pass; --since {seconds}s looks \
-             at the later ones alone, with --routes by their routes"
-        ));
-    }
-    // Its caller counted no failure, and the called side refused all the same.
-    if earlier::minutes(traffic, edge).any(|minute| minute.refused) {
-        let seconds = traffic.graph.metadata.window_seconds;
-        return Err(format!(
-            "some calls by its port before the last {seconds} s were not allowed, and a rule for \
-             the port would let them pass"
-        ));
-    }
-    Ok(())
-}
-
-/// Whose pods are called, and on which of their own ports.
-fn called(
-    traffic: &IndexedGraph,
-    edge: &Edge,
-    ports: &Ports,
-) -> Result<(Account, BTreeSet<u16>), String> {
-    let to = traffic.node(&edge.to);
-    let accounts = to.map(|node| node.accounts.as_slice()).unwrap_or_default();
-    let account = match accounts {
-        [account] => account,
-        [] => {
-            return Err(
-                "no meshed pod of the called is known now, so its account is not".to_owned(),
-            );
-        }
-        several => {
-            return Err(format!(
-                "the called pods have {} service accounts",
-                several.len()
-            ));
-        }
-    };
-    let (namespace, name) = account_of(account).ok_or("its identity is no service account")?;
-    let service = if edge.backend.is_empty() {
-        &edge.service
-    } else {
-        &edge.backend
-    };
-    // Whoever may write Services elsewhere could have one lead to any port.
-    let there = service.split_once('/').map(|(there, _)| there);
-    if there.is_some_and(|there| there != namespace) {
-        return Err(format!(
-            "{service} is of another namespace and does not say which port of the called pods \
-             this is"
-        ));
-    }
-    // A pod that was called by its own address was called on its own port.
-    let found = if service.is_empty() {
-        BTreeSet::from([edge.port])
-    } else {
-        ports.behind(service, edge.port)
-    };
-    if found.is_empty() {
-        return Err(format!(
-            "no endpoint of {service} says which container port this is"
-        ));
-    }
-    Ok(((namespace.to_owned(), name.to_owned()), found))
 }
 
 /// Now, or in one of the minutes that are known.

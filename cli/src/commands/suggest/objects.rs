@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crds::labels::short_hash;
 use serde_json::{Value, json};
 
-use super::calls::{Account, Calls, Traffics};
+use super::called::Account;
+use super::calls::{Calls, Traffics};
 
 /// The longest name that stays readable.
 const LONGEST_NAME: usize = 63;

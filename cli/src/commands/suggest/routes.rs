@@ -65,7 +65,14 @@ pub(super) fn of(traffic: &IndexedGraph, edge: &Edge) -> Result<Routes, String> 
 }
 
 /// Whether calls of a route were served on an edge of which some failed.
-fn is_served(traffic: &IndexedGraph, edge: &Edge, route: &RouteSums) -> Result<bool, String> {
+///
+/// # Errors
+/// When nobody says so.
+pub(super) fn is_served(
+    traffic: &IndexedGraph,
+    edge: &Edge,
+    route: &RouteSums,
+) -> Result<bool, String> {
     // Under way, so nobody refused it.
     if route.requests == 0 {
         return Ok(true);

@@ -9,6 +9,7 @@ use super::objects;
 use super::ports::Ports;
 use crate::traffic::IndexedGraph;
 
+mod accounts;
 mod protocols;
 mod splits;
 mod told;

@@ -70,7 +70,7 @@ fn has_served(server: &ServerSums) -> bool {
 
 /// Calls of the window that no rule allows, by reason, as its caller counted them and, of an edge
 /// that shares its word with no other, as whichever side counted more of them.
-pub(super) fn unallowed(edge: &Edge) -> BTreeMap<&'static str, u64> {
+fn unallowed(edge: &Edge) -> BTreeMap<&'static str, u64> {
     let told = Reason::UNALLOWED.iter().map(|reason| {
         let name = reason.as_str();
         let server = edge.server.as_ref();

@@ -162,3 +162,23 @@ async fn what_its_caller_alone_told_is_so_by_now_while_numbers_are_missing() {
         assert_eq!(is_told, !complete, "{out}{err}");
     }
 }
+
+#[tokio::test]
+async fn account_that_two_workloads_share_is_warned_of_with_their_names() {
+    let api = FakeApi::default();
+    api.judge(&format!("{API}/dryruns"), json!({"kept": 1}));
+    let warning = "warning: shop/web is the account of 2 workloads (deploy/idle and deploy/web)";
+    for (account, is_shared) in [("web", true), ("idle", false)] {
+        let mut graph = graph();
+        let idle = json!({"id": "shop/Deployment/idle", "kind": "Deployment", "namespace": "shop",
+            "name": "idle", "accounts": [format!("spiffe://cluster.local/ns/shop/sa/{account}")]});
+        graph["nodes"].as_array_mut().unwrap().push(idle);
+        api.put(&format!("{API}/graphs/live"), graph);
+        for line in ["weft suggest -n shop", "weft suggest -n shop -o json"] {
+            let (code, out, err) = run(api.client(), line).await;
+            assert_eq!(code, 0, "{line}: {err}");
+            assert_eq!(err.contains(warning), is_shared, "{account}: {err}");
+            assert!(!out.contains("warning"), "{line}: {out}");
+        }
+    }
+}

@@ -3,10 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crds::few::few;
 use policy::mode::{AccessMode, Enforcement};
 
-use crate::explain::outcome::BackendOutcome;
-use crate::explain::question::{Callers, Owner, SeenCallers};
+use crate::explain::outcome::{BackendOutcome, Question};
+use crate::explain::question::{CallerView, Callers, Owner, SeenCallers};
 use crate::model::{Index, PodId, modes};
 use crate::world::{ObjectKey, PodFacts};
 
@@ -166,15 +167,54 @@ pub(super) fn lets_in_elsewhere(
     for pod in called.filter_map(|one| one.endpoint.pod.as_ref()) {
         others.remove(&owner(pod));
     }
-    let workloads = match others.len() {
-        0 => return None,
-        1 => "1 other workload".to_owned(),
-        count => format!("{count} other workloads"),
-    };
+    let workloads = other_workloads(others.len())?;
     Some(format!(
         "the same call is allowed on {workloads} of account {account} too, since a TrafficTarget \
          names an account: where that is too much, give what is called one of its own and ask \
          again"
+    ))
+}
+
+fn other_workloads(count: usize) -> Option<String> {
+    match count {
+        0 => None,
+        1 => Some("1 other workload".to_owned()),
+        count => Some(format!("{count} other workloads")),
+    }
+}
+
+/// Says which workloads beside the one that was asked about a target from their common account
+/// lets in. Who asks about an account means all of its pods; who may know of nothing but that
+/// account is told of none.
+pub(super) fn lets_in_other_callers(
+    index: &Index,
+    account: &ObjectKey,
+    question: &Question<'_>,
+    owner: Owner<'_>,
+) -> Option<String> {
+    let from = &question.spec.from;
+    if question.view == CallerView::AccountOnly || from.kind == "ServiceAccount" {
+        return None;
+    }
+    let asked = ObjectKey::new(&from.namespace, &from.name);
+    let caller = match &*from.kind {
+        "Pod" => owner(&asked),
+        kind => (kind.to_owned(), asked),
+    };
+    // Without a proxy nobody has an identity.
+    let pods = pods_of(index, account).filter(|(_, facts)| facts.proxy.is_some() && !facts.ended);
+    let mut others: BTreeSet<_> = pods.map(|(pod, _)| owner(pod)).collect();
+    others.remove(&caller);
+    let workloads = other_workloads(others.len())?;
+    let names: Vec<String> = others
+        .iter()
+        .map(|(kind, key)| format!("{kind} {key}"))
+        .collect();
+    Some(format!(
+        "the same call is allowed to {workloads} of account {account} too ({}), since a \
+         TrafficTarget names the caller's account: where that is too much, give the caller one of \
+         its own and ask again",
+        few(&names, names.len())
     ))
 }
 

@@ -1,5 +1,5 @@
 //! What a fix means for more than the call that it is for: for callers that it closes out,
-//! and for other workloads of the account.
+//! and for other workloads of the called account and of the caller's.
 
 use super::*;
 
@@ -182,7 +182,7 @@ fn fix_says_on_how_many_other_workloads_of_the_account_the_call_is_allowed() {
     let ended = pod("nightly-1", "10.0.0.51", "api");
     let none = read_only()
         .with(set(ended, "/status/phase", json!("Succeeded")))
-        .with(pod("front-1", "10.0.0.52", "web"))
+        .with(pod("front-1", "10.0.0.52", "front"))
         .with(namespace("bank"))
         .with(in_namespace(pod("ledger-1", "10.0.0.53", "api"), "bank"));
     assert!(fix(&none).warnings.is_empty(), "{:?}", fix(&none));
@@ -211,4 +211,77 @@ fn fix_says_on_how_many_other_workloads_of_the_account_the_call_is_allowed() {
     ];
     let both = one.with(slice("api-x", "api", &[("http", 8080)], &endpoints));
     assert!(fix(&both).warnings.is_empty(), "{:?}", fix(&both));
+}
+
+#[test]
+fn fix_says_to_which_other_workloads_of_the_callers_account_it_allows_the_call() {
+    let call = |from: &str| spec(from, "Service/api", "DELETE", "/items/7");
+    let warnings = |cluster: &Cluster, from: &str| ask(cluster, &call(from)).fix.unwrap().warnings;
+    let ended = pod("nightly-1", "10.0.0.51", "web");
+    let alone = read_only()
+        .with(set(ended, "/status/phase", json!("Succeeded")))
+        .with(plain_pod("old-1", "10.0.0.52", "web"))
+        .with(pod("front-1", "10.0.0.53", "front"))
+        .with(namespace("bank"))
+        .with(in_namespace(pod("ledger-1", "10.0.0.54", "web"), "bank"));
+    for from in ["Pod/client", "Deployment/client", "Deployment/front"] {
+        let none = warnings(&alone, from);
+        assert!(none.is_empty(), "{from}: {none:?}");
+    }
+    let one =
+        alone
+            .with(pod("batch-1", "10.0.0.55", "web"))
+            .with(pod("batch-2", "10.0.0.56", "web"));
+    let two = one.clone().with(pod("mail-1", "10.0.0.57", "web"));
+    for (cluster, others) in [
+        (
+            &one,
+            "1 other workload of account shop/web too (Deployment shop/batch)",
+        ),
+        (
+            &two,
+            "2 other workloads of account shop/web too (Deployment shop/batch and Deployment \
+             shop/mail)",
+        ),
+    ] {
+        let start = format!("the same call is allowed to {others}");
+        for from in ["Pod/client", "Deployment/client"] {
+            let warnings = warnings(cluster, from);
+            assert_eq!(warnings.len(), 1, "{from}: {warnings:?}");
+            assert!(warnings[0].starts_with(&start), "{from}: {warnings:?}");
+        }
+        // A caller with an account of its own lets in itself.
+        assert!(warnings(cluster, "Deployment/front").is_empty());
+    }
+    let batch = call("Pod/batch-1");
+    assert_eq!(ask(&one, &batch).verdict, ExplanationVerdict::Refused);
+    let fix = ask(&one, &call("Pod/client")).fix.unwrap();
+    let after = applied(one, &fix.objects);
+    assert_eq!(
+        ask(&after, &batch).verdict,
+        ExplanationVerdict::Allowed,
+        "it is so"
+    );
+    assert_eq!(
+        ask(&after, &call("Pod/front-1")).verdict,
+        ExplanationVerdict::Refused
+    );
+}
+
+#[test]
+fn who_may_know_the_callers_account_alone_is_told_of_none_that_shares_it() {
+    let cluster = read_only().with(pod("batch-1", "10.0.0.55", "web"));
+    let query = spec("ServiceAccount/web", "Service/api", "DELETE", "/items/7");
+    let model = cluster.compile_with(&Defaults::default()).0;
+    let seen = |_: &BTreeSet<PodId>| SeenCallers::default();
+    for view in [CallerView::AccountOnly, CallerView::Known] {
+        let status = model.explain(&query, view, &owner, &seen).unwrap().status;
+        let fix = status.fix.unwrap();
+        assert!(!fix.objects.is_empty(), "{view:?}: {fix:?}");
+        assert!(fix.warnings.is_empty(), "{view:?}: {fix:?}");
+    }
+    // Control: of a workload that is asked about by whoever may know of it, it is said.
+    let known = spec("Deployment/client", "Service/api", "DELETE", "/items/7");
+    let fix = ask(&cluster, &known).fix.unwrap();
+    assert!(fix.warnings[0].contains("Deployment shop/batch"), "{fix:?}");
 }

@@ -4,7 +4,7 @@
 use crds::observe::Graph;
 use serde_json::{Value, json};
 
-use super::{Calls, IndexedGraph, edge, judged, ports, suggested};
+use super::{Calls, IndexedGraph, edge, judged, ports, route, suggested};
 
 /// Both sides told of it: the caller five calls that went well, the called side this.
 fn both(to: &str, port: u16, server: &Value) -> Value {
@@ -117,7 +117,7 @@ fn refused_calls_are_counted_by_caller_and_port_whoever_told_of_them() {
     assert_eq!(
         calls.refused,
         [
-            "deploy/web to deploy/cart port 80: 3 of its calls in the last 300 s \
+            "deploy/web to deploy/cart port 80 of svc/cart: 3 of its calls in the last 300 s \
           (1 no-identity, 2 not-allowed)"
         ]
     );
@@ -128,7 +128,8 @@ fn refused_calls_are_counted_by_caller_and_port_whoever_told_of_them() {
     let nothing_else = json!({"success": 0, "failure": 5, "refused": {"not-allowed": 5}});
     let (_, calls) = suggested(&[edge("job", "cart", 80, nothing_else)], false);
     assert!(
-        calls.refused[0].starts_with("deploy/job to deploy/cart port 80: 5 of its calls"),
+        calls.refused[0]
+            .starts_with("deploy/job to deploy/cart port 80 of svc/cart: 5 of its calls"),
         "{calls:?}"
     );
 
@@ -231,8 +232,8 @@ fn what_was_refused_by_one_edge_keeps_all_out_that_lead_to_its_port_and_is_told_
     let words =
         "deploy/web to deploy/cart port 8080: 4 of its calls in the last 300 s (4 not-allowed)";
     assert_eq!(calls.refused, [words]);
-    let of_all = "deploy/web to deploy/cart port 80: 4 of the calls of the 2 edges that lead there \
-                  were not allowed";
+    let of_all = "deploy/web to deploy/cart port 80 of svc/cart: 4 of the calls of the 2 edges that \
+                  lead there were not allowed";
     let is_told = calls.left.iter().any(|left| left.starts_with(of_all));
     assert!(is_told, "{calls:?}");
 
@@ -252,6 +253,31 @@ fn what_was_refused_by_one_edge_keeps_all_out_that_lead_to_its_port_and_is_told_
         "refused": {"connect-failed": 4}});
     let (objects, calls) = suggested(&sharing(&quiet, &failed), false);
     assert_eq!((objects.len(), calls.words().count()), (2, 0), "{calls:?}");
+}
+
+/// Whoever else calls by that account comes to the same port.
+#[test]
+fn what_was_refused_of_edges_together_stands_against_rules_for_others_of_their_account() {
+    let account = json!(["spiffe://cluster.local/ns/shop/sa/shared"]);
+    let by_account = json!({"identities": account});
+    let quiet = [
+        ("shop/cart", 80, by_account.clone()),
+        ("", 8080, by_account),
+    ];
+    let reads = json!({"identities": account, "routes": [route("cart/read", 5, 0)]});
+    for (reason, stands) in [("not-allowed", true), ("connect-failed", false)] {
+        let sums = json!({"requests": 9, "failure": 4, "mtls": 1.0, "refused": {reason: 4}});
+        let mut edges = sharing(&quiet, &sums);
+        edges.push(edge("job", "cart", 80, reads.clone()));
+        for by_route in [false, true] {
+            let (objects, calls) = suggested(&edges, by_route);
+            assert_eq!(objects.is_empty(), stands, "{reason}: {calls:?}");
+            let job = calls.left.iter().find(|one| one.starts_with("deploy/job"));
+            let why = "4 of the calls of the 2 edges";
+            let is_told = job.is_some_and(|job| job.contains(why));
+            assert_eq!((is_told, job.is_some()), (stands, stands), "{calls:?}");
+        }
+    }
 }
 
 #[test]

@@ -1,0 +1,112 @@
+//! What an edge calls: whose pods, on which of their own ports, and how that is said to people.
+
+use std::collections::BTreeSet;
+
+use crds::observe::Edge;
+
+use super::ports::Ports;
+use crate::traffic::IndexedGraph;
+use crate::traffic::select::{self, account_of};
+
+/// Namespace and name of a service account.
+pub(super) type Account = (String, String);
+
+/// The account of a SPIFFE id; nothing where it is none of an account.
+pub(super) fn account(id: &str) -> Option<Account> {
+    let (namespace, name) = account_of(id)?;
+    Some((namespace.to_owned(), name.to_owned()))
+}
+
+/// Both ends, the port as `weft edges` shows it, and the Service that was called, with the
+/// backend that took the calls where that is another one.
+pub(super) fn named(traffic: &IndexedGraph, edge: &Edge, here: Option<&str>) -> String {
+    let from = select::shown(traffic, &edge.from, here);
+    let to = select::shown(traffic, &edge.to, here);
+    let port = match edge.port {
+        0 => "-".to_owned(),
+        port => port.to_string(),
+    };
+    let mut text = format!("{from} to {to} port {port}");
+    if !edge.service.is_empty() {
+        text.push_str(&format!(" of {}", shown_service(&edge.service, here)));
+    }
+    if !edge.backend.is_empty() && edge.backend != edge.service {
+        text.push_str(&format!(" by {}", shown_service(&edge.backend, here)));
+    }
+    text
+}
+
+/// `namespace/name` of a Service as people type it.
+fn shown_service(service: &str, here: Option<&str>) -> String {
+    match service.split_once('/') {
+        Some((namespace, name)) if Some(namespace) == here => format!("svc/{name}"),
+        Some((namespace, name)) => format!("svc/{name}.{namespace}"),
+        None => format!("svc/{service}"),
+    }
+}
+
+/// Whose pods are called, and on which of their own ports.
+///
+/// # Errors
+/// Why one of the two is not known.
+pub(super) fn called(
+    traffic: &IndexedGraph,
+    edge: &Edge,
+    ports: &Ports,
+) -> Result<(Account, BTreeSet<u16>), String> {
+    let to = traffic.node(&edge.to);
+    let accounts = to.map(|node| node.accounts.as_slice()).unwrap_or_default();
+    let id = match accounts {
+        [id] => id,
+        [] => {
+            return Err(
+                "no meshed pod of the called is known now, so its account is not".to_owned(),
+            );
+        }
+        several => {
+            return Err(format!(
+                "the called pods have {} service accounts",
+                several.len()
+            ));
+        }
+    };
+    let destination = account(id).ok_or("its identity is no service account")?;
+    let found = ports_at(&destination.0, edge, ports)?;
+    Ok((destination, found))
+}
+
+/// On which of their own ports pods of a namespace are called.
+///
+/// # Errors
+/// Why that is not known.
+pub(super) fn ports_at(
+    namespace: &str,
+    edge: &Edge,
+    ports: &Ports,
+) -> Result<BTreeSet<u16>, String> {
+    let service = if edge.backend.is_empty() {
+        &edge.service
+    } else {
+        &edge.backend
+    };
+    // Whoever may write Services elsewhere could have one lead to any port.
+    let there = service.split_once('/').map(|(there, _)| there);
+    if there.is_some_and(|there| there != namespace) {
+        return Err(format!(
+            "{service} is of another namespace and does not say which port of the called pods \
+             this is"
+        ));
+    }
+    // A pod that was called by its own address was called on its own port.
+    let found = if service.is_empty() {
+        BTreeSet::from([edge.port])
+    } else {
+        ports.behind(service, edge.port)
+    };
+    if found.is_empty() {
+        return Err(format!(
+            "no endpoint of {service} says which container port this is"
+        ));
+    }
+    Ok(found)
+}
