@@ -81,6 +81,8 @@ pub(crate) struct IndexedGraph {
     /// As it was answered.
     pub(crate) graph: Graph,
     nodes: BTreeMap<String, usize>,
+    /// By group the edges that share what the called side counted.
+    groups: BTreeMap<String, Vec<usize>>,
 }
 
 impl IndexedGraph {
@@ -101,7 +103,23 @@ impl IndexedGraph {
     pub(crate) fn of(graph: Graph) -> Self {
         let nodes = graph.nodes.iter().enumerate();
         let nodes = nodes.map(|(at, node)| (node.id.clone(), at)).collect();
-        Self { graph, nodes }
+        let mut groups: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for (at, edge) in graph.edges.iter().enumerate() {
+            if let Some(shared) = &edge.server_shared {
+                groups.entry(shared.group.clone()).or_default().push(at);
+            }
+        }
+        Self {
+            graph,
+            nodes,
+            groups,
+        }
+    }
+
+    /// The edges of this group that share what the called side counted.
+    pub(crate) fn sharers<'a>(&'a self, group: &str) -> impl Iterator<Item = &'a Edge> + use<'a> {
+        let group = self.groups.get(group).into_iter().flatten();
+        group.filter_map(move |at| self.graph.edges.get(*at))
     }
 
     /// The node of an id.

@@ -27,6 +27,7 @@ pub use explanation::{
 };
 pub use graph::{
     Edge, Graph, GraphMetadata, Latency, Minute, Node, NodeKind, Protocol, RouteSums, ServerSums,
+    SharedServerSums,
 };
 pub use proxies::{
     Certificate, Nack, Proxy, ProxyList, ProxyListMetadata, ProxyMetadata, ProxyStatus,

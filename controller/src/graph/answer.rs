@@ -13,7 +13,7 @@ use parking_lot::RwLock;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use self::counts::{numbers, route_sums, server_sums};
+use self::counts::{numbers, route_sums, server_sums, shared_sums};
 use self::overflow::Overflow;
 use super::edges::EdgeRef;
 use super::history::{self, History};
@@ -376,10 +376,21 @@ impl Sources<'_> {
             numbers(&mut shown, &counted.sums);
             // What the called side counted and decided by belongs to its namespace.
             if owned {
-                let server = counted.server.as_ref();
-                shown.server = server.map(|server| server_sums(server, counted.port_known));
+                let server = counted.served(&self.window.edges);
+                let told = server.map(|server| server_sums(server, counted.port_known));
                 shown.caller_silent = counted.caller_silent;
-                decided(&mut shown, &counted.sums, extent);
+                match &counted.shared {
+                    None => {
+                        shown.server = told;
+                        decided(&mut shown, &counted.sums, extent);
+                    }
+                    Some(shared) => {
+                        shown.server_shared = told.map(|sums| shared_sums(shared, sums));
+                        if let Some(server) = server {
+                            decided(&mut shown, server, extent);
+                        }
+                    }
+                }
             }
         }
         shown

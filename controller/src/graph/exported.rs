@@ -7,6 +7,8 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use policy::latency::Histogram;
+
 use super::blocking::run_blocking;
 use super::follow::Graph;
 use super::history;
@@ -118,14 +120,19 @@ impl Drop for ExportedPairs {
     }
 }
 
-/// Times are the called side's, and its callers' where it has no proxy.
+/// Times are the called side's, and its callers' where it has no proxy. Of edges that share what
+/// the called side counted, which are of one pair, one tells the times of all.
 fn calls(counted: &Counted) -> Calls {
     let sums = &counted.sums;
-    let served = counted.server.as_ref().unwrap_or(sums);
+    let took = match (&counted.server, &counted.shared) {
+        (Some(served), _) => served.histogram(),
+        (None, Some(_)) => Histogram::default(),
+        (None, None) => sums.histogram(),
+    };
     Calls {
         requests: sums.requests(),
         failed: sums.failure.into(),
-        took: served.histogram(),
+        took,
     }
 }
 
@@ -270,6 +277,26 @@ mod tests {
         count(&mut shown, &graph, later);
         let page = page(&shown.pairs);
         assert_eq!(total(&page, REQUESTS), 1, "{page}");
+    }
+
+    #[tokio::test]
+    async fn times_that_the_called_side_told_of_several_edges_together_are_counted_once() {
+        let reports = reports();
+        let graph = graph(&reports);
+        let by = |port, good| wire::v1::Edge {
+            port,
+            ..topology::seen_by_client("shop/api", good, 0)
+        };
+        topology::report(&reports, "shop/web", vec![by(80, 3), by(81, 2)]);
+        let served = vec![topology::seen_by_server("shop/web", 5, 0)];
+        topology::report(&reports, "shop/api", served);
+        graph.look(now() + Duration::from_secs(20), true).await;
+        let slots = calls_of_slots(&graph, (topology::SLOT_NOW, topology::SLOT_NOW + 1));
+        let told = slots.iter().flat_map(|(_, calls)| calls);
+        let told = told.fold((0_u64, 0_u64), |sum, (_, _, calls)| {
+            (sum.0 + calls.requests, sum.1 + calls.took.total())
+        });
+        assert_eq!(told, (5, 5));
     }
 
     #[tokio::test]

@@ -367,12 +367,20 @@ impl History {
         let Some(stored) = self.slots.get(&last) else {
             return;
         };
+        let mut served: HashMap<EdgeRef, u32> = HashMap::new();
         for (edge, newest) in window::edges(&stored.folded) {
             if let Some(counted) = edges.get_mut(&edge) {
                 counted.sums.open = newest.sums.open;
-                if let (Some(server), Some(newest)) = (&mut counted.server, &newest.server) {
-                    server.open = newest.open;
+                if let Some(newest) = &newest.server {
+                    let open = served.entry(counted.held_by(&edge).clone()).or_default();
+                    *open = open.saturating_add(newest.open);
                 }
+            }
+        }
+        for (holder, open) in served {
+            let holder = edges.get_mut(&holder);
+            if let Some(server) = holder.and_then(|holder| holder.server.as_mut()) {
+                server.open = open;
             }
         }
     }

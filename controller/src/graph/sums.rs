@@ -26,7 +26,7 @@ pub(crate) struct Sums {
     pub failure: u32,
     /// Requests whose caller left.
     pub cancelled: u32,
-    /// What was sent to this backend.
+    /// What this backend was chosen for.
     pub attempts: u32,
     /// What of that failed.
     pub attempt_failures: u32,

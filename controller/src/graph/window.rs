@@ -5,11 +5,18 @@
 //! stands beside them and is never added. Where only the called side reported, its numbers
 //! are all there is: also where the caller told of calls to other ports of the same pods
 //! alone, since one of its proxies may be silent.
+//!
+//! The called side does not know by which Service, Service port, split or address its caller
+//! came. What it counted of calls that may have come by several edges is told of all of them
+//! together and as no one's own.
+
+mod sets;
 
 use std::collections::{BTreeMap, HashMap};
 
-use crds::observe::NodeKind;
+use crds::observe::{NodeKind, Protocol};
 
+use self::sets::Sets;
 use super::edges::EdgeRef;
 use super::fold::{Folded, Routes, Row};
 use super::key::NodeKey;
@@ -21,8 +28,11 @@ use crate::observe::given_up::GivenUp;
 pub(crate) struct Counted {
     /// What is shown.
     pub sums: Sums,
-    /// What the called side counted of the same calls.
+    /// What the called side counted of the same calls. Of edges that share it one holds it for
+    /// all.
     pub server: Option<Sums>,
+    /// Set on each of several edges that share what the called side counted.
+    pub shared: Option<Shared>,
     /// Only the called side told: what is shown is its own.
     pub caller_silent: bool,
     /// It is known that what the called side counted came by the edge's port. Callers can tell of
@@ -30,26 +40,46 @@ pub(crate) struct Counted {
     pub port_known: bool,
 }
 
+/// Edges of which the called side counted the calls and cannot tell them apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Shared {
+    /// The one of them that holds what was counted.
+    pub held_by: EdgeRef,
+    /// How many they are.
+    pub edges: u32,
+}
+
 impl Counted {
-    /// What the called side says of the calls by the edge's port, if it does.
-    fn told(&self) -> Option<&Sums> {
-        match &self.server {
-            Some(server) => self.port_known.then_some(server),
-            None => self.caller_silent.then_some(&self.sums),
+    /// What the called side counted of its calls, or of those of all edges that share that; `all`
+    /// are the edges that it was counted with.
+    pub(crate) fn served<'a>(&'a self, all: &'a HashMap<EdgeRef, Self>) -> Option<&'a Sums> {
+        match &self.shared {
+            Some(shared) => all.get(&shared.held_by)?.server.as_ref(),
+            None => self.server.as_ref(),
         }
     }
 
-    /// Whether the called side says that it served calls of proven callers.
-    fn is_proven(&self) -> bool {
-        self.told().is_some_and(|told| {
+    /// The edge that holds what the called side counted of this one, which is `own`.
+    pub(crate) fn held_by<'a>(&'a self, own: &'a EdgeRef) -> &'a EdgeRef {
+        let shared = self.shared.as_ref();
+        shared.map_or(own, |shared| &shared.held_by)
+    }
+
+    /// Whether the called side says that it served calls of proven callers by the edge's port.
+    fn is_proven(&self, served: Option<&Sums>) -> bool {
+        let told = match served {
+            Some(served) => self.port_known.then_some(served),
+            None => self.caller_silent.then_some(&self.sums),
+        };
+        told.is_some_and(|told| {
             let served = told.success > 0 || told.open > 0;
             served && told.mtls().is_none_or(|share| share > 0.0)
         })
     }
 
     /// Whether either side says that calls were refused which no rule allows.
-    fn has_refused(&self) -> bool {
-        let mut sides = std::iter::once(&self.sums).chain(&self.server);
+    fn has_refused(&self, served: Option<&Sums>) -> bool {
+        let mut sides = std::iter::once(&self.sums).chain(served);
         sides.any(Sums::has_refused)
     }
 }
@@ -103,24 +133,72 @@ pub(crate) fn edges(folded: &Folded) -> HashMap<EdgeRef, Counted> {
         };
         edges.insert(row.edge.clone(), counted);
     }
+    let (mut sets, mut served) = (Sets::default(), Vec::new());
     for row in busy.filter(|row| row.server) {
-        match counterpart(&between, row) {
-            Some(reported) => {
-                if let Some(counted) = edges.get_mut(reported) {
-                    let own_port = row.sums.own_port;
-                    let same_port = own_port != 0 && own_port == counted.sums.own_port;
-                    counted.port_known |= same_port || *reported == row.edge;
-                    beside(counted, &row.sums);
-                }
+        let ways = ways(&between, row);
+        let Some(first) = ways.first().copied() else {
+            let counted = edges.entry(row.edge.clone()).or_default();
+            counted.caller_silent = true;
+            counted.sums.then(&row.sums);
+            continue;
+        };
+        for other in ways.iter().copied() {
+            sets.join(first, other);
+        }
+        served.push((row, first));
+    }
+    let several = sets.all();
+    // By who holds it the port of the pods that all of it came to, where that is known.
+    let mut ports: HashMap<&EdgeRef, Option<u16>> = HashMap::new();
+    for (row, first) in served {
+        let own_port = row.sums.own_port;
+        let mut is_known = false;
+        // Looked up again: all of them at once could be the product of what two nodes made up.
+        for way in ways(&between, row) {
+            if let Some(counted) = edges.get_mut(way) {
+                let same_port = own_port != 0 && own_port == counted.sums.own_port;
+                is_known = same_port || *way == row.edge;
+                counted.port_known |= is_known;
             }
-            None => {
-                let counted = edges.entry(row.edge.clone()).or_default();
-                counted.caller_silent = true;
-                counted.sums.then(&row.sums);
+        }
+        let holder = sets.head(first);
+        let port = is_known.then_some(own_port);
+        let all_of_it = ports.entry(holder).or_insert(port);
+        if *all_of_it != port {
+            *all_of_it = None;
+        }
+        if let Some(counted) = edges.get_mut(holder) {
+            if !several.contains_key(holder) {
+                take_over(counted, &row.sums);
+            }
+            beside(counted, &row.sums);
+        }
+    }
+    share(&mut edges, several, &ports);
+    edges
+}
+
+/// Says of each edge of a set who holds what was counted of all of them. `ports` are those of the
+/// pods that all of it came to, by who holds it.
+fn share(
+    edges: &mut HashMap<EdgeRef, Counted>,
+    sets: HashMap<&EdgeRef, Vec<&EdgeRef>>,
+    ports: &HashMap<&EdgeRef, Option<u16>>,
+) {
+    for (holder, members) in sets {
+        // Where calls of another port may be among it, it says of none what was served there.
+        let is_known = ports.get(holder).is_some_and(Option::is_some);
+        let count = u32::try_from(members.len()).unwrap_or(u32::MAX);
+        for member in members {
+            if let Some(counted) = edges.get_mut(member) {
+                counted.port_known &= is_known;
+                counted.shared = Some(Shared {
+                    held_by: holder.clone(),
+                    edges: count,
+                });
             }
         }
     }
-    edges
 }
 
 /// Edges that nobody will tell otherwise: what callers told, and calls of those who have no
@@ -143,7 +221,7 @@ pub(crate) fn only_served<'a>(folded: &'a Folded, beside: &[&Folded]) -> Vec<&'a
             break;
         }
         let reported = reported_by_callers(part);
-        left.retain(|row| counterpart(&reported, row).is_none());
+        left.retain(|row| ways(&reported, row).is_empty());
     }
     left.into_iter().map(|row| &row.edge).collect()
 }
@@ -166,8 +244,8 @@ fn pair(edge: &EdgeRef) -> Pair<'_> {
     (&key.from, &key.to)
 }
 
-/// Adds what the called side counted, and takes over what only it knows.
-fn beside(counted: &mut Counted, server: &Sums) {
+/// Takes over what only the called side knows.
+fn take_over(counted: &mut Counted, server: &Sums) {
     if let Some(rare) = &server.rare {
         let total = counted.sums.rare.get_or_insert_default();
         let only_server = super::sums::Rare {
@@ -178,47 +256,60 @@ fn beside(counted: &mut Counted, server: &Sums) {
         };
         total.take_in(&only_server);
     }
+}
+
+/// Adds what the called side counted.
+fn beside(counted: &mut Counted, server: &Sums) {
     let open = counted.server.as_ref().map_or(0, |total| total.open);
     let total = counted.server.get_or_insert_default();
     total.then(server);
     total.open = total.open.saturating_add(open);
 }
 
-/// The edge of the caller's side that the called side's numbers belong to: the same one, or
-/// one of the same account that leads to the same port of the pods, and of several one of the
-/// same protocol, of those the one with most calls. `None` where all lead to other ports or
-/// are of other accounts.
-fn counterpart<'a>(reported: &CallerCounts<'a>, served: &Row) -> Option<&'a EdgeRef> {
-    let reported = reported.get(&pair(&served.edge))?;
-    if let Some((same, _)) = reported.iter().find(|(edge, _)| **edge == served.edge) {
-        return Some(same);
-    }
+/// The edges of the caller's side by which what the called side counted may have come: the same
+/// one, and those of the same account that lead to the same port of the pods. Of these only the
+/// ones of its protocol, if there are, and then only the ones that are known to lead there, if
+/// there are. None where all lead to other ports or are of other accounts.
+fn ways<'a>(reported: &CallerCounts<'a>, served: &Row) -> Vec<&'a EdgeRef> {
+    let Some(reported) = reported.get(&pair(&served.edge)) else {
+        return Vec::new();
+    };
     let own_port = served.sums.own_port;
     let account = served.edge.key().account.as_ref();
-    let rank = |(edge, sums): &(&EdgeRef, &Sums)| {
-        let same = sums.own_port == own_port;
-        let unknown = sums.own_port == 0;
-        (
-            edge.key().account.as_ref() == account,
-            // Several ports of a Service may lead to one of the pods.
-            edge.key().protocol == served.edge.key().protocol,
-            same,
-            unknown,
-            sums.requests(),
-            std::cmp::Reverse(edge.key().clone()),
-        )
-    };
+    let protocol = served.edge.key().protocol;
     let fits = |sums: &Sums| own_port == 0 || [0, own_port].contains(&sums.own_port);
     // One end may be told by a version that says no accounts.
     let is_by = |edge: &EdgeRef| {
         let reported = edge.key().account.as_ref();
         reported.is_none() || account.is_none() || reported == account
     };
-    reported
-        .iter()
-        .filter(|(edge, sums)| fits(sums) && is_by(edge))
-        .max_by_key(|one| rank(one))
-        .map(|(edge, _)| *edge)
+    let is_same = |edge: &EdgeRef| *edge == served.edge;
+    let mut ways: Vec<(&'a EdgeRef, bool)> = Vec::new();
+    for (edge, sums) in reported {
+        if is_same(edge) || (fits(sums) && is_by(edge)) {
+            let same_port = own_port != 0 && own_port == sums.own_port;
+            ways.push((*edge, same_port || is_same(edge)));
+        }
+    }
+    // Several ports of a Service may lead to one of the pods.
+    let speaks = |edge: &EdgeRef| may_be_same(edge.key().protocol, protocol);
+    if ways.iter().any(|(edge, _)| speaks(edge)) {
+        ways.retain(|(edge, _)| speaks(edge));
+    }
+    if ways.iter().any(|(_, is_known)| *is_known) {
+        ways.retain(|(_, is_known)| *is_known);
+    }
+    ways.into_iter().map(|(edge, _)| edge).collect()
+}
+
+/// Whether one end may say this of a call and the other end that.
+fn may_be_same(one: Protocol, other: Protocol) -> bool {
+    use Protocol::{Grpc, Http2, Tcp, Tls, Unknown};
+    one == other
+        || matches!(
+            (one, other),
+            (Unknown, _) | (_, Unknown) | (Tcp, Tls) | (Tls, Tcp) | (Http2, Grpc) | (Grpc, Http2)
+        )
 }
 
 /// What the edges of a window say of both ends, for sparklines.
@@ -281,7 +372,9 @@ const _: () = assert!(size_of::<MinuteRow>() <= 24);
 
 /// One minute of the history.
 pub(crate) fn minute(folded: &Folded) -> Box<[MinuteRow]> {
-    let rows = edges(folded).into_iter().map(|(edge, counted)| {
+    let all = edges(folded);
+    let rows = all.iter().map(|(edge, counted)| {
+        let served = counted.served(&all);
         let p95 = counted.sums.histogram().quantile(0.95);
         let p95 = p95.map_or(NOTHING, |seconds| narrowed(seconds * 1e3));
         let mtls = counted.sums.mtls().map_or(NOTHING, |share| {
@@ -290,12 +383,12 @@ pub(crate) fn minute(folded: &Folded) -> Box<[MinuteRow]> {
             narrowed((share * f64::from(WHOLE)).floor().max(some))
         });
         MinuteRow {
-            edge,
+            edge: edge.clone(),
             requests: u32::try_from(counted.sums.requests()).unwrap_or(u32::MAX),
             failure: counted.sums.failure,
             cancelled: counted.sums.cancelled,
-            p95: marked(p95, counted.is_proven()),
-            mtls: marked(mtls, counted.has_refused()),
+            p95: marked(p95, counted.is_proven(served)),
+            mtls: marked(mtls, counted.has_refused(served)),
         }
     });
     let mut rows: Vec<MinuteRow> = rows.collect();

@@ -1,7 +1,7 @@
 //! The service graph: who called whom in a window of time, how often, how well.
 //!
 //! A request counts once, as its caller saw it. What the called side counted stands beside
-//! it as `server` and is never added.
+//! it as `server`, or as `serverShared` beside several edges, and is never added.
 
 use std::collections::BTreeMap;
 
@@ -234,7 +234,7 @@ pub struct Edge {
     pub failure: u64,
     /// The caller left before the head of the answer.
     pub cancelled: u64,
-    /// What was sent to this backend, retries too.
+    /// What this backend was chosen for, retries too, also where it had no endpoint to send to.
     pub attempts: u64,
     pub attempt_failures: u64,
     /// Answers of the application with a 4xx status; part of `success`.
@@ -242,7 +242,7 @@ pub struct Edge {
     /// By reason; part of `failure`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub refused: BTreeMap<String, u64>,
-    /// Passed, and `deny` would have refused it.
+    /// Passed, and `deny` would have refused it. Beside `serverShared` of all edges that share it.
     pub audit: u64,
     /// Requests and connections that are open at the window's end.
     pub open: u64,
@@ -258,18 +258,24 @@ pub struct Edge {
     /// Time to the head of the answer; HTTP only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ms: Option<Latency>,
-    /// What the called side counted of the same calls.
+    /// What the called side counted of the same calls; only to whoever asks for its namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server: Option<ServerSums>,
+    /// Instead of `server` where the called side cannot tell by which of several edges the calls
+    /// came.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_shared: Option<SharedServerSums>,
     /// Only the called side told of these calls: the numbers are its own, and there is no
-    /// `server`. Without either, callers alone told of them.
+    /// `server`. Without these three, callers alone told of them, if the answer is of the
+    /// namespace of `to` or of all.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub caller_silent: bool,
     /// The SPIFFE id that the caller's certificate named; where nobody says that, those of the
     /// pods that the caller has now.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub identities: Vec<String>,
-    /// Objects that allowed the calls, `namespace/name`.
+    /// Objects that allowed the calls, `namespace/name`. Beside `serverShared` those of all edges
+    /// that share it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub allowed_by: Vec<String>,
     /// RFC 3339.
@@ -285,7 +291,8 @@ pub struct Edge {
     /// There are minutes of it, and they had no room in the answer.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub history_left_out: bool,
-    /// By route of the called workload, requests only; only with `routes`.
+    /// By route of the called workload, requests only; only with `routes`. Beside `serverShared`
+    /// those of all edges that share it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<RouteSums>,
 }
@@ -325,6 +332,19 @@ pub struct ServerSums {
     pub ms: Option<Latency>,
 }
 
+/// What the called side counted of the calls of several edges: one caller came to one port of the
+/// pods by several Services, Service ports, splits or the pods' own addresses. It is the same on
+/// each of these edges, and is of all of them together.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SharedServerSums {
+    /// The least of the ids of these edges, by which they are told from others.
+    pub group: String,
+    /// How many they are, also where not all of them had a place in the answer.
+    pub edges: u64,
+    pub sums: ServerSums,
+}
+
 /// One minute of an edge.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
@@ -343,10 +363,11 @@ pub struct Minute {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtls: Option<f64>,
     /// The called side says that it served calls on the edge's port, of callers that mutual TLS
-    /// proved.
+    /// proved, by this edge or by one that shares its word.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub proven: bool,
-    /// Calls were refused that no rule allows.
+    /// Calls were refused that no rule allows, by this edge or by one that shares the called side's
+    /// word.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub refused: bool,
 }

@@ -296,6 +296,27 @@ pub(crate) async fn reports(pod: &Pod) -> Vec<v1::Report> {
 }
 
 #[tokio::test]
+async fn a_report_has_an_attempt_of_a_backend_without_endpoints_and_none_where_none_is_chosen() {
+    let (client, _server, _, _) = pair(Protocol::Http1).await;
+    client.set(vec![endpoints("api", Vec::new())]);
+    assert_eq!(get(client.call(vip()).await, "/", "").await.0, 503);
+    client.set(vec![endpoints("canary", Vec::new())]);
+    let none = vec![split("roll", &[("canary", 0)])];
+    client.set(service("api", vip().ip(), Protocol::Http1, none));
+    assert_eq!(get(client.call(vip()).await, "/", "").await.0, 503);
+    let edges = reported_edges(&client).await;
+    for (reason, attempts) in [("no-endpoint", 1), ("no-backend", 0)] {
+        let named = |edge: &&v1::Edge| edge.reasons.iter().any(|one| one.reason == reason);
+        let told: Vec<_> = edges
+            .iter()
+            .filter(named)
+            .map(|edge| (edge.failure, edge.attempts, edge.attempt_failures))
+            .collect();
+        assert_eq!(told, [(1, Some(attempts), attempts)], "{edges:?}");
+    }
+}
+
+#[tokio::test]
 async fn an_open_connection_is_told_of_with_its_bytes_and_ends_as_one_success() {
     let (client, server, _, _) = pair(Protocol::Opaque).await;
     let listener = TcpListener::bind((server.ip, 0)).await.unwrap();

@@ -153,7 +153,7 @@ impl Calls {
     fn unserved(&mut self, traffic: &IndexedGraph, edge: &Edge, why: &str) -> String {
         // What it told of the window is known; of minutes before, an older controller says nothing.
         let has_untold =
-            edge.server.is_none() || earlier::minutes(traffic, edge).any(Minute::served);
+            told::server(edge).is_none() || earlier::minutes(traffic, edge).any(Minute::served);
         if has_untold && !traffic.tells_sides() {
             self.untold += 1;
             return told::UNTOLD.to_owned();

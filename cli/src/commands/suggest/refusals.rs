@@ -118,10 +118,11 @@ impl Refusal<'_> {
                     .is_some_and(|matches| matches.contains(name))
             })
         };
-        if told::unallowed(self.edge).is_empty() {
+        // Routes beside a word that edges share are those of all of them, as is the word.
+        if told::refused_by_its_port(traffic, self.edge).is_none() {
             return false;
         }
-        let server = self.edge.server.as_ref();
+        let server = told::server(self.edge);
         let calls = server.map_or(self.edge.requests, |server| server.requests);
         let own = self.edge.routes.iter();
         let covered = own.map(|route| route.requests).fold(0, u64::saturating_add);
@@ -155,11 +156,9 @@ pub(super) fn are_earlier_ones_told(traffic: &IndexedGraph, edge: &Edge) -> Resu
 /// # Errors
 /// When some were, or may have been.
 pub(super) fn none_was_refused(traffic: &IndexedGraph, edge: &Edge) -> Result<(), String> {
-    let refused = told::unallowed(edge).into_values();
-    let refused = refused.fold(0, u64::saturating_add);
-    if refused > 0 {
+    if let Some(refused) = told::refused_by_its_port(traffic, edge) {
         return Err(format!(
-            "{refused} of its calls were not allowed, and a rule for its port would let them pass"
+            "{refused} were not allowed, and a rule for its port would let them pass"
         ));
     }
     let failed: u64 = earlier::minutes(traffic, edge)
@@ -177,8 +176,8 @@ pub(super) fn none_was_refused(traffic: &IndexedGraph, edge: &Edge) -> Result<()
     if earlier::minutes(traffic, edge).any(|minute| minute.refused) {
         let seconds = traffic.graph.metadata.window_seconds;
         return Err(format!(
-            "some of its calls before the last {seconds} s were not allowed, and a rule for its \
-             port would let them pass"
+            "some calls by its port before the last {seconds} s were not allowed, and a rule for \
+             the port would let them pass"
         ));
     }
     Ok(())

@@ -32,7 +32,7 @@ pub(super) fn of(traffic: &IndexedGraph, edge: &Edge) -> Result<Routes, String> 
              the later ones alone"
         ));
     }
-    let (requests, failure) = match &edge.server {
+    let (requests, failure) = match told::server(edge) {
         Some(server) => (server.requests, server.failure),
         // Only the called side told of it.
         None => (edge.requests, edge.failure),
@@ -41,7 +41,10 @@ pub(super) fn of(traffic: &IndexedGraph, edge: &Edge) -> Result<Routes, String> 
     if edge.routes.is_empty() || requests > covered {
         return Err("the routes of some calls are not known".to_owned());
     }
-    if covered.saturating_mul(100) < edge.success.saturating_mul(MIN_COVERED) {
+    // Routes are told of all edges together that share the called side's word.
+    let success = told::sharers(traffic, edge).map(|sharer| sharer.success);
+    let success = success.fold(0, u64::saturating_add);
+    if covered.saturating_mul(100) < success.saturating_mul(MIN_COVERED) {
         return Err("some called pods tell no routes".to_owned());
     }
     let mut routes = Routes::new();

@@ -1,5 +1,6 @@
 //! What the called side says of an edge. A caller can tell of calls that nobody served, so a
-//! suggestion rests on the word of whoever was called, as far as it goes.
+//! suggestion rests on the word of whoever was called, as far as it goes. Where that is of several
+//! edges together, these are judged as one.
 
 use std::collections::BTreeMap;
 
@@ -13,6 +14,23 @@ use crate::traffic::IndexedGraph;
 pub(super) const UNTOLD: &str = "this controller is older than this command, and does not say \
      what the called side counted of these calls";
 
+/// What the called side counted of this edge, or of all edges that share its word.
+pub(super) fn server(edge: &Edge) -> Option<&ServerSums> {
+    let shared = edge.server_shared.as_ref().map(|shared| &shared.sums);
+    edge.server.as_ref().or(shared)
+}
+
+/// This edge, and all others that share the called side's word with it.
+pub(super) fn sharers<'a>(
+    traffic: &'a IndexedGraph,
+    edge: &'a Edge,
+) -> impl Iterator<Item = &'a Edge> + use<'a> {
+    let others = edge.server_shared.as_ref();
+    let others = others.map(|shared| traffic.sharers(&shared.group));
+    let others = others.into_iter().flatten();
+    std::iter::once(edge).chain(others.filter(move |other| other.id != edge.id))
+}
+
 /// Whether the called side says that it served calls of this edge, now or in one of the minutes
 /// that are known.
 ///
@@ -22,7 +40,7 @@ pub(super) fn served(edge: &Edge) -> Result<(), &'static str> {
     if edge.history.iter().any(|minute| minute.proven) {
         return Ok(());
     }
-    let Some(server) = &edge.server else {
+    let Some(server) = server(edge) else {
         // The numbers are the called side's own.
         return match edge.caller_silent && (edge.success > 0 || edge.open > 0) {
             true => Ok(()),
@@ -50,22 +68,90 @@ fn has_served(server: &ServerSums) -> bool {
     server.open > 0 || server.requests > server.failure.saturating_add(server.cancelled)
 }
 
-/// Calls of the window that no rule allows, by reason, as whichever side counted more of them.
-pub(super) fn unallowed(edge: &Edge) -> BTreeMap<&'static str, u64> {
+/// Calls of the window that no rule allows, by reason, as its caller counted them and, of an edge
+/// that shares its word with no other, as whichever side counted more of them.
+fn unallowed(edge: &Edge) -> BTreeMap<&'static str, u64> {
     let told = Reason::UNALLOWED.iter().map(|reason| {
         let name = reason.as_str();
-        let counted = |refused: &BTreeMap<String, u64>| refused.get(name).copied();
         let server = edge.server.as_ref();
-        let server = server.and_then(|server| counted(&server.refused));
-        (name, counted(&edge.refused).max(server).unwrap_or_default())
+        let server = server.and_then(|server| counted(&server.refused, name));
+        let calls = counted(&edge.refused, name).max(server);
+        (name, calls.unwrap_or_default())
     });
     told.filter(|(_, calls)| *calls > 0).collect()
 }
 
+fn counted(refused: &BTreeMap<String, u64>, name: &str) -> Option<u64> {
+    refused.get(name).copied()
+}
+
+fn total(reasons: &BTreeMap<&'static str, u64>) -> u64 {
+    reasons.values().copied().fold(0, u64::saturating_add)
+}
+
+/// The same of an edge that shares the called side's word with others, for all of these.
+fn unallowed_of_all(traffic: &IndexedGraph, edge: &Edge) -> BTreeMap<&'static str, u64> {
+    let mut all: BTreeMap<&'static str, u64> = BTreeMap::new();
+    for sharer in sharers(traffic, edge) {
+        for (name, calls) in unallowed(sharer) {
+            let sum = all.entry(name).or_default();
+            *sum = sum.saturating_add(calls);
+        }
+    }
+    for reason in Reason::UNALLOWED {
+        let name = reason.as_str();
+        let shared = server(edge).and_then(|server| counted(&server.refused, name));
+        if let Some(calls) = shared.filter(|calls| *calls > 0) {
+            let sum = all.entry(name).or_default();
+            *sum = calls.max(*sum);
+        }
+    }
+    all
+}
+
+/// How many calls were refused in the window by the edge's port that no rule allows, in words;
+/// nothing where none were.
+pub(super) fn refused_by_its_port(traffic: &IndexedGraph, edge: &Edge) -> Option<String> {
+    let (calls, whose) = match &edge.server_shared {
+        None => (total(&unallowed(edge)), "its calls".to_owned()),
+        Some(shared) => {
+            let calls = total(&unallowed_of_all(traffic, edge));
+            let edges = shared.edges;
+            let whose = format!("the calls of the {edges} edges that lead there");
+            (calls, whose)
+        }
+    };
+    (calls > 0).then(|| format!("{calls} of {whose}"))
+}
+
 /// What of the edge was refused, in words; nothing where nothing was.
 pub(super) fn refusals(traffic: &IndexedGraph, edge: &Edge) -> Option<String> {
+    let own = of_its_own(traffic, edge);
+    let Some(shared) = &edge.server_shared else {
+        return own;
+    };
+    // Those that callers told of are told with their edges.
+    let told = sharers(traffic, edge).map(|sharer| total(&unallowed(sharer)));
+    let told = told.fold(0, u64::saturating_add);
+    let of_all = total(&unallowed_of_all(traffic, edge));
+    let more = of_all.saturating_sub(told);
+    if more == 0 {
+        return own;
+    }
+    let edges = shared.edges;
+    let words = format!(
+        "{more} calls of the {edges} edges that lead to the same port of the called pods, of \
+         which nobody says by which they came"
+    );
+    Some(match own {
+        Some(own) => format!("{own}; {words}"),
+        None => words,
+    })
+}
+
+fn of_its_own(traffic: &IndexedGraph, edge: &Edge) -> Option<String> {
     let reasons = unallowed(edge);
-    let calls = reasons.values().copied().fold(0, u64::saturating_add);
+    let calls = total(&reasons);
     let before = earlier::minutes(traffic, edge).filter(|minute| minute.refused);
     let seconds = traffic.graph.metadata.window_seconds;
     let reasons: Vec<String> = reasons

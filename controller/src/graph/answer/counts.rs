@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crds::observe::{Edge, Latency, RouteSums, ServerSums};
+use crds::observe::{Edge, Latency, RouteSums, ServerSums, SharedServerSums};
 
 use crate::graph::sums::Sums;
+use crate::graph::window::Shared;
 
 /// What is shown of an edge's calls.
 pub(super) fn numbers(shown: &mut Edge, sums: &Sums) {
@@ -42,6 +43,15 @@ pub(super) fn server_sums(sums: &Sums, port_known: bool) -> ServerSums {
         mtls: sums.mtls(),
         port_unknown: !port_known,
         ms: latency(sums),
+    }
+}
+
+/// The same of the calls of several edges.
+pub(super) fn shared_sums(shared: &Shared, sums: ServerSums) -> SharedServerSums {
+    SharedServerSums {
+        group: shared.held_by.id().to_owned(),
+        edges: shared.edges.into(),
+        sums,
     }
 }
 

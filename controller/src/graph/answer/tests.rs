@@ -413,3 +413,40 @@ fn that_callers_were_silent_is_told_where_the_called_side_is_shown() {
         assert_eq!(graph.edges[0].caller_silent, told, "{namespace}");
     }
 }
+
+#[test]
+fn what_several_edges_share_is_told_on_each_as_of_all_of_them_and_not_to_the_callers_namespace() {
+    let reports = reports();
+    let by = |port, good| wire::v1::Edge {
+        port,
+        ..seen_by_client("shop/api", good, 0)
+    };
+    report(&reports, "bank/web", vec![by(80, 3), by(81, 4)]);
+    let served = wire::v1::Edge {
+        audit: 2,
+        ..seen_by_server("bank/web", 7, 0)
+    };
+    report(&reports, "shop/api", vec![served]);
+    let town = Town::of(&reports);
+    let shop = town.graph(&of("shop"));
+    assert_eq!(shop.edges.len(), 2, "{:?}", shop.edges);
+    // They stand in the order of their ids.
+    let group = shop.edges[0].id.clone();
+    for edge in &shop.edges {
+        let shared = edge.server_shared.as_ref().unwrap();
+        assert_eq!((shared.group == group, shared.edges), (true, 2));
+        assert_eq!((shared.sums.requests, edge.audit), (7, 2));
+        assert!(edge.server.is_none() && !edge.caller_silent);
+    }
+    for edge in &town.graph(&of("bank")).edges {
+        assert!(edge.server_shared.is_none() && edge.audit == 0, "{edge:?}");
+    }
+    // Control: calls by one edge are its own.
+    let reports = self::reports();
+    report(&reports, "bank/web", vec![by(80, 7)]);
+    report(&reports, "shop/api", vec![seen_by_server("bank/web", 7, 0)]);
+    let shop = Town::of(&reports).graph(&of("shop"));
+    let edge = &shop.edges[0];
+    assert_eq!(edge.server.as_ref().map(|one| one.requests), Some(7));
+    assert!(edge.server_shared.is_none());
+}

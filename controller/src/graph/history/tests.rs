@@ -8,6 +8,8 @@ use crate::graph::key::{EdgeKey, NodeKey};
 use crate::graph::sums::Sums;
 use crate::testing::topology::key;
 
+mod open;
+
 fn edge(history: &mut History, port: u16) -> EdgeRef {
     edge_from(history, "web", port)
 }

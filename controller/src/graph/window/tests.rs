@@ -144,3 +144,101 @@ fn port_of_the_pods_stays_known_after_one_of_them_is_gone() {
     sums.then(&five(0));
     assert_eq!((sums.own_port, sums.success), (8080, 10));
 }
+
+/// Of the edge that leads to a port what the called side counted: of its own calls, or of those of
+/// so many edges; and whether it is known that they came by its port.
+type Told = (u16, Option<u64>, Option<(u64, u32)>, bool);
+
+fn told(rows: &[(u16, bool, Sums)]) -> Vec<Told> {
+    let all = edges(&folded(rows));
+    let told = all.iter().map(|(edge, counted)| {
+        let sums = counted.served(&all).map(Sums::requests);
+        let group = counted.shared.as_ref().map(|shared| shared.edges);
+        let (own, of_all) = match group {
+            Some(edges) => (None, sums.map(|sums| (sums, edges))),
+            None => (sums, None),
+        };
+        (edge.key().port, own, of_all, counted.port_known)
+    });
+    let mut told: Vec<Told> = told.collect();
+    told.sort_unstable();
+    told
+}
+
+fn calls(success: u32, own_port: u16) -> Sums {
+    Sums {
+        success,
+        own_port,
+        ..Sums::default()
+    }
+}
+
+#[test]
+fn what_came_by_several_edges_to_one_port_of_the_pods_is_told_as_no_edge_s_own() {
+    // By the pods' own address, which the called side names as well, and by two Services.
+    let (own, one, other) = (
+        (8080, false, calls(2, 8080)),
+        (80, false, calls(18, 8080)),
+        (81, false, calls(5, 8080)),
+    );
+    let served = (8080, true, calls(25, 8080));
+    let all = [own, one.clone(), other, served.clone()];
+    let of_three = Some((25, 3));
+    let expected: [Told; 3] = [80, 81, 8080].map(|port| (port, None, of_three, true));
+    assert_eq!(told(&all), expected);
+    // Control: calls to another port of theirs are its own edge's.
+    let apart = [
+        one,
+        served,
+        (90, false, calls(4, 9090)),
+        (9090, true, calls(4, 9090)),
+    ];
+    let expected: [Told; 2] = [(80, Some(25), None, true), (90, Some(4), None, true)];
+    assert_eq!(told(&apart), expected);
+}
+
+#[test]
+fn what_may_have_come_by_edges_of_unknown_ports_proves_nothing_of_any_of_them() {
+    let unknown = [
+        (80, false, calls(3, 0)),
+        (90, false, calls(4, 0)),
+        (8080, true, calls(3, 8080)),
+        (9090, true, calls(4, 9090)),
+    ];
+    let expected: [Told; 2] = [80, 90].map(|port| (port, None, Some((7, 2)), false));
+    assert_eq!(told(&unknown), expected);
+    // One that is known to lead there is believed before one that may.
+    let [one, other, served, _] = unknown;
+    let known = [(one.0, false, calls(3, 8080)), other, served];
+    let expected: [Told; 2] = [(80, Some(3), None, true), (90, None, None, false)];
+    assert_eq!(told(&known), expected);
+}
+
+#[test]
+fn minute_says_of_every_edge_that_shares_it_what_was_proven_and_refused() {
+    let rare = Rare {
+        reasons: vec![("not-allowed".into(), 3)],
+        ..Rare::default()
+    };
+    let refused = Sums {
+        failure: 3,
+        rare: Some(Box::new(rare)),
+        ..five(8080)
+    };
+    for (served, refused) in [(five(8080), false), (refused, true)] {
+        let rows = [
+            (80, false, five(8080)),
+            (81, false, five(8080)),
+            // Never came there.
+            (90, false, five(9090)),
+            (8080, true, served),
+        ];
+        let mut told: Vec<(u16, bool, bool)> = minute(&folded(&rows))
+            .iter()
+            .map(|row| (row.edge.key().port, row.is_proven(), row.has_refused()))
+            .collect();
+        told.sort_unstable();
+        let expected = [(80, true, refused), (81, true, refused), (90, false, false)];
+        assert_eq!(told, expected);
+    }
+}

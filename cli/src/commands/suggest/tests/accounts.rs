@@ -62,7 +62,7 @@ fn what_one_workload_of_an_account_was_refused_at_a_port_is_allowed_to_none_of_i
         (
             shared("job", 80, earlier),
             "deploy/job to deploy/cart port 80 of svc/cart (http1)",
-            "some of its calls before the last 300 s were not allowed",
+            "some calls by its port before the last 300 s were not allowed",
         ),
         (
             shared("job", 80, json!({"historyLeftOut": true})),

@@ -1,9 +1,10 @@
 //! A caller can tell of calls that nobody served, and keep to itself that some were refused.
 //! What is suggested is the called side's word.
 
+use crds::observe::Graph;
 use serde_json::{Value, json};
 
-use super::{edge, judged, suggested};
+use super::{Calls, IndexedGraph, edge, judged, ports, route, suggested};
 
 /// Both sides told of it: the caller five calls that went well, the called side this.
 fn both(to: &str, port: u16, server: &Value) -> Value {
@@ -169,5 +170,161 @@ fn edge_whose_earlier_minutes_had_no_room_is_left_out_and_one_that_has_none_is_n
         ] {
             assert!(left.contains(part), "{left}");
         }
+    }
+}
+
+/// Edges of `web` to `cart` that share what the called side counted.
+fn sharing(edges: &[(&str, u16, Value)], sums: &Value) -> Vec<Value> {
+    let edges = edges.iter().map(|(service, port, more)| {
+        let shared = json!({"group": "cart", "edges": edges.len(), "sums": sums});
+        let mut edge = edge("web", "cart", *port, more.clone());
+        edge["id"] = json!(format!("{service}:{port}"));
+        edge["service"] = json!(service);
+        edge["backend"] = json!(service);
+        edge["callerSilent"] = json!(false);
+        edge["serverShared"] = shared;
+        edge
+    });
+    edges.collect()
+}
+
+#[test]
+fn edges_that_share_the_called_sides_word_are_suggested_by_it_together() {
+    let (alone, _) = suggested(&[edge("web", "cart", 80, json!({}))], false);
+    let by_two = [("shop/cart", 80, json!({})), ("", 8080, json!({}))];
+    let served = json!({"requests": 10, "failure": 0, "mtls": 1.0});
+    let (objects, calls) = suggested(&sharing(&by_two, &served), false);
+    judged(&objects);
+    assert_eq!(objects, alone);
+    assert_eq!(calls.words().count(), 0, "{calls:?}");
+
+    for (sums, why) in [
+        (
+            json!({"requests": 10, "failure": 10}),
+            "served none of them",
+        ),
+        (
+            json!({"requests": 10, "failure": 0, "portUnknown": true}),
+            "no Service says",
+        ),
+    ] {
+        let (objects, calls) = suggested(&sharing(&by_two, &sums), false);
+        assert_eq!(objects, [] as [Value; 0], "{sums}");
+        assert_eq!(calls.left.len(), 2, "{calls:?}");
+        assert!(
+            calls.left.iter().all(|left| left.contains(why)),
+            "{calls:?}"
+        );
+    }
+}
+
+/// By one Service all went well, by another one all was refused: a rule for the port of the pods
+/// that both lead to would let that pass.
+#[test]
+fn what_was_refused_by_one_edge_keeps_all_out_that_lead_to_its_port_and_is_told_of_it_alone() {
+    let went_well = ("shop/cart", 80, json!({}));
+    let refused = json!({"requests": 4, "success": 0, "failure": 4,
+        "refused": {"not-allowed": 4}});
+    let refused = ("", 8080, refused);
+    let sums = json!({"requests": 9, "failure": 4, "mtls": 1.0, "refused": {"not-allowed": 4}});
+    let (objects, calls) = suggested(&sharing(&[went_well.clone(), refused], &sums), false);
+    assert_eq!(objects, [] as [Value; 0]);
+    let words =
+        "deploy/web to deploy/cart port 8080: 4 of its calls in the last 300 s (4 not-allowed)";
+    assert_eq!(calls.refused, [words]);
+    let of_all = "deploy/web to deploy/cart port 80 of svc/cart: 4 of the calls of the 2 edges that \
+                  lead there were not allowed";
+    let is_told = calls.left.iter().any(|left| left.starts_with(of_all));
+    assert!(is_told, "{calls:?}");
+
+    // Its callers kept it to themselves: nobody says by which edge they came.
+    let quiet = [went_well.clone(), ("", 8080, json!({}))];
+    let (objects, calls) = suggested(&sharing(&quiet, &sums), false);
+    assert_eq!(objects, [] as [Value; 0]);
+    assert_eq!((calls.refused.len(), calls.left.len()), (2, 2), "{calls:?}");
+    let nobody = "4 calls of the 2 edges that lead to the same port";
+    assert!(
+        calls.refused.iter().all(|one| one.contains(nobody)),
+        "{calls:?}"
+    );
+
+    // Control: what failed otherwise keeps none out.
+    let failed = json!({"requests": 9, "failure": 4, "mtls": 1.0,
+        "refused": {"connect-failed": 4}});
+    let (objects, calls) = suggested(&sharing(&quiet, &failed), false);
+    assert_eq!((objects.len(), calls.words().count()), (2, 0), "{calls:?}");
+}
+
+/// Whoever else calls by that account comes to the same port.
+#[test]
+fn what_was_refused_of_edges_together_stands_against_rules_for_others_of_their_account() {
+    let account = json!(["spiffe://cluster.local/ns/shop/sa/shared"]);
+    let by_account = json!({"identities": account});
+    let quiet = [
+        ("shop/cart", 80, by_account.clone()),
+        ("", 8080, by_account),
+    ];
+    let reads = json!({"identities": account, "routes": [route("cart/read", 5, 0)]});
+    for (reason, stands) in [("not-allowed", true), ("connect-failed", false)] {
+        let sums = json!({"requests": 9, "failure": 4, "mtls": 1.0, "refused": {reason: 4}});
+        let mut edges = sharing(&quiet, &sums);
+        edges.push(edge("job", "cart", 80, reads.clone()));
+        for by_route in [false, true] {
+            let (objects, calls) = suggested(&edges, by_route);
+            assert_eq!(objects.is_empty(), stands, "{reason}: {calls:?}");
+            let job = calls.left.iter().find(|one| one.starts_with("deploy/job"));
+            let why = "4 of the calls of the 2 edges";
+            let is_told = job.is_some_and(|job| job.contains(why));
+            assert_eq!((is_told, job.is_some()), (stands, stands), "{calls:?}");
+        }
+    }
+}
+
+#[test]
+fn routes_of_edges_that_share_the_called_sides_word_are_those_of_all_of_them() {
+    let by_route = |requests: u64| {
+        let routes = json!({"routes": [{"route": "cart/read", "requests": requests}]});
+        let edges = [("shop/cart", 80, routes.clone()), ("", 8080, routes)];
+        sharing(
+            &edges,
+            &json!({"requests": requests, "failure": 0, "mtls": 1.0}),
+        )
+    };
+    let (objects, calls) = suggested(&by_route(10), true);
+    judged(&objects);
+    assert_eq!(calls.words().count(), 0, "{calls:?}");
+    // Half of what the callers say was served.
+    let (objects, calls) = suggested(&by_route(5), true);
+    assert!(!objects.is_empty());
+    assert_eq!(calls.by_port.len(), 2, "{calls:?}");
+    let why = "some called pods tell no routes";
+    assert!(
+        calls.by_port.iter().all(|one| one.contains(why)),
+        "{calls:?}"
+    );
+}
+
+/// The graph of a namespace has no word of pods that are called elsewhere.
+#[test]
+fn edge_to_another_namespace_is_neither_suggested_nor_called_its_callers_word() {
+    let node = |namespace: &str, name: &str| {
+        json!({"id": format!("{namespace}/Deployment/{name}"), "kind": "Deployment",
+            "namespace": namespace, "name": name,
+            "accounts": [format!("spiffe://cluster.local/ns/{namespace}/sa/{name}")]})
+    };
+    for (to, left) in [("bank", 0), ("shop", 1)] {
+        let to = format!("{to}/Deployment/cart");
+        let untold = json!({"to": to, "callerSilent": false});
+        let graph = json!({
+            "metadata": {"end": "2026-11-02T10:00:00Z", "windowSeconds": 300, "sides": true},
+            "nodes": [node("shop", "web"), node("shop", "cart"), node("bank", "cart")],
+            "edges": [edge("web", "cart", 80, untold)],
+        });
+        let graph: Graph = serde_json::from_value(graph).unwrap();
+        let traffic = IndexedGraph::of(graph);
+        let edges = traffic.edges().iter();
+        let calls = Calls::of(&traffic, edges, &ports(), Some("shop"), false);
+        assert!(calls.facts.is_empty(), "{calls:?}");
+        assert_eq!(calls.left.len(), left, "{calls:?}");
     }
 }
