@@ -10,7 +10,7 @@ import sys
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 TARGET = os.path.join(ROOT, "target")
 # Seconds that a command has to end by itself after SIGTERM.
-GRACE = 5
+GRACE = 4
 
 # The command that runs now, in a process group of its own.
 running = None
@@ -149,19 +149,19 @@ def show(rows, results):
     print(", ".join(f"{sum(row[1] == result for row in rows)} {result}" for result in results))
 
 
-def compare(before, rows):
-    """Prints what an older table has as caught and the new one has not; returns how many."""
+def compare(before, rows, noticed=("caught",)):
+    """Prints what was noticed by an older table and is not by the new one; returns how many."""
     older, now = read_table(before), {row[0]: row for row in rows}
     lost, unknown = [], 0
     for name, row in older.items():
         result = now[name][1] if name in now else "gone"
-        if row[1] != "caught" or result == "caught":
+        if row[1] not in noticed or result in noticed:
             continue
         if result == "not-run":
             unknown += 1
         else:
             lost.append((name, result, row[-1]))
-    print(f"{len(lost)} caught in {before} and not now, {unknown} not run now")
+    print(f"{len(lost)} noticed in {before} and not now, {unknown} not run now")
     for name, result, what in lost:
         print(f"  {name}: {result}: {what}")
     return len(lost)
