@@ -98,4 +98,4 @@ deny: ## licences, banned crates, sources
 	@.ci/deny
 
 proto: ## generate the committed protobuf code anew
-	@wire/generate
+	@WEFT_WRITE_GENERATED=1 cargo test -p wire --test generated
