@@ -1,6 +1,6 @@
 # The commands people type. `make` alone prints them.
 .DEFAULT_GOAL := help
-.PHONY: proxy profile dashboard eyes attack-control bench-eyes bench-paired bench-resilience fuzz help cluster cluster-down cluster-smoke images check test conformance demo cli fmt lint deny proto bench bench-quick flame bench-control scale interop attack skew
+.PHONY: breaks mutants proxy profile dashboard eyes attack-control bench-eyes bench-paired bench-resilience fuzz help cluster cluster-down cluster-smoke images check test conformance demo cli fmt lint deny proto bench bench-quick flame bench-control scale interop attack skew
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -55,6 +55,12 @@ skew: ## an older version and this one beside each other, by upgrade and rollbac
 fuzz: ## property tests with fresh seeds, 10 min (SECONDS=600)
 	@e2e/fuzz $(or $(SECONDS),600)
 
+breaks: ## whether tests notice 60 known breaks of the product, in a copy of it (MESH=1, ONLY="b07 b12", COMPARE=older result.tsv)
+	@MESH="$(MESH)" ONLY="$(ONLY)" COMPARE="$(COMPARE)" e2e/breaks/run
+
+mutants: ## whether tests notice 160 mutants of policy, identity and injection, with low priority, over an hour (COMPARE=older result.tsv)
+	@COMPARE="$(COMPARE)" e2e/breaks/mutants run
+
 interop: ## clients and servers that we did not write, directly and through the mesh, 20 min; fails when a program is missing (ONLY=row)
 	@e2e/interop/run $(if $(ONLY),--only="$(ONLY)",--all --page $(CURDIR)/docs/interop.md)
 
@@ -98,4 +104,4 @@ deny: ## licences, banned crates, sources
 	@.ci/deny
 
 proto: ## generate the committed protobuf code anew
-	@wire/generate
+	@WEFT_WRITE_GENERATED=1 cargo test -p wire --test generated

@@ -202,6 +202,8 @@ pub(crate) struct Endpoint {
     pub(crate) identity: String,
     /// The pod behind the address, if any.
     pub(crate) pod: Option<ObjectKey>,
+    /// Uid of that pod; empty without one.
+    pub(crate) pod_uid: Arc<str>,
     pub(crate) zone: String,
     /// Since when it is ready, in seconds since 1970; 0 where nobody says.
     pub(crate) ready_since: u64,

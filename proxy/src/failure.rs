@@ -2,7 +2,7 @@
 //! label and the right to try elsewhere are all read from here. `http::refusal` makes the
 //! answer.
 //!
-//! The five variants are the five answers to one question: how far did it get? What may
+//! The six variants are the six answers to one question: how far did it get? What may
 //! follow is read from the variant alone, so no caller can claim both that a request may
 //! be sent again and that an application may have seen it.
 //!
@@ -34,6 +34,9 @@ pub enum Failure {
     },
     /// A connection was at its end, not its endpoint, before it took the request.
     ConnectionClosed { detail: Detail },
+    /// It was for a pod that is gone: no application saw it, and it may go to no other one. The
+    /// caller's connection was opened to that pod and ends with it, without an answer.
+    TargetGone { detail: Detail },
     /// An application may have seen it.
     Lost {
         detail: Detail,
@@ -113,6 +116,12 @@ impl Failure {
         }
     }
 
+    pub(crate) fn target_gone(detail: impl Into<Detail>) -> Self {
+        Self::TargetGone {
+            detail: detail.into(),
+        }
+    }
+
     pub fn lost(detail: impl Into<Detail>) -> Self {
         Self::Lost {
             detail: detail.into(),
@@ -132,7 +141,9 @@ impl Failure {
     pub const fn reason(&self) -> Reason {
         match self {
             Self::NotSent { reason, .. } | Self::Refused { reason, .. } => *reason,
-            Self::ConnectionClosed { .. } | Self::Lost { .. } => Reason::ConnectionLost,
+            Self::ConnectionClosed { .. } | Self::TargetGone { .. } | Self::Lost { .. } => {
+                Reason::ConnectionLost
+            }
             Self::TimedOut { .. } => Reason::Deadline,
         }
     }
@@ -142,6 +153,7 @@ impl Failure {
         match self {
             Self::NotSent { detail, .. }
             | Self::ConnectionClosed { detail }
+            | Self::TargetGone { detail }
             | Self::TimedOut { detail }
             | Self::Lost { detail, .. }
             | Self::Refused { detail, .. } => detail,
@@ -155,7 +167,10 @@ impl Failure {
         match self {
             Self::NotSent { .. } => Next::OtherEndpoint,
             Self::ConnectionClosed { .. } => Next::SameEndpoint,
-            Self::Lost { .. } | Self::TimedOut { .. } | Self::Refused { .. } => Next::Stop,
+            Self::TargetGone { .. }
+            | Self::Lost { .. }
+            | Self::TimedOut { .. }
+            | Self::Refused { .. } => Next::Stop,
         }
     }
 
@@ -165,6 +180,7 @@ impl Failure {
     pub const fn reset(&self) -> Option<StreamReset> {
         match self {
             Self::Lost { reset, .. } => *reset,
+            Self::TargetGone { .. } => Some(StreamReset(h2::Reason::REFUSED_STREAM)),
             failure if failure.was_refused_by_server() => {
                 Some(StreamReset(h2::Reason::REFUSED_STREAM))
             }

@@ -26,6 +26,7 @@ mod failovers;
 mod fallback;
 mod mirror;
 mod opaque;
+mod opened_to;
 mod overridden;
 mod passthrough;
 mod request;
@@ -49,6 +50,7 @@ use crate::net::connect;
 use crate::net::prefixed::Prefixed;
 use crate::net::sniff::{Sniffed, sniff};
 use crate::outbound::connection::Connection;
+use crate::outbound::opened_to::{OpenedTo, until_gone};
 use crate::outbound::passthrough::{external, turn_away, unknown, unserved};
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, CallKind};
@@ -56,14 +58,16 @@ use crate::telemetry::parties::Parties;
 
 /// Serves one redirected connection until it ends.
 pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, permit: Arc<Permit>) {
-    let Ok((found, _usage)) = proxy.config.find(addr).await else {
+    let Ok((found, guard)) = proxy.config.find(addr).await else {
         return Box::pin(turn_away(&proxy, stream, addr, permit, too_many_in_use)).await;
     };
     let Some(destination) = found else {
-        return Box::pin(unknown(&proxy, stream, addr, permit)).await;
+        return Box::pin(unknown(&proxy, stream, addr, &guard, permit)).await;
     };
     let protocol = match &*destination {
-        Destination::External => return Box::pin(external(&proxy, stream, addr, permit)).await,
+        Destination::External => {
+            return Box::pin(external(&proxy, stream, addr, &guard, permit)).await;
+        }
         Destination::Refused { reason, service } => {
             let failure = Failure::not_sent(Reason::NoEndpoint, reason.clone());
             let called = unserved(&proxy, service, addr);
@@ -75,10 +79,11 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, permi
         }),
         Destination::Pod(pod) => pod.protocol,
     };
+    let opened = OpenedTo::new(&proxy.config, destination, addr, guard);
     let connection = Arc::new(Connection {
         proxy,
         addr,
-        destination,
+        opened,
     });
     let mut stream = Prefixed::new(stream);
     permit.silent();
@@ -132,6 +137,10 @@ fn requests(
         let connection = Arc::clone(&connection);
         move |how, asked: Asked<'_>| connection.turned_away(how, asked)
     };
+    let gone = {
+        let connection = Arc::clone(&connection);
+        async move { until_gone(&connection.proxy.config, &connection.opened).await }
+    };
     let handler = move |request| handle_request(Arc::clone(&connection), request);
     let accepted = Accepted {
         version,
@@ -140,7 +149,7 @@ fn requests(
         permit,
     };
     let stream = stream.map(PlainStream::from);
-    serve_http(stream, accepted, std::future::pending(), refused, handler)
+    serve_http(stream, accepted, gone, refused, handler)
 }
 
 /// An idle connection of a declared port may stay silent for this long before

@@ -39,6 +39,7 @@ mod path {
     mod headless;
     mod http;
     mod idle;
+    mod kept_connections;
     mod last_attempt;
     mod late_resets;
     mod left;

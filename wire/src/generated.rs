@@ -870,6 +870,10 @@ pub struct Endpoint {
     /// says.
     #[prost(uint64, tag = "8")]
     pub ready_since: u64,
+    /// Uid of that pod. A peer whose certificate is of another pod is not called. Empty: no pod,
+    /// or an older controller.
+    #[prost(string, tag = "9")]
+    pub pod_uid: ::prost::alloc::string::String,
 }
 /// Which of its workload's proxies the receiving one is, so that each uses a part of a
 /// large Service, and of how many, so that together they retry as much as one may. For

@@ -18,7 +18,8 @@ pub const PLACE: &str = "place";
 
 const RULE: &str = "rule/";
 const EXTENDED_RULE: &str = "extended-rule/";
-const DESTINATION: &str = "destination/";
+/// What names of destination resources begin with.
+pub const DESTINATION: &str = "destination/";
 const SERVICE: &str = "service/";
 const ENDPOINTS: &str = "endpoints/";
 const POLICY: &str = "policy/";

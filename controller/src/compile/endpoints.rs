@@ -52,6 +52,7 @@ fn candidate(found: &SliceEndpoint, protocols: &protocols::Protocols<'_>) -> End
             port: found.port,
             identity: found.identity.clone(),
             pod: found.pod.clone(),
+            pod_uid: found.pod_uid.clone(),
             zone: found.zone.clone(),
             ready_since: found.ready_since,
             opaque: found

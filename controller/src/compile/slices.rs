@@ -21,6 +21,8 @@ pub(super) struct SliceEndpoint {
     /// Container port.
     pub(super) port: u16,
     pub(super) pod: Option<ObjectKey>,
+    /// Uid of that pod; empty without one.
+    pub(super) pod_uid: Arc<str>,
     pub(super) identity: String,
     pub(super) zone: String,
     pub(super) node: Arc<str>,
@@ -187,6 +189,7 @@ fn look_up(
             identity_at(defaults, key, facts, port)
         }),
         pod: pod.map(|(key, _)| key.clone()),
+        pod_uid: pod.map_or_else(Arc::default, |(_, facts)| facts.uid.clone()),
         zone,
         node,
         ready,

@@ -334,6 +334,7 @@ fn pod_endpoint(index: &Index, pod: &ObjectKey, port: u16) -> Option<Endpoint> {
         port,
         identity: identity_at(&index.defaults, pod, facts, port),
         pod: Some(pod.clone()),
+        pod_uid: facts.uid.clone(),
         zone: String::new(),
         ready_since: 0,
         opaque: index.pod_protocols(pod, facts).lookup(port).is_opaque(),

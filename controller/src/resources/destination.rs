@@ -73,6 +73,7 @@ impl Index {
             port,
             identity: identity_at(&self.defaults, key, facts, port),
             pod: Some(key.clone()),
+            pod_uid: facts.uid.clone(),
             zone: self.world.zone(&facts.node).to_owned(),
             // Who calls one pod has no other to spare it with.
             ready_since: 0,

@@ -67,6 +67,7 @@ pub(super) fn message(endpoint: &Endpoint, node: &str) -> v1::Endpoint {
         opaque: endpoint.opaque,
         node: node.to_owned(),
         ready_since: endpoint.ready_since,
+        pod_uid: endpoint.pod_uid.to_string(),
     }
 }
 

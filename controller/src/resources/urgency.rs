@@ -5,7 +5,7 @@ use wire::v1::{self, resource::Content};
 use crate::model::published::EncodedResource;
 
 /// Whether going from `old` to `new` takes something away: an endpoint that left,
-/// a rule that changed or went, a mode that became tighter. Such a change is sent
+/// a rule that changed or went, a mode that became tighter, a pod that left its address. Such a change is sent
 /// at once; all others may wait for company.
 pub(crate) fn must_not_wait(old: Option<&EncodedResource>, new: Option<&EncodedResource>) -> bool {
     fn content(published: Option<&EncodedResource>) -> Option<&Content> {
@@ -29,12 +29,25 @@ pub(crate) fn must_not_wait(old: Option<&EncodedResource>, new: Option<&EncodedR
             // Lower numbers are tighter in both enums.
             new.enforcement < old.enforcement || new.mtls < old.mtls
         }
+        // Connections to a pod that is gone end by this.
+        (Some(Content::Destination(old)), Some(Content::Destination(new))) => {
+            let pod = pod_uid(old);
+            pod.is_some() && pod != pod_uid(new)
+        }
         _ => false,
     }
 }
 
+/// Of the pod at a destination.
+fn pod_uid(of: &v1::Destination) -> Option<&str> {
+    match of.target.as_ref()? {
+        v1::destination::Target::Pod(pod) => Some(&pod.endpoint.as_ref()?.pod_uid),
+        _ => None,
+    }
+}
+
 /// All but since when it is ready.
-fn without_readiness(of: &v1::Endpoint) -> (&str, u32, bool, [&str; 5]) {
+fn without_readiness(of: &v1::Endpoint) -> (&str, u32, bool, [&str; 6]) {
     let v1::Endpoint {
         ip,
         port,
@@ -45,8 +58,9 @@ fn without_readiness(of: &v1::Endpoint) -> (&str, u32, bool, [&str; 5]) {
         opaque,
         node,
         ready_since: _,
+        pod_uid,
     } = of;
-    let names = [identity, namespace, pod, zone, node];
+    let names = [identity, namespace, pod, zone, node, pod_uid];
     (ip.as_str(), *port, *opaque, names.map(String::as_str))
 }
 

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use super::{altered::Altered, unmeasured, url};
 
 /// What a mesh that has just been installed may take to reach everybody.
-const SETTLED: Duration = Duration::from_secs(30);
+const SETTLED: Duration = Duration::from_secs(90);
 /// Kubernetes looks at a namespace that could not go after up to a minute again.
 const GONE_WITHIN: Duration = Duration::from_secs(150);
 /// The group for which a replica of the controller has to answer.

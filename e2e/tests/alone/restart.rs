@@ -23,7 +23,7 @@ const CONTROL_PLANE: [&str; 2] = ["deployment/weft-controller", "deployment/weft
 /// How long the whole control plane is away.
 const AWAY: Duration = Duration::from_secs(60);
 /// Proxies find the new replicas within their longest backoff, 10 s.
-const CAUGHT_UP: Duration = Duration::from_secs(20);
+const CAUGHT_UP: Duration = Duration::from_secs(60);
 
 #[test]
 fn rolling_restart_under_load_loses_no_request() -> Outcome {

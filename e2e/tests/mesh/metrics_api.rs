@@ -16,7 +16,7 @@ mod direct;
 /// Where everything below stands.
 const ROOT: &str = "/apis/metrics.smi-spec.io/v1alpha1";
 /// A slot of 5 s, 5 s until it can be asked for, and what a busy machine adds.
-const REPORTED: Duration = Duration::from_secs(25);
+const REPORTED: Duration = Duration::from_secs(60);
 /// Of a test that is held up no call leaves it.
 const WINDOW: &str = "t=3m";
 
@@ -338,7 +338,7 @@ fn namespace_goes_while_the_api_is_served() -> Outcome {
     let ns = town("goes")?;
     // Fails when it takes longer, with what the API server waits for.
     ns.cluster
-        .kubectl(&["delete", "namespace", &ns.name, "--wait", "--timeout=90s"])?;
+        .kubectl(&["delete", "namespace", &ns.name, "--wait", "--timeout=180s"])?;
     Ok(())
 }
 

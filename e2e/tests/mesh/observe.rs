@@ -24,7 +24,7 @@ mod taps;
 
 /// A slot of 5 s, its report, the half minute that a long window ends with, and as much
 /// again for a busy machine.
-const SHOWN: Duration = Duration::from_secs(120);
+const SHOWN: Duration = Duration::from_secs(240);
 
 /// A busy machine is no fault of the command.
 const PATIENT: [&str; 2] = ["--request-timeout", "30s"];

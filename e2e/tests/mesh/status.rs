@@ -21,7 +21,7 @@ fn programmed_counts_the_proxies_that_hold_the_object() -> Outcome {
     ns.pod("client")?.report(&url("a", 8080, "/"), &[])?;
     let condition = ns.await_condition("trafficsplit/split", "Programmed", "True")?;
     eventually(
-        Duration::from_secs(15),
+        Duration::from_secs(30),
         "the message counts acknowledgements",
         || {
             let condition = ns.condition("trafficsplit/split", "Programmed")?;

@@ -144,7 +144,7 @@ impl Desk<'_> {
     /// between.
     fn update(&self, form: &Form, to: usize, name: &str) -> anyhow::Result<Value> {
         let path = self.path(to, name);
-        let limit = Duration::from_secs(5);
+        let limit = Duration::from_secs(20);
         eventually(limit, "nobody else writes", || {
             let mut update = self.api.read(&path)?;
             update["metadata"]["labels"]["team"] = "shop".into();
@@ -232,7 +232,7 @@ impl Desk<'_> {
             "{query}&resourceVersion={}",
             since.as_str().unwrap_or_default()
         );
-        let limit = Duration::from_secs(5);
+        let limit = Duration::from_secs(20);
         for (query, wanted) in [(query, "ADDED"), (since, "MODIFIED")] {
             // It ends after its second, also where nothing has been converted by then.
             eventually(limit, "the watch shows it", || {

@@ -27,6 +27,8 @@ pub enum IdentityError {
         expected: SpiffeId,
         presented: SpiffeId,
     },
+    #[error("expected pod {expected}, the certificate is of pod {presented:?}")]
+    WrongPod { expected: String, presented: String },
     #[error("the certificate carries no identity: {0}")]
     NoIdentity(&'static str),
     #[error("the certificate is not for this side of a connection")]
@@ -47,6 +49,7 @@ impl IdentityError {
             Self::NotYetValid { .. } => "not-yet-valid",
             Self::UnknownTrustDomain { .. } => "unknown-trust-domain",
             Self::WrongIdentity { .. } => "wrong-identity",
+            Self::WrongPod { .. } => "wrong-pod",
             Self::NoIdentity(_) => "no-identity",
             Self::WrongPurpose => "wrong-purpose",
             Self::NoCertificate => "no-certificate",

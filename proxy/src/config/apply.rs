@@ -117,6 +117,7 @@ impl Snapshot {
         let mut nacks = Vec::new();
         let before = (next.workload.clone(), next.rules_fingerprint());
         if batch.full {
+            next.stream += 1;
             let kept: HashSet<&str> = batch
                 .unchanged
                 .iter()

@@ -127,6 +127,8 @@ pub struct Snapshot {
     pub(super) declared: Arc<BTreeSet<u16>>,
     /// Counts changes of the own policy, so that open connections look again.
     pub policy_revision: u64,
+    /// Counts control streams: each begins with a batch of everything.
+    pub(crate) stream: u64,
 }
 
 /// What is held of a resource beside its content.
@@ -163,6 +165,7 @@ impl Default for Snapshot {
             versions: HashMap::new(),
             declared: Arc::default(),
             policy_revision: 0,
+            stream: 0,
         }
     }
 }

@@ -22,6 +22,7 @@ use policy::origin::Origin;
 use policy::protocol::Protocol;
 use runtime::log::LevelRequest;
 use runtime::rate::{Allowance, Rate};
+use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 use wire::v1;
@@ -65,6 +66,8 @@ struct Subscription {
     number: u64,
     users: usize,
     last_used: Instant,
+    /// Notified when what stands at the address has changed, or may have.
+    changed: Arc<Notify>,
 }
 
 /// The proxy's knowledge, and its wish for more. Shared by everything.
@@ -97,6 +100,15 @@ pub struct DestinationGuard {
     store: Arc<Store>,
     addr: SocketAddr,
     number: u64,
+    changed: Arc<Notify>,
+}
+
+impl DestinationGuard {
+    /// Completes when what stands at the address has changed, or may have, since it was
+    /// enabled.
+    pub(crate) fn changed(&self) -> Notified<'_> {
+        self.changed.notified()
+    }
 }
 
 impl Drop for DestinationGuard {
@@ -194,6 +206,7 @@ impl Store {
     /// Puts a batch into use and returns what could not be used.
     pub fn apply(&self, batch: v1::Batch) -> Vec<v1::Nack> {
         let before = self.snapshot.load();
+        let changes_destinations = changes_destinations(&batch);
         let (mut next, nacks) = before.after(batch, &self.registry);
         let leaf = self.certs.current();
         next.prove_pod(leaf.as_ref().and_then(|leaf| leaf.identity().pod_uid()));
@@ -224,7 +237,11 @@ impl Store {
                 shown.at(&labels).set(limit);
             });
         }
-        self.snapshot.store(Arc::new(next));
+        let next = Arc::new(next);
+        self.snapshot.store(Arc::clone(&next));
+        if changes_destinations {
+            self.notify_destinations(&before, &next);
+        }
         if read_only_began {
             self.read_only_began.fetch_add(1, SeqCst);
         }
@@ -239,6 +256,17 @@ impl Store {
             changed
         });
         nacks
+    }
+
+    /// Notifies the connections to addresses at which something else stands now; all of them
+    /// where a new control stream began.
+    fn notify_destinations(&self, before: &Snapshot, next: &Snapshot) {
+        let at = |snapshot: &Snapshot, addr| snapshot.destinations.get(addr).map(Arc::as_ptr);
+        for (addr, subscription) in self.subscriptions.lock().iter() {
+            if before.stream != next.stream || at(before, addr) != at(next, addr) {
+                subscription.changed.notify_waiters();
+            }
+        }
     }
 
     fn ask_log(&self, filter: Option<&LogFilter>) {
@@ -322,10 +350,10 @@ impl Store {
     fn want(self: &Arc<Self>, addr: SocketAddr) -> Result<DestinationGuard, TooManyInUse> {
         let mut subscriptions = self.subscriptions.lock();
         let now = Instant::now();
-        let number = if let Some(entry) = subscriptions.get_mut(&addr) {
+        let (number, changed) = if let Some(entry) = subscriptions.get_mut(&addr) {
             entry.users += 1;
             entry.last_used = now;
-            entry.number
+            (entry.number, Arc::clone(&entry.changed))
         } else {
             if subscriptions.len() >= DESTINATION_LIMIT {
                 self.telemetry.metrics.limit("destinations");
@@ -334,19 +362,22 @@ impl Store {
                 subscriptions.remove(&oldest);
             }
             let number = self.numbered.fetch_add(1, Relaxed);
+            let changed = Arc::new(Notify::new());
             let entry = Subscription {
                 number,
                 users: 1,
                 last_used: now,
+                changed: Arc::clone(&changed),
             };
             subscriptions.insert(addr, entry);
             self.subscriptions_changed.notify_one();
-            number
+            (number, changed)
         };
         Ok(DestinationGuard {
             store: Arc::clone(self),
             addr,
             number,
+            changed,
         })
     }
 
@@ -400,6 +431,13 @@ impl Store {
             }
         }
     }
+}
+
+/// Whether a batch says anything of what stands at addresses.
+fn changes_destinations(batch: &v1::Batch) -> bool {
+    let set = batch.set.iter().map(|resource| &resource.name);
+    let mut named = set.chain(&batch.remove);
+    batch.full || named.any(|name| name.starts_with(wire::names::DESTINATION))
 }
 
 /// The port of the container, and the limit.

@@ -30,6 +30,8 @@ pub struct Endpoint {
     pub identity: Option<SpiffeId>,
     /// `namespace/name`, empty when no pod stands behind the address.
     pub pod: Arc<str>,
+    /// Uid of that pod, which its certificate names; empty where none is known.
+    pub pod_uid: Arc<str>,
     pub opaque: bool,
     /// What it contributes to the hashes of tenants.
     pub(super) seed: u64,

@@ -29,6 +29,14 @@ use crate::telemetry::cell::CellCache;
 
 type Key = (SocketAddr, Option<SpiffeId>);
 
+/// The pod behind an address; empty where none is known.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PodRef<'a> {
+    /// `namespace/name`.
+    pub name: &'a str,
+    pub uid: &'a str,
+}
+
 /// Addresses remembered as meshed: what a table of 65 536 places takes, 2.6 MiB.
 const MESHED: usize = 57_344;
 
@@ -160,13 +168,14 @@ impl Registry {
         &self,
         addr: SocketAddr,
         identity: Option<SpiffeId>,
-        pod: &str,
+        pod: PodRef<'_>,
         opaque: bool,
     ) -> Arc<Endpoint> {
         let mut known = self.known.lock();
         let key = (addr, identity);
         if let Some(endpoint) = known.get(&key).and_then(Weak::upgrade)
-            && *endpoint.pod == *pod
+            && *endpoint.pod == *pod.name
+            && *endpoint.pod_uid == *pod.uid
             && endpoint.opaque == opaque
         {
             return endpoint;
@@ -174,7 +183,8 @@ impl Registry {
         let endpoint = Arc::new(Endpoint {
             addr,
             identity: key.1.clone(),
-            pod: pod.into(),
+            pod: pod.name.into(),
+            pod_uid: pod.uid.into(),
             opaque,
             seed: policy::sticky::seed(addr),
             cells: CellCache::default(),
@@ -233,13 +243,13 @@ mod tests {
     use std::sync::Arc;
     use std::time::{Duration, Instant};
 
-    use super::{MESHED, Registry};
+    use super::{MESHED, PodRef, Registry};
     use crate::endpoints::set::EndpointSet;
 
     fn set(registry: &Registry, addrs: &[&str]) -> EndpointSet {
         let endpoints = addrs
             .iter()
-            .map(|addr| registry.at(addr.parse().unwrap(), None, "", false))
+            .map(|addr| registry.at(addr.parse().unwrap(), None, PodRef::default(), false))
             .collect();
         EndpointSet::default().with(endpoints)
     }
@@ -250,6 +260,21 @@ mod tests {
         let old = set(&registry, &["10.0.0.1:80"]);
         let new = set(&registry, &["10.0.0.1:80", "10.0.0.2:80"]);
         assert!(Arc::ptr_eq(&old.endpoints[0], &new.endpoints[0]));
+    }
+
+    #[test]
+    fn learned_state_belongs_to_pod_uid_not_address() {
+        let registry = Registry::default();
+        let at = |uid| {
+            let pod = PodRef {
+                name: "shop/db-0",
+                uid,
+            };
+            registry.at("10.0.0.1:80".parse().unwrap(), None, pod, false)
+        };
+        let first = at("a");
+        assert!(Arc::ptr_eq(&first, &at("a")));
+        assert!(!Arc::ptr_eq(&first, &at("b")));
     }
 
     #[test]

@@ -15,6 +15,11 @@ pub(crate) const NO_ROOM: &str = "no memory for another request of this caller w
                        give the proxy a larger limit, or send fewer at once";
 const _: () = assert!(WAIT.as_secs() == 30, "is said above");
 
+/// In the extensions of an answer of this proxy: over HTTP/1.1 the connection is reset in
+/// place of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NoAnswer;
+
 /// How a request ended that no handler got to see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NotHandled {
@@ -131,6 +136,9 @@ impl Failure {
         let mut response = refusal(self.reason(), self.detail(), grpc);
         if let Some(reset) = self.reset() {
             response.extensions_mut().insert(reset);
+        }
+        if matches!(self, Self::TargetGone { .. }) {
+            response.extensions_mut().insert(NoAnswer);
         }
         response
     }

@@ -9,7 +9,6 @@ use http::request::Parts;
 use http::{Request, Response, StatusCode, Version, header};
 use hyper::client::conn::http1;
 use identity::tls::DEDICATED_ALPN;
-use policy::name::SpiffeId;
 use policy::reason::Reason;
 
 use crate::failure::Failure;
@@ -23,7 +22,7 @@ use crate::http::limits::{BUFFER, MESH_HEADER_COUNT};
 use crate::http::received::host_of;
 use crate::http::replay::Replay;
 use crate::mesh::protocol::{Malformed, PeerRequest, PeerResponse, RequestKind, Transport};
-use crate::mesh::tls::{MeshTls, secure};
+use crate::mesh::tls::{ExpectedPeer, MeshTls, secure};
 use crate::net::budget::Budget;
 use crate::net::connect;
 
@@ -41,8 +40,7 @@ const REFUSED_WITHIN: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Peer {
     ip: IpAddr,
-    /// What its certificate must carry.
-    identity: SpiffeId,
+    expected: ExpectedPeer,
     tls: MeshTls,
     shared: Multiplexed,
     /// For requests while nothing else waits for this peer.
@@ -52,14 +50,14 @@ pub struct Peer {
 impl Peer {
     pub(super) fn new(
         ip: IpAddr,
-        identity: SpiffeId,
+        expected: ExpectedPeer,
         tls: MeshTls,
         budget: Arc<Budget>,
         suspects: Suspects,
     ) -> Self {
-        let (expected, by) = (identity.clone(), tls.clone());
+        let (peer, by) = (expected.clone(), tls.clone());
         let shared = Multiplexed::new(move || {
-            let opening = connect_mesh(ip, expected.clone(), by.clone(), Arc::clone(&budget));
+            let opening = connect_mesh(ip, peer.clone(), by.clone(), Arc::clone(&budget));
             let suspects = suspects.clone();
             async move {
                 let opened = opening.await?;
@@ -69,7 +67,7 @@ impl Peer {
         });
         Self {
             ip,
-            identity,
+            expected,
             tls,
             shared,
             dedicated: Arc::default(),
@@ -79,10 +77,12 @@ impl Peer {
     /// Opens the dedicated connection, beside whatever else goes on.
     fn open_dedicated(&self, opening: Connecting) {
         let (ip, tls) = (self.ip, self.tls.clone());
-        let config = tls.dedicated_client(&self.identity);
+        let expected = self.expected.clone();
+        let config = tls.dedicated_client(&expected.identity);
         #[expect(clippy::disallowed_methods, reason = "one connection to a peer")]
         tokio::spawn(async move {
-            match secure(ip, &tls, config, connect::tune_closely).await {
+            let pod_uid = &expected.pod_uid;
+            match secure(ip, &tls, (config, pod_uid), connect::tune_closely).await {
                 Ok((secured, _)) if secured.get_ref().1.alpn_protocol() == Some(DEDICATED_ALPN) => {
                     let mut builder = http1::Builder::new();
                     builder.max_headers(MESH_HEADER_COUNT).max_buf_size(BUFFER);
@@ -124,11 +124,13 @@ impl Peer {
 /// HTTP/2 over mutual TLS.
 async fn connect_mesh(
     ip: IpAddr,
-    identity: SpiffeId,
+    expected: ExpectedPeer,
     tls: MeshTls,
     budget: Arc<Budget>,
 ) -> Result<RequestSender, Failure> {
-    let (secured, flush_handle) = secure(ip, &tls, tls.client(&identity), |_| {}).await?;
+    let ExpectedPeer { identity, pod_uid } = &expected;
+    let config = tls.client(identity);
+    let (secured, flush_handle) = secure(ip, &tls, (config, pod_uid), |_| {}).await?;
     handshake(secured, MESH, budget, Some(flush_handle)).await
 }
 

@@ -9,8 +9,11 @@ use policy::name::SpiffeId;
 
 use crate::http::http2::suspects::Suspects;
 use crate::mesh::peer::Peer;
-use crate::mesh::tls::MeshTls;
+use crate::mesh::tls::{ExpectedPeer, MeshTls};
 use crate::net::budget::Budget;
+
+/// A peer's address, what its certificate must carry, and the uid of its pod.
+type PeerKey = (IpAddr, SpiffeId, Arc<str>);
 
 /// Every connection that the proxy opens to peer proxies.
 #[derive(Debug)]
@@ -18,7 +21,7 @@ pub struct Peers {
     tls: MeshTls,
     budget: Arc<Budget>,
     suspects: Suspects,
-    mesh: Mutex<HashMap<(IpAddr, SpiffeId), Arc<Peer>>>,
+    mesh: Mutex<HashMap<PeerKey, Arc<Peer>>>,
 }
 
 impl Peers {
@@ -38,12 +41,18 @@ impl Peers {
         &self.tls
     }
 
-    pub fn mesh(&self, ip: IpAddr, identity: &SpiffeId) -> Arc<Peer> {
+    /// The proxy of the pod `pod_uid` at `ip`. Empty: of whichever pod has that identity there,
+    /// as an older controller does not say more.
+    pub fn mesh(&self, ip: IpAddr, identity: &SpiffeId, pod_uid: &Arc<str>) -> Arc<Peer> {
         let mut mesh = self.mesh.lock();
-        Arc::clone(mesh.entry((ip, identity.clone())).or_insert_with(|| {
+        let key = (ip, identity.clone(), Arc::clone(pod_uid));
+        Arc::clone(mesh.entry(key).or_insert_with(|| {
             Arc::new(Peer::new(
                 ip,
-                identity.clone(),
+                ExpectedPeer {
+                    identity: identity.clone(),
+                    pod_uid: Arc::clone(pod_uid),
+                },
                 self.tls.clone(),
                 Arc::clone(&self.budget),
                 self.suspects.clone(),

@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use identity::Roots;
 use identity::tls::{self, CertHandle, ClientAuth, DEDICATED_ALPN, MESH_ALPN, peer_name};
-use identity::verify::IdentityError;
+use identity::verify::{IdentityError, peer_identity};
 use parking_lot::Mutex;
 use policy::name::SpiffeId;
 use policy::reason::Reason;
@@ -39,6 +39,14 @@ pub struct MeshTls {
     server: Arc<rustls::ServerConfig>,
     clients: Arc<Mutex<HashMap<SpiffeId, Arc<rustls::ClientConfig>>>>,
     on_failure: Option<OnFailure>,
+}
+
+/// What the certificate of a peer must carry.
+#[derive(Clone, Debug)]
+pub(crate) struct ExpectedPeer {
+    pub(crate) identity: SpiffeId,
+    /// Empty: of any pod.
+    pub(crate) pod_uid: Arc<str>,
 }
 
 /// Counts a handshake that failed, by its reason.
@@ -138,11 +146,15 @@ impl MeshTls {
     }
 }
 
-/// Mutual TLS with the mesh port of a pod.
+/// Mutual TLS with the mesh port of the pod of this uid; of any pod that `config` accepts where
+/// the uid is empty.
+///
+/// The uid is compared behind the handshake and before anything is sent: a configuration
+/// that knows it would be one for each pod.
 pub(crate) async fn secure(
     ip: IpAddr,
     tls: &MeshTls,
-    config: Arc<rustls::ClientConfig>,
+    (config, pod_uid): (Arc<rustls::ClientConfig>, &str),
     tune: fn(&TcpStream),
 ) -> Result<(TlsStream<Coalescing>, FlushHandle), Failure> {
     let addr = SocketAddr::new(ip, MESH_PORT);
@@ -170,5 +182,25 @@ pub(crate) async fn secure(
         tls.failed(tls_failure(&error));
         Failure::not_sent(Reason::TlsFailed, format!("{addr}: {error}"))
     })?;
+    must_be_pod(&secured, pod_uid).map_err(|error| {
+        tls.failed(error.label());
+        Failure::not_sent(Reason::TlsFailed, format!("{addr}: {error}"))
+    })?;
     Ok((secured, flush_handle))
+}
+
+/// Addresses pass from pod to pod, also within one service account.
+fn must_be_pod(secured: &TlsStream<Coalescing>, expected: &str) -> Result<(), IdentityError> {
+    if expected.is_empty() {
+        return Ok(());
+    }
+    let chain = secured.get_ref().1.peer_certificates();
+    let peer = peer_identity(chain.ok_or(IdentityError::NoCertificate)?)?;
+    match peer.pod_uid() {
+        Some(uid) if uid == expected => Ok(()),
+        presented => Err(IdentityError::WrongPod {
+            expected: expected.to_owned(),
+            presented: presented.unwrap_or_default().to_owned(),
+        }),
+    }
 }

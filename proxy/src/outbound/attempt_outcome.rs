@@ -72,7 +72,9 @@ impl AttemptOutcome {
             })),
             Failure::TimedOut { .. } => Some(Self::Ended(Ended::TimedOut)),
             Failure::Refused { reason, .. } => Some(Self::Mesh(*reason)),
-            Failure::NotSent { .. } | Failure::ConnectionClosed { .. } => None,
+            Failure::NotSent { .. }
+            | Failure::ConnectionClosed { .. }
+            | Failure::TargetGone { .. } => None,
         }
     }
 

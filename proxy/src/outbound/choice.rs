@@ -209,12 +209,13 @@ fn endpoints(snapshot: &Snapshot, name: &str) -> Arc<EndpointSet> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::endpoints::registry::Registry;
+    use crate::endpoints::registry::{PodRef, Registry};
 
     #[test]
     fn an_application_is_given_up_soon_only_where_another_one_may_be_asked() {
         let registry = Registry::default();
-        let endpoint = |at: u8| registry.at(([10, 0, 0, at], 80).into(), None, "", false);
+        let endpoint =
+            |at: u8| registry.at(([10, 0, 0, at], 80).into(), None, PodRef::default(), false);
         let among = |count: u8| Among {
             name: Arc::from("api"),
             set: Arc::new(EndpointSet::default().with((1..=count).map(endpoint).collect())),

@@ -10,6 +10,7 @@ use crate::config::snapshot::Snapshot;
 use crate::failure::Failure;
 use crate::http::asked::Asked;
 use crate::http::refusal::NotHandled;
+use crate::outbound::opened_to::OpenedTo;
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, CallKind};
 use crate::telemetry::labels::{ConnectionLabels, Direction, Security};
@@ -20,7 +21,7 @@ pub(crate) struct Connection {
     pub(super) proxy: Arc<Proxy>,
     /// The address that the application called.
     pub(super) addr: SocketAddr,
-    pub(super) destination: Arc<Destination>,
+    pub(super) opened: OpenedTo,
 }
 
 impl Connection {
@@ -58,7 +59,7 @@ impl Connection {
 
     /// The Service port that was called, as far as it is known.
     pub(super) fn called(&self, snapshot: &Snapshot) -> Parties {
-        if let Destination::Service(name) = &*self.destination
+        if let Destination::Service(name) = &*self.opened.destination
             && let Some(service) = snapshot.services.get(name)
         {
             return Parties::to_service(Arc::clone(&service.label), service.port);

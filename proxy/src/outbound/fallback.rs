@@ -24,6 +24,7 @@ use crate::http::upload::Upload;
 use crate::http::watched::BodyEnd;
 use crate::outbound::attempts::Attempts;
 use crate::outbound::call_policy;
+use crate::outbound::connection::Connection;
 use crate::outbound::context::Unsettled;
 use crate::outbound::respond::respond;
 use crate::outbound::route::Route;
@@ -115,6 +116,7 @@ pub(super) async fn answer(
     mut sent: Sent,
     mut call: Call,
     on_upgrade: Option<Side>,
+    connection: &Arc<Connection>,
 ) -> Response<Body> {
     let Attempted {
         proxy, outgoing, ..
@@ -126,7 +128,7 @@ pub(super) async fn answer(
     match sent {
         Ok((answer, served)) => {
             outgoing.replay.forget();
-            respond(answer, call, served, on_upgrade, Arc::clone(proxy)).await
+            respond(answer, call, served, on_upgrade, connection).await
         }
         Err(failure) => call.refuse(&failure, &outgoing.parts.method, outgoing.grpc),
     }

@@ -20,6 +20,7 @@ use crate::outbound::attempts::Attempts;
 use crate::outbound::call_policy;
 use crate::outbound::connection::Connection;
 use crate::outbound::fallback;
+use crate::outbound::opened_to::until_pod_gone;
 use crate::outbound::route::Route;
 use crate::outbound::shadow;
 use crate::outbound::tunnel::{self, Tunnel};
@@ -109,7 +110,7 @@ impl Connection {
 
     fn route_bytes(&self, call: &mut Call) -> Result<RoutedBytes, Failure> {
         let snapshot = self.proxy.config.snapshot();
-        shadow::may_open(&snapshot, &self.destination)?;
+        shadow::may_open(&snapshot, &self.opened.destination)?;
         let route = self.route(&snapshot, None, None)?;
         shadow::may_be_led_to(&snapshot, route.led_to().as_ref())?;
         call.between(route.parties());
@@ -236,10 +237,16 @@ impl Connection {
         self.count("opaque", "opaque", Version::HTTP_11);
         let led_to = tunnel.led_to.clone();
         let may_go_on = |now: &Snapshot| {
-            shadow::may_open(now, &self.destination)
+            shadow::may_open(now, &self.opened.destination)
                 .and_then(|()| shadow::may_be_led_to(now, led_to.as_ref()))
         };
-        let forbidden = self.proxy.config.until_refused(may_go_on);
+        let config = &self.proxy.config;
+        let forbidden = async {
+            tokio::select! {
+                refused = config.until_refused(may_go_on) => refused,
+                gone = until_pod_gone(config, &self.opened) => gone,
+            }
+        };
         let budget = self.proxy.budget();
         tunnel.relay(&mut stream, budget, call, forbidden).await;
     }

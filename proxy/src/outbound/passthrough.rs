@@ -1,6 +1,7 @@
 //! Addresses that the mesh does not serve: unknown ones, and those outside.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 use crate::config::snapshot::Snapshot;
+use crate::config::store::DestinationGuard;
 use crate::failure::Failure;
 use crate::http::asked::Asked;
 use crate::http::incoming::IncomingBody;
@@ -42,6 +44,7 @@ pub(crate) async fn unknown(
     proxy: &Arc<Proxy>,
     stream: TcpStream,
     addr: SocketAddr,
+    guard: &DestinationGuard,
     permit: Arc<Permit>,
 ) {
     let may_pass = |now: &Snapshot| (shadow::may_pass(now).is_ok(), may_pass_unknown(now).is_ok());
@@ -51,7 +54,12 @@ pub(crate) async fn unknown(
     }
     let meshed = proxy.config.registry.was_meshed(addr);
     if !meshed && unknown {
-        let forbidden = proxy.config.until_refused(may_pass_unknown);
+        let forbidden = async {
+            tokio::select! {
+                refused = proxy.config.until_refused(may_pass_unknown) => refused,
+                meshed = until_meshed(proxy, addr, guard) => meshed,
+            }
+        };
         return pass_through(proxy, stream, addr, forbidden).await;
     }
     let failure: fn() -> Failure = if proxy.config.is_configured() {
@@ -70,13 +78,33 @@ pub(crate) async fn external(
     proxy: &Arc<Proxy>,
     stream: TcpStream,
     addr: SocketAddr,
+    guard: &DestinationGuard,
     permit: Arc<Permit>,
 ) {
     if proxy.config.inspect(shadow::may_pass).is_err() {
         return turn_away(proxy, stream, addr, permit, shadow::refusal).await;
     }
-    let forbidden = proxy.config.until_refused(shadow::may_pass);
+    let forbidden = async {
+        tokio::select! {
+            refused = proxy.config.until_refused(shadow::may_pass) => refused,
+            meshed = until_meshed(proxy, addr, guard) => meshed,
+        }
+    };
     pass_through(proxy, stream, addr, forbidden).await;
+}
+
+/// The failure of a plaintext connection whose address has come to be one of the mesh: what
+/// it was opened to is there no more, or was of the mesh before the controller knew that.
+async fn until_meshed(proxy: &Proxy, addr: SocketAddr, guard: &DestinationGuard) -> Failure {
+    loop {
+        let mut changed = pin!(guard.changed());
+        changed.as_mut().enable();
+        if proxy.config.registry.was_meshed(addr) {
+            let detail = "the address is one of the mesh now, to which no plaintext is sent";
+            return Failure::refused(Reason::UnknownDestination, detail);
+        }
+        changed.await;
+    }
 }
 
 /// Whether plaintext may go to an address of which nobody knows what it is.

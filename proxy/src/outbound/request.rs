@@ -104,16 +104,19 @@ pub(super) async fn handle_request(
     mirror::copy(attempted, &sent, &call, due.and_then(Due::service));
     if let Some(due) = due {
         // On the heap: most calls have no fallback.
-        return Box::pin(fallback::answer(due, sent, call, caller_side)).await;
+        return Box::pin(fallback::answer(due, sent, call, caller_side, &connection)).await;
     }
     outgoing.settle(proxy);
     match sent {
         Ok((answer, served)) => {
             outgoing.replay.forget();
-            let proxy = Arc::clone(proxy);
-            respond(answer, call, served, caller_side, proxy).await
+            respond(answer, call, served, caller_side, &connection).await
         }
-        Err(failure) => refused(&failure, call, &route, &outgoing),
+        Err(failure) => {
+            let opened = &connection.opened;
+            let failure = proxy.config.inspect(|now| opened.unsent(now, failure));
+            refused(&failure, call, &route, &outgoing)
+        }
     }
 }
 

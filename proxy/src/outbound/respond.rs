@@ -19,9 +19,10 @@ use crate::http::upgrade::Side;
 use crate::http::watched::{BodyEnd, Watched};
 use crate::net::idle::unless_still;
 use crate::net::relay::{Flows, relay};
+use crate::outbound::connection::Connection;
+use crate::outbound::opened_to::until_pod_gone;
 use crate::outbound::serving::Serving;
 use crate::outbound::shadow;
-use crate::proxy::Proxy;
 use crate::telemetry::call::Call;
 use crate::telemetry::call::counted::Counted;
 
@@ -41,7 +42,7 @@ pub(crate) async fn respond(
     call: Call,
     mut served: Serving,
     on_upgrade: Option<Side>,
-    proxy: Arc<Proxy>,
+    connection: &Arc<Connection>,
 ) -> Response<Body> {
     let UpstreamResponse {
         mut response,
@@ -74,7 +75,13 @@ pub(crate) async fn respond(
             to,
             idle,
         };
-        return switch(parts, upgraded, (permit, served), counted, proxy);
+        return switch(
+            parts,
+            upgraded,
+            (permit, served),
+            counted,
+            Arc::clone(connection),
+        );
     }
     let grpc = served.ends.as_deref().is_some_and(Ends::is_told_in_grpc);
     let incoming = EndingBody::new(incoming, served.ends.take(), &parts.headers);
@@ -108,7 +115,7 @@ fn switch(
     upgraded: Upgraded,
     guard: impl Send + 'static,
     counted: Counted,
-    proxy: Arc<Proxy>,
+    connection: Arc<Connection>,
 ) -> Response<Body> {
     let Upgraded {
         client,
@@ -129,6 +136,7 @@ fn switch(
             return counted.done(BodyEnd::Failed, 0, None);
         };
         let cut = client.cut();
+        let config = &connection.proxy.config;
         let flows = Flows::default();
         let mut passed = 0;
         let moved = || {
@@ -137,14 +145,20 @@ fn switch(
         };
         let end = {
             // Dropped before its end, it breaks off whoever was not told the end.
-            let relayed = pin!(relay(&mut client, &mut server, proxy.budget(), &flows));
+            let relayed = pin!(relay(
+                &mut client,
+                &mut server,
+                connection.proxy.budget(),
+                &flows
+            ));
             tokio::select! {
                 relayed = unless_still(relayed, idle, moved) => Ok(match relayed {
                     Some(_) => BodyEnd::Complete,
                     None => BodyEnd::OutOfTime(Over::Still),
                 }),
                 () = cut => Ok(BodyEnd::Failed),
-                refused = proxy.config.until_refused(shadow::may_pass) => Err(refused),
+                refused = config.until_refused(shadow::may_pass) => Err(refused),
+                gone = until_pod_gone(config, &connection.opened) => Err(gone),
             }
         };
         match end {

@@ -23,6 +23,7 @@ use crate::http::route_override::RouteOverride;
 use crate::outbound::call_policy::{self, CallPolicy, Names};
 use crate::outbound::choice::{Among, Choice};
 use crate::outbound::connection::Connection;
+use crate::outbound::opened_to::may_call;
 use crate::outbound::overridden;
 use crate::outbound::tenant::{self, Tenant};
 use crate::proxy::Proxy;
@@ -152,12 +153,9 @@ impl Connection {
         request: Option<(&RequestFacts<'_>, Option<&str>)>,
         route_override: Option<&RouteOverride>,
     ) -> Result<Route, Failure> {
-        let destination = snapshot
-            .destinations
-            .get(&self.addr)
-            .unwrap_or(&self.destination);
+        let standing = self.opened.standing(snapshot);
         let facts = request.map(|(facts, _)| facts);
-        match &**destination {
+        match self.opened.target(snapshot, standing) {
             Destination::Service(name) => {
                 let called = (&**name, route_override);
                 self.to_service(snapshot, called, facts, |asks| asks.service())
@@ -167,9 +165,13 @@ impl Connection {
                 match host.and_then(|host| headless(pod, host)) {
                     Some(name) => {
                         let called = (name, route_override);
-                        self.to_service(snapshot, called, facts, |asks| asks.pod(pod))
+                        let may_call = may_call(pod, standing);
+                        self.to_service(snapshot, called, facts, |asks| asks.pod(pod, may_call))
                     }
-                    None => Ok(self.to_pod(pod)),
+                    None => {
+                        may_call(pod, standing)?;
+                        Ok(self.to_pod(pod))
+                    }
                 }
             }
             Destination::External | Destination::Refused { .. } => Err(Failure::not_sent(
@@ -301,13 +303,19 @@ impl RouteQuery<'_> {
     }
 
     /// To that pod of it, which the client chose, and it alone knows why. So what fails stays
-    /// there where no policy says otherwise.
-    fn pod(&self, pod: &PodTarget) -> Result<Route, Failure> {
+    /// there where no policy says otherwise. `may_call`: whether that pod may be called.
+    fn pod(&self, pod: &PodTarget, may_call: Result<(), Failure>) -> Result<Route, Failure> {
         let service = known_service(self.snapshot, self.name)?;
         let policy = self.policy(None);
         let endpoint = Arc::clone(&pod.endpoint);
         let choice = match call_policy::fails_over(policy.as_deref()) {
-            None => Choice::One(endpoint),
+            None => {
+                may_call?;
+                Choice::One(endpoint)
+            }
+            Some(_) if may_call.is_err() => {
+                Choice::Any(Among::of(self.snapshot, &service.endpoints))
+            }
             Some(fails_over) => Choice::Named {
                 endpoint,
                 among: Among::of(self.snapshot, &service.endpoints),

@@ -103,7 +103,9 @@ impl Outgoing {
         };
         match &endpoint.identity {
             Some(identity) => {
-                let peer = proxy.peers.mesh(endpoint.addr.ip(), identity);
+                let peer = proxy
+                    .peers
+                    .mesh(endpoint.addr.ip(), identity, &endpoint.pod_uid);
                 self.send_to_peer(&peer, endpoint.addr.port(), parts).await
             }
             None => {

@@ -253,7 +253,7 @@ mod tests {
 
     use super::*;
     use crate::endpoints::learned::Draw;
-    use crate::endpoints::registry::Registry;
+    use crate::endpoints::registry::{PodRef, Registry};
     use crate::http::context::OpenRequest;
     use crate::telemetry::Telemetry;
     use crate::telemetry::call::CallKind;
@@ -338,7 +338,7 @@ mod tests {
             (true, "14", (0, 0)),
         ] {
             let addr = ([10, 0, 0, 1], 80).into();
-            let endpoint = Registry::default().at(addr, None, "", false);
+            let endpoint = Registry::default().at(addr, None, PodRef::default(), false);
             let set = Arc::new(EndpointSet::default().with(vec![Arc::clone(&endpoint)]));
             let serving = Serving {
                 in_flight: endpoint.begin(),

@@ -103,7 +103,9 @@ pub(super) async fn open(
     let authority = Authority::try_from(endpoint.addr.to_string())
         .map_err(|error| Failure::not_sent(Reason::BadRequest, error.to_string()))?;
     let port = app_port(endpoint.addr.port())?;
-    let peer = proxy.peers.mesh(endpoint.addr.ip(), identity);
+    let peer = proxy
+        .peers
+        .mesh(endpoint.addr.ip(), identity, &endpoint.pod_uid);
     let answer = peer.open(&PeerRequest::Tcp { port, authority }).await?;
     let (head, coming) = answer.response.into_parts();
     if head.status != StatusCode::OK {

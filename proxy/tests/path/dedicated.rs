@@ -19,7 +19,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The dedicated connections of `client` to `server`.
 pub(super) fn dedicated(client: &Pod, server: &Pod) -> Arc<Dedicated> {
-    Arc::clone(&client.proxy.peers.mesh(server.ip, &id("api")).dedicated)
+    Arc::clone(
+        &client
+            .proxy
+            .peers
+            .mesh(server.ip, &id("api"), &Arc::default())
+            .dedicated,
+    )
 }
 
 /// Calls until a call was served by a dedicated connection.

@@ -309,7 +309,13 @@ async fn a_peer_with_another_identity_than_expected_gets_no_line() {
         "api",
         vec![endpoint(server.ip, port, Some("other"))],
     )]);
-    let dedicated = Arc::clone(&client.proxy.peers.mesh(server.ip, &id("other")).dedicated);
+    let dedicated = Arc::clone(
+        &client
+            .proxy
+            .peers
+            .mesh(server.ip, &id("other"), &Arc::default())
+            .dedicated,
+    );
     for _ in 0..10 {
         assert_eq!(get(client.call(vip()).await, "/", "").await.0, 503);
         tokio::time::sleep(Duration::from_millis(20)).await;

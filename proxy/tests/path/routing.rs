@@ -102,7 +102,10 @@ async fn what_opening_a_connection_took_is_not_held_against_the_endpoint() {
         .unwrap()
         .into_parts();
     let begun = Instant::now();
-    let peer = client.proxy.peers.mesh(server.ip, &id("api"));
+    let peer = client
+        .proxy
+        .peers
+        .mesh(server.ip, &id("api"), &Arc::default());
     let request = PeerRequest::Http {
         port: AppPort::new(port).unwrap(),
         speak: AppHttp::Http1,

@@ -56,3 +56,27 @@ fn what_takes_something_away_must_not_wait() {
     ));
     assert!(!must_not_wait(Some(&rule), Some(&rule)));
 }
+
+#[test]
+fn pod_that_leaves_its_address_must_not_wait() {
+    let at = |uid: &str| {
+        let endpoint = v1::Endpoint {
+            pod_uid: uid.to_owned(),
+            ..v1::Endpoint::default()
+        };
+        let target = v1::destination::Target::Pod(v1::PodTarget {
+            endpoint: Some(endpoint),
+            ..v1::PodTarget::default()
+        });
+        published(Content::Destination(v1::Destination {
+            target: Some(target),
+        }))
+    };
+    let external = published(Content::Destination(v1::Destination {
+        target: Some(v1::destination::Target::External(v1::External {})),
+    }));
+    assert!(must_not_wait(Some(&at("a")), Some(&at("b"))));
+    assert!(must_not_wait(Some(&at("a")), Some(&external)));
+    assert!(!must_not_wait(Some(&at("a")), Some(&at("a"))));
+    assert!(!must_not_wait(Some(&external), Some(&at("a"))));
+}

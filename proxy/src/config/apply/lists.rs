@@ -16,7 +16,7 @@ use crate::endpoints::endpoint::Endpoint;
 use crate::endpoints::learned::now;
 use crate::endpoints::local_info::LocalInfo;
 use crate::endpoints::location::Location;
-use crate::endpoints::registry::Registry;
+use crate::endpoints::registry::{PodRef, Registry};
 use crate::endpoints::set::EndpointSet;
 
 pub(super) fn port_of(field: &str, raw: u32) -> Result<u16, String> {
@@ -53,7 +53,11 @@ pub(super) fn endpoint_of(
         "" => String::new(),
         pod => format!("{}/{pod}", endpoint.namespace),
     };
-    let at = registry.at(addr, identity, &pod, endpoint.opaque);
+    let pod = PodRef {
+        name: &pod,
+        uid: &endpoint.pod_uid,
+    };
+    let at = registry.at(addr, identity, pod, endpoint.opaque);
     at.runs_at(Location::new(&endpoint.zone, &endpoint.node));
     Ok(at)
 }

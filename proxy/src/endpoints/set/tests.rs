@@ -14,7 +14,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use super::EndpointSet;
 use crate::endpoints::endpoint::{Endpoint, InFlight};
 use crate::endpoints::learned::{Draw, Fallback, Latency};
-use crate::endpoints::registry::Registry;
+use crate::endpoints::registry::{PodRef, Registry};
 
 mod near;
 mod probes;
@@ -22,7 +22,7 @@ mod probes;
 fn set(registry: &Registry, addrs: &[&str]) -> EndpointSet {
     let endpoints = addrs
         .iter()
-        .map(|addr| registry.at(addr.parse().unwrap(), None, "", false))
+        .map(|addr| registry.at(addr.parse().unwrap(), None, PodRef::default(), false))
         .collect();
     EndpointSet {
         endpoints,

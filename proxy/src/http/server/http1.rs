@@ -9,7 +9,6 @@ mod guarded;
 mod unread_head;
 mod write_observer;
 
-use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -33,7 +32,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::http::asked::Asked;
 use crate::http::body::Body;
 use crate::http::deadline::PreviousHop;
-use crate::http::refusal::{NotHandled, not_admitted};
+use crate::http::refusal::{NoAnswer, NotHandled, not_admitted};
 use crate::http::replay::KeptBody;
 use crate::http::server::http1::activity::{Busy, ConnectionUse};
 use crate::http::server::http1::guarded::{Guarded, guard};
@@ -280,13 +279,17 @@ async fn answered(
     old: bool,
     upgrade: bool,
     mut busy: Busy,
-) -> Result<Response<Guarded>, Infallible> {
+) -> Result<Response<Guarded>, WithoutAnswer> {
     if upgrade {
         // Gives the connection the time to become one that can.
         tokio::task::yield_now().await;
     }
     busy.proceed(upgrade);
     let mut answer = answer.await;
+    if answer.extensions().get::<NoAnswer>().is_some() {
+        busy.used.abort.set();
+        return Err(WithoutAnswer);
+    }
     if busy.used.is_last.load(Relaxed) && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         ends_connection(&mut answer);
     }
@@ -338,6 +341,11 @@ async fn send_refusal<I: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
+/// The connection ends in place of an answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection ends without an answer")]
+struct WithoutAnswer;
+
 enum Served<P> {
     Over(hyper::Result<()>),
     /// hyper could not read a head and would have answered with this status. What of
@@ -361,7 +369,7 @@ async fn run<I, S>(
 ) -> Served<Parts<TokioIo<WriteObserver<I>>, S>>
 where
     I: AsyncRead + AsyncWrite + MayAbort + Unpin + Send + 'static,
-    S: HttpService<Incoming, ResBody = Guarded, Error = Infallible>,
+    S: HttpService<Incoming, ResBody = Guarded, Error = WithoutAnswer>,
     S::Future: Send + 'static,
 {
     let mut tick = pin!(sleep(IDLE_AFTER));

@@ -77,9 +77,10 @@ impl Attempts<'_> {
         if !asks && !proxy.peers.any_suspect() {
             return None;
         }
+        let identity = endpoint.identity.as_ref()?;
         let peer = proxy
             .peers
-            .mesh(endpoint.addr.ip(), endpoint.identity.as_ref()?);
+            .mesh(endpoint.addr.ip(), identity, &endpoint.pod_uid);
         let moves = doubted && !self.route.choice.is_kept();
         let silent = asks && !peer.is_connected();
         (moves || silent || peer.is_suspect()).then_some(peer)
