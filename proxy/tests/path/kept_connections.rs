@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use http::Request;
@@ -11,9 +12,9 @@ use hyper::body::Bytes;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime::Runtime;
-use tokio::time::{sleep, timeout};
-use weft_proxy::{Budget, MESH_PORT};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use weft_proxy::Budget;
 use wire::v1::destination::Target;
 use wire::v1::{self, Enforcement, MtlsMode, Protocol};
 
@@ -27,11 +28,12 @@ use crate::support::{
 const SOON: Duration = Duration::from_secs(5);
 const GET: &[u8] = b"GET /a HTTP/1.1\r\nHost: api.shop\r\n\r\n";
 
-/// A pod that ends as pods do: all its sockets close at once.
+/// A pod that ends as pods do: all its sockets close at once, as it has a runtime of its own.
 struct Incarnation {
     app: App,
     ip: IpAddr,
-    runtime: Runtime,
+    stop: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
 }
 
 impl Incarnation {
@@ -50,13 +52,10 @@ impl Incarnation {
         addr: Option<SocketAddr>,
         uid: Option<&'static str>,
     ) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap();
         let authority = Arc::clone(authority);
-        let begun = runtime.spawn(async move {
+        let (begins, begun) = oneshot::channel();
+        let (stop, stopped) = oneshot::channel();
+        let life = async move {
             let mut at = addr.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
             if let Some(uid) = uid {
                 let life = Duration::from_secs(3600);
@@ -72,13 +71,23 @@ impl Incarnation {
                     Enforcement::Open,
                     MtlsMode::Permissive,
                 )]);
-                drop(bind(SocketAddr::new(pod.ip, MESH_PORT)).await);
                 pod.listen().await;
             }
-            (App::on(bind(at).await, OK), at.ip())
+            let app = App::on(TcpListener::bind(at).await.unwrap(), OK);
+            let _ = begins.send((app, at.ip()));
+            let _ = stopped.await;
+        };
+        let thread = std::thread::spawn(move || {
+            let mut runtime = tokio::runtime::Builder::new_current_thread();
+            runtime.enable_all().build().unwrap().block_on(life);
         });
         let (app, ip) = begun.await.unwrap();
-        Self { app, ip, runtime }
+        Self {
+            app,
+            ip,
+            stop,
+            thread,
+        }
     }
 
     fn addr(&self) -> SocketAddr {
@@ -88,22 +97,10 @@ impl Incarnation {
     /// Its address is free afterwards.
     fn end(self) -> SocketAddr {
         let addr = self.addr();
-        self.runtime.shutdown_background();
+        let _ = self.stop.send(());
+        self.thread.join().unwrap();
         addr
     }
-}
-
-/// The former owner of the address may take a moment to close its sockets.
-async fn bind(addr: SocketAddr) -> TcpListener {
-    let bound = async {
-        loop {
-            match TcpListener::bind(addr).await {
-                Ok(listener) => return listener,
-                Err(_) => sleep(Duration::from_millis(10)).await,
-            }
-        }
-    };
-    timeout(SOON, bound).await.unwrap()
 }
 
 /// What the controller says of an address: a pod of headless Service `api`, of account `api`

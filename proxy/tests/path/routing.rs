@@ -1,5 +1,6 @@
 //! Splits, endpoints and attempts, as the application sees them.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
