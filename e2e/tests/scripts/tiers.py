@@ -85,6 +85,9 @@ def test_dependency_that_compiles_twice_fails_the_run():
     with checkout() as made:
         status, output = made.run("make", "test", FAKE_BUILD="   Compiling tokio v1.53.0\n   Compiling e2e v0.1.0 (/x)")
         assert status != 0 and "with other features: tokio v1.53.0." in output, output
+        # The tests of one tier do not need all dependencies of the programs.
+        status, output = made.run("e2e/run", "mesh", FAKE_BUILD="   Compiling tokio v1.53.0")
+        assert status == 0, output
 
 
 def test_cluster_that_does_not_start_fails_its_tiers():
@@ -132,3 +135,12 @@ def test_image_build_fails_when_it_has_to_compile():
         # Without it, it goes on to pack the programs, which this checkout has none of.
         status, output = made.run("e2e/images/build")
         assert status != 0 and "cargo made no" in output, output
+
+
+def test_ci_run_ends_with_the_table_and_the_count():
+    with checkout() as made:
+        status, output = made.run(".ci/run")
+        assert status == 0 and output.splitlines()[-1] == "10 passed, 0 failed", output
+        assert "\nthe slowest tests:\n" in output, output
+        # Its cluster is gone afterwards.
+        assert made.read("calls").splitlines()[-1] == "down", made.read("calls")
