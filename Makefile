@@ -1,6 +1,7 @@
-# The commands people type. `make` alone prints them.
+# The commands people type. `make` alone prints them. A recipe that sets a variable says
+# `exec`, so that a signal to make reaches the program and no shell before it.
 .DEFAULT_GOAL := help
-.PHONY: breaks mutants proxy profile dashboard eyes attack-control bench-eyes bench-paired bench-resilience fuzz help cluster cluster-down cluster-smoke images check test conformance demo cli fmt lint deny proto bench bench-quick flame bench-control scale interop attack skew
+.PHONY: breaks mutants proxy profile dashboard eyes attack-control bench-eyes bench-paired bench-resilience fuzz help cluster cluster-down cluster-smoke images check test test-all conformance demo cli fmt lint deny proto bench bench-quick flame bench-control scale interop attack skew
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -15,7 +16,7 @@ cluster-smoke: ## prove that the cluster works, without any mesh in it
 	@e2e/cluster/smoke
 
 images: ## build and load Weft's images (PROFILE=release, IMAGES="proxy echo")
-	@PROFILE="$(PROFILE)" e2e/images/build $(IMAGES)
+	@PROFILE="$(PROFILE)" exec e2e/images/build $(IMAGES)
 
 demo: ## a cluster, the mesh, a small shop, and what the mesh sees
 	@e2e/demo/run
@@ -35,13 +36,16 @@ cli: ## the command `weft`, one static file, as target/cli/weft and as plugin of
 	@echo target/cli/weft
 
 dashboard: ## build the page of `weft dashboard`, use it in a real browser, draw its pictures
-	@WEFT_WRITE_GENERATED=1 e2e/run dashboard
+	@WEFT_WRITE_GENERATED=1 exec e2e/run dashboard
 
 check: lint deny ## format, lints, licences, pure and in-process tests
-	@e2e/run in-process
+	@e2e/run scripts in-process
 
-test: ## every ring of tests; leaves the cluster running
+test: ## what must hold before a change lands, 35 min; leaves the cluster running
 	@e2e/run
+
+test-all: ## every test, in parts; goes on where it was ended (PARTS="mesh alone" runs these again)
+	@e2e/run --all $(PARTS)
 
 conformance: ## the table of SMI conformance, with real Flagger and Argo Rollouts
 	@e2e/conformance/run
@@ -50,7 +54,7 @@ eyes: ## what the mesh tells of itself, held against a load, a real collector, P
 	@e2e/eyes/run
 
 skew: ## an older version and this one beside each other, by upgrade and rollback, 25 min for each (PREVIOUS="commits")
-	@PREVIOUS="$(PREVIOUS)" e2e/skew/run
+	@PREVIOUS="$(PREVIOUS)" exec e2e/skew/run
 
 fuzz: ## property tests with fresh seeds, 10 min (SECONDS=600)
 	@e2e/fuzz $(or $(SECONDS),600)
@@ -65,19 +69,19 @@ interop: ## clients and servers that we did not write, directly and through the 
 	@e2e/interop/run $(if $(ONLY),--only="$(ONLY)",--all --page $(CURDIR)/docs/interop.md)
 
 attack: ## hostile neighbours beside an honest load, an hour (MINUTES=60, or 1 for a trial; PREVIOUS=older weft-proxy as control)
-	@PREVIOUS="$(PREVIOUS)" PREVIOUS_COMMIT="$(PREVIOUS_COMMIT)" e2e/interop/run attack --minutes $(or $(MINUTES),60) --page $(CURDIR)/docs/attacks.md
+	@PREVIOUS="$(PREVIOUS)" PREVIOUS_COMMIT="$(PREVIOUS_COMMIT)" exec e2e/interop/run attack --minutes $(or $(MINUTES),60) --page $(CURDIR)/docs/attacks.md
 
 attack-control: ## the same against controller and injector, in the demo's cluster, 30 min
 	@e2e/interop/run control-plane --page $(CURDIR)/docs/attacks-control-plane.md
 
 bench: ## what the proxy costs beside Envoy, 28 min after the build (PREVIOUS=older weft-proxy)
-	@PREVIOUS="$(PREVIOUS)" bench/run full
+	@PREVIOUS="$(PREVIOUS)" exec bench/run full
 
 bench-quick: ## the same in 5 min, with fewer measures
-	@PREVIOUS="$(PREVIOUS)" bench/run quick
+	@PREVIOUS="$(PREVIOUS)" exec bench/run quick
 
 bench-paired: ## whether the proxy costs more than an older one, in turns, an hour; goes on where it was ended (PREVIOUS=older weft-proxy)
-	@PREVIOUS="$(PREVIOUS)" bench/run paired
+	@PREVIOUS="$(PREVIOUS)" exec bench/run paired
 
 bench-eyes: ## what it costs the proxy that single requests are traced and tapped, and go by policies, 39 min
 	@bench/run eyes

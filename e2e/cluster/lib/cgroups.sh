@@ -36,6 +36,8 @@ start() {
   shift
   (
     echo "$BASHPID" > "$CGROUP_MEMBERS/control/cgroup.procs"
+    # The cluster may be started at a low priority, beside tests; its daemons are not to keep it.
+    [ "$(nice)" = 0 ] || renice -n 0 -p "$BASHPID" >/dev/null || true
     exec setsid "$@"
   ) </dev/null >"$LOGS/$name.log" 2>&1 9>&- &
 }

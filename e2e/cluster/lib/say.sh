@@ -32,8 +32,10 @@ with_pulse() {
   shift
   (
     # A pulse that outlives a killed script would hold its caller's pipe open.
-    while sleep 10 && kill -0 $$ 2>/dev/null; do say "  still $text"; done
-  ) 9>&- </dev/null >/dev/null &
+    # It waits by `read`, since a `sleep` would outlive it.
+    exec 7<> <(:)
+    while ! read -rt 10 -u 7 && kill -0 $$ 2>/dev/null; do say "  still $text"; done
+  ) 8>&- 9>&- </dev/null >/dev/null &
   pulse=$!
   (set -e; "$@")
   status=$?

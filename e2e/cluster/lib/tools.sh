@@ -81,7 +81,14 @@ tool() {
   shift 3
   cached=$TOOLS_CACHE/$module-$(tool_hash "$module" "$package" "$ldflags")
   if [ ! -x "$cached/$module" ]; then
-    step "building $module from source" build_tool "$module" "$package" "$ldflags" "$cached"
+    mkdir -p "$TOOLS_CACHE"
+    # Two scripts may want the same program at once, as the cluster and the tier prometheus
+    # do with helm. The second one waits, and then finds it.
+    (
+      flock 8
+      [ -x "$cached/$module" ] ||
+        step "building $module from source" build_tool "$module" "$package" "$ldflags" "$cached"
+    ) 8>"$cached.lock" || exit 1
   fi
   mkdir -p "$TOOLS_BIN"
   for name in "$@"; do
