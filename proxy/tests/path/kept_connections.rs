@@ -21,7 +21,8 @@ use wire::v1::{self, Enforcement, MtlsMode, Protocol};
 use super::answers::{App, OK};
 use super::switching::{WEBSOCKET, accept_upgrade, head};
 use crate::support::{
-    Authority, Pod, endpoint, endpoints, external, get, id, resource, service, vip, workload,
+    Authority, Pod, endpoint, endpoints, external, get, http_app, id, resource, service, vip,
+    workload,
 };
 
 /// Within this a change is felt.
@@ -217,8 +218,13 @@ async fn idle_connection_to_gone_pod_is_closed() {
 
 #[tokio::test]
 async fn http2_connection_to_gone_pod_goes_away() {
-    let (_, client, server) = scene(Protocol::Http2).await;
-    let stream = client.call(server.addr()).await;
+    let authority = Authority::new();
+    let client = Pod::new(&authority, "web").await;
+    let server = Pod::of_uid(&authority, "api", "uid-1").await;
+    let (port, _) = http_app(&server, "api").await;
+    let addr = SocketAddr::new(server.ip, port);
+    client.set(vec![pod_at(addr, Some("api"), "uid-1", Protocol::Http2)]);
+    let stream = client.call(addr).await;
     let io = TokioIo::new(stream);
     let (mut sender, connection) =
         hyper::client::conn::http2::handshake::<_, _, Empty<Bytes>>(TokioExecutor::new(), io)
@@ -232,7 +238,6 @@ async fn http2_connection_to_gone_pod_goes_away() {
     let answer = sender.send_request(request()).await.unwrap();
     assert_eq!(answer.status(), 200);
     drop(answer);
-    let addr = server.end();
     client.set(vec![external(addr)]);
     let ended = timeout(SOON, connection).await;
     assert!(matches!(ended, Ok(Ok(Ok(())))), "{ended:?}");
