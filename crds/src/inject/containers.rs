@@ -50,7 +50,14 @@ pub(super) fn add(
     spec.insert("initContainers".into(), init.into());
 
     where_the_proxy_runs(spec);
-    let mut wrapped = json!({ "volumes": take_list(spec, "volumes") });
+    let mut volumes = take_list(spec, "volumes");
+    for volume in volumes.iter_mut().filter_map(Value::as_object_mut) {
+        // Earlier versions had an emptyDir there, and a volume has one source.
+        if volume.get("name").and_then(Value::as_str) == Some(NO_API_TOKEN_VOLUME) {
+            volume.remove("emptyDir");
+        }
+    }
+    let mut wrapped = json!({ "volumes": volumes });
     overlay(&mut wrapped, json!({ "volumes": volumes() }));
     spec.insert("volumes".into(), wrapped["volumes"].take());
 }
@@ -289,6 +296,11 @@ fn volumes() -> Value {
             "name": TRUST_BUNDLE,
             "configMap": { "name": TRUST_BUNDLE, "defaultMode": 0o644, "optional": false },
         },
-        { "name": NO_API_TOKEN_VOLUME, "emptyDir": {} },
+        {
+            // Not an emptyDir: that counts as local storage, for which `kubectl drain`
+            // refuses the pod and the cluster autoscaler keeps its node.
+            "name": NO_API_TOKEN_VOLUME,
+            "projected": { "defaultMode": 0o644, "sources": [] },
+        },
     ])
 }
