@@ -56,7 +56,9 @@ fn drain_takes_a_meshed_pod_whose_proxy_sees_no_token() -> Outcome {
     let hash = hash.as_str().context("the pod must have its hash")?;
     let selector = format!("--pod-selector=pod-template-hash={hash}");
     let drain = ["drain", node, "--dry-run=client", "--ignore-daemonsets"];
-    let answer = ns.cluster.kubectl(&[&drain[..], &[selector.as_str()]].concat())?;
+    let answer = ns
+        .cluster
+        .kubectl(&[&drain[..], &[selector.as_str()]].concat())?;
     assert!(answer.contains("drained"), "{answer}");
     Ok(())
 }
