@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use super::{
     Settings,
     earlier::{HOOKS_ENV, Handlers, PROBES_ENV},
+    guaranteed,
     merge::overlay,
     overrides::Overrides,
     placement, pod,
@@ -39,6 +40,8 @@ pub(super) fn add(
             .iter()
             .find(|old| pod::name(old) == pod::name(&ours));
         let mut container = found.map_or_else(|| json!({}), kept);
+        let limits = [&overrides.cpu_limit, &overrides.memory_limit];
+        guaranteed::release(&mut container, limits.map(Option::as_deref));
         overlay(&mut container, ours);
         container
     };

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
+mod guaranteed;
 mod handlers;
 mod nodes;
 mod pod_resources;
@@ -23,6 +24,8 @@ fn settings() -> Settings {
         trust_domain: "cluster.local".into(),
         version: "0.1.0".into(),
         compatibility_series: String::new(),
+        guaranteed_cpu: Settings::GUARANTEED_CPU.into(),
+        guaranteed_memory: Settings::GUARANTEED_MEMORY.into(),
     }
 }
 
