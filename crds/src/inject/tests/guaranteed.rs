@@ -3,7 +3,10 @@
 use super::*;
 
 fn resources(requests: Value, limits: Value) -> Value {
-    json!({ "resources": { "requests": requests, "limits": limits } })
+    let mut container = json!({});
+    container["resources"]["requests"] = requests;
+    container["resources"]["limits"] = limits;
+    container
 }
 
 /// A container of a pod that is Guaranteed, as people write it.
