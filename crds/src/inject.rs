@@ -14,6 +14,7 @@ mod containers;
 mod dns;
 mod drain;
 mod earlier;
+mod guaranteed;
 mod handlers;
 mod merge;
 mod overrides;
@@ -117,7 +118,7 @@ pub fn inject(
             warning: Some(warning),
         });
     }
-    let overrides = Overrides::read(pod, namespace)?;
+    let overrides = Overrides::read(pod, namespace, settings)?;
     let earlier = Earlier::read(spec)?;
     checks::check(spec, &earlier)?;
     placement::check(spec)?;

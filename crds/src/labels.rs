@@ -45,6 +45,9 @@ pub const PROXY_CPU_LIMIT: &str = "weft.dev/proxy-cpu-limit";
 pub const PROXY_MEMORY_REQUEST: &str = "weft.dev/proxy-memory-request";
 /// Annotation on a pod or namespace: most memory that the proxy may use.
 pub const PROXY_MEMORY_LIMIT: &str = "weft.dev/proxy-memory-limit";
+/// Annotation on a pod or namespace: [`DISABLED`] where a pod that is Guaranteed may become
+/// Burstable by its proxy; [`ENABLED`], as without it, where it stays Guaranteed.
+pub const PROXY_GUARANTEED: &str = "weft.dev/proxy-guaranteed";
 /// Annotation on a pod or namespace: what the proxy logs.
 pub const LOG_LEVEL: &str = "weft.dev/log-level";
 /// Annotation on a pod or namespace: which requests the proxy writes down.
@@ -211,7 +214,7 @@ pub fn parse_routes(text: &str) -> Result<Vec<&str>, BadValue> {
     }
 }
 
-/// [`INJECT`]: true for [`ENABLED`], false for [`DISABLED`].
+/// [`INJECT`] and [`PROXY_GUARANTEED`]: true for [`ENABLED`], false for [`DISABLED`].
 pub fn parse_inject(text: &str) -> Result<bool, BadValue> {
     match text {
         ENABLED => Ok(true),

@@ -113,6 +113,7 @@ const ALL: &[OwnName] = &[
     asked(labels::PROXY_CPU_LIMIT, PODS),
     asked(labels::PROXY_MEMORY_REQUEST, PODS),
     asked(labels::PROXY_MEMORY_LIMIT, PODS),
+    asked(labels::PROXY_GUARANTEED, PODS),
     asked(labels::LOG_LEVEL, PODS),
     asked(labels::ACCESS_LOG, PODS),
     asked(labels::TRACE_SAMPLING, PODS),

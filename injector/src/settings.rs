@@ -1,6 +1,7 @@
 //! What the injector is told by its environment.
 
 use crds::inject;
+use crds::labels::parse_quantity;
 use runtime::env::{BadEnv, EnvReader};
 
 /// Everything that differs between installations.
@@ -37,6 +38,20 @@ impl Settings {
         let cluster_domain = env.or("WEFT_CLUSTER_DOMAIN", "cluster.local".to_owned());
         let version = env.or("WEFT_VERSION", env!("CARGO_PKG_VERSION").to_owned());
         let compatibility_series = env.or("WEFT_COMPATIBILITY_SERIES", String::new());
+        let guaranteed = [
+            ("WEFT_GUARANTEED_CPU", inject::Settings::GUARANTEED_CPU),
+            (
+                "WEFT_GUARANTEED_MEMORY",
+                inject::Settings::GUARANTEED_MEMORY,
+            ),
+        ];
+        let [guaranteed_cpu, guaranteed_memory] = guaranteed.map(|(name, default)| {
+            let amount = env.or(name, default.to_owned());
+            if let Err(bad) = parse_quantity(&amount) {
+                env.mistake(name, bad.to_string());
+            }
+            amount
+        });
         let log = env.or("WEFT_LOG", "info".to_owned());
         env.finish_with(|| {
             let namespace = namespace?;
@@ -52,6 +67,8 @@ impl Settings {
                     trust_domain,
                     version,
                     compatibility_series,
+                    guaranteed_cpu,
+                    guaranteed_memory,
                 },
                 namespace,
             })

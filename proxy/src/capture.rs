@@ -13,6 +13,7 @@ use std::process::ExitCode;
 
 use runtime::env::EnvReader;
 
+use crate::capture::rules::Forwarded;
 use crate::capture::settings::{BadArguments, Settings, Then, known_service};
 
 pub(crate) mod check;
@@ -39,15 +40,25 @@ pub(crate) fn run(
     arguments: impl IntoIterator<Item = String>,
 ) -> Result<Vec<check::CheckOutcome>, CaptureError> {
     let settings = Settings::from_arguments(arguments)?;
-    if settings.then != Then::CheckOnly {
-        nftables::replace(&rules::plan(&settings))?;
+    let mut outcomes = Vec::new();
+    if settings.then != Then::CheckOnly && write(&settings)? == Forwarded::Redirected {
+        outcomes.push(check::CheckOutcome::ForwardedToo);
     }
-    match settings.then {
-        Then::Write => Ok(Vec::new()),
-        Then::WriteAndCheck | Then::CheckOnly => {
-            let service = known_service(EnvReader::from_env());
-            Ok(check::check(&settings, service)?)
-        }
+    if settings.then != Then::Write {
+        let service = known_service(EnvReader::from_env());
+        outcomes.extend(check::check(&settings, service)?);
+    }
+    Ok(outcomes)
+}
+
+/// Writes the rules, without the one for forwarded packets where the kernel lacks what it
+/// needs. That one only exempts, so without it nothing gets around the proxy.
+fn write(settings: &Settings) -> Result<Forwarded, nftables::WriteError> {
+    let written =
+        |forwarded| nftables::replace(&rules::plan(settings, forwarded)).map(|()| forwarded);
+    match written(Forwarded::Pass) {
+        Err(nftables::WriteError::Unsupported { .. }) => written(Forwarded::Redirected),
+        result => result,
     }
 }
 

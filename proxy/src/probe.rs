@@ -11,7 +11,7 @@
 //! askers of one probe share one run of it: asking often neither loads the
 //! application nor keeps the kubelet waiting.
 //!
-//! Imports nothing of this crate.
+//! Imports a type of stream from `http`, and nothing else of this crate.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -148,6 +148,28 @@ fn the_proxys_own_ports_are_reached_directly_and_have_no_original_destination() 
 }
 
 #[test]
+fn forwarded_packets_pass_and_the_pods_own_are_redirected() {
+    let (testbed, behind) = Testbed::forwarding("forward");
+    let peer = testbed.peer();
+    for to in ["10.78.0.2:8080", "[fd78::2]:8080"] {
+        assert_eq!(peer.connect(Who::App, to).name, "behind", "{to}");
+    }
+    for to in ["10.77.0.1:8000", "[fd77::1]:8000"] {
+        assert_eq!(behind.connect(Who::App, to).name, "peer", "{to}");
+    }
+    // No address of the pod is a way around, at whichever device it arrives.
+    for to in ["10.77.0.2:8080", "10.78.0.1:8080", "[fd77::2]:8080"] {
+        for from in [peer, &behind] {
+            assert_eq!(from.connect(Who::App, to).name, "inbound", "{to}");
+        }
+    }
+    let link_local = format!("[fe80::77%{}]:8080", peer.index("eth0"));
+    for to in ["10.79.0.5:8080", "[fd79::5]:8080", link_local.as_str()] {
+        assert_eq!(peer.connect(Who::App, to).name, "inbound", "{to}");
+    }
+}
+
+#[test]
 fn skipped_ports_and_nets_are_left_alone() {
     let testbed = Testbed::captured(
         "skip",

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use super::{
     Settings,
     earlier::{HOOKS_ENV, Handlers, PROBES_ENV},
+    guaranteed,
     merge::overlay,
     overrides::Overrides,
     placement, pod,
@@ -39,6 +40,8 @@ pub(super) fn add(
             .iter()
             .find(|old| pod::name(old) == pod::name(&ours));
         let mut container = found.map_or_else(|| json!({}), kept);
+        let limits = [&overrides.cpu_limit, &overrides.memory_limit];
+        guaranteed::release(&mut container, limits.map(Option::as_deref));
         overlay(&mut container, ours);
         container
     };
@@ -50,7 +53,14 @@ pub(super) fn add(
     spec.insert("initContainers".into(), init.into());
 
     where_the_proxy_runs(spec);
-    let mut wrapped = json!({ "volumes": take_list(spec, "volumes") });
+    let mut volumes = take_list(spec, "volumes");
+    for volume in volumes.iter_mut().filter_map(Value::as_object_mut) {
+        // Earlier versions had an emptyDir there, and a volume has one source.
+        if volume.get("name").and_then(Value::as_str) == Some(NO_API_TOKEN_VOLUME) {
+            volume.remove("emptyDir");
+        }
+    }
+    let mut wrapped = json!({ "volumes": volumes });
     overlay(&mut wrapped, json!({ "volumes": volumes() }));
     spec.insert("volumes".into(), wrapped["volumes"].take());
 }
@@ -289,6 +299,11 @@ fn volumes() -> Value {
             "name": TRUST_BUNDLE,
             "configMap": { "name": TRUST_BUNDLE, "defaultMode": 0o644, "optional": false },
         },
-        { "name": NO_API_TOKEN_VOLUME, "emptyDir": {} },
+        {
+            // Not an emptyDir: that counts as local storage, for which `kubectl drain`
+            // refuses the pod and the cluster autoscaler keeps its node.
+            "name": NO_API_TOKEN_VOLUME,
+            "projected": { "defaultMode": 0o644, "sources": [] },
+        },
     ])
 }

@@ -36,6 +36,8 @@ fn overlay_member(member: &str, base: &mut Value, ours: Value) {
                 None => *base = ours,
             }
         }
+        // The API server stores an empty list as none.
+        (Value::Null, Value::Array(ours)) if ours.is_empty() => {}
         (base, ours) if same_quantity(member, base, &ours) => {}
         (base, ours) => *base = ours,
     }

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::{Namespace, Refusal};
-use crate::labels::{self, BadValue};
+use super::{Namespace, Refusal, Settings, guaranteed};
+use crate::labels::{self, BadValue, quantity_in_milli};
 
 /// Read once, checked, with defaults filled in.
 #[derive(Clone, Debug)]
@@ -26,9 +26,26 @@ const CPU_REQUEST: &str = "10m";
 const MEMORY_REQUEST: &str = "20Mi";
 
 impl Overrides {
-    pub(super) fn read(pod: &Value, namespace: &Namespace) -> Result<Self, Refusal> {
+    pub(super) fn read(
+        pod: &Value,
+        namespace: &Namespace,
+        settings: &Settings,
+    ) -> Result<Self, Refusal> {
         let read = OverrideReader { pod, namespace };
         let same = |text: &str| text.to_owned();
+        let stays = read.value(labels::PROXY_GUARANTEED, labels::parse_inject)?;
+        let is_guaranteed = stays.unwrap_or(true) && guaranteed::is_guaranteed(&pod["spec"]);
+        let least = |amount| is_guaranteed.then_some(amount);
+        let (cpu_request, cpu_limit) = read.amounts(
+            [labels::PROXY_CPU_REQUEST, labels::PROXY_CPU_LIMIT],
+            CPU_REQUEST,
+            least(settings.guaranteed_cpu.as_str()),
+        )?;
+        let (memory_request, memory_limit) = read.amounts(
+            [labels::PROXY_MEMORY_REQUEST, labels::PROXY_MEMORY_LIMIT],
+            MEMORY_REQUEST,
+            least(settings.guaranteed_memory.as_str()),
+        )?;
         Ok(Self {
             skip_inbound_ports: read
                 .value(labels::SKIP_INBOUND_PORTS, |text| {
@@ -45,22 +62,10 @@ impl Overrides {
                     labels::parse_cidrs(text).map(|_| same(text))
                 })?
                 .unwrap_or_default(),
-            cpu_request: read
-                .value(labels::PROXY_CPU_REQUEST, |text| {
-                    labels::parse_quantity(text).map(same)
-                })?
-                .unwrap_or_else(|| CPU_REQUEST.to_owned()),
-            memory_request: read
-                .value(labels::PROXY_MEMORY_REQUEST, |text| {
-                    labels::parse_quantity(text).map(same)
-                })?
-                .unwrap_or_else(|| MEMORY_REQUEST.to_owned()),
-            cpu_limit: read.value(labels::PROXY_CPU_LIMIT, |text| {
-                labels::parse_quantity(text).map(same)
-            })?,
-            memory_limit: read.value(labels::PROXY_MEMORY_LIMIT, |text| {
-                labels::parse_quantity(text).map(same)
-            })?,
+            cpu_request,
+            memory_request,
+            cpu_limit,
+            memory_limit,
             log_level: read
                 .value(labels::LOG_LEVEL, |text| {
                     labels::parse_log_level(text).map(same)
@@ -91,6 +96,27 @@ struct OverrideReader<'a> {
 }
 
 impl OverrideReader<'_> {
+    /// Request and limit of a resource, by the annotations of these names. They are one
+    /// amount, `least` where no annotation asks for more, in a pod that is Guaranteed.
+    fn amounts(
+        &self,
+        [request, limit]: [&str; 2],
+        default: &str,
+        least: Option<&str>,
+    ) -> Result<(String, Option<String>), Refusal> {
+        let quantity =
+            |name| self.value(name, |text| labels::parse_quantity(text).map(str::to_owned));
+        let (request, limit) = (quantity(request)?, quantity(limit)?);
+        let Some(least) = least else {
+            return Ok((request.unwrap_or_else(|| default.to_owned()), limit));
+        };
+        let both = limit.unwrap_or_else(|| match request {
+            Some(request) if quantity_in_milli(&request) > quantity_in_milli(least) => request,
+            _ => least.to_owned(),
+        });
+        Ok((both.clone(), Some(both)))
+    }
+
     /// The pod's annotation, else the namespace's, checked by `parse`.
     fn value<T>(
         &self,

@@ -3,6 +3,7 @@
 use policy::well_known::PROXY_PORTS;
 use serde_json::{Map, Value};
 
+use crate::labels::quantity_in_milli;
 use crate::objects::{CAPTURE_CONTAINER, PROXY_CONTAINER};
 
 /// An init container with one of Weft's two names.
@@ -42,4 +43,15 @@ pub(super) fn object<'a>(
         *member = Value::Object(Map::new());
     }
     member.as_object_mut()
+}
+
+/// An amount as it stands in JSON, in thousandths; None where it cannot be read.
+pub(super) fn in_milli(amount: &Value) -> Option<i128> {
+    match amount {
+        Value::String(text) if text == "0" => Some(0),
+        Value::String(text) => quantity_in_milli(text),
+        Value::Number(number) if number.as_u64() == Some(0) => Some(0),
+        Value::Number(number) => quantity_in_milli(&number.to_string()),
+        _ => None,
+    }
 }

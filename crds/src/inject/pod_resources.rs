@@ -7,7 +7,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::overrides::Overrides;
+use super::{overrides::Overrides, pod::in_milli};
 use crate::labels::quantity_in_milli;
 
 /// Env variable of the proxy that holds what was added. Only injection reads it.
@@ -81,16 +81,6 @@ fn shift(
         amounts.insert(resource.to_owned(), written(resource, wanted).into());
     }
     true
-}
-
-fn in_milli(amount: &Value) -> Option<i128> {
-    match amount {
-        Value::String(text) if text == "0" => Some(0),
-        Value::String(text) => quantity_in_milli(text),
-        Value::Number(number) if number.as_u64() == Some(0) => Some(0),
-        Value::Number(number) => quantity_in_milli(&number.to_string()),
-        _ => None,
-    }
 }
 
 /// As people write such an amount.

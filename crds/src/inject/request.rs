@@ -21,6 +21,19 @@ pub struct Settings {
     /// Other meshes whose names the proxy's series get too, `linkerd,osm`; empty
     /// for none, and then the pod's workload is not written down either.
     pub compatibility_series: String,
+    /// CPU that the proxy asks for, and may use, in a pod that is Guaranteed.
+    pub guaranteed_cpu: String,
+    /// The same of memory.
+    pub guaranteed_memory: String,
+}
+
+impl Settings {
+    /// `guaranteed_cpu` where an installation names none. The request of other pods' proxies
+    /// would hold up calls if it were a limit.
+    pub const GUARANTEED_CPU: &str = "200m";
+    /// `guaranteed_memory` where an installation names none: twice what the bounds of a
+    /// proxy are made for.
+    pub const GUARANTEED_MEMORY: &str = "128Mi";
 }
 
 /// What matters of the pod's namespace.

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
+mod guaranteed;
 mod handlers;
 mod nodes;
 mod pod_resources;
@@ -23,6 +24,8 @@ fn settings() -> Settings {
         trust_domain: "cluster.local".into(),
         version: "0.1.0".into(),
         compatibility_series: String::new(),
+        guaranteed_cpu: Settings::GUARANTEED_CPU.into(),
+        guaranteed_memory: Settings::GUARANTEED_MEMORY.into(),
     }
 }
 
@@ -173,7 +176,8 @@ fn nothing_of_the_applications_is_mounted_into_the_proxys_containers() {
         assert!(empty.len() == 1, "container {index} mounts {mounts}");
         let volumes = pod["spec"]["volumes"].as_array().unwrap();
         let volume = volumes.iter().find(|v| v["name"] == empty[0]["name"]);
-        assert_eq!(volume.unwrap()["emptyDir"], json!({}));
+        let empty = json!({ "defaultMode": 0o644, "sources": [] });
+        assert_eq!(volume.unwrap()["projected"], empty);
     }
     let clean = pod.clone();
     // What another webhook, or the user, puts into them later goes again.
@@ -189,6 +193,40 @@ fn nothing_of_the_applications_is_mounted_into_the_proxys_containers() {
         }
     }
     assert_eq!(injected(&pod).pod, clean);
+}
+
+/// `kubectl drain` and the cluster autoscaler refuse a pod for each of these.
+#[test]
+fn no_volume_of_the_proxy_is_local_storage() {
+    let pod = injected(&one_container(json!({}))).pod;
+    let volumes = pod["spec"]["volumes"].as_array().unwrap();
+    assert_eq!(volumes.len(), 3);
+    for volume in volumes {
+        for local in ["emptyDir", "hostPath"] {
+            assert_eq!(volume.get(local), None, "{volume}");
+        }
+    }
+}
+
+fn no_token_volume(pod: &mut Value) -> &mut Value {
+    let volumes = pod["spec"]["volumes"].as_array_mut().unwrap();
+    let mut named = volumes.iter_mut();
+    named.find(|v| v["name"] == "weft-no-api-token").unwrap()
+}
+
+#[test]
+fn volume_of_an_earlier_version_gets_its_new_source_alone() {
+    let right = injected(&one_container(json!({}))).pod;
+    let mut earlier = right.clone();
+    *no_token_volume(&mut earlier) = json!({ "name": "weft-no-api-token", "emptyDir": {} });
+    assert_eq!(injected(&earlier).pod, right);
+}
+
+#[test]
+fn empty_list_that_the_api_server_stored_as_none_is_no_difference() {
+    let mut stored = injected(&one_container(json!({}))).pod;
+    no_token_volume(&mut stored)["projected"]["sources"] = Value::Null;
+    assert_eq!(injected(&stored).patch, Patch(vec![]));
 }
 
 #[test]

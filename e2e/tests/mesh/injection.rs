@@ -36,6 +36,34 @@ fn pod_in_a_labelled_namespace_starts_behind_capture_and_proxy() -> Outcome {
 }
 
 #[test]
+fn drain_takes_a_meshed_pod_whose_proxy_sees_no_token() -> Outcome {
+    let ns = Namespace::meshed("drain")?;
+    ns.run(&["web"])?;
+    let pod = ns.pod("web")?.object;
+    let containers = pod["spec"]["initContainers"].as_array();
+    for container in containers.context("init containers must be a list")? {
+        let mounts = container["volumeMounts"].as_array();
+        let mounts = mounts.context("mounts must be a list")?.iter();
+        let folder = "/var/run/secrets/kubernetes.io/serviceaccount";
+        let there: Vec<_> = mounts.filter(|m| m["mountPath"] == folder).collect();
+        let names: Vec<_> = there.iter().map(|mount| &mount["name"]).collect();
+        assert_eq!(names, ["weft-no-api-token"], "{container}");
+    }
+    // A dry run looks for local storage as well. The template's hash keeps it to this pod.
+    let node = pod["spec"]["nodeName"].as_str();
+    let node = node.context("the pod must have a node")?;
+    let hash = &pod["metadata"]["labels"]["pod-template-hash"];
+    let hash = hash.as_str().context("the pod must have its hash")?;
+    let selector = format!("--pod-selector=pod-template-hash={hash}");
+    let drain = ["drain", node, "--dry-run=client", "--ignore-daemonsets"];
+    let answer = ns
+        .cluster
+        .kubectl(&[&drain[..], &[selector.as_str()]].concat())?;
+    assert!(answer.contains("drained"), "{answer}");
+    Ok(())
+}
+
+#[test]
 fn label_of_the_pod_wins_over_that_of_the_namespace() -> Outcome {
     let meshed = Namespace::meshed("opt-out")?;
     let plain = Namespace::unmeshed("opt-in")?;

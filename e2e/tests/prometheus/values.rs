@@ -27,6 +27,8 @@ fn values_that_nothing_can_use_are_refused_by_the_schema() -> Outcome {
         ("networkPolicy.apiServers={10.0.0/8}", "apiServers"),
         ("networkPolicy.apiServers={fd00::/129}", "apiServers"),
         ("networkPolicy.apiServers={1::2::3/64}", "apiServers"),
+        ("proxy.guaranteed.cpu=199m", "cpu"),
+        ("proxy.guaranteed.memory=127Mi", "memory"),
         ("tracing.endpoint=http://x:99999", "endpoint"),
         ("tracing.endpoint=http://x:65536", "endpoint"),
         ("tracing.endpoint=http://x:0", "endpoint"),
@@ -58,6 +60,9 @@ fn values_at_the_edge_of_what_is_legal_are_taken() -> Outcome {
         "controller.resources.limits.cpu=0",
         "networkPolicy.apiServers={0.0.0.0/0,255.255.255.255/32}",
         "networkPolicy.apiServers={::/0,fd00::1/128,1:2:3:4:5:6:7:8/64}",
+        "proxy.guaranteed.cpu=200m",
+        "proxy.guaranteed.cpu=1",
+        "proxy.guaranteed.memory=1Gi",
         "tracing.endpoint=http://x:1",
         "tracing.endpoint=http://[fd00::9]:65535/v1/traces",
     ] {

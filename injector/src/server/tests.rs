@@ -59,6 +59,8 @@ impl Harness {
             trust_domain: "cluster.local".into(),
             version: "1".into(),
             compatibility_series: String::new(),
+            guaranteed_cpu: inject::Settings::GUARANTEED_CPU.into(),
+            guaranteed_memory: inject::Settings::GUARANTEED_MEMORY.into(),
         };
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);

@@ -21,7 +21,7 @@ const WITHIN: Duration = Duration::from_secs(5);
 /// How often an arrival is looked for, once the connection stands.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// What was found for one address family.
+/// What was found, mostly for one address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CheckOutcome {
     /// A connection to this address arrived at the proxy's port.
@@ -30,6 +30,8 @@ pub(crate) enum CheckOutcome {
     NoRoute { family: &'static str },
     /// The skip lists leave nothing to redirect.
     Skipped { family: &'static str },
+    /// The kernel cannot tell packets that the pod forwards from those for the pod.
+    ForwardedToo,
 }
 
 impl fmt::Display for CheckOutcome {
@@ -42,6 +44,10 @@ impl fmt::Display for CheckOutcome {
             Self::Skipped { family } => {
                 write!(f, "{family}: not proven, the skip lists cover everything")
             }
+            Self::ForwardedToo => f.write_str(
+                "packets that this pod forwards are redirected too: the kernel lacks the module \
+                 nft_fib_inet",
+            ),
         }
     }
 }

@@ -309,6 +309,9 @@ const AT_LEAST: u32 = 5;
 /// The kernel gives this index to the loopback of every network namespace.
 const LOOPBACK: u32 = 1;
 
+/// What routing calls an address of this namespace (`RTN_LOCAL`).
+const LOCAL: u32 = 2;
+
 fn matching(condition: Match) -> Attributes {
     let tcp = [6];
     match condition {
@@ -319,6 +322,7 @@ fn matching(condition: Match) -> Attributes {
         Match::ToLoopback => {
             meta(OUTPUT_INTERFACE).append(&compare(EQUAL, &LOOPBACK.to_ne_bytes()))
         }
+        Match::NotForUs => destination_type().append(&compare(NOT_EQUAL, &LOCAL.to_ne_bytes())),
         Match::Uid(uid) => meta(SOCKET_UID).append(&compare(EQUAL, &uid.to_ne_bytes())),
         Match::Gid(gid) => meta(SOCKET_GID).append(&compare(EQUAL, &gid.to_ne_bytes())),
         Match::PortBetween(first, last) => payload(TRANSPORT_HEADER, 2, 2)
@@ -389,6 +393,17 @@ fn meta(fact: u32) -> Attributes {
         "meta",
         Attributes::default().number(1, REGISTER).number(2, fact),
     )
+}
+
+/// What routing says of the destination, of whichever interface it is.
+fn destination_type() -> Attributes {
+    const TYPE_OF_ADDRESS: u32 = 3;
+    const BY_DESTINATION: u32 = 1 << 1;
+    let load = Attributes::default()
+        .number(1, REGISTER)
+        .number(2, TYPE_OF_ADDRESS)
+        .number(3, BY_DESTINATION);
+    expression("fib", load)
 }
 
 fn payload(base: u32, offset: u32, length: u32) -> Attributes {

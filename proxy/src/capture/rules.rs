@@ -9,6 +9,12 @@
 //!
 //! Traffic over loopback is the pod talking to itself and stays direct, also
 //! when the application uses the pod's own address.
+//!
+//! Packets that the pod only forwards, for a VPN or a container inside the
+//! container, are no calls to this pod and pass. The kernel's routing
+//! decides which these are, by the table of the namespace's own addresses: of
+//! each interface, link-local ones and routes of type `local` included. So a
+//! neighbour that sends to another address of the pod is redirected as before.
 
 use ipnet::IpNet;
 use policy::protocol::PortRange;
@@ -44,6 +50,8 @@ pub(crate) enum Match {
     NotTcp,
     FromLoopback,
     ToLoopback,
+    /// To no address of this namespace: the kernel forwards it, or drops it.
+    NotForUs,
     Uid(u32),
     Gid(u32),
     /// Inclusive at both ends.
@@ -59,9 +67,17 @@ pub(crate) enum PacketVerdict {
     Redirect(u16),
 }
 
+/// What becomes of packets that the pod forwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Forwarded {
+    Pass,
+    /// For a kernel that cannot tell them from those for the pod.
+    Redirected,
+}
+
 /// All chains of the table. Pure, so that tests can read it.
 #[must_use]
-pub(crate) fn plan(settings: &Settings) -> Vec<Chain> {
+pub(crate) fn plan(settings: &Settings, forwarded: Forwarded) -> Vec<Chain> {
     let output = [
         rule([Match::NotTcp], PacketVerdict::Return),
         rule([Match::ToLoopback], PacketVerdict::Return),
@@ -79,11 +95,16 @@ pub(crate) fn plan(settings: &Settings) -> Vec<Chain> {
     .chain([rule([], PacketVerdict::Redirect(OUTBOUND_PORT))])
     .collect();
 
+    let passing = match forwarded {
+        Forwarded::Pass => Some(rule([Match::NotForUs], PacketVerdict::Return)),
+        Forwarded::Redirected => None,
+    };
     let prerouting = [
         rule([Match::NotTcp], PacketVerdict::Return),
         rule([Match::FromLoopback], PacketVerdict::Return),
     ]
     .into_iter()
+    .chain(passing)
     .chain(OWN_PORTS.map(|port| rule([Match::PortBetween(port, port)], PacketVerdict::Return)))
     .chain(ports(&settings.skip_inbound_ports))
     .chain([rule([], PacketVerdict::Redirect(INBOUND_PORT))])

@@ -1,8 +1,12 @@
 //! One connection, one request, one answer.
 
+use std::error::Error as StdError;
 use std::future::{Future, pending};
+use std::io;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
@@ -13,10 +17,17 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
-use tokio::io::{AsyncRead, AsyncWrite};
+use rustls::{
+    AlertDescription, ClientConfig, DigitallySignedStruct, InvalidMessage, SignatureScheme,
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+// What speaks HTTP is in the program once for each type of stream. Plaintext and TLS are
+// one type here, and what speaks HTTP/2 is that of the way to the collector of traces.
+use crate::http::client::dedicated::connection::Wire;
 
 /// Bytes of an answer's body that are read; the kubelet reads no more either.
 const MAX_BODY: usize = 10 * 1024;
@@ -31,10 +42,15 @@ pub(super) struct ProbeAnswer {
     pub(super) trailers: HeaderMap,
 }
 
-/// A connection to an application, with TLS or without. One type for both: what speaks
-/// HTTP is in the program once for each kind of stream.
-pub(super) trait ProbeStream: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> ProbeStream for S {}
+/// A connection with TLS, by what the application chose to speak on it.
+pub(super) enum Encrypted {
+    Http1(Box<dyn Wire>),
+    Http2(Box<dyn Wire>),
+}
+
+/// ALPN, in the kubelet's order.
+const HTTP2: &[u8] = b"h2";
+const HTTP1: &[u8] = b"http/1.1";
 
 /// Connects to `host`, or to the pod itself.
 pub(super) async fn connect(
@@ -50,41 +66,111 @@ pub(super) async fn connect(
 }
 
 /// Starts TLS with whoever is there, as the kubelet does.
-pub(super) async fn encrypt(stream: TcpStream, host: &str) -> Result<Box<dyn ProbeStream>, String> {
+pub(super) async fn encrypt(stream: TcpStream, host: &str) -> Result<Encrypted, String> {
     let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
         .map_err(|error| format!("{host:?}: {error}"))?;
     let encrypted = TlsConnector::from(trusting_anybody()?)
         .connect(name, stream)
         .await
-        .map_err(|error| format!("TLS: {error}"))?;
-    Ok(Box::new(encrypted))
+        .map_err(|error| without_tls(&error))?;
+    let is_http2 = encrypted.get_ref().1.alpn_protocol() == Some(HTTP2);
+    let stream: Box<dyn Wire> = Box::new(EndsAsItLikes(encrypted));
+    Ok(if is_http2 {
+        Encrypted::Http2(stream)
+    } else {
+        // An application that knows nothing of ALPN speaks HTTP/1.1.
+        Encrypted::Http1(stream)
+    })
+}
+
+/// Why TLS did not come about, with the way out where there is one.
+fn without_tls(error: &io::Error) -> String {
+    use AlertDescription as Alert;
+    use rustls::Error;
+
+    let cause = error.get_ref();
+    let why = match cause.and_then(|cause| cause.downcast_ref::<Error>()) {
+        Some(Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {
+            "the application does not speak TLS on this port; write scheme HTTP"
+        }
+        Some(
+            Error::AlertReceived(
+                Alert::HandshakeFailure | Alert::InsufficientSecurity | Alert::ProtocolVersion,
+            )
+            | Error::PeerIncompatible(_),
+        ) => {
+            "the application refuses the versions and cipher suites that the probe offers, TLS 1.3 \
+             and TLS 1.2 with ECDHE and AES-GCM or ChaCha20, or asks for a client certificate; let \
+             it take one of them, or probe it by exec or tcpSocket"
+        }
+        Some(Error::AlertReceived(Alert::NoApplicationProtocol)) => {
+            "the application speaks neither HTTP/2 nor HTTP/1.1 by its ALPN; probe it by exec or \
+             tcpSocket"
+        }
+        _ => return format!("TLS: {error}"),
+    };
+    format!("TLS: {why} ({error})")
+}
+
+/// A stream that ends where its connection does, as for the kubelet: some servers do not
+/// end TLS before. Whether a body is whole hyper knows by its length.
+struct EndsAsItLikes(TlsStream<TcpStream>);
+
+impl AsyncRead for EndsAsItLikes {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match ready!(Pin::new(&mut self.0).poll_read(cx, out)) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
+            read => Poll::Ready(read),
+        }
+    }
+}
+
+impl AsyncWrite for EndsAsItLikes {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, data)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
 }
 
 pub(super) async fn http1(
-    stream: Box<dyn ProbeStream>,
+    stream: Box<dyn Wire>,
     request: Request<Full<Bytes>>,
 ) -> Result<ProbeAnswer, String> {
     let shaken = http1::Builder::new()
         .max_buf_size(MAX_HEAD)
         .handshake(TokioIo::new(stream))
         .await;
-    let (mut sender, connection) = shaken.map_err(|e| e.to_string())?;
+    let (mut sender, connection) = shaken.map_err(|error| in_words(&error))?;
     beside(connection, async move {
         read(sender.send_request(request).await).await
     })
     .await
 }
 
-/// The types are those of the way to the collector of traces, and so is the code.
 pub(super) async fn http2(
-    stream: TcpStream,
+    stream: Box<dyn Wire>,
     request: Request<Full<Bytes>>,
 ) -> Result<ProbeAnswer, String> {
     let shaken = http2::Builder::new(TokioExecutor::new())
         .max_header_list_size(MAX_HEAD as u32)
         .handshake(TokioIo::new(stream))
         .await;
-    let (mut sender, connection) = shaken.map_err(|e| e.to_string())?;
+    let (mut sender, connection) = shaken.map_err(|error| in_words(&error))?;
     beside(connection, async move {
         read(sender.send_request(request).await).await
     })
@@ -105,7 +191,7 @@ async fn beside<T>(connection: impl Future, exchange: impl Future<Output = T>) -
 
 async fn read(response: hyper::Result<Response<Incoming>>) -> Result<ProbeAnswer, String> {
     let (head, body) = response
-        .map_err(|error| format!("no answer: {error}"))?
+        .map_err(|error| format!("no answer: {}", in_words(&error)))?
         .into_parts();
     let (body, trailers) = match Limited::new(body, MAX_BODY).collect().await {
         Ok(collected) => {
@@ -114,7 +200,7 @@ async fn read(response: hyper::Result<Response<Incoming>>) -> Result<ProbeAnswer
         }
         // Too long to be read to its end, which the kubelet does not mind.
         Err(error) if error.is::<http_body_util::LengthLimitError>() => Default::default(),
-        Err(error) => return Err(format!("the answer broke off: {error}")),
+        Err(error) => return Err(format!("the answer broke off: {}", in_words(&*error))),
     };
     Ok(ProbeAnswer {
         head,
@@ -123,15 +209,23 @@ async fn read(response: hyper::Result<Response<Incoming>>) -> Result<ProbeAnswer
     })
 }
 
+/// An error with its causes: of hyper's errors only these say what happened.
+fn in_words(error: &(dyn StdError + 'static)) -> String {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    let words: Vec<String> = chain.map(ToString::to_string).collect();
+    words.join(": ")
+}
+
 fn trusting_anybody() -> Result<Arc<ClientConfig>, String> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     // Applications may be older than the mesh, so every version is offered.
-    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+    let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(rustls::ALL_VERSIONS)
         .map_err(|error| error.to_string())?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
         .with_no_client_auth();
+    config.alpn_protocols = vec![HTTP2.to_vec(), HTTP1.to_vec()];
     Ok(Arc::new(config))
 }
 
@@ -171,6 +265,12 @@ impl ServerCertVerifier for Anybody {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        let mut schemes = self.0.signature_verification_algorithms.supported_schemes();
+        // Nothing is verified, so what old servers sign with is as good as any.
+        schemes.extend([
+            SignatureScheme::RSA_PKCS1_SHA1,
+            SignatureScheme::ECDSA_SHA1_Legacy,
+        ]);
+        schemes
     }
 }

@@ -46,7 +46,7 @@ pub(super) async fn check(health: &Grpc, pod_ip: IpAddr) -> ProbeResult {
         .map_err(|error| error.to_string())?;
 
     let stream = exchange::connect(None, health.port, pod_ip).await?;
-    let answer = exchange::http2(stream, request).await?;
+    let answer = exchange::http2(Box::new(stream), request).await?;
     // An answer without a message carries its status among the headers.
     let status = answer
         .trailers

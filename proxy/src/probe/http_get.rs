@@ -5,11 +5,11 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use bytes::Bytes;
-use http::uri::PathAndQuery;
+use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::Full;
 
-use super::exchange::{self, ProbeAnswer, ProbeStream};
+use super::exchange::{self, Encrypted, ProbeAnswer};
 use super::target::{self, HttpGet};
 use crate::probe::result::ProbeResult;
 
@@ -79,12 +79,31 @@ async fn ask(url: &Url, headers: &HeaderMap, pod_ip: IpAddr) -> Result<ProbeAnsw
         request.headers_mut().insert(header::HOST, host);
     }
     let stream = exchange::connect(Some(&url.host), url.port, pod_ip).await?;
-    let stream: Box<dyn ProbeStream> = if url.tls {
-        exchange::encrypt(stream, &url.host).await?
-    } else {
-        Box::new(stream)
+    if !url.tls {
+        return exchange::http1(Box::new(stream), request).await;
+    }
+    match exchange::encrypt(stream, &url.host).await? {
+        Encrypted::Http1(stream) => exchange::http1(stream, request).await,
+        Encrypted::Http2(stream) => exchange::http2(stream, in_http2(request)?).await,
+    }
+}
+
+/// The same request in HTTP/2: the host is a part of the target, and headers say nothing
+/// of the connection.
+fn in_http2(mut request: Request<Full<Bytes>>) -> Result<Request<Full<Bytes>>, String> {
+    let headers = request.headers_mut();
+    headers.remove(header::CONNECTION);
+    let host = headers.remove(header::HOST);
+    let host = host.as_ref().map_or(&b""[..], HeaderValue::as_bytes);
+    let target = Uri::builder().scheme(Scheme::HTTPS).authority(host);
+    let target = match request.uri().path_and_query() {
+        Some(path) => target.path_and_query(path.clone()),
+        None => target.path_and_query("/"),
     };
-    exchange::http1(stream, request).await
+    *request.uri_mut() = target
+        .build()
+        .map_err(|error| format!("Host {:?}: {error}", String::from_utf8_lossy(host)))?;
+    Ok(request)
 }
 
 /// What was written, and what the kubelet adds where nothing was.

@@ -14,6 +14,8 @@ use tokio::sync::mpsc;
 
 use super::*;
 
+mod https;
+
 const POD: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 

@@ -53,6 +53,37 @@ impl Testbed {
         testbed
     }
 
+    /// Rules written, and a machine behind the pod, `10.78.0.2 fd78::2`, to which the pod
+    /// forwards. The pod has addresses there too, and routes of type `local`.
+    pub(crate) fn forwarding(name: &str) -> (Self, Namespace) {
+        let mut testbed = Self::captured(name, &[]);
+        let behind = Namespace::new(&format!("{name}-behind"));
+        let (pod, peer) = (&testbed.pod, &testbed.peer);
+        cable([(pod, "eth1"), (&behind, "eth0")]);
+        pod.ip("addr add 10.78.0.1/24 dev eth1");
+        pod.ip("addr add fd78::1/64 dev eth1 nodad");
+        behind.ip("addr add 10.78.0.2/24 dev eth0");
+        behind.ip("addr add fd78::2/64 dev eth0 nodad");
+        behind.ip("route add default via 10.78.0.1");
+        behind.ip("route add default via fd78::1");
+        pod.ip("addr add fe80::77/64 dev eth0 nodad");
+        peer.ip("addr add fe80::78/64 dev eth0 nodad");
+        pod.ip("route add local 10.79.0.0/24 dev lo");
+        pod.ip("route add local fd79::/64 dev lo");
+        for net in ["10.78.0.0/24", "10.79.0.0/24"] {
+            peer.ip(&format!("route add {net} via 10.77.0.2"));
+        }
+        for net in ["fd78::/64", "fd79::/64"] {
+            peer.ip(&format!("route add {net} via fd77::2"));
+        }
+        for switch in ["net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"] {
+            pod.run(&["sysctl", "-qw", switch]);
+        }
+        let server = behind.serve("behind=[::]:8080");
+        testbed._servers.push(server);
+        (testbed, behind)
+    }
+
     /// Both families have routes, nobody listens, no rules.
     pub(crate) fn unoccupied(name: &str) -> Self {
         let testbed = Self::joined(name);
@@ -286,6 +317,13 @@ impl Namespace {
     pub(crate) fn ruleset(&self) -> String {
         let output = run(&["ip", "netns", "exec", &self.name, "nft", "list", "ruleset"]);
         String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The number of a device, as a link-local address names it.
+    pub(crate) fn index(&self, device: &str) -> String {
+        let file = format!("/sys/class/net/{device}/ifindex");
+        let output = run(&["ip", "netns", "exec", &self.name, "cat", &file]);
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
     fn serve(&self, what: &str) -> Process {

@@ -102,6 +102,9 @@ fn judged(name: &str, value: &str) -> Option<String> {
         labels::DRAIN_DELAY => bad(labels::parse_drain_delay(value)
             .map(drop)
             .map_err(|error| error.to_string())),
+        labels::PROXY_GUARANTEED => bad(labels::parse_inject(value)
+            .map(drop)
+            .map_err(|error| error.to_string())),
         labels::PROXY_CPU_REQUEST
         | labels::PROXY_CPU_LIMIT
         | labels::PROXY_MEMORY_REQUEST

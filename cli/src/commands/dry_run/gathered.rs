@@ -19,13 +19,14 @@ use crate::kinds::{self, UserKind};
 use crate::yaml::tree;
 
 /// Labels and annotations of ours by which no call is refused, allowed or led elsewhere.
-const OF_NO_CALL: [&str; 11] = [
+const OF_NO_CALL: [&str; 12] = [
     labels::ACCESS_LOG,
     labels::ACCOUNT,
     labels::DRAIN_DELAY,
     labels::LOG_LEVEL,
     labels::PROXY_CPU_LIMIT,
     labels::PROXY_CPU_REQUEST,
+    labels::PROXY_GUARANTEED,
     labels::PROXY_MEMORY_LIMIT,
     labels::PROXY_MEMORY_REQUEST,
     labels::PROXY_VERSION,

@@ -224,6 +224,11 @@ fn read_settings(
         trust_domain: or("WEFT_TRUST_DOMAIN", "cluster.local".to_owned()),
         version: or("WEFT_VERSION", env!("CARGO_PKG_VERSION").to_owned()),
         compatibility_series: or("WEFT_COMPATIBILITY_SERIES", String::new()),
+        guaranteed_cpu: or("WEFT_GUARANTEED_CPU", Settings::GUARANTEED_CPU.to_owned()),
+        guaranteed_memory: or(
+            "WEFT_GUARANTEED_MEMORY",
+            Settings::GUARANTEED_MEMORY.to_owned(),
+        ),
     })
 }
 

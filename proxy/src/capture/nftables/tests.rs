@@ -1,7 +1,7 @@
 //! What the kernel is told, and what it answers.
 
 use super::*;
-use crate::capture::rules;
+use crate::capture::rules::{self, Forwarded};
 use crate::capture::settings::Settings;
 
 #[test]
@@ -19,7 +19,8 @@ fn the_longest_lists_fit_into_one_message() {
         format!("--skip-outbound-cidrs={}", cidrs.join(",")),
     ])
     .unwrap();
-    let length = Batch::replacing(Family::Inet, &rules::plan(&settings))
+    let chains = rules::plan(&settings, Forwarded::Pass);
+    let length = Batch::replacing(Family::Inet, &chains)
         .encode()
         .unwrap()
         .len();

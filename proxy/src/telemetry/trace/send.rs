@@ -102,6 +102,8 @@ async fn over_http2(
     stream: TcpStream,
     request: Request<Full<Bytes>>,
 ) -> Result<CollectorAnswer, BoxError> {
+    // Of the type that probes have: it is in the program once.
+    let stream: Box<dyn Wire> = Box::new(stream);
     let io = TokioIo::new(stream);
     let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
     let mut connection = pin!(connection);
