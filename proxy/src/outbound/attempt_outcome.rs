@@ -96,9 +96,21 @@ pub(super) fn signal_at_end(end: BodyEnd, trailers: Option<&HeaderMap>) -> Optio
         // The mesh itself has ended it.
         BodyEnd::Dropped | BodyEnd::OutOfTime(_) | BodyEnd::Late(_) => None,
         BodyEnd::Failed => Some(HealthSignal::Failed),
-        BodyEnd::Complete => {
-            let code = trailers.and_then(grpc_status).unwrap_or(2);
-            Some(HealthSignal::of_grpc(u8::try_from(code).unwrap_or(2)))
+        BodyEnd::Complete => Some(match trailers.and_then(grpc_status) {
+            Some(code) => HealthSignal::of_grpc(u8::try_from(code).unwrap_or(2)),
+            // Every answer of gRPC ends with its status: this one was cut short.
+            None => HealthSignal::Failed,
+        }),
+    }
+}
+
+/// What the end of any other answer shows whose head looked good. That stands wherever nothing
+/// but its sender broke it off.
+pub(super) const fn signal_of_body(end: BodyEnd) -> HealthSignal {
+    match end {
+        BodyEnd::Failed => HealthSignal::Failed,
+        BodyEnd::Complete | BodyEnd::Dropped | BodyEnd::OutOfTime(_) | BodyEnd::Late(_) => {
+            HealthSignal::Good
         }
     }
 }
@@ -265,6 +277,11 @@ mod tests {
             Some(HealthSignal::Failed)
         );
         assert_eq!(signal_at_end(BodyEnd::Dropped, None), None);
+        assert_eq!(
+            signal_at_end(BodyEnd::Complete, None),
+            Some(HealthSignal::Failed),
+            "without its status"
+        );
     }
 
     #[test]
