@@ -7,8 +7,9 @@ use http::header::RETRY_AFTER;
 use http::{HeaderMap, Response, StatusCode};
 use policy::health::HealthSignal;
 use policy::reason::Reason;
-use policy::retry::{Ended, RequestedWait};
+use policy::retry::{self, Ended, RequestedWait};
 use policy::traffic::endpoint::Ejection;
+use policy::traffic::set::GrpcCode;
 
 use crate::endpoints::learned::Latency;
 use crate::failure::Failure;
@@ -119,7 +120,9 @@ pub(super) const fn signal_of_body(end: BodyEnd) -> HealthSignal {
 /// and looked good.
 pub(super) fn latency_at_end(end: BodyEnd, status: Option<u16>) -> Latency {
     let good = match end {
-        BodyEnd::Complete => is_success(StatusCode::OK, status),
+        BodyEnd::Complete => {
+            is_success(StatusCode::OK, status) && !is_limited(StatusCode::OK, status)
+        }
         end => end != BodyEnd::Failed,
     };
     if good {
@@ -177,6 +180,19 @@ pub(super) fn requested_wait(headers: &HeaderMap, grpc: bool) -> RequestedWait {
     } else {
         RequestedWait::of_http(bytes(RETRY_AFTER.as_str()))
     }
+}
+
+/// Whether an application answers that a limit of its own is reached.
+pub(super) fn is_limited(status: StatusCode, grpc_status: Option<u16>) -> bool {
+    status == StatusCode::TOO_MANY_REQUESTS
+        || grpc_status == Some(GrpcCode::ResourceExhausted.number().into())
+}
+
+/// For how long that is, where it says so.
+pub(super) fn limited_for(headers: &HeaderMap, grpc: bool) -> Option<Duration> {
+    let pushback = headers.get(PUSHBACK).filter(|_| grpc);
+    let pushback = pushback.and_then(|value| retry::pushback(value.as_bytes()));
+    pushback.or_else(|| retry::retry_after(headers.get(RETRY_AFTER)?.as_bytes()))
 }
 
 /// Whether a peer proxy says that what its application needed was tried again in vain.
@@ -290,6 +306,7 @@ mod tests {
         for (end, status, latency) in [
             (BodyEnd::Complete, Some(0), Latency::Recorded),
             (BodyEnd::Complete, Some(5), Latency::Recorded),
+            (BodyEnd::Complete, Some(8), bad),
             (BodyEnd::Complete, Some(13), bad),
             (BodyEnd::Complete, Some(14), bad),
             (BodyEnd::Failed, None, bad),
@@ -297,6 +314,34 @@ mod tests {
         ] {
             assert_eq!(latency_at_end(end, status), latency, "{end:?} {status:?}");
         }
+    }
+
+    #[test]
+    fn a_server_at_its_own_limit_says_for_how_long() {
+        for (status, grpc_status, limited) in [
+            (429, None, true),
+            (200, Some(8), true),
+            (200, Some(0), false),
+            (503, None, false),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(is_limited(status, grpc_status), limited, "{status}");
+        }
+        let said = |name: &'static str, value: &'static str, grpc| {
+            let value = http::HeaderValue::from_static(value);
+            let headers = HeaderMap::from_iter([(http::HeaderName::from_static(name), value)]);
+            limited_for(&headers, grpc)
+        };
+        let seconds = |count| Some(Duration::from_secs(count));
+        assert_eq!(said("retry-after", "30", false), seconds(30));
+        assert_eq!(said("retry-after", "30", true), seconds(30));
+        assert_eq!(said(PUSHBACK, "3000", true), seconds(3));
+        assert_eq!(said(PUSHBACK, "3000", false), None);
+        assert_eq!(said(PUSHBACK, "-1", true), None);
+        assert_eq!(
+            said("retry-after", "Fri, 31 Dec 1999 23:59:59 GMT", false),
+            None
+        );
     }
 
     /// Callers with short deadlines would make every endpoint look slow.

@@ -27,7 +27,7 @@ use crate::http::grpc::{grpc_status, is_success};
 use crate::http::replay::Replay;
 use crate::http::upload::Upload;
 use crate::net::connect::ConnectTimeout;
-use crate::outbound::attempt_outcome::{self, AttemptOutcome};
+use crate::outbound::attempt_outcome::{self, AttemptOutcome, is_limited, limited_for};
 use crate::outbound::call_policy;
 use crate::outbound::circuit_recorder::CircuitRecorder;
 use crate::outbound::failovers::Failovers;
@@ -332,9 +332,18 @@ impl<'a> Attempts<'a> {
         let (head, grpc) = (&answer.response, outgoing.grpc);
         let reason = call.reason_of(head.headers());
         let outcome = AttemptOutcome::of_answer(head, grpc, reason, answer.took);
-        let success = is_success(head.status(), grpc_status(head.headers()));
-        let latency = Latency::of_head(answer.took, success && reason.is_none());
-        let signal = self.signal(outcome);
+        let grpc_status = grpc_status(head.headers());
+        let success = is_success(head.status(), grpc_status);
+        let limited = reason.is_none() && is_limited(head.status(), grpc_status);
+        let good = success && reason.is_none() && !limited;
+        let latency = Latency::of_head(answer.took, good);
+        // It is busy, and no worse than the others.
+        let signal = if limited {
+            to.endpoint().limited(limited_for(head.headers(), grpc));
+            Some(HealthSignal::Good)
+        } else {
+            self.signal(outcome)
+        };
         let at_end = self.at_end(outcome, signal, head);
         let signal = at_end.map_or(signal, |_| Some(HealthSignal::Reached));
         self.record(to, latency, signal, call);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::header::{CACHE_CONTROL, SET_COOKIE};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use policy::deadline::{Deadline, DeadlineSource};
 use policy::retry::RetryOutcome;
 use policy::traffic::call::Retry;
@@ -18,7 +18,9 @@ use crate::http::grpc::{grpc_status, is_success};
 use crate::http::headers;
 use crate::http::upload::Upload;
 use crate::http::watched::BodyEnd;
-use crate::outbound::attempt_outcome::{latency_at_end, signal_at_end, signal_of_body};
+use crate::outbound::attempt_outcome::{
+    is_limited, latency_at_end, limited_for, signal_at_end, signal_of_body,
+};
 use crate::outbound::call_policy::{self, CallPolicy};
 use crate::outbound::choice::Among;
 use crate::outbound::circuit_recorder::CircuitRecorder;
@@ -224,6 +226,11 @@ impl Serving {
             Tells::Whole => Some(signal_of_body(end)),
         };
         let signal = signal.filter(|_| !open.shown && !is_excused);
+        if let (Tells::Status { .. }, Some(trailers)) = (&open.tells, trailers)
+            && is_limited(StatusCode::OK, status)
+        {
+            endpoint.limited(limited_for(trailers, true));
+        }
         if let Some(recorder) = &open.recorder {
             recorder.ended(signal, call);
         }
@@ -244,7 +251,7 @@ impl Serving {
             listener.of_end(end, status, call_policy::retry(policy));
         }
         match end {
-            BodyEnd::Complete if is_success(http::StatusCode::OK, status) => {
+            BodyEnd::Complete if is_success(StatusCode::OK, status) => {
                 succeeded(Some(set), policy, retried, call);
             }
             // Of a caller that left nobody knows.
