@@ -61,7 +61,7 @@ impl Load {
             // What was sent before, or as the part that it gets all the same.
             None if self.is_limited(now) => return,
             None => {
-                let doubled = LIMITED_FIRST * (1 << self.waits.min(4));
+                let doubled = LIMITED_FIRST.saturating_mul(1 << self.waits.min(4));
                 self.waits = self.waits.saturating_add(1);
                 now + doubled.min(LIMITED_MOST)
             }

@@ -30,6 +30,15 @@ pub(super) enum AttemptOutcome {
     Open,
 }
 
+/// What the end of an answer is to tell, once its head is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AtEnd {
+    /// How the call went: gRPC.
+    Status,
+    /// Whether all of it came.
+    Whole,
+}
+
 impl AttemptOutcome {
     /// `reason` is what the peer proxy gave, if it answered itself.
     pub(super) fn of_answer<B: http_body::Body>(

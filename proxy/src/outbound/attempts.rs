@@ -17,7 +17,6 @@ use policy::retry::{self, RetryOutcome};
 use policy::traffic::call::Retry;
 
 use self::failed::{Doubted, Failed};
-use self::response_tracking::AtEnd;
 use crate::endpoints::endpoint::InFlight;
 use crate::endpoints::learned::{Draw, Fallback, Latency};
 use crate::failure::{Failure, Next};
@@ -27,7 +26,7 @@ use crate::http::grpc::{grpc_status, is_success};
 use crate::http::replay::Replay;
 use crate::http::upload::Upload;
 use crate::net::connect::ConnectTimeout;
-use crate::outbound::attempt_outcome::{self, AttemptOutcome, is_limited, limited_for};
+use crate::outbound::attempt_outcome::{self, AtEnd, AttemptOutcome};
 use crate::outbound::call_policy;
 use crate::outbound::circuit_recorder::CircuitRecorder;
 use crate::outbound::failovers::Failovers;
@@ -332,14 +331,12 @@ impl<'a> Attempts<'a> {
         let (head, grpc) = (&answer.response, outgoing.grpc);
         let reason = call.reason_of(head.headers());
         let outcome = AttemptOutcome::of_answer(head, grpc, reason, answer.took);
-        let grpc_status = grpc_status(head.headers());
-        let success = is_success(head.status(), grpc_status);
-        let limited = reason.is_none() && is_limited(head.status(), grpc_status);
+        let success = is_success(head.status(), grpc_status(head.headers()));
+        let limited = reason.is_none() && Self::record_limit(to.endpoint(), head, grpc);
         let good = success && reason.is_none() && !limited;
         let latency = Latency::of_head(answer.took, good);
         // It is busy, and no worse than the others.
         let signal = if limited {
-            to.endpoint().limited(limited_for(head.headers(), grpc));
             Some(HealthSignal::Good)
         } else {
             self.signal(outcome)

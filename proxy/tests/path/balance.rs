@@ -25,7 +25,7 @@ const LIMITED: &str = "HTTP/1.1 429 No\r\nretry-after: 60\r\ncontent-length: 2\r
 
 /// A third of the calls would be its part.
 #[tokio::test]
-async fn an_instance_at_its_own_limit_is_asked_behind_the_others() {
+async fn instance_at_its_own_limit_is_asked_behind_others() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let limited = App::new(server.ip, LIMITED).await;
     let others = [App::new(server.ip, OK).await, App::new(server.ip, OK).await];

@@ -244,7 +244,7 @@ async fn what_grpc_says_in_trailers_makes_an_endpoint_rest_too() {
 }
 
 #[tokio::test]
-async fn an_endpoint_of_grpc_that_says_no_status_rests_too() {
+async fn grpc_endpoint_without_a_status_rests() {
     one_of_three_rests(&[]).await;
 }
 

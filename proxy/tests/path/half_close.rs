@@ -36,7 +36,7 @@ async fn a_caller_over_http1_that_closed_its_direction_gets_the_whole_answer() {
 /// A close of its socket looks like that to whoever waits for it. Two seconds are given to those
 /// that still read.
 #[tokio::test]
-async fn a_caller_that_closed_and_gets_no_head_is_gone_everywhere() {
+async fn closed_caller_without_a_head_is_gone_everywhere() {
     for meshed in [true, false] {
         let (client, server, _, _) = pair(Protocol::Http1).await;
         let app = App::new(server.ip, SILENCE).await;

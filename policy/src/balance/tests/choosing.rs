@@ -214,7 +214,7 @@ fn load_makes_an_endpoint_dearer_and_fades() {
 }
 
 #[test]
-fn limit_makes_an_endpoint_busy_for_as_long_as_it_says() {
+fn limited_endpoint_is_busy_for_its_time() {
     let start = Instant::now();
     let mut load = crate::balance::Load::default();
     load.limited(start, Some(ms(5000)));

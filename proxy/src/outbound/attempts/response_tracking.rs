@@ -10,19 +10,10 @@ use crate::endpoints::endpoint::InFlight;
 use crate::http::client::dedicated::ResponseBody;
 use crate::http::deadline::Ends;
 use crate::http::upload::Upload;
-use crate::outbound::attempt_outcome::AttemptOutcome;
+use crate::outbound::attempt_outcome::{AtEnd, AttemptOutcome};
 use crate::outbound::send::Outgoing;
 use crate::outbound::serving::{Marks, Open, Serving, Tells};
 use crate::proxy::Proxy;
-
-/// What the end of an answer is to tell, once its head is there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum AtEnd {
-    /// How the call went: gRPC.
-    Status,
-    /// Whether all of it came.
-    Whole,
-}
 
 impl Attempts<'_> {
     /// What the end of an answer is to tell behind this head. One that something else may answer

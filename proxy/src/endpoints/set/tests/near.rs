@@ -380,7 +380,7 @@ async fn one_whose_rest_is_over_and_that_nobody_probes_takes_no_place_of_the_few
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_endpoint_at_its_own_limit_is_drawn_behind_others() {
+async fn endpoint_at_its_own_limit_is_drawn_behind_others() {
     let registry = Registry::default();
     let set = set(&registry, &["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
     for endpoint in &set.endpoints {

@@ -41,7 +41,7 @@ async fn a_peer_whose_sign_of_life_nobody_had_the_time_to_read_is_not_dead() {
 
 /// The other one had no CPU either, and answers two seconds after this one goes on.
 #[tokio::test(start_paused = true)]
-async fn a_peer_is_not_dead_for_time_in_which_this_process_stood_still() {
+async fn peer_is_not_dead_while_this_process_stood_still() {
     let (near, far) = duplex(1 << 20);
     let limits = limits(PROFILE, Permit::unlisted());
     let close = pin!(pending::<()>());

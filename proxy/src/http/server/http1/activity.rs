@@ -3,6 +3,7 @@
 
 mod begun;
 mod left;
+mod unanswered;
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use tokio::io::AsyncRead;
 use tokio::time::Instant;
 
 pub(super) use self::begun::Begun;
-use self::left::{AHEAD, Unanswered};
+use self::unanswered::Unanswered;
 use crate::http::deadline::{self, PreviousHop};
 use crate::http::server::http1::unread_head;
 use crate::http::server::refused_head;
@@ -34,6 +35,9 @@ use crate::net::ticket::{AdmissionTicket, NotAdmitted, Reservation, Waited};
 
 /// What a request in flight costs beside its head, in bytes.
 const REQUEST: usize = 16 * 1024;
+
+/// So much is read of what lies behind a head that waits, to see whether its caller leaves.
+const AHEAD: usize = 4 * 1024;
 
 /// What a connection is doing.
 #[derive(Debug)]

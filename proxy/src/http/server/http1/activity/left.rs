@@ -2,68 +2,17 @@
 //!
 //! hyper does not read while it waits for one, so somebody else has to look. A reset is seen at
 //! once. A FIN says only that the client sends no more: a client that has closed its socket and
-//! one that still reads look alike until something is sent to them. So it is waited for, but not
-//! for long: most of those that close while they wait have left, and each of them would keep
-//! connections of every hop, and an application at work, until the answer.
+//! one that still reads look alike until something is sent to them. For how long it is waited for
+//! stands in [`super::unanswered`].
 
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::task::Context;
 
-use parking_lot::Mutex;
 use tokio::io::AsyncRead;
-use tokio::time::Instant;
 
-use super::ConnectionUse;
+use super::{AHEAD, ConnectionUse};
 use crate::http::deadline::PreviousHop;
 use crate::net::prefixed::Prefixed;
-
-/// So much is read of what lies behind a head that waits, to see whether its caller leaves.
-pub(super) const AHEAD: usize = 4 * 1024;
-
-/// A client that closed its direction is waited for so long, if no head of its answer comes.
-const HALF_CLOSED: Duration = Duration::from_secs(2);
-
-/// Whether the last request waits for the head of its answer.
-#[derive(Debug, Default)]
-pub(super) struct Unanswered(Mutex<Wait>);
-
-#[derive(Clone, Copy, Debug, Default)]
-enum Wait {
-    #[default]
-    None,
-    /// Its client may send more.
-    Open,
-    /// Its client sends no more, as was seen then.
-    HalfClosed(Instant),
-}
-
-impl Unanswered {
-    pub(super) fn begins(&self) {
-        *self.0.lock() = Wait::Open;
-    }
-
-    /// The head of the answer is there.
-    pub(super) fn ends(&self) {
-        *self.0.lock() = Wait::None;
-    }
-
-    /// Whether its client has left, as far as that is assumed. `closes`: whether it has closed
-    /// its direction by now.
-    fn is_given_up(&self, closes: impl FnOnce() -> bool) -> bool {
-        let mut wait = self.0.lock();
-        match *wait {
-            Wait::None => false,
-            Wait::Open => {
-                if closes() {
-                    *wait = Wait::HalfClosed(Instant::now());
-                }
-                false
-            }
-            Wait::HalfClosed(since) => since.elapsed() >= HALF_CLOSED,
-        }
-    }
-}
 
 impl ConnectionUse {
     /// While a request waits whose head hyper has nobody reads, so nobody else would see
