@@ -104,16 +104,30 @@ impl RequestedWait {
         let Some(value) = value else {
             return Self::Nothing;
         };
-        let number = std::str::from_utf8(value).ok().and_then(|text| {
-            // `parse` alone would take a sign.
-            let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-            digits.then(|| text.parse::<u64>().ok()).flatten()
-        });
-        match number.map(unit) {
+        match number(value).map(unit) {
             Some(wait) if wait <= LONGEST_REQUESTED_WAIT => Self::After(wait),
             Some(_) | None => Self::NotNow,
         }
     }
+}
+
+/// The time of a `retry-after`, however long. Of a date there is none.
+#[must_use]
+pub fn retry_after(value: &[u8]) -> Option<Duration> {
+    number(value).map(Duration::from_secs)
+}
+
+/// The same of a `grpc-retry-pushback-ms`.
+#[must_use]
+pub fn pushback(value: &[u8]) -> Option<Duration> {
+    number(value).map(Duration::from_millis)
+}
+
+fn number(value: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(value).ok()?;
+    // `parse` alone would take a sign.
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| text.parse().ok()).flatten()
 }
 
 /// Label `outcome` of `weft_retries_total`.

@@ -18,6 +18,7 @@ pub(crate) mod opaque_scan;
 pub(crate) mod original_dst;
 pub(crate) mod prefixed;
 pub(crate) mod relay;
+pub(crate) mod scheduled;
 pub(crate) mod server_name;
 pub(crate) mod sniff;
 pub(crate) mod ticket;

@@ -1,4 +1,4 @@
-//! Answers of which the head came and whose trailers tell how the call went: gRPC. Those of a
+//! Answers of which the head came and whose end tells how the call went. Those of a
 //! stream come hours later, or never.
 //!
 //! An answer that has lasted for a second shows as much as one that has ended well: the call

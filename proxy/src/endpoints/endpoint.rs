@@ -113,6 +113,11 @@ impl Endpoint {
         self.learned.lock().load.record(now(), percent);
     }
 
+    /// It answered that its own limit is reached, for this time where it said so.
+    pub(crate) fn limited(&self, time: Option<Duration>) {
+        self.learned.lock().load.limited(now(), time);
+    }
+
     /// It serves since then, and callers come to it little by little. Nothing changes where
     /// it is known from elsewhere.
     pub(crate) fn joined(self: &Arc<Self>, since: Instant) {

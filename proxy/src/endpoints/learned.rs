@@ -159,6 +159,9 @@ impl Learned {
             Latency::Failed => self.cost.penalise(now),
             Latency::Recorded => {}
         }
+        if signal == Some(HealthSignal::Good) {
+            self.load.served(now);
+        }
         match signal {
             Some(signal) => self
                 .health

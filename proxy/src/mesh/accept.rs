@@ -7,7 +7,6 @@ use identity::tls::DEDICATED_ALPN;
 use identity::verify::{PeerIdentity, peer_with_expiry};
 use runtime::clock::Clock;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -15,6 +14,7 @@ use crate::mesh::certificate_end::CertificateEnd;
 use crate::mesh::protocol::Transport;
 use crate::mesh::tls::{MeshTls, tls_failure};
 use crate::net::coalesce::{Coalescing, FlushHandle};
+use crate::net::scheduled::scheduled_within;
 use crate::net::tuning::TLS_BUFFER;
 
 /// A caller has this long to finish the TLS handshake.
@@ -39,9 +39,9 @@ pub(crate) async fn accept(tls: &MeshTls, stream: TcpStream) -> Result<Secured, 
     let handshake = TlsAcceptor::from(tls.server()).accept_with(coalescing, |tls| {
         tls.set_buffer_limit(Some(TLS_BUFFER));
     });
-    let stream = timeout(HANDSHAKE_TIMEOUT, handshake)
+    let stream = scheduled_within(HANDSHAKE_TIMEOUT, handshake)
         .await
-        .map_err(|_| "timeout")?
+        .ok_or("timeout")?
         .map_err(|error| {
             tracing::debug!(%error, "refused a caller on the mesh port");
             tls_failure(&error)

@@ -16,12 +16,12 @@ use parking_lot::Mutex;
 use policy::name::SpiffeId;
 use policy::reason::Reason;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
 use crate::failure::Failure;
 use crate::net::coalesce::{Coalescing, FlushHandle};
 use crate::net::connect::connect_to_proxy;
+use crate::net::scheduled::scheduled_within;
 use crate::net::tuning::TLS_BUFFER;
 use crate::ports::MESH_PORT;
 
@@ -164,21 +164,17 @@ pub(crate) async fn secure(
     tune(&stream);
     let connector = tokio_rustls::TlsConnector::from(config);
     let (coalescing, flush_handle) = Coalescing::new(stream);
-    let secured = timeout(
-        HANDSHAKE_TIMEOUT,
-        connector.connect_with(peer_name(), coalescing, |tls| {
-            tls.set_buffer_limit(Some(TLS_BUFFER))
-        }),
-    )
-    .await
-    .map_err(|_| {
+    let handshake = connector.connect_with(peer_name(), coalescing, |tls| {
+        tls.set_buffer_limit(Some(TLS_BUFFER));
+    });
+    let secured = scheduled_within(HANDSHAKE_TIMEOUT, handshake).await;
+    // Nothing was said of who is there: it may be busy, or gone.
+    let secured = secured.ok_or_else(|| {
         tls.failed("timeout");
-        Failure::not_sent(
-            Reason::TlsFailed,
-            format!("{addr}: the TLS handshake took too long"),
-        )
-    })?
-    .map_err(|error| {
+        let detail = format!("{addr}: no TLS handshake within {HANDSHAKE_TIMEOUT:?}");
+        Failure::not_sent(Reason::ConnectFailed, detail)
+    })?;
+    let secured = secured.map_err(|error| {
         tls.failed(tls_failure(&error));
         Failure::not_sent(Reason::TlsFailed, format!("{addr}: {error}"))
     })?;

@@ -70,7 +70,9 @@ impl Budget {
         {
             return Ok(reservation);
         }
-        permit.waits_for_memory();
+        if self.lacks_memory(requests, class) {
+            permit.waits_for_memory();
+        }
         let ticket = AdmissionTicket {
             number: self
                 .admission

@@ -7,8 +7,9 @@ use http::header::RETRY_AFTER;
 use http::{HeaderMap, Response, StatusCode};
 use policy::health::HealthSignal;
 use policy::reason::Reason;
-use policy::retry::{Ended, RequestedWait};
+use policy::retry::{self, Ended, RequestedWait};
 use policy::traffic::endpoint::Ejection;
+use policy::traffic::set::GrpcCode;
 
 use crate::endpoints::learned::Latency;
 use crate::failure::Failure;
@@ -27,6 +28,15 @@ pub(super) enum AttemptOutcome {
     Mesh(Reason),
     /// A gRPC call goes on, and its trailers tell.
     Open,
+}
+
+/// What the end of an answer is to tell, once its head is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AtEnd {
+    /// How the call went: gRPC.
+    Status,
+    /// Whether all of it came.
+    Whole,
 }
 
 impl AttemptOutcome {
@@ -98,9 +108,21 @@ pub(super) fn signal_at_end(end: BodyEnd, trailers: Option<&HeaderMap>) -> Optio
         // The mesh itself has ended it.
         BodyEnd::Dropped | BodyEnd::OutOfTime(_) | BodyEnd::Late(_) => None,
         BodyEnd::Failed => Some(HealthSignal::Failed),
-        BodyEnd::Complete => {
-            let code = trailers.and_then(grpc_status).unwrap_or(2);
-            Some(HealthSignal::of_grpc(u8::try_from(code).unwrap_or(2)))
+        BodyEnd::Complete => Some(match trailers.and_then(grpc_status) {
+            Some(code) => HealthSignal::of_grpc(u8::try_from(code).unwrap_or(2)),
+            // Every answer of gRPC ends with its status: this one was cut short.
+            None => HealthSignal::Failed,
+        }),
+    }
+}
+
+/// What the end of any other answer shows whose head looked good. That stands wherever nothing
+/// but its sender broke it off.
+pub(super) const fn signal_of_body(end: BodyEnd) -> HealthSignal {
+    match end {
+        BodyEnd::Failed => HealthSignal::Failed,
+        BodyEnd::Complete | BodyEnd::Dropped | BodyEnd::OutOfTime(_) | BodyEnd::Late(_) => {
+            HealthSignal::Good
         }
     }
 }
@@ -109,7 +131,9 @@ pub(super) fn signal_at_end(end: BodyEnd, trailers: Option<&HeaderMap>) -> Optio
 /// and looked good.
 pub(super) fn latency_at_end(end: BodyEnd, status: Option<u16>) -> Latency {
     let good = match end {
-        BodyEnd::Complete => is_success(StatusCode::OK, status),
+        BodyEnd::Complete => {
+            is_success(StatusCode::OK, status) && !is_limited(StatusCode::OK, status)
+        }
         end => end != BodyEnd::Failed,
     };
     if good {
@@ -167,6 +191,19 @@ pub(super) fn requested_wait(headers: &HeaderMap, grpc: bool) -> RequestedWait {
     } else {
         RequestedWait::of_http(bytes(RETRY_AFTER.as_str()))
     }
+}
+
+/// Whether an application answers that a limit of its own is reached.
+pub(super) fn is_limited(status: StatusCode, grpc_status: Option<u16>) -> bool {
+    status == StatusCode::TOO_MANY_REQUESTS
+        || grpc_status == Some(GrpcCode::ResourceExhausted.number().into())
+}
+
+/// For how long that is, where it says so.
+pub(super) fn limited_for(headers: &HeaderMap, grpc: bool) -> Option<Duration> {
+    let pushback = headers.get(PUSHBACK).filter(|_| grpc);
+    let pushback = pushback.and_then(|value| retry::pushback(value.as_bytes()));
+    pushback.or_else(|| retry::retry_after(headers.get(RETRY_AFTER)?.as_bytes()))
 }
 
 /// Whether a peer proxy says that what its application needed was tried again in vain.
@@ -267,6 +304,11 @@ mod tests {
             Some(HealthSignal::Failed)
         );
         assert_eq!(signal_at_end(BodyEnd::Dropped, None), None);
+        assert_eq!(
+            signal_at_end(BodyEnd::Complete, None),
+            Some(HealthSignal::Failed),
+            "without its status"
+        );
     }
 
     #[test]
@@ -275,6 +317,7 @@ mod tests {
         for (end, status, latency) in [
             (BodyEnd::Complete, Some(0), Latency::Recorded),
             (BodyEnd::Complete, Some(5), Latency::Recorded),
+            (BodyEnd::Complete, Some(8), bad),
             (BodyEnd::Complete, Some(13), bad),
             (BodyEnd::Complete, Some(14), bad),
             (BodyEnd::Failed, None, bad),
@@ -282,6 +325,34 @@ mod tests {
         ] {
             assert_eq!(latency_at_end(end, status), latency, "{end:?} {status:?}");
         }
+    }
+
+    #[test]
+    fn a_server_at_its_own_limit_says_for_how_long() {
+        for (status, grpc_status, limited) in [
+            (429, None, true),
+            (200, Some(8), true),
+            (200, Some(0), false),
+            (503, None, false),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(is_limited(status, grpc_status), limited, "{status}");
+        }
+        let said = |name: &'static str, value: &'static str, grpc| {
+            let value = http::HeaderValue::from_static(value);
+            let headers = HeaderMap::from_iter([(http::HeaderName::from_static(name), value)]);
+            limited_for(&headers, grpc)
+        };
+        let seconds = |count| Some(Duration::from_secs(count));
+        assert_eq!(said("retry-after", "30", false), seconds(30));
+        assert_eq!(said("retry-after", "30", true), seconds(30));
+        assert_eq!(said(PUSHBACK, "3000", true), seconds(3));
+        assert_eq!(said(PUSHBACK, "3000", false), None);
+        assert_eq!(said(PUSHBACK, "-1", true), None);
+        assert_eq!(
+            said("retry-after", "Fri, 31 Dec 1999 23:59:59 GMT", false),
+            None
+        );
     }
 
     /// Callers with short deadlines would make every endpoint look slow.

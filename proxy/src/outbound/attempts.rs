@@ -26,7 +26,7 @@ use crate::http::grpc::{grpc_status, is_success};
 use crate::http::replay::Replay;
 use crate::http::upload::Upload;
 use crate::net::connect::ConnectTimeout;
-use crate::outbound::attempt_outcome::{self, AttemptOutcome};
+use crate::outbound::attempt_outcome::{self, AtEnd, AttemptOutcome};
 use crate::outbound::call_policy;
 use crate::outbound::circuit_recorder::CircuitRecorder;
 use crate::outbound::failovers::Failovers;
@@ -80,8 +80,8 @@ enum Chosen {
 enum After {
     /// Another endpoint is asked, after this time.
     Retry(Duration),
-    /// This is the answer; `open` when its trailers tell how it went.
-    Pass { open: bool },
+    /// This is the answer; with what its end is to tell.
+    Pass(Option<AtEnd>),
 }
 
 impl<'a> Attempts<'a> {
@@ -292,19 +292,19 @@ impl<'a> Attempts<'a> {
     ) -> impl Future<Output = Option<(UpstreamResponse, Serving)>> {
         let after = self.answered(proxy, outgoing, &answer, &mut to, call);
         async move {
-            let (answer, to, open) = match after {
-                After::Pass { open } => (answer, to, open),
+            let (answer, to, at_end) = match after {
+                After::Pass(at_end) => (answer, to, at_end),
                 After::Retry(wait) => {
                     // On the heap: most requests never wait.
                     let pause = outgoing.pause(wait, upload);
                     let waited = self.wait_with(proxy, pause, answer, to);
                     let (answer, to) = Box::pin(waited).await?;
                     self.retry_failed(call);
-                    (answer, to, false)
+                    (answer, to, None)
                 }
             };
             let ends = self.answer_ends(outgoing, upload);
-            let open = open.then(|| self.open(proxy, outgoing)).flatten();
+            let open = at_end.and_then(|at_end| self.open(proxy, outgoing, upload, at_end));
             Some((answer, self.served(to, open, ends)))
         }
     }
@@ -332,8 +332,18 @@ impl<'a> Attempts<'a> {
         let reason = call.reason_of(head.headers());
         let outcome = AttemptOutcome::of_answer(head, grpc, reason, answer.took);
         let success = is_success(head.status(), grpc_status(head.headers()));
-        let latency = Latency::of_head(answer.took, success && reason.is_none());
-        self.learn(to, latency, Some(outcome), call);
+        let limited = reason.is_none() && Self::record_limit(to.endpoint(), head, grpc);
+        let good = success && reason.is_none() && !limited;
+        let latency = Latency::of_head(answer.took, good);
+        // It is busy, and no worse than the others.
+        let signal = if limited {
+            Some(HealthSignal::Good)
+        } else {
+            self.signal(outcome)
+        };
+        let at_end = self.at_end(outcome, signal, head);
+        let signal = at_end.map_or(signal, |_| Some(HealthSignal::Reached));
+        self.record(to, latency, signal, call);
         Self::record_load(proxy, to.endpoint(), head.headers());
         let overloaded = outcome == AttemptOutcome::Mesh(Reason::Overload) && !success;
         self.throttle(outgoing, overloaded);
@@ -367,9 +377,7 @@ impl<'a> Attempts<'a> {
             // Its trailers tell.
             AttemptOutcome::Open => {}
         }
-        After::Pass {
-            open: outcome == AttemptOutcome::Open,
-        }
+        After::Pass(at_end)
     }
 
     /// Counts a retry that failed: when the next one begins, or there is none.
@@ -390,16 +398,8 @@ impl<'a> Attempts<'a> {
 
     /// What an attempt has shown of its endpoint. A breaker goes by the same codes where
     /// nobody rests.
-    fn learn(
-        &self,
-        to: &mut InFlight,
-        latency: Latency,
-        outcome: Option<AttemptOutcome>,
-        call: &Call,
-    ) {
-        let ejection = call_policy::ejection(self.route.policy.as_deref());
-        let signal = outcome.and_then(|outcome| outcome.health_signal(ejection));
-        self.record(to, latency, signal, call);
+    fn signal(&self, outcome: AttemptOutcome) -> Option<HealthSignal> {
+        outcome.health_signal(call_policy::ejection(self.route.policy.as_deref()))
     }
 
     fn record(

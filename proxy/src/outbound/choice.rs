@@ -33,6 +33,7 @@ pub(super) enum Choice {
 }
 
 /// The endpoints of one Service port.
+#[derive(Clone, Debug)]
 pub(super) struct Among {
     /// Of the resource that lists them.
     name: Arc<str>,
@@ -46,6 +47,25 @@ impl Among {
             name: Arc::clone(name),
             set: endpoints(snapshot, name),
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn of_set(set: EndpointSet) -> Self {
+        Self {
+            name: Arc::from("api"),
+            set: Arc::new(set),
+        }
+    }
+
+    /// As they were when the call was routed.
+    pub(super) const fn set(&self) -> &Arc<EndpointSet> {
+        &self.set
+    }
+
+    /// Whether the endpoint is still one of them. A pod that ends has left before its proxy and
+    /// its application break anything off.
+    pub(super) fn lists(&self, proxy: &Proxy, endpoint: &Arc<Endpoint>) -> bool {
+        is_among(&self.newest(proxy), endpoint)
     }
 
     /// As they are now.
@@ -126,20 +146,24 @@ impl Choice {
             | Self::Session(among, _)
             | Self::Tenant(among, _) => {
                 let now = among.newest(proxy);
-                let mut all = now.endpoints.iter();
-                all.any(|other| Arc::ptr_eq(other, endpoint)) && now.at(endpoint, draw).is_some()
+                is_among(&now, endpoint) && now.at(endpoint, draw).is_some()
             }
         }
     }
 
     /// Those that serve, where there is a choice among them.
-    pub(super) const fn set(&self) -> Option<&Arc<EndpointSet>> {
+    pub(super) fn set(&self) -> Option<&Arc<EndpointSet>> {
+        self.among().map(Among::set)
+    }
+
+    /// The same with the name under which they are listed.
+    pub(super) const fn among(&self) -> Option<&Among> {
         match self {
             Self::One(_) | Self::Nobody(_) => None,
             Self::Named { among, .. }
             | Self::Any(among)
             | Self::Session(among, _)
-            | Self::Tenant(among, _) => Some(&among.set),
+            | Self::Tenant(among, _) => Some(among),
         }
     }
 
@@ -194,6 +218,11 @@ impl Choice {
     }
 }
 
+fn is_among(set: &EndpointSet, endpoint: &Arc<Endpoint>) -> bool {
+    let mut all = set.endpoints.iter();
+    all.any(|other| Arc::ptr_eq(other, endpoint))
+}
+
 /// That one, unless it was tried.
 fn one(endpoint: &Arc<Endpoint>, draw: &Draw<'_>) -> Option<InFlight> {
     (!draw.tried.contains(&endpoint.addr)).then(|| endpoint.begin())
@@ -216,9 +245,8 @@ mod tests {
         let registry = Registry::default();
         let endpoint =
             |at: u8| registry.at(([10, 0, 0, at], 80).into(), None, PodRef::default(), false);
-        let among = |count: u8| Among {
-            name: Arc::from("api"),
-            set: Arc::new(EndpointSet::default().with((1..=count).map(endpoint).collect())),
+        let among = |count: u8| {
+            Among::of_set(EndpointSet::default().with((1..=count).map(endpoint).collect()))
         };
         let named = |fails_over| Choice::Named {
             endpoint: endpoint(1),

@@ -85,9 +85,12 @@ pub(crate) async fn respond(
     }
     let grpc = served.ends.as_deref().is_some_and(Ends::is_told_in_grpc);
     let incoming = EndingBody::new(incoming, served.ends.take(), &parts.headers);
+    let lists = Arc::clone(connection);
     let mut watched = Watched::begun(incoming, move |end, bytes, trailers| {
         drop(permit);
-        served.ended(end, trailers, counted.call());
+        served.ended(end, trailers, counted.call(), |among, endpoint| {
+            among.lists(&lists.proxy, endpoint)
+        });
         counted.done(end, bytes, trailers);
     })
     .await;

@@ -3,22 +3,26 @@
 use std::sync::Arc;
 
 use http::header::{CACHE_CONTROL, SET_COOKIE};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use policy::deadline::{Deadline, DeadlineSource};
 use policy::retry::RetryOutcome;
 use policy::traffic::call::Retry;
 use policy::traffic::set::GrpcCode;
 
-use crate::endpoints::endpoint::InFlight;
-use crate::endpoints::learned::now;
+use crate::endpoints::endpoint::{Endpoint, InFlight};
+use crate::endpoints::learned::{Latency, now};
 use crate::endpoints::set::EndpointSet;
 use crate::http::context::{Asker, Contexts};
 use crate::http::deadline::{self, Ends, Over};
 use crate::http::grpc::{grpc_status, is_success};
 use crate::http::headers;
+use crate::http::upload::Upload;
 use crate::http::watched::BodyEnd;
-use crate::outbound::attempt_outcome::{latency_at_end, signal_at_end};
+use crate::outbound::attempt_outcome::{
+    is_limited, latency_at_end, limited_for, signal_at_end, signal_of_body,
+};
 use crate::outbound::call_policy::{self, CallPolicy};
+use crate::outbound::choice::Among;
 use crate::outbound::circuit_recorder::CircuitRecorder;
 use crate::telemetry::call::Call;
 
@@ -26,7 +30,7 @@ use crate::telemetry::call::Call;
 #[derive(Debug)]
 pub(crate) struct Serving {
     pub(super) in_flight: InFlight,
-    /// Who is told how a gRPC call went, which its trailers say.
+    /// What the end of its answer is to tell.
     pub(super) open: Option<Open>,
     /// When its answer has to be over.
     pub(super) ends: Option<Box<Ends>>,
@@ -116,20 +120,42 @@ fn name_of(set_cookie: &HeaderValue) -> &[u8] {
     parts.next().unwrap_or_default().trim_ascii()
 }
 
-/// A gRPC answer that has begun.
+/// An answer that has begun, and whose end shows how its endpoint does.
 #[derive(Debug)]
 pub(super) struct Open {
-    pub(super) set: Arc<EndpointSet>,
+    /// The endpoint is one of these.
+    pub(super) among: Among,
     pub(super) policy: Option<Arc<CallPolicy>>,
     /// Endpoints that fail rest.
     pub(super) ejects: bool,
-    /// It is the answer to a retry.
-    pub(super) retried: bool,
     /// Tells the breaker that let the call through.
     pub(super) recorder: Option<Arc<CircuitRecorder>>,
     /// What it shows of its endpoint was told before it began.
     pub(super) shown: bool,
-    pub(super) listener: Option<Box<TrailerListener>>,
+    /// How the body of its request comes.
+    pub(super) upload: Upload,
+    pub(super) tells: Tells,
+}
+
+/// What the end of an answer tells.
+#[derive(Debug)]
+pub(super) enum Tells {
+    /// How the call went: gRPC.
+    Status {
+        /// It is the answer to a retry.
+        retried: bool,
+        listener: Option<Box<TrailerListener>>,
+    },
+    /// Whether all of it came. Its head told how the call went.
+    Whole,
+}
+
+impl Open {
+    /// Whether its endpoint is not to blame where it broke off: the request broke off before, or
+    /// the pod has left the Service, as one that ends has.
+    fn is_excused(&self, listed: impl FnOnce(&Among) -> bool) -> bool {
+        self.upload.broke() || !listed(&self.among)
+    }
 }
 
 /// Who learns that a gRPC call failed behind the head of its answer. It is not tried again,
@@ -180,37 +206,53 @@ impl TrailerListener {
 }
 
 impl Serving {
-    /// The answer has ended.
-    pub(super) fn ended(mut self, end: BodyEnd, trailers: Option<&HeaderMap>, call: &Call) {
-        let Some(Open {
-            set,
-            policy,
-            ejects,
-            retried,
-            recorder,
-            shown,
-            listener,
-        }) = self.open.take()
-        else {
+    /// The answer has ended. `listed`: whether its endpoint is still one of these.
+    pub(super) fn ended(
+        mut self,
+        end: BodyEnd,
+        trailers: Option<&HeaderMap>,
+        call: &Call,
+        listed: impl FnOnce(&Among, &Arc<Endpoint>) -> bool,
+    ) {
+        let Some(open) = self.open.take() else {
             return;
         };
-        let policy = policy.as_deref();
-        let signal = signal_at_end(end, trailers).filter(|_| !shown);
-        if let Some(recorder) = recorder {
+        let endpoint = self.in_flight.endpoint();
+        let is_excused = end == BodyEnd::Failed && open.is_excused(|among| listed(among, endpoint));
+        let policy = open.policy.as_deref();
+        let status = trailers.and_then(grpc_status);
+        let signal = match open.tells {
+            Tells::Status { .. } => signal_at_end(end, trailers),
+            Tells::Whole => Some(signal_of_body(end)),
+        };
+        let signal = signal.filter(|_| !open.shown && !is_excused);
+        if let (Tells::Status { .. }, Some(trailers)) = (&open.tells, trailers)
+            && is_limited(StatusCode::OK, status)
+        {
+            endpoint.limited(limited_for(trailers, true));
+        }
+        if let Some(recorder) = &open.recorder {
             recorder.ended(signal, call);
         }
-        let status = trailers.and_then(grpc_status);
-        if let Some(listener) = listener {
-            listener.of_end(end, status, call_policy::retry(policy));
-        }
-        let latency = latency_at_end(end, status);
-        let ejection = call_policy::ejection_if(policy, ejects);
+        let latency = if is_excused {
+            Latency::Recorded
+        } else {
+            latency_at_end(end, status)
+        };
+        let ejection = call_policy::ejection_if(policy, open.ejects);
+        let set = open.among.set();
         if let Some(cause) = set.record(&mut self.in_flight, latency, signal, ejection) {
             call.ejected(cause);
         }
+        let Tells::Status { retried, listener } = open.tells else {
+            return;
+        };
+        if let Some(listener) = listener {
+            listener.of_end(end, status, call_policy::retry(policy));
+        }
         match end {
-            BodyEnd::Complete if is_success(http::StatusCode::OK, status) => {
-                succeeded(Some(&set), policy, retried, call);
+            BodyEnd::Complete if is_success(StatusCode::OK, status) => {
+                succeeded(Some(set), policy, retried, call);
             }
             // Of a caller that left nobody knows.
             BodyEnd::Dropped => {}
@@ -245,7 +287,10 @@ pub(super) fn succeeded(
 mod tests {
     use std::time::Duration;
 
+    use bytes::Bytes;
     use http::HeaderName;
+    use http_body::Frame;
+    use http_body_util::{BodyExt, StreamBody};
     use policy::access_log::AccessLog;
     use policy::deadline::RequestedTimeout;
     use prometheus_client::registry::Registry as Series;
@@ -254,6 +299,7 @@ mod tests {
     use super::*;
     use crate::endpoints::learned::Draw;
     use crate::endpoints::registry::{PodRef, Registry};
+    use crate::http::body::BoxError;
     use crate::http::context::OpenRequest;
     use crate::telemetry::Telemetry;
     use crate::telemetry::call::CallKind;
@@ -323,46 +369,108 @@ mod tests {
         }
     }
 
-    /// A good end would begin the row of an endpoint's failures anew, and a bad one count in it
-    /// for a second time.
-    #[test]
-    fn a_grpc_answer_that_was_told_to_be_late_shows_nothing_of_its_endpoint_in_its_trailers() {
+    /// What an endpoint shows whose answer ends so: answers and failures.
+    fn shows(
+        tells: Tells,
+        shown: bool,
+        (end, trailers): (BodyEnd, Option<&HeaderMap>),
+        (upload, listed): (Upload, bool),
+    ) -> (u32, u32) {
         let metrics = Metrics::register(&mut Series::default());
         let telemetry = Arc::new(Telemetry::new(metrics, AccessLog::OFF));
         let parties = Parties::to_service(Arc::default(), 80);
         let call = Call::begin(&telemetry, CallKind::Request, parties);
+        let addr = ([10, 0, 0, 1], 80).into();
+        let endpoint = Registry::default().at(addr, None, PodRef::default(), false);
+        let set = EndpointSet::default().with(vec![Arc::clone(&endpoint)]);
+        let among = Among::of_set(set);
+        let serving = Serving {
+            in_flight: endpoint.begin(),
+            open: Some(Open {
+                among: among.clone(),
+                policy: None,
+                ejects: true,
+                recorder: None,
+                shown,
+                upload,
+                tells,
+            }),
+            ends: None,
+            marks: None,
+        };
+        serving.ended(end, trailers, &call, |_, _| listed);
+        let recent = among.set().view(&endpoint, &Draw::DEFAULT).recent;
+        (recent.answers, recent.failures)
+    }
+
+    const STATUS: Tells = Tells::Status {
+        retried: false,
+        listener: None,
+    };
+
+    fn there() -> (Upload, bool) {
+        (Upload::default(), true)
+    }
+
+    /// A good end would begin the row of an endpoint's failures anew, and a bad one count in it
+    /// for a second time.
+    #[test]
+    fn a_grpc_answer_that_was_told_to_be_late_shows_nothing_of_its_endpoint_in_its_trailers() {
         for (shown, status, seen) in [
             (false, "0", (1, 0)),
             (false, "14", (1, 1)),
             (true, "0", (0, 0)),
             (true, "14", (0, 0)),
         ] {
-            let addr = ([10, 0, 0, 1], 80).into();
-            let endpoint = Registry::default().at(addr, None, PodRef::default(), false);
-            let set = Arc::new(EndpointSet::default().with(vec![Arc::clone(&endpoint)]));
-            let serving = Serving {
-                in_flight: endpoint.begin(),
-                open: Some(Open {
-                    set: Arc::clone(&set),
-                    policy: None,
-                    ejects: true,
-                    retried: false,
-                    recorder: None,
-                    shown,
-                    listener: None,
-                }),
-                ends: None,
-                marks: None,
-            };
-            let status = (
-                HeaderName::from_static("grpc-status"),
-                HeaderValue::from_static(status),
+            let name = HeaderName::from_static("grpc-status");
+            let trailers = HeaderMap::from_iter([(name, HeaderValue::from_static(status))]);
+            let end = (BodyEnd::Complete, Some(&trailers));
+            let shows = shows(STATUS, shown, end, there());
+            assert_eq!(shows, seen, "{status}, late: {shown}");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_breaks_off_counts_against_its_endpoint() {
+        for (end, seen) in [
+            (BodyEnd::Complete, (1, 0)),
+            (BodyEnd::Failed, (1, 1)),
+            // Its caller left, or its time was over.
+            (BodyEnd::Dropped, (1, 0)),
+            (BodyEnd::OutOfTime(Over::Time), (1, 0)),
+            (BodyEnd::Late(Over::Left), (1, 0)),
+        ] {
+            let shows = shows(Tells::Whole, false, (end, None), there());
+            assert_eq!(shows, seen, "{end:?}");
+        }
+    }
+
+    #[test]
+    fn a_grpc_answer_without_trailers_counts_against_its_endpoint() {
+        let whole = (BodyEnd::Complete, None);
+        assert_eq!(shows(STATUS, false, whole, there()), (1, 1));
+        assert_eq!(
+            shows(STATUS, false, (BodyEnd::Dropped, None), there()),
+            (0, 0)
+        );
+    }
+
+    #[tokio::test]
+    async fn an_answer_broken_off_by_others_excuses_its_endpoint() {
+        let broken = (BodyEnd::Failed, None);
+        let all: [fn() -> Tells; 2] = [|| Tells::Whole, || STATUS];
+        for tells in all {
+            let left = (Upload::default(), false);
+            assert_eq!(shows(tells(), false, broken, left), (0, 0), "its pod ends");
+            let parts: [Result<Frame<Bytes>, BoxError>; 1] = [Err("broken".into())];
+            let body = StreamBody::new(tokio_stream::iter(parts)).boxed_unsync();
+            let (mut body, upload) = Upload::watch(body);
+            assert!(body.frame().await.unwrap().is_err());
+            assert_eq!(
+                shows(tells(), false, broken, (upload, true)),
+                (0, 0),
+                "the request broke off"
             );
-            let trailers = HeaderMap::from_iter([status.clone()]);
-            serving.ended(BodyEnd::Complete, Some(&trailers), &call);
-            let recent = set.view(&endpoint, &Draw::DEFAULT).recent;
-            let listener = (recent.answers, recent.failures);
-            assert_eq!(listener, seen, "{status:?}, late: {shown}");
         }
     }
 }

@@ -31,6 +31,8 @@ pub(super) const HALF: &str = "half";
 pub(super) const SILENCE: &str = "silence";
 /// [`OK`], but no answer ever to who asks for `/wait`.
 pub(super) const WAITS: &str = "waits";
+/// A head, a part of what it announces, and the end of the connection.
+pub(super) const TRUNCATED: &str = "HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\nabc";
 /// Ends the connection instead of an answer.
 pub(super) const NOTHING: &str = "";
 
@@ -126,6 +128,10 @@ async fn serve(mut stream: TcpStream, answer: &str, log: &Log) -> Option<()> {
             HALF if nth > 0 => {
                 let begun = b"HTTP/1.1 200 OK\r\ncontent-le";
                 stream.write_all(begun).await.ok()?;
+                return None;
+            }
+            TRUNCATED => {
+                stream.write_all(answer.as_bytes()).await.ok()?;
                 return None;
             }
             ONCE | HALF | WAITS => stream.write_all(OK.as_bytes()).await.ok()?,

@@ -13,13 +13,38 @@ use policy::traffic::EffectivePolicy;
 use policy::traffic::endpoint::{Balance, Locality, Subset};
 use wire::v1::{self, Protocol, balance};
 
-use super::answers::{App, OK, ask, policy_of, sum, whole};
+use super::answers::{App, OK, ask, policy_of, served_by, sum, whole};
 use super::ejection::grpc_app;
 use crate::support::{Pod, endpoint, pair, resource};
 
 const LOCALITY: &str = "weft_locality_requests_total";
 const UNREADABLE: &str = "weft_unreadable_loads_total";
 const BUSY: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nendpoint-load-metrics: TEXT application_utilization=0.9\r\n\r\nok";
+
+const LIMITED: &str = "HTTP/1.1 429 No\r\nretry-after: 60\r\ncontent-length: 2\r\n\r\nno";
+
+/// A third of the calls would be its part.
+#[tokio::test]
+async fn instance_at_its_own_limit_is_asked_behind_others() {
+    let (client, server, _, _) = pair(Protocol::Http1).await;
+    let limited = App::new(server.ip, LIMITED).await;
+    let others = [App::new(server.ip, OK).await, App::new(server.ip, OK).await];
+    served_by(&client, &server, &[&limited, &others[0], &others[1]]);
+    let mut gets = 0;
+    while limited.request_count() == 0 {
+        ask(&client, "GET", "", "").await;
+        gets += 1;
+        assert!(gets < 200, "it must be asked");
+    }
+    for _ in 0..300 {
+        ask(&client, "GET", "", "").await;
+    }
+    let there = limited.request_count();
+    assert!(there < 75, "{there} of 300");
+    let elsewhere: usize = others.iter().map(App::request_count).sum();
+    assert_eq!(there + elsewhere, gets + 300, "none was sent twice");
+    assert_eq!(sum(&client, "weft_ejections_total", &[]), 0.0);
+}
 
 /// The own pod runs in this zone, on this node.
 pub(super) fn runs_in(zone: &str, node: &str) -> v1::Resource {

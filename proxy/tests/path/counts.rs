@@ -150,7 +150,7 @@ async fn every_request_is_a_success_a_failure_or_cancelled_and_only_one_of_them(
     assert!(!connection.is_finished(), "one stream ended, no connection");
 }
 
-/// As over HTTP/1.1, where a caller that only says that it sends no more is still there.
+/// As over HTTP/1.1, where a caller that only says that it sends no more is waited for at first.
 #[tokio::test]
 async fn a_caller_over_http1_that_resets_is_gone_and_one_that_closed_its_direction_waits() {
     let (client, server, _, _) = pair(Protocol::Http1).await;

@@ -21,7 +21,8 @@ use tokio::net::{TcpListener, TcpStream};
 use wire::v1::Protocol;
 
 use super::answers::{
-    App, OK, SILENCE, SLOW, UNAVAILABLE, ask, limited, policy_of, retries, served_by, sum, whole,
+    App, OK, SILENCE, SLOW, TRUNCATED, UNAVAILABLE, ask, limited, policy_of, retries, served_by,
+    sum, whole,
 };
 use crate::support::{Pod, endpoint, endpoints, pair, vip};
 
@@ -70,6 +71,29 @@ async fn the_one_of_three_that_answers_503_rests_and_no_post_was_sent_twice() {
     }
     assert_eq!(bad.request_count(), 5, "nothing, while it rests");
     assert_eq!(apps.iter().map(App::request_count).sum::<usize>(), posts);
+}
+
+/// Their heads look as good as those of the others.
+#[tokio::test]
+async fn the_one_of_three_that_truncates_its_answers_rests() {
+    let (client, server, _, _) = pair(Protocol::Http1).await;
+    let bad = App::new(server.ip, TRUNCATED).await;
+    let others = [App::new(server.ip, OK).await, App::new(server.ip, OK).await];
+    served_by(&client, &server, &[&bad, &others[0], &others[1]]);
+    let mut gets = 0;
+    while sum(&client, EJECTIONS, &["cause=\"failures\""]) == 0.0 {
+        ask(&client, "GET", "", "").await;
+        gets += 1;
+        // Whoever was slow with its first answer is asked again when that is forgotten.
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        assert!(gets < 500, "it must rest: {}", client.metrics());
+    }
+    let before = bad.request_count();
+    for _ in 0..50 {
+        let (status, answer) = ask(&client, "GET", "", "").await;
+        assert!(status == 200 && answer.ends_with("ok"), "{answer}");
+    }
+    assert_eq!(bad.request_count(), before, "nothing, while it rests");
 }
 
 /// The only attempt of a POST goes on for as long as the call may take, but all see after
@@ -216,10 +240,21 @@ pub(super) async fn grpc_app(
 
 #[tokio::test]
 async fn what_grpc_says_in_trailers_makes_an_endpoint_rest_too() {
+    one_of_three_rests(&[("grpc-status", "14")]).await;
+}
+
+#[tokio::test]
+async fn grpc_endpoint_without_a_status_rests() {
+    one_of_three_rests(&[]).await;
+}
+
+/// Of three gRPC applications one ends its answers with these trailers.
+async fn one_of_three_rests(bad: &[(&'static str, &'static str)]) {
     let (client, server, _, _) = pair(Protocol::Http2).await;
     let mut apps = Vec::new();
-    for status in ["14", "0", "0"] {
-        apps.push(grpc_app(&server, &[("grpc-status", status)]).await);
+    let good: &[(&'static str, &'static str)] = &[("grpc-status", "0")];
+    for trailers in [bad, good, good] {
+        apps.push(grpc_app(&server, trailers).await);
     }
     let all = apps
         .iter()

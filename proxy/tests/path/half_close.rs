@@ -1,11 +1,12 @@
 //! Callers over HTTP/1 that send no more and wait for their answer.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{sleep, timeout};
 use wire::v1::Protocol;
 
-use super::answers::{App, LATE, sum};
+use super::answers::{App, LATE, SILENCE, served_by, sum};
 use super::counts::CANCELLED;
 use crate::support::{pair, raw, vip};
 
@@ -30,4 +31,40 @@ async fn a_caller_over_http1_that_closed_its_direction_gets_the_whole_answer() {
     }
     assert_eq!(app.request_count(), 4, "none was asked twice");
     assert_eq!(sum(&client, CANCELLED, &["outbound"]), 0.0);
+}
+
+/// A close of its socket looks like that to whoever waits for it. Two seconds are given to those
+/// that still read.
+#[tokio::test]
+async fn closed_caller_without_a_head_is_gone_everywhere() {
+    for meshed in [true, false] {
+        let (client, server, _, _) = pair(Protocol::Http1).await;
+        let app = App::new(server.ip, SILENCE).await;
+        served_by(&client, &server, &[&app]);
+        let mut caller = if meshed {
+            client.call(vip()).await
+        } else {
+            server.plain(app.port).await
+        };
+        let head = b"GET / HTTP/1.1\r\nHost: web.shop\r\n\r\n";
+        caller.write_all(head).await.unwrap();
+        caller.shutdown().await.unwrap();
+        let closed = Instant::now();
+        let ended = timeout(Duration::from_secs(12), async {
+            while app.ended() == 0 {
+                sleep(Duration::from_millis(10)).await;
+            }
+        });
+        assert!(ended.await.is_ok(), "the application works on: {meshed}");
+        let waited = closed.elapsed();
+        assert!(
+            waited >= Duration::from_millis(1900),
+            "{meshed}: {waited:?}"
+        );
+        let mut answer = Vec::new();
+        let read = timeout(Duration::from_secs(5), caller.read_to_end(&mut answer));
+        let _ = read.await.expect("its own connection ends");
+        assert!(answer.is_empty(), "{}", String::from_utf8_lossy(&answer));
+        assert_eq!(app.request_count(), 1, "none was asked twice");
+    }
 }

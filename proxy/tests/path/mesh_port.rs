@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::client::TlsStream;
-use weft_proxy::MESH_PORT;
+use weft_proxy::{Budget, MESH_PORT};
 use wire::v1::Protocol;
 
 use super::answers::sum;
@@ -338,6 +338,29 @@ async fn a_peer_with_another_identity_than_expected_gets_no_request() {
     let metrics = client.metrics();
     let line = "weft_tls_failures_total{direction=\"outbound\",reason=\"wrong-identity\"} 1";
     assert!(metrics.contains(line), "{metrics}");
+}
+
+/// It proved nothing wrong: its process may have no CPU, or be gone.
+#[tokio::test]
+async fn a_handshake_without_an_answer_is_no_failed_tls() {
+    let authority = Authority::new();
+    let client = Pod::new(&authority, "web").await;
+    let certs = authority.leaf("api", Duration::from_secs(3600), SystemTime::now());
+    let budget = Budget::new(64 << 20);
+    let silent = Pod::unserved(&budget, authority.roots(), certs, "api");
+    let listener = TcpListener::bind((silent.ip, MESH_PORT)).await.unwrap();
+    tokio::spawn(async move {
+        let mut open = Vec::new();
+        loop {
+            open.push(listener.accept().await.unwrap());
+        }
+    });
+    client.set(service("api", vip().ip(), Protocol::Http1, Vec::new()));
+    client.reaches(&silent, 80);
+    let (status, answer) = get(client.call(vip()).await, "/", "").await;
+    assert_eq!(status, 503, "{answer}");
+    assert!(answer.contains("weft-reason: connect-failed"), "{answer}");
+    assert!(sum(&client, "weft_tls_failures_total", &["reason=\"timeout\""]) > 0.0);
 }
 
 #[tokio::test]

@@ -214,6 +214,41 @@ fn load_makes_an_endpoint_dearer_and_fades() {
 }
 
 #[test]
+fn limited_endpoint_is_busy_for_its_time() {
+    let start = Instant::now();
+    let mut load = crate::balance::Load::default();
+    load.limited(start, Some(ms(5000)));
+    load.record(start + ms(10), 20);
+    assert_eq!(load.percent(start + ms(4999)), 100);
+    assert_eq!(load.percent(start + ms(5000)), 0);
+    load.record(start + ms(5000), 20);
+    assert_eq!(load.percent(start + ms(5000)), 20);
+    // As long as no clock goes: it said nothing.
+    load.limited(start + ms(5000), Some(Duration::MAX));
+    assert_eq!(load.percent(start + ms(5999)), 100);
+    assert_eq!(load.percent(start + ms(6000)), 0);
+}
+
+#[test]
+fn limit_without_a_time_lasts_longer_until_something_is_served() {
+    let mut now = Instant::now();
+    let mut load = crate::balance::Load::default();
+    for seconds in [1, 2, 4, 8, 10, 10] {
+        load.limited(now, None);
+        // Of the part that it gets all the same.
+        load.limited(now + ms(500), None);
+        load.served(now + ms(500));
+        now += Duration::from_secs(seconds);
+        assert_eq!(load.percent(now - ms(1)), 100, "{seconds} s");
+        assert_eq!(load.percent(now), 0, "{seconds} s");
+    }
+    load.served(now);
+    load.limited(now, None);
+    assert_eq!(load.percent(now + ms(999)), 100);
+    assert_eq!(load.percent(now + ms(1000)), 0);
+}
+
+#[test]
 fn load_is_told_when_its_tenth_changes_and_before_it_fades() {
     let start = Instant::now();
     let mut teller = LoadReporter::default();

@@ -35,6 +35,7 @@ use crate::http::limits::HEADER_BYTES;
 use crate::http::stuck_upload::Answered;
 use crate::net::budget::Budget;
 use crate::net::coalesce::FlushHandle;
+use crate::net::scheduled::scheduled_within;
 
 /// A server has this long to say what it allows.
 const SETTINGS_WITHIN: Duration = Duration::from_secs(1);
@@ -240,7 +241,7 @@ impl RequestSender {
                 sleep(LOOK).await;
             }
         };
-        let came = timeout(within, sign).await.is_ok();
+        let came = scheduled_within(within, sign).await.is_some();
         came && !(shared.closed.load(Relaxed) && shared.suspect.load(Relaxed))
     }
 

@@ -4,6 +4,9 @@
 //! does not give it soon gets no new requests. While it has streams it ends at the
 //! latest ten seconds after its last byte, and all its streams with it. One without
 //! streams is asked later, because nobody waits for it.
+//!
+//! Those are seconds in which this process ran. One that stood still, on a CPU that others have,
+//! has asked nothing and read nothing meanwhile: how late its own timer is says for how long.
 
 use std::future::Future;
 use std::io;
@@ -33,8 +36,10 @@ const SUSPECT: Duration = Duration::from_millis(2500);
 const DEAD: Duration = Duration::from_millis(7500);
 
 /// Least time between two looks. One that comes so long after its time is of a process that
-/// stood still, which has not read what came meanwhile.
+/// stood still.
 const LATE: Duration = Duration::from_millis(100);
+/// What has come by a look is read within this, and then it is looked for the last time.
+const READ: Duration = Duration::from_millis(10);
 
 /// A connection that notes when something came.
 #[derive(Debug)]
@@ -90,7 +95,7 @@ pub(super) struct Keepalive {
     pinged_at: Option<Instant>,
     /// How often it has answered.
     pongs: u64,
-    /// It would have been dead at the last look, which came late.
+    /// It would have been dead at the last look, and what had come by then was still to be read.
     spared: bool,
     timer: Pin<Box<Sleep>>,
 }
@@ -151,13 +156,15 @@ impl Keepalive {
         self.poll_pong(cx);
         while self.timer.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
+            let late = now - self.timer.deadline();
+            if late >= LATE {
+                self.stood_still(late, now);
+            }
             if self.received.swap(false, Relaxed) {
                 self.last = now;
             }
             let dead = self.dead(now);
-            // Once: what came while the process stood still is read after this.
-            let late = now - self.timer.deadline() >= LATE;
-            if dead && (self.spared || !late) {
+            if dead && self.spared {
                 return Peer::Dead;
             }
             self.spared = dead;
@@ -165,8 +172,9 @@ impl Keepalive {
             if now - self.last >= after {
                 self.ping(cx);
             }
+            let again = if dead { READ } else { LATE };
             let next = self.pinged_at.map_or(now + LOOK, |_| {
-                (now + LOOK).min((self.last + DEAD).max(now + LATE))
+                (now + LOOK).min((self.last + DEAD).max(now + again))
             });
             self.timer.as_mut().reset(next);
         }
@@ -177,6 +185,12 @@ impl Keepalive {
             Some(_) => Peer::Suspect,
             None => Peer::Alive,
         }
+    }
+
+    /// This process did not run for so long: its peer owed nothing meanwhile.
+    fn stood_still(&mut self, time: Duration, now: Instant) {
+        self.last = (self.last + time).min(now);
+        self.pinged_at = self.pinged_at.map(|at| (at + time).min(now));
     }
 
     /// Silent for too long, and asked for long enough.

@@ -422,7 +422,18 @@ where
             }
             Event::Close => {
                 Pin::new(&mut connection).graceful_shutdown();
-                let outcome = (&mut connection).await;
+                let ended = poll_fn(|cx| {
+                    loop {
+                        if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
+                            return Poll::Ready(ended);
+                        }
+                        // It does not rest any more, but callers leave.
+                        ready!(tick.as_mut().poll(cx));
+                        used.looks.store(!used.is_quiet(), Relaxed);
+                        tick.as_mut().reset(Instant::now() + IDLE_AFTER);
+                    }
+                });
+                let outcome = ended.await;
                 return match used.refusal() {
                     Some(status) => Served::Refused(connection.into_parts(), status),
                     None => Served::Over(outcome),

@@ -3,11 +3,13 @@
 
 use std::sync::Arc;
 
-use http::HeaderMap;
+use http::{HeaderMap, Response};
 
 use super::Attempts;
 use crate::endpoints::endpoint::Endpoint;
+use crate::http::grpc::grpc_status;
 use crate::mesh::load;
+use crate::outbound::attempt_outcome::{is_limited, limited_for};
 use crate::outbound::call_policy;
 use crate::proxy::Proxy;
 use crate::telemetry::labels::LocalityLabels;
@@ -24,6 +26,16 @@ impl Attempts<'_> {
             };
             proxy.telemetry.metrics.locality.at(&labels).inc();
         }
+    }
+
+    /// Whether an application refuses a call by a limit of its own, which makes it busy.
+    pub(super) fn record_limit<B>(from: &Endpoint, head: &Response<B>, grpc: bool) -> bool {
+        let map = head.headers();
+        let limited = is_limited(head.status(), grpc_status(map));
+        if limited {
+            from.limited(limited_for(map, grpc));
+        }
+        limited
     }
 
     /// Of a proxy of the mesh it is believed how busy its application is.

@@ -1,25 +1,64 @@
 //! What is held of a call while its answer is passed on.
 
-use std::sync::Arc;
+use http::{Response, StatusCode};
+use http_body::Body as HttpBody;
+use policy::health::HealthSignal;
+use policy::retry;
 
 use super::Attempts;
 use crate::endpoints::endpoint::InFlight;
+use crate::http::client::dedicated::ResponseBody;
 use crate::http::deadline::Ends;
+use crate::http::upload::Upload;
+use crate::outbound::attempt_outcome::{AtEnd, AttemptOutcome};
 use crate::outbound::send::Outgoing;
-use crate::outbound::serving::{Marks, Open, Serving};
+use crate::outbound::serving::{Marks, Open, Serving, Tells};
 use crate::proxy::Proxy;
 
 impl Attempts<'_> {
-    /// What waits for the trailers of an answer.
-    pub(super) fn open(&self, proxy: &Proxy, outgoing: &Outgoing) -> Option<Open> {
+    /// What the end of an answer is to tell behind this head. One that something else may answer
+    /// in place of is judged by its head, since nobody may read the rest.
+    pub(super) fn at_end(
+        &self,
+        outcome: AttemptOutcome,
+        signal: Option<HealthSignal>,
+        head: &Response<ResponseBody>,
+    ) -> Option<AtEnd> {
+        match outcome {
+            AttemptOutcome::Open => Some(AtEnd::Status),
+            AttemptOutcome::Ended(ended @ retry::Ended::Status(status)) => {
+                let looks_good = signal == Some(HealthSignal::Good) && !status.is_server_error();
+                let has_more = status != StatusCode::SWITCHING_PROTOCOLS
+                    && !HttpBody::is_end_stream(head.body());
+                (looks_good && has_more && !ended.is_failure(self.retry())).then_some(AtEnd::Whole)
+            }
+            AttemptOutcome::Ended(_) | AttemptOutcome::Mesh(_) => None,
+        }
+    }
+
+    /// What waits for the end of an answer.
+    pub(super) fn open(
+        &self,
+        proxy: &Proxy,
+        outgoing: &Outgoing,
+        upload: &Upload,
+        at_end: AtEnd,
+    ) -> Option<Open> {
+        let tells = match at_end {
+            AtEnd::Status => Tells::Status {
+                retried: self.retries > 0,
+                listener: self.trailer_listener(proxy, outgoing),
+            },
+            AtEnd::Whole => Tells::Whole,
+        };
         Some(Open {
-            set: Arc::clone(self.route.choice.set()?),
+            among: self.route.choice.among()?.clone(),
             policy: self.route.policy.clone(),
             ejects: self.route.choice.ejects(),
-            retried: self.retries > 0,
             recorder: self.recorder.clone(),
             shown: self.shown,
-            listener: self.trailer_listener(proxy, outgoing),
+            upload: upload.clone(),
+            tells,
         })
     }
 

@@ -2,13 +2,15 @@
 //! a head is expected, what is in flight, and what the client has not taken.
 
 mod begun;
+mod left;
+mod unanswered;
 
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{
     AtomicBool, AtomicIsize, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed,
 };
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 use futures::task::AtomicWaker;
@@ -21,6 +23,7 @@ use tokio::io::AsyncRead;
 use tokio::time::Instant;
 
 pub(super) use self::begun::Begun;
+use self::unanswered::Unanswered;
 use crate::http::deadline::{self, PreviousHop};
 use crate::http::server::http1::unread_head;
 use crate::http::server::refused_head;
@@ -87,6 +90,8 @@ pub(super) struct ConnectionUse {
     queued: AtomicBool,
     /// Whoever sent it has left.
     left: AtomicBool,
+    /// Whether the last request waits for its answer, and its caller sends no more.
+    unanswered: Unanswered,
     /// The status of an answer of hyper itself that was kept back; 0: none.
     pub(super) refusal: AtomicU16,
     /// The connection is to end: the next answer says so.
@@ -130,6 +135,7 @@ impl ConnectionUse {
             waited: AtomicU64::default(),
             queued: AtomicBool::default(),
             left: AtomicBool::default(),
+            unanswered: Unanswered::default(),
             refusal: AtomicU16::default(),
             is_last: AtomicBool::default(),
             abort: Abort::default(),
@@ -324,33 +330,6 @@ impl ConnectionUse {
         Ok(())
     }
 
-    /// While a request waits whose head hyper has nobody reads, so nobody else would see
-    /// that its caller left.
-    pub(super) fn looks_whether_left<I: AsyncRead + Unpin>(
-        &self,
-        io: &mut Prefixed<I>,
-        cx: &mut Context<'_>,
-    ) {
-        if !self.queued.load(Relaxed) || self.left.load(Relaxed) {
-            return;
-        }
-        if io.poll_left(cx, AHEAD).is_ready() {
-            self.left.store(true, Relaxed);
-            cx.waker().wake_by_ref();
-        }
-        self.reserved_head.set(io.ahead());
-    }
-
-    /// Whether whoever asked for another protocol has left, before it was answered. Nobody
-    /// speaks one who sends no more; of other requests the caller may only have said that.
-    pub(super) fn has_left<I: AsyncRead + Unpin>(
-        &self,
-        io: &mut Prefixed<I>,
-        cx: &mut Context<'_>,
-    ) -> bool {
-        self.switches.load(Relaxed) && io.poll_left(cx, AHEAD).is_ready()
-    }
-
     fn notes_wait(&self, since: Instant) {
         let waited = since.elapsed().as_millis().max(1);
         self.waited
@@ -382,6 +361,7 @@ impl ConnectionUse {
         self.permit.busy();
         self.requests.fetch_add(1, Relaxed);
         self.in_flight.fetch_add(1, Relaxed);
+        self.unanswered.begins();
         self.body.store(!request.body().is_end_stream(), Relaxed);
         let upgrade = request.headers().contains_key(header::UPGRADE);
         self.upgrade.fetch_or(upgrade, Relaxed);
@@ -462,6 +442,7 @@ impl Busy {
     /// It has its answer.
     pub(super) fn answered(&mut self) {
         self.used.switches.store(false, Relaxed);
+        self.used.unanswered.ends();
         self.promise.answered();
     }
 }

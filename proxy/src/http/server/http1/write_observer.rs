@@ -142,8 +142,9 @@ impl<I: AsyncRead + AsyncWrite + MayAbort + Unpin> AsyncWrite for WriteObserver<
         // hyper flushes whenever it has nothing else to do.
         if let Some(io) = &mut this.io {
             this.used.looks_whether_left(io, cx);
-            let reset = this.used.looks.swap(false, Relaxed) && io.was_reset(cx);
-            if reset || this.used.has_left(io, cx) {
+            let looks = this.used.looks.swap(false, Relaxed);
+            let left = looks && (io.was_reset(cx) || this.used.has_given_up(io, cx));
+            if left || this.used.has_left(io, cx) {
                 return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
             }
             if this.used.abort.take_ask() {

@@ -9,6 +9,8 @@ use super::*;
 use crate::failure::Failure;
 use crate::http::undelivered::TAKEN_WITHIN;
 
+mod half_closed;
+
 const LAST: &str = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 4\r\n\r\n/one";
 
 #[tokio::test(start_paused = true)]
