@@ -189,6 +189,13 @@ pub(super) const CHECKS: &[CheckDefinition] = &[
         "helm upgrade restores an APIService that is missing; one that is unavailable holds up the deletion of namespaces: look at the controller, or switch metricsApi.enabled or observe.enabled off",
     ),
     check(
+        CONTROL,
+        "left-over",
+        control::left_over,
+        "what of the mesh is in no namespace leads to a controller or an injector",
+        "if the mesh is to go, weft uninstall | kubectl delete --ignore-not-found -f - deletes what holds up pods and the deletion of namespaces; if it is to stay, helm upgrade --install brings it back",
+    ),
+    check(
         DATA,
         "pods-without-proxy",
         data::without_proxy,

@@ -299,6 +299,11 @@ const FAULTS: &[(&str, &[&str], Plant)] = &[
     ("api-services", &[], |api, _| {
         put_api_service(api, API_SERVICES[0], "False")
     }),
+    ("left-over", &["controller", "injector"], |api, _| {
+        for name in ["weft-controller", "weft-injector"] {
+            api.remove(&format!("{WEFT}/{name}"));
+        }
+    }),
     ("pods-without-proxy", &[], |api, _| {
         let mut pod = pod();
         pod["spec"] = json!({});

@@ -5,7 +5,7 @@ use crds::objects::{INJECTOR_CA_SECRET, PROXY_CONTAINER};
 use serde_json::Value;
 
 use super::certificates::{days_left, first_is_among};
-use super::control::{bytes, needed, remaining};
+use super::control::{WEBHOOKS, bytes, needed, remaining};
 use super::facts::{Facts, Missing, name_of};
 use super::outcome::{CheckResult, CheckStatus};
 use super::probes::Tried;
@@ -17,13 +17,7 @@ const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 
 pub(super) fn webhooks(facts: &Facts) -> CheckResult {
     let mut missing = Vec::new();
-    for (part, name) in [
-        ("mutating", "MutatingWebhookConfiguration weft-injector"),
-        (
-            "validating",
-            "ValidatingWebhookConfiguration weft-validator",
-        ),
-    ] {
+    for (part, name) in WEBHOOKS {
         if let Err(why) = needed(facts, part, name)? {
             missing.push(why);
         }
