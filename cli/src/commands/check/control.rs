@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::certificates::days_left;
 use super::facts::{Facts, Missing, few, name_of};
 use super::outcome::{CheckResult, CheckStatus};
+use super::webhooks::excluded;
 use crate::kinds;
 use crate::output::number;
 
@@ -54,7 +55,12 @@ pub(super) fn needed<'a>(
     match facts.part(part) {
         Ok(value) => Ok(Ok(value)),
         Err(Missing::Absent) => Ok(Err(format!("{what} is missing"))),
-        Err(Missing::Unseen(why) | Missing::Away(why) | Missing::Throttled(why)) => Err(why),
+        Err(
+            Missing::Unseen(why)
+            | Missing::Denied(why)
+            | Missing::Away(why)
+            | Missing::Throttled(why),
+        ) => Err(why),
     }
 }
 
@@ -98,7 +104,12 @@ pub(super) fn single_replicas(facts: &Facts) -> CheckResult {
                 1 => few.push(format!("{part} has one replica")),
                 _ => {}
             },
-            Err(Missing::Unseen(why) | Missing::Away(why) | Missing::Throttled(why)) => {
+            Err(
+                Missing::Unseen(why)
+                | Missing::Denied(why)
+                | Missing::Away(why)
+                | Missing::Throttled(why),
+            ) => {
                 return Err(why);
             }
             Err(_) => {}
@@ -124,7 +135,12 @@ pub(super) fn versions(facts: &Facts) -> CheckResult {
                     others.push(format!("{part} is {version}"));
                 }
             }
-            Err(Missing::Unseen(why) | Missing::Away(why) | Missing::Throttled(why)) => {
+            Err(
+                Missing::Unseen(why)
+                | Missing::Denied(why)
+                | Missing::Away(why)
+                | Missing::Throttled(why),
+            ) => {
                 return Err(why);
             }
             Err(Missing::Absent) => {}
@@ -188,10 +204,20 @@ pub(super) fn root(facts: &Facts) -> CheckResult {
             "the root",
             ROOT_DAYS,
         )),
-        None => Ok((
-            CheckStatus::Error,
-            "there is no ConfigMap weft-trust-bundle with roots in any namespace".to_owned(),
-        )),
+        None => {
+            let named = facts.named.as_deref();
+            if let Some(namespace) = named.filter(|namespace| excluded(facts).contains(namespace)) {
+                return Err(format!(
+                    "namespace {namespace} is left out and has no roots"
+                ));
+            }
+            let place = named.map_or_else(
+                || "any namespace".to_owned(),
+                |namespace| format!("namespace {namespace}"),
+            );
+            let missing = format!("there is no ConfigMap weft-trust-bundle with roots in {place}");
+            Ok((CheckStatus::Error, missing))
+        }
     }
 }
 

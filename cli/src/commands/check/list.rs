@@ -290,6 +290,12 @@ fail too. Where every check but those of the cluster itself is skipped, nothing 
 and the exit status is 3. So it is where some are skipped because the controller or the API server
 had too much to answer (429), which `--wait` waits for too. Each answer is waited for 12 s at most,
 whatever `--request-timeout` says, and all of them for 30 s.
+
+With `-n` the pods, proxies and objects of that namespace alone are looked at, which takes no more
+than the right to view it. Namespaces in which nothing is injected (value excludedNamespaces) and the
+mesh's own are left out. A proxy is no fault for being without a controller while its pod ends, or in
+the first minute of the pod or of the proxy. The table names in one line what the user may not see;
+`-o json` has each check with its reason, and `error` alone where the API server does not answer.
 "
     .to_owned();
     let mut category = "";

@@ -435,11 +435,14 @@ async fn an_api_server_that_is_away_is_told_within_ten_seconds() {
     let api = healthy();
     api.vanish(true);
     let begun = Instant::now();
-    let (ended, ..) = checked(&api, WELL, &[]).await;
+    let (ended, report, _) = checked(&api, WELL, &[]).await;
     let Err(Failure::Unknown(words)) = ended else {
         panic!("{ended:?}");
     };
     assert!(words.contains("did not answer"), "{words}");
+    // What reads JSON has some.
+    let outcome = json!({"success": false, "checks": [], "error": words});
+    assert_eq!(report, outcome);
     assert!(
         begun.elapsed() <= Duration::from_secs(10),
         "{:?}",

@@ -1,6 +1,8 @@
 //! The injector as the API server finds it: configurations, whom they trust, and whether
 //! they are asked.
 
+use std::collections::BTreeSet;
+
 use crds::objects::{INJECTOR_CA_SECRET, PROXY_CONTAINER};
 use serde_json::Value;
 
@@ -37,7 +39,12 @@ fn trusted(facts: &Facts) -> Result<Vec<(String, Vec<u8>)>, String> {
         let configuration = match facts.part(part) {
             Ok(configuration) => configuration,
             Err(Missing::Absent) => continue,
-            Err(Missing::Unseen(why) | Missing::Away(why) | Missing::Throttled(why)) => {
+            Err(
+                Missing::Unseen(why)
+                | Missing::Denied(why)
+                | Missing::Away(why)
+                | Missing::Throttled(why),
+            ) => {
                 return Err(why);
             }
         };
@@ -91,6 +98,27 @@ pub(super) fn ca_bundles(facts: &Facts) -> CheckResult {
     ))
 }
 
+/// Namespaces in which nothing is injected, as the webhook has it, and the mesh's own.
+pub(super) fn excluded(facts: &Facts) -> BTreeSet<&str> {
+    let mut excluded = BTreeSet::from([facts.weft.as_str()]);
+    if let Ok(configuration) = facts.part("mutating") {
+        let webhooks = configuration["webhooks"].as_array().into_iter().flatten();
+        let rules = webhooks.filter_map(|webhook| {
+            let selector = &webhook["namespaceSelector"];
+            selector["matchExpressions"].as_array()
+        });
+        let rules = rules.flatten().filter(|rule| is_exclusion(rule));
+        let names = rules.filter_map(|rule| rule["values"].as_array());
+        excluded.extend(names.flatten().filter_map(Value::as_str));
+    }
+    excluded
+}
+
+/// Whether a rule of a selector leaves namespaces out by their names.
+fn is_exclusion(rule: &Value) -> bool {
+    rule["key"] == NAMESPACE_NAME && rule["operator"] == "NotIn"
+}
+
 /// Why a webhook is not asked about objects of the namespace in which it is tried.
 fn passed_over(facts: &Facts, part: &str) -> Result<(), String> {
     let namespace = &facts.probes.namespace;
@@ -102,8 +130,7 @@ fn passed_over(facts: &Facts, part: &str) -> Result<(), String> {
         let rules = webhook["namespaceSelector"]["matchExpressions"].as_array();
         rules.into_iter().flatten().any(|rule| {
             let names = rule["values"].as_array();
-            rule["key"] == NAMESPACE_NAME
-                && rule["operator"] == "NotIn"
+            is_exclusion(rule)
                 && names.is_some_and(|names| names.iter().any(|name| name == namespace.as_str()))
         })
     };
