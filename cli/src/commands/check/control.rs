@@ -8,7 +8,6 @@ use serde_json::Value;
 use super::certificates::days_left;
 use super::facts::{Facts, Missing, few, name_of};
 use super::outcome::{CheckResult, CheckStatus};
-use super::webhooks::excluded;
 use crate::kinds;
 use crate::output::number;
 
@@ -206,7 +205,8 @@ pub(super) fn root(facts: &Facts) -> CheckResult {
         )),
         None => {
             let named = facts.named.as_deref();
-            if let Some(namespace) = named.filter(|namespace| excluded(facts).contains(namespace)) {
+            if let Some(namespace) = named.filter(|namespace| facts.excluded().contains(namespace))
+            {
                 return Err(format!(
                     "namespace {namespace} is left out and has no roots"
                 ));

@@ -13,7 +13,6 @@ use serde_json::Value;
 use super::control::variable;
 use super::facts::{Facts, Missing, few, name_of};
 use super::outcome::{CheckResult, CheckStatus};
-use super::webhooks::excluded;
 use crate::commands::lifetime::is_late;
 use crate::output::number;
 
@@ -37,7 +36,7 @@ fn names(found: &[String], outcome: CheckStatus, well: &str, wrong: &str) -> Che
 }
 
 pub(super) fn without_proxy(facts: &Facts) -> CheckResult {
-    let excluded = excluded(facts);
+    let excluded = facts.excluded();
     let asking: Vec<&str> = facts
         .list("namespaces")?
         .iter()

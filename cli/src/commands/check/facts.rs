@@ -79,6 +79,8 @@ const IN_NAMESPACES: &[(&str, &str, &str)] = &[
 ];
 /// The namespaces that are looked at.
 const NAMESPACES: (&str, &str) = ("namespaces", "/api/v1/namespaces");
+/// The label that every namespace has.
+const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 /// What is read before there is a mesh.
 const BEFORE: &[&str] = &["definitions", "aggregation"];
 
@@ -203,6 +205,22 @@ impl Facts {
         let found = self.parts.get(name)?.as_ref().ok()?;
         let is_whole = !self.cut.contains(name);
         is_whole.then(|| found.as_array().map(Vec::as_slice))?
+    }
+
+    /// Namespaces in which nothing is injected, as the webhook has it, and the mesh's own.
+    pub(super) fn excluded(&self) -> BTreeSet<&str> {
+        let mut excluded = BTreeSet::from([self.weft.as_str()]);
+        if let Ok(configuration) = self.part("mutating") {
+            let webhooks = configuration["webhooks"].as_array().into_iter().flatten();
+            let rules = webhooks.filter_map(|webhook| {
+                let selector = &webhook["namespaceSelector"];
+                selector["matchExpressions"].as_array()
+            });
+            let rules = rules.flatten().filter(|rule| is_exclusion(rule));
+            let names = rules.filter_map(|rule| rule["values"].as_array());
+            excluded.extend(names.flatten().filter_map(Value::as_str));
+        }
+        excluded
     }
 
     /// Why a part is not known that the user may see, and that may be told a moment later.
@@ -333,6 +351,11 @@ async fn pages(cluster: &Cluster, name: &str, path: &str) -> Result<(Vec<Value>,
             return Ok((items, next.is_empty()));
         }
     }
+}
+
+/// Whether a rule of a selector leaves namespaces out by their names.
+pub(super) fn is_exclusion(rule: &Value) -> bool {
+    rule["key"] == NAMESPACE_NAME && rule["operator"] == "NotIn"
 }
 
 /// `namespace/name` of an object, or its name.

@@ -15,7 +15,6 @@ use serde_json::Value;
 use super::facts::{Facts, few, name_of};
 use super::outcome::{CheckResult, CheckStatus};
 use super::reasons::advice;
-use super::webhooks::excluded;
 use crate::kinds;
 
 pub(super) fn accepted(facts: &Facts) -> CheckResult {
@@ -120,7 +119,7 @@ fn unread(facts: &Facts, place: Place) -> Result<Vec<String>, String> {
         ("", "Pod", "pods"),
         ("", "Service", "services"),
     ];
-    let excluded = excluded(facts);
+    let excluded = facts.excluded();
     let written = kinds::all().into_iter();
     let written = written.map(|kind| (kind.group, kind.kind, kind.plural));
     let mut found = Vec::new();
@@ -158,7 +157,7 @@ fn is_in(excluded: &BTreeSet<&str>, object: &Value) -> bool {
 }
 
 pub(super) fn annotations(facts: &Facts) -> CheckResult {
-    let excluded = excluded(facts);
+    let excluded = facts.excluded();
     let in_mesh = |object: &Value| is_in(&excluded, object);
     let mut found = Vec::new();
     for (kind, list) in [
@@ -188,7 +187,7 @@ pub(super) fn annotations(facts: &Facts) -> CheckResult {
 }
 
 pub(super) fn labels(facts: &Facts) -> CheckResult {
-    let excluded = excluded(facts);
+    let excluded = facts.excluded();
     let mut found = Vec::new();
     for (kind, list) in [("Namespace", "namespaces"), ("Pod", "pods")] {
         let unheard = |object: &Value| {

@@ -1,21 +1,17 @@
 //! The injector as the API server finds it: configurations, whom they trust, and whether
 //! they are asked.
 
-use std::collections::BTreeSet;
-
 use crds::objects::{INJECTOR_CA_SECRET, PROXY_CONTAINER};
 use serde_json::Value;
 
 use super::certificates::{days_left, first_is_among};
 use super::control::{WEBHOOKS, bytes, needed, remaining};
-use super::facts::{Facts, Missing, name_of};
+use super::facts::{Facts, Missing, is_exclusion, name_of};
 use super::outcome::{CheckResult, CheckStatus};
 use super::probes::Tried;
 
 /// The Service that the API server calls.
 const SERVICE: &str = "weft-injector";
-/// The label that every namespace has.
-const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 
 pub(super) fn webhooks(facts: &Facts) -> CheckResult {
     let mut missing = Vec::new();
@@ -96,27 +92,6 @@ pub(super) fn ca_bundles(facts: &Facts) -> CheckResult {
         CheckStatus::Ok,
         format!("the same in {} places", trusted.len()),
     ))
-}
-
-/// Namespaces in which nothing is injected, as the webhook has it, and the mesh's own.
-pub(super) fn excluded(facts: &Facts) -> BTreeSet<&str> {
-    let mut excluded = BTreeSet::from([facts.weft.as_str()]);
-    if let Ok(configuration) = facts.part("mutating") {
-        let webhooks = configuration["webhooks"].as_array().into_iter().flatten();
-        let rules = webhooks.filter_map(|webhook| {
-            let selector = &webhook["namespaceSelector"];
-            selector["matchExpressions"].as_array()
-        });
-        let rules = rules.flatten().filter(|rule| is_exclusion(rule));
-        let names = rules.filter_map(|rule| rule["values"].as_array());
-        excluded.extend(names.flatten().filter_map(Value::as_str));
-    }
-    excluded
-}
-
-/// Whether a rule of a selector leaves namespaces out by their names.
-fn is_exclusion(rule: &Value) -> bool {
-    rule["key"] == NAMESPACE_NAME && rule["operator"] == "NotIn"
 }
 
 /// Why a webhook is not asked about objects of the namespace in which it is tried.
