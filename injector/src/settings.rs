@@ -1,6 +1,7 @@
 //! What the injector is told by its environment.
 
-use crds::inject;
+use crds::inject::{self, DefaultLimits};
+use crds::labels::parse_quantity;
 use runtime::env::{BadEnv, EnvReader};
 
 /// Everything that differs between installations.
@@ -38,6 +39,16 @@ impl Settings {
         let version = env.or("WEFT_VERSION", env!("CARGO_PKG_VERSION").to_owned());
         let compatibility_series = env.or("WEFT_COMPATIBILITY_SERIES", String::new());
         let log = env.or("WEFT_LOG", "info".to_owned());
+        let [cpu, memory] = ["WEFT_PROXY_CPU_LIMIT", "WEFT_PROXY_MEMORY_LIMIT"].map(|name| {
+            let limit = env.or(name, String::new());
+            if limit.is_empty() {
+                return None;
+            }
+            if let Err(bad) = parse_quantity(&limit) {
+                env.mistake(name, bad.to_string());
+            }
+            Some(limit)
+        });
         env.finish_with(|| {
             let namespace = namespace?;
             Some(Self {
@@ -52,6 +63,7 @@ impl Settings {
                     trust_domain,
                     version,
                     compatibility_series,
+                    limits: DefaultLimits { cpu, memory },
                 },
                 namespace,
             })

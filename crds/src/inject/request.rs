@@ -21,6 +21,17 @@ pub struct Settings {
     /// Other meshes whose names the proxy's series get too, `linkerd,osm`; empty
     /// for none, and then the pod's workload is not written down either.
     pub compatibility_series: String,
+    /// Limits of the proxy's containers where neither pod nor namespace names one.
+    pub limits: DefaultLimits,
+}
+
+/// Limits that an installation gives proxies; none by default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DefaultLimits {
+    /// Of CPU.
+    pub cpu: Option<String>,
+    /// Of memory.
+    pub memory: Option<String>,
 }
 
 /// What matters of the pod's namespace.

@@ -23,6 +23,7 @@ fn settings() -> Settings {
         trust_domain: "cluster.local".into(),
         version: "0.1.0".into(),
         compatibility_series: String::new(),
+        limits: DefaultLimits::default(),
     }
 }
 

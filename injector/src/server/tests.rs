@@ -59,6 +59,7 @@ impl Harness {
             trust_domain: "cluster.local".into(),
             version: "1".into(),
             compatibility_series: String::new(),
+            limits: inject::DefaultLimits::default(),
         };
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);

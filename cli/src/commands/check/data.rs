@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use crds::inject::{self, DefaultLimits};
 use crds::labels::{ENABLED, INJECT, PROXY_VERSION};
 use crds::objects::PROXY_CONTAINER;
 use crds::observe::{Proxy, ProxyList, ProxyStatus};
@@ -63,6 +64,58 @@ pub(super) fn without_proxy(facts: &Facts) -> CheckResult {
         "all that asked have one",
         "pods asked for a proxy and have none",
     )
+}
+
+/// What keeps pods out because of their proxy.
+pub(super) fn admission(facts: &Facts) -> CheckResult {
+    let excluded = facts.excluded();
+    let (ranges, quotas) = (facts.list("limit-ranges")?, facts.list("quotas")?);
+    let limit = |name: &str| injector_variable(facts, name).map(ToOwned::to_owned);
+    let defaults = DefaultLimits {
+        cpu: limit("WEFT_PROXY_CPU_LIMIT"),
+        memory: limit("WEFT_PROXY_MEMORY_LIMIT"),
+    };
+    let mut found = Vec::new();
+    for namespace in facts.list("namespaces")? {
+        let metadata = &namespace["metadata"];
+        let name = metadata["name"].as_str().unwrap_or_default();
+        if metadata["labels"][INJECT] != ENABLED || excluded.contains(name) {
+            continue;
+        }
+        let map = |of: &str| serde_json::from_value(metadata[of].clone()).unwrap_or_default();
+        let namespace = inject::Namespace {
+            name: name.to_owned(),
+            labels: map("labels"),
+            annotations: map("annotations"),
+        };
+        let own = |objects: &[Value]| -> Vec<Value> {
+            let own = objects
+                .iter()
+                .filter(|one| one["metadata"]["namespace"] == name);
+            own.cloned().collect()
+        };
+        found.extend(inject::obstacles(
+            &namespace,
+            &defaults,
+            &own(ranges),
+            &own(quotas),
+        ));
+    }
+    names(
+        &found,
+        CheckStatus::Error,
+        "nothing keeps pods out",
+        "keep pods out",
+    )
+}
+
+/// What a variable of the injector says, as far as the user may see it.
+fn injector_variable<'a>(facts: &'a Facts, name: &str) -> Option<&'a str> {
+    let injector = facts.part("injector").ok()?;
+    let containers = injector["spec"]["template"]["spec"]["containers"].as_array()?;
+    let variables = containers.iter().filter_map(|one| one["env"].as_array());
+    let mut variables = variables.flatten();
+    variables.find(|one| one["name"] == name)?["value"].as_str()
 }
 
 fn is_being_deleted(pod: &Value) -> bool {

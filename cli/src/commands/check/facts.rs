@@ -73,7 +73,9 @@ const IN_NAMESPACES: &[(&str, &str, &str)] = &[
         "/api/v1",
         "configmaps?fieldSelector=metadata.name%3Dweft-trust-bundle",
     ),
+    ("limit-ranges", "/api/v1", "limitranges"),
     ("pods", "/api/v1", "pods"),
+    ("quotas", "/api/v1", "resourcequotas"),
     ("services", "/api/v1", "services"),
     ("proxies", "/apis/observe.weft.dev/v1alpha1", "proxies"),
 ];

@@ -204,6 +204,13 @@ pub(super) const CHECKS: &[CheckDefinition] = &[
     ),
     check(
         DATA,
+        "admission",
+        data::admission,
+        "nothing of a namespace that asks for proxies keeps pods out because of them: ResourceQuota, LimitRange, or a level of Pod Security",
+        "set the annotations of the Namespace that the message names, proxy.limits in the chart's values for all namespaces, or the level",
+    ),
+    check(
+        DATA,
         "old-proxies",
         data::old,
         "no proxy is two minor versions older than the controller",

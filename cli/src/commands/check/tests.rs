@@ -309,6 +309,13 @@ const FAULTS: &[(&str, &[&str], Plant)] = &[
         pod["spec"] = json!({});
         api.put(POD, pod);
     }),
+    ("admission", &[], |api, _| {
+        let hard = json!({"limits.cpu": "4"});
+        api.put(
+            "/api/v1/namespaces/shop/resourcequotas/q",
+            json!({"metadata": {"name": "q", "namespace": "shop"}, "spec": {"hard": hard}}),
+        );
+    }),
     ("old-proxies", &["versions"], |api, _| {
         let mut controller = deployment("weft-controller", 2);
         controller["metadata"]["labels"]["app.kubernetes.io/version"] = json!("0.3.0");

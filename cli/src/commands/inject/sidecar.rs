@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crds::inject::{self, HookToken, InjectionOutcome, Namespace, Settings};
+use crds::inject::{self, DefaultLimits, HookToken, InjectionOutcome, Namespace, Settings};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1 as k8s;
 use kube::Api;
@@ -224,6 +224,10 @@ fn read_settings(
         trust_domain: or("WEFT_TRUST_DOMAIN", "cluster.local".to_owned()),
         version: or("WEFT_VERSION", env!("CARGO_PKG_VERSION").to_owned()),
         compatibility_series: or("WEFT_COMPATIBILITY_SERIES", String::new()),
+        limits: DefaultLimits {
+            cpu: read("WEFT_PROXY_CPU_LIMIT"),
+            memory: read("WEFT_PROXY_MEMORY_LIMIT"),
+        },
     })
 }
 
