@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crds::label_syntax::is_dns_label;
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::core::ObjectList;
@@ -22,7 +23,9 @@ impl Existing {
     /// Of all namespaces whose accounts these calls name.
     pub(super) async fn of(cluster: &Cluster, calls: &Calls) -> Self {
         let accounts = calls.facts.keys().flat_map(|(to, from, _)| [to, from]);
-        let namespaces: BTreeSet<&String> = accounts.map(|(namespace, _)| namespace).collect();
+        let mut namespaces: BTreeSet<&String> = accounts.map(|(namespace, _)| namespace).collect();
+        // Each becomes part of a path.
+        namespaces.retain(|namespace| is_dns_label(namespace));
         let lists = namespaces.into_iter().map(|namespace| async move {
             let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts");
             let list = cluster.try_read::<ObjectList<ServiceAccount>>("ServiceAccounts", &path);
