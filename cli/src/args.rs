@@ -4,7 +4,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::commands::{
     check, completion, dashboard, diagnostics, dry_run, edges, explain, identity, inject,
-    log_level, proxies, proxy_config, routes, stat, suggest, tap, token, top, validate, version,
+    log_level, proxies, proxy_config, routes, stat, suggest, tap, token, top, uninstall, validate,
+    version,
 };
 use crate::global::Global;
 
@@ -49,6 +50,7 @@ pub(crate) enum Command {
     Token(token::Token),
     Dashboard(dashboard::Dashboard),
     Diagnostics(diagnostics::Diagnostics),
+    Uninstall(uninstall::Uninstall),
     Version(version::Version),
     Completion(completion::Completion),
 }

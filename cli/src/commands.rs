@@ -20,6 +20,7 @@ pub(crate) mod suggest;
 pub(crate) mod tap;
 pub(crate) mod token;
 pub(crate) mod top;
+pub(crate) mod uninstall;
 pub(crate) mod validate;
 pub(crate) mod version;
 

@@ -98,6 +98,7 @@ pub async fn run(
         Command::Uninject(command) => command.run(global, console),
         Command::Validate(command) => command.run(global, console),
         Command::Token(command) => command.run(global, console),
+        Command::Uninstall(command) => command.run(global, console),
         Command::Completion(command) => {
             global.without_output("a script")?;
             command.run(args::command(), console)
@@ -301,6 +302,7 @@ mod tests {
             ("dry-run --access deny -A", "say -n NAME instead of -A"),
             ("inject - -o json", "leave -o out"),
             ("uninject - -o json", "leave -o out"),
+            ("uninstall -o json", "leave -o out"),
             ("completion bash -o json", "leave -o out"),
             ("diagnostics -o json", "-o FILE.tgz"),
             ("stat deploy/web:80", "leave the port out"),

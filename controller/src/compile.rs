@@ -9,6 +9,7 @@
 //! May import `model`, `problem` and `world`.
 
 mod access;
+mod accounts;
 mod addresses;
 mod after;
 mod annotations;

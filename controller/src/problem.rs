@@ -81,6 +81,8 @@ pub enum Reason {
     NoUsableBackend,
     /// A named object or match does not exist.
     RefNotFound,
+    /// A named service account does not exist.
+    NoSuchAccount,
     /// A backend lacks a port of the root.
     PortNotFound,
     /// Two Services declare different protocols for one port of a pod.
@@ -119,6 +121,7 @@ impl Reason {
             Self::NotGuarded => "NotGuarded",
             Self::NoUsableBackend => "NoUsableBackend",
             Self::RefNotFound => "RefNotFound",
+            Self::NoSuchAccount => "NoSuchAccount",
             Self::PortNotFound => "PortNotFound",
             Self::ProtocolConflict => "ProtocolConflict",
             Self::ProtocolNotDeclared => "ProtocolNotDeclared",

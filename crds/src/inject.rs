@@ -17,6 +17,7 @@ mod earlier;
 mod guaranteed;
 mod handlers;
 mod merge;
+mod obstacles;
 mod overrides;
 mod patch;
 mod placement;
@@ -32,9 +33,10 @@ use json_patch::Patch;
 use serde_json::{Map, Value};
 
 pub use checks::ephemeral;
+pub use obstacles::obstacles;
 pub use refusal::Refusal;
 pub use remove::remove;
-pub use request::{HookToken, Namespace, Settings};
+pub use request::{DefaultLimits, HookToken, Namespace, Settings};
 pub use spelling::{SPELLED, misspelled, unheard};
 
 use crate::labels;
@@ -118,7 +120,7 @@ pub fn inject(
             warning: Some(warning),
         });
     }
-    let overrides = Overrides::read(pod, namespace, settings)?;
+    let overrides = Overrides::read(pod, namespace, settings)?.limited(&settings.limits);
     let earlier = Earlier::read(spec)?;
     checks::check(spec, &earlier)?;
     placement::check(spec)?;

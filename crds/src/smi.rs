@@ -24,6 +24,7 @@ pub(crate) use access::{
 };
 pub use access::{RuleRef, Subject, TrafficTarget, TrafficTargetSpec};
 pub use binding::{IdentityBinding, IdentityBindingSpec, IdentitySchemes, PodLabels};
+pub(crate) use columns::FAILING_PATH;
 #[cfg(test)]
 pub(crate) use definition::tests::{
     MANIFESTS, assert_explained, assert_structural, each_node, violations,

@@ -17,6 +17,7 @@ mod convert;
 mod ephemeral;
 mod metrics;
 mod mutate;
+mod obstacles;
 mod reconciler;
 mod review;
 mod server;
@@ -45,6 +46,7 @@ use tracing::info;
 
 use metrics::Metrics;
 use mutate::Mutator;
+use obstacles::Obstacles;
 use reconciler::Reconciler;
 use server::Webhooks;
 use settings::Settings;
@@ -137,12 +139,15 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         version,
         "injector started"
     );
+    let limits = settings.inject.limits.clone();
+    let obstacles = Obstacles::new(client.clone(), limits, settings.pod_name.clone());
     let mutator = Mutator::new(client, settings.inject);
     let cluster = Cluster {
         domain: settings.cluster_domain.into(),
         mesh_namespace: settings.namespace.as_str().into(),
     };
-    let webhooks = Arc::new(Webhooks::new(mutator, cluster, metrics));
+    let webhooks = Webhooks::new(mutator, cluster, metrics).reporting(obstacles);
+    let webhooks = Arc::new(webhooks);
     let stop = async {
         let signal = ended.await;
         info!(signal, "injector ends");

@@ -80,6 +80,9 @@ pub(crate) struct About {
     pub(crate) namespace: String,
     #[serde(default)]
     operation: String,
+    /// Nothing may come of it but the answer.
+    #[serde(default)]
+    pub(crate) dry_run: Option<bool>,
 }
 
 impl About {

@@ -47,6 +47,7 @@ use outcome::{ReviewOutcome, answered, failure, json, refused, unanswered};
 
 use crate::metrics::Metrics;
 use crate::mutate::{self, Mutator};
+use crate::obstacles::Obstacles;
 use crate::review::AdmissionResponse;
 use crate::{account, convert, ephemeral, review, spelling, validate};
 
@@ -96,6 +97,7 @@ pub(crate) struct Webhooks {
     lanes: Lanes,
     lookups: KeyedSemaphore<IpAddr>,
     memory: Pool<IpAddr>,
+    obstacles: Option<Arc<Obstacles>>,
 }
 
 impl Webhooks {
@@ -107,7 +109,14 @@ impl Webhooks {
             lookups: KeyedSemaphore::new(MAX_LOOKUPS.0, MAX_LOOKUPS.1),
             memory: Pool::new(MEMORY, metrics.limits.counter("memory")),
             metrics,
+            obstacles: None,
         }
+    }
+
+    /// The same, reporting what keeps pods with a proxy out.
+    pub(crate) fn reporting(mut self, obstacles: Obstacles) -> Self {
+        self.obstacles = Some(Arc::new(obstacles));
+        self
     }
 }
 
@@ -276,7 +285,7 @@ impl Webhooks {
                 .run(source, move || judged(path, &body, &cluster))
                 .await?;
         }
-        let namespace = {
+        let (namespace, dry_run) = {
             let body = body.clone();
             let about = lane.run(source, move || read_as(&body, review::about));
             let about = about.await??;
@@ -289,11 +298,19 @@ impl Webhooks {
                 ));
             }
             let _permit = self.lookups.acquire(source).await;
-            self.namespace(&about.namespace).await?
+            let namespace = self.namespace(&about.namespace).await?;
+            (namespace, about.dry_run.unwrap_or_default())
         };
-        let mutator = self.mutator.clone();
-        lane.run(source, move || mutated(&mutator, &body, &namespace))
-            .await?
+        let (mutator, name) = (self.mutator.clone(), namespace.name.clone());
+        let mutated = lane.run(source, move || mutated(&mutator, &body, &namespace));
+        let outcome = mutated.await??;
+        if let Some(obstacles) = &self.obstacles
+            && outcome.outcome == "injected"
+            && !dry_run
+        {
+            obstacles.look(&name);
+        }
+        Ok(outcome)
     }
 
     async fn namespace(&self, name: &str) -> Result<inject::Namespace, Box<ReviewOutcome>> {

@@ -1,6 +1,6 @@
 //! What the injector is told by its environment.
 
-use crds::inject;
+use crds::inject::{self, DefaultLimits};
 use crds::labels::parse_quantity;
 use runtime::env::{BadEnv, EnvReader};
 
@@ -53,6 +53,16 @@ impl Settings {
             amount
         });
         let log = env.or("WEFT_LOG", "info".to_owned());
+        let [cpu, memory] = ["WEFT_PROXY_CPU_LIMIT", "WEFT_PROXY_MEMORY_LIMIT"].map(|name| {
+            let limit = env.or(name, String::new());
+            if limit.is_empty() {
+                return None;
+            }
+            if let Err(bad) = parse_quantity(&limit) {
+                env.mistake(name, bad.to_string());
+            }
+            Some(limit)
+        });
         env.finish_with(|| {
             let namespace = namespace?;
             Some(Self {
@@ -69,6 +79,7 @@ impl Settings {
                     compatibility_series,
                     guaranteed_cpu,
                     guaranteed_memory,
+                    limits: DefaultLimits { cpu, memory },
                 },
                 namespace,
             })

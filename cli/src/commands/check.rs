@@ -41,7 +41,8 @@ const AGAIN: Duration = Duration::from_secs(2);
     about = "Check that the mesh is well, or that a cluster can have one",
     long_about = "Checks the cluster, the control plane, the proxies and the users' objects, and \
                   says of each fault what to do. Every check has an id, which docs/checks.md \
-                  explains. What the user may not see is skipped. Each answer is waited for 12 s \
+                  explains. What the user may not see is skipped, in one line. With -n the pods, \
+                  proxies and objects of that namespace alone are looked at. Each answer is waited for 12 s \
                   at most, whatever --request-timeout says, and all of them for 30 s. Exit status \
                   1 if a check failed, 3 if all were skipped but those of the cluster itself, or \
                   some because the controller or the API server had too much to answer.",
@@ -76,6 +77,9 @@ struct Done {
     message: String,
     #[serde(skip_serializing_if = "str::is_empty")]
     hint: &'static str,
+    /// It is skipped because the user may not see what it needs.
+    #[serde(skip)]
+    denied: bool,
 }
 
 /// What `-o json` prints.
@@ -83,6 +87,9 @@ struct Done {
 struct CheckReport {
     success: bool,
     checks: Vec<Done>,
+    /// Why there are no checks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
     #[serde(skip)]
     conclusion: Conclusion,
     /// Why something is not known that may be told a moment later.
@@ -91,6 +98,17 @@ struct CheckReport {
 }
 
 impl CheckReport {
+    /// Of an API server that does not answer.
+    fn without_answer(why: &Failure) -> Self {
+        Self {
+            success: false,
+            checks: Vec::new(),
+            error: Some(why.to_string()),
+            conclusion: Conclusion::Unknown,
+            throttled: None,
+        }
+    }
+
     /// Whether another try may come to something else. Who may see nothing now may not see more
     /// before the time is over.
     fn may_pass(&self) -> bool {
@@ -126,7 +144,11 @@ impl ClusterCommand for Check {
                 // Who does not answer now may do so before the time is over, and who is not
                 // known now will not be then.
                 Err(refusal) if left && refusal.may_pass() => sleep(AGAIN).await,
-                Err(refusal) => return Err(refusal.into_failure()),
+                Err(refusal) => {
+                    let failure = refusal.into_failure();
+                    output::data(console, format, &CheckReport::without_answer(&failure))?;
+                    return Err(failure);
+                }
             }
         };
         if !output::data(console, format, &report)? {
@@ -179,6 +201,7 @@ impl Check {
                 let found = (check.judge)(&facts);
                 // Taken of a check that failed, too: else the next one would be told of it.
                 let cut = facts.take_cut();
+                let denied = matches!(&found, Err(why) if facts.is_denied(why));
                 let (result, message) = match found {
                     Ok(found) => of_what_was_read(found, &cut),
                     Err(why) => (CheckStatus::Skipped, why),
@@ -194,6 +217,7 @@ impl Check {
                     result,
                     message,
                     hint,
+                    denied,
                 }
             })
             .collect();
@@ -210,6 +234,7 @@ impl Check {
         Ok(CheckReport {
             success: conclusion == Conclusion::Yes,
             checks,
+            error: None,
             conclusion,
             throttled,
         })
@@ -248,7 +273,9 @@ fn conclude(checks: &[Done], fails: CheckStatus) -> Conclusion {
 
 fn print(report: &CheckReport, console: &mut Console<'_>) -> Result<(), Failure> {
     let mut category = "";
-    for check in &report.checks {
+    let (denied, told): (Vec<&Done>, Vec<&Done>) =
+        report.checks.iter().partition(|check| check.denied);
+    for check in told {
         if check.category != category {
             category = check.category;
             console.line(category)?;
@@ -264,6 +291,16 @@ fn print(report: &CheckReport, console: &mut Console<'_>) -> Result<(), Failure>
                 "", check.hint, check.id
             ))?;
         }
+    }
+    if let Some(first) = denied.first() {
+        let ids: Vec<&str> = denied.iter().map(|check| check.id).collect();
+        console.line("not seen")?;
+        console.line(&format!(
+            "  skipped  {} checks need what you may not see ({}); -n NAME looks at one namespace: {}",
+            denied.len(),
+            crate::escape::plain(&first.message),
+            ids.join(", ")
+        ))?;
     }
     let count = |result: CheckStatus| {
         report

@@ -12,6 +12,7 @@ pub(super) use conclusion::{Advice, conclude};
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
+use crds::labels;
 use crds::observe::{
     AccessChange, BackendShare, Change, ChangedEdge, DryRun as DryRunObject, DryRunSpec,
     DryRunStatus,
@@ -46,7 +47,8 @@ const ADVICE: Advice = Advice {
                   Whoever asks must be allowed to make the change. An object of a namespace that is \
                   neither there nor in the files is bad input, and so is a kind or a version that a \
                   group of SMI or of Weft does not have. Exit status 1 if a call that was \
-                  seen would be refused. Else 3 if the mesh remembers no call of which anything \
+                  seen would be refused, or a workload that refuses calls now would be open to \
+                  everybody. Else 3 if the mesh remembers no call of which anything \
                   can be told, or could not compare them all; if calls depend, and none of the \
                   same caller to the same port was judged live; if calls depend in namespaces \
                   whose graphs the user may not read, or the controller is older and does not say \
@@ -169,6 +171,22 @@ pub(super) fn print(
     for warning in &status.warnings {
         console.word(&format!("warning: {warning}"))?;
     }
+    for node in &status.opened {
+        console.line(&escape::plain(&opened(node)))?;
+    }
+    if status.hidden_opened > 0 {
+        console.word(&format!(
+            "{} more workloads are opened to everybody in namespaces whose graphs you may not read",
+            status.hidden_opened
+        ))?;
+    }
+    if !status.opened.is_empty() || status.hidden_opened > 0 {
+        console.word(&format!(
+            "to keep it closed, leave a TrafficTarget that names its account, or annotate the \
+             Namespace {}: deny",
+            labels::ACCESS
+        ))?;
+    }
     let mut table = Table::new(&["CHANGE", "FROM", "TO", "SERVICE", "PORT", "LAST", "WHY"]);
     for edge in &status.changed {
         let row: Vec<Cell> = vec![
@@ -209,6 +227,18 @@ pub(super) fn print(
         status.kept, status.unknown
     ))?;
     Ok(())
+}
+
+/// What becomes of a workload, by its id in the graph.
+fn opened(node: &str) -> String {
+    let mut parts = node.splitn(3, '/');
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(namespace), Some(kind), Some(name)) => format!(
+            "opens {kind} {name} to everybody in namespace {namespace}: calls that no rule \
+             allows are refused there now, and would pass"
+        ),
+        _ => format!("opens {node} to everybody"),
+    }
 }
 
 fn last(edge: &ChangedEdge, now: SystemTime) -> String {
@@ -254,6 +284,23 @@ fn shares(shares: &[BackendShare]) -> String {
 mod tests {
     use super::*;
     use crate::console::Streams;
+
+    #[test]
+    fn workload_that_a_change_opens_is_named_before_the_calls() {
+        let mut streams = Streams::default();
+        let status = DryRunStatus {
+            kept: 1,
+            opened: vec!["shop/Deployment/cart".to_owned()],
+            hidden_opened: 2,
+            ..DryRunStatus::default()
+        };
+        print(&status, SystemTime::now(), &mut streams.console()).unwrap();
+        let (out, err) = streams.texts();
+        let line = "opens Deployment cart to everybody in namespace shop";
+        assert!(out.starts_with(line), "{out}");
+        assert!(err.contains("2 more workloads are opened"), "{err}");
+        assert!(err.contains("weft.dev/access: deny"), "{err}");
+    }
 
     #[test]
     fn caller_that_does_not_run_now_is_named() {

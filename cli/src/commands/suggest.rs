@@ -3,6 +3,7 @@
 mod called;
 mod calls;
 mod earlier;
+mod gone;
 mod objects;
 mod ports;
 mod refusals;
@@ -20,6 +21,7 @@ use kube::core::ObjectList;
 use serde_json::{Value, json};
 
 use self::calls::Calls;
+use self::gone::Existing;
 use self::ports::Ports;
 use super::dry_run::{self, Advice};
 use crate::cluster::names::Named;
@@ -51,7 +53,8 @@ const ADVICE: Advice = Advice {
                   the last hour that mutual TLS proved and that were served, as the called pods' \
                   proxies say, and for no others. What is only remembered, unproven, failed or \
                   told by its caller alone stands there as comments, and so do the numbers of \
-                  calls that no rule allowed, by caller and port. Routes \
+                  calls that no rule allowed, by caller and port, and calls of accounts that do \
+                  not exist any more, with when they were seen last. Routes \
                   are known of the last five minutes: with --routes, calls whose routes are not \
                   all known are allowed by their port, with a comment that says why. How many of \
                   the calls that failed were refused is known of these minutes alone as well, and \
@@ -102,7 +105,9 @@ impl ClusterCommand for Suggest {
         let to = to.map(|named| Selected::new(named, cluster.scope()));
         let edges = traffic.edges().iter();
         let edges = edges.filter(|edge| to.as_ref().is_none_or(|to| to.is_to(&traffic, edge)));
-        let calls = Calls::of(&traffic, edges, &ports, cluster.scope(), self.routes);
+        let mut calls = Calls::of(&traffic, edges, &ports, cluster.scope(), self.routes);
+        let existing = Existing::of(cluster, &calls).await;
+        calls.leave_out_gone(&existing, &traffic, &ports);
         let objects = objects::of(&calls);
         let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
         if output::data(console, format, &list)? {

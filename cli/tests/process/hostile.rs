@@ -69,7 +69,7 @@ fn dry_run() -> Value {
             "before": [{"service": EVIL, "share": 1.0}], "after": [{"service": EVIL, "share": 1.0}]})
     };
     json!({"changed": [edge("refused"), edge("depends"), edge("unknown"), edge("rerouted")],
-        "kept": 1, "warnings": [EVIL]})
+        "kept": 1, "opened": [EVIL, format!("shop/{EVIL}/{EVIL}")], "warnings": [EVIL]})
 }
 
 fn mesh(api: &FakeApi) {

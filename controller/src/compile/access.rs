@@ -21,6 +21,7 @@ use policy::{
 use self::destination::Destination;
 use self::ports::{Pods, Ports, port_set};
 use super::{
+    accounts,
     findings::{About, Findings},
     protocols::Protocols,
     routes::{Group, Routes, UDP_NOT_ENFORCED},
@@ -169,6 +170,11 @@ impl Reading<'_> {
         let named = here(&destination.name);
         if destination.kind == DestinationKind::IdentityBinding {
             return self.bound_destination(&named);
+        }
+        if destination.kind == DestinationKind::ServiceAccount {
+            let world = self.named.protocols.world;
+            let at = ("spec.destination.name", &*self.key.namespace);
+            accounts::must_exist(world, &mut self.about, &named, at);
         }
         Some(Destination {
             name: destination.name.clone(),

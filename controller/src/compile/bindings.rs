@@ -11,6 +11,7 @@ use std::{
 
 use policy::name::{Kind, SpiffeId};
 
+use super::accounts;
 use super::findings::{About, Findings};
 use crate::{
     model::{
@@ -29,6 +30,7 @@ pub(super) fn bindings(world: &World, defaults: &Defaults, findings: &mut Findin
         let mut about = findings.about(&this, facts.meta.generation);
         about.judged(&facts.meta.mistakes);
         let reading = Reading {
+            world,
             defaults,
             key,
             facts,
@@ -50,6 +52,7 @@ fn summary(facts: &BindingFacts) -> String {
 
 /// One binding being read.
 struct Reading<'a> {
+    world: &'a World,
     defaults: &'a Defaults,
     key: &'a ObjectKey,
     facts: &'a BindingFacts,
@@ -79,6 +82,7 @@ impl Reading<'_> {
             Ok(id) => {
                 binding.ids.push(id);
                 binding.accounts.insert(account.clone());
+                self.must_exist(account, "spec.schemes.serviceAccount");
             }
             Err(error) => {
                 let message = format!("{account:?} is no service account: {error}");
@@ -86,6 +90,13 @@ impl Reading<'_> {
                 self.about.refuse(Reason::Invalid, field, message);
             }
         }
+    }
+
+    /// Says that an account of the binding's namespace is not there.
+    fn must_exist(&mut self, account: &str, field: &str) {
+        let own = &*self.key.namespace;
+        let account = ObjectKey::new(own, account);
+        accounts::must_exist(self.world, &mut self.about, &account, (field, own));
     }
 
     fn spiffe_ids(&mut self, binding: &mut Binding) {
@@ -109,6 +120,7 @@ impl Reading<'_> {
                 }
                 (true, Some(_), Some(account)) => {
                     binding.accounts.insert(account.into());
+                    self.must_exist(account, &field);
                 }
                 _ => binding.callers_only.push(id.clone()),
             }

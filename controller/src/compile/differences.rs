@@ -7,6 +7,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use super::accounts;
 use crate::{
     model::{Index, PodEntry, ServiceEntry, changes::Changes, peers},
     world::{ObjectKey, PodFacts, World, kinds::every_kind},
@@ -51,6 +52,7 @@ pub(super) fn only_readiness_differs(one: &World, other: &World, pod: &ObjectKey
 
 macro_rules! same_policy {
     (@places $field:ident) => { |_: &World, _: &World| true };
+    (@accounts $field:ident) => { accounts::same };
     (@policy $field:ident) => {
         |one: &World, other: &World| Arc::ptr_eq(&one.$field, &other.$field)
     };

@@ -1,6 +1,7 @@
 //! Claims about what compiling makes of a cluster.
 
 mod access;
+mod accounts;
 mod balance;
 mod bindings;
 mod destinations;

@@ -11,13 +11,13 @@ use std::time::Instant;
 
 use policy::access::passes::{Effect, Passes, Spoken};
 use policy::access::{Caller as Proven, Source};
-use policy::mode::MtlsMode;
+use policy::mode::{Enforcement, MtlsMode};
 use policy::name::SpiffeId;
 use policy::reason::Reason;
 use policy::route::{Backend, Forward, Match, Rule, shares};
 
 use super::judge::PodAccess;
-use crate::model::{Index, Model, PodId, modes};
+use crate::model::{Index, Model, PodId, Target, modes};
 use crate::world::ObjectKey;
 
 /// Who calls.
@@ -156,6 +156,23 @@ impl<'a> ModelComparison<'a> {
             }
         }
         Some(meaning)
+    }
+
+    /// Whether the proxy of a pod refuses what no rule allows, and would refuse nothing after the
+    /// change.
+    #[must_use]
+    pub fn opens(&self, pod: &PodId) -> bool {
+        let is_closed = |model: &Model| {
+            let index = &model.index;
+            let facts = index.world.pods.get(pod);
+            facts.is_some_and(|facts| {
+                let targets: Vec<&Target> = index.targets.of(pod, facts).collect();
+                facts.proxy.is_some()
+                    && index.enforcement(pod, facts, &targets) == Enforcement::Enforce
+            })
+        };
+        let [before, after] = self.models;
+        is_closed(before) && !is_closed(after)
     }
 
     fn effect(

@@ -33,6 +33,8 @@ mod account;
 
 const ACCESS: &str = "access.smi-spec.io/v1alpha4";
 const SPECS: &str = "specs.smi-spec.io/v1alpha4";
+/// Names that are tried for the objects of one call.
+const MOST_NAMES: usize = 64;
 /// Headers that one match may name.
 const MAX_HEADERS: usize = 32;
 
@@ -56,7 +58,7 @@ pub(super) fn of(
         let bytes_pass = !this.bytes && account::carries_bytes(index, &this.account, &ports);
         let narrow = named && !bytes_pass;
         let whom = account::protected(index, &this.account, &pods, owner);
-        match allow(question, &this, &ports, narrow, &whom) {
+        match allow((index, question), &this, &ports, narrow, &whom) {
             Ok(objects) => {
                 fix.objects.extend(objects);
                 fix.warnings
@@ -312,7 +314,7 @@ fn nothing_helps(reason: Reason) -> String {
 
 /// A target that allows this call on these pods, with its routes; `narrow`: on these ports only.
 fn allow(
-    question: &Question<'_>,
+    (index, question): (&Index, &Question<'_>),
     this: &MissingGrant,
     ports: &BTreeSet<u16>,
     narrow: bool,
@@ -338,7 +340,7 @@ fn allow(
     if let Protected::Labelled(labels) = whom {
         text.push_str(&format!(" {labels:?}"));
     }
-    let name = name_of(&text);
+    let name = free_name(index, &account.namespace, &text);
     let meta = json!({"name": name, "namespace": &*account.namespace});
     let (mut rules, mut objects) = (Vec::new(), Vec::new());
     if narrow {
@@ -410,6 +412,26 @@ fn target(meta: &Value, mut spec: Value, account: &ObjectKey, whom: &Protected) 
         "apiVersion": ACCESS, "kind": "TrafficTarget", "metadata": meta, "spec": spec,
     }));
     objects
+}
+
+/// The first name for a call that no object has: one that has it may be a user's by now.
+fn free_name(index: &Index, namespace: &str, text: &str) -> String {
+    let world = &index.world;
+    let is_taken = |name: &str| {
+        let key = ObjectKey::new(namespace, name);
+        world.targets.contains_key(&key)
+            || world.groups.contains_key(&key)
+            || world.tcp_routes.contains_key(&key)
+            || world.bindings.contains_key(&key)
+    };
+    let mut name = name_of(text);
+    for number in 2..=MOST_NAMES {
+        if !is_taken(&name) {
+            break;
+        }
+        name = name_of(&format!("{text} {number}"));
+    }
+    name
 }
 
 /// The same for the same call, and no name that exists by chance.

@@ -324,6 +324,30 @@ fn applied(cluster: Cluster, objects: &[Value]) -> Cluster {
 }
 
 #[test]
+fn fix_takes_a_name_that_no_object_has() {
+    let query = spec("Pod/client", "Service/api", "DELETE", "/items/7");
+    let first = ask(&read_only(), &query).fix.unwrap();
+    let name = first.objects[0]["metadata"]["name"].as_str().unwrap();
+    let matches = json!([{"name": "all", "pathRegex": ".*", "methods": ["*"]}]);
+    for own in [
+        target(name, "other", &["web"], json!([])),
+        group(name, matches),
+        tcp_route(name, &[9090]),
+        binding(name, json!({"serviceAccount": "other"})),
+    ] {
+        let cluster = read_only().with(own.clone());
+        let fix = ask(&cluster, &query).fix.unwrap();
+        assert!(!fix.objects.is_empty(), "{own}");
+        for object in &fix.objects {
+            assert_ne!(object["metadata"]["name"], name, "{object}");
+        }
+        let after = applied(cluster, &fix.objects);
+        let verdict = ask(&after, &query).verdict;
+        assert_eq!(verdict, ExplanationVerdict::Allowed, "{own}");
+    }
+}
+
+#[test]
 fn fix_allows_this_call_and_none_beside_it() {
     let query = spec("Pod/client", "Service/api", "DELETE", "/items/7");
     let fix = ask(&read_only(), &query).fix.unwrap();

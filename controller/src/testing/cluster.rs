@@ -372,6 +372,11 @@ pub(crate) fn namespace(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
 }
 
+/// A service account of namespace `shop`.
+pub(crate) fn service_account(name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta(name)})
+}
+
 pub(crate) fn node(name: &str, zone: &str) -> Value {
     let labels = json!({"topology.kubernetes.io/zone": zone});
     json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}})

@@ -1,4 +1,4 @@
-//! Pods, Services, EndpointSlices, Namespaces and Nodes.
+//! Pods, Services, EndpointSlices, Namespaces, Nodes and ServiceAccounts.
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
@@ -7,7 +7,8 @@ use ipnet::IpNet;
 use k8s_openapi::{
     api::{
         core::v1::{
-            Container, Namespace, Node, Pod, PodCondition, PodSpec, PodStatus, Service, ServiceSpec,
+            Container, Namespace, Node, Pod, PodCondition, PodSpec, PodStatus, Service,
+            ServiceAccount, ServiceSpec,
         },
         discovery::v1::{Endpoint, EndpointSlice},
     },
@@ -21,7 +22,7 @@ use serde::de::DeserializeOwned;
 use super::metadata::{Unusable, annotation, created, text};
 use crate::world::{
     Appearance, EndpointFacts, NamespaceFacts, NodeFacts, ObjectKey, Owner, PodFacts, Proxy,
-    ServiceFacts, ServicePort, SliceFacts, SlicePort,
+    ServiceAccountFacts, ServiceFacts, ServicePort, SliceFacts, SlicePort,
 };
 
 /// Label that ties a slice to its Service.
@@ -427,6 +428,11 @@ fn is_tcp(protocol: Option<&str>) -> bool {
 
 fn port_number(number: i32) -> Option<u16> {
     u16::try_from(number).ok().filter(|number| *number != 0)
+}
+
+/// A service account.
+pub fn service_account(object: DynamicObject) -> Result<ServiceAccountFacts, Unusable> {
+    parse::<ServiceAccount>(object).map(|_| ServiceAccountFacts)
 }
 
 /// What tests keep of a ConfigMap.

@@ -267,6 +267,12 @@ impl Fact for NamespaceFacts {
     }
 }
 
+/// A service account. That it is there is all that counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceAccountFacts;
+
+impl Fact for ServiceAccountFacts {}
+
 /// A node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeFacts {

@@ -16,7 +16,7 @@ use policy::name::Kind;
 /// - the type that says how the API names it, and how an object is read: `read` where that
 ///   can fail, `judge` where what is wrong with it becomes part of the fact,
 /// - `places` if it says where pods and endpoints are, whose changes are compiled in part,
-///   and else `policy`,
+///   `accounts` if only what objects of users name counts, and else `policy`,
 /// - what it is called as an object that something is said about, if it ever is,
 /// - whether its status is written.
 macro_rules! rows {
@@ -37,6 +37,9 @@ macro_rules! rows {
             /// Nodes; the key's namespace is empty.
             nodes: NodeFacts = k8s_openapi::api::core::v1::Node,
                 read node, policy, None, false;
+            /// ServiceAccounts.
+            service_accounts: ServiceAccountFacts = k8s_openapi::api::core::v1::ServiceAccount,
+                read service_account, accounts, None, false;
             /// TrafficTargets.
             targets: TargetFacts = crds::smi::TrafficTarget,
                 judge target, policy, Some(Kind::TrafficTarget), true;

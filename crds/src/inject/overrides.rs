@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Namespace, Refusal, Settings, guaranteed};
+use super::{DefaultLimits, Namespace, Refusal, Settings, guaranteed};
 use crate::labels::{self, BadValue, quantity_in_milli};
 
 /// Read once, checked, with defaults filled in.
@@ -22,8 +22,8 @@ pub(super) struct Overrides {
 }
 
 /// What an idle proxy uses, so that a namespace full of them still schedules.
-const CPU_REQUEST: &str = "10m";
-const MEMORY_REQUEST: &str = "20Mi";
+pub(super) const CPU_REQUEST: &str = "10m";
+pub(super) const MEMORY_REQUEST: &str = "20Mi";
 
 impl Overrides {
     pub(super) fn read(
@@ -80,6 +80,17 @@ impl Overrides {
         })
     }
 
+    /// With the installation's limits where no annotation names one.
+    pub(super) fn limited(mut self, defaults: &DefaultLimits) -> Self {
+        self.cpu_limit = limited(self.cpu_limit, defaults.cpu.as_deref(), &self.cpu_request);
+        self.memory_limit = limited(
+            self.memory_limit,
+            defaults.memory.as_deref(),
+            &self.memory_request,
+        );
+        self
+    }
+
     /// Annotation names of the skip lists, with what applies to this pod.
     pub(super) fn skip_lists(&self) -> [(&'static str, &str); 3] {
         [
@@ -88,6 +99,19 @@ impl Overrides {
             (labels::SKIP_OUTBOUND_CIDRS, &self.skip_outbound_cidrs),
         ]
     }
+}
+
+/// The limit that is named, or the default one, which is never below the request.
+pub(super) fn limited(
+    named: Option<String>,
+    default: Option<&str>,
+    request: &str,
+) -> Option<String> {
+    named.or_else(|| {
+        let default = default?;
+        let is_below = quantity_in_milli(default) < quantity_in_milli(request);
+        Some(if is_below { request } else { default }.to_owned())
+    })
 }
 
 struct OverrideReader<'a> {

@@ -25,6 +25,8 @@ pub struct Settings {
     pub guaranteed_cpu: String,
     /// The same of memory.
     pub guaranteed_memory: String,
+    /// Limits of the proxy's containers where neither pod nor namespace names one.
+    pub limits: DefaultLimits,
 }
 
 impl Settings {
@@ -34,6 +36,15 @@ impl Settings {
     /// `guaranteed_memory` where an installation names none: twice what the bounds of a
     /// proxy are made for.
     pub const GUARANTEED_MEMORY: &str = "128Mi";
+}
+
+/// Limits that an installation gives proxies; none by default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DefaultLimits {
+    /// Of CPU.
+    pub cpu: Option<String>,
+    /// Of memory.
+    pub memory: Option<String>,
 }
 
 /// What matters of the pod's namespace.

@@ -26,6 +26,7 @@ fn settings() -> Settings {
         compatibility_series: String::new(),
         guaranteed_cpu: Settings::GUARANTEED_CPU.into(),
         guaranteed_memory: Settings::GUARANTEED_MEMORY.into(),
+        limits: DefaultLimits::default(),
     }
 }
 

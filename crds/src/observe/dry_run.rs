@@ -82,6 +82,11 @@ pub struct DryRunStatus {
     pub unknown: u64,
     /// Edges that were not compared in the time that there is.
     pub uncompared: u64,
+    /// Ids of the graph's nodes of which some pod refuses calls now and would refuse none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub opened: Vec<String>,
+    /// How many more there are in namespaces whose graphs the caller may not read.
+    pub hidden_opened: u64,
     /// There are more than are listed.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub truncated: bool,

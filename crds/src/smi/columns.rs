@@ -10,6 +10,9 @@ pub(super) struct Column {
     description: &'static str,
 }
 
+/// Where the message of the first condition that is False stands.
+pub(crate) const FAILING_PATH: &str = r#".status.conditions[?(@.status=="False")].message"#;
+
 pub(super) const SUMMARY_PATH: &str = ".status.summary";
 
 pub(super) const fn column(
@@ -49,8 +52,15 @@ pub(super) fn printer_columns(own: &[Column]) -> Vec<Value> {
             ),
             state("Programmed", "Whether the proxies that need it serve it."),
             // Only -o wide shows what has a priority above 0.
-            condition(
+            json(
                 "Message",
+                FAILING_PATH,
+                "string",
+                "What is wrong, by the first condition that is False.",
+                1,
+            ),
+            condition(
+                "Proxies",
                 "Programmed",
                 "message",
                 "How many proxies serve it.",

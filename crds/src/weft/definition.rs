@@ -4,7 +4,7 @@ use kube::Resource;
 use serde_json::{Value, json};
 
 use super::{GROUP, TrafficPolicy, TrafficPolicySpec, TrafficPolicyStatus, VERSION};
-use crate::smi::schema;
+use crate::smi::{FAILING_PATH, schema};
 
 /// Short name of TrafficPolicy.
 const SHORT_NAME: &str = "tp";
@@ -102,8 +102,15 @@ fn columns() -> Value {
             "Whether the proxies that need it serve it.",
             0
         ),
-        condition(
+        column(
             "Message",
+            "string",
+            FAILING_PATH,
+            "What is wrong, by the first condition that is False.",
+            1
+        ),
+        condition(
+            "Proxies",
             "Programmed",
             "message",
             "How many proxies serve it.",

@@ -61,6 +61,7 @@ impl Harness {
             compatibility_series: String::new(),
             guaranteed_cpu: inject::Settings::GUARANTEED_CPU.into(),
             guaranteed_memory: inject::Settings::GUARANTEED_MEMORY.into(),
+            limits: inject::DefaultLimits::default(),
         };
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);

@@ -1,5 +1,7 @@
 //! Controller, injector, and what the API server knows of them.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::ByteString;
 use serde_json::Value;
 
@@ -32,6 +34,14 @@ pub(super) const APIS: &[(&str, &str, &[&str])] = &[
         &["v1alpha1.observe.weft.dev"],
     ),
 ];
+/// The webhooks' configurations: as they are read, and in words.
+pub(super) const WEBHOOKS: [(&str, &str); 2] = [
+    ("mutating", "MutatingWebhookConfiguration weft-injector"),
+    (
+        "validating",
+        "ValidatingWebhookConfiguration weft-validator",
+    ),
+];
 /// The container whose variables these are.
 const CONTROLLER_CONTAINER: &str = "controller";
 
@@ -44,7 +54,12 @@ pub(super) fn needed<'a>(
     match facts.part(part) {
         Ok(value) => Ok(Ok(value)),
         Err(Missing::Absent) => Ok(Err(format!("{what} is missing"))),
-        Err(Missing::Unseen(why) | Missing::Away(why) | Missing::Throttled(why)) => Err(why),
+        Err(
+            Missing::Unseen(why)
+            | Missing::Denied(why)
+            | Missing::Away(why)
+            | Missing::Throttled(why),
+        ) => Err(why),
     }
 }
 
@@ -88,7 +103,12 @@ pub(super) fn single_replicas(facts: &Facts) -> CheckResult {
                 1 => few.push(format!("{part} has one replica")),
                 _ => {}
             },
-            Err(Missing::Unseen(why) | Missing::Away(why) | Missing::Throttled(why)) => {
+            Err(
+                Missing::Unseen(why)
+                | Missing::Denied(why)
+                | Missing::Away(why)
+                | Missing::Throttled(why),
+            ) => {
                 return Err(why);
             }
             Err(_) => {}
@@ -114,7 +134,12 @@ pub(super) fn versions(facts: &Facts) -> CheckResult {
                     others.push(format!("{part} is {version}"));
                 }
             }
-            Err(Missing::Unseen(why) | Missing::Away(why) | Missing::Throttled(why)) => {
+            Err(
+                Missing::Unseen(why)
+                | Missing::Denied(why)
+                | Missing::Away(why)
+                | Missing::Throttled(why),
+            ) => {
                 return Err(why);
             }
             Err(Missing::Absent) => {}
@@ -178,10 +203,21 @@ pub(super) fn root(facts: &Facts) -> CheckResult {
             "the root",
             ROOT_DAYS,
         )),
-        None => Ok((
-            CheckStatus::Error,
-            "there is no ConfigMap weft-trust-bundle with roots in any namespace".to_owned(),
-        )),
+        None => {
+            let named = facts.named.as_deref();
+            if let Some(namespace) = named.filter(|namespace| facts.excluded().contains(namespace))
+            {
+                return Err(format!(
+                    "namespace {namespace} is left out and has no roots"
+                ));
+            }
+            let place = named.map_or_else(
+                || "any namespace".to_owned(),
+                |namespace| format!("namespace {namespace}"),
+            );
+            let missing = format!("there is no ConfigMap weft-trust-bundle with roots in {place}");
+            Ok((CheckStatus::Error, missing))
+        }
     }
 }
 
@@ -282,13 +318,7 @@ pub(super) fn api_services(facts: &Facts) -> CheckResult {
     if let Err(Missing::Away(why)) = facts.part("proxies") {
         return Ok((CheckStatus::Error, why));
     }
-    let services = facts.list("api-services")?.iter();
-    let ours: Vec<&Value> = services
-        .filter(|service| {
-            let group = &service["spec"]["group"];
-            APIS.iter().any(|(ours, ..)| group == ours)
-        })
-        .collect();
+    let ours = our_api_services(facts)?;
     let mut wrong = Vec::new();
     let missing: Vec<String> = switched_on(facts)
         .filter(|name| !ours.iter().any(|service| name_of(service) == *name))
@@ -312,6 +342,61 @@ pub(super) fn api_services(facts: &Facts) -> CheckResult {
         return Err("neither metrics API nor read API is installed".to_owned());
     }
     Ok((CheckStatus::Ok, format!("{} answer", ours.len())))
+}
+
+/// APIServices of our groups.
+fn our_api_services(facts: &Facts) -> Result<Vec<&Value>, String> {
+    let services = facts.list("api-services")?.iter();
+    let ours = services.filter(|service| {
+        let group = &service["spec"]["group"];
+        APIS.iter().any(|(ours, ..)| group == ours)
+    });
+    Ok(ours.collect())
+}
+
+/// What outlived controller and injector: pods of labelled namespaces are refused because of it,
+/// and deleted namespaces wait.
+pub(super) fn left_over(facts: &Facts) -> CheckResult {
+    for part in ["controller", "injector"] {
+        if needed(facts, part, part)?.is_ok() {
+            return Ok((CheckStatus::Ok, "none".to_owned()));
+        }
+    }
+    let mut left = Vec::new();
+    let mut leads_to: BTreeSet<&str> = BTreeSet::new();
+    for (part, name) in WEBHOOKS {
+        if let Ok(configuration) = needed(facts, part, name)? {
+            left.push(name.to_owned());
+            let webhooks = configuration["webhooks"].as_array().into_iter().flatten();
+            let namespaces = webhooks.filter_map(|one| {
+                let service = &one["clientConfig"]["service"];
+                service["namespace"].as_str()
+            });
+            leads_to.extend(namespaces);
+        }
+    }
+    for service in our_api_services(facts)? {
+        left.push(format!("APIService {}", name_of(service)));
+        leads_to.extend(service["spec"]["service"]["namespace"].as_str());
+    }
+    // A mesh that is installed elsewhere is none that is gone.
+    let mut leads_to = leads_to.into_iter();
+    if let Some(namespace) = leads_to.find(|namespace| *namespace != facts.weft) {
+        return Err(format!(
+            "a mesh is installed in namespace {namespace}: say --weft-namespace {namespace}"
+        ));
+    }
+    Ok(match left.len() {
+        0 => (CheckStatus::Ok, "none".to_owned()),
+        all => (
+            CheckStatus::Error,
+            format!(
+                "{all} lead to namespace {}, which has no controller and no injector: {}",
+                facts.weft,
+                few(&left)
+            ),
+        ),
+    })
 }
 
 fn is_available(service: &Value) -> bool {

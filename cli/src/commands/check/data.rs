@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use crds::inject::{self, DefaultLimits};
 use crds::labels::{ENABLED, INJECT, PROXY_VERSION};
 use crds::objects::PROXY_CONTAINER;
 use crds::observe::{Proxy, ProxyList, ProxyStatus};
@@ -22,6 +23,8 @@ pub(super) const LEAF_TTL: &str = "WEFT_LEAF_TTL";
 const MOST_AHEAD: i64 = 5_000;
 /// Seconds for which a proxy may lack what is on its way: each change of an object is.
 const PROPAGATION: u64 = 60;
+/// Seconds for which a pod that was made, or whose proxy was started, may be without a controller.
+const GRACE: u64 = 60;
 /// Minor versions by which a proxy may be older than the controller.
 const MOST_BEHIND: u32 = 1;
 
@@ -34,6 +37,7 @@ fn names(found: &[String], outcome: CheckStatus, well: &str, wrong: &str) -> Che
 }
 
 pub(super) fn without_proxy(facts: &Facts) -> CheckResult {
+    let excluded = facts.excluded();
     let asking: Vec<&str> = facts
         .list("namespaces")?
         .iter()
@@ -42,17 +46,16 @@ pub(super) fn without_proxy(facts: &Facts) -> CheckResult {
         .collect();
     let bare = facts.list("pods")?.iter().filter(|pod| {
         let metadata = &pod["metadata"];
+        let namespace = metadata["namespace"].as_str().unwrap_or_default();
+        if excluded.contains(namespace) || is_being_deleted(pod) {
+            return false;
+        }
         let requested = match metadata["labels"][INJECT].as_str() {
             Some(label) => label == ENABLED,
-            None => metadata["namespace"]
-                .as_str()
-                .is_some_and(|name| asking.contains(&name)),
+            None => asking.contains(&namespace),
         };
-        let over = ["Succeeded", "Failed"]
-            .iter()
-            .any(|phase| pod["status"]["phase"] == *phase);
         // A pod of the node's network gets none, whoever asks.
-        requested && !over && pod["spec"]["hostNetwork"] != true && !has_proxy(pod)
+        requested && !is_over(pod) && pod["spec"]["hostNetwork"] != true && !has_proxy(pod)
     });
     let bare: Vec<String> = bare.map(name_of).collect();
     names(
@@ -61,6 +64,98 @@ pub(super) fn without_proxy(facts: &Facts) -> CheckResult {
         "all that asked have one",
         "pods asked for a proxy and have none",
     )
+}
+
+/// What keeps pods out because of their proxy.
+pub(super) fn admission(facts: &Facts) -> CheckResult {
+    let excluded = facts.excluded();
+    let (ranges, quotas) = (facts.list("limit-ranges")?, facts.list("quotas")?);
+    let limit = |name: &str| injector_variable(facts, name).map(ToOwned::to_owned);
+    let defaults = DefaultLimits {
+        cpu: limit("WEFT_PROXY_CPU_LIMIT"),
+        memory: limit("WEFT_PROXY_MEMORY_LIMIT"),
+    };
+    let mut found = Vec::new();
+    for namespace in facts.list("namespaces")? {
+        let metadata = &namespace["metadata"];
+        let name = metadata["name"].as_str().unwrap_or_default();
+        if metadata["labels"][INJECT] != ENABLED || excluded.contains(name) {
+            continue;
+        }
+        let map = |of: &str| serde_json::from_value(metadata[of].clone()).unwrap_or_default();
+        let namespace = inject::Namespace {
+            name: name.to_owned(),
+            labels: map("labels"),
+            annotations: map("annotations"),
+        };
+        let own = |objects: &[Value]| -> Vec<Value> {
+            let own = objects
+                .iter()
+                .filter(|one| one["metadata"]["namespace"] == name);
+            own.cloned().collect()
+        };
+        found.extend(inject::obstacles(
+            &namespace,
+            &defaults,
+            &own(ranges),
+            &own(quotas),
+        ));
+    }
+    names(
+        &found,
+        CheckStatus::Error,
+        "nothing keeps pods out",
+        "keep pods out",
+    )
+}
+
+/// What a variable of the injector says, as far as the user may see it.
+fn injector_variable<'a>(facts: &'a Facts, name: &str) -> Option<&'a str> {
+    let injector = facts.part("injector").ok()?;
+    let containers = injector["spec"]["template"]["spec"]["containers"].as_array()?;
+    let variables = containers.iter().filter_map(|one| one["env"].as_array());
+    let mut variables = variables.flatten();
+    variables.find(|one| one["name"] == name)?["value"].as_str()
+}
+
+fn is_being_deleted(pod: &Value) -> bool {
+    !pod["metadata"]["deletionTimestamp"].is_null()
+}
+
+fn is_over(pod: &Value) -> bool {
+    ["Succeeded", "Failed"]
+        .iter()
+        .any(|phase| pod["status"]["phase"] == *phase)
+}
+
+/// Whether a pod, or the first run of its proxy, began so lately that the proxy may not have
+/// reached a controller yet.
+fn begins(facts: &Facts, pod: &Value) -> bool {
+    let is_recent = |time: &Value| {
+        let ago = time.as_str().and_then(|time| facts.ago(time));
+        ago.is_some_and(|ago| ago.as_secs() < GRACE)
+    };
+    let statuses = pod["status"]["initContainerStatuses"].as_array();
+    let mut statuses = statuses.into_iter().flatten();
+    let proxy = statuses.find(|one| one["name"] == PROXY_CONTAINER);
+    // Who is started again and again never begins.
+    let first = proxy.filter(|one| one["restartCount"].as_u64().unwrap_or_default() == 0);
+    is_recent(&pod["metadata"]["creationTimestamp"])
+        || first.is_some_and(|one| is_recent(&one["state"]["running"]["startedAt"]))
+}
+
+/// Whether the pod of a proxy begins or ends, as far as all pods are known: one that is not among
+/// them has ended.
+fn is_passing(facts: &Facts, proxy: &Proxy) -> bool {
+    let Some(pods) = facts.whole("pods") else {
+        return false;
+    };
+    let metadata = &proxy.metadata;
+    let mut pods = pods.iter().map(|pod| (pod, &pod["metadata"]));
+    let pod = pods.find(|(_, pod)| {
+        pod["namespace"] == metadata.namespace.as_str() && pod["name"] == metadata.name.as_str()
+    });
+    pod.is_none_or(|(pod, _)| is_being_deleted(pod) || is_over(pod) || begins(facts, pod))
 }
 
 fn has_proxy(pod: &Value) -> bool {
@@ -73,7 +168,12 @@ pub(super) fn old(facts: &Facts) -> CheckResult {
     let ours = match facts.part("controller") {
         Ok(controller) => controller["metadata"]["labels"]["app.kubernetes.io/version"].as_str(),
         Err(Missing::Absent) => None,
-        Err(Missing::Unseen(why) | Missing::Away(why) | Missing::Throttled(why)) => {
+        Err(
+            Missing::Unseen(why)
+            | Missing::Denied(why)
+            | Missing::Away(why)
+            | Missing::Throttled(why),
+        ) => {
             return Err(why);
         }
     };
@@ -118,7 +218,12 @@ fn proxies(facts: &Facts) -> Result<Vec<Proxy>, String> {
                 .map_err(|error| format!("proxies: {error}"))
         }
         Err(Missing::Absent) => Err("the read API observe.weft.dev is not served".to_owned()),
-        Err(Missing::Unseen(why) | Missing::Away(why) | Missing::Throttled(why)) => Err(why),
+        Err(
+            Missing::Unseen(why)
+            | Missing::Denied(why)
+            | Missing::Away(why)
+            | Missing::Throttled(why),
+        ) => Err(why),
     }
 }
 
@@ -144,7 +249,9 @@ fn must_be_reported(
 }
 
 pub(super) fn connected(facts: &Facts) -> CheckResult {
-    let lost = those(facts, |proxy| !proxy.status.connected)?;
+    let lost = those(facts, |proxy| {
+        !proxy.status.connected && !is_passing(facts, proxy)
+    })?;
     names(
         &lost,
         CheckStatus::Error,
@@ -189,6 +296,7 @@ pub(super) fn certificates(facts: &Facts) -> CheckResult {
     let ending = those(facts, |proxy| {
         let certificate = proxy.status.certificate.as_ref();
         certificate.is_some_and(|certificate| is_late(certificate, ttl, facts.now))
+            && !is_passing(facts, proxy)
     })?;
     names(
         &ending,

@@ -5,11 +5,11 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
-use futures::future::join_all;
+use futures::future::{OptionFuture, join_all};
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 
-use super::probes;
+use super::probes::{self, Tried};
 use crate::cluster::{Cluster, Refusal};
 use crate::kinds;
 
@@ -54,12 +54,8 @@ const READS: &[(&str, &str)] = &[
         "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication",
     ),
 ];
-/// Lists, in all namespaces, beside those of the kinds that users write.
+/// Lists of what is in no namespace.
 const LISTS: &[(&str, &str)] = &[
-    (
-        "bundles",
-        "/api/v1/configmaps?fieldSelector=metadata.name%3Dweft-trust-bundle",
-    ),
     (
         "api-services",
         "/apis/apiregistration.k8s.io/v1/apiservices",
@@ -68,11 +64,25 @@ const LISTS: &[(&str, &str)] = &[
         "definitions",
         "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
     ),
-    ("namespaces", "/api/v1/namespaces"),
-    ("pods", "/api/v1/pods"),
-    ("services", "/api/v1/services"),
-    ("proxies", "/apis/observe.weft.dev/v1alpha1/proxies"),
 ];
+/// Lists of what is in namespaces, beside those of the kinds that users write: API, and what is
+/// read of it, in the namespace that the user names or in all.
+const IN_NAMESPACES: &[(&str, &str, &str)] = &[
+    (
+        "bundles",
+        "/api/v1",
+        "configmaps?fieldSelector=metadata.name%3Dweft-trust-bundle",
+    ),
+    ("limit-ranges", "/api/v1", "limitranges"),
+    ("pods", "/api/v1", "pods"),
+    ("quotas", "/api/v1", "resourcequotas"),
+    ("services", "/api/v1", "services"),
+    ("proxies", "/apis/observe.weft.dev/v1alpha1", "proxies"),
+];
+/// The namespaces that are looked at.
+const NAMESPACES: (&str, &str) = ("namespaces", "/api/v1/namespaces");
+/// The label that every namespace has.
+const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 /// What is read before there is a mesh.
 const BEFORE: &[&str] = &["definitions", "aggregation"];
 
@@ -86,6 +96,8 @@ pub(super) struct Facts {
     /// How far this machine's clock is ahead of the API server's, in seconds.
     pub(super) clock_ahead: Option<i64>,
     pub(super) weft: String,
+    /// The namespace that alone is looked at, where the user names one.
+    pub(super) named: Option<String>,
     /// What came of trying things out.
     pub(super) probes: probes::Probes,
     parts: BTreeMap<&'static str, Result<Value, Missing>>,
@@ -102,6 +114,8 @@ pub(super) enum Missing {
     Absent,
     /// The reason, for the check that is skipped.
     Unseen(String),
+    /// The user may not see it, with the role that grants the right.
+    Denied(String),
     /// Who should have answered is away, and what the API server says of that.
     Away(String),
     /// Who should have answered has too much to answer, and may have room later.
@@ -126,14 +140,23 @@ impl Facts {
                 let path = path.replace("{weft}", &weft);
                 async move { (*name, object(cluster, name, &path).await) }
             });
-        let kinds = kinds::all().into_iter();
-        let lists = LISTS.iter().map(|(name, path)| (*name, (*path).to_owned()));
+        let lists = listed(cluster).into_iter();
         let lists = lists
-            .chain(kinds.map(|kind| (kind.plural, kind.path())))
             .filter(|(name, _)| wanted(name))
             .map(|(name, path)| async move { (name, list(cluster, name, &path, until).await) });
-        let (reads, lists, probes) =
-            futures::join!(join_all(reads), join_all(lists), probes::all(cluster, pre));
+        let named = async {
+            let (name, path) = NAMESPACES;
+            let own = format!("{path}/{}", cluster.namespace());
+            let found = object(cluster, name, &own).await;
+            (name, found.map(|found| Value::Array(vec![found])))
+        };
+        let named = (cluster.is_named() && !pre).then_some(named);
+        let (reads, lists, named, probes) = futures::join!(
+            join_all(reads),
+            join_all(lists),
+            OptionFuture::from(named),
+            probes::all(cluster, pre)
+        );
         let mut cut = BTreeSet::new();
         let lists = lists.into_iter().map(|(name, list)| {
             let items = list.map(|(items, ends)| {
@@ -142,12 +165,13 @@ impl Facts {
             });
             (name, items)
         });
-        let parts = reads.into_iter().chain(lists).collect();
+        let parts = reads.into_iter().chain(lists).chain(named).collect();
         Ok(Self {
             now: corrected(SystemTime::now(), clock_ahead),
             version,
             clock_ahead,
             weft,
+            named: cluster.is_named().then(|| cluster.namespace().to_owned()),
             probes,
             parts,
             cut,
@@ -165,6 +189,40 @@ impl Facts {
             Some(Err(missing)) => Err(missing.clone()),
             None => Err(Missing::Unseen("was not asked for".to_owned())),
         }
+    }
+
+    /// Whether this is why the user may not see a part.
+    pub(super) fn is_denied(&self, why: &str) -> bool {
+        let mut parts = self.parts.values();
+        let tried = [&self.probes.injection, &self.probes.validation];
+        parts.any(|part| matches!(part, Err(Missing::Denied(words)) if words == why))
+            || tried
+                .iter()
+                .any(|tried| matches!(tried, Tried::Refused(403, words) if words == why))
+    }
+
+    /// The objects of a list that was read to its end; what is asked of them judges nothing by
+    /// itself.
+    pub(super) fn whole(&self, name: &str) -> Option<&[Value]> {
+        let found = self.parts.get(name)?.as_ref().ok()?;
+        let is_whole = !self.cut.contains(name);
+        is_whole.then(|| found.as_array().map(Vec::as_slice))?
+    }
+
+    /// Namespaces in which nothing is injected, as the webhook has it, and the mesh's own.
+    pub(super) fn excluded(&self) -> BTreeSet<&str> {
+        let mut excluded = BTreeSet::from([self.weft.as_str()]);
+        if let Ok(configuration) = self.part("mutating") {
+            let webhooks = configuration["webhooks"].as_array().into_iter().flatten();
+            let rules = webhooks.filter_map(|webhook| {
+                let selector = &webhook["namespaceSelector"];
+                selector["matchExpressions"].as_array()
+            });
+            let rules = rules.flatten().filter(|rule| is_exclusion(rule));
+            let names = rules.filter_map(|rule| rule["values"].as_array());
+            excluded.extend(names.flatten().filter_map(Value::as_str));
+        }
+        excluded
     }
 
     /// Why a part is not known that the user may see, and that may be told a moment later.
@@ -188,7 +246,12 @@ impl Facts {
         match self.part(name) {
             Ok(value) => Ok(value.as_array().map(Vec::as_slice).unwrap_or_default()),
             Err(Missing::Absent) => Ok(&[]),
-            Err(Missing::Unseen(why) | Missing::Away(why) | Missing::Throttled(why)) => Err(why),
+            Err(
+                Missing::Unseen(why)
+                | Missing::Denied(why)
+                | Missing::Away(why)
+                | Missing::Throttled(why),
+            ) => Err(why),
         }
     }
 
@@ -197,6 +260,28 @@ impl Facts {
         let then: k8s_openapi::jiff::Timestamp = time.parse().ok()?;
         Some(self.now.duration_since(then.into()).unwrap_or_default())
     }
+}
+
+/// Names and paths of the lists, those of namespaces in the one that the user names. A namespace is
+/// no list.
+fn listed(cluster: &Cluster) -> Vec<(&'static str, String)> {
+    let named = cluster.is_named().then(|| cluster.namespace());
+    let within = |api: &str, what: &str| match named {
+        Some(namespace) => format!("{api}/namespaces/{namespace}/{what}"),
+        None => format!("{api}/{what}"),
+    };
+    let (name, path) = NAMESPACES;
+    let namespaces = named.is_none().then(|| (name, path.to_owned()));
+    let in_none = LISTS.iter().map(|(name, path)| (*name, (*path).to_owned()));
+    let in_namespaces = IN_NAMESPACES
+        .iter()
+        .map(|(name, api, what)| (*name, within(api, what)));
+    let kinds = kinds::all().into_iter().map(|kind| match named {
+        Some(namespace) => (kind.plural, kind.collection(namespace)),
+        None => (kind.plural, kind.path()),
+    });
+    let lists = in_none.chain(namespaces).chain(in_namespaces).chain(kinds);
+    lists.collect()
 }
 
 /// The time of who has a right clock, by one that is so many seconds ahead of it.
@@ -218,6 +303,7 @@ fn missing(refusal: Refusal) -> Missing {
     let code = refusal.code();
     let why = refusal.into_failure().to_string();
     match code {
+        Some(403) => Missing::Denied(why),
         Some(503) => Missing::Away(why),
         Some(429) => Missing::Throttled(why),
         _ => Missing::Unseen(why),
@@ -267,6 +353,11 @@ async fn pages(cluster: &Cluster, name: &str, path: &str) -> Result<(Vec<Value>,
             return Ok((items, next.is_empty()));
         }
     }
+}
+
+/// Whether a rule of a selector leaves namespaces out by their names.
+pub(super) fn is_exclusion(rule: &Value) -> bool {
+    rule["key"] == NAMESPACE_NAME && rule["operator"] == "NotIn"
 }
 
 /// `namespace/name` of an object, or its name.

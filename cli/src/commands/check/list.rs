@@ -189,11 +189,25 @@ pub(super) const CHECKS: &[CheckDefinition] = &[
         "helm upgrade restores an APIService that is missing; one that is unavailable holds up the deletion of namespaces: look at the controller, or switch metricsApi.enabled or observe.enabled off",
     ),
     check(
+        CONTROL,
+        "left-over",
+        control::left_over,
+        "what of the mesh is in no namespace leads to a controller or an injector",
+        "if the mesh is to go, weft uninstall | kubectl delete --ignore-not-found -f - deletes what holds up pods and the deletion of namespaces; if it is to stay, helm upgrade --install brings it back",
+    ),
+    check(
         DATA,
         "pods-without-proxy",
         data::without_proxy,
         "every pod that asked for a proxy has one",
         "restart their workloads: kubectl rollout restart",
+    ),
+    check(
+        DATA,
+        "admission",
+        data::admission,
+        "nothing of a namespace that asks for proxies keeps pods out because of them: ResourceQuota, LimitRange, or a level of Pod Security",
+        "set the annotations of the Namespace that the message names, proxy.limits in the chart's values for all namespaces, or the level",
     ),
     check(
         DATA,
@@ -283,6 +297,12 @@ fail too. Where every check but those of the cluster itself is skipped, nothing 
 and the exit status is 3. So it is where some are skipped because the controller or the API server
 had too much to answer (429), which `--wait` waits for too. Each answer is waited for 12 s at most,
 whatever `--request-timeout` says, and all of them for 30 s.
+
+With `-n` the pods, proxies and objects of that namespace alone are looked at, which takes no more
+than the right to view it. Namespaces in which nothing is injected (value excludedNamespaces) and the
+mesh's own are left out. A proxy is no fault for being without a controller while its pod ends, or in
+the first minute of the pod or of the proxy. The table names in one line what the user may not see;
+`-o json` has each check with its reason, and `error` alone where the API server does not answer.
 "
     .to_owned();
     let mut category = "";

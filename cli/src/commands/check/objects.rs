@@ -122,11 +122,14 @@ fn unread(facts: &Facts, place: Place) -> Result<Vec<String>, String> {
         ("", "Pod", "pods"),
         ("", "Service", "services"),
     ];
+    let excluded = facts.excluded();
     let written = kinds::all().into_iter();
     let written = written.map(|kind| (kind.group, kind.kind, kind.plural));
     let mut found = Vec::new();
     for (group, kind, list) in core.into_iter().chain(written) {
-        for object in facts.list(list)? {
+        let objects = facts.list(list)?.iter();
+        // Policies of the whole mesh are in its own namespace.
+        for object in objects.filter(|one| !group.is_empty() || is_in(&excluded, one)) {
             let unread = names::unread(group, kind, object);
             let unread = unread.filter(|one| one.place == place);
             found.extend(unread.map(|one| {
@@ -148,14 +151,24 @@ fn add_unread(found: &mut Vec<String>, facts: &Facts, place: Place) -> Result<()
     Ok(())
 }
 
+/// Whether an object is in a namespace, or is one, in which the mesh does anything.
+fn is_in(excluded: &BTreeSet<&str>, object: &Value) -> bool {
+    let metadata = &object["metadata"];
+    let namespace = metadata["namespace"].as_str();
+    let namespace = namespace.or_else(|| metadata["name"].as_str());
+    !namespace.is_some_and(|namespace| excluded.contains(namespace))
+}
+
 pub(super) fn annotations(facts: &Facts) -> CheckResult {
+    let excluded = facts.excluded();
+    let in_mesh = |object: &Value| is_in(&excluded, object);
     let mut found = Vec::new();
     for (kind, list) in [
         ("Namespace", "namespaces"),
         ("Pod", "pods"),
         ("Service", "services"),
     ] {
-        for object in facts.list(list)? {
+        for object in facts.list(list)?.iter().filter(|one| in_mesh(one)) {
             let annotations = object["metadata"]["annotations"].as_object();
             for (name, value) in annotations.into_iter().flatten() {
                 let value = value.as_str().unwrap_or_default();
@@ -177,6 +190,7 @@ pub(super) fn annotations(facts: &Facts) -> CheckResult {
 }
 
 pub(super) fn labels(facts: &Facts) -> CheckResult {
+    let excluded = facts.excluded();
     let mut found = Vec::new();
     for (kind, list) in [("Namespace", "namespaces"), ("Pod", "pods")] {
         let unheard = |object: &Value| {
@@ -186,7 +200,8 @@ pub(super) fn labels(facts: &Facts) -> CheckResult {
                 inject::unheard(kind, object)?
             ))
         };
-        found.extend(facts.list(list)?.iter().filter_map(unheard));
+        let objects = facts.list(list)?.iter().filter(|one| is_in(&excluded, one));
+        found.extend(objects.filter_map(unheard));
     }
     add_unread(&mut found, facts, Place::Labels)?;
     Ok(if found.is_empty() {

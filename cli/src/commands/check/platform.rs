@@ -109,6 +109,11 @@ pub(super) fn aggregation(facts: &Facts) -> CheckResult {
             CheckStatus::Error,
             "ConfigMap extension-apiserver-authentication is missing".to_owned(),
         )),
-        Err(Missing::Unseen(why) | Missing::Away(why) | Missing::Throttled(why)) => Err(why),
+        Err(
+            Missing::Unseen(why)
+            | Missing::Denied(why)
+            | Missing::Away(why)
+            | Missing::Throttled(why),
+        ) => Err(why),
     }
 }

@@ -3,7 +3,7 @@
 
 /// Reasons of `Accepted` and `ResolvedRefs` where they are False, as docs/smi.md and
 /// docs/resilience.md list them.
-const ADVICE: [(&str, &str); 13] = [
+const ADVICE: [(&str, &str); 14] = [
     (
         "Unreadable",
         "apply it anew in the form of its kind; weft validate -f says what cannot be read",
@@ -47,6 +47,10 @@ const ADVICE: [(&str, &str); 13] = [
     (
         "RefNotFound",
         "create what the condition names as missing, or correct the name",
+    ),
+    (
+        "NoSuchAccount",
+        "correct the name of the service account that the condition names, or create the account",
     ),
     (
         "PortNotFound",

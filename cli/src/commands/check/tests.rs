@@ -299,10 +299,22 @@ const FAULTS: &[(&str, &[&str], Plant)] = &[
     ("api-services", &[], |api, _| {
         put_api_service(api, API_SERVICES[0], "False")
     }),
+    ("left-over", &["controller", "injector"], |api, _| {
+        for name in ["weft-controller", "weft-injector"] {
+            api.remove(&format!("{WEFT}/{name}"));
+        }
+    }),
     ("pods-without-proxy", &[], |api, _| {
         let mut pod = pod();
         pod["spec"] = json!({});
         api.put(POD, pod);
+    }),
+    ("admission", &[], |api, _| {
+        let hard = json!({"limits.cpu": "4"});
+        api.put(
+            "/api/v1/namespaces/shop/resourcequotas/q",
+            json!({"metadata": {"name": "q", "namespace": "shop"}, "spec": {"hard": hard}}),
+        );
     }),
     ("old-proxies", &["versions"], |api, _| {
         let mut controller = deployment("weft-controller", 2);
@@ -430,11 +442,14 @@ async fn an_api_server_that_is_away_is_told_within_ten_seconds() {
     let api = healthy();
     api.vanish(true);
     let begun = Instant::now();
-    let (ended, ..) = checked(&api, WELL, &[]).await;
+    let (ended, report, _) = checked(&api, WELL, &[]).await;
     let Err(Failure::Unknown(words)) = ended else {
         panic!("{ended:?}");
     };
     assert!(words.contains("did not answer"), "{words}");
+    // What reads JSON has some.
+    let outcome = json!({"success": false, "checks": [], "error": words});
+    assert_eq!(report, outcome);
     assert!(
         begun.elapsed() <= Duration::from_secs(10),
         "{:?}",

@@ -5,25 +5,17 @@ use crds::objects::{INJECTOR_CA_SECRET, PROXY_CONTAINER};
 use serde_json::Value;
 
 use super::certificates::{days_left, first_is_among};
-use super::control::{bytes, needed, remaining};
-use super::facts::{Facts, Missing, name_of};
+use super::control::{WEBHOOKS, bytes, needed, remaining};
+use super::facts::{Facts, Missing, is_exclusion, name_of};
 use super::outcome::{CheckResult, CheckStatus};
 use super::probes::Tried;
 
 /// The Service that the API server calls.
 const SERVICE: &str = "weft-injector";
-/// The label that every namespace has.
-const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 
 pub(super) fn webhooks(facts: &Facts) -> CheckResult {
     let mut missing = Vec::new();
-    for (part, name) in [
-        ("mutating", "MutatingWebhookConfiguration weft-injector"),
-        (
-            "validating",
-            "ValidatingWebhookConfiguration weft-validator",
-        ),
-    ] {
+    for (part, name) in WEBHOOKS {
         if let Err(why) = needed(facts, part, name)? {
             missing.push(why);
         }
@@ -43,7 +35,12 @@ fn trusted(facts: &Facts) -> Result<Vec<(String, Vec<u8>)>, String> {
         let configuration = match facts.part(part) {
             Ok(configuration) => configuration,
             Err(Missing::Absent) => continue,
-            Err(Missing::Unseen(why) | Missing::Away(why) | Missing::Throttled(why)) => {
+            Err(
+                Missing::Unseen(why)
+                | Missing::Denied(why)
+                | Missing::Away(why)
+                | Missing::Throttled(why),
+            ) => {
                 return Err(why);
             }
         };
@@ -108,8 +105,7 @@ fn passed_over(facts: &Facts, part: &str) -> Result<(), String> {
         let rules = webhook["namespaceSelector"]["matchExpressions"].as_array();
         rules.into_iter().flatten().any(|rule| {
             let names = rule["values"].as_array();
-            rule["key"] == NAMESPACE_NAME
-                && rule["operator"] == "NotIn"
+            is_exclusion(rule)
                 && names.is_some_and(|names| names.iter().any(|name| name == namespace.as_str()))
         })
     };

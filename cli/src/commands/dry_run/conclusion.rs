@@ -16,7 +16,9 @@ pub(in crate::commands) struct Advice {
 /// There is nothing that a change could be compared by.
 pub(super) const fn is_of_nothing(status: &DryRunStatus) -> bool {
     status.changed.is_empty()
-        && status.kept + status.hidden + status.unknown + status.uncompared == 0
+        && status.opened.is_empty()
+        && status.hidden_opened + status.kept + status.hidden + status.unknown + status.uncompared
+            == 0
 }
 
 pub(in crate::commands) fn conclude(
@@ -29,7 +31,8 @@ pub(in crate::commands) fn conclude(
     };
     let live = status.trial.as_ref();
     let refused = live.map_or(0, |live| live.refused);
-    if count(Change::Refused) > 0 || status.hidden_refused + refused > 0 {
+    let opened = !status.opened.is_empty() || status.hidden_opened > 0;
+    if opened || count(Change::Refused) > 0 || status.hidden_refused + refused > 0 {
         return Ok(Conclusion::No);
     }
     if let Some(live) = live {
@@ -223,6 +226,15 @@ mod tests {
         let kept = |status: DryRunStatus| DryRunStatus { kept: 1, ..status };
         let nothing = DryRunStatus::default();
         assert!(is_of_nothing(&nothing) && !is_of_nothing(&kept(nothing.clone())));
+        let opened = DryRunStatus {
+            opened: vec!["shop/Deployment/cart".to_owned()],
+            ..DryRunStatus::default()
+        };
+        let hidden = DryRunStatus {
+            hidden_opened: 1,
+            ..DryRunStatus::default()
+        };
+        assert!(!is_of_nothing(&opened) && !is_of_nothing(&hidden));
         let late = |status: DryRunStatus| DryRunStatus {
             uncompared: 1,
             ..status
@@ -235,6 +247,9 @@ mod tests {
             (late(kept(nothing)), 3),
             (kept(listed(Change::Depends)), 3),
             (late(listed(Change::Refused)), 1),
+            (kept(opened.clone()), 1),
+            (opened.clone(), 1),
+            (kept(hidden.clone()), 1),
         ] {
             assert_eq!(code(&status), expected, "{status:?}");
         }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crds::inject::{self, HookToken, InjectionOutcome, Namespace, Settings};
+use crds::inject::{self, DefaultLimits, HookToken, InjectionOutcome, Namespace, Settings};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1 as k8s;
 use kube::Api;
@@ -229,6 +229,10 @@ fn read_settings(
             "WEFT_GUARANTEED_MEMORY",
             Settings::GUARANTEED_MEMORY.to_owned(),
         ),
+        limits: DefaultLimits {
+            cpu: read("WEFT_PROXY_CPU_LIMIT"),
+            memory: read("WEFT_PROXY_MEMORY_LIMIT"),
+        },
     })
 }
 

@@ -14,7 +14,7 @@ mod protocols;
 mod splits;
 mod told;
 
-fn ports() -> Ports {
+pub(super) fn ports() -> Ports {
     let services = json!([
         {"metadata": {"namespace": "shop", "name": "cart"}, "spec": {"ports": [{"name": "http", "port": 80}]}},
         {"metadata": {"namespace": "shop", "name": "cart-v2"}, "spec": {"ports": [{"name": "http", "port": 80}]}},
@@ -38,7 +38,7 @@ fn ports() -> Ports {
     clippy::needless_pass_by_value,
     reason = "keeps the tests' json! plain"
 )]
-fn edge(from: &str, to: &str, port: u16, more: Value) -> Value {
+pub(super) fn edge(from: &str, to: &str, port: u16, more: Value) -> Value {
     let mut edge = json!({
         "id": format!("{from}{to}{port}"), "from": format!("shop/Deployment/{from}"),
         "to": format!("shop/Deployment/{to}"), "service": format!("shop/{to}"),
@@ -57,6 +57,12 @@ fn suggested(edges: &[Value], by_route: bool) -> (Vec<Value>, Calls) {
 
 /// Where `cart` served this by route, whoever called, in the five minutes before ten.
 fn suggested_of(edges: &[Value], served: &Value, by_route: bool) -> (Vec<Value>, Calls) {
+    let calls = suggested_by(&indexed(edges, served), by_route);
+    (objects::of(&calls), calls)
+}
+
+/// The graph of these edges, where `cart` served this by route.
+pub(super) fn indexed(edges: &[Value], served: &Value) -> IndexedGraph {
     let node = |name: &str| {
         let mut node = json!({"id": format!("shop/Deployment/{name}"), "kind": "Deployment",
             "namespace": "shop", "name": name,
@@ -74,15 +80,13 @@ fn suggested_of(edges: &[Value], served: &Value, by_route: bool) -> (Vec<Value>,
         "edges": edges,
     });
     let graph: Graph = serde_json::from_value(graph).unwrap();
-    let traffic = IndexedGraph::of(graph);
-    let calls = Calls::of(
-        &traffic,
-        traffic.edges().iter(),
-        &ports(),
-        Some("shop"),
-        by_route,
-    );
-    (objects::of(&calls), calls)
+    IndexedGraph::of(graph)
+}
+
+/// By the ports of the shop.
+pub(super) fn suggested_by(traffic: &IndexedGraph, by_route: bool) -> Calls {
+    let edges = traffic.edges().iter();
+    Calls::of(traffic, edges, &ports(), Some("shop"), by_route)
 }
 
 /// Every suggestion is one that the webhook takes.

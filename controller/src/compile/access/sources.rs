@@ -10,6 +10,7 @@ use policy::{
 
 use super::Reading;
 use crate::{
+    compile::accounts,
     model::bindings::Binding,
     problem::{Reason, few},
     world::ObjectKey,
@@ -96,7 +97,17 @@ impl Reading<'_> {
             SourceKind::ServiceAccount => {
                 let trust_domain = &self.named.defaults.trust_domain;
                 match SpiffeId::of(trust_domain, namespace, &source.name) {
-                    Ok(id) => drop(callers.ids.insert(id)),
+                    Ok(id) => {
+                        callers.ids.insert(id);
+                        let account = ObjectKey {
+                            namespace: namespace.clone(),
+                            name: source.name.clone(),
+                        };
+                        let field = format!("{field}.name");
+                        let world = self.named.protocols.world;
+                        let at = (&*field, &*self.key.namespace);
+                        accounts::must_exist(world, &mut self.about, &account, at);
+                    }
                     Err(error) => {
                         let message = format!("is no identity: {error}; this source is ignored");
                         let field = format!("{field}.name");

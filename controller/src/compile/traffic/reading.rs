@@ -24,7 +24,7 @@ use super::{
     receivers::Receivers,
 };
 use crate::{
-    compile::findings::About,
+    compile::{accounts, findings::About},
     model::traffic::Surroundings,
     problem::Reason,
     world::{self, ObjectKey, PolicyFacts, ServiceFacts, object, origin},
@@ -266,7 +266,16 @@ impl Reading<'_> {
                 Some(SourceKind::ServiceAccount) => {
                     let trust_domain = &self.named.defaults.trust_domain;
                     match SpiffeId::of(trust_domain, namespace, &source.name) {
-                        Ok(id) => drop(callers.insert(access::Source::Identity(id))),
+                        Ok(id) => {
+                            callers.insert(access::Source::Identity(id));
+                            let account = ObjectKey {
+                                namespace: namespace.clone(),
+                                name: source.name.clone(),
+                            };
+                            let at = (&*field, &*self.key.namespace);
+                            let world = self.named.world;
+                            accounts::must_exist(world, &mut self.about, &account, at);
+                        }
                         Err(error) => {
                             let message = format!("is no identity: {error}; it is ignored");
                             self.about.refuse(Reason::Invalid, &field, message);

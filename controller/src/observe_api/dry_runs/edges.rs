@@ -55,6 +55,14 @@ impl Edges {
             hidden_depends: Some(0),
             ..DryRunStatus::default()
         };
+        // Before the edges: where there is no time for all nodes, no edge is compared either.
+        for node in self.opened(&comparison) {
+            if scope.cluster || known.contains(node.namespace()) {
+                status.opened.push(node.to_string());
+            } else {
+                status.hidden_opened += 1;
+            }
+        }
         for (edge, last) in &self.edges {
             if comparison.is_late() {
                 status.uncompared += 1;
@@ -100,9 +108,23 @@ impl Edges {
         }
         let order = |one: &ChangedEdge| (one.change, one.from.clone(), one.to.clone(), one.port);
         status.changed.sort_by_cached_key(order);
-        status.truncated = status.changed.len() > MAX_CHANGED;
+        status.truncated = status.changed.len().max(status.opened.len()) > MAX_CHANGED;
         status.changed.truncate(MAX_CHANGED);
+        status.opened.truncate(MAX_CHANGED);
         status
+    }
+
+    /// What the change opens to everybody, as far as there is time. Calls that are remembered say
+    /// nothing of that: those that were refused are of callers that tried.
+    fn opened<'a>(
+        &'a self,
+        comparison: &'a ModelComparison<'_>,
+    ) -> impl Iterator<Item = &'a NodeKey> {
+        let nodes = self.pods.iter();
+        let opened = nodes.filter(move |(_, pods)| {
+            !comparison.is_late() && pods.iter().any(|pod| comparison.opens(pod))
+        });
+        opened.map(|(node, _)| node)
     }
 
     /// The calls of an edge; `None` where an end has no pods, or lies outside the cluster.
@@ -292,6 +314,41 @@ mod tests {
     fn pods(names: &[&str]) -> Vec<PodId> {
         let names = names.iter();
         names.map(|name| PodId::new("shop", name)).collect()
+    }
+
+    #[test]
+    fn workload_that_a_deletion_opens_is_listed_without_any_call() {
+        let (closed, _) = {
+            let rules = json!([{"kind": "HTTPRouteGroup", "name": "routes"}]);
+            let read = target("read", "api", &["web"], rules);
+            shop().with(read).compile()
+        };
+        let (open, _) = shop().compile();
+        let node = |id: &str| NodeKey::parse(id).unwrap();
+        let edges = Edges {
+            edges: Vec::new(),
+            pods: BTreeMap::from([
+                (node("shop/Pod/client"), pods(&["client"])),
+                (node("shop/Deployment/api"), pods(&["api-1", "api-2"])),
+            ]),
+        };
+        let opened = |models: (&Model, &Model), namespaces: &[&str]| {
+            let scope = Scope {
+                namespaces: namespaces.iter().map(ToString::to_string).collect(),
+                ..Scope::default()
+            };
+            let until = Instant::now() + Duration::from_secs(60);
+            let outcome = edges.compared(models, &scope, until);
+            (outcome.opened, outcome.hidden_opened)
+        };
+        let api = vec!["shop/Deployment/api".to_owned()];
+        assert_eq!(opened((&closed, &open), &["shop"]), (api, 0));
+        assert_eq!(opened((&closed, &open), &["bank"]), (Vec::new(), 1));
+        // Control: what is open stays open, and what is closed stays closed.
+        for same in [&closed, &open] {
+            assert_eq!(opened((same, same), &["shop"]), (Vec::new(), 0));
+        }
+        assert_eq!(opened((&open, &closed), &["shop"]), (Vec::new(), 0));
     }
 
     #[test]

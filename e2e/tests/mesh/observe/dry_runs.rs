@@ -116,7 +116,8 @@ fn what_a_dry_run_that_watches_says_of_live_calls_is_what_the_change_does() -> O
         let refused = load(&other, "GET")?;
         let (status, trial) = watched(&ns, &["--delete", "TrafficTarget/cart-read"])?;
         all_answered(refused, "403")?;
-        ensure!(status == 0, "it ended with {status}: {trial:#}");
+        // It opens cart to everybody.
+        ensure!(status == 1, "it ended with {status}: {trial:#}");
         ensure!(judged(&ns, &trial, "other")[2] >= 20, "{trial:#}");
         Ok(trial)
     })?;

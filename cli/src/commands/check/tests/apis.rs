@@ -42,6 +42,51 @@ async fn api_that_is_switched_off_is_not_missed() {
     }
 }
 
+#[tokio::test]
+async fn what_a_mesh_left_behind_is_named_with_the_command_that_deletes_it() {
+    let gone = || {
+        let api = healthy();
+        for name in ["weft-controller", "weft-injector"] {
+            api.remove(&format!("{WEFT}/{name}"));
+        }
+        api
+    };
+    let (_, report, table) = checked(&gone(), WELL, &[]).await;
+    assert!(
+        with(&report, &["error"]).contains(&"left-over".to_owned()),
+        "{report:#}"
+    );
+    let command = "weft uninstall | kubectl delete --ignore-not-found -f -";
+    assert!(table.contains(command), "{table}");
+    assert!(table.contains("5 lead to namespace weft-system"), "{table}");
+    // A mesh that is installed elsewhere is not gone.
+    let api = gone();
+    let service = json!({"name": "weft-injector", "namespace": "mesh"});
+    let webhooks = json!({"metadata": {}, "webhooks": [{"name": "a",
+        "clientConfig": {"caBundle": secret(&root(2999)), "service": service}}]});
+    api.put(MUTATING, webhooks);
+    let (_, report, _) = checked(&api, WELL, &[]).await;
+    let checks = report["checks"].as_array().unwrap();
+    let check = checks.iter().find(|check| check["id"] == "left-over");
+    let check = check.unwrap();
+    assert_eq!(check["result"], "skipped", "{check}");
+    let message = check["message"].as_str().unwrap();
+    assert!(message.ends_with("say --weft-namespace mesh"), "{message}");
+    // Nothing is left where nothing was.
+    let api = gone();
+    for path in [MUTATING, VALIDATING] {
+        api.remove(path);
+    }
+    for name in API_SERVICES {
+        api.remove(&format!("{API}/{name}"));
+    }
+    let (_, report, _) = checked(&api, WELL, &[]).await;
+    assert!(
+        with(&report, &["ok"]).contains(&"left-over".to_owned()),
+        "{report:#}"
+    );
+}
+
 #[test]
 fn variables_and_names_are_those_of_the_chart() {
     let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/weft/templates");

@@ -1,4 +1,11 @@
-//! The namespace in which the webhooks are tried, where somebody names it.
+//! The namespace that is looked at and in which the webhooks are tried, where somebody names it, and
+//! those that are left out.
+
+use std::convert::Infallible;
+
+use http::{Request, Response, StatusCode};
+use kube::Client;
+use kube::client::Body;
 
 use super::*;
 
@@ -67,4 +74,107 @@ async fn namespace_of_weft_that_is_not_there_is_bad_input_and_not_a_mesh_that_is
     let (ended, report, _) = checked(&api, WELL, &[]).await;
     assert_eq!(ended.unwrap(), Conclusion::Yes, "{report:#}");
     assert_eq!(api.reads("/api/v1/namespaces/weft-system"), 0);
+}
+
+#[tokio::test]
+async fn faults_of_other_namespaces_are_none_of_the_one_that_is_named() {
+    let api = healthy();
+    api.put(
+        "/api/v1/namespaces/bank",
+        json!({"metadata": {"name": "bank", "labels": {"weft.dev/inject": "enabled"}}}),
+    );
+    let mut bundle = api.read(BUNDLE).unwrap();
+    bundle["metadata"]["namespace"] = json!("bank");
+    api.put(&BUNDLE.replace("shop", "bank"), bundle);
+    let mut bare = pod();
+    bare["metadata"]["namespace"] = json!("bank");
+    bare["spec"] = json!({});
+    api.put(&POD.replace("shop", "bank"), bare);
+    let mut lost = proxy();
+    lost["metadata"]["namespace"] = json!("bank");
+    lost["status"]["connected"] = json!(false);
+    api.put(&PROXY.replace("shop", "bank"), lost);
+    let mut refused = split("Accepted", "False");
+    refused["metadata"]["namespace"] = json!("bank");
+    api.put(&SPLIT.replace("shop", "bank"), refused);
+    let found = ["pods-without-proxy", "connected", "accepted"];
+    for (namespace, expected) in [("shop", &[][..]), ("bank", &found[..])] {
+        let (ended, report, _) = checked(&api, WELL, &["-n", namespace]).await;
+        assert_eq!(with(&report, &["warning", "error"]), expected, "{report:#}");
+        assert_eq!(with(&report, &["skipped"]), [""; 0], "{report:#}");
+        let well = if expected.is_empty() {
+            Conclusion::Yes
+        } else {
+            Conclusion::No
+        };
+        assert_eq!(ended.unwrap(), well);
+    }
+    let (_, report, _) = checked(&api, WELL, &[]).await;
+    assert_eq!(with(&report, &["warning", "error"]), found, "{report:#}");
+}
+
+#[tokio::test]
+async fn namespace_in_which_nothing_is_injected_is_left_out() {
+    let api = healthy();
+    let mut asks = pod();
+    asks["metadata"] = json!({"name": "web-1", "namespace": "kube-system",
+        "labels": {"weft.dev/inject": "enabled"}, "annotations": {"weft.dev/access": "denied"}});
+    asks["spec"] = json!({});
+    api.put(&POD.replace("shop", "kube-system"), asks);
+    let found = ["pods-without-proxy", "annotations"];
+    let (_, report, _) = checked(&api, WELL, &[]).await;
+    assert_eq!(with(&report, &["warning", "error"]), found, "{report:#}");
+    let mut webhooks = api.read(MUTATING).unwrap();
+    let rule = json!({"key": "kubernetes.io/metadata.name", "operator": "NotIn",
+        "values": ["kube-system"]});
+    webhooks["webhooks"][0]["namespaceSelector"] = json!({"matchExpressions": [rule]});
+    api.put(MUTATING, webhooks);
+    let (_, report, _) = checked(&api, WELL, &[]).await;
+    assert_eq!(with(&report, &["warning", "error"]), [""; 0], "{report:#}");
+}
+
+/// The API server as somebody finds it who may view namespace `shop` and nothing else.
+fn viewer_of_shop() -> Client {
+    let well = client(&healthy(), WELL);
+    Client::new(
+        tower::service_fn(move |request: Request<Body>| {
+            let well = well.clone();
+            async move {
+                let path = request.uri().path().to_owned();
+                if path == "/version" || path.contains("/namespaces/shop") {
+                    return Ok::<_, Infallible>(well.send(request).await.unwrap());
+                }
+                let message = format!(
+                    "things is forbidden: User \"eve\" cannot list resource \"{path}\" in API \
+                     group \"\" at the cluster scope"
+                );
+                let status = json!({"kind": "Status", "status": "Failure", "code": 403,
+                    "reason": "Forbidden", "message": message});
+                let mut refused = Response::new(Body::from(status.to_string().into_bytes()));
+                *refused.status_mut() = StatusCode::FORBIDDEN;
+                Ok(refused)
+            }
+        }),
+        "default",
+    )
+}
+
+#[tokio::test]
+async fn what_may_not_be_seen_takes_one_line_of_the_table() {
+    let (ended, report, table) = checked_by(viewer_of_shop(), &["-n", "shop"]).await;
+    assert_eq!(ended.unwrap(), Conclusion::Yes, "{report:#}");
+    let skipped = with(&report, &["skipped"]);
+    assert!(skipped.contains(&"webhooks".to_owned()), "{report:#}");
+    for id in ["pods-without-proxy", "connected", "accepted", "labels"] {
+        assert!(!skipped.contains(&id.to_owned()), "{id}: {report:#}");
+    }
+    let lines = table.lines().filter(|line| line.contains("forbidden"));
+    let lines: Vec<&str> = lines.collect();
+    let [line] = lines.as_slice() else {
+        panic!("{table}");
+    };
+    assert!(
+        line.contains("webhooks") && line.contains("-n NAME"),
+        "{line}"
+    );
 }

@@ -121,3 +121,48 @@ async fn namespace_of_which_nobody_says_whether_it_is_there_takes_no_time_beside
         assert_eq!(took, 2 * within, "{pods_take}, {namespace_takes}");
     }
 }
+
+#[tokio::test]
+async fn proxy_of_a_pod_that_begins_or_ends_is_no_fault_without_a_controller() {
+    let now = k8s_openapi::jiff::Timestamp::now();
+    let ago = |seconds: i64| {
+        let then = k8s_openapi::jiff::Timestamp::from_second(now.as_second() - seconds);
+        then.unwrap().to_string()
+    };
+    let started = |seconds: i64, restarts: u64| {
+        json!([{"name": "weft-proxy", "restartCount": restarts,
+            "state": {"running": {"startedAt": ago(seconds)}}}])
+    };
+    let of = |created: i64, statuses: Value| {
+        let mut pod = pod();
+        pod["metadata"]["creationTimestamp"] = json!(ago(created));
+        pod["status"]["initContainerStatuses"] = statuses;
+        pod
+    };
+    let mut ends = of(900, started(890, 0));
+    ends["metadata"]["deletionTimestamp"] = json!(ago(1));
+    let mut over = of(900, started(890, 0));
+    over["status"]["phase"] = json!("Failed");
+    let (well, lost): (&[&str], &[&str]) = (&[], &["connected"]);
+    for (pod, found) in [
+        (Some(of(900, started(890, 0))), lost),
+        (Some(of(10, started(5, 0))), well),
+        // Its image took long.
+        (Some(of(900, started(5, 0))), well),
+        // Its proxy ends again and again.
+        (Some(of(900, started(5, 7))), lost),
+        (Some(ends), well),
+        (Some(over), well),
+        (None, well),
+    ] {
+        let api = healthy();
+        plant_proxy(&api, "connected", json!(false));
+        match &pod {
+            Some(pod) => api.put(POD, pod.clone()),
+            None => api.remove(POD),
+        }
+        let (_, report, _) = checked(&api, WELL, &["--fail-on", "warning"]).await;
+        let faults = with(&report, &["warning", "error"]);
+        assert_eq!(faults, found, "{pod:?}: {report:#}");
+    }
+}

@@ -43,8 +43,11 @@ async fn command_line_tells_which_calls_a_change_would_refuse() {
 
     let line = "dry-run --delete traffictargets/read -n shop";
     let (code, out, err) = town.weft("editor", line).await;
-    assert_eq!(code, 0, "{err}");
-    assert_eq!(super::rows(&out)[0][..2], ["allowed", "shop/Pod/client"]);
+    assert_eq!(code, 1, "{err}");
+    let opened = "opens Deployment api to everybody in namespace shop";
+    let (first, table) = out.split_once('\n').unwrap();
+    assert!(first.starts_with(opened), "{out}");
+    assert_eq!(super::rows(table)[0][..2], ["allowed", "shop/Pod/client"]);
     for (line, word) in [
         ("dry-run -n shop", "nothing to try"),
         ("dry-run --access shut -n shop", "spec.access[0].mode"),
@@ -145,10 +148,18 @@ async fn command_line_that_watches_says_what_it_could_not_find_out() {
 #[tokio::test]
 async fn command_line_does_not_say_yes_where_no_call_is_remembered() {
     let town = Town::before(Bench::new()).await;
-    let line = "dry-run --delete TrafficTarget/read -n shop";
+    let line = "dry-run --access deny -n shop";
     let (code, out, err) = town.weft("editor", line).await;
     assert_eq!((code, out.as_str()), (3, ""), "{err}");
     assert!(err.contains("remembers no call"), "{err}");
+    // What is opened is known without any call.
+    let line = "dry-run --delete TrafficTarget/read -n shop";
+    let (code, out, err) = town.weft("editor", line).await;
+    assert_eq!(code, 1, "{err}");
+    assert!(
+        out.starts_with("opens Deployment api to everybody"),
+        "{out}"
+    );
 }
 
 #[tokio::test]
@@ -167,24 +178,24 @@ async fn command_line_does_not_say_yes_of_a_file_of_which_parts_are_not_tried() 
         object["spec"]["template"]["metadata"]["annotations"][key] = json!(value);
         object
     };
-    let gone = "--delete TrafficTarget/read -n shop";
+    let closed = "--access deny -n shop";
     for (object, besides, expected, word) in [
         (
             namespace("weft.dev/mtls", "strict"),
-            gone,
+            closed,
             3,
             "weft.dev/mtls of Namespace shop is not tried",
         ),
         (
             deployment("weft.dev/opaque-ports", "80"),
-            gone,
+            closed,
             3,
             "weft.dev/opaque-ports of Deployment web is not tried",
         ),
         // By that nothing becomes of a call, nor by an annotation of what owns pods.
         (
             deployment("weft.dev/log-level", "debug"),
-            gone,
+            closed,
             0,
             "weft.dev/log-level of Deployment web is not tried",
         ),

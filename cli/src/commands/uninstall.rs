@@ -1,0 +1,247 @@
+//! `weft uninstall`: what of a mesh is in no namespace, as manifests for `kubectl delete -f -`.
+//!
+//! All of it is known without a cluster: the command serves where the mesh's namespace went first,
+//! and what leads to it holds up pods and the deletion of namespaces.
+
+use clap::Args;
+
+use crate::console::Console;
+use crate::failure::{Conclusion, Failure};
+use crate::global::Global;
+use crate::kinds;
+
+const ADMISSION: &str = "admissionregistration.k8s.io/v1";
+const AGGREGATION: &str = "apiregistration.k8s.io/v1";
+const EXTENSIONS: &str = "apiextensions.k8s.io/v1";
+const RBAC: &str = "rbac.authorization.k8s.io/v1";
+/// Kind of the definitions.
+const DEFINITION: &str = "CustomResourceDefinition";
+
+/// apiVersion, kind and name of what the chart makes in no namespace, in the order in which it
+/// goes: first what the API server calls, then bindings, then what they bind.
+const OBJECTS: [(&str, &str, &str); 27] = [
+    (ADMISSION, "MutatingWebhookConfiguration", "weft-injector"),
+    (
+        ADMISSION,
+        "ValidatingWebhookConfiguration",
+        "weft-validator",
+    ),
+    (AGGREGATION, "APIService", "v1alpha1.metrics.smi-spec.io"),
+    (AGGREGATION, "APIService", "v1alpha2.metrics.smi-spec.io"),
+    (AGGREGATION, "APIService", "v1alpha1.observe.weft.dev"),
+    (
+        ADMISSION,
+        "ValidatingAdmissionPolicyBinding",
+        "weft-headers",
+    ),
+    (ADMISSION, "ValidatingAdmissionPolicy", "weft-headers"),
+    (RBAC, "ClusterRoleBinding", "weft-aggregated"),
+    (RBAC, "ClusterRoleBinding", "weft-controller"),
+    (RBAC, "ClusterRoleBinding", "weft-injector"),
+    (RBAC, "ClusterRoleBinding", "weft-leave"),
+    (RBAC, "ClusterRoleBinding", "weft-leave-aggregated"),
+    (RBAC, "ClusterRoleBinding", "weft-network-policies"),
+    (RBAC, "ClusterRoleBinding", "weft-observe-scopes"),
+    (RBAC, "ClusterRole", "weft-aggregated"),
+    (RBAC, "ClusterRole", "weft-controller"),
+    (RBAC, "ClusterRole", "weft-injector"),
+    (RBAC, "ClusterRole", "weft-leave"),
+    (RBAC, "ClusterRole", "weft-leave-aggregated"),
+    (RBAC, "ClusterRole", "weft-metrics-view"),
+    (RBAC, "ClusterRole", "weft-network-policies"),
+    (RBAC, "ClusterRole", "weft-observe-edit"),
+    (RBAC, "ClusterRole", "weft-observe-scopes"),
+    (RBAC, "ClusterRole", "weft-observe-view"),
+    (RBAC, "ClusterRole", "weft-smi-edit"),
+    (RBAC, "ClusterRole", "weft-smi-view"),
+    (RBAC, "ClusterRole", "weft-tap"),
+];
+/// What the chart makes in a namespace that is neither the mesh's nor a user's: kind, name, namespace.
+const IN_OTHER_NAMESPACES: (&str, &str, &str) = ("RoleBinding", "weft-aggregated", "kube-system");
+
+/// Arguments of `weft uninstall`.
+#[derive(Args, Debug)]
+#[command(
+    about = "Print what is left of a mesh outside its namespace, to be deleted",
+    long_about = "Prints every object of the mesh that is in no namespace, webhooks and APIServices \
+                  first, as manifests for kubectl delete: for a mesh whose namespace or release is \
+                  gone, or which helm did not install. No cluster is asked. Definitions of SMI \
+                  kinds and of TrafficPolicies are printed with --definitions only: all objects of \
+                  these kinds go with them. Pods keep their proxies until their workloads are \
+                  restarted.",
+    after_help = "Example:\n  weft uninstall | kubectl delete --ignore-not-found -f -"
+)]
+pub(crate) struct Uninstall {
+    /// Also the definitions of SMI kinds and TrafficPolicies, whose objects all go with them
+    #[arg(long)]
+    definitions: bool,
+}
+
+impl Uninstall {
+    /// Prints the manifests.
+    ///
+    /// # Errors
+    /// When a format is asked for, or the output is closed.
+    pub(crate) fn run(
+        &self,
+        global: &Global,
+        console: &mut Console<'_>,
+    ) -> Result<Conclusion, Failure> {
+        global.without_output("manifests")?;
+        for (api_version, kind, name) in OBJECTS {
+            console.line(&manifest(api_version, kind, &format!("name: {name}")))?;
+        }
+        let (kind, name, namespace) = IN_OTHER_NAMESPACES;
+        let metadata = format!("name: {name}, namespace: {namespace}");
+        console.line(&manifest(RBAC, kind, &metadata))?;
+        if self.definitions {
+            for kind in kinds::all() {
+                let metadata = format!("name: {}", kind.definition());
+                console.line(&manifest(EXTENSIONS, DEFINITION, &metadata))?;
+            }
+        } else {
+            console.word(
+                "definitions of SMI kinds and TrafficPolicies stay, with all their objects; \
+                 --definitions prints them too",
+            )?;
+        }
+        console.word(
+            "pods keep their proxies until their workloads are restarted: take label \
+             weft.dev/inject from the namespaces before that",
+        )?;
+        Ok(Conclusion::Yes)
+    }
+}
+
+/// What `kubectl delete -f` needs of an object.
+fn manifest(api_version: &str, kind: &str, metadata: &str) -> String {
+    format!("---\napiVersion: {api_version}\nkind: {kind}\nmetadata: {{{metadata}}}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use clap::Parser as _;
+    use serde::Deserialize as _;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+    use crate::console::Streams;
+
+    fn printed(line: &str) -> Vec<Value> {
+        let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+        let Command::Uninstall(command) = cli.command else {
+            panic!("{line}");
+        };
+        let mut streams = Streams::default();
+        command.run(&cli.global, &mut streams.console()).unwrap();
+        let (out, _) = streams.texts();
+        let documents = serde_yaml_ng::Deserializer::from_str(&out);
+        documents
+            .map(|one| Value::deserialize(one).unwrap())
+            .collect()
+    }
+
+    /// Kind and name of each.
+    fn names(objects: &[Value]) -> Vec<(String, String)> {
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let names = objects.iter();
+        names
+            .map(|one| (text(&one["kind"]), text(&one["metadata"]["name"])))
+            .collect()
+    }
+
+    /// Kinds that are in no namespace. `weft-test` of `helm test` is left out: a Namespace of that
+    /// name may be a user's.
+    const IN_NO_NAMESPACE: [&str; 8] = [
+        "APIService",
+        "ClusterRole",
+        "ClusterRoleBinding",
+        DEFINITION,
+        "MutatingWebhookConfiguration",
+        "ValidatingAdmissionPolicy",
+        "ValidatingAdmissionPolicyBinding",
+        "ValidatingWebhookConfiguration",
+    ];
+
+    /// Name of an object whose metadata begin with this line of its template, each that it has.
+    fn written(text: &str, line: &str) -> Vec<String> {
+        let all = |name: &str, variable: &str, values: [&str; 2]| {
+            let each = values.map(|value| name.replace(variable, value));
+            each.to_vec()
+        };
+        if let Some(name) = line.strip_prefix("  name: ") {
+            return match name {
+                name if name.contains("{{ $role }}") => all(name, "{{ $role }}", ["view", "edit"]),
+                name if name.contains("{{ $version }}") => {
+                    all(name, "{{ $version }}", ["v1alpha1", "v1alpha2"])
+                }
+                name => vec![name.to_owned()],
+            };
+        }
+        let included = line.split('"').nth(1).unwrap();
+        let (_, defined) = text
+            .split_once(&format!("define \"{included}\" -}}}}\n"))
+            .unwrap();
+        let name = defined.lines().next().unwrap().strip_prefix("name: ");
+        vec![name.unwrap().to_owned()]
+    }
+
+    /// Kind and name of all that the templates of a folder make in no namespace.
+    fn made(folder: &Path, all: &mut BTreeSet<(String, String)>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                made(&path, all);
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            let mut lines = text.lines();
+            while let Some(line) = lines.next() {
+                let kind = line.strip_prefix("kind: ").unwrap_or_default();
+                if !IN_NO_NAMESPACE.contains(&kind) {
+                    continue;
+                }
+                let mut metadata = lines.by_ref().skip_while(|line| *line != "metadata:");
+                metadata.next();
+                let begins = |line: &&str| line.starts_with("  name: ") || line.contains("include");
+                let first = metadata.find(begins).unwrap();
+                let names = written(&text, first).into_iter();
+                all.extend(names.map(|name| (kind.to_owned(), name)));
+            }
+        }
+    }
+
+    #[test]
+    fn all_that_the_chart_makes_outside_namespaces_is_printed() {
+        let mut all = BTreeSet::new();
+        let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/weft/templates");
+        made(&chart, &mut all);
+        let objects = printed("weft uninstall --definitions");
+        let told = names(&objects).into_iter();
+        let (in_none, others): (BTreeSet<_>, BTreeSet<_>) =
+            told.partition(|(kind, _)| IN_NO_NAMESPACE.contains(&kind.as_str()));
+        assert_eq!(in_none, all);
+        let (kind, name, _) = IN_OTHER_NAMESPACES;
+        assert_eq!(others, BTreeSet::from([(kind.to_owned(), name.to_owned())]));
+    }
+
+    #[test]
+    fn what_the_api_server_calls_goes_first_and_definitions_when_asked() {
+        let objects = printed("weft uninstall");
+        let kinds: Vec<String> = names(&objects).into_iter().map(|(kind, _)| kind).collect();
+        let called = |kind: &String| kind.contains("Webhook") || kind == "APIService";
+        assert!(kinds[..5].iter().all(called), "{kinds:?}");
+        assert!(!kinds[5..].iter().any(called), "{kinds:?}");
+        assert!(!kinds.iter().any(|kind| kind == DEFINITION), "{kinds:?}");
+        // A binding goes before what it binds.
+        let last = kinds.iter().rposition(|kind| kind == "ClusterRoleBinding");
+        let first = kinds.iter().position(|kind| kind == "ClusterRole");
+        assert!(last < first, "{kinds:?}");
+        let all = printed("weft uninstall --definitions");
+        assert_eq!(all.len(), objects.len() + kinds::all().len());
+    }
+}
