@@ -223,6 +223,7 @@ async fn http2_connection_to_gone_pod_goes_away() {
     let server = Pod::of_uid(&authority, "api", "uid-1").await;
     let (port, _) = http_app(&server, "api").await;
     let addr = SocketAddr::new(server.ip, port);
+    client.set(service("api", vip().ip(), Protocol::Http2, Vec::new()));
     client.set(vec![pod_at(addr, Some("api"), "uid-1", Protocol::Http2)]);
     let stream = client.call(addr).await;
     let io = TokioIo::new(stream);
