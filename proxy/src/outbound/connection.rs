@@ -44,6 +44,11 @@ impl Connection {
         self.call(CallKind::Bytes).reset(failure, abort);
     }
 
+    /// The failure of a request that no endpoint got, where its pod may be gone.
+    pub(super) fn unsent(&self, failure: Failure) -> Failure {
+        self.opened.unsent(&self.proxy.config, failure)
+    }
+
     /// Counts a request that was refused before it was read.
     pub(super) fn turned_away(&self, how: NotHandled, asked: Asked<'_>) {
         self.call(CallKind::Request).turned_away(how, asked);

@@ -101,9 +101,9 @@ impl OpenedTo {
     }
 
     /// The failure of a request that no endpoint got, where its pod may be gone.
-    pub(super) fn unsent(&self, snapshot: &Snapshot, failure: Failure) -> Failure {
-        let unsent = matches!(failure, Failure::NotSent { .. });
-        if unsent && self.is_pod() && self.standing(snapshot) != Standing::There {
+    pub(super) fn unsent(&self, store: &Store, failure: Failure) -> Failure {
+        let is_unsent = matches!(failure, Failure::NotSent { .. }) && self.is_pod();
+        if is_unsent && store.inspect(|now| self.standing(now)) != Standing::There {
             return gone();
         }
         failure

@@ -112,11 +112,7 @@ pub(super) async fn handle_request(
             outgoing.replay.forget();
             respond(answer, call, served, caller_side, &connection).await
         }
-        Err(failure) => {
-            let opened = &connection.opened;
-            let failure = proxy.config.inspect(|now| opened.unsent(now, failure));
-            refused(&failure, call, &route, &outgoing)
-        }
+        Err(failure) => refused(&connection.unsent(failure), call, &route, &outgoing),
     }
 }
 
