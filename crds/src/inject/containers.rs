@@ -53,14 +53,14 @@ pub(super) fn add(
     spec.insert("initContainers".into(), init.into());
 
     where_the_proxy_runs(spec);
-    let mut volumes = take_list(spec, "volumes");
-    for volume in volumes.iter_mut().filter_map(Value::as_object_mut) {
+    let mut present = take_list(spec, "volumes");
+    for volume in present.iter_mut().filter_map(Value::as_object_mut) {
         // Earlier versions had an emptyDir there, and a volume has one source.
         if volume.get("name").and_then(Value::as_str) == Some(NO_API_TOKEN_VOLUME) {
             volume.remove("emptyDir");
         }
     }
-    let mut wrapped = json!({ "volumes": volumes });
+    let mut wrapped = json!({ "volumes": present });
     overlay(&mut wrapped, json!({ "volumes": volumes() }));
     spec.insert("volumes".into(), wrapped["volumes"].take());
 }
