@@ -224,7 +224,7 @@ pub(crate) struct EndpointState {
 /// What is known about a pod beyond its facts.
 #[derive(Debug, Default)]
 pub(crate) struct PodEntry {
-    /// Protocols that Services declare for its ports.
+    /// Protocols that Services declare for its ports; `Detect` is HTTP beside TLS.
     pub(crate) declared: BTreeMap<u16, Protocol>,
     /// Headless Services that it serves: own port, Service, Service port.
     pub(crate) headless: Vec<(u16, ObjectKey, u16)>,

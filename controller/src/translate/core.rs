@@ -233,6 +233,7 @@ pub fn service(object: DynamicObject) -> Result<ServiceFacts, Unusable> {
     outer_ips.sort_unstable();
     outer_ips.dedup();
     Ok(ServiceFacts {
+        uid: text(meta.uid.as_deref()),
         cluster_ips: if external { Vec::new() } else { cluster_ips },
         outer_ips: if external { Vec::new() } else { outer_ips },
         ports: service_ports(&spec),

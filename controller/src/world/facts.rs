@@ -165,6 +165,8 @@ pub struct ServicePort {
 /// A Service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServiceFacts {
+    /// Unique id.
+    pub uid: Arc<str>,
     /// Cluster addresses of both families; empty when headless or ExternalName.
     pub cluster_ips: Vec<IpAddr>,
     /// External addresses, and those of load balancers that the nodes answer for.
