@@ -4,12 +4,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::Version;
+use policy::reason::Reason;
+use tokio::net::TcpStream;
 
 use crate::config::snapshot::Destination;
 use crate::config::snapshot::Snapshot;
 use crate::failure::Failure;
 use crate::http::asked::Asked;
-use crate::http::refusal::NotHandled;
+use crate::http::refusal::{NO_REQUEST, NotHandled};
+use crate::net::connect;
+use crate::net::prefixed::Prefixed;
 use crate::outbound::opened_to::OpenedTo;
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, CallKind};
@@ -42,6 +46,17 @@ impl Connection {
     pub(super) fn failed_tcp(&self, failure: &Failure, abort: impl FnOnce()) {
         tracing::debug!(addr = %self.addr, %failure, "could not serve a connection");
         self.call(CallKind::Bytes).reset(failure, abort);
+    }
+
+    /// Resets a connection on which no request can begin, to a port that carries requests.
+    pub(super) fn reset_no_request(&self, stream: &Prefixed<TcpStream>) {
+        let failure = Failure::refused(Reason::BadRequest, NO_REQUEST);
+        tracing::debug!(addr = %self.addr, %failure, "reset a connection");
+        let mut call = self.call(CallKind::Bytes);
+        if stream.begins_as_tls() {
+            call.carries_tls();
+        }
+        call.reset(&failure, || connect::reset(&stream.inner));
     }
 
     /// Counts a request that was refused before it was read.
