@@ -51,7 +51,7 @@ use self::{
     route_names::RouteNames,
     traffic::{Guard, Policies},
 };
-use crate::world::{ObjectKey, PodFacts, ServiceFacts, World};
+use crate::world::{ObjectKey, PodFacts, ServiceFacts, TopologyHints, World};
 
 /// Namespace and name of a pod.
 pub type PodId = ObjectKey;
@@ -219,6 +219,8 @@ pub(crate) struct EndpointState {
     pub(crate) ready: bool,
     /// Not ready, but would answer while it terminates.
     pub(crate) last_resort: bool,
+    /// Whose callers it is meant for.
+    pub(crate) hints: Option<Arc<TopologyHints>>,
 }
 
 /// What is known about a pod beyond its facts.

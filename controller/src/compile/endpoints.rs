@@ -63,6 +63,7 @@ fn candidate(found: &SliceEndpoint, protocols: &protocols::Protocols<'_>) -> End
         node: found.node.clone(),
         ready: found.ready,
         last_resort: found.serving && found.terminating,
+        hints: found.hints.clone(),
     }
 }
 

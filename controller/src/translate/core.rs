@@ -9,7 +9,7 @@ use k8s_openapi::{
         core::v1::{
             Container, Namespace, Node, Pod, PodCondition, PodSpec, PodStatus, Service, ServiceSpec,
         },
-        discovery::v1::{Endpoint, EndpointSlice},
+        discovery::v1::{Endpoint, EndpointHints, EndpointSlice},
     },
     apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
 };
@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 use super::metadata::{Unusable, annotation, created, text};
 use crate::world::{
     Appearance, EndpointFacts, NamespaceFacts, NodeFacts, ObjectKey, Owner, PodFacts, Proxy,
-    ServiceFacts, ServicePort, SliceFacts, SlicePort,
+    ServiceFacts, ServicePort, SliceFacts, SlicePort, TopologyHints,
 };
 
 /// Label that ties a slice to its Service.
@@ -370,7 +370,18 @@ fn endpoint(
         follows_pod,
         zone: text(endpoint.zone.as_deref()),
         node: text(endpoint.node_name.as_deref()),
+        hints: endpoint.hints.as_ref().and_then(hints),
     })
+}
+
+fn hints(hints: &EndpointHints) -> Option<Arc<TopologyHints>> {
+    let zones = hints.for_zones.iter().flatten();
+    let nodes = hints.for_nodes.iter().flatten();
+    let read = TopologyHints {
+        zones: zones.map(|zone| zone.name.as_str().into()).collect(),
+        nodes: nodes.map(|node| node.name.as_str().into()).collect(),
+    };
+    (read != TopologyHints::default()).then(|| Arc::new(read))
 }
 
 /// A Namespace.

@@ -228,6 +228,17 @@ pub struct EndpointFacts {
     pub zone: Arc<str>,
     /// Node, may be empty.
     pub node: Arc<str>,
+    /// Whom it is meant for, where its slice says so.
+    pub hints: Option<Arc<TopologyHints>>,
+}
+
+/// Whose callers an endpoint is meant for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TopologyHints {
+    /// `forZones`.
+    pub zones: Vec<Arc<str>>,
+    /// `forNodes`.
+    pub nodes: Vec<Arc<str>>,
 }
 
 /// An EndpointSlice with TCP ports.
