@@ -221,6 +221,8 @@ pub(crate) struct EndpointState {
     pub(crate) last_resort: bool,
     /// Whose callers it is meant for.
     pub(crate) hints: Option<Arc<TopologyHints>>,
+    /// It has a hostname of its own.
+    pub(crate) named: bool,
 }
 
 /// What is known about a pod beyond its facts.

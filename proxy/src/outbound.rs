@@ -50,7 +50,7 @@ use crate::net::connect;
 use crate::net::prefixed::Prefixed;
 use crate::net::sniff::{Sniffed, sniff, sniff_declared};
 use crate::outbound::connection::Connection;
-use crate::outbound::opened_to::{OpenedTo, until_gone};
+use crate::outbound::opened_to::OpenedTo;
 use crate::outbound::passthrough::{external, turn_away, unknown, unserved};
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, CallKind};
@@ -80,11 +80,7 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, permi
         Destination::Pod(pod) => pod.protocol,
     };
     let opened = OpenedTo::new(&proxy.config, destination, addr, guard);
-    let connection = Arc::new(Connection {
-        proxy,
-        addr,
-        opened,
-    });
+    let connection = Arc::new(Connection::new(proxy, addr, opened));
     let mut stream = Prefixed::new(stream);
     permit.silent();
     let is_declared = protocol.is_http();
@@ -147,7 +143,7 @@ fn requests(
     };
     let gone = {
         let connection = Arc::clone(&connection);
-        async move { until_gone(&connection.proxy.config, &connection.opened).await }
+        async move { connection.over().await }
     };
     let handler = move |request| handle_request(Arc::clone(&connection), request);
     let accepted = Accepted {

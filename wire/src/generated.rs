@@ -843,6 +843,10 @@ pub struct Endpoints {
     /// Where callers prefer to go of whom no policy says anything of it.
     #[prost(enumeration = "balance::Locality", tag = "60")]
     pub locality: i32,
+    /// Of a headless Service: no endpoint has a hostname of its own, so whoever names the Service
+    /// means any of them. A call that cannot be connected to one may go to another.
+    #[prost(bool, tag = "2")]
+    pub alike: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Endpoint {

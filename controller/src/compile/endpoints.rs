@@ -64,6 +64,7 @@ fn candidate(found: &SliceEndpoint, protocols: &protocols::Protocols<'_>) -> End
         ready: found.ready,
         last_resort: found.serving && found.terminating,
         hints: found.hints.clone(),
+        named: found.named,
     }
 }
 

@@ -32,6 +32,8 @@ pub(super) struct SliceEndpoint {
     pub(super) serving: bool,
     pub(super) terminating: bool,
     pub(super) hints: Option<Arc<TopologyHints>>,
+    /// It has a hostname of its own.
+    pub(super) named: bool,
 }
 
 /// All endpoints by Service port, sorted by address.
@@ -120,6 +122,7 @@ fn read<'a>(
                             known.ready_since = known.ready_since.max(new.ready_since);
                             known.serving |= new.serving;
                             known.terminating &= new.terminating;
+                            known.named |= new.named;
                             if known.hints.is_none() {
                                 known.hints.clone_from(&new.hints);
                             }
@@ -206,6 +209,7 @@ fn look_up(
         serving: endpoint.serving || endpoint.ready,
         terminating,
         hints: endpoint.hints.clone(),
+        named: endpoint.named,
     })
 }
 

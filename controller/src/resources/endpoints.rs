@@ -20,10 +20,13 @@ pub(super) fn endpoints(
     let topology = Topology::of(entry, at);
     let own = Some(entry.facts.locality).filter(|at| *at != Locality::None);
     let locality = convert::locality_message(own.or(topology.locality())).into();
+    let named = at.candidates.iter().any(|candidate| candidate.named);
+    let alike = entry.facts.headless && !named;
     let publish = |endpoints: Vec<v1::Endpoint>| {
         let content = v1::Endpoints {
             endpoints,
             locality,
+            alike,
         };
         Arc::new(EncodedResource::new(
             names::endpoints(&key.namespace, &key.name, port),

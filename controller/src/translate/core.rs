@@ -371,6 +371,10 @@ fn endpoint(
         zone: text(endpoint.zone.as_deref()),
         node: text(endpoint.node_name.as_deref()),
         hints: endpoint.hints.as_ref().and_then(hints),
+        named: endpoint
+            .hostname
+            .as_ref()
+            .is_some_and(|name| !name.is_empty()),
     })
 }
 

@@ -230,6 +230,8 @@ pub struct EndpointFacts {
     pub node: Arc<str>,
     /// Whom it is meant for, where its slice says so.
     pub hints: Option<Arc<TopologyHints>>,
+    /// It has a hostname of its own, by which DNS tells it from the others.
+    pub named: bool,
 }
 
 /// Whose callers an endpoint is meant for.

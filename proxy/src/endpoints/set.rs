@@ -36,8 +36,10 @@ pub struct EndpointSet {
     parts: Parts,
     /// Where callers prefer to go of whom no policy says anything of it.
     locality: Locality,
+    /// Of a headless Service: clients that name it mean any of them.
+    pub(crate) alike: bool,
     hints: Arc<TopologyHints>,
-    /// The same by the hints, where they say anything for the own pod: they come before it, and
+    /// What callers prefer by the hints, where they say anything for the own pod: they come before it, and
     /// decide which endpoints are near.
     hinted: Option<Locality>,
     /// Since when the oldest of them works, where all are new or came back; `None`: some have
@@ -77,6 +79,7 @@ impl EndpointSet {
             own: LocalInfo::default(),
             parts: Parts::default(),
             locality: Locality::None,
+            alike: false,
             hints: Arc::default(),
             hinted: None,
             budget,
@@ -117,12 +120,23 @@ impl EndpointSet {
         self
     }
 
+    /// The same where clients that name the Service mean any of them.
+    #[must_use]
+    pub(crate) const fn of_alike(mut self, alike: bool) -> Self {
+        self.alike = alike;
+        self
+    }
+
     /// These endpoints with all else that is known of the Service port.
     #[must_use]
     pub(crate) fn with(&self, endpoints: Vec<Arc<Endpoint>>) -> Self {
         let (budget, throttle) = (Arc::clone(&self.budget), Arc::clone(&self.throttle));
         let set = Self::new(endpoints, budget, throttle, Arc::clone(&self.circuits));
-        let set = set.hinting(Arc::clone(&self.hints));
+        let set = Self {
+            hints: Arc::clone(&self.hints),
+            alike: self.alike,
+            ..set
+        };
         set.preferring(self.locality).seen_from(self.own)
     }
 

@@ -2,10 +2,13 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 
 use http::Version;
 use policy::reason::Reason;
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
 use crate::config::snapshot::Destination;
 use crate::config::snapshot::Snapshot;
@@ -14,7 +17,7 @@ use crate::http::asked::Asked;
 use crate::http::refusal::{NO_REQUEST, NotHandled};
 use crate::net::connect;
 use crate::net::prefixed::Prefixed;
-use crate::outbound::opened_to::OpenedTo;
+use crate::outbound::opened_to::{OpenedTo, until_gone};
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, CallKind};
 use crate::telemetry::labels::{ConnectionLabels, Direction, Security};
@@ -26,9 +29,44 @@ pub(crate) struct Connection {
     /// The address that the application called.
     pub(super) addr: SocketAddr,
     pub(super) opened: OpenedTo,
+    /// The application has had an answer on it.
+    answered: AtomicBool,
+    /// The pod that it was opened to is not the one that answers, or nobody does.
+    broken: Notify,
 }
 
 impl Connection {
+    pub(super) fn new(proxy: Arc<Proxy>, addr: SocketAddr, opened: OpenedTo) -> Self {
+        Self {
+            proxy,
+            addr,
+            opened,
+            answered: AtomicBool::new(false),
+            broken: Notify::new(),
+        }
+    }
+
+    pub(super) fn note_answer(&self) {
+        self.answered.store(true, Relaxed);
+    }
+
+    pub(super) fn has_answered(&self) -> bool {
+        self.answered.load(Relaxed)
+    }
+
+    /// It is to end behind what is in flight: without a mesh it would not exist.
+    pub(super) fn breaks(&self) {
+        self.broken.notify_one();
+    }
+
+    /// Returns when its target has left its address, or it breaks.
+    pub(super) async fn over(&self) {
+        tokio::select! {
+            () = until_gone(&self.proxy.config, &self.opened) => {}
+            () = self.broken.notified() => {}
+        }
+    }
+
     pub(super) fn count(&self, http1: &'static str, http2: &'static str, version: Version) {
         let protocol = if version == Version::HTTP_2 {
             http2

@@ -8,7 +8,9 @@
 //! - Opened to a *Service*: a request goes where a new connection would go. When the Service
 //!   has left the address, the connection is closed behind the next answer.
 //! - Opened to a *pod*, which its uid names: a request goes to that pod or nowhere. When the
-//!   pod has left the address, requests that were not sent end with the connection.
+//!   pod has left the address, requests that were not sent end with the connection. A pod that is
+//!   there and cannot be connected to is passed over once for a Service whose pods are alike,
+//!   before the first answer: without a mesh the client would have taken the next address.
 //!
 //! A controller that has just started may know less than the one before it. So only a change
 //! within one control stream is proof; what a new stream does not know is doubted for
@@ -109,7 +111,7 @@ impl OpenedTo {
         failure
     }
 
-    fn is_pod(&self) -> bool {
+    pub(super) fn is_pod(&self) -> bool {
         matches!(*self.destination, Destination::Pod(_))
     }
 }
