@@ -85,13 +85,13 @@ enum Topology {
     None,
     /// Each endpoint is meant for callers near it, which callers can see for themselves.
     Near(Locality),
-    /// Callers are told whom each endpoint is meant for.
+    /// Callers are sent whom each endpoint is meant for.
     Hinted { zones: bool, nodes: bool },
 }
 
 impl Topology {
     fn of(entry: &ServiceEntry, at: &PortEntry) -> Self {
-        // Who may call no other node has nothing to choose by topology.
+        // On one node there is nothing to choose by topology.
         if entry.facts.internal_local {
             return Self::None;
         }

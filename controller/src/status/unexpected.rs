@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn tls_of_a_caller_to_a_port_named_http_is_told() {
+    fn tls_to_a_port_named_http_is_reported() {
         let events = news(&cluster::shop(), edge(CLIENT, TLS, Reason::BadRequest));
         let [event] = events.as_slice() else {
             panic!("{events:?}")
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn port_is_told_of_once_an_hour() {
+    fn port_is_reported_once_an_hour() {
         let compiled = compiled(&cluster::shop());
         let mut reported = Reported::default();
         let mut count = |edge: v1::Edge, at: Instant| {
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn what_called_pods_report_makes_no_event() {
+    fn reports_of_called_pods_make_no_event() {
         let shop = cluster::shop();
         for edge in [
             edge(v1::Side::Server, TLS, Reason::BadRequest),

@@ -182,7 +182,7 @@ impl Connection {
                     Some(name) => {
                         let called = (name, route_override);
                         let may_call = may_call(pod, standing);
-                        // Who balances by itself, as clients of gRPC do, is to see what fails.
+                        // Clients of gRPC balance by themselves, and have to see what fails.
                         let balances = facts.is_some_and(|facts| is_grpc(facts.headers));
                         let may_move =
                             standing == Standing::There && !balances && !self.has_answered();

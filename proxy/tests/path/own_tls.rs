@@ -231,7 +231,7 @@ async fn tls_of_callers_outside_is_told_and_their_other_bytes_are_bytes() {
     }
 }
 
-/// Whoever asks the counters why such connections fail learns what they carry.
+/// The counters show what such connections carry.
 #[tokio::test]
 async fn what_is_no_http_counts_on_a_port_declared_http() {
     for (says, carries) in [

@@ -48,12 +48,12 @@ fn hinted(hints: [Value; 2], ready: bool) -> Cluster {
     shop().with(slice("api-x", "api", &[("http", 8080)], &[one, other]))
 }
 
-/// What callers are told: what is preferred, and for each endpoint its zones and nodes.
-fn told(cluster: &Cluster) -> (Locality, Vec<(Vec<String>, Vec<String>)>) {
+/// What callers are sent: what is preferred, and for each endpoint its zones and nodes.
+fn sent(cluster: &Cluster) -> (Locality, Vec<(Vec<String>, Vec<String>)>) {
     let resolved = cluster.resolve("client", &[API]);
-    let told = resolved.endpoints("endpoints/shop/api:80");
-    let locality = told.locality();
-    let hints = told.endpoints.into_iter();
+    let list = resolved.endpoints("endpoints/shop/api:80");
+    let locality = list.locality();
+    let hints = list.endpoints.into_iter();
     let hints = hints.map(|one| (one.for_zones, one.for_nodes));
     (locality, hints.collect())
 }
@@ -73,22 +73,22 @@ fn hints_are_sent_only_if_all_ready_endpoints_have_them() {
         (names(&["zone-a", "zone-b"]), vec![]),
     ];
     let both = hinted([a.clone(), b.clone()], true);
-    assert_eq!(told(&both), (of_service, expected.to_vec()));
+    assert_eq!(sent(&both), (of_service, expected.to_vec()));
     let unhinted = hinted([b.clone(), Value::Null], true);
-    assert_eq!(told(&unhinted), (of_service, vec![(vec![], vec![]); 2]));
+    assert_eq!(sent(&unhinted), (of_service, vec![(vec![], vec![]); 2]));
     // One that is not ready needs none.
     let unready = hinted([b.clone(), Value::Null], false);
-    assert_eq!(told(&unready), (of_service, expected[1..].to_vec()));
+    assert_eq!(sent(&unready), (of_service, expected[1..].to_vec()));
     // Those that name the own zone of each say what its callers can see.
     let near = hinted([a.clone(), a.clone()], true);
     let plain = vec![(vec![], vec![]); 2];
-    assert_eq!(told(&near), (Locality::PreferSameZone, plain.clone()));
+    assert_eq!(sent(&near), (Locality::PreferSameZone, plain.clone()));
     let local = set(
         service("api", "10.96.0.1", &[("http", 80)]),
         "/spec/internalTrafficPolicy",
         json!("Local"),
     );
-    assert_eq!(told(&both.with(local)), (of_service, plain));
+    assert_eq!(sent(&both.with(local)), (of_service, plain));
 }
 
 #[test]
@@ -96,8 +96,8 @@ fn hints_for_nodes_are_sent_as_those_for_zones() {
     let of = |node: &str| json!({"forNodes": [{"name": node}], "forZones": [{"name": "zone-a"}]});
     let plain = vec![(vec![], vec![]); 2];
     let near = hinted([of("node-a"), of("node-a")], true);
-    assert_eq!(told(&near), (Locality::PreferSameNode, plain));
-    let (locality, hints) = told(&hinted([of("node-b"), of("node-a")], true));
+    assert_eq!(sent(&near), (Locality::PreferSameNode, plain));
+    let (locality, hints) = sent(&hinted([of("node-b"), of("node-a")], true));
     assert_eq!(locality, Locality::OfTheService);
     let node = |name: &str| (vec!["zone-a".to_owned()], vec![name.to_owned()]);
     assert_eq!(hints, [node("node-b"), node("node-a")]);

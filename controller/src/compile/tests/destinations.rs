@@ -301,7 +301,7 @@ fn only_headless_services_without_hostnames_are_alike() {
             &[endpoint("api-1", "10.0.0.11"), named],
         ));
         let resolved = cluster.resolve("client", &["10.0.0.11:8080", "10.96.0.1:80"]);
-        let told = resolved.endpoints("endpoints/shop/api:80");
-        assert_eq!(told.alike, alike, "{ip} {hostname}");
+        let sent = resolved.endpoints("endpoints/shop/api:80");
+        assert_eq!(sent.alike, alike, "{ip} {hostname}");
     }
 }

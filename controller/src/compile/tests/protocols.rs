@@ -148,7 +148,7 @@ fn of_pod(cluster: &Cluster) -> Protocol {
     }
 }
 
-fn told(cluster: &Cluster) -> Vec<(String, String)> {
+fn conflicts(cluster: &Cluster) -> Vec<(String, String)> {
     let problems = cluster.compile().1.list.into_iter();
     problems
         .map(|problem| {
@@ -190,9 +190,9 @@ fn http_beside_tls_is_detected_and_ports_keep_their_own() {
     assert_eq!(of_pod(&cluster), Protocol::Detect);
     assert_eq!(of_port(&cluster, "api", "10.96.0.1:80"), Protocol::Http1);
     assert_eq!(of_port(&cluster, "api", "10.96.0.1:443"), Protocol::Tls);
-    let told_about = told(&cluster);
-    let [(object, message)] = told_about.as_slice() else {
-        panic!("{told_about:?}")
+    let found = conflicts(&cluster);
+    let [(object, message)] = found.as_slice() else {
+        panic!("{found:?}")
     };
     assert_eq!(object, "Service shop/api");
     assert!(message.starts_with("port 443 ("), "{message}");
@@ -208,7 +208,7 @@ fn http_beside_tls_is_detected_and_ports_keep_their_own() {
         assert_eq!(of_pod(&cluster), Protocol::Detect);
         assert_eq!(of_port(&cluster, "api", "10.96.0.1:80"), Protocol::Grpc);
         assert_eq!(of_port(&cluster, "secure", "10.96.0.2:443"), Protocol::Tls);
-        assert_eq!(told(&cluster).len(), 1);
+        assert_eq!(conflicts(&cluster).len(), 1);
     }
 }
 
@@ -222,7 +222,7 @@ fn versions_of_http_do_not_contradict_each_other() {
     assert_eq!(of_port(&cluster, "api", "10.96.0.1:80"), Protocol::Http1);
     assert_eq!(of_port(&cluster, "api", "10.96.0.1:81"), Protocol::Http2);
     assert_eq!(of_port(&cluster, "rpc", "10.96.0.2:80"), Protocol::Grpc);
-    assert!(told(&cluster).is_empty());
+    assert!(conflicts(&cluster).is_empty());
 }
 
 #[test]
@@ -239,17 +239,17 @@ fn opaque_beside_http_and_tls_goes_by_age() {
         let at = format!("10.96.0.1:{port}");
         assert_eq!(of_port(&older, "api", &at), Protocol::Opaque);
     }
-    let told_about = told(&older);
-    assert_eq!(told_about.len(), 2, "{told_about:?}");
-    for (object, message) in &told_about {
+    let found = conflicts(&older);
+    assert_eq!(found.len(), 2, "{found:?}");
+    for (object, message) in &found {
         assert_eq!(object, "Service shop/api");
         assert!(message.contains("since Service shop/bytes is older"));
         assert!(message.contains("and port 80 (bytes) of Service shop/bytes"));
     }
     let younger = with(3);
     assert_eq!(of_pod(&younger), Protocol::Detect);
-    let told_about = told(&younger);
-    let of_bytes = told_about
+    let found = conflicts(&younger);
+    let of_bytes = found
         .iter()
         .find(|(object, _)| object == "Service shop/bytes");
     let (_, message) = of_bytes.unwrap();
@@ -265,13 +265,9 @@ fn opaque_beside_http_and_tls_goes_by_age() {
 fn conflict_within_one_service_names_its_lower_port() {
     let cluster = sharing(&[("api", 1, &[("tcp-a", 79), ("http", 80)])]);
     assert_eq!(of_pod(&cluster), Protocol::Opaque);
-    let told_about = told(&cluster);
-    assert_eq!(told_about.len(), 1);
-    assert!(
-        told_about[0]
-            .1
-            .contains("since port 79 has the lower number")
-    );
+    let found = conflicts(&cluster);
+    assert_eq!(found.len(), 1);
+    assert!(found[0].1.contains("since port 79 has the lower number"));
 }
 
 #[test]

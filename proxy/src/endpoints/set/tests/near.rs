@@ -116,7 +116,7 @@ fn endpoints_meant_for_the_own_zone_come_first() {
 }
 
 #[test]
-fn hints_count_only_if_all_have_them_for_the_own_place() {
+fn hints_count_only_if_all_have_them() {
     let some = 20..=80;
     for (others, location) in [
         // One has none.
