@@ -51,7 +51,7 @@ use self::{
     route_names::RouteNames,
     traffic::{Guard, Policies},
 };
-use crate::world::{ObjectKey, PodFacts, ServiceFacts, World};
+use crate::world::{ObjectKey, PodFacts, ServiceFacts, TopologyHints, World};
 
 /// Namespace and name of a pod.
 pub type PodId = ObjectKey;
@@ -219,12 +219,16 @@ pub(crate) struct EndpointState {
     pub(crate) ready: bool,
     /// Not ready, but would answer while it terminates.
     pub(crate) last_resort: bool,
+    /// Whose callers it is meant for.
+    pub(crate) hints: Option<Arc<TopologyHints>>,
+    /// It has a hostname of its own.
+    pub(crate) named: bool,
 }
 
 /// What is known about a pod beyond its facts.
 #[derive(Debug, Default)]
 pub(crate) struct PodEntry {
-    /// Protocols that Services declare for its ports.
+    /// Protocols that Services declare for its ports; `Detect` is HTTP beside TLS.
     pub(crate) declared: BTreeMap<u16, Protocol>,
     /// Headless Services that it serves: own port, Service, Service port.
     pub(crate) headless: Vec<(u16, ObjectKey, u16)>,

@@ -85,7 +85,7 @@ pub enum Reason {
     NoSuchAccount,
     /// A backend lacks a port of the root.
     PortNotFound,
-    /// Two Services declare different protocols for one port of a pod.
+    /// Service ports declare different protocols for one port of a pod.
     ProtocolConflict,
     /// Rules of two kinds for a port that nobody has said what it carries.
     ProtocolNotDeclared,

@@ -21,6 +21,7 @@ pub(crate) mod events;
 pub(crate) mod gauges;
 mod shown;
 mod udp;
+pub(crate) mod unexpected;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

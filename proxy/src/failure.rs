@@ -34,9 +34,10 @@ pub enum Failure {
     },
     /// A connection was at its end, not its endpoint, before it took the request.
     ConnectionClosed { detail: Detail },
-    /// It was for a pod that is gone: no application saw it, and it may go to no other one. The
-    /// caller's connection was opened to that pod and ends with it, without an answer.
-    TargetGone { detail: Detail },
+    /// It was for a pod that is gone, or that cannot be connected to: no application saw it, and
+    /// it may go to no other one. The caller's connection was opened to that pod and ends with
+    /// it, without an answer.
+    TargetGone { reason: Reason, detail: Detail },
     /// An application may have seen it.
     Lost {
         detail: Detail,
@@ -118,7 +119,28 @@ impl Failure {
 
     pub(crate) fn target_gone(detail: impl Into<Detail>) -> Self {
         Self::TargetGone {
+            reason: Reason::ConnectionLost,
             detail: detail.into(),
+        }
+    }
+
+    /// Whether nothing could be connected to.
+    pub(crate) const fn is_unconnected(&self) -> bool {
+        matches!(
+            self,
+            Self::NotSent {
+                reason: Reason::ConnectFailed,
+                ..
+            }
+        )
+    }
+
+    /// The same for a caller whose connection breaks in place of an answer.
+    #[must_use]
+    pub(crate) fn breaks_connection(self) -> Self {
+        match self {
+            Self::NotSent { reason, detail, .. } => Self::TargetGone { reason, detail },
+            other => other,
         }
     }
 
@@ -140,10 +162,10 @@ impl Failure {
     #[must_use]
     pub const fn reason(&self) -> Reason {
         match self {
-            Self::NotSent { reason, .. } | Self::Refused { reason, .. } => *reason,
-            Self::ConnectionClosed { .. } | Self::TargetGone { .. } | Self::Lost { .. } => {
-                Reason::ConnectionLost
-            }
+            Self::NotSent { reason, .. }
+            | Self::TargetGone { reason, .. }
+            | Self::Refused { reason, .. } => *reason,
+            Self::ConnectionClosed { .. } | Self::Lost { .. } => Reason::ConnectionLost,
             Self::TimedOut { .. } => Reason::Deadline,
         }
     }
@@ -153,7 +175,7 @@ impl Failure {
         match self {
             Self::NotSent { detail, .. }
             | Self::ConnectionClosed { detail }
-            | Self::TargetGone { detail }
+            | Self::TargetGone { detail, .. }
             | Self::TimedOut { detail }
             | Self::Lost { detail, .. }
             | Self::Refused { detail, .. } => detail,

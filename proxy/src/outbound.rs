@@ -48,9 +48,9 @@ use crate::http::plain_stream::PlainStream;
 use crate::http::server::{Accepted, Profile, serve as serve_http};
 use crate::net::connect;
 use crate::net::prefixed::Prefixed;
-use crate::net::sniff::{Sniffed, sniff};
+use crate::net::sniff::{Sniffed, sniff, sniff_declared};
 use crate::outbound::connection::Connection;
-use crate::outbound::opened_to::{OpenedTo, until_gone};
+use crate::outbound::opened_to::OpenedTo;
 use crate::outbound::passthrough::{external, turn_away, unknown, unserved};
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, CallKind};
@@ -80,13 +80,10 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, permi
         Destination::Pod(pod) => pod.protocol,
     };
     let opened = OpenedTo::new(&proxy.config, destination, addr, guard);
-    let connection = Arc::new(Connection {
-        proxy,
-        addr,
-        opened,
-    });
+    let connection = Arc::new(Connection::new(proxy, addr, opened));
     let mut stream = Prefixed::new(stream);
     permit.silent();
+    let is_declared = protocol.is_http();
     let (protocol, tunnel) = match protocol {
         Protocol::Detect => match Box::pin(connection.detect(&mut stream)).await {
             Ok(found) => found,
@@ -103,11 +100,18 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, permi
         }
     };
     // A declaration names the family; the bytes say which version it is.
-    let version = match stream.look_at_head(HEAD_PATIENCE, sniff, &permit).await {
-        Ok(Sniffed::Http2) => Version::HTTP_2,
-        Ok(Sniffed::Http1) => Version::HTTP_11,
-        Ok(_) => version,
-        Err(_) => return,
+    let sniff_head: fn(&[u8]) -> Sniffed = if is_declared { sniff_declared } else { sniff };
+    let looked = stream.look_at_head(HEAD_PATIENCE, sniff_head, &permit);
+    if looked.await.is_err() {
+        return;
+    }
+    if is_declared && sniff_declared(stream.read_ahead()) == Sniffed::Opaque {
+        return connection.reset_no_request(&stream);
+    }
+    let version = match sniff(stream.read_ahead()) {
+        Sniffed::Http2 => Version::HTTP_2,
+        Sniffed::Http1 => Version::HTTP_11,
+        Sniffed::Opaque | Sniffed::Unsure => version,
     };
     connection.count("http1", "http2", version);
     requests(connection, stream, version, permit).await;
@@ -139,7 +143,7 @@ fn requests(
     };
     let gone = {
         let connection = Arc::clone(&connection);
-        async move { until_gone(&connection.proxy.config, &connection.opened).await }
+        async move { connection.over().await }
     };
     let handler = move |request| handle_request(Arc::clone(&connection), request);
     let accepted = Accepted {

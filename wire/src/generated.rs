@@ -843,6 +843,10 @@ pub struct Endpoints {
     /// Where callers prefer to go of whom no policy says anything of it.
     #[prost(enumeration = "balance::Locality", tag = "60")]
     pub locality: i32,
+    /// Of a headless Service: no endpoint has a hostname of its own, so whoever names the Service
+    /// means any of them. A call that cannot be connected to one may go to another.
+    #[prost(bool, tag = "2")]
+    pub alike: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Endpoint {
@@ -874,6 +878,12 @@ pub struct Endpoint {
     /// or an older controller.
     #[prost(string, tag = "9")]
     pub pod_uid: ::prost::alloc::string::String,
+    /// Zones and nodes whose callers it is meant for, as its EndpointSlice hints; callers elsewhere
+    /// take another one. Empty unless every endpoint of the list has a hint of that kind.
+    #[prost(string, repeated, tag = "10")]
+    pub for_zones: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "11")]
+    pub for_nodes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// Which of its workload's proxies the receiving one is, so that each uses a part of a
 /// large Service, and of how many, so that together they retry as much as one may. For

@@ -63,6 +63,8 @@ fn candidate(found: &SliceEndpoint, protocols: &protocols::Protocols<'_>) -> End
         node: found.node.clone(),
         ready: found.ready,
         last_resort: found.serving && found.terminating,
+        hints: found.hints.clone(),
+        named: found.named,
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     model::{Defaults, Served, identity_at},
-    world::{EndpointFacts, ObjectKey, PodFacts, ServiceFacts, SliceFacts, World},
+    world::{EndpointFacts, ObjectKey, PodFacts, ServiceFacts, SliceFacts, TopologyHints, World},
 };
 
 /// A Service and the number of one of its ports.
@@ -31,6 +31,9 @@ pub(super) struct SliceEndpoint {
     pub(super) ready_since: u64,
     pub(super) serving: bool,
     pub(super) terminating: bool,
+    pub(super) hints: Option<Arc<TopologyHints>>,
+    /// It has a hostname of its own.
+    pub(super) named: bool,
 }
 
 /// All endpoints by Service port, sorted by address.
@@ -119,6 +122,10 @@ fn read<'a>(
                             known.ready_since = known.ready_since.max(new.ready_since);
                             known.serving |= new.serving;
                             known.terminating &= new.terminating;
+                            known.named |= new.named;
+                            if known.hints.is_none() {
+                                known.hints.clone_from(&new.hints);
+                            }
                         })
                         .or_insert(new);
                 }
@@ -201,6 +208,8 @@ fn look_up(
             .map_or(0, |(_, facts)| facts.ready_since),
         serving: endpoint.serving || endpoint.ready,
         terminating,
+        hints: endpoint.hints.clone(),
+        named: endpoint.named,
     })
 }
 

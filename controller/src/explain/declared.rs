@@ -1,7 +1,8 @@
 //! Who says which protocol a port of a pod carries, in words.
 
+use crds::few::few;
 use crds::labels::OPAQUE_PORTS;
-use policy::protocol::DEFAULT_OPAQUE_PORTS;
+use policy::protocol::{DEFAULT_OPAQUE_PORTS, Protocol};
 
 use crate::model::Index;
 use crate::model::protocols::{Declares, declaration, holds, ranges};
@@ -42,25 +43,38 @@ pub(super) fn by(index: &Index, pod: &ObjectKey, facts: &PodFacts, port: u16) ->
     })
 }
 
-/// The oldest Service that declares the port decides.
+/// The oldest Service that declares the port decides, unless others contradict it so that the
+/// port is detected.
 fn by_service(index: &Index, pod: &ObjectKey, port: u16) -> Option<By> {
     let entry = index.pods.get(pod)?;
-    let protocol = entry.declared.get(&port)?;
+    let protocol = *entry.declared.get(&port)?;
     let here = entry.serves.iter().filter(|(_, _, own)| *own == port);
     let claims = here.filter_map(|(key, number, _)| {
         let service = index.world.services.get(key)?;
         let (declared, by) = declaration(service, *number)?;
-        (declared == *protocol).then_some((service.created, key, *number, by))
+        let text = match by {
+            Declares::Annotation => format!("annotation {OPAQUE_PORTS} of Service {key}"),
+            Declares::AppProtocol(value) => format!("appProtocol {value} of Service {key}"),
+            Declares::PortName(name) => format!("port name {name} of Service {key}"),
+        };
+        Some(((service.created, key, *number), declared, text))
     });
-    let oldest = claims.min_by_key(|(created, key, number, _)| (*created, *key, *number));
-    let (_, key, _, by) = oldest?;
-    let service = format!("Service {key}");
+    let mut claims: Vec<_> = claims.collect();
+    claims.sort();
+    if protocol == Protocol::Detect {
+        let texts: Vec<String> = claims.iter().map(|(.., text)| text.clone()).collect();
+        let ((_, key, _), ..) = claims.first()?;
+        return Some(By {
+            text: format!("{} contradict each other", few(&texts, texts.len())),
+            service: Some(format!("Service {key}")),
+        });
+    }
+    let mut decides = claims
+        .into_iter()
+        .filter(|(_, declared, _)| *declared == protocol);
+    let ((_, key, _), _, text) = decides.next()?;
     Some(By {
-        text: match by {
-            Declares::Annotation => format!("annotation {OPAQUE_PORTS} of {service}"),
-            Declares::AppProtocol(value) => format!("appProtocol {value} of {service}"),
-            Declares::PortName(name) => format!("port name {name} of {service}"),
-        },
-        service: Some(service),
+        text,
+        service: Some(format!("Service {key}")),
     })
 }

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use crds::few::few;
 use crds::observe::Step;
 use policy::mode::Enforcement;
-use policy::protocol::Protocol;
 use policy::reason::Reason;
 
 use super::about::About;
@@ -14,6 +13,7 @@ use super::declared;
 use super::judge::{Judged, Ruling};
 use super::outcome::{BackendOutcome, Question, step};
 use super::question::CallerView;
+use crate::model::protocols::spoken;
 use crate::model::{Index, Model, modes};
 
 /// Who, route, wire, access, and each rule.
@@ -176,18 +176,6 @@ fn declared_by(index: &Index, one: &Judged) -> Option<declared::By> {
     let (pod, _) = one.by.as_ref()?;
     let facts = index.world.pods.get(pod)?;
     Some(declared::by(index, pod, facts, one.endpoint.port))
-}
-
-/// What a port carries, in the words of the field.
-const fn spoken(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Detect => "whatever its first bytes say",
-        Protocol::Http1 => "HTTP/1.1",
-        Protocol::Http2 => "HTTP/2",
-        Protocol::Grpc => "gRPC",
-        Protocol::Opaque => "bytes",
-        Protocol::Tls => "TLS of the applications",
-    }
 }
 
 fn access(index: &Index, request: &Request, outcomes: &[BackendOutcome<'_>]) -> Vec<Step> {

@@ -74,6 +74,18 @@ pub(crate) fn declaration(service: &ServiceFacts, number: u16) -> Option<(Protoc
     (protocol != Protocol::Detect).then_some((protocol, by))
 }
 
+/// What a port carries, in the words of the field.
+pub(crate) const fn spoken(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Detect => "whatever its first bytes say",
+        Protocol::Http1 => "HTTP/1.1",
+        Protocol::Http2 => "HTTP/2",
+        Protocol::Grpc => "gRPC",
+        Protocol::Opaque => "bytes",
+        Protocol::Tls => "TLS of the applications",
+    }
+}
+
 /// The namespace's list and the default list.
 pub(crate) fn opaque_list(namespace: Option<&NamespaceFacts>) -> Vec<PortRange> {
     let mut list = ranges(namespace.and_then(|n| n.appearance.opaque_ports.as_deref()));

@@ -46,7 +46,7 @@ fn pod_uid(of: &v1::Destination) -> Option<&str> {
     }
 }
 
-/// All but since when it is ready.
+/// All but since when it is ready, and whose callers it is meant for.
 fn without_readiness(of: &v1::Endpoint) -> (&str, u32, bool, [&str; 6]) {
     let v1::Endpoint {
         ip,
@@ -59,6 +59,8 @@ fn without_readiness(of: &v1::Endpoint) -> (&str, u32, bool, [&str; 6]) {
         node,
         ready_since: _,
         pod_uid,
+        for_zones: _,
+        for_nodes: _,
     } = of;
     let names = [identity, namespace, pod, zone, node, pod_uid];
     (ip.as_str(), *port, *opaque, names.map(String::as_str))

@@ -44,7 +44,7 @@ use crate::{
         stream::{self, Streams},
     },
     settings::Settings,
-    status::{StatusWriter, breakers, events, gauges},
+    status::{StatusWriter, breakers, events, gauges, unexpected},
     storage_migration::Storage,
     trust_bundle::Bundle,
     uninstall::unfinished::Unfinished,
@@ -178,6 +178,11 @@ pub(super) fn statuses(context: &Context) {
         context.events.clone(),
     );
     runtime::task::spawn("status events", reported);
+    let (reports, latest) = (context.reports.clone(), context.latest.clone());
+    let events = context.events.clone();
+    context.while_leading("protocol events", move || {
+        unexpected::report(reports.clone(), latest.clone(), events.clone())
+    });
 }
 
 /// Breakers of the whole mesh.

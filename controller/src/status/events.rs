@@ -247,6 +247,11 @@ fn about_problem(compiled: &Compiled, problem: &Problem) -> Event {
             let facts = compiled.world.namespace(&object.name);
             facts.map(|facts| facts.uid.to_string())
         }
+        Kind::Service => {
+            let service = ObjectKey::new(&object.namespace, &object.name);
+            let facts = compiled.world.services.get(&service);
+            facts.map(|facts| facts.uid.to_string())
+        }
         _ => compiled
             .problems
             .reports
@@ -257,11 +262,13 @@ fn about_problem(compiled: &Compiled, problem: &Problem) -> Event {
         "" => problem.message.clone(),
         field => format!("{field}: {}", problem.message),
     };
+    // What has no conditions has nothing but the Event.
+    let has_conditions = compiled.problems.reports.contains_key(object);
     Event {
         about: about(object, uid),
         event_type: match problem.severity {
-            Severity::Failure => EventType::Warning,
-            Severity::Warning => EventType::Normal,
+            Severity::Warning if has_conditions => EventType::Normal,
+            Severity::Failure | Severity::Warning => EventType::Warning,
         },
         reason: problem.reason.as_str(),
         action: "Compile",

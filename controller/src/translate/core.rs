@@ -10,7 +10,7 @@ use k8s_openapi::{
             Container, Namespace, Node, Pod, PodCondition, PodSpec, PodStatus, Service,
             ServiceAccount, ServiceSpec,
         },
-        discovery::v1::{Endpoint, EndpointSlice},
+        discovery::v1::{Endpoint, EndpointHints, EndpointSlice},
     },
     apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
 };
@@ -22,7 +22,7 @@ use serde::de::DeserializeOwned;
 use super::metadata::{Unusable, annotation, created, text};
 use crate::world::{
     Appearance, EndpointFacts, NamespaceFacts, NodeFacts, ObjectKey, Owner, PodFacts, Proxy,
-    ServiceAccountFacts, ServiceFacts, ServicePort, SliceFacts, SlicePort,
+    ServiceAccountFacts, ServiceFacts, ServicePort, SliceFacts, SlicePort, TopologyHints,
 };
 
 /// Label that ties a slice to its Service.
@@ -234,6 +234,7 @@ pub fn service(object: DynamicObject) -> Result<ServiceFacts, Unusable> {
     outer_ips.sort_unstable();
     outer_ips.dedup();
     Ok(ServiceFacts {
+        uid: text(meta.uid.as_deref()),
         cluster_ips: if external { Vec::new() } else { cluster_ips },
         outer_ips: if external { Vec::new() } else { outer_ips },
         ports: service_ports(&spec),
@@ -370,7 +371,22 @@ fn endpoint(
         follows_pod,
         zone: text(endpoint.zone.as_deref()),
         node: text(endpoint.node_name.as_deref()),
+        hints: endpoint.hints.as_ref().and_then(hints),
+        named: endpoint
+            .hostname
+            .as_ref()
+            .is_some_and(|name| !name.is_empty()),
     })
+}
+
+fn hints(hints: &EndpointHints) -> Option<Arc<TopologyHints>> {
+    let zones = hints.for_zones.iter().flatten();
+    let nodes = hints.for_nodes.iter().flatten();
+    let read = TopologyHints {
+        zones: zones.map(|zone| zone.name.as_str().into()).collect(),
+        nodes: nodes.map(|node| node.name.as_str().into()).collect(),
+    };
+    (read != TopologyHints::default()).then(|| Arc::new(read))
 }
 
 /// A Namespace.

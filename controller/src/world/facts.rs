@@ -165,6 +165,8 @@ pub struct ServicePort {
 /// A Service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServiceFacts {
+    /// Unique id.
+    pub uid: Arc<str>,
     /// Cluster addresses of both families; empty when headless or ExternalName.
     pub cluster_ips: Vec<IpAddr>,
     /// External addresses, and those of load balancers that the nodes answer for.
@@ -226,6 +228,19 @@ pub struct EndpointFacts {
     pub zone: Arc<str>,
     /// Node, may be empty.
     pub node: Arc<str>,
+    /// Whom it is meant for, where its slice says so.
+    pub hints: Option<Arc<TopologyHints>>,
+    /// It has a hostname of its own, by which DNS tells it from the others.
+    pub named: bool,
+}
+
+/// Whose callers an endpoint is meant for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TopologyHints {
+    /// `forZones`.
+    pub zones: Vec<Arc<str>>,
+    /// `forNodes`.
+    pub nodes: Vec<Arc<str>>,
 }
 
 /// An EndpointSlice with TCP ports.

@@ -4,6 +4,8 @@
 //! thousands of times. Two names with the same hash, one pair in four billion, make an
 //! endpoint count as near that is not, and nothing else.
 
+use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use policy::hashing::hash;
@@ -40,10 +42,7 @@ impl Location {
     /// Of these names, which are empty where nobody knows them.
     #[must_use]
     pub fn new(zone: &str, node: &str) -> Self {
-        let [zone, node] = [zone, node].map(|name| match name {
-            "" => 0,
-            name => (hash(name.as_bytes()) as u32).max(1),
-        });
+        let [zone, node] = [zone, node].map(hash_of);
         Self { zone, node }
     }
 
@@ -56,6 +55,83 @@ impl Location {
             Nearness::SameZone
         } else {
             Nearness::Elsewhere
+        }
+    }
+}
+
+/// Of a name; 0: empty.
+fn hash_of(name: &str) -> u32 {
+    match name {
+        "" => 0,
+        name => (hash(name.as_bytes()) as u32).max(1),
+    }
+}
+
+/// Whose callers the endpoints of one Service port are meant for, as its EndpointSlices hint.
+///
+/// A kind of hints counts as it does for kube-proxy: if every endpoint has some, and one of them
+/// names the own node, or else the own zone. Where they say nothing for the own pod, any
+/// endpoint is as good as any other.
+#[derive(Debug, Default)]
+pub(crate) struct TopologyHints(HashMap<SocketAddr, Hint>);
+
+#[derive(Debug)]
+struct Hint {
+    zones: Vec<u32>,
+    nodes: Vec<u32>,
+}
+
+impl TopologyHints {
+    /// Of endpoints with the zones and nodes that their hints name.
+    pub(crate) fn of<'a>(
+        all: impl Iterator<Item = (SocketAddr, &'a [String], &'a [String])>,
+    ) -> Self {
+        let hashes = |names: &[String]| names.iter().map(|name| hash_of(name)).collect();
+        let hinted = all.filter(|(_, zones, nodes)| !zones.is_empty() || !nodes.is_empty());
+        let read = hinted.map(|(addr, zones, nodes)| {
+            let hint = Hint {
+                zones: hashes(zones),
+                nodes: hashes(nodes),
+            };
+            (addr, hint)
+        });
+        Self(read.collect())
+    }
+
+    /// How near the endpoint must be meant to come first for a pod there; `None`: they say
+    /// nothing for it.
+    pub(super) fn locality(
+        &self,
+        own: Location,
+        endpoints: impl Iterator<Item = SocketAddr> + Clone,
+    ) -> Option<Locality> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let counts = |of: fn(&Hint) -> &[u32], own: u32| {
+            let mut hints = endpoints
+                .clone()
+                .map(|addr| self.0.get(&addr).map_or(&[][..], of));
+            let all = hints.clone().all(|names| !names.is_empty());
+            all && own != 0 && hints.any(|names| names.contains(&own))
+        };
+        if counts(|hint| &hint.nodes[..], own.node) {
+            Some(Locality::PreferSameNode)
+        } else if counts(|hint| &hint.zones[..], own.zone) {
+            Some(Locality::PreferSameZone)
+        } else {
+            None
+        }
+    }
+
+    /// How near an endpoint counts as by them, where this is what they come to.
+    pub(super) fn nearness(&self, at: SocketAddr, own: Location, by: Locality) -> Nearness {
+        match self.0.get(&at) {
+            Some(hint) if by == Locality::PreferSameNode && hint.nodes.contains(&own.node) => {
+                Nearness::SameNode
+            }
+            Some(hint) if own.zone != 0 && hint.zones.contains(&own.zone) => Nearness::SameZone,
+            Some(_) | None => Nearness::Elsewhere,
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::endpoints::circuit::Circuits;
 use crate::endpoints::endpoint::{Endpoint, EndpointView, InFlight};
 use crate::endpoints::learned::{Draw, Fallback, Latency, now};
 use crate::endpoints::local_info::LocalInfo;
-use crate::endpoints::location::{Near, Nearness};
+use crate::endpoints::location::{Near, Nearness, TopologyHints};
 use crate::endpoints::part::{PartSettings, Parts};
 use crate::endpoints::throttle::ClientThrottle;
 
@@ -36,6 +36,12 @@ pub struct EndpointSet {
     parts: Parts,
     /// Where callers prefer to go of whom no policy says anything of it.
     locality: Locality,
+    /// Of a headless Service: clients that name it mean any of them.
+    pub(crate) alike: bool,
+    hints: Arc<TopologyHints>,
+    /// What callers prefer by the hints, where they say anything for the own pod: they come before it, and
+    /// decide which endpoints are near.
+    hinted: Option<Locality>,
     /// Since when the oldest of them works, where all are new or came back; `None`: some have
     /// worked for long.
     oldest: Option<Instant>,
@@ -73,6 +79,9 @@ impl EndpointSet {
             own: LocalInfo::default(),
             parts: Parts::default(),
             locality: Locality::None,
+            alike: false,
+            hints: Arc::default(),
+            hinted: None,
             budget,
             throttle,
             circuits,
@@ -82,7 +91,14 @@ impl EndpointSet {
     /// The same for a pod that sees them from there.
     #[must_use]
     pub(crate) fn seen_from(mut self, own: LocalInfo) -> Self {
-        let nearness = |endpoint: &Arc<Endpoint>| endpoint.location.get().from(own.location);
+        let hints = Arc::clone(&self.hints);
+        let addrs = self.endpoints.iter().map(|endpoint| endpoint.addr);
+        let hinted = hints.locality(own.location, addrs);
+        let nearness = |endpoint: &Arc<Endpoint>| match hinted {
+            Some(by) => hints.nearness(endpoint.addr, own.location, by),
+            None => endpoint.location.get().from(own.location),
+        };
+        self.hinted = hinted;
         self.endpoints.sort_by_key(nearness);
         self.near = Near::among(self.endpoints.iter().map(nearness));
         self.own = own;
@@ -97,11 +113,30 @@ impl EndpointSet {
         self
     }
 
+    /// The same with endpoints that are meant for certain callers.
+    #[must_use]
+    pub(crate) fn hinting(mut self, hints: Arc<TopologyHints>) -> Self {
+        self.hints = hints;
+        self
+    }
+
+    /// The same where clients that name the Service mean any of them.
+    #[must_use]
+    pub(crate) const fn of_alike(mut self, alike: bool) -> Self {
+        self.alike = alike;
+        self
+    }
+
     /// These endpoints with all else that is known of the Service port.
     #[must_use]
     pub(crate) fn with(&self, endpoints: Vec<Arc<Endpoint>>) -> Self {
         let (budget, throttle) = (Arc::clone(&self.budget), Arc::clone(&self.throttle));
         let set = Self::new(endpoints, budget, throttle, Arc::clone(&self.circuits));
+        let set = Self {
+            hints: Arc::clone(&self.hints),
+            alike: self.alike,
+            ..set
+        };
         set.preferring(self.locality).seen_from(self.own)
     }
 
@@ -119,7 +154,8 @@ impl EndpointSet {
     }
 
     fn locality(&self, balance: &Balance) -> Locality {
-        balance.locality.unwrap_or(self.locality)
+        let of_service = self.hinted.unwrap_or(self.locality);
+        balance.locality.unwrap_or(of_service)
     }
 
     /// How near an endpoint is, where calls go by that.

@@ -15,6 +15,11 @@ pub(crate) const NO_ROOM: &str = "no memory for another request of this caller w
                        give the proxy a larger limit, or send fewer at once";
 const _: () = assert!(WAIT.as_secs() == 30, "is said above");
 
+/// Why a connection is reset that does not carry what its port is declared to.
+pub(crate) const NO_REQUEST: &str = "the port is declared to carry HTTP, and what came begins no \
+                                     request; declare what it carries by appProtocol or the \
+                                     port's name";
+
 /// In the extensions of an answer of this proxy: over HTTP/1.1 the connection is reset in
 /// place of it.
 #[derive(Clone, Copy, Debug)]

@@ -21,7 +21,7 @@ use crate::failure::Failure;
 use crate::http::server::IDLE_WITHIN;
 use crate::inbound::connection::Connection;
 use crate::inbound::path::JudgedPath;
-use crate::net::sniff::{DETECT_WITHIN, Sniffed, sniff_leniently, sniff_strictly};
+use crate::net::sniff::{DETECT_WITHIN, Sniffed, sniff_declared, sniff_leniently, sniff_strictly};
 use crate::telemetry::call::Call;
 
 /// Plaintext where none is accepted, whatever the rules say.
@@ -80,8 +80,7 @@ impl Connection {
         let (declared, port) = (declared.is_http(), self.local.port());
         // Where requests are judged or told that they need an identity, whatever
         // might be one is read as one, so that its sender is told.
-        let answered =
-            declared || has_http_rules(&snapshot.access, port) || self.needs_identity(snapshot);
+        let answered = has_http_rules(&snapshot.access, port) || self.needs_identity(snapshot);
         // Clients open connections ahead of their first request. One that waits for the
         // server to speak is told by the end of its connection that it never will, and
         // whoever may ask nothing has nothing to keep a connection for.
@@ -90,7 +89,9 @@ impl Connection {
         Expected::Http {
             declared,
             silence: if welcome { IDLE_WITHIN } else { DETECT_WITHIN },
-            sniff: if answered {
+            sniff: if declared {
+                sniff_declared
+            } else if answered {
                 sniff_strictly
             } else {
                 sniff_leniently

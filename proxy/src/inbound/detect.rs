@@ -21,6 +21,8 @@ const NEXT_LOOK: Duration = Duration::from_millis(10);
 /// What a connection turned out to speak.
 pub(crate) enum Detected {
     Http(Version),
+    /// What begins no request, on a port that is declared to carry them.
+    NoRequest,
     /// With the connection to the application, if it spoke first.
     Opaque(Option<Prefixed<TcpStream>>),
 }
@@ -107,9 +109,18 @@ impl Connection {
             };
             permit.head_begins();
             let until = tokio::time::Instant::now() + BEGUN_WITHIN;
-            return Ok(match stream.look(until, sniff).await? {
+            let sniffed = stream.look(until, sniff).await?;
+            return Ok(match sniffed {
                 Sniffed::Http2 => Detected::Http(Version::HTTP_2),
                 Sniffed::Http1 => Detected::Http(Version::HTTP_11),
+                Sniffed::Unsure if declared && stream.has_bytes() => {
+                    // As of any head that does not come whole.
+                    permit.head_is_overdue(BEGUN_WITHIN);
+                    return Err(std::io::ErrorKind::TimedOut.into());
+                }
+                _ if declared && sniff(stream.read_ahead()) == Sniffed::Opaque => {
+                    Detected::NoRequest
+                }
                 // The strict parser refuses what is no HTTP.
                 Sniffed::Opaque | Sniffed::Unsure if declared => Detected::Http(Version::HTTP_11),
                 Sniffed::Opaque | Sniffed::Unsure => Detected::Opaque(None),

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use http::{Request, Version};
+use policy::reason::Reason;
 use runtime::occupancy::Permit;
 
+use crate::failure::Failure;
 use crate::http::asked::Asked;
 use crate::http::incoming::IncomingBody;
 use crate::http::plain_stream::PlainStream;
 use crate::http::received::Upgrades;
+use crate::http::refusal::NO_REQUEST;
 use crate::http::server::{Accepted, Profile, serve as serve_http};
 use crate::inbound::connection::Connection;
 use crate::inbound::detect::Detected;
@@ -16,6 +19,7 @@ use crate::mesh::protocol::AppHttp;
 use crate::net::chunk::ChunkIo;
 use crate::net::given_up::Beginning;
 use crate::net::prefixed::Prefixed;
+use crate::telemetry::call::CallKind;
 use crate::telemetry::labels::Direction;
 
 impl Connection {
@@ -72,6 +76,7 @@ impl Connection {
             Ok(Detected::Http(version)) => {
                 self.http(stream.map(Into::into), version, permit).await;
             }
+            Ok(Detected::NoRequest) => self.reset_no_request(stream),
             Ok(Detected::Opaque(server)) => {
                 permit.busy();
                 let begins_as_tls = stream.begins_as_tls();
@@ -80,5 +85,22 @@ impl Connection {
             }
             Err(error) => tracing::debug!(%error, "a caller left before it said anything"),
         }
+    }
+
+    /// Resets a connection on which no request can begin, to a port that carries requests.
+    fn reset_no_request<S: ChunkIo>(&self, mut stream: Prefixed<S>) {
+        let mut call = self.call(CallKind::Bytes);
+        if stream.begins_as_tls() {
+            call.carries_tls();
+        }
+        self.count_on_cell(&mut call);
+        let failure = Failure::refused(Reason::BadRequest, NO_REQUEST);
+        tracing::debug!(
+            caller = %self.label,
+            port = self.local.port(),
+            %failure,
+            "reset a connection"
+        );
+        call.reset(&failure, || stream.abort());
     }
 }

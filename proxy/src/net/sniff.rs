@@ -1,9 +1,10 @@
 //! What a connection speaks, from its first bytes.
 //!
-//! Only ports without a declared protocol are looked at. A client that says
-//! nothing may be waiting for the server to speak first, so silence is no
-//! reason to wait long: the caller meanwhile opens the way to the server, and
-//! whoever speaks first decides.
+//! On a port without a declared protocol, a client that says nothing may be
+//! waiting for the server to speak first, so silence is no reason to wait long:
+//! the caller meanwhile opens the way to the server, and whoever speaks first
+//! decides. On one that is declared to carry HTTP the bytes say which version it
+//! is, or that it is none.
 //!
 //! HTTP must not pass as something else, because what is said in its headers is
 //! taken from it only where it is read. Servers read more as HTTP than a strict
@@ -324,6 +325,28 @@ pub(crate) fn sniff_strictly(bytes: &[u8]) -> Sniffed {
             }
         }
         sniffed => sniffed,
+    }
+}
+
+/// The same for ports that are declared to carry HTTP. Opaque is what no request can begin
+/// with, such as TLS or what PostgreSQL and Redis send. From a method and a blank on it is for
+/// the strict parser, which answers what it refuses.
+#[must_use]
+pub(crate) fn sniff_declared(bytes: &[u8]) -> Sniffed {
+    let sniffed = sniff(bytes);
+    if matches!(sniffed, Sniffed::Http1 | Sniffed::Http2) || HTTP2_PREFACE.starts_with(bytes) {
+        return sniffed;
+    }
+    let blank_lines = bytes.iter().take_while(|byte| byte.is_ascii_whitespace());
+    let word = &bytes[blank_lines.count()..];
+    match word.iter().position(|byte| !is_token(*byte)) {
+        None if bytes.len() < BLANK_LIMIT => Sniffed::Unsure,
+        None => Sniffed::Http1,
+        Some(end @ 1..) if matches!(word[end], b' ' | b'\t') => match sniffed {
+            Sniffed::Unsure => Sniffed::Unsure,
+            Sniffed::Http1 | Sniffed::Http2 | Sniffed::Opaque => Sniffed::Http1,
+        },
+        Some(_) => Sniffed::Opaque,
     }
 }
 

@@ -16,6 +16,12 @@ use crate::proxy::Proxy;
 
 pub(super) enum Choice {
     One(Arc<Endpoint>),
+    /// The one that the client chose among those of a Service that it names. They are alike, so
+    /// that another one may take what that one cannot be connected for.
+    OneOfAlike {
+        endpoint: Arc<Endpoint>,
+        others: Among,
+    },
     /// The one that the client chose among those of a Service that it names.
     Named {
         endpoint: Arc<Endpoint>,
@@ -68,6 +74,11 @@ impl Among {
         is_among(&self.newest(proxy), endpoint)
     }
 
+    /// Whether a client that names their Service means any of them, and there are several.
+    pub(super) fn are_alike(&self) -> bool {
+        self.set.alike && self.set.endpoints.len() > 1
+    }
+
     /// As they are now.
     fn newest(&self, proxy: &Proxy) -> Arc<EndpointSet> {
         proxy.config.inspect(|now| endpoints(now, &self.name))
@@ -87,7 +98,7 @@ impl Among {
 impl Choice {
     pub(super) fn pick(&self, proxy: &Proxy, draw: &Draw<'_>) -> Option<InFlight> {
         match self {
-            Self::One(endpoint) => one(endpoint, draw),
+            Self::One(endpoint) | Self::OneOfAlike { endpoint, .. } => one(endpoint, draw),
             Self::Named {
                 endpoint,
                 among,
@@ -120,6 +131,7 @@ impl Choice {
         match self {
             Self::Any(among) => among.set.nearness(endpoint, balance),
             Self::One(_)
+            | Self::OneOfAlike { .. }
             | Self::Named { .. }
             | Self::Session(..)
             | Self::Tenant(..)
@@ -140,7 +152,7 @@ impl Choice {
         draw: &Draw<'_>,
     ) -> bool {
         match self {
-            Self::One(_) | Self::Nobody(_) => true,
+            Self::One(_) | Self::OneOfAlike { .. } | Self::Nobody(_) => true,
             Self::Named { among, .. }
             | Self::Any(among)
             | Self::Session(among, _)
@@ -159,12 +171,30 @@ impl Choice {
     /// The same with the name under which they are listed.
     pub(super) const fn among(&self) -> Option<&Among> {
         match self {
-            Self::One(_) | Self::Nobody(_) => None,
+            Self::One(_) | Self::OneOfAlike { .. } | Self::Nobody(_) => None,
             Self::Named { among, .. }
             | Self::Any(among)
             | Self::Session(among, _)
             | Self::Tenant(among, _) => Some(among),
         }
+    }
+
+    /// Those that may take a call which the one of the client's choice cannot be connected for.
+    pub(super) const fn others(&self) -> Option<&Among> {
+        match self {
+            Self::OneOfAlike { others, .. } => Some(others),
+            Self::One(_)
+            | Self::Named { .. }
+            | Self::Any(_)
+            | Self::Session(..)
+            | Self::Tenant(..)
+            | Self::Nobody(_) => None,
+        }
+    }
+
+    /// Whether it is one endpoint of the client's choice, about which no policy says anything.
+    pub(super) const fn is_one(&self) -> bool {
+        matches!(self, Self::One(_) | Self::OneOfAlike { .. })
     }
 
     /// How long an application without a proxy may take to accept a connection: it may have a
@@ -173,6 +203,7 @@ impl Choice {
         let several = |among: &Among| among.set.endpoints.len() > 1;
         let others = match self {
             Self::One(_) | Self::Nobody(_) => false,
+            Self::OneOfAlike { others, .. } => several(others),
             Self::Named {
                 among, fails_over, ..
             } => *fails_over && several(among),
@@ -210,6 +241,7 @@ impl Choice {
         match self {
             Self::Nobody(why) => Some(why),
             Self::One(_)
+            | Self::OneOfAlike { .. }
             | Self::Named { .. }
             | Self::Any(_)
             | Self::Session(..)
@@ -280,6 +312,14 @@ mod tests {
                 ConnectTimeout::Application,
             ),
             ("its first choice", named(true), ConnectTimeout::Replaceable),
+            (
+                "one of those that are alike",
+                Choice::OneOfAlike {
+                    endpoint: endpoint(1),
+                    others: among(2),
+                },
+                ConnectTimeout::Replaceable,
+            ),
         ] {
             assert_eq!(choice.connect_timeout(), limit, "{case}");
         }

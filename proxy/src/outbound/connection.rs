@@ -2,15 +2,22 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 
 use http::Version;
+use policy::reason::Reason;
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
 use crate::config::snapshot::Destination;
 use crate::config::snapshot::Snapshot;
 use crate::failure::Failure;
 use crate::http::asked::Asked;
-use crate::http::refusal::NotHandled;
-use crate::outbound::opened_to::OpenedTo;
+use crate::http::refusal::{NO_REQUEST, NotHandled};
+use crate::net::connect;
+use crate::net::prefixed::Prefixed;
+use crate::outbound::opened_to::{OpenedTo, until_gone};
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, CallKind};
 use crate::telemetry::labels::{ConnectionLabels, Direction, Security};
@@ -22,9 +29,44 @@ pub(crate) struct Connection {
     /// The address that the application called.
     pub(super) addr: SocketAddr,
     pub(super) opened: OpenedTo,
+    /// The application has had an answer on it.
+    answered: AtomicBool,
+    /// The pod that it was opened to is not the one that answers, or nobody does.
+    broken: Notify,
 }
 
 impl Connection {
+    pub(super) fn new(proxy: Arc<Proxy>, addr: SocketAddr, opened: OpenedTo) -> Self {
+        Self {
+            proxy,
+            addr,
+            opened,
+            answered: AtomicBool::new(false),
+            broken: Notify::new(),
+        }
+    }
+
+    pub(super) fn note_answer(&self) {
+        self.answered.store(true, Relaxed);
+    }
+
+    pub(super) fn has_answered(&self) -> bool {
+        self.answered.load(Relaxed)
+    }
+
+    /// It is to end behind what is in flight: without a mesh it would not exist.
+    pub(super) fn breaks(&self) {
+        self.broken.notify_one();
+    }
+
+    /// Returns when its target has left its address, or it breaks.
+    pub(super) async fn over(&self) {
+        tokio::select! {
+            () = until_gone(&self.proxy.config, &self.opened) => {}
+            () = self.broken.notified() => {}
+        }
+    }
+
     pub(super) fn count(&self, http1: &'static str, http2: &'static str, version: Version) {
         let protocol = if version == Version::HTTP_2 {
             http2
@@ -44,9 +86,15 @@ impl Connection {
         self.call(CallKind::Bytes).reset(failure, abort);
     }
 
-    /// The failure of a request that no endpoint got, where its pod may be gone.
-    pub(super) fn unsent(&self, failure: Failure) -> Failure {
-        self.opened.unsent(&self.proxy.config, failure)
+    /// Resets a connection on which no request can begin, to a port that carries requests.
+    pub(super) fn reset_no_request(&self, stream: &Prefixed<TcpStream>) {
+        let failure = Failure::refused(Reason::BadRequest, NO_REQUEST);
+        tracing::debug!(addr = %self.addr, %failure, "reset a connection");
+        let mut call = self.call(CallKind::Bytes);
+        if stream.begins_as_tls() {
+            call.carries_tls();
+        }
+        call.reset(&failure, || connect::reset(&stream.inner));
     }
 
     /// Counts a request that was refused before it was read.

@@ -8,7 +8,9 @@
 //! - Opened to a *Service*: a request goes where a new connection would go. When the Service
 //!   has left the address, the connection is closed behind the next answer.
 //! - Opened to a *pod*, which its uid names: a request goes to that pod or nowhere. When the
-//!   pod has left the address, requests that were not sent end with the connection.
+//!   pod has left the address, requests that were not sent end with the connection. A pod that is
+//!   there and cannot be connected to is passed over once for a Service whose pods are alike,
+//!   before the first answer: without a mesh the client would have taken the next address.
 //!
 //! A controller that has just started may know less than the one before it. So only a change
 //! within one control stream is proof; what a new stream does not know is doubted for
@@ -100,16 +102,21 @@ impl OpenedTo {
         }
     }
 
+    /// Whether the target is at its address for all that is known now.
+    pub(super) fn is_there(&self, store: &Store) -> bool {
+        store.inspect(|now| self.standing(now)) == Standing::There
+    }
+
     /// The failure of a request that no endpoint got, where its pod may be gone.
     pub(super) fn unsent(&self, store: &Store, failure: Failure) -> Failure {
         let is_unsent = matches!(failure, Failure::NotSent { .. }) && self.is_pod();
-        if is_unsent && store.inspect(|now| self.standing(now)) != Standing::There {
+        if is_unsent && !self.is_there(store) {
             return gone();
         }
         failure
     }
 
-    fn is_pod(&self) -> bool {
+    pub(super) fn is_pod(&self) -> bool {
         matches!(*self.destination, Destination::Pod(_))
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, StatusCode};
 use policy::http_match::RequestFacts;
 
 use crate::config::snapshot::Snapshot;
@@ -18,6 +18,7 @@ use crate::http::received::{Received, Rejected, Upgrades, host_of};
 use crate::http::replay::Replay;
 use crate::http::route_override::RouteOverride;
 use crate::http::shadow::Shadow;
+use crate::http::unread_body::ends_connection;
 use crate::http::upgrade::Side;
 use crate::http::upload::Upload;
 use crate::net::ticket::Waited;
@@ -25,7 +26,7 @@ use crate::outbound::attempts::Attempts;
 use crate::outbound::call_policy;
 use crate::outbound::connection::Connection;
 use crate::outbound::context::{self, Unsettled};
-use crate::outbound::fallback::{self, Attempted, Due};
+use crate::outbound::fallback::{self, Attempted, Due, Sent};
 use crate::outbound::mirror;
 use crate::outbound::overridden;
 use crate::outbound::respond::respond;
@@ -88,12 +89,7 @@ pub(super) async fn handle_request(
         upload,
         caller_side,
     } = prepare(&connection, &route, received, came, &mut call);
-    let sent = {
-        // Borrowed, since a future holds twice what it is given, and gone before the answer.
-        let unsettled = Unsettled::new(&proxy.contexts, &outgoing);
-        let mut attempts = Attempts::of(&route, &outgoing);
-        unsettled.over(attempts.send(proxy, &outgoing, &upload, &mut call).await)
-    };
+    let (sent, is_moved) = attempt(&connection, &route, &outgoing, &upload, &mut call).await;
     let attempted = Attempted {
         proxy,
         route: &route,
@@ -103,6 +99,7 @@ pub(super) async fn handle_request(
     let due = fallback::due(attempted, &sent, &call);
     mirror::copy(attempted, &sent, &call, due.and_then(Due::service));
     if let Some(due) = due {
+        connection.note_answer();
         // On the heap: most calls have no fallback.
         return Box::pin(fallback::answer(due, sent, call, caller_side, &connection)).await;
     }
@@ -110,10 +107,53 @@ pub(super) async fn handle_request(
     match sent {
         Ok((answer, served)) => {
             outgoing.replay.forget();
-            respond(answer, call, served, caller_side, &connection).await
+            let answer = respond(answer, call, served, caller_side, &connection).await;
+            connection.passes_on(answer, is_moved)
         }
-        Err(failure) => refused(&connection.unsent(failure), call, &route, &outgoing),
+        Err(failure) => refused(
+            &connection.failure_of(&route, failure),
+            call,
+            &route,
+            &outgoing,
+        ),
     }
+}
+
+/// Sends the call to the endpoints of its route. One that could not be connected to the pod of
+/// its client's choice may be moved to another pod; whether it was.
+async fn attempt(
+    connection: &Connection,
+    route: &Route,
+    outgoing: &Outgoing,
+    upload: &Upload,
+    call: &mut Call,
+) -> (Sent, bool) {
+    let proxy = &connection.proxy;
+    let sent = {
+        // Gone before the answer.
+        let unsettled = Unsettled::new(&proxy.contexts, outgoing);
+        let mut attempts = Attempts::of(route, outgoing);
+        unsettled.over(attempts.send(proxy, outgoing, upload, call).await)
+    };
+    let Some(others) = connection.others(route, outgoing, &sent) else {
+        return (sent, false);
+    };
+    // On the heap: hardly any call goes on to another pod.
+    let sent = Box::pin(send_to(others, proxy, outgoing, upload, call)).await;
+    (sent, true)
+}
+
+/// Sends a call to another pod of the Service than the one of its client's choice.
+async fn send_to(
+    others: Route,
+    proxy: &Proxy,
+    outgoing: &Outgoing,
+    upload: &Upload,
+    call: &mut Call,
+) -> Sent {
+    let unsettled = Unsettled::new(&proxy.contexts, outgoing);
+    let mut attempts = Attempts::instead(&others, outgoing);
+    unsettled.over(attempts.send(proxy, outgoing, upload, call).await)
 }
 
 /// The request, cleaned, and noted in the call. One that is rejected counts for what was
@@ -229,6 +269,45 @@ fn refused(failure: &Failure, call: Call, route: &Route, outgoing: &Outgoing) ->
 }
 
 impl Connection {
+    /// Where a call goes that could not be connected to the pod of its client's choice, while
+    /// that pod is there and the client knows nothing of it.
+    fn others(&self, route: &Route, outgoing: &Outgoing, sent: &Sent) -> Option<Route> {
+        let failure = sent.as_ref().err()?;
+        let movable = failure.is_unconnected()
+            && outgoing.replay.may_be_sent()
+            && !self.has_answered()
+            && self.opened.is_there(&self.proxy.config);
+        route.to_others().filter(|_| movable)
+    }
+
+    /// Why a call has no answer. What names a headless Service and could not be connected to
+    /// its pod breaks the connection, by which its client knows that it can try the next one.
+    fn failure_of(&self, route: &Route, failure: Failure) -> Failure {
+        let failure = self.opened.unsent(&self.proxy.config, failure);
+        let of_headless =
+            self.opened.is_pod() && route.choice.is_one() && !route.service.is_empty();
+        if of_headless && failure.is_unconnected() {
+            self.breaks();
+            return failure.breaks_connection();
+        }
+        // What is told as an answer is one.
+        if !matches!(failure, Failure::TargetGone { .. }) {
+            self.note_answer();
+        }
+        failure
+    }
+
+    /// The answer that the client gets. Where the call was moved, the connection ends behind
+    /// it, so that the next request is for the pod of the client's choice again.
+    fn passes_on(&self, mut answer: Response<Body>, is_moved: bool) -> Response<Body> {
+        self.note_answer();
+        if is_moved && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            ends_connection(&mut answer);
+            self.breaks();
+        }
+        answer
+    }
+
     fn route_request(
         &self,
         snapshot: &Snapshot,

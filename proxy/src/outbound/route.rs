@@ -19,11 +19,12 @@ use policy::sticky;
 use crate::config::snapshot::{Destination, PodTarget, Service, Snapshot};
 use crate::endpoints::endpoint::Endpoint;
 use crate::failure::Failure;
+use crate::http::grpc::is_grpc;
 use crate::http::route_override::RouteOverride;
 use crate::outbound::call_policy::{self, CallPolicy, Names};
 use crate::outbound::choice::{Among, Choice};
 use crate::outbound::connection::Connection;
-use crate::outbound::opened_to::may_call;
+use crate::outbound::opened_to::{Standing, may_call};
 use crate::outbound::overridden;
 use crate::outbound::tenant::{self, Tenant};
 use crate::proxy::Proxy;
@@ -73,6 +74,21 @@ impl Route {
     pub(super) fn leaves_policies_to_peer(&self) -> bool {
         self.service.is_empty()
             && matches!(&self.choice, Choice::One(endpoint) if endpoint.meshed())
+    }
+
+    /// To any endpoint of the Service, where the client has chosen one of those that are alike.
+    pub(super) fn to_others(&self) -> Option<Self> {
+        let others = self.choice.others()?;
+        Some(Self {
+            service: Arc::clone(&self.service),
+            port: self.port,
+            backend: Arc::clone(&self.backend),
+            rule: None,
+            choice: Choice::Any(others.clone()),
+            policy: self.policy.clone(),
+            cookie: None,
+            overridden: false,
+        })
     }
 
     /// Where calls that go this way to `endpoint` are counted.
@@ -166,7 +182,13 @@ impl Connection {
                     Some(name) => {
                         let called = (name, route_override);
                         let may_call = may_call(pod, standing);
-                        self.to_service(snapshot, called, facts, |asks| asks.pod(pod, may_call))
+                        // Clients of gRPC balance by themselves, and have to see what fails.
+                        let balances = facts.is_some_and(|facts| is_grpc(facts.headers));
+                        let may_move =
+                            standing == Standing::There && !balances && !self.has_answered();
+                        self.to_service(snapshot, called, facts, |asks| {
+                            asks.pod(pod, may_call, may_move)
+                        })
                     }
                     None => {
                         may_call(pod, standing)?;
@@ -303,15 +325,26 @@ impl RouteQuery<'_> {
     }
 
     /// To that pod of it, which the client chose, and it alone knows why. So what fails stays
-    /// there where no policy says otherwise. `may_call`: whether that pod may be called.
-    fn pod(&self, pod: &PodTarget, may_call: Result<(), Failure>) -> Result<Route, Failure> {
+    /// there where no policy says otherwise, and so does what cannot be connected, unless the
+    /// Service's endpoints are alike. `may_call`: whether that pod may be called. `may_move`:
+    /// whether another one may be.
+    fn pod(
+        &self,
+        pod: &PodTarget,
+        may_call: Result<(), Failure>,
+        may_move: bool,
+    ) -> Result<Route, Failure> {
         let service = known_service(self.snapshot, self.name)?;
         let policy = self.policy(None);
         let endpoint = Arc::clone(&pod.endpoint);
         let choice = match call_policy::fails_over(policy.as_deref()) {
             None => {
                 may_call?;
-                Choice::One(endpoint)
+                let others = may_move.then(|| Among::of(self.snapshot, &service.endpoints));
+                match others.filter(Among::are_alike) {
+                    Some(others) => Choice::OneOfAlike { endpoint, others },
+                    None => Choice::One(endpoint),
+                }
             }
             Some(_) if may_call.is_err() => {
                 Choice::Any(Among::of(self.snapshot, &service.endpoints))

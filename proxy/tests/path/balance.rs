@@ -70,6 +70,7 @@ pub(super) fn near_by(server: &Pod, account: Option<&str>, ports: &[(u16, &str)]
     let endpoints = v1::Endpoints {
         endpoints: ports.iter().map(at).collect(),
         locality: balance::Locality::PreferSameZone.into(),
+        ..v1::Endpoints::default()
     };
     let name = wire::names::endpoints("shop", "api", 80);
     resource(&name, v1::resource::Content::Endpoints(endpoints))

@@ -7,17 +7,21 @@ use policy::traffic::EffectivePolicy;
 use policy::traffic::call::Retry;
 use policy::traffic::endpoint::{Breaker, Ejection};
 use policy::traffic::set::Percent;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use wire::v1;
 
 use super::answers::{App, OK, UNAVAILABLE, limited, policy_of, retries, sum, whole};
 use super::deadlines::{by_address, fleet};
-use crate::support::{Pod, endpoint, endpoints, raw};
+use crate::support::{Pod, endpoint, endpoints, raw, resource};
 
 /// The Service, as its clients name it.
 const NAMED: &str = "api.shop";
 /// Some address.
 const NOBODY: &str = "10.0.0.1";
 const OPEN: &str = "weft-reason: circuit-open";
+/// What comes of a connection that is reset.
+const BROKEN: (u16, String) = (0, String::new());
 
 /// One request that names this host: the status, and all that came.
 async fn ask(client: &Pod, addr: SocketAddr, method: &str, host: &str) -> (u16, String) {
@@ -88,8 +92,8 @@ async fn beside_one_that_is_gone() -> (Pod, Pod, Vec<App>, SocketAddr) {
 #[tokio::test]
 async fn a_pod_that_is_not_there_rests_for_calls_that_name_its_service() {
     let (client, _server, apps, gone) = beside_one_that_is_gone().await;
-    assert_eq!(ask(&client, gone, "POST", NAMED).await.0, 503);
-    assert_eq!(request_counts(&apps), [0], "no policy lets it go elsewhere");
+    assert_eq!(ask(&client, gone, "POST", NAMED).await, BROKEN);
+    assert_eq!(request_counts(&apps), [0], "nothing lets it go elsewhere");
     let ejection = Ejection {
         consecutive_failures: 1,
         base_time: Duration::from_secs(60),
@@ -108,6 +112,87 @@ async fn a_pod_that_is_not_there_rests_for_calls_that_name_its_service() {
     assert_eq!(ask(&client, gone, "POST", NAMED).await.0, 200);
     assert_eq!(attempts(), before + 3.0, "it is not even tried");
     assert_eq!(ask(&client, gone, "POST", NOBODY).await.0, 503);
+}
+
+/// The same where no pod has a hostname of its own.
+async fn alike_beside_one_that_is_gone() -> (Pod, Vec<App>, SocketAddr) {
+    let (client, server, apps, gone) = beside_one_that_is_gone().await;
+    let there = |port| endpoint(server.ip, port, Some("api"));
+    let list = v1::Endpoints {
+        endpoints: vec![there(gone.port()), there(apps[0].port)],
+        alike: true,
+        ..v1::Endpoints::default()
+    };
+    client.set(vec![resource(
+        &wire::names::endpoints("shop", "api", 80),
+        v1::resource::Content::Endpoints(list),
+    )]);
+    (client, apps, gone)
+}
+
+#[tokio::test]
+async fn dead_pod_of_alike_ones_is_passed_over_once() {
+    let (client, apps, gone) = alike_beside_one_that_is_gone().await;
+    for method in ["GET", "POST"] {
+        let mut stream = client.call(gone).await;
+        let request = format!("{method} / HTTP/1.1\r\nHost: {NAMED}\r\nContent-Length: 0\r\n\r\n");
+        // The client keeps its connection, and the proxy does not.
+        let answer = raw(&mut stream, request.as_bytes(), Duration::from_secs(5)).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        let answer = answer.to_lowercase();
+        assert!(answer.contains("connection: close"), "{answer}");
+    }
+    assert_eq!(request_counts(&apps), [2]);
+    // What the application itself answers is its word.
+    assert_eq!(retries(&client, "success"), 0.0, "{}", client.metrics());
+    // Who names no Service called that pod, and gRPC balances by itself.
+    assert_eq!(ask(&client, gone, "GET", NOBODY).await.0, 503);
+    let mut stream = client.call(gone).await;
+    let grpc = format!(
+        "POST / HTTP/1.1\r\nHost: {NAMED}\r\nContent-Type: application/grpc\r\n\
+         Content-Length: 0\r\n\r\n"
+    );
+    let answer = raw(&mut stream, grpc.as_bytes(), Duration::from_secs(5)).await;
+    assert_eq!(answer, "", "it is reset");
+    assert_eq!(request_counts(&apps), [2]);
+}
+
+#[tokio::test]
+async fn pod_that_answered_before_is_never_passed_over() {
+    let (client, apps, gone) = alike_beside_one_that_is_gone().await;
+    let listener = TcpListener::bind(gone).await.unwrap();
+    let mut stream = client.call(gone).await;
+    let request = format!("GET / HTTP/1.1\r\nHost: {NAMED}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let (mut served, _) = listener.accept().await.unwrap();
+    let mut head = [0; 1024];
+    assert!(served.read(&mut head).await.unwrap() > 0);
+    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    served.write_all(answer).await.unwrap();
+    let count = stream.read(&mut head).await.unwrap();
+    assert!(head[..count].starts_with(b"HTTP/1.1 200"));
+    drop((served, listener));
+    let answer = raw(&mut stream, request.as_bytes(), Duration::from_secs(5)).await;
+    assert_eq!(answer, "", "it is reset");
+    assert_eq!(request_counts(&apps), [0]);
+}
+
+#[tokio::test]
+async fn failing_pod_of_alike_ones_keeps_its_calls() {
+    let (client, server, apps) = fleet([UNAVAILABLE, OK]).await;
+    let there = |app: &App| endpoint(server.ip, app.port, Some("api"));
+    let list = v1::Endpoints {
+        endpoints: apps.iter().map(there).collect(),
+        alike: true,
+        ..v1::Endpoints::default()
+    };
+    client.set(vec![resource(
+        &wire::names::endpoints("shop", "api", 80),
+        v1::resource::Content::Endpoints(list),
+    )]);
+    let bad = by_address(&client, &server, apps[0].port);
+    assert_eq!(ask(&client, bad, "GET", NAMED).await.0, 503);
+    assert_eq!(request_counts(&apps), [1, 0]);
 }
 
 #[tokio::test]

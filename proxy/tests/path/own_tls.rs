@@ -230,3 +230,44 @@ async fn tls_of_callers_outside_is_told_and_their_other_bytes_are_bytes() {
         assert_eq!(told(&server).await, (expected, Security::Plaintext));
     }
 }
+
+/// The counters show what such connections carry.
+#[tokio::test]
+async fn what_is_no_http_counts_on_a_port_declared_http() {
+    for (says, carries) in [
+        (hello("api.example.com"), Protocol::Tls),
+        (BYTES.to_vec(), Protocol::Opaque),
+    ] {
+        let (client, server, port, seen) = pair(Protocol::Http1).await;
+        let workload = v1::Workload {
+            identity: id("api").as_str().to_owned(),
+            enforcement: Enforcement::Open as i32,
+            mtls: MtlsMode::Permissive as i32,
+            ports: vec![v1::PortProtocol {
+                first: port.into(),
+                last: port.into(),
+                protocol: Protocol::Http1 as i32,
+            }],
+            ..v1::Workload::default()
+        };
+        let workload = v1::resource::Content::Workload(workload);
+        server.set(vec![resource(wire::names::WORKLOAD, workload)]);
+        in_vain(client.call(vip()).await, &says).await;
+        in_vain(server.plain(port).await, &says).await;
+        for (pod, service, at) in [(&client, "shop/api", 80), (&server, "", port)] {
+            let edges = reported_edges(pod).await;
+            let [edge] = &edges[..] else {
+                panic!("{edges:?}");
+            };
+            assert_eq!((edge.protocol(), edge.failure), (carries, 1), "{edge:?}");
+            assert_eq!((&*edge.service, edge.port), (service, u32::from(at)));
+            let reasons: Vec<(&str, u64)> = edge
+                .reasons
+                .iter()
+                .map(|one| (one.reason.as_str(), one.calls))
+                .collect();
+            assert_eq!(reasons, [("bad-request", 1)]);
+        }
+        assert!(seen.lock().is_empty(), "{:?}", seen.lock());
+    }
+}

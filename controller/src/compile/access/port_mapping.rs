@@ -88,7 +88,7 @@ impl Reading<'_> {
     }
 
     /// A target with rules of both kinds wants to see requests, and on a port that nobody
-    /// declared what is no HTTP never satisfies it.
+    /// declared, or declared as HTTP and as TLS, what is no HTTP never satisfies it.
     pub(super) fn warn_of_undeclared(
         &mut self,
         to: &Destination,
@@ -102,7 +102,7 @@ impl Reading<'_> {
         let limit = traffic.limit.as_ref().map(port_set);
         let holds =
             |set: Option<&access::Ports>, port: u16| set.is_none_or(|set| set.contains(port));
-        let mut undeclared = BTreeSet::new();
+        let (mut undeclared, mut beside_tls) = (BTreeSet::new(), BTreeSet::new());
         for (pod, facts) in self.pods.of(to) {
             let (ports, limit) = match mapped.get(pod) {
                 Some(own) => (own.ports.as_ref(), own.limit.as_ref()),
@@ -116,7 +116,21 @@ impl Reading<'_> {
             let detected =
                 |port: &u16| self.named.protocols.of_pod_port(pod, *port) == Protocol::Detect;
             meant.retain(|port| holds(limit, *port) && detected(port));
-            undeclared.extend(meant);
+            let declared_twice = |port: &u16| self.named.protocols.is_http_beside_tls(pod, *port);
+            let (twice, never): (Vec<u16>, Vec<u16>) = meant.into_iter().partition(declared_twice);
+            beside_tls.extend(twice);
+            undeclared.extend(never);
+        }
+        if !beside_tls.is_empty() {
+            let message = format!(
+                "port {} of {} is declared as HTTP and as TLS: beside an HTTPRouteGroup no TLS \
+                 passes there; allow it by a second TrafficTarget with the TCPRoute alone, or \
+                 give it a container port of its own",
+                few(beside_tls.iter().map(ToString::to_string)),
+                to.name
+            );
+            self.about
+                .warn(Reason::ProtocolConflict, "spec.rules", message);
         }
         if !undeclared.is_empty() {
             let message = format!(

@@ -103,7 +103,8 @@ fn service(dice: &mut StdRng) -> Value {
     let mut service = cluster::service(&service_name(n), &format!("10.96.0.{n}"), ports);
     match dice.random_range(0..6) {
         0 => {
-            service["spec"]["ports"][0]["appProtocol"] = json!(pick(dice, &["http", "grpc", "tcp"]))
+            let known = ["http", "grpc", "tcp", "https"];
+            service["spec"]["ports"][0]["appProtocol"] = json!(pick(dice, &known));
         }
         1 => service["spec"]["internalTrafficPolicy"] = json!("Local"),
         2 => service["spec"]["externalIPs"] = json!(["192.0.2.1"]),

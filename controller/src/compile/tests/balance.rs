@@ -33,6 +33,76 @@ fn what_a_service_prefers_is_told_with_where_its_endpoints_run() {
     }
 }
 
+/// Service `api` whose endpoints have these hints, by kind, and are ready.
+fn hinted(hints: [Value; 2], ready: bool) -> Cluster {
+    let [mut one, mut other] = [
+        endpoint("api-1", "10.0.0.11"),
+        endpoint("api-2", "10.0.0.12"),
+    ];
+    let [of_one, of_other] = hints;
+    one["zone"] = json!("zone-a");
+    other["zone"] = json!("zone-a");
+    one["hints"] = of_one;
+    other["hints"] = of_other;
+    other["conditions"]["ready"] = json!(ready);
+    shop().with(slice("api-x", "api", &[("http", 8080)], &[one, other]))
+}
+
+/// What callers are sent: what is preferred, and for each endpoint its zones and nodes.
+fn sent(cluster: &Cluster) -> (Locality, Vec<(Vec<String>, Vec<String>)>) {
+    let resolved = cluster.resolve("client", &[API]);
+    let list = resolved.endpoints("endpoints/shop/api:80");
+    let locality = list.locality();
+    let hints = list.endpoints.into_iter();
+    let hints = hints.map(|one| (one.for_zones, one.for_nodes));
+    (locality, hints.collect())
+}
+
+#[test]
+fn hints_are_sent_only_if_all_ready_endpoints_have_them() {
+    let zones = |names: &[&str]| {
+        let names = names.iter().map(|name| json!({"name": name}));
+        json!({"forZones": names.collect::<Vec<Value>>()})
+    };
+    let names =
+        |names: &[&str]| -> Vec<String> { names.iter().map(|name| (*name).to_owned()).collect() };
+    let [a, b] = [zones(&["zone-a"]), zones(&["zone-a", "zone-b"])];
+    let of_service = Locality::OfTheService;
+    let expected = [
+        (names(&["zone-a"]), vec![]),
+        (names(&["zone-a", "zone-b"]), vec![]),
+    ];
+    let both = hinted([a.clone(), b.clone()], true);
+    assert_eq!(sent(&both), (of_service, expected.to_vec()));
+    let unhinted = hinted([b.clone(), Value::Null], true);
+    assert_eq!(sent(&unhinted), (of_service, vec![(vec![], vec![]); 2]));
+    // One that is not ready needs none.
+    let unready = hinted([b.clone(), Value::Null], false);
+    assert_eq!(sent(&unready), (of_service, expected[1..].to_vec()));
+    // Those that name the own zone of each say what its callers can see.
+    let near = hinted([a.clone(), a.clone()], true);
+    let plain = vec![(vec![], vec![]); 2];
+    assert_eq!(sent(&near), (Locality::PreferSameZone, plain.clone()));
+    let local = set(
+        service("api", "10.96.0.1", &[("http", 80)]),
+        "/spec/internalTrafficPolicy",
+        json!("Local"),
+    );
+    assert_eq!(sent(&both.with(local)), (of_service, plain));
+}
+
+#[test]
+fn hints_for_nodes_are_sent_as_those_for_zones() {
+    let of = |node: &str| json!({"forNodes": [{"name": node}], "forZones": [{"name": "zone-a"}]});
+    let plain = vec![(vec![], vec![]); 2];
+    let near = hinted([of("node-a"), of("node-a")], true);
+    assert_eq!(sent(&near), (Locality::PreferSameNode, plain));
+    let (locality, hints) = sent(&hinted([of("node-b"), of("node-a")], true));
+    assert_eq!(locality, Locality::OfTheService);
+    let node = |name: &str| (vec!["zone-a".to_owned()], vec![name.to_owned()]);
+    assert_eq!(hints, [node("node-b"), node("node-a")]);
+}
+
 #[test]
 fn a_service_that_comes_to_prefer_something_concerns_its_callers() {
     let defaults = Defaults::default();

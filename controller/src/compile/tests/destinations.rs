@@ -282,3 +282,26 @@ fn a_pod_that_does_not_exist_gets_no_answer() {
             .is_none()
     );
 }
+
+#[test]
+fn only_headless_services_without_hostnames_are_alike() {
+    for (ip, hostname, alike) in [
+        ("None", json!(null), true),
+        ("None", json!("api-2"), false),
+        ("10.96.0.1", json!(null), false),
+    ] {
+        // One that is not ready is told from the others all the same.
+        let mut named = endpoint("api-2", "10.0.0.12");
+        named["hostname"] = hostname.clone();
+        named["conditions"]["ready"] = json!(false);
+        let cluster = shop().with(service("api", ip, &[("http", 80)])).with(slice(
+            "api-x",
+            "api",
+            &[("http", 8080)],
+            &[endpoint("api-1", "10.0.0.11"), named],
+        ));
+        let resolved = cluster.resolve("client", &["10.0.0.11:8080", "10.96.0.1:80"]);
+        let sent = resolved.endpoints("endpoints/shop/api:80");
+        assert_eq!(sent.alike, alike, "{ip} {hostname}");
+    }
+}

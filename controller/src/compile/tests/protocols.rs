@@ -116,6 +116,160 @@ fn of_two_services_that_disagree_the_older_decides_and_the_younger_is_told() {
     assert_eq!(problems.list[0].object.to_string(), "Service shop/young");
 }
 
+/// Services with these ports and this age, all of which lead to `api-1` at 8080.
+fn sharing(services: &[(&str, u8, &[(&str, u16)])]) -> Cluster {
+    let endpoints = [endpoint("api-1", "10.0.0.11")];
+    let mut cluster = shop();
+    for (n, (name, second, ports)) in services.iter().enumerate() {
+        let ip = format!("10.96.0.{}", n + 1);
+        let leads_to: Vec<(&str, u16)> = ports.iter().map(|(name, _)| (*name, 8080)).collect();
+        cluster = cluster
+            .with(created(service(name, &ip, ports), *second))
+            .with(slice(&format!("{name}-x"), name, &leads_to, &endpoints));
+    }
+    cluster
+}
+
+fn of_port(cluster: &Cluster, service: &str, at: &str) -> Protocol {
+    let resolved = cluster.resolve("client", &[at]);
+    let (_, port) = at.split_once(':').unwrap();
+    resolved
+        .service(&format!("service/shop/{service}:{port}"))
+        .protocol()
+}
+
+fn of_pod(cluster: &Cluster) -> Protocol {
+    match cluster
+        .resolve("client", &["10.0.0.11:8080"])
+        .destination("10.0.0.11:8080")
+    {
+        Target::Pod(pod) => pod.protocol(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn conflicts(cluster: &Cluster) -> Vec<(String, String)> {
+    let problems = cluster.compile().1.list.into_iter();
+    problems
+        .map(|problem| {
+            assert_eq!(problem.reason, Reason::ProtocolConflict);
+            (problem.object.to_string(), problem.message)
+        })
+        .collect()
+}
+
+#[test]
+fn younger_service_takes_no_http_rules_off_a_port() {
+    let port = |ports: &[wire::v1::PortProtocol], port: u16| {
+        wire::convert::port_protocols(ports).unwrap().lookup(port)
+    };
+    for younger in ["https", "tls", "grpc", "tcp", "opaque", "redis", "mysql"] {
+        // Opaque where nobody declares it, too.
+        for number in [8080, 9300] {
+            let endpoints = [endpoint("api-1", "10.0.0.11")];
+            let of = |name: &str, app_protocol: &str, second| {
+                let object = created(service(name, "10.96.0.1", &[("web", 80)]), second);
+                set(object, "/spec/ports/0/appProtocol", json!(app_protocol))
+            };
+            let cluster = shop()
+                .with(of("api", "http", 1))
+                .with(of("new", younger, 2))
+                .with(slice("api-x", "api", &[("web", number)], &endpoints))
+                .with(slice("new-x", "new", &[("web", number)], &endpoints));
+            let workload = cluster.resolve("api-1", &[]).workload();
+            let protocol = port(&workload.ports, number);
+            assert!(!protocol.is_opaque(), "{younger} at {number}: {protocol:?}");
+        }
+    }
+}
+
+#[test]
+fn http_beside_tls_is_detected_and_ports_keep_their_own() {
+    let one: &[(&str, u8, &[(&str, u16)])] = &[("api", 1, &[("http", 80), ("https", 443)])];
+    let cluster = sharing(one);
+    assert_eq!(of_pod(&cluster), Protocol::Detect);
+    assert_eq!(of_port(&cluster, "api", "10.96.0.1:80"), Protocol::Http1);
+    assert_eq!(of_port(&cluster, "api", "10.96.0.1:443"), Protocol::Tls);
+    let found = conflicts(&cluster);
+    let [(object, message)] = found.as_slice() else {
+        panic!("{found:?}")
+    };
+    assert_eq!(object, "Service shop/api");
+    assert!(message.starts_with("port 443 ("), "{message}");
+    assert!(message.contains("and port 80 (HTTP/1.1) of Service shop/api"));
+    assert!(message.contains("without an HTTPRouteGroup"), "{message}");
+    assert!(!message.contains("older"), "{message}");
+    // Whichever Service is older.
+    for (http, https) in [(1, 2), (2, 1), (1, 1)] {
+        let cluster = sharing(&[
+            ("api", http, &[("grpc", 80)]),
+            ("secure", https, &[("https", 443)]),
+        ]);
+        assert_eq!(of_pod(&cluster), Protocol::Detect);
+        assert_eq!(of_port(&cluster, "api", "10.96.0.1:80"), Protocol::Grpc);
+        assert_eq!(of_port(&cluster, "secure", "10.96.0.2:443"), Protocol::Tls);
+        assert_eq!(conflicts(&cluster).len(), 1);
+    }
+}
+
+#[test]
+fn versions_of_http_do_not_contradict_each_other() {
+    let cluster = sharing(&[
+        ("api", 2, &[("http", 80), ("h2c", 81)]),
+        ("rpc", 1, &[("grpc", 80)]),
+    ]);
+    assert_eq!(of_pod(&cluster), Protocol::Grpc);
+    assert_eq!(of_port(&cluster, "api", "10.96.0.1:80"), Protocol::Http1);
+    assert_eq!(of_port(&cluster, "api", "10.96.0.1:81"), Protocol::Http2);
+    assert_eq!(of_port(&cluster, "rpc", "10.96.0.2:80"), Protocol::Grpc);
+    assert!(conflicts(&cluster).is_empty());
+}
+
+#[test]
+fn opaque_beside_http_and_tls_goes_by_age() {
+    let with = |opaque| {
+        sharing(&[
+            ("api", 2, &[("http", 80), ("https", 443)]),
+            ("bytes", opaque, &[("tcp", 80)]),
+        ])
+    };
+    let older = with(1);
+    assert_eq!(of_pod(&older), Protocol::Opaque);
+    for port in [80, 443] {
+        let at = format!("10.96.0.1:{port}");
+        assert_eq!(of_port(&older, "api", &at), Protocol::Opaque);
+    }
+    let found = conflicts(&older);
+    assert_eq!(found.len(), 2, "{found:?}");
+    for (object, message) in &found {
+        assert_eq!(object, "Service shop/api");
+        assert!(message.contains("since Service shop/bytes is older"));
+        assert!(message.contains("and port 80 (bytes) of Service shop/bytes"));
+    }
+    let younger = with(3);
+    assert_eq!(of_pod(&younger), Protocol::Detect);
+    let found = conflicts(&younger);
+    let of_bytes = found
+        .iter()
+        .find(|(object, _)| object == "Service shop/bytes");
+    let (_, message) = of_bytes.unwrap();
+    assert!(
+        message.contains("taken for whatever its first bytes say"),
+        "{message}"
+    );
+    assert_eq!(of_port(&younger, "bytes", "10.96.0.2:80"), Protocol::Detect);
+    assert_eq!(of_port(&younger, "api", "10.96.0.1:443"), Protocol::Tls);
+}
+
+#[test]
+fn conflict_within_one_service_names_its_lower_port() {
+    let cluster = sharing(&[("api", 1, &[("tcp-a", 79), ("http", 80)])]);
+    assert_eq!(of_pod(&cluster), Protocol::Opaque);
+    let found = conflicts(&cluster);
+    assert_eq!(found.len(), 1);
+    assert!(found[0].1.contains("since port 79 has the lower number"));
+}
+
 #[test]
 fn a_service_declares_nothing_for_pods_of_other_namespaces() {
     let foreign = service("spy", "10.96.0.4", &[("tcp-x", 80)]);

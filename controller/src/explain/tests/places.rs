@@ -134,6 +134,18 @@ fn named(name: &str, port: u16) -> Cluster {
         .with(slice("api-x", "api", &[(name, port)], &endpoints))
 }
 
+/// Service `api` with ports 80 and 443 to one container port.
+fn http_and_https() -> Cluster {
+    let endpoints = [
+        endpoint("api-1", "10.0.0.11"),
+        endpoint("api-2", "10.0.0.12"),
+    ];
+    let ports = [("http", 8080), ("https", 8080)];
+    shop()
+        .with(service("api", "10.96.0.1", &[("http", 80), ("https", 443)]))
+        .with(slice("api-x", "api", &ports, &endpoints))
+}
+
 #[test]
 fn the_wire_says_by_what_its_protocol_holds() {
     const OPAQUE: &str = "weft.dev/opaque-ports";
@@ -153,6 +165,7 @@ fn the_wire_says_by_what_its_protocol_holds() {
         shop().with(shop_says),
         named("web", 6379),
         named("web", 8080),
+        http_and_https(),
     ];
     let expected = [
         "HTTP/1.1 on port 8080: port name http of Service shop/api",
@@ -163,6 +176,8 @@ fn the_wire_says_by_what_its_protocol_holds() {
         "HTTP/1.1 on port 8080: port name http of Service shop/api",
         "bytes on port 6379: it is among the ports that carry bytes unless declared otherwise",
         "whatever its first bytes say on port 8080: nobody declares it",
+        "whatever its first bytes say on port 8080: port name http of Service shop/api and port \
+         name https of Service shop/api contradict each other",
     ];
     for (cluster, expected) in ours.iter().zip(expected) {
         let status = ask(cluster, &spec("Pod/client", "Service/api", "GET", "/"));
@@ -170,7 +185,7 @@ fn the_wire_says_by_what_its_protocol_holds() {
         let wire = steps.next().unwrap();
         let secured = "mutual TLS as spiffe://cluster.local/ns/shop/sa/api; ";
         assert_eq!(wire.text, format!("{secured}{expected}"));
-        let named = expected.ends_with("Service shop/api");
+        let named = expected.contains("of Service shop/api");
         assert_eq!(wire.objects, vec!["Service shop/api"; usize::from(named)]);
         assert_eq!(steps.next(), None, "{expected}");
     }

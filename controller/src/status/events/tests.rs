@@ -205,6 +205,33 @@ fn wrong_mode_of_a_namespace_is_told_on_the_namespace() {
 }
 
 #[test]
+fn conflict_of_two_ports_is_shown_on_its_service() {
+    let ports = [("http", 80), ("https", 443)];
+    let own = [("http", 8080), ("https", 8080)];
+    let cluster = cluster::shop()
+        .with(cluster::service("api", "10.96.0.1", &ports))
+        .with(cluster::slice(
+            "api-x",
+            "api",
+            &own,
+            &[cluster::endpoint("api-1", "10.0.0.11")],
+        ));
+    let notes = EventState::default().news(&compiled(&cluster));
+    let [note] = notes.as_slice() else {
+        panic!("{notes:?}")
+    };
+    assert_eq!(note.reason, "ProtocolConflict");
+    assert_eq!(note.event_type, EventType::Warning);
+    let about = &note.about;
+    assert_eq!(
+        (about.kind.as_str(), about.name.as_str(), about.uid.as_str()),
+        ("Service", "api", "uid-api")
+    );
+    assert!(note.text.starts_with("spec.ports[443]: port 443 ("));
+    assert!(note.text.contains("port 80 ("), "{}", note.text);
+}
+
+#[test]
 fn workload_that_another_target_still_names_is_not_told() {
     let one = cluster::shop().with(cluster::target("one", "api", &["web"], json!([])));
     let two = one

@@ -15,7 +15,7 @@ use crate::config::snapshot::Snapshot;
 use crate::endpoints::endpoint::Endpoint;
 use crate::endpoints::learned::now;
 use crate::endpoints::local_info::LocalInfo;
-use crate::endpoints::location::Location;
+use crate::endpoints::location::{Location, TopologyHints};
 use crate::endpoints::registry::{PodRef, Registry};
 use crate::endpoints::set::EndpointSet;
 
@@ -136,10 +136,16 @@ impl Snapshot {
                 endpoint.joined(since);
             }
         }
+        let hinted = endpoints.iter().zip(list).map(|(endpoint, message)| {
+            let (zones, nodes) = (&message.for_zones[..], &message.for_nodes[..]);
+            (endpoint.addr, zones, nodes)
+        });
+        let hints = Arc::new(TopologyHints::of(hinted));
         let budget = registry.budget(&name);
         let set = EndpointSet::new(endpoints, budget, throttle, registry.circuits(&name));
         let locality = wire::convert::locality(sent.locality).unwrap_or_default();
-        let set = set.preferring(locality).seen_from(self.local_info());
+        let set = set.hinting(hints).preferring(locality).of_alike(sent.alike);
+        let set = set.seen_from(self.local_info());
         self.endpoints.insert(name.into(), Arc::new(set));
         Ok(())
     }

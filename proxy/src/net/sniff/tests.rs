@@ -4,8 +4,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
 use super::{
-    DETECT_WITHIN, FirstLine, LINE_LIMIT, Line, Sniffed, begins_request, sniff, sniff_greeting,
-    sniff_leniently,
+    BLANK_LIMIT, DETECT_WITHIN, FirstLine, LINE_LIMIT, Line, Sniffed, begins_request, sniff,
+    sniff_declared, sniff_greeting, sniff_leniently,
 };
 use crate::net::prefixed::Prefixed;
 
@@ -54,6 +54,58 @@ fn first_bytes_tell_the_protocol() {
     ] {
         assert_eq!(sniff(bytes), seen, "{:?}", String::from_utf8_lossy(bytes));
     }
+}
+
+#[test]
+fn first_impossible_byte_ends_what_is_declared_http() {
+    // Each with the number of bytes that may still begin a request.
+    for (bytes, possible) in [
+        (&b"\x16\x03\x01\x02\x00\x01"[..], 0),
+        (b"\0\0\0\x08\x04\xd2\x16\x2f", 0),
+        (b"*1\r\n$4\r\nPING\r\n", 2),
+        (b"PING\r\n", 4),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", 19),
+        (b"\r\n\r\n\0\r\nQUIT\n", 4),
+        (b"AMQP\0\0\x09\x01", 4),
+        (b"{\"id\":1}\n", 0),
+        (b"G(T / HTTP/1.1\r\n", 1),
+        (b"GET\r\n", 3),
+        (b"PRI\r\n", 3),
+    ] {
+        let case = String::from_utf8_lossy(bytes);
+        for end in 0..=bytes.len() {
+            let expected = if end <= possible {
+                Sniffed::Unsure
+            } else {
+                Sniffed::Opaque
+            };
+            assert_eq!(sniff_declared(&bytes[..end]), expected, "{case} {end}");
+        }
+    }
+}
+
+#[test]
+fn method_and_blank_on_declared_http_are_for_the_parser() {
+    for (bytes, seen) in [
+        (&b"GET / HTTP/1.1\r\n"[..], Sniffed::Http1),
+        (b"\r\n\r\nGET / HTTP/1.1\r\n", Sniffed::Http1),
+        (b" GET / HTTP/1.1\r\n", Sniffed::Http1),
+        (b"get / HTTP/1.1\r\n", Sniffed::Http1),
+        (b"M-SEARCH * HTTP/1.1\r\n", Sniffed::Http1),
+        (b"GET\t/\tHTTP/1.1\r\n", Sniffed::Http1),
+        (b"CONNECT a:1 HTTP/1.1\r\n", Sniffed::Http1),
+        (b"SET key value\r\n", Sniffed::Http1),
+        (b"PROXY TCP4 1.2.3.4 ", Sniffed::Http1),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Sniffed::Http2),
+        (b"GET ", Sniffed::Unsure),
+        (b"PRI * HT", Sniffed::Unsure),
+        (b"", Sniffed::Unsure),
+    ] {
+        let case = String::from_utf8_lossy(bytes);
+        assert_eq!(sniff_declared(bytes), seen, "{case}");
+    }
+    assert_eq!(sniff_declared(&[b'A'; BLANK_LIMIT]), Sniffed::Http1);
+    assert_eq!(sniff_declared(&[b'\n'; BLANK_LIMIT]), Sniffed::Http1);
 }
 
 #[test]

@@ -202,3 +202,36 @@ fn rules_of_both_kinds_on_a_port_that_nobody_declared_tell_to_declare_it() {
         assert_eq!(reported(&one).0, "Accepted");
     }
 }
+
+#[test]
+fn tls_never_satisfies_http_rules_beside_it() {
+    let both = target("t", "api", &["web"], json!([http_rule(None), tcp_rule()]));
+    let cluster = cluster()
+        .with(service("api", "10.96.0.1", &[("http", 80), ("https", 443)]))
+        .with(slice(
+            "api-x",
+            "api",
+            &[("http", 8080), ("https", 8080)],
+            &[endpoint("api-1", "10.0.0.11")],
+        ))
+        .with(both);
+    let workload = cluster.resolve("api-1", &[]).workload();
+    let ports = wire::convert::port_protocols(&workload.ports).unwrap();
+    assert!(!ports.lookup(8080).is_opaque());
+    let id = id("web");
+    let access = access(&cluster, "api-1");
+    let bytes = access.decide(Caller::mesh(&id), 8080, JudgedTraffic::Bytes);
+    assert!(!bytes.is_allowed());
+    assert!(http(&cluster, "web", "GET", "/api"));
+    let (_, problems) = cluster.compile();
+    let condition = &report(&problems, "TrafficTarget t").accepted;
+    assert_eq!(
+        (condition.status, condition.reason),
+        (true, "ProtocolConflict")
+    );
+    assert!(
+        condition.message.contains("as HTTP and as TLS"),
+        "{}",
+        condition.message
+    );
+}

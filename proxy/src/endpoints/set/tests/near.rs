@@ -5,7 +5,7 @@ use policy::traffic::endpoint::{Balance, Locality, Subset};
 
 use super::*;
 use crate::endpoints::local_info::LocalInfo;
-use crate::endpoints::location::{Location, Nearness};
+use crate::endpoints::location::{Location, Nearness, TopologyHints};
 
 fn by(balance: &Balance) -> Draw<'_> {
     Draw {
@@ -65,6 +65,89 @@ fn calls_stay_near_where_the_service_or_its_policy_says_so_and_the_policy_has_th
         positions: None,
     });
     assert_eq!(stay(&set, &Balance::DEFAULT), 0);
+}
+
+/// The endpoints of `zones`, those elsewhere meant for callers of zone `a`, and the others for
+/// these zones and nodes.
+fn hinted(others: (&[&str], &[&str])) -> EndpointSet {
+    let names =
+        |names: &[&str]| -> Vec<String> { names.iter().map(|name| (*name).to_owned()).collect() };
+    let elsewhere = (names(&["a"]), names(&["n1"]));
+    let others = (names(others.0), names(others.1));
+    let set = zones();
+    let all = set.endpoints.iter().map(|endpoint| {
+        let (zones, nodes) = if is_near(endpoint.addr) {
+            &others
+        } else {
+            &elsewhere
+        };
+        (endpoint.addr, &zones[..], &nodes[..])
+    });
+    let hints = Arc::new(TopologyHints::of(all));
+    let own = set.own;
+    set.hinting(hints).seen_from(own)
+}
+
+#[test]
+fn endpoints_meant_for_the_own_zone_come_first() {
+    let set = hinted((&["b", "c"], &[]));
+    assert_eq!(stay(&set, &Balance::DEFAULT), 0);
+    // A policy has the last word, as over trafficDistribution.
+    let some = 20..=80;
+    assert!(some.contains(&stay(&set, &preferring(Locality::None))));
+    let fewer = set.with(set.endpoints[1..].to_vec());
+    assert_eq!(stay(&fewer, &Balance::DEFAULT), 0);
+    // Where none of them is left, the others are called.
+    let tried: Vec<_> = set.endpoints[..2].iter().map(|one| one.addr).collect();
+    let left = Draw {
+        tried: &tried,
+        ..Draw::DEFAULT
+    };
+    assert!(is_near(addr(set.pick(&left))), "tried");
+    let one = set.with(set.endpoints[1..].to_vec());
+    let meant = &one.endpoints[0];
+    assert!(!is_near(meant.addr));
+    for _ in 0..EJECTION.consecutive_failures {
+        let seen = Some(HealthSignal::Unreachable);
+        let _ = one.record(&mut meant.begin(), Latency::Failed, seen, &EJECTION);
+    }
+    assert!(meant.is_ejected());
+    assert_eq!(stay(&one, &Balance::DEFAULT), 100, "it rests");
+}
+
+#[test]
+fn hints_count_only_if_all_have_them() {
+    let some = 20..=80;
+    for (others, location) in [
+        // One has none.
+        ((&[][..], &[][..]), Location::new("a", "n1")),
+        // None is for the own zone.
+        ((&["c"][..], &[][..]), Location::new("b", "n9")),
+        // The own zone is not known.
+        ((&["b"][..], &[][..]), Location::new("", "n9")),
+    ] {
+        let set = hinted(others).seen_from(LocalInfo {
+            location,
+            positions: None,
+        });
+        let near = stay(&set, &Balance::DEFAULT);
+        assert!(some.contains(&near), "{others:?}: {near}");
+    }
+}
+
+#[test]
+fn endpoints_meant_for_the_own_node_come_before_its_zone() {
+    let at = |node: &str| {
+        let set = hinted((&["a"], &["n2"])).seen_from(LocalInfo {
+            location: Location::new("a", node),
+            positions: None,
+        });
+        stay(&set, &Balance::DEFAULT)
+    };
+    assert_eq!(at("n1"), 0);
+    assert_eq!(at("n2"), 100);
+    // Its zone, for which all are meant.
+    assert!((20..=80).contains(&at("n3")));
 }
 
 #[test]

@@ -1,0 +1,257 @@
+//! Events for a Service's author: callers send to a port what it is not declared to carry.
+//!
+//! The caller's proxy resets what begins no request where HTTP is declared, and reports it as
+//! TLS or bytes that failed as a bad request. Reports of called pods are not looked at: their
+//! callers may be anything, while a caller's own report comes from a pod with a certificate. So
+//! a port scanner outside the mesh makes no Event.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use policy::name::Kind;
+use policy::reason::Reason;
+use tokio::time::{Instant, sleep};
+use wire::v1;
+
+use super::conditions::api_version;
+use crate::apiserver::events::{About, Event, EventRecorder, EventType};
+use crate::model::compiled::{Compiled, LatestModel};
+use crate::model::protocols::{Declares, declaration};
+use crate::observe::reports::{PodSlot, Reports, SETTLED, SLOT, slot_of};
+use crate::world::ObjectKey;
+
+/// Between two looks. Each slot is looked at once, when it has settled.
+const PAUSE: Duration = Duration::from_secs(SLOT);
+/// Slots that one look catches up on. What is older is no news.
+const MOST_SLOTS: u64 = 12;
+/// An Event about a port is not repeated for this time.
+const AGAIN_AFTER: Duration = Duration::from_secs(3600);
+
+/// Service ports at which something else than HTTP arrived, and whether TLS was among it.
+type Arrived = BTreeMap<(ObjectKey, u16), bool>;
+
+/// Records what arrives at ports that carry something else, until dropped. Only the Lease
+/// holder runs this.
+pub(crate) async fn report(reports: Reports, latest: LatestModel, events: EventRecorder) {
+    let mut reported = Reported::default();
+    let mut next = settled(SystemTime::now());
+    loop {
+        sleep(PAUSE).await;
+        let end = settled(SystemTime::now());
+        let mut arrived = Arrived::new();
+        for slot in next.clamp(end.saturating_sub(MOST_SLOTS), end)..end {
+            note(&reports.of_slot(slot), &mut arrived);
+        }
+        next = end;
+        let compiled = latest.borrow().clone();
+        let Some(compiled) = compiled else { continue };
+        for event in reported.news(&compiled, arrived, Instant::now()) {
+            events.record(event);
+        }
+    }
+}
+
+/// The first slot that has not settled.
+fn settled(now: SystemTime) -> u64 {
+    slot_of(now.checked_sub(SETTLED).unwrap_or(now))
+}
+
+fn note(pods: &[PodSlot], arrived: &mut Arrived) {
+    for edge in pods.iter().flat_map(|pod| &*pod.edges) {
+        let key = &edge.key;
+        let is_tls = key.protocol == v1::Protocol::Tls;
+        let named = edge.detail.as_ref().and_then(|it| it.named.as_ref());
+        let mut reasons = named.into_iter().flat_map(|named| &*named.reasons);
+        let refused =
+            reasons.any(|(reason, calls)| **reason == *Reason::BadRequest.as_str() && *calls > 0);
+        if let Some(service) = &key.service
+            && key.client
+            && refused
+            && (is_tls || key.protocol == v1::Protocol::Opaque)
+        {
+            *arrived.entry((service.clone(), key.port)).or_default() |= is_tls;
+        }
+    }
+}
+
+/// The ports that Events were recorded about, and when.
+#[derive(Debug, Default)]
+struct Reported(BTreeMap<(ObjectKey, u16), Instant>);
+
+impl Reported {
+    fn news(&mut self, compiled: &Compiled, arrived: Arrived, now: Instant) -> Vec<Event> {
+        self.0.retain(|_, at| now.duration_since(*at) < AGAIN_AFTER);
+        let mut events = Vec::new();
+        for ((service, port), is_tls) in arrived {
+            let key = (service, port);
+            if self.0.contains_key(&key) {
+                continue;
+            }
+            if let Some(event) = about(compiled, &key.0, port, is_tls) {
+                self.0.insert(key, now);
+                events.push(event);
+            }
+        }
+        events
+    }
+}
+
+/// The Event about a port, where it is declared to carry HTTP.
+fn about(compiled: &Compiled, service: &ObjectKey, port: u16, is_tls: bool) -> Option<Event> {
+    let entry = compiled.model.index.services.get(service)?;
+    if !entry.ports.get(&port)?.protocol.is_http() {
+        return None;
+    }
+    let (what, fitting) = if is_tls {
+        ("TLS", "https or tcp")
+    } else {
+        ("something else than HTTP", "tcp")
+    };
+    let by_name = || format!("name it {fitting}, or set appProtocol");
+    let (declared, way_out) = match declaration(&entry.facts, port) {
+        Some((_, Declares::PortName(name))) => (format!("named {name}"), by_name()),
+        Some((_, Declares::AppProtocol(value))) => (
+            format!("with appProtocol {value}"),
+            format!("set appProtocol {fitting}"),
+        ),
+        Some((_, Declares::Annotation)) | None => (
+            "that another Service declares as HTTP".to_owned(),
+            by_name(),
+        ),
+    };
+    Some(Event {
+        about: About {
+            api_version: api_version(Kind::Service),
+            kind: Kind::Service.as_str().to_owned(),
+            namespace: service.namespace.to_string(),
+            name: service.name.to_string(),
+            uid: entry.facts.uid.to_string(),
+        },
+        event_type: EventType::Warning,
+        reason: "UnexpectedProtocol",
+        action: "Observe",
+        text: format!("{what} on port {port} {declared} of Service {service}: {way_out}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::metrics::ReportMetrics;
+    use crate::model::{Defaults, Model};
+    use crate::observe::reports::Reporter;
+    use crate::testing::cluster::{self, Cluster};
+
+    const TLS: v1::Protocol = v1::Protocol::Tls;
+    const CLIENT: v1::Side = v1::Side::Client;
+
+    fn edge(side: v1::Side, protocol: v1::Protocol, reason: Reason) -> v1::Edge {
+        v1::Edge {
+            side: side.into(),
+            service: "shop/api".to_owned(),
+            port: 80,
+            protocol: protocol.into(),
+            failure: 1,
+            reasons: vec![v1::ReasonCalls {
+                reason: reason.as_str().to_owned(),
+                calls: 1,
+            }],
+            ..v1::Edge::default()
+        }
+    }
+
+    /// What a pod's report of this edge comes to.
+    fn arrived(edge: v1::Edge) -> Arrived {
+        let now = SystemTime::now();
+        let slot = slot_of(now);
+        let reports = Reports::new(ReportMetrics::default());
+        let reporter = Reporter::certified("uid".into(), &ObjectKey::new("shop", "client"), "web");
+        let report = v1::Report {
+            process: 1,
+            slot: slot * SLOT,
+            edges: vec![edge],
+            ..v1::Report::default()
+        };
+        reports.take(&reporter, report, true, now);
+        let mut arrived = Arrived::new();
+        note(&reports.of_slot(slot), &mut arrived);
+        arrived
+    }
+
+    fn compiled(cluster: &Cluster) -> Compiled {
+        let world = Arc::new(cluster.world());
+        let (model, problems) = Model::compile(&world, &Defaults::default());
+        Compiled::new(world, model, problems)
+    }
+
+    fn news(cluster: &Cluster, edge: v1::Edge) -> Vec<Event> {
+        Reported::default().news(&compiled(cluster), arrived(edge), Instant::now())
+    }
+
+    #[test]
+    fn tls_to_a_port_named_http_is_reported() {
+        let events = news(&cluster::shop(), edge(CLIENT, TLS, Reason::BadRequest));
+        let [event] = events.as_slice() else {
+            panic!("{events:?}")
+        };
+        let about = &event.about;
+        assert_eq!(
+            (about.kind.as_str(), about.name.as_str(), about.uid.as_str()),
+            ("Service", "api", "uid-api")
+        );
+        assert_eq!(event.event_type, EventType::Warning);
+        assert_eq!(
+            event.text,
+            "TLS on port 80 named http of Service shop/api: name it https or tcp, or set \
+             appProtocol"
+        );
+        let other = edge(CLIENT, v1::Protocol::Opaque, Reason::BadRequest);
+        let events = news(&cluster::shop(), other);
+        assert!(events[0].text.starts_with("something else than HTTP on"));
+    }
+
+    #[test]
+    fn port_is_reported_once_an_hour() {
+        let compiled = compiled(&cluster::shop());
+        let mut reported = Reported::default();
+        let mut count = |edge: v1::Edge, at: Instant| {
+            let events = reported.news(&compiled, arrived(edge), at);
+            events.len()
+        };
+        let tls = || edge(CLIENT, TLS, Reason::BadRequest);
+        let bytes = edge(CLIENT, v1::Protocol::Opaque, Reason::BadRequest);
+        let begin = Instant::now();
+        assert_eq!(count(tls(), begin), 1);
+        assert_eq!(count(tls(), begin + AGAIN_AFTER / 2), 0);
+        assert_eq!(count(bytes, begin + AGAIN_AFTER / 2), 0);
+        assert_eq!(count(tls(), begin + AGAIN_AFTER), 1);
+    }
+
+    #[test]
+    fn reports_of_called_pods_make_no_event() {
+        let shop = cluster::shop();
+        for edge in [
+            edge(v1::Side::Server, TLS, Reason::BadRequest),
+            edge(CLIENT, TLS, Reason::ConnectFailed),
+            edge(CLIENT, v1::Protocol::Http1, Reason::BadRequest),
+            v1::Edge {
+                service: "shop/gone".to_owned(),
+                ..edge(CLIENT, TLS, Reason::BadRequest)
+            },
+            v1::Edge {
+                port: 81,
+                ..edge(CLIENT, TLS, Reason::BadRequest)
+            },
+        ] {
+            let events = news(&shop, edge);
+            assert!(events.is_empty(), "{events:?}");
+        }
+        let object = cluster::service("api", "10.96.0.1", &[("https", 80)]);
+        let endpoints = [cluster::endpoint("api-1", "10.0.0.11")];
+        let slice = cluster::slice("api-x", "api", &[("https", 8080)], &endpoints);
+        let https = shop.with(object).with(slice);
+        assert!(news(&https, edge(CLIENT, TLS, Reason::BadRequest)).is_empty());
+    }
+}
