@@ -218,8 +218,9 @@ impl Failure {
             Reason::NoIdentity => format!(
                 "{detail}; the caller is outside the mesh: give its pod a proxy \
                  (label weft.dev/inject=enabled, then make the pod anew); if plaintext is \
-                 to be accepted, annotate the called namespace weft.dev/mtls=permissive, and \
-                 where calls are denied allow group system:unauthenticated in a TrafficTarget"
+                 to be accepted, annotate the called namespace weft.dev/mtls=permissive, or \
+                 weft.dev/permissive-ports with its ports, and where calls are denied allow group \
+                 system:unauthenticated in a TrafficTarget"
             )
             .into(),
             _ => detail,
