@@ -21,6 +21,7 @@ pub(crate) mod events;
 pub(crate) mod gauges;
 mod shown;
 mod udp;
+mod unmeshed;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -41,6 +42,7 @@ use tracing::{debug, warn};
 
 use self::conditions::{COUNT_EVERY, Status, When, Written, kinds, read, resource, when, word};
 use self::shown::WrittenBreaker;
+use self::unmeshed::Unmeshed;
 use crate::fleet::Fleet;
 use crate::model::compiled::{Compiled, LatestModel};
 use crate::network_policy::Enforced;
@@ -195,6 +197,7 @@ impl StatusWriter {
         let now = Instant::now();
         let mut later = BTreeMap::new();
         let mut due = Vec::new();
+        let mut unmeshed = Unmeshed::default();
         for (object, report) in objects {
             let tally = self
                 .observed
@@ -207,6 +210,7 @@ impl StatusWriter {
                 absent &= udp.as_ref().is_none_or(|udp| udp.lacks.is_none());
                 status.with_udp(udp);
             }
+            status.with_unneeded(|| unmeshed.of(object, &compiled.world));
             match when(written.get_mut(object), &status, absent, now) {
                 // What is counted goes on, and ends, without anybody saying so.
                 When::Never if status.breaker.is_some() => {
