@@ -245,7 +245,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refusal_names_the_caller_and_the_command_that_explains_it() {
+    fn refusal_names_caller_and_command_that_explains_it() {
         let caller = "shop/web";
         let refused = Failure::refused(Reason::NotAllowed, "no TrafficTarget allows this call");
         let refused = refused.with_caller(caller);
