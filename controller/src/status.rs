@@ -22,6 +22,7 @@ pub(crate) mod gauges;
 mod shown;
 mod udp;
 pub(crate) mod unexpected;
+mod unmeshed;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -42,6 +43,7 @@ use tracing::{debug, warn};
 
 use self::conditions::{COUNT_EVERY, Status, When, Written, kinds, read, resource, when, word};
 use self::shown::WrittenBreaker;
+use self::unmeshed::Unmeshed;
 use crate::fleet::Fleet;
 use crate::model::compiled::{Compiled, LatestModel};
 use crate::network_policy::Enforced;
@@ -196,6 +198,7 @@ impl StatusWriter {
         let now = Instant::now();
         let mut later = BTreeMap::new();
         let mut due = Vec::new();
+        let mut unmeshed = Unmeshed::default();
         for (object, report) in objects {
             let tally = self
                 .observed
@@ -208,6 +211,7 @@ impl StatusWriter {
                 absent &= udp.as_ref().is_none_or(|udp| udp.lacks.is_none());
                 status.with_udp(udp);
             }
+            status.with_unneeded(|| unmeshed.of(object, &compiled.world));
             match when(written.get_mut(object), &status, absent, now) {
                 // What is counted goes on, and ends, without anybody saying so.
                 When::Never if status.breaker.is_some() => {

@@ -29,6 +29,9 @@ pub const ACCOUNT: &str = "weft.dev/account";
 pub const ACCESS: &str = "weft.dev/access";
 /// Annotation on a namespace or pod: permissive or strict.
 pub const MTLS: &str = "weft.dev/mtls";
+/// Annotation on a namespace or pod: container ports that take plaintext where [`MTLS`] is
+/// strict.
+pub const PERMISSIVE_PORTS: &str = "weft.dev/permissive-ports";
 /// Annotation on a pod, Service or namespace: ports that are never parsed as HTTP.
 pub const OPAQUE_PORTS: &str = "weft.dev/opaque-ports";
 /// Annotation on a pod or namespace: inbound ports that bypass the proxy.

@@ -104,6 +104,7 @@ const ALL: &[OwnName] = &[
     },
     asked(labels::ACCESS, PODS),
     asked(labels::MTLS, PODS),
+    asked(labels::PERMISSIVE_PORTS, PODS),
     asked(labels::OPAQUE_PORTS, &["Namespace", "Pod", "Service"]),
     asked(labels::ROUTES, &["Service"]),
     asked(labels::SKIP_INBOUND_PORTS, PODS),

@@ -12,7 +12,6 @@ use std::borrow::Cow;
 
 use policy::origin::Origin;
 use policy::reason::Reason;
-use policy::well_known::ADMIN_PORT;
 
 /// For logs and for the caller; holds no header values.
 pub(crate) type Detail = Cow<'static, str>;
@@ -232,16 +231,18 @@ impl Failure {
         };
         let detail = match reason {
             Reason::NotAllowed => format!(
-                "{detail}; the caller is {caller}; `kubectl get traffictarget -A` lists what is \
-                 allowed; `kubectl port-forward` to port {ADMIN_PORT} of the called pod and \
-                 /config on localhost, which alone is answered, what is in force there"
+                "{detail}; the caller is {caller}; run `{}` for the rule that decides, and with \
+                 `-o fix` for one that allows the call; `kubectl get traffictarget -A` lists what \
+                 is allowed",
+                explain(caller)
             )
             .into(),
             Reason::NoIdentity => format!(
                 "{detail}; the caller is outside the mesh: give its pod a proxy \
                  (label weft.dev/inject=enabled, then make the pod anew); if plaintext is \
-                 to be accepted, annotate the called namespace weft.dev/mtls=permissive, and \
-                 where calls are denied allow group system:unauthenticated in a TrafficTarget"
+                 to be accepted, annotate the called namespace weft.dev/mtls=permissive, or \
+                 weft.dev/permissive-ports with its ports, and where calls are denied allow group \
+                 system:unauthenticated in a TrafficTarget"
             )
             .into(),
             _ => detail,
@@ -250,22 +251,41 @@ impl Failure {
     }
 }
 
+/// The command that explains a refusal, as far as this proxy may say: `caller` is
+/// `namespace/service-account`, and the Service is one that the caller knows.
+fn explain(caller: &str) -> String {
+    match caller.split_once('/') {
+        Some((namespace, account)) if !caller.contains('?') => format!(
+            "weft explain sa/{account} svc/SERVICE METHOD PATH -n {namespace} --to-namespace NAMESPACE"
+        ),
+        _ => "weft explain FROM svc/SERVICE METHOD PATH -n NAMESPACE".to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn refused_caller_is_told_who_it_was_taken_for_and_where_to_look() {
-        let caller = "spiffe://cluster.local/ns/shop/sa/web";
+    fn refusal_names_caller_and_command_that_explains_it() {
+        let caller = "shop/web";
         let refused = Failure::refused(Reason::NotAllowed, "no TrafficTarget allows this call");
         let refused = refused.with_caller(caller);
         let detail = refused.detail();
         assert!(
-            detail.starts_with("no TrafficTarget allows this call; the caller is spiffe://")
-                && detail.contains(caller)
+            detail.starts_with("no TrafficTarget allows this call; the caller is shop/web; run `")
+                && detail.contains("`weft explain sa/web svc/SERVICE METHOD PATH -n shop ")
                 && detail.contains("kubectl get traffictarget")
-                && detail.contains("kubectl port-forward"),
+                && !detail.contains("port-forward"),
             "{detail}"
+        );
+        // An identity that is no service account's has no name that the command takes.
+        let nameless = Failure::refused(Reason::NotAllowed, "no").with_caller("?/?");
+        assert!(
+            nameless
+                .detail()
+                .contains("`weft explain FROM svc/SERVICE METHOD PATH"),
+            "{nameless}"
         );
         let outside = Failure::refused(Reason::NoIdentity, "plaintext").with_caller("outside");
         let detail = outside.detail();

@@ -26,7 +26,7 @@ use crate::v1;
 
 pub use breaker::{circuit_pulse, circuit_state};
 pub use error::BadResource;
-pub use port::{port, port_protocol, port_protocols};
+pub use port::{permissive_ports, port, port_protocol, port_protocols, port_range};
 pub use rule::{rule_in, rule_resource};
 pub use traffic::{policy_message, traffic};
 pub use trial::{candidate, trial_ask};

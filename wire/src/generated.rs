@@ -651,6 +651,18 @@ pub struct Workload {
     /// Addresses of the pod.
     #[prost(string, repeated, tag = "9")]
     pub ips: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Container ports that take plaintext although `mtls` is STRICT; rules hold there. A proxy
+    /// that does not know the field takes it nowhere.
+    #[prost(message, repeated, tag = "10")]
+    pub permissive_ports: ::prost::alloc::vec::Vec<PortRange>,
+}
+/// Ports from `first` to `last`, both included.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PortRange {
+    #[prost(uint32, tag = "1")]
+    pub first: u32,
+    #[prost(uint32, tag = "2")]
+    pub last: u32,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PortProtocol {

@@ -62,7 +62,7 @@ pub(super) const TO: &[ResourceKind] = &[
                   PORT is its number, or the name that a Service has for it. \
                   Where rules or splits look at the host, say it with -H: every request has one. -o fix prints objects that allow this call, and what \
                   passes besides where that cannot be helped. Exit status 1 if it is refused, 3 if that cannot be told.",
-    after_help = "Example:\n  weft explain deploy/web svc/cart:8080 DELETE /items/7 -n shop"
+    after_help = "Example:\n  weft explain deploy/web svc/cart:80 DELETE /items/7 -n shop"
 )]
 pub(crate) struct Explain {
     /// Who calls: KIND/NAME, the name of a workload, or outside

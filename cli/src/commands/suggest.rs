@@ -144,8 +144,15 @@ impl Suggest {
     }
 }
 
+/// What each of the objects' ports is, since a TrafficPolicy names the other kind.
+const PORTS: &str =
+    "# Ports are those of containers, as in every TrafficTarget, and not of Services.";
+
 /// The objects as documents, with comments about what is not in them.
 fn write(calls: &Calls, objects: &[Value], console: &mut Console<'_>) -> Result<(), Failure> {
+    if !objects.is_empty() {
+        console.line(PORTS)?;
+    }
     for object in objects {
         console.line(&format!("---\n{}", output::yaml(object)?.trim_end()))?;
     }

@@ -23,6 +23,7 @@ pub(super) fn is_told(facts: &PodFacts) -> bool {
     has_unreadable_ports(&facts.appearance)
         || (facts.proxy.is_some()
             && (has_unreadable_mode(&facts.appearance)
+                || bad_ports(facts.appearance.permissive_ports.as_deref()).is_some()
                 || bad::<LogFilter>(&facts.appearance.log_level).is_some()
                 || bad::<AccessLog>(&facts.appearance.access_log).is_some()
                 || bad::<Share>(&facts.appearance.trace_sampling).is_some()))
@@ -35,8 +36,7 @@ fn has_unreadable_mode(appearance: &Appearance) -> bool {
 
 /// Whether a list of opaque ports cannot be read.
 fn has_unreadable_ports(appearance: &Appearance) -> bool {
-    let list = appearance.opaque_ports.as_deref();
-    list.is_some_and(|list| PortRange::parse_list(list).is_err())
+    bad_ports(appearance.opaque_ports.as_deref()).is_some()
 }
 
 /// Says which pods with a proxy and namespaces carry a mode, or a word on logs or traces,
@@ -64,6 +64,11 @@ pub(super) fn check_proxies(world: &World, findings: &mut Findings) {
             "the tightest mode applies",
         );
         check(
+            "metadata.annotations[weft.dev/permissive-ports]",
+            bad_ports(appearance.permissive_ports.as_deref()),
+            "it excepts no port",
+        );
+        check(
             "metadata.annotations[weft.dev/log-level]",
             bad::<LogFilter>(&appearance.log_level),
             "ignored",
@@ -84,7 +89,6 @@ pub(super) fn check_proxies(world: &World, findings: &mut Findings) {
 /// Says which lists of opaque ports cannot be read.
 pub(super) fn check_opaque_ports(world: &World, findings: &mut Findings) {
     const FIELD: &str = "metadata.annotations[weft.dev/opaque-ports]";
-    let bad = |list: Option<&str>| PortRange::parse_list(list?).err().map(|e| e.to_string());
     let services = world.services.iter();
     let services = services.map(|(key, f)| (Kind::Service, key, f.generation, &f.appearance));
     let pods = world.pods.iter();
@@ -92,13 +96,18 @@ pub(super) fn check_opaque_ports(world: &World, findings: &mut Findings) {
     let namespaces = world.namespaces.iter();
     let namespaces = namespaces.map(|(key, f)| (Kind::Namespace, key, 0, &f.appearance));
     for (kind, key, generation, appearance) in services.chain(pods).chain(namespaces) {
-        if let Some(message) = bad(appearance.opaque_ports.as_deref()) {
+        if let Some(message) = bad_ports(appearance.opaque_ports.as_deref()) {
             let message = format!("{message}; ignored");
             findings
                 .about(&object(kind, key), generation)
                 .warn(Reason::Invalid, FIELD, message);
         }
     }
+}
+
+fn bad_ports(list: Option<&str>) -> Option<String> {
+    let error = PortRange::parse_list(list?).err()?;
+    Some(error.to_string())
 }
 
 fn bad<M: FromStr>(value: &Option<std::sync::Arc<str>>) -> Option<String>

@@ -309,7 +309,7 @@ fn passes<'a>(
         },
         None => {
             let namespace = index.world.namespace(&pod.namespace);
-            let mtls = modes::mtls(&index.defaults, namespace, &facts.appearance);
+            let mtls = modes::mtls_at(&index.defaults, namespace, &facts.appearance, port);
             if mtls == MtlsMode::Strict {
                 return Passes::Nothing;
             }

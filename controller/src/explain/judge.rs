@@ -100,7 +100,7 @@ pub(super) fn endpoint(
     let pod_access = PodAccess::of(index, pod, facts);
     let protocol = index.pod_protocols(pod, facts).lookup(endpoint.port);
     let namespace = index.world.namespace(&pod.namespace);
-    let mtls = modes::mtls(&index.defaults, namespace, &facts.appearance);
+    let mtls = modes::mtls_at(&index.defaults, namespace, &facts.appearance, endpoint.port);
     let proven = match &caller.identity {
         Some(id) => Proven::Mesh {
             id,

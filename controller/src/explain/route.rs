@@ -20,6 +20,10 @@ use crate::world::ObjectKey;
 /// Label of what is called outside the cluster.
 const OUTSIDE: &str = "outside the cluster";
 
+/// Beside calls of pods, as an ingress controller makes them: their caller chose the pod.
+const BY_ADDRESS: &str = "called by the pods' own addresses, past every TrafficSplit, retry and \
+                          balance of a Service: call the Service to have those";
+
 /// One backend's part of a caller's calls.
 #[derive(Debug)]
 pub(super) struct BackendRoute {
@@ -96,7 +100,10 @@ impl BackendRoute {
                     .filter_map(|pod| pod_endpoint(index, pod, *port))
                     .collect();
                 let all = endpoints.len();
-                vec![Self::to(key.to_string(), endpoints, all)]
+                vec![Self {
+                    note: Some(BY_ADDRESS.to_owned()),
+                    ..Self::to(key.to_string(), endpoints, all)
+                }]
             }
             Called::Service(key, port) => Self::of_service(index, caller, key, *port, request),
         }

@@ -4,11 +4,14 @@
 //! something, and if that was tightening, ignoring it would open what should be
 //! closed; the Event tells either way.
 
+use std::collections::BTreeSet;
 use std::str::FromStr;
 
 use policy::mode::{AccessMode, MtlsMode, resolve};
+use policy::protocol::PortRange;
 
 use super::defaults::Defaults;
+use super::protocols::{holds, ranges};
 use crate::world::{Appearance, NamespaceFacts};
 
 /// The access mode of a pod.
@@ -40,15 +43,92 @@ pub(crate) fn access_set_by(namespace: Option<&NamespaceFacts>, pod: &Appearance
     }
 }
 
-/// The mTLS mode of a pod.
+/// The mTLS mode of a pod, but for its [`permissive_ports`].
 pub(crate) fn mtls(
     defaults: &Defaults,
     namespace: Option<&NamespaceFacts>,
     pod: &Appearance,
 ) -> MtlsMode {
-    let namespace = namespace.and_then(|n| read(n.appearance.mtls.as_deref(), MtlsMode::Strict));
-    let pod = read(pod.mtls.as_deref(), MtlsMode::Strict);
+    mtls_where(defaults, namespace, pod, Excepted::default())
+}
+
+/// The mTLS mode of a pod at one of its ports.
+pub(crate) fn mtls_at(
+    defaults: &Defaults,
+    namespace: Option<&NamespaceFacts>,
+    pod: &Appearance,
+    port: u16,
+) -> MtlsMode {
+    let excepted = Excepted {
+        by_namespace: holds(&permissive_list(namespace.map(|n| &n.appearance)), port),
+        by_pod: holds(&permissive_list(Some(pod)), port),
+    };
+    mtls_where(defaults, namespace, pod, excepted)
+}
+
+/// The ports of a strict pod that take plaintext; none of a permissive one, which takes it
+/// everywhere.
+pub(crate) fn permissive_ports(
+    defaults: &Defaults,
+    namespace: Option<&NamespaceFacts>,
+    pod: &Appearance,
+) -> Vec<PortRange> {
+    if mtls(defaults, namespace, pod) == MtlsMode::Permissive {
+        return Vec::new();
+    }
+    let of_namespace = permissive_list(namespace.map(|n| &n.appearance));
+    let of_pod = permissive_list(Some(pod));
+    // Ports between two neighbouring bounds are in the same lists.
+    let written = of_namespace.iter().chain(&of_pod);
+    let bounds: BTreeSet<u16> = written
+        .flat_map(|range| [Some(range.first()), range.last().checked_add(1)])
+        .flatten()
+        .collect();
+    let lasts = bounds.iter().skip(1).map(|next| next - 1);
+    let parts = bounds.iter().zip(lasts.chain([u16::MAX]));
+    parts
+        .filter(|(first, _)| {
+            let excepted = Excepted {
+                by_namespace: holds(&of_namespace, **first),
+                by_pod: holds(&of_pod, **first),
+            };
+            mtls_where(defaults, namespace, pod, excepted) == MtlsMode::Permissive
+        })
+        .filter_map(|(first, last)| PortRange::new(*first, last))
+        .collect()
+}
+
+/// Which lists of permissive ports hold a port.
+#[derive(Clone, Copy, Default)]
+struct Excepted {
+    by_namespace: bool,
+    by_pod: bool,
+}
+
+/// A list is the word `permissive` for its ports, of whom it stands on: it loosens what that
+/// word would, and no more.
+fn mtls_where(
+    defaults: &Defaults,
+    namespace: Option<&NamespaceFacts>,
+    pod: &Appearance,
+    excepted: Excepted,
+) -> MtlsMode {
+    let word = |appearance: &Appearance, excepted: bool| {
+        let mode = read(appearance.mtls.as_deref(), MtlsMode::Strict);
+        if excepted {
+            Some(MtlsMode::Permissive)
+        } else {
+            mode
+        }
+    };
+    let namespace = namespace.and_then(|n| word(&n.appearance, excepted.by_namespace));
+    let pod = word(pod, excepted.by_pod);
     resolve(defaults.mtls, namespace, pod, defaults.mtls_pods_may_loosen)
+}
+
+/// The list of an annotation. One that cannot be read excepts nothing.
+fn permissive_list(appearance: Option<&Appearance>) -> Vec<PortRange> {
+    ranges(appearance.and_then(|appearance| appearance.permissive_ports.as_deref()))
 }
 
 fn read<M: FromStr>(value: Option<&str>, tightest: M) -> Option<M> {

@@ -26,8 +26,11 @@ pub(crate) fn must_not_wait(old: Option<&EncodedResource>, new: Option<&EncodedR
         (Some(Content::Rule(old)), Some(Content::Rule(new)))
         | (Some(Content::ExtendedRule(old)), Some(Content::ExtendedRule(new))) => old != new,
         (Some(Content::Workload(old)), Some(Content::Workload(new))) => {
-            // Lower numbers are tighter in both enums.
-            new.enforcement < old.enforcement || new.mtls < old.mtls
+            let closed = |range: &v1::PortRange| !new.permissive_ports.contains(range);
+            // Lower numbers are tighter in both enums. A permissive pod names no ports.
+            new.enforcement < old.enforcement
+                || new.mtls < old.mtls
+                || new.mtls == old.mtls && old.permissive_ports.iter().any(closed)
         }
         // Connections to a pod that is gone end by this.
         (Some(Content::Destination(old)), Some(Content::Destination(new))) => {

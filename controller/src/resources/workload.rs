@@ -49,6 +49,10 @@ impl Index {
             zone: self.world.zone(&facts.node).to_owned(),
             node: facts.node.to_string(),
             ips: facts.ips.iter().map(ToString::to_string).collect(),
+            permissive_ports: modes::permissive_ports(&self.defaults, namespace, &facts.appearance)
+                .into_iter()
+                .map(wire::convert::port_range)
+                .collect(),
         };
         // Whether a target protects shows in the enforcement, so it is an origin.
         let origins = targets.iter().map(|target| target.origin.clone()).collect();

@@ -47,6 +47,15 @@ pub(super) struct Written {
     pub(super) lapsed: Option<Instant>,
 }
 
+/// Why no proxy needs an object, in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Unneeded {
+    /// The pods that would carry it out run without proxies.
+    NotMeshed(String),
+    /// They have made no call yet that it is about.
+    Uncalled(String),
+}
+
 /// What to do about a status that differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum When {
@@ -90,6 +99,24 @@ impl Status {
             }
             _ => {}
         }
+    }
+
+    /// Adds why no proxy needs the object, where that is so. `why` is asked then alone.
+    pub(super) fn with_unneeded(&mut self, why: impl FnOnce() -> Option<Unneeded>) {
+        let [.., (_, condition)] = &mut self.conditions;
+        if condition.reason != "NoProxies" {
+            return;
+        }
+        let words = match why() {
+            None => return,
+            Some(Unneeded::NotMeshed(words)) => {
+                condition.status = false;
+                condition.reason = "NotMeshed";
+                words
+            }
+            Some(Unneeded::Uncalled(words)) => words,
+        };
+        condition.message = format!("{}; {words}", condition.message);
     }
 
     /// Whether it waits for proxies and for nothing else.

@@ -21,6 +21,7 @@ mod guarded;
 mod kinds;
 mod too_old;
 mod unconverted;
+mod unmeshed;
 
 fn canary() -> ObjectRef {
     ObjectRef::new(Kind::TrafficSplit, "shop", "canary")

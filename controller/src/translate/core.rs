@@ -416,6 +416,7 @@ fn appearance(meta: &ObjectMeta) -> Appearance {
     Appearance {
         access: annotation(meta, labels::ACCESS),
         mtls: annotation(meta, labels::MTLS),
+        permissive_ports: annotation(meta, labels::PERMISSIVE_PORTS),
         opaque_ports: annotation(meta, labels::OPAQUE_PORTS),
         log_level: annotation(meta, labels::LOG_LEVEL),
         access_log: annotation(meta, labels::ACCESS_LOG),

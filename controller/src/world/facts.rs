@@ -38,6 +38,8 @@ pub struct Appearance {
     pub access: Option<Arc<str>>,
     /// `weft.dev/mtls`.
     pub mtls: Option<Arc<str>>,
+    /// `weft.dev/permissive-ports`.
+    pub permissive_ports: Option<Arc<str>>,
     /// `weft.dev/opaque-ports`.
     pub opaque_ports: Option<Arc<str>>,
     /// `weft.dev/log-level`.

@@ -66,8 +66,9 @@ pub struct Subject {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub namespace: Option<String>,
-    /// The only port of the destination that is allowed; any when it is left out. From the
-    /// oldest versions of the API, and without meaning for a source.
+    /// The only port of the destination's containers that is allowed, not the Service port,
+    /// which TrafficPolicies name; any when it is left out. From the oldest versions of the
+    /// API, and without meaning for a source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: Option<i64>,

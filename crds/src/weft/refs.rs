@@ -31,7 +31,8 @@ pub struct TargetRef {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub name: Option<String>,
-    /// One port of the Service, by the number that callers use; all when left out.
+    /// One port of the Service, by the number that callers use, not the container port, which
+    /// TrafficTargets name; all when left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: Option<i64>,

@@ -55,8 +55,13 @@ fn demo() -> anyhow::Result<bool> {
     progress.step("installing Weft with helm", mesh::installed)?;
     shop::open(&cluster, progress)?;
     let mut watch = Watch::begin(Link::open(&cluster)?)?;
-    shop::start_load(&cluster)?;
-    progress.step("starting the load", || watch.await_load())?;
+    let ends = progress.step("starting web and cart with the load", || {
+        let ends = shop::start_load(&cluster)?;
+        watch.await_load()?;
+        anyhow::Ok(ends)
+    })?;
+    let left = ends.saturating_duration_since(Instant::now());
+    let watch_for = watch_for.map_or(left, |asked| asked.min(left));
 
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -66,7 +71,7 @@ fn demo() -> anyhow::Result<bool> {
     } else {
         let text = format!(
             "watching for {} s; after {} one instance of catalog is broken on purpose",
-            watch_for.unwrap_or_default().as_secs(),
+            watch_for.as_secs(),
             WELL_FOR.as_secs()
         );
         let last = progress.step(&text, || {
@@ -101,12 +106,12 @@ fn watch_for(screen: bool) -> anyhow::Result<Option<Duration>> {
     Ok(Some(Duration::from_secs(seconds)))
 }
 
-/// Looks until the time is over, the load has ended or somebody says stop; what was
+/// Looks until the time is over, as it is with the load, or a signal comes; what was
 /// seen last is returned, which keeps no promise when nothing was seen.
 async fn show(
     cluster: &Cluster,
     watch: &mut Watch,
-    watch_for: Option<Duration>,
+    watch_for: Duration,
     draw: impl Fn(&View) -> anyhow::Result<()>,
 ) -> anyhow::Result<View> {
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -126,7 +131,7 @@ async fn show(
             draw(&view)?;
             last = view;
         }
-        if watch_for.is_some_and(|limit| start.elapsed() >= limit) || watch.is_over()? {
+        if start.elapsed() >= watch_for {
             return Ok(last);
         }
     }

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::Path,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, bail, ensure};
@@ -26,7 +26,11 @@ use crate::harness::{Cluster, Forward, app, cluster::root, eventually, metrics::
 const OWN: &str = "weft-demo";
 /// Five small pods on three nodes; images are there already.
 const READY: &str = "--timeout=120s";
-/// The load's pods must be injected, started and given their destinations.
+/// Whoever makes the load, in the order in which they start: web calls cart at once.
+const LOADERS: [&str; 2] = ["cart", "web"];
+/// Their programs refuse more than half an hour, by the clocks of their nodes.
+const LOAD_FOR: Duration = Duration::from_secs(27 * 60);
+/// The load's pods must be given their destinations.
 const FIRST_REQUEST: Duration = Duration::from_secs(90);
 /// A pod that ends between the list and the look misses one; a broken one more.
 const MISSES: u32 = 3;
@@ -40,24 +44,21 @@ pub fn open(cluster: &Cluster, progress: Progress) -> anyhow::Result<()> {
     apply(cluster, "shop.yaml")?;
     // Counts begin anew with the load.
     progress.step("ending the load of an earlier demo", || {
-        in_shop(&[
-            "delete",
-            "jobs",
-            "--all",
+        let wait = [
+            "--ignore-not-found",
             "--cascade=foreground",
             "--timeout=60s",
-        ])
+        ];
+        let words = [&["delete", "deployments"][..], &LOADERS, &wait].concat();
+        in_shop(words.as_slice())
     })?;
     apply(cluster, "policy.yaml")?;
-    progress.step(
-        "starting the shop: web, cart, catalog v1 and v2, payments",
-        || {
-            for name in ["web", "cart", "catalog-v1", "catalog-v2", "payments"] {
-                in_shop(&["rollout", "status", &format!("deployment/{name}"), READY])?;
-            }
-            anyhow::Ok(())
-        },
-    )?;
+    progress.step("starting catalog v1 and v2, and payments", || {
+        for name in ["catalog-v1", "catalog-v2", "payments"] {
+            in_shop(&["rollout", "status", &format!("deployment/{name}"), READY])?;
+        }
+        anyhow::Ok(())
+    })?;
     progress.step("waiting until the proxies hold the policy", || {
         in_shop(&[
             "wait",
@@ -77,9 +78,19 @@ pub fn open(cluster: &Cluster, progress: Progress) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Starts the load, whose end is in load.yaml.
-pub fn start_load(cluster: &Cluster) -> anyhow::Result<()> {
-    apply(cluster, "load.yaml")
+/// Starts web and cart, which make the load, and says when that ends by itself.
+pub fn start_load(cluster: &Cluster) -> anyhow::Result<Instant> {
+    let ends = Instant::now() + LOAD_FOR;
+    let second = (SystemTime::now() + LOAD_FOR).duration_since(UNIX_EPOCH)?;
+    let second = second.as_secs().to_string();
+    for name in LOADERS {
+        let file = format!("{name}.yaml");
+        let text = objects(&file)?.replace("$ENDS", &second);
+        apply_text(cluster, &file, &text)?;
+        let deployment = format!("deployment/{name}");
+        cluster.kubectl(&["-n", NAMESPACE, "rollout", "status", &deployment, READY])?;
+    }
+    Ok(ends)
 }
 
 /// A user's own namespace of that name must not be touched.
@@ -108,14 +119,21 @@ fn claim_namespace(cluster: &Cluster) -> anyhow::Result<()> {
 }
 
 fn apply(cluster: &Cluster, file: &str) -> anyhow::Result<()> {
+    apply_text(cluster, file, &objects(file)?)
+}
+
+fn objects(file: &str) -> anyhow::Result<String> {
     let path = root().join("e2e/demo").join(file);
     let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-    let text = text
+    Ok(text
         .replace("$IMAGE", &app::image())
-        .replace("$CONTENT", &content());
+        .replace("$CONTENT", &content()))
+}
+
+fn apply_text(cluster: &Cluster, file: &str, text: &str) -> anyhow::Result<()> {
     // A webhook that has only just been announced may not be reached yet.
     eventually(Duration::from_secs(30), file, || {
-        cluster.apply(NAMESPACE, &text)
+        cluster.apply(NAMESPACE, text)
     })?;
     Ok(())
 }
@@ -245,7 +263,7 @@ impl Watch {
         let instances = format!("app%3Dcatalog,version%3D{}", breakage::VERSION);
         let pod = self.running(&instances)?.into_iter().next();
         let pod = pod.context("no instance of catalog runs")?;
-        let callers = self.running("caller%3Dweb")?.into_iter();
+        let callers = self.running("app%3Dweb")?.into_iter();
         let callers =
             callers.map(|caller| Forward::open(cluster, NAMESPACE, &caller, breakage::PAGE_PORT));
         let callers = callers.collect::<anyhow::Result<_>>()?;
@@ -288,22 +306,6 @@ impl Watch {
                 broken.rested.extend(breakage::resting(&page));
             }
         }
-    }
-
-    /// Whether no load runs any more.
-    pub fn is_over(&self) -> anyhow::Result<bool> {
-        let jobs = self
-            .link
-            .json(&format!("/apis/batch/v1/namespaces/{NAMESPACE}/jobs"))?;
-        let mut over = true;
-        for job in jobs["items"].as_array().into_iter().flatten() {
-            let conditions = job["status"]["conditions"].as_array();
-            over &= conditions.into_iter().flatten().any(|condition| {
-                condition["status"] == "True"
-                    && (condition["type"] == "Complete" || condition["type"] == "Failed")
-            });
-        }
-        Ok(over)
     }
 
     fn view(&self) -> View {
@@ -358,8 +360,7 @@ impl Watch {
         for pod in pods["items"].as_array().into_iter().flatten() {
             let meta = &pod["metadata"];
             let name = meta["name"].as_str().unwrap_or_default();
-            let labels = &meta["labels"];
-            let service = labels["app"].as_str().or(labels["caller"].as_str());
+            let service = meta["labels"]["app"].as_str();
             let runs = pod["status"]["phase"] == "Running" && meta["deletionTimestamp"].is_null();
             let (Some(service), true) = (service, runs) else {
                 continue;

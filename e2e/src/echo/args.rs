@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, bail, ensure};
@@ -10,6 +10,7 @@ use http::{
     HeaderName, HeaderValue, Method,
     header::{CONTENT_TYPE, TE},
 };
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
     client::Ask,
@@ -25,6 +26,8 @@ const USAGE: &str = "usage:
                 [--timeout 30s] [--trace]    with --trace each request begins a trace
                 [--grpc]                     unary calls with the body as their message
                 [--until-eof]                standard input that ends is the end of the load
+                [--ends SECOND]              with --rate: until this second since 1970, half an hour
+                                             away at most; then idle until SIGTERM
                 [--beside URL]               with --json: the same of this URL at the same moments
   weft-echo get URL --expect TEXT [--until 60s]   try until an answer below 400 holds TEXT
   weft-echo tcp ADDRESS [LINE]         send a line (default who), print the answer
@@ -35,6 +38,9 @@ const USAGE: &str = "usage:
   weft-echo ws URL [-n N] [--pause 1s] echo N texts over a websocket
   weft-echo grpc ADDRESS [--duration 10s] [--rate PER_SECOND]   no duration: one unary call
   weft-echo hold URL [-c CONNECTIONS] [--duration 10s]          keep connections idle, then use them";
+
+/// No steady load lasts longer: a pod that makes some may be forgotten.
+const STEADY_LIMIT: Duration = Duration::from_secs(1800);
 
 /// Runs one client command and prints its result.
 pub async fn run(words: &[String]) -> anyhow::Result<()> {
@@ -93,6 +99,9 @@ async fn get(options: Options) -> anyhow::Result<()> {
         println!("{}", serde_json::to_string(&summaries)?);
         return Ok(());
     }
+    if let Some(ends) = options.ends {
+        return steady(options, ends).await;
+    }
     let (json, single) = (options.json, options.is_single());
     let summary = run_load(options).await?;
     if json {
@@ -129,6 +138,33 @@ async fn run_load(options: Options) -> anyhow::Result<load::Summary> {
     } else {
         plan.run().await
     })
+}
+
+/// Load until a moment, and then none until the process is told to end: where a kubelet starts
+/// it anew, no further load begins.
+async fn steady(options: Options, ends: SystemTime) -> anyhow::Result<()> {
+    ensure!(options.rate.is_some(), "--ends needs a --rate");
+    let left = ends.duration_since(SystemTime::now()).unwrap_or_default();
+    ensure!(left <= STEADY_LIMIT, "--ends is over {STEADY_LIMIT:?} away");
+    let plan = options.plan()?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    while let Some(part) = plan.until(ends, SystemTime::now()) {
+        let next = tokio::time::Instant::now() + part.duration.unwrap_or_default();
+        let mut is_over = false;
+        let over = async {
+            terminate.recv().await;
+            is_over = true;
+        };
+        let summary = part.run_until(over).await;
+        println!("{}", serde_json::to_string(&summary)?);
+        if is_over {
+            return Ok(());
+        }
+        // The last request is due before the end of its part, and the next part begins with one.
+        tokio::time::sleep_until(next).await;
+    }
+    terminate.recv().await;
+    Ok(())
 }
 
 /// The answer to a line; of connections that are kept for a while, how many answer then.
@@ -195,6 +231,7 @@ struct Options {
     expect: Option<String>,
     until: Duration,
     until_eof: bool,
+    ends: Option<SystemTime>,
     beside: Option<String>,
 }
 
@@ -219,6 +256,7 @@ impl Options {
             expect: None,
             until: Duration::ZERO,
             until_eof: false,
+            ends: None,
             beside: None,
         };
         let mut words: VecDeque<&str> = words.iter().map(String::as_str).collect();
@@ -248,6 +286,11 @@ impl Options {
                 "--body-size" => options.body_size = value()?.parse().context("--body-size")?,
                 "--expect" => options.expect = Some(value()?.into()),
                 "--until-eof" => options.until_eof = true,
+                "--ends" => {
+                    let second = Duration::from_secs(value()?.parse().context("--ends")?);
+                    let ends = UNIX_EPOCH.checked_add(second).context("--ends")?;
+                    options.ends = Some(ends);
+                }
                 "--beside" => options.beside = Some(value()?.into()),
                 "--until" => options.until = duration::parse(value()?)?,
                 flag if flag.starts_with('-') => bail!("unknown option {flag}\n{USAGE}"),

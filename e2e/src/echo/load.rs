@@ -10,7 +10,7 @@ use std::{
     future::{Future, pending},
     pin::pin,
     rc::Rc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use serde::{Deserialize, Serialize};
@@ -107,6 +107,18 @@ impl Plan {
                 .min((rate * duration.as_secs_f64()).round() as u64),
             _ => self.requests,
         }
+    }
+
+    /// What there is time for at `now` of a load that ends at `ends`, a part of it if that is
+    /// long; `None` where no request is due any more.
+    pub fn until(&self, ends: SystemTime, now: SystemTime) -> Option<Self> {
+        let left = ends.duration_since(now).ok()?;
+        let part = Self {
+            requests: REQUESTS_LIMIT,
+            duration: Some(left.min(DURATION_LIMIT)),
+            ..self.clone()
+        };
+        (part.planned() > 0).then_some(part)
     }
 
     /// Runs to its end. Must not be nested in another `LocalSet`.

@@ -48,6 +48,8 @@ fn workload_of(workload: &v1::Workload) -> Result<Workload, String> {
         identity,
         enforcement: convert::enforcement(workload.enforcement),
         mtls: convert::mtls(workload.mtls),
+        permissive_ports: convert::permissive_ports(&workload.permissive_ports)
+            .map_err(|error| error.to_string())?,
         ports: convert::port_protocols(&workload.ports).map_err(|error| error.to_string())?,
         location: Location::new(&workload.zone, &workload.node),
     })

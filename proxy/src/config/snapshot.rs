@@ -14,7 +14,7 @@ use policy::log_filter::LogFilter;
 use policy::mode::{Enforcement, MtlsMode};
 use policy::name::{ServiceId, SpiffeId};
 use policy::origin::Origin;
-use policy::protocol::{PortProtocols, Protocol};
+use policy::protocol::{PortProtocols, PortRange, Protocol};
 use policy::route::names::Names;
 use policy::route::{Forward, Table};
 use policy::subset::PeerPositions;
@@ -90,6 +90,8 @@ pub struct Workload {
     pub identity: SpiffeId,
     pub enforcement: Enforcement,
     pub mtls: MtlsMode,
+    /// Where plaintext is taken although `mtls` is strict.
+    pub permissive_ports: Vec<PortRange>,
     pub ports: PortProtocols,
     pub location: Location,
 }
@@ -189,6 +191,15 @@ impl Snapshot {
         self.workload
             .as_ref()
             .map_or(MtlsMode::Strict, |workload| workload.mtls)
+    }
+
+    /// Whether callers without an identity are served at this port of the own pod, as far as
+    /// rules admit them.
+    pub(crate) fn takes_plaintext(&self, port: u16) -> bool {
+        self.workload.as_ref().is_some_and(|workload| {
+            let mut excepted = workload.permissive_ports.iter();
+            workload.mtls == MtlsMode::Permissive || excepted.any(|range| range.contains(port))
+        })
     }
 
     /// What the own pod may open for opaque bytes, where it may change nothing: because it

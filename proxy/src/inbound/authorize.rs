@@ -10,7 +10,7 @@ use std::time::Duration;
 use http::Uri;
 use policy::access::{Access, JudgedTraffic, Verdict};
 use policy::http_match::RequestFacts;
-use policy::mode::{Enforcement, MtlsMode};
+use policy::mode::Enforcement;
 use policy::origin::Origin;
 use policy::protocol::Protocol;
 use policy::reason::Reason;
@@ -63,7 +63,7 @@ pub(super) struct Admitted {
 impl Connection {
     /// True when plaintext is refused altogether, whatever the rules say.
     pub(super) fn needs_identity(&self, snapshot: &Snapshot) -> bool {
-        self.peer.is_none() && snapshot.mtls() == MtlsMode::Strict
+        self.peer.is_none() && !snapshot.takes_plaintext(self.local.port())
     }
 
     /// What this caller may say on the port, as of `snapshot`. That decides how it is

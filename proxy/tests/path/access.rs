@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use wire::v1::{self, Enforcement, MtlsMode, Protocol};
 
-use crate::support::{Pod, get, listening, pair, raw, rule, vip};
+use crate::support::{Pod, get, http_app, id, listening, pair, raw, resource, rule, vip};
 
 #[tokio::test]
 async fn only_what_a_target_allows_reaches_the_application() {
@@ -98,6 +98,120 @@ async fn strict_refuses_plaintext_of_both_kinds_at_run_time() {
         ""
     );
     assert_eq!(seen.lock().len(), 1);
+}
+
+/// A strict pod that takes plaintext at these ports.
+fn strict_but_at(enforcement: Enforcement, ports: &[u16]) -> v1::Resource {
+    let range = |port: &u16| v1::PortRange {
+        first: u32::from(*port),
+        last: u32::from(*port),
+    };
+    let workload = v1::Workload {
+        identity: id("api").as_str().to_owned(),
+        enforcement: enforcement as i32,
+        mtls: MtlsMode::Strict as i32,
+        permissive_ports: ports.iter().map(range).collect(),
+        ..v1::Workload::default()
+    };
+    resource(
+        wire::names::WORKLOAD,
+        v1::resource::Content::Workload(workload),
+    )
+}
+
+#[tokio::test]
+async fn permissive_port_of_a_strict_pod_opens_no_other() {
+    let (client, server, port, _) = pair(Protocol::Http1).await;
+    let (other, of_other) = http_app(&server, "other").await;
+    server.set(vec![strict_but_at(Enforcement::Open, &[port])]);
+    // Nothing that a caller writes leads to another port, or makes it somebody.
+    let forged =
+        format!("weft-port: {other}\r\nweft-client-id: spiffe://cluster.local/ns/shop/sa/web\r\n");
+    let (status, answer) = get(server.plain(port).await, "/metrics", &forged).await;
+    assert_eq!(status, 200, "{answer}");
+    assert!(answer.contains("x-app: api"), "{answer}");
+    assert!(answer.contains(" id=- "), "{answer}");
+    let at = format!("{}:{other}", server.ip);
+    for head in [
+        format!("GET http://{at}/ HTTP/1.1\r\nHost: {at}"),
+        format!("CONNECT {at} HTTP/1.1\r\nHost: {at}"),
+    ] {
+        let head = format!("{head}\r\nConnection: close\r\n\r\n");
+        raw(
+            &mut server.plain(port).await,
+            head.as_bytes(),
+            Duration::from_secs(2),
+        )
+        .await;
+    }
+    let (status, answer) = get(server.plain(other).await, "/", "").await;
+    assert_eq!(status, 403, "{answer}");
+    assert!(answer.contains("weft-reason: no-identity"), "{answer}");
+    let mut bytes = server.plain(other).await;
+    assert_eq!(
+        raw(&mut bytes, b"\x00raw", Duration::from_secs(3)).await,
+        ""
+    );
+    assert!(of_other.lock().is_empty(), "{:?}", of_other.lock());
+    // Control: an identity opens both.
+    client.reaches(&server, other);
+    assert_eq!(get(client.call(vip()).await, "/", "").await.0, 200);
+    assert_eq!(of_other.lock().len(), 1);
+}
+
+#[tokio::test]
+async fn rules_hold_at_a_permissive_port() {
+    let (_client, server, port, seen) = pair(Protocol::Http1).await;
+    server.set(vec![strict_but_at(Enforcement::Enforce, &[port])]);
+    let (status, answer) = get(server.plain(port).await, "/metrics", "").await;
+    assert_eq!(status, 403, "{answer}");
+    assert!(answer.contains("weft-reason: no-identity"), "{answer}");
+    let mut outside = rule("t", "nobody", None, Some(&["/metrics$"]));
+    if let Some(v1::resource::Content::Rule(rule)) = &mut outside.content {
+        rule.sources = vec![v1::Source {
+            who: Some(v1::source::Who::Unauthenticated(true)),
+        }];
+    }
+    server.set(vec![outside]);
+    for (path, expected) in [("/metrics", 200), ("/admin", 403)] {
+        let (status, answer) = get(server.plain(port).await, path, "").await;
+        assert_eq!(status, expected, "{path}: {answer}");
+    }
+    let mut bytes = server.plain(port).await;
+    assert_eq!(
+        raw(&mut bytes, b"\x00raw", Duration::from_secs(3)).await,
+        ""
+    );
+    assert_eq!(seen.lock().len(), 1, "{:?}", seen.lock());
+}
+
+#[tokio::test]
+async fn plaintext_connection_ends_when_its_port_is_strict_again() {
+    let (_client, server, port, _) = pair(Protocol::Http1).await;
+    server.set(vec![strict_but_at(Enforcement::Open, &[port])]);
+    let mut stream = server.plain(port).await;
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        .await
+        .unwrap();
+    let mut buffer = [0; 1024];
+    assert!(stream.read(&mut buffer).await.unwrap() > 0);
+    server.set(vec![strict_but_at(Enforcement::Open, &[])]);
+    let rest = async { while stream.read(&mut buffer).await.is_ok_and(|count| count > 0) {} };
+    let ended = tokio::time::timeout(Duration::from_secs(10), rest).await;
+    assert!(ended.is_ok(), "it goes on without an identity");
+    assert_eq!(get(server.plain(port).await, "/", "").await.0, 403);
+    // Ports that cannot be read change nothing.
+    let mut unreadable = strict_but_at(Enforcement::Open, &[port]);
+    if let Some(v1::resource::Content::Workload(workload)) = &mut unreadable.content {
+        workload.permissive_ports[0].last = 65_536;
+    }
+    let nacks = server.try_set(vec![unreadable]);
+    assert!(
+        nacks[0].reason.contains("permissivePorts[0].last"),
+        "{nacks:?}"
+    );
+    assert_eq!(get(server.plain(port).await, "/", "").await.0, 403);
 }
 
 #[tokio::test]

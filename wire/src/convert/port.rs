@@ -54,15 +54,35 @@ pub fn port_protocols(messages: &[v1::PortProtocol]) -> Result<PortProtocols, Ba
         .iter()
         .enumerate()
         .map(|(index, message)| {
-            let here = |bad: BadResource| bad.within(format_args!("ports[{index}]"));
-            let first = port("first", message.first).map_err(here)?;
-            let last = port("last", message.last).map_err(here)?;
-            let range = PortRange::new(first, last)
-                .ok_or_else(|| here(BadResource::new("last", "is less than first")))?;
+            let range = range(message.first, message.last)
+                .map_err(|bad| bad.within(format_args!("ports[{index}]")))?;
             Ok((range, Protocol::from(message.protocol())))
         })
         .collect();
     declared.map(PortProtocols::new)
+}
+
+/// The ports of a strict workload that take plaintext.
+pub fn permissive_ports(messages: &[v1::PortRange]) -> Result<Vec<PortRange>, BadResource> {
+    let read = |(index, message): (usize, &v1::PortRange)| {
+        range(message.first, message.last)
+            .map_err(|bad| bad.within(format_args!("permissivePorts[{index}]")))
+    };
+    messages.iter().enumerate().map(read).collect()
+}
+
+fn range(first: u32, last: u32) -> Result<PortRange, BadResource> {
+    let (first, last) = (port("first", first)?, port("last", last)?);
+    PortRange::new(first, last).ok_or_else(|| BadResource::new("last", "is less than first"))
+}
+
+/// What [`permissive_ports`] reads.
+#[must_use]
+pub fn port_range(range: PortRange) -> v1::PortRange {
+    v1::PortRange {
+        first: range.first().into(),
+        last: range.last().into(),
+    }
 }
 
 /// One range of ports that is declared to carry a protocol: what [`port_protocols`] reads.

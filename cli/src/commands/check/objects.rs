@@ -10,6 +10,7 @@ use crds::labels;
 use crds::names::{self, Place};
 use crds::smi::{ACCEPTED, RESOLVED_REFS};
 use policy::mode::{AccessMode, MtlsMode};
+use policy::protocol::PortRange;
 use serde_json::Value;
 
 use super::facts::{Facts, few, name_of};
@@ -77,6 +78,9 @@ fn judged(name: &str, value: &str) -> Option<String> {
             .map_err(|error| error.to_string())),
         labels::MTLS => bad(value
             .parse::<MtlsMode>()
+            .map(drop)
+            .map_err(|error| error.to_string())),
+        labels::PERMISSIVE_PORTS => bad(PortRange::parse_list(value)
             .map(drop)
             .map_err(|error| error.to_string())),
         labels::OPAQUE_PORTS | labels::SKIP_INBOUND_PORTS | labels::SKIP_OUTBOUND_PORTS => {

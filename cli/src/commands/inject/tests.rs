@@ -74,7 +74,8 @@ fn corpus() -> Vec<String> {
     let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     for file in [
         "demo/shop.yaml",
-        "demo/load.yaml",
+        "demo/cart.yaml",
+        "demo/web.yaml",
         "cluster/smoke.yaml",
         "cluster/coredns.yaml",
     ] {

@@ -36,6 +36,7 @@ async fn what_cannot_be_told_is_followed_by_a_way_that_this_command_has() {
         let (code, out, err) = run(api.client(), "weft suggest -n shop").await;
         assert_eq!(code, 0, "{err}");
         assert!(out.contains("kind: TrafficTarget"), "{out}{err}");
+        assert!(out.starts_with("# Ports are those of containers"), "{out}");
         assert!(err.contains(advice), "{err}");
         assert!(!err.contains("; --watch"), "{err}");
     }

@@ -1,6 +1,6 @@
 //! Modes of namespaces and pods.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use wire::v1::{Enforcement, MtlsMode};
 
 use crate::{model::Defaults, problem::Reason, testing::cluster::*};
@@ -64,6 +64,60 @@ fn mtls_is_resolved_in_the_same_way() {
         ..Defaults::default()
     };
     assert_eq!(modes(&cluster, &loosen).1, MtlsMode::Permissive);
+}
+
+/// The ports that take plaintext, and the fields about which something is told.
+fn permissive(of_namespace: &[(&str, &str)], of_pod: &[(&str, &str)], loosen: bool) -> String {
+    let defaults = Defaults {
+        mtls_pods_may_loosen: loosen,
+        ..Defaults::default()
+    };
+    let all = |object: Value, written: &[(&str, &str)]| {
+        let written = written.iter();
+        written.fold(object, |object, (name, value)| {
+            annotate(object, &format!("weft.dev/{name}"), value)
+        })
+    };
+    let cluster = shop()
+        .with(all(namespace("shop"), of_namespace))
+        .with(all(pod("api-1", "10.0.0.11", "api"), of_pod));
+    let (model, problems) = cluster.compile_with(&defaults);
+    let workload = Resolved(resolve(&model, "api-1", &[])).workload();
+    let ports = workload.permissive_ports.iter();
+    let ports = ports.map(|range| format!("{}-{}", range.first, range.last));
+    let told = problems.list.iter().map(|problem| problem.field.clone());
+    ports.chain(told).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn permissive_ports_loosen_only_where_the_mode_could() {
+    let strict = ("mtls", "strict");
+    let ports = |list| ("permissive-ports", list);
+    let [one, some] = [ports("9090"), ports("9090-9099,9200,65535")];
+    assert_eq!(
+        permissive(&[strict, some], &[], false),
+        "9090-9099 9200-9200 65535-65535"
+    );
+    assert_eq!(permissive(&[one], &[], false), "", "nothing is strict");
+    // A pod loosens its namespace where it may.
+    assert_eq!(permissive(&[strict], &[one], false), "");
+    assert_eq!(permissive(&[strict], &[one], true), "9090-9090");
+    // What it says of itself is not its namespace's to loosen, but its own.
+    assert_eq!(permissive(&[strict, one], &[strict], false), "");
+    assert_eq!(permissive(&[], &[strict, one], false), "9090-9090");
+    let own = [strict, ports("9095,9300")];
+    assert_eq!(permissive(&[strict, some], &own, false), "9095-9095");
+}
+
+#[test]
+fn permissive_ports_that_cannot_be_read_count_as_absent() {
+    const FIELD: &str = "metadata.annotations[weft.dev/permissive-ports]";
+    let strict = ("mtls", "strict");
+    for list in ["9090,x", "0", "9091-9090", "9090;9091"] {
+        let list = ("permissive-ports", list);
+        assert_eq!(permissive(&[strict, list], &[], false), FIELD, "{list:?}");
+        assert_eq!(permissive(&[strict], &[list], true), FIELD, "{list:?}");
+    }
 }
 
 #[test]

@@ -26,7 +26,7 @@ use super::{
 use crate::{
     compile::{accounts, findings::About},
     model::traffic::Surroundings,
-    problem::Reason,
+    problem::{Reason, few},
     world::{self, ObjectKey, PolicyFacts, ServiceFacts, object, origin},
 };
 
@@ -102,8 +102,11 @@ impl Reading<'_> {
         if let Some(port) = port
             && !has(&facts, port)
         {
+            let ports = few(facts.ports.iter().map(|port| port.number.to_string()));
+            let but = if ports.is_empty() { "" } else { " but " };
             let message = format!(
-                "{} has no port {port}; the policy has no effect",
+                "{} has no port {port}{but}{ports}: a policy names the port that callers use, not \
+                 the container's; the policy has no effect",
                 service.name
             );
             self.about

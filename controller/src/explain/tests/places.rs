@@ -39,7 +39,7 @@ fn call_that_the_callers_capture_leaves_out_has_no_identity_and_knows_no_split()
         let status = ask(&read_only().with(client(arguments)), &query);
         assert_eq!(status.verdict, ExplanationVerdict::Allowed, "{arguments:?}");
     }
-    // By a pod's own address it is that address and port that count.
+    // By a pod's own address it is that address and port that count, and no split.
     let own = spec("Pod/client", "Pod/api-1", "GET", "/items");
     for (arguments, verdict) in [
         (
@@ -57,6 +57,8 @@ fn call_that_the_callers_capture_leaves_out_has_no_identity_and_knows_no_split()
     ] {
         let status = ask(&read_only().with(client(arguments)), &own);
         assert_eq!(status.verdict, verdict, "{arguments:?}");
+        let route = texts(&status, "route").join("; ");
+        assert!(route.contains("past every TrafficSplit"), "{route}");
     }
 }
 

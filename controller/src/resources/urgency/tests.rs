@@ -58,6 +58,30 @@ fn what_takes_something_away_must_not_wait() {
 }
 
 #[test]
+fn port_that_takes_no_plaintext_any_more_must_not_wait() {
+    let at = |mtls: v1::MtlsMode, ports: &[u32]| {
+        let range = |port: &u32| v1::PortRange {
+            first: *port,
+            last: *port,
+        };
+        published(Content::Workload(v1::Workload {
+            mtls: mtls.into(),
+            permissive_ports: ports.iter().map(range).collect(),
+            ..v1::Workload::default()
+        }))
+    };
+    use v1::MtlsMode::{Permissive, Strict};
+    let both = at(Strict, &[9090, 9091]);
+    assert!(must_not_wait(Some(&both), Some(&at(Strict, &[9091]))));
+    assert!(must_not_wait(
+        Some(&at(Permissive, &[])),
+        Some(&at(Strict, &[9090]))
+    ));
+    assert!(!must_not_wait(Some(&at(Strict, &[9091])), Some(&both)));
+    assert!(!must_not_wait(Some(&both), Some(&at(Permissive, &[]))));
+}
+
+#[test]
 fn pod_that_leaves_its_address_must_not_wait() {
     let at = |uid: &str| {
         let endpoint = v1::Endpoint {

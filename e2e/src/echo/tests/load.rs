@@ -1,6 +1,6 @@
 //! How much the generator asks, and what it says of it.
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use http::{HeaderValue, Method, header::CONTENT_TYPE};
 
@@ -126,4 +126,22 @@ async fn load_against_nobody_counts_connect_errors() {
         "{}",
         summary.first_error
     );
+}
+
+#[test]
+fn steady_load_that_is_begun_anew_ends_at_its_moment() {
+    let plan = Plan {
+        ask: Ask::get("http://catalog/products").unwrap(),
+        requests: 1,
+        connections: 1,
+        rate: Some(2.0),
+        duration: None,
+    };
+    let at = |second| UNIX_EPOCH + Duration::from_secs(second);
+    let seconds = |now| {
+        let part = plan.until(at(2000), at(now))?;
+        part.duration.map(|duration| duration.as_secs())
+    };
+    let parts = [200, 1400, 1990, 2000, 2001].map(seconds);
+    assert_eq!(parts, [Some(600), Some(600), Some(10), None, None]);
 }

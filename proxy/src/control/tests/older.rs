@@ -215,3 +215,24 @@ async fn an_older_controller_is_obeyed_and_understands_what_it_has_to() {
     assert_eq!(versions.get(SERVICE).map(String::as_str), Some("1"));
     assert!(!versions.contains_key(RULE), "{versions:?}");
 }
+
+#[test]
+fn older_proxy_is_strict_at_permissive_ports() {
+    let workload = v1::Workload {
+        identity: id("shop", "web").as_str().to_owned(),
+        mtls: v1::MtlsMode::Strict.into(),
+        permissive_ports: vec![v1::PortRange {
+            first: 9090,
+            last: 9090,
+        }],
+        ..v1::Workload::default()
+    };
+    let read = before::Workload::decode(workload.encode_to_vec().as_slice()).unwrap();
+    assert_eq!(read.mtls(), before::MtlsMode::Strict);
+    let known = before::Workload {
+        identity: workload.identity,
+        mtls: before::MtlsMode::Strict.into(),
+        ..before::Workload::default()
+    };
+    assert_eq!(read, known, "nothing else is changed by it");
+}

@@ -184,7 +184,7 @@ fn what_is_named_and_not_there_is_told_with_a_near_name() {
             json!({"targetRef": {"kind": "Service", "name": "api", "port": 81}, "retry": {}}),
             "spec.targetRef.port",
             Reason::PortNotFound,
-            "api has no port 81",
+            "api has no port 81 but 80: a policy names the port that callers use",
         ),
         (
             about_api(&json!({"fallback": {"service": "gone"}})),
