@@ -211,9 +211,13 @@ async fn read(response: hyper::Result<Response<Incoming>>) -> Result<ProbeAnswer
 
 /// An error with its causes: of hyper's errors only these say what happened.
 fn in_words(error: &(dyn StdError + 'static)) -> String {
-    let chain = std::iter::successors(Some(error), |error| error.source());
-    let words: Vec<String> = chain.map(ToString::to_string).collect();
-    words.join(": ")
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        words = format!("{words}: {error}");
+        cause = error.source();
+    }
+    words
 }
 
 fn trusting_anybody() -> Result<Arc<ClientConfig>, String> {
