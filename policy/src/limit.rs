@@ -1,8 +1,13 @@
 //! Rate limits: who still has a token, and how the pods of a Service share theirs.
 //!
-//! Each bucket is one number, the time at which it will be full again (GCRA), so a limit
-//! is exact to the request and costs eight bytes per key. A request takes a token of every
-//! limit that applies to it, or none of any.
+//! Each bucket is one number, the time at which it was empty (GCRA, from the other end), so a
+//! limit is exact to the request and costs eight bytes per key. A request takes a token of
+//! every limit that applies to it, or none of any.
+//!
+//! That time is of a clock which runs as fast as the pod's share: with half of the limit half
+//! as fast, without any not at all. So another share changes the clock and no bucket, and what
+//! one pod gains another one has lost: however parts go from pod to pod, a key gets no more
+//! than the limit of all together, and no burst anew.
 //!
 //! Whoever calls chooses the values of headers. So keys are hashes of a size that is ours,
 //! and there are so many at most of a limit and of a pod, which a caller may use as far as
@@ -11,14 +16,16 @@
 //!
 //! In use: one [`Buckets`] per limit of the own pod, all under one lock; [`take_all`] with
 //! those that [`crate::traffic::every`] names for the request, audited ones apart.
-//! [`shares::Shares`] is the controller's.
+//! [`Buckets::offered`] is reported, and [`shares::Shares`] is the controller's.
 
 use std::time::{Duration, Instant};
 
-use crate::traffic::guard::RateLimit;
+use crate::traffic::guard::{LimitKey, LimitScope, RateLimit};
 use keys::{BYTES_PER_ENTRY, Bucket, Entry, Keys};
+use offered::{Meter, Offered};
 
 mod keys;
+pub mod offered;
 pub mod shares;
 
 /// Places for the keys of one limit. Each key takes one, and so does each caller whose keys
@@ -31,8 +38,14 @@ pub(crate) const BYTES_PER_POD: usize = 4 << 20;
 /// of one in 2^64.
 const ALL_CALLERS: u64 = 0;
 
-/// Nanoseconds that never pass.
-const NEVER: u64 = u64::MAX / 2;
+/// Where the clock of every table begins: no bucket was empty before that, the largest of which
+/// is worth an hour for each of a million requests. It ends after 400 years.
+const BEGIN: u64 = 1 << 62;
+
+/// Of a part of a limit a pod keeps as many tokens as it lets through in a fifth of the limit's
+/// time, up to these, whatever the part of the burst: the calls of a Service come to its pods by
+/// chance, so two or three in a row come to one that has had none for as long.
+const SPREAD: u64 = 3;
 
 /// Shares change within seconds, so no wait that is reckoned by one holds for longer.
 const LONGEST_OF_SHARE: Duration = Duration::from_secs(60);
@@ -53,31 +66,34 @@ pub enum Key {
 /// How fast a bucket fills, and how much it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// Nanoseconds per token; `u64::MAX`: nothing is let through.
+    /// Nanoseconds of the clock per token: of the whole limit, whatever the share.
     token: u64,
-    /// Nanoseconds that a full bucket is worth.
+    /// Nanoseconds of it that a full bucket is worth; 0: nothing is let through.
     whole: u64,
+    /// So many nanoseconds of the clock pass in [`Rate::of`] nanoseconds.
+    speed: u64,
+    of: u64,
     /// The longest wait that is told, in nanoseconds.
     longest: u64,
 }
 
 impl Rate {
+    /// All of a limit.
     #[must_use]
     pub fn of(limit: &RateLimit) -> Self {
-        Self::new(u64::from(limit.requests) * 1000, limit.per, limit.burst)
+        let whole = u64::from(limit.requests) * 1000;
+        Self {
+            longest: u64::MAX,
+            ..Self::new(limit, whole, limit.burst.into())
+        }
     }
 
     /// Of a pod that was told no share yet: one request, lest a new pod answers 429 to the
     /// first that comes.
     #[must_use]
     pub fn unshared(limit: &RateLimit) -> Self {
-        // One bucket full, which never fills again.
-        Self {
-            token: NEVER,
-            whole: NEVER,
-            longest: u64::MAX,
-        }
-        .share_of(limit)
+        let rate = Self::new(limit, 1, 1);
+        Self { speed: 0, ..rate }
     }
 
     /// A pod's share, in thousandths of a request per `limit.per`, as [`shares`] gives it.
@@ -86,44 +102,68 @@ impl Rate {
     pub fn share(limit: &RateLimit, thousandths: u64) -> Self {
         let whole = u64::from(limit.requests.max(1)) * 1000;
         let burst = u64::from(limit.burst) * thousandths.min(whole) / whole;
-        let burst = u32::try_from(burst).unwrap_or(u32::MAX).max(1);
-        Self::new(thousandths, limit.per, burst).share_of(limit)
+        let spread = if thousandths < whole {
+            SPREAD.min(thousandths / 5000)
+        } else {
+            0
+        };
+        let rate = Self::new(limit, thousandths, burst.max(spread));
+        if thousandths < whole && rate.whole > 0 {
+            // What is left of a token when another one comes.
+            return Self {
+                whole: rate.whole.saturating_add(rate.token.saturating_sub(1)),
+                ..rate
+            };
+        }
+        rate
+    }
+
+    /// Nanoseconds of the clock that its burst is worth.
+    const fn burst(self) -> u64 {
+        self.whole - self.whole % self.token
     }
 
     const fn is_unshared(self) -> bool {
-        self.token == NEVER
+        self.speed == 0 && self.whole > 0
     }
 
-    fn share_of(mut self, limit: &RateLimit) -> Self {
-        let longest = limit.per.min(LONGEST_OF_SHARE).as_nanos();
-        self.longest = u64::try_from(longest).unwrap_or(u64::MAX);
-        self
-    }
-
-    fn new(thousandths: u64, per: Duration, burst: u32) -> Self {
-        let Some(token) = (per.as_nanos() * 1000).checked_div(thousandths.into()) else {
-            return Self {
-                token: u64::MAX,
-                whole: 0,
-                longest: u64::MAX,
-            };
+    fn new(limit: &RateLimit, thousandths: u64, burst: u64) -> Self {
+        let per = nanos(limit.per);
+        let token = (per / u64::from(limit.requests.max(1))).max(1);
+        let longest = nanos(limit.per.min(LONGEST_OF_SHARE));
+        let whole = if thousandths == 0 {
+            0
+        } else {
+            token.saturating_mul(burst.max(1))
         };
-        let token = u64::try_from(token).unwrap_or(u64::MAX);
         Self {
             token,
-            whole: token.saturating_mul(burst.max(1).into()),
-            longest: u64::MAX,
+            whole,
+            speed: thousandths,
+            of: u64::from(limit.requests.max(1)) * 1000,
+            longest,
         }
     }
 
-    /// The bucket after one token was taken, or how long to wait for one.
-    fn take(self, bucket: Bucket, now: u64) -> Result<Bucket, Duration> {
-        let full = bucket.0.max(now).saturating_add(self.token);
-        match full.saturating_sub(now).checked_sub(self.whole) {
-            None | Some(0) => Ok(Bucket(full)),
-            Some(wait) => Err(Duration::from_nanos(wait.min(self.longest))),
-        }
+    /// Nanoseconds of the clock in so many of the world's.
+    fn passed(self, nanos: u64) -> u64 {
+        let passed = u128::from(nanos) * u128::from(self.speed) / u128::from(self.of.max(1));
+        u64::try_from(passed).unwrap_or(u64::MAX)
     }
+
+    /// Nanoseconds of the world until so many of the clock have passed.
+    fn until(self, clock: u64) -> u64 {
+        let nanos = u128::from(clock) * u128::from(self.of);
+        let nanos = match self.speed {
+            0 => u64::MAX,
+            speed => u64::try_from(nanos.div_ceil(speed.into())).unwrap_or(u64::MAX),
+        };
+        nanos.min(self.longest)
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Places for the keys of each limit, of so many of one pod that have keys.
@@ -151,6 +191,13 @@ enum BucketLocation {
 pub struct Buckets {
     start: Instant,
     rate: Rate,
+    /// When the rate began, in nanoseconds since `start`, and where the clock stood then.
+    since: u64,
+    clock: u64,
+    /// What a full bucket is worth. A share of nothing leaves it as it was.
+    capacity: u64,
+    /// What nobody has used was empty then, and no sooner: a larger share brings no tokens.
+    unused: u64,
     /// It never had a share, so at most one request of each key has passed.
     fresh: bool,
     /// Without key, and for callers that find no room.
@@ -158,6 +205,8 @@ pub struct Buckets {
     keys: Keys,
     /// Requests that showed that there are too few places, since they were last asked for.
     overflowed: u64,
+    /// Of a limit that pods keep together.
+    meter: Option<Box<Meter>>,
 }
 
 /// Whose tokens are used up.
@@ -195,31 +244,83 @@ impl Buckets {
         Self {
             start: now,
             rate,
-            fresh: rate.is_unshared(),
+            since: 0,
+            clock: BEGIN,
+            capacity: rate.whole,
+            unused: BEGIN.saturating_sub(rate.burst()),
+            fresh: rate.is_unshared() || rate.whole == 0,
             shared: Bucket::default(),
             keys: Keys::new(KEYS),
             overflowed: 0,
+            meter: None,
         }
     }
 
-    /// Another rate, as when the share changed. What was taken stays taken, but no bucket is
-    /// emptier than empty: a tiny share would block the next one for long. With the first
-    /// share nothing lacks but the request that passed before it. A share of nothing has no
-    /// bucket that could be empty, so it leaves those that the share before it had: a pod that
-    /// is not ready for a moment comes back to what it left.
+    /// Another rate, as when the share changed. What was taken stays taken, and a larger share
+    /// brings no tokens but those of the time to come; of a smaller one no bucket holds more
+    /// than is full. With the first share nothing lacks but the request that passed before it.
+    /// A share of nothing has no bucket, so it leaves those that the share before it had: a
+    /// pod that is not ready for a moment comes back to what it left.
     pub fn set_rate(&mut self, now: Instant, rate: Rate) {
-        let most = if self.fresh {
-            rate.token.min(rate.whole)
-        } else {
-            rate.whole
-        };
-        if rate.whole > 0 || self.rate.is_unshared() {
-            let latest = Bucket(self.nanos(now).saturating_add(most));
-            self.shared = self.shared.min(latest);
-            self.keys.clamp(latest);
+        if rate == self.rate {
+            return;
         }
-        self.fresh &= rate.is_unshared();
-        self.rate = rate;
+        (self.since, self.clock) = (self.nanos(now), self.clock(now));
+        let former = std::mem::replace(&mut self.rate, rate);
+        if former.token != rate.token {
+            self.count_in(former.token, rate.token);
+        }
+        if rate.whole == 0 {
+            return;
+        }
+        let full = self.full(self.clock);
+        if self.fresh {
+            let more = rate.burst().saturating_sub(self.capacity);
+            self.move_all(|empty| empty.saturating_sub(more));
+            self.unused = full.saturating_sub(more);
+            self.fresh = rate.is_unshared();
+        } else {
+            self.unused = full;
+        }
+        self.capacity = rate.whole;
+    }
+
+    /// Tokens take other nanoseconds of the clock: as many are left.
+    fn count_in(&mut self, former: u64, token: u64) {
+        let clock = self.clock;
+        let scaled = |time: u64| {
+            let scaled = u128::from(time) * u128::from(token) / u128::from(former.max(1));
+            u64::try_from(scaled).unwrap_or(u64::MAX)
+        };
+        self.capacity = scaled(self.capacity);
+        self.unused = clock.saturating_sub(scaled(clock.saturating_sub(self.unused)));
+        self.move_all(|empty| clock.saturating_sub(scaled(clock.saturating_sub(empty))));
+    }
+
+    /// When all buckets were empty, which keeps their order.
+    fn move_all(&mut self, at: impl Fn(u64) -> u64) {
+        self.shared = Bucket(at(self.shared.0));
+        self.keys.move_all(|bucket| Bucket(at(bucket.0)));
+    }
+
+    /// From now on it is counted how much is offered to a limit that pods keep together, and
+    /// not to another one.
+    pub fn meter(&mut self, now: Instant, limit: &RateLimit) {
+        if limit.scope == LimitScope::Instance {
+            self.meter = None;
+            return;
+        }
+        let has_keys = limit.key != LimitKey::None;
+        let fits = |meter: &Meter| meter.fits(limit.requests, limit.per, has_keys);
+        if !self.meter.as_deref().is_some_and(fits) {
+            let meter = Meter::new(now, limit.requests, limit.per, has_keys);
+            self.meter = Some(Box::new(meter));
+        }
+    }
+
+    /// What has been offered to a limit that pods keep together; `None` while that is not known.
+    pub fn offered(&mut self, now: Instant) -> Option<Offered> {
+        self.meter.as_mut()?.offered(now)
     }
 
     /// Another number of places for keys, as [`keys_of_each`] gives it.
@@ -256,7 +357,8 @@ impl Buckets {
         if self.keys.bucket(entry).is_some() {
             return BucketLocation::Existing(entry);
         }
-        if self.keys.has_room(self.nanos(now), caller) {
+        let spare = self.spare(now);
+        if self.keys.has_room(spare, caller) {
             BucketLocation::New(entry)
         } else {
             BucketLocation::Full
@@ -272,7 +374,22 @@ impl Buckets {
                 existing.unwrap_or_else(|| self.keys.floor(entry.caller))
             }
         };
-        self.rate.take(bucket, self.nanos(now))
+        self.take(now, bucket)
+    }
+
+    /// The bucket after one token was taken, or how long to wait for one.
+    fn take(&self, now: Instant, bucket: Bucket) -> Result<Bucket, Duration> {
+        let (clock, token) = (self.clock(now), self.rate.token);
+        let full = self.full(clock);
+        // What came since it was full is not lost while it is less than a token: calls that
+        // come evenly, and more often than tokens, get them all.
+        let is_kept = bucket.0.saturating_add(token) > full;
+        let next = if is_kept { bucket.0 } else { full }.saturating_add(token);
+        if self.rate.whole > 0 && next <= clock {
+            return Ok(Bucket(next));
+        }
+        let wait = self.rate.until(next.saturating_sub(clock).max(1));
+        Err(Duration::from_nanos(wait))
     }
 
     /// Puts back what [`Buckets::look`] gave.
@@ -281,8 +398,8 @@ impl Buckets {
         match location {
             BucketLocation::All | BucketLocation::Full => self.shared = bucket,
             BucketLocation::Existing(entry) | BucketLocation::New(entry) => {
-                let nanos = self.nanos(now);
-                overflows |= self.keys.set(nanos, entry, bucket);
+                let spare = self.spare(now);
+                overflows |= self.keys.set(spare, entry, bucket);
             }
         }
         self.overflowed += u64::from(overflows);
@@ -299,7 +416,7 @@ impl Buckets {
         match location {
             BucketLocation::Full => Emptied::Shared,
             BucketLocation::Existing(entry) | BucketLocation::New(entry)
-                if self.keys.floor(entry.caller).0 > self.nanos(now) =>
+                if self.keys.floor(entry.caller).0 > self.spare(now) =>
             {
                 Emptied::Forgotten
             }
@@ -309,8 +426,23 @@ impl Buckets {
         }
     }
 
+    /// When a bucket was empty that is full now.
+    fn full(&self, clock: u64) -> u64 {
+        self.unused.max(clock.saturating_sub(self.capacity))
+    }
+
+    /// What was empty by then is the same as a bucket that nobody has used.
+    fn spare(&self, now: Instant) -> u64 {
+        self.full(self.clock(now)).saturating_sub(self.rate.token)
+    }
+
+    fn clock(&self, now: Instant) -> u64 {
+        let passed = self.nanos(now).saturating_sub(self.since);
+        self.clock.saturating_add(self.rate.passed(passed))
+    }
+
     fn nanos(&self, now: Instant) -> u64 {
-        u64::try_from(now.saturating_duration_since(self.start).as_nanos()).unwrap_or(u64::MAX)
+        nanos(now.saturating_duration_since(self.start))
     }
 }
 
@@ -327,7 +459,11 @@ pub fn take_all(
             continue;
         };
         let location = table.location(now, key);
-        let Err(wait) = table.look(now, location) else {
+        let looked = table.look(now, location);
+        if let Some(meter) = &mut table.meter {
+            meter.count(now, key, looked.is_err());
+        }
+        let Err(wait) = looked else {
             continue;
         };
         table.overflowed += u64::from(table.overflows(now, location));

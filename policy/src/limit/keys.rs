@@ -23,7 +23,8 @@ use std::collections::{BTreeSet, HashMap};
 /// a tree, and of a caller 75 in a map and 45 in each of two trees, for half of the places.
 pub(super) const BYTES_PER_ENTRY: usize = 57 + (67 + 75 + 2 * 45) / 2;
 
-/// When a bucket is full again, in nanoseconds since its table was made.
+/// When a bucket was empty, in nanoseconds of its table's clock. The sooner, the sooner it is
+/// full again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Bucket(pub(super) u64);
 
@@ -133,14 +134,14 @@ impl Keys {
         }
     }
 
-    /// No bucket is full later than this.
-    pub(super) fn clamp(&mut self, latest: Bucket) {
+    /// Moves all buckets, none of them past another one.
+    pub(super) fn move_all(&mut self, to: impl Fn(Bucket) -> Bucket) {
         for bucket in self.buckets.values_mut() {
-            *bucket = latest.min(*bucket);
+            *bucket = to(*bucket);
         }
         for caller in self.callers.values_mut() {
-            caller.soonest = latest.min(caller.soonest);
-            caller.floor = latest.min(caller.floor);
+            caller.soonest = to(caller.soonest);
+            caller.floor = to(caller.floor);
         }
         let order = self.buckets.iter();
         let order = order.map(|(entry, bucket)| (entry.caller, *bucket, entry.value));

@@ -8,6 +8,7 @@ use governor::{Quota, RateLimiter};
 use proptest::prelude::*;
 
 use super::*;
+use crate::limit::offered::Offered;
 use crate::limit::shares::{LEAVES, Send, Shares};
 use crate::traffic::guard::{LimitKey, LimitMode, LimitScope};
 
@@ -112,31 +113,69 @@ fn a_share_of_nothing_lets_nothing_through() {
 }
 
 proptest! {
-    /// `governor` decides the same of every request.
+    /// Beside two of `governor`: one of the same burst, and one of a request more, which is more
+    /// than what is left of a token when a bucket is full.
     #[test]
-    fn a_limiter_of_others_lets_the_same_requests_pass(
+    fn a_limiter_of_others_lets_as_many_requests_pass(
         requests in 1u32..2000,
         per in 1u64..100,
         burst in 1u32..200,
         gaps in proptest::collection::vec(0u64..50_000_000, 1..300),
     ) {
         let per = Duration::from_secs(per);
-        // Both count a token in whole nanoseconds.
+        // All count a token in whole nanoseconds.
         let token = per / requests;
         let clock = FakeRelativeClock::default();
-        let quota = Quota::with_period(token).unwrap()
-            .allow_burst(NonZeroU32::new(burst).unwrap());
-        let oracle = RateLimiter::direct_with_clock(quota, clock.clone());
+        let others = [burst, burst + 1].map(|burst| {
+            let quota = Quota::with_period(token).unwrap()
+                .allow_burst(NonZeroU32::new(burst).unwrap());
+            RateLimiter::direct_with_clock(quota, clock.clone())
+        });
         let start = Instant::now();
         let mut now = start;
-        let rate = Rate { token: token.as_nanos() as u64, whole: (token * burst).as_nanos() as u64, longest: u64::MAX };
-        let drawn = Rate::of(&limit(requests, per, burst));
-        prop_assert_eq!(drawn.token, rate.token);
+        let rate = Rate::of(&limit(requests, per, burst));
+        prop_assert_eq!(u128::from(rate.token), token.as_nanos());
         let mut table = Buckets::new(start, rate);
+        let (mut own, mut passed) = (0, [0; 2]);
         for gap in gaps {
             now += Duration::from_nanos(gap);
             clock.advance(Duration::from_nanos(gap));
-            prop_assert_eq!(take(&mut table, now, Key::All).is_ok(), oracle.check().is_ok());
+            own += u32::from(take(&mut table, now, Key::All).is_ok());
+            for (other, passed) in others.iter().zip(&mut passed) {
+                *passed += u32::from(other.check().is_ok());
+            }
+            prop_assert!((passed[0]..=passed[1]).contains(&own), "{own} {passed:?}");
+        }
+    }
+}
+
+#[test]
+fn calls_that_come_evenly_above_a_limit_get_all_of_it() {
+    let start = Instant::now();
+    for (requests, offered) in [(60, 61), (60, 90), (60, 119), (60, 1000), (7, 8)] {
+        let minute = Duration::from_secs(60);
+        let mut table = Buckets::new(start, Rate::of(&limit(requests, minute, 1)));
+        let calls = (0..offered * 10).map(|at| start + minute * at / offered);
+        let passed = calls.filter(|now| take(&mut table, *now, Key::All).is_ok());
+        let passed = passed.count() as u32;
+        let all = 10 * requests;
+        assert!(
+            (all - 1..=all + 1).contains(&passed),
+            "{passed} of {offered}"
+        );
+    }
+}
+
+#[test]
+fn idle_bucket_lets_its_burst_pass_and_no_more() {
+    let start = Instant::now();
+    for burst in [1, 3] {
+        let mut table = Buckets::new(start, Rate::of(&limit(60, ms(60_000), burst)));
+        for idle in 0..5 {
+            let now = start + ms(10_000 * idle);
+            let calls = (0..100).map(|at| now + ms(at));
+            let passed = calls.filter(|now| take(&mut table, *now, Key::All).is_ok());
+            assert_eq!(passed.count() as u32, burst);
         }
     }
 }
@@ -153,6 +192,57 @@ fn a_bucket_that_a_tiny_share_emptied_fills_at_the_next_share() {
     table.set_rate(start, Rate::share(&whole, 20_000));
     assert!(take(&mut table, start + ms(40), Key::All).is_err());
     assert!(take(&mut table, start + ms(50), Key::All).is_ok());
+}
+
+/// A caller that is refused at one pod goes to the other one, whose share grows and which it has
+/// not called for long: what it gets together is what one bucket of the whole limit gives.
+#[test]
+fn caller_that_follows_the_shares_gets_no_burst_anew() {
+    let start = Instant::now();
+    let whole = limit(20, ms(1000), 100);
+    for key in [
+        Key::All,
+        Key::Caller(7),
+        Key::Header {
+            caller: 7,
+            value: 1,
+        },
+    ] {
+        let (most, least) = (Rate::share(&whole, 19_000), Rate::share(&whole, 1000));
+        let mut pods = [Buckets::new(start, most), Buckets::new(start, least)];
+        let mut passed = 0;
+        for second in 0..200 {
+            let now = start + ms(1000 * second);
+            let large = (second / 10 % 2) as usize;
+            if second % 10 == 0 {
+                pods[large].set_rate(now, most);
+                pods[1 - large].set_rate(now, least);
+            }
+            for at in 0..50 {
+                let now = now + ms(20 * at);
+                passed += u32::from(take(&mut pods[large], now, key).is_ok());
+            }
+        }
+        // Each pod may have filled once before, and at its small share since.
+        assert!((3700..=4000 + 130).contains(&passed), "{passed}");
+    }
+}
+
+#[test]
+fn key_that_is_new_at_a_grown_share_finds_what_was_there_before() {
+    let start = Instant::now();
+    let whole = limit(20, ms(1000), 20);
+    let mut table = Buckets::new(start, Rate::share(&whole, 5000));
+    let later = start + ms(60_000);
+    table.set_rate(later, Rate::share(&whole, 20_000));
+    let passed = |table: &mut Buckets, caller, now| {
+        let served = (0..40).filter(|_| take(table, now, Key::Caller(caller)).is_ok());
+        served.count()
+    };
+    assert_eq!(passed(&mut table, 1, later), 5);
+    assert_eq!(passed(&mut table, 2, later + ms(500)), 15);
+    assert_eq!(passed(&mut table, 3, later + ms(60_000)), 20);
+    assert_eq!(table.take_overflowed(), 0);
 }
 
 #[test]
@@ -195,7 +285,6 @@ fn a_pod_without_a_share_yet_lets_one_request_pass_and_asks_for_a_short_wait() {
         let refused = take(&mut table, late, Key::All).unwrap_err();
         assert_eq!(refused.retry_after(), longest, "a share of nothing");
         table.set_rate(late, Rate::share(&whole, 1));
-        assert_eq!(take(&mut table, late, Key::All), Ok(()));
         let refused = take(&mut table, late, Key::All).unwrap_err();
         assert_eq!(refused.retry_after(), longest, "nearly nothing");
     }
@@ -334,6 +423,102 @@ proptest! {
             prop_assert_eq!(fleet.using.get(pod), Some(&even));
         }
     }
+}
+
+fn offer() -> impl Strategy<Value = Option<Offered>> {
+    let amount = prop_oneof![0u64..100_000, 0u64..5000, Just(u64::MAX)];
+    let known = (amount, proptest::bool::ANY).prop_map(|(thousandths, refused)| Offered {
+        thousandths,
+        refused,
+    });
+    proptest::option::of(known)
+}
+
+proptest! {
+    /// Whatever is offered to the others, and though it is made up.
+    #[test]
+    fn pod_keeps_what_it_is_offered_up_to_an_even_part(
+        rounds in proptest::collection::vec(proptest::collection::vec(offer(), 1..8), 1..6),
+    ) {
+        let (mut shares, mut fleet) = (Shares::new(100), Fleet::default());
+        let mut now = Instant::now();
+        let mut borrows: BTreeSet<u8> = BTreeSet::new();
+        for offers in rounds {
+            now += LEAVES;
+            let pods: BTreeSet<u8> = (0..offers.len() as u8).collect();
+            for (pod, offered) in pods.iter().zip(&offers) {
+                shares.offer(pod, *offered);
+            }
+            fleet.send(shares.set_pods(now, &pods));
+            let each = 100_000 / offers.len() as u64;
+            for (pod, offered) in pods.iter().zip(&offers) {
+                shares.offer(pod, *offered);
+                let more = offered.filter(|offered| offered.thousandths > each);
+                if more.is_some_and(|more| more.refused) {
+                    borrows.insert(*pod);
+                } else if more.is_none() {
+                    borrows.remove(pod);
+                }
+            }
+            borrows.retain(|pod| pods.contains(pod));
+            for _ in 0..3 {
+                now += LEAVES;
+                fleet.send(shares.tick(now));
+                while let Some(read) = fleet.read(0) {
+                    fleet.send(shares.acknowledged(&read.pod, read.number));
+                    let used: u64 = fleet.using.values().sum();
+                    prop_assert!(used <= 100_000, "{used}");
+                }
+            }
+            let used: u64 = fleet.using.values().sum();
+            prop_assert!(used + 2 * offers.len() as u64 > 100_000, "{used}");
+            for (pod, offered) in pods.iter().zip(&offers) {
+                let share = fleet.using[pod];
+                let needs = offered.map_or(each, |offered| offered.thousandths.min(each));
+                prop_assert!(share >= needs, "{pod} has {share} of {needs}");
+                if borrows.is_empty() {
+                    prop_assert_eq!(share, each);
+                }
+                if borrows.contains(pod) {
+                    prop_assert!(share >= each, "{pod} has {share} of {each}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_moves_while_nothing_is_refused() {
+    let now = Instant::now();
+    let mut shares = Shares::new(20);
+    let sends = shares.set_pods(now, &BTreeSet::from([1, 2]));
+    for send in sends {
+        shares.acknowledged(&send.pod, send.number);
+    }
+    let offered = |thousandths, refused| {
+        Some(Offered {
+            thousandths,
+            refused,
+        })
+    };
+    shares.offer(&1, offered(15_000, false));
+    shares.offer(&2, offered(1000, false));
+    assert_eq!(shares.tick(now), []);
+    shares.offer(&1, offered(15_000, true));
+    let [smaller] = &shares.tick(now)[..] else {
+        panic!("not one")
+    };
+    // An eighth of an even part, and half of what nobody needs.
+    assert_eq!((smaller.pod, smaller.share), (2, 3125));
+    let larger = shares.acknowledged(&2, smaller.number);
+    assert_eq!((larger[0].pod, larger[0].share), (1, 16_875));
+    shares.acknowledged(&1, larger[0].number);
+    // It goes on to need that.
+    shares.offer(&1, offered(15_000, false));
+    assert_eq!(shares.tick(now), []);
+    shares.offer(&1, offered(9000, false));
+    let sends = shares.tick(now);
+    assert_eq!((sends[0].pod, sends[0].share), (1, 10_000));
 }
 
 #[test]

@@ -119,12 +119,13 @@ fn who_makes_up_keys_gets_no_more_than_a_bucket_for_each_place_and_fills_none() 
 fn what_is_full_goes_before_anything_else() {
     let start = Instant::now();
     let mut table = table(start, 1, 103);
-    // Two callers, whose users are served again after an hour: of the smaller one before.
+    // Two callers, whose users are served again after an hour, and are as new ones after two:
+    // of the smaller one before.
     assert_eq!(passed(&mut table, start, 1, 0..30), 30);
-    let late = start + HOUR / 2;
+    let late = start + HOUR * 3 / 2;
     assert_eq!(passed(&mut table, late, 2, 0..70), 70);
     assert_eq!(table.len(), 100);
-    let full = start + HOUR;
+    let full = start + HOUR * 2;
     assert_eq!(passed(&mut table, full, 2, 70..95), 25);
     assert_eq!(table.take_overflowed(), 0);
     assert_eq!(
