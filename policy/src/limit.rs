@@ -23,9 +23,12 @@ use std::time::{Duration, Instant};
 use crate::traffic::guard::{LimitKey, LimitScope, RateLimit};
 use keys::{BYTES_PER_ENTRY, Bucket, Entry, Keys};
 use offered::{Meter, Offered};
+pub use rate::Rate;
+use rate::nanos;
 
 mod keys;
 pub mod offered;
+mod rate;
 pub mod shares;
 
 /// Places for the keys of one limit. Each key takes one, and so does each caller whose keys
@@ -42,14 +45,6 @@ const ALL_CALLERS: u64 = 0;
 /// is worth an hour for each of a million requests. It ends after 400 years.
 const BEGIN: u64 = 1 << 62;
 
-/// Of a part of a limit a pod keeps as many tokens as it lets through in a fifth of the limit's
-/// time, up to these, whatever the part of the burst: the calls of a Service come to its pods by
-/// chance, so two or three in a row come to one that has had none for as long.
-const SPREAD: u64 = 3;
-
-/// Shares change within seconds, so no wait that is reckoned by one holds for longer.
-const LONGEST_OF_SHARE: Duration = Duration::from_secs(60);
-
 /// Whose bucket. Hashes of the proxy's own, seeded at random, so that nobody can aim at
 /// another's: of the identity, and of the header's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,107 +58,15 @@ pub enum Key {
     },
 }
 
-/// How fast a bucket fills, and how much it holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rate {
-    /// Nanoseconds of the clock per token: of the whole limit, whatever the share.
-    token: u64,
-    /// Nanoseconds of it that a full bucket is worth; 0: nothing is let through.
-    whole: u64,
-    /// So many nanoseconds of the clock pass in [`Rate::of`] nanoseconds.
-    speed: u64,
-    of: u64,
-    /// The longest wait that is told, in nanoseconds.
-    longest: u64,
-}
-
-impl Rate {
-    /// All of a limit.
-    #[must_use]
-    pub fn of(limit: &RateLimit) -> Self {
-        let whole = u64::from(limit.requests) * 1000;
-        Self {
-            longest: u64::MAX,
-            ..Self::new(limit, whole, limit.burst.into())
+impl Key {
+    /// Of all that makes it.
+    const fn hash(self) -> u64 {
+        match self {
+            Self::All => 0,
+            Self::Caller(caller) => caller,
+            Self::Header { caller, value } => caller.rotate_left(29) ^ value,
         }
     }
-
-    /// Of a pod that was told no share yet: one request, lest a new pod answers 429 to the
-    /// first that comes.
-    #[must_use]
-    pub fn unshared(limit: &RateLimit) -> Self {
-        let rate = Self::new(limit, 1, 1);
-        Self { speed: 0, ..rate }
-    }
-
-    /// A pod's share, in thousandths of a request per `limit.per`, as [`shares`] gives it.
-    /// Its burst is the same part of the whole burst, and one request at least.
-    #[must_use]
-    pub fn share(limit: &RateLimit, thousandths: u64) -> Self {
-        let whole = u64::from(limit.requests.max(1)) * 1000;
-        let burst = u64::from(limit.burst) * thousandths.min(whole) / whole;
-        let spread = if thousandths < whole {
-            SPREAD.min(thousandths / 5000)
-        } else {
-            0
-        };
-        let rate = Self::new(limit, thousandths, burst.max(spread));
-        if thousandths < whole && rate.whole > 0 {
-            // What is left of a token when another one comes.
-            return Self {
-                whole: rate.whole.saturating_add(rate.token.saturating_sub(1)),
-                ..rate
-            };
-        }
-        rate
-    }
-
-    /// Nanoseconds of the clock that its burst is worth.
-    const fn burst(self) -> u64 {
-        self.whole - self.whole % self.token
-    }
-
-    const fn is_unshared(self) -> bool {
-        self.speed == 0 && self.whole > 0
-    }
-
-    fn new(limit: &RateLimit, thousandths: u64, burst: u64) -> Self {
-        let per = nanos(limit.per);
-        let token = (per / u64::from(limit.requests.max(1))).max(1);
-        let longest = nanos(limit.per.min(LONGEST_OF_SHARE));
-        let whole = if thousandths == 0 {
-            0
-        } else {
-            token.saturating_mul(burst.max(1))
-        };
-        Self {
-            token,
-            whole,
-            speed: thousandths,
-            of: u64::from(limit.requests.max(1)) * 1000,
-            longest,
-        }
-    }
-
-    /// Nanoseconds of the clock in so many of the world's.
-    fn passed(self, nanos: u64) -> u64 {
-        let passed = u128::from(nanos) * u128::from(self.speed) / u128::from(self.of.max(1));
-        u64::try_from(passed).unwrap_or(u64::MAX)
-    }
-
-    /// Nanoseconds of the world until so many of the clock have passed.
-    fn until(self, clock: u64) -> u64 {
-        let nanos = u128::from(clock) * u128::from(self.of);
-        let nanos = match self.speed {
-            0 => u64::MAX,
-            speed => u64::try_from(nanos.div_ceil(speed.into())).unwrap_or(u64::MAX),
-        };
-        nanos.min(self.longest)
-    }
-}
-
-fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Places for the keys of each limit, of so many of one pod that have keys.
@@ -461,7 +364,7 @@ pub fn take_all(
         let location = table.location(now, key);
         let looked = table.look(now, location);
         if let Some(meter) = &mut table.meter {
-            meter.count(now, key, looked.is_err());
+            meter.count(now, key.hash(), looked.is_err());
         }
         let Err(wait) = looked else {
             continue;

@@ -85,13 +85,13 @@ impl Keys {
         known.map(|known| known.floor).unwrap_or_default()
     }
 
-    /// Whether a key of this caller may have a bucket, at the cost of what is full at `now` or
-    /// of a caller that holds more. Only a caller without any may find no room.
-    pub(super) fn has_room(&mut self, now: u64, caller: u64) -> bool {
+    /// Whether a key of this caller may have a bucket, at the cost of what was empty by `full`,
+    /// and so is full, or of a caller that holds more. Only a caller without any may find no room.
+    pub(super) fn has_room(&mut self, full: u64, caller: u64) -> bool {
         // A key needs two places at most, and each that is forgotten leaves one at least.
         for _ in 0..2 {
             if self.taken() + 2 > self.most {
-                self.forget_full(now);
+                self.forget_full(full);
             }
         }
         let largest = self.largest.last().map_or(0, |(in_use, _)| *in_use);
@@ -99,8 +99,8 @@ impl Keys {
     }
 
     /// Sets the bucket of a key, for which there [is room](Self::has_room). Whether that cost
-    /// another one that was not full at `now`.
-    pub(super) fn set(&mut self, now: u64, entry: Entry, bucket: Bucket) -> bool {
+    /// another one that was not empty by `full`.
+    pub(super) fn set(&mut self, full: u64, entry: Entry, bucket: Bucket) -> bool {
         let former = self.buckets.insert(entry, bucket);
         if let Some(former) = former {
             self.order.remove(&(entry.caller, former, entry.value));
@@ -113,7 +113,7 @@ impl Keys {
             let Some(forgotten) = self.forget_for(entry.caller) else {
                 break;
             };
-            lacking |= forgotten.0 > now;
+            lacking |= forgotten.0 > full;
         }
         lacking
     }
@@ -160,9 +160,9 @@ impl Keys {
     }
 
     /// Forgets the bucket that is full soonest, if it is.
-    fn forget_full(&mut self, now: u64) {
+    fn forget_full(&mut self, full: u64) {
         if let Some((bucket, caller)) = self.soonest.first().copied()
-            && bucket.0 <= now
+            && bucket.0 <= full
         {
             self.forget_of(caller);
         }

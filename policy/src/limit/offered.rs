@@ -13,8 +13,6 @@
 
 use std::time::{Duration, Instant};
 
-use super::Key;
-
 /// So long a pod that refused something claims more than an even part.
 pub const WINDOW: Duration = Duration::from_secs(5);
 /// Parts of the time that is counted over.
@@ -87,14 +85,9 @@ impl Meter {
         (self.requests, self.per, self.width > 1) == (requests, per, has_keys)
     }
 
-    /// One request, or connection, has come.
-    pub fn count(&mut self, now: Instant, key: Key, is_refused: bool) {
+    /// One request, or connection, has come with a key of this hash.
+    pub fn count(&mut self, now: Instant, hash: u64, is_refused: bool) {
         self.go_on(now);
-        let hash = match key {
-            Key::All => 0,
-            Key::Caller(caller) => caller,
-            Key::Header { caller, value } => caller.rotate_left(29) ^ value,
-        };
         let (slot, width) = (self.slot_of(self.current), self.width);
         for (row, cells) in self.cells.chunks_mut(width).enumerate() {
             let at = (hash >> (16 * row)) as usize % width;

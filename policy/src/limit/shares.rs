@@ -124,12 +124,12 @@ impl<P: Ord + Clone> Shares<P> {
         self.tick(now)
     }
 
-    /// Somebody else has divided until now, and this is the most that a pod may be using of
-    /// it. Before the pods are set.
-    pub fn resume(&mut self, pod: &P, in_use: u64) {
+    /// Somebody else has divided until now: the most that a pod may be using of it, and what it
+    /// was given last. Before the pods are set.
+    pub fn resume(&mut self, pod: &P, in_use: u64, given: u64) {
         let share = self.pods.entry(pod.clone()).or_default();
         share.in_use = share.in_use.max(in_use);
-        share.sent = share.in_use;
+        share.sent = given;
     }
 
     /// What this pod is offered; `None`: that is not known. It counts from when the pods are set.

@@ -157,3 +157,32 @@ async fn a_pod_that_was_away_for_long_is_told_to_forget_once_and_one_that_is_new
         assert!(proxy.is_silent_for(Duration::from_millis(200)).await);
     }
 }
+
+#[tokio::test]
+async fn what_is_offered_to_a_pod_is_told_to_replicas() {
+    let bench = Bench::start(&limited(&["all"])).await;
+    let mut proxy = open(&bench, SERVER, hello(&[])).await;
+    gives(&bench, 50_000, 3);
+    let (_, granted) = shares(&mut proxy).await;
+    let load = v1::OfferedLoad {
+        of: granted[0].of.clone(),
+        thousandths: 70_000,
+        refused: true,
+    };
+    let loads = vec![load.clone()];
+    proxy
+        .send_message(Message::OfferedLoads(v1::OfferedLoads { loads }))
+        .await;
+    let told = || {
+        let (_, news) = bench.board.own_since(0);
+        let pods = news.into_iter().flat_map(|news| news.held);
+        let own = pods.filter(|pod| pod.uid == SERVER);
+        own.flat_map(|pod| pod.offered)
+            .collect::<Vec<v1::OfferedLoad>>()
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while told() != [load.clone()] {
+        assert!(Instant::now() < deadline, "{:?}", told());
+        sleep(Duration::from_millis(10)).await;
+    }
+}

@@ -215,3 +215,20 @@ async fn an_older_controller_is_obeyed_and_understands_what_it_has_to() {
     assert_eq!(versions.get(SERVICE).map(String::as_str), Some("1"));
     assert!(!versions.contains_key(RULE), "{versions:?}");
 }
+
+#[test]
+fn an_older_controller_takes_offered_loads_for_nothing() {
+    let load = v1::OfferedLoad {
+        of: Some(v1::ShareOf::default()),
+        thousandths: 1000,
+        refused: true,
+    };
+    let loads = vec![load];
+    let said = v1::FromProxy {
+        message: Some(v1::from_proxy::Message::OfferedLoads(v1::OfferedLoads {
+            loads,
+        })),
+    };
+    let read = before::FromProxy::decode(said.encode_to_vec().as_slice()).unwrap();
+    assert_eq!(read.message, None);
+}
