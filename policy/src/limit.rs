@@ -215,7 +215,8 @@ impl Buckets {
         }
         let has_keys = limit.key != LimitKey::None;
         let fits = |meter: &Meter| meter.fits(limit.requests, limit.per, has_keys);
-        if !self.meter.as_deref().is_some_and(fits) {
+        let is_there = self.meter.as_deref().is_some_and(fits);
+        if !is_there {
             let meter = Meter::new(now, limit.requests, limit.per, has_keys);
             self.meter = Some(Box::new(meter));
         }
@@ -270,24 +271,21 @@ impl Buckets {
 
     /// The bucket with a token less, if one is there; takes none, and makes no key.
     fn look(&self, now: Instant, location: BucketLocation) -> Result<Bucket, Duration> {
-        let bucket = match location {
-            BucketLocation::All | BucketLocation::Full => self.shared,
-            BucketLocation::Existing(entry) | BucketLocation::New(entry) => {
-                let existing = self.keys.bucket(entry);
-                existing.unwrap_or_else(|| self.keys.floor(entry.caller))
-            }
+        let existing = match location {
+            BucketLocation::All | BucketLocation::Full => Some(self.shared),
+            BucketLocation::Existing(entry) | BucketLocation::New(entry) => self.keys.bucket(entry),
         };
-        self.take(now, bucket)
-    }
-
-    /// The bucket after one token was taken, or how long to wait for one.
-    fn take(&self, now: Instant, bucket: Bucket) -> Result<Bucket, Duration> {
         let (clock, token) = (self.clock(now), self.rate.token);
         let full = self.full(clock);
         // What came since it was full is not lost while it is less than a token: calls that
         // come evenly, and more often than tokens, get them all.
-        let is_kept = bucket.0.saturating_add(token) > full;
-        let next = if is_kept { bucket.0 } else { full }.saturating_add(token);
+        let kept = existing.filter(|bucket| bucket.0.saturating_add(token) > full);
+        let empty = match (kept, location) {
+            (Some(bucket), _) => bucket.0,
+            (None, BucketLocation::New(entry)) => full.max(self.keys.floor(entry.caller).0),
+            (None, _) => full,
+        };
+        let next = empty.saturating_add(token);
         if self.rate.whole > 0 && next <= clock {
             return Ok(Bucket(next));
         }
