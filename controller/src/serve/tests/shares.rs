@@ -55,8 +55,8 @@ fn gives(bench: &Bench, thousandths: u64, number: u64) {
     };
     let divided = vec![v1::PodShares {
         uid: SERVER.to_owned(),
-        gone: false,
         shares: vec![share],
+        ..v1::PodShares::default()
     }];
     let news = v1::Reports {
         divided,
