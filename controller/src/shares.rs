@@ -2,14 +2,15 @@
 //!
 //! One replica divides, the holder of the Lease, whoever serves the pods: two that did could
 //! both give away what is free. `policy::limit::shares` says who shrinks and who grows. Each
-//! replica tells the others what its own pods hold, so a holder that is new goes on from
-//! there, and passes on to its pods what the holder gives them.
+//! replica tells the others what its own pods hold and are offered, so a holder that is new
+//! goes on from there, and passes on to its pods what the holder gives them.
 //!
 //! May import `model` and `world`.
 
 mod board;
 mod demand;
 mod divide;
+mod given;
 mod key;
 mod lead;
 

@@ -35,6 +35,7 @@ use kube::api::{ListParams, Patch, PatchParams};
 use kube::core::DynamicObject;
 use kube::{Api, Client};
 use policy::name::{Kind, ObjectRef};
+use policy::traffic::guard::LimitScope;
 use prometheus_client::metrics::counter::Counter;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -49,7 +50,7 @@ use crate::model::compiled::{Compiled, LatestModel};
 use crate::network_policy::Enforced;
 use crate::observe::acknowledged::{Consumer, Observed};
 use crate::problem::{ObjectReport, Problems};
-use crate::world::{PodFacts, Store};
+use crate::world::{ObjectKey, PodFacts, Store, World};
 
 /// Changes that come within this time are written together; the streams take
 /// about as long to see a new model.
@@ -204,6 +205,7 @@ impl StatusWriter {
                 .observed
                 .tally(&compiled.model, object, report.generation);
             let mut status = Status::of(report, &tally);
+            status.with_shared_limits(&shared_limits(object, &compiled.world));
             let mut absent = tally.only_lacks_absent();
             status.breaker = self.fleet.report(object, now).map(WrittenBreaker::from);
             if let Some(enforced) = &enforced {
@@ -301,6 +303,21 @@ impl StatusWriter {
             lapsed: None,
         })
     }
+}
+
+/// The limits of a policy that all pods of a Service keep together.
+fn shared_limits(object: &ObjectRef, world: &World) -> Vec<Arc<str>> {
+    if object.kind != Kind::TrafficPolicy {
+        return Vec::new();
+    }
+    let key = ObjectKey {
+        namespace: object.namespace.clone(),
+        name: object.name.clone(),
+    };
+    let facts = world.policies.get(&key).into_iter();
+    let limits = facts.flat_map(|facts| &facts.spec.sections.rate_limits);
+    let shared = limits.filter(|limit| limit.scope == LimitScope::Service);
+    shared.map(|limit| Arc::clone(&limit.name)).collect()
 }
 
 /// Forgets what was written of objects of this scope, or of all, that are gone.

@@ -1,8 +1,13 @@
 //! Rate limits: who still has a token, and how the pods of a Service share theirs.
 //!
-//! Each bucket is one number, the time at which it will be full again (GCRA), so a limit
-//! is exact to the request and costs eight bytes per key. A request takes a token of every
-//! limit that applies to it, or none of any.
+//! Each bucket is one number, the time at which it was empty (GCRA, from the other end), so a
+//! limit is exact to the request and costs eight bytes per key. A request takes a token of
+//! every limit that applies to it, or none of any.
+//!
+//! That time is of a clock which runs as fast as the pod's share: with half of the limit half
+//! as fast, without any not at all. So another share changes the clock and no bucket, and what
+//! one pod gains another one has lost: however parts go from pod to pod, a key gets no more
+//! than the limit of all together, and no burst anew.
 //!
 //! Whoever calls chooses the values of headers. So keys are hashes of a size that is ours,
 //! and there are so many at most of a limit and of a pod, which a caller may use as far as
@@ -11,14 +16,19 @@
 //!
 //! In use: one [`Buckets`] per limit of the own pod, all under one lock; [`take_all`] with
 //! those that [`crate::traffic::every`] names for the request, audited ones apart.
-//! [`shares::Shares`] is the controller's.
+//! [`Buckets::offered`] is reported, and [`shares::Shares`] is the controller's.
 
 use std::time::{Duration, Instant};
 
-use crate::traffic::guard::RateLimit;
+use crate::traffic::guard::{LimitKey, LimitScope, RateLimit};
 use keys::{BYTES_PER_ENTRY, Bucket, Entry, Keys};
+use offered::{Meter, Offered};
+pub use rate::Rate;
+use rate::nanos;
 
 mod keys;
+pub mod offered;
+mod rate;
 pub mod shares;
 
 /// Places for the keys of one limit. Each key takes one, and so does each caller whose keys
@@ -31,11 +41,9 @@ pub(crate) const BYTES_PER_POD: usize = 4 << 20;
 /// of one in 2^64.
 const ALL_CALLERS: u64 = 0;
 
-/// Nanoseconds that never pass.
-const NEVER: u64 = u64::MAX / 2;
-
-/// Shares change within seconds, so no wait that is reckoned by one holds for longer.
-const LONGEST_OF_SHARE: Duration = Duration::from_secs(60);
+/// Where the clock of every table begins: no bucket was empty before that, the largest of which
+/// is worth an hour for each of a million requests. It ends after 400 years.
+const BEGIN: u64 = 1 << 62;
 
 /// Whose bucket. Hashes of the proxy's own, seeded at random, so that nobody can aim at
 /// another's: of the identity, and of the header's value.
@@ -50,78 +58,13 @@ pub enum Key {
     },
 }
 
-/// How fast a bucket fills, and how much it holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rate {
-    /// Nanoseconds per token; `u64::MAX`: nothing is let through.
-    token: u64,
-    /// Nanoseconds that a full bucket is worth.
-    whole: u64,
-    /// The longest wait that is told, in nanoseconds.
-    longest: u64,
-}
-
-impl Rate {
-    #[must_use]
-    pub fn of(limit: &RateLimit) -> Self {
-        Self::new(u64::from(limit.requests) * 1000, limit.per, limit.burst)
-    }
-
-    /// Of a pod that was told no share yet: one request, lest a new pod answers 429 to the
-    /// first that comes.
-    #[must_use]
-    pub fn unshared(limit: &RateLimit) -> Self {
-        // One bucket full, which never fills again.
-        Self {
-            token: NEVER,
-            whole: NEVER,
-            longest: u64::MAX,
-        }
-        .share_of(limit)
-    }
-
-    /// A pod's share, in thousandths of a request per `limit.per`, as [`shares`] gives it.
-    /// Its burst is the same part of the whole burst, and one request at least.
-    #[must_use]
-    pub fn share(limit: &RateLimit, thousandths: u64) -> Self {
-        let whole = u64::from(limit.requests.max(1)) * 1000;
-        let burst = u64::from(limit.burst) * thousandths.min(whole) / whole;
-        let burst = u32::try_from(burst).unwrap_or(u32::MAX).max(1);
-        Self::new(thousandths, limit.per, burst).share_of(limit)
-    }
-
-    const fn is_unshared(self) -> bool {
-        self.token == NEVER
-    }
-
-    fn share_of(mut self, limit: &RateLimit) -> Self {
-        let longest = limit.per.min(LONGEST_OF_SHARE).as_nanos();
-        self.longest = u64::try_from(longest).unwrap_or(u64::MAX);
-        self
-    }
-
-    fn new(thousandths: u64, per: Duration, burst: u32) -> Self {
-        let Some(token) = (per.as_nanos() * 1000).checked_div(thousandths.into()) else {
-            return Self {
-                token: u64::MAX,
-                whole: 0,
-                longest: u64::MAX,
-            };
-        };
-        let token = u64::try_from(token).unwrap_or(u64::MAX);
-        Self {
-            token,
-            whole: token.saturating_mul(burst.max(1).into()),
-            longest: u64::MAX,
-        }
-    }
-
-    /// The bucket after one token was taken, or how long to wait for one.
-    fn take(self, bucket: Bucket, now: u64) -> Result<Bucket, Duration> {
-        let full = bucket.0.max(now).saturating_add(self.token);
-        match full.saturating_sub(now).checked_sub(self.whole) {
-            None | Some(0) => Ok(Bucket(full)),
-            Some(wait) => Err(Duration::from_nanos(wait.min(self.longest))),
+impl Key {
+    /// Of all that makes it.
+    const fn hash(self) -> u64 {
+        match self {
+            Self::All => 0,
+            Self::Caller(caller) => caller,
+            Self::Header { caller, value } => caller.rotate_left(29) ^ value,
         }
     }
 }
@@ -151,6 +94,13 @@ enum BucketLocation {
 pub struct Buckets {
     start: Instant,
     rate: Rate,
+    /// When the rate began, in nanoseconds since `start`, and where the clock stood then.
+    since: u64,
+    clock: u64,
+    /// What a full bucket is worth. A share of nothing leaves it as it was.
+    capacity: u64,
+    /// What nobody has used was empty then, and no sooner: a larger share brings no tokens.
+    unused: u64,
     /// It never had a share, so at most one request of each key has passed.
     fresh: bool,
     /// Without key, and for callers that find no room.
@@ -158,6 +108,8 @@ pub struct Buckets {
     keys: Keys,
     /// Requests that showed that there are too few places, since they were last asked for.
     overflowed: u64,
+    /// Of a limit that pods keep together.
+    meter: Option<Box<Meter>>,
 }
 
 /// Whose tokens are used up.
@@ -195,31 +147,84 @@ impl Buckets {
         Self {
             start: now,
             rate,
-            fresh: rate.is_unshared(),
+            since: 0,
+            clock: BEGIN,
+            capacity: rate.whole,
+            unused: BEGIN.saturating_sub(rate.burst()),
+            fresh: rate.is_unshared() || rate.whole == 0,
             shared: Bucket::default(),
             keys: Keys::new(KEYS),
             overflowed: 0,
+            meter: None,
         }
     }
 
-    /// Another rate, as when the share changed. What was taken stays taken, but no bucket is
-    /// emptier than empty: a tiny share would block the next one for long. With the first
-    /// share nothing lacks but the request that passed before it. A share of nothing has no
-    /// bucket that could be empty, so it leaves those that the share before it had: a pod that
-    /// is not ready for a moment comes back to what it left.
+    /// Another rate, as when the share changed. What was taken stays taken, and a larger share
+    /// brings no tokens but those of the time to come; of a smaller one no bucket holds more
+    /// than is full. With the first share nothing lacks but the request that passed before it.
+    /// A share of nothing has no bucket, so it leaves those that the share before it had: a
+    /// pod that is not ready for a moment comes back to what it left.
     pub fn set_rate(&mut self, now: Instant, rate: Rate) {
-        let most = if self.fresh {
-            rate.token.min(rate.whole)
-        } else {
-            rate.whole
-        };
-        if rate.whole > 0 || self.rate.is_unshared() {
-            let latest = Bucket(self.nanos(now).saturating_add(most));
-            self.shared = self.shared.min(latest);
-            self.keys.clamp(latest);
+        if rate == self.rate {
+            return;
         }
-        self.fresh &= rate.is_unshared();
-        self.rate = rate;
+        (self.since, self.clock) = (self.nanos(now), self.clock(now));
+        let former = std::mem::replace(&mut self.rate, rate);
+        if former.token != rate.token {
+            self.count_in(former.token, rate.token);
+        }
+        if rate.whole == 0 {
+            return;
+        }
+        let full = self.full(self.clock);
+        if self.fresh {
+            let more = rate.burst().saturating_sub(self.capacity);
+            self.move_all(|empty| empty.saturating_sub(more));
+            self.unused = full.saturating_sub(more);
+            self.fresh = rate.is_unshared();
+        } else {
+            self.unused = full;
+        }
+        self.capacity = rate.whole;
+    }
+
+    /// Tokens take other nanoseconds of the clock: as many are left.
+    fn count_in(&mut self, former: u64, token: u64) {
+        let clock = self.clock;
+        let scaled = |time: u64| {
+            let scaled = u128::from(time) * u128::from(token) / u128::from(former.max(1));
+            u64::try_from(scaled).unwrap_or(u64::MAX)
+        };
+        self.capacity = scaled(self.capacity);
+        self.unused = clock.saturating_sub(scaled(clock.saturating_sub(self.unused)));
+        self.move_all(|empty| clock.saturating_sub(scaled(clock.saturating_sub(empty))));
+    }
+
+    /// When all buckets were empty, which keeps their order.
+    fn move_all(&mut self, at: impl Fn(u64) -> u64) {
+        self.shared = Bucket(at(self.shared.0));
+        self.keys.move_all(|bucket| Bucket(at(bucket.0)));
+    }
+
+    /// From now on it is counted how much is offered to a limit that pods keep together, and
+    /// not to another one.
+    pub fn meter(&mut self, now: Instant, limit: &RateLimit) {
+        if limit.scope == LimitScope::Instance {
+            self.meter = None;
+            return;
+        }
+        let has_keys = limit.key != LimitKey::None;
+        let fits = |meter: &Meter| meter.fits(limit.requests, limit.per, has_keys);
+        let is_there = self.meter.as_deref().is_some_and(fits);
+        if !is_there {
+            let meter = Meter::new(now, limit.requests, limit.per, has_keys);
+            self.meter = Some(Box::new(meter));
+        }
+    }
+
+    /// What has been offered to a limit that pods keep together; `None` while that is not known.
+    pub fn offered(&mut self, now: Instant) -> Option<Offered> {
+        self.meter.as_mut()?.offered(now)
     }
 
     /// Another number of places for keys, as [`keys_of_each`] gives it.
@@ -256,7 +261,8 @@ impl Buckets {
         if self.keys.bucket(entry).is_some() {
             return BucketLocation::Existing(entry);
         }
-        if self.keys.has_room(self.nanos(now), caller) {
+        let spare = self.spare(now);
+        if self.keys.has_room(spare, caller) {
             BucketLocation::New(entry)
         } else {
             BucketLocation::Full
@@ -265,14 +271,26 @@ impl Buckets {
 
     /// The bucket with a token less, if one is there; takes none, and makes no key.
     fn look(&self, now: Instant, location: BucketLocation) -> Result<Bucket, Duration> {
-        let bucket = match location {
-            BucketLocation::All | BucketLocation::Full => self.shared,
-            BucketLocation::Existing(entry) | BucketLocation::New(entry) => {
-                let existing = self.keys.bucket(entry);
-                existing.unwrap_or_else(|| self.keys.floor(entry.caller))
-            }
+        let existing = match location {
+            BucketLocation::All | BucketLocation::Full => Some(self.shared),
+            BucketLocation::Existing(entry) | BucketLocation::New(entry) => self.keys.bucket(entry),
         };
-        self.rate.take(bucket, self.nanos(now))
+        let (clock, token) = (self.clock(now), self.rate.token);
+        let full = self.full(clock);
+        // What came since it was full is not lost while it is less than a token: calls that
+        // come evenly, and more often than tokens, get them all.
+        let kept = existing.filter(|bucket| bucket.0.saturating_add(token) > full);
+        let empty = match (kept, location) {
+            (Some(bucket), _) => bucket.0,
+            (None, BucketLocation::New(entry)) => full.max(self.keys.floor(entry.caller).0),
+            (None, _) => full,
+        };
+        let next = empty.saturating_add(token);
+        if self.rate.whole > 0 && next <= clock {
+            return Ok(Bucket(next));
+        }
+        let wait = self.rate.until(next.saturating_sub(clock).max(1));
+        Err(Duration::from_nanos(wait))
     }
 
     /// Puts back what [`Buckets::look`] gave.
@@ -281,8 +299,8 @@ impl Buckets {
         match location {
             BucketLocation::All | BucketLocation::Full => self.shared = bucket,
             BucketLocation::Existing(entry) | BucketLocation::New(entry) => {
-                let nanos = self.nanos(now);
-                overflows |= self.keys.set(nanos, entry, bucket);
+                let spare = self.spare(now);
+                overflows |= self.keys.set(spare, entry, bucket);
             }
         }
         self.overflowed += u64::from(overflows);
@@ -299,7 +317,7 @@ impl Buckets {
         match location {
             BucketLocation::Full => Emptied::Shared,
             BucketLocation::Existing(entry) | BucketLocation::New(entry)
-                if self.keys.floor(entry.caller).0 > self.nanos(now) =>
+                if self.keys.floor(entry.caller).0 > self.spare(now) =>
             {
                 Emptied::Forgotten
             }
@@ -309,8 +327,23 @@ impl Buckets {
         }
     }
 
+    /// When a bucket was empty that is full now.
+    fn full(&self, clock: u64) -> u64 {
+        self.unused.max(clock.saturating_sub(self.capacity))
+    }
+
+    /// What was empty by then is the same as a bucket that nobody has used.
+    fn spare(&self, now: Instant) -> u64 {
+        self.full(self.clock(now)).saturating_sub(self.rate.token)
+    }
+
+    fn clock(&self, now: Instant) -> u64 {
+        let passed = self.nanos(now).saturating_sub(self.since);
+        self.clock.saturating_add(self.rate.passed(passed))
+    }
+
     fn nanos(&self, now: Instant) -> u64 {
-        u64::try_from(now.saturating_duration_since(self.start).as_nanos()).unwrap_or(u64::MAX)
+        nanos(now.saturating_duration_since(self.start))
     }
 }
 
@@ -327,7 +360,11 @@ pub fn take_all(
             continue;
         };
         let location = table.location(now, key);
-        let Err(wait) = table.look(now, location) else {
+        let looked = table.look(now, location);
+        if let Some(meter) = &mut table.meter {
+            meter.count(now, key.hash(), looked.is_err());
+        }
+        let Err(wait) = looked else {
             continue;
         };
         table.overflowed += u64::from(table.overflows(now, location));

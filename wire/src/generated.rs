@@ -19,7 +19,7 @@ pub struct CertifyResponse {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FromProxy {
-    #[prost(oneof = "from_proxy::Message", tags = "1, 2, 3, 4, 8, 50, 51")]
+    #[prost(oneof = "from_proxy::Message", tags = "1, 2, 3, 4, 8, 50, 51, 52")]
     pub message: ::core::option::Option<from_proxy::Message>,
 }
 /// Nested message and enum types in `FromProxy`.
@@ -40,6 +40,8 @@ pub mod from_proxy {
         Pulse(super::Pulse),
         #[prost(message, tag = "51")]
         SharesTaken(super::SharesTaken),
+        #[prost(message, tag = "52")]
+        OfferedLoads(super::OfferedLoads),
     }
 }
 /// First message on a stream.
@@ -564,6 +566,25 @@ pub struct ShareTaken {
     pub term: u64,
     #[prost(uint64, tag = "3")]
     pub number: u64,
+}
+/// What came of late to limits that all pods of a Service keep together, passed or not. Said
+/// once a second at most, of those where it is another than was said before, and never
+/// answered. A pod of which it is not said has an even part.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct OfferedLoads {
+    #[prost(message, repeated, tag = "1")]
+    pub loads: ::prost::alloc::vec::Vec<OfferedLoad>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OfferedLoad {
+    #[prost(message, optional, tag = "1")]
+    pub of: ::core::option::Option<ShareOf>,
+    /// Thousandths of a request in the limit's time, of the busiest key.
+    #[prost(uint64, tag = "2")]
+    pub thousandths: u64,
+    /// Something was refused in the last seconds.
+    #[prost(bool, tag = "3")]
+    pub refused: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Resource {
@@ -1699,6 +1720,9 @@ pub struct PodShares {
     /// Of `held`: the most that the pod may be using, and what it took last.
     #[prost(message, repeated, tag = "3")]
     pub shares: ::prost::alloc::vec::Vec<Share>,
+    /// Of `held`: what it said last.
+    #[prost(message, repeated, tag = "4")]
+    pub offered: ::prost::alloc::vec::Vec<OfferedLoad>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PodPulse {

@@ -115,6 +115,10 @@ impl ProxyStream<'_> {
                 self.shared.board.taken(&self.caller.uid, &taken);
                 Ok(())
             }
+            Some(Message::OfferedLoads(offered)) => {
+                self.shared.board.offered(&self.caller.uid, &offered);
+                Ok(())
+            }
             Some(Message::Status(status)) => {
                 self.proxy_info
                     .status(status, SystemTime::now(), Instant::now());

@@ -6,13 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use policy::limit::offered::Offered;
 use prost::Message as _;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use wire::v1;
 
 use super::demand::named;
-use super::divide::{ShareMessage, SharesInUse};
+use super::divide::{Held, PodsSeen, ShareMessage};
+use super::given::{Given, loads, message, pod_shares, read, read_offered};
 use super::key::{NamedLimit, ShareOf};
 use crate::model::compiled::LatestModel;
 
@@ -27,15 +29,6 @@ const TOGETHER: usize = 1000;
 pub(super) const TOGETHER_BYTES: usize = 1024 * 1024;
 /// Bytes that stand before the part of a pod in it, at most.
 const FRAME: usize = 8;
-
-/// A share as it was given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Given {
-    /// Who divides; a later one counts.
-    pub(crate) term: u64,
-    pub(crate) number: u64,
-    pub(crate) thousandths: u64,
-}
 
 /// Shared by streams, peers and whoever divides. Clones are the same state.
 #[derive(Clone, Debug)]
@@ -74,9 +67,13 @@ struct Pod {
     sent: BTreeMap<ShareOf, Given>,
     /// The most that it may be using, as of what it took last.
     most: BTreeMap<ShareOf, Given>,
-    /// When others have to hear what it is given by this replica, and what it holds.
+    /// What its newest stream said that it is offered.
+    offered: BTreeMap<ShareOf, Offered>,
+    /// When others have to hear what it is given by this replica, what it holds, and what it is
+    /// offered.
     divided_at: u64,
     in_use_at: u64,
+    offered_at: u64,
 }
 
 impl Pod {
@@ -84,11 +81,17 @@ impl Pod {
         self.own.is_some() || !self.peers.is_empty()
     }
 
+    /// When others had something new to hear of it last.
+    fn changed_at(&self) -> u64 {
+        self.divided_at.max(self.in_use_at).max(self.offered_at)
+    }
+
     fn left(&mut self, now: Instant) {
         if self.is_connected() {
             self.absent_since = None;
         } else {
             self.absent_since.get_or_insert(now);
+            self.offered.clear();
         }
     }
 }
@@ -133,6 +136,7 @@ impl Board {
             for shares in [&mut pod.given, &mut pod.sent, &mut pod.most] {
                 shares.retain(|of, _| in_force(&of.of));
             }
+            pod.offered.retain(|of, _| in_force(&of.of));
         }
     }
 
@@ -161,6 +165,7 @@ impl Board {
             }
             pod.own = Some(stream);
             pod.sent.clear();
+            pod.offered.clear();
             pod.left(now);
             pod.in_use_at = revision;
         });
@@ -221,6 +226,18 @@ impl Board {
         });
     }
 
+    /// The pod is offered this, of limits of which it was given something.
+    pub(crate) fn offered(&self, uid: &Arc<str>, offered: &v1::OfferedLoads) {
+        self.change(uid, |pod, revision| {
+            for (of, load) in read_offered(&offered.loads) {
+                if pod.given.contains_key(&of) {
+                    pod.offered.insert(of, load);
+                    pod.offered_at = revision;
+                }
+            }
+        });
+    }
+
     /// Whoever divides gives this.
     pub(super) fn give(&self, term: u64, messages: Vec<ShareMessage>) {
         for one in messages {
@@ -242,14 +259,15 @@ impl Board {
         state.revision += 1;
         let revision = state.revision;
         let pod = state.pods.entry(Arc::clone(uid)).or_default();
-        let before = (pod.in_use_at, pod.divided_at);
+        let before = (pod.in_use_at, pod.changed_at());
         change(pod, revision);
-        let (in_use, divided) = (pod.in_use_at != before.0, pod.divided_at != before.1);
+        let (in_use, changed) = (pod.in_use_at != before.0, pod.changed_at() != before.1);
         drop(state);
         if in_use {
             self.inner.in_use.send_modify(|count| *count += 1);
         }
-        if in_use || divided {
+        // Whoever divides looks at what pods are offered every second, and is not woken for it.
+        if changed {
             self.inner.own.send_modify(|count| *count += 1);
         }
     }
@@ -261,26 +279,32 @@ impl Board {
         given.map(|given| given.term).max().unwrap_or(0)
     }
 
-    /// Pods that can be given something.
-    pub(super) fn present(&self) -> BTreeSet<Arc<str>> {
+    /// The pods, what they may be using, and what they are offered.
+    pub(super) fn pods(&self) -> PodsSeen {
+        let mut seen = PodsSeen::default();
         let state = self.inner.state.lock();
-        // One that has left a moment ago is about to come back.
-        let present = state
-            .pods
-            .iter()
-            .filter(|(_, pod)| pod.is_connected() || pod.absent_since.is_some());
-        present.map(|(uid, _)| Arc::clone(uid)).collect()
-    }
-
-    /// What pods may be using.
-    pub(super) fn in_use(&self) -> SharesInUse {
-        let state = self.inner.state.lock();
-        let all = state.pods.iter();
-        all.flat_map(|(uid, pod)| {
-            let most = pod.most.iter();
-            most.map(|(of, in_use)| ((Arc::clone(uid), of.clone()), in_use.thousandths))
-        })
-        .collect()
+        for (uid, pod) in &state.pods {
+            // One that has left a moment ago is about to come back.
+            if pod.is_connected() || pod.absent_since.is_some() {
+                seen.present.insert(Arc::clone(uid));
+            }
+            if !pod.is_connected() {
+                seen.absent.insert(Arc::clone(uid));
+            }
+            for (of, in_use) in &pod.most {
+                let given = pod.given.get(of).unwrap_or(in_use).thousandths;
+                let held = Held {
+                    most: in_use.thousandths,
+                    given,
+                };
+                seen.held.insert((Arc::clone(uid), of.clone()), held);
+            }
+            for (of, offered) in &pod.offered {
+                let key = (Arc::clone(uid), of.clone());
+                seen.offered.insert(key, *offered);
+            }
+        }
+        seen
     }
 
     /// What pods took last of what was given in this term.
@@ -335,7 +359,7 @@ impl Board {
         let state = self.inner.state.lock();
         let mut news: Vec<(u64, &Arc<str>, &Pod)> = Vec::new();
         for (uid, pod) in &state.pods {
-            let at = pod.divided_at.max(pod.in_use_at);
+            let at = pod.changed_at();
             if at > since {
                 news.push((at, uid, pod));
             }
@@ -346,9 +370,13 @@ impl Board {
         for (at, uid, pod) in news.into_iter().take(TOGETHER) {
             // All that is known of it: the half that is older was not told yet if the place
             // of the pod was among later ones then.
-            let divided = (pod.divided_at > 0).then(|| pod_shares(uid, false, &pod.given));
+            let divided = (pod.divided_at > 0).then(|| pod_shares(uid, &pod.given));
             let gone = pod.own.is_none();
-            let in_use = (pod.in_use_at > since || !gone).then(|| pod_shares(uid, gone, &pod.most));
+            let in_use = (pod.in_use_at > since || !gone).then(|| v1::PodShares {
+                gone,
+                offered: loads(&pod.offered),
+                ..pod_shares(uid, &pod.most)
+            });
             let parts = divided.iter().chain(&in_use);
             bytes += parts.map(|part| FRAME + part.encoded_len()).sum::<usize>();
             if bytes > TOGETHER_BYTES && reported.is_some() {
@@ -383,6 +411,9 @@ impl Board {
                 pod.peers.remove(&peer);
             } else {
                 pod.peers.insert(peer);
+                if pod.own.is_none() {
+                    pod.offered = read_offered(&reported.offered).collect();
+                }
             }
             pod.left(now);
             for (of, most) in read(reported) {
@@ -408,35 +439,4 @@ impl Board {
         }
         self.inner.in_use.send_modify(|count| *count += 1);
     }
-}
-
-fn message(of: &ShareOf, given: Given) -> v1::Share {
-    v1::Share {
-        of: Some(of.message()),
-        thousandths: given.thousandths,
-        term: given.term,
-        number: given.number,
-    }
-}
-
-fn pod_shares(uid: &str, gone: bool, shares: &BTreeMap<ShareOf, Given>) -> v1::PodShares {
-    v1::PodShares {
-        uid: uid.to_owned(),
-        gone,
-        shares: shares
-            .iter()
-            .map(|(of, given)| message(of, *given))
-            .collect(),
-    }
-}
-
-fn read(reported: &v1::PodShares) -> impl Iterator<Item = (ShareOf, Given)> {
-    reported.shares.iter().filter_map(|share| {
-        let given = Given {
-            term: share.term,
-            number: share.number,
-            thousandths: share.thousandths,
-        };
-        Some((ShareOf::read(share.of.as_ref()?)?, given))
-    })
 }

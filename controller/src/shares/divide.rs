@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
+use policy::limit::offered::Offered;
 use policy::limit::shares::{Send, Shares};
 
 use super::demand::Demand;
@@ -24,8 +25,26 @@ pub(crate) struct ShareMessage {
     pub(crate) number: u64,
 }
 
-/// What pods may be using, by what the replicas that serve them say.
-pub(crate) type SharesInUse = BTreeMap<(Arc<str>, ShareOf), u64>;
+/// The pods by what the replicas that serve them say.
+#[derive(Debug, Default)]
+pub(super) struct PodsSeen {
+    /// Those that can be given something.
+    pub(super) present: BTreeSet<Arc<str>>,
+    /// Those that nobody has a stream to.
+    pub(super) absent: BTreeSet<Arc<str>>,
+    pub(super) held: BTreeMap<(Arc<str>, ShareOf), Held>,
+    /// What they are offered, as far as they say it.
+    pub(super) offered: BTreeMap<(Arc<str>, ShareOf), Offered>,
+}
+
+/// What a pod has of one limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Held {
+    /// The most that it may be using.
+    pub(super) most: u64,
+    /// What it was given last, which it may have been told or not.
+    pub(super) given: u64,
+}
 
 /// By uid of the pod.
 type Divided = Shares<Arc<str>>;
@@ -50,14 +69,13 @@ struct Limit {
 }
 
 impl Divider {
-    /// Other limits, ready pods, or pods that are connected. `in_use`: what pods may be using,
-    /// of which that counts which was not divided here before.
+    /// Other limits, ready pods, or pods that are connected. Of what pods may be using that
+    /// counts which was not divided here before.
     pub(super) fn update(
         &mut self,
         now: Instant,
         demands: &BTreeMap<LimitKey, Demand>,
-        connected: &BTreeSet<Arc<str>>,
-        in_use: &SharesInUse,
+        pods: &PodsSeen,
     ) -> Vec<ShareMessage> {
         let Self { limits, newest, .. } = self;
         let mut messages = Vec::new();
@@ -80,7 +98,7 @@ impl Divider {
                 }
                 messages.extend(limit.change(key, newest, |shares| shares.remove(&uid)));
             }
-            limit.resume(key, demand, in_use);
+            limit.resume(key, demand, pods);
             for (uid, port) in &demand.pods {
                 limit.ports.insert(Arc::clone(uid), *port);
             }
@@ -89,10 +107,16 @@ impl Divider {
                 let sends = |shares: &mut Divided| shares.set_limit(demand.requests);
                 messages.extend(limit.change(key, newest, sends));
             }
-            let ready = demand.pods.keys().filter(|uid| connected.contains(*uid));
+            limit.offer(key, pods);
+            let ready = demand.pods.keys();
+            let ready = ready.filter(|uid| pods.present.contains(*uid));
             let ready = ready.cloned().collect();
             let sends = |shares: &mut Divided| shares.set_pods(now, &ready);
             messages.extend(limit.change(key, newest, sends));
+            for uid in limit.unused(demand, pods) {
+                messages.extend(limit.change(key, newest, |shares| shares.remove(&uid)));
+                limit.ports.remove(&uid);
+            }
         }
         self.index();
         for (uid, of) in freed {
@@ -197,19 +221,40 @@ impl Limit {
     }
 
     /// Goes on from what pods hold of it that somebody else gave them. Who is not ready at
-    /// this moment uses it all the same.
-    fn resume(&mut self, key: &LimitKey, demand: &Demand, in_use: &SharesInUse) {
+    /// this moment uses it all the same, unless it has no stream either.
+    fn resume(&mut self, key: &LimitKey, demand: &Demand, pods: &PodsSeen) {
         for (uid, port) in &demand.keepers {
-            if self.shares.has(uid) {
+            let is_unused = pods.absent.contains(uid) && !demand.pods.contains_key(uid);
+            if is_unused || self.shares.has(uid) {
                 continue;
             }
             let of = share_of(&key.of, *port);
-            let in_use = in_use.get(&(Arc::clone(uid), of)).copied();
-            if let Some(in_use) = in_use.filter(|in_use| *in_use > 0) {
+            let held = pods.held.get(&(Arc::clone(uid), of)).copied();
+            if let Some(held) = held.filter(|held| held.most > 0) {
                 self.ports.insert(Arc::clone(uid), *port);
-                self.shares.resume(uid, in_use);
+                let most = held.most.max(held.given);
+                self.shares.resume(uid, most, held.given);
             }
         }
+    }
+
+    /// What the pods are offered.
+    fn offer(&mut self, key: &LimitKey, pods: &PodsSeen) {
+        for (uid, port) in &self.ports {
+            let of = share_of(&key.of, *port);
+            let offered = pods.offered.get(&(Arc::clone(uid), of)).copied();
+            self.shares.offer(uid, offered);
+        }
+    }
+
+    /// Pods that have left and would never say that they use nothing any more: of those that
+    /// the Service no longer selects the proxy has no such limit, and is told nothing of it;
+    /// others are neither ready nor is there a stream to them.
+    fn unused(&self, demand: &Demand, pods: &PodsSeen) -> Vec<Arc<str>> {
+        let left = self.ports.keys().filter(|uid| self.shares.has_left(uid));
+        let unused =
+            left.filter(|uid| !demand.keepers.contains_key(*uid) || pods.absent.contains(*uid));
+        unused.cloned().collect()
     }
 
     /// Pods that keep this limit of their policy with those of another Service and not with

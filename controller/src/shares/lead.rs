@@ -16,7 +16,7 @@ use crate::model::compiled::LatestModel;
 const LISTEN: Duration = Duration::from_secs(3);
 /// Between two looks at least: pods that come and go together are one change.
 const PACE: Duration = Duration::from_millis(100);
-/// Without any change: pods leave with time.
+/// Without any change: pods leave with time, and are offered this and then that.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Divides for as long as the Lease is held.
@@ -40,7 +40,7 @@ pub(crate) async fn lead(board: Board, mut latest: LatestModel) {
                 messages.extend(divider.taken(&uid, &of, number));
             }
             let at = now.into_std();
-            messages.extend(divider.update(at, &demands, &board.present(), &board.in_use()));
+            messages.extend(divider.update(at, &demands, &board.pods()));
             messages.extend(divider.tick(at));
             if !messages.is_empty() {
                 board.give(term, messages);

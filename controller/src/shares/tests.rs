@@ -107,7 +107,7 @@ fn divide_in(
         messages.extend(divider.taken(&uid, &of, number));
     }
     let at = now.into_std();
-    messages.extend(divider.update(at, demand, &board.present(), &board.in_use()));
+    messages.extend(divider.update(at, demand, &board.pods()));
     messages.extend(divider.tick(at));
     board.give(term, messages);
 }

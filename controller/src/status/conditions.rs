@@ -1,6 +1,7 @@
 //! What a status says, and when a difference is worth a write.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use kube::core::{ApiResource, DynamicObject};
@@ -117,6 +118,21 @@ impl Status {
             Some(Unneeded::Uncalled(words)) => words,
         };
         condition.message = format!("{}; {words}", condition.message);
+    }
+
+    /// Adds how these limits of a policy are kept, which all pods of a Service keep together,
+    /// once they are.
+    pub(super) fn with_shared_limits(&mut self, limits: &[Arc<str>]) {
+        let [.., (_, condition)] = &mut self.conditions;
+        if limits.is_empty() || condition.reason != "Programmed" {
+            return;
+        }
+        condition.message = format!(
+            "{}; rateLimits {} hold for all pods of a Service together: each keeps a part, which \
+             follows what is offered to it, and the parts are no more than the limit",
+            condition.message,
+            few(limits)
+        );
     }
 
     /// Whether it waits for proxies and for nothing else.

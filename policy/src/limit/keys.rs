@@ -23,7 +23,8 @@ use std::collections::{BTreeSet, HashMap};
 /// a tree, and of a caller 75 in a map and 45 in each of two trees, for half of the places.
 pub(super) const BYTES_PER_ENTRY: usize = 57 + (67 + 75 + 2 * 45) / 2;
 
-/// When a bucket is full again, in nanoseconds since its table was made.
+/// When a bucket was empty, in nanoseconds of its table's clock. The sooner, the sooner it is
+/// full again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Bucket(pub(super) u64);
 
@@ -84,13 +85,13 @@ impl Keys {
         known.map(|known| known.floor).unwrap_or_default()
     }
 
-    /// Whether a key of this caller may have a bucket, at the cost of what is full at `now` or
-    /// of a caller that holds more. Only a caller without any may find no room.
-    pub(super) fn has_room(&mut self, now: u64, caller: u64) -> bool {
+    /// Whether a key of this caller may have a bucket, at the cost of what was empty by `full`,
+    /// and so is full, or of a caller that holds more. Only a caller without any may find no room.
+    pub(super) fn has_room(&mut self, full: u64, caller: u64) -> bool {
         // A key needs two places at most, and each that is forgotten leaves one at least.
         for _ in 0..2 {
             if self.taken() + 2 > self.most {
-                self.forget_full(now);
+                self.forget_full(full);
             }
         }
         let largest = self.largest.last().map_or(0, |(in_use, _)| *in_use);
@@ -98,8 +99,8 @@ impl Keys {
     }
 
     /// Sets the bucket of a key, for which there [is room](Self::has_room). Whether that cost
-    /// another one that was not full at `now`.
-    pub(super) fn set(&mut self, now: u64, entry: Entry, bucket: Bucket) -> bool {
+    /// another one that was not empty by `full`.
+    pub(super) fn set(&mut self, full: u64, entry: Entry, bucket: Bucket) -> bool {
         let former = self.buckets.insert(entry, bucket);
         if let Some(former) = former {
             self.order.remove(&(entry.caller, former, entry.value));
@@ -112,7 +113,7 @@ impl Keys {
             let Some(forgotten) = self.forget_for(entry.caller) else {
                 break;
             };
-            lacking |= forgotten.0 > now;
+            lacking |= forgotten.0 > full;
         }
         lacking
     }
@@ -133,14 +134,14 @@ impl Keys {
         }
     }
 
-    /// No bucket is full later than this.
-    pub(super) fn clamp(&mut self, latest: Bucket) {
+    /// Moves all buckets, none of them past another one.
+    pub(super) fn move_all(&mut self, to: impl Fn(Bucket) -> Bucket) {
         for bucket in self.buckets.values_mut() {
-            *bucket = latest.min(*bucket);
+            *bucket = to(*bucket);
         }
         for caller in self.callers.values_mut() {
-            caller.soonest = latest.min(caller.soonest);
-            caller.floor = latest.min(caller.floor);
+            caller.soonest = to(caller.soonest);
+            caller.floor = to(caller.floor);
         }
         let order = self.buckets.iter();
         let order = order.map(|(entry, bucket)| (entry.caller, *bucket, entry.value));
@@ -159,9 +160,9 @@ impl Keys {
     }
 
     /// Forgets the bucket that is full soonest, if it is.
-    fn forget_full(&mut self, now: u64) {
+    fn forget_full(&mut self, full: u64) {
         if let Some((bucket, caller)) = self.soonest.first().copied()
-            && bucket.0 <= now
+            && bucket.0 <= full
         {
             self.forget_of(caller);
         }

@@ -1,24 +1,35 @@
 //! How a limit of a whole Service is divided among its ready pods, while pods come and go.
 //!
-//! Every pod gets the same share. A pod that has a larger one uses it until it says that
-//! it has taken the smaller one, so what it held counts until then; others grow only into
-//! what is proven to be free. At no time the shares of connected pods add up to more than
-//! the limit, whatever is lost or late.
+//! Every pod gets the same share while none refuses anything. A pod that does, and is offered
+//! more than an even part, borrows from those that are offered less: each of them keeps what it
+//! needs, and nobody goes below the lesser of that and an even part, so whoever floods one pod
+//! takes nothing from callers of another one. It gives back once it is offered no more than
+//! an even part. A pod of which is not known what it is offered, as of an older proxy, has an
+//! even part.
+//!
+//! A pod that has a larger share uses it until it says that it has taken the smaller one, so
+//! what it held counts until then; others grow only into what is proven to be free. At no time
+//! the shares of connected pods add up to more than the limit, whatever is lost or late.
 //!
 //! A new pod has nothing until the others have shrunk, which takes them one round trip;
 //! see [`super::Rate::unshared`]. One that is no longer ready has its part for some seconds
 //! yet, because callers hear of it later than the controller.
 //!
-//! In use: the controller calls [`Shares::set_pods`] when the ready pods change,
-//! [`Shares::acknowledged`] and [`Shares::gone`] as streams tell, [`Shares::tick`] every
-//! second, and sends what each of them returns.
+//! In use: the controller calls [`Shares::offer`] and [`Shares::set_pods`] when the ready pods
+//! change or what they are offered, [`Shares::acknowledged`] and [`Shares::remove`] as streams
+//! tell, [`Shares::tick`] every second, and sends what each of them returns.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use super::offered::Offered;
+
 /// So long a pod that is no longer ready keeps its part, unless its stream ends before:
-/// callers send to it until their endpoints are renewed.
-pub const LEAVES: Duration = Duration::from_secs(5);
+/// callers send to it until their endpoints are renewed, which takes them a second.
+pub const LEAVES: Duration = Duration::from_secs(2);
+/// Of an even part a pod that is offered nothing keeps this part: the first that come are
+/// served, and show that it needs more.
+const KEPT_BY_IDLE: u64 = 8;
 
 /// The shares of one limit, in thousandths of a request per its time.
 #[derive(Clone, Debug)]
@@ -38,6 +49,27 @@ struct Share {
     /// since.
     in_use: u64,
     stays: Stays,
+    /// `None`: that is not known.
+    offered: Option<Offered>,
+    /// It has refused something, and is offered more than an even part since then.
+    borrows: bool,
+    /// What it is to have.
+    part: u64,
+}
+
+impl Share {
+    /// What it is to have before another one borrows of it.
+    fn need(&self, each: u64, whole: u64) -> u64 {
+        match (self.stays, self.offered) {
+            (Stays::Left, _) => 0,
+            (Stays::Until(_), _) => each.min(self.in_use),
+            (Stays::Ready, None) => each,
+            (Stays::Ready, Some(offered)) => {
+                let most = if self.borrows { whole } else { each };
+                offered.thousandths.max(each / KEPT_BY_IDLE).min(most)
+            }
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -92,12 +124,27 @@ impl<P: Ord + Clone> Shares<P> {
         self.tick(now)
     }
 
-    /// Somebody else has divided until now, and this is the most that a pod may be using of
-    /// it. Before the pods are set.
-    pub fn resume(&mut self, pod: &P, in_use: u64) {
+    /// Somebody else has divided until now: the most that a pod may be using of it, and what it
+    /// was given last. Before the pods are set.
+    pub fn resume(&mut self, pod: &P, in_use: u64, given: u64) {
         let share = self.pods.entry(pod.clone()).or_default();
         share.in_use = share.in_use.max(in_use);
-        share.sent = share.in_use;
+        share.sent = given;
+    }
+
+    /// What this pod is offered; `None`: that is not known. It counts from when the pods are set.
+    pub fn offer(&mut self, pod: &P, offered: Option<Offered>) {
+        if let Some(share) = self.pods.get_mut(pod) {
+            share.offered = offered;
+        }
+    }
+
+    /// Whether this pod gets no share any more, and may be using one until it says that it has
+    /// taken that.
+    #[must_use]
+    pub fn has_left(&self, pod: &P) -> bool {
+        let share = self.pods.get(pod);
+        share.is_some_and(|share| share.stays == Stays::Left)
     }
 
     /// Whether this pod has a share, or may be using one.
@@ -126,12 +173,14 @@ impl<P: Ord + Clone> Shares<P> {
                 share.stays = Stays::Left;
             }
         }
+        self.reckon();
         self.divide()
     }
 
     /// The limit itself changed.
     pub fn set_limit(&mut self, requests: u32) -> Vec<Send<P>> {
         self.whole = u64::from(requests) * 1000;
+        self.reckon();
         self.divide()
     }
 
@@ -152,6 +201,7 @@ impl<P: Ord + Clone> Shares<P> {
     /// comes back.
     pub fn remove(&mut self, pod: &P) -> Vec<Send<P>> {
         self.pods.remove(pod);
+        self.reckon();
         self.divide()
     }
 
@@ -161,19 +211,54 @@ impl<P: Ord + Clone> Shares<P> {
         self.pods.values().map(|share| share.in_use).sum()
     }
 
-    /// Shrinks whoever has too much, and lets the others grow into what is free.
-    fn divide(&mut self) -> Vec<Send<P>> {
+    /// What each pod is to have.
+    fn reckon(&mut self) {
+        self.forget_left();
+        let whole = self.whole;
+        let staying = self.pods.values_mut();
+        let mut staying: Vec<&mut Share> =
+            staying.filter(|share| share.stays != Stays::Left).collect();
+        let mut rest = staying.len() as u64;
+        let each = whole.checked_div(rest).unwrap_or(0);
+        for share in &mut staying {
+            let offered = share.offered.filter(|_| share.stays == Stays::Ready);
+            let more = offered.filter(|offered| offered.thousandths > each);
+            share.borrows = more.is_some_and(|more| share.borrows || more.refused);
+            share.part = each;
+        }
+        if !staying.iter().any(|share| share.borrows) {
+            return;
+        }
+        // Those that need least first: what they leave of an even part is for the others.
+        staying.sort_by_key(|share| share.need(each, whole));
+        let needs = staying.iter().map(|share| share.need(each, whole));
+        let needs: u64 = needs.fold(0, u64::saturating_add);
+        let spare = whole.saturating_sub(needs) / rest.max(1);
+        let mut left = whole;
+        for share in staying {
+            let even = left.checked_div(rest).unwrap_or(0);
+            let need = share.need(each, whole).min(even);
+            share.part = need + spare;
+            left -= need;
+            rest -= 1;
+        }
+    }
+
+    /// Forgets pods that have left and use nothing.
+    fn forget_left(&mut self) {
         self.pods
             .retain(|_, share| share.stays == Stays::Ready || share.in_use > 0);
-        let parts = self.pods.values();
-        let staying = parts.filter(|share| share.stays != Stays::Left).count() as u64;
-        let each = self.whole.checked_div(staying).unwrap_or(0);
+    }
+
+    /// Shrinks whoever has too much, and lets the others grow into what is free.
+    fn divide(&mut self) -> Vec<Send<P>> {
+        self.forget_left();
         let mut free = self.whole.saturating_sub(self.in_use());
         let mut sends = Vec::new();
         for (pod, share) in &mut self.pods {
             let target = match share.stays {
-                Stays::Ready => each,
-                Stays::Until(_) => each.min(share.in_use),
+                Stays::Ready => share.part,
+                Stays::Until(_) => share.part.min(share.in_use),
                 Stays::Left => 0,
             };
             let next = if target <= share.in_use {

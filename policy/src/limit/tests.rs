@@ -1,6 +1,5 @@
-//! Tokens, keys and shares of rate limits.
+//! Tokens, keys and rates of limits.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 
 use governor::clock::FakeRelativeClock;
@@ -8,10 +7,10 @@ use governor::{Quota, RateLimiter};
 use proptest::prelude::*;
 
 use super::*;
-use crate::limit::shares::{LEAVES, Send, Shares};
 use crate::traffic::guard::{LimitKey, LimitMode, LimitScope};
 
 mod keys;
+mod shares;
 
 const fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
@@ -112,31 +111,69 @@ fn a_share_of_nothing_lets_nothing_through() {
 }
 
 proptest! {
-    /// `governor` decides the same of every request.
+    /// Beside two of `governor`: one of the same burst, and one of a request more, which is more
+    /// than what is left of a token when a bucket is full.
     #[test]
-    fn a_limiter_of_others_lets_the_same_requests_pass(
+    fn a_limiter_of_others_lets_as_many_requests_pass(
         requests in 1u32..2000,
         per in 1u64..100,
         burst in 1u32..200,
         gaps in proptest::collection::vec(0u64..50_000_000, 1..300),
     ) {
         let per = Duration::from_secs(per);
-        // Both count a token in whole nanoseconds.
+        // All count a token in whole nanoseconds.
         let token = per / requests;
         let clock = FakeRelativeClock::default();
-        let quota = Quota::with_period(token).unwrap()
-            .allow_burst(NonZeroU32::new(burst).unwrap());
-        let oracle = RateLimiter::direct_with_clock(quota, clock.clone());
+        let others = [burst, burst + 1].map(|burst| {
+            let quota = Quota::with_period(token).unwrap()
+                .allow_burst(NonZeroU32::new(burst).unwrap());
+            RateLimiter::direct_with_clock(quota, clock.clone())
+        });
         let start = Instant::now();
         let mut now = start;
-        let rate = Rate { token: token.as_nanos() as u64, whole: (token * burst).as_nanos() as u64, longest: u64::MAX };
-        let drawn = Rate::of(&limit(requests, per, burst));
-        prop_assert_eq!(drawn.token, rate.token);
+        let rate = Rate::of(&limit(requests, per, burst));
+        prop_assert_eq!(u128::from(rate.token), token.as_nanos());
         let mut table = Buckets::new(start, rate);
+        let (mut own, mut passed) = (0, [0; 2]);
         for gap in gaps {
             now += Duration::from_nanos(gap);
             clock.advance(Duration::from_nanos(gap));
-            prop_assert_eq!(take(&mut table, now, Key::All).is_ok(), oracle.check().is_ok());
+            own += u32::from(take(&mut table, now, Key::All).is_ok());
+            for (other, passed) in others.iter().zip(&mut passed) {
+                *passed += u32::from(other.check().is_ok());
+            }
+            prop_assert!((passed[0]..=passed[1]).contains(&own), "{own} {passed:?}");
+        }
+    }
+}
+
+#[test]
+fn even_calls_above_a_limit_get_all_of_it() {
+    let start = Instant::now();
+    for (requests, offered) in [(60, 61), (60, 90), (60, 119), (60, 1000), (7, 8)] {
+        let minute = Duration::from_secs(60);
+        let mut table = Buckets::new(start, Rate::of(&limit(requests, minute, 1)));
+        let calls = (0..offered * 10).map(|at| start + minute * at / offered);
+        let passed = calls.filter(|now| take(&mut table, *now, Key::All).is_ok());
+        let passed = passed.count() as u32;
+        let all = 10 * requests;
+        assert!(
+            (all - 1..=all + 1).contains(&passed),
+            "{passed} of {offered}"
+        );
+    }
+}
+
+#[test]
+fn idle_bucket_lets_its_burst_pass_and_no_more() {
+    let start = Instant::now();
+    for burst in [1, 3] {
+        let mut table = Buckets::new(start, Rate::of(&limit(60, ms(60_000), burst)));
+        for idle in 0..5 {
+            let now = start + ms(10_000 * idle);
+            let calls = (0..100).map(|at| now + ms(at));
+            let passed = calls.filter(|now| take(&mut table, *now, Key::All).is_ok());
+            assert_eq!(passed.count() as u32, burst);
         }
     }
 }
@@ -153,6 +190,57 @@ fn a_bucket_that_a_tiny_share_emptied_fills_at_the_next_share() {
     table.set_rate(start, Rate::share(&whole, 20_000));
     assert!(take(&mut table, start + ms(40), Key::All).is_err());
     assert!(take(&mut table, start + ms(50), Key::All).is_ok());
+}
+
+/// A caller that is refused at one pod goes to the other one, whose share grows and which it has
+/// not called for long: what it gets together is what one bucket of the whole limit gives.
+#[test]
+fn caller_that_follows_the_shares_gets_no_burst_anew() {
+    let start = Instant::now();
+    let whole = limit(20, ms(1000), 100);
+    for key in [
+        Key::All,
+        Key::Caller(7),
+        Key::Header {
+            caller: 7,
+            value: 1,
+        },
+    ] {
+        let (most, least) = (Rate::share(&whole, 19_000), Rate::share(&whole, 1000));
+        let mut pods = [Buckets::new(start, most), Buckets::new(start, least)];
+        let mut passed = 0;
+        for second in 0..200 {
+            let now = start + ms(1000 * second);
+            let large = (second / 10 % 2) as usize;
+            if second % 10 == 0 {
+                pods[large].set_rate(now, most);
+                pods[1 - large].set_rate(now, least);
+            }
+            for at in 0..50 {
+                let now = now + ms(20 * at);
+                passed += u32::from(take(&mut pods[large], now, key).is_ok());
+            }
+        }
+        // Each pod may have filled once before, and at its small share since.
+        assert!((3700..=4000 + 130).contains(&passed), "{passed}");
+    }
+}
+
+#[test]
+fn new_key_at_a_grown_share_gains_no_token() {
+    let start = Instant::now();
+    let whole = limit(20, ms(1000), 20);
+    let mut table = Buckets::new(start, Rate::share(&whole, 5000));
+    let later = start + ms(60_000);
+    table.set_rate(later, Rate::share(&whole, 20_000));
+    let passed = |table: &mut Buckets, caller, now| {
+        let served = (0..40).filter(|_| take(table, now, Key::Caller(caller)).is_ok());
+        served.count()
+    };
+    assert_eq!(passed(&mut table, 1, later), 5);
+    assert_eq!(passed(&mut table, 2, later + ms(500)), 15);
+    assert_eq!(passed(&mut table, 3, later + ms(60_000)), 20);
+    assert_eq!(table.take_overflowed(), 0);
 }
 
 #[test]
@@ -195,7 +283,6 @@ fn a_pod_without_a_share_yet_lets_one_request_pass_and_asks_for_a_short_wait() {
         let refused = take(&mut table, late, Key::All).unwrap_err();
         assert_eq!(refused.retry_after(), longest, "a share of nothing");
         table.set_rate(late, Rate::share(&whole, 1));
-        assert_eq!(take(&mut table, late, Key::All), Ok(()));
         let refused = take(&mut table, late, Key::All).unwrap_err();
         assert_eq!(refused.retry_after(), longest, "nearly nothing");
     }
@@ -204,181 +291,6 @@ fn a_pod_without_a_share_yet_lets_one_request_pass_and_asks_for_a_short_wait() {
     assert_eq!(take(&mut hourly, start, Key::All), Ok(()));
     let refused = take(&mut hourly, start, Key::All).unwrap_err();
     assert_eq!(refused.retry_after(), 3600);
-}
-
-#[test]
-fn a_pod_that_leaves_keeps_its_part_for_some_seconds_or_until_its_stream_ends() {
-    let start = Instant::now();
-    let take_all = |shares: &mut Shares<u8>, mut sends: Vec<Send<u8>>| {
-        let mut last = BTreeMap::new();
-        while let Some(send) = sends.pop() {
-            last.insert(send.pod, send.share);
-            sends.extend(shares.acknowledged(&send.pod, send.number));
-        }
-        last
-    };
-    let begin = || {
-        let mut shares = Shares::new(100);
-        let sends = shares.set_pods(start, &BTreeSet::from([1, 2]));
-        take_all(&mut shares, sends);
-        // A rollout: 1 goes, 3 comes.
-        let sends = shares.set_pods(start, &BTreeSet::from([2, 3]));
-        let last = take_all(&mut shares, sends);
-        assert_eq!(
-            last,
-            BTreeMap::from([(1, 33_333), (2, 33_333), (3, 33_333)])
-        );
-        shares
-    };
-    let even = BTreeMap::from([(2, 50_000), (3, 50_000)]);
-    let mut shares = begin();
-    assert_eq!(shares.tick(start + LEAVES - ms(1)), []);
-    let sends = shares.tick(start + LEAVES);
-    let mut last = take_all(&mut shares, sends);
-    assert_eq!(last.remove(&1), Some(0));
-    assert_eq!(last, even);
-    let mut shares = begin();
-    let sends = shares.remove(&1);
-    assert_eq!(take_all(&mut shares, sends), even);
-    // It is ready again.
-    let mut shares = begin();
-    let sends = shares.set_pods(start + ms(1), &BTreeSet::from([1, 2, 3]));
-    assert_eq!(sends, []);
-    assert_eq!(shares.tick(start + LEAVES + ms(1)), []);
-}
-
-/// A fleet that takes shares late, out of its own order, and loses streams.
-#[derive(Debug, Default)]
-struct Fleet {
-    using: BTreeMap<u8, u64>,
-    unread: Vec<Send<u8>>,
-}
-
-impl Fleet {
-    fn send(&mut self, sends: Vec<Send<u8>>) {
-        self.unread.extend(sends);
-    }
-
-    /// Each pod reads its own in order.
-    fn read(&mut self, at: usize) -> Option<Send<u8>> {
-        let pod = self.unread.get(at)?.pod;
-        let first = self.unread.iter().position(|send| send.pod == pod)?;
-        let read = self.unread.remove(first);
-        self.using.insert(read.pod, read.share);
-        Some(read)
-    }
-}
-
-#[derive(Clone, Debug)]
-enum Step {
-    Pods(BTreeSet<u8>),
-    Read(usize),
-    Gone(u8),
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        proptest::collection::btree_set(0u8..8, 0..6).prop_map(Step::Pods),
-        (0usize..8).prop_map(Step::Read),
-        (0usize..8).prop_map(Step::Read),
-        (0usize..8).prop_map(Step::Read),
-        (0u8..8).prop_map(Step::Gone),
-    ]
-}
-
-proptest! {
-    #[test]
-    fn shares_never_add_up_to_more_than_the_limit_whatever_is_late_or_lost(
-        steps in proptest::collection::vec(step(), 1..60),
-    ) {
-        let (mut shares, mut fleet) = (Shares::new(100), Fleet::default());
-        let mut ready = BTreeSet::new();
-        let mut now = Instant::now();
-        for step in steps {
-            now += ms(700);
-            fleet.send(shares.tick(now));
-            match step {
-                Step::Pods(pods) => {
-                    fleet.send(shares.set_pods(now, &pods));
-                    ready = pods;
-                }
-                Step::Read(at) => {
-                    if let Some(read) = fleet.read(at) {
-                        fleet.send(shares.acknowledged(&read.pod, read.number));
-                    }
-                }
-                Step::Gone(pod) => {
-                    // It keeps its share, and is no longer connected.
-                    fleet.using.remove(&pod);
-                    fleet.unread.retain(|send| send.pod != pod);
-                    ready.remove(&pod);
-                    fleet.send(shares.remove(&pod));
-                    fleet.send(shares.set_pods(now, &ready));
-                }
-            }
-            let used: u64 = fleet.using.values().sum();
-            prop_assert!(used <= 100_000, "{used}");
-            prop_assert!(shares.in_use() <= 100_000);
-        }
-        for later in [now, now + LEAVES] {
-            fleet.send(shares.tick(later));
-            while let Some(read) = fleet.read(0) {
-                fleet.send(shares.acknowledged(&read.pod, read.number));
-                let used: u64 = fleet.using.values().sum();
-                prop_assert!(used <= 100_000, "{used}");
-            }
-        }
-        // When all is read, every ready pod has the same share, and it is all of it.
-        for pod in &ready {
-            let even = 100_000 / ready.len() as u64;
-            prop_assert_eq!(fleet.using.get(pod), Some(&even));
-        }
-    }
-}
-
-#[test]
-fn a_limit_that_shrinks_is_divided_anew() {
-    let mut shares = Shares::new(100);
-    let pods = BTreeSet::from([1, 2]);
-    let send = |pod, share, number| Send { pod, share, number };
-    assert_eq!(
-        shares.set_pods(Instant::now(), &pods),
-        [send(1, 50_000, 1), send(2, 50_000, 2)]
-    );
-    assert_eq!(shares.set_limit(10), [send(1, 5000, 3), send(2, 5000, 4)]);
-    assert_eq!(shares.in_use(), 100_000, "until they say so");
-    assert_eq!(
-        shares.acknowledged(&1, 50_000),
-        [],
-        "that was the older one"
-    );
-    shares.acknowledged(&1, 3);
-    shares.acknowledged(&2, 4);
-    assert_eq!(shares.in_use(), 10_000);
-}
-
-#[test]
-fn who_goes_on_for_another_grows_nobody_into_what_others_still_hold() {
-    let now = Instant::now();
-    let mut shares = Shares::new(100);
-    for pod in 1..=3 {
-        shares.resume(&pod, 33_333);
-    }
-    let sends = shares.set_pods(now, &BTreeSet::from([1, 2, 3, 4]));
-    let sent: BTreeMap<u8, u64> = sends.iter().map(|send| (send.pod, send.share)).collect();
-    let expected = [(1, 25_000), (2, 25_000), (3, 25_000), (4, 1)];
-    assert_eq!(sent, BTreeMap::from(expected));
-    assert!(shares.in_use() <= 100_000);
-    // Who holds what he is to hold is sent nothing.
-    let mut same = Shares::new(100);
-    same.resume(&1, 100_000);
-    assert!(same.set_pods(now, &BTreeSet::from([1])).is_empty());
-    // Who holds something and is not ready any more shrinks to nothing.
-    let mut left = Shares::new(100);
-    left.resume(&1, 100_000);
-    assert!(left.set_pods(now, &BTreeSet::new()).is_empty());
-    let sends = left.tick(now + LEAVES);
-    assert_eq!((sends[0].pod, sends[0].share), (1, 0));
 }
 
 #[test]
@@ -404,39 +316,4 @@ fn the_first_share_lacks_nothing_but_the_request_that_passed_before_it() {
         table.set_rate(start + ms(300), share);
         assert_eq!(passed(&mut table, start + ms(300), key), 0);
     }
-}
-
-#[test]
-fn what_is_acknowledged_again_costs_nothing() {
-    const PODS: u32 = 2000;
-    let mut shares = Shares::new(PODS);
-    let pods: BTreeSet<u32> = (0..PODS).collect();
-    let now = Instant::now();
-    let sends = shares.set_pods(now, &pods);
-    assert_eq!(sends.len() as u32, PODS);
-    for send in &sends {
-        assert_eq!(shares.acknowledged(&send.pod, send.number), []);
-    }
-    // Against one division among all of them, of which each would be one more.
-    let began = Instant::now();
-    for _ in 0..20 {
-        assert_eq!(shares.tick(now), []);
-    }
-    let twenty = began.elapsed();
-    let began = Instant::now();
-    for send in &sends {
-        assert_eq!(shares.acknowledged(&send.pod, send.number), []);
-    }
-    let again = began.elapsed();
-    assert!(again < 10 * twenty, "{again:?} against {twenty:?}");
-}
-
-#[test]
-fn numbers_go_on_after_those_that_another_limit_used() {
-    let mut shares = Shares::new(100);
-    shares.number_after(48);
-    let sends = shares.set_pods(Instant::now(), &BTreeSet::from([1]));
-    assert_eq!(sends[0].number, 49);
-    shares.number_after(3);
-    assert_eq!(shares.set_limit(10)[0].number, 50);
 }

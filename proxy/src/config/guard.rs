@@ -13,6 +13,7 @@ use http::HeaderMap;
 use parking_lot::Mutex;
 use policy::access::Caller;
 use policy::http_match::RequestFacts;
+use policy::limit::offered::Offered;
 use policy::limit::{Buckets, Key, Rate, Refused, keys_of_each, take_all};
 use policy::origin::Origin;
 use policy::route::{Match, Rule};
@@ -157,6 +158,27 @@ impl Guard {
         rules.is_some_and(|rules| rules.iter().any(is_shared))
     }
 
+    /// Whether it has a limit that all pods of a Service keep together.
+    pub(super) fn has_any_shared(&self) -> bool {
+        let rules = self.ports.values().flat_map(|port| &port.limits.rules);
+        let mut sections = rules.filter_map(|rule| rule.then.as_ref());
+        sections.any(|scoped| scoped.section.scope == LimitScope::Service)
+    }
+
+    /// What is offered to each of those, as far as that is known.
+    pub(super) fn offered(&self, now: Instant) -> Vec<(u16, Origin, Offered)> {
+        let mut all = Vec::new();
+        for (port, current) in &self.ports {
+            let mut buckets = current.buckets.lock();
+            for (rule, buckets) in current.limits.rules.iter().zip(&mut *buckets) {
+                if let Some(offered) = buckets.offered(now) {
+                    all.push((*port, rule.origin.clone(), offered));
+                }
+            }
+        }
+        all
+    }
+
     /// Shares are others now.
     pub(super) fn share(&self, shares: &Shares, now: Instant) {
         for (port, current) in &self.ports {
@@ -202,7 +224,8 @@ fn taken_over(
     let limits = limits.rules.iter().filter_map(|rule| {
         let limit = &rule.then.as_ref()?.section;
         let rate = rate(&rule.origin, limit);
-        let fresh = Buckets::new(now, rate);
+        let mut fresh = Buckets::new(now, rate);
+        fresh.meter(now, limit);
         let same = |other: &Rule<Option<Scoped<Arc<RateLimit>>>>| {
             let key = other.then.as_ref().map(|other| &other.section.key);
             other.origin == rule.origin && key == Some(&limit.key)
@@ -216,6 +239,7 @@ fn taken_over(
             Some(kept) => {
                 let mut kept = std::mem::replace(kept, fresh);
                 kept.set_rate(now, rate);
+                kept.meter(now, limit);
                 kept
             }
             None => fresh,

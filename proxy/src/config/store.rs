@@ -17,6 +17,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use identity::tls::CertHandle;
 use parking_lot::Mutex;
+use policy::limit::offered::Offered;
 use policy::log_filter::LogFilter;
 use policy::origin::Origin;
 use policy::protocol::Protocol;
@@ -303,6 +304,23 @@ impl Store {
         v1::SharesTaken { taken }
     }
 
+    /// Whether the own pod keeps a limit together with others.
+    pub(crate) fn has_shared_limits(&self) -> bool {
+        let snapshot = self.snapshot.load();
+        let guard = snapshot.guard.as_ref();
+        guard.is_some_and(|guard| guard.has_any_shared())
+    }
+
+    /// What is offered to the own pod of such limits, as far as that is known.
+    pub(crate) fn offered(&self) -> Vec<(v1::ShareOf, Offered)> {
+        let Some(guard) = self.snapshot.load().guard.clone() else {
+            return Vec::new();
+        };
+        let all = guard.offered(Instant::now().into_std()).into_iter();
+        all.map(|(port, limit, offered)| (share_of(port, &limit), offered))
+            .collect()
+    }
+
     /// What stands at `addr`. When the controller has not told within [`LOOKUP_WAIT`],
     /// the endpoint of that address if a Service has one that is meshed, else `None`.
     ///
@@ -438,6 +456,15 @@ fn changes_destinations(batch: &v1::Batch) -> bool {
     let set = batch.set.iter().map(|resource| &resource.name);
     let mut named = set.chain(&batch.remove);
     batch.full || named.any(|name| name.starts_with(wire::names::DESTINATION))
+}
+
+/// As the controller names it.
+fn share_of(port: u16, limit: &Origin) -> v1::ShareOf {
+    v1::ShareOf {
+        port: port.into(),
+        origin: Some(limit.into()),
+        limit: limit.rule_name().unwrap_or_default().to_owned(),
+    }
 }
 
 /// The port of the container, and the limit.

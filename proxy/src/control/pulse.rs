@@ -1,12 +1,15 @@
 //! Tells the controller what became of calls to Services with a breaker, and takes from it
-//! what the breakers of the whole mesh are.
+//! what the breakers of the whole mesh are. Tells it, too, what is offered to the own pod of
+//! limits that it keeps together with others.
 //!
-//! A look a second while there are such calls. Without any nothing wakes up for it.
+//! A look a second while there are such calls or limits. Without any nothing wakes up for it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use policy::breaker::Steer;
+use policy::limit::offered::Offered;
 use tokio::time::{Instant, sleep_until};
 use wire::convert::circuit_pulse;
 use wire::names::Name;
@@ -22,6 +25,8 @@ const EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Pulses {
     next: Instant,
+    /// What this stream has said that is offered, by limit.
+    reported: HashMap<v1::ShareOf, Offered>,
 }
 
 impl Pulses {
@@ -30,15 +35,37 @@ impl Pulses {
         drop(take(config));
         Self {
             next: Instant::now() + EVERY,
+            reported: HashMap::new(),
         }
     }
 
     /// Returns when there is something to look at, a second after the last time. Nothing is
     /// lost if it is dropped before.
     pub(super) async fn due(&mut self, config: &Store) {
-        config.registry.circuits_in_use().await;
+        if !config.has_shared_limits() {
+            config.registry.circuits_in_use().await;
+        }
         sleep_until(self.next).await;
         self.next = Instant::now() + EVERY;
+    }
+
+    /// What is offered that this stream has not said; `None`: nothing.
+    pub(super) fn offered(&mut self, config: &Store) -> Option<v1::OfferedLoads> {
+        let all = config.offered();
+        self.reported
+            .retain(|of, _| all.iter().any(|(known, _)| known == of));
+        let mut loads = Vec::new();
+        for (of, offered) in all {
+            if offered.differs_from(self.reported.get(&of).copied()) {
+                loads.push(v1::OfferedLoad {
+                    of: Some(of.clone()),
+                    thousandths: offered.thousandths,
+                    refused: offered.refused,
+                });
+                self.reported.insert(of, offered);
+            }
+        }
+        (!loads.is_empty()).then_some(v1::OfferedLoads { loads })
     }
 }
 

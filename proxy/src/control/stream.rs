@@ -173,7 +173,7 @@ impl Control {
                 () = status::deleted(&mut draining), if !last_sent.is_draining() => {
                     self.send_status(&outbox, &mut last_sent)?;
                 }
-                () = pulses.due(&self.config) => self.pulse(&outbox)?,
+                () = pulses.due(&self.config) => self.pulse(&outbox, &mut pulses)?,
                 () = &mut reports => return Err("the stream takes no reports".into()),
             }
         }
@@ -197,10 +197,19 @@ impl Control {
         Ok(())
     }
 
-    /// Says what became of calls to Services with a breaker.
-    fn pulse(&self, outbox: &mpsc::Sender<v1::FromProxy>) -> Result<(), BoxError> {
+    /// Says what became of calls to Services with a breaker, and what is offered to limits of
+    /// the own Service.
+    fn pulse(
+        &self,
+        outbox: &mpsc::Sender<v1::FromProxy>,
+        pulses: &mut Pulses,
+    ) -> Result<(), BoxError> {
         if let Some(pulse) = pulse::take(&self.config) {
             outbox.try_send(from_proxy(v1::from_proxy::Message::Pulse(pulse)))?;
+        }
+        if let Some(loads) = pulses.offered(&self.config) {
+            let loads = v1::from_proxy::Message::OfferedLoads(loads);
+            outbox.try_send(from_proxy(loads))?;
         }
         Ok(())
     }

@@ -55,8 +55,8 @@ fn gives(bench: &Bench, thousandths: u64, number: u64) {
     };
     let divided = vec![v1::PodShares {
         uid: SERVER.to_owned(),
-        gone: false,
         shares: vec![share],
+        ..v1::PodShares::default()
     }];
     let news = v1::Reports {
         divided,
@@ -155,5 +155,34 @@ async fn a_pod_that_was_away_for_long_is_told_to_forget_once_and_one_that_is_new
     let mut new = open(&bench, "uid-api-2", hello(&[])).await;
     for proxy in [&mut back, &mut again, &mut new] {
         assert!(proxy.is_silent_for(Duration::from_millis(200)).await);
+    }
+}
+
+#[tokio::test]
+async fn what_is_offered_to_a_pod_is_told_to_replicas() {
+    let bench = Bench::start(&limited(&["all"])).await;
+    let mut proxy = open(&bench, SERVER, hello(&[])).await;
+    gives(&bench, 50_000, 3);
+    let (_, granted) = shares(&mut proxy).await;
+    let load = v1::OfferedLoad {
+        of: granted[0].of.clone(),
+        thousandths: 70_000,
+        refused: true,
+    };
+    let loads = vec![load.clone()];
+    proxy
+        .send_message(Message::OfferedLoads(v1::OfferedLoads { loads }))
+        .await;
+    let told = || {
+        let (_, news) = bench.board.own_since(0);
+        let pods = news.into_iter().flat_map(|news| news.held);
+        let own = pods.filter(|pod| pod.uid == SERVER);
+        own.flat_map(|pod| pod.offered)
+            .collect::<Vec<v1::OfferedLoad>>()
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while told() != [load.clone()] {
+        assert!(Instant::now() < deadline, "{:?}", told());
+        sleep(Duration::from_millis(10)).await;
     }
 }

@@ -52,6 +52,27 @@ async fn serve_for(one: &mut Replica, time: Duration) {
     }
 }
 
+/// The second pod is an endpoint like this, or none.
+fn with_second(endpoint: Option<serde_json::Value>) -> Arc<Compiled> {
+    let all = with_limit(100);
+    let others = all.objects().iter();
+    let others = others
+        .filter(|object| object["kind"] != "EndpointSlice")
+        .cloned();
+    let endpoints: Vec<_> = std::iter::once(cluster::endpoint("api-1", "10.0.0.11"))
+        .chain(endpoint)
+        .collect();
+    let slice = cluster::slice("api-x", "api", &[("http", 8080)], &endpoints);
+    compiled(&others.fold(Cluster::default(), Cluster::with).with(slice))
+}
+
+fn second(ready: bool, terminating: bool) -> serde_json::Value {
+    let mut endpoint = cluster::endpoint("api-2", "10.0.0.12");
+    let conditions = json!({"ready": ready, "serving": ready, "terminating": terminating});
+    endpoint["conditions"] = conditions;
+    endpoint
+}
+
 /// The stream of the second pod ends.
 fn end(one: &mut Replica) {
     let gone: Arc<str> = "uid-api-2".into();
@@ -107,6 +128,103 @@ async fn the_part_of_a_pod_that_exists_and_has_no_stream_is_kept_for_a_while() {
     assert_eq!(one.use_of["uid-api-1"], 50_000, "it may come back");
     serve_for(&mut one, 3 * SECOND).await;
     assert_eq!(one.use_of["uid-api-1"], 100_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pod_out_of_its_service_gives_its_part_to_others() {
+    let (mut one, models) = leading().await;
+    // Its stream stays, and its proxy has no limit any more: it is sent no share.
+    one.use_of.remove("uid-api-2");
+    models.send_replace(Some(with_second(None)));
+    serve_for(&mut one, 4 * SECOND).await;
+    assert_eq!(one.use_of["uid-api-1"], 100_000);
+    // It comes back with what it had.
+    one.use_of.insert("uid-api-2".into(), 50_000);
+    models.send_replace(Some(with_second(Some(second(true, false)))));
+    serve_for(&mut one, 4 * SECOND).await;
+    assert!(one.use_of.values().all(|part| *part == 50_000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn pod_not_ready_or_ending_gives_its_part_away() {
+    for terminating in [false, true] {
+        for has_stream in [true, false] {
+            let (mut one, models) = leading().await;
+            if !has_stream {
+                end(&mut one);
+            }
+            models.send_replace(Some(with_second(Some(second(false, terminating)))));
+            serve_for(&mut one, SECOND).await;
+            assert_eq!(one.use_of["uid-api-1"], 50_000, "callers may not know yet");
+            serve_for(&mut one, 3 * SECOND).await;
+            assert_eq!(
+                one.use_of["uid-api-1"], 100_000,
+                "{terminating} {has_stream}"
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn parts_follow_what_pods_are_offered() {
+    let (mut one, _models) = leading().await;
+    let offer = |one: &Replica, pod: &str, thousandths| {
+        let load = v1::OfferedLoad {
+            of: Some(share_of("all").message()),
+            thousandths,
+            refused: thousandths > 50_000,
+        };
+        // Of a limit that it has no part of it says nothing.
+        let other = v1::OfferedLoad {
+            of: Some(share_of("other").message()),
+            ..load.clone()
+        };
+        let loads = vec![load, other];
+        one.board.offered(&pod.into(), &v1::OfferedLoads { loads });
+    };
+    offer(&one, "uid-api-1", 80_000);
+    serve_for(&mut one, 3 * SECOND).await;
+    assert!(
+        one.use_of.values().all(|part| *part == 50_000),
+        "of one it is not known"
+    );
+    offer(&one, "uid-api-2", 10_000);
+    serve_for(&mut one, 4 * SECOND).await;
+    assert_eq!(one.use_of["uid-api-1"], 85_000);
+    assert_eq!(one.use_of["uid-api-2"], 15_000);
+    let (_, news) = one.board.own_since(0);
+    let told: Vec<usize> = news
+        .unwrap()
+        .held
+        .iter()
+        .map(|pod| pod.offered.len())
+        .collect();
+    assert_eq!(told, [1, 1]);
+    // A new stream has said nothing yet, as that of an older proxy.
+    one.board.connected(&"uid-api-2".into(), 3, Instant::now());
+    serve_for(&mut one, 4 * SECOND).await;
+    assert!(one.use_of.values().all(|part| *part == 50_000));
+}
+
+#[test]
+fn offered_loads_come_from_other_replicas() {
+    let now = Instant::now();
+    let (mut one, two, _) = settled(now);
+    let of = Some(share_of("all").message());
+    let load = v1::OfferedLoad {
+        of,
+        thousandths: 7,
+        refused: true,
+    };
+    let uid: Arc<str> = "uid-api-2".into();
+    let loads = vec![load];
+    two.board.offered(&uid, &v1::OfferedLoads { loads });
+    one.receive(&two, now);
+    let key = (Arc::clone(&uid), share_of("all"));
+    assert_eq!(one.board.pods().offered[&key].thousandths, 7);
+    two.board.ended(&uid, 1, now);
+    one.receive(&two, now);
+    assert!(one.board.pods().offered.is_empty());
 }
 
 #[tokio::test(start_paused = true)]

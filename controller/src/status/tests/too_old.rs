@@ -200,6 +200,23 @@ async fn policy_in_force_is_programmed_as_soon_as_its_callers_carry_it_out() {
     assert_eq!(message, "1 of 1 proxies");
 }
 
+#[tokio::test(start_paused = true)]
+async fn limit_of_a_service_says_how_its_pods_keep_it() {
+    let limits = json!([
+        {"name": "all", "requests": 5},
+        {"name": "each", "requests": 5, "scope": "Instance"},
+    ]);
+    let mut harness = Harness::new(&json!({"rateLimits": limits}));
+    harness.streams(&wire::capability::Capabilities::of_this_version());
+    harness.bench.round().await;
+    let [_, status, reason, message] = harness.condition(2);
+    assert_eq!([&*status, &*reason], ["True", "Programmed"], "{message}");
+    let kept = "2 of 2 proxies; rateLimits all hold for all pods of a Service together: each keeps \
+                a part, which follows what is offered to it, and the parts are no more than the \
+                limit";
+    assert_eq!(message, kept);
+}
+
 /// Callers by its pods' addresses are held to it by those alone.
 #[tokio::test(start_paused = true)]
 async fn time_of_a_mesh_account_is_in_force_once_the_called_pods_carry_it_out_too() {

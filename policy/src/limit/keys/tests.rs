@@ -95,7 +95,7 @@ enum Step {
     Take(u64, u64),
     Later(u64),
     Most(usize),
-    Clamp(u64),
+    Move(u64),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -103,7 +103,7 @@ fn step() -> impl Strategy<Value = Step> {
         20 => (0u64..12, 0u64..40).prop_map(|(caller, value)| Step::Take(caller, value)),
         3 => (1u64..40).prop_map(Step::Later),
         1 => (1usize..40).prop_map(Step::Most),
-        1 => (1u64..60).prop_map(Step::Clamp),
+        1 => (1u64..60).prop_map(Step::Move),
     ]
 }
 
@@ -132,7 +132,7 @@ proptest! {
                 }
                 Step::Later(by) => now += by,
                 Step::Most(most) => keys.set_most(most),
-                Step::Clamp(by) => keys.clamp(Bucket(now + by)),
+                Step::Move(part) => keys.move_all(|bucket| Bucket(bucket.0 * part / 60)),
             }
             check(&keys);
         }

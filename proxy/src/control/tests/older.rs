@@ -236,3 +236,20 @@ fn older_proxy_is_strict_at_permissive_ports() {
     };
     assert_eq!(read, known, "nothing else is changed by it");
 }
+
+#[test]
+fn an_older_controller_takes_offered_loads_for_nothing() {
+    let load = v1::OfferedLoad {
+        of: Some(v1::ShareOf::default()),
+        thousandths: 1000,
+        refused: true,
+    };
+    let loads = vec![load];
+    let said = v1::FromProxy {
+        message: Some(v1::from_proxy::Message::OfferedLoads(v1::OfferedLoads {
+            loads,
+        })),
+    };
+    let read = before::FromProxy::decode(said.encode_to_vec().as_slice()).unwrap();
+    assert_eq!(read.message, None);
+}

@@ -97,6 +97,40 @@ async fn send_shares(bench: &Bench, shares: Vec<v1::Share>, forget: bool) -> Vec
     taken.taken.iter().map(|one| one.number).collect()
 }
 
+/// What was said of how much is offered.
+fn loads(bench: &Bench) -> Vec<v1::OfferedLoad> {
+    let messages = bench.stand_in.messages.lock();
+    let loads = messages
+        .iter()
+        .filter_map(|message| match &message.message {
+            Some(v1::from_proxy::Message::OfferedLoads(loads)) => Some(loads.loads.clone()),
+            _ => None,
+        });
+    loads.flatten().collect()
+}
+
+#[tokio::test]
+async fn what_is_offered_is_said_anew_on_each_stream() {
+    let bench = Bench::start(&Ca::new()).await;
+    let nacks = bench.control.config.apply(v1::Batch {
+        set: vec![guard()],
+        ..v1::Batch::default()
+    });
+    assert!(nacks.is_empty(), "{nacks:?}");
+    send_shares(&bench, vec![share(20_000, 3)], false).await;
+    assert_eq!(passed(&bench), 20, "of two hundred");
+    bench.until(|bench| !loads(bench).is_empty()).await;
+    let [first] = &loads(&bench)[..] else {
+        panic!("not one")
+    };
+    assert_eq!(first.of, share(0, 0).of);
+    assert!(first.refused && first.thousandths >= 200_000, "{first:?}");
+    let streams = bench.streams();
+    bench.connections.lock().abort_all();
+    bench.until(|bench| bench.streams() > streams).await;
+    bench.until(|bench| loads(bench).len() > 1).await;
+}
+
 #[tokio::test]
 async fn a_share_outlives_the_controllers_until_one_says_that_others_have_it() {
     let bench = Bench::start(&Ca::new()).await;
