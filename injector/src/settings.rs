@@ -38,31 +38,21 @@ impl Settings {
         let cluster_domain = env.or("WEFT_CLUSTER_DOMAIN", "cluster.local".to_owned());
         let version = env.or("WEFT_VERSION", env!("CARGO_PKG_VERSION").to_owned());
         let compatibility_series = env.or("WEFT_COMPATIBILITY_SERIES", String::new());
-        let guaranteed = [
-            ("WEFT_GUARANTEED_CPU", inject::Settings::GUARANTEED_CPU),
-            (
-                "WEFT_GUARANTEED_MEMORY",
-                inject::Settings::GUARANTEED_MEMORY,
-            ),
-        ];
-        let [guaranteed_cpu, guaranteed_memory] = guaranteed.map(|(name, default)| {
-            let amount = env.or(name, default.to_owned());
-            if let Err(bad) = parse_quantity(&amount) {
-                env.mistake(name, bad.to_string());
-            }
-            amount
-        });
+        let guaranteed_cpu = amount(
+            &mut env,
+            "WEFT_GUARANTEED_CPU",
+            inject::Settings::GUARANTEED_CPU,
+        );
+        let guaranteed_memory = amount(
+            &mut env,
+            "WEFT_GUARANTEED_MEMORY",
+            inject::Settings::GUARANTEED_MEMORY,
+        );
+        let limits = DefaultLimits {
+            cpu: limit(&mut env, "WEFT_PROXY_CPU_LIMIT"),
+            memory: limit(&mut env, "WEFT_PROXY_MEMORY_LIMIT"),
+        };
         let log = env.or("WEFT_LOG", "info".to_owned());
-        let [cpu, memory] = ["WEFT_PROXY_CPU_LIMIT", "WEFT_PROXY_MEMORY_LIMIT"].map(|name| {
-            let limit = env.or(name, String::new());
-            if limit.is_empty() {
-                return None;
-            }
-            if let Err(bad) = parse_quantity(&limit) {
-                env.mistake(name, bad.to_string());
-            }
-            Some(limit)
-        });
         env.finish_with(|| {
             let namespace = namespace?;
             Some(Self {
@@ -79,10 +69,31 @@ impl Settings {
                     compatibility_series,
                     guaranteed_cpu,
                     guaranteed_memory,
-                    limits: DefaultLimits { cpu, memory },
+                    limits,
                 },
                 namespace,
             })
         })
     }
+}
+
+/// A quantity of Kubernetes.
+fn amount(env: &mut EnvReader, name: &'static str, default: &str) -> String {
+    let amount = env.or(name, default.to_owned());
+    if let Err(bad) = parse_quantity(&amount) {
+        env.mistake(name, bad.to_string());
+    }
+    amount
+}
+
+/// The same, where one is named.
+fn limit(env: &mut EnvReader, name: &'static str) -> Option<String> {
+    let limit: String = env.or(name, String::new());
+    if limit.is_empty() {
+        return None;
+    }
+    if let Err(bad) = parse_quantity(&limit) {
+        env.mistake(name, bad.to_string());
+    }
+    Some(limit)
 }

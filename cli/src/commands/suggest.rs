@@ -145,8 +145,7 @@ impl Suggest {
 }
 
 /// What each of the objects' ports is, since a TrafficPolicy names the other kind.
-const PORTS: &str =
-    "# Ports are those of containers, as in every TrafficTarget, and not of Services.";
+const PORTS: &str = "# Ports are those of containers, and not of Services.";
 
 /// The objects as documents, with comments about what is not in them.
 fn write(calls: &Calls, objects: &[Value], console: &mut Console<'_>) -> Result<(), Failure> {

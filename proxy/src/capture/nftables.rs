@@ -17,6 +17,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 use socket2::{Domain, Protocol, Socket, Type};
 
+mod attributes;
+
+use self::attributes::Attributes;
 use super::rules::{Chain, Hook, Match, PacketVerdict, Rule};
 
 /// The one table, in the namespace's list of tables.
@@ -432,56 +435,6 @@ fn value(bytes: &[u8]) -> Attributes {
 #[inline(never)]
 fn expression(name: &str, data: Attributes) -> Attributes {
     Attributes::default().nest(1, Attributes::default().text(1, name).nest(2, data))
-}
-
-/// Netlink attributes in their encoded form: length, type, value, padding.
-#[derive(Default)]
-struct Attributes {
-    bytes: Vec<u8>,
-    /// Something in it is longer than its length can say, and is left out.
-    too_long: bool,
-}
-
-impl Attributes {
-    /// Called from a hundred places, each of which would hold it: that made 46 KiB of the
-    /// program out of code that runs once in a pod's life.
-    #[inline(never)]
-    fn put(mut self, kind: u16, value: &[u8]) -> Self {
-        const HEADER: usize = 4;
-        let Ok(length) = u16::try_from(HEADER + value.len()) else {
-            self.too_long = true;
-            return self;
-        };
-        self.bytes.extend(length.to_ne_bytes());
-        self.bytes.extend(kind.to_ne_bytes());
-        self.bytes.extend(value);
-        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
-        self
-    }
-
-    fn text(self, kind: u16, text: &str) -> Self {
-        self.put(kind, &[text.as_bytes(), &[0]].concat())
-    }
-
-    fn number(self, kind: u16, number: u32) -> Self {
-        self.put(kind, &number.to_be_bytes())
-    }
-
-    #[inline(never)]
-    fn nest(self, kind: u16, inside: Self) -> Self {
-        const NESTED: u16 = 0x8000;
-        let Self { bytes, too_long } = inside;
-        let mut outside = self.put(kind | NESTED, &bytes);
-        outside.too_long |= too_long;
-        outside
-    }
-
-    #[inline(never)]
-    fn append(mut self, other: &Self) -> Self {
-        self.bytes.extend(&other.bytes);
-        self.too_long |= other.too_long;
-        self
-    }
 }
 
 #[cfg(test)]

@@ -44,6 +44,8 @@ fn the_same_objects_give_the_same_versions_as_before() {
             let _ = writeln!(listing, "{pod} {name} {}", published.resource.version);
         }
     }
+    // To be put below where they change on purpose.
+    println!("{listing}");
     for (line, (before, now)) in EXPECTED.lines().zip(listing.lines()).enumerate() {
         assert_eq!(now, before, "line {}", line + 1);
     }

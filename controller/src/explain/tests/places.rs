@@ -182,7 +182,9 @@ fn the_wire_says_by_what_its_protocol_holds() {
          name https of Service shop/api contradict each other",
     ];
     for (cluster, expected) in ours.iter().zip(expected) {
-        let status = ask(cluster, &spec("Pod/client", "Service/api", "GET", "/"));
+        let mut question = spec("Pod/client", "Service/api", "GET", "/");
+        question.to.port = expected.contains("https").then_some(80);
+        let status = ask(cluster, &question);
         let mut steps = status.steps.iter().filter(|one| one.step == "wire");
         let wire = steps.next().unwrap();
         let secured = "mutual TLS as spiffe://cluster.local/ns/shop/sa/api; ";

@@ -16,6 +16,7 @@ use crate::endpoints::endpoint::{Endpoint, InFlight};
 use crate::endpoints::learned::{Draw, Fallback, Latency};
 use crate::endpoints::registry::{PodRef, Registry};
 
+mod limited;
 mod near;
 mod probes;
 

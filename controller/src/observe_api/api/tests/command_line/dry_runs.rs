@@ -47,7 +47,10 @@ async fn command_line_tells_which_calls_a_change_would_refuse() {
     let opened = "opens Deployment api to everybody in namespace shop";
     let (first, table) = out.split_once('\n').unwrap();
     assert!(first.starts_with(opened), "{out}");
-    assert_eq!(super::rows(table)[0][..2], ["allowed", "shop/Pod/client"]);
+    assert_eq!(
+        super::rows(table.trim_start())[0][..2],
+        ["allowed", "shop/Pod/client"]
+    );
     for (line, word) in [
         ("dry-run -n shop", "nothing to try"),
         ("dry-run --access shut -n shop", "spec.access[0].mode"),
