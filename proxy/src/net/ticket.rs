@@ -70,9 +70,7 @@ impl Budget {
         {
             return Ok(reservation);
         }
-        if self.lacks_memory(requests, class) {
-            permit.waits_for_memory();
-        }
+        permit.waits_for_memory();
         let ticket = AdmissionTicket {
             number: self
                 .admission

@@ -11,7 +11,6 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::*;
-use crate::net::budget::Promise;
 
 mod reserved;
 
@@ -82,24 +81,6 @@ fn waits(budget: &Arc<Budget>, permit: &Arc<Permit>) -> JoinHandle<bool> {
 
 async fn a_moment() {
     sleep(Duration::from_millis(1)).await;
-}
-
-/// It was let go on once that was measured.
-#[tokio::test(start_paused = true)]
-async fn wait_for_what_is_only_expected_is_no_memory_wait() {
-    let (budget, occupancy) = (budget(), occupancy());
-    let (busy, _requests) = busy(&occupancy, 1, MANY);
-    let _reserved = take_reserved(&busy);
-    USED.set(15 * MIB);
-    let mut begun: Vec<_> = (0..500).map(|_| budget.promise(0)).collect();
-    begun.iter_mut().for_each(Promise::begins);
-    let ticket = waits(&budget, &busy);
-    a_moment().await;
-    assert!(!ticket.is_finished());
-    budget.settle();
-    budget.settle();
-    assert!(ticket.await.unwrap());
-    assert_eq!(WAITED.get(), 0);
 }
 
 #[tokio::test(start_paused = true)]
