@@ -11,7 +11,7 @@
 /// What is bounded, and its bytes when this was last written.
 const WRITTEN: &[(&str, usize)] = &[
     ("accepted connection", 344),
-    ("outbound connection", 1840),
+    ("outbound connection", 1936),
     ("inbound connection in plaintext", 2520),
     ("connection of a peer", 5264),
     ("outbound request", 4920),

@@ -1,4 +1,7 @@
-//! Attributes of netlink messages.
+//! Attributes of netlink messages, encoded as they are put together.
+//!
+//! An attribute that is too long for its length field is noted and left out, so that the message
+//! is refused as a whole and never sent in part.
 
 /// Netlink attributes in their encoded form: length, type, value, padding.
 #[derive(Default)]
