@@ -14,7 +14,7 @@ const WRITTEN: &[(&str, usize)] = &[
     ("outbound connection", 1936),
     ("inbound connection in plaintext", 2520),
     ("connection of a peer", 5264),
-    ("outbound request", 4920),
+    ("outbound request", 5280),
     ("inbound request", 4872),
     ("idle relay", 152),
 ];

@@ -47,10 +47,9 @@ async fn command_line_tells_which_calls_a_change_would_refuse() {
     let opened = "opens Deployment api to everybody in namespace shop";
     let (first, table) = out.split_once('\n').unwrap();
     assert!(first.starts_with(opened), "{out}");
-    assert_eq!(
-        super::rows(table.trim_start())[0][..2],
-        ["allowed", "shop/Pod/client"]
-    );
+    let rows = super::rows(table);
+    let allowed = ["allowed", "shop/Pod/client"];
+    assert!(rows.iter().any(|row| row.starts_with(&allowed)), "{out}");
     for (line, word) in [
         ("dry-run -n shop", "nothing to try"),
         ("dry-run --access shut -n shop", "spec.access[0].mode"),
