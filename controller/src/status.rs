@@ -213,7 +213,10 @@ impl StatusWriter {
                 absent &= udp.as_ref().is_none_or(|udp| udp.lacks.is_none());
                 status.with_udp(udp);
             }
-            status.with_unneeded(|| unmeshed.of(object, &compiled.world));
+            // Callers that come and go, as those of a CronJob, leave it as it is.
+            if !tally.was_called {
+                status.with_unneeded(|| unmeshed.of(object, &compiled.world));
+            }
             match when(written.get_mut(object), &status, absent, now) {
                 // What is counted goes on, and ends, without anybody saying so.
                 When::Never if status.breaker.is_some() => {

@@ -112,7 +112,11 @@ impl Obstacles {
             uid: metadata.uid,
             ..ObjectReference::default()
         };
-        let note = format!("pods with a proxy are not admitted: {}", found.join("; "));
+        let note = format!(
+            "pods are not admitted whose proxy has no resources by annotation or as a Guaranteed \
+             pod: {}",
+            found.join("; ")
+        );
         let event = self.event(name, about, note);
         let events: Api<Event> = Api::namespaced(self.client.clone(), name);
         events.create(&PostParams::default(), &event).await?;

@@ -106,6 +106,9 @@ impl Uninstall {
             )?;
         }
         console.word(
+            "where another product serves metrics.smi-spec.io, take its two APIServices out",
+        )?;
+        console.word(
             "pods keep their proxies until their workloads are restarted: take label \
              weft.dev/inject from the namespaces before that",
         )?;

@@ -79,6 +79,8 @@ pub(crate) struct Tally {
     /// Proxies that ran before this controller started and have not been heard of since,
     /// where they may need the object as callers. What they call is not known.
     pub unheard: usize,
+    /// Accounts are known to have called it, whether or not a pod of theirs runs now.
+    pub was_called: bool,
 }
 
 impl Default for Observed {
@@ -345,8 +347,10 @@ impl Observed {
             }
         }
 
+        let was_called = |name: &String| state.users.contains_key(name.as_str());
         let mut tally = Tally {
             needed: needed.len(),
+            was_called: through.iter().any(was_called),
             ..Tally::default()
         };
         for pod in needed {

@@ -396,38 +396,49 @@ impl Board {
         if news.divided.is_empty() && news.held.is_empty() {
             return;
         }
+        let (mut is_given, mut is_in_use) = (false, false);
         let mut state = self.inner.state.lock();
         for reported in &news.divided {
             let pod = state.pods.entry(reported.uid.as_str().into()).or_default();
             for (of, given) in read(reported) {
-                let in_use = pod.given.entry(of).or_insert(given);
-                *in_use = (*in_use).max(given);
+                let before = pod.given.get(&of).copied();
+                let newest = before.map_or(given, |before| before.max(given));
+                is_given |= before != Some(newest);
+                pod.given.insert(of, newest);
             }
             pod.left(now);
         }
         for reported in &news.held {
             let pod = state.pods.entry(reported.uid.as_str().into()).or_default();
             if reported.gone {
-                pod.peers.remove(&peer);
+                is_in_use |= pod.peers.remove(&peer);
             } else {
-                pod.peers.insert(peer);
+                is_in_use |= pod.peers.insert(peer);
                 if pod.own.is_none() {
                     pod.offered = read_offered(&reported.offered).collect();
                 }
             }
             pod.left(now);
             for (of, most) in read(reported) {
-                let in_use = pod.most.entry(of).or_insert(most);
-                if (most.term, most.number) >= (in_use.term, in_use.number) {
-                    *in_use = most;
+                let before = pod.most.get(&of).copied();
+                let mut newest = before.unwrap_or(most);
+                if (most.term, most.number) >= (newest.term, newest.number) {
+                    newest = most;
                 } else {
-                    in_use.thousandths = in_use.thousandths.max(most.thousandths);
+                    newest.thousandths = newest.thousandths.max(most.thousandths);
                 }
+                is_in_use |= before != Some(newest);
+                pod.most.insert(of, newest);
             }
         }
         drop(state);
-        self.inner.given.send_modify(|count| *count += 1);
-        self.inner.in_use.send_modify(|count| *count += 1);
+        // What is offered alone wakes nobody: whoever divides looks once a second.
+        if is_given {
+            self.inner.given.send_modify(|count| *count += 1);
+        }
+        if is_given || is_in_use {
+            self.inner.in_use.send_modify(|count| *count += 1);
+        }
     }
 
     /// Another replica has ended, and its streams with it.

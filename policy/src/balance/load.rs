@@ -19,6 +19,9 @@ const DEAREST: f64 = 4.0;
 /// first, and at most.
 const LIMITED_FIRST: Duration = Duration::from_secs(1);
 const LIMITED_MOST: Duration = Duration::from_secs(10);
+/// A time that an instance says counts for this long at most: whoever calls can provoke such an
+/// answer, and a daily quota of one caller is none of the instance.
+const LIMITED_SAID_MOST: Duration = Duration::from_secs(60);
 
 /// The load that one endpoint told, as its callers keep it. 24 bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,7 +60,7 @@ impl Load {
     /// It refused a request because its own limit is reached, for this time where it said so.
     pub fn limited(&mut self, now: Instant, time: Option<Duration>) {
         let until = match time.and_then(|time| now.checked_add(time)) {
-            Some(until) => until,
+            Some(until) => until.min(now + LIMITED_SAID_MOST),
             // What was sent before, or as the part that it gets all the same.
             None if self.is_limited(now) => return,
             None => {

@@ -269,7 +269,9 @@ impl<P: Ord + Clone> Shares<P> {
                 share.in_use = grown;
                 grown
             };
-            if next != share.sent {
+            // What somebody else sent is acknowledged to nobody here.
+            let is_unacknowledged = share.number == 0 && share.in_use > next;
+            if next != share.sent || is_unacknowledged {
                 self.number += 1;
                 share.sent = next;
                 share.number = self.number;

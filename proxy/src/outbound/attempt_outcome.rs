@@ -13,7 +13,7 @@ use policy::traffic::set::GrpcCode;
 
 use crate::endpoints::learned::Latency;
 use crate::failure::Failure;
-use crate::http::grpc::{grpc_status, is_grpc, is_success};
+use crate::http::grpc::{ends_in_trailers, grpc_status, is_grpc, is_success};
 use crate::http::headers::SPENT;
 use crate::http::watched::BodyEnd;
 
@@ -58,7 +58,13 @@ impl AttemptOutcome {
                 let whole = response.body().is_end_stream();
                 match grpc_status(response.headers()) {
                     Some(code) => Self::grpc(code, whole),
-                    None if status == StatusCode::OK && is_grpc(response.headers()) => Self::Open,
+                    None if status == StatusCode::OK && ends_in_trailers(response.headers()) => {
+                        Self::Open
+                    }
+                    // gRPC-Web has its status in the body: whether that comes whole is seen.
+                    None if status == StatusCode::OK && is_grpc(response.headers()) => {
+                        Self::Ended(Ended::Status(status))
+                    }
                     None => Self::grpc(code_of(status), true),
                 }
             }

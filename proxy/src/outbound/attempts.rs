@@ -126,6 +126,12 @@ impl<'a> Attempts<'a> {
         }
     }
 
+    /// The same, where this address has been tried in vain.
+    pub(super) fn besides(mut self, tried: SocketAddr) -> Self {
+        self.tried.push(tried);
+        self
+    }
+
     /// The endpoint to try, which `call` is counted on from now on. Another connection to
     /// the same one is no attempt of its own.
     pub(super) fn next(&mut self, proxy: &Proxy, call: &mut Call) -> Option<InFlight> {

@@ -1,5 +1,6 @@
 //! The endpoints that a call has the choice among, and which of them it may try next.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use policy::sticky::Key;
@@ -180,9 +181,9 @@ impl Choice {
     }
 
     /// Those that may take a call which the one of the client's choice cannot be connected for.
-    pub(super) const fn others(&self) -> Option<&Among> {
+    pub(super) fn others(&self) -> Option<(SocketAddr, &Among)> {
         match self {
-            Self::OneOfAlike { others, .. } => Some(others),
+            Self::OneOfAlike { endpoint, others } => Some((endpoint.addr, others)),
             Self::One(_)
             | Self::Named { .. }
             | Self::Any(_)

@@ -119,7 +119,10 @@ pub(super) async fn answer(
     connection: &Arc<Connection>,
 ) -> Response<Body> {
     let Attempted {
-        proxy, outgoing, ..
+        proxy,
+        route,
+        outgoing,
+        ..
     } = due.attempted;
     if let Some(fixed) = due.run(&mut sent, &mut call).await {
         return fixed_response(fixed, call, &outgoing.parts.method);
@@ -130,7 +133,10 @@ pub(super) async fn answer(
             outgoing.replay.forget();
             respond(answer, call, served, on_upgrade, connection).await
         }
-        Err(failure) => call.refuse(&failure, &outgoing.parts.method, outgoing.grpc),
+        Err(failure) => {
+            let failure = connection.failure_of(route, failure);
+            call.refuse(&failure, &outgoing.parts.method, outgoing.grpc)
+        }
     }
 }
 

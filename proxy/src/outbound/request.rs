@@ -1,6 +1,7 @@
 //! One HTTP request of the application, from its head to the end of its answer: receive,
 //! route, prepare, attempt, fall back, respond.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -82,7 +83,7 @@ pub(super) async fn handle_request(
     drop(snapshot);
     let route = match route {
         Ok(route) => route,
-        Err(failure) => return call.refuse(&failure, &received.parts.method, received.grpc),
+        Err(failure) => return connection.refuse(call, &failure, &received),
     };
     let Prepared {
         outgoing,
@@ -145,14 +146,14 @@ async fn attempt(
 
 /// Sends a call to another pod of the Service than the one of its client's choice.
 async fn send_to(
-    others: Route,
+    (chosen, others): (SocketAddr, Route),
     proxy: &Proxy,
     outgoing: &Outgoing,
     upload: &Upload,
     call: &mut Call,
 ) -> Sent {
     let unsettled = Unsettled::new(&proxy.contexts, outgoing);
-    let mut attempts = Attempts::instead(&others, outgoing);
+    let mut attempts = Attempts::instead(&others, outgoing).besides(chosen);
     unsettled.over(attempts.send(proxy, outgoing, upload, call).await)
 }
 
@@ -271,7 +272,12 @@ fn refused(failure: &Failure, call: Call, route: &Route, outgoing: &Outgoing) ->
 impl Connection {
     /// Where a call goes that could not be connected to the pod of its client's choice, while
     /// that pod is there and the client knows nothing of it.
-    fn others(&self, route: &Route, outgoing: &Outgoing, sent: &Sent) -> Option<Route> {
+    fn others(
+        &self,
+        route: &Route,
+        outgoing: &Outgoing,
+        sent: &Sent,
+    ) -> Option<(SocketAddr, Route)> {
         let failure = sent.as_ref().err()?;
         let movable = failure.is_unconnected()
             && outgoing.replay.may_be_sent()
@@ -280,9 +286,17 @@ impl Connection {
         route.to_others().filter(|_| movable)
     }
 
+    /// The answer to a request that goes nowhere. One whose pod is gone ends the connection.
+    fn refuse(&self, call: Call, failure: &Failure, received: &Received) -> Response<Body> {
+        if matches!(failure, Failure::TargetGone { .. }) {
+            self.breaks();
+        }
+        call.refuse(failure, &received.parts.method, received.grpc)
+    }
+
     /// Why a call has no answer. What names a headless Service and could not be connected to
     /// its pod breaks the connection, by which its client knows that it can try the next one.
-    fn failure_of(&self, route: &Route, failure: Failure) -> Failure {
+    pub(super) fn failure_of(&self, route: &Route, failure: Failure) -> Failure {
         let failure = self.opened.unsent(&self.proxy.config, failure);
         let of_headless =
             self.opened.is_pod() && route.choice.is_one() && !route.service.is_empty();
@@ -290,8 +304,9 @@ impl Connection {
             self.breaks();
             return failure.breaks_connection();
         }
-        // What is told as an answer is one.
-        if !matches!(failure, Failure::TargetGone { .. }) {
+        if matches!(failure, Failure::TargetGone { .. }) {
+            self.breaks();
+        } else {
             self.note_answer();
         }
         failure

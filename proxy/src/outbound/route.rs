@@ -4,6 +4,7 @@
 //! by follows from the same value, so that a table of traffic cannot disagree with the
 //! traffic. Attempts choose among the endpoints that it names and never another backend.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -76,10 +77,11 @@ impl Route {
             && matches!(&self.choice, Choice::One(endpoint) if endpoint.meshed())
     }
 
-    /// To any endpoint of the Service, where the client has chosen one of those that are alike.
-    pub(super) fn to_others(&self) -> Option<Self> {
-        let others = self.choice.others()?;
-        Some(Self {
+    /// To any endpoint of the Service, where the client has chosen one of those that are alike,
+    /// with the address of that one.
+    pub(super) fn to_others(&self) -> Option<(SocketAddr, Self)> {
+        let (chosen, others) = self.choice.others()?;
+        let route = Self {
             service: Arc::clone(&self.service),
             port: self.port,
             backend: Arc::clone(&self.backend),
@@ -88,7 +90,8 @@ impl Route {
             policy: self.policy.clone(),
             cookie: None,
             overridden: false,
-        })
+        };
+        Some((chosen, route))
     }
 
     /// Where calls that go this way to `endpoint` are counted.

@@ -375,7 +375,12 @@ pub(super) fn left_over(facts: &Facts) -> CheckResult {
             leads_to.extend(namespaces);
         }
     }
-    for service in our_api_services(facts)? {
+    // Another product may serve the metrics of SMI.
+    let leads_to_us = |service: &&&Value| {
+        let name = service["spec"]["service"]["name"].as_str();
+        name.is_some_and(|name| name.starts_with("weft-"))
+    };
+    for service in our_api_services(facts)?.iter().filter(leads_to_us) {
         left.push(format!("APIService {}", name_of(service)));
         leads_to.extend(service["spec"]["service"]["namespace"].as_str());
     }

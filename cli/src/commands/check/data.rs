@@ -3,7 +3,7 @@
 //! Both sides are asked: the API server knows which pods asked for a proxy, and the
 //! controllers know which proxies there are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crds::inject::{self, DefaultLimits};
 use crds::labels::{ENABLED, INJECT, PROXY_VERSION};
@@ -11,7 +11,7 @@ use crds::objects::PROXY_CONTAINER;
 use crds::observe::{Proxy, ProxyList, ProxyStatus};
 use serde_json::Value;
 
-use super::control::variable;
+use super::control::{needed, variable};
 use super::facts::{Facts, Missing, few, name_of};
 use super::outcome::{CheckResult, CheckStatus};
 use crate::commands::lifetime::is_late;
@@ -75,11 +75,20 @@ pub(super) fn admission(facts: &Facts) -> CheckResult {
         cpu: limit("WEFT_PROXY_CPU_LIMIT"),
         memory: limit("WEFT_PROXY_MEMORY_LIMIT"),
     };
+    // Where a pod with a proxy runs, such pods are admitted: their own annotations or requests
+    // give the proxy what the namespace asks for.
+    let admitting: BTreeSet<&str> = facts
+        .list("pods")?
+        .iter()
+        .filter(|pod| has_proxy(pod) && !is_over(pod))
+        .filter_map(|pod| pod["metadata"]["namespace"].as_str())
+        .collect();
     let mut found = Vec::new();
     for namespace in facts.list("namespaces")? {
         let metadata = &namespace["metadata"];
         let name = metadata["name"].as_str().unwrap_or_default();
-        if metadata["labels"][INJECT] != ENABLED || excluded.contains(name) {
+        let asks = metadata["labels"][INJECT] == ENABLED && !excluded.contains(name);
+        if !asks || admitting.contains(name) {
             continue;
         }
         let map = |of: &str| serde_json::from_value(metadata[of].clone()).unwrap_or_default();
@@ -100,6 +109,10 @@ pub(super) fn admission(facts: &Facts) -> CheckResult {
             &own(ranges),
             &own(quotas),
         ));
+    }
+    if !found.is_empty() {
+        // The limits of an injector that may not be seen could be what is lacking.
+        let _ = needed(facts, "injector", "injector")?;
     }
     names(
         &found,
