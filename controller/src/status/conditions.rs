@@ -165,6 +165,7 @@ fn programmed(accepted: bool, tally: &Tally) -> Condition {
         lacks,
         away,
         unheard,
+        was_called: _,
     } = tally;
     let mut message = format!("{acknowledged} of {needed} proxies");
     if !away.is_empty() {

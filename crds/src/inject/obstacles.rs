@@ -252,7 +252,7 @@ mod tests {
         obstacles(&shop(annotations), &DefaultLimits::default(), &[range], &[])
     }
 
-    fn counted(namespace: &Namespace, defaults: &DefaultLimits, spec: Value) -> Vec<String> {
+    fn counted(namespace: &Namespace, defaults: &DefaultLimits, spec: &Value) -> Vec<String> {
         let quota = json!({"metadata": {"name": "q"}, "spec": spec});
         obstacles(namespace, defaults, &[], &[quota])
     }
@@ -261,7 +261,7 @@ mod tests {
     fn quota_on_limits_names_the_annotations_until_there_are_limits() {
         let none = DefaultLimits::default();
         let hard = json!({"hard": {"limits.cpu": "4", "limits.memory": "4Gi", "pods": "10"}});
-        let found = counted(&shop(&[]), &none, hard.clone());
+        let found = counted(&shop(&[]), &none, &hard);
         let [cpu, memory] = found.as_slice() else {
             panic!("{found:?}");
         };
@@ -273,25 +273,22 @@ mod tests {
             ("weft.dev/proxy-cpu-limit", "1"),
             ("weft.dev/proxy-memory-limit", "128Mi"),
         ]);
-        assert!(counted(&annotated, &none, hard.clone()).is_empty());
+        assert!(counted(&annotated, &none, &hard).is_empty());
         let installed = DefaultLimits {
             cpu: Some("1".to_owned()),
             memory: Some("128Mi".to_owned()),
         };
-        assert!(counted(&shop(&[]), &installed, hard).is_empty());
+        assert!(counted(&shop(&[]), &installed, &hard).is_empty());
         // Of requests the proxy has both, and other pods' quotas are none of it.
         for spec in [
             json!({"hard": {"requests.cpu": "4"}}),
             json!({"hard": {"limits.cpu": "4"}, "scopes": ["BestEffort"]}),
             json!({"hard": {"limits.cpu": "4"}, "scopeSelector": {"matchExpressions": []}}),
         ] {
-            assert!(
-                counted(&shop(&[]), &none, spec.clone()).is_empty(),
-                "{spec}"
-            );
+            assert!(counted(&shop(&[]), &none, &spec).is_empty(), "{spec}");
         }
         let scoped = json!({"hard": {"limits.cpu": "4"}, "scopes": ["NotTerminating"]});
-        assert_eq!(counted(&shop(&[]), &none, scoped).len(), 1);
+        assert_eq!(counted(&shop(&[]), &none, &scoped).len(), 1);
     }
 
     #[test]

@@ -103,7 +103,7 @@ impl TopologyHints {
     pub(super) fn locality(
         &self,
         own: Location,
-        endpoints: impl Iterator<Item = SocketAddr> + Clone,
+        endpoints: &(impl Iterator<Item = SocketAddr> + Clone),
     ) -> Option<Locality> {
         if self.0.is_empty() {
             return None;

@@ -93,7 +93,7 @@ impl EndpointSet {
     pub(crate) fn seen_from(mut self, own: LocalInfo) -> Self {
         let hints = Arc::clone(&self.hints);
         let addrs = self.endpoints.iter().map(|endpoint| endpoint.addr);
-        let hinted = hints.locality(own.location, addrs);
+        let hinted = hints.locality(own.location, &addrs);
         let nearness = |endpoint: &Arc<Endpoint>| match hinted {
             Some(by) => hints.nearness(endpoint.addr, own.location, by),
             None => endpoint.location.get().from(own.location),

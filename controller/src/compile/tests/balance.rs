@@ -48,8 +48,11 @@ fn hinted(hints: [Value; 2], ready: bool) -> Cluster {
     shop().with(slice("api-x", "api", &[("http", 8080)], &[one, other]))
 }
 
+/// Zones and nodes that an endpoint is for.
+type SentHints = (Vec<String>, Vec<String>);
+
 /// What callers are sent: what is preferred, and for each endpoint its zones and nodes.
-fn sent(cluster: &Cluster) -> (Locality, Vec<(Vec<String>, Vec<String>)>) {
+fn sent(cluster: &Cluster) -> (Locality, Vec<SentHints>) {
     let resolved = cluster.resolve("client", &[API]);
     let list = resolved.endpoints("endpoints/shop/api:80");
     let locality = list.locality();

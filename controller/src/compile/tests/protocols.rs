@@ -116,8 +116,11 @@ fn of_two_services_that_disagree_the_older_decides_and_the_younger_is_told() {
     assert_eq!(problems.list[0].object.to_string(), "Service shop/young");
 }
 
+/// A Service: its name, its age, and its ports by name.
+type Sharing<'a> = (&'a str, u8, &'a [(&'a str, u16)]);
+
 /// Services with these ports and this age, all of which lead to `api-1` at 8080.
-fn sharing(services: &[(&str, u8, &[(&str, u16)])]) -> Cluster {
+fn sharing(services: &[Sharing<'_>]) -> Cluster {
     let endpoints = [endpoint("api-1", "10.0.0.11")];
     let mut cluster = shop();
     for (n, (name, second, ports)) in services.iter().enumerate() {
@@ -185,7 +188,7 @@ fn younger_service_takes_no_http_rules_off_a_port() {
 
 #[test]
 fn http_beside_tls_is_detected_and_ports_keep_their_own() {
-    let one: &[(&str, u8, &[(&str, u16)])] = &[("api", 1, &[("http", 80), ("https", 443)])];
+    let one: &[Sharing<'_>] = &[("api", 1, &[("http", 80), ("https", 443)])];
     let cluster = sharing(one);
     assert_eq!(of_pod(&cluster), Protocol::Detect);
     assert_eq!(of_port(&cluster, "api", "10.96.0.1:80"), Protocol::Http1);
