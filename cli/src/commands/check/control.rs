@@ -378,7 +378,7 @@ pub(super) fn left_over(facts: &Facts) -> CheckResult {
     // Another product may serve the metrics of SMI.
     let leads_to_us = |service: &&&Value| {
         let name = service["spec"]["service"]["name"].as_str();
-        name.is_some_and(|name| name.starts_with("weft-"))
+        name.is_none_or(|name| name.starts_with("weft-"))
     };
     for service in our_api_services(facts)?.iter().filter(leads_to_us) {
         left.push(format!("APIService {}", name_of(service)));

@@ -309,12 +309,20 @@ const FAULTS: &[(&str, &[&str], Plant)] = &[
         pod["spec"] = json!({});
         api.put(POD, pod);
     }),
-    ("admission", &[], |api, _| {
-        let hard = json!({"limits.cpu": "4"});
+    // Where no pod with a proxy runs.
+    ("admission", &["trust-bundles"], |api, _| {
+        let labels = json!({"weft.dev/inject": "enabled"});
         api.put(
-            "/api/v1/namespaces/shop/resourcequotas/q",
-            json!({"metadata": {"name": "q", "namespace": "shop"}, "spec": {"hard": hard}}),
+            "/api/v1/namespaces/bank",
+            json!({"metadata": {"name": "bank", "labels": labels}}),
         );
+        let hard = json!({"limits.cpu": "4"});
+        for namespace in ["shop", "bank"] {
+            api.put(
+                &format!("/api/v1/namespaces/{namespace}/resourcequotas/q"),
+                json!({"metadata": {"name": "q", "namespace": namespace}, "spec": {"hard": hard}}),
+            );
+        }
     }),
     ("old-proxies", &["versions"], |api, _| {
         let mut controller = deployment("weft-controller", 2);
