@@ -205,9 +205,7 @@ impl Connection {
             )),
         }
     }
-}
 
-impl Connection {
     /// To a pod by its own address, whichever Services it serves.
     fn to_pod(&self, pod: &PodTarget) -> Route {
         Route {
