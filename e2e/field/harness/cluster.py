@@ -24,9 +24,8 @@ class Failure(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
-    """Programs that know the cluster by KUBECONFIG."""
+    """kubectl of the path and the command `weft`, which know the cluster by KUBECONFIG."""
 
-    tools: pathlib.Path
     weft: pathlib.Path
 
     def kubectl(self, *words, stdin=None, timeout=PROMPT):
@@ -37,7 +36,7 @@ class Cluster:
 
     def attempt(self, *words, stdin=None, timeout=PROMPT):
         """The same where an error is a result."""
-        return run([self.tools / "kubectl", *words], stdin, timeout)
+        return run(["kubectl", *words], stdin, timeout)
 
     def check(self, namespace):
         """What `weft check` finds wrong in a namespace."""
@@ -111,7 +110,7 @@ class Side:
     @contextlib.contextmanager
     def calling(self, *words):
         """A client that runs until the line that `finish` of what this gives writes."""
-        command = [self.cluster.tools / "kubectl", "-n", self.namespace, "exec", "-i", "deployment/client", "-c", "app",
+        command = ["kubectl", "-n", self.namespace, "exec", "-i", "deployment/client", "-c", "app",
                    "--", PYTHON, "/field/call.py", *map(str, words)]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         try:

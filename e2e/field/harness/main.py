@@ -1,6 +1,6 @@
 """Tries the rows in both namespaces, prints the results side by side, and fails when one differs.
 
-KUBECONFIG names the cluster. The mesh is installed or upgraded as the end-to-end tests do it.
+KUBECONFIG names the cluster, and kubectl and helm are those of the path. The mesh is installed or upgraded as the end-to-end tests do it.
 """
 
 import argparse
@@ -28,7 +28,6 @@ INSTALL = 240
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tools", required=True, type=pathlib.Path, help="folder of kubectl and helm")
     parser.add_argument("--weft", required=True, type=pathlib.Path)
     parser.add_argument("--images", required=True, type=pathlib.Path, help="folder of the digests of the mesh's images")
     parser.add_argument("--folder", required=True, type=pathlib.Path, help="where results are left")
@@ -38,12 +37,12 @@ def main():
         rows = chosen(args.only)
     except ValueError as error:
         sys.exit(f"error: {error}")
-    cluster = Cluster(args.tools, args.weft)
+    cluster = Cluster(args.weft)
     sides = [Side(cluster, NAMESPACES["plain"], False), Side(cluster, NAMESPACES["meshed"], True)]
     begun = time.monotonic()
     try:
         say("installing or upgrading the mesh")
-        install(args.tools, args.images)
+        install(args.images)
         say("making the namespaces")
         delete(cluster)
         held = programs()
@@ -131,13 +130,13 @@ def programs():
     return held
 
 
-def install(tools, images):
+def install(images):
     """As e2e/src/harness/mesh.rs does it."""
     registry = os.environ.get("WEFT_IMAGE_REGISTRY", "weft.local")
     sets = [f"image.registry={registry}", "image.tag=0.1.0"]
     # Images keep their tag while their content changes, so the pods' template changes with it.
     sets += [f"{part}.podAnnotations.content={content_of(images / f'{part}.digest')}" for part in ("controller", "injector")]
-    command = [tools / "helm", "upgrade", "--install", "weft", REPOSITORY / "charts/weft", "-n", "weft-system",
+    command = ["helm", "upgrade", "--install", "weft", REPOSITORY / "charts/weft", "-n", "weft-system",
                "--create-namespace", "--wait", "--timeout", f"{INSTALL}s"]
     for one in sets:
         command += ["--set-string", one]

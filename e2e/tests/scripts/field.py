@@ -56,6 +56,7 @@ def broken(bad):
 # By row: without the mesh; in it as it is to be; in it as it was once.
 RESULTS = {
     1: (kept(1), kept(1), kept(100)),
+    3: (kept(1), kept(1), kept(100)),
     4: (two_names(10, 0.1), two_names(10, 0.2), two_names(0, 10.0)),
     5: (
         foreign((200, 0, 0.1), ("answer", 0.0, "N")),

@@ -1,4 +1,4 @@
-"""Connections and names: rows 1, 16, 18, 26."""
+"""Connections and names: rows 1, 3, 16, 18, 26."""
 
 import json
 import time
@@ -13,17 +13,20 @@ class KeptConnection:
     # Two of a hundred calls: a machine of two cores starts the next pod meanwhile.
     LOST = 2
     ENOUGH = 50
+    labels = {}
 
-    @staticmethod
-    def tried(side):
+    @classmethod
+    def tried(cls, side):
+        name = f"r{cls.number}"
         # The server serves two seconds more when it is ended, and needs that grace.
-        side.apply(server("r1", "http", 8080, grace=10), service("r1", [("http", 8080, 8080)], headless=True))
-        side.ready("r1")
-        side.answers("http://r1:8080/")
-        old = side.pods("r1")[0]["metadata"]["name"]
-        with side.calling("keep", "r1", 8080) as client:
-            side.kubectl("rollout", "restart", "deployment/r1")
-            side.ready("r1")
+        side.apply(server(name, "http", 8080, grace=10, labels=cls.labels),
+                   service(name, [("http", 8080, 8080)], headless=True))
+        side.ready(name)
+        side.answers(f"http://{name}:8080/")
+        old = side.pods(name)[0]["metadata"]["name"]
+        with side.calling("keep", name, 8080) as client:
+            side.kubectl("rollout", "restart", f"deployment/{name}")
+            side.ready(name)
             side.until(READY, f"the end of {old}", lambda: side.attempt("get", "pod", old).returncode != 0)
             return client.finish()
 
@@ -43,6 +46,12 @@ class KeptConnection:
         if meshed["last_bad"] > cls.LOST:
             return differs("the connection is kept though its pod is gone")
         return SAME
+
+
+class KeptConnectionOutside(KeptConnection):
+    number = 3
+    what = "the same where the pods of the Service have no proxy"
+    labels = {"weft.dev/inject": "disabled"}
 
 
 class DeadAddress:
@@ -179,4 +188,4 @@ class HalfClose:
         return named(cls.number)
 
 
-ROWS = [KeptConnection, DeadAddress, ConnectOnly, HalfClose]
+ROWS = [KeptConnection, KeptConnectionOutside, DeadAddress, ConnectOnly, HalfClose]
