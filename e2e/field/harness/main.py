@@ -31,6 +31,7 @@ def main():
     parser.add_argument("--weft", required=True, type=pathlib.Path)
     parser.add_argument("--images", required=True, type=pathlib.Path, help="folder of the digests of the mesh's images")
     parser.add_argument("--folder", required=True, type=pathlib.Path, help="where results are left")
+    parser.add_argument("--counts", type=pathlib.Path, help="files for e2e/run, without their endings")
     parser.add_argument("--only", default="", help="numbers of rows")
     args = parser.parse_args()
     try:
@@ -61,9 +62,24 @@ def main():
     args.folder.mkdir(parents=True, exist_ok=True)
     (args.folder / "results.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
     failed = sum(result["fails"] for result in results)
+    if args.counts:
+        count(args.counts, results, failed)
     print("row | plain | meshed | verdict", *lines, sep="\n")
     print(f"{len(results) - failed} rows are alike or named, {failed} are not; {round(time.monotonic() - begun)} s")
     return 1 if failed else 0
+
+
+def count(path, results, failed):
+    """Each row as a test, for e2e/run."""
+    times = []
+    for result in results:
+        name = f"row_{result['row']}"
+        print(f"test {name} ... {'FAILED' if result['fails'] else 'ok'}")
+        if result["fails"]:
+            print(f"thread '{name}' panicked at {result['line']}")
+        times.append({"program": "field", "test": name, "seconds": result["seconds"]})
+    path.with_suffix(".json").write_text(json.dumps(times), encoding="utf-8")
+    path.with_suffix(".counts").write_text(f"{len(results) - failed} {failed}\n", encoding="ascii")
 
 
 def chosen(only):
