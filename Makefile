@@ -1,7 +1,7 @@
 # The commands people type. `make` alone prints them. A recipe that sets a variable says
 # `exec`, so that a signal to make reaches the program and no shell before it.
 .DEFAULT_GOAL := help
-.PHONY: breaks mutants proxy profile dashboard eyes attack-control bench-eyes bench-paired bench-resilience fuzz help cluster cluster-down cluster-smoke images check test test-all conformance demo cli fmt lint deny proto bench bench-quick flame bench-control scale interop attack skew
+.PHONY: breaks mutants proxy profile field dashboard eyes attack-control bench-eyes bench-paired bench-resilience fuzz help cluster cluster-down cluster-smoke images check test test-all conformance demo cli fmt lint deny proto bench bench-quick flame bench-control scale interop attack skew
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -67,6 +67,9 @@ mutants: ## whether tests notice 160 mutants of policy, identity and injection, 
 
 interop: ## clients and servers that we did not write, directly and through the mesh, 20 min; fails when a program is missing (ONLY=row)
 	@e2e/interop/run $(if $(ONLY),--only="$(ONLY)",--all --page $(CURDIR)/docs/interop.md)
+
+field: ## what users of meshes run into, with real programs, beside a namespace without the mesh, 10 min (ONLY="1 4")
+	@ONLY="$(ONLY)" exec e2e/field/run
 
 attack: ## hostile neighbours beside an honest load, an hour (MINUTES=60, or 1 for a trial; PREVIOUS=older weft-proxy as control)
 	@PREVIOUS="$(PREVIOUS)" PREVIOUS_COMMIT="$(PREVIOUS_COMMIT)" exec e2e/interop/run attack --minutes $(or $(MINUTES),60) --page $(CURDIR)/docs/attacks.md

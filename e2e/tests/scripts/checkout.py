@@ -81,6 +81,7 @@ class Checkout:
                 self.program(package, name, [("a::passes", 0, "ok")])
         self.program("proxy", "netns", [("capture::passes", 0, "ok"), ("stalls::passes", 0, "ok")])
         self.script("e2e/tests/scripts/run", '#!/bin/bash\necho 1 0 > "$1/$2.counts"\n')
+        self.script("e2e/field/run", '#!/bin/bash\necho 1 0 > "$1/$2.counts"\n')
         self.change("e2e/run", r"LEAST_IN_PROCESS=\d+", "LEAST_IN_PROCESS=1")
         self.change("e2e/test-programs", r"FIRST = \(.*?\)\n", 'FIRST = ("proxy/path",)\n')
         self.change("e2e/test-programs", r"ALONE = \(.*?\n\)\n", 'ALONE = ("proxy/memory",)\n')
