@@ -311,18 +311,11 @@ const FAULTS: &[(&str, &[&str], Plant)] = &[
     }),
     // Where no pod with a proxy runs.
     ("admission", &["trust-bundles"], |api, _| {
-        let labels = json!({"weft.dev/inject": "enabled"});
-        api.put(
-            "/api/v1/namespaces/bank",
-            json!({"metadata": {"name": "bank", "labels": labels}}),
-        );
-        let hard = json!({"limits.cpu": "4"});
-        for namespace in ["shop", "bank"] {
-            api.put(
-                &format!("/api/v1/namespaces/{namespace}/resourcequotas/q"),
-                json!({"metadata": {"name": "q", "namespace": namespace}, "spec": {"hard": hard}}),
-            );
-        }
+        let metadata = json!({"name": "bank", "labels": {"weft.dev/inject": "enabled"}});
+        api.put("/api/v1/namespaces/bank", json!({"metadata": metadata}));
+        let quota = json!({"metadata": {"name": "q", "namespace": "bank"},
+            "spec": {"hard": {"limits.cpu": "4"}}});
+        api.put("/api/v1/namespaces/bank/resourcequotas/q", quota);
     }),
     ("old-proxies", &["versions"], |api, _| {
         let mut controller = deployment("weft-controller", 2);
