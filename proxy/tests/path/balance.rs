@@ -23,9 +23,10 @@ const BUSY: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nendpoint-load-metric
 
 const LIMITED: &str = "HTTP/1.1 429 No\r\nretry-after: 60\r\ncontent-length: 2\r\n\r\nno";
 
-/// A third of the calls would be its part.
+/// How seldom it is drawn meanwhile is held where latencies are given, in
+/// `endpoints/set/tests/limited.rs`.
 #[tokio::test]
-async fn instance_at_its_own_limit_is_asked_behind_others() {
+async fn instance_at_its_own_limit_is_neither_ejected_nor_retried() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let limited = App::new(server.ip, LIMITED).await;
     let others = [App::new(server.ip, OK).await, App::new(server.ip, OK).await];
@@ -40,7 +41,6 @@ async fn instance_at_its_own_limit_is_asked_behind_others() {
         ask(&client, "GET", "", "").await;
     }
     let there = limited.request_count();
-    assert!(there < 75, "{there} of 300");
     let elsewhere: usize = others.iter().map(App::request_count).sum();
     assert_eq!(there + elsewhere, gets + 300, "none was sent twice");
     assert_eq!(sum(&client, "weft_ejections_total", &[]), 0.0);
