@@ -165,7 +165,6 @@ async fn a_caller_over_http1_that_resets_is_gone_and_one_that_closed_its_directi
         streams.push(stream);
     }
     let mut waits = streams.pop().unwrap();
-    waits.shutdown().await.unwrap();
     let gone = streams.pop().unwrap();
     let linger = socket2::SockRef::from(&gone).set_linger(Some(Duration::ZERO));
     linger.unwrap();
@@ -179,6 +178,8 @@ async fn a_caller_over_http1_that_resets_is_gone_and_one_that_closed_its_directi
     }
     let took = left.elapsed();
     assert!(took < Duration::from_secs(2), "{took:?}");
+    // It is waited for, for two seconds.
+    waits.shutdown().await.unwrap();
     let answer = tokio::time::timeout(Duration::from_millis(500), waits.read_u8()).await;
     assert!(answer.is_err(), "it waits: {answer:?}");
     assert_eq!(sum(&client, CANCELLED, &["outbound"]), 1.0);
