@@ -273,9 +273,9 @@ fn conclude(checks: &[Done], fails: CheckStatus) -> Conclusion {
 
 fn print(report: &CheckReport, console: &mut Console<'_>) -> Result<(), Failure> {
     let mut category = "";
-    let (denied, told): (Vec<&Done>, Vec<&Done>) =
+    let (denied, shown): (Vec<&Done>, Vec<&Done>) =
         report.checks.iter().partition(|check| check.denied);
-    for check in told {
+    for check in shown {
         if check.category != category {
             category = check.category;
             console.line(category)?;

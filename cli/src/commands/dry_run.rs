@@ -286,7 +286,7 @@ mod tests {
     use crate::console::Streams;
 
     #[test]
-    fn workload_that_a_change_opens_is_named_before_the_calls() {
+    fn opened_workload_is_printed_before_calls() {
         let mut streams = Streams::default();
         let status = DryRunStatus {
             kept: 1,

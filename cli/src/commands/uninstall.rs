@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_api_server_calls_goes_first_and_definitions_when_asked() {
+    fn webhooks_are_printed_first_and_definitions_on_request() {
         let objects = printed("weft uninstall");
         let kinds: Vec<String> = names(&objects).into_iter().map(|(kind, _)| kind).collect();
         let called = |kind: &String| kind.contains("Webhook") || kind == "APIService";

@@ -432,7 +432,7 @@ impl Board {
             }
         }
         drop(state);
-        // What is offered alone wakes nobody: whoever divides looks once a second.
+        // An offered load alone wakes no stream: the divider reads it once a second.
         if is_given {
             self.inner.given.send_modify(|count| *count += 1);
         }

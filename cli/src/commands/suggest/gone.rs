@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn account_that_is_gone_is_a_comment_with_its_date() {
+    fn deleted_account_becomes_a_comment_with_date() {
         let seen = |at: &str| json!({"lastSeen": at});
         let edges = [
             edge("web", "cart", 80, seen("2026-11-02T09:30:00Z")),

@@ -29,15 +29,15 @@ fn with(accounts: &[&str]) -> Cluster {
 }
 
 #[test]
-fn account_that_does_not_exist_is_told_until_it_is_made() {
-    let (_, told) = with(&["api", "web"]).compile();
+fn missing_account_is_reported_until_it_exists() {
+    let (_, problems_now) = with(&["api", "web"]).compile();
     let both = [
         (NoSuchAccount, "spec.destination.name"),
         (NoSuchAccount, "spec.sources[0].name"),
     ];
-    assert_eq!(failures(&told, ResolvedRefs), both);
-    assert!(failures(&told, Accepted).is_empty());
-    let resolved = &report(&told, "TrafficTarget t").resolved_refs;
+    assert_eq!(failures(&problems_now, ResolvedRefs), both);
+    assert!(failures(&problems_now, Accepted).is_empty());
+    let resolved = &report(&problems_now, "TrafficTarget t").resolved_refs;
     assert_eq!((resolved.status, resolved.reason), (false, "NoSuchAccount"));
     for words in [
         "there is no ServiceAccount shop/apii: create it, or correct the name; you may mean api",
@@ -47,8 +47,11 @@ fn account_that_does_not_exist_is_told_until_it_is_made() {
     }
     // Control: accounts that are there, and a cluster whose accounts are not known.
     for accounts in [&["apii", "webb"][..], &[]] {
-        let (_, told) = with(accounts).compile();
-        assert!(failures(&told, ResolvedRefs).is_empty(), "{accounts:?}");
+        let (_, problems_now) = with(accounts).compile();
+        assert!(
+            failures(&problems_now, ResolvedRefs).is_empty(),
+            "{accounts:?}"
+        );
     }
 }
 
@@ -58,8 +61,8 @@ fn accounts_of_another_namespace_are_not_told_as_meant() {
     let cluster = with(&["apii"])
         .with(elsewhere)
         .with(in_namespace(service_account("web"), "bank"));
-    let (_, told) = cluster.compile();
-    let resolved = &report(&told, "TrafficTarget t").resolved_refs;
+    let (_, problems_now) = cluster.compile();
+    let resolved = &report(&problems_now, "TrafficTarget t").resolved_refs;
     assert!(resolved.message.contains("bank/webb"), "{resolved:?}");
     assert!(!resolved.message.contains("you may mean"), "{resolved:?}");
 }
@@ -76,13 +79,13 @@ fn bindings_and_policies_name_accounts_too() {
         .with(binding("account", account))
         .with(binding("ids", ids))
         .with(traffic_policy("calls", policy));
-    let (_, told) = cluster.compile();
+    let (_, problems_now) = cluster.compile();
     let fields = [
         (NoSuchAccount, "spec.schemes.serviceAccount"),
         (NoSuchAccount, "spec.schemes.spiffeIdentities[0]"),
         (NoSuchAccount, "spec.sources[0].name"),
     ];
-    let mut found = failures(&told, ResolvedRefs);
+    let mut found = failures(&problems_now, ResolvedRefs);
     found.sort_unstable();
     assert_eq!(found, fields);
 }
@@ -101,8 +104,8 @@ fn account_that_comes_or_goes_is_told_by_every_way_of_compiling() {
     let mut problems = Arc::new(first);
     for cluster in &worlds {
         let world = cluster.world();
-        let (next, told, _) = Model::compile_after(&world, &defaults, &model, &problems);
-        assert_eq!(*told, Model::compile(&world, &defaults).1);
-        (model, problems) = (next, told);
+        let (next, problems_now, _) = Model::compile_after(&world, &defaults, &model, &problems);
+        assert_eq!(*problems_now, Model::compile(&world, &defaults).1);
+        (model, problems) = (next, problems_now);
     }
 }

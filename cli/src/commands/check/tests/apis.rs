@@ -43,7 +43,7 @@ async fn api_that_is_switched_off_is_not_missed() {
 }
 
 #[tokio::test]
-async fn what_a_mesh_left_behind_is_named_with_the_command_that_deletes_it() {
+async fn leftovers_of_a_mesh_name_the_command_that_deletes_them() {
     let gone = || {
         let api = healthy();
         for name in ["weft-controller", "weft-injector"] {

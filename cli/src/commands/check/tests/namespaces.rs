@@ -1,5 +1,4 @@
-//! The namespace that is looked at and in which the webhooks are tried, where somebody names it, and
-//! those that are left out.
+//! The namespace that `-n` names, in which the webhooks are tried, and excluded namespaces.
 
 use std::convert::Infallible;
 
@@ -77,7 +76,7 @@ async fn namespace_of_weft_that_is_not_there_is_bad_input_and_not_a_mesh_that_is
 }
 
 #[tokio::test]
-async fn faults_of_other_namespaces_are_none_of_the_one_that_is_named() {
+async fn check_of_one_namespace_leaves_out_faults_of_others() {
     let api = healthy();
     api.put(
         "/api/v1/namespaces/bank",
@@ -133,7 +132,7 @@ async fn namespace_in_which_nothing_is_injected_is_left_out() {
     assert_eq!(with(&report, &["warning", "error"]), [""; 0], "{report:#}");
 }
 
-/// The API server as somebody finds it who may view namespace `shop` and nothing else.
+/// The API server as it responds to a user who may view namespace `shop` and nothing else.
 fn viewer_of_shop() -> Client {
     let well = client(&healthy(), WELL);
     Client::new(
@@ -160,7 +159,7 @@ fn viewer_of_shop() -> Client {
 }
 
 #[tokio::test]
-async fn what_may_not_be_seen_takes_one_line_of_the_table() {
+async fn denied_checks_share_one_line() {
     let (ended, report, table) = checked_by(viewer_of_shop(), &["-n", "shop"]).await;
     assert_eq!(ended.unwrap(), Conclusion::Yes, "{report:#}");
     let skipped = with(&report, &["skipped"]);

@@ -123,7 +123,7 @@ async fn namespace_of_which_nobody_says_whether_it_is_there_takes_no_time_beside
 }
 
 #[tokio::test]
-async fn proxy_of_a_pod_that_begins_or_ends_is_no_fault_without_a_controller() {
+async fn proxy_of_starting_or_ending_pod_is_no_fault() {
     let now = k8s_openapi::jiff::Timestamp::now();
     let ago = |seconds: i64| {
         let then = k8s_openapi::jiff::Timestamp::from_second(now.as_second() - seconds);
