@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import subprocess
 
 from checkout import Checkout
 
@@ -144,3 +145,11 @@ def test_ci_run_ends_with_the_table_and_the_count():
         assert "\nthe slowest tests:\n" in output, output
         # Its cluster is gone afterwards.
         assert made.read("calls").splitlines()[-1] == "down", made.read("calls")
+
+
+def test_breaks_find_their_text_and_their_tests():
+    root = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "..")
+    checked = subprocess.run(
+        [os.path.join(root, "e2e/breaks/run"), "check"], capture_output=True, text=True, check=False
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
