@@ -7,6 +7,7 @@
 //! Whatever is empty allows nothing, so a lost or half-written list refuses.
 
 pub mod passes;
+pub mod requests;
 pub mod trial;
 
 use std::collections::BTreeSet;
@@ -78,8 +79,8 @@ impl Source {
 /// What a caller sends, as far as it is judged.
 #[derive(Clone, Copy, Debug)]
 pub enum JudgedTraffic<'a> {
-    /// One HTTP request. Its path must be in the form of [`crate::path::normalise`], and
-    /// that form must be what is forwarded.
+    /// One HTTP request. Its path must be in a form of which [`requests`] says that it is
+    /// what is forwarded.
     Http(&'a RequestFacts<'a>),
     /// A connection of a port that is declared to carry no HTTP: its bytes are relayed
     /// without looking at them, and HTTP rules say nothing there.
@@ -249,8 +250,8 @@ impl Access {
             .any(|rule| rule.admits(caller) && rule.judges_requests_on(port))
     }
 
-    /// True when requests on this port are judged one by one, and their paths are
-    /// normalised. In open mode nothing is judged.
+    /// True when requests on this port are judged one by one. In open mode nothing is
+    /// judged.
     pub fn has_http_rule(&self, port: u16) -> bool {
         self.enforcement != Enforcement::Open
             && self.rules.iter().any(|rule| rule.judges_requests_on(port))

@@ -7,6 +7,7 @@
 
 use crate::access::{Access, Caller, JudgedTraffic, Rule, Verdict};
 use crate::http_match::{HttpMatch, MatchPart, RequestFacts};
+use crate::path::{BadPath, PathForms};
 
 /// What fails in a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +83,30 @@ impl Access {
             verdict,
             rules: rules.collect(),
         }
+    }
+
+    /// Judges as [`Access::decide_request`] does, and says why.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn explain_request(
+        &self,
+        caller: Caller<'_>,
+        port: u16,
+        request: &RequestFacts<'_>,
+        path: &PathForms,
+    ) -> Result<Reasons<'_>, BadPath> {
+        let decided = self.decide_request(caller, port, request, path)?;
+        let facts = RequestFacts {
+            method: request.method,
+            path: path.normal(request.path).unwrap_or(request.path),
+            headers: request.headers,
+        };
+        let reasons = self.explain(caller, port, JudgedTraffic::Http(&facts));
+        Ok(Reasons {
+            verdict: decided.verdict,
+            ..reasons
+        })
     }
 }
 

@@ -138,10 +138,21 @@ impl HttpMatch {
     #[must_use]
     pub(crate) fn is_every_request(&self) -> bool {
         let Written { methods, .. } = &self.0.written;
-        let any_path = |path: &str| EVERY_PATH.contains(&path);
-        self.path_regex().is_none_or(any_path)
+        self.is_every_path()
             && (methods.is_empty() || methods.iter().any(|method| method == "*"))
             && self.headers().is_empty()
+    }
+
+    /// Whether it is plain that this describes the request whatever its path is: known are the
+    /// patterns that people write for every path.
+    #[must_use]
+    pub(crate) fn matches_whatever_path(&self, request: &RequestFacts<'_>) -> bool {
+        self.is_every_path() && self.matches(request)
+    }
+
+    fn is_every_path(&self) -> bool {
+        let any_path = |path: &str| EVERY_PATH.contains(&path);
+        self.path_regex().is_none_or(any_path)
     }
 
     /// Whether both describe the same requests in the same words, whatever they are named.

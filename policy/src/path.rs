@@ -17,6 +17,10 @@
 //! | `%2F`, `%5C`, `%00`, an overlong UTF-8 escape, a broken escape | refused |
 //! | `..;x`, `.;x` (also as `%3B`) | refused: some servers drop the parameter |
 //! | `#`, `?`, a control character, a blank | refused: no part of a path |
+//!
+//! Some APIs mean `%2F` and `//` as they are. Where no rule depends on how a path is read,
+//! it is forwarded as it was sent, if nothing but its slashes can be read in several ways:
+//! [`crate::access::requests`].
 
 use std::borrow::Cow;
 
@@ -30,8 +34,13 @@ pub enum BadPath {
     NotAbsolute,
     #[error("holds an incomplete or wrong % escape")]
     BadEscape,
-    #[error("holds an escaped slash or backslash")]
+    #[error("holds an escaped slash")]
     EscapedSlash,
+    /// No rule lets this one pass.
+    #[error("holds an escaped slash beside a dot segment, a backslash or a wrong escape")]
+    EscapedSlashAndMore,
+    #[error("holds an escaped backslash")]
+    EscapedBackslash,
     #[error("holds an escaped NUL")]
     EscapedNul,
     #[error("holds an overlong UTF-8 sequence")]
@@ -40,6 +49,104 @@ pub enum BadPath {
     DotParameter,
     #[error("holds a character that is no part of a path")]
     BadCharacter,
+}
+
+impl BadPath {
+    /// Why a request is refused, and the way out, as one sentence without its end.
+    #[must_use]
+    pub fn refusal(self) -> String {
+        let way_out = match self {
+            Self::EscapedSlash => "give this caller a match without pathRegex",
+            _ => "send it in another spelling, or cover this port by no HTTP rule",
+        };
+        format!("the path {self}; {way_out}")
+    }
+}
+
+/// A path as it was sent, with the forms that rules judge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathForms {
+    /// `None`: the path is its own normal form.
+    normal: Result<Option<String>, BadPath>,
+    /// The normal form but for slashes, which are as they were sent. `None`: the path is its own
+    /// normal form, or more than its slashes can be read in several ways.
+    kept: Option<String>,
+}
+
+impl PathForms {
+    #[must_use]
+    pub fn of(sent: &str) -> Self {
+        let (normal, kept) = match normalise(sent) {
+            Ok(Cow::Borrowed(_)) => (Ok(None), None),
+            Ok(Cow::Owned(normal)) => (Ok(Some(normal)), with_slashes(sent)),
+            Err(BadPath::EscapedSlash) => match with_slashes(sent) {
+                Some(kept) => (Err(BadPath::EscapedSlash), Some(kept)),
+                None => (Err(BadPath::EscapedSlashAndMore), None),
+            },
+            Err(error) => (Err(error), None),
+        };
+        Self { normal, kept }
+    }
+
+    /// The normal form, where it differs from the path that was sent.
+    #[must_use]
+    pub fn changed(&self) -> Option<&str> {
+        self.normal.as_ref().ok()?.as_deref()
+    }
+
+    /// The normal form. `sent`: the path that this was made of.
+    ///
+    /// # Errors
+    /// When it has none: rules may see it in one way and applications in another.
+    pub fn normal<'a>(&'a self, sent: &'a str) -> Result<&'a str, BadPath> {
+        match &self.normal {
+            Ok(normal) => Ok(normal.as_deref().unwrap_or(sent)),
+            Err(error) => Err(*error),
+        }
+    }
+
+    /// Why it has no normal form.
+    #[must_use]
+    pub fn error(&self) -> Option<BadPath> {
+        self.normal.as_ref().err().copied()
+    }
+
+    /// Whether it may be sent on as it is where rules allow whatever path. Dot segments,
+    /// backslashes and what is refused beside `%2F` may not.
+    #[must_use]
+    pub const fn may_stay(&self) -> bool {
+        self.kept.is_some()
+    }
+
+    /// Whether its slashes, and nothing else, can be read in several ways.
+    #[must_use]
+    pub fn has_odd_slashes(&self) -> bool {
+        self.kept.is_some() && self.kept.as_deref() != self.changed()
+    }
+}
+
+/// What is done with `%2F`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum EscapedSlashes {
+    Refused,
+    Kept,
+}
+
+/// The normal form but for slashes, unless a dot segment or a backslash could be read in the path,
+/// or what is refused beside `%2F`.
+fn with_slashes(path: &str) -> Option<String> {
+    if !path.starts_with('/') || path.contains('\\') {
+        return None;
+    }
+    let kept = decode(path, EscapedSlashes::Kept).ok()?;
+    let decoded = unescape_slashes(&kept);
+    let is_dot = |segment: &str| matches!(segment, "." | "..") || is_dot_with_parameter(segment);
+    let has_dots = decoded.split('/').any(is_dot);
+    (!has_dots).then_some(kept)
+}
+
+fn unescape_slashes(path: &str) -> String {
+    path.replace("%2F", "/").replace("%2f", "/")
 }
 
 /// The normal form of a path without query. Idempotent. `*`, the target of a
@@ -54,7 +161,7 @@ pub fn normalise(path: &str) -> Result<Cow<'_, str>, BadPath> {
     if is_plain(path) {
         return Ok(Cow::Borrowed(path));
     }
-    let decoded = decode(path)?;
+    let decoded = decode(path, EscapedSlashes::Refused)?;
     let resolved = resolve(&decoded)?;
     Ok(if resolved == path {
         Cow::Borrowed(path)
@@ -79,7 +186,7 @@ fn is_plain(path: &str) -> bool {
 
 /// Decodes what needs no escape, writes the other escapes in one way, and turns
 /// backslashes.
-fn decode(path: &str) -> Result<String, BadPath> {
+fn decode(path: &str, slashes: EscapedSlashes) -> Result<String, BadPath> {
     let mut out = String::with_capacity(path.len());
     let mut rest = path;
     while let Some(at) =
@@ -97,7 +204,11 @@ fn decode(path: &str) -> Result<String, BadPath> {
                 rest = &tail[3..];
                 match byte {
                     0 => return Err(BadPath::EscapedNul),
-                    b'/' | b'\\' => return Err(BadPath::EscapedSlash),
+                    b'/' => match slashes {
+                        EscapedSlashes::Refused => return Err(BadPath::EscapedSlash),
+                        EscapedSlashes::Kept => out.push_str(&tail[..3]),
+                    },
+                    b'\\' => return Err(BadPath::EscapedBackslash),
                     b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
                         out.push(char::from(byte));
                     }

@@ -29,6 +29,7 @@ mod hostile {
     mod raw_http2;
     mod servers;
     mod shared_window;
+    mod slashes;
     mod stalls;
     mod starved;
     mod streaming;

@@ -18,11 +18,13 @@ use crds::observe::Fix;
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use policy::http_match::{MAX_REGEX_LEN, any_of, exactly};
+use policy::path::{BadPath, PathForms};
 use policy::reason::Reason;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use self::account::Protected;
+use super::call::Request;
 use super::judge::{Judged, Ruling};
 use super::outcome::{BackendOutcome, Question};
 use super::question::{Callers, Owner};
@@ -103,7 +105,7 @@ fn wanted(
         {
             fix.commands.extend(look_at(outcome, reason));
             if reason == Reason::BadRequest {
-                fix.warnings.push(nothing_helps(reason));
+                fix.warnings.push(nothing_helps(reason, &question.request));
             }
         }
         for one in &outcome.judged {
@@ -132,7 +134,7 @@ fn wanted(
                         }
                     }
                 }
-                _ => fix.warnings.push(nothing_helps(reason)),
+                _ => fix.warnings.push(nothing_helps(reason, &question.request)),
             }
         }
     }
@@ -303,13 +305,20 @@ fn look_at(outcome: &BackendOutcome<'_>, reason: Reason) -> Option<String> {
     }
 }
 
-fn nothing_helps(reason: Reason) -> String {
-    match reason {
-        Reason::BadRequest => {
+fn nothing_helps(reason: Reason, request: &Request) -> String {
+    let path = PathForms::of(&request.path).error();
+    match (reason, path) {
+        (Reason::BadRequest, Some(path)) if request.malformed.is_none() => not_written(path),
+        (Reason::BadRequest, _) => {
             "no object helps: the call has no form that rules could judge".to_owned()
         }
-        other => format!("no object helps against {other}"),
+        (other, _) => format!("no object helps against {other}"),
     }
+}
+
+/// An object that allows such a path would allow others beside it.
+fn not_written(path: BadPath) -> String {
+    format!("no object is written for this: {}", path.refusal())
 }
 
 /// A target that allows this call on these pods, with its routes; `narrow`: on these ports only.
@@ -322,7 +331,10 @@ fn allow(
 ) -> Result<Vec<Value>, String> {
     let request = &question.request;
     let path = policy::path::normalise(&request.path);
-    let path = path.map_err(|error| format!("no object helps: the path {error}"))?;
+    let path = path.map_err(|error| {
+        let exact = PathForms::of(&request.path).error();
+        not_written(exact.unwrap_or(error))
+    })?;
     let pattern = exactly(&path);
     if pattern.len() > MAX_REGEX_LEN {
         return Err("no object helps: the path is longer than an expression may be".to_owned());

@@ -5,16 +5,19 @@
 //! look at it there is no answer before it is said.
 
 use http::header::HOST;
-use policy::access::{Access, Caller, JudgedTraffic, Rule};
+use policy::access::{Access, Caller, Rule};
 use policy::http_match::{HttpMatch, RequestFacts};
+use policy::path::PathForms;
 use policy::route::{Match, Table};
 
-/// Whether rules that refuse a call as it was asked let it in with some host.
+/// Whether rules that refuse a call as it was asked let it in with some host. `path` was made of
+/// that of the request.
 pub(super) fn may_let_in(
     access: &Access,
     caller: Caller<'_>,
     port: u16,
     request: &RequestFacts<'_>,
+    path: &PathForms,
 ) -> bool {
     if is_told(request) || !access.header_names().contains(HOST.as_str()) {
         return false;
@@ -30,8 +33,8 @@ pub(super) fn may_let_in(
         enforcement: access.enforcement,
         rules: access.rules.iter().map(open).collect(),
     };
-    let verdict = access.decide(caller, port, JudgedTraffic::Http(request));
-    verdict.is_allowed()
+    let judged = access.decide_request(caller, port, request, path);
+    judged.is_ok_and(|judged| judged.verdict.is_allowed())
 }
 
 /// Whether with some host another rule than for a call as it was asked decides.

@@ -6,6 +6,7 @@ use policy::http_match::RequestFacts;
 use policy::mode::{Enforcement, MtlsMode};
 use policy::name::ObjectRef;
 use policy::origin::Origin;
+use policy::path::PathForms;
 use policy::protocol::Protocol;
 use policy::reason::Reason;
 use policy::well_known::{ADMIN_PORT, PROXY_PORTS};
@@ -209,38 +210,36 @@ impl PodAccess {
         request: &Request,
     ) -> (Ruling, Vec<RuleVerdict>, bool) {
         let access = &self.access;
-        let normal = policy::path::normalise(&request.path);
-        // What comes is read before anybody asks who sent it.
-        let is_unreadable = match (request.tcp, protocol) {
-            (_, protocol) if protocol.is_opaque() => false,
-            // What is declared to be HTTP is read as HTTP, and these bytes are none.
-            (true, protocol) => protocol.is_http(),
-            (false, _) => {
-                let judges_requests =
-                    access.enforcement == Enforcement::Enforce && access.has_http_rule(port);
-                request.malformed.is_some() || normal.is_err() && judges_requests
-            }
+        let is_request = !request.tcp && !protocol.is_opaque();
+        let sent = RequestFacts {
+            method: &request.method,
+            path: &request.path,
+            headers: &request.headers,
         };
-        if is_unreadable {
-            return (Ruling::Refused(Reason::BadRequest), Vec::new(), false);
-        }
+        let path = PathForms::of(&request.path);
+        let lets_in_some_host =
+            || is_request && !strict && host::may_let_in(access, caller, port, &sent, &path);
+        // What comes is read before anybody asks who sent it.
+        let reasons = if is_request {
+            if request.malformed.is_some() {
+                return (Ruling::Refused(Reason::BadRequest), Vec::new(), false);
+            }
+            access.explain_request(caller, port, &sent, &path).ok()
+        } else if protocol.is_opaque() {
+            Some(access.explain(caller, port, JudgedTraffic::Opaque))
+        } else if protocol.is_http() {
+            // What is declared to be HTTP is read as HTTP, and these bytes are none.
+            None
+        } else {
+            Some(access.explain(caller, port, JudgedTraffic::Bytes))
+        };
+        let Some(reasons) = reasons else {
+            let ruling = Ruling::Refused(Reason::BadRequest);
+            return (ruling, Vec::new(), lets_in_some_host());
+        };
         if strict {
             return (Ruling::Refused(Reason::NoIdentity), Vec::new(), false);
         }
-        let facts;
-        let call = if protocol.is_opaque() {
-            JudgedTraffic::Opaque
-        } else if request.tcp {
-            JudgedTraffic::Bytes
-        } else {
-            facts = RequestFacts {
-                method: &request.method,
-                path: normal.as_deref().unwrap_or(&request.path),
-                headers: &request.headers,
-            };
-            JudgedTraffic::Http(&facts)
-        };
-        let reasons = access.explain(caller, port, call);
         let ruling = match reasons.verdict {
             Verdict::Allow { .. } => Ruling::Allowed,
             Verdict::Audit { reason } => Ruling::Audited(reason),
@@ -250,12 +249,7 @@ impl PodAccess {
             origin: answer.rule.origin.clone(),
             fails: answer.fails.map(|part| words(part, port, request)),
         });
-        let by_host = match call {
-            JudgedTraffic::Http(facts) if ruling.refusal().is_some() => {
-                host::may_let_in(access, caller, port, facts)
-            }
-            _ => false,
-        };
+        let by_host = ruling.refusal().is_some() && lets_in_some_host();
         (ruling, rules.collect(), by_host)
     }
 }

@@ -418,5 +418,5 @@ fn bytes_are_fixed_by_port_and_where_no_object_helps_that_is_said() {
         &spec("Pod/client", "Service/api", "GET", "/a%2Fb"),
     );
     assert_eq!(bad.reason, "bad-request");
-    assert!(bad.fix.unwrap().warnings[0].contains("no object helps"));
+    assert!(bad.fix.unwrap().warnings[0].contains("a match without pathRegex"));
 }

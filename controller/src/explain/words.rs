@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use crds::few::few;
 use crds::observe::Step;
 use policy::mode::Enforcement;
+use policy::path::PathForms;
 use policy::reason::Reason;
 
 use super::about::About;
@@ -233,10 +234,7 @@ fn fault(request: &Request, reason: Reason) -> String {
     if request.tcp {
         return " (bytes are no HTTP)".to_owned();
     }
-    let path = || {
-        let error = policy::path::normalise(&request.path).err()?;
-        Some(format!("the path {error}"))
-    };
+    let path = || Some(PathForms::of(&request.path).error()?.refusal());
     let why = request.malformed.map(ToOwned::to_owned).or_else(path);
     why.map_or_else(String::new, |why| format!(" ({why})"))
 }

@@ -16,8 +16,9 @@ use oracle::{Call, Caller, Shares, Traffic, World};
 use policy::{
     access::{Access, Caller as Proven, JudgedTraffic as Sent, Rule},
     http_match::RequestFacts,
-    mode::{Enforcement, MtlsMode},
+    mode::MtlsMode,
     name::SpiffeId,
+    path::PathForms,
     protocol::{PortProtocols, Protocol},
     route::{self, Backend, Table},
 };
@@ -109,24 +110,15 @@ impl Mesh {
         match &call.traffic {
             Traffic::Bytes if declared.is_http() => false,
             Traffic::Http(request) if !matches!(declared, Protocol::Opaque | Protocol::Tls) => {
-                // As the inbound side does it: judged is what will be forwarded.
-                let mut path = request.path.clone();
-                if access.has_http_rule(call.port) {
-                    match (policy::path::normalise(&path), access.enforcement) {
-                        (Ok(normal), _) => path = normal.into_owned(),
-                        (Err(_), Enforcement::Enforce) => return false,
-                        (Err(_), _) => {}
-                    }
-                }
                 let (method, headers) = (method(request), headers(request));
                 let facts = RequestFacts {
                     method: &method,
-                    path: &path,
+                    path: &request.path,
                     headers: &headers,
                 };
-                access
-                    .decide(caller, call.port, Sent::Http(&facts))
-                    .is_allowed()
+                let path = PathForms::of(&request.path);
+                let judged = access.decide_request(caller, call.port, &facts, &path);
+                judged.is_ok_and(|judged| judged.verdict.is_allowed())
             }
             _ if declared.is_opaque() => {
                 access.decide(caller, call.port, Sent::Opaque).is_allowed()

@@ -29,7 +29,7 @@ fn attacks_end_in_the_path_that_a_server_would_see_or_in_a_refusal() {
         ("/public/.;/private", Err(DotParameter)),
         ("/public/..%2fprivate", Err(EscapedSlash)),
         ("/public/..%2Fprivate", Err(EscapedSlash)),
-        ("/public/..%5cprivate", Err(EscapedSlash)),
+        ("/public/..%5cprivate", Err(EscapedBackslash)),
         ("/public%2f%2e%2e%2fprivate", Err(EscapedSlash)),
         // Decoded once, never twice.
         ("/%252e%252e/private", Ok("/%252e%252e/private")),

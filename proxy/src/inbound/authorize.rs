@@ -8,9 +8,8 @@
 use std::time::Duration;
 
 use http::Uri;
-use policy::access::{Access, JudgedTraffic, Verdict};
-use policy::http_match::RequestFacts;
-use policy::mode::Enforcement;
+use policy::access::requests::RequestVerdict;
+use policy::access::{JudgedTraffic, Verdict};
 use policy::origin::Origin;
 use policy::protocol::Protocol;
 use policy::reason::Reason;
@@ -80,7 +79,7 @@ impl Connection {
         let (declared, port) = (declared.is_http(), self.local.port());
         // Where requests are judged or told that they need an identity, whatever
         // might be one is read as one, so that its sender is told.
-        let answered = has_http_rules(&snapshot.access, port) || self.needs_identity(snapshot);
+        let answered = snapshot.access.judges_requests(port) || self.needs_identity(snapshot);
         // Clients open connections ahead of their first request. One that waits for the
         // server to speak is told by the end of its connection that it never will, and
         // whoever may ask nothing has nothing to keep a connection for.
@@ -164,9 +163,9 @@ impl Connection {
     }
 
     /// True where requests are judged one by one: callers without any right to send bytes
-    /// may have one to requests, and the normal form of a path is what is sent on.
+    /// may have one to requests, and what may be a request is read as one.
     pub(super) fn judges_requests(&self, snapshot: &Snapshot) -> bool {
-        has_http_rules(&snapshot.access, self.local.port())
+        snapshot.access.judges_requests(self.local.port())
     }
 
     /// What a verdict means for the caller.
@@ -215,51 +214,52 @@ impl Connection {
             // Counted by that, and decided by nothing of it.
             call.takes_route(route);
         }
-        let judged = self.judge_request(snapshot, &facts, path);
+        let judged = self.judge_request(snapshot, parts, path);
         if self.proxy.config.trials.any() {
+            let passes = |judged: &RequestVerdict<'_, '_>| judged.verdict.is_allowed();
             let judged = Judged {
                 key: self.cell_key(call.protocol(), route),
-                passes: judged.as_ref().is_ok_and(|verdict| verdict.is_allowed()),
+                passes: judged.as_ref().is_ok_and(passes),
                 request: Some(&facts),
             };
-            self.try_on(snapshot, &judged, path.error().is_some());
+            self.try_on(snapshot, &judged, Some((&*parts, path)));
         }
-        let verdict = judged?;
+        let RequestVerdict { verdict, replaced } = judged?;
         self.audit(&verdict);
         call.judged(&verdict);
         self.enforce(snapshot, &verdict)
             .map_err(|failure| failure.with_caller(&self.label))?;
-        // Audit judges the same path, and changes nothing.
-        let forwarded = path.changed().filter(|_| self.judges_requests(snapshot));
-        let Some(forwarded) = forwarded else {
+        let Some(replaced) = replaced else {
             return Ok(snapshot.policy_revision);
         };
-        parts.uri = with_path(&parts.uri, forwarded)
+        parts.uri = with_path(&parts.uri, replaced)
             .ok_or_else(|| Failure::refused(Reason::BadRequest, "the path cannot be sent on"))?;
         Ok(snapshot.policy_revision)
     }
 
-    /// What rules say of a request. They see the normal form of its path; one that has none
-    /// is refused where they decide.
-    pub(super) fn judge_request<'a>(
+    /// What rules say of a request, and which path of it is sent on. One whose path they could
+    /// see in another way than the application is refused where they decide by it, whoever
+    /// calls.
+    pub(super) fn judge_request<'a, 'p>(
         &self,
         snapshot: &'a Snapshot,
-        facts: &RequestFacts<'_>,
-        path: &JudgedPath,
-    ) -> Result<Verdict<'a>, Failure> {
-        match path.error() {
-            Some(error) if self.judges_requests(snapshot) => {
-                Err(Failure::refused(Reason::BadRequest, error.to_string()))
+        parts: &http::request::Parts,
+        path: &'p JudgedPath,
+    ) -> Result<RequestVerdict<'a, 'p>, Failure> {
+        let (port, sent) = (self.local.port(), JudgedPath::sent(parts));
+        let access = &snapshot.access;
+        let judged = access.decide_request(self.caller(), port, &sent, path.forms());
+        let judged =
+            judged.map_err(|error| Failure::refused(Reason::BadRequest, error.refusal()))?;
+        Ok(if self.needs_identity(snapshot) {
+            RequestVerdict {
+                verdict: WITHOUT_IDENTITY,
+                replaced: None,
             }
-            _ => Ok(self.judge(snapshot, JudgedTraffic::Http(facts))),
-        }
+        } else {
+            judged
+        })
     }
-}
-
-/// True where HTTP rules decide, so that what may be a request is read as one.
-/// Audit refuses nothing, this neither.
-pub(super) fn has_http_rules(access: &Access, port: u16) -> bool {
-    access.enforcement == Enforcement::Enforce && access.has_http_rule(port)
 }
 
 fn with_path(uri: &Uri, path: &str) -> Option<Uri> {

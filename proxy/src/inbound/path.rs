@@ -1,51 +1,46 @@
 //! The path of a request as rules see it: made once, for all that judge the request.
 
-use std::borrow::Cow;
-
 use http::request::Parts;
 use policy::http_match::RequestFacts;
-use policy::path::{BadPath, normalise};
+use policy::path::{BadPath, PathForms};
 
-/// The normal form of a request's path.
+/// The forms of a request's path.
 #[derive(Debug)]
-pub(super) struct JudgedPath {
-    /// `None`: the path is its own normal form.
-    normal: Result<Option<String>, BadPath>,
-}
+pub(super) struct JudgedPath(PathForms);
 
 impl JudgedPath {
     pub(super) fn of(parts: &Parts) -> Self {
-        let path = parts.uri.path();
-        let normal = normalise(path).map(|normal| match normal {
-            Cow::Borrowed(_) => None,
-            Cow::Owned(normal) => Some(normal),
-        });
-        Self { normal }
+        Self(PathForms::of(parts.uri.path()))
     }
 
-    /// The normal form where it differs.
-    pub(super) fn changed(&self) -> Option<&str> {
-        self.normal.as_ref().ok()?.as_deref()
+    pub(super) const fn forms(&self) -> &PathForms {
+        &self.0
     }
 
     /// Why the path has no normal form, so that rules may see it in one way and applications
     /// in another.
     pub(super) fn error(&self) -> Option<BadPath> {
-        self.normal.as_ref().err().copied()
+        self.0.error()
     }
 
-    /// The request as rules see it. `parts`: its own.
+    /// The request with the normal form of its path; with the path as it is where there is
+    /// none. `parts`: its own.
     pub(super) fn facts<'a>(&'a self, parts: &'a Parts) -> RequestFacts<'a> {
+        let sent = parts.uri.path();
         RequestFacts {
             method: &parts.method,
-            path: self.text(parts),
+            path: self.0.normal(sent).unwrap_or(sent),
             headers: &parts.headers,
         }
     }
 
-    /// The normal form; the path as it is where there is none.
-    fn text<'a>(&'a self, parts: &'a Parts) -> &'a str {
-        self.changed().unwrap_or(parts.uri.path())
+    /// The request with its path as it came.
+    pub(super) fn sent(parts: &Parts) -> RequestFacts<'_> {
+        RequestFacts {
+            method: &parts.method,
+            path: parts.uri.path(),
+            headers: &parts.headers,
+        }
     }
 }
 
@@ -68,16 +63,16 @@ mod tests {
             let mut parts = parts(path);
             let judged = JudgedPath::of(&parts);
             assert_eq!(
-                (judged.text(&parts), judged.error()),
+                (judged.facts(&parts).path, judged.error()),
                 (normal, None),
                 "{path}"
             );
             parts.uri = normal.parse().unwrap();
-            assert_eq!(judged.text(&parts), normal);
+            assert_eq!(judged.facts(&parts).path, normal);
         }
         let parts = parts("/a%2fb");
         let judged = JudgedPath::of(&parts);
-        assert_eq!(judged.text(&parts), "/a%2fb");
+        assert_eq!(judged.facts(&parts).path, "/a%2fb");
         assert_eq!(judged.error(), Some(BadPath::EscapedSlash));
     }
 }

@@ -143,7 +143,8 @@ impl Connection {
     }
 
     /// Returns when a request that was allowed would be refused by now. Rules that came
-    /// since see the same form of its path as those that allowed it.
+    /// since see the same form of its path as those that allowed it, and where its slashes can
+    /// be read in several ways they have to let it pass as it was sent on.
     pub(super) async fn revoked_request(&self, allowed: &Allowed) {
         let (config, parts) = (&self.proxy.config, &allowed.parts);
         let mut changes = config.policy_changes_since(allowed.as_of);
@@ -154,8 +155,11 @@ impl Connection {
             let path = JudgedPath::of(parts);
             let snapshot = config.snapshot();
             let passes = self
-                .judge_request(&snapshot, &path.facts(parts), &path)
-                .is_ok_and(|verdict| verdict.is_allowed());
+                .judge_request(&snapshot, parts, &path)
+                .is_ok_and(|judged| {
+                    let stays = judged.replaced.is_none() || !path.forms().has_odd_slashes();
+                    judged.verdict.is_allowed() && stays
+                });
             if !passes {
                 return;
             }

@@ -3,31 +3,41 @@
 
 use std::time::Instant;
 
-use policy::access::{Access, JudgedTraffic};
+use http::request::Parts;
+use policy::access::Access;
 use policy::protocol::Protocol;
 
 use crate::config::snapshot::Snapshot;
 use crate::config::trial::Judged;
-use crate::inbound::authorize::has_http_rules;
 use crate::inbound::connection::Connection;
+use crate::inbound::path::JudgedPath;
 
 impl Connection {
-    /// Tries them on a request that was judged, or on a connection of opaque bytes;
-    /// `unreadable`: its path has no normal form.
+    /// Tries them on a request that was judged, or, without one, on a connection of opaque
+    /// bytes.
     #[cold]
-    pub(super) fn try_on(&self, snapshot: &Snapshot, judged: &Judged<'_>, unreadable: bool) {
+    pub(super) fn try_on(
+        &self,
+        snapshot: &Snapshot,
+        judged: &Judged<'_>,
+        request: Option<(&Parts, &JudgedPath)>,
+    ) {
         // Nothing is judged before the proxy is told how, and everything refused.
         if !snapshot.is_complete() {
             return;
         }
-        let port = self.local.port();
-        let traffic = match judged.request {
-            Some(facts) => JudgedTraffic::Http(facts),
-            None => self.traffic_of_bytes(snapshot),
-        };
+        let (caller, port) = (self.caller(), self.local.port());
         let would_pass = |candidate: &Access| {
-            !(self.needs_identity(snapshot) || unreadable && has_http_rules(candidate, port))
-                && candidate.decide(self.caller(), port, traffic).is_allowed()
+            if self.needs_identity(snapshot) {
+                return false;
+            }
+            let Some((parts, path)) = request else {
+                let bytes = self.traffic_of_bytes(snapshot);
+                return candidate.decide(caller, port, bytes).is_allowed();
+            };
+            let sent = JudgedPath::sent(parts);
+            let judged = candidate.decide_request(caller, port, &sent, path.forms());
+            judged.is_ok_and(|judged| judged.verdict.is_allowed())
         };
         let trials = &self.proxy.config.trials;
         trials.judge(judged, would_pass, Instant::now);
@@ -47,7 +57,7 @@ impl Connection {
                 passes,
                 request: None,
             };
-            self.try_on(snapshot, &judged, false);
+            self.try_on(snapshot, &judged, None);
         }
     }
 }

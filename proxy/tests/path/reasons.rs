@@ -79,7 +79,7 @@ impl Scene {
             Reason::BadRequest => {
                 enforce(&server);
                 server.set(vec![rule("t", "web", None, Some(&["/"]))]);
-                path = "/a%2fb";
+                path = "/a%5cb";
             }
             Reason::Deadline => {
                 app = Some(served(&client, &server, SILENCE).await);

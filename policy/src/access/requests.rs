@@ -1,0 +1,106 @@
+//! What becomes of a request, and which path of it is sent on.
+//!
+//! Applications read paths in different ways, so where rules decide by path, the form that they
+//! judged is the one that is forwarded ([`crate::path`]). Where a rule allows whatever path this
+//! caller asks for, the path decided nothing, and a path of which nothing but the slashes can be
+//! read in several ways is forwarded as it was sent.
+//!
+//! The proxy of the called pod, rules that are only tried, and explanations of calls all judge
+//! here, so that they cannot differ.
+
+use super::{Access, Caller, JudgedTraffic, Rule, Verdict};
+use crate::http_match::{HttpMatch, RequestFacts};
+use crate::mode::Enforcement;
+use crate::path::{BadPath, PathForms};
+
+/// The answer to one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestVerdict<'a, 'p> {
+    pub verdict: Verdict<'a>,
+    /// The path that is sent on in place of the one that came; `None`: that one.
+    pub replaced: Option<&'p str>,
+}
+
+impl Access {
+    /// True where requests are judged one by one and refused: there the path that is judged
+    /// is the one that is sent on, and a path that cannot be judged is refused. Audit refuses
+    /// nothing and changes no path.
+    #[must_use]
+    pub fn judges_requests(&self, port: u16) -> bool {
+        self.enforcement == Enforcement::Enforce && self.has_http_rule(port)
+    }
+
+    /// Judges one request. Its path is as it was sent, and `path` was made of that.
+    ///
+    /// # Errors
+    /// When rules decide by path, and could see this one in another way than the application.
+    pub fn decide_request<'p>(
+        &self,
+        caller: Caller<'_>,
+        port: u16,
+        request: &RequestFacts<'_>,
+        path: &'p PathForms,
+    ) -> Result<RequestVerdict<'_, 'p>, BadPath> {
+        let normal = path.normal(request.path);
+        if !self.judges_requests(port) {
+            let judged = normal.unwrap_or(request.path);
+            return Ok(RequestVerdict {
+                verdict: self.judge_path(caller, port, request, judged),
+                replaced: None,
+            });
+        }
+        if path.may_stay()
+            && let Some(rule) = self.allows_whatever_path(caller, port, request)
+        {
+            return Ok(RequestVerdict {
+                verdict: Verdict::Allow {
+                    by: Some(&rule.origin),
+                },
+                replaced: None,
+            });
+        }
+        Ok(RequestVerdict {
+            verdict: self.judge_path(caller, port, request, normal?),
+            replaced: path.changed(),
+        })
+    }
+
+    fn judge_path(
+        &self,
+        caller: Caller<'_>,
+        port: u16,
+        request: &RequestFacts<'_>,
+        path: &str,
+    ) -> Verdict<'_> {
+        let facts = RequestFacts {
+            method: request.method,
+            path,
+            headers: request.headers,
+        };
+        self.decide(caller, port, JudgedTraffic::Http(&facts))
+    }
+
+    /// The first rule that allows the request whatever its path is.
+    fn allows_whatever_path(
+        &self,
+        caller: Caller<'_>,
+        port: u16,
+        request: &RequestFacts<'_>,
+    ) -> Option<&Rule> {
+        let mut admitting = self.rules.iter().filter(|rule| rule.admits(caller));
+        admitting.find(|rule| rule.allows_whatever_path(port, request))
+    }
+}
+
+impl Rule {
+    fn allows_whatever_path(&self, port: u16, request: &RequestFacts<'_>) -> bool {
+        let fits = |one: &HttpMatch| one.matches_whatever_path(request);
+        match &self.http {
+            None => self.allows_bytes(port),
+            Some(matches) => self.judges_requests_on(port) && matches.iter().any(fits),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
