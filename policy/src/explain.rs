@@ -97,9 +97,10 @@ impl Access {
         path: &PathForms,
     ) -> Result<Reasons<'_>, BadPath> {
         let decided = self.decide_request(caller, port, request, path)?;
+        let sent = path.readings().first().map_or(request.path, String::as_str);
         let facts = RequestFacts {
             method: request.method,
-            path: path.normal(request.path).unwrap_or(request.path),
+            path: path.normal(request.path).unwrap_or(sent),
             headers: request.headers,
         };
         let reasons = self.explain(caller, port, JudgedTraffic::Http(&facts));

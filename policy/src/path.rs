@@ -18,14 +18,19 @@
 //! | `..;x`, `.;x` (also as `%3B`) | refused: some servers drop the parameter |
 //! | `#`, `?`, a control character, a blank | refused: no part of a path |
 //!
-//! Some APIs mean `%2F` and `//` as they are. Where no rule depends on how a path is read,
-//! it is forwarded as it was sent, if nothing but its slashes can be read in several ways:
-//! [`crate::access::requests`].
+//! Some APIs mean `%2F` and `//` as they are. A path of which nothing but these can be read in
+//! several ways is forwarded with them where that decides nothing: where rules allow each of its
+//! readings, or whatever path it is ([`crate::access::requests`]).
 
 use std::borrow::Cow;
 
 /// Bytes of a request target, its query included. Proxies answer longer ones with 414.
 pub const MAX_TARGET: usize = 8 * 1024;
+/// Ways in which the slashes of one path can be read, at most.
+const MOST_READINGS: usize = 8;
+/// Bytes of a path that is judged in all of them, so that they take no longer together than the
+/// longest path that is judged once.
+const MAX_READ: usize = MAX_TARGET / MOST_READINGS;
 
 /// Why a path is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -56,7 +61,10 @@ impl BadPath {
     #[must_use]
     pub fn refusal(self) -> String {
         let way_out = match self {
-            Self::EscapedSlash => "give this caller a match without pathRegex",
+            Self::EscapedSlash => {
+                "give this caller a match without pathRegex, or one that fits the path with %2F \
+                 and with /"
+            }
             _ => "send it in another spelling, or cover this port by no HTTP rule",
         };
         format!("the path {self}; {way_out}")
@@ -68,9 +76,28 @@ impl BadPath {
 pub struct PathForms {
     /// `None`: the path is its own normal form.
     normal: Result<Option<String>, BadPath>,
-    /// The normal form but for slashes, which are as they were sent. `None`: the path is its own
-    /// normal form, or more than its slashes can be read in several ways.
-    kept: Option<String>,
+    /// `None`: the path is its own normal form, or more than its slashes can be read in several
+    /// ways.
+    kept: Option<KeptSlashes>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct KeptSlashes {
+    /// The normal form but for slashes, which are as they were sent.
+    text: String,
+    /// See [`readings`].
+    readings: Vec<String>,
+}
+
+/// In how many ways a path can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PathReadings<'a> {
+    /// In one, which is its normal form.
+    One,
+    /// In each of these.
+    Several(&'a [String]),
+    /// In more than rules can see.
+    Unknown,
 }
 
 impl PathForms {
@@ -121,7 +148,35 @@ impl PathForms {
     /// Whether its slashes, and nothing else, can be read in several ways.
     #[must_use]
     pub fn has_odd_slashes(&self) -> bool {
-        self.kept.is_some() && self.kept.as_deref() != self.changed()
+        let kept = self.kept.as_ref().map(|kept| &*kept.text);
+        kept.is_some() && kept != self.changed()
+    }
+
+    /// Its normal form but for slashes, where that differs from the path that was `sent`.
+    #[must_use]
+    pub fn kept(&self, sent: &str) -> Option<&str> {
+        let kept = self.kept.as_ref().map(|kept| &*kept.text);
+        kept.filter(|kept| *kept != sent)
+    }
+
+    /// The path in each way in which its slashes can be read, first as it was sent. None where
+    /// there is one way, or more than rules can see.
+    #[must_use]
+    pub fn readings(&self) -> &[String] {
+        match &self.kept {
+            Some(kept) => &kept.readings,
+            None => &[],
+        }
+    }
+
+    /// In how many ways it can be read.
+    #[must_use]
+    pub fn ways(&self) -> PathReadings<'_> {
+        match (self.readings(), &self.normal) {
+            ([], Ok(_)) => PathReadings::One,
+            ([], Err(_)) => PathReadings::Unknown,
+            (readings, _) => PathReadings::Several(readings),
+        }
     }
 }
 
@@ -134,15 +189,61 @@ enum EscapedSlashes {
 
 /// The normal form but for slashes, unless a dot segment or a backslash could be read in the path,
 /// or what is refused beside `%2F`.
-fn with_slashes(path: &str) -> Option<String> {
+fn with_slashes(path: &str) -> Option<KeptSlashes> {
     if !path.starts_with('/') || path.contains('\\') {
         return None;
     }
-    let kept = decode(path, EscapedSlashes::Kept).ok()?;
-    let decoded = unescape_slashes(&kept);
+    let text = decode(path, EscapedSlashes::Kept).ok()?;
+    let decoded = unescape_slashes(&text);
     let is_dot = |segment: &str| matches!(segment, "." | "..") || is_dot_with_parameter(segment);
     let has_dots = decoded.split('/').any(is_dot);
-    (!has_dots).then_some(kept)
+    (!has_dots).then(|| KeptSlashes {
+        readings: readings(&text),
+        text,
+    })
+}
+
+/// A path in each way in which its slashes can be read, first as they were sent; none where there
+/// is one way, or the path is too long.
+///
+/// Applications decode `%2F` or keep it, merge slashes or keep them, and some merge before they
+/// decode. What begins with two slashes is a host and a path to a parser of whole addresses.
+fn readings(text: &str) -> Vec<String> {
+    let mut readings: Vec<String> = Vec::new();
+    if text.len() > MAX_READ {
+        return readings;
+    }
+    let kept = text.replace("%2f", "%2F");
+    let (merged, decoded) = (merge(&kept), unescape_slashes(&kept));
+    let both = [unescape_slashes(&merged), merge(&decoded)];
+    let all: Vec<String> = [kept, merged, decoded].into_iter().chain(both).collect();
+    let hostless: Vec<String> = all.iter().filter_map(|path| behind_host(path)).collect();
+    for one in all.into_iter().chain(hostless) {
+        if !readings.contains(&one) {
+            readings.push(one);
+        }
+    }
+    if readings.len() == 1 {
+        readings.clear();
+    }
+    readings
+}
+
+fn merge(path: &str) -> String {
+    let mut merged = String::with_capacity(path.len());
+    for character in path.chars() {
+        if character != '/' || !merged.ends_with('/') {
+            merged.push(character);
+        }
+    }
+    merged
+}
+
+/// The path of an address without scheme.
+fn behind_host(path: &str) -> Option<String> {
+    let address = path.strip_prefix("//")?;
+    let path = address.find('/').map_or("/", |at| &address[at..]);
+    Some(path.to_owned())
 }
 
 fn unescape_slashes(path: &str) -> String {

@@ -51,11 +51,23 @@ impl World {
         if targets.any(|target| self.has_http_rules(target, pod, call.port)) {
             match path::normal(&path) {
                 Some(normal) => path = normal,
-                None => return false,
+                None => return self.allows_each_reading(call, pod, request),
             }
         }
         self.all("TrafficTarget")
             .any(|target| self.target_allows(target, call, pod, Some((request, &path))))
+    }
+
+    /// Whether the request passes in every way in which its slashes can be read, and nothing
+    /// else of its path can be read in several.
+    fn allows_each_reading(&self, call: &Call, pod: &Value, request: &Request) -> bool {
+        let readings = path::readings(&request.path);
+        let passes = |path: &String| {
+            let mut targets = self.all("TrafficTarget");
+            targets
+                .any(|target| self.target_allows(target, call, pod, Some((request, path.as_str()))))
+        };
+        !readings.is_empty() && readings.iter().all(passes)
     }
 
     /// Whether what nothing allows is refused.

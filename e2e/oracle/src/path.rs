@@ -31,6 +31,52 @@ pub(crate) fn normal(path: &str) -> Option<String> {
     Some(out)
 }
 
+/// A path with escaped slashes in every way in which it can be read (M2). None where dots, a
+/// backslash or another escape could be read in several ways too.
+pub(crate) fn readings(path: &str) -> Vec<String> {
+    let whole = path.replace("%2f", "%2F");
+    if !whole.starts_with('/') || whole.contains('\\') {
+        return Vec::new();
+    }
+    let pieces: Option<Vec<String>> = whole.split("%2F").map(decoded).collect();
+    let Some(pieces) = pieces else {
+        return Vec::new();
+    };
+    let slashes = pieces.join("/");
+    let odd = |segment: &str| {
+        let bare = segment.replace("%3B", ";");
+        [".", ".."].contains(&segment) || bare.starts_with(".;") || bare.starts_with("..;")
+    };
+    if slashes.split('/').any(odd) {
+        return Vec::new();
+    }
+    let kept = pieces.join("%2F");
+    let merged_and_kept = merged(&kept);
+    let mut all = vec![
+        merged(&slashes),
+        merged_and_kept.replace("%2F", "/"),
+        merged_and_kept,
+        slashes,
+        kept,
+    ];
+    let behind_host = |path: &String| {
+        let address = path.strip_prefix("//")?;
+        let behind = address.find('/').map(|at| address[at..].to_owned());
+        Some(behind.unwrap_or_else(|| "/".to_owned()))
+    };
+    let addresses: Vec<String> = all.iter().filter_map(behind_host).collect();
+    all.extend(addresses);
+    all
+}
+
+fn merged(path: &str) -> String {
+    let mut path = path.to_owned();
+    while path.contains("//") {
+        path = path.replace("//", "/");
+    }
+    path
+}
+
 /// With escapes in one form and backslashes turned.
 fn decoded(path: &str) -> Option<String> {
     let bytes = path.as_bytes();

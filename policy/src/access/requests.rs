@@ -1,9 +1,10 @@
 //! What becomes of a request, and which path of it is sent on.
 //!
 //! Applications read paths in different ways, so where rules decide by path, the form that they
-//! judged is the one that is forwarded ([`crate::path`]). Where a rule allows whatever path this
-//! caller asks for, the path decided nothing, and a path of which nothing but the slashes can be
-//! read in several ways is forwarded as it was sent.
+//! judged is the one that is forwarded ([`crate::path`]). A path of which nothing but the slashes
+//! can be read in several ways is forwarded with them as they were sent where that decides
+//! nothing: a rule allows whatever path this caller asks for, or rules allow each reading. Else
+//! it is judged as any other path.
 //!
 //! The proxy of the called pod, rules that are only tried, and explanations of calls all judge
 //! here, so that they cannot differ.
@@ -58,6 +59,16 @@ impl Access {
                 },
                 replaced: None,
             });
+        }
+        if let [sent, others @ ..] = path.readings() {
+            let judge = |path: &str| self.judge_path(caller, port, request, path);
+            let verdict = judge(sent);
+            if verdict.is_allowed() && others.iter().all(|other| judge(other).is_allowed()) {
+                return Ok(RequestVerdict {
+                    verdict,
+                    replaced: path.kept(request.path),
+                });
+            }
         }
         Ok(RequestVerdict {
             verdict: self.judge_path(caller, port, request, normal?),

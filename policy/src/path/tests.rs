@@ -103,6 +103,38 @@ fn an_ordinary_path_is_not_copied() {
     }
 }
 
+#[test]
+fn slashes_are_read_in_each_way_that_applications_know() {
+    let table: &[(&str, &[&str])] = &[
+        ("/a%2fb", &["/a%2Fb", "/a/b"]),
+        ("/a//b", &["/a//b", "/a/b"]),
+        ("//a/b", &["//a/b", "/a/b", "/b"]),
+        ("/%2Fa", &["/%2Fa", "//a", "/a", "/"]),
+        ("/a%41//%e4", &["/aA//%E4", "/aA/%E4"]),
+        (
+            "/a/%2Fb//c",
+            &["/a/%2Fb//c", "/a/%2Fb/c", "/a//b//c", "/a//b/c", "/a/b/c"],
+        ),
+        ("/a/b", &[]),
+        ("/%41", &[]),
+        ("/a%252Fb", &[]),
+        ("/a//../b", &[]),
+        ("/a/./b%2Fc", &[]),
+        ("/a%2F.", &[]),
+        ("/a%2F..;b", &[]),
+        ("/a\\b//c", &[]),
+        ("//a%5C", &[]),
+        ("*", &[]),
+    ];
+    for (path, readings) in table {
+        assert_eq!(PathForms::of(path).readings(), *readings, "{path:?}");
+    }
+    let longest = format!("/{}%2F", "x".repeat(MAX_READ - 4));
+    assert_eq!(PathForms::of(&longest).readings().len(), 2);
+    let longer = PathForms::of(&format!("{longest}x")).ways() == PathReadings::Unknown;
+    assert!(longer);
+}
+
 /// Encodings of one path: every character may stand for itself or be escaped.
 fn disguised(path: &'static str) -> impl Strategy<Value = String> {
     proptest::collection::vec(0u8..3, path.len()).prop_map(move |variants| {
@@ -132,6 +164,35 @@ proptest! {
             for escape in ["%2e", "%2f", "%5c", "%00"] {
                 prop_assert!(!lower.contains(escape), "{:?} of {:?}", once, path);
             }
+        }
+    }
+
+    #[test]
+    fn what_an_application_reads_is_among_the_readings(
+        path in "/(/|//|%2F|%2f|[ab]|%25|%41){0,12}"
+    ) {
+        let merged = |path: &str| {
+            let mut path = path.to_owned();
+            while path.contains("//") {
+                path = path.replace("//", "/");
+            }
+            path
+        };
+        let kept = path.replace("%2f", "%2F").replace("%41", "A");
+        let decoded = |path: &str| path.replace("%2F", "/");
+        let read = [
+            merged(&kept),
+            decoded(&kept),
+            decoded(&merged(&kept)),
+            merged(&decoded(&kept)),
+            kept.clone(),
+        ];
+        let forms = PathForms::of(&path);
+        let readings = forms.readings();
+        prop_assert!(readings.len() <= MOST_READINGS);
+        for one in &read {
+            let is_only = readings.is_empty() && *one == kept;
+            prop_assert!(is_only || readings.contains(one), "{:?} of {:?}", one, path);
         }
     }
 

@@ -97,6 +97,17 @@ impl Priority {
         requested.map_or(configured, |requested| requested.min(configured))
     }
 
+    /// The class of a request that can be read in several ways, of what policies say of each;
+    /// `None`: nothing of any.
+    #[must_use]
+    pub fn lowest(classes: impl IntoIterator<Item = Option<Self>>) -> Option<Self> {
+        let lower = |one: Option<Self>, other: Option<Self>| match (one, other) {
+            (None, None) => None,
+            (one, other) => Some(one.unwrap_or_default().min(other.unwrap_or_default())),
+        };
+        classes.into_iter().reduce(lower).flatten()
+    }
+
     /// One class lower, as for a retry.
     #[must_use]
     pub const fn lower(self) -> Self {

@@ -16,6 +16,7 @@ use policy::http_match::RequestFacts;
 use policy::limit::offered::Offered;
 use policy::limit::{Buckets, Key, Rate, Refused, keys_of_each, take_all};
 use policy::origin::Origin;
+use policy::path::PathReadings;
 use policy::route::{Match, Rule};
 use policy::traffic::call::{TcpTarget, Timeouts};
 use policy::traffic::guard::{LimitKey, LimitMode, LimitScope, Priority, RateLimit};
@@ -56,8 +57,22 @@ pub(crate) struct Arrival<'a> {
     pub(crate) caller: Caller<'a>,
     /// `None` for a connection of opaque bytes.
     pub(crate) request: Option<&'a RequestFacts<'a>>,
-    /// Its path cannot be read in one way only, so it counts as fitting every route.
-    pub(crate) unreadable: bool,
+    /// It counts as fitting every route that it fits in one of these, or every route at all
+    /// where rules cannot see them.
+    pub(crate) path: PathReadings<'a>,
+}
+
+impl Arrival<'_> {
+    fn may_fit(&self, when: &Match) -> bool {
+        match (self.request, self.path) {
+            (Some(_), PathReadings::Unknown) => true,
+            (Some(request), PathReadings::Several(paths)) => {
+                let mut read = paths.iter().map(|path| at(request, path));
+                read.any(|request| when.fits(Some(&request)))
+            }
+            (request, _) => when.fits(request),
+        }
+    }
 }
 
 /// A limit that a request or connection exceeds.
@@ -257,17 +272,25 @@ impl PortGuard {
     }
 
     /// What policies say of the class of a request, whether or not this port is ever
-    /// overloaded: calls that are made for it take it over. One whose path cannot be read in
-    /// one way only counts as fitting every route, and has the lowest class of all.
+    /// overloaded: calls that are made for it take it over. One whose path can be read in
+    /// several ways has the lowest class of them; where rules cannot see them it counts as
+    /// fitting every route, and has the lowest class of all.
     pub(crate) fn class(
         &self,
         caller: Caller<'_>,
         request: &RequestFacts<'_>,
-        unreadable: bool,
+        path: PathReadings<'_>,
     ) -> Option<Priority> {
-        if !unreadable {
+        let of = |request: &RequestFacts<'_>| {
             let fitting = first(&self.priority, caller, Some(request));
-            return fitting.map(|(priority, _)| *priority);
+            fitting.map(|(priority, _)| *priority)
+        };
+        match path {
+            PathReadings::One => return of(request),
+            PathReadings::Several(paths) => {
+                return Priority::lowest(paths.iter().map(|path| of(&at(request, path))));
+            }
+            PathReadings::Unknown => {}
         }
         let configured = self.priority.rules.iter().filter_map(|rule| {
             let scoped = rule.then.as_ref()?;
@@ -291,24 +314,32 @@ impl PortGuard {
         !self.timeouts.rules.is_empty()
     }
 
-    /// How long a request may take that no proxy has held to it before. One whose path cannot
-    /// be read in one way only has the shortest time of all routes, as it has the tokens of
-    /// all their limits.
+    /// How long a request may take that no proxy has held to it before. One whose path can be
+    /// read in several ways has the shortest time of them; where rules cannot see them it has
+    /// that of all routes, as it has the tokens of all their limits.
     pub(crate) fn request_time(
         &self,
         caller: Caller<'_>,
         request: &RequestFacts<'_>,
-        unreadable: bool,
+        path: PathReadings<'_>,
     ) -> Option<Duration> {
-        let mut fitting = self.timeouts.rules.iter().filter_map(|rule| {
-            let scoped = rule.then.as_ref()?;
-            let fits = unreadable || rule.when.fits(Some(request));
-            (fits && scoped.sources.admits(caller)).then_some(&scoped.section)
-        });
-        if unreadable {
-            return fitting.filter_map(|timeouts| timeouts.request).min();
+        let of = |request: &RequestFacts<'_>| {
+            let (timeouts, _) = first(&self.timeouts, caller, Some(request))?;
+            timeouts.request
+        };
+        match path {
+            PathReadings::One => of(request),
+            PathReadings::Several(paths) => {
+                let times = paths.iter().filter_map(|path| of(&at(request, path)));
+                times.min()
+            }
+            PathReadings::Unknown => {
+                let rules = self.timeouts.rules.iter();
+                let sections = rules.filter_map(|rule| rule.then.as_ref());
+                let admitting = sections.filter(|scoped| scoped.sources.admits(caller));
+                admitting.filter_map(|scoped| scoped.section.request).min()
+            }
         }
-        fitting.next()?.request
     }
 
     /// Takes a token of every limit that applies, or none of any. `noticed` is told what else
@@ -323,12 +354,9 @@ impl PortGuard {
             let rules = self.limits.rules.iter().enumerate();
             rules.filter_map(move |(at, rule)| {
                 let scoped = rule.then.as_ref()?;
-                let fits = match arrival.request {
-                    Some(_) if arrival.unreadable => true,
-                    request => rule.when.fits(request),
-                };
-                let applies =
-                    scoped.section.mode == mode && scoped.sources.admits(arrival.caller) && fits;
+                let applies = scoped.section.mode == mode
+                    && scoped.sources.admits(arrival.caller)
+                    && arrival.may_fit(&rule.when);
                 applies.then(|| (at, self.key(&scoped.section.key, arrival)))
             })
         };
@@ -378,6 +406,15 @@ impl PortGuard {
         let values = headers.flat_map(|headers| headers.get_all(name).iter());
         let values: Vec<&[u8]> = values.map(http::HeaderValue::as_bytes).collect();
         self.seed.hash_one(values)
+    }
+}
+
+/// The request with another path.
+const fn at<'a>(request: &RequestFacts<'a>, path: &'a str) -> RequestFacts<'a> {
+    RequestFacts {
+        method: request.method,
+        path,
+        headers: request.headers,
     }
 }
 

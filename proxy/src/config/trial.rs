@@ -49,6 +49,8 @@ pub(crate) struct Judged<'a> {
     pub(crate) passes: bool,
     /// As rules see it; `None` for a connection of opaque bytes.
     pub(crate) request: Option<&'a RequestFacts<'a>>,
+    /// How often patterns are run over it: once for each way in which its path can be read.
+    pub(crate) runs: usize,
 }
 
 /// All trials of a proxy.
@@ -106,8 +108,7 @@ impl Trials {
         let open = self.open.load();
         for trial in open.iter() {
             let begun = clock();
-            let short = judged.request.is_none_or(|request| trial.is_short(request));
-            if !short || !self.spending.lock().is_left(begun) {
+            if !trial.is_short(judged) || !self.spending.lock().is_left(begun) {
                 trial.counts.lock().skipped += 1;
                 continue;
             }
@@ -170,11 +171,14 @@ impl Counts {
 
 impl Trial {
     /// Whether what patterns are run over is within the bound.
-    fn is_short(&self, request: &RequestFacts<'_>) -> bool {
+    fn is_short(&self, judged: &Judged<'_>) -> bool {
+        let Some(request) = judged.request else {
+            return true;
+        };
         let headers = self.headers.iter();
         let values = headers.flat_map(|name| request.headers.get_all(name));
         let values: usize = values.map(HeaderValue::len).sum();
-        request.path.len() + values <= MATCHED
+        (request.path.len() + values) * judged.runs <= MATCHED
     }
 
     fn note(&self, judged: &Judged<'_>, tried: Tried) {

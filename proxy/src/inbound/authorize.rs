@@ -208,8 +208,8 @@ impl Connection {
         call: &mut Call,
     ) -> Result<u64, Failure> {
         let facts = path.facts(parts);
-        let names = snapshot.names.as_ref().filter(|_| path.error().is_none());
-        let route = names.map(|names| names.name(&facts));
+        let names = snapshot.names.as_ref();
+        let route = names.and_then(|names| path.route(names, parts));
         if let Some(route) = route {
             // Counted by that, and decided by nothing of it.
             call.takes_route(route);
@@ -221,6 +221,7 @@ impl Connection {
                 key: self.cell_key(call.protocol(), route),
                 passes: judged.as_ref().is_ok_and(passes),
                 request: Some(&facts),
+                runs: path.forms().readings().len().max(1),
             };
             self.try_on(snapshot, &judged, Some((&*parts, path)));
         }

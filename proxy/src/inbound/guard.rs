@@ -6,6 +6,7 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, Response, header};
 use policy::deadline::Deadline;
 use policy::limit::Emptied;
+use policy::path::PathReadings;
 use policy::reason::Reason;
 use policy::traffic::guard::Priority;
 
@@ -44,7 +45,7 @@ impl Connection {
         let guard = self.guard(snapshot).filter(|guard| guard.has_times());
         let guard = guard.filter(|_| !self.is_called_as_service(received));
         let request = guard.and_then(|guard| {
-            guard.request_time(self.caller(), &path.facts(parts), path.error().is_some())
+            guard.request_time(self.caller(), &path.facts(parts), path.forms().ways())
         });
         deadline::arrived(parts, timed, request)
     }
@@ -125,7 +126,7 @@ impl Connection {
             &Arrival {
                 caller: self.caller(),
                 request: Some(&path.facts(parts)),
-                unreadable: path.error().is_some(),
+                path: path.forms().ways(),
             },
         )
     }
@@ -141,7 +142,7 @@ impl Connection {
         let arrival = Arrival {
             caller: self.caller(),
             request: None,
-            unreadable: false,
+            path: PathReadings::One,
         };
         let guard = self.guard(snapshot);
         match guard.and_then(|guard| self.exceeds(guard, &arrival)) {

@@ -94,8 +94,8 @@ impl Connection {
         path: &JudgedPath,
     ) -> Option<Priority> {
         let guard = self.guard(snapshot)?;
-        let (facts, unreadable) = (path.facts(&received.parts), path.error().is_some());
-        let class = guard.class(self.caller(), &facts, unreadable);
+        let facts = path.facts(&received.parts);
+        let class = guard.class(self.caller(), &facts, path.forms().ways());
         Some(Priority::of_call(self.requested_class(received), class))
     }
 

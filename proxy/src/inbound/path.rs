@@ -1,8 +1,11 @@
 //! The path of a request as rules see it: made once, for all that judge the request.
 
+use std::sync::Arc;
+
 use http::request::Parts;
 use policy::http_match::RequestFacts;
-use policy::path::{BadPath, PathForms};
+use policy::path::PathForms;
+use policy::route::names::Names;
 
 /// The forms of a request's path.
 #[derive(Debug)]
@@ -17,35 +20,44 @@ impl JudgedPath {
         &self.0
     }
 
-    /// Why the path has no normal form, so that rules may see it in one way and applications
-    /// in another.
-    pub(super) fn error(&self) -> Option<BadPath> {
-        self.0.error()
-    }
-
     /// The request with the normal form of its path; with the path as it is where there is
     /// none. `parts`: its own.
     pub(super) fn facts<'a>(&'a self, parts: &'a Parts) -> RequestFacts<'a> {
         let sent = parts.uri.path();
-        RequestFacts {
-            method: &parts.method,
-            path: self.0.normal(sent).unwrap_or(sent),
-            headers: &parts.headers,
-        }
+        at(parts, self.0.normal(sent).unwrap_or(sent))
     }
 
     /// The request with its path as it came.
     pub(super) fn sent(parts: &Parts) -> RequestFacts<'_> {
-        RequestFacts {
-            method: &parts.method,
-            path: parts.uri.path(),
-            headers: &parts.headers,
+        at(parts, parts.uri.path())
+    }
+
+    /// What the request is named by the normal form of its path, or, where there is none, by all
+    /// of its readings alike. `parts`: its own.
+    pub(super) fn route<'n>(&self, names: &'n Names, parts: &Parts) -> Option<&'n Arc<str>> {
+        if let Ok(normal) = self.0.normal(parts.uri.path()) {
+            return Some(names.name(&at(parts, normal)));
         }
+        let readings = self.0.readings().iter();
+        let mut all = readings.map(|path| names.name(&at(parts, path)));
+        let first = all.next()?;
+        all.all(|other| other == first).then_some(first)
+    }
+}
+
+fn at<'a>(parts: &'a Parts, path: &'a str) -> RequestFacts<'a> {
+    RequestFacts {
+        method: &parts.method,
+        path,
+        headers: &parts.headers,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use policy::http_match::HttpMatch;
+    use policy::origin::Origin;
+
     use super::*;
 
     fn parts(path: &str) -> Parts {
@@ -62,17 +74,35 @@ mod tests {
         ] {
             let mut parts = parts(path);
             let judged = JudgedPath::of(&parts);
-            assert_eq!(
-                (judged.facts(&parts).path, judged.error()),
-                (normal, None),
-                "{path}"
-            );
+            assert_eq!(judged.facts(&parts).path, normal, "{path}");
             parts.uri = normal.parse().unwrap();
             assert_eq!(judged.facts(&parts).path, normal);
         }
         let parts = parts("/a%2fb");
         let judged = JudgedPath::of(&parts);
         assert_eq!(judged.facts(&parts).path, "/a%2fb");
-        assert_eq!(judged.error(), Some(BadPath::EscapedSlash));
+    }
+
+    #[test]
+    fn route_has_a_name_that_all_readings_have() {
+        let one = |name: &str, path: &str| {
+            let fits = HttpMatch::new(name, Some(path), &[] as &[&str], &[] as &[(&str, &str)]);
+            (
+                Origin::new("HTTPRouteGroup", "shop", "routes"),
+                fits.unwrap(),
+            )
+        };
+        let names = Names::of([one("items", "/items"), one("flat", "^/[^/]*$")]);
+        for (path, name) in [
+            ("/items%2F7", Some("routes/items")),
+            ("/x%2Fitems", None),
+            ("/a/b%2Fc", Some("")),
+            ("//items", Some("routes/items")),
+            ("/a%5Cb", None),
+        ] {
+            let parts = parts(path);
+            let route = JudgedPath::of(&parts).route(&names, &parts);
+            assert_eq!(route.map(|name| &**name), name, "{path}");
+        }
     }
 }

@@ -56,6 +56,7 @@ impl Connection {
                 key: self.cell_key(carried, None),
                 passes,
                 request: None,
+                runs: 1,
             };
             self.try_on(snapshot, &judged, None);
         }

@@ -48,7 +48,11 @@ async fn rules_of_paths_let_no_other_reading_in() {
     ] {
         is_refused(&pods, path, "spelling").await;
     }
+    // One reading is allowed and not the other.
     arrives(&pods, "//public/x", "/public/x").await;
+    // Each reading is allowed, by one match or the other.
+    arrives(&pods, "/public%2fx", "/public%2fx").await;
+    arrives(&pods, "/public/a%2F%2F//b", "/public/a%2F%2F//b").await;
     pods.works_at("/public/", "slashes").await;
 }
 

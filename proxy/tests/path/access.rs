@@ -436,7 +436,10 @@ async fn an_upgraded_connection_is_judged_anew_by_the_normal_form_of_its_path() 
     client.reaches(&server, port);
     let cases = [
         ("/public/../private", false),
-        ("/public/%2fx", false),
+        ("/public/..%2fx", false),
+        ("/public/%2fx", true),
+        // It went on as it was sent, and was not allowed so.
+        ("//public", false),
         ("/%70ublic", true),
         ("/x/..//public", true),
         ("/public", true),

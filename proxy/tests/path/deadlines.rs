@@ -369,8 +369,8 @@ async fn a_request_from_outside_has_the_time_of_its_path_in_normal_form() {
     let slow = HttpMatch::new("slow", Some("/slow"), &["GET"], &[] as &[(&str, &str)]);
     said.timeouts.rules[0].when = Match::AnyOf(vec![slow.unwrap()]);
     server.set(vec![guarded(apps[0].port, said)]);
-    // The last one has no normal form, and no more time than any other.
-    for path in ["/slow", "/a/../slow", "/%73low", "/a%2fb"] {
+    // Rules cannot see how the last one is read, so it has no more time than any other.
+    for path in ["/slow", "/a/../slow", "/%73low", "/%2fslow", "/a%5cb"] {
         let begun = Instant::now();
         let (status, answer) = get(server.plain(apps[0].port).await, path, "").await;
         assert_eq!(status, 504, "{path}: {answer}");

@@ -201,3 +201,84 @@ fn nothing_is_replaced_where_nothing_is_enforced() {
     let reason = Reason::NoIdentity;
     assert_eq!(outside.unwrap().verdict, Verdict::Audit { reason });
 }
+
+#[test]
+fn one_reading_that_is_refused_keeps_no_slash() {
+    let of = |account, path, method| {
+        rule(
+            account,
+            None,
+            Some(vec![a_match(Some(path), &[method], &[])]),
+        )
+    };
+    let flat = || of("web", "^/[^/]*$", "GET");
+    let refused = || Ends::BadPath(EscapedSlash);
+    for (rules, path, ends) in [
+        (vec![flat()], "/private%2Fx", refused()),
+        (vec![of("web", "^/a/b$", "GET")], "/a%2Fb", refused()),
+        (vec![of("web", "^/a%2Fb$", "GET")], "/a%2fb", refused()),
+        (vec![flat()], "/%2Fprivate", refused()),
+        // The readings of one request are those of one caller and method.
+        (
+            vec![flat(), of("other", "/", "GET")],
+            "/private%2Fx",
+            refused(),
+        ),
+        (
+            vec![flat(), of("web", "/", "POST")],
+            "/private%2Fx",
+            refused(),
+        ),
+        (
+            vec![of("web", "^/a(%2F|/)b", "GET")],
+            "/a%2F%2Fb",
+            refused(),
+        ),
+        // Some merge slashes before they decode, which gives `/a///b` here.
+        (
+            vec![of("web", "^/a(/%2F//|/%2F/|////|/)b$", "GET")],
+            "/a/%2F//b",
+            refused(),
+        ),
+        // A host and a path to parsers of whole addresses.
+        (
+            vec![of("web", ".*/public/", "GET")],
+            "//public/x",
+            arrives("/public/x"),
+        ),
+        (
+            vec![of("web", "^//private$", "GET")],
+            "//private",
+            Ends::Refused,
+        ),
+        (
+            vec![of("web", "^/private$", "GET")],
+            "//private",
+            arrives("/private"),
+        ),
+    ] {
+        assert_eq!(ask(&enforced(rules), path), ends, "{path}");
+    }
+}
+
+#[test]
+fn slashes_arrive_as_sent_where_every_reading_is_allowed() {
+    let of = |path| rule("web", None, Some(vec![a_match(Some(path), &["GET"], &[])]));
+    for (rules, path) in [
+        (vec![of("/public")], "/public%2fx"),
+        (vec![of("/public")], "/public//x"),
+        (vec![of("/public/")], "/public/a%2F%2F//b/"),
+        (vec![of("^/[^/]*$"), of("/public/")], "/public%2Fx"),
+        (vec![of("^/queues/(%2F/|/*)get$")], "/queues/%2F/get"),
+    ] {
+        assert_eq!(ask(&enforced(rules), path), arrives(path));
+    }
+    // What is no slash has one form, as ever.
+    let public = enforced(vec![of("/public")]);
+    assert_eq!(ask(&public, "/%70ublic//%e4"), arrives("/public//%E4"));
+    // A path that is too long for its readings passes where it decides nothing.
+    let long = format!("/public%2F{}", "x".repeat(1024));
+    assert_eq!(ask(&public, &long), Ends::BadPath(EscapedSlash));
+    let all = enforced(vec![rule("web", None, Some(vec![any_path()]))]);
+    assert_eq!(ask(&all, &long), arrives(&long));
+}

@@ -4,6 +4,7 @@ use http::Method;
 use policy::access::Source;
 use policy::http_match::HttpMatch;
 use policy::name::SpiffeId;
+use policy::path::PathForms;
 use policy::route::Table;
 use policy::traffic::Sources;
 
@@ -48,8 +49,16 @@ fn pod_guard(limits: &[RateLimit]) -> PodGuard {
 const OUTSIDE: Arrival<'static> = Arrival {
     caller: Caller::Outside,
     request: None,
-    unreadable: false,
+    path: PathReadings::One,
 };
+
+const fn ways(unreadable: bool) -> PathReadings<'static> {
+    if unreadable {
+        PathReadings::Unknown
+    } else {
+        PathReadings::One
+    }
+}
 
 fn passed(guard: &Guard, now: Instant, tries: usize) -> usize {
     let port = guard.port(80).unwrap();
@@ -131,7 +140,7 @@ fn callers_from_outside_have_the_time_of_the_first_policy_that_fits() {
             headers: &headers,
         };
         let port = guard.port(80).unwrap();
-        let time = port.request_time(Caller::Outside, &facts, unreadable);
+        let time = port.request_time(Caller::Outside, &facts, ways(unreadable));
         time.map(|time| time.as_secs())
     };
     let time = |guard: &Guard, method| ask(guard, method, false);
@@ -316,7 +325,7 @@ fn header_values_have_a_bucket_each_and_a_path_that_cannot_be_read_fits_every_ro
     let ask = |unreadable| {
         let arrival = Arrival {
             request: Some(&facts),
-            unreadable,
+            path: ways(unreadable),
             ..OUTSIDE
         };
         port.admit(now, &arrival, |_| {}).is_ok()
@@ -393,7 +402,8 @@ fn a_request_has_the_class_of_the_first_policy_that_fits_it_and_an_unreadable_on
             path: "/",
             headers: &headers,
         };
-        guard.port(80).unwrap().class(caller, &facts, unreadable)
+        let port = guard.port(80).unwrap();
+        port.class(caller, &facts, ways(unreadable))
     };
     let found = |pod_guard: &PodGuard, caller, method: Method, unreadable| {
         let guard = Guard::after(None, pod_guard, &Shares::default(), now);
@@ -420,4 +430,48 @@ fn a_request_has_the_class_of_the_first_policy_that_fits_it_and_an_unreadable_on
     assert_eq!(of(&before, caller, Method::POST, false), None);
     let after = Guard::after(Some(&before), &both, &Shares::default(), now);
     assert_eq!(of(&after, caller, Method::POST, false), critical);
+}
+
+#[test]
+fn path_of_several_readings_has_the_strictest_of_each() {
+    let fits = |path| {
+        let one = HttpMatch::new("m", Some(path), &[] as &[&str], &[] as &[(&str, &str)]);
+        Match::AnyOf(vec![one.unwrap()])
+    };
+    let mut pod_guard = pod_guard(&[limit(1, LimitKey::None)]);
+    let port = pod_guard.ports.get_mut(&80).unwrap();
+    port.rate_limits.rules[0].when = fits("/items/7$");
+    port.priority.rules = vec![Rule {
+        origin: Origin::new("TrafficPolicy", "shop", "p"),
+        when: fits("/items%2F"),
+        then: Some(Scoped {
+            sources: Sources::Everyone,
+            section: Priority::Critical,
+        }),
+    }];
+    let now = Instant::now();
+    let guard = Guard::after(None, &pod_guard, &Shares::default(), now);
+    let port = guard.port(80).unwrap();
+    let headers = HeaderMap::new();
+    let ask = |sent: &str| {
+        let forms = PathForms::of(sent);
+        let request = RequestFacts {
+            method: &Method::GET,
+            path: sent,
+            headers: &headers,
+        };
+        let arrival = Arrival {
+            request: Some(&request),
+            path: forms.ways(),
+            ..OUTSIDE
+        };
+        let class = port.class(Caller::Outside, &request, forms.ways());
+        (class, port.admit(now, &arrival, |_| {}).is_ok())
+    };
+    let normal = Some(Priority::Normal);
+    assert_eq!(ask("/other%2F7"), (None, true));
+    assert_eq!(ask("/items%2F8"), (normal, true));
+    assert_eq!(ask("/items%2F7"), (normal, true), "the only token");
+    assert_eq!(ask("/items%2F7"), (normal, false));
+    assert_eq!(ask("/items//7"), (None, false));
 }

@@ -60,6 +60,7 @@ fn call_with(
         key,
         passes,
         request: Some(&request),
+        runs: 1,
     };
     let would_pass = |candidate: &Access| {
         let traffic = JudgedTraffic::Http(&request);

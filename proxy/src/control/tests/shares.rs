@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use policy::access::Caller;
 use policy::origin::Origin;
+use policy::path::PathReadings;
 use policy::route::{Match, Rule, Table};
 use policy::traffic::guard::{LimitKey, LimitMode, LimitScope, RateLimit};
 use policy::traffic::pod::{GuardPort, PodGuard};
@@ -18,7 +19,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const OUTSIDE: Arrival<'static> = Arrival {
     caller: Caller::Outside,
     request: None,
-    unreadable: false,
+    path: PathReadings::One,
 };
 
 /// One limit of 100 a minute, as the controller says it.

@@ -1,7 +1,7 @@
 //! What this proxy does not even send, because the backend sheds most of such calls.
 
 use policy::http_match::RequestFacts;
-use policy::path::normalise;
+use policy::path::{PathForms, PathReadings};
 use policy::reason::Reason;
 use policy::traffic::guard::Priority;
 
@@ -49,13 +49,20 @@ impl Attempts<'_> {
     /// What the called pod's proxy will take it for, as far as it can be known here.
     fn class(&self, outgoing: &Outgoing) -> Priority {
         let parts = &outgoing.parts;
-        let normal = normalise(parts.uri.path());
-        let facts = RequestFacts {
-            method: &parts.method,
-            path: normal.as_deref().unwrap_or(parts.uri.path()),
-            headers: &parts.headers,
+        let of = |path: &str| {
+            let facts = RequestFacts {
+                method: &parts.method,
+                path,
+                headers: &parts.headers,
+            };
+            call_policy::priority(self.route.policy.as_deref(), &facts)
         };
-        let priority = call_policy::priority(self.route.policy.as_deref(), &facts);
+        let sent = parts.uri.path();
+        let path = PathForms::of(sent);
+        let priority = match path.ways() {
+            PathReadings::Several(paths) => Priority::lowest(paths.iter().map(|path| of(path))),
+            PathReadings::One | PathReadings::Unknown => of(path.normal(sent).unwrap_or(sent)),
+        };
         Priority::of_call(outgoing.priority, priority)
     }
 }
