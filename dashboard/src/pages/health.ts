@@ -2,10 +2,10 @@
 
 import type { Proxy } from "../api";
 import { h, write } from "../dom";
-import { loss } from "../model";
+import { loss, type Model } from "../model";
 import { behind, lacks, late } from "../proxy";
 import { type Cell, Table, type Row } from "../table";
-import { clock } from "../text";
+import { clock, percent } from "../text";
 import type { Page, View } from "../view";
 
 /** Proxies whose clock is further off count in other slots of time than the rest. */
@@ -20,6 +20,15 @@ const SHOWN: Record<Found, Cell> = {
   bad: { text: "✗ look", tone: "bad" },
   unknown: { text: "? not known", tone: "warn" },
 };
+
+/** What is called and fails many of its calls, the worst first. */
+function failing(model: Model): string[] {
+  const called = [...model.nodes.values()].filter(({ id }) => (model.into.get(id) ?? []).length > 0);
+  const ill = called.map((node) => ({ node, sums: model.sums(node.id) })).filter(({ sums }) => sums.health === "bad");
+  const failed = ill.map(({ node, sums }) => ({ node, count: sums.failure - sums.refused, all: sums.success + sums.failure }));
+  failed.sort((one, other) => other.count - one.count);
+  return failed.map(({ node, count, all }) => `${node.namespace ? `${node.namespace}/` : ""}${node.name}: ${percent(count / all)} of ${all} calls fail`);
+}
 
 /** What the controller itself knows of every proxy. */
 const known = (): boolean => true;
@@ -59,6 +68,7 @@ export class HealthPage implements Page {
     const checks: [string, Result][] = [
       ["Controller answers", lost ? [lost.controller ? "bad" : "unknown", `since ${clock(lost.since)} ${lost.why}: ${lost.message}`] : ["good", `at ${clock(at)}`]],
       ["Numbers are complete", missing === undefined ? ["good", `window of ${metadata.windowSeconds} s up to ${metadata.end}`] : ["bad", missing]],
+      ["Calls succeed", of(failing(model), "nothing that was called in the last minute fails 5 % of its calls")],
       ["Proxies are connected", proxies(known, (status) => !status.connected, `${extra.proxies?.length ?? 0} of ${extra.proxies?.length ?? 0}`)],
       ["Proxies took all that they were sent", proxies(known, (status) => (status.nacks ?? []).length > 0, "nothing was refused")],
       ["Proxies have acknowledged what concerns them", proxies(known, behind, waiting.length === 0 ? "all have" : `something is on its way to ${few(waiting)}`)],
