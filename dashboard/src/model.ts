@@ -88,7 +88,8 @@ export function hasOwnTls({ protocol, mtls }: Edge): boolean {
  */
 export function neverLeft(edge: Edge): boolean {
   const toldByCallers = !edge.callerSilent && !edge.server;
-  const nothingSent = !edge.attempts && !edge.success && !edge.sent;
+  // What secured a call without an endpoint no proxy says, and each such attempt failed.
+  const nothingSent = (!edge.attempts || edge.mtls === undefined) && !edge.success && !edge.sent;
   const nothingOpen = !edge.open && !edge.opened;
   return edge.requests > 0 && toldByCallers && nothingSent && nothingOpen;
 }
