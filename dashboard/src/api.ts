@@ -46,6 +46,8 @@ export interface MeshNode {
   accounts?: string[];
   pods?: number;
   meshed?: number;
+  /** Pods that asked for a proxy and have none; older controllers do not say. */
+  withoutProxy?: number;
   access?: string;
   mtls?: string;
   services?: string[];

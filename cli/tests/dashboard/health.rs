@@ -38,6 +38,25 @@ async fn a_window_that_ends_now_is_well_and_one_of_which_some_was_lost_is_not() 
     shows_result(&mut shown, "Numbers are complete", "✓ well").await;
 }
 
+#[tokio::test]
+async fn workload_that_asked_for_no_proxy_is_well_without() {
+    let mut graph = shop::shop(60);
+    let name = "Workloads are in the mesh";
+    let mut shown = Shown::of(&graph).await;
+    shown.page("Health").await;
+    // An older controller does not say who asked.
+    shows_result(&mut shown, name, "✗ look").await;
+    for node in graph["nodes"].as_array_mut().unwrap() {
+        node["withoutProxy"] = json!(0);
+    }
+    shown.mesh.graph(&graph);
+    shows_result(&mut shown, name, "✓ well").await;
+    graph["nodes"][4]["withoutProxy"] = json!(1);
+    shown.mesh.graph(&graph);
+    shows_result(&mut shown, name, "✗ look").await;
+    shown.browser.see("shop/payments: 1 of 2 pods").await;
+}
+
 /// Calls of a Service without endpoints are refused by the mesh as well, and not by a policy.
 #[tokio::test]
 async fn outage_looks_like_one_and_a_denial_does_not() {

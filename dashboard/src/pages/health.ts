@@ -1,6 +1,6 @@
 // Whether all is well: a line per thing that can be seen from here, and what to do.
 
-import type { Proxy } from "../api";
+import type { MeshNode, Proxy } from "../api";
 import { h, write } from "../dom";
 import { loss, type Model } from "../model";
 import { behind, lacks, late } from "../proxy";
@@ -64,7 +64,8 @@ export class HealthPage implements Page {
     const now = Date.parse(model.graph.metadata.end);
     const { metadata } = model.graph;
     const missing = loss(metadata);
-    const unmeshed = [...model.nodes.values()].filter((node) => (node.pods ?? 0) > (node.meshed ?? 0)).map((node) => `${node.namespace ?? ""}/${node.name}: ${(node.pods ?? 0) - (node.meshed ?? 0)} of ${node.pods} pods`);
+    const bare = (node: MeshNode): number => node.withoutProxy ?? (node.pods ?? 0) - (node.meshed ?? 0);
+    const unmeshed = [...model.nodes.values()].filter((node) => bare(node) > 0).map((node) => `${node.namespace ?? ""}/${node.name}: ${bare(node)} of ${node.pods} pods`);
     const checks: [string, Result][] = [
       ["Controller answers", lost ? [lost.controller ? "bad" : "unknown", `since ${clock(lost.since)} ${lost.why}: ${lost.message}`] : ["good", `at ${clock(at)}`]],
       ["Numbers are complete", missing === undefined ? ["good", `window of ${metadata.windowSeconds} s up to ${metadata.end}`] : ["bad", missing]],
@@ -74,7 +75,7 @@ export class HealthPage implements Page {
       ["Proxies have acknowledged what concerns them", proxies(known, behind, waiting.length === 0 ? "all have" : `something is on its way to ${few(waiting)}`)],
       ["Certificates last", proxies((status) => status.certificate, (status) => late(status, now), "none is about to end")],
       ["Clocks agree", proxies((status) => status.clockAheadMs, (status) => Math.abs(status.clockAheadMs ?? 0) > CLOCK, "within 5 s")],
-      ["Workloads are in the mesh", of(unmeshed, "all that were seen")],
+      ["Workloads are in the mesh", of(unmeshed, "all that asked for a proxy have one")],
     ];
     const rows: Row[] = checks.map(([name, [found, text]]) => ({
       key: name,
