@@ -136,6 +136,8 @@ export interface TapRequest {
   peer: string;
   port: number;
   mtls: boolean;
+  /** It was sent to nobody; older controllers do not say. */
+  unsent?: boolean;
   method: string;
   host?: string;
   path: string;
