@@ -23,6 +23,8 @@ pub(crate) struct Upload(Arc<UploadState>);
 
 #[derive(Debug, Default)]
 struct UploadState {
+    /// There is a body.
+    comes: bool,
     broke: AtomicBool,
     forbidden: AtomicBool,
     moved: AtomicBool,
@@ -49,21 +51,26 @@ impl Upload {
         body: Body,
         holds: impl FnOnce() -> Option<Unchanged>,
     ) -> (Body, Self) {
-        let upload = Self::default();
         if body.is_end_stream() {
-            return (body, upload);
+            return (body, Self::default());
         }
+        let state = Arc::new(UploadState {
+            comes: true,
+            ..UploadState::default()
+        });
         let watched = WatchedUpload {
             body,
-            state: Arc::clone(&upload.0),
+            state: Arc::clone(&state),
             holds: holds(),
         };
-        (watched.boxed_unsync(), upload)
+        (watched.boxed_unsync(), Self(state))
     }
 
     /// What comes from now on is counted there.
     pub(crate) fn counts_on(&self, flows: &Arc<Flows>) {
-        self.0.flows.store(Some(Arc::clone(flows)));
+        if self.0.comes {
+            self.0.flows.store(Some(Arc::clone(flows)));
+        }
     }
 
     /// The failure as it is to be counted and answered.
