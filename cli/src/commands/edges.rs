@@ -46,7 +46,8 @@ const FORMATS: &[Format] = &[
     long_about = "Shows each edge of the graph: caller, called, port, protocol, what secured it, \
                   success, rate and latency, of the last minute. SECURED is mtls for mutual TLS of \
                   the mesh, tls for the applications' own TLS, of which the mesh knows no \
-                  identity, else plaintext. With --since also edges that were seen earlier. \
+                  identity, - where nothing was sent, else plaintext. With --since also edges that \
+                  were seen earlier. \
                   Whether their calls were refused or in plaintext is known of five minutes: with \
                   --refused or --plaintext --since is from 10s to 5m, and all numbers are of this \
                   time. A PORT that nobody declared is - until it was served once, as that of a \
