@@ -326,7 +326,11 @@ impl History {
             .map(|(_, stored)| &stored.folded);
         // Up to here everybody has told, and what is open by then holds until the rest have.
         let whole_to = slots.1.min(settled).max(slots.0);
-        let whole = halves.chain(fine(slots.0, whole_to));
+        // Where nobody told of the last such slot, nothing was open.
+        let nothing = Folded::default();
+        let is_told = self.slots.contains_key(&whole_to.saturating_sub(1));
+        let untold = (whole_to < slots.1 && !is_told).then_some(&nothing);
+        let whole = halves.chain(fine(slots.0, whole_to)).chain(untold);
         let folded = Folded::of(whole, fine(whole_to, slots.1), keep);
         let edges = window::edges(&folded);
         let lost = self.whole_from.max(self.lost(whole_from));
