@@ -217,6 +217,7 @@ impl StatusWriter {
             if !tally.was_called {
                 status.with_unneeded(|| unmeshed.of(object, &compiled.world));
             }
+            status.with_bare(|| unmeshed.partly(object, compiled));
             match when(written.get_mut(object), &status, absent, now) {
                 // What is counted goes on, and ends, without anybody saying so.
                 When::Never if status.breaker.is_some() => {

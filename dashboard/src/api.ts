@@ -46,6 +46,8 @@ export interface MeshNode {
   accounts?: string[];
   pods?: number;
   meshed?: number;
+  /** Pods that asked for a proxy and have none; older controllers do not say. */
+  withoutProxy?: number;
   access?: string;
   mtls?: string;
   services?: string[];
@@ -134,6 +136,8 @@ export interface TapRequest {
   peer: string;
   port: number;
   mtls: boolean;
+  /** It was sent to nobody; older controllers do not say. */
+  unsent?: boolean;
   method: string;
   host?: string;
   path: string;

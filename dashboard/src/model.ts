@@ -6,6 +6,9 @@ import type { Edge, Graph, MeshNode } from "./api";
 const WORTH_A_LOOK = 0.005;
 const WRONG = 0.05;
 
+/** Why the mesh refuses a call as it was told to. All other reasons are failures, as of a Service without endpoints. */
+const BY_POLICY: ReadonlySet<string> = new Set(["not-allowed", "no-identity", "unknown-destination", "limit", "shadow-write"]);
+
 export type Health = "bad" | "warn" | "ok" | "idle";
 
 /** All calls from one node to another. */
@@ -16,6 +19,7 @@ export interface Way {
   requests: number;
   success: number;
   failure: number;
+  /** By policy. */
   refused: number;
   open: number;
   health: Health;
@@ -51,6 +55,12 @@ export function refusals(edge: Edge): number {
   return Object.values(edge.refused ?? {}).reduce((sum, count) => sum + count, 0);
 }
 
+/** Those that policies refused: they make nobody ill. */
+export function denials(edge: Edge): number {
+  const reasons = Object.entries(edge.refused ?? {});
+  return reasons.reduce((sum, [reason, count]) => (BY_POLICY.has(reason) ? sum + count : sum), 0);
+}
+
 /** Calls, and how they ended; `requests` has the cancelled ones too. */
 export interface Ended { requests: number; success: number; failure: number }
 
@@ -78,7 +88,8 @@ export function hasOwnTls({ protocol, mtls }: Edge): boolean {
  */
 export function neverLeft(edge: Edge): boolean {
   const toldByCallers = !edge.callerSilent && !edge.server;
-  const nothingSent = !edge.attempts && !edge.success && !edge.sent;
+  // What secured a call without an endpoint no proxy says, and each such attempt failed.
+  const nothingSent = (!edge.attempts || edge.mtls === undefined) && !edge.success && !edge.sent;
   const nothingOpen = !edge.open && !edge.opened;
   return edge.requests > 0 && toldByCallers && nothingSent && nothingOpen;
 }
@@ -98,7 +109,7 @@ export function ways(edges: Edge[]): Way[] {
     way.requests += edge.requests;
     way.success += edge.success;
     way.failure += edge.failure;
-    way.refused += refusals(edge);
+    way.refused += denials(edge);
     way.open += edge.open;
     way.quiet &&= edge.quiet ?? false;
     if (neverLeft(edge)) continue;
@@ -107,7 +118,7 @@ export function ways(edges: Edge[]): Way[] {
   }
   const all = [...found.values()];
   for (const way of all) {
-    way.health = health(way);
+    way.health = health(way, way.refused);
     // A share that nobody tells may be any, and own TLS is no mutual one: that the others had it all closes no lock.
     if (way.mtls === 1 && unsaid.has(way)) way.mtls = undefined;
   }
@@ -165,7 +176,7 @@ export class Model {
       sums.requests += edge.requests;
       sums.failure += edge.failure;
       sums.success += edge.success;
-      sums.refused += refusals(edge);
+      sums.refused += denials(edge);
       sums.open += edge.open;
     }
     // Whoever refuses a call as he was told is not ill.

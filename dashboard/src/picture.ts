@@ -5,7 +5,7 @@ import type { MeshNode } from "./api";
 import { h, s, set, write } from "./dom";
 import { layout, NODE, type Layout, type Place } from "./layout";
 import { LOCKS, lockOf } from "./lock";
-import { type Health, type Model, type Way, successRate, title, ways } from "./model";
+import { type Health, type Model, type Way, successRate, title, ways, worse } from "./model";
 import { percent, plain, rate, short, succeeding } from "./text";
 
 /** Letters of a name that fit into a node. */
@@ -160,7 +160,7 @@ export class Picture {
       }
       const near = way.from === selected || way.to === selected;
       const far = selected !== "" && !near;
-      const state = way.refused > 0 ? "refused" : way.health;
+      const state = way.refused > 0 && worse(way.health, "ok") === "ok" ? "refused" : way.health;
       set(line.path, "class", `way ${state}${way.mtls !== undefined && way.mtls < 1 ? " plaintext" : ""}${way.quiet ? " quiet" : ""}${far ? " far" : ""}${near ? " near" : ""}`);
       const lanes = this.placed.lanes.get(key) ?? [];
       set(line.path, "d", curve(from, to, lanes));
@@ -264,7 +264,8 @@ function spoken(node: MeshNode, sums: Sums, seconds: number, word: string, outsi
 function labelled(way: Way, seconds: number): string {
   const parts = [`${rate(way.requests, seconds)}/s`];
   if (way.refused > 0) parts.push(`⊘ ${way.refused} refused`);
-  else if (way.failure > 0) parts.push(`${percent(1 - (successRate(way) ?? 1))} fail`);
+  const failed = way.failure - way.refused;
+  if (failed > 0) parts.push(`${percent(failed / (way.success + way.failure))} fail`);
   return parts.join(" · ");
 }
 

@@ -46,9 +46,11 @@ fn labels_with_fixed_values_have_these_values_and_no_others() {
         Direction::outbound => "outbound",
     });
     words::same("direction", &documented("`direction`"), &set(directions));
-    let securities = [Security::mtls, Security::plaintext].map(|one| match one {
+    let securities = [Security::mtls, Security::plaintext, Security::none];
+    let securities = securities.map(|one| match one {
         Security::mtls => "mtls",
         Security::plaintext => "plaintext",
+        Security::none => "none",
     });
     words::same("security", &documented("`security`"), &set(securities));
     words::same("success", &documented("`success`"), &set(["true", "false"]));
@@ -175,7 +177,7 @@ fn no_page_names_a_metric_or_asks_for_a_value_that_does_not_exist() {
         ("reason", reasons),
         ("success", set(["true", "false"])),
         ("direction", set(["inbound", "outbound"])),
-        ("security", set(["mtls", "plaintext"])),
+        ("security", set(["mtls", "plaintext", "none"])),
     ];
     for folder in ["docs", "charts"] {
         for path in words::below(folder, &[".md", ".yaml", ".txt", ".tpl"]) {

@@ -18,6 +18,7 @@ mod path {
     mod away;
     mod balance;
     mod breaker;
+    mod bytes;
     mod collector;
     mod contexts;
     mod copied;

@@ -1948,7 +1948,7 @@ impl Side {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum Security {
-    /// The proxy is older than this field.
+    /// There was nobody to send the calls to, or the proxy is older than this field.
     NotTold = 0,
     Mtls = 1,
     Plaintext = 2,

@@ -46,7 +46,8 @@ const FORMATS: &[Format] = &[
     long_about = "Shows each edge of the graph: caller, called, port, protocol, what secured it, \
                   success, rate and latency, of the last minute. SECURED is mtls for mutual TLS of \
                   the mesh, tls for the applications' own TLS, of which the mesh knows no \
-                  identity, else plaintext. With --since also edges that were seen earlier. \
+                  identity, - where nothing was sent, else plaintext. With --since also edges that \
+                  were seen earlier. \
                   Whether their calls were refused or in plaintext is known of five minutes: with \
                   --refused or --plaintext --since is from 10s to 5m, and all numbers are of this \
                   time. A PORT that nobody declared is - until it was served once, as that of a \
@@ -325,8 +326,12 @@ mod tests {
             edge[field] = value;
             edge
         };
+        // A proxy of this version says so itself.
+        let mut unsent = with("attempts", json!(3));
+        unsent["mtls"] = json!(null);
         let calls = [
             refused.clone(),
+            unsent,
             // What left all the same is what it was.
             with("attempts", json!(3)),
             with("success", json!(1)),
@@ -339,10 +344,13 @@ mod tests {
         let graph: Graph = serde_json::from_value(json!({"edges": calls})).unwrap();
         let traffic = IndexedGraph::of(graph);
         let listed = edges("--plaintext").kept(&traffic, None, SystemTime::UNIX_EPOCH);
-        assert_eq!(listed, [false, true, true, true, true, true, true, true]);
-        assert_eq!(secured(&traffic.edges()[0]), Cell::default(), "a dash");
+        assert_eq!(listed[..2], [false, false]);
+        assert_eq!(listed[2..], [true; 7]);
+        for edge in &traffic.edges()[..2] {
+            assert_eq!(secured(edge), Cell::default(), "a dash");
+        }
         let plaintext = Cell::toned("plaintext", Tone::Warning);
-        assert_eq!(secured(&traffic.edges()[1]), plaintext, "the control");
+        assert_eq!(secured(&traffic.edges()[2]), plaintext, "the control");
     }
 
     #[test]

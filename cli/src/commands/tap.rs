@@ -216,7 +216,11 @@ fn words(request: &TapRequest) -> String {
         target if target.is_empty() => "-".to_owned(),
         target => target,
     };
-    let mtls = if request.mtls { "mtls" } else { "plaintext" };
+    let mtls = match (request.mtls, request.unsent) {
+        (true, _) => "mtls",
+        (false, true) => "-",
+        (false, false) => "plaintext",
+    };
     let mut line = format!(
         "{time} {direction} {from} -> {to}:{} {} {method} {target} {} {:.1}ms {}B {mtls}",
         request.port, request.protocol, request.status, request.ms, request.bytes,
@@ -330,6 +334,12 @@ mod tests {
             ..unread
         };
         assert!(words(&read).contains(":0 unknown GET /items 400 0.0ms"));
+        assert!(words(&read).ends_with(" 0B plaintext"));
+        let unsent = TapRequest {
+            unsent: true,
+            ..read
+        };
+        assert!(words(&unsent).ends_with(" 0B -"), "nothing carried it");
     }
 
     /// What is said of streams of so many proxies of four, one after the other.

@@ -39,6 +39,57 @@ async fn a_window_that_ends_now_is_well_and_one_of_which_some_was_lost_is_not() 
 }
 
 #[tokio::test]
+async fn workload_that_asked_for_no_proxy_is_well_without() {
+    let mut graph = shop::shop(60);
+    let name = "Workloads are in the mesh";
+    let mut shown = Shown::of(&graph).await;
+    shown.page("Health").await;
+    // An older controller does not say who asked.
+    shows_result(&mut shown, name, "✗ look").await;
+    for node in graph["nodes"].as_array_mut().unwrap() {
+        node["withoutProxy"] = json!(0);
+    }
+    shown.mesh.graph(&graph);
+    shows_result(&mut shown, name, "✓ well").await;
+    graph["nodes"][4]["withoutProxy"] = json!(1);
+    shown.mesh.graph(&graph);
+    shows_result(&mut shown, name, "✗ look").await;
+    shown.browser.see("shop/payments: 1 of 2 pods").await;
+}
+
+/// Calls of a Service without endpoints are refused by the mesh as well, and not by a policy.
+#[tokio::test]
+async fn outage_looks_like_one_and_a_denial_does_not() {
+    let mut graph = shop::shop(60);
+    let mut outage = graph["edges"][3].clone();
+    outage["id"] = json!("e8");
+    outage["to"] = json!("shop/Service/ledger");
+    outage["service"] = json!("shop/ledger");
+    outage["refused"] = json!({"no-endpoint": 37});
+    let ledger = json!({"id": "shop/Service/ledger", "kind": "Service", "namespace": "shop", "name": "ledger"});
+    graph["nodes"].as_array_mut().unwrap().push(ledger);
+    graph["edges"].as_array_mut().unwrap().push(outage);
+    let mut shown = Shown::of(&graph).await;
+    for (name, health) in [("Service ledger", "bad"), ("Deployment payments", "ok")] {
+        let node = format!(
+            "[...document.querySelectorAll('.node.{health}')].some((node) => node.querySelector('title').textContent.startsWith('{name} '))"
+        );
+        shown.browser.wait(&node).await;
+    }
+    assert_eq!(shown.browser.count(".way.bad").await, 1);
+    assert_eq!(shown.browser.count(".way.refused").await, 1);
+    shown.page("Health").await;
+    shows_result(&mut shown, "Calls succeed", "✗ look").await;
+    shown
+        .browser
+        .see("shop/ledger: 100 % of 37 calls fail")
+        .await;
+    graph["edges"][7]["refused"] = json!({"not-allowed": 37});
+    shown.mesh.graph(&graph);
+    shows_result(&mut shown, "Calls succeed", "✓ well").await;
+}
+
+#[tokio::test]
 async fn what_is_on_its_way_to_a_proxy_is_no_fault_before_a_minute_is_over() {
     let mut shown = Shown::of(&shop::shop(60)).await;
     shown.page("Health").await;

@@ -319,6 +319,7 @@ impl Sources<'_> {
         if let Some(workload) = workload {
             node.pods = Some(workload.pods);
             node.meshed = Some(workload.meshed);
+            node.without_proxy = Some(workload.without_proxy);
             node.access = workload.access.map(|mode| mode.to_string());
             node.mtls = workload.mtls.map(|mode| mode.to_string());
             node.services = workload.services.iter().map(ToString::to_string).collect();

@@ -114,30 +114,44 @@ impl Folded {
 
     /// Several stretches as one, the earliest first.
     pub(crate) fn together<'a>(parts: impl IntoIterator<Item = &'a Self>) -> Self {
-        Self::of(parts, |_| true)
+        Self::of(parts, [], |_| true)
     }
 
     /// The same of edges with these ends and of routes of these nodes: who asks for a few of
-    /// many thousand waits for no more than a look at each.
+    /// many thousand waits for no more than a look at each. Of `unsettled` stretches, which come
+    /// after the others, not everybody has told yet.
     pub(crate) fn of<'a>(
-        parts: impl IntoIterator<Item = &'a Self>,
+        settled: impl IntoIterator<Item = &'a Self>,
+        unsettled: impl IntoIterator<Item = &'a Self>,
         keep: impl Fn(&[&NodeKey]) -> bool,
     ) -> Self {
-        let mut rows: HashMap<(EdgeRef, bool), Sums> = HashMap::new();
+        // With whether what is open of it is what the last settled stretch says.
+        let mut rows: HashMap<(EdgeRef, bool), (Sums, bool)> = HashMap::new();
         let (mut routes, mut unknown) = (Routes::new(), HashSet::new());
         let mut given_up = GivenUp::default();
-        for part in parts {
+        let settled = settled.into_iter().map(|part| (part, true));
+        let unsettled = unsettled.into_iter().map(|part| (part, false));
+        for (part, is_settled) in settled.chain(unsettled) {
             unknown.extend(part.unknown.iter().cloned());
             given_up.add(&part.given_up);
-            // Open is what the last stretch says; who is not in it has nothing open.
-            rows.values_mut().for_each(|sums| sums.open = 0);
+            // Open is what the last stretch says; who is not in it has nothing open. One that is
+            // not settled says less than there is, so what was said before it holds.
+            for (sums, holds) in rows.values_mut() {
+                *holds &= !is_settled;
+                sums.open = if *holds { sums.open } else { 0 };
+            }
             for row in &part.rows {
                 let key = row.edge.key();
                 if !keep(&[&key.from, &key.to]) {
                     continue;
                 }
-                let entry = rows.entry((row.edge.clone(), row.server)).or_default();
-                entry.then(&row.sums);
+                let (sums, holds) = rows.entry((row.edge.clone(), row.server)).or_default();
+                let open = sums.open;
+                sums.then(&row.sums);
+                if *holds {
+                    sums.open = open;
+                }
+                *holds |= is_settled;
             }
             for (route, sums) in &part.routes {
                 if !keep(&[&route.0]) {
@@ -147,7 +161,7 @@ impl Folded {
             }
         }
         let rows = rows.into_iter();
-        let rows = rows.map(|((edge, server), sums)| Row { edge, server, sums });
+        let rows = rows.map(|((edge, server), (sums, _))| Row { edge, server, sums });
         Self {
             rows: rows.collect(),
             routes,

@@ -316,16 +316,23 @@ impl History {
         (settled, whole_from): (u64, u64),
         keep: impl Fn(&[&NodeKey]) -> bool,
     ) -> Window {
-        let fine = self.slots.range(slots.0..slots.1).map(|(_, stored)| stored);
+        let fine = |from: u64, to: u64| {
+            let stored = self.slots.range(from..to);
+            stored.map(|(_, stored)| &stored.folded)
+        };
         let halves = self.halves.range(slots.0 / HALF..slots.1 / HALF);
         let halves = halves
             .filter(|(half, _)| **half * HALF >= slots.0)
-            .map(|(_, stored)| stored);
-        let folded = Folded::of(halves.chain(fine).map(|stored| &stored.folded), keep);
-        let mut edges = window::edges(&folded);
-        if slots.1 > settled {
-            self.open_when_settled(&mut edges, slots.0, settled);
-        }
+            .map(|(_, stored)| &stored.folded);
+        // Up to here everybody has told, and what is open by then holds until the rest have.
+        let whole_to = slots.1.min(settled).max(slots.0);
+        // Where nobody told of the last such slot, nothing was open.
+        let nothing = Folded::default();
+        let is_told = self.slots.contains_key(&whole_to.saturating_sub(1));
+        let untold = (whole_to < slots.1 && !is_told).then_some(&nothing);
+        let whole = halves.chain(fine(slots.0, whole_to)).chain(untold);
+        let folded = Folded::of(whole, fine(whole_to, slots.1), keep);
+        let edges = window::edges(&folded);
         let lost = self.whole_from.max(self.lost(whole_from));
         let incomplete = if lost > slots.0 {
             Some(Incomplete::Lost(NO_ROOM))
@@ -350,38 +357,6 @@ impl History {
         match whole_from.checked_sub(1) {
             Some(last) if !folded(last) => whole_from,
             _ => 0,
-        }
-    }
-
-    /// How many are open is told by the last slot of which everybody has reported: of a
-    /// later one a part only.
-    fn open_when_settled(
-        &self,
-        edges: &mut HashMap<EdgeRef, window::Counted>,
-        first: u64,
-        settled: u64,
-    ) {
-        let Some(last) = settled.checked_sub(1).filter(|last| *last >= first) else {
-            return;
-        };
-        let Some(stored) = self.slots.get(&last) else {
-            return;
-        };
-        let mut served: HashMap<EdgeRef, u32> = HashMap::new();
-        for (edge, newest) in window::edges(&stored.folded) {
-            if let Some(counted) = edges.get_mut(&edge) {
-                counted.sums.open = newest.sums.open;
-                if let Some(newest) = &newest.server {
-                    let open = served.entry(counted.held_by(&edge).clone()).or_default();
-                    *open = open.saturating_add(newest.open);
-                }
-            }
-        }
-        for (holder, open) in served {
-            let holder = edges.get_mut(&holder);
-            if let Some(server) = holder.and_then(|holder| holder.server.as_mut()) {
-                server.open = open;
-            }
         }
     }
 

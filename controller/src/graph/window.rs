@@ -59,12 +59,6 @@ impl Counted {
         }
     }
 
-    /// The edge that holds what the called side counted of this one, which is `own`.
-    pub(crate) fn held_by<'a>(&'a self, own: &'a EdgeRef) -> &'a EdgeRef {
-        let shared = self.shared.as_ref();
-        shared.map_or(own, |shared| &shared.held_by)
-    }
-
     /// Whether the called side says that it served calls of proven callers by the edge's port.
     fn is_proven(&self, served: Option<&Sums>) -> bool {
         let told = match served {

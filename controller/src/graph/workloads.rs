@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crds::labels;
 use policy::mode::{AccessMode, MtlsMode};
 use tokio::time::Instant;
 
 use super::key::NodeKey;
 use crate::inventory::Inventory;
 use crate::model::{Model, modes};
-use crate::world::ObjectKey;
+use crate::world::{ObjectKey, PodFacts};
 
 /// How long they are held.
 const CACHED_FOR: Duration = Duration::from_secs(5);
@@ -27,6 +28,8 @@ pub(crate) struct Workload {
     pub pods: u32,
     /// Those with a proxy.
     pub meshed: u32,
+    /// Those that asked for a proxy and have none.
+    pub without_proxy: u32,
     /// The loosest mode of those with a proxy.
     pub access: Option<AccessMode>,
     /// The same.
@@ -50,6 +53,7 @@ pub(crate) fn workloads(model: &Model, inventory: &Inventory) -> Workloads {
         let services = serves.iter().map(|(service, ..)| service.clone());
         workload.services.extend(services);
         if facts.proxy.is_none() {
+            workload.without_proxy += u32::from(asks_for_proxy(model, pod, facts));
             continue;
         }
         workload.meshed += 1;
@@ -61,6 +65,20 @@ pub(crate) fn workloads(model: &Model, inventory: &Inventory) -> Workloads {
         workload.mtls = Some(workload.mtls.map_or(mtls, |cached| cached.min(mtls)));
     }
     all
+}
+
+/// Whether a pod asks for a proxy, by its own label or its namespace's, where one can be given. One
+/// that ends will not be given any more.
+fn asks_for_proxy(model: &Model, pod: &ObjectKey, facts: &PodFacts) -> bool {
+    let index = &model.index;
+    let excluded = &index.defaults.excluded_namespaces;
+    if facts.terminating || facts.host_network || excluded.contains(&*pod.namespace) {
+        return false;
+    }
+    let own = facts.labels.get(labels::INJECT);
+    let namespace = index.world.namespace(&pod.namespace);
+    let asked = own.or_else(|| namespace?.labels.get(labels::INJECT));
+    asked.is_some_and(|asked| **asked == *labels::ENABLED)
 }
 
 /// Those of the last seconds: they are made when somebody asks.
@@ -99,7 +117,43 @@ impl CachedWorkloads {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
+    use crate::model::Defaults;
+    use crate::testing::cluster::{self, Cluster};
+
+    #[test]
+    fn pod_that_asked_for_no_proxy_lacks_none() {
+        let labelled = |object: Value, value: &str| {
+            cluster::set(object, "/metadata/labels/weft.dev~1inject", json!(value))
+        };
+        let pod = |namespace: &str, name: &str, ip: &str| {
+            cluster::in_namespace(cluster::plain_pod(name, ip, "web"), namespace)
+        };
+        let host = pod("shop", "host", "10.0.1.3");
+        let world = Cluster::default()
+            .with(labelled(cluster::namespace("shop"), "enabled"))
+            .with(cluster::namespace("bank"))
+            .with(labelled(cluster::namespace("kube-system"), "enabled"))
+            .with(pod("shop", "asks-by-namespace", "10.0.1.1"))
+            .with(labelled(pod("shop", "declines", "10.0.1.2"), "disabled"))
+            .with(cluster::set(host, "/spec/hostNetwork", json!(true)))
+            .with(cluster::pod("meshed", "10.0.1.4", "web"))
+            .with(pod("bank", "asks-nothing", "10.0.1.5"))
+            .with(labelled(pod("bank", "asks-itself", "10.0.1.6"), "enabled"))
+            .with(pod("kube-system", "dns", "10.0.1.7"));
+        let defaults = Defaults {
+            excluded_namespaces: Arc::new(["kube-system".to_owned()].into()),
+            ..Defaults::default()
+        };
+        let (model, _) = Model::compile(&Arc::new(world.world()), &defaults);
+        let all = workloads(&model, &Inventory::default());
+        let lacking = all.iter().filter(|(_, one)| one.without_proxy > 0);
+        let lacking: Vec<&str> = lacking.map(|(node, _)| &*node.object.name).collect();
+        assert_eq!(lacking, ["asks-itself", "asks-by-namespace"]);
+        assert_eq!(all.len(), 7);
+    }
 
     fn of(names: &[&str]) -> Workloads {
         let nodes = names.iter().map(|name| {

@@ -3,6 +3,7 @@
 //! Apart from the settings, which read the environment: compiling is pure, and tests give
 //! it these.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use policy::mode::{AccessMode, MtlsMode};
@@ -25,6 +26,8 @@ pub struct Defaults {
     pub mtls_pods_may_loosen: bool,
     /// `access.udpNetworkPolicies`.
     pub udp_network_policies: bool,
+    /// `excludedNamespaces`, in which no pod is given a proxy, and the mesh's own.
+    pub excluded_namespaces: Arc<BTreeSet<String>>,
     /// `tracing`; none: it has no endpoint.
     pub tracing: Option<Arc<Tracing>>,
 }
@@ -40,6 +43,7 @@ impl Default for Defaults {
             access_pods_may_loosen: false,
             mtls_pods_may_loosen: false,
             udp_network_policies: false,
+            excluded_namespaces: Arc::default(),
             tracing: None,
         }
     }

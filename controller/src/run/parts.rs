@@ -131,6 +131,7 @@ fn defaults(settings: &Settings) -> Defaults {
         access_pods_may_loosen: settings.access_pods_may_loosen,
         mtls_pods_may_loosen: settings.mtls_pods_may_loosen,
         udp_network_policies: settings.udp_network_policies,
+        excluded_namespaces: Arc::clone(&settings.excluded_namespaces),
         tracing: settings.tracing.clone(),
     }
 }

@@ -120,6 +120,18 @@ impl Status {
         condition.message = format!("{}; {words}", condition.message);
     }
 
+    /// Adds that pods which the object leads to have no proxy, where others carry it out. `why` is
+    /// asked then alone.
+    pub(super) fn with_bare(&mut self, why: impl FnOnce() -> Option<String>) {
+        let [.., (_, condition)] = &mut self.conditions;
+        if condition.reason == "Programmed"
+            && let Some(words) = why()
+        {
+            condition.reason = "PartlyMeshed";
+            condition.message = format!("{}; {words}", condition.message);
+        }
+    }
+
     /// Adds how these limits of a policy are kept, which all pods of a Service keep together,
     /// once they are.
     pub(super) fn with_shared_limits(&mut self, limits: &[Arc<str>]) {
@@ -155,7 +167,8 @@ impl Status {
     }
 }
 
-/// One for all kinds. Of the reasons `Programmed` and `NoProxies` are True, and all others False.
+/// One for all kinds. Of the reasons `Programmed` and `NoProxies` are True, as is `PartlyMeshed`,
+/// which may take the place of the first, and all others False.
 fn programmed(accepted: bool, tally: &Tally) -> Condition {
     let Tally {
         needed,

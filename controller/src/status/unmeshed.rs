@@ -2,9 +2,10 @@
 //!
 //! That no proxy needs an object may be well: it was applied before its pods, or nobody has
 //! called yet. Where the pods run, and none has a proxy, it is as if the object were not there,
-//! as after a namespace has left the mesh; and its author must not read that it is in force.
+//! as after a namespace has left the mesh; and its author must not read that it is in force. Where
+//! some of them have none, its author reads that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crds::smi::judge::DestinationKind;
@@ -12,9 +13,11 @@ use policy::name::{Kind, ObjectRef};
 use policy::traffic::Target;
 
 use super::conditions::Unneeded;
-use crate::world::{ObjectKey, World};
+use crate::model::compiled::Compiled;
+use crate::problem::few;
+use crate::world::{ObjectKey, PodFacts, World};
 
-/// Pods of one service account that have not ended.
+/// Pods of one service account, or behind one Service, that have not ended.
 #[derive(Clone, Copy, Debug, Default)]
 struct Pods {
     meshed: usize,
@@ -22,14 +25,37 @@ struct Pods {
 }
 
 impl Pods {
+    fn count(&mut self, facts: &PodFacts) {
+        if facts.proxy.is_some() {
+            self.meshed += 1;
+        } else {
+            self.bare += 1;
+        }
+    }
+
     fn all_are_bare(self) -> bool {
         self.bare > 0 && self.meshed == 0
     }
+
+    /// How many of those of `name` are bare.
+    fn bare_of(self, name: &str) -> String {
+        format!(
+            "{} of {} pods of {name}",
+            self.bare,
+            self.bare + self.meshed
+        )
+    }
 }
 
-/// Pods by namespace and service account, each namespace counted once.
+/// Pods by namespace, each counted once, and by name of what they belong to.
+type ByName = BTreeMap<Arc<str>, BTreeMap<Arc<str>, Pods>>;
+
+/// Pods that may lack a proxy.
 #[derive(Debug, Default)]
-pub(super) struct Unmeshed(BTreeMap<Arc<str>, BTreeMap<Arc<str>, Pods>>);
+pub(super) struct Unmeshed {
+    by_account: ByName,
+    by_service: ByName,
+}
 
 impl Unmeshed {
     /// What to say of an object that no proxy needs; `None` where that says enough.
@@ -89,24 +115,94 @@ impl Unmeshed {
         }
     }
 
-    fn accounts(&mut self, namespace: &Arc<str>, world: &World) -> &BTreeMap<Arc<str>, Pods> {
-        self.0.entry(namespace.clone()).or_insert_with(|| {
-            let first = ObjectKey {
-                namespace: namespace.clone(),
-                name: "".into(),
-            };
-            let here = world.pods.range(first..);
-            let here = here.take_while(|(key, _)| key.namespace == *namespace);
-            let mut accounts: BTreeMap<Arc<str>, Pods> = BTreeMap::new();
-            for (_, facts) in here.filter(|(_, facts)| !facts.ended && !facts.terminating) {
-                let pods = accounts.entry(facts.service_account.clone()).or_default();
-                if facts.proxy.is_some() {
-                    pods.meshed += 1;
-                } else {
-                    pods.bare += 1;
+    /// What to say of an object that proxies carry out, where other pods that it leads to have
+    /// none.
+    pub(super) fn partly(&mut self, object: &ObjectRef, compiled: &Compiled) -> Option<String> {
+        let world = &compiled.world;
+        let key = ObjectKey {
+            namespace: object.namespace.clone(),
+            name: object.name.clone(),
+        };
+        match object.kind {
+            Kind::TrafficTarget => {
+                let destination = world.targets.get(&key)?.spec.destination.as_ref()?;
+                if !matches!(destination.kind, DestinationKind::ServiceAccount) {
+                    return None;
                 }
+                let accounts = self.accounts(&object.namespace, world);
+                let pods = accounts.get(&destination.name).copied()?;
+                (pods.bare > 0).then(|| {
+                    format!(
+                        "{} have no proxy, so they refuse nobody by it: give them one, or another \
+                         service account",
+                        pods.bare_of(&destination.name)
+                    )
+                })
+            }
+            Kind::TrafficSplit => {
+                let backends = world.splits.get(&key)?.spec.backends.iter();
+                let services = self.services(&object.namespace, compiled);
+                let taking = backends.filter(|backend| backend.weight > 0);
+                let bare = taking.filter_map(|backend| {
+                    let name = &backend.service.id.as_ref()?.name;
+                    let pods = services.get(name)?;
+                    (pods.bare > 0).then(|| pods.bare_of(name))
+                });
+                let bare: Vec<String> = bare.collect();
+                (!bare.is_empty()).then(|| {
+                    format!(
+                        "{} have no proxy, so calls go to them in plaintext and no rule protects \
+                         them: give them one, or their Service the weight 0",
+                        few(bare)
+                    )
+                })
+            }
+            _ => None,
+        }
+    }
+
+    fn accounts(&mut self, namespace: &Arc<str>, world: &World) -> &BTreeMap<Arc<str>, Pods> {
+        let known = self.by_account.entry(namespace.clone());
+        known.or_insert_with(|| {
+            let mut accounts: BTreeMap<Arc<str>, Pods> = BTreeMap::new();
+            for (_, facts) in pods_in(namespace, world) {
+                let pods = accounts.entry(facts.service_account.clone());
+                pods.or_default().count(facts);
             }
             accounts
         })
     }
+
+    fn services(&mut self, namespace: &Arc<str>, compiled: &Compiled) -> &BTreeMap<Arc<str>, Pods> {
+        let known = self.by_service.entry(namespace.clone());
+        known.or_insert_with(|| {
+            let index = &compiled.model.index;
+            let mut services: BTreeMap<Arc<str>, Pods> = BTreeMap::new();
+            for (pod, facts) in pods_in(namespace, &compiled.world) {
+                let entry = index.pods.get(pod).into_iter();
+                let served = entry.flat_map(|entry| &entry.serves);
+                // By each of its ports, and once.
+                let names: BTreeSet<&Arc<str>> =
+                    served.map(|(service, ..)| &service.name).collect();
+                for name in names {
+                    services.entry(name.clone()).or_default().count(facts);
+                }
+            }
+            services
+        })
+    }
+}
+
+/// Pods of a namespace that run, or will.
+fn pods_in<'a>(
+    namespace: &'a Arc<str>,
+    world: &'a World,
+) -> impl Iterator<Item = (&'a ObjectKey, &'a Arc<PodFacts>)> {
+    let first = ObjectKey {
+        namespace: namespace.clone(),
+        name: "".into(),
+    };
+    let here = world.pods.range(first..);
+    let here = here.take_while(move |(key, _)| key.namespace == *namespace);
+    here.filter(|(_, facts)| !facts.ended && !facts.terminating)
 }

@@ -142,6 +142,10 @@ pub struct Node {
     /// How many of them have a proxy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub meshed: Option<u32>,
+    /// How many of them asked for a proxy, by label, and have none: without those of namespaces that
+    /// are excluded. Controllers of a version before this one do not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub without_proxy: Option<u32>,
     /// `open`, `audit`, `auto` or `deny`; the loosest of its pods'.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access: Option<String>,

@@ -76,6 +76,10 @@ pub struct TapRequest {
     pub backend: String,
     /// By mutual TLS between the two pods.
     pub mtls: bool,
+    /// Its proxy refused it before it had chosen whom to send it to, so nothing carried it. Proxies
+    /// and controllers of a version before this one do not say.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unsent: bool,
     pub protocol: String,
     /// Empty where the head was refused before that could be read.
     pub method: String,

@@ -1,11 +1,11 @@
 // Whether all is well: a line per thing that can be seen from here, and what to do.
 
-import type { Proxy } from "../api";
+import type { MeshNode, Proxy } from "../api";
 import { h, write } from "../dom";
-import { loss } from "../model";
+import { loss, type Model } from "../model";
 import { behind, lacks, late } from "../proxy";
 import { type Cell, Table, type Row } from "../table";
-import { clock } from "../text";
+import { clock, percent } from "../text";
 import type { Page, View } from "../view";
 
 /** Proxies whose clock is further off count in other slots of time than the rest. */
@@ -20,6 +20,15 @@ const SHOWN: Record<Found, Cell> = {
   bad: { text: "✗ look", tone: "bad" },
   unknown: { text: "? not known", tone: "warn" },
 };
+
+/** What is called and fails many of its calls, the worst first. */
+function failing(model: Model): string[] {
+  const called = [...model.nodes.values()].filter(({ id }) => (model.into.get(id) ?? []).length > 0);
+  const ill = called.map((node) => ({ node, sums: model.sums(node.id) })).filter(({ sums }) => sums.health === "bad");
+  const failed = ill.map(({ node, sums }) => ({ node, count: sums.failure - sums.refused, all: sums.success + sums.failure }));
+  failed.sort((one, other) => other.count - one.count);
+  return failed.map(({ node, count, all }) => `${node.namespace ? `${node.namespace}/` : ""}${node.name}: ${percent(count / all)} of ${all} calls fail`);
+}
 
 /** What the controller itself knows of every proxy. */
 const known = (): boolean => true;
@@ -55,16 +64,18 @@ export class HealthPage implements Page {
     const now = Date.parse(model.graph.metadata.end);
     const { metadata } = model.graph;
     const missing = loss(metadata);
-    const unmeshed = [...model.nodes.values()].filter((node) => (node.pods ?? 0) > (node.meshed ?? 0)).map((node) => `${node.namespace ?? ""}/${node.name}: ${(node.pods ?? 0) - (node.meshed ?? 0)} of ${node.pods} pods`);
+    const bare = (node: MeshNode): number => node.withoutProxy ?? (node.pods ?? 0) - (node.meshed ?? 0);
+    const unmeshed = [...model.nodes.values()].filter((node) => bare(node) > 0).map((node) => `${node.namespace ?? ""}/${node.name}: ${bare(node)} of ${node.pods} pods`);
     const checks: [string, Result][] = [
       ["Controller answers", lost ? [lost.controller ? "bad" : "unknown", `since ${clock(lost.since)} ${lost.why}: ${lost.message}`] : ["good", `at ${clock(at)}`]],
       ["Numbers are complete", missing === undefined ? ["good", `window of ${metadata.windowSeconds} s up to ${metadata.end}`] : ["bad", missing]],
+      ["Calls succeed", of(failing(model), "nothing that was called in the last minute fails 5 % of its calls")],
       ["Proxies are connected", proxies(known, (status) => !status.connected, `${extra.proxies?.length ?? 0} of ${extra.proxies?.length ?? 0}`)],
       ["Proxies took all that they were sent", proxies(known, (status) => (status.nacks ?? []).length > 0, "nothing was refused")],
       ["Proxies have acknowledged what concerns them", proxies(known, behind, waiting.length === 0 ? "all have" : `something is on its way to ${few(waiting)}`)],
       ["Certificates last", proxies((status) => status.certificate, (status) => late(status, now), "none is about to end")],
       ["Clocks agree", proxies((status) => status.clockAheadMs, (status) => Math.abs(status.clockAheadMs ?? 0) > CLOCK, "within 5 s")],
-      ["Workloads are in the mesh", of(unmeshed, "all that were seen")],
+      ["Workloads are in the mesh", of(unmeshed, "all that asked for a proxy have one")],
     ];
     const rows: Row[] = checks.map(([name, [found, text]]) => ({
       key: name,

@@ -317,7 +317,7 @@ function cells(request: TapRequest): Cell[] {
     request.status >= 500 || reason !== "" ? { ...status, tone: "bad" } : status,
     { text: milliseconds(request.ms), by: request.ms },
     { text: reason },
-    request.mtls ? { text: "mTLS", tone: "good" } : { text: "plaintext", tone: "warn" },
+    request.mtls ? { text: "mTLS", tone: "good" } : request.unsent ? { text: "-" } : { text: "plaintext", tone: "warn" },
     { text: request.route ?? "" },
   ];
 }

@@ -8,7 +8,8 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::SendStream;
@@ -24,6 +25,7 @@ use crate::http::http2::recv::RecvBody;
 use crate::net::abort::Abort;
 use crate::net::chunk::{ChunkIo, Plain, ReadSize};
 use crate::net::forward::{forward_read, forward_write};
+use crate::net::relay::Flows;
 
 /// One side of an upgrade, before it carries the other protocol.
 #[derive(Debug)]
@@ -86,6 +88,11 @@ pub(crate) enum Switched {
 }
 
 impl Switched {
+    /// It, and in `own` the bytes that pass it: where a relay counts, others do as well.
+    pub(crate) const fn metered<'a>(&'a mut self, own: &'a Flows) -> Metered<'a> {
+        Metered { side: self, own }
+    }
+
     /// Returns when the connection is to be cut off, whatever it does.
     pub(crate) fn cut(&self) -> impl Future<Output = ()> + Send + use<> {
         let permit = match self {
@@ -99,6 +106,41 @@ impl Switched {
                 None => std::future::pending().await,
             }
         }
+    }
+}
+
+/// The caller's side of an upgrade, of which it is known what passed.
+#[derive(Debug)]
+pub(crate) struct Metered<'a> {
+    side: &'a mut Switched,
+    own: &'a Flows,
+}
+
+impl ChunkIo for Metered<'_> {
+    fn poll_chunk(&mut self, cx: &mut Context<'_>, room: &mut ReadSize) -> Poll<io::Result<Bytes>> {
+        let chunk = ready!(self.side.poll_chunk(cx, room))?;
+        self.own.sent.fetch_add(chunk.len() as u64, Relaxed);
+        Poll::Ready(Ok(chunk))
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, chunk: &mut Bytes) -> Poll<io::Result<()>> {
+        let before = chunk.len();
+        let sent = self.side.poll_send(cx, chunk);
+        let taken = before.saturating_sub(chunk.len());
+        self.own.received.fetch_add(taken as u64, Relaxed);
+        sent
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.side.poll_end(cx)
+    }
+
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        self.side.poll_broken(cx)
+    }
+
+    fn abort(&mut self) {
+        self.side.abort();
     }
 }
 

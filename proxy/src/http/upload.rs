@@ -1,4 +1,4 @@
-//! How the body of a request comes. One that its own sender breaks off, or that cannot be
+//! How the body of a request comes, and how much of it. One that its own sender breaks off, or that cannot be
 //! read, says nothing about who was to receive it.
 
 use std::pin::Pin;
@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
@@ -13,6 +14,7 @@ use policy::reason::Reason;
 
 use crate::failure::Failure;
 use crate::http::body::{Body, BoxError};
+use crate::net::relay::Flows;
 
 /// Knows whether the body of a request came whole, as far as it was read, and whether it
 /// moves.
@@ -21,9 +23,13 @@ pub(crate) struct Upload(Arc<UploadState>);
 
 #[derive(Debug, Default)]
 struct UploadState {
+    /// There is a body.
+    comes: bool,
     broke: AtomicBool,
     forbidden: AtomicBool,
     moved: AtomicBool,
+    /// Where its bytes are counted, where they are.
+    flows: ArcSwapOption<Flows>,
 }
 
 /// A body may go on as long as this number stays what it was.
@@ -45,16 +51,26 @@ impl Upload {
         body: Body,
         holds: impl FnOnce() -> Option<Unchanged>,
     ) -> (Body, Self) {
-        let upload = Self::default();
         if body.is_end_stream() {
-            return (body, upload);
+            return (body, Self::default());
         }
+        let state = Arc::new(UploadState {
+            comes: true,
+            ..UploadState::default()
+        });
         let watched = WatchedUpload {
             body,
-            state: Arc::clone(&upload.0),
+            state: Arc::clone(&state),
             holds: holds(),
         };
-        (watched.boxed_unsync(), upload)
+        (watched.boxed_unsync(), Self(state))
+    }
+
+    /// What comes from now on is counted there.
+    pub(crate) fn counts_on(&self, flows: &Arc<Flows>) {
+        if self.0.comes {
+            self.0.flows.store(Some(Arc::clone(flows)));
+        }
     }
 
     /// The failure as it is to be counted and answered.
@@ -105,9 +121,15 @@ impl HttpBody for WatchedUpload {
             this.state.broke.store(true, Relaxed);
             return Poll::Ready(Some(Err("the request may not go on".into())));
         }
-        match frame {
+        match &frame {
             Some(Err(_)) => this.state.broke.store(true, Relaxed),
             Some(Ok(_)) | None => this.state.moved.store(true, Relaxed),
+        }
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+            && let Some(flows) = &*this.state.flows.load()
+        {
+            flows.sent.fetch_add(data.len() as u64, Relaxed);
         }
         Poll::Ready(frame)
     }

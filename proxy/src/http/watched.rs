@@ -2,6 +2,8 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -11,6 +13,7 @@ use crate::http::body::BoxError;
 use crate::http::deadline::Over;
 use crate::http::ending_body::OutOfTime;
 use crate::http::headers;
+use crate::net::relay::Flows;
 
 /// The body of an answer, with its first part if that was there already.
 pub(crate) struct BegunBody<B> {
@@ -107,8 +110,8 @@ pub(crate) enum BodyEnd {
     Dropped,
 }
 
-/// Calls `finish` exactly once with how the body ended, the bytes that passed
-/// and the trailers, if any.
+/// Counts bytes while they pass, and calls `finish` exactly once with how the body ended, the
+/// bytes that passed and the trailers, if any.
 pub(crate) struct Watched<B, F>
 where
     B: HttpBody<Data = Bytes> + Unpin,
@@ -117,6 +120,7 @@ where
 {
     inner: BegunBody<B>,
     bytes: u64,
+    flows: Arc<Flows>,
     /// An error that the next poll returns.
     late_error: Option<BoxError>,
     finish: Option<F>,
@@ -141,12 +145,14 @@ where
     B::Error: Into<BoxError>,
     F: FnOnce(BodyEnd, u64, Option<&http::HeaderMap>),
 {
-    /// Watches `body`, and takes its first part if it is there already.
-    pub(crate) async fn begun(body: B, finish: F) -> Self {
+    /// Watches `body`, whose bytes go to the caller by `flows`, and takes its first part if it is
+    /// there already.
+    pub(crate) async fn begun(body: B, flows: Arc<Flows>, finish: F) -> Self {
         // Watched from now on: whoever stops waiting here is counted as well.
         let mut watched = Self {
             inner: BegunBody::new(body),
             bytes: 0,
+            flows,
             late_error: None,
             finish: Some(finish),
         };
@@ -201,7 +207,9 @@ where
         match &polled {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
-                    this.bytes += data.len() as u64;
+                    let length = data.len() as u64;
+                    this.bytes += length;
+                    this.flows.received.fetch_add(length, Relaxed);
                 }
                 if let Some(trailers) = frame.trailers_ref() {
                     this.end(BodyEnd::Complete, Some(trailers));

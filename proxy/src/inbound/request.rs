@@ -90,7 +90,7 @@ impl Connection {
             mut let_in,
             caller_side,
             grpc,
-        } = self.prepare(received, passed, &call);
+        } = self.prepare(received, passed, &mut call);
         match self.forward(&allowed, &replay, speak, &mut let_in).await {
             Ok(answer) => {
                 self.note_answer();
@@ -163,7 +163,12 @@ impl Connection {
 
     /// The request as it goes to the application: with what that is told of it, remembered
     /// for calls that are made for it, and with a body that can be sent again.
-    fn prepare(&self, mut received: Received, passed: AdmittedRequest, call: &Call) -> Prepared {
+    fn prepare(
+        &self,
+        mut received: Received,
+        passed: AdmittedRequest,
+        call: &mut Call,
+    ) -> Prepared {
         let AdmittedRequest {
             deadline,
             as_of,
@@ -189,6 +194,7 @@ impl Connection {
         } = received;
         deadline::write_headers(&mut parts, deadline, grpc, NextHop::Application);
         let (body, upload) = Upload::watch(body);
+        call.uploads(&upload);
         let replay = Replay::new(body).counted(&mut parts.extensions);
         Prepared {
             allowed: Allowed {

@@ -66,7 +66,7 @@ impl Connection {
         }
         let head = (parts.status, &mut parts.headers);
         self.write_spent(&kept, &allowed.parts.headers, head);
-        let counted = call.answered(&parts, None);
+        let mut counted = call.answered(&parts, None);
         let by_mesh = matches!(caller_side, Some(Side::Mesh(_)));
         if let (true, Some(caller)) = (switches, caller_side) {
             let upgraded = Upgraded {
@@ -81,7 +81,8 @@ impl Connection {
             parts = PeerResponse::Answered(parts).encode(RequestKind::Upgrade);
         }
         let incoming = EndingBody::new(incoming, Ends::at(allowed.ends), &parts.headers);
-        let mut watched = Watched::begun(incoming, move |end, bytes, trailers| {
+        let flows = counted.flows();
+        let mut watched = Watched::begun(incoming, flows, move |end, bytes, trailers| {
             drop(permit);
             kept.ended(end);
             counted.done(end, bytes, trailers);
@@ -120,7 +121,7 @@ impl Connection {
         mut parts: Parts,
         upgraded: Upgraded,
         allowed: Allowed,
-        counted: Counted,
+        mut counted: Counted,
     ) -> Response<Body> {
         let Upgraded {
             caller,
@@ -147,10 +148,11 @@ impl Connection {
                 return counted.done(BodyEnd::Failed, 0, None);
             };
             let cut = client.cut();
-            let flows = Flows::default();
+            let (flows, own) = (counted.flows(), Flows::default());
+            let mut metered = client.metered(&own);
             let end = tokio::select! {
                 // Dropped before its end, it breaks off whoever was not told the end.
-                _ = relay(&mut client, &mut server, self.proxy.budget(), &flows) => {
+                _ = relay(&mut metered, &mut server, self.proxy.budget(), &flows) => {
                     BodyEnd::Complete
                 }
                 () = self.revoked_request(&allowed) => BodyEnd::Complete,
@@ -159,7 +161,7 @@ impl Connection {
             if end == BodyEnd::Complete {
                 kept.ended(end);
             }
-            counted.done(end, flows.received(), None);
+            counted.done(end, own.received(), None);
         });
         Response::from_parts(parts, body::empty())
     }

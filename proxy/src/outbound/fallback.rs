@@ -21,7 +21,6 @@ use crate::http::headers::{DEGRADED, FIXED_RESPONSE};
 use crate::http::refusal::answer_to;
 use crate::http::upgrade::Side;
 use crate::http::upload::Upload;
-use crate::http::watched::BodyEnd;
 use crate::outbound::attempts::Attempts;
 use crate::outbound::call_policy;
 use crate::outbound::connection::Connection;
@@ -274,7 +273,6 @@ fn fixed_response(fixed: &FallbackResponse, call: Call, method: &Method) -> Resp
     }
     map.insert(DEGRADED, HeaderValue::from_static(FIXED_RESPONSE));
     let (parts, body) = response.into_parts();
-    call.answered(&parts, None)
-        .done(BodyEnd::Complete, length, None);
+    call.answered(&parts, None).whole(length);
     answer_to(method, Response::from_parts(parts, body))
 }

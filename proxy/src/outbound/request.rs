@@ -232,6 +232,7 @@ fn prepare(
     let deadline = deadline::outgoing(&parts, timed, timeouts, came.made_for.until());
     let made_for = came.made_for.request();
     let (body, upload) = shadow::watch(proxy, came.times_read_only, &parts.method, body);
+    call.uploads(&upload);
     let replay = Replay::new(body).counted(&mut parts.extensions);
     let outgoing = Outgoing {
         parts,

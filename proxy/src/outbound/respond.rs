@@ -59,7 +59,7 @@ pub(crate) async fn respond(
         let failure = Failure::lost("the server switched to HTTP on the connection");
         return call.refuse(&failure, &Method::GET, false);
     }
-    let counted = clean_answer(&mut parts, call);
+    let mut counted = clean_answer(&mut parts, call);
     if let Some(marks) = served.marks.take() {
         marks.write(&mut parts.headers);
     }
@@ -85,8 +85,8 @@ pub(crate) async fn respond(
     }
     let grpc = served.ends.as_deref().is_some_and(Ends::is_told_in_grpc);
     let incoming = EndingBody::new(incoming, served.ends.take(), &parts.headers);
-    let lists = Arc::clone(connection);
-    let mut watched = Watched::begun(incoming, move |end, bytes, trailers| {
+    let (lists, flows) = (Arc::clone(connection), counted.flows());
+    let mut watched = Watched::begun(incoming, flows, move |end, bytes, trailers| {
         drop(permit);
         served.ended(end, trailers, counted.call(), |among, endpoint| {
             among.lists(&lists.proxy, endpoint)
@@ -117,7 +117,7 @@ fn switch(
     mut parts: Parts,
     upgraded: Upgraded,
     guard: impl Send + 'static,
-    counted: Counted,
+    mut counted: Counted,
     connection: Arc<Connection>,
 ) -> Response<Body> {
     let Upgraded {
@@ -140,16 +140,17 @@ fn switch(
         };
         let cut = client.cut();
         let config = &connection.proxy.config;
-        let flows = Flows::default();
+        let (flows, own) = (counted.flows(), Flows::default());
+        let mut metered = client.metered(&own);
         let mut passed = 0;
         let moved = || {
-            let now = flows.passed();
+            let now = own.passed();
             std::mem::replace(&mut passed, now) != now
         };
         let end = {
             // Dropped before its end, it breaks off whoever was not told the end.
             let relayed = pin!(relay(
-                &mut client,
+                &mut metered,
                 &mut server,
                 connection.proxy.budget(),
                 &flows
@@ -165,8 +166,8 @@ fn switch(
             }
         };
         match end {
-            Ok(end) => counted.done(end, flows.received(), None),
-            Err(refused) => counted.cut(refused.reason(), flows.received()),
+            Ok(end) => counted.done(end, own.received(), None),
+            Err(refused) => counted.cut(refused.reason(), own.received()),
         }
     });
     Response::from_parts(parts, body::empty())

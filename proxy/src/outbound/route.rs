@@ -59,7 +59,7 @@ impl Route {
             backend: Arc::clone(&self.backend),
             rule: self.rule.clone(),
             pod: Arc::default(),
-            security: Security::plaintext,
+            security: Security::none,
         }
     }
 

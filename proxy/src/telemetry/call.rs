@@ -30,6 +30,7 @@ use crate::http::asked::Asked;
 use crate::http::body::Body;
 use crate::http::grpc::{grpc_status, is_success};
 use crate::http::refusal::reason_in;
+use crate::http::upload::Upload;
 use crate::http::watched::BodyEnd;
 use crate::net::idle::is_still;
 use crate::telemetry::Telemetry;
@@ -90,6 +91,8 @@ pub(crate) struct Call {
     allowed: Option<Box<Origin>>,
     /// An attempt is under way, or none was possible, and that is not counted yet.
     trying: bool,
+    /// The body of the request, where it has one.
+    upload: Option<Upload>,
 }
 
 /// What the access log says where the caller left before the answer, as other proxies
@@ -137,6 +140,19 @@ impl Call {
             begun: false,
             allowed: None,
             trying: false,
+            upload: None,
+        }
+    }
+
+    /// The bytes of this body count where the request does, from now on.
+    pub(crate) fn uploads(&mut self, upload: &Upload) {
+        self.upload = Some(upload.clone());
+        self.count_upload();
+    }
+
+    fn count_upload(&self) {
+        if let (Some(upload), At::Cell(cell)) = (&self.upload, &self.at) {
+            upload.counts_on(cell.flows());
         }
     }
 
@@ -198,6 +214,7 @@ impl Call {
     pub(crate) fn on(&mut self, cell: Arc<Cell>) {
         self.leave();
         self.at = At::Cell(cell);
+        self.count_upload();
         if self.kind == CallKind::Request {
             self.arrive();
         }
@@ -289,6 +306,7 @@ impl Call {
                     current.moves();
                 }
                 self.at = At::Cell(Arc::clone(&cell));
+                self.count_upload();
                 cell
             }
         }
@@ -378,7 +396,7 @@ impl Call {
             reason,
         };
         let cell = self.settle(reason.is_none());
-        cell.answered(outcome, latency, bytes);
+        cell.answered(outcome, latency);
         self.exemplify(&cell, latency);
         if std::mem::take(&mut self.trying) {
             // Beyond a limit nothing has shown that the backend fails.

@@ -116,7 +116,7 @@ pub(crate) struct Cell {
     more: Mutex<Vec<(u32, u32)>>,
     latency: [AtomicU32; BUCKETS],
     nanoseconds: AtomicU64,
-    flows: Flows,
+    flows: Arc<Flows>,
     rules: ArcSwapOption<Vec<Allowing>>,
     exemplars: Mutex<Exemplars>,
     /// Cells of its requests by route.
@@ -155,7 +155,7 @@ impl Cell {
             more: Mutex::default(),
             latency: Default::default(),
             nanoseconds: AtomicU64::default(),
-            flows: Flows::default(),
+            flows: Arc::default(),
             rules: ArcSwapOption::default(),
             exemplars: Mutex::default(),
             routed: ArcSwapOption::default(),
@@ -166,8 +166,8 @@ impl Cell {
         &self.key
     }
 
-    /// Bytes of opaque connections, as they pass.
-    pub(crate) const fn flows(&self) -> &Flows {
+    /// Bytes of connections, and of the bodies of requests and answers, as they pass.
+    pub(crate) const fn flows(&self) -> &Arc<Flows> {
         &self.flows
     }
 
@@ -252,15 +252,12 @@ impl Cell {
             .collect()
     }
 
-    /// A request was answered after this time, with so many bytes.
-    pub(crate) fn answered(&self, outcome: CallOutcome, after: Duration, bytes: u64) {
+    /// A request was answered after this time.
+    pub(crate) fn answered(&self, outcome: CallOutcome, after: Duration) {
         self.outcome(outcome);
         self.latency[bucket(after.as_secs_f64())].fetch_add(1, Relaxed);
         let nanoseconds = u64::try_from(after.as_nanos()).unwrap_or(u64::MAX);
         self.nanoseconds.fetch_add(nanoseconds, Relaxed);
-        if bytes > 0 {
-            self.flows.received.fetch_add(bytes, Relaxed);
-        }
     }
 
     /// One that was answered is recorded as a span.

@@ -163,7 +163,7 @@ mod tests {
                 reason: None,
             };
             cell.begin();
-            cell.answered(outcome, Duration::from_millis(milliseconds), 0);
+            cell.answered(outcome, Duration::from_millis(milliseconds));
             cell.leave();
         }
         series.arrived(&cell.take(&mut (0, 0)).unwrap());

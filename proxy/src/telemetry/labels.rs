@@ -20,7 +20,7 @@ pub enum Direction {
     outbound,
 }
 
-/// What protects a connection.
+/// What protects the connection of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 #[expect(
     non_camel_case_types,
@@ -29,6 +29,8 @@ pub enum Direction {
 pub enum Security {
     mtls,
     plaintext,
+    /// There is none: nobody was chosen that the call could be sent to.
+    none,
 }
 
 impl Security {

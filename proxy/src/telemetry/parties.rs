@@ -68,7 +68,7 @@ impl Parties {
             backend: Arc::default(),
             rule: None,
             pod: Arc::default(),
-            security: Security::plaintext,
+            security: Security::none,
         }
     }
 
@@ -117,7 +117,8 @@ impl Parties {
     pub(crate) const fn security(&self) -> Security {
         match self {
             Self::Outbound { security, .. } | Self::Inbound { security, .. } => *security,
-            Self::External { .. } | Self::Unserved { .. } | Self::Rest(_) => Security::plaintext,
+            Self::Unserved { .. } => Security::none,
+            Self::External { .. } | Self::Rest(_) => Security::plaintext,
         }
     }
 

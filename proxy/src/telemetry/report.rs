@@ -287,6 +287,7 @@ pub(crate) fn ends(parties: &Parties, protocol: Protocol) -> v1::Edge {
         security: match parties.security() {
             Security::mtls => v1::Security::Mtls,
             Security::plaintext => v1::Security::Plaintext,
+            Security::none => v1::Security::NotTold,
         }
         .into(),
         protocol: v1::Protocol::from(protocol).into(),

@@ -180,6 +180,7 @@ impl TapStream {
             peer: self.peer(&edge),
             port: number(edge.port),
             mtls: edge.security() == v1::Security::Mtls,
+            unsent: edge.security() == v1::Security::NotTold,
             protocol: protocol(edge.protocol()).as_str().to_owned(),
             identity: edge.identity,
             service: edge.service,

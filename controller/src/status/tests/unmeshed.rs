@@ -69,6 +69,61 @@ async fn target_is_not_programmed_once_its_pods_have_no_proxy() {
     assert_eq!(policy[..2], ["True", "NoProxies"], "{policy:?}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn split_to_pods_partly_without_proxies_says_so() {
+    for bare in [false, true] {
+        let mut bench = Bench::new(&[("api", 1)]);
+        bench.proxy("client", 1, true, "");
+        let mut shop = cluster::shop();
+        if bare {
+            shop = shop.with(cluster::plain_pod("api-2", "10.0.0.12", "api"));
+        }
+        let split = cluster::split("canary", "api", &[("api", 1)]);
+        let world = Arc::new(shop.with(split).world());
+        let (model, problems) = Model::compile(&world, &Defaults::default());
+        let compiled = Arc::new(Compiled::new(world, model, problems));
+        bench.models.send_replace(Some(compiled));
+        bench.round().await;
+        let condition = bench.condition("Programmed");
+        assert_eq!(condition["status"], json!("True"));
+        let (reason, message) = if bare {
+            (
+                "PartlyMeshed",
+                "1 of 1 proxies; 1 of 2 pods of api have no proxy, so calls go to them in \
+                 plaintext and no rule protects them: give them one, or their Service the weight 0",
+            )
+        } else {
+            ("Programmed", "1 of 1 proxies")
+        };
+        assert_eq!(condition["reason"], json!(reason));
+        assert_eq!(condition["message"], json!(message));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn target_of_pods_partly_without_proxies_says_so() {
+    let mut unmeshed = Unmeshed::default();
+    let rules = json!([{"kind": "TCPRoute", "name": "all"}]);
+    let world = cluster::shop()
+        .with(cluster::plain_pod("api-2", "10.0.0.12", "api"))
+        .with(cluster::tcp_route("all", &[]))
+        .with(cluster::target("t", "api", &["web"], rules.clone()))
+        .with(cluster::target("of-web", "web", &["api"], rules));
+    let world = Arc::new(world.world());
+    let (model, problems) = Model::compile(&world, &Defaults::default());
+    let compiled = Compiled::new(world, model, problems);
+    let mut said = |name: &str| {
+        let target = ObjectRef::new(Kind::TrafficTarget, "shop", name);
+        unmeshed.partly(&target, &compiled)
+    };
+    let words = said("t").unwrap();
+    assert!(
+        words.starts_with("1 of 2 pods of api have no proxy, so they refuse nobody by it"),
+        "{words}"
+    );
+    assert_eq!(said("of-web"), None);
+}
+
 /// Applied before its pods, as in a new namespace.
 #[tokio::test(start_paused = true)]
 async fn target_without_pods_waits_for_no_proxy() {

@@ -1,6 +1,7 @@
 //! How the body of an answer ends with its request.
 
 use std::cell::Cell;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -39,7 +40,7 @@ async fn a_body_ends_with_its_time_in_trailers_for_grpc_and_broken_off_for_other
     let ended = Cell::new(None);
     let at = Some(now() + Duration::from_secs(1));
     let grpc = EndingBody::new(silent(), Ends::at(at), &head("application/grpc+proto"));
-    let mut grpc = Watched::begun(grpc, |end, _, _| ended.set(Some(end))).await;
+    let mut grpc = Watched::begun(grpc, Arc::default(), |end, _, _| ended.set(Some(end))).await;
     let trailers = grpc.frame().await.unwrap().unwrap();
     assert_eq!(trailers.into_trailers().unwrap()["grpc-status"], "4");
     assert!(grpc.frame().await.is_none());
@@ -59,7 +60,7 @@ async fn a_body_that_ends_with_its_request_tells_by_what() {
     ] {
         let ended = Cell::new(None);
         let body = EndingBody::new(silent(), ends, &head("application/grpc"));
-        let mut body = Watched::begun(body, |end, _, _| ended.set(Some(end))).await;
+        let mut body = Watched::begun(body, Arc::default(), |end, _, _| ended.set(Some(end))).await;
         assert!(body.frame().await.unwrap().unwrap().is_trailers());
         assert_eq!(ended.get(), Some(BodyEnd::OutOfTime(over)));
     }
@@ -96,7 +97,7 @@ async fn an_answer_of_which_nothing_came_in_time_can_be_replaced_and_says_no_len
     let over = || Ends::at(Some(now()));
     let ended = Cell::new(None);
     let body = EndingBody::new(text("all of it"), over(), &HeaderMap::new());
-    let mut body = Watched::begun(body, |end, _, _| ended.set(Some(end))).await;
+    let mut body = Watched::begun(body, Arc::default(), |end, _, _| ended.set(Some(end))).await;
     assert_eq!(
         body.size_hint().exact(),
         None,
@@ -108,9 +109,13 @@ async fn an_answer_of_which_nothing_came_in_time_can_be_replaced_and_says_no_len
     // gRPC tells it behind the head.
     let head = head("application/grpc");
     let body = EndingBody::new(text("all of it"), over(), &head);
-    assert!(!Watched::begun(body, |_, _, _| ()).await.is_late());
+    assert!(
+        !Watched::begun(body, Arc::default(), |_, _, _| ())
+            .await
+            .is_late()
+    );
     let body = EndingBody::new(text("all of it"), Ends::at(None), &head);
-    let mut whole = Watched::begun(body, |_, _, _| ()).await;
+    let mut whole = Watched::begun(body, Arc::default(), |_, _, _| ()).await;
     assert_eq!(whole.size_hint().exact(), Some(9));
     assert!(!whole.is_late());
 }

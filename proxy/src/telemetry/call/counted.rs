@@ -1,10 +1,14 @@
 //! A call that was answered, until the body of its answer has ended.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
 use http::{HeaderMap, response};
 use policy::reason::Reason;
 
 use super::{Call, Ended};
 use crate::http::watched::BodyEnd;
+use crate::net::relay::Flows;
 
 /// A call whose caller has the head of its answer. It counts once it is known how the
 /// body ended.
@@ -29,7 +33,21 @@ impl Counted {
         &self.call
     }
 
-    /// The body of the answer, or the connection that it became, has ended.
+    /// Where the bytes of the answer, or of the connection that it became, are counted as they
+    /// pass.
+    pub(crate) fn flows(&mut self) -> Arc<Flows> {
+        let served = self.ended.reason.is_none();
+        Arc::clone(self.call.settle(served).flows())
+    }
+
+    /// The caller gets this many bytes, and that is all of the answer.
+    pub(crate) fn whole(mut self, bytes: u64) {
+        self.flows().received.fetch_add(bytes, Relaxed);
+        self.done(BodyEnd::Complete, bytes, None);
+    }
+
+    /// The body of the answer, or the connection that it became, has ended. So many bytes of it
+    /// passed, and are counted by then.
     pub(crate) fn done(self, end: BodyEnd, bytes: u64, trailers: Option<&HeaderMap>) {
         self.call.done(self.ended, end, bytes, trailers);
     }

@@ -32,7 +32,7 @@ fn cell_key(port: u16, route: Option<&str>) -> CellKey {
 fn count(metrics: &Metrics, cell_key: CellKey) {
     let cell = metrics.cell(cell_key);
     cell.begin();
-    cell.answered(GOOD, Duration::from_millis(1), 2);
+    cell.answered(GOOD, Duration::from_millis(1));
     cell.leave();
     cell.begin();
     cell.cancel();

@@ -1,5 +1,6 @@
 //! What the controller is told, slot by slot.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -62,7 +63,8 @@ impl Reports {
     fn count(&self, cell_key: CellKey, outcome: CallOutcome) {
         let cell = self.metrics.cell(cell_key);
         cell.begin();
-        cell.answered(outcome, Duration::from_millis(1), 2);
+        cell.answered(outcome, Duration::from_millis(1));
+        cell.flows().received.fetch_add(2, Relaxed);
         cell.leave();
     }
 }
@@ -104,6 +106,41 @@ fn calls_add_up_by_edge_and_slot() {
     assert_eq!(a.latency, [0, 0, 2]);
     assert_eq!(a.side(), v1::Side::Client);
     assert_eq!(closed[0].process, closed[1].process);
+}
+
+/// It went nowhere, so it went in plaintext neither.
+#[test]
+fn call_without_endpoint_tells_no_security() {
+    let reports = reports();
+    let of = |parties| CellKey {
+        parties,
+        protocol: Protocol::Http1,
+        route: None,
+    };
+    let lacked = Parties::Unserved {
+        service: "shop/web".into(),
+        port: 81,
+        remote: Arc::default(),
+    };
+    let external = Parties::External {
+        port: 443,
+        remote: "api.example.com".into(),
+    };
+    reports.count_at(1, of(Parties::to_service("shop/web".into(), 80)), BAD);
+    reports.count(of(lacked), BAD);
+    reports.count(to("shop/a"), GOOD);
+    reports.count(of(external), GOOD);
+    reports.close_at(2);
+    let edges = &closed(&reports)[0].edges;
+    let of = |port: u32, pod: &str| {
+        let mut edges = edges.iter();
+        let edge = edges.find(|edge| edge.port == port && edge.pod == pod);
+        edge.unwrap().security()
+    };
+    assert_eq!(of(80, ""), v1::Security::NotTold);
+    assert_eq!(of(81, ""), v1::Security::NotTold);
+    assert_eq!(of(80, "shop/a"), v1::Security::Mtls);
+    assert_eq!(of(443, ""), v1::Security::Plaintext);
 }
 
 #[test]

@@ -1,6 +1,51 @@
-//! What is open at both ends of edges whose calls the called side cannot tell apart.
+//! What is open while the last slot is not settled: the last settled value holds, also at both
+//! ends of edges whose calls the called side cannot tell apart.
 
 use super::*;
+
+/// A connection that stays open and says nothing, as that of a websocket; of the last slot the
+/// proxy of another edge alone has told.
+#[test]
+fn open_call_without_news_stays_until_its_slot_settles() {
+    for server in [false, true] {
+        let mut history = History::default();
+        let silent = edge(&mut history, 80);
+        let other = edge(&mut history, 81);
+        let slot = |edges: &[&EdgeRef]| {
+            let rows = edges.iter().flat_map(|edge| folded(edge, 0, 1).rows);
+            let mut all = Folded {
+                rows: rows.collect(),
+                ..Folded::default()
+            };
+            for row in &mut all.rows {
+                row.server = server;
+            }
+            all
+        };
+        history.take(NOW - 2, 1, slot(&[&silent, &other]));
+        history.take(NOW - 1, 1, slot(&[&other]));
+        let open = |settled| {
+            let window = history.window((NOW - 12, NOW), settled, 0);
+            window.edges.get(&silent).map(|counted| counted.sums.open)
+        };
+        assert_eq!(open(NOW - 1), Some(1), "the called side: {server}");
+        assert_eq!(open(NOW), None, "everybody has told: it is over");
+    }
+}
+
+/// What began since nobody said before, so what is said of it by now is shown.
+#[test]
+fn call_that_began_in_an_unsettled_slot_is_open() {
+    let mut history = History::default();
+    let (old, new) = (edge(&mut history, 80), edge(&mut history, 81));
+    history.take(NOW - 2, 1, folded(&old, 0, 3));
+    let mut last = folded(&old, 0, 1);
+    last.rows.extend(folded(&new, 0, 2).rows);
+    history.take(NOW - 1, 1, last);
+    let window = history.window((NOW - 12, NOW), NOW - 1, 0);
+    let open = |edge: &EdgeRef| window.edges[edge].sums.open;
+    assert_eq!((open(&old), open(&new)), (3, 2));
+}
 
 /// The one of two that holds what the called side counted of both was quiet in the last slot.
 #[test]
