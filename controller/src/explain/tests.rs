@@ -14,6 +14,7 @@ mod beside;
 mod headers;
 mod instead;
 mod meant;
+mod noticed;
 mod parts;
 mod places;
 mod requests;

@@ -131,11 +131,11 @@ fn injector_variable<'a>(facts: &'a Facts, name: &str) -> Option<&'a str> {
     variables.find(|one| one["name"] == name)?["value"].as_str()
 }
 
-fn is_being_deleted(pod: &Value) -> bool {
+pub(super) fn is_being_deleted(pod: &Value) -> bool {
     !pod["metadata"]["deletionTimestamp"].is_null()
 }
 
-fn is_over(pod: &Value) -> bool {
+pub(super) fn is_over(pod: &Value) -> bool {
     ["Succeeded", "Failed"]
         .iter()
         .any(|phase| pod["status"]["phase"] == *phase)
@@ -148,13 +148,18 @@ fn begins(facts: &Facts, pod: &Value) -> bool {
         let ago = time.as_str().and_then(|time| facts.ago(time));
         ago.is_some_and(|ago| ago.as_secs() < GRACE)
     };
-    let statuses = pod["status"]["initContainerStatuses"].as_array();
-    let mut statuses = statuses.into_iter().flatten();
-    let proxy = statuses.find(|one| one["name"] == PROXY_CONTAINER);
     // Who is started again and again never begins.
-    let first = proxy.filter(|one| one["restartCount"].as_u64().unwrap_or_default() == 0);
+    let first =
+        proxy_status(pod).filter(|one| one["restartCount"].as_u64().unwrap_or_default() == 0);
     is_recent(&pod["metadata"]["creationTimestamp"])
         || first.is_some_and(|one| is_recent(&one["state"]["running"]["startedAt"]))
+}
+
+/// What the kubelet says of a pod's proxy.
+pub(super) fn proxy_status(pod: &Value) -> Option<&Value> {
+    let statuses = pod["status"]["initContainerStatuses"].as_array();
+    let mut statuses = statuses.into_iter().flatten();
+    statuses.find(|one| one["name"] == PROXY_CONTAINER)
 }
 
 /// Whether the pod of a proxy begins or ends, as far as all pods are known: one that is not among
@@ -171,7 +176,7 @@ fn is_passing(facts: &Facts, proxy: &Proxy) -> bool {
     pod.is_none_or(|(pod, _)| is_being_deleted(pod) || is_over(pod) || begins(facts, pod))
 }
 
-fn has_proxy(pod: &Value) -> bool {
+pub(super) fn has_proxy(pod: &Value) -> bool {
     let containers = pod["spec"]["initContainers"].as_array();
     let mut containers = containers.into_iter().flatten();
     containers.any(|container| container["name"] == PROXY_CONTAINER)

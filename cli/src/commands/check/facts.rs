@@ -69,6 +69,11 @@ const LISTS: &[(&str, &str)] = &[
 /// read of it, in the namespace that the user names or in all.
 const IN_NAMESPACES: &[(&str, &str, &str)] = &[
     (
+        "autoscalers",
+        "/apis/autoscaling/v2",
+        "horizontalpodautoscalers",
+    ),
+    (
         "bundles",
         "/api/v1",
         "configmaps?fieldSelector=metadata.name%3Dweft-trust-bundle",
