@@ -17,6 +17,7 @@ mod meant;
 mod noticed;
 mod parts;
 mod places;
+mod plaintext;
 mod requests;
 mod untold;
 
@@ -314,7 +315,7 @@ fn service_without_endpoints_and_ends_without_a_proxy_are_said_as_they_are() {
     assert_eq!(status.reason, "no-identity");
     let fix = status.fix.unwrap();
     assert!(
-        fix.commands[0].contains("weft.dev/mtls=permissive"),
+        fix.commands[0].contains("weft.dev/permissive-ports=8080"),
         "{fix:?}"
     );
 }
