@@ -12,7 +12,7 @@ use crds::observe::{Proxy, ProxyList, ProxyStatus};
 use serde_json::Value;
 
 use super::control::{needed, variable};
-use super::facts::{Facts, Missing, few, name_of};
+use super::facts::{Facts, few, name_of};
 use super::outcome::{CheckResult, CheckStatus};
 use crate::commands::lifetime::is_late;
 use crate::output::number;
@@ -183,19 +183,10 @@ pub(super) fn has_proxy(pod: &Value) -> bool {
 }
 
 pub(super) fn old(facts: &Facts) -> CheckResult {
-    let ours = match facts.part("controller") {
-        Ok(controller) => controller["metadata"]["labels"]["app.kubernetes.io/version"].as_str(),
-        Err(Missing::Absent) => None,
-        Err(
-            Missing::Unseen(why)
-            | Missing::Denied(why)
-            | Missing::Away(why)
-            | Missing::Throttled(why),
-        ) => {
-            return Err(why);
-        }
-    };
-    let ours = ours
+    let labels = facts.existing("controller")?;
+    let labels = labels.map(|controller| &controller["metadata"]["labels"]);
+    let ours = labels
+        .and_then(|labels| labels["app.kubernetes.io/version"].as_str())
         .and_then(minor)
         .ok_or("the controller does not say its version")?;
     let reported = reported_versions(facts);
@@ -228,21 +219,11 @@ fn minor(version: &str) -> Option<(u32, u32)> {
 }
 
 fn proxies(facts: &Facts) -> Result<Vec<Proxy>, String> {
-    match facts.part("proxies") {
-        Ok(items) => {
-            let list: Result<ProxyList, _> =
-                serde_json::from_value(serde_json::json!({"items": items}));
-            list.map(|list| list.items)
-                .map_err(|error| format!("proxies: {error}"))
-        }
-        Err(Missing::Absent) => Err("the read API observe.weft.dev is not served".to_owned()),
-        Err(
-            Missing::Unseen(why)
-            | Missing::Denied(why)
-            | Missing::Away(why)
-            | Missing::Throttled(why),
-        ) => Err(why),
-    }
+    let items = facts.existing("proxies")?;
+    let items = items.ok_or("the read API observe.weft.dev is not served")?;
+    let list: Result<ProxyList, _> = serde_json::from_value(serde_json::json!({"items": items}));
+    list.map(|list| list.items)
+        .map_err(|error| format!("proxies: {error}"))
 }
 
 fn those(facts: &Facts, wrong: impl Fn(&Proxy) -> bool) -> Result<Vec<String>, String> {
