@@ -26,7 +26,7 @@ fn bytes(query: ExplanationSpec) -> ExplanationSpec {
 }
 
 #[test]
-fn call_that_meets_a_line_of_the_manual_names_it() {
+fn call_names_the_manuals_line_that_it_meets() {
     let strict = annotate(namespace("shop"), "weft.dev/mtls", "strict");
     let excepted = annotate(strict.clone(), "weft.dev/permissive-ports", "8080");
     let to_service = spec("Pod/client", "Service/api", "GET", "/");

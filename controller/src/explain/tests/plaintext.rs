@@ -50,7 +50,7 @@ fn plaintext_is_permitted_at_its_port_and_no_other() {
 }
 
 #[test]
-fn plaintext_to_pod_that_is_strict_itself_is_permitted_by_its_own_list() {
+fn list_of_a_pod_permits_plaintext_where_enough() {
     let own = annotate(pod("api-1", "10.0.0.11", "api"), MTLS, "strict");
     let excepted = annotate(own.clone(), PORTS, "8080");
     let strict = annotate(namespace("shop"), MTLS, "strict");
