@@ -55,6 +55,23 @@ pub(crate) enum Command {
     Completion(completion::Completion),
 }
 
+impl Command {
+    /// Whether `-o json` has it print data for a program, which reads why there is none too.
+    pub(crate) const fn prints_data(&self) -> bool {
+        !matches!(
+            self,
+            Self::Completion(_)
+                | Self::Dashboard(_)
+                | Self::Diagnostics(_)
+                | Self::Inject(_)
+                | Self::LogLevel(_)
+                | Self::Top(_)
+                | Self::Uninject(_)
+                | Self::Uninstall(_)
+        )
+    }
+}
+
 /// The command line as clap knows it, for completions and the reference.
 #[must_use]
 pub fn command() -> clap::Command {

@@ -1,7 +1,7 @@
 //! From arguments to an exit status.
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -12,7 +12,9 @@ use crate::commands::cluster_command::ClusterCommand as _;
 use crate::commands::completion;
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure, exit_code};
+use crate::global::Global;
 use crate::line::Line;
+use crate::output::{self, Format};
 use crate::settings;
 
 /// The whole program.
@@ -74,10 +76,60 @@ pub async fn run(
             return Ok(Conclusion::Yes);
         }
     };
-    let global = &cli.global;
     must_be_said_once(&arguments)?;
+    let mut out = NotedOutput {
+        out: &mut *console.out,
+        is_used: false,
+    };
+    let mut noted = Console {
+        input: &mut *console.input,
+        out: &mut out,
+        err: &mut *console.err,
+        color: console.color,
+    };
+    let ended = Box::pin(run_command(&cli, &mut noted)).await;
+    if let Err(failure) = &ended
+        && cli.command.prints_data()
+        && !out.is_used
+    {
+        print_as_data(failure, &cli.global, console);
+    }
+    ended
+}
+
+/// An output, and whether anything was written to it.
+struct NotedOutput<'a> {
+    out: &'a mut dyn Write,
+    is_used: bool,
+}
+
+impl Write for NotedOutput<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        self.is_used |= written > 0;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// Prints why there is no answer in the form that the answer would have had, where that is JSON
+/// or YAML: a program reads the output, and not the words beside it.
+fn print_as_data(failure: &Failure, global: &Global, console: &mut Console<'_>) {
+    let format = global.format(&[Format::Json, Format::Yaml]);
+    if let (Some(words), Ok(format)) = (failure.words(), format) {
+        let value = serde_json::json!({"success": false, "error": words});
+        // Where it cannot be written, the exit status says no less.
+        let _ = output::data(console, format, &value);
+    }
+}
+
+async fn run_command(cli: &Cli, console: &mut Console<'_>) -> Result<Conclusion, Failure> {
+    let global = &cli.global;
     global.must_agree()?;
-    match cli.command {
+    match &cli.command {
         Command::Check(command) => command.run(global, console).await,
         Command::ProxyConfig(command) => command.run(global, console).await,
         Command::LogLevel(command) => command.run(global, console).await,
@@ -331,6 +383,61 @@ mod tests {
             };
             assert!(words.contains(word), "{line}: {words}");
             assert_eq!(err, "", "{line}");
+        }
+    }
+
+    /// What a command prints that has no cluster to query.
+    async fn printed(line: &str) -> String {
+        let mut streams = Streams::default();
+        let mut console = streams.console();
+        let line = format!("weft {line} --kubeconfig {NOWHERE}");
+        let ended = run(line.split(' ').map(OsString::from), &mut console).await;
+        assert!(ended.is_err(), "{line}: {ended:?}");
+        streams.texts().0
+    }
+
+    #[tokio::test]
+    async fn failure_of_a_command_that_prints_json_is_json() {
+        for line in [
+            "check",
+            "check --pre",
+            "stat deploy",
+            "edges",
+            "routes svc/cart",
+            "explain deploy/web svc/cart",
+            "suggest",
+            "dry-run --access deny",
+            "proxies",
+            "proxy-config web-1",
+            "identity deploy",
+            "tap deploy/web",
+            // Before anything is queried.
+            "proxy-config web-1 -A",
+            "stat deploy -n shop -A",
+        ] {
+            let json: serde_json::Value =
+                serde_json::from_str(&printed(&format!("{line} -o json")).await).unwrap();
+            assert_eq!(json["success"], false, "{line}: {json}");
+            assert!(!json["error"].as_str().unwrap().is_empty(), "{line}");
+        }
+        let yaml = printed("edges -o yaml").await;
+        let yaml: serde_json::Value = serde_yaml_ng::from_str(&yaml).unwrap();
+        assert_eq!(yaml["success"], false, "{yaml}");
+        // What knows something prints that, once.
+        let version = printed("version -o json").await;
+        let version: serde_json::Value = serde_json::from_str(&version).unwrap();
+        assert_eq!(version["client"], env!("CARGO_PKG_VERSION"));
+        for line in [
+            "edges",
+            "edges -o dot",
+            "edges -o xml",
+            "inject - -o json",
+            "top -o json",
+            "log-level web-1 info -o json",
+            "diagnostics -o json",
+            "dashboard -o json",
+        ] {
+            assert_eq!(printed(line).await, "", "{line}");
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! `call` finds out who calls and what is called, `route` where that goes, `judge` what the
 //! called pods say, `host` whether that depends on the host, `backends` which share of the calls
-//! ends how and who refuses, `words` all of it for people, `fix` what would let it pass;
+//! ends how and who refuses, `words` all of it for people, `noticed` which lines of the manual the
+//! call meets, `fix` what would let it pass;
 //! `comparison` what a change would mean for calls that were seen, `candidates` what proxies
 //! can try of one. Nothing is decided here that `policy` does not decide: the words come from
 //! the same values that proxies act by.
@@ -19,6 +20,7 @@ mod declared;
 mod fix;
 mod host;
 mod judge;
+mod noticed;
 mod outcome;
 mod question;
 mod route;
@@ -27,6 +29,7 @@ mod words;
 pub use self::answer::Explained;
 pub(crate) use self::answer::UNTOLD_HOST;
 pub use self::comparison::{Calls, Meaning, ModelComparison, Share, Who};
+pub(crate) use self::noticed::limited;
 pub use self::question::{BadQuestion, CallerView, Callers, Owner, SeenCallers};
 
 #[cfg(test)]

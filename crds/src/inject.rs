@@ -33,6 +33,7 @@ use json_patch::Patch;
 use serde_json::{Map, Value};
 
 pub use checks::ephemeral;
+pub use guaranteed::is_guaranteed;
 pub use obstacles::obstacles;
 pub use refusal::Refusal;
 pub use remove::remove;

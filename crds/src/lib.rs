@@ -13,6 +13,7 @@
     )
 )]
 
+pub mod applications;
 pub mod chart;
 pub mod convert;
 pub mod few;

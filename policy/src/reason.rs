@@ -70,6 +70,16 @@ impl Reason {
     /// Of calls that no rule allows.
     pub const UNALLOWED: [Self; 2] = [Self::NotAllowed, Self::NoIdentity];
 
+    /// Of calls that are refused as rules, modes and limits have it. For every other reason a call
+    /// fails.
+    pub const BY_POLICY: [Self; 5] = [
+        Self::NotAllowed,
+        Self::NoIdentity,
+        Self::UnknownDestination,
+        Self::Limit,
+        Self::ShadowWrite,
+    ];
+
     /// The value of header `weft-reason` and of the metric label.
     pub fn as_str(self) -> &'static str {
         match self {

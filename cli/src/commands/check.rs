@@ -1,5 +1,6 @@
 //! `weft check`: whether the cluster can have a mesh, and whether the mesh is well.
 
+mod applications;
 mod certificates;
 mod control;
 mod data;

@@ -5,6 +5,7 @@ mod absent;
 mod ask;
 mod conclusion;
 mod gathered;
+mod taken_away;
 mod watch;
 
 pub(super) use conclusion::{Advice, conclude};
@@ -19,7 +20,7 @@ use crds::observe::{
 };
 
 use self::conclusion::{is_of_nothing, tried};
-use self::gathered::{Gathered, deleted};
+use self::gathered::{Gathered, caution, deleted};
 use crate::cluster::{Cluster, Refusal};
 use crate::commands::cluster_command::ClusterCommand;
 use crate::console::Console;
@@ -55,7 +56,8 @@ const ADVICE: Advice = Advice {
                   whether they do; if with --watch not every proxy that the change concerns judged \
                   live calls, or some were skipped for want of time; or if the files hold what \
                   decides about calls and is not tried, such as weft.dev/mtls of a Namespace or \
-                  weft.dev/opaque-ports of a pod template.",
+                  weft.dev/opaque-ports of a pod template, or if a Namespace in them lacks such an \
+                  annotation or label that was applied to it.",
     after_help = "Example:\n  weft dry-run -f policy.yaml -n shop"
 )]
 pub(crate) struct DryRun {
@@ -89,6 +91,7 @@ impl ClusterCommand for DryRun {
         console: &mut Console<'_>,
     ) -> Result<Conclusion, Failure> {
         let mut gathered = self.gathered(cluster.namespace(), console)?;
+        taken_away::note(cluster, &mut gathered, console).await?;
         let mut answer = tell(cluster, &mut gathered, console).await?;
         let Some(mut status) = answer.status.take() else {
             return Err(Failure::unknown("the dry run has no status"));
@@ -123,7 +126,9 @@ impl DryRun {
         }
         let spec = &mut gathered.spec;
         for text in &self.delete {
-            spec.delete.push(deleted(text, namespace)?);
+            let gone = deleted(text, namespace)?;
+            caution(&gone.kind, &gone.name, console)?;
+            spec.delete.push(gone);
         }
         spec.access
             .extend(self.access.iter().map(|mode| AccessChange {

@@ -36,9 +36,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 #[command(
     about = "Show success, rate and latency of objects",
     long_about = "Shows what objects served in the last window: share of success, requests per \
-                  second, latency, what is open, what was refused. What has pods and was not \
-                  called has a row too, unless --from or --to asks for the calls between some \
-                  ends. With --to what they called. Of a TrafficSplit each backend with its \
+                  second, latency, what is open, what policies refused, and what failed besides. \
+                  What has pods and was not called has a row too, unless --from or --to asks for \
+                  the calls between some ends. With --to what they called. Of a TrafficSplit each \
+                  backend with its \
                   wanted weight and its observed share, called or not. Of pods the metrics API \
                   tells what was sent to each, every try by itself, as their callers saw it, with \
                   p90 for p95 and nothing of what is open or refused; with --from and --to, and \
@@ -216,7 +217,8 @@ fn table(
     } else {
         &["MESHED"]
     });
-    head.extend(["SUCCESS", "RPS", "P50", "P95", "P99", "OPEN", "REFUSED"]);
+    head.extend(["SUCCESS", "RPS", "P50", "P95", "P99"]);
+    head.extend(["OPEN", "REFUSED", "FAILED"]);
     if format == Format::Wide {
         head.extend(["REQUESTS", "FAILURES", "ATTEMPTS"]);
     }
@@ -251,7 +253,7 @@ fn table(
         row.push(sums.rate_cell(seconds));
         row.extend(sums.latency_cells());
         row.push(sums.open.to_string().into());
-        row.push(sums.refused_cell());
+        row.extend([sums.refused_cell(), sums.failed_cell()]);
         if format == Format::Wide {
             let more = [sums.requests, sums.failure, sums.attempts];
             row.extend(more.map(|number| Cell::from(number.to_string())));

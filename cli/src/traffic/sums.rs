@@ -4,6 +4,7 @@
 //! Counts are added; latencies are not numbers that add up, and are mixed instead.
 
 use crds::observe::{Edge, Latency, RouteSums};
+use policy::reason::Reason;
 
 use super::latency::Mixture;
 use crate::output::number;
@@ -18,7 +19,7 @@ pub(crate) struct Sums {
     pub(crate) success: u64,
     /// Not served.
     pub(crate) failure: u64,
-    /// Of the failures those that the mesh refused.
+    /// Of the failures those that the mesh refused by policy.
     pub(crate) refused: u64,
     /// Open at the end.
     pub(crate) open: u64,
@@ -33,7 +34,12 @@ impl Sums {
         self.requests += edge.requests;
         self.success += edge.success;
         self.failure += edge.failure;
-        self.refused += edge.refused.values().sum::<u64>();
+        self.refused += edge
+            .refused
+            .iter()
+            .filter(|(reason, _)| is_policy(reason))
+            .map(|(_, calls)| calls)
+            .sum::<u64>();
         self.open += edge.open;
         self.attempts += edge.attempts;
         self.latency.add(edge.requests, edge.ms);
@@ -60,10 +66,19 @@ impl Sums {
         number::rate(self.requests, seconds).into()
     }
 
-    /// Refusals; red if there are any.
+    /// Refusals by policy; red if there are any.
     #[must_use]
     pub(crate) fn refused_cell(&self) -> Cell {
         match self.refused {
+            0 => "0".into(),
+            some => Cell::toned(some.to_string(), Tone::Bad),
+        }
+    }
+
+    /// Failures that no policy asked for.
+    #[must_use]
+    pub(crate) fn failed_cell(&self) -> Cell {
+        match self.failure.saturating_sub(self.refused) {
             0 => "0".into(),
             some => Cell::toned(some.to_string(), Tone::Bad),
         }
@@ -84,9 +99,29 @@ impl Sums {
     }
 }
 
+fn is_policy(reason: &str) -> bool {
+    let mut reasons = Reason::BY_POLICY.iter();
+    reasons.any(|one| one.as_str() == reason)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn refusals_by_policy_are_told_from_failures() {
+        let mut sums = Sums::default();
+        let refused = [("not-allowed", 3), ("limit", 2), ("no-endpoint", 7)];
+        sums.add(&Edge {
+            requests: 20,
+            success: 4,
+            failure: 16,
+            refused: refused.map(|(why, calls)| (why.to_owned(), calls)).into(),
+            ..Edge::default()
+        });
+        assert_eq!(sums.refused_cell(), Cell::toned("5", Tone::Bad));
+        assert_eq!(sums.failed_cell(), Cell::toned("11", Tone::Bad));
+    }
 
     #[test]
     fn requests_of_a_route_that_were_given_up_are_no_success() {

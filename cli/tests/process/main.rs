@@ -154,7 +154,7 @@ async fn tables_come_from_the_graph_and_a_missing_right_is_named() {
     assert_eq!(
         row,
         [
-            "cart", "1/2", "99.50%", "10.0", "1.9ms", "4.1ms", "9.0ms", "0", "3"
+            "cart", "1/2", "99.50%", "10.0", "1.9ms", "4.1ms", "9.0ms", "0", "3", "0"
         ],
         "{out}"
     );

@@ -12,7 +12,7 @@ use super::judge::{self, Judged};
 use super::outcome::{BackendOutcome, Question, together};
 use super::question::{BadQuestion, CallerView, Callers, Owner};
 use super::route::BackendRoute;
-use super::{backends, fix, words};
+use super::{backends, fix, noticed, words};
 use crate::model::{Model, PodId};
 
 const UNTOLD_PODS: &str = "a rule allows some pods of an IdentityBinding, and which pods the \
@@ -105,10 +105,12 @@ impl Model {
         owner: Owner<'_>,
         callers: Callers<'_>,
     ) -> Explained {
+        let mut steps = words::steps(self, question, outcomes);
+        steps.extend(noticed::steps(&self.index, question, outcomes));
         let mut status = ExplanationStatus {
             owner: question.to.namespace().to_owned(),
             backends: backends::verdicts(outcomes),
-            steps: words::steps(self, question, outcomes),
+            steps,
             ..ExplanationStatus::default()
         };
         let refusals: BTreeSet<Reason> =

@@ -32,6 +32,7 @@ use crate::model::{Index, Model, PodId};
 use crate::world::ObjectKey;
 
 mod account;
+mod plaintext;
 
 const ACCESS: &str = "access.smi-spec.io/v1alpha4";
 const SPECS: &str = "specs.smi-spec.io/v1alpha4";
@@ -114,7 +115,7 @@ fn wanted(
             };
             match (reason, account_of(index, one)) {
                 (Reason::NotAllowed | Reason::NoIdentity, Some(account)) => {
-                    match source(index, outcome, one) {
+                    match source(index, outcomes, (outcome, one)) {
                         Ok(source) => {
                             let bytes = question.request.tcp || one.protocol.is_opaque();
                             let this = MissingGrant {
@@ -229,7 +230,11 @@ impl Advice {
 }
 
 /// Whom to let in, or what to do about a caller that no object can name.
-fn source(index: &Index, outcome: &BackendOutcome<'_>, one: &Judged) -> Result<Source, Advice> {
+fn source(
+    index: &Index,
+    outcomes: &[BackendOutcome<'_>],
+    (outcome, one): (&BackendOutcome<'_>, &Judged),
+) -> Result<Source, Advice> {
     if let Some(id) = &outcome.caller.identity {
         let account = id.namespace().zip(id.service_account());
         let account = account.map(|(namespace, name)| ObjectKey::new(namespace, name));
@@ -254,30 +259,11 @@ fn source(index: &Index, outcome: &BackendOutcome<'_>, one: &Judged) -> Result<S
         });
     }
     match &one.by {
-        Some((pod, _)) if one.strict => Err(permit_plaintext(index, pod)),
+        Some((pod, _)) if one.strict => {
+            let at = (pod, one.endpoint.port);
+            Err(plaintext::permit(index, outcomes, at))
+        }
         _ => Ok(Source::Outside),
-    }
-}
-
-/// No object lets plaintext in where mutual TLS is asked for.
-fn permit_plaintext(index: &Index, pod: &PodId) -> Advice {
-    let facts = index.world.pods.get(pod);
-    let own = facts.is_some_and(|facts| facts.appearance.mtls.is_some());
-    let namespace = &pod.namespace;
-    if own {
-        return Advice::comment(format_args!(
-            "{pod} asks for mutual TLS itself: give the caller a proxy, or write weft.dev/mtls: \
-             permissive into the pod template, by which plaintext reaches its rules"
-        ));
-    }
-    Advice {
-        command: format!(
-            "kubectl annotate namespace {namespace} weft.dev/mtls=permissive --overwrite"
-        ),
-        warning: Some(format!(
-            "the annotation lets plaintext of anybody reach the rules of all pods of namespace \
-             {namespace}; a caller with a proxy needs none of that"
-        )),
     }
 }
 

@@ -14,8 +14,10 @@ mod beside;
 mod headers;
 mod instead;
 mod meant;
+mod noticed;
 mod parts;
 mod places;
+mod plaintext;
 mod requests;
 mod untold;
 
@@ -313,7 +315,7 @@ fn service_without_endpoints_and_ends_without_a_proxy_are_said_as_they_are() {
     assert_eq!(status.reason, "no-identity");
     let fix = status.fix.unwrap();
     assert!(
-        fix.commands[0].contains("weft.dev/mtls=permissive"),
+        fix.commands[0].contains("weft.dev/permissive-ports=8080"),
         "{fix:?}"
     );
 }

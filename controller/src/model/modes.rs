@@ -59,10 +59,7 @@ pub(crate) fn mtls_at(
     pod: &Appearance,
     port: u16,
 ) -> MtlsMode {
-    let excepted = Excepted {
-        by_namespace: holds(&permissive_list(namespace.map(|n| &n.appearance)), port),
-        by_pod: holds(&permissive_list(Some(pod)), port),
-    };
+    let excepted = Excepted::at(namespace, pod, port);
     mtls_where(defaults, namespace, pod, excepted)
 }
 
@@ -98,11 +95,53 @@ pub(crate) fn permissive_ports(
         .collect()
 }
 
+/// Whose list of permissive ports has to hold a port, so that it takes plaintext.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exception {
+    OfNamespace,
+    OfPod,
+    OfBoth,
+}
+
+/// The list that makes plaintext pass at a port of a strict pod: the namespace's where that is
+/// enough.
+pub(crate) fn exception(
+    defaults: &Defaults,
+    namespace: Option<&NamespaceFacts>,
+    pod: &Appearance,
+    port: u16,
+) -> Exception {
+    let held = Excepted::at(namespace, pod, port);
+    let permits = |excepted| mtls_where(defaults, namespace, pod, excepted) == MtlsMode::Permissive;
+    if permits(Excepted {
+        by_namespace: true,
+        ..held
+    }) {
+        Exception::OfNamespace
+    } else if permits(Excepted {
+        by_pod: true,
+        ..held
+    }) {
+        Exception::OfPod
+    } else {
+        Exception::OfBoth
+    }
+}
+
 /// Which lists of permissive ports hold a port.
 #[derive(Clone, Copy, Default)]
 struct Excepted {
     by_namespace: bool,
     by_pod: bool,
+}
+
+impl Excepted {
+    fn at(namespace: Option<&NamespaceFacts>, pod: &Appearance, port: u16) -> Self {
+        Self {
+            by_namespace: holds(&permissive_list(namespace.map(|n| &n.appearance)), port),
+            by_pod: holds(&permissive_list(Some(pod)), port),
+        }
+    }
 }
 
 /// A list is the word `permissive` for its ports, of whom it stands on: it loosens what that

@@ -195,6 +195,9 @@ impl QueryContext<'_> {
         author.must_be_allowed(&change.change, world).await?;
         change.must_be_there(world)?;
         change.warn_of_new_namespaces(world);
+        if self.compiled.model.index.defaults.udp_network_policies {
+            change.warn_of_udp(world);
+        }
         Ok(change)
     }
 

@@ -27,7 +27,7 @@ use super::worker_pool::WorkerPool;
 use crate::aggregated::access::AccessDecision;
 use crate::aggregated::front_proxy::User;
 use crate::aggregated::refusal::Refusal;
-use crate::explain::{BadQuestion, CallerView, Explained, SeenCallers, UNTOLD_HOST};
+use crate::explain::{BadQuestion, CallerView, Explained, SeenCallers, UNTOLD_HOST, limited};
 use crate::graph::follow::UNREAD;
 use crate::graph::key::NodeKey;
 use crate::inventory::kind::MetricsKind;
@@ -319,6 +319,8 @@ fn explain(
     explained.status.programmed = programmed(context, &explained);
     if rights.caller {
         explained.status.seen = seen(context, spec);
+        let limited = explained.status.seen.as_ref().and_then(limited);
+        explained.status.steps.extend(limited);
     }
     Ok(ExplainedCall {
         status: explained.status,

@@ -12,7 +12,8 @@ use super::pod::{self, in_milli};
 const RESOURCES: [&str; 2] = ["cpu", "memory"];
 
 /// Whether a pod of this spec is Guaranteed without its proxy.
-pub(super) fn is_guaranteed(spec: &Value) -> bool {
+#[must_use]
+pub fn is_guaranteed(spec: &Value) -> bool {
     let Some(spec) = spec.as_object() else {
         return false;
     };

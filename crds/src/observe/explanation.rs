@@ -150,7 +150,8 @@ pub struct ExplanationStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Step {
-    /// `who`, `route`, `wire`, `access`, or `rule` for each rule below `access`.
+    /// `who`, `route`, `wire`, `access`, `rule` for each rule below `access`, or `see` for a line
+    /// of the manual that the call meets.
     pub step: String,
     pub text: String,
     /// `Kind namespace/name` of what decided.

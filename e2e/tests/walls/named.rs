@@ -1,10 +1,12 @@
 //! What pages name of the code exists: files by their path or a link, tests by their
-//! function. And the way from the README to what decides takes two steps, each step of the
-//! ways that the architecture draws names its files, and its tables of folders are those that
-//! the walls hold.
+//! function. What the code names of pages exists too: headings and anchors. And the way from
+//! the README to what decides takes two steps, each step of the ways that the architecture
+//! draws names its files, and its tables of folders are those that the walls hold.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+
+use super::read_sources;
 
 /// Pages that lead somebody into the code.
 const PAGES: [&str; 5] = [
@@ -35,6 +37,8 @@ const DECISIONS: [&str; 8] = [
 ];
 /// The paths that are drawn, a line each, in steps.
 const PATHS: [&str; 3] = ["config", "outbound", "inbound"];
+/// The page of which single lines are named, each by an explicit anchor.
+const WITH_ANCHORS: &str = "docs/applications.md";
 /// Crates whose folders have a table, in this order.
 const TABLES: [&str; 2] = ["proxy", "controller"];
 const TABLE_OF_FOLDERS: &str = "| folder | what it is | may import |";
@@ -211,6 +215,43 @@ fn functions(sources: &BTreeMap<String, String>) -> BTreeSet<&str> {
         .collect()
 }
 
+/// Pages with the place in them that texts of the code name, as `docs/page.md#place`. What the
+/// code fills in is left out.
+fn places(source: &str) -> impl Iterator<Item = (&str, &str)> {
+    let is_of_a_link = |letter: char| letter.is_ascii_alphanumeric() || "-_/.#".contains(letter);
+    let links = source.match_indices("docs/").filter_map(move |(at, _)| {
+        let link = source
+            .get(at..)?
+            .split(|letter: char| !is_of_a_link(letter))
+            .next()?;
+        link.trim_end_matches('.').split_once('#')
+    });
+    links.filter(|(page, place)| page.ends_with(".md") && !place.is_empty())
+}
+
+/// What a link may name in a page: its headings as a renderer names them, and its anchors.
+fn nameable(page: &str) -> BTreeSet<String> {
+    let headings = page
+        .lines()
+        .filter(|line| line.starts_with('#'))
+        .map(|line| {
+            let text = line.trim_start_matches('#').trim().to_lowercase();
+            let kept = text
+                .chars()
+                .filter(|letter| letter.is_alphanumeric() || " -_".contains(*letter));
+            kept.collect::<String>().replace(' ', "-")
+        });
+    headings
+        .chain(anchors(page).map(ToOwned::to_owned))
+        .collect()
+}
+
+/// The explicit anchors of a page.
+fn anchors(page: &str) -> impl Iterator<Item = &str> {
+    let rest = page.split("<a id=\"").skip(1);
+    rest.filter_map(|rest| rest.split('"').next())
+}
+
 fn top() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
@@ -226,7 +267,7 @@ fn pages_name_files_and_tests_that_exist() {
     let top = top();
     let mut sources = BTreeMap::new();
     for member in super::crates(top, &top.join("e2e/tests/walls")) {
-        super::read_sources(top, &member.folder, &mut sources);
+        read_sources(top, &member.folder, &mut sources);
     }
     let functions = functions(&sources);
     for name in PAGES {
@@ -259,6 +300,31 @@ fn every_page_and_decision_names_paths_and_links_to_what_exists() {
             assert!(broken.is_empty(), "{name} links to nothing: {broken:?}");
         }
     }
+}
+
+#[test]
+fn places_that_the_code_names_stand_in_the_pages() {
+    let top = top();
+    let mut sources = BTreeMap::new();
+    for member in super::crates(top, &top.join("e2e/tests/walls")) {
+        if member.shipped {
+            read_sources(top, &member.folder, &mut sources);
+        }
+    }
+    let named: BTreeSet<(&str, &str)> = sources.values().flat_map(|text| places(text)).collect();
+    let missing: Vec<_> = named
+        .iter()
+        .filter(|(page, place)| !top.join(page).exists() || !nameable(&read(page)).contains(*place))
+        .collect();
+    assert!(missing.is_empty(), "the code names {missing:?}");
+    // An anchor that nothing names any more goes.
+    let page = read(WITH_ANCHORS);
+    let all: Vec<&str> = anchors(&page).collect();
+    let anchors: BTreeSet<&str> = all.iter().copied().collect();
+    assert_eq!(anchors.len(), all.len(), "an anchor stands twice: {all:?}");
+    let of_lines = named.iter().filter(|(page, _)| *page == WITH_ANCHORS);
+    let of_lines: BTreeSet<&str> = of_lines.map(|(_, place)| *place).collect();
+    assert_eq!(of_lines, anchors);
 }
 
 #[test]
@@ -316,6 +382,16 @@ fn a_decision_without_a_file_and_a_link_to_nothing_are_found() {
     let missing = undecided(page);
     assert!(!missing.contains(&"split") && missing.contains(&"access"));
     assert_eq!(links(page).collect::<Vec<_>>(), ["a/b.rs", "../d.md"]);
+}
+
+#[test]
+fn place_in_a_page_is_found_in_code_and_page() {
+    let source = "see (docs/a.md#b-c). `docs/d.md#e` docs/{page}.md#f docs/a.md#{} docs/g.md";
+    let found: Vec<_> = places(source).collect();
+    assert_eq!(found, [("docs/a.md", "b-c"), ("docs/d.md", "e")]);
+    let page = "# One, two\n| <a id=\"here\"></a>text |\n";
+    let found: Vec<String> = nameable(page).into_iter().collect();
+    assert_eq!(found, ["here", "one-two"]);
 }
 
 #[test]

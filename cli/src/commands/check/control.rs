@@ -51,16 +51,8 @@ pub(super) fn needed<'a>(
     part: &str,
     what: &str,
 ) -> Result<Result<&'a Value, String>, String> {
-    match facts.part(part) {
-        Ok(value) => Ok(Ok(value)),
-        Err(Missing::Absent) => Ok(Err(format!("{what} is missing"))),
-        Err(
-            Missing::Unseen(why)
-            | Missing::Denied(why)
-            | Missing::Away(why)
-            | Missing::Throttled(why),
-        ) => Err(why),
-    }
+    let found = facts.existing(part)?;
+    Ok(found.ok_or_else(|| format!("{what} is missing")))
 }
 
 pub(super) fn controller(facts: &Facts) -> CheckResult {
@@ -97,21 +89,10 @@ fn wanted(deployment: &Value) -> u64 {
 pub(super) fn single_replicas(facts: &Facts) -> CheckResult {
     let mut few = Vec::new();
     for part in ["controller", "injector"] {
-        match facts.part(part) {
-            Ok(deployment) => match wanted(deployment) {
-                0 => few.push(format!("{part} has no replica")),
-                1 => few.push(format!("{part} has one replica")),
-                _ => {}
-            },
-            Err(
-                Missing::Unseen(why)
-                | Missing::Denied(why)
-                | Missing::Away(why)
-                | Missing::Throttled(why),
-            ) => {
-                return Err(why);
-            }
-            Err(_) => {}
+        match facts.existing(part)?.map(wanted) {
+            Some(0) => few.push(format!("{part} has no replica")),
+            Some(1) => few.push(format!("{part} has one replica")),
+            _ => {}
         }
     }
     Ok(if few.is_empty() {
@@ -125,24 +106,13 @@ pub(super) fn versions(facts: &Facts) -> CheckResult {
     let ours = env!("CARGO_PKG_VERSION");
     let mut others = Vec::new();
     for part in ["controller", "injector"] {
-        match facts.part(part) {
-            Ok(deployment) => {
-                let version =
-                    deployment["metadata"]["labels"]["app.kubernetes.io/version"].as_str();
-                let version = version.unwrap_or("unknown");
-                if version != ours {
-                    others.push(format!("{part} is {version}"));
-                }
-            }
-            Err(
-                Missing::Unseen(why)
-                | Missing::Denied(why)
-                | Missing::Away(why)
-                | Missing::Throttled(why),
-            ) => {
-                return Err(why);
-            }
-            Err(Missing::Absent) => {}
+        let Some(deployment) = facts.existing(part)? else {
+            continue;
+        };
+        let version = deployment["metadata"]["labels"]["app.kubernetes.io/version"].as_str();
+        let version = version.unwrap_or("unknown");
+        if version != ours {
+            others.push(format!("{part} is {version}"));
         }
     }
     Ok(if others.is_empty() {

@@ -12,7 +12,7 @@ use crds::observe::{Proxy, ProxyList, ProxyStatus};
 use serde_json::Value;
 
 use super::control::{needed, variable};
-use super::facts::{Facts, Missing, few, name_of};
+use super::facts::{Facts, few, name_of};
 use super::outcome::{CheckResult, CheckStatus};
 use crate::commands::lifetime::is_late;
 use crate::output::number;
@@ -131,11 +131,11 @@ fn injector_variable<'a>(facts: &'a Facts, name: &str) -> Option<&'a str> {
     variables.find(|one| one["name"] == name)?["value"].as_str()
 }
 
-fn is_being_deleted(pod: &Value) -> bool {
+pub(super) fn is_being_deleted(pod: &Value) -> bool {
     !pod["metadata"]["deletionTimestamp"].is_null()
 }
 
-fn is_over(pod: &Value) -> bool {
+pub(super) fn is_over(pod: &Value) -> bool {
     ["Succeeded", "Failed"]
         .iter()
         .any(|phase| pod["status"]["phase"] == *phase)
@@ -148,13 +148,18 @@ fn begins(facts: &Facts, pod: &Value) -> bool {
         let ago = time.as_str().and_then(|time| facts.ago(time));
         ago.is_some_and(|ago| ago.as_secs() < GRACE)
     };
-    let statuses = pod["status"]["initContainerStatuses"].as_array();
-    let mut statuses = statuses.into_iter().flatten();
-    let proxy = statuses.find(|one| one["name"] == PROXY_CONTAINER);
     // Who is started again and again never begins.
-    let first = proxy.filter(|one| one["restartCount"].as_u64().unwrap_or_default() == 0);
+    let first =
+        proxy_status(pod).filter(|one| one["restartCount"].as_u64().unwrap_or_default() == 0);
     is_recent(&pod["metadata"]["creationTimestamp"])
         || first.is_some_and(|one| is_recent(&one["state"]["running"]["startedAt"]))
+}
+
+/// What the kubelet says of a pod's proxy.
+pub(super) fn proxy_status(pod: &Value) -> Option<&Value> {
+    let statuses = pod["status"]["initContainerStatuses"].as_array();
+    let mut statuses = statuses.into_iter().flatten();
+    statuses.find(|one| one["name"] == PROXY_CONTAINER)
 }
 
 /// Whether the pod of a proxy begins or ends, as far as all pods are known: one that is not among
@@ -171,26 +176,17 @@ fn is_passing(facts: &Facts, proxy: &Proxy) -> bool {
     pod.is_none_or(|(pod, _)| is_being_deleted(pod) || is_over(pod) || begins(facts, pod))
 }
 
-fn has_proxy(pod: &Value) -> bool {
+pub(super) fn has_proxy(pod: &Value) -> bool {
     let containers = pod["spec"]["initContainers"].as_array();
     let mut containers = containers.into_iter().flatten();
     containers.any(|container| container["name"] == PROXY_CONTAINER)
 }
 
 pub(super) fn old(facts: &Facts) -> CheckResult {
-    let ours = match facts.part("controller") {
-        Ok(controller) => controller["metadata"]["labels"]["app.kubernetes.io/version"].as_str(),
-        Err(Missing::Absent) => None,
-        Err(
-            Missing::Unseen(why)
-            | Missing::Denied(why)
-            | Missing::Away(why)
-            | Missing::Throttled(why),
-        ) => {
-            return Err(why);
-        }
-    };
-    let ours = ours
+    let labels = facts.existing("controller")?;
+    let labels = labels.map(|controller| &controller["metadata"]["labels"]);
+    let ours = labels
+        .and_then(|labels| labels["app.kubernetes.io/version"].as_str())
         .and_then(minor)
         .ok_or("the controller does not say its version")?;
     let reported = reported_versions(facts);
@@ -223,21 +219,11 @@ fn minor(version: &str) -> Option<(u32, u32)> {
 }
 
 fn proxies(facts: &Facts) -> Result<Vec<Proxy>, String> {
-    match facts.part("proxies") {
-        Ok(items) => {
-            let list: Result<ProxyList, _> =
-                serde_json::from_value(serde_json::json!({"items": items}));
-            list.map(|list| list.items)
-                .map_err(|error| format!("proxies: {error}"))
-        }
-        Err(Missing::Absent) => Err("the read API observe.weft.dev is not served".to_owned()),
-        Err(
-            Missing::Unseen(why)
-            | Missing::Denied(why)
-            | Missing::Away(why)
-            | Missing::Throttled(why),
-        ) => Err(why),
-    }
+    let items = facts.existing("proxies")?;
+    let items = items.ok_or("the read API observe.weft.dev is not served")?;
+    let list: Result<ProxyList, _> = serde_json::from_value(serde_json::json!({"items": items}));
+    list.map(|list| list.items)
+        .map_err(|error| format!("proxies: {error}"))
 }
 
 fn those(facts: &Facts, wrong: impl Fn(&Proxy) -> bool) -> Result<Vec<String>, String> {

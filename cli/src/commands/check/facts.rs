@@ -69,6 +69,11 @@ const LISTS: &[(&str, &str)] = &[
 /// read of it, in the namespace that the user names or in all.
 const IN_NAMESPACES: &[(&str, &str, &str)] = &[
     (
+        "autoscalers",
+        "/apis/autoscaling/v2",
+        "horizontalpodautoscalers",
+    ),
+    (
         "bundles",
         "/api/v1",
         "configmaps?fieldSelector=metadata.name%3Dweft-trust-bundle",
@@ -191,6 +196,23 @@ impl Facts {
         }
     }
 
+    /// A part; `None`: there is no such object or no such kind.
+    ///
+    /// # Errors
+    /// Why it is not known.
+    pub(super) fn existing(&self, name: &str) -> Result<Option<&Value>, String> {
+        match self.part(name) {
+            Ok(value) => Ok(Some(value)),
+            Err(Missing::Absent) => Ok(None),
+            Err(
+                Missing::Unseen(why)
+                | Missing::Denied(why)
+                | Missing::Away(why)
+                | Missing::Throttled(why),
+            ) => Err(why),
+        }
+    }
+
     /// Whether this is why the user may not see a part.
     pub(super) fn is_denied(&self, why: &str) -> bool {
         let mut parts = self.parts.values();
@@ -243,16 +265,8 @@ impl Facts {
     /// # Errors
     /// Why it is not known.
     pub(super) fn list(&self, name: &str) -> Result<&[Value], String> {
-        match self.part(name) {
-            Ok(value) => Ok(value.as_array().map(Vec::as_slice).unwrap_or_default()),
-            Err(Missing::Absent) => Ok(&[]),
-            Err(
-                Missing::Unseen(why)
-                | Missing::Denied(why)
-                | Missing::Away(why)
-                | Missing::Throttled(why),
-            ) => Err(why),
-        }
+        let items = self.existing(name)?.and_then(Value::as_array);
+        Ok(items.map(Vec::as_slice).unwrap_or_default())
     }
 
     /// So long before now.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::facts::Facts;
 use super::outcome::CheckResult;
-use super::{control, data, objects, platform, webhooks};
+use super::{applications, control, data, objects, platform, webhooks};
 
 /// One check.
 pub(super) struct CheckDefinition {
@@ -207,7 +207,7 @@ pub(super) const CHECKS: &[CheckDefinition] = &[
         "admission",
         data::admission,
         "nothing of a namespace that asks for proxies keeps pods out because of them: ResourceQuota, LimitRange, or a level of Pod Security",
-        "set the annotations of the Namespace that the message names, proxy.limits in the chart's values for all namespaces, or the level",
+        "set the annotations of the Namespace that the message names, proxy.limits in the chart's values for all namespaces, or the level (docs/applications.md#no-pod-starts)",
     ),
     check(
         DATA,
@@ -250,6 +250,13 @@ pub(super) const CHECKS: &[CheckDefinition] = &[
         data::clocks,
         "proxies' clocks and the controller's differ by less than five seconds",
         "run a time service on the nodes",
+    ),
+    check(
+        DATA,
+        "applications",
+        applications::applications,
+        "no pod meets a line of docs/applications.md that can be told from the pod or its autoscaler",
+        "it is ok too, and the message names the pods and the line, which says why it is so and what to do",
     ),
     check(
         OBJECTS,

@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 
-use super::facts::{Facts, Missing, few, name_of};
+use super::facts::{Facts, few, name_of};
 use super::outcome::{CheckResult, CheckStatus};
 
 /// The oldest minor version of Kubernetes 1.
@@ -94,26 +94,18 @@ fn is_ours(definition: &Value) -> bool {
 }
 
 pub(super) fn aggregation(facts: &Facts) -> CheckResult {
-    match facts.part("aggregation") {
-        Ok(map) => {
-            let authority = map["data"]["requestheader-client-ca-file"].as_str();
-            Ok(match authority {
-                Some(pem) if !pem.trim().is_empty() => (CheckStatus::Ok, "is on".to_owned()),
-                _ => (
-                    CheckStatus::Error,
-                    "the API server has no requestheader-client-ca-file".to_owned(),
-                ),
-            })
-        }
-        Err(Missing::Absent) => Ok((
+    let Some(map) = facts.existing("aggregation")? else {
+        return Ok((
             CheckStatus::Error,
             "ConfigMap extension-apiserver-authentication is missing".to_owned(),
-        )),
-        Err(
-            Missing::Unseen(why)
-            | Missing::Denied(why)
-            | Missing::Away(why)
-            | Missing::Throttled(why),
-        ) => Err(why),
-    }
+        ));
+    };
+    let authority = map["data"]["requestheader-client-ca-file"].as_str();
+    Ok(match authority {
+        Some(pem) if !pem.trim().is_empty() => (CheckStatus::Ok, "is on".to_owned()),
+        _ => (
+            CheckStatus::Error,
+            "the API server has no requestheader-client-ca-file".to_owned(),
+        ),
+    })
 }

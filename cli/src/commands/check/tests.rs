@@ -2,6 +2,7 @@
 //! fails at its own check and at no other.
 
 mod apis;
+mod applications;
 mod ca_bundles;
 mod kinds;
 mod lifetimes;
@@ -381,7 +382,8 @@ async fn each_planted_fault_fails_at_its_own_check_and_at_no_other() {
     let planted: Vec<&str> = FAULTS.iter().map(|(id, ..)| *id).collect();
     let known: Vec<&str> = list::CHECKS
         .iter()
-        .filter(|check| !check.pre)
+        // What pods meet of the manual's lines is no fault.
+        .filter(|check| !check.pre && check.id != "applications")
         .map(|check| check.id)
         .collect();
     assert_eq!(planted, known, "a check without its fault");

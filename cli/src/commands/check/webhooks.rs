@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::certificates::{days_left, first_is_among};
 use super::control::{WEBHOOKS, bytes, needed, remaining};
-use super::facts::{Facts, Missing, is_exclusion, name_of};
+use super::facts::{Facts, is_exclusion, name_of};
 use super::outcome::{CheckResult, CheckStatus};
 use super::probes::Tried;
 
@@ -32,17 +32,8 @@ fn trusted(facts: &Facts) -> Result<Vec<(String, Vec<u8>)>, String> {
     let bundle = |config: &Value| bytes(&config["caBundle"]).unwrap_or_default();
     let mut trusted = Vec::new();
     for part in ["mutating", "validating"] {
-        let configuration = match facts.part(part) {
-            Ok(configuration) => configuration,
-            Err(Missing::Absent) => continue,
-            Err(
-                Missing::Unseen(why)
-                | Missing::Denied(why)
-                | Missing::Away(why)
-                | Missing::Throttled(why),
-            ) => {
-                return Err(why);
-            }
+        let Some(configuration) = facts.existing(part)? else {
+            continue;
         };
         for webhook in configuration["webhooks"].as_array().into_iter().flatten() {
             let name = webhook["name"].as_str().unwrap_or_default();

@@ -29,7 +29,7 @@ pub(super) async fn must_have_namespaces(
     let objects = gathered.spec.objects.iter();
     let namespaces = objects.filter_map(|object| object["metadata"]["namespace"].as_str());
     let mut namespaces: BTreeSet<&str> = namespaces.collect();
-    namespaces.retain(|namespace| !gathered.namespaces.contains(*namespace));
+    namespaces.retain(|namespace| !gathered.namespaces.contains_key(*namespace));
     for namespace in namespaces {
         let warning = format!("there is no namespace {namespace}: ");
         let mut warnings = status.warnings.iter();
@@ -57,7 +57,7 @@ pub(super) async fn yet_to_be_made(
     }
     let modes = gathered.spec.access.iter();
     let mut names: BTreeSet<&String> = modes.map(|change| &change.namespace).collect();
-    names.retain(|name| gathered.namespaces.contains(*name));
+    names.retain(|name| gathered.namespaces.contains_key(*name));
     for name in names {
         let there = existing::must_be_a_namespace(cluster, name).await;
         if matches!(there, Err(Failure::Usage(_))) {

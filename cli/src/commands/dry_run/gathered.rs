@@ -2,7 +2,7 @@
 //!
 //! Whatever a file says to the mesh beside that is named, because a dry run says nothing of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crds::labels;
 use crds::observe::{AccessChange, Deleted, DryRunSpec};
@@ -34,12 +34,15 @@ const OF_NO_CALL: [&str; 12] = [
     labels::TRACE_SAMPLING,
 ];
 
+/// Maps of an object's metadata that the mesh reads.
+pub(super) const MAPS: [&str; 2] = ["annotations", "labels"];
+
 /// What the command line and its files ask for.
 #[derive(Debug, Default)]
 pub(super) struct Gathered {
     pub(super) spec: DryRunSpec,
-    /// Namespaces that the files hold, which applying them makes.
-    pub(super) namespaces: BTreeSet<String>,
+    /// Namespaces that the files hold, which applying them makes, with what they say to the mesh.
+    pub(super) namespaces: BTreeMap<String, BTreeSet<String>>,
     /// Labels and annotations that decide about calls and are not tried.
     pub(super) untried: usize,
 }
@@ -119,7 +122,10 @@ fn gather(
     gathered.untried += untried(&value, console)?;
     let name = value["metadata"]["name"].as_str().unwrap_or_default();
     if kind == "Namespace" {
-        gathered.namespaces.insert(name.to_owned());
+        let own = MAPS.iter().flat_map(|map| names(&value["metadata"][*map]));
+        let own = own.map(ToOwned::to_owned);
+        let namespace = gathered.namespaces.entry(name.to_owned()).or_default();
+        namespace.extend(own);
     }
     let spec = &mut gathered.spec;
     let mode = value["metadata"]["annotations"][labels::ACCESS].as_str();
@@ -136,17 +142,26 @@ fn gather(
         console.word(&format!("{kind} {name} is not tried"))?;
         return Ok(());
     }
-    if kind == Kind::TrafficPolicy.as_str() {
-        console.word(&format!(
-            "{kind} {name}: its limits, retries and the like are not judged"
-        ))?;
-    }
+    caution(&kind, name, console)?;
     if value["metadata"]["namespace"].is_null()
         && let Some(metadata) = value["metadata"].as_object_mut()
     {
         metadata.insert("namespace".to_owned(), namespace.into());
     }
     spec.objects.push(value);
+    Ok(())
+}
+
+/// Says of a policy that is put or deleted what of it no dry run judges.
+///
+/// # Errors
+/// When the error stream cannot be written.
+pub(super) fn caution(kind: &str, name: &str, console: &mut Console<'_>) -> Result<(), Failure> {
+    if kind == Kind::TrafficPolicy.as_str() {
+        console.word(&format!(
+            "{kind} {name}: its limits, retries and the like are not judged"
+        ))?;
+    }
     Ok(())
 }
 
@@ -191,19 +206,29 @@ fn untried(object: &Value, console: &mut Console<'_>) -> Result<usize, Failure> 
     let own = own.then_some((&owner, object)).into_iter();
     let mut count = 0;
     for (owner, part) in own.chain(templates.iter().map(|one| (&one.owner, &one.value))) {
-        for field in ["annotations", "labels"] {
-            let all = part["metadata"][field].as_object();
-            for key in all.into_iter().flatten().map(|(key, _)| key.as_str()) {
-                let is_tried = kind == "Namespace" && key == labels::ACCESS;
-                if is_tried || !key.starts_with(labels::PREFIX) {
+        for field in MAPS {
+            for key in names(&part["metadata"][field]) {
+                if kind == "Namespace" && key == labels::ACCESS {
                     continue;
                 }
                 console.word(&format!("{key} of {owner} is not tried"))?;
-                count += usize::from(!OF_NO_CALL.contains(&key));
+                count += usize::from(decides(key));
             }
         }
     }
     Ok(count)
+}
+
+/// Names of ours in a map of metadata.
+pub(super) fn names(map: &Value) -> impl Iterator<Item = &str> {
+    let all = map.as_object().into_iter().flatten();
+    let names = all.map(|(key, _)| key.as_str());
+    names.filter(|key| key.starts_with(labels::PREFIX))
+}
+
+/// Whether a label or an annotation of ours decides about calls.
+pub(super) fn decides(key: &str) -> bool {
+    !OF_NO_CALL.contains(&key)
 }
 
 /// An object that would be deleted, as `KIND/NAME`.

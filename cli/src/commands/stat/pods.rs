@@ -203,14 +203,14 @@ fn rows(pods: Vec<Pod>, listed: Option<&ListedPods>, namespace: &str, window: Du
 }
 
 /// With the columns of other kinds, but for what the API does not know of a pod: it has p90 in
-/// place of p95, and neither what is open nor what was refused.
+/// place of p95, and neither what is open nor which of its failures were refusals.
 fn table(rows: &Rows, all: bool, format: Format) -> Table {
     let mut head = Vec::new();
     if all {
         head.push("NAMESPACE");
     }
     head.extend(["NAME", "MESHED", "SUCCESS", "RPS", "P50", "P90", "P99"]);
-    head.extend(["OPEN", "REFUSED"]);
+    head.extend(["OPEN", "REFUSED", "FAILED"]);
     if format == Format::Wide {
         head.extend(["TRIES", "FAILURES"]);
     }
@@ -232,7 +232,7 @@ fn table(rows: &Rows, all: bool, format: Format) -> Table {
             let ms = ms.and_then(quantity).filter(|ms| *ms > 0.0);
             row.push(number::millis(ms).into());
         }
-        row.extend([Cell::default(), Cell::default()]);
+        row.extend([Cell::default(), Cell::default(), Cell::default()]);
         if format == Format::Wide {
             let counts = [sent.tries(), sent.count("failure_count")];
             row.extend(counts.map(|number| Cell::from(number.to_string())));

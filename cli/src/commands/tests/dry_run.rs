@@ -6,13 +6,20 @@ use http::Method;
 
 use super::*;
 
-/// An API server that has namespace `shop`, and one that its user may not see, `vault`.
+/// An API server that has namespaces `shop` and `bank`, to which its mode was applied, and one that
+/// its user may not see, `vault`.
 fn shop() -> Client {
     let api = FakeApi::default();
     api.put(
         "/api/v1/namespaces/shop",
         json!({"metadata": {"name": "shop"}}),
     );
+    let closed = json!({"weft.dev/access": "deny"});
+    let applied = namespace("bank", &closed).to_string();
+    let mut bank = namespace("bank", &closed);
+    let last = "kubectl.kubernetes.io/last-applied-configuration";
+    bank["metadata"]["annotations"][last] = json!(applied);
+    api.put("/api/v1/namespaces/bank", bank);
     api.put(
         "/apis/observe.weft.dev/v1alpha1/scopes/live",
         json!({"namespaces": ["shop"]}),
@@ -139,4 +146,30 @@ async fn access_mode_of_a_namespace_that_its_file_makes_is_left_out_and_the_rest
     let (code, _, err) = outcome_of(&[route("shop")], "-n shpo --access deny").await;
     assert_eq!(code, 2, "{err}");
     assert_eq!(err, "there is no namespace shpo; you may mean shop\n");
+}
+
+#[tokio::test]
+async fn manifest_that_lost_an_applied_mode_is_no_yes() {
+    let bare = |name: &str| namespace(name, &json!({"team": "a"}));
+    let (code, _, err) = outcome_of(&[bare("bank"), route("shop")], "-n shop").await;
+    assert_eq!(code, 3, "{err}");
+    let words = "weft.dev/access of Namespace bank is in none of the files";
+    assert!(err.contains(words), "{err}");
+    let (code, _, err) = outcome_of(&[bare("vault"), route("shop")], "-n shop").await;
+    assert_eq!(code, 3, "{err}");
+    assert!(
+        err.contains("Namespace vault are taken away is not known"),
+        "{err}"
+    );
+    // Control: nothing was applied to it.
+    let (code, _, err) = outcome_of(&[bare("shop"), route("shop")], "-n shop").await;
+    assert_eq!(code, 0, "{err}");
+}
+
+#[tokio::test]
+async fn deletion_of_a_policy_says_what_is_not_judged() {
+    let line = "weft dry-run --delete TrafficPolicy/cart -n shop";
+    let (_, _, err) = run(shop(), line).await;
+    let words = "TrafficPolicy cart: its limits, retries and the like are not judged";
+    assert!(err.contains(words), "{err}");
 }

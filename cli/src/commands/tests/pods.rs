@@ -101,7 +101,7 @@ async fn every_pod_of_a_namespace_has_a_row_called_or_not_and_tells_whether_it_i
     let head: Vec<&str> = out.lines().next().unwrap().split_whitespace().collect();
     assert_eq!(
         head.join(" "),
-        "NAME MESHED SUCCESS RPS P50 P90 P99 OPEN REFUSED"
+        "NAME MESHED SUCCESS RPS P50 P90 P99 OPEN REFUSED FAILED"
     );
     let expected = [
         "gone-2 - 100% 0.1",

@@ -118,8 +118,8 @@ async fn port_that_nobody_called_has_a_row_where_the_service_has_it() {
         service,
         json!({"metadata": metadata, "spec": {"ports": ports}}),
     );
-    let called = "cart 1/1 100% 0.1 - - - 0 0";
-    let idle = "cart 1/1 - 0.0 - - - 0 0";
+    let called = "cart 1/1 100% 0.1 - - - 0 0 0";
+    let idle = "cart 1/1 - 0.0 - - - 0 0 0";
     for (line, row, asked) in [
         ("stat svc/cart:80 -n shop", called, 0),
         ("stat svc/cart:9090 -n shop", idle, 1),

@@ -113,6 +113,7 @@ impl<'a> Frame<'a> {
     pub(super) fn table(&self, rows: usize) -> Table {
         let mut table = Table::new(&[
             "FROM", "TO", "PORT", "SUCCESS", "RPS", "P50", "P95", "P99", "OPEN", "REFUSED",
+            "FAILED",
         ]);
         for edge in self.edges.iter().take(rows) {
             let mut sums = Sums::default();
@@ -130,7 +131,7 @@ impl<'a> Frame<'a> {
             ];
             row.extend(sums.latency_cells());
             row.push(sums.open.to_string().into());
-            row.push(sums.refused_cell());
+            row.extend([sums.refused_cell(), sums.failed_cell()]);
             table.row(row);
         }
         table

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::testing::cluster::{
-    Cluster, annotate, binding, endpoint, group, pod, service, set, shop, slice, split, target,
-    tcp_route,
+    Cluster, annotate, binding, endpoint, group, namespace, pod, service, set, shop, slice, split,
+    target, tcp_route,
 };
 
 /// `client` of account `web` calls port 80 of Service `api`.
@@ -247,4 +247,49 @@ fn namespaces_mode_alone_is_a_change() {
     let refused = (Effect::Refused, Some(Reason::NotAllowed));
     assert_eq!(effect(&shop(), &closed), refused);
     assert_eq!(effect(&closed, &shop()), (Effect::Allowed, None));
+}
+
+/// Whether a change opens pod `api-1` to everybody.
+fn opens(before: &Cluster, after: &Cluster) -> bool {
+    let (before, after) = (before.compile().0, after.compile().0);
+    let api = PodId::new("shop", "api-1");
+    ModelComparison::new(&before, &after, later()).opens(&api)
+}
+
+#[test]
+fn change_opens_what_it_leaves_without_protection() {
+    let rules = json!([
+        {"kind": "HTTPRouteGroup", "name": "routes"},
+        {"kind": "TCPRoute", "name": "port"},
+    ]);
+    let read = || target("read", "api", &["web"], rules.clone());
+    let route = || tcp_route("port", &[8080]);
+    let closed = shop().with(reads()).with(route()).with(read());
+    // What a target names and is gone stands for nothing, never for everything.
+    assert!(!opens(&closed, &shop().with(route()).with(read())));
+    assert!(!opens(&closed, &shop().with(reads()).with(read())));
+    assert!(!opens(&closed, &shop().with(read())));
+    let other = target("read", "web", &["api"], rules.clone());
+    assert!(opens(&closed, &shop().with(other)));
+    let udp = json!([{"kind": "UDPRoute", "name": "port"}]);
+    let of_udp = target("read", "api", &["web"], udp);
+    assert!(opens(&closed, &shop().with(of_udp)));
+    let by_binding = || {
+        let to = json!({"kind": "IdentityBinding", "name": "apis"});
+        shop().with(set(read(), "/spec/destination", to))
+    };
+    let bound = by_binding().with(binding("apis", json!({"serviceAccount": "api"})));
+    assert!(opens(&bound, &by_binding()));
+    let mode = |mode: &str| annotate(namespace("shop"), "weft.dev/access", mode);
+    for (after, expected) in [
+        ("auto", true),
+        ("open", true),
+        ("audit", true),
+        ("deny", false),
+    ] {
+        let after = shop().with(mode(after));
+        assert_eq!(opens(&shop().with(mode("deny")), &after), expected);
+    }
+    let protected = closed.clone().with(mode("deny"));
+    assert!(!opens(&protected, &closed), "a target keeps it closed");
 }

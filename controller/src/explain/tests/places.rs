@@ -137,7 +137,7 @@ fn named(name: &str, port: u16) -> Cluster {
 }
 
 /// Service `api` with ports 80 and 443 to one container port.
-fn http_and_https() -> Cluster {
+pub(super) fn http_and_https() -> Cluster {
     let endpoints = [
         endpoint("api-1", "10.0.0.11"),
         endpoint("api-2", "10.0.0.12"),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crds::convert::convert;
 use crds::observe::DryRunSpec;
-use crds::smi::judge::{Cluster, Mistake, Severity};
+use crds::smi::judge::{Cluster, Mistake, RuleKind, Severity};
 use crds::smi::{STORAGE_VERSION, SmiKind};
 use crds::weft;
 use kube::core::DynamicObject;
@@ -156,6 +156,28 @@ impl TriedChange {
         Ok(())
     }
 
+    /// Warns of what is said of UDP where NetworkPolicies hold it: no call over it is remembered,
+    /// so that one which is opened or refused changes no call.
+    pub(super) fn warn_of_udp(&mut self, world: &World) {
+        let put = self.change.objects.iter().map(|(kind, object)| {
+            let key = crate::translate::key(&object.metadata);
+            (*kind, key, names_udp(object))
+        });
+        let deleted = self.change.delete.iter();
+        let deleted = deleted.map(|(kind, key)| (*kind, key.clone(), false));
+        let of_udp = put.chain(deleted).filter(|(kind, key, names_udp)| {
+            let is_target = *kind == Kind::TrafficTarget;
+            *kind == Kind::UdpRoute || *names_udp || is_target && allows_udp(world, key)
+        });
+        let warnings: Vec<String> = of_udp
+            .map(|(kind, key, _)| {
+                let kind = kind.as_str();
+                format!("{kind} {key}: what it says of UDP is not judged: compare NetworkPolicies")
+            })
+            .collect();
+        self.warnings.extend(warnings);
+    }
+
     /// Warns of objects in namespaces that are not there: they may be about to be made, or be
     /// misspelt, and then nobody should read that nothing changes.
     pub(super) fn warn_of_new_namespaces(&mut self, world: &World) {
@@ -175,6 +197,22 @@ impl TriedChange {
     }
 }
 
+/// Whether a target that would be put has rules about UDP.
+fn names_udp(object: &DynamicObject) -> bool {
+    let rules = object.data["spec"]["rules"].as_array();
+    let mut rules = rules.into_iter().flatten();
+    rules.any(|rule| rule["kind"] == Kind::UdpRoute.as_str())
+}
+
+/// Whether a target that is there has.
+fn allows_udp(world: &World, target: &ObjectKey) -> bool {
+    let target = world.targets.get(target);
+    target.is_some_and(|facts| {
+        let mut rules = facts.spec.rules.iter();
+        rules.any(|rule| rule.kind == RuleKind::UdpRoute)
+    })
+}
+
 fn laid(spelled: &str) -> Option<Kind> {
     Kind::WRITTEN
         .into_iter()
@@ -190,9 +228,11 @@ fn not_laid(spelled: &str) -> String {
 mod tests {
     use std::sync::Arc;
 
+    use crds::observe::Deleted;
     use serde_json::json;
 
     use super::*;
+    use crate::testing::cluster::{shop, target, udp_route};
 
     #[test]
     fn objects_of_a_namespace_that_is_not_there_are_warned_of_once() {
@@ -215,5 +255,36 @@ mod tests {
             change.warnings,
             ["there is no namespace shpo: what would be put there changes no call"]
         );
+    }
+
+    #[test]
+    fn changes_of_what_is_said_of_udp_are_warned_of() {
+        let rules = json!([{"kind": "UDPRoute", "name": "dns"}]);
+        let cluster = shop().with(target("dns", "api", &["web"], rules.clone()));
+        let world = cluster.with(udp_route("dns", &[53])).world();
+        let deleted = |kind: &str, name: &str| DryRunSpec {
+            delete: vec![Deleted {
+                kind: kind.to_owned(),
+                namespace: "shop".to_owned(),
+                name: name.to_owned(),
+            }],
+            ..DryRunSpec::default()
+        };
+        let put = DryRunSpec {
+            objects: vec![target("new", "api", &["web"], rules)],
+            ..DryRunSpec::default()
+        };
+        for (spec, expected) in [
+            (deleted("UDPRoute", "dns"), 1),
+            (deleted("TrafficTarget", "dns"), 1),
+            (put, 1),
+            (deleted("TCPRoute", "dns"), 0),
+            (deleted("TrafficTarget", "other"), 0),
+        ] {
+            let mut change = TriedChange::read(&spec, &Cluster::default()).unwrap();
+            change.warnings.clear();
+            change.warn_of_udp(&world);
+            assert_eq!(change.warnings.len(), expected, "{spec:?}");
+        }
     }
 }

@@ -80,7 +80,11 @@ fn refused(ns: &Namespace, user: &str, change: &[&str], words: &[&str]) -> anyho
         for part in words {
             ensure!(output.err.contains(part), "no {part:?}: {output:?}");
         }
-        ensure!(output.out.is_empty(), "{output:?}");
+        let told = output.json()?;
+        ensure!(
+            told["error"].is_string() && told["status"].is_null(),
+            "{told}"
+        );
         Ok(())
     })
 }

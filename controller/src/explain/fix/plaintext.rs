@@ -1,0 +1,75 @@
+//! What lets plaintext reach the rules of a strict workload: the port in a list, and no other.
+
+use std::collections::BTreeSet;
+
+use crds::labels::PERMISSIVE_PORTS;
+use policy::protocol::PortRange;
+
+use super::Advice;
+use crate::explain::outcome::BackendOutcome;
+use crate::model::modes::{self, Exception};
+use crate::model::protocols::{holds, ranges};
+use crate::model::{Index, PodId};
+
+/// What permits plaintext at a port of a strict pod. No object does.
+pub(super) fn permit(
+    index: &Index,
+    outcomes: &[BackendOutcome<'_>],
+    (pod, port): (&PodId, u16),
+) -> Advice {
+    let Some(facts) = index.world.pods.get(pod) else {
+        return Advice::comment(format_args!("{pod} is not there any more"));
+    };
+    let name = &pod.namespace;
+    let namespace = index.world.namespace(name);
+    let ports = refused_at(outcomes, name);
+    let of_namespace = namespace.and_then(|one| one.appearance.permissive_ports.as_deref());
+    let of_namespace = list(of_namespace, &ports);
+    let of_pod = list(facts.appearance.permissive_ports.as_deref(), &ports);
+    let also = match modes::exception(&index.defaults, namespace, &facts.appearance, port) {
+        Exception::OfNamespace => {
+            let at: Vec<String> = ports.iter().map(ToString::to_string).collect();
+            return Advice {
+                command: format!(
+                    "kubectl annotate namespace {name} {PERMISSIVE_PORTS}={of_namespace} --overwrite"
+                ),
+                warning: Some(format!(
+                    "the annotation lets callers without an identity reach the rules of port {} of \
+                     all pods of namespace {name}; a caller with a proxy needs no annotation",
+                    at.join(", ")
+                )),
+            };
+        }
+        Exception::OfPod => String::new(),
+        Exception::OfBoth => {
+            format!(", and annotate namespace {name} {PERMISSIVE_PORTS}={of_namespace}")
+        }
+    };
+    Advice::comment(format_args!(
+        "{pod} is strict by its own annotation: give the caller a proxy, or write \
+         {PERMISSIVE_PORTS}: \"{of_pod}\" into its pod template, by which plaintext reaches the \
+         rules of these ports{also}"
+    ))
+}
+
+/// Ports at which pods of a namespace refuse the plaintext of this call.
+fn refused_at(outcomes: &[BackendOutcome<'_>], namespace: &str) -> BTreeSet<u16> {
+    let judged = outcomes.iter().flat_map(|outcome| &outcome.judged);
+    let refused = judged.filter(|one| {
+        let by = one.by.as_ref();
+        one.strict && by.is_some_and(|(pod, _)| *pod.namespace == *namespace)
+    });
+    refused.map(|one| one.endpoint.port).collect()
+}
+
+/// A list of ports as it is written, with these.
+fn list(written: Option<&str>, ports: &BTreeSet<u16>) -> String {
+    let mut all = ranges(written);
+    for port in ports {
+        if !holds(&all, *port) {
+            all.extend(PortRange::new(*port, *port));
+        }
+    }
+    let all: Vec<String> = all.iter().map(ToString::to_string).collect();
+    all.join(",")
+}

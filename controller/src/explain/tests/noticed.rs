@@ -1,0 +1,75 @@
+//! Which lines of the manual an answer names.
+
+use crds::observe::RecentCalls;
+
+use super::places::http_and_https;
+use super::*;
+use crate::explain::limited;
+
+/// The anchors that an answer names.
+fn anchors(status: &ExplanationStatus) -> String {
+    let anchor = |text: &String| {
+        let (_, anchor) = text.split_once("(docs/applications.md#").unwrap();
+        anchor.trim_end_matches(')').to_owned()
+    };
+    let anchors: Vec<String> = texts(status, "see").iter().map(anchor).collect();
+    anchors.join(" ")
+}
+
+fn bytes(query: ExplanationSpec) -> ExplanationSpec {
+    ExplanationSpec {
+        tcp: true,
+        method: None,
+        path: None,
+        ..query
+    }
+}
+
+#[test]
+fn call_names_the_manuals_line_that_it_meets() {
+    let strict = annotate(namespace("shop"), "weft.dev/mtls", "strict");
+    let excepted = annotate(strict.clone(), "weft.dev/permissive-ports", "8080");
+    let to_service = spec("Pod/client", "Service/api", "GET", "/");
+    let mut to_https = to_service.clone();
+    to_https.to.port = Some(80);
+    let headless = || shop().with(service("api", "None", &[("http", 80)]));
+    for (cluster, query, expected) in [
+        (shop(), to_service.clone(), ""),
+        (shop(), outside("Service/api"), ""),
+        (
+            shop(),
+            spec("Pod/client", "Pod/api-1", "GET", "/"),
+            "pod-address",
+        ),
+        (headless(), to_service.clone(), "headless-name"),
+        // Without a proxy the client sees which address cannot be connected to.
+        (headless(), outside("Service/api"), ""),
+        (
+            shop().with(strict.clone()),
+            outside("Service/api"),
+            "outside-to-strict",
+        ),
+        (
+            shop().with(excepted),
+            outside("Service/api"),
+            "outside-to-strict",
+        ),
+        (shop().with(strict), to_service.clone(), ""),
+        (shop(), bytes(to_service.clone()), "foreign-bytes"),
+        (http_and_https(), to_https, "http-and-tls"),
+    ] {
+        let status = ask(&cluster, &query);
+        assert_eq!(anchors(&status), expected, "{query:?}: {status:?}");
+    }
+}
+
+#[test]
+fn calls_that_a_limit_refused_name_its_line() {
+    let seen = |reason: &str| RecentCalls {
+        refused: [(reason.to_owned(), 3)].into(),
+        ..RecentCalls::default()
+    };
+    let step = limited(&seen("limit")).unwrap();
+    assert!(step.text.ends_with("(docs/applications.md#below-limit)"));
+    assert_eq!(limited(&seen("not-allowed")), None);
+}
