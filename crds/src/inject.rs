@@ -33,7 +33,7 @@ use json_patch::Patch;
 use serde_json::{Map, Value};
 
 pub use checks::ephemeral;
-pub use obstacles::obstacles;
+pub use obstacles::{PodDemand, obstacles, obstacles_of};
 pub use refusal::Refusal;
 pub use remove::remove;
 pub use request::{DefaultLimits, HookToken, Namespace, Settings};
