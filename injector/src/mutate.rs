@@ -28,7 +28,7 @@ pub(crate) struct Mutation {
     pub(crate) outcome: &'static str,
     /// From the closed lists of `crds::inject`, or empty.
     pub(crate) reason: &'static str,
-    /// What a pod asks for that was given its proxy just now.
+    /// Of a pod that was given its proxy just now: what its namespace must admit.
     pub(crate) demand: Option<PodDemand>,
 }
 

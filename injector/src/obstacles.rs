@@ -2,7 +2,7 @@
 //!
 //! Kubernetes refuses such a pod after the webhook gave it its proxy, and reports that to what
 //! makes the pod. Here the Namespace gets an Event with the way out. A namespace is looked at when
-//! one of its pods gets a proxy, with what that pod asks for, and no call waits for that.
+//! one of its pods gets a proxy, with the amounts of that pod, and no call waits for that.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,10 +23,10 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 
-/// A namespace is not looked at again for so long for the sake of pods that ask for the same: its
-/// Event is still there.
+/// A namespace is not looked at again for so long for pods of the same amounts: its Event is still
+/// there.
 const AGAIN: Duration = Duration::from_secs(10 * 60);
-/// Pods that ask for something else, for which a namespace is looked at in that time.
+/// So many kinds of pods, by their amounts, are looked at in that time in a namespace.
 const KINDS: usize = 8;
 /// Namespaces that are remembered; more are looked at later.
 const MOST: usize = 1024;

@@ -32,7 +32,7 @@ pub fn obstacles(
     judge(namespace, amounts, None, ranges, quotas)
 }
 
-/// One sentence for each obstacle to a pod that asks for this.
+/// One sentence for each obstacle to a pod with these amounts and scopes.
 #[must_use]
 pub fn obstacles_of(
     demand: &PodDemand,
@@ -227,7 +227,7 @@ mod tests {
             range["spec"]["limits"][0]["type"] = json!("Pod");
             obstacles(&shop(&[]), &DefaultLimits::default(), &[range], &[])
         };
-        // What other containers ask for is not known.
+        // The amounts of other containers are not known.
         for item in [
             json!({"min": {"cpu": "1"}}),
             json!({"max": {"cpu": "1"}}),
@@ -261,7 +261,7 @@ mod tests {
         }
     }
 
-    /// A pod with its proxy, whose application asks for this.
+    /// A pod with its proxy, and an application of these amounts.
     fn pod(proxy: &Value, application: &Value) -> Value {
         json!({
             "metadata": {"annotations": {}},
@@ -298,7 +298,7 @@ mod tests {
             found[0].ends_with("weft.dev/proxy-cpu-limit of Namespace shop"),
             "{found:?}"
         );
-        // Where the pod says it, the Namespace would not be heard.
+        // An annotation of the pod goes before that of the Namespace.
         lacking["metadata"]["annotations"]["weft.dev/proxy-cpu-limit"] = json!("");
         let found = judged(&lacking);
         assert!(

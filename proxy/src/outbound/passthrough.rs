@@ -242,7 +242,7 @@ pub(crate) async fn pass_through(
         call.carries_tls();
     }
     let mut forbidden = pin!(forbidden);
-    // While it was connected and nobody spoke, the address may have come to be of the mesh.
+    // While it was connected and silent, the address may have come to be of the mesh.
     if let Some(failure) = forbidden.as_mut().now_or_never() {
         return call.reset(&failure, || connect::reset(&stream));
     }

@@ -53,7 +53,7 @@ async fn opaque_bytes_pass_with_half_close() {
     );
 }
 
-/// It learns so without a word of its own, as of a port where nobody listens.
+/// Before its caller sends anything, as a port without a listener does it.
 #[tokio::test]
 async fn bytes_to_a_service_without_endpoints_are_reset_without_waiting() {
     let client = Pod::new(&Authority::new(), "web").await;

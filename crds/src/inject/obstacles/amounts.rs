@@ -1,4 +1,4 @@
-//! What the proxy's containers ask for of one resource, held against what a LimitRange or a
+//! The proxy's request and limit of one resource, held against what a LimitRange or a
 //! ResourceQuota admits.
 
 use serde_json::Value;
@@ -16,17 +16,17 @@ pub(super) struct Amounts {
     limit: Option<String>,
     /// Annotations that set request and limit.
     annotations: [&'static str; 2],
-    /// The pod has them itself, and what its Namespace says is not heard.
+    /// The pod has them itself, and they go before those of its Namespace.
     by_pod: [bool; 2],
-    /// What the other containers of the pod ask for and may use, together, in thousandths;
-    /// `None` where that is not known.
+    /// Request and limit of the other containers of the pod together, in thousandths; `None`
+    /// where they are not known.
     others: Option<[Option<i128>; 2]>,
     /// The pod as a whole has a limit, which bounds containers without one.
     is_bounded_as_whole: bool,
 }
 
 impl Amounts {
-    /// Of a pod that says nothing itself, of cpu and memory.
+    /// Of a pod without annotations of its own: cpu and memory.
     pub(super) fn of_namespace(namespace: &Namespace, defaults: &DefaultLimits) -> [Self; 2] {
         let of = |(resource, annotations): Resource, request: &str, limit| {
             let [own_request, own_limit] =
@@ -183,7 +183,7 @@ impl Amounts {
     }
 
     /// What an entry of a LimitRange about whole pods refuses because of the proxy. Where it is
-    /// not known what the others ask for, that is what leaves no room for the proxy alone.
+    /// not known what the others have, that is what leaves no room for the proxy alone.
     pub(super) fn in_pod(&self, range: &str, item: &Value) -> Option<String> {
         let rules: &[Rule] = match self.others {
             Some(_) => &[Rule::Min, Rule::Max, Rule::Ratio],
@@ -225,7 +225,7 @@ impl Amounts {
     }
 }
 
-/// What a LimitRange says of a whole pod.
+/// A bound of a LimitRange for a whole pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rule {
     Min,
@@ -244,7 +244,7 @@ impl Rule {
 
     fn sentence(self, resource: &str, bound: &str) -> String {
         match self {
-            Self::Min => format!("asks a pod for {resource} of {bound} at least"),
+            Self::Min => format!("requires {resource} of {bound} at least of a pod"),
             Self::Max => format!("allows a pod {resource} of {bound} at most"),
             Self::Ratio => {
                 format!("allows a pod a limit of {resource} of {bound} times its request")

@@ -29,7 +29,7 @@ pub struct PodDemand {
     crosses_namespaces: bool,
 }
 
-/// What it asks for of one resource.
+/// Its amounts of one resource.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Asked {
     /// Of each of the proxy's containers.
@@ -113,8 +113,8 @@ pub(super) fn covers(quota: &Value, demand: Option<&PodDemand>) -> bool {
         })
 }
 
-/// As Kubernetes adds up what the containers of a pod ask for: what begins before the others ends
-/// before them, unless it is a sidecar.
+/// As Kubernetes adds up the containers of a pod: one that begins before the others ends before
+/// them, unless it is a sidecar.
 fn others(spec: &Value, kind: &str, resource: &str) -> Option<i128> {
     let of = |container: &Value| in_milli(&container["resources"][kind][resource]);
     let containers = list(&spec["containers"]);
