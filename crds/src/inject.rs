@@ -34,7 +34,7 @@ use serde_json::{Map, Value};
 
 pub use checks::ephemeral;
 pub use guaranteed::is_guaranteed;
-pub use obstacles::obstacles;
+pub use obstacles::{PodDemand, obstacles, obstacles_of};
 pub use refusal::Refusal;
 pub use remove::remove;
 pub use request::{DefaultLimits, HookToken, Namespace, Settings};

@@ -139,8 +139,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         version,
         "injector started"
     );
-    let limits = settings.inject.limits.clone();
-    let obstacles = Obstacles::new(client.clone(), limits, settings.pod_name.clone());
+    let obstacles = Obstacles::new(client.clone(), settings.pod_name.clone());
     let mutator = Mutator::new(client, settings.inject);
     let cluster = Cluster {
         domain: settings.cluster_domain.into(),

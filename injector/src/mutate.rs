@@ -1,7 +1,7 @@
 //! Answers for pods: fetches the namespace, asks `crds::inject`, says it to the
 //! API server.
 
-use crds::inject::{self, HookToken, InjectionOutcome};
+use crds::inject::{self, HookToken, InjectionOutcome, PodDemand};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client};
 use serde_json::Value;
@@ -28,6 +28,8 @@ pub(crate) struct Mutation {
     pub(crate) outcome: &'static str,
     /// From the closed lists of `crds::inject`, or empty.
     pub(crate) reason: &'static str,
+    /// Of a pod that was given its proxy just now: what its namespace must admit.
+    pub(crate) demand: Option<PodDemand>,
 }
 
 impl Mutator {
@@ -73,8 +75,9 @@ impl Mutator {
                     patch,
                     warnings,
                 } = *injected;
+                let demand = PodDemand::of(&pod);
                 drop(pod);
-                patched(&patch, warnings)
+                patched(&patch, warnings, demand)
             }
             Ok(InjectionOutcome::Skipped { reason, warning }) => Mutation {
                 answer: AdmissionResponse {
@@ -83,6 +86,7 @@ impl Mutator {
                 },
                 outcome: "skipped",
                 reason: reason.as_str(),
+                demand: None,
             },
             Err(refusal) => {
                 let pod = name_of(request);
@@ -95,13 +99,14 @@ impl Mutator {
                     )),
                     outcome: "refused",
                     reason,
+                    demand: None,
                 }
             }
         }
     }
 }
 
-fn patched(patch: &json_patch::Patch, warnings: Vec<String>) -> Mutation {
+fn patched(patch: &json_patch::Patch, warnings: Vec<String>, demand: PodDemand) -> Mutation {
     let nothing = patch.0.is_empty();
     let patch = match serde_json::to_value(patch) {
         Ok(patch) => (!nothing).then_some(patch),
@@ -113,6 +118,7 @@ fn patched(patch: &json_patch::Patch, warnings: Vec<String>) -> Mutation {
                 )),
                 outcome: "refused",
                 reason: "internal",
+                demand: None,
             };
         }
     };
@@ -124,6 +130,7 @@ fn patched(patch: &json_patch::Patch, warnings: Vec<String>) -> Mutation {
         },
         outcome: if nothing { "unchanged" } else { "injected" },
         reason: "",
+        demand: (!nothing).then_some(demand),
     }
 }
 

@@ -2,13 +2,13 @@
 //!
 //! Kubernetes refuses such a pod after the webhook gave it its proxy, and reports that to what
 //! makes the pod. Here the Namespace gets an Event with the way out. A namespace is looked at when
-//! one of its pods gets a proxy, and no call waits for that.
+//! one of its pods gets a proxy, with the amounts of that pod, and no call waits for that.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crds::inject::{self, DefaultLimits};
+use crds::inject::{self, PodDemand};
 use k8s_openapi::api::core::v1::{LimitRange, Namespace, ObjectReference, ResourceQuota};
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -23,8 +23,11 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 
-/// A namespace is not looked at again for so long: its Event is still there.
+/// A namespace is not looked at again for so long for pods of the same amounts: its Event is still
+/// there.
 const AGAIN: Duration = Duration::from_secs(10 * 60);
+/// So many kinds of pods, by their amounts, are looked at in that time in a namespace.
+const KINDS: usize = 8;
 /// Namespaces that are remembered; more are looked at later.
 const MOST: usize = 1024;
 /// Namespaces that are looked at at one time.
@@ -39,27 +42,26 @@ const NOTE: usize = 1000;
 /// See the module header.
 pub(crate) struct Obstacles {
     client: Client,
-    defaults: DefaultLimits,
     /// Name of this pod.
     me: String,
-    looked: Mutex<HashMap<String, Instant>>,
+    /// By namespace.
+    looked: Mutex<HashMap<String, Vec<(PodDemand, Instant)>>>,
     permits: Semaphore,
 }
 
 impl Obstacles {
-    pub(crate) fn new(client: Client, defaults: DefaultLimits, me: String) -> Self {
+    pub(crate) fn new(client: Client, me: String) -> Self {
         Self {
             client,
-            defaults,
             me,
             looked: Mutex::default(),
             permits: Semaphore::new(AT_ONCE),
         }
     }
 
-    /// Looks at a namespace, unless it was looked at not long ago.
-    pub(crate) fn look(self: &Arc<Self>, namespace: &str) {
-        if !self.is_due(namespace) {
+    /// Looks whether a namespace admits such a pod, unless that was looked at not long ago.
+    pub(crate) fn look(self: &Arc<Self>, namespace: &str, demand: PodDemand) {
+        if !self.is_due(namespace, &demand) {
             return;
         }
         let (obstacles, namespace) = (Arc::clone(self), namespace.to_owned());
@@ -67,7 +69,7 @@ impl Obstacles {
             let Ok(_permit) = obstacles.permits.acquire().await else {
                 return;
             };
-            match timeout(PATIENCE, obstacles.report(&namespace)).await {
+            match timeout(PATIENCE, obstacles.report(&namespace, &demand)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => debug!(namespace, %error, "obstacles not reported"),
                 Err(_) => debug!(namespace, "obstacles not reported in time"),
@@ -75,19 +77,26 @@ impl Obstacles {
         });
     }
 
-    fn is_due(&self, namespace: &str) -> bool {
+    fn is_due(&self, namespace: &str, demand: &PodDemand) -> bool {
         let now = Instant::now();
         let mut looked = self.looked.lock();
-        looked.retain(|_, at| now.duration_since(*at) < AGAIN);
-        if looked.len() >= MOST || looked.contains_key(namespace) {
+        looked.retain(|_, demands| {
+            demands.retain(|(_, at)| now.duration_since(*at) < AGAIN);
+            !demands.is_empty()
+        });
+        if looked.len() >= MOST && !looked.contains_key(namespace) {
             return false;
         }
-        looked.insert(namespace.to_owned(), now);
+        let demands = looked.entry(namespace.to_owned()).or_default();
+        if demands.len() >= KINDS || demands.iter().any(|(known, _)| known == demand) {
+            return false;
+        }
+        demands.push((demand.clone(), now));
         true
     }
 
     /// Writes the Event, if there is something to report.
-    async fn report(&self, name: &str) -> Result<(), kube::Error> {
+    async fn report(&self, name: &str, demand: &PodDemand) -> Result<(), kube::Error> {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
         let metadata = namespaces.get_metadata(name).await?.metadata;
         let few = ListParams::default().limit(OBJECTS);
@@ -100,7 +109,7 @@ impl Obstacles {
             annotations: metadata.annotations.unwrap_or_default(),
         };
         let (ranges, quotas) = (values(&ranges.items), values(&quotas.items));
-        let found = inject::obstacles(&namespace, &self.defaults, &ranges, &quotas);
+        let found = inject::obstacles_of(demand, &namespace, &ranges, &quotas);
         if found.is_empty() {
             return Ok(());
         }
@@ -113,8 +122,7 @@ impl Obstacles {
             ..ObjectReference::default()
         };
         let note = format!(
-            "pods are not admitted whose proxy has no resources by annotation or as a Guaranteed \
-             pod: {}",
+            "a pod that was made just now is not admitted because of its proxy: {}",
             found.join("; ")
         );
         let event = self.event(name, about, note);
@@ -175,18 +183,24 @@ mod tests {
     }
 
     fn obstacles(api: &FakeApi) -> Arc<Obstacles> {
-        let defaults = DefaultLimits::default();
-        Arc::new(Obstacles::new(
-            api.client(),
-            defaults,
-            "injector-1".to_owned(),
-        ))
+        Arc::new(Obstacles::new(api.client(), "injector-1".to_owned()))
+    }
+
+    /// Of a pod whose proxy has this limit of CPU, if any.
+    fn demand(limit: Option<&str>) -> PodDemand {
+        let mut resources = json!({"requests": {"cpu": "10m", "memory": "20Mi"}});
+        if let Some(limit) = limit {
+            resources["limits"] = json!({"cpu": limit});
+        }
+        let proxy = json!({"name": "weft-proxy", "resources": resources});
+        PodDemand::of(&json!({"spec": {"initContainers": [proxy]}}))
     }
 
     #[tokio::test]
     async fn namespace_that_keeps_proxies_out_gets_an_event() {
         let api = api(&quota(&json!({"limits.cpu": "4"})));
-        obstacles(&api).report("shop").await.unwrap();
+        let none = demand(None);
+        obstacles(&api).report("shop", &none).await.unwrap();
         let events = api.below(EVENTS);
         let [event] = events.as_slice() else {
             panic!("{events:?}");
@@ -201,20 +215,34 @@ mod tests {
         assert!(note.contains("weft.dev/proxy-cpu-limit"), "{note}");
         // Control: what admits proxies.
         let api = self::api(&quota(&json!({"requests.cpu": "4"})));
-        obstacles(&api).report("shop").await.unwrap();
+        obstacles(&api).report("shop", &none).await.unwrap();
+        assert!(api.below(EVENTS).is_empty());
+    }
+
+    #[tokio::test]
+    async fn pod_with_limits_of_its_own_makes_no_event() {
+        let api = api(&quota(&json!({"limits.cpu": "4"})));
+        let demand = demand(Some("1"));
+        obstacles(&api).report("shop", &demand).await.unwrap();
         assert!(api.below(EVENTS).is_empty());
     }
 
     #[tokio::test(start_paused = true)]
     async fn namespace_is_looked_at_once_in_ten_minutes() {
         let obstacles = obstacles(&FakeApi::default());
-        assert!(obstacles.is_due("shop") && obstacles.is_due("bank"));
-        assert!(!obstacles.is_due("shop"));
-        tokio::time::advance(AGAIN).await;
-        assert!(obstacles.is_due("shop"));
-        for number in 0..MOST {
-            obstacles.is_due(&format!("n{number}"));
+        let none = demand(None);
+        assert!(obstacles.is_due("shop", &none) && obstacles.is_due("bank", &none));
+        assert!(!obstacles.is_due("shop", &none));
+        // A pod that is admitted hides none that is not, and each kind of pod is one look.
+        for kind in 1..KINDS + 3 {
+            let other = demand(Some(&kind.to_string()));
+            assert_eq!(obstacles.is_due("shop", &other), kind < KINDS, "{kind}");
         }
-        assert!(!obstacles.is_due("one-too-many"));
+        tokio::time::advance(AGAIN).await;
+        assert!(obstacles.is_due("shop", &none));
+        for number in 0..MOST {
+            obstacles.is_due(&format!("n{number}"), &none);
+        }
+        assert!(!obstacles.is_due("one-too-many", &none));
     }
 }

@@ -303,12 +303,11 @@ impl Webhooks {
         };
         let (mutator, name) = (self.mutator.clone(), namespace.name.clone());
         let mutated = lane.run(source, move || mutated(&mutator, &body, &namespace));
-        let outcome = mutated.await??;
-        if let Some(obstacles) = &self.obstacles
-            && outcome.outcome == "injected"
+        let (outcome, demand) = mutated.await??;
+        if let (Some(obstacles), Some(demand)) = (&self.obstacles, demand)
             && !dry_run
         {
-            obstacles.look(&name);
+            obstacles.look(&name, demand);
         }
         Ok(outcome)
     }
@@ -347,16 +346,17 @@ fn mutated(
     mutator: &Mutator,
     body: &[u8],
     namespace: &inject::Namespace,
-) -> Result<ReviewOutcome, Box<ReviewOutcome>> {
+) -> Result<(ReviewOutcome, Option<inject::PodDemand>), Box<ReviewOutcome>> {
     let review = read_as(body, review::parse)?;
     must_fit(mutate::COPIES * review::size(&review.object))?;
     let mutation = mutator.mutate(&review, namespace);
-    Ok(answered(
+    let outcome = answered(
         mutation.answer,
         &review.uid,
         mutation.outcome,
         mutation.reason,
-    ))
+    );
+    Ok((outcome, mutation.demand))
 }
 
 fn judged(

@@ -3,7 +3,7 @@
 //! Probes and hooks are for the kubelet; what shows configuration or changes
 //! state is for the pod itself and answers loopback only.
 //!
-//! Imports `config`, `endpoints`, `probe` and `proxy`.
+//! Imports `config`, `endpoints`, `probe`, `proxy` and `telemetry`.
 
 mod traffic;
 
@@ -17,6 +17,7 @@ use serde_json::{Map, Value};
 use crate::config::summary::Summary;
 use crate::probe::Probes;
 use crate::proxy::Proxy;
+use crate::telemetry::startup::milliseconds;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Pages {
@@ -72,7 +73,7 @@ impl Pages {
         }
     }
 
-    /// Names and versions of everything held.
+    /// Names and versions of everything held, and how the proxy started.
     fn config(&self) -> String {
         let (own, draining) = (&self.proxy.own, self.proxy.drain.is_draining());
         let current = Summary::of(&self.proxy.config.snapshot(), &own.identity, draining);
@@ -81,11 +82,17 @@ impl Pages {
             .into_iter()
             .map(|(name, version)| (name, version.into()))
             .collect();
+        let startup = self.proxy.telemetry.metrics.startup.steps();
+        let startup = startup.into_iter().map(|(step, took)| {
+            serde_json::json!({ "step": step.name(), "milliseconds": milliseconds(took) })
+        });
+        let startup: Vec<Value> = startup.collect();
         let page = serde_json::json!({
             "identity": current.identity,
             "enforcement": current.enforcement,
             "mtls": current.mtls,
             "draining": current.draining,
+            "startup": startup,
             "resources": resources,
         });
         format!("{page:#}\n")
@@ -118,6 +125,7 @@ mod tests {
     use crate::settings::Own;
     use crate::telemetry::Telemetry;
     use crate::telemetry::metrics::Metrics;
+    use crate::telemetry::startup::StartupStep;
 
     fn pages() -> Pages {
         let web = SpiffeId::of("cluster.local", "shop", "web").unwrap();
@@ -153,6 +161,19 @@ mod tests {
             assert_eq!(ask(Method::GET, path, other).await, 404, "{path}");
             assert_eq!(ask(Method::POST, path, own).await, 404, "{path}");
         }
+    }
+
+    #[test]
+    fn config_page_shows_the_steps_of_the_start() {
+        let pages = pages();
+        let startup = &pages.proxy.telemetry.metrics.startup;
+        startup.reached(StartupStep::Settings);
+        startup.reached(StartupStep::Ready);
+        let page: Value = serde_json::from_str(&pages.config()).unwrap();
+        let steps: Vec<&Value> = page["startup"].as_array().unwrap().iter().collect();
+        let names: Vec<&Value> = steps.iter().map(|step| &step["step"]).collect();
+        assert_eq!(names, ["settings", "ready"]);
+        assert!(steps.iter().all(|step| step["milliseconds"].is_u64()));
     }
 
     /// The pod's application may have a port of that number in a Service; it is not this one.

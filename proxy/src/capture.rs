@@ -10,6 +10,7 @@
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use runtime::env::EnvReader;
 
@@ -65,11 +66,13 @@ fn write(settings: &Settings) -> Result<Forwarded, nftables::WriteError> {
 /// [`run`] for `main`: says on stderr what happened. Exit code 2 means that the
 /// arguments are wrong, 1 that something failed.
 pub fn command(arguments: impl IntoIterator<Item = String>) -> ExitCode {
+    let began = Instant::now();
     let mut stderr = std::io::stderr().lock();
     let (code, lines) = match run(arguments) {
         Ok(outcomes) => {
             let mut lines = vec!["traffic is redirected".to_owned()];
             lines.extend(outcomes.iter().map(ToString::to_string));
+            lines.push(format!("done after {} ms", began.elapsed().as_millis()));
             (ExitCode::SUCCESS, lines)
         }
         Err(CaptureError::Arguments(bad)) => (ExitCode::from(2), vec![bad.to_string()]),

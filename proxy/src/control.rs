@@ -33,6 +33,7 @@ use tokio::sync::{Notify, watch};
 use crate::config::store::Store;
 use crate::control::leaving::{Contact, Leaving};
 use crate::settings::ControllerSettings;
+use crate::telemetry::startup::StartupStep;
 
 pub(crate) const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 pub(crate) const BACKOFF_LONGEST: Duration = Duration::from_secs(10);
@@ -121,6 +122,10 @@ impl Control {
             configured: configured_seen,
             leaving: leaving_seen,
         }
+    }
+
+    fn reached(&self, step: StartupStep) {
+        self.config.telemetry.metrics.startup.reached(step);
     }
 }
 

@@ -30,6 +30,8 @@ pub enum Failure {
         detail: Detail,
         /// It happened to another request, whose attempt to connect this one waited for.
         shared: bool,
+        /// Its certificate says that another pod has the address than the one that was called.
+        wrong_pod: bool,
     },
     /// A connection was at its end, not its endpoint, before it took the request.
     ConnectionClosed { detail: Detail },
@@ -91,6 +93,17 @@ impl Failure {
             reason,
             detail: detail.into(),
             shared: false,
+            wrong_pod: false,
+        }
+    }
+
+    /// Another pod answers at the address than the one that was called.
+    pub(crate) fn wrong_pod(detail: impl Into<Detail>) -> Self {
+        Self::NotSent {
+            reason: Reason::TlsFailed,
+            detail: detail.into(),
+            shared: false,
+            wrong_pod: true,
         }
     }
 

@@ -74,5 +74,6 @@ pub use crate::telemetry::labels::{
     TcpLabels, TelemetryDroppedLabels, TlsLabels,
 };
 pub use crate::telemetry::metrics::Metrics;
+pub use crate::telemetry::startup::StartupStep;
 pub use crate::telemetry::trace::export::export as export_telemetry;
 pub use crate::telemetry::trace::signal::Signal;

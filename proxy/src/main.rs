@@ -11,6 +11,7 @@
 )]
 
 use std::process::ExitCode;
+use std::time::Instant;
 
 use policy::terminal::acts_upon;
 use runtime::log::Format;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> ExitCode {
+    let began = Instant::now();
     let settings = match Settings::from_env() {
         Ok(settings) => settings,
         Err(error) => {
@@ -49,7 +51,7 @@ fn run() -> ExitCode {
     }
     // Before anything is opened: how many connections are served follows what there may be.
     runtime::files::raise();
-    let code = match run_proxy(settings.workload) {
+    let code = match run_proxy(settings.workload, began) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "the proxy could not go on");

@@ -23,6 +23,7 @@ pub(crate) mod workload;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -38,6 +39,7 @@ use crate::process::permits::Permits;
 use crate::process::workload::Workload;
 use crate::proxy::Proxy;
 use crate::settings::WorkloadSettings;
+use crate::telemetry::startup::StartupStep;
 
 /// What connections may hold where the container has no limit, in bytes.
 const MEMORY: u64 = 64 * 1024 * 1024;
@@ -56,14 +58,16 @@ pub struct Process {
     accepting: Vec<JoinHandle<()>>,
 }
 
-/// Runs the proxy of one workload until SIGTERM.
+/// Runs the proxy of one workload until SIGTERM. `began`: when the program did.
 ///
 /// # Errors
 /// When a port is taken, or the trust bundle cannot be read.
-pub fn run(settings: WorkloadSettings) -> anyhow::Result<()> {
+pub fn run(settings: WorkloadSettings, began: Instant) -> anyhow::Result<()> {
     let budget = budget();
     let workload = Workload::new(settings, &budget)?;
     let proxy = Arc::clone(workload.proxy());
+    let startup = proxy.telemetry.metrics.startup.clone();
+    startup.began_at(began.into());
     let (started, progress) = oneshot::channel();
     let (connector, to_collector) = collector::connector();
     std::thread::Builder::new()
@@ -92,6 +96,7 @@ pub fn run(settings: WorkloadSettings) -> anyhow::Result<()> {
             leaving,
         };
         let process = Process::start(vec![served], budget)?;
+        startup.reached(StartupStep::Listeners);
         let signal = stopped.await;
         tracing::info!(signal, "stopping");
         process.stop().await;

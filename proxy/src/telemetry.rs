@@ -19,6 +19,7 @@ pub(crate) mod ports;
 pub(crate) mod remotes;
 pub(crate) mod report;
 pub(crate) mod series;
+pub(crate) mod startup;
 pub(crate) mod tap;
 pub(crate) mod trace;
 

@@ -19,8 +19,8 @@ use weft_proxy::{
     AttemptLabels, AuditLabels, BreakerLabels, ByteLabels, CancelledLabels, ConnectionLabels,
     ContextLabels, Direction, EjectionLabels, FallbackLabels, LatencyLabels, LocalityLabels,
     MirrorLabels, OverloadLabels, OverrideLabels, RateLimitedLabels, RequestLabels, RetryLabels,
-    RouteLabel, Security, ShadowLabels, ShedLabels, SpanLabels, TcpLabels, TelemetryDroppedLabels,
-    TlsLabels,
+    RouteLabel, Security, ShadowLabels, ShedLabels, SpanLabels, StartupStep, TcpLabels,
+    TelemetryDroppedLabels, TlsLabels,
 };
 
 #[test]
@@ -54,6 +54,8 @@ fn labels_with_fixed_values_have_these_values_and_no_others() {
     });
     words::same("security", &documented("`security`"), &set(securities));
     words::same("success", &documented("`success`"), &set(["true", "false"]));
+    let steps = set(StartupStep::ALL.map(StartupStep::name));
+    words::same("step", &documented("`step`"), &steps);
 
     let flows = words::literals(&code, "for (flow, bytes) in [", "] {");
     words::same("flow", &documented("`flow`"), &flows);
@@ -265,8 +267,10 @@ fn touch(metrics: &Metrics) {
         batches: _,
         nacks: _,
         destinations: _,
+        startup,
         shared: _,
     } = metrics;
+    startup.reached(StartupStep::Settings);
     let direction = Direction::outbound;
     let security = Security::mtls;
     tls_failures

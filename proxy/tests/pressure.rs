@@ -210,7 +210,7 @@ impl Testbed {
 
     /// How many requests waited for memory before they were read.
     fn held_back(&self) -> u64 {
-        self.reached("memory-wait")
+        self.reached("memory-wait") + self.reached("memory-expected")
     }
 
     fn reached(&self, limit: &'static str) -> u64 {

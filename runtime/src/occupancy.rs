@@ -97,8 +97,8 @@ pub enum Reached {
     Hoarder,
     /// A head was not complete in time.
     SlowHead,
-    /// A request waits for memory before it begins.
-    NoMemory,
+    /// A request waits for memory before it begins; else for what is only expected to be in use.
+    NoMemory { in_use: bool },
     /// A connection brought so many frames that nothing called for that it ends.
     Flood,
 }

@@ -22,8 +22,9 @@ use crate::output::{self, Format, NARROW};
     about = "Show what the proxy of a pod holds, by its own word",
     long_about = "Shows identity, modes and the names and versions of all that the proxy of a pod \
                   holds. Where no controller tells it the proxy itself is asked, by port-forward; \
-                  with --direct at once. With --traffic it tells by port-forward what its calls go \
-                  by: sections of policies, retry budgets, breakers and endpoints.",
+                  with --direct at once. The proxy itself also shows the steps of its start. With \
+                  --traffic it tells by port-forward what its calls go by: sections of policies, \
+                  retry budgets, breakers and endpoints.",
     after_help = "Example:\n  weft proxy-config web-5d8 --direct"
 )]
 pub(crate) struct ProxyConfig {
@@ -126,14 +127,25 @@ fn print(config: &Value, console: &mut Console<'_>) -> Result<(), Failure> {
                     table.row(vec![name.clone().into(), text(version).into()]);
                 }
             }
-            value => console.line(&crate::escape::plain(&format!(
-                "{name:<12} {}",
-                text(value)
-            )))?,
+            value => {
+                let value = match value {
+                    Value::Array(steps) => started(steps),
+                    value => text(value),
+                };
+                console.line(&crate::escape::plain(&format!("{name:<12} {value}")))?;
+            }
         }
     }
     table.write(console.out, console.color)?;
     Ok(())
+}
+
+/// The steps of the proxy's start, as it tells them itself.
+fn started(steps: &[Value]) -> String {
+    let steps = steps
+        .iter()
+        .map(|step| format!("{} {} ms", text(&step["step"]), text(&step["milliseconds"])));
+    steps.collect::<Vec<_>>().join(", ")
 }
 
 /// A row for each rule of a section, with who says it, each breaker and each endpoint.
@@ -197,6 +209,25 @@ mod tests {
 
     use super::*;
     use crate::console::Streams;
+
+    #[test]
+    fn steps_of_the_start_stand_in_one_line() {
+        let page = json!({
+            "identity": "spiffe://x",
+            "startup": [
+                { "step": "settings", "milliseconds": 3 },
+                { "step": "certificate\u{1b}[2J", "milliseconds": 41 },
+            ],
+            "resources": { "workload": "00ff" },
+        });
+        let mut streams = Streams::default();
+        print(&page, &mut streams.console()).unwrap();
+        let (out, _) = streams.texts();
+        let line = out.lines().find(|line| line.starts_with("startup "));
+        let line = line.unwrap();
+        assert!(line.contains("settings 3 ms, certificate"), "{out}");
+        assert!(line.ends_with("41 ms") && !line.contains('\x1b'), "{out:?}");
+    }
 
     #[test]
     fn who_says_a_section_and_who_rests_is_told_by_service() {

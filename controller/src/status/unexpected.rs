@@ -27,8 +27,17 @@ const MOST_SLOTS: u64 = 12;
 /// An Event about a port is not repeated for this time.
 const AGAIN_AFTER: Duration = Duration::from_secs(3600);
 
-/// Service ports at which something else than HTTP arrived, and whether TLS was among it.
-type Arrived = BTreeMap<(ObjectKey, u16), bool>;
+/// What was called when something else than HTTP arrived.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Called {
+    /// A Service, and its port.
+    Service(ObjectKey, u16),
+    /// A pod by its own address, as clients of a headless Service do, and the pod's port.
+    Pod(ObjectKey, u16),
+}
+
+/// At what something else than HTTP arrived, and whether TLS was among it.
+type Arrived = BTreeMap<Called, bool>;
 
 /// Records what arrives at ports that carry something else, until dropped. Only the Lease
 /// holder runs this.
@@ -64,13 +73,34 @@ fn note(pods: &[PodSlot], arrived: &mut Arrived) {
         let mut reasons = named.into_iter().flat_map(|named| &*named.reasons);
         let refused =
             reasons.any(|(reason, calls)| **reason == *Reason::BadRequest.as_str() && *calls > 0);
-        if let Some(service) = &key.service
+        let called = match (&key.service, &key.pod) {
+            (Some(service), _) => Some(Called::Service(service.clone(), key.port)),
+            (None, Some(pod)) => Some(Called::Pod(pod.clone(), key.port)),
+            (None, None) => None,
+        };
+        if let Some(called) = called
             && key.client
             && refused
             && (is_tls || key.protocol == v1::Protocol::Opaque)
         {
-            *arrived.entry((service.clone(), key.port)).or_default() |= is_tls;
+            *arrived.entry(called).or_default() |= is_tls;
         }
+    }
+}
+
+impl Called {
+    /// The Services whose port that is, and which.
+    fn ports(self, compiled: &Compiled) -> Vec<(ObjectKey, u16)> {
+        let (pod, own) = match self {
+            Self::Service(service, port) => return vec![(service, port)],
+            Self::Pod(pod, own) => (pod, own),
+        };
+        let entry = compiled.model.index.pods.get(&pod);
+        let serves = entry.into_iter().flat_map(|entry| &entry.serves);
+        let there = serves.filter(|(_, _, port)| *port == own);
+        there
+            .map(|(service, number, _)| (service.clone(), *number))
+            .collect()
     }
 }
 
@@ -82,12 +112,17 @@ impl Reported {
     fn news(&mut self, compiled: &Compiled, arrived: Arrived, now: Instant) -> Vec<Event> {
         self.0.retain(|_, at| now.duration_since(*at) < AGAIN_AFTER);
         let mut events = Vec::new();
-        for ((service, port), is_tls) in arrived {
-            let key = (service, port);
+        let mut ports = BTreeMap::<(ObjectKey, u16), bool>::new();
+        for (called, is_tls) in arrived {
+            for port in called.ports(compiled) {
+                *ports.entry(port).or_default() |= is_tls;
+            }
+        }
+        for (key, is_tls) in ports {
             if self.0.contains_key(&key) {
                 continue;
             }
-            if let Some(event) = about(compiled, &key.0, port, is_tls) {
+            if let Some(event) = about(compiled, &key.0, key.1, is_tls) {
                 self.0.insert(key, now);
                 events.push(event);
             }
@@ -210,6 +245,31 @@ mod tests {
         let other = edge(CLIENT, v1::Protocol::Opaque, Reason::BadRequest);
         let events = news(&cluster::shop(), other);
         assert!(events[0].text.starts_with("something else than HTTP on"));
+    }
+
+    #[test]
+    fn tls_to_a_pod_is_reported_on_its_service() {
+        let by_address = |port: u32| v1::Edge {
+            service: String::new(),
+            pod: "shop/api-1".to_owned(),
+            port,
+            ..edge(CLIENT, TLS, Reason::BadRequest)
+        };
+        let headless = cluster::service("db", "None", &[("http", 5000)]);
+        let endpoints = [cluster::endpoint("api-1", "10.0.0.11")];
+        let slice = cluster::slice("db-x", "db", &[("http", 9000)], &endpoints);
+        let cluster = cluster::shop().with(headless).with(slice);
+        let events = news(&cluster, by_address(9000));
+        let [event] = events.as_slice() else {
+            panic!("{events:?}")
+        };
+        assert!(
+            event
+                .text
+                .starts_with("TLS on port 5000 named http of Service shop/db: "),
+            "{event:?}"
+        );
+        assert!(news(&cluster, by_address(5000)).is_empty());
     }
 
     #[test]

@@ -5,19 +5,22 @@
 //! Kubernetes refuses such a pod after it was given its proxy, and reports that to whatever makes
 //! the pod. What helps is annotations of the Namespace, or its level, so these are named.
 
+mod amounts;
+mod demand;
+
 use serde_json::Value;
 
-use super::{DefaultLimits, Namespace, overrides};
-use crate::labels::{self, quantity_in_milli};
+use self::amounts::Amounts;
+pub use self::demand::PodDemand;
+use super::{DefaultLimits, Namespace};
 
 /// Label of a Namespace: the level of Pod Security below which no pod is admitted.
 const LEVEL: &str = "pod-security.kubernetes.io/enforce";
 /// The only one that admits the container which redirects traffic.
 const PRIVILEGED: &str = "privileged";
-/// Scopes of a ResourceQuota that cover most pods with a proxy.
-const SCOPES: [&str; 2] = ["NotBestEffort", "NotTerminating"];
 
-/// One sentence for each obstacle, by the LimitRanges and ResourceQuotas of the namespace.
+/// One sentence for each obstacle to a pod without annotations or limits of its own, by the
+/// LimitRanges and ResourceQuotas of the namespace.
 #[must_use]
 pub fn obstacles(
     namespace: &Namespace,
@@ -25,26 +28,59 @@ pub fn obstacles(
     ranges: &[Value],
     quotas: &[Value],
 ) -> Vec<String> {
+    let amounts = Amounts::of_namespace(namespace, defaults);
+    judge(namespace, amounts, None, ranges, quotas)
+}
+
+/// One sentence for each obstacle to a pod with these amounts and scopes.
+#[must_use]
+pub fn obstacles_of(
+    demand: &PodDemand,
+    namespace: &Namespace,
+    ranges: &[Value],
+    quotas: &[Value],
+) -> Vec<String> {
+    let amounts = Amounts::of_pod(namespace, demand);
+    judge(namespace, amounts, Some(demand), ranges, quotas)
+}
+
+fn judge(
+    namespace: &Namespace,
+    of_proxy: [Amounts; 2],
+    demand: Option<&PodDemand>,
+    ranges: &[Value],
+    quotas: &[Value],
+) -> Vec<String> {
+    let of_containers = entries(ranges, "Container");
+    let of_pods = entries(ranges, "Pod");
     let mut found: Vec<String> = level(namespace).into_iter().collect();
-    for mut amounts in Amounts::all(namespace, defaults) {
-        let mut items: Vec<(&str, &Value)> = Vec::new();
-        for range in ranges {
-            let of_containers = range["spec"]["limits"].as_array().into_iter().flatten();
-            let of_containers = of_containers.filter(|item| item["type"] == "Container");
-            items.extend(of_containers.map(|item| (name(range), item)));
-        }
-        amounts.fill(&items);
+    for mut amounts in of_proxy {
+        amounts.fill(&of_containers);
         let before = found.len();
-        for (range, item) in &items {
+        for (range, item) in &of_containers {
             found.extend(amounts.against(range, item));
         }
         // A request that no range allows is reported as that.
         if found.len() == before {
             found.extend(amounts.above_limit());
         }
-        for quota in quotas.iter().filter(|quota| covers_proxies(quota)) {
-            found.extend(amounts.within(quota));
+        for (range, item) in &of_pods {
+            found.extend(amounts.in_pod(range, item));
         }
+        for quota in quotas.iter().filter(|quota| demand::covers(quota, demand)) {
+            found.extend(amounts.within(name(quota), quota));
+        }
+    }
+    found
+}
+
+/// The entries of LimitRanges about this, with the name of each range.
+fn entries<'a>(ranges: &'a [Value], about: &str) -> Vec<(&'a str, &'a Value)> {
+    let mut found = Vec::new();
+    for range in ranges {
+        let items = range["spec"]["limits"].as_array().into_iter().flatten();
+        let items = items.filter(|item| item["type"] == about);
+        found.extend(items.map(|item| (name(range), item)));
     }
     found
 }
@@ -62,170 +98,6 @@ fn level(namespace: &Namespace) -> Option<String> {
 
 fn name(object: &Value) -> &str {
     object["metadata"]["name"].as_str().unwrap_or_default()
-}
-
-fn covers_proxies(quota: &Value) -> bool {
-    let scopes = quota["spec"]["scopes"].as_array().into_iter().flatten();
-    quota["spec"]["scopeSelector"].is_null()
-        && scopes
-            .filter_map(Value::as_str)
-            .all(|scope| SCOPES.contains(&scope))
-}
-
-/// What each of the proxy's containers asks for of one resource.
-struct Amounts {
-    resource: &'static str,
-    namespace: String,
-    request: String,
-    limit: Option<String>,
-    /// Annotations that set request and limit.
-    annotations: [&'static str; 2],
-}
-
-impl Amounts {
-    fn all(namespace: &Namespace, defaults: &DefaultLimits) -> [Self; 2] {
-        let of = |resource, annotations: [&'static str; 2], request: &str, limit| {
-            let [own_request, own_limit] =
-                annotations.map(|name| namespace.annotations.get(name).cloned());
-            let request = own_request.unwrap_or_else(|| request.to_owned());
-            let limit = overrides::limited(own_limit, limit, &request);
-            Self {
-                resource,
-                namespace: namespace.name.clone(),
-                request,
-                limit,
-                annotations,
-            }
-        };
-        [
-            of(
-                "cpu",
-                [labels::PROXY_CPU_REQUEST, labels::PROXY_CPU_LIMIT],
-                overrides::CPU_REQUEST,
-                defaults.cpu.as_deref(),
-            ),
-            of(
-                "memory",
-                [labels::PROXY_MEMORY_REQUEST, labels::PROXY_MEMORY_LIMIT],
-                overrides::MEMORY_REQUEST,
-                defaults.memory.as_deref(),
-            ),
-        ]
-    }
-
-    /// A LimitRange gives a container that has no limit its default, or its maximum.
-    fn fill(&mut self, items: &[(&str, &Value)]) {
-        if self.limit.is_some() {
-            return;
-        }
-        let defaults = items.iter().map(|(_, item)| *item);
-        let defaults = defaults.flat_map(|item| [&item["default"], &item["max"]]);
-        let resource = self.resource;
-        let mut limits = defaults.filter_map(|of| of[resource].as_str());
-        self.limit = limits.next().map(ToOwned::to_owned);
-    }
-
-    /// The way out, of request or limit.
-    fn annotate(&self, which: usize, amount: &str) -> String {
-        let (annotation, namespace) = (self.annotations[which], &self.namespace);
-        format!("set annotation {annotation} of Namespace {namespace} to {amount}")
-    }
-
-    /// What one entry of a LimitRange refuses.
-    fn against(&self, range: &str, item: &Value) -> Vec<String> {
-        let Self {
-            resource, request, ..
-        } = self;
-        let bound = |of: &str| item[of][*resource].as_str();
-        let is_less = |one: &str, other: &str| {
-            matches!(
-                (quantity_in_milli(one), quantity_in_milli(other)),
-                (Some(one), Some(other)) if one < other
-            )
-        };
-        let mut found = Vec::new();
-        if let Some(min) = bound("min").filter(|min| is_less(request, min)) {
-            found.push(format!(
-                "LimitRange {range} asks for {resource} of {min} at least, and the proxy's request \
-                 is {request}: {}",
-                self.annotate(0, &format!("{min} or more"))
-            ));
-        }
-        let limit = self.limit.as_deref().unwrap_or(request);
-        let max = bound("max").filter(|max| is_less(max, limit) || is_less(max, request));
-        if let Some(max) = max {
-            let (which, what, amount) = if is_less(max, request) {
-                (0, "request", request.as_str())
-            } else {
-                (1, "limit", limit)
-            };
-            found.push(format!(
-                "LimitRange {range} allows {resource} of {max} at most, and the proxy's {what} is \
-                 {amount}: {}",
-                self.annotate(which, &format!("{max} or less"))
-            ));
-        }
-        if let Some(ratio) = bound("maxLimitRequestRatio")
-            && self.is_beyond(ratio)
-        {
-            let limit = self.limit.as_deref().unwrap_or("none");
-            let [request_annotation, limit_annotation] = self.annotations;
-            found.push(format!(
-                "LimitRange {range} allows a limit of {resource} of {ratio} times the request, and \
-                 the proxy's request is {request} and its limit {limit}: set annotations \
-                 {request_annotation} and {limit_annotation} of Namespace {}",
-                self.namespace
-            ));
-        }
-        found
-    }
-
-    /// Whether the limit is more than so many times the request, or there is none.
-    fn is_beyond(&self, ratio: &str) -> bool {
-        let Some(limit) = self.limit.as_deref() else {
-            return true;
-        };
-        let read = [limit, &self.request, ratio].map(quantity_in_milli);
-        let [Some(limit), Some(request), Some(ratio)] = read else {
-            return false;
-        };
-        let most = request.checked_mul(ratio);
-        let limit = limit.checked_mul(1000);
-        matches!((limit, most), (Some(limit), Some(most)) if limit > most)
-    }
-
-    /// A default limit below the request makes the pod invalid.
-    fn above_limit(&self) -> Option<String> {
-        let limit = self.limit.as_deref()?;
-        let (Some(request), Some(most)) =
-            (quantity_in_milli(&self.request), quantity_in_milli(limit))
-        else {
-            return None;
-        };
-        (request > most).then(|| {
-            format!(
-                "the proxy's request of {} is {}, above its limit {limit}: {}",
-                self.resource,
-                self.request,
-                self.annotate(1, &format!("{} or more", self.request))
-            )
-        })
-    }
-
-    /// A quota on limits admits no container without one.
-    fn within(&self, quota: &Value) -> Option<String> {
-        let counted = format!("limits.{}", self.resource);
-        if self.limit.is_some() || quota["spec"]["hard"][&counted].is_null() {
-            return None;
-        }
-        Some(format!(
-            "ResourceQuota {} counts {counted}, and the proxy has no such limit: set annotation {} \
-             of Namespace {}",
-            name(quota),
-            self.annotations[1],
-            self.namespace
-        ))
-    }
 }
 
 #[cfg(test)]
@@ -283,12 +155,23 @@ mod tests {
         for spec in [
             json!({"hard": {"requests.cpu": "4"}}),
             json!({"hard": {"limits.cpu": "4"}, "scopes": ["BestEffort"]}),
-            json!({"hard": {"limits.cpu": "4"}, "scopeSelector": {"matchExpressions": []}}),
+            json!({"hard": {"limits.cpu": "4"}, "scopes": ["Terminating"]}),
+            json!({"hard": {"limits.cpu": "4"}, "scopeSelector": {"matchExpressions": [
+                {"scopeName": "PriorityClass", "operator": "NotIn", "values": ["low"]},
+            ]}}),
         ] {
             assert!(counted(&shop(&[]), &none, &spec).is_empty(), "{spec}");
         }
-        let scoped = json!({"hard": {"limits.cpu": "4"}, "scopes": ["NotTerminating"]});
-        assert_eq!(counted(&shop(&[]), &none, &scoped).len(), 1);
+        for scoped in [
+            json!({"scopes": ["NotTerminating", "NotBestEffort"]}),
+            json!({"scopeSelector": {"matchExpressions": [
+                {"scopeName": "NotTerminating", "operator": "Exists"},
+            ]}}),
+        ] {
+            let mut spec = scoped;
+            spec["hard"] = json!({"limits.cpu": "4"});
+            assert_eq!(counted(&shop(&[]), &none, &spec).len(), 1, "{spec}");
+        }
     }
 
     #[test]
@@ -339,10 +222,24 @@ mod tests {
         ] {
             assert!(ranged(&[], item.clone()).is_empty(), "{item}");
         }
-        let pods = json!({"metadata": {"name": "r"},
-            "spec": {"limits": [{"type": "Pod", "min": {"cpu": "1"}}]}});
-        let found = obstacles(&shop(&[]), &DefaultLimits::default(), &[pods], &[]);
-        assert!(found.is_empty(), "{found:?}");
+        let of_pods = |item: Value| {
+            let mut range = json!({"metadata": {"name": "r"}, "spec": {"limits": [item]}});
+            range["spec"]["limits"][0]["type"] = json!("Pod");
+            obstacles(&shop(&[]), &DefaultLimits::default(), &[range], &[])
+        };
+        // The amounts of other containers are not known.
+        for item in [
+            json!({"min": {"cpu": "1"}}),
+            json!({"max": {"cpu": "1"}}),
+            json!({"maxLimitRequestRatio": {"cpu": "2"}}),
+        ] {
+            assert!(of_pods(item.clone()).is_empty(), "{item}");
+        }
+        let found = of_pods(json!({"max": {"memory": "10Mi"}}));
+        assert!(
+            found[0].contains("allows a pod memory of 10Mi at most"),
+            "{found:?}"
+        );
     }
 
     #[test]
@@ -362,5 +259,127 @@ mod tests {
                 assert!(sentence.contains("set it to privileged"), "{sentence}");
             }
         }
+    }
+
+    /// A pod with its proxy, and an application of these amounts.
+    fn pod(proxy: &Value, application: &Value) -> Value {
+        json!({
+            "metadata": {"annotations": {}},
+            "spec": {
+                "initContainers": [
+                    {"name": "weft-capture", "resources": proxy},
+                    {"name": "weft-proxy", "restartPolicy": "Always", "resources": proxy},
+                ],
+                "containers": [{"name": "app", "resources": application}],
+            },
+        })
+    }
+
+    fn amounts(request: &str, limit: Option<&str>) -> Value {
+        let mut amounts = json!({"requests": {"cpu": request, "memory": "20Mi"}});
+        if let Some(limit) = limit {
+            amounts["limits"] = json!({"cpu": limit, "memory": "64Mi"});
+        }
+        amounts
+    }
+
+    #[test]
+    fn pod_with_amounts_of_its_own_is_judged_by_them() {
+        let quota = json!({"metadata": {"name": "q"}, "spec": {"hard": {"limits.cpu": "4"}}});
+        let judged = |pod: &Value| {
+            let quotas = std::slice::from_ref(&quota);
+            obstacles_of(&PodDemand::of(pod), &shop(&[]), &[], quotas)
+        };
+        let app = amounts("1", Some("1"));
+        assert!(judged(&pod(&amounts("10m", Some("1")), &app)).is_empty());
+        let mut lacking = pod(&amounts("10m", None), &app);
+        let found = judged(&lacking);
+        assert!(
+            found[0].ends_with("weft.dev/proxy-cpu-limit of Namespace shop"),
+            "{found:?}"
+        );
+        // An annotation of the pod goes before that of the Namespace.
+        lacking["metadata"]["annotations"]["weft.dev/proxy-cpu-limit"] = json!("");
+        let found = judged(&lacking);
+        assert!(
+            found[0].ends_with("weft.dev/proxy-cpu-limit of the pod"),
+            "{found:?}"
+        );
+    }
+
+    #[test]
+    fn quota_counts_the_pods_of_its_scopes_alone() {
+        let counts = |scopes: Value, change: fn(&mut Value)| {
+            let mut spec = scopes;
+            spec["hard"] = json!({"limits.cpu": "4"});
+            let quota = json!({"metadata": {"name": "q"}, "spec": spec});
+            let mut pod = pod(&amounts("10m", None), &json!({}));
+            change(&mut pod["spec"]);
+            !obstacles_of(&PodDemand::of(&pod), &shop(&[]), &[], &[quota]).is_empty()
+        };
+        let job = |spec: &mut Value| spec["activeDeadlineSeconds"] = json!(60);
+        let urgent = |spec: &mut Value| spec["priorityClassName"] = json!("high");
+        let plain = |_: &mut Value| {};
+        let class = |operator: &str, values: &[&str]| {
+            json!({"scopeSelector": {"matchExpressions": [
+                {"scopeName": "PriorityClass", "operator": operator, "values": values},
+            ]}})
+        };
+        assert!(counts(json!({"scopes": ["Terminating"]}), job));
+        assert!(!counts(json!({"scopes": ["Terminating"]}), plain));
+        assert!(!counts(json!({"scopes": ["NotTerminating"]}), job));
+        assert!(!counts(json!({"scopes": ["BestEffort"]}), plain));
+        assert!(counts(class("In", &["low", "high"]), urgent));
+        assert!(!counts(class("In", &["low"]), urgent));
+        assert!(!counts(class("In", &["high"]), plain));
+        assert!(counts(class("NotIn", &["low"]), plain));
+        assert!(counts(class("DoesNotExist", &[]), plain));
+        assert!(counts(json!({"scopes": ["PriorityClass"]}), urgent));
+        let beside = |spec: &mut Value| {
+            spec["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"] =
+                json!([{"topologyKey": "zone", "namespaces": ["bank"]}]);
+        };
+        assert!(counts(
+            json!({"scopes": ["CrossNamespacePodAffinity"]}),
+            beside
+        ));
+        assert!(!counts(
+            json!({"scopes": ["CrossNamespacePodAffinity"]}),
+            plain
+        ));
+    }
+
+    #[test]
+    fn range_of_pods_is_reported_where_the_proxy_breaks_it() {
+        let found = |item: Value, proxy: &Value, application: &Value| {
+            let mut range = json!({"metadata": {"name": "r"}, "spec": {"limits": [item]}});
+            range["spec"]["limits"][0]["type"] = json!("Pod");
+            let demand = PodDemand::of(&pod(proxy, application));
+            obstacles_of(&demand, &shop(&[]), &[range], &[])
+        };
+        let (small, app) = (amounts("10m", None), amounts("1", Some("2")));
+        let limited = amounts("10m", Some("200m"));
+        let max = || json!({"max": {"cpu": "2"}});
+        // Without a limit of its own it adds none.
+        assert!(found(max(), &small, &app).is_empty());
+        let sentences = found(max(), &limited, &app);
+        assert_eq!(sentences.len(), 1, "{sentences:?}");
+        for words in [
+            "LimitRange r allows a pod cpu of 2 at most",
+            "request of 10m and limit of 200m",
+            "weft.dev/proxy-cpu-request and weft.dev/proxy-cpu-limit of Namespace shop",
+        ] {
+            assert!(sentences[0].contains(words), "{words}: {sentences:?}");
+        }
+        // What is refused without the proxy as well is not its doing.
+        let large = amounts("3", Some("3"));
+        assert!(found(max(), &limited, &large).is_empty());
+        let min = || json!({"min": {"cpu": "1"}});
+        assert!(found(min(), &small, &app).is_empty());
+        // The only limit of the pod is the proxy's, and too small.
+        assert_eq!(found(min(), &limited, &amounts("1", None)).len(), 1);
+        let ratio = || json!({"maxLimitRequestRatio": {"cpu": "2"}});
+        assert!(found(ratio(), &small, &app).is_empty());
+        assert_eq!(found(ratio(), &limited, &app).len(), 1);
     }
 }

@@ -179,6 +179,12 @@ impl Snapshot {
         self.workload.is_some()
     }
 
+    /// Nothing is known at this address that would be of the mesh.
+    pub(super) fn is_outside(&self, addr: &SocketAddr) -> bool {
+        let found = self.destinations.get(addr);
+        found.is_none_or(|found| matches!(**found, Destination::External))
+    }
+
     /// The own pod is the one of this uid, by its certificate.
     pub(super) fn prove_pod(&mut self, uid: Option<&str>) {
         let own = self.workload.as_ref().map(|own| &own.identity);

@@ -240,7 +240,7 @@ impl Store {
         }
         let next = Arc::new(next);
         self.snapshot.store(Arc::clone(&next));
-        if changes_destinations {
+        if self.registry.has_new_meshed() || changes_destinations {
             self.notify_destinations(&before, &next);
         }
         if read_only_began {
@@ -259,12 +259,13 @@ impl Store {
         nacks
     }
 
-    /// Notifies the connections to addresses at which something else stands now; all of them
-    /// where a new control stream began.
+    /// Notifies the connections to addresses at which something else stands now, or which are of
+    /// the mesh now; all of them where a new control stream began.
     fn notify_destinations(&self, before: &Snapshot, next: &Snapshot) {
         let at = |snapshot: &Snapshot, addr| snapshot.destinations.get(addr).map(Arc::as_ptr);
+        let joined = |addr: &SocketAddr| next.is_outside(addr) && self.registry.was_meshed(*addr);
         for (addr, subscription) in self.subscriptions.lock().iter() {
-            if before.stream != next.stream || at(before, addr) != at(next, addr) {
+            if before.stream != next.stream || at(before, addr) != at(next, addr) || joined(addr) {
                 subscription.changed.notify_waiters();
             }
         }

@@ -14,6 +14,7 @@ use wire::v1::control_client::ControlClient;
 
 use crate::control::leaving::Contact;
 use crate::control::{BACKOFF_FIRST, BACKOFF_LONGEST, BoxError, Control, Doubt};
+use crate::telemetry::startup::StartupStep;
 
 /// One request for a certificate.
 const CERTIFY_WITHIN: Duration = Duration::from_secs(10);
@@ -36,6 +37,7 @@ impl Control {
                     let issued = self.clock.now();
                     let (since, end) = (leaf.not_before(), leaf.not_after());
                     self.certs.store(leaf);
+                    self.reached(StartupStep::Certificate);
                     backoff.reset();
                     certified.send_replace(true);
                     let unix = end.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -93,6 +95,7 @@ impl Control {
         // A mounted bundle that is wrong must not be what is tried next time.
         let doubt = Some(doubt).filter(|_| mounted.is_none());
         let channel = self.channel(config, contact, doubt).await?;
+        self.reached(StartupStep::Connection);
         let request = v1::CertifyRequest {
             token: token.trim().to_owned(),
             csr,

@@ -23,6 +23,7 @@ use crate::control::leaving::Contact;
 use crate::control::pulse::{self, Pulses};
 use crate::control::status::{self, LastSent};
 use crate::control::{BACKOFF_FIRST, BACKOFF_LONGEST, BoxError, Control, Doubt};
+use crate::telemetry::startup::StartupStep;
 
 /// Messages to the controller that wait to be sent; more than a handful means
 /// that the stream is dead, and it is opened anew.
@@ -117,6 +118,7 @@ impl Control {
             .await
             .map_err(|status| format!("the controller refused a stream: {}", status.message()))?
             .into_inner();
+        self.reached(StartupStep::Stream);
         let mut reports = std::pin::pin!(self.report(reports));
         let mut tidy = tokio::time::interval(TIDY_EVERY);
         let (mut looks, mut last_sent) = (
@@ -161,6 +163,7 @@ impl Control {
                     });
                     backoff.reset();
                     if self.config.snapshot().is_complete() {
+                        self.reached(StartupStep::Configuration);
                         configured.send_if_modified(|configured| !std::mem::replace(configured, true));
                     }
                 }

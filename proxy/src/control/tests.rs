@@ -3,6 +3,7 @@
 mod breakers;
 mod older;
 mod shares;
+mod startup;
 mod status;
 
 use std::path::PathBuf;

@@ -47,6 +47,8 @@ struct Meshed {
     now: u64,
     /// Times that the oldest had to make room.
     overflows: u64,
+    /// Some were added since that was looked at last.
+    has_new: bool,
 }
 
 impl Meshed {
@@ -60,7 +62,7 @@ impl Meshed {
             self.seen_at.retain(|_, seen_at| *seen_at > oldest);
         }
         self.now += 1;
-        self.seen_at.insert(addr, self.now);
+        self.has_new |= self.seen_at.insert(addr, self.now).is_none();
     }
 }
 
@@ -213,6 +215,11 @@ impl Registry {
     #[must_use]
     pub(crate) fn was_meshed(&self, addr: SocketAddr) -> bool {
         self.meshed.lock().seen_at.contains_key(&addr)
+    }
+
+    /// Whether addresses have become meshed since the last time that this was called.
+    pub(crate) fn has_new_meshed(&self) -> bool {
+        std::mem::take(&mut self.meshed.lock().has_new)
     }
 
     /// Whether addresses had to be forgotten since the last time that somebody asked.

@@ -180,7 +180,7 @@ pub(crate) async fn secure(
     })?;
     must_be_pod(&secured, pod_uid).map_err(|error| {
         tls.failed(error.label());
-        Failure::not_sent(Reason::TlsFailed, format!("{addr}: {error}"))
+        Failure::wrong_pod(format!("{addr}: {error}"))
     })?;
     Ok((secured, flush_handle))
 }

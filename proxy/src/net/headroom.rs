@@ -123,6 +123,16 @@ impl Budget {
         Ok(None)
     }
 
+    /// Whether what is in use leaves no room for the next request of this holder, whatever is
+    /// expected beside that of requests that began just now.
+    pub(super) fn lacks_memory(&self, requests: &Requests, class: AdmissionClass) -> bool {
+        let in_use = Headroom {
+            budget: self,
+            taken: self.used().saturating_add(REQUEST),
+        };
+        !in_use.is_for(requests, class)
+    }
+
     /// Whether what is in use bounds who begins by reserved permits, and not their number alone.
     pub(crate) fn reserves_by_what_is_in_use(&self) -> bool {
         self.headroom().is_below_reserved()

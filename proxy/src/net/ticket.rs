@@ -70,7 +70,7 @@ impl Budget {
         {
             return Ok(reservation);
         }
-        permit.waits_for_memory();
+        permit.waits_for_memory(self.lacks_memory(requests, class));
         let ticket = AdmissionTicket {
             number: self
                 .admission

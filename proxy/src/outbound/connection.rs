@@ -91,6 +91,17 @@ impl Connection {
         let failure = Failure::refused(Reason::BadRequest, NO_REQUEST);
         tracing::debug!(addr = %self.addr, %failure, "reset a connection");
         let mut call = self.call(CallKind::Bytes);
+        if let Destination::Pod(pod) = &*self.opened.destination {
+            // By it a controller finds the Service that declares the port.
+            call.between(Parties::Outbound {
+                service: Arc::default(),
+                port: self.addr.port(),
+                backend: Arc::default(),
+                rule: None,
+                pod: Arc::clone(&pod.endpoint.pod),
+                security: Security::of(pod.endpoint.meshed()),
+            });
+        }
         if stream.begins_as_tls() {
             call.carries_tls();
         }

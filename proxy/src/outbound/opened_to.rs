@@ -8,9 +8,10 @@
 //! - Opened to a *Service*: a request goes where a new connection would go. When the Service
 //!   has left the address, the connection is closed behind the next answer.
 //! - Opened to a *pod*, which its uid names: a request goes to that pod or nowhere. When the
-//!   pod has left the address, requests that were not sent end with the connection. A pod that is
-//!   there and cannot be connected to is passed over once for a Service whose pods are alike,
-//!   before the first answer: without a mesh the client would have taken the next address.
+//!   pod has left the address, by news or by the certificate of another one there, requests that
+//!   were not sent end with the connection. A pod that is there and cannot be connected to is
+//!   passed over once for a Service whose pods are alike, before the first answer: without a mesh
+//!   the client would have taken the next address.
 //!
 //! A controller that has just started may know less than the one before it. So only a change
 //! within one control stream is proof; what a new stream does not know is doubted for
@@ -107,13 +108,17 @@ impl OpenedTo {
         store.inspect(|now| self.standing(now)) == Standing::There
     }
 
-    /// The failure of a request that no endpoint got, where its pod may be gone.
+    /// The failure of a request that no endpoint got, where its pod may be gone. The
+    /// certificate of another pod at its address is proof before any news of it.
     pub(super) fn unsent(&self, store: &Store, failure: Failure) -> Failure {
-        let is_unsent = matches!(failure, Failure::NotSent { .. }) && self.is_pod();
-        if is_unsent && !self.is_there(store) {
-            return gone();
+        match failure {
+            Failure::NotSent { wrong_pod, .. }
+                if self.is_pod() && (wrong_pod || !self.is_there(store)) =>
+            {
+                gone()
+            }
+            failure => failure,
         }
-        failure
     }
 
     pub(super) fn is_pod(&self) -> bool {

@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use http::{Request, Version};
 use policy::mode::MtlsMode;
 use policy::reason::Reason;
@@ -239,6 +240,11 @@ pub(crate) async fn pass_through(
     call.between(outside(remote));
     if is_tls {
         call.carries_tls();
+    }
+    let mut forbidden = pin!(forbidden);
+    // While it was connected and silent, the address may have come to be of the mesh.
+    if let Some(failure) = forbidden.as_mut().now_or_never() {
+        return call.reset(&failure, || connect::reset(&stream));
     }
     let mut server = match connected {
         Ok(server) => server,

@@ -99,7 +99,8 @@ pub(super) fn of(metrics: &Metrics, full: fn(&Metrics), shared: bool, permits: u
         Reached::Full => full(&counting),
         Reached::Hoarder => counting.limit("hoarder"),
         Reached::SlowHead => counting.limit("slow-head"),
-        Reached::NoMemory => counting.limit("memory-wait"),
+        Reached::NoMemory { in_use: true } => counting.limit("memory-wait"),
+        Reached::NoMemory { in_use: false } => counting.limit("memory-expected"),
         Reached::Flood => counting.limit("http2-flood"),
     });
     Permits {

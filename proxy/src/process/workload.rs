@@ -24,6 +24,7 @@ use crate::proxy::Proxy;
 use crate::settings::WorkloadSettings;
 use crate::telemetry::Telemetry;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::startup::StartupStep;
 use crate::telemetry::trace::export::export;
 use crate::telemetry::trace::signal::Signal;
 
@@ -85,6 +86,8 @@ impl Workload {
         connector: Connector,
     ) -> anyhow::Result<(Progress, impl Future<Output = Infallible>)> {
         let admin = open_admin().await?;
+        let startup = self.proxy.telemetry.metrics.startup.clone();
+        startup.reached(StartupStep::Settings);
         let ready = Ready::new();
         // Until the task below has taken its own.
         let starting = ready.hold("certificate");
@@ -100,6 +103,12 @@ impl Workload {
                 starting,
             );
             follow.await;
+        });
+        let awaited = ready.clone();
+        runtime::task::spawn("startup", async move {
+            awaited.wait().await;
+            startup.reached(StartupStep::Ready);
+            startup.log();
         });
         for signal in [Signal::Spans, Signal::Logs] {
             let telemetry = Arc::clone(&self.proxy.telemetry);

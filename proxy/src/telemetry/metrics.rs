@@ -24,6 +24,7 @@ use crate::telemetry::labels::{
 };
 use crate::telemetry::memory::Memory;
 use crate::telemetry::series::{Series, Shared};
+use crate::telemetry::startup::Startup;
 
 /// Every metric of the proxy.
 #[derive(Clone, Debug)]
@@ -66,6 +67,7 @@ pub struct Metrics {
     pub batches: Counter,
     pub nacks: Counter,
     pub destinations: Gauge,
+    pub startup: Startup,
     /// Bounds that all families share.
     pub shared: Shared,
 }
@@ -99,6 +101,7 @@ impl Metrics {
         registry.register_collector(Box::new(metrics.overload_limit.clone()));
         registry.register_collector(Box::new(metrics.spans.clone()));
         registry.register_collector(Box::new(metrics.telemetry_dropped.clone()));
+        registry.register_collector(Box::new(metrics.startup.clone()));
         metrics
     }
 
@@ -174,6 +177,7 @@ impl Metrics {
             batches: Counter::default(),
             nacks: Counter::default(),
             destinations: Gauge::default(),
+            startup: Startup::default(),
             shared,
         }
     }

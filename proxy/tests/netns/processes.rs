@@ -88,6 +88,12 @@ impl Group {
         }
     }
 
+    /// Who is in it, by number.
+    pub(crate) fn processes(&self) -> Vec<String> {
+        let content = fs::read_to_string(self.folder.join("cgroup.procs")).unwrap();
+        content.lines().map(str::to_owned).collect()
+    }
+
     /// The most that was held at one time, in MiB, where the kernel tells.
     pub(crate) fn peak(&self) -> Option<u64> {
         let files = ["memory.peak", "memory.max_usage_in_bytes"];

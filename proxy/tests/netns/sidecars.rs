@@ -26,7 +26,7 @@ use wire::v1::{Enforcement, MtlsMode, Protocol};
 
 use super::fleet::Inside;
 use super::processes::{self, Group};
-use super::testbed::{Namespace, Who, cable};
+use super::testbed::{Namespace, Who, cable, run};
 use crate::support::{Pod, endpoint, endpoints, id, service, vip};
 
 /// Where the application is.
@@ -93,6 +93,19 @@ impl Sidecars {
     {
         let (done, _ended) = Inside::begin(&self.callers[nth].namespace, work);
         done
+    }
+
+    /// No proxy runs for so long, as on a node that has no CPU for them.
+    pub(crate) fn stand_still(&self, time: Duration) {
+        let all = self.callers.iter().chain([&self.server]);
+        let processes: Vec<String> = all.flat_map(|one| one.group.processes()).collect();
+        assert!(processes.len() > self.callers.len(), "{processes:?}");
+        for (signal, lasts) in [("-STOP", time), ("-CONT", Duration::ZERO)] {
+            for process in &processes {
+                run(&["kill", signal, process]);
+            }
+            std::thread::sleep(lasts);
+        }
     }
 
     /// No proxy was killed for want of memory, nor ended otherwise.

@@ -1,5 +1,6 @@
 //! Streams that stand still or trickle, through proxies of 64 MiB and real redirection:
-//! they cost those beside them nothing, of the same pair of pods or of another one.
+//! they cost those beside them nothing, of the same pair of pods or of another one. And proxies
+//! that stand still themselves.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -53,6 +54,8 @@ const LASTS: Duration = Duration::from_secs(60);
 const EVERY: Duration = Duration::from_millis(20);
 /// How long it asks without them before.
 const CALM: Duration = Duration::from_secs(10);
+/// Longer than a peer waits for a sign of life.
+const STOPPED: Duration = Duration::from_secs(12);
 /// In which 99 of 100 of its requests are answered at most where the proxies are not
 /// optimised: what they do for the streams beside it takes several times as long then.
 const NOTICED: Duration = Duration::from_millis(100);
@@ -126,6 +129,29 @@ fn slow_readers_and_writers_by_the_hundred_fill_no_small_proxy_and_slow_no_neigh
         (2 * calm).max(FEW)
     };
     assert!(p99 <= bound, "p99 {p99:?}, calm {calm:?}");
+}
+
+#[test]
+fn streams_live_on_behind_proxies_that_stood_still() {
+    let app = || application(Arc::default());
+    let mut sidecars = Sidecars::new("stopped", &["web"], app);
+    let read = std::thread::scope(|scope| {
+        let reading = scope.spawn(|| sidecars.call(0, read_on));
+        std::thread::sleep(CALM);
+        sidecars.stand_still(STOPPED);
+        reading.join().unwrap()
+    });
+    sidecars.all_live();
+    assert_eq!(read.len(), READERS);
+}
+
+/// Downloads that go on before, and for as long afterwards as a peer is waited for.
+async fn read_on() -> Vec<usize> {
+    let mut readers = JoinSet::new();
+    for _ in 0..READERS {
+        readers.spawn(read_slowly(CALM + 2 * STOPPED, 2 * STOPPED));
+    }
+    readers.join_all().await
 }
 
 /// A request and its answer.
@@ -299,7 +325,7 @@ fn crash(stream: TcpStream) {
 async fn trickle(lasts: Duration) -> (Vec<usize>, Vec<usize>) {
     let (mut readers, mut writers) = (JoinSet::new(), JoinSet::new());
     for _ in 0..READERS {
-        readers.spawn(read_slowly(lasts));
+        readers.spawn(read_slowly(lasts, PATIENCE));
     }
     for _ in 0..WRITERS {
         writers.spawn(write_all_it_takes(lasts));
@@ -307,15 +333,15 @@ async fn trickle(lasts: Duration) -> (Vec<usize>, Vec<usize>) {
     (readers.join_all().await, writers.join_all().await)
 }
 
-/// Something comes all the while, or this panics.
-async fn read_slowly(lasts: Duration) -> usize {
+/// Something comes again and again, or this panics.
+async fn read_slowly(lasts: Duration, patience: Duration) -> usize {
     let mut stream = begin(vip(), "GET /endless", 0).await;
     let (begun, mut ticks) = (Instant::now(), interval(TRICKLE));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut part, mut all) = (vec![0; READ], 0);
     while begun.elapsed() < lasts {
         ticks.tick().await;
-        let reading = timeout(PATIENCE, stream.read_exact(&mut part)).await;
+        let reading = timeout(patience, stream.read_exact(&mut part)).await;
         let reading = reading.unwrap_or_else(|_| panic!("nothing came after {all} bytes"));
         all += reading.unwrap_or_else(|error| panic!("{error} after {all} bytes"));
     }

@@ -14,7 +14,7 @@ use wire::v1::{self, Enforcement, MtlsMode, Protocol, Security};
 
 use super::counts::{reported_edges, sum};
 use super::tcp::echo;
-use crate::support::{Authority, Pod, external, id, pair, resource, vip};
+use crate::support::{Authority, Pod, endpoint, external, id, pair, resource, vip};
 
 /// No TLS, and no HTTP either.
 pub(super) const BYTES: &[u8] = b"\x00binary";
@@ -270,4 +270,31 @@ async fn what_is_no_http_counts_on_a_port_declared_http() {
         }
         assert!(seen.lock().is_empty(), "{:?}", seen.lock());
     }
+}
+
+/// By the pod a controller finds the Service that declares the port.
+#[tokio::test]
+async fn what_is_no_http_names_the_pod_called_by_address() {
+    let authority = Authority::new();
+    let client = Pod::new(&authority, "web").await;
+    let pod = v1::PodTarget {
+        endpoint: Some(endpoint(client.ip, 9000, Some("api"))),
+        protocol: Protocol::Http1 as i32,
+        ..v1::PodTarget::default()
+    };
+    let addr = SocketAddr::new(client.ip, 9000);
+    client.set(vec![resource(
+        &wire::names::destination(addr.ip(), addr.port()),
+        v1::resource::Content::Destination(v1::Destination {
+            target: Some(v1::destination::Target::Pod(pod)),
+        }),
+    )]);
+    in_vain(client.call(addr).await, BYTES).await;
+    let edges = reported_edges(&client).await;
+    let [edge] = &edges[..] else {
+        panic!("{edges:?}");
+    };
+    assert_eq!(edge.pod, format!("shop/pod-{}", client.ip), "{edge:?}");
+    assert_eq!((&*edge.service, edge.port), ("", 9000));
+    assert_eq!(edge.reasons[0].reason, "bad-request");
 }

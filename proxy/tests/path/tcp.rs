@@ -1,14 +1,18 @@
 //! Bytes through two proxies, as both applications see them.
 
+use std::io::ErrorKind;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt as _;
+use runtime::occupancy::Permit;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use weft_proxy::of_listener;
+use weft_proxy::{of_listener, serve_outbound};
 use wire::v1::{Enforcement, MtlsMode, Protocol};
 
-use crate::support::{Pod, endpoint, endpoints, pair, raw, vip};
+use crate::support::{Authority, Pod, endpoint, endpoints, pair, raw, service, vip};
 
 /// Echoes until the client ends; speaks first when `banner` is not empty.
 pub(super) async fn echo(pod: &Pod, banner: &'static str) -> u16 {
@@ -47,6 +51,24 @@ async fn opaque_bytes_pass_with_half_close() {
         ),
         "{bytes}"
     );
+}
+
+/// Before its caller sends anything, as a port without a listener does it.
+#[tokio::test]
+async fn bytes_to_a_service_without_endpoints_are_reset_without_waiting() {
+    let client = Pod::new(&Authority::new(), "web").await;
+    for protocol in [Protocol::Opaque, Protocol::Tls] {
+        client.set(service("api", vip().ip(), protocol, Vec::new()));
+        client.set(vec![endpoints("api", Vec::new())]);
+        let (mut application, stream) = client.accepted().await;
+        let proxy = Arc::clone(&client.proxy);
+        let serving = serve_outbound(proxy, stream, vip(), Permit::unlisted());
+        // Polled once: neither a timer nor a byte is waited for.
+        assert!(serving.now_or_never().is_some(), "{protocol:?}");
+        let ended = tokio::time::timeout(Duration::from_secs(5), application.read_u8()).await;
+        let ended = ended.unwrap().unwrap_err();
+        assert_eq!(ended.kind(), ErrorKind::ConnectionReset, "{protocol:?}");
+    }
 }
 
 #[tokio::test]

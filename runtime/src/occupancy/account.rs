@@ -23,10 +23,11 @@ impl Permit {
         })
     }
 
-    /// A request of this connection waits for memory.
-    pub fn waits_for_memory(&self) {
+    /// A request of this connection waits for memory that is in use, or that others are
+    /// expected to use.
+    pub fn waits_for_memory(&self, in_use: bool) {
         if let Some(occupancy) = self.occupancy() {
-            (occupancy.reached)(Reached::NoMemory);
+            (occupancy.reached)(Reached::NoMemory { in_use });
         }
     }
 

@@ -405,8 +405,8 @@ fn what_is_done_within_a_connection_counts_for_it_and_keeps_no_place() {
     let request = within.begin_request();
     assert_eq!(permit.requests().unwrap().in_flight(), 1);
     assert_eq!(occupancy.requests_of_callers(), 1);
-    within.waits_for_memory();
-    assert_eq!(count(&counts, Reached::NoMemory), 1);
+    within.waits_for_memory(true);
+    assert_eq!(count(&counts, Reached::NoMemory { in_use: true }), 1);
     // What it is doing is not what the connection is doing.
     permit.idle();
     within.busy();

@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::*;
+use crate::net::budget::Promise;
 
 mod reserved;
 
@@ -26,7 +27,9 @@ const RESERVED: usize = 8;
 
 thread_local! {
     static USED: Cell<usize> = const { Cell::new(0) };
+    /// For memory in use, and for what was only expected.
     static WAITED: Cell<u64> = const { Cell::new(0) };
+    static EXPECTED: Cell<u64> = const { Cell::new(0) };
 }
 
 fn budget() -> Arc<Budget> {
@@ -48,8 +51,9 @@ fn occupancy() -> Arc<Occupancy> {
         idle_within: Duration::MAX,
     };
     Occupancy::new(bounds, |reached| {
-        if reached == Reached::NoMemory {
-            WAITED.set(WAITED.get() + 1);
+        if let Reached::NoMemory { in_use } = reached {
+            let counter = if in_use { &WAITED } else { &EXPECTED };
+            counter.set(counter.get() + 1);
         }
     })
 }
@@ -81,6 +85,21 @@ fn waits(budget: &Arc<Budget>, permit: &Arc<Permit>) -> JoinHandle<bool> {
 
 async fn a_moment() {
     sleep(Duration::from_millis(1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn wait_for_what_is_only_expected_counts_apart() {
+    let (budget, occupancy) = (budget(), occupancy());
+    let (busy, _requests) = busy(&occupancy, 1, MANY);
+    let _reserved = take_reserved(&busy);
+    USED.set(15 * MIB);
+    let mut begun: Vec<_> = (0..500).map(|_| budget.promise(0)).collect();
+    begun.iter_mut().for_each(Promise::begins);
+    let ticket = waits(&budget, &busy);
+    budget.settle();
+    budget.settle();
+    assert!(ticket.await.unwrap());
+    assert_eq!((WAITED.get(), EXPECTED.get()), (0, 1));
 }
 
 #[tokio::test(start_paused = true)]

@@ -79,7 +79,7 @@ fn served() -> Served {
         idle_within: Duration::MAX,
     };
     let occupancy = Occupancy::new(bounds, |reached| {
-        if reached == Reached::NoMemory {
+        if matches!(reached, Reached::NoMemory { .. }) {
             WAITED.set(WAITED.get() + 1);
         }
     });

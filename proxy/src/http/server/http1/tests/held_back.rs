@@ -30,7 +30,7 @@ fn occupancy() -> Arc<Occupancy> {
         idle_within: Duration::MAX,
     };
     let occupancy = Occupancy::new(bounds, |reached| {
-        if reached == Reached::NoMemory {
+        if matches!(reached, Reached::NoMemory { .. }) {
             WAITED.set(WAITED.get() + 1);
         }
     });
