@@ -61,6 +61,7 @@ mod path {
     mod patience;
     mod pods;
     mod policies;
+    mod posted_upgrades;
     mod reasons;
     mod records;
     mod refusals;

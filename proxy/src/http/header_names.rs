@@ -57,6 +57,8 @@ pub(crate) const PROTOCOL: HeaderName = HeaderName::from_static("weft-protocol")
 pub(crate) const UPGRADE_TO: HeaderName = HeaderName::from_static("weft-upgrade");
 /// Of an upgrade: the request target.
 pub(crate) const TARGET: HeaderName = HeaderName::from_static("weft-target");
+/// Of an upgrade by POST: how many of the first bytes of its stream are the request's body.
+pub(crate) const BODY: HeaderName = HeaderName::from_static("weft-body");
 /// Of an upgrade: the status that the application answered.
 pub(crate) const STATUS: HeaderName = HeaderName::from_static("weft-status");
 /// In an answer: no application saw the request. It is also said where no head is read.

@@ -3,6 +3,7 @@
 //! so neither can forget a step, and what can be read in two ways is refused whoever
 //! sends it.
 
+use bytes::Bytes;
 use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Version, header};
@@ -51,8 +52,17 @@ pub(crate) struct Received {
 pub(crate) enum Upgrades {
     /// Its own headers.
     Own,
-    /// The peer proxy that it comes from, which has read them, and nobody else.
-    FromPeer(Option<HeaderValue>),
+    /// The peer proxy that it comes from, which has read them, and nobody else. On the heap,
+    /// because most requests ask for none.
+    FromPeer(Option<Box<PeerUpgrade>>),
+}
+
+/// What a peer proxy has read of a request that asks for an upgrade.
+#[derive(Debug)]
+pub(crate) struct PeerUpgrade {
+    pub(crate) to: HeaderValue,
+    /// All of the request's body. What comes behind it is no part of the request.
+    pub(crate) body: Bytes,
 }
 
 /// A request that is refused whoever sends it.
@@ -78,13 +88,15 @@ impl Received {
         }
         headers::name_authority(&mut parts);
         let grpc = is_grpc(&parts.headers);
-        let upgrade = match upgrades {
-            Upgrades::Own => headers::upgrade_of(&parts),
-            Upgrades::FromPeer(upgrade) => upgrade,
+        let (upgrade, whole) = match upgrades {
+            Upgrades::Own => (headers::upgrade_of(&parts), Bytes::new()),
+            Upgrades::FromPeer(upgrade) => upgrade
+                .map(|upgrade| (Some(upgrade.to), upgrade.body))
+                .unwrap_or_default(),
         };
         let (caller_side, body) = match body {
             body if upgrade.is_none() => (None, incoming::incoming(body)),
-            IncomingBody::Http2(stream) => (Some(Side::Mesh(stream)), body::empty()),
+            IncomingBody::Http2(stream) => (Some(Side::Mesh(stream)), body::text(whole)),
             body => (Side::of(&mut parts.extensions), incoming::incoming(body)),
         };
         let Ours {

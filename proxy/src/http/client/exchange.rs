@@ -90,18 +90,23 @@ async fn multiplexed_within(
     })
 }
 
-/// Opens a stream of a shared HTTP/2 connection for bytes both ways.
+/// Opens a stream of a shared HTTP/2 connection for bytes both ways. `begins`: the first of them,
+/// which the answer may depend on.
 ///
 /// # Errors
 /// As [`multiplexed`].
-pub(crate) async fn open(peer: &Multiplexed, parts: Parts) -> Result<UpstreamResponse, Failure> {
+pub(crate) async fn open(
+    peer: &Multiplexed,
+    parts: Parts,
+    begins: Option<Box<Bytes>>,
+) -> Result<UpstreamResponse, Failure> {
     let stream = peer.stream(Sends::Bytes).await?;
     let first = stream.first;
     let (mut sender, permit) = stream.into_parts();
     let sent = Instant::now();
     let mut request = Request::from_parts(parts, ());
     deadline::renew(&mut request);
-    let opened = sender.open(request).await;
+    let opened = sender.open(request, begins).await;
     let (response, out) = opened.map_err(|error| failed(peer, &permit, first, &error))?;
     peer.answered();
     Ok(UpstreamResponse {
@@ -171,6 +176,12 @@ pub(crate) async fn http1(
     beginning: Option<&Beginning<'_>>,
 ) -> Result<UpstreamResponse, Failure> {
     let bodiless = replay.size() == Some(0);
+    let upgrades = parts.headers.contains_key(header::UPGRADE);
+    if upgrades && !bodiless {
+        // Nothing of it is sent before all of it is here: whoever switches early has to wait.
+        // On the heap: hardly any request asks for an upgrade.
+        Box::pin(replay.fill()).await?;
+    }
     let shares = only_reads(&parts.method) && bodiless;
     let pool = clients.pool(addr);
     // Before its turn it may have gone by a kept connection in vain, and is replaced once only.
@@ -186,7 +197,7 @@ pub(crate) async fn http1(
         }
         let mut connection = match pooled {
             Some(connection) => connection,
-            None if bodiless => clients.connect(addr, limit).await?,
+            None if bodiless || upgrades => clients.connect(addr, limit).await?,
             None => clients.connect_for_body(addr, limit).await?,
         };
         let sent = Instant::now();

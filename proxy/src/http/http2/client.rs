@@ -318,15 +318,22 @@ impl RequestSender {
         self.answer(response, upload).await
     }
 
-    /// Sends a head only, and keeps the stream open for bytes both ways.
+    /// Sends a head, and behind it what `begins` the bytes, and keeps the stream open for more of
+    /// them both ways.
     ///
     /// # Errors
     /// As [`Self::send`].
     pub async fn open(
         &mut self,
         head: Request<()>,
+        begins: Option<Box<Bytes>>,
     ) -> Result<(Response<RecvBody>, SendStream<Bytes>), SendError> {
-        let (response, stream) = self.begin(head, false).await?;
+        let (response, mut stream) = self.begin(head, false).await?;
+        if let Some(bytes) = begins {
+            // `h2` keeps what there is no credit for: it is little. Where it fails, the answer
+            // says why.
+            let _ = stream.send_data(*bytes, false);
+        }
         Ok((self.answer(response, None).await?, stream))
     }
 
