@@ -27,9 +27,11 @@ use policy::reason::Reason;
 
 use crate::failure::Failure;
 use crate::http::body::Body;
-use crate::http::header_names::{PORT, PROTOCOL, SHADOW, STATUS, TARGET, UNSENT, UPGRADE_TO};
+use crate::http::header_names::{
+    PORT, PROTOCOL, SCHEME, SHADOW, STATUS, TARGET, UNSENT, UPGRADE_TO,
+};
 use crate::http::number::number;
-use crate::http::received::{acceptable, authority_of};
+use crate::http::received::{AbsoluteForm, acceptable, authority_of};
 use crate::http::refusal::reason_in;
 use crate::http::shadow::Shadow;
 use crate::ports::OWN_PORTS;
@@ -149,6 +151,7 @@ pub enum PeerRequest<P = Parts> {
 pub(crate) struct Malformed(pub(crate) &'static str);
 
 const NO_PORT: Malformed = Malformed("weft-port names no port of an application");
+const NO_SCHEME: Malformed = Malformed("weft-scheme is no scheme");
 const NO_HOST: Malformed = Malformed("the Host header cannot be sent on");
 const TUNNEL: Malformed = Malformed("tunnels are for HTTP/2");
 const COPY: Malformed =
@@ -222,7 +225,7 @@ fn head_of(parts: &Parts, port: AppPort, protocol: &'static str) -> Parts {
     let mut mesh = parts.clone();
     mesh.version = Version::HTTP_2;
     mesh.headers.remove(header::HOST);
-    insert_target(&mut mesh.headers, port, protocol);
+    insert_target(&mut mesh, port, protocol);
     mesh
 }
 
@@ -244,13 +247,19 @@ fn dedicated_head(parts: &Parts, port: AppPort, speak: AppHttp) -> Parts {
         mesh.headers
             .insert(header::CONTENT_LENGTH, HeaderValue::from(0));
     }
-    insert_target(&mut mesh.headers, port, speak.label());
+    insert_target(&mut mesh, port, speak.label());
     mesh
 }
 
-fn insert_target(map: &mut HeaderMap, port: AppPort, protocol: &'static str) {
+fn insert_target(mesh: &mut Parts, port: AppPort, protocol: &'static str) {
+    let map = &mut mesh.headers;
     map.insert(PORT, HeaderValue::from(port.get()));
     map.insert(PROTOCOL, HeaderValue::from_static(protocol));
+    if let Some(AbsoluteForm(scheme)) = mesh.extensions.get::<AbsoluteForm>()
+        && let Ok(scheme) = HeaderValue::from_str(scheme.as_str())
+    {
+        map.insert(SCHEME, scheme);
+    }
 }
 
 impl PeerRequest {
@@ -263,6 +272,13 @@ impl PeerRequest {
             .and_then(|port| number(&port))
             .and_then(AppPort::new)
             .ok_or(NO_PORT)?;
+        if let Some(scheme) = only(&mut parts.headers, &SCHEME)? {
+            let scheme = Some(scheme.as_bytes()).filter(|scheme| !scheme.is_empty());
+            let scheme = scheme.and_then(|scheme| Scheme::try_from(scheme).ok());
+            parts
+                .extensions
+                .insert(AbsoluteForm(scheme.ok_or(NO_SCHEME)?));
+        }
         let protocol = only(&mut parts.headers, &PROTOCOL)?;
         let protocol = protocol.as_ref().map_or(&b""[..], HeaderValue::as_bytes);
         let upgrades = parts.method == Method::CONNECT;

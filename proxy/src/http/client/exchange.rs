@@ -24,6 +24,7 @@ use crate::http::deadline;
 use crate::http::http2::send_error::SendError;
 use crate::http::incoming::IncomingBody;
 use crate::http::limits::{HEADER_BYTES, HEADER_COUNT};
+use crate::http::received::written_target;
 use crate::http::replay::Replay;
 use crate::net::connect::ConnectTimeout;
 use crate::net::given_up::Beginning;
@@ -370,8 +371,8 @@ const fn only_reads(method: &Method) -> bool {
     )
 }
 
-/// Origin form and a Host header, whatever version the request came in. `alone`: the server is
-/// to close the connection behind its answer, so that it takes nothing else from it.
+/// A target as HTTP/1.1 has it and a Host header, whatever version the request came in. `alone`: the
+/// server is to close the connection behind its answer, so that it takes nothing else from it.
 fn http1_request(addr: SocketAddr, mut parts: Parts, body: Body, alone: bool) -> Request<Body> {
     parts.version = Version::HTTP_11;
     if alone && !parts.headers.contains_key(header::CONNECTION) {
@@ -389,8 +390,7 @@ fn http1_request(addr: SocketAddr, mut parts: Parts, body: Body, alone: bool) ->
     {
         parts.headers.insert(header::HOST, host);
     }
-    let target = parts.uri.path_and_query().cloned();
-    parts.uri = target.map_or_else(|| Uri::from_static("/"), Uri::from);
+    parts.uri = written_target(&parts);
     // Without either header a GET would be sent without its body.
     let has_body = !http_body::Body::is_end_stream(&body);
     // A length without a body would make one of the next request, whoever's that is.

@@ -1,6 +1,7 @@
 //! Messages between two proxies keep their form, and what has none is refused.
 
 mod copies;
+mod forms;
 mod posts;
 mod random;
 
