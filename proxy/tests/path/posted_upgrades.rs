@@ -30,6 +30,20 @@ fn request(method: &str, length: &str, body: &str) -> String {
     format!("{method} /exec HTTP/1.1\r\nHost: web.shop\r\n{UPGRADE}{length}\r\n{body}")
 }
 
+/// How a request comes to an application.
+const WAYS: [&str; 3] = ["by two proxies", "from outside", "to a pod without a proxy"];
+
+async fn call(way: &str, client: &Pod, server: &Pod, application: &TcpListener) -> TcpStream {
+    let port = application.local_addr().unwrap().port();
+    if way == "from outside" {
+        return server.plain(port).await;
+    }
+    let account = (way == "by two proxies").then_some("api");
+    let there = endpoint(server.ip, port, account);
+    client.set(vec![endpoints("api", vec![there])]);
+    client.call(vip()).await
+}
+
 /// The next request that an application gets: its connection, and its head in small letters.
 async fn accept(application: &TcpListener) -> (TcpStream, String) {
     let accepted = timeout(SOON, application.accept()).await;
@@ -54,8 +68,7 @@ async fn nothing_comes(stream: &mut TcpStream) {
 async fn post_that_switches_carries_bytes_both_ways() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let application = listening(&client, &server).await;
-    let port = application.local_addr().unwrap().port();
-    for meshed in [true, false] {
+    for way in WAYS {
         for (method, length, body) in [
             ("POST", "", ""),
             ("POST", "Content-Length: 0\r\n", ""),
@@ -63,16 +76,12 @@ async fn post_that_switches_carries_bytes_both_ways() {
             // As some clients of WebSocket say it.
             ("GET", "Content-Length: 0\r\n", ""),
         ] {
-            let mut caller = if meshed {
-                client.call(vip()).await
-            } else {
-                server.plain(port).await
-            };
+            let mut caller = call(way, &client, &server, &application).await;
             let request = request(method, length, body);
             caller.write_all(request.as_bytes()).await.unwrap();
             let (mut serving, asked) = accept(&application).await;
             let line = format!("{} /exec ", method.to_lowercase());
-            assert!(asked.starts_with(&line), "{asked}");
+            assert!(asked.starts_with(&line), "{way}: {asked}");
             assert!(asked.contains("upgrade: tcp"), "{asked}");
             expect(&mut serving, body).await;
             serving.write_all(SWITCHED).await.unwrap();
@@ -90,13 +99,8 @@ async fn post_that_switches_carries_bytes_both_ways() {
 async fn bytes_behind_a_post_wait_for_the_switch() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let application = listening(&client, &server).await;
-    let port = application.local_addr().unwrap().port();
-    for meshed in [true, false] {
-        let mut caller = if meshed {
-            client.call(vip()).await
-        } else {
-            server.plain(port).await
-        };
+    for way in WAYS {
+        let mut caller = call(way, &client, &server, &application).await;
         let early = request("POST", FIVE, "helloearly");
         caller.write_all(early.as_bytes()).await.unwrap();
         let (mut serving, _) = accept(&application).await;
@@ -114,17 +118,12 @@ async fn bytes_behind_a_post_wait_for_the_switch() {
 async fn post_goes_nowhere_before_its_whole_body_came() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let application = listening(&client, &server).await;
-    let port = application.local_addr().unwrap().port();
-    for meshed in [true, false] {
-        let mut caller = if meshed {
-            client.call(vip()).await
-        } else {
-            server.plain(port).await
-        };
+    for way in WAYS {
+        let mut caller = call(way, &client, &server, &application).await;
         let half = request("POST", FIVE, "he");
         caller.write_all(half.as_bytes()).await.unwrap();
         let asked = timeout(SETTLED, application.accept()).await;
-        assert!(asked.is_err(), "half of a body was sent");
+        assert!(asked.is_err(), "{way}: half of a body was sent");
         caller.write_all(b"llo").await.unwrap();
         let (mut serving, _) = accept(&application).await;
         expect(&mut serving, "hello").await;
@@ -138,19 +137,14 @@ async fn post_goes_nowhere_before_its_whole_body_came() {
 async fn post_that_is_answered_otherwise_leaves_http_as_it_was() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let application = listening(&client, &server).await;
-    let port = application.local_addr().unwrap().port();
-    for meshed in [true, false] {
-        let mut caller = if meshed {
-            client.call(vip()).await
-        } else {
-            server.plain(port).await
-        };
+    for way in WAYS {
+        let mut caller = call(way, &client, &server, &application).await;
         let forged = "GET /next HTTP/1.1\r\nHost: h\r\nweft-client-id: spiffe://evil\r\n\r\n";
         let both = request("POST", FIVE, &format!("hello{forged}"));
         caller.write_all(both.as_bytes()).await.unwrap();
         for path in ["post /exec ", "get /next "] {
             let (mut serving, asked) = accept(&application).await;
-            assert!(asked.starts_with(path), "{asked}");
+            assert!(asked.starts_with(path), "{way}: {asked}");
             assert!(!asked.contains("evil"), "{asked}");
             serving.write_all(OK.as_bytes()).await.unwrap();
             let answer = head(&mut caller).await;
