@@ -145,8 +145,8 @@ fn clean(parts: &mut Parts) -> Ours {
 }
 
 /// In the extensions of a request over HTTP/1.1 whose target was a whole address, as for a forward
-/// proxy: the scheme of that. Its application gets it in that form again, and adds it to what it
-/// sends to whoever the address names.
+/// proxy: the scheme of that. Its application gets it in that form again, and may send all that it
+/// gets on to whoever the address names.
 #[derive(Clone, Debug)]
 pub(crate) struct AbsoluteForm(pub(crate) Scheme);
 

@@ -282,17 +282,18 @@ impl PeerRequest {
         let protocol = only(&mut parts.headers, &PROTOCOL)?;
         let protocol = protocol.as_ref().map_or(&b""[..], HeaderValue::as_bytes);
         let upgrades = parts.method == Method::CONNECT;
+        if upgrades && protocol == BY_POST.as_bytes() {
+            return Self::decode_upgrade(parts, port, transport, Method::POST);
+        }
         let copied = AppHttp::of_copy_named(protocol).filter(|_| !upgrades);
-        let posts = upgrades && protocol == BY_POST.as_bytes();
         let speak = match protocol {
             b"http1" => AppHttp::Http1,
-            _ if posts => AppHttp::Http1,
             b"http2" if !upgrades => AppHttp::Http2,
             b"tcp" if !upgrades => return Self::decode_tcp(&parts, port, transport),
             _ => copied.ok_or(Malformed("weft-protocol names no protocol"))?,
         };
         if upgrades {
-            return Self::decode_upgrade(parts, port, transport, posts);
+            return Self::decode_upgrade(parts, port, transport, Method::GET);
         }
         for name in [UPGRADE_TO, TARGET] {
             if parts.headers.contains_key(name) {

@@ -318,8 +318,7 @@ impl RequestSender {
         self.answer(response, upload).await
     }
 
-    /// Sends a head, and behind it what `begins` the bytes, and keeps the stream open for more of
-    /// them both ways.
+    /// Sends a head and keeps the stream open for bytes both ways. `begins`: the first of them.
     ///
     /// # Errors
     /// As [`Self::send`].

@@ -71,12 +71,12 @@ impl PeerRequest {
         Ok(mesh)
     }
 
-    /// Back to the request that the application on the other side made. `posts`: by POST.
+    /// Back to the request that the application on the other side made, by GET or POST.
     pub(super) fn decode_upgrade(
         mut parts: Parts,
         port: AppPort,
         transport: Transport,
-        posts: bool,
+        method: Method,
     ) -> Result<Self, Malformed> {
         if transport == Transport::Http1 {
             return Err(TUNNEL);
@@ -86,6 +86,7 @@ impl PeerRequest {
         if lengths.any(|length| length.as_bytes() != b"0") {
             return Err(Malformed("the stream of an upgrade has no length"));
         }
+        let posts = method == Method::POST;
         let body = match (only(&mut parts.headers, &BODY)?, posts) {
             (None, false) => 0,
             (Some(length), true) => number::<usize>(&length)
@@ -107,14 +108,11 @@ impl PeerRequest {
         if let Some(host) = host {
             parts.headers.insert(header::HOST, host);
         }
-        parts.method = if posts {
-            parts
-                .headers
-                .insert(header::CONTENT_LENGTH, HeaderValue::from(body));
-            Method::POST
-        } else {
-            Method::GET
-        };
+        if posts {
+            let length = HeaderValue::from(body);
+            parts.headers.insert(header::CONTENT_LENGTH, length);
+        }
+        parts.method = method;
         parts.uri = Uri::from(target);
         Ok(Self::Upgrade {
             port,

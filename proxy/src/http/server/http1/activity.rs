@@ -422,8 +422,8 @@ pub(super) struct Busy {
 }
 
 impl Busy {
-    /// It goes on its way. `upgrade`: it asks for another protocol. Of one with a body the
-    /// caller may have said no more than that.
+    /// It goes on its way. `upgrade`: it asks for another protocol. Where it has a body the end
+    /// of what its caller sends may be no more than the end of that.
     pub(super) fn proceed(&mut self, upgrade: bool) {
         let used = &self.used;
         let switches = upgrade && !used.body.load(Relaxed);

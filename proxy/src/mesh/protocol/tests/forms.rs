@@ -1,7 +1,6 @@
 //! Whole addresses as targets come back on the other side, and to nobody who knows nothing of them.
 
 use super::*;
-use crate::http::header_names::SCHEME;
 use crate::http::received::written_target;
 
 fn request(scheme: Option<&str>) -> PeerRequest {
