@@ -66,14 +66,21 @@ impl PeerProxy {
             } => {
                 let posts = parts.method == Method::POST;
                 let mut request = Request::from_parts(parts, body);
-                let Some(body) = first_bytes(&mut request, size).await else {
-                    return self.malformed("the body of an upgrade did not come", &method);
+                let body = first_bytes(&mut request, size).await;
+                let answer = match body {
+                    None => self.malformed("the body of an upgrade did not come", &method),
+                    Some(body) => {
+                        let upgrade = Box::new(PeerUpgrade { to, body });
+                        let connection = Arc::new(self.of_port(Some(port)).of_proxy());
+                        connection
+                            .handle_request(
+                                request,
+                                AppHttp::Http1,
+                                Upgrades::FromPeer(Some(upgrade)),
+                            )
+                            .await
+                    }
                 };
-                let upgrades = Upgrades::FromPeer(Some(Box::new(PeerUpgrade { to, body })));
-                let connection = Arc::new(self.of_port(Some(port)).of_proxy());
-                let answer = connection
-                    .handle_request(request, AppHttp::Http1, upgrades)
-                    .await;
                 if posts { marked(answer) } else { answer }
             }
             PeerRequest::Tcp { port, .. } => match body {

@@ -215,13 +215,14 @@ async fn peer_smuggles_no_bytes_with_the_body_of_a_post() {
             "5",
             "helloGET /private HTTP/1.1\r\nHost: s\r\n\r\n",
             0,
-            400,
+            421,
         ),
-        ("/ok", "5", "he", END_STREAM, 400),
+        ("/ok", "5", "he", END_STREAM, 421),
+        ("/private", "5", "hello", 0, 421),
+        // What is no message of a peer is refused as by a proxy that knows no such request; the
+        // answers before are marked.
         ("/ok", "65537", "hello", 0, 400),
         ("/ok", "", "hello", 0, 400),
-        // The refusal of a proxy that knows such a request is marked.
-        ("/private", "5", "hello", 0, 421),
     ] {
         let mut raw = peer(&pods).await;
         let fields: [(&[u8], &[u8]); 7] = [
