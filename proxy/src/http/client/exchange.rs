@@ -371,8 +371,8 @@ const fn only_reads(method: &Method) -> bool {
     )
 }
 
-/// A target as HTTP/1.1 has it and a Host header, whatever version the request came in. `alone`: the
-/// server is to close the connection behind its answer, so that it takes nothing else from it.
+/// A target as HTTP/1.1 has it and a Host header, whatever version the request came in. `alone`:
+/// the server is to close the connection behind its answer, so that it takes nothing else from it.
 fn http1_request(addr: SocketAddr, mut parts: Parts, body: Body, alone: bool) -> Request<Body> {
     parts.version = Version::HTTP_11;
     if alone && !parts.headers.contains_key(header::CONNECTION) {
