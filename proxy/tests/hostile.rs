@@ -14,6 +14,7 @@
 mod support;
 
 mod hostile {
+    mod absolute;
     mod behind_answers;
     mod breaks;
     mod bypass;

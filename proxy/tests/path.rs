@@ -62,6 +62,7 @@ mod path {
     mod patience;
     mod pods;
     mod policies;
+    mod posted_upgrades;
     mod reasons;
     mod records;
     mod refusals;

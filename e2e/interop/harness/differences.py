@@ -59,11 +59,6 @@ NAMED = {
         "HTTP/2 between the proxies has no such words, and clients shall ignore them (RFC 9112, 4).",
         lambda text: re.sub(r"(?m)^(HTTP/1\..) (\d{3}) .*$", r"\1 \2", text),
     ),
-    "absolute": Difference(
-        "A whole address as target arrives as path, where a server would tell them apart (Node does)",
-        "Both mean the same (RFC 9112, 3.2.2); access rules judge the path.",
-        str,
-    ),
     "h2c": Difference(
         "The offer `Upgrade: h2c` of a server does not reach the client",
         "Raw HTTP/2 would pass beside the rules for HTTP. HTTP/2 with prior knowledge works.",

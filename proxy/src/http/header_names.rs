@@ -52,11 +52,16 @@ pub(crate) const FIXED_RESPONSE: &str = "response";
 pub(crate) const PORT: HeaderName = HeaderName::from_static("weft-port");
 /// How the application is to be spoken to: `http1`, `http2`, or `tcp` for bytes.
 pub(crate) const PROTOCOL: HeaderName = HeaderName::from_static("weft-protocol");
+/// Of a request whose target its caller wrote as a whole address, as to a forward proxy: the
+/// scheme of that.
+pub(crate) const SCHEME: HeaderName = HeaderName::from_static("weft-scheme");
 /// Of an upgrade: the protocols that the caller asked for, and in the answer the one that
 /// the application switched to.
 pub(crate) const UPGRADE_TO: HeaderName = HeaderName::from_static("weft-upgrade");
 /// Of an upgrade: the request target.
 pub(crate) const TARGET: HeaderName = HeaderName::from_static("weft-target");
+/// Of an upgrade by POST: how many of the first bytes of its stream are the request's body.
+pub(crate) const BODY: HeaderName = HeaderName::from_static("weft-body");
 /// Of an upgrade: the status that the application answered.
 pub(crate) const STATUS: HeaderName = HeaderName::from_static("weft-status");
 /// In an answer: no application saw the request. It is also said where no head is read.

@@ -1,13 +1,15 @@
 //! Which headers pass through, which end here, and which are ours.
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, GetAll, HOST, HeaderMap, HeaderName, HeaderValue, TE,
-    TRAILER, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, GetAll, HOST, HeaderMap, HeaderName, HeaderValue,
+    TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
 use http::uri::{Authority, Scheme, Uri};
 use http::{Method, Version};
 
+use crate::http::limits::UPGRADE_BODY;
+use crate::http::number::number;
 use crate::net::sniff::is_token;
 
 mod ours;
@@ -90,12 +92,11 @@ pub(crate) fn clean_trailers(map: &mut HeaderMap) {
     }
 }
 
-/// The protocols that a request asks to upgrade to, if it does: HTTP/1.1, and GET
-/// without a body, which is all that protocols define it for. HTTP itself does not
+/// The protocols that a request asks to upgrade to, if it does and may. HTTP itself does not
 /// count, by whatever name: the proxy answers such requests over HTTP/1.1.
 #[must_use]
 pub(crate) fn upgrade_of(parts: &Parts) -> Option<HeaderValue> {
-    if parts.version != Version::HTTP_11 || parts.method != Method::GET || has_body(parts) {
+    if parts.version != Version::HTTP_11 || !may_ask(parts) {
         return None;
     }
     let map = &parts.headers;
@@ -105,6 +106,23 @@ pub(crate) fn upgrade_of(parts: &Parts) -> Option<HeaderValue> {
         .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
         .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"upgrade"));
     asks.then(|| without_http(map.get_all(UPGRADE)))?
+}
+
+/// GET may without a body, which is all that most protocols define it for; POST also with one
+/// whose length is said, and that is small enough to be kept. What its sender holds back until
+/// it is asked for it is none.
+fn may_ask(parts: &Parts) -> bool {
+    let map = &parts.headers;
+    match parts.method {
+        Method::GET => !has_body(parts),
+        Method::POST => {
+            let length = map.get(CONTENT_LENGTH).map_or(Some(0), number::<usize>);
+            length.is_some_and(|length| length <= UPGRADE_BODY)
+                && !map.contains_key(TRANSFER_ENCODING)
+                && !map.contains_key(EXPECT)
+        }
+        _ => false,
+    }
 }
 
 fn has_body(parts: &Parts) -> bool {
@@ -163,7 +181,8 @@ fn is_http(protocol: &[u8]) -> bool {
         .next()
         .unwrap_or_default()
         .to_ascii_lowercase();
-    name.starts_with(b"h2") || name.starts_with(b"http") || name == b"tls"
+    let forbidden: [&[u8]; 3] = [b"h2", b"http", b"tls"];
+    forbidden.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// HTTP/2 may name the host in a header alone. From here on it stands where rules,
@@ -281,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_get_over_http_1_1_asks_for_an_upgrade_and_h2c_is_none() {
+    fn only_get_and_post_over_http_1_1_ask_for_an_upgrade() {
         let asks = |method: &str, version, pairs: &[(&'static str, &'static str)]| {
             let request = http::Request::builder()
                 .method(method)
@@ -297,25 +316,38 @@ mod tests {
             ("upgrade", "websocket"),
         ];
         assert!(asks("GET", Version::HTTP_11, &websocket));
-        assert!(!asks("POST", Version::HTTP_11, &websocket));
-        assert!(!asks("GET", Version::HTTP_10, &websocket));
-        assert!(!asks("GET", Version::HTTP_2, &websocket));
-        assert!(!asks(
-            "GET",
-            Version::HTTP_11,
-            &[("connection", "Upgrade"), ("upgrade", "h2c")]
-        ));
-        assert!(!asks("GET", Version::HTTP_11, &[("upgrade", "websocket")]));
+        let h2c = [("connection", "Upgrade"), ("upgrade", "h2c")];
+        for method in ["GET", "POST"] {
+            assert!(asks(method, Version::HTTP_11, &websocket));
+            assert!(!asks(method, Version::HTTP_10, &websocket));
+            assert!(!asks(method, Version::HTTP_2, &websocket));
+            assert!(!asks(method, Version::HTTP_11, &h2c));
+            let unnamed = [("upgrade", "websocket")];
+            assert!(!asks(method, Version::HTTP_11, &unnamed));
+        }
+        for method in ["PUT", "HEAD", "OPTIONS", "post"] {
+            assert!(!asks(method, Version::HTTP_11, &websocket), "{method}");
+        }
         let with = |header| [websocket[0], websocket[1], header];
         let lengths = [("content-length", "5"), ("transfer-encoding", "chunked")];
         for length in lengths {
             assert!(!asks("GET", Version::HTTP_11, &with(length)), "{length:?}");
         }
-        assert!(asks(
-            "GET",
-            Version::HTTP_11,
-            &with(("content-length", "0"))
-        ));
+        let length = |length| with(("content-length", length));
+        assert!(asks("GET", Version::HTTP_11, &length("0")));
+        for (framing, passes) in [
+            (length("0"), true),
+            (length("5"), true),
+            (length("65536"), true),
+            (length("65537"), false),
+            (length("+5"), false),
+            (length("x"), false),
+            (with(("transfer-encoding", "chunked")), false),
+            (with(("expect", "100-continue")), false),
+        ] {
+            let asked = asks("POST", Version::HTTP_11, &framing);
+            assert_eq!(asked, passes, "{framing:?}");
+        }
     }
 
     #[test]
@@ -329,6 +361,7 @@ mod tests {
             (&["HTTP/2.0, SPDY/3.1"], Some("SPDY/3.1")),
             (&["h2c"], None),
             (&["h2c-14, h2, TLS/1.2, HTTP/1.1"], None),
+            (&["tls-over, TLSv1, foo"], Some("foo")),
             (&["foo, h2c\u{a0}"], None),
             (&["foo bar"], None),
             (&["foo;h2c"], None),

@@ -15,6 +15,10 @@ pub(crate) const MESH_HEADER_COUNT: usize = HEADER_COUNT + 16;
 /// Sum of header names and values between two proxies in HTTP/1.1.
 pub(crate) const MESH_HEADER_BYTES: usize = HEADER_BYTES as usize + 16 * 1024;
 
+/// Bytes of the body of a request that asks for an upgrade: all of it is kept while the application
+/// may still refuse, and replays keep as much.
+pub(crate) const UPGRADE_BODY: usize = 64 * 1024;
+
 /// What a map holds for each field beside its name and value, in bytes: measured with
 /// 1 500 fields.
 const FIELD: usize = 160;

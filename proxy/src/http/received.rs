@@ -3,9 +3,10 @@
 //! so neither can forget a step, and what can be read in two ways is refused whoever
 //! sends it.
 
+use bytes::Bytes;
 use http::request::Parts;
-use http::uri::Authority;
-use http::{HeaderValue, Method, Request, Version, header};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderValue, Method, Request, Uri, Version, header};
 use policy::context::Id;
 use policy::host::{is_host, named_once};
 use policy::reason::Reason;
@@ -51,8 +52,17 @@ pub(crate) struct Received {
 pub(crate) enum Upgrades {
     /// Its own headers.
     Own,
-    /// The peer proxy that it comes from, which has read them, and nobody else.
-    FromPeer(Option<HeaderValue>),
+    /// The peer proxy that it comes from, which has read them, and nobody else. On the heap,
+    /// because most requests ask for none.
+    FromPeer(Option<Box<PeerUpgrade>>),
+}
+
+/// What a peer proxy has read of a request that asks for an upgrade.
+#[derive(Debug)]
+pub(crate) struct PeerUpgrade {
+    pub(crate) to: HeaderValue,
+    /// All of the request's body. What comes behind it is no part of the request.
+    pub(crate) body: Bytes,
 }
 
 /// A request that is refused whoever sends it.
@@ -78,13 +88,18 @@ impl Received {
         }
         headers::name_authority(&mut parts);
         let grpc = is_grpc(&parts.headers);
-        let upgrade = match upgrades {
-            Upgrades::Own => headers::upgrade_of(&parts),
-            Upgrades::FromPeer(upgrade) => upgrade,
+        let (upgrade, whole) = match upgrades {
+            Upgrades::Own => {
+                AbsoluteForm::note(&mut parts);
+                (headers::upgrade_of(&parts), Bytes::new())
+            }
+            Upgrades::FromPeer(upgrade) => upgrade
+                .map(|upgrade| (Some(upgrade.to), upgrade.body))
+                .unwrap_or_default(),
         };
         let (caller_side, body) = match body {
             body if upgrade.is_none() => (None, incoming::incoming(body)),
-            IncomingBody::Http2(stream) => (Some(Side::Mesh(stream)), body::empty()),
+            IncomingBody::Http2(stream) => (Some(Side::Mesh(stream)), body::text(whole)),
             body => (Side::of(&mut parts.extensions), incoming::incoming(body)),
         };
         let Ours {
@@ -129,6 +144,45 @@ fn clean(parts: &mut Parts) -> Ours {
     ours
 }
 
+/// In the extensions of a request over HTTP/1.1 whose target was a whole address, as for a forward
+/// proxy: the scheme of that. Its application gets it in that form again, and may send all that it
+/// gets on to whoever the address names.
+#[derive(Clone, Debug)]
+pub(crate) struct AbsoluteForm(pub(crate) Scheme);
+
+impl AbsoluteForm {
+    /// Over HTTP/2 every target has a scheme and says nothing by it.
+    fn note(parts: &mut Parts) {
+        if parts.version != Version::HTTP_2
+            && let Some(scheme) = parts.uri.scheme().cloned()
+        {
+            parts.extensions.insert(Self(scheme));
+        }
+    }
+
+    pub(crate) fn is_of(parts: &Parts) -> bool {
+        parts.extensions.get::<Self>().is_some()
+    }
+}
+
+/// The target as it is written in HTTP/1.1: the path, and before it the address where the caller
+/// wrote that. What is no path stays as it is: behind an address it would be another one.
+pub(crate) fn written_target(parts: &Parts) -> Uri {
+    let path = parts.uri.path_and_query().cloned();
+    let path = path.unwrap_or(PathAndQuery::from_static("/"));
+    let form = parts.extensions.get::<AbsoluteForm>();
+    if let Some(AbsoluteForm(scheme)) = form.filter(|_| path.path().starts_with('/')) {
+        let mut whole = http::uri::Parts::default();
+        whole.scheme = Some(scheme.clone());
+        whole.authority = authority_of(parts);
+        whole.path_and_query = Some(path.clone());
+        if let Ok(whole) = Uri::from_parts(whole) {
+            return whole;
+        }
+    }
+    Uri::from(path)
+}
+
 /// Authority of the request: the URI's before the Host header, as HTTP wants it. An empty
 /// one is legal where there is none, and nothing that HTTP/2 could carry.
 pub(crate) fn host_of(parts: &Parts) -> Option<&str> {
@@ -148,7 +202,10 @@ pub(crate) fn authority_of(parts: &Parts) -> Option<Authority> {
 
 fn not_connect(parts: &Parts) -> Result<(), &'static str> {
     if parts.method == Method::CONNECT {
-        return Err("CONNECT is not served here");
+        return Err(
+            "CONNECT is not served on a port that carries HTTP: name the port of the Service tcp-..., \
+             or set its appProtocol to tcp",
+        );
     }
     Ok(())
 }

@@ -17,10 +17,12 @@ use runtime::occupancy::ReservedBytes;
 use crate::failure::Failure;
 use crate::http::body::{Body, BoxError, empty};
 use crate::http::headers;
+use crate::http::limits::UPGRADE_BODY;
 
 /// Bytes of a request body kept for sending it again. Larger bodies are sent
 /// once; 64 KiB holds nearly every API call and bounds memory per request.
 pub(crate) const REPLAY_LIMIT: usize = 64 * 1024;
+const _: () = assert!(UPGRADE_BODY <= REPLAY_LIMIT, "it is kept whole");
 
 /// Why a copy breaks off that its sender did not break off.
 const REPLACED: &str = "the body is sent elsewhere by now";
@@ -33,6 +35,11 @@ pub(crate) struct KeptBody(Arc<ReservedBytes>);
 impl KeptBody {
     pub(crate) fn new(reserved: ReservedBytes) -> Self {
         Self(Arc::new(reserved))
+    }
+
+    /// So many bytes are kept by now.
+    pub(crate) fn note(&self, bytes: usize) {
+        self.0.set(bytes);
     }
 }
 
@@ -124,6 +131,17 @@ impl Replay {
         }
         let tape = self.tape.lock();
         tape.played.as_deref().map(Bytes::copy_from_slice)
+    }
+
+    /// Reads all of it from its sender, for the copies that are taken from now on.
+    ///
+    /// # Errors
+    /// When it breaks off, or too much was sent already.
+    pub(crate) async fn fill(&self) -> Result<(), Failure> {
+        let copy = self.again()?;
+        let filled = copy.collect().await;
+        filled.map_err(|error| Failure::lost(error.to_string()))?;
+        Ok(())
     }
 
     /// Bytes of the whole body, where that is known before. Over HTTP/2 a request without

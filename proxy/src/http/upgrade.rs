@@ -33,7 +33,8 @@ pub(crate) enum Side {
     /// A connection that hyper gives up once the answer is out, with its permit where
     /// it has one.
     Http1(OnUpgrade, Abort, Option<Arc<Permit>>),
-    /// What a caller sends by HTTP/2; the other direction opens with the answer.
+    /// What a caller sends by HTTP/2, behind the request's body; the other direction opens with
+    /// the answer.
     Mesh(RecvBody),
     Open(ByteStream),
 }

@@ -3,17 +3,23 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use bytes::{Bytes, BytesMut};
 use http::{Method, Request, Response};
+use http_body_util::BodyExt;
 use policy::reason::Reason;
 use runtime::occupancy::Permit;
+use tokio::time::timeout;
 
 use crate::failure::Failure;
 use crate::http::asked::Asked;
 use crate::http::body::Body;
 use crate::http::incoming::IncomingBody;
-use crate::http::received::Upgrades;
+use crate::http::received::{PeerUpgrade, Upgrades};
+use crate::http::replay::KeptBody;
 use crate::inbound::connection::{Connection, Who};
+use crate::mesh::protocol::upgrade::marked;
 use crate::mesh::protocol::{AppHttp, AppPort, PeerRequest, Transport};
+use crate::net::tuning::HEAD_WITHIN;
 use crate::proxy::Proxy;
 use crate::telemetry::call::CallKind;
 
@@ -52,12 +58,30 @@ impl PeerProxy {
                     .handle_request(request, speak, Upgrades::FromPeer(None))
                     .await
             }
-            PeerRequest::Upgrade { port, to, parts } => {
-                let request = Request::from_parts(parts, body);
-                let connection = Arc::new(self.of_port(Some(port)).of_proxy());
-                connection
-                    .handle_request(request, AppHttp::Http1, Upgrades::FromPeer(Some(to)))
-                    .await
+            PeerRequest::Upgrade {
+                port,
+                to,
+                body: size,
+                parts,
+            } => {
+                let posts = parts.method == Method::POST;
+                let mut request = Request::from_parts(parts, body);
+                let body = first_bytes(&mut request, size).await;
+                let answer = match body {
+                    None => self.malformed("the body of an upgrade did not come", &method),
+                    Some(body) => {
+                        let upgrade = Box::new(PeerUpgrade { to, body });
+                        let connection = Arc::new(self.of_port(Some(port)).of_proxy());
+                        connection
+                            .handle_request(
+                                request,
+                                AppHttp::Http1,
+                                Upgrades::FromPeer(Some(upgrade)),
+                            )
+                            .await
+                    }
+                };
+                if posts { marked(answer) } else { answer }
             }
             PeerRequest::Tcp { port, .. } => match body {
                 IncomingBody::Http2(body) => {
@@ -79,4 +103,23 @@ impl PeerProxy {
         });
         call.refuse(&failure, method, false)
     }
+}
+
+/// The first bytes of a stream, which are the body of the request that opened it. The peer proxy
+/// has them all, and sends nothing behind them before the answer: they come as a head does.
+async fn first_bytes(request: &mut Request<IncomingBody>, size: usize) -> Option<Bytes> {
+    let kept = request.extensions().get::<KeptBody>().cloned();
+    let body = request.body_mut();
+    let read = async {
+        let mut bytes = BytesMut::new();
+        while bytes.len() < size {
+            let data = body.frame().await?.ok()?.into_data().ok()?;
+            bytes.extend_from_slice(&data);
+            if let Some(kept) = &kept {
+                kept.note(bytes.capacity());
+            }
+        }
+        (bytes.len() == size).then(|| bytes.freeze())
+    };
+    timeout(HEAD_WITHIN, read).await.ok()?
 }

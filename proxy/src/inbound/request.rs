@@ -16,7 +16,7 @@ use crate::http::context::OpenRequest;
 use crate::http::deadline::{self, NextHop};
 use crate::http::headers;
 use crate::http::incoming::IncomingBody;
-use crate::http::received::{Received, Upgrades};
+use crate::http::received::{AbsoluteForm, Received, Upgrades};
 use crate::http::replay::Replay;
 use crate::http::upgrade::Side;
 use crate::http::upload::Upload;
@@ -178,8 +178,12 @@ impl Connection {
         let ends = deadline::ends(deadline, &received.parts.method);
         // Asked only where there is time to keep.
         let replaceable = ends.is_some() && self.is_called_as_service(&received);
+        // Whoever its address names would get what is added to it.
+        let leaves = AbsoluteForm::is_of(&received.parts);
         self.name_caller(&mut received);
-        call.pass_on_trace(&mut received.parts.headers);
+        if !leaves {
+            call.pass_on_trace(&mut received.parts.headers);
+        }
         let shadow = self.shadow(&received);
         self.count_shadow(shadow);
         let map = &mut received.parts.headers;
@@ -192,7 +196,11 @@ impl Connection {
             grpc,
             ..
         } = received;
-        deadline::write_headers(&mut parts, deadline, grpc, NextHop::Application);
+        if leaves {
+            headers::strip_ours(&mut parts.headers);
+        } else {
+            deadline::write_headers(&mut parts, deadline, grpc, NextHop::Application);
+        }
         let (body, upload) = Upload::watch(body);
         call.uploads(&upload);
         let replay = Replay::new(body).counted(&mut parts.extensions);

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::request::Parts;
 use http::{Request, Response, StatusCode, Version, header};
 use hyper::client::conn::http1;
@@ -21,6 +22,7 @@ use crate::http::http2::suspects::Suspects;
 use crate::http::limits::{BUFFER, MESH_HEADER_COUNT};
 use crate::http::received::host_of;
 use crate::http::replay::Replay;
+use crate::mesh::protocol::upgrade::is_unknown;
 use crate::mesh::protocol::{Malformed, PeerRequest, PeerResponse, RequestKind, Transport};
 use crate::mesh::tls::{ExpectedPeer, MeshTls, secure};
 use crate::net::budget::Budget;
@@ -260,9 +262,31 @@ impl Peer {
         let parts = request.encode(Transport::Http2)?;
         let waits_for_http = matches!(request, PeerRequest::Upgrade { .. });
         let waiting = waits_for_http.then(|| self.dedicated.beside());
-        let answer = exchange::open(&self.shared, parts).await;
+        let answer = exchange::open(&self.shared, parts, None).await;
         drop(waiting);
         decoded(answer?, request.kind())
+    }
+
+    /// The same of an upgrade by POST with this body. `None`: the peer proxy is of a version that
+    /// knows none, and no application has seen it.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub(crate) async fn open_by_post(
+        &self,
+        request: &PeerRequest<&Parts>,
+        body: Bytes,
+    ) -> Result<Option<UpstreamResponse>, Failure> {
+        let parts = request.encode(Transport::Http2)?;
+        let waiting = self.dedicated.beside();
+        let begins = (!body.is_empty()).then(|| Box::new(body));
+        let answer = exchange::open(&self.shared, parts, begins).await;
+        drop(waiting);
+        let answer = answer?;
+        if is_unknown(&answer.response) {
+            return Ok(None);
+        }
+        decoded(answer, request.kind()).map(Some)
     }
 }
 

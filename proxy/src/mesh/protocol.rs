@@ -12,9 +12,10 @@
 //! nothing is decided by which of two values somebody reads.
 //!
 //! Invariant: what [`PeerRequest::encode`] and [`PeerResponse::encode`] write is what
-//! every earlier version reads, to the byte. A copy that is only for pods which can change
-//! nothing is the exception, and must be: a proxy that knows nothing of copies would give it
-//! to its application as any request, so it is written in a way that such a proxy refuses.
+//! every earlier version reads, to the byte. Two are the exception, and must be. A proxy that
+//! knows nothing of copies would give one that is only for pods which can change nothing to its
+//! application as any request, and one that knows upgrades by GET alone would take the body of
+//! a POST for bytes of the other protocol. So they are written in a way that such a proxy refuses.
 
 use std::borrow::Borrow;
 
@@ -26,16 +27,22 @@ use policy::reason::Reason;
 
 use crate::failure::Failure;
 use crate::http::body::Body;
-use crate::http::header_names::{PORT, PROTOCOL, SHADOW, STATUS, TARGET, UNSENT, UPGRADE_TO};
-use crate::http::headers::without_http;
+use crate::http::header_names::{
+    PORT, PROTOCOL, SCHEME, SHADOW, STATUS, TARGET, UNSENT, UPGRADE_TO,
+};
 use crate::http::number::number;
-use crate::http::received::{acceptable, authority_of};
+use crate::http::received::{AbsoluteForm, acceptable, authority_of};
 use crate::http::refusal::reason_in;
 use crate::http::shadow::Shadow;
 use crate::ports::OWN_PORTS;
 
+pub(crate) mod upgrade;
+
 /// The bodies of the exchange are the bytes of a connection.
 const TCP: &str = "tcp";
+
+/// An upgrade by POST, whose body comes first on the stream.
+const BY_POST: &str = "http1-post";
 
 /// What is to be spoken with the application, of a copy.
 const COPY_HTTP1: &str = "http1-copy";
@@ -126,10 +133,12 @@ pub enum PeerRequest<P = Parts> {
         speak: AppHttp,
         parts: P,
     },
-    /// A GET that asks to speak something else than HTTP from then on.
+    /// A GET or POST that asks to speak something else than HTTP from then on.
     Upgrade {
         port: AppPort,
         to: HeaderValue,
+        /// Bytes of the body, which comes first on the stream.
+        body: usize,
         parts: P,
     },
     /// Bytes. Nobody reads the authority, which a request must have.
@@ -142,10 +151,8 @@ pub enum PeerRequest<P = Parts> {
 pub(crate) struct Malformed(pub(crate) &'static str);
 
 const NO_PORT: Malformed = Malformed("weft-port names no port of an application");
+const NO_SCHEME: Malformed = Malformed("weft-scheme is no scheme");
 const NO_HOST: Malformed = Malformed("the Host header cannot be sent on");
-const NO_UPGRADE: Malformed = Malformed(
-    "CONNECT without weft-target, or without a weft-upgrade to another protocol than HTTP",
-);
 const TUNNEL: Malformed = Malformed("tunnels are for HTTP/2");
 const COPY: Malformed =
     Malformed("copies are for HTTP/2, and say in weft-shadow that they are read-only");
@@ -166,24 +173,15 @@ impl<P: Borrow<Parts>> PeerRequest<P> {
             (Self::Http { port, speak, parts }, Transport::Http1) => {
                 Ok(dedicated_head(parts.borrow(), *port, *speak))
             }
-            (Self::Upgrade { port, to, parts }, Transport::Http2) => {
-                let parts = parts.borrow();
-                if parts.method != Method::GET {
-                    return Err(Malformed("only a GET asks for an upgrade"));
-                }
-                let target = parts.uri.path_and_query();
-                let target = target.map_or("/", PathAndQuery::as_str);
-                let target = HeaderValue::from_str(target)
-                    .map_err(|_| Malformed("the request target cannot be sent on"))?;
-                let mut uri = http::uri::Parts::default();
-                uri.authority = Some(authority_of(parts).ok_or(NO_HOST)?);
-                let mut mesh = head_of(parts, *port, AppHttp::Http1.label());
-                mesh.headers.insert(UPGRADE_TO, to.clone());
-                mesh.headers.insert(TARGET, target);
-                mesh.method = Method::CONNECT;
-                mesh.uri = Uri::from_parts(uri).map_err(|_| NO_HOST)?;
-                Ok(mesh)
-            }
+            (
+                Self::Upgrade {
+                    port,
+                    to,
+                    body,
+                    parts,
+                },
+                Transport::Http2,
+            ) => PeerRequest::<Parts>::upgrade_head(parts.borrow(), *port, to, *body),
             (Self::Tcp { port, authority }, Transport::Http2) => {
                 let mut uri = http::uri::Parts::default();
                 uri.scheme = Some(Scheme::HTTP);
@@ -227,7 +225,7 @@ fn head_of(parts: &Parts, port: AppPort, protocol: &'static str) -> Parts {
     let mut mesh = parts.clone();
     mesh.version = Version::HTTP_2;
     mesh.headers.remove(header::HOST);
-    insert_target(&mut mesh.headers, port, protocol);
+    insert_target(&mut mesh, port, protocol);
     mesh
 }
 
@@ -249,13 +247,19 @@ fn dedicated_head(parts: &Parts, port: AppPort, speak: AppHttp) -> Parts {
         mesh.headers
             .insert(header::CONTENT_LENGTH, HeaderValue::from(0));
     }
-    insert_target(&mut mesh.headers, port, speak.label());
+    insert_target(&mut mesh, port, speak.label());
     mesh
 }
 
-fn insert_target(map: &mut HeaderMap, port: AppPort, protocol: &'static str) {
+fn insert_target(mesh: &mut Parts, port: AppPort, protocol: &'static str) {
+    let map = &mut mesh.headers;
     map.insert(PORT, HeaderValue::from(port.get()));
     map.insert(PROTOCOL, HeaderValue::from_static(protocol));
+    if let Some(AbsoluteForm(scheme)) = mesh.extensions.get::<AbsoluteForm>()
+        && let Ok(scheme) = HeaderValue::from_str(scheme.as_str())
+    {
+        map.insert(SCHEME, scheme);
+    }
 }
 
 impl PeerRequest {
@@ -268,9 +272,19 @@ impl PeerRequest {
             .and_then(|port| number(&port))
             .and_then(AppPort::new)
             .ok_or(NO_PORT)?;
+        if let Some(scheme) = only(&mut parts.headers, &SCHEME)? {
+            let scheme = Some(scheme.as_bytes()).filter(|scheme| !scheme.is_empty());
+            let scheme = scheme.and_then(|scheme| Scheme::try_from(scheme).ok());
+            parts
+                .extensions
+                .insert(AbsoluteForm(scheme.ok_or(NO_SCHEME)?));
+        }
         let protocol = only(&mut parts.headers, &PROTOCOL)?;
         let protocol = protocol.as_ref().map_or(&b""[..], HeaderValue::as_bytes);
         let upgrades = parts.method == Method::CONNECT;
+        if upgrades && protocol == BY_POST.as_bytes() {
+            return Self::decode_upgrade(parts, port, transport, Method::POST);
+        }
         let copied = AppHttp::of_copy_named(protocol).filter(|_| !upgrades);
         let speak = match protocol {
             b"http1" => AppHttp::Http1,
@@ -279,7 +293,7 @@ impl PeerRequest {
             _ => copied.ok_or(Malformed("weft-protocol names no protocol"))?,
         };
         if upgrades {
-            return Self::decode_upgrade(parts, port, transport);
+            return Self::decode_upgrade(parts, port, transport, Method::GET);
         }
         for name in [UPGRADE_TO, TARGET] {
             if parts.headers.contains_key(name) {
@@ -306,39 +320,6 @@ impl PeerRequest {
         }
         let authority = authority_of(parts).ok_or(Malformed("a tunnel without authority"))?;
         Ok(Self::Tcp { port, authority })
-    }
-
-    /// Back to the request that the application on the other side made.
-    fn decode_upgrade(
-        mut parts: Parts,
-        port: AppPort,
-        transport: Transport,
-    ) -> Result<Self, Malformed> {
-        if transport == Transport::Http1 {
-            return Err(TUNNEL);
-        }
-        acceptable(&parts).map_err(Malformed)?;
-        let mut lengths = parts.headers.get_all(header::CONTENT_LENGTH).iter();
-        if lengths.any(|length| length.as_bytes() != b"0") {
-            return Err(Malformed("an upgrade brings no body"));
-        }
-        let to = only(&mut parts.headers, &UPGRADE_TO)?.ok_or(NO_UPGRADE)?;
-        let mut listed = HeaderMap::with_capacity(1);
-        listed.insert(UPGRADE_TO, to);
-        let to = without_http(listed.get_all(UPGRADE_TO)).ok_or(NO_UPGRADE)?;
-        let target = only(&mut parts.headers, &TARGET)?.ok_or(NO_UPGRADE)?;
-        let target = PathAndQuery::try_from(target.as_bytes())
-            .map_err(|_| Malformed("weft-target is no request target"))?;
-        let host = parts
-            .uri
-            .authority()
-            .and_then(|host| HeaderValue::from_str(host.as_str()).ok());
-        if let Some(host) = host {
-            parts.headers.insert(header::HOST, host);
-        }
-        parts.method = Method::GET;
-        parts.uri = Uri::from(target);
-        Ok(Self::Upgrade { port, to, parts })
     }
 }
 

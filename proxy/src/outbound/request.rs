@@ -15,7 +15,7 @@ use crate::http::context::MadeFor;
 use crate::http::deadline::{self, Timed};
 use crate::http::headers::{DESTINATION, DESTINATION_POD};
 use crate::http::incoming::IncomingBody;
-use crate::http::received::{Received, Rejected, Upgrades, host_of};
+use crate::http::received::{AbsoluteForm, Received, Rejected, Upgrades, host_of};
 use crate::http::replay::Replay;
 use crate::http::route_override::RouteOverride;
 use crate::http::shadow::Shadow;
@@ -220,7 +220,9 @@ fn prepare(
         priority,
         ..
     } = received;
-    let trace = call.pass_on_trace_to_peers(&mut parts.headers);
+    // Whoever the address in such a target names would get what is added to it.
+    let stays = !AbsoluteForm::is_of(&parts);
+    let trace = stays.then(|| call.pass_on_trace_to_peers(&mut parts.headers));
     if route.leaves_policies_to_peer() {
         let pod = HeaderValue::from_static(DESTINATION_POD);
         parts.headers.insert(DESTINATION, pod);
@@ -243,7 +245,7 @@ fn prepare(
         deadline,
         priority: context::priority(priority, made_for.as_deref()),
         shadow: came.shadow,
-        trace,
+        trace: trace.flatten(),
         made_for,
         spent: AtomicBool::new(false),
         late: AtomicBool::new(false),

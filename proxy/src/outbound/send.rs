@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderValue, Uri, Version, header};
+use http::{HeaderValue, Method, Uri, Version, header};
 use policy::deadline::Deadline;
 use policy::reason::Reason;
 use policy::traffic::guard::Priority;
@@ -196,8 +196,16 @@ impl Outgoing {
         };
         let port = app_port(port)?;
         if let Some(to) = &self.upgrade {
-            let to = to.clone();
-            return peer.open(&PeerRequest::Upgrade { port, to, parts }).await;
+            // On the heap: most requests ask for no upgrade.
+            let asked = Box::pin(self.ask_for_upgrade(peer, port, to, parts)).await?;
+            if let Some(answer) = asked {
+                return Ok(answer);
+            }
+            tracing::info!(
+                called = %self.called,
+                "the called pod's proxy is of an older version, so an upgrade by POST goes without \
+                 Upgrade"
+            );
         }
         let speak = AppHttp::of(parts.version);
         if self.aside {
@@ -211,6 +219,38 @@ impl Outgoing {
         }
         let request = PeerRequest::Http { port, speak, parts };
         peer.send(&request, &self.replay).await
+    }
+
+    /// Asks a peer for an upgrade. `None`: its proxy knows none by POST, and the request is to go
+    /// without.
+    async fn ask_for_upgrade(
+        &self,
+        peer: &Peer,
+        port: AppPort,
+        to: &HeaderValue,
+        parts: &Parts,
+    ) -> Result<Option<UpstreamResponse>, Failure> {
+        let to = to.clone();
+        if parts.method != Method::POST {
+            let body = 0;
+            let request = PeerRequest::Upgrade {
+                port,
+                to,
+                body,
+                parts,
+            };
+            return peer.open(&request).await.map(Some);
+        }
+        self.replay.fill().await?;
+        let whole = self.replay.whole();
+        let whole = whole.ok_or_else(|| Failure::lost("the request's body is gone"))?;
+        let request = PeerRequest::Upgrade {
+            port,
+            to,
+            body: whole.len(),
+            parts,
+        };
+        peer.open_by_post(&request, whole).await
     }
 
     /// Between two proxies every request names a host: one that names none is for the

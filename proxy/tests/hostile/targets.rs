@@ -278,51 +278,6 @@ async fn a_head_that_cannot_be_sent_on_is_refused_with_the_reason_and_counted() 
 }
 
 #[tokio::test]
-async fn the_authority_of_an_absolute_target_beats_the_host_header() {
-    let pods = TwoPods::new(Protocol::Http1).await;
-    pods.allow(Protocol::Http1, &["/ok"]);
-    for from in SPEAKERS {
-        let denied = "GET http://t/private HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n";
-        let answer = pods.send(from, denied).await;
-        assert!([400, 403].contains(&status(&answer)), "{from:?}: {answer}");
-        assert!(pods.recorded("absolute").is_empty());
-        let allowed = "GET http://t/ok HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n";
-        let answer = pods.send(from, allowed).await;
-        let got = pods.recorded("absolute");
-        if status(&answer) == 200 {
-            assert_eq!(got[0].values("host"), ["t"], "{from:?}: {got:?}");
-            assert_eq!(got[0].line(), "GET /ok HTTP/1.1");
-        } else {
-            assert_eq!((status(&answer), got.len()), (400, 0), "{from:?}: {answer}");
-        }
-        for target in [
-            "test",
-            "*",
-            "http://",
-            "http:///ok",
-            "ftp://x/ok",
-            "//",
-            "?ok",
-        ] {
-            let bytes = format!("GET {target} HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n");
-            let answer = pods.send(from, bytes).await;
-            let got = pods.recorded(target);
-            // A scheme says nothing about what the path may do.
-            if target == "ftp://x/ok" && status(&answer) == 200 {
-                assert_eq!(got[0].line(), "GET /ok HTTP/1.1");
-                continue;
-            }
-            assert!(
-                [0, 400, 403].contains(&status(&answer)),
-                "{target}, {from:?}: {answer}"
-            );
-            assert!(got.is_empty(), "{target}, {from:?}: {got:?}");
-        }
-    }
-    pods.works("absolute targets").await;
-}
-
-#[tokio::test]
 async fn methods_are_compared_as_they_are() {
     let pods = TwoPods::new(Protocol::Http1).await;
     pods.workload(Protocol::Http1, Enforcement::Enforce);

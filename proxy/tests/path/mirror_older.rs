@@ -10,7 +10,7 @@ use crate::support::{Authority, endpoint, endpoints};
 
 /// As a proxy did from before there were copies: what it knows of `weft-protocol` it serves,
 /// and drops headers of ours that it does not know; all else is no message to it.
-fn earlier(headers: &HeaderMap) -> response::Builder {
+pub(super) fn earlier(headers: &HeaderMap) -> response::Builder {
     match headers["weft-protocol"].as_bytes() {
         b"http1" | b"http2" => Response::builder(),
         _ => Response::builder()

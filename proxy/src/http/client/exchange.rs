@@ -8,7 +8,7 @@ use bytes::Bytes;
 use h2::SendStream;
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use policy::reason::Reason;
@@ -24,6 +24,7 @@ use crate::http::deadline;
 use crate::http::http2::send_error::SendError;
 use crate::http::incoming::IncomingBody;
 use crate::http::limits::{HEADER_BYTES, HEADER_COUNT};
+use crate::http::received::written_target;
 use crate::http::replay::Replay;
 use crate::net::connect::ConnectTimeout;
 use crate::net::given_up::Beginning;
@@ -90,18 +91,23 @@ async fn multiplexed_within(
     })
 }
 
-/// Opens a stream of a shared HTTP/2 connection for bytes both ways.
+/// Opens a stream of a shared HTTP/2 connection for bytes both ways. `begins`: the first of them,
+/// which the answer may depend on.
 ///
 /// # Errors
 /// As [`multiplexed`].
-pub(crate) async fn open(peer: &Multiplexed, parts: Parts) -> Result<UpstreamResponse, Failure> {
+pub(crate) async fn open(
+    peer: &Multiplexed,
+    parts: Parts,
+    begins: Option<Box<Bytes>>,
+) -> Result<UpstreamResponse, Failure> {
     let stream = peer.stream(Sends::Bytes).await?;
     let first = stream.first;
     let (mut sender, permit) = stream.into_parts();
     let sent = Instant::now();
     let mut request = Request::from_parts(parts, ());
     deadline::renew(&mut request);
-    let opened = sender.open(request).await;
+    let opened = sender.open(request, begins).await;
     let (response, out) = opened.map_err(|error| failed(peer, &permit, first, &error))?;
     peer.answered();
     Ok(UpstreamResponse {
@@ -171,6 +177,12 @@ pub(crate) async fn http1(
     beginning: Option<&Beginning<'_>>,
 ) -> Result<UpstreamResponse, Failure> {
     let bodiless = replay.size() == Some(0);
+    let upgrades = parts.headers.contains_key(header::UPGRADE);
+    if upgrades && !bodiless {
+        // Nothing of it is sent before all of it is here: whoever switches early has to wait.
+        // On the heap: hardly any request asks for an upgrade.
+        Box::pin(replay.fill()).await?;
+    }
     let shares = only_reads(&parts.method) && bodiless;
     let pool = clients.pool(addr);
     // Before its turn it may have gone by a kept connection in vain, and is replaced once only.
@@ -186,7 +198,7 @@ pub(crate) async fn http1(
         }
         let mut connection = match pooled {
             Some(connection) => connection,
-            None if bodiless => clients.connect(addr, limit).await?,
+            None if bodiless || upgrades => clients.connect(addr, limit).await?,
             None => clients.connect_for_body(addr, limit).await?,
         };
         let sent = Instant::now();
@@ -359,8 +371,8 @@ const fn only_reads(method: &Method) -> bool {
     )
 }
 
-/// Origin form and a Host header, whatever version the request came in. `alone`: the server is
-/// to close the connection behind its answer, so that it takes nothing else from it.
+/// A target as HTTP/1.1 has it and a Host header, whatever version the request came in. `alone`:
+/// the server is to close the connection behind its answer, so that it takes nothing else from it.
 fn http1_request(addr: SocketAddr, mut parts: Parts, body: Body, alone: bool) -> Request<Body> {
     parts.version = Version::HTTP_11;
     if alone && !parts.headers.contains_key(header::CONNECTION) {
@@ -378,8 +390,7 @@ fn http1_request(addr: SocketAddr, mut parts: Parts, body: Body, alone: bool) ->
     {
         parts.headers.insert(header::HOST, host);
     }
-    let target = parts.uri.path_and_query().cloned();
-    parts.uri = target.map_or_else(|| Uri::from_static("/"), Uri::from);
+    parts.uri = written_target(&parts);
     // Without either header a GET would be sent without its body.
     let has_body = !http_body::Body::is_end_stream(&body);
     // A length without a body would make one of the next request, whoever's that is.

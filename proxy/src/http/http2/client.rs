@@ -22,7 +22,7 @@ use super::flood::log_server_left;
 use super::flow::{CONNECTION_WINDOW, Flow, STREAMS};
 use super::frame_filter::FrameFilter;
 use super::keepalive::{Keepalive, Peer, WatchedIo};
-use super::pipe::{Pipe, Stopped, flushed};
+use super::pipe::{Pipe, send_body};
 use super::recv::{RecvBody, UploadGuard};
 use super::send_error::SendError;
 use super::send_window::{Credit, CreditSignal, SendWindow};
@@ -318,15 +318,21 @@ impl RequestSender {
         self.answer(response, upload).await
     }
 
-    /// Sends a head only, and keeps the stream open for bytes both ways.
+    /// Sends a head and keeps the stream open for bytes both ways. `begins`: the first of them.
     ///
     /// # Errors
     /// As [`Self::send`].
     pub async fn open(
         &mut self,
         head: Request<()>,
+        begins: Option<Box<Bytes>>,
     ) -> Result<(Response<RecvBody>, SendStream<Bytes>), SendError> {
-        let (response, stream) = self.begin(head, false).await?;
+        let (response, mut stream) = self.begin(head, false).await?;
+        if let Some(bytes) = begins {
+            // `h2` keeps what there is no credit for: it is little. Where it fails, the answer
+            // says why.
+            let _ = stream.send_data(*bytes, false);
+        }
         Ok((self.answer(response, None).await?, stream))
     }
 
@@ -361,26 +367,6 @@ impl RequestSender {
         let body = RecvBody::new(stream, share, &head.headers).sent_by(upload);
         Ok(Response::from_parts(head, body))
     }
-}
-
-/// True when all of it was sent.
-async fn send_body(mut pipe: Pipe) -> bool {
-    match Pin::new(&mut pipe).await {
-        Ok(()) => return true,
-        // The answer says why.
-        Err(Stopped::Peer) => {}
-        Err(Stopped::Stuck) => {
-            tracing::debug!("nothing moves of a body behind its answer");
-            // Libraries take NO_ERROR of a client for the end of its body.
-            pipe.into_stream().send_reset(h2::Reason::CANCEL);
-        }
-        Err(Stopped::Body(error)) => {
-            tracing::debug!(%error, "the body of a request broke off");
-            flushed().await;
-            pipe.into_stream().send_reset(h2::Reason::CANCEL);
-        }
-    }
-    false
 }
 
 /// Reads and writes for all streams of a connection.

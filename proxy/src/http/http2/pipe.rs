@@ -284,3 +284,23 @@ impl Future for Pipe {
         }
     }
 }
+
+/// Sends the body of a request. True when all of it was sent.
+pub(super) async fn send_body(mut pipe: Pipe) -> bool {
+    match Pin::new(&mut pipe).await {
+        Ok(()) => return true,
+        // The answer says why.
+        Err(Stopped::Peer) => {}
+        Err(Stopped::Stuck) => {
+            tracing::debug!("nothing moves of a body behind its answer");
+            // Libraries take NO_ERROR of a client for the end of its body.
+            pipe.into_stream().send_reset(h2::Reason::CANCEL);
+        }
+        Err(Stopped::Body(error)) => {
+            tracing::debug!(%error, "the body of a request broke off");
+            flushed().await;
+            pipe.into_stream().send_reset(h2::Reason::CANCEL);
+        }
+    }
+    false
+}

@@ -396,7 +396,7 @@ where
     })
     .await;
     let head = Request::post("http://s/").body(()).unwrap();
-    let (response, out) = sender.open(head).await.unwrap();
+    let (response, out) = sender.open(head, None).await.unwrap();
     (ByteStream::new(out, response.into_body()), sender)
 }
 

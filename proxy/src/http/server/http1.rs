@@ -290,6 +290,9 @@ async fn answered(
         busy.used.abort.set();
         return Err(WithoutAnswer);
     }
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        busy.switched();
+    }
     if busy.used.is_last.load(Relaxed) && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         ends_connection(&mut answer);
     }

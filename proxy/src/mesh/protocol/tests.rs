@@ -1,13 +1,16 @@
 //! Messages between two proxies keep their form, and what has none is refused.
 
 mod copies;
+mod forms;
+mod posts;
 mod random;
 
 use http::{Request, Response};
 use oracle::seeds::seeds;
 
-use self::random::{OF_ANSWERS, OF_REQUESTS, Random};
+use self::random::{OF_ANSWERS, OF_REQUESTS, Random, by_get};
 use super::*;
+use crate::http::headers::without_http;
 use crate::http::received::host_of;
 
 fn fields(map: &HeaderMap, ordered: bool) -> String {
@@ -45,7 +48,9 @@ fn meaning(request: &PeerRequest) -> String {
         PeerRequest::ReadOnlyCopy { port, speak, parts } => {
             format!("{port:?} copy {speak:?} {}", asks(parts))
         }
-        PeerRequest::Upgrade { port, to, parts } => format!("{port:?} to {to:?} {}", asks(parts)),
+        PeerRequest::Upgrade {
+            port, to, parts, ..
+        } => format!("{port:?} to {to:?} {}", asks(parts)),
         PeerRequest::Tcp { port, authority } => format!("{port:?} bytes {authority}"),
     }
 }
@@ -128,10 +133,7 @@ fn written(parts: Parts, upgrade: Option<&'static str>, transport: Transport) ->
     let speak = AppHttp::of(parts.version);
     let request = match upgrade {
         None => PeerRequest::Http { port, speak, parts },
-        Some(to) => {
-            let to = HeaderValue::from_static(to);
-            PeerRequest::Upgrade { port, to, parts }
-        }
+        Some(to) => by_get(port, HeaderValue::from_static(to), parts),
     };
     wire(&request.encode(transport).unwrap())
 }

@@ -1,6 +1,11 @@
 //! Upgrades: nobody leaves for HTTP/2, whatever it is called.
 
+use super::super::raw_http2::{DATA, END_STREAM, frame};
 use super::*;
+
+/// How a request begins that asks for an upgrade, and its body.
+const GET: (&[u8], &[u8]) = (b"GET /ok HTTP/1.1\r\n", b"");
+const POST: (&[u8], &[u8]) = (b"POST /ok HTTP/1.1\r\nContent-Length: 5\r\n", b"hello");
 
 /// Answers every request that asks for an upgrade with a switch to what `chosen`
 /// says, or to what was asked for, and keeps all that it gets.
@@ -44,12 +49,19 @@ fn switch_to(protocol: &str) -> String {
     )
 }
 
-async fn ask_for(pods: &TwoPods, entry: EntryPoint, upgrade: &[u8]) -> (u16, TcpStream) {
+async fn ask_for(
+    pods: &TwoPods,
+    entry: EntryPoint,
+    (begins, body): (&[u8], &[u8]),
+    upgrade: &[u8],
+) -> (u16, TcpStream) {
     let mut stream = pods.open(entry).await;
     let request = [
-        &b"GET /ok HTTP/1.1\r\nHost: s\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABk\r\nUpgrade: "[..],
+        begins,
+        b"Host: s\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABk\r\nUpgrade: ",
         upgrade,
         b"\r\n\r\n",
+        body,
     ];
     stream.write_all(&request.concat()).await.unwrap();
     let mut answer = vec![0; 4096];
@@ -57,6 +69,20 @@ async fn ask_for(pods: &TwoPods, entry: EntryPoint, upgrade: &[u8]) -> (u16, Tcp
         .await
         .map_or(0, Result::unwrap_or_default);
     (status(&String::from_utf8_lossy(&answer[..count])), stream)
+}
+
+/// A peer that holds a certificate of the mesh, by HTTP/2.
+async fn peer(pods: &TwoPods) -> RawHttp2 {
+    let certs = pods
+        .authority
+        .leaf("web", Duration::from_secs(600), SystemTime::now());
+    let config = tls::mesh_client_config(&pods.authority.roots(), &certs, id("api"), &[MESH_ALPN]);
+    let stream = TcpStream::connect((pods.server.ip, MESH_PORT)).await;
+    let secured = tokio_rustls::TlsConnector::from(config)
+        .connect(tls::peer_name(), stream.unwrap())
+        .await
+        .unwrap();
+    RawHttp2::new(secured).await
 }
 
 #[tokio::test]
@@ -82,8 +108,11 @@ async fn nobody_switches_to_http2_whatever_it_is_called() {
         b"foo\r\nUpgrade: h2c",
     ] {
         let name = String::from_utf8_lossy(upgrade).into_owned();
-        for entry in ENTRY_POINTS {
-            let (_, mut stream) = ask_for(&pods, entry, upgrade).await;
+        for (entry, begins) in ENTRY_POINTS
+            .map(|entry| [(entry, GET), (entry, POST)])
+            .concat()
+        {
+            let (_, mut stream) = ask_for(&pods, entry, begins, upgrade).await;
             let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
             let _ = stream.write_all(preface).await;
             let _ = rest(&mut stream, Duration::from_millis(100)).await;
@@ -99,22 +128,13 @@ async fn nobody_switches_to_http2_whatever_it_is_called() {
         }
     }
     // By a peer that calls it so.
-    let certs = pods
-        .authority
-        .leaf("web", Duration::from_secs(600), SystemTime::now());
-    let config = tls::mesh_client_config(&pods.authority.roots(), &certs, id("api"), &[MESH_ALPN]);
     for (upgrade, expected) in [
         (&b"h2c"[..], 400),
         (b"h2c, foo", 200),
         (b"h2c\xa0", 400),
         (b"websocket", 200),
     ] {
-        let stream = TcpStream::connect((pods.server.ip, MESH_PORT)).await;
-        let secured = tokio_rustls::TlsConnector::from(Arc::clone(&config))
-            .connect(tls::peer_name(), stream.unwrap())
-            .await
-            .unwrap();
-        let mut raw = RawHttp2::new(secured).await;
+        let mut raw = peer(&pods).await;
         let port = pods.port.to_string();
         let fields: [(&[u8], &[u8]); 6] = [
             (b":method", b"CONNECT"),
@@ -133,7 +153,7 @@ async fn nobody_switches_to_http2_whatever_it_is_called() {
     }
     // Control: other protocols are switched to, and their bytes pass.
     for entry in ENTRY_POINTS {
-        let (status, mut stream) = ask_for(&pods, entry, b"websocket").await;
+        let (status, mut stream) = ask_for(&pods, entry, GET, b"websocket").await;
         assert_eq!(status, 101, "{entry:?}");
         stream.write_all(b"frames").await.unwrap();
         let mut back = [0; 6];
@@ -150,12 +170,84 @@ async fn an_application_that_switches_to_http2_unasked_is_not_followed() {
         pods.deliver_to(port);
         pods.port = port;
         for entry in ENTRY_POINTS {
-            let (status, mut stream) = ask_for(&pods, entry, b"foo").await;
+            let (status, mut stream) = ask_for(&pods, entry, GET, b"foo").await;
             assert_eq!(status, 502, "{chosen:?}, {entry:?}");
             let _ = stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
             let _ = rest(&mut stream, Duration::from_millis(100)).await;
             let arrived = String::from_utf8_lossy(&std::mem::take(&mut *kept.lock())).into_owned();
             assert!(!arrived.contains("PRI"), "{chosen:?}, {entry:?}: {arrived}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn post_to_a_denied_path_is_refused_without_its_upgrade() {
+    let mut pods = TwoPods::new(Protocol::Http1).await;
+    let (port, kept) = switching(&pods.server, None).await;
+    pods.deliver_to(port);
+    pods.port = port;
+    pods.allow(Protocol::Http1, &["/ok"]);
+    for entry in ENTRY_POINTS {
+        let bytes = "POST /private HTTP/1.1\r\nHost: s\r\nConnection: Upgrade\r\nUpgrade: foo\r\nContent-Length: 5\r\n\r\nhelloGET /private HTTP/1.1\r\nHost: s\r\n\r\n";
+        let answer = pods.send_and_stay(entry, bytes).await;
+        assert_eq!(status(&answer), 403, "{entry:?}: {answer}");
+        assert!(!answer.contains(" 101 "), "{entry:?}: {answer}");
+        assert!(kept.lock().is_empty(), "{entry:?}");
+    }
+    // Control: what is allowed switches.
+    let (status, _stream) = ask_for(&pods, EntryPoint::Outbound, POST, b"foo").await;
+    assert_eq!(status, 101);
+}
+
+/// What a peer proxy sends in one piece with a body, less than it said, or what it may not ask.
+#[tokio::test]
+async fn peer_smuggles_no_bytes_with_the_body_of_a_post() {
+    let mut pods = TwoPods::new(Protocol::Http1).await;
+    let (port, kept) = switching(&pods.server, None).await;
+    pods.deliver_to(port);
+    pods.port = port;
+    pods.allow(Protocol::Http1, &["/ok"]);
+    let port = pods.port.to_string();
+    for (path, length, data, flags, expected) in [
+        ("/ok", "5", "hello", 0, 200),
+        (
+            "/ok",
+            "5",
+            "helloGET /private HTTP/1.1\r\nHost: s\r\n\r\n",
+            0,
+            421,
+        ),
+        ("/ok", "5", "he", END_STREAM, 421),
+        ("/private", "5", "hello", 0, 421),
+        // What is no message of a peer is refused as by a proxy that knows no such request; the
+        // answers before are marked.
+        ("/ok", "65537", "hello", 0, 400),
+        ("/ok", "", "hello", 0, 400),
+    ] {
+        let mut raw = peer(&pods).await;
+        let fields: [(&[u8], &[u8]); 7] = [
+            (b":method", b"CONNECT"),
+            (b":authority", b"s"),
+            (b"weft-port", port.as_bytes()),
+            (b"weft-protocol", b"http1-post"),
+            (b"weft-upgrade", b"foo"),
+            (b"weft-target", path.as_bytes()),
+            (b"weft-body", length.as_bytes()),
+        ];
+        raw.request(1, false, &fields).await;
+        raw.write(&frame(DATA, flags, 1, data.as_bytes())).await;
+        let outcome = raw.outcome(1, Duration::from_secs(2)).await;
+        let case = format!("{path} {length} {data:?}");
+        assert_eq!(outcome, Outcome::Status(expected), "{case}");
+        sleep(SETTLED).await;
+        let arrived = String::from_utf8_lossy(&std::mem::take(&mut *kept.lock())).into_owned();
+        if expected == 200 {
+            assert!(
+                arrived.starts_with("POST /ok ") && arrived.ends_with("hello"),
+                "{arrived}"
+            );
+        } else {
+            assert!(arrived.is_empty(), "{case}: {arrived}");
         }
     }
 }

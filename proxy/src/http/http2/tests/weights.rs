@@ -62,11 +62,11 @@ fn asks() -> Request<()> {
 #[tokio::test]
 async fn a_silent_stream_counts_until_it_ends() {
     let (occupancy, mut sender, mut streams) = accepting().await;
-    let _first = sender.open(asks()).await.unwrap();
+    let _first = sender.open(asks(), None).await.unwrap();
     let _kept = streams.recv().await.unwrap();
     let with_one = occupancy.weight();
 
-    let _second = sender.open(asks()).await.unwrap();
+    let _second = sender.open(asks(), None).await.unwrap();
     let second = streams.recv().await.unwrap();
     assert_eq!(occupancy.weight() - with_one, BYTE_STREAM);
     drop(second);
@@ -84,7 +84,7 @@ async fn a_silent_stream_counts_until_it_ends() {
 async fn what_nobody_takes_of_a_stream_counts() {
     const CHUNK: &[u8] = &[7; 60_000];
     let (occupancy, mut sender, mut streams) = accepting().await;
-    let _unread = sender.open(asks()).await.unwrap();
+    let _unread = sender.open(asks(), None).await.unwrap();
     let mut stream = streams.recv().await.unwrap();
     let before = occupancy.weight();
     let sending = async { while send(&mut stream, CHUNK).await.is_ok() {} };

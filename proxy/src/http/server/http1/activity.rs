@@ -422,8 +422,8 @@ pub(super) struct Busy {
 }
 
 impl Busy {
-    /// It goes on its way. `upgrade`: it asks for another protocol, which nobody gives to
-    /// one with a body.
+    /// It goes on its way. `upgrade`: it asks for another protocol. Where it has a body the end
+    /// of what its caller sends may be no more than the end of that.
     pub(super) fn proceed(&mut self, upgrade: bool) {
         let used = &self.used;
         let switches = upgrade && !used.body.load(Relaxed);
@@ -437,6 +437,12 @@ impl Busy {
             None => used.permit.begin_request(),
         };
         self.in_flight = Some((in_flight, used.budget.enter()));
+    }
+
+    /// Another protocol is spoken from now on. Its body came whole before that, and what comes is
+    /// no rest of it.
+    pub(super) fn switched(&self) {
+        self.used.body.store(false, Relaxed);
     }
 
     /// It has its answer.

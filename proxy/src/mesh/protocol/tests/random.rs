@@ -22,6 +22,16 @@ pub(super) const OF_REQUESTS: [HeaderName; 8] = [
 /// And of an answer.
 pub(super) const OF_ANSWERS: [HeaderName; 3] = [REASON, SPENT, LOAD];
 
+/// An upgrade by GET.
+pub(super) fn by_get(port: AppPort, to: HeaderValue, parts: Parts) -> PeerRequest {
+    PeerRequest::Upgrade {
+        port,
+        to,
+        body: 0,
+        parts,
+    }
+}
+
 /// SplitMix64.
 pub(super) struct Random(pub(super) u64);
 
@@ -139,7 +149,7 @@ impl Random {
                 let listed: Vec<String> = (0..=self.below(3)).map(|_| self.word()).collect();
                 let to = format!("x{}", listed.join(", x"));
                 let to = HeaderValue::try_from(to).unwrap();
-                PeerRequest::Upgrade { port, to, parts }
+                by_get(port, to, parts)
             }
             (Transport::Http2, 1) => {
                 let authority = format!("10.0.0.{}:{}", self.below(256), port.get());
