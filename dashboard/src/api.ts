@@ -1,7 +1,7 @@
 // What the mesh says: the parts of the read API that the page shows, and how it is asked.
 
 export interface Latency { p50: number; p95: number; p99: number }
-export interface Minute { start: string; requests: number; failure: number; p95?: number }
+export interface Minute { start: string; requests: number; failure: number; cancelled?: number; p95?: number }
 export interface Route { route: string; requests: number; failure: number; cancelled?: number; ms?: Latency }
 
 export interface Edge {

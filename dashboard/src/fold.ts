@@ -1,6 +1,6 @@
 // What a picture shows of a graph, so that it can be read: namespaces first; of those that are
-// opened the workloads, with the namespaces around them; and where that is too much, those
-// that matter, with the rest of each sort as one. Pure, and by nothing that changes with every
+// opened the workloads, with the namespaces around them; those without any call as one; and
+// where that is too much, those that matter, with the rest of each sort as one. Pure, and by nothing that changes with every
 // answer but by who fails, so that a picture that is looked at does not jump.
 
 import type { Edge, MeshNode } from "./api";
@@ -35,8 +35,19 @@ export function folded(whole: Model, { opened, node, found }: Wish): Folded {
   const held = new Set(found.length <= MOST_FOUND ? found.map((one) => one.id) : []);
   held.add(node);
   const first = merged(whole, (one) => (!one.namespace || opened.has(one.namespace) || held.has(one.id) ? one : namespace(one.namespace)));
-  const second = bounded(first.model, held);
-  return { model: second.model, at: (id) => second.at(first.at(id)) };
+  const second = withoutIdle(first.model, held);
+  const third = bounded(second.model, held);
+  return { model: third.model, at: (id) => third.at(second.at(first.at(id))) };
+}
+
+/** Those that nobody calls and that call nobody, one for each sort; what stands alone has nothing to show. */
+function withoutIdle(model: Model, held: ReadonlySet<string>): Folded {
+  const called = ({ id }: MeshNode): boolean => model.into.has(id) || model.out.has(id) || (model.inner.get(id) ?? []).length > 0;
+  const idle = [...model.nodes.values()].filter((node) => !held.has(node.id) && !called(node));
+  if (idle.length === model.nodes.size) return { model, at: (id) => id };
+  const folds = rest(idle, "idle");
+  if (folds.size === 0) return { model, at: (id) => id };
+  return merged(model, (node) => folds.get(node.id) ?? node);
 }
 
 function namespace(name: string): MeshNode {
@@ -78,7 +89,7 @@ function neighboursOf(model: Model): Map<string, Set<string>> {
 }
 
 /** The node that stands for each of these, one for each sort that has several. */
-function rest(nodes: readonly MeshNode[]): Map<string, MeshNode> {
+function rest(nodes: readonly MeshNode[], which = "more"): Map<string, MeshNode> {
   const sorts = new Map<string, MeshNode[]>();
   for (const node of nodes) {
     const sort = SORTS[node.kind] ?? OTHERS;
@@ -89,7 +100,7 @@ function rest(nodes: readonly MeshNode[]): Map<string, MeshNode> {
   const folds = new Map<string, MeshNode>();
   for (const [sort, all] of sorts) {
     if (all.length < 2) continue;
-    const fold: MeshNode = { id: `Rest/${sort}`, kind: "Rest", name: `${all.length} more ${sort}` };
+    const fold: MeshNode = { id: `Rest/${which}/${sort}`, kind: "Rest", name: `${all.length} ${which} ${sort}` };
     for (const node of all) folds.set(node.id, fold);
   }
   return folds;

@@ -1,173 +1,198 @@
-// Where the nodes of the graph stand: in columns by the longest way from a caller, callers
-// on the left. A way over several columns has a lane in each between, so that no node covers
-// it. Pure, and the same for the same ends whatever their numbers and their order, so that a
-// picture that is looked at does not jump.
+// Where the nodes of the graph stand: dagre lays them out in layers, callers on the left, and
+// routes each way so that neither it nor its label crosses a node. Nodes without a way stand in
+// rows below, not in one tall column. The same ends give the same picture, whatever their
+// numbers and their order, so that a picture that is looked at does not jump. Of very many nodes
+// only the layers and their order are dagre's: they stand close, in as many columns as make the
+// whole about as wide and high as a window.
 
+import { graphlib, layout as dagre } from "@dagrejs/dagre";
 import { compare } from "./model";
 
-export const NODE = { width: 184, height: 46 };
-const GAP = { x: 96, y: 22 };
+const GAP = { x: 24, y: 16 };
 const MARGIN = 24;
-/** Height of a lane. */
-const LANE = 4;
-/** Sweeps over the columns; more change little. */
-const SWEEPS = 6;
-/** Workloads that call each other in circles would else stand in one endless row. */
-const MOST_COLUMNS = 12;
-/** Beyond these, lanes would push the nodes too far apart to be read. */
-const MOST_LANES = 400;
+/** Between a way and what stands beside it. */
+const WAY_GAP = 6;
+/** Kept free in the middle of each way for its signs; constant, because numbers change. */
+const LABEL = { width: 116, height: 34 };
+/** With more ways than these only some have a label at a time, and free places cost too much room. */
+const MOST_LABELS = 80;
+/** Layers that all ways together may cross; routing more takes seconds and draws a ball of wool. */
+const MOST_CROSSED = 400;
+/** With more nodes than these closeness counts for more than straight ways. */
+export const MOST_ALIGNED = 60;
+/** Width of a picture of those for its height. */
+const SHAPE = 1.8;
+/** Rows of nodes without a way are about as wide as a window, or as the rest. */
+const ROW_WIDTH = 1100;
 
 export interface Place { x: number; y: number }
+export interface Size { width: number; height: number }
 export interface Layout {
   /** Upper left corners. */
   places: Map<string, Place>;
-  /** Points that a way goes through, by `from\nto`. */
-  lanes: Map<string, Place[]>;
+  /** What each routed way goes through, by `from\nto`. */
+  routes: Map<string, Place[]>;
+  /** The free place in the middle of a way, by `from\nto`, where one was kept. */
+  labels: Map<string, Place>;
+  node: Size;
   width: number;
   height: number;
 }
 
-type Ways = readonly { from: string; to: string }[];
-type Lists = Map<string, string[]>;
+type Way = { from: string; to: string };
 
-export function layout(ids: readonly string[], ways: Ways): Layout {
+export function layout(ids: readonly string[], ways: readonly Way[], node: Size): Layout {
+  const known = new Set(ids);
+  const drawn = ways.filter(({ from, to }) => from !== to && known.has(from) && known.has(to));
+  drawn.sort((one, other) => compare(one.from, other.from) || compare(one.to, other.to));
+  const joined = new Set(drawn.flatMap(({ from, to }) => [from, to]));
   const sorted = [...ids].sort(compare);
-  const forward = acyclic(sorted, ways);
-  const columns = columnsOf(sorted, forward);
-  const { next, lanes } = laned(columns, forward);
-  ordered(columns, next);
-  const tall = (id: string): number => (lanes.has(id) ? LANE : NODE.height) + GAP.y;
-  const heights = columns.map((column) => column.reduce((sum, id) => sum + tall(id), -GAP.y));
-  const height = MARGIN * 2 + Math.max(NODE.height, ...heights);
-  const all = new Map<string, Place>();
-  columns.forEach((column, at) => {
-    let y = Math.round((height - (heights[at] ?? 0)) / 2);
-    for (const id of column) {
-      all.set(id, { x: MARGIN + at * (NODE.width + GAP.x), y });
-      y += tall(id);
-    }
-  });
-  const through = new Map<string, Place[]>();
-  for (const [lane, way] of lanes) {
-    const place = all.get(lane);
-    all.delete(lane);
-    if (!place) continue;
-    const points = through.get(way) ?? [];
-    points.push(place);
-    through.set(way, points);
-  }
-  const width = MARGIN * 2 + Math.max(1, columns.length) * (NODE.width + GAP.x) - GAP.x;
-  return { places: all, lanes: through, width, height };
+  const placed: Layout = { places: new Map(), routes: new Map(), labels: new Map(), node, width: 0, height: MARGIN };
+  if (joined.size > 0) layered(placed, sorted.filter((id) => joined.has(id)), drawn);
+  rows(placed, sorted.filter((id) => !joined.has(id)));
+  return placed;
 }
 
-/** Callers to called, without the ways that close a circle. */
-function acyclic(ids: string[], ways: Ways): Lists {
-  const called: Lists = new Map(ids.map((id) => [id, []]));
+/** Nodes with ways, by dagre. */
+function layered(placed: Layout, ids: string[], ways: Way[]): void {
+  const { node } = placed;
+  const routed = crossed(ids, ways) > MOST_CROSSED ? forest(ids, ways) : ways;
+  if (ids.length > MOST_ALIGNED) {
+    packed(placed, layersOf(ids, routed, node));
+    return;
+  }
+  const labelled = routed.length <= MOST_LABELS;
+  const graph = arranged(ids, routed, node, labelled);
+  for (const id of ids) {
+    const { x, y } = graph.node(id) as Place;
+    placed.places.set(id, { x: Math.round(x - node.width / 2), y: Math.round(y - node.height / 2) });
+  }
+  for (const { from, to } of routed) {
+    const { points, x, y } = graph.edge(from, to) as { points: Place[] } & Partial<Place>;
+    const key = `${from}\n${to}`;
+    const label = x === undefined || y === undefined ? undefined : { x, y };
+    if (label) placed.labels.set(key, label);
+    // Straight below its label.
+    const level = (point: Place): Place[] => (label && point.x === label.x ? [-1, 1].map((side) => ({ x: point.x + (side * LABEL.width) / 4, y: point.y })) : [point]);
+    const forward = (points[0]?.x ?? 0) < (points.at(-1)?.x ?? 0);
+    placed.routes.set(key, points.slice(1, -1).flatMap((point) => (forward ? level(point) : level(point).reverse())));
+  }
+  const { width = 0, height = 0 } = graph.graph() as Partial<Size>;
+  // Ways within a column bow out of it.
+  placed.width = Math.ceil(width) + MARGIN;
+  placed.height = Math.ceil(height);
+}
+
+function arranged(ids: string[], ways: Way[], node: Size, labelled: boolean): graphlib.Graph {
+  const graph = new graphlib.Graph();
+  graph.setGraph({ rankdir: "LR", ranker: "tight-tree", nodesep: GAP.y, edgesep: WAY_GAP, ranksep: labelled ? GAP.x : GAP.x * 3, marginx: MARGIN, marginy: MARGIN });
+  for (const id of ids) graph.setNode(id, { ...node });
+  for (const { from, to } of ways) graph.setEdge(from, to, labelled ? { ...LABEL, labelpos: "c" } : {});
+  dagre(graph);
+  return graph;
+}
+
+/**
+ * Layers of nodes, each in its order. A node that one other calls and that calls nobody stands in the layer after that
+ * one's, in its order: of wide graphs that is most of them, and dagre need not look at each.
+ */
+function layersOf(ids: string[], ways: Way[], node: Size): string[][] {
+  const callers = new Map<string, string[]>();
+  for (const { from, to } of ways) callers.set(to, [...(callers.get(to) ?? []), from]);
+  const calling = new Set(ways.map(({ from }) => from));
+  const leaf = (id: string): boolean => !calling.has(id) && callers.get(id)?.length === 1;
+  const inner = ids.filter((id) => !leaf(id));
+  const graph = arranged(inner, ways.filter(({ to }) => !leaf(to)), node, false);
+  const places = new Map(inner.map((id) => [id, graph.node(id) as Place]));
+  const columns = [...new Set([...places.values()].map(({ x }) => Math.round(x)))].sort((one, other) => one - other);
+  const at = new Map<string, { layer: number; y: number }>();
+  for (const [id, { x, y }] of places) at.set(id, { layer: columns.indexOf(Math.round(x)), y });
+  const layers: string[][] = [];
+  for (const id of ids) {
+    const caller = at.get(callers.get(id)?.[0] ?? "");
+    const own = at.get(id) ?? { layer: (caller?.layer ?? -1) + 1, y: caller?.y ?? 0 };
+    at.set(id, own);
+    (layers[own.layer] ??= []).push(id);
+  }
+  const height = (id: string): number => at.get(id)?.y ?? 0;
+  return layers.map((layer) => layer.sort((one, other) => height(one) - height(other) || compare(one, other)));
+}
+
+/** Layers and their order as they are, each in columns that are not taller than the others. */
+function packed(placed: Layout, layers: string[][]): void {
+  const { node } = placed;
+  const step = { x: node.width + GAP.x * 3, y: node.height + GAP.y };
+  const count = layers.reduce((sum, layer) => sum + layer.length, 0);
+  const tallest = Math.max(1, Math.round(Math.sqrt((count * step.x) / (step.y * SHAPE))));
+  let column = 0;
+  for (const layer of layers) {
+    const columns = Math.ceil(layer.length / tallest);
+    const each = Math.ceil(layer.length / columns);
+    layer.forEach((id, at) => placed.places.set(id, { x: MARGIN + (column + Math.floor(at / each)) * step.x, y: MARGIN + (at % each) * step.y }));
+    column += columns;
+  }
+  placed.width = MARGIN * 2 + column * step.x - GAP.x * 2;
+  placed.height = MARGIN * 2 + Math.min(tallest, Math.max(...layers.map((layer) => layer.length))) * step.y - GAP.y;
+}
+
+/** Nodes without a way, in rows below the others. */
+function rows(placed: Layout, ids: string[]): void {
+  const { node } = placed;
+  const step = { x: node.width + GAP.y, y: node.height + GAP.y };
+  const most = Math.max(1, Math.floor((Math.max(placed.width, ROW_WIDTH) - 2 * MARGIN + GAP.y) / step.x));
+  ids.forEach((id, at) => placed.places.set(id, { x: MARGIN + (at % most) * step.x, y: placed.height + Math.floor(at / most) * step.y }));
+  if (ids.length > 0) placed.height += Math.ceil(ids.length / most) * step.y - GAP.y + MARGIN;
+  placed.width = Math.max(placed.width, 2 * MARGIN + Math.min(most, ids.length) * step.x - GAP.y);
+}
+
+/** How many layers all ways cross together, each node as far from the first callers as its longest way. */
+function crossed(ids: string[], ways: Way[]): number {
+  const depth = new Map(ids.map((id) => [id, 0]));
+  const waiting = new Map(ids.map((id) => [id, 0]));
+  const called = new Map<string, string[]>(ids.map((id) => [id, []]));
   for (const { from, to } of ways) {
-    const list = called.get(from);
-    if (list && from !== to && called.has(to) && !list.includes(to)) list.push(to);
+    called.get(from)?.push(to);
+    waiting.set(to, (waiting.get(to) ?? 0) + 1);
   }
-  for (const list of called.values()) list.sort(compare);
-  const forward: Lists = new Map(ids.map((id) => [id, []]));
-  const state = new Map<string, "open" | "done">();
-  const uncalled = new Set(ids);
-  for (const list of called.values()) for (const to of list) uncalled.delete(to);
-  // Whoever nobody calls comes first; only what is left in circles is begun anywhere.
-  for (const root of [...uncalled, ...ids]) {
-    if (state.has(root)) continue;
-    const stack = [{ id: root, next: 0 }];
-    state.set(root, "open");
-    for (let top = stack.at(-1); top; top = stack.at(-1)) {
-      const to = called.get(top.id)?.[top.next++];
-      if (to === undefined) {
-        state.set(top.id, "done");
-        stack.pop();
-        continue;
-      }
-      if (state.get(to) === "open") continue;
-      forward.get(top.id)?.push(to);
-      if (!state.has(to)) {
-        state.set(to, "open");
-        stack.push({ id: to, next: 0 });
-      }
-    }
-  }
-  return forward;
-}
-
-function columnsOf(ids: string[], forward: Lists): string[][] {
-  const waiting = new Map<string, number>(ids.map((id) => [id, 0]));
-  for (const list of forward.values()) for (const to of list) waiting.set(to, (waiting.get(to) ?? 0) + 1);
-  const column = new Map<string, number>();
   const ready = ids.filter((id) => waiting.get(id) === 0);
-  for (const id of ready) column.set(id, 0);
-  for (let at = 0; at < ready.length; at++) {
-    const id = ready[at] as string;
-    for (const to of forward.get(id) ?? []) {
-      column.set(to, Math.max(column.get(to) ?? 0, (column.get(id) ?? 0) + 1));
+  for (const id of ready) {
+    for (const to of called.get(id) ?? []) {
+      depth.set(to, Math.max(depth.get(to) ?? 0, (depth.get(id) ?? 0) + 1));
       const left = (waiting.get(to) ?? 1) - 1;
       waiting.set(to, left);
       if (left === 0) ready.push(to);
     }
   }
-  const deepest = Math.max(0, ...column.values()) + 1;
-  const scale = Math.min(1, MOST_COLUMNS / deepest);
-  const columns: string[][] = Array.from({ length: Math.ceil(deepest * scale) }, () => []);
-  for (const id of ids) columns[Math.floor((column.get(id) ?? 0) * scale)]?.push(id);
-  return columns;
+  // Of circles nobody knows the depth; each way in them may cross as many layers as there are nodes in circles.
+  const circling = ids.length - ready.length;
+  const across = (way: Way): number => ((waiting.get(way.from) ?? 0) > 0 && (waiting.get(way.to) ?? 0) > 0 ? circling / 2 : Math.abs((depth.get(way.to) ?? 0) - (depth.get(way.from) ?? 0)));
+  return ways.reduce((sum, way) => sum + across(way), 0);
 }
 
-/** Puts a lane into each column that a way goes over; what follows what then, and each lane's way. */
-function laned(columns: string[][], forward: Lists): { next: Lists; lanes: Map<string, string> } {
-  const column = new Map(columns.flatMap((list, at) => list.map((id) => [id, at] as const)));
-  const long: [string, string, number, number][] = [];
-  let count = 0;
-  for (const [from, list] of forward) {
-    for (const to of list) {
-      const [first, last] = [column.get(from) ?? 0, column.get(to) ?? 0];
-      if (last - first > 1) long.push([from, to, first, last]);
-      count += Math.max(0, last - first - 1);
-    }
+/** One way to each node: that by which it is reached first. The others are drawn, and move nothing. */
+function forest(ids: string[], ways: Way[]): Way[] {
+  const out = new Map<string, Way[]>();
+  const called = new Set<string>();
+  for (const way of ways) {
+    out.set(way.from, [...(out.get(way.from) ?? []), way]);
+    called.add(way.to);
   }
-  const lanes = new Map<string, string>();
-  if (count > MOST_LANES) return { next: forward, lanes };
-  const next: Lists = new Map([...forward].map(([from, list]) => [from, [...list]]));
-  for (const [from, to, first, last] of long) {
-    const way = `${from}\n${to}`;
-    let before = from;
-    next.set(from, (next.get(from) ?? []).filter((id) => id !== to));
-    for (let at = first + 1; at < last; at++) {
-      const lane = `${way}\n${at}`;
-      lanes.set(lane, way);
-      columns[at]?.push(lane);
-      next.get(before)?.push(lane);
-      next.set(lane, []);
-      before = lane;
-    }
-    next.get(before)?.push(to);
-  }
-  return { next, lanes };
-}
-
-/** Each column by the middle of its neighbours, from left and from right in turns. */
-function ordered(columns: string[][], forward: Lists): void {
-  const backward: Lists = new Map();
-  for (const [from, list] of forward) for (const to of list) backward.set(to, [...(backward.get(to) ?? []), from]);
-  const row = new Map<string, number>();
-  const number = (column: string[]): void => column.forEach((id, at) => row.set(id, (at + 0.5) / column.length));
-  columns.forEach(number);
-  for (let sweep = 0; sweep < SWEEPS; sweep++) {
-    const neighbours = sweep % 2 === 0 ? backward : forward;
-    const turn = sweep % 2 === 0 ? columns : [...columns].reverse();
-    for (const column of turn) {
-      const middle = new Map<string, number>();
-      for (const id of column) {
-        const near = neighbours.get(id) ?? [];
-        const sum = near.reduce((all, other) => all + (row.get(other) ?? 0), 0);
-        middle.set(id, near.length > 0 ? sum / near.length : (row.get(id) ?? 0));
+  const reached = new Set<string>();
+  const kept: Way[] = [];
+  // Whoever nobody calls comes first; of circles the one that calls the most others.
+  const roots = [...ids].sort((one, other) => Number(called.has(one)) - Number(called.has(other)) || (out.get(other)?.length ?? 0) - (out.get(one)?.length ?? 0) || compare(one, other));
+  for (const root of roots) {
+    if (reached.has(root)) continue;
+    reached.add(root);
+    const queue = [root];
+    for (const id of queue) {
+      for (const way of out.get(id) ?? []) {
+        if (reached.has(way.to)) continue;
+        reached.add(way.to);
+        kept.push(way);
+        queue.push(way.to);
       }
-      column.sort((one, other) => (middle.get(one) ?? 0) - (middle.get(other) ?? 0) || compare(one, other));
-      number(column);
     }
   }
+  return kept.sort((one, other) => compare(one.from, other.from) || compare(one.to, other.to));
 }

@@ -1,12 +1,13 @@
 // The page: asks every two seconds, shows what it was told, and says when nobody tells it
 // anything any more.
 
-import { type Graph, Mesh, Refusal, type Scope, type Start, UNREADABLE } from "./api";
+import { type Edge, type Graph, Mesh, Refusal, type Scope, type Start, UNREADABLE } from "./api";
 import { h, set, write } from "./dom";
 import { compare, loss, Model } from "./model";
 import { ExplainPage } from "./pages/explain";
 import { GraphPage } from "./pages/graph";
 import { HealthPage } from "./pages/health";
+import { OverviewPage } from "./pages/overview";
 import { PolicyPage } from "./pages/policy";
 import { ProxiesPage } from "./pages/proxies";
 import { SplitsPage } from "./pages/splits";
@@ -17,6 +18,8 @@ import type { App, Extra, Page, State, View } from "./view";
 
 /** The controller makes a new answer as often. */
 const EACH = 2000;
+/** How often minutes are asked for by a page of all: a new one comes each minute. */
+const MINUTES_EACH = 15_000;
 /** How often it is asked which namespaces there are, and after an answer that did not come. */
 const PLACES_EACH = 60_000;
 const PLACES_AGAIN = 10_000;
@@ -55,13 +58,15 @@ class Dashboard implements App {
   private turn = 0;
   private next = 0;
   private nextPlaces = 0;
+  /** The minutes that were told last, by edge, and of which place and when. */
+  private minutes: { place: string; at: number; since: string | undefined; edges: Map<string, Pick<Edge, "history" | "historyLeftOut">> } | undefined;
   /** The last question about the graph found nobody who answers. */
   private away = false;
 
   constructor(key: string, private readonly start: Start) {
     this.mesh = new Mesh(key);
     this.graph = new GraphPage(this);
-    this.pages = [this.graph, new WorkloadsPage(this), new SplitsPage(), new PolicyPage(this), new ExplainPage(this), new TapPage(this), new ProxiesPage(), new HealthPage()];
+    this.pages = [new OverviewPage(this), this.graph, new WorkloadsPage(this), new SplitsPage(), new PolicyPage(this), new ExplainPage(this), new TapPage(this), new ProxiesPage(), new HealthPage(this)];
     this.state = this.read();
     for (const page of this.pages) {
       const link = h("a", { href: "#" }, page.title);
@@ -156,7 +161,9 @@ class Dashboard implements App {
     const turn = ++this.turn;
     const state = this.state;
     try {
-      const deep = state.node !== "" && state.page === "graph";
+      const opened = state.node !== "" && this.page() === this.graph;
+      const old = this.minutes?.place !== state.place || performance.now() - this.minutes.at > MINUTES_EACH;
+      const deep = opened || (Boolean(this.page().history) && old);
       const quiet = state.quiet && this.page() === this.graph;
       const [graph, extra] = await Promise.all([this.mesh.graph(state.place, deep, quiet), this.extra(state)]);
       if (turn !== this.turn) return;
@@ -164,7 +171,7 @@ class Dashboard implements App {
       if (this.away) void this.scope();
       this.away = false;
       const at = Date.parse(graph.metadata.end);
-      this.view = { state: this.state, model: new Model(whole(graph)), extra, at, came: performance.now(), absent: false };
+      this.view = { state: this.state, model: new Model(this.remembered(whole(graph), deep)), extra, at, came: performance.now(), absent: false };
       this.settle();
     } catch (error) {
       if (turn !== this.turn) return;
@@ -172,6 +179,22 @@ class Dashboard implements App {
     }
     this.show();
     if (!document.hidden) this.soon(EACH);
+  }
+
+  /** Minutes are long beside the rest of an answer, so they are asked for more rarely and kept. */
+  private remembered(graph: Graph, deep: boolean): Graph {
+    const { place } = this.state;
+    if (deep) {
+      const edges = graph.edges.map(({ id, history, historyLeftOut }) => [id, { ...(history ? { history } : {}), ...(historyLeftOut ? { historyLeftOut } : {}) }] as const);
+      this.minutes = { place, at: performance.now(), since: graph.metadata.historySince, edges: new Map(edges) };
+      return graph;
+    }
+    const held = this.minutes;
+    if (!held || held.place !== place) return graph;
+    // Of a new edge nothing is held, so all are asked for again.
+    if (graph.edges.some(({ id }) => !held.edges.has(id))) held.at = -Infinity;
+    const edges = graph.edges.map((edge) => (edge.history ? edge : { ...edge, ...held.edges.get(edge.id) }));
+    return { ...graph, metadata: held.since === undefined ? graph.metadata : { ...graph.metadata, historySince: held.since }, edges };
   }
 
   /** What the page needs besides the graph; what may not be read is told and left out. */
@@ -239,15 +262,16 @@ class Dashboard implements App {
 
   private show(): void {
     if (!this.view) return;
-    this.page().update(this.view);
+    // Before it is filled: what is drawn depends on how much room there is.
     this.mount();
+    this.page().update(this.view);
     const { metadata } = this.view.model.graph;
     const left = metadata.leftOut ? `; ${metadata.leftOut} edges and nodes had no place` : "";
     write(this.known, `Known at ${clock(this.view.at)}${loss(metadata) === undefined ? "" : "; not complete"}${left}`);
   }
 
   private page(): Page {
-    return this.pages.find((page) => page.name === this.state.page) ?? this.graph;
+    return this.pages.find((page) => page.name === this.state.page) ?? (this.pages[0] as Page);
   }
 
   /**
@@ -308,6 +332,7 @@ class Dashboard implements App {
       node: told.get("node") ?? "",
       hops: Math.min(3, Number(told.get("hops")) || 0),
       view: told.get("view") === "table" ? "table" : "picture",
+      by: told.get("by") === "service" ? "service" : "workload",
       quiet: told.get("quiet") === "1",
       ask: told.get("ask") ?? "",
       tap: told.get("tap") ?? "",
@@ -320,10 +345,11 @@ function address(state: State): string {
   if (state.node !== "") told.set("node", state.node);
   if (state.hops > 0) told.set("hops", String(state.hops));
   if (state.view !== "picture") told.set("view", state.view);
+  if (state.by !== "workload") told.set("by", state.by);
   if (state.quiet) told.set("quiet", "1");
   if (state.ask !== "" && state.page === "explain") told.set("ask", state.ask);
   if (state.tap !== "" && state.page === "tap") told.set("tap", state.tap);
-  return `/${state.page || "graph"}?${told}`;
+  return `/${state.page || "overview"}?${told}`;
 }
 
 /** An answer of any version has these. */

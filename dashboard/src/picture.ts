@@ -3,22 +3,41 @@
 
 import type { MeshNode } from "./api";
 import { h, s, set, write } from "./dom";
-import { layout, NODE, type Layout, type Place } from "./layout";
+import { layout, type Layout, MOST_ALIGNED, type Place, type Size } from "./layout";
 import { LOCKS, lockOf } from "./lock";
 import { type Health, type Model, type Way, successRate, title, ways, worse } from "./model";
-import { percent, plain, rate, short, succeeding } from "./text";
+import { percent, plain, rate, succeeding } from "./text";
 
-/** Letters of a name that fit into a node. */
-const LETTERS = 19;
+/** How wide a node is at most; longer names lose their middle. */
+const WIDE = 300;
+/** The same where there are very many. */
+const WIDE_OF_MANY = 230;
+/** Heights of a node, without and with a line for its namespace. */
+const LOW = 48;
+const HIGH = 64;
+/** Where texts begin in a node, and how far from its end they stay. */
+const TEXT = 31;
+const PADDING = 10;
+/** What has room in each node, because a picture must not change with its numbers. */
+const NUMBERS = "99.9/s · 99.99 % · ⊘ 999";
+const FONTS = { name: "600 13px", below: "12px" } as const;
 const ZOOMS = [0.3, 0.45, 0.65, 0.8, 1, 1.25, 1.6];
-const UNZOOMED = 4;
+/** All of a large picture is shown as small as this. */
+const SMALLEST = 0.2;
+/** Kept free, so that a picture that fits needs none. */
+const SCROLLBAR = 18;
 /** The smallest size at which names can be read. */
-const READABLE = 2;
+const READABLE = 0.65;
+/** Where that does not show all. */
+const PART = 0.8;
 /** From the line to the words above it, and to a lock below them. */
 const ABOVE = 5;
 const BELOW = 9;
-/** The way back goes through the same middle as the way there; its signs stand so much lower. */
-const BACK = 26;
+/** Room of these signs above and below the line, and how wide a lock is. */
+const SIGNS = { up: 17, down: 17 };
+const LOCK = 14;
+/** How far a way out of a node and back into it goes. */
+const BOW = 40;
 
 /** What a node's health looks like without colour, and is called. */
 const MARKS: Record<Health, { path: string; word: string }> = {
@@ -28,7 +47,7 @@ const MARKS: Record<Health, { path: string; word: string }> = {
   idle: { path: "M-5-5H5V5H-5z", word: "no calls" },
 };
 
-interface Drawn { group: SVGGElement; box: SVGRectElement; mark: SVGPathElement; name: SVGTextElement; below: SVGTextElement; told: SVGTitleElement }
+interface Drawn { group: SVGGElement; box: SVGRectElement; mark: SVGPathElement; name: SVGTextElement; where: SVGTextElement; below: SVGTextElement; told: SVGTitleElement }
 interface Line { path: SVGPathElement; label: SVGTextElement; lock: SVGPathElement }
 
 export class Picture {
@@ -36,53 +55,67 @@ export class Picture {
   private readonly svg = s("svg", { role: "group", "aria-label": "Service graph: arrow keys go from node to node, Enter opens one" });
   private readonly lines = s("g", { "aria-hidden": "true" });
   private readonly boxes = s("g");
+  /** Above the boxes, so that no box covers a word. */
+  private readonly signs = s("g", { "aria-hidden": "true", class: "signs" });
   private readonly scroller: HTMLElement;
+  private readonly sizes: HTMLElement;
   private readonly drawn = new Map<string, Drawn>();
   private readonly drawnWays = new Map<string, Line>();
-  private placed: Layout = { places: new Map(), lanes: new Map(), width: 1, height: 1 };
+  private placed: Layout = { places: new Map(), routes: new Map(), labels: new Map(), node: { width: WIDE, height: LOW }, width: 1, height: 1 };
   private shape = "";
-  private zoom = UNZOOMED;
+  private place = "";
+  /** Not shown yet since the namespace was chosen. */
+  private fresh = true;
+  private zoom = 1;
   private current = "";
+  private selected = "";
   /** Whether the person has said how large it shall be. */
   private said = false;
 
   constructor(private readonly open: (id: string) => void) {
-    this.svg.append(marker("arrow"), this.lines, this.boxes);
+    this.svg.append(marker("arrow"), this.lines, this.boxes, this.signs);
     this.scroller = h("div", { class: "scroller" });
     this.scroller.append(this.svg);
-    const zoom = (by: number) => () => {
+    const zoom = (to: () => number | undefined) => () => {
       this.said = true;
-      this.setZoom(this.zoom + by);
+      this.setZoom(to() ?? this.zoom);
     };
-    this.element = h(
+    this.sizes = h(
       "div",
-      { class: "picture" },
-      h(
-        "div",
-        { class: "zoom", role: "group", "aria-label": "Size of the picture" },
-        h("button", { type: "button", "aria-label": "Larger", click: zoom(1) }, "+"),
-        h("button", { type: "button", "aria-label": "Smaller", click: zoom(-1) }, "−"),
-        h("button", { type: "button", click: () => this.fit(0) }, "Fit"),
-      ),
-      this.scroller,
+      { class: "zoom", role: "group", "aria-label": "Size of the picture" },
+      h("button", { type: "button", "aria-label": "Larger", click: zoom(() => ZOOMS.find((one) => one > this.zoom)) }, "+"),
+      h("button", { type: "button", "aria-label": "Smaller", click: zoom(() => ZOOMS.findLast((one) => one < this.zoom)) }, "−"),
+      h("button", { type: "button", click: () => this.fit(0) }, "Fit"),
     );
+    this.element = h("div", { class: "picture" }, this.sizes, this.scroller);
     this.svg.addEventListener("keydown", (event) => this.key(event));
     drag(this.scroller);
   }
 
-  /** `hits`: ids that a search found; undefined where nothing is searched. */
-  update(model: Model, hits: ReadonlySet<string> | undefined, selected: string): void {
+  /** `place`: the namespace that is shown; `hits`: ids that a search found, undefined where nothing is searched. */
+  update(place: string, model: Model, hits: ReadonlySet<string> | undefined, selected: string): void {
     const all = ways(model.graph.edges);
     const ids = [...model.nodes.keys()];
+    // How large one namespace was wanted says nothing of another.
+    if (this.place !== place) [this.place, this.said, this.fresh] = [place, false, true];
     const shape = [...ids].sort().join("\n") + "\n\n" + all.map((way) => `${way.from}\n${way.to}`).join("\n");
     if (shape !== this.shape) {
       this.shape = shape;
-      this.placed = layout(ids, all);
+      const before = this.placed.places;
+      this.placed = layout(ids, all, sizeOf(model));
+      if (2 * ids.filter((id) => before.has(id)).length < ids.length) this.fresh = true;
       this.size();
-      // What fits is shown whole; what is far too large is read piece by piece.
+      // What fits is shown whole; what is far too large is read piece by piece, the worst first.
       if (!this.said) this.fit(READABLE);
     }
+    if (this.fresh && this.scroller.clientWidth > 0) {
+      this.fresh = false;
+      this.fit(READABLE);
+      this.show(selected === "" ? worst(model) : selected);
+    } else if (selected !== "" && selected !== this.selected && !this.isShown(selected)) this.show(selected);
+    this.selected = selected;
     if (!this.placed.places.has(this.current)) this.current = this.reading()[0] ?? "";
+    set(this.svg, "class", ids.length > MOST_ALIGNED ? "many" : undefined);
     this.drawNodes(model, hits, selected);
     this.drawWays(model, all, selected);
   }
@@ -98,13 +131,32 @@ export class Picture {
     drawn.group.scrollIntoView({ block: "nearest", inline: "nearest" });
   }
 
+  private isShown(id: string): boolean {
+    const place = this.placed.places.get(id);
+    if (!place) return true;
+    const [x, y] = [place.x * this.zoom - this.scroller.scrollLeft, place.y * this.zoom - this.scroller.scrollTop];
+    return x >= 0 && y >= 0 && x + this.placed.node.width * this.zoom <= this.scroller.clientWidth && y + this.placed.node.height * this.zoom <= this.scroller.clientHeight;
+  }
+
+  /** Scrolls the picture, and nothing else, until a node is in the middle. */
+  private show(id: string | undefined): void {
+    const place = this.placed.places.get(id ?? "");
+    const { zoom } = this;
+    const { width, height } = this.placed.node;
+    const { clientWidth, clientHeight } = this.scroller;
+    const at = place ?? { x: 0, y: 0 };
+    this.scroller.scrollTo((at.x + width / 2) * zoom - clientWidth / 2, (at.y + height / 2) * zoom - clientHeight / 2);
+  }
+
   private drawNodes(model: Model, hits: ReadonlySet<string> | undefined, selected: string): void {
     for (const [id, held] of this.drawn) {
       if (model.nodes.has(id)) continue;
       held.group.remove();
       this.drawn.delete(id);
     }
-    const several = new Set([...model.nodes.values()].map((node) => node.namespace ?? "")).size > 2;
+    const several = ofSeveral(model);
+    const { node: size } = this.placed;
+    const room = size.width - TEXT - PADDING;
     for (const [id, node] of model.nodes) {
       const place = this.placed.places.get(id);
       if (!place) continue;
@@ -117,9 +169,14 @@ export class Picture {
       set(drawn.group, "class", `node ${sums.health}${outside ? " unmeshed" : ""}${faint ? " faint" : ""}${id === selected ? " selected" : ""}${node.gone ? " gone" : ""}`);
       set(drawn.group, "tabindex", id === this.current ? "0" : "-1");
       set(drawn.group, "aria-pressed", id === selected ? "true" : "false");
+      set(drawn.box, "width", size.width);
+      set(drawn.box, "height", size.height);
       set(drawn.mark, "d", mark.path);
-      write(drawn.name, short(title(node), LETTERS));
-      write(drawn.below, below(several ? node : undefined, sums, model.seconds));
+      set(drawn.mark, "transform", `translate(16 ${size.height / 2})`);
+      write(drawn.name, fitting(title(node), FONTS.name, room));
+      write(drawn.where, several ? fitting(node.namespace ?? "", FONTS.below, room) : "");
+      set(drawn.below, "y", size.height - 11);
+      write(drawn.below, fitting(below(sums, model.seconds), FONTS.below, room));
       // Its name for a screen reader too.
       write(drawn.told, spoken(node, sums, model.seconds, mark.word, outside));
     }
@@ -128,13 +185,14 @@ export class Picture {
   private make(id: string): Drawn {
     const drawn: Drawn = {
       group: s("g", { role: "button" }),
-      box: s("rect", { width: NODE.width, height: NODE.height, rx: 7 }),
-      mark: s("path", { class: "mark", transform: `translate(16 ${NODE.height / 2})` }),
-      name: s("text", { class: "name", x: 31, y: 19 }),
-      below: s("text", { class: "below", x: 31, y: 36 }),
+      box: s("rect", { rx: 7 }),
+      mark: s("path", { class: "mark" }),
+      name: s("text", { class: "name", x: TEXT, y: 20 }),
+      where: s("text", { class: "where", x: TEXT, y: 36 }),
+      below: s("text", { class: "below", x: TEXT }),
       told: s("title"),
     };
-    drawn.group.append(drawn.told, drawn.box, drawn.mark, drawn.name, drawn.below);
+    drawn.group.append(drawn.told, drawn.box, drawn.mark, drawn.name, drawn.where, drawn.below);
     drawn.group.addEventListener("click", () => {
       this.focus(id);
       this.open(id);
@@ -145,9 +203,12 @@ export class Picture {
   }
 
   private drawWays(model: Model, all: Way[], selected: string): void {
-    const keys = new Set(all.map((way) => `${way.from}\n${way.to}`));
     const wanted = new Set<string>();
-    for (const way of all) {
+    const taken = new Taken(this.placed);
+    // Of labels that have no room beside each other the more important one stays.
+    const weight = (way: Way): number => (way.from === selected || way.to === selected ? 2 : 0) + (way.health === "bad" || way.refused > 0 ? 1 : 0);
+    const ranked = [...all].sort((one, other) => weight(other) - weight(one));
+    for (const way of ranked) {
       const key = `${way.from}\n${way.to}`;
       const [from, to] = [this.placed.places.get(way.from), this.placed.places.get(way.to)];
       if (!from || !to) continue;
@@ -156,21 +217,26 @@ export class Picture {
       if (!line) {
         line = { path: s("path", { "marker-end": "url(#arrow)" }), label: s("text"), lock: s("path") };
         this.drawnWays.set(key, line);
-        this.lines.append(line.path, line.label, line.lock);
+        this.lines.append(line.path);
+        this.signs.append(line.label, line.lock);
       }
       const near = way.from === selected || way.to === selected;
       const far = selected !== "" && !near;
       const state = way.refused > 0 && worse(way.health, "ok") === "ok" ? "refused" : way.health;
       set(line.path, "class", `way ${state}${way.mtls !== undefined && way.mtls < 1 ? " plaintext" : ""}${way.quiet ? " quiet" : ""}${far ? " far" : ""}${near ? " near" : ""}`);
-      const lanes = this.placed.lanes.get(key) ?? [];
-      set(line.path, "d", curve(from, to, lanes));
-      const label = near || way.refused > 0 || way.health === "bad" ? labelled(way, model.seconds) : "";
+      const route = this.placed.routes.get(key) ?? [];
+      set(line.path, "d", curve(from, to, route, this.placed.node));
+      const kept = this.placed.labels.get(key);
+      const at = kept ?? middle(from, to, route, this.placed.node);
+      const worth = near || way.refused > 0 || way.health === "bad" || (kept !== undefined && way.requests > 0);
+      const words = worth ? labelled(way, model.seconds) : "";
+      const label = words !== "" && taken.take(at, width(words, FONTS.below) + 6) ? words : "";
+      const bare = label !== "" || taken.take(at, LOCK);
       write(line.label, label);
-      const at = middle(from, to, lanes, keys.has(`${way.to}\n${way.from}`));
       set(line.label, "class", `label ${state}${far ? " far" : ""}`);
       set(line.label, "x", at.x);
       set(line.label, "y", at.y - ABOVE);
-      const lock = lockOf(way.mtls);
+      const lock = bare ? lockOf(way.mtls) : undefined;
       set(line.lock, "class", lock && `lock ${lock}${far ? " far" : ""}`);
       set(line.lock, "d", lock && LOCKS[lock]);
       set(line.lock, "transform", `translate(${at.x} ${at.y + (label === "" ? 0 : BELOW)})`);
@@ -219,21 +285,21 @@ export class Picture {
   }
 
   private setZoom(to: number): void {
-    this.zoom = Math.max(0, Math.min(ZOOMS.length - 1, to));
+    this.zoom = to;
     this.size();
   }
 
   /** The largest size that shows all, if it is at least the one given. */
   private fit(least: number): void {
     if (this.scroller.clientWidth === 0) return;
-    const room = Math.min(this.scroller.clientWidth / this.placed.width, this.scroller.clientHeight / this.placed.height);
-    const fitting = Math.min(UNZOOMED, ZOOMS.filter((zoom) => zoom <= room).length - 1);
-    this.setZoom(fitting < least ? UNZOOMED : fitting);
+    const most = parseFloat(getComputedStyle(this.element).maxHeight) - this.sizes.offsetHeight || this.scroller.clientHeight;
+    const room = Math.min((this.scroller.clientWidth - SCROLLBAR) / this.placed.width, (most - SCROLLBAR) / this.placed.height);
+    this.setZoom(room < least ? PART : Math.min(1, Math.max(room, SMALLEST)));
   }
 
   private size(): void {
     const { width, height } = this.placed;
-    const zoom = ZOOMS[this.zoom] ?? 1;
+    const { zoom } = this;
     set(this.svg, "viewBox", `0 0 ${width} ${height}`);
     set(this.svg, "width", Math.round(width * zoom));
     set(this.svg, "height", Math.round(height * zoom));
@@ -242,11 +308,93 @@ export class Picture {
 
 type Sums = ReturnType<Model["sums"]>;
 
-/** Of a node among those of several namespaces its own too. */
-function below(node: MeshNode | undefined, sums: Sums, seconds: number): string {
-  const parts = node?.namespace ? [short(node.namespace, 12)] : [];
-  if (sums.requests === 0) parts.push("no calls");
-  else parts.push(`${rate(sums.requests, seconds)}/s`);
+/** Whether names of namespaces stand in the nodes. */
+function ofSeveral({ nodes }: Model): boolean {
+  return new Set([...nodes.values()].map((node) => node.namespace ?? "")).size > 2;
+}
+
+/** As wide as the longest name wants it, if that is not too wide. */
+function sizeOf(model: Model): Size {
+  const longest = [...model.nodes.values()].reduce((most, node) => Math.max(most, width(title(node), FONTS.name)), width(NUMBERS, FONTS.below));
+  const wanted = Math.ceil(longest) + TEXT + PADDING;
+  return { width: Math.min(model.nodes.size > MOST_ALIGNED ? WIDE_OF_MANY : WIDE, wanted), height: ofSeveral(model) ? HIGH : LOW };
+}
+
+/** The first of those that fare worst; none where all are well. */
+function worst(model: Model): string | undefined {
+  for (const wanted of ["bad", "warn"] as const) {
+    const found = [...model.nodes.keys()].sort().find((id) => model.sums(id).health === wanted);
+    if (found !== undefined) return found;
+  }
+  return undefined;
+}
+
+const ruler = document.createElement("canvas").getContext("2d");
+let family = "";
+const widths = new Map<string, number>();
+/** Texts whose width is remembered. */
+const MOST_WIDTHS = 5000;
+
+function width(text: string, font: string): number {
+  const key = `${font}\n${text}`;
+  let known = widths.get(key);
+  if (known === undefined) {
+    if (widths.size >= MOST_WIDTHS) widths.clear();
+    family ||= getComputedStyle(document.body).fontFamily;
+    if (ruler) ruler.font = `${font} ${family}`;
+    known = ruler?.measureText(text).width ?? 8 * text.length;
+    widths.set(key, known);
+  }
+  return known;
+}
+
+/** A text that fits; else without its middle, since names differ at both ends. */
+function fitting(text: string, font: string, room: number): string {
+  const letters = [...plain(text)];
+  if (width(letters.join(""), font) <= room) return letters.join("");
+  for (let kept = Math.min(letters.length - 1, 80); kept > 2; kept--) {
+    const end = Math.floor(kept / 2);
+    const cut = `${letters.slice(0, kept - end).join("")}…${letters.slice(letters.length - end).join("")}`;
+    if (width(cut, font) <= room) return cut;
+  }
+  return "…";
+}
+
+/** What covers the ground: nodes, and the signs that were put there. */
+class Taken {
+  private readonly cells = new Map<string, { left: number; top: number; right: number; bottom: number }[]>();
+
+  constructor({ places, node }: Layout) {
+    for (const { x, y } of places.values()) this.put({ left: x, top: y, right: x + node.width, bottom: y + node.height });
+  }
+
+  /** Takes room around a point, unless something is there. */
+  take({ x, y }: Place, wide: number): boolean {
+    const box = { left: x - wide / 2, top: y - SIGNS.up, right: x + wide / 2, bottom: y + SIGNS.down };
+    for (const key of cells(box)) {
+      for (const other of this.cells.get(key) ?? []) {
+        if (box.left < other.right && other.left < box.right && box.top < other.bottom && other.top < box.bottom) return false;
+      }
+    }
+    this.put(box);
+    return true;
+  }
+
+  private put(box: { left: number; top: number; right: number; bottom: number }): void {
+    for (const key of cells(box)) this.cells.set(key, [...(this.cells.get(key) ?? []), box]);
+  }
+}
+
+const CELL = 128;
+
+function* cells({ left, top, right, bottom }: { left: number; top: number; right: number; bottom: number }): Generator<string> {
+  for (let x = Math.floor(left / CELL); x <= Math.floor(right / CELL); x++) {
+    for (let y = Math.floor(top / CELL); y <= Math.floor(bottom / CELL); y++) yield `${x} ${y}`;
+  }
+}
+
+function below(sums: Sums, seconds: number): string {
+  const parts = [sums.requests === 0 ? "no calls" : `${rate(sums.requests, seconds)}/s`];
   parts.push(...succeeding(successRate(sums)));
   if (sums.refused > 0) parts.push(`⊘ ${sums.refused}`);
   return parts.join(" · ");
@@ -269,29 +417,37 @@ function labelled(way: Way, seconds: number): string {
   return parts.join(" · ");
 }
 
-/** Where the signs of a way stand. */
-function middle(from: Place, to: Place, lanes: Place[], both: boolean): Place {
-  const [lane] = lanes;
-  if (lane) return { x: lane.x + NODE.width / 2, y: lane.y };
-  const back = both && to.x <= from.x ? BACK : 0;
-  return { x: (from.x + to.x + NODE.width) / 2, y: (from.y + to.y + NODE.height) / 2 + back };
+/** Where the signs of a way stand for which no place was kept. */
+function middle(from: Place, to: Place, route: Place[], { width, height }: Size): Place {
+  if (from === to) return { x: from.x + width / 2, y: from.y + height + BOW / 2 };
+  const point = route[Math.floor(route.length / 2)];
+  if (point) return point;
+  // On the curve, off its middle, so that a way back has its signs elsewhere.
+  const part = 0.4;
+  const back = to.x < from.x;
+  const [x, end] = [back ? from.x : from.x + width, back || to.x === from.x ? to.x + width : to.x];
+  const [level, rise] = [1.5 * part * (1 - part) + part ** 3, part * part * (3 - 2 * part)];
+  if (to.x === from.x) return { x: x + BOW * 3 * part * (1 - part), y: from.y + height / 2 + (to.y - from.y) * rise };
+  return { x: x + (end - x) * level, y: from.y + height / 2 + (to.y - from.y) * rise };
 }
 
-/** From the right side of one node through its lanes to the left side of another; in a bow where it goes back. */
-function curve(from: Place, to: Place, lanes: Place[]): string {
-  let [x, y] = [from.x + NODE.width, from.y + NODE.height / 2];
-  let path = `M${x} ${y}`;
-  const reach = (x2: number, y2: number): void => {
-    const bend = x2 > x ? (x2 - x) / 2 : 70;
-    path += `C${x + bend} ${y} ${x2 - bend} ${y2} ${x2} ${y2}`;
-    [x, y] = [x2, y2];
-  };
-  for (const lane of lanes) {
-    reach(lane.x, lane.y);
-    x += NODE.width;
-    path += `H${x}`;
+/** From the side of one node, through the points of its route, to the side of another. */
+function curve(from: Place, to: Place, route: Place[], { width, height }: Size): string {
+  if (from === to) {
+    const [left, right, bottom] = [from.x + width * 0.3, from.x + width * 0.7, from.y + height];
+    return `M${right} ${bottom}C${right} ${bottom + BOW} ${left} ${bottom + BOW} ${left} ${bottom + 3}`;
   }
-  reach(to.x - 3, to.y + NODE.height / 2);
+  const back = to.x < from.x;
+  let [x, y] = [back ? from.x : from.x + width, from.y + height / 2];
+  let path = `M${x} ${y}`;
+  const beside = to.x === from.x;
+  const end = { x: back || beside ? to.x + width + 3 : to.x - 3, y: to.y + height / 2 };
+  if (beside) return `${path}C${x + BOW} ${y} ${end.x + BOW} ${end.y} ${end.x} ${end.y}`;
+  for (const point of [...route, end]) {
+    const bend = (point.x - x) / 2;
+    path += `C${x + bend} ${y} ${point.x - bend} ${point.y} ${point.x} ${point.y}`;
+    [x, y] = [point.x, point.y];
+  }
   return path;
 }
 

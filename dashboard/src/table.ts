@@ -1,7 +1,7 @@
 // A table that is kept up to date in place, so that the keyboard, the eye and the screen
 // reader stay where they are. Its heads sort it.
 
-import { h, order, set, write } from "./dom";
+import { h, order, s, set, write } from "./dom";
 import { compare } from "./model";
 
 export interface Cell {
@@ -13,6 +13,8 @@ export interface Cell {
   press?: () => void;
   /** A share from 0 to 1, drawn as a bar beside the text. */
   bar?: number;
+  /** Drawn as a small line beside the text; `to` is its upper end, `from` its lower one. */
+  line?: { values: (number | null)[]; from: number; to: number };
 }
 
 export interface Row {
@@ -24,7 +26,8 @@ interface RowElements { row: HTMLTableRowElement; cells: HTMLTableCellElement[] 
 
 export class Table {
   readonly element: HTMLElement;
-  private readonly body = h("tbody");
+  private readonly body = h("tbody", { role: "rowgroup" });
+  private readonly columns: string[];
   private readonly heads: HTMLTableCellElement[];
   private readonly empty = h("p", { class: "empty" });
   private readonly held = new Map<string, RowElements>();
@@ -33,9 +36,12 @@ export class Table {
 
   constructor(caption: string, columns: string[], private readonly none: string) {
     this.heads = columns.map((name, at) =>
-      h("th", { scope: "col" }, h("button", { type: "button", click: () => this.sort(at) }, name)),
+      h("th", { scope: "col", role: "columnheader" }, h("button", { type: "button", click: () => this.sort(at) }, name)),
     );
-    const table = h("table", {}, h("caption", {}, caption), h("thead", {}, h("tr", {}, ...this.heads)), this.body);
+    this.columns = columns;
+    // Roles by name: a narrow window shows rows as blocks, and tables of blocks are none by themselves.
+    const head = h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, ...this.heads));
+    const table = h("table", { role: "table" }, h("caption", {}, caption), head, this.body);
     this.element = h("div", { class: "table", tabindex: 0, role: "region", "aria-label": caption }, table, this.empty);
   }
 
@@ -46,8 +52,8 @@ export class Table {
     for (const row of rows) {
       let held = this.held.get(row.key);
       if (!held) {
-        const cells = row.cells.map((_, at) => (at === 0 ? h("th", { scope: "row" }) : h("td")));
-        held = { row: h("tr", {}, ...cells), cells };
+        const cells = row.cells.map((_, at) => (at === 0 ? h("th", { scope: "row", role: "rowheader" }) : h("td", { role: "cell", "data-column": this.columns[at] })));
+        held = { row: h("tr", { role: "row" }, ...cells), cells };
         this.held.set(row.key, held);
       }
       row.cells.forEach((cell, at) => fill(held.cells[at] as HTMLTableCellElement, cell));
@@ -79,11 +85,16 @@ export class Table {
   }
 }
 
+/** A text of so many letters is not broken into lines. */
+const BRIEF = 24;
+const LINE = { width: 96, height: 22 };
+
 /** Texts that are pressed: what they do now, since a row lives longer than an answer. */
 const pressed = new WeakMap<HTMLButtonElement, () => void>();
 
 function fill(element: HTMLTableCellElement, cell: Cell): void {
-  set(element, "class", cell.tone);
+  const brief = cell.text.length <= BRIEF;
+  set(element, "class", [cell.tone, brief ? "brief" : "long"].filter(Boolean).join(" "));
   if (cell.press) {
     let button = element.querySelector("button");
     if (!button) {
@@ -101,5 +112,23 @@ function fill(element: HTMLTableCellElement, cell: Cell): void {
     }
     bar.value = cell.bar;
     write(words, cell.text);
+  } else if (cell.line) {
+    let [drawn, words] = [element.querySelector("polyline"), element.querySelector("span")];
+    if (!drawn || !words) {
+      [drawn, words] = [s("polyline"), h("span")];
+      const { width, height } = LINE;
+      element.replaceChildren(words, s("svg", { class: "line", viewBox: `0 0 ${width} ${height}`, width, height, "aria-hidden": "true" }, s("path", { d: `M0 ${height - 0.5}H${width}` }), drawn));
+    }
+    write(words, cell.text);
+    set(drawn, "points", points(cell.line));
   } else write(element, cell.text);
+}
+
+/** What is not known is left out, and the line goes on over it. */
+function points({ values, from, to }: NonNullable<Cell["line"]>): string {
+  const [across, up] = [LINE.width / Math.max(1, values.length - 1), (LINE.height - 3) / (to - from || 1)];
+  return values
+    .map((value, at) => (value === null ? "" : `${(at * across).toFixed(1)},${(LINE.height - 1.5 - (Math.min(to, Math.max(from, value)) - from) * up).toFixed(1)}`))
+    .filter((point) => point !== "")
+    .join(" ");
 }

@@ -9,12 +9,6 @@ export function plain(text: string): string {
   return text.replace(ACTS, (letter) => `\\u{${letter.codePointAt(0)?.toString(16) ?? ""}}`);
 }
 
-/** At most `most` characters; the end gives way to an ellipsis. */
-export function short(text: string, most: number): string {
-  const letters = [...plain(text)];
-  return letters.length <= most ? letters.join("") : `${letters.slice(0, most - 1).join("")}…`;
-}
-
 /** A share from 0 to 1; never 100 % for less than all, nor 0 % for more than nothing. */
 export function percent(share: number): string {
   const digits = share > 0 && share < 1 ? Math.min(99.99, Math.max(0.01, share * 100)).toFixed(2) : (share * 100).toFixed(0);

@@ -13,6 +13,8 @@ export interface State {
   /** Only what is so many calls away from it; 0 for everything. */
   hops: number;
   view: "picture" | "table";
+  /** What a row of the overview is. */
+  by: "workload" | "service";
   /** Whether calls are shown that were, and are not now. */
   quiet: boolean;
   /** The question of the explain page, as JSON. */
@@ -49,6 +51,8 @@ export interface Page {
   readonly element: HTMLElement;
   /** What it shows besides the graph. */
   readonly needs?: (keyof Omit<Extra, "words">)[];
+  /** Shows the last half hour. */
+  readonly history?: boolean;
   /** Is of use before anything is known. */
   readonly asks?: boolean;
   update(view: View): void;

@@ -28,7 +28,7 @@ async fn a_window_that_ends_now_is_well_and_one_of_which_some_was_lost_is_not() 
     graph["metadata"]["unsettled"] = json!(false);
     graph["metadata"]["incomplete"] = json!("some of what was counted had no room");
     shown.mesh.graph(&graph);
-    shows_result(&mut shown, "Numbers are complete", "✗ look").await;
+    shows_result(&mut shown, "Numbers are complete", "✗ problem").await;
     shown.browser.see("had no room").await;
     let known = shown.browser.text("footer").await;
     assert!(known.contains("; not complete"), "{known}");
@@ -105,7 +105,7 @@ async fn what_is_on_its_way_to_a_proxy_is_no_fault_before_a_minute_is_over() {
     shows_result(&mut shown, name, "✓ well").await;
     proxy["status"]["behindSeconds"] = json!(61);
     shown.mesh.proxy(&proxy);
-    shows_result(&mut shown, name, "✗ look").await;
+    shows_result(&mut shown, name, "✗ problem").await;
     // An older controller does not say for how long.
     proxy["status"]["acknowledged"] = json!(4);
     shown.mesh.proxy(&proxy);
@@ -113,7 +113,7 @@ async fn what_is_on_its_way_to_a_proxy_is_no_fault_before_a_minute_is_over() {
     proxy["status"]["acknowledged"] = json!(3);
     proxy["status"]["behindSeconds"] = json!(null);
     shown.mesh.proxy(&proxy);
-    shows_result(&mut shown, name, "✗ look").await;
+    shows_result(&mut shown, name, "✗ problem").await;
 }
 
 #[tokio::test]
@@ -123,9 +123,9 @@ async fn certificates_are_late_by_the_life_that_they_have() {
     let mut proxy = shop::proxy("web-5d8", true);
     // The graph tells what was until 09:00.
     for (issued, ends, result) in [
-        ("08:47", "09:02", "✗ look"),
+        ("08:47", "09:02", "✗ problem"),
         ("08:53", "09:08", "✓ well"),
-        ("01:00", "10:00", "✗ look"),
+        ("01:00", "10:00", "✗ problem"),
         ("08:59", "10:00", "✓ well"),
     ] {
         let at = |time: &str| json!(format!("2026-11-02T{time}:00Z"));
@@ -138,12 +138,12 @@ async fn certificates_are_late_by_the_life_that_they_have() {
     // minutes left for most of its life, and renews when six are.
     proxy["status"]["certificate"]["issued"] = json!(null);
     for (ttl, ends, result) in [
-        (json!(900), "09:02", "✗ look"),
+        (json!(900), "09:02", "✗ problem"),
         (json!(900), "09:05", "✓ well"),
-        (json!(86_400), "09:08", "✗ look"),
+        (json!(86_400), "09:08", "✗ problem"),
         (json!(86_400), "09:12", "✓ well"),
         // An older controller tells neither.
-        (json!(null), "09:05", "✗ look"),
+        (json!(null), "09:05", "✗ problem"),
         (json!(null), "09:12", "✓ well"),
     ] {
         proxy["status"]["certificate"]["ttlSeconds"] = ttl;

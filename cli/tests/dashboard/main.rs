@@ -15,6 +15,7 @@ mod folding;
 mod health;
 mod losses;
 mod mesh;
+mod overview;
 mod pages;
 mod pictures;
 mod places;
@@ -35,12 +36,12 @@ struct Shown {
 }
 
 impl Shown {
-    /// The page as it begins in namespace `shop`.
+    /// The graph of namespace `shop`.
     async fn of(graph: &serde_json::Value) -> Self {
         Self::begun(graph, &["-n", "shop"]).await
     }
 
-    /// The page as `weft dashboard` with these arguments begins.
+    /// The graph of the place in which `weft dashboard` with these arguments begins.
     async fn begun(graph: &serde_json::Value, arguments: &[&str]) -> Self {
         let mesh = Mesh::start().await;
         mesh.graph(graph);
@@ -57,6 +58,8 @@ impl Shown {
         let weft = mesh.dashboard(arguments).await;
         let mut browser = Browser::start().await;
         browser.open(&weft.url).await;
+        browser.wait("document.querySelector('nav a')").await;
+        browser.eval("location.hash = '/graph'").await;
         browser
             .wait("document.querySelectorAll('.node').length > 0")
             .await;

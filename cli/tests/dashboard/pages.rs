@@ -398,7 +398,7 @@ async fn every_page_shows_what_it_is_for() {
             "Health",
             [
                 "Proxies are connected",
-                "✗ look",
+                "✗ problem",
                 "shop/payments: 1 of 2 pods",
             ],
         ),

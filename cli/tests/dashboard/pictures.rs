@@ -28,6 +28,12 @@ async fn pictures_of_the_docs_show_the_real_page() {
         .wait("document.querySelectorAll('.node').length === 7")
         .await;
     write(&mut shown, "graph").await;
+    shown.page("Overview").await;
+    shown
+        .browser
+        .wait("document.querySelectorAll('.overview canvas').length === 3")
+        .await;
+    write(&mut shown, "overview").await;
     shown.page("Splits").await;
     shown.browser.see("90.00 %").await;
     write(&mut shown, "splits").await;
@@ -79,10 +85,7 @@ async fn tap(shown: &mut Shown) {
         shown.mesh.show(&request).await;
     }
     shown.mesh.show(&taps::counts(5, 5, false)).await;
-    shown
-        .browser
-        .see("5 of 5 requests that fit were shown")
-        .await;
+    shown.browser.see("5 of 5 matching requests shown").await;
     shown
         .browser
         .eval("document.querySelector('main').focus()")

@@ -80,7 +80,7 @@ async fn page_begins_in_the_first_namespace_that_may_be_read_where_the_own_may_n
     let place = "document.querySelector('#place')?.value";
     browser.wait(&format!("{place} === 'bank'")).await;
     browser
-        .wait("document.querySelectorAll('.node').length > 0")
+        .wait("document.querySelectorAll('.overview tbody tr').length > 0")
         .await;
     assert_eq!(browser.text("#alert").await, "");
     browser.wait(&format!("!{}", offered("shop"))).await;

@@ -21,6 +21,7 @@ async fn the_keyboard_alone_reaches_every_node_and_every_page() {
         "{stops:?}"
     );
     for title in [
+        "Overview",
         "Graph",
         "Workloads",
         "Splits",
@@ -79,7 +80,7 @@ async fn the_keyboard_alone_reaches_every_node_and_every_page() {
     browser.wait("document.activeElement.id === 'search'").await;
     // A page is opened by its link.
     browser
-        .eval("document.querySelectorAll('nav a')[2].focus()")
+        .eval("document.querySelectorAll('nav a')[3].focus()")
         .await;
     browser.key("Enter").await;
     browser
@@ -150,6 +151,7 @@ async fn axe_finds_no_fault_on_any_page_by_day_and_by_night() {
             .call("Emulation.setEmulatedMedia", media)
             .await;
         for title in [
+            "Overview",
             "Graph",
             "Workloads",
             "Splits",

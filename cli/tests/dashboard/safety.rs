@@ -38,6 +38,7 @@ async fn text_of_the_cluster_is_text_on_every_page() {
     explanation["programmed"]["nacks"] = json!([HOSTILE]);
     shown.mesh.set_explanation(&explanation).await;
     for title in [
+        "Overview",
         "Graph",
         "Workloads",
         "Splits",
@@ -168,7 +169,7 @@ async fn link_with_a_wrong_key_leaves_the_tab_its_good_one() {
         .wait("document.querySelector('#words')?.textContent.includes('is not of this start')")
         .await;
     browser
-        .wait("document.querySelectorAll('.node').length > 0")
+        .wait("document.querySelectorAll('.overview tbody tr').length > 0")
         .await;
     let held = "sessionStorage.getItem('weft-dashboard')";
     assert_eq!(browser.eval(held).await, good);

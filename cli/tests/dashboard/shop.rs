@@ -12,7 +12,7 @@ fn node(namespace: &str, name: &str, pods: u32, meshed: u32) -> Value {
 fn edge(id: &str, from: &str, to: &str, requests: u64, failure: u64) -> Value {
     let success = requests - failure;
     let minutes: Vec<Value> = (0..30)
-        .map(|at| json!({"start": format!("2026-11-02T08:{at:02}:00Z"), "requests": requests + 7 * (at % 5), "failure": failure}))
+        .map(|at| json!({"start": format!("2026-11-02T08:{:02}:00Z", 30 + at), "requests": requests + 7 * (at % 5), "failure": failure, "p95": 4.1}))
         .collect();
     json!({"id": id, "from": format!("shop/Deployment/{from}"), "to": format!("shop/Deployment/{to}"),
         "service": format!("shop/{to}"), "port": 80, "backend": format!("shop/{to}"), "protocol": "http1",
@@ -121,6 +121,35 @@ pub(super) fn wide(workloads: u64, callers: u64, fan: u64) -> Value {
             let failure = if to == 450 { 600 } else { 0 };
             let id = format!("e{from}-{to}");
             edge(&id, &name(from), &name(to), 600, failure)
+        })
+        .collect();
+    json!({"metadata": metadata(), "nodes": nodes, "edges": edges})
+}
+
+/// So many workloads, as of a real mesh: each of the first two thirds calls up to three that
+/// follow it, some have long names, some fail, and the last third is idle.
+pub(super) fn tiers(workloads: u64) -> Value {
+    let name = |at: u64| match at % 5 {
+        0 => format!("service-with-a-rather-long-name-{at}-backend"),
+        _ => format!("service-{at}"),
+    };
+    let nodes: Vec<Value> = (0..workloads)
+        .map(|at| node("shop", &name(at), 2, 2))
+        .collect();
+    let calls = (1..workloads * 2 / 3).flat_map(|to| {
+        let second = (to % 3 == 0).then_some((to / 2, to));
+        [Some(((to - 1) / 3, to)), second].into_iter().flatten()
+    });
+    let edges: Vec<Value> = calls
+        .map(|(from, to)| {
+            let requests = 60 + to * 37 % 900;
+            let failure = match (to % 11, to % 13) {
+                (4, _) => requests / 4,
+                (_, 5) => requests / 60,
+                _ => 0,
+            };
+            let id = format!("e{from}-{to}");
+            edge(&id, &name(from), &name(to), requests, failure)
         })
         .collect();
     json!({"metadata": metadata(), "nodes": nodes, "edges": edges})

@@ -97,7 +97,7 @@ async fn requests_that_fit_are_shown_as_they_end_until_somebody_stops() {
     shown.mesh.show(&counts(900, 205, false)).await;
     shown
         .browser
-        .see("205 of 900 requests that fit were shown, 3 found no room; 2 of 3 proxies take part; the newest 200 stand here.")
+        .see("205 of 900 matching requests shown, 3 dropped for want of room; 2 of 3 proxies report; the newest 200 are listed.")
         .await;
     assert_eq!(shown.browser.count("tbody tr").await, 200);
     let first = shown.browser.text("tbody tr:first-child").await;
@@ -184,7 +184,7 @@ async fn a_tap_goes_on_when_its_stream_ends_and_ends_when_its_page_or_place_is_l
     shown.mesh.show(&counts(5, 1, false)).await;
     let browser = &mut shown.browser;
     browser
-        .see("2 of 25 requests that fit were shown, 6 found no room")
+        .see("2 of 25 matching requests shown, 6 dropped for want of room")
         .await;
     assert_eq!(browser.count("tbody tr").await, 2);
     assert!(shown.mesh.is_tapped().await, "the control");

@@ -48,7 +48,7 @@ export class ExplainPage implements Page {
         field("port", "Port", this.port),
         field("method", "Method", this.method),
         field("path", "Path", this.path),
-        field("tcp", "Bytes, no request", this.tcp),
+        field("tcp", "TCP, not HTTP", this.tcp),
         h("button", { type: "submit" }, "Explain"),
       ),
       this.told,

@@ -96,7 +96,7 @@ export class GraphPage implements Page {
     set(this.more, "hidden", picture);
     set(this.table.element, "hidden", picture);
     for (const [name, button] of Object.entries(this.views)) set(button, "aria-pressed", String(name === state.view));
-    if (picture) this.picture.update(model, hits, at(state.node));
+    if (picture) this.picture.update(state.place, model, hits, at(state.node));
     else this.list(whole, shown, search === "" ? undefined : new Set(fitting.map((node) => node.id)));
     this.workload.update(view);
     performance.mark("drawn");

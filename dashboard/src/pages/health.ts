@@ -2,11 +2,12 @@
 
 import type { MeshNode, Proxy } from "../api";
 import { h, write } from "../dom";
-import { loss, type Model } from "../model";
+import { success } from "../calls";
+import { compare, loss, type Model, successRate, title } from "../model";
 import { behind, lacks, late } from "../proxy";
 import { type Cell, Table, type Row } from "../table";
-import { clock, percent } from "../text";
-import type { Page, View } from "../view";
+import { clock, percent, rate } from "../text";
+import type { App, Page, View } from "../view";
 
 /** Proxies whose clock is further off count in other slots of time than the rest. */
 const CLOCK = 5000;
@@ -17,7 +18,7 @@ type Result = [Found, string];
 
 const SHOWN: Record<Found, Cell> = {
   good: { text: "✓ well", tone: "good" },
-  bad: { text: "✗ look", tone: "bad" },
+  bad: { text: "✗ problem", tone: "bad" },
   unknown: { text: "? not known", tone: "warn" },
 };
 
@@ -30,6 +31,21 @@ function failing(model: Model): string[] {
   return failed.map(({ node, count, all }) => `${node.namespace ? `${node.namespace}/` : ""}${node.name}: ${percent(count / all)} of ${all} calls fail`);
 }
 
+/** The command that says more of each. */
+const FURTHER: Record<string, string> = {
+  "Controller answers": "weft check",
+  "Numbers are complete": "weft check",
+  "Calls succeed": "weft stat deploy",
+  "Proxies are connected": "weft proxies",
+  "Proxies took all that they were sent": "weft proxies",
+  "Proxies have acknowledged what concerns them": "weft proxies",
+  "Certificates last": "weft proxies -o wide",
+  "Clocks agree": "weft proxies -o wide",
+  "Workloads are in the mesh": "weft stat deploy",
+};
+/** Workloads that are listed; the overview has all. */
+const MOST_WORKLOADS = 10;
+
 /** What the controller itself knows of every proxy. */
 const known = (): boolean => true;
 
@@ -38,15 +54,21 @@ export class HealthPage implements Page {
   readonly title = "Health";
   readonly needs = ["proxies" as const];
   private readonly words = h("p", { class: "words" });
-  private readonly table = new Table("What is seen from here", ["What", "Result", "Words"], "");
+  private readonly table = new Table("Checks of the mesh", ["Check", "Result", "Details", "To look further"], "");
+  private readonly sum = h("p", { class: "sum" });
+  private readonly workloads = new Table("Workloads whose calls fail, the worst first", ["Name", "Namespace", "Success", "Calls/s"], "None: no workload's calls fail.");
   readonly element = h(
     "section",
     {},
     h("h1", {}, "Health of the mesh"),
     this.words,
+    this.sum,
     this.table.element,
+    this.workloads.element,
     h("p", {}, "The whole list, with the control plane, webhooks and certificates of the authority, is ", h("code", {}, "weft check"), "."),
   );
+
+  constructor(private readonly app: App) {}
 
   update({ model, extra, at, lost }: View): void {
     write(this.words, extra.words.join(" "));
@@ -79,9 +101,27 @@ export class HealthPage implements Page {
     ];
     const rows: Row[] = checks.map(([name, [found, text]]) => ({
       key: name,
-      cells: [{ text: name }, SHOWN[found], { text }],
+      cells: [{ text: name }, SHOWN[found], { text }, { text: found === "good" ? "" : (FURTHER[name] ?? "weft check") }],
     }));
     this.table.update(rows);
+    const count = (found: Found): number => checks.filter(([, [one]]) => one === found).length;
+    const parts = [`${count("good")} of ${checks.length} checks are well`];
+    if (count("bad") > 0) parts.push(`${count("bad")} found a problem`);
+    if (count("unknown") > 0) parts.push(`of ${count("unknown")} nothing is known`);
+    write(this.sum, `${parts.join(", ")}.`);
+    this.list(model);
+  }
+
+  private list(model: Model): void {
+    const ill = [...model.nodes.values()].map((node) => ({ node, sums: model.sums(node.id) })).filter(({ sums }) => sums.health === "bad" || sums.health === "warn");
+    const share = ({ sums }: (typeof ill)[number]): number => successRate(sums) ?? 1;
+    ill.sort((one, other) => share(one) - share(other) || compare(one.node.id, other.node.id));
+    this.workloads.update(
+      ill.slice(0, MOST_WORKLOADS).map(({ node, sums }) => ({
+        key: node.id,
+        cells: [{ text: title(node), press: () => this.app.go({ page: "graph", node: node.id, hops: 0 }) }, { text: node.namespace ?? "" }, success(sums), { text: rate(sums.requests, model.seconds), by: sums.requests }],
+      })),
+    );
   }
 
   command(): string {

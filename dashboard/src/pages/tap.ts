@@ -76,7 +76,7 @@ export class TapPage implements Page {
       field("tap-route", "Route, such as cart/read", this.inputs.route),
       field("tap-status", "Status, such as 5xx", this.inputs.status),
       field("tap-slower", "Took at least, such as 200ms", this.inputs.slower),
-      field("tap-max-rps", "In a second at most, else 100", this.inputs.maxRps),
+      field("tap-max-rps", "Requests per second at most (100 unless set)", this.inputs.maxRps),
       h("button", { type: "submit" }, "Start"),
       h("button", { type: "button", click: () => this.leave() }, "Stop"),
     );
@@ -253,9 +253,9 @@ export class TapPage implements Page {
   private show(): void {
     this.table.update(this.rows);
     const { matched, shown, dropped } = this.sums();
-    const parts = [`${shown} of ${matched} requests that fit were shown, ${dropped} found no room`];
-    if (this.counts) parts.push(`${this.counts.takingPart} of ${this.counts.proxies} proxies take part`);
-    if (shown > MOST) parts.push(`the newest ${MOST} stand here`);
+    const parts = [`${shown} of ${matched} matching requests shown, ${dropped} dropped for want of room`];
+    if (this.counts) parts.push(`${this.counts.takingPart} of ${this.counts.proxies} proxies report`);
+    if (shown > MOST) parts.push(`the newest ${MOST} are listed`);
     write(this.counted, matched > 0 || this.counts ? `${parts.join("; ")}.` : "");
   }
 }

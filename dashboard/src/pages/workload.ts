@@ -1,9 +1,12 @@
-// The panel of one node: its numbers, its history, whom it calls and who calls it.
+// The panel of one node: its numbers, charts of it or of one of its edges, whom it calls and who calls it.
 
 import { h, set, write } from "../dom";
 import { COLUMNS, row } from "../calls";
-import { successRate, title } from "../model";
-import { Spark } from "../spark";
+import { type Model, successRate, title } from "../model";
+import type { Edge } from "../api";
+import { Charts } from "../charts";
+import { Choice } from "../form";
+import { spanOf } from "../series";
 import { Table } from "../table";
 import { milliseconds, rate, succeeding } from "../text";
 import type { App, View } from "../view";
@@ -13,7 +16,9 @@ export class Workload {
   private readonly facts = h("dl");
   /** What the facts say, so that they are written only when they change. */
   private told = "";
-  private readonly spark = new Spark();
+  private readonly charts = new Charts();
+  private readonly charted = new Choice("charted");
+  private last: View | undefined;
   private readonly near = h(
     "select",
     { id: "hops", change: () => this.app.go({ hops: Number(this.near.value) }) },
@@ -25,6 +30,9 @@ export class Workload {
   readonly element: HTMLElement;
 
   constructor(private readonly app: App) {
+    this.charted.element.addEventListener("change", () => {
+      if (this.last) this.update(this.last);
+    });
     this.element = h(
       "section",
       { class: "panel", "aria-label": "Selected workload" },
@@ -37,15 +45,19 @@ export class Workload {
         h("button", { type: "button", click: () => app.go({ node: "", hops: 0 }) }, "Close"),
       ),
       this.facts,
-      this.spark.element,
-      this.spark.words,
+      h("div", { class: "bar" }, h("label", { for: "charted" }, "Charts of"), this.charted.element),
+      this.charts.element,
+      this.charts.words,
       this.into.element,
       this.out.element,
       this.routes.element,
     );
   }
 
-  update({ model, state }: View): void {
+  update(view: View): void {
+    const { model, state } = view;
+    const other = this.last?.state.node !== state.node;
+    this.last = view;
     const node = model.nodes.get(state.node);
     set(this.element, "hidden", !node);
     if (!node) return;
@@ -69,9 +81,9 @@ export class Workload {
     const told = shown.flat().join("\n");
     if (this.told !== told) {
       this.told = told;
-      this.facts.replaceChildren(...shown.flatMap(([name, text]) => [h("dt", {}, name), h("dd", {}, text)]));
+      this.facts.replaceChildren(...shown.flatMap(([name, text]) => [h("div", {}, h("dt", {}, name), h("dd", {}, text))]));
     }
-    this.spark.update(into.length > 0 ? into : out, model.graph.metadata);
+    this.chart(model, into, out, other);
     this.into.update(into.map((edge) => row(this.app, model, edge)));
     this.out.update(out.map((edge) => row(this.app, model, edge)));
     this.routes.update(
@@ -85,5 +97,21 @@ export class Workload {
         ],
       })),
     );
+  }
+
+  /** Of all calls to it, of all that it makes, or of one edge. */
+  private chart(model: Model, into: Edge[], out: Edge[], other: boolean): void {
+    const offered = new Map<string, string>();
+    if (into.length > 0) offered.set("into", "all calls to it");
+    if (out.length > 0) offered.set("out", "all calls it makes");
+    const by = ({ service, port, protocol }: Edge): string => [service ? ` by ${service}` : "", port ? `:${port}` : "", ` (${protocol})`].join("");
+    for (const edge of into) offered.set(edge.id, `calls from ${model.name(edge.from)}${by(edge)}`);
+    for (const edge of out) offered.set(edge.id, `calls to ${model.name(edge.to)}${by(edge)}`);
+    const first = into.length > 0 ? "into" : "out";
+    const wanted = this.charted.chosen;
+    const chosen = !other && offered.has(wanted) ? wanted : first;
+    this.charted.update(offered, chosen);
+    const edges = chosen === "into" ? into : chosen === "out" ? out : [...into, ...out].filter(({ id }) => id === chosen);
+    this.charts.update(edges, model.graph.metadata, spanOf(model.graph));
   }
 }
