@@ -45,7 +45,7 @@ async fn workload_that_asked_for_no_proxy_is_well_without() {
     let mut shown = Shown::of(&graph).await;
     shown.page("Health").await;
     // An older controller does not say who asked.
-    shows_result(&mut shown, name, "✗ look").await;
+    shows_result(&mut shown, name, "✗ problem").await;
     for node in graph["nodes"].as_array_mut().unwrap() {
         node["withoutProxy"] = json!(0);
     }
@@ -53,7 +53,7 @@ async fn workload_that_asked_for_no_proxy_is_well_without() {
     shows_result(&mut shown, name, "✓ well").await;
     graph["nodes"][4]["withoutProxy"] = json!(1);
     shown.mesh.graph(&graph);
-    shows_result(&mut shown, name, "✗ look").await;
+    shows_result(&mut shown, name, "✗ problem").await;
     shown.browser.see("shop/payments: 1 of 2 pods").await;
 }
 
@@ -79,7 +79,7 @@ async fn outage_looks_like_one_and_a_denial_does_not() {
     assert_eq!(shown.browser.count(".way.bad").await, 1);
     assert_eq!(shown.browser.count(".way.refused").await, 1);
     shown.page("Health").await;
-    shows_result(&mut shown, "Calls succeed", "✗ look").await;
+    shows_result(&mut shown, "Calls succeed", "✗ problem").await;
     shown
         .browser
         .see("shop/ledger: 100 % of 37 calls fail")
