@@ -18,7 +18,7 @@ use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, OnceLock};
 
-use http::header::{COOKIE, HeaderMap, HeaderName};
+use http::header::{COOKIE, HOST, HeaderMap, HeaderName};
 use http::method::Method;
 
 use pattern::{Anchor, Pattern};
@@ -148,6 +148,13 @@ impl HttpMatch {
     #[must_use]
     pub(crate) fn matches_whatever_path(&self, request: &RequestFacts<'_>) -> bool {
         self.is_every_path() && self.matches(request)
+    }
+
+    /// Whether it depends on the host that the request names.
+    #[must_use]
+    pub(crate) fn looks_at_host(&self) -> bool {
+        let mut names = self.headers().iter().map(|(name, _)| name);
+        names.any(|name| name.eq_ignore_ascii_case(HOST.as_str()))
     }
 
     fn is_every_path(&self) -> bool {

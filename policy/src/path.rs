@@ -152,6 +152,14 @@ impl PathForms {
         kept.is_some() && kept != self.changed()
     }
 
+    /// Whether a parser of whole addresses may find another host in it than the request names.
+    #[must_use]
+    pub fn may_name_host(&self) -> bool {
+        let kept = self.kept.as_ref();
+        let behind = kept.and_then(|kept| kept.text.strip_prefix('/'));
+        behind.is_some_and(|behind| unescape_slashes(behind).starts_with('/'))
+    }
+
     /// Its normal form but for slashes, where that differs from the path that was `sent`.
     #[must_use]
     pub fn kept(&self, sent: &str) -> Option<&str> {
@@ -172,10 +180,10 @@ impl PathForms {
     /// In how many ways it can be read.
     #[must_use]
     pub fn ways(&self) -> PathReadings<'_> {
-        match (self.readings(), &self.normal) {
-            ([], Ok(_)) => PathReadings::One,
-            ([], Err(_)) => PathReadings::Unknown,
-            (readings, _) => PathReadings::Several(readings),
+        match self.readings() {
+            [] if self.normal.is_err() || self.has_odd_slashes() => PathReadings::Unknown,
+            [] => PathReadings::One,
+            readings => PathReadings::Several(readings),
         }
     }
 }
@@ -204,23 +212,28 @@ fn with_slashes(path: &str) -> Option<KeptSlashes> {
 }
 
 /// A path in each way in which its slashes can be read, first as they were sent; none where there
-/// is one way, or the path is too long.
+/// is one way, or there are more than rules can see, or the path is too long.
 ///
-/// Applications decode `%2F` or keep it, merge slashes or keep them, and some merge before they
-/// decode. What begins with two slashes is a host and a path to a parser of whole addresses.
+/// Applications decode `%2F` or keep it, merge all slashes, those at the beginning alone or none,
+/// and do so in any order. What begins with two slashes is a host and a path to a parser of whole
+/// addresses.
 fn readings(text: &str) -> Vec<String> {
-    let mut readings: Vec<String> = Vec::new();
     if text.len() > MAX_READ {
-        return readings;
+        return Vec::new();
     }
-    let kept = text.replace("%2f", "%2F");
-    let (merged, decoded) = (merge(&kept), unescape_slashes(&kept));
-    let both = [unescape_slashes(&merged), merge(&decoded)];
-    let all: Vec<String> = [kept, merged, decoded].into_iter().chain(both).collect();
-    let hostless: Vec<String> = all.iter().filter_map(|path| behind_host(path)).collect();
-    for one in all.into_iter().chain(hostless) {
-        if !readings.contains(&one) {
-            readings.push(one);
+    let mut readings = vec![text.replace("%2f", "%2F")];
+    let mut next = 0;
+    while let Some(path) = readings.get(next) {
+        let mut read = vec![merge(path), unescape_slashes(path), merge_first(path)];
+        read.extend(behind_host(path));
+        next += 1;
+        for one in read {
+            if !readings.contains(&one) {
+                readings.push(one);
+            }
+        }
+        if readings.len() > MOST_READINGS {
+            return Vec::new();
         }
     }
     if readings.len() == 1 {
@@ -239,11 +252,21 @@ fn merge(path: &str) -> String {
     merged
 }
 
-/// The path of an address without scheme.
-fn behind_host(path: &str) -> Option<String> {
-    let address = path.strip_prefix("//")?;
-    let path = address.find('/').map_or("/", |at| &address[at..]);
-    Some(path.to_owned())
+fn merge_first(path: &str) -> String {
+    format!("/{}", path.trim_start_matches('/'))
+}
+
+/// The path of an address without scheme: to parsers that know an empty host, and to those that
+/// skip every slash before the host.
+fn behind_host(path: &str) -> Vec<String> {
+    let Some(address) = path.strip_prefix("//") else {
+        return Vec::new();
+    };
+    let behind = |address: &str| {
+        let at = address.find('/');
+        at.map_or_else(|| "/".to_owned(), |at| address[at..].to_owned())
+    };
+    vec![behind(address), behind(address.trim_start_matches('/'))]
 }
 
 fn unescape_slashes(path: &str) -> String {

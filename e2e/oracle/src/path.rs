@@ -50,22 +50,21 @@ pub(crate) fn readings(path: &str) -> Vec<String> {
     if slashes.split('/').any(odd) {
         return Vec::new();
     }
-    let kept = pieces.join("%2F");
-    let merged_and_kept = merged(&kept);
-    let mut all = vec![
-        merged(&slashes),
-        merged_and_kept.replace("%2F", "/"),
-        merged_and_kept,
-        slashes,
-        kept,
-    ];
-    let behind_host = |path: &String| {
-        let address = path.strip_prefix("//")?;
-        let behind = address.find('/').map(|at| address[at..].to_owned());
-        Some(behind.unwrap_or_else(|| "/".to_owned()))
-    };
-    let addresses: Vec<String> = all.iter().filter_map(behind_host).collect();
-    all.extend(addresses);
+    let mut all = vec![pieces.join("%2F")];
+    let mut seen = 0;
+    while let Some(path) = all.get(seen).cloned() {
+        let bare = path.trim_start_matches('/');
+        let mut read = vec![merged(&path), path.replace("%2F", "/"), format!("/{bare}")];
+        if let Some(address) = path.strip_prefix("//") {
+            for address in [address, bare] {
+                let behind = address.split_once('/').map_or("", |(_, behind)| behind);
+                read.push(format!("/{behind}"));
+            }
+        }
+        read.retain(|one| !all.contains(one));
+        all.extend(read);
+        seen += 1;
+    }
     all
 }
 

@@ -6,6 +6,9 @@
 //! nothing: a rule allows whatever path this caller asks for, or rules allow each reading. Else
 //! it is judged as any other path.
 //!
+//! What begins with two slashes can be read as another host than the request names, so that no
+//! rule that looks at the host lets it be forwarded in this way.
+//!
 //! The proxy of the called pod, rules that are only tried, and explanations of calls all judge
 //! here, so that they cannot differ.
 
@@ -51,7 +54,7 @@ impl Access {
             });
         }
         if path.may_stay()
-            && let Some(rule) = self.allows_whatever_path(caller, port, request)
+            && let Some(rule) = self.allows_whatever_path(caller, port, request, path)
         {
             return Ok(RequestVerdict {
                 verdict: Verdict::Allow {
@@ -60,7 +63,9 @@ impl Access {
                 replaced: None,
             });
         }
-        if let [sent, others @ ..] = path.readings() {
+        if let [sent, others @ ..] = path.readings()
+            && !(path.may_name_host() && self.looks_at_host(caller))
+        {
             let judge = |path: &str| self.judge_path(caller, port, request, path);
             let verdict = judge(sent);
             if verdict.is_allowed() && others.iter().all(|other| judge(other).is_allowed()) {
@@ -97,15 +102,26 @@ impl Access {
         caller: Caller<'_>,
         port: u16,
         request: &RequestFacts<'_>,
+        path: &PathForms,
     ) -> Option<&Rule> {
+        let of_host = !path.may_name_host();
         let mut admitting = self.rules.iter().filter(|rule| rule.admits(caller));
-        admitting.find(|rule| rule.allows_whatever_path(port, request))
+        admitting.find(|rule| rule.allows_whatever_path(port, request, of_host))
+    }
+
+    fn looks_at_host(&self, caller: Caller<'_>) -> bool {
+        let admitting = self.rules.iter().filter(|rule| rule.admits(caller));
+        let mut matches = admitting.flat_map(|rule| rule.http.iter().flatten());
+        matches.any(HttpMatch::looks_at_host)
     }
 }
 
 impl Rule {
-    fn allows_whatever_path(&self, port: u16, request: &RequestFacts<'_>) -> bool {
-        let fits = |one: &HttpMatch| one.matches_whatever_path(request);
+    /// `of_host`: also by a match that looks at the host.
+    fn allows_whatever_path(&self, port: u16, request: &RequestFacts<'_>, of_host: bool) -> bool {
+        let fits = |one: &HttpMatch| {
+            (of_host || !one.looks_at_host()) && one.matches_whatever_path(request)
+        };
         match &self.http {
             None => self.allows_bytes(port),
             Some(matches) => self.judges_requests_on(port) && matches.iter().any(fits),

@@ -175,6 +175,30 @@ fn match_by_method_and_header_decides_for_those_alone() {
     assert_eq!(ask(&access, "/a%2Fb"), Ends::BadPath(EscapedSlash));
 }
 
+/// `new URL(path, base)` reads `//private/x` as the path `/x` of the host `private`.
+#[test]
+fn host_that_decides_lets_no_path_name_another() {
+    let mut headers = HeaderMap::new();
+    let name = HeaderName::from_static("host");
+    headers.insert(name, HeaderValue::from_static("public"));
+    let by_host = |path| a_match(path, &[], &[("Host", "public")]);
+    let of = |matches| enforced(vec![rule("web", None, Some(matches))]);
+    let get = |access: &Access, path| ask_with(access, &Method::GET, path, &headers);
+    for path in [None, Some("^[/%2Fa-z]*$")] {
+        let access = of(vec![by_host(path)]);
+        for named in ["//private/x", "///private/x"] {
+            assert_eq!(get(&access, named), arrives("/private/x"), "{path:?}");
+        }
+        let named = get(&access, "/%2fprivate/x");
+        assert_eq!(named, Ends::BadPath(EscapedSlash), "{path:?}");
+        for sent in ["/private//x", "/private%2Fx"] {
+            assert_eq!(get(&access, sent), arrives(sent), "{path:?}");
+        }
+    }
+    let access = of(vec![by_host(None), any_path()]);
+    assert_eq!(get(&access, "//private/x"), arrives("//private/x"));
+}
+
 #[test]
 fn nothing_is_replaced_where_nothing_is_enforced() {
     let public = || vec![a_match(Some("/public"), &[], &[])];
@@ -244,6 +268,11 @@ fn one_reading_that_is_refused_keeps_no_slash() {
         (
             vec![of("web", ".*/public/", "GET")],
             "//public/x",
+            arrives("/public/x"),
+        ),
+        (
+            vec![of("web", ".*/public/", "GET")],
+            "///public/x",
             arrives("/public/x"),
         ),
         (
