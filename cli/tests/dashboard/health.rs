@@ -1,6 +1,7 @@
 //! What the page of the mesh's health says of a mesh that is well, and of one that is not.
 
-use serde_json::json;
+use policy::reason::Reason;
+use serde_json::{Value, json};
 
 use crate::Shown;
 use crate::shop;
@@ -57,25 +58,63 @@ async fn workload_that_asked_for_no_proxy_is_well_without() {
     shown.browser.see("shop/payments: 1 of 2 pods").await;
 }
 
+/// Adds Service `name`, of which all calls are refused for this reason.
+fn refuse_all(graph: &mut Value, name: &str, reason: &str) {
+    let id = format!("shop/Service/{name}");
+    let mut refused = graph["edges"][3].clone();
+    refused["id"] = json!(name);
+    refused["to"] = json!(id);
+    refused["service"] = json!(format!("shop/{name}"));
+    refused["refused"] = json!({reason: 37});
+    let service = json!({"id": id, "kind": "Service", "namespace": "shop", "name": name});
+    graph["nodes"].as_array_mut().unwrap().push(service);
+    graph["edges"].as_array_mut().unwrap().push(refused);
+}
+
+/// Until the node of this kind and name has this health.
+async fn shows_health(shown: &mut Shown, name: &str, health: &str) {
+    let node = format!(
+        "[...document.querySelectorAll('.node.{health}')].some((node) => node.querySelector('title').textContent.startsWith('{name} '))"
+    );
+    shown.browser.wait(&node).await;
+}
+
+/// A reason that is new is no policy's until it is listed on the page, and stands here.
+#[tokio::test]
+async fn refusals_by_policy_alone_are_excused() {
+    let mut graph = shop::shop(60);
+    for reason in Reason::ALL {
+        refuse_all(&mut graph, reason.as_str(), reason.as_str());
+    }
+    let mut shown = Shown::of(&graph).await;
+    for reason in Reason::ALL {
+        let health = match reason {
+            Reason::NotAllowed | Reason::NoIdentity | Reason::Limit | Reason::ShadowWrite => "ok",
+            // Where mutual TLS is strict and no controller answers: others may be called.
+            Reason::UnknownDestination
+            | Reason::NoBackend
+            | Reason::NoEndpoint
+            | Reason::ConnectFailed
+            | Reason::ConnectionLost
+            | Reason::TlsFailed
+            | Reason::NoConfiguration
+            | Reason::BadRequest
+            | Reason::Deadline
+            | Reason::Overload
+            | Reason::CircuitOpen => "bad",
+        };
+        shows_health(&mut shown, &format!("Service {}", reason.as_str()), health).await;
+    }
+}
+
 /// Calls of a Service without endpoints are refused by the mesh as well, and not by a policy.
 #[tokio::test]
 async fn outage_looks_like_one_and_a_denial_does_not() {
     let mut graph = shop::shop(60);
-    let mut outage = graph["edges"][3].clone();
-    outage["id"] = json!("e8");
-    outage["to"] = json!("shop/Service/ledger");
-    outage["service"] = json!("shop/ledger");
-    outage["refused"] = json!({"no-endpoint": 37});
-    let ledger = json!({"id": "shop/Service/ledger", "kind": "Service", "namespace": "shop", "name": "ledger"});
-    graph["nodes"].as_array_mut().unwrap().push(ledger);
-    graph["edges"].as_array_mut().unwrap().push(outage);
+    refuse_all(&mut graph, "ledger", "no-endpoint");
     let mut shown = Shown::of(&graph).await;
-    for (name, health) in [("Service ledger", "bad"), ("Deployment payments", "ok")] {
-        let node = format!(
-            "[...document.querySelectorAll('.node.{health}')].some((node) => node.querySelector('title').textContent.startsWith('{name} '))"
-        );
-        shown.browser.wait(&node).await;
-    }
+    shows_health(&mut shown, "Service ledger", "bad").await;
+    shows_health(&mut shown, "Deployment payments", "ok").await;
     assert_eq!(shown.browser.count(".way.bad").await, 1);
     assert_eq!(shown.browser.count(".way.refused").await, 1);
     shown.page("Health").await;

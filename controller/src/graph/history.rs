@@ -328,8 +328,9 @@ impl History {
         let whole_to = slots.1.min(settled).max(slots.0);
         // Where nobody told of the last such slot, nothing was open.
         let nothing = Folded::default();
-        let is_told = self.slots.contains_key(&whole_to.saturating_sub(1));
-        let untold = (whole_to < slots.1 && !is_told).then_some(&nothing);
+        let last = whole_to.saturating_sub(1);
+        let is_told = self.slots.contains_key(&last) || self.halves.contains_key(&(last / HALF));
+        let untold = (!is_told).then_some(&nothing);
         let whole = halves.chain(fine(slots.0, whole_to)).chain(untold);
         let folded = Folded::of(whole, fine(whole_to, slots.1), keep);
         let edges = window::edges(&folded);

@@ -1,5 +1,5 @@
-//! How the body of a request comes, and how much of it. One that its own sender breaks off, or that cannot be
-//! read, says nothing about who was to receive it.
+//! How the body of a request comes, and how much of it. One that its own sender breaks off, or
+//! that cannot be read, says nothing about who was to receive it.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -66,11 +66,14 @@ impl Upload {
         (watched.boxed_unsync(), Self(state))
     }
 
+    /// Whether there is a body.
+    pub(crate) fn comes(&self) -> bool {
+        self.0.comes
+    }
+
     /// What comes from now on is counted there.
     pub(crate) fn counts_on(&self, flows: &Arc<Flows>) {
-        if self.0.comes {
-            self.0.flows.store(Some(Arc::clone(flows)));
-        }
+        self.0.flows.store(Some(Arc::clone(flows)));
     }
 
     /// The failure as it is to be counted and answered.

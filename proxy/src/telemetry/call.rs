@@ -146,7 +146,7 @@ impl Call {
 
     /// The bytes of this body count where the request does, from now on.
     pub(crate) fn uploads(&mut self, upload: &Upload) {
-        self.upload = Some(upload.clone());
+        self.upload = upload.comes().then(|| upload.clone());
         self.count_upload();
     }
 

@@ -100,8 +100,8 @@ async fn split_to_pods_partly_without_proxies_says_so() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn target_of_pods_partly_without_proxies_says_so() {
+#[test]
+fn target_of_pods_partly_without_proxies_says_so() {
     let mut unmeshed = Unmeshed::default();
     let rules = json!([{"kind": "TCPRoute", "name": "all"}]);
     let world = cluster::shop()

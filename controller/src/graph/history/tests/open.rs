@@ -47,6 +47,30 @@ fn call_that_began_in_an_unsettled_slot_is_open() {
     assert_eq!((open(&old), open(&new)), (3, 2));
 }
 
+/// The only proxy that reported anything is gone. A window of several minutes is made of halves.
+#[test]
+fn settled_slot_without_reports_leaves_nothing_open() {
+    let mut history = History::default();
+    let edge = edge(&mut history, 80);
+    let first = NOW - 5 * HALF;
+    history.take(first, 1, folded(&edge, 1, 2));
+    let open = |history: &History, end: u64, settled: u64| {
+        let window = history.window(bounds(LONGEST, end), settled, 0);
+        window.edges.get(&edge).map(|counted| counted.sums.open)
+    };
+    let short = history.window((first - 11, first + 1), first + 1, 0);
+    assert_eq!(short.edges[&edge].sums.open, 2, "the control");
+    for settled in [first + 2, first + 3] {
+        let window = history.window((first - 9, first + 3), settled, 0);
+        assert_eq!(window.edges[&edge].sums.open, 0, "{settled}");
+    }
+    assert_eq!(open(&history, NOW, NOW), Some(0));
+    // The same once the slot has become one of half a minute.
+    history.tidy(NOW);
+    assert!(history.slots.is_empty());
+    assert_eq!(open(&history, NOW, NOW), Some(0));
+}
+
 /// The one of two that holds what the called side counted of both was quiet in the last slot.
 #[test]
 fn what_is_open_of_edges_that_share_it_is_that_of_the_last_slot_too() {
