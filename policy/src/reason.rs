@@ -72,10 +72,9 @@ impl Reason {
 
     /// Of calls that are refused as rules, modes and limits have it. For every other reason a call
     /// fails.
-    pub const BY_POLICY: [Self; 5] = [
+    pub const BY_POLICY: [Self; 4] = [
         Self::NotAllowed,
         Self::NoIdentity,
-        Self::UnknownDestination,
         Self::Limit,
         Self::ShadowWrite,
     ];
