@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use http::{Method, Request, Response};
+use http::{HeaderValue, Method, Request, Response};
 use http_body_util::BodyExt;
 use policy::reason::Reason;
 use runtime::occupancy::Permit;
@@ -65,22 +65,9 @@ impl PeerProxy {
                 parts,
             } => {
                 let posts = parts.method == Method::POST;
-                let mut request = Request::from_parts(parts, body);
-                let body = first_bytes(&mut request, size).await;
-                let answer = match body {
-                    None => self.malformed("the body of an upgrade did not come", &method),
-                    Some(body) => {
-                        let upgrade = Box::new(PeerUpgrade { to, body });
-                        let connection = Arc::new(self.of_port(Some(port)).of_proxy());
-                        connection
-                            .handle_request(
-                                request,
-                                AppHttp::Http1,
-                                Upgrades::FromPeer(Some(upgrade)),
-                            )
-                            .await
-                    }
-                };
+                let request = Request::from_parts(parts, body);
+                // On the heap: hardly any request asks for an upgrade.
+                let answer = Box::pin(self.upgrade(port, to, size, request)).await;
                 if posts { marked(answer) } else { answer }
             }
             PeerRequest::Tcp { port, .. } => match body {
@@ -92,6 +79,24 @@ impl PeerProxy {
                 _ => self.malformed("tunnels are for HTTP/2", &method),
             },
         }
+    }
+
+    /// An upgrade whose request has a body of this size.
+    async fn upgrade(
+        &self,
+        port: AppPort,
+        to: HeaderValue,
+        size: usize,
+        mut request: Request<IncomingBody>,
+    ) -> Response<Body> {
+        let Some(body) = first_bytes(&mut request, size).await else {
+            return self.malformed("the body of an upgrade did not come", &Method::CONNECT);
+        };
+        let upgrade = Upgrades::FromPeer(Some(Box::new(PeerUpgrade { to, body })));
+        let connection = Arc::new(self.of_port(Some(port)).of_proxy());
+        connection
+            .handle_request(request, AppHttp::Http1, upgrade)
+            .await
     }
 
     fn malformed(&self, detail: &'static str, method: &Method) -> Response<Body> {

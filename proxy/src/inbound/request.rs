@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderValue, Request, Response, header};
+use http::{HeaderMap, HeaderValue, Request, Response, header};
 use policy::deadline::Deadline;
 use policy::traffic::guard::Priority;
 
@@ -178,16 +178,18 @@ impl Connection {
         let ends = deadline::ends(deadline, &received.parts.method);
         // Asked only where there is time to keep.
         let replaceable = ends.is_some() && self.is_called_as_service(&received);
-        // Whoever its address names would get what is added to it.
         let leaves = AbsoluteForm::is_of(&received.parts);
         self.name_caller(&mut received);
-        if !leaves {
-            call.pass_on_trace(&mut received.parts.headers);
-        }
         let shadow = self.shadow(&received);
         self.count_shadow(shadow);
-        let map = &mut received.parts.headers;
-        self.proxy.shadow_tracker.arrives(shadow, map);
+        let (tracker, map) = (&self.proxy.shadow_tracker, &mut received.parts.headers);
+        if leaves {
+            // Whoever its address names would get what is added to it.
+            tracker.arrives(shadow, &mut HeaderMap::new());
+        } else {
+            call.pass_on_trace(map);
+            tracker.arrives(shadow, map);
+        }
         let kept = self.remember(&mut received, deadline, class);
         let Received {
             mut parts,

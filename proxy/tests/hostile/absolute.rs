@@ -116,6 +116,31 @@ async fn forward_proxy_gets_no_header_of_the_mesh() {
     assert_eq!(pods.recorded("path")[0].values("weft-client-id"), [caller]);
 }
 
+/// A proxy writes into the state of a trace whether a request is a copy.
+#[tokio::test]
+async fn forward_proxy_learns_nothing_of_copies() {
+    const TRACE: &str = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let pods = TwoPods::new(Protocol::Http1).await;
+    for (form, line) in [
+        ("weft-scheme: http\r\n", "GET http://t/ok HTTP/1.1"),
+        // Control.
+        ("", "GET /ok HTTP/1.1"),
+    ] {
+        let request = format!(
+            "GET /ok HTTP/1.1\r\nHost: t\r\n{form}weft-shadow: true\r\n{TRACE}\r\nConnection: close\r\n\r\n"
+        );
+        let answer = pods.send(Speaker::Peer, request).await;
+        assert_eq!(status(&answer), 200, "{line}: {answer}");
+        let got = pods.recorded(line).remove(0);
+        assert_eq!(got.line(), line);
+        assert_eq!(got.values("traceparent").len(), 1, "{got:?}");
+        let tells = got.head.to_lowercase().contains("weft");
+        assert_eq!(tells, form.is_empty(), "{got:?}");
+        let marked = got.values("tracestate") == ["weft=copy"];
+        assert_eq!(marked, form.is_empty(), "{got:?}");
+    }
+}
+
 #[tokio::test]
 async fn address_with_a_user_is_refused() {
     let pods = TwoPods::new(Protocol::Http1).await;

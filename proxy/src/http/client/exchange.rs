@@ -226,7 +226,8 @@ pub(crate) async fn http1(
         };
         match answer {
             Ok(mut response) => {
-                if switches(parts, &response)? {
+                let takes_all = bodiless || connection.watch.gets_whole_body();
+                if switches(parts, &response, takes_all)? {
                     guard.iter_mut().for_each(AnswerGuard::fulfil);
                     let abort = connection.abort.clone();
                     response.extensions_mut().insert(abort);
@@ -270,12 +271,17 @@ fn answer_body(body: Incoming, guard: Option<AnswerGuard>) -> IncomingBody {
     }
 }
 
-/// True when the server switches protocols; it may where it was asked to, and must encode
-/// what it answers in a way that is known.
-fn switches<B>(parts: &Parts, response: &Response<B>) -> Result<bool, Failure> {
+/// True when the server switches protocols; it may where it was asked to, once it `takes_all` of
+/// the request, and must encode what it answers in a way that is known.
+fn switches<B>(parts: &Parts, response: &Response<B>, takes_all: bool) -> Result<bool, Failure> {
     let switched = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
     if switched && !parts.headers.contains_key(header::UPGRADE) {
         return Err(Failure::lost("the server switched protocols unasked"));
+    }
+    if switched && !takes_all {
+        // hyper drops what it has not written by then, and other bytes would take its place.
+        let detail = "the server switched protocols before it took the request's body";
+        return Err(Failure::lost(detail));
     }
     let encoding = response.headers().get(header::TRANSFER_ENCODING);
     let chunked = |encoding: &HeaderValue| encoding.as_bytes().eq_ignore_ascii_case(b"chunked");
@@ -427,6 +433,21 @@ mod tests {
         assert_eq!(sent("40", body::empty()), None);
         assert_eq!(sent("0", body::empty()).as_deref(), Some("0"));
         assert_eq!(sent("2", body::text("ok")).as_deref(), Some("2"));
+    }
+
+    #[test]
+    fn switch_before_the_whole_body_is_not_followed() {
+        let request = Request::post("/").header(header::UPGRADE, "tcp");
+        let parts = request.body(()).unwrap().into_parts().0;
+        for (status, takes_all, followed) in [
+            (101_u16, true, Some(true)),
+            (101, false, None),
+            (200, false, Some(false)),
+        ] {
+            let response = Response::builder().status(status).body(()).unwrap();
+            let switched = switches(&parts, &response, takes_all).ok();
+            assert_eq!(switched, followed, "{status} {takes_all}");
+        }
     }
 
     #[test]

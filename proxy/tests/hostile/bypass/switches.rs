@@ -251,3 +251,41 @@ async fn peer_smuggles_no_bytes_with_the_body_of_a_post() {
         }
     }
 }
+
+/// What a peer proxy sends behind a body is no request where its application switches to nothing.
+#[tokio::test]
+async fn bytes_behind_an_unswitched_post_reach_nobody() {
+    let pods = TwoPods::new(Protocol::Http1).await;
+    pods.allow(Protocol::Http1, &["/ok"]);
+    let port = pods.port.to_string();
+    let fields: [(&[u8], &[u8]); 7] = [
+        (b":method", b"CONNECT"),
+        (b":authority", b"s"),
+        (b"weft-port", port.as_bytes()),
+        (b"weft-protocol", b"http1-post"),
+        (b"weft-upgrade", b"foo"),
+        (b"weft-target", b"/ok"),
+        (b"weft-body", b"5"),
+    ];
+    // In one piece with the body it is refused as none.
+    for (pause, arrive) in [(Duration::ZERO, 0..=1), (SETTLED, 1..=1)] {
+        let mut raw = peer(&pods).await;
+        raw.request(1, false, &fields).await;
+        raw.write(&frame(DATA, 0, 1, b"hello")).await;
+        sleep(pause).await;
+        let behind = b"GET /private HTTP/1.1\r\nHost: s\r\n\r\n";
+        raw.write(&frame(DATA, END_STREAM, 1, behind)).await;
+        let outcome = raw.outcome(1, Duration::from_secs(2)).await;
+        assert_eq!(outcome, Outcome::Status(421), "{pause:?}");
+        sleep(SETTLED).await;
+        let got = pods.recorded("behind");
+        assert!(arrive.contains(&got.len()), "{pause:?}: {got:?}");
+        for one in got {
+            assert_eq!(
+                (one.line(), &one.body[..]),
+                ("POST /ok HTTP/1.1", &b"hello"[..])
+            );
+        }
+    }
+    pods.works("behind a POST").await;
+}
