@@ -8,6 +8,13 @@
 //! Where calls take a second, completions fall behind each rise of arrivals for as long; so
 //! more must be in flight, too, than arrive in twice the calm time.
 //!
+//! Slower is not fuller. Where calls take longer at once, completions lag arrivals for a whole
+//! new latency, although all of them will come. So completions are counted from when calls
+//! began to wait, both conditions hold for most of the time that calls take now, and the first
+//! limit is an experiment: of an application that is full, calls that are let in under it take
+//! what it allows, and of one that is merely slower as long as before. Then what they take is
+//! the calm time, and all are let in again.
+//!
 //! What is measured under a limit is the limit itself, so two things look beyond it. Every
 //! five seconds half as much again is let in, and doubled while completions follow: a
 //! limit that is too low finds out. And once a minute a second of short queue measures the
@@ -60,9 +67,19 @@ const MEASURE_FOR: Duration = Duration::from_secs(1);
 /// After so long without shedding anything it is over.
 const CALM_AFTER: Duration = Duration::from_secs(2);
 
-/// Both conditions hold so many looks in a row: after a pause of the application
-/// completions catch up by the second.
-const LOOKS: u8 = 2;
+/// Both conditions hold for so long: half of what calls take now, and where they take more than
+/// a second all of it but half a second. After a pause of the application completions catch up
+/// by the second, and once its calls have become slower by the new latency.
+const HOLDS_CALLS: f64 = 0.5;
+const HOLDS_ALL_BUT: f64 = 0.5;
+/// At least one look, and at most what calls of a few seconds need: in a queue calls take longer
+/// by the second, and would never have been looked at for long enough.
+const HOLDS: Duration = Duration::from_millis(25);
+const HOLDS_AT_MOST: Duration = Duration::from_secs(3);
+
+/// Calls that were let in under the first limit take so many times as long as it allows only
+/// where the application is slower, and not full.
+const SLOWER: f64 = 1.5;
 
 /// No limit is lower.
 const LEAST: f64 = 2.0;
@@ -99,8 +116,11 @@ pub struct Limiter {
     in_flight: u32,
     slots: Slots,
     baseline: Baseline,
-    looks: u8,
+    /// Since when both conditions hold.
+    behind: Option<Instant>,
     shedding: Option<Shedding>,
+    /// When it was over last, and the limit until then.
+    ended: Option<(Instant, f64)>,
     cap: Cap,
 }
 
@@ -114,6 +134,12 @@ struct Shedding {
 
 #[derive(Clone, Copy, Debug)]
 enum LimitTrial {
+    /// The first limit, until calls that were let in under it have ended. Where the
+    /// application is full they take `stay` seconds.
+    First {
+        limit: f64,
+        stay: f64,
+    },
     At(Instant),
     /// Until then `limit` holds; completions were so many per second before.
     Until {
@@ -136,8 +162,9 @@ impl Limiter {
             in_flight: 0,
             slots: Slots::new(now),
             baseline: Baseline::default(),
-            looks: 0,
+            behind: None,
             shedding: None,
+            ended: None,
             cap: Cap::default(),
         }
     }
@@ -154,7 +181,8 @@ impl Limiter {
         self.look(now, settings);
         self.slots.arrived();
         if settings.mode == OverloadMode::Off {
-            self.end();
+            self.end(now);
+            self.ended = None;
             self.let_in(now);
             return Admit::Pass;
         }
@@ -184,7 +212,7 @@ impl Limiter {
 
     fn let_in(&mut self, now: Instant) {
         self.in_flight += 1;
-        self.baseline.began(now);
+        self.baseline.began(now, self.in_flight);
     }
 
     /// The head of an answer came, so long after the request was let in.
@@ -210,7 +238,17 @@ impl Limiter {
         self.baseline.put_off();
     }
 
-    /// What `weft_overload_limit` says; `None`: nothing is limited.
+    /// What `weft_overload_limit` says: the limit, and the last one while callers may still
+    /// hold back by themselves; `None`: nothing is limited.
+    #[must_use]
+    pub fn shown_limit(&self, now: Instant) -> Option<f64> {
+        let lately = self
+            .ended
+            .filter(|(ended, _)| now.saturating_duration_since(*ended) < throttle::INTERVAL);
+        self.limit().or(lately.map(|(_, limit)| limit))
+    }
+
+    /// So many may be in flight; `None`: any number.
     #[must_use]
     pub fn limit(&self) -> Option<f64> {
         let shedding = self.shedding?;
@@ -218,7 +256,7 @@ impl Limiter {
             (Measure::Until(_), _) => {
                 (self.slots.completions_per_second() * self.baseline.mean()).max(LEAST)
             }
-            (_, LimitTrial::Until { limit, .. }) => limit,
+            (_, LimitTrial::First { limit, .. } | LimitTrial::Until { limit, .. }) => limit,
             _ => shedding.limit,
         })
     }
@@ -248,43 +286,67 @@ impl Limiter {
                 if ended.mean.is_some() {
                     self.baseline.learn(waits, ended.slots);
                 }
+                if !waits {
+                    self.slots.calm();
+                }
                 let behind = waits
                     && self.slots.fall_behind()
                     && self.slots.queue(self.in_flight, self.baseline.mean());
-                self.looks = if behind {
-                    self.looks.saturating_add(1)
+                if behind && settings.mode != OverloadMode::Off {
+                    let since = *self.behind.get_or_insert(now);
+                    if now.saturating_duration_since(since) >= self.holds() {
+                        self.begin(now, settings);
+                    }
                 } else {
-                    0
-                };
-                if self.looks >= LOOKS && settings.mode != OverloadMode::Off {
-                    self.begin(now, settings);
+                    self.behind = None;
                 }
             }
-            Some(shedding) if now.saturating_duration_since(shedding.last_shed) >= CALM_AFTER => {
-                self.end();
-            }
+            Some(shedding) if self.is_over(now, shedding) => self.end(now),
             Some(shedding) => self.shedding = self.go_on(now, shedding, settings),
         }
     }
 
+    /// For so long both conditions hold before anything is shed.
+    fn holds(&self) -> Duration {
+        let takes = self.baseline.takes();
+        let holds = (takes * HOLDS_CALLS).max(takes - HOLDS_ALL_BUT);
+        Duration::from_secs_f64(holds).clamp(HOLDS, HOLDS_AT_MOST)
+    }
+
     fn begin(&mut self, now: Instant, settings: &Overload) {
+        let (stay, limit) = (self.stay(settings), self.sustainable(settings));
+        self.baseline.sample(now, (limit / 2.0).ceil() as u32);
         self.shedding = Some(Shedding {
-            limit: self.sustainable(settings),
+            limit,
             last_shed: now,
-            trial: LimitTrial::At(now + TRY_EVERY),
+            trial: LimitTrial::First { limit, stay },
             measure: Measure::At(now + MEASURE_EVERY),
         });
     }
 
-    fn end(&mut self) {
+    /// Nothing was shed lately although there was room: where callers hold back by themselves,
+    /// nothing is shed either while a queue is worked off.
+    fn is_over(&self, now: Instant, shedding: Shedding) -> bool {
+        let room = self
+            .limit()
+            .is_none_or(|limit| f64::from(self.in_flight) < limit);
+        room && now.saturating_duration_since(shedding.last_shed) >= CALM_AFTER
+    }
+
+    fn end(&mut self, now: Instant) {
+        self.ended = self.limit().map(|limit| (now, limit)).or(self.ended);
         self.shedding = None;
-        self.looks = 0;
+        self.behind = None;
+    }
+
+    /// What a call takes, in seconds, that waits `queueTime`.
+    fn stay(&self, settings: &Overload) -> f64 {
+        self.baseline.mean() + settings.queue_time.as_secs_f64()
     }
 
     /// What is in flight while it completes all that it can and calls wait `queueTime`.
     fn sustainable(&self, settings: &Overload) -> f64 {
-        let stay = self.baseline.mean() + settings.queue_time.as_secs_f64();
-        (self.slots.completions_per_second() * stay).max(LEAST)
+        (self.slots.completions_per_second() * self.stay(settings)).max(LEAST)
     }
 
     fn try_for(&self) -> Duration {
@@ -311,9 +373,25 @@ impl Limiter {
             }
             Measure::At(_) => {}
         }
+        self.try_limit(now, shedding)
+    }
+
+    /// The same, where the calm time is not being measured.
+    fn try_limit(&mut self, now: Instant, mut shedding: Shedding) -> Option<Shedding> {
         let rate = self.slots.completions_per_second_lately();
         let lasts = self.try_for();
         match shedding.trial {
+            LimitTrial::First { limit, stay } => {
+                let Some(took) = self.baseline.sampled(limit) else {
+                    return Some(shedding);
+                };
+                if took > SLOWER * stay {
+                    self.baseline.adopt_sample();
+                    self.end(now);
+                    return None;
+                }
+                shedding.trial = LimitTrial::At(now + TRY_EVERY);
+            }
             LimitTrial::At(at) if now >= at => {
                 shedding.trial = LimitTrial::Until {
                     end: now + lasts,
@@ -327,7 +405,7 @@ impl Limiter {
                     // All that came was let in and completed: the calm time was wrong. Where
                     // next to nothing came that shows nothing.
                     self.baseline.adopt();
-                    self.end();
+                    self.end(now);
                     return None;
                 }
                 shedding.trial = if rate >= before * FOLLOWS {

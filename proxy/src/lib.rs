@@ -71,7 +71,7 @@ pub use crate::telemetry::labels::{
     ContextLabels, Direction, EjectionLabels, FallbackLabels, LatencyLabels, LimitLabels,
     LocalityLabels, MirrorLabels, OverloadLabels, OverrideLabels, Port, RateLimitedLabels,
     RequestLabels, RetryLabels, RouteLabel, Security, ShadowLabels, ShedLabels, SpanLabels,
-    TcpLabels, TelemetryDroppedLabels, TlsLabels,
+    TcpLabels, TelemetryDroppedLabels, ThrottledLabels, TlsLabels,
 };
 pub use crate::telemetry::metrics::Metrics;
 pub use crate::telemetry::startup::StartupStep;

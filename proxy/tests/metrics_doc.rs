@@ -20,7 +20,7 @@ use weft_proxy::{
     ContextLabels, Direction, EjectionLabels, FallbackLabels, LatencyLabels, LocalityLabels,
     MirrorLabels, OverloadLabels, OverrideLabels, RateLimitedLabels, RequestLabels, RetryLabels,
     RouteLabel, Security, ShadowLabels, ShedLabels, SpanLabels, StartupStep, TcpLabels,
-    TelemetryDroppedLabels, TlsLabels,
+    TelemetryDroppedLabels, ThrottledLabels, TlsLabels,
 };
 
 #[test]
@@ -252,6 +252,7 @@ fn touch(metrics: &Metrics) {
         rate_limited: _,
         shadow_requests: _,
         shed,
+        throttled: _,
         overload_limit,
         spans,
         telemetry_dropped,
@@ -317,11 +318,18 @@ fn touch_services(metrics: &Metrics) {
         mirrored,
         rate_limited,
         shadow_requests,
+        throttled,
         ..
     } = metrics;
     let peer = "shop/web".into();
     shadow_requests
         .at(&ShadowLabels { peer, said: "copy" })
+        .inc();
+    throttled
+        .at(&ThrottledLabels {
+            backend: "shop/web".into(),
+            priority: "Normal",
+        })
         .inc();
     retries
         .at(&RetryLabels {

@@ -168,6 +168,18 @@ fn print_traffic(page: &Value, console: &mut Console<'_>) -> Result<(), Failure>
             let state = text(&one["state"]);
             row("breaker", format!("{state}, {failed} of {of} failed"));
         }
+        for (class, percent) in service["throttledPercent"]
+            .as_object()
+            .into_iter()
+            .flatten()
+        {
+            if let Some(percent @ 1..) = percent.as_u64() {
+                row(
+                    "throttle",
+                    format!("{percent} % of {class} calls held back"),
+                );
+            }
+        }
         for one in each(&service["endpoints"]) {
             let what = format!("{} {}", text(&one["address"]), text(&one["pod"]));
             let [failed, of] = ["failures", "answers"].map(|field| text(&one[field]));
@@ -239,6 +251,7 @@ mod tests {
                 ] },
                 "budget": { "saved": 2 },
                 "breakers": [{ "state": "Open", "requests": 50, "failures": 49 }],
+                "throttledPercent": { "Critical": 0, "Normal": 63 },
                 "endpoints": [{
                     "address": "10.0.0.2:80", "pod": "shop/api-2\u{1b}[2J", "state": "Resting",
                     "answers": 7, "failures": 5, "load": 30,
@@ -252,7 +265,7 @@ mod tests {
         print_traffic(&page, &mut console).unwrap();
         let (out, err) = streams.texts();
         let rows: Vec<&str> = out.lines().collect();
-        assert_eq!(rows.len(), 7, "{out}");
+        assert_eq!(rows.len(), 8, "{out}");
         let shows = |at: usize, words: [&str; 2]| {
             let row = rows[at];
             let all = words.into_iter().all(|word| row.contains(word));
@@ -263,8 +276,9 @@ mod tests {
         shows(3, ["budget", "2 retries saved"]);
         shows(4, ["breaker", "Open, 49 of 50 failed"]);
         let says = "Resting, 5 of 7 failed, load 30 %";
-        shows(5, ["10.0.0.2:80 shop/api-2", says]);
-        shows(6, ["endpoints", "50 more"]);
+        shows(5, ["throttle", "63 % of Normal calls held back"]);
+        shows(6, ["10.0.0.2:80 shop/api-2", says]);
+        shows(7, ["endpoints", "50 more"]);
         assert!(!out.contains('\x1b'), "{out:?}");
         assert!(err.starts_with("3 more"), "{err:?}");
     }

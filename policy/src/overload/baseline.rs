@@ -58,14 +58,39 @@ pub(super) struct Baseline {
     /// What the mean call takes beyond the typical one, in seconds: much where long polls are
     /// among them.
     beyond_typical: f64,
+    /// Of the last slot with calls, in seconds.
+    last_mean: f64,
     /// Slots that it was learned from, up to [`BEYOND_SLOTS`].
     slots: u32,
     waited: u32,
+    /// Calls under the first limit.
+    sample: Option<Sample>,
+}
+
+/// The first calls to end of those that were let in since some moment: as many as half of them
+/// that fit at once, so that they are not only the fast ones.
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    since: Instant,
+    /// So many are to end, and so many of them have not.
+    calls: u32,
+    more: u32,
+    /// Sum of the logarithms of what they took: a long poll among them says little.
+    logs: f64,
+    /// In seconds.
+    longest: f64,
+    /// Calls that were let in, and the sum of what was in flight with each of them.
+    let_in: u32,
+    in_flight: f64,
 }
 
 impl Baseline {
-    /// A call was let in.
-    pub(super) fn began(&mut self, now: Instant) {
+    /// A call was let in, and so many are in flight with it.
+    pub(super) fn began(&mut self, now: Instant, in_flight: u32) {
+        if let Some(sample) = &mut self.sample {
+            sample.let_in += 1;
+            sample.in_flight += f64::from(in_flight);
+        }
         if self.all_began.is_none() {
             self.began += 1;
             if self.began >= FIRST {
@@ -106,6 +131,50 @@ impl Baseline {
         } else {
             self.typical = (self.typical / STEP).max(took);
         }
+        self.saw_in_sample(now, took);
+    }
+
+    /// So many calls that are let in from now on are to show what they take.
+    pub(super) fn sample(&mut self, now: Instant, calls: u32) {
+        self.sample = Some(Sample {
+            since: now,
+            calls,
+            more: calls,
+            logs: 0.0,
+            longest: 0.0,
+            let_in: 0,
+            in_flight: 0.0,
+        });
+    }
+
+    fn saw_in_sample(&mut self, now: Instant, took: f64) {
+        let Some(sample) = &mut self.sample else {
+            return;
+        };
+        let since = now.saturating_duration_since(sample.since).as_secs_f64();
+        if sample.more > 0 && took <= since {
+            sample.more -= 1;
+            sample.logs += took.ln();
+            sample.longest = sample.longest.max(took);
+        }
+    }
+
+    /// What they took, in seconds, as if never more than `limit` had been in flight: Critical
+    /// calls may go beyond it. `None`: they have not ended yet.
+    pub(super) fn sampled(&self, limit: f64) -> Option<f64> {
+        let sample = self.sample.filter(|sample| sample.more == 0)?;
+        let in_flight = sample.in_flight / f64::from(sample.let_in.max(1));
+        let took = (sample.logs / f64::from(sample.calls.max(1))).exp();
+        Some(took / (in_flight / limit).max(1.0))
+    }
+
+    /// What they took is the baseline. The first to end are the faster ones, so it is the
+    /// longest of them.
+    pub(super) fn adopt_sample(&mut self) {
+        if let Some(sample) = self.sample.take() {
+            self.typical = sample.longest;
+            self.adopt();
+        }
     }
 
     /// Whether the typical call takes so much longer than in calm times.
@@ -116,6 +185,7 @@ impl Baseline {
 
     /// A slot with calls ended, which took `mean` seconds.
     pub(super) fn saw_mean(&mut self, mean: f64) {
+        self.last_mean = mean;
         self.slots = (self.slots + 1).min(BEYOND_SLOTS);
         let deviation = mean - self.typical - self.beyond_typical;
         self.beyond_typical += deviation / f64::from(self.slots);
@@ -152,6 +222,12 @@ impl Baseline {
             self.baseline_typical = self.typical;
         }
         self.waited = 0;
+    }
+
+    /// What calls take now, in seconds: the typical one, and the last ones, as the running median
+    /// follows a jump by steps.
+    pub(super) const fn takes(&self) -> f64 {
+        self.typical.max(self.last_mean)
     }
 
     /// Of calm times, in seconds.

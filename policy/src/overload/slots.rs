@@ -17,6 +17,10 @@ const TENTH: f64 = 0.1;
 /// And so many deviations of what chance brings beside that.
 const DEVIATIONS: f64 = 3.0;
 
+/// Where calls have waited for long: what little is missing each second adds up. A fifth, since
+/// calls that become slower for half a minute make completions fall behind by as much.
+const FIFTH: f64 = 0.2;
+
 /// So many times what arrives in a calm call's time is in flight only where calls queue. Twice,
 /// because the calm time of calls that vary much is learned too low.
 const QUEUED: f64 = 2.0;
@@ -28,6 +32,15 @@ struct Slot {
     left: u32,
     /// Of the completed ones together, in seconds.
     took: f32,
+}
+
+/// Since calls wait.
+#[derive(Clone, Copy, Debug, Default)]
+struct Waiting {
+    /// Up to [`SLOTS`].
+    slots: usize,
+    arrived: f64,
+    completed: f64,
 }
 
 /// What was counted until a slot ended.
@@ -50,6 +63,7 @@ pub(super) struct Slots {
     began: Instant,
     /// Slots that ended since the last one in which calls completed.
     without: u32,
+    waiting: Waiting,
 }
 
 impl Slots {
@@ -67,6 +81,11 @@ impl Slots {
             current: EMPTY,
             began: now,
             without: 0,
+            waiting: Waiting {
+                slots: 0,
+                arrived: 0.0,
+                completed: 0.0,
+            },
         }
     }
 
@@ -101,6 +120,9 @@ impl Slots {
             self.ended[self.newest] = std::mem::take(&mut self.current);
         }
         self.filled = (self.filled + passed).min(SLOTS);
+        self.waiting.slots = (self.waiting.slots + passed).min(SLOTS);
+        self.waiting.arrived += f64::from(counted.arrived);
+        self.waiting.completed += f64::from(counted.completed);
         let passed = u32::try_from(passed).unwrap_or(u32::MAX);
         self.began += SLOT * passed;
         let slots = self.without.saturating_add(passed);
@@ -112,19 +134,25 @@ impl Slots {
         })
     }
 
-    /// Whether completions are clearly fewer than arrivals: over a short time, or over a
-    /// longer one without catching up lately. Of very few nobody knows.
+    /// Calls do not wait: what was counted says nothing of whether completions keep up.
+    pub(super) fn calm(&mut self) {
+        self.waiting = Waiting::default();
+    }
+
+    /// Whether completions are clearly fewer than arrivals since calls wait: over a short time,
+    /// or over a longer one without catching up lately. Of very few nobody knows. What was before
+    /// does not count: when calls have become slower at once there is a time without any.
     pub(super) fn fall_behind(&self) -> bool {
-        let clearly = |slots| {
-            let (arrived, completed) = self.sums(slots);
-            let chance = DEVIATIONS * (arrived + completed).sqrt();
-            arrived - completed > TENTH * arrived + chance
-        };
         if self.sums(SLOTS).1 < ENOUGH {
             return false;
         }
-        let (arrived, completed) = self.sums(LATELY);
-        clearly(SHORT) || clearly(SLOTS) && arrived > completed
+        let waiting = self.waiting;
+        let last = |slots: usize| self.sums(slots.min(waiting.slots));
+        let ((arrived, completed), long) = (last(LATELY), last(SLOTS));
+        clearly_fewer(last(SHORT), TENTH)
+            || clearly_fewer(long, TENTH) && arrived > completed
+            || clearly_fewer((waiting.arrived, waiting.completed), FIFTH)
+                && long.0 - long.1 > FIFTH * long.0
     }
 
     /// Whether more is in flight than a rise of arrivals explains. After one, completions stay
@@ -162,4 +190,10 @@ impl Slots {
             )
         })
     }
+}
+
+/// Whether fewer completed than arrived by more than this part and chance.
+fn clearly_fewer((arrived, completed): (f64, f64), part: f64) -> bool {
+    let chance = DEVIATIONS * (arrived + completed).sqrt();
+    arrived - completed > part * arrived + chance
 }

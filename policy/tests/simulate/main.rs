@@ -14,6 +14,7 @@ mod limits;
 mod mesh_breaker;
 mod overload;
 mod server;
+mod slower;
 mod sticky;
 mod subset;
 mod zones;

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use crate::config::snapshot::{Destination, Snapshot};
 use crate::endpoints::endpoint::{Endpoint, EndpointView};
-use crate::endpoints::learned::Draw;
+use crate::endpoints::learned::{Draw, now};
 use crate::endpoints::set::EndpointSet;
 
 /// Bytes of all Services of a page: some thousand small ones, and more than the 64 policies
@@ -120,6 +120,7 @@ fn service(snapshot: &Snapshot, subject: &str, headless: bool) -> Value {
         page["budget"] = json!({ "saved": saved(set, configured) });
         page["breakers"] = breakers(set).into();
         page["throttled"] = set.throttle.is_active().into();
+        page["throttledPercent"] = throttled_percent(set);
         let (endpoints, left_out) = endpoints(set, configured, ejection);
         page["endpoints"] = endpoints.into();
         page["endpointsLeftOut"] = left_out.into();
@@ -145,6 +146,13 @@ fn breakers(set: &EndpointSet) -> Vec<Value> {
         })
     });
     shown.collect()
+}
+
+/// What is held back of each class.
+fn throttled_percent(set: &EndpointSet) -> Value {
+    let all = set.throttle.percents(now()).into_iter();
+    let shown = all.map(|(class, percent)| (class.as_str().to_owned(), Value::from(percent)));
+    Value::Object(shown.collect())
 }
 
 /// The endpoints as calls to the Service itself see them, and how many are left out.

@@ -124,7 +124,7 @@ impl PortOverload {
     }
 
     /// Whether a request goes to the application. `show` is told how many may be in flight
-    /// from now on, if that changed; 0: any number.
+    /// from now on, if that changed; 0: any number, and no caller holds back.
     pub(crate) fn arrive(
         &self,
         now: Instant,
@@ -139,7 +139,7 @@ impl PortOverload {
         } = asks;
         let limiter = &mut application.limiter;
         let admit = limiter.arrive(now, priority, retry, &self.settings);
-        application.show_limit(show);
+        application.show_limit(now, show);
         drop(application);
         let let_in = admit.passes().then(|| {
             Box::new(LetIn {
@@ -171,7 +171,7 @@ impl LetIn {
         let took = now.saturating_duration_since(self.since);
         let mut application = self.by.application.lock();
         application.limiter.done(now, took, &self.by.settings);
-        application.show_limit(show);
+        application.show_limit(now, show);
     }
 }
 
@@ -186,11 +186,12 @@ impl Drop for LetIn {
 impl Application {
     /// The limit in whole requests, if it is another than was told last. Under its lock, so
     /// that nothing is told after the end.
-    fn show_limit(&mut self, show: impl FnOnce(i64)) {
+    fn show_limit(&mut self, now: Instant, show: impl FnOnce(i64)) {
         if self.over {
             return;
         }
-        let limit = self.limiter.limit().map_or(0, |limit| limit as i64);
+        let shown = self.limiter.shown_limit(now);
+        let limit = shown.map_or(0, |limit| limit as i64);
         if std::mem::replace(&mut self.shown_limit, limit) != limit {
             show(limit);
         }

@@ -61,6 +61,7 @@ pub(crate) struct Attempts<'a> {
     over: bool,
     /// The attempt has taken so long that what it shows of its endpoint was told.
     shown: bool,
+    counted_by_throttle: bool,
     last: Option<Failure>,
     /// Tells the breaker, where a policy has one.
     recorder: Option<Arc<CircuitRecorder>>,
@@ -97,6 +98,7 @@ impl<'a> Attempts<'a> {
             repeatable: true,
             over: false,
             shown: false,
+            counted_by_throttle: false,
             last: None,
             recorder: None,
         }
@@ -222,13 +224,13 @@ impl<'a> Attempts<'a> {
     }
 
     /// # Errors
-    /// When something holds the call back before its first attempt. One whose time is over is
-    /// told that, whatever else would hold it back.
+    /// When something holds the call back. One whose time is over is told that before all else.
     fn may_begin(&mut self, proxy: &Proxy, outgoing: &Outgoing) -> Result<(), Failure> {
         if outgoing.check().is_err() {
             return Ok(());
         }
-        let admitted = self.held_back(outgoing).and_then(|()| self.admit(proxy));
+        let admitted = self.held_back(proxy, outgoing);
+        let admitted = admitted.and_then(|()| self.admit(proxy));
         admitted.inspect_err(|refused| self.note_failure(refused, None, outgoing))
     }
 
@@ -402,8 +404,7 @@ impl<'a> Attempts<'a> {
         call_policy::retry(self.route.policy.as_deref())
     }
 
-    /// What an attempt has shown of its endpoint. A breaker goes by the same codes where
-    /// nobody rests.
+    /// What an attempt has shown of its endpoint, also to a breaker where nobody rests.
     fn signal(&self, outcome: AttemptOutcome) -> Option<HealthSignal> {
         outcome.health_signal(call_policy::ejection(self.route.policy.as_deref()))
     }

@@ -125,6 +125,13 @@ pub struct ShedLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ThrottledLabels {
+    pub backend: Arc<str>,
+    /// The class that the request counts as.
+    pub priority: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct OverloadLabels {
     /// Of the container.
     pub port: Port,

@@ -20,7 +20,8 @@ use crate::telemetry::families::CallFamilies;
 use crate::telemetry::labels::{
     BreakerLabels, ConnectionLabels, ContextLabels, Direction, EjectionLabels, FallbackLabels,
     LimitLabels, LocalityLabels, MirrorLabels, OverloadLabels, OverrideLabels, RateLimitedLabels,
-    RetryLabels, ShadowLabels, ShedLabels, SpanLabels, TelemetryDroppedLabels, TlsLabels,
+    RetryLabels, ShadowLabels, ShedLabels, SpanLabels, TelemetryDroppedLabels, ThrottledLabels,
+    TlsLabels,
 };
 use crate::telemetry::memory::Memory;
 use crate::telemetry::series::{Series, Shared};
@@ -47,7 +48,9 @@ pub struct Metrics {
     /// Of which a peer says that they have to do with copies.
     pub shadow_requests: Series<ShadowLabels, Counter>,
     pub shed: Series<ShedLabels, Counter>,
-    /// Requests that may be in flight; 0: any number.
+    /// Calls of the application that were not sent, since their backend sheds most of them.
+    pub throttled: Series<ThrottledLabels, Counter>,
+    /// Requests that may be in flight; 0: any number, and no caller holds back.
     pub overload_limit: Series<OverloadLabels, Gauge>,
     pub spans: Series<SpanLabels, Counter>,
     pub telemetry_dropped: Series<TelemetryDroppedLabels, Counter>,
@@ -98,6 +101,7 @@ impl Metrics {
         registry.register_collector(Box::new(metrics.rate_limited.clone()));
         registry.register_collector(Box::new(metrics.shadow_requests.clone()));
         registry.register_collector(Box::new(metrics.shed.clone()));
+        registry.register_collector(Box::new(metrics.throttled.clone()));
         registry.register_collector(Box::new(metrics.overload_limit.clone()));
         registry.register_collector(Box::new(metrics.spans.clone()));
         registry.register_collector(Box::new(metrics.telemetry_dropped.clone()));
@@ -156,9 +160,13 @@ impl Metrics {
                 "weft_shed",
                 "Requests to the pod that its application had no room for",
             ),
+            throttled: shared.counters(
+                "weft_throttled",
+                "Calls held back because their backend sheds most of such calls",
+            ),
             overload_limit: shared.gauges(
                 "weft_overload_limit",
-                "Requests that the application may have at once while some are shed; 0: any number",
+                "Requests that the application may have at once while some are shed or held back; 0: any number",
             ),
             spans: shared.counters("weft_spans", "Spans of traces, by what became of them"),
             telemetry_dropped: shared.counters(

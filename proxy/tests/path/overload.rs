@@ -337,7 +337,7 @@ async fn a_caller_whose_calls_are_shed_sends_fewer_of_that_class_and_all_of_anot
     let _held = calls_in_flight(&client, &app, "", 1).await;
     let begun = Instant::now();
     let mut calls = 0.0;
-    while begun.elapsed() < Duration::from_millis(2500) {
+    while begun.elapsed() < Duration::from_millis(7500) {
         assert_eq!(ask(&client, "GET", "", "").await.0, 503);
         calls += 1.0;
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -348,6 +348,9 @@ async fn a_caller_whose_calls_are_shed_sends_fewer_of_that_class_and_all_of_anot
     assert_eq!(sum(&client, "weft_requests_total", &labels), calls);
     // What was not sent is no attempt.
     assert_eq!(sum(&client, "weft_attempts_total", &[]), sent);
+    let normal = ["priority=\"Normal\""];
+    let held_back = sum(&client, "weft_throttled_total", &normal);
+    assert_eq!(held_back, calls - sent);
     ask(&client, "GET", "weft-priority: Sheddable\r\n", "").await;
     assert_eq!(
         shed(&server, Priority::Sheddable),
@@ -439,7 +442,8 @@ async fn asked_for_three_times_what_it_can_do_an_application_goes_on_and_at_half
     tokio::time::sleep(Duration::from_millis(2500)).await;
     assert_eq!(load(&client().await, 25, 2).await, (50, 0), "it is over");
     assert_eq!(sum(&server, SHED, &[]), shed);
-    assert_eq!(sum(&server, "weft_overload_limit", &[]), 0.0);
+    // Callers may hold back by themselves for ten seconds.
+    assert!(sum(&server, "weft_overload_limit", &[]) > 0.0);
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use policy::traffic::call::{
     Causes, Fallback, FallbackResponse, FallbackTo, Override, Timeouts, Token,
 };
 use policy::traffic::endpoint::{Breaker, BreakerState};
+use policy::traffic::guard::Priority;
 use policy::traffic::{EffectivePolicy, Limited, Scoped, Sources, Whole};
 use wire::v1;
 use wire::v1::resource::Content;
@@ -251,6 +252,8 @@ async fn breakers_budget_and_endpoints_are_shown_as_the_next_call_finds_them() {
     let service = &page["services"]["shop/api:80"];
     assert_eq!(service["budget"]["saved"], 2, "a fifth of ten");
     assert_eq!(service["throttled"], false);
+    let none = json!({"Critical": 0, "Normal": 0, "Sheddable": 0});
+    assert_eq!(service["throttledPercent"], none);
     let wanted = json!({"policyOf": "shop/api:80", "state": "Open", "requests": 1, "failures": 1});
     assert_eq!(service["breakers"], json!([wanted]));
     let endpoints = service["endpoints"].as_array().unwrap();
@@ -265,6 +268,24 @@ async fn breakers_budget_and_endpoints_are_shown_as_the_next_call_finds_them() {
     assert_eq!(busy["state"], "Working");
     assert_eq!(busy["sharePercent"], 100);
     assert_eq!(busy["inFlight"], 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn share_that_is_held_back_is_shown_by_class() {
+    let snapshot = snapshot(vec![endpoints_of("api", 1)]);
+    let set = snapshot.endpoints_of("endpoints/shop/api:80").unwrap();
+    for _ in 0..300 {
+        set.throttle.record(now(), Priority::Normal, false, true);
+    }
+    tokio::time::advance(Duration::from_secs(6)).await;
+    for _ in 0..100 {
+        let _ = set.throttle.admit(now(), Priority::Normal, 0);
+    }
+    let page = read(&snapshot, "shop/api");
+    let service = &page["services"]["shop/api:80"];
+    assert_eq!(service["throttled"], true);
+    let wanted = json!({"Critical": 0, "Normal": 100, "Sheddable": 0});
+    assert_eq!(service["throttledPercent"], wanted);
 }
 
 #[test]

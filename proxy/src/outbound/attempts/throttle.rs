@@ -1,20 +1,25 @@
 //! What this proxy does not even send, because the backend sheds most of such calls.
 
+use std::sync::Arc;
+
 use policy::http_match::RequestFacts;
 use policy::path::{PathForms, PathReadings};
 use policy::reason::Reason;
 use policy::traffic::guard::Priority;
 
 use super::Attempts;
+use crate::endpoints::throttle::Admitted;
 use crate::failure::Failure;
 use crate::http::deadline::now;
 use crate::outbound::call_policy;
 use crate::outbound::send::Outgoing;
+use crate::proxy::Proxy;
+use crate::telemetry::labels::ThrottledLabels;
 
 impl Attempts<'_> {
     /// # Errors
     /// When the call is refused here.
-    pub(super) fn held_back(&self, outgoing: &Outgoing) -> Result<(), Failure> {
+    pub(super) fn held_back(&mut self, proxy: &Proxy, outgoing: &Outgoing) -> Result<(), Failure> {
         let Some(set) = self
             .route
             .choice
@@ -24,7 +29,14 @@ impl Attempts<'_> {
             return Ok(());
         };
         let class = self.class(outgoing);
-        if set.throttle.refuses(now(), class, rand::random()) {
+        let admitted = set.throttle.admit(now(), class, rand::random());
+        self.counted_by_throttle = admitted == Admitted::Counted;
+        if admitted == Admitted::Refused {
+            let labels = ThrottledLabels {
+                backend: Arc::clone(&self.route.backend),
+                priority: class.as_str(),
+            };
+            proxy.telemetry.metrics.throttled.at(&labels).inc();
             let detail = format!(
                 "{} has no room for most calls of class {} now, and this one was not sent",
                 self.route.backend,
@@ -36,13 +48,15 @@ impl Attempts<'_> {
     }
 
     /// An answer came; `overloaded`: the application had no room for the request.
-    pub(super) fn throttle(&self, outgoing: &Outgoing, overloaded: bool) {
+    pub(super) fn throttle(&mut self, outgoing: &Outgoing, overloaded: bool) {
+        // One attempt is counted when it is sent, and those after it when they are answered.
+        let counted = std::mem::take(&mut self.counted_by_throttle);
         let Some(set) = self.route.choice.set() else {
             return;
         };
         if overloaded || set.throttle.is_active() {
             let class = self.class(outgoing);
-            set.throttle.record(now(), class, overloaded);
+            set.throttle.record(now(), class, counted, overloaded);
         }
     }
 
