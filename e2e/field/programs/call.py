@@ -1,7 +1,7 @@
 """Clients that see more than curl does; each prints one line of JSON.
 
 call.py keep HOST PORT          one kept connection, called every 100 ms until 10 s after a line on
-                                standard input, 90 s at most; counts those 10 s
+                                standard input, 150 s at most; counts those 10 s
 call.py many HOST PORT N        N calls, a connection each, and whose answers they were
 call.py bytes HOST PORT HEX     sends these bytes, and waits for what comes first
 call.py half HOST PORT          a request, and the end of the sending direction behind it
@@ -25,7 +25,7 @@ import time
 
 PAUSE = 0.1
 LAST = 10.0
-MOST = 90.0
+MOST = 150.0
 # Of one call.
 PATIENCE = 5.0
 # Longer than a foreign hang of 10 s, and than a slow server.

@@ -2,7 +2,7 @@
 
 grpc_pods.py serve PORT        a server, which ends its streams within two seconds when it is ended
 grpc_pods.py keep HOST PORT    a channel that balances by round_robin, called every 100 ms until
-                               10 s after a line on standard input, 90 s at most; counts those 10 s
+                               10 s after a line on standard input, 150 s at most; counts those 10 s
 """
 
 import concurrent.futures
