@@ -154,7 +154,7 @@ RESULTS = {
         half_closed(2.1, "end"),
         half_closed(None, "answer", "HTTP/1.1 200 OK"),
     ),
-    27: (stopped(0, 0), stopped(0, 1), stopped(20, 1)),
+    27: (stopped(0, 0), stopped(0, 2), stopped(20, 2)),
     36: (broken(40), broken(4), broken(40)),
 }
 
