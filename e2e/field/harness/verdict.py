@@ -10,6 +10,7 @@ MANUAL = "docs/applications.md"
 # By row the words with which the manual begins the lines about the difference.
 NAMED = {
     5: ("TLS, PostgreSQL, Redis and the like on a port named `http` or `grpc` are reset at their first byte",),
+    7: ("`CONNECT` to a forward proxy gets 400",),
     12: ("No pod of a namespace starts after it joined the mesh, where a ResourceQuota counts limits",),
     14: (
         "A bare Pod with probes cannot be applied a second time",

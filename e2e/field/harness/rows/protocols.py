@@ -3,7 +3,7 @@
 import time
 
 from ..cluster import READY, SETTLED, account, nginx, node, server, service
-from ..verdict import SAME, differs, in_manual, named, not_tried
+from ..verdict import SAME, differs, named, not_tried
 
 # PostgreSQL's request for TLS, the first bytes of its clients.
 SSL_REQUEST = "0000000804d2162f"
@@ -104,8 +104,6 @@ class ForwardProxy:
     number = 7
     what = "a forward proxy: absolute form on ports named http and otherwise, CONNECT on these and on one named tcp"
     PORTS = {"http": 8080, "undeclared": 8081, "tcp": 8082}
-    # Not of the protocol of ports, but of what the manual says of CONNECT.
-    CONNECT = "A forward proxy gets no `CONNECT`"
 
     @classmethod
     def tried(cls, side):
@@ -147,8 +145,7 @@ class ForwardProxy:
         if meshed["tcp"]["connect"] != 200:
             return differs("CONNECT fails on a port named tcp, which is the way out")
         connects = {meshed[kind]["connect"] for kind in cls.PORTS}
-        # curl has no status of an answer within the tunnel then.
-        return SAME if connects == {200} else in_manual(cls.CONNECT)
+        return SAME if connects == {200} else named(cls.number)
 
 
 class EscapedSlash:
