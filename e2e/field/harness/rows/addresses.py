@@ -2,7 +2,6 @@
 
 import ipaddress
 import pathlib
-import re
 import time
 
 from ..cluster import PYTHON, READY, Failure, Side, deployment, pod, server, service, split, started
@@ -78,7 +77,7 @@ class CallersAddress:
         client = side.pods("client")[0]["status"]["podIP"]
         master = {"group": "r17-redis"}
         side.apply(
-            started("r17-nginx", 8080, "nginx-allow", client, probe={"tcpSocket": {"port": 8080}}),
+            started("r17-nginx", 8080, "nginx-allow", client),
             service("r17-nginx", [("http-friend", 8080, 8080), ("http-own", 8081, 8081)]),
             started("r17-postgres", 5432, "postgres", client), service("r17-postgres", [("tcp-postgres", 5432, 5432)]),
             deployment("r17-redis", REDIS, port=6379, labels=master),
@@ -95,14 +94,16 @@ class CallersAddress:
 
     @staticmethod
     def nginx(side):
-        side.until(READY, "an answer of r17-nginx", lambda: side.curl("http://r17-nginx:8080/", seconds=3)["status"] in (200, 403))
-        return {"friend": side.curl("http://r17-nginx:8080/")["status"], "own": side.curl("http://r17-nginx:8081/")["status"]}
+        urls = {"friend": "http://r17-nginx:8080/", "own": "http://r17-nginx:8081/"}
+        side.until(READY, "an answer of r17-nginx", lambda: side.curl(urls["own"], seconds=3)["status"] in (200, 403))
+        return {key: side.curl(url)["status"] for key, url in urls.items()}
 
     @staticmethod
     def postgres(side):
         def admitted(user):
             url = f"postgresql://{user}:{user}@r17-postgres/postgres?connect_timeout=5"
-            return side.inside("/bin/sh", "-c", f"/usr/lib/postgresql/*/bin/psql '{url}' -Atc 'select 1'").stdout.strip() == "1"
+            psql = f"/usr/lib/postgresql/*/bin/psql '{url}' -Atc 'select 1'"
+            return side.inside("/bin/sh", "-c", psql).stdout.strip() == "1"
 
         side.until(READY, "a login by password at r17-postgres", lambda: admitted("guest"))
         return {user: admitted(user) for user in ("friend", "own", "guest")}
@@ -112,8 +113,8 @@ class CallersAddress:
         replicas = {name: side.pods(f"r17-{name}")[0]["status"]["podIP"] for name in ("replica", "announced")}
         limit = time.monotonic() + cls.FOUND_WITHIN
         while True:
-            printed = side.inside("/usr/bin/redis-cli", "-h", "r17-sentinel", "-p", "26379", "sentinel", "replicas", "main").stdout
-            words = printed.split()
+            words = side.inside("/usr/bin/redis-cli", "-h", "r17-sentinel", "-p", "26379", "sentinel", "replicas",
+                                "main").stdout.split()
             seen = {words[at + 1] for at, word in enumerate(words[:-1]) if word == "ip"}
             found = {name: address in seen for name, address in replicas.items()}
             if all(found.values()) or time.monotonic() > limit:
@@ -154,8 +155,10 @@ class ByPodAddress:
         side.settled("r19", 1)
         side.answers("http://r19:8080/")
         address = side.pods("r19")[0]["status"]["podIP"]
-        names = {way: next(iter(side.call("many", host, 8080, 1)["names"]), "") for way, host in (("service", "r19"), ("pod", address))}
-        result = {way: re.sub(r"-[0-9a-f]{5,}-\w+$", "", name) for way, name in names.items()}
+        names = {way: next(iter(side.call("many", host, 8080, 1)["names"]), "")
+                 for way, host in (("service", "r19"), ("pod", address))}
+        # Names of pods are NAME-HASH-SUFFIX.
+        result = {way: name.rsplit("-", 2)[0] for way, name in names.items()}
         explained = ""
         if side.meshed:
             explained = side.cluster.run_weft("explain", "deploy/client", "deploy/r19", "GET", "/", "-n", side.namespace).stdout

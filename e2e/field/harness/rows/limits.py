@@ -89,7 +89,8 @@ class BelowLimit:
 
     @classmethod
     def shown(cls, result):
-        return f"{sum(refused(result))} of {sum(served(result) + refused(result))} calls refused, from second {cls.FROM} on {cls.share(result):.0%}"
+        calls = served(result) + refused(result)
+        return f"{sum(refused(result))} of {sum(calls)} calls refused, from second {cls.FROM} on {cls.share(result):.0%}"
 
     @classmethod
     def judged(cls, plain, meshed):
