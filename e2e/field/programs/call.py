@@ -190,8 +190,6 @@ def rate(host, port, a_second, seconds, path="/", at="inf", then="/"):
     idle = queue.LifoQueue()
     for _ in range(CONNECTIONS):
         idle.put((time.monotonic(), Connection(host, port, timeout=PATIENCE)))
-    # By the second in which a call was due.
-    counts = [collections.Counter() for _ in range(int(seconds))]
 
     def one(due):
         used, connection = idle.get()
@@ -199,14 +197,18 @@ def rate(host, port, a_second, seconds, path="/", at="inf", then="/"):
             connection.close()
         what = outcome(connection, then if due >= at else path)
         idle.put((time.monotonic(), connection))
-        counts[min(int(due), len(counts) - 1)][what] += 1
+        return due, what
 
-    begun = time.monotonic()
+    begun, calls = time.monotonic(), []
     with concurrent.futures.ThreadPoolExecutor(CONNECTIONS) as pool:
         for number in range(int(a_second * seconds)):
             due = number / a_second
             time.sleep(max(0.0, begun + due - time.monotonic()))
-            pool.submit(one, due)
+            calls.append(pool.submit(one, due))
+    # By the second in which a call was due.
+    counts = [collections.Counter() for _ in range(int(seconds))]
+    for due, what in (call.result() for call in calls):
+        counts[int(due)][what] += 1
     return {"seconds": counts}
 
 
