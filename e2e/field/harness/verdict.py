@@ -24,6 +24,7 @@ NAMED = {
     18: ("`nc -z`, wait-for scripts and other checks that only open a connection always succeed",),
     19: ("Calls from an ingress controller, or from any client that looks up pods itself, follow no TrafficSplit",),
     20: ("After the mesh's namespace was deleted",),
+    23: ("Calls to a Service with a limit get 429 for two to four seconds though they are below it",),
     25: ("An instance whose answers break off behind their head gets no calls for a time",),
     26: ("A client over HTTP/1.1 that closes its sending direction behind its request",),
     36: ("An instance that answers 429, or gRPC 8, gets fewer calls",),

@@ -146,7 +146,7 @@ RESULTS = {
     20: (deleted(True, True), deleted(False, True), deleted(False, False)),
     21: (slower(0), slower(0), slower(9)),
     22: (limited(40, 40, 25), limited(20, 40, 25), limited(10, 40, 25)),
-    23: (limited(15, 15, 30), limited(15, 15, 30), limited(11, 15, 30)),
+    23: (limited(15, 15, 30), limited(14, 15, 30), limited(11, 15, 30)),
     24: ({"one": 90, "four": 90}, {"one": 60, "four": 58}, {"one": 44, "four": 44}),
     25: (broken(40), broken(4), broken(40)),
     26: (
@@ -210,6 +210,10 @@ class Recorded:
 
     def judged(self, plain, meshed):
         return verdict.SAME
+
+
+def test_calls_below_a_limit_that_are_all_served_are_the_same():
+    assert BY_NUMBER[23].judged(*[limited(15, 15, 30)] * 2).kind is verdict.Kind.SAME
 
 
 def test_foreign_cluster_keeps_its_mesh():
