@@ -68,7 +68,7 @@ mutants: ## whether tests notice 160 mutants of policy, identity and injection, 
 interop: ## clients and servers that we did not write, directly and through the mesh, 20 min; fails when a program is missing (ONLY=row)
 	@e2e/interop/run $(if $(ONLY),--only="$(ONLY)",--all --page $(CURDIR)/docs/interop.md)
 
-field: ## what users of meshes run into, with real programs, beside a namespace without the mesh, 10 min (ONLY="1 4")
+field: ## what users of meshes run into, with real programs, beside a namespace without the mesh, 15 min (ONLY="1 4")
 	@ONLY="$(ONLY)" exec e2e/field/run
 
 attack: ## hostile neighbours beside an honest load, an hour (MINUTES=60, or 1 for a trial; PREVIOUS=older weft-proxy as control)

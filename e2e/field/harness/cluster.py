@@ -40,8 +40,11 @@ class Cluster:
 
     def check(self, namespace):
         """What `weft check` finds wrong in a namespace."""
-        done = run([self.weft, "check", "-n", namespace], None, 60)
+        done = self.run_weft("check", "-n", namespace)
         return done.returncode, done.stdout + done.stderr
+
+    def run_weft(self, *words):
+        return run([self.weft, *words], None, 60)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,9 +96,10 @@ class Side:
         """What a command printed in the pod that calls, whatever its status."""
         return self.attempt("exec", "deployment/client", "-c", "app", "--", *command, timeout=timeout)
 
-    def call(self, *words, timeout=60):
+    def call(self, *words, timeout=60, client="client"):
         """A client of programs/call.py to its end."""
-        return parsed(self.inside(PYTHON, "/field/call.py", *map(str, words), timeout=timeout))
+        return parsed(self.attempt("exec", f"deployment/{client}", "-c", "app", "--", PYTHON, "/field/call.py",
+                                   *map(str, words), timeout=timeout))
 
     def curl(self, url, *options, seconds=12):
         """Status, exit status of curl and seconds of one request."""
@@ -108,16 +112,26 @@ class Side:
         return {"status": int(words[0]), "exit": done.returncode, "seconds": round(float(words[1]), 2)}
 
     @contextlib.contextmanager
-    def calling(self, *words):
+    def calling(self, *words, program="call.py"):
         """A client that runs until the line that `finish` of what this gives writes."""
         command = ["kubectl", "-n", self.namespace, "exec", "-i", "deployment/client", "-c", "app",
-                   "--", PYTHON, "/field/call.py", *map(str, words)]
+                   "--", PYTHON, f"/field/{program}", *map(str, words)]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         try:
             yield Calling(process)
         finally:
             process.kill()
             process.wait()
+
+    def ready_endpoints(self, service):
+        slices = self.json("get", "endpointslices", "-l", f"kubernetes.io/service-name={service}")["items"]
+        return [endpoint for part in slices for endpoint in part.get("endpoints") or ()
+                if endpoint["conditions"].get("ready")]
+
+    def settled(self, service, endpoints):
+        """Waits until a Service has as many endpoints, and callers follow them."""
+        self.until(READY, f"{endpoints} endpoints of {service}", lambda: len(self.ready_endpoints(service)) == endpoints)
+        time.sleep(SETTLED)
 
     def answers(self, url):
         """Waits until the name is known, and its first answer is there."""
@@ -159,33 +173,46 @@ def run(command, stdin, timeout):
         raise Failure(f"not within {timeout} s: {' '.join(map(str, command))}") from error
 
 
-def deployment(name, command, *, port=None, replicas=1, labels=None, annotations=None, resources=None, env=None,
-               programs=True, probe=True, grace=1):
+def deployment(name, command, *, port=None, replicas=1, labels=None, annotations=None, **more):
     """A Deployment whose pods have the label app=NAME, ready when the port takes connections."""
-    labels = {"app": name} | (labels or {})
-    container = {"name": "app", "image": IMAGE, "imagePullPolicy": "IfNotPresent", "command": command}
-    if port:
-        container["ports"] = [{"containerPort": port}]
-        if probe:
-            container["readinessProbe"] = {"tcpSocket": {"port": port}, "periodSeconds": 1}
-    if resources:
-        container["resources"] = resources
-    if env:
-        container["env"] = [{"name": key, "value": value} for key, value in env.items()]
-    spec = {"terminationGracePeriodSeconds": grace, "enableServiceLinks": False,
-            "automountServiceAccountToken": False, "containers": [container]}
-    if programs:
-        container["volumeMounts"] = [{"name": "programs", "mountPath": "/field"}]
-        spec["volumes"] = [{"name": "programs", "configMap": {"name": "programs"}}]
+    metadata = {"labels": {"app": name} | (labels or {}), "annotations": annotations or {}}
     return {
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name},
         "spec": {
             "replicas": replicas,
             "selector": {"matchLabels": {"app": name}},
             "strategy": {"rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
-            "template": {"metadata": {"labels": labels, "annotations": annotations or {}}, "spec": spec},
+            "template": {"metadata": metadata, "spec": pod_spec(command, port, **more)},
         },
     }
+
+
+def pod(name, command, *, port=None, labels=None, **more):
+    """A bare Pod."""
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": name} | (labels or {})},
+            "spec": pod_spec(command, port, **more)}
+
+
+def pod_spec(command, port=None, *, resources=None, env=None, programs=True, probe=True, grace=1, security=None, **more):
+    """`probe` may be one of one's own, and `more` are fields of the spec."""
+    container = {"name": "app", "image": IMAGE, "imagePullPolicy": "IfNotPresent", "command": command}
+    if port:
+        container["ports"] = [{"containerPort": port}]
+        if probe:
+            container["readinessProbe"] = {"periodSeconds": 1} | (
+                probe if isinstance(probe, dict) else {"tcpSocket": {"port": port}})
+    if resources:
+        container["resources"] = resources
+    if env:
+        container["env"] = [{"name": key, "value": value} for key, value in env.items()]
+    if security:
+        container["securityContext"] = security
+    spec = {"terminationGracePeriodSeconds": grace, "enableServiceLinks": False,
+            "automountServiceAccountToken": False, "containers": [container]}
+    if programs:
+        container["volumeMounts"] = [{"name": "programs", "mountPath": "/field"}]
+        spec["volumes"] = [{"name": "programs", "configMap": {"name": "programs"}}]
+    return spec | more
 
 
 def server(name, manner, port, **more):
@@ -193,12 +220,27 @@ def server(name, manner, port, **more):
     return deployment(name, [PYTHON, "/field/serve.py", manner, str(port)], port=port, **more)
 
 
+def node(name, manner, port, *more_ports, **more):
+    """A Deployment of programs/serve.js."""
+    ports = [str(one) for one in (port, *more_ports)]
+    return deployment(name, ["/usr/bin/node", "/field/serve.js", manner, *ports], port=port, **more)
+
+
+def started(name, port, *words, **more):
+    """A Deployment of programs/start.sh."""
+    return deployment(name, ["/bin/sh", "/field/start.sh", *words], port=port, **more)
+
+
 def nginx(name, port, **more):
     """A Deployment of nginx: HTTP on 8080, HTTPS on 8443."""
     return deployment(name, ["/usr/sbin/nginx", "-e", "stderr", "-c", "/field/nginx.conf"], port=port, **more)
 
 
-def service(name, ports, *, selector=None, headless=False):
+def account(name):
+    return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}}
+
+
+def service(name, ports, *, selector=None, headless=False, annotations=None):
     """Ports are (name, port, port of the container)."""
     spec = {
         "selector": selector or {"app": name},
@@ -206,4 +248,18 @@ def service(name, ports, *, selector=None, headless=False):
     }
     if headless:
         spec["clusterIP"] = "None"
-    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec}
+    metadata = {"name": name, "annotations": annotations or {}}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
+
+
+def split(name, **weights):
+    """A TrafficSplit of a Service; backends with `_` for `-`."""
+    backends = [{"service": backend.replace("_", "-"), "weight": weight} for backend, weight in weights.items()]
+    return {"apiVersion": "split.smi-spec.io/v1alpha4", "kind": "TrafficSplit", "metadata": {"name": name},
+            "spec": {"service": name, "backends": backends}}
+
+
+def policy(name, **sections):
+    """A TrafficPolicy of the Service of that name."""
+    return {"apiVersion": "weft.dev/v1alpha1", "kind": "TrafficPolicy", "metadata": {"name": name},
+            "spec": {"targetRef": {"kind": "Service", "name": name}} | sections}

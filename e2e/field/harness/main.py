@@ -19,8 +19,10 @@ from .rows import ROWS
 from .verdict import REPOSITORY, not_tried
 
 NAMESPACES = {"plain": "field-plain", "meshed": "field-mesh"}
-# Of rows that make a namespace of their own.
-MORE = "-quota"
+# Of rows that make namespaces of their own.
+MORE = ("-quota", "-other", "-passing")
+# Rows at a time, on two cores: most of a row waits.
+AT_ONCE = 3
 # A row that begins later is not tried. With what a row may take this is within 20 minutes.
 BEGIN_WITHIN = 15 * 60
 INSTALL = 240
@@ -33,9 +35,11 @@ def main():
     parser.add_argument("--folder", required=True, type=pathlib.Path, help="where results are left")
     parser.add_argument("--counts", type=pathlib.Path, help="files for e2e/run, without their endings")
     parser.add_argument("--only", default="", help="numbers of rows")
+    parser.add_argument("--at-once", type=int, default=AT_ONCE, help="rows at a time")
+    parser.add_argument("--external", action="store_true", help="the cluster is not of this checkout")
     args = parser.parse_args()
     try:
-        rows = chosen(args.only)
+        rows = chosen(args.only, args.external)
     except ValueError as error:
         sys.exit(f"error: {error}")
     cluster = Cluster(args.weft)
@@ -48,12 +52,7 @@ def main():
         delete(cluster)
         held = programs()
         both(lambda side: side.make(held), sides)
-        lines, results = [], []
-        for row in rows:
-            result = tried(row, sides, begun)
-            results.append(result)
-            lines.append(result["line"])
-            say(result["line"])
+        results = all_tried(rows, sides, begun, args.at_once)
     except Failure as failure:
         sys.exit(f"error: {failure}")
     finally:
@@ -64,7 +63,7 @@ def main():
     failed = sum(result["fails"] for result in results)
     if args.counts:
         count(args.counts, results, failed)
-    print("row | plain | meshed | verdict", *lines, sep="\n")
+    print("row | plain | meshed | verdict", *(result["line"] for result in results), sep="\n")
     print(f"{len(results) - failed} rows are alike or named, {failed} are not; {round(time.monotonic() - begun)} s")
     return 1 if failed else 0
 
@@ -82,12 +81,32 @@ def count(path, results, failed):
     path.with_suffix(".counts").write_text(f"{len(results) - failed} {failed}\n", encoding="ascii")
 
 
-def chosen(only):
+def chosen(only, external=False):
+    """A user's own cluster keeps its mesh, and gives out addresses as it likes."""
     numbers = [int(word) for word in only.replace(",", " ").split()]
-    known = {row.number for row in ROWS}
+    here = [row for row in ROWS if not external or not is_a("local", row)]
+    known = {row.number for row in here}
     if unknown := [number for number in numbers if number not in known]:
         raise ValueError(f"no row has the number {unknown[0]}; there are {', '.join(map(str, sorted(known)))}")
-    return [row for row in ROWS if not numbers or row.number in numbers]
+    return [row for row in here if not numbers or row.number in numbers]
+
+
+def all_tried(rows, sides, begun, at_once):
+    """Results in the order of rows: several at a time, then each that is to be alone, the last one behind these."""
+    def one(row):
+        result = tried(row, sides, begun)
+        say(result["line"])
+        return row.number, result
+
+    alone = sorted((row for row in rows if is_a("alone", row)), key=lambda row: is_a("last", row))
+    with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
+        results = dict(pool.map(one, [row for row in rows if row not in alone]))
+    results |= dict(map(one, alone))
+    return [results[row.number] for row in rows]
+
+
+def is_a(kind, row):
+    return getattr(row, kind, False)
 
 
 def tried(row, sides, begun):
@@ -98,7 +117,9 @@ def tried(row, sides, begun):
         verdict = not_tried("no time was left")
     else:
         say(f"row {row.number}: {row.what}")
-        plain, meshed = both(lambda side: attempt(row, side), sides)
+        attempts = (attempt(row, side) for side in sides) if is_a("in_turn", row) else both(
+            lambda side: attempt(row, side), sides)
+        plain, meshed = attempts
         failures = [one for one in (plain, meshed) if isinstance(one, Failure)]
         verdict = not_tried(" ".join(str(failures[0]).split())) if failures else row.judged(plain, meshed)
     words = [shown(row, one) for one in (plain, meshed)]
@@ -173,7 +194,7 @@ def content_of(digest):
 
 
 def delete(cluster, wait=True):
-    names = [name + more for name in NAMESPACES.values() for more in ("", MORE)]
+    names = [name + more for name in NAMESPACES.values() for more in ("", *MORE)]
     words = ["delete", "namespace", *names, "--ignore-not-found", f"--wait={str(wait).lower()}"]
     if wait:
         cluster.kubectl(*words, "--timeout=120s", timeout=150)

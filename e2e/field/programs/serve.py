@@ -5,6 +5,9 @@ either    TLS and HTTP on one port, told apart by the first byte, as GitOps serv
 raw       answers the first bytes of a connection with `N`, as PostgreSQL without TLS does
 truncate  head, 3 of 1 000 bytes, reset
 slow      answers after SLOW seconds, and prints when it saw the end of a connection
+show      answers with the path as it came
+busy      answers 429, as by a limit of its own
+stream    a chunk every half second for STREAM seconds
 """
 
 import http.server
@@ -23,6 +26,7 @@ import time
 CERTIFICATE = os.environ.get("CERTIFICATE", "/field/tls.crt")
 KEY = os.environ.get("KEY", "/field/tls.key")
 SLOW = float(os.environ.get("SLOW", "15"))
+STREAM = float(os.environ.get("STREAM", "24"))
 # A connection of a probe, or one that was forgotten.
 IDLE = 30.0
 GOODBYE = 2.0
@@ -35,9 +39,14 @@ class Http(http.server.BaseHTTPRequestHandler):
     timeout = IDLE
 
     def do_GET(self):
-        body = socket.gethostname().encode()
-        self.send_response(200)
+        self.answer(200, socket.gethostname())
+
+    def answer(self, status, text, **headers):
+        body = text.encode("latin-1")
+        self.send_response(status)
         self.send_header("content-length", str(len(body)))
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
         self.end_headers()
         self.wfile.write(body)
 
@@ -62,6 +71,37 @@ class Either(Http):
             context.load_cert_chain(CERTIFICATE, KEY)
             self.request = context.wrap_socket(self.request, server_side=True)
         super().setup()
+
+
+class Show(Http):
+    def parse_request(self):
+        # The library joins slashes at the beginning of a path.
+        sent = self.raw_requestline.decode("latin-1").split()
+        whole = super().parse_request()
+        if whole and len(sent) == 3:
+            self.path = sent[1]
+        return whole
+
+    def do_GET(self):
+        self.answer(200, self.path)
+
+
+class Busy(Http):
+    def do_GET(self):
+        self.answer(429, "busy", retry_after="1")
+
+
+class Stream(Http):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("transfer-encoding", "chunked")
+        self.end_headers()
+        end = time.monotonic() + STREAM
+        while time.monotonic() < end:
+            self.wfile.write(b"5\r\nchunk\r\n")
+            self.wfile.flush()
+            time.sleep(0.5)
+        self.wfile.write(b"0\r\n\r\n")
 
 
 class Raw(socketserver.BaseRequestHandler):
@@ -123,7 +163,8 @@ def serve(manner, port):
     return server
 
 
-MANNERS = {"http": Http, "either": Either, "raw": Raw, "truncate": Truncate, "slow": Slow}
+MANNERS = {"http": Http, "either": Either, "raw": Raw, "truncate": Truncate, "slow": Slow, "show": Show, "busy": Busy,
+           "stream": Stream}
 
 
 if __name__ == "__main__":

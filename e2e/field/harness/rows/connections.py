@@ -1,5 +1,6 @@
 """Connections and names: rows 1, 3, 16, 18, 26."""
 
+import concurrent.futures
 import json
 import time
 
@@ -9,7 +10,7 @@ from ..verdict import SAME, differs, named, not_tried
 
 class KeptConnection:
     number = 1
-    what = "a kept connection to a pod of a headless Service, while its Deployment is restarted"
+    what = "kept connections to pods of headless Services, whose Deployments are restarted: HTTP/1.1, and gRPC twice"
     # Two of a hundred calls: a machine of two cores starts the next pod meanwhile.
     LOST = 2
     ENOUGH = 50
@@ -17,40 +18,54 @@ class KeptConnection:
 
     @classmethod
     def tried(cls, side):
-        name = f"r{cls.number}"
-        # The server serves two seconds more when it is ended, and needs that grace.
-        side.apply(server(name, "http", 8080, grace=10, labels=cls.labels),
-                   service(name, [("http", 8080, 8080)], headless=True))
-        side.ready(name)
-        side.answers(f"http://{name}:8080/")
-        old = side.pods(name)[0]["metadata"]["name"]
-        with side.calling("keep", name, 8080) as client:
-            side.kubectl("rollout", "restart", f"deployment/{name}")
-            side.ready(name)
-            side.until(READY, f"the end of {old}", lambda: side.attempt("get", "pod", old).returncode != 0)
-            return client.finish()
+        # The servers serve two seconds more when they are ended, and need that grace.
+        more = {"grace": 10, "labels": cls.labels}
+        grpc = [PYTHON, "/field/grpc_pods.py", "serve", "8080"]
+        web, rpc = f"r{cls.number}", f"r{cls.number}-grpc"
+        side.apply(server(web, "http", 8080, **more), service(web, [("http", 8080, 8080)], headless=True),
+                   deployment(rpc, grpc, port=8080, replicas=2, **more), service(rpc, [("grpc", 8080, 8080)], headless=True))
+        side.ready(web, rpc)
+        side.answers(f"http://{web}:8080/")
+        side.settled(rpc, 2)
+        with (side.calling("keep", web, 8080) as http_client,
+              side.calling("keep", rpc, 8080, program="grpc_pods.py") as grpc_client):
+            cls.restarted(side, web, rpc)
+            cls.restarted(side, rpc)
+            with concurrent.futures.ThreadPoolExecutor(2) as pool:
+                results = pool.map(lambda client: client.finish(), (http_client, grpc_client))
+                return dict(zip(("http", "grpc"), results))
+
+    @staticmethod
+    def restarted(side, *names):
+        old = [pod["metadata"]["name"] for name in names for pod in side.pods(name)]
+        side.kubectl("rollout", "restart", *(f"deployment/{name}" for name in names))
+        side.ready(*names)
+        side.until(READY, f"the end of {' and '.join(old)}", lambda: all(
+            side.attempt("get", "pod", pod).returncode != 0 for pod in old))
 
     @staticmethod
     def shown(result):
-        return (f"{result['last_bad']} of the last {result['last']} calls bad, {result['bad']} of {result['calls']} in all, "
-                f"{result['connects'] - 1} reconnects")
+        return "; ".join(f"{kind}: {one['last_bad']} of the last {one['last']} calls bad, {one['bad']} of {one['calls']} in all"
+                         for kind, one in result.items())
 
     @classmethod
     def judged(cls, plain, meshed):
-        if plain["last"] < cls.ENOUGH:
-            return not_tried("the client made too few calls without the mesh")
-        if meshed["last"] < cls.ENOUGH:
-            return differs("calls hang")
-        if plain["last_bad"] > cls.LOST:
-            return not_tried("calls fail without the mesh")
-        if meshed["last_bad"] > cls.LOST:
-            return differs("the connection is kept though its pod is gone")
+        for kind, without in plain.items():
+            within = meshed[kind]
+            if without["last"] < cls.ENOUGH:
+                return not_tried(f"the client of {kind} made too few calls without the mesh")
+            if within["last"] < cls.ENOUGH:
+                return differs(f"calls by {kind} hang")
+            if without["last_bad"] > cls.LOST:
+                return not_tried(f"calls by {kind} fail without the mesh")
+            if within["last_bad"] > cls.LOST:
+                return differs(f"the connection of {kind} is kept though its pod is gone")
         return SAME
 
 
 class KeptConnectionOutside(KeptConnection):
     number = 3
-    what = "the same where the pods of the Service have no proxy"
+    what = "the same where the pods of the Services have no proxy"
     labels = {"weft.dev/inject": "disabled"}
 
 
