@@ -295,7 +295,7 @@ mod tests {
 ";
 
     #[test]
-    fn the_dearest_bar_fills_the_width_and_half_the_cost_half_of_it() {
+    fn chart_bars_scale_with_cost_of_costliest() {
         let pictures = pictures(REPORT);
         let names: Vec<_> = pictures.iter().map(|(name, _)| *name).collect();
         assert_eq!(names, ["cpu-per-request.svg", "latency.svg"]);
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn every_comparison_belongs_to_a_section_that_has_its_unit() {
+    fn comparison_unit_exists_in_its_section() {
         for comparison in COMPARISONS {
             let section = SECTIONS
                 .iter()

@@ -114,7 +114,7 @@ mod tests {
     use super::{Panel, svg};
 
     #[test]
-    fn the_largest_size_stands_at_the_right_end_and_half_of_it_in_the_middle() {
+    fn half_of_largest_size_is_plotted_in_middle() {
         let panel = Panel {
             title: "memory".to_owned(),
             curves: vec![("peak".to_owned(), vec![0.0, 100.0])],

@@ -70,7 +70,7 @@ mod tests {
     use super::{Head, head};
 
     #[test]
-    fn an_answer_is_read_to_the_end_of_its_body() {
+    fn response_is_read_until_end_of_body() {
         let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
         let read = Head {
             status: 200,
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_an_answer_and_may_end_the_connection() {
+    fn refusal_is_response_that_may_close_connection() {
         let answer = b"HTTP/1.1 503 No\r\ncontent-length: 0\r\nConnection: close\r\n\r\n";
         let read = head(answer).unwrap().unwrap();
         assert_eq!((read.status, read.keeps), (503, false));

@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_above_its_bound_is_missed_and_noise_makes_the_run_worthless() {
+    fn row_above_bound_is_missed_and_noise_invalidates_run() {
         assert!(judge(&differences(|at| ROWS[at].bound), Some(0.0)).is_ok());
         let dear = differences(|at| if at == 3 { 17.0 } else { 0.0 });
         let error = missed(&dear).unwrap();
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_says_when_of_what_and_where_it_was_made() {
+    fn page_states_date_command_machine_and_commit() {
         let today = || time::OffsetDateTime::now_utc().date();
         let (begun, page) = (today(), text(&differences(|_| 0.0), 0.0, "0.53"));
         // Midnight may pass.

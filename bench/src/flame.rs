@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_load_is_refused_with_the_names_of_the_known() {
+    fn unknown_load_is_refused_with_known_names() {
         assert_eq!(parse_arguments("").unwrap().loads.join(","), DEFAULT);
         assert_eq!(
             parse_arguments("--measures=cpu-h2").unwrap().loads,
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn the_list_begins_with_the_heaviest_and_ends_after_ten() {
+    fn function_list_starts_with_heaviest_and_has_ten() {
         let mut script = String::new();
         for n in 1..=20 {
             let sample = format!("w \n\t 40{n:04} f{n} (/bin/weft-proxy)\n\n");
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_proxy_and_one_without_symbols_are_not_drawn() {
+    fn idle_or_stripped_proxy_profile_is_not_drawn() {
         let named = "w \n\t 401000 f (/bin/weft-proxy)\n\n";
         let nameless = "w \n\t 401000 [unknown] (/bin/weft-proxy)\n\n";
         let few = worth_drawing(&fold(&named.repeat(99))).unwrap_err();

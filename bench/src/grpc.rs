@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_call_that_brings_too_little_is_answered_without_a_message() {
+    async fn short_grpc_call_is_answered_without_message() {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let target = listener.local_addr().unwrap();
         serve(listener).unwrap();

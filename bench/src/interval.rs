@@ -71,7 +71,7 @@ mod tests {
     use super::{Interval, outside};
 
     #[test]
-    fn the_interval_of_twenty_rounds_leaves_out_five_on_each_side() {
+    fn interval_of_twenty_rounds_drops_five_per_side() {
         // What tables of the binomial distribution say.
         for (rounds, cut) in [(6, 0), (9, 1), (12, 2), (20, 5), (40, 13)] {
             assert_eq!(outside(rounds), cut, "{rounds}");
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_whole_interval_misses_a_bound_or_meets_it() {
+    fn only_complete_interval_misses_or_meets_bound() {
         let interval = Interval {
             low: 0.9,
             median: 1.2,

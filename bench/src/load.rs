@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_broke_off_is_no_result_of_h2load() {
+    fn broken_call_invalidates_h2load_result() {
         let good = "finished in 2.00s, 50.50 req/s, 1KB/s\nrequests: 101 total, 101 started, 101 done, 101 succeeded, 0 failed, 0 errored, 0 timeout\nstatus codes: 101 2xx, 0 3xx, 0 4xx, 0 5xx\n";
         assert!(parse_h2load(good).is_ok());
         for bad in ["failed", "errored", "timeout"] {
@@ -366,7 +366,7 @@ mod tests {
 
     /// gRPC's status is in trailers, which `h2load` does not read.
     #[test]
-    fn an_answer_of_200_without_its_bytes_is_a_failure() {
+    fn response_200_with_missing_bytes_is_failure() {
         let output = "status codes: 3 2xx, 0 3xx, 0 4xx, 0 5xx\ntraffic: 8.59MB (9010324) total, 339B (339) headers (space savings 38.92%), 8.58MB (9000000) data\n";
         assert!(every_byte(output, 3 * 3_000_000).is_ok());
         let error = every_byte(output, 4 * 3_000_000).unwrap_err().to_string();

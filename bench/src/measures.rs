@@ -547,7 +547,7 @@ mod tests {
     use crate::loads::COUNTED;
 
     #[test]
-    fn a_slower_machine_moves_the_bound_as_it_moves_envoy() {
+    fn bound_scales_with_envoy_on_slower_machine() {
         let must = less(32.0, 24.0, 52.0);
         assert_eq!(must.bounds(Some(104.0)), Some((64.0, 48.0)));
         assert!(must.met(64.0, 63.9) && !must.met(64.0, 64.1));

@@ -397,13 +397,13 @@ mod tests {
     const MUCH: Duration = Duration::from_millis(500);
 
     #[test]
-    fn cpu_time_is_read_behind_a_name_with_spaces_and_brackets() {
+    fn cpu_time_follows_process_name_with_spaces_and_parentheses() {
         let stat = "7 (a) b) S 1 7 7 0 -1 4194560 1 0 0 0 120 30 0 0 20 0 2 0 1 1";
         assert_eq!(cpu_of_stat(stat), Some(Duration::from_millis(1500)));
     }
 
     #[test]
-    fn cpu_time_of_a_thread_is_the_first_field_to_the_nanosecond() {
+    fn thread_cpu_time_is_first_field_in_nanoseconds() {
         let read = cpu_of_schedstat("59347769 22777240 194\n");
         assert_eq!(read, Some(Duration::from_nanos(59_347_769)));
         for other in ["", "\n", "0.5 1 2", "-1 1 2"] {
@@ -443,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn cpu_time_of_all_threads_counts_also_of_one_that_has_ended() {
+    fn cpu_time_of_threads_includes_finished_ones() {
         let (tell, told) = std::sync::mpsc::sync_channel(0);
         let busy = std::thread::spawn(move || {
             let own = || fs::read_to_string("/proc/thread-self/schedstat").unwrap();

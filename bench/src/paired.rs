@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn three_percent_more_in_every_round_are_missed_and_noise_is_not() {
+    fn constant_three_percent_increase_is_missed_but_noise_passes() {
         let worse = rounds(|_| round([40.0; 2], [41.2; 2], [40.0; 2]));
         let error = judge(&worse).unwrap_err().to_string();
         assert_eq!(
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn cpu_time_has_a_bound_in_microseconds_beside_the_share_and_nothing_else_has() {
+    fn only_cpu_time_has_additional_bound_in_microseconds() {
         // 1.6 of 200 are less than a hundredth.
         let worse = rounds(|_| round([200.0; 2], [201.6; 2], [200.0; 2]));
         let error = judge(&worse).unwrap_err().to_string();
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_says_when_of_what_and_where_it_was_made() {
+    fn page_states_date_command_machine_and_commit() {
         let differences = rounds(|_| round([40.0; 2], [40.0; 2], [40.0; 2]));
         let said = || report::written_by("make bench-paired", "0.53");
         let before = said();

@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn one_failed_call_fails_the_run_and_is_named_in_the_page() {
+    fn one_failed_call_fails_run_and_is_listed() {
         let what = "weft, gRPC with 100 B: calls failed";
         let (good, bad) = (run(&[]), run(&[what]));
         good.complete().unwrap();
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_figure_is_judged_against_envoy_in_the_same_run() {
+    fn figure_is_evaluated_against_envoy_of_same_run() {
         let row = SECTIONS[0]
             .1
             .iter()

@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_misses_a_bound_fails_and_a_short_one_does_not() {
+    fn missed_bound_fails_only_complete_run() {
         let missed = ["Overload: good calls: 12 %".to_owned()];
         let error = check_bounds(&missed, false).unwrap_err().to_string();
         assert_eq!(error, "missed bounds: 1");

@@ -339,7 +339,7 @@ mod tests {
     use super::{HTTP_PORT, PLAIN_PORT, Pod, RULES, SERVICE_IP, destination, many_address, own};
 
     #[test]
-    fn the_server_is_guarded_by_ten_routes_and_the_service_is_split_in_two() {
+    fn bench_server_has_ten_routes_and_two_backends() {
         let rules: Vec<Rule> = own(Pod::Server)
             .into_iter()
             .filter_map(|resource| match resource.content {
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn one_port_leads_to_a_server_without_a_proxy_and_the_others_do_not() {
+    fn only_one_bench_port_leads_to_unmeshed_server() {
         let are_meshed = |port: u16| -> Vec<bool> {
             let resources = destination((SERVICE_IP, port).into());
             let contents = resources

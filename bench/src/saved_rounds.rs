@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_goes_on_with_the_same_programs_and_begins_anew_with_others() {
+    fn saved_rounds_resume_only_with_same_programs() {
         let out = std::env::temp_dir().join(format!("weft-bench-kept-{}", std::process::id()));
         fs::create_dir_all(&out).unwrap();
         let [older, newer] = ["older", "newer"].map(|name| out.join(name));

@@ -122,7 +122,7 @@ mod tests {
     use super::every;
 
     #[test]
-    fn every_part_is_used_but_those_that_would_refuse_calls_or_divide_a_limit() {
+    fn bench_policy_uses_all_parts_except_limits_and_refusals() {
         let traffic = every();
         let needed = traffic.caller_needs().chain(traffic.pod_needs());
         let needed: Parts = needed.map(|(_, parts)| parts).collect();

@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn streams_go_both_ways_to_the_server_of_the_bench() {
+    fn streams_run_both_ways_to_bench_server() {
         let (listener, target) = listener();
         grpc::serve(listener).unwrap();
         let done = run(load(target, "/bench.Echo/Both")).unwrap();

@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_of_the_cluster_writes_no_line_of_its_own() {
+    fn cluster_text_cannot_write_additional_lines() {
         let mut streams = Streams::default();
         let mut console = streams.console();
         console
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn who_reads_the_answer_has_it_where_nobody_reads_words_and_without_him_it_ends() {
+    fn console_survives_closed_stderr_but_fails_on_closed_stdout() {
         let (mut out, mut closed) = (Vec::new(), Closed);
         let mut console = Console {
             input: &mut io::empty(),

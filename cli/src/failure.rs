@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_way_to_end_has_a_status_of_its_own() {
+    fn each_command_outcome_has_its_exit_status() {
         assert_eq!(status(&Ok(Conclusion::Yes)), 0);
         assert_eq!(status(&Ok(Conclusion::No)), 1);
         assert_eq!(status(&Err(Failure::usage("x"))), 2);

@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn their_short_names_and_versions_are_those_that_the_chart_installs() {
+    fn short_names_and_versions_match_installed_definitions() {
         let installed = crds::smi::definitions("weft-system").into_iter();
         let installed = installed.chain(weft::definitions());
         let mut compared = 0;

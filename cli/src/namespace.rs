@@ -22,7 +22,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_names_no_namespace_is_refused_before_it_is_asked_for() {
+    fn invalid_namespace_name_is_refused_before_any_query() {
         for good in ["shop", "a", "1-2", &"x".repeat(63)] {
             assert_eq!(namespace(good).as_deref(), Ok(good));
         }

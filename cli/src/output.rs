@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_some_reader_takes_for_an_answer_or_a_number_stands_in_quotes() {
+    fn ambiguous_yaml_text_is_quoted() {
         for text in [
             "no", "Yes", "on", "OFF", "y", "1_000", "-0x1_0", "12:30", "1e3", "0b1", "0o7", "007",
             "null", "~", "true", ".inf", "-1", "",
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_format_that_a_command_has_not_is_bad_usage_and_named_with_those_it_has() {
+    fn unsupported_format_is_usage_error_listing_supported_formats() {
         assert!(matches!(Format::read(None, COMMON), Ok(Format::Table)));
         assert!(matches!(
             Format::read(Some("wide"), COMMON),

@@ -197,7 +197,7 @@ mod tests {
     use crate::console::Streams;
 
     #[test]
-    fn wrong_arguments_are_told_in_one_line_with_what_may_be_meant() {
+    fn wrong_arguments_yield_one_line_with_suggestion() {
         for (line, message) in [
             (
                 "weft stta",
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_command_line_of_the_pages_is_one_that_can_be_read() {
+    async fn every_command_line_of_manual_can_be_parsed() {
         let mut lines = 0;
         for (file, page) in pages() {
             let all = page.lines();
@@ -303,7 +303,7 @@ mod tests {
 
     /// They may stand there without what they need, or with names in capitals.
     #[test]
-    fn every_command_in_a_sentence_of_the_pages_exists_with_its_options() {
+    fn every_inline_command_of_manual_exists() {
         let mut command = args::command();
         command.build();
         let mut found = 0;
@@ -336,7 +336,7 @@ mod tests {
 
     /// Without a kubeconfig: none of these asks a cluster.
     #[tokio::test]
-    async fn what_would_be_passed_over_is_refused_before_anything_is_asked() {
+    async fn ignored_or_contradictory_options_are_refused_before_any_query() {
         let once = "cannot be used multiple times";
         for (line, word) in [
             ("-n shop stat deploy -n bank", once),
@@ -442,7 +442,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn time_that_an_option_does_not_take_is_refused_with_its_form_and_bounds() {
+    async fn option_duration_out_of_bounds_is_refused_with_bounds() {
         for (line, bounds) in [
             ("stat deploy -t -1m", ", from 10s to 5m"),
             ("stat deploy -t 5s", ", from 10s to 5m; you may mean 10s"),

@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_called_incomplete_where_some_were_lost_and_not_while_the_last_may_come() {
+    fn numbers_are_incomplete_after_loss_but_not_while_unsettled() {
         let no_room = "some had no room";
         for metadata in [
             json!({"complete": true}),
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn minutes_that_are_known_are_no_fewer_than_those_of_the_window() {
+    fn known_minutes_cover_at_least_the_window() {
         for (since, known) in [
             (json!("2026-11-02T09:48:00Z"), Some(12)),
             (json!("2026-11-02T09:57:00Z"), Some(5)),
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_that_the_graph_has_not_is_bad_usage_before_anything_is_asked() {
+    fn unsupported_window_is_usage_error_before_any_query() {
         for (window, nearest) in [(5, "mean 10s"), (301, "mean 5m")] {
             let refused = Question::window(Duration::from_secs(window));
             let words = refused.unwrap_err().to_string();

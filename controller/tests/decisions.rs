@@ -32,7 +32,7 @@ const REQUESTS: usize = 100_000;
 const PER_WORLD: usize = 50;
 
 #[test]
-fn a_hundred_thousand_requests_are_decided_as_the_objects_say() {
+fn hundred_thousand_requests_are_decided_as_objects_define() {
     let mut coverage = Coverage::default();
     let requests = REQUESTS * more();
     for seed in seeds((requests / PER_WORLD) as u64) {
@@ -101,7 +101,7 @@ fn explanations_agree_with_what_proxies_decide() {
 }
 
 #[test]
-fn fix_lets_the_call_pass_and_no_call_beside_it() {
+fn fix_allows_the_call_and_no_other() {
     let (mut fixed, mut beside, mut worlds) = (0, 0, 0);
     let mut seeds = seeds(u64::MAX);
     while fixed < FIXED * more() {

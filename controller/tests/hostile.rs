@@ -56,7 +56,7 @@ const CONVERSIONS: u32 = 8;
 const MOST_MEMORY: u64 = 600_000;
 
 #[test]
-fn no_object_of_a_tenant_disturbs_another_tenant_or_the_controller() {
+fn tenant_object_disturbs_no_other_tenant_or_controller() {
     let number = |name: &str| -> Option<u64> {
         let text = std::env::var(name).ok()?;
         Some(text.parse().unwrap())

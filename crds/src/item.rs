@@ -117,7 +117,7 @@ mod tests {
     const BAD: &str = r#"{"metadata": {"name": "bad", "namespace": "n", "labels": 3}}"#;
 
     #[test]
-    fn one_unreadable_object_is_named_and_its_list_is_read() {
+    fn unreadable_object_is_named_without_blocking_its_list() {
         for text in [
             format!(r#"{{"metadata": {{}}, "items": [{BAD}, {GOOD}]}}"#),
             format!(r#"{{"metadata": {{}}, "items": [3, {GOOD}]}}"#),

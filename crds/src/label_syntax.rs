@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_objects_are_bounded_as_a_whole_and_not_by_label() {
+    fn object_names_have_total_bound_not_per_label() {
         let (longest, too_long) = ("a".repeat(253), "a".repeat(254));
         for good in ["a", "web-5d8.v2", "0", longest.as_str()] {
             assert!(is_object_name(good), "{good}");

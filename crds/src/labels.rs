@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn routes_are_names_of_groups_and_at_most_64_of_them() {
+    fn routes_annotation_holds_up_to_64_group_names() {
         assert_eq!(
             parse_routes("cart, check.out-2,"),
             Ok(vec!["cart", "check.out-2"])
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn the_account_label_is_a_hash_of_namespace_and_account_that_never_changes() {
+    fn account_label_hash_never_changes() {
         // Written into NetworkPolicies and pods of running clusters and known as
         // `printf shop/web | sha256sum | cut -c1-16`.
         assert_eq!(account_hash("shop", "web"), "97375646b1deb3d2");
@@ -418,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn log_levels_are_levels_or_pairs_of_module_and_level() {
+    fn log_level_is_level_or_module_level_pairs() {
         for good in ["info", "warn,proxy=debug", "proxy::tcp=trace"] {
             assert_eq!(parse_log_level(good), Ok(good));
         }

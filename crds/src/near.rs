@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_name_that_was_meant_is_found_and_no_other() {
+    fn nearest_name_is_found_only_when_similar() {
         let known = ["attempts", "backoff", "codes"];
         let meant = |written| near(written, known);
         assert_eq!(meant("attempt"), Some("attempts"));

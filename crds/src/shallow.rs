@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_author_wrote_is_passed_over_and_nothing_else() {
+    fn authored_view_skips_only_status_and_managed_fields() {
         let inner = json!({"status": 1, "managedFields": [2], "metadata": {"managedFields": 3}});
         let object = json!({
             "status": {"phase": "Running"},
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn depth_without_end_becomes_a_text_and_its_neighbours_stay() {
+    fn endless_nesting_becomes_text_and_neighbours_stay() {
         // As many levels as fit into one object of etcd, and far more than Go's reader
         // takes, on a stack of 256 KiB.
         let deep = |open: &str, close: &str| {

@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_field_of_smi_is_told_with_the_one_that_was_meant_where_it_was_written() {
+    fn misspelt_smi_field_suggests_correct_one_in_place() {
         let rules = json!([{"kind": "HTTPRouteGroup", "name": "cart", "match": ["read"]}]);
         let target = json!({"apiVersion": "access.smi-spec.io/v1alpha4", "kind": "TrafficTarget",
             "metadata": {"name": "cart"}, "spec": {"rules": rules}, "sources": [], "x": 1});
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_that_every_object_has_or_whose_names_are_free_are_not_told() {
+    fn standard_and_free_form_fields_are_not_reported() {
         let group = json!({"apiVersion": "specs.smi-spec.io/v1alpha4", "kind": "HTTPRouteGroup",
             "metadata": {"name": "cart", "labels": {"a": "b"}}, "status": {"summary": "x"},
             "spec": {"matches": [{"name": "a", "headers": [{"x-team": "blue"}]}]}});
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_the_api_server_takes_for_no_object_is_refused() {
+    fn object_name_invalid_for_api_server_is_refused() {
         for metadata in [
             json!({"name": "Cart_1"}),
             json!({"name": "cart."}),
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_of_another_type_or_out_of_bounds_is_told_with_its_path() {
+    fn invalid_or_missing_field_is_reported_with_its_path() {
         let spec = json!({"service": "cart", "matches": {"kind": "HTTPRouteGroup"},
             "backends": [{"service": "a", "weight": "90"}, {"weight": -1}, "b"]});
         assert_eq!(
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_that_narrows_is_told_where_the_version_does_not_have_it() {
+    fn narrowing_field_is_reported_in_versions_without_it() {
         let target = |version: &str| {
             json!({"apiVersion": format!("access.smi-spec.io/{version}"), "kind": "TrafficTarget",
                 "metadata": {"name": "cart"}, "spec": {
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_is_none_of_those_that_may_be_is_told_with_all_of_them() {
+    fn invalid_choice_lists_all_allowed_values() {
         let policy = |kind: &str, request: &str| {
             json!({"apiVersion": "weft.dev/v1alpha1", "kind": "TrafficPolicy",
                 "metadata": {"name": "cart"}, "spec": {
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn metadata_is_looked_at_as_far_as_authors_write_it() {
+    fn only_author_written_metadata_is_validated() {
         let mut object = split(
             "v1alpha4",
             &json!({"service": "a", "backends": [{"service": "b", "weight": 1}]}),
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn no_example_and_no_object_of_another_kind_is_refused_by_a_schema() {
+    fn schema_refuses_no_example_and_no_foreign_kind() {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples");
         let mut texts: Vec<String> = smi::MANIFESTS.iter().map(|&text| text.to_owned()).collect();
         for entry in std::fs::read_dir(folder).unwrap() {
@@ -422,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_schema_takes_can_be_read_into_its_type() {
+    fn schema_valid_object_is_readable_into_its_type() {
         use crate::smi::judge::{Cluster, Code};
         use oracle::{
             generate::{SHOP, hostile},

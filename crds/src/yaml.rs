@@ -81,7 +81,7 @@ mod tests {
     use crate::{smi, weft};
 
     #[test]
-    fn what_yaml_1_1_takes_for_something_else_is_quoted_and_nothing_else() {
+    fn only_yaml_1_1_ambiguous_values_are_quoted() {
         let value = json!({"on": "Off", "list": ["y", "1:30", "010", "2027-01-31", "5xx", "25ms"],
             "truth": true, "number": 8, "text": "on and off"});
         let text = to_string(&value).unwrap();
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn no_field_and_no_choice_of_any_definition_has_to_be_quoted() {
+    fn no_definition_field_or_choice_needs_quoting() {
         let smi = smi::definitions("weft-system").into_iter();
         let mut found = Vec::new();
         let mut read = 0;
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn no_example_says_a_word_that_yaml_1_1_takes_for_something_else() {
+    fn examples_contain_no_yaml_1_1_ambiguous_values() {
         let texts = shown();
         assert!(texts.len() > 20, "{}", texts.len());
         let mut found = Vec::new();

@@ -212,7 +212,7 @@ fn others_see(fake: &Fake, expected: &[i64]) {
 }
 
 #[test]
-fn canaries_of_flagger_and_argo_keep_their_weights_and_their_text_in_every_version() {
+fn flagger_and_argo_weights_keep_text_in_every_version() {
     for version in VERSIONS {
         let mut fake = Fake::new();
         let mut flagger = Flagger { version, resets: 0 };
@@ -266,7 +266,7 @@ fn canaries_of_flagger_and_argo_keep_their_weights_and_their_text_in_every_versi
 }
 
 #[test]
-fn a_canary_with_matches_of_another_client_is_seen_as_changed_by_flagger_v1alpha3_only() {
+fn only_flagger_v1alpha3_sees_foreign_matches_as_change() {
     // A person adds matches in v1alpha4. v1alpha1 and 2 cannot show them, so a
     // Flagger of those versions goes on, and the matches survive its writes; one
     // of v1alpha3 sees them and begins anew, as it does with any mesh.

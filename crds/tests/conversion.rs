@@ -95,7 +95,7 @@ fn conversions() -> Vec<(String, ConvertFn)> {
 }
 
 #[test]
-fn what_is_stored_allows_what_was_written_before_and_after_a_visit_to_any_version() {
+fn stored_objects_allow_same_calls_in_any_version() {
     let mut allowed = 0;
     for seed in seeds(WORLDS) {
         let mut random = Random::new(seed);
@@ -149,7 +149,7 @@ fn narrow(view: &mut Value, random: &mut Random) -> bool {
 }
 
 #[test]
-fn an_old_client_that_takes_something_away_never_gives_something() {
+fn removal_by_older_client_never_grants_access() {
     let (mut edits, mut lost) = (0, 0);
     // Twice as many: what may be taken away is rarely what a call needs.
     for seed in seeds(2 * WORLDS) {
@@ -255,7 +255,7 @@ fn add_unknown(value: &mut Value, random: &mut Random) {
 }
 
 #[test]
-fn every_object_comes_back_as_written_through_every_version_unknown_fields_included() {
+fn objects_with_unknown_fields_round_trip_through_every_version() {
     let mut seen = 0;
     for seed in seeds(WORLDS) {
         let mut random = Random::new(seed + 20_000);

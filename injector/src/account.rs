@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_pod_may_carry_the_label_of_its_own_account_and_no_other() {
+    fn new_pod_may_carry_only_own_account_label() {
         let web = account_hash("shop", "web");
         let create = |pod: &Value| refused("CREATE", "Pod", pod, &Value::Null);
         assert_eq!(create(&pod("web", Some(&web))), None);
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn the_label_of_a_running_pod_neither_changes_nor_goes() {
+    fn account_label_of_running_pod_cannot_change() {
         let (web, api) = (account_hash("shop", "web"), account_hash("shop", "api"));
         let update = |old: &Value, new: &Value| refused("UPDATE", "Pod", new, old);
         let right = pod("web", Some(&web));

@@ -38,7 +38,7 @@ mod tests {
     }
 
     #[test]
-    fn debugger_that_runs_as_the_proxy_is_refused_by_name_and_another_is_not() {
+    fn only_debugger_running_as_proxy_user_is_refused() {
         let as_proxy = json!({"name": "d", "securityContext": {"runAsUser": 15190}});
         let why = refused(&as_proxy).unwrap();
         assert!(

@@ -291,7 +291,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cost_counts_what_is_read_and_not_what_stands_in_texts() {
+    fn review_cost_counts_parsed_structure_not_string_contents() {
         let text = json!({"a": "[{,\\\"{{{{".repeat(1000)}).to_string();
         let plain = cost(text.as_bytes()).whole;
         assert!(plain < text.len() + 2 * MAP_BYTES, "{plain}");
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn cost_of_a_text_is_at_least_the_size_of_what_is_read_from_it() {
+    fn review_cost_is_at_least_parsed_size() {
         let entries = |entry: &dyn Fn(usize) -> String| {
             let all: Vec<String> = (0..500).map(entry).collect();
             all.join(",")
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn patch_is_sent_as_base64_and_refusal_as_a_status() {
+    fn patch_is_base64_and_refusal_is_status() {
         let answer = AdmissionResponse {
             patch: Some(json!([])),
             ..AdmissionResponse::allow()
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_name_of_a_namespace_is_read_as_one() {
+    fn request_namespace_must_be_valid_name() {
         let read = |namespace: &str| {
             let body = json!({
                 "apiVersion": "admission.k8s.io/v1",

@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn every_place_where_the_label_has_no_effect_is_answered_with_the_right_one() {
+    fn ineffective_inject_label_gets_warning_with_correct_form() {
         let label = |text: &str| json!({"labels": {INJECT: text}});
         let note = |text: &str| json!({"annotations": {INJECT: text}});
         for (kind, object, warning) in [
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn misspelt_names_are_told_beside_a_misspelt_request_and_right_ones_are_not() {
+    fn misspelt_names_are_warned_beside_misspelt_inject_value() {
         let with = |name: &str| json!({"metadata": {"labels": {INJECT: "true"}, "annotations": {name: "deny"}}});
         let warnings = warned("Namespace", &with("weft.dev/acess"));
         let [asked, name] = &warnings[..] else {

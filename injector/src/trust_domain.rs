@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn injector_told_another_trust_domain_waits_until_the_controllers_have_it() {
+    async fn injector_with_other_trust_domain_waits_for_controllers() {
         let api = FakeApi::default();
         api.put(PATH, lease(Some("old.example")));
         let client = api.client();
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn injector_of_the_same_trust_domain_or_of_a_first_start_does_not_wait() {
+    async fn same_trust_domain_or_first_start_delays_no_injector() {
         let api = FakeApi::default();
         assert!(!waits(&api).await, "no controller has run yet");
         api.put(PATH, json!({"metadata": {"name": CONTROLLER}}));

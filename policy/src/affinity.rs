@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_session_lasts_while_calls_come_in_time_and_then_another_begins() {
+    fn session_is_renewed_by_timely_calls_else_replaced() {
         let (start, limit) = (Instant::now(), Duration::from_secs(30));
         let mut session = Session::default();
         let mut at = |seconds: u64| session.call(start + Duration::from_secs(seconds), limit);

@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_has_no_quantile_and_what_took_longest_has_the_last_bound() {
+    fn empty_histogram_has_no_quantile_slowest_last_bound() {
         assert_eq!(Histogram::default().quantile(0.5), None);
         let mut slow = Histogram::default();
         slow.observe(100.0);

@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn filters_are_bounded_and_the_error_names_the_part_that_is_wrong() {
+    fn log_filter_is_bounded_and_error_names_invalid_part() {
         let error = |text: &str| text.parse::<LogFilter>().unwrap_err().to_string();
         let longest = format!("{}=info", "m".repeat(LONGEST - 5));
         assert!(longest.parse::<LogFilter>().is_ok());

@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_tightens_but_loosens_only_where_that_is_allowed() {
+    fn pod_may_tighten_mode_but_loosens_only_if_allowed() {
         assert_eq!(resolve(Auto, None, Some(Deny), false), Deny);
         assert_eq!(resolve(Auto, Some(Deny), Some(Open), false), Deny);
         assert_eq!(resolve(Auto, Some(Deny), Some(Open), true), Open);
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn modes_are_read_as_they_are_written_and_in_no_other_way() {
+    fn modes_parse_exactly_as_written() {
         for mode in [Open, Audit, Auto, Deny] {
             assert_eq!(mode.as_str().parse(), Ok(mode));
         }

@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_with_a_slash_cannot_pass_for_another_account() {
+    fn name_with_slash_cannot_impersonate_other_account() {
         assert_eq!(
             SpiffeId::of("td", "shop", "web/x"),
             Err(BadSpiffeId::Segment)

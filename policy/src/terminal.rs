@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn controls_turns_and_what_takes_no_place_are_acted_upon_and_letters_are_not() {
+    fn only_control_bidi_and_invisible_characters_affect_terminals() {
         for letter in [
             '\0',
             '\t',
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn json_is_escaped_where_a_terminal_acts_upon_it_and_nowhere_else() {
+    fn json_escapes_only_characters_that_affect_terminals() {
         for ordinary in [
             "",
             "{\"path\":\"/a\\n\\u001b\"}\n",

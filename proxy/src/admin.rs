@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_the_proxy_goes_by_is_shown_to_its_own_pod_alone() {
+    async fn proxy_configuration_is_shown_to_own_pod_only() {
         let pages = pages();
         let ask = async |method: Method, path: &str, peer: &str| {
             let mut request = Request::default();
@@ -218,7 +218,7 @@ mod tests {
 
     /// Probes of the kubelet and scrapes come here, which no caller may use up.
     #[tokio::test]
-    async fn whatever_comes_to_the_admin_port_is_exempt_from_limits_and_overload() {
+    async fn admin_port_is_exempt_from_limits_and_overload() {
         let pages = pages();
         let nacks = pages.proxy.config.apply(v1::Batch {
             id: 1,

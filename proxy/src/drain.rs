@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_comes_while_draining_is_served_for_a_moment_and_not_once_the_proxy_stops() {
+    async fn draining_proxy_serves_late_calls_briefly_until_stop() {
         let drain = Drain::default();
         drain.begin();
         assert!(served(&drain).await >= LATECOMER);

@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_refused_is_told_as_a_refused_stream() {
+    fn lost_unsent_request_is_reported_as_refused_stream() {
         let refused = Some(StreamReset(h2::Reason::REFUSED_STREAM));
         for (failure, reset) in [
             (Failure::not_sent(Reason::ConnectionLost, "a"), refused),

@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn series_of_other_meshes_are_off_until_asked_for_and_need_the_workload() {
+    fn compatibility_series_default_off_and_require_workload() {
         let read = |more: &[(&'static str, &'static str)]| {
             let all = GOOD.iter().chain(more).copied();
             Settings::read(EnvReader::from_map(all)).map(|settings| settings.workload.compatibility)

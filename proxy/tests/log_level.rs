@@ -47,7 +47,7 @@ fn logged() -> (bool, bool, bool) {
 }
 
 #[test]
-fn the_log_follows_the_controller_and_goes_back_when_nothing_is_said_any_more() {
+fn log_filter_follows_controller_and_reverts_when_removed() {
     let _alone = LOG.lock();
     let store = workload();
     let set = |filter: &str| {
@@ -86,7 +86,7 @@ fn the_log_follows_the_controller_and_goes_back_when_nothing_is_said_any_more() 
 }
 
 #[test]
-fn the_log_tells_what_any_workload_of_the_process_asks_for_and_none_silences_another() {
+fn log_filter_unites_all_workloads_of_process() {
     let _alone = LOG.lock();
     let set = |store: &Store, filter: &str| {
         let nacks = store.apply(v1::Batch {

@@ -99,7 +99,7 @@ async fn pour(stream: &mut TcpStream) {
 
 /// The reader begins late, so that the sender could fill whatever has no bound.
 #[tokio::test]
-async fn a_large_upload_to_a_slow_application_is_held_back() {
+async fn large_upload_to_slow_application_is_held_back() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let (client, server, _, _) = pair(Protocol::Http1).await;
     serve_on(&client, &server, |mut stream| async move {
@@ -123,7 +123,7 @@ async fn a_large_upload_to_a_slow_application_is_held_back() {
 }
 
 #[tokio::test]
-async fn a_large_download_to_a_slow_caller_is_held_back() {
+async fn large_download_to_slow_caller_is_held_back() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let (client, server, _, _) = pair(Protocol::Http1).await;
     serve_on(&client, &server, |mut stream| async move {
@@ -148,7 +148,7 @@ async fn a_large_download_to_a_slow_caller_is_held_back() {
 
 /// Opaque bytes go the other way through the code.
 #[tokio::test]
-async fn a_large_stream_of_bytes_is_held_back_both_ways() {
+async fn large_opaque_stream_is_held_back_both_ways() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let (client, server, _, _) = pair(Protocol::Opaque).await;
     serve_on(&client, &server, |mut stream| async move {

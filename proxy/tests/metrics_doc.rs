@@ -36,7 +36,7 @@ fn set<'a>(words: impl IntoIterator<Item = &'a str>) -> words::Words {
 }
 
 #[test]
-fn labels_with_fixed_values_have_these_values_and_no_others() {
+fn fixed_label_values_match_their_documentation() {
     let page = words::read("docs/metrics.md");
     let code = words::code("proxy/src");
     let documented = |label: &str| words::quoted(words::cell(&page, label));
@@ -89,7 +89,7 @@ fn labels_with_fixed_values_have_these_values_and_no_others() {
 }
 
 #[test]
-fn every_bound_that_counts_is_on_the_page_and_no_other() {
+fn every_counted_limit_is_documented_and_no_other() {
     let page = words::read("docs/metrics.md");
     let code = words::code("proxy/src");
     for (at, call) in code.match_indices("metrics.limit(") {
@@ -118,7 +118,7 @@ fn every_bound_that_counts_is_on_the_page_and_no_other() {
 }
 
 #[test]
-fn every_reason_of_a_refusal_is_on_the_page_and_reserved_ones_are_given_by_nothing() {
+fn refusal_reasons_are_documented_and_reserved_ones_unused() {
     let page = words::read("docs/operating.md");
     let table = page
         .split_once("## Refusals")
@@ -158,7 +158,7 @@ fn documented_metrics(page: &str) -> words::Words {
 }
 
 #[test]
-fn no_page_names_a_metric_or_asks_for_a_value_that_does_not_exist() {
+fn pages_name_only_existing_metrics_and_label_values() {
     let known = documented_metrics(&words::read("docs/metrics.md"));
     assert!(known.len() > 40, "{known:?}");
     // Targets of log filters, and the beginning of a pattern for grep.
@@ -205,7 +205,7 @@ fn no_page_names_a_metric_or_asks_for_a_value_that_does_not_exist() {
 }
 
 #[test]
-fn what_the_page_says_of_the_injector_is_in_its_source() {
+fn documented_injector_metrics_match_its_source() {
     let page = words::read("docs/metrics.md");
     let code = words::read("injector/src/metrics.rs");
     let mut registered = words::first_arguments(&code, "registry.register(");

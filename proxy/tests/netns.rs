@@ -67,7 +67,7 @@ fn outbound_ipv6_reaches_the_proxy_with_its_original_destination() {
 }
 
 #[test]
-fn inbound_ipv4_and_ipv6_reach_the_proxy_with_their_original_destination() {
+fn inbound_ipv4_and_ipv6_keep_original_destination() {
     let testbed = Testbed::captured("in", &[]);
     for to in ["10.77.0.2:8080", "[fd77::2]:8080", "10.77.0.2:4242"] {
         let met = testbed.peer().connect(Who::App, to);
@@ -94,7 +94,7 @@ fn without_rules_nothing_is_redirected() {
 }
 
 #[test]
-fn the_proxys_user_and_its_group_are_exempt_and_no_other() {
+fn only_proxy_user_and_group_escape_capture() {
     let testbed = Testbed::captured("exempt", &[]);
     for to in ["10.77.0.1:8000", "[fd77::1]:8000"] {
         assert_eq!(
@@ -134,7 +134,7 @@ fn loopback_and_the_pods_own_address_stay_direct() {
 }
 
 #[test]
-fn the_proxys_own_ports_are_reached_directly_and_have_no_original_destination() {
+fn proxy_ports_are_reached_directly_without_original_destination() {
     let testbed = Testbed::captured("own", &[]);
     for (port, name) in [(15106, "inbound"), (15108, "mesh"), (15190, "admin")] {
         for to in [format!("10.77.0.2:{port}"), format!("[fd77::2]:{port}")] {
@@ -242,7 +242,7 @@ fn check_proves_both_families_right_after_writing() {
 }
 
 #[test]
-fn check_proves_that_the_address_of_a_service_arrives_as_it_was_called() {
+fn capture_check_proves_service_address_arrives_unchanged() {
     let testbed = Testbed::unoccupied("checksvc");
     let api = [
         ("KUBERNETES_SERVICE_HOST", "10.96.0.1"),
@@ -301,7 +301,7 @@ fn check_looks_beside_what_the_skip_lists_cover() {
 }
 
 #[test]
-fn a_namespace_without_ipv6_is_captured_and_proven_for_ipv4() {
+fn namespace_without_ipv6_is_captured_and_proven_for_ipv4() {
     let testbed = Testbed::without_ipv6("no6");
     let output = testbed.pod().capture(&["--check"]).unwrap();
     assert!(
@@ -311,7 +311,7 @@ fn a_namespace_without_ipv6_is_captured_and_proven_for_ipv4() {
 }
 
 #[test]
-fn a_namespace_without_ipv4_is_captured_and_proven_for_ipv6() {
+fn namespace_without_ipv4_is_captured_and_proven_for_ipv6() {
     let testbed = Testbed::without_ipv4("no4");
     let output = testbed.pod().capture(&["--check"]).unwrap();
     assert!(
@@ -346,7 +346,7 @@ fn an_open_connection_survives_a_second_run() {
 }
 
 #[test]
-fn a_connection_watched_closely_is_given_up_when_the_peer_is_gone_for_10_seconds() {
+fn watched_connection_closes_ten_seconds_after_peer_vanishes() {
     let testbed = Testbed::bare("watch");
     // In the middle of a request, and between two.
     let watched = ["hello", ""].map(|question| testbed.pod().watch("10.77.0.1:8000", question));

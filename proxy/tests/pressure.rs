@@ -246,7 +246,7 @@ fn large_value() -> String {
 }
 
 #[tokio::test]
-async fn heads_that_do_not_end_cost_who_sends_them_connections() {
+async fn unfinished_heads_cost_their_sender_connections() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let testbed = Testbed::new().await;
     let head = format!("GET / HTTP/1.1\r\nHost: app\r\nX: {}", large_value());
@@ -255,7 +255,7 @@ async fn heads_that_do_not_end_cost_who_sends_them_connections() {
 }
 
 #[tokio::test]
-async fn large_heads_that_wait_for_an_answer_cost_who_sends_them_connections() {
+async fn large_heads_awaiting_response_cost_their_sender_connections() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let testbed = Testbed::new().await;
     let head = format!(
@@ -267,7 +267,7 @@ async fn large_heads_that_wait_for_an_answer_cost_who_sends_them_connections() {
 }
 
 #[tokio::test]
-async fn downloads_over_http2_that_nobody_reads_cost_who_asked_connections() {
+async fn unread_http2_downloads_cost_their_requester_connections() {
     let _alone = ONE_AT_A_TIME.lock().await;
     for window in [1, 0x7fff_ffff] {
         let testbed = Testbed::new().await;
@@ -277,7 +277,7 @@ async fn downloads_over_http2_that_nobody_reads_cost_who_asked_connections() {
 }
 
 #[tokio::test]
-async fn uploads_over_http2_that_nobody_reads_cost_who_sends_them_connections() {
+async fn unread_http2_uploads_cost_their_sender_connections() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let testbed = Testbed::new().await;
     let mut fields = get("/wait");
@@ -297,7 +297,7 @@ async fn uploads_over_http2_that_nobody_reads_cost_who_sends_them_connections() 
 
 /// Bodies that are kept whole to be sent again, and such as stand still on their way.
 #[tokio::test]
-async fn a_thousand_posts_whose_bodies_no_application_reads_cost_nobody_else_a_call() {
+async fn thousand_unread_post_bodies_cost_no_other_caller() {
     let _alone = ONE_AT_A_TIME.lock().await;
     for bytes in [60_000, 300_000] {
         let testbed = Testbed::new().await;
@@ -312,7 +312,7 @@ async fn a_thousand_posts_whose_bodies_no_application_reads_cost_nobody_else_a_c
 }
 
 #[tokio::test]
-async fn large_heads_of_answers_over_http2_that_nobody_reads_cost_who_asked_connections() {
+async fn unread_large_http2_response_heads_cost_requester_connections() {
     let _alone = ONE_AT_A_TIME.lock().await;
     // They come more slowly than the others, so it begins earlier.
     let testbed = Testbed::of(18 * MIB).await;
@@ -356,7 +356,7 @@ fn tiny_fields(many: usize) -> Vec<(&'static [u8], &'static [u8])> {
 }
 
 #[tokio::test]
-async fn heads_of_many_tiny_fields_are_refused_before_they_are_held() {
+async fn heads_of_many_tiny_fields_are_refused_before_buffering() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let testbed = Testbed::new().await;
     let head = block(&[&get("/wait")[..], &tiny_fields(1500)].concat());
@@ -369,7 +369,7 @@ async fn heads_of_many_tiny_fields_are_refused_before_they_are_held() {
 }
 
 #[tokio::test]
-async fn trailers_of_many_tiny_fields_end_the_connection_that_they_come_by() {
+async fn trailers_of_many_tiny_fields_end_their_connection() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let testbed = Testbed::new().await;
     let mut fields = get("/wait");

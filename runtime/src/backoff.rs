@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn every_wait_lies_in_the_upper_half_even_after_endless_failures() {
+    fn backoff_stays_in_upper_half_after_endless_failures() {
         let mut backoff = Backoff::new(FIRST, LONGEST);
         for _ in 0..1_000 {
             let most = backoff.delay(1.0);

@@ -32,7 +32,7 @@ mod tests {
     use super::{memory_limit, socket_memory};
 
     #[test]
-    fn memory_limit_is_read_from_either_version_of_control_groups() {
+    fn memory_limit_comes_from_either_cgroup_version() {
         let dir = std::env::temp_dir().join(format!("weft-cgroup-{}", std::process::id()));
         let write = |file: &str, text: &str| {
             let path = dir.join(file);

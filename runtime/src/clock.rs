@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn jump_past_the_moment_ends_the_wait_within_one_look() {
+    async fn forward_clock_jump_ends_wait_at_next_check() {
         let (clock, ahead) = clock();
         let at = clock.now() + 10 * HOUR;
         let waiting = clock.clone();
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn clock_that_is_set_back_does_not_prolong_the_wait() {
+    async fn clock_set_back_does_not_prolong_wait() {
         let (clock, ahead) = clock();
         let (start, at) = (Instant::now(), clock.now() + 10 * HOUR);
         let waiting = clock.clone();
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn clock_that_is_set_back_before_a_moment_is_noticed_within_one_look() {
+    async fn clock_set_before_moment_is_noticed_within_one_check() {
         let (clock, ahead) = clock();
         let since = clock.now() - HOUR / 12;
         let waiting = clock.clone();

@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn default_stands_in_for_absent_and_empty_but_not_for_wrong() {
+    fn default_replaces_missing_value_but_not_invalid_one() {
         let mut reader = EnvReader::from_map([("EMPTY", ""), ("WRONG", "many")]);
         assert_eq!(reader.or("ABSENT", 7), 7);
         assert_eq!(reader.or("EMPTY", 7), 7);

@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn source_without_end_of_work_delays_another_by_one_piece() {
+    fn endless_source_delays_another_by_only_one_item() {
         let queue = queue();
         let at_work = queue.take("flood").now_or_never().unwrap().unwrap();
         let mut flood: Vec<_> = (0..4).map(|_| Box::pin(queue.take("flood"))).collect();
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn queue_is_bounded_and_the_longest_gives_way_to_who_has_fewer() {
+    fn bounded_queue_evicts_from_source_with_more() {
         let queue = queue();
         let at_work = queue.take("flood").now_or_never().unwrap().unwrap();
         let mut flood: Vec<_> = (0..5).map(|_| Box::pin(queue.take("flood"))).collect();

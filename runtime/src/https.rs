@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_address_that_comes_too_often_is_told_apart_and_counted() {
+    async fn address_connecting_too_often_is_identified_and_counted() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let each = Allowance {

@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn source_that_uses_its_share_leaves_the_rest_to_others() {
+    async fn source_at_share_leaves_permits_to_others() {
         let semaphore = KeyedSemaphore::new(4, 2);
         let soon = Duration::from_millis(1);
         let first = semaphore.acquire("a").await;

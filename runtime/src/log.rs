@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn level_that_is_not_understood_is_named_in_the_error() {
+    fn invalid_log_level_is_named_in_error() {
         let error = filter("proxy=loudest").unwrap_err().to_string();
         assert!(error.contains("proxy=loudest"), "{error}");
     }

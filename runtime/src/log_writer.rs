@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_that_nobody_reads_keeps_no_writer_waiting_and_what_is_lost_is_counted() {
+    fn unread_log_pipe_blocks_no_writer_counting_losses() {
         let (mut reader, writer) = io::pipe().unwrap();
         let lines = LogWriter::to("lines", writer).unwrap();
         assert_eq!(room(&lines), 0, "a silent process holds a queue");
@@ -267,8 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_queued_at_the_end_is_written_and_a_stuck_reader_holds_the_end_up_for_its_time_only()
-    {
+    fn queued_log_lines_flush_at_exit_within_limit() {
         let (mut reader, writer) = io::pipe().unwrap();
         let lines = LogWriter::to("lines", writer).unwrap();
         for at in 0..300 {
@@ -305,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_one_line_that_no_terminal_acts_upon() {
+    fn log_event_is_one_line_without_terminal_effects() {
         let shown = |event: &str| {
             let event = readable(event.as_bytes(), acts_upon);
             String::from_utf8(event.into()).unwrap()

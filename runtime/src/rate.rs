@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_passes_and_then_one_per_interval_for_each_key_by_itself() {
+    fn burst_passes_then_one_per_interval_and_key() {
         let (rates, start) = (Rates::new(TEN_THEN_ONE_PER_SECOND, 100), Instant::now());
         let second = Duration::from_secs(1);
         assert_eq!(burst(&rates, 1, start), (10, second));
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_done_already_is_charged_and_the_next_use_waits_for_all_of_it() {
+    fn completed_work_is_charged_and_delays_next_use() {
         let (rates, start) = (Rates::new(TEN_THEN_ONE_PER_SECOND, 100), Instant::now());
         let second = Duration::from_secs(1);
         assert_eq!(rates.charge(&1, 9, start), Duration::ZERO);
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn more_keys_than_fit_cost_the_memory_of_the_one_that_used_least() {
+    fn key_overflow_drops_least_used_key() {
         let (rates, start) = (Rates::new(TEN_THEN_ONE_PER_SECOND, 100), Instant::now());
         burst(&rates, 0, start);
         for key in 1..10_000 {

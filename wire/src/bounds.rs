@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_becomes_much_larger_than_it_is_is_decoded() {
+    fn message_expanding_beyond_bounds_is_not_decoded() {
         let empty = |many: usize| vec![v1::Nack::default(); many];
         let ack = |nacks| encoded(Content::Ack(v1::Ack { batch: 1, nacks }));
         let mut cut = ack(empty(PARTS));

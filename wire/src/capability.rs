@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn an_earlier_proxy_names_nothing_and_has_what_it_had() {
+    fn older_proxy_without_capability_names_keeps_its_capabilities() {
         let hello = EarlierHello {
             proxy_version: "0.1.0".to_owned(),
             destinations: vec!["destination/10.0.0.1:80".to_owned()],
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn an_earlier_controller_reads_the_rest_of_a_hello_with_capabilities() {
+    fn older_controller_reads_hello_ignoring_capabilities() {
         let hello = v1::Hello {
             proxy_version: "0.2.0".to_owned(),
             destinations: vec!["destination/10.0.0.1:80".to_owned()],
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_nobody_knows_is_ignored_and_what_is_not_named_is_not_there() {
+    fn unknown_capability_is_ignored_and_unnamed_is_absent() {
         let named = |names: &[&str]| {
             let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
             Capabilities::named(&names)

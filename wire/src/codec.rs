@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_begin_with_a_kilobyte_and_make_room_for_a_whole_message_at_once() {
+    fn message_buffer_starts_with_kilobyte_or_complete_message() {
         assert_eq!(first(vec![v1::ToProxy::default()]), (HEAD, 1024));
         let large = message(40);
         let length = HEAD + large.encoded_len();

@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_in_the_file_becomes_the_address_that_the_linker_gave_it() {
+    fn file_offset_maps_to_linker_address() {
         let mut file = vec![0; 64];
         file[..6].copy_from_slice(b"\x7fELF\x02\x01");
         (file[32], file[54], file[56]) = (64, 56, 2);

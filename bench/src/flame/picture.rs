@@ -193,7 +193,7 @@ mod tests {
     const POLL: (&str, &str) = ("401000", "<a::B<C> as d::E>::poll");
 
     #[test]
-    fn half_the_samples_are_half_the_width_and_stand_above_their_caller() {
+    fn flame_box_width_matches_samples_above_its_caller() {
         let script = sample("worker", &[READ, POLL]) + &sample("worker", &[POLL]);
         let svg = svg("cpu-c32, outbound", &fold(&script));
         let row = |name: &str| {
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_could_see_is_not_drawn_but_keeps_its_place() {
+    fn invisible_box_is_skipped_but_keeps_its_space() {
         let mut script = sample("worker", &[("401000", "a_speck")]);
         script += &sample("worker", &[("402000", "the_rest")]).repeat(9999);
         let svg = svg("", &fold(&script));
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_does_not_fit_loses_its_modules_before_its_end() {
+    fn overlong_label_drops_modules_before_truncating() {
         assert_eq!(
             without_modules("<a::b::Type<c::D> as e::Trait>::call"),
             "<Type<D> as Trait>::call"

@@ -278,7 +278,7 @@ slow work \n\
     }
 
     #[test]
-    fn equal_callers_are_one_function_with_the_samples_of_all() {
+    fn equal_callers_merge_into_one_summed_function() {
         let root = fold(SCRIPT);
         assert_eq!(root.samples, 4);
         let poll = at(&root, &["weft-proxy", "main", "<a::B<C> as d::E>::poll"]);
@@ -293,7 +293,7 @@ slow work \n\
     }
 
     #[test]
-    fn heaviest_counts_a_function_only_where_it_was_itself_running() {
+    fn heaviest_list_counts_own_samples_only() {
         let root = fold(SCRIPT);
         let heaviest: Vec<_> = root
             .heaviest()
@@ -307,7 +307,7 @@ slow work \n\
     }
 
     #[test]
-    fn merged_functions_are_put_back_where_the_call_was_and_count_as_their_callers_own() {
+    fn inlined_functions_return_to_call_site_as_callers_own() {
         let program = Path::new("/bin/weft-proxy");
         let script = "weft-proxy \n\
 \t          4325a0 poll (/bin/weft-proxy)\n\
@@ -340,7 +340,7 @@ weft-proxy \n\
     }
 
     #[test]
-    fn a_stack_that_ends_early_stands_on_an_unknown_caller_unless_it_is_all_kernel() {
+    fn truncated_stack_gets_unknown_caller_unless_all_kernel() {
         let root = fold(
             "weft-proxy \n\
 \tffffffff82010000 sock_recvmsg ([kernel.kallsyms])\n\
@@ -354,7 +354,7 @@ weft-proxy \n\
     }
 
     #[test]
-    fn what_lies_behind_a_caller_in_no_file_is_not_believed() {
+    fn frames_behind_unmapped_caller_are_discarded() {
         let root = fold(
             "weft-proxy \n\
 \t          84ae60 aes_gcm (/bin/weft-proxy)\n\

@@ -380,7 +380,7 @@ mod tests {
 
     /// Else "none was seen twice" would say nothing of gRPC.
     #[tokio::test]
-    async fn a_number_that_two_applications_see_over_grpc_is_counted() {
+    async fn id_seen_by_two_grpc_applications_is_counted() {
         let repeats = Arc::<Repeats>::default();
         let call = Call {
             method: "POST",
@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn thirty_in_a_hundred_fail_and_never_all_in_a_row() {
+    fn thirty_percent_fail_but_never_twenty_in_a_row() {
         let failed: Vec<bool> = (0..10_000).map(|n| mix(n) % 100 < 30).collect();
         let count = failed.iter().filter(|failed| **failed).count();
         assert!((2800..3200).contains(&count), "{count}");

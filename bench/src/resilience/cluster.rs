@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn zones_are_told_of_those_that_call_and_of_those_that_serve() {
+    fn zones_are_set_for_callers_and_endpoints() {
         let zoned = PODS.map(|pod| pod.in_zone("a"));
         for (pods, zone) in [(zoned, "a"), (PODS, "")] {
             let cluster = Cluster::new(&pods, Asked::default());
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_is_sent_what_it_carries_out_and_nothing_else() {
+    fn proxy_is_sent_only_parts_it_supports() {
         let requested = Asked {
             attempt: Some(Duration::from_millis(500)),
             overload: Some("caller"),

@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_falls_short_stands_at_the_top_and_in_the_table() {
+    fn missed_bound_appears_on_top_and_in_table() {
         let page = page(&[section(BoundResult::Missed)]);
         let (top, rest) = page.split_once("## Method").unwrap();
         assert!(
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_in_force_is_said_and_never_counts_as_met() {
+    fn inactive_bound_is_shown_and_never_met() {
         let page = page(&[section(BoundResult::NotInForce)]);
         assert!(page.contains("(not in force yet)"), "{page}");
         assert!(!page.contains("met |") && !page.contains("Every bound below is met"));

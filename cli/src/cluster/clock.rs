@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn time_is_that_of_the_last_answer_that_told_one() {
+    fn clock_follows_last_response_with_date() {
         let (clock, own) = (Clock::default(), SystemTime::now());
         assert_eq!(clock.now(own), own);
         let mut head = HeaderMap::new();

@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_page_is_read_to_its_end_and_a_port_that_says_nothing_is_given_up() {
+    async fn page_is_read_completely_but_silent_port_abandoned() {
         let (ours, mut theirs) = tokio::io::duplex(1024);
         let request = tokio::spawn(async move {
             let mut head = [0; 64];

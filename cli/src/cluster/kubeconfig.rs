@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn kubeconfig_that_is_none_is_named_and_what_stands_in_it_is_not_shown() {
+    async fn invalid_kubeconfig_is_named_without_showing_its_content() {
         for bad in [
             "hunter2\n",
             "users:\n- name: a\n  user:\n    token: hunter2\n   client: [\n",
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn context_that_is_not_current_or_not_there_is_told_with_a_way_on() {
+    async fn missing_context_error_suggests_way_out() {
         for (current, way) in [
             (json!(""), "say --context NAME"),
             (json!(null), "say --context NAME"),
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn context_of_a_later_file_is_current_where_the_first_has_none() {
+    fn context_of_later_file_applies_without_earlier_one() {
         let folder = tempfile::tempdir().unwrap();
         let [one, other] = ["one", "other"].map(|name| folder.path().join(name));
         std::fs::write(&other, text(&context("shop"), &json!("test"))).unwrap();

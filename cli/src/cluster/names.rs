@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name_is_bad_usage_and_says_what_may_be_said() {
+    fn invalid_object_name_is_usage_error_listing_forms() {
         for (text, expected) in [
             ("pod/web", "deploy, svc, external"),
             ("", "names no kind"),
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn misspelt_kind_is_told_with_the_one_that_was_meant() {
+    fn misspelt_kind_error_suggests_nearest_kind() {
         for (text, meant) in [
             ("deplyo/web", "you may mean deploy/web"),
             ("servcie/cart:80", "you may mean service/cart:80"),

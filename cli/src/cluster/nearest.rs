@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn name_with_the_fewest_mistakes_is_meant_and_none_that_is_another_word() {
+    fn nearest_name_has_fewest_typos_within_limit() {
         let known = ["cart", "cart-v1", "cart-v2", "payments", "web"];
         let meant = |typed| nearest(typed, known);
         assert_eq!(meant("crat"), Some("cart"));

@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn port_that_a_service_lacks_is_told_with_those_that_it_has() {
+    fn missing_service_port_error_lists_existing_ports() {
         let port = |name: &str, port: u16, protocol: &str| json!({"name": name, "port": port, "protocol": protocol});
         let ports = [
             port("http", 80, "TCP"),

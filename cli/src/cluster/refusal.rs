@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_right_is_named_with_the_role_that_grants_it() {
+    fn missing_permission_error_names_granting_role() {
         let denied = |rest: &str| {
             let message = format!("forbidden: User \"eve\" cannot {rest}");
             refusal_of("x", 403, &message)
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn role_is_named_for_what_it_grants_and_for_no_other_refusal() {
+    fn role_is_named_only_for_permissions_it_grants() {
         for (message, role) in [
             (
                 "users \"bob\" is forbidden: User \"eve\" cannot impersonate resource \"users\" in \
@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn a_read_api_that_is_off_or_away_is_told_from_an_object_that_is_missing() {
+    fn unavailable_read_api_is_distinguished_from_missing_object() {
         let unserved = refusal_of("graphs of shop", 404, "page not found");
         assert!(unserved.contains("observe.enabled"), "{unserved}");
         assert!(unserved.contains("not installed"), "{unserved}");
@@ -438,7 +438,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_that_is_too_long_is_no_api_server_that_is_not_reached() {
+    async fn oversized_response_is_not_reported_as_unreachable() {
         let body = kube::client::Body::from(b"long".to_vec());
         let error = crate::cluster::whole(body, 3).await.unwrap_err();
         let words = Refusal::of("graphs", error).into_failure().to_string();
@@ -450,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn an_api_server_that_is_not_reached_is_told_in_a_sentence_with_a_way_on() {
+    fn unreachable_api_server_error_includes_advice() {
         let error = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
         let refusal = Refusal::of("graphs of shop", kube::Error::Service(Box::new(error)));
         assert!(refusal.may_pass());

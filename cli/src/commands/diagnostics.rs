@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_of_a_list_are_emptied_by_what_was_asked_for_and_by_what_the_list_says_it_is() {
+    fn secrets_are_emptied_by_requested_or_declared_kind() {
         let list = |kind: &str| {
             let item = json!({"metadata": {"name": "s"}, "data": {"a": "c2VjcmV0"},
                 "stringData": {"b": "secret"}});
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn logs_of_the_controllers_are_read_whatever_else_runs_beside_them() {
+    async fn controller_logs_are_collected_beside_many_other_pods() {
         let mut pods: Vec<(String, &str)> = (0..12).map(|at| (format!("a-{at}"), "")).collect();
         pods.extend((0..9).map(|at| (format!("injector-{at}"), "injector")));
         pods.push(("weft-controller-1".to_owned(), "controller"));
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_others_have_in_the_namespace_of_the_mesh_is_counted_and_not_shown() {
+    async fn foreign_objects_in_mesh_namespace_are_only_counted() {
         let api = FakeApi::default();
         api.put(
             "/version",
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_that_is_too_long_for_the_archive_is_left_out_alone() {
+    async fn name_too_long_for_archive_is_skipped_alone() {
         let long = "weft-controller-".to_owned() + &"x".repeat(100);
         let pods = [
             (long.clone(), "controller"),
@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn misspelt_namespace_of_weft_is_told_and_no_bundle_of_empty_lists_is_made() {
+    async fn misspelt_weft_namespace_is_reported_without_empty_bundle() {
         let api = FakeApi::default();
         api.put(
             "/version",

@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn filters_that_quiet_edges_cannot_pass_are_asked_of_a_window_or_refused() {
+    fn filters_on_recent_calls_query_window_or_are_refused() {
         for (line, query) in [
             ("--refused", "window=60s"),
             ("--since 30d", "window=60s&quiet=1&gone=1"),

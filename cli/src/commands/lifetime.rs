@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn renewal_is_missed_by_the_life_that_a_certificate_has() {
+    fn late_renewal_is_measured_by_certificate_lifetime() {
         let (hour, minute) = (Duration::from_secs(3_600), Duration::from_secs(60));
         let ends = "2026-11-02T09:00:00Z";
         for (issued, ttl, late) in [

@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn who_says_a_section_and_who_rests_is_told_by_service() {
+    fn traffic_page_lists_section_sources_and_ejected_endpoints() {
         let page = json!({
             "services": { "shop/api:80": {
                 "sections": { "retry": [

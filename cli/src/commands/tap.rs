@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_of_a_refused_head_moves_no_column() {
+    fn unknown_fields_of_refused_request_keep_tap_columns() {
         let unread = TapRequest {
             protocol: "unknown".to_owned(),
             status: 400,
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn proxies_without_room_for_a_tap_are_told_of_at_once_with_the_reason_and_once() {
+    fn tap_refusals_are_reported_once_with_reason() {
         let mut streams = Streams::default();
         let mut console = streams.console();
         let mut shown = TapCounts::default();
@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn streams_in_which_no_proxy_takes_part_are_told_once_and_not_passed_over() {
+    fn tap_stream_without_participating_proxies_is_reported_once() {
         let nobody = told(&[0]);
         assert!(nobody.starts_with("0 of 4 take part, so"), "{nobody}");
         assert_eq!(nobody.lines().count(), 1, "{nobody}");

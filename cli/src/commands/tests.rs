@@ -76,7 +76,7 @@ async fn ask<C: ClusterCommand>(
 }
 
 #[tokio::test]
-async fn an_object_that_is_missing_is_told_from_an_api_that_is_not_served() {
+async fn missing_object_error_differs_from_unserved_api_error() {
     let global = Cli::try_parse_from(["weft", "version"]).unwrap().global;
     let outcome = async |status: Value| {
         let cluster = Cluster::of(explaining(vec![("shop", 404, status)]), &global);
@@ -101,7 +101,7 @@ async fn an_object_that_is_missing_is_told_from_an_api_that_is_not_served() {
 }
 
 #[tokio::test]
-async fn fix_of_what_cannot_be_told_is_neither_yes_nor_no() {
+async fn fix_of_unknown_verdict_is_inconclusive() {
     let unknown = json!({"status": {"verdict": "Unknown", "reason": "no such Service"}});
     let client = explaining(vec![("shop", 201, unknown)]);
     let (code, out, err) = run(client, "weft explain deploy/web svc/cart -o fix").await;
@@ -149,7 +149,7 @@ fn refused() -> Value {
 }
 
 #[tokio::test]
-async fn a_refusal_is_told_with_who_why_since_when_and_the_way_out() {
+async fn refusal_shows_identities_reason_last_seen_and_fix() {
     let line = "weft explain deploy/web svc/cart:80 DELETE /items/7";
     let (code, out, _) = run(explaining(vec![("shop", 201, refused())]), line).await;
     assert_eq!(code, 1);
@@ -187,7 +187,7 @@ async fn a_refusal_is_told_with_who_why_since_when_and_the_way_out() {
 }
 
 #[tokio::test]
-async fn who_may_not_ask_of_the_called_is_answered_by_his_own_namespace() {
+async fn explain_falls_back_to_callers_namespace_without_permission() {
     let denied = json!({"kind": "Status", "status": "Failure", "reason": "Forbidden", "code": 403,
         "message": "explanations.observe.weft.dev is forbidden: User \"eve\" cannot create resource \"explanations\" in API group \"observe.weft.dev\" in the namespace \"bank\""});
     let little = json!({"status": {"verdict": "Refused", "reason": "not-allowed", "httpStatus": 403, "owner": "bank"}});
@@ -230,7 +230,7 @@ async fn what_cannot_be_told_is_neither_yes_nor_no() {
 }
 
 #[tokio::test]
-async fn routes_of_a_service_are_those_of_the_pods_behind_it() {
+async fn service_routes_are_those_of_pods_behind_it() {
     let api = FakeApi::default();
     let routes = json!([{"route": "cart/read", "requests": 60, "failure": 6, "ms": {"p50": 1.0, "p95": 2.0, "p99": 3.0}}, {"route": "", "requests": 6}]);
     let graph = json!({"metadata": {"windowSeconds": 60, "complete": true}, "nodes": [
@@ -336,7 +336,7 @@ async fn proxies_of_all_pages_are_judged() {
 }
 
 #[tokio::test]
-async fn log_level_is_written_to_the_live_pod_and_taken_away_again() {
+async fn log_level_annotation_is_set_and_removed_on_pod() {
     let api = FakeApi::default();
     let path = "/api/v1/namespaces/shop/pods/web-1";
     api.put(
@@ -370,7 +370,7 @@ async fn log_level_is_written_to_the_live_pod_and_taken_away_again() {
 }
 
 #[tokio::test]
-async fn log_level_that_no_proxy_follows_is_told_to_have_no_effect() {
+async fn log_level_without_proxy_warns_of_no_effect() {
     let api = FakeApi::default();
     let path = "/api/v1/namespaces/shop/pods/web-1";
     for (container, followed) in [("weft-proxy", true), ("migrate", false)] {

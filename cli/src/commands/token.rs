@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_random_and_its_entry_is_its_hash_and_its_end() {
+    fn token_is_random_with_hashed_expiring_entry() {
         let make = |random, lasts| {
             let command = Token {
                 expires: Duration::from_secs(lasts),
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_printed_can_be_sent_and_pasted_and_is_never_twice_the_same() {
+    fn printed_token_header_and_entry_are_usable_and_unique() {
         let (one, other) = (ran("weft token").unwrap(), ran("weft token").unwrap());
         assert_ne!(one, other);
         let (header, entry) = one.split_once('\n').unwrap();

@@ -184,7 +184,7 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(60);
 
     #[test]
-    fn one_table_says_that_there_are_no_calls_and_that_numbers_are_not_complete() {
+    fn top_once_reports_missing_calls_and_incomplete_numbers() {
         let edge = |port: u16| json!({"from": "a", "to": "b", "port": port, "requests": 1});
         let printed = |edges: &Value, complete: bool| {
             let metadata =
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_was_seen_stays_where_nobody_answers_and_is_told_to_be_old() {
+    async fn top_keeps_last_graph_and_marks_it_old() {
         let (mut typed, keys) = tokio::io::duplex(8);
         let words = RefCell::new(Vec::new());
         let look = || std::future::ready(Err(Failure::unknown("away")));

@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn name_that_many_objects_have_is_told_of_the_first_and_the_others_are_counted() {
+    fn common_label_warning_names_first_object_and_counts_others() {
         let cron_job = "CronJob";
         let object = |(kind, label): (&str, &str)| {
             let (version, spec) = match kind == cron_job {
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_once_follows_from_what_was_judged_and_not_from_words() {
+    fn repeated_findings_merge_by_group_not_by_text() {
         let finding = |group: Option<&str>| Finding {
             line: 1,
             refused: false,
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn request_for_injection_on_what_makes_pods_is_told_once_for_each_kind() {
+    fn injection_label_on_workload_is_reported_once_per_kind() {
         let object = |kind: &str| {
             let metadata = "{name: a, labels: {weft.dev/inject: enabled}}";
             format!("---\napiVersion: apps/v1\nkind: {kind}\nmetadata: {metadata}\n")

@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn time_that_is_none_or_out_of_its_bounds_is_refused_with_the_form_and_the_bounds() {
+    fn invalid_duration_is_refused_with_form_and_bounds() {
         let seconds = Duration::from_secs;
         let window = between([seconds(10), seconds(300)]);
         let form = "must be a time such as 30s or 2m, from 10s to 5m";

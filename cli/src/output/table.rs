@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_begin_at_the_same_place_in_every_row_and_empty_cells_are_told() {
+    fn table_columns_are_aligned_and_empty_cells_shown() {
         let mut table = Table::new(&["NAME", "RPS", "LAST"]);
         table.row(vec!["cart".into(), "1.0".into(), "now".into()]);
         table.row(vec!["a-much-longer-name".into(), "".into(), "4s".into()]);
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn cell_of_any_length_is_cut_and_moves_the_others_no_further_than_it_may() {
+    fn overlong_cell_is_truncated_and_keeps_columns_bounded() {
         let name = |length| "x".repeat(length);
         let mut table = Table::new(&["NAME", "LAST"]);
         table.row(vec![name(LONGEST).into(), "whole".into()]);
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn colours_are_written_only_when_asked_for_and_move_no_column() {
+    fn colors_are_optional_and_shift_no_column() {
         let mut table = Table::new(&["STATE", "NEXT"]);
         table.row(vec![Cell::toned("bad", Tone::Bad), "x".into()]);
         let (plain, colored) = (written(&table, false), written(&table, true));
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn control_characters_of_the_cluster_do_not_reach_the_terminal() {
+    fn control_characters_of_cluster_never_reach_terminal() {
         let mut table = Table::new(&["NAME"]);
         table.row(vec!["evil\x1b[2J\nNAME".into()]);
         let text = written(&table, true);

@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn one_edge_keeps_its_own_figures_and_none_has_none() {
+    fn single_edge_keeps_its_exact_latencies() {
         let mut mixture = Mixture::default();
         assert_eq!(mixture.whole(), None);
         mixture.add(10, latency(1.0, 2.0, 3.0));

@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn names_mean_the_objects_of_the_namespace_that_the_user_is_in() {
+    fn names_select_objects_of_current_namespace() {
         let sets = |from: &[&str], to: &[&str]| {
             let owned = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
             (owned(from), owned(to))
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_are_from_the_account_that_made_them_and_not_from_that_of_the_pods_of_now() {
+    fn calls_belong_to_calling_account_not_current_pod_account() {
         let mut traffic = traffic();
         let edges = &mut traffic.graph.edges;
         edges[1].identities = vec!["spiffe://cluster.local/ns/shop/sa/before".to_owned()];

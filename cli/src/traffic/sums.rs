@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_of_a_route_that_were_given_up_are_no_success() {
+    fn cancelled_route_requests_are_not_successes() {
         let mut sums = Sums::default();
         let of = |requests, failure, cancelled| RouteSums {
             requests,

@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_replaced_and_removed_with_their_lines_and_nothing_else() {
+    fn values_are_replaced_or_removed_line_exactly() {
         let replace =
             |path: &str, value: Value| json!([{"op": "replace", "path": path, "value": value}]);
         let remove = |path: &str| json!([{"op": "remove", "path": path}]);
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_that_an_anchor_would_carry_elsewhere_is_refused() {
+    fn change_that_anchor_would_propagate_is_refused() {
         let text = "labels: &l\n  app: x\nselector: *l\n";
         let error = changed(text, add("/labels/b", json!("c"))).unwrap_err();
         assert!(error.to_string().contains("anchor"), "{error}");

@@ -11,7 +11,7 @@ const WRONG: &str = "Date = class extends Date { \
     static now() { return super.now() + 3652 * 86_400_000; } };";
 
 #[tokio::test]
-async fn a_wrong_clock_of_the_browser_changes_nothing_that_is_shown() {
+async fn wrong_browser_clock_changes_no_displayed_time() {
     let mut shown = Shown::of(&shop::shop(60)).await;
     // The graph tells what was until 09:00 of that day.
     let mut proxy = shop::proxy("web-5d8", true);

@@ -21,7 +21,7 @@ const FOUND_MS: f64 = 300.0;
 const SEARCHES: usize = 5;
 
 #[tokio::test]
-async fn a_graph_of_a_thousand_edges_is_drawn_in_time_and_a_frame_of_it_is_cheap() {
+async fn thousand_edge_graph_draws_in_time_with_cheap_frames() {
     let mut shown = Shown::of(&shop::large()).await;
     let browser = &mut shown.browser;
     let (mut painted, mut drawn) = (Vec::new(), Vec::new());
@@ -152,7 +152,7 @@ async fn a_thousand_workloads_are_searched_in_time() {
 }
 
 #[tokio::test]
-async fn the_picture_is_the_same_whatever_the_numbers_and_their_order() {
+async fn graph_layout_is_independent_of_numbers_and_order() {
     let mut shown = Shown::of(&shop::shop(60)).await;
     let positions = "[...document.querySelectorAll('.node')].map((node) => node.querySelector('title').textContent.split(';')[0] + node.getAttribute('transform')).sort().join('\\n')";
     let before = shown.browser.eval(positions).await;

@@ -31,7 +31,7 @@ async fn search(shown: &mut Shown, text: &str) {
 }
 
 #[tokio::test]
-async fn namespaces_come_first_and_an_opened_one_has_its_neighbours_folded() {
+async fn graph_starts_with_namespaces_and_folds_neighbours_of_opened() {
     let mut shown = Shown::begun(&shop::neighbours(), &[]).await;
     let browser = &mut shown.browser;
     // Two namespaces, a caller outside and a host outside.
@@ -64,7 +64,7 @@ async fn namespaces_come_first_and_an_opened_one_has_its_neighbours_folded() {
 }
 
 #[tokio::test]
-async fn line_below_an_opened_node_is_that_of_the_node_where_it_is() {
+async fn footer_command_matches_opened_node_and_its_namespace() {
     let mut shown = Shown::begun(&shop::neighbours(), &[]).await;
     let browser = &mut shown.browser;
     browser.wait(&nodes(4)).await;
@@ -98,7 +98,7 @@ async fn line_below_an_opened_node_is_that_of_the_node_where_it_is() {
 }
 
 #[tokio::test]
-async fn namespace_with_one_workload_that_fails_is_told_by_that_one() {
+async fn namespace_with_one_failing_workload_is_shown_failing() {
     // 10 000 calls of one are well, and all 20 of another fail.
     let mut graph = shop::neighbours();
     for (at, requests, failure) in [(0_usize, 10_000, 0), (2, 20, 20)] {
@@ -116,7 +116,7 @@ async fn namespace_with_one_workload_that_fails_is_told_by_that_one() {
 }
 
 #[tokio::test]
-async fn table_lists_the_calls_within_a_fold_too_and_no_more_than_can_be_read() {
+async fn table_lists_calls_within_folds_up_to_bound() {
     let rows = |count: usize| {
         format!("document.querySelectorAll('.graph > .table tbody tr').length === {count}")
     };
@@ -135,7 +135,7 @@ async fn table_lists_the_calls_within_a_fold_too_and_no_more_than_can_be_read() 
 }
 
 #[tokio::test]
-async fn who_may_not_read_all_namespaces_begins_in_his_own() {
+async fn user_without_cluster_access_starts_in_own_namespace() {
     let mut shown = Shown::begun(&shop::neighbours(), &[]).await;
     shown.browser.wait(&nodes(4)).await;
     shown.mesh.scope(false, &["shop"]);
@@ -148,7 +148,7 @@ async fn who_may_not_read_all_namespaces_begins_in_his_own() {
 }
 
 #[tokio::test]
-async fn more_than_can_be_read_is_folded_and_a_search_finds_what_is_in_it() {
+async fn oversized_graph_is_folded_and_search_finds_folded_nodes() {
     // 500 workloads; the first calls all others.
     let mut shown = Shown::of(&shop::wide(500, 1, 499)).await;
     shown.browser.wait(&nodes(297)).await;
@@ -190,7 +190,7 @@ async fn more_than_can_be_read_is_folded_and_a_search_finds_what_is_in_it() {
 }
 
 #[tokio::test]
-async fn every_line_tells_by_a_lock_whether_mutual_tls_secured_it() {
+async fn every_edge_shows_mutual_tls_state_as_lock() {
     let mut graph = shop::shop(60);
     graph["edges"][0]["mtls"] = json!(null);
     let mut shown = Shown::of(&graph).await;
@@ -248,7 +248,7 @@ async fn every_line_tells_by_a_lock_whether_mutual_tls_secured_it() {
 }
 
 #[tokio::test]
-async fn calls_of_earlier_are_asked_for_and_shown_when_somebody_wants_them() {
+async fn earlier_calls_are_queried_only_on_demand() {
     let mut shown = Shown::of(&shop::remembered()).await;
     let browser = &mut shown.browser;
     browser

@@ -16,7 +16,7 @@ async fn shows_result(shown: &mut Shown, name: &str, result: &str) {
 }
 
 #[tokio::test]
-async fn a_window_that_ends_now_is_well_and_one_of_which_some_was_lost_is_not() {
+async fn unsettled_window_is_healthy_and_lossy_window_is_not() {
     let mut shown = Shown::of(&shop::shop(60)).await;
     shown.page("Health").await;
     shows_result(&mut shown, "Numbers are complete", "✓ well").await;
@@ -129,7 +129,7 @@ async fn outage_looks_like_one_and_a_denial_does_not() {
 }
 
 #[tokio::test]
-async fn what_is_on_its_way_to_a_proxy_is_no_fault_before_a_minute_is_over() {
+async fn unacknowledged_version_is_fault_only_after_one_minute() {
     let mut shown = Shown::of(&shop::shop(60)).await;
     shown.page("Health").await;
     let name = "Proxies have acknowledged what concerns them";

@@ -4,7 +4,7 @@ use crate::Shown;
 use crate::shop;
 
 #[tokio::test]
-async fn words_of_a_return_are_of_what_was_away_and_go_with_the_next_loss() {
+async fn recovery_message_matches_lost_part_and_clears_on_loss() {
     let mut shown = Shown::of(&shop::shop(60)).await;
     let words = "document.querySelector('#words').textContent";
     let alert = "document.querySelector('#alert').textContent";

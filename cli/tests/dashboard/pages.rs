@@ -4,7 +4,7 @@ use crate::Shown;
 use crate::shop;
 
 #[tokio::test]
-async fn a_person_searches_opens_a_workload_and_sees_its_neighbours_only() {
+async fn search_opens_workload_with_its_neighbours_only() {
     let Shown {
         mut browser,
         weft,
@@ -72,7 +72,7 @@ async fn a_person_searches_opens_a_workload_and_sees_its_neighbours_only() {
 }
 
 #[tokio::test]
-async fn minutes_that_a_controller_does_not_know_are_said_beside_those_that_are_drawn() {
+async fn unknown_minutes_are_reported_beside_drawn_ones() {
     let mut shown = Shown::of(&shop::shop(60)).await;
     let open = "location.hash = '/graph?ns=shop&node=' + \
                 encodeURIComponent('shop/Deployment/cart')";
@@ -100,7 +100,7 @@ async fn minutes_that_a_controller_does_not_know_are_said_beside_those_that_are_
 }
 
 #[tokio::test]
-async fn a_refused_call_leads_to_its_reason_and_to_the_objects_that_would_allow_it() {
+async fn refused_call_links_to_reason_and_allowing_objects() {
     let mut shown = Shown::of(&shop::shop(60)).await;
     let mut refusal = shop::refusal();
     let nacks = ["shop/payments-1: too long"];
@@ -198,7 +198,7 @@ async fn a_refused_call_leads_to_its_reason_and_to_the_objects_that_would_allow_
 }
 
 #[tokio::test]
-async fn shares_follow_the_weights_of_a_split_while_somebody_watches() {
+async fn shares_follow_split_weights_while_page_is_open() {
     let mut shown = Shown::of(&shop::shop(60)).await;
     shown.page("Splits").await;
     let row = "[...document.querySelectorAll('tbody tr')].find((row) => row.cells[2].textContent === 'catalog-v2')";
@@ -228,7 +228,7 @@ async fn shares_follow_the_weights_of_a_split_while_somebody_watches() {
 }
 
 #[tokio::test]
-async fn a_lost_controller_is_told_at_once_and_what_was_known_stays() {
+async fn lost_controller_is_reported_while_known_graph_stays() {
     let mut shown = Shown::of(&shop::shop(60)).await;
     shown.mesh.lose(true).await;
     let browser = &mut shown.browser;
@@ -269,7 +269,7 @@ async fn a_lost_controller_is_told_at_once_and_what_was_known_stays() {
 }
 
 #[tokio::test]
-async fn controller_with_too_much_to_answer_is_told_from_a_right_that_ended() {
+async fn overloaded_controller_is_distinguished_from_lost_permission() {
     let mut shown = Shown::of(&shop::shop(60)).await;
     shown.mesh.crowd(true).await;
     let browser = &mut shown.browser;
@@ -298,7 +298,7 @@ async fn controller_with_too_much_to_answer_is_told_from_a_right_that_ended() {
 }
 
 #[tokio::test]
-async fn what_one_may_not_read_is_named_with_the_role_that_grants_it() {
+async fn unreadable_namespace_is_named_with_granting_role() {
     let mut shown = Shown::of(&shop::shop(60)).await;
     shown.mesh.scope(false, &["shop"]);
     shown.mesh.forbid("other").await;
@@ -329,7 +329,7 @@ async fn what_one_may_not_read_is_named_with_the_role_that_grants_it() {
 }
 
 #[tokio::test]
-async fn what_is_known_of_one_namespace_is_never_shown_under_the_name_of_another() {
+async fn graph_is_never_shown_under_other_namespace() {
     let mut shown = Shown::of(&shop::shop(60)).await;
     shown.mesh.forbid("other").await;
     let browser = &mut shown.browser;

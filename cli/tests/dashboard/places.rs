@@ -13,7 +13,7 @@ fn offered(namespace: &str) -> String {
 }
 
 #[tokio::test]
-async fn namespaces_are_offered_once_a_controller_answers_that_was_away_before() {
+async fn namespaces_are_offered_once_absent_controller_responds() {
     let mesh = Mesh::start().await;
     mesh.graph(&shop::shop(60));
     mesh.lose(true).await;
@@ -30,7 +30,7 @@ async fn namespaces_are_offered_once_a_controller_answers_that_was_away_before()
 }
 
 #[tokio::test]
-async fn a_namespace_that_is_new_is_offered_when_the_controller_comes_back() {
+async fn new_namespace_is_offered_when_controller_returns() {
     let mut shown = Shown::of(&shop::shop(60)).await;
     shown.browser.wait(&offered("weft-system")).await;
     shown.mesh.scope(true, &["bank", "shop", "weft-system"]);
@@ -45,7 +45,7 @@ async fn a_namespace_that_is_new_is_offered_when_the_controller_comes_back() {
 }
 
 #[tokio::test]
-async fn page_that_is_opened_before_a_controller_answers_begins_with_all_namespaces_too() {
+async fn page_opened_before_controller_still_starts_with_all_namespaces() {
     let mesh = Mesh::start().await;
     mesh.graph(&shop::shop(60));
     mesh.lose(true).await;
@@ -69,7 +69,7 @@ async fn page_that_is_opened_before_a_controller_answers_begins_with_all_namespa
 }
 
 #[tokio::test]
-async fn page_begins_in_the_first_namespace_that_may_be_read_where_the_own_may_not() {
+async fn page_starts_in_first_readable_namespace_if_own_forbidden() {
     let mesh = Mesh::start().await;
     mesh.graph_of("bank", &shop::shop(60));
     mesh.scope(false, &["bank", "mint"]);
@@ -94,7 +94,7 @@ async fn page_begins_in_the_first_namespace_that_may_be_read_where_the_own_may_n
 }
 
 #[tokio::test]
-async fn namespace_that_is_not_there_is_told_and_stays_no_choice() {
+async fn unknown_namespace_is_reported_and_not_kept_as_choice() {
     let mut shown = Shown::of(&shop::shop(60)).await;
     let mut empty = shop::shop(60);
     for list in ["nodes", "edges"] {

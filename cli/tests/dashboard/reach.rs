@@ -95,7 +95,7 @@ async fn the_keyboard_alone_reaches_every_node_and_every_page() {
 }
 
 #[tokio::test]
-async fn keyboard_stays_in_the_page_when_it_opens_a_namespace() {
+async fn keyboard_focus_stays_in_page_after_opening_namespace() {
     let mut shown = Shown::begun(&shop::neighbours(), &[]).await;
     let browser = &mut shown.browser;
     browser
@@ -121,7 +121,7 @@ async fn keyboard_stays_in_the_page_when_it_opens_a_namespace() {
 }
 
 #[tokio::test]
-async fn axe_finds_no_fault_on_any_page_by_day_and_by_night() {
+async fn axe_finds_no_fault_in_light_or_dark_mode() {
     let axe = std::fs::read_to_string(sources().join("node_modules/axe-core/axe.min.js"));
     let axe = axe.expect("e2e/run dashboard installs axe-core");
     let mut shown = Shown::of(&shop::shop(60)).await;

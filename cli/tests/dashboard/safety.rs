@@ -88,7 +88,7 @@ pub(super) async fn harmless(shown: &mut Shown) {
 }
 
 #[tokio::test]
-async fn another_page_in_the_same_browser_learns_and_does_nothing() {
+async fn other_page_in_browser_can_neither_read_nor_change() {
     let mut shown = Shown::of(&shop::shop(60)).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let evil = format!(
@@ -158,7 +158,7 @@ async fn another_page_in_the_same_browser_learns_and_does_nothing() {
 }
 
 #[tokio::test]
-async fn link_with_a_wrong_key_leaves_the_tab_its_good_one() {
+async fn wrong_key_in_link_keeps_good_one() {
     let mut shown = Shown::of(&shop::shop(60)).await;
     let origin = shown.weft.origin().to_owned();
     let good = shown.weft.url.split_once("key=").unwrap().1.to_owned();
@@ -186,7 +186,7 @@ async fn link_with_a_wrong_key_leaves_the_tab_its_good_one() {
 }
 
 #[test]
-fn the_page_that_weft_carries_is_what_its_sources_make() {
+fn bundled_dashboard_matches_build_of_its_sources() {
     let sources = sources();
     let run = |program: &str, arguments: &[&str]| {
         let ended = Command::new(program)

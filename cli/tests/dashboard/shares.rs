@@ -19,7 +19,7 @@ async fn node(shown: &mut Shown, name: &str) -> [Value; 2] {
 }
 
 #[tokio::test]
-async fn share_of_success_is_one_on_the_whole_page_and_counts_no_cancelled_call() {
+async fn success_share_is_consistent_and_ignores_cancelled_calls() {
     let mut graph = shop::shop(60);
     // Of payments: 164 succeed, 11 are refused and 5 cancelled. Of cart all are cancelled.
     for (at, success, refused, cancelled) in [(0_usize, 0, 0, 20), (3, 0, 11, 5), (4, 164, 0, 0)] {

@@ -71,7 +71,7 @@ async fn row_is_gone(shown: &Shown) {
 }
 
 #[tokio::test]
-async fn requests_that_fit_are_shown_as_they_end_until_somebody_stops() {
+async fn matching_requests_are_shown_until_tap_is_stopped() {
     let mut shown = Shown::of(&shop::shop(60)).await;
     shown.page("Tap").await;
     let browser = &mut shown.browser;
@@ -124,7 +124,7 @@ async fn requests_that_fit_are_shown_as_they_end_until_somebody_stops() {
 }
 
 #[tokio::test]
-async fn every_filter_of_the_command_line_is_one_of_the_page() {
+async fn tap_page_has_every_filter_of_command_line() {
     let mut shown = Shown::of(&shop::neighbours()).await;
     shown.page("Tap").await;
     choose(&mut shown, "#tap-to", "svc/cart").await;
@@ -170,7 +170,7 @@ async fn every_filter_of_the_command_line_is_one_of_the_page() {
 }
 
 #[tokio::test]
-async fn a_tap_goes_on_when_its_stream_ends_and_ends_when_its_page_or_place_is_left() {
+async fn tap_survives_stream_end_but_stops_on_page_change() {
     let mut shown = Shown::of(&shop::shop(60)).await;
     shown.page("Tap").await;
     start(&mut shown, "svc/cart").await;
@@ -211,7 +211,7 @@ async fn a_tap_goes_on_when_its_stream_ends_and_ends_when_its_page_or_place_is_l
 }
 
 #[tokio::test]
-async fn who_may_not_tap_is_told_the_role_and_a_link_watches_nobody() {
+async fn forbidden_tap_names_role_and_link_starts_no_tap() {
     let mut shown = Shown::of(&shop::shop(60)).await;
     shown.mesh.forbid_taps(true).await;
     shown.page("Tap").await;
@@ -249,7 +249,7 @@ async fn who_may_not_tap_is_told_the_role_and_a_link_watches_nobody() {
 }
 
 #[tokio::test]
-async fn a_tap_without_a_place_is_asked_for_again_where_one_comes_by_itself_and_else_is_not() {
+async fn full_tap_is_retried_only_with_retry_after() {
     let mut shown = Shown::of(&shop::shop(60)).await;
     shown.page("Tap").await;
     shown.mesh.fill_taps(Some(1)).await;

@@ -68,7 +68,7 @@ async fn offered(words: &[&str], kubeconfig: &Path) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn bash_offers_the_names_of_what_there_is_where_the_line_says() {
+async fn bash_completes_object_names_from_cluster_of_line() {
     let server = Server::start().await;
     let kubeconfig = server.well();
     put_objects(&server.api);
@@ -99,7 +99,7 @@ async fn bash_offers_the_names_of_what_there_is_where_the_line_says() {
 }
 
 #[tokio::test]
-async fn zsh_completes_the_names_of_what_there_is_where_the_line_says() {
+async fn zsh_completes_object_names_from_cluster_of_line() {
     let server = Server::start().await;
     let kubeconfig = server.well();
     put_objects(&server.api);
@@ -129,7 +129,7 @@ async fn zsh_completes_the_names_of_what_there_is_where_the_line_says() {
 }
 
 #[tokio::test]
-async fn fish_offers_the_names_of_what_there_is_where_the_line_says() {
+async fn fish_completes_object_names_from_cluster_of_line() {
     let server = Server::start().await;
     let kubeconfig = server.well();
     put_objects(&server.api);
@@ -160,7 +160,7 @@ async fn fish_offers_the_names_of_what_there_is_where_the_line_says() {
 }
 
 #[tokio::test]
-async fn whoever_types_is_told_nothing_of_a_cluster_that_does_not_answer() {
+async fn completion_is_silent_when_cluster_does_not_respond() {
     let server = Server::start().await;
     let ask = ["complete-names", "tap", "deploy/"];
     let begun = Instant::now();
@@ -188,7 +188,7 @@ async fn whoever_types_is_told_nothing_of_a_cluster_that_does_not_answer() {
 }
 
 #[tokio::test]
-async fn plugin_is_told_that_nobody_is_there_to_be_asked() {
+async fn exec_plugin_in_completion_runs_non_interactively() {
     let server = Server::start().await;
     let kubeconfig = server.well();
     let folder = kubeconfig.parent().unwrap();

@@ -63,7 +63,7 @@ fn graph() -> Value {
 }
 
 #[tokio::test]
-async fn host_name_exec_plugin_and_tls_lead_to_an_answer() {
+async fn version_works_with_host_name_plugin_and_tls() {
     let server = Server::start().await;
     server.api.put(
         "/version",
@@ -106,7 +106,7 @@ async fn host_name_exec_plugin_and_tls_lead_to_an_answer() {
 }
 
 #[tokio::test]
-async fn a_plugin_that_waits_and_a_server_that_is_away_end_in_time_with_status_three() {
+async fn slow_plugin_and_unreachable_server_exit_three_in_time() {
     let server = Server::start().await;
     let begun = Instant::now();
     let slow = server.kubeconfig("exec sleep 30");
@@ -143,7 +143,7 @@ async fn a_plugin_that_waits_and_a_server_that_is_away_end_in_time_with_status_t
 }
 
 #[tokio::test]
-async fn tables_come_from_the_graph_and_a_missing_right_is_named() {
+async fn tables_use_graph_and_missing_permission_is_named() {
     let server = Server::start().await;
     let path = "/apis/observe.weft.dev/v1alpha1/namespaces/shop/graphs/live";
     server.api.put(path, graph());
@@ -191,7 +191,7 @@ async fn tables_come_from_the_graph_and_a_missing_right_is_named() {
 }
 
 #[tokio::test]
-async fn name_of_nothing_is_told_with_the_nearest_where_requests_are_watched_too() {
+async fn unknown_name_in_tap_and_top_suggests_nearest() {
     let server = Server::start().await;
     let path = "/apis/observe.weft.dev/v1alpha1/namespaces/shop/graphs/live";
     server.api.put(path, graph());
@@ -214,7 +214,7 @@ async fn name_of_nothing_is_told_with_the_nearest_where_requests_are_watched_too
 }
 
 #[tokio::test]
-async fn page_of_a_namespace_that_is_not_there_is_not_served() {
+async fn dashboard_of_unknown_namespace_is_not_served() {
     let server = Server::start().await;
     server.api.put(
         "/api/v1/namespaces/shop",
@@ -245,7 +245,7 @@ async fn page_of_a_namespace_that_is_not_there_is_not_served() {
 }
 
 #[tokio::test]
-async fn misspelt_namespace_of_weft_is_told_with_the_nearest_and_no_bundle_is_written() {
+async fn misspelt_weft_namespace_suggests_nearest_without_writing_bundle() {
     let server = Server::start().await;
     server.api.put(
         "/version",
@@ -271,7 +271,7 @@ async fn misspelt_namespace_of_weft_is_told_with_the_nearest_and_no_bundle_is_wr
 }
 
 #[tokio::test]
-async fn format_of_what_is_said_in_one_line_is_refused() {
+async fn output_format_is_refused_for_one_line_results() {
     let server = Server::start().await;
     let line = ["log-level", "web-1", "info", "-o", "json"];
     let (code, out, err) = run(WEFT, &line, &server.well()).await;
@@ -280,7 +280,7 @@ async fn format_of_what_is_said_in_one_line_is_refused() {
 }
 
 #[tokio::test]
-async fn missing_files_of_the_kubeconfig_list_are_passed_over_and_broken_ones_are_not() {
+async fn missing_kubeconfig_files_are_skipped_unlike_broken_ones() {
     let server = Server::start().await;
     server.api.put(
         "/version",
@@ -322,7 +322,7 @@ async fn missing_files_of_the_kubeconfig_list_are_passed_over_and_broken_ones_ar
 }
 
 #[tokio::test]
-async fn a_context_that_is_not_there_is_told_with_the_nearest() {
+async fn unknown_context_suggests_nearest_context() {
     let server = Server::start().await;
     let kubeconfig = server.well();
     let message = |context: &'static str| {
@@ -337,7 +337,7 @@ async fn a_context_that_is_not_there_is_told_with_the_nearest() {
 }
 
 #[tokio::test]
-async fn numbers_of_a_namespace_come_from_where_it_is_and_of_all_from_everywhere() {
+async fn namespace_stat_reads_named_namespace_or_all_namespaces() {
     let server = Server::start().await;
     let moved = |namespace: &str, calls: u64| {
         let text = graph()
@@ -384,7 +384,7 @@ async fn numbers_of_a_namespace_come_from_where_it_is_and_of_all_from_everywhere
 }
 
 #[tokio::test]
-async fn manual_sidecar_is_what_the_webhook_of_the_cluster_would_add() {
+async fn manual_sidecar_matches_injection_by_cluster_webhook() {
     let server = Server::start().await;
     let environment = [
         ("WEFT_PROXY_IMAGE", "registry.example/weft/proxy:1"),

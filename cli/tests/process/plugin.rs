@@ -6,7 +6,7 @@ use crate::server::Server;
 use crate::{WEFT, run};
 
 #[tokio::test]
-async fn plugin_of_kubectl_answers_as_the_command_does_and_its_help_has_its_name() {
+async fn kubectl_plugin_responds_like_weft_with_own_help_name() {
     let server = Server::start().await;
     server.api.put(
         "/version",

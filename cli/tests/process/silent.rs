@@ -24,7 +24,7 @@ async fn watch_machine(stood_still: &Cell<Duration>) -> Infallible {
 }
 
 #[tokio::test]
-async fn who_is_not_answered_hears_so_within_ten_seconds_with_status_three() {
+async fn silent_server_makes_commands_exit_three_within_ten_seconds() {
     // The kernel takes the connections that nobody asks it for.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut silent = Server::start().await;

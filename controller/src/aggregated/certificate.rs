@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn roots_are_written_into_our_apiservices_once_and_into_no_others() {
+    async fn roots_are_written_once_into_own_apiservices_only() {
         let fake = FakeApi::default();
         fake.put(&path("v1alpha1"), leads_to(SERVICE));
         fake.put(&path("v1alpha2"), leads_to("smi-metrics"));

@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parameter_that_stands_there_twice_is_refused_by_its_name_whatever_it_says() {
+    fn repeated_parameter_is_refused_whatever_its_value() {
         for (query, name) in [
             ("window=60s&window=10s", "window"),
             ("a=1&window=60s&window=60s", "window"),
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_may_have_several_and_every_other_name_its_own_value() {
+    fn list_parameters_may_repeat_and_distinct_names_pass() {
         for query in [
             "",
             "to=a&to=b&window=60s",

@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn call_to_an_api_server_that_vanished_ends_in_time_and_names_the_object() {
+    async fn call_to_vanished_api_server_times_out() {
         let api = FakeApi::default();
         api.vanish(true);
         let start = Instant::now();
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn answer_whose_end_never_comes_is_given_up_as_well() {
+    async fn response_that_never_ends_also_times_out() {
         let endless = tower::service_fn(|_: Request<Body>| async {
             let body = http_body_util::StreamBody::new(futures::stream::pending::<
                 Result<hyper::body::Frame<bytes::Bytes>, std::io::Error>,
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn watch_lasts_longer_than_a_call_and_answers_come_through_unchanged() {
+    async fn watch_outlasts_call_limit_and_responses_pass_unchanged() {
         let api = FakeApi::default();
         api.put(
             "/api/v1/namespaces/mesh/configmaps/one",

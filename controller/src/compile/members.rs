@@ -98,7 +98,7 @@ mod tests {
 
     /// With the names of the pods they were 320 MB for ten times as many bindings.
     #[test]
-    fn bindings_that_all_mean_the_same_pods_take_a_bit_for_each() {
+    fn bindings_cost_one_bit_per_pod() {
         const PODS: usize = 1000;
         const BINDINGS: usize = 1000;
         let labels = BTreeMap::from([("app".into(), "api".into())]);

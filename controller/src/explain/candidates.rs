@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn only_pods_that_would_hold_something_else_try_it_and_those_alike_together() {
+    fn candidates_are_only_changed_pods_grouped_by_equal_rules() {
         assert_eq!(of(&shop(), &shop(), MINUTE), Candidates::default());
         let found = of(&shop(), &closed(shop(), "api", "web"), MINUTE);
         let [set] = &*found.sets else {
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn sets_and_pods_are_bounded_and_that_some_found_no_place_is_said() {
+    fn candidate_sets_and_pods_are_bounded_and_truncation_reported() {
         let mut before = shop();
         let mut after = shop();
         for number in 0..12 {

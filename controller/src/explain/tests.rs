@@ -112,7 +112,7 @@ fn read_only() -> Cluster {
 }
 
 #[test]
-fn refusal_names_the_rule_that_came_nearest_and_what_it_lacks() {
+fn refusal_names_nearest_rule_and_what_it_lacks() {
     let status = ask(
         &read_only(),
         &spec("Pod/client", "Service/api", "DELETE", "/items/7"),
@@ -214,7 +214,7 @@ fn question_without_a_meaning_is_refused_by_its_field() {
 }
 
 #[test]
-fn call_out_of_the_cluster_is_relayed_and_not_judged() {
+fn call_leaving_cluster_is_relayed_without_evaluation() {
     let status = ask(
         &shop(),
         &spec("Pod/client", "External/api.example.com", "GET", "/"),
@@ -276,7 +276,7 @@ fn backends_are_judged_each_with_its_share() {
 }
 
 #[test]
-fn service_without_endpoints_and_ends_without_a_proxy_are_said_as_they_are() {
+fn missing_endpoints_and_missing_proxies_are_explained() {
     let cluster = shop()
         .with(service("empty", "10.96.0.3", &[("http", 80)]))
         .with(plain_pod("old-1", "10.0.0.31", "old"));
@@ -391,7 +391,7 @@ fn fix_allows_this_call_and_none_beside_it() {
 }
 
 #[test]
-fn bytes_are_fixed_by_port_and_where_no_object_helps_that_is_said() {
+fn raw_tcp_is_fixed_by_port_if_possible() {
     let closed = json!([{"kind": "TCPRoute", "name": "ports"}]);
     let cluster =
         shop()

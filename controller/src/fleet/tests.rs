@@ -121,7 +121,7 @@ fn api(state: WireState, every: u64) -> Vec<(String, WireState, u64)> {
 }
 
 #[test]
-fn what_most_accounts_see_opens_it_and_probes_and_time_close_it() {
+fn account_majority_opens_breaker_and_probes_or_time_close() {
     let mut bench = Bench::new(&with_breaker(&json!({})));
     let policy = ObjectRef::new(Kind::TrafficPolicy, "shop", "p");
     bench.send_pulse("web", seen(100, 100));
@@ -175,7 +175,7 @@ fn what_most_accounts_see_opens_it_and_probes_and_time_close_it() {
 }
 
 #[test]
-fn nothing_is_taken_of_what_has_no_breaker_and_of_backends_that_nothing_leads_to() {
+fn reports_without_breaker_or_for_unrouted_backends_are_ignored() {
     let cluster = with_v2(with_breaker(&json!({})));
     let mut bench = Bench::new(&cluster);
     for (service, backend) in [
@@ -202,7 +202,7 @@ fn nothing_is_taken_of_what_has_no_breaker_and_of_backends_that_nothing_leads_to
 }
 
 #[test]
-fn calls_that_wish_to_go_to_another_service_are_judged_by_the_policy_of_the_called_one() {
+fn overridden_calls_use_breaker_policy_of_called_service() {
     let spec = json!({
         "targetRef": {"kind": "Service", "name": "api"},
         "breaker": {}, "overrides": [{"to": ["v2"]}],
@@ -218,7 +218,7 @@ fn calls_that_wish_to_go_to_another_service_are_judged_by_the_policy_of_the_call
 }
 
 #[test]
-fn a_policy_that_goes_or_says_a_state_itself_ends_what_was_told() {
+fn deleted_policy_or_explicit_state_withdraws_announced_state() {
     let mut bench = Bench::new(&with_breaker(&json!({})));
     let policy = ObjectRef::new(Kind::TrafficPolicy, "shop", "p");
     let open = |bench: &mut Bench| {
@@ -264,7 +264,7 @@ fn a_policy_that_goes_or_says_a_state_itself_ends_what_was_told() {
 
 /// It is in the policy, for whoever wants to know.
 #[test]
-fn a_state_that_is_written_is_none_that_has_begun() {
+fn explicit_breaker_state_is_not_reported_as_opened() {
     let state = |state| with_breaker(&json!({"state": state}));
     let opened = |bench: &Bench| bench.fleet.open(bench.now).len();
     let key = |bench: &Bench| bench.fleet.open(bench.now).into_keys().next();
@@ -289,7 +289,7 @@ fn a_state_that_is_written_is_none_that_has_begun() {
 }
 
 #[test]
-fn another_replica_hears_what_was_said_once_and_comes_to_the_same() {
+fn replica_receives_reports_once_and_reaches_same_state() {
     let (mut bench, mut other) = (
         Bench::new(&with_breaker(&json!({}))),
         Bench::new(&with_breaker(&json!({}))),
@@ -313,7 +313,7 @@ fn another_replica_hears_what_was_said_once_and_comes_to_the_same() {
 }
 
 #[test]
-fn callers_are_bounded_and_those_that_are_known_go_on() {
+fn callers_are_bounded_and_known_ones_continue() {
     let mut bench = Bench::new(&with_breaker(&json!({})));
     bench.send_pulse("web", seen(30, 30));
     bench.fleet.inner.state.lock().callers = CALLERS;
@@ -332,7 +332,7 @@ fn callers_are_bounded_and_those_that_are_known_go_on() {
 }
 
 #[test]
-fn callers_that_come_and_go_are_no_news_until_the_gap_between_probes_is_another() {
+fn caller_changes_are_announced_only_when_probe_interval_changes() {
     let probing = |millis| Steer::Probing {
         every: Duration::from_millis(millis),
     };
@@ -365,7 +365,7 @@ fn again(times: usize) -> v1::Pulse {
 }
 
 #[test]
-fn a_breaker_that_one_pulse_tells_of_again_and_again_is_counted_and_passed_on_once() {
+fn breaker_repeated_in_one_report_counts_and_forwards_once() {
     let bench = Bench::new(&with_breaker(&json!({})));
     let web = caller("shop/web", "uid-web");
     bench.fleet.take(&web, again(CIRCUITS + 7), bench.now);
@@ -386,7 +386,7 @@ fn large(bytes: usize) -> Caller {
 }
 
 #[test]
-fn pulses_that_wait_for_other_replicas_are_bounded_in_bytes_and_the_oldest_go() {
+fn pending_breaker_reports_are_bounded_in_bytes() {
     let bench = Bench::new(&with_breaker(&json!({})));
     let from = large(64 * 1024);
     let received = KEPT_BYTES / (64 * 1024) + 40;
@@ -417,7 +417,7 @@ fn pulses_that_wait_for_other_replicas_are_bounded_in_bytes_and_the_oldest_go() 
 }
 
 #[test]
-fn pulses_are_counted_by_all_and_kept_only_while_another_replica_listens() {
+fn breaker_reports_are_kept_only_while_replica_listens() {
     let (_models, latest) = watch::channel(Some(compiled(&with_breaker(&json!({})))));
     let fleet = Fleet::new(latest, Counter::default());
     let (web, now) = (caller("shop/web", "uid-web"), Instant::now());
@@ -438,7 +438,7 @@ fn pulses_are_counted_by_all_and_kept_only_while_another_replica_listens() {
 }
 
 #[test]
-fn pulses_are_told_to_other_replicas_in_messages_of_a_mebibyte() {
+fn breaker_reports_are_forwarded_in_mebibyte_messages() {
     let bench = Bench::new(&with_breaker(&json!({})));
     let from = large(100 * 1024);
     for _ in 0..40 {

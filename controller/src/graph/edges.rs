@@ -203,7 +203,7 @@ mod tests {
     use crate::testing::topology::key;
 
     #[test]
-    fn edge_is_held_once_and_forgotten_with_its_last_user() {
+    fn edge_is_stored_once_and_dropped_with_last_user() {
         let mut edges = Edges::default();
         let get = |edges: &mut Edges| edges.get(edge(80), &edge(80).from).unwrap();
         let (one, two) = (get(&mut edges), get(&mut edges));
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn one_node_and_the_nodes_of_one_namespace_have_a_share_that_comes_back() {
+    fn node_and_namespace_have_bounded_renewable_edge_share() {
         let mut edges = Edges::default();
         let by = |namespace: &str, number: usize| NodeKey {
             kind: NodeKind::Deployment,

@@ -193,7 +193,7 @@ mod tests {
     const FAILED: &str = "traces_service_graph_request_failed_total{";
 
     #[tokio::test]
-    async fn a_slot_is_counted_once_and_not_before_nothing_more_comes_of_it() {
+    async fn interval_is_counted_once_after_it_is_final() {
         let reports = reports();
         let (graph, mut shown) = (graph(&reports), shown());
         call(&reports, "shop/web", "shop/api", 5, 1);
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn clock_that_is_set_asks_for_few_slots_and_for_none_again() {
+    fn clock_change_requests_few_intervals_and_none_twice() {
         let steady = reported_before(now());
         for (step, expected) in [
             (0, (steady - 12, steady)),
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn clock_that_was_set_back_leaves_no_pair_of_later_slots_and_one_that_wavers_leaves_all() {
+    fn clock_set_back_drops_later_pairs_jitter_drops_none() {
         let by = Teller {
             namespace: "shop".into(),
             node: "shop/Deployment/web".into(),
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_call_that_its_two_ends_told_in_neighbouring_slots_is_one() {
+    async fn call_reported_in_neighbouring_intervals_counts_once() {
         let reports = reports();
         let (graph, mut shown) = (graph(&reports), shown());
         let served = vec![topology::seen_by_server("shop/web", 1, 0)];
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn times_that_the_called_side_told_of_several_edges_together_are_counted_once() {
+    async fn latencies_shared_by_several_edges_are_counted_once() {
         let reports = reports();
         let graph = graph(&reports);
         let by = |port, good| wire::v1::Edge {
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_pair_takes_a_place_of_the_workload_that_told_of_it() {
+    async fn pair_counts_against_workload_that_reported_it() {
         let reports = reports();
         let graph = graph(&reports);
         let served = vec![topology::seen_by_server("shop/web", 1, 0)];

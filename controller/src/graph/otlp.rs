@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_tells_what_was_counted_since_when_and_by_whom() {
+    fn otlp_message_carries_counts_start_time_and_origin() {
         let metrics = ServiceGraphMetrics::default();
         let mut calls = Calls {
             requests: 2,

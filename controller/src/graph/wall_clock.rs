@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn clock_that_shows_the_time_that_passed_was_not_set() {
+    fn clock_matching_elapsed_time_was_not_set() {
         for passed in [SECOND * 2, SECOND * 3600] {
             assert_eq!(look(passed, start() + passed), None, "{passed:?}");
             assert_eq!(look(passed, start() + passed + SET), None, "{passed:?}");
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn clock_that_shows_more_than_two_slots_else_was_set_by_that() {
+    fn clock_step_beyond_two_intervals_is_measured() {
         let (passed, by) = (SECOND * 2, SET + SECOND);
         let due = start() + passed;
         assert_eq!(look(passed, due + by), Some(ClockStep::Ahead(by)));

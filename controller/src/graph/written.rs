@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn answer_takes_no_more_bytes_than_it_may_and_says_what_had_no_room() {
+    fn graph_response_respects_byte_limit_and_reports_omissions() {
         let filled = |most: usize| {
             let mut told = (0, 0);
             let written = Written::within(most, |to| {
@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn line_is_made_at_its_size_and_has_room_for_its_end() {
+    fn graph_line_has_exact_size_with_newline_room() {
         for count in [0, 1, 3_000] {
             let mut line = written(edges(count)).whole();
             let (length, room) = (line.len(), line.capacity());

@@ -5,7 +5,7 @@ use crate::testing::topology::{inventory, key};
 use crate::world::Owner;
 
 #[test]
-fn ended_objects_are_remembered_for_ten_minutes_and_not_listed() {
+fn terminated_objects_resolve_for_ten_minutes_but_are_unlisted() {
     let mut inventory = inventory();
     let start = Instant::now();
     let pod = key("shop", "api-1");
@@ -50,7 +50,7 @@ fn too_many_ended_objects_cost_the_oldest() {
 }
 
 #[test]
-fn pod_that_follows_another_of_its_name_does_not_take_its_past() {
+fn pod_with_reused_name_inherits_nothing_from_predecessor() {
     let mut inventory = inventory();
     let pod = key("shop", "api-1");
     let next = InventoryObject {
@@ -71,7 +71,7 @@ fn pod_that_follows_another_of_its_name_does_not_take_its_past() {
 }
 
 #[test]
-fn pod_whose_name_another_one_took_is_remembered_for_as_long() {
+fn terminated_pod_with_reused_name_is_kept_equally_long() {
     let mut inventory = inventory();
     let (start, pod) = (Instant::now(), key("shop", "api-1"));
     inventory.end(MetricsKind::Pod, &pod, start);
@@ -92,7 +92,7 @@ fn pod_whose_name_another_one_took_is_remembered_for_as_long() {
 }
 
 #[test]
-fn end_that_another_replica_saw_leads_to_the_owners_and_is_as_old_as_there() {
+fn peers_terminated_pod_resolves_to_owners_with_original_age() {
     let (mut there, mut here) = (inventory(), Inventory::default());
     let (start, pod) = (Instant::now(), key("shop", "api-1"));
     there.end(MetricsKind::Pod, &pod, start);
@@ -158,7 +158,7 @@ fn owned(kind: MetricsKind, owner: &str) -> Arc<InventoryObject> {
 }
 
 #[test]
-fn pods_of_each_run_and_of_each_release_belong_to_one_owner_that_is_there_while_it_owns_some() {
+fn runs_and_revisions_share_owner_while_any_exists() {
     let mut inventory = Inventory::default();
     let start = Instant::now();
     for (top, owner, between, names) in [
@@ -201,7 +201,7 @@ fn pods_of_each_run_and_of_each_release_belong_to_one_owner_that_is_there_while_
 }
 
 #[test]
-fn owners_of_owners_are_known_by_kind_and_group_and_have_no_metrics_of_their_own() {
+fn owners_of_owners_match_kind_and_group_without_metrics() {
     for (kind, api_version, known) in [
         ("CronJob", "batch/v1", Some(MetricsKind::CronJob)),
         (

@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pair_is_shown_under_the_names_that_tools_look_for_and_adds_up() {
+    fn service_graph_pair_uses_standard_metric_names_and_accumulates() {
         let metrics = ServiceGraphMetrics::default();
         assert_eq!(page(&metrics), "# EOF\n");
         for slot in [7, 8] {
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_that_has_more_than_others_gives_places_up_the_newest_first() {
+    fn overfull_namespace_loses_newest_service_graph_pairs_first() {
         let metrics = ServiceGraphMetrics::default();
         let (flooding, honest) = (by("flood", "web"), by("shop", "web"));
         assert_eq!(left_out(&metrics, &flooding, 0..PAIRS, 7), 0);
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn within_a_namespace_the_workload_that_has_most_gives_places_up() {
+    fn largest_workload_in_namespace_loses_service_graph_pairs() {
         let metrics = ServiceGraphMetrics::default();
         let (flooding, honest) = (by("shop", "web"), by("shop", "cart"));
         assert_eq!(left_out(&metrics, &flooding, 0..PAIRS, 7), 0);
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_are_bounded_and_hold_nothing_that_is_acted_upon() {
+    fn service_graph_labels_are_bounded_and_sanitized() {
         let ordinary = "shop/Deployment/web";
         let pair = Pair::new(ordinary, "external/caf\u{e9}.example.com:443");
         assert_eq!(&*pair.client, ordinary);

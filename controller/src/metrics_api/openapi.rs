@@ -228,7 +228,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_reference_leads_to_a_schema_and_every_operation_has_its_own_name() {
+    fn openapi_references_resolve_and_operation_ids_are_unique() {
         for version in VERSIONS {
             let document = v3(version);
             let mut ids = BTreeSet::new();

@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_content_of_one_name_is_held_once_and_other_content_replaces_it() {
+    fn equal_resource_content_is_shared_and_changes_replace_it() {
         let shared = SharedResources::default();
         let first = shared.of("a", content("1"));
         let alone = EncodedResource::new("a".to_owned(), content("1"), Vec::new());
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_proxy_has_goes_and_what_one_has_stays() {
+    fn unused_shared_resources_are_evicted_but_used_stay() {
         let shared = SharedResources::default();
         let shared_resource = || shared.0.lock().by_name.len();
         let own = shared.of("own", content("1"));

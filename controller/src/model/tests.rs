@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::testing::cluster::*;
 
 #[test]
-fn a_version_changes_with_the_content_and_only_with_it() {
+fn resource_version_changes_exactly_with_content() {
     let version = |weight| {
         let cluster = shop().with(split("s", "api", &[("api", weight)]));
         let resolved = cluster.resolve("client", &["10.96.0.1:80"]);
@@ -20,7 +20,7 @@ fn a_version_changes_with_the_content_and_only_with_it() {
 }
 
 #[test]
-fn a_new_generation_without_new_content_keeps_the_version_and_moves_the_origin() {
+fn unchanged_content_keeps_version_and_moves_origin_generation() {
     let at = |generation: i64| {
         let object = split("s", "api", &[("api", 1)]);
         let cluster = shop().with(set(object, "/metadata/generation", json!(generation)));
@@ -33,7 +33,7 @@ fn a_new_generation_without_new_content_keeps_the_version_and_moves_the_origin()
 }
 
 #[test]
-fn a_pods_record_and_the_list_of_meshed_pods_say_who_carries_a_proxy() {
+fn pod_record_and_meshed_list_agree_on_proxies() {
     let (model, _) = shop().with(plain_pod("plain", "10.0.0.8", "x")).compile();
     let record = |name| model.pod(&super::PodId::new("shop", name));
     let api = record("api-1").unwrap();

@@ -173,7 +173,7 @@ mod by_the_book {
     }
 
     #[test]
-    fn a_peer_is_a_pod_of_this_namespace_or_of_selected_ones() {
+    fn network_policy_peer_matches_own_or_selected_namespaces() {
         let from =
             |peer: Value| network(&[json!({"podSelector": {}, "ingress": [{"from": [peer]}]})]);
         let web = json!({"matchLabels": {"app": "web"}});

@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_is_ours_by_its_name_and_one_of_two_marks() {
+    fn network_policy_ownership_needs_name_and_one_mark() {
         let ours = "weft-udp-0123456789abcdef";
         let label = json!({"labels": {"app.kubernetes.io/managed-by": "weft"}});
         let manager = json!({"managedFields": [{"manager": MANAGER}]});

@@ -405,7 +405,7 @@ fn check(scene: &Scene) -> Result<Reached, TestCaseError> {
 struct Reached(BTreeMap<(bool, bool, bool), usize>);
 
 #[test]
-fn policies_allow_exactly_what_udp_routes_allow_and_widen_no_foreign_one() {
+fn network_policies_allow_exactly_udp_routes_without_widening_foreign() {
     let config = ProptestConfig {
         cases: 10_000,
         failure_persistence: None,

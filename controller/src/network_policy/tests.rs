@@ -161,7 +161,7 @@ fn account(name: &str) -> Value {
 }
 
 #[test]
-fn e6_udp_8300_is_blocked_where_tcp_8300_to_8302_and_udp_8301_to_8302_are_routes() {
+fn e6_udp_8300_is_blocked_beside_routed_tcp_8300() {
     let tcp = json!({"kind": "TCPRoute", "name": "tcp"});
     let case = Case::deny()
         .with(cluster::tcp_route("tcp", &[8300, 8301, 8302]))
@@ -184,7 +184,7 @@ fn e6_udp_8300_is_blocked_where_tcp_8300_to_8302_and_udp_8301_to_8302_are_routes
 }
 
 #[test]
-fn in_deny_no_udp_comes_in_without_a_target_and_outside_the_mesh_nothing_changes() {
+fn deny_mode_blocks_untargeted_udp_only_inside_mesh() {
     let case = Case::deny().with(cluster::plain_pod("plain", "10.0.1.9", "plain"));
     assert!(!case.udp("client", 53) && !case.udp("", 53));
     let network = case.network();
@@ -197,7 +197,7 @@ fn in_deny_no_udp_comes_in_without_a_target_and_outside_the_mesh_nothing_changes
 }
 
 #[test]
-fn in_auto_only_a_target_with_a_udp_route_closes_and_open_and_audit_stay_open() {
+fn udp_target_closes_auto_but_not_open_or_audit() {
     let tcp = json!([{"kind": "TCPRoute", "name": "tcp"}]);
     let case = |mode: &str, rules: &Value| {
         Case::with_mode(mode)
@@ -221,7 +221,7 @@ fn in_auto_only_a_target_with_a_udp_route_closes_and_open_and_audit_stay_open() 
 }
 
 #[test]
-fn sources_of_every_kind_are_those_that_the_target_names() {
+fn every_source_kind_of_target_reaches_network_policy() {
     let allowed = |source: Value, from: &str| {
         Case::deny()
             .with(cluster::plain_pod("plain", "10.0.1.9", "client"))
@@ -335,7 +335,7 @@ fn a_bound_destination_admits_to_its_pods_only() {
 }
 
 #[test]
-fn ports_that_are_none_stand_for_none_and_an_old_destination_port_limits() {
+fn invalid_ports_allow_nothing_while_destination_port_limits() {
     let case = |spec: Value, limit: Value| {
         let case = Case::deny().with(udp_route("udp", &spec));
         let target = cluster::target("t", "server", &["client"], json!([udp("udp")]));
@@ -351,7 +351,7 @@ fn ports_that_are_none_stand_for_none_and_an_old_destination_port_limits() {
 }
 
 #[test]
-fn a_foreign_ingress_policy_keeps_ours_off_and_the_target_says_so() {
+fn foreign_ingress_policy_suppresses_ours_and_target_reports_it() {
     let case = Case::deny()
         .with(udp_route("udp", &ports(&[1])))
         .target(json!([account("client")]), json!([udp("udp")]));
@@ -382,7 +382,7 @@ fn a_foreign_ingress_policy_keeps_ours_off_and_the_target_says_so() {
 }
 
 #[test]
-fn one_account_in_two_modes_is_left_alone_and_told() {
+fn account_with_two_modes_is_skipped_and_reported() {
     let open = cluster::annotate(pod("open-one", "server"), "weft.dev/access", "open");
     let mut case = Case::deny()
         .with(open)

@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn reports_are_dated_by_our_clock_where_theirs_is_wrong_by_more_than_a_slot() {
+    fn report_is_redated_if_clock_error_exceeds_one_interval() {
         for (ahead, slots) in [
             (0, 0),
             (5_000, 0),
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shift_stays_until_the_clock_is_more_than_a_slot_away_from_it_or_right() {
+    fn clock_shift_stays_unless_off_by_interval_or_corrected() {
         // Also on the next stream: what is told again there must lie where it lay.
         let mut ahead_before = 0;
         for (ahead, slots) in [
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_first_word_that_waited_to_be_read_makes_no_clock_late() {
+    fn delayed_first_message_does_not_make_clock_late() {
         let late = |waited, then| {
             let (mut clock, opened) = clock(0);
             let read = opened + Duration::from_secs(waited);
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_nobody_says_is_ahead_by_the_slots_that_have_ended_there() {
+    fn unreported_clock_offset_follows_from_closed_intervals() {
         // A slot is told of within a second after its end.
         for (ahead, slots) in [(-900, 0), (5_000, 0), (5_001, 1), (61_600, 12)] {
             assert_eq!(slots_after(0, &[(0, ahead)]), slots, "{ahead} ms ahead");
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_nobody_says_is_right_again_when_nothing_newer_comes_for_a_while() {
+    fn unreported_clock_offset_clears_after_quiet_interval() {
         let right = [(0, -300_000), (5, -500), (30, -800)];
         assert_eq!(slots_after(12, &right[..2]), 12, "it may be told again");
         assert_eq!(slots_after(12, &right), 0);
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn when_our_own_clock_is_set_theirs_is_ahead_by_that_less_unless_both_were() {
+    fn setting_our_clock_shifts_proxy_offset_unless_both_set() {
         // Seconds by which ours and theirs were set, and slots by which theirs is ahead then.
         for (our_step, their_step, slots) in [
             (0, 0, 0),

@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn what_one_replica_tells_another_reads_and_passes_on_as_old_as_it_is() {
+    fn terminated_pods_pass_between_replicas_with_original_age() {
         let (mut there, here) = (inventory(), RwLock::new(Inventory::default()));
         let (start, pod) = (Instant::now(), key("shop", "api-1"));
         assert_eq!(ended_since(&there, 0, start), (0, None));

@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_more_namespaces_than_are_told_apart_it_is_said_of_all() {
+    fn loss_beyond_namespace_limit_concerns_all_namespaces() {
         let of = |numbers: std::ops::Range<usize>| {
             let mut given_up = GivenUp::default();
             for number in numbers {

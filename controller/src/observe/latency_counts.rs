@@ -107,7 +107,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn counts_come_back_without_the_empty_ones_at_the_end(
+        fn latency_counts_round_trip_without_trailing_zeros(
             counts in prop::collection::vec(
                 prop_oneof![Just(0), 0..200_u32, any::<u32>()], 0..=BUCKETS,
             ),
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_usual_edge_has_needs_no_allocation_and_what_has_counts_as_held() {
+    fn usual_latency_counts_are_inline_and_larger_ones_accounted() {
         // Within a few neighbouring buckets.
         let usual = [&[0; 7][..], &[3, 190, 41, 5, 1]].concat();
         assert_eq!(LatencyCounts::new(&usual).bytes(), 0);

@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn generation_is_complete_when_the_last_proxy_has_it_and_stays_so() {
+    fn generation_completes_with_last_proxy_and_stays_complete() {
         let mut record = Record::default();
         record.saw([(&split(), 3)].into_iter(), START);
         record.count(&split(), &tally(1, 2), START + Duration::from_millis(5));
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn same_generation_compiled_again_is_the_same_entry_and_a_new_one_is_not() {
+    fn recompiled_generation_reuses_entry_and_new_one_adds() {
         let mut record = Record::default();
         for generation in [1, 1, 2] {
             record.saw([(&split(), generation)].into_iter(), START);

@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_operation_has_a_name_of_its_own_and_a_schema() {
+    fn read_api_operations_have_unique_names_and_schemas() {
         for (document, schemas) in [
             (openapi_v3(), "components/schemas"),
             (openapi_v2(), "definitions"),

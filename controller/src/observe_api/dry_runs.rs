@@ -245,7 +245,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[tokio::test(start_paused = true)]
-    async fn changes_wait_for_their_turn_in_order_and_have_what_is_left_of_their_time() {
+    async fn dry_runs_queue_in_order_with_remaining_time() {
         let working = Working::default();
         let begun = time::Instant::now();
         let first = working.turn().await.unwrap();
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn change_whose_turn_comes_late_has_a_second_all_the_same() {
+    async fn late_dry_run_still_gets_one_second() {
         let working = Working::default();
         let first = working.turn().await.unwrap();
         let ends = async {
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn as_many_changes_wait_as_may_each_for_its_time_and_who_goes_leaves_his_place() {
+    async fn dry_run_queue_is_bounded_and_frees_abandoned_places() {
         let working = Working::default();
         let first = working.turn().await.unwrap();
         let begun = time::Instant::now();

@@ -44,7 +44,7 @@ mod tests {
     use super::line;
 
     #[test]
-    fn line_shows_a_terminal_each_letter_and_means_the_same() {
+    fn stream_line_escapes_terminal_characters_and_keeps_meaning() {
         let message = json!({"path": "/caf\u{e9}\n\u{202e}x\u{9b}2J"});
         let line = line(&message);
         let text = std::str::from_utf8(&line).unwrap();

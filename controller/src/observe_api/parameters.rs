@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn query_of_any_resource_has_a_length_that_it_may_have() {
+    fn query_length_is_limited_for_every_resource() {
         for resource in Resource::ALL {
             let of = |length: usize| format!("labelSelector={}", "x".repeat(length));
             let refusal = check(resource, &of(MAX_QUERY)).unwrap_err();
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn parameter_that_stands_there_twice_is_refused_unless_it_is_a_list() {
+    fn duplicate_parameter_is_refused_unless_it_is_list() {
         for (resource, query, name) in [
             (Resource::Graphs, "window=60s&window=10s", "window"),
             (Resource::Proxies, "limit=5&limit=6", "limit"),

@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn length_out_of_its_bounds_is_refused_with_the_nearest_one() {
+    fn window_length_out_of_bounds_suggests_nearest() {
         let now = SystemTime::now();
         for (query, nearest) in [
             ("window=1s", "10s"),

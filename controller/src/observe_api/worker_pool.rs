@@ -95,7 +95,7 @@ mod tests {
 
     /// The test's runtime has one thread, as a replica's.
     #[tokio::test]
-    async fn work_leaves_the_runtime_s_thread_to_others_and_is_bounded() {
+    async fn worker_pool_frees_runtime_thread_and_is_bounded() {
         let pool = WorkerPool::default();
         let (here, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let runtime = thread::current().id();
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn call_does_not_wait_for_all_streams_that_came_before_it() {
+    async fn call_does_not_wait_for_all_earlier_streams() {
         let pool = WorkerPool::default();
         let ended = Arc::new(AtomicUsize::new(0));
         let lines: Vec<_> = (0..8)

@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_is_named_by_the_topmost_owner_that_shows() {
+    fn service_name_comes_from_topmost_visible_owner() {
         let hash = |label| Some((label, "7d9c"));
         for (kind, owner, hash, name, attribute) in [
             (
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_has_the_name_of_a_known_kind_names_no_service() {
+    fn owner_of_foreign_group_names_no_service() {
         for (api_version, kind, owner, attribute) in [
             ("batch/v1", "Job", "report-29387460", "k8s.job.name"),
             ("apps/v1", "ReplicaSet", "web-7d9c", "k8s.replicaset.name"),
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_pods_author_says_a_service_belongs_to_stands_before_its_namespace() {
+    fn pod_declared_service_namespace_overrides_its_namespace() {
         let key = ObjectKey {
             namespace: "shop".into(),
             name: "web".into(),

@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_message_counts_as_often_as_its_bytes_say_and_a_small_answer_not_at_all() {
+    fn message_allowance_scales_with_bytes_and_skips_small_answers() {
         let (pods, now) = (Allowances::default(), Instant::now());
         let uid: Arc<str> = "uid-client".into();
         let large = subscribe(4 * 1024 * 1024 - 1024);

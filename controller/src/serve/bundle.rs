@@ -19,7 +19,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_streams_have_one_bundle_until_there_are_other_roots() {
+    fn streams_share_one_bundle_until_roots_change() {
         let (authority, shared) = (Authority::in_memory(), SharedResources::default());
         let first = bundle(&authority, &shared);
         assert!(Arc::ptr_eq(&first, &bundle(&authority, &shared)));

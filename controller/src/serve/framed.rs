@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn message_on_its_way_takes_no_more_than_its_size() {
+    fn outgoing_message_buffer_has_exactly_its_size() {
         let long = v1::ToProxy {
             message: Some(Message::Batch(v1::Batch {
                 remove: vec!["x".repeat(1000); 40],

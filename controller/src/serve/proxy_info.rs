@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_proxy_says_is_cut_and_its_clock_compared() {
+    fn proxy_info_is_truncated_and_its_clock_compared() {
         let long = "x".repeat(1 << 20);
         let hello = v1::Hello {
             proxy_version: long.clone(),

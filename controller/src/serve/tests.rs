@@ -16,7 +16,7 @@ mod shares;
 use bench::*;
 
 #[tokio::test]
-async fn new_proxy_gets_a_certificate_with_which_its_stream_opens() {
+async fn new_proxy_gets_certificate_that_opens_its_stream() {
     let bench = Bench::start(&cluster::shop()).await;
     let key = LeafKey::generate().unwrap();
     let request = v1::CertifyRequest {
@@ -61,7 +61,7 @@ async fn refused_certificate_is_a_status_with_its_reason() {
 }
 
 #[tokio::test]
-async fn first_batch_answers_the_hello_and_what_is_held_is_not_sent_again() {
+async fn first_batch_follows_hello_without_resending_held_resources() {
     let bench = Bench::start(&cluster::shop()).await;
     let mut proxy = bench.client(asks(&[API])).await;
     let first = proxy.batch().await;
@@ -95,7 +95,7 @@ async fn first_batch_answers_the_hello_and_what_is_held_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn subscription_is_answered_at_once_with_what_the_destination_refers_to() {
+async fn subscription_immediately_returns_destination_and_its_references() {
     let bench = Bench::start(&cluster::shop()).await;
     let mut proxy = bench.client(asks(&[])).await;
     // Not even the answer to the first batch is waited for.
@@ -124,7 +124,7 @@ async fn subscription_is_answered_at_once_with_what_the_destination_refers_to() 
 }
 
 #[tokio::test]
-async fn acknowledgement_programs_the_object_that_the_resource_was_made_of() {
+async fn acknowledgement_marks_source_object_programmed() {
     let bench = Bench::start(&with_split(10)).await;
     let mut proxy = bench.client(asks(&[API])).await;
     let batch = proxy.batch().await;
@@ -135,7 +135,7 @@ async fn acknowledgement_programs_the_object_that_the_resource_was_made_of() {
 }
 
 #[tokio::test]
-async fn nack_names_the_proxy_and_its_reason_and_the_resource_is_not_sent_again() {
+async fn nack_names_proxy_and_reason_and_stops_resending() {
     let bench = Bench::start(&with_split(10)).await;
     let mut proxy = bench.client(asks(&[API])).await;
     let batch = proxy.batch().await;
@@ -213,7 +213,7 @@ async fn certificate_of_another_authority_is_refused_in_the_handshake() {
 }
 
 #[tokio::test]
-async fn identity_of_another_trust_domain_opens_neither_a_proxys_stream_nor_a_replicas() {
+async fn foreign_trust_domain_opens_no_proxy_or_replica_stream() {
     let bench = Bench::start(&cluster::shop()).await;
     // Below the same root, as with two clusters of one company.
     let abroad = |namespace, name| SpiffeId::of("other.example", namespace, name).unwrap();
@@ -299,7 +299,7 @@ async fn pod_that_is_not_known_yet_is_waited_for() {
 }
 
 #[tokio::test]
-async fn stream_of_a_pod_that_is_gone_ends_with_that_reason() {
+async fn stream_of_deleted_pod_closes_with_that_reason() {
     let bench = Bench::start(&cluster::shop()).await;
     let mut proxy = bench.client(asks(&[])).await;
     proxy.batch().await;
@@ -340,7 +340,7 @@ async fn stream_must_begin_with_a_hello() {
 }
 
 #[tokio::test]
-async fn new_replica_of_a_workload_gets_its_destinations_before_it_asks() {
+async fn new_workload_replica_gets_destinations_before_subscribing() {
     let replicas = cluster::shop().with(cluster::pod("client-2", "10.0.0.2", "web"));
     let bench = Bench::start(&replicas).await;
     // One destination that serves, and one outside the mesh that is not worth remembering.
@@ -379,7 +379,7 @@ async fn stop_ends_streams_in_order_and_then_the_server() {
 }
 
 #[tokio::test]
-async fn connection_that_says_nothing_is_closed_after_the_handshakes_time() {
+async fn silent_connection_is_closed_after_handshake_timeout() {
     let bench = Bench::start(&cluster::shop()).await;
     let silent = TcpStream::connect(bench.addr).await.unwrap();
     let mut byte = [0];

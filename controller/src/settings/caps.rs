@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn every_proxy_that_is_let_in_finds_a_file_for_its_connection() {
+    fn every_admitted_proxy_has_file_descriptor_for_connection() {
         let memory = Some(4096 * MIB);
         let connections = |files| Caps::of(memory, Some(files)).connections;
         assert_eq!(connections(1024), 512);

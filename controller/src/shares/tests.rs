@@ -113,7 +113,7 @@ fn divide_in(
 }
 
 #[test]
-fn a_limit_of_a_service_is_demanded_of_its_ready_pods_and_one_of_each_pod_is_not() {
+fn only_service_limit_is_demanded_of_its_ready_pods() {
     let begins = json!({"addresses": ["10.0.0.13"], "conditions": {"ready": false},
         "targetRef": {"kind": "Pod", "namespace": "shop", "name": "api-3"}});
     let cluster = with_limit(100)
@@ -137,7 +137,7 @@ fn a_limit_of_a_service_is_demanded_of_its_ready_pods_and_one_of_each_pod_is_not
 }
 
 #[test]
-fn pods_of_two_replicas_never_use_more_than_the_limit_together_and_soon_all_of_it() {
+fn pods_of_two_replicas_reach_limit_without_exceeding_it() {
     settled(Instant::now());
 }
 
@@ -180,7 +180,7 @@ fn go_on(
 }
 
 #[test]
-fn a_limit_that_goes_and_comes_back_is_divided_anew_at_every_replica() {
+fn restored_limit_is_divided_anew_at_every_replica() {
     let now = Instant::now();
     let (mut one, mut two, mut divider) = settled(now);
     divide(&one.board, &mut divider, &BTreeMap::new(), now);
@@ -195,7 +195,7 @@ fn a_limit_that_goes_and_comes_back_is_divided_anew_at_every_replica() {
 }
 
 #[test]
-fn who_begins_to_divide_counts_what_a_pod_holds_that_is_not_ready() {
+fn new_divider_counts_share_of_unready_pod() {
     let now = Instant::now();
     let demand = demanded(&with_limit(100));
     let mut one = Replica::new(1, &["uid-api-1"], now);
@@ -229,7 +229,7 @@ fn who_begins_to_divide_counts_what_a_pod_holds_that_is_not_ready() {
 }
 
 #[test]
-fn who_begins_to_divide_goes_on_from_what_pods_hold() {
+fn new_divider_continues_from_current_shares() {
     let now = Instant::now();
     let demand = demanded(&with_limit(100));
     let mut one = Replica::new(1, &["uid-api-1"], now);
@@ -253,7 +253,7 @@ fn who_begins_to_divide_goes_on_from_what_pods_hold() {
 }
 
 #[test]
-fn a_pod_that_serves_another_service_of_the_same_policy_keeps_its_limit_with_those() {
+fn pod_in_another_service_shares_its_limit_there() {
     let now = Instant::now();
     let demand = demanded(&with_limit(100));
     let mut one = Replica::new(1, &["uid-api-1"], now);
@@ -306,7 +306,7 @@ fn overlapping() -> Cluster {
 }
 
 #[test]
-fn a_pod_of_two_services_with_one_limit_keeps_it_with_the_pods_of_each() {
+fn pod_in_two_services_shares_limit_in_each() {
     let now = Instant::now();
     let pods = ["uid-api-1", "uid-api-2", "uid-api-3", "uid-api-4"];
     let mut one = Replica::new(1, &pods, now);
@@ -346,7 +346,7 @@ fn a_pod_of_two_services_with_one_limit_keeps_it_with_the_pods_of_each() {
 }
 
 #[test]
-fn a_pod_that_comes_back_soon_keeps_its_part_and_one_that_does_not_frees_it() {
+fn share_survives_brief_absence_but_not_long_one() {
     let now = Instant::now();
     let demand = demanded(&with_limit(100));
     let mut one = Replica::new(1, &["uid-api-1", "uid-api-2"], now);
@@ -370,7 +370,7 @@ fn a_pod_that_comes_back_soon_keeps_its_part_and_one_that_does_not_frees_it() {
 }
 
 #[test]
-fn what_is_said_of_a_share_names_its_limit_and_nothing_else_is_read() {
+fn share_message_names_its_limit_and_rejects_others() {
     let (key, _) = demanded(&with_limit(1)).into_iter().next().unwrap();
     let of = ShareOf {
         port: 8080,

@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn who_opens_and_who_closes_is_told_once_with_what_was_seen() {
+    fn breaker_transitions_are_each_reported_once_with_evidence() {
         let (before, now) = (
             Open::from([open("a"), open("b")]),
             Open::from([open("b"), open("c")]),

@@ -365,7 +365,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_proxies_is_true_and_said_of_what_is_accepted_alone() {
+    fn no_proxies_is_true_only_for_accepted_objects() {
         let tally = |acknowledged, needed| Tally {
             acknowledged,
             needed,

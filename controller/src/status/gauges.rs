@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn skipped_ports_are_added_up_per_namespace_and_go_with_their_pods() {
+    async fn skipped_ports_are_summed_per_namespace_of_pods() {
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
         let with = cluster::shop()

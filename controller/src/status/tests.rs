@@ -101,7 +101,7 @@ impl Bench {
 }
 
 #[tokio::test(start_paused = true)]
-async fn status_says_what_the_object_is_and_how_far_it_is() {
+async fn status_shows_acceptance_and_progress_of_object() {
     let mut bench = Bench::new(&[("api", 1)]);
     bench.proxy("client", 1, true, "");
     bench.round().await;
@@ -117,7 +117,7 @@ async fn status_says_what_the_object_is_and_how_far_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn object_is_not_programmed_before_the_last_proxy_has_its_generation() {
+async fn object_is_programmed_after_last_proxy_has_generation() {
     let mut bench = Bench::new(&[("api", 1)]);
     bench.proxy("one", 1, true, "");
     bench.proxy("two", 1, false, "");
@@ -173,7 +173,7 @@ async fn nothing_new_is_not_written() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn counts_that_only_tick_wait_five_seconds_and_a_changed_status_does_not() {
+async fn count_updates_wait_five_seconds_unlike_status_changes() {
     let mut bench = Bench::new(&[("api", 1)]);
     bench.proxy("one", 1, false, "");
     bench.round().await;
@@ -201,7 +201,7 @@ async fn counts_that_only_tick_wait_five_seconds_and_a_changed_status_does_not()
 }
 
 #[tokio::test(start_paused = true)]
-async fn new_generation_is_written_at_once_and_keeps_the_time_of_what_did_not_change() {
+async fn new_generation_is_written_immediately_keeping_unchanged_transition_time() {
     let mut bench = Bench::new(&[("api", 1)]);
     bench.api.put(PATH, {
         let mut object = bench.api.read(PATH).unwrap();
@@ -230,7 +230,7 @@ async fn object_that_went_away_is_no_failure_to_retry() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn programmed_of_a_udp_route_and_of_a_target_that_names_it_waits_for_its_network_policies() {
+async fn udp_objects_are_programmed_after_their_network_policies() {
     const TARGET: &str = "/apis/access.smi-spec.io/v1alpha4/namespaces/shop/traffictargets/t";
     const ROUTE: &str = "/apis/specs.smi-spec.io/v1alpha4/namespaces/shop/udproutes/dns";
     let rules = json!([{"kind": "UDPRoute", "name": "dns"}]);
@@ -325,7 +325,7 @@ async fn programmed_of_a_udp_route_and_of_a_target_that_names_it_waits_for_its_n
 }
 
 #[tokio::test(start_paused = true)]
-async fn answers_and_models_that_come_later_are_written_each_alone() {
+async fn later_acknowledgements_and_models_are_each_written_alone() {
     let bench = Bench::new(&[("api", 1)]);
     let writing = tokio::spawn(bench.writer.clone().write());
     sleep(Duration::from_secs(1)).await;

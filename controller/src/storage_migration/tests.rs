@@ -67,7 +67,7 @@ fn stored(api: &FakeApi, path: &str) -> Value {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_object_is_written_once_and_then_the_list_is_cut() {
+async fn all_objects_are_rewritten_before_version_list_shrinks() {
     let api = FakeApi::default();
     definition(&api, SPLITS, "weft-injector", &["v1alpha2", "v1alpha4"]);
     put_split(&api, "a");
@@ -95,7 +95,7 @@ async fn definitions_of_others_are_left_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn list_is_kept_while_one_object_could_not_be_written() {
+async fn version_list_stays_while_one_object_is_unwritable() {
     let api = FakeApi::default();
     definition(&api, SPLITS, "weft-injector", &["v1alpha1"]);
     put_split(&api, "a");

@@ -34,7 +34,7 @@ fn a_proxy_is_seen_with_whether_it_runs() {
 }
 
 #[test]
-fn names_of_a_service_in_traces_are_read_each_from_its_own_annotation() {
+fn trace_service_names_come_from_separate_annotations() {
     let mut object = cluster::plain_pod("p", "10.0.0.1", "x");
     for (name, value) in [
         ("resource.opentelemetry.io/service.name", "checkout"),
@@ -68,7 +68,7 @@ fn ports_of_other_protocols_are_dropped() {
 }
 
 #[test]
-fn an_object_of_the_wrong_shape_is_an_error_or_says_so_itself() {
+fn wrongly_shaped_object_is_error_or_marked_unreadable() {
     let bad = cluster::set(
         cluster::plain_pod("p", "10.0.0.1", "x"),
         "/spec",
@@ -95,7 +95,7 @@ fn an_unreadable_target_still_says_whom_it_protects() {
 }
 
 #[test]
-fn an_identity_binding_keeps_each_scheme_and_a_broken_one_whom_it_names() {
+fn identity_binding_keeps_readable_schemes_despite_broken_one() {
     let read = |schemes: Value| {
         let world = cluster::Cluster::default()
             .with(cluster::binding("b", schemes))
@@ -146,7 +146,7 @@ fn ports_of_a_udp_route_may_be_absent() {
 }
 
 #[test]
-fn a_list_in_the_place_of_an_object_is_not_read_by_position() {
+fn list_replacing_object_is_not_read_by_position() {
     let source = json!([null, "ServiceAccount", "web"]);
     let rules = json!([{"kind": "TCPRoute", "name": "all"}]);
     let mut object = cluster::target("t", "api", &[], rules);
@@ -173,7 +173,7 @@ fn a_list_in_the_place_of_an_object_is_not_read_by_position() {
 }
 
 #[test]
-fn a_group_of_heavy_expressions_keeps_what_fits_and_is_read_in_bounded_time() {
+fn heavy_route_group_keeps_matches_in_bounded_time() {
     let heavy: Vec<Value> = (0..64)
         .map(|n| {
             let headers: serde_json::Map<_, _> = (0..32)

@@ -22,7 +22,7 @@ struct Bench {
 }
 
 #[tokio::test(start_paused = true)]
-async fn api_server_that_vanishes_in_a_call_holds_the_copies_up_for_one_time_limit() {
+async fn vanished_api_server_delays_bundle_copies_by_one_timeout() {
     let api = FakeApi::default();
     let client = crate::apiserver::lease::Leadership::fixed(true).client("bundle", &api.client());
     let (events, _writer) = EventRecorder::new(client.clone(), "me", Counter::default());
@@ -145,7 +145,7 @@ fn namespace(name: &str) -> Namespace {
 }
 
 #[tokio::test]
-async fn every_namespace_gets_the_roots_and_an_excluded_one_does_not() {
+async fn trust_bundle_reaches_every_namespace_except_excluded() {
     let mut bench = Bench::new(&["shop", "bank", "kube-system"]);
     bench.settle("one").await;
     assert_eq!(
@@ -234,7 +234,7 @@ async fn frozen_copy_is_made_anew_and_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn copies_of_our_own_are_replaced_without_an_event_when_the_roots_change() {
+async fn own_bundle_copies_follow_new_roots_without_event() {
     let mut bench = Bench::new(&["shop"]);
     bench.settle("one").await;
     bench.watch("shop");
@@ -252,7 +252,7 @@ async fn copies_of_our_own_are_replaced_without_an_event_when_the_roots_change()
 }
 
 #[tokio::test(start_paused = true)]
-async fn copy_from_before_this_process_is_ours_if_its_field_manager_is() {
+async fn field_manager_identifies_older_bundle_copy_as_ours() {
     for (manager, expected) in [(MANAGER, 0), ("kubectl-edit", 1)] {
         let mut bench = Bench::new(&["shop"]);
         bench.found("other roots", manager);
@@ -263,7 +263,7 @@ async fn copy_from_before_this_process_is_ours_if_its_field_manager_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn mark_of_leaving_stays_in_this_installation_and_goes_with_the_next() {
+async fn leaving_mark_stays_until_the_next_installation() {
     let mut bench = Bench::new(&["shop"]);
     bench.settle("one").await;
     bench.uninstall();
@@ -300,7 +300,7 @@ async fn right_copy_is_not_written_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn namespace_where_nothing_may_be_created_is_told_and_tried_again() {
+async fn namespace_forbidding_creation_is_reported_and_retried() {
     let mut bench = Bench::new(&["shop", "bank"]);
     let shop = "/api/v1/namespaces/shop/configmaps";
     bench.api.allow_creation(shop, false);
@@ -328,7 +328,7 @@ async fn namespace_where_nothing_may_be_created_is_told_and_tried_again() {
 /// What policy engines answer, which is a person's to mend, and what a busy or broken
 /// API server does, which passes.
 #[tokio::test(start_paused = true)]
-async fn refusal_by_a_policy_engine_is_told_and_an_api_server_in_trouble_is_not() {
+async fn policy_engine_refusal_is_reported_but_outage_is_not() {
     for (code, expected) in [(400, true), (422, true), (429, false), (500, false)] {
         let mut bench = Bench::new(&["shop"]);
         let shop = "/api/v1/namespaces/shop/configmaps";

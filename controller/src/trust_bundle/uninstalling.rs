@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_job_in_the_controllers_namespace_is_remembered_after_it_is_gone() {
+    async fn uninstall_job_is_known_after_it_is_gone() {
         assert!(known_after(cluster::shop().with(job("weft-system"))).await);
     }
 
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_job_that_the_watch_has_not_shown_yet_is_found_by_asking() {
+    async fn uninstall_job_unseen_by_watch_is_found() {
         let api = FakeApi::default();
         let uninstallation = Uninstallation::new(api.client(), "weft-system");
         assert!(!uninstallation.is_under_way().await.unwrap());
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pods_of_others_that_change_after_a_refusal_cost_no_call() {
+    async fn foreign_pod_changes_after_refusal_cost_no_call() {
         const PODS: &str = "/api/v1/namespaces/weft-system/pods";
         let bench = Bench::new();
         bench.show(Some("Running")).await;
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn mesh_that_is_still_there_after_the_job_is_not_leaving() {
+    async fn mesh_remaining_after_uninstall_job_is_not_leaving() {
         for end in [Some("Succeeded"), None] {
             let bench = Bench::new();
             let mut stages = bench.uninstallation.stages();
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_uninstall_that_failed_may_have_taken_something_away_too() {
+    async fn failed_uninstall_may_have_removed_something() {
         let bench = Bench::new();
         bench.show(Some("Running")).await;
         assert!(!*bench.uninstallation.stayed().borrow());

@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_the_api_nothing_is_said_and_what_fails_is_named() {
+    async fn api_service_deletion_names_failures_except_missing_api() {
         for (code, words) in [(403, ""), (500, "kubectl delete apiservice v1alpha1")] {
             let service =
                 tower::service_fn(move |_: http::Request<kube::client::Body>| async move {

@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn thousand_bundles_are_marked_well_within_the_time_of_the_job() {
+    async fn thousand_bundles_are_marked_within_job_time() {
         let api = FakeApi::default();
         for number in 0..1000 {
             api.put(&bundle_path(number), bundle(&format!("n{number}")));

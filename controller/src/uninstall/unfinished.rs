@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_an_uninstall_took_away_of_a_mesh_that_stayed_is_named_with_the_way_back() {
+    async fn removed_parts_of_surviving_mesh_are_reported_with_rollback() {
         let api = FakeApi::default();
         put(&api, SERVICES[0]);
         definition(&api, TARGETS, "weft-injector", &["v1alpha4"]);
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn mesh_that_stayed_with_all_it_had_is_told_nothing() {
+    async fn complete_surviving_mesh_gets_no_uninstall_event() {
         let api = FakeApi::default();
         SERVICES.iter().for_each(|name| put(&api, name));
         definition(&api, TARGETS, "weft-injector", &["v1alpha4"]);

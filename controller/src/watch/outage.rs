@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_outage_is_logged_after_a_minute_and_then_ever_more_rarely() {
+    async fn outage_is_logged_after_minute_then_less_often() {
         let outages = Outages::new(WorldMetrics::default(), Ready::new());
         let mut outage = outages.of("Pod");
         assert_eq!(lines(&mut outage, true).await, [60, 120, 240, 480]);
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn readiness_stays_and_has_a_note_until_the_last_kind_is_well() {
+    async fn readiness_keeps_note_until_all_kinds_recover() {
         let ready = Ready::new();
         let outages = Outages::new(WorldMetrics::default(), ready.clone());
         let (mut pods, mut services) = (outages.of("Pod"), outages.of("Service"));
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn the_log_has_the_api_servers_words_and_what_to_do() {
+    fn outage_log_quotes_api_server_and_suggests_remedy() {
         let forbidden = answered(403, "Forbidden", "pods is forbidden");
         assert_eq!(reason(&forbidden), "403 Forbidden: pods is forbidden");
         assert!(way_out(&forbidden).contains("ClusterRole"));

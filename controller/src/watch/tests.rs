@@ -75,7 +75,7 @@ async fn no_world_before_every_kind_has_been_listed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_change_after_a_quiet_time_goes_out_at_once_and_the_next_ones_together() {
+async fn change_after_quiet_is_immediate_and_later_ones_batched() {
     let (steps, mut worlds) = started();
     list_all(&steps).await;
     worlds.changed().await.unwrap();
@@ -98,7 +98,7 @@ async fn a_change_after_a_quiet_time_goes_out_at_once_and_the_next_ones_together
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_leaving_endpoint_and_a_changed_policy_do_not_wait() {
+async fn removed_endpoint_and_changed_policy_are_published_immediately() {
     let (steps, mut worlds) = started();
     list_all(&steps).await;
     let ready = cluster::endpoint("p", "10.0.0.9");
@@ -123,7 +123,7 @@ async fn a_leaving_endpoint_and_a_changed_policy_do_not_wait() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_write_that_changes_nothing_for_the_mesh_makes_no_world() {
+async fn irrelevant_write_produces_no_new_world() {
     let (steps, mut worlds) = started();
     list_all(&steps).await;
     let split = cluster::split("s", "r", &[("a", 1)]);
@@ -189,7 +189,7 @@ fn server(answer: fn(&str) -> Result<Vec<Value>, StatusCode>) -> Client {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_kind_that_the_server_does_not_know_and_an_unreadable_object_stop_nothing() {
+async fn unknown_kind_and_unreadable_object_stop_nothing() {
     let client = server(|path| match path {
         "/api/v1/pods" => Ok(vec![
             cluster::set(
@@ -212,7 +212,7 @@ async fn a_kind_that_the_server_does_not_know_and_an_unreadable_object_stop_noth
 }
 
 #[tokio::test(start_paused = true)]
-async fn objects_nested_without_end_take_down_no_more_than_what_they_mean() {
+async fn endlessly_nested_objects_disable_only_their_own_meaning() {
     let client = server(|path| match path {
         "/apis/specs.smi-spec.io/v1alpha4/httproutegroups" => Ok(["deep", "good"]
             .map(|name| {
@@ -280,7 +280,7 @@ fn server_that_fails(pods: watch::Receiver<Option<(StatusCode, Value)>>) -> Clie
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_kind_whose_watches_fail_is_told_until_they_work_and_readiness_stays() {
+async fn failing_watch_is_reported_while_readiness_stays() {
     let status = |code: u16, reason: &str| {
         json!({"kind": "Status", "apiVersion": "v1", "status": "Failure",
             "code": code, "message": "no", "reason": reason})
@@ -310,7 +310,7 @@ async fn a_kind_whose_watches_fail_is_told_until_they_work_and_readiness_stays()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_whose_connection_died_without_a_word_is_opened_anew_after_65_s() {
+async fn silently_dead_watch_is_reopened_after_65_s() {
     let opened = Arc::new(AtomicUsize::new(0));
     let counted = opened.clone();
     let service = tower::service_fn(move |request: Request<Body>| {

@@ -28,7 +28,7 @@ const ACCESS: [&str; 4] = [
 ];
 
 #[test]
-fn a_dry_run_says_of_each_edge_what_becomes_of_its_calls() {
+fn dry_run_predicts_call_outcome_of_each_edge() {
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
     let mut otherwise = 0;
     for seed in seeds(WORLDS * more() as u64) {

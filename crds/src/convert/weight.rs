@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_quantity_leaves_all_weights_as_they_are() {
+    fn unparsable_quantity_leaves_all_weights_unchanged() {
         for odd in ["50%", "", "m", "1.2.3", "1 ", "e", "1e", "+", "0x1", "١"] {
             let written = json!(["1", odd]);
             assert_eq!(stored(&written), written, "{odd}");
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_that_do_not_fit_into_32_bits_side_by_side_stay_as_they_are() {
+    fn weights_beyond_combined_32_bits_stay_unchanged() {
         for vast in [
             json!(["1n", "2147483647"]),
             json!(["1E", "1n"]),

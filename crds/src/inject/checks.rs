@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn debugger_of_a_meshed_pod_may_not_run_as_the_proxy() {
+    fn debugger_in_meshed_pod_cannot_run_as_proxy() {
         let before = json!({"spec": {}});
         for (debugger, field) in [
             (

@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn quota_on_limits_names_the_annotations_until_there_are_limits() {
+    fn limit_quota_names_annotations_until_limits_are_set() {
         let none = DefaultLimits::default();
         let hard = json!({"hard": {"limits.cpu": "4", "limits.memory": "4Gi", "pods": "10"}});
         let found = counted(&shop(&[]), &none, &hard);
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn range_that_refuses_the_proxy_names_the_annotation_that_helps() {
+    fn limit_range_refusing_proxy_names_helpful_annotation() {
         for (item, annotations, helps) in [
             (
                 json!({"min": {"memory": "64Mi"}}),

@@ -156,7 +156,7 @@ fn second_run_changes_nothing_even_with_another_token() {
 }
 
 #[test]
-fn defaults_of_the_api_server_and_variables_of_others_survive_a_second_run() {
+fn api_server_defaults_and_foreign_variables_survive_reinjection() {
     let mut pod = injected(&one_container(json!({}))).pod;
     let proxy = &mut pod["spec"]["initContainers"][1];
     proxy["terminationMessagePath"] = "/dev/termination-log".into();
@@ -166,7 +166,7 @@ fn defaults_of_the_api_server_and_variables_of_others_survive_a_second_run() {
 }
 
 #[test]
-fn nothing_of_the_applications_is_mounted_into_the_proxys_containers() {
+fn proxy_containers_mount_nothing_of_application() {
     let token = "/var/run/secrets/kubernetes.io/serviceaccount";
     let mut pod = injected(&one_container(json!({}))).pod;
     for index in [0, 1] {
@@ -216,7 +216,7 @@ fn no_token_volume(pod: &mut Value) -> &mut Value {
 }
 
 #[test]
-fn volume_of_an_earlier_version_gets_its_new_source_alone() {
+fn older_volume_gets_only_its_new_source() {
     let right = injected(&one_container(json!({}))).pod;
     let mut earlier = right.clone();
     *no_token_volume(&mut earlier) = json!({ "name": "weft-no-api-token", "emptyDir": {} });
@@ -224,7 +224,7 @@ fn volume_of_an_earlier_version_gets_its_new_source_alone() {
 }
 
 #[test]
-fn empty_list_that_the_api_server_stored_as_none_is_no_difference() {
+fn stored_null_list_equals_empty_list_in_reinjection() {
     let mut stored = injected(&one_container(json!({}))).pod;
     no_token_volume(&mut stored)["projected"]["sources"] = Value::Null;
     assert_eq!(injected(&stored).patch, Patch(vec![]));
@@ -278,7 +278,7 @@ fn host_network_pod_is_skipped_with_a_warning() {
 }
 
 #[test]
-fn annotations_of_the_pod_win_over_the_namespaces_and_reach_the_containers() {
+fn pod_annotations_override_namespace_and_reach_containers() {
     let mut namespace = meshed();
     for (name, value) in [
         (labels::SKIP_OUTBOUND_PORTS, "443"),
@@ -374,7 +374,7 @@ fn odd_shapes_never_panic() {
 }
 
 #[test]
-fn the_label_of_the_account_is_written_and_only_the_right_one_may_be_there() {
+fn account_label_is_written_and_must_match() {
     let account = |pod: &Value| pod["metadata"]["labels"][labels::ACCOUNT].clone();
     let bare = injected(&one_container(json!({})));
     assert_eq!(account(&bare.pod), labels::account_hash("shop", "default"));
@@ -399,7 +399,7 @@ fn the_label_of_the_account_is_written_and_only_the_right_one_may_be_there() {
 }
 
 #[test]
-fn workload_is_written_down_only_where_series_of_other_meshes_are_asked_for() {
+fn workload_is_recorded_only_for_compatibility_series() {
     let mut pod = one_container(json!({}));
     pod["metadata"]["labels"]["pod-template-hash"] = json!("abc");
     pod["metadata"]["ownerReferences"] = json!([{

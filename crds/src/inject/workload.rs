@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn workload_is_what_controls_the_pod_and_a_deployment_only_when_its_hash_says_so() {
+    fn workload_is_controlling_owner_or_deployment_by_hash() {
         let pod_of = |version: &str, kind: &str, name: &str, labels: Value| {
             json!({"metadata": {"generateName": "x-", "labels": labels, "ownerReferences": [
                 {"kind": "Node", "name": "other"},
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn pod_whose_owner_has_a_name_that_no_object_can_have_is_its_own() {
+    fn pod_with_invalid_owner_is_its_own_workload() {
         let pod = |kind: &str, name: &str| {
             json!({"metadata": {"name": "web-1", "ownerReferences": [
                 {"apiVersion": "argoproj.io/v1alpha1", "kind": kind, "name": name, "controller": true}]}})

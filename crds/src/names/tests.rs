@@ -41,7 +41,7 @@ fn alone(group: &str, kind: &str, object: &Value, field: &str, text: &str) {
 }
 
 #[test]
-fn a_misspelt_name_is_told_with_the_one_that_was_meant_wherever_it_stands() {
+fn misspelt_name_suggests_correct_one_on_every_kind() {
     for (written, meant) in [
         ("weft.dev/acess", "; you may mean weft.dev/access"),
         ("weft.dev/mtsl", "; you may mean weft.dev/mtls"),
@@ -72,7 +72,7 @@ fn a_misspelt_name_is_told_with_the_one_that_was_meant_wherever_it_stands() {
 }
 
 #[test]
-fn a_name_on_a_kind_where_it_does_nothing_is_told_with_where_it_acts() {
+fn ineffective_name_reports_kinds_where_it_acts() {
     let access = "metadata.annotations[weft.dev/access]";
     let of_pods = "it is an annotation of Namespace and Pod";
     for (group, kind) in [
@@ -108,7 +108,7 @@ fn a_name_on_a_kind_where_it_does_nothing_is_told_with_where_it_acts() {
 }
 
 #[test]
-fn a_name_in_the_other_map_is_told_with_the_right_one() {
+fn name_in_wrong_map_suggests_correct_map() {
     let text = "is not read: it is an annotation; write it under metadata.annotations";
     let field = "metadata.labels[weft.dev/access]";
     let label = labelled("weft.dev/access");
@@ -121,7 +121,7 @@ fn a_name_in_the_other_map_is_told_with_the_right_one() {
 }
 
 #[test]
-fn alike_ones_have_the_same_way_out_whatever_kinds_they_stand_on() {
+fn similar_names_get_equal_advice_across_kinds() {
     let way_out = |group: &str, kind: &str, object: &Value| {
         let mut all = warnings(group, kind, object);
         let one = all.pop().unwrap();
@@ -176,7 +176,7 @@ fn what_is_read_somewhere_is_not_talked_about() {
 }
 
 #[test]
-fn what_weft_writes_is_not_talked_about_wherever_it_was_copied_to() {
+fn names_written_by_weft_are_never_reported() {
     let ours = ALL.iter();
     let ours: Vec<&OwnName> = ours
         .filter(|known| matches!(known.author, Author::Weft))
@@ -192,7 +192,7 @@ fn what_weft_writes_is_not_talked_about_wherever_it_was_copied_to() {
 }
 
 #[test]
-fn of_many_names_the_first_are_told_and_the_rest_counted() {
+fn first_invalid_names_are_listed_and_rest_counted() {
     let many = |count: usize| {
         let names = (0..count).map(|i| (format!("weft.dev/x-{i}"), json!("")));
         let names: serde_json::Map<String, Value> = names.collect();
@@ -252,7 +252,7 @@ fn constants_below(folder: &Path, found: &mut BTreeSet<String>) {
 }
 
 #[test]
-fn the_table_has_the_name_of_every_constant_of_every_program() {
+fn name_table_contains_every_constant_of_every_program() {
     let mut found = BTreeSet::new();
     for part in PROGRAMS {
         constants_below(&top().join(part).join("src"), &mut found);
@@ -288,7 +288,7 @@ fn documented() -> BTreeMap<String, BTreeSet<String>> {
 }
 
 #[test]
-fn the_manual_lists_every_name_with_the_kinds_that_it_acts_on() {
+fn manual_lists_every_name_with_its_effective_kinds() {
     let known: BTreeMap<String, BTreeSet<String>> = ALL
         .iter()
         .map(|known| {

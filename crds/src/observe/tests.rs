@@ -53,7 +53,7 @@ fn misspelt_question_is_refused_and_names_the_field() {
 }
 
 #[test]
-fn numbers_of_an_edge_are_written_even_when_they_are_zero() {
+fn edge_numbers_are_serialized_even_when_zero() {
     let graph = Graph {
         edges: vec![super::Edge::default()],
         ..Graph::default()

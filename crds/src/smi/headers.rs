@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_map_and_a_list_of_one_entry_maps_mean_the_same() {
+    fn header_map_equals_list_of_single_entry_maps() {
         let map = json!({"user-agent": ".*Android.*", "x-a": "1"});
         let list = json!([{"user-agent": ".*Android.*"}, {"x-a": "1"}]);
         assert_eq!(parse_headers(Some(&map)), parse_headers(Some(&list)));

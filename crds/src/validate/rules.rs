@@ -105,7 +105,7 @@ fn refused(written: &Value) -> Vec<String> {
 }
 
 #[test]
-fn what_a_rule_between_fields_or_a_key_of_a_list_refuses_the_judgement_refuses_too() {
+fn validation_matches_schema_rules_and_list_keys() {
     let mut shown = BTreeSet::new();
     for (rule, wrong, right) in examples() {
         assert_ne!(refused(&wrong), Vec::<String>::new(), "{rule}: {wrong}");
@@ -125,7 +125,7 @@ fn what_a_rule_between_fields_or_a_key_of_a_list_refuses_the_judgement_refuses_t
 }
 
 #[test]
-fn time_in_a_form_that_the_api_server_does_not_take_is_refused_by_the_schema() {
+fn unsupported_time_format_is_refused_by_schema() {
     let of = |expires: &str| {
         let token = json!({"sha256": "0".repeat(64), "expires": expires});
         let overrides = json!([{"to": ["other"], "tokens": [token]}]);

@@ -277,7 +277,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_null_that_may_not_be_one_is_taken_away_and_no_other() {
+    fn only_non_nullable_nulls_are_dropped() {
         let text = json!({"type": "string"});
         let schema = json!({"type": "object", "properties": {
             "plain": text, "free": {"type": "string", "nullable": true},

@@ -43,7 +43,7 @@ fn code<T>(answer: kube::Result<T>) -> u16 {
 }
 
 #[tokio::test]
-async fn whether_a_version_must_be_named_depends_on_the_kind() {
+async fn required_resource_version_depends_on_kind() {
     for (path, without) in [(SPLIT, 422), (LEASE, 422), (SECRET, 200)] {
         let (api, objects) = of(path);
         let version = api.read(path).unwrap()["metadata"]["resourceVersion"].clone();
@@ -67,7 +67,7 @@ async fn whether_a_version_must_be_named_depends_on_the_kind() {
 }
 
 #[tokio::test]
-async fn a_status_is_written_by_itself_and_not_with_a_stale_version() {
+async fn status_is_written_separately_with_current_version_only() {
     let (api, objects) = of(SPLIT);
     let version = api.read(SPLIT).unwrap()["metadata"]["resourceVersion"].clone();
     let now = json!({"resourceVersion": version});
@@ -103,7 +103,7 @@ async fn a_status_is_written_by_itself_and_not_with_a_stale_version() {
 }
 
 #[tokio::test]
-async fn metadata_alone_is_answered_without_the_rest_and_counted_apart() {
+async fn metadata_only_read_omits_rest_and_counts_separately() {
     let (api, objects) = of(SECRET);
     let object = objects.get_metadata("s").await.unwrap();
     assert_eq!(object.metadata.uid.as_deref(), Some("one"));

@@ -81,14 +81,14 @@ mod tests {
     }
 
     #[test]
-    fn seeds_are_the_same_in_every_run_unless_the_environment_names_others() {
+    fn seeds_repeat_in_every_run_unless_environment_overrides() {
         assert_eq!(from(None).collect::<Vec<_>>(), [0, 1, 2]);
         assert_eq!(from(Some("700")).collect::<Vec<_>>(), [700, 701, 702]);
         assert!(std::panic::catch_unwind(|| from(Some("x"))).is_err());
     }
 
     #[test]
-    fn a_failure_names_the_seed_that_failed_and_how_to_try_it_again() {
+    fn failure_names_failing_seed_and_repeat_command() {
         let mut seeds = from(Some("700"));
         assert_eq!(seeds.told("a::test", true), None);
         assert_eq!((seeds.next(), seeds.next()), (Some(700), Some(701)));

@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pairs_are_read_from_a_tests_output_and_halves_are_not() {
+    fn only_complete_pairs_are_read_from_test_output() {
         let text =
             "running 1 test\nsent: a\nsaw: b\nsaw: stray\nsent: c\nnoise\nsaw: d\nsent: half\n";
         let read: Vec<_> = steps(text)

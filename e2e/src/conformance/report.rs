@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn row_is_missing_until_every_part_was_run_and_failed_when_one_did() {
+    fn row_lacking_parts_is_missing_unless_one_failed() {
         let row = super::super::rows::find("E22").unwrap();
         let judged = |parts| judge_row(row, parts).result;
         assert_eq!(judged(vec![None, None]), RowResult::Missing);
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn table_holds_every_step_of_the_suite_once_and_no_id_twice() {
+    fn suite_table_has_every_step_exactly_once() {
         let ids: BTreeSet<&str> = ROWS.iter().map(|row| row.id).collect();
         assert_eq!(ids.len(), ROWS.len());
         for (suite, steps) in [("TA", 7), ("SP", 6), ("TS", 11)] {

@@ -175,7 +175,7 @@ fn a_broken_instance_rests_and_nobody_notices() {
 }
 
 #[test]
-fn a_break_that_shows_or_costs_too_much_is_no_promise_kept() {
+fn visible_or_costly_break_fails_the_promise() {
     let changed = |from: &str, to: &str| {
         assert!(WEB_BROKEN.contains(from), "{from}");
         broken(&broken_for(30.0, &WEB_BROKEN.replace(from, to)))
@@ -227,7 +227,7 @@ fn nothing_seen_is_nothing_kept() {
 }
 
 #[test]
-fn only_what_came_after_the_base_counts_and_a_restarted_proxy_begins_anew() {
+fn ledger_counts_from_base_and_restarts_with_proxy() {
     let count = |n: u32| Samples::parse(&format!("x{{a=\"1\"}} {n}\n"));
     let mut ledger = Ledger::default();
     ledger.note(proxy("w", 0), "web", count(100));

@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_messages_are_given_back_until_they_are_forgotten() {
+    fn last_posted_messages_are_returned_until_forgotten() {
         let posted = Posted::default();
         for at in 0..=KEPT {
             posted.keep(vec![u8::try_from(at).unwrap(), 0xff].into());

@@ -262,7 +262,7 @@ mod tests {
     use crate::echo::{serve::Bound, settings::Settings};
 
     #[tokio::test]
-    async fn connections_of_bytes_that_are_held_answer_at_the_end() {
+    async fn held_byte_connections_answer_at_end() {
         let bound = Bound::bind(Settings::on_free_ports()).await.unwrap();
         let bytes = bound.addresses().unwrap()[1].to_string();
         tokio::spawn(bound.serve(pending()));

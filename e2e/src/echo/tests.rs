@@ -301,7 +301,7 @@ async fn proxy_returns_status_headers_and_body() {
 }
 
 #[tokio::test]
-async fn every_second_answer_fails_when_the_application_is_told_to() {
+async fn every_second_response_fails_when_configured() {
     let app = altered("pod-a", |settings| settings.fail_every = 2).await;
     let mut statuses = Vec::new();
     for _ in 0..6 {

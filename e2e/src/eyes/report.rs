@@ -148,7 +148,7 @@ mod tests {
     use crate::harness::cluster::root;
 
     #[test]
-    fn the_page_that_is_committed_has_every_row_and_no_other() {
+    fn committed_page_has_exactly_the_known_rows() {
         let page = std::fs::read_to_string(root().join("bench/EYES.md")).unwrap();
         let rows = page.lines().filter(|line| line.starts_with("| "));
         let rows: Vec<&str> = rows.filter(|line| !line.starts_with("| claim |")).collect();
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_holds_only_when_it_was_run_to_its_end() {
+    fn claim_row_holds_only_after_complete_run() {
         assert_eq!(judged(None).result, ClaimResult::NotRun);
         assert_eq!(judged(Some(false)).result, ClaimResult::Missed);
         assert_eq!(judged(Some(true)).result, ClaimResult::Held);
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn no_row_stands_twice_and_each_part_in_one_place() {
+    fn claim_rows_are_unique_and_parts_contiguous() {
         let ids: BTreeSet<&str> = ROWS.iter().map(|row| row.id).collect();
         assert_eq!(ids.len(), ROWS.len());
         let mut parts: Vec<&str> = ROWS.iter().map(|row| row.part).collect();

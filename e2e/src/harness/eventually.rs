@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_settles_is_told_with_the_moment_of_its_last_change_and_what_does_not_fails() {
+    fn settled_value_reports_last_change_and_unsettled_fails() {
         let begun = Instant::now();
         let last = Duration::from_millis(200);
         let steps = || Ok(begun.elapsed().min(last).as_millis() / 100);

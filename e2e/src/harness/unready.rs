@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_disk_is_told_by_the_node_and_by_the_pods_that_it_keeps_away() {
+    fn full_disk_is_reported_by_node_and_pods() {
         let pressed = json!({"metadata": {"name": "node1"}, "status": {"conditions": [
             {"type": "DiskPressure", "status": "True", "reason": "KubeletHasDiskPressure",
              "message": "kubelet has disk pressure"},
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_is_bounded_and_says_what_could_not_be_read() {
+    fn unready_report_is_bounded_and_names_unreadable_parts() {
         let evicted = json!({"metadata": {"name": "x"}, "status": {
             "phase": "Failed", "message": "m".repeat(10 * WIDTH)}});
         let pods = Ok(json!({"items": vec![evicted; 500]}));

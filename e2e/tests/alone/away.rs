@@ -178,7 +178,7 @@ fn served_and_called(ns: &Namespace) -> anyhow::Result<Pod> {
 
 /// One instance answers 503, and one of another Service nothing at all.
 #[test]
-fn an_instance_that_fails_or_hangs_while_every_controller_is_killed_shows_to_nobody() -> Outcome {
+fn faulty_instance_stays_hidden_while_controllers_are_killed() -> Outcome {
     let ns = Namespace::meshed("killed")?;
     let clients = shop(&ns)?;
     let (broken, hung) = (ns.pod("catalog")?, ns.pod("stock")?);

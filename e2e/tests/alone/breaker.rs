@@ -52,7 +52,7 @@ const ALL_CALLS: f64 = 0.0;
 const NONE_BUT_PROBES: f64 = 2.0;
 
 #[test]
-fn twelve_callers_hold_back_together_and_none_for_what_one_account_alone_sees() -> Outcome {
+fn twelve_callers_throttle_together_unlike_single_account() -> Outcome {
     let ns = Namespace::meshed("breaker")?;
     let scene = Scene::begin(&ns)?;
     thread::sleep(CALM);

@@ -36,7 +36,7 @@ fn failing(ns: &Namespace) -> anyhow::Result<Vec<String>> {
 }
 
 #[test]
-fn check_finds_what_is_wrong_in_a_namespace_at_its_own_id_until_it_is_mended() -> Outcome {
+fn check_finds_namespace_faults_by_id_until_repaired() -> Outcome {
     let ns = Namespace::unmeshed("check-faults")?;
     // A pod that was there before its namespace asked.
     ns.apply_all(&App::new("early").objects())?;
@@ -193,7 +193,7 @@ fn without_controller(ns: &Namespace) -> anyhow::Result<()> {
 }
 
 #[test]
-fn check_finds_what_is_wrong_with_the_control_plane_at_its_own_id() -> Outcome {
+fn check_finds_control_plane_faults_by_id() -> Outcome {
     let ns = Namespace::meshed("check-plane")?;
     ns.run(&["old"])?;
     let altered = Altered::begin()?;

@@ -147,8 +147,7 @@ fn all_show(ns: &Namespace, what: &str) -> anyhow::Result<Value> {
 /// One rollout of the controllers serves both promises: that the same calls show after it, and
 /// that what was called once is remembered by those who come, and by those who come after kills.
 #[test]
-fn graph_tells_the_same_calls_and_remembers_single_ones_after_every_controller_was_replaced()
--> Outcome {
+fn graph_keeps_calls_and_edges_across_controller_replacement() -> Outcome {
     let ns = Namespace::meshed("graph")?;
     ns.run(&["web", "cart", "early", "late", "till"])?;
     let altered = Altered::begin()?;

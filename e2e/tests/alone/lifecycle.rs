@@ -41,7 +41,7 @@ const LEFT_BEHIND: [&str; 3] = [
 
 /// One of the values switches two APIs off, and what is deleted meanwhile goes.
 #[test]
-fn upgrade_with_changed_values_reaches_running_pods_and_keeps_their_traffic() -> Outcome {
+fn upgrade_with_new_values_reaches_pods_without_disruption() -> Outcome {
     let ns = pair("upgrade", &[])?;
     let server = ns.pod("server")?;
     let altered = Altered::begin()?;
@@ -68,7 +68,7 @@ fn upgrade_with_changed_values_reaches_running_pods_and_keeps_their_traffic() ->
 }
 
 #[test]
-fn uninstalled_mesh_leaves_traffic_and_objects_and_can_come_back() -> Outcome {
+fn uninstall_keeps_traffic_and_objects_and_allows_reinstall() -> Outcome {
     // Starts while the others do.
     let vault = vault()?;
     let ns = pair("uninstall", &["leaver"])?;

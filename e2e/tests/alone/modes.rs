@@ -26,7 +26,7 @@ const MTLS: &str = "weft.dev/mtls";
 /// One shop serves all three promises: what one of them has written is written anew by the
 /// next one.
 #[test]
-fn modes_of_a_running_namespace_take_effect_within_2_s() -> Outcome {
+fn modes_of_running_namespace_apply_within_2_s() -> Outcome {
     let ns = shop("modes")?;
     strict_takes_effect_within_2_s_and_ends_plaintext_only(&ns)?;
     tightened_access_closes_open_connections_that_are_not_allowed_and_no_others(&ns)?;

@@ -35,7 +35,7 @@ const CALLERS: usize = 12;
 const RATE: u32 = 5;
 
 #[test]
-fn a_policy_that_changes_under_load_is_in_use_within_a_second_and_costs_no_call() -> Outcome {
+fn policy_change_applies_within_second_without_lost_calls() -> Outcome {
     // A retry would hide a call that was lost.
     let ns = Namespace::meshed("policy-change")?.without_retries()?;
     ns.apply_all(&App::new("catalog").replicas(2).objects())?;
@@ -280,7 +280,7 @@ pub(crate) fn last_change<T: PartialEq + Debug>(
 }
 
 #[test]
-fn a_policy_of_the_mesh_ends_the_retries_of_twelve_proxies_within_a_second() -> Outcome {
+fn mesh_policy_stops_retries_of_twelve_proxies_within_second() -> Outcome {
     let ns = Namespace::meshed("enforced")?;
     begin_to_call(&ns)?;
     let (api, pods) = (Api::open(&ns.cluster)?, ns.pods("callers")?);

@@ -28,7 +28,7 @@ const START: &str = "--timeout=300s";
 const CALLERS: usize = 8;
 
 #[test]
-fn hundred_changes_of_a_split_reach_fifty_proxies_within_a_second() -> Outcome {
+fn hundred_split_changes_reach_fifty_proxies_within_second() -> Outcome {
     let ns = Namespace::meshed("propagation")?;
     for backend in ["stable", "canary"] {
         ns.apply_all(&App::new(backend).label("part", "shop").objects())?;

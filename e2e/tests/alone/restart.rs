@@ -80,7 +80,7 @@ fn restart_of_every_controller_and_injector_loses_no_request() -> Outcome {
 /// What a breaker does that was open when they went is looked at in the same minute, and so is
 /// a namespace that is deleted then.
 #[test]
-fn mesh_does_without_controllers_and_injectors_for_a_minute_and_then_catches_up() -> Outcome {
+fn mesh_survives_minute_without_control_plane_then_catches_up() -> Outcome {
     let servers = [
         App::new("server").replicas(2).label("tier", "web"),
         App::new("spare"),

@@ -15,7 +15,7 @@ const PROMISED: Duration = Duration::from_secs(2);
 const RATE: u64 = 50;
 
 #[test]
-fn deleted_target_refuses_the_next_request_and_closes_tcp_within_2_s() -> Outcome {
+fn deleted_target_stops_requests_and_tcp_within_2_s() -> Outcome {
     let mut row = Record::begin("E16")?;
     let ns = Namespace::meshed("revoked")?;
     ns.annotate("weft.dev/access", Some("deny"))?;

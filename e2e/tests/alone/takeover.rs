@@ -18,7 +18,7 @@ const LEVELS: usize = 300;
 const REWRITTEN: Duration = Duration::from_secs(90);
 
 #[test]
-fn definitions_of_another_product_are_taken_over_only_when_told_so_and_lose_nothing() -> Outcome {
+fn foreign_definition_takeover_is_explicit_and_lossless() -> Outcome {
     let ns = Namespace::unmeshed("takeover")?;
     let cluster = &ns.cluster;
     let altered = Altered::begin()?;

@@ -26,7 +26,7 @@ const HOUR: i64 = 3600;
 
 /// The same two pods serve all three promises; one of them goes in the last.
 #[test]
-fn certificates_are_given_for_good_tokens_of_running_pods_alone() -> Outcome {
+fn certificates_require_valid_tokens_of_running_pods() -> Outcome {
     let ns = Namespace::meshed("tokens")?;
     ns.run(&["member", "other"])?;
     let (pod, controller) = (ns.pod("member")?, Controller::any(&ns.cluster, &ns.name)?);

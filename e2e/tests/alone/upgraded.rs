@@ -12,7 +12,7 @@ use super::{
 };
 
 #[test]
-fn certificates_of_one_minute_traces_and_network_policies_come_with_one_upgrade() -> Outcome {
+fn one_upgrade_enables_minute_certificates_traces_and_network_policies() -> Outcome {
     let altered = Altered::begin()?;
     let services = traces::services()?;
     let [endpoint, sampling] = traces::values(&services);

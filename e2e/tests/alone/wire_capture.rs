@@ -44,7 +44,7 @@ impl Markers {
 }
 
 #[test]
-fn packets_between_nodes_hold_no_plaintext_of_a_meshed_request() -> Outcome {
+fn packets_between_nodes_contain_no_meshed_plaintext() -> Outcome {
     let ns = Namespace::meshed("wire")?;
     let [first, second] = two_nodes(&ns.cluster)?;
     for mode in ["enabled", "disabled"] {

@@ -23,7 +23,7 @@ const PHASE: Duration = Duration::from_secs(180);
 const VERSION: &str = "v1alpha1";
 
 #[test]
-fn argo_rollouts_promotes_a_good_version_and_aborts_a_bad_one() -> Outcome {
+fn argo_rollouts_promotes_good_and_aborts_bad_version() -> Outcome {
     let promotion = Record::begin("AR-01")?;
     let ns = Namespace::meshed("argo")?;
     let prometheus = Prometheus::watching(&ns)?;

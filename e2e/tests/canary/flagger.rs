@@ -76,7 +76,7 @@ const TARGETS: [Target; 3] = [
 ];
 
 #[test]
-fn flagger_promotes_a_good_version_and_rolls_a_bad_one_back() -> Outcome {
+fn flagger_promotes_good_and_rolls_back_bad_version() -> Outcome {
     let promotion = Record::begin("FL-01")?;
     let ns = Namespace::meshed("flagger")?;
     let prometheus = Prometheus::watching(&ns)?;

@@ -62,7 +62,7 @@ const CLAIMS: [Claim; 4] = [
 struct Window(Value);
 
 #[test]
-fn five_minutes_of_mixed_load_stand_in_the_graph_as_the_generator_counted_them() -> Outcome {
+fn graph_matches_generator_over_five_minutes_of_load() -> Outcome {
     let mut rows = BTreeMap::new();
     for row in CLAIMS.map(|(row, _)| row).into_iter().chain(["open"]) {
         rows.insert(row, Record::begin(row)?);

@@ -70,7 +70,7 @@ const FLAKY: u32 = 3;
 const LOOK: Duration = Duration::from_secs(3);
 
 #[test]
-fn whatever_the_chart_asks_of_prometheus_has_an_answer_after_load() -> Outcome {
+fn chart_prometheus_queries_return_data_after_load() -> Outcome {
     let dashboards = Record::begin("dashboards")?;
     let mut alerts = Record::begin("alerts")?;
     let exemplars = Record::begin("exemplars")?;

@@ -91,7 +91,7 @@ impl Own {
 }
 
 #[test]
-fn spans_of_three_services_are_one_chain_at_a_collector_and_no_parent_is_lost() -> Outcome {
+fn three_service_spans_form_one_chain_without_loss() -> Outcome {
     let mut chains = Vec::new();
     for format in &FORMATS {
         chains.push((format, Record::begin(format.row)?));

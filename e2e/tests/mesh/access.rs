@@ -38,7 +38,7 @@ spec:
 ";
 
 #[test]
-fn worked_example_of_the_spec_allows_exactly_what_it_lists() -> Outcome {
+fn spec_example_allows_exactly_what_it_lists() -> Outcome {
     let ns = Namespace::meshed("example")?;
     ns.run(&["server", "prometheus", "website", "stranger"])?;
     ns.annotate("weft.dev/access", Some("deny"))?;
@@ -125,7 +125,7 @@ fn auto_protects_only_what_a_target_names() -> Outcome {
 }
 
 #[test]
-fn tcp_passes_with_a_tcp_route_and_is_closed_without() -> Outcome {
+fn tcp_passes_with_tcp_route_and_closes_without() -> Outcome {
     let ns = Namespace::meshed("tcp-route")?;
     ns.run(&["client", "server"])?;
     let client = ns.pod("client")?;

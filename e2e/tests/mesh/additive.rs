@@ -108,7 +108,7 @@ fn overlapping_routes_give_each_source_its_own_methods() -> Outcome {
 }
 
 #[test]
-fn a_rule_without_matches_means_every_match_of_its_group() -> Outcome {
+fn rule_without_matches_means_all_matches_of_group() -> Outcome {
     let mut row = Record::begin("E2")?;
     let (ns, one, two) = shop("all-matches")?;
     let routes = group(
@@ -132,7 +132,7 @@ fn a_rule_without_matches_means_every_match_of_its_group() -> Outcome {
 }
 
 #[test]
-fn ports_of_one_target_never_widen_the_routes_of_another() -> Outcome {
+fn ports_of_one_target_never_widen_routes_of_another() -> Outcome {
     let mut row = Record::begin("E4")?;
     let (ns, one, two) = shop("no-mixing")?;
     let routes = group(
@@ -160,7 +160,7 @@ fn ports_of_one_target_never_widen_the_routes_of_another() -> Outcome {
 }
 
 #[test]
-fn a_tcp_route_admits_http_and_an_http_route_admits_no_raw_bytes() -> Outcome {
+fn tcp_route_admits_http_but_http_route_no_bytes() -> Outcome {
     let mut row = Record::begin("E5")?;
     let (ns, one, two) = shop("kinds")?;
     let http = ports("http", "[8080]");

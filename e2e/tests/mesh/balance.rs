@@ -21,7 +21,7 @@ const OWN_ZONE: f64 = 0.95;
 const ANY_ZONE: f64 = 0.8;
 
 #[test]
-fn calm_calls_stay_in_their_zone_where_a_policy_or_the_service_says_so() -> Outcome {
+fn calm_calls_stay_in_zone_by_policy_or_service() -> Outcome {
     let ns = Namespace::meshed("zones")?;
     for name in ["server", "client"] {
         ns.apply_all(&spread(name))?;

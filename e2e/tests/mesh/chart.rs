@@ -62,7 +62,7 @@ fn hook<'a>(object: &'a Value, of: &str) -> Option<&'a str> {
 }
 
 #[test]
-fn metrics_api_that_is_switched_off_leaves_no_trace_in_the_chart() -> Outcome {
+fn disabled_metrics_api_leaves_no_trace_in_chart() -> Outcome {
     let on = rendered(&[])?;
     let off = rendered(&["metricsApi.enabled=false", "observe.enabled=false"])?;
     // The read API needs some of the same rights.
@@ -103,7 +103,7 @@ fn metrics_api_that_is_switched_off_leaves_no_trace_in_the_chart() -> Outcome {
 
 /// With it go the service, every right that it alone needs, and the graph.
 #[test]
-fn read_api_that_is_switched_off_leaves_no_trace_in_the_chart() -> Outcome {
+fn disabled_read_api_leaves_no_trace_in_chart() -> Outcome {
     const GROUP: &str = "observe.weft.dev";
     let named = |objects: &[Value], word: &str| -> Vec<String> {
         let named = objects.iter().filter(|object| {
@@ -125,7 +125,7 @@ fn read_api_that_is_switched_off_leaves_no_trace_in_the_chart() -> Outcome {
 /// The controller writes the graph down under this owner or not at all. To set an owner,
 /// one must be allowed to delete.
 #[test]
-fn role_that_owns_the_remembered_graph_may_be_read_and_lets_it_be_owned() -> Outcome {
+fn graph_owner_role_is_readable_and_permits_ownership() -> Outcome {
     let objects = rendered(&[])?;
     let roles = of_kind(&objects, "Role");
     let mut roles = roles.iter();
@@ -215,7 +215,7 @@ fn opened(objects: &[Value], part: &str) -> Vec<(u64, Value)> {
 }
 
 #[test]
-fn network_policies_for_the_meshs_own_pods_open_every_port_that_is_served() -> Outcome {
+fn control_plane_network_policies_open_every_served_port() -> Outcome {
     assert!(
         of_kind(&rendered(&[])?, "NetworkPolicy").is_empty(),
         "off by default"
@@ -401,7 +401,7 @@ fn pods(objects: &[Value]) -> Vec<(String, Value)> {
 }
 
 #[test]
-fn every_pod_of_the_chart_goes_where_the_values_say_and_its_image_runs() -> Outcome {
+fn every_chart_pod_follows_values_to_compatible_nodes() -> Outcome {
     let plain = pods(&rendered(&[])?);
     let names: Vec<&str> = plain.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names.len(), 5, "{names:?}");
@@ -435,7 +435,7 @@ fn every_pod_of_the_chart_goes_where_the_values_say_and_its_image_runs() -> Outc
 }
 
 #[test]
-fn priority_class_of_the_system_comes_with_the_quota_that_admits_it() -> Outcome {
+fn system_priority_class_comes_with_admitting_quota() -> Outcome {
     let class = "system-cluster-critical";
     let objects = rendered(&[])?;
     let quotas = of_kind(&objects, "ResourceQuota");
@@ -453,7 +453,7 @@ fn priority_class_of_the_system_comes_with_the_quota_that_admits_it() -> Outcome
 }
 
 #[test]
-fn no_role_of_the_chart_has_a_right_to_everything_of_a_group() -> Outcome {
+fn no_chart_role_has_wildcard_permissions() -> Outcome {
     let objects = rendered(&["access.udpNetworkPolicies=true"])?;
     let roles = [of_kind(&objects, "ClusterRole"), of_kind(&objects, "Role")].concat();
     assert!(roles.len() > 8, "{}", roles.len());

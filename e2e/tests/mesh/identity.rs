@@ -86,7 +86,7 @@ fn unmeshed_caller_has_no_identity_and_cannot_forge_one() -> Outcome {
 }
 
 #[test]
-fn meshed_caller_reaches_an_unmeshed_server_and_the_api_server_unharmed() -> Outcome {
+fn meshed_caller_reaches_unmeshed_server_and_api_server() -> Outcome {
     let ns = Namespace::meshed("leaving")?;
     ns.apply_all(&App::new("client").objects())?;
     ns.apply_all(

@@ -49,7 +49,7 @@ fn is_refused(pod: &Pod) -> anyhow::Result<()> {
 }
 
 #[test]
-fn binding_by_account_or_spiffe_id_admits_exactly_those_accounts() -> Outcome {
+fn binding_by_account_or_spiffe_id_admits_exactly_those() -> Outcome {
     let ns = scene("ib-account", &["server", "one", "two"])?;
     let (one, two) = (ns.pod("one")?, ns.pod("two")?);
     ns.apply(TARGET)?;
@@ -80,7 +80,7 @@ fn binding_by_account_or_spiffe_id_admits_exactly_those_accounts() -> Outcome {
 
 /// Two pods of one account, of which one has the label.
 #[test]
-fn binding_by_label_follows_the_label_and_not_the_account() -> Outcome {
+fn binding_by_label_follows_label_not_account() -> Outcome {
     Ok(by_label()?)
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{SOON, url};
 
 #[test]
-fn pod_in_a_labelled_namespace_starts_behind_capture_and_proxy() -> Outcome {
+fn labelled_namespace_pod_starts_behind_capture_and_proxy() -> Outcome {
     let ns = Namespace::meshed("inject")?;
     ns.run(&["web"])?;
     let pod = ns.pod("web")?;
@@ -36,7 +36,7 @@ fn pod_in_a_labelled_namespace_starts_behind_capture_and_proxy() -> Outcome {
 }
 
 #[test]
-fn drain_takes_a_meshed_pod_whose_proxy_sees_no_token() -> Outcome {
+fn drain_evicts_meshed_pod_with_tokenless_proxy() -> Outcome {
     let ns = Namespace::meshed("drain")?;
     ns.run(&["web"])?;
     let pod = ns.pod("web")?.object;
@@ -64,7 +64,7 @@ fn drain_takes_a_meshed_pod_whose_proxy_sees_no_token() -> Outcome {
 }
 
 #[test]
-fn label_of_the_pod_wins_over_that_of_the_namespace() -> Outcome {
+fn pod_inject_label_overrides_namespace_label() -> Outcome {
     let meshed = Namespace::meshed("opt-out")?;
     let plain = Namespace::unmeshed("opt-in")?;
     meshed.apply_all(
@@ -86,7 +86,7 @@ fn label_of_the_pod_wins_over_that_of_the_namespace() -> Outcome {
 }
 
 #[test]
-fn a_pod_carries_the_label_of_its_account_and_no_pod_anywhere_another_one() -> Outcome {
+fn every_pod_carries_only_its_own_account_label() -> Outcome {
     let ns = Namespace::meshed("account")?;
     ns.run(&["web"])?;
     let pod = ns.pod("web")?;
@@ -140,7 +140,7 @@ fn a_pod_carries_the_label_of_its_account_and_no_pod_anywhere_another_one() -> O
 }
 
 #[test]
-fn every_new_namespace_gets_the_trust_bundle_but_not_kube_system() -> Outcome {
+fn new_namespaces_get_trust_bundle_except_kube_system() -> Outcome {
     let ns = Namespace::unmeshed("bundle")?;
     eventually(super::SOON, "the trust bundle is there", || {
         let bundle = ns.json(&["get", "configmap", "weft-trust-bundle"])?;
@@ -192,7 +192,7 @@ fn job_in_the_mesh_calls_and_finishes() -> Outcome {
 }
 
 #[test]
-fn pod_that_uses_a_port_of_the_proxy_is_refused_by_name() -> Outcome {
+fn pod_using_proxy_port_is_refused_by_name() -> Outcome {
     let ns = Namespace::meshed("port")?;
     let app =
         App::new("clash").container(json!({"ports": [{"name": "mine", "containerPort": 15108}]}));
@@ -211,7 +211,7 @@ fn pod_that_uses_a_port_of_the_proxy_is_refused_by_name() -> Outcome {
 }
 
 #[test]
-fn probes_of_every_kind_keep_their_meaning_in_strict_and_deny() -> Outcome {
+fn probes_keep_their_meaning_in_strict_and_deny() -> Outcome {
     let ns = Namespace::meshed("probes")?;
     ns.annotate("weft.dev/access", Some("deny"))?;
     ns.annotate("weft.dev/mtls", Some("strict"))?;
@@ -248,7 +248,7 @@ fn probes_of_every_kind_keep_their_meaning_in_strict_and_deny() -> Outcome {
 }
 
 #[test]
-fn host_network_pod_is_skipped_with_a_warning_and_an_event() -> Outcome {
+fn host_network_pod_is_skipped_with_warning_and_event() -> Outcome {
     let ns = Namespace::meshed("host-network")?;
     let overrides = json!({"spec": {"hostNetwork": true}}).to_string();
     let image = format!("--image={}", e2e::harness::app::image());
@@ -309,7 +309,7 @@ fn spoken_of(events: &Value) -> BTreeSet<String> {
 }
 
 #[test]
-fn misspelled_request_for_injection_is_answered_with_the_right_spelling_and_an_event() -> Outcome {
+fn misspelt_injection_request_gets_correct_spelling_and_event() -> Outcome {
     let ns = Namespace::unmeshed("spelling")?;
     // A pod's own label, while its namespace has none.
     let image = format!("--image={}", e2e::harness::app::image());
@@ -374,7 +374,7 @@ fn misspelled_request_for_injection_is_answered_with_the_right_spelling_and_an_e
 }
 
 #[test]
-fn debugger_may_not_run_as_the_proxy_and_the_proxy_holds_no_token_of_the_application() -> Outcome {
+fn debugger_cannot_run_as_proxy_and_proxy_lacks_token() -> Outcome {
     let ns = Namespace::meshed("debugger")?;
     ns.run(&["web"])?;
     let pod = ns.pod("web")?;

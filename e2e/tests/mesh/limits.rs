@@ -40,7 +40,7 @@ const FIFTH: RangeInclusive<f64> = 15.0..=25.0;
 const STARTED: Duration = Duration::from_secs(90);
 
 #[test]
-fn three_pods_keep_a_limit_together_and_so_do_five() -> Outcome {
+fn three_and_five_pods_each_share_one_limit() -> Outcome {
     let ns = Namespace::meshed("service-limit")?;
     ns.apply_all(&App::new("catalog").replicas(3).objects())?;
     ns.ready(&["catalog"])?;

@@ -163,7 +163,7 @@ fn every_kind_shows_the_calls(ns: &Namespace) -> anyhow::Result<()> {
 }
 
 #[test]
-fn counts_latencies_and_edges_are_what_the_load_generator_saw() -> Outcome {
+fn metrics_counts_latencies_and_edges_match_load_generator() -> Outcome {
     let mut row = Record::part("E20", "counts")?;
     let ns = town("traffic")?;
     let client = ns.pod("client")?;
@@ -224,7 +224,7 @@ fn counts_latencies_and_edges_are_what_the_load_generator_saw() -> Outcome {
 }
 
 #[test]
-fn split_shows_every_backend_with_the_calls_that_it_got() -> Outcome {
+fn split_metrics_show_received_calls_of_every_backend() -> Outcome {
     let mut row = Record::part("E20", "split")?;
     let ns = split::shop("told")?;
     // What is called before a split is in force counts at none of its backends.
@@ -274,7 +274,7 @@ fn split_shows_every_backend_with_the_calls_that_it_got() -> Outcome {
 }
 
 #[test]
-fn who_may_not_read_an_object_is_refused_its_metrics() -> Outcome {
+fn metrics_require_read_permission_on_the_object() -> Outcome {
     let ns = Namespace::meshed("denied")?;
     ns.apply(
         "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: reader}\n---\n\
@@ -343,7 +343,7 @@ fn namespace_goes_while_the_api_is_served() -> Outcome {
 }
 
 #[test]
-fn both_replicas_answer_the_same_and_only_to_the_api_server() -> Outcome {
+fn metrics_replicas_agree_and_serve_only_api_server() -> Outcome {
     let ns = town("same")?;
     let client = ns.pod("client")?;
     client.get(&url("slow", 8080, "/"), &["-n", "500", "-c", "8"])?;

@@ -30,7 +30,7 @@ const LONGEST_MS: f64 = 5000.0;
 const ENDED: Duration = Duration::from_millis(500);
 
 #[test]
-fn a_tenth_of_the_requests_is_copied_and_who_gets_copies_writes_nothing() -> Outcome {
+fn tenth_of_requests_is_mirrored_and_target_cannot_write() -> Outcome {
     let ns = shop("mirror")?;
     let scene = Scene::begin(&ns, &json!({"service": "next", "percent": 10}))?;
     eventually(SOON, "copies are made", || {

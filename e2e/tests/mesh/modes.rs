@@ -49,7 +49,7 @@ fn strict_refuses_plaintext_and_permissive_takes_it_again() -> Outcome {
 }
 
 #[test]
-fn a_meshed_pod_reads_the_metrics_of_another_ones_proxy_in_strict() -> Outcome {
+fn meshed_pod_reads_other_proxys_metrics_in_strict() -> Outcome {
     let ns = beside_an_outsider("strict-scrape")?;
     let (client, outsider, server) = (ns.pod("client")?, ns.pod("outsider")?, ns.pod("server")?);
     ns.annotate("weft.dev/mtls", Some("strict"))?;
@@ -69,7 +69,7 @@ fn a_meshed_pod_reads_the_metrics_of_another_ones_proxy_in_strict() -> Outcome {
 }
 
 #[test]
-fn access_mode_switches_under_load_without_errors_of_its_own() -> Outcome {
+fn access_mode_switches_under_load_without_own_errors() -> Outcome {
     let ns = Namespace::meshed("access-mode")?;
     ns.run(&["client", "server"])?;
     let client = ns.pod("client")?;

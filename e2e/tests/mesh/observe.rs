@@ -77,7 +77,7 @@ fn cell<'a>(table: &'a str, name: &str, column: &str) -> anyhow::Result<&'a str>
 }
 
 #[test]
-fn graph_and_tables_show_the_calls_that_the_load_generator_saw() -> Outcome {
+fn graph_and_tables_match_calls_of_load_generator() -> Outcome {
     let ns = Namespace::meshed("eyes-edge")?;
     ns.run(&["web", "cart"])?;
     let web = ns.pod("web")?;
@@ -149,7 +149,7 @@ fn graph_and_tables_show_the_calls_that_the_load_generator_saw() -> Outcome {
 }
 
 #[test]
-fn each_port_and_protocol_of_a_workload_is_an_edge_and_open_requests_show() -> Outcome {
+fn each_port_and_protocol_is_edge_showing_open_requests() -> Outcome {
     let ns = Namespace::meshed("eyes-ports")?;
     ns.run(&["web", "cart"])?;
     let web = ns.pod("web")?;
@@ -189,7 +189,7 @@ fn each_port_and_protocol_of_a_workload_is_an_edge_and_open_requests_show() -> O
 }
 
 #[test]
-fn stat_of_a_split_shows_wanted_weights_beside_observed_shares() -> Outcome {
+fn split_stat_shows_desired_weights_and_observed_shares() -> Outcome {
     let ns = split::shop("eyes-split")?;
     // What is called before a split is in force shows at none of its backends.
     split::all_to(&ns, "stable")?;

@@ -49,7 +49,7 @@ const BYTES: u16 = 9000;
 const MOST_REFUSED: usize = ROUNDS;
 
 #[test]
-fn two_thousand_real_requests_are_decided_as_the_objects_say_and_explained_so() -> Outcome {
+fn two_thousand_requests_are_decided_and_explained_as_defined() -> Outcome {
     let ns = Namespace::meshed("oracle")?;
     let shop = Shop::open(&ns)?;
     let surroundings = surroundings(&ns)?;

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::{SOON, url};
 
 #[test]
-fn application_calls_itself_by_service_by_pod_address_and_by_loopback() -> Outcome {
+fn application_reaches_itself_by_service_address_and_loopback() -> Outcome {
     let mut row = Record::part("E22", "self")?;
     let ns = Namespace::meshed("self-call")?;
     ns.run(&["web"])?;
@@ -71,7 +71,7 @@ fn application_on_localhost_only_stays_private() -> Outcome {
 }
 
 #[test]
-fn peers_of_a_headless_stateful_set_call_each_other_by_name_over_mtls() -> Outcome {
+fn headless_stateful_peers_call_by_name_over_mtls() -> Outcome {
     let mut row = Record::part("E22", "peers")?;
     let ns = Namespace::meshed("headless")?;
     let template = App::new("peer").template();
@@ -122,7 +122,7 @@ fn external_name_is_followed() -> Outcome {
 }
 
 #[test]
-fn init_containers_of_the_application_run_before_it_with_a_network() -> Outcome {
+fn application_init_containers_run_with_network_access() -> Outcome {
     let ns = Namespace::meshed("init")?;
     ns.run(&["server"])?;
     let mut objects = App::new("web").objects();

@@ -41,7 +41,7 @@ fn grpc_streams_both_ways_with_trailers() -> Outcome {
 /// A stream that breaks off without trailers is an error in the server's program to libraries
 /// of gRPC (13), and fails here as such.
 #[test]
-fn grpc_streams_that_end_with_their_pod_say_unavailable_and_new_calls_go_on() -> Outcome {
+fn grpc_streams_end_unavailable_with_pod_but_calls_continue() -> Outcome {
     const STREAMS: usize = 10;
     /// Longer than the pod lives.
     const STREAM: [&str; 5] = ["server:8080", "--duration", "120s", "--rate", "5"];
@@ -112,7 +112,7 @@ fn websocket_is_upgraded_and_stays_open() -> Outcome {
 }
 
 #[test]
-fn bytes_come_back_and_an_undeclared_banner_arrives_in_time() -> Outcome {
+fn tcp_echo_returns_and_undeclared_banner_arrives_promptly() -> Outcome {
     let ns = pair("bytes")?;
     let client = ns.pod("client")?;
     assert_eq!(
@@ -131,7 +131,7 @@ fn bytes_come_back_and_an_undeclared_banner_arrives_in_time() -> Outcome {
 
 /// Its port is named `grpc-tls`: read as gRPC in cleartext it would answer nobody.
 #[test]
-fn tls_to_the_controllers_own_port_is_answered_with_its_certificate() -> Outcome {
+fn tls_to_controller_port_gets_its_certificate() -> Outcome {
     let ns = Namespace::meshed("controller-port")?;
     ns.run(&["client"])?;
     let address = format!("weft-controller.{}.svc:8443", mesh::NAMESPACE);

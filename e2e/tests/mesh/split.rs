@@ -76,7 +76,7 @@ pub(crate) fn of(seen: &Summary, version: &str) -> u64 {
 }
 
 #[test]
-fn ten_thousand_requests_keep_a_90_10_split_within_5_sigma() -> Outcome {
+fn split_90_10_of_10000_requests_within_5_sigma() -> Outcome {
     let ns = shop("split")?;
     all_to(&ns, "canary")?;
     weigh(&ns, &[("stable", 90), ("canary", 10)])?;

@@ -133,7 +133,7 @@ fn objects_that_cannot_work_are_rejected_with_their_field() -> Outcome {
 /// The webhook fails open, and could not even read such an object; neither could
 /// the controller, whose next list of all groups would fail.
 #[test]
-fn headers_nested_without_end_are_refused_and_nobody_else_notices() -> Outcome {
+fn deeply_nested_headers_are_refused_without_side_effects() -> Outcome {
     let ns = Namespace::meshed("nested")?;
     ns.apply_all(&App::new("a").objects())?;
     let nested = (0..300).fold(json!("x"), |inner, _| json!({"a": inner}));

@@ -25,7 +25,7 @@ const SAMPLE: Duration = Duration::from_millis(100);
 /// All of it at the same time, each in a pair of pods of its own, so that every
 /// proxy's memory has one cause.
 #[test]
-fn long_streams_large_bodies_and_a_thousand_idle_connections_pass_in_little_memory() -> Outcome {
+fn streams_bodies_and_1000_idle_connections_need_little_memory() -> Outcome {
     let ns = Namespace::meshed("traffic")?;
     let apps = [
         "talker",

@@ -111,7 +111,7 @@ fn everything_is_taken_as_kubectl_reads_it() -> Outcome {
 }
 
 #[test]
-fn kubectl_shows_what_a_policy_is_about_and_whether_it_counts() -> Outcome {
+fn kubectl_shows_policy_target_sections_and_conditions() -> Outcome {
     let ns = Namespace::unmeshed("policy-status")?;
     ns.apply_all(&[
         json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "catalog"},
@@ -141,7 +141,7 @@ fn kubectl_shows_what_a_policy_is_about_and_whether_it_counts() -> Outcome {
 }
 
 #[test]
-fn running_proxies_do_as_a_policy_says_and_its_status_tells() -> Outcome {
+fn policy_is_applied_by_proxies_and_shown_programmed() -> Outcome {
     let ns = Namespace::meshed("policy-in-force")?;
     ns.apply_all(&App::new("client").objects())?;
     ns.apply_all(&App::new("catalog").replicas(2).objects())?;

@@ -29,7 +29,7 @@ fn counted() -> anyhow::Result<Counted> {
 }
 
 #[test]
-fn every_rule_asks_for_metrics_labels_and_values_that_are_counted() -> Outcome {
+fn every_rule_queries_existing_metrics_labels_and_values() -> Outcome {
     let counted = counted()?;
     for rule in rules()? {
         let missing = counted.missing(counted::query(&rule));
@@ -39,7 +39,7 @@ fn every_rule_asks_for_metrics_labels_and_values_that_are_counted() -> Outcome {
 }
 
 #[test]
-fn every_dashboard_asks_for_metrics_labels_and_values_that_are_counted() -> Outcome {
+fn every_dashboard_queries_existing_metrics_labels_and_values() -> Outcome {
     let counted = counted()?;
     for (name, board) in dashboards()? {
         for panel in panels(&board) {
@@ -105,7 +105,7 @@ fn a_query_for_what_nothing_counts_is_found() -> Outcome {
 }
 
 #[test]
-fn every_alert_says_what_it_means_what_to_do_and_names_its_heading() -> Outcome {
+fn every_alert_has_annotations_and_page_heading() -> Outcome {
     const PAGE: &str = "docs/monitoring.md";
     let (anchors, counted) = (page::anchors(&read(PAGE)?), counted()?);
     let mut named = BTreeSet::new();
@@ -148,7 +148,7 @@ fn every_alert_says_what_it_means_what_to_do_and_names_its_heading() -> Outcome 
 }
 
 #[test]
-fn the_page_leads_to_headings_that_exist_and_names_every_record() -> Outcome {
+fn monitoring_page_links_exist_and_records_are_listed() -> Outcome {
     let text = read("docs/monitoring.md")?;
     for (path, anchor) in page::links(&text) {
         let path = if path.is_empty() {
@@ -172,7 +172,7 @@ fn the_page_leads_to_headings_that_exist_and_names_every_record() -> Outcome {
 
 /// What Grafana wants of a dashboard, and what a reader does.
 #[test]
-fn every_dashboard_is_whole_and_asks_the_chosen_data_source() -> Outcome {
+fn every_dashboard_is_complete_with_chosen_data_source() -> Outcome {
     let boards = dashboards()?;
     let names: Vec<&str> = boards.iter().map(|(name, _)| name.as_str()).collect();
     let wanted = ["control-plane", "mesh", "namespace", "route", "workload"];

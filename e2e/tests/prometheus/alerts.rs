@@ -102,7 +102,7 @@ fn judged(name: &str, tests: &[Value]) -> anyhow::Result<String> {
 }
 
 #[test]
-fn every_alert_fires_for_what_it_is_about_and_for_nothing_beside_it() -> Outcome {
+fn every_alert_fires_for_its_cause_only() -> Outcome {
     let (cases, severities) = (cases()?, severities()?);
     let tried: BTreeSet<&String> = cases.iter().map(|case| &case.alert).collect();
     assert_eq!(tried, severities.keys().collect());
@@ -122,7 +122,7 @@ fn every_alert_fires_for_what_it_is_about_and_for_nothing_beside_it() -> Outcome
 /// Control of the test above: promtool is heard when an alert does not fire where it is
 /// expected, and when one fires that is not.
 #[test]
-fn an_alert_that_does_not_do_as_it_is_expected_is_found() -> Outcome {
+fn missing_or_unexpected_alert_is_detected() -> Outcome {
     let (cases, severities) = (cases()?, severities()?);
     for case in cases {
         let severity = &severities[&case.alert];
@@ -148,7 +148,7 @@ fn an_alert_that_does_not_do_as_it_is_expected_is_found() -> Outcome {
 }
 
 #[test]
-fn services_have_the_success_and_latency_that_their_callers_saw() -> Outcome {
+fn records_hold_success_and_latency_seen_by_callers() -> Outcome {
     let text = sources::read("e2e/tests/prometheus/records.yaml")?;
     let given_and_made: Records = serde_yaml_ng::from_str(&text)?;
     let rules = sources::rules()?;

@@ -60,7 +60,7 @@ fn only<'a>(objects: &'a [Value], kind: &str) -> anyhow::Result<&'a Value> {
 }
 
 #[test]
-fn each_value_makes_its_objects_and_no_other_and_none_is_on_by_default() -> Outcome {
+fn each_monitoring_value_adds_only_its_objects_on_request() -> Outcome {
     let without = names(&plain(&[])?);
     for (value, objects) in VALUES {
         let with = names(&plain(&[&on(value)])?);
@@ -164,7 +164,7 @@ fn monitors_select_what_the_chart_and_the_injector_make() -> Outcome {
 }
 
 #[test]
-fn a_cluster_without_the_operator_is_refused_with_the_value() -> Outcome {
+fn cluster_without_operator_is_refused_naming_value() -> Outcome {
     for (value, kind) in OPERATOR {
         let offered = format!("monitoring.coreos.com/v1/{kind}");
         let refused = rendered(&mesh::chart(), &[&on(value)], &[A_CLUSTER]);
@@ -187,7 +187,7 @@ fn a_cluster_without_the_operator_is_refused_with_the_value() -> Outcome {
 
 /// It makes no object: the controller is told.
 #[test]
-fn the_service_graph_is_shown_by_the_controller_and_needs_the_read_api() -> Outcome {
+fn service_graph_value_sets_controller_and_requires_read_api() -> Outcome {
     let service_graph = |settings: &[&str]| -> anyhow::Result<Value> {
         let objects = plain(settings)?;
         let mut controllers = objects.iter().filter(|object| {
@@ -313,7 +313,7 @@ fn notes(test: &str, settings: &[&str]) -> anyhow::Result<String> {
 }
 
 #[test]
-fn notes_name_what_was_made_and_warn_of_alerts_that_see_nothing() -> Outcome {
+fn notes_list_created_objects_and_warn_without_scraping() -> Outcome {
     let quiet = notes("quiet", &[])?;
     assert!(
         quiet.contains("is being installed") && !quiet.contains("Prometheus"),

@@ -134,7 +134,7 @@ fn the_pod_monitor_names_the_workload_of_every_pod() -> Outcome {
 }
 
 #[test]
-fn the_configuration_on_the_page_makes_the_same_labels_and_keeps_only_proxies() -> Outcome {
+fn documented_scrape_config_labels_and_keeps_only_proxies() -> Outcome {
     let page = sources::read("docs/monitoring.md")?;
     let block = page
         .split_once("```yaml\n")

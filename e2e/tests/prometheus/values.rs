@@ -8,7 +8,7 @@ use crate::programs::rendered;
 /// Each of these would give objects that the API server refuses, images that nobody can
 /// pull, or a mesh that does not start.
 #[test]
-fn values_that_nothing_can_use_are_refused_by_the_schema() -> Outcome {
+fn unusable_values_are_refused_by_schema() -> Outcome {
     let long = format!("image.tag={}", "a".repeat(129));
     for (setting, field) in [
         ("image.tag=a b", "tag"),
@@ -46,7 +46,7 @@ fn values_that_nothing_can_use_are_refused_by_the_schema() -> Outcome {
 }
 
 #[test]
-fn values_at_the_edge_of_what_is_legal_are_taken() -> Outcome {
+fn boundary_values_are_accepted_by_schema() -> Outcome {
     let long = format!("image.tag={}", "a".repeat(128));
     for setting in [
         "image.tag=_1.0-rc",

@@ -10,7 +10,7 @@ use super::{
 };
 
 #[test]
-fn a_rollback_leaves_newer_proxies_at_work_with_the_controllers_of_before() -> Outcome {
+fn rollback_keeps_newer_proxies_working_with_previous_controllers() -> Outcome {
     let previous = Previous::prepared()?;
     let altered = Altered::begin()?;
     let cluster = Cluster::connect()?;

@@ -14,7 +14,7 @@ use super::{
 };
 
 #[test]
-fn an_upgrade_leaves_older_proxies_at_work_and_says_for_what_they_are_too_old() -> Outcome {
+fn upgrade_keeps_older_proxies_working_and_reports_unsupported_parts() -> Outcome {
     let previous = Previous::prepared()?;
     let altered = Altered::begin()?;
     let cluster = Cluster::connect()?;

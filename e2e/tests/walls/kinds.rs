@@ -30,7 +30,7 @@ fn naming(sources: &BTreeMap<String, String>) -> BTreeSet<&str> {
 }
 
 #[test]
-fn a_kind_is_named_by_its_row_its_facts_and_its_translation_alone() {
+fn kind_is_named_only_in_row_facts_and_translation() {
     let top = Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .expect("e2e lies in the workspace");

@@ -186,7 +186,7 @@ const SHIPPED: &[&str] = &[
 ];
 
 #[test]
-fn inside_every_crate_files_and_folders_keep_to_their_walls() {
+fn files_and_folders_of_every_crate_respect_boundaries() {
     let top = Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .expect("e2e lies in the workspace");

@@ -284,7 +284,7 @@ fn pages_name_files_and_tests_that_exist() {
 }
 
 #[test]
-fn every_page_and_decision_names_paths_and_links_to_what_exists() {
+fn pages_and_decisions_name_existing_paths_and_links() {
     let exists = |path: &str| top().join(path).exists();
     for folder in FOLDERS {
         let pages = pages_in(folder);
@@ -353,7 +353,7 @@ fn the_tables_of_folders_say_what_the_walls_hold() {
 }
 
 #[test]
-fn a_step_without_a_file_and_a_table_that_says_another_thing_are_found() {
+fn step_without_file_and_divergent_table_are_detected() {
     let page = "config  : admit > watch\n\
                 outbound: accept > [choose > send (once)] x attempts\n\
                 | config | admit | the webhook | `a/b.rs` |\n\
@@ -376,7 +376,7 @@ fn a_step_without_a_file_and_a_table_that_says_another_thing_are_found() {
 }
 
 #[test]
-fn a_decision_without_a_file_and_a_link_to_nothing_are_found() {
+fn decision_without_file_and_dead_link_are_detected() {
     let page = "| split: where to | `a/b.rs` | `c/d.rs` |\n| access | the policy | `a/b.rs` |\n\
                 see [b](a/b.rs#there), [c](https://c.example), [here](#here), [d](../d.md)";
     let missing = undecided(page);

@@ -115,7 +115,7 @@ fn two_files_that_import_each_other_are_a_circle() {
 }
 
 #[test]
-fn a_child_may_name_its_parents_types_unless_the_parent_imports_it() {
+fn child_may_import_parent_unless_parent_imports_it() {
     let child = (
         "src/store/shelf.rs",
         "use super::Goods;\npub struct Shelf(Goods);",
@@ -146,7 +146,7 @@ fn a_child_may_name_its_parents_types_unless_the_parent_imports_it() {
 }
 
 #[test]
-fn a_re_export_counts_for_the_file_that_defines_the_name() {
+fn reexport_counts_for_defining_file() {
     let found = found(&[
         ("src/lib.rs", "mod store;\nmod till;"),
         (
@@ -167,7 +167,7 @@ fn a_re_export_counts_for_the_file_that_defines_the_name() {
 }
 
 #[test]
-fn what_a_macro_is_given_counts_and_tests_do_not() {
+fn macro_arguments_count_but_tests_do_not() {
     let files = |body: &str| {
         let store = format!("pub struct Shelf;\n{body}");
         let till = "use crate::store::Shelf;\npub fn sum(_: Shelf) -> u8 { 1 }";
@@ -186,7 +186,7 @@ fn what_a_macro_is_given_counts_and_tests_do_not() {
 }
 
 #[test]
-fn what_a_module_includes_counts_as_the_file_that_it_stands_in() {
+fn included_code_counts_for_included_file() {
     let found = found_with(
         "till [all]\nstore [all]",
         &[
@@ -214,7 +214,7 @@ fn what_a_module_includes_counts_as_the_file_that_it_stands_in() {
 }
 
 #[test]
-fn folders_may_not_import_each_other_even_through_different_files() {
+fn folder_cycle_through_different_files_is_reported() {
     let found = found(&[
         ("src/lib.rs", "mod store;\nmod till;"),
         ("src/store.rs", "mod goods;\nmod shelf;"),
@@ -253,7 +253,7 @@ fn a_file_that_no_module_declares_is_an_orphan() {
 }
 
 #[test]
-fn unwrap_is_found_and_expect_is_counted_outside_tests_only() {
+fn unwrap_and_expect_are_reported_outside_tests_only() {
     let found = found(&[(
         "src/lib.rs",
         "fn f(a: Option<u8>) { a.expect(\"x\"); println!(\"{}\", a.expect(\"y\")); a.unwrap(); }\n\
@@ -263,7 +263,7 @@ fn unwrap_is_found_and_expect_is_counted_outside_tests_only() {
 }
 
 #[test]
-fn an_expect_that_nothing_can_break_is_named_with_its_function() {
+fn proven_expect_is_exempt_once_in_its_function() {
     let expecting = |body: &str| {
         let lib = ("src/lib.rs", "mod proof;");
         found_with("proof []", &[lib, ("src/proof.rs", body)])
@@ -328,7 +328,7 @@ fn a_name_is_spelt_in_one_file_alone() {
 }
 
 #[test]
-fn a_rationed_call_is_made_once_and_where_it_belongs() {
+fn rationed_call_is_made_once_where_allowed() {
     let found = found(&[
         (
             "src/lib.rs",

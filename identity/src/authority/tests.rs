@@ -26,7 +26,7 @@ fn greedy_request(key: &LeafKey) -> Vec<u8> {
 }
 
 #[test]
-fn request_for_more_than_a_key_gets_a_plain_leaf() {
+fn csr_with_extra_requests_gets_plain_leaf() {
     let authority = Authority::new();
     let key = LeafKey::generate().unwrap();
     let issued = authority
@@ -222,7 +222,7 @@ fn constrained(root: &Root, permitted: &str) -> Issuer {
 }
 
 #[test]
-fn issuer_whose_name_constraints_forbid_the_names_of_pods_is_not_taken_into_use() {
+fn issuer_with_constraints_forbidding_pod_names_is_refused() {
     let authority = Authority::new();
     let (roots, now) = (authority.roots(), SystemTime::now());
     let forbidding = constrained(&authority.root, "example.com");
@@ -243,7 +243,7 @@ fn issuer_whose_name_constraints_forbid_the_names_of_pods_is_not_taken_into_use(
 }
 
 #[test]
-fn probe_of_an_issuer_is_of_the_trust_domain_of_the_roots() {
+fn issuer_probe_uses_trust_domain_of_roots() {
     let authority = Authority::new();
     let elsewhere = SpiffeId::of("other.example", "shop", "web").unwrap();
     let roots = Roots::new(&elsewhere, authority.roots().certificates()).unwrap();
@@ -251,7 +251,7 @@ fn probe_of_an_issuer_is_of_the_trust_domain_of_the_roots() {
 }
 
 #[test]
-fn serving_certificate_is_proved_for_the_names_it_is_called_by() {
+fn serving_certificate_is_verified_against_its_service_names() {
     let authority = Authority::new();
     let (roots, now) = (authority.roots(), SystemTime::now());
     let name = ["weft-metrics.weft-system.svc"];

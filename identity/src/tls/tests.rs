@@ -82,7 +82,7 @@ fn alert<T>(result: io::Result<T>) -> AlertDescription {
 }
 
 #[tokio::test]
-async fn both_sides_know_each_other_over_tls_13_with_a_post_quantum_exchange() {
+async fn peers_authenticate_mutually_over_tls13_with_post_quantum_exchange() {
     let pair = Pair::new();
     let (client, server) = shake(pair.client(), pair.server(ClientAuth::Required)).await;
     let (client, server) = (client.unwrap(), server.unwrap());
@@ -158,7 +158,7 @@ async fn server_of_another_root_is_refused() {
 }
 
 #[tokio::test]
-async fn peer_of_another_trust_domain_below_the_same_root_is_refused_on_either_side() {
+async fn both_sides_refuse_other_domain_under_same_root() {
     let pair = Pair::new();
     let elsewhere = SpiffeId::of("other.example", "shop", "server").unwrap();
     let (chain, key) = pair
@@ -220,7 +220,7 @@ async fn other_alpn_is_refused() {
 }
 
 #[tokio::test]
-async fn new_certificate_serves_new_connections_and_cuts_no_old_one() {
+async fn renewed_certificate_serves_new_connections_and_closes_none() {
     let pair = Pair::new();
     let (client_config, server_config) = (pair.client(), pair.server(ClientAuth::Required));
     let (old_client, old_server) =
@@ -306,7 +306,7 @@ async fn every_connection_is_a_full_handshake() {
 
 /// A client that would resume if it were given anything to resume with.
 #[test]
-fn no_ticket_is_sent_even_to_a_client_that_wants_one() {
+fn server_sends_no_ticket_to_client_wanting_resumption() {
     let pair = Pair::new();
     let mut eager = Arc::unwrap_or_clone(pair.client());
     eager.resumption = Resumption::in_memory_sessions(8);
@@ -356,7 +356,7 @@ fn hello_of_tls_12() -> Vec<u8> {
 }
 
 #[test]
-fn client_of_tls_12_is_told_that_its_version_is_not_spoken() {
+fn tls12_client_gets_protocol_version_alert() {
     let pair = Pair::new();
     let mut server = ServerConnection::new(pair.server(ClientAuth::Required)).unwrap();
     server.read_tls(&mut hello_of_tls_12().as_slice()).unwrap();
@@ -384,7 +384,7 @@ fn hello_names_neither_host_nor_old_versions() {
 }
 
 #[test]
-fn certificate_for_another_key_or_account_or_time_is_not_taken() {
+fn leaf_with_other_key_account_or_time_is_refused() {
     let pair = Pair::new();
     let now = SystemTime::now();
     let key = LeafKey::generate().unwrap();
@@ -430,7 +430,7 @@ fn certificate_for_another_key_or_account_or_time_is_not_taken() {
 }
 
 #[tokio::test]
-async fn webhook_serves_a_client_that_knows_its_authority_and_name() {
+async fn webhook_serves_client_trusting_its_authority_and_name() {
     let root = Root::generate(SystemTime::now(), ROOT_LIFE).unwrap();
     let name = "weft-injector.weft-system.svc";
     let handle = ServingHandle::empty();

@@ -45,7 +45,7 @@ fn elsewhere() -> SpiffeId {
 }
 
 #[test]
-fn leaf_of_another_trust_domain_is_refused_whoever_signed_it() {
+fn any_leaf_of_other_trust_domain_is_refused() {
     let authority = Authority::new();
     let abroad = |authority: &Authority| {
         let name = vec![uri(elsewhere().as_str())];
@@ -85,7 +85,7 @@ fn chain_of_another_root_is_of_an_unknown_authority() {
 }
 
 #[test]
-fn chain_with_a_foreign_issuer_of_the_same_name_is_refused() {
+fn chain_with_same_named_foreign_issuer_is_refused() {
     let real = Authority::new();
     let leaf = real.leaf("web");
     // The leaf is real, but what was put behind it is not.
@@ -112,7 +112,7 @@ fn leaf_alone_is_not_trusted() {
 }
 
 #[test]
-fn time_outside_the_life_is_told_apart_on_both_ends() {
+fn expired_and_not_yet_valid_leaves_are_distinguished() {
     let authority = Authority::new();
     let leaf = authority.leaf("web");
     let verdict = |time| verify_chain(&authority.roots(), leaf.chain(), at(time), Purpose::Client);
@@ -269,7 +269,7 @@ fn authority_is_no_peer() {
 }
 
 #[test]
-fn a_key_of_a_peer_may_sign_a_handshake_and_nothing_that_authorities_sign() {
+fn peer_key_signs_handshakes_but_no_certificates_or_crls() {
     use KeyUsagePurpose::{CrlSign, DigitalSignature, KeyAgreement, KeyCertSign, KeyEncipherment};
     for usages in [
         vec![],
@@ -365,7 +365,7 @@ fn long_chain_is_refused_without_work() {
 }
 
 #[test]
-fn renewed_issuer_of_the_same_root_is_trusted_at_once() {
+fn renewed_issuer_of_same_root_is_trusted_immediately() {
     let time = SystemTime::now();
     let root = Root::generate(time, ROOT_LIFE).unwrap();
     let roots = Roots::from_pem(&account("web"), root.cert_pem()).unwrap();
@@ -432,7 +432,7 @@ fn every_error_survives_its_way_through_rustls() {
 }
 
 #[test]
-fn an_issuer_is_written_with_short_names_and_a_rare_attribute_by_its_number() {
+fn issuer_name_has_short_names_and_rare_oids() {
     let mut made = CertificateParams::default();
     made.distinguished_name = rcgen::DistinguishedName::new();
     for (kind, value) in [

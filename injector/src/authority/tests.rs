@@ -18,7 +18,7 @@ fn certificates(pem: &str) -> usize {
 }
 
 #[tokio::test]
-async fn first_replica_makes_the_authority_and_the_others_take_it() {
+async fn first_replica_creates_authority_and_others_adopt_it() {
     let api = FakeApi::default();
     let now = SystemTime::now();
     let first = store(&api).authority(now).await.unwrap();
@@ -43,7 +43,7 @@ async fn replicas_that_start_together_end_with_one_authority() {
 }
 
 #[tokio::test]
-async fn next_authority_is_trusted_for_the_overlap_before_it_signs() {
+async fn next_authority_is_trusted_for_overlap_before_signing() {
     let api = FakeApi::default();
     let store = store(&api);
     let start = SystemTime::now();
@@ -108,7 +108,7 @@ async fn authority_that_ended_or_was_damaged_is_made_anew() {
 }
 
 #[tokio::test]
-async fn authority_of_a_clock_that_was_ahead_is_replaced_and_trusted_for_as_long_as_it_lasts() {
+async fn fast_clock_authority_is_replaced_but_trusted_until_expiry() {
     let api = FakeApi::default();
     let store = store(&api);
     let now = SystemTime::now();
@@ -132,7 +132,7 @@ async fn authority_of_a_clock_that_was_ahead_is_replaced_and_trusted_for_as_long
 }
 
 #[tokio::test]
-async fn api_server_that_fails_is_an_error_and_no_new_authority() {
+async fn failing_api_server_is_error_without_new_authority() {
     let api = FakeApi::default();
     api.break_down();
     let error = store(&api).authority(SystemTime::now()).await.unwrap_err();

@@ -45,7 +45,7 @@ fn bundle_of(api: &FakeApi, path: &str, index: usize) -> String {
 }
 
 #[tokio::test]
-async fn every_webhook_gets_the_bundle_and_a_second_pass_writes_nothing() {
+async fn every_webhook_gets_bundle_without_repeated_writes() {
     let api = FakeApi::default();
     configuration(&api, MUTATING, &["pods.weft.dev", "namespaces.weft.dev"]);
     configuration(&api, VALIDATING, &["smi.weft.dev"]);
@@ -77,7 +77,7 @@ async fn bundle_that_an_upgrade_emptied_is_written_again() {
 }
 
 #[tokio::test]
-async fn definitions_that_call_this_injector_get_the_bundle_and_others_are_left_alone() {
+async fn only_crds_calling_this_injector_get_bundle() {
     let api = FakeApi::default();
     configuration(&api, MUTATING, &["pods.weft.dev"]);
     configuration(&api, VALIDATING, &["smi.weft.dev"]);
@@ -118,7 +118,7 @@ async fn definitions_that_call_this_injector_get_the_bundle_and_others_are_left_
 }
 
 #[tokio::test]
-async fn pass_fails_while_a_configuration_is_missing_but_serves_the_other() {
+async fn pass_fails_on_missing_configuration_but_updates_other() {
     let api = FakeApi::default();
     configuration(&api, VALIDATING, &["smi.weft.dev"]);
     let error = reconciler(&api).pass(SystemTime::now()).await.unwrap_err();
@@ -130,7 +130,7 @@ async fn pass_fails_while_a_configuration_is_missing_but_serves_the_other() {
 }
 
 #[tokio::test]
-async fn leaf_is_signed_anew_before_it_ends_and_when_another_authority_signs() {
+async fn leaf_is_reissued_before_expiry_and_on_authority_change() {
     let api = FakeApi::default();
     configuration(&api, MUTATING, &["pods.weft.dev"]);
     configuration(&api, VALIDATING, &["smi.weft.dev"]);

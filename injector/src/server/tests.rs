@@ -188,7 +188,7 @@ async fn pod_of_a_meshed_namespace_gets_a_patch() {
 
 /// Nobody needs credentials to call this port, and the injector may read what they may not.
 #[tokio::test]
-async fn namespace_that_is_a_path_reads_nothing_and_errors_tell_nothing() {
+async fn namespace_with_path_reads_and_leaks_nothing() {
     let harness = Harness::start().await;
     harness.api.put(
         "/api/v1/namespaces/shop/secrets/password",
@@ -251,7 +251,7 @@ async fn debuggers_and_misspelled_labels_have_paths_of_their_own() {
 }
 
 #[tokio::test]
-async fn pod_with_misspelt_annotations_gets_its_proxy_and_a_few_warnings() {
+async fn pod_with_misspelt_annotations_is_injected_with_warnings() {
     let harness = Harness::start().await;
     let annotated = |annotations: Value| {
         let mut request = pod(json!({ "containers": [{ "name": "app" }] }));
@@ -310,7 +310,7 @@ async fn refusal_names_pod_field_and_reason_and_is_counted() {
 }
 
 #[tokio::test]
-async fn pod_on_the_nodes_network_is_let_through_with_a_warning() {
+async fn host_network_pod_is_admitted_uninjected_with_warning() {
     let harness = Harness::start().await;
     let review = harness
         .review(
@@ -396,7 +396,7 @@ async fn failed_conversion_is_an_answer_that_names_the_object() {
 }
 
 #[tokio::test]
-async fn a_list_larger_than_any_admission_is_converted_and_one_beyond_the_limit_refused() {
+async fn conversion_list_may_exceed_admission_limit_within_own() {
     let harness = Harness::start().await;
     let many: Vec<Value> = (0..250).map(|i| target(&format!("t{i}"), 200)).collect();
     let body = conversion(&many.into());
@@ -413,7 +413,7 @@ async fn a_list_larger_than_any_admission_is_converted_and_one_beyond_the_limit_
 }
 
 #[tokio::test]
-async fn without_the_namespace_there_is_no_answer_so_the_failure_policy_decides() {
+async fn unreadable_namespace_returns_503_so_failure_policy_decides() {
     let harness = Harness::start().await;
     harness.api.break_down();
     let body = json!({
@@ -425,7 +425,7 @@ async fn without_the_namespace_there_is_no_answer_so_the_failure_policy_decides(
 }
 
 #[tokio::test]
-async fn false_account_label_is_refused_on_a_path_of_its_own() {
+async fn wrong_account_label_is_refused_on_own_path() {
     let harness = Harness::start().await;
     let mut request = pod(json!({ "containers": [{ "name": "app" }] }));
     let label = crds::labels::account_hash("shop", "default");

@@ -289,7 +289,7 @@ fn collect(at: &str, value: &Value, pointers: &mut Vec<String>) {
 }
 
 #[test]
-fn the_webhook_refuses_exactly_what_the_controller_does_not_accept() {
+fn webhook_refuses_exactly_objects_that_controller_rejects() {
     let (mut judged, mut refused) = (0, 0);
     let mut differences: BTreeMap<String, (usize, String)> = BTreeMap::new();
     for seed in seeds(2 * OBJECTS) {
@@ -340,7 +340,7 @@ fn the_webhook_refuses_exactly_what_the_controller_does_not_accept() {
 
 /// What the two judged differently as long as each had a judgement of its own.
 #[test]
-fn what_was_judged_differently_once_is_refused_by_both_in_the_same_words() {
+fn formerly_disputed_objects_are_refused_identically_by_both() {
     let cases = [split_cases(), target_cases(), other_cases()];
     for (object, field) in cases.into_iter().flatten() {
         assert_eq!(difference(&object), None, "{object}");

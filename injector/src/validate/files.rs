@@ -95,7 +95,7 @@ impl Compared {
 }
 
 #[test]
-fn a_file_is_judged_as_the_webhook_judges_its_object() {
+fn file_is_validated_like_its_object_by_webhook() {
     let mut compared = Compared::default();
     for seed in seeds(OBJECTS) {
         let mut object = hostile(&mut Random::new(seed), &SHOP);
@@ -107,7 +107,7 @@ fn a_file_is_judged_as_the_webhook_judges_its_object() {
 }
 
 #[test]
-fn a_file_of_a_policy_is_judged_as_the_webhook_judges_it() {
+fn policy_file_is_validated_like_policy_by_webhook() {
     let spec: Value = serde_yaml_ng::from_str(traffic::EVERYTHING).unwrap();
     let mut compared = Compared::default();
     for seed in seeds(OBJECTS) {

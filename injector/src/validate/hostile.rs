@@ -19,7 +19,7 @@ const OBJECTS: u64 = 1_500;
 const LONGEST: Duration = Duration::from_secs(5);
 
 #[test]
-fn any_object_is_answered_in_bounded_time_with_a_short_message() {
+fn any_object_is_validated_quickly_with_short_message() {
     let (mut refused, mut slowest) = (0, Duration::ZERO);
     for seed in seeds(OBJECTS) {
         let object = hostile(&mut Random::new(seed), &SHOP);

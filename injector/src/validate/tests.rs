@@ -58,7 +58,7 @@ fn good_target() -> Value {
 }
 
 #[test]
-fn root_may_be_written_in_every_form_of_a_service_name_of_its_namespace() {
+fn split_root_accepts_every_service_name_form() {
     for service in [
         "web",
         "web.shop",
@@ -147,7 +147,7 @@ fn target_without_sources_or_rules_is_refused() {
 }
 
 #[test]
-fn every_kind_of_smi_may_be_named_and_no_other() {
+fn only_smi_kinds_may_be_referenced() {
     let mut spec = good_target();
     spec["sources"][0]["kind"] = "IdentityBinding".into();
     spec["destination"]["kind"] = "IdentityBinding".into();
@@ -172,7 +172,7 @@ fn every_kind_of_smi_may_be_named_and_no_other() {
 }
 
 #[test]
-fn matches_on_a_route_that_has_none_are_refused_with_the_way_out() {
+fn tcp_and_udp_route_matches_are_refused_with_advice() {
     for kind in ["TCPRoute", "UDPRoute"] {
         let mut spec = good_target();
         spec["rules"] = json!([{ "kind": kind, "name": "dns" }]);
@@ -184,7 +184,7 @@ fn matches_on_a_route_that_has_none_are_refused_with_the_way_out() {
 }
 
 #[test]
-fn lists_that_are_too_long_are_refused_with_their_length() {
+fn overlong_lists_are_refused_with_their_length() {
     let many = |n: usize, one: Value| Value::Array(vec![one; n]);
     let source = json!({ "kind": "ServiceAccount", "name": "web" });
     let rule = json!({ "kind": "TCPRoute", "name": "a" });
@@ -250,7 +250,7 @@ fn only_the_two_groups_exist() {
 }
 
 #[test]
-fn regex_that_does_not_compile_or_is_too_long_is_refused() {
+fn invalid_or_overlong_regex_is_refused() {
     allowed(&routes(json!({ "matches": [
         { "name": "api", "pathRegex": "/api/.*", "methods": ["GET", "*"], "headers": { "x-a": "b.*" } },
         { "name": "list", "headers": [{ "x-a": "b" }, { "x-c": "d" }] },
@@ -287,7 +287,7 @@ fn regex_that_does_not_compile_or_is_too_long_is_refused() {
 }
 
 #[test]
-fn expressions_of_one_group_that_grow_together_are_refused_at_the_one_too_many() {
+fn group_regexes_beyond_shared_budget_are_refused() {
     let matches: Vec<Value> = (0..64)
         .map(|n| json!({ "name": format!("m{n}"), "pathRegex": r"/(\w{4}|x)", "headers": { "a": r"\w{3}" } }))
         .collect();
@@ -342,7 +342,7 @@ fn object_that_is_invalid_already_stays_deletable_and_relabelable() {
 }
 
 #[test]
-fn field_of_the_wrong_type_is_refused_and_not_a_panic() {
+fn wrong_field_type_is_refused_without_panic() {
     let odd = split(json!({ "service": 1, "backends": "x" }));
     assert!(validate(&odd).refusal.is_some());
     assert!(
@@ -387,7 +387,7 @@ fn udp_route_with_an_impossible_port_is_refused() {
 }
 
 #[test]
-fn method_that_nobody_sends_is_taken_with_a_warning_that_names_the_one_that_was_meant() {
+fn unknown_method_gets_warning_suggesting_known_one() {
     let warned = |methods: &[&str]| {
         let spec = json!({ "matches": [{ "name": "a", "methods": methods }] });
         let answer = validate(&routes(spec));
@@ -426,7 +426,7 @@ fn class_of_unicode_is_refused_as_every_proxy_would() {
 }
 
 #[test]
-fn label_or_annotation_that_nobody_reads_is_warned_of_and_refuses_nothing() {
+fn unread_label_or_annotation_is_only_warned() {
     let warned = |field: &str, name: &str| {
         let mut request = target(good_target());
         request.object["metadata"][field] = json!({ name: "deny" });

@@ -37,7 +37,7 @@ fn response_to(namespace: &str, spec: &Value) -> AdmissionResponse {
 }
 
 #[test]
-fn policy_that_could_not_mean_anything_is_refused_with_field_reason_and_way_out() {
+fn meaningless_policy_is_refused_with_field_reason_and_advice() {
     let limited = json!([{"kind": "ServiceAccount", "name": "web"}]);
     let twice = json!([{"name": "a", "requests": 1}, {"name": "a", "requests": 2}]);
     for (fields, field, reason) in [
@@ -112,7 +112,7 @@ fn policy_that_could_not_mean_anything_is_refused_with_field_reason_and_way_out(
 }
 
 #[test]
-fn policy_of_the_mesh_is_taken_in_the_mesh_s_own_namespace_only() {
+fn mesh_policy_is_accepted_only_in_mesh_namespace() {
     let mesh = json!({"targetRef": {"kind": "Mesh"}, "enforce": true, "retry": {"attempts": 0}});
     assert_eq!(
         response_to("weft-system", &mesh),
@@ -130,7 +130,7 @@ fn policy_of_the_mesh_is_taken_in_the_mesh_s_own_namespace_only() {
 }
 
 #[test]
-fn mistyped_field_is_taken_with_a_warning_that_names_the_one_that_was_meant() {
+fn mistyped_field_gets_warning_suggesting_correct_one() {
     let spec = about(&json!({"retry": {"attempt": 2}}));
     let answer = response_to("shop", &spec);
     assert_eq!(answer.refusal, None);
@@ -144,7 +144,7 @@ fn mistyped_field_is_taken_with_a_warning_that_names_the_one_that_was_meant() {
 }
 
 #[test]
-fn policy_that_was_stored_while_nobody_looked_can_still_be_labelled() {
+fn invalid_stored_policy_can_still_be_labelled() {
     let bad = about(&json!({"retry": {"attempts": 9}}));
     let mut request = request("shop", &bad);
     request.operation = "UPDATE".to_owned();
@@ -157,7 +157,7 @@ fn policy_that_was_stored_while_nobody_looked_can_still_be_labelled() {
 }
 
 #[test]
-fn webhook_refuses_exactly_what_the_controller_does_not_accept_of_a_policy() {
+fn webhook_refuses_exactly_policies_that_controller_rejects() {
     let spec: Value = serde_yaml_ng::from_str(EVERYTHING).unwrap();
     let (mut refused, mut taken) = (0, 0);
     for seed in seeds(POLICIES) {

@@ -65,7 +65,7 @@ fn unread(access: &Access, who: &str, port: u16) -> bool {
 }
 
 #[test]
-fn the_worked_example_of_the_specification_allows_exactly_what_it_says() {
+fn specification_example_allows_exactly_its_stated_requests() {
     let on_8080 = |name, accounts: &[&str], one| Rule {
         ports: Some(Ports::only([8080])),
         http: Some(vec![one]),
@@ -144,7 +144,7 @@ fn e2_all_matches_of_a_group_are_allowed() {
 }
 
 #[test]
-fn e7_a_limit_of_ports_narrows_and_never_allows_by_itself() {
+fn e7_port_limit_narrows_but_never_allows_alone() {
     let limited = |ports, http: Option<&str>, limit: &[u16]| {
         enforced(vec![Rule {
             ports,
@@ -180,7 +180,7 @@ fn e7_a_limit_of_ports_narrows_and_never_allows_by_itself() {
 }
 
 #[test]
-fn a_pod_is_admitted_by_the_uid_in_its_certificate_and_by_nothing_else() {
+fn pod_is_admitted_only_by_uid_in_certificate() {
     let access = enforced(vec![Rule {
         sources: vec![Source::pods(["b", "c", "a"])],
         ports: Some(Ports::Any),
@@ -284,7 +284,7 @@ fn e4_parts_of_two_targets_never_mix() {
 }
 
 #[test]
-fn e5_a_tcp_route_admits_http_but_an_http_group_admits_no_bytes() {
+fn e5_tcp_route_admits_http_but_groups_no_bytes() {
     let over_tcp = enforced(vec![Rule {
         ports: Some(Ports::only([80])),
         ..rule("tcp", &["s"])
@@ -302,7 +302,7 @@ fn e5_a_tcp_route_admits_http_but_an_http_group_admits_no_bytes() {
 }
 
 #[test]
-fn bytes_that_were_not_read_pass_only_by_a_target_without_http_rules() {
+fn unparsed_bytes_pass_only_targets_without_http_rules() {
     let combined = |http: Vec<HttpMatch>| Rule {
         ports: Some(Ports::Any),
         http: Some(http),
@@ -328,7 +328,7 @@ fn bytes_that_were_not_read_pass_only_by_a_target_without_http_rules() {
 }
 
 #[test]
-fn a_caller_may_request_where_a_target_with_http_rules_admits_it() {
+fn caller_may_request_where_http_rule_target_admits_it() {
     let access = enforced(vec![
         Rule {
             ports: Some(Ports::only([80])),
@@ -364,7 +364,7 @@ fn groups_admit_whom_they_name() {
 }
 
 #[test]
-fn a_verdict_names_the_rule_that_allows_and_the_reason_to_refuse() {
+fn verdict_names_allowing_rule_or_refusal_reason() {
     let access = enforced(vec![
         rule("nothing", &["s"]),
         Rule {
@@ -383,7 +383,7 @@ fn a_verdict_names_the_rule_that_allows_and_the_reason_to_refuse() {
 }
 
 #[test]
-fn audit_and_open_refuse_nothing_but_say_what_deny_would_do() {
+fn audit_and_open_only_report_deny_verdict() {
     let reason = Reason::NotAllowed;
     for (enforcement, reported) in [
         (Enforcement::Audit, Verdict::Audit { reason }),
@@ -411,7 +411,7 @@ fn audit_and_open_refuse_nothing_but_say_what_deny_would_do() {
 }
 
 #[test]
-fn an_http_rule_is_felt_on_the_ports_that_it_covers() {
+fn http_rule_applies_only_to_covered_ports() {
     let narrow = Rule {
         ports: Some(Ports::only([80])),
         http: Some(vec![]),

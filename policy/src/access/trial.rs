@@ -72,7 +72,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
-    fn only_calls_that_pass_now_or_then_and_not_both_are_judged_otherwise() {
+    fn dry_run_reports_only_calls_with_changed_verdict() {
         assert_eq!(Tried::of(true, false), Tried::WouldRefuse);
         assert_eq!(Tried::of(false, true), Tried::WouldAllow);
         assert_eq!(Tried::of(true, true), Tried::Kept);

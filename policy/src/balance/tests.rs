@@ -110,7 +110,7 @@ fn equally_fast_endpoints_share_evenly() {
 }
 
 #[test]
-fn one_answer_that_was_a_little_slower_takes_no_endpoint_out() {
+fn one_slightly_slower_response_excludes_no_endpoint() {
     // 50 calls, one after the other, as a newcomer tries a Service out.
     let taken = Load {
         endpoints: 2,
@@ -174,7 +174,7 @@ fn an_estimate_rises_at_once_and_sinks_slowly() {
 }
 
 #[test]
-fn one_slow_answer_is_forgotten_in_seconds_and_those_that_repeat_are_not() {
+fn single_slow_response_fades_in_seconds_but_repeated_persist() {
     let start = Instant::now();
     let after = |cost: &Cost, seconds| cost.score(start + Duration::from_secs(seconds), 0);
     // The first of a new endpoint, and one of an endpoint that has long been fast.
@@ -207,7 +207,7 @@ fn one_slow_answer_is_forgotten_in_seconds_and_those_that_repeat_are_not() {
 }
 
 #[test]
-fn an_endpoint_whose_first_answers_were_slow_gets_its_share_within_five_seconds() {
+fn slow_starting_endpoint_gets_share_within_five_seconds() {
     for seed in 0..10 {
         let taken = Load {
             endpoints: 5,
@@ -230,7 +230,7 @@ fn an_endpoint_whose_first_answers_were_slow_gets_its_share_within_five_seconds(
 }
 
 #[test]
-fn failures_cost_as_much_as_a_good_answer_elsewhere_and_do_not_outbid_each_other() {
+fn failures_cost_like_good_response_elsewhere_without_escalating() {
     let now = Instant::now();
     let [mut one, mut other] = [Cost::new(); 2];
     one.observe(now, ms(100));
@@ -260,7 +260,7 @@ fn requests_on_the_way_count() {
 }
 
 #[test]
-fn an_unmeasured_endpoint_is_the_cheapest_until_its_first_request_is_on_the_way() {
+fn unmeasured_endpoint_is_cheapest_until_first_request_is_sent() {
     let now = Instant::now();
     let mut fast = Cost::new();
     fast.observe(now, Duration::from_micros(1));
@@ -274,7 +274,7 @@ fn an_unmeasured_endpoint_is_the_cheapest_until_its_first_request_is_on_the_way(
 }
 
 #[test]
-fn a_new_endpoint_that_never_answers_does_not_draw_the_load() {
+fn new_unresponsive_endpoint_does_not_attract_load() {
     let never = Duration::from_secs(3600);
     let taken = Load {
         endpoints: 3,
@@ -289,7 +289,7 @@ fn a_new_endpoint_that_never_answers_does_not_draw_the_load() {
 }
 
 #[test]
-fn a_caller_that_gives_up_raises_an_estimate_and_never_lowers_one() {
+fn abandoned_call_raises_cost_estimate_but_never_lowers_it() {
     let now = Instant::now();
     let secs = |cost: &Cost| cost.score(now, 0);
     let mut hung = Cost::new();
@@ -314,7 +314,7 @@ fn a_caller_that_gives_up_raises_an_estimate_and_never_lowers_one() {
 }
 
 #[test]
-fn a_caller_in_a_hurry_makes_no_endpoint_that_hangs_seem_new() {
+fn impatient_caller_does_not_reset_hanging_endpoint_cost() {
     let start = Instant::now();
     let mut hung = Cost::new();
     for second in 0..=10 {
@@ -346,7 +346,7 @@ fn an_unreachable_endpoint_is_left_alone() {
 }
 
 #[test]
-fn a_clock_that_stands_still_or_goes_back_does_no_harm() {
+fn stalled_or_backward_clock_does_not_break_cost() {
     let now = Instant::now() + DECAY;
     let mut cost = Cost::new();
     cost.observe(now, ms(10));
@@ -355,7 +355,7 @@ fn a_clock_that_stands_still_or_goes_back_does_no_harm() {
 }
 
 #[test]
-fn the_better_of_two_is_picked_and_equals_are_left_to_the_draw() {
+fn better_of_two_is_picked_and_ties_random() {
     let scores = [3.0, 1.0, 2.0];
     let mut dice = Dice(5);
     let mut picked = [0u32; 3];
@@ -372,12 +372,12 @@ fn the_better_of_two_is_picked_and_equals_are_left_to_the_draw() {
 }
 
 #[test]
-fn a_score_that_is_no_number_does_not_stop_picking() {
+fn nan_score_does_not_stop_picking() {
     assert!(pick(|_| f64::NAN, 2, (0, 0)).is_some());
 }
 
 #[test]
-fn where_all_are_new_the_first_of_them_takes_all_of_its_share() {
+fn shares_are_relative_when_all_endpoints_are_new() {
     let works = |share| Candidate::Works {
         score: 1.0,
         share,

@@ -75,7 +75,7 @@ fn a_proxy_whose_own_numbers_suffice_opens_at_once() {
 }
 
 #[test]
-fn alone_it_probes_once_a_second_and_closes_slowly_after_five_good_ones() {
+fn lone_breaker_closes_slowly_after_five_one_second_probes() {
     let start = Instant::now();
     let mut breaker = seen(start, 50, 50);
     let half = 1 << 63;
@@ -110,7 +110,7 @@ fn alone_it_probes_once_a_second_and_closes_slowly_after_five_good_ones() {
 
 /// A connection may be open for hours before anybody knows what it is to carry.
 #[test]
-fn what_began_before_it_opened_is_turned_away_and_no_probe_of_it() {
+fn call_before_breaker_opening_is_rejected_not_probed() {
     let before = Instant::now();
     let opens = before + ms(1000);
     for by_controller in [false, true] {
@@ -136,7 +136,7 @@ fn what_began_before_it_opened_is_turned_away_and_no_probe_of_it() {
 }
 
 #[test]
-fn the_controllers_word_is_obeyed_by_those_that_see_it_too_or_see_nothing() {
+fn fleet_state_is_obeyed_unless_own_calls_succeed() {
     let now = Instant::now();
     let steered = |mut breaker: Breaker| {
         breaker.steer(now, Steer::Open);
@@ -206,7 +206,7 @@ fn without_a_controller_its_word_ends_after_fifteen_seconds() {
 }
 
 #[test]
-fn a_state_that_is_written_down_is_obeyed_by_all() {
+fn configured_breaker_state_overrides_measurements() {
     let now = Instant::now();
     let with = |state| Settings { state, ..SETTINGS };
     let mut healthy = seen(now, 100, 0);
@@ -267,7 +267,7 @@ fn a_state_that_was_written_down_leaves_nothing_behind() {
 
 /// Such as a stream that is open for hours.
 #[test]
-fn what_ends_late_that_was_let_in_by_a_written_state_moves_nothing() {
+fn late_call_end_of_configured_state_is_ignored() {
     let start = Instant::now();
     let closed = Settings {
         state: BreakerState::Closed,
@@ -308,7 +308,7 @@ fn a_pulse_says_what_happened_since_the_last() {
 
 /// Those of a watch, of which all break when their server restarts.
 #[test]
-fn a_stream_that_has_lasted_counts_as_good_once_and_its_end_not_at_all() {
+fn lasting_stream_counts_once_and_its_end_never() {
     let start = Instant::now();
     let mut breaker = Breaker::new(start);
     let begin = |breaker: &mut Breaker, now| {
@@ -349,7 +349,7 @@ fn a_stream_that_has_lasted_counts_as_good_once_and_its_end_not_at_all() {
 
 /// Without them the failures would be all that there is.
 #[test]
-fn failures_beside_streams_that_have_lasted_are_few_of_many_here_and_to_the_mesh() {
+fn lasting_streams_dilute_failures_locally_and_in_reports() {
     let start = Instant::now();
     for (streams, admit) in [(60, Admit::Pass), (40, Admit::Refuse), (0, Admit::Refuse)] {
         let mut breaker = Breaker::new(start);
@@ -366,7 +366,7 @@ fn failures_beside_streams_that_have_lasted_are_few_of_many_here_and_to_the_mesh
 }
 
 #[test]
-fn a_probe_that_is_a_stream_and_lasts_is_good_and_one_whose_caller_leaves_shows_nothing() {
+fn lasting_probe_stream_succeeds_but_abandoned_shows_nothing() {
     let start = Instant::now();
     let mut breaker = seen(start, 50, 50);
     let mut now = start + ms(5000);
@@ -386,7 +386,7 @@ fn a_probe_that_is_a_stream_and_lasts_is_good_and_one_whose_caller_leaves_shows_
 }
 
 #[test]
-fn who_only_looks_is_told_what_a_call_would_be_and_takes_no_probe() {
+fn refusal_preview_matches_call_and_consumes_no_probe() {
     let start = Instant::now();
     let mut breaker = seen(start, 50, 50);
     assert!(breaker.would_refuse(start + ms(4999), &SETTINGS));

@@ -51,7 +51,7 @@ fn a_name_is_sixteen_hex_digits_and_nothing_else() {
 }
 
 #[test]
-fn a_call_belongs_to_the_request_that_it_names_and_to_no_other() {
+fn call_belongs_only_to_request_it_names() {
     let now = Instant::now();
     let mut table = Table::default();
     table.remember(&both(1, 7), Some(now + ms(5)), 'a').unwrap();
@@ -67,7 +67,7 @@ fn a_call_belongs_to_the_request_that_it_names_and_to_no_other() {
 }
 
 #[test]
-fn of_a_trace_the_loosest_end_holds_until_none_of_its_requests_is_left() {
+fn loosest_deadline_of_trace_holds_until_requests_finish() {
     let now = Instant::now();
     let mut table = Table::default();
     let until = |n| Some(now + ms(n));
@@ -94,7 +94,7 @@ fn of_a_trace_the_loosest_end_holds_until_none_of_its_requests_is_left() {
 }
 
 #[test]
-fn a_request_whose_end_is_taken_away_takes_it_from_all_of_its_trace() {
+fn removing_request_deadline_removes_it_from_its_trace() {
     let now = Instant::now();
     let mut table = Table::default();
     let until = |n| Some(now + ms(n));
@@ -116,7 +116,7 @@ fn a_request_whose_end_is_taken_away_takes_it_from_all_of_its_trace() {
 }
 
 #[test]
-fn what_names_a_request_that_is_over_is_known_for_a_minute() {
+fn finished_request_name_is_known_for_one_minute() {
     let now = Instant::now();
     let mut table = Table::default();
     table.remember(&both(1, 7), None, ()).unwrap();
@@ -132,7 +132,7 @@ fn what_names_a_request_that_is_over_is_known_for_a_minute() {
 }
 
 #[test]
-fn no_more_requests_are_remembered_than_there_is_room_for() {
+fn request_table_refuses_entries_beyond_its_capacity() {
     let now = Instant::now();
     let mut table = Table::default();
     for id in 0..MOST as u64 {

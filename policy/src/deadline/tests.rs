@@ -18,7 +18,7 @@ fn timeouts_of(grpc: Option<u64>, weft: Option<u64>, rest: Option<u64>) -> Reque
 }
 
 #[test]
-fn the_own_end_is_the_least_of_what_is_asked_and_what_the_policy_says() {
+fn own_deadline_is_minimum_of_requested_and_policy() {
     let now = Instant::now();
     let policy = |request| Timeouts {
         request,
@@ -42,7 +42,7 @@ fn the_own_end_is_the_least_of_what_is_asked_and_what_the_policy_says() {
 }
 
 #[test]
-fn a_call_may_use_a_share_of_what_the_request_that_it_serves_has_left() {
+fn call_gets_share_of_time_remaining_for_served_request() {
     let now = Instant::now();
     let serving = Deadline::arrived(now, timeouts_of(Some(2000), None, Some(1000)), None);
     let later = now + ms(400);
@@ -59,7 +59,7 @@ fn a_call_may_use_a_share_of_what_the_request_that_it_serves_has_left() {
 
 /// Point 6: 30, 10 and 3 s on three Services in a chain.
 #[test]
-fn each_hop_has_what_the_ones_before_have_left_it() {
+fn each_hop_gets_time_remaining_from_previous_hops() {
     let start = Instant::now();
     let mut serving = Deadline::NONE;
     let mut now = start;
@@ -98,7 +98,7 @@ fn each_hop_has_what_the_ones_before_have_left_it() {
 }
 
 #[test]
-fn the_own_end_breaks_everything_off_and_the_contexts_only_what_is_safe() {
+fn context_deadline_aborts_only_safe_methods_unlike_own() {
     let now = Instant::now();
     let both = Deadline::arrived(now, timeouts_of(Some(3000), None, Some(2000)), None);
     let (own, context) = (now + ms(3000), now + ms(2000));
@@ -135,7 +135,7 @@ fn nothing_left_on_arrival_is_over_at_once() {
 }
 
 #[test]
-fn an_attempt_has_its_limit_and_the_last_one_all_the_time_left() {
+fn last_attempt_gets_remaining_time_others_their_limit() {
     let now = Instant::now();
     let call = Deadline::arrived(now, timeouts_of(Some(1000), None, None), None);
     let limit = Some(ms(300));
@@ -165,7 +165,7 @@ fn an_attempt_has_its_limit_and_the_last_one_all_the_time_left() {
 }
 
 #[test]
-fn the_last_attempt_outlasts_its_limit_where_the_call_ends_later() {
+fn last_attempt_outlasts_limit_when_call_deadline_is_later() {
     let now = Instant::now();
     let both = Deadline::arrived(now, timeouts_of(Some(3000), None, Some(1000)), None);
     for (method, call, limit, at) in [
@@ -184,7 +184,7 @@ fn the_last_attempt_outlasts_its_limit_where_the_call_ends_later() {
 }
 
 #[test]
-fn an_attempt_of_an_unsafe_call_outlives_the_context_and_not_its_own_end() {
+fn unsafe_attempt_outlives_context_deadline_but_not_own() {
     let now = Instant::now();
     let both = Deadline::arrived(now, timeouts_of(Some(3000), None, Some(1000)), None);
     let context = Deadline::arrived(now, timeouts_of(None, None, Some(1000)), None);
@@ -208,7 +208,7 @@ fn an_attempt_of_an_unsafe_call_outlives_the_context_and_not_its_own_end() {
 }
 
 #[test]
-fn what_is_made_for_a_request_that_is_over_has_nothing_left() {
+fn call_for_expired_request_has_no_time_remaining() {
     let now = Instant::now();
     let of =
         |until| Deadline::outgoing(now, RequestedTimeout::default(), &Timeouts::DEFAULT, until);
@@ -284,7 +284,7 @@ fn what_is_no_time_is_not_guessed() {
 }
 
 #[test]
-fn times_are_printed_in_the_finest_unit_that_has_room() {
+fn timeouts_are_printed_in_finest_unit_that_fits() {
     for (left, text) in [
         (Duration::ZERO, "0u"),
         (Duration::from_nanos(999), "0u"),
@@ -308,7 +308,7 @@ fn times_are_printed_in_the_finest_unit_that_has_room() {
 
 proptest! {
     #[test]
-    fn what_is_printed_is_read_back_and_is_never_longer(nanos in any::<u64>()) {
+    fn printed_timeout_parses_back_and_is_never_longer(nanos in any::<u64>()) {
         let left = Duration::from_nanos(nanos);
         let printed = print_grpc_timeout(left);
         prop_assert!(printed.as_bytes().len() <= 9);

@@ -143,7 +143,7 @@ fn part<'a>(
 }
 
 #[test]
-fn first_part_that_fails_is_told_in_the_order_in_which_people_narrow_a_rule_down() {
+fn first_failing_rule_part_is_reported_in_narrowing_order() {
     let read = HttpMatch::new("read", Some("^/items"), &["GET"], &[("tier", "gold")]).unwrap();
     let mut rule = Rule {
         origin: Origin::new("TrafficTarget", "shop", "t"),

@@ -19,7 +19,7 @@ fn due_for(call: Call<'_>, ended: Ended) -> Option<Cause> {
 }
 
 #[test]
-fn every_reason_has_the_cause_that_the_page_says_or_none() {
+fn failure_reasons_map_to_documented_fallback_causes() {
     let caused = |cause: Cause| {
         let all = Reason::ALL.into_iter();
         let all = all.filter(move |reason| due_for(GET, Ended::Failed(*reason)) == Some(cause));
@@ -50,7 +50,7 @@ fn an_answer_stands_unless_it_blames_the_server() {
 }
 
 #[test]
-fn what_an_application_may_have_seen_is_asked_again_only_where_it_may_be_sent_twice() {
+fn possibly_delivered_call_falls_back_only_if_repeatable() {
     let seen = [
         Ended::Answered(StatusCode::SERVICE_UNAVAILABLE),
         Ended::Failed(Reason::Deadline),
@@ -80,7 +80,7 @@ fn what_an_application_may_have_seen_is_asked_again_only_where_it_may_be_sent_tw
 
 /// Retries and a fallback are two things: a policy may have one without the other.
 #[test]
-fn a_call_that_is_never_retried_may_be_answered_by_something_else() {
+fn call_without_retries_may_use_fallback() {
     let off = Retry {
         attempts: 0,
         ..Retry::DEFAULT
@@ -90,7 +90,7 @@ fn a_call_that_is_never_retried_may_be_answered_by_something_else() {
 }
 
 #[test]
-fn a_cause_that_the_policy_does_not_name_is_none() {
+fn unlisted_cause_triggers_no_fallback() {
     for cause in Cause::ALL {
         let others: Vec<Cause> = Cause::ALL.into_iter().filter(|one| *one != cause).collect();
         let all = Reason::ALL.into_iter().map(Ended::Failed);

@@ -42,7 +42,7 @@ fn rested(now: Instant) -> Health {
 }
 
 #[test]
-fn five_failures_in_a_row_rest_once_the_others_gave_twenty_answers() {
+fn five_consecutive_failures_eject_after_twenty_responses_elsewhere() {
     let now = Instant::now();
     let judged = |failures, answers| {
         after(failures, Failed, now).judge(now, &others(3, answers, 0), &Ejection::DEFAULT, 0)
@@ -66,7 +66,7 @@ fn a_good_answer_ends_the_row() {
 }
 
 #[test]
-fn of_fewer_than_three_only_those_rest_that_cannot_be_connected() {
+fn below_three_endpoints_only_unreachable_ones_are_ejected() {
     let now = Instant::now();
     for (endpoints, signal, expected) in [
         (3, Failed, Some(EjectedFor::Failures)),
@@ -101,7 +101,7 @@ fn whoever_fails_as_the_others_do_works_on() {
 }
 
 #[test]
-fn a_shorter_row_decides_where_the_policy_says_so_and_the_others_are_well() {
+fn shorter_failure_run_ejects_if_configured_and_others_healthy() {
     let now = Instant::now();
     let judged = |row, answers, failures| {
         let settings = Ejection {
@@ -174,7 +174,7 @@ fn no_more_rest_than_the_percentage_says() {
 }
 
 #[test]
-fn an_endpoint_is_as_old_as_another_clock_says_and_never_younger_than_now() {
+fn endpoint_age_follows_remote_clock_without_negatives() {
     const NOW: u64 = 1_800_000_000;
     let now = Instant::now() + ms(1_000_000);
     for (since, age) in [
@@ -193,7 +193,7 @@ fn an_endpoint_is_as_old_as_another_clock_says_and_never_younger_than_now() {
 }
 
 #[test]
-fn a_new_endpoint_warms_up_and_an_old_one_does_not() {
+fn new_endpoint_warms_up_but_old_does_not() {
     let now = Instant::now() + ms(10_000);
     let share = |ready| Health::new(now, ready).status(now, true, ms(10_000));
     assert_eq!(share(None), Status::Works(1.0));
@@ -202,7 +202,7 @@ fn a_new_endpoint_warms_up_and_an_old_one_does_not() {
 }
 
 #[test]
-fn each_rest_is_twice_as_long_up_to_the_longest_and_jitter_is_a_fifth() {
+fn ejection_time_doubles_up_to_max_with_fifth_jitter() {
     let start = Instant::now();
     let mut health = rested(start);
     let mut now = start + ms(5000);
@@ -277,7 +277,7 @@ fn ejection_that_is_off_ejects_nobody() {
 }
 
 #[test]
-fn calls_of_a_service_that_lets_nobody_rest_end_no_rest_before_its_time() {
+fn service_without_ejection_ends_no_ejection_early() {
     let off = Ejection {
         consecutive_failures: 0,
         ..Ejection::DEFAULT
@@ -323,6 +323,6 @@ fn answers_are_forgotten_after_ten_seconds() {
 }
 
 #[test]
-fn what_is_known_of_an_endpoint_takes_100_bytes_at_most() {
+fn endpoint_health_fits_in_100_bytes() {
     assert!(size_of::<Health>() <= 100, "{}", size_of::<Health>());
 }

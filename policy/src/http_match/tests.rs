@@ -31,7 +31,7 @@ fn takes(one: &HttpMatch, method: &str, path: &str, headers: &[(&str, &[u8])]) -
 }
 
 #[test]
-fn a_path_is_matched_from_its_start_with_an_open_end() {
+fn path_regex_is_anchored_at_start_only() {
     let table = [
         ("/api", "/api", true),
         ("/api", "/api/x", true),
@@ -129,7 +129,7 @@ fn header_names_ignore_case_but_nothing_else() {
 }
 
 #[test]
-fn an_absent_header_does_not_match_even_what_is_empty() {
+fn absent_header_does_not_match_even_empty_regex() {
     for regex in [".*", "", "^$"] {
         assert!(
             !takes(&http(None, &[], &[("x", regex)]), "GET", "/", &[]),
@@ -247,7 +247,7 @@ fn patterns_have_a_limit_in_text_and_in_size() {
 }
 
 #[test]
-fn the_expressions_of_a_group_share_one_budget_and_plain_ones_cost_nothing() {
+fn group_regexes_share_one_budget_and_plain_are_free() {
     let mut budget = Budget::group();
     let mut add = |path: &str| {
         let none: &[(&str, &str)] = &[];
@@ -301,7 +301,7 @@ fn what_was_written_can_be_read_back() {
 }
 
 #[test]
-fn a_match_kept_as_text_fits_what_a_compiled_one_fits() {
+fn text_match_accepts_same_requests_as_compiled_match() {
     let headers = [("x-tier", "gold|silver")];
     for (path, methods) in [(None, &["*"][..]), (Some("/items/[0-9]+"), &["GET", "PUT"])] {
         let compiled = HttpMatch::new("m", path, methods, &headers).unwrap();
@@ -354,7 +354,7 @@ impl Hasher for Walked {
 
 /// One port may have thousands of matches of kilobytes each, which are looked up at every change.
 #[test]
-fn hashing_a_match_costs_the_same_however_long_it_is_and_tells_what_is_written_apart() {
+fn match_hash_has_constant_cost_and_distinguishes_contents() {
     let walked = |one: &HttpMatch| {
         let mut walked = Walked::default();
         one.hash(&mut walked);

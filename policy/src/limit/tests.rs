@@ -33,7 +33,7 @@ fn take(table: &mut Buckets, now: Instant, key: Key) -> Result<(), Refused> {
 }
 
 #[test]
-fn a_burst_passes_at_once_and_then_one_by_one() {
+fn burst_passes_immediately_then_requests_pass_at_rate() {
     let start = Instant::now();
     let mut table = Buckets::new(start, Rate::of(&limit(10, ms(1000), 3)));
     for _ in 0..3 {
@@ -53,7 +53,7 @@ fn a_burst_passes_at_once_and_then_one_by_one() {
 }
 
 #[test]
-fn a_token_of_every_limit_is_taken_or_none_of_any() {
+fn tokens_are_taken_from_all_limits_or_none() {
     let start = Instant::now();
     let table = |burst| Buckets::new(start, Rate::of(&limit(1, ms(1000), burst)));
     let mut tables = [table(5), table(1), table(2)];
@@ -179,7 +179,7 @@ fn idle_bucket_lets_its_burst_pass_and_no_more() {
 }
 
 #[test]
-fn a_bucket_that_a_tiny_share_emptied_fills_at_the_next_share() {
+fn bucket_emptied_by_tiny_share_refills_at_next_share() {
     let start = Instant::now();
     let whole = limit(100, ms(1000), 100);
     let mut table = Buckets::new(start, Rate::share(&whole, 1));
@@ -244,7 +244,7 @@ fn new_key_at_a_grown_share_gains_no_token() {
 }
 
 #[test]
-fn a_pod_that_loses_its_share_and_gets_it_back_fills_no_bucket() {
+fn pod_losing_and_regaining_share_fills_no_bucket() {
     let start = Instant::now();
     let whole = limit(60, ms(3_600_000), 60);
     let (share, nothing) = (Rate::share(&whole, 20_000), Rate::share(&whole, 0));
@@ -268,7 +268,7 @@ fn a_pod_that_loses_its_share_and_gets_it_back_fills_no_bucket() {
 }
 
 #[test]
-fn a_pod_without_a_share_yet_lets_one_request_pass_and_asks_for_a_short_wait() {
+fn pod_without_share_passes_one_request_then_short_wait() {
     let start = Instant::now();
     for (per, longest) in [(1, 1), (30, 30), (3600, 60)] {
         let whole = limit(100, Duration::from_secs(per), 100);
@@ -294,7 +294,7 @@ fn a_pod_without_a_share_yet_lets_one_request_pass_and_asks_for_a_short_wait() {
 }
 
 #[test]
-fn the_first_share_lacks_nothing_but_the_request_that_passed_before_it() {
+fn first_share_lacks_only_previously_passed_request() {
     let start = Instant::now();
     let whole = limit(60, ms(3_600_000), 60);
     let passed = |table: &mut Buckets, now, key| {

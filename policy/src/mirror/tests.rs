@@ -22,7 +22,7 @@ fn names(mirrors: &[Mirror], method: &Method, backend: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_copy_is_due_for_the_methods_of_its_entry_and_never_where_the_request_itself_goes() {
+fn mirror_copies_listed_methods_except_to_own_target() {
     let all = [
         mirror("next", 100, Methods::SAFE),
         mirror("audit", 100, Methods::Any),

@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cap_has_room_for_higher_classes_while_they_come_and_is_never_exceeded() {
+    fn cap_reserves_room_for_active_higher_classes_within_max() {
         let now = Instant::now();
         let ten_seconds = now + LEFT_FOR;
         for most in [1, 2, 3, 10, 1000] {
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_has_none_of_the_room_for_critical_requests_and_a_moved_one_all_that_it_had() {
+    fn critical_retry_gets_normal_room_and_others_keep_theirs() {
         let now = Instant::now();
         let mut cap = Cap::default();
         assert_eq!(room(&mut cap, now, (Normal, true), 10), 10);

@@ -52,7 +52,7 @@ fn falls_behind(
 }
 
 #[test]
-fn it_sheds_only_while_calls_wait_and_completions_fall_behind() {
+fn limiter_sheds_only_when_calls_wait_and_completions_lag() {
     let start = Instant::now();
     let mut limiter = Limiter::new(start);
     let mut now = calm(&mut limiter, start, 5, 200, ms(10));
@@ -89,7 +89,7 @@ fn overloaded(settings: &Overload) -> (Limiter, Instant) {
 }
 
 #[test]
-fn critical_requests_may_use_twice_the_limit_and_sheddable_ones_three_fifths() {
+fn critical_requests_get_twice_limit_sheddable_three_fifths() {
     let (mut limiter, now) = overloaded(&SETTINGS);
     let limit = limiter.limit().unwrap();
     let room = |limiter: &mut Limiter, priority, retry| {
@@ -139,7 +139,7 @@ fn audit_counts_and_lets_pass_and_off_does_neither() {
 }
 
 #[test]
-fn a_cap_that_is_written_down_holds_whatever_is_measured() {
+fn configured_cap_holds_regardless_of_measurements() {
     let now = Instant::now();
     let capped = Overload {
         max_concurrency: Some(3),
@@ -164,7 +164,7 @@ fn a_cap_that_is_written_down_holds_whatever_is_measured() {
 }
 
 #[test]
-fn a_full_cap_has_room_for_critical_requests_before_others_and_audit_says_which_it_would_shed() {
+fn full_cap_prefers_critical_requests_and_audit_reports_sheds() {
     let now = Instant::now();
     for (mode, beyond) in [
         (OverloadMode::Adaptive, Admit::Shed),
@@ -191,7 +191,7 @@ fn a_full_cap_has_room_for_critical_requests_before_others_and_audit_says_which_
 }
 
 #[test]
-fn a_trial_to_which_nobody_came_says_nothing_of_the_calm_time() {
+fn limit_increase_without_calls_leaves_calm_time_unchanged() {
     let (mut limiter, mut now) = overloaded(&SETTINGS);
     // Its rate and with it its limit grow for so long.
     for _ in 0..30 {
@@ -217,7 +217,7 @@ fn a_trial_to_which_nobody_came_says_nothing_of_the_calm_time() {
 }
 
 #[test]
-fn long_polls_count_in_the_limit_as_long_as_they_come_and_no_longer() {
+fn long_polls_count_in_limit_only_while_arriving() {
     let start = Instant::now();
     let mut limiter = Limiter::new(start);
     let mut now = calm(&mut limiter, start, 5, 200, ms(10));
@@ -267,7 +267,7 @@ fn what_is_put_off_has_not_arrived() {
 }
 
 #[test]
-fn what_is_put_off_is_none_of_the_first_calls() {
+fn deferred_call_is_not_counted_among_first_calls() {
     // Control: callers that went are, and what is fast among the others passes for calm.
     for is_put_off in [true, false] {
         let start = Instant::now();
@@ -292,7 +292,7 @@ fn what_is_put_off_is_none_of_the_first_calls() {
 }
 
 #[test]
-fn load_is_half_where_calls_wait_as_long_as_they_may() {
+fn load_is_half_when_calls_wait_allowed_time() {
     let start = Instant::now();
     let mut limiter = Limiter::new(start);
     limiter.done(start, ms(500), &SETTINGS);
@@ -310,7 +310,7 @@ fn load_is_half_where_calls_wait_as_long_as_they_may() {
 }
 
 #[test]
-fn a_caller_that_is_refused_more_than_half_holds_back_and_goes_on_asking() {
+fn caller_refused_over_half_throttles_but_keeps_calling() {
     let start = Instant::now();
     let (then, sure) = (start + ms(5000), u64::MAX - 1);
     let at = |part: f64| (part * u64::MAX as f64) as u64;

@@ -105,7 +105,7 @@ fn a_bad_header_is_no_wish_at_all() {
 }
 
 #[test]
-fn a_header_that_the_next_hop_could_not_read_is_refused_by_the_first() {
+fn header_unreadable_at_next_hop_is_refused_early() {
     let long = |letter: &str| letter.repeat(60);
     let entries = ["a", "b", "c", "d"].map(|letter| format!("{}=x", long(letter)));
     let value = entries.join(",");
@@ -139,7 +139,7 @@ fn the_account_that_asks_first_must_be_listed() {
 }
 
 #[test]
-fn further_hops_lead_through_accounts_that_may_pass_it_on() {
+fn override_passes_further_hops_only_through_allowed_forwarders() {
     let (qa, web, other) = (account("qa"), account("web"), account("other"));
     let first = Proof::Account(qa.clone());
     let with = |own, peer: &SpiffeId, proof| {
@@ -156,7 +156,7 @@ fn further_hops_lead_through_accounts_that_may_pass_it_on() {
 }
 
 #[test]
-fn one_on_the_way_that_may_not_pass_it_on_ends_it_for_all_who_follow() {
+fn disallowed_forwarder_stops_override_for_all_later_hops() {
     let (qa, web, other) = (account("qa"), account("web"), account("other"));
     let proof = Proof::Account(qa.clone());
     let through = |accounts: &[SpiffeId]| {
@@ -171,7 +171,7 @@ fn one_on_the_way_that_may_not_pass_it_on_ends_it_for_all_who_follow() {
 }
 
 #[test]
-fn what_is_handed_on_names_all_it_came_through_and_ends_after_a_few() {
+fn forwarded_proof_lists_all_hops_and_stops_after_max() {
     let first = ProofHeader {
         proof: Proof::Token([0xab; 32]),
         through: Vec::new(),
@@ -196,7 +196,7 @@ fn what_is_handed_on_names_all_it_came_through_and_ends_after_a_few() {
 }
 
 #[test]
-fn what_is_handed_on_can_be_read_whoever_it_came_through_and_is_not_long() {
+fn forwarded_proof_stays_readable_and_short_for_any_accounts() {
     let long = |n: usize| account(&format!("{n}{}", "a".repeat(252)));
     let mut handed = Some(ProofHeader {
         proof: Proof::Both([1; 32], long(9)),
@@ -223,7 +223,7 @@ fn what_is_handed_on_can_be_read_whoever_it_came_through_and_is_not_long() {
 }
 
 #[test]
-fn a_token_is_the_right_of_whoever_shows_it_until_it_ends() {
+fn token_grants_any_bearer_until_expiry() {
     let (token, wrong) = (Proof::Token([7; 32]), Proof::Token([8; 32]));
     assert_eq!(granted("other", OverrideOrigin::Here, Some(&token)), Ok(()));
     assert_eq!(
@@ -257,7 +257,7 @@ fn a_token_is_the_right_of_whoever_shows_it_until_it_ends() {
 }
 
 #[test]
-fn a_token_that_does_not_count_takes_no_right_of_the_account_beside_it_away() {
+fn invalid_token_keeps_right_of_account_beside_it() {
     let (qa, web) = (account("qa"), account("web"));
     let through = [qa.clone()];
     let granted_by = |proof: &Proof| {
@@ -287,7 +287,7 @@ fn a_token_that_does_not_count_takes_no_right_of_the_account_beside_it_away() {
 }
 
 #[test]
-fn who_asks_by_a_token_need_not_be_one_that_may_pass_it_on() {
+fn token_bearer_need_not_be_allowed_forwarder() {
     let (web, other) = (account("web"), account("other"));
     let proof = Proof::Both([7; 32], other.clone());
     let granted_by = |own, peer: &SpiffeId, through: &[SpiffeId], proof| {
@@ -321,7 +321,7 @@ fn who_asks_by_a_token_need_not_be_one_that_may_pass_it_on() {
 }
 
 #[test]
-fn pods_that_are_listed_are_known_as_peers_and_further_back_by_their_account_alone() {
+fn listed_pods_match_as_peers_accounts_match_further_back() {
     let (qa, web, own) = (account("qa"), account("web"), account("cart"));
     let pods = |uid: &str| vec![Source::pods([uid])];
     let offered = [Override {
@@ -384,7 +384,7 @@ fn only_services_that_are_offered_can_be_asked_for() {
 }
 
 #[test]
-fn proofs_are_read_as_they_are_written_and_shown_to_nobody() {
+fn proofs_round_trip_and_are_hidden_from_debug() {
     let both = Proof::Both([0xab; 32], account("qa"));
     for proof in [
         Proof::Token([0xab; 32]),

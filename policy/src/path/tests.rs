@@ -6,7 +6,7 @@ use super::BadPath::*;
 use super::*;
 
 #[test]
-fn attacks_end_in_the_path_that_a_server_would_see_or_in_a_refusal() {
+fn attack_paths_normalise_to_server_view_or_are_refused() {
     let table: &[(&str, Result<&str, BadPath>)] = &[
         // Dot segments behind an allowed prefix.
         ("/public/../private", Ok("/private")),
@@ -168,7 +168,7 @@ fn disguised(path: &'static str) -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn the_normal_form_is_final_and_has_no_dot_segment(
+    fn normalised_path_is_stable_without_dot_segments(
         path in "[/\\\\]([/\\\\.;%a]|%2[eEfF5]|%5[cC]|%3[bB]|%c0|%ae|\\.\\.|é){0,24}"
     ) {
         if let Ok(once) = normalise(&path) {

@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn successes_save_a_fifth_of_a_retry_each_and_failures_nothing() {
+    fn success_saves_fifth_of_retry_and_failure_nothing() {
         let (start, settings) = (
             Instant::now(),
             Budget {

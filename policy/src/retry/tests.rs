@@ -40,7 +40,7 @@ fn retries(retry: &Retry, attempted: &Attempted<'_>) -> bool {
 }
 
 #[test]
-fn without_any_object_a_safe_request_that_got_503_or_was_lost_early_is_tried_once_more() {
+fn default_policy_retries_safe_503_or_loss_once() {
     let retry = Retry::DEFAULT;
     for method in [Method::GET, Method::HEAD, Method::OPTIONS] {
         for (ended, expected) in [
@@ -64,7 +64,7 @@ fn without_any_object_a_safe_request_that_got_503_or_was_lost_early_is_tried_onc
 
 /// Asked when an attempt has taken as long as `backendRequest`, which ends it only then.
 #[test]
-fn an_attempt_goes_on_where_nothing_would_follow_its_end_and_no_token_is_taken() {
+fn attempt_continues_without_token_when_no_retry_would_follow() {
     let (now, get, plain) = (Instant::now(), Method::GET, Retry::DEFAULT);
     let listing = |code| Retry {
         grpc_codes: GrpcCodes::of(&[code]),
@@ -108,7 +108,7 @@ fn an_attempt_goes_on_where_nothing_would_follow_its_end_and_no_token_is_taken()
 }
 
 #[test]
-fn unsafe_requests_and_grpc_are_never_tried_again_unless_their_author_lists_them() {
+fn unsafe_requests_and_grpc_retry_only_if_listed() {
     let quiet = Retry::DEFAULT;
     let ends = [status(503), Ended::Lost { after: ms(0) }, Ended::TimedOut];
     for ended in ends {
@@ -135,7 +135,7 @@ fn unsafe_requests_and_grpc_are_never_tried_again_unless_their_author_lists_them
 }
 
 #[test]
-fn grpc_is_tried_again_on_listed_codes_before_any_headers() {
+fn grpc_is_retried_on_listed_codes_before_headers() {
     let retry = Retry {
         grpc_codes: GrpcCodes::of(&[GrpcCode::Unavailable]),
         ..Retry::DEFAULT
@@ -158,7 +158,7 @@ fn grpc_is_tried_again_on_listed_codes_before_any_headers() {
 
 /// In gRPC a loss is UNAVAILABLE, and an attempt that is out of time DEADLINE_EXCEEDED.
 #[test]
-fn grpc_that_was_lost_or_is_late_is_tried_again_only_where_its_author_lists_that() {
+fn lost_or_late_grpc_retries_only_if_listed() {
     let lost = |after| Ended::Lost { after };
     for code in GrpcCode::ALL {
         let retry = Retry {
@@ -185,7 +185,7 @@ fn grpc_that_was_lost_or_is_late_is_tried_again_only_where_its_author_lists_that
 }
 
 #[test]
-fn refusals_of_the_mesh_are_not_tried_again_but_overload_is_moved_once() {
+fn mesh_refusals_are_not_retried_but_overload_moves_once() {
     let retry = Retry {
         methods: Methods::Any,
         codes: Statuses::of(&[403, 429, 503, 504]),
@@ -215,7 +215,7 @@ fn refusals_of_the_mesh_are_not_tried_again_but_overload_is_moved_once() {
 }
 
 #[test]
-fn an_application_that_dies_behind_its_proxy_is_lost_like_a_connection() {
+fn application_crash_behind_proxy_counts_as_connection_loss() {
     let retry = Retry::DEFAULT;
     let lost = |method, after| {
         let ended = Ended::refused(Reason::ConnectionLost, after);
@@ -285,7 +285,7 @@ fn why_no_retry_was_made_is_said() {
 }
 
 #[test]
-fn a_server_that_asks_for_a_short_wait_gets_it_and_for_a_long_one_no_retry() {
+fn requested_short_wait_is_honoured_and_long_prevents_retry() {
     let retry = Retry::DEFAULT;
     let with = |requested| Attempted {
         requested_wait: requested,
@@ -306,7 +306,7 @@ fn a_server_that_asks_for_a_short_wait_gets_it_and_for_a_long_one_no_retry() {
 }
 
 #[test]
-fn backoff_is_once_to_twice_the_base_doubles_and_stays_below_ten_times() {
+fn backoff_doubles_with_jitter_up_to_ten_times_base() {
     let base = ms(25);
     for (retries, from, to) in [(0, 25, 50), (1, 50, 100), (2, 100, 200), (3, 200, 250)] {
         assert_eq!(backoff(base, retries, 0), ms(from));
@@ -353,7 +353,7 @@ fn routes_with_other_intervals_spend_from_the_same_savings() {
 }
 
 #[test]
-fn the_reserve_follows_when_peers_leave_or_another_rate_holds() {
+fn retry_reserve_follows_peer_and_rate_changes() {
     let start = Instant::now();
     let of = |min| Budget {
         percent: Percent::NONE,
@@ -374,7 +374,7 @@ fn the_reserve_follows_when_peers_leave_or_another_rate_holds() {
 }
 
 #[test]
-fn every_second_has_its_minimum_shared_among_the_workloads_proxies() {
+fn minimum_retries_per_second_are_shared_among_proxies() {
     let start = Instant::now();
     let settings = Budget {
         percent: Percent::NONE,
@@ -399,7 +399,7 @@ fn every_second_has_its_minimum_shared_among_the_workloads_proxies() {
 }
 
 #[test]
-fn threads_that_spend_at_once_never_spend_more_than_was_saved() {
+fn concurrent_threads_never_spend_more_than_saved() {
     let (start, settings) = (
         Instant::now(),
         Budget {
@@ -427,7 +427,7 @@ fn threads_that_spend_at_once_never_spend_more_than_was_saved() {
 }
 
 #[test]
-fn a_failed_last_attempt_marks_the_request_above_and_an_answer_of_the_application_does_not() {
+fn only_failed_last_attempt_marks_parent_request_spent() {
     let retry = Retry::DEFAULT;
     let marks = |ended| attempted(&Method::POST, ended).marks_spent(&retry);
     assert!(marks(status(503)) && marks(Ended::TimedOut) && marks(Ended::Lost { after: ms(9000) }));

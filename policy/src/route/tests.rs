@@ -83,7 +83,7 @@ fn shares_are_within_five_sigma_of_the_weights() {
 }
 
 #[test]
-fn shares_that_are_told_are_those_that_are_drawn_and_add_up_to_one() {
+fn reported_shares_equal_drawn_shares_and_sum_to_one() {
     for weights in [&[90, 10][..], &[1, 0, 3], &[0, 7]] {
         let all = backends(weights);
         let taken = shares(&all, 10_000);
@@ -182,7 +182,7 @@ fn a_split_whose_matches_are_empty_applies_to_nothing() {
 
 proptest! {
     #[test]
-    fn a_backend_is_chosen_exactly_when_one_has_a_weight(
+    fn backend_is_chosen_exactly_when_weight_is_positive(
         weights in proptest::collection::vec(prop_oneof![Just(0), any::<u32>()], 0..6),
         point: u64,
     ) {

@@ -28,7 +28,7 @@ fn name(backends: &[Backend], key: Key) -> String {
 
 /// Point 10.
 #[test]
-fn a_shift_of_a_tenth_moves_about_a_hundred_of_a_thousand_tenants_and_none_back() {
+fn shifting_tenth_moves_100_of_1000_tenants_none_back() {
     let (before, after) = (
         backends(&[("v1", 90), ("v2", 10)]),
         backends(&[("v1", 80), ("v2", 20)]),
@@ -47,7 +47,7 @@ fn a_shift_of_a_tenth_moves_about_a_hundred_of_a_thousand_tenants_and_none_back(
 }
 
 #[test]
-fn two_callers_agree_whatever_the_order_and_unit_of_the_weights() {
+fn callers_agree_regardless_of_weight_order_and_unit() {
     let one = backends(&[("v1", 90), ("v2", 10), ("v3", 0)]);
     let other = backends(&[("v2", 100), ("v1", 900)]);
     for key in tenants() {
@@ -56,7 +56,7 @@ fn two_callers_agree_whatever_the_order_and_unit_of_the_weights() {
 }
 
 #[test]
-fn a_rollout_from_0_to_100_takes_everybody_along_once() {
+fn rollout_from_0_to_100_moves_each_tenant_once() {
     for key in tenants() {
         let steps: Vec<String> = [0, 1, 10, 50, 99, 100]
             .map(|share| name(&backends(&[("v1", 100 - share), ("v2", share)]), key))
@@ -67,7 +67,7 @@ fn a_rollout_from_0_to_100_takes_everybody_along_once() {
 }
 
 #[test]
-fn of_three_backends_only_the_one_that_grows_wins_tenants() {
+fn only_growing_backend_of_three_gains_tenants() {
     let before = backends(&[("a", 50), ("b", 30), ("c", 20)]);
     let after = backends(&[("a", 50), ("b", 30), ("c", 40)]);
     for key in tenants() {
@@ -83,7 +83,7 @@ fn without_any_weight_nobody_is_chosen() {
 }
 
 #[test]
-fn tenants_spread_over_endpoints_and_only_those_of_a_lost_one_move() {
+fn tenants_spread_and_only_those_of_lost_endpoint_move() {
     let seeds: Vec<u64> = (0..10)
         .map(|n| seed(format!("10.0.0.{n}:80").parse().unwrap()))
         .collect();
@@ -107,7 +107,7 @@ fn tenants_spread_over_endpoints_and_only_those_of_a_lost_one_move() {
 
 /// In an outage a pick passes over hundreds, on the one thread that serves.
 #[test]
-fn whoever_follows_is_found_by_two_looks_at_each_and_is_the_highest_that_is_left() {
+fn sticky_successor_is_highest_remaining_within_two_looks_each() {
     for len in [1, 2, 100, 1000] {
         for key in &tenants()[..5] {
             let rank = |at: usize| mix(key.0 ^ (at as u64 % 97));

@@ -47,7 +47,7 @@ fn ten_callers_share_two_hundred_endpoints_evenly() {
 }
 
 #[test]
-fn a_caller_has_twenty_at_least_and_all_are_used_alike() {
+fn caller_gets_at_least_twenty_endpoints_used_evenly() {
     // 101 endpoints, 30 callers: 3.4 for each would be too few.
     let (sums, most) = covered(Subset::Automatic, 101, 30, 0);
     assert!((20..=25).contains(&most), "{most}");
@@ -107,7 +107,7 @@ fn the_own_zone_is_enough_if_it_has_twenty() {
 
 /// Six callers in one zone and four in the other one, each with a hundred endpoints.
 #[test]
-fn where_callers_stay_in_their_zone_its_endpoints_are_used_alike() {
+fn zone_bound_callers_use_zone_endpoints_evenly() {
     let seeds = seeds(200);
     for peers in [6, 4] {
         let mut sums = vec![0.0; 100];

@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn port_and_path_say_how_a_collector_is_spoken_to() {
+    fn collector_protocol_follows_port_and_path() {
         for (text, host, port, protocol, path) in [
             ("http://c.obs:4317", "c.obs", 4317, Otlp::Grpc, ""),
             ("http://c.obs:4318", "c.obs", 4318, Otlp::Http, "/v1/traces"),
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_sent_to_is_refused_with_what_may_be_written() {
+    fn unusable_collector_address_is_refused_with_allowed_form() {
         let long = format!("http://{}", "c".repeat(300));
         for text in [
             "",

@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_percentage_is_read_and_written_as_it_was_meant() {
+    fn trace_percentage_parses_and_prints_exactly() {
         for (text, millionths) in [
             ("0", 0),
             ("0.0001", 1),
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_percentage_is_refused_with_what_may_be_written() {
+    fn invalid_percentage_is_refused_with_allowed_range() {
         let long = "1".repeat(10_000);
         for text in [
             "", ".", "-1", "+1", "1.", ".5", "100.0001", "101", "0.00001", "1e1", "1 ", "1%",
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn of_all_numbers_that_may_be_drawn_its_share_is_taken() {
+    fn share_selects_its_fraction_of_all_draws() {
         const DRAWS: u32 = 1_000_000;
         let taken = |text: &str| {
             let share: Share = text.parse().unwrap();

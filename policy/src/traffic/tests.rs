@@ -80,7 +80,7 @@ fn every_section_has_the_promised_defaults() {
 }
 
 #[test]
-fn without_any_object_retries_ejection_and_warm_up_hold_and_nothing_else() {
+fn without_policy_only_retries_ejection_and_warm_up_apply() {
     assert_eq!(without_object::RETRY, Retry::default());
     assert_eq!(without_object::EJECTION, Ejection::default());
     assert_eq!(without_object::BALANCE, Balance::default());
@@ -100,7 +100,7 @@ fn without_any_object_retries_ejection_and_warm_up_hold_and_nothing_else() {
 }
 
 #[test]
-fn a_burst_is_one_seconds_worth_and_at_least_one() {
+fn default_burst_is_one_second_with_minimum_one() {
     for (requests, seconds, burst) in [(100, 1, 100), (100, 10, 10), (1, 3600, 1), (7, 2, 3)] {
         let per = Duration::from_secs(seconds);
         assert_eq!(RateLimit::default_burst(requests, per), burst);
@@ -187,7 +187,7 @@ fn sections_are_called_as_their_fields() {
 }
 
 #[test]
-fn in_a_split_the_service_that_serves_decides_about_its_endpoints() {
+fn serving_service_of_split_decides_about_its_endpoints() {
     let policy_of = |name: &str, failures| Table {
         rules: vec![Rule {
             origin: Origin::new("TrafficPolicy", "shop", name),
@@ -223,7 +223,7 @@ fn logs_show_no_hash_of_a_token() {
 }
 
 #[test]
-fn a_priority_sinks_one_class_at_a_time_and_the_lowest_stays() {
+fn priority_drops_one_class_and_lowest_stays_lowest() {
     assert_eq!(
         Priority::ALL.map(Priority::lower),
         [Priority::Sheddable, Priority::Sheddable, Priority::Normal]
@@ -232,7 +232,7 @@ fn a_priority_sinks_one_class_at_a_time_and_the_lowest_stays() {
 }
 
 #[test]
-fn a_caller_may_lower_the_class_of_its_call_and_never_raise_it() {
+fn caller_may_lower_call_priority_but_not_raise() {
     use Priority::{Critical, Normal, Sheddable};
     for (requested, policy, class) in [
         (None, None, Normal),

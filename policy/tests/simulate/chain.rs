@@ -116,7 +116,7 @@ fn amplification(seed: u64, context: bool, grpc: bool) -> f64 {
 }
 
 #[test]
-fn a_chain_that_fails_at_its_end_sends_8_percent_more_there_with_context() {
+fn failing_chain_end_gets_8_percent_more_with_context() {
     for grpc in [false, true] {
         let run = |seed| amplification(seed, true, grpc);
         with_every_seed(run, |times| *times > 1.0 && *times <= 1.08);
@@ -124,7 +124,7 @@ fn a_chain_that_fails_at_its_end_sends_8_percent_more_there_with_context() {
 }
 
 #[test]
-fn a_chain_that_fails_at_its_end_sends_20_percent_more_there_without_any() {
+fn failing_chain_end_gets_20_percent_more_without_context() {
     for grpc in [false, true] {
         let run = |seed| amplification(seed, false, grpc);
         with_every_seed(run, |times| *times > 1.0 && *times <= 1.20);

@@ -220,7 +220,7 @@ impl<F: Fn(usize, Duration, &mut Dice) -> bool> Scene<F> {
 }
 
 #[test]
-fn one_instance_of_three_that_answers_503_rests_and_nearly_all_calls_are_good() {
+fn failing_instance_of_three_is_ejected_and_calls_succeed() {
     let fails = |at, since, _: &mut Dice| at == 0 && since >= SICK;
     let run = |seed| Scene::new(seed, 4, 3, fails).run(secs(70));
     with_every_seed(run, |result| {
@@ -233,7 +233,7 @@ fn one_instance_of_three_that_answers_503_rests_and_nearly_all_calls_are_good() 
 }
 
 #[test]
-fn of_four_instances_that_all_fail_30_percent_none_rests() {
+fn four_instances_failing_30_percent_are_not_ejected() {
     let fails = |_, _, dice: &mut Dice| dice.chance(0.3);
     let run = |seed| Scene::new(seed, 4, 4, fails).run(secs(70));
     with_every_seed(run, |result| result.ejections == 0 && result.bad > 0);
@@ -250,7 +250,7 @@ fn an_instance_that_fails_for_a_while_comes_back() {
 }
 
 #[test]
-fn a_slow_service_is_no_reason_to_prefer_the_instance_that_fails_at_once() {
+fn fast_failing_instance_of_slow_service_is_not_preferred() {
     let fails = |at, since, _: &mut Dice| at == 0 && since >= SICK;
     // Of two no failures make one rest, so nothing else keeps calls away.
     let run = |seed| Scene::new(seed, 4, 2, fails).taking(ms(100)).run(secs(70));

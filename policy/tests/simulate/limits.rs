@@ -256,7 +256,7 @@ impl Scene {
 }
 
 #[test]
-fn the_pods_of_a_service_let_its_limit_pass_together_and_never_hold_more() {
+fn pods_together_pass_service_limit_and_never_hold_more() {
     // Three times the limit.
     let calls = Caller {
         from: Duration::ZERO,

@@ -178,7 +178,7 @@ fn all_by(times: &[Option<Duration>], latest: Duration) -> bool {
 }
 
 #[test]
-fn all_callers_open_within_seven_seconds_probe_together_and_close_within_fifteen() {
+fn all_callers_open_within_seven_seconds_close_within_fifteen() {
     let run = |seed| {
         let mut scene = Scene::new(seed, secs(30)..secs(60), |_| true);
         scene.run(secs(90));
@@ -193,7 +193,7 @@ fn all_callers_open_within_seven_seconds_probe_together_and_close_within_fifteen
 
 /// As a mesh of watches, whose answers begin and do not end.
 #[test]
-fn the_same_where_all_that_is_answered_is_streams_that_go_on() {
+fn mesh_breaker_opens_and_closes_with_endless_streams() {
     let run = |seed| {
         let mut scene = Scene::new(seed, secs(30)..secs(60), |_| true);
         scene.streams = true;
@@ -221,7 +221,7 @@ fn what_one_account_alone_sees_opens_for_no_other() {
 }
 
 #[test]
-fn controllers_that_go_while_it_is_open_hold_nobody_back_for_long() {
+fn controllers_lost_while_open_delay_callers_briefly() {
     let run = |seed| {
         let mut scene = Scene::new(seed, secs(30)..secs(42), |_| true);
         scene.controller_until = secs(42);

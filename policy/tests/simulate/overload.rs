@@ -162,7 +162,7 @@ struct Overloaded {
 }
 
 #[test]
-fn at_three_times_its_capacity_a_server_goes_on_and_critical_calls_pass() {
+fn server_at_triple_capacity_keeps_goodput_and_critical_calls() {
     let run = |seed| {
         let mut scene = Scene::new(seed, 0.5 * CAPACITY, 0.0);
         let mut calm = scene.run(secs(20));
@@ -182,7 +182,7 @@ fn at_three_times_its_capacity_a_server_goes_on_and_critical_calls_pass() {
 
 /// Where nothing is shed next to nothing of it is good.
 #[test]
-fn a_server_of_twenty_calls_a_second_goes_on_at_three_times_as_many_and_is_shed_none_before() {
+fn server_of_20_per_second_survives_overload_unshed_before() {
     let run = |seed| {
         let mut scene = Scene::new(seed, 0.85 * FEW, 0.0);
         scene.server = Server::new(4, seed + 1000).slower(20.0);
@@ -198,7 +198,7 @@ fn a_server_of_twenty_calls_a_second_goes_on_at_three_times_as_many_and_is_shed_
 
 /// Completions fall behind each rise for a second or more, and the fast calls end first.
 #[test]
-fn calls_of_a_second_are_shed_neither_after_a_cold_start_nor_after_a_rise() {
+fn one_second_calls_survive_cold_start_and_rise_unshed() {
     let run = |seed| {
         let slow = |rate| {
             let mut scene = Scene::new(seed, rate, 0.0);
@@ -217,7 +217,7 @@ fn calls_of_a_second_are_shed_neither_after_a_cold_start_nor_after_a_rise() {
 }
 
 #[test]
-fn at_85_percent_of_its_capacity_nothing_is_shed_long_polls_among_it() {
+fn server_at_85_percent_with_long_polls_sheds_nothing() {
     let run = |seed| {
         let mut scene = Scene::new(seed, 0.85 * CAPACITY, 2.0);
         let totals = scene.run(secs(300));
@@ -230,7 +230,7 @@ fn at_85_percent_of_its_capacity_nothing_is_shed_long_polls_among_it() {
 /// which the calm time is measured anew has no queue then, and its time is multiplied by
 /// nothing.
 #[test]
-fn long_polls_that_were_there_before_make_no_call_wait_longer_at_three_times_its_capacity() {
+fn past_long_polls_add_no_waiting_at_triple_capacity() {
     let run = |seed| {
         let mut scene = Scene::new(seed, 0.5 * CAPACITY, 3.0);
         scene.stay = secs(5);
@@ -254,7 +254,7 @@ fn long_polls_that_were_there_before_make_no_call_wait_longer_at_three_times_its
 }
 
 #[test]
-fn a_server_that_becomes_faster_is_let_work_more_within_seconds() {
+fn faster_server_gets_more_work_within_seconds() {
     let run = |seed| {
         let mut scene = Scene::new(seed, 0.5 * CAPACITY, 0.0);
         scene.run(secs(20));

@@ -15,7 +15,7 @@ fn split(stable: u32, canary: u32) -> Vec<Backend> {
 }
 
 #[test]
-fn whatever_tenants_are_called_a_shift_by_a_tenth_moves_a_tenth_and_none_back() {
+fn tenth_shift_moves_tenth_of_random_tenants_none_back() {
     let run = |seed| {
         let (before, after) = (split(90, 10), split(80, 20));
         let mut dice = Dice::new(seed);

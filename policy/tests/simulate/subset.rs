@@ -82,7 +82,7 @@ fn run(seed: u64) -> Result {
 }
 
 #[test]
-fn ten_callers_use_twenty_endpoints_each_and_load_all_two_hundred_alike() {
+fn ten_callers_with_twenty_endpoints_load_200_evenly() {
     with_every_seed(run, |result| {
         result.most_endpoints <= 22
             && f64::from(result.busiest) <= 1.25 * f64::from(result.quietest)

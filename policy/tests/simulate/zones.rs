@@ -141,7 +141,7 @@ impl Scene {
 }
 
 #[test]
-fn calm_calls_stay_in_their_zone_and_at_twice_its_capacity_they_are_good() {
+fn calm_calls_stay_in_zone_and_double_load_succeeds() {
     let run = |seed| {
         let mut scene = Scene::new(seed);
         scene.run(secs(10));

@@ -254,7 +254,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn service_whose_address_was_translated_before_the_redirection_is_told_with_the_way_out() {
+    fn service_address_translated_before_redirection_is_reported_with_advice() {
         let service = SocketAddr::from(([10, 96, 0, 1], 443));
         let endpoint = SocketAddr::from(([192, 168, 7, 7], 6443));
         assert!(untranslated(service, service).is_ok());

@@ -59,7 +59,7 @@ fn a_list_longer_than_the_bound_is_refused() {
 }
 
 #[test]
-fn the_api_server_has_a_known_address_unless_it_is_called_by_a_name() {
+fn api_server_address_is_known_unless_host_is_name() {
     let service = |host: &str, port: &str| {
         let env = EnvReader::from_map([
             ("KUBERNETES_SERVICE_HOST", host),

@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_a_pod_is_held_to_lasts_longer_than_the_last_copy() {
+    async fn read_only_mode_outlasts_last_copy() {
         let is = |now: &Snapshot| (now.takes_copies().is_some(), now.read_only().is_some());
         let current = changed(&Snapshot::default(), true);
         assert_eq!(is(&current), (true, true));

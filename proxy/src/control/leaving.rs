@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn mark_counts_only_for_a_proxy_that_has_nothing_to_go_by() {
+    fn uninstall_mark_counts_only_without_certificate_or_configuration() {
         assert_eq!(left(|_| ()), Leaving::WithLastConfig);
         assert_eq!(
             left(|facts| facts.certificate_until = None),
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn readiness_follows_what_is_held_and_the_mark_both_ways() {
+    async fn readiness_follows_configuration_and_mark_in_both_directions() {
         let ready = Ready::new();
         let (certified, certified_seen) = watch::channel(false);
         let (configured, configured_seen) = watch::channel(false);

@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nothing_wakes_up_before_there_is_a_call_and_then_it_is_looked_at_each_second() {
+    async fn breaker_reporter_runs_every_second_after_first_call() {
         let config = config();
         let circuits = config.registry.circuits(NAME);
         let mut pulses = Pulses::begin(&config);
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_verdict_is_for_the_calls_that_it_names_and_what_is_not_known_is_skipped() {
+    async fn fleet_state_applies_to_named_calls_and_skips_unknown() {
         let config = config();
         let circuits = config.registry.circuits(NAME);
         let open = |service: &str, backend: &str, port| v1::CircuitState {

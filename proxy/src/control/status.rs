@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_news_is_told_and_now_and_then_the_time() {
+    fn status_is_sent_only_on_change_or_periodic_time() {
         let (mut last_sent, start) = (LastSent::default(), Instant::now());
         let status = |memory: u64, draining: bool, seconds: u64| v1::ProxyStatus {
             certificate: None,

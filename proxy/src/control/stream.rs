@@ -266,7 +266,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_a_proxy_says_of_itself_goes_before_what_it_counted() {
+    async fn proxy_status_is_sent_before_reports() {
         let (outbox, messages) = mpsc::channel(8);
         let (reports, reported) = mpsc::channel(8);
         for _ in 0..3 {

@@ -372,7 +372,7 @@ fn file(name: &str, content: &str) -> PathBuf {
 }
 
 #[tokio::test]
-async fn clock_that_jumps_past_the_renewal_renews_within_one_look() {
+async fn clock_jumping_past_renewal_renews_within_one_check() {
     let bench = Bench::start(&Ca::new()).await;
     pass(2 * runtime::clock::LOOK_EVERY).await;
     sleep(Duration::from_millis(300)).await;
@@ -391,7 +391,7 @@ async fn clock_that_jumps_past_the_renewal_renews_within_one_look() {
 
 /// What it got meanwhile is refused by every peer that knows the time, for hours.
 #[tokio::test]
-async fn clock_that_was_ahead_and_is_put_right_renews_within_one_look() {
+async fn corrected_fast_clock_renews_certificate_within_one_check() {
     let bench = Bench::start(&Ca::new()).await;
     let begins_in_future = |bench: &Bench| {
         let leaf = bench.control.certs.current().unwrap();
@@ -416,7 +416,7 @@ async fn clock_that_was_ahead_and_is_put_right_renews_within_one_look() {
 }
 
 #[tokio::test]
-async fn proxy_that_missed_a_replacement_of_the_roots_comes_back_with_the_mounted_bundle() {
+async fn proxy_that_missed_root_rotation_recovers_through_mounted_bundle() {
     let (old, new) = (Ca::new(), Ca::new());
     let bench = Bench::start(&old).await;
     bench.mount(&new);
@@ -428,7 +428,7 @@ async fn proxy_that_missed_a_replacement_of_the_roots_comes_back_with_the_mounte
 }
 
 #[tokio::test]
-async fn mounted_bundle_is_trusted_by_nothing_but_the_connection_for_a_certificate() {
+async fn mounted_bundle_is_trusted_only_for_certificate_connection() {
     let (old, new, stranger) = (Ca::new(), Ca::new(), Ca::new());
     let bench = Bench::start(&old).await;
     let trusted = |bench: &Bench| {

@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_opens_by_its_own_numbers_probes_and_comes_back_little_by_little() {
+    async fn breaker_opens_on_own_failures_probes_and_ramps_up() {
         let (circuits, by) = (Circuits::default(), by("shop/api"));
         assert_eq!(circuits.admit(&by, &SETTINGS), (Admit::Pass, None));
         assert_eq!(fails(&circuits, &by, 49), None);
@@ -320,7 +320,7 @@ mod tests {
 
     /// Calls that hung end by their time limit, long after others showed that all is well.
     #[tokio::test(start_paused = true)]
-    async fn what_was_let_in_before_it_closed_does_not_open_it_again() {
+    async fn calls_admitted_before_breaker_closing_do_not_reopen_it() {
         for by_controller in [false, true] {
             let (circuits, by) = (Circuits::default(), by("shop/api"));
             let before = now();
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_the_controller_says_is_obeyed_until_nobody_says_it_any_more() {
+    async fn fleet_state_expires_15_seconds_after_controller_loss() {
         let (circuits, by) = (Circuits::default(), by("shop/api"));
         circuits.steer(&by, Steer::Closed);
         assert!(!circuits.are_in_use(), "that is nothing to remember");
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_happened_is_said_once_and_what_is_not_used_is_forgotten() {
+    async fn circuit_events_are_reported_once_and_unused_circuits_dropped() {
         let begun = Arc::new(Notify::new());
         let circuits = Circuits::notifying(Arc::clone(&begun));
         let by = by("shop/api");
@@ -433,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn each_policy_counts_the_calls_that_it_decides_about_and_there_are_not_many() {
+    fn each_policy_counts_its_own_calls_within_bounded_circuits() {
         let circuits = Circuits::default();
         let (own, root) = (by("shop/v2"), by("shop/api"));
         fails(&circuits, &root, 50);

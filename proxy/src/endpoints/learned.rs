@@ -177,7 +177,7 @@ mod tests {
 
     /// There is one for each endpoint of each Service that was called: decision 0017.
     #[test]
-    fn what_is_learned_of_an_endpoint_takes_192_bytes_at_most() {
+    fn learned_endpoint_state_fits_in_192_bytes() {
         assert!(size_of::<Learned>() <= 192, "{}", size_of::<Learned>());
     }
 }

@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_asks_at_a_time_and_in_vain_until_something_is_heard() {
+    fn presence_check_runs_alone_until_sign_of_life() {
         let presence = Presence::default();
         assert!(!presence.is_doubted());
         presence.doubt();

@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_list_keeps_what_was_learned_of_an_address() {
+    fn new_endpoint_list_keeps_learned_state_of_address() {
         let registry = Registry::default();
         let old = set(&registry, &["10.0.0.1:80"]);
         let new = set(&registry, &["10.0.0.1:80", "10.0.0.2:80"]);
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn of_more_meshed_addresses_than_are_remembered_the_oldest_go_and_that_is_told() {
+    fn excess_meshed_addresses_drop_oldest_and_are_reported() {
         let registry = Registry::default();
         let at = |number: usize| {
             let number = u32::try_from(number).unwrap();

@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_refused_less_than_half_goes_on_as_before() {
+    fn caller_refused_less_than_half_is_not_throttled() {
         let throttle = ClientThrottle::default();
         let start = Instant::now();
         for n in 0..100 {

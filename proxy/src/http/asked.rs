@@ -47,7 +47,7 @@ mod tests {
     use super::Asked;
 
     #[test]
-    fn a_head_is_told_without_a_query_and_without_what_may_be_a_password() {
+    fn reported_head_omits_query_and_possible_password() {
         for (uri, hosts, host, path) in [
             ("/items?token=s3cret", &["cart"][..], "cart", "/items"),
             ("/", &["web:s3cret@cart:80"], "cart:80", "/"),

@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_waits_gives_way_to_a_probe_that_is_not_answered() {
+    async fn pooled_connections_are_dropped_after_unanswered_probe() {
         for (answers_after, gives_way) in [(SILENT / 20, false), (SILENT * 2, true)] {
             let (clients, pool, connection, _listener) = kept(Servers::OwnPod).await;
             pool.put(connection);
@@ -362,7 +362,7 @@ mod tests {
 
     /// A connection comes free long after somebody began to wait for its end.
     #[tokio::test]
-    async fn what_was_in_use_gives_way_as_soon_as_it_is_free() {
+    async fn used_connection_of_silent_server_is_dropped_once_free() {
         for (servers, waits, gives_way) in [
             (Servers::OwnPod, false, true),
             // For a body that its own sender holds back no server can be blamed.
@@ -384,7 +384,7 @@ mod tests {
 
     /// An answer may stream for hours, and nobody holds the way to its server meanwhile.
     #[tokio::test]
-    async fn a_connection_that_is_not_shared_counts_until_it_ends() {
+    async fn exclusive_connection_counts_until_it_closes() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         tokio::spawn(async move {
@@ -420,7 +420,7 @@ mod tests {
         assert!(!pool.is_empty());
     }
     #[tokio::test]
-    async fn addresses_that_take_no_connection_have_no_more_places_than_there_are() {
+    async fn unconnectable_addresses_stay_within_pool_limit() {
         let counted = Arc::new(AtomicUsize::new(0));
         let clients =
             Clients::new(Servers::OwnPod, Budget::new(1 << 20), Arc::default()).counted({

@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_more_copies_and_no_more_bytes_than_there_is_room_for() {
+    fn copies_are_bounded_in_number_and_bytes() {
         let copies = Copies::default();
         let mut admitted: Vec<_> = (0..AT_ONCE).map(|_| copies.admit(1).unwrap()).collect();
         assert!(copies.admit(1).is_none(), "no permit is left");

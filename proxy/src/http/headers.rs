@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_crumb_leaves_no_blank_at_an_end_of_the_cookie() {
+    fn empty_cookie_crumb_leaves_no_surrounding_blank() {
         for (crumbs, whole) in [
             (["a=1", "b=2", ""], "a=1; b=2"),
             (["", "a=1", "b=2"], "a=1; b=2"),
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn http_is_taken_out_of_a_list_of_protocols_and_what_is_none_spoils_it() {
+    fn upgrade_list_drops_http_entries_and_rejects_invalid_ones() {
         for (listed, left) in [
             (&["websocket"][..], Some("websocket")),
             (&["foo/1.0 ,bar"], Some("foo/1.0, bar")),
@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_switch_to_something_else_than_http_is_followed() {
+    fn only_switch_to_non_http_protocol_is_followed() {
         for (chosen, followed) in [
             ("websocket", true),
             ("SPDY/3.1", true),
@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn the_host_header_of_http2_becomes_the_authority_where_there_is_none() {
+    fn http2_host_header_becomes_missing_authority() {
         let named = |version, uri: &str, host: &'static str| {
             let request = http::Request::builder()
                 .version(version)

@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wish_goes_from_proxy_to_proxy_with_its_proof_and_its_way() {
+    fn route_override_travels_with_its_proof_and_path() {
         let headers = headers(&[("weft-route", "catalog=next"), ("x", "1")]).unwrap();
         let route_override = headers.read(OverrideAuthor::Own, HOME).unwrap().unwrap();
         let next = Some(ServiceId::new(HOME, "next"));

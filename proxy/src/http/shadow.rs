@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn peers_are_told_what_a_request_is_and_read_the_same() {
+    fn shadow_state_round_trips_between_peers() {
         for shadow in [Shadow::Any, Shadow::ReadOnly, Shadow::Perhaps(599)] {
             assert_eq!(Shadow::of_peer(&shadow.to_peer()), shadow);
         }
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_application_shows_by_what_it_passes_on_which_calls_are_made_for_copies() {
+    async fn forwarded_headers_show_which_calls_are_copies() {
         let shadow_tracker = ShadowTracker::default();
         let mut before = map(&[PARENT, ("tracestate", "weft=call")]);
         assert_eq!(
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_passes_nothing_on_is_asked_for_nobody_again_ten_minutes_later() {
+    async fn copy_suspicion_ends_ten_minutes_after_last_copy() {
         let (receiver, next) = (ShadowTracker::default(), ShadowTracker::default());
         let call =
             |shadow_tracker: &ShadowTracker| shadow_tracker.leaves(None, &mut HeaderMap::new());

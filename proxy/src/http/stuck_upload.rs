@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_upload_is_given_up_behind_its_answer_and_not_before_it() {
+    async fn stalled_upload_is_abandoned_only_after_its_response() {
         let answered = Answered::default();
         let mut stuck = StuckUpload::new(answered.clone());
         assert!(!is_given_up_within(&mut stuck, MOVES_WITHIN * 20).await);

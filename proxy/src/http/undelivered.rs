@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_taken_however_slowly_is_not_given_up_and_what_stands_still_is() {
+    async fn slowly_read_response_is_kept_but_stalled_one_abandoned() {
         let mut rest = Undelivered::default();
         for left in (0..20).rev() {
             assert!(!is_given_up_within(&mut rest, left, TAKEN_WITHIN - MOMENT).await);

@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_that_breaks_off_has_not_ended_and_its_answer_is_the_last_one() {
+    async fn broken_body_is_unfinished_and_response_is_last() {
         let close = format!("{}: close", header::CONNECTION);
         let head = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
         let (answer, ended) = read_by_a_server(&format!("{head}5\r\nhello\r\n0\r\n\r\n")).await;

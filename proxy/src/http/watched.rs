@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_comes_within_a_turn_of_everything_that_is_ready_goes_with_the_head() {
+    async fn data_ready_within_one_turn_goes_with_head() {
         for others in 0..3 {
             let (sender, body) = later();
             let mut begun = BegunBody::new(body);

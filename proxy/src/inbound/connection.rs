@@ -266,7 +266,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_address_outside_gives_up_for_another_one_that_has_no_name() {
+    fn unnamed_outside_addresses_stay_separate_holders() {
         let remotes = Remotes::default();
         let who = |last| Who::outside(&remotes, Some(Ipv4Addr::new(192, 0, 2, last).into()));
         assert!((0..64).all(|last| who(last).at.is_some()));

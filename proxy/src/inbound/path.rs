@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_see_the_normal_form_before_and_after_it_replaced_the_path() {
+    fn rules_see_normalised_path_before_and_after_replacement() {
         for (path, normal) in [
             ("/items", "/items"),
             ("/a/../%69tems", "/items"),

@@ -177,7 +177,7 @@ mod tests {
 
     /// As where the process stood still: both are there when it is looked.
     #[tokio::test(start_paused = true)]
-    async fn an_answer_that_came_in_time_is_passed_on_however_late_that_is_seen() {
+    async fn response_in_time_is_forwarded_even_if_noticed_late() {
         for _ in 0..64 {
             let done = unless_revoked(sleep(IN_FLIGHT_GRACE), ready(())).await;
             assert_eq!(done, Some(()));

@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn end_comes_a_sixteenth_of_what_is_left_early_at_most_and_not_for_all_at_once() {
+    async fn certificate_end_is_early_by_max_sixteenth_with_jitter() {
         let (clock, _) = clock();
         let mut all = Vec::new();
         for _ in 0..20 {
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn machine_that_was_suspended_believes_no_certificate_that_ended_meanwhile() {
+    async fn suspended_machine_accepts_no_certificate_expired_meanwhile() {
         let (clock, ahead) = clock();
         let end = CertificateEnd::new(clock.now() + 8 * HOUR, clock.clone());
         let waiting = tokio::spawn(async move { end.passed().await });

@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_is_told_when_the_load_is_another_one_and_each_peer_once() {
+    fn load_change_is_reported_once_to_each_peer() {
         let mut application = Application::new();
         let peers = [LastReportedLoad::default(), LastReportedLoad::default()];
         for _ in 0..200 {
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_application_says_of_itself_counts_for_ten_seconds() {
+    fn application_reported_load_counts_for_ten_seconds() {
         let mut application = Application::new();
         let peer = LastReportedLoad::default();
         assert_eq!(application.answer(&peer, MS, Some(88)), Some(88));
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn ports_are_told_apart_and_no_more_than_there_is_room_for() {
+    fn loads_are_separate_per_port_and_bounded() {
         let (loads, last_reported, now) = (
             Loads::default(),
             LastReportedLoad::default(),
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_load_is_read_as_it_was_written_and_nothing_else_is_one() {
+    fn load_header_round_trips_and_rejects_anything_else() {
         let mut map = HeaderMap::new();
         assert_eq!(read(&map), None);
         for percent in [0, 9, 100] {

@@ -344,7 +344,7 @@ mod tests {
     const PLACES: usize = 5;
 
     #[test]
-    fn what_a_thousand_may_hold_that_came_one_by_one_fits_the_memory() {
+    fn thousand_sequential_connections_fit_in_memory() {
         let budget = Budget::new(LIMIT);
         assert_eq!(budget.chunk_size(), LARGEST_CHUNK);
         let (mut holders, mut all): (Vec<Holder>, _) = (Vec::new(), 0);
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_and_windows_are_the_smallest_when_memory_is_tight() {
+    fn chunks_and_windows_are_smallest_when_memory_is_tight() {
         let budget = measured();
         USED.set(35 * MIB);
         assert_eq!(budget.chunk_size(), LARGEST_CHUNK);
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_reads_when_memory_is_full_until_somebody_made_room() {
+    async fn reading_stops_at_full_memory_until_room_is_made() {
         let budget = measured();
         USED.set(45 * MIB);
         assert!(!may_read(&budget));
@@ -398,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn heads_that_have_come_count_for_what_sending_them_on_costs() {
+    fn received_heads_count_for_their_forwarding_cost() {
         let budget = measured();
         USED.set(40 * MIB);
         let small = budget.promise(8000);

@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stream_that_fills_its_reads_is_read_in_larger_pieces() {
+    async fn stream_filling_its_reads_gets_larger_chunks() {
         let mut room = ReadSize::default();
         let (mut near, mut far) = duplex(MOST);
         let sending =

@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_queue_that_stays_full_is_remembered_by_the_workload_that_waited() {
+    async fn persistently_full_queue_is_noted_per_waiting_workload() {
         let (waited, other) = (kept_waiting().await, Connector::default());
         assert_eq!((limit_of(&waited), limit_of(&other)), (FULL, PATIENT));
         // Who has less time takes no more of it for that.
@@ -318,7 +318,7 @@ mod tests {
 
     /// As an application answers that had room again within a second.
     #[tokio::test(start_paused = true)]
-    async fn what_is_known_as_full_is_heard_when_the_kernel_asks_again() {
+    async fn full_queue_gets_time_for_one_kernel_retry() {
         let connector = kept_waiting().await;
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_queue_is_learnt_from_who_leaves_once_it_took_a_second() {
+    async fn queue_is_learned_from_cancelled_call_after_one_second() {
         let long = SOON + Duration::from_millis(1);
         let short = SOON / 2;
         for (limit, left_after, learnt) in [
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_full_queue_is_forgotten_by_an_answer_and_by_no_other_error() {
+    async fn only_server_response_clears_full_queue_state() {
         for (error, after) in [
             (io::ErrorKind::ConnectionRefused, PATIENT),
             (io::ErrorKind::ConnectionReset, PATIENT),
@@ -385,7 +385,7 @@ mod tests {
 
     /// As from a neighbour that does not answer, after three seconds.
     #[tokio::test(start_paused = true)]
-    async fn an_error_that_took_long_is_remembered_as_a_wait_in_vain() {
+    async fn slow_connect_error_counts_as_waiting_in_vain() {
         for (after, learnt) in [(3 * SOON, FULL), (Duration::ZERO, PATIENT)] {
             let connector = Connector::default();
             let attempt = async move {

@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_gives_up_many_begins_further_ones_apart_and_nobody_else_does() {
+    async fn only_callers_abandoning_many_connections_are_spaced_out() {
         for (many, after, is_spaced) in [
             (128, MOMENT, true),
             // Control: an allowance, and what was waited for.
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_gives_up_no_more_than_come_to_an_answer_waits_for_no_turn() {
+    async fn caller_abandoning_no_more_than_answered_is_not_spaced() {
         // Control: what ends without an answer makes up for nothing.
         for (is_answered, is_spaced) in [(true, false), (false, true)] {
             let (given_up, holder) = (given_up(), holder());
@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_leaves_while_it_waits_takes_no_turn_and_has_begun_nothing() {
+    async fn caller_cancelling_while_waiting_uses_no_turn() {
         let (given_up, holder) = (given_up(), holder());
         give_up(&given_up, &holder, 128, MOMENT).await;
         let owed = || given_up.pace_of(&holder).unwrap().owed(Instant::now());
@@ -440,7 +440,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn all_is_forgotten_soon_after_the_last_one_however_many_there_were() {
+    async fn abandonments_are_forgotten_soon_regardless_of_count() {
         let (given_up, holder) = (given_up(), holder());
         give_up(&given_up, &holder, 20_000, MOMENT).await;
         sleep(REMEMBERED - MOMENT).await;
@@ -450,7 +450,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn holders_are_bounded_and_the_one_that_gave_up_most_is_remembered() {
+    async fn holders_are_bounded_and_worst_abandoner_is_kept() {
         let (given_up, holder) = (given_up(), holder());
         give_up(&given_up, &holder, 128, MOMENT).await;
         for other in 0..4 * HOLDERS {

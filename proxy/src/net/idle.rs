@@ -177,7 +177,7 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(4);
 
     #[tokio::test(start_paused = true)]
-    async fn what_never_moves_ends_with_its_time_and_what_has_moved_a_quarter_later_at_most() {
+    async fn idle_timeout_is_exact_or_quarter_late_after_movement() {
         let begun = Instant::now();
         still(Some(LIMIT), || false).await;
         assert!((4000..4010).contains(&begun.elapsed().as_millis()));
@@ -204,7 +204,7 @@ mod tests {
 
     /// As where the process stood still: both are there when it is looked.
     #[tokio::test(start_paused = true)]
-    async fn what_came_in_time_moves_however_late_that_is_seen() {
+    async fn timely_movement_counts_even_if_noticed_late() {
         for _ in 0..64 {
             let (came, moved) = (Cell::new(false), Cell::new(false));
             let work = poll_fn(|_| {
@@ -230,7 +230,7 @@ mod tests {
 
     /// As where a server has said all and its slow reader says nothing more.
     #[tokio::test]
-    async fn who_was_told_the_end_gets_all_of_it_though_nothing_moves_and_others_get_a_reset() {
+    async fn idle_relay_completes_closed_side_and_resets_other() {
         const ALL: usize = 256 * 1024;
         const SHORT: Duration = Duration::from_millis(400);
         for told in [true, false] {

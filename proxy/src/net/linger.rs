@@ -152,7 +152,7 @@ mod tests {
     use crate::net::abort::MayAbort;
 
     #[tokio::test(start_paused = true)]
-    async fn what_comes_after_the_goodbye_is_taken_until_the_peer_closes() {
+    async fn data_after_goodbye_is_read_until_peer_closes() {
         let (mut peer, served) = duplex(64);
         let begun = Instant::now();
         let ending = tokio::spawn(async move { Lingering::to_peer(served).shutdown().await });
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_peer_that_does_not_close_is_not_waited_for_long() {
+    async fn peer_that_does_not_close_is_awaited_briefly() {
         let (_peer, served) = duplex(64);
         let begun = Instant::now();
         Lingering::to_peer(served).shutdown().await.unwrap();
@@ -180,7 +180,7 @@ mod tests {
 
     /// As where a connection carries another protocol, one direction of which has ended.
     #[tokio::test(start_paused = true)]
-    async fn a_half_close_is_over_when_it_is_said_and_takes_nothing_of_what_comes() {
+    async fn half_close_finishes_immediately_and_consumes_nothing() {
         let (mut client, served) = duplex(64);
         let mut served = Lingering::to_client(served);
         served.half_close();
@@ -196,7 +196,7 @@ mod tests {
 
     /// As where the process stood still: both are there when it is looked.
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_goes_on_sending_is_not_silent_however_late_that_is_seen() {
+    async fn sending_client_is_not_silent_when_polled_late() {
         let (mut client, served) = duplex(64);
         let mut served = Lingering::to_client(served);
         let mut ending = pin!(served.shutdown());
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_goes_on_sending_is_listened_to_for_so_long_and_a_silent_one_is_not() {
+    async fn lingering_close_bounds_sending_and_silent_clients_separately() {
         let (mut client, served) = duplex(64);
         let begun = Instant::now();
         let ending = tokio::spawn(async move { Lingering::to_client(served).shutdown().await });

@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_of_the_mesh_is_found_after_whatever_may_be_a_request() {
+    fn mesh_header_is_found_after_anything_request_like() {
         for first in [
             &b"GET rtsp://a/x RTSP/1.0\r\n"[..],
             b"\r\nGET /x RTSP/1.0\r\n",
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_line_that_only_some_servers_read_does_not_pass_before_another_request() {
+    fn leniently_parsed_line_does_not_hide_second_request() {
         for first in [
             &b"@ /a HTTP/+1.1\r\n"[..],
             b"GET: /a HTTP/-0.9\r\n",
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_conversation_that_the_server_began_is_watched_for_its_first_line_alone() {
+    fn server_first_connection_is_scanned_for_one_line() {
         let mail = b"EHLO a\r\nDATA\r\nweft-client-id: x\r\n";
         assert_eq!(found(mail, true), None);
         assert_eq!(found(mail, false), Some(ScanFinding::OwnHeader));

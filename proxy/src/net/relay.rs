@@ -208,7 +208,7 @@ mod tests {
 
     /// Nobody reads a side that has ended its direction.
     #[tokio::test]
-    async fn a_reset_after_half_close_ends_both_sides_though_the_other_is_silent() {
+    async fn reset_after_half_close_ends_relay_despite_silence() {
         for caller_ends in [true, false] {
             let (client, mut near) = connected().await;
             let (mut far, server) = connected().await;
@@ -235,7 +235,7 @@ mod tests {
 
     /// As where a connection is closed for want of memory, whatever it does.
     #[tokio::test]
-    async fn a_relay_that_is_dropped_resets_both_sides_and_one_that_is_over_neither() {
+    async fn dropped_relay_resets_both_sides_and_finished_one_neither() {
         for dropped in [true, false] {
             let (mut client, mut near) = connected().await;
             let (mut far, mut server) = connected().await;
@@ -261,8 +261,7 @@ mod tests {
 
     /// As where the process ends while a slow reader has not taken all that the kernel holds.
     #[tokio::test]
-    async fn who_was_told_the_end_gets_all_of_it_though_the_relay_is_dropped_and_the_other_a_reset()
-    {
+    async fn dropped_relay_completes_closed_side_and_resets_other() {
         const ALL: usize = 256 * 1024;
         let (mut client, mut near) = connected().await;
         let (mut far, mut server) = connected().await;
@@ -283,7 +282,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn bytes_pass_both_ways_through_narrow_pipes_and_are_counted() {
+    async fn relay_counts_bytes_both_ways_through_narrow_pipes() {
         let (mut client, mut near) = duplex(1000);
         let (mut far, mut server) = duplex(7);
         let relayed = tokio::spawn(async move {

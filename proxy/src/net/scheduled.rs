@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn wait_of_a_process_that_is_never_on_time_ends() {
+    async fn scheduled_wait_ends_in_always_late_process() {
         let mut wait = pin!(scheduled_within(WAIT, pending::<()>()));
         let mut turns = 0;
         while timeout(Duration::ZERO, wait.as_mut()).await.is_err() {

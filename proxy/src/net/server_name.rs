@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_read_of_tls_and_of_http_and_of_nothing_else() {
+    fn server_name_comes_only_from_tls_or_http() {
         let tls = hello("API.example.com");
         assert_eq!(of(&tls).as_deref(), Some("api.example.com"));
         assert_eq!(of(&tls[..40]), None, "half a handshake");

@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_grpc_answer_is_judged_by_its_status_and_what_is_none_by_the_table() {
+    fn grpc_status_sets_outcome_and_http_table_sets_others() {
         let grpc = ("content-type", "application/grpc");
         let ended = |code, trailers_only| {
             AttemptOutcome::Ended(Ended::Grpc {
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_proxy_answers_is_asked_of_nobody_else_and_no_fault_of_the_endpoint() {
+    fn proxy_response_is_neither_retried_nor_endpoint_failure() {
         let response = Response::new(empty());
         for reason in Reason::ALL {
             let outcome = AttemptOutcome::of_answer(&response, false, Some(reason), AFTER);
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_grpc_answer_shows_what_its_trailers_say() {
+    fn grpc_trailers_set_health_signal_at_response_end() {
         let trailers = |code: &'static str| {
             let value = http::HeaderValue::from_static(code);
             HeaderMap::from_iter([(http::HeaderName::from_static("grpc-status"), value)])
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_at_its_own_limit_says_for_how_long() {
+    fn rate_limited_server_response_yields_its_retry_delay() {
         for (status, grpc_status, limited) in [
             (429, None, true),
             (200, Some(8), true),
@@ -363,7 +363,7 @@ mod tests {
 
     /// Callers with short deadlines would make every endpoint look slow.
     #[test]
-    fn an_endpoint_is_not_to_blame_for_the_time_that_its_caller_gave() {
+    fn deadline_set_by_caller_is_not_endpoint_failure() {
         let ended = |failure| Err::<(), _>(failure);
         let passed = crate::http::deadline::passed();
         assert_eq!(signal_in_failure(&passed, false), (Latency::Recorded, None));
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_of_a_pod_does_not_make_its_endpoint_slow() {
+    fn pod_limit_does_not_make_endpoint_slow() {
         let refused = Failure::refused(Reason::Limit, "x");
         assert_eq!(
             signal_in_failure(&refused, false),
@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_is_not_to_blame_for_the_time_that_its_caller_took_to_ask() {
+    fn slow_upload_timeout_is_not_endpoint_failure() {
         let late = Failure::TimedOut { detail: "".into() };
         let shown = |slow_upload| signal_in_failure(&late, slow_upload);
         assert_eq!(shown(false), (Latency::Failed, Some(HealthSignal::Failed)));

@@ -274,7 +274,7 @@ mod tests {
     use crate::endpoints::registry::{PodRef, Registry};
 
     #[test]
-    fn an_application_is_given_up_soon_only_where_another_one_may_be_asked() {
+    fn connect_timeout_is_short_only_with_alternative_endpoint() {
         let registry = Registry::default();
         let endpoint =
             |at: u8| registry.at(([10, 0, 0, at], 80).into(), None, PodRef::default(), false);

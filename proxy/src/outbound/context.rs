@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_call_that_its_caller_leaves_at_its_own_end_marks_what_asked_for_it() {
+    async fn call_abandoned_at_own_deadline_marks_parent_request() {
         let cases = [
             (Some(300), None, 300, false, true),
             // By a clock that began a moment earlier.

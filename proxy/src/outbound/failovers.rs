@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_moves_on_twice_and_once_where_endpoints_are_full() {
+    fn call_fails_over_twice_or_once_when_full() {
         assert_eq!(attempted(&[Reason::ConnectFailed]), 3);
         assert_eq!(attempted(&[Reason::Overload]), 2);
         assert_eq!(attempted(&[Reason::Overload, Reason::ConnectFailed]), 3);
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_an_application_had_no_room_for_finds_one_more() {
+    fn call_rejected_for_overload_gets_one_more_failover() {
         let mut failovers = Failovers::NONE;
         failovers.moved();
         assert!(failovers.may_go_on() && failovers.found_overload());

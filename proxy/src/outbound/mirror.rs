@@ -360,7 +360,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn of_a_long_answer_to_a_copy_no_more_is_read_than_a_mebibyte_and_a_frame() {
+    async fn mirror_response_read_stops_after_mebibyte_and_frame() {
         const FRAME: usize = 64 * 1024;
         let mut read = 0;
         let frames = (0..1000).map(|_| {
@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_is_part_of_no_trace_but_its_own() {
+    fn mirrored_request_belongs_only_to_its_own_trace() {
         for (flags, written) in [
             (
                 "01",

@@ -282,7 +282,7 @@ mod tests {
     use crate::http::body::empty;
 
     #[test]
-    fn a_request_without_a_host_is_for_the_address_that_was_called() {
+    fn request_without_host_is_named_by_called_address() {
         for (target, named) in [
             ("/a?b", "http://10.0.0.1:80/a?b"),
             ("*", "http://10.0.0.1:80*"),

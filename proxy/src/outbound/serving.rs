@@ -344,7 +344,7 @@ mod tests {
 
     /// No status is listed.
     #[tokio::test(start_paused = true)]
-    async fn a_grpc_call_without_an_end_in_its_own_time_marks_what_asked_for_it() {
+    async fn grpc_call_unfinished_at_deadline_marks_parent_request() {
         let cases: [(Asked, u64, BodyEnd, Option<u16>, bool); 14] = [
             (own, 300, BodyEnd::OutOfTime(Over::Time), None, true),
             (own, 300, BodyEnd::Late(Over::Time), None, true),
@@ -415,7 +415,7 @@ mod tests {
     /// A good end would begin the row of an endpoint's failures anew, and a bad one count in it
     /// for a second time.
     #[test]
-    fn a_grpc_answer_that_was_told_to_be_late_shows_nothing_of_its_endpoint_in_its_trailers() {
+    fn late_grpc_response_trailers_give_no_health_signal() {
         for (shown, status, seen) in [
             (false, "0", (1, 0)),
             (false, "14", (1, 1)),

@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tenant_is_who_the_header_or_the_cookie_says_or_the_calling_pod() {
+    fn tenant_comes_from_header_cookie_or_calling_pod() {
         let header = sticky(StickyKey::Header(HeaderName::from_static("x-tenant")));
         assert_eq!(
             tenant_of(&header, &[("x-tenant", "a")]),
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_no_cookie_gets_one_that_says_the_same_next_time() {
+    fn missing_cookie_is_set_and_identifies_same_tenant() {
         let mut cookie = sticky(StickyKey::Cookie("t".into()));
         let (key, set) = tenant_of(&cookie, &[("cookie", "x=1; tt=2; t")]).unwrap();
         let set = set.unwrap();

@@ -80,7 +80,7 @@ async fn http(port: u16, path: &str) -> (u16, String) {
 }
 
 #[tokio::test]
-async fn tcp_probe_of_a_dead_application_fails_and_of_a_live_one_succeeds() {
+async fn tcp_probe_passes_only_for_live_application() {
     let (_listener, live) = listen().await;
     assert_eq!(probe(json!({ "tcpSocket": { "port": live } })).await.0, 200);
     let (status, reason) = probe(json!({ "tcpSocket": { "port": dead_port().await } })).await;
@@ -122,7 +122,7 @@ async fn http_probe_asks_as_it_was_written() {
 }
 
 #[tokio::test]
-async fn http_probe_names_the_pods_address_when_no_host_is_written() {
+async fn http_probe_without_host_sends_pod_address() {
     let (port, mut rx) = application(&["HTTP/1.1 200 OK\r\n\r\n"]).await;
     assert_eq!(http(port, "health").await.0, 200);
     let head = rx.recv().await.unwrap();
@@ -195,7 +195,7 @@ async fn redirects_within_the_host_are_followed() {
 }
 
 #[tokio::test]
-async fn redirect_to_another_host_is_a_success_and_an_endless_one_a_failure() {
+async fn probe_accepts_foreign_redirect_but_not_endless_one() {
     let (port, _asked) = application(&[
         "HTTP/1.1 302 Found\r\nlocation: http://login.example/\r\ncontent-length: 0\r\n\r\n",
     ])
@@ -278,7 +278,7 @@ async fn health_server(
 }
 
 #[tokio::test]
-async fn grpc_probe_asks_for_its_service_and_only_serving_is_a_success() {
+async fn grpc_probe_names_service_and_accepts_only_serving() {
     use prost::Message;
 
     let (port, mut rx) = health_server("0", grpc::SERVING).await;
@@ -324,7 +324,7 @@ async fn silent_application_fails_when_its_time_is_over() {
 }
 
 #[tokio::test]
-async fn many_askers_share_one_run_and_the_next_asker_gets_a_new_one() {
+async fn concurrent_probes_share_run_and_next_starts_another() {
     let (listener, port) = listen().await;
     let connections = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&connections);
@@ -347,7 +347,7 @@ async fn many_askers_share_one_run_and_the_next_asker_gets_a_new_one() {
 }
 
 #[tokio::test]
-async fn an_asker_who_leaves_does_not_end_the_run_of_others() {
+async fn cancelled_probe_request_does_not_end_shared_run() {
     let (port, _asked) = application(&["HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"]).await;
     let probes = one_probe(&json!({ "httpGet": { "port": port, "path": "/" } }), POD);
     let mut leaver = Box::pin(ask(&probes, "/probe/app/liveness"));
@@ -381,7 +381,7 @@ async fn any_answer_of_the_application_completes_a_hook() {
 }
 
 #[tokio::test]
-async fn failed_hook_gets_an_answer_that_the_kubelet_takes_for_an_error() {
+async fn failed_hook_response_counts_as_error_for_kubelet() {
     let hook = one_hook(dead_port().await);
     let answer = hook
         .answer(&Method::GET, &format!("/hook/{TOKEN}/app/postStart"))

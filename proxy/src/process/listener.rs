@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_takes_a_permit_of_one_listener_takes_none_of_the_other_two() {
+    async fn listener_permit_is_not_taken_from_others() {
         let workload = ServedWorkload::new(proxy(), Addresses::of_sidecar());
         let listeners: Vec<_> = workload
             .listeners(1)

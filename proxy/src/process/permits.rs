@@ -114,7 +114,7 @@ mod tests {
     use super::{FEWEST, MOST, permits};
 
     #[test]
-    fn a_small_container_has_places_by_its_memory_and_a_large_one_all_of_them() {
+    fn permits_scale_with_container_memory_up_to_maximum() {
         const MIB: u64 = 1024 * 1024;
         assert_eq!(permits(None, None, 1), MOST);
         assert_eq!(permits(Some(1024 * MIB), None, 1), MOST);
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn three_full_listeners_leave_files_for_what_has_no_permit() {
+    fn three_full_listeners_leave_quarter_of_files_free() {
         const MIB: u64 = 1024 * 1024;
         for (files, expected) in [(1024, 128), (4096, 512), (20_000, 2500)] {
             assert_eq!(permits(None, Some(files), 1), expected);
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn workloads_of_one_process_share_the_places_of_its_memory() {
+    fn workloads_of_one_process_share_memory_permits() {
         const MIB: u64 = 1024 * 1024;
         assert_eq!(permits(Some(64 * MIB), None, 2), 1024);
         assert_eq!(permits(None, None, 4), MOST / 4);

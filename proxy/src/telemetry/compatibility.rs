@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mesh_that_was_not_asked_for_is_not_copied() {
+    fn unrequested_mesh_compatibility_series_are_not_exported() {
         let text = scraped(true, false);
         assert!(
             text.contains("response_total{") && !text.contains("osm_"),

@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_of_each_bucket_stands_at_its_line_and_nowhere_else() {
+    fn last_bucket_exemplar_annotates_only_its_line() {
         let mut kept = Exemplars::default();
         for (trace, milliseconds) in [(1, 2), (2, 2), (3, 40_000)] {
             kept.keep(one(trace, milliseconds));

@@ -103,7 +103,7 @@ mod tests {
     use super::Histogram;
 
     #[test]
-    fn page_shows_every_bucket_the_sum_and_the_count_in_its_unit() {
+    fn histogram_page_has_buckets_sum_count_and_unit() {
         let mut registry = Registry::default();
         let histogram = Histogram::of_milliseconds();
         registry.register("took", "Time", histogram.clone());

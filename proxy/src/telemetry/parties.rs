@@ -230,7 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_nobody_serves_keeps_its_service_where_ways_are_many() {
+    fn unserved_destination_keeps_service_when_remote_is_dropped() {
         let unserved = |service: &str, port, remote: &str| Parties::Unserved {
             service: service.into(),
             port,

@@ -74,7 +74,7 @@ mod tests {
     use crate::telemetry::labels::Direction::{inbound, outbound};
 
     #[test]
-    fn a_port_is_known_from_its_first_service_on_and_in_that_direction_only() {
+    fn port_is_known_per_direction_from_first_service() {
         let ports = ServedPorts::default();
         assert_eq!(ports.note(inbound, 80, false), Some(false));
         assert_eq!(ports.note(inbound, 80, true), Some(true));
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_on_many_ports_takes_so_many_places_and_no_more() {
+    fn server_ports_are_distinguished_up_to_fixed_limit() {
         let ports = ServedPorts::default();
         for port in 1..=SERVED_PORTS as u16 {
             assert_eq!(ports.note(inbound, port, true), Some(true));
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn so_many_ports_that_services_lack_are_told_apart_and_stay_so() {
+    fn lacked_ports_are_distinguished_up_to_limit() {
         let (ports, service) = (LackedPorts::default(), "shop/cart".into());
         for port in 1..=LACKED_PORTS as u16 {
             assert!(ports.admit(&service, port));

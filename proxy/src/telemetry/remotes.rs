@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn so_many_are_told_apart_in_a_slot_and_others_in_the_next() {
+    fn remotes_are_limited_per_interval() {
         let mut slot = Slot::default();
         let name = |number: usize| format!("10.0.0.{number}");
         for number in 0..REMOTES {

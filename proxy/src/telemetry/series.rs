@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn page_is_bounded_however_many_series_and_however_long_their_names() {
+    fn metrics_page_is_bounded_despite_many_long_series() {
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
         let long = "n".repeat(120);
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn a_series_that_nobody_touched_for_ten_minutes_is_forgotten() {
+    fn series_untouched_for_ten_minutes_is_dropped() {
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
         metrics.limit("old");

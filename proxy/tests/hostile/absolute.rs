@@ -20,7 +20,7 @@ fn line(address: &str, from: Speaker) -> String {
 }
 
 #[tokio::test]
-async fn the_authority_of_an_absolute_target_beats_the_host_header() {
+async fn absolute_target_authority_overrides_host_header() {
     let pods = TwoPods::new(Protocol::Http1).await;
     pods.allow(Protocol::Http1, &["/ok"]);
     for from in SPEAKERS {

@@ -111,7 +111,7 @@ async fn comes_to(open: &AtomicUsize, count: usize) -> bool {
 }
 
 #[tokio::test]
-async fn what_a_server_does_not_take_of_an_upload_behind_its_answer_ends() {
+async fn upload_behind_response_ends_when_server_stops_reading() {
     let (pods, open) = hasty_pods().await;
     for entry in ENTRY_POINTS {
         let mut caller = answered(&pods, entry, "/stuck").await;
@@ -122,7 +122,7 @@ async fn what_a_server_does_not_take_of_an_upload_behind_its_answer_ends() {
 
 /// Its server would read on.
 #[tokio::test]
-async fn what_a_caller_does_not_send_of_an_upload_behind_its_answer_ends() {
+async fn upload_behind_response_ends_when_caller_stops_sending() {
     let (pods, open) = hasty_pods().await;
     for entry in ENTRY_POINTS {
         let caller = answered(&pods, entry, "/slow").await;
@@ -131,7 +131,7 @@ async fn what_a_caller_does_not_send_of_an_upload_behind_its_answer_ends() {
 }
 
 #[tokio::test]
-async fn what_a_server_takes_slowly_of_an_upload_behind_its_answer_goes_on() {
+async fn upload_behind_response_continues_with_slow_server() {
     let (pods, open) = hasty_pods().await;
     let mut caller = answered(&pods, EntryPoint::Inbound, "/slow").await;
     tokio::spawn(async move { while caller.write_all(&ZEROS).await.is_ok() {} });
@@ -161,7 +161,7 @@ async fn hasty2(stream: TcpStream, ended: mpsc::Sender<Option<Reason>>) {
 }
 
 #[tokio::test]
-async fn over_http2_its_stream_is_reset_to_the_caller_without_an_error() {
+async fn http2_upload_behind_response_is_reset_without_error() {
     let mut pods = TwoPods::new(Protocol::Http2).await;
     let (ends, mut ended) = mpsc::channel(4);
     pods.port = serving(&pods.server, move |stream| hasty2(stream, ends.clone())).await;

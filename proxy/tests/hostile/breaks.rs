@@ -196,7 +196,7 @@ async fn a_reset_arrives_as_a_reset_in_both_directions() {
 }
 
 #[tokio::test]
-async fn a_reset_passes_to_and_from_an_address_outside_the_mesh() {
+async fn reset_passes_to_and_from_address_outside_mesh() {
     let pods = TwoPods::new(Protocol::Opaque).await;
     let (port, mut rx) = teller(&pods.server).await;
     let outside = SocketAddr::new(pods.server.ip, port);
@@ -205,7 +205,7 @@ async fn a_reset_passes_to_and_from_an_address_outside_the_mesh() {
 }
 
 #[tokio::test]
-async fn a_tunnel_that_is_cut_between_the_proxies_is_reset_at_both_ends() {
+async fn tunnel_broken_between_proxies_resets_both_ends() {
     for protocol in [Protocol::Opaque, Protocol::Detect] {
         let pods = TwoPods::new(protocol).await;
         let (port, mut rx) = teller(&pods.server).await;
@@ -230,7 +230,7 @@ async fn a_tunnel_that_is_cut_between_the_proxies_is_reset_at_both_ends() {
 }
 
 #[tokio::test]
-async fn an_answer_that_only_the_close_ends_does_not_look_whole_when_it_breaks() {
+async fn close_delimited_response_looks_incomplete_when_server_breaks() {
     let mut pods = TwoPods::new(Protocol::Http1).await;
     pods.port = serving(&pods.server, |mut stream: TcpStream| async move {
         let mut head = vec![0; 1024];
@@ -259,7 +259,7 @@ async fn an_answer_that_only_the_close_ends_does_not_look_whole_when_it_breaks()
 
 /// The same where the proxies lose each other.
 #[tokio::test]
-async fn an_answer_that_only_the_close_ends_does_not_look_whole_when_it_is_cut() {
+async fn close_delimited_response_looks_incomplete_when_proxies_disconnect() {
     let pods = TwoPods::new(Protocol::Http1).await;
     let (tx, mut rx) = unbounded_channel();
     let port = serving(&pods.server, move |mut stream: TcpStream| {
@@ -361,7 +361,7 @@ async fn a_grpc_stream_whose_server_goes_away_says_unavailable() {
 }
 
 #[tokio::test]
-async fn a_grpc_stream_whose_servers_proxy_goes_away_says_unavailable() {
+async fn grpc_stream_ends_unavailable_when_servers_proxy_disappears() {
     let pods = TwoPods::new(Protocol::Grpc).await;
     let (tx, mut rx) = unbounded_channel();
     let port = serving(&pods.server, move |stream: TcpStream| {
@@ -399,7 +399,7 @@ async fn a_grpc_stream_whose_servers_proxy_goes_away_says_unavailable() {
 }
 
 #[tokio::test]
-async fn what_came_before_a_stream_broke_arrives_and_then_the_break() {
+async fn data_sent_before_stream_reset_arrives_then_error() {
     let mut pods = TwoPods::new(Protocol::Http2).await;
     pods.port = serving(&pods.server, |stream: TcpStream| async move {
         let mut connection = h2::server::handshake(stream).await.unwrap();

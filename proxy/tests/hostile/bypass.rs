@@ -226,7 +226,7 @@ fn beginnings() -> Vec<(Vec<u8>, Vec<u8>)> {
 }
 
 #[tokio::test]
-async fn bytes_pass_an_undeclared_port_only_by_a_target_without_http_rules() {
+async fn undeclared_port_admits_bytes_only_without_http_rules() {
     let ground = Ground::new(Protocol::Detect, "").await;
     ground.pods.workload(Protocol::Detect, Enforcement::Enforce);
     ground.pods.server.set(vec![both_kinds(&["/public"])]);
@@ -255,7 +255,7 @@ async fn bytes_pass_an_undeclared_port_only_by_a_target_without_http_rules() {
 }
 
 #[tokio::test]
-async fn a_port_declared_http_gets_no_bytes_from_a_tunnel() {
+async fn declared_http_port_gets_no_bytes_from_tunnel() {
     for rule in [both_kinds(&["/public"]), only_ports()] {
         let ground = Ground::new(Protocol::Http1, "").await;
         ground.pods.workload(Protocol::Http1, Enforcement::Enforce);
@@ -278,7 +278,7 @@ async fn a_port_declared_http_gets_no_bytes_from_a_tunnel() {
 
 /// A port that is declared opaque has no HTTP to judge: the TCPRoute decides.
 #[tokio::test]
-async fn a_port_declared_opaque_gets_bytes_by_the_tcp_route_of_any_target() {
+async fn declared_opaque_port_follows_tcproute_of_any_target() {
     let ground = Ground::new(Protocol::Opaque, "").await;
     ground.pods.workload(Protocol::Opaque, Enforcement::Enforce);
     ground.pods.server.set(vec![both_kinds(&["/public"])]);
@@ -303,7 +303,7 @@ async fn eager(stream: TcpStream) {
 
 /// That the server spoke first does not make it anything but HTTP/2.
 #[tokio::test]
-async fn a_late_caller_is_served_by_a_server_of_http2_that_does_not_wait_for_it() {
+async fn late_caller_is_served_by_server_first_http2() {
     let mut pods = TwoPods::new(Protocol::Detect).await;
     pods.port = serving(&pods.server, eager).await;
     let meshed = endpoint(pods.server.ip, pods.port, Some("api"));
@@ -327,7 +327,7 @@ async fn a_late_caller_is_served_by_a_server_of_http2_that_does_not_wait_for_it(
 
 /// Clients open connections ahead of their first request.
 #[tokio::test]
-async fn a_silent_connection_to_a_guarded_undeclared_port_waits_for_its_request() {
+async fn silent_connection_to_guarded_port_waits_for_request() {
     let pods = TwoPods::new(Protocol::Detect).await;
     pods.allow(Protocol::Detect, &["/public"]);
     for entry in ENTRY_POINTS {
@@ -350,7 +350,7 @@ async fn a_silent_connection_to_a_guarded_undeclared_port_waits_for_its_request(
 
 /// Longer than a head may take once it has begun.
 #[tokio::test]
-async fn a_connection_that_is_opened_ahead_waits_for_its_first_request() {
+async fn preopened_connection_waits_for_first_request() {
     for protocol in [Protocol::Detect, Protocol::Http1] {
         let pods = TwoPods::new(protocol).await;
         pods.allow(protocol, &["/public"]);
@@ -371,7 +371,7 @@ async fn a_connection_that_is_opened_ahead_waits_for_its_first_request() {
 
 /// Whoever waits for the server to speak learns that it never will.
 #[tokio::test]
-async fn a_silent_caller_that_nothing_admits_is_let_go_after_a_second() {
+async fn silent_unadmitted_caller_is_disconnected_after_one_second() {
     let ground = Ground::new(Protocol::Detect, "220 ready\r\n").await;
     let mut of_another = both_kinds(&["/public"]);
     if let Some(v1::resource::Content::Rule(rule)) = &mut of_another.content {
@@ -428,7 +428,7 @@ async fn in_a_tunnel_and_plain(pods: &TwoPods, request: &str) -> [String; 2] {
 /// Its caller's proxy has not read it: it has the identity of its caller, and nothing that
 /// two proxies say to each other.
 #[tokio::test]
-async fn http_in_a_tunnel_is_not_taken_for_what_a_proxy_says() {
+async fn proxy_headers_in_tunneled_http_are_not_trusted() {
     let mut pods = TwoPods::new(Protocol::Detect).await;
     let opaque = service("api", vip().ip(), Protocol::Opaque, Vec::new());
     pods.client.set(opaque);

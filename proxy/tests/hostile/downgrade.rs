@@ -251,7 +251,7 @@ async fn a_body_of_another_length_than_announced_is_refused() {
 
 /// Without END_STREAM a GET has a body: it must arrive, framed, as HTTP/1.1.
 #[tokio::test]
-async fn a_body_of_a_get_survives_the_change_of_version() {
+async fn get_body_survives_protocol_version_change() {
     let both = Both::new().await;
     for door in DOORS {
         for method in [&b"GET"[..], b"DELETE", b"OPTIONS"] {

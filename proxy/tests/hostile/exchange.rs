@@ -31,7 +31,7 @@ async fn answering(pods: &mut TwoPods, answer: &'static str) {
 }
 
 #[tokio::test]
-async fn a_caller_that_waits_for_a_100_gets_one_and_its_body_arrives() {
+async fn expect_100_caller_gets_continue_and_body_arrives() {
     let pods = TwoPods::new(Protocol::Http1).await;
     for entry in ENTRY_POINTS {
         let mut stream = pods.open(entry).await;
@@ -81,7 +81,7 @@ async fn old_callers_keep_their_connection_only_when_they_ask() {
 
 /// HTTP/1.0 knows no chunks, and needs no Host.
 #[tokio::test]
-async fn an_answer_of_unknown_length_reaches_an_old_caller_unchunked() {
+async fn response_of_unknown_length_reaches_http10_caller_unchunked() {
     let mut pods = TwoPods::new(Protocol::Http1).await;
     for entry in ENTRY_POINTS {
         let answer = pods.send(entry, "GET /ok HTTP/1.0\r\n\r\n").await;

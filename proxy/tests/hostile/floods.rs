@@ -316,7 +316,7 @@ async fn a_small_block_that_unfolds_to_megabytes_is_refused() {
 }
 
 #[tokio::test]
-async fn empty_frames_of_a_body_that_nobody_reads_end_the_connection() {
+async fn flood_of_unread_tiny_data_frames_ends_connection() {
     let (pods, _) = pods().await;
     for size in [0, 1] {
         survive(&format!("data of {size}"), &pods, async |raw, entry| {
@@ -360,7 +360,7 @@ async fn questions_whose_answers_nobody_reads_fill_no_memory() {
 }
 
 #[tokio::test]
-async fn a_thousand_requests_at_once_are_held_to_the_limit() {
+async fn thousand_concurrent_requests_are_held_to_stream_limit() {
     let (pods, busy) = pods().await;
     for entry in ENTRY_POINTS {
         busy.most.store(0, Ordering::Relaxed);
@@ -390,7 +390,7 @@ async fn a_thousand_requests_at_once_are_held_to_the_limit() {
 
 /// A reader of one byte at a time gets its byte and holds little memory.
 #[tokio::test]
-async fn windows_of_one_byte_hold_no_more_than_the_send_buffer() {
+async fn one_byte_windows_hold_no_more_than_send_buffer() {
     let mut pods = TwoPods::new(Protocol::Http2).await;
     let port = serving(&pods.server, |stream| async move {
         let Ok(mut connection) = h2::server::handshake(stream).await else {
@@ -441,7 +441,7 @@ async fn windows_of_one_byte_hold_no_more_than_the_send_buffer() {
 
 /// A member of the mesh names one port of the pod after the other, on which nobody listens.
 #[tokio::test]
-async fn a_peer_that_asks_for_every_port_takes_no_more_places_than_there_are() {
+async fn peer_requesting_every_port_takes_bounded_pool_entries() {
     let (pods, _) = pods().await;
     let (authority, life) = (&pods.authority, Duration::from_secs(600));
     let certs = authority.leaf("web", life, SystemTime::now());

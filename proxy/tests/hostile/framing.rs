@@ -198,7 +198,7 @@ async fn a_request_inside_a_chunk_stays_a_body() {
 }
 
 #[tokio::test]
-async fn chunks_that_parsers_read_differently_never_make_a_whole_request() {
+async fn ambiguous_chunks_never_form_complete_request() {
     let pods = TwoPods::new(Protocol::Http1).await;
     let flood = format!("3;{}\r\nabc\r\n0\r\n\r\n", "x".repeat(20 * 1024));
     for (case, body) in [
@@ -333,7 +333,7 @@ async fn trailers_never_become_headers() {
 }
 
 #[tokio::test]
-async fn a_body_of_any_method_arrives_whole_or_is_refused() {
+async fn any_methods_body_arrives_complete_or_is_refused() {
     let pods = TwoPods::new(Protocol::Http1).await;
     for method in [
         "GET", "HEAD", "DELETE", "OPTIONS", "POST", "PUT", "PATCH", "LOCK",

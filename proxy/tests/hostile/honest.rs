@@ -21,7 +21,7 @@ async fn for_http2() -> TwoPods {
 }
 
 #[tokio::test]
-async fn an_http2_request_may_name_its_host_in_a_header_alone() {
+async fn http2_request_may_carry_host_only_in_header() {
     let pods = for_http2().await;
     pods.allow(Protocol::Http2, &["/ok"]);
     for entry in ENTRY_POINTS {
@@ -41,7 +41,7 @@ async fn an_http2_request_may_name_its_host_in_a_header_alone() {
 }
 
 #[tokio::test]
-async fn a_get_with_a_body_that_asks_for_an_upgrade_is_served_without_one() {
+async fn get_with_body_is_served_without_requested_upgrade() {
     let pods = TwoPods::new(Protocol::Http1).await;
     for entry in ENTRY_POINTS {
         for (framing, body) in [
@@ -73,7 +73,7 @@ async fn an_empty_host_is_served() {
 }
 
 #[tokio::test]
-async fn a_head_that_is_refused_gets_its_status_and_no_body() {
+async fn refused_head_request_gets_status_without_body() {
     let pods = for_http2().await;
     pods.allow(Protocol::Http2, &["/ok"]);
     for entry in ENTRY_POINTS {
@@ -141,7 +141,7 @@ async fn a_callers_broken_body_is_its_own_fault() {
 
 /// Most clients write all of a body before they read.
 #[tokio::test]
-async fn the_refusal_of_an_upload_can_be_read_after_all_of_it_was_sent() {
+async fn upload_refusal_is_readable_after_sending_complete_body() {
     let pods = TwoPods::new(Protocol::Http1).await;
     pods.allow(Protocol::Http1, &["/ok"]);
     for entry in ENTRY_POINTS {

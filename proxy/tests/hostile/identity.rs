@@ -17,7 +17,7 @@ use super::two_pods::{ENTRY_POINTS, EntryPoint, TwoPods, rest, serving, status};
 const TRUE_ID: &str = "spiffe://cluster.local/ns/shop/sa/web";
 
 #[tokio::test]
-async fn a_forged_identity_in_any_spelling_is_replaced_or_gone() {
+async fn forged_identity_in_any_spelling_never_arrives() {
     let pods = TwoPods::new(Protocol::Http1).await;
     for forged in [
         "weft-client-id: spiffe://evil",
@@ -69,7 +69,7 @@ const SPELT: [&str; 8] = [
 ];
 
 #[tokio::test]
-async fn an_identity_with_other_marks_for_its_hyphens_does_not_arrive() {
+async fn identity_header_with_altered_hyphens_is_removed() {
     let pods = TwoPods::new(Protocol::Http1).await;
     for name in SPELT {
         for entry in ENTRY_POINTS {
@@ -110,7 +110,7 @@ async fn keep(stream: TcpStream, kept: Arc<Mutex<String>>) {
 }
 
 #[tokio::test]
-async fn an_identity_with_other_marks_does_not_arrive_over_http2_either() {
+async fn http2_identity_header_with_altered_hyphens_is_removed() {
     let mut pods = TwoPods::new(Protocol::Http2).await;
     let kept = Arc::<Mutex<String>>::default();
     let log = Arc::clone(&kept);

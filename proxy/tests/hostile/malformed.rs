@@ -143,7 +143,7 @@ async fn strict_pods() -> (TwoPods, Values) {
 /// It is below 64 KiB when it comes, and may be above with what the proxies add. The control
 /// is as large as a head may be.
 #[tokio::test]
-async fn a_head_that_servers_of_http2_do_not_read_is_not_sent_to_them() {
+async fn head_too_large_for_http2_server_stays_unsent() {
     // By the count of HTTP/2: four pseudo-header fields, and `x`.
     let others = ":methodPOST:schemehttp:authoritys:path/okx".len() + 5 * 32;
     let (pods, values) = strict_pods().await;
@@ -169,7 +169,7 @@ async fn a_head_that_servers_of_http2_do_not_read_is_not_sent_to_them() {
 }
 
 #[tokio::test]
-async fn a_value_with_blanks_at_an_end_costs_nobody_a_connection() {
+async fn value_with_outer_blanks_breaks_no_shared_connection() {
     let (pods, values) = strict_pods().await;
     for entry in ENTRY_POINTS {
         let victim = caller(&pods, entry).await;

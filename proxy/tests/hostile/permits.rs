@@ -82,7 +82,7 @@ async fn is_answered(stream: &mut TcpStream) {
 /// A peer may open tunnels into a port of HTTP that no rule lets it ask anything, and say
 /// nothing there, or nothing more.
 #[tokio::test]
-async fn tunnels_into_http_that_rest_keep_no_place_and_one_with_a_request_in_flight_does() {
+async fn http_tunnel_keeps_permit_only_during_request() {
     let mut pods = TwoPods::new(Protocol::Opaque).await;
     let (came, may) = (Arc::<AtomicUsize>::default(), Arc::<Notify>::default());
     let (counts, waits) = (Arc::clone(&came), Arc::clone(&may));

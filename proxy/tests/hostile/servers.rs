@@ -134,7 +134,7 @@ fn doubtful_answers() -> Vec<(&'static str, String)> {
 }
 
 #[tokio::test]
-async fn answers_that_parsers_read_differently_become_one_answer_or_502() {
+async fn ambiguous_response_becomes_one_response_or_502() {
     for (case, script) in doubtful_answers() {
         let (pods, _) = lying(script, false).await;
         for entry in ENTRY_POINTS {
@@ -169,7 +169,7 @@ async fn answers_that_parsers_read_differently_become_one_answer_or_502() {
 }
 
 #[tokio::test]
-async fn an_answer_whose_length_no_body_has_is_refused_with_that_reason() {
+async fn impossible_response_length_is_refused_with_its_reason() {
     let script = "HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551614\r\n\r\nhello";
     let (pods, _) = lying(script, false).await;
     for entry in ENTRY_POINTS {
@@ -188,7 +188,7 @@ fn cut(text: &str) -> &str {
 
 /// A transfer coding says where an answer ends; a length beside it is none.
 #[tokio::test]
-async fn an_answer_with_both_a_length_and_chunks_arrives_whole() {
+async fn response_with_length_and_chunks_arrives_complete() {
     for length in [2, 3, 500] {
         for (first, second) in [
             (
@@ -287,7 +287,7 @@ async fn an_early_answer_reaches_a_caller_that_still_sends() {
 
 /// The end of a body that broke off must not look like its proper end.
 #[tokio::test]
-async fn a_body_that_breaks_off_looks_broken_to_the_caller() {
+async fn truncated_response_body_looks_truncated_to_caller() {
     for (case, script) in [
         (
             "length",

@@ -107,7 +107,7 @@ impl Caller {
 }
 
 #[tokio::test]
-async fn an_upload_does_not_wait_behind_uploads_of_its_caller_that_stand_still() {
+async fn upload_does_not_wait_behind_callers_stalled_uploads() {
     let (pods, seen) = pods().await;
     for (entry, round) in ENTRY_POINTS.into_iter().zip(1..) {
         let (mut callers, mut stalled) = (Vec::new(), Vec::new());
@@ -137,7 +137,7 @@ async fn an_upload_does_not_wait_behind_uploads_of_its_caller_that_stand_still()
 
 /// The control: what was read opens the window again, and no other connection is needed.
 #[tokio::test]
-async fn uploads_that_are_read_go_by_one_connection_one_after_another() {
+async fn consecutive_uploads_share_one_connection_when_read() {
     let (pods, seen) = pods().await;
     let caller = Caller::new(&pods, EntryPoint::Outbound).await;
     for at in 0..50 {

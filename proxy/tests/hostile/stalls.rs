@@ -105,7 +105,7 @@ impl Open {
 }
 
 #[tokio::test]
-async fn a_tunnel_that_crashes_while_it_is_stuck_ends_at_the_application_too() {
+async fn crashed_stuck_tunnel_ends_at_application() {
     let (pods, open) = unread(Protocol::Opaque).await;
     for round in 0..3 {
         let mut callers = Vec::new();
@@ -150,7 +150,7 @@ async fn unread(protocol: Protocol) -> (TwoPods, Open) {
 }
 
 #[tokio::test]
-async fn an_upload_that_crashes_while_it_is_stuck_ends_at_the_application_too() {
+async fn crashed_stuck_upload_ends_at_application() {
     let (pods, open) = unread(Protocol::Http1).await;
     for entry in ENTRY_POINTS {
         crash_uploads(&pods, &open, entry).await;
@@ -167,7 +167,7 @@ async fn so_does_one_that_came_in_a_tunnel() {
 
 /// hyper would wait until the application took what it has of the body.
 #[tokio::test]
-async fn a_stuck_upload_that_is_answered_by_no_http_ends_at_the_application() {
+async fn stuck_upload_with_non_http_response_ends_at_application() {
     let mut pods = TwoPods::new(Protocol::Http1).await;
     let open = Open::default();
     let connections = open.clone();
@@ -193,7 +193,7 @@ async fn a_stuck_upload_that_is_answered_by_no_http_ends_at_the_application() {
 
 /// Whoever says all and leaves has said all, however slow who hears it is.
 #[tokio::test]
-async fn a_whole_request_arrives_though_its_caller_crashed_before_it_was_read() {
+async fn complete_unread_request_arrives_after_caller_crash() {
     // More than an application's kernel takes, and less than the proxy's: the rest is lost by a reset.
     const SENT: usize = 500_000;
     let mut pods = TwoPods::new(Protocol::Http1).await;
@@ -321,7 +321,7 @@ async fn streams_that_nobody_reads_hold_up_no_other() {
 }
 
 #[tokio::test]
-async fn one_caller_that_reads_nothing_does_not_stop_http2_of_others_to_the_application() {
+async fn non_reading_caller_blocks_no_http2_of_others() {
     let mut pods = TwoPods::new(Protocol::Http2).await;
     pods.port = serving(&pods.server, |stream: TcpStream| async move {
         // What an application that was configured for few may allow.

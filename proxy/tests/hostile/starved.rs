@@ -19,7 +19,7 @@ const CALLERS: usize = 16;
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n";
 
 #[tokio::test]
-async fn who_has_sent_a_request_in_time_is_told_that_it_may_not_however_late_that_is_seen() {
+async fn starved_proxy_answers_timely_unadmitted_request_with_403() {
     let pods = TwoPods::new(Protocol::Detect).await;
     pods.server.set(Vec::new());
     for declared in [Protocol::Detect, Protocol::Http1] {

@@ -200,7 +200,7 @@ async fn a_lost_caller_cancels_its_calls_at_the_server() {
 /// Whose deadline has passed resets with CANCEL, and gRPC clients then look at their own
 /// clocks; any other answer would be taken for what the application says.
 #[tokio::test]
-async fn a_stream_that_the_application_resets_is_reset_with_the_same_code() {
+async fn application_stream_reset_code_is_passed_to_caller() {
     let (pods, mut received) = pods().await;
     for entry in ENTRY_POINTS {
         let calls = Calls::new(&pods, entry).await;
@@ -247,7 +247,7 @@ async fn an_answer_of_headers_only_stays_one() {
 
 /// What the mesh itself refuses is such an answer too.
 #[tokio::test]
-async fn a_refusal_of_the_mesh_is_an_answer_of_headers_only() {
+async fn grpc_mesh_refusal_is_headers_only_response() {
     let (pods, _received) = pods().await;
     pods.workload(Protocol::Grpc, wire::v1::Enforcement::Enforce);
     for entry in ENTRY_POINTS {

@@ -13,7 +13,7 @@ fn get(path: &str) -> String {
 }
 
 #[tokio::test]
-async fn no_spelling_of_a_path_leads_out_of_the_allowed_one() {
+async fn no_path_spelling_escapes_allowed_path() {
     let pods = TwoPods::new(Protocol::Http1).await;
     pods.allow(Protocol::Http1, &["/public"]);
     for path in [
@@ -83,7 +83,7 @@ async fn no_spelling_of_a_path_leads_out_of_the_allowed_one() {
 
 /// Decoding twice would turn harmless text into dots.
 #[tokio::test]
-async fn what_only_looks_like_a_dot_segment_stays_as_it_is() {
+async fn text_resembling_dot_segment_stays_unchanged() {
     let pods = TwoPods::new(Protocol::Http1).await;
     pods.allow(Protocol::Http1, &["/"]);
     for path in [
@@ -109,7 +109,7 @@ async fn what_only_looks_like_a_dot_segment_stays_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_query_passes_and_takes_no_part_in_the_decision() {
+async fn query_passes_and_does_not_affect_decision() {
     let pods = TwoPods::new(Protocol::Http1).await;
     pods.allow(Protocol::Http1, &["/public"]);
     for from in SPEAKERS {
@@ -123,7 +123,7 @@ async fn a_query_passes_and_takes_no_part_in_the_decision() {
 /// curl and others send some bytes as they are that belong percent-encoded. They are
 /// encoded before anything is judged, and what is judged arrives.
 #[tokio::test]
-async fn what_clients_leave_unencoded_is_judged_and_arrives_in_one_form() {
+async fn unencoded_target_is_evaluated_and_forwarded_in_one_form() {
     let pods = TwoPods::new(Protocol::Http1).await;
     pods.allow(Protocol::Http1, &["/public.*"]);
     for (target, arrives) in [
@@ -194,7 +194,7 @@ async fn what_clients_leave_unencoded_is_judged_and_arrives_in_one_form() {
 }
 
 #[tokio::test]
-async fn a_head_that_cannot_be_sent_on_is_refused_with_the_reason_and_counted() {
+async fn unforwardable_head_is_refused_with_reason_and_counted() {
     let pods = TwoPods::new(Protocol::Http1).await;
     let refused = [
         (
@@ -312,7 +312,7 @@ async fn methods_are_compared_as_they_are() {
 
 /// A denied handshake stays HTTP: what follows is judged as requests.
 #[tokio::test]
-async fn a_websocket_to_a_denied_path_is_refused_without_an_upgrade() {
+async fn websocket_to_denied_path_is_refused_without_upgrade() {
     let pods = TwoPods::new(Protocol::Http1).await;
     pods.allow(Protocol::Http1, &["/ok"]);
     for entry in ENTRY_POINTS {
@@ -326,7 +326,7 @@ async fn a_websocket_to_a_denied_path_is_refused_without_an_upgrade() {
 }
 
 #[tokio::test]
-async fn a_denied_request_that_expects_a_100_gets_its_403_without_the_body() {
+async fn denied_expect_100_request_gets_403_without_body() {
     let pods = TwoPods::new(Protocol::Http1).await;
     pods.allow(Protocol::Http1, &["/ok"]);
     // The inbound side decides before it asks for a body.
@@ -350,7 +350,7 @@ async fn a_denied_request_that_expects_a_100_gets_its_403_without_the_body() {
 
 /// On a port with HTTP rules slowness and disguise open nothing.
 #[tokio::test]
-async fn a_guarded_port_that_is_not_declared_never_becomes_opaque() {
+async fn guarded_undeclared_port_never_becomes_opaque() {
     let pods = TwoPods::new(Protocol::Detect).await;
     pods.allow(Protocol::Detect, &["/ok"]);
     for (case, first, then) in [

@@ -18,7 +18,7 @@ const SMALL_WINDOW: u32 = 1000;
 
 /// As Node resets streams that it pipes, of which it has said no length.
 #[tokio::test]
-async fn what_came_before_a_stream_was_reset_arrives_however_late_it_is_read() {
+async fn data_before_stream_reset_arrives_however_late_read() {
     let mut pods = TwoPods::new(Protocol::Http2).await;
     pods.port = serving(&pods.server, |stream: TcpStream| async move {
         let mut connection = h2::server::handshake(stream).await.unwrap();

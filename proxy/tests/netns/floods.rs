@@ -24,7 +24,7 @@ const ANY: &str = "0.0.0.0:0";
 const UNUSED: &str = "198.51.100.7:0";
 
 #[test]
-fn ten_thousand_half_heads_cut_neither_callers_nor_the_pods_own_calls_off_and_end_in_time() {
+fn ten_thousand_half_heads_expire_without_blocking_calls() {
     let (testbed, _proxy) = with_proxy("flood", true, None);
     assert_eq!(testbed.peer().ask(UNUSED, PLAIN, "/", 1), "503 503");
     assert_eq!(testbed.pod().ask(ANY, OWN_CALL, "/", 1), "503 503");
@@ -45,7 +45,7 @@ fn ten_thousand_half_heads_cut_neither_callers_nor_the_pods_own_calls_off_and_en
 const FILES: (u32, u32) = (256, 20_000);
 
 #[test]
-fn more_half_heads_than_files_at_first_cut_neither_callers_nor_the_pods_own_calls_off() {
+fn half_heads_beyond_soft_file_limit_block_no_calls() {
     let (testbed, proxy) = with("files", |pod, bundle| pod.proxy_of_files(bundle, FILES));
     let hard = FILES.1.to_string();
     assert_eq!(proxy.open_files(), [hard.as_str(), hard.as_str()]);
@@ -63,7 +63,7 @@ const AMPLE: u64 = 4096;
 
 /// They rest, so newcomers cost them their places, and they answer nothing to that.
 #[test]
-fn ten_thousand_that_begin_http2_and_then_say_nothing_cut_nobody_off() {
+fn ten_thousand_silent_http2_connections_block_no_calls() {
     let group = Group::of_mebibytes("mute", AMPLE);
     let (testbed, _proxy) = with_proxy("mute", true, Some(&group));
     assert_eq!(testbed.peer().ask(UNUSED, PLAIN, "/", 1), "503 503");
@@ -82,7 +82,7 @@ fn ten_thousand_that_begin_http2_and_then_say_nothing_cut_nobody_off() {
 const MEMORY: u64 = 64;
 
 #[test]
-fn large_heads_that_never_end_do_not_get_a_small_proxy_killed_nor_callers_refused() {
+fn endless_large_heads_neither_kill_proxy_nor_block_callers() {
     let group = Group::of_mebibytes("memory", MEMORY);
     let (testbed, mut proxy) = with_proxy("memory", true, Some(&group));
     for (kind, count) in [("http1", 1500), ("http2", 1500), ("whole", 1500)] {
@@ -126,7 +126,7 @@ fn lost(testbed: &Testbed) -> String {
 }
 
 #[test]
-fn a_log_that_nobody_reads_stops_no_request_and_its_losses_are_counted() {
+fn unread_log_blocks_no_request_and_counts_losses() {
     let (testbed, proxy) = with_proxy("log", false, None);
     // Some 300 bytes each, into a pipe of 64 KiB.
     assert_eq!(testbed.peer().ask(UNUSED, PLAIN, "/", 5000), "503 503");

@@ -59,7 +59,7 @@ const BLACK_HOLE: Promise = Promise {
 };
 
 #[test]
-fn a_lost_node_at_which_nobody_waits_costs_no_get_a_second_once_it_is_noticed() {
+fn lost_idle_node_costs_gets_under_second_once_noticed() {
     let fleet = Fleet::new("quiet", Speaks::Http1);
     let calls = Arc::<Calls>::default();
     let client = Arc::clone(&fleet.client);
@@ -77,7 +77,7 @@ fn a_lost_node_at_which_nobody_waits_costs_no_get_a_second_once_it_is_noticed() 
 }
 
 #[test]
-fn a_lost_node_at_which_nobody_waits_costs_no_grpc_call_a_second_once_it_is_noticed() {
+fn lost_idle_node_costs_grpc_under_second_once_noticed() {
     let (fleet, calls) = under_grpc("quietgrpc", Timeouts::DEFAULT);
     let lost = lose_one(fleet, &calls);
     lost.keeps(NODE_LOST);
@@ -85,7 +85,7 @@ fn a_lost_node_at_which_nobody_waits_costs_no_grpc_call_a_second_once_it_is_noti
 }
 
 #[test]
-fn a_black_hole_costs_no_grpc_call_anything_after_three_seconds_with_attempts_of_500_ms() {
+fn black_hole_spares_grpc_after_3s_with_500ms_attempts() {
     let attempts = Timeouts {
         backend_request: Some(Duration::from_millis(500)),
         ..Timeouts::DEFAULT

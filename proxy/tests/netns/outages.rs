@@ -72,7 +72,7 @@ const RESET_ALL: &str = "add table inet faults; \
 const NO_FAULTS: &str = "delete table inet faults";
 
 #[test]
-fn of_three_endpoints_that_work_nobody_rests_and_nothing_is_lost() {
+fn three_healthy_endpoints_lose_nothing_without_ejection() {
     let mut outage = Outage::under_load("well");
     outage.each_takes_part();
     outage.begin_readers();
@@ -84,7 +84,7 @@ fn of_three_endpoints_that_work_nobody_rests_and_nothing_is_lost() {
 }
 
 #[test]
-fn an_endpoint_whose_packets_are_dropped_rests_and_costs_what_was_under_way() {
+fn packet_dropping_endpoint_is_ejected_losing_only_inflight_calls() {
     let mut outage = Outage::begins("lost", |endpoint| endpoint.namespace.nft(LOSE_ALL));
     outage.rests_for("failures", GIVEN_UP);
     outage.bad().namespace.nft(NO_FAULTS);
@@ -94,7 +94,7 @@ fn an_endpoint_whose_packets_are_dropped_rests_and_costs_what_was_under_way() {
 }
 
 #[test]
-fn an_endpoint_whose_link_is_down_rests_and_costs_what_was_under_way() {
+fn unplugged_endpoint_is_ejected_losing_only_inflight_calls() {
     let mut outage = Outage::begins("unplugged", |endpoint| endpoint.namespace.unplug());
     outage.rests_for("failures", GIVEN_UP);
     outage.bad().namespace.plug();
@@ -104,7 +104,7 @@ fn an_endpoint_whose_link_is_down_rests_and_costs_what_was_under_way() {
 }
 
 #[test]
-fn an_endpoint_whose_connections_are_reset_rests_and_no_reader_notices() {
+fn endpoint_with_reset_connections_is_ejected_unnoticed_by_reads() {
     let mut outage = Outage::begins_at_once("reset", |endpoint| endpoint.namespace.nft(RESET_ALL));
     // What was under way is lost, and tried again elsewhere.
     outage.bad().namespace.nft(NO_FAULTS);
@@ -114,7 +114,7 @@ fn an_endpoint_whose_connections_are_reset_rests_and_no_reader_notices() {
 }
 
 #[test]
-fn an_endpoint_that_refuses_connections_rests_and_no_reader_notices() {
+fn endpoint_refusing_connections_is_ejected_unnoticed_by_reads() {
     let mut outage = Outage::begins_at_once("ended", Served::end);
     // Its probe is refused.
     outage.rests_for("unreachable", FIRST_REST);
@@ -125,7 +125,7 @@ fn an_endpoint_that_refuses_connections_rests_and_no_reader_notices() {
 }
 
 #[test]
-fn an_endpoint_that_takes_connections_and_resets_them_rests_and_no_reader_notices() {
+fn endpoint_resetting_new_connections_is_ejected_unnoticed_by_reads() {
     let mut outage = Outage::begins_at_once("taken", Served::reset_all);
     // Its probe is connected, and has no TLS.
     outage.rests_for("unreachable", FIRST_REST);

@@ -64,7 +64,7 @@ const NOTICED: Duration = Duration::from_millis(100);
 static ZEROS: [u8; 16 * 1024] = [0; 16 * 1024];
 
 #[test]
-fn hundreds_of_streams_that_stand_still_cost_other_requests_of_their_pair_nothing() {
+fn hundreds_of_stalled_streams_slow_no_other_requests() {
     let stalled = Arc::<AtomicUsize>::default();
     let count = Arc::clone(&stalled);
     let mut sidecars = Sidecars::new("still", &["web"], move || application(count));
@@ -96,7 +96,7 @@ fn hundreds_of_streams_that_stand_still_cost_other_requests_of_their_pair_nothin
 }
 
 #[test]
-fn slow_readers_and_writers_by_the_hundred_fill_no_small_proxy_and_slow_no_neighbour() {
+fn hundreds_of_slow_transfers_affect_neither_proxy_nor_neighbours() {
     let app = || application(Arc::default());
     let mut sidecars = Sidecars::new("slow", &["web", "quiet"], app);
     let calm = p99(&sidecars.call(1, || ask_steadily(CALM)));

@@ -54,7 +54,7 @@ async fn dot_segments_do_not_lead_around_a_rule() {
 }
 
 #[tokio::test]
-async fn an_http_rule_opens_no_raw_bytes_whatever_the_peer_claims() {
+async fn http_rule_admits_no_bytes_despite_peer_claims() {
     let (client, server, port, seen) = pair(Protocol::Opaque).await;
     server.mode("api", Enforcement::Enforce, MtlsMode::Permissive);
     server.set(vec![rule("t", "web", None, Some(&["/api"]))]);
@@ -227,7 +227,7 @@ async fn audit_lets_pass_and_counts() {
 }
 
 #[tokio::test]
-async fn what_strict_refuses_is_not_counted_as_let_through_by_audit() {
+async fn strict_mtls_refusal_is_not_counted_by_audit() {
     let (_client, server, port, seen) = pair(Protocol::Http1).await;
     server.mode("api", Enforcement::Audit, MtlsMode::Strict);
     assert_eq!(get(server.plain(port).await, "/", "").await.0, 403);
@@ -267,7 +267,7 @@ async fn an_open_tcp_connection_ends_when_its_rule_goes() {
 }
 
 #[tokio::test]
-async fn an_unusable_rule_is_refused_and_the_former_one_allows_nothing_any_more() {
+async fn unusable_rule_is_refused_and_revokes_former_version() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     server.mode("api", Enforcement::Enforce, MtlsMode::Permissive);
     let other = rule("u", "web", None, Some(&["/other"]));
@@ -281,7 +281,7 @@ async fn an_unusable_rule_is_refused_and_the_former_one_allows_nothing_any_more(
 }
 
 #[tokio::test]
-async fn a_rule_that_says_something_unknown_allows_nothing_and_takes_no_other_down() {
+async fn rule_with_unknown_content_allows_nothing_sparing_others() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     server.mode("api", Enforcement::Enforce, MtlsMode::Permissive);
     let former = || rule("t", "web", None, Some(&["/api"]));
@@ -312,7 +312,7 @@ async fn a_rule_that_says_something_unknown_allows_nothing_and_takes_no_other_do
 }
 
 #[tokio::test]
-async fn a_request_in_flight_ends_thirty_seconds_after_its_rule_went() {
+async fn inflight_request_ends_thirty_seconds_after_rule_removal() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let listener = listening(&client, &server).await;
     tokio::spawn(async move {
@@ -357,7 +357,7 @@ async fn a_request_in_flight_ends_thirty_seconds_after_its_rule_went() {
 }
 
 #[tokio::test]
-async fn an_answer_that_begins_after_its_rule_went_ends_thirty_seconds_later_too() {
+async fn response_started_after_rule_removal_ends_thirty_seconds_later() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let listener = listening(&client, &server).await;
     server.mode("api", Enforcement::Enforce, MtlsMode::Permissive);
@@ -417,7 +417,7 @@ async fn audit_passes_bytes_that_look_like_bad_http() {
 
 /// A rule that comes later is applied to the path as it would have been then.
 #[tokio::test]
-async fn an_upgraded_connection_is_judged_anew_by_the_normal_form_of_its_path() {
+async fn upgraded_connection_is_reevaluated_by_normalized_path() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let listener = TcpListener::bind((server.ip, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();

@@ -29,8 +29,7 @@ fn pod_target(ip: IpAddr, port: u16, account: Option<&str>) -> Target {
 }
 
 #[tokio::test]
-async fn an_endpoint_called_by_its_own_address_is_called_with_identity_before_anybody_says_what_it_is()
- {
+async fn endpoint_called_by_address_gets_identity_before_resolution() {
     let (client, server, port, seen) = pair(Protocol::Http1).await;
     let at = SocketAddr::new(server.ip, port);
     let (status, answer) = get(client.call(at).await, "/", "").await;
@@ -49,7 +48,7 @@ async fn an_endpoint_called_by_its_own_address_is_called_with_identity_before_an
 }
 
 #[tokio::test]
-async fn an_address_that_was_meshed_is_refused_when_nothing_is_known_of_it_any_more() {
+async fn formerly_meshed_address_is_refused_when_unknown() {
     let authority = Authority::new();
     let client = Pod::new(&authority, "web").await;
     let server = Pod::new(&authority, "api").await;
@@ -82,7 +81,7 @@ async fn an_address_that_was_meshed_is_refused_when_nothing_is_known_of_it_any_m
 }
 
 #[tokio::test]
-async fn an_address_is_called_as_the_controller_says_when_it_left_the_mesh() {
+async fn former_mesh_address_is_called_as_controller_says() {
     let (client, server, port, seen) = pair(Protocol::Http1).await;
     client.set(vec![endpoints(
         "api",
@@ -100,7 +99,7 @@ async fn an_address_is_called_as_the_controller_says_when_it_left_the_mesh() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_address_that_was_used_once_stays_asked_for_however_long_ago() {
+async fn once_used_address_stays_subscribed_indefinitely() {
     let (client, ..) = pair(Protocol::Http1).await;
     let config = &client.proxy.config;
     let (found, usage) = config.find(vip()).await.unwrap();
@@ -117,7 +116,7 @@ async fn an_address_that_was_used_once_stays_asked_for_however_long_ago() {
 /// No controller answers here at all, so what was forgotten would wait for one and then be
 /// called as an address outside the mesh.
 #[tokio::test]
-async fn a_destination_that_rested_for_an_hour_is_called_with_identity_and_at_once() {
+async fn hour_idle_destination_is_called_immediately_with_identity() {
     let (client, server, port, seen) = pair(Protocol::Http1).await;
     let pod = SocketAddr::new(server.ip, port);
     let target = pod_target(server.ip, port, Some("api"));

@@ -26,7 +26,7 @@ const LIMITED: &str = "HTTP/1.1 429 No\r\nretry-after: 60\r\ncontent-length: 2\r
 /// How seldom it is drawn meanwhile is held where latencies are given, in
 /// `endpoints/set/tests/limited.rs`.
 #[tokio::test]
-async fn instance_at_its_own_limit_is_neither_ejected_nor_retried() {
+async fn rate_limited_instance_is_neither_ejected_nor_retried() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let limited = App::new(server.ip, LIMITED).await;
     let others = [App::new(server.ip, OK).await, App::new(server.ip, OK).await];
@@ -100,7 +100,7 @@ async fn request_count(client: &Pod, apps: &[App; 2], times: usize) -> [usize; 2
 }
 
 #[tokio::test]
-async fn calls_stay_in_their_zone_where_the_service_says_so_and_are_counted_by_where_they_go() {
+async fn calls_stay_in_requested_zone_counted_by_locality() {
     let (client, _server, apps) = zones(OK).await;
     assert_eq!(request_count(&client, &apps, 30).await, [30, 0]);
     let counted = |locality: &str| {
@@ -134,7 +134,7 @@ async fn calls_stay_in_their_zone_where_the_service_says_so_and_are_counted_by_w
 }
 
 #[tokio::test]
-async fn a_busy_application_is_left_for_one_in_another_zone() {
+async fn busy_application_is_avoided_for_other_zone() {
     let (client, server, apps) = zones(BUSY).await;
     let (_, answer) = ask(&client, "GET", "", "").await;
     assert!(!answer.to_lowercase().contains("weft-load"), "{answer}");
@@ -147,7 +147,7 @@ async fn a_busy_application_is_left_for_one_in_another_zone() {
 }
 
 #[tokio::test]
-async fn what_grpc_tells_in_trailers_counts_from_the_next_answer_on() {
+async fn load_in_grpc_trailers_counts_from_next_response() {
     // application_utilization: 0.9
     const REPORT: &str = "Sc3MzMzMzOw/";
     let (client, server, _, _) = pair(Protocol::Http2).await;
@@ -178,7 +178,7 @@ async fn what_grpc_tells_in_trailers_counts_from_the_next_answer_on() {
 
 /// Nobody but a proxy of the mesh is believed, and no report is more than it is.
 #[tokio::test]
-async fn nonsense_and_forged_loads_change_nothing_and_nonsense_is_counted() {
+async fn invalid_or_forged_loads_are_ignored_and_invalid_counted() {
     const FORGED: &str =
         "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nweft-load: 100\r\nweft-load: x\r\n\r\nok";
     const NONSENSE: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nendpoint-load-metrics: TEXT cpu_utilization=1e999\r\n\r\nok";
@@ -196,7 +196,7 @@ async fn nonsense_and_forged_loads_change_nothing_and_nonsense_is_counted() {
 }
 
 #[tokio::test]
-async fn a_caller_uses_its_part_of_a_service_once_it_is_told_which_it_is() {
+async fn caller_uses_its_subset_once_position_is_known() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let mut apps = Vec::new();
     for _ in 0..6 {

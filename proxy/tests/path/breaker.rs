@@ -67,7 +67,7 @@ async fn post(client: &Pod, times: usize) {
 }
 
 #[tokio::test]
-async fn after_enough_failures_calls_are_answered_503_unsent_and_others_are_served() {
+async fn ten_failures_open_breaker_with_503_for_one_backend() {
     let (client, server, app) = one(UNAVAILABLE).await;
     client.set(vec![policy_of(&breaker(TEN))]);
     post(&client, 9).await;
@@ -114,7 +114,7 @@ fn hasty() -> EffectivePolicy {
 }
 
 #[tokio::test]
-async fn calls_without_an_answer_in_the_time_of_an_attempt_open_it_while_they_wait() {
+async fn unanswered_calls_open_breaker_while_still_waiting() {
     let (client, _server, app) = one(SILENCE).await;
     client.set(vec![policy_of(&hasty())]);
     let posts = join_all((0..10).map(|_| ask(&client, "POST", "", "{}")));
@@ -131,7 +131,7 @@ async fn calls_without_an_answer_in_the_time_of_an_attempt_open_it_while_they_wa
 
 /// As successes, nine late answers would keep it closed.
 #[tokio::test]
-async fn an_answer_behind_the_time_of_an_attempt_counts_as_one_failure_and_no_success() {
+async fn late_response_is_one_breaker_failure_not_success() {
     let (client, _server, app) = one(LATER).await;
     client.set(vec![policy_of(&hasty())]);
     for posts in [9, 1] {
@@ -147,7 +147,7 @@ async fn an_answer_behind_the_time_of_an_attempt_counts_as_one_failure_and_no_su
 }
 
 #[tokio::test]
-async fn without_a_policy_or_where_enough_succeed_everything_is_sent() {
+async fn breaker_stays_closed_without_policy_or_enough_failures() {
     let (client, server, bad) = one(UNAVAILABLE).await;
     post(&client, 100).await;
     assert_eq!(bad.request_count(), 100);
@@ -222,7 +222,7 @@ async fn a_probe_that_reached_nobody_is_not_moved_on() {
 }
 
 #[tokio::test]
-async fn a_state_that_is_written_is_obeyed_whatever_the_numbers_say() {
+async fn forced_breaker_state_overrides_measured_failures() {
     let (client, _server, app) = one(OK).await;
     let with = |state| Breaker { state, ..TEN };
     client.set(vec![policy_of(&breaker(with(BreakerState::Open)))]);
@@ -241,7 +241,7 @@ async fn a_state_that_is_written_is_obeyed_whatever_the_numbers_say() {
 }
 
 #[tokio::test]
-async fn while_it_is_open_the_fallback_answers_whatever_the_method() {
+async fn open_breaker_uses_fallback_for_every_method() {
     let (client, server, app) = one(UNAVAILABLE).await;
     let spare = App::new(server.ip, OK).await;
     let there = endpoint(server.ip, spare.port, Some("api"));
@@ -290,7 +290,7 @@ async fn splits(answers: [&'static str; 2]) -> (Pod, Pod, [App; 2]) {
 }
 
 #[tokio::test]
-async fn in_a_split_each_backend_has_a_breaker_and_its_own_policy_comes_first() {
+async fn split_backends_have_own_breakers_and_prevailing_policies() {
     let (client, _server, apps) = splits([UNAVAILABLE, OK]).await;
     client.set(vec![policy_of(&breaker(TEN))]);
     let [bad, good] = &apps;
@@ -317,7 +317,7 @@ async fn in_a_split_each_backend_has_a_breaker_and_its_own_policy_comes_first() 
 }
 
 #[tokio::test]
-async fn connections_of_bytes_are_not_tried_where_none_could_be_made() {
+async fn failed_opaque_connections_open_breaker_for_further_ones() {
     let (client, server, _, _) = pair(Protocol::Opaque).await;
     let closed = TcpListener::bind((server.ip, 0)).await.unwrap();
     client.reaches(&server, closed.local_addr().unwrap().port());
@@ -357,7 +357,7 @@ async fn what_grpc_says_in_trailers_opens_it_too() {
 
 /// Streams that end when their server does say nothing of the one that comes after it.
 #[tokio::test]
-async fn streams_that_have_lasted_are_no_failures_when_their_server_goes() {
+async fn long_streams_ending_with_server_fail_no_breaker() {
     let (client, server, _, _) = pair(Protocol::Http2).await;
     client.set(vec![policy_of(&breaker(TEN))]);
     let listener = listening(&client, &server).await;
@@ -414,7 +414,7 @@ async fn probes_that_are_streams_close_it_without_an_end() {
 
 /// As clients open some ahead of what they will ask, and others to see whether they can.
 #[tokio::test]
-async fn connections_on_which_nothing_is_said_are_no_good_answers() {
+async fn silent_connections_are_no_breaker_successes() {
     let (client, server, _, _) = pair(Protocol::Detect).await;
     let app = App::new(server.ip, UNAVAILABLE).await;
     served_by(&client, &server, &[&app]);
@@ -437,7 +437,7 @@ async fn connections_on_which_nothing_is_said_are_no_good_answers() {
 
 /// That it could be opened then says nothing of how the Service fares now.
 #[tokio::test]
-async fn a_connection_that_was_opened_before_it_opened_is_no_probe_of_it() {
+async fn preopened_connection_does_not_probe_opened_breaker() {
     let (client, server, _, _) = pair(Protocol::Detect).await;
     let quick = Breaker {
         open_time: Duration::from_secs(1),

@@ -169,7 +169,7 @@ fn of_context(pod: &Pod, how: &str) -> f64 {
 }
 
 #[tokio::test]
-async fn a_call_has_the_rest_of_what_it_is_made_for_by_name_and_by_trace() {
+async fn call_inherits_remaining_time_by_context_or_trace() {
     for by_name in [true, false] {
         let chain = Chain::new().await;
         let next = chain.asks([SILENCE]).await;
@@ -204,7 +204,7 @@ async fn a_call_has_the_rest_of_what_it_is_made_for_by_name_and_by_trace() {
 }
 
 #[tokio::test]
-async fn a_call_may_use_the_share_that_the_policy_says() {
+async fn call_gets_policy_share_of_remaining_time() {
     let chain = Chain::new().await;
     let next = chain.asks([SILENCE]).await;
     chain.api.set(vec![policy_of(&EffectivePolicy {
@@ -226,7 +226,7 @@ async fn a_call_may_use_the_share_that_the_policy_says() {
 }
 
 #[tokio::test]
-async fn what_passes_nothing_on_or_another_trace_is_a_call_of_its_own() {
+async fn call_without_known_context_or_trace_is_independent() {
     let chain = Chain::new().await;
     let next = chain.asks([OK]).await;
     let call = chain
@@ -254,7 +254,7 @@ async fn what_passes_nothing_on_or_another_trace_is_a_call_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_writer_goes_on_after_the_time_of_what_it_is_made_for_and_nothing_begins_then() {
+async fn write_outlives_parent_deadline_but_nothing_new_starts() {
     let chain = Chain::new().await;
     let next = chain.asks([SILENCE]).await;
     let call = chain
@@ -283,7 +283,7 @@ async fn a_writer_goes_on_after_the_time_of_what_it_is_made_for_and_nothing_begi
 }
 
 #[tokio::test]
-async fn calls_for_a_connection_that_switched_protocols_go_on_after_the_time_of_its_request() {
+async fn calls_for_upgraded_connection_outlive_its_request_deadline() {
     let chain = Chain::new().await;
     let next = chain.asks([OK]).await;
     let mut caller = chain.web.call(vip()).await;
@@ -311,7 +311,7 @@ async fn calls_for_a_connection_that_switched_protocols_go_on_after_the_time_of_
 }
 
 #[tokio::test]
-async fn of_two_requests_of_one_trace_the_one_without_an_end_holds() {
+async fn unbounded_request_prevails_among_two_of_same_trace() {
     let chain = Chain::new().await;
     let next = chain.asks([SILENCE]).await;
     let first = chain
@@ -339,7 +339,7 @@ fn crash(stream: TcpStream) {
 }
 
 #[tokio::test]
-async fn when_its_caller_leaves_readers_are_let_go_and_writers_are_not() {
+async fn departed_caller_cancels_reads_but_not_writes() {
     for (answer, method, ends) in [
         (SILENCE, "GET", true),
         (BEGUN, "GET", true),
@@ -386,7 +386,7 @@ fn trying_again(attempts: u8) -> EffectivePolicy {
 }
 
 #[tokio::test]
-async fn what_was_tried_again_below_is_not_tried_again_above() {
+async fn call_retried_downstream_is_not_retried_upstream() {
     for headers in ["weft-timeout: 9000ms\r\n", PARENT, ""] {
         let chain = Chain::new().await;
         let next = chain.asks([UNAVAILABLE, UNAVAILABLE]).await;
@@ -415,7 +415,7 @@ async fn what_was_tried_again_below_is_not_tried_again_above() {
 }
 
 #[tokio::test]
-async fn what_an_open_breaker_refused_is_not_tried_again_above() {
+async fn open_breaker_refusal_is_not_retried_upstream() {
     let chain = Chain::new().await;
     let next = chain.asks([OK]).await;
     let open = Breaker {
@@ -436,7 +436,7 @@ async fn what_an_open_breaker_refused_is_not_tried_again_above() {
 }
 
 #[tokio::test]
-async fn a_good_answer_and_one_that_failed_by_itself_mark_nothing() {
+async fn subcall_success_or_own_failure_allows_retry() {
     for (answer, fails) in [(OK, false), (UNAVAILABLE, true)] {
         let chain = Chain::new().await;
         let next = chain.asks([answer]).await;
@@ -454,7 +454,7 @@ async fn a_good_answer_and_one_that_failed_by_itself_mark_nothing() {
 }
 
 #[tokio::test]
-async fn calls_that_are_made_for_a_retry_are_not_retried() {
+async fn calls_made_for_retry_are_not_retried() {
     for by_name in [true, false] {
         let chain = Chain::new().await;
         let next = chain.asks([UNAVAILABLE, UNAVAILABLE, UNAVAILABLE]).await;

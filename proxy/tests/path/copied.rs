@@ -62,7 +62,7 @@ async fn comes_to(pod: &Pod, outcome: &str, count: f64) {
 }
 
 #[tokio::test]
-async fn what_is_made_for_a_copy_is_copied_no_more_whoever_makes_it() {
+async fn calls_made_for_mirrored_request_are_not_mirrored() {
     let shop = Shop::unrestricted(OK).await;
     shop.mirrors(vec![to_anybody()]);
     let receiver = &shop.shadow;
@@ -119,7 +119,7 @@ fn context(head: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_call_shows_by_the_name_of_its_request_whether_it_is_made_for_a_copy() {
+async fn call_context_identifies_calls_made_for_mirrored_request() {
     let shop = Shop::unrestricted(SILENCE).await;
     shop.mirrors(vec![to_anybody()]);
     let (receiver, next) = (&shop.shadow, &shop.next);
@@ -152,7 +152,7 @@ async fn a_call_shows_by_the_name_of_its_request_whether_it_is_made_for_a_copy()
 }
 
 #[tokio::test]
-async fn what_no_application_has_seen_is_not_copied_nor_to_whom_answers_instead() {
+async fn unseen_or_fallback_served_call_is_not_mirrored() {
     let shop = Shop::new(OK).await;
     let listener = TcpListener::bind((shop.server.ip, 0)).await.unwrap();
     let nobody = listener.local_addr().unwrap().port();
@@ -226,7 +226,7 @@ async fn a_copy_that_hangs_is_in_nobodys_way() {
 }
 
 #[tokio::test]
-async fn what_such_a_pod_began_to_write_before_goes_no_further() {
+async fn unfinished_write_stops_when_pod_becomes_read_only() {
     const HEAD: &str =
         "POST / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 6\r\n\r\n";
     let shop = Shop::unrestricted(OK).await;

@@ -30,7 +30,7 @@ const GOOD: &str = "success=\"true\"";
 const BAD: &str = "success=\"false\"";
 
 #[tokio::test]
-async fn a_call_that_the_mesh_refuses_is_a_failure_on_both_sides() {
+async fn mesh_refusal_counts_as_failure_on_both_sides() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     server.mode("api", Enforcement::Enforce, MtlsMode::Permissive);
     server.set(vec![rule("t", "web", None, Some(&["/open"]))]);
@@ -107,7 +107,7 @@ async fn soon(pod: &Pod, what: &str, holds: impl Fn() -> bool) {
 }
 
 #[tokio::test]
-async fn every_request_is_a_success_a_failure_or_cancelled_and_only_one_of_them() {
+async fn request_counts_once_as_success_failure_or_cancelled() {
     const LEFT: usize = 3;
     let (client, server, _, _) = pair(Protocol::Http2).await;
     let (mut sender, connection) = hyper::client::conn::http2::handshake(
@@ -152,7 +152,7 @@ async fn every_request_is_a_success_a_failure_or_cancelled_and_only_one_of_them(
 
 /// As over HTTP/1.1, where a caller that only says that it sends no more is waited for at first.
 #[tokio::test]
-async fn a_caller_over_http1_that_resets_is_gone_and_one_that_closed_its_direction_waits() {
+async fn http1_caller_reset_cancels_but_half_close_waits() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let (port, request_count) = hanging(&server).await;
     client.reaches(&server, port);
@@ -192,7 +192,7 @@ async fn closed_port(pod: &Pod) -> u16 {
 }
 
 #[tokio::test]
-async fn each_attempt_counts_at_its_backend_and_a_request_once_as_its_caller_saw_it() {
+async fn attempts_count_per_backend_and_request_once() {
     let (client, server, port, _) = pair(Protocol::Http1).await;
     let dead = endpoint(server.ip, closed_port(&server).await, None);
     let alive = endpoint(server.ip, port, Some("api"));
@@ -233,7 +233,7 @@ async fn each_attempt_counts_at_its_backend_and_a_request_once_as_its_caller_saw
 }
 
 #[tokio::test]
-async fn a_backend_that_is_chosen_answers_for_it_and_nobody_for_what_the_own_proxy_refuses() {
+async fn chosen_backend_counts_failures_unlike_own_proxys_refusals() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let bad_at = |backend: &str| {
         let backend = format!("backend=\"shop/{backend}\"");
@@ -297,7 +297,7 @@ pub(crate) async fn reports(pod: &Pod) -> Vec<v1::Report> {
 }
 
 #[tokio::test]
-async fn a_report_has_an_attempt_of_a_backend_without_endpoints_and_none_where_none_is_chosen() {
+async fn report_counts_attempt_only_with_chosen_backend() {
     let (client, _server, _, _) = pair(Protocol::Http1).await;
     client.set(vec![endpoints("api", Vec::new())]);
     assert_eq!(get(client.call(vip()).await, "/", "").await.0, 503);
@@ -318,7 +318,7 @@ async fn a_report_has_an_attempt_of_a_backend_without_endpoints_and_none_where_n
 }
 
 #[tokio::test]
-async fn an_open_connection_is_told_of_with_its_bytes_and_ends_as_one_success() {
+async fn open_connection_reports_bytes_and_ends_as_success() {
     let (client, server, _, _) = pair(Protocol::Opaque).await;
     let listener = TcpListener::bind((server.ip, 0)).await.unwrap();
     client.reaches(&server, listener.local_addr().unwrap().port());
@@ -355,7 +355,7 @@ async fn an_open_connection_is_told_of_with_its_bytes_and_ends_as_one_success() 
 }
 
 #[tokio::test]
-async fn a_report_tells_of_requests_under_way_of_faults_of_callers_and_of_reasons() {
+async fn report_includes_open_requests_caller_faults_and_reasons() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let port = answering(&server, "HTTP/1.1 404 No\r\ncontent-length: 0\r\n\r\n").await;
     client.reaches(&server, port);
@@ -398,7 +398,7 @@ async fn a_report_tells_of_requests_under_way_of_faults_of_callers_and_of_reason
 const SCANNED: std::ops::Range<u16> = 20_000..20_300;
 
 #[tokio::test]
-async fn a_scan_of_ports_is_one_series_and_ports_that_are_known_keep_theirs() {
+async fn port_scan_makes_one_series_beside_known_ports() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let (served, _) = http_app(&server, "api").await;
     let workload = v1::Workload {

@@ -71,7 +71,7 @@ fn pod_at(client: &Pod, server: &Pod, port: u16, account: Option<&str>) -> std::
 }
 
 #[tokio::test]
-async fn a_call_of_a_pod_has_the_time_of_the_headless_service_that_it_names() {
+async fn pod_call_gets_timeout_of_named_headless_service() {
     let (client, server, apps) = fleet([SILENCE]).await;
     let addr = by_address(&client, &server, apps[0].port);
     for (traffic, host, ends) in [
@@ -91,7 +91,7 @@ async fn a_call_of_a_pod_has_the_time_of_the_headless_service_that_it_names() {
 }
 
 #[tokio::test]
-async fn who_calls_a_pod_by_its_own_address_has_the_time_of_what_it_serves() {
+async fn call_by_pod_address_gets_pods_timeout() {
     let (client, server, apps) = fleet([SILENCE]).await;
     let addr = by_address(&client, &server, apps[0].port);
     server.set(vec![guarded(apps[0].port, timeouts(Some(300), None))]);
@@ -116,7 +116,7 @@ async fn who_calls_a_pod_by_its_own_address_has_the_time_of_what_it_serves() {
 }
 
 #[tokio::test]
-async fn that_a_pod_was_called_is_said_between_two_proxies_and_to_nobody_else() {
+async fn pod_destination_header_passes_only_between_two_proxies() {
     let said = |app: &App| header(app, "weft-destination");
     for account in [Some("api"), None] {
         let (client, server, _, _) = pair(Protocol::Http1).await;
@@ -153,7 +153,7 @@ fn header(app: &App, name: &str) -> Option<String> {
 }
 
 #[tokio::test]
-async fn a_call_has_the_time_of_its_policy_and_the_application_is_told_and_let_go() {
+async fn policy_timeout_reaches_application_and_ends_its_call() {
     for method in ["GET", "POST"] {
         let (client, server, apps) = fleet([SILENCE]).await;
         client.set(vec![policy_of(&timeouts(Some(400), None))]);
@@ -174,7 +174,7 @@ async fn a_call_has_the_time_of_its_policy_and_the_application_is_told_and_let_g
 }
 
 #[tokio::test]
-async fn retries_have_no_more_than_the_time_of_the_call() {
+async fn retries_stay_within_call_timeout() {
     let (client, _server, apps) = fleet([SILENCE, SILENCE, SILENCE, SILENCE]).await;
     let mut retry = Retry {
         attempts: 5,
@@ -196,7 +196,7 @@ async fn retries_have_no_more_than_the_time_of_the_call() {
 }
 
 #[tokio::test]
-async fn an_answer_that_does_not_end_in_time_is_broken_off() {
+async fn response_unfinished_at_deadline_is_aborted() {
     let (client, _server, apps) = fleet([BEGUN]).await;
     client.set(vec![policy_of(&timeouts(Some(400), None))]);
     let begun = Instant::now();
@@ -218,7 +218,7 @@ async fn an_answer_that_does_not_end_in_time_is_broken_off() {
 }
 
 #[tokio::test]
-async fn a_grpc_stream_that_does_not_end_in_time_is_told_so_in_trailers() {
+async fn unfinished_grpc_stream_reports_deadline_in_trailers() {
     let (client, server, _, _) = pair(Protocol::Http2).await;
     let listener = TcpListener::bind((server.ip, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -245,7 +245,7 @@ async fn a_grpc_stream_that_does_not_end_in_time_is_told_so_in_trailers() {
 }
 
 #[tokio::test]
-async fn what_switched_protocols_in_its_time_goes_on_and_so_does_a_stream_whose_head_has_come() {
+async fn upgraded_connection_and_started_stream_outlive_their_timeouts() {
     let (client, _server, apps) = fleet([SWITCHED]).await;
     client.set(vec![policy_of(&timeouts(Some(300), Some(300)))]);
     let mut stream = client.call(vip()).await;
@@ -273,7 +273,7 @@ async fn what_switched_protocols_in_its_time_goes_on_and_so_does_a_stream_whose_
 }
 
 #[tokio::test]
-async fn the_time_of_a_grpc_call_is_kept_without_any_policy_and_shrinks_on_the_way() {
+async fn grpc_timeout_needs_no_policy_and_shrinks_per_hop() {
     let (client, server, apps) = fleet([SILENCE]).await;
     let headers = format!("{GRPC}grpc-timeout: 400m\r\n");
     let begun = Instant::now();
@@ -294,7 +294,7 @@ async fn the_time_of_a_grpc_call_is_kept_without_any_policy_and_shrinks_on_the_w
 }
 
 #[tokio::test]
-async fn a_grpc_call_whose_time_is_over_says_so_also_where_a_breaker_is_open() {
+async fn expired_grpc_call_reports_deadline_despite_open_breaker() {
     let (client, _server, apps) = fleet([OK]).await;
     client.set(vec![policy_of(&EffectivePolicy {
         breaker: whole(Breaker {
@@ -314,7 +314,7 @@ async fn a_grpc_call_whose_time_is_over_says_so_also_where_a_breaker_is_open() {
 }
 
 #[tokio::test]
-async fn an_application_may_shorten_its_own_call_and_not_make_it_longer() {
+async fn application_may_shorten_but_not_extend_its_call() {
     let (client, _server, apps) = fleet([SILENCE]).await;
     let (status, answer) = ask(&client, "GET", "weft-timeout: 300ms\r\n", "").await;
     assert_eq!(status, 504, "{answer}");
@@ -328,7 +328,7 @@ async fn an_application_may_shorten_its_own_call_and_not_make_it_longer() {
 }
 
 #[tokio::test]
-async fn nobody_outside_the_mesh_says_how_long_a_call_may_take_but_by_grpc() {
+async fn outside_caller_sets_no_timeout_except_grpc_timeout() {
     let (_client, server, apps) = fleet([OK, SILENCE]).await;
     for header in [
         "weft-timeout: 0ms\r\n",
@@ -346,7 +346,7 @@ async fn nobody_outside_the_mesh_says_how_long_a_call_may_take_but_by_grpc() {
 }
 
 #[tokio::test]
-async fn callers_outside_the_mesh_have_the_time_of_the_policy_and_others_their_own() {
+async fn outside_caller_gets_policy_timeout_and_meshed_its_own() {
     let (client, server, apps) = fleet([SILENCE]).await;
     server.set(vec![guarded(apps[0].port, timeouts(Some(300), None))]);
     let begun = Instant::now();
@@ -363,7 +363,7 @@ async fn callers_outside_the_mesh_have_the_time_of_the_policy_and_others_their_o
 }
 
 #[tokio::test]
-async fn a_request_from_outside_has_the_time_of_its_path_in_normal_form() {
+async fn outside_request_gets_timeout_of_its_normalized_path() {
     let (_client, server, apps) = fleet([SILENCE]).await;
     let mut said = timeouts(Some(300), None);
     let slow = HttpMatch::new("slow", Some("/slow"), &["GET"], &[] as &[(&str, &str)]);
@@ -394,7 +394,7 @@ async fn what_has_no_time_left_reaches_no_application() {
 /// The peer proxy gives up a little sooner, so that its answer comes when the time is over
 /// here as well.
 #[tokio::test]
-async fn the_answer_to_a_call_that_is_over_is_whole_and_so_is_the_next_one() {
+async fn expired_call_and_next_one_get_complete_responses() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let silent = App::new(server.ip, SILENCE).await;
     served_by(&client, &server, &[&silent]);
@@ -417,7 +417,7 @@ async fn the_answer_to_a_call_that_is_over_is_whole_and_so_is_the_next_one() {
 
 /// The head of an answer that is no gRPC comes in the moment in which its call is over.
 #[tokio::test]
-async fn a_grpc_call_that_is_over_is_told_so_in_grpc_whatever_answers_it() {
+async fn expired_grpc_call_gets_grpc_status_whatever_responds() {
     const PAGE: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 9\r\n\r\n";
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let listener = TcpListener::bind((server.ip, 0)).await.unwrap();
@@ -450,7 +450,7 @@ async fn a_grpc_call_that_is_over_is_told_so_in_grpc_whatever_answers_it() {
 
 /// An application that is told more than there is works on when nobody waits any more.
 #[tokio::test]
-async fn what_is_told_is_what_is_left_once_there_is_a_connection() {
+async fn passed_timeout_is_what_remains_after_connecting() {
     let (client, server, apps) = fleet([OK]).await;
     server.late.store(1000, Relaxed);
     let (status, answer) = ask(&client, "GET", "weft-timeout: 9000ms\r\n", "").await;

@@ -196,7 +196,7 @@ fn with(request: &str) -> String {
 }
 
 #[tokio::test]
-async fn requests_that_a_line_does_not_fit_go_by_http2() {
+async fn request_unfit_for_dedicated_connection_uses_http2() {
     let testbed = Testbed::new().await;
     warm(&testbed.client, &testbed.dedicated).await;
     let before = testbed.dedicated.used().1;
@@ -227,7 +227,7 @@ async fn requests_that_a_line_does_not_fit_go_by_http2() {
 }
 
 #[tokio::test]
-async fn a_caller_that_leaves_cancels_its_request_at_the_application() {
+async fn departed_caller_cancels_its_request_at_application() {
     let testbed = Testbed::new().await;
     for busy in [true, false] {
         warm(&testbed.client, &testbed.dedicated).await;
@@ -252,7 +252,7 @@ async fn a_caller_that_leaves_cancels_its_request_at_the_application() {
 }
 
 #[tokio::test]
-async fn many_requests_one_after_another_get_their_own_answers_over_one_line() {
+async fn successive_requests_over_dedicated_connection_get_own_responses() {
     let (client, server, _, seen) = pair(Protocol::Http1).await;
     let dedicated = dedicated(&client, &server);
     warm(&client, &dedicated).await;
@@ -294,7 +294,7 @@ async fn many_requests_one_after_another_get_their_own_answers_over_one_line() {
 }
 
 #[tokio::test]
-async fn an_answer_may_be_late_while_its_peer_gives_signs_of_life() {
+async fn late_response_is_awaited_while_peer_is_alive() {
     let testbed = Testbed::new().await;
     warm(&testbed.client, &testbed.dedicated).await;
     let before = testbed.dedicated.used().1;
@@ -355,7 +355,7 @@ async fn access_is_decided_for_each_request_of_a_line() {
 }
 
 #[tokio::test]
-async fn a_request_that_a_line_proves_unsent_goes_to_another_endpoint() {
+async fn request_proven_unsent_on_dedicated_connection_fails_over() {
     let (client, server, port, seen) = pair(Protocol::Http1).await;
     let dedicated = dedicated(&client, &server);
     let there = endpoint(server.ip, port, Some("api"));

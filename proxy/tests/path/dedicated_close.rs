@@ -169,7 +169,7 @@ async fn the_server_says_goodbye_only_between_two_requests() {
 }
 
 #[tokio::test]
-async fn a_server_that_stops_in_a_request_breaks_the_line_off() {
+async fn server_stopping_mid_request_breaks_dedicated_connection() {
     let (made, peer) = tokio::sync::oneshot::channel();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     // A runtime of its own, which ends as that of a proxy does.
@@ -276,7 +276,7 @@ async fn callers_without_a_valid_certificate_get_no_line() {
 }
 
 #[tokio::test]
-async fn tunnels_and_ports_of_the_proxy_are_refused_by_a_line() {
+async fn dedicated_connection_refuses_tunnels_and_proxy_ports() {
     let peer = Peer::new().await;
     for (case, request) in [
         (
@@ -303,7 +303,7 @@ async fn tunnels_and_ports_of_the_proxy_are_refused_by_a_line() {
 }
 
 #[tokio::test]
-async fn a_peer_with_another_identity_than_expected_gets_no_line() {
+async fn peer_with_wrong_identity_gets_no_dedicated_connection() {
     let (client, server, port, seen) = pair(Protocol::Http1).await;
     client.set(vec![endpoints(
         "api",
@@ -347,7 +347,7 @@ async fn lines_are_few_and_end_when_nobody_uses_them() {
 }
 
 #[tokio::test]
-async fn a_crowd_goes_by_http2_until_it_has_been_calm_for_a_while() {
+async fn concurrent_requests_use_http2_until_traffic_calms() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let dedicated = dedicated(&client, &server);
     warm(&client, &dedicated).await;

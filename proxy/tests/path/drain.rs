@@ -29,7 +29,7 @@ async fn answer(stream: &mut TcpStream) -> String {
 }
 
 #[tokio::test]
-async fn a_draining_server_loses_no_request_even_as_the_only_endpoint() {
+async fn draining_server_loses_no_request_as_only_endpoint() {
     let (client, server, _, seen) = pair(Protocol::Http1).await;
     let mut stream = client.call(vip()).await;
     assert!(ask(&mut stream).await.starts_with("HTTP/1.1 200"));
@@ -44,7 +44,7 @@ async fn a_draining_server_loses_no_request_even_as_the_only_endpoint() {
 }
 
 #[tokio::test]
-async fn a_draining_server_tells_callers_outside_the_mesh_to_close() {
+async fn draining_server_closes_connections_of_outside_callers() {
     let (_client, server, port, _) = pair(Protocol::Http1).await;
     let mut stream = server.plain(port).await;
     assert!(

@@ -126,7 +126,7 @@ fn head_of(bytes: usize, chunked: bool) -> String {
 }
 
 #[tokio::test]
-async fn an_answer_before_a_body_that_does_not_come_whole_says_that_it_is_the_last_one() {
+async fn response_before_incomplete_body_announces_connection_close() {
     for early_head in [TOO_LARGE, UNKNOWN, ACCEPTED] {
         let testbed = Testbed::to(early_head).await;
         for (bytes, chunked, sent) in [(500_000, false, 90_000), (9000, true, 8000), (5, false, 3)]
@@ -158,7 +158,7 @@ async fn an_answer_before_a_body_that_does_not_come_whole_says_that_it_is_the_la
 }
 
 #[tokio::test]
-async fn an_answer_before_a_body_that_comes_in_time_leaves_the_connection() {
+async fn response_before_timely_body_keeps_connection() {
     for early_head in [TOO_LARGE, UNKNOWN] {
         let testbed = Testbed::to(early_head).await;
         for chunked in [false, true] {
@@ -234,7 +234,7 @@ async fn post(client: &Pod, bytes: usize, chunked: bool, later: Duration) -> Str
 }
 
 #[tokio::test]
-async fn what_was_answered_before_its_body_came_is_sent_again_whole_or_not_at_all() {
+async fn request_answered_early_is_resent_complete_or_never() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let (hasty, request_count) = hasty(server.ip, UNAVAILABLE).await;
     let (counts, seen) = counts(server.ip).await;
@@ -303,7 +303,7 @@ async fn trailing(ip: IpAddr) -> (u16, Arc<AtomicUsize>) {
 }
 
 #[tokio::test]
-async fn a_body_goes_on_behind_an_answer_that_ended_with_trailers() {
+async fn body_continues_behind_response_with_trailers() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let (port, came) = trailing(server.ip).await;
     client.reaches(&server, port);

@@ -176,7 +176,7 @@ fn ejections(client: &Pod) -> f64 {
 }
 
 #[tokio::test]
-async fn no_long_upload_is_seen_by_two_while_an_endpoint_fails_rests_and_is_probed() {
+async fn long_upload_reaches_one_endpoint_during_ejection_cycle() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let apps = [
         Uploads::new(server.ip, true).await,

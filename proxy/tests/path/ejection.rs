@@ -43,7 +43,7 @@ async fn one_of_three() -> (Pod, Pod, [App; 3]) {
 }
 
 #[tokio::test]
-async fn the_one_of_three_that_answers_503_rests_and_no_post_was_sent_twice() {
+async fn endpoint_answering_503_is_ejected_without_resent_posts() {
     let (client, server, apps) = one_of_three().await;
     let [bad, one, other] = &apps;
     // As many answers as it takes to compare with, before the bad one is asked at all.
@@ -99,7 +99,7 @@ async fn the_one_of_three_that_truncates_its_answers_rests() {
 /// The only attempt of a POST goes on for as long as the call may take, but all see after
 /// `backendRequest` that nobody answers there.
 #[tokio::test]
-async fn the_one_of_three_that_answers_nothing_rests_while_its_posts_still_wait() {
+async fn silent_endpoint_is_ejected_while_its_posts_wait() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let silent = App::new(server.ip, SILENCE).await;
     let others = [
@@ -172,7 +172,7 @@ async fn a_policy_switches_ejection_off() {
 
 /// One of two is not there, and rests. The other one's answer is all that its callers can get.
 #[tokio::test]
-async fn an_answer_is_not_given_up_for_an_endpoint_that_rests() {
+async fn response_is_not_abandoned_for_ejected_endpoint() {
     let Rests {
         client,
         server,
@@ -239,7 +239,7 @@ pub(super) async fn grpc_app(
 }
 
 #[tokio::test]
-async fn what_grpc_says_in_trailers_makes_an_endpoint_rest_too() {
+async fn failed_status_in_grpc_trailers_ejects_endpoint() {
     one_of_three_rests(&[("grpc-status", "14")]).await;
 }
 
@@ -343,7 +343,7 @@ async fn silent_probe(
 }
 
 #[tokio::test]
-async fn a_connection_on_which_nothing_is_said_is_no_probe_that_succeeds() -> io::Result<()> {
+async fn silent_connection_is_no_successful_ejection_probe() -> io::Result<()> {
     let rests = one_of_two_rests(Protocol::Detect, OK, Duration::from_secs(1)).await;
     let (client, unreachable) = (&rests.client, rests.unreachable);
     let back = TcpListener::bind(unreachable).await?;
@@ -358,8 +358,7 @@ async fn a_connection_on_which_nothing_is_said_is_no_probe_that_succeeds() -> io
 /// Its client may keep such a connection for hours. Each of them would keep the next probe off
 /// for ten seconds, so that 100 connections, a fifth of a second apart, were not enough for five.
 #[tokio::test]
-async fn a_probe_that_its_server_has_ended_without_a_word_makes_room_for_the_next() -> io::Result<()>
-{
+async fn silently_closed_probe_makes_room_for_next_one() -> io::Result<()> {
     let rests = one_of_two_rests(Protocol::Detect, OK, Duration::from_secs(1)).await;
     let (client, unreachable) = (&rests.client, rests.unreachable);
     let back = TcpListener::bind(unreachable).await?;

@@ -111,7 +111,7 @@ fn policy_of_spare(traffic: &EffectivePolicy) -> v1::Resource {
 }
 
 #[tokio::test]
-async fn what_reaches_nobody_is_answered_by_the_other_service_whatever_it_is() {
+async fn undeliverable_call_uses_fallback_service_whatever_its_kind() {
     for (meshed, method, headers) in [
         (true, "POST", ""),
         (false, "POST", ""),
@@ -136,7 +136,7 @@ async fn what_reaches_nobody_is_answered_by_the_other_service_whatever_it_is() {
 }
 
 #[tokio::test]
-async fn without_the_policy_or_for_other_causes_it_stays_refused_and_what_works_is_left_alone() {
+async fn fallback_applies_only_with_policy_and_matching_failure() {
     let shop = Shop::http().await;
     let (status, answer) = ask(&shop.client, "GET", "", "").await;
     assert_eq!(status, 200);
@@ -156,7 +156,7 @@ async fn without_the_policy_or_for_other_causes_it_stays_refused_and_what_works_
 }
 
 #[tokio::test]
-async fn a_service_without_endpoints_and_a_split_without_backends_fall_back_too() {
+async fn service_without_endpoints_and_split_without_backends_fall_back() {
     let shop = Shop::http().await;
     shop.client.set(vec![endpoints("api", Vec::new())]);
     assert_eq!(ask(&shop.client, "POST", "", "{}").await.0, 200);
@@ -183,7 +183,7 @@ async fn a_service_without_endpoints_and_a_split_without_backends_fall_back_too(
 }
 
 #[tokio::test]
-async fn what_an_application_may_have_seen_goes_on_only_where_it_may_be_sent_twice() {
+async fn call_possibly_seen_falls_back_only_if_repeatable() {
     for (answer, status) in [(UNAVAILABLE, 503), (NOTHING, 502)] {
         for (method, headers, falls) in
             [("GET", "", true), ("POST", "", false), ("GET", GRPC, false)]
@@ -213,7 +213,7 @@ async fn an_answer_below_500_stands() {
 }
 
 #[tokio::test]
-async fn a_fallback_has_the_time_that_the_call_has_left_and_no_more() {
+async fn fallback_has_only_remaining_time_of_call() {
     let times = |request: Option<u64>, attempt: Option<u64>, to| EffectivePolicy {
         timeouts: limited(Timeouts {
             request: request.map(Duration::from_millis),
@@ -267,7 +267,7 @@ fn response_of(status: u16) -> FallbackTo {
 }
 
 #[tokio::test]
-async fn what_the_policy_holds_is_answered_at_once_and_counts_as_the_answer() {
+async fn static_fallback_response_is_immediate_and_counts_as_result() {
     let (shop, app) = Shop::answering(SILENCE).await;
     let timeouts = limited(Timeouts {
         request: Some(Duration::from_millis(300)),
@@ -323,7 +323,7 @@ async fn what_the_policy_holds_is_answered_at_once_and_counts_as_the_answer() {
 }
 
 #[tokio::test]
-async fn the_answer_is_as_it_was_where_the_other_service_fails_and_there_is_no_chain() {
+async fn failed_fallback_keeps_original_response_without_chaining() {
     let (shop, _app) = Shop::answering(UNAVAILABLE).await;
     let third = App::new(shop.server.ip, OK).await;
     let there = endpoint(shop.server.ip, third.port, Some("api"));
@@ -358,7 +358,7 @@ async fn the_answer_is_as_it_was_where_the_other_service_fails_and_there_is_no_c
 }
 
 #[tokio::test]
-async fn what_the_mesh_refused_stays_so_where_the_other_service_lets_nobody_in() {
+async fn mesh_refusal_stands_when_fallback_admits_no_caller() {
     let authority = Authority::new();
     let client = Pod::new(&authority, "web").await;
     let server = Pod::new(&authority, "api").await;
@@ -387,7 +387,7 @@ async fn what_the_mesh_refused_stays_so_where_the_other_service_lets_nobody_in()
 }
 
 #[tokio::test]
-async fn a_body_that_is_not_at_hand_any_more_goes_nowhere_else() {
+async fn unbuffered_body_is_not_sent_to_fallback() {
     let (shop, app) = Shop::answering(UNAVAILABLE).await;
     let body = "x".repeat(100 * 1024);
     let (status, answer) = ask(&shop.client, "GET", "", &body).await;
@@ -402,7 +402,7 @@ async fn a_body_that_is_not_at_hand_any_more_goes_nowhere_else() {
 }
 
 #[tokio::test]
-async fn grpc_over_http_2_goes_on_where_it_reached_nobody_and_nowhere_where_it_failed() {
+async fn grpc_over_http2_falls_back_only_if_undelivered() {
     let shop = Shop::new(Protocol::Http2).await;
     let serves = async |name: &str, does| {
         let listener = TcpListener::bind((shop.server.ip, 0)).await.unwrap();
@@ -425,7 +425,7 @@ async fn grpc_over_http_2_goes_on_where_it_reached_nobody_and_nowhere_where_it_f
 }
 
 #[tokio::test]
-async fn opaque_bytes_that_reach_nobody_go_to_the_other_service() {
+async fn undeliverable_opaque_bytes_go_to_fallback_service() {
     for protocol in [Protocol::Opaque, Protocol::Detect] {
         let shop = Shop::new(protocol).await.out_of_order(true).await;
         let echo = TcpListener::bind((shop.server.ip, 0)).await.unwrap();
@@ -451,7 +451,7 @@ async fn opaque_bytes_that_reach_nobody_go_to_the_other_service() {
 }
 
 #[tokio::test]
-async fn opaque_bytes_that_the_other_service_took_end_when_nothing_moves() {
+async fn opaque_bytes_on_fallback_end_at_idle_timeout() {
     let shop = Shop::new(Protocol::Opaque).await.out_of_order(true).await;
     shop.client.set(vec![policy_of(&EffectivePolicy {
         timeouts: limited(Timeouts {

@@ -123,7 +123,7 @@ fn content(answer: &str) -> usize {
 }
 
 #[tokio::test]
-async fn an_answer_comes_whole_though_its_server_leaves_the_body() {
+async fn response_arrives_complete_though_server_ignores_body() {
     let scene = Arc::new(Scene::with(Bodies::Left).await);
     for route in [0, 1] {
         for round in 0..10 {
@@ -154,7 +154,7 @@ async fn an_answer_comes_whole_though_its_server_leaves_the_body() {
 }
 
 #[tokio::test]
-async fn a_server_of_one_thread_serves_who_comes_beside_a_kept_connection() {
+async fn single_threaded_server_serves_others_beside_kept_connection() {
     let scene = Arc::new(Scene::with(Bodies::Read).await);
     for route in [0, 1] {
         let done = Arc::new(AtomicBool::new(false));

@@ -48,7 +48,7 @@ async fn comes_to(server: &Pod, name: &str, labels: &[&str], count: f64) {
 }
 
 #[tokio::test]
-async fn what_is_called_a_copy_is_limited_and_counted_as_any_other_and_so_is_who_says_so() {
+async fn claimed_mirror_request_is_limited_and_counted_normally() {
     let authority = Authority::new();
     let server = Pod::new(&authority, "api").await;
     let app = App::new(server.ip, OK).await;
@@ -75,7 +75,7 @@ async fn what_is_called_a_copy_is_limited_and_counted_as_any_other_and_so_is_who
 
 /// Not what its pod is held to, which is no business of theirs, and it costs nobody a token.
 #[tokio::test]
-async fn who_may_not_call_is_told_that_also_of_a_copy() {
+async fn claimed_mirror_request_needs_admission_like_others() {
     let authority = Authority::new();
     let server = Pod::new(&authority, "api").await;
     let app = App::new(server.ip, OK).await;
@@ -93,7 +93,7 @@ async fn who_may_not_call_is_told_that_also_of_a_copy() {
 }
 
 #[tokio::test]
-async fn what_is_called_a_copy_goes_last_whatever_class_it_asks_for() {
+async fn claimed_mirror_request_goes_last_whatever_its_class() {
     let authority = Authority::new();
     let client = Pod::new(&authority, "web").await;
     client.set(service("api", vip().ip(), Protocol::Http1, Vec::new()));

@@ -115,7 +115,7 @@ async fn status_behind(protocol: Protocol, meshed: bool) -> Option<u16> {
 }
 
 #[tokio::test]
-async fn a_queue_that_is_full_for_a_moment_costs_time_and_no_call() {
+async fn briefly_full_accept_queue_loses_no_call() {
     let cases = [
         ("over HTTP/1.1", Protocol::Http1, true),
         ("over HTTP/2", Protocol::Http2, true),
@@ -185,7 +185,7 @@ async fn beside_one_that_answers() -> ([u16; 2], Duration) {
 }
 
 #[tokio::test]
-async fn a_call_with_little_time_goes_elsewhere_where_a_queue_stays_full() {
+async fn short_call_fails_over_from_full_queue() {
     let mut last = None;
     // Each may meet a machine that stands still.
     for _ in 0..TRIES {
@@ -216,7 +216,7 @@ async fn sent_to_this_very_pod(outside: bool) -> (u16, String) {
 }
 
 #[tokio::test]
-async fn no_time_is_kept_for_another_pod_where_nobody_could_ask_one() {
+async fn no_failover_time_is_reserved_without_other_pod() {
     for outside in [true, false] {
         let (status, answer) = sent_to_this_very_pod(outside).await;
         assert_eq!(status, 504, "outside: {outside}, {answer}");
@@ -263,7 +263,7 @@ async fn refused_within(meshed: bool) -> Duration {
 }
 
 #[tokio::test]
-async fn whoever_speaks_http_is_understood_while_the_queue_of_its_server_is_full() {
+async fn http_is_recognized_while_server_queue_is_full() {
     for meshed in [true, false] {
         let mut soonest = PATIENCE;
         for _ in 0..TRIES {
@@ -295,7 +295,7 @@ async fn answer_behind(meshed: bool) -> Option<String> {
 }
 
 #[tokio::test]
-async fn bytes_that_come_while_the_queue_is_full_wait_for_the_way_that_is_being_opened() {
+async fn bytes_at_full_queue_wait_for_opening_connection() {
     let calls = [true, false].map(|meshed| async move {
         for _ in 0..TRIES {
             if let Some(answer) = answer_behind(meshed).await {

@@ -106,7 +106,7 @@ async fn leaves(stream: TcpStream, request_count: Arc<AtomicUsize>) -> io::Resul
 }
 
 #[tokio::test]
-async fn servers_that_leave_before_they_take_a_stream_are_asked_three_times_in_all() {
+async fn servers_refusing_stream_by_goaway_get_three_tries() {
     let (client, server, _, _) = pair(Protocol::Http2).await;
     let apps = three(&client, &server, leaves).await;
     let mut sender = grpc(&client).await;
@@ -120,7 +120,7 @@ async fn servers_that_leave_before_they_take_a_stream_are_asked_three_times_in_a
 
 /// As where a new process has taken over the port, and the old one still gets a connection.
 #[tokio::test]
-async fn a_server_that_answered_and_leaves_a_new_connection_is_asked_once_more() {
+async fn server_leaving_after_response_gets_one_more_try() {
     let (client, server, _, _) = pair(Protocol::Http2).await;
     let listener = listening(&client, &server).await;
     let request_count = Arc::new(AtomicUsize::new(0));
@@ -153,7 +153,7 @@ async fn a_server_that_answered_and_leaves_a_new_connection_is_asked_once_more()
 
 /// Each GET has the server end its connection, as one of its callers may bring it to.
 #[tokio::test]
-async fn calls_beside_those_that_make_a_server_leave_are_answered() {
+async fn calls_beside_those_causing_goaway_are_answered() {
     let (client, server, _, _) = pair(Protocol::Http2).await;
     let listener = listening(&client, &server).await;
     let left = Arc::new(AtomicUsize::new(0));
@@ -215,7 +215,7 @@ async fn serves_one(stream: TcpStream, nth: usize, says_so: bool) -> io::Result<
 }
 
 #[tokio::test]
-async fn a_server_of_one_connection_gets_the_calls_beside_a_large_answer_by_that() {
+async fn single_connection_server_gets_calls_beside_large_response() {
     for says_so in [true, false] {
         let (client, server, _, _) = pair(Protocol::Http2).await;
         let listener = listening(&client, &server).await;

@@ -224,7 +224,7 @@ impl Calls {
 /// The same as of those that answer 503. What begins with a head, or is not listed, is seen by
 /// one application alone.
 #[tokio::test]
-async fn one_of_three_that_is_unavailable_rests_after_five_and_is_hidden_where_that_is_allowed() {
+async fn five_unavailable_grpc_responses_eject_endpoint_retried_where_listed() {
     let outages = [(true, true), (true, false), (false, true), (false, false)];
     let outages = outages.map(|(trailers_only, listed)| Outage {
         trailers_only,
@@ -273,7 +273,7 @@ async fn late(reply: Reply) {
 
 /// Counted twice nine of them would open it, and as successes in the end ten would not.
 #[tokio::test]
-async fn a_grpc_call_that_took_too_long_counts_as_one_failure_whatever_its_trailers_say() {
+async fn overlong_grpc_call_is_one_failure_despite_trailers() {
     let mut cases = Vec::new();
     for status in [OK, UNAVAILABLE] {
         for trailers_only in [true, false] {

@@ -12,7 +12,7 @@ use crate::support::{pair, raw, vip};
 
 /// Whatever it says of its connection, and with what version.
 #[tokio::test]
-async fn a_caller_over_http1_that_closed_its_direction_gets_the_whole_answer() {
+async fn http1_half_closed_caller_gets_complete_response() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let app = App::new(server.ip, LATE).await;
     client.reaches(&server, app.port);

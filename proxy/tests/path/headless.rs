@@ -37,7 +37,7 @@ fn request_counts(apps: &[App]) -> Vec<usize> {
 }
 
 #[tokio::test]
-async fn what_fails_at_the_pod_of_its_clients_choice_goes_elsewhere_only_where_a_policy_says_so() {
+async fn client_chosen_pod_failure_moves_elsewhere_only_by_policy() {
     let (client, server, apps) = fleet([UNAVAILABLE, OK]).await;
     let bad = by_address(&client, &server, apps[0].port);
     let good = by_address(&client, &server, apps[1].port);
@@ -90,7 +90,7 @@ async fn beside_one_that_is_gone() -> (Pod, Pod, Vec<App>, SocketAddr) {
 }
 
 #[tokio::test]
-async fn a_pod_that_is_not_there_rests_for_calls_that_name_its_service() {
+async fn missing_pod_is_ejected_for_calls_by_service() {
     let (client, _server, apps, gone) = beside_one_that_is_gone().await;
     assert_eq!(ask(&client, gone, "POST", NAMED).await, BROKEN);
     assert_eq!(request_counts(&apps), [0], "nothing lets it go elsewhere");
@@ -196,7 +196,7 @@ async fn failing_pod_of_alike_ones_keeps_its_calls() {
 }
 
 #[tokio::test]
-async fn a_breaker_holds_for_calls_that_name_its_service_and_moves_none_of_them() {
+async fn breaker_applies_to_headless_calls_without_moving_them() {
     let (client, server, apps) = fleet([UNAVAILABLE, OK]).await;
     let bad = by_address(&client, &server, apps[0].port);
     let good = by_address(&client, &server, apps[1].port);
@@ -249,7 +249,7 @@ async fn a_breaker_alone_makes_no_pod_rest() {
 }
 
 #[tokio::test]
-async fn where_all_rest_the_pod_of_its_clients_choice_is_asked_first() {
+async fn client_chosen_pod_goes_first_when_all_ejected() {
     let (client, server, _) = fleet([]).await;
     let chosen = TcpListener::bind((server.ip, 0)).await.unwrap();
     let other = TcpListener::bind((server.ip, 0)).await.unwrap();

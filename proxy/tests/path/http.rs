@@ -199,7 +199,7 @@ async fn a_large_body_passes_each_way_unharmed() {
 }
 
 #[tokio::test]
-async fn a_port_that_is_not_served_gets_503_with_the_reason() {
+async fn unserved_port_gets_503_with_reason() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     client.reaches(&server, 1);
     let (status, answer) = get(client.call(vip()).await, "/", "").await;
@@ -212,7 +212,7 @@ async fn a_port_that_is_not_served_gets_503_with_the_reason() {
 }
 
 #[tokio::test]
-async fn grpc_callers_get_a_grpc_status_for_what_the_mesh_refuses() {
+async fn grpc_caller_gets_grpc_status_for_mesh_refusal() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     client.reaches(&server, 1);
     let (status, answer) = get(
@@ -228,7 +228,7 @@ async fn grpc_callers_get_a_grpc_status_for_what_the_mesh_refuses() {
 /// Some servers answer 411 to such a method without a length, and HTTP/2 between the proxies has
 /// other means to say that there is no body.
 #[tokio::test]
-async fn a_post_that_says_nothing_of_a_body_has_a_length_of_zero_behind_two_proxies() {
+async fn bodiless_post_gets_zero_length_behind_two_proxies() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let app = App::new(server.ip, OK).await;
     client.reaches(&server, app.port);
@@ -327,7 +327,7 @@ async fn a_length_beside_an_encoding_frames_nothing() {
 
 /// What is too large is not the head.
 #[tokio::test]
-async fn a_length_beyond_any_body_is_refused_as_a_length() {
+async fn oversized_content_length_is_refused_as_length_error() {
     let (client, server, port, seen) = pair(Protocol::Http1).await;
     for length in ["18446744073709551614", "99999999999999999999"] {
         let request =
@@ -376,7 +376,7 @@ async fn oversized_heads_get_their_own_statuses() {
 }
 
 #[tokio::test]
-async fn a_request_that_never_reached_an_application_goes_to_another_endpoint() {
+async fn undelivered_request_goes_to_other_endpoint() {
     let (client, server, port, seen) = pair(Protocol::Http1).await;
     // Same pod, one port that nobody serves: the peer proxy proves it.
     client.set(service("api", vip().ip(), Protocol::Http1, Vec::new()));
@@ -404,7 +404,7 @@ async fn a_request_that_never_reached_an_application_goes_to_another_endpoint() 
 }
 
 #[tokio::test]
-async fn latency_ends_with_the_head_of_the_answer_on_both_sides() {
+async fn latency_ends_with_response_head_on_both_sides() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let listener = listening(&client, &server).await;
     tokio::spawn(async move {

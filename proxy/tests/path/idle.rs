@@ -40,7 +40,7 @@ async fn closed(stream: &mut TcpStream) {
 }
 
 #[tokio::test]
-async fn a_connection_of_which_nothing_moves_is_broken_off_and_one_that_moves_is_not() {
+async fn idle_opaque_connection_closes_and_active_one_stays() {
     let (client, server, _, _) = pair(Protocol::Opaque).await;
     let listener = listening(&client, &server).await;
     tokio::spawn(async move {
@@ -90,7 +90,7 @@ async fn drips(ip: IpAddr) -> u16 {
 }
 
 #[tokio::test]
-async fn an_answer_that_stands_still_is_broken_off_and_a_slow_one_is_whole() {
+async fn stalled_response_is_aborted_and_slow_one_completes() {
     let (client, server, apps) = fleet([BEGUN]).await;
     client.set(vec![policy_of(&idle())]);
     let begun = Instant::now();
@@ -110,7 +110,7 @@ async fn an_answer_that_stands_still_is_broken_off_and_a_slow_one_is_whole() {
 }
 
 #[tokio::test]
-async fn a_request_of_which_nothing_moves_ends_and_an_upload_that_goes_on_does_not() {
+async fn stalled_request_ends_and_progressing_upload_continues() {
     let (client, _server, apps) = fleet([SILENCE]).await;
     client.set(vec![policy_of(&idle())]);
     let begun = Instant::now();

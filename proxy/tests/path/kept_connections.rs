@@ -264,7 +264,7 @@ async fn pod_that_lives_keeps_its_connections() {
 }
 
 #[tokio::test]
-async fn connection_to_service_that_moved_is_closed_behind_its_answer() {
+async fn connection_to_moved_service_closes_after_its_response() {
     let (_, client, server) = scene(Protocol::Http1).await;
     let there = endpoint(server.ip, server.app.port, Some("api"));
     client.set(vec![endpoints("api", vec![there.clone()])]);

@@ -56,7 +56,7 @@ fn request_count(apps: &[App]) -> usize {
 }
 
 #[tokio::test]
-async fn a_get_whose_only_endpoint_takes_longer_than_an_attempt_has_its_answer() {
+async fn get_outlasting_attempt_timeout_at_only_endpoint_succeeds() {
     let (client, _server, apps) = fleet([LATER], &patient(Retry::DEFAULT)).await;
     let (status, answer) = ask(&client, "GET", "", "").await;
     assert_eq!((status, request_count(&apps)), (200, 1), "{answer}");
@@ -64,7 +64,7 @@ async fn a_get_whose_only_endpoint_takes_longer_than_an_attempt_has_its_answer()
 }
 
 #[tokio::test]
-async fn one_for_which_no_retry_can_be_paid_has_its_answer_and_takes_nothing() {
+async fn call_without_retry_budget_gets_late_response() {
     let nothing = Budget {
         percent: Percent::at_most(0),
         min_per_second: 0,
@@ -82,7 +82,7 @@ async fn one_for_which_no_retry_can_be_paid_has_its_answer_and_takes_nothing() {
 
 /// Calls that hang together are not promised the same token.
 #[tokio::test]
-async fn of_calls_that_hang_at_once_only_those_are_given_up_for_which_a_retry_is_paid() {
+async fn hung_calls_are_abandoned_within_retry_budget_only() {
     let savings = Budget {
         percent: Percent::at_most(100),
         min_per_second: 0,
@@ -106,7 +106,7 @@ async fn of_calls_that_hang_at_once_only_those_are_given_up_for_which_a_retry_is
 }
 
 #[tokio::test]
-async fn one_that_has_no_time_left_for_the_wait_before_a_retry_has_its_answer() {
+async fn call_without_time_for_retry_backoff_gets_response() {
     let slowly = Retry {
         backoff: Duration::from_secs(10),
         ..Retry::DEFAULT
@@ -119,7 +119,7 @@ async fn one_that_has_no_time_left_for_the_wait_before_a_retry_has_its_answer() 
 }
 
 #[tokio::test]
-async fn a_body_that_is_too_long_to_be_sent_again_makes_its_first_attempt_the_last() {
+async fn body_too_long_to_resend_makes_attempt_final() {
     let any = Retry {
         methods: Methods::Any,
         ..Retry::DEFAULT
@@ -132,7 +132,7 @@ async fn a_body_that_is_too_long_to_be_sent_again_makes_its_first_attempt_the_la
 
 /// Control: its first attempt is given up as soon as it has taken its time.
 #[tokio::test]
-async fn an_attempt_is_still_given_up_for_an_endpoint_that_may_be_asked() {
+async fn attempt_is_abandoned_when_other_endpoint_is_available() {
     let (client, _server, apps) = fleet([SILENCE, OK], &patient(Retry::DEFAULT)).await;
     let mut gets = 0;
     while apps[0].request_count() == 0 {
@@ -148,7 +148,7 @@ async fn an_attempt_is_still_given_up_for_an_endpoint_that_may_be_asked() {
 
 /// The one of two that is not there was asked before, and then it rests.
 #[tokio::test]
-async fn an_endpoint_beside_which_nobody_works_has_all_the_time() {
+async fn endpoint_without_working_alternative_gets_full_call_time() {
     let policy = EffectivePolicy {
         ejection: whole(Ejection {
             consecutive_failures: 1,
@@ -179,7 +179,7 @@ async fn an_endpoint_beside_which_nobody_works_has_all_the_time() {
 
 /// What may be gone with its node is worth no answer that may still come.
 #[tokio::test]
-async fn an_endpoint_is_not_given_up_for_one_of_which_nothing_was_heard() {
+async fn endpoint_is_not_abandoned_for_silent_alternative() {
     let policy = EffectivePolicy {
         ejection: whole(Ejection {
             consecutive_failures: 100,

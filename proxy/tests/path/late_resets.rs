@@ -145,7 +145,7 @@ async fn accepted_of(batches: usize, reset_after: Duration) -> (usize, usize) {
 }
 
 #[tokio::test]
-async fn connections_of_a_member_that_resets_what_it_asks_are_begun_in_turn() {
+async fn connections_of_resetting_member_are_opened_in_turn() {
     let mut last = None;
     for _ in 0..TRIES {
         let early = accepted_of(6, EARLY).await;
@@ -160,7 +160,7 @@ async fn connections_of_a_member_that_resets_what_it_asks_are_begun_in_turn() {
 }
 
 #[tokio::test]
-async fn nobody_else_waits_for_the_turns_of_a_member_that_resets_what_it_asks() {
+async fn resetting_members_turns_delay_no_other_member() {
     let mut last = None;
     for _ in 0..TRIES {
         let authority = Authority::new();
@@ -200,7 +200,7 @@ async fn has_to_wait(protocol: &str, accepts: bool, reset_after: Duration) -> bo
 }
 
 #[tokio::test]
-async fn requests_and_tunnels_count_whether_or_not_the_application_has_accepted_them() {
+async fn reset_requests_and_tunnels_count_before_acceptance_too() {
     let cases = ["http1", "tcp"].into_iter();
     for (protocol, accepts) in cases.flat_map(|protocol| [(protocol, true), (protocol, false)]) {
         let mut waits = (false, false);
@@ -255,7 +255,7 @@ async fn has_to_wait_ending_others(reset_after: Duration) -> bool {
 }
 
 #[tokio::test]
-async fn tunnels_that_are_used_make_up_for_none_that_are_given_up_later() {
+async fn used_tunnels_do_not_offset_later_abandoned_ones() {
     let mut waits = (false, false);
     for _ in 0..TRIES {
         let early = has_to_wait_ending_others(EARLY).await;
@@ -293,7 +293,7 @@ async fn has_to_wait_revoked(is_revoked: bool) -> bool {
 }
 
 #[tokio::test]
-async fn tunnels_that_end_for_a_change_of_rules_are_not_given_up() {
+async fn tunnels_closed_by_rule_change_are_not_abandoned() {
     let mut waits = (true, false);
     for _ in 0..TRIES {
         let revoked = has_to_wait_revoked(true).await;
@@ -318,7 +318,7 @@ async fn has_to_wait_being_greeted(greeting: &'static [u8]) -> bool {
 }
 
 #[tokio::test]
-async fn tunnels_in_which_the_application_greets_in_http2_are_not_given_up() {
+async fn tunnels_with_http2_server_greeting_are_not_abandoned() {
     let mut waits = (true, false);
     for _ in 0..TRIES {
         // SETTINGS without any.
@@ -362,7 +362,7 @@ async fn has_to_wait_having_said(
 }
 
 #[tokio::test]
-async fn tunnels_count_whatever_their_caller_says_before_it_resets_them() {
+async fn reset_tunnels_count_whatever_their_caller_sends_first() {
     for case in [
         ("\0", false, false),
         ("", true, false),
@@ -437,7 +437,7 @@ async fn has_to_wait_having_been_silent(asks: bool) -> (usize, bool) {
 }
 
 #[tokio::test]
-async fn tunnels_that_were_opened_ahead_of_requests_are_not_given_up() {
+async fn tunnels_opened_ahead_of_requests_are_not_abandoned() {
     let mut last = None;
     for _ in 0..TRIES {
         let asked = has_to_wait_having_been_silent(true).await;
@@ -452,7 +452,7 @@ async fn tunnels_that_were_opened_ahead_of_requests_are_not_given_up() {
 }
 
 #[tokio::test]
-async fn calls_that_wait_for_their_turn_take_no_room_of_others_until_it_comes() {
+async fn calls_waiting_for_turn_take_no_room_of_others() {
     let mut last = None;
     for _ in 0..TRIES {
         let authority = Authority::new();

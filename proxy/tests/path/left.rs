@@ -10,7 +10,7 @@ use super::deadlines::broken_off;
 use crate::support::{pair, vip};
 
 #[tokio::test]
-async fn the_application_sees_the_end_of_a_call_soon_after_its_caller_has_reset_it() {
+async fn application_sees_call_end_soon_after_caller_reset() {
     for meshed in [true, false] {
         let (client, server, _, _) = pair(Protocol::Http1).await;
         let app = App::new(server.ip, SILENCE).await;

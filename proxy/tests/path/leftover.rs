@@ -102,7 +102,7 @@ impl Refusing {
 }
 
 #[tokio::test]
-async fn a_refusal_of_a_small_body_that_comes_behind_its_head_leaves_the_connection() {
+async fn refusal_of_small_delayed_body_keeps_connection() {
     for refusing in Refusing::all().await {
         let mut stream = refusing.connect().await;
         stream.set_nodelay(true).unwrap();
@@ -126,7 +126,7 @@ async fn a_refusal_of_a_small_body_that_comes_behind_its_head_leaves_the_connect
 }
 
 #[tokio::test]
-async fn a_refusal_of_a_body_that_is_large_or_does_not_come_says_that_it_is_the_last_answer() {
+async fn refusal_of_large_or_missing_body_announces_close() {
     let large = head(200_000, "");
     let asks = head(5, "Expect: 100-continue\r\n");
     let old = head(5, "Connection: keep-alive\r\n").replace("/1.1", "/1.0") + "hel";
@@ -172,7 +172,7 @@ async fn a_refusal_of_a_body_that_is_large_or_does_not_come_says_that_it_is_the_
 }
 
 #[tokio::test]
-async fn an_answer_of_an_application_to_a_whole_request_leaves_the_connection() {
+async fn application_response_to_complete_request_keeps_connection() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let (port, seen) = http_app(&server, "api").await;
     client.reaches(&server, port);

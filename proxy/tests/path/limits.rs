@@ -86,7 +86,7 @@ async fn one() -> (Pod, Pod, App) {
 }
 
 #[tokio::test]
-async fn beyond_the_limit_requests_are_answered_429_unseen_and_asked_of_nobody_else() {
+async fn requests_beyond_limit_get_429_unseen_and_unretried() {
     let (client, server, app) = one().await;
     server.set(vec![guard(app.port, vec![rule(limit("all", 3))])]);
     for _ in 0..3 {
@@ -141,7 +141,7 @@ async fn users(client: &Pod, users: std::ops::Range<usize>) -> (usize, String) {
 }
 
 #[tokio::test]
-async fn who_makes_up_users_takes_nothing_from_others_gains_nothing_and_is_told_why() {
+async fn invented_users_gain_nothing_harm_none_and_get_reason() {
     let (clients, server, app) = called_by(["greedy", "honest", "late"]).await;
     let [greedy, honest, late] = &clients[..] else {
         panic!("three callers");
@@ -195,7 +195,7 @@ async fn who_makes_up_users_takes_nothing_from_others_gains_nothing_and_is_told_
 }
 
 #[tokio::test]
-async fn callers_have_a_bucket_each_and_all_outside_the_mesh_have_one() {
+async fn callers_have_own_buckets_and_outsiders_share_one() {
     let (clients, server, app) = called_by(["greedy", "honest"]).await;
     let [greedy, honest] = &clients[..] else {
         panic!("two callers");
@@ -217,7 +217,7 @@ async fn callers_have_a_bucket_each_and_all_outside_the_mesh_have_one() {
 }
 
 #[tokio::test]
-async fn a_limit_holds_for_its_routes_and_sources_and_refused_calls_use_no_tokens() {
+async fn limit_applies_per_route_and_source_without_charging_refusals() {
     let (client, server, app) = one().await;
     let mut reads = rule(limit("reads", 1));
     reads.when = Match::AnyOf(vec![
@@ -285,7 +285,7 @@ async fn answered(client: &Pod) -> usize {
 }
 
 #[tokio::test]
-async fn connections_of_opaque_bytes_count_one_each_and_are_closed_beyond() {
+async fn opaque_connections_count_once_and_close_beyond_limit() {
     let (client, server, _, _) = pair(Protocol::Opaque).await;
     let listener = listening(&client, &server).await;
     let port = listener.local_addr().unwrap().port();
@@ -296,7 +296,7 @@ async fn connections_of_opaque_bytes_count_one_each_and_are_closed_beyond() {
 }
 
 #[tokio::test]
-async fn bytes_to_a_port_declared_opaque_are_decided_once_before_their_way_is_opened() {
+async fn declared_opaque_bytes_are_decided_once_before_connecting() {
     let (client, server, _, _) = pair(Protocol::Opaque).await;
     let listener = listening(&client, &server).await;
     let port = listener.local_addr().unwrap().port();

@@ -76,7 +76,7 @@ fn tenants() -> impl Iterator<Item = String> + Clone {
 }
 
 #[tokio::test]
-async fn no_call_waits_for_the_connection_by_which_a_lost_endpoint_is_probed() {
+async fn probe_connection_to_lost_endpoint_delays_no_call() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let app = App::new(server.ip, OK).await;
     let lost = address(250);
@@ -98,7 +98,7 @@ async fn no_call_waits_for_the_connection_by_which_a_lost_endpoint_is_probed() {
 }
 
 #[tokio::test]
-async fn one_call_waits_for_a_lost_endpoint_and_none_of_those_that_would_make_it_rest() {
+async fn only_one_call_waits_for_lost_endpoint() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let app = App::new(server.ip, OK).await;
     let lost = address(251);
@@ -144,7 +144,7 @@ async fn link(at: IpAddr, to: IpAddr) -> watch::Sender<bool> {
 }
 
 #[tokio::test]
-async fn no_call_is_lost_by_a_connection_of_which_nobody_knows_yet_that_it_is_dead() {
+async fn no_call_is_lost_on_undetected_dead_connection() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let apps = [App::new(server.ip, OK).await, App::new(server.ip, OK).await];
     let lost = address(252);
@@ -201,7 +201,7 @@ async fn watch_standstills(longest: Arc<Mutex<Duration>>) {
 }
 
 #[tokio::test]
-async fn no_call_waits_for_a_connection_beside_one_that_is_known_to_be_silent() {
+async fn no_call_waits_beside_known_silent_connection() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let app = App::new(server.ip, OK).await;
     let lost = address(253);

@@ -68,7 +68,7 @@ pub(super) async fn ask(
 }
 
 #[tokio::test]
-async fn the_mesh_port_delivers_to_no_port_of_the_proxy_and_to_no_other_address() {
+async fn mesh_port_reaches_no_proxy_port_or_other_address() {
     let authority = Authority::new();
     let server = Pod::new(&authority, "api").await;
     let (port, seen) = http_app(&server, "api").await;
@@ -178,7 +178,7 @@ async fn callers_without_a_valid_certificate_are_refused() {
 }
 
 #[tokio::test]
-async fn an_identity_of_another_trust_domain_is_refused_though_the_same_root_signed_it() {
+async fn foreign_trust_domain_identity_is_refused_despite_same_root() {
     let authority = Authority::new();
     let server = Pod::new(&authority, "api").await;
     let (port, seen) = http_app(&server, "api").await;
@@ -216,7 +216,7 @@ async fn status(sender: &mut Sender, port: &str) -> Result<u16, hyper::Error> {
 }
 
 #[tokio::test]
-async fn a_connection_takes_no_request_after_the_end_of_its_callers_certificate() {
+async fn connection_takes_no_request_after_caller_certificate_expiry() {
     let authority = Authority::new();
     let server = Pod::new(&authority, "api").await;
     let (port, _) = http_app(&server, "api").await;
@@ -255,7 +255,7 @@ async fn a_connection_takes_no_request_after_the_end_of_its_callers_certificate(
 
 /// HTTP in a tunnel, whose connection nobody else ends.
 #[tokio::test]
-async fn a_tunnel_takes_no_request_after_the_end_of_its_callers_certificate() {
+async fn tunnel_takes_no_request_after_caller_certificate_expiry() {
     let authority = Authority::new();
     let server = Pod::new(&authority, "api").await;
     let (port, _) = http_app(&server, "api").await;
@@ -325,7 +325,7 @@ async fn the_end_of_a_certificate_costs_no_call() {
 }
 
 #[tokio::test]
-async fn a_peer_with_another_identity_than_expected_gets_no_request() {
+async fn peer_with_wrong_identity_gets_no_request() {
     let (client, server, port, seen) = pair(Protocol::Http1).await;
     client.set(vec![endpoints(
         "api",

@@ -9,7 +9,7 @@ use super::mirrors::{Shop, echoed, restrict_to_read_only};
 use crate::support::{endpoint, endpoints, service, split, vip};
 
 #[tokio::test]
-async fn opaque_bytes_of_such_a_pod_go_only_where_every_mirror_lets_them() {
+async fn read_only_pod_sends_bytes_only_where_mirrors_allow() {
     for protocol in [Protocol::Opaque, Protocol::Detect] {
         let shop = Shop::new(OK).await;
         let pod = &shop.shadow;
@@ -26,7 +26,7 @@ async fn opaque_bytes_of_such_a_pod_go_only_where_every_mirror_lets_them() {
 
 /// Neither a split nor a fallback leads such a pod to what no mirror lets it open.
 #[tokio::test]
-async fn opaque_bytes_of_such_a_pod_are_led_nowhere_else() {
+async fn read_only_pods_bytes_are_not_redirected() {
     let shop = Shop::new(OK).await;
     let pod = &shop.shadow;
     let echo = super::tcp::echo(&shop.server, "").await;

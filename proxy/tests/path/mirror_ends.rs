@@ -12,7 +12,7 @@ use super::mirrors::{MIRRORED, Shop, mirror};
 use crate::support::{raw, resource, vip};
 
 #[tokio::test]
-async fn a_request_whose_time_is_over_is_copied_whoever_says_so_first() {
+async fn timed_out_request_is_mirrored_whatever_limit_applied() {
     let shop = Shop::new(OK).await;
     let silent = App::new(shop.server.ip, SILENCE).await;
     served_by(&shop.client, &shop.server, &[&silent]);
@@ -79,7 +79,7 @@ async fn a_receiver_whose_breaker_is_open_gets_no_copies() {
 }
 
 #[tokio::test]
-async fn what_asks_to_switch_protocols_is_not_copied_whatever_it_is_answered() {
+async fn upgrade_request_is_not_mirrored_whatever_its_response() {
     let shop = Shop::new(OK).await;
     let mut stream = shop.client.call(vip()).await;
     let request = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
@@ -96,7 +96,7 @@ async fn what_asks_to_switch_protocols_is_not_copied_whatever_it_is_answered() {
 
 /// Far more than what may be on its way.
 #[tokio::test]
-async fn of_the_answer_to_a_copy_a_mebibyte_is_read() {
+async fn mirror_response_is_read_up_to_one_mebibyte() {
     const LENGTH: usize = 16 << 20;
     let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {LENGTH}\r\n\r\n");
     let answer = head + &"x".repeat(LENGTH);

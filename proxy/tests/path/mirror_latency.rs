@@ -33,7 +33,7 @@ async fn slowest(client: &Pod) -> Duration {
 }
 
 #[tokio::test]
-async fn beside_copies_that_hang_the_slowest_call_takes_no_twentieth_longer() {
+async fn hanging_mirrors_slow_slowest_call_under_five_percent() {
     let shop = Shop::new(SILENCE).await;
     let api = App::new(shop.server.ip, LATER).await;
     served_by(&shop.client, &shop.server, &[&api]);

@@ -16,7 +16,7 @@ static USED: AtomicUsize = AtomicUsize::new(0);
 const TIGHT: usize = 56;
 
 #[tokio::test]
-async fn while_memory_is_tight_no_copy_is_made_and_calls_are_answered() {
+async fn tight_memory_skips_mirroring_but_calls_are_answered() {
     let authority = Authority::new();
     let budget = Budget::measured(64 << 20, HEAP, || USED.load(Relaxed));
     let certs = authority.leaf("web", Duration::from_secs(3600), SystemTime::now());

@@ -20,7 +20,7 @@ pub(super) fn earlier(headers: &HeaderMap) -> response::Builder {
 }
 
 #[tokio::test]
-async fn a_copy_that_only_reads_reaches_no_application_behind_a_proxy_that_knows_no_copies() {
+async fn read_only_mirror_stops_at_older_proxy() {
     let authority = Authority::new();
     let shop = Shop::of(&authority, OK).await;
     let (ip, request_count) = stand_in(&authority, earlier).await;

@@ -140,7 +140,7 @@ pub(super) fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
 }
 
 #[tokio::test]
-async fn a_copy_is_what_was_asked_says_that_it_is_one_and_counts_nowhere_else() {
+async fn mirrored_request_is_marked_copy_counted_nowhere_else() {
     let shop = Shop::new(UNAVAILABLE).await;
     let forged = "weft-shadow: true\r\n";
     let (status, answer) = ask(
@@ -211,7 +211,7 @@ async fn what_is_copied_is_what_the_policy_says() {
 }
 
 #[tokio::test]
-async fn a_copy_is_made_once_all_of_a_body_has_come_and_of_no_more_than_64_kib() {
+async fn mirror_waits_for_complete_body_up_to_64_kib() {
     let shop = Shop::new(OK).await;
     let mut any = mirror();
     any.methods = Methods::Any;
@@ -243,7 +243,7 @@ async fn a_copy_is_made_once_all_of_a_body_has_come_and_of_no_more_than_64_kib()
 }
 
 #[tokio::test]
-async fn a_copy_of_a_call_over_http_2_has_all_of_its_body_too() {
+async fn mirror_of_http2_call_has_its_complete_body() {
     let shop = Shop::new(OK).await;
     let mut any = mirror();
     any.methods = Methods::Any;
@@ -274,7 +274,7 @@ async fn a_copy_of_a_call_over_http_2_has_all_of_its_body_too() {
 }
 
 #[tokio::test]
-async fn a_receiver_that_hangs_or_fails_costs_the_calls_nothing_and_gets_64_at_once() {
+async fn failing_mirror_target_costs_calls_nothing_capped_at_64() {
     let shop = Shop::new(SILENCE).await;
     for _ in 0..80 {
         let begun = Instant::now();
@@ -304,7 +304,7 @@ async fn a_receiver_that_hangs_or_fails_costs_the_calls_nothing_and_gets_64_at_o
 }
 
 #[tokio::test]
-async fn copies_that_want_a_pod_held_to_read_only_reach_no_other() {
+async fn read_only_mirror_reaches_only_restricted_pod() {
     let shop = Shop::unrestricted(OK).await;
     assert_eq!(ask(&shop.client, "GET", "", "").await.0, 200);
     shop.until("failure", 1.0).await;
@@ -402,7 +402,7 @@ fn outside(addr: std::net::SocketAddr) -> v1::Resource {
 }
 
 #[tokio::test]
-async fn nor_does_such_a_pod_reach_what_lies_outside_the_mesh() {
+async fn read_only_pod_reaches_nothing_outside_mesh() {
     let shop = Shop::new(OK).await;
     let (port, seen) = http_app(&shop.server, "outside").await;
     let addr = std::net::SocketAddr::new(shop.server.ip, port);
@@ -433,7 +433,7 @@ async fn ended(stream: &mut TcpStream) {
 }
 
 #[tokio::test]
-async fn what_such_a_pod_had_open_before_ends_unless_every_mirror_lets_it() {
+async fn read_only_pods_open_connections_end_unless_allowed() {
     let shop = Shop::unrestricted(OK).await;
     let pod = &shop.shadow;
     let echo = super::tcp::echo(&shop.server, "").await;
@@ -454,7 +454,7 @@ async fn what_such_a_pod_had_open_before_ends_unless_every_mirror_lets_it() {
 }
 
 #[tokio::test]
-async fn nor_does_a_connection_go_on_that_has_switched_protocols() {
+async fn upgraded_connection_of_read_only_pod_ends() {
     let shop = Shop::unrestricted(OK).await;
     let pod = &shop.shadow;
     pod.set(service("api", vip().ip(), Protocol::Http1, Vec::new()));

@@ -33,7 +33,7 @@ fn named(pod: &Pod, name: &str) -> f64 {
 }
 
 #[tokio::test]
-async fn a_request_is_counted_by_the_first_name_that_fits_also_where_it_is_refused() {
+async fn request_counts_under_first_matching_name_even_refused() {
     let (client, server, _, seen) = pair(Protocol::Http1).await;
     server.set(vec![routes(&[
         ("cart", "item", "/items/[0-9]+$"),
@@ -80,7 +80,7 @@ async fn a_request_is_counted_by_the_first_name_that_fits_also_where_it_is_refus
 }
 
 #[tokio::test]
-async fn reports_tell_each_edge_once_and_what_each_route_served() {
+async fn report_lists_edges_once_with_requests_per_route() {
     let (client, server, port, _) = pair(Protocol::Http1).await;
     server.set(vec![routes(&[("cart", "item", "/items/[0-9]+$")])]);
     for path in ["/items/7", "/items/8", "/else"] {
@@ -122,7 +122,7 @@ async fn reports_tell_each_edge_once_and_what_each_route_served() {
 }
 
 #[tokio::test]
-async fn names_go_with_their_resource_and_a_bad_one_takes_neither_names_nor_requests() {
+async fn route_names_vanish_with_resource_but_survive_invalid_update() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     assert_eq!(get(client.call(vip()).await, "/items", "").await.0, 200);
     assert!(

@@ -83,7 +83,7 @@ async fn hosts_outside_are_told_by_name_else_by_address() {
 }
 
 #[tokio::test]
-async fn host_outside_is_told_by_name_where_its_caller_speaks_after_a_while() {
+async fn outside_host_is_named_for_late_client() {
     let authority = Authority::new();
     let client = Pod::new(&authority, "web").await;
     let host = Pod::new(&authority, "api").await;
@@ -100,7 +100,7 @@ async fn host_outside_is_told_by_name_where_its_caller_speaks_after_a_while() {
 
 /// Nobody reads it as HTTP, so that any protocol passes; docs/operating.md tells what that means.
 #[tokio::test]
-async fn what_goes_outside_is_relayed_with_all_that_the_application_copied_into_it() {
+async fn outside_traffic_is_relayed_with_copied_mesh_headers() {
     const ID: &str = "spiffe://cluster.local/ns/shop/sa/caller";
     let authority = Authority::new();
     let client = Pod::new(&authority, "web").await;
@@ -116,7 +116,7 @@ async fn what_goes_outside_is_relayed_with_all_that_the_application_copied_into_
 }
 
 #[tokio::test]
-async fn callers_without_an_identity_are_told_by_address_and_meshed_ones_are_not() {
+async fn only_callers_without_identity_are_reported_by_address() {
     let authority = Authority::new();
     let client = Pod::of_uid(&authority, "web", "uid-1").await;
     let server = Pod::new(&authority, "api").await;
@@ -141,7 +141,7 @@ async fn callers_without_an_identity_are_told_by_address_and_meshed_ones_are_not
 }
 
 #[tokio::test]
-async fn a_port_that_a_service_lacks_is_told_as_the_services_and_what_is_unknown_by_its_address() {
+async fn lacked_port_reports_service_and_unknown_one_its_address() {
     let authority = Authority::new();
     let client = Pod::new(&authority, "web").await;
     let lacks: SocketAddr = "10.96.7.1:81".parse().unwrap();
@@ -175,7 +175,7 @@ async fn a_port_that_a_service_lacks_is_told_as_the_services_and_what_is_unknown
 
 /// More than two slots tell apart.
 #[tokio::test]
-async fn whoever_tries_all_ports_of_a_service_makes_no_way_of_each() {
+async fn service_port_scan_makes_bounded_edges() {
     const PORTS: u16 = 200;
     let authority = Authority::new();
     let client = Pod::new(&authority, "web").await;

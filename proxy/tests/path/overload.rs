@@ -91,7 +91,7 @@ pub(super) async fn calls_in_flight(
 }
 
 #[tokio::test]
-async fn what_an_application_has_no_room_for_is_answered_503_unseen() {
+async fn request_beyond_application_capacity_gets_503_unseen() {
     let (client, server, app) = one(SILENCE).await;
     server.set(vec![guard([(app.port, guard_port(cap(2)))])]);
     let _held = calls_in_flight(&client, &app, "", 2).await;
@@ -121,7 +121,7 @@ async fn what_an_application_has_no_room_for_is_answered_503_unseen() {
 }
 
 #[tokio::test]
-async fn a_request_is_in_flight_to_the_head_of_its_answer_and_so_is_an_upgrade() {
+async fn request_or_upgrade_is_in_flight_until_response_head() {
     let (client, server, app) = one(BEGUN).await;
     server.set(vec![guard([(app.port, guard_port(cap(1)))])]);
     let mut open = Vec::new();
@@ -191,7 +191,7 @@ async fn beside_a_full_one(other: &'static str) -> (Pod, Pod, App, App, Other) {
 }
 
 #[tokio::test]
-async fn a_call_is_moved_to_an_endpoint_with_room_whatever_its_method() {
+async fn any_method_moves_to_endpoint_with_room() {
     let (client, server, full, other, _first) = beside_a_full_one(OK).await;
     let mut posts = 0;
     while sum(&server, SHED, &[]) == 0.0 {
@@ -209,7 +209,7 @@ async fn a_call_is_moved_to_an_endpoint_with_room_whatever_its_method() {
 }
 
 #[tokio::test]
-async fn a_move_is_made_once_and_paid_for_and_ends_with_retries() {
+async fn overload_move_is_single_and_needs_retry_budget() {
     let (client, server, full, other, _first) = beside_a_full_one(SILENCE).await;
     served_by(&client, &server, &[&other]);
     let _caller_of_other = calls_in_flight(&client, &other, "", 1).await;
@@ -243,7 +243,7 @@ async fn a_move_is_made_once_and_paid_for_and_ends_with_retries() {
 }
 
 #[tokio::test]
-async fn an_application_may_lower_the_class_of_its_calls_and_nobody_outside_may_say_one() {
+async fn application_lowers_call_priority_but_outsiders_cannot() {
     use Priority::{Critical, Normal, Sheddable};
     let authority = Authority::new();
     let server = Pod::new(&authority, "api").await;
@@ -293,7 +293,7 @@ async fn an_application_may_lower_the_class_of_its_calls_and_nobody_outside_may_
 }
 
 #[tokio::test]
-async fn calls_take_over_the_class_of_a_request_whose_own_application_is_never_overloaded() {
+async fn calls_inherit_priority_without_own_overload_limit() {
     let authority = Authority::new();
     let pod = |account| Pod::new(&authority, account);
     let (client, server, next) = (pod("web").await, pod("api").await, pod("api").await);
@@ -324,7 +324,7 @@ async fn calls_take_over_the_class_of_a_request_whose_own_application_is_never_o
 }
 
 #[tokio::test]
-async fn a_caller_whose_calls_are_shed_sends_fewer_of_that_class_and_all_of_another() {
+async fn caller_sends_fewer_calls_of_shed_class_only() {
     let (client, server, app) = one(SILENCE).await;
     let pay = HttpMatch::new("pay", Some("/pay"), &["GET"], &[] as &[(&str, &str)]);
     let mut classes = GuardPort {
@@ -418,7 +418,7 @@ async fn load(client: &Arc<Pod>, per_second: u32, seconds: u32) -> (u32, u32) {
 }
 
 #[tokio::test]
-async fn asked_for_three_times_what_it_can_do_an_application_goes_on_and_at_half_nothing_is_shed() {
+async fn application_survives_triple_load_without_shedding_at_half() {
     let authority = Authority::new();
     let server = Pod::new(&authority, "api").await;
     // Fifty a second.
@@ -447,7 +447,7 @@ async fn asked_for_three_times_what_it_can_do_an_application_goes_on_and_at_half
 }
 
 #[tokio::test]
-async fn where_overload_is_switched_off_no_limit_is_shown_whatever_is_in_flight() {
+async fn disabled_overload_policy_reports_no_limit() {
     const LIMIT: &str = "weft_overload_limit";
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let port = working(server.ip, 4, Duration::from_millis(80)).await;

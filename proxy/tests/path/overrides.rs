@@ -123,7 +123,7 @@ async fn waiting(app: &App, mut caller: TcpStream, headers: &str) -> (TcpStream,
 }
 
 #[tokio::test]
-async fn an_application_with_the_right_or_a_token_chooses_for_its_own_call() {
+async fn application_with_right_or_token_chooses_route() {
     let shop = Shop::new().await;
     let token = format!("{ROUTE}weft-route-token: {TOKEN}\r\n");
     let qa = shop.pod("qa", &offered(&["qa"], &[], NEVER)).await;
@@ -149,7 +149,7 @@ async fn an_application_with_the_right_or_a_token_chooses_for_its_own_call() {
 }
 
 #[tokio::test]
-async fn a_wish_goes_hop_after_hop_by_the_name_of_its_request_and_through_forwarders_only() {
+async fn route_override_travels_by_context_through_forwarders_only() {
     let shop = Shop::new().await;
     let policy = offered(&["qa"], &["web", "cart"], NEVER);
     let qa = shop.pod("qa", &policy).await;
@@ -186,7 +186,7 @@ async fn a_wish_goes_hop_after_hop_by_the_name_of_its_request_and_through_forwar
 }
 
 #[tokio::test]
-async fn pods_that_are_listed_choose_behind_their_next_hop_as_well() {
+async fn listed_pods_choose_route_also_behind_next_hop() {
     let shop = Shop::new().await;
     let policy = offered_to(vec![Source::pods(["uid-1"])], &["web"], NEVER);
     for (uid, outcome) in [("uid-1", "granted"), ("uid-2", "right")] {
@@ -206,7 +206,7 @@ async fn pods_that_are_listed_choose_behind_their_next_hop_as_well() {
 }
 
 #[tokio::test]
-async fn a_caller_outside_needs_a_token_which_nobody_behind_sees() {
+async fn outside_caller_needs_token_that_is_not_forwarded() {
     let shop = Shop::new().await;
     let policy = offered(&["qa"], &["web"], NEVER);
     let web = shop.pod("web", &policy).await;
@@ -224,7 +224,7 @@ async fn a_caller_outside_needs_a_token_which_nobody_behind_sees() {
 
 /// The caller's proxy took it for bytes, and has neither read nor cleaned it.
 #[tokio::test]
-async fn what_an_application_writes_into_a_tunnel_proves_no_more_than_from_outside() {
+async fn override_proof_inside_tunnel_counts_as_from_outside() {
     let shop = Shop::new().await;
     let policy = offered(&["qa"], &["web", "other"], NEVER);
     let web = shop.pod("web", &policy).await;
@@ -246,7 +246,7 @@ async fn what_an_application_writes_into_a_tunnel_proves_no_more_than_from_outsi
 
 /// A policy grants where a call goes, and never that it is taken there.
 #[tokio::test]
-async fn an_override_opens_no_target_whose_access_rules_refuse_the_caller() {
+async fn route_override_does_not_bypass_target_access_rules() {
     let mut shop = Shop::new().await;
     let guarded = Pod::new(&shop.authority, "next").await;
     shop.next = App::new(guarded.ip, OK).await;
@@ -295,7 +295,7 @@ async fn an_override_opens_no_target_whose_access_rules_refuse_the_caller() {
 }
 
 #[tokio::test]
-async fn where_nobody_serves_the_answer_is_never_the_called_service() {
+async fn overridden_route_without_endpoints_never_uses_called_service() {
     let shop = Shop::new().await;
     let copies = Mirror {
         service: ServiceId::new("shop", "copies"),
@@ -319,7 +319,7 @@ async fn where_nobody_serves_the_answer_is_never_the_called_service() {
 }
 
 #[tokio::test]
-async fn nor_is_it_what_answers_in_place_of_the_called_service() {
+async fn overridden_route_ignores_fallback_of_called_service() {
     let shop = Shop::new().await;
     let spare = App::new(shop.server.ip, OK).await;
     let response = FallbackTo::Response(FallbackResponse {

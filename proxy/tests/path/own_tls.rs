@@ -55,7 +55,7 @@ async fn told(pod: &Pod) -> (Protocol, Security) {
 }
 
 #[tokio::test]
-async fn tls_to_hosts_outside_is_told_and_other_bytes_to_the_same_port_are_bytes() {
+async fn external_tls_is_reported_separately_from_other_bytes() {
     let authority = Authority::new();
     let client = Pod::new(&authority, "web").await;
     let host = Pod::new(&authority, "api").await;
@@ -120,7 +120,7 @@ fn failures(edges: &[v1::Edge]) -> BTreeMap<(&str, Protocol), u64> {
 }
 
 #[tokio::test]
-async fn connections_to_hosts_outside_that_fail_are_told_by_what_their_callers_say() {
+async fn failed_external_connections_are_reported_by_sent_bytes() {
     let authority = Authority::new();
     let client = Pod::new(&authority, "web").await;
     let host = Pod::new(&authority, "api").await;
@@ -145,7 +145,7 @@ async fn connections_to_hosts_outside_that_fail_are_told_by_what_their_callers_s
 
 /// A host that is near refuses a connection before its caller has said anything.
 #[tokio::test]
-async fn a_connection_outside_that_fails_at_once_is_told_by_what_its_caller_says_then() {
+async fn immediately_failed_external_connection_reports_later_bytes() {
     let authority = Authority::new();
     let client = Pod::new(&authority, "web").await;
     let host = Pod::new(&authority, "api").await;
@@ -198,7 +198,7 @@ async fn between(
 }
 
 #[tokio::test]
-async fn tls_between_pods_is_told_as_it_is_declared_or_as_it_begins() {
+async fn tls_between_pods_is_reported_as_declared_or_detected() {
     let (opaque, detect, tls) = (Protocol::Opaque, Protocol::Detect, Protocol::Tls);
     let hello = &hello("api.shop")[..];
     for (service, port, says, after, expected) in [
@@ -218,7 +218,7 @@ async fn tls_between_pods_is_told_as_it_is_declared_or_as_it_begins() {
 }
 
 #[tokio::test]
-async fn tls_of_callers_outside_is_told_and_their_other_bytes_are_bytes() {
+async fn outside_callers_tls_is_reported_separately_from_bytes() {
     for (says, expected) in [
         (&hello("api.shop")[..], Protocol::Tls),
         (BYTES, Protocol::Opaque),
@@ -233,7 +233,7 @@ async fn tls_of_callers_outside_is_told_and_their_other_bytes_are_bytes() {
 
 /// The counters show what such connections carry.
 #[tokio::test]
-async fn what_is_no_http_counts_on_a_port_declared_http() {
+async fn non_http_on_declared_http_port_is_counted() {
     for (says, carries) in [
         (hello("api.example.com"), Protocol::Tls),
         (BYTES.to_vec(), Protocol::Opaque),

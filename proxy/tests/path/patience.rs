@@ -29,7 +29,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 /// It hangs since it came, so nobody has ever measured how fast it is.
 #[tokio::test]
-async fn an_endpoint_that_hangs_draws_no_calls_though_its_callers_give_up() {
+async fn hanging_endpoint_draws_few_calls_despite_cancelling_callers() {
     let (client, server, _, _) = pair(Protocol::Http2).await;
     let (mut all, mut request_counts) = (Vec::new(), Vec::new());
     for does in [Does::Hangs, Does::Answers, Does::Answers] {
@@ -229,7 +229,7 @@ async fn answer_all(
 }
 
 #[tokio::test]
-async fn a_call_that_finds_no_memory_is_moved_once_and_not_through_the_fleet() {
+async fn call_finding_no_memory_moves_only_once() {
     let authority = Authority::new();
     let client = Pod::new(&authority, "web").await;
     client.set(service("api", vip().ip(), Protocol::Http1, Vec::new()));

@@ -81,7 +81,7 @@ async fn ask(stream: &mut TcpStream) -> String {
 }
 
 #[tokio::test]
-async fn a_pod_is_known_by_its_uid_and_its_account_alone_is_not_enough() {
+async fn pod_is_identified_by_uid_not_account_alone() {
     let scene = scene(Protocol::Http1).await;
     scene
         .server
@@ -95,7 +95,7 @@ async fn a_pod_is_known_by_its_uid_and_its_account_alone_is_not_enough() {
 }
 
 #[tokio::test]
-async fn a_pod_that_no_longer_belongs_loses_its_connection_and_its_next_request() {
+async fn removed_pod_loses_its_connection_and_next_request() {
     let tcp = scene(Protocol::Opaque).await;
     tcp.server
         .set(vec![rule_for_pods("t", &["uid-1", "uid-2"], None)]);
@@ -121,7 +121,7 @@ async fn a_pod_that_no_longer_belongs_loses_its_connection_and_its_next_request(
 }
 
 #[tokio::test]
-async fn a_rule_that_changes_its_kind_leaves_nothing_of_itself_behind() {
+async fn rule_changing_kind_leaves_no_former_version() {
     let scene = scene(Protocol::Http1).await;
     scene.server.set(vec![rule("t", "web", None, Some(&["/"]))]);
     assert_eq!(get(scene.second.call(vip()).await, "/", "").await.0, 200);

@@ -56,7 +56,7 @@ fn for_source(source: Source, retry: &Retry) -> Limited<Retry> {
 }
 
 #[tokio::test]
-async fn a_policy_for_other_callers_changes_nothing_and_one_for_the_own_account_does() {
+async fn policy_applies_only_to_callers_of_named_account() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let apps = [
         App::new(server.ip, UNAVAILABLE).await,
@@ -86,7 +86,7 @@ async fn a_policy_for_other_callers_changes_nothing_and_one_for_the_own_account_
 
 /// As an IdentityBinding with a selector for pods compiles.
 #[tokio::test]
-async fn a_policy_for_some_pods_holds_where_the_own_certificate_names_one_of_them() {
+async fn policy_for_pods_applies_by_own_certificates_uid() {
     let authority = Authority::new();
     let client = Pod::of_uid(&authority, "web", "uid-1").await;
     let server = Pod::new(&authority, "api").await;
@@ -160,7 +160,7 @@ async fn ask_until(client: &Pod, done: impl Fn() -> bool) {
 }
 
 #[tokio::test]
-async fn in_a_split_the_service_that_serves_says_who_rests_and_the_called_one_where_it_is_silent() {
+async fn split_backends_ejection_policy_overrides_called_services_default() {
     let (client, _server, apps) = split_to_v2().await;
     client.set(vec![traffic_policy("api", &ejection(0))]);
     ask_until(&client, || apps[0].request_count() >= 6).await;
@@ -171,7 +171,7 @@ async fn in_a_split_the_service_that_serves_says_who_rests_and_the_called_one_wh
 }
 
 #[tokio::test]
-async fn in_a_split_the_called_service_says_what_is_sent_again() {
+async fn called_service_of_split_decides_retries() {
     let (client, _server, apps) = split_to_v2().await;
     let retry = |retry| EffectivePolicy {
         retry: limited(retry),
@@ -217,7 +217,7 @@ async fn of_the_new_one(warmup: Option<Duration>) -> usize {
 }
 
 #[tokio::test]
-async fn a_new_endpoint_warms_up_as_long_as_the_policy_says() {
+async fn new_endpoint_warms_up_for_policy_duration() {
     // Five minutes leave it at a tenth of its share.
     let slow = of_the_new_one(Some(Duration::from_secs(300))).await;
     assert!(slow <= 25, "{slow}");
@@ -231,7 +231,7 @@ async fn a_new_endpoint_warms_up_as_long_as_the_policy_says() {
 }
 
 #[tokio::test]
-async fn a_mesh_policy_that_is_enforced_reaches_every_service_that_is_called() {
+async fn enforced_mesh_policy_reaches_every_called_service() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let apps = [
         App::new(server.ip, UNAVAILABLE).await,
@@ -287,7 +287,7 @@ async fn a_mesh_policy_that_is_enforced_reaches_every_service_that_is_called() {
 
 /// No rule here is for callers outside the mesh, for whose sake pods were told of times before.
 #[tokio::test]
-async fn a_time_for_the_own_account_holds_at_the_address_of_a_pod_and_one_for_others_does_not() {
+async fn timeout_at_pod_address_applies_to_named_account() {
     let (client, server, apps) = fleet([SILENCE]).await;
     let addr = by_address(&client, &server, apps[0].port);
     let request = format!("GET / HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n");

@@ -171,7 +171,7 @@ fn promised() -> BTreeMap<String, (u16, u16)> {
 }
 
 #[tokio::test]
-async fn every_reason_comes_with_the_status_and_the_grpc_code_that_the_page_promises() {
+async fn every_reason_has_documented_status_and_grpc_code() {
     let promised = promised();
     assert_eq!(promised.len(), Reason::ALL.len(), "{promised:?}");
     for reason in Reason::ALL {

@@ -57,7 +57,7 @@ async fn lines_of_the_access_log_go_to_the_collector() {
 
 /// Whoever leaves before the head of the answer is no failure of anybody.
 #[tokio::test]
-async fn a_caller_that_left_is_a_line_with_a_status_and_a_reason_of_its_own() {
+async fn departed_caller_has_log_line_with_own_reason() {
     let (addr, got) = grpc("127.0.0.1:0").await;
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let application = listening(&client, &server).await;

@@ -176,7 +176,7 @@ async fn every_refusal_inbound_moves_one_counter_by_one() {
 }
 
 #[tokio::test]
-async fn every_refusal_of_a_peer_moves_one_counter_by_one() {
+async fn every_peer_refusal_increments_one_counter_once() {
     let authority = Authority::new();
     let server = Pod::new(&authority, "api").await;
     let (port, seen) = http_app(&server, "api").await;
@@ -341,7 +341,7 @@ async fn every_refusal_outbound_moves_one_counter_by_one() {
 
 /// A clean end would say that the server had nothing more to say.
 #[tokio::test]
-async fn bytes_to_what_nobody_knows_end_in_a_reset_and_those_to_a_host_outside_as_it_ended_them() {
+async fn bytes_to_unknown_destination_are_reset_unlike_external_ones() {
     let authority = Authority::new();
     let client = Pod::new(&authority, "web").await;
     let outside = SocketAddr::new(client.ip, echo(&client, "").await);
@@ -367,7 +367,7 @@ async fn bytes_to_what_nobody_knows_end_in_a_reset_and_those_to_a_host_outside_a
 
 /// A caller that the redirection should not have brought, and one of a port of the proxy.
 #[tokio::test]
-async fn what_is_for_no_application_of_the_pod_is_turned_away_and_counted() {
+async fn misdirected_connection_is_rejected_and_counted() {
     let authority = Authority::new();
     let server = Pod::new(&authority, "api").await;
     let (port, seen) = http_app(&server, "api").await;

@@ -46,7 +46,7 @@ fn told(case: &str) -> [String; 3] {
 }
 
 #[tokio::test]
-async fn every_head_that_is_refused_has_one_line_and_so_has_a_request_that_is_served() {
+async fn refused_head_and_served_request_each_log_once() {
     let (addr, got) = grpc("127.0.0.1:0").await;
     let url = format!("http://{addr}");
     let (client, server, port, seen) = pair(Protocol::Http1).await;

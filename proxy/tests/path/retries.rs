@@ -61,7 +61,7 @@ async fn until_seen(client: &Pod, app: &App) -> usize {
 }
 
 #[tokio::test]
-async fn a_get_that_failed_is_made_good_by_another_endpoint_and_each_try_counts() {
+async fn failed_get_succeeds_elsewhere_and_each_attempt_counts() {
     for answer in [UNAVAILABLE, NOTHING] {
         let (client, _server, apps) = fleet([answer, OK]).await;
         let requests = until_seen(&client, &apps[0]).await as f64;
@@ -74,7 +74,7 @@ async fn a_get_that_failed_is_made_good_by_another_endpoint_and_each_try_counts(
 }
 
 #[tokio::test]
-async fn without_an_object_no_post_is_sent_twice_and_no_grpc_and_no_other_status() {
+async fn default_retries_exclude_writes_grpc_and_other_statuses() {
     const GRPC: &str = "content-type: application/grpc\r\n";
     for answer in [UNAVAILABLE, NOTHING] {
         for (method, headers) in [("POST", ""), ("PUT", ""), ("POST", GRPC), ("GET", GRPC)] {
@@ -115,7 +115,7 @@ async fn a_backend_that_answers_nothing_else_earns_no_retries() {
 }
 
 #[tokio::test]
-async fn a_policy_with_no_attempts_ends_retries_and_without_it_they_are_back() {
+async fn zero_attempts_disable_retries_until_policy_is_removed() {
     let (client, _server, apps) = fleet([UNAVAILABLE, UNAVAILABLE]).await;
     policy(
         &client,
@@ -132,7 +132,7 @@ async fn a_policy_with_no_attempts_ends_retries_and_without_it_they_are_back() {
 }
 
 #[tokio::test]
-async fn a_policy_says_which_methods_and_codes_and_how_often_and_the_body_goes_along() {
+async fn retry_policy_sets_methods_codes_attempts_and_resends_body() {
     const TEAPOT: &str = "HTTP/1.1 418 No\r\ncontent-length: 0\r\n\r\n";
     let (client, _server, apps) = fleet([TEAPOT, TEAPOT, TEAPOT, TEAPOT]).await;
     let mut retry = Retry {
@@ -153,7 +153,7 @@ async fn a_policy_says_which_methods_and_codes_and_how_often_and_the_body_goes_a
 }
 
 #[tokio::test]
-async fn a_body_that_is_too_long_to_be_kept_is_sent_once() {
+async fn body_too_long_to_buffer_is_sent_once() {
     let (client, _server, apps) = fleet([UNAVAILABLE, UNAVAILABLE]).await;
     policy(
         &client,
@@ -169,7 +169,7 @@ async fn a_body_that_is_too_long_to_be_kept_is_sent_once() {
 }
 
 #[tokio::test]
-async fn grpc_is_tried_again_for_the_listed_codes_and_only_before_anything_was_passed_on() {
+async fn grpc_retries_need_listed_code_and_nothing_forwarded() {
     const GRPC: &str = "content-type: application/grpc\r\n";
     const BEGUN: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\n\
                          grpc-status: 14\r\ncontent-length: 2\r\n\r\nab";
@@ -199,7 +199,7 @@ async fn grpc_is_tried_again_for_the_listed_codes_and_only_before_anything_was_p
 }
 
 #[tokio::test]
-async fn a_server_says_when_to_come_again_and_is_not_asked_before() {
+async fn retry_waits_for_servers_retry_after() {
     const LATER: &str = "HTTP/1.1 503 No\r\nretry-after: 30\r\ncontent-length: 0\r\n\r\n";
     let (client, _server, apps) = fleet([LATER, LATER]).await;
     ask(&client, "GET", "", "").await;
@@ -212,7 +212,7 @@ async fn a_server_says_when_to_come_again_and_is_not_asked_before() {
 }
 
 #[tokio::test]
-async fn a_retry_for_which_the_call_has_no_time_is_not_made_and_counts_as_that() {
+async fn retry_without_remaining_time_is_skipped_as_deadline() {
     let (client, _server, apps) = fleet([SOON, SOON]).await;
     client.set(vec![policy_of(&EffectivePolicy {
         timeouts: limited(Timeouts {
@@ -244,7 +244,7 @@ async fn once_asked(apps: &[App]) {
 
 /// A second passes between the two attempts.
 #[tokio::test]
-async fn a_retry_goes_to_what_serves_after_its_wait_and_as_what_that_is_known_then() {
+async fn retry_uses_endpoints_as_known_after_its_backoff() {
     // They turn out to be meshed.
     let (client, server, apps) = fleet([SOON, SOON]).await;
     client.set(serving(&server, &apps, None));
@@ -282,7 +282,7 @@ async fn what_the_called_proxy_refuses_is_asked_nowhere_else() {
 }
 
 #[tokio::test]
-async fn where_nobody_else_is_left_the_answer_is_passed_on_and_nothing_is_paid() {
+async fn failure_without_alternative_passes_at_no_cost() {
     let (client, server, apps) = fleet([UNAVAILABLE]).await;
     let (status, answer) = ask(&client, "GET", "", "").await;
     assert_eq!((status, request_count(&apps)), (503, 1));
@@ -296,7 +296,7 @@ async fn where_nobody_else_is_left_the_answer_is_passed_on_and_nothing_is_paid()
 }
 
 #[tokio::test]
-async fn an_attempt_without_an_answer_in_its_time_is_given_up_and_a_reader_asks_elsewhere() {
+async fn timed_out_attempt_is_retried_only_for_reads() {
     let within = |limit| EffectivePolicy {
         timeouts: limited(Timeouts {
             backend_request: Some(Duration::from_millis(limit)),
@@ -322,7 +322,7 @@ async fn an_attempt_without_an_answer_in_its_time_is_given_up_and_a_reader_asks_
 /// The server may have closed a kept connection just then; of a writer nobody knows what it
 /// has done before.
 #[tokio::test]
-async fn a_put_or_delete_that_a_kept_connection_loses_is_not_sent_again() {
+async fn write_lost_on_kept_connection_is_not_resent() {
     for method in ["PUT", "DELETE"] {
         let (client, _server, apps) = fleet([ONCE]).await;
         assert_eq!(ask(&client, "GET", "", "").await.0, 200);
@@ -344,7 +344,7 @@ async fn a_put_or_delete_that_a_kept_connection_loses_is_not_sent_again() {
 
 /// Whoever began to answer has taken the request.
 #[tokio::test]
-async fn a_get_whose_answer_had_begun_is_not_sent_again_by_another_connection() {
+async fn get_is_not_resent_once_its_response_started() {
     let (client, _server, apps) = fleet([HALF]).await;
     assert_eq!(ask(&client, "GET", "", "").await.0, 200);
     tokio::time::sleep(KEPT).await;
@@ -353,7 +353,7 @@ async fn a_get_whose_answer_had_begun_is_not_sent_again_by_another_connection() 
 }
 
 #[tokio::test]
-async fn a_retry_that_ends_with_another_failure_made_nothing_good() {
+async fn retry_ending_in_other_failure_counts_as_failure() {
     let (client, _server, apps) = fleet([UNAVAILABLE, BROKEN]).await;
     let mut requests = 0;
     while apps[0].request_count() == 0 {
@@ -388,7 +388,7 @@ async fn failures_that_nobody_tries_again_save_no_retries_either() {
 
 /// A retry that needs no savings comes once a second, and proxies of one workload share it.
 #[tokio::test]
-async fn proxies_of_a_workload_share_what_they_may_retry_without_savings() {
+async fn proxies_of_workload_share_minimum_retry_budget() {
     for (peers, again) in [(1, 2), (4, 1)] {
         let (client, _server, apps) = fleet([UNAVAILABLE, UNAVAILABLE]).await;
         let position = v1::Place {

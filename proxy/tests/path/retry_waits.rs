@@ -62,7 +62,7 @@ async fn all_leave_after(answer: &'static str, asked: usize) -> (u16, usize, f64
 }
 
 #[tokio::test]
-async fn a_retry_for_which_nobody_was_left_once_it_had_waited_was_not_made() {
+async fn retry_without_endpoint_after_backoff_is_not_made() {
     for (answer, status) in [(NOTHING, 502), (UNAVAILABLE, 503)] {
         // Control: the second retry is made of three that were asked.
         let of = [1, 2, 3].map(|asked| all_leave_after(answer, asked));
@@ -134,7 +134,7 @@ async fn chosen_and_then(
 }
 
 #[tokio::test]
-async fn a_retry_passes_over_an_endpoint_that_began_to_rest_while_it_waited() {
+async fn retry_skips_endpoint_ejected_during_its_backoff() {
     let of = [UNAVAILABLE, NOTHING].map(|answer| chosen_and_then(answer, true, true));
     assert_eq!(join_all(of).await, [(200, [0, 1], 1.0); 2]);
     // Control: it works.
@@ -145,7 +145,7 @@ async fn a_retry_passes_over_an_endpoint_that_began_to_rest_while_it_waited() {
 /// As with any call, this proxy may be wrong about those that rest. An answer would be lost with
 /// the call.
 #[tokio::test]
-async fn where_all_rest_that_are_left_a_retry_asks_one_only_in_want_of_an_answer() {
+async fn retry_uses_ejected_endpoint_only_without_any_response() {
     let of = [UNAVAILABLE, NOTHING].map(|answer| chosen_and_then(answer, true, false));
     let expected = [(503, [0, 0], 0.0), (200, [1, 0], 1.0)];
     assert_eq!(join_all(of).await, expected);

@@ -78,7 +78,7 @@ async fn weights_decide_per_request_on_one_connection() {
 }
 
 #[tokio::test]
-async fn the_host_of_a_request_that_is_split_stays_what_the_client_wrote() {
+async fn split_request_keeps_host_its_client_wrote() {
     let (client, _one, _two) = two_versions().await;
     let only_v2 = vec![split("s", &[("v2", 1)])];
     client.set(service("api", vip().ip(), Protocol::Http1, only_v2));
@@ -93,7 +93,7 @@ async fn the_host_of_a_request_that_is_split_stays_what_the_client_wrote() {
 }
 
 #[tokio::test]
-async fn what_opening_a_connection_took_is_not_held_against_the_endpoint() {
+async fn connection_setup_time_is_not_counted_against_endpoint() {
     let (client, server, port, _) = pair(Protocol::Http1).await;
     let late = Duration::from_secs(1);
     server.late.store(late.as_millis() as u64, Relaxed);
@@ -119,7 +119,7 @@ async fn what_opening_a_connection_took_is_not_held_against_the_endpoint() {
 }
 
 #[tokio::test]
-async fn a_split_without_a_usable_backend_answers_503_and_does_not_fall_back() {
+async fn split_without_usable_backend_gets_503_without_fallback() {
     let (client, _one, _two) = two_versions().await;
     client.set(service(
         "api",
@@ -150,7 +150,7 @@ fn split_on_header(name: &str, value: &str) -> v1::Split {
 }
 
 #[tokio::test]
-async fn a_split_matches_the_host_that_is_sent_on_and_not_the_header_it_replaces() {
+async fn split_matches_forwarded_host_not_replaced_header() {
     let (client, one, _two) = two_versions().await;
     let (port, _) = http_app(&one, "root").await;
     let conditional = split_on_header("host", "beta");
@@ -207,7 +207,7 @@ async fn a_split_with_matches_moves_matching_requests_only() {
 }
 
 #[tokio::test]
-async fn a_headless_host_is_split_and_the_pods_own_address_is_not() {
+async fn headless_host_is_split_but_pod_address_is_not() {
     let (client, one, _two) = two_versions().await;
     let (port, _) = http_app(&one, "pod").await;
     client.set(service(
@@ -253,7 +253,7 @@ async fn a_headless_host_is_split_and_the_pods_own_address_is_not() {
 }
 
 #[tokio::test]
-async fn an_unknown_destination_passes_in_permissive_and_is_refused_in_strict() {
+async fn unknown_destination_passes_when_permissive_but_not_strict() {
     let authority = Authority::new();
     let client = Pod::new(&authority, "web").await;
     let outside = Pod::new(&authority, "outside").await;

@@ -60,7 +60,7 @@ async fn fast_and_slow(answer: &'static str) -> [usize; 2] {
 
 /// Whether or not it makes an endpoint rest.
 #[tokio::test]
-async fn an_endpoint_that_fails_at_once_draws_no_more_than_one_that_works() {
+async fn fast_failing_endpoint_draws_no_extra_calls() {
     const BROKEN: &str = "HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n";
     for failure in [UNAVAILABLE, BROKEN] {
         let [_, good] = fast_and_slow(failure).await;
@@ -69,7 +69,7 @@ async fn an_endpoint_that_fails_at_once_draws_no_more_than_one_that_works() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_answers_at_once_that_there_is_nothing_is_the_faster_one() {
+async fn fast_404_endpoint_counts_as_faster_one() {
     const NOT_FOUND: &str = "HTTP/1.1 404 No\r\ncontent-length: 0\r\n\r\n";
     let mut found = Vec::new();
     // Where its first answer took as long as the others that impression lasts for seconds.
@@ -164,7 +164,7 @@ async fn breaks_off_once(ip: IpAddr) -> Arc<AtomicUsize> {
 }
 
 #[tokio::test]
-async fn calls_that_wait_for_one_connection_count_its_failure_once() {
+async fn calls_awaiting_one_connection_count_its_failure_once() {
     let authority = Authority::new();
     let client = Pod::new(&authority, "web").await;
     let server = Pod::new(&authority, "api").await;
@@ -265,7 +265,7 @@ pub(super) async fn requests(stream: TcpStream, does: Does, log: Arc<AtomicUsize
 }
 
 #[tokio::test]
-async fn a_server_that_refuses_streams_is_busy_and_not_out_of_reach() {
+async fn server_refusing_streams_is_busy_not_unreachable() {
     let (client, server, _, _) = pair(Protocol::Http2).await;
     let apps = refusing(&client, &server).await;
     let mut sender = grpc(&client).await;
@@ -284,7 +284,7 @@ async fn a_server_that_refuses_streams_is_busy_and_not_out_of_reach() {
 }
 
 #[tokio::test]
-async fn a_refused_stream_is_offered_to_nobody_else_where_a_policy_forbids_retries() {
+async fn refused_stream_stays_where_policy_forbids_retries() {
     let (client, server, _, _) = pair(Protocol::Http2).await;
     let apps = refusing(&client, &server).await;
     client.set(vec![policy_of(&EffectivePolicy {
@@ -354,7 +354,7 @@ async fn refused(sender: &mut SendRequest<Empty<Bytes>>) -> Option<h2::Reason> {
 }
 
 #[tokio::test]
-async fn a_stream_that_begins_shows_that_its_endpoint_is_reached_again() {
+async fn started_stream_shows_endpoint_is_reachable_again() {
     let (client, server, _, _) = pair(Protocol::Http2).await;
     let closed = TcpListener::bind((server.ip, 0)).await.unwrap();
     let there = closed.local_addr().unwrap();
@@ -395,7 +395,7 @@ async fn a_stream_that_begins_shows_that_its_endpoint_is_reached_again() {
 }
 
 #[tokio::test]
-async fn what_failed_is_counted_though_its_caller_leaves_before_it_is_tried_again() {
+async fn failure_is_counted_though_caller_leaves_before_retry() {
     let (client, server, _, _) = pair(Protocol::Http2).await;
     let (mut all, mut request_count) = (Vec::new(), Vec::new());
     for _ in 0..2 {

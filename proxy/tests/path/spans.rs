@@ -34,7 +34,7 @@ const REASON: &str = "weft.reason";
 const ERROR: &str = "error.type";
 
 #[tokio::test]
-async fn a_call_that_is_tried_again_is_one_span_which_each_try_names_as_its_parent() {
+async fn retried_call_has_one_span_parenting_each_attempt() {
     let (addr, got) = grpc("127.0.0.1:0").await;
     let (client, _server, apps) = fleet([UNAVAILABLE, OK]).await;
     record(&client, addr);
@@ -84,7 +84,7 @@ async fn a_refused_call_tells_its_reason_on_both_sides() {
 }
 
 #[tokio::test]
-async fn a_served_call_tells_its_route_and_what_allowed_it() {
+async fn served_call_span_has_route_and_allowing_rule() {
     let (addr, got) = grpc("127.0.0.1:0").await;
     let (client, server, _apps) = fleet([OK]).await;
     for pod in [&client, &server] {
@@ -148,7 +148,7 @@ async fn a_call_that_its_caller_left_is_no_error() {
 }
 
 #[tokio::test]
-async fn the_span_of_an_upgraded_connection_lasts_as_long_as_that() {
+async fn span_of_upgraded_connection_lasts_until_it_closes() {
     const OPEN: Duration = Duration::from_millis(400);
     let (addr, got) = grpc("127.0.0.1:0").await;
     let (client, _server, _apps) = fleet([SWITCHED]).await;

@@ -60,7 +60,7 @@ async fn cancelled(pod: &Pod, count: f64) {
 }
 
 #[tokio::test]
-async fn who_leaves_before_its_upgrade_is_answered_is_gone_for_the_application_too() {
+async fn upgrade_caller_leaving_early_is_cancelled_at_application() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let application = listening(&client, &server).await;
     let port = application.local_addr().unwrap().port();
@@ -94,7 +94,7 @@ async fn who_leaves_before_its_upgrade_is_answered_is_gone_for_the_application_t
 
 /// Such a connection is served for good as one that may switch.
 #[tokio::test]
-async fn who_offered_an_upgrade_once_and_resets_a_later_request_is_gone() {
+async fn reset_after_earlier_upgrade_offer_cancels_later_request() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let application = listening(&client, &server).await;
     let mut caller = client.call(vip()).await;

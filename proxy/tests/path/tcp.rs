@@ -72,7 +72,7 @@ async fn bytes_to_a_service_without_endpoints_are_reset_without_waiting() {
 }
 
 #[tokio::test]
-async fn a_server_that_speaks_first_on_an_undeclared_port_is_heard_at_once() {
+async fn server_first_protocol_on_undeclared_port_passes_immediately() {
     for meshed in [true, false] {
         let (client, server, _, _) = pair(Protocol::Detect).await;
         let port = echo(&server, "220 ready\r\n").await;
@@ -109,7 +109,7 @@ async fn a_banner_reaches_callers_outside_the_mesh_too() {
 }
 
 #[tokio::test]
-async fn a_client_that_starts_late_on_an_undeclared_port_loses_nothing() {
+async fn late_client_on_undeclared_port_loses_no_bytes() {
     let (client, server, _, _) = pair(Protocol::Detect).await;
     let port = echo(&server, "").await;
     client.reaches(&server, port);
@@ -123,7 +123,7 @@ async fn a_client_that_starts_late_on_an_undeclared_port_loses_nothing() {
 
 /// Its client waits for the answer, so nothing more comes that would make it clear.
 #[tokio::test]
-async fn a_word_in_capitals_without_an_end_of_line_is_answered() {
+async fn bare_uppercase_command_without_newline_is_passed_on() {
     let (client, server, _, _) = pair(Protocol::Detect).await;
     let port = echo(&server, "").await;
     client.reaches(&server, port);
@@ -144,7 +144,7 @@ async fn a_word_in_capitals_without_an_end_of_line_is_answered() {
 }
 
 #[tokio::test]
-async fn a_caller_that_waits_or_tunnels_cannot_forge_an_identity() {
+async fn waiting_or_tunnelling_caller_cannot_forge_identity() {
     let (client, server, port, seen) = pair(Protocol::Opaque).await;
     let forged =
         "GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nweft-client-id: spiffe://evil\r\n\r\n";
@@ -186,7 +186,7 @@ async fn a_caller_that_waits_or_tunnels_cannot_forge_an_identity() {
 }
 
 #[tokio::test]
-async fn bytes_that_are_cut_off_for_want_of_memory_count_as_a_connection_that_broke() {
+async fn opaque_connection_closed_for_memory_counts_as_broken() {
     let (_client, server, _, _) = pair(Protocol::Opaque).await;
     let port = echo(&server, "").await;
     let occupancy = of_listener(&server.proxy.telemetry.metrics, |_| {}, true, 1).occupancy;
@@ -219,7 +219,7 @@ async fn bytes_that_are_cut_off_for_want_of_memory_count_as_a_connection_that_br
 
 /// A clean end would say to either side that the other one had nothing more to say.
 #[tokio::test]
-async fn bytes_that_a_change_refuses_end_in_a_reset_on_both_sides_and_others_as_they_ended() {
+async fn policy_change_resets_both_sides_of_refused_connections_only() {
     for refused in [true, false] {
         let (_client, server, _, _) = pair(Protocol::Detect).await;
         let listener = TcpListener::bind((server.ip, 0)).await.unwrap();

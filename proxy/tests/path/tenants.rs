@@ -94,7 +94,7 @@ impl Shop {
 }
 
 #[tokio::test]
-async fn a_tenant_keeps_its_endpoint_whoever_calls_and_takes_no_other_along() {
+async fn tenant_keeps_endpoint_across_callers_and_moves_alone() {
     let shop = Shop::new().await;
     let [web, cart] = &shop.callers;
     shop.apply_policy(&by_header(StickyScope::Endpoint));
@@ -176,7 +176,7 @@ async fn of_the_first(shop: &Shop, weights: [u32; 2], tenants: usize) -> Vec<boo
 }
 
 #[tokio::test]
-async fn a_weight_that_grows_moves_tenants_to_it_and_none_back() {
+async fn growing_weight_gains_tenants_and_returns_none() {
     let shop = Shop::new().await;
     shop.apply_policy(&by_header(StickyScope::Endpoint));
     let before = of_the_first(&shop, [90, 10], 200).await;
@@ -191,7 +191,7 @@ async fn a_weight_that_grows_moves_tenants_to_it_and_none_back() {
 }
 
 #[tokio::test]
-async fn with_scope_backend_a_tenant_keeps_its_side_of_a_split_and_any_endpoint_there() {
+async fn backend_scoped_tenant_keeps_side_not_endpoint() {
     let shop = Shop::new().await;
     let web = &shop.callers[0];
     shop.apply_policy(&by_header(StickyScope::Backend));
@@ -233,7 +233,7 @@ fn header<'a>(answer: &'a str, name: &str) -> Vec<&'a str> {
 }
 
 #[tokio::test]
-async fn who_has_no_cookie_is_given_one_and_goes_where_it_leads() {
+async fn request_without_cookie_gets_one_for_its_endpoint() {
     let shop = Shop::new().await;
     let [web, cart] = &shop.callers;
     shop.apply_policy(&sticky(
@@ -261,7 +261,7 @@ async fn who_has_no_cookie_is_given_one_and_goes_where_it_leads() {
 }
 
 #[tokio::test]
-async fn what_an_application_says_of_caches_stays_beside_the_cookie() {
+async fn application_cache_control_is_kept_beside_tenant_cookie() {
     const CACHED: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncache-control: max-age=60\r\nset-cookie: own=1\r\n\r\nok";
     const SHARED: &str =
         "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncache-control: Public, s-maxage=60\r\n\r\nok";

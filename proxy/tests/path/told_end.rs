@@ -46,7 +46,7 @@ async fn rest(stream: &mut TcpStream) -> io::Result<usize> {
 }
 
 #[tokio::test]
-async fn who_was_told_the_end_gets_all_of_it_though_nothing_moves_and_others_get_a_reset() {
+async fn idle_relay_completes_closed_side_and_resets_other() {
     for told in [true, false] {
         let (client, server, _, _) = pair(Protocol::Http1).await;
         let application = listening(&client, &server).await;
@@ -61,7 +61,7 @@ async fn who_was_told_the_end_gets_all_of_it_though_nothing_moves_and_others_get
 }
 
 #[tokio::test]
-async fn who_was_told_the_end_gets_all_of_it_though_it_is_forbidden_and_others_get_a_reset() {
+async fn revoked_upgrade_completes_only_after_server_close() {
     for told in [true, false] {
         let (client, server, _, _) = pair(Protocol::Http1).await;
         let application = listening(&client, &server).await;
@@ -87,7 +87,7 @@ enum Way {
 }
 
 #[tokio::test]
-async fn who_was_told_the_end_of_bytes_gets_all_of_it_though_a_change_cuts_them_off() {
+async fn revoked_opaque_connection_completes_if_server_had_closed() {
     for way in [Way::Inbound, Way::ToPeer, Way::Outside] {
         for told in [true, false] {
             let (client, server, _, _) = pair(Protocol::Opaque).await;
@@ -118,7 +118,7 @@ async fn who_was_told_the_end_of_bytes_gets_all_of_it_though_a_change_cuts_them_
 }
 
 #[tokio::test]
-async fn what_a_caller_sends_after_it_was_told_the_end_arrives_however_late_it_is_read() {
+async fn data_after_server_close_arrives_however_late_read() {
     /// More than the whole way holds while nobody reads.
     const MUCH: usize = 16 * 1024 * 1024;
     let (client, server, _, _) = pair(Protocol::Http1).await;

@@ -70,7 +70,7 @@ const OF_AN_APPLICATION: [(&str, &str); 4] = [
 ];
 
 #[tokio::test]
-async fn headers_of_a_trace_pass_byte_for_byte_where_nothing_is_recorded() {
+async fn trace_headers_pass_unchanged_where_nothing_is_recorded() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let (port, heads) = keeping_heads(&server).await;
     let lines = OF_AN_APPLICATION.map(|(name, value)| format!("{name}: {value}"));
@@ -111,7 +111,7 @@ async fn giving_headers(pod: &Pod) -> (u16, mpsc::Receiver<HeaderMap>) {
 }
 
 #[tokio::test]
-async fn headers_of_a_trace_pass_byte_for_byte_over_http2_too() {
+async fn trace_headers_pass_unchanged_over_http2() {
     let (client, server, _, _) = pair(Protocol::Http2).await;
     let (port, mut given) = giving_headers(&server).await;
     for account in [Some("api"), None] {
@@ -182,7 +182,7 @@ pub(super) const PARENT: &str = "b7ad6b7169203331";
 /// The application's span, that of its proxy, and that of the proxy which is called: each
 /// the parent of the next, and the last one is what the called application is told.
 #[tokio::test]
-async fn the_spans_of_a_call_stand_in_one_chain_from_application_to_application() {
+async fn call_spans_form_one_chain_between_applications() {
     for over_grpc in [true, false] {
         let (addr, got) = if over_grpc {
             grpc("127.0.0.1:0").await
@@ -247,7 +247,7 @@ async fn the_spans_of_a_call_stand_in_one_chain_from_application_to_application(
 }
 
 #[tokio::test]
-async fn b3_in_one_header_and_in_several_stays_as_it_came() {
+async fn b3_headers_keep_their_single_or_multiple_form() {
     let (addr, got) = grpc("127.0.0.1:0").await;
     let url = format!("http://{addr}");
     let (client, _server, heads) = traced(addr, &url, &["tracecontext"]).await;
@@ -324,7 +324,7 @@ async fn a_verdict_holds_from_where_the_trace_began() {
 /// What nobody records goes to a peer without a word, and to whom no proxy serves with the
 /// decision; and where its caller writes it down both sides know one trace.
 #[tokio::test]
-async fn a_trace_that_nobody_records_begins_where_the_call_arrives() {
+async fn unrecorded_trace_starts_where_call_arrives() {
     let (addr, got) = grpc("127.0.0.1:0").await;
     let url = format!("http://{addr}");
     let (client, server, heads, port) = traced_at(addr, &url, &["tracecontext"]).await;
@@ -375,7 +375,7 @@ const DROPPED: &str = "weft_telemetry_dropped_total";
 /// The collector is a Service of the mesh: its proxy gets the spans by mutual TLS, and
 /// who may not call it is refused there, which costs no request.
 #[tokio::test]
-async fn a_collector_in_the_mesh_gets_mutual_tls_and_a_denied_one_is_counted() {
+async fn mesh_collector_gets_mutual_tls_and_denial_counts() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let (addr, got) = grpc((server.ip, 0)).await;
     let there = SocketAddr::from(([10, 96, 0, 90], 80));
@@ -417,7 +417,7 @@ async fn a_collector_in_the_mesh_gets_mutual_tls_and_a_denied_one_is_counted() {
 
 /// Nothing answers at the collector's address, and more spans come than may wait.
 #[tokio::test]
-async fn a_dead_collector_costs_no_request_and_every_span_is_counted() {
+async fn dead_collector_costs_no_request_and_counts_spans() {
     let (client, _server, _, _) = pair(Protocol::Http1).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();

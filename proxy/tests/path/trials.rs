@@ -41,7 +41,7 @@ async fn load(client: &Pod, paths: &[&str], each: usize) -> Vec<u16> {
 }
 
 #[tokio::test]
-async fn live_requests_are_judged_by_rules_that_are_tried_and_all_of_them_pass() {
+async fn dry_run_evaluates_live_requests_and_all_pass() {
     let (client, server, port, seen) = pair(Protocol::Http1).await;
     server.set(vec![routes(&[
         ("cart", "item", "/items/[0-9]+$"),
@@ -93,7 +93,7 @@ async fn live_requests_are_judged_by_rules_that_are_tried_and_all_of_them_pass()
 }
 
 #[tokio::test]
-async fn rules_that_would_allow_more_let_nothing_in_while_they_are_tried() {
+async fn dry_run_of_wider_rules_admits_nothing_additional() {
     let (client, server, _, seen) = pair(Protocol::Http1).await;
     server.mode("api", Enforcement::Enforce, MtlsMode::Permissive);
     server.set(vec![rule("t", "web", None, Some(&["/items"]))]);
@@ -114,7 +114,7 @@ async fn rules_that_would_allow_more_let_nothing_in_while_they_are_tried() {
 }
 
 #[tokio::test]
-async fn path_that_rules_would_refuse_to_read_is_one_that_they_would_refuse() {
+async fn path_unreadable_to_dry_run_counts_as_refused() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let all = [rule("t", "web", None, Some(&["/"]))];
     let enforced = ask(Enforcement::Enforce, &all);
@@ -136,7 +136,7 @@ async fn path_that_rules_would_refuse_to_read_is_one_that_they_would_refuse() {
 }
 
 #[tokio::test]
-async fn connections_of_bytes_are_tried_when_they_begin_also_those_that_are_refused() {
+async fn dry_run_evaluates_opaque_connections_even_when_refused() {
     let (client, server, _, _) = pair(Protocol::Opaque).await;
     let listener = listening(&client, &server).await;
     tokio::spawn(async move {
@@ -175,7 +175,7 @@ async fn connections_of_bytes_are_tried_when_they_begin_also_those_that_are_refu
 
 /// As the graph has its edge. Nothing of how it is judged hangs on that: TLS is no request.
 #[tokio::test]
-async fn tls_of_the_applications_is_tried_as_the_bytes_that_it_is_and_counted_as_tls() {
+async fn dry_run_treats_tls_as_bytes_but_counts_tls() {
     let rules = [rule("t", "web", None, Some(&["/"]))];
     for (says, carried) in [
         (&hello("api.shop")[..], Protocol::Tls),

@@ -24,7 +24,7 @@ fn is_refused(answer: &(u16, String), case: &str) {
 }
 
 #[tokio::test]
-async fn every_caller_is_told_that_a_proxy_has_no_configuration_and_none_is_let_in() {
+async fn unconfigured_proxy_refuses_every_caller_with_its_reason() {
     let authority = Authority::new();
     let (client, server) = (
         Pod::new(&authority, "web").await,

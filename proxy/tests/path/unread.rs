@@ -229,7 +229,7 @@ async fn nor_does_one_that_comes_late_or_in_chunks() {
 }
 
 #[tokio::test]
-async fn a_body_that_a_server_leaves_costs_nobody_elses_call() {
+async fn body_ignored_by_server_costs_no_other_caller() {
     let scene = Scene::with(Bodies::Left).await;
     for round in 0..5 {
         for route in [0, 1] {
@@ -246,7 +246,7 @@ async fn a_body_that_a_server_leaves_costs_nobody_elses_call() {
 }
 
 #[tokio::test]
-async fn a_body_that_a_server_leaves_is_not_the_beginning_of_another_one() {
+async fn body_ignored_by_server_never_starts_next_request() {
     let scene = Scene::with(Bodies::Left).await;
     for round in 0..3 {
         let answer = scene.ask(0, "POST /post", "{\"a\":1}").await;
@@ -257,7 +257,7 @@ async fn a_body_that_a_server_leaves_is_not_the_beginning_of_another_one() {
 }
 
 #[tokio::test]
-async fn content_behind_an_answer_without_any_is_nobody_elses_answer() {
+async fn content_behind_bodiless_response_reaches_no_other_caller() {
     let scene = Scene::with(Bodies::Left).await;
     for (line, status) in [("HEAD /x", "200"), ("GET /nm", "304"), ("HEAD /nm", "304")] {
         for route in [0, 1] {

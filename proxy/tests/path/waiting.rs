@@ -36,7 +36,7 @@ async fn answer(stream: &mut TcpStream, patience: Duration) -> Option<String> {
 
 /// They are those of the peer whose tunnel it is.
 #[tokio::test]
-async fn requests_in_a_tunnel_wait_for_memory_as_any_others_of_their_caller_do() {
+async fn tunneled_requests_wait_for_memory_like_any_others() {
     let authority = Authority::new();
     let client = Pod::new(&authority, "web").await;
     let certs = authority.leaf("api", Duration::from_secs(3600), SystemTime::now());

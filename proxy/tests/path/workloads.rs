@@ -130,7 +130,7 @@ async fn two(budget: &Arc<Budget>) -> (Workload, Workload) {
 }
 
 #[tokio::test]
-async fn two_workloads_of_one_process_are_judged_counted_and_drained_apart() {
+async fn workloads_of_process_are_enforced_counted_drained_separately() {
     let budget = Budget::new(64 * MIB);
     let (strict, open) = two(&budget).await;
     let process = Process::start(vec![strict.served(), open.served()], budget).unwrap();

@@ -172,7 +172,7 @@ pub(super) fn percentiles(mut took: Vec<Duration>) -> String {
 }
 
 #[tokio::test]
-async fn a_thousand_slow_downloads_that_begin_at_once_all_come_to_their_end() {
+async fn thousand_concurrent_slow_downloads_all_complete() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let testbed = Testbed::of(LIMIT).await;
     let mut streams = Vec::new();
@@ -184,7 +184,7 @@ async fn a_thousand_slow_downloads_that_begin_at_once_all_come_to_their_end() {
 
 /// None of them asks for much.
 #[tokio::test]
-async fn slow_downloads_of_two_hundred_callers_all_come_to_their_end() {
+async fn slow_downloads_of_two_hundred_callers_all_complete() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let testbed = Testbed::of(LIMIT).await;
     let mut streams = Vec::new();
@@ -196,7 +196,7 @@ async fn slow_downloads_of_two_hundred_callers_all_come_to_their_end() {
 
 /// It asks for more all the time, and none of what it has ends.
 #[tokio::test]
-async fn slow_downloads_lose_nothing_to_a_stranger_with_hundreds_of_long_polls() {
+async fn slow_downloads_lose_nothing_to_many_long_polls() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let testbed = Testbed::of(LIMIT).await;
     let mut streams = Vec::new();
@@ -217,7 +217,7 @@ async fn slow_downloads_lose_nothing_to_a_stranger_with_hundreds_of_long_polls()
 /// Each holds what it does not take for seconds, and nobody beside them holds as much who
 /// could lose anything: what there is room for begins, and what has begun goes on.
 #[tokio::test]
-async fn downloads_of_twenty_kilobytes_a_second_of_who_holds_most_all_come_to_their_end() {
+async fn heaviest_holders_twenty_kilobyte_downloads_all_complete() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let testbed = Testbed::of(LIMIT).await;
     let mut streams = Vec::new();

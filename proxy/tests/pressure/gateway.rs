@@ -149,6 +149,6 @@ async fn a_gateway_with_long_polls_over_http2_goes_on() {
 }
 
 #[tokio::test]
-async fn an_application_with_long_polls_of_its_own_goes_on() {
+async fn application_with_its_own_long_polls_proceeds() {
     goes_on(EntryPoint::Own).await;
 }

@@ -96,7 +96,7 @@ async fn stand(testbed: &Testbed, tunnels: usize) {
 }
 
 #[tokio::test]
-async fn silent_tunnels_cost_the_peer_that_holds_them_and_no_gateway_beside_it() {
+async fn silent_tunnels_cost_their_holder_only() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let testbed = Testbed::new().await;
     declare_http(&testbed);
@@ -139,7 +139,7 @@ async fn silent_tunnels_cost_the_peer_that_holds_them_and_no_gateway_beside_it()
 /// The control: what is known of them makes nobody the one who pays that holds less than
 /// others.
 #[tokio::test]
-async fn many_idle_tunnels_of_a_gateway_lose_nothing_to_a_flood() {
+async fn idle_gateway_tunnels_lose_nothing_to_flood() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let testbed = Testbed::new().await;
     declare_http(&testbed);

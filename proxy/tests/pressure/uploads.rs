@@ -128,12 +128,12 @@ async fn goes_on(apart: Duration) {
 }
 
 #[tokio::test]
-async fn three_hundred_uploads_that_stand_still_hold_up_no_small_call_of_their_caller() {
+async fn small_calls_proceed_beside_callers_300_stalled_uploads() {
     goes_on(Duration::ZERO).await;
 }
 
 /// The last of them begin by what is reserved for their caller, and memory falls afterwards.
 #[tokio::test]
-async fn uploads_that_stand_still_keep_nothing_that_is_reserved_once_memory_fell() {
+async fn stalled_uploads_release_reserved_permits_once_memory_falls() {
     goes_on(APART).await;
 }

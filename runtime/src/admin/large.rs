@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_newcomer_gets_the_longest_read_place_of_who_has_most_as_soon_as_that_one_is_gone() {
+    async fn newcomer_gets_released_oldest_slot_of_largest_holder() {
         let large = Arc::<Large>::default();
         let mut held = Vec::new();
         for last in [1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5] {
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_has_one_loses_it_to_who_has_none_once_it_takes_long_and_not_while_it_is_made() {
+    async fn sole_slot_yields_only_during_slow_reading() {
         let large = Arc::<Large>::default();
         let mut held = Vec::new();
         for last in 1..=16 {
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_place_that_comes_too_late_for_its_newcomer_is_free() {
+    async fn slot_too_late_for_its_newcomer_is_free() {
         let large = Arc::<Large>::default();
         let mut held = Vec::new();
         for last in [1, 2, 3, 4].repeat(4) {

@@ -41,7 +41,7 @@ async fn get(addr: SocketAddr, path: &str) -> String {
 }
 
 #[tokio::test]
-async fn ready_is_503_with_the_names_until_the_last_hold_is_released() {
+async fn ready_is_503_with_names_until_last_release() {
     let ready = Ready::new();
     let certificate = ready.hold("certificate");
     let policy = ready.hold("policy");
@@ -84,7 +84,7 @@ async fn metrics_are_openmetrics_text() {
 }
 
 #[tokio::test]
-async fn other_paths_go_to_the_handler_with_the_peers_address() {
+async fn other_admin_paths_reach_handler_with_peer_address() {
     let addr = start(Ready::new(), Registry::default()).await;
     assert!(get(addr, "/whoami").await.ends_with("127.0.0.1"));
     assert!(get(addr, "/elsewhere").await.starts_with("HTTP/1.1 404"));
@@ -112,7 +112,7 @@ async fn head_beyond_its_bound_is_refused() {
 }
 
 #[tokio::test]
-async fn body_beyond_its_bound_is_refused_and_within_it_is_seen() {
+async fn admin_body_is_accepted_only_up_to_limit() {
     let addr = start(Ready::new(), Registry::default()).await;
     let post = |length: usize| {
         format!(
@@ -183,7 +183,7 @@ async fn is_open(stream: &mut TcpStream) -> bool {
 }
 
 #[tokio::test]
-async fn one_address_has_its_share_and_a_request_under_way_is_not_lost_to_a_flood_of_others() {
+async fn per_address_share_preserves_inflight_request_in_flood() {
     let addr = start(Ready::new(), Registry::default()).await;
     // The kubelet has asked, and waits for the body to be taken.
     let mut probe = connect_from(200, addr).await;
@@ -226,7 +226,7 @@ async fn one_address_has_its_share_and_a_request_under_way_is_not_lost_to_a_floo
 }
 
 #[tokio::test]
-async fn exchanges_that_their_callers_draw_out_keep_no_probe_out_and_a_lone_slow_one_is_kept() {
+async fn slow_exchanges_block_no_probe_and_lone_one_stays() {
     let addr = start(Ready::new(), Registry::default()).await;
     let mut slow = connect_from(200, addr).await;
     slow.write_all(
@@ -255,7 +255,7 @@ async fn exchanges_that_their_callers_draw_out_keep_no_probe_out_and_a_lone_slow
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_nobody_takes_yields_its_place_and_one_that_is_being_made_does_not() {
+async fn unread_response_yields_permit_unlike_one_being_generated() {
     let bounds = Bounds {
         permits: 10,
         per_holder: 10,
@@ -299,7 +299,7 @@ fn with_large_page() -> Registry {
 }
 
 #[tokio::test]
-async fn readers_who_take_no_page_leave_places_for_probes_and_are_cut_off() {
+async fn stalled_page_readers_block_no_probe_and_are_disconnected() {
     let addr = start(Ready::new(), with_large_page()).await;
     let mut readers = Vec::new();
     for at in 0..MAX_CONNECTIONS {
@@ -348,7 +348,7 @@ async fn readers_who_take_no_page_leave_places_for_probes_and_are_cut_off() {
 }
 
 #[tokio::test]
-async fn four_slow_readers_of_each_of_four_addresses_keep_no_scraper_out_and_one_of_them_goes() {
+async fn sixteen_slow_page_readers_yield_one_to_scraper() {
     let addr = start(Ready::new(), with_large_page()).await;
     let mut readers = Vec::new();
     for at in 0..MAX_PAGES {
@@ -375,7 +375,7 @@ async fn four_slow_readers_of_each_of_four_addresses_keep_no_scraper_out_and_one
 }
 
 #[tokio::test]
-async fn bodies_that_are_drawn_out_keep_no_scraper_out_and_one_of_them_goes() {
+async fn sixteen_slow_request_bodies_yield_one_to_scraper() {
     let addr = start(Ready::new(), Registry::default()).await;
     let mut senders = Vec::new();
     for at in 0..MAX_PAGES {
@@ -404,7 +404,7 @@ async fn bodies_that_are_drawn_out_keep_no_scraper_out_and_one_of_them_goes() {
 
 /// hyper goes on to the next request behind a body as soon as the page waits in its own buffer.
 #[tokio::test]
-async fn who_has_not_taken_a_page_gets_no_second_one_that_would_be_held_beside_it() {
+async fn second_page_is_refused_while_first_is_unread() {
     let addr = start(Ready::new(), with_large_page()).await;
     for takes in [false, true] {
         let mut stream = connect_from(1, addr).await;

@@ -87,7 +87,7 @@ async fn who_has_more_takes_nothing_from_who_has_less() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn at_nine_tenths_the_holder_of_most_loses_its_longest_idle_to_each_newcomer() {
+async fn at_nine_tenths_newcomer_evicts_largest_holders_oldest_idle() {
     let (occupancy, counts) = occupancy(BOUNDS);
     let quiet = idle(&occupancy, 1, 2).await;
     let mut hoard = idle(&occupancy, 2, 6).await;
@@ -115,7 +115,7 @@ async fn at_nine_tenths_the_holder_of_most_loses_its_longest_idle_to_each_newcom
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_in_use_is_never_taken_away_and_its_hoarder_leaves_the_last_tenth_to_others() {
+async fn busy_connections_stay_but_last_tenth_remains_free() {
     let (occupancy, counts) = occupancy(BOUNDS);
     let hoard: Vec<_> = (0..9).map(|_| enter(&occupancy, 1)).collect();
     hoard[0].idle();
@@ -132,7 +132,7 @@ async fn what_is_in_use_is_never_taken_away_and_its_hoarder_leaves_the_last_tent
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_hoarders_of_what_is_in_use_leave_places_for_first_connections() {
+async fn two_busy_hoarders_leave_permits_for_first_connections() {
     let (occupancy, counts) = occupancy(Bounds {
         permits: 100,
         ..BOUNDS
@@ -157,7 +157,7 @@ async fn two_hoarders_of_what_is_in_use_leave_places_for_first_connections() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_only_one_calls_all_places_are_its_own_and_the_next_waits_for_one() {
+async fn sole_holder_uses_every_permit_and_next_waits() {
     let bounds = Bounds {
         shared: false,
         ..BOUNDS
@@ -176,7 +176,7 @@ async fn where_only_one_calls_all_places_are_its_own_and_the_next_waits_for_one(
 
 /// A client of HTTP/2 need not answer to GOAWAY.
 #[tokio::test(start_paused = true)]
-async fn who_is_asked_to_go_and_stays_is_cut_off_unless_it_is_in_use() {
+async fn connection_ignoring_close_request_is_aborted_unless_busy() {
     let bounds = Bounds {
         permits: 20,
         ..BOUNDS
@@ -204,7 +204,7 @@ async fn who_is_asked_to_go_and_stays_is_cut_off_unless_it_is_in_use() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_head_that_takes_too_long_is_cut_off_and_one_between_two_requests_is_not() {
+async fn overdue_head_is_aborted_unlike_idle_connection() {
     let (occupancy, counts) = occupancy(BOUNDS);
     tokio::spawn(Arc::clone(&occupancy).watch());
     let (slow, resting, in_use) = (
@@ -236,7 +236,7 @@ async fn a_head_that_takes_too_long_is_cut_off_and_one_between_two_requests_is_n
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rest_that_is_too_long_ends_and_silence_before_the_first_word_does_not() {
+async fn overlong_idle_connection_closes_unlike_initially_silent_one() {
     let (occupancy, counts) = occupancy(BOUNDS);
     tokio::spawn(Arc::clone(&occupancy).watch());
     let (resting, silent) = (enter(&occupancy, 1), enter(&occupancy, 1));
@@ -251,8 +251,7 @@ async fn a_rest_that_is_too_long_ends_and_silence_before_the_first_word_does_not
 }
 
 #[tokio::test(start_paused = true)]
-async fn half_heads_are_taken_away_for_others_at_once_and_for_their_own_holder_when_they_are_late()
-{
+async fn half_heads_yield_immediately_to_others_later_to_holder() {
     let (occupancy, _) = occupancy(BOUNDS);
     let half = |last| {
         let permit = enter(&occupancy, last);
@@ -275,7 +274,7 @@ async fn half_heads_are_taken_away_for_others_at_once_and_for_their_own_holder_w
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_comes_while_its_connection_is_taken_away_is_answered_first() {
+async fn request_arriving_during_eviction_is_answered_first() {
     let (occupancy, _) = occupancy(BOUNDS);
     let permit = enter(&occupancy, 1);
     permit.idle();
@@ -291,7 +290,7 @@ async fn a_request_that_comes_while_its_connection_is_taken_away_is_answered_fir
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_holder_with_its_share_gives_its_oldest_for_its_next_and_nothing_that_is_in_use() {
+async fn holder_at_share_loses_idle_never_busy_connection() {
     let bounds = Bounds {
         per_holder: 3,
         ..BOUNDS
@@ -309,7 +308,7 @@ async fn a_holder_with_its_share_gives_its_oldest_for_its_next_and_nothing_that_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_table_is_empty_when_the_last_connection_is_gone() {
+async fn occupancy_table_empties_when_last_connection_closes() {
     let (occupancy, _) = occupancy(BOUNDS);
     let permit = enter(&occupancy, 1);
     let same = Arc::clone(&permit);
@@ -325,7 +324,7 @@ async fn a_table_is_empty_when_the_last_connection_is_gone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_holds_most_bytes_loses_its_largest_connections_in_use_or_not() {
+async fn heaviest_holder_loses_largest_connections_even_busy_ones() {
     let (occupancy, _) = occupancy(BOUNDS);
     let honest = enter(&occupancy, 1);
     honest.busy();
@@ -356,7 +355,7 @@ async fn who_holds_most_bytes_loses_its_largest_connections_in_use_or_not() {
 }
 
 #[test]
-fn requests_in_flight_are_those_of_all_connections_of_a_holder() {
+fn inflight_requests_count_over_all_connections_of_holder() {
     let (occupancy, _) = occupancy(BOUNDS);
     let (first, second, other) = (
         enter(&occupancy, 1),
@@ -377,7 +376,7 @@ fn requests_in_flight_are_those_of_all_connections_of_a_holder() {
 }
 
 #[test]
-fn what_is_held_for_a_connection_goes_with_its_guards() {
+fn reserved_bytes_are_released_with_their_guards() {
     let (occupancy, _) = occupancy(BOUNDS);
     let permit = enter(&occupancy, 1);
     let weight = || occupancy.heaviest().unwrap().0 - CONNECTION;
@@ -394,7 +393,7 @@ fn what_is_held_for_a_connection_goes_with_its_guards() {
 }
 
 #[test]
-fn what_is_done_within_a_connection_counts_for_it_and_keeps_no_place() {
+fn nested_permit_counts_for_connection_without_own_slot() {
     let (occupancy, counts) = occupancy(BOUNDS);
     let permit = enter(&occupancy, 1);
     permit.prove("spiffe://cluster.local/ns/shop/sa/web");
@@ -419,7 +418,7 @@ fn what_is_done_within_a_connection_counts_for_it_and_keeps_no_place() {
 
 /// A connection of HTTP/2 looks with every frame, whether or not it was woken for that.
 #[test]
-fn who_is_not_the_first_to_wait_may_not_begin_however_often_it_looks() {
+fn only_first_waiter_starts_however_often_others_poll() {
     let requests = Requests::default();
     let (first, second) = (requests.enter(1), requests.enter(1));
     assert_eq!(requests.look(second, Waker::noop()), Look::Behind);
@@ -434,7 +433,7 @@ fn who_is_not_the_first_to_wait_may_not_begin_however_often_it_looks() {
 }
 
 #[test]
-fn holders_with_requests_in_flight_are_those_of_one_listener_and_counted_once() {
+fn active_holders_count_once_per_listener() {
     let (occupancy, _) = occupancy(BOUNDS);
     let (first, second) = (enter(&occupancy, 1), enter(&occupancy, 2));
     let sharers = |permit: &Permit| permit.requests().unwrap().sharers();
@@ -451,7 +450,7 @@ fn holders_with_requests_in_flight_are_those_of_one_listener_and_counted_once() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_is_stalled_when_none_of_its_own_begins() {
+async fn holder_is_stalled_when_no_waiting_request_starts() {
     let long = Duration::from_secs(5);
     let requests = Requests::default();
     assert!(!requests.is_stalled(Duration::ZERO), "nobody waits");

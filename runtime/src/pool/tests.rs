@@ -15,7 +15,7 @@ async fn is_taken<K: Clone + Ord + Hash>(share: &Share<K>) -> bool {
 }
 
 #[tokio::test]
-async fn flood_of_one_holder_costs_that_holder_its_oldest_and_nobody_else() {
+async fn flood_evicts_only_its_holders_oldest_shares() {
     let pool = pool(10, 10);
     let honest = pool.take("honest", 1).unwrap();
     let flood: Vec<_> = (0..1_000).map(|_| pool.take("flood", 1).unwrap()).collect();
@@ -45,7 +45,7 @@ async fn among_equals_the_oldest_goes() {
 }
 
 #[tokio::test]
-async fn holder_at_its_own_limit_loses_its_idle_ones_and_is_refused_when_all_are_in_use() {
+async fn full_holder_loses_idle_share_or_is_refused() {
     let pool = pool(10, 2);
     let (one, two) = (pool.take("a", 1).unwrap(), pool.take("a", 1).unwrap());
     one.begin();
@@ -59,7 +59,7 @@ async fn holder_at_its_own_limit_loses_its_idle_ones_and_is_refused_when_all_are
 }
 
 #[tokio::test]
-async fn share_in_use_goes_for_somebody_who_has_less_only() {
+async fn busy_share_yields_only_to_holder_with_fewer() {
     let pool = pool(4, 4);
     let greedy = [(); 4].map(|()| pool.take("greedy", 1).unwrap());
     greedy.iter().for_each(Share::begin);
@@ -97,7 +97,7 @@ async fn amounts_count_and_who_would_have_most_is_refused() {
 }
 
 #[tokio::test]
-async fn among_equals_an_idle_share_goes_before_one_in_use() {
+async fn idle_share_goes_before_busy_one_among_equals() {
     let pool = pool(3, 3);
     let [a, b, c] = ["a", "b", "c"].map(|name| pool.take(name, 1).unwrap());
     a.begin();
@@ -143,7 +143,7 @@ async fn taken(shares: &[Share<u32>]) -> Vec<bool> {
 }
 
 #[tokio::test]
-async fn many_strangers_take_nothing_from_who_has_worked_though_it_holds_more() {
+async fn new_holders_take_nothing_from_larger_established_one() {
     let pool = sparing(2, 8);
     let honest = known(&pool, &[0, 0]);
     honest[0].begin();
@@ -158,7 +158,7 @@ async fn many_strangers_take_nothing_from_who_has_worked_though_it_holds_more() 
 }
 
 #[tokio::test]
-async fn who_has_worked_and_holds_a_lot_is_not_spared() {
+async fn established_holder_with_large_share_is_not_spared() {
     let pool = sparing(2, 8);
     let honest = known(&pool, &[0]);
     let flood = known(&pool, &[1; 6]);
@@ -170,7 +170,7 @@ async fn who_has_worked_and_holds_a_lot_is_not_spared() {
 }
 
 #[tokio::test]
-async fn who_has_worked_keeps_half_of_the_pool_from_strangers_and_not_more() {
+async fn established_holders_keep_exactly_half_from_new_holders() {
     let pool = sparing(2, 8);
     let known = known(&pool, &[0, 1, 2, 3, 4, 5]);
     known[0].completed();
@@ -182,7 +182,7 @@ async fn who_has_worked_keeps_half_of_the_pool_from_strangers_and_not_more() {
 }
 
 #[tokio::test]
-async fn share_in_use_of_who_has_worked_goes_only_while_it_keeps_more_than_who_asks() {
+async fn established_holders_busy_share_yields_to_smaller_only() {
     let pool = sparing(3, 6);
     let known = known(&pool, &[1, 1, 1, 2, 2, 2]);
     known.iter().for_each(Share::begin);
@@ -201,7 +201,7 @@ async fn share_in_use_of_who_has_worked_goes_only_while_it_keeps_more_than_who_a
 }
 
 #[tokio::test]
-async fn who_has_worked_gets_what_it_lacks_from_strangers_that_have_less() {
+async fn established_holder_gets_share_from_smaller_newcomers() {
     let pool = sparing(3, 6);
     let honest = known(&pool, &[0, 0]);
     honest.iter().for_each(Share::begin);

@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn those_whose_work_is_longest_ago_are_forgotten_when_there_are_too_many() {
+    fn least_recently_active_holders_are_dropped_beyond_limit() {
         let mut worked = Worked::default();
         worked.note(&0, 1);
         for holder in 1..=MAX_WORKED {

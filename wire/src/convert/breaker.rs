@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_said_of_a_breaker_is_read_as_it_was_meant_and_the_unknown_as_closed() {
+    fn breaker_state_survives_wire_and_unknown_is_closed() {
         let circuit = v1::Circuit::default;
         let every = Duration::from_millis(1200);
         for steer in [

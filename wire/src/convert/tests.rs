@@ -36,7 +36,7 @@ fn refused_field(message: &v1::Rule) -> String {
 }
 
 #[test]
-fn a_wrong_part_refuses_the_whole_rule_and_names_the_field() {
+fn invalid_part_refuses_complete_rule_and_names_field() {
     assert!(Rule::try_from(&message()).is_ok());
 
     let mut rule = message();
@@ -79,7 +79,7 @@ fn a_wrong_part_refuses_the_whole_rule_and_names_the_field() {
 
 /// What decided is only told, so a proxy goes on with rules of objects that came after it.
 #[test]
-fn an_origin_of_an_unknown_kind_is_a_text_like_any_other() {
+fn origin_of_unknown_kind_is_kept_as_text() {
     let mut rule = message();
     rule.origin.as_mut().unwrap().kind = "FuturePolicy".to_owned();
     let read = Rule::try_from(&rule).unwrap();
@@ -129,7 +129,7 @@ fn absent_and_empty_parts_of_a_rule_stay_different() {
 /// A proxy of the first version skips fields that it does not know. It must not see
 /// such a rule under the old name and kind, nor go on with the rule before it.
 #[test]
-fn a_rule_that_an_older_proxy_would_read_too_widely_has_a_name_and_kind_of_its_own() {
+fn extended_rule_has_own_name_for_older_proxies() {
     let plain = rule_resource(message());
     assert_eq!(plain.name, "rule/shop/web");
     assert!(matches!(
@@ -158,7 +158,7 @@ fn a_rule_that_an_older_proxy_would_read_too_widely_has_a_name_and_kind_of_its_o
 }
 
 #[test]
-fn a_match_without_path_and_one_with_an_empty_path_stay_different() {
+fn missing_and_empty_path_stay_different_in_match() {
     for path_regex in [None, Some(String::new())] {
         let sent = v1::HttpMatch {
             path_regex,
@@ -185,7 +185,7 @@ fn route(group: &str, path: &str) -> v1::Route {
 }
 
 #[test]
-fn names_of_requests_survive_the_way_there_and_back_and_a_bad_one_is_named() {
+fn route_names_round_trip_naming_invalid_field() {
     let sent = v1::Routes {
         routes: vec![route("a", "/one"), route("b", "/two")],
     };
@@ -203,7 +203,7 @@ fn names_of_requests_survive_the_way_there_and_back_and_a_bad_one_is_named() {
 }
 
 #[test]
-fn the_expressions_behind_names_share_what_one_group_may_take() {
+fn route_name_expressions_share_one_groups_size_limit() {
     let heavy = |number: usize| v1::Routes {
         routes: vec![route("a", r"/\w{3}"); number],
     };
@@ -224,7 +224,7 @@ fn unknown_values_are_read_towards_the_safe_side() {
 }
 
 #[test]
-fn every_value_of_an_enumeration_survives_the_way_there_and_back() {
+fn every_enumeration_value_survives_round_trip() {
     for value in [Enforcement::Open, Enforcement::Audit, Enforcement::Enforce] {
         assert_eq!(enforcement(v1::Enforcement::from(value).into()), value);
     }

@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_of_all_rules_share_a_mebibyte_and_the_one_that_is_wrong_is_named() {
+    fn dry_run_patterns_share_mebibyte_naming_invalid_field() {
         // Each is charged 64 KiB or more.
         let large = r"/\w{3}";
         let fits = candidate(&ask_of(&[rule(1, large)]));

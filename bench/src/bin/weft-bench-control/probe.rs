@@ -121,7 +121,7 @@ mod tests {
     use super::Requests;
 
     #[test]
-    fn requests_are_added_up_over_codes_and_told_as_differences() {
+    fn request_counts_are_summed_over_codes_as_differences() {
         let sample = |code, count| {
             format!(
                 "apiserver_request_total{{code=\"{code}\",group=\"\",resource=\"pods\",verb=\"LIST\"}} {count}\n"

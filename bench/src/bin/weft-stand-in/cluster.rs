@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_lets_in_the_other_pods_but_those_that_are_not_admitted() {
+    fn stand_in_rule_admits_all_pods_except_unadmitted() {
         let further = r#"{"name": "a", "ip": "10.78.0.3", "access": "open", "mtls": "strict"},
             {"name": "b", "ip": "10.78.0.4", "access": "open", "mtls": "strict", "admitted": false},
             {"name": "server""#;
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mode_that_is_misspelt_is_refused_with_its_pod() {
+    fn misspelt_pod_mode_is_refused_with_pod_name() {
         let error = Cluster::read(&TEXT.replace("open", "opne")).unwrap_err();
         assert_eq!(
             error.to_string(),

@@ -148,7 +148,7 @@ mod tests {
     use super::{CALLERS, DOUBLE, NEAR, PODS, capacity};
 
     #[test]
-    fn the_others_have_room_for_what_the_own_zone_cannot_do() {
+    fn other_zones_can_serve_excess_of_own_zone() {
         let instances = PODS.len() - CALLERS;
         let elsewhere = capacity() * (instances - NEAR) as f64 / NEAR as f64;
         let excess = (DOUBLE.0 - 1.0) * capacity();

@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn right_that_a_dry_run_lacks_is_named_with_its_role_and_a_webhook_has_its_own_words() {
+    fn dry_run_refusal_names_role_but_quotes_webhook_unchanged() {
         let told = |message: &str| {
             let status = kube::core::Status::failure(message, "Forbidden").with_code(403);
             refused(Refusal::of("a dry run", kube::Error::Api(status.boxed())))
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn rights_that_are_asked_for_are_those_to_create_all_that_the_chart_makes_by_default() {
+    fn checked_permissions_cover_all_objects_of_default_chart() {
         let mut all = BTreeSet::new();
         made(&chart().join("templates"), &mut all);
         let pair = |group: &str, resource: &str| (group.to_owned(), resource.to_owned());

@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn every_reason_that_the_pages_list_has_an_advice_of_its_own() {
+    fn every_documented_reason_has_distinct_advice() {
         let documented = documented();
         assert!(documented.contains("NoUsableBackend"), "{documented:?}");
         assert!(documented.contains("NotGuarded"), "{documented:?}");

@@ -368,7 +368,7 @@ fn plant_proxy(api: &FakeApi, field: &str, value: Value) {
 }
 
 #[tokio::test]
-async fn each_planted_fault_fails_at_its_own_check_and_at_no_other() {
+async fn planted_fault_fails_only_its_own_check() {
     for (id, also, plant) in FAULTS {
         let (api, mut webhooks) = (healthy(), WELL);
         plant(&api, &mut webhooks);
@@ -399,7 +399,7 @@ async fn a_warning_fails_only_when_asked_to() {
 }
 
 #[tokio::test]
-async fn before_an_installation_rights_definitions_and_aggregation_are_looked_at() {
+async fn pre_install_checks_cover_permissions_crds_and_aggregation() {
     let api = healthy();
     let (ended, report, _) = checked(&api, WELL, &["--pre"]).await;
     assert_eq!(ended.unwrap(), Conclusion::Yes, "{report:#}");
@@ -441,7 +441,7 @@ async fn before_an_installation_rights_definitions_and_aggregation_are_looked_at
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_api_server_that_is_away_is_told_within_ten_seconds() {
+async fn unreachable_api_server_is_reported_within_ten_seconds() {
     let api = healthy();
     api.vanish(true);
     let begun = Instant::now();

@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn where_they_are_looked_for_is_what_the_line_says() {
+    fn completion_cursor_follows_namespace_and_context_of_line() {
         let found = cursor("--context test stat -nbank --as=eve deploy/w").unwrap();
         assert_eq!(
             found.options,

@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn names_that_begin_so_are_found_where_the_user_is() {
+    async fn completion_finds_prefix_matches_in_users_namespace() {
         let api = api();
         let deploy = |begun: &str| cursor(CompletionKind::Object(filters::ENDS), begun);
         let shop = cluster(&api, &["-n", "shop"]);
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn name_behind_many_others_is_found_and_too_many_are_not_asked_for() {
+    async fn completion_finds_late_name_within_page_bound() {
         let api = api();
         for number in 0..=MOST {
             let name = format!("a-{number:03}");

@@ -112,7 +112,7 @@ mod tests {
     use crate::args;
 
     #[test]
-    fn scripts_ask_for_names_before_they_go_on_with_what_is_known() {
+    fn completion_scripts_query_names_before_static_completion() {
         for shell in [Shell::Bash, Shell::Zsh] {
             let script = of(shell, &mut args::command(), "ask-me");
             for function in ["_weft() {", "_weft_static() {"] {

@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_of_another_origin_is_refused_by_either_header() {
+    fn cross_origin_page_is_refused_by_either_header() {
         let with = |name, value| admitted("GET", "/", &[("host", "localhost:4000"), (name, value)]);
         assert_eq!(with("origin", "http://localhost:4000"), Ok(()));
         for origin in [
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_cluster_says_needs_the_key_of_this_start() {
+    fn cluster_data_requires_key_of_this_start() {
         let key = key();
         assert_eq!(key.len(), 64);
         assert_ne!(key, super::key());

@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_are_watched_in_one_namespace_and_by_the_filters_of_the_page() {
+    fn tap_query_requires_namespace_and_known_filters() {
         let tap = format!("{OBSERVE}/namespaces/shop/taps/live");
         let query = "watch=true&of=Deployment%2Fweb&to=Service%2Fcart&from=Namespace%2Fbank\
                      &path=%2Fa+b%26x%3D1&route=cart%2Fread&status=5xx&maxRps=7";
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_question_about_a_call_is_read_as_strictly_as_the_api_reads_it() {
+    fn explanation_query_is_parsed_as_strictly_as_api() {
         let asked = |spec: &str| {
             let spec: String = form_urlencoded::byte_serialize(spec.as_bytes()).collect();
             Question::read("/explanation", Some(&format!("spec={spec}")))

@@ -52,7 +52,7 @@ fn refusing(code: u16, refusals: usize, soon: bool) -> Client {
 }
 
 #[tokio::test(start_paused = true)]
-async fn graph_and_proxies_are_asked_for_again_of_who_begins_and_who_is_away_is_told() {
+async fn bundle_retries_starting_controllers_and_reports_absent_ones() {
     const EVER: usize = usize::MAX;
     for (code, refusals, soon, words) in [
         (503, 0, true, ""),

@@ -138,7 +138,7 @@ mod tests {
     use crate::args::Cli;
 
     #[tokio::test]
-    async fn name_of_nothing_in_a_change_is_told_with_the_nearest_that_the_user_may_see() {
+    async fn unknown_dry_run_name_suggests_nearest_visible_name() {
         let api = FakeApi::default();
         let targets = "/apis/access.smi-spec.io/v1alpha4/namespaces/shop/traffictargets";
         let read = json!({"metadata": {"name": "read", "namespace": "shop"}});

@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn live_calls_say_no_and_a_watch_in_which_not_all_took_part_says_neither() {
+    fn refused_live_calls_mean_no_and_partial_watch_unknown() {
         let live = |refused: u64, taking_part: u32| DryRunStatus {
             trial: Some(Trial {
                 proxies: 2,
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn yes_takes_live_calls_of_every_edge_that_depends_on_the_request() {
+    fn yes_requires_live_calls_on_every_request_dependent_edge() {
         let (web, job) = ("shop/Deployment/web", "shop/Job/nightly");
         let depends = |trial: Option<Trial>| DryRunStatus {
             changed: vec![edge(Change::Depends, web), edge(Change::Depends, job)],
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_whose_port_may_not_be_told_are_judged_by_their_ends_where_no_port_is_asked_for() {
+    fn calls_with_hidden_port_match_edges_without_pod_ports() {
         let web = "shop/Deployment/web";
         for (pod_ports, seen_at, expected) in [
             (Vec::new(), 0, 0),
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn yes_is_not_said_of_edges_that_are_hidden_and_depend_on_the_request() {
+    fn hidden_request_dependent_edges_prevent_yes() {
         let hidden = |hidden_depends: Option<u64>| DryRunStatus {
             kept: 1,
             hidden: 2,

@@ -266,7 +266,7 @@ mod tests {
     use crate::console::Streams;
 
     #[test]
-    fn what_else_a_namespace_says_is_named_as_not_tried() {
+    fn other_namespace_settings_are_reported_as_untried() {
         let namespace = serde_json::json!({"kind": "Namespace", "metadata": {"name": "shop",
             "annotations": {"weft.dev/access": "auto", "weft.dev/mtls": "strict", "team": "a"},
             "labels": {"weft.dev/inject": "enabled"}}});
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn object_that_would_be_deleted_is_named_by_its_kind_or_the_plural_of_that() {
+    fn deletion_accepts_kind_plural_or_short_name() {
         for (text, kind) in [
             ("TrafficTarget/read", "TrafficTarget"),
             ("traffictargets/read", "TrafficTarget"),
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn misspelt_kind_of_what_would_be_deleted_is_told_with_the_nearest_and_not_with_all() {
+    fn misspelt_kind_to_delete_suggests_nearest_kind_only() {
         for (text, meant) in [
             ("TrafficTarge/read", "TrafficTarget/read"),
             ("traffictarget5/read", "TrafficTarget/read"),
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn kind_or_version_that_a_group_of_ours_does_not_have_is_bad_input_and_a_strangers_is_not() {
+    fn unknown_kind_or_version_in_own_group_is_rejected() {
         let ended = |api_version: &str, kind: &str| {
             let object = serde_json::json!({"apiVersion": api_version, "kind": kind,
                 "metadata": {"name": "read"}});

@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn what_several_streams_tell_is_added_up_edge_by_edge() {
+    fn watch_results_of_streams_are_summed_per_edge() {
         let all = together();
         assert_eq!((all.judged, all.refused, all.skipped), (38, 8, 12));
         assert_eq!((all.proxies, all.taking_part, all.hidden), (3, 2, 3));
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn port_that_may_not_be_told_is_printed_as_none() {
+    fn hidden_port_is_printed_as_dash() {
         for (port, shown) in [(0, "-"), (8080, "8080")] {
             let mut trial = part(1, "cart/read");
             trial.edges[0].port = port;
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_are_printed_and_nothing_that_a_terminal_acts_upon() {
+    fn watched_calls_are_printed_without_terminal_escapes() {
         let printed = |trial: &Trial| {
             let mut streams = Streams::default();
             let mut console = streams.console();

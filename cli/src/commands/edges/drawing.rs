@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_known_to_be_outside_the_mesh_is_dashed() {
+    fn only_nodes_known_to_be_unmeshed_are_dashed() {
         let node = |id: &str, kind: &str, meshed: Option<u32>| {
             let mut node = json!({"id": id, "kind": kind, "namespace": "shop", "name": id});
             if let Some(meshed) = meshed {

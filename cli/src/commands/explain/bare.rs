@@ -148,7 +148,7 @@ mod tests {
     const TO: &[ResourceKind] = &[ResourceKind::Service, ResourceKind::Deployment];
 
     #[test]
-    fn names_without_a_kind_are_told_from_kinds_and_from_what_is_no_name() {
+    fn bare_names_differ_from_kinds_and_invalid_names() {
         for text in ["web", "cart-v1", "cart:8080", "api.v2", "7"] {
             assert!(is_bare(text, TO), "{text}");
             assert_eq!(readable(text, TO), "deploy/any");

@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn port_is_a_number_or_the_name_that_a_service_has_for_it() {
+    fn port_is_number_or_service_port_name() {
         let number = |number| Some(TypedPort::Number(number));
         for (text, object, port) in [
             ("cart", "cart", None),

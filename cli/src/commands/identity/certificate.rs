@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn certificate_is_renewed_after_sixty_percent_of_the_time_since_its_issue() {
+    fn certificate_is_renewed_at_sixty_percent_of_lifetime() {
         for (life, renewed) in [(60, 36), (900, 540), (86_400, 51_840), (0, 0)] {
             let at = Duration::from_secs(1_000_000_000 + renewed);
             let certificate = presented(life);
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_controllers_tell_of_a_certificate_is_renewed_when_its_proxy_does() {
+    fn reported_certificate_is_renewed_when_its_proxy_renews() {
         let told = |issued: Option<&str>| crds::observe::Certificate {
             issued: issued.map(str::to_owned),
             not_after: "2001-09-10T01:46:40Z".to_owned(),

@@ -276,7 +276,7 @@ mod tests {
     use crate::args::Cli;
 
     #[tokio::test]
-    async fn misspelt_namespace_of_weft_is_told_and_asked_about_only_where_no_injector_is() {
+    async fn weft_namespace_is_verified_only_without_injector() {
         let api = FakeApi::default();
         let namespace = |name: &str| format!("/api/v1/namespaces/{name}");
         for name in ["weft-system", "mesh", "empty"] {

@@ -142,7 +142,7 @@ fn labels(text: &str) -> Vec<Value> {
 }
 
 #[test]
-fn every_template_of_the_corpus_gets_the_label_and_a_second_run_changes_no_byte() {
+fn injection_labels_every_template_once_and_is_idempotent() {
     let mut templates = 0;
     for text in corpus() {
         let once = injected(&text);
@@ -168,7 +168,7 @@ fn every_template_of_the_corpus_gets_the_label_and_a_second_run_changes_no_byte(
 }
 
 #[test]
-fn what_inject_put_in_uninject_takes_out_to_the_last_byte() {
+fn uninject_reverts_inject_byte_for_byte() {
     for text in corpus() {
         let once = injected(&text);
         let (ended, back, _) = run(&["uninject", "-"], &once);
@@ -185,7 +185,7 @@ fn what_inject_put_in_uninject_takes_out_to_the_last_byte() {
 }
 
 #[test]
-fn bad_yaml_ends_with_its_place_and_nothing_on_the_output() {
+fn bad_yaml_is_refused_with_position_only() {
     for (text, location) in [
         ("kind: Deployment\nspec: [\n", "-:2:"),
         ("a: 1\nb: {{ .Values.x }}\n", "-:2:"),
@@ -209,7 +209,7 @@ fn bad_yaml_ends_with_its_place_and_nothing_on_the_output() {
 }
 
 #[test]
-fn a_pod_that_its_owner_keeps_out_stays_out_and_a_misspelt_label_is_put_right() {
+fn inject_keeps_disabled_pods_and_corrects_misspelt_label() {
     let text = |label: &str| {
         format!(
             "kind: Deployment\nmetadata: {{name: web}}\nspec:\n  template:\n    metadata:\n      labels:\n        weft.dev/inject: {label} # why\n"
@@ -370,7 +370,7 @@ fn sidecar_that_inject_put_in_uninject_takes_out_again() {
 }
 
 #[test]
-fn a_template_that_cannot_have_a_sidecar_is_refused_with_its_line() {
+fn template_unfit_for_sidecar_is_refused_with_line() {
     let text = "kind: Deployment\nmetadata: {name: web}\nspec:\n  template:\n    spec:\n      containers:\n      - name: a\n        ports: [{containerPort: 15108}]\n";
     let (ended, out, _) = run(&["inject", "--manual", "--proxy-image", "i", "-"], text);
     let Err(Failure::Usage(words)) = ended else {

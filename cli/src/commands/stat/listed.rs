@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pods_that_ended_are_left_out_and_a_proxy_is_known_by_its_container() {
+    fn finished_pods_are_skipped_and_proxy_container_counts() {
         let pod = |name: &str, containers: &[&str], phase: &str| {
             let named = |name: &&str| json!({"name": name, "image": "x"});
             let containers: Vec<_> = containers.iter().map(named).collect();

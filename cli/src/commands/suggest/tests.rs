@@ -108,7 +108,7 @@ fn judged(objects: &[Value]) {
 }
 
 #[test]
-fn callers_share_a_target_only_if_they_made_the_same_calls() {
+fn callers_share_target_only_with_identical_calls() {
     let (objects, _) = suggested(
         &[
             edge("web", "cart", 80, json!({})),
@@ -166,7 +166,7 @@ fn callers_share_a_target_only_if_they_made_the_same_calls() {
 }
 
 #[test]
-fn what_is_not_proven_or_not_served_is_a_comment_with_its_reason() {
+fn unproven_or_unserved_calls_become_comments_with_reason() {
     for (more, why) in [
         (json!({"mtls": 0.0}), "no mutual TLS"),
         (json!({"mtls": null}), "no mutual TLS"),
@@ -223,7 +223,7 @@ fn what_is_not_proven_or_not_served_is_a_comment_with_its_reason() {
 }
 
 #[test]
-fn account_of_pods_that_have_ended_is_not_known_and_that_is_the_reason() {
+fn unknown_account_of_finished_pods_blocks_suggestion() {
     let nobody = json!({"identities": []});
     let plaintext = json!({"identities": [], "mtls": 0.0});
     let own_address = json!({"service": ""});
@@ -243,7 +243,7 @@ fn account_of_pods_that_have_ended_is_not_known_and_that_is_the_reason() {
 }
 
 #[test]
-fn calls_that_failed_before_the_window_may_have_been_refused_and_no_port_lets_them_pass() {
+fn failures_before_window_prevent_rule_for_port() {
     let minute = |start: &str, failure: u64| {
         let start = format!("2026-11-02T{start}:00Z");
         json!({"start": start, "requests": 9, "failure": failure, "mtls": 1.0})
@@ -287,7 +287,7 @@ fn rules(objects: &[Value]) -> &[Value] {
 }
 
 #[test]
-fn by_route_only_what_was_served_is_allowed_and_only_on_its_port() {
+fn suggestion_by_route_allows_served_routes_and_port() {
     let routes = json!([route("cart/read", 4, 0), route("cart/write", 1, 0)]);
     let failed = json!({"success": 4, "failure": 1, "routes": routes});
     let of_all = json!([route("cart/read", 9, 0), route("cart/write", 2, 2)]);
@@ -313,7 +313,7 @@ fn by_route_only_what_was_served_is_allowed_and_only_on_its_port() {
 }
 
 #[test]
-fn edge_whose_routes_do_not_tell_every_served_call_is_allowed_by_its_port() {
+fn edge_with_incomplete_routes_is_allowed_by_port() {
     let read = json!([route("cart/read", 5, 0)]);
     let minute = |start: &str, failure: u64| {
         let start = format!("2026-11-02T{start}:00Z");
@@ -372,7 +372,7 @@ fn edge_whose_routes_do_not_tell_every_served_call_is_allowed_by_its_port() {
 }
 
 #[test]
-fn route_is_allowed_on_the_port_alone_on_which_it_was_called() {
+fn route_is_allowed_only_on_its_called_port() {
     let called =
         |service: &str, name: &str| json!({"service": service, "routes": [route(name, 5, 0)]});
     let edges = [
@@ -415,7 +415,7 @@ fn an_account_that_everybody_has_is_named() {
 }
 
 #[test]
-fn call_to_a_pod_by_its_own_address_is_suggested_by_the_port_that_was_called() {
+fn call_to_pod_address_is_suggested_by_port() {
     let own = json!({"service": "", "backend": ""});
     let (objects, calls) = suggested(&[edge("web", "db", 15432, own)], false);
     assert_eq!(calls.left, [] as [String; 0]);
@@ -424,7 +424,7 @@ fn call_to_a_pod_by_its_own_address_is_suggested_by_the_port_that_was_called() {
 }
 
 #[test]
-fn accounts_and_ports_that_read_alike_have_objects_of_their_own() {
+fn similarly_named_accounts_and_ports_get_separate_objects() {
     let mut calls = Calls::default();
     for (account, ports) in [("web", vec![80, 8080]), ("web-80", vec![8080])] {
         let of = |name: &str| ("shop".to_owned(), name.to_owned());

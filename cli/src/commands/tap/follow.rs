@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn stream_that_ends_in_order_is_followed_at_once_and_one_that_broke_after_a_pause() {
+    async fn completed_tap_stream_reconnects_immediately_and_broken_after_pause() {
         let request = json!({"request": {"method": "GET", "path": "/items"}});
         let last = json!({"metadata": {"matched": 1, "shown": 1, "last": true}});
         let denied = "eve cannot create resource \"taps\" in API group \"observe.weft.dev\"";
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn stream_of_a_connection_that_was_lost_without_a_word_is_asked_for_anew() {
+    async fn silently_lost_tap_stream_is_reopened() {
         let request = json!({"request": {"method": "GET", "path": "/items"}});
         let denied = "eve cannot create resource \"taps\" in API group \"observe.weft.dev\"";
         let cluster = cluster(vec![
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn workload_without_a_pod_for_a_moment_is_waited_for_where_it_had_one() {
+    async fn tap_waits_for_workload_temporarily_without_pods() {
         let request = json!({"request": {"method": "GET", "path": "/items"}});
         let filter = "parameter to: no pod with a proxy is of Deployment/cart";
         let answers = vec![

@@ -39,7 +39,7 @@ fn shop(verdict: &str) -> FakeApi {
 }
 
 #[tokio::test]
-async fn name_of_nothing_is_bad_input_to_every_command_and_the_nearest_is_told() {
+async fn unknown_name_is_usage_error_in_every_command() {
     let api = shop("Unknown");
     let pod = "there is no Pod web-5d9 in namespace shop; you may mean po/web-5d8";
     let deployment = "there is no Deployment wbe in namespace shop; you may mean deploy/web";
@@ -92,7 +92,7 @@ async fn name_of_nothing_is_bad_input_to_every_command_and_the_nearest_is_told()
 }
 
 #[tokio::test]
-async fn misspelt_namespace_is_told_where_nothing_of_it_is_found() {
+async fn misspelt_namespace_is_reported_when_lookup_fails() {
     let api = shop("Unknown");
     for line in [
         "proxies",
@@ -119,7 +119,7 @@ async fn misspelt_namespace_is_told_where_nothing_of_it_is_found() {
 }
 
 #[tokio::test]
-async fn port_is_told_by_the_name_that_its_service_has_for_it() {
+async fn port_name_resolves_to_service_port_number() {
     let api = shop("Allowed");
     let line = "weft explain deploy/web cart:grpc -n shop -o json";
     let (code, out, err) = run(api.client(), line).await;
@@ -154,7 +154,7 @@ async fn port_is_told_by_the_name_that_its_service_has_for_it() {
 }
 
 #[tokio::test]
-async fn account_and_method_that_are_hardly_meant_are_answered_with_a_word() {
+async fn unlikely_account_or_method_gets_warning() {
     let api = shop("Allowed");
     let line = "weft explain sa/wbe svc/cart:80 get / -n shop";
     let (code, out, err) = run(api.client(), line).await;

@@ -48,7 +48,7 @@ async fn explained(api: &FakeApi, line: &str) -> ([String; 2], String) {
 }
 
 #[tokio::test]
-async fn name_of_one_workload_or_service_needs_no_kind_and_what_was_meant_is_said() {
+async fn unique_bare_name_needs_no_kind_and_is_echoed() {
     let api = shop();
     let web = "Deployment web null";
     let (ends, error) = explained(&api, "web cart DELETE /items/7").await;
@@ -76,7 +76,7 @@ async fn name_of_one_workload_or_service_needs_no_kind_and_what_was_meant_is_sai
 }
 
 #[tokio::test]
-async fn name_of_nothing_or_of_several_is_told_with_what_may_be_said() {
+async fn unknown_or_ambiguous_bare_name_error_lists_candidates() {
     let api = shop();
     let line = "weft explain wbe cart GET / -n shop";
     let (code, out, err) = run(api.client(), line).await;

@@ -44,7 +44,7 @@ fn refusing(refused: u16, refusals: usize, soon: bool) -> Client {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_begins_is_asked_again_for_a_moment_and_told_from_who_is_away() {
+async fn starting_controller_is_retried_and_distinguished_from_absent_one() {
     const EVER: usize = usize::MAX;
     for (refusals, soon, ends_with, words) in [
         (0, true, 0, ""),
@@ -64,7 +64,7 @@ async fn who_begins_is_asked_again_for_a_moment_and_told_from_who_is_away() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_has_no_room_for_an_answer_is_asked_again_as_who_begins_is() {
+async fn throttled_query_is_retried_like_starting_controller() {
     for (refusals, soon, ends_with) in [
         (2, true, 0),
         (usize::MAX, true, 3),
@@ -79,7 +79,7 @@ async fn who_has_no_room_for_an_answer_is_asked_again_as_who_begins_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_streamed_and_what_is_read_as_it_is_are_asked_for_again_too() {
+async fn streams_and_raw_reads_are_retried_too() {
     let global = Cli::try_parse_from(["weft", "version"]).unwrap().global;
     for (refusals, soon, answered) in [
         (0, true, true),
@@ -104,7 +104,7 @@ async fn what_is_streamed_and_what_is_read_as_it_is_are_asked_for_again_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stream_whose_place_others_hold_is_told_at_once_and_one_without_room_is_asked_for_again() {
+async fn occupied_stream_fails_immediately_and_throttled_stream_is_retried() {
     let global = Cli::try_parse_from(["weft", "version"]).unwrap().global;
     for (soon, seconds) in [(false, 0), (true, 1)] {
         let cluster = Cluster::of(refusing(429, 1, soon), &global);

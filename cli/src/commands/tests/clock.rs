@@ -19,7 +19,7 @@ fn telling(answer: &Value) -> Client {
 }
 
 #[tokio::test]
-async fn calls_of_the_last_minutes_are_recent_whatever_this_machine_s_clock_says() {
+async fn recent_calls_ignore_skew_of_local_clock() {
     let node =
         |name: &str| json!({"id": name, "kind": "Deployment", "namespace": "shop", "name": name});
     let graph = json!({
@@ -37,7 +37,7 @@ async fn calls_of_the_last_minutes_are_recent_whatever_this_machine_s_clock_says
 }
 
 #[tokio::test]
-async fn what_ends_and_what_was_seen_is_told_by_the_cluster_s_clock() {
+async fn ages_and_expiry_use_clock_of_cluster() {
     let proxies = json!({"kind": "ProxyList", "items": [{
         "metadata": {"name": "web-1", "namespace": "shop"},
         "status": {"connected": true, "certificate": {"notAfter": "2026-11-02T08:55:00Z"}},

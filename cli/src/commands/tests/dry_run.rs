@@ -101,7 +101,7 @@ async fn outcome_of(objects: &[Value], more: &str) -> (u8, String, String) {
 }
 
 #[tokio::test]
-async fn object_of_a_namespace_that_is_not_there_is_bad_input_unless_its_file_makes_it() {
+async fn object_needs_existing_namespace_or_one_its_file_creates() {
     let mut of_no_namespace = route("shop");
     of_no_namespace["metadata"] = json!({"name": "a"});
     for (object, more) in [
@@ -132,7 +132,7 @@ async fn object_of_a_namespace_that_is_not_there_is_bad_input_unless_its_file_ma
 }
 
 #[tokio::test]
-async fn access_mode_of_a_namespace_that_its_file_makes_is_left_out_and_the_rest_is_tried() {
+async fn access_mode_of_created_namespace_is_skipped() {
     let closed = namespace("new", &json!({"weft.dev/access": "deny"}));
     let words = "weft.dev/access of Namespace new is not tried: it is yet to be made, and nobody \
                  calls anything there\n";

@@ -41,7 +41,7 @@ async fn the_first_line_says_whose_proxies_refuse() {
 }
 
 #[tokio::test]
-async fn how_many_proxies_have_what_decides_is_said_when_all_have_it_too() {
+async fn programmed_proxy_count_is_shown_even_when_complete() {
     let mut status = refused()["status"].clone();
     status["programmed"] = json!({"proxies": 4, "of": 4});
     let (_, lines) = told(&status).await;
@@ -62,7 +62,7 @@ async fn how_many_proxies_have_what_decides_is_said_when_all_have_it_too() {
 }
 
 #[tokio::test]
-async fn pods_of_a_backend_that_judge_differently_are_told_with_their_share_and_reason() {
+async fn differing_pods_of_backend_show_share_and_reason() {
     let part = |share: f64, verdict: &str, reason: &str, pods: Value| {
         let judged = pods.as_array().unwrap().len();
         json!({"service": "shop/cart", "share": share, "verdict": verdict, "reason": reason,

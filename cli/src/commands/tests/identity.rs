@@ -34,7 +34,7 @@ fn town() -> FakeApi {
 }
 
 #[tokio::test]
-async fn who_may_not_ask_proxies_is_told_what_controllers_know() {
+async fn identity_uses_controller_data_without_proxy_access() {
     let api = town();
     for (line, pods) in [
         ("identity -n shop", &["api-1", "web-1"][..]),
@@ -128,7 +128,7 @@ async fn issuer_is_named_where_no_proxy_presents_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn proxies_that_say_nothing_are_waited_for_half_a_minute_all_together() {
+async fn silent_proxies_are_awaited_thirty_seconds_in_total() {
     let named = |at: usize| json!({"name": format!("web-{at:02}"), "namespace": "shop"});
     let pods: Vec<Value> = (0..25)
         .map(|at| {

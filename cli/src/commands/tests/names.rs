@@ -24,7 +24,7 @@ fn shop() -> FakeApi {
 }
 
 #[tokio::test]
-async fn name_of_nothing_is_bad_input_and_the_nearest_is_told() {
+async fn unknown_name_in_traffic_commands_suggests_nearest() {
     let api = shop();
     for (line, words) in [
         (
@@ -59,7 +59,7 @@ async fn name_of_nothing_is_bad_input_and_the_nearest_is_told() {
 }
 
 #[tokio::test]
-async fn what_is_there_and_has_no_calls_is_no_wrong_name() {
+async fn existing_object_without_calls_is_not_unknown_name() {
     let api = shop();
     let idle = "/apis/apps/v1/namespaces/shop/deployments/idle";
     api.put(idle, json!({"metadata": {"name": "idle"}}));
@@ -81,7 +81,7 @@ async fn what_is_there_and_has_no_calls_is_no_wrong_name() {
 }
 
 #[tokio::test]
-async fn misspelt_namespace_is_told_with_the_nearest_and_an_empty_one_has_no_calls() {
+async fn misspelt_namespace_gets_suggestion_and_empty_one_no_calls() {
     let api = shop();
     let empty = json!({"metadata": {"windowSeconds": 60, "complete": true}});
     for namespace in ["shpo", "empty"] {
@@ -133,7 +133,7 @@ fn but_the_graph(refusal: u16, status: Value) -> Client {
 }
 
 #[tokio::test]
-async fn whether_a_name_is_right_is_not_guessed_without_the_right_to_see() {
+async fn name_is_not_verified_without_read_permission() {
     let denied = json!({"kind": "Status", "status": "Failure", "reason": "Forbidden", "code": 403,
         "message": "deployments.apps \"wbe\" is forbidden: User \"eve\" cannot get resource \"deployments\" in API group \"apps\" in the namespace \"shop\""});
     let client = but_the_graph(403, denied);
@@ -147,7 +147,7 @@ async fn whether_a_name_is_right_is_not_guessed_without_the_right_to_see() {
 
 /// Who is away may know better than the graph, which names ports with calls alone.
 #[tokio::test]
-async fn whether_a_service_has_a_port_is_not_guessed_where_nobody_says() {
+async fn service_port_is_not_guessed_when_api_fails() {
     for line in [
         "stat svc/web:81",
         "stat deploy --to svc/web:81",
@@ -174,7 +174,7 @@ async fn whether_a_service_has_a_port_is_not_guessed_where_nobody_says() {
 }
 
 #[tokio::test]
-async fn host_without_calls_is_answered_with_the_nearest_that_the_graph_knows() {
+async fn host_without_calls_suggests_nearest_known_host() {
     let api = FakeApi::default();
     let outside =
         |host: &str| json!({"id": format!("External/{host}"), "kind": "External", "name": host});

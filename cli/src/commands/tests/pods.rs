@@ -14,7 +14,7 @@ fn metrics(name: &str, success: &str, failure: &str) -> Value {
 }
 
 #[tokio::test]
-async fn pods_are_told_apart_by_what_was_sent_to_each() {
+async fn pod_rows_count_requests_sent_to_each_pod() {
     let api = FakeApi::default();
     let items = json!([
         metrics("web-1", "8", "2"),
@@ -79,7 +79,7 @@ fn beginnings(out: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn every_pod_of_a_namespace_has_a_row_called_or_not_and_tells_whether_it_is_meshed() {
+async fn namespace_pod_table_lists_all_pods_with_mesh_state() {
     let api = FakeApi::default();
     let items = json!([
         metrics("web-1", "8", "2"),
@@ -154,7 +154,7 @@ async fn pods_beyond_one_answer_are_told_to_be_missing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pods_are_listed_at_once_with_what_was_sent_to_them() {
+async fn pods_and_metrics_are_fetched_in_parallel() {
     let api = FakeApi::default();
     api.put(METRICS, json!({"items": [metrics("web-1", "8", "2")]}));
     put_pod(&api, "web-1", true, "Running");
@@ -168,7 +168,7 @@ async fn pods_are_listed_at_once_with_what_was_sent_to_them() {
 }
 
 #[tokio::test]
-async fn who_may_not_list_pods_is_told_so_beside_what_was_sent_to_them() {
+async fn missing_pod_list_permission_is_reported_beside_metrics() {
     let items = json!({"items": [metrics("web-1", "8", "2"), metrics("web-2", "0", "0")]});
     let message = "pods is forbidden: User \"eve\" cannot list resource \"pods\" in API group \"\" \
                    in the namespace \"shop\"";
@@ -194,7 +194,7 @@ async fn who_may_not_list_pods_is_told_so_beside_what_was_sent_to_them() {
 }
 
 #[tokio::test]
-async fn who_has_no_answer_of_the_metrics_api_has_that_of_the_graph() {
+async fn pod_stats_fall_back_from_metrics_api_to_graph() {
     let id = |name: &str| format!("shop/Pod/{name}");
     let node =
         |name: &str| json!({"id": id(name), "kind": "Pod", "namespace": "shop", "name": name});
@@ -238,7 +238,7 @@ async fn who_has_no_answer_of_the_metrics_api_has_that_of_the_graph() {
 }
 
 #[tokio::test]
-async fn pod_of_a_workload_is_told_where_its_calls_are_counted() {
+async fn call_query_on_pod_names_its_counting_workload() {
     let api = FakeApi::default();
     let owned_by = |name: &str, kind: &str, owner: &str, version: &str| {
         let owners = json!([
@@ -305,7 +305,7 @@ async fn pod_of_a_workload_is_told_where_its_calls_are_counted() {
 
 /// The owner itself the user may not be able to read: it is named by what it owns.
 #[tokio::test]
-async fn what_a_rollout_or_a_cronjob_made_is_told_where_its_calls_are_counted() {
+async fn call_query_on_owned_object_names_rollout_or_cronjob() {
     let api = FakeApi::default();
     for (path, name, kind, owner) in [
         (
@@ -348,7 +348,7 @@ async fn what_a_rollout_or_a_cronjob_made_is_told_where_its_calls_are_counted() 
 }
 
 #[tokio::test]
-async fn owner_with_a_name_that_no_object_can_have_is_not_asked_for() {
+async fn owner_with_impossible_name_is_not_queried() {
     let api = FakeApi::default();
     for (set, owner) in [
         ("web-6c", "r".repeat(400_000)),

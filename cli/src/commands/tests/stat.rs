@@ -35,7 +35,7 @@ fn shop() -> FakeApi {
 }
 
 #[tokio::test]
-async fn json_and_yaml_hold_the_part_of_the_graph_that_is_asked_about() {
+async fn json_and_yaml_contain_queried_part_of_graph() {
     let api = shop();
     for (line, edges, nodes) in [
         // All that there is.
@@ -105,7 +105,7 @@ async fn split_is_told_with_all_its_backends() {
 }
 
 #[tokio::test]
-async fn port_that_nobody_called_has_a_row_where_the_service_has_it() {
+async fn uncalled_port_has_row_if_service_has_it() {
     let api = shop();
     let mut graph = api.read(GRAPH).unwrap();
     graph["nodes"][0]["services"] = json!(["shop/cart"]);

@@ -20,7 +20,7 @@ fn graph() -> Value {
 }
 
 #[tokio::test]
-async fn what_cannot_be_told_is_followed_by_a_way_that_this_command_has() {
+async fn inconclusive_suggestion_advises_options_of_suggest() {
     let depends = json!({"change": "depends", "from": "shop/Deployment/web",
         "to": "shop/Deployment/cart", "port": 8080, "podPorts": [8080]});
     for (status, advice) in [
@@ -43,7 +43,7 @@ async fn what_cannot_be_told_is_followed_by_a_way_that_this_command_has() {
 }
 
 #[tokio::test]
-async fn accounts_that_many_share_and_how_to_begin_are_told_whatever_is_printed() {
+async fn account_warning_and_audit_advice_appear_in_every_format() {
     let api = FakeApi::default();
     api.judge(&format!("{API}/dryruns"), json!({"kept": 1}));
     let warning = "warning: shop/default is the account of every pod that names none";
@@ -66,7 +66,7 @@ async fn accounts_that_many_share_and_how_to_begin_are_told_whatever_is_printed(
 }
 
 #[tokio::test]
-async fn what_was_refused_and_what_its_caller_alone_told_is_said_whatever_is_printed() {
+async fn refused_and_caller_only_calls_appear_in_every_format() {
     let api = FakeApi::default();
     api.judge(&format!("{API}/dryruns"), json!({"kept": 1}));
     let mut graph = graph();
@@ -97,7 +97,7 @@ async fn what_was_refused_and_what_its_caller_alone_told_is_said_whatever_is_pri
 }
 
 #[tokio::test]
-async fn time_of_which_no_minutes_are_known_is_told_whatever_is_printed() {
+async fn period_without_minutes_is_reported_in_every_format() {
     let api = FakeApi::default();
     api.judge(&format!("{API}/dryruns"), json!({"kept": 1}));
     let mut graph = graph();
@@ -119,7 +119,7 @@ async fn time_of_which_no_minutes_are_known_is_told_whatever_is_printed() {
 }
 
 #[tokio::test]
-async fn calls_of_which_an_older_controller_tells_no_side_are_left_out_for_that_alone() {
+async fn older_controllers_calls_without_sides_are_skipped() {
     let api = FakeApi::default();
     api.judge(&format!("{API}/dryruns"), json!({"kept": 1}));
     let mut graph = graph();
@@ -149,7 +149,7 @@ async fn calls_of_which_an_older_controller_tells_no_side_are_left_out_for_that_
 }
 
 #[tokio::test]
-async fn what_its_caller_alone_told_is_so_by_now_while_numbers_are_missing() {
+async fn caller_only_calls_are_provisional_in_incomplete_graph() {
     let api = FakeApi::default();
     let mut graph = graph();
     graph["edges"][0]["server"] = Value::Null;
@@ -165,7 +165,7 @@ async fn what_its_caller_alone_told_is_so_by_now_while_numbers_are_missing() {
 }
 
 #[tokio::test]
-async fn account_that_two_workloads_share_is_warned_of_with_their_names() {
+async fn account_shared_by_two_workloads_is_warned() {
     let api = FakeApi::default();
     api.judge(&format!("{API}/dryruns"), json!({"kept": 1}));
     let warning = "warning: shop/web is the account of 2 workloads (deploy/idle and deploy/web)";

@@ -8,7 +8,7 @@ use super::*;
 const WITHIN: Duration = Duration::from_secs(10);
 
 #[tokio::test(start_paused = true)]
-async fn who_is_not_answered_waits_for_ten_seconds_and_no_longer() {
+async fn unanswered_command_fails_after_ten_seconds() {
     for line in [
         "stat deploy",
         "edges",
@@ -28,7 +28,7 @@ async fn who_is_not_answered_waits_for_ten_seconds_and_no_longer() {
 }
 
 #[tokio::test]
-async fn who_is_answered_without_end_reads_so_much_and_says_so() {
+async fn endless_response_is_truncated_and_reported() {
     // Nobody touches it, so it takes no memory.
     let client = |bytes: usize| {
         Client::new(

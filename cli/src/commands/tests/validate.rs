@@ -52,7 +52,7 @@ items:
 ";
 
 #[test]
-fn document_that_cannot_be_read_is_told_beside_what_is_wrong_with_the_others() {
+fn unreadable_document_is_reported_beside_errors_of_others() {
     let (code, out, err) = validate(BROKEN, "table");
     assert_eq!(code, 2, "{out}{err}");
     let lines: Vec<&str> = out.lines().collect();
@@ -82,7 +82,7 @@ fn document_that_cannot_be_read_is_told_beside_what_is_wrong_with_the_others() {
 }
 
 #[test]
-fn file_that_cannot_be_read_hides_nothing_of_the_others() {
+fn unreadable_file_does_not_hide_findings_of_others() {
     let split = |weight: &str| {
         format!(
             "apiVersion: split.smi-spec.io/v1alpha4\nkind: TrafficSplit\nmetadata: {{name: cart}}\n\
@@ -108,7 +108,7 @@ fn file_that_cannot_be_read_hides_nothing_of_the_others() {
 }
 
 #[test]
-fn what_is_refused_is_no_and_what_would_be_taken_is_yes_in_json_too() {
+fn rejected_object_is_no_and_accepted_yes_in_json() {
     let split = |weight: &str| {
         format!(
             "{{\"apiVersion\": \"split.smi-spec.io/v1alpha4\", \"kind\": \"TrafficSplit\", \
@@ -127,7 +127,7 @@ fn what_is_refused_is_no_and_what_would_be_taken_is_yes_in_json_too() {
 }
 
 #[test]
-fn null_that_the_api_server_takes_away_is_not_refused() {
+fn null_dropped_by_api_server_is_not_refused() {
     for (matches, code) in [("null", 0), ("[null]", 1)] {
         let text = format!(
             "apiVersion: specs.smi-spec.io/v1alpha4\nkind: HTTPRouteGroup\n\

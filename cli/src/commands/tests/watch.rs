@@ -61,7 +61,7 @@ async fn watched(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_goes_on_where_nobody_answers_for_a_moment_with_longer_pauses() {
+async fn watch_retries_unanswered_queries_with_growing_pauses() {
     // Looks at once and after 5, 15, 35, 40 and 45 s.
     let away = |question: usize| (1..3).contains(&question).then_some(503);
     for (seconds, tables, failures) in [(34, 1, 2), (36, 2, 2), (46, 4, 2)] {
@@ -81,7 +81,7 @@ async fn a_watch_goes_on_where_nobody_answers_for_a_moment_with_longer_pauses() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_ends_where_its_user_may_not_look_any_more() {
+async fn watch_stops_when_user_loses_permission() {
     let denied = |question: usize| (question >= 2).then_some(403);
     let (ended, out, err) = watched(graph(denied), Duration::from_secs(3600)).await;
     let ended = ended.expect("it asks for ever");

@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn key_changes_the_order_or_ends_the_drawing_and_so_does_the_end_of_the_input() {
+    fn key_changes_order_and_quit_or_closed_input_stops() {
         let after = |read: io::Result<usize>, key: u8| Order::Rate.after(&read, key);
         assert_eq!(after(Ok(1), b's'), Some(Order::Success));
         assert_eq!(after(Ok(1), b'x'), Some(Order::Rate));

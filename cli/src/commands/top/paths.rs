@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn window_at_whose_end_nobody_told_anything_is_not_one_without_requests() {
+    async fn window_without_stream_at_end_is_unknown_not_empty() {
         let away = || TapEvent::Word("no controller of Weft answers".to_owned());
         let (conclusion, words) = ended(vec![TapEvent::Begun, away()]).await;
         assert_eq!(conclusion, Conclusion::Unknown, "{words}");

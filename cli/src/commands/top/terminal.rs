@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn who_is_told_to_end_hears_it_and_lives_to_put_the_terminal_back() {
+    async fn sigterm_is_caught_so_terminal_can_be_restored() {
         let mut stopped = Box::pin(stopped());
         // It listens from the first look on.
         let early = timeout(Duration::from_millis(10), &mut stopped).await;

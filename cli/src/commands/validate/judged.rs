@@ -128,7 +128,7 @@ items:
     }
 
     #[test]
-    fn every_mistake_has_its_line_its_field_and_the_words_of_the_webhook() {
+    fn validation_errors_have_line_field_and_webhook_message() {
         let judged = in_shop(POLICY);
         assert_eq!(judged.objects, 3);
         assert_eq!(
@@ -160,7 +160,7 @@ items:
     }
 
     #[test]
-    fn only_warnings_about_names_of_ours_belong_to_a_group() {
+    fn only_warnings_about_weft_names_are_grouped() {
         let secret = "\
 ---
 apiVersion: v1
@@ -177,7 +177,7 @@ metadata: {name: a, labels: {weft.dev/inject: enabled}}
     }
 
     #[test]
-    fn objects_of_every_version_are_judged_as_what_would_be_stored() {
+    fn objects_of_old_versions_are_validated_as_stored() {
         let text = "apiVersion: split.smi-spec.io/v1alpha1\nkind: TrafficSplit\nmetadata: {name: a}\nspec:\n  service: a\n  backends:\n  - service: b\n    weight: lots\n";
         let judged = in_shop(text);
         let first = judged.findings.first().expect("the weight is no quantity");
@@ -186,7 +186,7 @@ metadata: {name: a, labels: {weft.dev/inject: enabled}}
     }
 
     #[test]
-    fn misspelt_fields_of_smi_and_names_of_no_object_are_told_where_they_stand() {
+    fn misspelt_smi_fields_and_invalid_names_are_located() {
         let text = "\
 apiVersion: access.smi-spec.io/v1alpha1
 kind: TrafficTarget
@@ -226,7 +226,7 @@ spec:
     }
 
     #[test]
-    fn labels_and_annotations_that_nobody_reads_are_told_where_they_stand() {
+    fn unread_labels_and_annotations_are_located() {
         let text = "\
 apiVersion: v1
 kind: Namespace

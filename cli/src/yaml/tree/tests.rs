@@ -60,7 +60,7 @@ fn what_is_no_manifest_is_told_with_its_place() {
 }
 
 #[test]
-fn aliases_that_multiply_or_name_themselves_are_refused_in_little_time() {
+fn multiplying_or_recursive_yaml_aliases_are_refused_quickly() {
     let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
     for i in 1..12 {
         let one = format!("*a{}", i - 1);
@@ -74,7 +74,7 @@ fn aliases_that_multiply_or_name_themselves_are_refused_in_little_time() {
 }
 
 #[test]
-fn a_field_has_the_line_of_its_key_or_of_what_is_written_of_it() {
+fn field_line_is_its_key_or_nearest_written_parent() {
     let text = "kind: List\nitems:\n- kind: A\n- kind: B\n  spec:\n    backends:\n    - service: a\n    - service: b\n      weight: 1\n  metadata:\n    labels:\n      weft.dev/inject: x\n";
     let document = &parse(text).unwrap()[0];
     let object = [Step::Key("items".into()), Step::Item(1)];

@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reader_has_his_part_and_is_forgotten_when_he_holds_nothing() {
+    fn reader_share_is_bounded_and_forgotten_once_empty() {
         let readers = Readers::default();
         let first = readers.take([1; 32], 6, 10);
         assert!(first.is_some());

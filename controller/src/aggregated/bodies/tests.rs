@@ -53,7 +53,7 @@ async fn read(budget: &AnswerBudget, answer: Answer, wait: Duration) -> Option<u
 }
 
 #[tokio::test]
-async fn bodies_that_nobody_reads_fill_the_budget_and_small_ones_still_have_theirs() {
+async fn unread_bodies_fill_budget_but_small_ones_keep_theirs() {
     let limits = Reached::default();
     let budget = AnswerBudget::new(&limits);
     let first = of(&budget, "first").admit(answer(20 * MIB)).ok();
@@ -75,7 +75,7 @@ async fn bodies_that_nobody_reads_fill_the_budget_and_small_ones_still_have_thei
 }
 
 #[tokio::test]
-async fn one_user_holds_half_of_what_large_answers_have_and_another_reads_a_whole_graph() {
+async fn user_holds_half_budget_while_another_reads_complete_graph() {
     let limits = Reached::default();
     let budget = AnswerBudget::new(&limits);
     let slow = of(&budget, "slow");
@@ -140,7 +140,7 @@ async fn stream_begins_where_its_first_line_finds_room() {
 
 /// What others are given between the head of a stream and its first line takes nothing from it.
 #[tokio::test]
-async fn first_line_for_which_room_was_reserved_finds_it_whoever_came_meanwhile() {
+async fn reserved_room_for_first_line_survives_other_readers() {
     let budget = AnswerBudget::new(&Reached::default());
     let reader = of(&budget, "reader");
     for is_reserved in [true, false] {
@@ -180,7 +180,7 @@ async fn what_was_reserved_before_is_counted_once() {
 }
 
 #[tokio::test]
-async fn answer_that_is_longer_than_any_may_be_is_refused_for_good() {
+async fn response_above_max_size_is_refused_permanently() {
     let budget = AnswerBudget::new(&Reached::default());
     let refusal = budget.admit(answer(MAX_ANSWER + 1)).err().unwrap();
     assert_eq!(refusal.code, StatusCode::PAYLOAD_TOO_LARGE);
@@ -189,7 +189,7 @@ async fn answer_that_is_longer_than_any_may_be_is_refused_for_good() {
 
 /// Whoever reads the longest answer there may be holds his half and no more.
 #[tokio::test]
-async fn longest_answer_is_no_more_than_one_user_s_half_and_another_reads_one_beside_it() {
+async fn max_response_fits_one_users_half_beside_another() {
     let budget = AnswerBudget::new(&Reached::default());
     let held = ["one", "two"].map(|name| of(&budget, name).admit(answer(MAX_ANSWER)));
     assert!(held.iter().all(Result::is_ok));
@@ -200,7 +200,7 @@ async fn longest_answer_is_no_more_than_one_user_s_half_and_another_reads_one_be
 }
 
 #[tokio::test(start_paused = true)]
-async fn reader_that_takes_nothing_for_half_a_minute_is_cut_and_an_honest_one_reads_all() {
+async fn reader_stalled_thirty_seconds_is_disconnected_unlike_active_one() {
     let budget = AnswerBudget::new(&Reached::default());
     let begun = Instant::now();
     let hour = Duration::from_secs(3600);
@@ -217,7 +217,7 @@ async fn reader_that_takes_nothing_for_half_a_minute_is_cut_and_an_honest_one_re
 }
 
 #[tokio::test(start_paused = true)]
-async fn reader_that_takes_a_little_now_and_then_is_cut_when_the_call_is_over() {
+async fn trickling_reader_is_disconnected_when_call_time_expires() {
     let budget = AnswerBudget::new(&Reached::default());
     let begun = Instant::now();
     let trickle = read(&budget, answer(20 * MIB), Duration::from_secs(20));
@@ -231,7 +231,7 @@ async fn reader_that_takes_a_little_now_and_then_is_cut_when_the_call_is_over() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn stream_that_has_nothing_to_tell_is_not_cut_for_it() {
+async fn quiet_stream_without_data_is_not_disconnected() {
     let budget = AnswerBudget::new(&Reached::default());
     let late = line_after(PATIENCE * 2, MIB);
     let read = read(&budget, late, Duration::from_millis(1));
@@ -239,7 +239,7 @@ async fn stream_that_has_nothing_to_tell_is_not_cut_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn line_of_a_stream_that_finds_no_room_breaks_the_stream_off() {
+async fn stream_line_without_room_breaks_stream() {
     let limits = Reached::default();
     let budget = AnswerBudget::new(&limits);
     let held = ["one", "two"].map(|name| of(&budget, name).reserve(28 * MIB));
@@ -261,7 +261,7 @@ async fn line_of_a_stream_that_finds_no_room_breaks_the_stream_off() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stalled_stream_is_reset_and_another_of_its_connection_is_read_whole() {
+async fn stalled_stream_is_reset_but_sibling_stream_completes() {
     let limits = Reached::default();
     let budget = AnswerBudget::new(&limits);
     let (client, server) = tokio::io::duplex(64 * 1024);

@@ -55,7 +55,7 @@ async fn what_somebody_does_again_minutes_later_is_written_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn note_that_is_never_answered_holds_up_the_next_ones_for_one_time_limit() {
+async fn unanswered_event_delays_next_ones_by_one_timeout() {
     let api = FakeApi::default();
     let client = crate::apiserver::client::bounded(&api.client());
     let (events, writer) = EventRecorder::new(client, "me", Counter::default());
@@ -77,7 +77,7 @@ async fn note_that_is_never_answered_holds_up_the_next_ones_for_one_time_limit()
 }
 
 #[tokio::test(start_paused = true)]
-async fn note_that_the_api_server_cannot_take_now_is_written_later_and_once() {
+async fn event_refused_temporarily_is_written_later_once() {
     let api = FakeApi::default();
     let dropped = Counter::default();
     let (events, writer) = EventRecorder::new(api.client(), "me", dropped.clone());
@@ -136,7 +136,7 @@ async fn ended(api: &FakeApi, client: Client) -> (u64, Duration) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_waits_when_the_replica_ends_is_written_at_once_and_what_comes_later_is_counted() {
+async fn shutdown_writes_pending_events_and_counts_later_ones_dropped() {
     for each in [Duration::ZERO, PAUSE] {
         let api = FakeApi::default();
         let (dropped, took) = ended(&api, api.slow_client(each)).await;
@@ -153,7 +153,7 @@ async fn what_waits_when_the_replica_ends_is_written_at_once_and_what_comes_late
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_written_before_the_replica_ends_is_counted_and_holds_it_up_for_2_s() {
+async fn unwritable_events_delay_shutdown_two_seconds_and_are_counted() {
     for vanishes in [true, false] {
         let api = FakeApi::default();
         let client = crate::apiserver::client::bounded(&api.client());
@@ -170,7 +170,7 @@ async fn what_cannot_be_written_before_the_replica_ends_is_counted_and_holds_it_
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_api_server_takes_again_just_before_the_replica_ends_is_no_loss() {
+async fn event_accepted_just_before_shutdown_is_not_lost() {
     let api = FakeApi::default();
     let dropped = Counter::default();
     let (events, writer) = EventRecorder::new(api.client(), "me", dropped.clone());
@@ -184,7 +184,7 @@ async fn what_the_api_server_takes_again_just_before_the_replica_ends_is_no_loss
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_two_replicas_say_alike_is_one_event_and_what_a_user_does_at_each_is_two() {
+async fn equal_replica_events_merge_but_user_actions_do_not() {
     let api = FakeApi::default();
     let at = Timestamp::from_second(1_800_000_000).unwrap();
     let later = at + REPEAT_AFTER;

@@ -23,7 +23,7 @@ async fn first_candidate_holds_and_second_waits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn record_that_stands_still_for_its_duration_is_taken_over() {
+async fn stalled_lease_is_taken_over_after_its_duration() {
     let api = FakeApi::default();
     let (mut a, _a) = elector(&api, "a");
     let (mut b, b_leads) = elector(&api, "b");
@@ -41,7 +41,7 @@ async fn record_that_stands_still_for_its_duration_is_taken_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lease_carries_the_annotations_of_its_holder_and_keeps_those_of_others() {
+async fn lease_carries_holder_annotations_and_keeps_foreign_ones() {
     let api = FakeApi::default();
     let (a, _a) = elector(&api, "a");
     let (b, _b) = elector(&api, "b");
@@ -99,7 +99,7 @@ async fn release_lets_the_next_candidate_in_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn installation_that_goes_gives_the_lease_up_and_one_that_stays_takes_it_again() {
+async fn uninstallation_releases_lease_and_cancelled_one_reacquires_it() {
     let api = FakeApi::default();
     let (mut a, leads) = elector(&api, "a");
     a.step().await;
@@ -122,7 +122,7 @@ async fn installation_that_goes_gives_the_lease_up_and_one_that_stays_takes_it_a
 }
 
 #[tokio::test(start_paused = true)]
-async fn holder_that_cannot_renew_stops_before_anybody_else_may_start() {
+async fn holder_without_renewal_stops_before_successor_may_start() {
     let api = FakeApi::default();
     let (mut a, a_leads) = elector(&api, "a");
     a.step().await;
@@ -145,7 +145,7 @@ async fn work(client: Client) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn holder_whose_work_gets_no_answers_gives_the_lease_to_one_that_does() {
+async fn holder_with_unanswered_work_yields_lease_to_working_replica() {
     let (api, silent) = (FakeApi::default(), FakeApi::default());
     let (a, mut a_leads) = elector(&api, "a");
     let running = tokio::spawn(a.run(std::future::pending(), watch::channel(Stage::Stays).1));
@@ -183,7 +183,7 @@ async fn holder_whose_work_gets_no_answers_gives_the_lease_to_one_that_does() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn single_replica_takes_the_lease_again_and_starts_its_work_anew() {
+async fn single_replica_reacquires_lease_and_restarts_work() {
     let (api, silent) = (FakeApi::default(), FakeApi::default());
     let (a, mut a_leads) = elector(&api, "a");
     tokio::spawn(a.run(std::future::pending(), watch::channel(Stage::Stays).1));

@@ -121,7 +121,7 @@ impl Bench {
 }
 
 #[tokio::test]
-async fn pods_token_gives_a_certificate_with_the_accounts_identity_and_the_pods_uid() {
+async fn pod_token_yields_certificate_with_pod_uid() {
     let bench = Bench::new();
     let answer = bench.ask("good").await.unwrap();
     let chain: Vec<_> = answer
@@ -140,7 +140,7 @@ async fn pods_token_gives_a_certificate_with_the_accounts_identity_and_the_pods_
 }
 
 #[tokio::test]
-async fn token_that_the_api_server_does_not_accept_is_refused() {
+async fn token_rejected_by_api_server_is_refused() {
     let bench = Bench::new();
     bench
         .must_refuse(
@@ -201,7 +201,7 @@ async fn users_token_is_refused() {
 }
 
 #[tokio::test]
-async fn token_that_is_not_bound_to_a_pod_is_refused() {
+async fn token_not_bound_to_pod_is_refused() {
     for missing in [POD_NAME, POD_UID] {
         let bench = Bench::new();
         let mut unbound = review("shop", "web", "web-0", "uid-0");
@@ -222,7 +222,7 @@ async fn token_that_is_not_bound_to_a_pod_is_refused() {
 }
 
 #[tokio::test]
-async fn token_of_a_deleted_pod_is_refused_even_when_the_api_server_still_accepts_it() {
+async fn token_of_deleted_pod_is_refused_despite_valid_review() {
     let bench = Bench::new();
     bench.cluster.pods.lock().clear();
     bench
@@ -235,7 +235,7 @@ async fn token_of_a_deleted_pod_is_refused_even_when_the_api_server_still_accept
 }
 
 #[tokio::test]
-async fn token_of_a_pod_whose_name_another_has_now_is_refused() {
+async fn token_of_replaced_pod_with_same_name_is_refused() {
     let bench = Bench::new();
     bench
         .cluster
@@ -287,7 +287,7 @@ async fn without_an_authority_the_answer_is_to_try_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn more_requests_than_may_run_at_once_are_told_to_come_back() {
+async fn excess_parallel_certificate_requests_get_resource_exhausted() {
     let bench = Bench::new();
     let mut all = Vec::new();
     for at in 0..PARALLEL {
@@ -304,7 +304,7 @@ async fn more_requests_than_may_run_at_once_are_told_to_come_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pod_gets_ten_certificates_at_once_and_then_one_in_ten_seconds() {
+async fn pod_gets_ten_certificates_then_one_per_ten_seconds() {
     let bench = Bench::new();
     bench
         .cluster
@@ -329,7 +329,7 @@ async fn pod_gets_ten_certificates_at_once_and_then_one_in_ten_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn address_that_asks_without_end_costs_the_api_server_twenty_reviews_a_second() {
+async fn flooding_address_costs_twenty_token_reviews_per_second() {
     let bench = Bench::new();
     let (attacker, honest) = ([10, 0, 0, 66].into(), [10, 0, 0, 2].into());
     let begin = Instant::now();
@@ -349,7 +349,7 @@ async fn address_that_asks_without_end_costs_the_api_server_twenty_reviews_a_sec
 }
 
 #[tokio::test(start_paused = true)]
-async fn address_that_is_refused_without_end_is_logged_once_for_each_reason() {
+async fn refused_address_is_logged_once_per_reason() {
     let bench = Bench::new();
     let (warnings, _counting) = Warnings::counted();
     for _ in 0..BY_SOURCE.burst {
@@ -401,7 +401,7 @@ async fn address_whose_reviews_take_long_leaves_turns_to_others() {
 
 /// The worst that is honest: a node whose pods all have its address, restarted at once.
 #[tokio::test(start_paused = true)]
-async fn two_hundred_pods_behind_one_address_all_get_their_certificates() {
+async fn two_hundred_pods_behind_one_address_get_certificates() {
     let bench = Bench::new();
     let mut proxies = Vec::new();
     let begin = Instant::now();

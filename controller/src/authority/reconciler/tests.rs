@@ -61,7 +61,7 @@ fn can_sign(reconciler: &Reconciler, now: SystemTime) -> bool {
 }
 
 #[tokio::test]
-async fn first_controller_makes_the_authority_and_the_second_uses_the_same() {
+async fn first_controller_creates_authority_and_second_reuses_it() {
     let api = FakeApi::default();
     let now = SystemTime::now();
     let (a, b) = (reconciler(&api, true), reconciler(&api, false));
@@ -73,7 +73,7 @@ async fn first_controller_makes_the_authority_and_the_second_uses_the_same() {
 }
 
 #[tokio::test]
-async fn loser_of_the_race_to_create_reads_what_the_winner_wrote() {
+async fn loser_of_creation_race_reads_winners_authority() {
     let api = FakeApi::default();
     let now = SystemTime::now();
     let (a, b) = (reconciler(&api, true), reconciler(&api, false));
@@ -83,7 +83,7 @@ async fn loser_of_the_race_to_create_reads_what_the_winner_wrote() {
 }
 
 #[tokio::test]
-async fn issuer_is_replaced_at_two_thirds_of_its_life_by_the_lease_holder_only() {
+async fn only_lease_holder_replaces_issuer_at_two_thirds_lifetime() {
     let api = FakeApi::default();
     let start = SystemTime::now();
     let (holder, other) = (reconciler(&api, true), reconciler(&api, false));
@@ -123,7 +123,7 @@ async fn broken_secret_does_not_replace_an_authority_that_works() {
 }
 
 #[tokio::test]
-async fn broken_secret_at_the_start_means_no_signing_and_no_end_of_the_process() {
+async fn broken_secret_at_start_prevents_signing_without_exit() {
     let api = FakeApi::default();
     api.put(
         PATH,
@@ -136,7 +136,7 @@ async fn broken_secret_at_the_start_means_no_signing_and_no_end_of_the_process()
 }
 
 #[tokio::test]
-async fn secret_that_was_deleted_under_a_running_mesh_comes_back_with_the_same_root() {
+async fn deleted_secret_is_restored_with_same_root() {
     let api = FakeApi::default();
     let now = SystemTime::now();
     let reconciler = reconciler(&api, true);
@@ -168,7 +168,7 @@ async fn own_certificate_carries_the_controllers_identity() {
 }
 
 #[tokio::test]
-async fn issuer_that_ended_while_nobody_ran_is_replaced_by_the_lease_holder_who_names_the_date() {
+async fn lease_holder_replaces_and_reports_expired_issuer() {
     let api = FakeApi::default();
     let start = SystemTime::now();
     reconciler(&api, true).step(start).await.unwrap();
@@ -201,7 +201,7 @@ async fn issuer_that_ended_while_nobody_ran_is_replaced_by_the_lease_holder_who_
 }
 
 #[tokio::test]
-async fn issuer_that_ended_and_cannot_be_replaced_says_why_and_stays() {
+async fn expired_irreplaceable_issuer_stays_with_reason() {
     let api = FakeApi::default();
     let start = SystemTime::now();
     reconciler(&api, true).step(start).await.unwrap();
@@ -250,7 +250,7 @@ fn holder_with_all(api: &FakeApi, clock: &Clock) -> (Authority, CertHandle, Serv
 }
 
 #[tokio::test(start_paused = true)]
-async fn clock_that_was_ahead_and_is_put_right_leaves_no_certificate_that_is_not_valid_yet() {
+async fn corrected_clock_leaves_no_certificate_not_yet_valid() {
     // Two minutes are less than every certificate is backdated by.
     for (by, replaced) in [(8 * 3600, true), (120, false)] {
         let api = FakeApi::default();
@@ -281,7 +281,7 @@ async fn clock_that_was_ahead_and_is_put_right_leaves_no_certificate_that_is_not
 }
 
 #[tokio::test]
-async fn issuer_that_is_not_valid_yet_is_replaced_by_the_lease_holder_who_names_the_date() {
+async fn lease_holder_replaces_and_reports_premature_issuer() {
     let api = FakeApi::default();
     let now = SystemTime::now();
     let ahead = now + Duration::from_secs(8 * 3600);
@@ -311,7 +311,7 @@ async fn issuer_that_is_not_valid_yet_is_replaced_by_the_lease_holder_who_names_
 }
 
 #[tokio::test(start_paused = true)]
-async fn cluster_that_was_off_for_a_hundred_days_has_every_certificate_again_by_itself() {
+async fn cluster_off_for_hundred_days_recovers_every_certificate() {
     let api = FakeApi::default();
     let (clock, ahead) = clock();
     let (_, own, front) = holder_with_all(&api, &clock);
@@ -335,7 +335,7 @@ async fn cluster_that_was_off_for_a_hundred_days_has_every_certificate_again_by_
 }
 
 #[tokio::test(start_paused = true)]
-async fn watch_that_fails_again_and_again_does_not_put_off_the_look_at_the_secret() {
+async fn repeatedly_failing_watch_does_not_delay_secret_reads() {
     let api = FakeApi::default();
     api.refuse_watches("/api/v1/namespaces/mesh/secrets");
     let (clock, ahead) = clock();
@@ -362,7 +362,7 @@ fn reconciler_of(api: &FakeApi, trust_domain: &str) -> Reconciler {
 }
 
 #[tokio::test]
-async fn controller_told_another_trust_domain_than_the_mesh_has_refuses_to_start() {
+async fn controller_with_different_trust_domain_refuses_to_start() {
     let api = FakeApi::default();
     let own = |domain: &str| SpiffeId::of(domain, "mesh", "weft-controller").unwrap();
     let start = |domain: &str| {
@@ -413,7 +413,7 @@ async fn controller_told_another_trust_domain_than_the_mesh_has_refuses_to_start
 }
 
 #[tokio::test]
-async fn secret_of_a_version_that_wrote_no_trust_domain_gets_the_lease_holders() {
+async fn secret_without_trust_domain_gets_lease_holders_domain() {
     let api = FakeApi::default();
     let now = SystemTime::now();
     reconciler(&api, true).step(now).await.unwrap();

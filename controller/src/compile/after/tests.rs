@@ -252,7 +252,7 @@ fn owned(resources: BTreeMap<String, Arc<EncodedResource>>) -> SentResources {
 }
 
 #[test]
-fn compiling_after_says_what_compiling_from_nothing_says_and_whom_it_concerns() {
+fn incremental_compile_equals_full_compile_and_names_affected_proxies() {
     let defaults = Defaults::default();
     let pods: Vec<ObjectKey> = (0..PODS)
         .map(|n| ObjectKey::new("shop", &format!("pod-{n}")))
@@ -404,7 +404,7 @@ fn fastest<T>(mut work: impl FnMut() -> T) -> std::time::Duration {
 }
 
 #[test]
-fn pod_that_comes_goes_or_changes_a_label_costs_a_fraction_of_a_whole_compile() {
+fn pod_or_label_change_costs_fraction_of_full_compile() {
     let defaults = Defaults::default();
     let world = Arc::new(city().world());
     let (model, problems) = Model::compile(&world, &defaults);
@@ -458,7 +458,7 @@ fn pod_that_comes_goes_or_changes_a_label_costs_a_fraction_of_a_whole_compile() 
 
 /// ConfigMap is in the table of kinds in tests only.
 #[test]
-fn a_change_of_any_kind_but_pods_and_slices_takes_the_long_way() {
+fn only_pod_and_slice_changes_avoid_full_compile() {
     let cluster = cluster::shop();
     let map = json!({"apiVersion": "v1", "kind": "ConfigMap",
         "metadata": {"name": "m", "namespace": "shop"}, "data": {"a": "1"}});

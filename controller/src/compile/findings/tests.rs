@@ -43,7 +43,7 @@ fn an_object_without_problems_has_both_conditions() {
 }
 
 #[test]
-fn the_worst_problem_gives_the_reason_and_all_are_in_the_message() {
+fn worst_problem_gives_reason_and_message_lists_all() {
     let mut findings = seen();
     let mut about = findings.about(&split(), 3);
     about.unresolved(
@@ -96,7 +96,7 @@ fn a_message_has_an_end() {
 }
 
 #[test]
-fn of_very_many_problems_the_worst_are_kept_and_all_are_counted() {
+fn worst_of_many_problems_are_kept_and_all_counted() {
     const PROBLEMS: usize = 10_000;
     let mut findings = seen();
     let mut about = findings.about(&split(), 3);
@@ -126,7 +126,7 @@ fn of_very_many_problems_the_worst_are_kept_and_all_are_counted() {
 }
 
 #[test]
-fn words_are_looked_for_only_where_they_may_be_shown() {
+fn problem_messages_are_built_only_if_shown() {
     let mut findings = seen();
     let mut about = findings.about(&split(), 3);
     let mut found = 0;

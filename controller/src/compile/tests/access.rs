@@ -141,7 +141,7 @@ fn a_rule_without_matches_means_every_match() {
 }
 
 #[test]
-fn a_rule_with_an_empty_list_of_matches_allows_nothing_and_says_so() {
+fn rule_with_empty_matches_allows_nothing_and_is_reported() {
     let alone = json!([http_rule(Some(&[]))]);
     let limited = json!([http_rule(Some(&[])), tcp_rule()]);
     for (rules, raw_tcp) in [(alone, false), (limited, true)] {
@@ -159,7 +159,7 @@ fn a_rule_with_an_empty_list_of_matches_allows_nothing_and_says_so() {
 }
 
 #[test]
-fn a_destination_of_another_kind_is_protected_and_nobody_may_call_it() {
+fn unsupported_destination_kind_is_protected_and_admits_no_caller() {
     let object = target("t", "api", &["web"], json!([tcp_rule()]));
     let cluster = cluster().with(set(object, "/spec/destination/kind", json!("Group")));
     assert!(!tcp(&cluster, "web", 8080));
@@ -169,7 +169,7 @@ fn a_destination_of_another_kind_is_protected_and_nobody_may_call_it() {
 }
 
 #[test]
-fn without_sources_or_rules_nothing_is_allowed_and_the_field_is_named() {
+fn missing_sources_or_rules_allow_nothing_and_are_reported() {
     let sources = cluster().with(target("t", "api", &[], json!([tcp_rule()])));
     let rules = cluster().with(target("t", "api", &["web"], json!([])));
     for (cluster, field) in [(sources, "spec.sources"), (rules, "spec.rules")] {
@@ -199,7 +199,7 @@ fn a_destination_may_name_its_own_namespace() {
 }
 
 #[test]
-fn http_and_tcp_rules_of_one_target_both_have_to_fit() {
+fn http_and_tcp_rules_of_target_must_both_match() {
     let both = json!([http_rule(Some(&["api"])), tcp_rule()]);
     let cluster = cluster().with(target("t", "api", &["web"], both));
     assert!(http(&cluster, "web", "GET", "/api"));
@@ -236,7 +236,7 @@ fn parts_of_two_targets_are_never_combined() {
 }
 
 #[test]
-fn a_tcp_rule_covers_http_and_an_http_rule_does_not_cover_tcp() {
+fn tcp_rule_covers_http_but_not_vice_versa() {
     let by_tcp = cluster().with(target("t", "api", &["web"], json!([tcp_rule()])));
     assert!(http(&by_tcp, "web", "GET", "/anything") && tcp(&by_tcp, "web", 8080));
     assert!(!tcp(&by_tcp, "web", 9090));
@@ -245,7 +245,7 @@ fn a_tcp_rule_covers_http_and_an_http_rule_does_not_cover_tcp() {
 }
 
 #[test]
-fn a_reference_that_leads_nowhere_is_skipped_and_never_widens() {
+fn dangling_reference_is_skipped_and_never_widens_access() {
     let ghost_http = json!({"kind": "HTTPRouteGroup", "name": "ghost"});
     let ghost_tcp = json!({"kind": "TCPRoute", "name": "ghost"});
     let ghost_match = http_rule(Some(&["ghost", "api"]));
@@ -319,7 +319,7 @@ fn a_bad_regular_expression_spoils_its_match_alone() {
 }
 
 #[test]
-fn headers_count_in_both_shapes_and_a_wrong_shape_matches_nothing() {
+fn headers_match_in_both_shapes_and_invalid_shape_never() {
     let with = |headers: Value| {
         let matches = json!([{"name": "h", "headers": headers}]);
         let target = target("t", "api", &["web"], json!([http_rule(None)]));
@@ -349,7 +349,7 @@ fn of_two_matches_with_one_name_the_first_counts() {
 }
 
 #[test]
-fn a_source_defaults_to_the_targets_namespace_and_may_name_another() {
+fn source_defaults_to_target_namespace_and_may_name_another() {
     let object = target("t", "api", &["web", "web"], json!([tcp_rule()]));
     let object = set(object, "/spec/sources/1/namespace", json!("other"));
     let cluster = cluster().with(object);
@@ -414,7 +414,7 @@ fn a_source_that_is_no_source_is_skipped_alone() {
 }
 
 #[test]
-fn a_rule_carries_every_object_it_was_made_from_with_its_generation() {
+fn rule_origins_list_every_object_with_generation() {
     let object = target("t", "api", &["web"], json!([tcp_rule(), http_rule(None)]));
     let cluster = cluster().with(set(object, "/metadata/generation", json!(7)));
     let resolved = cluster.resolve("api-1", &[]);
@@ -437,7 +437,7 @@ fn a_rule_carries_every_object_it_was_made_from_with_its_generation() {
 }
 
 #[test]
-fn matches_that_many_rules_repeat_cost_their_size_once_and_have_a_bound() {
+fn repeated_matches_cost_once_and_are_bounded() {
     let long = format!("/{}", "a".repeat(1000));
     let matches: Vec<_> = (0..64)
         .map(|i| json!({"name": format!("m{i}"), "pathRegex": long, "headers": {"x": long}}))
@@ -461,7 +461,7 @@ fn matches_that_many_rules_repeat_cost_their_size_once_and_have_a_bound() {
 }
 
 #[test]
-fn matches_on_a_tcp_route_change_nothing_and_are_said_to_be_ignored() {
+fn matches_on_tcp_route_are_ignored_and_reported() {
     let mut rule = tcp_rule();
     rule["matches"] = json!(["api"]);
     let cluster = cluster().with(target("t", "api", &["web"], json!([rule])));

@@ -91,7 +91,7 @@ fn bindings_and_policies_name_accounts_too() {
 }
 
 #[test]
-fn account_that_comes_or_goes_is_told_by_every_way_of_compiling() {
+fn account_changes_are_reported_by_every_compile_path() {
     let worlds = [
         with(&["api", "web"]),
         // Named by nothing.

@@ -15,7 +15,7 @@ fn distributed(how: &Value) -> Cluster {
 }
 
 #[test]
-fn what_a_service_prefers_is_told_with_where_its_endpoints_run() {
+fn service_locality_is_sent_with_endpoint_zone_and_node() {
     for (how, expected) in [
         (json!("PreferClose"), Locality::PreferSameZone),
         (json!("PreferSameZone"), Locality::PreferSameZone),
@@ -62,7 +62,7 @@ fn sent(cluster: &Cluster) -> (Locality, Vec<SentHints>) {
 }
 
 #[test]
-fn hints_are_sent_only_if_all_ready_endpoints_have_them() {
+fn zone_hints_require_hints_on_all_ready_endpoints() {
     let zones = |names: &[&str]| {
         let names = names.iter().map(|name| json!({"name": name}));
         json!({"forZones": names.collect::<Vec<Value>>()})
@@ -107,7 +107,7 @@ fn hints_for_nodes_are_sent_as_those_for_zones() {
 }
 
 #[test]
-fn a_service_that_comes_to_prefer_something_concerns_its_callers() {
+fn new_locality_preference_of_service_concerns_its_callers() {
     let defaults = Defaults::default();
     let (before, problems) = shop().compile();
     let now = distributed(&json!("PreferClose")).world();
@@ -166,7 +166,7 @@ fn position(model: &Model, pod: &str) -> Option<[[u32; 2]; 2]> {
 }
 
 #[test]
-fn each_proxy_of_a_deployment_is_told_which_it_is_where_it_uses_a_part_of_a_service() {
+fn proxies_using_service_subset_receive_their_position() {
     let (model, _) = in_part(callers()).compile();
     assert_eq!(position(&model, "web-a"), Some([[0, 3], [0, 1]]));
     assert_eq!(position(&model, "web-c"), Some([[1, 3], [0, 2]]));
@@ -179,7 +179,7 @@ fn each_proxy_of_a_deployment_is_told_which_it_is_where_it_uses_a_part_of_a_serv
 }
 
 #[test]
-fn where_all_of_a_service_is_used_a_proxy_is_told_about_how_many_share_what_it_may_do() {
+fn proxies_without_subset_receive_rounded_replica_count() {
     let (model, _) = callers().compile();
     assert_eq!(position(&model, "web-a"), Some([[0, 4], [0, 4]]));
     assert_eq!(position(&model, "web-d"), Some([[0, 4], [0, 4]]), "as all");
@@ -193,7 +193,7 @@ fn where_all_of_a_service_is_used_a_proxy_is_told_about_how_many_share_what_it_m
 
 /// A Deployment of a thousand that is rolled out is no thousand words to each of its pods.
 #[test]
-fn a_proxy_that_comes_concerns_the_others_of_its_workload_where_that_doubles() {
+fn new_proxy_concerns_replicas_only_when_rounded_count_doubles() {
     let defaults = Defaults::default();
     let mut cluster = callers();
     let (mut before, problems) = cluster.compile();
@@ -217,7 +217,7 @@ fn a_proxy_that_comes_concerns_the_others_of_its_workload_where_that_doubles() {
 
 /// An older proxy would refuse what it does not know.
 #[test]
-fn a_proxy_that_does_not_say_that_it_knows_places_is_told_none() {
+fn proxy_without_place_capability_receives_no_place() {
     let (model, _) = in_part(callers()).compile();
     let of = |names: &[&str]| {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
@@ -231,7 +231,7 @@ fn a_proxy_that_does_not_say_that_it_knows_places_is_told_none() {
 }
 
 #[test]
-fn a_proxy_that_comes_concerns_the_others_of_its_workload_that_use_a_part_and_nobody_else() {
+fn new_proxy_concerns_only_replicas_with_service_subset() {
     let defaults = Defaults::default();
     for (cluster, concerned) in [(in_part(callers()), true), (callers(), false)] {
         let (before, problems) = cluster.compile();
@@ -273,7 +273,7 @@ fn together(labels: [Value; 2], owners: [(&str, &str, &str); 2]) -> bool {
 
 /// The graph knows them by the owners of Jobs and ReplicaSets, which a World does not have.
 #[test]
-fn runs_of_a_cron_job_and_releases_of_a_rollout_share_as_one_workload() {
+fn cronjob_runs_and_rollout_releases_share_one_workload() {
     let released = |hash: &str| json!({"rollouts-pod-template-hash": hash});
     let job = |name: &'static str| ("batch/v1", "Job", name);
     let set = |name: &'static str| ("apps/v1", "ReplicaSet", name);
@@ -317,7 +317,7 @@ fn runs_of_a_cron_job_and_releases_of_a_rollout_share_as_one_workload() {
 
 /// The graph tells each pod of them by itself.
 #[test]
-fn kinds_that_others_define_are_none_of_kubernetes_whatever_their_names_are() {
+fn custom_kinds_are_never_treated_as_kubernetes_kinds() {
     let released = |hash: &str| json!({"pod-template-hash": hash});
     for (api_version, expected) in [("own.example/v1", false), ("batch/v1", true)] {
         let run = |name: &'static str| (api_version, "Job", name);

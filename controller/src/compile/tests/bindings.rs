@@ -86,7 +86,7 @@ fn by_labels(labels: Value) -> Value {
 }
 
 #[test]
-fn a_binding_by_account_means_that_account_of_its_own_namespace() {
+fn binding_by_account_matches_own_namespace_only() {
     let cluster = cluster().with(binding("callers", json!({"serviceAccount": "web"})));
     assert!(admits(&cluster, "api-1", &peer("shop", "web", "")));
     assert!(!admits(&cluster, "api-1", &peer("bank", "web", "")));
@@ -100,7 +100,7 @@ fn a_binding_by_account_means_that_account_of_its_own_namespace() {
 }
 
 #[test]
-fn a_binding_by_spiffe_id_takes_either_spelling_and_its_own_namespace_only() {
+fn binding_by_spiffe_id_accepts_either_spelling_within_namespace() {
     let ids = json!([
         "spiffe://cluster.local/ns/shop/sa/one",
         "cluster.local/ns/shop/sa/two",
@@ -134,7 +134,7 @@ fn a_binding_by_spiffe_id_takes_either_spelling_and_its_own_namespace_only() {
 }
 
 #[test]
-fn a_binding_by_label_means_the_pods_that_have_every_label_now() {
+fn binding_by_label_follows_pods_with_every_label() {
     let labels = by_labels(json!({"app": "shop-window", "tier": "front"}));
     let cluster = cluster().with(binding("callers", labels));
     let client = pod("client", "10.0.0.1", "web");
@@ -189,7 +189,7 @@ fn the_schemes_of_a_binding_add_up() {
 }
 
 #[test]
-fn a_binding_of_another_namespace_is_found_by_its_namespace() {
+fn binding_of_other_namespace_requires_explicit_namespace() {
     let foreign = in_namespace(binding("callers", json!({"serviceAccount": "web"})), "bank");
     let mut cluster = cluster().with(foreign);
     assert!(
@@ -206,7 +206,7 @@ fn a_binding_of_another_namespace_is_found_by_its_namespace() {
 }
 
 #[test]
-fn a_binding_that_is_missing_is_nobody_until_it_appears() {
+fn missing_binding_admits_no_caller_until_created() {
     let web = peer("shop", "web", "");
     let without = cluster();
     assert!(!admits(&without, "api-1", &web));
@@ -231,7 +231,7 @@ fn a_missing_binding_takes_no_other_source_down() {
 }
 
 #[test]
-fn a_binding_that_contradicts_itself_or_says_nothing_is_nobody() {
+fn contradictory_or_empty_binding_admits_no_caller() {
     let mut both = by_labels(json!({"app": "a"}));
     both["serviceAccount"] = json!("web");
     let bad = [
@@ -272,7 +272,7 @@ fn a_binding_that_contradicts_itself_or_says_nothing_is_nobody() {
 }
 
 #[test]
-fn an_unreadable_binding_is_nobody_and_still_protects_whom_it_names() {
+fn unreadable_binding_admits_no_caller_but_still_protects() {
     let broken = json!({"serviceAccount": "api", "spiffeIdentities": 3});
     let as_source = cluster().with(binding("callers", broken.clone()));
     assert!(!admits(&as_source, "api-1", &peer("shop", "api", "")));
@@ -289,7 +289,7 @@ fn an_unreadable_binding_is_nobody_and_still_protects_whom_it_names() {
 }
 
 #[test]
-fn a_rule_is_made_from_the_bindings_it_names_with_their_generation() {
+fn rule_origins_include_named_bindings_with_generation() {
     let callers = set(
         binding("callers", json!({"serviceAccount": "web"})),
         "/metadata/generation",
@@ -323,7 +323,7 @@ fn a_rule_is_made_from_the_bindings_it_names_with_their_generation() {
 }
 
 #[test]
-fn more_identities_than_a_target_may_admit_are_refused_and_named() {
+fn identities_beyond_target_limit_are_refused_and_reported() {
     let mut cluster = cluster();
     let mut sources = Vec::new();
     for n in 0..40 {

@@ -27,7 +27,7 @@ fn a_cluster_address_of_either_family_is_its_service() {
 }
 
 #[test]
-fn a_port_that_a_service_does_not_have_is_refused() {
+fn undeclared_service_port_is_refused() {
     let resolved = shop().resolve("client", &["10.96.0.1:81"]);
     let Target::Refused(refused) = resolved.destination("10.96.0.1:81") else {
         panic!("a Service has what nobody declared");
@@ -70,7 +70,7 @@ fn pod_at(cluster: &Cluster, at: &str) -> wire::v1::PodTarget {
 }
 
 #[test]
-fn a_meshed_pods_address_expects_its_identity_on_any_port() {
+fn meshed_pod_address_expects_identity_on_every_port() {
     for at in ["10.0.0.11:8080", "10.0.0.11:9999"] {
         let endpoint = pod_at(&shop(), at).endpoint.unwrap();
         assert_eq!(endpoint.identity, "spiffe://cluster.local/ns/shop/sa/api");
@@ -80,7 +80,7 @@ fn a_meshed_pods_address_expects_its_identity_on_any_port() {
 }
 
 #[test]
-fn the_admin_port_of_a_meshed_pod_is_called_without_its_proxy() {
+fn admin_port_of_meshed_pod_bypasses_its_proxy() {
     let cluster = shop()
         .with(service("admin", "10.96.0.9", &[("weft-admin", 15190)]))
         .with(slice(
@@ -114,7 +114,7 @@ fn an_unmeshed_pod_has_no_identity() {
 }
 
 #[test]
-fn a_pod_with_only_the_annotation_or_only_the_container_is_not_meshed() {
+fn annotation_or_container_alone_does_not_make_pod_meshed() {
     let claimed = annotate(
         plain_pod("a", "10.0.0.50", "x"),
         "weft.dev/proxy-version",
@@ -132,7 +132,7 @@ fn a_pod_with_only_the_annotation_or_only_the_container_is_not_meshed() {
 }
 
 #[test]
-fn a_proxy_that_is_not_running_yet_still_makes_the_pod_meshed() {
+fn pod_with_starting_proxy_is_already_meshed() {
     let starting = set(
         pod("new", "10.0.0.50", "x"),
         "/status/initContainerStatuses",
@@ -146,7 +146,7 @@ fn a_proxy_that_is_not_running_yet_still_makes_the_pod_meshed() {
 }
 
 #[test]
-fn a_port_that_capture_skips_is_plaintext_and_a_later_annotation_changes_nothing() {
+fn capture_skipped_port_is_plaintext_despite_later_annotation() {
     let args = json!(["capture", "--skip-inbound-ports", "9090,9100-9102"]);
     let skipping = set(
         pod("skip", "10.0.0.50", "x"),
@@ -190,7 +190,7 @@ fn a_pod_on_its_nodes_network_is_external() {
 }
 
 #[test]
-fn an_address_goes_to_the_pod_that_has_it_now() {
+fn address_belongs_to_pod_that_currently_has_it() {
     let ended = set(
         pod("aa-old", "10.0.0.60", "old"),
         "/status/phase",
@@ -206,7 +206,7 @@ fn an_address_goes_to_the_pod_that_has_it_now() {
 }
 
 #[test]
-fn balancer_and_external_addresses_are_the_service_on_its_ports_only() {
+fn balancer_and_external_ips_lead_to_service_ports() {
     let object = set(
         service("api", "10.96.0.1", &[("http", 80)]),
         "/spec/externalIPs",
@@ -246,7 +246,7 @@ fn a_service_cannot_claim_a_pods_address() {
 }
 
 #[test]
-fn a_headless_service_is_named_at_its_pods_addresses_on_its_target_port_only() {
+fn headless_service_is_named_on_pod_target_port_only() {
     let cluster = shop()
         .with(service("db", "None", &[("tcp-db", 5000)]))
         .with(slice(

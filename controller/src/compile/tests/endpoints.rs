@@ -32,7 +32,7 @@ fn only_ready_endpoints_are_used_while_there_is_one() {
 }
 
 #[test]
-fn without_a_ready_one_those_that_serve_while_terminating_are_used() {
+fn serving_terminating_endpoints_are_used_without_ready_ones() {
     let one = conditions(endpoint("api-1", "10.0.0.11"), &["serving", "terminating"]);
     let two = conditions(endpoint("api-2", "10.0.0.12"), &["terminating"]);
     assert_eq!(addresses(&with_slice(&[one, two])), ["10.0.0.11:8080"]);
@@ -41,7 +41,7 @@ fn without_a_ready_one_those_that_serve_while_terminating_are_used() {
 }
 
 #[test]
-fn a_ready_endpoint_says_since_when_its_pod_is_ready() {
+fn ready_endpoint_carries_ready_since_of_its_pod() {
     let since = |ready: bool, by_kubernetes: bool| {
         let condition = json!({"type": "Ready", "status": "True",
             "lastTransitionTime": "2026-01-01T00:05:00Z"});
@@ -71,7 +71,7 @@ fn a_ready_endpoint_says_since_when_its_pod_is_ready() {
 }
 
 #[test]
-fn an_unready_pod_is_left_out_before_its_slice_says_so_unless_somebody_else_wrote_that() {
+fn unready_pod_is_skipped_before_kubernetes_slice_updates() {
     let ready = |status: &str, slice: Value| {
         let condition = json!({"type": "Ready", "status": status});
         let one = pod("api-1", "10.0.0.11", "api");
@@ -101,7 +101,7 @@ fn absent_conditions_count_as_ready() {
 }
 
 #[test]
-fn a_pod_being_deleted_is_left_out_before_its_slice_says_so() {
+fn deleted_pod_is_skipped_before_slice_updates() {
     let deleted = json!("2026-01-01T00:01:00Z");
     let going = set(
         pod("api-1", "10.0.0.11", "api"),
@@ -121,7 +121,7 @@ fn a_pod_being_deleted_is_left_out_before_its_slice_says_so() {
 }
 
 #[test]
-fn an_endpoint_in_two_slices_counts_once_and_its_best_state_counts() {
+fn endpoint_in_two_slices_counts_once_with_best_state() {
     let stale = conditions(endpoint("api-1", "10.0.0.11"), &[]);
     let cluster = shop().with(slice("api-a", "api", &[("http", 8080)], &[stale]));
     assert_eq!(addresses(&cluster), ["10.0.0.11:8080", "10.0.0.12:8080"]);
@@ -159,7 +159,7 @@ fn slices_of_both_families_give_one_endpoint_per_pod() {
 }
 
 #[test]
-fn a_service_without_selector_reaches_outside_addresses_in_plaintext_and_pods_by_identity() {
+fn selectorless_service_endpoints_are_plaintext_except_pods() {
     let outside = json!({"addresses": ["203.0.113.1"]});
     let inside = json!({"addresses": ["10.0.0.12"]});
     let cluster = with_slice(&[outside, inside]);
@@ -178,7 +178,7 @@ fn a_service_without_selector_reaches_outside_addresses_in_plaintext_and_pods_by
 }
 
 #[test]
-fn an_address_that_its_pod_does_not_have_is_left_out() {
+fn slice_address_not_owned_by_pod_is_skipped() {
     // The pod is gone, the address is another pod's, or the claim is forged.
     let gone = endpoint("ghost", "10.0.0.77");
     let foreign = endpoint("api-1", "10.0.0.12");
@@ -186,7 +186,7 @@ fn an_address_that_its_pod_does_not_have_is_left_out() {
 }
 
 #[test]
-fn local_traffic_policy_leaves_the_endpoints_of_the_askers_node() {
+fn local_traffic_policy_keeps_endpoints_of_callers_node() {
     let away = set(
         pod("api-2", "10.0.0.12", "api"),
         "/spec/nodeName",
@@ -212,7 +212,7 @@ fn local_traffic_policy_leaves_the_endpoints_of_the_askers_node() {
 }
 
 #[test]
-fn an_endpoint_is_meshed_only_if_its_pod_carries_a_proxy() {
+fn endpoint_is_meshed_only_if_pod_has_proxy() {
     let cluster = shop().with(plain_pod("api-2", "10.0.0.12", "api"));
     let endpoints = cluster
         .resolve("client", &["10.96.0.1:80"])

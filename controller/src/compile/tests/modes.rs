@@ -24,7 +24,7 @@ fn annotated(namespace_mode: Option<&str>, pod_mode: Option<&str>) -> Cluster {
 }
 
 #[test]
-fn a_pod_tightens_its_namespace_and_loosens_it_only_where_allowed() {
+fn pod_tightens_namespace_mode_and_loosens_only_if_allowed() {
     use Enforcement::{Audit, Enforce, Open};
     let strict = Defaults::default();
     let loose = Defaults {
@@ -121,7 +121,7 @@ fn permissive_ports_that_cannot_be_read_count_as_absent() {
 }
 
 #[test]
-fn a_mode_that_cannot_be_read_counts_as_the_tightest_and_is_told() {
+fn unreadable_mode_counts_as_strictest_and_is_reported() {
     let cluster = annotated(None, Some("dney"));
     assert_eq!(
         modes(&cluster, &Defaults::default()).0,
@@ -133,7 +133,7 @@ fn a_mode_that_cannot_be_read_counts_as_the_tightest_and_is_told() {
 }
 
 #[test]
-fn a_namespaces_mode_that_cannot_be_read_is_told_on_the_namespace() {
+fn unreadable_namespace_mode_is_reported_on_namespace() {
     for (name, tight) in [("access", "Deny"), ("mtls", "stict")] {
         let name = format!("weft.dev/{name}");
         let cluster = shop().with(annotate(namespace("shop"), &name, tight));
@@ -149,7 +149,7 @@ fn a_namespaces_mode_that_cannot_be_read_is_told_on_the_namespace() {
 }
 
 #[test]
-fn auto_protects_the_account_that_a_target_of_its_namespace_names_valid_or_not() {
+fn auto_mode_protects_account_of_invalid_target_too() {
     let rules = json!([{"kind": "TCPRoute", "name": "all"}]);
     let udp = json!([{"kind": "UDPRoute", "name": "all"}]);
     let good = target("t", "api", &["web"], rules.clone());
@@ -187,7 +187,7 @@ fn auto_protects_the_account_that_a_target_of_its_namespace_names_valid_or_not()
 }
 
 #[test]
-fn an_open_workload_gets_no_rules_and_an_audited_one_does() {
+fn open_workload_gets_no_rules_but_audited_does() {
     let rules = json!([{"kind": "TCPRoute", "name": "all"}]);
     let with = |mode| {
         let ns = annotate(namespace("shop"), "weft.dev/access", mode);

@@ -76,7 +76,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn any_order_and_repetition_of_events_gives_the_same_bytes(
+    fn event_order_and_repetition_do_not_change_bytes(
         order in Just((0..busy().len()).collect::<Vec<_>>()).prop_shuffle(),
         repeated in prop::collection::vec(any::<prop::sample::Index>(), 0..30),
         restarted in any::<bool>(),
@@ -115,7 +115,7 @@ proptest! {
 }
 
 #[test]
-fn a_bad_object_leaves_the_bytes_of_all_others_unchanged() {
+fn bad_object_leaves_bytes_of_others_unchanged() {
     let mut collector = Collector::default();
     for object in busy() {
         apply(&mut collector, &object);
@@ -154,7 +154,7 @@ fn a_bad_object_leaves_the_bytes_of_all_others_unchanged() {
 }
 
 #[test]
-fn a_list_drops_what_it_does_not_name_and_is_complete_only_at_its_end() {
+fn list_drops_unnamed_objects_only_when_complete() {
     let mut collector = Collector::default();
     apply(&mut collector, &pod("old", "10.0.0.1", "x"));
     let world = collector.world();

@@ -31,7 +31,7 @@ fn declared(name: &str, app_protocol: Option<&str>) -> Cluster {
 }
 
 #[test]
-fn app_protocol_beats_the_port_name_and_both_sides_agree() {
+fn app_protocol_overrides_port_name_on_both_sides() {
     use Protocol::{Detect, Grpc, Http1, Opaque};
     for (name, value, expected) in [
         ("http", None, Http1),
@@ -95,7 +95,7 @@ fn the_default_opaque_ports_need_no_declaration() {
 }
 
 #[test]
-fn of_two_services_that_disagree_the_older_decides_and_the_younger_is_told() {
+fn older_service_decides_protocol_and_conflicting_younger_is_warned() {
     let cluster = declared("http", None)
         .with(created(service("young", "10.96.0.3", &[("tcp-x", 80)]), 30))
         .with(slice(
@@ -187,7 +187,7 @@ fn younger_service_takes_no_http_rules_off_a_port() {
 }
 
 #[test]
-fn http_beside_tls_is_detected_and_ports_keep_their_own() {
+fn http_beside_tls_is_detected_while_ports_keep_protocols() {
     let one: &[Sharing<'_>] = &[("api", 1, &[("http", 80), ("https", 443)])];
     let cluster = sharing(one);
     assert_eq!(of_pod(&cluster), Protocol::Detect);
@@ -316,13 +316,13 @@ fn the_servers_proxy_learns_which_ports_its_containers_name() {
 }
 
 #[test]
-fn tls_to_the_controllers_own_port_passes_as_it_is() {
+fn tls_to_controller_port_passes_unchanged() {
     let own = declared("grpc-tls", None);
     assert_eq!(protocols(&own), (Protocol::Tls, Protocol::Tls));
 }
 
 #[test]
-fn a_list_that_cannot_be_read_is_ignored_and_told() {
+fn unreadable_port_list_is_ignored_and_reported() {
     let object = service("api", "10.96.0.1", &[("http", 80)]);
     let cluster = shop().with(annotate(object, "weft.dev/opaque-ports", "80,x"));
     assert_eq!(protocols(&cluster).0, Protocol::Http1);

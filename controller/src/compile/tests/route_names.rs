@@ -53,7 +53,7 @@ fn reported_problems(cluster: &Cluster) -> Vec<(String, Reason, Severity, String
 }
 
 #[test]
-fn requests_are_named_after_the_groups_of_the_service_by_name_and_of_nobody_else() {
+fn only_own_groups_name_requests_of_service() {
     let groups = shop()
         .with(group("web", matches(&["/a", "/b"])))
         .with(group("cart", matches(&["/z", "/b"])))
@@ -78,7 +78,7 @@ fn requests_are_named_after_the_groups_of_the_service_by_name_and_of_nobody_else
 }
 
 #[test]
-fn without_the_annotation_the_groups_of_the_targets_count_whole() {
+fn target_groups_name_requests_completely_without_annotation() {
     let protected = shop()
         .with(group("cart", matches(&["/a", "/b"])))
         .with(group("web", matches(&["/c"])))
@@ -121,7 +121,7 @@ fn a_service_of_another_namespace_names_nothing_here() {
 }
 
 #[test]
-fn a_missing_group_and_a_bad_list_are_told_of_the_service_and_cost_nothing_else() {
+fn missing_group_or_bad_list_is_reported_on_service() {
     let cart = shop().with(group("cart", matches(&["/a"])));
     let missing = cart.clone().with(api("cart,gone"));
     assert_eq!(named(&missing.compile().0, "api-1"), ["cart/a"]);
@@ -147,7 +147,7 @@ fn a_missing_group_and_a_bad_list_are_told_of_the_service_and_cost_nothing_else(
 }
 
 #[test]
-fn no_more_than_64_names_and_64_kib_are_told() {
+fn route_names_are_bounded_to_64_and_64_kib() {
     let paths: Vec<String> = (0..=MAX_NAMES).map(|at| format!("/p{at:02}")).collect();
     let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
     // One group has 64 matches at most.
@@ -179,7 +179,7 @@ fn no_more_than_64_names_and_64_kib_are_told() {
 }
 
 #[test]
-fn a_proxy_that_does_not_know_of_names_is_not_told() {
+fn proxy_without_route_name_capability_receives_none() {
     let cluster = shop()
         .with(group("cart", matches(&["/a"])))
         .with(api("cart"));
@@ -187,7 +187,7 @@ fn a_proxy_that_does_not_know_of_names_is_not_told() {
 }
 
 #[test]
-fn whoever_is_named_otherwise_is_told_and_nobody_else_is() {
+fn route_name_change_concerns_only_renamed_pods() {
     let defaults = Defaults::default();
     let before = shop()
         .with(group("cart", matches(&["/a"])))

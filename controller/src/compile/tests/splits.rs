@@ -64,7 +64,7 @@ fn with_matches(split: Value, groups: &[&str]) -> Value {
 }
 
 #[test]
-fn weights_are_passed_on_as_written_with_the_backends_endpoints() {
+fn split_weights_pass_unchanged_with_backend_endpoints() {
     let cluster = cluster().with(split("s", "api", &[("v1", 1000), ("v2", 500)]));
     assert_eq!(shares(&cluster), pairs(&[("v1", 1000), ("v2", 500)]));
     let resolved = cluster.resolve("client", &["10.96.0.1:80"]);
@@ -89,7 +89,7 @@ fn a_weight_of_zero_stays_and_has_no_share() {
 }
 
 #[test]
-fn a_root_may_be_named_in_every_form_of_its_own_namespace() {
+fn split_root_accepts_every_name_form_of_its_namespace() {
     for name in [
         "api",
         "api.shop",
@@ -120,7 +120,7 @@ fn a_root_may_be_named_in_every_form_of_its_own_namespace() {
 }
 
 #[test]
-fn a_root_that_does_not_exist_is_a_missing_reference() {
+fn unknown_split_root_is_missing_reference() {
     let (_, problems) = cluster().with(split("s", "ghost", &[("v1", 1)])).compile();
     assert_eq!(
         failures(&problems, ResolvedRefs),
@@ -130,7 +130,7 @@ fn a_root_that_does_not_exist_is_a_missing_reference() {
 }
 
 #[test]
-fn the_root_as_its_own_backend_means_its_own_endpoints() {
+fn root_as_own_backend_uses_own_endpoints() {
     let cluster = cluster().with(split("s", "api", &[("api", 9), ("v1", 1)]));
     let split = &splits(&cluster)[0];
     assert_eq!(split.backends[0].endpoints, "endpoints/shop/api:80");
@@ -153,7 +153,7 @@ fn a_split_touches_only_its_root() {
 }
 
 #[test]
-fn a_backend_that_does_not_exist_leaves_its_share_to_the_others() {
+fn missing_backend_leaves_its_share_to_others() {
     let cluster = cluster().with(split("s", "api", &[("v1", 100), ("v3", 10)]));
     assert_eq!(shares(&cluster), pairs(&[("v1", 100)]));
     let (_, problems) = cluster.compile();
@@ -162,7 +162,7 @@ fn a_backend_that_does_not_exist_leaves_its_share_to_the_others() {
 }
 
 #[test]
-fn a_backend_of_weight_0_may_be_missing_and_is_told_as_a_caution() {
+fn missing_backend_of_weight_0_is_only_warning() {
     let about = |backends: &[(&str, i64)]| {
         let (_, problems) = cluster().with(split("s", "api", backends)).compile();
         let condition = report(&problems, "TrafficSplit s").resolved_refs.clone();
@@ -182,7 +182,7 @@ fn a_backend_of_weight_0_may_be_missing_and_is_told_as_a_caution() {
 }
 
 #[test]
-fn a_backend_without_the_roots_port_number_is_left_out_for_that_port() {
+fn backend_without_root_port_is_skipped_for_that_port() {
     let root = service("api", "10.96.0.1", &[("http", 80), ("other", 90)]);
     let cluster = cluster()
         .with(root)
@@ -199,7 +199,7 @@ fn a_backend_without_the_roots_port_number_is_left_out_for_that_port() {
 }
 
 #[test]
-fn a_split_without_a_usable_backend_is_in_force_and_sends_nowhere() {
+fn split_without_usable_backend_is_active_and_routes_nowhere() {
     for backends in [&[("v3", 1)][..], &[], &[("v1", 0), ("v2", 0)]] {
         let cluster = cluster().with(split("s", "api", backends));
         let total: u32 = shares(&cluster).iter().map(|(_, weight)| weight).sum();
@@ -240,7 +240,7 @@ fn a_weight_that_is_no_share_refuses_the_split() {
 }
 
 #[test]
-fn splits_with_matches_come_first_by_age_and_one_without_ends_the_list() {
+fn conditional_splits_come_first_by_age_and_unconditional_last() {
     let group = group("g", json!([{"name": "m", "pathRegex": "/x"}]));
     let conditional =
         |name, second| with_matches(created(split(name, "api", &[("v1", 1)]), second), &["g"]);
@@ -323,7 +323,7 @@ fn a_missing_group_makes_the_split_inactive() {
 }
 
 #[test]
-fn a_match_that_can_never_match_leaves_a_condition_not_none() {
+fn unmatchable_match_keeps_split_conditional() {
     let cluster = cluster()
         .with(group("g", json!([{"name": "a", "pathRegex": "("}])))
         .with(with_matches(split("s", "api", &[("v1", 1)]), &["g"]));
@@ -331,7 +331,7 @@ fn a_match_that_can_never_match_leaves_a_condition_not_none() {
 }
 
 #[test]
-fn an_external_name_can_neither_be_split_nor_take_a_share() {
+fn external_name_is_neither_split_root_nor_backend() {
     let external = set(service("ext", "", &[]), "/spec/type", json!("ExternalName"));
     let cluster = cluster().with(external);
     let (_, problems) = cluster
@@ -347,7 +347,7 @@ fn an_external_name_can_neither_be_split_nor_take_a_share() {
 }
 
 #[test]
-fn a_headless_root_is_split_where_it_is_named_and_the_author_is_told() {
+fn headless_root_is_split_where_named_with_warning() {
     let cluster = cluster()
         .with(service("db", "None", &[("http", 8080)]))
         .with(slice(

@@ -44,7 +44,7 @@ fn filter(cluster: &Cluster, pod: &str) -> String {
 }
 
 #[test]
-fn a_proxy_logs_what_its_pod_says_else_its_namespace_else_info() {
+fn log_level_comes_from_pod_then_namespace_then_info() {
     for (of_namespace, of_pod, expected) in [
         (None, None, "info"),
         (Some("warn"), None, "warn"),
@@ -67,7 +67,7 @@ fn a_proxy_logs_what_its_pod_says_else_its_namespace_else_info() {
 }
 
 #[test]
-fn a_level_that_cannot_be_read_is_told_with_its_field_and_changes_no_mode() {
+fn unreadable_log_level_is_reported_and_changes_no_mode() {
     let (good, bad) = (annotated(None, None), annotated(None, Some("loud")));
     let (good, bad) = (good.compile(), bad.compile());
     assert!(good.1.list.is_empty(), "{:?}", good.1.list);
@@ -83,7 +83,7 @@ fn a_level_that_cannot_be_read_is_told_with_its_field_and_changes_no_mode() {
 }
 
 #[test]
-fn a_proxy_records_the_share_of_its_pod_else_of_its_namespace_else_of_the_chart() {
+fn trace_sampling_comes_from_pod_then_namespace_then_chart() {
     let telemetry_of = |cluster: &Cluster, defaults: &Defaults, pod: &str| {
         let resolved = resolve_newest(&cluster.compile_with(defaults).0, pod, &[]);
         resolved.telemetry_named("telemetry").tracing
@@ -114,7 +114,7 @@ fn a_proxy_records_the_share_of_its_pod_else_of_its_namespace_else_of_the_chart(
 }
 
 #[test]
-fn a_proxy_writes_down_what_its_pod_says_else_its_namespace_else_nothing() {
+fn access_log_comes_from_pod_then_namespace_then_off() {
     const ACCESS_LOG: &str = "weft.dev/access-log";
     for (of_namespace, of_pod, expected) in [
         (None, None, "off"),
@@ -135,7 +135,7 @@ fn a_proxy_writes_down_what_its_pod_says_else_its_namespace_else_nothing() {
 }
 
 #[test]
-fn a_share_that_cannot_be_read_is_told_with_its_field() {
+fn unreadable_trace_sampling_is_reported_with_field() {
     let (_, bad) = annotated_with(SAMPLING, Some("half"), Some("101")).compile();
     let mut found: Vec<String> = bad
         .list
@@ -152,7 +152,7 @@ fn a_share_that_cannot_be_read_is_told_with_its_field() {
 }
 
 #[test]
-fn a_proxy_that_does_not_know_of_it_is_not_told() {
+fn proxy_without_telemetry_capability_receives_none() {
     let cluster = annotated(None, Some("debug"));
     assert_eq!(cluster.resolve("api-1", &[]).names(), ["workload"]);
 }

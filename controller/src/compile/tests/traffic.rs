@@ -121,7 +121,7 @@ fn closest_target_decides_section_by_section() {
 }
 
 #[test]
-fn policy_of_the_mesh_reaches_every_namespace_and_beats_all_when_enforced() {
+fn mesh_policy_reaches_every_namespace_and_wins_when_enforced() {
     let mesh = |enforce: bool| {
         let spec =
             json!({"targetRef": {"kind": "Mesh"}, "enforce": enforce, "retry": {"attempts": 0}});
@@ -145,7 +145,7 @@ fn policy_of_the_mesh_reaches_every_namespace_and_beats_all_when_enforced() {
 
 /// Beside retries: each part that holds without any object, and what pods are held to.
 #[test]
-fn what_the_mesh_switches_off_and_enforces_no_closer_policy_switches_on() {
+fn sections_disabled_by_enforced_mesh_policy_stay_disabled() {
     let mesh = |enforce: bool| {
         let spec = json!({
             "targetRef": {"kind": "Mesh"}, "enforce": enforce,
@@ -193,7 +193,7 @@ fn what_the_mesh_switches_off_and_enforces_no_closer_policy_switches_on() {
 }
 
 #[test]
-fn routes_and_callers_limit_a_policy_to_what_exists_of_them() {
+fn policy_is_limited_to_existing_routes_and_callers() {
     let route = |name: &str, matches: &[&str]| json!({"kind": "HTTPRouteGroup", "name": name, "matches": matches});
     let reads = group(
         "reads",
@@ -250,7 +250,7 @@ fn with_next(cluster: Cluster) -> Cluster {
 }
 
 #[test]
-fn caller_gets_the_endpoints_of_wherever_a_policy_may_send_it() {
+fn caller_gets_endpoints_of_every_policy_destination() {
     let cluster = with_next(shop()).with(policy("p", &json!({"fallback": {"service": "next"}})));
     let (model, _) = cluster.compile();
     let names = names(&model, "client");
@@ -270,7 +270,7 @@ fn caller_gets_the_endpoints_of_wherever_a_policy_may_send_it() {
 }
 
 #[test]
-fn pods_that_get_copies_alone_are_told_so_with_what_every_mirror_allows() {
+fn mirror_only_pods_may_call_what_every_mirror_allows() {
     let mirror = |name: &str, allow: &[&str]| {
         let mirror = json!([{"service": "next", "percent": 10, "allowTcp": allow}]);
         let spec = about_api(
@@ -298,7 +298,7 @@ fn pods_that_get_copies_alone_are_told_so_with_what_every_mirror_allows() {
 }
 
 #[test]
-fn one_limit_counts_once_at_a_port_that_two_services_select() {
+fn shared_port_counts_rate_limit_once() {
     let cluster = shop()
         .with(service("second", "10.96.0.3", &[("http", 90)]))
         .with(slice(

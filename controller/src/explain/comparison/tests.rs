@@ -94,7 +94,7 @@ fn access_is_compared_without_guessing_what_requests_ask() {
 }
 
 #[test]
-fn callers_without_identity_are_refused_for_that_and_accounts_without_pods_are_judged() {
+fn caller_without_identity_is_refused_and_podless_account_evaluated() {
     let before = shop();
     let after =
         shop()
@@ -119,7 +119,7 @@ fn callers_without_identity_are_refused_for_that_and_accounts_without_pods_are_j
 
 /// Which pods an account has may not be told, and so nothing of what a rule by pod means.
 #[test]
-fn a_rule_that_names_pods_means_for_an_account_what_its_pods_are() {
+fn account_effect_of_pod_rule_depends_on_pods() {
     let sources = json!([{"kind": "IdentityBinding", "name": "first"}]);
     let by_pod = set(
         target("some", "api", &[], by_port()),
@@ -163,7 +163,7 @@ fn a_rule_that_names_pods_means_for_an_account_what_its_pods_are() {
 }
 
 #[test]
-fn another_way_is_told_with_its_shares_and_judged_where_it_leads() {
+fn rerouted_call_reports_shares_and_evaluates_new_destination() {
     let before = with_canary();
     let half = with_canary().with(split("s", "api", &[("api", 1), ("canary", 1)]));
     let compared = meaning(&before, &half, &calls()).unwrap();
@@ -206,7 +206,7 @@ fn another_way_is_told_with_its_shares_and_judged_where_it_leads() {
 }
 
 #[test]
-fn pods_that_hold_the_same_are_looked_at_once_and_no_longer_than_there_is_time() {
+fn equal_pods_are_evaluated_once_within_time_limit() {
     let before = shop()
         .with(reads())
         .with(target("read", "api", &["web"], by_routes()));

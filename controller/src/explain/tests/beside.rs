@@ -49,7 +49,7 @@ fn becomes(worlds: [&Cluster; 2], pod: &str, method: &str) -> [ExplanationVerdic
 }
 
 #[test]
-fn fix_closes_nobody_out_where_labels_tell_what_refuses_from_what_is_open() {
+fn fix_excludes_no_caller_when_labels_separate_refusing_pods() {
     let all = |app: &str| {
         json!({"app": app, "team": "api", "pod-template-hash": app, "version": app,
             "a-common-one": "api"})
@@ -98,7 +98,7 @@ fn fix_closes_nobody_out_where_labels_tell_what_refuses_from_what_is_open() {
 }
 
 #[test]
-fn fix_names_a_label_by_which_people_tell_workloads_apart_before_any_other() {
+fn fix_prefers_common_workload_labels_over_others() {
     for usual in ["app.kubernetes.io/name", "app", "k8s-app"] {
         // The other one is before it in the alphabet.
         let labels = |value: &str| json!({usual: value, "a-shade": value});
@@ -113,7 +113,7 @@ fn fix_names_a_label_by_which_people_tell_workloads_apart_before_any_other() {
 }
 
 #[test]
-fn fix_keeps_closed_pods_closed_and_says_whom_it_closes_out_of_open_ones() {
+fn fix_keeps_closed_pods_closed_and_warns_of_exclusions() {
     let app = |label: &str, value: &str| json!({"app": "api", label: value});
     let telling_apart = |label: &str| half_closed(&app(label, "1"), &app(label, "2"));
     for cluster in [
@@ -160,7 +160,7 @@ fn fix_keeps_closed_pods_closed_and_says_whom_it_closes_out_of_open_ones() {
 
 /// The way out that the warning names.
 #[test]
-fn fix_closes_nobody_out_where_what_refuses_has_an_account_of_its_own() {
+fn fix_excludes_no_caller_when_refusing_account_is_separate() {
     let guarded = annotate(pod("api-1", "10.0.0.11", "guarded"), ACCESS, "deny");
     let cluster = shop().with(guarded);
     let query = spec("Pod/client", "Service/api", "GET", "/items");
@@ -176,7 +176,7 @@ fn fix_closes_nobody_out_where_what_refuses_has_an_account_of_its_own() {
 }
 
 #[test]
-fn fix_says_on_how_many_other_workloads_of_the_account_the_call_is_allowed() {
+fn fix_warns_how_many_other_called_workloads_it_opens() {
     let call = |to: &str| spec("Pod/client", to, "DELETE", "/items/7");
     let fix = |cluster: &Cluster| ask(cluster, &call("Service/api")).fix.unwrap();
     let ended = pod("nightly-1", "10.0.0.51", "api");
@@ -214,7 +214,7 @@ fn fix_says_on_how_many_other_workloads_of_the_account_the_call_is_allowed() {
 }
 
 #[test]
-fn fix_says_to_which_other_workloads_of_the_callers_account_it_allows_the_call() {
+fn fix_names_other_caller_workloads_it_also_allows() {
     let call = |from: &str| spec(from, "Service/api", "DELETE", "/items/7");
     let warnings = |cluster: &Cluster, from: &str| ask(cluster, &call(from)).fix.unwrap().warnings;
     let ended = pod("nightly-1", "10.0.0.51", "web");
@@ -269,7 +269,7 @@ fn fix_says_to_which_other_workloads_of_the_callers_account_it_allows_the_call()
 }
 
 #[test]
-fn who_may_know_the_callers_account_alone_is_told_of_none_that_shares_it() {
+fn account_only_view_hides_workloads_sharing_callers_account() {
     let cluster = read_only().with(pod("batch-1", "10.0.0.55", "web"));
     let query = spec("ServiceAccount/web", "Service/api", "DELETE", "/items/7");
     let model = cluster.compile_with(&Defaults::default()).0;

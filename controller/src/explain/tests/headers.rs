@@ -5,7 +5,7 @@ use crds::observe::Header;
 use super::*;
 
 #[test]
-fn fix_of_a_call_with_headers_allows_it_with_these_only() {
+fn fix_of_call_with_headers_requires_those_headers() {
     let header = |name: &str, value: &str| Header {
         name: name.to_owned(),
         value: value.to_owned(),
@@ -59,7 +59,7 @@ fn fix_of_a_call_with_headers_allows_it_with_these_only() {
 
 /// The host is in every request that a proxy judges, whoever asked.
 #[test]
-fn what_depends_on_the_host_is_unknown_until_the_host_is_said() {
+fn host_dependent_verdict_is_unknown_until_host_is_given() {
     let hosts = json!([{"name": "cart", "headers": [{"host": "cart(\\..*)?"}]}]);
     let rules = json!([{"kind": "HTTPRouteGroup", "name": "hosts"}]);
     let with = |from: &str, host: Option<&str>| {

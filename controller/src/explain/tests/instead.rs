@@ -45,7 +45,7 @@ fn fallback_of_a_service_that_nobody_serves_is_followed() {
 }
 
 #[test]
-fn call_whose_fallback_is_not_for_it_or_cannot_answer_ends_as_without() {
+fn inapplicable_or_failing_fallback_leaves_result_unchanged() {
     let refused = |cluster: &Cluster, spec: &ExplanationSpec| {
         let status = ask(cluster, spec);
         assert_eq!(
@@ -91,7 +91,7 @@ fn call_whose_fallback_is_not_for_it_or_cannot_answer_ends_as_without() {
 }
 
 #[test]
-fn that_a_request_may_choose_another_service_is_said_and_not_followed() {
+fn possible_request_override_is_mentioned_but_not_followed() {
     let sources = json!([{"kind": "ServiceAccount", "name": "web"}]);
     let policy = json!({
         "targetRef": {"kind": "Service", "name": "api"},

@@ -45,7 +45,7 @@ fn the_nearest_name_is_told_of_what_is_called() {
 }
 
 #[test]
-fn whatever_the_graph_counts_pods_under_can_be_asked_about() {
+fn every_workload_kind_of_graph_can_be_explained() {
     for (kind, may_be) in [
         ("Deployment", true),
         ("CronJob", true),

@@ -20,7 +20,7 @@ fn call(path: &str) -> ExplanationSpec {
 }
 
 #[test]
-fn pods_of_a_service_that_judge_differently_are_told_apart() {
+fn pods_with_different_verdicts_are_reported_separately() {
     let closed = annotate(pod("api-1", "10.0.0.11", "api"), ACCESS, "deny");
     let status = ask(&shop().with(closed), &call("/"));
     assert_eq!(status.verdict, ExplanationVerdict::Mixed, "{status:?}");
@@ -64,7 +64,7 @@ fn pods_that_refuse_for_different_reasons_are_told_apart() {
 }
 
 #[test]
-fn backends_of_a_split_are_named_in_each_line_that_is_about_some_of_them() {
+fn lines_about_some_split_backends_name_them() {
     let endpoints = [("v2-1", "10.0.0.21"), ("v2-2", "10.0.0.22")];
     let endpoints = endpoints.map(|(name, ip)| endpoint(name, ip));
     let closed = annotate(pod("v2-1", "10.0.0.21", "v2"), ACCESS, "deny");
@@ -99,7 +99,7 @@ fn backends_of_a_split_are_named_in_each_line_that_is_about_some_of_them() {
 }
 
 #[test]
-fn callers_whose_calls_end_differently_have_shares_by_how_many_they_are() {
+fn callers_with_different_results_get_shares_by_count() {
     let on =
         |name: &str, ip: &str, node: &str| set(pod(name, ip, "web"), "/spec/nodeName", json!(node));
     let local = set(
@@ -130,7 +130,7 @@ fn callers_whose_calls_end_differently_have_shares_by_how_many_they_are() {
 }
 
 #[test]
-fn who_has_no_proxy_is_refused_by_nobody_where_there_is_nobody_to_call() {
+fn unmeshed_caller_without_endpoint_is_refused_by_no_proxy() {
     let cluster = shop().with(service("empty", "10.96.0.3", &[("http", 80)]));
     let meshed = ask(&cluster, &spec("Pod/client", "Service/empty", "GET", "/"));
     assert_eq!(meshed.refused_by, ["Pod shop/client"]);
@@ -140,7 +140,7 @@ fn who_has_no_proxy_is_refused_by_nobody_where_there_is_nobody_to_call() {
 }
 
 #[test]
-fn of_many_pods_that_refuse_the_first_are_named_and_all_counted() {
+fn first_refusing_pods_are_named_and_all_counted() {
     let (mut cluster, mut endpoints) = (shop(), Vec::new());
     for number in 10..30 {
         let (name, ip) = (format!("api-{number}"), format!("10.0.1.{number}"));

@@ -11,7 +11,7 @@ fn client(arguments: &[&str]) -> Value {
 }
 
 #[test]
-fn call_that_the_callers_capture_leaves_out_has_no_identity_and_knows_no_split() {
+fn capture_skipped_call_has_no_identity_or_split() {
     let query = spec("Pod/client", "Service/api", "GET", "/items");
     for arguments in [
         &["--skip-outbound-ports=79-80"][..],
@@ -69,7 +69,7 @@ fn alias(to: &str) -> Value {
 }
 
 #[test]
-fn external_name_of_a_service_is_judged_as_that_service() {
+fn external_name_of_service_is_evaluated_as_service() {
     let query = spec("Pod/client", "Service/alias", "DELETE", "/items");
     let with = |name: &str| ask(&read_only().with(alias(name)), &query);
     for name in [
@@ -98,7 +98,7 @@ fn external_name_of_a_service_is_judged_as_that_service() {
 }
 
 #[test]
-fn callers_on_several_nodes_are_judged_each_from_its_own_where_that_counts() {
+fn callers_are_evaluated_per_node_when_locality_matters() {
     let on =
         |name: &str, ip: &str, node: &str| set(pod(name, ip, "web"), "/spec/nodeName", json!(node));
     let cluster = shop().with(on("front-1", "10.0.0.61", "node-a")).with(on(

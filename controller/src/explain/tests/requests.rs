@@ -22,7 +22,7 @@ const BAD: (ExplanationVerdict, &str, Option<u16>) =
     (ExplanationVerdict::Refused, "bad-request", Some(400));
 
 #[test]
-fn a_host_that_proxies_refuse_is_refused_whoever_calls_and_whatever_is_called() {
+fn invalid_host_is_refused_for_every_call() {
     let inside = || spec("Pod/client", "Service/api", "GET", "/items");
     let queries = [
         inside(),
@@ -81,7 +81,7 @@ fn where_requests_are_bytes_nobody_reads_their_host() {
 }
 
 #[test]
-fn what_cannot_be_read_is_refused_before_anybody_asks_who_calls() {
+fn malformed_request_is_refused_before_caller_identity_check() {
     let strict = Defaults {
         mtls: MtlsMode::Strict,
         ..Defaults::default()
@@ -116,7 +116,7 @@ fn what_cannot_be_read_is_refused_before_anybody_asks_who_calls() {
 }
 
 #[test]
-fn no_rule_is_asked_at_the_ports_of_the_proxy_itself() {
+fn ports_of_proxy_itself_evaluate_no_rules() {
     let closed = Defaults {
         access: AccessMode::Deny,
         mtls: MtlsMode::Strict,
@@ -154,7 +154,7 @@ fn no_rule_is_asked_at_the_ports_of_the_proxy_itself() {
 }
 
 #[test]
-fn a_path_that_is_too_long_is_told_the_bound_and_what_a_call_gets() {
+fn overlong_path_error_states_bound_and_response_status() {
     let long = |bytes: usize| {
         let path = format!("/{}", "y".repeat(bytes - 1));
         let query = spec("Pod/client", "Service/api", "GET", &path);

@@ -33,7 +33,7 @@ fn as_asked(cluster: &Cluster) -> ExplanationStatus {
 }
 
 #[test]
-fn where_rules_name_pods_nothing_is_said_to_who_may_not_know_which_the_caller_has() {
+fn pod_rule_verdict_is_unknown_without_pod_view() {
     let known = |client| {
         let query = spec("ServiceAccount/web", "Service/api", "GET", "/");
         ask(&by_pod(client), &query).verdict

@@ -38,7 +38,7 @@ impl Bench {
 }
 
 #[test]
-fn accounts_that_no_target_admits_open_nothing_and_one_that_is_admitted_does() {
+fn accounts_admitted_by_no_target_cannot_open_breaker() {
     for cluster in [
         // By the target alone, by the mode alone, and by both.
         with_target(with_auto_breaker()),
@@ -75,7 +75,7 @@ fn accounts_that_no_target_admits_open_nothing_and_one_that_is_admitted_does() {
 }
 
 #[test]
-fn what_another_replica_tells_of_strangers_does_not_count_either() {
+fn unauthorized_accounts_reported_by_replica_do_not_count() {
     let mut bench = Bench::new(&with_target(with_auto_breaker()));
     let open = Bench::new(&with_auto_breaker());
     open.hears_of_api(STRANGERS[0], seen(50, 50));
@@ -111,7 +111,7 @@ fn everybody_counts_where_everybody_may_call() {
 }
 
 #[test]
-fn rule_for_another_port_admits_nobody_and_one_for_some_requests_does() {
+fn report_counts_with_partial_rule_but_not_other_port() {
     let rule = |kind: &str, name: &str| json!([{"kind": kind, "name": name}]);
     let reads = json!([{"name": "reads", "methods": ["GET"], "pathRegex": "/items"}]);
     for (rules, counts) in [
@@ -132,7 +132,7 @@ fn rule_for_another_port_admits_nobody_and_one_for_some_requests_does() {
 }
 
 #[test]
-fn of_an_account_whose_pods_are_named_by_labels_those_count() {
+fn breaker_reports_count_only_from_label_selected_pods() {
     let label =
         |pod: serde_json::Value, app: &str| cluster::set(pod, "/metadata/labels/app", json!(app));
     let schemes = json!({"podLabelSelector": {"matchLabels": {"app": "front"}}});
@@ -179,7 +179,7 @@ fn nobody_has_called_what_nobody_serves() {
 }
 
 #[test]
-fn rules_are_looked_at_once_for_each_account_and_only_so_many_for_one_pulse() {
+fn authorizations_are_cached_per_account_and_bounded_per_report() {
     let cluster = in_mode(with_target(with_auto_breaker()), "deny");
     let compiled = compiled(&cluster);
     let circuit = v1::Circuit {

@@ -11,7 +11,7 @@ fn has_told(changes: &mut watch::Receiver<u64>) -> bool {
 }
 
 #[test]
-fn the_first_call_of_a_breaker_and_the_end_of_all_are_news_and_what_is_said_between_is_none() {
+fn only_first_call_and_end_of_calls_notify_watchers() {
     let mut bench = Bench::new(&with_breaker(&json!({})));
     let mut called = bench.fleet.called_changes();
     let announced = bench.fleet.changes();
@@ -37,7 +37,7 @@ fn the_first_call_of_a_breaker_and_the_end_of_all_are_news_and_what_is_said_betw
 }
 
 #[test]
-fn a_breaker_that_goes_with_its_policy_is_news_and_another_one_of_the_same_policy_is_none() {
+fn policy_removal_notifies_but_its_second_breaker_does_not() {
     let cluster = with_v2(with_breaker(&json!({})));
     let cluster = cluster.with(cluster::split("s", "api", &[("v2", 1)]));
     let mut bench = Bench::new(&cluster);

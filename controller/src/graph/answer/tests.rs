@@ -95,7 +95,7 @@ fn busy() -> Reports {
 }
 
 #[test]
-fn namespace_shows_edges_with_an_end_in_it_and_of_other_ends_only_who_they_are() {
+fn namespace_graph_shows_own_edges_and_minimal_foreign_ends() {
     let town = Town::of(&busy());
     let shop = town.graph(&of("shop"));
     let ends: Vec<(&str, &str)> = shop
@@ -137,7 +137,7 @@ fn namespace_shows_edges_with_an_end_in_it_and_of_other_ends_only_who_they_are()
 }
 
 #[test]
-fn identity_of_an_edge_is_that_of_who_called_and_not_of_the_pods_that_run_now() {
+fn edge_identity_belongs_to_caller_not_current_pods() {
     let reports = reports();
     let reporter = Reporter {
         uid: "shop-web".into(),
@@ -176,7 +176,7 @@ fn identity_of_an_edge_is_that_of_who_called_and_not_of_the_pods_that_run_now() 
 /// Two runs of CronJob `report` in `shop`, each by a Job and a pod of its own, and a Job that
 /// nothing owns.
 #[test]
-fn runs_of_a_cronjob_are_one_node_that_is_there_as_long_as_one_of_its_jobs() {
+fn cronjob_runs_form_one_node_until_last_job_ends() {
     let mut inventory = inventory();
     let mut put = |kind, name: &str, uid: &str, owner: Option<(MetricsKind, &str)>| {
         let thing = InventoryObject {
@@ -230,7 +230,7 @@ fn runs_of_a_cronjob_are_one_node_that_is_there_as_long_as_one_of_its_jobs() {
 }
 
 #[test]
-fn answer_says_when_its_window_ended_and_how_long_it_was() {
+fn graph_states_end_and_length_of_window() {
     let graph = Town::of(&busy()).graph(&Extent::default());
     assert_eq!(graph.metadata.end, timestamp((SLOT_NOW + 1) * SLOT));
     assert_eq!(graph.metadata.window_seconds, 60);
@@ -239,7 +239,7 @@ fn answer_says_when_its_window_ended_and_how_long_it_was() {
 }
 
 #[test]
-fn answer_of_which_nothing_is_lost_says_that_it_is_only_not_settled() {
+fn lossless_graph_is_marked_unsettled_only() {
     let town = Town::of(&busy());
     for (incomplete, expected) in [
         (None, (true, false)),
@@ -290,7 +290,7 @@ fn what_is_written_by_part_is_the_graph() {
 }
 
 #[test]
-fn stream_says_what_is_new_and_what_is_gone_and_nothing_twice() {
+fn graph_stream_sends_additions_and_removals_only_once() {
     let whole = Town::of(&busy()).graph(&Extent::default());
     let mut shown = LastShown::default();
     shown.note(&whole.clone().into());
@@ -321,7 +321,7 @@ fn stream_says_what_is_new_and_what_is_gone_and_nothing_twice() {
 }
 
 #[test]
-fn tls_of_the_applications_own_is_told_also_where_the_called_side_saw_no_more_than_bytes() {
+fn application_tls_is_reported_despite_opaque_server_side() {
     use wire::v1::{Edge, Protocol, Security, Side};
 
     let spoken = |protocol: Protocol, edge| Edge {
@@ -403,7 +403,7 @@ fn routes_and_refusals_are_told_by_the_called_side() {
 }
 
 #[test]
-fn that_callers_were_silent_is_told_where_the_called_side_is_shown() {
+fn silent_callers_are_reported_on_called_side_only() {
     let reports = reports();
     report(&reports, "shop/api", vec![seen_by_server("bank/web", 1, 0)]);
     let town = Town::of(&reports);
@@ -415,7 +415,7 @@ fn that_callers_were_silent_is_told_where_the_called_side_is_shown() {
 }
 
 #[test]
-fn what_several_edges_share_is_told_on_each_as_of_all_of_them_and_not_to_the_callers_namespace() {
+fn shared_server_sums_are_marked_and_hidden_from_callers() {
     let reports = reports();
     let by = |port, good| wire::v1::Edge {
         port,

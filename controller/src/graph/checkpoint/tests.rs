@@ -94,7 +94,7 @@ fn ends(from: &str, to: &str) -> (String, String) {
 }
 
 #[tokio::test]
-async fn edge_outlives_the_replica_that_saw_it_and_what_others_wrote_is_kept() {
+async fn persisted_edge_survives_replica_and_foreign_writes() {
     let api = cluster();
     let first = one_that_saw(&api, "shop/web", "shop/api").await;
     assert!(first.write().await);
@@ -145,7 +145,7 @@ async fn what_was_read_already_is_not_fetched_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn graph_knows_when_all_that_was_written_has_been_read() {
+async fn graph_reports_when_all_persisted_edges_are_loaded() {
     let api = cluster();
     let reader = checkpointer(&api, false);
     assert!(!reader.graph.has_recalled());
@@ -165,7 +165,7 @@ async fn graph_knows_when_all_that_was_written_has_been_read() {
 }
 
 #[tokio::test]
-async fn what_is_written_is_looked_for_sooner_until_it_has_been_read_once() {
+async fn persisted_edges_are_polled_faster_until_first_load() {
     for is_read in [true, false] {
         let reader = checkpointer(&cluster(), false);
         assert_eq!(reader.pause(), RECALL_EVERY);
@@ -180,7 +180,7 @@ async fn what_is_written_is_looked_for_sooner_until_it_has_been_read_once() {
 }
 
 #[tokio::test]
-async fn what_could_not_be_fetched_is_named_with_the_way_out_until_it_is() {
+async fn failed_load_is_named_with_advice_until_resolved() {
     let api = cluster();
     let reader = checkpointer(&api, false);
     let unknown = reader.graph.why_unread();
@@ -195,7 +195,7 @@ async fn what_could_not_be_fetched_is_named_with_the_way_out_until_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_holder_writes_at_its_end_is_known_to_those_that_began_before() {
+async fn final_write_of_holder_reaches_earlier_started_replicas() {
     let api = cluster();
     let reader = checkpointer(&api, false);
     let (_stop, stopping) = watch::channel(false);
@@ -219,7 +219,7 @@ async fn what_a_holder_writes_at_its_end_is_known_to_those_that_began_before() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn holder_writes_at_its_beginning_every_hour_and_at_its_end_and_others_never() {
+async fn only_holder_writes_at_start_hourly_and_at_shutdown() {
     let api = cluster();
     let holder = one_that_saw(&api, "shop/web", "shop/api").await;
     let (stop, stopping) = watch::channel(false);
@@ -254,7 +254,7 @@ async fn holder_writes_at_its_beginning_every_hour_and_at_its_end_and_others_nev
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_is_set_aside_and_told_and_the_rest_goes_on() {
+async fn unreadable_shard_is_set_aside_and_reported_others_continue() {
     let api = cluster();
     let broken = ConfigMap {
         metadata: ObjectMeta {
@@ -289,7 +289,7 @@ async fn what_cannot_be_read_is_set_aside_and_told_and_the_rest_goes_on() {
 }
 
 #[tokio::test]
-async fn what_is_written_goes_with_the_role_that_lets_it_be_written() {
+async fn checkpoints_are_deleted_with_their_role() {
     let api = cluster();
     let checkpointer = one_that_saw(&api, "shop/web", "shop/api").await;
     let owners = || {
@@ -320,7 +320,7 @@ async fn what_is_written_goes_with_the_role_that_lets_it_be_written() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_took_the_lease_just_now_writes_at_its_end_though_it_lets_go_first() {
+async fn new_holder_writes_at_shutdown_after_releasing_lease() {
     let api = cluster();
     let mut holder = one_that_saw(&api, "shop/web", "shop/api").await;
     let (elector, leadership) = LeaderElector::new(api.client(), "weft-system", "one", "me");
@@ -346,7 +346,7 @@ async fn one_that_took_the_lease_just_now_writes_at_its_end_though_it_lets_go_fi
 /// The one before was killed an hour after it wrote, and this one may be killed before it has
 /// held the Lease for an hour.
 #[tokio::test(start_paused = true)]
-async fn whoever_takes_the_lease_writes_soon_what_it_knows_and_what_was_written_before() {
+async fn new_holder_soon_writes_known_and_earlier_persisted_edges() {
     let api = cluster();
     let before = one_that_saw(&api, "bank/web", "shop/api").await;
     assert!(before.write().await);
@@ -378,7 +378,7 @@ async fn whoever_takes_the_lease_writes_soon_what_it_knows_and_what_was_written_
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_one_before_writes_last_is_known_to_the_new_holder() {
+async fn last_write_of_predecessor_reaches_new_holder() {
     let api = cluster();
     let holder = checkpointer(&api, true);
     let (_stop, stopping) = watch::channel(false);
@@ -395,7 +395,7 @@ async fn what_the_one_before_writes_last_is_known_to_the_new_holder() {
 /// It has its own Lease back at once, and what was seen since the last writing is known to the
 /// other replica alone.
 #[tokio::test(start_paused = true)]
-async fn what_a_holder_forgot_by_beginning_anew_the_other_replica_writes_down() {
+async fn edges_lost_by_holder_are_written_by_replica() {
     let api = cluster();
     assert!(checkpointer(&api, true).write().await);
     let mut other = one_that_saw(&api, "shop/web", "shop/api").await;

@@ -56,7 +56,7 @@ const WEB: &str = "shop/Deployment/web";
 const API: &str = "shop/Deployment/api";
 
 #[test]
-fn caller_s_numbers_are_shown_and_the_callee_s_stand_beside_them() {
+fn caller_numbers_are_shown_beside_callee_numbers() {
     let reports = reports();
     call(&reports, "shop/web", "shop/api", 7, 2);
     report(&reports, "shop/api", vec![seen_by_server("shop/web", 4, 0)]);
@@ -69,7 +69,7 @@ fn caller_s_numbers_are_shown_and_the_callee_s_stand_beside_them() {
 }
 
 #[test]
-fn what_two_ports_of_a_service_bring_to_one_of_its_pods_is_told_apart_by_protocol() {
+fn ports_leading_to_same_pod_differ_by_protocol() {
     let reports = reports();
     let spoken = |protocol: v1::Protocol, edge| v1::Edge {
         protocol: protocol.into(),
@@ -155,7 +155,7 @@ fn late_repeated_and_swapped_reports_fold_to_the_same() {
 }
 
 #[test]
-fn both_ends_outside_the_mesh_have_names_of_their_own() {
+fn external_hosts_and_outside_callers_have_own_nodes() {
     let reports = reports();
     let outside = |remote: &str, side: v1::Side| v1::Edge {
         side: side.into(),
@@ -181,7 +181,7 @@ fn both_ends_outside_the_mesh_have_names_of_their_own() {
 }
 
 #[test]
-fn service_without_an_endpoint_is_the_end_of_its_calls() {
+fn service_without_endpoint_is_end_node_of_calls() {
     let reports = reports();
     let mut edge = seen_by_client("shop/api", 0, 4);
     edge.pod = String::new();
@@ -197,7 +197,7 @@ fn service_without_an_endpoint_is_the_end_of_its_calls() {
 }
 
 #[test]
-fn what_the_proxies_of_now_tell_is_not_lost_and_what_old_ones_lack_is_read_from_calls() {
+fn new_report_fields_survive_and_old_reports_derive_theirs() {
     let reports = reports();
     let edge = v1::Edge {
         cancelled: 1,
@@ -249,7 +249,7 @@ fn reports_of_old() -> Reports {
 }
 
 #[test]
-fn stretches_put_together_count_every_call_once_and_open_ones_at_the_end() {
+fn merged_intervals_count_calls_once_and_last_open_calls() {
     let (one, two) = (reports(), reports());
     for (reports, open) in [(&one, 5), (&two, 3)] {
         let edge = v1::Edge {
@@ -310,7 +310,7 @@ fn large(reports: &Reports, process: u64, alike: usize) {
 }
 
 #[test]
-fn slot_of_two_thousand_proxies_is_folded_within_its_share_of_a_core() {
+fn interval_of_two_thousand_proxies_folds_within_core_share() {
     let inventory = large_inventory();
     let owners = Owners {
         inventory: &inventory,
@@ -345,7 +345,7 @@ fn slot_of_two_thousand_proxies_is_folded_within_its_share_of_a_core() {
 
 /// Certain where times are not: how often names are looked up, which is what takes long.
 #[test]
-fn what_a_row_is_about_is_looked_up_once_and_who_owns_a_pod_once() {
+fn row_and_pod_owner_are_looked_up_once() {
     let inventory = large_inventory();
     let reports = Reports::with_capacity(crate::metrics::ReportMetrics::default(), 100_000);
     let owners = Owners {
@@ -409,7 +409,7 @@ fn report_of(reports: &Reports, (pod, process): (usize, u64), edges: Vec<v1::Edg
 
 /// Whoever makes names up has so many, and what is beyond them is counted.
 #[test]
-fn names_that_one_workload_tells_of_are_bounded_and_lose_no_call() {
+fn names_per_workload_are_bounded_without_losing_calls() {
     let (reports, edges, names) = (reports(), 200_u32, 32_u64);
     let edge = |port: u32| v1::Edge {
         port,

@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_waited_for_follows_from_what_happened_in_whatever_order() {
+    fn startup_waits_follow_from_events_in_any_order() {
         // Awaits and lacks what was written down, and what proxies tell.
         let new = (true, false, false);
         let gathers = (true, false, true);

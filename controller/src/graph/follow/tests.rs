@@ -39,7 +39,7 @@ fn window_of(extent: Extent) -> GraphWindow {
 }
 
 #[tokio::test]
-async fn first_call_shows_with_the_next_look_and_a_repeated_one_is_no_second() {
+async fn first_call_shows_at_next_look_without_duplicate() {
     let reports = reports();
     let graph = graph(&reports);
     assert!(
@@ -76,7 +76,7 @@ async fn first_call_shows_with_the_next_look_and_a_repeated_one_is_no_second() {
 }
 
 #[tokio::test]
-async fn edge_of_long_ago_is_quiet_and_shown_when_asked_for() {
+async fn old_edge_is_quiet_and_shown_on_request() {
     let reports = reports();
     let graph = graph(&reports);
     call(&reports, "shop/web", "shop/api", 1, 0);
@@ -120,7 +120,7 @@ async fn edge_of_long_ago_is_quiet_and_shown_when_asked_for() {
 
 /// What was seen since is news to who was told this window.
 #[tokio::test]
-async fn window_of_before_knows_nothing_of_what_was_seen_after_it() {
+async fn past_window_excludes_what_was_seen_after_it() {
     let reports = reports();
     let graph = graph(&reports);
     let end = topology::SLOT_NOW + 1;
@@ -165,7 +165,7 @@ async fn window_of_before_knows_nothing_of_what_was_seen_after_it() {
 
 /// Reports come in any order, and one end may count a call in the slot after the other's.
 #[tokio::test]
-async fn call_that_both_ends_told_is_remembered_once_and_by_its_callers_words() {
+async fn call_reported_by_both_ends_keeps_callers_edge() {
     let reports = reports();
     let graph = graph(&reports);
     let served = vec![
@@ -234,7 +234,7 @@ fn exchange(here: &Graph, there: &Graph, reported: bool, ended: bool) {
 }
 
 #[tokio::test]
-async fn calls_of_a_pod_that_ended_before_this_replica_began_are_its_owners() {
+async fn calls_of_pod_terminated_before_replica_start_reach_owner() {
     let later = now() + Duration::from_secs(30);
     let (web, api) = ("shop/Deployment/web", "shop/Deployment/api");
     let one = || [(web.to_owned(), api.to_owned(), 1)];
@@ -274,7 +274,7 @@ async fn calls_of_a_pod_that_ended_before_this_replica_began_are_its_owners() {
 }
 
 #[tokio::test]
-async fn slots_that_went_for_want_of_room_stay_as_they_were_folded() {
+async fn evicted_intervals_stay_as_folded_in_graph() {
     let reports = Reports::with_capacity(crate::metrics::ReportMetrics::default(), 3);
     let graph = graph(&reports);
     call(&reports, "shop/web", "shop/api", 5, 0);
@@ -295,7 +295,7 @@ async fn slots_that_went_for_want_of_room_stay_as_they_were_folded() {
 
 /// Its own loss, of which the graphs of others say nothing.
 #[tokio::test]
-async fn graph_of_pods_that_told_more_than_their_share_says_that_it_is_not_whole() {
+async fn graph_of_hoarding_pods_is_reported_incomplete() {
     const HOARD: u64 = 100;
     let reports = Reports::with_capacity(crate::metrics::ReportMetrics::default(), HOARD as usize);
     let graph = graph(&reports);
@@ -331,7 +331,7 @@ async fn graph_of_pods_that_told_more_than_their_share_says_that_it_is_not_whole
 }
 
 #[tokio::test]
-async fn answer_is_shared_until_the_next_look_and_held_no_longer() {
+async fn graph_response_is_shared_until_next_look_only() {
     let reports = reports();
     call(&reports, "shop/web", "shop/api", 1, 0);
     let graph = graph(&reports);
@@ -355,7 +355,7 @@ async fn answer_is_shared_until_the_next_look_and_held_no_longer() {
 }
 
 #[test]
-fn answers_are_shared_as_long_as_neither_their_number_nor_their_bytes_are_too_many() {
+fn shared_graph_responses_have_count_and_byte_limits() {
     let third = MAX_SHARED_BYTES / 3;
     for (kept, bytes, has_place) in [
         (&[][..], MAX_SHARED_BYTES, true),
@@ -372,7 +372,7 @@ fn answers_are_shared_as_long_as_neither_their_number_nor_their_bytes_are_too_ma
 
 /// The thread of connections never waits for the graph, and neither for whoever waits for it.
 #[tokio::test]
-async fn what_the_graph_is_busy_with_holds_neither_the_runtime_nor_the_inventory() {
+async fn busy_graph_blocks_neither_runtime_nor_inventory() {
     use std::sync::mpsc::sync_channel;
     let reports = reports();
     call(&reports, "shop/web", "shop/api", 1, 0);
@@ -410,7 +410,7 @@ async fn what_the_graph_is_busy_with_holds_neither_the_runtime_nor_the_inventory
 const MADE_UP: (u64, u64) = (50, 1000);
 
 #[tokio::test]
-async fn one_pod_that_makes_edges_up_takes_no_place_of_another() {
+async fn pod_that_fabricates_edges_displaces_no_others() {
     let reports = Reports::with_capacity(crate::metrics::ReportMetrics::default(), 200_000);
     let graph = graph(&reports);
     let store = |slot: u64, pod: &str, edges: Vec<wire::v1::Edge>| {

@@ -91,7 +91,7 @@ fn every_window_counts_each_call_once() {
 }
 
 #[test]
-fn slots_that_come_again_are_empty_and_those_before_them_stay() {
+fn repeated_intervals_start_empty_and_earlier_ones_stay() {
     let (mut history, edge) = steady(NOW);
     let bytes = history.bytes;
     history.forget_from(NOW - 30);
@@ -107,7 +107,7 @@ fn slots_that_come_again_are_empty_and_those_before_them_stay() {
 }
 
 #[test]
-fn slot_of_which_more_comes_is_folded_again_and_replaces_itself() {
+fn interval_with_new_reports_is_refolded_and_replaced() {
     let mut history = History::default();
     let edge = edge(&mut history, 80);
     assert!(history.lacks(NOW - 1, 1));
@@ -138,7 +138,7 @@ fn window_says_whether_more_may_come_or_something_went() {
 }
 
 #[test]
-fn open_connections_are_those_of_the_last_slot_of_which_everybody_told() {
+fn open_connections_are_of_last_fully_reported_interval() {
     let mut history = History::default();
     let edge = edge(&mut history, 80);
     history.take(NOW - 2, 1, folded(&edge, 1, 9));
@@ -172,7 +172,7 @@ fn hour_is_kept_by_minute_and_older_ones_go() {
 }
 
 #[test]
-fn minute_tells_apart_what_failed_and_what_was_given_up() {
+fn minute_separates_failed_from_cancelled_requests() {
     let mut history = History::default();
     let edge = edge(&mut history, 80);
     let minute = NOW / FINE - 10;
@@ -212,7 +212,7 @@ fn minute_rounds_no_share_to_all_or_to_none() {
 }
 
 #[test]
-fn minute_of_which_only_the_first_half_had_calls_is_kept() {
+fn minute_with_calls_in_first_half_is_kept() {
     let mut history = History::default();
     let edge = edge(&mut history, 80);
     let minute = NOW / FINE - 10;
@@ -227,7 +227,7 @@ fn minute_of_which_only_the_first_half_had_calls_is_kept() {
 }
 
 #[test]
-fn too_much_costs_the_oldest_minutes_first_and_is_counted() {
+fn history_overflow_drops_and_counts_oldest_minutes_first() {
     let (mut history, _) = steady(NOW);
     let before = history.minutes.len() + history.halves.len();
     assert_eq!(history.dropped, 0);
@@ -292,7 +292,7 @@ fn everything_of_twenty_thousand_edges_stays_within_the_bound() {
 }
 
 #[test]
-fn half_minutes_that_go_after_the_minutes_are_counted_too() {
+fn half_minutes_dropped_after_minutes_are_counted_too() {
     let (mut history, _) = steady(NOW);
     let (minutes, halves) = (history.minutes.len(), history.halves.len());
     assert!(halves > 2);
@@ -312,7 +312,7 @@ fn half_minutes_that_go_after_the_minutes_are_counted_too() {
 
 /// Slots alone would be more than all of it may take.
 #[test]
-fn slots_go_early_where_what_is_told_is_too_much() {
+fn intervals_are_dropped_early_when_history_exceeds_limit() {
     let mut history = History::default();
     let edges: Vec<EdgeRef> = (0..2000).map(|port| edge(&mut history, port)).collect();
     for slot in NOW - 25..NOW {
@@ -339,7 +339,7 @@ fn slots_go_early_where_what_is_told_is_too_much() {
 }
 
 #[test]
-fn window_of_some_nodes_is_made_of_their_edges_alone() {
+fn window_of_selected_nodes_has_only_their_edges() {
     let (mut history, _) = steady(NOW);
     let nodes = |name: &str| NodeKey {
         kind: NodeKind::Deployment,
@@ -366,7 +366,7 @@ fn window_of_some_nodes_is_made_of_their_edges_alone() {
 /// One of a caller's proxies tells of its calls to one port, another one tells nothing. What
 /// the called side counted at the other port is not the first one's.
 #[test]
-fn what_a_silent_proxy_called_at_another_port_stays_an_edge_of_its_own() {
+fn silent_proxys_calls_at_another_port_stay_separate() {
     let mut history = History::default();
     let (reported, silent) = (edge(&mut history, 8080), edge(&mut history, 9000));
     let served_at = |edge: &EdgeRef, own_port, calls| Row {

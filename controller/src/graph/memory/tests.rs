@@ -35,7 +35,7 @@ fn at(time: u64) -> Seen {
 }
 
 #[test]
-fn edge_that_was_called_once_comes_back_from_what_was_written() {
+fn edge_called_once_is_loaded_from_persisted_shards() {
     let (mut edges, mut memory) = (Edges::default(), Memory::default());
     for number in 0..100 {
         let edge = edge(&mut edges, number);
@@ -97,7 +97,7 @@ fn longest_unseen_goes_when_there_are_too_many() {
 }
 
 #[test]
-fn of_too_many_those_go_whose_node_told_of_most() {
+fn edge_overflow_evicts_edges_of_largest_reporter() {
     let (mut edges, mut memory) = (Edges::default(), Memory::default());
     let report = |edges: &mut Edges, name: &str, port: usize| {
         let by = NodeKey {
@@ -141,7 +141,7 @@ fn of_too_many_those_go_whose_node_told_of_most() {
 }
 
 #[test]
-fn edge_is_forgotten_after_the_time_that_was_asked_for() {
+fn edge_is_forgotten_after_configured_retention() {
     let (mut edges, mut memory) = (Edges::default(), Memory::default());
     let one = edge(&mut edges, 1);
     memory.see(&one, at(100 * DAY));
@@ -152,7 +152,7 @@ fn edge_is_forgotten_after_the_time_that_was_asked_for() {
 }
 
 #[test]
-fn what_was_written_down_is_remembered_as_long_as_if_it_had_been_seen() {
+fn persisted_edge_has_same_retention_as_seen_one() {
     let (mut edges, mut memory) = (Edges::default(), Memory::default());
     let one = edge(&mut edges, 1);
     let last = 100 * DAY + HOUR - 60;
@@ -180,7 +180,7 @@ fn what_was_written_down_is_remembered_as_long_as_if_it_had_been_seen() {
 }
 
 #[test]
-fn twenty_thousand_edges_with_long_names_fit_into_what_the_api_server_takes() {
+fn twenty_thousand_long_edges_fit_api_server_limit() {
     let (mut edges, mut memory) = (Edges::default(), Memory::default());
     for number in 0..MAX_REMEMBERED {
         let node = |side: &str| NodeKey {
@@ -242,7 +242,7 @@ fn broken_piece_is_told_and_nothing_of_it_taken() {
 
 /// As versions wrote it down that took any name of an owner.
 #[test]
-fn edge_of_a_node_whose_name_no_object_can_have_is_dropped_and_counted_when_it_is_read() {
+fn invalid_node_name_drops_and_counts_edge_on_load() {
     let (mut edges, mut older) = (Edges::default(), Memory::default());
     let good = edge(&mut edges, 1);
     older.see(&good, at(DAY));
@@ -273,7 +273,7 @@ fn edge_of_a_node_whose_name_no_object_can_have_is_dropped_and_counted_when_it_i
 }
 
 #[test]
-fn what_is_forgotten_does_not_come_back_from_what_was_written() {
+fn forgotten_edge_does_not_return_from_persisted_shards() {
     let (mut edges, mut memory) = (Edges::default(), Memory::default());
     let one = edge(&mut edges, 1);
     memory.see(&one, at(100 * DAY));
@@ -289,7 +289,7 @@ fn what_is_forgotten_does_not_come_back_from_what_was_written() {
 
 /// The first call of an edge is not lost by an upgrade, and none is there twice.
 #[test]
-fn edge_that_an_older_version_remembered_is_one_with_that_of_its_account() {
+fn older_versions_edge_merges_with_its_account_edge() {
     let (mut edges, mut memory) = (Edges::default(), Memory::default());
     let older = edge(&mut edges, 1);
     memory.see(&older, at(10 * DAY));
@@ -319,7 +319,7 @@ fn edge_that_an_older_version_remembered_is_one_with_that_of_its_account() {
 }
 
 #[test]
-fn a_piece_lacks_what_was_seen_before_all_were_told_of_it_and_not_what_is_fresh() {
+fn written_shard_lacks_settled_but_not_fresh_edges() {
     let mut edges = Edges::default();
     let known = edge(&mut edges, 1);
     let own_shard = shard_of(&known);

@@ -112,7 +112,7 @@ async fn pass(time: Duration) {
 }
 
 #[tokio::test]
-async fn a_collector_is_sent_the_graph_every_fifteen_seconds_over_grpc() {
+async fn collector_receives_graph_every_fifteen_seconds_over_grpc() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let push = push(listener.local_addr().unwrap(), "");
     let mut messages = collector(listener, ExportMetricsServiceResponse::default());
@@ -164,7 +164,7 @@ async fn posted(
 }
 
 #[tokio::test]
-async fn over_http_it_is_posted_beside_the_spans_and_what_was_refused_is_in_the_next_one() {
+async fn http_push_uses_metrics_path_and_resends_refused_counts() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let push = push(listener.local_addr().unwrap(), "/otlp/v1/traces");
     tokio::spawn(push.clone().keep());

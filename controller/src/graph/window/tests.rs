@@ -34,7 +34,7 @@ fn five(own_port: u16) -> Sums {
 }
 
 #[test]
-fn calls_are_proven_by_the_called_side_alone_and_on_the_port_that_it_counted() {
+fn called_side_alone_proves_calls_on_its_counted_port() {
     let plaintext = Sums {
         secured: (0, 5),
         ..five(8080)
@@ -95,7 +95,7 @@ fn calls_are_proven_by_the_called_side_alone_and_on_the_port_that_it_counted() {
 }
 
 #[test]
-fn minute_has_refusals_that_the_caller_kept_to_itself_and_its_numbers_are_the_same() {
+fn minute_shows_refusals_hidden_by_caller_without_changing_numbers() {
     let because = |reason: &str| {
         let rare = Rare {
             reasons: vec![(reason.into(), 3)],
@@ -139,7 +139,7 @@ fn minute_has_refusals_that_the_caller_kept_to_itself_and_its_numbers_are_the_sa
 
 /// The pod that was folded last may be gone, and then its ports are not known.
 #[test]
-fn port_of_the_pods_stays_known_after_one_of_them_is_gone() {
+fn pod_port_stays_known_after_pod_is_gone() {
     let mut sums = five(8080);
     sums.then(&five(0));
     assert_eq!((sums.own_port, sums.success), (8080, 10));
@@ -174,7 +174,7 @@ fn calls(success: u32, own_port: u16) -> Sums {
 }
 
 #[test]
-fn what_came_by_several_edges_to_one_port_of_the_pods_is_told_as_no_edge_s_own() {
+fn several_edges_to_one_port_share_its_calls() {
     // By the pods' own address, which the called side names as well, and by two Services.
     let (own, one, other) = (
         (8080, false, calls(2, 8080)),
@@ -198,7 +198,7 @@ fn what_came_by_several_edges_to_one_port_of_the_pods_is_told_as_no_edge_s_own()
 }
 
 #[test]
-fn what_may_have_come_by_edges_of_unknown_ports_proves_nothing_of_any_of_them() {
+fn shared_calls_prove_nothing_for_edges_with_unknown_ports() {
     let unknown = [
         (80, false, calls(3, 0)),
         (90, false, calls(4, 0)),
@@ -215,7 +215,7 @@ fn what_may_have_come_by_edges_of_unknown_ports_proves_nothing_of_any_of_them() 
 }
 
 #[test]
-fn minute_says_of_every_edge_that_shares_it_what_was_proven_and_refused() {
+fn minute_marks_proof_and_refusal_on_every_sharing_edge() {
     let rare = Rare {
         reasons: vec![("not-allowed".into(), 3)],
         ..Rare::default()

@@ -138,7 +138,7 @@ fn side_asks_the_other_end_of_the_same_calls() {
 }
 
 #[test]
-fn who_is_of_another_kind_or_unknown_is_still_an_end() {
+fn edge_end_of_unknown_or_other_kind_is_kept() {
     let (inventory, reports) = (inventory(), reports());
     let outside = v1_edge(|edge| (edge.caller, edge.identity) = (String::new(), String::new()));
     let gone = v1_edge(|edge| (edge.caller, edge.identity) = ("old".into(), "bank/batch".into()));
@@ -232,7 +232,7 @@ fn only_the_window_counts() {
 }
 
 #[test]
-fn a_second_try_hides_nothing_and_what_the_callers_own_proxy_refused_is_no_try() {
+fn retried_failures_count_and_local_refusals_are_no_attempts() {
     let (inventory, reports) = (inventory(), reports());
     let tried = |good, bad, attempts, failed, cancelled| wire::v1::Edge {
         attempts: Some(attempts),
@@ -256,7 +256,7 @@ fn a_second_try_hides_nothing_and_what_the_callers_own_proxy_refused_is_no_try()
 
 /// As `weft_requests_total`, which leaves them out too.
 #[test]
-fn a_call_whose_caller_left_is_neither_good_nor_bad_on_either_side() {
+fn cancelled_call_counts_as_neither_outcome_on_either_side() {
     let (inventory, reports) = (inventory(), reports());
     let left = |edge: wire::v1::Edge| wire::v1::Edge {
         cancelled: 4,
@@ -292,7 +292,7 @@ fn a_call_whose_caller_left_is_neither_good_nor_bad_on_either_side() {
 
 /// As a replica that began after the end of both pods.
 #[test]
-fn calls_of_pods_that_only_another_replica_knew_are_their_owners() {
+fn calls_of_pods_known_to_peer_reach_owners() {
     let (mut there, reports) = (inventory(), reports());
     call(&reports, "shop/web", "shop/api", 10, 2);
     let at = Instant::now();

@@ -216,7 +216,7 @@ const MIGHTY: [(&str, &str); 2] = [
 ];
 
 #[tokio::test]
-async fn headers_of_whoever_is_not_the_api_server_are_worth_nothing() {
+async fn identity_headers_are_rejected_without_api_server_certificate() {
     let bench = Bench::start().await;
     for certificate in [None, Some(bench.ca.client("somebody"))] {
         let answer = bench
@@ -243,7 +243,7 @@ async fn headers_of_whoever_is_not_the_api_server_are_worth_nothing() {
 }
 
 #[tokio::test]
-async fn user_reads_what_the_api_server_lets_him_and_is_asked_about_once() {
+async fn user_reads_what_review_allows_and_is_reviewed_once() {
     let bench = Bench::start().await;
     for _ in 0..3 {
         let (status, body) = bench.ask("reader", DEPLOYMENTS).await;
@@ -317,7 +317,7 @@ async fn object_has_the_shape_that_clients_know() {
 }
 
 #[tokio::test]
-async fn idle_object_has_zeros_and_a_missing_one_is_missing() {
+async fn idle_object_reports_zeros_and_missing_one_404() {
     let bench = Bench::start().await;
     let (status, body) = bench.ask("reader", &format!("{DEPLOYMENTS}/web")).await;
     assert_eq!(status, 200);
@@ -374,7 +374,7 @@ async fn window_and_warning(most: usize) -> (String, Option<String>) {
 }
 
 #[tokio::test]
-async fn window_that_was_cut_for_want_of_room_says_so_and_how_far_it_reaches() {
+async fn window_shortened_by_memory_limit_warns_with_actual_length() {
     assert_eq!(window_and_warning(3).await, ("30s".to_owned(), None));
     let (window, warning) = window_and_warning(2).await;
     let warning = warning.unwrap();
@@ -385,7 +385,7 @@ async fn window_that_was_cut_for_want_of_room_says_so_and_how_far_it_reaches() {
 }
 
 #[tokio::test]
-async fn misspelt_parameter_is_refused_with_the_nearest_name_and_what_clients_add_is_taken() {
+async fn misspelt_parameter_suggests_nearest_and_client_parameters_are_accepted() {
     let bench = Bench::start().await;
     let asked = async |query: &str| bench.ask("reader", &format!("{DEPLOYMENTS}{query}")).await;
     let (status, body) = asked("?windw=5m").await;
@@ -398,7 +398,7 @@ async fn misspelt_parameter_is_refused_with_the_nearest_name_and_what_clients_ad
 }
 
 #[tokio::test]
-async fn questions_that_are_wrong_get_a_status_that_says_so() {
+async fn invalid_metrics_queries_get_matching_status_code() {
     let bench = Bench::start().await;
     for (query, code) in [
         ("?t=soon", 400),

@@ -20,7 +20,7 @@ fn attributes(text: &str) -> (String, String) {
 }
 
 #[test]
-fn every_path_asks_for_the_right_that_the_api_server_asks_for() {
+fn metrics_path_checks_same_permission_as_api_server() {
     for (text, what, scope) in [
         ("v1alpha1/deployments", "list deployments", "/"),
         ("v1alpha2/namespaces", "list namespaces", "/"),
@@ -73,7 +73,7 @@ fn parameters(query: &str) -> Result<Parameters, Mistake> {
 }
 
 #[test]
-fn window_has_whole_slots_and_ends_on_a_boundary_five_seconds_ago() {
+fn metrics_window_is_interval_aligned_and_lags_five_seconds() {
     let at = |seconds| std::time::UNIX_EPOCH + Duration::from_secs(seconds);
     for (query, window) in [
         ("", 30),
@@ -97,7 +97,7 @@ fn window_has_whole_slots_and_ends_on_a_boundary_five_seconds_ago() {
 }
 
 #[test]
-fn page_goes_on_in_a_window_that_is_kept_and_in_no_other() {
+fn page_token_continues_only_in_retained_window() {
     let now = slot_of(SystemTime::now());
     let read = |end: u64| parameters(&format!("continue={end}-7"));
     for end in [0, now - 100, now + 10, u64::MAX] {
@@ -118,7 +118,7 @@ fn page_goes_on_in_a_window_that_is_kept_and_in_no_other() {
 }
 
 #[test]
-fn page_has_no_more_items_than_an_answer_without_pages() {
+fn page_limit_is_capped_at_unpaged_maximum() {
     for (asked, given) in [(100_000, 20_000), (500, 500), (0, 0)] {
         let read = parameters(&format!("limit={asked}")).unwrap();
         assert_eq!(read.limit, given, "{asked}");

@@ -42,7 +42,7 @@ fn forward(cluster: &Cluster, port: u16) -> Result<Vec<(String, u32)>, Option<Re
 }
 
 #[test]
-fn port_is_shared_out_among_the_backends_that_have_it() {
+fn split_port_is_divided_among_backends_having_it() {
     let named = |expected: &[(&str, u32)]| {
         let expected = expected.iter();
         let expected = expected.map(|(name, weight)| ((*name).to_owned(), *weight));
@@ -60,7 +60,7 @@ fn port_is_shared_out_among_the_backends_that_have_it() {
 }
 
 #[test]
-fn table_that_is_asked_here_is_the_one_that_proxies_make_of_what_they_are_sent() {
+fn controllers_route_table_equals_table_built_by_proxy() {
     let reads = json!([{"name": "read", "pathRegex": "/items", "methods": ["GET"]}]);
     let matches = json!([{"kind": "HTTPRouteGroup", "name": "routes"}]);
     let reading = split("reading", "api", &[("v2", 1), ("v1", 2)]);

@@ -140,7 +140,7 @@ impl Bench {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_policy_appears_stays_as_it_is_and_goes_with_its_reason() {
+async fn network_policy_exists_exactly_while_its_cause_does() {
     let mut bench = Bench::new(&closed());
     bench.settle().await;
     assert_eq!(bench.writes(), [Method::POST]);
@@ -170,7 +170,7 @@ async fn a_policy_appears_stays_as_it_is_and_goes_with_its_reason() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_somebody_edits_or_deletes_is_put_back_at_a_measured_pace() {
+async fn altered_network_policy_is_restored_at_limited_rate() {
     let mut bench = Bench::new(&closed());
     bench.settle().await;
     let right = bench.api.read(&path(&server())).unwrap();
@@ -227,7 +227,7 @@ async fn a_foreign_policy_withdraws_ours_and_is_not_touched() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_policy_of_that_name_by_somebody_else_is_left_alone_and_told() {
+async fn foreign_policy_with_our_name_is_kept_and_reported() {
     let mut bench = Bench::new(&closed());
     let theirs = json!({"metadata": {}, "spec": {"podSelector": {"matchLabels": {"a": "b"}}}});
     bench.write(&server(), theirs);

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn pods_older_than_the_label_and_pretenders_are_told_and_not_trusted() {
+fn unlabelled_and_mislabelled_pods_are_reported_and_untrusted() {
     let unlabelled = |name: &str, account: &str| {
         cluster::set(pod(name, account), "/metadata/labels", json!({"app": name}))
     };
@@ -27,7 +27,7 @@ fn pods_older_than_the_label_and_pretenders_are_told_and_not_trusted() {
 }
 
 #[test]
-fn a_target_without_room_is_left_out_and_the_older_ones_stay() {
+fn target_beyond_rule_limit_is_skipped_and_older_stay() {
     // As many as one target may have; sixteen of them are 16 too many.
     let sources: Vec<Value> = (0..256).map(|i| account(&format!("s{i}"))).collect();
     let target = |name: &str, second: u8, sources: Value| {

@@ -45,7 +45,7 @@ fn tally(observed: &Observed, generation: i64) -> Tally {
 }
 
 #[test]
-fn proxy_that_still_has_an_older_generation_does_not_count_as_having_the_new_one() {
+fn older_generation_does_not_count_as_current() {
     let observed = Observed::default();
     observed.note(1, state("a", 4, true));
     observed.note(2, state("b", 5, true));
@@ -54,7 +54,7 @@ fn proxy_that_still_has_an_older_generation_does_not_count_as_having_the_new_one
 }
 
 #[tokio::test(start_paused = true)]
-async fn proxy_is_behind_from_when_it_began_to_lack_an_object_until_it_has_it() {
+async fn proxy_lag_runs_from_first_missing_object_until_acknowledged() {
     let observed = Observed::default();
     let pod = PodId::new("shop", "a");
     let behind = || observed.behind(&pod).map(|time| time.as_secs());
@@ -96,7 +96,7 @@ fn proxies_of_peers_count_like_our_own() {
 }
 
 #[test]
-fn own_stream_is_believed_over_a_peer_and_the_last_speaker_among_peers() {
+fn own_stream_beats_peers_and_latest_peer_wins() {
     let observed = Observed::default();
     let say = |peer, acknowledged| {
         let proxies = vec![state("a", 5, acknowledged)];
@@ -126,7 +126,7 @@ fn own_stream_is_believed_over_a_peer_and_the_last_speaker_among_peers() {
 }
 
 #[test]
-fn end_of_an_older_stream_does_not_hide_the_newer_one() {
+fn closing_older_stream_does_not_hide_newer_one() {
     let observed = Observed::default();
     observed.note(1, state("a", 5, false));
     observed.note(2, state("a", 5, true));
@@ -167,7 +167,7 @@ fn peer_that_is_too_far_behind_gets_everything_anew() {
 }
 
 #[test]
-fn full_state_of_many_proxies_is_cut_into_messages_of_which_the_first_is_full() {
+fn chunked_full_state_has_only_first_message_full() {
     let observed = Observed::default();
     for number in 0..CHUNK as u64 + 1 {
         observed.note(number, state(&format!("pod-{number}"), 5, true));
@@ -183,7 +183,7 @@ fn full_state_of_many_proxies_is_cut_into_messages_of_which_the_first_is_full() 
 }
 
 #[test]
-fn workload_remembers_its_destinations_and_no_more_than_the_bound() {
+fn workload_destinations_are_kept_up_to_bound() {
     let observed = Observed::default();
     observed.note(1, state("a", 5, true));
     assert_eq!(observed.remembered("shop", "client").len(), 1);
@@ -197,7 +197,7 @@ fn workload_remembers_its_destinations_and_no_more_than_the_bound() {
 }
 
 #[test]
-fn object_that_nobody_needs_any_more_is_touched_and_has_no_proxies() {
+fn unneeded_object_is_touched_and_has_no_proxies() {
     let observed = Observed::default();
     observed.note(1, state("a", 5, true));
     assert!(
@@ -263,7 +263,7 @@ fn proxy_state(
 const API: &str = "destination/10.96.0.1:80";
 
 #[test]
-fn pod_that_a_policy_protects_needs_it_before_its_proxy_says_a_word() {
+fn protected_pod_needs_policy_before_its_proxy_reports() {
     let model = shop().compile().0;
     let observed = Observed::settled();
     let (target, group) = (
@@ -287,7 +287,7 @@ fn pod_that_a_policy_protects_needs_it_before_its_proxy_says_a_word() {
 }
 
 #[test]
-fn open_workload_is_sent_no_rule_and_so_needs_no_route() {
+fn open_workload_needs_neither_rule_nor_route() {
     let namespace = cluster::namespace("shop");
     let open = shop().with(cluster::annotate(namespace, "weft.dev/access", "open"));
     let model = open.compile().0;
@@ -302,7 +302,7 @@ fn open_workload_is_sent_no_rule_and_so_needs_no_route() {
 }
 
 #[test]
-fn caller_whose_stream_ended_has_what_it_had_and_lacks_what_came_after() {
+fn disconnected_caller_keeps_acknowledged_and_lacks_newer_generation() {
     let model = shop().compile().0;
     let observed = Observed::settled();
     observed.note(1, proxy_state("client", "web", &[API], &[(&split(), 1)]));
@@ -322,7 +322,7 @@ fn caller_whose_stream_ended_has_what_it_had_and_lacks_what_came_after() {
 }
 
 #[test]
-fn pods_of_a_workload_that_called_before_need_the_split_although_they_were_never_heard() {
+fn unconnected_pods_of_calling_workload_need_the_split() {
     let model = shop().compile().0;
     let observed = Observed::settled();
     observed.note(1, proxy_state("client", "web", &[API], &[(&split(), 1)]));
@@ -339,7 +339,7 @@ fn pods_of_a_workload_that_called_before_need_the_split_although_they_were_never
 }
 
 #[test]
-fn connected_caller_needs_a_new_split_before_its_stream_has_looked() {
+fn connected_caller_needs_new_split_before_next_look() {
     let model = shop().compile().0;
     let observed = Observed::settled();
     observed.note(1, proxy_state("client", "web", &[API], &[]));
@@ -352,7 +352,7 @@ fn connected_caller_needs_a_new_split_before_its_stream_has_looked() {
 }
 
 #[test]
-fn controller_that_has_just_started_says_how_many_it_has_not_heard() {
+fn started_controller_counts_proxies_not_yet_connected() {
     let model = shop().compile().0;
     let observed = Observed::default();
     let unheard = || observed.tally(&model, &split(), 1).unheard;
@@ -382,7 +382,7 @@ fn on_cpu() -> Duration {
 
 /// Many more than may be remembered, many times, as a crawler brings them.
 #[test]
-fn remembering_costs_the_same_for_each_destination_however_many_there_are() {
+fn stored_destination_cost_does_not_grow_with_count() {
     let long = |destinations: usize| {
         let mut state = proxy_state("crawler", "web", &[], &[]);
         let name = |at: usize| format!("destination/10.1.{}.{}:80", at / 250, at % 250);
@@ -407,7 +407,7 @@ fn remembering_costs_the_same_for_each_destination_however_many_there_are() {
 }
 
 #[test]
-fn destinations_of_all_workloads_together_are_bounded_and_the_longest_idle_go() {
+fn total_destinations_are_bounded_by_evicting_least_recent() {
     let metrics = ObservedMetrics::default();
     let observed = Observed::new(metrics.clone(), 10);
     for (stream, account) in [(1, "one"), (2, "two"), (3, "three")] {

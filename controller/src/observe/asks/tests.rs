@@ -74,7 +74,7 @@ async fn questions_are_bounded_and_one_that_ends_makes_room() {
 }
 
 #[tokio::test]
-async fn answers_that_nobody_reads_are_bounded_in_number_and_bytes() {
+async fn unread_answers_are_bounded_in_count_and_bytes() {
     let asks = Asks::default();
     let (_here, mut orders) = asks.listens(uid("a"));
     let ask = || asks.ask(question(), &[uid("a")], LASTS).unwrap();
@@ -114,7 +114,7 @@ async fn answers_that_nobody_reads_are_bounded_in_number_and_bytes() {
 }
 
 #[tokio::test]
-async fn newer_stream_of_a_pod_is_not_taken_for_the_one_that_was_asked() {
+async fn newer_pod_stream_does_not_answer_older_query() {
     let asks = Asks::default();
     let (older, mut orders) = asks.listens(uid("a"));
     let mut first = asks.ask(question(), &[uid("a")], LASTS).unwrap();
@@ -135,7 +135,7 @@ async fn newer_stream_of_a_pod_is_not_taken_for_the_one_that_was_asked() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn answers_of_a_pod_are_slowed_down_over_all_its_calls_and_streams() {
+async fn pod_answer_rate_spans_queries_and_streams() {
     let asks = Asks::default();
     let older = asks.listens(uid("a"));
     let now = Instant::now();
@@ -156,7 +156,7 @@ async fn answers_of_a_pod_are_slowed_down_over_all_its_calls_and_streams() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn question_of_another_replica_ends_by_itself_should_nobody_say_so() {
+async fn query_from_peer_replica_expires_without_cancellation() {
     let asks = Asks::default();
     let (_here, mut orders) = asks.listens(uid("a"));
     let ask = v1::Ask {
@@ -184,7 +184,7 @@ async fn question_of_another_replica_ends_by_itself_should_nobody_say_so() {
 const TOO_MUCH: usize = 44;
 
 #[tokio::test(start_paused = true)]
-async fn what_another_replica_had_no_room_for_is_counted_where_it_was_asked() {
+async fn answers_dropped_at_peer_are_counted_at_querying_replica() {
     let (here, there) = (Asks::default(), Asks::default());
     let (_proxy, mut orders) = there.listens(uid("a"));
     let peer: IpAddr = "10.0.0.2".parse().unwrap();
@@ -260,7 +260,7 @@ async fn answered(parts: Vec<Answered>) -> Result<serde_json::Value, ConfigUnava
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_proxy_holds_is_told_whole_or_not_at_all() {
+async fn proxy_config_is_returned_completely_or_never() {
     let whole = answered(vec![part(0, false, &["a", "b"]), part(1, true, &["c"])]).await;
     let page = json!({
         "identity": "spiffe://x", "enforcement": "open", "mtls": "strict", "draining": false,

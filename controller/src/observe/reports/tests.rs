@@ -55,7 +55,7 @@ fn receive(reports: &Reports, message: v1::Reports) {
 }
 
 #[test]
-fn slot_that_is_told_again_counts_once_and_the_fuller_one_wins() {
+fn repeated_interval_counts_once_and_fuller_report_wins() {
     let reports = Reports::new(ReportMetrics::default());
     for edges in [&[5][..], &[5, 2], &[5], &[5, 2]] {
         reports.take(&pod("a"), report(1, 3, edges), true, now());
@@ -69,7 +69,7 @@ fn slot_that_is_told_again_counts_once_and_the_fuller_one_wins() {
 }
 
 #[test]
-fn slots_out_of_time_are_refused_and_old_ones_forgotten() {
+fn untimely_reports_are_refused_and_expired_intervals_forgotten() {
     let reports = Reports::new(ReportMetrics::default());
     reports.take(&pod("a"), report(1, SLOTS, &[1]), true, now());
     let ahead = v1::Report {
@@ -115,7 +115,7 @@ fn more_than_a_proxy_of_ours_sends_is_refused() {
 }
 
 #[test]
-fn too_many_edges_cost_the_oldest_slots_and_are_counted() {
+fn edge_overflow_drops_and_counts_oldest_intervals() {
     let reports = Reports::new(ReportMetrics::default());
     let edges = [1; MAX_REPORT_EDGES];
     let pods = Caps::default().report_edges / MAX_REPORT_EDGES / 2 + 1;
@@ -165,7 +165,7 @@ fn replicas_that_tell_each_other_hold_the_same() {
 }
 
 #[test]
-fn replicas_whose_clocks_differ_hold_the_same_calls_each_under_its_own_time() {
+fn replicas_hold_same_calls_each_under_own_clock() {
     let (right, fast) = (
         Reports::new(ReportMetrics::default()),
         Reports::new(ReportMetrics::default()),
@@ -254,7 +254,7 @@ fn honest_edges(reports: &Reports) -> usize {
 }
 
 #[test]
-fn pods_that_report_all_the_edges_they_can_push_nobody_else_out() {
+fn pods_reporting_maximum_edges_displace_no_other_pods() {
     let reports = Reports::new(ReportMetrics::default());
     honest_pods(&reports);
     let edges = [1; MAX_REPORT_EDGES];
@@ -271,7 +271,7 @@ fn pods_that_report_all_the_edges_they_can_push_nobody_else_out() {
 }
 
 #[test]
-fn pods_that_report_the_longest_names_they_can_push_nobody_else_out() {
+fn pods_reporting_maximum_name_lengths_displace_no_others() {
     let reports = Reports::new(ReportMetrics::default());
     honest_pods(&reports);
     for slots_ago in 0..40 {
@@ -295,7 +295,7 @@ fn pods_that_report_the_longest_names_they_can_push_nobody_else_out() {
 }
 
 #[test]
-fn reports_of_any_size_are_told_in_messages_that_a_replica_takes() {
+fn reports_of_any_size_fit_replica_message_limit() {
     let (one, other) = (
         Reports::new(ReportMetrics::default()),
         Reports::new(ReportMetrics::default()),
@@ -416,7 +416,7 @@ fn every_field_of_a_report_reaches_other_replicas() {
 }
 
 #[test]
-fn what_could_not_be_shown_is_refused_with_its_report() {
+fn malformed_or_oversized_edge_rejects_its_report() {
     let reports = Reports::new(ReportMetrics::default());
     let mut bad = [full_report(), full_report(), full_report(), full_report()];
     bad[0].edges[0].remote = "a\u{1b}[31m".to_owned();
@@ -440,7 +440,7 @@ fn what_could_not_be_shown_is_refused_with_its_report() {
 }
 
 #[test]
-fn report_with_a_caller_that_left_is_fuller_than_the_one_before() {
+fn report_with_cancelled_call_supersedes_one_without() {
     let reports = Reports::new(ReportMetrics::default());
     let left = |cancelled| v1::Report {
         edges: vec![v1::Edge {
@@ -457,7 +457,7 @@ fn report_with_a_caller_that_left_is_fuller_than_the_one_before() {
 }
 
 #[test]
-fn edge_that_tells_its_attempts_and_nothing_rare_has_no_details() {
+fn edge_with_only_attempts_carries_no_details() {
     let reports = Reports::new(ReportMetrics::default());
     let tried = v1::Edge {
         success: 9,

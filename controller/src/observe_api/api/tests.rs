@@ -320,7 +320,7 @@ async fn line(body: &mut server::Body) -> Option<Value> {
 }
 
 #[tokio::test]
-async fn graph_is_told_to_who_may_read_it_and_where() {
+async fn graph_is_served_only_within_read_permissions() {
     let bench = Bench::new();
     bench.call().await;
     let (status, body) = bench.get("viewer", "namespaces/shop/graphs/live").await;
@@ -353,7 +353,7 @@ async fn graph_is_told_to_who_may_read_it_and_where() {
 }
 
 #[tokio::test]
-async fn wrong_questions_are_refused_by_name_and_other_verbs_by_what_there_is() {
+async fn invalid_queries_name_parameter_and_unsupported_verbs_list_alternatives() {
     let bench = Bench::new();
     let (status, body) = bench.get("admin", "graphs/live?window=1h").await;
     assert_eq!(status, 400);
@@ -406,7 +406,7 @@ async fn nothing_is_told_before_everything_is_known() {
 }
 
 #[tokio::test]
-async fn discovery_offers_nothing_to_mirrors_and_to_what_deletes_namespaces() {
+async fn discovery_offers_no_watch_or_delete_verbs() {
     let bench = Bench::new();
     let (status, body) = bench.get("anybody", &format!("/apis/{API_VERSION}")).await;
     assert_eq!(status, 200);
@@ -430,7 +430,7 @@ async fn discovery_offers_nothing_to_mirrors_and_to_what_deletes_namespaces() {
 }
 
 #[tokio::test]
-async fn scope_is_asked_of_the_api_server_once_a_minute() {
+async fn scope_review_is_cached_for_one_minute() {
     let bench = Bench::new();
     for _ in 0..2 {
         let (status, body) = bench.get("viewer", "scopes/live").await;
@@ -457,7 +457,7 @@ async fn scope_is_asked_of_the_api_server_once_a_minute() {
 }
 
 #[tokio::test]
-async fn answer_that_finds_no_room_counts_as_what_it_is() {
+async fn read_api_response_without_room_counts_as_429() {
     let bench = Bench::new();
     let mut held = Vec::new();
     while let Ok(share) = bench.api.context.answers.reserve(64 * 1024) {

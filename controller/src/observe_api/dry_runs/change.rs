@@ -235,7 +235,7 @@ mod tests {
     use crate::testing::cluster::{shop, target, udp_route};
 
     #[test]
-    fn objects_of_a_namespace_that_is_not_there_are_warned_of_once() {
+    fn objects_in_missing_namespace_produce_one_warning() {
         let object = |namespace: &str, name: &str| {
             json!({"apiVersion": "specs.smi-spec.io/v1alpha4", "kind": "TCPRoute",
                 "metadata": {"namespace": namespace, "name": name},

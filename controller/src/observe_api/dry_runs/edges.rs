@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn caller_that_does_not_run_now_is_listed_and_what_there_was_no_time_for_is_counted() {
+    fn absent_caller_is_listed_and_unevaluated_edges_are_counted() {
         let (model, _) = shop().compile();
         let outside = format!("{}/example.com", NodeKind::External.as_str());
         let edges = Edges {
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn workload_that_a_deletion_opens_is_listed_without_any_call() {
+    fn workload_opened_by_deletion_is_listed_without_calls() {
         let (closed, _) = {
             let rules = json!([{"kind": "HTTPRouteGroup", "name": "routes"}]);
             let read = target("read", "api", &["web"], rules);
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn edge_that_depends_is_told_with_its_pods_ports_and_counted_where_it_is_hidden() {
+    fn mixed_edge_shows_pod_ports_and_counts_where_hidden() {
         let (before, after) = opened_for_reads();
         let node = |id: &str| NodeKey::parse(id).unwrap();
         let (mut called, last) = edge("shop/Deployment/api", Some(ObjectKey::new("shop", "api")));
@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn ports_behind_a_service_are_told_to_who_may_read_the_called_namespace_alone() {
+    fn ports_behind_service_need_permission_on_called_namespace() {
         let (before, after) = opened_for_reads();
         let node = |id: &str| NodeKey::parse(id).unwrap();
         let (mut called, last) = edge("shop/Deployment/api", Some(ObjectKey::new("shop", "api")));
@@ -436,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_are_judged_by_the_account_that_made_them_whatever_pods_run_now() {
+    fn calls_are_evaluated_by_calling_account_despite_current_pods() {
         let (before, after) = opened_for_reads();
         let called = |from: &str, account: &str| {
             let (mut called, last) =

@@ -422,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn ports_of_live_calls_are_told_to_who_may_read_the_called_namespace_or_were_in_the_address() {
+    fn live_ports_need_called_namespace_permission_or_address_call() {
         let ports = |scope: Scope| -> Vec<(u16, u64)> {
             let edges = told(scope, "", &[(8080, 1), (8081, 2), (9090, 4)]);
             edges.iter().map(|edge| (edge.port, edge.kept)).collect()
@@ -441,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn letters_that_a_line_would_escape_are_taken_out_of_names() {
+    fn characters_needing_escape_are_replaced_in_names() {
         let edges = told(of(&["shop"]), "\u{ad}\u{202e}\"caf\u{e9}", &[(8080, 1)]);
         let routes: Vec<&str> = edges.iter().map(|edge| edge.route.as_str()).collect();
         assert_eq!(routes, ["???caf\u{e9}"]);

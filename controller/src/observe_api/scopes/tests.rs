@@ -60,7 +60,7 @@ fn namespaces(count: usize) -> Vec<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_of_one_user_at_one_time_are_one_question() {
+async fn concurrent_scope_calls_of_user_share_reviews() {
     let review_log = Arc::default();
     let (gate, scopes) = (gate(&review_log), Scopes::default());
     // Each with a token of its own, which says nothing about rights.
@@ -75,7 +75,7 @@ async fn calls_of_one_user_at_one_time_are_one_question() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_users_at_one_time_are_asked_about_a_few_at_a_time() {
+async fn scope_reviews_of_many_users_are_concurrency_limited() {
     let review_log = Arc::default();
     let (gate, scopes) = (gate(&review_log), Scopes::default());
     let users: Vec<User> = (0..20)
@@ -109,7 +109,7 @@ async fn scopes_take_no_place_of_what_the_gate_remembers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_learned_stays_when_a_call_could_not_wait_for_all_of_it() {
+async fn partial_scope_reviews_are_kept_after_timeout() {
     let review_log = Arc::default();
     // 2000 namespaces take 20 s.
     let gate = slow_gate(&review_log, Duration::from_millis(80));

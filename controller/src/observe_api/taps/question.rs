@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn rate_out_of_its_bounds_is_refused_with_the_nearest_one() {
+    fn tap_rate_out_of_bounds_suggests_nearest() {
         for (rate, nearest) in [("0", "1"), ("1001", "1000"), ("4000000000", "1000")] {
             let query = |rate: &str| format!("watch=true&of=Pod/web-1&maxRps={rate}");
             let refusal = parse(&query(rate)).unwrap_err();
@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn ends_elsewhere_that_stand_for_many_pods_are_told_apart() {
+    fn tap_ends_representing_many_foreign_pods_are_recognized() {
         let query = "watch=true&of=Pod/web-1&to=Deployment/api&to=Deployment/bank/api\
                      &to=Service/bank/pay&to=Pod/bank/a&to=ServiceAccount/bank/a\
                      &from=ServiceAccount/bank/a&from=Service/bank/pay&from=Pod/bank/a\

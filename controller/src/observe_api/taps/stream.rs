@@ -227,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_have_three_digits_after_the_second_whatever_they_are() {
+    fn tap_times_always_have_three_decimal_digits() {
         for (milliseconds, expected) in [
             (1_793_610_000_000, "2026-11-02T09:00:00.000Z"),
             (1_793_610_000_160, "2026-11-02T09:00:00.160Z"),

@@ -8,7 +8,7 @@ use crate::testing::cluster::*;
 use crate::world::World;
 
 #[test]
-fn what_a_proxy_could_not_use_is_left_out_and_its_objects_are_named() {
+fn unsupported_resources_are_skipped_and_their_objects_named() {
     let rules = json!([{"kind": "HTTPRouteGroup", "name": "routes"}]);
     let limited = set(
         target("limited", "api", &["web"], rules.clone()),
@@ -47,7 +47,7 @@ fn what_a_proxy_could_not_use_is_left_out_and_its_objects_are_named() {
 }
 
 #[test]
-fn what_stands_at_an_address_is_in_memory_once_for_all_who_call_there() {
+fn endpoints_of_address_are_shared_by_all_callers() {
     let endpoints = |model: &Model, pod: &str| {
         let all = resolve(model, pod, &["10.96.0.1:80"]);
         Arc::clone(&all["destination/10.96.0.1:80"])

@@ -58,7 +58,7 @@ fn what_takes_something_away_must_not_wait() {
 }
 
 #[test]
-fn port_that_takes_no_plaintext_any_more_must_not_wait() {
+fn port_closing_to_plaintext_is_urgent() {
     let at = |mtls: v1::MtlsMode, ports: &[u32]| {
         let range = |port: &u32| v1::PortRange {
             first: *port,

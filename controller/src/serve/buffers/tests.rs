@@ -59,7 +59,7 @@ where
 }
 
 #[test]
-fn messages_end_where_their_heads_say_however_they_are_cut() {
+fn messages_end_by_header_length_in_any_chunks() {
     let all = [message(3), message(0), message(300)].concat();
     for size in [1, 2, 7, 1000] {
         let mut framing = Framing::default();
@@ -76,7 +76,7 @@ fn messages_end_where_their_heads_say_however_they_are_cut() {
 }
 
 #[tokio::test]
-async fn pod_with_most_loses_its_call_when_the_room_is_full() {
+async fn full_buffers_close_call_of_largest_pod() {
     let room = Limits {
         total: 1_000_000,
         per_holder: 1_000_000,
@@ -107,7 +107,7 @@ fn is_part_timeout(passed: Duration) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn message_that_stands_still_ends_its_call_and_a_slow_one_does_not() {
+async fn stalled_message_closes_call_but_slow_one_passes() {
     let buffers = Buffers::new(100, 4 * PART, &Reached::default());
     let mut still = call(&buffers, "still");
     let began = Instant::now();

@@ -80,7 +80,7 @@ fn names(resources: &[v1::Resource]) -> Vec<&str> {
 }
 
 #[test]
-fn first_batch_is_full_and_does_not_repeat_what_the_proxy_holds() {
+fn first_batch_is_full_without_already_held_resources() {
     let target = Target::from([
         resource("a", "1", 1),
         resource("b", "1", 1),
@@ -106,13 +106,13 @@ fn first_batch_is_full_and_does_not_repeat_what_the_proxy_holds() {
 }
 
 #[test]
-fn first_batch_is_sent_even_when_there_is_nothing_to_say() {
+fn first_batch_is_sent_even_if_empty() {
     let batch = session().next(&Target::new(), Instant::now()).unwrap();
     assert!(batch.full);
 }
 
 #[test]
-fn later_batches_hold_only_differences_and_none_is_made_without_one() {
+fn later_batches_carry_only_differences_and_none_otherwise() {
     let mut session = session();
     let now = Instant::now();
     let first = Target::from([resource("a", "1", 1), resource("b", "1", 1)]);
@@ -126,7 +126,7 @@ fn later_batches_hold_only_differences_and_none_is_made_without_one() {
 }
 
 #[test]
-fn unanswered_batch_holds_the_next_back_so_that_a_slow_proxy_skips_states() {
+fn unanswered_batch_delays_next_so_slow_proxy_skips_states() {
     let mut session = session();
     let now = Instant::now();
     let first = session
@@ -143,7 +143,7 @@ fn unanswered_batch_holds_the_next_back_so_that_a_slow_proxy_skips_states() {
 }
 
 #[test]
-fn busy_proxy_gets_one_batch_per_pace_and_urgent_news_at_once() {
+fn busy_proxy_gets_paced_batches_and_urgent_ones_immediately() {
     let mut session = session();
     let now = Instant::now();
     let batch = session.next(&Target::new(), now).unwrap();
@@ -166,7 +166,7 @@ fn urgent_batches_without_an_answer_have_a_bound() {
 }
 
 #[test]
-fn endpoint_that_leaves_is_urgent_and_one_that_comes_is_not() {
+fn removed_endpoint_is_urgent_unlike_added_one() {
     let mut session = session();
     session.next(
         &Target::from([endpoints(&["10.0.0.1", "10.0.0.2"])]),
@@ -179,7 +179,7 @@ fn endpoint_that_leaves_is_urgent_and_one_that_comes_is_not() {
 }
 
 #[test]
-fn object_is_acknowledged_only_when_all_that_was_made_of_it_is() {
+fn object_is_acknowledged_after_all_its_resources_are() {
     let mut session = session();
     let now = Instant::now();
     let target = Target::from([resource("a", "1", 7), resource("b", "1", 7)]);
@@ -212,7 +212,7 @@ fn unchanged_resources_count_as_acknowledged_with_the_first_answer() {
 }
 
 #[test]
-fn refused_resource_shows_its_reason_and_is_not_sent_again_until_it_changes() {
+fn refused_resource_shows_reason_and_is_not_resent_unchanged() {
     let mut session = session();
     let now = Instant::now();
     let target = Target::from([resource("a", "1", 7)]);
@@ -235,7 +235,7 @@ fn refused_resource_shows_its_reason_and_is_not_sent_again_until_it_changes() {
 }
 
 #[test]
-fn answer_to_an_older_batch_says_nothing_about_a_newer_version() {
+fn old_answer_does_not_acknowledge_newer_version() {
     let mut session = session();
     let now = Instant::now();
     let first = session
@@ -248,7 +248,7 @@ fn answer_to_an_older_batch_says_nothing_about_a_newer_version() {
 }
 
 #[test]
-fn answer_to_a_resource_that_was_taken_back_and_sent_anew_must_be_the_new_one() {
+fn resource_removed_and_resent_needs_acknowledgement_of_new_batch() {
     let mut session = session();
     let now = Instant::now();
     let target = Target::from([resource("a", "1", 1)]);
@@ -262,7 +262,7 @@ fn answer_to_a_resource_that_was_taken_back_and_sent_anew_must_be_the_new_one() 
 }
 
 #[test]
-fn answer_to_a_batch_that_was_never_sent_is_known_as_such() {
+fn answer_to_unsent_batch_is_recognized() {
     assert!(
         session()
             .answer(
@@ -286,7 +286,7 @@ fn proxy_that_never_answers_is_stuck_after_a_minute() {
 }
 
 #[test]
-fn destinations_have_a_bound_and_what_was_asked_for_comes_before_what_is_remembered() {
+fn destination_limit_prefers_subscribed_over_persisted_ones() {
     let subscribed = (0..MAX_DESTINATIONS)
         .map(|number| format!("asked-{number:04}"))
         .collect();
@@ -311,7 +311,7 @@ fn destinations_have_a_bound_and_what_was_asked_for_comes_before_what_is_remembe
 }
 
 #[test]
-fn what_a_proxy_asks_for_later_takes_the_place_of_what_is_only_remembered() {
+fn later_subscription_displaces_merely_persisted_destinations() {
     let subscribed = |from: usize, to: usize| (from..to).map(|number| format!("asked-{number:04}"));
     let hello = v1::Hello {
         destinations: subscribed(0, MAX_DESTINATIONS - 2).collect(),
@@ -378,7 +378,7 @@ impl Naive {
 }
 
 #[test]
-fn answers_come_to_what_a_look_through_all_that_was_sent_comes_to() {
+fn incremental_acknowledgements_match_full_scan_of_sent_batches() {
     let mut seeds = oracle::seeds::seeds(1);
     let mut seed = 0x9E37_79B9_7F4A_7C15_u64 ^ seeds.next().unwrap();
     let mut roll = |below: usize| {
@@ -444,7 +444,7 @@ fn on_cpu() -> Duration {
 
 /// Each name was looked for in all other batches, 33 000 000 comparisons for one answer.
 #[test]
-fn an_answer_costs_what_its_batch_carried_however_much_the_others_carry() {
+fn answer_cost_depends_only_on_its_own_batch() {
     const EACH: usize = MAX_DESTINATIONS;
     let now = Instant::now();
     let name = |at: usize| format!("destination/10.{}.{}.1:80", at / 250, at % 250);

@@ -64,7 +64,7 @@ async fn ready(bench: &Bench, account_name: &str, uid: &str) -> Proxy {
 }
 
 #[tokio::test]
-async fn who_calls_a_service_of_which_most_calls_fail_is_told_and_who_says_nothing_too() {
+async fn breaker_opening_reaches_callers_including_silent_ones() {
     let other = cluster::pod("other", "10.0.0.3", "other");
     let bench = Bench::start(&with_breaker().with(other)).await;
     let mut caller = ready(&bench, "web", "uid-client").await;
@@ -189,7 +189,7 @@ async fn a_replica_that_listens_anew_counts_nothing_twice() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_verdict_that_ends_before_it_is_told_again_is_taken_back() {
+async fn breaker_verdict_expired_before_resend_is_withdrawn() {
     let cluster = with_breaker();
     let target = cluster::resolve_newest(&cluster.compile().0, "client", &["10.96.0.1:80"]).0;
     let mut session = Session::new(hello(), []).0;
@@ -225,7 +225,7 @@ async fn a_verdict_that_ends_before_it_is_told_again_is_taken_back() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_pulses_all_the_time_is_heard_as_often_as_others() {
+async fn breaker_reports_of_one_proxy_are_rate_limited() {
     let bench = Bench::start(&with_breaker()).await;
     let caller = ready(&bench, "web", "uid-client").await;
     for _ in 0..40 {
@@ -242,7 +242,7 @@ async fn a_proxy_that_pulses_all_the_time_is_heard_as_often_as_others() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_opens_stream_after_stream_is_heard_no_more_often() {
+async fn breaker_report_limit_holds_across_repeated_streams() {
     let bench = Bench::start(&with_breaker()).await;
     // Goes up with each pulse that is taken, as long as another replica listens.
     let _listens = bench.fleet.own_changes();

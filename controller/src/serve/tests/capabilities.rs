@@ -20,7 +20,7 @@ fn target() -> ObjectRef {
 }
 
 #[tokio::test]
-async fn proxy_that_is_too_old_for_a_rule_is_not_sent_it_and_the_target_knows() {
+async fn unsupported_rule_is_withheld_and_reported_on_target() {
     let bench = Bench::start(&limited()).await;
     let mut proxy = bench
         .client(v1::Hello {
@@ -67,7 +67,7 @@ fn of_this_version() -> v1::Hello {
 }
 
 #[tokio::test]
-async fn policy_is_sent_to_proxies_of_this_version_and_to_none_that_do_not_carry_it_out() {
+async fn policy_is_sent_only_to_proxies_supporting_it() {
     let (bench, policy) = with_policy(
         json!({"targetRef": {"kind": "Service", "name": "api"}, "retry": {"attempts": 2}}),
     )
@@ -99,7 +99,7 @@ async fn policy_is_sent_to_proxies_of_this_version_and_to_none_that_do_not_carry
 }
 
 #[tokio::test]
-async fn proxy_is_sent_the_parts_that_it_carries_out_and_the_status_names_the_others() {
+async fn proxy_gets_supported_policy_parts_and_status_names_others() {
     let (bench, policy) = with_policy(json!({
         "targetRef": {"kind": "Service", "name": "api"},
         "retry": {"attempts": 2}, "overrides": [{"to": ["api"]}], "balance": {"warmup": "3s", "subset": -1},

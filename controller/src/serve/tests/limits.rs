@@ -78,7 +78,7 @@ async fn flood_of_silent_connections_turns_no_proxy_away() {
 }
 
 #[tokio::test]
-async fn flood_from_more_addresses_than_there_are_places_ends_its_oldest_and_no_proxy() {
+async fn address_flood_closes_oldest_connections_and_no_proxy() {
     const MORE: usize = 50;
     // Both ends of each connection are open here.
     runtime::files::raise();
@@ -108,7 +108,7 @@ async fn flood_from_more_addresses_than_there_are_places_ends_its_oldest_and_no_
 }
 
 #[tokio::test]
-async fn address_that_connects_without_end_is_dropped_before_its_handshakes() {
+async fn flooding_address_is_dropped_before_handshake() {
     let bench = Bench::start(&cluster::shop()).await;
     let count = 3 * ARRIVALS.burst as usize;
     for _ in 0..count {
@@ -136,7 +136,7 @@ async fn connection_without_a_certificate_ends_after_its_time() {
 }
 
 #[tokio::test]
-async fn request_for_a_certificate_is_cut_off_at_32_kib() {
+async fn certificate_request_above_32_kib_is_rejected_unread() {
     let bench = Bench::start(&cluster::shop()).await;
     let channel = bench.nobody_at(ATTACKER).await;
     let refused = ControlClient::new(channel)
@@ -150,7 +150,7 @@ async fn request_for_a_certificate_is_cut_off_at_32_kib() {
 }
 
 #[tokio::test]
-async fn newest_two_streams_of_a_pod_stay_and_older_ones_end() {
+async fn older_streams_close_beyond_newest_two_of_pod() {
     let bench = Bench::start(&cluster::shop()).await;
     let mut streams = Vec::new();
     for _ in 0..4 {
@@ -168,7 +168,7 @@ async fn newest_two_streams_of_a_pod_stay_and_older_ones_end() {
 }
 
 #[tokio::test]
-async fn name_that_is_no_destination_is_neither_remembered_nor_told_to_replicas() {
+async fn invalid_destination_name_is_neither_stored_nor_replicated() {
     let bench = Bench::start(&cluster::shop()).await;
     let huge = "x".repeat(1_000_000);
     let bad = [
@@ -202,7 +202,7 @@ async fn name_that_is_no_destination_is_neither_remembered_nor_told_to_replicas(
 }
 
 #[tokio::test]
-async fn proxy_that_asks_for_what_is_none_again_and_again_is_logged_a_few_times() {
+async fn repeated_invalid_subscriptions_are_logged_few_times() {
     let (warnings, _counting) = Warnings::counted();
     let bench = Bench::start(&cluster::shop()).await;
     let mut proxy = bench.client(asks(&[])).await;
@@ -225,7 +225,7 @@ async fn proxy_that_asks_for_what_is_none_again_and_again_is_logged_a_few_times(
 }
 
 #[tokio::test]
-async fn more_destinations_than_one_proxy_may_have_are_not_told_to_replicas() {
+async fn destinations_above_proxy_limit_are_not_replicated() {
     let bench = Bench::start(&cluster::shop()).await;
     let many: Vec<String> = (0..crate::serve::session::MAX_DESTINATIONS + 500)
         .map(|at| format!("destination/10.{}.{}.1:80", at / 250, at % 250))
@@ -245,7 +245,7 @@ async fn more_destinations_than_one_proxy_may_have_are_not_told_to_replicas() {
 }
 
 #[tokio::test]
-async fn proxy_that_talks_without_end_is_slowed_down_and_still_served() {
+async fn flooding_proxy_is_slowed_but_still_served() {
     let bench = Bench::start(&cluster::shop()).await;
     let mut loud = bench.client(asks(&[])).await;
     let batch = loud.batch().await;
@@ -304,7 +304,7 @@ async fn flood(proxy: &Proxy, reports: u64) {
 }
 
 #[tokio::test]
-async fn pod_that_opens_stream_after_stream_says_no_more_on_them_than_on_one() {
+async fn message_allowance_of_pod_spans_repeated_streams() {
     let bench = Bench::start(&cluster::shop()).await;
     let received = || {
         let reports = &bench.metrics.reports;
@@ -343,7 +343,7 @@ async fn pod_that_opens_stream_after_stream_says_no_more_on_them_than_on_one() {
 }
 
 #[tokio::test]
-async fn pod_that_opens_streams_without_end_is_refused_and_told_when_to_come_again() {
+async fn pod_opening_endless_streams_is_refused_with_retry_time() {
     let bench = Bench::start(&cluster::shop()).await;
     let web = account("shop", "web");
     let channel = bench.somebody(&web, Some("uid-client")).await;
@@ -422,7 +422,7 @@ async fn message_that_begins_and_stands_still_ends_its_stream() {
 const PODS: usize = 8;
 
 #[tokio::test]
-async fn messages_that_many_pods_begin_and_do_not_end_take_no_more_than_there_is_for_them() {
+async fn unfinished_messages_of_many_pods_stay_within_buffer_limit() {
     let greedy = |at: usize| format!("greedy-{at}");
     let with = |all: Cluster, at: usize| {
         all.with(cluster::pod(&greedy(at), &format!("10.0.1.{at}"), "web"))

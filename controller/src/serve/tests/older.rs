@@ -113,7 +113,7 @@ async fn until(bench: &Bench, object: &ObjectRef, so: impl Fn(&Tally) -> bool) {
 }
 
 #[tokio::test]
-async fn an_older_proxy_knows_all_that_it_is_sent_and_is_understood() {
+async fn older_proxy_understands_all_messages_and_is_understood() {
     let bench = Bench::start(&everything(10)).await;
     let mut proxy = open(&bench, hello(HashMap::new(), &[])).await;
     let own = next(&mut proxy).await;
@@ -171,7 +171,7 @@ async fn an_older_proxy_knows_all_that_it_is_sent_and_is_understood() {
 
 /// Control: there is more to be sent to such a pod.
 #[tokio::test]
-async fn a_proxy_of_this_version_is_sent_in_the_same_place_what_an_older_one_does_not_know() {
+async fn current_proxy_receives_additional_resources_unknown_to_older() {
     let bench = Bench::start(&everything(10)).await;
     let hello = v1::Hello {
         capabilities: Capabilities::of_this_version(),
@@ -198,7 +198,7 @@ async fn a_proxy_of_this_version_is_sent_in_the_same_place_what_an_older_one_doe
 
 /// It does not say what its clock shows, and an hour is more than is kept.
 #[tokio::test]
-async fn calls_of_an_older_proxy_whose_clock_is_ahead_are_kept_under_ours() {
+async fn older_proxys_calls_with_fast_clock_use_our_time() {
     let bench = Bench::start(&everything(10)).await;
     let mut proxy = open(&bench, hello(HashMap::new(), &[])).await;
     next(&mut proxy).await;

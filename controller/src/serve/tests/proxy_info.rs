@@ -7,7 +7,7 @@ use crate::observe::reports::SLOT;
 const HOUR: Duration = Duration::from_secs(3600);
 
 #[tokio::test]
-async fn what_a_proxy_says_of_itself_stands_beside_what_it_acknowledged() {
+async fn proxy_self_reported_status_accompanies_acknowledgements() {
     let bench = Bench::start(&cluster::shop()).await;
     let mut proxy = bench.client(asks(&[API])).await;
     let batch = proxy.batch().await;
@@ -47,7 +47,7 @@ async fn what_a_proxy_says_of_itself_stands_beside_what_it_acknowledged() {
 }
 
 #[tokio::test]
-async fn calls_of_proxies_whose_clocks_are_wrong_are_kept_under_the_time_that_they_were_at() {
+async fn calls_from_wrong_clocks_keep_their_actual_time() {
     let bench = Bench::start(&cluster::shop()).await;
     let mut proxy = bench.client(asks(&[])).await;
     proxy.batch().await;

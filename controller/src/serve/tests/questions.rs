@@ -64,7 +64,7 @@ async fn next_ask(proxy: &mut Proxy) -> v1::Ask {
 }
 
 #[tokio::test]
-async fn question_reaches_its_proxy_and_only_that_ones_answer_counts() {
+async fn query_accepts_answer_only_from_its_proxy() {
     let bench = Bench::start(&cluster::shop()).await;
     let (mut proxy, channel, _) = client(&bench, &[]).await;
     let api = account("shop", "api");
@@ -98,7 +98,7 @@ async fn question_reaches_its_proxy_and_only_that_ones_answer_counts() {
 }
 
 #[tokio::test]
-async fn proxy_that_is_older_than_questions_or_away_is_not_waited_for() {
+async fn disconnected_or_older_proxy_is_not_awaited_by_query() {
     let bench = Bench::start(&cluster::shop()).await;
     let mut older = bench.client(asks(&[])).await;
     older.batch().await;
@@ -143,7 +143,7 @@ async fn proxy_that_cannot_try_rules_is_asked_all_else() {
 }
 
 #[tokio::test]
-async fn flood_of_answers_is_dropped_and_counted_and_delays_no_acknowledgement() {
+async fn answer_flood_is_dropped_and_counted_without_delaying_acknowledgements() {
     let bench = Bench::start(&with_split(10)).await;
     let (mut proxy, channel, batch) = client(&bench, &[API]).await;
     let mut answers = bench.asks.ask(question(), &[UID.into()], PATIENCE).unwrap();
@@ -167,7 +167,7 @@ async fn flood_of_answers_is_dropped_and_counted_and_delays_no_acknowledgement()
 }
 
 #[tokio::test]
-async fn question_is_passed_on_to_the_replica_that_has_the_proxy_and_the_answer_back() {
+async fn query_and_answer_pass_through_replica_connected_to_proxy() {
     let bench = Bench::start(&cluster::shop()).await;
     let (mut proxy, channel, _) = client(&bench, &[]).await;
     let other = Asks::default();

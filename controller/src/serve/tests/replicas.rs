@@ -84,7 +84,7 @@ async fn only_a_controller_may_ask_what_was_observed() {
 }
 
 #[tokio::test]
-async fn report_counts_for_the_pod_of_the_certificate_and_other_replicas_hear_it() {
+async fn report_counts_for_certificate_pod_and_reaches_replicas() {
     let bench = Bench::start(&with_split(10)).await;
     let mut proxy = bench.client(asks(&[API])).await;
     proxy.batch().await;
@@ -161,7 +161,7 @@ fn large_report(pod: usize, now: SystemTime) -> v1::Report {
 
 /// In one message it would never arrive, and the exchange would begin anew for ever.
 #[tokio::test]
-async fn replica_hears_more_than_one_message_may_hold_and_what_comes_after_that() {
+async fn replica_receives_reports_exceeding_one_message_and_later_ones() {
     const PODS: usize = 160;
     const CALLS: u64 = 280 * PODS as u64;
     let bench = Bench::start(&cluster::shop()).await;
@@ -207,7 +207,7 @@ async fn replica_hears_more_than_one_message_may_hold_and_what_comes_after_that(
 
 /// Whoever listens folds a report as it comes.
 #[tokio::test]
-async fn pods_that_ended_are_told_before_what_was_reported_of_them() {
+async fn terminated_pods_reach_replicas_before_their_reports() {
     let bench = Bench::start(&cluster::shop()).await;
     *bench.inventory.write() = topology::inventory();
     let end = |name: &str| {

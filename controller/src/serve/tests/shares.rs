@@ -88,7 +88,7 @@ fn demands(bench: &Bench) -> Vec<(u64, u64)> {
 }
 
 #[tokio::test]
-async fn a_pod_is_told_its_share_and_what_it_took_is_told_to_replicas() {
+async fn pod_receives_its_share_and_acceptance_reaches_replicas() {
     let bench = Bench::start(&limited(&["all"])).await;
     let mut proxy = open(&bench, SERVER, hello(&[])).await;
     gives(&bench, 50_000, 3);
@@ -121,7 +121,7 @@ async fn a_pod_is_told_its_share_and_what_it_took_is_told_to_replicas() {
 }
 
 #[tokio::test]
-async fn a_share_of_a_limit_that_went_and_came_back_is_told_again() {
+async fn share_of_restored_limit_is_sent_again() {
     let bench = Bench::start(&limited(&["all", "other"])).await;
     let mut proxy = open(&bench, SERVER, hello(&[])).await;
     gives(&bench, 50_000, 3);
@@ -141,7 +141,7 @@ async fn a_share_of_a_limit_that_went_and_came_back_is_told_again() {
 }
 
 #[tokio::test]
-async fn a_pod_that_was_away_for_long_is_told_to_forget_once_and_one_that_is_new_is_not() {
+async fn only_long_absent_pod_must_forget_once() {
     let bench = Bench::start(&cluster::shop()).await;
     let then = Instant::now().checked_sub(Duration::from_secs(20)).unwrap();
     for uid in [SERVER, "uid-api-2"] {
@@ -159,7 +159,7 @@ async fn a_pod_that_was_away_for_long_is_told_to_forget_once_and_one_that_is_new
 }
 
 #[tokio::test]
-async fn what_is_offered_to_a_pod_is_told_to_replicas() {
+async fn offered_load_of_pod_reaches_replicas() {
     let bench = Bench::start(&limited(&["all"])).await;
     let mut proxy = open(&bench, SERVER, hello(&[])).await;
     gives(&bench, 50_000, 3);

@@ -95,7 +95,7 @@ fn serve(board: &Board, uid: &Arc<str>) -> usize {
 }
 
 #[test]
-fn who_was_away_for_so_long_that_others_have_its_part_gets_none_back_and_forgets_it() {
+fn long_absent_pod_loses_and_forgets_its_share() {
     let now = Instant::now();
     let away: Arc<str> = "uid-api-2".into();
     // It is back in time.
@@ -121,7 +121,7 @@ fn who_was_away_for_so_long_that_others_have_its_part_gets_none_back_and_forgets
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_part_of_a_pod_that_exists_and_has_no_stream_is_kept_for_a_while() {
+async fn disconnected_pods_share_is_kept_for_limited_time() {
     let (mut one, _models) = leading().await;
     end(&mut one);
     serve_for(&mut one, ABSENT_AFTER - SECOND).await;
@@ -131,7 +131,7 @@ async fn the_part_of_a_pod_that_exists_and_has_no_stream_is_kept_for_a_while() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pod_out_of_its_service_gives_its_part_to_others() {
+async fn pod_removed_from_service_frees_its_share() {
     let (mut one, models) = leading().await;
     // Its stream stays, and its proxy has no limit any more: it is sent no share.
     one.use_of.remove("uid-api-2");
@@ -228,7 +228,7 @@ fn offered_loads_come_from_other_replicas() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_part_of_a_pod_that_exists_no_more_is_free_once_its_stream_has_ended() {
+async fn deleted_pods_share_frees_after_stream_closes() {
     let (mut one, models) = leading().await;
     let all = with_limit(100);
     let rest = all.objects().iter();
@@ -243,7 +243,7 @@ async fn the_part_of_a_pod_that_exists_no_more_is_free_once_its_stream_has_ended
 }
 
 #[test]
-fn a_replica_that_is_new_makes_nobody_forget_what_it_has_not_heard_of() {
+fn new_replica_makes_no_pod_forget_unknown_shares() {
     let board = Board::default();
     let now = Instant::now();
     assert!(!board.connected(&"uid-1".into(), 1, now + SECOND));
@@ -254,7 +254,7 @@ fn a_replica_that_is_new_makes_nobody_forget_what_it_has_not_heard_of() {
 }
 
 #[test]
-fn a_pod_that_has_other_limits_is_told_its_shares_again() {
+fn pod_with_changed_limits_is_sent_shares_again() {
     let (board, uid) = (Board::default(), Arc::from("uid-1"));
     board.connected(&uid, 1, Instant::now());
     board.give(TERM, vec![message_of(&uid, "all", 1)]);
@@ -266,7 +266,7 @@ fn a_pod_that_has_other_limits_is_told_its_shares_again() {
 }
 
 #[test]
-fn a_replica_that_is_new_hears_all_that_is_known_of_many_pods() {
+fn new_replica_receives_all_shares_of_many_pods() {
     let (board, now) = (Board::default(), Instant::now());
     let pods: Vec<Arc<str>> = (0..1500).map(|at| format!("uid-{at}").into()).collect();
     for (at, uid) in pods.iter().enumerate() {
@@ -295,7 +295,7 @@ fn a_replica_that_is_new_hears_all_that_is_known_of_many_pods() {
 }
 
 #[test]
-fn what_another_replica_hears_of_many_pods_comes_in_messages_of_a_mebibyte() {
+fn share_updates_reach_replicas_in_one_mebibyte_messages() {
     let (board, now) = (Board::default(), Instant::now());
     let pods: Vec<Arc<str>> = (0..60)
         .map(|at| format!("{at}-{}", "u".repeat(32 * 1024)).into())

@@ -33,7 +33,7 @@ fn meshed_namespace() -> Value {
 }
 
 #[test]
-fn pod_on_its_nodes_network_in_a_meshed_namespace_is_told_once() {
+fn host_network_pod_in_mesh_is_reported_once() {
     let cluster = Cluster::default()
         .with(meshed_namespace())
         .with(host_pod("agent", None));
@@ -49,7 +49,7 @@ fn pod_on_its_nodes_network_in_a_meshed_namespace_is_told_once() {
 }
 
 #[test]
-fn pods_of_one_account_take_few_events_and_a_workload_that_opened_comes_first() {
+fn account_events_are_limited_with_opened_workloads_first() {
     let mut flood = cluster::shop();
     for number in 0..5 {
         let pod = cluster::pod(
@@ -79,7 +79,7 @@ fn pods_of_one_account_take_few_events_and_a_workload_that_opened_comes_first() 
 }
 
 #[test]
-fn pod_on_its_nodes_network_that_does_not_want_the_mesh_is_not_told() {
+fn host_network_pod_opting_out_is_not_reported() {
     let cluster = Cluster::default()
         .with(meshed_namespace())
         .with(host_pod("agent", Some("disabled")));
@@ -87,7 +87,7 @@ fn pod_on_its_nodes_network_that_does_not_want_the_mesh_is_not_told() {
 }
 
 #[test]
-fn wish_for_a_proxy_that_nobody_hears_is_told_once_with_the_right_spelling() {
+fn ineffective_injection_request_is_reported_once_with_spelling() {
     let mut namespace = meshed_namespace();
     namespace["metadata"]["labels"]["weft.dev/inject"] = json!("true");
     let pod = |name: &str, metadata: Value| {
@@ -149,7 +149,7 @@ fn problem_of_an_object_is_told_with_its_field() {
 }
 
 #[test]
-fn workload_whose_last_target_went_is_told_that_it_is_open() {
+fn workload_losing_its_last_target_is_reported_open() {
     let guarded = cluster::shop().with(cluster::target("guard", "api", &["web"], json!([])));
     let mut state = EventState::default();
     state.news(&compiled(&guarded));
@@ -160,7 +160,7 @@ fn workload_whose_last_target_went_is_told_that_it_is_open() {
 }
 
 #[test]
-fn workload_is_told_that_it_is_open_only_where_targets_decide_that() {
+fn open_workload_is_reported_only_in_auto_mode() {
     for (mode, expected_notes) in [("auto", 2), ("deny", 0), ("open", 0), ("audit", 0)] {
         let namespace = cluster::annotate(cluster::namespace("shop"), "weft.dev/access", mode);
         let bare = cluster::shop().with(namespace);
@@ -173,7 +173,7 @@ fn workload_is_told_that_it_is_open_only_where_targets_decide_that() {
 }
 
 #[test]
-fn pod_that_is_closed_by_its_own_mode_is_not_told_that_it_is_open() {
+fn self_closed_pod_is_not_reported_open() {
     let pod = cluster::pod("api-1", "10.0.0.11", "api");
     let bare = cluster::shop().with(cluster::annotate(pod, "weft.dev/access", "deny"));
     let guard = cluster::target("guard", "api", &["web"], json!([]));
@@ -185,7 +185,7 @@ fn pod_that_is_closed_by_its_own_mode_is_not_told_that_it_is_open() {
 }
 
 #[test]
-fn wrong_mode_of_a_namespace_is_told_on_the_namespace() {
+fn invalid_namespace_mode_is_reported_on_namespace() {
     let namespace = cluster::annotate(cluster::namespace("shop"), "weft.dev/access", "Deny");
     let namespace = cluster::set(namespace, "/metadata/uid", json!("uid-shop"));
     let notes = EventState::default().news(&compiled(&cluster::shop().with(namespace)));
@@ -282,7 +282,7 @@ impl Replica {
 }
 
 #[tokio::test(start_paused = true)]
-async fn workload_that_opened_shortly_before_is_told_by_who_leads_next() {
+async fn recently_opened_workload_is_reported_by_next_leader() {
     let guarded = cluster::shop().with(cluster::target("guard", "api", &["web"], json!([])));
     for (later, told) in [(0, 2), (HANDOVER.as_secs(), 0)] {
         let replica = Replica::start(&guarded);
@@ -305,7 +305,7 @@ async fn workload_that_opened_shortly_before_is_told_by_who_leads_next() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_wrong_is_told_by_who_leads_and_by_nobody_else() {
+async fn problems_are_reported_by_leader_only() {
     const SKIPPED: &str = "HostNetworkSkipped";
     let one = Cluster::default()
         .with(meshed_namespace())

@@ -61,7 +61,7 @@ async fn status_says_how_the_breaker_fares_while_anybody_calls() {
 /// While nobody calls, nothing else may wake the writer: no proxy has anything to say, and the
 /// model stays as it is.
 #[tokio::test(start_paused = true)]
-async fn breaker_that_is_only_closed_is_written_once_it_is_called_and_cleared_when_it_is_not() {
+async fn closed_breaker_status_exists_only_while_called() {
     let spec = json!({"targetRef": {"kind": "Service", "name": "api"}, "breaker": {}});
     let policy = cluster::traffic_policy("p", spec);
     let world = Arc::new(cluster::shop().with(policy.clone()).world());

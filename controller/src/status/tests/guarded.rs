@@ -80,7 +80,7 @@ fn lacks_the_second(bench: &Bench) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn protected_pod_that_is_not_connected_counts_and_is_named() {
+async fn disconnected_protected_pod_is_counted_and_named() {
     let mut bench = Bench::guarded();
     bench.has("api-1", 1, 1);
     bench.round().await;
@@ -91,7 +91,7 @@ async fn protected_pod_that_is_not_connected_counts_and_is_named() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn new_policy_is_never_programmed_before_its_first_proxy_has_it() {
+async fn new_policy_is_unprogrammed_before_its_first_proxy() {
     let mut bench = Bench::guarded();
     bench.round().await;
     let (status, reason, _) = bench.target_programmed();
@@ -99,7 +99,7 @@ async fn new_policy_is_never_programmed_before_its_first_proxy_has_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stream_that_ends_leaves_the_object_programmed_and_the_next_generation_not() {
+async fn disconnected_proxy_keeps_object_programmed_until_next_generation() {
     let mut bench = Bench::guarded();
     bench.both_have_it().await;
     bench.writer.observed.ended(2, "shop/api-2");
@@ -130,7 +130,7 @@ async fn programmed_outlasts_a_moment_without_streams_and_no_longer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn split_has_no_callers_only_once_all_proxies_have_been_heard() {
+async fn no_callers_status_waits_for_reports_of_all_proxies() {
     let mut bench = Bench::new(&[("api", 1)]);
     bench.writer.observed = Observed::default();
     bench.round().await;

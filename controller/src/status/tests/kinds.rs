@@ -64,7 +64,7 @@ fn usable() -> Bench {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_tcp_route_and_an_identity_binding_say_how_far_they_are() {
+async fn tcp_route_and_identity_binding_report_their_progress() {
     let mut bench = usable();
     proxies_have(&bench, false, "");
     bench.round().await;
@@ -92,7 +92,7 @@ async fn a_tcp_route_and_an_identity_binding_say_how_far_they_are() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_nack_of_what_a_target_is_made_from_stands_at_each_object_of_it() {
+async fn nack_of_target_appears_on_each_source_object() {
     let mut bench = usable();
     proxies_have(&bench, false, "sources[0]: no");
     bench.round().await;
@@ -105,7 +105,7 @@ async fn a_nack_of_what_a_target_is_made_from_stands_at_each_object_of_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wrong_field_of_a_tcp_route_and_of_an_identity_binding_stands_in_its_status() {
+async fn invalid_tcp_route_or_binding_field_reaches_status() {
     let mut bench = bench(
         cluster::tcp_route("ports", &[70_000]),
         cluster::binding("callers", json!({"serviceAccount": "no such name"})),

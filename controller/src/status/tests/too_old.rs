@@ -19,7 +19,7 @@ fn with_split(pod: &str, too_old: bool) -> v1::ProxyState {
 }
 
 #[tokio::test(start_paused = true)]
-async fn object_that_a_proxy_is_too_old_for_is_not_programmed_and_says_whose() {
+async fn outdated_proxy_keeps_object_unprogrammed_and_is_named() {
     let mut bench = Bench::new(&[("api", 1)]);
     let observed = bench.writer.observed.clone();
     observed.note(1, with_split("one", false));
@@ -39,7 +39,7 @@ async fn object_that_a_proxy_is_too_old_for_is_not_programmed_and_says_whose() {
 
 /// Another replica may be newer, and tell of what this version has not.
 #[tokio::test(start_paused = true)]
-async fn field_that_proxies_of_this_version_know_nothing_of_is_named_apart() {
+async fn field_unknown_to_current_proxies_is_reported_separately() {
     let mut bench = Bench::new(&[("api", 1)]);
     let mut state = with_split("one", true);
     state.objects[0].lacks = vec!["retry".to_owned(), "teleport".to_owned()];
@@ -157,7 +157,7 @@ impl Harness {
 }
 
 #[tokio::test(start_paused = true)]
-async fn policy_that_no_proxy_carries_out_says_so_by_field_with_what_it_is_about() {
+async fn unsupported_policy_reports_fields_and_target_in_status() {
     let limit = json!([{"name": "all", "requests": 5}]);
     let mut harness = Harness::new(&json!({"retry": {}, "rateLimits": limit}));
     // Older than policies.
@@ -180,7 +180,7 @@ async fn policy_that_no_proxy_carries_out_says_so_by_field_with_what_it_is_about
 }
 
 #[tokio::test(start_paused = true)]
-async fn policy_in_force_is_programmed_as_soon_as_its_callers_carry_it_out() {
+async fn policy_is_programmed_once_all_callers_support_it() {
     let mut harness = Harness::new(&json!({
         "retry": {}, "ejection": {}, "timeouts": {"backendRequest": "1s"}, "balance": {"warmup": "5s"},
     }));
@@ -201,7 +201,7 @@ async fn policy_in_force_is_programmed_as_soon_as_its_callers_carry_it_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn limit_of_a_service_says_how_its_pods_keep_it() {
+async fn service_limit_status_explains_how_pods_share_it() {
     let limits = json!([
         {"name": "all", "requests": 5},
         {"name": "each", "requests": 5, "scope": "Instance"},
@@ -219,7 +219,7 @@ async fn limit_of_a_service_says_how_its_pods_keep_it() {
 
 /// Callers by its pods' addresses are held to it by those alone.
 #[tokio::test(start_paused = true)]
-async fn time_of_a_mesh_account_is_in_force_once_the_called_pods_carry_it_out_too() {
+async fn account_timeout_needs_support_of_called_pods_too() {
     let web = json!([{"kind": "ServiceAccount", "name": "web"}]);
     let mut harness = Harness::new(&json!({"timeouts": {"request": "1s"}, "sources": web}));
     let all = wire::capability::Capabilities::of_this_version();
@@ -242,7 +242,7 @@ async fn time_of_a_mesh_account_is_in_force_once_the_called_pods_carry_it_out_to
 }
 
 #[tokio::test(start_paused = true)]
-async fn policy_says_how_many_of_its_callers_have_it_and_what_one_of_them_could_not_use() {
+async fn policy_status_counts_callers_and_shows_their_nack() {
     let mut harness = Harness::new(&json!({"retry": {}}));
     harness.bench.round().await;
     let nobody = ["Programmed", "True", "NoProxies", "0 of 0 proxies"];

@@ -35,7 +35,7 @@ fn path(object: &Value) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stored_weight_that_does_not_convert_is_said_on_its_object_and_stops_nothing() {
+async fn unconvertible_stored_weight_is_reported_without_stopping_others() {
     let mut bench = Bench::new(&[("api", 1)]);
     for object in cluster::shop().objects() {
         bench.api.put(&path(object), object.clone());

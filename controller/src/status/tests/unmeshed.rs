@@ -54,7 +54,7 @@ async fn objects_of_a_namespace_without_proxies_are_not_programmed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn target_is_not_programmed_once_its_pods_have_no_proxy() {
+async fn target_without_proxied_pods_is_not_programmed() {
     let client = cluster::pod("client", "10.0.0.1", "web");
     let [split, target, policy] = programmed(client, apis(cluster::plain_pod)).await;
     assert_eq!(target[..2], ["False", "NotMeshed"], "{target:?}");

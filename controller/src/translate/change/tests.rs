@@ -11,7 +11,7 @@ fn object(value: &Value) -> DynamicObject {
 }
 
 #[test]
-fn what_is_laid_over_compiles_to_what_applying_it_compiles_to() {
+fn overlaid_change_compiles_like_applied_change() {
     let old = created(split("old", "api", &[("api", 1)]), 5);
     let applied = shop().with(tcp_route("port", &[8080]));
     let before = shop().with(old.clone()).world();
@@ -40,7 +40,7 @@ fn what_is_laid_over_compiles_to_what_applying_it_compiles_to() {
 }
 
 #[test]
-fn what_changes_keeps_its_age_and_what_is_new_is_the_youngest() {
+fn changed_object_keeps_age_while_new_is_youngest() {
     let old = created(split("old", "api", &[("api", 1)]), 5);
     let before = shop().with(old).world();
     let key = |name: &str| ObjectKey::new("shop", name);

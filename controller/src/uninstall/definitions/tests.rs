@@ -8,7 +8,7 @@ use crate::storage_migration::tests::{MESH, SPLITS, TARGETS, definition};
 use crate::testing::api_server::FakeApi;
 
 #[tokio::test(start_paused = true)]
-async fn uninstall_is_refused_while_older_versions_are_stored_and_touches_nothing() {
+async fn uninstall_with_older_stored_versions_changes_nothing() {
     let api = FakeApi::default();
     definition(&api, TARGETS, "weft-injector", &["v1alpha4"]);
     definition(&api, SPLITS, "weft-injector", &["v1alpha1", "v1alpha4"]);
@@ -21,7 +21,7 @@ async fn uninstall_is_refused_while_older_versions_are_stored_and_touches_nothin
 }
 
 #[tokio::test(start_paused = true)]
-async fn uninstall_that_cannot_write_one_definition_leaves_the_others_as_they_were() {
+async fn failed_definition_write_leaves_all_definitions_unchanged() {
     // Whichever comes first.
     for refused in [TARGETS, SPLITS] {
         let api = FakeApi::default();

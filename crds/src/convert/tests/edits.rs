@@ -21,7 +21,7 @@ fn weights(split: &Value) -> [&Value; 2] {
 }
 
 #[test]
-fn a_weight_changed_in_v1alpha4_is_read_in_v1alpha1_with_its_ratio() {
+fn v1alpha4_weight_change_keeps_its_ratio_in_v1alpha1() {
     let mut kept = stored(&canary([json!("1"), json!("500m")]));
     assert_eq!(weights(&kept), [1000, 500]);
     kept["spec"]["backends"][1]["weight"] = json!(250);
@@ -41,7 +41,7 @@ fn the_words_stay_when_something_else_is_changed() {
 }
 
 #[test]
-fn the_conditions_of_a_split_survive_new_weights_from_an_old_client() {
+fn split_matches_survive_new_weights_from_older_client() {
     let mut kept = stored(&canary([json!("100"), json!("0")]));
     kept["spec"]["matches"] = json!([{"kind": "HTTPRouteGroup", "name": "x"}]);
     for version in [V1alpha1, V1alpha2] {
@@ -56,7 +56,7 @@ fn the_conditions_of_a_split_survive_new_weights_from_an_old_client() {
 }
 
 #[test]
-fn a_rewrite_in_the_old_words_takes_the_place_of_the_older_ones() {
+fn weights_rewritten_in_v1alpha1_replace_older_ones() {
     let kept = stored(&canary([json!("1"), json!("500m")]));
     let mut view = to(&kept, V1alpha1);
     view["spec"]["backends"][0]["weight"] = json!(1000);
@@ -130,7 +130,7 @@ fn hidden_headers_follow_their_match_through_edits_in_v1alpha1() {
 }
 
 #[test]
-fn a_port_survives_every_edit_in_v1alpha3_which_cannot_show_it() {
+fn port_survives_every_edit_in_v1alpha3_without_ports() {
     for version in [V1alpha1, V1alpha2, V1alpha4] {
         let inner = json!({"kind": "ServiceAccount", "name": "api", "port": 8080});
         let content = if version == V1alpha1 {
@@ -154,7 +154,7 @@ fn a_port_survives_every_edit_in_v1alpha3_which_cannot_show_it() {
 }
 
 #[test]
-fn a_port_written_as_text_is_a_number_in_storage_and_text_for_its_author() {
+fn textual_port_is_stored_numeric_and_returned_textual() {
     let content = json!({"destination": {"kind": "ServiceAccount", "name": "api", "port": "8080"}});
     let target = object(SmiKind::TrafficTarget, V1alpha1, content);
     let kept = stored(&target);
@@ -163,7 +163,7 @@ fn a_port_written_as_text_is_a_number_in_storage_and_text_for_its_author() {
 }
 
 #[test]
-fn ports_of_a_route_survive_writes_in_versions_without_ports() {
+fn route_ports_survive_writes_in_versions_without_ports() {
     let content = json!({"spec": {"matches": {"name": "n", "ports": [8080]}}});
     let route = object(SmiKind::TcpRoute, V1alpha4, content);
     for version in [V1alpha1, V1alpha2, V1alpha3] {
@@ -175,7 +175,7 @@ fn ports_of_a_route_survive_writes_in_versions_without_ports() {
 }
 
 #[test]
-fn headers_come_back_in_the_shape_they_were_written_in() {
+fn headers_are_returned_in_their_written_shape() {
     for headers in [
         json!({"user-agent": ".*Android.*", "cookie": "a"}),
         json!([{"user-agent": ".*Android.*"}, {"cookie": "a"}]),
@@ -199,7 +199,7 @@ fn headers_come_back_in_the_shape_they_were_written_in() {
 }
 
 #[test]
-fn what_has_no_room_can_be_read_but_not_written_back() {
+fn oversized_hidden_parts_are_readable_but_not_writable() {
     let long = "x".repeat(1024);
     let matches: Vec<Value> = (0..64)
         .map(|i| {
@@ -229,7 +229,7 @@ fn what_has_no_room_can_be_read_but_not_written_back() {
 }
 
 #[test]
-fn hidden_parts_that_were_tampered_with_are_refused_and_not_forgotten() {
+fn tampered_hidden_parts_are_refused_and_not_dropped() {
     let content = json!({"spec": {"matches": {"ports": [8080]}}});
     let route = object(SmiKind::TcpRoute, V1alpha4, content);
     let view = to(&route, V1alpha1);

@@ -8,7 +8,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
-    fn what_was_written_comes_back_from_storage_and_from_every_other_version(
+    fn object_round_trips_through_storage_and_every_version(
         written in generate::kinds().prop_flat_map(|(k, v)| generate::written(k, v))
     ) {
         comes_back(&written)?;
@@ -36,7 +36,7 @@ proptest! {
     }
 
     #[test]
-    fn what_one_version_wrote_survives_a_visit_to_two_others(
+    fn object_survives_visit_to_two_other_versions(
         written in generate::kinds().prop_flat_map(|(k, v)| generate::written(k, v)),
         b in proptest::sample::select(&VERSIONS[..]),
         c in proptest::sample::select(&VERSIONS[..]),
@@ -85,7 +85,7 @@ fn survives(stored_object: &serde_json::Value) -> Result<(), TestCaseError> {
 }
 
 #[test]
-fn an_object_that_its_version_can_show_carries_no_annotation() {
+fn fully_visible_object_carries_no_annotation() {
     use serde_json::json;
     let split = super::object(
         super::SmiKind::TrafficSplit,
@@ -108,7 +108,7 @@ fn an_object_that_its_version_can_show_carries_no_annotation() {
 }
 
 #[test]
-fn weights_that_are_null_or_left_out_come_back_beside_those_in_words() {
+fn null_or_absent_weights_survive_beside_textual_ones() {
     use serde_json::json;
     for weights in [
         json!([null, "1"]),

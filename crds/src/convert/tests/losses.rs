@@ -69,7 +69,7 @@ fn weights_of_v1alpha1_keep_their_ratio() {
 }
 
 #[test]
-fn a_weight_left_out_or_no_quantity_is_no_failure() {
+fn missing_or_unparsable_weight_does_not_fail_conversion() {
     let mut left_out = split(V1alpha1, &[json!("1"), json!("500m")]);
     left_out["spec"]["backends"][0]
         .as_object_mut()
@@ -132,7 +132,7 @@ fn headers_and_ports_survive_versions_without_them() {
 }
 
 #[test]
-fn a_route_without_ports_has_the_empty_list_that_strict_readers_want() {
+fn route_without_ports_gets_explicit_empty_list() {
     for (version, content) in [(V1alpha1, json!({})), (V1alpha3, json!({"spec": {}}))] {
         let route = object(SmiKind::TcpRoute, version, content);
         assert_eq!(stored(&route)["spec"], json!({"matches": {"ports": []}}));
@@ -140,7 +140,7 @@ fn a_route_without_ports_has_the_empty_list_that_strict_readers_want() {
 }
 
 #[test]
-fn kinds_and_versions_that_do_not_exist_are_refused_by_name() {
+fn unknown_kinds_and_versions_are_refused_by_name() {
     let binding = object(SmiKind::IdentityBinding, V1alpha4, json!({"spec": {}}));
     let wanted = "access.smi-spec.io/v1alpha3".to_owned();
     let error = convert(&binding, &wanted).unwrap_err();

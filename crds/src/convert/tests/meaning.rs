@@ -212,7 +212,7 @@ proptest! {
     }
 
     #[test]
-    fn a_stale_or_forged_annotation_never_allows_more_than_the_visible_text(
+    fn forged_or_stale_annotation_never_allows_more(
         (version, visible) in older().prop_flat_map(|v| (Just(v), world(v))),
         other in world(V1alpha4),
         forge in any::<bool>(),

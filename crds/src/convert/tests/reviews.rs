@@ -27,7 +27,7 @@ fn split(name: &str, weight: &str) -> Value {
 }
 
 #[test]
-fn every_object_is_answered_in_the_order_of_the_request() {
+fn conversion_returns_every_object_in_request_order() {
     let objects = json!([split("one", "1n"), split("two", "2n")]);
     let answer = answer("split.smi-spec.io/v1alpha4", &objects);
     assert_eq!(answer["apiVersion"], "apiextensions.k8s.io/v1");
@@ -64,7 +64,7 @@ fn a_failure_names_the_object_and_converts_none() {
 /// A list of a kind is one review: an object that another product stored must not
 /// keep everybody from reading its neighbours.
 #[test]
-fn a_stored_weight_that_fits_nowhere_leaves_the_rest_of_the_list_readable() {
+fn unconvertible_stored_weight_leaves_other_list_items_readable() {
     let objects = json!([split("fine", "1"), split("vast", "2147483647")]);
     let answer = answer("split.smi-spec.io/v1alpha4", &objects);
     assert_eq!(

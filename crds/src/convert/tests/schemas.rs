@@ -31,7 +31,7 @@ fn schemas() -> Vec<(String, Value)> {
 }
 
 #[test]
-fn no_version_loses_a_field_of_a_converted_object_to_its_schema() {
+fn version_schema_prunes_no_converted_field() {
     let schemas = schemas();
     let config = ProptestConfig::with_cases(500);
     let written = generate::kinds().prop_flat_map(|(k, v)| generate::written(k, v));

@@ -22,7 +22,7 @@ fn target(destination: &Value) -> Value {
 }
 
 #[test]
-fn hidden_parts_are_kept_in_the_same_words_and_read_from_them() {
+fn hidden_parts_annotation_format_is_stable() {
     let api = json!({"kind": "ServiceAccount", "name": "api", "namespace": "shop"});
     let port = json!({"kind": "ServiceAccount", "name": "api", "namespace": "shop", "port": 8080});
     let admin = json!({"name": "admin", "pathRegex": "/admin"});
@@ -59,7 +59,7 @@ fn hidden_parts_are_kept_in_the_same_words_and_read_from_them() {
 }
 
 #[test]
-fn weights_in_words_are_kept_in_the_same_words_and_read_from_them() {
+fn textual_weights_annotation_format_is_stable() {
     let split = |version, [one, two]: [Value; 2]| {
         let backends = json!([{"service": "v1", "weight": one}, {"service": "v2", "weight": two}]);
         let content = json!({"spec": {"service": "root", "backends": backends}});

@@ -107,7 +107,7 @@ fn limits_go_when_another_webhook_adds_an_unbounded_container() {
 }
 
 #[test]
-fn resources_of_the_whole_pod_decide_before_those_of_containers() {
+fn pod_level_resources_take_precedence_over_containers() {
     let equal = json!({ "cpu": "1", "memory": "1Gi" });
     let mut pod = one_container(json!({}));
     pod["spec"]["resources"] = json!({ "requests": equal, "limits": equal });

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn probe_that_another_webhook_added_later_is_rewritten_in_the_second_run() {
+fn late_probe_of_another_webhook_is_rewritten() {
     let mut pod = injected(&one_container(json!({
         "livenessProbe": { "httpGet": { "port": 8080 } },
     })))
@@ -56,7 +56,7 @@ fn http_probe_keeps_headers_host_scheme_and_timing() {
 }
 
 #[test]
-fn probes_of_the_users_native_sidecars_are_rewritten_and_exec_is_left_alone() {
+fn native_sidecar_probes_are_rewritten_except_exec() {
     let exec = json!({ "exec": { "command": ["true"] } });
     let pod = injected(&pod(json!({
         "initContainers": [
@@ -109,7 +109,7 @@ fn http_hooks_go_through_an_unguessable_path() {
 }
 
 #[test]
-fn application_sleeps_before_it_stops_at_most_half_of_its_grace_period() {
+fn pre_stop_sleep_is_limited_to_half_grace_period() {
     let sleep = |grace: Value, delay: Option<&str>| {
         let mut pod = one_container(json!({}));
         if !grace.is_null() {

@@ -81,7 +81,7 @@ fn pod_is_refused_where_its_proxy_could_only_fail() {
 }
 
 #[test]
-fn pod_that_says_by_its_nodes_that_it_is_windows_is_skipped_with_the_field() {
+fn windows_pod_is_skipped_naming_its_node_field() {
     for label in ["kubernetes.io/os", "beta.kubernetes.io/os"] {
         for (pod, field) in [
             (

@@ -15,7 +15,7 @@ fn share_of(pod: &Value) -> Option<&Value> {
 
 /// The API server refuses a pod whose containers ask for more than the pod does.
 #[test]
-fn share_of_the_proxy_comes_on_top_of_the_pods_resources_once_and_goes_with_it() {
+fn pod_resources_include_proxy_share_once_until_removal() {
     let pod = with_resources(json!({
         "requests": { "cpu": "100m", "memory": "128Mi", "hugepages-2Mi": "2Mi" },
         "limits": { "cpu": 1, "memory": "1Gi", "hugepages-2Mi": "2Mi" },

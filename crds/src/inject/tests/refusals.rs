@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn init_container_that_only_has_the_name_of_ours_is_refused_and_not_replaced() {
+fn foreign_init_container_with_our_name_is_refused() {
     for name in ["weft-capture", "weft-proxy"] {
         let theirs = json!({
             "name": name, "image": "theirs",
@@ -25,7 +25,7 @@ fn init_container_that_only_has_the_name_of_ours_is_refused_and_not_replaced() {
 }
 
 #[test]
-fn pod_whose_processes_are_in_the_proxys_group_is_refused() {
+fn pod_with_processes_in_proxy_group_is_refused() {
     for (field, context) in [
         ("fsGroup", json!({ "fsGroup": 15190 })),
         (
@@ -46,7 +46,7 @@ fn pod_whose_processes_are_in_the_proxys_group_is_refused() {
 }
 
 #[test]
-fn malformed_annotation_is_refused_with_its_place_and_what_is_allowed() {
+fn malformed_annotation_error_names_field_and_allowed_values() {
     for (name, value, expected) in [
         (labels::SKIP_INBOUND_PORTS, "http", "ports or ranges"),
         (labels::SKIP_OUTBOUND_CIDRS, "10.0.0.1", "networks"),
@@ -90,7 +90,7 @@ fn container_that_would_run_as_the_proxy_is_refused() {
 }
 
 #[test]
-fn port_of_the_proxy_is_refused_wherever_it_is_used() {
+fn proxy_port_is_refused_wherever_it_is_used() {
     for port in [15101, 15106, 15108, 15190] {
         let pod = one_container(json!({ "ports": [{ "containerPort": port }] }));
         let message = refusal(&pod);
@@ -124,7 +124,7 @@ fn names_of_the_proxy_cannot_be_taken() {
 }
 
 #[test]
-fn probe_of_a_port_that_is_not_declared_is_refused() {
+fn probe_of_undeclared_port_is_refused() {
     let pod = one_container(json!({ "livenessProbe": { "tcpSocket": { "port": "web" } } }));
     let message = refusal(&pod);
     assert!(
@@ -136,7 +136,7 @@ fn probe_of_a_port_that_is_not_declared_is_refused() {
 
 /// It would wait for its certificate for ever: a node's name servers know no Service.
 #[test]
-fn pod_whose_proxy_could_not_resolve_its_controller_is_refused() {
+fn pod_that_cannot_resolve_controller_is_refused() {
     let asking = |policy: Value| {
         let mut pod = one_container(json!({}));
         pod["spec"]["dnsPolicy"] = policy;

@@ -61,7 +61,7 @@ fn sleep_and_default_container_that_are_not_injections_stay() {
 }
 
 #[test]
-fn processor_of_the_nodes_that_the_user_asked_for_stays() {
+fn user_requested_node_architecture_survives_removal() {
     let pod = pinned(&one_container(json!({})));
     let with = injected(&pod).pod;
     assert_eq!(remove(&with).unwrap(), Some(pod));
@@ -86,7 +86,7 @@ fn sleep_that_the_namespace_asked_for_goes_too() {
 }
 
 #[test]
-fn probes_that_nobody_knows_any_more_are_not_lost_in_silence() {
+fn removal_with_unknown_probes_is_refused() {
     let pod = one_container(json!({ "livenessProbe": { "tcpSocket": { "port": 80 } } }));
     let mut with = injected(&pod).pod;
     let env = with["spec"]["initContainers"][1]["env"].as_array_mut();

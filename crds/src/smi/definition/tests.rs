@@ -161,7 +161,7 @@ pub(crate) fn each_node(schema: &Value, at: &str, visit: &mut impl FnMut(&Value,
 }
 
 #[test]
-fn every_kind_serves_every_version_that_was_ever_published_and_stores_the_last() {
+fn every_kind_serves_published_versions_and_stores_newest() {
     let served: Vec<(String, Vec<String>)> = definitions("weft-system")
         .into_iter()
         .map(|(plural, definition)| {
@@ -229,7 +229,7 @@ pub(crate) fn assert_structural(name: &str, root: &Value) {
 }
 
 #[test]
-fn every_optional_field_says_what_holds_without_it_and_every_number_has_a_range() {
+fn optional_fields_document_defaults_and_numbers_have_ranges() {
     for (name, version) in versions() {
         assert_explained(&name, &version["schema"]["openAPIV3Schema"]);
     }
@@ -412,14 +412,14 @@ spec:
 ];
 
 #[test]
-fn manifests_of_every_version_are_taken_without_losing_a_field() {
+fn manifests_of_every_version_keep_all_fields() {
     for manifest in MANIFESTS {
         assert_eq!(verdict(manifest), Vec::<String>::new(), "{manifest}");
     }
 }
 
 #[test]
-fn a_field_that_narrows_is_refused_where_the_version_does_not_have_it() {
+fn narrowing_field_is_refused_in_versions_without_it() {
     for (manifest, word) in [
         (
             "{apiVersion: access.smi-spec.io/v1alpha3, kind: TrafficTarget, spec: {rules: [], \

@@ -54,7 +54,7 @@ fn unreadable<S: Judge<Judged: Debug + PartialEq>>(
 }
 
 #[test]
-fn what_has_another_shape_is_unreadable_and_the_innermost_field_is_named() {
+fn wrongly_shaped_spec_is_unreadable_naming_innermost_field() {
     for weight in [json!(null), json!(1.5), json!({"a": 1})] {
         let backends = json!([{"service": "a"}, {"service": "b", "weight": weight}]);
         let spec = json!({"service": "web", "backends": backends});
@@ -72,7 +72,7 @@ fn what_has_another_shape_is_unreadable_and_the_innermost_field_is_named() {
 }
 
 #[test]
-fn a_list_in_the_place_of_an_object_gets_no_meaning_from_its_order() {
+fn list_replacing_object_gets_no_meaning_from_order() {
     let list = "is a list, but must be an object";
     let ports = unreadable::<TcpRouteSpec>(json!({"matches": [null, 80]}), "spec.matches", list);
     assert_eq!(ports, RoutePorts(Some(Vec::new())), "never every port");
@@ -87,7 +87,7 @@ fn a_list_in_the_place_of_an_object_gets_no_meaning_from_its_order() {
 }
 
 #[test]
-fn lists_that_only_another_schema_lets_in_make_the_object_unreadable() {
+fn lists_beyond_schema_bounds_make_object_unreadable() {
     let many = |n: usize, one: Value| Value::Array(vec![one; n]);
     let split = |n| {
         let groups = (0..n).map(|i| json!({"kind": "HTTPRouteGroup", "name": format!("g{i}")}));
@@ -116,7 +116,7 @@ fn lists_that_only_another_schema_lets_in_make_the_object_unreadable() {
 }
 
 #[test]
-fn absent_is_empty_and_null_is_only_where_a_field_may_be_left_out() {
+fn null_is_empty_only_for_optional_fields() {
     let (ports, mistakes) = spec::<TcpRouteSpec>(None, &AT);
     assert_eq!((ports, mistakes), (RoutePorts(None), vec![]));
     for every in [
@@ -202,7 +202,7 @@ fn services_are_those_of_the_own_namespace_and_cluster() {
 }
 
 #[test]
-fn a_weight_is_a_whole_number_that_fits_or_the_split_has_no_effect() {
+fn out_of_range_weight_leaves_split_without_effect() {
     for (weight, fits) in [
         (0, true),
         (2_147_483_647, true),
@@ -223,7 +223,7 @@ fn a_weight_is_a_whole_number_that_fits_or_the_split_has_no_effect() {
 }
 
 #[test]
-fn a_mistake_in_a_target_stands_for_nobody_and_nothing_else_is_lost() {
+fn invalid_target_entry_matches_nothing_and_others_stay() {
     let (target, mistakes) = judged::<TrafficTargetSpec>(json!({
         "destination": {"kind": "Group", "name": "api", "port": 0},
         "sources": [
@@ -263,7 +263,7 @@ fn a_mistake_in_a_target_stands_for_nobody_and_nothing_else_is_lost() {
 }
 
 #[test]
-fn what_cannot_be_read_still_protects_whom_it_names_in_its_own_namespace() {
+fn unreadable_target_still_protects_destination_in_own_namespace() {
     let named = |destination: Value| {
         let written = json!({"destination": destination, "rules": "everything"});
         judged::<TrafficTargetSpec>(written).0.destination
@@ -280,7 +280,7 @@ fn what_cannot_be_read_still_protects_whom_it_names_in_its_own_namespace() {
 }
 
 #[test]
-fn a_match_that_is_refused_before_it_compiles_takes_no_room_from_the_others() {
+fn match_refused_before_compiling_uses_no_group_budget() {
     // Expressions of 16 KiB or more, together more than one group may hold.
     let heavy: Vec<Value> = (0..60)
         .map(|n| {
@@ -339,7 +339,7 @@ fn an_unusual_method_is_taken_with_a_warning() {
 }
 
 #[test]
-fn an_object_full_of_mistakes_is_judged_in_bounded_time_and_keeps_a_bounded_number() {
+fn many_validation_errors_are_bounded_in_time_and_count() {
     let before = std::time::Instant::now();
     let lists = Value::Array(vec![json!([]); 300_000]);
     let long = "x".repeat(500_000);

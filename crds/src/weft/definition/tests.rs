@@ -34,7 +34,7 @@ fn schema_is_structural_described_and_without_defaults() {
 }
 
 #[test]
-fn kubectl_knows_the_kind_by_its_short_name_and_shows_what_matters() {
+fn kubectl_knows_policy_short_name_and_relevant_columns() {
     let (plural, definition) = definitions().remove(0);
     assert_eq!(plural, "trafficpolicies");
     assert_eq!(definition["metadata"]["name"], "trafficpolicies.weft.dev");
@@ -52,7 +52,7 @@ fn kubectl_knows_the_kind_by_its_short_name_and_shows_what_matters() {
 }
 
 #[test]
-fn a_policy_that_says_everything_is_taken_without_losing_a_field() {
+fn complete_policy_is_accepted_without_losing_field() {
     assert_eq!(verdict(&everything()), Vec::<String>::new());
     let mut paths: Vec<String> = Vec::new();
     each_node(&schema()["properties"]["spec"], "", &mut |_, at| {

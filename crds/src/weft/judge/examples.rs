@@ -43,7 +43,7 @@ fn examples() -> Vec<(String, Value)> {
 }
 
 #[test]
-fn every_example_of_the_documentation_is_taken_without_a_word() {
+fn every_documented_example_validates_without_warning() {
     let (_, definition) = definitions().remove(0);
     let version = &definition["spec"]["versions"][0];
     let schema = &version["schema"]["openAPIV3Schema"]["properties"]["spec"];

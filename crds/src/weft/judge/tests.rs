@@ -155,7 +155,7 @@ fn an_empty_section_has_the_defaults_that_are_documented() {
 }
 
 #[test]
-fn what_is_off_is_off_and_what_is_a_list_may_be_empty() {
+fn off_values_are_valid_and_lists_may_be_empty() {
     let (policy, mistakes) = judged(&about(json!({
         "retry": {"attempts": 0, "codes": [], "methods": ["*"]},
         "ejection": {"consecutiveFailures": 0, "baseTime": "2m"},

@@ -14,7 +14,7 @@ fn failed(fault: &Fault, path: &str, now: Instant) -> usize {
 }
 
 #[test]
-fn so_many_in_a_hundred_fail_where_it_says_and_while_it_lasts() {
+fn fault_fails_given_percentage_on_given_path_and_duration() {
     let (fault, now) = (Fault::default(), Instant::now());
     assert_eq!(failed(&fault, "/products", now), 0);
     let order = br#"{"percent": 30, "only": "/products", "for": "15s"}"#;
@@ -67,7 +67,7 @@ async fn status(http: SocketAddr, path: &str, fault: Option<&'static str>) -> u1
 }
 
 #[tokio::test]
-async fn the_http_port_fails_as_it_is_asked_to_and_probes_go_on() {
+async fn http_port_applies_fault_while_probes_succeed() {
     let bound = Bound::bind(Settings::on_free_ports()).await.unwrap();
     let http = bound.addresses().unwrap()[0];
     tokio::spawn(bound.serve(std::future::pending()));

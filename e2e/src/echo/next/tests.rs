@@ -98,7 +98,7 @@ async fn ask_next(ask: Ask) -> (u16, Report) {
 }
 
 #[tokio::test]
-async fn what_one_is_asked_the_next_is_asked_too_and_its_status_and_hops_come_back() {
+async fn forwarded_call_keeps_request_and_returns_status_and_hops() {
     let c = last().await;
     let b = calls_on("b", c.http, Propagate::Nothing).await;
     let a = calls_on("a", b.http, Propagate::Nothing).await;
@@ -132,7 +132,7 @@ async fn what_one_is_asked_the_next_is_asked_too_and_its_status_and_hops_come_ba
 }
 
 #[tokio::test]
-async fn headers_go_along_as_it_was_told_and_no_others() {
+async fn forwarder_propagates_exactly_the_configured_headers() {
     let sent = [
         (
             "traceparent",
@@ -166,7 +166,7 @@ async fn headers_go_along_as_it_was_told_and_no_others() {
 }
 
 #[tokio::test]
-async fn a_caller_that_leaves_ends_the_calls_of_all_behind_it() {
+async fn caller_cancellation_cancels_all_downstream_calls() {
     let c = link("c", |settings| settings.delay = Duration::from_secs(20)).await;
     let b = calls_on("b", c.http, Propagate::Nothing).await;
     let a = calls_on("a", b.http, Propagate::Nothing).await;
@@ -186,7 +186,7 @@ async fn a_caller_that_leaves_ends_the_calls_of_all_behind_it() {
 }
 
 #[tokio::test]
-async fn a_call_that_nobody_waits_for_is_reset_and_not_only_closed() {
+async fn abandoned_call_is_reset_and_not_only_closed() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let a = calls_on("a", listener.local_addr().unwrap(), Propagate::Nothing).await;
     let mut ask = a.ask("/");
@@ -215,7 +215,7 @@ async fn a_call_that_nobody_waits_for_is_reset_and_not_only_closed() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_too_long_is_not_passed_on() {
+async fn body_above_limit_is_not_forwarded() {
     let c = last().await;
     let b = calls_on("b", c.http, Propagate::Nothing).await;
     for (long, status) in [(LONGEST, 200), (LONGEST + 1, 413)] {
@@ -246,7 +246,7 @@ fn unary(link: &Link, status: &'static str) -> Ask {
 }
 
 #[tokio::test]
-async fn the_status_of_a_grpc_call_is_that_of_the_last_one() {
+async fn grpc_status_is_that_of_last_service() {
     let c = last().await;
     let b = calls_on("b", c.http, Propagate::Nothing).await;
     let a = calls_on("a", b.http, Propagate::Nothing).await;
@@ -260,7 +260,7 @@ async fn the_status_of_a_grpc_call_is_that_of_the_last_one() {
 }
 
 #[tokio::test]
-async fn a_fault_at_the_last_one_ends_a_grpc_call_of_all_in_trailers_alone_or_delays_it() {
+async fn fault_at_last_service_yields_trailers_only_or_delay() {
     let c = last().await;
     let b = calls_on("b", c.http, Propagate::Nothing).await;
     let delay = Duration::from_millis(300);
@@ -316,7 +316,7 @@ async fn who_has_nobody_next_that_answers_says_so() {
 }
 
 #[tokio::test]
-async fn a_witness_is_told_of_each_request_when_its_head_is_there() {
+async fn witness_is_notified_once_request_head_arrives() {
     const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     let set_witness = |settings: &mut Settings, witness: SocketAddr| {
         settings.witness = Some(format!("http://{witness}"));
@@ -343,7 +343,7 @@ async fn a_witness_is_told_of_each_request_when_its_head_is_there() {
 }
 
 #[tokio::test]
-async fn each_request_of_a_load_begins_a_trace_if_it_is_told_to() {
+async fn traced_load_starts_one_trace_per_request() {
     let c = last().await;
     for (path, traced, traces) in [("/own", true, 20), ("/none", false, 0)] {
         let mut ask = c.ask(path);

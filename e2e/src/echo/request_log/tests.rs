@@ -8,7 +8,7 @@ fn request(path: &str, value: &str) -> Request<()> {
 }
 
 #[test]
-fn a_request_is_open_until_it_is_answered_or_its_caller_leaves() {
+fn request_stays_open_until_response_or_caller_cancellation() {
     let log = RequestLog::default();
     let (one, other) = (
         log.begins(&request("/one?a=b", "yes")),
@@ -36,7 +36,7 @@ fn a_request_is_open_until_it_is_answered_or_its_caller_leaves() {
 }
 
 #[test]
-fn what_ends_after_it_was_forgotten_is_not_taken_for_another_request() {
+fn late_end_of_forgotten_request_affects_no_other() {
     let log = RequestLog::default();
     let one = log.begins(&request("/one", ""));
     log.clear();
@@ -47,7 +47,7 @@ fn what_ends_after_it_was_forgotten_is_not_taken_for_another_request() {
 }
 
 #[test]
-fn the_oldest_go_where_there_is_no_room_and_are_counted() {
+fn full_request_log_drops_and_counts_oldest_entries() {
     let log = RequestLog::default();
     let large = "x".repeat(1 << 20);
     for number in 0..10 {

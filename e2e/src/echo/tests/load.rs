@@ -81,7 +81,7 @@ async fn rate_sets_the_plan_and_the_time_it_takes() {
 }
 
 #[tokio::test]
-async fn a_load_that_is_ended_early_has_sent_all_that_was_due() {
+async fn interrupted_load_has_sent_everything_due() {
     let app = running("pod-a").await;
     let ended = |rate| {
         let plan = Plan {
@@ -129,7 +129,7 @@ async fn load_against_nobody_counts_connect_errors() {
 }
 
 #[test]
-fn steady_load_that_is_begun_anew_ends_at_its_moment() {
+fn restarted_steady_load_finishes_at_its_deadline() {
     let plan = Plan {
         ask: Ask::get("http://catalog/products").unwrap(),
         requests: 1,

@@ -33,7 +33,7 @@ const INSTANCES: usize = 3;
 const EACH: &str = "25";
 
 #[test]
-fn a_node_lost_while_every_controller_is_killed_costs_what_was_under_way() -> Outcome {
+fn node_loss_without_controllers_costs_only_ongoing_calls() -> Outcome {
     let scene = Scene::new()?;
     let mut seen = scene.lose(0)?;
     // A machine that stands still delays calls to what works as well: then once more.

@@ -37,7 +37,7 @@ const PROMPT: f64 = 1000.0;
 /// A POST and a call of gRPC of which no policy speaks come to one application whatever
 /// becomes of them, a call whose code is listed is tried again, and of a chain one layer does.
 #[test]
-fn what_fails_while_every_controller_is_killed_gets_no_post_twice_and_no_storm() -> Outcome {
+fn failures_without_controllers_cause_no_duplicate_post_or_storm() -> Outcome {
     let town = Town::new()?;
     let before = controllers(&town.ns.cluster)?;
     for pod in &town.down {

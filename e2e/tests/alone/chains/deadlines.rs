@@ -365,7 +365,7 @@ fn of_a_trace_the_loosest_end_holds(town: &Town, round: usize) -> anyhow::Result
 }
 
 #[test]
-fn the_end_of_a_request_ends_readers_at_every_hop_and_no_writer() -> Outcome {
+fn request_deadline_stops_readers_everywhere_but_no_writer() -> Outcome {
     let town = Town::new()?;
     readers_end_everywhere(&town)?;
     until_in_time("writers go on", |round| {

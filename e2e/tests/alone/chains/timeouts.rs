@@ -65,7 +65,7 @@ fn last(api: &Api, pods: &[Pod], path: &str) -> anyhow::Result<Vec<Record>> {
 }
 
 #[test]
-fn each_hop_is_told_what_those_before_it_have_not_used() -> Outcome {
+fn each_hop_receives_time_unused_by_earlier_hops() -> Outcome {
     let ns = town()?;
     let api = Api::open(&ns.cluster)?;
     let client = ns.pod("client")?;

@@ -197,7 +197,7 @@ fn nothing_shows(ns: &Namespace, api: &Api, token: &str) -> anyhow::Result<()> {
 }
 
 #[test]
-fn a_request_chooses_behind_three_forwarders_by_right_and_nobody_else_does() -> Outcome {
+fn only_authorized_request_overrides_route_behind_three_forwarders() -> Outcome {
     // No cluster is asked for it.
     let made = Cluster::connect()?.weft(&["token", "--expires", "1h", "-o", "json"])?;
     let made = made.with_status(0)?.json()?;

@@ -86,7 +86,7 @@ fn times(
 }
 
 #[test]
-fn one_layer_of_a_chain_tries_again_and_spares_what_is_down() -> Outcome {
+fn one_layer_of_chain_retries_and_spares_failed_instances() -> Outcome {
     let ns = town()?;
     let api = Api::open(&ns.cluster)?;
     let a = ns.pod("a")?;

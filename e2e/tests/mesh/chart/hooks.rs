@@ -26,7 +26,7 @@ fn leaving(objects: &[Value]) -> Vec<String> {
 /// `helm template | kubectl apply` takes hooks for objects like any other: the uninstall
 /// would begin with the installation.
 #[test]
-fn rendering_that_sees_no_cluster_holds_nothing_that_leaves_or_tests() -> Outcome {
+fn offline_rendering_contains_no_uninstall_or_test_hooks() -> Outcome {
     let (alone, seen) = (told_by_helm(&[])?, rendered(&[])?);
     assert_eq!(leaving(&alone), [] as [&str; 0]);
     assert_eq!(hooks(&alone), [] as [&str; 0]);
@@ -40,7 +40,7 @@ fn rendering_that_sees_no_cluster_holds_nothing_that_leaves_or_tests() -> Outcom
 
 /// A Job that has succeeded and stays tells each controller that starts to give way.
 #[test]
-fn job_of_the_uninstall_goes_by_itself_after_helm_has_read_it() -> Outcome {
+fn uninstall_job_expires_after_helm_has_read_it() -> Outcome {
     let objects = rendered(&[])?;
     let jobs = of_kind(&objects, "Job").into_iter();
     let mut jobs = jobs.filter(|job| job["metadata"]["name"] == "weft-leave");

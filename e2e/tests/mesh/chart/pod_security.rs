@@ -8,7 +8,7 @@ use super::{hook, of_kind, rendered};
 /// An API server may enforce `baseline` wherever nobody says a level, and refuses uid 0
 /// with `NET_ADMIN` then.
 #[test]
-fn namespace_of_helm_test_admits_the_init_container_of_meshed_pods() -> Outcome {
+fn helm_test_namespace_admits_meshed_init_container() -> Outcome {
     let objects = rendered(&[])?;
     let namespaces = of_kind(&objects, "Namespace").into_iter();
     let mut namespaces = namespaces.filter(|one| one["metadata"]["name"] == "weft-test");

@@ -61,7 +61,7 @@ fn event_of_the_missing_port(ns: &Namespace) -> anyhow::Result<String> {
 }
 
 #[test]
-fn a_backend_is_left_out_where_it_lacks_the_roots_port() -> Outcome {
+fn split_skips_backend_lacking_roots_port() -> Outcome {
     let mut row = Record::begin("E10")?;
     let ns = birds()?;
     let client = ns.pod("client")?;

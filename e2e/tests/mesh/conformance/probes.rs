@@ -15,7 +15,7 @@ use super::super::SOON;
 const WATCHED: Duration = Duration::from_secs(6);
 
 #[test]
-fn probes_of_all_kinds_and_of_two_containers_mean_what_they_meant() -> Outcome {
+fn all_probe_kinds_of_two_containers_keep_meaning() -> Outcome {
     let mut row = Record::begin("E21")?;
     let ns = Namespace::meshed("all-probes")?;
     ns.annotate("weft.dev/access", Some("deny"))?;

@@ -14,7 +14,7 @@ use super::super::{
 };
 
 #[test]
-fn a_root_among_its_backends_and_matches_with_and_without_a_hit() -> Outcome {
+fn split_root_as_backend_works_with_and_without_match() -> Outcome {
     let mut row = Record::begin("E9")?;
     let ns = shop("self-90")?;
     weigh(&ns, &[("shop", 90), ("canary", 10)])?;
@@ -72,7 +72,7 @@ spec:
 }
 
 #[test]
-fn a_backend_is_born_late_and_dies_early_without_an_error_of_its_own() -> Outcome {
+fn backend_appears_late_and_vanishes_early_without_errors() -> Outcome {
     const RATE: u64 = 50;
     let mut row = Record::begin("E11")?;
     let ns = shop("unborn")?;

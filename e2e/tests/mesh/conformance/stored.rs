@@ -50,7 +50,7 @@ impl Drop for Unwatched {
 }
 
 #[test]
-fn empty_lists_are_refused_and_allow_nothing_where_they_are_stored() -> Outcome {
+fn empty_lists_are_refused_and_allow_nothing_if_stored() -> Outcome {
     let mut row = Record::begin("E3")?;
     let (ns, one, _two) = shop("stored")?;
     let routes = group("any", "[{name: any, pathRegex: '.*'}]");

@@ -15,7 +15,7 @@ use super::super::{
 };
 
 #[test]
-fn a_port_of_an_old_target_limits_it_also_when_it_is_read_in_a_newer_version() -> Outcome {
+fn older_target_port_still_limits_in_newer_version() -> Outcome {
     let mut row = Record::begin("E7")?;
     let (ns, one, _two) = shop_in_deny("old-port")?;
     let any = group("any", "[{name: any, pathRegex: '.*', methods: ['*']}]");
@@ -54,7 +54,7 @@ spec:
 }
 
 #[test]
-fn one_and_500m_of_an_old_split_are_two_to_one() -> Outcome {
+fn v1alpha1_weights_1_and_500m_are_two_to_one() -> Outcome {
     let mut row = Record::begin("E8")?;
     let ns = shop("fractions")?;
     ns.apply(
@@ -91,7 +91,7 @@ spec:
 }
 
 #[test]
-fn headers_as_a_list_and_as_a_map_mean_the_same_and_come_back_as_written() -> Outcome {
+fn header_list_equals_map_and_both_return_unchanged() -> Outcome {
     let mut row = Record::begin("E17")?;
     let (ns, one, _two) = shop_in_deny("headers")?;
     let address = url("server", 8080, "/x");

@@ -90,7 +90,7 @@ fn refused(ns: &Namespace, user: &str, change: &[&str], words: &[&str]) -> anyho
 }
 
 #[test]
-fn who_may_not_make_a_change_is_refused_it_and_who_may_is_told_what_he_may_read() -> Outcome {
+fn dry_run_needs_change_permission_and_hides_unreadable_parts() -> Outcome {
     let (shop, bank) = two("eyes-tries")?;
     let file = ChangeFile::closing_cart(&bank)?;
     let path = file.path();
@@ -153,7 +153,7 @@ fn who_may_not_make_a_change_is_refused_it_and_who_may_is_told_what_he_may_read(
 }
 
 #[test]
-fn who_may_try_a_change_and_not_tap_is_told_counts_and_no_request() -> Outcome {
+fn dry_run_without_tap_permission_shows_counts_only() -> Outcome {
     let ns = Namespace::meshed("eyes-counts")?;
     ns.run(&["web", "cart"])?;
     let web = ns.pod("web")?;

@@ -57,7 +57,7 @@ fn judged(ns: &Namespace, trial: &Value, from: &str) -> [u64; 3] {
 }
 
 #[test]
-fn what_a_dry_run_that_watches_says_of_live_calls_is_what_the_change_does() -> Outcome {
+fn watched_dry_run_matches_actual_effect_of_change() -> Outcome {
     let ns = Namespace::meshed("eyes-trial")?;
     ns.run(&["web", "other", "cart"])?;
     let (web, other) = (ns.pod("web")?, ns.pod("other")?);

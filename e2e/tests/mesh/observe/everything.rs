@@ -63,7 +63,7 @@ fn mirror(api: &Api) -> anyhow::Result<[Vec<String>; 2]> {
 }
 
 #[test]
-fn what_gets_lists_and_watches_all_there_is_meets_no_error_and_nothing_here_to_watch() -> Outcome {
+fn listing_everything_succeeds_and_offers_no_watch() -> Outcome {
     let ns = Namespace::meshed("eyes-everything")?;
     ns.run(&["web"])?;
     // Kinds of other tests come and go.

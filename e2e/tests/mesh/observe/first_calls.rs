@@ -37,7 +37,7 @@ fn first<'a>(graph: &'a Value, fields: &[(&str, Value)]) -> anyhow::Result<&'a V
 }
 
 #[test]
-fn first_call_of_an_edge_shows_within_10_s_whatever_kind_it_is_of() -> Outcome {
+fn first_call_of_any_edge_shows_within_10_s() -> Outcome {
     let ns = Namespace::meshed("eyes-first")?;
     let shut = App::new("vault").annotation("weft.dev/access", "deny");
     let outsider = App::new("outsider").label("weft.dev/inject", "disabled");

@@ -97,7 +97,7 @@ fn encoded(text: &str) -> String {
 }
 
 #[test]
-fn reader_of_one_namespace_has_its_page_and_of_others_only_the_verdict() -> Outcome {
+fn namespace_reader_gets_own_page_and_foreign_verdict_only() -> Outcome {
     let (shop, bank) = two("eyes-page")?;
     let page = Page::open(&shop, &reader(&shop)?)?;
     let graph = |ns: &str| format!("{OBSERVE}/namespaces/{ns}/graphs/live?window=300s");

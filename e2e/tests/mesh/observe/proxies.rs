@@ -145,7 +145,7 @@ fn followed(ns: &Namespace, pod: &Pod) -> anyhow::Result<Vec<time::Duration>> {
 
 /// Nothing restarts: the pod is the same before and after.
 #[test]
-fn level_of_a_proxys_log_follows_the_annotation_of_its_live_pod() -> Outcome {
+fn proxy_log_level_follows_annotation_of_live_pod() -> Outcome {
     let ns = Namespace::meshed("eyes-log")?;
     ns.run(&["web", "cart"])?;
     let (web, cart) = (ns.pod("web")?, ns.pod("cart")?);

@@ -51,7 +51,7 @@ fn shop(claim: &str) -> anyhow::Result<Namespace> {
 }
 
 #[test]
-fn refused_call_is_explained_and_the_printed_objects_allow_it_and_no_neighbour() -> Outcome {
+fn explained_fix_allows_refused_call_and_no_neighbour() -> Outcome {
     let ns = shop("eyes-fix")?;
     let (web, other) = (ns.pod("web")?, ns.pod("other")?);
     let args = [
@@ -162,7 +162,7 @@ fn grpc_and_bytes_pass(pod: &Pod) -> anyhow::Result<()> {
 /// Calls of gRPC and bytes have a caller of their own: the rule for the HTTP calls must not be
 /// what lets them pass.
 #[test]
-fn suggested_targets_allow_what_was_served_and_stay_valid_objects() -> Outcome {
+fn suggested_targets_allow_served_calls_and_stay_valid() -> Outcome {
     let ns = Namespace::meshed("eyes-suggest")?;
     ns.run(&["web", "feed", "other", "cart"])?;
     let (web, feed, other) = (ns.pod("web")?, ns.pod("feed")?, ns.pod("other")?);

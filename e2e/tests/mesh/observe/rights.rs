@@ -34,7 +34,7 @@ pub(super) fn two(claim: &str) -> anyhow::Result<(Namespace, Namespace)> {
 }
 
 #[test]
-fn reader_of_one_namespace_sees_its_graph_and_only_the_name_of_the_other_end() -> Outcome {
+fn namespace_reader_sees_own_graph_and_foreign_names_only() -> Outcome {
     let (shop, bank) = two("eyes-rights")?;
     let user = reader(&shop)?;
     // Everything that is told: `stat` leaves out what is called elsewhere.
@@ -91,7 +91,7 @@ fn scopes_name_the_namespaces_that_a_reader_may_read() -> Outcome {
 }
 
 #[test]
-fn who_may_ask_at_one_end_only_is_told_what_that_end_may_know() -> Outcome {
+fn explanation_shows_only_what_permitted_end_may_know() -> Outcome {
     let (shop, bank) = two("eyes-asks")?;
     bank.annotate("weft.dev/access", Some("deny"))?;
     let user = reader(&shop)?;

@@ -28,7 +28,7 @@ fn served(ns: &Namespace) -> anyhow::Result<BTreeMap<String, u64>> {
 }
 
 #[test]
-fn routes_that_a_service_names_are_counted_and_a_missing_group_is_an_event() -> Outcome {
+fn named_routes_are_counted_and_missing_group_is_event() -> Outcome {
     let ns = Namespace::meshed("eyes-routes")?;
     ns.run(&["web", "cart"])?;
     ns.apply(

@@ -126,8 +126,7 @@ fn refused_who_may_get_everything(ns: &Namespace, user: &str, tap: &[&str]) -> a
 }
 
 #[test]
-fn who_may_tap_sees_requests_as_they_end_and_is_named_and_who_may_get_everything_does_not()
--> Outcome {
+fn tap_streams_requests_only_with_permission_and_names_user() -> Outcome {
     let ns = Namespace::meshed("eyes-tap")?;
     ns.run(&["web", "cart"])?;
     let web = ns.pod("web")?;

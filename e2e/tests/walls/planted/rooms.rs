@@ -3,7 +3,7 @@
 use super::found_with;
 
 #[test]
-fn an_import_that_the_table_does_not_name_is_a_wall() {
+fn undeclared_import_is_reported_as_boundary_breach() {
     let files = [
         ("src/lib.rs", "mod desk;\nmod store;\nmod till;"),
         ("src/desk.rs", "use crate::store::shelf::Shelf;"),
@@ -43,7 +43,7 @@ fn an_import_that_the_table_does_not_name_is_a_wall() {
 }
 
 #[test]
-fn a_part_of_a_room_can_have_a_row_of_its_own() {
+fn submodule_can_have_own_import_row() {
     let files = [
         ("src/lib.rs", "mod store;"),
         ("src/store.rs", "mod cell;\nmod goods;"),
@@ -58,7 +58,7 @@ fn a_part_of_a_room_can_have_a_row_of_its_own() {
 }
 
 #[test]
-fn what_a_room_may_import_and_does_not_is_taken_from_it() {
+fn unused_import_permission_is_reported() {
     let files = |desk: &str| {
         let store = "pub mod shelf;\npub use shelf::Shelf;\npub use elsewhere::Goods;";
         found_with(
@@ -96,7 +96,7 @@ fn what_a_room_may_import_and_does_not_is_taken_from_it() {
 }
 
 #[test]
-fn a_part_of_a_room_that_is_allowed_has_to_be_used_itself() {
+fn allowed_submodule_must_be_imported_itself() {
     let files = [
         ("src/lib.rs", "mod desk;\nmod store;"),
         ("src/desk.rs", "use crate::store::shelf::Shelf;"),

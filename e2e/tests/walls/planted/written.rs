@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use super::{found, found_in, found_with};
 
 #[test]
-fn a_file_that_does_not_say_why_it_exists_is_found() {
+fn file_without_purpose_header_is_reported() {
     let header = |text: &str| {
         let sources = BTreeMap::from([("shop/src/lib.rs".to_owned(), text.to_owned())]);
         found_in("", &sources)
@@ -29,7 +29,7 @@ fn a_file_that_does_not_say_why_it_exists_is_found() {
 }
 
 #[test]
-fn a_file_may_have_480_lines_unless_it_is_a_table() {
+fn file_over_480_lines_is_reported_unless_table() {
     let lines = |count: usize| "// One.\n".repeat(count);
     let files = |text: &str| {
         let root = "mod store;\nmod table;";
@@ -72,7 +72,7 @@ fn a_function_may_have_100_lines_and_six_parameters() {
 }
 
 #[test]
-fn a_function_that_is_to_be_read_in_one_look_is_there_and_has_60_lines() {
+fn listed_short_function_must_exist_within_60_lines() {
     let breaches_of = |name: &str, lines: usize| {
         let body = "    let _ = 1;\n".repeat(lines - 2);
         let story = format!("fn {name}() {{\n{body}}}\nfn other() {{}}");

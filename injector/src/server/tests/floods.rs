@@ -91,7 +91,7 @@ async fn strangers(harness: &Harness, count: usize) -> Vec<TcpStream> {
 }
 
 #[tokio::test]
-async fn connections_of_more_addresses_than_there_are_places_close_none_of_an_api_server() {
+async fn connection_flood_closes_no_api_server_connections() {
     let harness = Harness::start().await;
     let mut api = Vec::new();
     for _ in 0..2 {
@@ -131,7 +131,7 @@ async fn three_hundred_slow_bodies_delay_no_pod() {
 }
 
 #[tokio::test]
-async fn large_bodies_that_never_end_are_bounded_and_delay_no_pod() {
+async fn endless_large_bodies_are_bounded_without_delaying_pods() {
     let harness = Harness::start().await;
     let mut slow = Vec::new();
     for at in 0..6 {
@@ -151,7 +151,7 @@ async fn large_bodies_that_never_end_are_bounded_and_delay_no_pod() {
 }
 
 #[tokio::test]
-async fn review_that_takes_a_hundred_times_its_length_is_refused_unread() {
+async fn review_costing_100_times_its_length_is_refused() {
     let harness = Harness::start().await;
     let maps = vec![r#"{"":0}"#; MAX_BODY / 8].join(",");
     let body = Bytes::from(format!(
@@ -170,7 +170,7 @@ async fn review_that_takes_a_hundred_times_its_length_is_refused_unread() {
 }
 
 #[tokio::test]
-async fn list_of_many_objects_is_converted_within_the_memory_of_a_few() {
+async fn large_list_is_converted_within_memory_of_few_objects() {
     let harness = Harness::start().await;
     let many: Vec<Value> = (0..250).map(|i| target(&format!("t{i}"), 100)).collect();
     let body = conversion(&many.into());
@@ -287,8 +287,8 @@ fn is_alone(test: &str) -> bool {
 }
 
 #[tokio::test]
-async fn eight_reviews_of_many_keys_at_once_take_the_memory_of_one() {
-    if !is_alone("eight_reviews_of_many_keys_at_once_take_the_memory_of_one") {
+async fn eight_concurrent_reviews_need_memory_of_one() {
+    if !is_alone("eight_concurrent_reviews_need_memory_of_one") {
         return;
     }
     let harness = Harness::start().await;

@@ -64,7 +64,7 @@ async fn body_above_the_limit_is_refused() {
 }
 
 #[tokio::test]
-async fn bytes_that_are_no_tls_and_no_http_harm_nobody() {
+async fn bytes_without_tls_or_http_leave_webhook_working() {
     let harness = Harness::start().await;
     let mut plain = TcpStream::connect(harness.address).await.unwrap();
     plain

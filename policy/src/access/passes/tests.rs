@@ -107,7 +107,7 @@ fn decided(access: &Access, caller: Caller<'_>) -> Vec<bool> {
 }
 
 #[test]
-fn what_passes_of_requests_is_what_is_decided_of_each() {
+fn passes_summary_agrees_with_decision_on_each_request() {
     let id = web();
     for caller in [Caller::mesh(&id), Caller::Outside] {
         for access in accesses() {
@@ -133,7 +133,7 @@ fn what_passes_of_requests_is_what_is_decided_of_each() {
 }
 
 #[test]
-fn effect_of_a_change_is_named_only_where_no_request_could_tell_otherwise() {
+fn change_effect_is_named_only_when_all_requests_agree() {
     let id = web();
     let caller = Caller::mesh(&id);
     let all = accesses();
@@ -155,7 +155,7 @@ fn effect_of_a_change_is_named_only_where_no_request_could_tell_otherwise() {
 }
 
 #[test]
-fn matches_are_the_same_by_other_names_and_in_another_order() {
+fn matches_are_equal_regardless_of_name_and_order() {
     let id = web();
     let caller = Caller::mesh(&id);
     let access =

@@ -197,7 +197,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn decisions_are_those_of_the_plain_reading_of_the_text(
+    fn decisions_match_plain_reading_of_specification(
         targets in proptest::collection::vec(a_target(), 0..4),
         call in a_call(),
     ) {
@@ -211,7 +211,7 @@ proptest! {
     }
 
     #[test]
-    fn another_rule_or_another_order_never_takes_a_permission_away(
+    fn added_or_reordered_rules_never_remove_permission(
         targets in proptest::collection::vec(a_target(), 1..4),
         call in a_call(),
     ) {

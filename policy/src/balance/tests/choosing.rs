@@ -29,7 +29,7 @@ fn those_that_rest_get_nothing_and_the_others_share() {
 }
 
 #[test]
-fn nobody_is_looked_at_often_while_fewer_than_half_rest() {
+fn pick_examines_few_endpoints_while_under_half_ejected() {
     let mut dice = Dice(3);
     let resting = |at: usize| at % 2 == 1 && at < 998;
     let mut most = 0;
@@ -50,7 +50,7 @@ fn nobody_is_looked_at_often_while_fewer_than_half_rest() {
 }
 
 #[test]
-fn whoever_is_left_is_found_and_a_resting_one_before_nobody() {
+fn last_usable_endpoint_is_found_else_ejected_one() {
     let mut dice = Dice(4);
     for at in 0..200 {
         let mut all = vec![Candidate::Ejected; 200];
@@ -96,7 +96,7 @@ fn one_that_warms_up_gets_about_its_share() {
 }
 
 #[test]
-fn of_two_endpoints_the_new_one_gets_its_share_and_no_more() {
+fn new_endpoint_of_two_gets_only_its_share() {
     for share in [0.1, 0.5] {
         let expected = 20_000.0 * share;
         let taken = counts(20_000, &[], &[works(1.0), works(share)])[1] as f64;
@@ -125,7 +125,7 @@ fn where_all_rest_each_is_asked_as_often() {
 }
 
 #[test]
-fn the_own_zone_is_used_unless_it_is_busier_than_another() {
+fn own_zone_is_used_unless_busier_than_another() {
     let busy = |load| Candidate::Works {
         score: 1.0,
         share: 1.0,
@@ -148,7 +148,7 @@ fn the_own_zone_is_used_unless_it_is_busier_than_another() {
 
 /// One on the own node, one in the own zone, one elsewhere.
 #[test]
-fn whom_the_own_node_cannot_serve_the_own_zone_does_before_anybody_further_away() {
+fn own_zone_serves_what_own_node_cannot() {
     let busy = |load| Candidate::Works {
         score: 1.0,
         share: 1.0,
@@ -175,7 +175,7 @@ fn whom_the_own_node_cannot_serve_the_own_zone_does_before_anybody_further_away(
 }
 
 #[test]
-fn load_moves_calls_in_proportion_and_leaves_nobody_without_any() {
+fn load_shifts_calls_proportionally_and_starves_no_endpoint() {
     let works = |score, load| Candidate::Works {
         score,
         share: 1.0,
@@ -230,7 +230,7 @@ fn limited_endpoint_is_busy_for_its_time() {
 }
 
 #[test]
-fn limit_without_a_time_lasts_longer_until_something_is_served() {
+fn untimed_limit_grows_until_request_is_served() {
     let mut now = Instant::now();
     let mut load = crate::balance::Load::default();
     for seconds in [1, 2, 4, 8, 10, 10] {
@@ -249,7 +249,7 @@ fn limit_without_a_time_lasts_longer_until_something_is_served() {
 }
 
 #[test]
-fn load_is_told_when_its_tenth_changes_and_before_it_fades() {
+fn load_is_reported_per_tenth_and_before_fading() {
     let start = Instant::now();
     let mut teller = LoadReporter::default();
     assert_eq!(teller.report(start, 5), None, "calm is what is assumed");

@@ -20,7 +20,7 @@ fn fleet_of(rows: &[(u32, u32)]) -> (Fleet<usize, usize>, Instant) {
 }
 
 #[test]
-fn the_mesh_opens_when_the_median_account_sees_it_and_not_for_one() {
+fn mesh_breaker_opens_for_median_account_not_for_one() {
     let opens = |rows: &[(u32, u32)]| {
         let (fleet, now) = fleet_of(rows);
         fleet.steer(now) == Steer::Open
@@ -44,7 +44,7 @@ fn the_mesh_opens_when_the_median_account_sees_it_and_not_for_one() {
 }
 
 #[test]
-fn what_one_account_alone_sees_is_for_its_own_proxies_until_another_sees_it_too() {
+fn sole_account_failures_open_only_its_proxies_until_confirmed() {
     let (mut fleet, start) = fleet_of(&[(60, 60)]);
     assert_eq!(
         (fleet.steer(start), fleet.sole_account()),
@@ -72,7 +72,7 @@ fn what_one_account_alone_sees_is_for_its_own_proxies_until_another_sees_it_too(
 }
 
 #[test]
-fn it_probes_ten_times_a_second_shared_among_the_callers_and_closes_over_a_ramp() {
+fn callers_share_ten_probes_per_second_before_ramp_closes() {
     let (mut fleet, start) = fleet_of(&[(10, 10); 12]);
     assert_eq!(fleet.steer(start), Steer::Open);
     let wanting = Pulse {
@@ -183,7 +183,7 @@ fn it_closes_where_nobody_obeys_or_nobody_calls() {
 }
 
 #[test]
-fn probes_that_hang_keep_it_open_while_anybody_wants_to_call() {
+fn hanging_probes_keep_mesh_breaker_open_under_demand() {
     let wanting = Pulse {
         refused: 1,
         ..Pulse::default()
@@ -206,7 +206,7 @@ fn probes_that_hang_keep_it_open_while_anybody_wants_to_call() {
 }
 
 #[test]
-fn a_probe_that_was_sent_is_told_before_it_ends() {
+fn sent_probe_is_reported_before_it_finishes() {
     let now = Instant::now();
     let mut breaker = seen(now, 0, 0);
     breaker.steer(now, Steer::Probing { every: ms(1200) });
@@ -219,7 +219,7 @@ fn a_probe_that_was_sent_is_told_before_it_ends() {
 }
 
 #[test]
-fn proxies_that_are_told_together_to_probe_spread_over_the_gap() {
+fn simultaneous_probe_start_is_spread_over_interval() {
     let start = Instant::now();
     for callers in [12u32, 10_000] {
         let every = ms(100) * callers;

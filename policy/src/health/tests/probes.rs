@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn an_endpoint_that_rests_gets_exactly_one_probe_after_its_rest() {
+fn ejected_endpoint_gets_exactly_one_probe_when_due() {
     let start = Instant::now();
     let mut health = rested(start);
     let status =
@@ -36,7 +36,7 @@ fn an_endpoint_that_rests_gets_exactly_one_probe_after_its_rest() {
 }
 
 #[test]
-fn a_probe_that_succeeds_brings_it_back_over_the_warm_up() {
+fn successful_probe_returns_endpoint_over_warm_up() {
     let start = Instant::now();
     let mut health = rested(start);
     let back = start + ms(5000);
@@ -67,7 +67,7 @@ fn a_probe_that_succeeds_brings_it_back_over_the_warm_up() {
 }
 
 #[test]
-fn an_answer_that_only_begins_ends_what_unreachable_means_and_nothing_else() {
+fn started_response_clears_only_unreachable_ejection() {
     let start = Instant::now();
     let settings = &Ejection::DEFAULT;
     let unreached = after(5, Unreachable, start);
@@ -107,7 +107,7 @@ fn an_answer_that_only_begins_ends_what_unreachable_means_and_nothing_else() {
 
 /// By its end alone a stream would show that its endpoint works when it is asked no more.
 #[test]
-fn a_probe_whose_answer_lasts_for_a_second_brings_it_back_and_its_end_shows_no_more_of_it() {
+fn probe_response_lasting_one_second_returns_endpoint_once() {
     let (start, settings) = (Instant::now(), &Ejection::DEFAULT);
     let (due, begun, lasted) = (start + ms(5000), start + ms(5200), start + ms(6200));
     let streams = || {
@@ -152,7 +152,7 @@ fn a_probe_whose_answer_lasts_for_a_second_brings_it_back_and_its_end_shows_no_m
 }
 
 #[test]
-fn what_a_late_probe_shows_is_not_taken_for_what_the_current_one_shows() {
+fn late_probe_result_is_not_taken_for_current() {
     let (start, settings) = (Instant::now(), &Ejection::DEFAULT);
     for signal in [Good, Failed] {
         let mut health = rested(start);
@@ -172,7 +172,7 @@ fn what_a_late_probe_shows_is_not_taken_for_what_the_current_one_shows() {
 
 /// Calls that hung end by their time limit, for as long as that is, after the probe.
 #[test]
-fn what_was_begun_before_it_returned_says_nothing_of_it_afterwards() {
+fn calls_before_endpoint_return_do_not_count_afterwards() {
     let (start, settings) = (Instant::now(), &Ejection::DEFAULT);
     let due = start + ms(5000);
     let mut health = rested(start);

@@ -26,7 +26,7 @@ fn bytes(keys: &Keys) -> usize {
 }
 
 #[test]
-fn places_take_as_many_bytes_as_is_reckoned_at_most() {
+fn key_entries_take_no_more_bytes_than_estimated() {
     for most in [20, 96, 1000, 7200, 8081, 12_122, 24_000] {
         let mut keys = Keys::new(most);
         for value in 0..most as u64 {

@@ -23,7 +23,7 @@ fn offered(meter: &mut Meter, now: Instant) -> Option<u64> {
 }
 
 #[test]
-fn what_is_offered_is_known_after_half_of_the_window() {
+fn offered_rate_is_known_after_half_window() {
     let start = Instant::now();
     let mut meter = Meter::new(start, 20, ms(1000), false);
     comes(&mut meter, start, ALL, 10, 0..20);
@@ -39,7 +39,7 @@ fn what_is_offered_is_known_after_half_of_the_window() {
 }
 
 #[test]
-fn what_is_refused_is_known_at_once_and_for_five_seconds() {
+fn refusal_is_known_immediately_and_for_five_seconds() {
     let start = Instant::now();
     let mut meter = Meter::new(start, 20, ms(1000), false);
     for at in 0..15 {

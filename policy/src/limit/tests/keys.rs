@@ -19,7 +19,7 @@ fn passed(table: &mut Buckets, now: Instant, caller: u64, values: std::ops::Rang
 }
 
 #[test]
-fn a_gateway_of_twenty_thousand_users_has_none_refused_at_the_first_request() {
+fn first_requests_of_20000_gateway_users_all_pass() {
     let start = Instant::now();
     let mut table = table(start, 1, KEYS);
     assert_eq!(passed(&mut table, start, 1, 0..20_000), 20_000);
@@ -33,7 +33,7 @@ fn a_gateway_of_twenty_thousand_users_has_none_refused_at_the_first_request() {
 }
 
 #[test]
-fn more_users_than_places_are_served_while_those_that_have_one_leave_a_token() {
+fn users_beyond_key_capacity_pass_while_tokens_remain() {
     let start = Instant::now();
     let mut table = table(start, 5, 1001);
     assert_eq!(passed(&mut table, start, 1, 0..5000), 5000);
@@ -52,7 +52,7 @@ fn more_users_than_places_are_served_while_those_that_have_one_leave_a_token() {
 }
 
 #[test]
-fn ten_callers_that_make_up_values_take_nothing_from_others() {
+fn ten_callers_inventing_values_take_nothing_from_others() {
     let start = Instant::now();
     let mut table = table(start, 5, 2000);
     let (old, new) = (100, 101);
@@ -84,7 +84,7 @@ fn ten_callers_that_make_up_values_take_nothing_from_others() {
 }
 
 #[test]
-fn who_makes_up_keys_gets_no_more_than_a_bucket_for_each_place_and_fills_none() {
+fn invented_keys_get_one_bucket_per_entry_without_refill() {
     let start = Instant::now();
     let mut table = table(start, 5, 101);
     let own = Key::Header {
@@ -136,7 +136,7 @@ fn what_is_full_goes_before_anything_else() {
 }
 
 #[test]
-fn identities_have_a_bucket_each_as_far_as_there_are_places() {
+fn each_identity_has_bucket_while_entries_are_free() {
     let start = Instant::now();
     let mut table = table(start, 1, 10_001);
     let callers = |table: &mut Buckets, now, callers: std::ops::Range<u64>| {
@@ -152,7 +152,7 @@ fn identities_have_a_bucket_each_as_far_as_there_are_places() {
 }
 
 #[test]
-fn callers_without_room_for_a_first_key_share_a_bucket() {
+fn callers_without_room_for_first_key_share_bucket() {
     let start = Instant::now();
     let mut table = table(start, 1, 20);
     for caller in 0..10 {
@@ -170,7 +170,7 @@ fn callers_without_room_for_a_first_key_share_a_bucket() {
 }
 
 #[test]
-fn the_keys_of_all_limits_of_a_pod_take_so_many_bytes_at_most() {
+fn limit_keys_of_pod_stay_within_byte_bound() {
     assert_eq!(keys_of_each(1), KEYS);
     for limits in 1..1000 {
         let all = limits * keys_of_each(limits) * BYTES_PER_ENTRY;
@@ -184,7 +184,7 @@ proptest! {
     /// as one does that was full for less than a token, and of a caller with few keys the same
     /// pass, whatever the others do.
     #[test]
-    fn no_key_gets_more_than_its_limit_and_who_holds_little_gets_all_of_it(
+    fn no_key_exceeds_limit_and_small_callers_are_exact(
         requests in 1u32..4,
         calls in proptest::collection::vec((0u64..4, 0u64..30, 0u64..100), 1..400),
     ) {

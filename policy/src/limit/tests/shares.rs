@@ -6,7 +6,7 @@ use super::*;
 use crate::limit::shares::{LEAVES, Send, Shares};
 
 #[test]
-fn a_pod_that_leaves_keeps_its_part_for_some_seconds_or_until_its_stream_ends() {
+fn leaving_pod_keeps_share_briefly_or_until_disconnected() {
     let start = Instant::now();
     let take_all = |shares: &mut Shares<u8>, mut sends: Vec<Send<u8>>| {
         let mut last = BTreeMap::new();
@@ -87,7 +87,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 proptest! {
     #[test]
-    fn shares_never_add_up_to_more_than_the_limit_whatever_is_late_or_lost(
+    fn shares_never_exceed_limit_despite_late_or_lost_messages(
         steps in proptest::collection::vec(step(), 1..60),
     ) {
         let (mut shares, mut fleet) = (Shares::new(100), Fleet::default());
@@ -253,7 +253,7 @@ fn a_limit_that_shrinks_is_divided_anew() {
 }
 
 #[test]
-fn who_goes_on_for_another_grows_nobody_into_what_others_still_hold() {
+fn takeover_grows_no_share_into_parts_still_held() {
     let now = Instant::now();
     let mut shares = Shares::new(100);
     for pod in 1..=3 {

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_port_with_few_calls_learns_its_calm_time_and_tells_how_much_longer_they_wait() {
+fn port_with_few_calls_learns_calm_time_and_load() {
     for per_second in [1, 4] {
         let start = Instant::now();
         let mut limiter = Limiter::new(start);
@@ -20,7 +20,7 @@ fn a_port_with_few_calls_learns_its_calm_time_and_tells_how_much_longer_they_wai
 }
 
 #[test]
-fn the_first_call_of_all_is_not_what_the_others_are_held_against() {
+fn very_first_call_is_no_baseline_for_others() {
     let start = Instant::now();
     let mut limiter = Limiter::new(start);
     let mut now = calm(&mut limiter, start, 1, 1, ms(50));

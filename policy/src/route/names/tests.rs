@@ -20,7 +20,7 @@ fn named(names: &Names, path: &str) -> String {
 }
 
 #[test]
-fn a_request_has_the_name_of_the_first_match_that_describes_it_or_none() {
+fn request_takes_name_of_first_matching_route_or_none() {
     let names = Names::of([
         one("cart", "item", "/items/[0-9]+"),
         one("cart", "items", "/items"),
@@ -40,7 +40,7 @@ fn a_request_has_the_name_of_the_first_match_that_describes_it_or_none() {
 }
 
 #[test]
-fn names_are_bounded_in_number_and_length_and_hold_nothing_that_moves_a_terminal() {
+fn route_names_are_bounded_and_hold_no_terminal_controls() {
     let many = (0..=MAX_NAMES).map(|at| one("g", &format!("m{at}"), &format!("/{at}$")));
     let names = Names::of(many);
     assert_eq!(names.matches().count(), MAX_NAMES);

@@ -188,7 +188,7 @@ fn passed(headers: &[(&'static str, &str)], onward: Onward) -> Vec<String> {
 }
 
 #[test]
-fn the_own_span_becomes_parent_in_every_format_that_came() {
+fn own_span_becomes_parent_in_every_received_format() {
     let own = onward(TRACE, true);
     let w3c = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01";
     assert_eq!(passed(&[("traceparent", W3C)], own), [w3c]);
@@ -222,7 +222,7 @@ fn the_own_span_becomes_parent_in_every_format_that_came() {
 }
 
 #[test]
-fn what_names_another_trace_or_none_is_passed_as_it_came() {
+fn header_of_other_trace_or_none_passes_unchanged() {
     let w3c = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01";
     let other = "1111111111111111-2222222222222222-1";
     let lines = passed(&[("traceparent", W3C), ("b3", other)], onward(TRACE, true));
@@ -235,7 +235,7 @@ fn what_names_another_trace_or_none_is_passed_as_it_came() {
 }
 
 #[test]
-fn a_trace_that_begins_here_is_told_in_the_formats_that_were_asked_for() {
+fn new_trace_is_sent_in_configured_formats() {
     for (format, expected) in [
         (
             Format::TraceContext,
@@ -270,7 +270,7 @@ fn a_trace_that_begins_here_is_told_in_the_formats_that_were_asked_for() {
 }
 
 #[test]
-fn a_verdict_alone_begins_a_trace_in_its_own_format() {
+fn sampling_decision_alone_starts_trace_in_its_format() {
     let own = onward(TRACE, true);
     assert_eq!(
         passed(&[("b3", "d")], own),
@@ -287,7 +287,7 @@ fn a_verdict_alone_begins_a_trace_in_its_own_format() {
 }
 
 #[test]
-fn a_verdict_that_was_left_open_is_told_from_here_on() {
+fn open_sampling_decision_is_filled_in_onward() {
     let unsampled = Onward {
         trace: SHORT,
         span: PARENT,
@@ -317,7 +317,7 @@ proptest! {
     /// Whatever came: nothing panics, and what was written is read by the next proxy as it
     /// was meant.
     #[test]
-    fn what_is_passed_on_is_read_as_it_was_meant(
+    fn passed_trace_context_is_read_back_unchanged(
         name in prop::sample::select(vec!["traceparent", "b3", "x-b3-traceid", "x-b3-sampled", "x-b3-flags"]),
         value in "[0-9a-f-]{0,70}|[ -~]{0,80}",
         trace in 1..u128::MAX,
@@ -341,7 +341,7 @@ proptest! {
 }
 
 #[test]
-fn no_table_of_a_connection_keeps_what_each_message_says_anew() {
+fn trace_headers_are_kept_out_of_compression_tables() {
     for format in Format::ALL {
         let mut map = HeaderMap::new();
         begin(&mut map, onward(TRACE, false), &[format]);

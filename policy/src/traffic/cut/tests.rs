@@ -39,7 +39,7 @@ fn parts<const N: usize>(parts: [Part; N]) -> Parts {
 }
 
 #[test]
-fn a_part_that_is_left_out_takes_no_other_and_leaves_the_precedence() {
+fn unsupported_part_removes_no_other_and_keeps_precedence() {
     let both = Timeouts {
         request: Some(SECOND * 3),
         backend_request: Some(SECOND),
@@ -72,14 +72,14 @@ fn a_part_that_is_left_out_takes_no_other_and_leaves_the_precedence() {
 }
 
 #[test]
-fn an_empty_section_is_told_to_whoever_carries_out_a_filled_one() {
+fn empty_section_reaches_proxies_supporting_that_section() {
     let empty = timeouts(&[("empty", Timeouts::DEFAULT)]);
     assert_eq!(empty.for_callers(Parts::IN_FORCE), empty);
     assert_eq!(empty.for_callers(Parts::NONE), EffectivePolicy::default());
 }
 
 #[test]
-fn whoever_carries_out_all_is_told_all_and_each_side_its_own() {
+fn capable_proxies_get_all_parts_of_their_side() {
     let limit = |name: &str, scope| {
         Arc::new(RateLimit {
             name: name.into(),
@@ -151,7 +151,7 @@ fn whoever_carries_out_all_is_told_all_and_each_side_its_own() {
 }
 
 #[test]
-fn pods_are_told_the_times_of_mesh_accounts_as_of_callers_outside() {
+fn pods_get_timeouts_for_mesh_accounts_and_outside_callers() {
     let web = Source::Identity(SpiffeId::of("cluster.local", "shop", "web").unwrap());
     for source in [web, Source::Authenticated, Source::Unauthenticated] {
         let of = |ends: Timeouts| {
@@ -198,7 +198,7 @@ fn plain_balance_needs_warm_up_alone() {
 }
 
 #[test]
-fn callers_are_told_of_priorities_and_only_pods_of_overload() {
+fn callers_get_priorities_and_only_pods_get_overload() {
     let traffic = EffectivePolicy {
         priority: Table {
             rules: vec![rule("first", Priority::Critical)],

@@ -7,7 +7,7 @@ use super::*;
 const PAGE: &str = include_str!("../../../../docs/resilience.md");
 
 #[test]
-fn every_part_has_a_name_of_its_own_and_a_place_in_the_set() {
+fn every_part_has_unique_name_and_bit() {
     let names: BTreeSet<&str> = Part::ALL.iter().map(|part| part.capability()).collect();
     assert_eq!(names.len(), Part::ALL.len());
     assert!(Part::ALL.len() <= 32, "the set has 32 bits");
@@ -19,7 +19,7 @@ fn every_part_has_a_name_of_its_own_and_a_place_in_the_set() {
 
 /// What users are told is in force is what proxies say that they carry out.
 #[test]
-fn the_page_says_of_every_part_whether_it_is_in_force() {
+fn page_states_for_every_part_whether_in_force() {
     for part in Part::ALL {
         let word = if Part::IN_FORCE.contains(part) {
             "yes"

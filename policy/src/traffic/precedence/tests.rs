@@ -100,7 +100,7 @@ fn the_closer_target_decides_and_enforce_beats_all() {
 }
 
 #[test]
-fn the_narrower_policy_decides_then_the_older_then_the_name() {
+fn narrower_policy_decides_then_older_then_by_name() {
     let routes = Match::AnyOf(vec![path('a')]);
     let sources = Sources::Only(vec![Source::Identity(account("web"))]);
     let mut all = vec![retry("p1", 1)];
@@ -135,7 +135,7 @@ fn the_narrower_policy_decides_then_the_older_then_the_name() {
 }
 
 #[test]
-fn a_section_is_taken_whole_and_each_from_its_own_winner() {
+fn each_section_comes_complete_from_its_own_winner() {
     let close = retry("close", 3);
     let mut far = retry("far", 1);
     far.target = Target::Mesh;
@@ -162,7 +162,7 @@ fn wins_by(policy: &Policy, by: Precedence) -> Winner {
 }
 
 #[test]
-fn whoever_loses_a_section_is_told_to_whom_and_whoever_wins_nothing_conflicts() {
+fn losing_policy_names_winner_and_winless_one_conflicts() {
     let old = retry("old", 1);
     let mut half = retry("half", 2);
     half.created = 1;
@@ -182,7 +182,7 @@ fn whoever_loses_a_section_is_told_to_whom_and_whoever_wins_nothing_conflicts() 
 }
 
 #[test]
-fn a_policy_that_wins_at_one_port_only_is_partly_overridden() {
+fn policy_winning_at_one_port_is_partly_overridden() {
     let wide = retry("wide", 1);
     let mut port = retry("port", 2);
     port.target = Target::Port(service(), 80);
@@ -196,7 +196,7 @@ fn a_policy_that_wins_at_one_port_only_is_partly_overridden() {
 }
 
 #[test]
-fn a_policy_of_the_mesh_is_told_at_how_many_ports_others_decide() {
+fn mesh_policy_status_counts_ports_decided_by_others() {
     let mut mesh = retry("mesh", 1);
     mesh.target = Target::Mesh;
     let mut own = retry("own", 2);
@@ -218,7 +218,7 @@ fn a_policy_of_the_mesh_is_told_at_how_many_ports_others_decide() {
 }
 
 #[test]
-fn the_same_routes_twice_are_a_conflict_and_other_routes_are_none() {
+fn covered_routes_conflict_but_other_routes_do_not() {
     let limited = |name: &str, created, letters: &str| Policy {
         created,
         routes: Match::AnyOf(letters.chars().map(path).collect()),
@@ -243,7 +243,7 @@ fn the_same_routes_twice_are_a_conflict_and_other_routes_are_none() {
 
 /// Comparing each match of one with each of the other took minutes.
 #[test]
-fn dozens_of_policies_with_a_thousand_routes_each_are_compared_in_no_time() {
+fn policies_of_1000_routes_are_compared_in_seconds() {
     let none: [&str; 0] = [];
     let many = |own: usize| -> Vec<HttpMatch> {
         let regex = |n: usize| format!("/{}/{}$", if n < 1000 { 0 } else { own }, n);
@@ -302,7 +302,7 @@ fn limits_add_up_and_nobody_loses_one() {
 }
 
 #[test]
-fn routes_and_sources_of_which_none_is_left_limit_a_policy_to_nothing() {
+fn empty_routes_or_sources_make_policy_apply_nowhere() {
     let mut routes = retry("routes", 1);
     routes.routes = Match::AnyOf(vec![]);
     let mut sources = retry("sources", 2);

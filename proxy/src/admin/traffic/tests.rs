@@ -122,7 +122,7 @@ fn paths_of_the_page_are_told_from_all_others() {
 }
 
 #[test]
-fn each_section_is_shown_with_its_object_and_without_one_what_holds_then() {
+fn section_is_shown_with_its_policy_or_default() {
     let some = Match::AnyOf(Vec::new());
     let retry = Retry {
         attempts: 3,
@@ -160,7 +160,7 @@ fn each_section_is_shown_with_its_object_and_without_one_what_holds_then() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_a_headless_service_retries_and_ejection_hold_only_where_a_policy_says_something() {
+async fn headless_service_has_retries_and_ejection_only_by_policy() {
     let shown = |policy: Option<EffectivePolicy>, service: &str| {
         let both = ["api", "web"].map(|name| endpoints_of(name, 2));
         let others = policy.iter().map(policy_of).chain([pod_of_api()]);
@@ -214,7 +214,7 @@ async fn of_a_headless_service_retries_and_ejection_hold_only_where_a_policy_say
 
 /// One endpoint of three cannot be connected, one is busy, and the policy opens the breaker.
 #[tokio::test(start_paused = true)]
-async fn breakers_budget_and_endpoints_are_shown_as_the_next_call_finds_them() {
+async fn page_shows_breakers_budget_and_endpoints_as_currently_applied() {
     let breaker = Breaker {
         state: BreakerState::Open,
         ..Breaker::DEFAULT
@@ -289,7 +289,7 @@ async fn share_that_is_held_back_is_shown_by_class() {
 }
 
 #[test]
-fn what_a_policy_answers_and_the_hashes_of_tokens_are_not_shown() {
+fn page_hides_fallback_responses_and_token_hashes() {
     let fallback = Fallback {
         to: FallbackTo::Response(FallbackResponse {
             status: StatusCode::OK,
@@ -326,7 +326,7 @@ fn what_a_policy_answers_and_the_hashes_of_tokens_are_not_shown() {
 }
 
 #[test]
-fn a_page_has_a_bound_and_what_it_leaves_out_may_be_asked_for() {
+fn page_is_bounded_and_skipped_services_can_be_queried() {
     const SERVICES: usize = 300;
     let name = |number: usize| format!("s{number:03}");
     let set = (0..SERVICES).map(|number| endpoints_of(&name(number), 250));

@@ -55,7 +55,7 @@ fn only_the_last_message_asks_for_an_answer() {
 }
 
 #[test]
-fn a_refusal_names_the_step_and_a_missing_privilege_the_way_out() {
+fn nftables_refusal_names_failed_step_and_required_privilege() {
     let batch = Batch::removing(Family::Inet);
     assert!(
         refusal(libc::EEXIST, batch.step(2))

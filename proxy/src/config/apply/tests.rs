@@ -143,7 +143,7 @@ fn unusable_rules() -> Vec<(&'static str, v1::Resource)> {
 
 /// A proxy that goes on and one that starts now hear the same, and allow the same.
 #[test]
-fn a_refused_rule_leaves_what_a_fresh_start_would_have_and_takes_no_other_down() {
+fn refused_rule_equals_fresh_start_and_affects_no_other() {
     let registry = Registry::default();
     let mut modes = workload();
     modes.enforcement = v1::Enforcement::Enforce.into();
@@ -224,7 +224,7 @@ fn a_refused_workload_leaves_the_former_modes() {
 /// Where calls go is no permission: the former way stays, but for what it would say in
 /// plaintext to somebody who has joined the mesh.
 #[test]
-fn a_refused_list_stays_as_it_was_without_plaintext_to_those_whom_it_calls_meshed() {
+fn refused_endpoint_list_stays_without_plaintext_to_meshed_endpoints() {
     let registry = Registry::default();
     let name = wire::names::endpoints("shop", "api", 80);
     let list = |endpoints: Vec<v1::Endpoint>| {
@@ -268,7 +268,7 @@ fn a_refused_list_stays_as_it_was_without_plaintext_to_those_whom_it_calls_meshe
 }
 
 #[test]
-fn a_refused_destination_stays_unless_it_would_be_called_in_plaintext_and_has_joined_the_mesh() {
+fn refused_destination_stays_unless_plaintext_reaches_meshed_pod() {
     let addr: SocketAddr = "10.0.0.2:80".parse().unwrap();
     let name = wire::names::destination(addr.ip(), addr.port());
     let to = |target: Option<Target>| {
@@ -305,7 +305,7 @@ fn a_refused_destination_stays_unless_it_would_be_called_in_plaintext_and_has_jo
 
 /// Of a caller that makes its first call so many seconds after they became ready.
 #[tokio::test(start_paused = true)]
-async fn endpoints_warm_up_from_when_they_became_ready_unless_all_did_just_now() {
+async fn endpoints_warm_up_since_ready_unless_all_just_started() {
     let name = wire::names::endpoints("shop", "api", 80);
     let snapshot_of = |ages: &[Option<i64>]| {
         let unix = lists::unix();
@@ -386,7 +386,7 @@ fn a_refused_split_leaves_the_former_one() {
 
 /// What it is called decides nothing: a rule is what its content says.
 #[test]
-fn a_rule_goes_by_its_name_whatever_form_that_has_and_whatever_comes_under_it() {
+fn rule_is_keyed_by_name_whatever_form_or_content() {
     let registry = Registry::default();
     for name in ["x".to_owned(), wire::names::rule("shop", "t")] {
         let set = vec![resource(&name, Some(Content::Rule(rule("t"))))];

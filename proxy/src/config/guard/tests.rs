@@ -103,7 +103,7 @@ fn a_change_of_one_limit_fills_no_bucket() {
 }
 
 #[test]
-fn callers_from_outside_have_the_time_of_the_first_policy_that_fits() {
+fn outside_callers_get_timeout_of_first_matching_policy() {
     let rule = |when, sources, request| Rule {
         origin: Origin::new("TrafficPolicy", "shop", "p"),
         when,
@@ -153,7 +153,7 @@ fn callers_from_outside_have_the_time_of_the_first_policy_that_fits() {
 }
 
 #[test]
-fn of_what_all_pods_keep_together_a_pod_has_its_share_and_one_request_before_it_is_told() {
+fn pod_of_shared_limit_passes_one_request_before_share() {
     let limits = pod_guard(&[RateLimit {
         scope: LimitScope::Service,
         ..limit(100, LimitKey::None)
@@ -192,7 +192,7 @@ fn of_what_all_pods_keep_together_a_pod_has_its_share_and_one_request_before_it_
 }
 
 #[test]
-fn a_limit_that_is_new_to_a_pod_that_serves_is_kept_whole_until_its_share_is_told() {
+fn new_limit_on_serving_pod_is_complete_until_shared() {
     let limits = pod_guard(&[RateLimit {
         scope: LimitScope::Service,
         ..limit(100, LimitKey::None)
@@ -243,7 +243,7 @@ fn an_audited_limit_refuses_nothing_and_is_told() {
 }
 
 #[test]
-fn an_audited_limit_neither_counts_nor_charges_what_another_one_refuses() {
+fn audited_limit_ignores_requests_refused_by_another_limit() {
     let name = |name: &str, requests, mode| RateLimit {
         name: name.into(),
         mode,
@@ -282,7 +282,7 @@ fn an_audited_limit_neither_counts_nor_charges_what_another_one_refuses() {
 }
 
 #[test]
-fn header_values_have_a_bucket_each_and_a_path_that_cannot_be_read_fits_every_route() {
+fn header_values_have_buckets_and_unreadable_path_matches_all() {
     let tenant = http::HeaderName::from_static("x-tenant");
     let now = Instant::now();
     let guard = Guard::after(
@@ -335,7 +335,7 @@ fn header_values_have_a_bucket_each_and_a_path_that_cannot_be_read_fits_every_ro
 }
 
 #[test]
-fn many_limits_of_a_pod_share_what_their_keys_may_take() {
+fn limits_of_pod_share_one_key_budget() {
     let now = Instant::now();
     let overflowed = |limits: usize| {
         let limits: Vec<RateLimit> = (0..limits)
@@ -369,7 +369,7 @@ fn many_limits_of_a_pod_share_what_their_keys_may_take() {
 }
 
 #[test]
-fn a_request_has_the_class_of_the_first_policy_that_fits_it_and_an_unreadable_one_the_lowest() {
+fn request_takes_first_matching_class_or_lowest_if_unreadable() {
     let web = SpiffeId::of("cluster.local", "shop", "web").unwrap();
     let reads = HttpMatch::new("reads", None, &["GET"], &[] as &[(&str, &str)]).unwrap();
     let rule = |sources, section| Rule {

@@ -100,7 +100,7 @@ impl Load {
 }
 
 #[test]
-fn below_what_an_application_can_do_nothing_is_shed_and_above_it_the_lowest_class_first() {
+fn overload_sheds_nothing_below_capacity_and_lowest_class_first() {
     // Four workers of 10 ms answer 400 a second.
     let mut load = Load::new(Overload::DEFAULT, 4);
     let calm = load.run(20, 340);
@@ -123,7 +123,7 @@ fn below_what_an_application_can_do_nothing_is_shed_and_above_it_the_lowest_clas
 }
 
 #[test]
-fn audit_counts_what_it_would_shed_and_lets_all_of_it_pass() {
+fn audit_counts_shed_requests_but_passes_all() {
     let audit = Overload {
         mode: OverloadMode::Audit,
         max_concurrency: Some(1),
@@ -150,7 +150,7 @@ fn what_is_switched_off_asks_nothing() {
 }
 
 #[test]
-fn a_change_of_the_policy_forgets_nobody_who_is_in_flight() {
+fn policy_change_keeps_in_flight_requests_counted() {
     let now = Instant::now();
     let two = Overload {
         max_concurrency: Some(2),
@@ -175,7 +175,7 @@ fn a_change_of_the_policy_forgets_nobody_who_is_in_flight() {
 }
 
 #[test]
-fn whoever_is_put_off_makes_room_and_asks_for_it_again() {
+fn deferred_request_frees_room_and_must_reacquire_it() {
     let now = Instant::now();
     let one = Overload {
         max_concurrency: Some(1),
@@ -195,7 +195,7 @@ fn whoever_is_put_off_makes_room_and_asks_for_it_again() {
 }
 
 #[test]
-fn whoever_is_put_off_is_known_to_have_passed_by_audit() {
+fn deferred_request_keeps_its_audit_result() {
     let now = Instant::now();
     // Control: there is room at first.
     for (most, is_audited) in [(1, true), (2, false)] {
@@ -218,7 +218,7 @@ fn whoever_is_put_off_is_known_to_have_passed_by_audit() {
 }
 
 #[test]
-fn whoever_leaves_before_an_answer_or_has_one_makes_room() {
+fn cancelled_or_answered_request_frees_room() {
     let now = Instant::now();
     let one = Overload {
         max_concurrency: Some(1),

@@ -54,7 +54,7 @@ async fn thousand_destinations_are_kept_whatever_they_take() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn beyond_its_bytes_what_was_used_longest_ago_is_given_back() {
+async fn store_over_byte_limit_evicts_least_recently_used() {
     const MANY: usize = 2 * KEPT_AT_LEAST;
     let store = used(MANY, KEPT_BYTES / (MANY - 500)).await;
     // The oldest is in use, the next one was just now.
@@ -72,7 +72,7 @@ async fn beyond_its_bytes_what_was_used_longest_ago_is_given_back() {
     assert_eq!(store.subscriptions().len(), MANY);
 }
 #[tokio::test(start_paused = true)]
-async fn beyond_what_may_be_in_use_only_an_address_outside_the_mesh_makes_room() {
+async fn full_store_in_use_evicts_only_address_outside_mesh() {
     let store = used(DESTINATION_LIMIT, 1).await;
     let mut guards = Vec::new();
     for number in 0..DESTINATION_LIMIT {

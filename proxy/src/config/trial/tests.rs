@@ -91,7 +91,7 @@ fn rows(running: &Running) -> Vec<(String, String, [u64; 3])> {
 }
 
 #[test]
-fn calls_are_counted_by_edge_and_route_and_by_how_they_are_judged() {
+fn dry_run_counts_calls_by_edge_route_and_verdict() {
     let trials = Arc::<Trials>::default();
     assert!(!trials.any());
     let (closed, _examples) = trials.begin(&rules(v1::Enforcement::Enforce, 0)).unwrap();
@@ -148,7 +148,7 @@ fn no_two_rows_are_written_alike() {
 }
 
 #[test]
-fn only_so_many_of_those_judged_otherwise_are_told_one_by_one_and_cut() {
+fn dry_run_examples_are_limited_and_truncated() {
     let trials = Arc::<Trials>::default();
     let start = Instant::now();
     let all = rules(v1::Enforcement::Enforce, u32::MAX);
@@ -176,7 +176,7 @@ fn only_so_many_of_those_judged_otherwise_are_told_one_by_one_and_cut() {
 }
 
 #[test]
-fn calls_beyond_ten_milliseconds_of_a_second_are_skipped_and_counted() {
+fn dry_run_skips_calls_beyond_ten_milliseconds_per_second() {
     let trials = Arc::<Trials>::default();
     let closed = rules(v1::Enforcement::Enforce, 0);
     let (first, _examples) = trials.begin(&closed).unwrap();
@@ -205,7 +205,7 @@ fn calls_beyond_ten_milliseconds_of_a_second_are_skipped_and_counted() {
 }
 
 #[test]
-fn request_that_patterns_would_take_long_for_is_skipped_and_counted() {
+fn dry_run_skips_and_counts_requests_with_costly_patterns() {
     let trials = Arc::<Trials>::default();
     let start = Instant::now();
     let looks_at = HttpMatch::as_written("m", None, &["GET"], &[("X-Long", "a+")]);
@@ -253,7 +253,7 @@ fn request_that_patterns_would_take_long_for_is_skipped_and_counted() {
 }
 
 #[test]
-fn ways_are_bounded_and_calls_of_others_are_counted_together() {
+fn dry_run_rows_are_bounded_and_remaining_calls_merged() {
     let trials = Arc::<Trials>::default();
     let (running, _examples) = trials.begin(&rules(v1::Enforcement::Enforce, 0)).unwrap();
     let long = "r".repeat(300);
@@ -281,7 +281,7 @@ fn ways_are_bounded_and_calls_of_others_are_counted_together() {
 }
 
 #[test]
-fn rules_that_cannot_be_tried_are_refused_with_what_is_wrong() {
+fn invalid_dry_run_rules_are_refused_with_reason() {
     let trials = Arc::<Trials>::default();
     let unnamed = v1::TrialAsk {
         rules: vec![v1::Rule::default()],

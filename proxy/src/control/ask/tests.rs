@@ -42,7 +42,7 @@ fn answer(bench: &Bench, id: u64) -> Option<Answer> {
 }
 
 #[tokio::test]
-async fn a_proxy_that_is_asked_says_what_it_holds_by_a_call_of_its_own() {
+async fn queried_proxy_returns_its_configuration_in_separate_call() {
     let bench = Bench::start(&Ca::new()).await;
     let content = v1::resource::Content::Telemetry(v1::Telemetry::default());
     let resource = wire::version::stamp(v1::Resource {
@@ -115,7 +115,7 @@ fn trial(paths: usize) -> Option<Question> {
 }
 
 #[tokio::test]
-async fn a_proxy_that_tries_rules_says_so_at_once_and_no_longer_than_somebody_reads() {
+async fn dry_run_starts_immediately_and_stops_with_its_reader() {
     let bench = Bench::start(&Ca::new()).await;
     let trials = || bench.control.config.trials.any();
     assert!(!trials());
@@ -154,7 +154,7 @@ fn request(telemetry: &Arc<Telemetry>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_that_a_tap_shows_go_together_and_none_waits_longer_than_it_may() {
+async fn tapped_requests_are_batched_within_max_wait() {
     let metrics = Metrics::register(&mut Registry::default());
     let telemetry = Arc::new(Telemetry::new(metrics, AccessLog::OFF));
     let ask = v1::TapAsk {
@@ -194,7 +194,7 @@ async fn requests_that_a_tap_shows_go_together_and_none_waits_longer_than_it_may
 }
 
 #[tokio::test]
-async fn eight_questions_are_answered_at_a_time_and_each_no_longer_than_it_may() {
+async fn proxy_answers_eight_queries_at_once_with_time_limit() {
     let bench = Bench::start(&Ca::new()).await;
     let nobody = Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
     let mut asks = OpenQuestions::new(&bench.control, ControlClient::new(nobody));
@@ -226,7 +226,7 @@ async fn eight_questions_are_answered_at_a_time_and_each_no_longer_than_it_may()
 }
 
 #[test]
-fn what_is_held_is_told_in_parts_that_a_message_takes() {
+fn held_configuration_is_sent_in_message_sized_parts() {
     let summary = |count: usize| Summary {
         identity: "spiffe://cluster.local/ns/shop/sa/web".to_owned(),
         enforcement: "open".to_owned(),

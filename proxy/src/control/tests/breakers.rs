@@ -29,7 +29,7 @@ fn circuits(bench: &Bench) -> Arc<Circuits> {
 }
 
 #[tokio::test]
-async fn a_proxy_tells_what_failed_and_obeys_the_mesh_until_nobody_says_so_any_more() {
+async fn proxy_reports_failures_and_obeys_fleet_state_until_expiry() {
     const SETTINGS: Breaker = Breaker::DEFAULT;
     let bench = Bench::start(&Ca::new()).await;
     let circuits = circuits(&bench);

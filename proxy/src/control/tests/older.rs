@@ -148,7 +148,7 @@ fn everything(bench: &Bench) -> Vec<before::Resource> {
 }
 
 #[tokio::test]
-async fn an_older_controller_is_obeyed_and_understands_what_it_has_to() {
+async fn older_controller_is_obeyed_and_understands_required_messages() {
     let bench = Bench::start(&Ca::new()).await;
     // A newer controller was there before.
     let position = v1::Resource {

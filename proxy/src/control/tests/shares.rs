@@ -133,7 +133,7 @@ async fn what_is_offered_is_said_anew_on_each_stream() {
 }
 
 #[tokio::test]
-async fn a_share_outlives_the_controllers_until_one_says_that_others_have_it() {
+async fn limit_share_outlasts_controllers_until_reassigned() {
     let bench = Bench::start(&Ca::new()).await;
     let nacks = bench.control.config.apply(v1::Batch {
         set: vec![guard()],

@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn a_proxy_tells_its_certificate_its_clock_and_that_it_drains() {
+async fn proxy_status_contains_certificate_clock_and_draining() {
     let bench = Bench::start(&Ca::new()).await;
     let statuses = || bench.stand_in.statuses.lock().clone();
     bench.until(|_| !statuses().is_empty()).await;
@@ -34,7 +34,7 @@ async fn a_proxy_tells_its_certificate_its_clock_and_that_it_drains() {
 }
 
 #[tokio::test]
-async fn a_clock_that_was_set_is_told_within_a_slot() {
+async fn clock_change_is_reported_within_one_interval() {
     let bench = Bench::start(&Ca::new()).await;
     let statuses = || bench.stand_in.statuses.lock().clone();
     bench.until(|_| !statuses().is_empty()).await;

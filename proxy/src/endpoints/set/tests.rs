@@ -43,7 +43,7 @@ fn addr(picked: Option<InFlight>) -> SocketAddr {
 }
 
 #[test]
-fn an_endpoint_that_failed_is_not_tried_again_while_another_is_left() {
+fn failed_endpoint_is_not_retried_while_another_remains() {
     let registry = Registry::default();
     let set = set(&registry, &["10.0.0.1:80", "10.0.0.2:80"]);
     let first = set.endpoints[0].addr;
@@ -72,7 +72,7 @@ fn the_slow_endpoint_is_avoided() {
 
 /// One hangs since it came, and whoever asks it leaves after two seconds.
 #[tokio::test(start_paused = true)]
-async fn an_endpoint_whose_callers_give_up_is_not_the_cheapest_again() {
+async fn endpoint_with_abandoned_calls_is_not_cheapest_again() {
     let registry = Registry::default();
     let set = set(&registry, &["10.0.0.1:80", "10.0.0.2:80"]);
     let hung = set.endpoints[0].addr;
@@ -95,7 +95,7 @@ async fn an_endpoint_whose_callers_give_up_is_not_the_cheapest_again() {
 
 /// Whatever gave it, an application or a proxy.
 #[tokio::test(start_paused = true)]
-async fn answers_that_are_not_good_draw_no_calls_by_being_fast() {
+async fn fast_bad_responses_attract_no_calls() {
     for (good, least, most) in [(false, 0, 50), (true, 90, 100)] {
         let registry = Registry::default();
         let set = set(&registry, &["10.0.0.1:80", "10.0.0.2:80"]);
@@ -138,7 +138,7 @@ fn a_sticky_caller_keeps_its_endpoint_when_others_leave() {
 }
 
 #[test]
-fn a_sticky_caller_may_move_when_its_session_is_over_and_not_before() {
+fn sticky_caller_moves_only_after_its_session_expires() {
     let registry = Registry::default();
     let all = set(&registry, &["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
     let affinity = registry.affinity("service/shop/api:80", 30).unwrap();
@@ -199,7 +199,7 @@ const READER: Draw<'static> = Draw {
 };
 
 #[tokio::test(start_paused = true)]
-async fn an_endpoint_that_rests_gets_nothing_and_then_one_probe() {
+async fn ejected_endpoint_gets_no_calls_then_one_probe() {
     let fleet = Fleet::new();
     fleet.eject();
     tokio::time::advance(Duration::from_millis(3900)).await;
@@ -217,7 +217,7 @@ async fn an_endpoint_that_rests_gets_nothing_and_then_one_probe() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_probe_that_succeeds_brings_its_endpoint_back_little_by_little() {
+async fn successful_probe_returns_endpoint_gradually() {
     let fleet = Fleet::new();
     fleet.eject();
     tokio::time::advance(Duration::from_millis(6100)).await;
@@ -248,7 +248,7 @@ async fn a_probe_that_succeeds_brings_its_endpoint_back_little_by_little() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_probe_whose_caller_leaves_is_taken_by_the_next() {
+async fn abandoned_probe_passes_to_next_caller() {
     let fleet = Fleet::new();
     fleet.eject();
     tokio::time::advance(Duration::from_millis(6100)).await;
@@ -257,7 +257,7 @@ async fn a_probe_whose_caller_leaves_is_taken_by_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_late_probe_that_is_given_up_makes_no_room_for_another_one() {
+async fn abandoned_late_probe_frees_no_second_probe() {
     let fleet = Fleet::new();
     fleet.eject();
     tokio::time::advance(Duration::from_millis(6100)).await;
@@ -276,7 +276,7 @@ async fn a_late_probe_that_is_given_up_makes_no_room_for_another_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_late_probe_shows_is_not_taken_for_what_the_next_one_shows() {
+async fn late_probe_result_is_not_taken_for_next_probe() {
     let fleet = Fleet::new();
     fleet.eject();
     tokio::time::advance(Duration::from_millis(6100)).await;
@@ -302,7 +302,7 @@ async fn what_a_late_probe_shows_is_not_taken_for_what_the_next_one_shows() {
 
 /// It has an answer, which would be lost with an endpoint that is not there.
 #[tokio::test(start_paused = true)]
-async fn a_call_that_is_tried_again_takes_nobody_who_rests_nor_is_it_a_probe() {
+async fn retried_call_avoids_ejected_endpoints_and_never_probes() {
     let fleet = Fleet::new();
     fleet.eject();
     let others: Vec<SocketAddr> = fleet.set.endpoints[1..].iter().map(|e| e.addr).collect();
@@ -329,7 +329,7 @@ async fn a_call_that_is_tried_again_takes_nobody_who_rests_nor_is_it_a_probe() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_cannot_be_tried_again_probes_only_where_no_other_came() {
+async fn unretriable_call_probes_only_if_no_retriable_one_comes() {
     let fleet = Fleet::new();
     fleet.eject();
     let mut rested = Duration::ZERO;
@@ -346,7 +346,7 @@ async fn a_call_that_cannot_be_tried_again_probes_only_where_no_other_came() {
 
 /// Of two Services with the same endpoints one lets them rest, and one does not.
 #[tokio::test(start_paused = true)]
-async fn calls_to_a_service_that_lets_nobody_rest_end_no_rest_for_another_service() {
+async fn service_without_ejection_ends_no_ejection_for_others() {
     let fleet = Fleet::new();
     fleet.eject();
     let off = policy::traffic::endpoint::Ejection {
@@ -423,7 +423,7 @@ async fn a_sticky_callers_endpoint_rests_and_gets_it_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_tenants_endpoint_rests_and_gets_it_back_and_others_stay_where_they_are() {
+async fn ejected_tenant_endpoint_is_restored_and_others_stay() {
     let fleet = Fleet::new();
     let of = |key: usize, draw: &Draw<'_>| {
         let key = Key::of(format!("tenant-{key}").as_bytes());
@@ -450,7 +450,7 @@ async fn a_tenants_endpoint_rests_and_gets_it_back_and_others_stay_where_they_ar
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_rests_is_not_counted_any_more_when_it_is_gone() {
+async fn dropped_endpoint_set_is_not_counted_as_ejected() {
     let fleet = Fleet::new();
     fleet.eject();
     drop(fleet.set);
@@ -458,7 +458,7 @@ async fn what_rests_is_not_counted_any_more_when_it_is_gone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_calls_aside_is_not_noticed_and_takes_no_probe() {
+async fn side_call_is_not_counted_and_takes_no_probe() {
     let fleet = Fleet::new();
     fleet.eject();
     tokio::time::advance(Duration::from_secs(7)).await;

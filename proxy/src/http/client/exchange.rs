@@ -421,7 +421,7 @@ mod tests {
     use crate::http::body;
 
     #[test]
-    fn no_length_is_sent_of_a_body_that_is_none() {
+    fn nonzero_length_of_empty_body_is_not_sent() {
         let addr = SocketAddr::from(([10, 0, 0, 1], 80));
         let sent = |length: &'static str, body: Body| {
             let request = Request::get("/").header(header::CONTENT_LENGTH, length);

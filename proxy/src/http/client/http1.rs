@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_open_when_a_server_fell_silent_is_kept_no_longer() {
+    async fn connections_open_during_server_silence_are_not_kept() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let pool = pool();
         let (idle, _idle) = connect(&listener).await;

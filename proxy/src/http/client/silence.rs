@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_is_silent_when_nothing_came_between_two_looks() {
+    fn connection_is_silent_after_two_checks_without_data() {
         let signs = Arc::<Signs>::default();
         signs.begin();
         assert!(Silent::look(&signs).is_none(), "it was asked just now");
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_while_the_peer_was_asked_is_a_sign_of_life() {
+    fn data_received_during_check_is_sign_of_life() {
         let signs = Arc::<Signs>::default();
         let silent = Silent::look(&signs).unwrap();
         signs.came();

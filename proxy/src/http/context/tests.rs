@@ -54,7 +54,7 @@ fn how(contexts: &Contexts, named: Option<Id>, map: &HeaderMap) -> Option<&'stat
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_is_given_a_name_where_calls_take_something_over_and_else_none() {
+async fn request_gets_context_id_only_where_calls_inherit() {
     let contexts = Arc::<Contexts>::default();
     let plain = Inherited::default();
     let classes = [None, Some(Priority::Normal), Some(Priority::Critical)];
@@ -99,7 +99,7 @@ async fn a_request_is_given_a_name_where_calls_take_something_over_and_else_none
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_one_trace_the_loosest_end_holds_and_a_request_without_any_is_one() {
+async fn trace_uses_loosest_deadline_and_none_counts_as_loosest() {
     let contexts = Arc::<Contexts>::default();
     let (short, _) = arrives(&contexts, &within(500), traced(PARENT));
     let after = |left| Some(now() + Duration::from_millis(left));
@@ -117,7 +117,7 @@ async fn of_one_trace_the_loosest_end_holds_and_a_request_without_any_is_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn trace_ids_say_nothing_until_all_have_ended_that_came_before_the_first_end() {
+async fn trace_ids_are_ignored_until_earlier_requests_finish() {
     let contexts = Arc::<Contexts>::default();
     let (before, _) = arrives(&contexts, &Inherited::default(), traced(PARENT));
     let (_first, name) = arrives(&contexts, &within(500), traced(PARENT));
@@ -131,7 +131,7 @@ async fn trace_ids_say_nothing_until_all_have_ended_that_came_before_the_first_e
 }
 
 #[tokio::test(start_paused = true)]
-async fn beyond_the_bound_calls_are_made_for_nothing_and_trace_ids_say_nothing() {
+async fn requests_beyond_context_bound_disable_trace_ids() {
     let contexts = Arc::<Contexts>::default();
     let mut all = Vec::new();
     for _ in 0..MOST {
@@ -156,7 +156,7 @@ async fn beyond_the_bound_calls_are_made_for_nothing_and_trace_ids_say_nothing()
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_begins_for_a_request_whose_caller_left_or_whose_time_is_over() {
+async fn no_call_starts_for_abandoned_or_expired_request() {
     let contexts = Arc::<Contexts>::default();
     let none = HeaderMap::new();
     let ends: [(RequestEnd, &str); 8] = [
@@ -181,7 +181,7 @@ async fn nothing_begins_for_a_request_whose_caller_left_or_whose_time_is_over() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_switched_protocols_has_no_end_until_its_connection_has_one() {
+async fn switched_protocol_has_no_deadline_until_connection_closes() {
     let contexts = Arc::<Contexts>::default();
     let none = HeaderMap::new();
     let (kept, name) = arrives(&contexts, &within(500), traced(PARENT));
@@ -215,7 +215,7 @@ async fn wait_for(left: Left) -> Result<(), Over> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_is_told_that_a_caller_has_left_and_not_that_it_has_its_answer() {
+async fn waiter_is_notified_of_leaving_caller_not_of_response() {
     let contexts = Arc::<Contexts>::default();
     for leaves in [true, false] {
         let (kept, name) = arrives(&contexts, &within(500), HeaderMap::new());
@@ -239,7 +239,7 @@ async fn who_waits_is_told_that_a_caller_has_left_and_not_that_it_has_its_answer
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_tried_again_in_vain_marks_the_request_by_its_name_or_else_its_trace() {
+async fn exhausted_retries_mark_request_by_name_or_trace() {
     let contexts = Arc::<Contexts>::default();
     let (named, name) = arrives(&contexts, &within(500), traced(PARENT));
     let (other, _) = arrives(&contexts, &within(500), traced(PARENT));

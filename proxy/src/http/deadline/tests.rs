@@ -24,7 +24,7 @@ fn within(left: Duration) -> Deadline {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_request_waited_for_memory_is_part_of_its_time() {
+async fn memory_wait_counts_towards_request_deadline() {
     let seconds = Duration::from_secs;
     let timed = Timed {
         requested: RequestedTimeout {
@@ -56,7 +56,7 @@ async fn what_a_request_waited_for_memory_is_part_of_its_time() {
 }
 
 #[test]
-fn times_are_read_where_they_may_be_believed_and_what_is_none_is_told() {
+fn timeouts_are_read_from_trusted_senders_and_errors_reported() {
     let both = map(&[("grpc-timeout", "2S"), ("weft-timeout", "300ms")]);
     let read = |grpc, ours: bool| {
         let weft = both.get("weft-timeout").filter(|_| ours);
@@ -96,7 +96,7 @@ fn times_are_read_where_they_may_be_believed_and_what_is_none_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_head_says_when_its_request_is_over_as_far_as_who_sent_it_is_believed() {
+async fn head_deadline_is_trusted_according_to_sender() {
     let remaining = |pairs: &[_], from| {
         let until = announced_end(&map(pairs), from);
         until.map(|until| (until - now()).as_millis())
@@ -120,7 +120,7 @@ async fn a_head_says_when_its_request_is_over_as_far_as_who_sent_it_is_believed(
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_left_is_written_and_nothing_where_there_is_no_end() {
+async fn remaining_time_is_written_only_if_deadline_exists() {
     let deadline = within(Duration::from_secs(2));
     tokio::time::advance(Duration::from_millis(500)).await;
     let mut headers = map(&[("grpc-timeout", "9S")]);
@@ -137,7 +137,7 @@ async fn what_is_left_is_written_and_nothing_where_there_is_no_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_call_is_made_for_is_told_to_peers_beside_and_to_the_application_as_the_least() {
+async fn context_deadline_is_separate_for_peers_merged_for_applications() {
     let until = Some(now() + Duration::from_millis(700));
     let requested = RequestedTimeout {
         weft: Some(Duration::from_secs(2)),
@@ -159,7 +159,7 @@ async fn what_a_call_is_made_for_is_told_to_peers_beside_and_to_the_application_
 }
 
 #[tokio::test(start_paused = true)]
-async fn work_ends_when_nobody_waits_any_more_for_what_it_is_for() {
+async fn work_is_cancelled_when_its_last_waiter_leaves() {
     let (left, gone) = tokio::sync::oneshot::channel::<()>();
     let left_by = Left::new(async move { drop(gone.await) });
     let ends = Ends::new(None, None, &Upload::default(), Some(left_by));
@@ -196,7 +196,7 @@ fn a_call_without_an_end_makes_no_timer() {
 
 /// A peer is told of whole milliseconds, and may be the first to say that it is over.
 #[tokio::test(start_paused = true)]
-async fn a_call_reaches_its_own_end_before_that_of_what_it_is_made_for() {
+async fn call_reaches_own_deadline_before_context_deadline() {
     use DeadlineSource::{Context, Own};
     let millis = Duration::from_millis;
     let call = |own: Option<u64>, context: Option<u64>| {
@@ -241,7 +241,7 @@ async fn work_that_takes_longer_than_its_time_is_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wait_is_told_once_that_it_is_slow_and_goes_on() {
+async fn slow_wait_is_reported_once_and_continues() {
     let millis = Duration::from_millis;
     for (takes, slow, done) in [(50, 0, true), (150, 1, true), (900, 1, false)] {
         let begun = now();

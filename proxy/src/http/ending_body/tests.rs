@@ -25,7 +25,7 @@ fn silent() -> http_body_util::StreamBody<Never> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_ends_with_its_time_in_trailers_for_grpc_and_broken_off_for_others() {
+async fn late_body_finishes_with_grpc_trailers_or_abort() {
     for kind in ["text/plain", "application/grpc-web+proto"] {
         let at = now() + Duration::from_secs(1);
         let mut plain = EndingBody::new(silent(), Ends::at(Some(at)), &head(kind));
@@ -49,7 +49,7 @@ async fn a_body_ends_with_its_time_in_trailers_for_grpc_and_broken_off_for_other
 
 /// Only who still waits may ask again.
 #[tokio::test(start_paused = true)]
-async fn a_body_that_ends_with_its_request_tells_by_what() {
+async fn body_closed_with_request_reports_cause() {
     let second = Duration::from_secs(1);
     let upload = Upload::default();
     let left = Left::new(tokio::time::sleep(second));
@@ -67,7 +67,7 @@ async fn a_body_that_ends_with_its_request_tells_by_what() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_ends_before_its_time_or_has_none_is_whole() {
+async fn body_finished_in_time_or_without_deadline_is_complete() {
     let at = now() + Duration::from_secs(1);
     for end in [Some(at), None] {
         let body = EndingBody::new(text("all"), Ends::at(end), &HeaderMap::new());
@@ -79,7 +79,7 @@ async fn a_body_that_ends_before_its_time_or_has_none_is_whole() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_peer_breaks_off_in_the_last_moment_was_broken_off_for_its_time() {
+async fn abort_just_before_deadline_counts_as_timeout() {
     let broken = || {
         let error: Result<Frame<Bytes>, BoxError> = Err("reset".into());
         http_body_util::StreamBody::new(tokio_stream::once(error))
@@ -93,7 +93,7 @@ async fn what_a_peer_breaks_off_in_the_last_moment_was_broken_off_for_its_time()
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_of_which_nothing_came_in_time_can_be_replaced_and_says_no_length() {
+async fn late_empty_response_is_replaceable_without_length() {
     let over = || Ends::at(Some(now()));
     let ended = Cell::new(None);
     let body = EndingBody::new(text("all of it"), over(), &HeaderMap::new());

@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn what_some_senders_may_say_of_its_class_comes_back() {
+    fn stripping_returns_priority_of_mesh_headers() {
         let priority_of = |priority| {
             let mut headers = map(&[("weft-priority", priority), ("x", "1")]);
             let ours = strip_ours(&mut headers);
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_some_senders_may_say_of_time_and_of_what_a_call_is_made_for_comes_back() {
+    fn stripping_returns_timeouts_and_context_of_mesh_headers() {
         let mut headers = map(&[
             ("weft-timeout", "5ms"),
             ("weft-rest", "7ms"),
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn that_no_policy_was_asked_is_said_by_one_word_alone() {
+    fn only_exact_pod_destination_value_means_no_policy() {
         let mut headers = map(&[("weft-destination", "pod"), ("x", "1")]);
         let times = strip_ours(&mut headers).times.unwrap();
         assert!(times.unlimited && times.timeout.is_none() && times.rest.is_none());
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mesh_header_with_any_mark_for_its_hyphens_is_a_forgery_too() {
+    fn mesh_header_with_other_hyphen_character_is_stripped() {
         for mark in (0..=u8::MAX).map(char::from) {
             for name in [
                 format!("weft{mark}client-id"),

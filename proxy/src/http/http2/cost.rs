@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn small_chunks_keep_no_buffer_that_they_were_read_into_save_the_first() {
+    fn small_chunks_release_read_buffer_except_first() {
         let mut chunks = SmallChunks::new();
         let read = slices(4);
         for (at, chunk) in read.iter().enumerate() {

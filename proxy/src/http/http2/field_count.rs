@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_of_every_form_are_counted_however_the_block_is_cut() {
+    fn fields_of_every_form_are_counted_across_splits() {
         let long = [&[0x00, 1, b'n', 0x7f, 0x81, 0x01][..], &[b'v'; 256]].concat();
         let block = [
             // :method GET and :path /, by index.

@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_loses_the_blanks_at_its_ends_and_nothing_else() {
+    fn field_value_loses_only_surrounding_blanks() {
         for (came, left) in [
             ("a", "a"),
             (" a", "a"),

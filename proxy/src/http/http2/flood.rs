@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn many_at_once_are_a_flood_and_the_same_over_a_longer_time_is_none() {
+    async fn frame_burst_is_flood_but_spread_out_is_not() {
         let mut detector = FloodDetector::new();
         assert!(!floods(&mut detector, MOST - 1));
         assert!(floods(&mut detector, 1));
@@ -141,7 +141,7 @@ mod tests {
 
     /// As Go's server does where it may be sent frames of 121 KiB.
     #[tokio::test(start_paused = true)]
-    async fn a_large_frame_calls_for_as_many_as_say_that_each_part_of_it_was_read() {
+    async fn large_frame_permits_window_updates_for_each_part() {
         const FRAME: u32 = 121 * 1024;
         const UPDATES: u32 = 2 * FRAME / (4 * 1024);
         let mut detector = FloodDetector::new();
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_was_called_for_may_come_late_and_together_but_no_more_than_a_flood_of_it() {
+    async fn late_permitted_frames_may_come_together_up_to_flood() {
         let mut detector = FloodDetector::new();
         for _ in 0..10 * MOST {
             detector.data_calls_for_some(1);

@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_stream_that_is_read_fast_gets_a_large_window_and_loses_it_when_it_is_calm() {
+    async fn fast_read_stream_gets_large_window_until_calm() {
         let flow = Flow::new(Budget::new(LIMIT), WindowChanges::Both);
         let mut share = flow.open();
         assert_eq!(flow.window(), STREAM_WINDOW);
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_stream_that_nobody_reads_gets_no_more_than_it_began_with() {
+    async fn unread_stream_gets_no_larger_window() {
         let flow = Flow::new(Budget::new(LIMIT), WindowChanges::Both);
         let mut share = flow.open();
         share.read(STREAM_WINDOW as usize - 1);
@@ -456,7 +456,7 @@ mod tests {
     }
     /// A connection to an application lives as long as the application.
     #[tokio::test(start_paused = true)]
-    async fn towards_an_application_windows_that_began_small_become_whole_and_stay_so() {
+    async fn small_initial_application_windows_grow_to_full_and_stay() {
         let budget = Budget::new(LIMIT);
         let mut others: Vec<_> = (0..100_000).map(|_| budget.enter()).collect();
         let flow = Flow::new(Arc::clone(&budget), WindowChanges::BackToFull);

@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn data_that_is_written_counts_however_it_is_cut_and_nothing_else_does() {
+    async fn only_written_data_frames_count_regardless_of_splits() {
         let sent = [
             vec![b'p'; PREFACE],
             frame(4, 12),
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn window_that_stays_low_is_stalled_until_it_is_open_again() {
+    async fn low_window_is_stalled_until_it_reopens() {
         let (mut window, signal) = window();
         window.change(LEAST - INITIAL);
         assert_eq!(signal.credit(), Credit::Enough);

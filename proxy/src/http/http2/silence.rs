@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_server_is_silent_when_nothing_came_behind_a_request_for_long() {
+    async fn server_is_silent_when_request_long_gets_nothing() {
         let owed = Arc::<SilenceDetector>::default();
         advance(2 * SILENT_AFTER).await;
         assert!(!silent(&owed), "it was asked for nothing");
@@ -115,7 +115,7 @@ mod tests {
 
     /// Also where it is the rest of a body that comes late.
     #[tokio::test(start_paused = true)]
-    async fn a_request_counts_once_it_is_whole_and_only_if_nothing_came_behind_its_head() {
+    async fn complete_request_counts_only_without_data_after_head() {
         for (comes, is_whole) in [(false, true), (true, true), (false, false)] {
             let owed = Arc::<SilenceDetector>::default();
             let asked = Asked::on(Some(&owed));

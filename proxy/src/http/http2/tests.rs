@@ -147,7 +147,7 @@ const RESET: u8 = 3;
 const END: u8 = 1;
 
 #[tokio::test]
-async fn the_end_of_a_body_goes_with_its_last_frame_and_nothing_empty_is_sent() {
+async fn body_end_is_sent_with_its_last_frame() {
     let bodies = [
         body::text("hello"),
         later([data("hel"), data(""), data("lo")]).1,
@@ -165,7 +165,7 @@ async fn the_end_of_a_body_goes_with_its_last_frame_and_nothing_empty_is_sent() 
 }
 
 #[tokio::test]
-async fn trailers_end_a_body_without_an_empty_frame_before_them() {
+async fn trailers_end_body_without_preceding_empty_frame() {
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", "0".parse().unwrap());
     let (_, body) = later([data("hello"), Ok(Frame::trailers(trailers))]);
@@ -178,7 +178,7 @@ async fn trailers_end_a_body_without_an_empty_frame_before_them() {
 }
 
 #[tokio::test]
-async fn a_body_that_breaks_while_it_waits_for_credit_resets_its_stream() {
+async fn body_breaking_while_waiting_for_credit_resets_stream() {
     let (mut sender, mut io) = client().await;
     // More than the window of a peer that says nothing of windows.
     let large = Bytes::from(vec![7; 100_000]);
@@ -196,7 +196,7 @@ async fn a_body_that_breaks_while_it_waits_for_credit_resets_its_stream() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_says_nothing_is_avoided_and_given_up_within_ten_seconds() {
+async fn silent_peer_is_avoided_then_abandoned_within_ten_seconds() {
     let (sender, far) = client().await;
     let suspects = Suspects::default();
     sender.counts_in(&suspects);
@@ -220,7 +220,7 @@ async fn a_peer_that_says_nothing_is_avoided_and_given_up_within_ten_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_is_asked_gives_a_sign_of_life_at_once_or_none() {
+async fn pinged_peer_shows_life_immediately_or_never() {
     let within = Duration::from_secs(5);
     let begun = Instant::now();
     let sender = pair(|_| async { Response::new(body::empty()) }).await;
@@ -232,7 +232,7 @@ async fn a_peer_that_is_asked_gives_a_sign_of_life_at_once_or_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_is_slow_to_say_its_limits_is_watched_all_the_same() {
+async fn peer_slow_to_send_settings_is_still_monitored() {
     let (near, far) = duplex(1 << 20);
     let profile = Tuning {
         learn_limit: true,
@@ -251,7 +251,7 @@ async fn a_peer_that_is_slow_to_say_its_limits_is_watched_all_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_closes_at_once_is_not_waited_for() {
+async fn server_closing_immediately_is_not_awaited() {
     let (near, mut far) = duplex(1 << 20);
     tokio::spawn(async move {
         let mut preface = [0; 24];
@@ -269,7 +269,7 @@ async fn a_server_that_closes_at_once_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn a_server_that_says_goodbye_gets_no_new_requests_while_its_streams_go_on() {
+async fn server_after_goaway_finishes_streams_without_new_requests() {
     let (mut sender, far) = client().await;
     let (go, mut gone) = unbounded_channel();
     tokio::spawn(async move {
@@ -296,7 +296,7 @@ async fn a_server_that_says_goodbye_gets_no_new_requests_while_its_streams_go_on
 }
 
 #[tokio::test]
-async fn a_request_goes_on_after_an_answer_that_came_early_and_whole() {
+async fn request_continues_after_early_complete_response() {
     let (tx, mut rx) = unbounded_channel();
     let mut sender = pair(move |request| {
         let tx = tx.clone();
@@ -364,7 +364,7 @@ async fn whoever_is_no_proxy_may_be_silent_for_minutes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_lives_and_says_nothing_else_is_kept() {
+async fn live_peer_without_data_is_kept() {
     let mut sender = pair(|_| async {
         tokio::time::sleep(Duration::from_secs(120)).await;
         Response::new(body::text("late"))
@@ -424,7 +424,7 @@ async fn pieces_arrive_in_order_and_the_end_is_told() {
 }
 
 #[tokio::test]
-async fn a_sender_that_is_dropped_early_breaks_the_body_off() {
+async fn sender_dropped_early_aborts_body() {
     let (tx, mut rx) = unbounded_channel();
     let (mut stream, _sender) = opened(move |mut stream: ByteStream| {
         let tx = tx.clone();

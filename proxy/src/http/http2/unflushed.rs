@@ -65,7 +65,7 @@ mod tests {
     const MOST: usize = super::MOST as usize;
 
     #[test]
-    fn client_that_takes_next_to_nothing_is_no_longer_served() {
+    fn client_reading_almost_nothing_is_no_longer_served() {
         let mut unflushed = Unflushed::new();
         let mut offered = OFFERED;
         let steps = (0..10_000).find(|_| {
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn client_that_takes_all_now_and_then_is_served_for_ever() {
+    fn client_draining_everything_occasionally_is_served_forever() {
         let mut unflushed = Unflushed::new();
         for _ in 0..1000 {
             for left in (1..=8).rev() {

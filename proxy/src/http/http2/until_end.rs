@@ -104,7 +104,7 @@ mod tests {
     use super::UntilEnd;
 
     #[tokio::test]
-    async fn nothing_is_written_to_a_server_that_has_ended_its_side() {
+    async fn nothing_is_written_after_server_closes_its_side() {
         let (near, mut far) = duplex(64);
         let mut near = UntilEnd::new(near);
         far.write_all(b"answer").await.unwrap();

@@ -48,7 +48,7 @@ async fn a_small_body_can_be_read_twice() {
 }
 
 #[tokio::test]
-async fn a_body_that_was_partly_read_starts_again_at_its_beginning() {
+async fn partly_read_body_replays_from_its_start() {
     let replay = Replay::new(text("hello"));
     let mut first = replay.take().unwrap();
     first.frame().await.unwrap().unwrap();
@@ -58,7 +58,7 @@ async fn a_body_that_was_partly_read_starts_again_at_its_beginning() {
 
 /// As where the answer to it said that nobody took the request.
 #[tokio::test]
-async fn a_copy_breaks_off_when_another_one_is_taken_and_takes_nothing_from_it() {
+async fn replay_copy_aborts_when_next_is_taken_without_loss() {
     let frames = ["hel", "lo"].map(|part| Ok(Frame::data(Bytes::from(part))));
     let source = StreamBody::new(futures::stream::iter(frames));
     let replay = Replay::new(source.boxed_unsync());
@@ -105,14 +105,14 @@ async fn a_body_that_broke_off_is_not_sent_again() {
 }
 
 #[test]
-fn the_size_of_a_body_that_ended_before_it_began_is_known() {
+fn size_of_already_finished_body_is_known() {
     let body = |ended| Ended(ended).map_err(|never| match never {}).boxed_unsync();
     assert_eq!(Replay::new(body(false)).size(), None);
     assert_eq!(Replay::new(body(true)).size(), Some(0));
 }
 
 #[tokio::test]
-async fn small_pieces_keep_no_more_than_their_bytes_which_count_for_who_sent_them() {
+async fn small_pieces_keep_only_their_bytes_counted_for_sender() {
     let bounds = Bounds {
         permits: 1,
         per_holder: 1,
@@ -148,7 +148,7 @@ async fn small_pieces_keep_no_more_than_their_bytes_which_count_for_who_sent_the
 }
 
 #[tokio::test]
-async fn a_sender_is_waited_for_while_somebody_would_read_on() {
+async fn replay_waits_for_sender_while_reader_wants_more() {
     let (sender, source) = tokio::sync::mpsc::unbounded_channel();
     let parts = tokio_stream::wrappers::UnboundedReceiverStream::new(source);
     let source = http_body_util::StreamBody::new(parts).boxed_unsync();
@@ -178,7 +178,7 @@ async fn a_sender_is_waited_for_while_somebody_would_read_on() {
 }
 
 #[tokio::test]
-async fn all_of_a_body_is_there_once_it_has_come_and_no_less() {
+async fn complete_body_is_available_only_once_it_has_arrived() {
     let replay = Replay::new(text("hello"));
     assert_eq!(replay.whole(), None);
     read(replay.take().unwrap()).await;
@@ -204,7 +204,7 @@ async fn all_of_a_body_is_there_once_it_has_come_and_no_less() {
 }
 
 #[tokio::test]
-async fn a_body_is_kept_once_all_of_it_was_read() {
+async fn body_is_kept_once_read_completely() {
     let replay = Replay::new(text("hello"));
     assert!(!replay.is_kept());
     read(replay.take().unwrap()).await;

@@ -212,7 +212,7 @@ mod tests {
     use super::{BY_HYPER, answer, asked, by_hyper, mend, status};
 
     #[test]
-    fn what_clients_leave_unencoded_in_a_target_is_encoded_and_nothing_else() {
+    fn only_unencoded_target_characters_are_encoded() {
         for (head, mended) in [
             (
                 &b"GET /ok?q=up{job=\"x\"} HTTP/1.1\r\nHost: <a>\r\n\r\n"[..],
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_head_is_told_what_cannot_be_sent_on() {
+    fn refused_head_reports_what_cannot_be_forwarded() {
         for (head, expected) in [
             (&b"GET / HTTP/1.1\r\nX y\r\n\r\n"[..], "without a colon"),
             (b"GET / HTTP/1.1\r\nX y: 1\r\n\r\n", "byte 0x20 in the name"),
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_refused_head_is_told_what_could_be_read_and_nothing_behind_that() {
+    fn refused_head_reports_only_its_readable_part() {
         for (head, method, path) in [
             (
                 &b"GET /a/b?token=s3cret HTTP/1.1\r\nX y\r\n\r\n"[..],
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_that_is_too_large_is_no_head_that_is() {
+    fn oversized_length_is_not_reported_as_oversized_head() {
         for (by_hyper, taken, expected) in [
             (431, true, 400),
             (431, false, 431),
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_whole_answer_of_the_library_is_taken_for_one() {
+    fn only_complete_library_response_is_recognised() {
         for (status, text) in BY_HYPER {
             assert_eq!(by_hyper(text), Some(status));
             let more = [b"HTTP/1.1 200 OK\r\n\r\n", text].concat();

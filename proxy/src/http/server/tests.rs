@@ -91,7 +91,7 @@ fn get(content_type: &str) -> Request<()> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn over_http2_a_peer_proxy_learns_that_no_application_saw_what_waited_in_vain() {
+async fn http2_peer_proxy_learns_that_waiting_request_was_unsent() {
     for peer in [true, false] {
         let profile = if peer {
             Profile::Mesh(flush().await)
@@ -118,7 +118,7 @@ async fn over_http2_a_peer_proxy_learns_that_no_application_saw_what_waited_in_v
 
 /// As its application or its proxy says, where they may say it, and at any place of the queue.
 #[tokio::test(start_paused = true)]
-async fn over_http2_a_request_whose_time_is_over_while_it_waits_ends_then_and_waits_no_more() {
+async fn http2_waiting_request_ends_at_its_own_deadline() {
     for behind in [false, true] {
         for (profile, name, value, content_type, status) in [
             (
@@ -175,7 +175,7 @@ async fn over_http2_a_request_whose_time_is_over_while_it_waits_ends_then_and_wa
 
 /// Some are found when many wait, others when they would be admitted.
 #[tokio::test(start_paused = true)]
-async fn over_http2_requests_that_are_taken_back_while_they_wait_are_told() {
+async fn http2_requests_withdrawn_while_waiting_are_reported() {
     for count in [1, 100] {
         let (mut sender, budget, permits) = saturated(Profile::Network).await;
         USED.set(MUCH);
@@ -197,7 +197,7 @@ async fn over_http2_requests_that_are_taken_back_while_they_wait_are_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn over_http2_what_a_request_waited_is_told_with_it() {
+async fn http2_waiting_time_is_reported_with_request() {
     let (mut sender, budget, _held) = saturated(Profile::Network).await;
     for waits in [false, true] {
         USED.set(if waits { MUCH } else { 0 });
@@ -213,7 +213,7 @@ async fn over_http2_what_a_request_waited_is_told_with_it() {
 
 /// As over HTTP/1.1.
 #[tokio::test(start_paused = true)]
-async fn over_http2_a_request_is_in_flight_until_its_body_has_come_whatever_was_answered() {
+async fn http2_request_is_in_flight_until_its_body_arrives() {
     let (mut sender, _, (permit, _held)) = saturated(Profile::Network).await;
     let in_flight = || permit.requests().unwrap().in_flight() - 100;
     for whole in [true, false] {
@@ -233,7 +233,7 @@ async fn over_http2_a_request_is_in_flight_until_its_body_has_come_whatever_was_
 
 /// What it sends meanwhile would be answered with a reset, which overtakes what it was told.
 #[tokio::test(start_paused = true)]
-async fn over_http2_a_connection_that_has_ended_is_read_until_the_peer_proxy_has_closed() {
+async fn closed_http2_connection_is_read_until_peer_proxy_closes() {
     // A DATA frame of no stream: a connection ends with it.
     let nonsense = [
         &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..],

@@ -78,7 +78,7 @@ fn count(map: &HeaderMap, names: &[HeaderName], times: &mut [usize]) {
 }
 
 #[test]
-fn ten_thousand_requests_are_the_same_on_the_other_side() {
+fn ten_thousand_peer_requests_round_trip_unchanged() {
     let mut seeds = seeds(1);
     let seed = seeds.next().unwrap();
     for transport in TRANSPORTS {
@@ -98,7 +98,7 @@ fn ten_thousand_requests_are_the_same_on_the_other_side() {
 }
 
 #[test]
-fn ten_thousand_responses_are_the_same_on_the_other_side() {
+fn ten_thousand_peer_responses_round_trip_unchanged() {
     let mut seeds = seeds(1);
     let seed = seeds.next().unwrap();
     for kind in [RequestKind::Http, RequestKind::Upgrade, RequestKind::Tcp] {
@@ -357,7 +357,7 @@ fn no_head_is_served_that_was_refused_before() {
 }
 
 #[test]
-fn what_is_missing_twice_or_out_of_place_is_malformed() {
+fn missing_duplicate_or_misplaced_peer_headers_are_malformed() {
     let http = [("weft-port", "80"), ("weft-protocol", "http1")];
     let upgrade = [
         http[0],

@@ -44,7 +44,7 @@ async fn before_an_outlet_takes_over_a_flush_sends() {
 }
 
 #[tokio::test]
-async fn what_is_written_in_one_turn_leaves_at_its_end() {
+async fn writes_of_one_turn_leave_at_its_end() {
     use std::io::Read;
     let (mut coalescing, flush_handle, far) = pair().await;
     // Asked without the runtime, which would wait for the end of the turn itself.
@@ -63,7 +63,7 @@ async fn what_is_written_in_one_turn_leaves_at_its_end() {
 }
 
 #[tokio::test]
-async fn a_slow_reader_gets_every_byte_in_order_and_holds_the_writer_up() {
+async fn slow_reader_gets_ordered_bytes_and_blocks_writer() {
     let (mut coalescing, flush_handle, mut far) = pair().await;
     const CHUNKS: usize = 4000;
     let written = std::cell::Cell::new(0);
@@ -104,7 +104,7 @@ async fn a_slow_reader_gets_every_byte_in_order_and_holds_the_writer_up() {
 
 /// It takes as much as is written, so that what waits becomes neither more nor nothing.
 #[tokio::test]
-async fn what_was_sent_is_not_kept_while_something_always_waits() {
+async fn sent_data_is_released_while_something_always_waits() {
     const PART: usize = 5000;
     const TURNS: usize = 400;
     const KERNEL: usize = 16 * 1024;
@@ -143,7 +143,7 @@ async fn what_was_sent_is_not_kept_while_something_always_waits() {
 }
 
 #[tokio::test]
-async fn what_a_turn_of_bulk_needs_is_kept_for_the_next() {
+async fn buffer_of_bulk_turn_is_kept_for_next() {
     // The largest frame of HTTP/2, as it leaves TLS.
     const FRAME: usize = 16 * 1024 + 22;
     let (mut coalescing, flush_handle, mut far) = pair().await;
@@ -162,7 +162,7 @@ async fn what_a_turn_of_bulk_needs_is_kept_for_the_next() {
 }
 
 #[tokio::test]
-async fn a_peer_that_is_gone_is_told_to_the_writer() {
+async fn lost_peer_is_reported_to_writer() {
     let (mut coalescing, flush_handle, far) = pair().await;
     drop(far);
     let write = async {
@@ -182,7 +182,7 @@ async fn a_peer_that_is_gone_is_told_to_the_writer() {
 /// Two connections in turns, so that each keeps what was left while the other takes
 /// a buffer of the thread.
 #[tokio::test]
-async fn what_one_read_brought_too_much_is_read_next_and_by_nobody_else() {
+async fn excess_of_one_read_goes_only_to_same_reader() {
     const ALL: usize = 500_000;
     let bytes = |first: usize| (first..first + ALL).map(|at| (at % 251) as u8);
     let (mut one, _one, mut far_one) = pair().await;

@@ -10,7 +10,7 @@ use super::{
 use crate::net::prefixed::Prefixed;
 
 #[test]
-fn a_slow_beginning_is_a_request_only_if_it_is_more_than_a_word() {
+fn slow_start_is_request_only_with_recognizable_method() {
     for bytes in [&b"GE"[..], b"GET", b"GET ", b"OPTION", b"M-X ", b"PRI * "] {
         let case = String::from_utf8_lossy(bytes);
         assert_eq!(
@@ -85,7 +85,7 @@ fn first_impossible_byte_ends_what_is_declared_http() {
 }
 
 #[test]
-fn method_and_blank_on_declared_http_are_for_the_parser() {
+fn declared_http_port_leaves_first_bytes_to_parser() {
     for (bytes, seen) in [
         (&b"GET / HTTP/1.1\r\n"[..], Sniffed::Http1),
         (b"\r\n\r\nGET / HTTP/1.1\r\n", Sniffed::Http1),
@@ -109,7 +109,7 @@ fn method_and_blank_on_declared_http_are_for_the_parser() {
 }
 
 #[test]
-fn a_server_greets_in_http2_with_the_head_of_settings_only() {
+fn only_settings_frame_header_is_server_http2_greeting() {
     for (bytes, seen) in [
         (&[0, 0, 0, 4, 0, 0, 0, 0, 0][..], Sniffed::Http2),
         (&[0, 0, 18, 4, 0, 0, 0, 0, 0, 0, 3], Sniffed::Http2),
@@ -131,7 +131,7 @@ fn a_server_greets_in_http2_with_the_head_of_settings_only() {
 }
 
 #[test]
-fn a_first_line_that_ends_as_http_does_is_http_whatever_stands_before() {
+fn first_line_ending_in_http_version_is_http() {
     for (bytes, seen) in [
         (&b"\r\nGET / HTTP/1.1\r\n"[..], Sniffed::Http1),
         (b"\nGET / HTTP/1.1\n", Sniffed::Http1),
@@ -172,7 +172,7 @@ fn a_first_line_that_ends_as_http_does_is_http_whatever_stands_before() {
 }
 
 #[test]
-fn a_first_line_says_the_same_in_one_piece_and_byte_by_byte() {
+fn first_line_parses_equally_at_once_or_bytewise() {
     for (bytes, expected) in [
         (&b"\r\n get  /x HTTP/1.1\r\nmore"[..], Line::Http),
         (b"get k\r\nx / HTTP/1.1\r\n", Line::Other),
@@ -190,7 +190,7 @@ fn a_first_line_says_the_same_in_one_piece_and_byte_by_byte() {
 }
 
 #[test]
-fn a_method_with_something_after_it_or_a_name_and_version_may_be_a_request() {
+fn method_with_argument_or_versioned_line_may_be_request() {
     for (bytes, request) in [
         (&b"GET /x RTSP/1.0\r\n"[..], true),
         (b"\r\n\nGET /x\r\n", true),
@@ -222,7 +222,7 @@ fn a_method_with_something_after_it_or_a_name_and_version_may_be_a_request() {
 }
 
 #[test]
-fn a_first_line_is_watched_to_a_bound_and_keeps_little() {
+fn first_line_scan_is_bounded_and_buffers_little() {
     let mut line = FirstLine::default();
     let chunk = [b'a'; 4096];
     for _ in 0..LINE_LIMIT / chunk.len() {
@@ -234,7 +234,7 @@ fn a_first_line_is_watched_to_a_bound_and_keeps_little() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_client_is_unsure_after_the_limit_and_loses_no_byte() {
+async fn silent_client_is_unsure_after_limit_without_loss() {
     let (mut client, server) = tokio::io::duplex(64);
     let mut stream = Prefixed::new(server);
     client.write_all(b"G").await.unwrap();

@@ -103,7 +103,7 @@ async fn wait_for_what_is_only_expected_counts_apart() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_with_much_in_flight_waits_until_memory_falls_and_one_with_less_does_not() {
+async fn busy_caller_waits_for_memory_while_idle_passes() {
     let (budget, occupancy) = (budget(), occupancy());
     let (busy, _requests) = busy(&occupancy, 1, MANY);
     let _reserved = take_reserved(&busy);
@@ -129,7 +129,7 @@ async fn a_caller_with_much_in_flight_waits_until_memory_falls_and_one_with_less
 }
 
 #[tokio::test(start_paused = true)]
-async fn whatever_fills_the_memory_some_requests_of_everybody_go_on() {
+async fn each_caller_has_some_requests_at_full_memory() {
     let (budget, occupancy) = (budget(), occupancy());
     let (busy, mut requests) = busy(&occupancy, 1, LEAST);
     USED.set(63 * MIB);
@@ -147,7 +147,7 @@ async fn whatever_fills_the_memory_some_requests_of_everybody_go_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_in_vain_is_told_after_half_a_minute_and_nobody_waits_behind_it() {
+async fn ticket_fails_after_half_minute_without_blocking_later_ones() {
     let (budget, occupancy) = (budget(), occupancy());
     let (busy, _requests) = busy(&occupancy, 1, LEAST);
     USED.set(40 * MIB);
@@ -196,7 +196,7 @@ async fn turns_come_in_order_and_newcomers_go_behind() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn callers_wait_behind_requests_of_their_own_and_of_nobody_else() {
+async fn callers_wait_behind_their_own_requests_only() {
     let (budget, occupancy) = (budget(), occupancy());
     let (first, _requests) = busy(&occupancy, 1, LEAST / 2);
     let (second, mut requests) = busy(&occupancy, 2, LEAST / 2);
@@ -228,7 +228,7 @@ async fn callers_wait_behind_requests_of_their_own_and_of_nobody_else() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_there_is_room_whoever_has_fewest_in_flight_comes_first() {
+async fn freed_room_goes_to_least_busy_caller_first() {
     let (budget, occupancy) = (budget(), occupancy());
     let (many, _requests) = busy(&occupancy, 1, LEAST + 1);
     let (few, _others) = busy(&occupancy, 2, LEAST);
@@ -279,7 +279,7 @@ async fn where_there_is_no_room_nobody_is_woken() {
 }
 
 #[test]
-fn what_has_begun_counts_until_it_has_ended_or_is_measured() {
+fn started_request_counts_until_finished_or_measured() {
     let (budget, occupancy) = (budget(), occupancy());
     let (busy, _requests) = busy(&occupancy, 1, MANY);
     let _reserved = take_reserved(&busy);
@@ -329,7 +329,7 @@ fn the_own_application_still_calls_where_callers_wait() {
 }
 
 #[test]
-fn the_more_a_caller_holds_the_earlier_its_next_request_waits() {
+fn caller_holding_more_memory_waits_at_lower_usage() {
     let (budget, occupancy) = (budget(), occupancy());
     // In MiB: what it holds beside its requests, and up to where it finds room.
     for (holds, room) in [(0, 39), (5, 39), (8, 38), (12, 37), (16, 37), (40, 37)] {
@@ -346,7 +346,7 @@ fn the_more_a_caller_holds_the_earlier_its_next_request_waits() {
 
 /// Beyond what there is room for; each of them may be what another one ends after.
 #[test]
-fn the_more_callers_there_are_the_fewer_requests_of_each_are_let_in_without_room() {
+fn more_callers_mean_fewer_requests_each_without_room() {
     let (budget, occupancy) = (budget(), occupancy());
     USED.set(41 * MIB);
     let mut all = Vec::new();
@@ -387,7 +387,7 @@ fn the_more_callers_there_are_the_fewer_requests_of_each_are_let_in_without_room
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_takes_the_room_of_who_waits_with_fewer_in_flight() {
+async fn busier_caller_takes_no_room_from_waiting_one() {
     let (budget, occupancy) = (budget(), occupancy());
     let (few, _requests) = busy(&occupancy, 1, LEAST);
     let (many, _others) = busy(&occupancy, 2, LEAST + 1);
@@ -405,7 +405,7 @@ async fn nobody_takes_the_room_of_who_waits_with_fewer_in_flight() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_waits_until_its_own_time_is_over_and_never_longer_than_any() {
+async fn ticket_wait_ends_at_deadline_or_common_maximum() {
     let (budget, occupancy) = (budget(), occupancy());
     let (busy, _requests) = busy(&occupancy, 1, LEAST);
     USED.set(63 * MIB);
@@ -426,7 +426,7 @@ async fn a_request_waits_until_its_own_time_is_over_and_never_longer_than_any() 
 
 /// A hundred requests of callers, each of which calls back until it comes to them again.
 #[tokio::test(start_paused = true)]
-async fn own_calls_wait_for_no_request_that_can_only_end_after_them() {
+async fn own_calls_skip_wait_for_dependent_requests() {
     let (budget, occupancy) = (budget(), occupancy());
     let (own, _calls) = busy(&occupancy, 1, LEAST);
     USED.set(41 * MIB);
@@ -454,7 +454,7 @@ async fn own_calls_wait_for_no_request_that_can_only_end_after_them() {
 
 /// Nobody's request ends, and each that begins is measured before the next ones.
 #[tokio::test(start_paused = true)]
-async fn where_all_memory_is_in_use_few_begin_at_a_time_and_only_the_least_of_each_in_all() {
+async fn full_memory_bounds_admissions_per_round_and_caller() {
     const AT_A_TIME: usize = 8;
     let (budget, occupancy) = (budget(), occupancy());
     USED.set(63 * MIB);

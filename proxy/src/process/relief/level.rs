@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn who_holds_much_loses_more_than_is_taken_from_others() {
+    fn heavy_holder_loses_more_than_others() {
         let goal = Goal {
             much: 60,
             of_much: 1000,

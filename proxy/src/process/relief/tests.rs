@@ -80,7 +80,7 @@ async fn a_flood_costs_the_flooder_and_nobody_beside_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_memory_costs_counts_in_the_workload_that_loses_it() {
+async fn relief_loss_counts_in_workload_that_suffers_it() {
     let workloads = [(); 2].map(|()| {
         let metrics = Metrics::register(&mut Registry::default());
         permits::of(&metrics, |_| {}, true, permits::MOST / 2)
@@ -100,7 +100,7 @@ async fn what_memory_costs_counts_in_the_workload_that_loses_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_who_hold_little_each_lose_some_when_together_they_fill_the_memory() {
+async fn many_light_holders_share_loss_when_memory_fills() {
     let (budget, occupancy, metrics) = setting();
     let all: Vec<_> = (0..48).map(|at| enter(&occupancy, at, MIB)).collect();
     poll_fn(|cx| budget.poll_room(cx)).await;
@@ -111,7 +111,7 @@ async fn many_who_hold_little_each_lose_some_when_together_they_fill_the_memory(
 }
 
 #[tokio::test(start_paused = true)]
-async fn before_the_process_is_killed_the_heaviest_goes_however_little_is_known_of_it() {
+async fn heaviest_known_connection_closes_before_process_is_killed() {
     let (budget, occupancy, metrics) = setting();
     let known = enter(&occupancy, 1, 1);
     let heavier = enter(&occupancy, 2, 1000);
@@ -123,7 +123,7 @@ async fn before_the_process_is_killed_the_heaviest_goes_however_little_is_known_
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_connections_hold_little_none_is_cut_off_and_reading_goes_on() {
+async fn light_connections_survive_memory_pressure_and_reading_continues() {
     let (budget, occupancy, metrics) = setting();
     let caller = enter(&occupancy, 1, MIB);
     let _configuration = hold(50 * MIB);
@@ -138,7 +138,7 @@ async fn where_connections_hold_little_none_is_cut_off_and_reading_goes_on() {
 
 /// Who holds somewhat more than another one does not pay for all of it.
 #[tokio::test(start_paused = true)]
-async fn what_two_hold_that_hold_much_is_taken_from_both() {
+async fn two_heavy_holders_are_reduced_to_same_level() {
     let (budget, occupancy, _) = setting();
     let of = |last, many| -> Vec<_> { (0..many).map(|_| enter(&occupancy, last, MIB)).collect() };
     let (most, next, honest) = (of(1, 22), of(2, 20), of(3, 4));

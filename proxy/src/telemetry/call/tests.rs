@@ -58,7 +58,7 @@ fn the_access_log_names_what_decided_on_either_side() {
 }
 
 #[test]
-fn the_access_log_names_the_route_also_where_it_is_counted_by_none() {
+fn access_log_names_route_without_counting_cell() {
     let rule = Origin::new("TrafficTarget", "shop", "web");
     let mut call = decided(Direction::inbound, AccessLog::JSON, &rule);
     let route = |call: &Call| {
@@ -74,7 +74,7 @@ fn the_access_log_names_the_route_also_where_it_is_counted_by_none() {
 }
 
 #[test]
-fn a_head_that_is_refused_is_a_line_with_as_much_of_it_as_could_be_read() {
+fn refused_head_is_logged_with_its_readable_parts() {
     let rule = Origin::new("TrafficTarget", "shop", "web");
     let post = Method::from_bytes(&[b'P'; 300]).unwrap();
     let whole = Asked {
@@ -190,7 +190,7 @@ fn request(
 }
 
 #[test]
-fn a_request_is_counted_without_an_allocation_and_without_a_look_at_the_map() {
+fn request_count_needs_no_allocation_or_map_lookup() {
     const REQUESTS: u64 = 1000;
     let metrics = Metrics::register(&mut Registry::default());
     let telemetry = Arc::new(Telemetry::new(metrics, AccessLog::OFF));
@@ -237,7 +237,7 @@ fn a_request_is_counted_without_an_allocation_and_without_a_look_at_the_map() {
 /// The port of an application that nobody declared is told apart once it is served, unless
 /// too many are already.
 #[test]
-fn a_connection_is_opened_once_whatever_becomes_of_its_port() {
+fn connection_counts_once_with_distinguished_or_other_port() {
     for distinguished in [true, false] {
         let metrics = Metrics::register(&mut Registry::default());
         let telemetry = Arc::new(Telemetry::new(metrics, AccessLog::OFF));
@@ -268,7 +268,7 @@ fn a_connection_is_opened_once_whatever_becomes_of_its_port() {
 
 /// The control thread may look at any moment.
 #[test]
-fn a_connection_is_opened_once_also_where_counts_are_taken_before_its_port_is_known() {
+fn connection_counts_once_if_drained_before_port_is_known() {
     let metrics = Metrics::register(&mut Registry::default());
     let telemetry = Arc::new(Telemetry::new(metrics, AccessLog::OFF));
     let cells = Arc::clone(&telemetry.metrics.calls.cells);
@@ -305,7 +305,7 @@ fn a_connection_is_opened_once_also_where_counts_are_taken_before_its_port_is_kn
 
 /// Whoever waits for memory sees that, and of who was turned away nobody knows it.
 #[test]
-fn what_a_request_waited_is_latency_and_being_turned_away_is_none() {
+fn waiting_counts_as_latency_but_rejection_does_not() {
     let rule = Origin::new("TrafficTarget", "shop", "web");
     let counted = |end: fn(Call)| {
         let mut call = decided(Direction::inbound, AccessLog::OFF, &rule);
@@ -329,7 +329,7 @@ fn what_a_request_waited_is_latency_and_being_turned_away_is_none() {
 }
 
 #[test]
-fn whoever_leaves_while_it_waits_is_cancelled_and_no_failure() {
+fn caller_leaving_while_waiting_counts_cancelled_not_failed() {
     let rule = Origin::new("TrafficTarget", "shop", "web");
     let call = decided(Direction::inbound, AccessLog::OFF, &rule);
     let cells = Arc::clone(&call.telemetry.metrics.calls.cells);
@@ -382,7 +382,7 @@ fn drained(telemetry: &Telemetry, route: Option<&str>) -> (u64, u64) {
 }
 
 #[test]
-fn a_request_is_counted_by_its_route_without_an_allocation_and_without_a_look_at_the_map() {
+fn route_request_count_needs_no_allocation_or_lookup() {
     const REQUESTS: u64 = 1000;
     let metrics = Metrics::register(&mut Registry::default());
     let telemetry = Arc::new(Telemetry::new(metrics, AccessLog::OFF));
@@ -414,7 +414,7 @@ fn a_request_is_counted_by_its_route_without_an_allocation_and_without_a_look_at
 }
 
 #[test]
-fn the_port_of_a_request_and_its_route_are_told_apart_together() {
+fn port_and_route_of_request_are_distinguished_together() {
     let metrics = Metrics::register(&mut Registry::default());
     let telemetry = Arc::new(Telemetry::new(metrics, AccessLog::OFF));
     let parties = Parties::Inbound {
@@ -440,7 +440,7 @@ fn the_port_of_a_request_and_its_route_are_told_apart_together() {
 }
 
 #[test]
-fn where_routes_find_no_place_their_requests_count_all_the_same_and_the_bound_is_told() {
+fn requests_beyond_route_limit_count_and_report_limit() {
     let metrics = Metrics::register(&mut Registry::default());
     let telemetry = Arc::new(Telemetry::new(metrics, AccessLog::OFF));
     telemetry.declare(Arc::new([80].into()));

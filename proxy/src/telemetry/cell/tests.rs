@@ -50,7 +50,7 @@ fn every_outcome_comes_out_as_it_went_in() {
 }
 
 #[test]
-fn what_is_taken_is_taken_once_and_what_is_under_way_stays() {
+fn cell_counts_drain_once_and_open_calls_remain() {
     let (cell, mut seen) = (Cell::new(cell_key(80)), (0, 0));
     assert!(cell.take(&mut seen).is_none());
     answer(&cell, 200, None);
@@ -75,7 +75,7 @@ fn what_is_taken_is_taken_once_and_what_is_under_way_stays() {
 }
 
 #[test]
-fn a_server_with_every_status_there_is_loses_statuses_and_no_call() {
+fn server_with_every_status_loses_statuses_not_calls() {
     let (cell, mut seen) = (Cell::new(cell_key(80)), (0, 0));
     for status in 100..600 {
         answer(&cell, status, None);
@@ -88,7 +88,7 @@ fn a_server_with_every_status_there_is_loses_statuses_and_no_call() {
 }
 
 #[test]
-fn calls_of_many_threads_add_up_while_they_are_taken_out() {
+fn concurrent_calls_add_up_while_cell_is_drained() {
     const THREADS: u64 = 4;
     const CALLS: u64 = 5_000;
     let cell = Arc::new(Cell::new(cell_key(80)));
@@ -117,7 +117,7 @@ fn calls_of_many_threads_add_up_while_they_are_taken_out() {
 }
 
 #[test]
-fn a_cell_is_found_again_for_as_long_as_somebody_has_it() {
+fn cached_cell_is_found_only_while_held() {
     let kept = CellCache::default();
     let of = |port| move |cell_key: &CellKey| cell_key.parties.port() == port;
     assert!(kept.find(of(1)).is_none());
@@ -153,7 +153,7 @@ fn an_attempt_whose_caller_left_is_never_a_success() {
 }
 
 #[test]
-fn rules_that_allowed_calls_are_told_while_they_do_and_are_few() {
+fn allowing_rules_are_reported_while_active_and_bounded() {
     let (cell, mut seen) = (Cell::new(cell_key(80)), (0, 0));
     let rule = |at: usize| Origin::new("TrafficTarget", "shop", format!("t{at}"));
     let mut reported = |rules: &[usize]| {
@@ -177,7 +177,7 @@ fn rules_that_allowed_calls_are_told_while_they_do_and_are_few() {
 }
 
 #[test]
-fn a_cell_remembers_those_of_its_routes_and_no_more_than_there_are_names() {
+fn cell_caches_routes_up_to_name_limit() {
     let cell = Cell::new(cell_key(80));
     let name = |number: usize| Arc::<str>::from(format!("cart/{number}"));
     let routed: Vec<Arc<Cell>> = (0..100)

@@ -69,7 +69,7 @@ fn a_way_has_one_cell_whoever_asks() {
 }
 
 #[test]
-fn beyond_the_bound_calls_count_without_their_other_end_and_requests_are_no_connections() {
+fn calls_over_cell_limit_lose_peer_not_protocol() {
     let cells = Cells::default();
     for port in 1..=CELLS as u16 {
         cells.call(cell_key(port));
@@ -88,7 +88,7 @@ fn beyond_the_bound_calls_count_without_their_other_end_and_requests_are_no_conn
 }
 
 #[test]
-fn what_is_outside_takes_half_of_the_places_at_most() {
+fn external_destinations_take_up_to_half_of_cells() {
     let cells = Cells::default();
     let outside = |number: usize| CellKey {
         parties: Parties::External {
@@ -118,7 +118,7 @@ fn what_is_outside_takes_half_of_the_places_at_most() {
 }
 
 #[test]
-fn routes_are_told_apart_in_half_of_the_places_at_most() {
+fn routes_take_up_to_half_of_cells() {
     let cells = Cells::default();
     let routed = |number: usize| CellKey {
         route: Some(number.to_string().into()),
@@ -140,7 +140,7 @@ fn routes_are_told_apart_in_half_of_the_places_at_most() {
 }
 
 #[test]
-fn a_cell_that_nobody_used_for_ten_minutes_is_forgotten_once_it_was_told() {
+fn reported_cell_is_dropped_after_ten_idle_minutes() {
     let cells = Cells::default();
     cells.call(cell_key(80));
     assert_eq!(cells.drained(), (1, 1));
@@ -159,7 +159,7 @@ fn a_cell_that_nobody_used_for_ten_minutes_is_forgotten_once_it_was_told() {
 }
 
 #[test]
-fn a_cell_that_somebody_holds_or_keeps_loses_no_call_when_it_is_forgotten() {
+fn evicted_cell_in_use_loses_no_call() {
     let (cells, kept) = (Cells::default(), CellCache::default());
     let (cell, _) = cells.find(cell_key(80));
     kept.keep(&cell);
@@ -180,7 +180,7 @@ fn a_cell_that_somebody_holds_or_keeps_loses_no_call_when_it_is_forgotten() {
 }
 
 #[test]
-fn what_is_open_is_told_in_every_slot_and_what_has_ended_once() {
+fn open_call_reports_every_interval_and_finished_once() {
     let cells = Cells::default();
     let (cell, _) = cells.find(cell_key(80));
     cell.begin();

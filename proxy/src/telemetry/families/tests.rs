@@ -46,7 +46,7 @@ fn page(registry: &Registry) -> String {
 }
 
 #[test]
-fn a_route_is_a_label_of_requests_and_their_latency_and_none_is_no_label() {
+fn route_labels_requests_and_latency_unless_absent() {
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
     count(&metrics, cell_key(80, Some("cart/read")));
@@ -67,7 +67,7 @@ fn a_route_is_a_label_of_requests_and_their_latency_and_none_is_no_label() {
 }
 
 #[test]
-fn routes_take_half_of_a_familys_places_and_leave_the_rest_to_what_is_counted_without() {
+fn routes_take_only_half_of_family_series() {
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
     // Histograms have fewest places.

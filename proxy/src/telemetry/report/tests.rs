@@ -144,7 +144,7 @@ fn call_without_endpoint_tells_no_security() {
 }
 
 #[test]
-fn clock_that_goes_back_loses_no_call_and_reopens_no_slot() {
+fn backward_clock_loses_no_call_nor_reopens_interval() {
     let reports = reports();
     for slot in [9, 3, 10] {
         reports.count_at(slot, to("shop/a"), GOOD);
@@ -170,7 +170,7 @@ fn clock_that_was_set_back_is_followed() {
 }
 
 #[test]
-fn full_table_keeps_every_count_and_drops_only_the_other_end() {
+fn full_report_table_keeps_counts_without_peer() {
     let reports = reports();
     for at in 0..EDGES + 10 {
         reports.count_at(1, to(&format!("shop/p{at}")), GOOD);
@@ -241,7 +241,7 @@ async fn next(received: &mut mpsc::Receiver<v1::Report>) -> v1::Report {
 }
 
 #[tokio::test(start_paused = true)]
-async fn new_stream_is_told_nothing_of_before_the_clock_was_set() {
+async fn new_report_stream_omits_intervals_before_clock_set() {
     let reports = Arc::new(reports());
     let (now, at) = (SystemTime::now(), Instant::now());
     let ago = |slots: u64| Duration::from_secs(slots * SLOT);
@@ -301,7 +301,7 @@ fn requests_of(edge: &v1::Edge) -> Vec<(&str, u64)> {
 }
 
 #[test]
-fn routes_are_parts_of_an_edge_and_rows_over_all_callers() {
+fn routes_count_within_edges_and_over_all_callers() {
     let reports = reports();
     for (caller, route, outcome) in [
         ("shop/web", Some("cart/read"), GOOD),
@@ -338,7 +338,7 @@ fn routes_are_parts_of_an_edge_and_rows_over_all_callers() {
 }
 
 #[test]
-fn request_that_stays_open_tells_its_route_before_it_ends() {
+fn open_request_reports_its_route_before_it_ends() {
     let reports = reports();
     reports.close_at(1);
     let watching = by_route("shop/web", Some("cart/watch"));
@@ -363,7 +363,7 @@ fn without_names_a_report_says_nothing_of_routes() {
 }
 
 #[test]
-fn more_routes_than_a_report_has_places_for_stay_requests_of_their_edge() {
+fn routes_beyond_report_limit_count_for_edge_only() {
     let reports = reports();
     for number in 0..300 {
         let cell_key = by_route("shop/web", Some(&format!("cart/{number:03}")));

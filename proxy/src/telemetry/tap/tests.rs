@@ -85,7 +85,7 @@ fn get(telemetry: &Arc<Telemetry>, parties: Parties) {
 }
 
 #[test]
-fn request_is_told_without_query_and_with_no_header_but_those_asked_for() {
+fn tap_record_omits_query_and_unrequested_headers() {
     let telemetry = telemetry();
     // They live as long as what borrows of them.
     let (token, proof) = (TOKEN, PROOF);
@@ -258,7 +258,7 @@ fn only_what_fits_every_filter_is_shown() {
 }
 
 #[test]
-fn several_who_watch_are_told_the_same_each_with_the_headers_that_it_asked_for() {
+fn concurrent_taps_see_call_with_own_headers_each() {
     let telemetry = telemetry();
     let asks = ["x-tenant", "user-agent"].map(|name| v1::TapAsk {
         headers: vec![name.to_owned()],
@@ -314,7 +314,7 @@ fn requests_of_one_route_are_those_that_it_describes() {
 }
 
 #[test]
-fn rate_and_room_are_bounded_and_what_is_not_shown_is_counted() {
+fn tap_rate_and_queue_are_bounded_counting_drops() {
     let telemetry = telemetry();
     assert!(!telemetry.taps.any());
     let slow = v1::TapAsk {
@@ -349,7 +349,7 @@ fn rate_and_room_are_bounded_and_what_is_not_shown_is_counted() {
 }
 
 #[test]
-fn a_head_that_is_refused_is_told_to_those_whose_filter_it_fits() {
+fn refused_head_reaches_taps_with_matching_filter() {
     let telemetry = telemetry();
     let of = |method: &str, path_prefix: &str| v1::TapAsk {
         method: method.to_owned(),

@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spans_that_wait_are_bounded_in_number_and_in_bytes() {
+    fn span_queue_is_bounded_in_count_and_bytes() {
         let queue = Queue::default();
         let small = (0..10_000).filter(|_| queue.push(vec![0; 10])).count();
         // As the manual has it.
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_few_spans_wait_a_moment_for_others_and_many_do_not() {
+    async fn few_spans_wait_briefly_unlike_full_batch() {
         let queue = Queue::default();
         let began = Instant::now();
         assert!(queue.push(vec![0; 10]));

@@ -63,7 +63,7 @@ fn passed(tracer: &Tracer, parent: Option<&'static str>) -> (String, bool) {
 }
 
 #[test]
-fn a_verdict_that_came_holds_whatever_the_own_share_is() {
+fn received_sampling_decision_overrides_own_share() {
     for share in ["0", "100"] {
         let tracer = tracer(share, 100);
         let (passed_on, recorded) = passed(&tracer, Some(RECEIVED));
@@ -81,7 +81,7 @@ fn a_verdict_that_came_holds_whatever_the_own_share_is() {
 /// A peer that is silent has said no. What it says holds as from anybody else, and so does
 /// what it left open.
 #[test]
-fn a_peer_that_says_nothing_of_a_trace_has_decided() {
+fn missing_trace_header_from_peer_means_not_sampled() {
     let tracer = tracer("100", 100);
     let recorded = |from, map: &HeaderMap| match begin_from(from, &tracer, map) {
         SpanStart::Traced(trace) => Some(trace.span_id().is_some()),
@@ -110,7 +110,7 @@ fn a_peer_that_says_nothing_of_a_trace_has_decided() {
 }
 
 #[test]
-fn a_trace_that_begins_here_has_one_verdict_which_travels_on() {
+fn local_trace_has_one_sampling_decision_passed_on() {
     let (all, none) = (tracer("100", 100), tracer("0", 100));
     let (first, recorded) = passed(&all, None);
     assert!(recorded && first.ends_with("-01"), "{first}");

@@ -47,7 +47,7 @@ fn forgeries() -> Vec<(Vec<u8>, Vec<u8>)> {
 }
 
 #[tokio::test]
-async fn no_first_line_that_a_server_may_read_as_http_brings_an_identity_of_its_own() {
+async fn http_like_first_line_never_carries_forged_identity() {
     for mode in passing() {
         let ground = Ground::passing(&mode).await;
         ground.no_identity_comes(&mode, &forgeries()).await;
@@ -106,7 +106,7 @@ impl Ground {
 }
 
 #[tokio::test]
-async fn no_request_behind_another_one_brings_an_identity_of_its_own() {
+async fn pipelined_request_never_carries_forged_identity() {
     for mode in passing() {
         let ground = Ground::answering(&mode).await;
         let log = &ground.pods.log;
@@ -191,7 +191,7 @@ fn requests_of_other_names() -> Vec<(Vec<u8>, Vec<u8>)> {
 
 /// They pass, as RTSP, memcached and Redis have such lines, but bring no identity.
 #[tokio::test]
-async fn no_line_of_another_protocol_that_a_server_may_read_as_a_request_brings_an_identity() {
+async fn request_like_line_of_other_protocol_forges_no_identity() {
     for mode in passing() {
         let ground = Ground::passing(&mode).await;
         ground
@@ -268,7 +268,7 @@ async fn other_text_protocols_pass_undeclared_ports_as_they_are() {
 }
 
 #[tokio::test]
-async fn a_server_that_speaks_first_is_answered_in_its_own_protocol() {
+async fn server_first_connection_stays_in_servers_protocol() {
     let ground = Ground::new(Protocol::Detect, "220 mail ESMTP\r\n").await;
     for by in EVERY {
         let mut stream = ground.open(by).await;

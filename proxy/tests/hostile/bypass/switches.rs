@@ -163,7 +163,7 @@ async fn nobody_switches_to_http2_whatever_it_is_called() {
 }
 
 #[tokio::test]
-async fn an_application_that_switches_to_http2_unasked_is_not_followed() {
+async fn unrequested_switch_to_http2_by_application_gets_502() {
     for chosen in ["h2c", "H2C", "h2c\u{a0}", "foo, h2c"] {
         let mut pods = TwoPods::new(Protocol::Http1).await;
         let (port, kept) = switching(&pods.server, Some(chosen)).await;

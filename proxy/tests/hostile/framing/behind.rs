@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn a_request_behind_a_refused_upgrade_is_judged_as_a_request() {
+async fn request_behind_refused_upgrade_is_evaluated_as_request() {
     let pods = TwoPods::new(Protocol::Http1).await;
     pods.allow(Protocol::Http1, &["/ok"]);
     for (case, headers) in [
@@ -102,7 +102,7 @@ async fn an_unread_body_never_becomes_a_request() {
 
 /// The body comes late, when the refusal has long been sent.
 #[tokio::test]
-async fn a_body_that_comes_after_its_refusal_never_becomes_a_request() {
+async fn late_body_after_refusal_never_becomes_request() {
     let pods = TwoPods::new(Protocol::Http1).await;
     pods.allow(Protocol::Http1, &["/ok"]);
     let request = "GET /ok HTTP/1.1\r\nHost: s\r\n\r\n";

@@ -23,7 +23,7 @@ async fn bad2(mut stream: TcpStream, script: Arc<Vec<u8>>) {
 }
 
 #[tokio::test]
-async fn http2_servers_that_break_the_rules_cost_their_caller_one_502() {
+async fn rule_breaking_http2_server_costs_caller_one_502() {
     let mut no_streams = vec![0, 3, 0, 0, 0, 0];
     no_streams = frame(SETTINGS, 0, 0, &no_streams);
     let mut goaway = no_streams.clone();

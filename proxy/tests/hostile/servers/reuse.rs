@@ -18,7 +18,7 @@ async fn deaf(mut stream: TcpStream) {
 }
 
 #[tokio::test]
-async fn nobody_waits_behind_a_request_that_was_answered_before_it_was_read() {
+async fn request_does_not_wait_behind_upload_answered_unread() {
     let mut pods = TwoPods::new(Protocol::Http1).await;
     let port = serving(&pods.server, deaf).await;
     pods.deliver_to(port);
@@ -193,7 +193,7 @@ async fn posts_use_no_pooled_connection_after_an_unannounced_close() {
 
 /// The server's own 501 is its answer, not a sign that it read something else.
 #[tokio::test]
-async fn what_a_server_says_that_it_cannot_do_is_not_asked_again() {
+async fn post_answered_501_505_or_400_is_sent_once() {
     for status_line in ["501 Not Implemented", "505 Version", "400 Bad Request"] {
         let mut pods = TwoPods::new(Protocol::Http1).await;
         let came = Arc::new(AtomicUsize::new(0));
@@ -234,7 +234,7 @@ async fn what_a_server_says_that_it_cannot_do_is_not_asked_again() {
 /// The control: requests that only read share, also those of many callers at once, which go by
 /// HTTP/2 between the proxies: there one without a body says so by the end of its stream alone.
 #[tokio::test]
-async fn gets_share_connections_before_the_server_has_proven_to_keep_them() {
+async fn gets_share_connections_before_server_proves_keep_alive() {
     const CALLERS: usize = 8;
     for entry in ENTRY_POINTS {
         let application = Closing::new(true, Duration::ZERO).await;

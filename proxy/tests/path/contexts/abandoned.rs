@@ -45,7 +45,7 @@ async fn made_for_a_request(
 }
 
 #[tokio::test]
-async fn a_writer_that_nobody_waits_for_is_not_given_up_for_a_retry_that_would_not_begin() {
+async fn unawaited_write_is_not_cancelled_for_impossible_retry() {
     let policy = EffectivePolicy {
         timeouts: limited(Timeouts {
             request: Some(Duration::from_secs(30)),
@@ -70,7 +70,7 @@ async fn a_writer_that_nobody_waits_for_is_not_given_up_for_a_retry_that_would_n
 }
 
 #[tokio::test]
-async fn a_retry_that_waited_until_nobody_did_is_none_that_failed() {
+async fn retry_abandoned_during_backoff_counts_as_no_failure() {
     let policy = EffectivePolicy {
         retry: limited(Retry {
             backoff: Duration::from_millis(800),

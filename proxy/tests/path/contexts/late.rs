@@ -9,7 +9,7 @@ use crate::path::shown::{self, Does, grpc, serve};
 
 /// The one that is late is the first attempt or, where each has a limit, the second.
 #[tokio::test]
-async fn what_had_no_answer_in_its_own_time_is_not_asked_for_again_above() {
+async fn call_unanswered_at_deadline_causes_no_upstream_retry() {
     for (backend_request, attempts) in [(None, 1), (Some(Duration::from_millis(100)), 2)] {
         let chain = Chain::new().await;
         let next = chain.asks([SILENCE, SILENCE]).await;
@@ -40,7 +40,7 @@ const ENDLESS: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\n\
 
 /// A caller that leaves for a reason of its own has seen nothing of the time.
 #[tokio::test]
-async fn a_grpc_answer_that_does_not_end_in_its_own_time_is_not_asked_for_again_above() {
+async fn grpc_response_unfinished_at_deadline_causes_no_upstream_retry() {
     let leaves = Duration::from_secs(1);
     for (time, patience, late) in [("900m", SOON, true), ("60S", leaves, false)] {
         let chain = Chain::new().await;
@@ -86,7 +86,7 @@ async fn at_once(done: impl Fn() -> bool) {
 /// A client of gRPC counts the time that it gives a call, and leaves a moment before its proxy
 /// would say that it is over.
 #[tokio::test]
-async fn a_grpc_call_that_its_caller_leaves_at_its_own_end_is_not_asked_for_again_above() {
+async fn grpc_call_cancelled_at_deadline_causes_no_upstream_retry() {
     for (waits, late) in [(899, true), (500, false)] {
         let chain = Chain::new().await;
         let listener = TcpListener::bind((chain.next.ip, 0)).await.unwrap();

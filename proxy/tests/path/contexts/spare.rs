@@ -7,7 +7,7 @@ use crate::path::fallbacks::to_spare;
 use crate::path::limits::{guard, limit, rule};
 
 #[tokio::test]
-async fn what_was_tried_again_below_stays_so_where_the_fallback_lets_nobody_in() {
+async fn downstream_retry_still_blocks_upstream_when_fallback_refuses() {
     let chain = Chain::new().await;
     let spare = App::new(chain.next.ip, OK).await;
     let one = vec![rule(limit("one", 1))];

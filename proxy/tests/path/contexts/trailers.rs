@@ -20,7 +20,7 @@ macro_rules! ending {
 const SILENT: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n";
 
 #[tokio::test]
-async fn what_fails_in_its_trailers_with_a_listed_code_is_not_asked_for_again_above() {
+async fn listed_grpc_trailer_code_causes_no_upstream_retry() {
     for (ends, says, listed) in [
         (ending!("14"), "grpc-status: 14", true),
         (ending!("8"), "grpc-status: 8", false),

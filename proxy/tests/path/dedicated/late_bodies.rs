@@ -100,7 +100,7 @@ impl HastyPods {
 }
 
 #[tokio::test]
-async fn a_body_that_comes_behind_its_answer_comes_whole_by_a_dedicated_connection() {
+async fn body_after_response_arrives_complete_over_dedicated_connection() {
     let rounds = (0..4).map(|_| async {
         let mut pods = HastyPods::new().await;
         for later in [FIRST_PROXY, BOTH_PROXIES].repeat(2) {
@@ -114,7 +114,7 @@ async fn a_body_that_comes_behind_its_answer_comes_whole_by_a_dedicated_connecti
 }
 
 #[tokio::test]
-async fn a_body_that_its_answer_waits_for_leaves_the_dedicated_connection_to_the_next_request() {
+async fn body_awaited_by_response_keeps_dedicated_connection_reusable() {
     let mut pods = HastyPods::new().await;
     warm(&pods.client, &pods.dedicated).await;
     let before = pods.dedicated.used().1;
@@ -125,7 +125,7 @@ async fn a_body_that_its_answer_waits_for_leaves_the_dedicated_connection_to_the
 }
 
 #[tokio::test]
-async fn a_caller_that_leaves_behind_its_answer_breaks_its_body_off_and_not_before() {
+async fn caller_leaving_after_response_aborts_its_body_only_then() {
     let mut pods = HastyPods::new().await;
     warm(&pods.client, &pods.dedicated).await;
     let before = pods.dedicated.used().1;

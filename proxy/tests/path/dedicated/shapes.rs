@@ -95,7 +95,7 @@ fn shapes() -> Vec<(&'static str, String, &'static str)> {
 }
 
 #[tokio::test]
-async fn requests_and_answers_of_every_shape_are_the_same_by_both_ways() {
+async fn every_message_shape_matches_over_both_connection_kinds() {
     let testbed = Testbed::new().await;
     let answer = testbed
         .same(&format!("{}X-B: 1\r\n\r\n", with("GET /x?y=1 HTTP/1.1")))
@@ -139,7 +139,7 @@ async fn requests_and_answers_of_every_shape_are_the_same_by_both_ways() {
 }
 
 #[tokio::test]
-async fn what_an_application_breaks_off_arrives_as_broken_by_both_ways() {
+async fn truncated_response_looks_truncated_over_both_connection_kinds() {
     let testbed = Testbed::new().await;
     let [multiplexed, dedicated] = testbed
         .both(&format!("{}\r\n", with("GET /short HTTP/1.1")))

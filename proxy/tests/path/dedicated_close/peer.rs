@@ -136,7 +136,7 @@ async fn posts_until_dedicated(client: &Pod, dedicated: &AtomicU32) -> (String, 
 }
 
 #[tokio::test]
-async fn a_post_that_a_line_did_not_take_goes_by_http2_and_arrives_once() {
+async fn post_unsent_by_dedicated_connection_arrives_once() {
     let (client, _server, seen, dedicated) = trickster(Some(Trick::Close)).await;
     let (answer, sent) = posts_until_dedicated(&client, &dedicated).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
@@ -144,7 +144,7 @@ async fn a_post_that_a_line_did_not_take_goes_by_http2_and_arrives_once() {
 }
 
 #[tokio::test]
-async fn a_post_that_a_line_may_have_taken_is_not_sent_again() {
+async fn post_possibly_taken_by_dedicated_connection_is_not_resent() {
     for trick in [Trick::Break, Trick::Half] {
         let (client, _server, seen, dedicated) = trickster(Some(trick)).await;
         let (answer, sent) = posts_until_dedicated(&client, &dedicated).await;
@@ -158,7 +158,7 @@ async fn a_post_that_a_line_may_have_taken_is_not_sent_again() {
 
 /// No other sign tells it: the kernel of the peer acknowledges all that comes.
 #[tokio::test]
-async fn a_request_to_a_peer_that_froze_ends_within_ten_seconds() {
+async fn request_to_frozen_peer_ends_within_ten_seconds() {
     let (client, _server, seen, dedicated) = trickster(Some(Trick::Freeze)).await;
     // As in a process, and as late as can be: hardly anything of the time to its first look
     // is over when the peer freezes.
@@ -184,7 +184,7 @@ async fn a_request_to_a_peer_that_froze_ends_within_ten_seconds() {
 }
 
 #[tokio::test]
-async fn a_peer_of_an_older_release_is_served_by_http2_and_not_asked_again() {
+async fn older_peer_uses_http2_without_repeated_offers() {
     let (client, server, seen, connections) = trickster(None).await;
     for _ in 0..100 {
         assert!(post(&client).await.starts_with("HTTP/1.1 200"));

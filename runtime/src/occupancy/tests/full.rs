@@ -12,7 +12,7 @@ fn enter_at_rest(occupancy: &Arc<Occupancy>, many: usize) -> Vec<Arc<Permit>> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_fills_a_listener_and_does_not_go_when_asked_keeps_nobody_waiting_behind_its_own() {
+async fn unresponsive_hoarder_delays_other_holders_only_briefly() {
     let (occupancy, counts) = occupancy(BOUNDS);
     tokio::spawn(Arc::clone(&occupancy).watch());
     let mut resting = enter_at_rest(&occupancy, 10);

@@ -6,7 +6,7 @@ use super::*;
 
 /// As where the process stood still: both are there when it is looked.
 #[tokio::test(start_paused = true)]
-async fn a_head_that_came_whole_is_served_however_late_that_is_seen() {
+async fn complete_head_is_served_even_when_polled_late() {
     for _ in 0..64 {
         let (occupancy, _) = occupancy(BOUNDS);
         let permit = enter(&occupancy, 1);

@@ -23,7 +23,7 @@ async fn a_holder_is_the_identity_that_was_proven() {
 
 /// Its addresses have none of them: each connection would be a first one.
 #[tokio::test(start_paused = true)]
-async fn who_proves_who_it_is_leaves_the_last_tenth_to_others() {
+async fn proven_holder_leaves_last_tenth_to_others() {
     let bounds = Bounds {
         permits: 100,
         ..BOUNDS

@@ -7,7 +7,7 @@ use super::*;
 const MOST: usize = 8;
 
 #[test]
-fn no_more_reserved_permits_are_taken_than_there_are_however_many_ask_at_once() {
+fn concurrent_reservations_never_exceed_reserved_permit_limit() {
     let requests = Arc::<Requests>::default();
     let (seen, got) = (AtomicUsize::new(0), AtomicUsize::new(0));
     thread::scope(|scope| {
@@ -31,7 +31,7 @@ fn no_more_reserved_permits_are_taken_than_there_are_however_many_ask_at_once() 
 }
 
 #[test]
-fn who_waits_first_is_called_when_a_reserved_permit_comes_back() {
+fn returned_reserved_permit_wakes_first_waiter() {
     let requests = Arc::<Requests>::default();
     let permit = requests.reserve_permit(1);
     let (first, second) = (requests.enter(0), requests.enter(0));

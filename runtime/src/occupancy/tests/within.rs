@@ -11,7 +11,7 @@ async fn loses(occupancy: &Arc<Occupancy>, permit: &Permit) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_loses_its_place_while_all_that_is_open_on_it_rests() {
+async fn connection_with_only_idle_streams_may_be_evicted() {
     let (occupancy, counts) = occupancy(BOUNDS);
     let permit = enter(&occupancy, 1);
     let _others: Vec<_> = (2..10).map(|last| enter(&occupancy, last)).collect();
@@ -33,7 +33,7 @@ async fn a_connection_loses_its_place_while_all_that_is_open_on_it_rests() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_asked_to_go_and_stays_is_cut_off_once_all_within_it_rests() {
+async fn connection_ignoring_close_request_is_aborted_when_streams_idle() {
     let (occupancy, _) = occupancy(BOUNDS);
     tokio::spawn(Arc::clone(&occupancy).watch());
     let permit = enter(&occupancy, 1);
@@ -60,7 +60,7 @@ async fn who_is_asked_to_go_and_stays_is_cut_off_once_all_within_it_rests() {
 /// Else whoever has tunnels in all its connections counted as leaving, and took the places that
 /// are kept for others.
 #[tokio::test(start_paused = true)]
-async fn who_was_asked_to_go_and_goes_on_within_counts_as_staying() {
+async fn connection_active_after_close_request_counts_as_staying() {
     let (occupancy, _) = occupancy(BOUNDS);
     tokio::spawn(Arc::clone(&occupancy).watch());
     let permit = enter(&occupancy, 1);

@@ -7,7 +7,7 @@ fn gone(permits: &[Arc<Permit>]) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_yields_goes_for_a_newcomer_and_never_what_must_stay_nor_what_others_have_fewer_of() {
+async fn newcomer_evicts_yielding_connection_of_largest_holder_only() {
     let (occupancy, counts) = occupancy(BOUNDS);
     tokio::spawn(Arc::clone(&occupancy).watch());
     let hoard: Vec<_> = (0..8).map(|_| enter(&occupancy, 1)).collect();
@@ -27,7 +27,7 @@ async fn what_yields_goes_for_a_newcomer_and_never_what_must_stay_nor_what_other
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_yields_goes_at_once_for_others_and_for_its_own_holder_when_it_takes_long() {
+async fn yielding_connection_closes_for_others_before_own_holder() {
     let (occupancy, _) = occupancy(BOUNDS);
     let hoard: Vec<_> = (0..9).map(|_| enter(&occupancy, 1)).collect();
     hoard.iter().for_each(|permit| permit.yields());
@@ -41,7 +41,7 @@ async fn what_yields_goes_at_once_for_others_and_for_its_own_holder_when_it_take
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_to_go_stays_while_it_must_and_goes_as_soon_as_it_yields() {
+async fn evicted_busy_connection_closes_once_it_yields() {
     let (occupancy, _) = occupancy(BOUNDS);
     let permit = enter(&occupancy, 1);
     permit.idle();

@@ -276,14 +276,14 @@ prop_compose! {
 
 proptest! {
     #[test]
-    fn what_callers_are_told_survives_the_way_over_the_wire(stated in for_callers()) {
+    fn caller_policy_survives_wire_round_trip(stated in for_callers()) {
         let bytes = policy_message(&stated).encode_to_vec();
         let message = v1::Policy::decode(bytes.as_slice()).unwrap();
         prop_assert_eq!(traffic(&message), Ok(stated));
     }
 
     #[test]
-    fn what_a_pod_is_told_of_requests_to_it_survives_the_way_over_the_wire(stated in a_guard()) {
+    fn pod_guard_survives_wire_round_trip(stated in a_guard()) {
         let bytes = v1::Guard::from(&stated).encode_to_vec();
         let message = v1::Guard::decode(bytes.as_slice()).unwrap();
         prop_assert_eq!(PodGuard::try_from(&message), Ok(stated));
@@ -311,7 +311,7 @@ fn read(rules: Vec<v1::PolicyRule>) -> Result<EffectivePolicy, BadResource> {
 }
 
 #[test]
-fn section_that_nobody_knows_is_ignored_and_the_others_stand() {
+fn unknown_policy_section_is_ignored_and_others_apply() {
     // As a newer controller would send one: a field of the oneof with another number.
     let mut bytes = rule(None).encode_to_vec();
     bytes.extend([0xfa, 0x01, 0x02, 0x08, 0x01]);
@@ -326,7 +326,7 @@ fn section_that_nobody_knows_is_ignored_and_the_others_stand() {
 }
 
 #[test]
-fn rule_for_callers_of_an_unknown_kind_is_for_nobody() {
+fn rule_for_unknown_caller_kind_matches_no_caller() {
     let mut newer = rule(Some(attempts(5)));
     newer.sources = Some(v1::Callers {
         sources: vec![v1::Source { who: None }],
@@ -344,7 +344,7 @@ fn rule_for_callers_of_an_unknown_kind_is_for_nobody() {
 }
 
 #[test]
-fn limit_by_a_key_that_nobody_knows_is_left_out_and_never_one_for_all() {
+fn rate_limit_with_unknown_key_is_skipped_not_shared() {
     let of = |key| {
         let limit = Arc::new(RateLimit {
             name: "a".into(),
@@ -391,7 +391,7 @@ fn section_of_endpoints_that_is_limited_decides_nothing() {
 }
 
 #[test]
-fn what_is_known_and_wrong_refuses_the_whole_resource_and_names_the_field() {
+fn known_invalid_value_refuses_resource_and_names_field() {
     let wrong = |section: Section| {
         read(vec![rule(None), rule(Some(section))])
             .unwrap_err()
@@ -428,7 +428,7 @@ fn what_is_known_and_wrong_refuses_the_whole_resource_and_names_the_field() {
 }
 
 #[test]
-fn unknown_values_of_sections_are_read_towards_what_holds_without_them() {
+fn unknown_section_values_fall_back_to_unset_behaviour() {
     let breaker = v1::Breaker {
         state: 9,
         failure_percent: 50,

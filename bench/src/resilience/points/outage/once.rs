@@ -157,7 +157,7 @@ mod tests {
 
     /// With `grpcCodes` a second application may see a call, and without numbers nobody knows.
     #[test]
-    fn calls_over_grpc_are_numbered_and_nothing_allows_a_second_try() {
+    fn grpc_calls_are_numbered_and_never_retried() {
         const { assert!(GRPC_PLAIN.grpc && !GRPC_PLAIN.requested.grpc_unavailable) };
         let call = (GRPC_PLAIN.call)(7);
         assert_eq!(call.headers, [(ID, "7".to_owned())]);

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::*;
 
 #[tokio::test]
-async fn api_service_that_is_gone_is_found_where_the_controller_is_told_to_serve_it() {
+async fn missing_api_service_is_found_if_controller_enables_it() {
     let [_, metrics, observe] = API_SERVICES;
     let cases: [&[&str]; 3] = [&[metrics], &[observe], &API_SERVICES];
     for gone in cases {
@@ -43,7 +43,7 @@ async fn api_that_is_switched_off_is_not_missed() {
 }
 
 #[tokio::test]
-async fn leftovers_of_a_mesh_name_the_command_that_deletes_them() {
+async fn leftovers_of_removed_mesh_name_their_delete_command() {
     let gone = || {
         let api = healthy();
         for name in ["weft-controller", "weft-injector"] {

@@ -5,7 +5,7 @@ use super::*;
 /// Definitions trust as the webhooks do, and a certificate that ends late is no proof of
 /// whose it is.
 #[tokio::test]
-async fn a_ca_bundle_of_another_authority_is_found_wherever_it_stands() {
+async fn foreign_ca_bundle_is_found_in_webhooks_and_definitions() {
     const INJECTOR: &str = "/api/v1/namespaces/weft-system/secrets/weft-injector-ca";
     let (ours, theirs) = (root(2999), root(2999));
     let webhook =

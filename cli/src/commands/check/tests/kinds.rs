@@ -7,7 +7,7 @@ const POLICIES: &str =
     "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/trafficpolicies.weft.dev";
 
 #[tokio::test]
-async fn policy_that_is_not_accepted_or_not_served_is_found() {
+async fn unaccepted_or_unserved_policy_is_found() {
     let api = healthy();
     api.put(POLICY, split("Accepted", "False"));
     let (ended, report, _) = checked(&api, WELL, &[]).await;
@@ -21,7 +21,7 @@ async fn policy_that_is_not_accepted_or_not_served_is_found() {
 }
 
 #[tokio::test]
-async fn each_reason_of_a_condition_is_told_with_what_helps_there() {
+async fn condition_reasons_are_reported_with_matching_advice() {
     let api = healthy();
     let with_reason = |name: &str, reason: &str| {
         let mut split = split("ResolvedRefs", "False");
@@ -51,7 +51,7 @@ async fn each_reason_of_a_condition_is_told_with_what_helps_there() {
 }
 
 #[tokio::test]
-async fn webhooks_that_pass_over_a_namespace_are_not_tried_there() {
+async fn webhooks_are_not_probed_in_namespaces_they_skip() {
     let silent = Webhooks {
         injects: false,
         validates: false,

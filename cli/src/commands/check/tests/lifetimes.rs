@@ -11,7 +11,7 @@ fn at(seconds: i64) -> String {
 }
 
 #[tokio::test]
-async fn short_lived_certificates_are_well_until_they_have_missed_their_renewal() {
+async fn short_lived_certificate_passes_until_renewal_is_missed() {
     let (none, late): (&[&str], &[&str]) = (&[], &["certificates"]);
     for (tells_issue, left, found) in [
         (true, 360, none),

@@ -17,7 +17,7 @@ fn put_namespace(api: &FakeApi, annotations: &Value) {
 }
 
 #[tokio::test]
-async fn misspelt_and_misplaced_names_are_found_with_what_was_meant() {
+async fn misspelt_or_misplaced_names_are_found_with_suggestion() {
     let api = healthy();
     put_namespace(&api, &json!({"weft.dev/acess": "deny"}));
     let mut service = json!({"metadata": {"name": "cart", "namespace": "shop"}});
@@ -44,7 +44,7 @@ async fn misspelt_and_misplaced_names_are_found_with_what_was_meant() {
 }
 
 #[tokio::test]
-async fn of_many_misspelt_names_a_few_are_told_and_names_that_act_are_not() {
+async fn misspelt_names_are_truncated_and_effective_names_pass() {
     let api = healthy();
     let many = (0..40).map(|i| (format!("weft.dev/x-{i}"), json!("")));
     let many: serde_json::Map<String, Value> = many.collect();

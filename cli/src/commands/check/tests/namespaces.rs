@@ -9,7 +9,7 @@ use kube::client::Body;
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn namespace_that_is_not_there_is_bad_input_and_not_two_checks_that_are_skipped() {
+async fn unknown_namespace_is_usage_error_not_skipped_checks() {
     let lines: [&[&str]; 3] = [&[], &["--wait", "2m"], &["--fail-on", "warning"]];
     for more in lines {
         let begun = Instant::now();
@@ -27,7 +27,7 @@ async fn namespace_that_is_not_there_is_bad_input_and_not_two_checks_that_are_sk
 }
 
 #[tokio::test]
-async fn namespace_in_which_nothing_is_tried_or_that_nobody_may_see_is_not_called_wrong() {
+async fn unchecked_or_unreadable_namespace_is_not_reported_missing() {
     // Before an installation it may be yet to be made.
     let (ended, report, _) = checked(&healthy(), WELL, &["--pre", "-n", "shpo"]).await;
     assert_eq!(ended.unwrap(), Conclusion::Yes, "{report:#}");
@@ -43,7 +43,7 @@ async fn namespace_in_which_nothing_is_tried_or_that_nobody_may_see_is_not_calle
 }
 
 #[tokio::test]
-async fn namespace_of_weft_that_is_not_there_is_bad_input_and_not_a_mesh_that_is_down() {
+async fn unknown_weft_namespace_is_usage_error_not_mesh_failure() {
     let api = healthy();
     for name in ["weft-system", "mesh"] {
         let path = format!("/api/v1/namespaces/{name}");

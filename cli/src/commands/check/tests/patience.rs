@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn what_is_on_its_way_to_a_proxy_is_no_fault_before_a_minute_is_over() {
+async fn unacknowledged_version_is_fault_only_after_one_minute() {
     let (none, late): (&[&str], &[&str]) = (&[], &["acknowledged"]);
     for (seconds, found) in [(0, none), (60, none), (61, late)] {
         let api = healthy();
@@ -18,7 +18,7 @@ async fn what_is_on_its_way_to_a_proxy_is_no_fault_before_a_minute_is_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_not_known_to_the_api_server_waits_for_nothing() {
+async fn unauthenticated_user_ends_check_without_waiting() {
     let api = healthy();
     let webhooks_answering = |version: u16| Webhooks { version, ..WELL };
     let begun = Instant::now();
@@ -42,7 +42,7 @@ async fn who_is_not_known_to_the_api_server_waits_for_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn waiting_goes_on_while_the_api_server_does_not_answer() {
+async fn wait_continues_while_api_server_is_unreachable() {
     let api = healthy();
     api.vanish(true);
     let mending = api.clone();
@@ -66,7 +66,7 @@ async fn waiting_goes_on_while_the_api_server_does_not_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_silent_or_slow_costs_the_checks_that_need_him_and_no_others() {
+async fn silent_or_slow_api_skips_only_dependent_checks() {
     let api = healthy();
     // Four pages.
     for number in 0..1_600 {
@@ -105,7 +105,7 @@ async fn who_is_silent_or_slow_costs_the_checks_that_need_him_and_no_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn namespace_of_which_nobody_says_whether_it_is_there_takes_no_time_beside_the_checks() {
+async fn namespace_lookup_runs_in_parallel_with_checks() {
     let arguments = ["-n", "shop", "--request-timeout", "5m"];
     for (pods_take, namespace_takes, within) in [(0, 3_600, 12), (11, 11, 11), (0, 0, 0)] {
         let webhooks = Webhooks {

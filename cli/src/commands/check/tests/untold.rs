@@ -13,7 +13,7 @@ use super::{WELL, Webhooks, checked, checked_by, client, healthy, plant_proxy, w
 use crate::failure::{Conclusion, Failure};
 
 #[tokio::test]
-async fn what_is_told_of_no_proxy_is_skipped_and_not_called_well() {
+async fn field_missing_from_all_proxies_skips_its_check() {
     for (field, id) in [
         ("certificate", "certificates"),
         ("clockAheadMs", "proxy-clocks"),
@@ -27,7 +27,7 @@ async fn what_is_told_of_no_proxy_is_skipped_and_not_called_well() {
 }
 
 #[tokio::test]
-async fn api_that_is_called_available_and_answers_nobody_is_not_well() {
+async fn available_but_unresponsive_api_service_is_error() {
     let webhooks = Webhooks {
         observes: false,
         ..WELL
@@ -38,7 +38,7 @@ async fn api_that_is_called_available_and_answers_nobody_is_not_well() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_may_see_nothing_of_the_mesh_is_not_told_that_it_is_well() {
+async fn check_without_any_permission_is_unknown_not_success() {
     let webhooks = Webhooks {
         sees: false,
         ..WELL
@@ -112,7 +112,7 @@ fn throttled(seconds: u64) -> Client {
 }
 
 #[tokio::test(start_paused = true)]
-async fn list_that_found_no_room_is_waited_for_and_not_passed_over() {
+async fn throttled_list_is_retried_and_never_ignored() {
     let (at_once, soon, later): (&[&str], &[&str], &[&str]) =
         (&[], &["--wait", "20s"], &["--wait", "2m"]);
     for (seconds, more) in [(3_600, at_once), (3_600, soon)] {

@@ -4,7 +4,7 @@ use super::*;
 
 /// An image may have any tag, and the injector notes that.
 #[tokio::test]
-async fn what_a_proxy_says_of_its_version_goes_before_the_tag_of_its_image() {
+async fn reported_proxy_version_takes_precedence_over_image_tag() {
     let planted = |noted: &str, reported: Value| {
         let api = healthy();
         let mut controller = controller(true, true);

@@ -71,7 +71,7 @@ impl Served {
 const KEY: &str = "weft-dashboard: key\r\n";
 
 #[tokio::test]
-async fn the_page_is_served_without_a_key_and_the_cluster_only_with_it() {
+async fn dashboard_requires_key_for_cluster_data_only() {
     let served = served().await;
     for path in ["/", "/dashboard.js", "/dashboard.css"] {
         let (status, head, _) = served.ask("GET", path, "").await;
@@ -104,7 +104,7 @@ async fn the_page_is_served_without_a_key_and_the_cluster_only_with_it() {
 }
 
 #[tokio::test]
-async fn a_foreign_host_origin_or_method_gets_nothing_and_the_cluster_is_not_asked() {
+async fn foreign_host_origin_or_method_never_reaches_cluster() {
     let served = served().await;
     let foreign =
         format!("GET {GRAPH} HTTP/1.1\r\nhost: evil.example\r\n{KEY}connection: close\r\n\r\n");
@@ -142,7 +142,7 @@ async fn a_foreign_host_origin_or_method_gets_nothing_and_the_cluster_is_not_ask
 }
 
 #[tokio::test]
-async fn a_cluster_that_refuses_or_is_silent_is_told_in_words_and_in_time() {
+async fn refusing_or_silent_cluster_is_reported_in_time() {
     let served = served().await;
     let (status, _, body) = served
         .ask("GET", &GRAPH.replace("shop", "other"), KEY)
@@ -162,7 +162,7 @@ async fn a_cluster_that_refuses_or_is_silent_is_told_in_words_and_in_time() {
 }
 
 #[tokio::test]
-async fn a_head_that_is_too_long_is_refused_and_the_next_request_is_answered() {
+async fn request_after_refused_oversized_head_is_served() {
     let served = served().await;
     let head = |length| format!("x: {}\r\n", "a".repeat(length));
     let (status, ..) = served.ask("GET", "/", &head(MAX_HEAD / 2)).await;
@@ -175,7 +175,7 @@ async fn a_head_that_is_too_long_is_refused_and_the_next_request_is_answered() {
 }
 
 #[tokio::test]
-async fn a_connection_over_which_no_head_comes_is_closed_in_time() {
+async fn connection_without_complete_head_is_closed_in_time() {
     let served = served().await;
     let ended = timeout(3 * HEAD_WITHIN, served.raw(b"GET / HTTP/1.1\r\n")).await;
     ended.expect("it stays open");
@@ -191,7 +191,7 @@ fn question() -> String {
 }
 
 #[tokio::test]
-async fn an_explanation_that_is_refused_keeps_its_status_and_words() {
+async fn refused_explanation_keeps_its_status_and_message() {
     let served = served().await;
     let path = question();
     for namespace in ["shop", "bank"] {
@@ -208,7 +208,7 @@ async fn an_explanation_that_is_refused_keeps_its_status_and_words() {
 }
 
 #[tokio::test]
-async fn explanations_that_take_long_are_few_and_leave_the_page_its_turns() {
+async fn slow_explanations_are_limited_and_leave_page_responsive() {
     let served = served().await;
     let path = question();
     served.api.vanish(true);
@@ -244,7 +244,7 @@ async fn explanations_that_take_long_are_few_and_leave_the_page_its_turns() {
 }
 
 #[tokio::test]
-async fn an_explanation_is_asked_and_its_fix_is_told_as_yaml() {
+async fn explanation_is_returned_with_fix_as_yaml() {
     let served = served().await;
     let path = question();
     let (status, _, body) = served.ask("GET", &path, KEY).await;
@@ -310,7 +310,7 @@ async fn read_until(stream: &mut TcpStream, wanted: &str) {
 }
 
 #[tokio::test]
-async fn a_tap_is_passed_on_as_it_comes_and_ends_with_its_reader() {
+async fn tap_lines_are_forwarded_immediately_until_reader_closes() {
     let (client, mut begun) = streaming();
     let port = before(client).await;
     let mut reader = watching(port).await;
@@ -327,7 +327,7 @@ async fn a_tap_is_passed_on_as_it_comes_and_ends_with_its_reader() {
 }
 
 #[tokio::test]
-async fn page_is_told_when_to_ask_again_where_the_mesh_says_so_and_else_is_not() {
+async fn retry_after_is_forwarded_only_if_sent() {
     for (seconds, told) in [(1, json!(1)), (0, Value::Null)] {
         let service = tower::service_fn(move |_: Request<Body>| {
             let refusal = json!({"kind": "Status", "status": "Failure", "code": 429,
@@ -349,7 +349,7 @@ async fn page_is_told_when_to_ask_again_where_the_mesh_says_so_and_else_is_not()
 }
 
 #[tokio::test]
-async fn page_is_told_an_object_that_is_missing_from_an_api_that_is_not_served() {
+async fn dashboard_404_names_missing_object_but_not_unserved_api() {
     for (name, told) in [("Pod/web", json!("Pod/web")), ("", Value::Null)] {
         let service = tower::service_fn(move |_: Request<Body>| {
             let refusal = json!({"kind": "Status", "status": "Failure", "code": 404,
@@ -370,7 +370,7 @@ async fn page_is_told_an_object_that_is_missing_from_an_api_that_is_not_served()
 }
 
 #[tokio::test]
-async fn page_is_told_of_a_redirect_and_of_a_refusal_without_words_what_they_are() {
+async fn redirect_and_refusal_without_message_are_explained() {
     for (code, told, words) in [
         (302_u16, 502, "redirects to /login, which is not followed"),
         // Control: what refuses keeps its status.
@@ -427,7 +427,7 @@ async fn taps_are_few_and_leave_the_page_its_turns() {
 }
 
 #[tokio::test]
-async fn connections_that_say_nothing_give_way_and_those_that_asked_go_on() {
+async fn silent_connections_are_evicted_before_active_ones() {
     let (client, mut begun) = streaming();
     let port = before(client).await;
     let served = Served {

@@ -69,7 +69,7 @@ fn row(name: &str, meshed: u32, pods: u32, requests: u64) -> (String, u32, u32, 
 }
 
 #[test]
-fn what_has_pods_has_a_row_whether_it_is_called_or_not() {
+fn workload_with_pods_has_row_even_without_calls() {
     let idle = row("idle", 0, 1, 0);
     let all = [row("cart", 1, 2, 6), idle.clone(), row("web", 2, 2, 0)];
     for kind in ["deploy", "svc"] {
@@ -81,7 +81,7 @@ fn what_has_pods_has_a_row_whether_it_is_called_or_not() {
 }
 
 #[test]
-fn between_some_ends_only_what_has_calls_has_a_row() {
+fn stat_between_ends_lists_only_rows_with_calls() {
     let web = Some("deploy/web");
     for kind in ["deploy", "svc"] {
         assert_eq!(rows(kind, web, None), [row("cart", 1, 2, 3)], "{kind}");
@@ -92,7 +92,7 @@ fn between_some_ends_only_what_has_calls_has_a_row() {
 }
 
 #[test]
-fn pods_of_a_namespace_are_those_of_all_its_workloads() {
+fn namespace_row_sums_pods_of_all_workloads() {
     assert_eq!(rows("ns", None, None), [row("shop", 3, 5, 6)]);
     let web = Some("deploy/web");
     assert_eq!(rows("ns", web, None), [row("shop", 3, 5, 3)]);
@@ -100,7 +100,7 @@ fn pods_of_a_namespace_are_those_of_all_its_workloads() {
 
 /// The graph knows a pod only where nothing owns it.
 #[test]
-fn pods_without_a_name_have_the_rows_of_their_workloads_and_a_name_has_its_own() {
+fn pod_rows_are_per_workload_unless_pod_is_named() {
     let web = Some("deploy/web");
     let cart = |requests| row("deploy/cart", 1, 2, requests);
     assert_eq!(rows("pod", web, None), [cart(3)]);
@@ -148,7 +148,7 @@ fn splits() -> (IndexedGraph, Weights) {
 }
 
 #[test]
-fn each_backend_of_a_split_has_a_row_whether_it_is_called_or_not() {
+fn every_split_backend_has_row_even_without_calls() {
     let (traffic, weights) = splits();
     let rows = |asked: &Asked, weights: &Weights| -> Vec<(String, Option<f64>)> {
         let groups = asked.rows(&traffic, weights);
@@ -179,7 +179,7 @@ fn each_backend_of_a_split_has_a_row_whether_it_is_called_or_not() {
 }
 
 #[test]
-fn calls_that_a_backend_took_are_a_row_of_its_own_name_where_it_is_asked_about() {
+fn backend_calls_count_under_backend_name_when_queried() {
     let edges = json!([
         {"id": "1", "from": "a", "to": "web-v1", "service": "shop/web",
          "backend": "shop/web-v1", "split": "shop/web", "port": 80, "requests": 3},

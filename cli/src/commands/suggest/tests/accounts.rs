@@ -35,7 +35,7 @@ fn own_address() -> Value {
 }
 
 #[test]
-fn what_one_workload_of_an_account_was_refused_at_a_port_is_allowed_to_none_of_it() {
+fn port_refused_to_one_workload_blocks_its_account() {
     let served = shared("web", 80, json!({}));
     let earlier = json!({"history": [{"start": "2026-11-02T09:40:00Z", "requests": 3, "mtls": 1.0,
         "proven": true, "refused": true}]});
@@ -87,7 +87,7 @@ fn what_one_workload_of_an_account_was_refused_at_a_port_is_allowed_to_none_of_i
 }
 
 #[test]
-fn what_was_refused_by_another_account_or_at_another_port_stands_against_no_rule() {
+fn refusal_of_other_account_or_port_blocks_no_rule() {
     let served = shared("web", 80, json!({}));
     let (alone, _) = suggested(std::slice::from_ref(&served), false);
     judged(&alone);
@@ -117,7 +117,7 @@ fn what_was_refused_by_another_account_or_at_another_port_stands_against_no_rule
 
 /// `--to` chooses what is suggested, and not what a rule lets pass.
 #[test]
-fn what_was_refused_on_an_edge_that_was_not_asked_for_stands_against_a_rule_too() {
+fn refusal_on_unselected_edge_also_blocks_rule() {
     let edges = [
         shared("web", 80, json!({})),
         shared("job", 8080, with(refused(), &own_address())),
@@ -131,7 +131,7 @@ fn what_was_refused_on_an_edge_that_was_not_asked_for_stands_against_a_rule_too(
 }
 
 #[test]
-fn by_routes_only_what_was_refused_by_one_of_them_stands_against_the_rule() {
+fn refusal_on_one_selected_route_blocks_rule_by_route() {
     let by = |name: &str| json!({"routes": [route(name, 5, 0)]});
     let served = shared("web", 80, by("cart/read"));
     let other = |name: &str| shared("job", 80, with(refused(), &by(name)));
@@ -158,7 +158,7 @@ fn by_routes_only_what_was_refused_by_one_of_them_stands_against_the_rule() {
 }
 
 #[test]
-fn port_that_no_proxy_told_apart_is_a_dash_and_may_be_one_that_no_service_has() {
+fn unknown_port_is_dash_and_may_match_unserviced_port() {
     let untold = shared("job", 0, with(refused(), &own_address()));
     let by_service = shared("web", 80, json!({}));
     let (objects, calls) = suggested(&[by_service, untold.clone()], false);
@@ -213,7 +213,7 @@ fn graph(nodes: &[(&str, &str)], edges: &[Value]) -> Graph {
 }
 
 #[test]
-fn an_account_of_several_workloads_is_named_with_them_and_one_of_a_single_is_not() {
+fn only_account_shared_by_workloads_lists_them() {
     let shares = |account: &str| {
         let edges = [shared("web", 80, json!({}))];
         let nodes = [("web", "shared"), ("idle", account)];

@@ -43,7 +43,7 @@ fn what_is_still_open_is_served_in_every_protocol() {
 }
 
 #[test]
-fn grpc_is_allowed_by_its_routes_as_other_requests_are() {
+fn grpc_is_allowed_by_routes_like_other_requests() {
     let routes = json!([route("cart/add", 5, 0), route("cart/watch", 0, 0)]);
     let called = json!({"protocol": "grpc", "open": 1, "routes": routes});
     let (objects, calls) = suggested(&[edge("web", "cart", 80, called.clone())], true);
@@ -70,7 +70,7 @@ fn grpc_is_allowed_by_its_routes_as_other_requests_are() {
 
 /// A route that the called workload has is none of its bytes'.
 #[test]
-fn bytes_are_allowed_by_their_port_and_that_is_no_news() {
+fn raw_tcp_is_allowed_by_port_without_warning() {
     for protocol in ["tcp", "tls", "unknown"] {
         let called = json!({"protocol": protocol, "routes": [route("cart/add", 5, 0)]});
         let (objects, calls) = suggested(&[edge("web", "db", 5432, called)], true);

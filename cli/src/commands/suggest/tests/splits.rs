@@ -30,7 +30,7 @@ fn allowed(objects: &[Value]) -> BTreeMap<String, Value> {
 }
 
 #[test]
-fn each_backend_that_got_calls_is_allowed_on_its_own_ports() {
+fn each_called_backend_is_allowed_on_own_ports() {
     let both = [shared_out("cart", "cart"), shared_out("job", "cart-v2")];
     let (objects, calls) = suggested(&both, false);
     assert_eq!(calls.left, [] as [String; 0]);
@@ -44,7 +44,7 @@ fn each_backend_that_got_calls_is_allowed_on_its_own_ports() {
 }
 
 #[test]
-fn a_backend_whose_endpoints_are_gone_is_left_out_and_named() {
+fn backend_without_endpoints_is_skipped_and_named() {
     let (objects, calls) = suggested(&[shared_out("job", "cart-v3")], false);
     assert_eq!(objects, [] as [Value; 0]);
     let left = &calls.left;

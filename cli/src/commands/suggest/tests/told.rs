@@ -27,7 +27,7 @@ fn left_out(edge: &Value) -> String {
 }
 
 #[test]
-fn what_its_caller_alone_told_is_left_out_and_what_both_told_is_suggested() {
+fn calls_reported_only_by_caller_are_not_suggested() {
     let served = json!({"requests": 5, "failure": 0, "mtls": 1.0});
     let (honest, calls) = suggested(&[both("cart", 80, &served)], false);
     judged(&honest);
@@ -80,7 +80,7 @@ fn minutes_of_which_callers_alone_told_prove_nothing() {
 
 /// Of calls by two Services that lead to one port the called side tells once, of whichever.
 #[test]
-fn calls_that_the_called_side_told_by_another_service_are_not_left_out() {
+fn calls_reported_under_other_service_are_still_suggested() {
     let by_the_pods = json!({"service": "", "backend": "", "callerSilent": false});
     let other = |port| edge("web", "cart", port, by_the_pods.clone());
     let served = both("cart", 80, &json!({"requests": 9, "failure": 0}));
@@ -95,7 +95,7 @@ fn calls_that_the_called_side_told_by_another_service_are_not_left_out() {
 }
 
 #[test]
-fn service_of_another_namespace_does_not_say_which_port_was_called() {
+fn service_of_other_namespace_does_not_determine_port() {
     for backend in ["bank/cart", "shop/cart"] {
         let by_service = json!({"service": "bank/cart", "backend": backend});
         let (objects, calls) = suggested(&[edge("web", "cart", 80, by_service)], false);
@@ -110,7 +110,7 @@ fn service_of_another_namespace_does_not_say_which_port_was_called() {
 }
 
 #[test]
-fn refused_calls_are_counted_by_caller_and_port_whoever_told_of_them() {
+fn refused_calls_are_counted_from_either_side() {
     let server = json!({"requests": 8, "failure": 3,
         "refused": {"not-allowed": 2, "no-identity": 1, "connect-failed": 4}});
     let (objects, calls) = suggested(&[both("cart", 80, &server)], false);
@@ -148,7 +148,7 @@ fn refused_calls_are_counted_by_caller_and_port_whoever_told_of_them() {
 }
 
 #[test]
-fn edge_whose_earlier_minutes_had_no_room_is_left_out_and_one_that_has_none_is_not() {
+fn truncated_history_skips_edge_but_empty_history_does_not() {
     let told = |left_out: bool| {
         let more = json!({"history": [], "historyLeftOut": left_out,
             "routes": [{"route": "cart/read", "requests": 5}]});
@@ -189,7 +189,7 @@ fn sharing(edges: &[(&str, u16, Value)], sums: &Value) -> Vec<Value> {
 }
 
 #[test]
-fn edges_that_share_the_called_sides_word_are_suggested_by_it_together() {
+fn edges_with_shared_server_report_are_suggested_together() {
     let (alone, _) = suggested(&[edge("web", "cart", 80, json!({}))], false);
     let by_two = [("shop/cart", 80, json!({})), ("", 8080, json!({}))];
     let served = json!({"requests": 10, "failure": 0, "mtls": 1.0});
@@ -221,7 +221,7 @@ fn edges_that_share_the_called_sides_word_are_suggested_by_it_together() {
 /// By one Service all went well, by another one all was refused: a rule for the port of the pods
 /// that both lead to would let that pass.
 #[test]
-fn what_was_refused_by_one_edge_keeps_all_out_that_lead_to_its_port_and_is_told_of_it_alone() {
+fn refusal_on_one_edge_blocks_all_edges_to_port() {
     let went_well = ("shop/cart", 80, json!({}));
     let refused = json!({"requests": 4, "success": 0, "failure": 4,
         "refused": {"not-allowed": 4}});
@@ -257,7 +257,7 @@ fn what_was_refused_by_one_edge_keeps_all_out_that_lead_to_its_port_and_is_told_
 
 /// Whoever else calls by that account comes to the same port.
 #[test]
-fn what_was_refused_of_edges_together_stands_against_rules_for_others_of_their_account() {
+fn shared_refusals_block_rules_of_same_account() {
     let account = json!(["spiffe://cluster.local/ns/shop/sa/shared"]);
     let by_account = json!({"identities": account});
     let quiet = [
@@ -281,7 +281,7 @@ fn what_was_refused_of_edges_together_stands_against_rules_for_others_of_their_a
 }
 
 #[test]
-fn routes_of_edges_that_share_the_called_sides_word_are_those_of_all_of_them() {
+fn edges_with_shared_server_report_share_its_routes() {
     let by_route = |requests: u64| {
         let routes = json!({"routes": [{"route": "cart/read", "requests": requests}]});
         let edges = [("shop/cart", 80, routes.clone()), ("", 8080, routes)];
@@ -306,7 +306,7 @@ fn routes_of_edges_that_share_the_called_sides_word_are_those_of_all_of_them() {
 
 /// The graph of a namespace has no word of pods that are called elsewhere.
 #[test]
-fn edge_to_another_namespace_is_neither_suggested_nor_called_its_callers_word() {
+fn edge_to_other_namespace_is_skipped_silently() {
     let node = |namespace: &str, name: &str| {
         json!({"id": format!("{namespace}/Deployment/{name}"), "kind": "Deployment",
             "namespace": namespace, "name": name,

@@ -74,7 +74,7 @@ fn paths(look: &WindowView<'_>, order: Order) -> String {
 }
 
 #[test]
-fn row_tells_rate_success_and_latency_of_one_way_in_the_order_that_is_asked_for() {
+fn path_row_shows_rate_success_and_latency() {
     let (mut window, begun) = started();
     for number in 1..=100 {
         shows(
@@ -114,7 +114,7 @@ fn row_tells_rate_success_and_latency_of_one_way_in_the_order_that_is_asked_for(
 }
 
 #[test]
-fn requests_are_judged_as_proxies_judge_them_and_told_apart_by_all_four() {
+fn path_rows_use_four_fields_and_classify_like_proxies() {
     let (mut window, begun) = started();
     let cases: [(Edit, u64, u64); 10] = [
         (|_| {}, 1, 0),
@@ -149,7 +149,7 @@ fn requests_are_judged_as_proxies_judge_them_and_told_apart_by_all_four() {
 }
 
 #[test]
-fn rates_are_scaled_by_what_the_tap_says_it_left_out_and_each_stream_counts_anew() {
+fn rates_are_scaled_by_tap_losses_counted_per_stream() {
     let (mut window, begun) = started();
     for _ in 0..20 {
         shows(&mut window, at(begun, 1), served("/items", 1.0));
@@ -181,7 +181,7 @@ fn rates_are_scaled_by_what_the_tap_says_it_left_out_and_each_stream_counts_anew
 }
 
 #[test]
-fn what_is_older_than_the_window_counts_no_longer_and_frees_its_row() {
+fn requests_older_than_window_free_their_row() {
     let (mut window, begun) = started();
     shows(&mut window, at(begun, 1), served("/old", 1.0));
     counts(&mut window, at(begun, 1), (50, 1, 0));
@@ -198,7 +198,7 @@ fn what_is_older_than_the_window_counts_no_longer_and_frees_its_row() {
 }
 
 #[test]
-fn requests_beyond_the_rows_are_one_row_that_comes_last_and_none_is_lost() {
+fn requests_beyond_row_limit_form_one_last_row() {
     let (mut window, begun) = started();
     for number in 0..ROWS + 7 {
         shows(
@@ -225,7 +225,7 @@ fn requests_beyond_the_rows_are_one_row_that_comes_last_and_none_is_lost() {
 }
 
 #[test]
-fn requests_that_are_held_are_bounded_and_those_that_leave_for_it_are_counted() {
+fn held_requests_are_bounded_and_evicted_ones_counted() {
     let (mut window, begun) = started();
     for _ in 0..REQUESTS + 5 {
         shows(&mut window, at(begun, 1), served("/items", 1.0));
@@ -244,7 +244,7 @@ fn requests_that_are_held_are_bounded_and_those_that_leave_for_it_are_counted() 
 }
 
 #[test]
-fn a_method_of_a_callers_own_making_moves_no_column_out_of_sight() {
+fn overlong_method_does_not_shift_columns() {
     let (mut window, begun) = started();
     let mut made = served("/made", 1.0);
     made.method = "M".repeat(256);

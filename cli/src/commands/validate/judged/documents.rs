@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_document_that_is_no_yaml_hides_no_other_and_moves_no_line() {
+    fn invalid_document_hides_no_other_and_shifts_no_line() {
         let text = "# head\n---\na: 1\n---\nb: {{ x }}\n---\n# c\n\nc: 1\nc: 2\n--- # d\nd: |\n  ---\n  x\n";
         assert_eq!(
             lines(text),
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_of_which_all_is_broken_is_left_alone_after_a_hundred() {
+    fn broken_text_is_abandoned_after_hundred_documents() {
         let parts = read(&"---\na: [\n".repeat(10_000));
         assert_eq!(parts.len(), MOST_UNREADABLE);
         let last = parts.into_iter().next_back().unwrap();

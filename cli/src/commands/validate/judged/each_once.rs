@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_that_both_see_is_told_once_and_what_only_one_sees_stays() {
+    fn error_found_by_schema_and_webhook_is_reported_once() {
         const WEIGHT: &str = "spec.backends[0].weight";
         let (shape, value) = (Code::Unreadable, Code::Invalid);
         let (first, second) = ((true, false), (false, true));

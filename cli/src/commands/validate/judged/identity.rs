@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_that_does_not_say_what_it_is_is_told_and_a_strangers_is_not() {
+    fn object_without_kind_or_version_is_reported_unless_foreign() {
         let whole = |api_version: &str, kind: &str| {
             fields(&json!({"apiVersion": api_version, "kind": kind, "spec": {}}))
         };
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn item_of_a_list_of_one_kind_is_of_that_kind_unless_it_says_another() {
+    fn list_item_inherits_kind_of_list_unless_set() {
         let list = ("split.smi-spec.io/v1alpha4", "TrafficSplitList");
         let named = by_list(&json!({"spec": {}}), list).unwrap();
         assert_eq!(named["kind"], "TrafficSplit");

@@ -25,7 +25,7 @@ fn slice_of_both(ready: bool) -> Value {
 }
 
 #[test]
-fn a_pod_that_became_ready_is_news_once_its_slice_says_so_and_then_of_its_service_alone() {
+fn ready_pod_changes_only_its_service_once_slice_agrees() {
     let cluster = cluster::shop().with(slice_of_both(false));
     let mut collector = Collector::default();
     for object in cluster.objects() {
@@ -48,7 +48,7 @@ fn a_pod_that_became_ready_is_news_once_its_slice_says_so_and_then_of_its_servic
 }
 
 #[test]
-fn readiness_is_no_news_of_a_service_that_publishes_pods_that_are_not_ready() {
+fn readiness_is_ignored_for_service_publishing_unready_pods() {
     let service = cluster::service("api", "10.96.0.1", &[("http", 80)]);
     let published = cluster::set(service, "/spec/publishNotReadyAddresses", json!(true));
     let published = cluster::shop().with(slice_of_both(true)).with(published);
@@ -73,7 +73,7 @@ fn readiness_is_no_news_of_a_service_that_publishes_pods_that_are_not_ready() {
 }
 
 #[test]
-fn a_pod_that_is_no_longer_ready_is_news_at_once_and_what_its_slice_says_after_it_is_none() {
+fn unready_pod_takes_effect_before_its_slice() {
     let cluster = cluster::shop().with(slice_of_both(true));
     let mut collector = Collector::default();
     for object in cluster.objects() {

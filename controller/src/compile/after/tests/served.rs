@@ -4,7 +4,7 @@ use super::*;
 use crate::problem::Reason;
 
 #[test]
-fn author_is_told_when_nobody_serves_where_a_policy_leads_and_when_somebody_does() {
+fn incremental_compile_updates_no_endpoints_warning_of_policy() {
     let fallback = json!({
         "targetRef": {"kind": "Service", "name": "api"}, "fallback": {"service": "next"},
     });

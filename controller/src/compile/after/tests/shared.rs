@@ -88,7 +88,7 @@ impl History {
 /// Both Services have pods all the time that the third one leads to as well, so it is none of
 /// what else is watched.
 #[test]
-fn author_is_told_when_a_pod_comes_to_a_second_service_of_which_another_policy_speaks() {
+fn override_is_reported_when_pod_joins_second_service() {
     let next = ("next-1", "10.0.0.21");
     let cluster = cluster::shop()
         .with(cluster::pod(next.0, next.1, "next"))
@@ -122,7 +122,7 @@ fn author_is_told_when_a_pod_comes_to_a_second_service_of_which_another_policy_s
 /// All pods of the two Services are read again, as a slice changes or names a pod that does, so
 /// that what these serve is the same set before and after: nobody asks for others.
 #[test]
-fn one_more_pod_of_the_same_two_services_comes_and_goes_without_a_whole_compile() {
+fn additional_pod_of_both_services_avoids_full_compile() {
     let mut history = History::of(&two_services());
     assert_eq!(history.overridden(), ["second"]);
     let first = cluster::pod(ONE.0, ONE.1, "api");
@@ -152,7 +152,7 @@ fn one_more_pod_of_the_same_two_services_comes_and_goes_without_a_whole_compile(
 
 /// Others of the two Services that stay are not read again: their slices are as they were.
 #[test]
-fn pod_that_leaves_a_third_service_says_something_new_only_where_no_other_pod_has_the_two() {
+fn pod_leaving_third_service_recompiles_fully_without_shared_pod() {
     let third = slice_of("third-x", "third", &[ONE]);
     for (second, is_short) in [(vec![ONE, TWO, THREE], true), (vec![ONE, THREE], false)] {
         let cluster = cluster::shop()
@@ -176,7 +176,7 @@ fn pod_that_leaves_a_third_service_says_something_new_only_where_no_other_pod_ha
 
 /// There is one without a proxy all the time, so that is none of what else is watched.
 #[test]
-fn author_is_told_when_a_pod_of_two_services_has_a_proxy_and_when_it_has_none_any_more() {
+fn override_is_reported_while_shared_pod_has_proxy() {
     let plain = |(name, ip): (&str, &str)| cluster::plain_pod(name, ip, "api");
     let cluster = two_services()
         .with(slice_of("second-x", "second", &[ONE, TWO]))
@@ -200,7 +200,7 @@ fn author_is_told_when_a_pod_of_two_services_has_a_proxy_and_when_it_has_none_an
 }
 
 #[test]
-fn whoever_shares_pods_in_a_long_history_is_told_what_compiling_from_nothing_says() {
+fn random_history_of_shared_pods_matches_full_compile() {
     const STEPS: usize = 300;
     let services = ["api", "second", "third"];
     let pods = (1..7).map(|n| (format!("api-{n}"), format!("10.0.0.1{n}")));

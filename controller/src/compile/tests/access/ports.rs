@@ -14,7 +14,7 @@ fn a_route_without_ports_means_every_port() {
 }
 
 #[test]
-fn a_route_whose_ports_are_all_wrong_or_unreadable_means_none() {
+fn route_with_only_invalid_ports_matches_no_port() {
     let wrong = tcp_route("ports", &[0, 70_000]);
     let unreadable = set(
         tcp_route("ports", &[]),
@@ -52,7 +52,7 @@ fn the_port_of_an_old_destination_limits_every_rule() {
 }
 
 #[test]
-fn a_destination_port_beside_http_rules_alone_admits_those_requests_there_and_no_raw_tcp() {
+fn destination_port_with_http_rules_admits_only_matching_requests() {
     let object = target("t", "api", &["web"], json!([http_rule(Some(&["metrics"]))]));
     let limited =
         |port: i64| cluster().with(set(object.clone(), "/spec/destination/port", json!(port)));
@@ -86,7 +86,7 @@ fn a_destination_port_beside_http_rules_alone_admits_those_requests_there_and_no
 }
 
 #[test]
-fn a_destination_port_beside_udp_rules_alone_allows_no_tcp_and_closes_none() {
+fn destination_port_with_udp_rules_leaves_tcp_unchanged() {
     let rules = json!([{"kind": "UDPRoute", "name": "dns"}]);
     let object = set(
         target("t", "api", &["web"], rules),
@@ -100,7 +100,7 @@ fn a_destination_port_beside_udp_rules_alone_allows_no_tcp_and_closes_none() {
 }
 
 #[test]
-fn a_port_that_only_a_service_has_means_the_container_port_behind_it() {
+fn port_known_only_to_service_maps_to_container_port() {
     // Service api: 80 to 8080.
     let rule = json!([tcp_rule()]);
     let cluster =
@@ -154,7 +154,7 @@ fn skipped_ports_are_mentioned_on_the_target() {
 }
 
 #[test]
-fn rules_of_both_kinds_on_a_port_that_nobody_declared_tell_to_declare_it() {
+fn mixed_rules_on_undeclared_port_advise_declaring_it() {
     let both = || target("t", "api", &["web"], json!([http_rule(None), tcp_rule()]));
     let reported = |cluster: &Cluster| {
         let condition = report(&cluster.compile().1, "TrafficTarget t")

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_binding_as_destination_protects_the_pods_that_belong_to_it_and_no_others() {
+fn destination_binding_protects_exactly_its_pods() {
     let web = peer("shop", "web", "");
     let other = peer("shop", "other", "");
     let base = shop()
@@ -42,7 +42,7 @@ fn a_binding_as_destination_protects_the_pods_that_belong_to_it_and_no_others() 
 }
 
 #[test]
-fn spiffe_ids_that_are_no_account_here_protect_nobody_and_the_target_says_so() {
+fn foreign_spiffe_ids_protect_no_pod_and_are_reported() {
     let ids = json!([
         "cluster.local/ns/shop/sa/api",
         "other.example/ns/shop/sa/web"
@@ -59,7 +59,7 @@ fn spiffe_ids_that_are_no_account_here_protect_nobody_and_the_target_says_so() {
 }
 
 #[test]
-fn target_says_so_when_its_destination_names_accounts_of_another_namespace() {
+fn target_reports_destination_accounts_of_other_namespace() {
     let ids = json!([
         "cluster.local/ns/shop/sa/api",
         "cluster.local/ns/bank/sa/vault"
@@ -87,7 +87,7 @@ fn target_says_so_when_its_destination_names_accounts_of_another_namespace() {
 }
 
 #[test]
-fn a_destination_binding_that_contradicts_itself_protects_both_and_allows_nothing() {
+fn contradictory_destination_binding_protects_both_and_allows_nothing() {
     let mut schemes = by_labels(json!({"app": "c"}));
     schemes["serviceAccount"] = json!("api");
     let cluster = shop()
@@ -128,7 +128,7 @@ fn a_binding_of_another_namespace_is_no_destination() {
 }
 
 #[test]
-fn service_ports_are_mapped_on_the_pods_of_a_destination_binding_too() {
+fn service_ports_map_on_pods_of_destination_binding() {
     let cluster = shop()
         .with(tcp_route("ports", &[80]))
         .with(labelled(pod("api-1", "10.0.0.11", "api"), "app", "b"))

@@ -35,7 +35,7 @@ fn with_services(cluster: Cluster, number: u8) -> Cluster {
 }
 
 #[test]
-fn what_many_policies_say_of_one_port_is_bounded_for_callers_and_pods() {
+fn policies_per_port_are_bounded_on_both_sides() {
     let path = "x".repeat(900);
     let matches: Vec<Value> = (0..64)
         .map(|n| json!({"name": format!("m{n}"), "pathRegex": format!("/{n}/{path}")}))
@@ -75,7 +75,7 @@ fn what_many_policies_say_of_one_port_is_bounded_for_callers_and_pods() {
 }
 
 #[test]
-fn who_counts_nowhere_is_refused_in_one_sentence_however_many_services() {
+fn policy_without_place_anywhere_gets_one_refusal() {
     let mut cluster = with_services(shop(), 40);
     for n in 0..70 {
         let source = json!([{"kind": "ServiceAccount", "name": format!("a{n}")}]);
@@ -96,7 +96,7 @@ fn who_counts_nowhere_is_refused_in_one_sentence_however_many_services() {
 }
 
 #[test]
-fn nobody_makes_a_policy_of_the_mesh_unaccepted_that_counts_elsewhere() {
+fn mesh_policy_effective_elsewhere_stays_accepted() {
     let spec = json!({"targetRef": {"kind": "Mesh"}, "retry": {"attempts": 0}});
     let mesh = in_namespace(cluster::traffic_policy("mesh", spec), "weft-system");
     let mut cluster = with_next(shop()).with(mesh);
@@ -116,7 +116,7 @@ fn nobody_makes_a_policy_of_the_mesh_unaccepted_that_counts_elsewhere() {
 }
 
 #[test]
-fn who_loses_to_many_is_told_of_each_section_once() {
+fn policy_overridden_by_many_warns_once_per_section() {
     let mut cluster = with_services(shop(), 30).with(of_namespace(
         "wide",
         &json!({"timeouts": {}, "retry": {}, "overload": {}}),
@@ -162,7 +162,7 @@ fn what_nobody_enforces_is_told_of_each_section_once() {
 }
 
 #[test]
-fn policy_of_a_namespace_does_not_lead_a_service_to_itself() {
+fn namespace_policy_never_redirects_service_to_itself() {
     let mirrors = json!([
         {"service": "next", "percent": 5, "downstream": "Any"},
         {"service": "api", "percent": 5, "downstream": "Any"},
@@ -193,7 +193,7 @@ fn policy_of_a_namespace_does_not_lead_a_service_to_itself() {
 }
 
 #[test]
-fn fallback_that_lacks_a_port_has_no_effect_at_that_one() {
+fn fallback_lacking_port_has_no_effect_there() {
     let cluster = with_next(shop())
         .with(service("api", "10.96.0.1", &[("http", 80), ("more", 81)]))
         .with(policy("near", &json!({"fallback": {"service": "next"}})))
@@ -249,7 +249,7 @@ fn many_pods(cluster: &Cluster, number: usize) -> World {
 }
 
 #[test]
-fn sources_of_one_policy_name_10_000_pods_by_labels_and_no_more() {
+fn policy_sources_by_labels_are_limited_to_10000_pods() {
     let client = pod("client", "10.0.0.1", "web");
     let schemes = json!({"podLabelSelector": {"matchLabels": {"app": "many"}}});
     let fields = json!({
@@ -283,7 +283,7 @@ fn most_overrides(to: &dyn Fn(usize) -> String) -> Vec<Value> {
 }
 
 #[test]
-fn of_what_a_thousand_policies_name_and_is_not_there_a_few_are_kept_and_all_are_counted() {
+fn many_missing_references_are_truncated_and_counted() {
     const KEPT: usize = 8;
     let nobody = (0..SOURCES).map(|n| json!({"kind": "IdentityBinding", "name": format!("b{n}")}));
     let nobody: Vec<Value> = nobody.collect();
@@ -321,7 +321,7 @@ fn on_cpu() -> Duration {
 
 /// Each looked through all that all say, which made some 2 000 000 000 names.
 #[test]
-fn mirrors_that_only_read_cost_the_same_however_many_policies_there_are() {
+fn read_only_mirror_cost_is_independent_of_policy_count() {
     let mirrors = (0..MIRRORS).map(|n| json!({"service": format!("s{n:02}"), "percent": 1}));
     let fields = json!({
         "mirror": mirrors.collect::<Vec<Value>>(),

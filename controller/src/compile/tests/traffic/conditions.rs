@@ -27,7 +27,7 @@ fn warnings(problems: &Problems, of: ConditionType) -> Vec<(Reason, &str, &str)>
 }
 
 #[test]
-fn kubectl_shows_what_a_policy_is_about_and_what_it_says() {
+fn kubectl_columns_show_target_and_sections_of_policy() {
     let cluster = shop()
         .with(policy("p", &json!({"retry": {}, "timeouts": {}})))
         .with(of_namespace("n", &json!({"breaker": {}})));
@@ -43,7 +43,7 @@ fn kubectl_shows_what_a_policy_is_about_and_what_it_says() {
 }
 
 #[test]
-fn section_with_a_mistake_is_not_accepted_and_the_next_policy_decides() {
+fn invalid_section_is_rejected_and_next_policy_decides() {
     let cluster = shop()
         .with(policy(
             "bad",
@@ -73,7 +73,7 @@ fn section_with_a_mistake_is_not_accepted_and_the_next_policy_decides() {
 }
 
 #[test]
-fn policy_that_wins_nothing_is_conflicted_and_one_that_loses_a_part_is_warned() {
+fn overridden_policy_is_conflicted_and_partly_overridden_one_warned() {
     let older = created(policy("older", &json!({"timeouts": {}})), 1);
     let younger = created(policy("younger", &json!({"timeouts": {}})), 2);
     let wide = of_namespace("wide", &json!({"timeouts": {}, "retry": {}}));
@@ -97,7 +97,7 @@ fn policy_that_wins_nothing_is_conflicted_and_one_that_loses_a_part_is_warned() 
 
 /// To be narrower is no way out for who is that already.
 #[test]
-fn who_decides_nothing_is_told_who_decides_each_section_and_why() {
+fn conflicted_policy_names_winner_and_reason_per_section() {
     let routes = json!([{"kind": "HTTPRouteGroup", "name": "g"}]);
     let narrow = json!({"timeouts": {}, "retry": {}, "routes": routes});
     let at_port = json!({
@@ -124,7 +124,7 @@ fn who_decides_nothing_is_told_who_decides_each_section_and_why() {
 
 /// Whatever is written at the other Service, it does not decide there.
 #[test]
-fn time_that_loses_to_one_of_its_own_service_is_told_what_another_one_has_to_do_with_it() {
+fn timeout_overridden_in_own_service_names_other_service() {
     let reads = json!({
         "timeouts": {"request": "2s"}, "routes": [{"kind": "HTTPRouteGroup", "name": "reads"}],
         "sources": [{"kind": "Group", "name": "system:unauthenticated"}],
@@ -170,7 +170,7 @@ fn time_that_loses_to_one_of_its_own_service_is_told_what_another_one_has_to_do_
 }
 
 #[test]
-fn what_is_named_and_not_there_is_told_with_a_near_name() {
+fn missing_reference_suggests_nearest_name() {
     let caller = json!([{"kind": "IdentityBinding", "name": "gone"}]);
     let group = json!([{"kind": "HTTPRouteGroup", "name": "gone"}]);
     for (spec, field, reason, word) in [
@@ -229,7 +229,7 @@ fn what_is_named_and_not_there_is_told_with_a_near_name() {
 }
 
 #[test]
-fn whoever_leads_calls_to_a_service_without_endpoints_is_warned() {
+fn policy_routing_to_service_without_endpoints_is_warned() {
     let next = service("next", "10.96.0.2", &[("http", 80)]);
     for (section, field) in [
         (
@@ -261,7 +261,7 @@ fn whoever_leads_calls_to_a_service_without_endpoints_is_warned() {
 }
 
 #[test]
-fn copies_for_pods_that_could_do_more_than_read_are_not_guarded_and_not_made() {
+fn mirror_to_writable_pods_is_unguarded_and_not_sent() {
     let mirror = |more: serde_json::Value| {
         let mut one = json!({"service": "next", "percent": 10});
         for (name, value) in more.as_object().unwrap() {
@@ -341,7 +341,7 @@ fn copies_for_pods_that_could_do_more_than_read_are_not_guarded_and_not_made() {
 }
 
 #[test]
-fn limits_in_front_of_pods_without_a_proxy_are_told_not_to_be_enforced() {
+fn limits_on_unmeshed_pods_are_reported_as_not_enforced() {
     let limits = policy(
         "p",
         &json!({"rateLimits": [{"name": "l", "requests": 1}], "overload": {}}),
@@ -366,7 +366,7 @@ fn limits_in_front_of_pods_without_a_proxy_are_told_not_to_be_enforced() {
 }
 
 #[test]
-fn only_so_many_policies_count_and_the_others_are_told() {
+fn policies_beyond_limit_are_refused_and_reported() {
     let mut many = shop();
     for n in 0..66 {
         let source = json!([{"kind": "ServiceAccount", "name": format!("a{n}")}]);
@@ -405,7 +405,7 @@ fn only_so_many_policies_count_and_the_others_are_told() {
 }
 
 #[test]
-fn whoever_needs_a_policy_has_it_among_the_origins_of_his_resources() {
+fn policy_is_origin_of_resources_that_need_it() {
     use policy::name::{Kind, ObjectRef};
     use policy::traffic::part::{Part, Parts};
     let p = ObjectRef::new(Kind::TrafficPolicy, "shop", "p");
@@ -439,7 +439,7 @@ fn whoever_needs_a_policy_has_it_among_the_origins_of_his_resources() {
 }
 
 #[test]
-fn change_of_a_policy_concerns_its_callers_and_pods_and_nobody_else() {
+fn policy_change_concerns_only_its_callers_and_pods() {
     let apply = |attempts: u8| {
         with_next(shop()).with(policy(
             "p",

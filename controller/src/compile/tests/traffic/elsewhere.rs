@@ -34,7 +34,7 @@ fn policy_of(name: &str) -> Value {
 }
 
 #[test]
-fn policy_of_another_namespace_says_nothing_to_pods_that_its_service_leads_to() {
+fn policy_of_other_namespace_guards_no_foreign_pods() {
     let cluster = with_other(shop(), "x", "10.96.0.9");
     let foreign = cluster.clone().with(in_namespace(policy_of("x"), "other"));
     let (model, problems) = foreign.compile();
@@ -117,7 +117,7 @@ fn nobody_makes_pods_of_another_namespace_read_only() {
 }
 
 #[test]
-fn bare_name_at_a_pods_address_is_that_of_a_service_of_its_own_namespace() {
+fn bare_host_at_pod_address_resolves_in_own_namespace() {
     // Both are called `db`; the name of the other namespace comes first.
     let own = slice(
         "db-x",

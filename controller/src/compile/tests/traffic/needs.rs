@@ -65,7 +65,7 @@ fn lacks(model: &Model, pod: &str) -> Vec<Parts> {
 
 /// It waited for ever for pods to say that they have what nobody sends them.
 #[test]
-fn pods_whose_time_another_service_takes_away_do_not_need_its_policy() {
+fn pods_do_not_need_policy_with_overridden_timeout() {
     let one = shop().with(with_time(&json!({})));
     let time = Parts::of(&[Part::OutsideTimeout]);
     let (model, _) = one.compile();
@@ -79,7 +79,7 @@ fn pods_whose_time_another_service_takes_away_do_not_need_its_policy() {
 }
 
 #[test]
-fn pods_need_a_policy_for_what_else_it_says_where_another_service_takes_its_time_away() {
+fn pods_need_policy_for_remaining_sections_beside_overridden_timeout() {
     let more = json!({"rateLimits": [{"name": "each", "requests": 5, "scope": "Instance"}]});
     let (model, _) = with_twin(shop().with(with_time(&more))).compile();
     assert_eq!(needed_by(&model), ["api-1", "api-2"]);
@@ -91,7 +91,7 @@ fn pods_need_a_policy_for_what_else_it_says_where_another_service_takes_its_time
 
 /// Nobody can mend by a newer proxy what is not sent to it at all.
 #[test]
-fn pods_do_not_need_a_policy_whose_sections_another_one_decides_by_another_service() {
+fn pods_do_not_need_policy_with_overridden_sections() {
     let fields = json!({"overload": {"maxConcurrency": 10}, "priority": "Critical"});
     let both = with_twin(shop().with(created(policy("p", &fields), 2)));
     let all = Parts::of(&[Part::Overload, Part::Priority]);

@@ -43,7 +43,7 @@ fn accepted(problems: &Problems, name: &str) -> (bool, String) {
 }
 
 #[test]
-fn who_comes_after_64_that_decide_is_refused_and_after_63_it_counts() {
+fn policy_counts_after_63_deciding_ones_but_not_64() {
     for (number, counts) in [
         (POLICIES_PER_SERVICE, false),
         (POLICIES_PER_SERVICE - 1, true),
@@ -58,7 +58,7 @@ fn who_comes_after_64_that_decide_is_refused_and_after_63_it_counts() {
 }
 
 #[test]
-fn policies_that_say_nothing_take_no_place_and_keep_their_conditions() {
+fn ineffective_policies_take_no_place_and_keep_conditions() {
     let nobody = json!([{"kind": "IdentityBinding", "name": "gone"}]);
     let gone = json!({"retry": {}, "routes": for_group("gone")});
     for (why, fields, reasons) in [
@@ -86,7 +86,7 @@ fn policies_that_say_nothing_take_no_place_and_keep_their_conditions() {
 }
 
 #[test]
-fn policies_that_others_decide_for_take_no_place_of_those_256_that_are_asked() {
+fn overridden_policies_count_toward_256_evaluated_but_not_64() {
     const ASKED: usize = 4 * POLICIES_PER_SERVICE;
     for (number, counts) in [
         (POLICIES_PER_SERVICE + 1, true),
@@ -107,7 +107,7 @@ fn policies_that_others_decide_for_take_no_place_of_those_256_that_are_asked() {
 }
 
 #[test]
-fn policies_that_others_decide_for_take_none_of_the_bytes_of_a_port() {
+fn overridden_policies_use_no_bytes_of_port_budget() {
     let path = "x".repeat(900);
     let matches = |letter: char| -> Vec<Value> {
         let regex = |n: u8| format!("/{letter}{n}/{path}");
@@ -142,7 +142,7 @@ fn policies_that_others_decide_for_take_none_of_the_bytes_of_a_port() {
 }
 
 #[test]
-fn a_group_that_comes_gives_its_policy_a_place_and_takes_it_when_it_goes() {
+fn created_group_gives_policy_place_and_deletion_removes_it() {
     let later = json!({"routes": for_group("later"), "timeouts": {"request": "3s"}});
     let cluster = with_many(shop(), POLICIES_PER_SERVICE, &for_one_account);
     let cluster = cluster.with(policy("grouped", &later));

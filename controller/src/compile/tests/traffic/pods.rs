@@ -47,7 +47,7 @@ fn outside(cluster: &Cluster) -> Option<u64> {
 }
 
 #[test]
-fn callers_from_outside_have_the_longest_time_of_any_service_and_all_of_one_that_sets_none() {
+fn outside_callers_get_max_timeout_of_any_service() {
     let short = policy("short", &json!({"timeouts": {"request": "2s"}}));
     let long = of_second("long", &json!({"timeouts": {"request": "9s"}}));
     let none = of_second("none", &json!({"timeouts": {}}));
@@ -71,7 +71,7 @@ fn callers_from_outside_have_the_longest_time_of_any_service_and_all_of_one_that
 
 /// Nobody knows which of them such a caller meant.
 #[test]
-fn callers_from_outside_have_the_longest_time_of_any_route_of_several_services() {
+fn outside_callers_at_shared_pods_get_max_route_timeout() {
     let reads = group("reads", json!([{"name": "reads", "methods": ["GET"]}]));
     let routed = |name: &str, time: &str| {
         let routes = json!([{"kind": "HTTPRouteGroup", "name": "reads"}]);
@@ -105,7 +105,7 @@ fn callers_from_outside_have_the_longest_time_of_any_route_of_several_services()
 
 /// They come by no Service at all, so no account may have less than any Service gives it.
 #[test]
-fn callers_of_the_mesh_have_the_longest_time_of_any_account_at_pods_of_several_services() {
+fn mesh_callers_at_shared_pods_get_max_account_timeout() {
     let web = json!([{"kind": "ServiceAccount", "name": "web"}]);
     let of_web = policy(
         "web",
@@ -136,7 +136,7 @@ fn callers_of_the_mesh_have_the_longest_time_of_any_account_at_pods_of_several_s
 
 /// Its author would take it to be in force: no call by the Service's name has that time.
 #[test]
-fn time_for_nobody_but_callers_outside_that_another_service_takes_away_is_told() {
+fn outside_only_timeout_overridden_by_other_service_is_reported() {
     let nobody_else = json!([{"kind": "Group", "name": "system:unauthenticated"}]);
     let timeouts = json!({"request": "2s"});
     let alone = policy("a", &json!({"timeouts": timeouts, "sources": nobody_else}));
@@ -180,7 +180,7 @@ fn time_for_nobody_but_callers_outside_that_another_service_takes_away_is_told()
 }
 
 #[test]
-fn last_word_of_one_service_does_not_hide_the_narrower_ones_of_the_next() {
+fn general_priority_of_one_service_keeps_narrower_of_other() {
     let source = json!([{"kind": "ServiceAccount", "name": "job"}]);
     let cluster = with_second(shop())
         .with(policy("all", &json!({"priority": "Critical"})))
@@ -220,7 +220,7 @@ fn told(cluster: &Cluster, name: &str) -> Vec<(Reason, String, String)> {
 
 /// The Services' names say nothing of it: `api` comes before `second`.
 #[test]
-fn overload_of_a_pod_of_two_services_is_that_of_the_older_policy_and_the_other_one_is_told() {
+fn older_policy_decides_shared_overload_and_other_is_warned() {
     let capped = json!({"overload": {"maxConcurrency": 10}});
     let of_api = |second| created(policy("a", &json!({"overload": {}})), second);
     let of_other = |second| created(of_second("b", &capped), second);
@@ -270,7 +270,7 @@ fn overload_of_a_pod_of_two_services_is_that_of_the_older_policy_and_the_other_o
 
 /// What no proxy carries out overrides nothing; that is told as what it is.
 #[test]
-fn nobody_is_overridden_at_pods_without_a_proxy_or_at_ports_that_pass_it_by() {
+fn unmeshed_pods_and_skipped_ports_override_no_policy() {
     let plain = plain_pod("api-1", "10.0.0.11", "api");
     let skipping = |ports: &str| {
         let args = json!(["capture", "--skip-inbound-ports", ports]);
@@ -302,7 +302,7 @@ fn nobody_is_overridden_at_pods_without_a_proxy_or_at_ports_that_pass_it_by() {
 
 /// The Service's name alone would tell neither of them where the other one speaks.
 #[test]
-fn overload_of_two_ports_of_a_service_that_lead_to_one_of_a_pod_is_told_by_the_winners_port() {
+fn overload_conflict_of_two_ports_names_winners_port() {
     let ports = [("http", 80), ("more", 81)];
     let endpoints = [endpoint("api-1", "10.0.0.11")];
     let to = [("http", 8080), ("more", 8080)];
@@ -330,7 +330,7 @@ fn overload_of_two_ports_of_a_service_that_lead_to_one_of_a_pod_is_told_by_the_w
 }
 
 #[test]
-fn overload_of_the_closer_target_holds_by_whichever_service_it_comes() {
+fn closer_overload_target_wins_through_any_service() {
     let off = of_second("off", &json!({"overload": {"mode": "Disabled"}}));
     let wide = of_namespace("wide", &json!({"overload": {}}));
     let cluster = with_second(shop())
@@ -351,7 +351,7 @@ fn overload_of_the_closer_target_holds_by_whichever_service_it_comes() {
 }
 
 #[test]
-fn lowest_priority_for_all_holds_and_who_says_a_higher_one_is_told() {
+fn lowest_general_priority_wins_and_higher_one_is_warned() {
     let cluster = with_second(shop())
         .with(of_namespace("wide", &json!({"priority": "Sheddable"})))
         .with(of_second("near", &json!({"priority": "Critical"})));
@@ -366,7 +366,7 @@ fn lowest_priority_for_all_holds_and_who_says_a_higher_one_is_told() {
 }
 
 #[test]
-fn priority_for_some_callers_is_first_where_its_target_is_closer() {
+fn caller_specific_priority_comes_first_with_closer_target() {
     let job = json!([{"kind": "ServiceAccount", "name": "job"}]);
     let of_job = |class: &str| json!({"priority": class, "sources": job});
     let wide = with_second(shop()).with(of_namespace("wide", &of_job("Sheddable")));
@@ -382,7 +382,7 @@ fn priority_for_some_callers_is_first_where_its_target_is_closer() {
 }
 
 #[test]
-fn what_pods_enforce_is_told_to_be_nobodys_where_a_split_leads_to_pods_of_others() {
+fn pod_sections_on_split_root_are_reported_as_unenforced() {
     let all = json!({
         "rateLimits": [{"name": "l", "requests": 1}], "overload": {}, "priority": "Critical",
     });
@@ -423,7 +423,7 @@ fn what_pods_enforce_is_told_to_be_nobodys_where_a_split_leads_to_pods_of_others
 }
 
 #[test]
-fn policy_of_a_backend_is_needed_by_callers_of_the_root() {
+fn backend_policy_is_needed_by_callers_of_root() {
     use policy::name::{Kind, ObjectRef};
     let spec = json!({"targetRef": {"kind": "Service", "name": "next"}, "breaker": {},
         "fallback": {"service": "second"}});

@@ -14,7 +14,7 @@ use crate::{
 };
 
 #[test]
-fn what_an_object_says_by_itself_stands_in_accepted_with_its_reason() {
+fn findings_of_policy_alone_appear_in_accepted_with_reason() {
     let route = json!([{"kind": "HTTPRoute", "name": "reads"}]);
     for (spec, status, reason, part) in [
         (
@@ -72,7 +72,7 @@ fn what_an_object_says_by_itself_stands_in_accepted_with_its_reason() {
 }
 
 #[test]
-fn service_of_type_external_name_is_no_target_and_serves_in_place_of_none() {
+fn external_name_service_is_neither_target_nor_replacement() {
     let external = set(service("ext", "", &[]), "/spec/type", json!("ExternalName"));
     let cluster = shop().with(external);
     let copies = json!([{"service": "ext", "percent": 1, "downstream": "Any"}]);
@@ -107,7 +107,7 @@ fn service_of_type_external_name_is_no_target_and_serves_in_place_of_none() {
 }
 
 #[test]
-fn author_is_told_what_holds_not_for_everybody_of_a_headless_service() {
+fn headless_service_policy_reports_partly_effective_sections() {
     let cluster = shop().with(service("db", "None", &[("http", 8080)]));
     for (section, written, expected_fields) in [
         (
@@ -150,7 +150,7 @@ fn author_is_told_what_holds_not_for_everybody_of_a_headless_service() {
 }
 
 #[test]
-fn match_port_or_caller_that_is_missing_is_told_with_its_place() {
+fn missing_match_port_or_caller_is_reported_with_field() {
     use Reason::{PortNotFound, RefNotFound};
     let reads = group("reads", json!([{"name": "get", "methods": ["GET"]}]));
     let other = service("other", "10.96.0.9", &[("http", 81)]);
@@ -208,7 +208,7 @@ fn match_port_or_caller_that_is_missing_is_told_with_its_place() {
 }
 
 #[test]
-fn match_or_caller_that_cannot_be_used_is_told_where_a_policy_names_it() {
+fn unusable_match_or_caller_is_reported_on_naming_policy() {
     let broken = json!({"name": "reads", "pathRegex": "("});
     let gets = json!({"name": "gets", "methods": ["GET"]});
     let cluster = shop()
@@ -271,7 +271,7 @@ fn match_or_caller_that_cannot_be_used_is_told_where_a_policy_names_it() {
 }
 
 #[test]
-fn routes_of_one_policy_take_256_kib_of_matches_and_no_more() {
+fn policy_routes_are_limited_to_256_kib_of_matches() {
     let path = "x".repeat(900);
     let matches = (0..64).map(|n| {
         let expression = format!("/{n:02}/{path}");

@@ -110,7 +110,7 @@ fn naive(policies: &[Value], account: &str, method: &str) -> Option<u64> {
 }
 
 #[test]
-fn proxies_decide_by_the_policy_that_a_naive_reader_of_the_objects_finds() {
+fn proxy_policy_matches_naive_evaluation_of_objects() {
     let groups = [("reads", "GET"), ("writes", "POST")];
     let (mut compared, mut decided, mut without) = (0, 0, 0);
     for seed in seeds(WORLDS) {

@@ -49,7 +49,7 @@ fn as_written(policy: &Policy, _: u16) -> Vec<Section> {
 
 /// Each is read for every port of every Service, and however large it is, nobody holds it.
 #[test]
-fn nobody_reads_again_who_decides_nothing_and_what_it_loses_is_kept() {
+fn ineffective_policies_are_not_retained_but_losses_are() {
     let all: Vec<PolicyCandidate> = (0..100).map(|n| candidate(n, MOST_BYTES)).collect();
     let counting = ByTarget::new(&all).at(&service(), &[80, 81], as_written);
     assert_eq!(counting.len(), 2);
@@ -78,7 +78,7 @@ fn nobody_reads_again_who_decides_nothing_and_what_it_loses_is_kept() {
 }
 
 #[test]
-fn policies_that_say_nothing_at_a_service_take_no_place_of_those_that_are_asked() {
+fn policies_without_sections_take_no_evaluation_place() {
     let mut all: Vec<PolicyCandidate> = (0..=MOST_ASKED).map(|n| candidate(n, 0)).collect();
     all[MOST_ASKED].policy.sections = Sections {
         timeouts: Some(Timeouts::DEFAULT),
@@ -106,7 +106,7 @@ fn policies_that_say_nothing_at_a_service_take_no_place_of_those_that_are_asked(
 
 /// Who is left out elsewhere and says nothing here would be told that it is in force in part.
 #[test]
-fn policy_that_says_nothing_where_there_is_room_for_all_does_not_count_there() {
+fn policy_without_sections_at_port_does_not_count_there() {
     let all = [candidate(0, 0)];
     let counts_at = |ports: &[u16]| {
         let at_81 = |policy: &Policy, port: u16| -> Vec<Section> {

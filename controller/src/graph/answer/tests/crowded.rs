@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn answer_that_is_too_long_says_how_many_it_left_out_and_is_not_called_complete() {
+fn oversized_graph_counts_skipped_parts_and_is_incomplete() {
     let town = Town::of(&busy());
     let slots = (SLOT_NOW - 11, SLOT_NOW + 1);
     let window = town.history.window(slots, SLOT_NOW + 1, 0);
@@ -41,7 +41,7 @@ fn answer_that_is_too_long_says_how_many_it_left_out_and_is_not_called_complete(
 }
 
 #[test]
-fn history_goes_before_edges_do_and_the_answer_says_so() {
+fn history_is_dropped_before_edges_and_reported() {
     let reports = busy();
     let mut town = Town::of(&reports);
     let known = inventory();
@@ -92,7 +92,7 @@ fn history_goes_before_edges_do_and_the_answer_says_so() {
 }
 
 #[test]
-fn edge_that_is_longer_than_it_was_reckoned_is_told_without_its_routes() {
+fn edge_larger_than_estimated_loses_its_routes() {
     let reports = reports();
     let called = seen_by_client("shop/api", 16, 0);
     report(&reports, "shop/web", vec![called]);
@@ -148,7 +148,7 @@ fn edge_that_was_called_last_has_room_before_others() {
 
 /// A stream that is taken up again is told what changed only of an answer that lacks nothing.
 #[test]
-fn answer_of_too_many_edges_is_not_called_complete_and_no_stream_goes_on_from_it() {
+fn graph_with_too_many_edges_is_incomplete_and_unresumable() {
     for incomplete in [None, Some(Incomplete::Unsettled)] {
         let window = Window {
             incomplete,

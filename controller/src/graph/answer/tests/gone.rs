@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn calls_of_what_is_gone_are_shown_anyway_and_its_quiet_edges_to_who_asks_for_them() {
+fn gone_workloads_show_calls_but_quiet_edges_on_request() {
     let mut town = Town::of(&busy());
     let now = tokio::time::Instant::now();
     let web = key("shop", "web");

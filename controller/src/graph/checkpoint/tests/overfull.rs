@@ -57,7 +57,7 @@ fn fill(graph: &Graph, shard: usize, count: u64) {
 }
 
 #[tokio::test]
-async fn edges_that_have_no_room_in_their_configmap_are_counted_and_told() {
+async fn edges_exceeding_their_configmap_are_counted_and_reported() {
     const EDGES: u64 = 1_700;
     let api = cluster();
     let metrics = GraphMetrics::default();

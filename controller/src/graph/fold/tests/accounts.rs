@@ -33,7 +33,7 @@ fn by_account(reports: &Reports) -> Vec<(String, u64, Option<u64>)> {
 }
 
 #[test]
-fn who_was_called_does_not_choose_an_account_of_another_namespace() {
+fn server_report_cannot_claim_account_of_foreign_namespace() {
     let reports = reports();
     let lie = v1::Edge {
         identity: "bank/admin".to_owned(),
@@ -44,7 +44,7 @@ fn who_was_called_does_not_choose_an_account_of_another_namespace() {
 }
 
 #[test]
-fn calls_are_told_apart_by_the_account_that_made_them_at_both_ends() {
+fn both_ends_separate_calls_by_callers_account() {
     let reports = reports();
     let served = |account: &str, calls| v1::Edge {
         identity: format!("shop/{account}"),
@@ -67,7 +67,7 @@ fn calls_are_told_apart_by_the_account_that_made_them_at_both_ends() {
 }
 
 #[test]
-fn other_replicas_are_told_by_which_account_a_pod_reports() {
+fn peer_replica_receives_account_of_reporting_pod() {
     let (one, two) = (reports(), reports());
     report_by(&one, 1, "old", vec![seen_by_client("shop/api", 1, 0)]);
     let (now, opened) = (crate::testing::topology::now(), tokio::time::Instant::now());

@@ -56,7 +56,7 @@ fn settled(graph: &Graph, extent: Extent) -> crds::observe::Graph {
 /// What a pod loses by its own excess was folded before, and others report of the same slot
 /// afterwards.
 #[tokio::test]
-async fn what_was_folded_of_a_pod_stays_when_its_reports_went_and_the_slot_is_folded_again() {
+async fn folded_calls_survive_dropped_reports_and_interval_refold() {
     let reports = Reports::with_capacity(crate::metrics::ReportMetrics::default(), 100);
     let graph = graph(&reports);
     let before = topology::SLOT_NOW - 1;
@@ -93,7 +93,7 @@ async fn what_was_folded_of_a_pod_stays_when_its_reports_went_and_the_slot_is_fo
 
 /// What stays of before was told of a pod that nobody knew. What is told now is of its owner.
 #[tokio::test]
-async fn what_stays_where_reports_went_does_not_stand_there_twice_once_its_owner_is_known() {
+async fn folded_edge_is_unique_once_owner_is_known() {
     let reports = Reports::with_capacity(crate::metrics::ReportMetrics::default(), 100);
     let graph = graph(&reports);
     let before = topology::SLOT_NOW - 1;
@@ -122,7 +122,7 @@ async fn what_stays_where_reports_went_does_not_stand_there_twice_once_its_owner
 
 /// The same of a caller of which only the account was told.
 #[tokio::test]
-async fn what_an_account_called_does_not_stand_there_twice_once_its_pod_is_known() {
+async fn account_edge_is_unique_once_pod_is_known() {
     let reports = Reports::with_capacity(crate::metrics::ReportMetrics::default(), 100);
     let graph = graph(&reports);
     let before = topology::SLOT_NOW - 1;

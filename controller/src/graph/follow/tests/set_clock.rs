@@ -24,7 +24,7 @@ async fn said(is_set: bool) -> (u64, crds::observe::GraphMetadata, Graph) {
 }
 
 #[tokio::test]
-async fn clock_that_is_set_back_counts_on_at_once_and_its_windows_say_so() {
+async fn clock_set_back_counts_immediately_and_marks_windows() {
     let (requests, metadata, graph) = said(true).await;
     assert_eq!(requests, 3);
     assert_eq!(metadata.incomplete.as_deref(), Some(CLOCK_SET));
@@ -41,7 +41,7 @@ async fn clock_that_is_set_back_counts_on_at_once_and_its_windows_say_so() {
 
 /// It is looked at every two seconds.
 #[tokio::test]
-async fn windows_say_that_the_clock_was_set_before_it_is_looked_at_again() {
+async fn windows_report_set_clock_before_next_look() {
     let by = Duration::from_secs(120);
     let at = std::time::Instant::now;
     let now = SystemTime::now;
@@ -62,7 +62,7 @@ async fn windows_say_that_the_clock_was_set_before_it_is_looked_at_again() {
 }
 
 #[tokio::test]
-async fn window_of_a_clock_that_was_not_set_keeps_what_was_counted() {
+async fn window_keeps_counts_while_clock_is_not_set() {
     let (requests, metadata, graph) = said(false).await;
     assert_eq!(requests, 5);
     assert!(metadata.unsettled);
@@ -70,7 +70,7 @@ async fn window_of_a_clock_that_was_not_set_keeps_what_was_counted() {
 }
 
 #[tokio::test]
-async fn clock_that_is_set_ahead_forgets_what_is_remembered_an_hour_later() {
+async fn clock_set_ahead_expires_known_edges_after_one_hour() {
     let by = 2 * MONTH;
     let later = now() + by;
     for (is_set, remembered) in [(true, 1), (false, 0)] {

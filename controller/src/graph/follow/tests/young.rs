@@ -15,7 +15,7 @@ fn incomplete(graph: &Graph) -> Option<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn graph_that_has_just_begun_says_so_until_every_proxy_had_time_to_report() {
+async fn new_graph_is_incomplete_until_every_proxy_could_report() {
     let graph = graph(&reports());
     graph.recalled();
     assert_eq!(incomplete(&graph), None, "one that is old");
@@ -30,7 +30,7 @@ async fn graph_that_has_just_begun_says_so_until_every_proxy_had_time_to_report(
 }
 
 #[tokio::test(start_paused = true)]
-async fn graph_is_young_for_as_long_as_it_is_not_known_who_owns_which_pod() {
+async fn graph_keeps_collecting_while_pod_owners_are_unknown() {
     let graph = graph(&reports());
     tokio::spawn(graph.clone().follow(|| false));
     tokio::time::sleep(4 * YOUNG).await;
@@ -38,7 +38,7 @@ async fn graph_is_young_for_as_long_as_it_is_not_known_who_owns_which_pod() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_read_for_good_is_awaited_for_a_moment_and_told_from_then_on() {
+async fn unreadable_persisted_edges_are_awaited_briefly_then_reported() {
     let graph = graph(&reports());
     tokio::spawn(graph.clone().follow(|| true));
     tokio::time::sleep(YOUNG - LOOK_EVERY).await;
@@ -53,7 +53,7 @@ async fn what_cannot_be_read_for_good_is_awaited_for_a_moment_and_told_from_then
 }
 
 #[tokio::test(start_paused = true)]
-async fn minutes_before_what_proxies_tell_again_are_told_to_be_unknown() {
+async fn history_before_resent_reports_is_marked_unknown() {
     let graph = graph(&reports());
     let ago = |seconds_ago| answer::timestamp(seconds(SystemTime::now()) - seconds_ago);
     let since = |minutes: Option<u64>| {

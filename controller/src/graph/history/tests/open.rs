@@ -73,7 +73,7 @@ fn settled_slot_without_reports_leaves_nothing_open() {
 
 /// The one of two that holds what the called side counted of both was quiet in the last slot.
 #[test]
-fn what_is_open_of_edges_that_share_it_is_that_of_the_last_slot_too() {
+fn shared_edges_take_open_connections_from_last_interval() {
     let mut history = History::default();
     let edges = [edge(&mut history, 80), edge(&mut history, 81)];
     let served = edge(&mut history, 8080);

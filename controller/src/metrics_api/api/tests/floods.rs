@@ -19,7 +19,7 @@ async fn silent(to: SocketAddr, count: usize) -> Vec<TcpStream> {
 }
 
 #[tokio::test]
-async fn flood_of_strangers_closes_no_connection_of_the_api_server() {
+async fn unauthenticated_flood_closes_no_api_server_connection() {
     let bench = Bench::start().await;
     let (chain, key) = bench.ca.client("front-proxy");
     let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))

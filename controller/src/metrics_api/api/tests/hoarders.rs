@@ -47,7 +47,7 @@ async fn read(bench: &Bench, path: &str) -> (u16, Value, String) {
 }
 
 #[tokio::test]
-async fn pod_that_hoards_is_missing_where_it_is_asked_for_and_takes_no_window_of_others() {
+async fn hoarding_pod_is_unavailable_without_shortening_other_windows() {
     let followed = Followed::default();
     *followed.inventory.write() = inventory();
     let bench = Bench::telling(followed, hoarded()).await;

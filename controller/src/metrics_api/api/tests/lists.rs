@@ -38,7 +38,7 @@ async fn selector_chooses_items_and_pages_fit_together() {
 }
 
 #[tokio::test]
-async fn what_the_api_says_of_itself_needs_no_right_but_the_api_servers_certificate() {
+async fn discovery_needs_no_permission_but_api_server_certificate() {
     let bench = Bench::start().await;
     for path in [
         "/apis",
@@ -87,7 +87,7 @@ async fn kubectl_gets_a_table() {
 }
 
 #[tokio::test]
-async fn answer_that_finds_no_room_counts_as_what_it_is_and_once() {
+async fn metrics_response_without_room_counts_once_as_429() {
     let bench = Bench::start().await;
     let mut held = Vec::new();
     while let Ok(share) = bench.answers.reserve(64 * 1024) {

@@ -48,7 +48,7 @@ async fn follow(objects: BTreeMap<String, Vec<Value>>, cluster: &cluster::Cluste
 }
 
 #[tokio::test]
-async fn every_kind_of_owner_has_the_traffic_of_its_own_pods() {
+async fn every_owner_kind_reports_traffic_of_its_pods() {
     let owners = [
         ("apis/apps/v1", "StatefulSet", "statefulsets", "db"),
         ("apis/apps/v1", "DaemonSet", "daemonsets", "agent"),

@@ -56,7 +56,7 @@ fn told(services: &[(&str, &[TimeoutRule])]) -> Vec<(String, String, bool)> {
 
 /// Whoever reads that it decides at the first of them would write there what stands there already.
 #[test]
-fn policy_that_decides_by_each_of_two_services_is_told_at_both_with_the_one_that_differs() {
+fn policy_deciding_two_services_names_the_differing_one() {
     let same = [reads(), of_all("wide", 10)];
     let told_with = |near: u64| {
         let near = [of_all("near", near)];

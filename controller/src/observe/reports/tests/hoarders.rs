@@ -23,7 +23,7 @@ fn report_ahead(process: u64, slots: u64, edges: &[u64]) -> v1::Report {
 }
 
 #[test]
-fn pods_that_fill_the_newest_slots_shorten_no_window_but_their_own() {
+fn pods_filling_newest_intervals_shorten_only_their_window() {
     let reports = Reports::new(ReportMetrics::default());
     honest_pods(&reports);
     greedy_pods(&reports);
@@ -48,7 +48,7 @@ fn pods_that_fill_the_newest_slots_shorten_no_window_but_their_own() {
 }
 
 #[test]
-fn pod_that_has_more_than_one_may_have_is_a_hoarder_though_there_is_room() {
+fn pod_above_share_is_hoarder_despite_room() {
     let reports = Reports::new(ReportMetrics::default());
     for slots_ago in 0..45 {
         reports.take(
@@ -63,7 +63,7 @@ fn pod_that_has_more_than_one_may_have_is_a_hoarder_though_there_is_room() {
 }
 
 #[test]
-fn pods_with_little_each_that_are_too_many_shorten_the_window_of_all() {
+fn too_many_modest_pods_shorten_window_of_all() {
     let reports = Reports::with_capacity(ReportMetrics::default(), 300);
     for slots_ago in [3, 2, 1] {
         for at in 0..10 {
@@ -76,7 +76,7 @@ fn pods_with_little_each_that_are_too_many_shorten_the_window_of_all() {
 }
 
 #[test]
-fn where_edges_are_scarce_the_pod_with_most_edges_gives_way_and_not_one_with_long_names() {
+fn scarce_edges_evict_edge_heavy_pod_not_long_names() {
     let reports = Reports::with_capacity(ReportMetrics::default(), 4_000);
     reports.take(&pod("long"), long_report(1, 1, 1), true, now());
     for at in 0..5 {
@@ -92,7 +92,7 @@ fn where_edges_are_scarce_the_pod_with_most_edges_gives_way_and_not_one_with_lon
 }
 
 #[test]
-fn slots_ahead_are_taken_as_far_as_clocks_may_differ() {
+fn intervals_ahead_are_accepted_within_clock_tolerance() {
     let is_taken = |slots_ahead, own| {
         let reports = Reports::new(ReportMetrics::default());
         let ahead = report_ahead(1, slots_ahead, &[1]);

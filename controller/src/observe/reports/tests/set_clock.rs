@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn slot_that_comes_again_takes_what_is_told_of_it_now() {
+fn interval_repeated_after_clock_reset_takes_new_report() {
     for (is_set, expected) in [(true, 4 + 2), (false, 4 + 9)] {
         let reports = Reports::new(ReportMetrics::default());
         reports.take(&pod("a"), report(1, 5, &[4]), true, now());

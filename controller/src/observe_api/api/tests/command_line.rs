@@ -245,7 +245,7 @@ fn rows(table: &str) -> Vec<Vec<&str>> {
 }
 
 #[tokio::test]
-async fn command_line_shows_the_graph_as_the_api_tells_it() {
+async fn cli_shows_graph_edges_as_api_returns_them() {
     let town = Town::start().await;
     let (code, out, err) = town.weft("viewer", "edges -n shop -o wide").await;
     assert_eq!(code, 0, "{err}");
@@ -309,7 +309,7 @@ async fn command_line_shows_the_graph_as_the_api_tells_it() {
 }
 
 #[tokio::test]
-async fn command_line_lists_the_proxies_and_says_which_are_away() {
+async fn cli_lists_proxies_and_marks_disconnected_ones() {
     let town = Town::start().await;
     let (code, out, _) = town.weft("viewer", "proxies -n shop").await;
     assert_eq!(code, 1, "none is connected");
@@ -342,7 +342,7 @@ async fn command_line_lists_the_proxies_and_says_which_are_away() {
 }
 
 #[tokio::test]
-async fn command_line_explains_a_call_and_how_to_allow_it() {
+async fn cli_explains_call_and_how_to_allow_it() {
     let town = Town::start().await;
     let line = "explain pod/client svc/api:80 DELETE /items/7 -n shop";
     let (code, out, err) = town.weft("viewer", line).await;
@@ -396,7 +396,7 @@ async fn command_line_explains_a_call_and_how_to_allow_it() {
 }
 
 #[tokio::test]
-async fn call_that_mutual_tls_proved_within_the_hour_is_suggested() {
+async fn call_proven_by_mtls_within_hour_is_suggested() {
     let bench = Bench::new();
     let now = SystemTime::now();
     let then = now - Duration::from_secs(600);

@@ -62,7 +62,7 @@ fn deletion() -> Value {
 }
 
 #[tokio::test]
-async fn what_becomes_of_each_remembered_edge_is_told_and_nothing_is_changed() {
+async fn dry_run_reports_each_edge_and_changes_nothing() {
     let bench = bench().await;
     for (spec, change, reason) in [
         (
@@ -98,7 +98,7 @@ async fn what_becomes_of_each_remembered_edge_is_told_and_nothing_is_changed() {
 }
 
 #[tokio::test]
-async fn who_may_not_make_a_change_may_not_try_it() {
+async fn dry_run_requires_permission_for_the_change() {
     let bench = bench().await;
     let split = crate::testing::cluster::split("s", "api", &[("api", 1)]);
     for (user, spec, right) in [
@@ -155,7 +155,7 @@ async fn who_may_not_make_a_change_may_not_try_it() {
 }
 
 #[tokio::test]
-async fn who_may_patch_may_try_a_change_and_a_deletion_takes_the_right_to_delete() {
+async fn dry_run_accepts_patch_but_deletion_needs_delete_permission() {
     let bench = bench().await;
     let change = json!({"objects": [for_others()]});
     let mode = json!({"access": [{"namespace": "shop", "mode": "deny"}]});
@@ -197,7 +197,7 @@ fn of_bank() -> Value {
 }
 
 #[tokio::test]
-async fn who_has_no_rights_in_a_namespace_is_told_the_same_of_what_is_there_and_what_is_not() {
+async fn dry_run_reveals_nothing_about_unreadable_namespaces() {
     // The whole answer, and what the API server was asked for it.
     let asked = async |user: &str, there: bool, spec: &Value| {
         let bench = with_bank(there);
@@ -240,7 +240,7 @@ async fn who_has_no_rights_in_a_namespace_is_told_the_same_of_what_is_there_and_
 }
 
 #[tokio::test]
-async fn changes_that_are_tried_at_one_time_are_all_answered() {
+async fn concurrent_dry_runs_are_all_answered() {
     let bench = bench().await;
     let all = (0..6).map(|_| tried(&bench, "editor", json!({"delete": deletion()})));
     for (status, answer) in join_all(all).await {
@@ -250,7 +250,7 @@ async fn changes_that_are_tried_at_one_time_are_all_answered() {
 }
 
 #[tokio::test]
-async fn nothing_is_said_before_it_is_known_which_calls_there_were() {
+async fn dry_run_is_unavailable_before_calls_are_loaded() {
     let mut bench = Bench::new();
     let context = &mut Arc::get_mut(&mut bench.api).unwrap().context;
     context.graph = Graph::new(
@@ -269,7 +269,7 @@ async fn nothing_is_said_before_it_is_known_which_calls_there_were() {
 
 /// They would call safe what refuses somebody.
 #[tokio::test]
-async fn what_keeps_changes_from_being_tried_for_good_is_named() {
+async fn permanent_dry_run_obstacle_is_named() {
     let mut bench = Bench::new();
     bench.begin_anew();
     let why = "ConfigMap weft-graph-3 cannot be fetched";
@@ -325,7 +325,7 @@ async fn what_admission_refuses_is_refused_in_its_words() {
 }
 
 #[tokio::test]
-async fn fields_that_the_kind_does_not_have_are_told_with_those_that_were_meant() {
+async fn dry_run_suggests_names_for_unknown_fields() {
     let bench = bench().await;
     let mut misspelt = for_others();
     misspelt["spec"]["rules"][0]["match"] = json!(["read"]);

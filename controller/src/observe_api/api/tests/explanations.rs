@@ -19,7 +19,7 @@ fn asks(from: &str, kind: &str, to: &str) -> Value {
 }
 
 #[tokio::test]
-async fn explanation_says_as_much_as_the_rights_at_each_end_allow() {
+async fn explanation_is_limited_by_permissions_at_each_end() {
     let bench = Bench::new();
     let (status, body) = bench
         .explain(
@@ -143,7 +143,7 @@ async fn question_that_is_too_long_or_misspelt_is_refused() {
 }
 
 #[tokio::test]
-async fn who_has_rights_at_the_callers_end_only_learns_nothing_of_what_is_there() {
+async fn callers_side_permission_reveals_nothing_about_called_objects() {
     let two = service("two", "10.96.0.2", &[("http", 80), ("admin", 9090)]);
     let bench = Bench::of(&shop().with(two));
     let ask = async |kind: &str, name: &str, port: Option<u16>| {
@@ -179,7 +179,7 @@ async fn who_has_rights_at_the_callers_end_only_learns_nothing_of_what_is_there(
 
 /// `neighbour` may explain in `bank`, where a Service leads by hand to a pod of `shop`.
 #[tokio::test]
-async fn service_that_leads_elsewhere_tells_no_more_of_there_than_a_caller_finds_out() {
+async fn service_into_other_namespace_reveals_only_what_callers_observe() {
     let endpoints = [json!({"addresses": ["10.0.0.11"], "conditions": {"ready": true}})];
     let cluster = read_only()
         .with(namespace("bank"))
@@ -222,7 +222,7 @@ fn half_closed(name: &str, ip: &str) -> Cluster {
 }
 
 #[tokio::test]
-async fn fix_is_not_made_before_it_is_known_who_called() {
+async fn fix_is_unavailable_before_callers_are_loaded() {
     let cluster = half_closed("api-2", "10.0.0.12").with(pod("web-1", "10.0.0.71", "shopper"));
     let mut bench = Bench::of(&cluster);
     bench.begin_anew();
@@ -239,7 +239,7 @@ async fn fix_is_not_made_before_it_is_known_who_called() {
 }
 
 #[tokio::test]
-async fn fix_says_that_callers_may_be_missing_where_it_cannot_be_read_for_good_who_called() {
+async fn fix_warns_of_missing_callers_with_unreadable_history() {
     let cluster = half_closed("api-2", "10.0.0.12").with(pod("web-1", "10.0.0.71", "shopper"));
     let mut bench = Bench::of(&cluster);
     bench.begin_anew();
@@ -253,7 +253,7 @@ async fn fix_says_that_callers_may_be_missing_where_it_cannot_be_read_for_good_w
 }
 
 #[tokio::test]
-async fn fix_names_the_callers_of_a_namespace_only_to_who_may_explain_there() {
+async fn fix_names_callers_only_with_permission_in_their_namespace() {
     let teller = in_namespace(pod("web-1", "10.0.0.70", "teller"), "bank");
     let cluster = half_closed("api-2", "10.0.0.12")
         .with(namespace("bank"))
@@ -295,7 +295,7 @@ async fn fix_names_the_callers_of_a_namespace_only_to_who_may_explain_there() {
 }
 
 #[tokio::test]
-async fn fix_that_would_close_pods_says_so_to_who_may_not_know_their_callers() {
+async fn fix_warns_of_closing_pods_without_revealing_callers() {
     let bench = Bench::of(&half_closed("api-1", "10.0.0.11"));
     for from in ["bank", "shop"] {
         let query = asks(from, "ServiceAccount", "shop");
@@ -310,7 +310,7 @@ async fn fix_that_would_close_pods_says_so_to_who_may_not_know_their_callers() {
 
 /// Of a Job that has ended nobody knows the account any more.
 #[tokio::test]
-async fn fix_that_would_close_pods_counts_callers_that_it_cannot_name() {
+async fn fix_counts_callers_it_cannot_name_when_closing_pods() {
     for (callers, unknown) in [
         (&["shop/web"][..], false),
         (&["shop/web", "shop/nightly"], true),
@@ -329,7 +329,7 @@ async fn fix_that_would_close_pods_counts_callers_that_it_cannot_name() {
 }
 
 #[tokio::test]
-async fn who_has_rights_at_the_called_end_only_learns_nothing_of_the_callers_pods() {
+async fn called_side_permission_reveals_nothing_about_callers_pods() {
     let bench_with = |proxy: bool| {
         let caller = if proxy { pod } else { plain_pod };
         let caller = in_namespace(caller("teller-7", "10.0.0.70", "web"), "bank");
@@ -356,7 +356,7 @@ async fn who_has_rights_at_the_called_end_only_learns_nothing_of_the_callers_pod
 }
 
 #[tokio::test]
-async fn who_has_rights_at_the_callers_end_only_is_told_that_the_host_decides() {
+async fn callers_side_permission_reveals_that_host_decides() {
     let hosts = json!([{"name": "cart", "headers": {"host": "cart"}}]);
     let rules = json!([{"kind": "HTTPRouteGroup", "name": "hosts"}]);
     let sources = json!([{"kind": "ServiceAccount", "name": "web", "namespace": "bank"}]);

@@ -60,7 +60,7 @@ async fn proxies_show_what_they_say_of_themselves() {
 }
 
 #[tokio::test]
-async fn of_a_certificate_whose_begin_nobody_tells_the_life_that_is_given_now_is_told() {
+async fn certificate_without_start_time_shows_configured_lifetime() {
     let bench = Bench::new();
     let mut state = client(&[]);
     state.status = Some(v1::ProxyStatus {
@@ -84,7 +84,7 @@ async fn of_a_certificate_whose_begin_nobody_tells_the_life_that_is_given_now_is
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_proxy_lacks_is_told_with_the_time_for_which_it_has() {
+async fn proxy_lag_is_shown_with_its_duration() {
     let bench = Bench::new();
     let path = "namespaces/shop/proxies/client?config=0";
     let split = ObjectRef {
@@ -117,7 +117,7 @@ async fn what_a_proxy_lacks_is_told_with_the_time_for_which_it_has() {
 }
 
 #[tokio::test]
-async fn for_how_long_a_kind_is_lacked_that_only_a_newer_controller_knows_is_not_made_up() {
+async fn lag_of_unknown_kind_has_no_invented_duration() {
     let bench = Bench::new();
     let lacking = v1::ProxyState {
         objects: vec![v1::ObjectState {
@@ -245,7 +245,7 @@ static RESOURCES: [&str; 9] = [
 ];
 
 #[tokio::test]
-async fn what_is_of_other_namespaces_is_shown_to_who_may_read_their_graphs() {
+async fn proxy_details_of_other_namespaces_need_graph_permission() {
     let cluster = read_only()
         .with(namespace("bank"))
         .with(in_namespace(pod("vault-1", "10.0.0.21", "vault"), "bank"))
@@ -290,7 +290,7 @@ async fn what_is_of_other_namespaces_is_shown_to_who_may_read_their_graphs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn proxy_that_does_not_answer_is_shown_without_what_it_holds() {
+async fn unresponsive_proxy_is_shown_without_its_config() {
     let bench = Bench::new();
     let (_here, _orders) = bench.api.context.asks.listens("uid-client".into());
     bench.api.context.observed.note(1, client(&[]));
@@ -310,7 +310,7 @@ fn names(body: &Value) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_list_that_is_cut_says_where_the_rest_begins() {
+async fn truncated_list_returns_continue_token_for_remainder() {
     let bench = Bench::new();
     let path = "namespaces/shop/proxies";
     let (_, first) = bench.get("viewer", &format!("{path}?limit=2")).await;
@@ -377,7 +377,7 @@ async fn proxies_are_selected_by_the_labels_of_their_pods() {
 }
 
 #[tokio::test]
-async fn more_proxies_than_one_answer_takes_are_counted_and_told_on_the_next() {
+async fn proxies_beyond_response_limit_are_counted_and_continued() {
     let mut cluster = shop();
     for number in 0..20_000 {
         cluster = cluster.with(pod(&format!("web-{number:05}"), "10.0.0.9", "web"));

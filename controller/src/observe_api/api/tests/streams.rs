@@ -48,7 +48,7 @@ impl Bench {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stream_begins_whole_ends_by_itself_and_is_taken_up_again() {
+async fn stream_starts_complete_closes_itself_and_can_resume() {
     let bench = Bench::new();
     bench.call().await;
     let follow = bench.api.context.graph.clone().follow(|| true);
@@ -100,7 +100,7 @@ async fn stream_begins_whole_ends_by_itself_and_is_taken_up_again() {
 }
 
 #[tokio::test]
-async fn streams_of_one_user_and_of_all_are_bounded_and_given_back() {
+async fn graph_streams_have_user_and_total_limits_until_closed() {
     let bench = Bench::new();
     let path = "graphs/live?watch=true";
     let mut open = Vec::new();
@@ -134,7 +134,7 @@ async fn streams_of_one_user_and_of_all_are_bounded_and_given_back() {
 }
 
 #[tokio::test]
-async fn stream_whose_first_line_finds_no_room_is_refused_and_told_to_ask_again() {
+async fn stream_is_refused_with_retry_if_snapshot_lacks_room() {
     let bench = Bench::new();
     bench
         .called_by_many_ports(slot_of(SystemTime::now()) - 1)
@@ -180,7 +180,7 @@ async fn stream_begins_while_lines_of_others_are_made() {
 
 /// Of 100 edges that it was shown nothing changed.
 #[tokio::test(start_paused = true)]
-async fn stream_that_is_taken_up_with_little_to_tell_begins_though_all_of_it_finds_no_room() {
+async fn resumed_stream_with_few_changes_starts_without_full_room() {
     let bench = Bench::new();
     tokio::spawn(bench.api.context.graph.clone().follow(|| true));
     // One that has just begun does not know what was shown.
@@ -206,7 +206,7 @@ async fn stream_that_is_taken_up_with_little_to_tell_begins_though_all_of_it_fin
 /// What its reader was shown last is what the next one is compared with, and not what there is
 /// when it begins.
 #[tokio::test(start_paused = true)]
-async fn stream_that_is_taken_up_tells_what_went_and_what_changed_meanwhile() {
+async fn resumed_stream_reports_removed_and_changed_edges() {
     let bench = Bench::new();
     tokio::spawn(bench.api.context.graph.clone().follow(|| true));
     // One that has just begun does not know what was shown.

@@ -103,7 +103,7 @@ async fn tap(bench: &Bench, user: &str, query: &str) -> ApiResponse {
 }
 
 #[tokio::test]
-async fn who_may_read_everything_does_not_tap_without_a_right_of_its_own() {
+async fn full_read_permission_does_not_allow_tap() {
     let bench = Bench::new();
     let mut proxy = Proxy::of(&bench, "uid-client");
     for user in ["viewer", "stranger"] {
@@ -127,7 +127,7 @@ async fn who_may_read_everything_does_not_tap_without_a_right_of_its_own() {
 }
 
 #[tokio::test]
-async fn requests_are_streamed_and_the_tap_ends_with_its_reader() {
+async fn tap_streams_requests_and_closes_with_its_reader() {
     let bench = Bench::new();
     let mut proxy = Proxy::of(&bench, "uid-client");
     let query = "of=ServiceAccount/web&to=Service/api&status=5xx&maxRps=30&header=User-Agent";
@@ -174,7 +174,7 @@ async fn requests_are_streamed_and_the_tap_ends_with_its_reader() {
 }
 
 #[tokio::test]
-async fn proxy_that_has_no_room_for_a_tap_is_told_of_until_it_takes_part() {
+async fn proxy_without_tap_capacity_is_reported_until_it_participates() {
     let bench = Bench::new();
     let mut proxy = Proxy::of(&bench, "uid-client");
     let mut answer = tap(&bench, "tapper", "of=Pod/client").await;
@@ -197,7 +197,7 @@ async fn proxy_that_has_no_room_for_a_tap_is_told_of_until_it_takes_part() {
 }
 
 #[tokio::test]
-async fn proxy_that_went_takes_part_no_longer_and_what_it_counted_stays() {
+async fn vanished_proxy_stops_participating_but_its_counts_stay() {
     let bench = Bench::new();
     let mut proxies = ["uid-api-1", "uid-api-2"].map(|uid| Proxy::of(&bench, uid));
     let mut answer = tap(&bench, "tapper", "of=Service/api").await;
@@ -247,7 +247,7 @@ fn beyond() -> Cluster {
 }
 
 #[tokio::test]
-async fn tap_of_a_namespace_never_reaches_the_pods_of_another() {
+async fn tap_of_namespace_never_reaches_pods_of_another() {
     let bench = Bench::of(&beyond());
     let mut vault = Proxy::of(&bench, "uid-vault");
     let (code, body) = read(tap(&bench, "tapper", "of=Service/x").await).await;
@@ -278,7 +278,7 @@ async fn filter_tells_nobody_what_there_is_in_another_namespace() {
 
 /// What fits into a question is measured against what its asker wrote beside it.
 #[tokio::test]
-async fn how_many_pods_there_are_elsewhere_is_told_only_to_who_may_read_the_graph_there() {
+async fn pod_count_elsewhere_is_revealed_only_with_graph_permission() {
     let words = async |there: usize, user: &str, end: &str| {
         let mut cluster = beyond();
         for number in 0..there {
@@ -309,7 +309,7 @@ async fn how_many_pods_there_are_elsewhere_is_told_only_to_who_may_read_the_grap
 }
 
 #[tokio::test]
-async fn route_that_no_request_can_have_is_refused_with_the_nearest() {
+async fn impossible_tap_route_is_refused_with_nearest_one() {
     let bench = Bench::new();
     let mut proxy = Proxy::of(&bench, "uid-api-1");
     for (query, words) in [
@@ -339,7 +339,7 @@ async fn route_that_no_request_can_have_is_refused_with_the_nearest() {
 }
 
 #[tokio::test]
-async fn whoever_taps_is_named_by_an_event_at_what_he_taps() {
+async fn tap_event_names_user_on_tapped_object() {
     let bench = Bench::new();
     let _proxy = Proxy::of(&bench, "uid-client");
     for (of, kind, name) in [
@@ -383,7 +383,7 @@ async fn whoever_taps_again_is_named_again() {
 }
 
 #[tokio::test]
-async fn tap_that_would_watch_nobody_or_everybody_by_mistake_is_refused() {
+async fn tap_of_unknown_target_or_filter_is_refused() {
     let bench = Bench::new();
     for (query, status, words) in [
         ("of=Deployment/nobody", 404, "Deployment shop/nobody"),
@@ -402,7 +402,7 @@ async fn tap_that_would_watch_nobody_or_everybody_by_mistake_is_refused() {
 }
 
 #[tokio::test]
-async fn filter_with_more_pods_than_a_proxy_can_be_told_is_refused() {
+async fn filter_with_too_many_pods_is_refused() {
     let mut cluster = shop();
     for number in 0..1_000 {
         cluster = cluster.with(pod(&format!("web-{number:05}"), "10.0.0.9", "web"));
@@ -424,7 +424,7 @@ async fn filter_with_more_pods_than_a_proxy_can_be_told_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stream_ends_by_itself_before_the_api_server_cuts_it() {
+async fn tap_stream_closes_itself_before_api_server_timeout() {
     let bench = Bench::new();
     let _proxy = Proxy::of(&bench, "uid-client");
     let mut answer = tap(&bench, "tapper", "of=Pod/client").await;
@@ -440,7 +440,7 @@ async fn stream_ends_by_itself_before_the_api_server_cuts_it() {
 }
 
 #[tokio::test]
-async fn tap_beyond_what_may_be_asked_names_no_time_to_ask_again_and_finds_room_when_one_ends() {
+async fn excess_tap_has_no_retry_time_and_succeeds_later() {
     let bench = Bench::new();
     let mut open = all_asked(&bench);
     let full = tap(&bench, "tapper", "of=Pod/client").await;

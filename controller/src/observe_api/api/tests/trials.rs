@@ -97,7 +97,7 @@ async fn until(answer: &mut ApiResponse, so: impl Fn(&Value) -> bool) -> Value {
 }
 
 #[tokio::test]
-async fn called_pods_try_what_they_would_hold_and_live_calls_are_told_by_edge_and_route() {
+async fn called_pods_evaluate_candidate_by_edge_and_route() {
     let bench = Bench::new();
     let mut proxies = ["uid-api-1", "uid-api-2"].map(|uid| Proxy::of(&bench, uid));
     let mut client = Proxy::of(&bench, "uid-client");
@@ -181,7 +181,7 @@ async fn called_pods_try_what_they_would_hold_and_live_calls_are_told_by_edge_an
 }
 
 #[tokio::test]
-async fn who_may_not_write_the_object_may_not_have_it_tried_and_no_proxy_is_asked() {
+async fn watched_change_needs_write_permission_before_proxies_are_queried() {
     let bench = Bench::new();
     let mut proxy = Proxy::of(&bench, "uid-api-1");
     let split = crate::testing::cluster::split("s", "api", &[("api", 1)]);
@@ -212,7 +212,7 @@ async fn who_may_not_write_the_object_may_not_have_it_tried_and_no_proxy_is_aske
 }
 
 #[tokio::test]
-async fn without_the_right_to_tap_there_calls_are_counted_and_none_is_shown() {
+async fn watched_change_without_tap_permission_shows_counts_only() {
     let bench = Bench::new();
     // One may create taps and not get them.
     for (user, examples) in [("editor", 0), ("half", 0), ("owner", 20)] {
@@ -251,7 +251,7 @@ async fn without_the_right_to_tap_there_calls_are_counted_and_none_is_shown() {
 }
 
 #[tokio::test]
-async fn edges_between_namespaces_that_the_user_may_not_read_are_one_number() {
+async fn unreadable_edges_are_summed_into_one_number() {
     let bench = Bench::new();
     let mut proxy = Proxy::of(&bench, "uid-api-1");
     let mut answer = watch(&bench, "blind", others_for(20)).await;
@@ -282,7 +282,7 @@ async fn edges_between_namespaces_that_the_user_may_not_read_are_one_number() {
 }
 
 #[tokio::test]
-async fn proxies_that_do_not_try_are_counted_out_and_say_why() {
+async fn non_participating_proxies_are_excluded_with_reason() {
     let bench = Bench::new();
     let mut proxies = ["uid-api-1", "uid-api-2"].map(|uid| Proxy::of(&bench, uid));
     let mut answer = watch(&bench, "editor", others_for(20)).await;
@@ -332,7 +332,7 @@ async fn proxies_that_do_not_try_are_counted_out_and_say_why() {
 }
 
 #[tokio::test]
-async fn what_one_proxy_makes_up_is_bounded_and_in_the_sums_all_the_same() {
+async fn fabricated_rows_of_one_proxy_are_bounded_but_summed() {
     let bench = Bench::new();
     let proxy = &mut Proxy::of(&bench, "uid-api-1");
     let mut answer = watch(&bench, "editor", others_for(20)).await;
@@ -353,7 +353,7 @@ async fn what_one_proxy_makes_up_is_bounded_and_in_the_sums_all_the_same() {
 }
 
 #[tokio::test]
-async fn questions_that_are_too_long_or_too_many_are_refused_and_a_change_of_nothing_ends() {
+async fn excessive_watched_changes_are_refused_and_empty_one_finishes() {
     let bench = Bench::new();
     let (status, summary) = read(watch(&bench, "editor", others_for(51)).await).await;
     assert_eq!(status, 400, "{summary}");
@@ -384,7 +384,7 @@ async fn questions_that_are_too_long_or_too_many_are_refused_and_a_change_of_not
 }
 
 #[tokio::test]
-async fn change_beyond_what_proxies_may_be_asked_names_no_time_to_ask_again() {
+async fn watched_change_beyond_proxy_limit_gets_no_retry_time() {
     let bench = Bench::new();
     let mut open = all_asked(&bench);
     let full = watch(&bench, "editor", others_for(20)).await;
@@ -396,7 +396,7 @@ async fn change_beyond_what_proxies_may_be_asked_names_no_time_to_ask_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stream_lasts_as_long_as_it_is_asked_for_and_tells_its_proxies_so() {
+async fn watched_change_lasts_requested_time_and_informs_proxies() {
     let bench = Bench::new();
     let mut proxy = Proxy::of(&bench, "uid-api-1");
     for seconds in [7, 50] {

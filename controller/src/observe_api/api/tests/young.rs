@@ -18,7 +18,7 @@ impl Bench {
 }
 
 #[tokio::test]
-async fn graph_is_not_told_before_it_is_known_which_calls_there_were() {
+async fn graph_is_unavailable_before_known_calls_are_loaded() {
     let mut bench = Bench::new();
     bench.begin_anew();
     let paths = [
@@ -46,7 +46,7 @@ async fn graph_is_not_told_before_it_is_known_which_calls_there_were() {
 }
 
 #[tokio::test]
-async fn graph_is_told_with_what_it_lacks_where_what_is_remembered_cannot_be_read_for_good() {
+async fn graph_with_unreadable_history_is_served_as_incomplete() {
     let mut bench = Bench::new();
     bench.begin_anew();
     bench.api.context.graph.grow();

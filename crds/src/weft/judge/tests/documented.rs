@@ -257,7 +257,7 @@ fn both_ends(schema: &Value, field: &str, bounds: &str) {
 }
 
 #[test]
-fn every_default_of_the_page_is_meant_where_nothing_is_written() {
+fn documented_defaults_apply_where_fields_are_absent() {
     let page = page();
     let rows = rows(&page);
     let fields = fields();
@@ -288,7 +288,7 @@ fn every_default_of_the_page_is_meant_where_nothing_is_written() {
 }
 
 #[test]
-fn every_bound_of_the_page_is_one_of_schema_and_judge_at_both_ends() {
+fn documented_bounds_match_schema_and_validation() {
     let page = page();
     let rows = rows(&page);
     let schema = schema::<TrafficPolicySpec>();

@@ -38,7 +38,7 @@ const MISTAKES: &str = r#"
 "#;
 
 #[test]
-fn a_mistake_costs_its_section_and_is_named_with_the_field_and_the_way_out() {
+fn validation_error_disables_section_and_names_remedy() {
     for row in MISTAKES.trim().lines() {
         let [pointer, value, section, text] = row.split(" | ").collect::<Vec<_>>()[..] else {
             panic!("{row}");
@@ -78,7 +78,7 @@ fn with_header(body: usize) -> Value {
 }
 
 #[test]
-fn fallback_holds_one_of_its_forms_and_fits_into_its_bytes() {
+fn fallback_has_exactly_one_form_within_byte_limit() {
     for (fallback, text) in [
         (json!({}), "holds neither of service and response"),
         (
@@ -167,7 +167,7 @@ fn no_service_gets_the_copy_of_a_request_twice() {
 
 /// A fallback or a mirror to itself is refused: there it could mean nothing.
 #[test]
-fn an_override_to_the_service_itself_is_taken_with_a_warning() {
+fn self_override_of_service_is_accepted_with_warning() {
     let overrides = |to: &str| json!([{"to": ["next", to]}]);
     for port in [None, Some(8080)] {
         let mut spec = about(json!({"overrides": overrides("catalog")}));
@@ -195,7 +195,7 @@ fn an_override_to_the_service_itself_is_taken_with_a_warning() {
 }
 
 #[test]
-fn a_field_that_the_kind_does_not_have_is_told_with_the_one_that_was_meant() {
+fn unknown_policy_field_suggests_correct_one() {
     let spec = about(json!({
         "retries": {}, "retry": {"attempt": 3, "budget": {"percentage": 1}},
         "rateLimits": [{"name": "a", "requests": 1, "bust": 3}],
@@ -223,7 +223,7 @@ fn a_field_that_the_kind_does_not_have_is_told_with_the_one_that_was_meant() {
 }
 
 #[test]
-fn a_header_that_no_caller_can_send_tells_none_apart_and_that_is_said() {
+fn reserved_header_key_distinguishes_no_caller_and_warns() {
     let limit = |name: &str, header: &str| {
         let key = json!({"type": "Header", "name": header});
         json!({"name": name, "requests": 1, "key": key})
@@ -254,7 +254,7 @@ fn a_header_that_no_caller_can_send_tells_none_apart_and_that_is_said() {
 }
 
 #[test]
-fn lists_that_fit_nothing_and_entries_that_say_nothing_are_taken_with_a_warning() {
+fn lists_matching_nothing_and_redundant_entries_warn() {
     let spec = |retry: &Value, when: &Value| {
         let fallback = json!({"response": {"status": 200}, "when": when});
         about(json!({"retry": {"methods": retry}, "fallback": fallback}))
@@ -286,7 +286,7 @@ fn lists_that_fit_nothing_and_entries_that_say_nothing_are_taken_with_a_warning(
 }
 
 #[test]
-fn a_policy_without_a_section_or_of_another_shape_has_no_effect() {
+fn sectionless_or_wrongly_shaped_policy_has_no_effect() {
     let (_, mistakes) = judged(&about(json!({})));
     assert_eq!(refused(&mistakes), ["spec"]);
     assert!(

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn routes_and_sources_take_sections_away_that_they_cannot_limit() {
+fn routes_and_sources_remove_sections_they_cannot_limit() {
     let group = json!([{"kind": "HTTPRouteGroup", "name": "catalog", "matches": ["reads"]}]);
     let caller = json!([{"kind": "ServiceAccount", "name": "web"}]);
     for (field, list) in [("routes", &group), ("sources", &caller)] {
@@ -25,7 +25,7 @@ fn routes_and_sources_take_sections_away_that_they_cannot_limit() {
 }
 
 #[test]
-fn what_limits_a_policy_and_cannot_be_read_fits_nothing() {
+fn unreadable_policy_limit_matches_nothing() {
     let spec = about(json!({
         "retry": {}, "routes": [
             {"kind": "HTTPRouteGroup", "name": "a"}, {"kind": "HTTPRoute", "name": "b"},
@@ -64,7 +64,7 @@ fn what_limits_a_policy_and_cannot_be_read_fits_nothing() {
 }
 
 #[test]
-fn a_target_that_cannot_be_read_takes_all_effect_from_the_policy() {
+fn unreadable_target_disables_the_policy() {
     for (target, field, text) in [
         (
             json!({"kind": "service", "name": "a"}),
@@ -110,7 +110,7 @@ fn a_target_that_cannot_be_read_takes_all_effect_from_the_policy() {
 }
 
 #[test]
-fn only_a_policy_of_the_mesh_in_its_own_namespace_can_be_enforced() {
+fn only_mesh_policy_in_mesh_namespace_is_enforceable() {
     let mesh = json!({"targetRef": {"kind": "Mesh"}, "enforce": true, "retry": {"attempts": 0}});
     let (policy, mistakes) = in_mesh_namespace(&mesh);
     assert_eq!(

@@ -26,7 +26,7 @@ fn one_after_another(policies: &[Policy]) -> (BTreeSet<(Origin, Section)>, BTree
 }
 
 #[test]
-fn whoever_is_covered_decides_nothing_until_there_is_no_room_for_who_covers() {
+fn covered_policy_decides_only_without_room_for_covering_one() {
     let mut all = [retry("a", 1), retry("b", 2), retry("c", 3)];
     all[2].sources = Sources::Only(vec![Source::Identity(account("web"))]);
     let calls = Calls::of_each(&all);
@@ -72,7 +72,7 @@ fn a_policy_without_a_section_that_counts_says_nothing() {
 
 proptest! {
     #[test]
-    fn policies_that_are_asked_one_after_another_win_and_lose_what_they_do_together(
+    fn sequential_and_joint_policy_resolution_agree(
         plain in proptest::collection::vec(plain(), 0..12),
     ) {
         let policies: Vec<Policy> = plain.iter().enumerate().map(|(at, p)| policy(at, p)).collect();

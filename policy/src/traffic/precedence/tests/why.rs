@@ -5,7 +5,7 @@ use super::*;
 /// Whoever says the same for some requests only comes after what says it for all and is closer,
 /// so that to be narrower is no way out.
 #[test]
-fn whoever_loses_a_section_is_told_why_the_other_comes_first() {
+fn lost_section_reports_why_other_policy_precedes() {
     let loser = retry("m", 1);
     let changed = |name, change: fn(&mut Policy)| {
         let mut policy = retry(name, 1);

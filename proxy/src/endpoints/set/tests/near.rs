@@ -51,7 +51,7 @@ fn stay(set: &EndpointSet, balance: &Balance) -> usize {
 }
 
 #[test]
-fn calls_stay_near_where_the_service_or_its_policy_says_so_and_the_policy_has_the_last_word() {
+fn calls_stay_near_if_service_or_overriding_policy_prefers() {
     let set = zones();
     let some = 20..=80;
     assert!(some.contains(&stay(&set, &Balance::DEFAULT)));
@@ -136,7 +136,7 @@ fn hints_count_only_if_all_have_them() {
 }
 
 #[test]
-fn endpoints_meant_for_the_own_node_come_before_its_zone() {
+fn endpoints_hinted_for_own_node_precede_zone() {
     let at = |node: &str| {
         let set = hinted((&["a"], &["n2"])).seen_from(LocalInfo {
             location: Location::new("a", node),
@@ -151,7 +151,7 @@ fn endpoints_meant_for_the_own_node_come_before_its_zone() {
 }
 
 #[test]
-fn the_own_node_comes_first_and_where_it_has_none_the_own_zone() {
+fn own_node_is_preferred_then_own_zone() {
     let set = zones();
     let node = preferring(Locality::PreferSameNode);
     let picked = || addr(set.pick(&by(&node))).ip().to_string();
@@ -172,7 +172,7 @@ fn the_own_node_comes_first_and_where_it_has_none_the_own_zone() {
 }
 
 #[test]
-fn calls_that_the_own_node_cannot_serve_stay_in_the_own_zone() {
+fn calls_own_node_cannot_serve_stay_in_zone() {
     let set = zones();
     let node = preferring(Locality::PreferSameNode);
     let own = &set.endpoints[0];
@@ -194,7 +194,7 @@ fn calls_that_the_own_node_cannot_serve_stay_in_the_own_zone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_busy_zone_is_left_while_another_one_is_less_busy_and_that_fades() {
+async fn busy_zone_is_avoided_temporarily_for_less_busy_one() {
     let set = zones().preferring(Locality::PreferSameZone);
     let report = |near: u8, far: u8| {
         for endpoint in &set.endpoints {
@@ -211,7 +211,7 @@ async fn a_busy_zone_is_left_while_another_one_is_less_busy_and_that_fades() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_endpoint_that_says_it_is_busy_gets_less_until_that_fades() {
+async fn busy_endpoint_gets_fewer_calls_until_report_fades() {
     let registry = Registry::default();
     let set = set(&registry, &["10.0.0.1:80", "10.0.0.2:80"]);
     for endpoint in &set.endpoints {
@@ -259,7 +259,7 @@ fn used(set: &EndpointSet, balance: &Balance) -> BTreeSet<SocketAddr> {
 }
 
 #[test]
-fn a_part_of_a_large_service_is_used_and_all_of_it_where_nobody_asks_or_tells() {
+fn large_service_uses_subset_only_if_configured_and_located() {
     let set = large();
     assert_eq!(used(&set, &Balance::DEFAULT).len(), 200);
     let part = used(&set, &PART);
@@ -277,7 +277,7 @@ fn a_part_of_a_large_service_is_used_and_all_of_it_where_nobody_asks_or_tells() 
 }
 
 #[test]
-fn a_call_that_all_of_the_part_failed_goes_on_to_the_rest() {
+fn call_failing_on_complete_subset_goes_beyond_it() {
     let set = large();
     let part: Vec<SocketAddr> = used(&set, &PART).into_iter().collect();
     let draw = Draw {
@@ -343,7 +343,7 @@ fn near_part() -> (EndpointSet, Balance) {
 }
 
 #[test]
-fn a_part_of_which_all_rest_is_left_while_others_work() {
+fn fully_ejected_subset_is_avoided_while_others_work() {
     let (set, balance) = near_part();
     assert_eq!(stay(&set, &balance), 100, "the control");
     for endpoint in set.endpoints.iter().filter(|one| is_near(one.addr)) {
@@ -367,7 +367,7 @@ fn a_part_of_which_all_rest_is_left_while_others_work() {
 /// Only retries would ever come to the others otherwise, of which a Service that is asked
 /// little has one a second.
 #[test]
-fn where_all_that_lie_near_fail_calls_go_further_and_so_learn_that_others_do_better() {
+fn calls_go_further_when_all_near_endpoints_fail() {
     let set = zones();
     let near = preferring(Locality::PreferSameZone);
     let fail = |at: usize| {
@@ -399,7 +399,7 @@ fn where_all_that_lie_near_fail_calls_go_further_and_so_learn_that_others_do_bet
 }
 
 #[test]
-fn who_keeps_an_endpoint_keeps_the_next_where_that_fails_all() {
+fn sticky_caller_keeps_next_endpoint_when_its_own_fails() {
     let registry = Registry::default();
     let set = set(&registry, &["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
     let session = || addr(set.of_session("shop/web-1", 7, &Draw::DEFAULT));
@@ -426,7 +426,7 @@ fn who_keeps_an_endpoint_keeps_the_next_where_that_fails_all() {
 
 /// Far ones are not drawn in calm times, so nobody probes them.
 #[tokio::test(start_paused = true)]
-async fn one_whose_rest_is_over_and_that_nobody_probes_takes_no_place_of_the_few_that_may_rest() {
+async fn expired_unprobed_ejection_takes_no_ejection_slot() {
     let registry = Registry::default();
     let set = set(&registry, &["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
     let unreachable = |at: usize| {

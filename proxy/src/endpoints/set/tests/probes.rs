@@ -43,7 +43,7 @@ fn works(fleet: &Fleet) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_probe_that_is_a_stream_brings_its_endpoint_back_while_it_goes_on() {
+async fn lasting_probe_stream_returns_its_endpoint_while_running() {
     let fleet = rested().await;
     let mut stream = probe(&fleet).unwrap();
     assert_eq!(shows(&fleet, &mut stream, HealthSignal::Reached), None);
@@ -61,7 +61,7 @@ async fn a_probe_that_is_a_stream_brings_its_endpoint_back_while_it_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_its_caller_leaves_has_shown_something_once_it_has_lasted() {
+async fn abandoned_probe_stream_counts_after_lasting_one_second() {
     for (lasted, ejected) in [(999, 1), (1000, 0)] {
         let fleet = rested().await;
         let mut stream = probe(&fleet).unwrap();
@@ -74,7 +74,7 @@ async fn a_stream_that_its_caller_leaves_has_shown_something_once_it_has_lasted(
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_will_show_nothing_makes_room_for_the_next_probe_while_it_goes_on() {
+async fn probe_showing_nothing_makes_room_for_next_probe() {
     let fleet = rested().await;
     let mut silent = probe(&fleet).unwrap();
     assert!(probe(&fleet).is_none(), "one at a time");
@@ -90,7 +90,7 @@ async fn who_will_show_nothing_makes_room_for_the_next_probe_while_it_goes_on() 
 
 /// Calls that hung end by their time limit, one after the other, behind the probe.
 #[tokio::test(start_paused = true)]
-async fn what_was_sent_before_an_endpoint_returned_does_not_make_it_rest_again() {
+async fn calls_sent_before_endpoint_return_do_not_eject_again() {
     let fleet = rested().await;
     let mut hung: Vec<InFlight> = (0..20).map(|_| fleet.dead().begin()).collect();
     let mut own = probe(&fleet).unwrap();

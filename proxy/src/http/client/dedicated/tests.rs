@@ -77,7 +77,7 @@ async fn ends(dedicated: &Dedicated, peer: &mut DuplexStream) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_left_of_a_body_goes_on_behind_its_answer_and_the_connection_is_given_back() {
+async fn body_continues_after_response_and_connection_is_reused() {
     let (dedicated, mut peer) = opened().await;
     for _ in 0..3 {
         let parts = answered(&dedicated, &mut peer, ANSWER).await;
@@ -92,7 +92,7 @@ async fn what_is_left_of_a_body_goes_on_behind_its_answer_and_the_connection_is_
 }
 
 #[tokio::test(start_paused = true)]
-async fn behind_the_last_answer_of_a_connection_it_goes_on_and_then_that_ends() {
+async fn body_after_last_response_completes_before_connection_closes() {
     let (dedicated, mut peer) = opened().await;
     let last = ANSWER.replace("\r\n\r\n", "\r\nconnection: close\r\n\r\n");
     let parts = answered(&dedicated, &mut peer, &last).await;
@@ -104,7 +104,7 @@ async fn behind_the_last_answer_of_a_connection_it_goes_on_and_then_that_ends() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_left_of_a_body_is_dropped_once_nothing_of_it_moves() {
+async fn remaining_body_is_dropped_once_it_stalls() {
     let (dedicated, mut peer) = opened().await;
     let parts = answered(&dedicated, &mut peer, ANSWER).await;
     for _ in 0..3 {
@@ -119,7 +119,7 @@ async fn what_is_left_of_a_body_is_dropped_once_nothing_of_it_moves() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_breaks_off_behind_its_answer_breaks_the_connection_off() {
+async fn body_broken_after_response_closes_connection() {
     let (dedicated, mut peer) = opened().await;
     let parts = answered(&dedicated, &mut peer, ANSWER).await;
     passes(&parts, &mut peer, "hello").await;
@@ -130,7 +130,7 @@ async fn a_body_that_breaks_off_behind_its_answer_breaks_the_connection_off() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_leaves_before_the_answer_has_ended_breaks_the_connection_off() {
+async fn caller_leaving_before_response_end_closes_connection() {
     let (dedicated, mut peer) = opened().await;
     let half = ANSWER.strip_suffix('k').unwrap();
     let (parts, response) = ask(&dedicated, &mut peer, half).await;

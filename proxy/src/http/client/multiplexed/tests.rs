@@ -87,7 +87,7 @@ async fn serve(io: DuplexStream, signal: watch::Receiver<bool>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn body_goes_by_another_connection_than_those_that_stand_still_until_they_move() {
+async fn body_uses_other_connection_while_existing_ones_stall() {
     let field = Field::new();
     let upload = field.upload().await;
     sleep(STALLED_AFTER / 2).await;
@@ -114,7 +114,7 @@ async fn body_goes_by_another_connection_than_those_that_stand_still_until_they_
 
 /// What rests may move again, and it was all that there was before.
 #[tokio::test(start_paused = true)]
-async fn body_waits_with_those_that_stand_still_where_there_is_no_other_connection() {
+async fn body_waits_on_stalled_connection_without_alternative() {
     let field = Field::new();
     let upload = field.upload().await;
     sleep(2 * STALLED_AFTER).await;
@@ -143,7 +143,7 @@ async fn connections_on_which_bodies_stand_still_are_bounded() {
 
 /// As of a request whose answer has come and whose body goes on.
 #[tokio::test]
-async fn stream_that_two_hold_counts_until_both_have_dropped_it() {
+async fn stream_with_two_holders_counts_until_both_drop_it() {
     let field = Field::new();
     let (_sender, mut of_the_answer) = field.take(Sends::Bytes).await.into_parts();
     let streams = Arc::clone(&of_the_answer.streams);
@@ -159,7 +159,7 @@ async fn stream_that_two_hold_counts_until_both_have_dropped_it() {
 
 /// Whoever opens the connection, and who waits for it meanwhile.
 #[tokio::test(start_paused = true)]
-async fn a_call_that_is_over_soon_keeps_time_to_go_elsewhere_where_no_connection_comes() {
+async fn short_call_keeps_time_for_other_endpoint_without_connection() {
     let peer = Multiplexed::new(std::future::pending);
     let began = Instant::now();
     let limit = ConnectTimeout::ApplicationWithin(25);
@@ -199,7 +199,7 @@ async fn begun_for_calls_that_leave(after: Duration, later: Duration) -> usize {
 
 /// Each would lie in the queue of the server until that accepts it.
 #[tokio::test(start_paused = true)]
-async fn calls_that_leave_at_once_have_one_attempt_to_connect_together() {
+async fn calls_abandoned_immediately_share_one_connection_attempt() {
     let millis = Duration::from_millis;
     for (after, later, begun) in [
         (millis(1), Duration::ZERO, 1),
@@ -214,7 +214,7 @@ async fn calls_that_leave_at_once_have_one_attempt_to_connect_together() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_gets_the_connection_that_was_begun_for_one_that_left() {
+async fn call_reuses_connection_attempt_of_cancelled_call() {
     let field = Field::new();
     let (opens, gate) = watch::channel(false);
     let begun = Arc::<AtomicUsize>::default();

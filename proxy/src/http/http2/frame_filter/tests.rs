@@ -53,7 +53,7 @@ async fn read(sent: &[u8], chunk: usize, room: usize) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn only_empty_frames_that_end_nothing_are_left_out_however_they_are_cut() {
+async fn only_empty_non_final_frames_are_skipped() {
     let preface = vec![b'p'; PREFACE];
     let kept = [
         preface.clone(),
@@ -93,7 +93,7 @@ async fn next(far: &mut (impl AsyncReadExt + Unpin), count: usize, room: usize) 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_clients_answer_to_a_goodbye_comes_later_and_between_two_frames() {
+async fn client_goodbye_ack_is_delayed_and_placed_between_frames() {
     const EARLY: Duration = Duration::from_millis(1);
     let preface = [b'p'; PREFACE];
     let mut ack = frame(PING, ACK, &SHUTDOWN_PING);
@@ -143,7 +143,7 @@ async fn a_clients_answer_to_a_goodbye_comes_later_and_between_two_frames() {
 }
 
 #[tokio::test]
-async fn trailers_of_more_fields_than_a_head_may_have_end_the_connection() {
+async fn trailers_exceeding_head_field_limit_close_connection() {
     let head = frame(1, 4, &[0x82; 150]);
     let trailers = |fields: usize, cut: usize| {
         // Padded, with a priority, and in two frames.
@@ -190,7 +190,7 @@ async fn a_flood_of_empty_frames_is_passed_on() {
 }
 
 #[tokio::test]
-async fn a_connection_that_ends_within_a_head_ends_so_for_the_reader() {
+async fn connection_closed_within_head_is_closed_for_reader() {
     let mut sent = vec![b'p'; PREFACE];
     sent.extend([0, 0, 9, 0]);
     assert_eq!(read(&sent, 3, 64).await, sent);
@@ -198,7 +198,7 @@ async fn a_connection_that_ends_within_a_head_ends_so_for_the_reader() {
 
 /// `h2` keeps up to 64 KiB of a head that goes on, and its connection has no stream yet.
 #[tokio::test(start_paused = true)]
-async fn a_head_begins_with_its_first_frame_and_has_come_with_the_last_byte_of_its_last() {
+async fn head_starts_with_first_frame_and_completes_with_last() {
     const WITHIN: Duration = Duration::from_secs(10);
     let (mut near, far) = duplex(1 << 20);
     let permit = Permit::unlisted();
@@ -239,7 +239,7 @@ fn update(stream: u8, increment: u32) -> Vec<u8> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_server_takes_more_by_a_connection_counts_however_it_is_cut() {
+async fn server_window_increase_counts_regardless_of_splits() {
     let sent = [update(1, 1 << 20), frame(4, ACK, b""), update(0, 16_380)].concat();
     for chunk in [1, 8, 9, 10, 12, 13, 5000] {
         for room in [1, 5, 9, 64, 5000] {
@@ -278,7 +278,7 @@ async fn what_a_server_takes_more_by_a_connection_counts_however_it_is_cut() {
 
 /// TLS may have put out a record of it before it failed.
 #[tokio::test]
-async fn head_in_a_write_that_failed_has_begun_unless_its_server_had_ended() {
+async fn head_in_failed_write_counts_unless_server_closed() {
     for is_end_read in [false, true] {
         let (near, io) = duplex(1000);
         drop(near);
@@ -296,7 +296,7 @@ async fn head_in_a_write_that_failed_has_begun_unless_its_server_had_ended() {
 
 /// Of a server that is asked nothing of the kind is bounded: what is sent to it has windows.
 #[tokio::test]
-async fn client_that_takes_nothing_of_its_answers_is_no_longer_written_to() {
+async fn client_reading_no_responses_stops_being_written_to() {
     const MOST: usize = 4 * 1024 * 1024;
     let (_unread, io) = duplex(1000);
     let mut of_client = FrameFilter::of_client(io, SmallFrames::default(), Permit::unlisted());
@@ -349,7 +349,7 @@ async fn turns(far: &mut FrameFilter<DuplexStream>, frames: &SmallFrames) -> (us
 
 /// Whatever they are: of bodies that come in large frames as much is read as ever.
 #[tokio::test]
-async fn one_turn_reads_few_control_frames_and_all_there_is_of_a_body() {
+async fn one_turn_reads_few_control_frames_but_all_body() {
     // Fewer than are a flood.
     const ALL: usize = 150_000;
     let window_update = frame(WINDOW_UPDATE, 0, &[0, 0, 0, 1]);
@@ -381,7 +381,7 @@ async fn one_turn_reads_few_control_frames_and_all_there_is_of_a_body() {
 /// A server may send heads before its answer (1xx) without end, and `h2` keeps each until the
 /// connection's task has had its turn.
 #[tokio::test]
-async fn one_turn_reads_few_heads_of_a_server_and_all_there_is_of_a_body() {
+async fn one_turn_reads_few_server_heads_but_all_body() {
     // Fewer than are a flood.
     const ALL: usize = 150_000;
     for (one, few) in [

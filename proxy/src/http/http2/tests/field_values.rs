@@ -14,7 +14,7 @@ fn with_trailers() -> Body {
 }
 
 #[tokio::test]
-async fn no_head_and_no_trailers_are_handed_over_with_blanks_at_an_end_of_a_value() {
+async fn heads_and_trailers_are_passed_without_surrounding_blanks() {
     let mut sender = pair(
         |request: Request<super::super::recv::RecvBody>| async move {
             assert_eq!(request.headers()["x"], "a");
@@ -35,7 +35,7 @@ async fn no_head_and_no_trailers_are_handed_over_with_blanks_at_an_end_of_a_valu
 }
 
 #[tokio::test]
-async fn an_answer_without_content_by_its_status_says_no_length() {
+async fn response_without_content_by_status_has_no_length() {
     let mut sender = pair(|_| async {
         let mut answer = Response::new(body::empty());
         *answer.status_mut() = StatusCode::NO_CONTENT;

@@ -39,7 +39,7 @@ async fn next(io: &mut (impl AsyncReadExt + Unpin)) -> Option<(u8, u8, Vec<u8>)>
 }
 
 #[tokio::test]
-async fn small_frames_that_nobody_reads_yet_are_kept_and_end_no_connection() {
+async fn unread_small_frames_are_kept_without_closing_connection() {
     const CHUNKS: usize = 60_000;
     let read = Arc::new(tokio::sync::Notify::new());
     let go = Arc::clone(&read);
@@ -133,7 +133,7 @@ async fn callers_that_leave_by_the_hundred_end_no_connection() {
 
 /// `h2` hands out no stream before it has read all that came, and keeps all of them until then.
 #[tokio::test]
-async fn whoever_begins_streams_and_takes_them_back_is_read_a_few_at_a_time() {
+async fn client_resetting_streams_is_read_in_small_batches() {
     const STREAMS: u32 = 10_000;
     static BEGUN: AtomicUsize = AtomicUsize::new(0);
     let (mut near, far) = duplex(1 << 20);
@@ -167,7 +167,7 @@ async fn whoever_begins_streams_and_takes_them_back_is_read_a_few_at_a_time() {
 
 /// For each the application would be opened a connection, which it loses.
 #[tokio::test]
-async fn a_request_whose_reset_comes_with_its_head_is_not_begun() {
+async fn request_reset_together_with_its_head_is_not_started() {
     const TAKEN_BACK: u32 = 100;
     for profile in [PLAIN, MESH] {
         let (mut near, far) = duplex(1 << 20);
@@ -267,7 +267,7 @@ async fn sends(profile: Tuning, flood: &[u8]) -> Fared {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_sends_nothing_but_control_frames_is_told_to_be_calm_and_cut_off() {
+async fn control_frame_flood_is_closed_with_enhance_your_calm() {
     const ENHANCE_YOUR_CALM: u8 = 11;
     let kinds = [
         frame(PING, 0, 0, &[7; 8]),
@@ -302,7 +302,7 @@ async fn whoever_sends_nothing_but_control_frames_is_told_to_be_calm_and_cut_off
 /// More than any library sends: for each frame of an answer a WINDOW_UPDATE of its stream, one
 /// of the connection, and a PING by which to measure how much is under way.
 #[tokio::test(start_paused = true)]
-async fn whoever_answers_each_frame_that_it_gets_by_three_has_all_of_its_answer() {
+async fn client_sending_three_frames_per_frame_gets_complete_response() {
     let (near, far) = duplex(1 << 20);
     tokio::spawn(async move {
         let close = pin!(pending::<()>());
@@ -344,7 +344,7 @@ async fn whoever_answers_each_frame_that_it_gets_by_three_has_all_of_its_answer(
 
 /// What it asks for would be done for nobody.
 #[tokio::test(start_paused = true)]
-async fn a_request_that_comes_with_a_flood_is_not_begun() {
+async fn request_arriving_with_flood_is_not_started() {
     for (resets, begins) in [(100, 1), (MOST as usize + 100, 0)] {
         let (mut near, far) = duplex(1 << 20);
         let begun = Arc::<AtomicUsize>::default();

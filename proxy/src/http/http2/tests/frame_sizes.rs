@@ -51,7 +51,7 @@ async fn passed_on(
 }
 
 #[tokio::test]
-async fn small_frames_of_a_body_are_passed_on_as_they_came_or_joined() {
+async fn small_body_frames_are_forwarded_unchanged_or_joined() {
     for at_once in [true, false] {
         let sizes = SIZES.into_iter().cycle().take(FRAMES);
         let (ends, seen) = passed_on(sizes, at_once).await;
@@ -68,7 +68,7 @@ async fn small_frames_of_a_body_are_passed_on_as_they_came_or_joined() {
 }
 
 #[tokio::test]
-async fn messages_of_a_kilobyte_that_wait_leave_together_and_larger_ones_as_they_came() {
+async fn waiting_kilobyte_messages_are_joined_but_larger_not() {
     for (size, together) in [(1000, true), (3000, false)] {
         let sizes = std::iter::repeat_n(size, BYTES / size);
         let (ends, seen) = passed_on(sizes, true).await;

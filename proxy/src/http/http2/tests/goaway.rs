@@ -24,7 +24,7 @@ async fn read_kind(io: &mut DuplexStream) -> u8 {
 
 /// RFC 9113, 6.8: what is behind the last stream that it names was not processed.
 #[tokio::test]
-async fn call_that_a_server_has_not_looked_at_is_unsent_whatever_the_server_goes_for() {
+async fn call_unprocessed_at_goaway_is_unsent_for_any_reason() {
     for code in [
         h2::Reason::NO_ERROR,
         h2::Reason::ENHANCE_YOUR_CALM,
@@ -56,7 +56,7 @@ async fn call_that_a_server_has_not_looked_at_is_unsent_whatever_the_server_goes
 
 /// As where a server closes a connection without a word in the moment in which it is used again.
 #[tokio::test]
-async fn call_of_which_nothing_went_out_before_its_connection_ended_is_unsent() {
+async fn call_with_nothing_sent_before_connection_close_is_unsent() {
     for is_read in [false, true] {
         let (mut sender, mut io) = client().await;
         io.read_exact(&mut [0; 24]).await.unwrap();

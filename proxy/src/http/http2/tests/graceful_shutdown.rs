@@ -79,7 +79,7 @@ impl Client {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_goes_takes_what_begins_behind_the_answer_to_its_ping() {
+async fn stopping_server_accepts_requests_sent_after_ping_ack() {
     let (near, far) = duplex(1 << 20);
     let (go, serving) = counting(far);
     let serving = tokio::spawn(serving);
@@ -108,7 +108,7 @@ async fn a_server_that_goes_takes_what_begins_behind_the_answer_to_its_ping() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_never_says_that_it_has_heard_begins_nothing_more_after_a_while() {
+async fn client_never_acknowledging_shutdown_starts_nothing_after_timeout() {
     let (near, far) = duplex(1 << 20);
     let (go, serving) = counting(far);
     let serving = tokio::spawn(serving);
@@ -136,7 +136,7 @@ async fn a_client_that_never_says_that_it_has_heard_begins_nothing_more_after_a_
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_idle_connection_ends_though_its_client_never_says_that_it_has_heard() {
+async fn idle_connection_closes_without_client_shutdown_ack() {
     let (near, far) = duplex(1 << 20);
     let (go, serving) = counting(far);
     let serving = tokio::spawn(serving);
@@ -151,7 +151,7 @@ async fn an_idle_connection_ends_though_its_client_never_says_that_it_has_heard(
 
 /// Where a frame is cut nothing else can be read.
 #[tokio::test(start_paused = true)]
-async fn a_client_that_stops_within_a_frame_is_refused_and_its_connection_ends() {
+async fn client_stopping_within_frame_is_refused_and_closed() {
     let (near, far) = duplex(1 << 20);
     let (go, serving) = counting(far);
     let serving = tokio::spawn(serving);
@@ -177,7 +177,7 @@ async fn a_client_that_stops_within_a_frame_is_refused_and_its_connection_ends()
 /// The client's answer is handed on a moment later, and not between the frames of a head, which
 /// would end the connection.
 #[tokio::test(start_paused = true)]
-async fn a_head_of_two_frames_is_served_though_its_server_goes_between_them() {
+async fn two_frame_head_survives_server_shutdown_between_frames() {
     let (near, far) = duplex(1 << 20);
     let (go, serving) = counting(far);
     let serving = tokio::spawn(serving);
@@ -197,7 +197,7 @@ async fn a_head_of_two_frames_is_served_though_its_server_goes_between_them() {
 /// Both are ours: the client's connection reads GOAWAY before it sends the head of a
 /// request that it was given already. What was read of the body cannot be sent again.
 #[tokio::test(start_paused = true)]
-async fn an_upload_that_is_begun_as_its_server_goes_is_answered() {
+async fn upload_started_during_server_shutdown_gets_response() {
     const SIZE: usize = 300_000;
     let (mut sender, far) = client().await;
     let (go, serving) = counting(far);

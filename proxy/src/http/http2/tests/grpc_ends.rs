@@ -23,7 +23,7 @@ fn late() -> Body {
 /// Clients read a head that is none of gRPC by its HTTP status. What follows must not say
 /// something else than the mesh says everywhere for the same reason.
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_the_mesh_ends_has_the_status_of_its_reason_whatever_its_head_says() {
+async fn response_closed_by_mesh_has_grpc_status_of_reason() {
     let mut sender = pair(|request: Request<_>| {
         let body = match request.uri().path() {
             "/late" => late(),

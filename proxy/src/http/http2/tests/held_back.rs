@@ -151,7 +151,7 @@ async fn a_moment() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_wait_for_memory_and_what_is_in_flight_on_their_connection_does_not() {
+async fn new_requests_wait_for_memory_but_in_flight_continue() {
     let mut saturated = saturated().await;
     USED.set(0);
     let slow = saturated.ask("/slow");
@@ -170,7 +170,7 @@ async fn requests_wait_for_memory_and_what_is_in_flight_on_their_connection_does
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_waits_in_vain_is_handed_on_to_be_refused() {
+async fn request_waiting_in_vain_is_handed_over_for_refusal() {
     let mut saturated = saturated().await;
     USED.set(MUCH);
     let answer = saturated.ask("/");
@@ -185,7 +185,7 @@ async fn a_request_that_waits_in_vain_is_handed_on_to_be_refused() {
 
 /// As where the process stood still meanwhile.
 #[tokio::test(start_paused = true)]
-async fn a_request_for_which_there_is_room_begins_however_late_that_is_seen() {
+async fn request_with_room_starts_even_if_noticed_late() {
     let (mut saturated, mut serving) = stopped().await;
     USED.set(MUCH);
     let answer = saturated.ask("/");
@@ -204,7 +204,7 @@ async fn a_request_for_which_there_is_room_begins_however_late_that_is_seen() {
 
 /// A caller that holds much of what never ends goes on beside it.
 #[tokio::test(start_paused = true)]
-async fn a_request_by_a_reserved_permit_gives_it_back_when_it_is_answered_or_reset() {
+async fn reserved_permit_is_returned_after_response_or_reset() {
     const RESERVED: usize = 8;
     let mut saturated = saturated().await;
     let _held = saturated._requests.0.reserve_bytes(LIMIT / 4);
@@ -227,7 +227,7 @@ async fn a_request_by_a_reserved_permit_gives_it_back_when_it_is_answered_or_res
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_waited_is_not_begun_on_a_connection_that_ends_for_a_flood() {
+async fn waiting_request_is_not_started_on_flooding_connection() {
     for (resets, begins) in [(100, 1), (MOST as usize + 100, 0)] {
         let mut served = served();
         USED.set(MUCH);
@@ -248,7 +248,7 @@ async fn a_request_that_waited_is_not_begun_on_a_connection_that_ends_for_a_floo
 
 /// Streams that a client takes back count no more as open, so it may begin others.
 #[tokio::test(start_paused = true)]
-async fn requests_that_were_taken_back_do_not_pile_up_nor_hold_others_up() {
+async fn withdrawn_requests_neither_accumulate_nor_block_others() {
     let mut saturated = saturated().await;
     USED.set(MUCH);
     for _ in 0..20 {
@@ -268,7 +268,7 @@ async fn requests_that_were_taken_back_do_not_pile_up_nor_hold_others_up() {
 
 /// A client may send as much of each body as its window allows.
 #[tokio::test(start_paused = true)]
-async fn bodies_of_requests_that_wait_count_for_who_sends_them() {
+async fn bodies_of_waiting_requests_count_for_their_sender() {
     const WINDOW: usize = 64 * 1024;
     let mut saturated = saturated().await;
     // It said so before memory was short.

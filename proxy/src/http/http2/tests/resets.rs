@@ -43,7 +43,7 @@ const HTML: [&str; 2] = ["content-type", "text/html"];
 
 /// As Node's streams do: all bytes of its length, no end, and a reset that blames nobody.
 #[tokio::test(start_paused = true)]
-async fn an_answer_of_which_all_came_is_whole_though_its_stream_is_reset_without_an_error() {
+async fn fully_received_response_is_complete_despite_errorless_reset() {
     let (no_error, cancel) = (h2::Reason::NO_ERROR, h2::Reason::CANCEL);
     for (length, code, is_whole) in [
         ("5", no_error, true),
@@ -58,7 +58,7 @@ async fn an_answer_of_which_all_came_is_whole_though_its_stream_is_reset_without
 
 /// Whoever checks a digest or a status in them would take what was cut for all of it.
 #[tokio::test(start_paused = true)]
-async fn an_answer_whose_trailers_were_announced_is_not_whole_without_them() {
+async fn response_without_announced_trailers_is_incomplete() {
     for (field, is_whole) in [
         (["trailer", "digest"], false),
         (["content-type", "application/grpc+proto"], false),

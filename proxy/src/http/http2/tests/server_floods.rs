@@ -26,7 +26,7 @@ async fn is_left_for(pings: usize) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_sends_nothing_but_control_frames_is_left() {
+async fn server_sending_only_control_frames_is_disconnected() {
     let most = MOST as usize;
     assert!(!is_left_for(most / 2).await);
     assert!(is_left_for(2 * most).await);
@@ -34,7 +34,7 @@ async fn a_server_that_sends_nothing_but_control_frames_is_left() {
 
 /// `h2` keeps each until somebody asks for the answer, and counts none.
 #[tokio::test(start_paused = true)]
-async fn a_server_that_sends_heads_before_its_answer_without_end_is_left() {
+async fn server_sending_endless_informational_heads_is_disconnected() {
     const END_HEADERS: u8 = 4;
     // `:status: 103`
     let hints = frame(HEADERS, END_HEADERS, 1, &[0x08, 3, b'1', b'0', b'3']);
@@ -99,7 +99,7 @@ impl Subscriber for Warnings {
 
 /// Its connections are as many as the calls to it.
 #[tokio::test(start_paused = true)]
-async fn a_server_that_floods_again_and_again_fills_no_log() {
+async fn repeatedly_flooding_server_does_not_flood_log() {
     let warnings = Warnings::default();
     // With one dispatcher alone, a line that another thread reaches first is not looked at again.
     let _second = Dispatch::new(warnings.clone());

@@ -6,7 +6,7 @@ use super::floods::{GET, PREFACE, WHOLE, frame};
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_says_nothing_more_is_given_up_within_ten_seconds_of_its_last_byte() {
+async fn silent_client_is_closed_within_ten_seconds() {
     // Wherever that is between two looks.
     for quiet in [0, 600, 1300, 2400].map(Duration::from_millis) {
         let (mut near, far) = duplex(1 << 20);

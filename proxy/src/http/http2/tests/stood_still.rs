@@ -13,7 +13,7 @@ async fn goes_on(mut serving: Pin<&mut impl Future>) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_whose_sign_of_life_nobody_had_the_time_to_read_is_not_dead() {
+async fn peer_with_unread_sign_of_life_is_not_dead() {
     let (near, far) = duplex(1 << 20);
     let limits = limits(PROFILE, Permit::unlisted());
     let close = pin!(pending::<()>());

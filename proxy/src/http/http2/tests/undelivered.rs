@@ -101,7 +101,7 @@ async fn taken(body: &mut h2::RecvStream, pause: Duration) -> (Vec<u8>, Option<h
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_came_before_a_reset_arrives_first_by_one_proxy_and_by_two() {
+async fn data_before_reset_arrives_through_one_or_two_proxies() {
     for code in [
         h2::Reason::NO_ERROR,
         h2::Reason::CANCEL,
@@ -128,7 +128,7 @@ async fn what_came_before_a_reset_arrives_first_by_one_proxy_and_by_two() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_came_of_a_grpc_answer_whose_server_is_lost_arrives_before_its_status() {
+async fn partial_grpc_response_precedes_status_of_lost_server() {
     let server = application(AppEnd::Lost).await;
     let mut body = asked(proxy(server), "application/grpc").await;
     tokio::time::sleep(LATER).await;
@@ -151,7 +151,7 @@ async fn reset_of_an_unread_one(near: DuplexStream) -> Duration {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_takes_nothing_does_not_keep_an_answer_that_broke_off() {
+async fn client_reading_nothing_does_not_hold_broken_response() {
     let server = application(AppEnd::Reset(h2::Reason::CANCEL)).await;
     let took = reset_of_an_unread_one(proxy(server)).await;
     let expected = TAKEN_WITHIN..TAKEN_WITHIN + LATER;
@@ -159,7 +159,7 @@ async fn a_client_that_takes_nothing_does_not_keep_an_answer_that_broke_off() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_the_mesh_itself_ends_does_not_wait_for_its_client() {
+async fn response_closed_by_mesh_does_not_await_client() {
     let (near, far) = duplex(1 << 20);
     tokio::spawn(async move {
         let handler = |_: Request<RecvBody>| async {

@@ -97,7 +97,7 @@ async fn what_nobody_takes_of_a_stream_counts() {
 /// It waits for credit, and what its sender may send behind it is as much as a stream's window
 /// where that follows from how many share the pool.
 #[tokio::test]
-async fn an_answer_that_nobody_takes_counts_what_a_window_lets_come_behind_it() {
+async fn unread_response_counts_with_window_behind_it() {
     const KIB: usize = 1024;
     /// A request and its head, and what waits of the answer in small frames.
     const BESIDE: usize = 24 * KIB;
@@ -130,7 +130,7 @@ async fn an_answer_that_nobody_takes_counts_what_a_window_lets_come_behind_it() 
 }
 
 #[test]
-fn chunks_that_wait_count_with_what_is_kept_of_each_save_one_that_is_small() {
+fn waiting_chunks_count_with_overhead_except_one_small() {
     const QUEUED: usize = 512;
     const LARGE: usize = 4 * 1024;
     let (occupancy, permit) = one_caller();

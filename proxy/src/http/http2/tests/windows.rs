@@ -38,7 +38,7 @@ async fn pass(
 /// Whatever of its window a stream had used when that became small again, what comes
 /// afterwards arrives.
 #[tokio::test(start_paused = true)]
-async fn a_stream_goes_on_after_its_window_became_small_again() {
+async fn stream_continues_after_its_window_shrinks() {
     for used in (64..=1024).step_by(64) {
         let (tx, mut bodies) = unbounded_channel();
         let mut sender = pair(move |request| {
@@ -77,7 +77,7 @@ async fn a_stream_goes_on_after_its_window_became_small_again() {
 /// Where a process has very many streams they begin with less than a client may send
 /// before it hears of that.
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_began_before_the_first_settings_came_goes_on() {
+async fn stream_opened_before_first_settings_continues() {
     let profile = Tuning {
         windows: WindowChanges::BackToFull,
         ..PROFILE
@@ -195,7 +195,7 @@ async fn windows_towards_applications_stay_as_they_were_told_first() {
 
 /// A connection that began while the process had very many streams outlives them.
 #[tokio::test(start_paused = true)]
-async fn windows_towards_applications_that_began_small_become_whole_when_there_is_room() {
+async fn small_initial_application_windows_grow_when_room_appears() {
     let captured = Arc::<parking_lot::Mutex<Vec<u8>>>::default();
     let (near, far) = duplex(1 << 20);
     let capture = Arc::clone(&captured);
@@ -236,7 +236,7 @@ async fn windows_towards_applications_that_began_small_become_whole_when_there_i
 }
 
 #[tokio::test]
-async fn streams_that_are_not_read_leave_the_others_of_their_connection_alone() {
+async fn unread_streams_do_not_block_others_of_connection() {
     let mut sender = pair(|request| async move {
         if request.uri().path() == "/quick" {
             return Response::new(body::text("ok"));

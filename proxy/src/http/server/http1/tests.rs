@@ -182,7 +182,7 @@ async fn path(request: Request<Incoming>) -> Response<Body> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_without_requests_gives_its_buffers_back_and_goes_on_afterwards() {
+async fn idle_connection_releases_buffers_and_continues_later() {
     let mut served = Served::new(4096, None, path);
     for _ in 0..3 {
         served.send(GET).await;
@@ -205,7 +205,7 @@ async fn a_connection_in_use_does_not_rest() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn half_a_head_that_came_with_the_request_before_is_not_lost() {
+async fn half_head_received_with_previous_request_is_kept() {
     let mut served = Served::new(4096, None, path);
     served.send(&[GET, b"GET /two HT"].concat()).await;
     served.expect_read(&response_to("/one")).await;
@@ -219,7 +219,7 @@ async fn half_a_head_that_came_with_the_request_before_is_not_lost() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_left_of_a_body_is_never_taken_for_a_request() {
+async fn remaining_body_is_never_read_as_request() {
     let (bodies, mut received) = mpsc::unbounded_channel();
     let mut served = Served::new(4096, None, move |request| {
         let bodies = bodies.clone();
@@ -331,7 +331,7 @@ async fn an_upgrade_works_after_a_rest() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_resting_connection_ends_with_its_client_on_request_and_when_patience_ends() {
+async fn idle_connection_closes_by_client_close_signal_or_timeout() {
     for how in ["client", "close", "patience"] {
         let patience = (how == "patience").then_some(LONG.mul_f32(1.5));
         let mut served = Served::new(4096, patience, path);
@@ -377,7 +377,7 @@ async fn costs(occupancy: &Arc<Occupancy>, served: &mut Served) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn half_a_head_is_cut_off_ten_seconds_after_its_first_byte_however_many_follow() {
+async fn slow_head_is_aborted_ten_seconds_after_first_byte() {
     for (before, patience) in [(&b""[..], None), (GET, Some(LONG * 100))] {
         let mut served = Served::new(4096, patience, path);
         if !before.is_empty() {
@@ -403,7 +403,7 @@ async fn half_a_head_is_cut_off_ten_seconds_after_its_first_byte_however_many_fo
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_head_that_is_complete_in_time_is_answered_and_so_is_a_slow_body() {
+async fn slow_but_timely_head_and_slow_body_get_response() {
     let mut served = Served::new(4096, None, |request| async {
         let body = request.into_body().collect().await.unwrap().to_bytes();
         Response::new(body::text(body))
@@ -425,7 +425,7 @@ async fn a_slow_head_that_is_complete_in_time_is_answered_and_so_is_a_slow_body(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_between_two_requests_gives_its_place_up_and_one_in_use_does_not() {
+async fn connection_frees_its_place_between_requests_only() {
     // After a request with a body as well, and whether it rests already or not.
     let post = b"POST /one HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nbody";
     for request in [GET, post] {
@@ -447,7 +447,7 @@ async fn a_connection_between_two_requests_gives_its_place_up_and_one_in_use_doe
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_is_taken_slowly_and_an_upgraded_connection_keep_their_places() {
+async fn slowly_read_response_and_upgraded_connection_keep_place() {
     let (occupancy, permit) = saturated();
     let mut served = Served::at(permit, 1000, None, |_| async {
         Response::new(body::text(vec![b'x'; 100_000]))

@@ -38,7 +38,7 @@ mod tests {
     use super::times;
 
     #[test]
-    fn times_are_read_from_a_head_as_far_as_it_has_come() {
+    fn timeouts_are_read_from_partially_received_head() {
         for (head, timeout) in [
             (
                 &b"GET / HTTP/1.1\r\nWeft-Timeout: 5ms \r\n\r\n"[..],

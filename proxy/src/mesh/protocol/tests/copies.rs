@@ -16,7 +16,7 @@ fn copy(version: Version) -> PeerRequest {
 /// A proxy from before there were copies refuses every `weft-protocol` but `http1`, `http2`
 /// and `tcp`.
 #[test]
-fn a_copy_is_written_so_that_no_earlier_proxy_reads_it_and_is_the_same_on_the_other_side() {
+fn copy_is_unreadable_for_older_proxies_and_round_trips() {
     for (version, protocol) in [(ONE, "http1-copy"), (TWO, "http2-copy")] {
         let copy = copy(version);
         let sent = copy.encode(Transport::Http2).unwrap();
@@ -32,7 +32,7 @@ fn a_copy_is_written_so_that_no_earlier_proxy_reads_it_and_is_the_same_on_the_ot
 }
 
 #[test]
-fn a_copy_that_does_not_say_so_or_comes_otherwise_is_malformed() {
+fn unmarked_or_misencoded_copy_is_malformed() {
     let get = ("GET", "http://h/", TWO);
     let whole = [
         ("weft-port", "80"),

@@ -27,7 +27,7 @@ fn reserved(permit: &Permit) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_beside_many_that_never_end_go_on_and_a_few_at_once() {
+async fn reserved_permits_admit_few_requests_beside_endless_ones() {
     let (budget, occupancy) = (budget(), occupancy());
     let (busy, _still) = busy(&occupancy, 1, MANY);
     USED.set(NO_ROOM * MIB);
@@ -62,7 +62,7 @@ async fn requests_beside_many_that_never_end_go_on_and_a_few_at_once() {
 }
 
 #[test]
-fn what_is_reserved_leaves_room_for_who_holds_next_to_nothing() {
+fn reserved_permits_leave_room_for_nearly_idle_caller() {
     let (budget, occupancy) = (budget(), occupancy());
     let (busy, _still) = busy(&occupancy, 1, MANY);
     let idle = enter(&occupancy, 2);
@@ -75,7 +75,7 @@ fn what_is_reserved_leaves_room_for_who_holds_next_to_nothing() {
 }
 
 #[test]
-fn who_holds_an_eighth_of_the_memory_goes_on_by_half_of_its_permits_until_nobody_reads() {
+fn heavy_caller_keeps_half_its_permits_until_reading_stops() {
     let (budget, occupancy) = (budget(), occupancy());
     let (heavy, _still) = busy(&occupancy, 1, MANY);
     let _held = heavy.reserve_bytes(LIMIT / 8);
@@ -96,7 +96,7 @@ fn who_holds_an_eighth_of_the_memory_goes_on_by_half_of_its_permits_until_nobody
 }
 
 #[test]
-fn half_of_its_permits_leave_room_for_who_holds_next_to_nothing() {
+fn heavy_callers_permits_leave_room_for_nearly_idle_caller() {
     let (budget, occupancy) = (budget(), occupancy());
     let (heavy, _still) = busy(&occupancy, 1, MANY);
     let _held = heavy.reserve_bytes(LIMIT / 8);
@@ -115,7 +115,7 @@ fn half_of_its_permits_leave_room_for_who_holds_next_to_nothing() {
 }
 
 #[test]
-fn callers_have_parts_of_what_is_reserved_and_each_of_them_one_at_least() {
+fn reserved_permits_are_divided_but_never_below_one() {
     USED.set(NO_ROOM * MIB);
     for (callers, each) in [(1, 8), (2, 4), (3, 2), (8, 1), (20, 1)] {
         let (budget, occupancy) = (budget(), occupancy());
@@ -128,7 +128,7 @@ fn callers_have_parts_of_what_is_reserved_and_each_of_them_one_at_least() {
 }
 
 #[test]
-fn the_beginning_of_a_head_takes_nothing_of_what_is_reserved() {
+fn incomplete_head_takes_no_reserved_permit() {
     let (budget, occupancy) = (budget(), occupancy());
     let (busy, _still) = busy(&occupancy, 1, MANY);
     USED.set(NO_ROOM * MIB);
@@ -139,7 +139,7 @@ fn the_beginning_of_a_head_takes_nothing_of_what_is_reserved() {
 }
 
 #[test]
-fn requests_that_outlast_the_scarcity_leave_their_permits_to_the_next() {
+fn requests_outlasting_shortage_release_reserved_permits_to_next() {
     let (budget, occupancy) = (budget(), occupancy());
     let (busy, _still) = busy(&occupancy, 1, MANY);
     USED.set(NO_ROOM * MIB);
@@ -156,7 +156,7 @@ fn requests_that_outlast_the_scarcity_leave_their_permits_to_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_that_never_end_leave_their_permits_to_the_next_after_two_rounds() {
+async fn endless_requests_free_reserved_permits_after_two_rounds() {
     let (budget, occupancy) = (budget(), occupancy());
     let (busy, _still) = busy(&occupancy, 1, MANY);
     USED.set(NO_ROOM * MIB);
@@ -185,7 +185,7 @@ async fn requests_that_never_end_leave_their_permits_to_the_next_after_two_round
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_reserved_comes_back_once_however_a_request_ends() {
+async fn reserved_permit_returns_once_however_request_ends() {
     let (budget, occupancy) = (budget(), occupancy());
     let (busy, _still) = busy(&occupancy, 1, MANY);
     USED.set(NO_ROOM * MIB);

@@ -154,7 +154,7 @@ const LONG: Duration = Duration::from_secs(300);
 /// As many long polls as a caller may always have in flight, by one that has others to
 /// ask for as well.
 #[tokio::test(start_paused = true)]
-async fn calls_of_a_gateway_go_on_beside_its_long_polls_where_there_is_memory() {
+async fn gateway_calls_proceed_beside_long_polls_within_memory() {
     for class in [AdmissionClass::Callers, AdmissionClass::Own] {
         for filled in [54, 56, 58, 60] {
             let (budget, occupancy, metrics) = anew();
@@ -184,7 +184,7 @@ async fn calls_of_a_gateway_go_on_beside_its_long_polls_where_there_is_memory() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_callers_that_each_ask_for_little_fit_the_memory_together() {
+async fn many_callers_with_few_requests_fit_memory_together() {
     let (budget, occupancy, metrics) = anew();
     let _program = hold(LIMIT / 10);
     let mut calls = Calls::new(&budget, &occupancy);
@@ -203,7 +203,7 @@ async fn many_callers_that_each_ask_for_little_fit_the_memory_together() {
 
 /// A stranger holds as many requests as it gets and asks for more, while others download.
 #[tokio::test(start_paused = true)]
-async fn who_waits_with_much_in_flight_takes_no_downloads_from_others() {
+async fn waiting_busy_caller_takes_no_downloads_from_others() {
     for callers in [1, 5, 15] {
         let (budget, occupancy, metrics) = anew();
         let _program = hold(LIMIT / 10);
@@ -225,7 +225,7 @@ async fn who_waits_with_much_in_flight_takes_no_downloads_from_others() {
 
 /// The same where the downloads do not come on: it gains no more than they lose.
 #[tokio::test(start_paused = true)]
-async fn who_waits_takes_no_more_from_others_than_it_needs_itself() {
+async fn waiting_caller_takes_no_more_than_it_needs() {
     let (budget, occupancy, metrics) = anew();
     let _program = hold(LIMIT / 10);
     let mut downloads = Calls::new(&budget, &occupancy);
@@ -276,7 +276,7 @@ async fn long_requests(budget: &Arc<Budget>, occupancy: &Arc<Occupancy>, many: u
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_fills_the_memory_and_asks_for_nothing_does_not_make_others_wait() {
+async fn caller_filling_memory_without_requests_delays_no_others() {
     for filled in [56, 58, 60, 62, 64] {
         let (budget, occupancy, metrics) = setting();
         let stranger = (0..filled).map(|_| enter(&occupancy, 1, LIMIT / 100));
@@ -293,7 +293,7 @@ async fn who_fills_the_memory_and_asks_for_nothing_does_not_make_others_wait() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_its_own_requests_takes_nothing_from_anybody() {
+async fn caller_waiting_on_itself_takes_nothing_from_others() {
     let (budget, occupancy, metrics) = setting();
     let other = enter(&occupancy, 1, MIB);
     let _configuration = hold(34 * MIB);
@@ -305,7 +305,7 @@ async fn who_waits_for_its_own_requests_takes_nothing_from_anybody() {
 
 /// All that is reserved for their caller is taken by some of them.
 #[tokio::test(start_paused = true)]
-async fn calls_beside_requests_that_never_end_go_on_after_some_seconds() {
+async fn calls_beside_endless_requests_proceed_within_eleven_seconds() {
     let (budget, occupancy, metrics) = setting();
     let _configuration = hold(LIMIT / 100 * 46);
     let from = IpAddr::from([10, 0, 0, 1]).into();

@@ -69,7 +69,7 @@ fn value(span: &otlp::Span, key: &str) -> Option<String> {
 }
 
 #[test]
-fn a_span_tells_what_was_asked_what_was_answered_and_what_the_mesh_made_of_it() {
+fn span_describes_request_response_and_mesh_handling() {
     let request = || Request::get("/items/7?token=secret").header("host", "cart.shop:8080");
     let to_cart = parties(true);
     let mut span = begun(request(), true).child_of(Some(0x99));
@@ -111,7 +111,7 @@ fn a_span_tells_what_was_asked_what_was_answered_and_what_the_mesh_made_of_it() 
 }
 
 #[test]
-fn a_span_is_named_by_its_route_and_never_by_its_path() {
+fn span_is_named_by_route_never_by_path() {
     let from_web = parties(false);
     let served = |request: http::request::Builder, route: &str| {
         let mut span = begun(request, true);
@@ -182,7 +182,7 @@ fn who_is_to_blame_depends_on_the_side() {
 }
 
 #[test]
-fn a_caller_who_left_is_told_and_is_no_error() {
+fn span_of_departed_caller_is_cancelled_not_error() {
     let parties = parties(true);
     let left = Ended {
         status: 0,
@@ -196,7 +196,7 @@ fn a_caller_who_left_is_told_and_is_no_error() {
 }
 
 #[test]
-fn grpc_is_named_by_its_method_whatever_is_said_of_paths() {
+fn grpc_span_is_named_by_method_without_path() {
     let parties = parties(true);
     let request = Request::post("http://cart:50051/shop.Cart/Add")
         .version(Version::HTTP_2)

@@ -10,7 +10,7 @@ async fn sent(port: u16, request: &str) -> TcpStream {
 }
 
 #[tokio::test]
-async fn connections_without_the_key_give_way_whatever_they_ask_and_those_with_it_go_on() {
+async fn connections_without_key_are_evicted_before_authenticated_ones() {
     let (client, mut begun) = streaming();
     let port = before(client).await;
     let served = Served {
@@ -41,7 +41,7 @@ async fn connections_without_the_key_give_way_whatever_they_ask_and_those_with_i
 }
 
 #[tokio::test]
-async fn connection_ends_after_a_refusal_for_host_origin_or_key_and_else_goes_on() {
+async fn only_host_origin_or_key_refusal_closes_connection() {
     let served = served().await;
     let port = served.port;
     for (path, headers) in [

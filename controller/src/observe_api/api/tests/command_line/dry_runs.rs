@@ -64,7 +64,7 @@ async fn command_line_tells_which_calls_a_change_would_refuse() {
 }
 
 #[tokio::test]
-async fn command_line_watches_live_calls_and_says_no_where_one_would_be_refused() {
+async fn watched_dry_run_fails_on_refused_live_call() {
     let town = Town::before(Bench::new()).await;
     let mut file = tempfile::NamedTempFile::new().unwrap();
     write!(file, "{}", dry_runs::for_others()).unwrap();
@@ -125,7 +125,7 @@ async fn command_line_watches_live_calls_and_says_no_where_one_would_be_refused(
 }
 
 #[tokio::test]
-async fn command_line_that_watches_says_what_it_could_not_find_out() {
+async fn watched_dry_run_reports_what_it_cannot_determine() {
     let town = Town::before(Bench::new()).await;
     let mut file = tempfile::NamedTempFile::new().unwrap();
     write!(file, "{}", dry_runs::for_others()).unwrap();
@@ -148,7 +148,7 @@ async fn command_line_that_watches_says_what_it_could_not_find_out() {
 }
 
 #[tokio::test]
-async fn command_line_does_not_say_yes_where_no_call_is_remembered() {
+async fn dry_run_gives_no_approval_without_known_calls() {
     let town = Town::before(Bench::new()).await;
     let line = "dry-run --access deny -n shop";
     let (code, out, err) = town.weft("editor", line).await;
@@ -165,7 +165,7 @@ async fn command_line_does_not_say_yes_where_no_call_is_remembered() {
 }
 
 #[tokio::test]
-async fn command_line_does_not_say_yes_of_a_file_of_which_parts_are_not_tried() {
+async fn dry_run_does_not_approve_partially_evaluated_file() {
     let town = Town::before(dry_runs::bench().await).await;
     let namespace = |key: &str, value: &str| {
         let mut object = json!({"apiVersion": "v1", "kind": "Namespace",

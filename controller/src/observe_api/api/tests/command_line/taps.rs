@@ -55,7 +55,7 @@ impl std::io::Write for Written {
 }
 
 #[tokio::test]
-async fn command_line_goes_on_while_nobody_can_answer_for_a_moment() {
+async fn cli_tap_survives_temporary_controller_outage() {
     let town = Town::start().await;
     let mut proxy = taps::Proxy::of(&town.bench, "uid-client");
     let mut err = Written::default();
@@ -137,7 +137,7 @@ async fn command_line_shows_requests_as_they_end() {
 }
 
 #[tokio::test]
-async fn command_line_sums_requests_up_by_method_path_and_route() {
+async fn cli_sums_requests_by_method_path_and_route() {
     let town = Town::start().await;
     let mut proxy = taps::Proxy::of(&town.bench, "uid-client");
     let telling = async {
@@ -184,7 +184,7 @@ async fn command_line_sums_requests_up_by_method_path_and_route() {
 }
 
 #[tokio::test]
-async fn command_line_sums_up_only_what_its_filters_let_through() {
+async fn cli_summary_counts_only_requests_passing_its_filters() {
     let town = Town::start().await;
     let mut proxy = taps::Proxy::of(&town.bench, "uid-api-1");
     let line = "top pod/api-1 --paths -t 1s --to svc/api --method GET --path /items --route \
@@ -203,7 +203,7 @@ async fn command_line_sums_up_only_what_its_filters_let_through() {
 }
 
 #[tokio::test]
-async fn command_line_needs_the_right_to_tap_for_paths_alone() {
+async fn cli_top_needs_tap_permission_only_for_paths() {
     let town = Town::start().await;
     for (user, line, code, word) in [
         (

@@ -11,7 +11,7 @@ fn by_header(name: &str) -> Value {
 }
 
 #[tokio::test]
-async fn headers_that_a_tap_may_not_show_are_not_read_out_by_trials() {
+async fn dry_runs_reveal_no_headers_forbidden_to_taps() {
     let bench = Bench::new();
     let mut proxy = Proxy::of(&bench, "uid-api-1");
     for (user, header) in [
@@ -38,7 +38,7 @@ async fn headers_that_a_tap_may_not_show_are_not_read_out_by_trials() {
 }
 
 #[tokio::test]
-async fn pods_of_a_namespace_that_the_user_neither_changes_nor_reads_are_not_asked() {
+async fn pods_of_unwritable_unreadable_namespace_are_not_queried() {
     // Whom `shop` admits is said by `other`.
     let by_port = json!([{"kind": "TCPRoute", "name": "ports"}]);
     let read = set(
@@ -104,7 +104,7 @@ async fn called_by_address(bench: &Bench, port: u32) {
 }
 
 #[tokio::test]
-async fn ports_of_pods_whose_graph_may_not_be_read_are_not_told_but_those_called_by_address() {
+async fn unreadable_pod_ports_are_hidden_unless_called_by_address() {
     let bench = Bench::of(&read_only().with(namespace("bank")));
     called_by_address(&bench, 9090).await;
     let mut proxy = Proxy::of(&bench, "uid-api-1");
@@ -134,7 +134,7 @@ async fn ports_of_pods_whose_graph_may_not_be_read_are_not_told_but_those_called
 }
 
 #[tokio::test]
-async fn one_user_has_one_change_tried_at_a_time_and_keeps_nobody_else_out() {
+async fn user_has_one_watched_change_without_blocking_others() {
     let bench = Bench::new();
     let first = watch(&bench, "editor", others_for(20)).await;
     assert_eq!(first.status(), 200);

@@ -143,7 +143,7 @@ async fn serve(io: DuplexStream, nth: usize, told: watch::Receiver<usize>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn call_goes_by_another_connection_than_a_silent_one_until_that_says_something() {
+async fn call_avoids_silent_connection_until_it_responds() {
     let field = Field::new(PLAIN, 1);
     let waits = field.call("/").await;
     sleep(SILENT_AFTER / 2).await;
@@ -164,7 +164,7 @@ async fn call_goes_by_another_connection_than_a_silent_one_until_that_says_somet
 
 /// Also where nothing is asked for a while.
 #[tokio::test(start_paused = true)]
-async fn server_that_takes_its_time_for_one_call_of_several_has_one_connection() {
+async fn server_slow_on_one_call_gets_single_connection() {
     let field = Field::new(PLAIN, 0);
     let poll = field.call("/poll").await;
     for pause in [1, 1, 1, 1, 1, 10] {
@@ -187,7 +187,7 @@ async fn server_that_never_answers_is_opened_a_few_connections() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_wait_where_no_other_connection_is_had_and_try_that_now_and_then() {
+async fn calls_wait_without_other_connection_and_retry_it_occasionally() {
     let field = Field::new(PLAIN, 1);
     field.call("/").await;
     sleep(SILENT_AFTER).await;
@@ -228,7 +228,7 @@ async fn large_answers_come_apart_by_a_few_connections() {
 
 /// As a watch, or server-sent events, of which the server holds nothing.
 #[tokio::test(start_paused = true)]
-async fn streams_that_bring_little_at_a_time_share_one_connection_however_long_they_last() {
+async fn trickling_streams_share_one_connection_indefinitely() {
     let field = Field::new(PLAIN, 0);
     let mut watch = field.answer("/trickle").await;
     watch.read(TRICKLE * 1024).await;
@@ -237,7 +237,7 @@ async fn streams_that_bring_little_at_a_time_share_one_connection_however_long_t
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_is_large_while_its_reader_is_slow_and_no_more_once_all_of_it_was_read() {
+async fn response_is_large_only_until_slow_reader_finishes() {
     let field = Field::new(PLAIN, 0);
     let mut first = field.answer("/large").await;
     first.read(WINDOW + 1).await;
@@ -272,7 +272,7 @@ async fn answers_that_a_server_sends_ahead_share_one_connection() {
 
 /// A server whose queue of connections is full drops what asks for another one.
 #[tokio::test(start_paused = true)]
-async fn no_call_waits_long_for_another_connection_where_one_is_there() {
+async fn existing_connection_is_used_when_another_takes_long() {
     let (silent, told) = watch::channel(0);
     let (opened, is_full) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
     let counted = Arc::clone(&opened);

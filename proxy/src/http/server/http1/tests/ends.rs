@@ -14,7 +14,7 @@ mod half_closed;
 const LAST: &str = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 4\r\n\r\n/one";
 
 #[tokio::test(start_paused = true)]
-async fn a_client_in_whose_hand_a_request_is_learns_from_its_answer_that_the_connection_ends() {
+async fn client_with_pending_request_learns_close_from_response() {
     // In use, and so long ago that it rests.
     for before in [Duration::from_millis(10), LONG] {
         let mut served = Served::to_client(path);
@@ -31,7 +31,7 @@ async fn a_client_in_whose_hand_a_request_is_learns_from_its_answer_that_the_con
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_in_flight_is_answered_with_the_end_of_its_connection() {
+async fn in_flight_request_is_answered_with_connection_close() {
     let mut served = Served::to_client(|request| async {
         sleep(LONG).await;
         path(request).await
@@ -45,7 +45,7 @@ async fn a_request_in_flight_is_answered_with_the_end_of_its_connection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_asks_nothing_more_keeps_no_connection_open() {
+async fn client_without_further_requests_keeps_no_connection() {
     let mut served = Served::to_client(path);
     served.send(GET).await;
     served.expect_read(&response_to("/one")).await;
@@ -107,7 +107,7 @@ where
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_came_of_an_answer_before_it_broke_off_arrives_and_it_does_not_look_whole() {
+async fn partial_response_arrives_before_abort_and_is_visibly_incomplete() {
     // The second client needs longer than it may stand still, and never does so for that long.
     for (room, pause) in [(4096, Duration::ZERO), (NARROW, TAKEN_WITHIN / 4)] {
         let mut served = asked(room, |_| async { broken("the server is gone") }).await;
@@ -126,7 +126,7 @@ async fn what_came_of_an_answer_before_it_broke_off_arrives_and_it_does_not_look
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_takes_nothing_keeps_no_answer_that_broke_off() {
+async fn client_reading_nothing_keeps_no_broken_response() {
     // What the mesh itself ends waits for nobody.
     for (mesh, least) in [(false, TAKEN_WITHIN), (true, Duration::ZERO)] {
         let mut served = asked(NARROW, move |_| async move {

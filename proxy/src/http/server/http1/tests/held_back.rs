@@ -59,7 +59,7 @@ fn saturated() -> (Served, Arc<Budget>, (Arc<Permit>, Vec<InFlight>)) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_head_that_waits_for_memory_is_served_when_there_is_some_and_is_not_late() {
+async fn head_waiting_for_memory_is_served_later_without_timeout() {
     let (mut served, budget, _held) = saturated();
     USED.set(MUCH);
     served.send(GET).await;
@@ -112,7 +112,7 @@ async fn what_is_in_flight_goes_on_while_others_wait() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_on_a_connection_that_was_used_holds_nothing_for_it() {
+async fn waiting_request_on_used_connection_holds_no_memory() {
     let (mut served, budget, _held) = saturated();
     USED.set(0);
     served.send(GET).await;
@@ -131,7 +131,7 @@ async fn who_waits_on_a_connection_that_was_used_holds_nothing_for_it() {
 
 /// The second of them was read with the first one.
 #[tokio::test(start_paused = true)]
-async fn nothing_is_done_for_a_request_that_waits_behind_another_one() {
+async fn nothing_is_done_for_request_waiting_behind_another() {
     let (mut served, budget, _held) = saturated();
     USED.set(0);
     served.send(&GET[..GET.len() - 2]).await;
@@ -147,7 +147,7 @@ async fn nothing_is_done_for_a_request_that_waits_behind_another_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn half_a_head_has_no_longer_than_ever_where_memory_is_waited_for() {
+async fn half_head_has_usual_timeout_while_waiting_for_memory() {
     let (mut served, _, _held) = saturated();
     USED.set(MUCH);
     served.send(&GET[..10]).await;
@@ -157,7 +157,7 @@ async fn half_a_head_has_no_longer_than_ever_where_memory_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_proxy_learns_that_no_application_saw_what_waited_in_vain() {
+async fn peer_proxy_learns_that_waiting_request_was_unsent() {
     for piped in [false, true] {
         let (mut served, _, _held) = saturated();
         USED.set(0);
@@ -218,7 +218,7 @@ async fn nothing_is_done_for_who_leaves_while_it_waits() {
 
 /// As it is with cookies: the head is larger than what is read behind one.
 #[tokio::test(start_paused = true)]
-async fn whoever_waits_with_a_large_head_is_seen_to_leave() {
+async fn waiting_client_with_large_head_is_noticed_leaving() {
     let (mut served, _, (other, _requests)) = saturated();
     USED.set(MUCH);
     let head = format!(
@@ -237,7 +237,7 @@ async fn whoever_waits_with_a_large_head_is_seen_to_leave() {
 /// As a client that offers another protocol with its first request, and goes on without.
 /// Such a connection never rests, so nobody would look again at what is left unread there.
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_was_asked_for_another_protocol_waits_and_goes_on() {
+async fn connection_offering_other_protocol_waits_and_continues() {
     const OFFER: &[u8] =
         b"GET /one HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n";
     let (mut served, budget, (other, _requests)) = saturated();
@@ -283,7 +283,7 @@ async fn empty_lines_before_a_head_let_nothing_in() {
 
 /// Whoever waits with a large body is not seen to leave behind it, and holds little of it.
 #[tokio::test(start_paused = true)]
-async fn of_a_body_behind_a_head_that_waits_little_is_read() {
+async fn little_is_read_of_body_behind_waiting_head() {
     let (mut served, _, _held) = saturated();
     USED.set(MUCH);
     let head = b"POST /one HTTP/1.1\r\nHost: s\r\nContent-Length: 100000\r\n\r\n";
@@ -294,7 +294,7 @@ async fn of_a_body_behind_a_head_that_waits_little_is_read() {
 
 /// As many as may be in flight, however they begin.
 #[tokio::test(start_paused = true)]
-async fn beginnings_of_heads_count_as_the_requests_that_they_become() {
+async fn partial_heads_count_as_requests_they_become() {
     const SHARE: usize = 64;
     let (occupancy, budget) = (occupancy(), Budget::measured(LIMIT, LIMIT, || USED.get()));
     USED.set(MUCH);
@@ -318,7 +318,7 @@ async fn beginnings_of_heads_count_as_the_requests_that_they_become() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_was_let_in_with_half_a_head_long_ago_is_looked_at_again() {
+async fn early_admitted_half_head_is_checked_again_later() {
     let (mut served, budget, _held) = saturated();
     USED.set(0);
     served.send(&GET[..1]).await;
@@ -368,7 +368,7 @@ async fn what_a_request_waited_is_told_with_it() {
 
 /// An application that answers at once may be sent a body for as long as its caller likes.
 #[tokio::test(start_paused = true)]
-async fn a_request_is_in_flight_until_its_body_has_come_whatever_was_answered() {
+async fn request_is_in_flight_until_its_body_arrives() {
     let permit = enter(&occupancy());
     let in_flight = || permit.requests().unwrap().in_flight();
     let mut served = Served::at(Arc::clone(&permit), 4096, None, |request| {
@@ -401,7 +401,7 @@ const RESERVED: usize = 39 << 20;
 const MANY: usize = 512;
 
 #[tokio::test(start_paused = true)]
-async fn requests_beside_many_that_never_end_begin_by_reserved_permits_and_give_them_back() {
+async fn requests_beside_endless_ones_use_and_return_reserved_permits() {
     let (mut served, _budget, (other, _requests)) = saturated();
     let _more: Vec<_> = (100..MANY).map(|_| other.begin_request()).collect();
     let requests = Arc::clone(other.requests().unwrap());
@@ -439,7 +439,7 @@ async fn requests_beside_many_that_never_end_begin_by_reserved_permits_and_give_
 
 /// As with what else counts of a request in flight.
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_changes_its_protocol_gives_its_reserved_permit_back() {
+async fn switched_connection_returns_its_reserved_permit() {
     let (occupancy, budget) = (occupancy(), Budget::measured(LIMIT, LIMIT, || USED.get()));
     let (permit, other) = (enter(&occupancy), enter(&occupancy));
     let _requests: Vec<_> = (0..MANY).map(|_| other.begin_request()).collect();

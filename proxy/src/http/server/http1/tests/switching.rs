@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_that_closes_before_its_upgrade_is_answered_has_left() {
+async fn caller_closing_before_upgrade_response_is_gone() {
     // Others may only have said that they send no more.
     for (request, leaves) in [(SWITCH, true), (GET, false)] {
         let served_by = Arc::new(());
@@ -26,7 +26,7 @@ async fn a_caller_that_closes_before_its_upgrade_is_answered_has_left() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_caller_says_before_its_upgrade_is_answered_is_kept_and_its_end_later_is_one() {
+async fn data_before_upgrade_response_and_later_end_are_kept() {
     let mut served = Served::new(4096, None, |mut request: Request<Incoming>| async move {
         let upgraded = hyper::upgrade::on(&mut request);
         tokio::spawn(async move {

@@ -30,7 +30,7 @@ async fn in_time(request: Request<Incoming>) -> Response<Body> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn half_closed_client_gets_an_answer_that_begins_in_time() {
+async fn half_closed_client_gets_response_started_in_time() {
     for request in [GET, POST] {
         let (answer, _) = half_closed(request, in_time).await;
         assert_eq!(answer, response_to("/one"));
@@ -69,7 +69,7 @@ async fn half_closed_client_without_a_head_is_given_up() {
 
 /// Each of its requests has as long.
 #[tokio::test(start_paused = true)]
-async fn half_closed_client_gets_answers_to_all_that_it_sent() {
+async fn half_closed_client_gets_responses_to_all_requests() {
     let (answer, _) = half_closed(&[GET, GET].concat(), in_time).await;
     assert_eq!(answer, response_to("/one").repeat(2));
 }

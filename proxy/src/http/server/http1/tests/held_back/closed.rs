@@ -11,7 +11,7 @@ const ASK: usize = 150;
 const FIT: usize = ((LIMIT / 100 * 63) - SOME) / (64 << 10);
 
 #[tokio::test(start_paused = true)]
-async fn requests_that_are_admitted_while_nobody_reads_are_no_more_than_there_is_room_for() {
+async fn requests_admitted_while_reading_is_paused_fit_room() {
     for (request, early) in [(GET, 0), (GET, 1), (SWITCH, 0)] {
         let (occupancy, budget) = (occupancy(), Budget::measured(LIMIT, LIMIT, || USED.get()));
         BEGUN.set(0);
@@ -56,7 +56,7 @@ fn large(bytes: usize) -> String {
 
 /// As cookies are that come in two parts: of each no more than the beginning may be read.
 #[tokio::test(start_paused = true)]
-async fn heads_too_large_to_wait_unread_are_read_of_as_many_as_there_is_room_for() {
+async fn oversized_heads_are_read_only_within_available_room() {
     let (occupancy, budget) = (occupancy(), Budget::measured(LIMIT, LIMIT, || USED.get()));
     USED.set(SOME);
     let never = |_| pending::<Response<Body>>();
@@ -77,7 +77,7 @@ async fn heads_too_large_to_wait_unread_are_read_of_as_many_as_there_is_room_for
 
 /// What a head costs once more is there when it is sent on.
 #[tokio::test(start_paused = true)]
-async fn large_heads_that_wait_count_as_no_more_than_they_hold() {
+async fn waiting_large_heads_count_only_what_they_hold() {
     let (mut served, budget, (other, _requests)) = saturated();
     USED.set(0);
     served.send(GET).await;

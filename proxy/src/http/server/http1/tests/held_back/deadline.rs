@@ -6,7 +6,7 @@ const TIMED: &[u8] = b"GET /one HTTP/1.1\r\nhost: a\r\nweft-timeout: 2000ms\r\n\
 
 /// Whether nobody has read its head, or hyper has behind another one.
 #[tokio::test(start_paused = true)]
-async fn who_waits_beyond_its_own_time_is_told_so_then_and_waits_no_more() {
+async fn waiting_request_gets_504_at_its_own_deadline() {
     for piped in [false, true] {
         let (mut served, _, (other, _requests)) = saturated();
         let waiting = || other.requests().unwrap().waiting();
