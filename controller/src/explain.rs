@@ -28,7 +28,7 @@ mod words;
 
 pub use self::answer::Explained;
 pub(crate) use self::answer::UNTOLD_HOST;
-pub use self::comparison::{Calls, Meaning, ModelComparison, Share, Who};
+pub use self::comparison::{CallerSet, Calls, Meaning, ModelComparison, Share};
 pub(crate) use self::noticed::limited;
 pub use self::question::{BadQuestion, CallerView, Callers, Owner, SeenCallers};
 

@@ -65,8 +65,8 @@ pub use self::{
 // What tests of the whole crate, and of its agreement with the webhook, name.
 pub use self::{
     explain::{
-        BadQuestion, CallerView, Callers, Calls, Explained, Meaning, ModelComparison, Owner,
-        SeenCallers, Share, Who,
+        BadQuestion, CallerSet, CallerView, Callers, Calls, Explained, Meaning, ModelComparison,
+        Owner, SeenCallers, Share,
     },
     metrics::{CertifyResult, Metrics, ReportOutcome},
     model::{Defaults, Model, PodId},

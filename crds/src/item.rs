@@ -10,7 +10,7 @@ use kube::Resource;
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::shallow::Shallow;
+use crate::shallow::DepthLimitedValue;
 
 /// Characters of a reason that are kept: it may quote a value of any length.
 const LONGEST_REASON: usize = 300;
@@ -42,7 +42,7 @@ impl<K: Resource + Default> Item<K> {
 
 impl<'de, K: DeserializeOwned> Deserialize<'de> for Item<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Shallow(value) = Shallow::deserialize(deserializer)?;
+        let DepthLimitedValue(value) = DepthLimitedValue::deserialize(deserializer)?;
         let metadata = named(&value);
         Ok(Self(serde_json::from_value(value).map_err(
             |error: serde_json::Error| Unreadable {

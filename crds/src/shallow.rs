@@ -24,9 +24,9 @@ pub(crate) const TOO_DEEP: &str = "(nested too deep to be read)";
 
 /// JSON with at most 64 levels; what was deeper is the text [`TOO_DEEP`].
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Shallow(pub Value);
+pub struct DepthLimitedValue(pub Value);
 
-impl<'de> Deserialize<'de> for Shallow {
+impl<'de> Deserialize<'de> for DepthLimitedValue {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let level = Level(LEVELS, Position::Anywhere);
         level.deserialize(deserializer).map(Self)
@@ -167,13 +167,13 @@ mod tests {
     #[test]
     fn what_is_not_deep_is_read_as_it_is() {
         let whole = json!({"a": [1, -2, 3.5, "x", true, null, {"b": {}}], "u": u64::MAX});
-        let read: Shallow = serde_json::from_str(&whole.to_string()).unwrap();
+        let read: DepthLimitedValue = serde_json::from_str(&whole.to_string()).unwrap();
         assert_eq!(read.0, whole);
         let deepest = (0..LEVELS).fold(json!("x"), |inner, _| json!({"a": inner}));
-        let read: Shallow = serde_json::from_str(&deepest.to_string()).unwrap();
+        let read: DepthLimitedValue = serde_json::from_str(&deepest.to_string()).unwrap();
         assert_eq!(read.0, deepest);
-        assert!(serde_json::from_str::<Shallow>("{").is_err());
-        assert!(serde_json::from_str::<Shallow>("[1,]").is_err());
+        assert!(serde_json::from_str::<DepthLimitedValue>("{").is_err());
+        assert!(serde_json::from_str::<DepthLimitedValue>("[1,]").is_err());
     }
 
     #[test]
@@ -211,7 +211,7 @@ mod tests {
         );
         let reader = std::thread::Builder::new().stack_size(256 * 1024);
         let read = reader
-            .spawn(move || serde_json::from_str::<Shallow>(&text).unwrap().0)
+            .spawn(move || serde_json::from_str::<DepthLimitedValue>(&text).unwrap().0)
             .unwrap()
             .join()
             .unwrap();

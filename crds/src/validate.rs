@@ -14,7 +14,7 @@ use crate::{
     smi::{
         self, HttpRouteGroupSpec, IdentityBindingSpec, SmiKind, TcpRouteSpec, TrafficSplitSpec,
         TrafficTargetSpec, UdpRouteSpec,
-        judge::{Mistake, Mistakes, Surroundings, spec, unknown_fields},
+        judge::{Mistake, Mistakes, ValidationContext, spec, unknown_fields},
     },
     weft::{self, TrafficPolicySpec},
 };
@@ -42,7 +42,7 @@ pub fn object(
     group: &str,
     kind: &str,
     written: Option<&Value>,
-    at: &Surroundings<'_>,
+    at: &ValidationContext<'_>,
 ) -> Option<Vec<Mistake>> {
     if (group, kind) == (weft::GROUP, Kind::TrafficPolicy.as_str()) {
         return Some(spec::<TrafficPolicySpec>(written, at).1);

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use crds::{convert, shallow::Shallow};
+use crds::{convert, shallow::DepthLimitedValue};
 use kube::core::Status;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -163,7 +163,7 @@ impl<'de> Visitor<'de> for &mut Objects<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut objects: A) -> Result<(), A::Error> {
         // A part that is nested without end becomes a text: refusing it would refuse
         // the whole list of its kind to everybody.
-        while let Some(Shallow(object)) = objects.next_element()? {
+        while let Some(DepthLimitedValue(object)) = objects.next_element()? {
             match convert::one(&object, self.desired) {
                 Ok(object) => {
                     if !self.converted.is_empty() {

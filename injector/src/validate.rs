@@ -6,7 +6,7 @@
 //! no mistake here: objects may come in any order.
 
 use crds::names;
-use crds::smi::judge::{Cluster, Mistake, Severity, Surroundings};
+use crds::smi::judge::{Cluster, Mistake, Severity, ValidationContext};
 
 use crate::review::{AdmissionResponse, Request};
 
@@ -72,7 +72,7 @@ fn concerns_us(request: &Request) -> bool {
 }
 
 /// What is wrong with the object; `None` if its kind is none of ours.
-fn judged(request: &Request, at: &Surroundings<'_>) -> Option<Vec<Mistake>> {
+fn judged(request: &Request, at: &ValidationContext<'_>) -> Option<Vec<Mistake>> {
     let kind = &request.kind;
     crds::validate::object(&kind.group, &kind.kind, request.object.get("spec"), at)
 }

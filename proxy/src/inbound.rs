@@ -32,7 +32,7 @@ mod tunnel;
 
 use crate::http::asked::Asked;
 use crate::http::server::{Accepted, Profile, serve as serve_http};
-use crate::inbound::connection::{Connection, Who};
+use crate::inbound::connection::{CallerContext, Connection};
 use crate::inbound::peer::PeerProxy;
 use crate::mesh::accept::{Secured, accept};
 use crate::mesh::protocol::Transport;
@@ -75,7 +75,7 @@ pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream, permit: Arc<Permit
     let budget = Arc::clone(proxy.budget());
     let peer = Arc::new(PeerProxy {
         proxy,
-        who: Who::new(identity, certificate_end.clone()),
+        who: CallerContext::new(identity, certificate_end.clone()),
         ip: own.ip(),
         transport,
         charged: permit.within(),
@@ -114,7 +114,7 @@ pub async fn serve_plain(
         return turn_away(&proxy, &stream);
     }
     let from = stream.peer_addr().ok().map(|from| from.ip());
-    let who = Who::outside(&proxy.telemetry.remotes, from);
+    let who = CallerContext::outside(&proxy.telemetry.remotes, from);
     let connection = Arc::new(Connection::new(proxy, who, original));
     let mut stream = Prefixed::new(stream);
     permit.silent();

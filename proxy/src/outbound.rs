@@ -54,7 +54,7 @@ use crate::outbound::opened_to::OpenedTo;
 use crate::outbound::passthrough::{external, turn_away, unknown, unserved};
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, CallKind};
-use crate::telemetry::parties::Parties;
+use crate::telemetry::parties::CallEnds;
 
 /// Serves one redirected connection until it ends.
 pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, permit: Arc<Permit>) {
@@ -123,7 +123,7 @@ fn too_many_in_use() -> Failure {
 }
 
 /// Resets a connection to what the controller says nobody may be called at.
-fn refuse(proxy: &Proxy, stream: &TcpStream, called: Parties, failure: &Failure) {
+fn refuse(proxy: &Proxy, stream: &TcpStream, called: CallEnds, failure: &Failure) {
     tracing::debug!(?called, %failure, "refused a connection");
     let call = Call::begin(&proxy.telemetry, CallKind::Bytes, called);
     call.reset(failure, || connect::reset(stream));

@@ -31,10 +31,10 @@ use arc_swap::ArcSwap;
 use policy::access_log::AccessLog;
 use policy::protocol::Protocol;
 
-use crate::telemetry::cell::{Cell, CellKey};
+use crate::telemetry::cell::{CallCounters, CellKey};
 use crate::telemetry::labels::{Direction, Port};
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::parties::Parties;
+use crate::telemetry::parties::CallEnds;
 use crate::telemetry::ports::{LackedPorts, ServedPorts};
 use crate::telemetry::remotes::Remotes;
 use crate::telemetry::report::Reports;
@@ -97,7 +97,7 @@ impl Telemetry {
     }
 
     /// The cell of calls between these parties.
-    pub(crate) fn cell(&self, parties: Parties, protocol: Protocol) -> Arc<Cell> {
+    pub(crate) fn cell(&self, parties: CallEnds, protocol: Protocol) -> Arc<CallCounters> {
         self.cell_of(CellKey {
             parties,
             protocol,
@@ -106,7 +106,7 @@ impl Telemetry {
     }
 
     /// The cell of a way to the port that was called.
-    pub(crate) fn cell_of(&self, key: CellKey) -> Arc<Cell> {
+    pub(crate) fn cell_of(&self, key: CellKey) -> Arc<CallCounters> {
         let CellKey {
             parties,
             protocol,

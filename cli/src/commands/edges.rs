@@ -20,7 +20,7 @@ use crate::global::Global;
 use crate::output::table::{Cell, Table, Tone};
 use crate::output::{self, Format, number};
 use crate::traffic::select::{self, ENDS, Selected};
-use crate::traffic::sums::Sums;
+use crate::traffic::sums::TrafficTotals;
 use crate::traffic::{IndexedGraph, Question, known};
 
 /// The window of the numbers.
@@ -196,7 +196,7 @@ fn table(traffic: &IndexedGraph, here: Option<&str>, wide: bool, now: SystemTime
     }
     let mut table = Table::new(&head);
     for edge in traffic.edges() {
-        let mut sums = Sums::default();
+        let mut sums = TrafficTotals::default();
         sums.add(edge);
         let port = if edge.port == 0 {
             String::new()

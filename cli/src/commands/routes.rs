@@ -14,7 +14,7 @@ use crate::global::Global;
 use crate::output::table::{Cell, Table};
 use crate::output::{self, COMMON, Format, number};
 use crate::traffic::select::{ENDS, Selected};
-use crate::traffic::sums::Sums;
+use crate::traffic::sums::TrafficTotals;
 use crate::traffic::{IndexedGraph, Question, WINDOWS, known};
 
 /// Arguments of `weft routes`.
@@ -66,7 +66,7 @@ impl ClusterCommand for Routes {
         if let Some(word) = traffic.word() {
             console.word(&word)?;
         }
-        let mut routes: BTreeMap<&str, Sums> = BTreeMap::new();
+        let mut routes: BTreeMap<&str, TrafficTotals> = BTreeMap::new();
         for route in traffic.graph.nodes.iter().flat_map(|node| &node.routes) {
             let sums = routes.entry(&route.route).or_default();
             sums.add_route(route);

@@ -12,7 +12,7 @@ use crate::output::table::{Cell, Tone};
 
 /// What was counted on some edges.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Sums {
+pub(crate) struct TrafficTotals {
     /// As their callers saw them.
     pub(crate) requests: u64,
     /// Served.
@@ -28,7 +28,7 @@ pub(crate) struct Sums {
     latency: Mixture,
 }
 
-impl Sums {
+impl TrafficTotals {
     /// Adds an edge.
     pub(crate) fn add(&mut self, edge: &Edge) {
         self.requests += edge.requests;
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn refusals_by_policy_are_told_from_failures() {
-        let mut sums = Sums::default();
+        let mut sums = TrafficTotals::default();
         let refused = [("not-allowed", 3), ("limit", 2), ("no-endpoint", 7)];
         sums.add(&Edge {
             requests: 20,
@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn cancelled_route_requests_are_not_successes() {
-        let mut sums = Sums::default();
+        let mut sums = TrafficTotals::default();
         let of = |requests, failure, cancelled| RouteSums {
             requests,
             failure,

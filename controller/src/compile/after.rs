@@ -34,7 +34,7 @@ use super::{
 use crate::{
     model::{
         Defaults, Index, PodEntry, Served, ServiceEntry, by_say, changes::Changes, peers,
-        traffic::Surroundings,
+        traffic::ServicePodFacts,
     },
     problem::Problems,
     world::{ObjectKey, PodFacts, World},
@@ -173,7 +173,7 @@ fn pods_and_places(world: &World, before: &Index) -> Option<(Index, Changes)> {
     let (services, moved) = change.services(&reread, &found, &pods);
     // Then it is said of policies, too.
     let watched = &before.policies.watched;
-    let differs = |(key, was): (&ObjectKey, &Surroundings)| {
+    let differs = |(key, was): (&ObjectKey, &ServicePodFacts)| {
         traffic::surroundings(key, &services, &pods) != *was
     };
     if watched.iter().any(differs) {

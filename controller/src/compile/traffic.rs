@@ -34,7 +34,7 @@ pub(super) use self::shared_pods::SharedPods;
 use self::{about::ByTarget, candidate::PolicyCandidate, hints::Hints, receivers::Receivers};
 use super::findings::{About, Findings};
 use crate::{
-    model::traffic::{Copies, Policies, PortPolicies, Surroundings},
+    model::traffic::{Copies, Policies, PortPolicies, ServicePodFacts},
     problem::Reason,
     world::{ObjectKey, PolicyFacts, object},
 };
@@ -104,7 +104,7 @@ pub(super) fn policies(named: &Named<'_>, findings: &mut Findings) -> Policies {
 /// Reads every policy, the oldest of each namespace first, and no more than are allowed.
 fn candidates(
     named: &Named<'_>,
-    watched: &mut BTreeMap<ObjectKey, Surroundings>,
+    watched: &mut BTreeMap<ObjectKey, ServicePodFacts>,
     findings: &mut Findings,
 ) -> Vec<PolicyCandidate> {
     let mut by_age: Vec<(&ObjectKey, &Arc<PolicyFacts>)> = named.world.policies.iter().collect();

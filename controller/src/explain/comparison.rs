@@ -22,7 +22,7 @@ use crate::world::ObjectKey;
 
 /// Who calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Who {
+pub enum CallerSet {
     /// Pods, with a proxy or without.
     Pods(Vec<PodId>),
     /// A service account whose pods are not told apart.
@@ -34,7 +34,7 @@ pub enum Who {
 /// Calls that were seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Calls {
-    pub from: Who,
+    pub from: CallerSet,
     /// Through this Service; without one to the pods' own addresses.
     pub service: Option<ObjectKey>,
     /// Of the Service, or of the pods.
@@ -239,11 +239,11 @@ impl<'a> ModelComparison<'a> {
     }
 
     /// The callers that rules may tell apart; `None` where there are none.
-    fn callers(&self, from: &Who) -> Option<BTreeSet<Caller>> {
+    fn callers(&self, from: &CallerSet) -> Option<BTreeSet<Caller>> {
         let index = &self.models[0].index;
         let callers: BTreeSet<Caller> = match from {
-            Who::Outside => BTreeSet::from([Caller::default()]),
-            Who::Account(account) => {
+            CallerSet::Outside => BTreeSet::from([Caller::default()]),
+            CallerSet::Account(account) => {
                 let domain = &index.defaults.trust_domain;
                 let id = SpiffeId::of(domain, &account.namespace, &account.name).ok()?;
                 BTreeSet::from([Caller {
@@ -251,7 +251,7 @@ impl<'a> ModelComparison<'a> {
                     uid: None,
                 }])
             }
-            Who::Pods(pods) => {
+            CallerSet::Pods(pods) => {
                 let facts = |pod: &PodId| {
                     let facts = index.world.pods.get(pod)?;
                     Some(match facts.proxy {

@@ -19,7 +19,7 @@ use super::edges::EdgeRef;
 use super::history::{self, History};
 use super::key::{EdgeKey, NodeKey};
 use super::memory::{Memory, Seen};
-use super::sums::Sums;
+use super::sums::EdgeTotals;
 use super::window::{Counted, MinuteRow, Window, routes_by_node};
 use super::workloads::Workloads;
 use crate::inventory::Inventory;
@@ -294,7 +294,7 @@ impl Sources<'_> {
         !self.workloads.contains_key(node) && !is_there()
     }
 
-    fn node(&self, key: &NodeKey, routes: &[(&str, &Sums)], extent: &Extent) -> Node {
+    fn node(&self, key: &NodeKey, routes: &[(&str, &EdgeTotals)], extent: &Extent) -> Node {
         let workload = self.workloads.get(key);
         let mut node = Node {
             id: key.to_string(),
@@ -413,7 +413,7 @@ fn rank<'a>((edge, counted, seen): &Chosen<'a>) -> (bool, Reverse<u64>, &'a str)
     (counted.is_none(), Reverse(last), edge.id())
 }
 
-fn decided(shown: &mut Edge, sums: &Sums, extent: &Extent) {
+fn decided(shown: &mut Edge, sums: &EdgeTotals, extent: &Extent) {
     let Some(rare) = &sums.rare else { return };
     shown.audit = rare.audit.into();
     shown.allowed_by = rare.rules.iter().map(ToString::to_string).collect();

@@ -17,7 +17,7 @@ use super::key::{EdgeKey, NodeKey};
 use super::owners::Owners;
 use super::protocol::protocol;
 pub(crate) use super::sums::OTHER;
-use super::sums::{OTHER_NAME, Sums};
+use super::sums::{EdgeTotals, OTHER_NAME};
 use crate::observe::given_up::GivenUp;
 use crate::observe::reports::{PodSlot, ReportedEdgeKey, RouteCalls};
 use crate::world::ObjectKey;
@@ -37,11 +37,11 @@ pub(crate) struct Row {
     /// Whether the called side counted.
     pub server: bool,
     /// What it counted.
-    pub sums: Sums,
+    pub sums: EdgeTotals,
 }
 
 /// Requests of one route of one workload.
-pub(crate) type Routes = HashMap<(NodeKey, Arc<str>), Sums>;
+pub(crate) type Routes = HashMap<(NodeKey, Arc<str>), EdgeTotals>;
 
 /// One stretch of time.
 #[derive(Clone, Debug, Default)]
@@ -126,7 +126,7 @@ impl Folded {
         keep: impl Fn(&[&NodeKey]) -> bool,
     ) -> Self {
         // With whether what is open of it is what the last settled stretch says.
-        let mut rows: HashMap<(EdgeRef, bool), (Sums, bool)> = HashMap::new();
+        let mut rows: HashMap<(EdgeRef, bool), (EdgeTotals, bool)> = HashMap::new();
         let (mut routes, mut unknown) = (Routes::new(), HashSet::new());
         let mut given_up = GivenUp::default();
         let settled = settled.into_iter().map(|part| (part, true));
@@ -200,7 +200,7 @@ impl Fold {
         let account = owners.account(reporter);
         let next = self.accounts.len();
         let number = *self.accounts.entry(account.clone()).or_insert(next);
-        let teller = Teller {
+        let teller = ReportingPod {
             own,
             pod: &reporter.pod,
             account: account.as_ref(),
@@ -246,7 +246,7 @@ impl Fold {
     fn row(
         &mut self,
         owners: Owners<'_>,
-        teller: Teller<'_>,
+        teller: ReportingPod<'_>,
         reported: &ReportedEdgeKey,
         known: &mut Edges,
     ) -> Option<(usize, u16)> {
@@ -273,7 +273,7 @@ impl Fold {
             rows.push(Row {
                 edge,
                 server,
-                sums: Sums::default(),
+                sums: EdgeTotals::default(),
             });
             rows.len() - 1
         });
@@ -293,7 +293,7 @@ impl Fold {
     fn called(
         &mut self,
         owners: Owners<'_>,
-        teller: Teller<'_>,
+        teller: ReportingPod<'_>,
         reported: &ReportedEdgeKey,
     ) -> (EdgeKey, u16) {
         let from = self.nodes.all[teller.own].clone();
@@ -331,7 +331,7 @@ impl Fold {
     fn served(
         &mut self,
         owners: Owners<'_>,
-        teller: Teller<'_>,
+        teller: ReportingPod<'_>,
         reported: &ReportedEdgeKey,
     ) -> (EdgeKey, u16) {
         let caller = owners.inventory.pod_by_uid(&reported.caller).cloned();
@@ -389,14 +389,14 @@ impl Fold {
         }
         let count = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
         let mut sums = self.routes.remove(&at).unwrap_or_default();
-        sums.then(&Sums {
+        sums.then(&EdgeTotals {
             success: count(calls.calls.0),
             failure: count(calls.calls.1),
             cancelled: count(calls.calls.2),
             client_errors: count(calls.client_errors),
             latency: calls.latency.clone(),
             own_port: calls.port,
-            ..Sums::default()
+            ..EdgeTotals::default()
         });
         self.routes.insert(at, sums);
     }
@@ -404,7 +404,7 @@ impl Fold {
 
 /// The pod whose report is folded.
 #[derive(Clone, Copy, Debug)]
-struct Teller<'a> {
+struct ReportingPod<'a> {
     /// Number of its node.
     own: usize,
     pod: &'a ObjectKey,

@@ -130,7 +130,7 @@ fn nanoseconds(since_1970: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::service_graph::{ServiceGraphMetrics, Teller};
+    use crate::metrics::service_graph::{ReportingPod, ServiceGraphMetrics};
 
     fn texts(attributes: &[KeyValue]) -> Vec<(&str, &str)> {
         let each = attributes.iter().map(|one| {
@@ -156,7 +156,7 @@ mod tests {
             client: "shop/Deployment/web".into(),
             server: "shop/Deployment/cart".into(),
         };
-        let by = Teller {
+        let by = ReportingPod {
             namespace: "shop".into(),
             node: "shop/Deployment/web".into(),
         };

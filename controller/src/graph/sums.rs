@@ -19,7 +19,7 @@ const MAX_NAMES: usize = 64;
 
 /// Counts, and what not every edge has in a box.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Sums {
+pub(crate) struct EdgeTotals {
     /// Calls that went well.
     pub success: u32,
     /// Calls that did not.
@@ -65,7 +65,7 @@ fn count(number: u64) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-impl Sums {
+impl EdgeTotals {
     /// Calls that ended or whose caller left.
     pub(crate) fn requests(&self) -> u64 {
         u64::from(self.success) + u64::from(self.failure) + u64::from(self.cancelled)

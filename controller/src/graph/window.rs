@@ -20,17 +20,17 @@ use self::sets::Sets;
 use super::edges::EdgeRef;
 use super::fold::{Folded, Routes, Row};
 use super::key::NodeKey;
-use super::sums::Sums;
+use super::sums::EdgeTotals;
 use crate::observe::given_up::GivenUp;
 
 /// One edge of a window.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counted {
     /// What is shown.
-    pub sums: Sums,
+    pub sums: EdgeTotals,
     /// What the called side counted of the same calls. Of edges that share it one holds it for
     /// all.
-    pub server: Option<Sums>,
+    pub server: Option<EdgeTotals>,
     /// Set on each of several edges that share what the called side counted.
     pub shared: Option<Shared>,
     /// Only the called side told: what is shown is its own.
@@ -52,7 +52,7 @@ pub(crate) struct Shared {
 impl Counted {
     /// What the called side counted of its calls, or of those of all edges that share that; `all`
     /// are the edges that it was counted with.
-    pub(crate) fn served<'a>(&'a self, all: &'a HashMap<EdgeRef, Self>) -> Option<&'a Sums> {
+    pub(crate) fn served<'a>(&'a self, all: &'a HashMap<EdgeRef, Self>) -> Option<&'a EdgeTotals> {
         match &self.shared {
             Some(shared) => all.get(&shared.held_by)?.server.as_ref(),
             None => self.server.as_ref(),
@@ -60,7 +60,7 @@ impl Counted {
     }
 
     /// Whether the called side says that it served calls of proven callers by the edge's port.
-    fn is_proven(&self, served: Option<&Sums>) -> bool {
+    fn is_proven(&self, served: Option<&EdgeTotals>) -> bool {
         let told = match served {
             Some(served) => self.port_known.then_some(served),
             None => self.caller_silent.then_some(&self.sums),
@@ -72,9 +72,9 @@ impl Counted {
     }
 
     /// Whether either side says that calls were refused which no rule allows.
-    fn has_refused(&self, served: Option<&Sums>) -> bool {
+    fn has_refused(&self, served: Option<&EdgeTotals>) -> bool {
         let mut sides = std::iter::once(&self.sums).chain(served);
-        sides.any(Sums::has_refused)
+        sides.any(EdgeTotals::has_refused)
     }
 }
 
@@ -221,7 +221,7 @@ pub(crate) fn only_served<'a>(folded: &'a Folded, beside: &[&Folded]) -> Vec<&'a
 }
 
 /// What callers told of their calls, by both ends.
-type CallerCounts<'a> = HashMap<Pair<'a>, Vec<(&'a EdgeRef, &'a Sums)>>;
+type CallerCounts<'a> = HashMap<Pair<'a>, Vec<(&'a EdgeRef, &'a EdgeTotals)>>;
 
 fn reported_by_callers(folded: &Folded) -> CallerCounts<'_> {
     let mut reported = CallerCounts::new();
@@ -239,7 +239,7 @@ fn pair(edge: &EdgeRef) -> Pair<'_> {
 }
 
 /// Takes over what only the called side knows.
-fn take_over(counted: &mut Counted, server: &Sums) {
+fn take_over(counted: &mut Counted, server: &EdgeTotals) {
     if let Some(rare) = &server.rare {
         let total = counted.sums.rare.get_or_insert_default();
         let only_server = super::sums::Rare {
@@ -253,7 +253,7 @@ fn take_over(counted: &mut Counted, server: &Sums) {
 }
 
 /// Adds what the called side counted.
-fn beside(counted: &mut Counted, server: &Sums) {
+fn beside(counted: &mut Counted, server: &EdgeTotals) {
     let open = counted.server.as_ref().map_or(0, |total| total.open);
     let total = counted.server.get_or_insert_default();
     total.then(server);
@@ -271,7 +271,7 @@ fn ways<'a>(reported: &CallerCounts<'a>, served: &Row) -> Vec<&'a EdgeRef> {
     let own_port = served.sums.own_port;
     let account = served.edge.key().account.as_ref();
     let protocol = served.edge.key().protocol;
-    let fits = |sums: &Sums| own_port == 0 || [0, own_port].contains(&sums.own_port);
+    let fits = |sums: &EdgeTotals| own_port == 0 || [0, own_port].contains(&sums.own_port);
     // One end may be told by a version that says no accounts.
     let is_by = |edge: &EdgeRef| {
         let reported = edge.key().account.as_ref();
@@ -401,8 +401,8 @@ fn narrowed(number: f64) -> u16 {
 }
 
 /// Routes by workload.
-pub(crate) fn routes_by_node(routes: &Routes) -> BTreeMap<&NodeKey, Vec<(&str, &Sums)>> {
-    let mut by_node: BTreeMap<&NodeKey, Vec<(&str, &Sums)>> = BTreeMap::new();
+pub(crate) fn routes_by_node(routes: &Routes) -> BTreeMap<&NodeKey, Vec<(&str, &EdgeTotals)>> {
+    let mut by_node: BTreeMap<&NodeKey, Vec<(&str, &EdgeTotals)>> = BTreeMap::new();
     for ((node, route), sums) in routes {
         by_node.entry(node).or_default().push((route, sums));
     }

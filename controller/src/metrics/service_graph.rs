@@ -18,8 +18,8 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::registry::Unit;
 
+pub(crate) use self::shares::ReportingWorkload;
 use self::shares::Shares;
-pub(crate) use self::shares::Teller;
 
 /// Pairs that are shown. Each is 29 lines of the page, so that all are about 4 MiB, and with
 /// the longest labels some 25 MiB.
@@ -99,7 +99,7 @@ pub(crate) struct PairCalls {
 struct PairTotals {
     calls: Calls,
     /// Whose place it takes.
-    by: Teller,
+    by: ReportingWorkload,
     /// Slots of the first and of the last call.
     first: u64,
     last: u64,
@@ -115,7 +115,7 @@ struct Pairs {
 impl Pairs {
     /// Whether there is a place for one more pair of this workload, which another one may have
     /// to give up. That is its newest, so that what stands on a board stays there.
-    fn make_room(&mut self, by: &Teller) -> bool {
+    fn make_room(&mut self, by: &ReportingWorkload) -> bool {
         if self.totals.len() < PAIRS {
             return true;
         }
@@ -143,7 +143,7 @@ impl ServiceGraphMetrics {
     /// Adds the calls of a slot, of which `by` told, and says whether there was room for them.
     /// Where all places are taken, a namespace that has more than others gives one up, and
     /// within it the workload that has most.
-    pub fn add(&self, pair: Pair, by: &Teller, calls: &Calls, slot: u64) -> bool {
+    pub fn add(&self, pair: Pair, by: &ReportingWorkload, calls: &Calls, slot: u64) -> bool {
         let mut pairs = self.pairs.lock();
         if !pairs.totals.contains_key(&pair) {
             if !pairs.make_room(by) {
@@ -272,8 +272,8 @@ mod tests {
         }
     }
 
-    fn by(namespace: &str, name: &str) -> Teller {
-        Teller {
+    fn by(namespace: &str, name: &str) -> ReportingWorkload {
+        ReportingWorkload {
             namespace: namespace.into(),
             node: format!("{namespace}/Deployment/{name}").into(),
         }
@@ -282,7 +282,7 @@ mod tests {
     /// Adds a call from each of these callers; how many had no room.
     fn left_out(
         metrics: &ServiceGraphMetrics,
-        by: &Teller,
+        by: &ReportingWorkload,
         callers: std::ops::Range<usize>,
         slot: u64,
     ) -> usize {

@@ -18,7 +18,7 @@ use crate::world::ObjectKey;
 
 /// Sums of one item.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Sums {
+pub(crate) struct ItemTotals {
     /// Calls that went well.
     pub success: u64,
     /// Calls that did not.
@@ -27,7 +27,7 @@ pub(crate) struct Sums {
     pub latency: Histogram,
 }
 
-impl Sums {
+impl ItemTotals {
     fn add(&mut self, edge: &Edge) {
         let (success, failure) = tries(edge);
         self.success = self.success.saturating_add(success);
@@ -96,7 +96,7 @@ pub(crate) struct EdgeOf {
 
 /// What an object receives, by object. For TrafficSplits by backend too, else
 /// that is empty.
-pub(crate) type Totals = BTreeMap<(ObjectKey, String), Sums>;
+pub(crate) type Totals = BTreeMap<(ObjectKey, String), ItemTotals>;
 
 /// Who belongs to what.
 #[derive(Clone, Copy, Debug)]
@@ -147,9 +147,9 @@ impl View<'_> {
         of: &ObjectId,
         side: Option<Side>,
         ends: MetricsKind,
-    ) -> BTreeMap<EdgeOf, Sums> {
+    ) -> BTreeMap<EdgeOf, ItemTotals> {
         let (kind, object) = of;
-        let mut edges: BTreeMap<EdgeOf, Sums> = BTreeMap::new();
+        let mut edges: BTreeMap<EdgeOf, ItemTotals> = BTreeMap::new();
         let mut add = |direction, side, end, backend, edge: &Edge| {
             let key = EdgeOf {
                 direction,

@@ -3,7 +3,7 @@
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::aggregate::{Direction, EdgeEnd, EdgeOf, Sums};
+use super::aggregate::{Direction, EdgeEnd, EdgeOf, ItemTotals};
 use super::query::{GROUP, Mistake, Side};
 use crate::aggregated::refusal::Refusal;
 use crate::inventory::kind::MetricsKind;
@@ -23,7 +23,7 @@ pub(crate) struct Item {
     /// Of a TrafficSplit.
     pub backend: Option<Backend>,
     /// What was counted.
-    pub sums: Sums,
+    pub sums: ItemTotals,
 }
 
 /// One backend of a TrafficSplit.
@@ -317,7 +317,7 @@ fn words(end: &EdgeEnd) -> String {
 }
 
 /// Milliseconds as a quantity: whole ones as they are, others in thousandths.
-fn millis(sums: &Sums, share: f64) -> String {
+fn millis(sums: &ItemTotals, share: f64) -> String {
     let micros = sums.latency.quantile(share).unwrap_or(0.0) * 1e6;
     // At most 30 s, so that neither sign nor size can be lost.
     let micros = std::time::Duration::from_secs_f64(micros.round()).as_secs();

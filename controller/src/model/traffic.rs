@@ -39,12 +39,12 @@ pub(crate) struct Policies {
     /// Services that get copies from mirrors with `ReadOnly`, with what all of those allow.
     pub(crate) copies: BTreeMap<ObjectKey, Copies>,
     /// Services of whose pods more is told than where they are, and what that was.
-    pub(crate) watched: BTreeMap<ObjectKey, Surroundings>,
+    pub(crate) watched: BTreeMap<ObjectKey, ServicePodFacts>,
 }
 
 /// What is told about the pods of a Service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Surroundings {
+pub(crate) struct ServicePodFacts {
     /// Some of them have no proxy.
     pub(crate) plain: bool,
     /// Some of them serve another Service, too.

@@ -61,7 +61,7 @@ pub(super) fn udp(
     if peers.is_empty() || ports.is_none() {
         return None;
     }
-    let anybody = peers.contains(&Peer::Anybody);
+    let anybody = peers.contains(&Peer::AcceptAnyServerCert);
     let peers = peers.iter().filter_map(|peer| selected(peer, pods));
     let ports = match ports {
         Ports::Any => vec![any_port("UDP")],
@@ -84,7 +84,7 @@ fn selected(peer: &Peer, pods: &Pods<'_>) -> Option<NetworkPolicyPeer> {
             (Some(namespace), labels)
         }
         Peer::Mesh => (None, with_account(LabelSelector::default())),
-        Peer::Anybody => return None,
+        Peer::AcceptAnyServerCert => return None,
     };
     Some(NetworkPolicyPeer {
         ip_block: None,

@@ -44,7 +44,7 @@ pub(crate) async fn report(
     events: EventRecorder,
 ) {
     let mut reported = EventState::default();
-    let mut untold = Untold::default();
+    let mut untold = PendingEvents::default();
     let mut before: Option<Arc<Compiled>> = None;
     let mut led = false;
     loop {
@@ -102,9 +102,9 @@ fn tell(events: &EventRecorder, notes: Vec<Event>) {
 
 /// What opened while another replica led, or none.
 #[derive(Debug, Default)]
-struct Untold(Vec<(Instant, Event)>);
+struct PendingEvents(Vec<(Instant, Event)>);
 
-impl Untold {
+impl PendingEvents {
     fn keep(&mut self, opened: Vec<Event>) {
         let now = Instant::now();
         self.0.retain(|(at, _)| now.duration_since(*at) < HANDOVER);

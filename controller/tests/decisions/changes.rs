@@ -10,7 +10,7 @@ use oracle::seeds::seeds;
 use oracle::{Call, Caller, Traffic, World};
 use policy::access::passes::Effect;
 use serde_json::{Value, json};
-use weft_controller::{Calls, ModelComparison, PodId, Who};
+use weft_controller::{CallerSet, Calls, ModelComparison, PodId};
 
 use super::mesh::Mesh;
 use super::{more, show};
@@ -85,8 +85,8 @@ fn agrees(effect: Effect, was: bool, is: bool) -> bool {
 /// The two ends of a call.
 fn edge_of(call: &Call) -> Calls {
     let from = match &call.caller {
-        Caller::Outside => Who::Outside,
-        Caller::Pod { namespace, name } => Who::Pods(vec![PodId::new(namespace, name)]),
+        Caller::Outside => CallerSet::Outside,
+        Caller::Pod { namespace, name } => CallerSet::Pods(vec![PodId::new(namespace, name)]),
     };
     Calls {
         from,

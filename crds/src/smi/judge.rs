@@ -47,7 +47,7 @@ const MOST_MISTAKES: usize = 100;
 
 /// What one object may be judged by besides itself.
 #[derive(Clone, Copy, Debug)]
-pub struct Surroundings<'a> {
+pub struct ValidationContext<'a> {
     /// Namespace of the object.
     pub namespace: &'a str,
     /// DNS domain of the cluster, without dots at its ends.
@@ -77,8 +77,8 @@ impl Default for Cluster {
 
 impl Cluster {
     /// What an object of this namespace is judged by.
-    pub fn around<'a>(&'a self, namespace: &'a str) -> Surroundings<'a> {
-        Surroundings {
+    pub fn around<'a>(&'a self, namespace: &'a str) -> ValidationContext<'a> {
+        ValidationContext {
             namespace,
             cluster_domain: &self.domain,
             mesh_namespace: &self.mesh_namespace,
@@ -95,11 +95,11 @@ pub trait Judge: Default + DeserializeOwned {
     const UNREADABLE: &'static str;
 
     /// What is meant, and every mistake in the order of the fields.
-    fn judge(&self, at: &Surroundings<'_>) -> (Self::Judged, Vec<Mistake>);
+    fn judge(&self, at: &ValidationContext<'_>) -> (Self::Judged, Vec<Mistake>);
 
     /// What is known of a spec that cannot be read: it never allows anything, and still
     /// protects whom it names.
-    fn unreadable(written: &Value, at: &Surroundings<'_>) -> Self::Judged;
+    fn unreadable(written: &Value, at: &ValidationContext<'_>) -> Self::Judged;
 
     /// Adds what stands against reading the spec and only this kind can have.
     fn misshapen(_written: &Value, _mistakes: &mut Mistakes) {}

@@ -26,7 +26,7 @@ use serde_json::Value;
 use self::reader::FieldReader;
 use super::TrafficPolicySpec;
 use crate::smi::{
-    judge::{Judge, Mistake, Mistakes, Surroundings, check_object, unknown_fields},
+    judge::{Judge, Mistake, Mistakes, ValidationContext, check_object, unknown_fields},
     schema,
 };
 
@@ -56,7 +56,7 @@ impl Judge for TrafficPolicySpec {
 
     const UNREADABLE: &'static str = "the policy has no effect";
 
-    fn judge(&self, at: &Surroundings<'_>) -> (Policy, Vec<Mistake>) {
+    fn judge(&self, at: &ValidationContext<'_>) -> (Policy, Vec<Mistake>) {
         let mut mistakes = Mistakes::default();
         let target = scope::target(&self.target_ref, at, &mut mistakes);
         let enforce = self.enforce.unwrap_or(false);
@@ -138,7 +138,7 @@ impl Judge for TrafficPolicySpec {
         (policy, mistakes.into_vec())
     }
 
-    fn unreadable(_: &Value, _: &Surroundings<'_>) -> Policy {
+    fn unreadable(_: &Value, _: &ValidationContext<'_>) -> Policy {
         Policy::default()
     }
 
@@ -172,7 +172,7 @@ impl TrafficPolicySpec {
     }
 
     /// The Service that the policy is about, if it is about one.
-    fn own_service(&self, at: &Surroundings<'_>) -> Option<ServiceId> {
+    fn own_service(&self, at: &ValidationContext<'_>) -> Option<ServiceId> {
         let name = self.target_ref.name.as_deref()?;
         (self.target_ref.kind == scope::SERVICE).then(|| ServiceId::new(at.namespace, name))
     }

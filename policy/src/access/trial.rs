@@ -38,12 +38,12 @@ impl Tried {
 
 /// What asking took of the current second.
 #[derive(Debug, Default)]
-pub struct Spending {
+pub struct EvaluationBudget {
     /// When the second began, and what was taken since.
     second: Option<(Instant, Duration)>,
 }
 
-impl Spending {
+impl EvaluationBudget {
     /// Whether there is time left at `now`.
     pub fn is_left(&mut self, now: Instant) -> bool {
         let (began, spent) = self.second.get_or_insert((now, Duration::ZERO));
@@ -82,7 +82,7 @@ mod tests {
     #[test]
     fn ten_milliseconds_of_each_second_may_be_taken() {
         let start = Instant::now();
-        let mut spending = Spending::default();
+        let mut spending = EvaluationBudget::default();
         for at in 0..10 {
             assert!(spending.is_left(start + MS * at), "{at}");
             spending.spend(MS);
@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn what_one_call_took_beyond_is_missing_later() {
         let start = Instant::now();
-        let mut spending = Spending::default();
+        let mut spending = EvaluationBudget::default();
         assert!(spending.is_left(start));
         spending.spend(MS * 25);
         for (at, left) in [(1, false), (2, true), (3, true)] {
@@ -103,7 +103,7 @@ mod tests {
             assert_eq!(spending.is_left(now), left, "{at}");
         }
         // Whoever asks seldom has no more than that for it.
-        let mut seldom = Spending::default();
+        let mut seldom = EvaluationBudget::default();
         assert!(seldom.is_left(start));
         assert!(seldom.is_left(start + SECOND * 3_600));
         seldom.spend(MS * 10);

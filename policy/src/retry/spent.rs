@@ -17,15 +17,15 @@ pub const MOST: usize = 10_000;
 
 /// Trace ids of requests that are marked.
 #[derive(Debug)]
-pub struct Spent(ExpiringSet<u128>);
+pub struct RetryExhaustedTraces(ExpiringSet<u128>);
 
-impl Default for Spent {
+impl Default for RetryExhaustedTraces {
     fn default() -> Self {
         Self(ExpiringSet::new(KEPT, MOST))
     }
 }
 
-impl Spent {
+impl RetryExhaustedTraces {
     pub fn mark(&mut self, trace: u128, now: Instant) {
         self.0.note(trace, now);
     }

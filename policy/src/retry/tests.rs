@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::deadline::RequestedTimeout;
-use crate::retry::spent::{KEPT, MOST, Spent};
+use crate::retry::spent::{KEPT, MOST, RetryExhaustedTraces};
 use crate::traffic::call::Budget;
 use crate::traffic::set::{GrpcCode, GrpcCodes, Methods, Percent, Statuses};
 
@@ -261,7 +261,10 @@ fn why_no_retry_was_made_is_said() {
     let retry = Retry::DEFAULT;
     let one = attempted(&Method::GET, status(503));
     let spent = Attempted { spent: true, ..one };
-    assert_eq!(next(&retry, &spent), Next::Denied(RetryOutcome::Spent));
+    assert_eq!(
+        next(&retry, &spent),
+        Next::Denied(RetryOutcome::RetryExhaustedTraces)
+    );
     let body = Attempted {
         body_kept: false,
         ..one
@@ -452,7 +455,7 @@ fn only_failed_last_attempt_marks_parent_request_spent() {
 #[test]
 fn marks_are_kept_for_ten_seconds_and_are_bounded() {
     let start = Instant::now();
-    let mut spent = Spent::default();
+    let mut spent = RetryExhaustedTraces::default();
     spent.mark(7, start);
     assert!(spent.is_marked(7, start + KEPT - ms(1)));
     assert!(!spent.is_marked(7, start + KEPT) && !spent.is_marked(8, start));

@@ -56,12 +56,12 @@ impl PendingRequest {
 pub(crate) struct Decided {
     pub(crate) admit: Admit,
     /// `None`: it is shed.
-    pub(crate) let_in: Option<Box<LetIn>>,
+    pub(crate) let_in: Option<Box<AdmittedRequest>>,
 }
 
 /// A request that was let in, until the head of its answer. Dropped before, it has none.
 #[derive(Debug)]
-pub(crate) struct LetIn {
+pub(crate) struct AdmittedRequest {
     by: PortOverload,
     asks: PendingRequest,
     since: Instant,
@@ -142,7 +142,7 @@ impl PortOverload {
         application.show_limit(now, show);
         drop(application);
         let let_in = admit.passes().then(|| {
-            Box::new(LetIn {
+            Box::new(AdmittedRequest {
                 by: self.clone(),
                 asks: PendingRequest {
                     audited: audited || admit == Admit::Audit,
@@ -156,7 +156,7 @@ impl PortOverload {
     }
 }
 
-impl LetIn {
+impl AdmittedRequest {
     /// It waits for something else before it goes to the application, and then arrives again,
     /// where and as what this gives: one call is judged by one configuration.
     pub(crate) fn put_off(mut self) -> (PortOverload, PendingRequest) {
@@ -175,7 +175,7 @@ impl LetIn {
     }
 }
 
-impl Drop for LetIn {
+impl Drop for AdmittedRequest {
     fn drop(&mut self) {
         if !self.over {
             self.by.application.lock().limiter.left();

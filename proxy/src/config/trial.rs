@@ -15,7 +15,7 @@ use arc_swap::ArcSwap;
 use http::HeaderValue;
 use parking_lot::Mutex;
 use policy::access::Access;
-use policy::access::trial::{Spending, Tried};
+use policy::access::trial::{EvaluationBudget, Tried};
 use policy::http_match::RequestFacts;
 use prost::Message as _;
 use tokio::sync::mpsc;
@@ -23,7 +23,7 @@ use wire::v1;
 
 use crate::telemetry::cell::CellKey;
 use crate::telemetry::labels::Direction;
-use crate::telemetry::parties::Parties;
+use crate::telemetry::parties::CallEnds;
 use crate::telemetry::report::ends;
 
 /// Ways that one trial tells apart, about 1 KiB each with their names. Calls of others are
@@ -63,7 +63,7 @@ pub struct Trials {
     /// Held while these two change, so that the flag is that of the last change.
     changing: Mutex<()>,
     /// Of all of them.
-    spending: Mutex<Spending>,
+    spending: Mutex<EvaluationBudget>,
 }
 
 impl Trials {
@@ -162,7 +162,7 @@ impl Counts {
         let mut key = key.clone();
         key.route = key.route.filter(|route| !route.is_empty());
         if self.rows.len() >= ROWS && !self.rows.contains_key(&key) {
-            key.parties = Parties::Rest(Direction::inbound);
+            key.parties = CallEnds::Rest(Direction::inbound);
             key.route = None;
         }
         self.rows.entry(key).or_default()

@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use policy::context::{Id, Key, Lookup, Table};
 use policy::deadline::Deadline;
 use policy::reason::Reason;
-use policy::retry::spent::Spent;
+use policy::retry::spent::RetryExhaustedTraces;
 use policy::trace::context as trace;
 use policy::traffic::guard::Priority;
 use tokio::sync::Notify;
@@ -68,7 +68,7 @@ pub(crate) struct ServedRequest {
 
 /// What a call is made for.
 #[derive(Clone, Debug)]
-pub(crate) enum MadeFor {
+pub(crate) enum ParentRequest {
     /// Nobody asked: no request has anything that it could take over.
     Unasked,
     /// Nothing that is known.
@@ -98,7 +98,7 @@ pub(crate) struct Contexts {
     table: Mutex<Table<Arc<ServedRequest>>>,
     /// A trace was marked.
     marks: AtomicBool,
-    spent: Mutex<Spent>,
+    spent: Mutex<RetryExhaustedTraces>,
 }
 
 /// Holds a request in the table until its answer has ended. Dropped before that, its caller
@@ -173,10 +173,10 @@ impl Contexts {
 
     /// What a call of the application with these headers is made for, that names a request
     /// or not.
-    pub(crate) fn of_call(&self, named: Option<Id>, map: &HeaderMap) -> MadeFor {
+    pub(crate) fn of_call(&self, named: Option<Id>, map: &HeaderMap) -> ParentRequest {
         let follows = self.follows.load(Relaxed);
         if named.is_none() && !follows {
-            return MadeFor::Unasked;
+            return ParentRequest::Unasked;
         }
         let key = Key {
             id: named,
@@ -186,13 +186,13 @@ impl Contexts {
             },
         };
         if key == Key::default() {
-            return MadeFor::Nothing;
+            return ParentRequest::Nothing;
         }
         match self.table.lock().find(&key, now()) {
-            Lookup::Named(served) => MadeFor::Request(served),
-            Lookup::Traced(until) => MadeFor::Trace(until),
-            Lookup::Over => MadeFor::Over,
-            Lookup::Nothing => MadeFor::Nothing,
+            Lookup::Named(served) => ParentRequest::Request(served),
+            Lookup::Traced(until) => ParentRequest::Trace(until),
+            Lookup::Over => ParentRequest::Over,
+            Lookup::Nothing => ParentRequest::Nothing,
         }
     }
 
@@ -269,7 +269,7 @@ impl ServedRequest {
     }
 }
 
-impl MadeFor {
+impl ParentRequest {
     /// When what the call is made for is over; `None`: it has no end.
     pub(crate) fn until(&self) -> Option<Instant> {
         match self {

@@ -229,7 +229,7 @@ pub(crate) fn reached(deadline: Deadline) -> Option<DeadlineSource> {
 
 /// What a wait has ended by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Over {
+pub(crate) enum WaitEnd {
     /// Its time.
     Time,
     /// Nothing of the request or its answer has moved.
@@ -256,14 +256,14 @@ impl fmt::Debug for Left {
 /// How far a wait came.
 #[derive(Debug)]
 pub(crate) enum Progress<T> {
-    Ended(Result<T, Over>),
+    Ended(Result<T, WaitEnd>),
     /// It has taken as long as it should, and goes on: to be waited for again.
     Slow,
 }
 
 /// What a wait ends by. On the heap, and only where somebody asks for it.
 #[derive(Debug)]
-pub(crate) struct Ends {
+pub(crate) struct StopConditions {
     at: Option<Pin<Box<Sleep>>>,
     /// From then on it is slow, until that is told.
     slow: Option<Pin<Box<Sleep>>>,
@@ -273,7 +273,7 @@ pub(crate) struct Ends {
     grpc: bool,
 }
 
-impl Ends {
+impl StopConditions {
     /// At this time.
     pub(crate) fn at(at: Option<Instant>) -> Option<Box<Self>> {
         let at = Some(Box::pin(sleep_until(at?.into())));
@@ -337,21 +337,21 @@ impl Ends {
         now
     }
 
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Over> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<WaitEnd> {
         if let Some(at) = &mut self.at
             && at.as_mut().poll(cx).is_ready()
         {
-            return Poll::Ready(Over::Time);
+            return Poll::Ready(WaitEnd::Time);
         }
         if let Some(Left(left)) = &mut self.left
             && left.as_mut().poll(cx).is_ready()
         {
-            return Poll::Ready(Over::Left);
+            return Poll::Ready(WaitEnd::Left);
         }
         if let Some((idle, upload)) = &mut self.still
             && idle.poll(cx, || upload.moved()).is_ready()
         {
-            return Poll::Ready(Over::Still);
+            return Poll::Ready(WaitEnd::Still);
         }
         Poll::Pending
     }
@@ -374,9 +374,9 @@ impl Ends {
 /// # Errors
 /// When it `ends` before.
 pub(crate) async fn until<T>(
-    mut ends: Option<Box<Ends>>,
+    mut ends: Option<Box<StopConditions>>,
     mut work: Pin<&mut impl Future<Output = T>>,
-) -> Result<T, Over> {
+) -> Result<T, WaitEnd> {
     loop {
         if let Progress::Ended(ended) = progress(&mut ends, work.as_mut()).await {
             return ended;
@@ -386,7 +386,7 @@ pub(crate) async fn until<T>(
 
 /// The same of a wait that may become slow before it ends.
 pub(crate) fn progress<T>(
-    ends: &mut Option<Box<Ends>>,
+    ends: &mut Option<Box<StopConditions>>,
     mut work: Pin<&mut impl Future<Output = T>>,
 ) -> impl Future<Output = Progress<T>> {
     poll_fn(move |cx| {

@@ -11,20 +11,20 @@ use policy::reason::Reason;
 
 use crate::failure::Failure;
 use crate::http::body::BoxError;
-use crate::http::deadline::{Ends, Over};
+use crate::http::deadline::{StopConditions, WaitEnd};
 use crate::http::grpc::{self, ends_in_trailers};
 
 /// Why a body ended before its end.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the time of this request is over")]
 pub(crate) struct OutOfTime {
-    over: Over,
+    over: WaitEnd,
     grpc: bool,
 }
 
 impl OutOfTime {
     /// What it has ended by.
-    pub(crate) const fn over(self) -> Over {
+    pub(crate) const fn over(self) -> WaitEnd {
         self.over
     }
 
@@ -47,14 +47,14 @@ pub(crate) fn ended_for(error: &(dyn std::error::Error + 'static)) -> Option<Rea
 /// then, so that nobody goes on working for it.
 pub(crate) struct EndingBody<B> {
     inner: Option<B>,
-    ends: Option<Box<Ends>>,
+    ends: Option<Box<StopConditions>>,
     /// The answer has a place for gRPC's status after its messages.
     grpc: bool,
 }
 
 impl<B> EndingBody<B> {
     /// `head`: of the answer.
-    pub(crate) fn new(inner: B, ends: Option<Box<Ends>>, head: &HeaderMap) -> Self {
+    pub(crate) fn new(inner: B, ends: Option<Box<StopConditions>>, head: &HeaderMap) -> Self {
         Self {
             inner: Some(inner),
             grpc: ends.is_some() && ends_in_trailers(head),
@@ -84,7 +84,7 @@ where
             return frame.map(|frame| frame.map(|frame| frame.map_err(Into::into)));
         };
         let over = match &frame {
-            Poll::Ready(Some(Err(_))) if ends.nearly() => Poll::Ready(Over::Time),
+            Poll::Ready(Some(Err(_))) if ends.nearly() => Poll::Ready(WaitEnd::Time),
             Poll::Ready(None | Some(Err(_))) => Poll::Pending,
             Poll::Pending => ends.poll(cx),
             // What never stops coming ends nevertheless.

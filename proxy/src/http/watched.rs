@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use crate::http::body::BoxError;
-use crate::http::deadline::Over;
+use crate::http::deadline::WaitEnd;
 use crate::http::ending_body::OutOfTime;
 use crate::http::headers;
 use crate::net::relay::Flows;
@@ -103,9 +103,9 @@ pub(crate) enum BodyEnd {
     /// The sender failed before the end.
     Failed,
     /// Its request was over, by this.
-    OutOfTime(Over),
+    OutOfTime(WaitEnd),
     /// The same before any of it was passed on, so that its head was not either.
-    Late(Over),
+    Late(WaitEnd),
     /// The receiver no longer wanted it.
     Dropped,
 }

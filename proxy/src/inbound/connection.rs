@@ -16,17 +16,17 @@ use crate::http::refusal::NotHandled;
 use crate::mesh::certificate_end::CertificateEnd;
 use crate::mesh::load::LastReportedLoad;
 use crate::net::connect::ConnectTimeout;
-use crate::net::given_up::Beginning;
+use crate::net::given_up::ConnectGuard;
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, CallKind};
 use crate::telemetry::cell::{CellCache, CellKey};
 use crate::telemetry::labels::{Direction, Security};
-use crate::telemetry::parties::{OUTSIDE, Parties};
+use crate::telemetry::parties::{CallEnds, OUTSIDE};
 use crate::telemetry::remotes::Remotes;
 
 /// Who calls, as all its calls are named and counted.
 #[derive(Clone)]
-pub(super) struct Who {
+pub(super) struct CallerContext {
     peer: Option<Arc<PeerIdentity>>,
     label: Arc<str>,
     at: Option<Arc<str>>,
@@ -44,7 +44,7 @@ struct OfCaller {
     last_load: LastReportedLoad,
 }
 
-impl Who {
+impl CallerContext {
     /// Somebody of the mesh, until its certificate ends.
     pub(super) fn new(peer: PeerIdentity, certificate_end: CertificateEnd) -> Self {
         let part = |part: Option<&str>| part.unwrap_or("?").to_owned();
@@ -115,8 +115,8 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(proxy: Arc<Proxy>, who: Who, local: SocketAddr) -> Self {
-        let Who {
+    pub(super) fn new(proxy: Arc<Proxy>, who: CallerContext, local: SocketAddr) -> Self {
+        let CallerContext {
             peer,
             label,
             at,
@@ -145,12 +145,12 @@ impl Connection {
     }
 
     /// A call begins that may open connections to the application.
-    pub(super) fn beginning(&self) -> Beginning<'_> {
+    pub(super) fn beginning(&self) -> ConnectGuard<'_> {
         self.begun(None)
     }
 
     /// The same of a call that opened one at this moment.
-    pub(super) fn begun(&self, began: Option<Instant>) -> Beginning<'_> {
+    pub(super) fn begun(&self, began: Option<Instant>) -> ConnectGuard<'_> {
         self.proxy.given_up.begun(&self.holder, began)
     }
 
@@ -161,7 +161,7 @@ impl Connection {
 
     /// The same by the connection that was begun so. Told at once: what makes up for one that was
     /// given up is not to be saved for when that is of use.
-    pub(super) fn note_answer_by(&self, beginning: Option<&Beginning<'_>>) {
+    pub(super) fn note_answer_by(&self, beginning: Option<&ConnectGuard<'_>>) {
         self.note_answer();
         if let Some(beginning) = beginning {
             beginning.answered();
@@ -244,8 +244,8 @@ impl Connection {
         }
     }
 
-    fn parties(&self) -> Parties {
-        Parties::Inbound {
+    fn parties(&self) -> CallEnds {
+        CallEnds::Inbound {
             port: self.local.port(),
             caller: Arc::clone(&self.label),
             at: self.at.clone(),
@@ -268,7 +268,8 @@ mod tests {
     #[test]
     fn unnamed_outside_addresses_stay_separate_holders() {
         let remotes = Remotes::default();
-        let who = |last| Who::outside(&remotes, Some(Ipv4Addr::new(192, 0, 2, last).into()));
+        let who =
+            |last| CallerContext::outside(&remotes, Some(Ipv4Addr::new(192, 0, 2, last).into()));
         assert!((0..64).all(|last| who(last).at.is_some()));
         let (one, other) = (who(64), who(65));
         assert_eq!((&one.at, &other.at), (&None, &None));

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use crate::inbound::authorize::Expected;
 use crate::inbound::connection::Connection;
-use crate::net::given_up::Beginning;
+use crate::net::given_up::ConnectGuard;
 use crate::net::prefixed::Prefixed;
 use crate::net::sniff::{BEGUN_WITHIN, DETECT_WITHIN, SILENCE, Sniffed, sniff_leniently};
 
@@ -49,7 +49,7 @@ impl Connection {
         &self,
         stream: &mut Prefixed<S>,
         mut server: Prefixed<TcpStream>,
-        beginning: Option<&Beginning<'_>>,
+        beginning: Option<&ConnectGuard<'_>>,
     ) -> std::io::Result<Detected> {
         tokio::select! {
             _ = stream.first_bytes() => {}

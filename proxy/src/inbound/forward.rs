@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use policy::reason::Reason;
 
-use crate::config::overload::LetIn;
+use crate::config::overload::AdmittedRequest;
 use crate::failure::{Failure, Next};
 use crate::http::client::exchange::{self, UpstreamResponse};
-use crate::http::deadline::{self, Ends};
+use crate::http::deadline::{self, StopConditions};
 use crate::http::replay::Replay;
 use crate::inbound::connection::Connection;
 use crate::inbound::reauthorize::{Allowed, no_longer_allowed, unless_revoked};
@@ -33,7 +33,7 @@ impl Connection {
         allowed: &Allowed,
         replay: &Replay,
         speak: AppHttp,
-        let_in: &mut Option<Box<LetIn>>,
+        let_in: &mut Option<Box<AdmittedRequest>>,
     ) -> Result<UpstreamResponse, Failure> {
         let parts = &allowed.parts;
         // Outside of what ends by itself: dropped with this future, the caller has left.
@@ -56,7 +56,7 @@ impl Connection {
             }
         };
         let sent = pin!(sent);
-        let sent = deadline::until(Ends::at(allowed.ends), sent);
+        let sent = deadline::until(StopConditions::at(allowed.ends), sent);
         let revoked = pin!(self.revoked_request(allowed));
         let sent = unless_revoked(sent, revoked).await;
         if matches!(&sent, Some(Ok(Ok(_)))) {

@@ -13,7 +13,7 @@ use crate::inbound::authorize::Admitted;
 use crate::inbound::connection::Connection;
 use crate::net::chunk::{ChunkIo, ReadSize};
 use crate::net::forward::forward_chunks_out;
-use crate::net::given_up::Beginning;
+use crate::net::given_up::ConnectGuard;
 use crate::net::opaque_scan::{OpaqueScan, ScanFinding};
 use crate::net::prefixed::Prefixed;
 use crate::net::relay;
@@ -28,7 +28,7 @@ impl Connection {
         mut stream: Prefixed<S>,
         mut server: Option<Prefixed<TcpStream>>,
         decided: Result<Admitted, Failure>,
-        beginning: Option<&Beginning<'_>>,
+        beginning: Option<&ConnectGuard<'_>>,
     ) where
         S: ChunkIo,
     {
@@ -106,7 +106,7 @@ impl Connection {
         stream: Prefixed<S>,
         server: Prefixed<TcpStream>,
         watched: bool,
-        beginning: Option<&'a Beginning<'a>>,
+        beginning: Option<&'a ConnectGuard<'a>>,
     ) -> (ScannedStream<'a, S>, AnsweringServer<'a>) {
         let spoke_first = server.has_bytes();
         if spoke_first {
@@ -173,7 +173,7 @@ struct AnsweringServer<'a> {
     inner: Prefixed<TcpStream>,
     connection: &'a Connection,
     /// Taken by the first word.
-    beginning: Option<&'a Beginning<'a>>,
+    beginning: Option<&'a ConnectGuard<'a>>,
 }
 
 impl ChunkIo for AnsweringServer<'_> {

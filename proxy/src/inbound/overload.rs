@@ -5,14 +5,14 @@ use policy::reason::Reason;
 use policy::traffic::guard::Priority;
 
 use crate::config::guard::PortGuard;
-use crate::config::overload::{LetIn, PendingRequest, PortOverload};
+use crate::config::overload::{AdmittedRequest, PendingRequest, PortOverload};
 use crate::config::snapshot::Snapshot;
 use crate::failure::Failure;
 use crate::http::deadline::now;
 use crate::http::received::Received;
 use crate::inbound::connection::Connection;
 use crate::inbound::path::JudgedPath;
-use crate::net::given_up::Beginning;
+use crate::net::given_up::ConnectGuard;
 use crate::telemetry::labels::{OverloadLabels, Port, ShedLabels};
 
 impl Connection {
@@ -27,7 +27,7 @@ impl Connection {
         snapshot: &Snapshot,
         received: &Received,
         class: Option<Priority>,
-    ) -> Result<Option<Box<LetIn>>, Failure> {
+    ) -> Result<Option<Box<AdmittedRequest>>, Failure> {
         let guard = self.guard(snapshot);
         let Some(overload) = guard.and_then(PortGuard::overload) else {
             return Ok(None);
@@ -47,8 +47,8 @@ impl Connection {
     /// When too many wait, or the application has no room by then.
     pub(super) async fn wait_for_turn(
         &self,
-        beginning: &Beginning<'_>,
-        let_in: &mut Option<Box<LetIn>>,
+        beginning: &ConnectGuard<'_>,
+        let_in: &mut Option<Box<AdmittedRequest>>,
     ) -> Result<(), Failure> {
         let put_off = let_in.take().map(|let_in| let_in.put_off());
         let turn = beginning.turn().await;
@@ -63,7 +63,7 @@ impl Connection {
         &self,
         overload: &PortOverload,
         asks: PendingRequest,
-    ) -> Result<Box<LetIn>, Failure> {
+    ) -> Result<Box<AdmittedRequest>, Failure> {
         let decided = overload.arrive(now(), asks, |limit| self.show_limit(limit));
         if decided.admit != Admit::Pass && !asks.audited {
             let labels = ShedLabels {
@@ -100,7 +100,7 @@ impl Connection {
     }
 
     /// The head of the answer to a request is there.
-    pub(super) fn answered(&self, let_in: Option<Box<LetIn>>) {
+    pub(super) fn answered(&self, let_in: Option<Box<AdmittedRequest>>) {
         if let Some(let_in) = let_in {
             let_in.answered(now(), |limit| self.show_limit(limit));
         }

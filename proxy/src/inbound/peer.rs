@@ -16,7 +16,7 @@ use crate::http::body::Body;
 use crate::http::incoming::IncomingBody;
 use crate::http::received::{PeerUpgrade, Upgrades};
 use crate::http::replay::KeptBody;
-use crate::inbound::connection::{Connection, Who};
+use crate::inbound::connection::{CallerContext, Connection};
 use crate::mesh::protocol::upgrade::marked;
 use crate::mesh::protocol::{AppHttp, AppPort, PeerRequest, Transport};
 use crate::net::tuning::HEAD_WITHIN;
@@ -26,7 +26,7 @@ use crate::telemetry::call::CallKind;
 /// A peer proxy on one connection.
 pub(super) struct PeerProxy {
     pub(super) proxy: Arc<Proxy>,
-    pub(super) who: Who,
+    pub(super) who: CallerContext,
     /// The address that it called, one of the pod's own.
     pub(super) ip: IpAddr,
     pub(super) transport: Transport,

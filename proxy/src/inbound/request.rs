@@ -8,7 +8,7 @@ use policy::deadline::Deadline;
 use policy::traffic::guard::Priority;
 
 use crate::config::guard::Exceeded;
-use crate::config::overload::LetIn;
+use crate::config::overload::AdmittedRequest;
 use crate::config::snapshot::Snapshot;
 use crate::failure::{Failure, Next, StreamReset};
 use crate::http::body::Body;
@@ -30,12 +30,12 @@ use crate::telemetry::call::{Call, CallKind};
 use crate::telemetry::trace::CameFrom;
 
 /// What a request is given by what judged it, and let it pass.
-struct AdmittedRequest {
+struct AuthorizedRequest {
     deadline: Deadline,
     /// Revision of the policy that allowed it.
     as_of: u64,
     class: Option<Priority>,
-    let_in: Option<Box<LetIn>>,
+    let_in: Option<Box<AdmittedRequest>>,
 }
 
 /// Why a request does not pass. Each is answered in a way of its own.
@@ -52,7 +52,7 @@ struct Prepared {
     replay: Replay,
     upload: Upload,
     kept: OpenRequest,
-    let_in: Option<Box<LetIn>>,
+    let_in: Option<Box<AdmittedRequest>>,
     caller_side: Option<Side>,
     grpc: bool,
 }
@@ -127,7 +127,7 @@ impl Connection {
         snapshot: &Snapshot,
         received: &mut Received,
         call: &mut Call,
-    ) -> Result<AdmittedRequest, Refused> {
+    ) -> Result<AuthorizedRequest, Refused> {
         let path = JudgedPath::of(&received.parts);
         let deadline = self.deadline(snapshot, received, &path);
         let as_of = deadline::check(deadline)
@@ -140,7 +140,7 @@ impl Connection {
         }
         let class = self.class(snapshot, received, &path);
         let let_in = self.let_in(snapshot, received, class);
-        Ok(AdmittedRequest {
+        Ok(AuthorizedRequest {
             deadline,
             as_of,
             class,
@@ -166,10 +166,10 @@ impl Connection {
     fn prepare(
         &self,
         mut received: Received,
-        passed: AdmittedRequest,
+        passed: AuthorizedRequest,
         call: &mut Call,
     ) -> Prepared {
-        let AdmittedRequest {
+        let AuthorizedRequest {
             deadline,
             as_of,
             class,

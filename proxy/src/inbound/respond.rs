@@ -10,7 +10,7 @@ use crate::failure::Failure;
 use crate::http::body::{self, Body};
 use crate::http::client::exchange::UpstreamResponse;
 use crate::http::context::OpenRequest;
-use crate::http::deadline::{self, Ends};
+use crate::http::deadline::{self, StopConditions};
 use crate::http::ending_body::EndingBody;
 use crate::http::grpc::is_grpc;
 use crate::http::headers;
@@ -80,7 +80,7 @@ impl Connection {
         if by_mesh {
             parts = PeerResponse::Answered(parts).encode(RequestKind::Upgrade);
         }
-        let incoming = EndingBody::new(incoming, Ends::at(allowed.ends), &parts.headers);
+        let incoming = EndingBody::new(incoming, StopConditions::at(allowed.ends), &parts.headers);
         let flows = counted.flows();
         let mut watched = Watched::begun(incoming, flows, move |end, bytes, trailers| {
             drop(permit);

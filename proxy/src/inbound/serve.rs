@@ -17,7 +17,7 @@ use crate::inbound::connection::Connection;
 use crate::inbound::detect::Detected;
 use crate::mesh::protocol::AppHttp;
 use crate::net::chunk::ChunkIo;
-use crate::net::given_up::Beginning;
+use crate::net::given_up::ConnectGuard;
 use crate::net::prefixed::Prefixed;
 use crate::telemetry::call::CallKind;
 use crate::telemetry::labels::Direction;
@@ -68,7 +68,7 @@ impl Connection {
         stream: Prefixed<S>,
         spoken: std::io::Result<Detected>,
         permit: &Arc<Permit>,
-        beginning: Option<&Beginning<'_>>,
+        beginning: Option<&ConnectGuard<'_>>,
     ) where
         S: ChunkIo + Into<PlainStream>,
     {

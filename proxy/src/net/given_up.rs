@@ -75,7 +75,7 @@ struct Pace {
 /// A call that may begin connections. Dropped before it was [answered](Self::answered) or has
 /// [ended](Self::ended), its caller has left it.
 #[derive(Debug)]
-pub(crate) struct Beginning<'a> {
+pub(crate) struct ConnectGuard<'a> {
     given_up: &'a GivenUp,
     holder: &'a Arc<str>,
     progress: Mutex<Progress>,
@@ -106,8 +106,8 @@ impl GivenUp {
         &'a self,
         holder: &'a Arc<str>,
         began: Option<Instant>,
-    ) -> Beginning<'a> {
-        Beginning {
+    ) -> ConnectGuard<'a> {
+        ConnectGuard {
             given_up: self,
             holder,
             progress: Mutex::new(began.map_or(Progress::Idle, Progress::Began)),
@@ -204,7 +204,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-impl Beginning<'_> {
+impl ConnectGuard<'_> {
     /// The call begins a connection now, as nearly all may.
     ///
     /// # Errors
@@ -277,7 +277,7 @@ impl Beginning<'_> {
     }
 }
 
-impl Drop for Beginning<'_> {
+impl Drop for ConnectGuard<'_> {
     fn drop(&mut self) {
         let Some(began) = self.handed_on() else {
             return;

@@ -95,13 +95,13 @@ pub(crate) async fn unless_still<T>(
 /// Why a relay ended of which nothing moved.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("nothing moved for too long")]
-struct StoodStill;
+struct IdleTimeout;
 
 /// Whether it was the proxy that ended a relay, because nothing moved.
 pub(crate) fn is_still(error: &io::Error) -> bool {
     error
         .get_ref()
-        .is_some_and(|error| error.is::<StoodStill>())
+        .is_some_and(|error| error.is::<IdleTimeout>())
 }
 
 /// Relays as [`relay`] does, and breaks off whoever was not told the end when nothing has moved
@@ -121,7 +121,7 @@ pub(crate) async fn relay_moving<A: ChunkIo, B: ChunkIo>(
     // Where it is dropped before its end, it breaks off whom it has to.
     let relayed = pin!(relay(&mut watched, callee, budget, flows));
     let ended = unless_still(relayed, Some(limit), || moved.swap(false, Relaxed)).await;
-    ended.unwrap_or_else(|| Err(io::Error::other(StoodStill)))
+    ended.unwrap_or_else(|| Err(io::Error::other(IdleTimeout)))
 }
 
 /// One side of a relay, and whether anything has moved there. All that passes either way

@@ -21,7 +21,7 @@ use crate::endpoints::endpoint::InFlight;
 use crate::endpoints::learned::{Draw, Fallback, Latency};
 use crate::failure::{Failure, Next};
 use crate::http::client::exchange::UpstreamResponse;
-use crate::http::deadline::{self, Over, Progress};
+use crate::http::deadline::{self, Progress, WaitEnd};
 use crate::http::grpc::{grpc_status, is_success};
 use crate::http::replay::Replay;
 use crate::http::upload::Upload;
@@ -272,7 +272,7 @@ impl<'a> Attempts<'a> {
                     Progress::Ended(ended) => break ended,
                     Progress::Slow => {
                         if self.is_followed(proxy, endpoint.addr, outgoing) {
-                            break Err(Over::Time);
+                            break Err(WaitEnd::Time);
                         }
                         let again = self.slow(to, call);
                         ends = ends.map(|ends| ends.slow_at(again));

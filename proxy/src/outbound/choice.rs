@@ -21,34 +21,34 @@ pub(super) enum Choice {
     /// that another one may take what that one cannot be connected for.
     OneOfAlike {
         endpoint: Arc<Endpoint>,
-        others: Among,
+        others: RoutedEndpoints,
     },
     /// The one that the client chose among those of a Service that it names.
     Named {
         endpoint: Arc<Endpoint>,
-        among: Among,
+        among: RoutedEndpoints,
         /// Where it fails or rests, another one may be asked.
         fails_over: bool,
     },
-    Any(Among),
+    Any(RoutedEndpoints),
     /// Session affinity: every call of this pod in this epoch to the same endpoint.
-    Session(Among, u64),
+    Session(RoutedEndpoints, u64),
     /// Every call of this tenant to the same endpoint.
-    Tenant(Among, Key),
+    Tenant(RoutedEndpoints, Key),
     /// No backend, for this reason. Something else may answer.
     Nobody(Box<Failure>),
 }
 
 /// The endpoints of one Service port.
 #[derive(Clone, Debug)]
-pub(super) struct Among {
+pub(super) struct RoutedEndpoints {
     /// Of the resource that lists them.
     name: Arc<str>,
     /// As they were when the call was routed.
     set: Arc<EndpointSet>,
 }
 
-impl Among {
+impl RoutedEndpoints {
     pub(super) fn of(snapshot: &Snapshot, name: &Arc<str>) -> Self {
         Self {
             name: Arc::clone(name),
@@ -166,11 +166,11 @@ impl Choice {
 
     /// Those that serve, where there is a choice among them.
     pub(super) fn set(&self) -> Option<&Arc<EndpointSet>> {
-        self.among().map(Among::set)
+        self.among().map(RoutedEndpoints::set)
     }
 
     /// The same with the name under which they are listed.
-    pub(super) const fn among(&self) -> Option<&Among> {
+    pub(super) const fn among(&self) -> Option<&RoutedEndpoints> {
         match self {
             Self::One(_) | Self::OneOfAlike { .. } | Self::Nobody(_) => None,
             Self::Named { among, .. }
@@ -181,7 +181,7 @@ impl Choice {
     }
 
     /// Those that may take a call which the one of the client's choice cannot be connected for.
-    pub(super) fn others(&self) -> Option<(SocketAddr, &Among)> {
+    pub(super) fn others(&self) -> Option<(SocketAddr, &RoutedEndpoints)> {
         match self {
             Self::OneOfAlike { endpoint, others } => Some((endpoint.addr, others)),
             Self::One(_)
@@ -201,7 +201,7 @@ impl Choice {
     /// How long an application without a proxy may take to accept a connection: it may have a
     /// full queue, or not be there, and where another one may be asked that is soon.
     pub(super) fn connect_timeout(&self) -> ConnectTimeout {
-        let several = |among: &Among| among.set.endpoints.len() > 1;
+        let several = |among: &RoutedEndpoints| among.set.endpoints.len() > 1;
         let others = match self {
             Self::One(_) | Self::Nobody(_) => false,
             Self::OneOfAlike { others, .. } => several(others),
@@ -279,7 +279,9 @@ mod tests {
         let endpoint =
             |at: u8| registry.at(([10, 0, 0, at], 80).into(), None, PodRef::default(), false);
         let among = |count: u8| {
-            Among::of_set(EndpointSet::default().with((1..=count).map(endpoint).collect()))
+            RoutedEndpoints::of_set(
+                EndpointSet::default().with((1..=count).map(endpoint).collect()),
+            )
         };
         let named = |fails_over| Choice::Named {
             endpoint: endpoint(1),

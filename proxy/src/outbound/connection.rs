@@ -21,7 +21,7 @@ use crate::outbound::opened_to::{OpenedTo, until_gone};
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, CallKind};
 use crate::telemetry::labels::{ConnectionLabels, Direction, Security};
-use crate::telemetry::parties::Parties;
+use crate::telemetry::parties::CallEnds;
 
 /// One connection of the application.
 pub(crate) struct Connection {
@@ -93,7 +93,7 @@ impl Connection {
         let mut call = self.call(CallKind::Bytes);
         if let Destination::Pod(pod) = &*self.opened.destination {
             // By it a controller finds the Service that declares the port.
-            call.between(Parties::Outbound {
+            call.between(CallEnds::Outbound {
                 service: Arc::default(),
                 port: self.addr.port(),
                 backend: Arc::default(),
@@ -122,12 +122,12 @@ impl Connection {
     }
 
     /// The Service port that was called, as far as it is known.
-    pub(super) fn called(&self, snapshot: &Snapshot) -> Parties {
+    pub(super) fn called(&self, snapshot: &Snapshot) -> CallEnds {
         if let Destination::Service(name) = &*self.opened.destination
             && let Some(service) = snapshot.services.get(name)
         {
-            return Parties::to_service(Arc::clone(&service.label), service.port);
+            return CallEnds::to_service(Arc::clone(&service.label), service.port);
         }
-        Parties::to_service(Arc::default(), self.addr.port())
+        CallEnds::to_service(Arc::default(), self.addr.port())
     }
 }

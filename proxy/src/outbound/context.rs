@@ -10,8 +10,8 @@ use policy::traffic::set::is_safe;
 use tokio::time::sleep;
 
 use crate::failure::Failure;
-use crate::http::context::{Asker, Contexts, MadeFor, ServedRequest};
-use crate::http::deadline::{self, Ends, Left};
+use crate::http::context::{Asker, Contexts, ParentRequest, ServedRequest};
+use crate::http::deadline::{self, Left, StopConditions};
 use crate::http::received::Received;
 use crate::http::upload::Upload;
 use crate::outbound::send::Outgoing;
@@ -19,7 +19,7 @@ use crate::proxy::Proxy;
 use crate::telemetry::labels::ContextLabels;
 
 /// What a call is made for, as its headers say.
-pub(super) fn of_call(proxy: &Proxy, received: &Received) -> MadeFor {
+pub(super) fn of_call(proxy: &Proxy, received: &Received) -> ParentRequest {
     let (named, map) = (received.context, &received.parts.headers);
     let made_for = proxy.contexts.of_call(named, map);
     if let Some(how) = made_for.how() {
@@ -69,7 +69,7 @@ impl Outgoing {
         if wait.is_zero() {
             return;
         }
-        let left = Ends::new(None, None, upload, self.leaving());
+        let left = StopConditions::new(None, None, upload, self.leaving());
         // Whoever has left is noticed before the next attempt.
         let _ = deadline::until(left, pin!(sleep(wait))).await;
     }
@@ -107,13 +107,13 @@ impl Outgoing {
 
 /// A call without an end. Dropped before that is over, its caller has left: at the end of the
 /// call's own time that is the failure of which this proxy would have told a moment later.
-pub(super) struct Unsettled<'a> {
+pub(super) struct CancelGuard<'a> {
     contexts: &'a Contexts,
     outgoing: &'a Outgoing,
     over: bool,
 }
 
-impl<'a> Unsettled<'a> {
+impl<'a> CancelGuard<'a> {
     pub(super) const fn new(contexts: &'a Contexts, outgoing: &'a Outgoing) -> Self {
         Self {
             contexts,
@@ -129,7 +129,7 @@ impl<'a> Unsettled<'a> {
     }
 }
 
-impl Drop for Unsettled<'_> {
+impl Drop for CancelGuard<'_> {
     fn drop(&mut self) {
         if self.over || deadline::reached(self.outgoing.deadline) != Some(DeadlineSource::Own) {
             return;
@@ -178,7 +178,7 @@ mod tests {
             ..RequestedTimeout::default()
         };
         let call = outgoing(Deadline::arrived(deadline::now(), requested, None), &map);
-        let unsettled = Unsettled::new(&contexts, &call);
+        let unsettled = CancelGuard::new(&contexts, &call);
         advance(Duration::from_millis(after)).await;
         if over {
             unsettled.over(());

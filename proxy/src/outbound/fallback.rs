@@ -24,11 +24,11 @@ use crate::http::upload::Upload;
 use crate::outbound::attempts::Attempts;
 use crate::outbound::call_policy;
 use crate::outbound::connection::Connection;
-use crate::outbound::context::Unsettled;
+use crate::outbound::context::CancelGuard;
 use crate::outbound::respond::respond;
 use crate::outbound::route::Route;
 use crate::outbound::send::Outgoing;
-use crate::outbound::serving::{Marks, Serving};
+use crate::outbound::serving::{Serving, ServingHeaders};
 use crate::proxy::Proxy;
 use crate::telemetry::call::Call;
 
@@ -197,12 +197,12 @@ impl<'a> Due<'a> {
         let instead = route.elsewhere(proxy, to, Some(&facts));
         let before = call.falls_back(instead.parties());
         let spent = outgoing.is_spent();
-        let unsettled = Unsettled::new(&proxy.contexts, outgoing);
+        let unsettled = CancelGuard::new(&proxy.contexts, outgoing);
         let mut attempts = Attempts::instead(&instead, outgoing);
         let answered = unsettled.over(attempts.send(proxy, outgoing, upload, call).await);
         match answered {
             Ok((answer, mut serving)) if call.reason_of(answer.response.headers()).is_none() => {
-                serving.marks = Marks::degraded(&instead.backend);
+                serving.marks = ServingHeaders::degraded(&instead.backend);
                 *sent = Ok((answer, serving));
                 FallbackOutcome::Success
             }

@@ -10,7 +10,7 @@ use policy::overrides::grant;
 use policy::traffic::call::Override;
 
 use crate::config::snapshot::{Service, Snapshot};
-use crate::http::context::MadeFor;
+use crate::http::context::ParentRequest;
 use crate::http::received::Received;
 use crate::http::route_override::{OverrideAuthor, RouteOverride};
 use crate::proxy::Proxy;
@@ -20,10 +20,10 @@ use crate::telemetry::labels::OverrideLabels;
 pub(super) fn route_override_of(
     proxy: &Proxy,
     received: &Received,
-    made_for: &MadeFor,
+    made_for: &ParentRequest,
 ) -> Option<Arc<RouteOverride>> {
     let inherited = match made_for {
-        MadeFor::Request(request) => request.inherited().route_override.as_ref(),
+        ParentRequest::Request(request) => request.inherited().route_override.as_ref(),
         _ => None,
     };
     let Some(headers) = &received.route_override else {

@@ -30,7 +30,7 @@ use crate::outbound::shadow;
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, CallKind};
 use crate::telemetry::labels::Direction;
-use crate::telemetry::parties::Parties;
+use crate::telemetry::parties::CallEnds;
 use crate::telemetry::trace::CameFrom;
 
 /// A connection on which both ends are silent is known by its address from then on.
@@ -121,10 +121,10 @@ fn may_pass_unknown(snapshot: &Snapshot) -> Result<(), Failure> {
 /// Whom a call to this address is counted by that nobody will serve: the port of the Service
 /// that has the address, else the address. So many of both are told apart: who tries all ports
 /// would else make as many ways.
-pub(crate) fn unserved(proxy: &Proxy, service: &str, addr: SocketAddr) -> Parties {
+pub(crate) fn unserved(proxy: &Proxy, service: &str, addr: SocketAddr) -> CallEnds {
     if service.is_empty() {
         let address = addr.ip().to_canonical().to_string();
-        return Parties::Unserved {
+        return CallEnds::Unserved {
             service: Arc::default(),
             port: addr.port(),
             remote: proxy.telemetry.remotes.admit(Direction::outbound, &address),
@@ -132,7 +132,7 @@ pub(crate) fn unserved(proxy: &Proxy, service: &str, addr: SocketAddr) -> Partie
     }
     let service = service.into();
     let is_apart = proxy.telemetry.lacked.admit(&service, addr.port());
-    Parties::Unserved {
+    CallEnds::Unserved {
         service,
         port: if is_apart { addr.port() } else { 0 },
         remote: Arc::default(),
@@ -219,7 +219,7 @@ pub(crate) async fn pass_through(
     addr: SocketAddr,
     forbidden: impl Future<Output = Failure>,
 ) {
-    let outside = |remote| Parties::External {
+    let outside = |remote| CallEnds::External {
         port: addr.port(),
         remote,
     };

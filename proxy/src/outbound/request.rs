@@ -11,7 +11,7 @@ use policy::http_match::RequestFacts;
 use crate::config::snapshot::Snapshot;
 use crate::failure::Failure;
 use crate::http::body::Body;
-use crate::http::context::MadeFor;
+use crate::http::context::ParentRequest;
 use crate::http::deadline::{self, Timed};
 use crate::http::headers::{DESTINATION, DESTINATION_POD};
 use crate::http::incoming::IncomingBody;
@@ -26,23 +26,23 @@ use crate::net::ticket::Waited;
 use crate::outbound::attempts::Attempts;
 use crate::outbound::call_policy;
 use crate::outbound::connection::Connection;
-use crate::outbound::context::{self, Unsettled};
+use crate::outbound::context::{self, CancelGuard};
 use crate::outbound::fallback::{self, Attempted, Due, Sent};
 use crate::outbound::mirror;
 use crate::outbound::overridden;
 use crate::outbound::respond::respond;
 use crate::outbound::route::Route;
 use crate::outbound::send::Outgoing;
-use crate::outbound::serving::Marks;
+use crate::outbound::serving::ServingHeaders;
 use crate::outbound::shadow;
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, CallKind};
-use crate::telemetry::parties::Parties;
+use crate::telemetry::parties::CallEnds;
 use crate::telemetry::trace::CameFrom;
 
 /// What came before a call, and what that means for it.
 struct Provenance {
-    made_for: MadeFor,
+    made_for: ParentRequest,
     /// Where calls that are made for it are asked to go.
     route_override: Option<Arc<RouteOverride>>,
     /// What it has to do with copies.
@@ -64,7 +64,7 @@ pub(super) async fn handle_request(
     request: Request<IncomingBody>,
 ) -> Response<Body> {
     let proxy = &connection.proxy;
-    let called = Parties::to_service(Arc::default(), connection.addr.port());
+    let called = CallEnds::to_service(Arc::default(), connection.addr.port());
     let mut call = Call::begin(&proxy.telemetry, CallKind::Request, called);
     let mut received = match receive(&connection, request, &mut call) {
         Ok(received) => received,
@@ -132,7 +132,7 @@ async fn attempt(
     let proxy = &connection.proxy;
     let sent = {
         // Gone before the answer.
-        let unsettled = Unsettled::new(&proxy.contexts, outgoing);
+        let unsettled = CancelGuard::new(&proxy.contexts, outgoing);
         let mut attempts = Attempts::of(route, outgoing);
         unsettled.over(attempts.send(proxy, outgoing, upload, call).await)
     };
@@ -152,7 +152,7 @@ async fn send_to(
     upload: &Upload,
     call: &mut Call,
 ) -> Sent {
-    let unsettled = Unsettled::new(&proxy.contexts, outgoing);
+    let unsettled = CancelGuard::new(&proxy.contexts, outgoing);
     let mut attempts = Attempts::instead(&others, outgoing).besides(chosen);
     unsettled.over(attempts.send(proxy, outgoing, upload, call).await)
 }
@@ -266,7 +266,7 @@ fn prepare(
 fn refused(failure: &Failure, call: Call, route: &Route, outgoing: &Outgoing) -> Response<Body> {
     let mut response = call.refuse(failure, &outgoing.parts.method, outgoing.grpc);
     let routed_to = route.overridden.then_some(&*route.backend);
-    if let Some(marks) = Marks::of(None, routed_to) {
+    if let Some(marks) = ServingHeaders::of(None, routed_to) {
         marks.write(response.headers_mut());
     }
     response

@@ -12,7 +12,7 @@ use crate::failure::Failure;
 use crate::http::body::{self, Body};
 use crate::http::byte_stream::ByteStream;
 use crate::http::client::exchange::UpstreamResponse;
-use crate::http::deadline::{self, Ends, Over};
+use crate::http::deadline::{self, StopConditions, WaitEnd};
 use crate::http::ending_body::EndingBody;
 use crate::http::headers;
 use crate::http::upgrade::Side;
@@ -83,7 +83,10 @@ pub(crate) async fn respond(
             Arc::clone(connection),
         );
     }
-    let grpc = served.ends.as_deref().is_some_and(Ends::is_told_in_grpc);
+    let grpc = served
+        .ends
+        .as_deref()
+        .is_some_and(StopConditions::is_told_in_grpc);
     let incoming = EndingBody::new(incoming, served.ends.take(), &parts.headers);
     let (lists, flows) = (Arc::clone(connection), counted.flows());
     let mut watched = Watched::begun(incoming, flows, move |end, bytes, trailers| {
@@ -158,7 +161,7 @@ fn switch(
             tokio::select! {
                 relayed = unless_still(relayed, idle, moved) => Ok(match relayed {
                     Some(_) => BodyEnd::Complete,
-                    None => BodyEnd::OutOfTime(Over::Still),
+                    None => BodyEnd::OutOfTime(WaitEnd::Still),
                 }),
                 () = cut => Ok(BodyEnd::Failed),
                 refused = config.until_refused(shadow::may_pass) => Err(refused),

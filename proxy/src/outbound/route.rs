@@ -23,7 +23,7 @@ use crate::failure::Failure;
 use crate::http::grpc::is_grpc;
 use crate::http::route_override::RouteOverride;
 use crate::outbound::call_policy::{self, CallPolicy, Names};
-use crate::outbound::choice::{Among, Choice};
+use crate::outbound::choice::{Choice, RoutedEndpoints};
 use crate::outbound::connection::Connection;
 use crate::outbound::opened_to::{Standing, may_call};
 use crate::outbound::overridden;
@@ -32,7 +32,7 @@ use crate::proxy::Proxy;
 use crate::telemetry::Telemetry;
 use crate::telemetry::cell::{Cell, CellKey};
 use crate::telemetry::labels::Security;
-use crate::telemetry::parties::Parties;
+use crate::telemetry::parties::CallEnds;
 
 /// Where one call goes.
 pub(super) struct Route {
@@ -52,8 +52,8 @@ pub(super) struct Route {
 
 impl Route {
     /// Who is called, before it is known by which pod.
-    pub(super) fn parties(&self) -> Parties {
-        Parties::Outbound {
+    pub(super) fn parties(&self) -> CallEnds {
+        CallEnds::Outbound {
             service: Arc::clone(&self.service),
             port: self.port,
             backend: Arc::clone(&self.backend),
@@ -105,7 +105,7 @@ impl Route {
             return cell;
         }
         let mut parties = self.parties();
-        if let Parties::Outbound { pod, security, .. } = &mut parties {
+        if let CallEnds::Outbound { pod, security, .. } = &mut parties {
             *pod = Arc::clone(&endpoint.pod);
             *security = Security::of(endpoint.meshed());
         }
@@ -122,7 +122,7 @@ impl Route {
             parties, protocol, ..
         } = key;
         match parties {
-            Parties::Outbound {
+            CallEnds::Outbound {
                 service,
                 port,
                 backend,
@@ -158,7 +158,7 @@ impl Route {
             backend: service.to_string().into(),
             rule: None,
             policy: CallPolicy::of(&snapshot.policies, names, facts),
-            choice: Choice::Any(Among::of(&snapshot, &name)),
+            choice: Choice::Any(RoutedEndpoints::of(&snapshot, &name)),
             cookie: None,
             overridden: false,
         }
@@ -272,7 +272,7 @@ impl Connection {
             port: service.port,
             backend: target.to_string().into(),
             rule: None,
-            choice: Choice::Any(Among::of(snapshot, &endpoints)),
+            choice: Choice::Any(RoutedEndpoints::of(snapshot, &endpoints)),
             policy: CallPolicy::of(&snapshot.policies, names, facts),
             cookie: None,
             overridden: true,
@@ -307,7 +307,7 @@ impl RouteQuery<'_> {
     /// To the Service itself.
     fn service(&self) -> Result<Route, Failure> {
         let service = known_service(self.snapshot, self.name)?;
-        let among = Among::of(self.snapshot, &service.endpoints);
+        let among = RoutedEndpoints::of(self.snapshot, &service.endpoints);
         let choice = match (self.tenant, &service.affinity) {
             (Some(tenant), _) if tenant.endpoint => Choice::Tenant(among, tenant.key),
             (_, Some(affinity)) => Choice::Session(among, affinity.epoch(Instant::now())),
@@ -341,18 +341,19 @@ impl RouteQuery<'_> {
         let choice = match call_policy::fails_over(policy.as_deref()) {
             None => {
                 may_call?;
-                let others = may_move.then(|| Among::of(self.snapshot, &service.endpoints));
-                match others.filter(Among::are_alike) {
+                let others =
+                    may_move.then(|| RoutedEndpoints::of(self.snapshot, &service.endpoints));
+                match others.filter(RoutedEndpoints::are_alike) {
                     Some(others) => Choice::OneOfAlike { endpoint, others },
                     None => Choice::One(endpoint),
                 }
             }
             Some(_) if may_call.is_err() => {
-                Choice::Any(Among::of(self.snapshot, &service.endpoints))
+                Choice::Any(RoutedEndpoints::of(self.snapshot, &service.endpoints))
             }
             Some(fails_over) => Choice::Named {
                 endpoint,
-                among: Among::of(self.snapshot, &service.endpoints),
+                among: RoutedEndpoints::of(self.snapshot, &service.endpoints),
                 fails_over,
             },
         };
@@ -382,7 +383,7 @@ impl RouteQuery<'_> {
             let none = self.nobody(service, Reason::NoBackend, origin);
             return none.map(Some);
         };
-        let among = Among::of(self.snapshot, &backend.endpoints);
+        let among = RoutedEndpoints::of(self.snapshot, &backend.endpoints);
         Ok(Some(Route {
             service: Arc::clone(&service.label),
             port: service.port,

@@ -13,7 +13,7 @@ use crate::endpoints::endpoint::{Endpoint, InFlight};
 use crate::endpoints::learned::{Latency, now};
 use crate::endpoints::set::EndpointSet;
 use crate::http::context::{Asker, Contexts};
-use crate::http::deadline::{self, Ends, Over};
+use crate::http::deadline::{self, StopConditions, WaitEnd};
 use crate::http::grpc::{grpc_status, is_success};
 use crate::http::headers;
 use crate::http::upload::Upload;
@@ -22,7 +22,7 @@ use crate::outbound::attempt_outcome::{
     is_limited, latency_at_end, limited_for, signal_at_end, signal_of_body,
 };
 use crate::outbound::call_policy::{self, CallPolicy};
-use crate::outbound::choice::Among;
+use crate::outbound::choice::RoutedEndpoints;
 use crate::outbound::circuit_recorder::CircuitRecorder;
 use crate::telemetry::call::Call;
 
@@ -33,14 +33,14 @@ pub(crate) struct Serving {
     /// What the end of its answer is to tell.
     pub(super) open: Option<Open>,
     /// When its answer has to be over.
-    pub(super) ends: Option<Box<Ends>>,
+    pub(super) ends: Option<Box<StopConditions>>,
     /// What the answer says beside.
-    pub(super) marks: Option<Box<Marks>>,
+    pub(super) marks: Option<Box<ServingHeaders>>,
 }
 
 /// What an answer says of who serves the call.
 #[derive(Debug)]
-pub(super) struct Marks {
+pub(super) struct ServingHeaders {
     /// The Service that does in place of the one that was called.
     degraded: Option<HeaderValue>,
     /// The Service that its request asked for.
@@ -49,7 +49,7 @@ pub(super) struct Marks {
     cookie: Option<HeaderValue>,
 }
 
-impl Marks {
+impl ServingHeaders {
     /// `name`: of the Service that serves.
     pub(super) fn degraded(name: &str) -> Option<Box<Self>> {
         let degraded = HeaderValue::from_str(name).ok()?;
@@ -124,7 +124,7 @@ fn name_of(set_cookie: &HeaderValue) -> &[u8] {
 #[derive(Debug)]
 pub(super) struct Open {
     /// The endpoint is one of these.
-    pub(super) among: Among,
+    pub(super) among: RoutedEndpoints,
     pub(super) policy: Option<Arc<CallPolicy>>,
     /// Endpoints that fail rest.
     pub(super) ejects: bool,
@@ -153,7 +153,7 @@ pub(super) enum Tells {
 impl Open {
     /// Whether its endpoint is not to blame where it broke off: the request broke off before, or
     /// the pod has left the Service, as one that ends has.
-    fn is_excused(&self, listed: impl FnOnce(&Among) -> bool) -> bool {
+    fn is_excused(&self, listed: impl FnOnce(&RoutedEndpoints) -> bool) -> bool {
         self.upload.broke() || !listed(&self.among)
     }
 }
@@ -194,7 +194,7 @@ impl TrailerListener {
         let reached = deadline::reached(self.deadline);
         match end {
             // Nobody waits any more.
-            BodyEnd::OutOfTime(Over::Left) | BodyEnd::Late(Over::Left) => false,
+            BodyEnd::OutOfTime(WaitEnd::Left) | BodyEnd::Late(WaitEnd::Left) => false,
             BodyEnd::OutOfTime(_) | BodyEnd::Late(_) => reached != Some(DeadlineSource::Context),
             BodyEnd::Complete if final_status != u16::from(GrpcCode::DeadlineExceeded.number()) => {
                 false
@@ -212,7 +212,7 @@ impl Serving {
         end: BodyEnd,
         trailers: Option<&HeaderMap>,
         call: &Call,
-        listed: impl FnOnce(&Among, &Arc<Endpoint>) -> bool,
+        listed: impl FnOnce(&RoutedEndpoints, &Arc<Endpoint>) -> bool,
     ) {
         let Some(open) = self.open.take() else {
             return;
@@ -304,7 +304,7 @@ mod tests {
     use crate::telemetry::Telemetry;
     use crate::telemetry::call::CallKind;
     use crate::telemetry::metrics::Metrics;
-    use crate::telemetry::parties::Parties;
+    use crate::telemetry::parties::CallEnds;
 
     const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
@@ -346,9 +346,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn grpc_call_unfinished_at_deadline_marks_parent_request() {
         let cases: [(Asked, u64, BodyEnd, Option<u16>, bool); 14] = [
-            (own, 300, BodyEnd::OutOfTime(Over::Time), None, true),
-            (own, 300, BodyEnd::Late(Over::Time), None, true),
-            (own, 100, BodyEnd::OutOfTime(Over::Still), None, true),
+            (own, 300, BodyEnd::OutOfTime(WaitEnd::Time), None, true),
+            (own, 300, BodyEnd::Late(WaitEnd::Time), None, true),
+            (own, 100, BodyEnd::OutOfTime(WaitEnd::Still), None, true),
             (own, 299, BodyEnd::Complete, Some(4), true),
             (own, 299, BodyEnd::Dropped, None, true),
             // Of something else.
@@ -358,9 +358,15 @@ mod tests {
             (own, 299, BodyEnd::Complete, Some(14), false),
             (own, 299, BodyEnd::Failed, None, false),
             // Nobody waits any more.
-            (of_context, 300, BodyEnd::OutOfTime(Over::Time), None, false),
-            (own, 100, BodyEnd::OutOfTime(Over::Left), None, false),
-            (own, 100, BodyEnd::Late(Over::Left), None, false),
+            (
+                of_context,
+                300,
+                BodyEnd::OutOfTime(WaitEnd::Time),
+                None,
+                false,
+            ),
+            (own, 100, BodyEnd::OutOfTime(WaitEnd::Left), None, false),
+            (own, 100, BodyEnd::Late(WaitEnd::Left), None, false),
             (of_context, 299, BodyEnd::Complete, Some(4), false),
         ];
         for (requested, after, end, status, marked) in cases {
@@ -378,12 +384,12 @@ mod tests {
     ) -> (u32, u32) {
         let metrics = Metrics::register(&mut Series::default());
         let telemetry = Arc::new(Telemetry::new(metrics, AccessLog::OFF));
-        let parties = Parties::to_service(Arc::default(), 80);
+        let parties = CallEnds::to_service(Arc::default(), 80);
         let call = Call::begin(&telemetry, CallKind::Request, parties);
         let addr = ([10, 0, 0, 1], 80).into();
         let endpoint = Registry::default().at(addr, None, PodRef::default(), false);
         let set = EndpointSet::default().with(vec![Arc::clone(&endpoint)]);
-        let among = Among::of_set(set);
+        let among = RoutedEndpoints::of_set(set);
         let serving = Serving {
             in_flight: endpoint.begin(),
             open: Some(Open {
@@ -437,8 +443,8 @@ mod tests {
             (BodyEnd::Failed, (1, 1)),
             // Its caller left, or its time was over.
             (BodyEnd::Dropped, (1, 0)),
-            (BodyEnd::OutOfTime(Over::Time), (1, 0)),
-            (BodyEnd::Late(Over::Left), (1, 0)),
+            (BodyEnd::OutOfTime(WaitEnd::Time), (1, 0)),
+            (BodyEnd::Late(WaitEnd::Left), (1, 0)),
         ] {
             let shows = shows(Tells::Whole, false, (end, None), there());
             assert_eq!(shows, seen, "{end:?}");

@@ -13,7 +13,7 @@ use policy::traffic::set::is_safe;
 use crate::config::snapshot::{Destination, Service, Snapshot};
 use crate::failure::Failure;
 use crate::http::body::Body;
-use crate::http::context::MadeFor;
+use crate::http::context::ParentRequest;
 use crate::http::received::Received;
 use crate::http::shadow::Shadow;
 use crate::http::upload::{Unchanged, Upload};
@@ -61,7 +61,7 @@ pub(super) fn of_call(
     proxy: &Proxy,
     snapshot: &Snapshot,
     received: &mut Received,
-    made_for: &MadeFor,
+    made_for: &ParentRequest,
 ) -> Option<Shadow> {
     let (shadow_header, map) = (received.shadow, &mut received.parts.headers);
     let shadow = proxy.shadow_tracker.leaves(shadow_header, map);
@@ -69,7 +69,7 @@ pub(super) fn of_call(
     if snapshot.read_only().is_some() {
         return Some(Shadow::Any);
     }
-    let MadeFor::Request(request) = made_for else {
+    let ParentRequest::Request(request) = made_for else {
         return shadow;
     };
     match request.inherited().shadow {

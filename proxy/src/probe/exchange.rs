@@ -227,7 +227,7 @@ fn trusting_anybody() -> Result<Arc<ClientConfig>, String> {
         .with_protocol_versions(rustls::ALL_VERSIONS)
         .map_err(|error| error.to_string())?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+        .with_custom_certificate_verifier(Arc::new(AcceptAnyServerCert(provider)))
         .with_no_client_auth();
     config.alpn_protocols = vec![HTTP2.to_vec(), HTTP1.to_vec()];
     Ok(Arc::new(config))
@@ -236,9 +236,9 @@ fn trusting_anybody() -> Result<Arc<ClientConfig>, String> {
 /// The kubelet verifies no certificate of a probe either: the question is
 /// whether the application lives, and nothing secret is said.
 #[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
+struct AcceptAnyServerCert(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Anybody {
+impl ServerCertVerifier for AcceptAnyServerCert {
     fn verify_server_cert(
         &self,
         _end_entity: &CertificateDer<'_>,

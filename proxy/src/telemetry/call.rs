@@ -35,9 +35,9 @@ use crate::http::watched::BodyEnd;
 use crate::net::idle::is_still;
 use crate::telemetry::Telemetry;
 use crate::telemetry::call::logged::Logged;
-use crate::telemetry::cell::{CallOutcome, Cell};
+use crate::telemetry::cell::{CallCounters, CallOutcome};
 use crate::telemetry::labels::Security;
-use crate::telemetry::parties::Parties;
+use crate::telemetry::parties::CallEnds;
 use crate::telemetry::tap::record::Tapped;
 use crate::telemetry::trace::{CameFrom, Trace};
 
@@ -62,8 +62,8 @@ enum Why {
 #[derive(Debug)]
 enum At {
     /// Nowhere yet: it may be refused before anybody knows where it goes.
-    Nowhere(Parties),
-    Cell(Arc<Cell>),
+    Nowhere(CallEnds),
+    CallCounters(Arc<CallCounters>),
 }
 
 /// Begins before anything can refuse it. Whoever refuses it does so by [`Call::refuse`]
@@ -122,7 +122,7 @@ impl Ended {
 
 impl Call {
     #[must_use]
-    pub(crate) fn begin(telemetry: &Arc<Telemetry>, kind: CallKind, parties: Parties) -> Self {
+    pub(crate) fn begin(telemetry: &Arc<Telemetry>, kind: CallKind, parties: CallEnds) -> Self {
         Self {
             telemetry: Arc::clone(telemetry),
             kind,
@@ -151,7 +151,7 @@ impl Call {
     }
 
     fn count_upload(&self) {
-        if let (Some(upload), At::Cell(cell)) = (&self.upload, &self.at) {
+        if let (Some(upload), At::CallCounters(cell)) = (&self.upload, &self.at) {
             upload.counts_on(cell.flows());
         }
     }
@@ -175,8 +175,8 @@ impl Call {
     pub(crate) fn carries_tls(&mut self) {
         self.protocol = Protocol::Tls;
         // The way of a connection that was opened ahead is one of whatever bytes.
-        if let At::Cell(cell) = &self.at
-            && !matches!(cell.key().parties, Parties::Rest(_))
+        if let At::CallCounters(cell) = &self.at
+            && !matches!(cell.key().parties, CallEnds::Rest(_))
         {
             self.at = At::Nowhere(cell.key().parties.clone());
         }
@@ -205,15 +205,15 @@ impl Call {
     }
 
     /// Notes between whom it is.
-    pub(crate) fn between(&mut self, parties: Parties) {
+    pub(crate) fn between(&mut self, parties: CallEnds) {
         self.port = parties.port();
         self.at = At::Nowhere(parties);
     }
 
     /// Counts it on this cell from now on.
-    pub(crate) fn on(&mut self, cell: Arc<Cell>) {
+    pub(crate) fn on(&mut self, cell: Arc<CallCounters>) {
         self.leave();
-        self.at = At::Cell(cell);
+        self.at = At::CallCounters(cell);
         self.count_upload();
         if self.kind == CallKind::Request {
             self.arrive();
@@ -221,7 +221,7 @@ impl Call {
     }
 
     /// Sends it to the endpoint of this cell now: another one failed it before, or none did.
-    pub(crate) fn attempt(&mut self, cell: Arc<Cell>) {
+    pub(crate) fn attempt(&mut self, cell: Arc<CallCounters>) {
         self.attempt_failed();
         self.trying = true;
         if let Some(span) = self.span() {
@@ -233,7 +233,7 @@ impl Call {
     /// The attempt has failed, and another one follows, if its caller waits for it.
     pub(crate) fn attempt_failed(&mut self) {
         if std::mem::take(&mut self.trying)
-            && let At::Cell(failed) = &self.at
+            && let At::CallCounters(failed) = &self.at
         {
             failed.attempted(false);
         }
@@ -246,13 +246,13 @@ impl Call {
 
     /// An opaque connection is served from now on, since the other end has taken it. Its
     /// bytes are counted on the cell.
-    pub(crate) fn open(&mut self) -> Arc<Cell> {
+    pub(crate) fn open(&mut self) -> Arc<CallCounters> {
         self.awaited = true;
         self.settle(true)
     }
 
     fn arrive(&mut self) {
-        if let At::Cell(cell) = &self.at
+        if let At::CallCounters(cell) = &self.at
             && !std::mem::replace(&mut self.begun, true)
         {
             cell.begin();
@@ -260,7 +260,7 @@ impl Call {
     }
 
     fn leave(&mut self) {
-        if let At::Cell(cell) = &self.at
+        if let At::CallCounters(cell) = &self.at
             && std::mem::take(&mut self.begun)
         {
             cell.leave();
@@ -268,7 +268,7 @@ impl Call {
     }
 
     /// The cell that counts it, on which it is under way from now on.
-    fn settle(&mut self, served: bool) -> Arc<Cell> {
+    fn settle(&mut self, served: bool) -> Arc<CallCounters> {
         let cell = self.cell(served);
         if let Some(rule) = self.allowed.take()
             && cell.key().parties.port() != 0
@@ -281,14 +281,14 @@ impl Call {
 
     /// The cell that counts it; `served` when the other end itself has answered, which
     /// makes the port one that is told apart.
-    fn cell(&mut self, served: bool) -> Arc<Cell> {
+    fn cell(&mut self, served: bool) -> Arc<CallCounters> {
         let parties = match &self.at {
             At::Nowhere(parties) => parties,
-            At::Cell(cell) => &cell.key().parties,
+            At::CallCounters(cell) => &cell.key().parties,
         };
-        let news = served && parties.port() == 0 && !matches!(parties, Parties::Rest(_));
+        let news = served && parties.port() == 0 && !matches!(parties, CallEnds::Rest(_));
         match &self.at {
-            At::Cell(cell) if !news => Arc::clone(cell),
+            At::CallCounters(cell) if !news => Arc::clone(cell),
             _ => {
                 if served {
                     let (direction, service) = (parties.direction(), parties.service_name());
@@ -298,24 +298,25 @@ impl Call {
                 }
                 let cell = self.telemetry.cell_of(self.cell_key());
                 // It counts once, and where it is now.
-                let moved = matches!(&self.at, At::Cell(current) if !Arc::ptr_eq(current, &cell));
+                let moved =
+                    matches!(&self.at, At::CallCounters(current) if !Arc::ptr_eq(current, &cell));
                 if moved
                     && std::mem::take(&mut self.begun)
-                    && let At::Cell(current) = &self.at
+                    && let At::CallCounters(current) = &self.at
                 {
                     current.moves();
                 }
-                self.at = At::Cell(Arc::clone(&cell));
+                self.at = At::CallCounters(Arc::clone(&cell));
                 self.count_upload();
                 cell
             }
         }
     }
 
-    fn parties(&self) -> &Parties {
+    fn parties(&self) -> &CallEnds {
         match &self.at {
             At::Nowhere(parties) => parties,
-            At::Cell(cell) => &cell.key().parties,
+            At::CallCounters(cell) => &cell.key().parties,
         }
     }
 

@@ -25,7 +25,7 @@ use policy::reason::Reason;
 
 use crate::net::relay::Flows;
 use crate::telemetry::exemplar::{Exemplar, Exemplars};
-use crate::telemetry::parties::Parties;
+use crate::telemetry::parties::CallEnds;
 
 /// Outcomes that a cell counts without a lock. Most applications have fewer statuses.
 const OUTCOMES: usize = 4;
@@ -40,7 +40,7 @@ const KEPT: usize = 8;
 /// What one cell is about. Ports that are not told apart are 0.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct CellKey {
-    pub parties: Parties,
+    pub parties: CallEnds,
     /// `Detect` where a request was refused before that was known.
     pub protocol: Protocol,
     /// By which route of the own workload, empty where none describes the request; `None`
@@ -101,7 +101,7 @@ struct OutcomeCounter {
 
 /// The counters of one way.
 #[derive(Debug)]
-pub(crate) struct Cell {
+pub(crate) struct CallCounters {
     key: CellKey,
     /// Calls that came this way, and calls that ended or went on another way.
     begun: AtomicU64,
@@ -140,7 +140,7 @@ impl Allowing {
     }
 }
 
-impl Cell {
+impl CallCounters {
     pub(crate) fn new(key: CellKey) -> Self {
         Self {
             key,
@@ -171,7 +171,7 @@ impl Cell {
         &self.flows
     }
 
-    /// A call comes this way. It leaves by [`Cell::leave`].
+    /// A call comes this way. It leaves by [`CallCounters::leave`].
     pub(crate) fn begin(&self) {
         self.begun.fetch_add(1, Relaxed);
     }
@@ -183,7 +183,7 @@ impl Cell {
     }
 
     /// A call has ended, or goes on another way. Whatever else is counted of it comes
-    /// before: that is what [`Cell::take`] looks for.
+    /// before: that is what [`CallCounters::take`] looks for.
     pub(crate) fn leave(&self) {
         self.ended.fetch_add(1, Release);
     }
@@ -431,18 +431,18 @@ impl Counts {
 /// nobody uses any more are forgotten all the same: whoever finds none here asks for it
 /// where all cells are.
 #[derive(Debug, Default)]
-pub struct CellCache(ArcSwapOption<Vec<Weak<Cell>>>);
+pub struct CellCache(ArcSwapOption<Vec<Weak<CallCounters>>>);
 
 impl CellCache {
     /// The cell of the way that fits.
-    pub(crate) fn find(&self, fits: impl Fn(&CellKey) -> bool) -> Option<Arc<Cell>> {
+    pub(crate) fn find(&self, fits: impl Fn(&CellKey) -> bool) -> Option<Arc<CallCounters>> {
         let current = self.0.load();
         let mut living = current.as_ref()?.iter().filter_map(Weak::upgrade);
         living.find(|cell| fits(&cell.key))
     }
 
     /// Remembers a cell; the oldest one makes room.
-    pub(crate) fn keep(&self, cell: &Arc<Cell>) {
+    pub(crate) fn keep(&self, cell: &Arc<CallCounters>) {
         self.0.rcu(|current| {
             let current = current.iter().flat_map(|current| current.iter());
             let living = current.filter(|cell| cell.strong_count() > 0).cloned();

@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use policy::protocol::Protocol;
 
-use crate::telemetry::cell::{Cell, CellKey, Counts};
+use crate::telemetry::cell::{CallCounters, CellKey, Counts};
 use crate::telemetry::exemplar::Exemplars;
 use crate::telemetry::labels::Direction;
-use crate::telemetry::parties::Parties;
+use crate::telemetry::parties::CallEnds;
 
 /// Ways that are told apart, about 1 KiB each with their names.
 const CELLS: usize = 2048;
@@ -26,7 +26,7 @@ const IDLE_NEAR_CAPACITY: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 struct Entry {
-    cell: Arc<Cell>,
+    cell: Arc<CallCounters>,
     /// What the cell said when it was read last.
     seen: (u64, u64),
     /// What no report has told yet.
@@ -37,7 +37,7 @@ struct Entry {
 impl Entry {
     fn new(key: CellKey) -> Self {
         Self {
-            cell: Arc::new(Cell::new(key)),
+            cell: Arc::new(CallCounters::new(key)),
             seen: (0, 0),
             unreported: None,
             used: Instant::now(),
@@ -92,7 +92,7 @@ impl Default for Cells {
             (Direction::outbound, Protocol::Opaque),
         ]
         .map(|(direction, protocol)| CellKey {
-            parties: Parties::Rest(direction),
+            parties: CallEnds::Rest(direction),
             protocol,
             route: None,
         });
@@ -108,7 +108,7 @@ impl Default for Cells {
 
 impl Cells {
     /// The cell of a way, and whether the way found a place.
-    pub(super) fn find(&self, mut key: CellKey) -> (Arc<Cell>, bool) {
+    pub(super) fn find(&self, mut key: CellKey) -> (Arc<CallCounters>, bool) {
         let mut known = self.known.lock();
         // Whoever calls from many addresses takes no place of the mesh's own ways, and
         // who calls whom is worth more than by which route.

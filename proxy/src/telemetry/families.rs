@@ -20,7 +20,7 @@ use crate::telemetry::labels::{
     AttemptLabels, AuditLabels, ByteLabels, CancelledLabels, Direction, LatencyLabels, LimitLabels,
     RequestLabels, RouteLabel, TcpLabels,
 };
-use crate::telemetry::parties::Parties;
+use crate::telemetry::parties::CallEnds;
 use crate::telemetry::series::{Series, Shared, Typed};
 
 /// The histogram of requests as the page names it.
@@ -200,7 +200,7 @@ impl CallFamilies {
         self.limits.at(&LimitLabels { limit }).inc();
     }
 
-    fn add_connections(&self, parties: &Parties, counts: &Counts) {
+    fn add_connections(&self, parties: &CallEnds, counts: &Counts) {
         for (outcome, calls) in &counts.outcomes {
             let labels = TcpLabels {
                 direction: parties.direction(),

@@ -14,7 +14,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::settings::{self, Own};
-use crate::telemetry::cell::{Cell, CellKey};
+use crate::telemetry::cell::{CallCounters, CellKey};
 use crate::telemetry::compatibility::Compatibility;
 use crate::telemetry::families::CallFamilies;
 use crate::telemetry::labels::{
@@ -262,7 +262,7 @@ impl Metrics {
     }
 
     /// The cell in which calls of this way are counted.
-    pub(crate) fn cell(&self, key: CellKey) -> Arc<Cell> {
+    pub(crate) fn cell(&self, key: CellKey) -> Arc<CallCounters> {
         let (cell, placed) = self.calls.cells.find(key);
         if !placed {
             self.limit("cells");

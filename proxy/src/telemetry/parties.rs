@@ -15,7 +15,7 @@ pub(crate) const OUTSIDE: &str = "outside";
 
 /// Who calls whom, as far as it is known by now.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Parties {
+pub(crate) enum CallEnds {
     /// The own application what the mesh serves.
     Outbound {
         /// `namespace/name` of the Service, empty for a pod or an unknown address.
@@ -59,7 +59,7 @@ pub(crate) enum Parties {
     Rest(Direction),
 }
 
-impl Parties {
+impl CallEnds {
     /// A call that goes to no endpoint yet.
     pub(crate) fn to_service(service: Arc<str>, port: u16) -> Self {
         Self::Outbound {
@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn unserved_destination_keeps_service_when_remote_is_dropped() {
-        let unserved = |service: &str, port, remote: &str| Parties::Unserved {
+        let unserved = |service: &str, port, remote: &str| CallEnds::Unserved {
             service: service.into(),
             port,
             remote: remote.into(),
@@ -240,8 +240,8 @@ mod tests {
             (unserved("shop/cart", 81, ""), unserved("shop/cart", 0, "")),
             (unserved("", 81, "10.0.0.7"), unserved("", 0, "")),
             (
-                Parties::to_service("shop/cart".into(), 80),
-                Parties::to_service("shop/cart".into(), 80),
+                CallEnds::to_service("shop/cart".into(), 80),
+                CallEnds::to_service("shop/cart".into(), 80),
             ),
         ] {
             parties.forget_remote();

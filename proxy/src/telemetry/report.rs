@@ -27,7 +27,7 @@ use crate::telemetry::cell::{CellKey, Counts};
 use crate::telemetry::cells::CellReading;
 use crate::telemetry::labels::{Direction, Security};
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::parties::{OUTSIDE, Parties};
+use crate::telemetry::parties::{CallEnds, OUTSIDE};
 
 /// Length of a slot in seconds. Slots begin at multiples of it.
 pub(crate) const SLOT: u64 = 5;
@@ -168,7 +168,7 @@ impl Reports {
         readings.sort_by_key(|reading| std::cmp::Reverse(calls(reading)));
         for one in readings.split_off(EDGES) {
             self.metrics.limit("report-edges");
-            let parties = Parties::Rest(one.key.parties.direction());
+            let parties = CallEnds::Rest(one.key.parties.direction());
             let opaque = one.key.is_opaque();
             let rest = readings.iter_mut().find(|reading| {
                 reading.key.parties == parties && reading.key.is_opaque() == opaque
@@ -263,7 +263,7 @@ fn weight(report: &v1::Report) -> usize {
 }
 
 /// The other end of calls, and the way there. Nothing is counted.
-pub(crate) fn ends(parties: &Parties, protocol: Protocol) -> v1::Edge {
+pub(crate) fn ends(parties: &CallEnds, protocol: Protocol) -> v1::Edge {
     let known = !matches!(parties.peer_name(), OUTSIDE | "external");
     let peer = known.then(|| parties.peer_name().to_owned());
     let peer = peer.unwrap_or_default();
@@ -310,8 +310,11 @@ fn message(reading: &CellReading) -> v1::Edge {
         opened: if key.is_opaque() { counts.begun } else { 0 },
         cancelled: counts.cancelled,
         // Elsewhere nothing is chosen.
-        attempts: matches!(parties, Parties::Outbound { .. } | Parties::Unserved { .. })
-            .then_some(counts.attempts),
+        attempts: matches!(
+            parties,
+            CallEnds::Outbound { .. } | CallEnds::Unserved { .. }
+        )
+        .then_some(counts.attempts),
         attempt_failures: counts.attempt_failures,
         client_errors: counts.calls(|outcome| outcome.is_client_error()),
         audit: counts.audit,

@@ -11,7 +11,7 @@ use crate::escape;
 use crate::output::number;
 use crate::traffic::IndexedGraph;
 use crate::traffic::select;
-use crate::traffic::sums::Sums;
+use crate::traffic::sums::TrafficTotals;
 
 /// For Graphviz.
 pub(super) fn dot(traffic: &IndexedGraph, here: Option<&str>) -> String {
@@ -70,7 +70,7 @@ fn ids(traffic: &IndexedGraph) -> BTreeMap<&str, usize> {
 }
 
 fn label(traffic: &IndexedGraph, edge: &Edge) -> String {
-    let mut sums = Sums::default();
+    let mut sums = TrafficTotals::default();
     sums.add(edge);
     let lock = match Secured::of(edge) {
         Some(Secured::Mtls) => "mtls ",

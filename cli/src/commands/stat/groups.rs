@@ -14,7 +14,7 @@ use crate::cluster::names::{Named, ResourceKind};
 use crate::output::table::{Cell, Tone};
 use crate::traffic::IndexedGraph;
 use crate::traffic::select::Selected;
-use crate::traffic::sums::Sums;
+use crate::traffic::sums::TrafficTotals;
 
 /// Namespace and name of what a row is about, and of a split the backend.
 type Key = (String, String, String);
@@ -28,7 +28,7 @@ pub(super) struct Group {
     pub(super) name: String,
     /// Of a split only.
     pub(super) backend: String,
-    pub(super) sums: Sums,
+    pub(super) sums: TrafficTotals,
     /// Whether an edge is part of it.
     called: bool,
     /// Ids of the nodes whose pods are counted.

@@ -12,7 +12,7 @@ use crate::output::number;
 use crate::output::table::{Cell, Table};
 use crate::traffic::IndexedGraph;
 use crate::traffic::select::{self, Selected};
-use crate::traffic::sums::Sums;
+use crate::traffic::sums::TrafficTotals;
 
 /// By what edges are sorted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +116,7 @@ impl<'a> Frame<'a> {
             "FAILED",
         ]);
         for edge in self.edges.iter().take(rows) {
-            let mut sums = Sums::default();
+            let mut sums = TrafficTotals::default();
             sums.add(edge);
             let mut row: Vec<Cell> = vec![
                 select::shown(self.traffic, &edge.from, self.here).into(),

@@ -7,7 +7,9 @@ use policy::{name::ObjectRef, traffic::Policy};
 
 use crate::{
     compile::{members::Members, routes::Routes},
-    model::{Defaults, PodEntry, ServiceEntry, bindings::Bindings, has_say, traffic::Surroundings},
+    model::{
+        Defaults, PodEntry, ServiceEntry, bindings::Bindings, has_say, traffic::ServicePodFacts,
+    },
     world::{ObjectKey, World},
 };
 
@@ -38,14 +40,14 @@ pub(in crate::compile) fn surroundings(
     key: &ObjectKey,
     services: &BTreeMap<ObjectKey, Arc<ServiceEntry>>,
     pods: &BTreeMap<ObjectKey, Arc<PodEntry>>,
-) -> Surroundings {
+) -> ServicePodFacts {
     let Some(entry) = services.get(key) else {
-        return Surroundings::default();
+        return ServicePodFacts::default();
     };
     let endpoints = entry.ports.values().flat_map(|port| &port.candidates);
-    let mut found = Surroundings {
+    let mut found = ServicePodFacts {
         empty: true,
-        ..Surroundings::default()
+        ..ServicePodFacts::default()
     };
     for candidate in endpoints {
         found.empty = false;

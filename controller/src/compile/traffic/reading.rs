@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     compile::{accounts, findings::About},
-    model::traffic::Surroundings,
+    model::traffic::ServicePodFacts,
     problem::{Reason, few},
     world::{self, ObjectKey, PolicyFacts, ServiceFacts, object, origin},
 };
@@ -45,7 +45,7 @@ pub(super) struct Reading<'a> {
     pub(super) receivers: &'a Receivers<'a>,
     pub(super) hints: &'a mut Hints,
     pub(super) origins: Vec<(ObjectRef, i64)>,
-    pub(super) watched: &'a mut BTreeMap<ObjectKey, Surroundings>,
+    pub(super) watched: &'a mut BTreeMap<ObjectKey, ServicePodFacts>,
 }
 
 impl Reading<'_> {
@@ -416,7 +416,7 @@ impl Reading<'_> {
     }
 
     /// What is told about the pods of a Service, which is looked at again when they change.
-    fn around(&mut self, service: &ServiceId) -> Surroundings {
+    fn around(&mut self, service: &ServiceId) -> ServicePodFacts {
         let (key, named) = (key(service), self.named);
         let watched = self.watched.entry(key.clone());
         *watched.or_insert_with(|| surroundings(&key, named.services, named.pods))

@@ -13,7 +13,7 @@ use crate::testing::cluster::{
 /// `client` of account `web` calls port 80 of Service `api`.
 fn calls() -> Calls {
     Calls {
-        from: Who::Pods(vec![PodId::new("shop", "client")]),
+        from: CallerSet::Pods(vec![PodId::new("shop", "client")]),
         service: Some(ObjectKey::new("shop", "api")),
         port: 80,
         to: vec![PodId::new("shop", "api-1")],
@@ -100,17 +100,17 @@ fn caller_without_identity_is_refused_and_podless_account_evaluated() {
         shop()
             .with(tcp_route("port", &[8080]))
             .with(target("all", "api", &["web"], by_port()));
-    let of = |from: Who| {
+    let of = |from: CallerSet| {
         let calls = Calls { from, ..calls() };
         meaning(&before, &after, &calls).map(|meaning| (meaning.effect, meaning.reason))
     };
     let outside = Some((Effect::Refused, Some(Reason::NoIdentity)));
-    assert_eq!(of(Who::Outside), outside);
-    let account = |name: &str| Who::Account(ObjectKey::new("shop", name));
+    assert_eq!(of(CallerSet::Outside), outside);
+    let account = |name: &str| CallerSet::Account(ObjectKey::new("shop", name));
     assert_eq!(of(account("web")), Some((Effect::Kept, None)));
     let other = Some((Effect::Refused, Some(Reason::NotAllowed)));
     assert_eq!(of(account("other")), other);
-    assert_eq!(of(Who::Pods(vec![PodId::new("shop", "gone")])), None);
+    assert_eq!(of(CallerSet::Pods(vec![PodId::new("shop", "gone")])), None);
     // Nothing is said of what Kubernetes does not know.
     let mut nowhere = calls();
     nowhere.port = 81;
@@ -145,7 +145,7 @@ fn account_effect_of_pod_rule_depends_on_pods() {
         .with(client())
         .with(other());
     let of = |after: &Cluster| {
-        let web = Who::Account(ObjectKey::new("shop", "web"));
+        let web = CallerSet::Account(ObjectKey::new("shop", "web"));
         let calls = Calls {
             from: web,
             ..calls()

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use crds::observe::{Edge, Latency, RouteSums, ServerSums, SharedServerSums};
 
-use crate::graph::sums::Sums;
+use crate::graph::sums::EdgeTotals;
 use crate::graph::window::Shared;
 
 /// What is shown of an edge's calls.
-pub(super) fn numbers(shown: &mut Edge, sums: &Sums) {
+pub(super) fn numbers(shown: &mut Edge, sums: &EdgeTotals) {
     shown.requests = sums.requests();
     shown.success = sums.success.into();
     shown.failure = sums.failure.into();
@@ -25,7 +25,7 @@ pub(super) fn numbers(shown: &mut Edge, sums: &Sums) {
 }
 
 /// By reason.
-fn refused(sums: &Sums) -> BTreeMap<String, u64> {
+fn refused(sums: &EdgeTotals) -> BTreeMap<String, u64> {
     let reasons = sums.rare.iter().flat_map(|rare| &rare.reasons);
     reasons
         .map(|(reason, calls)| (reason.to_string(), u64::from(*calls)))
@@ -33,7 +33,7 @@ fn refused(sums: &Sums) -> BTreeMap<String, u64> {
 }
 
 /// What the called side says of them.
-pub(super) fn server_sums(sums: &Sums, port_known: bool) -> ServerSums {
+pub(super) fn server_sums(sums: &EdgeTotals, port_known: bool) -> ServerSums {
     ServerSums {
         requests: sums.requests(),
         failure: sums.failure.into(),
@@ -56,7 +56,7 @@ pub(super) fn shared_sums(shared: &Shared, sums: ServerSums) -> SharedServerSums
 }
 
 /// What a node served by one route.
-pub(super) fn route_sums(route: &str, sums: &Sums) -> RouteSums {
+pub(super) fn route_sums(route: &str, sums: &EdgeTotals) -> RouteSums {
     RouteSums {
         route: route.to_owned(),
         requests: sums.requests(),
@@ -66,7 +66,7 @@ pub(super) fn route_sums(route: &str, sums: &Sums) -> RouteSums {
     }
 }
 
-fn latency(sums: &Sums) -> Option<Latency> {
+fn latency(sums: &EdgeTotals) -> Option<Latency> {
     let histogram = sums.histogram();
     let ms = |share| {
         histogram

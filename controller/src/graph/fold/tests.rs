@@ -89,7 +89,12 @@ fn ports_leading_to_same_pod_differ_by_protocol() {
     report(&reports, "shop/api", served);
     let reported = edges(&fold(&reports).0).into_iter();
     let reported: BTreeMap<u16, Option<u64>> = reported
-        .map(|(edge, counted)| (edge.key().port, counted.server.as_ref().map(Sums::requests)))
+        .map(|(edge, counted)| {
+            (
+                edge.key().port,
+                counted.server.as_ref().map(EdgeTotals::requests),
+            )
+        })
         .collect();
     assert_eq!(reported, BTreeMap::from([(80, None), (9443, Some(2))]));
 }
@@ -125,7 +130,7 @@ fn late_repeated_and_swapped_reports_fold_to_the_same() {
     let expected = graph(&one);
     let counted = &expected[&ends(WEB, API)];
     assert_eq!((counted.sums.success, counted.sums.failure), (8, 2));
-    assert_eq!(counted.server.as_ref().map(Sums::requests), Some(9));
+    assert_eq!(counted.server.as_ref().map(EdgeTotals::requests), Some(9));
     let counted = &expected[&ends("bank/Deployment/web", API)];
     assert_eq!((counted.sums.requests(), expected.len()), (1, 2));
     for by in [(0, api()), (1, web(1, 0)), (0, web(7, 2))] {

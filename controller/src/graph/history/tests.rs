@@ -5,7 +5,7 @@ use crds::observe::{NodeKind, Protocol};
 use super::*;
 use crate::graph::fold::Row;
 use crate::graph::key::{EdgeKey, NodeKey};
-use crate::graph::sums::Sums;
+use crate::graph::sums::EdgeTotals;
 use crate::testing::topology::key;
 
 mod open;
@@ -34,11 +34,11 @@ fn edge_from(history: &mut History, from: &str, port: u16) -> EdgeRef {
 }
 
 fn folded(edge: &EdgeRef, calls: u32, open: u32) -> Folded {
-    let sums = Sums {
+    let sums = EdgeTotals {
         success: calls,
         open,
         latency: [0, calls].into(),
-        ..Sums::default()
+        ..EdgeTotals::default()
     };
     Folded {
         rows: vec![Row {
@@ -372,10 +372,10 @@ fn silent_proxys_calls_at_another_port_stay_separate() {
     let served_at = |edge: &EdgeRef, own_port, calls| Row {
         edge: edge.clone(),
         server: true,
-        sums: Sums {
+        sums: EdgeTotals {
             success: calls,
             own_port,
-            ..Sums::default()
+            ..EdgeTotals::default()
         },
     };
     // Port of the pods that the caller knows, and by which edge its calls are counted.

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::TcpListenerStream;
 
 use super::*;
-use crate::metrics::service_graph::{Calls, Pair, Teller};
+use crate::metrics::service_graph::{Calls, Pair, ReportingPod};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -53,7 +53,7 @@ fn called(push: &Push) {
         requests: 3,
         ..Calls::default()
     };
-    let by = Teller {
+    let by = ReportingPod {
         namespace: "shop".into(),
         node: "shop/Deployment/web".into(),
     };

@@ -6,7 +6,7 @@ use crate::graph::key::tests::edge;
 use crate::graph::sums::Rare;
 
 /// Rows of the edges that lead to these ports, by whether the called side counted.
-fn folded(rows: &[(u16, bool, Sums)]) -> Folded {
+fn folded(rows: &[(u16, bool, EdgeTotals)]) -> Folded {
     let mut edges = Edges::default();
     let rows = rows.iter().map(|(port, server, sums)| {
         let key = edge(*port);
@@ -24,27 +24,27 @@ fn folded(rows: &[(u16, bool, Sums)]) -> Folded {
 }
 
 /// Five calls over mutual TLS that went well, to this port of the pods.
-fn five(own_port: u16) -> Sums {
-    Sums {
+fn five(own_port: u16) -> EdgeTotals {
+    EdgeTotals {
         success: 5,
         secured: (5, 5),
         own_port,
-        ..Sums::default()
+        ..EdgeTotals::default()
     }
 }
 
 #[test]
 fn called_side_alone_proves_calls_on_its_counted_port() {
-    let plaintext = Sums {
+    let plaintext = EdgeTotals {
         secured: (0, 5),
         ..five(8080)
     };
-    let refused = Sums {
+    let refused = EdgeTotals {
         success: 0,
         failure: 5,
         ..five(8080)
     };
-    let under_way = Sums {
+    let under_way = EdgeTotals {
         success: 0,
         open: 1,
         ..five(8080)
@@ -101,12 +101,12 @@ fn minute_shows_refusals_hidden_by_caller_without_changing_numbers() {
             reasons: vec![(reason.into(), 3)],
             ..Rare::default()
         };
-        let served = Sums {
+        let served = EdgeTotals {
             failure: 3,
             rare: Some(Box::new(rare)),
             ..five(8080)
         };
-        let called = Sums {
+        let called = EdgeTotals {
             latency: [0, 5].into(),
             ..five(8080)
         };
@@ -129,7 +129,7 @@ fn minute_shows_refusals_hidden_by_caller_without_changing_numbers() {
     let unmarked = minute(&folded(&[(
         80,
         false,
-        Sums {
+        EdgeTotals {
             secured: (0, 0),
             ..five(0)
         },
@@ -149,10 +149,10 @@ fn pod_port_stays_known_after_pod_is_gone() {
 /// so many edges; and whether it is known that they came by its port.
 type Told = (u16, Option<u64>, Option<(u64, u32)>, bool);
 
-fn told(rows: &[(u16, bool, Sums)]) -> Vec<Told> {
+fn told(rows: &[(u16, bool, EdgeTotals)]) -> Vec<Told> {
     let all = edges(&folded(rows));
     let told = all.iter().map(|(edge, counted)| {
-        let sums = counted.served(&all).map(Sums::requests);
+        let sums = counted.served(&all).map(EdgeTotals::requests);
         let group = counted.shared.as_ref().map(|shared| shared.edges);
         let (own, of_all) = match group {
             Some(edges) => (None, sums.map(|sums| (sums, edges))),
@@ -165,11 +165,11 @@ fn told(rows: &[(u16, bool, Sums)]) -> Vec<Told> {
     told
 }
 
-fn calls(success: u32, own_port: u16) -> Sums {
-    Sums {
+fn calls(success: u32, own_port: u16) -> EdgeTotals {
+    EdgeTotals {
         success,
         own_port,
-        ..Sums::default()
+        ..EdgeTotals::default()
     }
 }
 
@@ -220,7 +220,7 @@ fn minute_marks_proof_and_refusal_on_every_sharing_edge() {
         reasons: vec![("not-allowed".into(), 3)],
         ..Rare::default()
     };
-    let refused = Sums {
+    let refused = EdgeTotals {
         failure: 3,
         rare: Some(Box::new(rare)),
         ..five(8080)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 /// Who told of a pair first.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Teller {
+pub struct ReportingWorkload {
     /// Namespace of the workload; empty where it is in none.
     pub namespace: Arc<str>,
     /// Id of its node.
@@ -53,7 +53,7 @@ pub(super) struct Shares {
 
 impl Shares {
     /// Counts one more place.
-    pub(super) fn take(&mut self, by: &Teller) {
+    pub(super) fn take(&mut self, by: &ReportingWorkload) {
         let places = self.namespaces.of(&by.namespace);
         self.namespaces.set(&by.namespace, places + 1);
         let nodes = self.nodes.entry(Arc::clone(&by.namespace)).or_default();
@@ -62,7 +62,7 @@ impl Shares {
     }
 
     /// Counts one place less.
-    pub(super) fn give_back(&mut self, by: &Teller) {
+    pub(super) fn give_back(&mut self, by: &ReportingWorkload) {
         let places = self.namespaces.of(&by.namespace);
         self.namespaces.set(&by.namespace, places.saturating_sub(1));
         let Some(nodes) = self.nodes.get_mut(&by.namespace) else {
@@ -78,18 +78,18 @@ impl Shares {
     /// Who gives a place up for one more of `by`: of the namespace that has most, the workload
     /// that has most. `None` where its own has as many. One more does not count: two would
     /// take a place from each other for ever.
-    pub(super) fn loser(&self, by: &Teller) -> Option<Teller> {
+    pub(super) fn loser(&self, by: &ReportingWorkload) -> Option<ReportingWorkload> {
         let (places, fullest) = self.namespaces.fullest()?;
         if places > self.namespaces.of(&by.namespace) + 1 {
             let (_, node) = self.nodes.get(fullest)?.fullest()?;
-            return Some(Teller {
+            return Some(ReportingWorkload {
                 namespace: Arc::clone(fullest),
                 node: Arc::clone(node),
             });
         }
         let nodes = self.nodes.get(&by.namespace)?;
         let (places, node) = nodes.fullest()?;
-        (places > nodes.of(&by.node) + 1).then(|| Teller {
+        (places > nodes.of(&by.node) + 1).then(|| ReportingWorkload {
             namespace: Arc::clone(&by.namespace),
             node: Arc::clone(node),
         })

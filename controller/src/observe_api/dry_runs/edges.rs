@@ -6,7 +6,7 @@ use std::time::Instant;
 use crds::observe::{BackendShare, Change, ChangedEdge, DryRunStatus, NodeKind, Protocol, Scope};
 use policy::access::passes::Effect;
 
-use crate::explain::comparison::{Calls, Meaning, ModelComparison, Share, Who};
+use crate::explain::comparison::{CallerSet, Calls, Meaning, ModelComparison, Share};
 use crate::graph::answer::timestamp;
 use crate::graph::key::{EdgeKey, NodeKey};
 use crate::model::compiled::Compiled;
@@ -130,8 +130,8 @@ impl Edges {
     /// The calls of an edge; `None` where an end has no pods, or lies outside the cluster.
     fn calls(&self, model: &Model, edge: &EdgeKey) -> Option<Calls> {
         let from = match edge.from.kind {
-            NodeKind::Outside => Who::Outside,
-            NodeKind::ServiceAccount => Who::Account(edge.from.object.clone()),
+            NodeKind::Outside => CallerSet::Outside,
+            NodeKind::ServiceAccount => CallerSet::Account(edge.from.object.clone()),
             _ => self.callers(model, edge)?,
         };
         let to = self.pods.get(&edge.to).cloned().unwrap_or_default();
@@ -154,10 +154,10 @@ impl Edges {
     /// Who made them: those of the node's pods that run as the account that made them, or that
     /// account where none of its pods runs now. `None` where all run as another one: nobody makes
     /// these calls any more.
-    fn callers(&self, model: &Model, edge: &EdgeKey) -> Option<Who> {
+    fn callers(&self, model: &Model, edge: &EdgeKey) -> Option<CallerSet> {
         let pods = self.pods.get(&edge.from);
         let Some(account) = &edge.account else {
-            return Some(Who::Pods(pods?.clone()));
+            return Some(CallerSet::Pods(pods?.clone()));
         };
         let runs_as = |pod: &&PodId| {
             let facts = model.index.world.pods.get(*pod);
@@ -167,8 +167,8 @@ impl Edges {
         let all = pods.map_or(&[][..], Vec::as_slice);
         let own: Vec<PodId> = all.iter().filter(runs_as).cloned().collect();
         match (own.is_empty(), all.is_empty()) {
-            (false, _) => Some(Who::Pods(own)),
-            (true, true) => Some(Who::Account(account.clone())),
+            (false, _) => Some(CallerSet::Pods(own)),
+            (true, true) => Some(CallerSet::Account(account.clone())),
             (true, false) => None,
         }
     }

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use policy::http_match::{Budget, HttpMatch};
 use serde_json::Value;
 
-use super::{Code, Judge, Mistake, Mistakes, Surroundings};
+use super::{Code, Judge, Mistake, Mistakes, ValidationContext};
 use crate::{
     near::near,
     smi::{HttpRouteGroupSpec, RouteMatch, parse_headers},
@@ -71,7 +71,7 @@ impl Judge for HttpRouteGroupSpec {
 
     const UNREADABLE: &'static str = "none of its matches fits a request";
 
-    fn judge(&self, _: &Surroundings<'_>) -> (RouteGroup, Vec<Mistake>) {
+    fn judge(&self, _: &ValidationContext<'_>) -> (RouteGroup, Vec<Mistake>) {
         let mut mistakes = Mistakes::default();
         let mut unusual = 0;
         let mut seen = BTreeSet::new();
@@ -102,7 +102,7 @@ impl Judge for HttpRouteGroupSpec {
         (group, mistakes.0)
     }
 
-    fn unreadable(_: &Value, _: &Surroundings<'_>) -> RouteGroup {
+    fn unreadable(_: &Value, _: &ValidationContext<'_>) -> RouteGroup {
         RouteGroup::default()
     }
 }

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use policy::name::{BadSpiffeId, SpiffeId};
 use serde_json::Value;
 
-use super::{Judge, Mistake, Mistakes, Surroundings, shape};
+use super::{Judge, Mistake, Mistakes, ValidationContext, shape};
 use crate::label_syntax::is_dns_subdomain;
 use crate::smi::IdentityBindingSpec;
 
@@ -44,7 +44,7 @@ impl Judge for IdentityBindingSpec {
 
     const UNREADABLE: &'static str = "the binding stands for no caller";
 
-    fn judge(&self, _: &Surroundings<'_>) -> (Binding, Vec<Mistake>) {
+    fn judge(&self, _: &ValidationContext<'_>) -> (Binding, Vec<Mistake>) {
         let mut mistakes = Mistakes::default();
         let schemes = &self.schemes;
         let labels = schemes.pod_label_selector.as_ref();
@@ -86,7 +86,7 @@ impl Judge for IdentityBindingSpec {
         (binding, mistakes.0)
     }
 
-    fn unreadable(written: &Value, _: &Surroundings<'_>) -> Binding {
+    fn unreadable(written: &Value, _: &ValidationContext<'_>) -> Binding {
         let schemes = &written["schemes"];
         let labels = schemes.pointer("/podLabelSelector/matchLabels");
         let labels = labels.and_then(Value::as_object).map(|labels| {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Judge, Mistake, Mistakes, RoutePorts, Surroundings, shape};
+use super::{Judge, Mistake, Mistakes, RoutePorts, ValidationContext, shape};
 use crate::smi::{TcpRouteSpec, UdpRouteSpec};
 
 macro_rules! judge_ports {
@@ -12,14 +12,14 @@ macro_rules! judge_ports {
 
             const UNREADABLE: &'static str = "the route stands for no port";
 
-            fn judge(&self, _: &Surroundings<'_>) -> (RoutePorts, Vec<Mistake>) {
+            fn judge(&self, _: &ValidationContext<'_>) -> (RoutePorts, Vec<Mistake>) {
                 let mut mistakes = Mistakes::default();
                 let ports = self.matches.as_ref().and_then(|m| m.ports.as_deref());
                 let ports = RoutePorts::judged(ports, &mut mistakes);
                 (ports, mistakes.0)
             }
 
-            fn unreadable(_: &Value, _: &Surroundings<'_>) -> RoutePorts {
+            fn unreadable(_: &Value, _: &ValidationContext<'_>) -> RoutePorts {
                 RoutePorts::none()
             }
 

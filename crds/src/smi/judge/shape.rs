@@ -7,7 +7,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Code, Judge, Mistake, Mistakes, Surroundings};
+use super::{Code, Judge, Mistake, Mistakes, ValidationContext};
 
 /// Fields that hold objects wherever they stand.
 const OBJECTS: [&str; 6] = [
@@ -35,7 +35,10 @@ const BOUNDS: [(&str, usize); 7] = [
 const LONGEST_NAME: usize = 64;
 
 /// What the spec of an object means, as it stands in JSON. An absent one is an empty one.
-pub fn spec<S: Judge>(written: Option<&Value>, at: &Surroundings<'_>) -> (S::Judged, Vec<Mistake>) {
+pub fn spec<S: Judge>(
+    written: Option<&Value>,
+    at: &ValidationContext<'_>,
+) -> (S::Judged, Vec<Mistake>) {
     let Some(written) = written else {
         return S::default().judge(at);
     };

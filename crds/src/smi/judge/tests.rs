@@ -11,7 +11,7 @@ use crate::smi::{
     UdpRouteSpec,
 };
 
-const AT: Surroundings<'_> = Surroundings {
+const AT: ValidationContext<'_> = ValidationContext {
     namespace: "shop",
     cluster_domain: "cluster.example",
     mesh_namespace: "weft-system",

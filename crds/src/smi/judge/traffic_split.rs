@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use policy::name::ServiceId;
 use serde_json::Value;
 
-use super::{Code, Judge, Mistake, Mistakes, Surroundings, shape};
+use super::{Code, Judge, Mistake, Mistakes, ValidationContext, shape};
 use crate::label_syntax::{is_dns_label, is_dns_subdomain};
 use crate::smi::{RULE_HTTP_ROUTE_GROUP, SPECS_GROUP, SplitMatch, TrafficSplitSpec};
 
@@ -53,7 +53,7 @@ impl Judge for TrafficSplitSpec {
 
     const UNREADABLE: &'static str = "the split has no effect";
 
-    fn judge(&self, at: &Surroundings<'_>) -> (Split, Vec<Mistake>) {
+    fn judge(&self, at: &ValidationContext<'_>) -> (Split, Vec<Mistake>) {
         let mut mistakes = Mistakes::default();
         let root = service("spec.service", &self.service, at, &mut mistakes);
         if self.backends.is_empty() {
@@ -89,7 +89,7 @@ impl Judge for TrafficSplitSpec {
         (split, mistakes.0)
     }
 
-    fn unreadable(_: &Value, _: &Surroundings<'_>) -> Split {
+    fn unreadable(_: &Value, _: &ValidationContext<'_>) -> Split {
         Split::default()
     }
 
@@ -118,10 +118,10 @@ impl Judge for TrafficSplitSpec {
 fn service(
     field: &str,
     written: &str,
-    at: &Surroundings<'_>,
+    at: &ValidationContext<'_>,
     mistakes: &mut Mistakes,
 ) -> ServiceRef {
-    let Surroundings {
+    let ValidationContext {
         namespace,
         cluster_domain,
         ..

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Code, Judge, Mistake, Mistakes, Surroundings, ports::judged_port};
+use super::{Code, Judge, Mistake, Mistakes, ValidationContext, ports::judged_port};
 use crate::label_syntax::{is_dns_label, is_dns_subdomain};
 use crate::smi::{
     GROUP_AUTHENTICATED, GROUP_UNAUTHENTICATED, RULE_HTTP_ROUTE_GROUP, RULE_TCP_ROUTE, RuleRef,
@@ -115,7 +115,7 @@ impl Judge for TrafficTargetSpec {
 
     const UNREADABLE: &'static str = "the target allows nothing";
 
-    fn judge(&self, at: &Surroundings<'_>) -> (Target, Vec<Mistake>) {
+    fn judge(&self, at: &ValidationContext<'_>) -> (Target, Vec<Mistake>) {
         let mut mistakes = Mistakes::default();
         let destination = destination(&self.destination, at, &mut mistakes);
         if self.sources.is_empty() {
@@ -142,7 +142,7 @@ impl Judge for TrafficTargetSpec {
         (target, mistakes.0)
     }
 
-    fn unreadable(written: &Value, at: &Surroundings<'_>) -> Target {
+    fn unreadable(written: &Value, at: &ValidationContext<'_>) -> Target {
         let field = |name: &str| {
             let value = written.get("destination")?.get(name)?;
             value.as_str().map(str::to_owned)
@@ -162,7 +162,7 @@ impl Judge for TrafficTargetSpec {
 
 fn destination(
     written: &Subject,
-    at: &Surroundings<'_>,
+    at: &ValidationContext<'_>,
     mistakes: &mut Mistakes,
 ) -> Option<Destination> {
     let kind = match written.kind.as_str() {

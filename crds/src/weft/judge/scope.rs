@@ -17,7 +17,7 @@ use crate::{
     near::hint,
     smi::{
         RULE_HTTP_ROUTE_GROUP, Subject,
-        judge::{Code, Mistakes, Source, Surroundings, judged_port, source},
+        judge::{Code, Mistakes, Source, ValidationContext, judged_port, source},
     },
     weft::{RouteRef, SourceRef, TargetRef},
 };
@@ -32,7 +32,7 @@ const MOST_MATCHES: usize = 64;
 /// What the policy is about; `None` if that cannot be read.
 pub(super) fn target(
     written: &TargetRef,
-    at: &Surroundings<'_>,
+    at: &ValidationContext<'_>,
     mistakes: &mut Mistakes,
 ) -> Option<Target> {
     let name = written.name.as_deref();
@@ -74,7 +74,11 @@ pub(super) fn target(
     }
 }
 
-fn service(written: &TargetRef, at: &Surroundings<'_>, mistakes: &mut Mistakes) -> Option<Target> {
+fn service(
+    written: &TargetRef,
+    at: &ValidationContext<'_>,
+    mistakes: &mut Mistakes,
+) -> Option<Target> {
     let name = written.name.as_deref().unwrap_or_default();
     let named = is_dns_label(name);
     if !named {

@@ -26,7 +26,7 @@ use crate::smi::{
 /// A spec that says everything.
 const EVERYTHING: &str = include_str!("../everything.yaml");
 
-const AT: Surroundings<'_> = Surroundings {
+const AT: ValidationContext<'_> = ValidationContext {
     namespace: "shop",
     cluster_domain: "cluster.example",
     mesh_namespace: "weft-system",
@@ -41,7 +41,7 @@ fn judged(written: &Value) -> (Policy, Vec<Mistake>) {
 }
 
 fn in_mesh_namespace(written: &Value) -> (Policy, Vec<Mistake>) {
-    let at = Surroundings {
+    let at = ValidationContext {
         namespace: "weft-system",
         ..AT
     };

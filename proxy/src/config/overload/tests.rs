@@ -50,7 +50,7 @@ struct Load {
     now: Instant,
     /// When each worker is free.
     free: Vec<Instant>,
-    waiting: Vec<(Instant, Box<LetIn>)>,
+    waiting: Vec<(Instant, Box<AdmittedRequest>)>,
     limits: Vec<i64>,
 }
 

@@ -24,7 +24,7 @@ fn rules(enforcement: v1::Enforcement, examples: u32) -> v1::TrialAsk {
 
 fn key(caller: &str, route: Option<&str>) -> CellKey {
     CellKey {
-        parties: Parties::Inbound {
+        parties: CallEnds::Inbound {
             port: 8080,
             caller: caller.into(),
             at: Some("uid".into()),

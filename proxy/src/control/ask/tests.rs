@@ -17,7 +17,7 @@ use crate::telemetry::Telemetry;
 use crate::telemetry::call::{Call, CallKind};
 use crate::telemetry::labels::{LimitLabels, Security};
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::parties::Parties;
+use crate::telemetry::parties::CallEnds;
 use crate::telemetry::trace::CameFrom;
 
 /// Bytes of a message that the controller takes.
@@ -138,7 +138,7 @@ async fn dry_run_starts_immediately_and_stops_with_its_reader() {
 
 /// A request that a tap shows.
 fn request(telemetry: &Arc<Telemetry>) {
-    let parties = Parties::Inbound {
+    let parties = CallEnds::Inbound {
         port: 8080,
         caller: "shop/web".into(),
         at: None,

@@ -27,7 +27,7 @@ use crate::http::limits::{HEADER_BYTES, HEADER_COUNT};
 use crate::http::received::written_target;
 use crate::http::replay::Replay;
 use crate::net::connect::ConnectTimeout;
-use crate::net::given_up::Beginning;
+use crate::net::given_up::ConnectGuard;
 
 /// What hyper calls a head that is too large, of an answer.
 const TOO_LARGE: &str = "the head of the answer is too large or has more than 100 fields, or its \
@@ -174,7 +174,7 @@ pub(crate) async fn http1(
     limit: ConnectTimeout,
     parts: &Parts,
     replay: &Replay,
-    beginning: Option<&Beginning<'_>>,
+    beginning: Option<&ConnectGuard<'_>>,
 ) -> Result<UpstreamResponse, Failure> {
     let bodiless = replay.size() == Some(0);
     let upgrades = parts.headers.contains_key(header::UPGRADE);
@@ -186,7 +186,7 @@ pub(crate) async fn http1(
     let shares = only_reads(&parts.method) && bodiless;
     let pool = clients.pool(addr);
     // Before its turn it may have gone by a kept connection in vain, and is replaced once only.
-    let mut reuse = shares && !beginning.is_some_and(Beginning::has_turn);
+    let mut reuse = shares && !beginning.is_some_and(ConnectGuard::has_turn);
     loop {
         let pooled = pool.as_ref().filter(|_| reuse);
         let pooled = pooled.and_then(|pool| pool.reuse());

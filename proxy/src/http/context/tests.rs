@@ -7,7 +7,7 @@ use policy::deadline::RequestedTimeout;
 use tokio::time::{advance, timeout};
 
 use super::*;
-use crate::http::deadline::{Ends, Over, until};
+use crate::http::deadline::{StopConditions, WaitEnd, until};
 use crate::http::upload::Upload;
 
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -162,8 +162,8 @@ async fn no_call_starts_for_abandoned_or_expired_request() {
     let ends: [(RequestEnd, &str); 8] = [
         (drop, "over"),
         (|kept| kept.ended(BodyEnd::Dropped), "over"),
-        (|kept| kept.ended(BodyEnd::OutOfTime(Over::Time)), "over"),
-        (|kept| kept.ended(BodyEnd::Late(Over::Time)), "over"),
+        (|kept| kept.ended(BodyEnd::OutOfTime(WaitEnd::Time)), "over"),
+        (|kept| kept.ended(BodyEnd::Late(WaitEnd::Time)), "over"),
         (|kept| kept.refused(Reason::Deadline), "over"),
         (|kept| kept.refused(Reason::ConnectionLost), "none"),
         (|kept| kept.ended(BodyEnd::Complete), "none"),
@@ -209,8 +209,8 @@ async fn switched_protocol_has_no_deadline_until_connection_closes() {
 }
 
 /// Work that only this ends.
-async fn wait_for(left: Left) -> Result<(), Over> {
-    let ends = Ends::new(None, None, &Upload::default(), Some(left));
+async fn wait_for(left: Left) -> Result<(), WaitEnd> {
+    let ends = StopConditions::new(None, None, &Upload::default(), Some(left));
     until(ends, pin!(std::future::pending())).await
 }
 

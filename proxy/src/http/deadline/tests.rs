@@ -162,7 +162,7 @@ async fn context_deadline_is_separate_for_peers_merged_for_applications() {
 async fn work_is_cancelled_when_its_last_waiter_leaves() {
     let (left, gone) = tokio::sync::oneshot::channel::<()>();
     let left_by = Left::new(async move { drop(gone.await) });
-    let ends = Ends::new(None, None, &Upload::default(), Some(left_by));
+    let ends = StopConditions::new(None, None, &Upload::default(), Some(left_by));
     tokio::spawn(async move {
         tokio::time::sleep(Duration::from_millis(30)).await;
         drop(left);
@@ -170,9 +170,9 @@ async fn work_is_cancelled_when_its_last_waiter_leaves() {
     let begun = now();
     let nothing = pin!(std::future::pending::<()>());
     let ended = tokio::time::timeout(Duration::from_secs(9), until(ends, nothing)).await;
-    assert_eq!(ended, Ok(Err(Over::Left)));
+    assert_eq!(ended, Ok(Err(WaitEnd::Left)));
     assert!(now() - begun < Duration::from_millis(100));
-    assert!(Ends::new(None, None, &Upload::default(), None).is_none());
+    assert!(StopConditions::new(None, None, &Upload::default(), None).is_none());
 }
 
 /// A runtime without timers panics where one is made, which the last lines show.
@@ -186,11 +186,15 @@ fn a_call_without_an_end_makes_no_timer() {
         let (answer, came) = tokio::sync::oneshot::channel();
         let waits = async {
             let came = pin!(came);
-            until(Ends::new(end, None, &Upload::default(), None), came).await
+            until(
+                StopConditions::new(end, None, &Upload::default(), None),
+                came,
+            )
+            .await
         };
         let (ended, ()) = tokio::join!(waits, async { answer.send(7).unwrap() });
         assert_eq!(ended, Ok(Ok(7)));
-        assert!(std::panic::catch_unwind(|| Ends::at(Some(now()))).is_err());
+        assert!(std::panic::catch_unwind(|| StopConditions::at(Some(now()))).is_err());
     });
 }
 
@@ -230,12 +234,12 @@ async fn call_reaches_own_deadline_before_context_deadline() {
 async fn work_that_takes_longer_than_its_time_is_dropped() {
     let end = Some(now() + Duration::from_millis(100));
     assert_eq!(
-        until(Ends::at(end), pin!(std::future::ready(1))).await,
+        until(StopConditions::at(end), pin!(std::future::ready(1))).await,
         Ok(1)
     );
     assert_eq!(
-        until(Ends::at(end), pin!(std::future::pending::<()>())).await,
-        Err(Over::Time)
+        until(StopConditions::at(end), pin!(std::future::pending::<()>())).await,
+        Err(WaitEnd::Time)
     );
     assert_eq!(until(None, pin!(std::future::ready(2))).await, Ok(2));
 }
@@ -245,7 +249,7 @@ async fn slow_wait_is_reported_once_and_continues() {
     let millis = Duration::from_millis;
     for (takes, slow, done) in [(50, 0, true), (150, 1, true), (900, 1, false)] {
         let begun = now();
-        let ends = Ends::at(Some(begun + millis(300)));
+        let ends = StopConditions::at(Some(begun + millis(300)));
         let mut ends = ends.map(|ends| ends.slow_at(Some(begun + millis(100))));
         let mut work = pin!(tokio::time::sleep(millis(takes)));
         let mut notices = 0;

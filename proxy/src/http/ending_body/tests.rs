@@ -28,7 +28,7 @@ fn silent() -> http_body_util::StreamBody<Never> {
 async fn late_body_finishes_with_grpc_trailers_or_abort() {
     for kind in ["text/plain", "application/grpc-web+proto"] {
         let at = now() + Duration::from_secs(1);
-        let mut plain = EndingBody::new(silent(), Ends::at(Some(at)), &head(kind));
+        let mut plain = EndingBody::new(silent(), StopConditions::at(Some(at)), &head(kind));
         let begun = now();
         let error = plain.frame().await.unwrap().unwrap_err();
         assert!(error.is::<OutOfTime>(), "{error}");
@@ -39,12 +39,16 @@ async fn late_body_finishes_with_grpc_trailers_or_abort() {
 
     let ended = Cell::new(None);
     let at = Some(now() + Duration::from_secs(1));
-    let grpc = EndingBody::new(silent(), Ends::at(at), &head("application/grpc+proto"));
+    let grpc = EndingBody::new(
+        silent(),
+        StopConditions::at(at),
+        &head("application/grpc+proto"),
+    );
     let mut grpc = Watched::begun(grpc, Arc::default(), |end, _, _| ended.set(Some(end))).await;
     let trailers = grpc.frame().await.unwrap().unwrap();
     assert_eq!(trailers.into_trailers().unwrap()["grpc-status"], "4");
     assert!(grpc.frame().await.is_none());
-    assert_eq!(ended.get(), Some(BodyEnd::OutOfTime(Over::Time)));
+    assert_eq!(ended.get(), Some(BodyEnd::OutOfTime(WaitEnd::Time)));
 }
 
 /// Only who still waits may ask again.
@@ -54,9 +58,15 @@ async fn body_closed_with_request_reports_cause() {
     let upload = Upload::default();
     let left = Left::new(tokio::time::sleep(second));
     for (ends, over) in [
-        (Ends::at(Some(now() + second)), Over::Time),
-        (Ends::new(None, Some(second), &upload, None), Over::Still),
-        (Ends::new(None, None, &upload, Some(left)), Over::Left),
+        (StopConditions::at(Some(now() + second)), WaitEnd::Time),
+        (
+            StopConditions::new(None, Some(second), &upload, None),
+            WaitEnd::Still,
+        ),
+        (
+            StopConditions::new(None, None, &upload, Some(left)),
+            WaitEnd::Left,
+        ),
     ] {
         let ended = Cell::new(None);
         let body = EndingBody::new(silent(), ends, &head("application/grpc"));
@@ -70,10 +80,10 @@ async fn body_closed_with_request_reports_cause() {
 async fn body_finished_in_time_or_without_deadline_is_complete() {
     let at = now() + Duration::from_secs(1);
     for end in [Some(at), None] {
-        let body = EndingBody::new(text("all"), Ends::at(end), &HeaderMap::new());
+        let body = EndingBody::new(text("all"), StopConditions::at(end), &HeaderMap::new());
         assert_eq!(body.collect().await.unwrap().to_bytes(), "all");
     }
-    let mut endless = EndingBody::new(silent(), Ends::at(None), &HeaderMap::new());
+    let mut endless = EndingBody::new(silent(), StopConditions::at(None), &HeaderMap::new());
     let day = Duration::from_secs(86_400);
     assert!(tokio::time::timeout(day, endless.frame()).await.is_err());
 }
@@ -86,7 +96,7 @@ async fn abort_just_before_deadline_counts_as_timeout() {
     };
     for (left, in_time) in [(1, true), (50, false)] {
         let at = now() + Duration::from_millis(left);
-        let mut body = EndingBody::new(broken(), Ends::at(Some(at)), &HeaderMap::new());
+        let mut body = EndingBody::new(broken(), StopConditions::at(Some(at)), &HeaderMap::new());
         let error = body.frame().await.unwrap().unwrap_err();
         assert_eq!(error.is::<OutOfTime>(), in_time, "{left} ms before");
     }
@@ -94,7 +104,7 @@ async fn abort_just_before_deadline_counts_as_timeout() {
 
 #[tokio::test(start_paused = true)]
 async fn late_empty_response_is_replaceable_without_length() {
-    let over = || Ends::at(Some(now()));
+    let over = || StopConditions::at(Some(now()));
     let ended = Cell::new(None);
     let body = EndingBody::new(text("all of it"), over(), &HeaderMap::new());
     let mut body = Watched::begun(body, Arc::default(), |end, _, _| ended.set(Some(end))).await;
@@ -104,7 +114,7 @@ async fn late_empty_response_is_replaceable_without_length() {
         "a head may have announced one"
     );
     assert!(body.is_late());
-    assert_eq!(ended.get(), Some(BodyEnd::Late(Over::Time)));
+    assert_eq!(ended.get(), Some(BodyEnd::Late(WaitEnd::Time)));
     drop(body);
     // gRPC tells it behind the head.
     let head = head("application/grpc");
@@ -114,7 +124,7 @@ async fn late_empty_response_is_replaceable_without_length() {
             .await
             .is_late()
     );
-    let body = EndingBody::new(text("all of it"), Ends::at(None), &head);
+    let body = EndingBody::new(text("all of it"), StopConditions::at(None), &head);
     let mut whole = Watched::begun(body, Arc::default(), |_, _, _| ()).await;
     assert_eq!(whole.size_hint().exact(), Some(9));
     assert!(!whole.is_late());

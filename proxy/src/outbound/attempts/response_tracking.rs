@@ -8,11 +8,11 @@ use policy::retry;
 use super::Attempts;
 use crate::endpoints::endpoint::InFlight;
 use crate::http::client::dedicated::ResponseBody;
-use crate::http::deadline::Ends;
+use crate::http::deadline::StopConditions;
 use crate::http::upload::Upload;
 use crate::outbound::attempt_outcome::{AtEnd, AttemptOutcome};
 use crate::outbound::send::Outgoing;
-use crate::outbound::serving::{Marks, Open, Serving, Tells};
+use crate::outbound::serving::{Open, Serving, ServingHeaders, Tells};
 use crate::proxy::Proxy;
 
 impl Attempts<'_> {
@@ -66,7 +66,7 @@ impl Attempts<'_> {
         &self,
         in_flight: InFlight,
         open: Option<Open>,
-        ends: Option<Box<Ends>>,
+        ends: Option<Box<StopConditions>>,
     ) -> Serving {
         let route = self.route;
         let routed_to = route.overridden.then_some(&*route.backend);
@@ -74,7 +74,7 @@ impl Attempts<'_> {
             in_flight,
             open,
             ends,
-            marks: Marks::of(self.route.cookie.as_deref(), routed_to),
+            marks: ServingHeaders::of(self.route.cookie.as_deref(), routed_to),
         }
     }
 }

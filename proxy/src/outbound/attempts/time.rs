@@ -13,7 +13,7 @@ use super::Attempts;
 use super::failed::{Doubted, Failed};
 use crate::endpoints::endpoint::InFlight;
 use crate::failure::Failure;
-use crate::http::deadline::{self, Ends, Over};
+use crate::http::deadline::{self, StopConditions, WaitEnd};
 use crate::http::replay::Replay;
 use crate::http::upload::Upload;
 use crate::outbound::attempt_outcome;
@@ -28,7 +28,11 @@ impl Attempts<'_> {
     }
 
     /// What an attempt ends by which has no head of its answer until then.
-    pub(super) fn attempt_ends(&self, outgoing: &Outgoing, upload: &Upload) -> Option<Box<Ends>> {
+    pub(super) fn attempt_ends(
+        &self,
+        outgoing: &Outgoing,
+        upload: &Upload,
+    ) -> Option<Box<StopConditions>> {
         let Timeouts {
             backend_request: limit,
             idle,
@@ -49,7 +53,7 @@ impl Attempts<'_> {
         let outlasts = deadline.outlasts(method, now, limit);
         let outlasts = outlasts.filter(|_| !saves());
         let at = deadline.attempt(method, now, limit, outlasts.is_some());
-        let ends = Ends::new(at, idle, upload, left);
+        let ends = StopConditions::new(at, idle, upload, left);
         // Who asks for another protocol may be let wait for it.
         let slow = outlasts.filter(|_| outgoing.upgrade.is_none());
         ends.map(|ends| ends.slow_at(slow))
@@ -102,31 +106,35 @@ impl Attempts<'_> {
     }
 
     /// What the answer ends by.
-    pub(super) fn answer_ends(&self, outgoing: &Outgoing, upload: &Upload) -> Option<Box<Ends>> {
+    pub(super) fn answer_ends(
+        &self,
+        outgoing: &Outgoing,
+        upload: &Upload,
+    ) -> Option<Box<StopConditions>> {
         let at = deadline::ends(outgoing.deadline, &outgoing.parts.method);
-        let ends = Ends::new(at, self.timeouts().idle, upload, outgoing.leaving());
+        let ends = StopConditions::new(at, self.timeouts().idle, upload, outgoing.leaving());
         ends.map(|ends| ends.with_grpc(outgoing.grpc))
     }
 
     /// Why an attempt was given up that had no answer in its time.
-    pub(super) fn late(&self, outgoing: &Outgoing, over: Over) -> Failure {
+    pub(super) fn late(&self, outgoing: &Outgoing, over: WaitEnd) -> Failure {
         // Nobody waits any more for one that was left.
-        let late = !matches!(over, Over::Left);
+        let late = !matches!(over, WaitEnd::Left);
         outgoing.late.store(late, Relaxed);
         if let Err(passed) = deadline::check(outgoing.deadline) {
             return passed;
         }
         let limit = |limit: Option<_>| limit.unwrap_or_default();
         match over {
-            Over::Time => Failure::TimedOut {
+            WaitEnd::Time => Failure::TimedOut {
                 detail: format!(
                     "no answer within {:?}",
                     limit(self.timeouts().backend_request)
                 )
                 .into(),
             },
-            Over::Left => deadline::left(),
-            Over::Still => {
+            WaitEnd::Left => deadline::left(),
+            WaitEnd::Still => {
                 let detail = format!("nothing moved for {:?}", limit(self.timeouts().idle));
                 Failure::refused(Reason::Deadline, detail)
             }

@@ -10,7 +10,7 @@ use policy::traffic::call::Cause;
 use super::{At, Call};
 use crate::telemetry::Telemetry;
 use crate::telemetry::labels::{EjectionLabels, FallbackLabels, RetryLabels};
-use crate::telemetry::parties::Parties;
+use crate::telemetry::parties::CallEnds;
 
 /// Where a call was counted that something else is asked to answer.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub(crate) struct Before {
 }
 
 /// An endpoint of calls between these rests from now on.
-pub(crate) fn ejected(telemetry: &Telemetry, parties: &Parties, cause: EjectedFor) {
+pub(crate) fn ejected(telemetry: &Telemetry, parties: &CallEnds, cause: EjectedFor) {
     let labels = EjectionLabels {
         service: parties.service(),
         backend: parties.backend(),
@@ -52,7 +52,7 @@ impl Call {
     }
 
     /// What was tried has failed, and from now on it goes between these.
-    pub(crate) fn falls_back(&mut self, to: Parties) -> Before {
+    pub(crate) fn falls_back(&mut self, to: CallEnds) -> Before {
         self.gives_up();
         let port = std::mem::replace(&mut self.port, to.port());
         let at = std::mem::replace(&mut self.at, At::Nowhere(to));

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use super::{At, Call};
 use crate::telemetry::cell::CellKey;
-use crate::telemetry::parties::Parties;
+use crate::telemetry::parties::CallEnds;
 
 impl Call {
     /// The way that it goes, to the port that was called.
     pub(super) fn cell_key(&self) -> CellKey {
         let (parties, route) = match &self.at {
             At::Nowhere(parties) => (parties, None),
-            At::Cell(cell) => (&cell.key().parties, cell.key().route.clone()),
+            At::CallCounters(cell) => (&cell.key().parties, cell.key().route.clone()),
         };
         CellKey {
             parties: parties.clone().at_port(self.port),
@@ -30,10 +30,10 @@ impl Call {
         if let Some(logged) = &mut self.logged {
             logged.route = Some(Arc::clone(route));
         }
-        let At::Cell(cell) = &self.at else {
+        let At::CallCounters(cell) = &self.at else {
             return;
         };
-        if matches!(cell.key().parties, Parties::Rest(_)) {
+        if matches!(cell.key().parties, CallEnds::Rest(_)) {
             return;
         }
         let by_route = cell.of_route(route).unwrap_or_else(|| {
@@ -53,7 +53,7 @@ impl Call {
         });
         // It counts once, and where it is now.
         if std::mem::take(&mut self.begun)
-            && let At::Cell(current) = &self.at
+            && let At::CallCounters(current) = &self.at
         {
             current.moves();
         }

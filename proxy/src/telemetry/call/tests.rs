@@ -19,7 +19,7 @@ fn decided(direction: Direction, access_log: AccessLog, rule: &Origin) -> Call {
     let (parts, ()) = Request::new(()).into_parts();
     let (security, port) = (Security::mtls, 80);
     let parties = match direction {
-        Direction::outbound => Parties::Outbound {
+        Direction::outbound => CallEnds::Outbound {
             service: "shop/web".into(),
             port,
             backend: "shop/web-2".into(),
@@ -27,7 +27,7 @@ fn decided(direction: Direction, access_log: AccessLog, rule: &Origin) -> Call {
             pod: Arc::default(),
             security,
         },
-        Direction::inbound => Parties::Inbound {
+        Direction::inbound => CallEnds::Inbound {
             port,
             caller: "shop/web".into(),
             at: None,
@@ -142,7 +142,7 @@ fn a_recorded_request_is_the_exemplar_of_its_bucket() {
         let parent = format!("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-{verdict}");
         let request = Request::builder().header("traceparent", parent);
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        let called = Parties::to_service("shop/cart".into(), 80);
+        let called = CallEnds::to_service("shop/cart".into(), 80);
         let mut call = Call::begin(&telemetry, CallKind::Request, called);
         call.asks(&parts, CameFrom::Application);
         let (answer, ()) = Response::new(()).into_parts();
@@ -173,7 +173,7 @@ fn request(
     answer: &response::Parts,
 ) {
     let (parts, ()) = Request::new(()).into_parts();
-    let called = Parties::to_service(Arc::default(), 80);
+    let called = CallEnds::to_service(Arc::default(), 80);
     let mut call = Call::begin(telemetry, CallKind::Request, called);
     call.speaks(Version::HTTP_11, false);
     call.asks(&parts, CameFrom::Application);
@@ -195,7 +195,7 @@ fn request_count_needs_no_allocation_or_map_lookup() {
     let metrics = Metrics::register(&mut Registry::default());
     let telemetry = Arc::new(Telemetry::new(metrics, AccessLog::OFF));
     let there = CellKey {
-        parties: Parties::Outbound {
+        parties: CallEnds::Outbound {
             service: "shop/cart".into(),
             port: 80,
             backend: "shop/cart-v2".into(),
@@ -244,7 +244,7 @@ fn connection_counts_once_with_distinguished_or_other_port() {
         for port in 1..=if distinguished { 1 } else { 100 } {
             let _ = telemetry.port_label(Direction::inbound, "", port, true);
         }
-        let parties = Parties::Inbound {
+        let parties = CallEnds::Inbound {
             port: 9090,
             caller: "shop/web".into(),
             at: None,
@@ -273,7 +273,7 @@ fn connection_counts_once_if_drained_before_port_is_known() {
     let telemetry = Arc::new(Telemetry::new(metrics, AccessLog::OFF));
     let cells = Arc::clone(&telemetry.metrics.calls.cells);
     let rule = Origin::new("TrafficTarget", "shop", "web");
-    let parties = Parties::Inbound {
+    let parties = CallEnds::Inbound {
         port: 9090,
         caller: "shop/web".into(),
         at: None,
@@ -347,7 +347,7 @@ fn routed(
     answer: &response::Parts,
 ) {
     let (parts, ()) = Request::new(()).into_parts();
-    let parties = Parties::Inbound {
+    let parties = CallEnds::Inbound {
         port: 80,
         caller: Arc::default(),
         at: None,
@@ -417,7 +417,7 @@ fn route_request_count_needs_no_allocation_or_lookup() {
 fn port_and_route_of_request_are_distinguished_together() {
     let metrics = Metrics::register(&mut Registry::default());
     let telemetry = Arc::new(Telemetry::new(metrics, AccessLog::OFF));
-    let parties = Parties::Inbound {
+    let parties = CallEnds::Inbound {
         port: 9090,
         caller: "shop/web".into(),
         at: None,

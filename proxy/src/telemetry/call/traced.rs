@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderMap, request};
 
 use super::{Call, Why};
-use crate::telemetry::cell::Cell;
+use crate::telemetry::cell::CallCounters;
 use crate::telemetry::exemplar::Exemplar;
 use crate::telemetry::trace::span::{Ended, Span};
 use crate::telemetry::trace::{CameFrom, SpanStart, Trace};
@@ -61,7 +61,7 @@ impl Call {
     }
 
     /// It was answered after this time, and is the last of its bucket that is recorded.
-    pub(super) fn exemplify(&self, cell: &Cell, took: Duration) {
+    pub(super) fn exemplify(&self, cell: &CallCounters, took: Duration) {
         let recorded = self.trace.as_ref().and_then(|trace| trace.recorded());
         if let Some(trace) = recorded {
             let at = SystemTime::now();

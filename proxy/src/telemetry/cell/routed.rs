@@ -8,12 +8,12 @@ use std::sync::{Arc, Weak};
 
 use policy::route::names::MAX_NAMES;
 
-use super::Cell;
+use super::CallCounters;
 
 /// Routes that one way remembers the cells of: all names, and none.
 const KEPT: usize = MAX_NAMES + 1;
 
-impl Cell {
+impl CallCounters {
     /// Where this way's requests of a route are counted, if that was asked before.
     pub(crate) fn of_route(&self, route: &Arc<str>) -> Option<Arc<Self>> {
         let current = self.routed.load();

@@ -8,12 +8,12 @@ use policy::origin::Origin;
 use policy::protocol::Protocol;
 use policy::reason::Reason;
 
-use super::{CallOutcome, Cell, CellCache, CellKey, KEPT, MORE_OUTCOMES, RULES};
-use crate::telemetry::parties::Parties;
+use super::{CallCounters, CallOutcome, CellCache, CellKey, KEPT, MORE_OUTCOMES, RULES};
+use crate::telemetry::parties::CallEnds;
 
 fn cell_key(port: u16) -> CellKey {
     CellKey {
-        parties: Parties::External {
+        parties: CallEnds::External {
             port,
             remote: Arc::default(),
         },
@@ -22,7 +22,7 @@ fn cell_key(port: u16) -> CellKey {
     }
 }
 
-fn answer(cell: &Cell, status: u16, reason: Option<Reason>) {
+fn answer(cell: &CallCounters, status: u16, reason: Option<Reason>) {
     cell.begin();
     let success = reason.is_none() && status < 500;
     let outcome = CallOutcome {
@@ -51,7 +51,7 @@ fn every_outcome_comes_out_as_it_went_in() {
 
 #[test]
 fn cell_counts_drain_once_and_open_calls_remain() {
-    let (cell, mut seen) = (Cell::new(cell_key(80)), (0, 0));
+    let (cell, mut seen) = (CallCounters::new(cell_key(80)), (0, 0));
     assert!(cell.take(&mut seen).is_none());
     answer(&cell, 200, None);
     answer(&cell, 200, None);
@@ -76,7 +76,7 @@ fn cell_counts_drain_once_and_open_calls_remain() {
 
 #[test]
 fn server_with_every_status_loses_statuses_not_calls() {
-    let (cell, mut seen) = (Cell::new(cell_key(80)), (0, 0));
+    let (cell, mut seen) = (CallCounters::new(cell_key(80)), (0, 0));
     for status in 100..600 {
         answer(&cell, status, None);
     }
@@ -91,7 +91,7 @@ fn server_with_every_status_loses_statuses_not_calls() {
 fn concurrent_calls_add_up_while_cell_is_drained() {
     const THREADS: u64 = 4;
     const CALLS: u64 = 5_000;
-    let cell = Arc::new(Cell::new(cell_key(80)));
+    let cell = Arc::new(CallCounters::new(cell_key(80)));
     let calling: Vec<_> = (0..THREADS)
         .map(|thread| {
             let cell = Arc::clone(&cell);
@@ -122,7 +122,7 @@ fn cached_cell_is_found_only_while_held() {
     let of = |port| move |cell_key: &CellKey| cell_key.parties.port() == port;
     assert!(kept.find(of(1)).is_none());
     let cells: Vec<_> = (1..=20)
-        .map(|port| Arc::new(Cell::new(cell_key(port))))
+        .map(|port| Arc::new(CallCounters::new(cell_key(port))))
         .collect();
     for cell in &cells {
         kept.keep(cell);
@@ -140,7 +140,7 @@ fn cached_cell_is_found_only_while_held() {
 /// The caller of one left, and what that says of its attempt comes a moment later.
 #[test]
 fn an_attempt_whose_caller_left_is_never_a_success() {
-    let (cell, mut seen) = (Cell::new(cell_key(80)), (0, 0));
+    let (cell, mut seen) = (CallCounters::new(cell_key(80)), (0, 0));
     cell.begin();
     cell.cancel();
     let first = cell.take(&mut seen).unwrap();
@@ -154,7 +154,7 @@ fn an_attempt_whose_caller_left_is_never_a_success() {
 
 #[test]
 fn allowing_rules_are_reported_while_active_and_bounded() {
-    let (cell, mut seen) = (Cell::new(cell_key(80)), (0, 0));
+    let (cell, mut seen) = (CallCounters::new(cell_key(80)), (0, 0));
     let rule = |at: usize| Origin::new("TrafficTarget", "shop", format!("t{at}"));
     let mut reported = |rules: &[usize]| {
         for at in rules {
@@ -178,10 +178,10 @@ fn allowing_rules_are_reported_while_active_and_bounded() {
 
 #[test]
 fn cell_caches_routes_up_to_name_limit() {
-    let cell = Cell::new(cell_key(80));
+    let cell = CallCounters::new(cell_key(80));
     let name = |number: usize| Arc::<str>::from(format!("cart/{number}"));
-    let routed: Vec<Arc<Cell>> = (0..100)
-        .map(|_| Arc::new(Cell::new(cell_key(80))))
+    let routed: Vec<Arc<CallCounters>> = (0..100)
+        .map(|_| Arc::new(CallCounters::new(cell_key(80))))
         .collect();
     for (number, routed) in routed.iter().enumerate() {
         cell.keep_route(&name(number), routed);

@@ -8,7 +8,7 @@ use policy::protocol::Protocol;
 use super::{CELLS, Cells, IDLE, IDLE_NEAR_CAPACITY};
 use crate::telemetry::cell::{CallOutcome, CellCache, CellKey};
 use crate::telemetry::labels::Direction;
-use crate::telemetry::parties::Parties;
+use crate::telemetry::parties::CallEnds;
 
 const GOOD: CallOutcome = CallOutcome {
     status: 200,
@@ -18,7 +18,7 @@ const GOOD: CallOutcome = CallOutcome {
 
 fn cell_key(port: u16) -> CellKey {
     CellKey {
-        parties: Parties::External {
+        parties: CallEnds::External {
             port,
             remote: Arc::default(),
         },
@@ -76,7 +76,7 @@ fn calls_over_cell_limit_lose_peer_not_protocol() {
     }
     let (rest, placed) = cells.find(cell_key(CELLS as u16 + 1));
     assert!(!placed);
-    assert_eq!(rest.key().parties, Parties::Rest(Direction::outbound));
+    assert_eq!(rest.key().parties, CallEnds::Rest(Direction::outbound));
     let opaque = CellKey {
         protocol: Protocol::Opaque,
         ..cell_key(CELLS as u16 + 1)
@@ -91,7 +91,7 @@ fn calls_over_cell_limit_lose_peer_not_protocol() {
 fn external_destinations_take_up_to_half_of_cells() {
     let cells = Cells::default();
     let outside = |number: usize| CellKey {
-        parties: Parties::External {
+        parties: CallEnds::External {
             port: 80,
             remote: number.to_string().into(),
         },

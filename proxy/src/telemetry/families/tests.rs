@@ -18,7 +18,7 @@ const GOOD: CallOutcome = CallOutcome {
 
 fn cell_key(port: u16, route: Option<&str>) -> CellKey {
     CellKey {
-        parties: Parties::Inbound {
+        parties: CallEnds::Inbound {
             port,
             caller: "shop/web".into(),
             at: None,

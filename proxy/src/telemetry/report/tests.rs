@@ -13,7 +13,7 @@ use super::{EDGES, KEPT_EDGES, KEPT_SLOTS, Reports, SLOT, slot_of};
 use crate::telemetry::cell::{CallOutcome, CellKey};
 use crate::telemetry::labels::{LimitLabels, Security};
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::parties::Parties;
+use crate::telemetry::parties::CallEnds;
 
 fn reports() -> Reports {
     Reports::new(Metrics::register(&mut Registry::default()))
@@ -21,7 +21,7 @@ fn reports() -> Reports {
 
 fn to(pod: &str) -> CellKey {
     CellKey {
-        parties: Parties::Outbound {
+        parties: CallEnds::Outbound {
             service: "shop/web".into(),
             port: 80,
             backend: "shop/web".into(),
@@ -117,16 +117,16 @@ fn call_without_endpoint_tells_no_security() {
         protocol: Protocol::Http1,
         route: None,
     };
-    let lacked = Parties::Unserved {
+    let lacked = CallEnds::Unserved {
         service: "shop/web".into(),
         port: 81,
         remote: Arc::default(),
     };
-    let external = Parties::External {
+    let external = CallEnds::External {
         port: 443,
         remote: "api.example.com".into(),
     };
-    reports.count_at(1, of(Parties::to_service("shop/web".into(), 80)), BAD);
+    reports.count_at(1, of(CallEnds::to_service("shop/web".into(), 80)), BAD);
     reports.count(of(lacked), BAD);
     reports.count(to("shop/a"), GOOD);
     reports.count(of(external), GOOD);
@@ -280,7 +280,7 @@ async fn ending_pod_tells_its_open_slot_at_once() {
 /// Requests of a caller that take a route; `None` where nobody names any.
 fn by_route(caller: &str, route: Option<&str>) -> CellKey {
     CellKey {
-        parties: Parties::Inbound {
+        parties: CallEnds::Inbound {
             port: 80,
             caller: caller.into(),
             at: None,

@@ -12,7 +12,7 @@ use wire::v1;
 
 use crate::http::asked::Asked;
 use crate::telemetry::labels::Direction;
-use crate::telemetry::parties::Parties;
+use crate::telemetry::parties::CallEnds;
 
 /// Headers of one tap.
 const MAX_HEADERS: usize = 8;
@@ -87,7 +87,7 @@ impl Filter {
     /// route of the own workload.
     pub(super) fn wants(
         &self,
-        parties: &Parties,
+        parties: &CallEnds,
         (status, latency, route): (u16, Duration, Option<&str>),
     ) -> bool {
         self.status
@@ -98,12 +98,12 @@ impl Filter {
     }
 
     /// Whether its ends are wanted.
-    pub(super) fn wants_end(&self, parties: &Parties) -> bool {
+    pub(super) fn wants_end(&self, parties: &CallEnds) -> bool {
         if self.is_for_ends() == (false, false) {
             return true;
         }
         match parties {
-            Parties::Outbound {
+            CallEnds::Outbound {
                 service,
                 backend,
                 pod,
@@ -113,13 +113,13 @@ impl Filter {
                     || self.to_services.contains(&**backend)
                     || self.to_pods.contains(&**pod)
             }
-            Parties::Inbound { caller, .. } => {
+            CallEnds::Inbound { caller, .. } => {
                 let uid = parties.caller();
                 uid.is_some_and(|uid| self.from_pods.contains(&**uid))
                     || self.from_accounts.contains(&**caller)
             }
-            Parties::Unserved { service, .. } => self.to_services.contains(&**service),
-            Parties::External { .. } | Parties::Rest(_) => false,
+            CallEnds::Unserved { service, .. } => self.to_services.contains(&**service),
+            CallEnds::External { .. } | CallEnds::Rest(_) => false,
         }
     }
 }

@@ -8,7 +8,7 @@ use policy::protocol::Protocol;
 use wire::v1;
 
 use crate::http::asked::Asked;
-use crate::telemetry::parties::Parties;
+use crate::telemetry::parties::CallEnds;
 use crate::telemetry::report::ends;
 use crate::telemetry::tap::watch::{Tap, Taps};
 use crate::telemetry::trace::{self, Trace};
@@ -63,7 +63,7 @@ impl Taps {
     #[cold]
     pub(crate) fn note(
         &self,
-        parties: &Parties,
+        parties: &CallEnds,
         asked: Asked<'_>,
         trace: Option<&Trace>,
     ) -> Option<Box<Tapped>> {
@@ -71,7 +71,7 @@ impl Taps {
         let direction = parties.direction();
         let fits = |tap: &&Arc<Tap>| {
             // Who calls is known from the begin on; who will be called is not.
-            let ends_are_known = matches!(parties, Parties::Inbound { .. });
+            let ends_are_known = matches!(parties, CallEnds::Inbound { .. });
             tap.filter.wants_head(direction, asked)
                 && (!ends_are_known || tap.filter.wants_end(parties))
         };
@@ -107,7 +107,7 @@ impl Tapped {
 
     /// Shows it to the taps that want how it ended. Most often there is one, so the last of
     /// them is given what was written down, and only others a copy.
-    pub(crate) fn ended(self, parties: &Parties, protocol: Protocol, ending: &TapEnding<'_>) {
+    pub(crate) fn ended(self, parties: &CallEnds, protocol: Protocol, ending: &TapEnding<'_>) {
         let how = (ending.status, ending.latency, ending.route);
         let Self {
             taps,

@@ -19,7 +19,7 @@ use crate::telemetry::Telemetry;
 use crate::telemetry::call::{Call, CallKind};
 use crate::telemetry::labels::Security;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::parties::Parties;
+use crate::telemetry::parties::CallEnds;
 use crate::telemetry::tap::watch::Watch;
 use crate::telemetry::trace::CameFrom;
 
@@ -47,8 +47,8 @@ fn head(method: &str, uri: &str, headers: &[(&str, &str)]) -> request::Parts {
     request.body(()).unwrap().into_parts().0
 }
 
-fn to(service: &str, backend: &str, pod: &str) -> Parties {
-    Parties::Outbound {
+fn to(service: &str, backend: &str, pod: &str) -> CallEnds {
+    CallEnds::Outbound {
         service: service.into(),
         port: 8080,
         backend: backend.into(),
@@ -58,8 +58,8 @@ fn to(service: &str, backend: &str, pod: &str) -> Parties {
     }
 }
 
-fn from(caller: &str, uid: &str) -> Parties {
-    Parties::Inbound {
+fn from(caller: &str, uid: &str) -> CallEnds {
+    CallEnds::Inbound {
         port: 8080,
         caller: caller.into(),
         at: Some(uid.into()),
@@ -68,7 +68,7 @@ fn from(caller: &str, uid: &str) -> Parties {
 }
 
 /// One request between these, answered like this.
-fn call(telemetry: &Arc<Telemetry>, parties: Parties, parts: &request::Parts, status: u16) {
+fn call(telemetry: &Arc<Telemetry>, parties: CallEnds, parts: &request::Parts, status: u16) {
     let mut call = Call::begin(telemetry, CallKind::Request, parties);
     call.asks(parts, CameFrom::Application);
     let (answer, ()) = Response::builder()
@@ -80,7 +80,7 @@ fn call(telemetry: &Arc<Telemetry>, parties: Parties, parts: &request::Parts, st
         .done(BodyEnd::Complete, 7, None);
 }
 
-fn get(telemetry: &Arc<Telemetry>, parties: Parties) {
+fn get(telemetry: &Arc<Telemetry>, parties: CallEnds) {
     call(telemetry, parties, &head("GET", "/items", &[]), 200);
 }
 

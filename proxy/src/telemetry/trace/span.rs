@@ -14,7 +14,7 @@ use prost::Message as _;
 use crate::http::grpc::is_grpc;
 use crate::telemetry::access_log::cut;
 use crate::telemetry::labels::Direction;
-use crate::telemetry::parties::Parties;
+use crate::telemetry::parties::CallEnds;
 use crate::telemetry::trace::otlp::{self, KeyValue};
 
 /// The version of the conventions that names and values follow.
@@ -66,7 +66,7 @@ pub(crate) struct Span {
 #[derive(Debug)]
 pub(crate) struct Ended<'a> {
     /// Between whom it was.
-    pub parties: &'a Parties,
+    pub parties: &'a CallEnds,
     /// 0: there was no answer.
     pub status: u16,
     pub grpc: Option<u16>,

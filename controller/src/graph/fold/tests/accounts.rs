@@ -24,7 +24,7 @@ fn by_account(reports: &Reports) -> Vec<(String, u64, Option<u64>)> {
     let reported = edges(&fold(reports).0).into_iter();
     let reported = reported.map(|(edge, counted)| {
         let account = edge.key().account.as_ref().map(ToString::to_string);
-        let served = counted.server.as_ref().map(Sums::requests);
+        let served = counted.server.as_ref().map(EdgeTotals::requests);
         (account.unwrap_or_default(), counted.sums.requests(), served)
     });
     let mut reported: Vec<_> = reported.collect();

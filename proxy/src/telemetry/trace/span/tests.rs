@@ -6,9 +6,9 @@ use super::*;
 use crate::telemetry::labels::Security;
 use crate::telemetry::trace::otlp::Value;
 
-fn parties(client: bool) -> Parties {
+fn parties(client: bool) -> CallEnds {
     if client {
-        Parties::Outbound {
+        CallEnds::Outbound {
             service: "shop/cart".into(),
             port: 80,
             backend: "shop/cart-v2".into(),
@@ -17,7 +17,7 @@ fn parties(client: bool) -> Parties {
             security: Security::mtls,
         }
     } else {
-        Parties::Inbound {
+        CallEnds::Inbound {
             port: 8080,
             caller: "shop/web".into(),
             at: None,
@@ -26,7 +26,7 @@ fn parties(client: bool) -> Parties {
     }
 }
 
-fn ended(parties: &Parties) -> Ended<'_> {
+fn ended(parties: &CallEnds) -> Ended<'_> {
     Ended {
         parties,
         status: 200,
