@@ -66,16 +66,16 @@ mutants: ## whether tests notice 160 mutants of policy, identity and injection, 
 	@COMPARE="$(COMPARE)" e2e/breaks/mutants run
 
 interop: ## clients and servers that we did not write, directly and through the mesh, 20 min; fails when a program is missing (ONLY=row)
-	@e2e/interop/run $(if $(ONLY),--only="$(ONLY)",--all --page $(CURDIR)/docs/interop.md)
+	@e2e/interop/run $(if $(ONLY),--only="$(ONLY)",--all --page $(CURDIR)/evidence/interop.md)
 
 field: ## what users of meshes run into, with real programs, beside a namespace without the mesh, 15 min (ONLY="1 4")
 	@ONLY="$(ONLY)" exec e2e/field/run
 
 attack: ## hostile neighbours beside an honest load, an hour (MINUTES=60, or 1 for a trial; PREVIOUS=older weft-proxy as control)
-	@PREVIOUS="$(PREVIOUS)" PREVIOUS_COMMIT="$(PREVIOUS_COMMIT)" exec e2e/interop/run attack --minutes $(or $(MINUTES),60) --page $(CURDIR)/docs/attacks.md
+	@PREVIOUS="$(PREVIOUS)" PREVIOUS_COMMIT="$(PREVIOUS_COMMIT)" exec e2e/interop/run attack --minutes $(or $(MINUTES),60) --page $(CURDIR)/evidence/attacks.md
 
 attack-control: ## the same against controller and injector, in the demo's cluster, 30 min
-	@e2e/interop/run control-plane --page $(CURDIR)/docs/attacks-control-plane.md
+	@e2e/interop/run control-plane --page $(CURDIR)/evidence/attacks-control-plane.md
 
 bench: ## what the proxy costs beside Envoy, 28 min after the build (PREVIOUS=older weft-proxy)
 	@PREVIOUS="$(PREVIOUS)" exec bench/run full

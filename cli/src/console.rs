@@ -1,5 +1,7 @@
 //! Where a command reads and writes: answers go to the output, words to the error stream,
 //! so that `weft ... | kubectl apply -f -` carries nothing but the answer.
+//!
+//! Claims: observe-28
 
 use std::io::{self, Read, Write};
 

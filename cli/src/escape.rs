@@ -1,5 +1,7 @@
 //! Text of the cluster on a terminal. Names, reasons and paths come from whoever may write
 //! them; a control character among them could move the cursor or hide a line.
+//!
+//! Claims: observe-27
 
 use std::fmt::Write as _;
 

@@ -1,6 +1,8 @@
 //! `docs/cli.md`, made from the commands themselves.
 //!
 //! May import `args`.
+//!
+//! Claims: observe-82
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,6 @@
 //! From arguments to an exit status.
+//!
+//! Claims: observe-41
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -335,6 +337,7 @@ mod tests {
     }
 
     /// Without a kubeconfig: none of these asks a cluster.
+    // Claims: observe-45
     #[tokio::test]
     async fn ignored_or_contradictory_options_are_refused_before_any_query() {
         let once = "cannot be used multiple times";

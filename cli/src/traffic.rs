@@ -1,4 +1,6 @@
 //! The graph of the read API, as commands use it: fetched, narrowed, summed.
+//!
+//! Claims: observe-74
 
 pub(crate) mod known;
 pub(crate) mod latency;

@@ -8,6 +8,8 @@
 //! it the shape that clients know.
 //!
 //! May import `aggregated`, `inventory`, `metrics`, `model`, `observe` and `world`.
+//!
+//! Claims: smi-9
 
 pub(crate) mod aggregate;
 pub(crate) mod answer;

@@ -4,6 +4,8 @@
 //! stored version, translation, compilation, resolution for one pod, bytes on the
 //! wire, and the proxy's own decision. The answer must be the one that the naive
 //! evaluator reads straight from the text.
+//!
+//! Claims: attack-1, attack-9, observe-57, smi-3
 
 #![allow(
     clippy::unwrap_used,
@@ -64,6 +66,7 @@ fn hundred_thousand_requests_are_decided_as_objects_define() {
 const EXPLAINED: usize = 5_000;
 const FIXED: usize = 300;
 
+// Claims: observability-6
 #[test]
 fn explanations_agree_with_what_proxies_decide() {
     use crds::observe::ExplanationVerdict;
@@ -100,6 +103,7 @@ fn explanations_agree_with_what_proxies_decide() {
     assert!(refused * 5 < explained * 4, "{refused} of {explained}");
 }
 
+// Claims: observability-6
 #[test]
 fn fix_allows_the_call_and_no_other() {
     let (mut fixed, mut beside, mut worlds) = (0, 0, 0);

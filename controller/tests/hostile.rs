@@ -4,6 +4,8 @@
 //! put into one namespace. Whatever they are: nothing panics, each takes bounded
 //! time, what proxies of other namespaces are told stays the same byte for byte, and
 //! what is sent to the own ones is never something that a proxy would refuse.
+//!
+//! Claims: smi-7
 
 #![allow(
     clippy::unwrap_used,

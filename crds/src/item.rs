@@ -2,6 +2,8 @@
 //!
 //! A list is read as a whole, so one object that its type refuses would take all others
 //! with it. An [`Item`] always reads; inside is the object, or why it is none.
+//!
+//! Claims: smi-13
 
 use std::borrow::Cow;
 

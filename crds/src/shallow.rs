@@ -6,6 +6,8 @@
 //! the others; a reader that follows it needs a stack as deep. This one replaces what is
 //! too deep by a text. Nothing that the mesh understands lies there, and where an object
 //! is meant a text is a mistake, so it never allows anything.
+//!
+//! Claims: smi-13
 
 use std::fmt;
 

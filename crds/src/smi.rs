@@ -4,6 +4,8 @@
 //! parse error, because one odd object that another mesh's schema once let in
 //! must not stop a whole reflector. What is wrong with an object is said by the
 //! validation webhook and by its status conditions.
+//!
+//! Claims: smi-11
 
 mod access;
 mod binding;

@@ -1,4 +1,6 @@
 //! An object of any kind, as a webhook and a command line meet it.
+//!
+//! Claims: observe-116, observe-62
 
 #[cfg(test)]
 mod rules;
@@ -294,6 +296,7 @@ mod tests {
             "metadata": {"name": "cart"}, "spec": spec})
     }
 
+    // Claims: observability-18
     #[test]
     fn invalid_or_missing_field_is_reported_with_its_path() {
         let spec = json!({"service": "cart", "matches": {"kind": "HTTPRouteGroup"},
@@ -388,6 +391,7 @@ mod tests {
         assert_eq!(listed(&object), pairs(&[("metadata.lables", "labels")]));
     }
 
+    // Claims: observability-18
     #[test]
     fn schema_refuses_no_example_and_no_foreign_kind() {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples");

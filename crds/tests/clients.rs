@@ -7,6 +7,8 @@
 //! the kind that they parse. The loops here are theirs, step by step, with the
 //! objects that their Go types marshal to; the real programs are driven by the
 //! end-to-end canaries.
+//!
+//! Claims: smi-2
 
 #![allow(
     clippy::unwrap_used,

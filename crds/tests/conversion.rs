@@ -1,6 +1,8 @@
 //! No conversion changes what objects allow, and none loses a word.
 //!
 //! What objects allow is read by the naive evaluator, from the text in each version.
+//!
+//! Claims: smi-2
 
 #![allow(
     clippy::unwrap_used,

@@ -3,7 +3,7 @@
 
 PROGRAMS=${XDG_CACHE_HOME:-$HOME/.cache}/weft/interop
 
-# "program:package". What is still missing afterwards is named in docs/interop.md.
+# "program:package". What is still missing afterwards is named in evidence/interop.md.
 FOREIGN="ip:iproute2 nft:nftables setpriv:util-linux curl:curl ss:iproute2 python3:python3
   nginx:nginx-light apache2:apache2-bin haproxy:haproxy nghttpd:nghttp2-server h2load:nghttp2-client
   node:nodejs java:default-jdk-headless wrk:wrk redis-server:redis-server redis-cli:redis-tools

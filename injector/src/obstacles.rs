@@ -196,6 +196,7 @@ mod tests {
         PodDemand::of(&json!({"spec": {"initContainers": [proxy]}}))
     }
 
+    // Claims: observe-113
     #[tokio::test]
     async fn namespace_that_keeps_proxies_out_gets_an_event() {
         let api = api(&quota(&json!({"limits.cpu": "4"})));

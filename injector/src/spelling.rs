@@ -3,6 +3,8 @@
 //! A namespace with `weft.dev/inject: "true"` gets no proxies and no word about it: its
 //! pods are not even sent here. So what speaks of the mesh in another way is sent for
 //! this alone. The answer is always yes: the object means something to others.
+//!
+//! Claims: attack-114, attack-115
 
 use crds::inject::unheard;
 use crds::names;
@@ -44,6 +46,7 @@ mod tests {
         answer.warnings
     }
 
+    // Claims: C7
     #[test]
     fn ineffective_inject_label_gets_warning_with_correct_form() {
         let label = |text: &str| json!({"labels": {INJECT: text}});
@@ -106,6 +109,7 @@ mod tests {
         assert_eq!(right.len(), 1, "{right:?}");
     }
 
+    // Claims: C7
     #[test]
     fn right_spelling_is_not_talked_about() {
         let right = json!({"labels": {INJECT: "enabled"}});

@@ -4,6 +4,8 @@
 //! the controllers have gets no certificate, so an injector that was told another one
 //! waits, unready, until they have it too: a rollout stops there, and the injectors
 //! before it go on. The Lease of the controllers says which one they have.
+//!
+//! Claims: attack-101
 
 use std::time::Duration;
 
@@ -79,6 +81,7 @@ mod tests {
         timeout(Duration::from_secs(600), agreed).await.is_err()
     }
 
+    // Claims: C6
     #[tokio::test(start_paused = true)]
     async fn injector_with_other_trust_domain_waits_for_controllers() {
         let api = FakeApi::default();
@@ -94,6 +97,7 @@ mod tests {
             .unwrap();
     }
 
+    // Claims: C6
     #[tokio::test(start_paused = true)]
     async fn same_trust_domain_or_first_start_delays_no_injector() {
         let api = FakeApi::default();

@@ -1,4 +1,6 @@
 //! Which requests a proxy writes down, and where, as its users say it.
+//!
+//! Claims: observe-97
 
 use std::fmt;
 use std::str::FromStr;

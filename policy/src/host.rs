@@ -1,5 +1,7 @@
 //! Which `Host` a request may have: one rule for proxies, which refuse others with 400, and for
 //! whoever says beforehand what becomes of a call.
+//!
+//! Claims: observe-60
 
 use http::header::HOST;
 use http::uri::Authority;

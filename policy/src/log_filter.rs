@@ -2,6 +2,8 @@
 //!
 //! Less than the filters of the library that logs understand: no spans and no fields.
 //! Whoever may annotate a pod may write a filter, and it is asked of every event.
+//!
+//! Claims: observe-90
 
 use std::str::FromStr;
 use std::sync::Arc;

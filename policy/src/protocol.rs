@@ -260,6 +260,7 @@ mod tests {
         assert_eq!(Protocol::declared(Some(""), Some("http")), Protocol::Detect);
     }
 
+    // Claims: R6
     #[test]
     fn a_port_name_declares_by_its_first_words() {
         let table = [

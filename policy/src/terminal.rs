@@ -1,5 +1,7 @@
 //! Characters that a terminal acts upon. Names, paths and reasons come from whoever may write
 //! them: one of these among them could move the cursor, turn a line around or hide part of it.
+//!
+//! Claims: observe-16
 
 use std::fmt::Write as _;
 

@@ -4,6 +4,8 @@
 //! state is for the pod itself and answers loopback only.
 //!
 //! Imports `config`, `endpoints`, `probe`, `proxy` and `telemetry`.
+//!
+//! Claims: calls-59, observe-106
 
 mod traffic;
 

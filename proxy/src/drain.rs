@@ -6,6 +6,8 @@
 //! application has ended, so little is left to wait for.
 //!
 //! Imports `ports`.
+//!
+//! Claims: calls-15
 
 pub(crate) mod command;
 

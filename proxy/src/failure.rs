@@ -279,6 +279,7 @@ fn explain(caller: &str) -> String {
 mod tests {
     use super::*;
 
+    // Claims: C8, attack-93
     #[test]
     fn refusal_names_caller_and_command_that_explains_it() {
         let caller = "shop/web";

@@ -1,6 +1,8 @@
 //! Ten thousand tunnels, upgrades and uploads that crash leave nothing behind: no connection,
 //! nothing of the windows of HTTP/2, no memory. A process of its own, because what is measured
 //! is the process: clients and applications of the test included.
+//!
+//! Claims: attack-21
 
 #![allow(
     clippy::unwrap_used,
@@ -316,6 +318,7 @@ async fn ended(mut caller: TcpStream) {
     let _ = caller.read_to_end(&mut rest).await;
 }
 
+// Claims: R2
 #[tokio::test]
 async fn ten_thousand_streams_that_crash_leave_nothing_behind() {
     let testbed = Testbed::new().await;

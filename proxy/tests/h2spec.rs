@@ -3,6 +3,8 @@
 //!
 //! The suite is built from its public source by `e2e/cluster/h2spec`, which
 //! keeps the result; Go is needed the first time.
+//!
+//! Claims: mesh-16
 
 #![allow(
     clippy::unwrap_used,

@@ -1,6 +1,8 @@
 //! What a proxy logs changes while it runs, as its controller says.
 //!
 //! In a process of its own, because a process has one log.
+//!
+//! Claims: observe-90
 
 #![allow(clippy::unwrap_used)]
 
@@ -46,6 +48,7 @@ fn logged() -> (bool, bool, bool) {
     )
 }
 
+// Claims: observability-18
 #[test]
 fn log_filter_follows_controller_and_reverts_when_removed() {
     let _alone = LOG.lock();

@@ -219,6 +219,7 @@ const SLOW: usize = 500;
 /// flight take beside bytes; four times as much where nothing bounds these.
 const SLOW_GROWTH: usize = 320 * MIB;
 
+// Claims: B2, attack-36
 #[tokio::test]
 async fn hundreds_that_read_nothing_are_held_back() {
     let _alone = ONE_AT_A_TIME.lock().await;

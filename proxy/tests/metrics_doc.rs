@@ -88,6 +88,7 @@ fn fixed_label_values_match_their_documentation() {
     words::same("reason of TLS failures", &reasons, &failures);
 }
 
+// Claims: R8
 #[test]
 fn every_counted_limit_is_documented_and_no_other() {
     let page = words::read("docs/metrics.md");
@@ -157,6 +158,7 @@ fn documented_metrics(page: &str) -> words::Words {
         .collect()
 }
 
+// Claims: R8
 #[test]
 fn pages_name_only_existing_metrics_and_label_values() {
     let known = documented_metrics(&words::read("docs/metrics.md"));

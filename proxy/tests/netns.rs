@@ -3,6 +3,8 @@
 //! the kernel lets them.
 //!
 //! Needs root and fails without it. Nothing outside the namespaces is touched.
+//!
+//! Claims: attack-117, mesh-14, mesh-15
 
 // Helpers of tests are tests to us; clippy sees only functions marked so.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -241,6 +243,7 @@ fn check_proves_both_families_right_after_writing() {
     );
 }
 
+// Claims: C9
 #[test]
 fn capture_check_proves_service_address_arrives_unchanged() {
     let testbed = Testbed::unoccupied("checksvc");

@@ -1,6 +1,8 @@
 //! A decision is made of one configuration, however often that changes.
 //!
 //! A program of its own: what swaps them takes a core, and tests beside it measure time.
+//!
+//! Claims: attack-53
 
 #![allow(
     clippy::unwrap_used,
@@ -272,6 +274,7 @@ async fn by_tcp(client: &Pod) -> Tally {
     tally
 }
 
+// Claims: A5
 #[tokio::test]
 async fn no_decision_mixes_two_configurations_that_swap_under_it() {
     let authority = Authority::new();

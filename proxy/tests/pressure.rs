@@ -2,6 +2,8 @@
 //! nobody finishes, answers that nobody takes, heads as large as heads may be. A process
 //! of its own and one test at a time, because what is measured is the process: clients
 //! and applications of the tests included, so the true numbers are smaller.
+//!
+//! Claims: attack-37
 
 #![allow(
     clippy::unwrap_used,
@@ -355,6 +357,7 @@ fn tiny_fields(many: usize) -> Vec<(&'static [u8], &'static [u8])> {
     vec![(&b"a"[..], &b""[..]); many]
 }
 
+// Claims: attack-38
 #[tokio::test]
 async fn heads_of_many_tiny_fields_are_refused_before_buffering() {
     let _alone = ONE_AT_A_TIME.lock().await;
@@ -368,6 +371,7 @@ async fn heads_of_many_tiny_fields_are_refused_before_buffering() {
     assert_eq!(testbed.cut_off(), 0, "there was enough for all");
 }
 
+// Claims: attack-38
 #[tokio::test]
 async fn trailers_of_many_tiny_fields_end_their_connection() {
     let _alone = ONE_AT_A_TIME.lock().await;

@@ -1,4 +1,6 @@
 //! What the control group of this container allows.
+//!
+//! Claims: attack-39
 
 use std::path::Path;
 

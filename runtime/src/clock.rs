@@ -3,6 +3,8 @@
 //! A timer counts the monotonic clock, which stands still while a machine is
 //! suspended and knows nothing of a clock that is set. Certificates end by the wall
 //! clock. So whoever waits for a moment of that looks at it again and again.
+//!
+//! Claims: attack-85
 
 use std::fmt;
 use std::sync::Arc;
@@ -109,6 +111,7 @@ mod tests {
         assert!(start.elapsed().abs_diff(10 * HOUR) < Duration::from_secs(1));
     }
 
+    // Claims: M3
     #[tokio::test(start_paused = true)]
     async fn forward_clock_jump_ends_wait_at_next_check() {
         let (clock, ahead) = clock();
@@ -124,6 +127,7 @@ mod tests {
             .unwrap();
     }
 
+    // Claims: M3
     #[tokio::test(start_paused = true)]
     async fn clock_set_back_does_not_prolong_wait() {
         let (clock, ahead) = clock();

@@ -8,6 +8,8 @@
 //!
 //! Time is an argument: who worked says how long. What takes long in one piece still
 //! delays everybody by that piece, so callers bound it.
+//!
+//! Claims: attack-67
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;

@@ -2,6 +2,8 @@
 //!
 //! Container runtimes leave the soft limit at 1 024, for the sake of programs that call
 //! `select`, and whoever needs more raises it as far as the hard limit.
+//!
+//! Claims: attack-63
 
 use std::io;
 

@@ -4,6 +4,8 @@
 //! reads them a write blocks, and with it everything on that thread: a node with a
 //! full disk must not stop traffic. So lines wait in a queue; one that finds it
 //! full is lost and counted.
+//!
+//! Claims: attack-75, observe-16, observe-89
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -227,6 +229,7 @@ mod tests {
         format!("{at:99}\n").into_bytes()
     }
 
+    // Claims: B10
     #[test]
     fn unread_log_pipe_blocks_no_writer_counting_losses() {
         let (mut reader, writer) = io::pipe().unwrap();
@@ -331,6 +334,7 @@ mod tests {
         );
     }
 
+    // Claims: B10
     #[test]
     fn a_closed_pipe_loses_lines_and_nothing_else() {
         let (reader, writer) = io::pipe().unwrap();

@@ -9,6 +9,8 @@
 //! forgets the one that has used least of its allowance.
 //!
 //! Invariant: time is an argument.
+//!
+//! Claims: attack-77
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;

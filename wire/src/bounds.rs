@@ -3,6 +3,8 @@
 //! The parts of what proxies say are counted first. Controllers are not hostile to each other
 //! nor to proxies, and what they say is decoded as it is, but for pods that have ended: of these
 //! a whole cluster may be told.
+//!
+//! Claims: attack-84
 
 use crate::codec::Bounded;
 use crate::v1;

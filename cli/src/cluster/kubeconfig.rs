@@ -2,6 +2,8 @@
 //! by its service account.
 //!
 //! What stands in such a file may be a secret, so no sentence quotes it.
+//!
+//! Claims: observe-64
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};

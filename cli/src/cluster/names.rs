@@ -1,4 +1,6 @@
 //! Names as people type them for kubectl: `deploy/web`, `svc/cart:8080`, `sa/web`.
+//!
+//! Claims: observe-43
 
 use std::fmt;
 

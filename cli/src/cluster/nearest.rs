@@ -3,6 +3,8 @@
 //! Mistakes are counted, unlike in `crds::near`, which looks for one that is told apart from
 //! a field's other names: names of a cluster are alike (`cart`, `cart-v1`), and of them only
 //! the one with the fewest mistakes is worth a line.
+//!
+//! Claims: observe-43
 
 use std::fmt::Display;
 

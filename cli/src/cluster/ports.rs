@@ -1,4 +1,6 @@
 //! Ports of a Service, and what is said where it has none of that number or name.
+//!
+//! Claims: observe-43
 
 use serde_json::Value;
 

@@ -2,6 +2,8 @@
 //!
 //! A local server and not a part of the cluster: it has its user's rights and no others, so
 //! there are no accounts, no login and no port to be opened to anybody.
+//!
+//! Claims: observe-43
 
 mod answer;
 mod guard;

@@ -1,4 +1,6 @@
 //! `weft diagnostics`: what somebody needs who shall find a fault from afar.
+//!
+//! Claims: observe-64
 
 mod archive;
 mod clean;
@@ -337,6 +339,7 @@ mod tests {
         text
     }
 
+    // Claims: observe-154
     #[tokio::test]
     async fn controller_logs_are_collected_beside_many_other_pods() {
         let mut pods: Vec<(String, &str)> = (0..12).map(|at| (format!("a-{at}"), "")).collect();
@@ -380,6 +383,7 @@ mod tests {
         }
     }
 
+    // Claims: observe-154
     #[tokio::test]
     async fn name_too_long_for_archive_is_skipped_alone() {
         let long = "weft-controller-".to_owned() + &"x".repeat(100);

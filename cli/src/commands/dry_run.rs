@@ -290,6 +290,7 @@ mod tests {
     use super::*;
     use crate::console::Streams;
 
+    // Claims: observe-110
     #[test]
     fn opened_workload_is_printed_before_calls() {
         let mut streams = Streams::default();

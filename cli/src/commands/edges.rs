@@ -1,4 +1,6 @@
 //! `weft edges`: who calls whom.
+//!
+//! Claims: observe-145
 
 mod drawing;
 mod secured;

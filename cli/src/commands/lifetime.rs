@@ -1,4 +1,6 @@
 //! Whether a proxy's certificate has missed its renewal.
+//!
+//! Claims: observe-74
 
 use std::time::{Duration, SystemTime};
 

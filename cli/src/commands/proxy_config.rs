@@ -1,4 +1,6 @@
 //! `weft proxy-config`: what a proxy holds, by its own word.
+//!
+//! Claims: observe-106
 
 use std::time::SystemTime;
 

@@ -1,4 +1,6 @@
 //! `weft tap`: requests as they end.
+//!
+//! Claims: observe-136
 
 pub(crate) mod filters;
 pub(crate) mod follow;

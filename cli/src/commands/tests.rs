@@ -1,4 +1,6 @@
 //! What commands print of what the cluster says, in process.
+//!
+//! Claims: observe-33, observe-40, observe-5
 
 use std::convert::Infallible;
 use std::time::{Duration, SystemTime};

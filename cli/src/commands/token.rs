@@ -1,4 +1,6 @@
 //! `weft token`: a secret by which requests may choose another Service.
+//!
+//! Claims: observe-65
 
 use std::time::{Duration, SystemTime};
 

@@ -209,6 +209,7 @@ mod tests {
         assert_eq!(err, "");
     }
 
+    // Claims: observe-132
     #[tokio::test(start_paused = true)]
     async fn keys_are_heard_while_an_answer_is_waited_for() {
         let (mut typed, keys) = tokio::io::duplex(8);

@@ -218,6 +218,7 @@ mod tests {
         }
     }
 
+    // Claims: attack-95
     #[test]
     fn all_that_the_chart_makes_outside_namespaces_is_printed() {
         let mut all = BTreeSet::new();
@@ -232,6 +233,7 @@ mod tests {
         assert_eq!(others, BTreeSet::from([(kind.to_owned(), name.to_owned())]));
     }
 
+    // Claims: attack-95
     #[test]
     fn webhooks_are_printed_first_and_definitions_on_request() {
         let objects = printed("weft uninstall");

@@ -1,5 +1,7 @@
 //! `weft validate`: objects of SMI and of Weft in files, judged by the code of the webhook and of the
 //! controller, with the line of every mistake.
+//!
+//! Claims: attack-115
 
 pub mod judged;
 

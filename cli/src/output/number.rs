@@ -1,4 +1,6 @@
 //! Numbers for people: rates, shares, times.
+//!
+//! Claims: observe-43
 
 use std::time::Duration;
 

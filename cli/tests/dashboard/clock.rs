@@ -1,4 +1,6 @@
 //! A machine whose clock is wrong: what is shown is by the controller's.
+//!
+//! Claims: observe-72
 
 use serde_json::json;
 

@@ -1,4 +1,6 @@
 //! How long it takes, and whether it jumps.
+//!
+//! Claims: observe-32, observe-79
 
 use serde_json::json;
 
@@ -20,6 +22,7 @@ const FOUND_MS: f64 = 300.0;
 /// Of each search, of which the median counts.
 const SEARCHES: usize = 5;
 
+// Claims: observability-9
 #[tokio::test]
 async fn thousand_edge_graph_draws_in_time_with_cheap_frames() {
     let mut shown = Shown::of(&shop::large()).await;
@@ -109,6 +112,7 @@ async fn work(browser: &mut Browser) -> f64 {
     found["value"].as_f64().unwrap()
 }
 
+// Claims: observability-9
 #[tokio::test]
 async fn a_thousand_workloads_are_searched_in_time() {
     let mut shown = Shown::of(&shop::wide(1000, 1, 999)).await;
@@ -151,6 +155,7 @@ async fn a_thousand_workloads_are_searched_in_time() {
     assert_eq!(browser.faults().await, [""; 0]);
 }
 
+// Claims: observability-9
 #[tokio::test]
 async fn graph_layout_is_independent_of_numbers_and_order() {
     let mut shown = Shown::of(&shop::shop(60)).await;

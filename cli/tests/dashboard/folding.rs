@@ -1,4 +1,6 @@
 //! How much of a graph is shown at once, and by which signs.
+//!
+//! Claims: observe-145, observe-69
 
 use serde_json::json;
 

@@ -1,4 +1,6 @@
 //! What the page of the mesh's health says of a mesh that is well, and of one that is not.
+//!
+//! Claims: observe-74
 
 use policy::reason::Reason;
 use serde_json::{Value, json};

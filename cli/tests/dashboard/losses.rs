@@ -1,4 +1,6 @@
 //! What the page says of a loss and of its end: who is away, and nothing that is over.
+//!
+//! Claims: observe-67
 
 use crate::Shown;
 use crate::shop;

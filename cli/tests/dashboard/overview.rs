@@ -1,5 +1,7 @@
 //! What is seen first, and whether all of it can be read: of 1, of 12 and of 300 workloads, in a
 //! wide window and in a narrow one.
+//!
+//! Claims: observe-68
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,6 @@
 //! What a person does with it.
+//!
+//! Claims: observe-39, observe-40, observe-66
 
 use crate::Shown;
 use crate::shop;

@@ -1,4 +1,6 @@
 //! The namespaces that are offered, of a mesh in which they come and go.
+//!
+//! Claims: observe-67, observe-75
 
 use crate::Shown;
 use crate::browser::Browser;
@@ -44,6 +46,7 @@ async fn new_namespace_is_offered_when_controller_returns() {
     shown.browser.wait(&offered("bank")).await;
 }
 
+// Claims: observe-15
 #[tokio::test]
 async fn page_opened_before_controller_still_starts_with_all_namespaces() {
     let mesh = Mesh::start().await;

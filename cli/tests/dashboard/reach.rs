@@ -1,4 +1,6 @@
 //! Without a mouse and without eyes.
+//!
+//! Claims: observe-77
 
 use serde_json::{Value, json};
 
@@ -6,6 +8,7 @@ use crate::Shown;
 use crate::mesh::sources;
 use crate::shop;
 
+// Claims: observability-9
 #[tokio::test]
 async fn the_keyboard_alone_reaches_every_node_and_every_page() {
     let mut shown = Shown::of(&shop::shop(60)).await;
@@ -120,6 +123,7 @@ async fn keyboard_focus_stays_in_page_after_opening_namespace() {
     assert!(next.contains("search"), "{next}");
 }
 
+// Claims: observability-9
 #[tokio::test]
 async fn axe_finds_no_fault_in_light_or_dark_mode() {
     let axe = std::fs::read_to_string(sources().join("node_modules/axe-core/axe.min.js"));

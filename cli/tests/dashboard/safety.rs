@@ -1,4 +1,6 @@
 //! Hostile text, hostile pages, and a page that is not what its sources say.
+//!
+//! Claims: observe-78
 
 use std::process::Command;
 
@@ -13,6 +15,7 @@ use crate::shop::{self, HOSTILE};
 /// What `weft` carries of the page at most.
 const MOST_BYTES: usize = 900_000;
 
+// Claims: observability-9
 #[tokio::test]
 async fn text_of_the_cluster_is_text_on_every_page() {
     let mut shown = Shown::of(&shop::hostile()).await;
@@ -87,6 +90,7 @@ pub(super) async fn harmless(shown: &mut Shown) {
     assert_eq!(browser.faults().await, [""; 0]);
 }
 
+// Claims: observability-9
 #[tokio::test]
 async fn other_page_in_browser_can_neither_read_nor_change() {
     let mut shown = Shown::of(&shop::shop(60)).await;

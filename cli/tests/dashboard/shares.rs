@@ -1,4 +1,6 @@
 //! The share of calls that succeeded: one number on the whole page, the one of `weft stat`.
+//!
+//! Claims: observe-67
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,6 @@
 //! The page that shows requests as they end.
+//!
+//! Claims: observe-70
 
 use std::time::Duration;
 

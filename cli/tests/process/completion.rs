@@ -1,4 +1,6 @@
 //! Completion as shells do it, by the scripts that the program prints.
+//!
+//! Claims: observe-42
 
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -1,4 +1,6 @@
 //! What the help of each command and the README show, tried as a shell runs it.
+//!
+//! Claims: observe-41
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,7 @@
 //! Whatever stands in an answer, no terminal acts upon what is printed of it, and none of it is
 //! a line of its own.
+//!
+//! Claims: observe-28
 
 use fake_api::FakeApi;
 use serde_json::{Value, json};

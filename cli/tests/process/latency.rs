@@ -1,4 +1,6 @@
 //! Answers as large as the mesh is meant for are shown without a wait.
+//!
+//! Claims: observe-56
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -114,6 +116,7 @@ async fn sorted_runs(arguments: &[&str], kubeconfig: &Path) -> Vec<Duration> {
     took
 }
 
+// Claims: observability-5
 #[tokio::test]
 async fn commands_show_10_000_edges_without_a_wait() {
     let server = Server::start().await;

@@ -1,5 +1,7 @@
 //! The program itself: a static file that resolves a host name, runs the kubeconfig's
 //! exec plugin, speaks TLS with an API server, and ends with the right status.
+//!
+//! Claims: observe-41, observe-43
 
 #![allow(clippy::unwrap_used, reason = "a test that fails, fails")]
 
@@ -62,6 +64,7 @@ fn graph() -> Value {
     })
 }
 
+// Claims: observability-18
 #[tokio::test]
 async fn version_works_with_host_name_plugin_and_tls() {
     let server = Server::start().await;
@@ -383,6 +386,7 @@ async fn namespace_stat_reads_named_namespace_or_all_namespaces() {
     }
 }
 
+// Claims: observability-8
 #[tokio::test]
 async fn manual_sidecar_matches_injection_by_cluster_webhook() {
     let server = Server::start().await;
@@ -439,6 +443,7 @@ async fn suggestions_as_json_leave_nothing_out_in_silence() {
     );
 }
 
+// Claims: observe-64
 #[tokio::test]
 async fn output_that_finds_no_room_is_no_success() {
     let server = Server::start().await;

@@ -1,4 +1,6 @@
 //! An API server that takes connections and never answers.
+//!
+//! Claims: observe-29
 
 use std::cell::Cell;
 use std::convert::Infallible;

@@ -1,4 +1,6 @@
 //! What holds for the parameters of every aggregated API.
+//!
+//! Claims: observe-45
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,7 @@
 //! Permits for the calls of one API: so many at one time, and of one user a part of
 //! them. The others wait.
+//!
+//! Claims: observe-21
 
 use runtime::keyed_semaphore::{KeyedPermit, KeyedSemaphore};
 

@@ -5,6 +5,8 @@
 //! long. So every call has a time limit, set in one place: the client that everything
 //! in the process uses. What only the Lease holder does has a client that also notices
 //! when answers stay away, so that the Lease can go to a replica that gets some.
+//!
+//! Claims: attack-89
 
 use std::future::Future;
 use std::sync::Arc;
@@ -159,6 +161,7 @@ mod tests {
         Api::namespaced(client, "mesh")
     }
 
+    // Claims: B9
     #[tokio::test(start_paused = true)]
     async fn call_to_vanished_api_server_times_out() {
         let api = FakeApi::default();
@@ -177,6 +180,7 @@ mod tests {
         assert!(error.contains("30 s"), "{error}");
     }
 
+    // Claims: B9
     #[tokio::test(start_paused = true)]
     async fn response_that_never_ends_also_times_out() {
         let endless = tower::service_fn(|_: Request<Body>| async {
@@ -191,6 +195,7 @@ mod tests {
         assert_eq!(start.elapsed(), CALL_WITHIN);
     }
 
+    // Claims: B9
     #[tokio::test(start_paused = true)]
     async fn watch_outlasts_call_limit_and_responses_pass_unchanged() {
         let api = FakeApi::default();

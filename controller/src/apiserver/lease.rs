@@ -13,6 +13,8 @@
 //! `kubert`'s `LeaseManager` is not used: it takes a Lease once its own clock has passed
 //! the `renewTime` that the holder's wrote and the duration, so where the two differ by
 //! more than is left between renewals and that end, two replicas write.
+//!
+//! Claims: attack-89
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,4 +1,6 @@
 //! Claims about what compiling makes of a cluster.
+//!
+//! Claims: smi-5
 
 mod access;
 mod accounts;

@@ -1,5 +1,7 @@
 //! Rules that a change would give to proxies, which can try them on live calls before it is
 //! made.
+//!
+//! Claims: observe-122, observe-123
 
 use std::sync::Arc;
 use std::time::Instant;

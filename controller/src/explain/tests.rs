@@ -1,4 +1,6 @@
 //! What is said of calls in a small shop.
+//!
+//! Claims: observe-57
 
 use std::collections::BTreeSet;
 
@@ -325,6 +327,7 @@ fn applied(cluster: Cluster, objects: &[Value]) -> Cluster {
     objects.iter().cloned().fold(cluster, Cluster::with)
 }
 
+// Claims: observe-114
 #[test]
 fn fix_takes_a_name_that_no_object_has() {
     let query = spec("Pod/client", "Service/api", "DELETE", "/items/7");
@@ -349,6 +352,7 @@ fn fix_takes_a_name_that_no_object_has() {
     }
 }
 
+// Claims: observability-6
 #[test]
 fn fix_allows_this_call_and_none_beside_it() {
     let query = spec("Pod/client", "Service/api", "DELETE", "/items/7");

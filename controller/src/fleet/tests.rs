@@ -1,4 +1,6 @@
 //! Pulses in, states of breakers out.
+//!
+//! Claims: calls-68
 
 mod authorization;
 mod called;
@@ -364,6 +366,7 @@ fn again(times: usize) -> v1::Pulse {
     }
 }
 
+// Claims: attack-78
 #[test]
 fn breaker_repeated_in_one_report_counts_and_forwards_once() {
     let bench = Bench::new(&with_breaker(&json!({})));
@@ -385,6 +388,7 @@ fn large(bytes: usize) -> Caller {
     caller("shop/web", &"u".repeat(bytes))
 }
 
+// Claims: attack-78
 #[test]
 fn pending_breaker_reports_are_bounded_in_bytes() {
     let bench = Bench::new(&with_breaker(&json!({})));
@@ -437,6 +441,7 @@ fn breaker_reports_are_kept_only_while_replica_listens() {
     assert_eq!(fleet.own_since(revision), (revision, None));
 }
 
+// Claims: attack-78
 #[test]
 fn breaker_reports_are_forwarded_in_mebibyte_messages() {
     let bench = Bench::new(&with_breaker(&json!({})));

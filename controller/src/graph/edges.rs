@@ -3,6 +3,8 @@
 //! Slots, memory and history speak of the same edges by the thousand, so they share one key
 //! and compare where it lies. A proxy can make up edges, so no node and no namespace takes the
 //! places of all others.
+//!
+//! Claims: observe-4
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};

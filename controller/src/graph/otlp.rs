@@ -1,4 +1,6 @@
 //! The graph's metrics as OpenTelemetry tells them.
+//!
+//! Claims: observe-86
 
 use std::time::{Duration, SystemTime};
 

@@ -1,5 +1,7 @@
 //! Whether the clock by which slots are numbered was set: by what it shows beside the time that
 //! passed. A clock that is slewed, or a thread that waits, is no such step.
+//!
+//! Claims: observe-11
 
 use std::fmt;
 use std::time::{Duration, Instant, SystemTime};

@@ -1,4 +1,6 @@
 //! A graph as text, and what a reader of a stream was shown of it.
+//!
+//! Claims: observe-2
 
 use std::collections::HashMap;
 

@@ -1,4 +1,6 @@
 //! What is remembered of objects that are gone, and what pods belong to.
+//!
+//! Claims: observe-141
 
 use super::*;
 use crate::testing::topology::{inventory, key};

@@ -2,6 +2,8 @@
 //! one: how often clients called servers, how often that failed, and how long it took there.
 //!
 //! May import nothing else of this crate.
+//!
+//! Claims: observe-87, observe-88
 
 mod shares;
 

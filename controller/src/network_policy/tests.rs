@@ -1,4 +1,6 @@
 //! UDPRoutes become NetworkPolicies, by what a network plugin makes of these.
+//!
+//! Claims: smi-6
 
 use crds::labels::{ACCOUNT, account_hash};
 use k8s_openapi::api::networking::v1::NetworkPolicy;

@@ -11,6 +11,8 @@
 //!
 //! Proxies from before they said what their clock shows are known by the slots that they tell
 //! of alone. Of those that are told again nobody knows how old they are.
+//!
+//! Claims: observe-104, observe-11
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -8,6 +8,8 @@
 //!
 //! Who asks must be allowed to make the very change. Of edges between namespaces whose
 //! graphs he may not read he is told how many there are, and nothing else.
+//!
+//! Claims: observe-119
 
 mod change;
 mod edges;

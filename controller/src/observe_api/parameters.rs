@@ -1,5 +1,7 @@
 //! Which parameters there are. One that is misspelt would be ignored, and its sender be answered
 //! another question than his.
+//!
+//! Claims: observe-17, observe-45
 
 use crds::observe::Resource;
 

@@ -1,4 +1,6 @@
 //! What is asked for: the path, and the parameters behind it.
+//!
+//! Claims: observe-17
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -2,6 +2,8 @@
 //!
 //! Counted by pod, not by stream: whoever closes a stream and opens another is the same
 //! proxy, and has used what it has used.
+//!
+//! Claims: attack-77
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,6 @@
 //! The gRPC port, with proxies that behave and others.
+//!
+//! Claims: attack-6
 
 use tokio::time::sleep;
 
@@ -212,6 +214,7 @@ async fn certificate_of_another_authority_is_refused_in_the_handshake() {
     assert_eq!(bench.metrics.stream.batches.get(), 0);
 }
 
+// Claims: A4
 #[tokio::test]
 async fn foreign_trust_domain_opens_no_proxy_or_replica_stream() {
     let bench = Bench::start(&cluster::shop()).await;

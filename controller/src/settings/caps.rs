@@ -4,6 +4,8 @@
 //! A bound that fits the default limit is too high for a smaller one, and then the kernel
 //! ends the process instead of the bound turning one caller away. So the bounds that
 //! decide over memory are shares of the limit. Each counts when it is reached.
+//!
+//! Claims: attack-63
 
 /// The default limit of the chart, for which the shares were measured. It stands in
 /// where there is no limit.
@@ -72,6 +74,7 @@ mod tests {
 
     const MIB: u64 = 1024 * 1024;
 
+    // Claims: B8
     #[test]
     fn bounds_follow_the_memory_limit_and_fit_into_it() {
         for limit in [64, 128, 512, 1024, 4096] {
@@ -90,6 +93,7 @@ mod tests {
         assert!(small.destinations < large.destinations);
     }
 
+    // Claims: B8
     #[test]
     fn default_limit_serves_the_documented_size() {
         let caps = Caps::of(Some(512 * MIB), None);

@@ -1,4 +1,6 @@
 //! Limits that are divided, by whom, and among whom.
+//!
+//! Claims: calls-66
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

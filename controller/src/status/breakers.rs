@@ -1,4 +1,6 @@
 //! Events for a TrafficPolicy's author: when calls begin and cease to be held back.
+//!
+//! Claims: calls-68
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,4 +1,6 @@
 //! What a status says, and when a difference is worth a write.
+//!
+//! Claims: calls-32
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

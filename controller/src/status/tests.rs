@@ -1,4 +1,6 @@
 //! Conditions follow what is judged and acknowledged.
+//!
+//! Claims: attack-90
 
 use std::sync::Arc;
 

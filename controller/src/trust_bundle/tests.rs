@@ -299,6 +299,7 @@ async fn right_copy_is_not_written_again() {
     assert_eq!(bench.bundle.written.get(), 1);
 }
 
+// Claims: C5, attack-109
 #[tokio::test(start_paused = true)]
 async fn namespace_forbidding_creation_is_reported_and_retried() {
     let mut bench = Bench::new(&["shop", "bank"]);
@@ -327,6 +328,7 @@ async fn namespace_forbidding_creation_is_reported_and_retried() {
 
 /// What policy engines answer, which is a person's to mend, and what a busy or broken
 /// API server does, which passes.
+// Claims: C5, attack-109
 #[tokio::test(start_paused = true)]
 async fn policy_engine_refusal_is_reported_but_outage_is_not() {
     for (code, expected) in [(400, true), (422, true), (429, false), (500, false)] {

@@ -315,6 +315,7 @@ mod tests {
         }
     }
 
+    // Claims: C4
     #[tokio::test(start_paused = true)]
     async fn job_that_refuses_leaves_no_sign() {
         let bench = Bench::new();
@@ -328,6 +329,7 @@ mod tests {
         assert!(bench.is_under_way().await, "the next try");
     }
 
+    // Claims: attack-94
     #[tokio::test(start_paused = true)]
     async fn foreign_pod_changes_after_refusal_cost_no_call() {
         const PODS: &str = "/api/v1/namespaces/weft-system/pods";
@@ -347,6 +349,7 @@ mod tests {
         assert!(!bench.is_under_way().await);
     }
 
+    // Claims: C4
     #[tokio::test(start_paused = true)]
     async fn mesh_remaining_after_uninstall_job_is_not_leaving() {
         for end in [Some("Succeeded"), None] {

@@ -110,6 +110,7 @@ mod tests {
         }
     }
 
+    // Claims: observability-17
     #[tokio::test]
     async fn ours_go_and_those_of_others_stay() {
         let api = FakeApi::default();

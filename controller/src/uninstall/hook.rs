@@ -332,6 +332,7 @@ mod tests {
         format!("/api/v1/namespaces/n{number}/configmaps/{NAME}")
     }
 
+    // Claims: C4
     #[tokio::test(start_paused = true)]
     async fn thousand_bundles_are_marked_within_job_time() {
         let api = FakeApi::default();
@@ -360,6 +361,7 @@ mod tests {
         );
     }
 
+    // Claims: C4
     #[tokio::test]
     async fn second_run_goes_on_where_the_first_one_ended() {
         let api = FakeApi::default();

@@ -145,6 +145,7 @@ mod tests {
         api.below(EVENTS)
     }
 
+    // Claims: attack-97
     #[tokio::test(start_paused = true)]
     async fn removed_parts_of_surviving_mesh_are_reported_with_rollback() {
         let api = FakeApi::default();

@@ -234,6 +234,7 @@ mod tests {
         lines
     }
 
+    // Claims: attack-88
     #[tokio::test(start_paused = true)]
     async fn outage_is_logged_after_minute_then_less_often() {
         let outages = Outages::new(WorldMetrics::default(), Ready::new());
@@ -261,6 +262,7 @@ mod tests {
         assert_eq!((warnings.count(), ready.noted()), (0, None));
     }
 
+    // Claims: attack-88
     #[tokio::test(start_paused = true)]
     async fn readiness_keeps_note_until_all_kinds_recover() {
         let ready = Ready::new();
@@ -278,6 +280,7 @@ mod tests {
         assert_eq!(ready.noted(), None);
     }
 
+    // Claims: attack-88
     #[test]
     fn outage_log_quotes_api_server_and_suggests_remedy() {
         let forbidden = answered(403, "Forbidden", "pods is forbidden");

@@ -279,6 +279,7 @@ fn server_that_fails(pods: watch::Receiver<Option<(StatusCode, Value)>>) -> Clie
     Client::new(service, "default")
 }
 
+// Claims: attack-88
 #[tokio::test(start_paused = true)]
 async fn failing_watch_is_reported_while_readiness_stays() {
     let status = |code: u16, reason: &str| {
@@ -309,6 +310,7 @@ async fn failing_watch_is_reported_while_readiness_stays() {
     }
 }
 
+// Claims: attack-88
 #[tokio::test(start_paused = true)]
 async fn silently_dead_watch_is_reopened_after_65_s() {
     let opened = Arc::new(AtomicUsize::new(0));

@@ -1,4 +1,6 @@
 //! What is kept of the objects that Kubernetes itself defines.
+//!
+//! Claims: observe-44
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 

@@ -1,5 +1,7 @@
 //! What a dry run says of an edge is what becomes of the calls over it, as the second reader
 //! of the objects says of the world before a change and of the one after.
+//!
+//! Claims: observe-120
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -27,6 +29,7 @@ const ACCESS: [&str; 4] = [
     "IdentityBinding",
 ];
 
+// Claims: observability-15
 #[test]
 fn dry_run_predicts_call_outcome_of_each_edge() {
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();

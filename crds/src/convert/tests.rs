@@ -1,4 +1,6 @@
 //! What conversion must keep, over examples and random objects.
+//!
+//! Claims: smi-2
 
 mod edits;
 mod generate;

@@ -4,6 +4,8 @@
 //!
 //! Kubernetes refuses such a pod after it was given its proxy, and reports that to whatever makes
 //! the pod. What helps is annotations of the Namespace, or its level, so these are named.
+//!
+//! Claims: observe-113
 
 mod amounts;
 mod demand;

@@ -1,4 +1,6 @@
 //! Pods before and after injection.
+//!
+//! Claims: attack-13
 
 use std::collections::BTreeMap;
 
@@ -137,6 +139,7 @@ fn applying_the_patch_gives_the_changed_pod() {
     }
 }
 
+// Claims: observability-8
 #[test]
 fn second_run_changes_nothing_even_with_another_token() {
     let pod = one_container(json!({
@@ -165,6 +168,7 @@ fn api_server_defaults_and_foreign_variables_survive_reinjection() {
     assert_eq!(injected(&pod).patch, Patch(vec![]));
 }
 
+// Claims: A7
 #[test]
 fn proxy_containers_mount_nothing_of_application() {
     let token = "/var/run/secrets/kubernetes.io/serviceaccount";

@@ -1,5 +1,7 @@
 //! Names that do nothing are told, those that do something are not, and the table of them is
 //! what the constants and the manual have.
+//!
+//! Claims: attack-115
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

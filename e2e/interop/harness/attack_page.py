@@ -1,4 +1,4 @@
-"""docs/attacks.md: what was tried, what became of it, and what is complained of."""
+"""evidence/attacks.md: what was tried, what became of it, and what is complained of."""
 
 import time
 

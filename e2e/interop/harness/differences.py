@@ -1,4 +1,4 @@
-"""Differences that docs/interop.md names. Each makes two transcripts alike where they
+"""Differences that evidence/interop.md names. Each makes two transcripts alike where they
 may differ and leaves everything else as it is; what still differs fails the run."""
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Writes docs/interop.md."""
+"""Writes evidence/interop.md."""
 
 import os
 import platform

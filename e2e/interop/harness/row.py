@@ -26,7 +26,7 @@ class Client:
     must: str = ""
     """A pattern that the direct transcript must hold, so that a row in which nothing works does not pass."""
     named: tuple = ()
-    """Differences that docs/interop.md names and that this client may see, of `differences.NAMED`."""
+    """Differences that evidence/interop.md names and that this client may see, of `differences.NAMED`."""
 
 
 @dataclasses.dataclass

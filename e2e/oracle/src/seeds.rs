@@ -1,4 +1,6 @@
 //! Which seeds a test of random cases tries: the same in every run, and others under `make fuzz`.
+//!
+//! Claims: attack-74
 
 use std::panic::Location;
 use std::thread;

@@ -40,7 +40,7 @@ fn run(words: &[&str]) -> anyhow::Result<bool> {
             print!("{}", report::screen(&rows));
             // A part alone does not replace the page of a whole run.
             if rows.iter().all(|row| row.result != RowResult::Missing) {
-                let page = root().join("docs/conformance.md");
+                let page = root().join("evidence/conformance.md");
                 fs::write(&page, report::page(&rows, date, commit))
                     .with_context(|| format!("write {}", page.display()))?;
             }

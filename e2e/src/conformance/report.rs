@@ -1,4 +1,4 @@
-//! The table: on the screen, and as `docs/conformance.md`.
+//! The table: on the screen, and as `evidence/conformance.md`.
 
 use std::fmt::Write as _;
 

@@ -160,6 +160,7 @@ fn each_promise_is_broken_by_what_it_forbids() {
     assert_eq!(broken(&view(WEB, &plain)), ["mTLS"]);
 }
 
+// Claims: calls-40
 #[test]
 fn a_broken_instance_rests_and_nobody_notices() {
     let seen = broken_for(30.0, WEB_BROKEN);
@@ -174,6 +175,7 @@ fn a_broken_instance_rests_and_nobody_notices() {
     }
 }
 
+// Claims: calls-40
 #[test]
 fn visible_or_costly_break_fails_the_promise() {
     let changed = |from: &str, to: &str| {
@@ -196,6 +198,7 @@ fn visible_or_costly_break_fails_the_promise() {
 }
 
 /// Ejections are counted for the backend, whichever of its instances rests.
+// Claims: calls-40
 #[test]
 fn another_one_that_rests_is_not_the_broken_one() {
     let other = rested("v1-b");

@@ -1,5 +1,7 @@
 //! Calls to a Service that fails, while the controllers are away: what they said last does
 //! not hold for long, and what proxies decide by themselves needs none of them.
+//!
+//! Claims: calls-84, observe-127
 
 use std::{
     thread,

@@ -1,5 +1,7 @@
 //! The breaker of the mesh: all callers of a Service that fails hold back together and come
 //! back together, and none of them for what one account alone sees.
+//!
+//! Claims: calls-80
 
 use std::{
     thread,

@@ -1,5 +1,7 @@
 //! `weft check` looks at the whole cluster and names the first few faults of each kind, so
 //! no other test may plant any meanwhile.
+//!
+//! Claims: observe-156
 
 use std::time::Duration;
 
@@ -35,6 +37,7 @@ fn failing(ns: &Namespace) -> anyhow::Result<Vec<String>> {
     Ok(ours.map(|check| text(check, "id")).collect())
 }
 
+// Claims: observability-7
 #[test]
 fn check_finds_namespace_faults_by_id_until_repaired() -> Outcome {
     let ns = Namespace::unmeshed("check-faults")?;
@@ -192,6 +195,7 @@ fn without_controller(ns: &Namespace) -> anyhow::Result<()> {
     fail(ns, &[("trust-bundles", "error")])
 }
 
+// Claims: observability-7
 #[test]
 fn check_finds_control_plane_faults_by_id() -> Outcome {
     let ns = Namespace::meshed("check-plane")?;

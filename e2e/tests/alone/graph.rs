@@ -1,4 +1,6 @@
 //! The service graph is true whoever draws it.
+//!
+//! Claims: observe-147, observe-149
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -146,6 +148,7 @@ fn all_show(ns: &Namespace, what: &str) -> anyhow::Result<Value> {
 
 /// One rollout of the controllers serves both promises: that the same calls show after it, and
 /// that what was called once is remembered by those who come, and by those who come after kills.
+// Claims: observability-3
 #[test]
 fn graph_keeps_calls_and_edges_across_controller_replacement() -> Outcome {
     let ns = Namespace::meshed("graph")?;

@@ -17,6 +17,7 @@ const SHARE: f64 = 0.05;
 const FAIR: f64 = 0.25;
 const WINDOWS: usize = 4;
 
+// Claims: mesh-7b
 #[test]
 fn instance_slowed_by_200_ms_gets_under_5_percent() -> Outcome {
     let ns = Namespace::meshed("latency")?;

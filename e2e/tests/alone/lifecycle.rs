@@ -1,5 +1,7 @@
 //! The chart is upgraded, removed and installed again around
 //! applications that run.
+//!
+//! Claims: attack-96, mesh-20, smi-8
 
 use std::{
     fs,
@@ -67,6 +69,7 @@ fn upgrade_with_new_values_reaches_pods_without_disruption() -> Outcome {
     Ok(())
 }
 
+// Claims: C4, observability-17
 #[test]
 fn uninstall_keeps_traffic_and_objects_and_allows_reinstall() -> Outcome {
     // Starts while the others do.
@@ -215,6 +218,7 @@ fn comes_back_with_a_proxy(ns: &Namespace) -> anyhow::Result<()> {
 /// The API server asks every group what there is before it deletes a namespace, so one for
 /// which nobody answers holds up all of them. `restart` has the minute in which no controller
 /// is there.
+// Claims: observability-17
 pub(super) fn namespaces_that_wait_for_controllers_go_when_their_apiservices_went_by_hand(
     namespace: &Namespace,
 ) -> anyhow::Result<()> {

@@ -25,6 +25,7 @@ const MTLS: &str = "weft.dev/mtls";
 
 /// One shop serves all three promises: what one of them has written is written anew by the
 /// next one.
+// Claims: mesh-4a, mesh-4b, mesh-4c
 #[test]
 fn modes_of_running_namespace_apply_within_2_s() -> Outcome {
     let ns = shop("modes")?;
@@ -34,6 +35,7 @@ fn modes_of_running_namespace_apply_within_2_s() -> Outcome {
     Ok(())
 }
 
+// Claims: mesh-4b
 fn strict_takes_effect_within_2_s_and_ends_plaintext_only(ns: &Namespace) -> anyhow::Result<()> {
     let (client, outsider) = (ns.pod("client")?, ns.pod("outsider")?);
     let target = url("server", 8080, "/");
@@ -92,6 +94,7 @@ fn strict_takes_effect_within_2_s_and_ends_plaintext_only(ns: &Namespace) -> any
     Ok(())
 }
 
+// Claims: mesh-4c
 fn tightened_access_closes_open_connections_that_are_not_allowed_and_no_others(
     ns: &Namespace,
 ) -> anyhow::Result<()> {
@@ -125,6 +128,7 @@ fn tightened_access_closes_open_connections_that_are_not_allowed_and_no_others(
     Ok(())
 }
 
+// Claims: mesh-4a
 fn access_modes_take_effect_within_2_s_and_cut_nothing_else(ns: &Namespace) -> anyhow::Result<()> {
     ns.annotate(ACCESS, Some("open"))?;
     grant(ns, "friend")?;

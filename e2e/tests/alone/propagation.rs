@@ -27,6 +27,7 @@ const START: &str = "--timeout=300s";
 /// First calls that are made at the same time.
 const CALLERS: usize = 8;
 
+// Claims: mesh-6
 #[test]
 fn hundred_split_changes_reach_fifty_proxies_within_second() -> Outcome {
     let ns = Namespace::meshed("propagation")?;

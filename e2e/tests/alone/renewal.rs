@@ -15,6 +15,7 @@ pub(super) const LIFE: (f64, &str) = (60.0, "identity.leafTtl=60s");
 /// Every certificate of the beginning has ended before.
 const LOAD: Duration = Duration::from_secs(70);
 
+// Claims: mesh-12
 pub(super) fn certificates_of_one_minute_are_renewed_under_load_without_a_lost_request() -> Outcome
 {
     let ns = Namespace::meshed("renewal")?.without_retries()?;

@@ -1,4 +1,6 @@
 //! Nothing is lost while pods come and go, those of the mesh included.
+//!
+//! Claims: calls-84, observability-17, smi-8
 
 use std::{
     thread,
@@ -25,6 +27,7 @@ const AWAY: Duration = Duration::from_secs(60);
 /// Proxies find the new replicas within their longest backoff, 10 s.
 const CAUGHT_UP: Duration = Duration::from_secs(60);
 
+// Claims: mesh-5a
 #[test]
 fn rolling_restart_under_load_loses_no_request() -> Outcome {
     let ns = members("rolling", &[App::new("server").replicas(3)])?;
@@ -45,6 +48,7 @@ fn rolling_restart_under_load_loses_no_request() -> Outcome {
     Ok(())
 }
 
+// Claims: mesh-5b
 #[test]
 fn restart_of_every_controller_and_injector_loses_no_request() -> Outcome {
     let ns = members("own-restart", &[App::new("server").replicas(2)])?;
@@ -79,6 +83,7 @@ fn restart_of_every_controller_and_injector_loses_no_request() -> Outcome {
 
 /// What a breaker does that was open when they went is looked at in the same minute, and so is
 /// a namespace that is deleted then.
+// Claims: mesh-5c
 #[test]
 fn mesh_survives_minute_without_control_plane_then_catches_up() -> Outcome {
     let servers = [

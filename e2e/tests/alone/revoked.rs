@@ -1,4 +1,6 @@
 //! A target is deleted while its calls run: row E16.
+//!
+//! Claims: smi-16
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,7 @@
 //! Definitions of another product are taken over with what is stored in them, and the
 //! uninstall leaves objects that everybody can read.
+//!
+//! Claims: smi-10, smi-13
 
 use std::time::Duration;
 

@@ -1,4 +1,6 @@
 //! Certificates are given for tokens, and for nothing that a request says.
+//!
+//! Claims: mesh-11
 
 mod client;
 

@@ -1,4 +1,6 @@
 //! A trace over three services, at a collector in the mesh. A part of what `upgraded` tries.
+//!
+//! Claims: observe-91
 
 use std::{thread, time::Duration};
 
@@ -46,6 +48,7 @@ pub(super) fn values(ns: &Namespace) -> [String; 2] {
     [endpoint, "tracing.sampling=0".into()]
 }
 
+// Claims: observability-11
 pub(super) fn a_trace_over_three_services_is_one_chain_of_six_spans(ns: &Namespace) -> Outcome {
     for header in [
         format!("traceparent:00-{TRACE}-{PARENT}-01"),

@@ -2,6 +2,8 @@
 //! target says what is in force. The local cluster's network plugin enforces none;
 //! what the policies allow is proven in the controller's own tests. A part of what
 //! `upgraded` tries.
+//!
+//! Claims: smi-6
 
 use std::time::Duration;
 

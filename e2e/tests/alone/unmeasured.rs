@@ -24,6 +24,7 @@ pub(super) fn apis_are_served(cluster: &Cluster) -> anyhow::Result<()> {
 }
 
 /// With [`OFF`].
+// Claims: observability-17
 pub(super) fn apis_are_gone_and_hold_up_no_namespace(cluster: &Cluster) -> anyhow::Result<()> {
     own_ready(cluster)?;
     let left = api_services(cluster)?;
@@ -35,6 +36,7 @@ pub(super) fn apis_are_gone_and_hold_up_no_namespace(cluster: &Cluster) -> anyho
 }
 
 /// Once the values are as they were.
+// Claims: observability-17
 pub(super) fn apis_are_served_again(cluster: &Cluster) -> anyhow::Result<()> {
     own_ready(cluster)?;
     let wait = ["wait", "--for=condition=Available", "--timeout=60s"];

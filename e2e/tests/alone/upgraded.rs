@@ -1,5 +1,7 @@
 //! What an upgrade switches on, each part with namespaces of its own and all of them side by
 //! side: every upgrade replaces all controllers, and so does the way back to the defaults.
+//!
+//! Claims: mesh-12, observe-91, smi-6
 
 use std::thread;
 

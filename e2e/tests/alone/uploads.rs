@@ -31,6 +31,7 @@ const UPLOADS: &str = "/orders";
 const PAYMENTS: &str = "/payments";
 const CALLS: &str = "/weft.echo.Echo/Unary";
 
+// Claims: calls-5
 #[test]
 fn uploads_over_a_rollout_come_to_no_application_twice() -> Outcome {
     let ns = Namespace::meshed("uploads")?;

@@ -43,6 +43,7 @@ impl Markers {
     }
 }
 
+// Claims: mesh-3a
 #[test]
 fn packets_between_nodes_contain_no_meshed_plaintext() -> Outcome {
     let ns = Namespace::meshed("wire")?;

@@ -4,6 +4,8 @@
 //! A status that nobody tries again shows to callers as it is. One that is tried again, 503,
 //! shows to them in part only; so the version that answers it has two instances, or nothing
 //! would be tried again, and Flagger judges by the attempts.
+//!
+//! Claims: calls-6
 
 use std::{collections::BTreeMap, time::Duration};
 

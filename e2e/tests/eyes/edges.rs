@@ -61,6 +61,7 @@ const CLAIMS: [Claim; 4] = [
 /// The edges of a window, as `weft stat` shows them.
 struct Window(Value);
 
+// Claims: observability-2
 #[test]
 fn graph_matches_generator_over_five_minutes_of_load() -> Outcome {
     let mut rows = BTreeMap::new();

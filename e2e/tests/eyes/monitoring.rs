@@ -69,6 +69,7 @@ const FLAKY: u32 = 3;
 /// Between two looks at all queries.
 const LOOK: Duration = Duration::from_secs(3);
 
+// Claims: observability-16
 #[test]
 fn chart_prometheus_queries_return_data_after_load() -> Outcome {
     let dashboards = Record::begin("dashboards")?;

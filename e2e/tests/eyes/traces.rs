@@ -90,6 +90,7 @@ impl Own {
     }
 }
 
+// Claims: observability-11
 #[test]
 fn three_service_spans_form_one_chain_without_loss() -> Outcome {
     let mut chains = Vec::new();

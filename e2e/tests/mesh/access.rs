@@ -37,6 +37,7 @@ spec:
   sources: [{kind: ServiceAccount, name: website, namespace: $NS}]
 ";
 
+// Claims: mesh-2a
 #[test]
 fn spec_example_allows_exactly_what_it_lists() -> Outcome {
     let ns = Namespace::meshed("example")?;
@@ -80,6 +81,7 @@ fn spec_example_allows_exactly_what_it_lists() -> Outcome {
     Ok(())
 }
 
+// Claims: mesh-2d
 #[test]
 fn refused_call_never_reaches_the_application() -> Outcome {
     let ns = Namespace::meshed("refused")?;
@@ -124,6 +126,7 @@ fn auto_protects_only_what_a_target_names() -> Outcome {
     Ok(())
 }
 
+// Claims: mesh-2d
 #[test]
 fn tcp_passes_with_tcp_route_and_closes_without() -> Outcome {
     let ns = Namespace::meshed("tcp-route")?;
@@ -163,6 +166,7 @@ spec:
     Ok(())
 }
 
+// Claims: mesh-2d
 #[test]
 fn refused_grpc_call_has_status_7() -> Outcome {
     let ns = Namespace::meshed("grpc-refused")?;

@@ -89,6 +89,7 @@ fn in_words(pod: &Pod, target: &str, method: &str) -> String {
     format!("{app}: {method} {target}")
 }
 
+// Claims: mesh-2b
 #[test]
 fn overlapping_routes_give_each_source_its_own_methods() -> Outcome {
     let mut row = Record::begin("E1")?;
@@ -107,6 +108,7 @@ fn overlapping_routes_give_each_source_its_own_methods() -> Outcome {
     Ok(())
 }
 
+// Claims: mesh-2b
 #[test]
 fn rule_without_matches_means_all_matches_of_group() -> Outcome {
     let mut row = Record::begin("E2")?;
@@ -131,6 +133,7 @@ fn rule_without_matches_means_all_matches_of_group() -> Outcome {
     Ok(())
 }
 
+// Claims: mesh-2b
 #[test]
 fn ports_of_one_target_never_widen_routes_of_another() -> Outcome {
     let mut row = Record::begin("E4")?;
@@ -159,6 +162,7 @@ fn ports_of_one_target_never_widen_routes_of_another() -> Outcome {
     Ok(())
 }
 
+// Claims: mesh-2b
 #[test]
 fn tcp_route_admits_http_but_http_route_no_bytes() -> Outcome {
     let mut row = Record::begin("E5")?;
@@ -200,6 +204,7 @@ fn ensure_refused(row: &mut Record, pod: &Pod) -> anyhow::Result<()> {
     Ok(())
 }
 
+// Claims: mesh-8
 #[test]
 fn a_target_grants_nothing_in_another_namespace() -> Outcome {
     let mut row = Record::begin("E15")?;

@@ -1,4 +1,6 @@
 //! Calls stay in their zone where somebody wishes it, in a cluster of several zones.
+//!
+//! Claims: calls-83
 
 use std::collections::BTreeMap;
 

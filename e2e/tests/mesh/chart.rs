@@ -1,4 +1,6 @@
 //! What helm makes of the chart, without installing it.
+//!
+//! Claims: attack-100
 
 use std::collections::BTreeSet;
 
@@ -102,6 +104,7 @@ fn disabled_metrics_api_leaves_no_trace_in_chart() -> Outcome {
 }
 
 /// With it go the service, every right that it alone needs, and the graph.
+// Claims: observability-17
 #[test]
 fn disabled_read_api_leaves_no_trace_in_chart() -> Outcome {
     const GROUP: &str = "observe.weft.dev";
@@ -214,6 +217,7 @@ fn opened(objects: &[Value], part: &str) -> Vec<(u64, Value)> {
     opened
 }
 
+// Claims: B5
 #[test]
 fn control_plane_network_policies_open_every_served_port() -> Outcome {
     assert!(
@@ -330,6 +334,7 @@ fn api_service_goes_before_whoever_serves_it() -> Outcome {
 }
 
 /// Each of these would give a mesh that does not start, or stops at once.
+// Claims: C6
 #[test]
 fn values_that_cannot_work_are_refused_with_the_field() -> Outcome {
     for (setting, field) in [
@@ -400,6 +405,7 @@ fn pods(objects: &[Value]) -> Vec<(String, Value)> {
         .collect()
 }
 
+// Claims: C4, C9
 #[test]
 fn every_chart_pod_follows_values_to_compatible_nodes() -> Outcome {
     let plain = pods(&rendered(&[])?);
@@ -434,6 +440,7 @@ fn every_chart_pod_follows_values_to_compatible_nodes() -> Outcome {
     Ok(())
 }
 
+// Claims: C9
 #[test]
 fn system_priority_class_comes_with_admitting_quota() -> Outcome {
     let class = "system-cluster-critical";
@@ -452,6 +459,7 @@ fn system_priority_class_comes_with_admitting_quota() -> Outcome {
     Ok(())
 }
 
+// Claims: C8, attack-93
 #[test]
 fn no_chart_role_has_wildcard_permissions() -> Outcome {
     let objects = rendered(&["access.udpNetworkPolicies=true"])?;

@@ -1,4 +1,6 @@
 //! The examples of the documentation are applied as they are.
+//!
+//! Claims: calls-73, smi-12
 
 use std::{collections::BTreeSet, fs};
 

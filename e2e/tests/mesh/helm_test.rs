@@ -1,4 +1,6 @@
 //! The chart's own test: it has a namespace of its own, and changes nothing of others.
+//!
+//! Claims: mesh-20
 
 use std::time::Duration;
 

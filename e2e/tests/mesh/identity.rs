@@ -85,6 +85,7 @@ fn unmeshed_caller_has_no_identity_and_cannot_forge_one() -> Outcome {
     Ok(())
 }
 
+// Claims: mesh-10f
 #[test]
 fn meshed_caller_reaches_unmeshed_server_and_api_server() -> Outcome {
     let ns = Namespace::meshed("leaving")?;

@@ -1,5 +1,7 @@
 //! IdentityBindings: callers by account, by SPIFFE id and by label, at the proxy that
 //! is called, with real certificates.
+//!
+//! Claims: smi-5
 
 use anyhow::{anyhow, bail, ensure};
 use e2e::harness::{Namespace, Outcome, Pod, eventually};

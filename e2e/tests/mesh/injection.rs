@@ -1,4 +1,6 @@
 //! Who gets a proxy, and that pods with one still do what they did.
+//!
+//! Claims: attack-13, observe-54
 
 use std::{collections::BTreeSet, fs, time::Duration};
 
@@ -158,6 +160,7 @@ fn new_namespaces_get_trust_bundle_except_kube_system() -> Outcome {
     Ok(())
 }
 
+// Claims: mesh-10d
 #[test]
 fn job_in_the_mesh_calls_and_finishes() -> Outcome {
     let ns = Namespace::meshed("job")?;
@@ -210,6 +213,7 @@ fn pod_using_proxy_port_is_refused_by_name() -> Outcome {
     Ok(())
 }
 
+// Claims: mesh-13
 #[test]
 fn probes_keep_their_meaning_in_strict_and_deny() -> Outcome {
     let ns = Namespace::meshed("probes")?;
@@ -308,6 +312,7 @@ fn spoken_of(events: &Value) -> BTreeSet<String> {
         .collect()
 }
 
+// Claims: C7, attack-114
 #[test]
 fn misspelt_injection_request_gets_correct_spelling_and_event() -> Outcome {
     let ns = Namespace::unmeshed("spelling")?;
@@ -373,6 +378,7 @@ fn misspelt_injection_request_gets_correct_spelling_and_event() -> Outcome {
     Ok(())
 }
 
+// Claims: A7
 #[test]
 fn debugger_cannot_run_as_proxy_and_proxy_lacks_token() -> Outcome {
     let ns = Namespace::meshed("debugger")?;
@@ -421,6 +427,7 @@ fn chart_has_nothing_that_helm_lint_minds() -> Outcome {
 }
 
 /// In a namespace that asks for nothing, so that all that is there was printed.
+// Claims: observability-8
 #[test]
 fn manifests_that_the_command_injected_run_in_the_mesh() -> Outcome {
     let ns = Namespace::unmeshed("by-hand")?;

@@ -1,4 +1,6 @@
 //! A limit of a whole Service, which its pods keep together however many they are.
+//!
+//! Claims: calls-81
 
 use std::{
     ops::RangeInclusive,

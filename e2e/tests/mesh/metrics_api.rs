@@ -1,4 +1,6 @@
 //! `metrics.smi-spec.io`: what kubectl and clients of SMI read of the traffic.
+//!
+//! Claims: smi-9
 
 use std::time::Duration;
 

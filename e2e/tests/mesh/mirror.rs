@@ -1,5 +1,7 @@
 //! Copies of requests: how many there are, that nobody waits for them, and that whoever gets
 //! them changes nothing.
+//!
+//! Claims: calls-54, calls-82
 
 use std::time::Duration;
 

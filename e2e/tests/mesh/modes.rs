@@ -20,6 +20,7 @@ fn beside_an_outsider(name: &str) -> anyhow::Result<Namespace> {
     Ok(ns)
 }
 
+// Claims: mesh-4b
 #[test]
 fn strict_refuses_plaintext_and_permissive_takes_it_again() -> Outcome {
     let ns = beside_an_outsider("strict")?;
@@ -48,6 +49,7 @@ fn strict_refuses_plaintext_and_permissive_takes_it_again() -> Outcome {
     Ok(())
 }
 
+// Claims: R6, mesh-17
 #[test]
 fn meshed_pod_reads_other_proxys_metrics_in_strict() -> Outcome {
     let ns = beside_an_outsider("strict-scrape")?;
@@ -68,6 +70,7 @@ fn meshed_pod_reads_other_proxys_metrics_in_strict() -> Outcome {
     Ok(())
 }
 
+// Claims: mesh-4a
 #[test]
 fn access_mode_switches_under_load_without_own_errors() -> Outcome {
     let ns = Namespace::meshed("access-mode")?;

@@ -1,5 +1,7 @@
 //! What the mesh tells of itself: `weft` as a user runs it, and the read API that it asks,
 //! through the cluster's own API server.
+//!
+//! Claims: observe-153
 
 use std::time::Duration;
 
@@ -76,6 +78,7 @@ fn cell<'a>(table: &'a str, name: &str, column: &str) -> anyhow::Result<&'a str>
         .with_context(|| format!("no {column} of {name} in\n{table}"))
 }
 
+// Claims: observability-2
 #[test]
 fn graph_and_tables_match_calls_of_load_generator() -> Outcome {
     let ns = Namespace::meshed("eyes-edge")?;
@@ -148,6 +151,7 @@ fn graph_and_tables_match_calls_of_load_generator() -> Outcome {
     Ok(())
 }
 
+// Claims: observability-2
 #[test]
 fn each_port_and_protocol_is_edge_showing_open_requests() -> Outcome {
     let ns = Namespace::meshed("eyes-ports")?;
@@ -226,6 +230,7 @@ fn split_stat_shows_desired_weights_and_observed_shares() -> Outcome {
     Ok(())
 }
 
+// Claims: observability-3
 #[test]
 fn edges_are_remembered_after_their_caller_is_gone() -> Outcome {
     let ns = Namespace::meshed("eyes-memory")?;

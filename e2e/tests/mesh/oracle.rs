@@ -7,6 +7,8 @@
 //! own explanation of the same call. Calls go from pod to pod, to the Service in front of the
 //! pod, and from a pod without a proxy. Of bytes, which have no `weft-reason`, a few are sent
 //! beside them, and what becomes of these is compared with the explanation alone.
+//!
+//! Claims: smi-4
 
 use std::{collections::BTreeMap, thread, time::Duration};
 
@@ -48,6 +50,7 @@ const BYTES: u16 = 9000;
 /// to be, and without objects there is nothing to compare.
 const MOST_REFUSED: usize = ROUNDS;
 
+// Claims: observability-6
 #[test]
 fn two_thousand_requests_are_decided_and_explained_as_defined() -> Outcome {
     let ns = Namespace::meshed("oracle")?;

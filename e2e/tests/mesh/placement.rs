@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::{SOON, url};
 
+// Claims: mesh-10b
 #[test]
 fn application_reaches_itself_by_service_address_and_loopback() -> Outcome {
     let mut row = Record::part("E22", "self")?;
@@ -33,6 +34,7 @@ fn application_reaches_itself_by_service_address_and_loopback() -> Outcome {
     Ok(())
 }
 
+// Claims: mesh-10a
 #[test]
 fn application_on_its_pod_address_only_is_reached() -> Outcome {
     let ns = Namespace::meshed("pod-ip")?;
@@ -47,6 +49,7 @@ fn application_on_its_pod_address_only_is_reached() -> Outcome {
     Ok(())
 }
 
+// Claims: mesh-10a
 #[test]
 fn application_on_localhost_only_stays_private() -> Outcome {
     let ns = Namespace::meshed("localhost")?;
@@ -70,6 +73,7 @@ fn application_on_localhost_only_stays_private() -> Outcome {
     Ok(())
 }
 
+// Claims: mesh-10c
 #[test]
 fn headless_stateful_peers_call_by_name_over_mtls() -> Outcome {
     let mut row = Record::part("E22", "peers")?;
@@ -104,6 +108,7 @@ fn headless_stateful_peers_call_by_name_over_mtls() -> Outcome {
     Ok(())
 }
 
+// Claims: mesh-10f
 #[test]
 fn external_name_is_followed() -> Outcome {
     let ns = Namespace::meshed("external-name")?;
@@ -121,6 +126,7 @@ fn external_name_is_followed() -> Outcome {
     Ok(())
 }
 
+// Claims: mesh-10d
 #[test]
 fn application_init_containers_run_with_network_access() -> Outcome {
     let ns = Namespace::meshed("init")?;

@@ -1,4 +1,6 @@
 //! Whatever the application speaks goes through as it was.
+//!
+//! Claims: mesh-7a
 
 use std::{thread, time::Duration};
 
@@ -40,6 +42,7 @@ fn grpc_streams_both_ways_with_trailers() -> Outcome {
 
 /// A stream that breaks off without trailers is an error in the server's program to libraries
 /// of gRPC (13), and fails here as such.
+// Claims: R9, attack-31
 #[test]
 fn grpc_streams_end_unavailable_with_pod_but_calls_continue() -> Outcome {
     const STREAMS: usize = 10;
@@ -111,6 +114,7 @@ fn websocket_is_upgraded_and_stays_open() -> Outcome {
     Ok(())
 }
 
+// Claims: mesh-10e
 #[test]
 fn tcp_echo_returns_and_undeclared_banner_arrives_promptly() -> Outcome {
     let ns = pair("bytes")?;
@@ -130,6 +134,7 @@ fn tcp_echo_returns_and_undeclared_banner_arrives_promptly() -> Outcome {
 }
 
 /// Its port is named `grpc-tls`: read as gRPC in cleartext it would answer nobody.
+// Claims: R6, mesh-17
 #[test]
 fn tls_to_controller_port_gets_its_certificate() -> Outcome {
     let ns = Namespace::meshed("controller-port")?;

@@ -75,6 +75,7 @@ pub(crate) fn of(seen: &Summary, version: &str) -> u64 {
     seen.by_version.get(version).copied().unwrap_or_default()
 }
 
+// Claims: mesh-1a
 #[test]
 fn split_90_10_of_10000_requests_within_5_sigma() -> Outcome {
     let ns = shop("split")?;
@@ -102,6 +103,7 @@ fn weight_zero_gets_not_a_single_request() -> Outcome {
     Ok(())
 }
 
+// Claims: mesh-1b
 #[test]
 fn weights_change_under_load_without_an_error() -> Outcome {
     let ns = shop("reweigh")?;
@@ -129,6 +131,7 @@ fn weights_change_under_load_without_an_error() -> Outcome {
     Ok(())
 }
 
+// Claims: mesh-1c
 #[test]
 fn backend_without_a_service_gets_nothing_and_breaks_nothing() -> Outcome {
     let ns = shop("missing")?;
@@ -194,6 +197,7 @@ pub(crate) fn chosen(
     Ok((seen, [root, canary]))
 }
 
+// Claims: mesh-1d
 #[test]
 fn root_may_be_its_own_backend() -> Outcome {
     let ns = shop("self")?;
@@ -215,6 +219,7 @@ fn root_may_be_its_own_backend() -> Outcome {
     Ok(())
 }
 
+// Claims: mesh-1d
 #[test]
 fn connections_of_plain_tcp_are_split_too() -> Outcome {
     let ns = shop("tcp-split")?;
@@ -235,6 +240,7 @@ fn connections_of_plain_tcp_are_split_too() -> Outcome {
     Ok(())
 }
 
+// Claims: mesh-1d
 #[test]
 fn backend_called_by_its_own_name_is_not_split() -> Outcome {
     let mut row = Record::begin("E13")?;

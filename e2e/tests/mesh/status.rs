@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::{SOON, url};
 
+// Claims: mesh-9
 #[test]
 fn programmed_counts_the_proxies_that_hold_the_object() -> Outcome {
     let ns = Namespace::meshed("programmed")?;
@@ -35,6 +36,7 @@ fn programmed_counts_the_proxies_that_hold_the_object() -> Outcome {
     Ok(())
 }
 
+// Claims: mesh-9
 #[test]
 fn kubectl_get_shows_the_state_of_every_kind() -> Outcome {
     let ns = Namespace::meshed("columns")?;
@@ -74,6 +76,7 @@ fn kubectl_get_shows_the_state_of_every_kind() -> Outcome {
     Ok(())
 }
 
+// Claims: mesh-8
 #[test]
 fn split_that_names_nothing_says_which_service_is_missing() -> Outcome {
     let ns = Namespace::meshed("nothing")?;
@@ -96,6 +99,7 @@ fn split_that_names_nothing_says_which_service_is_missing() -> Outcome {
     Ok(())
 }
 
+// Claims: mesh-2c, mesh-8
 #[test]
 fn objects_that_cannot_work_are_rejected_with_their_field() -> Outcome {
     let ns = Namespace::meshed("rejected")?;
@@ -152,6 +156,7 @@ fn deeply_nested_headers_are_refused_without_side_effects() -> Outcome {
     Ok(())
 }
 
+// Claims: mesh-8
 #[test]
 fn target_whose_route_is_missing_protects_and_allows_nothing() -> Outcome {
     let ns = Namespace::meshed("fail-closed")?;

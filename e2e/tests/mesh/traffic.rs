@@ -24,6 +24,7 @@ const SAMPLE: Duration = Duration::from_millis(100);
 
 /// All of it at the same time, each in a pair of pods of its own, so that every
 /// proxy's memory has one cause.
+// Claims: mesh-7a
 #[test]
 fn streams_bodies_and_1000_idle_connections_need_little_memory() -> Outcome {
     let ns = Namespace::meshed("traffic")?;

@@ -1,5 +1,7 @@
 //! TrafficPolicies at a real API server: what it refuses by itself, what it shows, and that
 //! proxies do as they say.
+//!
+//! Claims: calls-39, calls-74
 
 use anyhow::{Context as _, ensure};
 use e2e::harness::{App, Namespace, Outcome, eventually};

@@ -1,5 +1,7 @@
 //! Every kind in every pair of its versions, through the real API server: what is
 //! written in one is read, listed, watched and changed in another.
+//!
+//! Claims: smi-1
 
 mod forms;
 mod kubectl;

@@ -1,6 +1,8 @@
 //! The chart's rules, alerts and dashboards ask for what is counted, and each alert leads
 //! to what to do. Whether Prometheus takes them, and whether they fire, is asked of a real
 //! one by the ring `prometheus`.
+//!
+//! Claims: observe-83
 
 mod counted;
 mod page;
@@ -28,6 +30,7 @@ fn counted() -> anyhow::Result<Counted> {
     Ok(counted)
 }
 
+// Claims: observability-16
 #[test]
 fn every_rule_queries_existing_metrics_labels_and_values() -> Outcome {
     let counted = counted()?;
@@ -38,6 +41,7 @@ fn every_rule_queries_existing_metrics_labels_and_values() -> Outcome {
     Ok(())
 }
 
+// Claims: observability-16
 #[test]
 fn every_dashboard_queries_existing_metrics_labels_and_values() -> Outcome {
     let counted = counted()?;
@@ -67,6 +71,7 @@ fn every_dashboard_queries_existing_metrics_labels_and_values() -> Outcome {
 }
 
 /// Control of the two tests above.
+// Claims: observability-16
 #[test]
 fn a_query_for_what_nothing_counts_is_found() -> Outcome {
     let counted = counted()?;

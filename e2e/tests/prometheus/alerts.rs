@@ -1,5 +1,7 @@
 //! Rules over series that were made up: alerts.yaml says for every alert when it fires and
 //! when it must not, records.yaml what the recording rules make. promtool judges.
+//!
+//! Claims: attack-88, observe-84
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -101,6 +103,7 @@ fn judged(name: &str, tests: &[Value]) -> anyhow::Result<String> {
     output("promtool", &["test", "rules", &path])
 }
 
+// Claims: observability-16
 #[test]
 fn every_alert_fires_for_its_cause_only() -> Outcome {
     let (cases, severities) = (cases()?, severities()?);
@@ -121,6 +124,7 @@ fn every_alert_fires_for_its_cause_only() -> Outcome {
 
 /// Control of the test above: promtool is heard when an alert does not fire where it is
 /// expected, and when one fires that is not.
+// Claims: observability-16
 #[test]
 fn missing_or_unexpected_alert_is_detected() -> Outcome {
     let (cases, severities) = (cases()?, severities()?);

@@ -1,4 +1,6 @@
 //! What helm makes of the values below `monitoring`.
+//!
+//! Claims: observe-85, observe-87
 
 use std::collections::BTreeSet;
 use std::fs;

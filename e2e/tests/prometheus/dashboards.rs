@@ -1,4 +1,6 @@
 //! Every query of a dashboard has an answer in a mesh with some of everything.
+//!
+//! Claims: observe-84
 
 use std::collections::BTreeMap;
 
@@ -48,6 +50,7 @@ fn answered(name: &str, queries: &[String]) -> anyhow::Result<String> {
     output("promtool", &["test", "rules", &path])
 }
 
+// Claims: observability-16
 #[test]
 fn every_query_of_a_dashboard_has_an_answer() -> Outcome {
     let boards = sources::dashboards()?;
@@ -62,6 +65,7 @@ fn every_query_of_a_dashboard_has_an_answer() -> Outcome {
 }
 
 /// Control: a label that no series has, a rate that is no number, and no query at all.
+// Claims: observability-16
 #[test]
 fn a_query_without_an_answer_is_found() -> Outcome {
     for (query, error) in [

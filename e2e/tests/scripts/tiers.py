@@ -147,6 +147,12 @@ def test_ci_run_ends_with_the_table_and_the_count():
         assert made.read("calls").splitlines()[-1] == "down", made.read("calls")
 
 
+def test_every_claim_has_a_test():
+    root = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "..")
+    checked = subprocess.run([os.path.join(root, "e2e/claims"), "check"], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
 def test_breaks_find_their_text_and_their_tests():
     root = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "..")
     checked = subprocess.run(

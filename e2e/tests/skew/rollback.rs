@@ -1,5 +1,7 @@
 //! This version's proxies with the controller of the version before: an upgrade that was taken
 //! back, after which running pods keep the proxies that they have.
+//!
+//! Claims: calls-38
 
 use e2e::harness::{Cluster, Outcome, mesh};
 

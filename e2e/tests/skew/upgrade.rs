@@ -1,5 +1,7 @@
 //! Proxies of the version before with this controller: an upgrade, after which running pods
 //! keep the proxies that they have until somebody restarts them.
+//!
+//! Claims: calls-38
 
 use anyhow::ensure;
 use e2e::harness::{Cluster, Outcome, Pod, mesh};

@@ -1,5 +1,5 @@
-//! What pages name of the code exists: files by their path or a link, tests by their
-//! function. What the code names of pages exists too: headings and anchors. And the way from
+//! What pages name of the code exists: files by their path or a link. No page names a test:
+//! tests carry the ids of claims. What the code names of pages exists too: headings and anchors. And the way from
 //! the README to what decides takes two steps, each step of the ways that the architecture
 //! draws names its files, and its tables of folders are those that the walls hold.
 
@@ -9,17 +9,12 @@ use std::path::Path;
 use super::read_sources;
 
 /// Pages that lead somebody into the code.
-const PAGES: [&str; 5] = [
-    "README.md",
-    "docs/architecture.md",
-    "docs/acceptance.md",
-    "docs/attacks-and-faults.md",
-    "docs/eyes-evidence.md",
-];
+const PAGES: [&str; 2] = ["README.md", "docs/architecture.md"];
 /// Where all other pages lie. What they name by a path is as much a promise.
-const FOLDERS: [&str; 5] = [
+const FOLDERS: [&str; 6] = [
     "docs",
     "docs/decisions",
+    "evidence",
     "bench",
     "e2e/cluster",
     "e2e/interop",
@@ -42,8 +37,9 @@ const WITH_ANCHORS: &str = "docs/applications.md";
 /// Crates whose folders have a table, in this order.
 const TABLES: [&str; 2] = ["proxy", "controller"];
 const TABLE_OF_FOLDERS: &str = "| folder | what it is | may import |";
-/// Shorter words between backticks are no name of a test.
-const SHORTEST_TEST: usize = 20;
+/// Folders of pages that people read who do not carry on the code, and of evidence, which
+/// tests name and not the other way round.
+const WITHOUT_TESTS: [&str; 2] = ["docs", "evidence"];
 
 /// Text between single backticks.
 fn quoted(page: &str) -> impl Iterator<Item = &str> {
@@ -51,22 +47,17 @@ fn quoted(page: &str) -> impl Iterator<Item = &str> {
         .flat_map(|line| line.split('`').skip(1).step_by(2))
 }
 
-/// What of `page` is neither a file of the checkout nor a function of its sources.
-fn unknown<'a>(
-    page: &'a str,
-    exists: impl Fn(&str) -> bool,
-    functions: &BTreeSet<&str>,
-) -> Vec<&'a str> {
-    let is_name = |word: &str| {
-        let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
-        word.len() >= SHORTEST_TEST && word.contains('_') && word.bytes().all(fits)
-    };
-    // By its whole path: a name alone may be that of several files.
+/// What of `page` is no file of the checkout, by its whole path: a name alone may be that of
+/// several files.
+fn unknown(page: &str, exists: impl Fn(&str) -> bool) -> Vec<&str> {
     quoted(page)
-        .filter(|word| {
-            (is_file(word) && !exists(word)) || (is_name(word) && !functions.contains(word))
-        })
+        .filter(|word| is_file(word) && !exists(word))
         .collect()
+}
+
+/// Tests that `page` names.
+fn named_tests<'a>(page: &'a str, tests: &BTreeSet<&str>) -> Vec<&'a str> {
+    quoted(page).filter(|word| tests.contains(word)).collect()
 }
 
 fn is_file(word: &str) -> bool {
@@ -203,16 +194,21 @@ fn walls(rooms: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// Names of all functions in `sources`.
-fn functions(sources: &BTreeMap<String, String>) -> BTreeSet<&str> {
-    let lines = sources.values().flat_map(|text| text.lines());
-    lines
-        .filter_map(|line| {
-            let (_, rest) = line.split_once("fn ")?;
-            let end = rest.find(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
-            rest.get(..end?)
-        })
-        .collect()
+/// Names of the tests in `sources`: functions below an attribute `test`.
+fn tests(sources: &BTreeMap<String, String>) -> BTreeSet<&str> {
+    let mut names = BTreeSet::new();
+    for text in sources.values() {
+        let mut lines = text.lines();
+        while let Some(line) = lines.next() {
+            if !line.trim_end().ends_with("test]") {
+                continue;
+            }
+            let function = lines.by_ref().find_map(|line| line.split_once("fn "));
+            let name = function.and_then(|(_, rest)| rest.split('(').next());
+            names.extend(name);
+        }
+    }
+    names
 }
 
 /// Pages with the place in them that texts of the code name, as `docs/page.md#place`. What the
@@ -263,23 +259,38 @@ fn read(name: &str) -> String {
 }
 
 #[test]
-fn pages_name_files_and_tests_that_exist() {
+fn pages_name_files_that_exist() {
     let top = top();
-    let mut sources = BTreeMap::new();
-    for member in super::crates(top, &top.join("e2e/tests/walls")) {
-        read_sources(top, &member.folder, &mut sources);
-    }
-    let functions = functions(&sources);
     for name in PAGES {
         let page = read(name);
-        let exists = |path: &str| top.join(path).exists();
-        let missing = unknown(&page, exists, &functions);
+        let missing = unknown(&page, |path| top.join(path).exists());
         assert!(
             missing.is_empty(),
             "{name} names what is not there: {missing:?}"
         );
         let broken = broken_links(name, &page);
         assert!(broken.is_empty(), "{name} links to nothing: {broken:?}");
+    }
+}
+
+#[test]
+fn no_page_names_a_test() {
+    let top = top();
+    let mut sources = BTreeMap::new();
+    for member in super::crates(top, &top.join("e2e/tests/walls")) {
+        read_sources(top, &member.folder, &mut sources);
+    }
+    let tests = tests(&sources);
+    assert!(tests.contains("no_page_names_a_test"));
+    for name in WITHOUT_TESTS.iter().flat_map(|folder| pages_in(folder)) {
+        let named = named_tests(&read(&name), &tests)
+            .into_iter()
+            .map(str::to_owned)
+            .collect::<Vec<_>>();
+        assert!(
+            named.is_empty(),
+            "{name} names tests; a test carries the id of a claim instead: {named:?}"
+        );
     }
 }
 
@@ -395,15 +406,15 @@ fn place_in_a_page_is_found_in_code_and_page() {
 }
 
 #[test]
-fn a_file_or_test_that_is_gone_is_found() {
-    let page = "see `a/b.rs`, `b.rs` and `a/gone.rs`, `a_test_that_is_really_there` and \
-                `a_test_that_is_not_there_now`, `short_name` and `{a,b}/c.rs`";
+fn a_file_that_is_gone_and_a_named_test_are_found() {
+    let page = "see `a/b.rs`, `b.rs` and `a/gone.rs`, `a_test_that_is_there` and `{a,b}/c.rs`";
     let exists = |path: &str| path == "a/b.rs";
-    let known = BTreeSet::from(["a_test_that_is_really_there"]);
-    let missing = unknown(page, exists, &known);
-    assert_eq!(
-        missing,
-        ["b.rs", "a/gone.rs", "a_test_that_is_not_there_now"]
-    );
+    assert_eq!(unknown(page, exists), ["b.rs", "a/gone.rs"]);
     assert_eq!(not_there(page, exists), ["a/gone.rs"]);
+    let source = "#[tokio::test]\n#[ignore]\nasync fn a_test_that_is_there() {}\nfn no_test() {}";
+    let sources = BTreeMap::from([("a/b.rs".to_owned(), source.to_owned())]);
+    assert_eq!(
+        named_tests(page, &tests(&sources)),
+        ["a_test_that_is_there"]
+    );
 }

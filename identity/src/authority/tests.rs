@@ -221,6 +221,7 @@ fn constrained(root: &Root, permitted: &str) -> Issuer {
     Issuer::from_pem(&certificate.pem(), &key.serialize_pem()).unwrap()
 }
 
+// Claims: M2
 #[test]
 fn issuer_with_constraints_forbidding_pod_names_is_refused() {
     let authority = Authority::new();
@@ -242,6 +243,7 @@ fn issuer_with_constraints_forbidding_pod_names_is_refused() {
         .unwrap();
 }
 
+// Claims: M2
 #[test]
 fn issuer_probe_uses_trust_domain_of_roots() {
     let authority = Authority::new();

@@ -157,6 +157,7 @@ async fn server_of_another_root_is_refused() {
     assert_eq!(alert(server), AlertDescription::UnknownCA);
 }
 
+// Claims: A4
 #[tokio::test]
 async fn both_sides_refuse_other_domain_under_same_root() {
     let pair = Pair::new();

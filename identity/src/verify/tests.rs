@@ -1,4 +1,6 @@
 //! Chains that prove an identity, and those that do not.
+//!
+//! Claims: attack-6
 
 use std::time::Duration;
 
@@ -44,6 +46,7 @@ fn elsewhere() -> SpiffeId {
     SpiffeId::of("other.example", "shop", "web").unwrap()
 }
 
+// Claims: A4
 #[test]
 fn any_leaf_of_other_trust_domain_is_refused() {
     let authority = Authority::new();
@@ -76,6 +79,7 @@ fn any_leaf_of_other_trust_domain_is_refused() {
     }
 }
 
+// Claims: mesh-3b
 #[test]
 fn chain_of_another_root_is_of_an_unknown_authority() {
     let chain = Authority::new().leaf("web");
@@ -111,6 +115,7 @@ fn leaf_alone_is_not_trusted() {
     assert_eq!(refused, Err(IdentityError::UnknownAuthority));
 }
 
+// Claims: mesh-3b
 #[test]
 fn expired_and_not_yet_valid_leaves_are_distinguished() {
     let authority = Authority::new();
@@ -268,6 +273,7 @@ fn authority_is_no_peer() {
     );
 }
 
+// Claims: attack-7
 #[test]
 fn peer_key_signs_handshakes_but_no_certificates_or_crls() {
     use KeyUsagePurpose::{CrlSign, DigitalSignature, KeyAgreement, KeyCertSign, KeyEncipherment};

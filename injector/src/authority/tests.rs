@@ -107,6 +107,7 @@ async fn authority_that_ended_or_was_damaged_is_made_anew() {
     assert_eq!(certificates(&anew.authority.bundle()), 1);
 }
 
+// Claims: attack-86
 #[tokio::test]
 async fn fast_clock_authority_is_replaced_but_trusted_until_expiry() {
     let api = FakeApi::default();

@@ -1,4 +1,6 @@
 //! The server as the API server meets it.
+//!
+//! Claims: attack-14
 
 use std::time::SystemTime;
 
@@ -187,6 +189,7 @@ async fn pod_of_a_meshed_namespace_gets_a_patch() {
 }
 
 /// Nobody needs credentials to call this port, and the injector may read what they may not.
+// Claims: A8
 #[tokio::test]
 async fn namespace_with_path_reads_and_leaks_nothing() {
     let harness = Harness::start().await;
@@ -223,6 +226,7 @@ async fn namespace_with_path_reads_and_leaks_nothing() {
     assert!(review["response"]["patch"].is_string(), "{review}");
 }
 
+// Claims: A7
 #[tokio::test]
 async fn debuggers_and_misspelled_labels_have_paths_of_their_own() {
     let harness = Harness::start().await;
@@ -250,6 +254,7 @@ async fn debuggers_and_misspelled_labels_have_paths_of_their_own() {
     );
 }
 
+// Claims: attack-115
 #[tokio::test]
 async fn pod_with_misspelt_annotations_is_injected_with_warnings() {
     let harness = Harness::start().await;

@@ -288,6 +288,7 @@ fn collect(at: &str, value: &Value, pointers: &mut Vec<String>) {
     }
 }
 
+// Claims: attack-68
 #[test]
 fn webhook_refuses_exactly_objects_that_controller_rejects() {
     let (mut judged, mut refused) = (0, 0);
@@ -339,6 +340,7 @@ fn webhook_refuses_exactly_objects_that_controller_rejects() {
 }
 
 /// What the two judged differently as long as each had a judgement of its own.
+// Claims: observability-18
 #[test]
 fn formerly_disputed_objects_are_refused_identically_by_both() {
     let cases = [split_cases(), target_cases(), other_cases()];

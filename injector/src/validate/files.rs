@@ -1,6 +1,8 @@
 //! What `weft validate` says of a file is what the webhook says of the object in it, word
 //! for word: refused or not, each mistake and each warning. Of fields that the API server
 //! takes away before it asks only the file can tell.
+//!
+//! Claims: observe-61
 
 use crds::convert::convert;
 use crds::weft;
@@ -94,6 +96,7 @@ impl Compared {
     }
 }
 
+// Claims: observability-18
 #[test]
 fn file_is_validated_like_its_object_by_webhook() {
     let mut compared = Compared::default();
@@ -106,6 +109,7 @@ fn file_is_validated_like_its_object_by_webhook() {
     assert!(compared.refused > 100, "{compared:?}");
 }
 
+// Claims: observability-18
 #[test]
 fn policy_file_is_validated_like_policy_by_webhook() {
     let spec: Value = serde_yaml_ng::from_str(traffic::EVERYTHING).unwrap();

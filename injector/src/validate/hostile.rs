@@ -1,5 +1,7 @@
 //! Whatever object comes, validation answers: it does not panic, it takes bounded time,
 //! and its answer is a message that a person can read.
+//!
+//! Claims: smi-7
 
 use std::time::{Duration, Instant};
 

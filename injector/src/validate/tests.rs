@@ -132,6 +132,7 @@ fn target_must_protect_its_own_namespace() {
     );
 }
 
+// Claims: mesh-2c
 #[test]
 fn target_without_sources_or_rules_is_refused() {
     let mut spec = good_target();
@@ -386,6 +387,7 @@ fn udp_route_with_an_impossible_port_is_refused() {
     refused(&route(json!([53, 65536])), "spec.matches.ports[1]", "65535");
 }
 
+// Claims: C8
 #[test]
 fn unknown_method_gets_warning_suggesting_known_one() {
     let warned = |methods: &[&str]| {
@@ -414,6 +416,7 @@ fn unknown_method_gets_warning_suggesting_known_one() {
     assert_eq!(warned(&usual), [] as [String; 0]);
 }
 
+// Claims: C8
 #[test]
 fn class_of_unicode_is_refused_as_every_proxy_would() {
     let path = |path: &str| json!({ "matches": [{ "name": "a", "pathRegex": path }] });

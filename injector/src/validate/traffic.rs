@@ -1,4 +1,6 @@
 //! What is refused of a TrafficPolicy, with the field, the reason and the way out.
+//!
+//! Claims: calls-27
 
 use oracle::{random::Random, seeds::seeds};
 use serde_json::{Value, json};

@@ -1,4 +1,6 @@
 //! Who may call whom, case by case.
+//!
+//! Claims: attack-1
 
 use http::{HeaderMap, Method};
 
@@ -301,6 +303,7 @@ fn e5_tcp_route_admits_http_but_groups_no_bytes() {
     assert!(allowed(&over_http, "s", 80, &Method::GET, "/"));
 }
 
+// Claims: A1
 #[test]
 fn unparsed_bytes_pass_only_targets_without_http_rules() {
     let combined = |http: Vec<HttpMatch>| Rule {

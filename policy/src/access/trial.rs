@@ -3,6 +3,8 @@
 //!
 //! Asking is beside the call, which waits meanwhile. So what one set of rules may have is
 //! bounded before it is compiled, and what all of them take is bounded while they are asked.
+//!
+//! Claims: observe-121, observe-122
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,6 @@
 //! Which endpoint is chosen, and how often.
+//!
+//! Claims: calls-20
 
 use proptest::prelude::*;
 

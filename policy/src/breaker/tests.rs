@@ -1,4 +1,6 @@
 //! One proxy's breaker, and the mesh's.
+//!
+//! Claims: calls-67
 
 mod mesh;
 

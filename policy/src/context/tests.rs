@@ -1,4 +1,6 @@
 //! Which request a call is made for, and what is said where that is not known.
+//!
+//! Claims: calls-43, calls-47
 
 use super::*;
 

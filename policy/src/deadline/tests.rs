@@ -1,4 +1,6 @@
 //! Ends of calls, and how they are said to others.
+//!
+//! Claims: calls-42
 
 use proptest::prelude::*;
 

@@ -1,4 +1,6 @@
 //! Every end of a call beside every cause that a policy may name.
+//!
+//! Claims: calls-52
 
 use http::{Method, StatusCode};
 

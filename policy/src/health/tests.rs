@@ -1,4 +1,6 @@
 //! Who rests, for how long, and how he comes back.
+//!
+//! Claims: calls-20
 
 use super::HealthSignal::{Failed, Good, Reached, Unreachable};
 use super::*;

@@ -1,4 +1,6 @@
 //! Tokens, keys and rates of limits.
+//!
+//! Claims: calls-66
 
 use std::num::NonZeroU32;
 

@@ -1,4 +1,6 @@
 //! Who gets copies of what.
+//!
+//! Claims: calls-53
 
 use super::*;
 use crate::hashing::{STEP, mix};

@@ -12,6 +12,8 @@
 //! limit; one of a Normal request stays what it is. Under a measured limit it would come to an
 //! application that falls behind, while a cap may be reached in one pod with much room in the
 //! next: there a request that is moved is welcome.
+//!
+//! Claims: calls-69
 
 use std::time::{Duration, Instant};
 

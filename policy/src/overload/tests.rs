@@ -1,4 +1,6 @@
 //! One port, step by step; what holds over time is in `tests/simulate`.
+//!
+//! Claims: calls-13, calls-69
 
 use super::*;
 

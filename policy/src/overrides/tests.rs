@@ -1,4 +1,6 @@
 //! What a request may ask for, and who is heard.
+//!
+//! Claims: calls-58
 
 use proptest::prelude::*;
 

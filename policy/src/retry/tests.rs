@@ -1,4 +1,6 @@
 //! What is tried again, and what it costs.
+//!
+//! Claims: calls-2, calls-46
 
 use super::*;
 use crate::deadline::RequestedTimeout;

@@ -1,4 +1,6 @@
 //! Who keeps what, and who moves.
+//!
+//! Claims: calls-57
 
 use std::cell::Cell;
 

@@ -1,4 +1,6 @@
 //! Arcs of a ring: whether many callers use all endpoints alike.
+//!
+//! Claims: calls-64
 
 use proptest::prelude::*;
 

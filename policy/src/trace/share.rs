@@ -1,4 +1,6 @@
 //! The share of new traces that are recorded.
+//!
+//! Claims: observe-93
 
 use std::fmt;
 use std::str::FromStr;

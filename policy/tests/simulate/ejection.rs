@@ -1,4 +1,6 @@
 //! Points 1 and 5: one instance that fails rests, and all that fail alike do not.
+//!
+//! Claims: calls-23
 
 use std::time::{Duration, Instant};
 

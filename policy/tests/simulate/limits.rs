@@ -1,5 +1,7 @@
 //! A limit of a Service at pods that come and go: as many pass as it says, whichever of the pods
 //! they come to, and its pods never hold more together.
+//!
+//! Claims: calls-66
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,4 +1,6 @@
 //! Point 7, as far as it is decided without a network: twelve callers of four accounts.
+//!
+//! Claims: calls-67, calls-68
 
 use std::time::{Duration, Instant};
 

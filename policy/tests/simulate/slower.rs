@@ -1,4 +1,6 @@
 //! An application whose calls become slower is not shed for it, and one that is full then is.
+//!
+//! Claims: calls-69
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -1,4 +1,6 @@
 //! Point 12: ten callers of two hundred endpoints.
+//!
+//! Claims: calls-64
 
 use policy::balance::{Candidate, Cost, choose};
 use policy::hashing::mix;

@@ -1,4 +1,6 @@
 //! Point 11: callers of one zone, with endpoints in their own and in others.
+//!
+//! Claims: calls-64
 
 use std::time::{Duration, Instant};
 

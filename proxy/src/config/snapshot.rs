@@ -2,6 +2,8 @@
 //!
 //! A batch from the controller makes a new snapshot out of the old one, in `apply`. A bad
 //! change never takes down more than itself, and never allows more than before.
+//!
+//! Claims: calls-53
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;

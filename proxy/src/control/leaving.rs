@@ -5,6 +5,8 @@
 //! has something to go by: a certificate that is valid and a configuration, with which
 //! it goes on, or a controller that answers. It only spares one that has neither the
 //! wait for a controller that is not coming.
+//!
+//! Claims: attack-96
 
 use std::time::SystemTime;
 
@@ -152,6 +154,7 @@ mod tests {
         facts.judge(now)
     }
 
+    // Claims: C4
     #[test]
     fn uninstall_mark_counts_only_without_certificate_or_configuration() {
         assert_eq!(left(|_| ()), Leaving::WithLastConfig);

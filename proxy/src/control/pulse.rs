@@ -3,6 +3,8 @@
 //! limits that it keeps together with others.
 //!
 //! A look a second while there are such calls or limits. Without any nothing wakes up for it.
+//!
+//! Claims: calls-68
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -6,6 +6,8 @@
 //! has changed by less than somebody would act upon is none. A clock that was set is told
 //! again at the next look: one that looks late is believed the second time, because a
 //! message may have waited on its way.
+//!
+//! Claims: observe-103, observe-104
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

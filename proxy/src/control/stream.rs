@@ -1,6 +1,8 @@
 //! The stream of configuration: says Hello, takes batches, sends reports.
 //!
 //! Configuration never ages: while no controller answers, the last snapshot serves.
+//!
+//! Claims: observe-104
 
 use std::collections::HashSet;
 use std::net::SocketAddr;

@@ -1,4 +1,6 @@
 //! A controller on loopback whose authority can be replaced under it.
+//!
+//! Claims: attack-87
 
 mod breakers;
 mod older;
@@ -371,6 +373,7 @@ fn file(name: &str, content: &str) -> PathBuf {
     path
 }
 
+// Claims: M3
 #[tokio::test]
 async fn clock_jumping_past_renewal_renews_within_one_check() {
     let bench = Bench::start(&Ca::new()).await;
@@ -390,6 +393,7 @@ async fn clock_jumping_past_renewal_renews_within_one_check() {
 }
 
 /// What it got meanwhile is refused by every peer that knows the time, for hours.
+// Claims: attack-86
 #[tokio::test]
 async fn corrected_fast_clock_renews_certificate_within_one_check() {
     let bench = Bench::start(&Ca::new()).await;
@@ -415,6 +419,7 @@ async fn corrected_fast_clock_renews_certificate_within_one_check() {
     assert_eq!(bench.issued(), 3);
 }
 
+// Claims: M4
 #[tokio::test]
 async fn proxy_that_missed_root_rotation_recovers_through_mounted_bundle() {
     let (old, new) = (Ca::new(), Ca::new());
@@ -427,6 +432,7 @@ async fn proxy_that_missed_root_rotation_recovers_through_mounted_bundle() {
     bench.until(|bench| bench.streams() >= 2).await;
 }
 
+// Claims: M4
 #[tokio::test]
 async fn mounted_bundle_is_trusted_only_for_certificate_connection() {
     let (old, new, stranger) = (Ca::new(), Ca::new(), Ca::new());

@@ -4,6 +4,8 @@
 //! configuration to the next. The section is that of the Service that serves, else of the
 //! one that was called, so several may decide about one port, each about the calls that came
 //! its way. Each of them counts those and no others: two policies may disagree.
+//!
+//! Claims: calls-67
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -3,6 +3,8 @@
 //! Of zones and nodes only hashes are kept: the lists of large Services name each of them
 //! thousands of times. Two names with the same hash, one pair in four billion, make an
 //! endpoint count as near that is not, and nothing else.
+//!
+//! Claims: calls-64
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -5,6 +5,8 @@
 //! they go to others meanwhile: [`super::endpoint::Endpoint::begin_presence_check`]. That is
 //! another question than whether it fails, which `policy::health` answers
 //! (docs/decisions/0033).
+//!
+//! Claims: calls-62
 
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 

@@ -2,6 +2,8 @@
 //!
 //! Nothing is counted before the first refusal, and nothing once ten seconds have passed
 //! without one, so that calls to all other backends pay one look for it.
+//!
+//! Claims: calls-69
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;

@@ -1,5 +1,7 @@
 //! What the head of a request asks, as whoever writes requests down is told it: also of one
 //! that is refused, as far as it could be read.
+//!
+//! Claims: observe-98
 
 use http::request::Parts;
 use http::uri::Authority;

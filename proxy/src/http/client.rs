@@ -1,4 +1,6 @@
 //! HTTP as a client: connections to applications, and one request on one of them.
+//!
+//! Claims: calls-11
 
 mod answer_guard;
 pub(crate) mod dedicated;
@@ -419,6 +421,7 @@ mod tests {
         pool.put(connection);
         assert!(!pool.is_empty());
     }
+    // Claims: attack-15
     #[tokio::test]
     async fn unconnectable_addresses_stay_within_pool_limit() {
         let counted = Arc::new(AtomicUsize::new(0));

@@ -1,4 +1,6 @@
 //! Which headers pass through, which end here, and which are ours.
+//!
+//! Claims: attack-16, attack-5, attack-82
 
 use http::header::{
     CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, GetAll, HOST, HeaderMap, HeaderName, HeaderValue,

@@ -2,6 +2,8 @@
 //! Aggregation): a report in a header of its answers, or in a trailer over gRPC.
 //!
 //! Of a report its utilisation counts: the application's own, or without one the CPU's.
+//!
+//! Claims: calls-64
 
 use base64::Engine as _;
 use base64::alphabet::STANDARD;

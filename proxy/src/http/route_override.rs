@@ -5,6 +5,8 @@
 //! token, or from a peer proxy with what that tells of the way. Whether it is granted is asked
 //! at each call, by the policy of the Service that is called. The token itself ends where it
 //! is read first, before anything that tells of requests sees it.
+//!
+//! Claims: calls-58
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use policy::access::Caller;

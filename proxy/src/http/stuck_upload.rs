@@ -4,6 +4,8 @@
 //! the rest and is read goes on. But a server that neither reads on nor closes would keep the
 //! sender for as long as it likes, and a sender that says nothing more the server, with places
 //! and memory, for a call that everybody else takes to be over. So the rest is dropped then.
+//!
+//! Claims: calls-8
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -3,6 +3,8 @@
 //! A client that is connected to the application itself reads what was sent, and then sees the
 //! break. So these bytes go first, in order. But a client that takes none of them must not keep
 //! an answer that nobody sends any more, with its memory and its place, for as long as it likes.
+//!
+//! Claims: attack-27
 
 use std::error::Error;
 use std::pin::Pin;

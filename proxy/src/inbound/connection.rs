@@ -1,4 +1,6 @@
 //! Who calls, and which port of the application.
+//!
+//! Claims: calls-13
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};

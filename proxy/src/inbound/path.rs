@@ -1,4 +1,6 @@
 //! The path of a request as rules see it: made once, for all that judge the request.
+//!
+//! Claims: calls-50
 
 use std::sync::Arc;
 

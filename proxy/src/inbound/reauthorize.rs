@@ -1,4 +1,6 @@
 //! Ends what is no longer allowed.
+//!
+//! Claims: attack-29
 
 use std::future::Future;
 use std::pin::Pin;

@@ -2,6 +2,8 @@
 //!
 //! Certificates end by the wall clock. A timer stands still while the machine is suspended, and
 //! knows nothing of a clock that is set: by it a caller would be believed for as long again.
+//!
+//! Claims: attack-8
 
 use std::time::SystemTime;
 

@@ -4,6 +4,8 @@
 //! What is told is measured at each port by itself: how much longer than in calm times calls
 //! wait for their answer, or what the application says. It goes with an answer, to a peer
 //! that has not heard it since it changed.
+//!
+//! Claims: calls-64
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};

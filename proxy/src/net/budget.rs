@@ -12,6 +12,8 @@
 //! smallest, soon after that who has much in flight waits with more ([`crate::net::ticket`]); from
 //! [`Budget::is_full`] on nobody reads until who holds most has lost connections
 //! ([`crate::process::relief`]).
+//!
+//! Claims: attack-35, attack-39
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,4 +1,6 @@
 //! Connections that the proxy opens, and the socket options of all of them.
+//!
+//! Claims: calls-10
 
 use std::io;
 use std::net::SocketAddr;

@@ -14,6 +14,8 @@
 //! or for a change of policy tells nothing of its caller. A caller whose connection to this proxy
 //! ends has left its calls as well. Our own time-outs of connections are longer than what counts
 //! (docs/decisions/0041).
+//!
+//! Claims: calls-13
 
 use std::collections::HashMap;
 use std::fmt;

@@ -1,4 +1,6 @@
 //! Notices that nothing moves any more.
+//!
+//! Claims: attack-29, calls-51
 
 use std::io;
 use std::pin::{Pin, pin};

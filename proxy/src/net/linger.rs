@@ -8,6 +8,8 @@
 //! So after these everything is read, and dropped, until the other side has closed or
 //! had the time to notice. Not where the other direction goes on and is read by somebody:
 //! that is a half-close.
+//!
+//! Claims: attack-29
 
 use std::future::Future;
 use std::io;

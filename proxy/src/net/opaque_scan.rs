@@ -10,6 +10,8 @@
 //! The whole connection is watched, because a server that took its first line for a
 //! request takes others after it. One that cannot be a request by its first line is left
 //! alone, so that binary protocols carry whatever they like.
+//!
+//! Claims: attack-62, attack-64
 
 use crate::net::sniff::{FirstLine, Line, is_blank, is_token};
 

@@ -1,4 +1,6 @@
 //! Opaque bytes: copied both ways, with half-close, until both sides ended.
+//!
+//! Claims: attack-73, calls-60
 
 use std::future::Future;
 use std::io;
@@ -234,6 +236,7 @@ mod tests {
     }
 
     /// As where a connection is closed for want of memory, whatever it does.
+    // Claims: R4
     #[tokio::test]
     async fn dropped_relay_resets_both_sides_and_finished_one_neither() {
         for dropped in [true, false] {
@@ -260,6 +263,7 @@ mod tests {
     }
 
     /// As where the process ends while a slow reader has not taken all that the kernel holds.
+    // Claims: R4
     #[tokio::test]
     async fn dropped_relay_completes_closed_side_and_resets_other() {
         const ALL: usize = 256 * 1024;

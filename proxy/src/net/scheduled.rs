@@ -5,6 +5,8 @@
 //! or the answer to a ping, would fail by that, and the other side would be blamed.
 //!
 //! So such a wait goes by short steps, and one that ends late does not count.
+//!
+//! Claims: attack-28
 
 use std::pin::pin;
 use std::time::Duration;

@@ -3,6 +3,8 @@
 //! HTTP/1 request.
 //!
 //! Looked at in the socket's own buffer, so whoever relays the bytes gets all of them.
+//!
+//! Claims: observe-144, observe-145
 
 use futures::FutureExt as _;
 use rustls::server::Acceptor;

@@ -1,5 +1,7 @@
 //! What the end of an attempt says: of its endpoint, and of whether the call is tried
 //! again.
+//!
+//! Claims: calls-25
 
 use std::time::{Duration, Instant};
 

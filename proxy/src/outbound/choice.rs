@@ -1,4 +1,6 @@
 //! The endpoints that a call has the choice among, and which of them it may try next.
+//!
+//! Claims: calls-10
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -188,6 +188,7 @@ mod tests {
         contexts.is_spent(&OpenRequest::default(), &map)
     }
 
+    // Claims: calls-46
     #[tokio::test(start_paused = true)]
     async fn call_abandoned_at_own_deadline_marks_parent_request() {
         let cases = [

@@ -1,4 +1,6 @@
 //! The endpoint that serves a call, until its answer has ended.
+//!
+//! Claims: calls-2, calls-46
 
 use std::sync::Arc;
 

@@ -1,5 +1,7 @@
 //! Which tenant a call is for, as `sticky` of a TrafficPolicy tells them apart, and the cookie
 //! by which the next call is known as the same one's.
+//!
+//! Claims: calls-57
 
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderName, HeaderValue};

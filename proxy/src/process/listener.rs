@@ -289,6 +289,7 @@ mod tests {
         Arc::new(proxy)
     }
 
+    // Claims: M6, attack-72
     #[tokio::test]
     async fn listener_permit_is_not_taken_from_others() {
         let workload = ServedWorkload::new(proxy(), Addresses::of_sidecar());

@@ -6,6 +6,8 @@
 //! honest caller beside a flood is not the heaviest. Whoever holds most loses something
 //! until somebody else does, so nobody pays for two, and who holds less than others loses
 //! nothing before they hold as little.
+//!
+//! Claims: attack-39
 
 mod level;
 

@@ -7,6 +7,8 @@
 //!
 //! Whether and what a workload writes is its own; the queue is the process's, as standard
 //! output is.
+//!
+//! Claims: observe-101, observe-16
 
 use std::sync::LazyLock;
 use std::time::Duration;

@@ -3,6 +3,8 @@
 //!
 //! The library of metrics has no way to give it exemplars of a histogram that is not its
 //! own, so they are added to the lines of the page once it is written.
+//!
+//! Claims: observe-96
 
 use std::collections::HashMap;
 use std::fmt::Write as _;

@@ -1,6 +1,8 @@
 //! Who calls whom: what a call is counted, reported and logged by.
 //!
 //! Imports `labels`, and nothing else of the crate.
+//!
+//! Claims: observe-140
 
 use std::sync::Arc;
 

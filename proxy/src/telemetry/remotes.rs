@@ -2,6 +2,8 @@
 //!
 //! Whoever calls from outside makes up as many addresses as he likes, and an application
 //! may crawl. What finds no place is told together with the others.
+//!
+//! Claims: observe-144
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! Whole addresses as targets, as forward proxies get them: what is judged is what arrives, with
 //! nothing of the mesh's beside it.
+//!
+//! Claims: attack-103
 
 use wire::v1::{self, Enforcement, Protocol};
 

@@ -1,5 +1,7 @@
 //! Uploads that their servers have answered whole: as long as the rest moves it goes on, and
 //! then it ends.
+//!
+//! Claims: calls-8
 
 use std::future::poll_fn;
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! What breaks on one side breaks on the other: a reset, a server that is lost, or a
 //! connection between two proxies that is cut never looks like a good end.
+//!
+//! Claims: attack-30
 
 use std::future::{pending, poll_fn};
 use std::net::{IpAddr, SocketAddr};
@@ -181,6 +183,7 @@ async fn ends_arrive<F: Future<Output = TcpStream>>(
     assert_eq!(ended, (999, false), "{case}");
 }
 
+// Claims: R4
 #[tokio::test]
 async fn a_reset_arrives_as_a_reset_in_both_directions() {
     for protocol in [Protocol::Opaque, Protocol::Detect] {
@@ -195,6 +198,7 @@ async fn a_reset_arrives_as_a_reset_in_both_directions() {
     }
 }
 
+// Claims: R4
 #[tokio::test]
 async fn reset_passes_to_and_from_address_outside_mesh() {
     let pods = TwoPods::new(Protocol::Opaque).await;
@@ -204,6 +208,7 @@ async fn reset_passes_to_and_from_address_outside_mesh() {
     ends_arrive("outside", || pods.client.call(outside), &mut rx).await;
 }
 
+// Claims: R4
 #[tokio::test]
 async fn tunnel_broken_between_proxies_resets_both_ends() {
     for protocol in [Protocol::Opaque, Protocol::Detect] {
@@ -229,6 +234,7 @@ async fn tunnel_broken_between_proxies_resets_both_ends() {
     }
 }
 
+// Claims: R4
 #[tokio::test]
 async fn close_delimited_response_looks_incomplete_when_server_breaks() {
     let mut pods = TwoPods::new(Protocol::Http1).await;
@@ -258,6 +264,7 @@ async fn close_delimited_response_looks_incomplete_when_server_breaks() {
 }
 
 /// The same where the proxies lose each other.
+// Claims: R4
 #[tokio::test]
 async fn close_delimited_response_looks_incomplete_when_proxies_disconnect() {
     let pods = TwoPods::new(Protocol::Http1).await;
@@ -341,6 +348,7 @@ async fn trailers_after(stream: TcpStream, happens: impl FnOnce() -> Instant) ->
     body.trailers().await.unwrap().unwrap_or_default()
 }
 
+// Claims: R9
 #[tokio::test]
 async fn a_grpc_stream_whose_server_goes_away_says_unavailable() {
     let mut pods = TwoPods::new(Protocol::Grpc).await;
@@ -360,6 +368,7 @@ async fn a_grpc_stream_whose_server_goes_away_says_unavailable() {
     }
 }
 
+// Claims: R9
 #[tokio::test]
 async fn grpc_stream_ends_unavailable_when_servers_proxy_disappears() {
     let pods = TwoPods::new(Protocol::Grpc).await;

@@ -1,6 +1,8 @@
 //! Ways around what is judged: bytes that a lenient server reads as HTTP and the
 //! proxy does not, tunnels, switched protocols. The application here keeps every
 //! byte that it gets, whatever it looks like, and gives it back.
+//!
+//! Claims: attack-1
 
 use std::fmt;
 use std::sync::Arc;
@@ -225,6 +227,7 @@ fn beginnings() -> Vec<(Vec<u8>, Vec<u8>)> {
         .collect()
 }
 
+// Claims: A1
 #[tokio::test]
 async fn undeclared_port_admits_bytes_only_without_http_rules() {
     let ground = Ground::new(Protocol::Detect, "").await;
@@ -254,6 +257,7 @@ async fn undeclared_port_admits_bytes_only_without_http_rules() {
     }
 }
 
+// Claims: A1
 #[tokio::test]
 async fn declared_http_port_gets_no_bytes_from_tunnel() {
     for rule in [both_kinds(&["/public"]), only_ports()] {
@@ -302,6 +306,7 @@ async fn eager(stream: TcpStream) {
 }
 
 /// That the server spoke first does not make it anything but HTTP/2.
+// Claims: attack-66
 #[tokio::test]
 async fn late_caller_is_served_by_server_first_http2() {
     let mut pods = TwoPods::new(Protocol::Detect).await;
@@ -326,6 +331,7 @@ async fn late_caller_is_served_by_server_first_http2() {
 }
 
 /// Clients open connections ahead of their first request.
+// Claims: R5
 #[tokio::test]
 async fn silent_connection_to_guarded_port_waits_for_request() {
     let pods = TwoPods::new(Protocol::Detect).await;
@@ -427,6 +433,7 @@ async fn in_a_tunnel_and_plain(pods: &TwoPods, request: &str) -> [String; 2] {
 
 /// Its caller's proxy has not read it: it has the identity of its caller, and nothing that
 /// two proxies say to each other.
+// Claims: attack-2
 #[tokio::test]
 async fn proxy_headers_in_tunneled_http_are_not_trusted() {
     let mut pods = TwoPods::new(Protocol::Detect).await;

@@ -1,4 +1,6 @@
 //! Corners of an ordinary exchange that a proxy likes to get wrong.
+//!
+//! Claims: attack-104
 
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! Floods of HTTP/2 frames that cost the sender little: each ends by a count or
 //! a bound, memory stays flat, and others are served meanwhile.
+//!
+//! Claims: attack-18
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -315,6 +317,7 @@ async fn a_small_block_that_unfolds_to_megabytes_is_refused() {
     assert_eq!(busy.began.load(Ordering::Relaxed), controls);
 }
 
+// Claims: R1
 #[tokio::test]
 async fn flood_of_unread_tiny_data_frames_ends_connection() {
     let (pods, _) = pods().await;
@@ -440,6 +443,7 @@ async fn one_byte_windows_hold_no_more_than_send_buffer() {
 }
 
 /// A member of the mesh names one port of the pod after the other, on which nobody listens.
+// Claims: attack-15
 #[tokio::test]
 async fn peer_requesting_every_port_takes_bounded_pool_entries() {
     let (pods, _) = pods().await;

@@ -1,4 +1,6 @@
 //! Messages of HTTP/1.1 that one parser reads otherwise than the next.
+//!
+//! Claims: mesh-18
 
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! Rare and legal: what honest clients send, and what they must get as they would
 //! without a proxy in between.
+//!
+//! Claims: attack-104
 
 use std::time::Duration;
 
@@ -20,6 +22,7 @@ async fn for_http2() -> TwoPods {
     pods
 }
 
+// Claims: R5
 #[tokio::test]
 async fn http2_request_may_carry_host_only_in_header() {
     let pods = for_http2().await;
@@ -40,6 +43,7 @@ async fn http2_request_may_carry_host_only_in_header() {
     }
 }
 
+// Claims: R5
 #[tokio::test]
 async fn get_with_body_is_served_without_requested_upgrade() {
     let pods = TwoPods::new(Protocol::Http1).await;
@@ -61,6 +65,7 @@ async fn get_with_body_is_served_without_requested_upgrade() {
     }
 }
 
+// Claims: R5
 #[tokio::test]
 async fn an_empty_host_is_served() {
     let pods = TwoPods::new(Protocol::Http1).await;
@@ -72,6 +77,7 @@ async fn an_empty_host_is_served() {
     }
 }
 
+// Claims: R5
 #[tokio::test]
 async fn refused_head_request_gets_status_without_body() {
     let pods = for_http2().await;
@@ -119,6 +125,7 @@ async fn refused_head_request_gets_status_without_body() {
     }
 }
 
+// Claims: R5
 #[tokio::test]
 async fn a_callers_broken_body_is_its_own_fault() {
     let pods = TwoPods::new(Protocol::Http1).await;
@@ -140,6 +147,7 @@ async fn a_callers_broken_body_is_its_own_fault() {
 }
 
 /// Most clients write all of a body before they read.
+// Claims: R5
 #[tokio::test]
 async fn upload_refusal_is_readable_after_sending_complete_body() {
     let pods = TwoPods::new(Protocol::Http1).await;
@@ -177,6 +185,7 @@ async fn upload_refusal_is_readable_after_sending_complete_body() {
 }
 
 /// HTTP/1.1 names its trailers before the body; then they pass, and others do not.
+// Claims: R5
 #[tokio::test]
 async fn trailers_that_are_announced_pass_both_ways() {
     let mut pods = TwoPods::new(Protocol::Http1).await;

@@ -68,6 +68,7 @@ const SPELT: [&str; 8] = [
     "weft.timeout",
 ];
 
+// Claims: attack-62
 #[tokio::test]
 async fn identity_header_with_altered_hyphens_is_removed() {
     let pods = TwoPods::new(Protocol::Http1).await;
@@ -109,6 +110,7 @@ async fn keep(stream: TcpStream, kept: Arc<Mutex<String>>) {
     }
 }
 
+// Claims: attack-62
 #[tokio::test]
 async fn http2_identity_header_with_altered_hyphens_is_removed() {
     let mut pods = TwoPods::new(Protocol::Http2).await;

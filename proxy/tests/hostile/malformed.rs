@@ -1,5 +1,7 @@
 //! Fields that HTTP/2 forbids: an application that ends its connection for one would end the
 //! calls of all that share it, and a caller's connection would end for what it was answered.
+//!
+//! Claims: attack-16
 
 use std::sync::Arc;
 use std::time::Duration;

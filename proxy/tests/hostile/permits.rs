@@ -81,6 +81,7 @@ async fn is_answered(stream: &mut TcpStream) {
 
 /// A peer may open tunnels into a port of HTTP that no rule lets it ask anything, and say
 /// nothing there, or nothing more.
+// Claims: attack-70
 #[tokio::test]
 async fn http_tunnel_keeps_permit_only_during_request() {
     let mut pods = TwoPods::new(Protocol::Opaque).await;

@@ -187,6 +187,7 @@ fn cut(text: &str) -> &str {
 }
 
 /// A transfer coding says where an answer ends; a length beside it is none.
+// Claims: attack-60
 #[tokio::test]
 async fn response_with_length_and_chunks_arrives_complete() {
     for length in [2, 3, 500] {

@@ -1,4 +1,6 @@
 //! Uploads of one caller that share the window of a connection to the application.
+//!
+//! Claims: attack-23
 
 use std::future::pending;
 use std::sync::Arc;

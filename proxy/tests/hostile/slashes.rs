@@ -1,5 +1,7 @@
 //! Slashes that applications read in several ways, `%2F` and `//`: they arrive as they were sent
 //! where no rule depends on how they are read, and lead around no other one.
+//!
+//! Claims: attack-9
 
 use wire::v1::Protocol;
 

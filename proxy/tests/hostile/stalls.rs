@@ -1,5 +1,7 @@
 //! Streams that nobody reads, and that crash while they are stuck: they cost themselves and
 //! nobody else.
+//!
+//! Claims: attack-18, attack-22
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -53,6 +55,7 @@ async fn sizes(stream: TcpStream) {
     }
 }
 
+// Claims: R1
 #[tokio::test]
 async fn frames_that_hold_nothing_cost_nobody_a_connection() {
     let mut pods = TwoPods::new(Protocol::Http2).await;
@@ -104,6 +107,7 @@ impl Open {
     }
 }
 
+// Claims: R2, attack-20
 #[tokio::test]
 async fn crashed_stuck_tunnel_ends_at_application() {
     let (pods, open) = unread(Protocol::Opaque).await;
@@ -149,6 +153,7 @@ async fn unread(protocol: Protocol) -> (TwoPods, Open) {
     (pods, open)
 }
 
+// Claims: R2, attack-20
 #[tokio::test]
 async fn crashed_stuck_upload_ends_at_application() {
     let (pods, open) = unread(Protocol::Http1).await;
@@ -158,6 +163,7 @@ async fn crashed_stuck_upload_ends_at_application() {
 }
 
 /// The caller's proxy takes it for bytes, and the application's reads it.
+// Claims: R2, attack-20
 #[tokio::test]
 async fn so_does_one_that_came_in_a_tunnel() {
     let (pods, open) = unread(Protocol::Opaque).await;
@@ -192,6 +198,7 @@ async fn stuck_upload_with_non_http_response_ends_at_application() {
 }
 
 /// Whoever says all and leaves has said all, however slow who hears it is.
+// Claims: R2
 #[tokio::test]
 async fn complete_unread_request_arrives_after_caller_crash() {
     // More than an application's kernel takes, and less than the proxy's: the rest is lost by a reset.
@@ -263,6 +270,7 @@ async fn moody(mut stream: TcpStream) {
     }
 }
 
+// Claims: R3
 #[tokio::test]
 async fn streams_that_nobody_reads_hold_up_no_other() {
     let mut pods = TwoPods::new(Protocol::Http1).await;
@@ -320,6 +328,7 @@ async fn streams_that_nobody_reads_hold_up_no_other() {
     assert!(p99 <= bound, "p99 {p99:?}, calm {calm:?}");
 }
 
+// Claims: R3
 #[tokio::test]
 async fn non_reading_caller_blocks_no_http2_of_others() {
     let mut pods = TwoPods::new(Protocol::Http2).await;

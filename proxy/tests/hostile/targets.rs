@@ -193,6 +193,7 @@ async fn unencoded_target_is_evaluated_and_forwarded_in_one_form() {
     pods.works_at("/public", "unencoded targets").await;
 }
 
+// Claims: attack-65
 #[tokio::test]
 async fn unforwardable_head_is_refused_with_reason_and_counted() {
     let pods = TwoPods::new(Protocol::Http1).await;
@@ -325,6 +326,7 @@ async fn websocket_to_denied_path_is_refused_without_upgrade() {
     pods.works("websocket").await;
 }
 
+// Claims: R5
 #[tokio::test]
 async fn denied_expect_100_request_gets_403_without_body() {
     let pods = TwoPods::new(Protocol::Http1).await;

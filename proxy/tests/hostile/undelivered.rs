@@ -1,4 +1,6 @@
 //! Answers over HTTP/2 that are reset before their clients have taken what came of them.
+//!
+//! Claims: attack-27
 
 use std::time::Duration;
 

@@ -1,6 +1,8 @@
 //! The real proxy in its pod, flooded from outside and with nobody who reads its
 //! logs. No controller tells it anything, so every request is refused: an answer
 //! is an answer.
+//!
+//! Claims: attack-69, attack-75, calls-60
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -23,6 +25,7 @@ const ANY: &str = "0.0.0.0:0";
 /// An address of the peer that holds nothing.
 const UNUSED: &str = "198.51.100.7:0";
 
+// Claims: B1
 #[test]
 fn ten_thousand_half_heads_expire_without_blocking_calls() {
     let (testbed, _proxy) = with_proxy("flood", true, None);
@@ -44,6 +47,7 @@ fn ten_thousand_half_heads_expire_without_blocking_calls() {
 /// Open files that a container runtime allows at first, in small, and at most.
 const FILES: (u32, u32) = (256, 20_000);
 
+// Claims: B1, attack-63
 #[test]
 fn half_heads_beyond_soft_file_limit_block_no_calls() {
     let (testbed, proxy) = with("files", |pod, bundle| pod.proxy_of_files(bundle, FILES));
@@ -62,6 +66,7 @@ fn half_heads_beyond_soft_file_limit_block_no_calls() {
 const AMPLE: u64 = 4096;
 
 /// They rest, so newcomers cost them their places, and they answer nothing to that.
+// Claims: B1
 #[test]
 fn ten_thousand_silent_http2_connections_block_no_calls() {
     let group = Group::of_mebibytes("mute", AMPLE);
@@ -125,6 +130,7 @@ fn lost(testbed: &Testbed) -> String {
     page.lines().filter(counts).collect::<Vec<_>>().join("\n")
 }
 
+// Claims: B10
 #[test]
 fn unread_log_blocks_no_request_and_counts_losses() {
     let (testbed, proxy) = with_proxy("log", false, None);

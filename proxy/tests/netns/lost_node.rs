@@ -5,6 +5,8 @@
 //! hardly one is under way when it falls, and fewer than five fail there, so that it does not
 //! rest: each time that it is no longer dear to its callers one of their calls would find out
 //! anew, for a second.
+//!
+//! Claims: calls-4
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};

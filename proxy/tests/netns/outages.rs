@@ -7,6 +7,8 @@
 //! falls: that takes five failures in a row, and of short calls hardly one is under way. Nor do
 //! many fail there later, because whoever could not be reached once is so dear that it is tried
 //! again only seconds later. What callers see where nobody waits is in `lost_node.rs`.
+//!
+//! Claims: calls-3
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};

@@ -63,6 +63,7 @@ const NOTICED: Duration = Duration::from_millis(100);
 /// What an application says that never ends.
 static ZEROS: [u8; 16 * 1024] = [0; 16 * 1024];
 
+// Claims: R3, attack-32
 #[test]
 fn hundreds_of_stalled_streams_slow_no_other_requests() {
     let stalled = Arc::<AtomicUsize>::default();
@@ -95,6 +96,7 @@ fn hundreds_of_stalled_streams_slow_no_other_requests() {
     assert!(beside <= bound, "p99 {beside:?}, calm {calm:?}");
 }
 
+// Claims: B2, attack-33
 #[test]
 fn hundreds_of_slow_transfers_affect_neither_proxy_nor_neighbours() {
     let app = || application(Arc::default());
@@ -131,6 +133,7 @@ fn hundreds_of_slow_transfers_affect_neither_proxy_nor_neighbours() {
     assert!(p99 <= bound, "p99 {p99:?}, calm {calm:?}");
 }
 
+// Claims: attack-28
 #[test]
 fn streams_live_on_behind_proxies_that_stood_still() {
     let app = || application(Arc::default());

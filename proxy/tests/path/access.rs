@@ -1,4 +1,6 @@
 //! Rules, modes and revocation on the data path.
+//!
+//! Claims: attack-56, smi-5
 
 use std::time::Duration;
 
@@ -83,6 +85,7 @@ async fn a_tcp_rule_admits_bytes_and_http() {
     assert_eq!(get(client.call(vip()).await, "/x", "").await.0, 200);
 }
 
+// Claims: mesh-4c
 #[tokio::test]
 async fn strict_refuses_plaintext_of_both_kinds_at_run_time() {
     let (_client, server, port, seen) = pair(Protocol::Http1).await;
@@ -240,6 +243,7 @@ async fn strict_mtls_refusal_is_not_counted_by_audit() {
     assert_eq!(seen.lock().len(), 1);
 }
 
+// Claims: mesh-4c
 #[tokio::test]
 async fn an_open_tcp_connection_ends_when_its_rule_goes() {
     let (client, server, _, _) = pair(Protocol::Opaque).await;
@@ -311,6 +315,7 @@ async fn rule_with_unknown_content_allows_nothing_sparing_others() {
     assert_eq!(get(client.call(vip()).await, "/other", "").await.0, 200);
 }
 
+// Claims: mesh-4c
 #[tokio::test]
 async fn inflight_request_ends_thirty_seconds_after_rule_removal() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
@@ -416,6 +421,7 @@ async fn audit_passes_bytes_that_look_like_bad_http() {
 }
 
 /// A rule that comes later is applied to the path as it would have been then.
+// Claims: A5, attack-10
 #[tokio::test]
 async fn upgraded_connection_is_reevaluated_by_normalized_path() {
     let (client, server, _, _) = pair(Protocol::Http1).await;

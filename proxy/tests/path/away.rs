@@ -1,4 +1,6 @@
 //! What a proxy does with what it knows while no controller answers.
+//!
+//! Claims: attack-12
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -28,6 +30,7 @@ fn pod_target(ip: IpAddr, port: u16, account: Option<&str>) -> Target {
     })
 }
 
+// Claims: A6
 #[tokio::test]
 async fn endpoint_called_by_address_gets_identity_before_resolution() {
     let (client, server, port, seen) = pair(Protocol::Http1).await;
@@ -47,6 +50,7 @@ async fn endpoint_called_by_address_gets_identity_before_resolution() {
     assert!(seen.lock()[0].contains("id=-"), "{:?}", seen.lock());
 }
 
+// Claims: A6
 #[tokio::test]
 async fn formerly_meshed_address_is_refused_when_unknown() {
     let authority = Authority::new();
@@ -80,6 +84,7 @@ async fn formerly_meshed_address_is_refused_when_unknown() {
     }
 }
 
+// Claims: A6
 #[tokio::test]
 async fn former_mesh_address_is_called_as_controller_says() {
     let (client, server, port, seen) = pair(Protocol::Http1).await;
@@ -98,6 +103,7 @@ async fn former_mesh_address_is_called_as_controller_says() {
     assert_eq!(status, 503, "strict, and not explained");
 }
 
+// Claims: A6
 #[tokio::test(start_paused = true)]
 async fn once_used_address_stays_subscribed_indefinitely() {
     let (client, ..) = pair(Protocol::Http1).await;
@@ -115,6 +121,7 @@ async fn once_used_address_stays_subscribed_indefinitely() {
 
 /// No controller answers here at all, so what was forgotten would wait for one and then be
 /// called as an address outside the mesh.
+// Claims: A6
 #[tokio::test]
 async fn hour_idle_destination_is_called_immediately_with_identity() {
     let (client, server, port, seen) = pair(Protocol::Http1).await;
@@ -169,6 +176,7 @@ async fn answering(pod: &Pod, answer: &'static str) -> u16 {
     port
 }
 
+// Claims: A6
 #[tokio::test]
 async fn a_server_without_identity_cannot_speak_for_a_proxy() {
     let (client, server, _, _) = pair(Protocol::Http1).await;

@@ -1,5 +1,7 @@
 //! Calls that stay in their zone, as long as nobody there says that it is busy, and calls
 //! that use a part of a large Service.
+//!
+//! Claims: calls-25, calls-64
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering::Relaxed;

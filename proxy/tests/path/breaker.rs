@@ -1,4 +1,6 @@
 //! A Service of which most calls fail is sent nothing for a while.
+//!
+//! Claims: calls-2, calls-67
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;

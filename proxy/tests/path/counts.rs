@@ -1,4 +1,6 @@
 //! What the proxies count of a call, on both sides.
+//!
+//! Claims: attack-50, attack-76, calls-44, observe-92
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -106,6 +108,7 @@ async fn soon(pod: &Pod, what: &str, holds: impl Fn() -> bool) {
     }
 }
 
+// Claims: R8, observability-2
 #[tokio::test]
 async fn request_counts_once_as_success_failure_or_cancelled() {
     const LEFT: usize = 3;
@@ -397,6 +400,7 @@ async fn report_includes_open_requests_caller_faults_and_reasons() {
 /// Ports that nothing declares and nobody serves.
 const SCANNED: std::ops::Range<u16> = 20_000..20_300;
 
+// Claims: B4
 #[tokio::test]
 async fn port_scan_makes_one_series_beside_known_ports() {
     let (client, server, _, _) = pair(Protocol::Http1).await;

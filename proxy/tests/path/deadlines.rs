@@ -1,4 +1,6 @@
 //! Calls that end with their time, and what the application is told of it.
+//!
+//! Claims: calls-17, calls-18, calls-42, calls-50
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};

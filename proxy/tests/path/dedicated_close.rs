@@ -1,5 +1,7 @@
 //! How dedicated connections begin and end: beside which peers, and that no request is lost
 //! or sent twice with one.
+//!
+//! Claims: mesh-15
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};

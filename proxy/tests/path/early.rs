@@ -1,5 +1,7 @@
 //! Applications that answer before they have the body of a request: its caller gets one whole
 //! answer and knows whether another request may follow, and what is sent again is whole.
+//!
+//! Claims: calls-7
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -233,6 +235,7 @@ async fn post(client: &Pod, bytes: usize, chunked: bool, later: Duration) -> Str
     answer
 }
 
+// Claims: calls-12
 #[tokio::test]
 async fn request_answered_early_is_resent_complete_or_never() {
     let (client, server, _, _) = pair(Protocol::Http1).await;

@@ -1,5 +1,7 @@
 //! Uploads that are longer than what is kept of a body, while an endpoint fails them, rests and
 //! is probed: no two applications see one of them.
+//!
+//! Claims: calls-1
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

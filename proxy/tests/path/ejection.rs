@@ -1,4 +1,6 @@
 //! Endpoints that fail are left alone.
+//!
+//! Claims: calls-2, calls-24, calls-39, calls-67
 
 use std::convert::Infallible;
 use std::io;

@@ -1,4 +1,6 @@
 //! What answers a call of which every attempt has failed.
+//!
+//! Claims: calls-52
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;

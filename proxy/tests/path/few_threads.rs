@@ -1,5 +1,7 @@
 //! Applications that serve one connection after the other, and such that close with a part of
 //! the body unread.
+//!
+//! Claims: calls-11
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{IpAddr, TcpListener, TcpStream};

@@ -1,5 +1,7 @@
 //! Peers that call their requests copies, which nobody can check: they gain nothing by it, and
 //! it is known who said so.
+//!
+//! Claims: calls-56
 
 use std::time::{Duration, Instant, SystemTime};
 

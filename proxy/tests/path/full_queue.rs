@@ -1,5 +1,7 @@
 //! Applications whose queue of connections is full for a moment. The kernel drops what asks for
 //! another one, and asks again by itself, so without proxies nothing is lost but time.
+//!
+//! Claims: calls-10
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

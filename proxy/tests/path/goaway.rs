@@ -1,5 +1,7 @@
 //! Servers of HTTP/2 that end their connections with GOAWAY: what they did not take is sent
 //! again, and not without end.
+//!
+//! Claims: attack-25, calls-14
 
 use std::io;
 use std::sync::Arc;

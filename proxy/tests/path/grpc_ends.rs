@@ -1,5 +1,7 @@
 //! How calls of gRPC end, in trailers alone or behind messages: what that shows of their
 //! endpoint, and what their callers see of it.
+//!
+//! Claims: calls-2
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};

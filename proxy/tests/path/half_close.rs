@@ -1,4 +1,6 @@
 //! Callers over HTTP/1 that send no more and wait for their answer.
+//!
+//! Claims: calls-44
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,6 @@
 //! Calls at the addresses of a headless Service's pods, which their clients have chosen.
+//!
+//! Claims: calls-19
 
 use std::net::SocketAddr;
 use std::time::Duration;

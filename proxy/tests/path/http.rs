@@ -1,4 +1,6 @@
 //! HTTP through two proxies, as both applications see it.
+//!
+//! Claims: mesh-18
 
 use std::time::Duration;
 

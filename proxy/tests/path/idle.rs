@@ -1,4 +1,6 @@
 //! Calls and connections of which nothing moves any more.
+//!
+//! Claims: calls-51
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};

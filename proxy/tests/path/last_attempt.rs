@@ -1,4 +1,6 @@
 //! The last attempt of a call has all the time that is left, whatever makes it the last.
+//!
+//! Claims: calls-2
 
 use std::time::{Duration, Instant};
 

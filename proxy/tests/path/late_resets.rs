@@ -1,5 +1,7 @@
 //! A member of the mesh that asks much and resets it a moment later. Each call begins a
 //! connection to the application, in whose queue it lies until that accepts it.
+//!
+//! Claims: calls-13
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};

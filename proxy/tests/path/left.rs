@@ -1,4 +1,6 @@
 //! Applications learn that a caller has left, whether or not its call had an end.
+//!
+//! Claims: calls-44
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,7 @@
 //! Requests whose body nobody wants: their answer comes, and what is sent behind it on the
 //! same connection is either served or was told not to be.
+//!
+//! Claims: calls-7
 
 use std::time::Duration;
 

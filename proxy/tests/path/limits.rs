@@ -1,4 +1,6 @@
 //! Limits that the proxy of the called pod keeps.
+//!
+//! Claims: calls-59, calls-71
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,6 @@
 //! Endpoints to which packets are lost: nobody waits a second time to learn that they are.
+//!
+//! Claims: calls-62
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

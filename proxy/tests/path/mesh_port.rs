@@ -1,4 +1,6 @@
 //! Who may use the port between proxies, and for what.
+//!
+//! Claims: attack-28, attack-6
 
 use std::time::{Duration, SystemTime};
 
@@ -67,6 +69,7 @@ pub(super) async fn ask(
         .map(|response| response.status().as_u16())
 }
 
+// Claims: mesh-3c
 #[tokio::test]
 async fn mesh_port_reaches_no_proxy_port_or_other_address() {
     let authority = Authority::new();
@@ -120,6 +123,7 @@ async fn mesh_port_reaches_no_proxy_port_or_other_address() {
     assert_eq!(seen.lock().len(), 1);
 }
 
+// Claims: R8, mesh-3b
 #[tokio::test]
 async fn callers_without_a_valid_certificate_are_refused() {
     let authority = Authority::new();
@@ -177,6 +181,7 @@ async fn callers_without_a_valid_certificate_are_refused() {
     );
 }
 
+// Claims: A4
 #[tokio::test]
 async fn foreign_trust_domain_identity_is_refused_despite_same_root() {
     let authority = Authority::new();
@@ -215,6 +220,7 @@ async fn status(sender: &mut Sender, port: &str) -> Result<u16, hyper::Error> {
     ask(sender, Method::GET, "http1", "http://h/", port).await
 }
 
+// Claims: attack-8
 #[tokio::test]
 async fn connection_takes_no_request_after_caller_certificate_expiry() {
     let authority = Authority::new();
@@ -254,6 +260,7 @@ async fn connection_takes_no_request_after_caller_certificate_expiry() {
 }
 
 /// HTTP in a tunnel, whose connection nobody else ends.
+// Claims: attack-8
 #[tokio::test]
 async fn tunnel_takes_no_request_after_caller_certificate_expiry() {
     let authority = Authority::new();
@@ -299,6 +306,7 @@ async fn tunnel_takes_no_request_after_caller_certificate_expiry() {
 }
 
 /// The clock of certificates goes on as it does, so that each is good for new connections.
+// Claims: attack-8
 #[tokio::test]
 async fn the_end_of_a_certificate_costs_no_call() {
     let authority = Authority::new();
@@ -324,6 +332,7 @@ async fn the_end_of_a_certificate_costs_no_call() {
     assert!(connections() >= before + 2.0, "no connection has ended");
 }
 
+// Claims: R8, mesh-3b
 #[tokio::test]
 async fn peer_with_wrong_identity_gets_no_request() {
     let (client, server, port, seen) = pair(Protocol::Http1).await;

@@ -1,4 +1,6 @@
 //! Where a pod that gets copies may open connections of opaque bytes to.
+//!
+//! Claims: calls-53
 
 use policy::traffic::call::Causes;
 use wire::v1::Protocol;

@@ -1,4 +1,6 @@
 //! Requests that end otherwise than by an answer, and receivers that are sent nothing.
+//!
+//! Claims: calls-53
 
 use std::time::Duration;
 

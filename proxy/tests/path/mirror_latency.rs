@@ -32,6 +32,7 @@ async fn slowest(client: &Pod) -> Duration {
     join_all(calls).await.into_iter().max().unwrap()
 }
 
+// Claims: calls-54
 #[tokio::test]
 async fn hanging_mirrors_slow_slowest_call_under_five_percent() {
     let shop = Shop::new(SILENCE).await;
@@ -72,6 +73,7 @@ async fn percentile_of_fast(client: &Pod) -> Duration {
     took[took.len() - 2]
 }
 
+// Claims: calls-54
 #[tokio::test]
 async fn beside_copies_that_hang_fast_calls_stay_fast() {
     let shop = Shop::new(SILENCE).await;

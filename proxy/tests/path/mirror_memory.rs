@@ -1,4 +1,6 @@
 //! Copies of requests where the proxy is short of memory.
+//!
+//! Claims: calls-53
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};

@@ -1,4 +1,6 @@
 //! Copies to receivers whose proxies are of a version that knows of none.
+//!
+//! Claims: calls-53
 
 use http::{HeaderMap, Response, response};
 use policy::traffic::call::Downstream;

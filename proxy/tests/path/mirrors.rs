@@ -1,5 +1,7 @@
 //! Copies of requests: who gets them, what they cost the others, and what their receivers
 //! may do.
+//!
+//! Claims: calls-53
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,6 @@
 //! By which name requests are counted at the pod that serves them.
+//!
+//! Claims: observe-137
 
 use wire::v1::{self, Enforcement, MtlsMode, Protocol};
 

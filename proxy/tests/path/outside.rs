@@ -1,4 +1,6 @@
 //! What the proxies tell of both ends that are outside the mesh.
+//!
+//! Claims: observe-140, observe-144
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -43,6 +45,7 @@ async fn in_vain(client: &Pod, at: SocketAddr) {
     assert!(ended.is_ok(), "{at}");
 }
 
+// Claims: observability-1
 #[tokio::test]
 async fn hosts_outside_are_told_by_name_else_by_address() {
     let authority = Authority::new();
@@ -82,6 +85,7 @@ async fn hosts_outside_are_told_by_name_else_by_address() {
     );
 }
 
+// Claims: observability-1
 #[tokio::test]
 async fn outside_host_is_named_for_late_client() {
     let authority = Authority::new();
@@ -115,6 +119,7 @@ async fn outside_traffic_is_relayed_with_copied_mesh_headers() {
     assert!(received.contains("forged=yes"), "{received}");
 }
 
+// Claims: observability-1
 #[tokio::test]
 async fn only_callers_without_identity_are_reported_by_address() {
     let authority = Authority::new();

@@ -1,4 +1,6 @@
 //! What the proxy of a pod keeps from an application that has no room for it.
+//!
+//! Claims: calls-69
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -1,4 +1,6 @@
 //! Requests that choose another Service than the one they call, and those that may not.
+//!
+//! Claims: calls-58
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -223,6 +225,7 @@ async fn outside_caller_needs_token_that_is_not_forwarded() {
 }
 
 /// The caller's proxy took it for bytes, and has neither read nor cleaned it.
+// Claims: attack-2
 #[tokio::test]
 async fn override_proof_inside_tunnel_counts_as_from_outside() {
     let shop = Shop::new().await;

@@ -1,5 +1,7 @@
 //! TLS of the applications' own: told as such where it is declared or where a connection was
 //! seen to begin so, and counted by metrics as any other bytes.
+//!
+//! Claims: observe-145
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

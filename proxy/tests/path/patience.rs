@@ -1,4 +1,6 @@
 //! Callers that give up, callers that are slow, and endpoints that keep everybody waiting.
+//!
+//! Claims: calls-24
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -1,4 +1,6 @@
 //! Which policy speaks, and to whom: as the controller has resolved it.
+//!
+//! Claims: calls-18, calls-39
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,6 @@
 //! Upgrades by POST, as remote commands of containers ask for them.
+//!
+//! Claims: attack-102
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;

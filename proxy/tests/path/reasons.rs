@@ -1,5 +1,7 @@
 //! Every reason that the page of refusals names, as a client gets to see it: with the status
 //! that stands there, and over gRPC with the code.
+//!
+//! Claims: calls-29
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

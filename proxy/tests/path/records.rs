@@ -1,4 +1,6 @@
 //! Lines of the access log at a collector.
+//!
+//! Claims: observe-95
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,4 +1,6 @@
 //! Every refusal moves one counter by one, whoever refuses and however early.
+//!
+//! Claims: attack-54
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -340,6 +342,7 @@ async fn every_refusal_outbound_moves_one_counter_by_one() {
 }
 
 /// A clean end would say that the server had nothing more to say.
+// Claims: R4, attack-73
 #[tokio::test]
 async fn bytes_to_unknown_destination_are_reset_unlike_external_ones() {
     let authority = Authority::new();

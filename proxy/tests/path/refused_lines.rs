@@ -1,4 +1,6 @@
 //! A request that is refused by its head has its line in the access log, as one that is served.
+//!
+//! Claims: observe-98
 
 use std::time::Duration;
 

@@ -1,4 +1,6 @@
 //! What is sent again, what never is, and what that may cost.
+//!
+//! Claims: calls-1, calls-39
 
 use std::time::{Duration, Instant};
 
@@ -321,6 +323,7 @@ async fn timed_out_attempt_is_retried_only_for_reads() {
 
 /// The server may have closed a kept connection just then; of a writer nobody knows what it
 /// has done before.
+// Claims: calls-31
 #[tokio::test]
 async fn write_lost_on_kept_connection_is_not_resent() {
     for method in ["PUT", "DELETE"] {

@@ -1,4 +1,6 @@
 //! What becomes of a retry whose endpoint is not what it was once it has waited.
+//!
+//! Claims: calls-1
 
 use std::net::SocketAddr;
 use std::time::Duration;

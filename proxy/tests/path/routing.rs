@@ -118,6 +118,7 @@ async fn connection_setup_time_is_not_counted_against_endpoint() {
     assert!(answer.took < late / 2, "{:?}", answer.took);
 }
 
+// Claims: mesh-1c
 #[tokio::test]
 async fn split_without_usable_backend_gets_503_without_fallback() {
     let (client, _one, _two) = two_versions().await;

@@ -1,4 +1,6 @@
 //! What the end of an attempt shows of its endpoint, and what it does not.
+//!
+//! Claims: calls-23, calls-24
 
 use std::future::poll_fn;
 use std::net::IpAddr;

@@ -1,5 +1,7 @@
 //! What spans tell of calls that did not simply succeed: tried again, refused, late, left by
 //! their callers, upgraded.
+//!
+//! Claims: observe-100, observe-101
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
@@ -33,6 +35,7 @@ const STATUS: &str = "http.response.status_code";
 const REASON: &str = "weft.reason";
 const ERROR: &str = "error.type";
 
+// Claims: R7
 #[tokio::test]
 async fn retried_call_has_one_span_parenting_each_attempt() {
     let (addr, got) = grpc("127.0.0.1:0").await;

@@ -1,4 +1,6 @@
 //! Upgrades whose callers leave before they are answered.
+//!
+//! Claims: calls-16
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,6 @@
 //! Bytes through two proxies, as both applications see them.
+//!
+//! Claims: attack-4
 
 use std::io::ErrorKind;
 use std::net::IpAddr;
@@ -218,6 +220,7 @@ async fn opaque_connection_closed_for_memory_counts_as_broken() {
 }
 
 /// A clean end would say to either side that the other one had nothing more to say.
+// Claims: R4, attack-73
 #[tokio::test]
 async fn policy_change_resets_both_sides_of_refused_connections_only() {
     for refused in [true, false] {

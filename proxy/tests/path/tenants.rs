@@ -1,4 +1,6 @@
 //! Which backend and endpoint a tenant keeps, and how it is known.
+//!
+//! Claims: calls-57
 
 use std::collections::BTreeMap;
 use std::time::Duration;

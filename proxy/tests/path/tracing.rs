@@ -1,5 +1,7 @@
 //! Which requests are recorded, what their headers say from here on, and the way of spans to
 //! their collector.
+//!
+//! Claims: observe-91, observe-92, observe-94, observe-99
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -69,6 +71,7 @@ const OF_AN_APPLICATION: [(&str, &str); 4] = [
     ("baggage", "user=alice;x=1"),
 ];
 
+// Claims: R7, observability-11
 #[tokio::test]
 async fn trace_headers_pass_unchanged_where_nothing_is_recorded() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
@@ -110,6 +113,7 @@ async fn giving_headers(pod: &Pod) -> (u16, mpsc::Receiver<HeaderMap>) {
     (port, given)
 }
 
+// Claims: R7, observability-11
 #[tokio::test]
 async fn trace_headers_pass_unchanged_over_http2() {
     let (client, server, _, _) = pair(Protocol::Http2).await;
@@ -181,6 +185,7 @@ pub(super) const PARENT: &str = "b7ad6b7169203331";
 
 /// The application's span, that of its proxy, and that of the proxy which is called: each
 /// the parent of the next, and the last one is what the called application is told.
+// Claims: observability-11
 #[tokio::test]
 async fn call_spans_form_one_chain_between_applications() {
     for over_grpc in [true, false] {
@@ -246,6 +251,7 @@ async fn call_spans_form_one_chain_between_applications() {
     }
 }
 
+// Claims: observability-11
 #[tokio::test]
 async fn b3_headers_keep_their_single_or_multiple_form() {
     let (addr, got) = grpc("127.0.0.1:0").await;
@@ -416,6 +422,7 @@ async fn mesh_collector_gets_mutual_tls_and_denial_counts() {
 }
 
 /// Nothing answers at the collector's address, and more spans come than may wait.
+// Claims: observability-12
 #[tokio::test]
 async fn dead_collector_costs_no_request_and_counts_spans() {
     let (client, _server, _, _) = pair(Protocol::Http1).await;

@@ -1,5 +1,7 @@
 //! Rules that are only tried on live calls: what they would do is counted, and nothing of
 //! what is done changes.
+//!
+//! Claims: observe-121
 
 use futures::future::join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

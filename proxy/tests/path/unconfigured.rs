@@ -1,4 +1,6 @@
 //! A proxy that no controller has told anything allows nothing, and says why.
+//!
+//! Claims: attack-47
 
 use std::time::{Duration, SystemTime};
 

@@ -1,5 +1,7 @@
 //! Applications that answer without reading a body, or that send one where their answer has
 //! none: what is left on the connection is no part of somebody else's call.
+//!
+//! Claims: calls-9
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -129,6 +129,7 @@ async fn two(budget: &Arc<Budget>) -> (Workload, Workload) {
     (strict, open)
 }
 
+// Claims: attack-49
 #[tokio::test]
 async fn workloads_of_process_are_enforced_counted_drained_separately() {
     let budget = Budget::new(64 * MIB);

@@ -1,5 +1,7 @@
 //! A zone that is asked for twice what it can do, by real proxies and applications with
 //! workers: what `policy/tests/simulate/zones.rs` holds of the algorithm alone.
+//!
+//! Claims: calls-64
 
 use std::convert::Infallible;
 use std::net::IpAddr;

@@ -171,6 +171,7 @@ pub(super) fn percentiles(mut took: Vec<Duration>) -> String {
     format!("{} calls beside them, p50 {p50:?} p99 {p99:?}", took.len())
 }
 
+// Claims: B2, attack-35, attack-40
 #[tokio::test]
 async fn thousand_concurrent_slow_downloads_all_complete() {
     let _alone = ONE_AT_A_TIME.lock().await;
@@ -183,6 +184,7 @@ async fn thousand_concurrent_slow_downloads_all_complete() {
 }
 
 /// None of them asks for much.
+// Claims: attack-44
 #[tokio::test]
 async fn slow_downloads_of_two_hundred_callers_all_complete() {
     let _alone = ONE_AT_A_TIME.lock().await;
@@ -195,6 +197,7 @@ async fn slow_downloads_of_two_hundred_callers_all_complete() {
 }
 
 /// It asks for more all the time, and none of what it has ends.
+// Claims: attack-45
 #[tokio::test]
 async fn slow_downloads_lose_nothing_to_many_long_polls() {
     let _alone = ONE_AT_A_TIME.lock().await;
@@ -216,6 +219,7 @@ async fn slow_downloads_lose_nothing_to_many_long_polls() {
 
 /// Each holds what it does not take for seconds, and nobody beside them holds as much who
 /// could lose anything: what there is room for begins, and what has begun goes on.
+// Claims: attack-41
 #[tokio::test]
 async fn heaviest_holders_twenty_kilobyte_downloads_all_complete() {
     let _alone = ONE_AT_A_TIME.lock().await;

@@ -1,5 +1,7 @@
 //! One caller with many users behind it: what it asks for and does not end soon holds up
 //! nothing else of it, as long as there is memory.
+//!
+//! Claims: attack-43
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;

@@ -1,6 +1,8 @@
 //! Peers with many tunnels in which nothing is said. What those cost is known, so whoever
 //! opened them pays where memory runs out, and an honest gateway with as many as it needs
 //! does not pay for others.
+//!
+//! Claims: attack-42
 
 use std::io::ErrorKind;
 use std::sync::atomic::Ordering::Relaxed;

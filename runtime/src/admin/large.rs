@@ -3,6 +3,8 @@
 //! They may be a megabyte each, and their readers slow, or ask again and again: from a few
 //! addresses they would have all places, and keep every scraper out. So where all are taken,
 //! a newcomer gets one of the address that has most, where that has more than the newcomer.
+//!
+//! Claims: attack-71
 
 use std::cmp::Reverse;
 use std::net::IpAddr;

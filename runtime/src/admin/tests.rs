@@ -1,4 +1,6 @@
 //! The admin server over loopback.
+//!
+//! Claims: attack-71
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -129,6 +131,7 @@ async fn admin_body_is_accepted_only_up_to_limit() {
     );
 }
 
+// Claims: B3
 #[tokio::test]
 async fn hoarded_connections_do_not_keep_a_probe_out() {
     let addr = start(Ready::new(), Registry::default()).await;
@@ -182,6 +185,7 @@ async fn is_open(stream: &mut TcpStream) -> bool {
     ended.is_err()
 }
 
+// Claims: B3
 #[tokio::test]
 async fn per_address_share_preserves_inflight_request_in_flood() {
     let addr = start(Ready::new(), Registry::default()).await;
@@ -225,6 +229,7 @@ async fn per_address_share_preserves_inflight_request_in_flood() {
     assert!(open <= MAX_PER_ADDRESS, "{open} of one address");
 }
 
+// Claims: B3
 #[tokio::test]
 async fn slow_exchanges_block_no_probe_and_lone_one_stays() {
     let addr = start(Ready::new(), Registry::default()).await;
@@ -254,6 +259,7 @@ async fn slow_exchanges_block_no_probe_and_lone_one_stays() {
     assert!(answer.ends_with("\r\n\r\n2"), "{answer}");
 }
 
+// Claims: B3
 #[tokio::test(start_paused = true)]
 async fn unread_response_yields_permit_unlike_one_being_generated() {
     let bounds = Bounds {
@@ -298,6 +304,7 @@ fn with_large_page() -> Registry {
     registry
 }
 
+// Claims: B3
 #[tokio::test]
 async fn stalled_page_readers_block_no_probe_and_are_disconnected() {
     let addr = start(Ready::new(), with_large_page()).await;

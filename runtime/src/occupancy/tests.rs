@@ -1,4 +1,6 @@
 //! Who gets a permit of a listener, and who loses one.
+//!
+//! Claims: attack-37, attack-69, calls-22, calls-60
 
 use std::future::Future;
 use std::pin::pin;
@@ -86,6 +88,7 @@ async fn who_has_more_takes_nothing_from_who_has_less() {
     assert_eq!(wanted(&honest), [0; 0]);
 }
 
+// Claims: B1
 #[tokio::test(start_paused = true)]
 async fn at_nine_tenths_newcomer_evicts_largest_holders_oldest_idle() {
     let (occupancy, counts) = occupancy(BOUNDS);
@@ -114,6 +117,7 @@ async fn at_nine_tenths_newcomer_evicts_largest_holders_oldest_idle() {
     assert_eq!(occupancy.taken(), 5, "two quiet ones and three newcomers");
 }
 
+// Claims: B1
 #[tokio::test(start_paused = true)]
 async fn busy_connections_stay_but_last_tenth_remains_free() {
     let (occupancy, counts) = occupancy(BOUNDS);
@@ -203,6 +207,7 @@ async fn connection_ignoring_close_request_is_aborted_unless_busy() {
     assert!(now(in_use.cut()));
 }
 
+// Claims: B1
 #[tokio::test(start_paused = true)]
 async fn overdue_head_is_aborted_unlike_idle_connection() {
     let (occupancy, counts) = occupancy(BOUNDS);

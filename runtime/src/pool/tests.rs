@@ -1,4 +1,6 @@
 //! Who gets a share, and who loses one for it.
+//!
+//! Claims: calls-61
 
 use super::*;
 

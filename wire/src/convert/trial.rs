@@ -1,4 +1,6 @@
 //! Rules that are only tried.
+//!
+//! Claims: observe-122
 
 use policy::access::Access;
 use policy::access::trial::MAX_PATTERNS;

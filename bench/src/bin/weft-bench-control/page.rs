@@ -1,4 +1,4 @@
-//! Writes docs/scale.md and bench/CONTROL.md from what was measured.
+//! Writes evidence/scale.md and bench/CONTROL.md from what was measured.
 
 use std::fmt::Write;
 

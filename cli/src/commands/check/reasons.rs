@@ -1,5 +1,7 @@
 //! What to do about an object, by the reason of its condition: what helps one that names what is
 //! missing helps none that sends calls nowhere.
+//!
+//! Claims: observe-46
 
 /// Reasons of `Accepted` and `ResolvedRefs` where they are False, as docs/smi.md and
 /// docs/resilience.md list them.

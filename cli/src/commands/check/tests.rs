@@ -1,5 +1,7 @@
 //! A healthy mesh, in an API server in memory, and faults planted in it one by one: each
 //! fails at its own check and at no other.
+//!
+//! Claims: observe-152, observe-73
 
 mod apis;
 mod applications;
@@ -216,6 +218,7 @@ fn with(report: &Value, results: &[&str]) -> Vec<String> {
         .collect()
 }
 
+// Claims: observability-7
 #[tokio::test]
 async fn a_healthy_mesh_passes_every_check_and_skips_none() {
     let (ended, report, table) = checked(&healthy(), WELL, &[]).await;
@@ -367,6 +370,7 @@ fn plant_proxy(api: &FakeApi, field: &str, value: Value) {
     api.put(PROXY, proxy);
 }
 
+// Claims: observability-7, observe-113
 #[tokio::test]
 async fn planted_fault_fails_only_its_own_check() {
     for (id, also, plant) in FAULTS {
@@ -440,6 +444,7 @@ async fn pre_install_checks_cover_permissions_crds_and_aggregation() {
     );
 }
 
+// Claims: observe-112, observe-29
 #[tokio::test(start_paused = true)]
 async fn unreachable_api_server_is_reported_within_ten_seconds() {
     let api = healthy();

@@ -1,4 +1,6 @@
 //! Which names could stand at the end of a line that is being typed.
+//!
+//! Claims: observe-42
 
 use clap::Command;
 
@@ -189,6 +191,7 @@ mod tests {
         }
     }
 
+    // Claims: observe-47
     #[test]
     fn whatever_pods_are_counted_under_can_be_named() {
         let all = [

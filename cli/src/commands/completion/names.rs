@@ -2,6 +2,8 @@
 //!
 //! Whatever fails is no name and no word: somebody is typing, and a line about a missing
 //! right in the middle of his own would be of no use.
+//!
+//! Claims: observe-42
 
 use std::collections::BTreeSet;
 use std::time::Duration;

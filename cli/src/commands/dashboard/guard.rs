@@ -5,6 +5,8 @@
 //! letters, no foreign origin is answered, and what comes from the cluster needs a key that
 //! only the address printed in the terminal holds. Of that address the part with the key is
 //! never sent by a browser.
+//!
+//! Claims: observe-81
 
 use http::header::{HOST, HeaderName, ORIGIN};
 use http::{HeaderMap, Method, Request};

@@ -2,6 +2,8 @@
 //!
 //! A path of the cluster is read into its parts and written anew from them, never passed on
 //! as it came, so that nothing but what stands here can be reached with the user's rights.
+//!
+//! Claims: observe-81
 
 use crds::observe::{ExplanationSpec, LIVE, Resource};
 use crds::smi::{ACCESS_GROUP, SPLIT_GROUP, STORAGE_VERSION};

@@ -1,5 +1,7 @@
 //! Why a change cannot be tried that names what is not there. What its own files make is there
 //! when they are applied.
+//!
+//! Claims: observe-43
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,6 @@
 //! What a dry run comes to: yes is said only of calls that were compared.
+//!
+//! Claims: observe-109, observe-110, observe-124
 
 use crds::observe::{Change, ChangedEdge, DryRunStatus, Trial};
 

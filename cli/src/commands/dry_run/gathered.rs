@@ -1,6 +1,8 @@
 //! What a change holds that somebody typed: objects out of files, deletions, access modes.
 //!
 //! Whatever a file says to the mesh beside that is named, because a dry run says nothing of it.
+//!
+//! Claims: observe-115
 
 use std::collections::{BTreeMap, BTreeSet};
 

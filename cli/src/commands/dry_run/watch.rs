@@ -2,6 +2,8 @@
 //!
 //! The API tells each for 50 s at most. So it is asked again until the time is over, and what
 //! it tells is added up: each stream begins to count anew.
+//!
+//! Claims: observe-124
 
 use std::collections::BTreeMap;
 use std::time::Duration;

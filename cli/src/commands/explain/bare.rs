@@ -1,4 +1,6 @@
 //! Names without a kind: whatever has the name is meant, if that is one thing.
+//!
+//! Claims: observe-31
 
 use futures::future::join_all;
 use serde_json::Value;

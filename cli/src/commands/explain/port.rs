@@ -1,4 +1,6 @@
 //! The port behind what is called: its number, or the name that a Service has for it.
+//!
+//! Claims: observe-43
 
 use crate::cluster::names::{Named, ResourceKind};
 use crate::cluster::{Cluster, existing, ports};

@@ -1,5 +1,7 @@
 //! Manifests of many makes: each gets the label, nothing else of it moves, and a second
 //! run changes no byte.
+//!
+//! Claims: observe-53
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -141,6 +143,7 @@ fn labels(text: &str) -> Vec<Value> {
         .collect()
 }
 
+// Claims: observability-8
 #[test]
 fn injection_labels_every_template_once_and_is_idempotent() {
     let mut templates = 0;
@@ -167,6 +170,7 @@ fn injection_labels_every_template_once_and_is_idempotent() {
     assert!(templates > 24, "{templates}");
 }
 
+// Claims: observability-8
 #[test]
 fn uninject_reverts_inject_byte_for_byte() {
     for text in corpus() {
@@ -256,6 +260,7 @@ fn several_files_come_out_as_documents_of_one_stream() {
     assert!(matches!(ended, Err(Failure::Usage(_))), "{ended:?}");
 }
 
+// Claims: observability-8
 #[test]
 fn whole_sidecar_is_added_once_and_comments_stay() {
     let arguments = [

@@ -93,6 +93,7 @@ mod tests {
     use super::super::tests::{edge, indexed, ports, suggested_by};
     use super::*;
 
+    // Claims: observe-114
     #[test]
     fn deleted_account_becomes_a_comment_with_date() {
         let seen = |at: &str| json!({"lastSeen": at});

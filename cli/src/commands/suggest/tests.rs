@@ -1,4 +1,6 @@
 //! What is suggested allows what was proven and served, and nothing else.
+//!
+//! Claims: observe-19, observe-5
 
 use crds::observe::Graph;
 use crds::smi::judge::{Cluster, Severity};
@@ -107,6 +109,7 @@ fn judged(objects: &[Value]) {
     }
 }
 
+// Claims: observability-15
 #[test]
 fn callers_share_target_only_with_identical_calls() {
     let (objects, _) = suggested(
@@ -165,6 +168,7 @@ fn callers_share_target_only_with_identical_calls() {
     assert_eq!((allowed("web"), allowed("job")), (2, 1));
 }
 
+// Claims: observability-15
 #[test]
 fn unproven_or_unserved_calls_become_comments_with_reason() {
     for (more, why) in [

@@ -203,6 +203,7 @@ mod tests {
         json!({"kind": "Status", "status": "Failure", "code": code, "message": message})
     }
 
+    // Claims: observe-134
     #[tokio::test(start_paused = true)]
     async fn completed_tap_stream_reconnects_immediately_and_broken_after_pause() {
         let request = json!({"request": {"method": "GET", "path": "/items"}});
@@ -280,6 +281,7 @@ mod tests {
         told
     }
 
+    // Claims: observe-135
     #[tokio::test(start_paused = true)]
     async fn tap_waits_for_workload_temporarily_without_pods() {
         let request = json!({"request": {"method": "GET", "path": "/items"}});

@@ -1,4 +1,6 @@
 //! Names of nothing: whatever command is told one ends with 2 and the nearest that there is.
+//!
+//! Claims: observe-43
 
 use super::*;
 

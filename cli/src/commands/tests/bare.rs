@@ -1,4 +1,6 @@
 //! `weft explain web cart`: names without a kind.
+//!
+//! Claims: observe-31
 
 use super::*;
 

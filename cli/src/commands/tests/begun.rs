@@ -1,5 +1,7 @@
 //! A controller that answers in a moment: it has just begun and does not know yet what it is asked
 //! about, or has no room for the answer.
+//!
+//! Claims: observe-10, observe-15
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

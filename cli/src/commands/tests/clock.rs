@@ -1,4 +1,6 @@
 //! A machine whose clock is wrong. `now()` is ten minutes ahead of the cluster here.
+//!
+//! Claims: observe-73
 
 use super::*;
 

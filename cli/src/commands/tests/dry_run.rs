@@ -1,4 +1,6 @@
 //! Changes whose namespaces are not there, and the API that says so of them.
+//!
+//! Claims: observe-43
 
 use std::io::Write as _;
 

@@ -1,4 +1,6 @@
 //! Whose proxies refuse, how many have what decides, and which part of the calls ends how.
+//!
+//! Claims: observe-39
 
 use super::*;
 

@@ -1,4 +1,6 @@
 //! Certificates of proxies that cannot be asked: no port is forwarded here, as for a reader.
+//!
+//! Claims: observe-51
 
 use super::*;
 
@@ -127,6 +129,7 @@ async fn issuer_is_named_where_no_proxy_presents_it() {
     );
 }
 
+// Claims: observe-52
 #[tokio::test(start_paused = true)]
 async fn silent_proxies_are_awaited_thirty_seconds_in_total() {
     let named = |at: usize| json!({"name": format!("web-{at:02}"), "namespace": "shop"});

@@ -1,4 +1,6 @@
 //! Names that mean nothing, and names that mean something without calls.
+//!
+//! Claims: observe-43
 
 use super::*;
 

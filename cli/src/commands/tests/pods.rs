@@ -1,4 +1,6 @@
 //! Pods, which the graph counts under their workloads and the metrics API tells apart.
+//!
+//! Claims: observe-43, observe-47
 
 use super::*;
 

@@ -1,4 +1,6 @@
 //! What `stat` prints, and which part of the graph.
+//!
+//! Claims: observe-43
 
 use super::*;
 
@@ -34,6 +36,7 @@ fn shop() -> FakeApi {
     api
 }
 
+// Claims: observe-49
 #[tokio::test]
 async fn json_and_yaml_contain_queried_part_of_graph() {
     let api = shop();
@@ -68,6 +71,7 @@ async fn json_and_yaml_contain_queried_part_of_graph() {
     }
 }
 
+// Claims: observe-48
 #[tokio::test]
 async fn split_is_told_with_all_its_backends() {
     let api = shop();

@@ -1,4 +1,6 @@
 //! What is said beside a suggestion, and of the dry run at its end.
+//!
+//! Claims: observe-14, observe-5
 
 use super::*;
 

@@ -1,4 +1,6 @@
 //! An API server that takes requests and never answers, or without end.
+//!
+//! Claims: observe-29, observe-44
 
 use tokio::time::Instant;
 

@@ -1,4 +1,6 @@
 //! What `weft validate` prints of a text, and how it ends.
+//!
+//! Claims: observe-62
 
 use clap::Parser as _;
 

@@ -1,4 +1,6 @@
 //! A watch, while controllers are replaced.
+//!
+//! Claims: observe-29
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -1,4 +1,6 @@
 //! One picture: the edges in their order, as many as fit.
+//!
+//! Claims: observe-130
 
 use std::cmp::Ordering;
 use std::io;

@@ -185,6 +185,7 @@ metadata: {name: a, labels: {weft.dev/inject: enabled}}
         assert!(first.line >= 5, "{first:?}");
     }
 
+    // Claims: observe-116
     #[test]
     fn misspelt_smi_fields_and_invalid_names_are_located() {
         let text = "\
@@ -225,6 +226,7 @@ spec:
         }
     }
 
+    // Claims: attack-115
     #[test]
     fn unread_labels_and_annotations_are_located() {
         let text = "\

@@ -1,4 +1,6 @@
 //! What of the budget each reader holds, so that one of them leaves some to the others.
+//!
+//! Claims: observe-13
 
 use std::collections::HashMap;
 use std::sync::Arc;

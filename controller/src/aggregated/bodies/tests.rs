@@ -1,4 +1,6 @@
 //! Readers that take their time, beside honest ones.
+//!
+//! Claims: observe-12, observe-13
 
 use std::time::Duration;
 

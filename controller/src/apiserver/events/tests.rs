@@ -1,4 +1,6 @@
 //! What is written, how often, and what is counted.
+//!
+//! Claims: attack-113
 
 use http::StatusCode;
 

@@ -98,6 +98,7 @@ async fn release_lets_the_next_candidate_in_at_once() {
     assert!(b_leads.is_held());
 }
 
+// Claims: C4
 #[tokio::test(start_paused = true)]
 async fn uninstallation_releases_lease_and_cancelled_one_reacquires_it() {
     let api = FakeApi::default();
@@ -144,6 +145,7 @@ async fn work(client: Client) {
     }
 }
 
+// Claims: B9
 #[tokio::test(start_paused = true)]
 async fn holder_with_unanswered_work_yields_lease_to_working_replica() {
     let (api, silent) = (FakeApi::default(), FakeApi::default());

@@ -1,4 +1,6 @@
 //! Which requests get a certificate, and which are told why not.
+//!
+//! Claims: attack-81, mesh-11
 
 use identity::LeafKey;
 use identity::verify::peer_identity;
@@ -303,6 +305,7 @@ async fn excess_parallel_certificate_requests_get_resource_exhausted() {
         .await;
 }
 
+// Claims: B6
 #[tokio::test(start_paused = true)]
 async fn pod_gets_ten_certificates_then_one_per_ten_seconds() {
     let bench = Bench::new();
@@ -328,6 +331,7 @@ async fn pod_gets_ten_certificates_then_one_per_ten_seconds() {
     bench.ask("good").await.unwrap_err();
 }
 
+// Claims: B6
 #[tokio::test(start_paused = true)]
 async fn flooding_address_costs_twenty_token_reviews_per_second() {
     let bench = Bench::new();
@@ -348,6 +352,7 @@ async fn flooding_address_costs_twenty_token_reviews_per_second() {
     bench.ask_from(honest, "good").await.unwrap();
 }
 
+// Claims: attack-83
 #[tokio::test(start_paused = true)]
 async fn refused_address_is_logged_once_per_reason() {
     let bench = Bench::new();
@@ -367,6 +372,7 @@ async fn refused_address_is_logged_once_per_reason() {
     assert_eq!(warnings.count(), 4, "later");
 }
 
+// Claims: B6
 #[tokio::test(start_paused = true)]
 async fn address_whose_reviews_take_long_leaves_turns_to_others() {
     let bench = Bench::new();
@@ -400,6 +406,7 @@ async fn address_whose_reviews_take_long_leaves_turns_to_others() {
 }
 
 /// The worst that is honest: a node whose pods all have its address, restarted at once.
+// Claims: B6
 #[tokio::test(start_paused = true)]
 async fn two_hundred_pods_behind_one_address_get_certificates() {
     let bench = Bench::new();

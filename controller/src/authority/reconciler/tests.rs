@@ -1,4 +1,6 @@
 //! The authority's Secret is made, kept and renewed.
+//!
+//! Claims: attack-100, attack-85
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -167,6 +169,7 @@ async fn own_certificate_carries_the_controllers_identity() {
     assert_eq!(handle.current().unwrap().identity().spiffe, identity);
 }
 
+// Claims: C1
 #[tokio::test]
 async fn lease_holder_replaces_and_reports_expired_issuer() {
     let api = FakeApi::default();
@@ -249,6 +252,7 @@ fn holder_with_all(api: &FakeApi, clock: &Clock) -> (Authority, CertHandle, Serv
     (authority, own, front)
 }
 
+// Claims: attack-86
 #[tokio::test(start_paused = true)]
 async fn corrected_clock_leaves_no_certificate_not_yet_valid() {
     // Two minutes are less than every certificate is backdated by.
@@ -280,6 +284,7 @@ async fn corrected_clock_leaves_no_certificate_not_yet_valid() {
     }
 }
 
+// Claims: attack-86
 #[tokio::test]
 async fn lease_holder_replaces_and_reports_premature_issuer() {
     let api = FakeApi::default();
@@ -310,6 +315,7 @@ async fn lease_holder_replaces_and_reports_premature_issuer() {
     assert!(text.contains(&begins), "{text}");
 }
 
+// Claims: C1, C2
 #[tokio::test(start_paused = true)]
 async fn cluster_off_for_hundred_days_recovers_every_certificate() {
     let api = FakeApi::default();
@@ -334,6 +340,7 @@ async fn cluster_off_for_hundred_days_recovers_every_certificate() {
     assert!(front.not_after().unwrap() > clock.now());
 }
 
+// Claims: C1
 #[tokio::test(start_paused = true)]
 async fn repeatedly_failing_watch_does_not_delay_secret_reads() {
     let api = FakeApi::default();
@@ -361,6 +368,7 @@ fn reconciler_of(api: &FakeApi, trust_domain: &str) -> Reconciler {
     }
 }
 
+// Claims: C6, attack-101
 #[tokio::test]
 async fn controller_with_different_trust_domain_refuses_to_start() {
     let api = FakeApi::default();

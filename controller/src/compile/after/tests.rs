@@ -1,4 +1,6 @@
 //! Long histories of a small cluster, compiled step by step and from nothing.
+//!
+//! Claims: calls-65, observe-138, smi-15
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -251,6 +253,7 @@ fn owned(resources: BTreeMap<String, Arc<EncodedResource>>) -> SentResources {
     resources.into_iter().map(own).collect()
 }
 
+// Claims: B8, attack-108
 #[test]
 fn incremental_compile_equals_full_compile_and_names_affected_proxies() {
     let defaults = Defaults::default();
@@ -403,6 +406,7 @@ fn fastest<T>(mut work: impl FnMut() -> T) -> std::time::Duration {
     tries.min().unwrap()
 }
 
+// Claims: B8, attack-108
 #[test]
 fn pod_or_label_change_costs_fraction_of_full_compile() {
     let defaults = Defaults::default();

@@ -98,6 +98,7 @@ fn cluster() -> Cluster {
         .with(tcp_route("ports", &[8080]))
 }
 
+// Claims: mesh-2a
 #[test]
 fn the_specs_worked_example_allows_exactly_what_it_lists() {
     let cluster = cluster()
@@ -168,6 +169,7 @@ fn unsupported_destination_kind_is_protected_and_admits_no_caller() {
     assert_eq!(failures(&problems, Accepted), expected);
 }
 
+// Claims: mesh-2c
 #[test]
 fn missing_sources_or_rules_allow_nothing_and_are_reported() {
     let sources = cluster().with(target("t", "api", &[], json!([tcp_rule()])));

@@ -1,4 +1,6 @@
 //! Service accounts that targets, bindings and policies name.
+//!
+//! Claims: observe-111
 
 use std::sync::Arc;
 

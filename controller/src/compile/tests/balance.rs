@@ -1,5 +1,7 @@
 //! What callers are told of how to share calls out: where endpoints run, what is preferred,
 //! and which of its workload's proxies each is.
+//!
+//! Claims: calls-65
 
 use serde_json::{Value, json};
 use wire::v1::balance::Locality;
@@ -272,6 +274,7 @@ fn together(labels: [Value; 2], owners: [(&str, &str, &str); 2]) -> bool {
 }
 
 /// The graph knows them by the owners of Jobs and ReplicaSets, which a World does not have.
+// Claims: observe-142
 #[test]
 fn cronjob_runs_and_rollout_releases_share_one_workload() {
     let released = |hash: &str| json!({"rollouts-pod-template-hash": hash});
@@ -316,6 +319,7 @@ fn cronjob_runs_and_rollout_releases_share_one_workload() {
 }
 
 /// The graph tells each pod of them by itself.
+// Claims: observe-142
 #[test]
 fn custom_kinds_are_never_treated_as_kubernetes_kinds() {
     let released = |hash: &str| json!({"pod-template-hash": hash});

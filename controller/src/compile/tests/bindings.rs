@@ -1,4 +1,6 @@
 //! IdentityBindings, as sources and as destinations.
+//!
+//! Claims: attack-91
 
 use policy::{
     access::{Access, Caller, JudgedTraffic},

@@ -1,4 +1,6 @@
 //! What stands at an address.
+//!
+//! Claims: observe-140
 
 use serde_json::json;
 use wire::v1::destination::Target;
@@ -79,6 +81,7 @@ fn meshed_pod_address_expects_identity_on_every_port() {
     }
 }
 
+// Claims: R6, attack-105
 #[test]
 fn admin_port_of_meshed_pod_bypasses_its_proxy() {
     let cluster = shop()

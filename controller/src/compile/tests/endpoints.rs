@@ -1,4 +1,6 @@
 //! Where a Service's port is served.
+//!
+//! Claims: calls-20
 
 use serde_json::{Value, json};
 

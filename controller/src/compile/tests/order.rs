@@ -1,4 +1,6 @@
 //! The same objects give the same bytes, however they arrived.
+//!
+//! Claims: mesh-19
 
 use std::collections::BTreeMap;
 
@@ -114,6 +116,7 @@ proptest! {
     }
 }
 
+// Claims: mesh-8
 #[test]
 fn bad_object_leaves_bytes_of_others_unchanged() {
     let mut collector = Collector::default();

@@ -315,6 +315,7 @@ fn the_servers_proxy_learns_which_ports_its_containers_name() {
     assert_eq!(protocol, [Protocol::Opaque, Protocol::Detect]);
 }
 
+// Claims: R6, attack-105
 #[test]
 fn tls_to_controller_port_passes_unchanged() {
     let own = declared("grpc-tls", None);

@@ -1,4 +1,6 @@
 //! After what requests to pods are named.
+//!
+//! Claims: calls-72, observe-138
 
 use policy::route::names::{MAX_NAMES, Names};
 use serde_json::{Value, json};

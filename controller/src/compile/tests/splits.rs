@@ -161,6 +161,7 @@ fn missing_backend_leaves_its_share_to_others() {
     assert_eq!(failures(&problems, ResolvedRefs), expected);
 }
 
+// Claims: C3
 #[test]
 fn missing_backend_of_weight_0_is_only_warning() {
     let about = |backends: &[(&str, i64)]| {

@@ -1,4 +1,6 @@
 //! What proxies are to tell of themselves.
+//!
+//! Claims: observe-90, observe-93, observe-97
 
 use std::sync::Arc;
 

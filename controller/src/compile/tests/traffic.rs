@@ -1,4 +1,6 @@
 //! TrafficPolicies become rules for callers and pods, and words for their authors.
+//!
+//! Claims: calls-39
 
 mod bounds;
 mod conditions;

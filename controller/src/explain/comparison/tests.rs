@@ -1,4 +1,6 @@
 //! What a change means, by the Models before and after it.
+//!
+//! Claims: observe-108, observe-109
 
 use std::time::Duration;
 

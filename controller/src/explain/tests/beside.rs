@@ -1,5 +1,7 @@
 //! What a fix means for more than the call that it is for: for callers that it closes out,
 //! and for other workloads of the called account and of the caller's.
+//!
+//! Claims: observe-58, observe-59
 
 use super::*;
 
@@ -48,6 +50,7 @@ fn becomes(worlds: [&Cluster; 2], pod: &str, method: &str) -> [ExplanationVerdic
     worlds.map(|world| seen(world, pod, method))
 }
 
+// Claims: observability-6
 #[test]
 fn fix_excludes_no_caller_when_labels_separate_refusing_pods() {
     let all = |app: &str| {
@@ -112,6 +115,7 @@ fn fix_prefers_common_workload_labels_over_others() {
     }
 }
 
+// Claims: observability-6
 #[test]
 fn fix_keeps_closed_pods_closed_and_warns_of_exclusions() {
     let app = |label: &str, value: &str| json!({"app": "api", label: value});

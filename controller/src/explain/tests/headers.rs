@@ -1,4 +1,6 @@
 //! A fix for a call that is told apart by its headers.
+//!
+//! Claims: observe-24
 
 use crds::observe::Header;
 
@@ -58,6 +60,7 @@ fn fix_of_call_with_headers_requires_those_headers() {
 }
 
 /// The host is in every request that a proxy judges, whoever asked.
+// Claims: observe-25
 #[test]
 fn host_dependent_verdict_is_unknown_until_host_is_given() {
     let hosts = json!([{"name": "cart", "headers": [{"host": "cart(\\..*)?"}]}]);

@@ -1,4 +1,6 @@
 //! What answers in place of a Service that nobody serves, or that a request does not want.
+//!
+//! Claims: observe-38
 
 use super::*;
 

@@ -1,4 +1,6 @@
 //! Which part of the calls ends how, at which pods, and by whose proxies.
+//!
+//! Claims: observe-39
 
 use super::*;
 

@@ -1,5 +1,7 @@
 //! Where a call goes by, and where it comes from: past the proxy, by another name, from
 //! several nodes.
+//!
+//! Claims: observe-36, observe-37
 
 use super::*;
 

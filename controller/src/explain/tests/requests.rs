@@ -1,5 +1,7 @@
 //! Requests that are refused for what they are, whoever sends them, and ports of a pod at which
 //! no rule is asked.
+//!
+//! Claims: observe-60
 
 use policy::mode::{AccessMode, MtlsMode};
 use policy::path::MAX_TARGET;

@@ -1,4 +1,6 @@
 //! Whose pulses count: those of who may call.
+//!
+//! Claims: calls-68
 
 use super::*;
 

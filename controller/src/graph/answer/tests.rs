@@ -1,4 +1,6 @@
 //! What is shown to whom, and what a stream says.
+//!
+//! Claims: observe-141, observe-145
 
 use super::*;
 use crate::graph::fold::Fold;
@@ -94,6 +96,7 @@ fn busy() -> Reports {
     reports
 }
 
+// Claims: observability-10
 #[test]
 fn namespace_graph_shows_own_edges_and_minimal_foreign_ends() {
     let town = Town::of(&busy());
@@ -363,6 +366,7 @@ fn application_tls_is_reported_despite_opaque_server_side() {
 }
 
 /// A caller can tell of calls, and of routes, that nobody served.
+// Claims: observe-7
 #[test]
 fn routes_and_refusals_are_told_by_the_called_side() {
     let reports = reports();

@@ -1,4 +1,6 @@
 //! What is written down survives its replica.
+//!
+//! Claims: observe-149
 
 use std::sync::Arc;
 
@@ -93,6 +95,7 @@ fn ends(from: &str, to: &str) -> (String, String) {
     (from.to_owned(), to.to_owned())
 }
 
+// Claims: observability-3
 #[tokio::test]
 async fn persisted_edge_survives_replica_and_foreign_writes() {
     let api = cluster();
@@ -319,6 +322,7 @@ async fn checkpoints_are_deleted_with_their_role() {
     assert!(owners().is_empty());
 }
 
+// Claims: observability-3
 #[tokio::test(start_paused = true)]
 async fn new_holder_writes_at_shutdown_after_releasing_lease() {
     let api = cluster();
@@ -377,6 +381,7 @@ async fn new_holder_soon_writes_known_and_earlier_persisted_edges() {
     lease.abort();
 }
 
+// Claims: observability-3
 #[tokio::test(start_paused = true)]
 async fn last_write_of_predecessor_reaches_new_holder() {
     let api = cluster();

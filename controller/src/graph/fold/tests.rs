@@ -1,4 +1,6 @@
 //! Reports become edges of workloads, whoever told of them and how often.
+//!
+//! Claims: observe-1, observe-148, observe-3
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -55,6 +57,7 @@ fn ends(from: &str, to: &str) -> (String, String) {
 const WEB: &str = "shop/Deployment/web";
 const API: &str = "shop/Deployment/api";
 
+// Claims: observability-2
 #[test]
 fn caller_numbers_are_shown_beside_callee_numbers() {
     let reports = reports();
@@ -114,6 +117,7 @@ fn callee_s_numbers_are_shown_where_no_caller_told() {
     assert!(graph.contains_key(&ends("old/ServiceAccount/batch", API)));
 }
 
+// Claims: observability-2
 #[test]
 fn late_repeated_and_swapped_reports_fold_to_the_same() {
     let (one, two, three) = (reports(), reports(), reports());
@@ -314,6 +318,7 @@ fn large(reports: &Reports, process: u64, alike: usize) {
     }
 }
 
+// Claims: observability-4
 #[test]
 fn interval_of_two_thousand_proxies_folds_within_core_share() {
     let inventory = large_inventory();

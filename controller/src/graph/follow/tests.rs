@@ -1,4 +1,6 @@
 //! From reports of proxies to answers about the graph.
+//!
+//! Claims: observe-1, observe-2, observe-4
 
 use std::time::Duration;
 
@@ -38,6 +40,7 @@ fn window_of(extent: Extent) -> GraphWindow {
     }
 }
 
+// Claims: observability-1
 #[tokio::test]
 async fn first_call_shows_at_next_look_without_duplicate() {
     let reports = reports();

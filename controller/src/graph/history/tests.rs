@@ -1,4 +1,6 @@
 //! What is kept how finely, and what goes first.
+//!
+//! Claims: observe-14, observe-143, observe-148, observe-26, observe-3
 
 use crds::observe::{NodeKind, Protocol};
 
@@ -226,6 +228,7 @@ fn minute_with_calls_in_first_half_is_kept() {
     assert_eq!(rows, [(minute, 3)]);
 }
 
+// Claims: observability-4
 #[test]
 fn history_overflow_drops_and_counts_oldest_minutes_first() {
     let (mut history, _) = steady(NOW);
@@ -251,6 +254,7 @@ fn history_overflow_drops_and_counts_oldest_minutes_first() {
     );
 }
 
+// Claims: observability-4
 #[test]
 fn everything_of_twenty_thousand_edges_stays_within_the_bound() {
     const BUSY: u64 = NOW - 30;

@@ -1,4 +1,6 @@
 //! What is remembered, for how long, and how it is written down.
+//!
+//! Claims: observe-3, observe-4, observe-44
 
 use crds::observe::NodeKind;
 
@@ -83,6 +85,7 @@ fn what_two_replicas_wrote_is_put_together() {
     assert_eq!(memory.get(&one), Some(both));
 }
 
+// Claims: observability-3
 #[test]
 fn longest_unseen_goes_when_there_are_too_many() {
     let (mut edges, mut memory) = (Edges::default(), Memory::default());
@@ -151,6 +154,7 @@ fn edge_is_forgotten_after_configured_retention() {
     assert!(memory.get(&one).is_none());
 }
 
+// Claims: observe-150
 #[test]
 fn persisted_edge_has_same_retention_as_seen_one() {
     let (mut edges, mut memory) = (Edges::default(), Memory::default());
@@ -179,6 +183,7 @@ fn persisted_edge_has_same_retention_as_seen_one() {
     }
 }
 
+// Claims: observability-3
 #[test]
 fn twenty_thousand_long_edges_fit_api_server_limit() {
     let (mut edges, mut memory) = (Edges::default(), Memory::default());
@@ -272,6 +277,7 @@ fn invalid_node_name_drops_and_counts_edge_on_load() {
     assert_eq!(memory.shards().unwrap(), only_good, "it is written no more");
 }
 
+// Claims: observability-3
 #[test]
 fn forgotten_edge_does_not_return_from_persisted_shards() {
     let (mut edges, mut memory) = (Edges::default(), Memory::default());

@@ -1,4 +1,6 @@
 //! What a collector gets of the graph, and what it refuses.
+//!
+//! Claims: observe-86
 
 use std::net::SocketAddr;
 

@@ -1,4 +1,6 @@
 //! Whose word stands behind the calls of an edge.
+//!
+//! Claims: observe-7, observe-8
 
 use super::*;
 use crate::graph::edges::Edges;
@@ -33,6 +35,7 @@ fn five(own_port: u16) -> EdgeTotals {
     }
 }
 
+// Claims: observability-15
 #[test]
 fn called_side_alone_proves_calls_on_its_counted_port() {
     let plaintext = EdgeTotals {

@@ -1,5 +1,7 @@
 //! Whose the pairs are that are shown, and who gives one up where all places are taken: names
 //! can be made up, so no namespace and no workload keeps those of all others.
+//!
+//! Claims: observe-88
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;

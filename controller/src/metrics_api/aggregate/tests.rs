@@ -255,6 +255,7 @@ fn retried_failures_count_and_local_refusals_are_no_attempts() {
 }
 
 /// As `weft_requests_total`, which leaves them out too.
+// Claims: R8
 #[test]
 fn cancelled_call_counts_as_neither_outcome_on_either_side() {
     let (inventory, reports) = (inventory(), reports());

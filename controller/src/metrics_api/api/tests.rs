@@ -1,4 +1,6 @@
 //! Who may ask the metrics API, and how much.
+//!
+//! Claims: attack-80, observe-17
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -373,6 +375,7 @@ async fn window_and_warning(most: usize) -> (String, Option<String>) {
     (body["window"].as_str().unwrap().to_owned(), warning)
 }
 
+// Claims: C5, attack-110
 #[tokio::test]
 async fn window_shortened_by_memory_limit_warns_with_actual_length() {
     assert_eq!(window_and_warning(3).await, ("30s".to_owned(), None));

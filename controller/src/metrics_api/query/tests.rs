@@ -1,4 +1,6 @@
 //! Which pods and which time a query means.
+//!
+//! Claims: observe-13
 
 use super::*;
 use crate::aggregated::refusal::Refusal;

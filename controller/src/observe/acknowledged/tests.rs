@@ -1,4 +1,6 @@
 //! Which objects are in use by whom.
+//!
+//! Claims: attack-90, observe-151
 
 use policy::name::Kind;
 use serde_json::json;
@@ -262,6 +264,7 @@ fn proxy_state(
 
 const API: &str = "destination/10.96.0.1:80";
 
+// Claims: C3
 #[test]
 fn protected_pod_needs_policy_before_its_proxy_reports() {
     let model = shop().compile().0;
@@ -286,6 +289,7 @@ fn protected_pod_needs_policy_before_its_proxy_reports() {
     assert!(tally.away.is_empty());
 }
 
+// Claims: C3
 #[test]
 fn open_workload_needs_neither_rule_nor_route() {
     let namespace = cluster::namespace("shop");
@@ -301,6 +305,7 @@ fn open_workload_needs_neither_rule_nor_route() {
     );
 }
 
+// Claims: C3
 #[test]
 fn disconnected_caller_keeps_acknowledged_and_lacks_newer_generation() {
     let model = shop().compile().0;
@@ -321,6 +326,7 @@ fn disconnected_caller_keeps_acknowledged_and_lacks_newer_generation() {
     assert_eq!(tally(1).acknowledged, 0);
 }
 
+// Claims: C3
 #[test]
 fn unconnected_pods_of_calling_workload_need_the_split() {
     let model = shop().compile().0;
@@ -351,6 +357,7 @@ fn connected_caller_needs_new_split_before_next_look() {
     assert!(tally.away.is_empty(), "they are connected");
 }
 
+// Claims: C3
 #[test]
 fn started_controller_counts_proxies_not_yet_connected() {
     let model = shop().compile().0;
@@ -381,6 +388,7 @@ fn on_cpu() -> Duration {
 }
 
 /// Many more than may be remembered, many times, as a crawler brings them.
+// Claims: B8
 #[test]
 fn stored_destination_cost_does_not_grow_with_count() {
     let long = |destinations: usize| {

@@ -1,4 +1,6 @@
 //! Bounds of questions and answers, and the answer that comes in parts.
+//!
+//! Claims: attack-77, observe-107, observe-129
 
 use futures::{StreamExt as _, stream};
 use serde_json::json;

@@ -1,4 +1,6 @@
 //! Reports are kept within their bounds.
+//!
+//! Claims: attack-84, observe-104
 
 use std::collections::{HashMap, HashSet};
 
@@ -253,6 +255,7 @@ fn honest_edges(reports: &Reports) -> usize {
     honest
 }
 
+// Claims: B7
 #[test]
 fn pods_reporting_maximum_edges_displace_no_other_pods() {
     let reports = Reports::new(ReportMetrics::default());
@@ -270,6 +273,7 @@ fn pods_reporting_maximum_edges_displace_no_other_pods() {
     assert!(reports.inner.metrics.slots_dropped.get() > 0);
 }
 
+// Claims: B7
 #[test]
 fn pods_reporting_maximum_name_lengths_displace_no_others() {
     let reports = Reports::new(ReportMetrics::default());
@@ -294,6 +298,7 @@ fn pods_reporting_maximum_name_lengths_displace_no_others() {
     assert_eq!(keys.len(), state.keys.len());
 }
 
+// Claims: B7
 #[test]
 fn reports_of_any_size_fit_replica_message_limit() {
     let (one, other) = (
@@ -316,6 +321,7 @@ fn reports_of_any_size_fit_replica_message_limit() {
     assert_eq!(one.own_since(since, now()), (since, None));
 }
 
+// Claims: B7
 #[test]
 fn report_with_a_name_that_is_none_is_refused() {
     let reports = Reports::new(ReportMetrics::default());

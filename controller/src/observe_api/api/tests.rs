@@ -1,4 +1,6 @@
 //! Who may ask what, how much, and what he is told.
+//!
+//! Claims: observe-20
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -352,6 +354,7 @@ async fn graph_is_served_only_within_read_permissions() {
     assert_eq!(reviewed[0], "viewer get graphs shop");
 }
 
+// Claims: observability-17
 #[tokio::test]
 async fn invalid_queries_name_parameter_and_unsupported_verbs_list_alternatives() {
     let bench = Bench::new();
@@ -456,6 +459,7 @@ async fn scope_review_is_cached_for_one_minute() {
     );
 }
 
+// Claims: observe-13
 #[tokio::test]
 async fn read_api_response_without_room_counts_as_429() {
     let bench = Bench::new();

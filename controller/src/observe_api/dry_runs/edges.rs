@@ -1,4 +1,6 @@
 //! The calls that are remembered, by the Model that is and by the one that would be.
+//!
+//! Claims: observe-109
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -316,6 +318,7 @@ mod tests {
         names.map(|name| PodId::new("shop", name)).collect()
     }
 
+    // Claims: observe-110
     #[test]
     fn workload_opened_by_deletion_is_listed_without_calls() {
         let (closed, _) = {

@@ -1,4 +1,6 @@
 //! How many questions one user, and all of them, can make the API server answer.
+//!
+//! Claims: observe-21
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering};

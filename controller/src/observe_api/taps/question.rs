@@ -1,4 +1,6 @@
 //! What is asked of a tap.
+//!
+//! Claims: observe-126
 
 use std::collections::BTreeSet;
 use std::fmt;

@@ -1,4 +1,6 @@
 //! Messages that come in parts, or stand still.
+//!
+//! Claims: calls-61
 
 use std::convert::Infallible;
 

@@ -310,6 +310,7 @@ fn destination_limit_prefers_subscribed_over_persisted_ones() {
     assert_eq!(session.destinations().len(), MAX_DESTINATIONS);
 }
 
+// Claims: attack-11
 #[test]
 fn later_subscription_displaces_merely_persisted_destinations() {
     let subscribed = |from: usize, to: usize| (from..to).map(|number| format!("asked-{number:04}"));
@@ -377,6 +378,7 @@ impl Naive {
     }
 }
 
+// Claims: attack-79
 #[test]
 fn incremental_acknowledgements_match_full_scan_of_sent_batches() {
     let mut seeds = oracle::seeds::seeds(1);
@@ -443,6 +445,7 @@ fn on_cpu() -> Duration {
 }
 
 /// Each name was looked for in all other batches, 33 000 000 comparisons for one answer.
+// Claims: attack-79
 #[test]
 fn answer_cost_depends_only_on_its_own_batch() {
     const EACH: usize = MAX_DESTINATIONS;

@@ -1,4 +1,6 @@
 //! Pulses and states of breakers on streams, and between replicas.
+//!
+//! Claims: calls-68
 
 use serde_json::json;
 use tokio::time::sleep;
@@ -241,6 +243,7 @@ async fn breaker_reports_of_one_proxy_are_rate_limited() {
     assert!(report.requests <= 60, "{report:?}");
 }
 
+// Claims: attack-77
 #[tokio::test]
 async fn breaker_report_limit_holds_across_repeated_streams() {
     let bench = Bench::start(&with_breaker()).await;

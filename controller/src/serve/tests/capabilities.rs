@@ -1,4 +1,6 @@
 //! Proxies that are older than what they should be sent.
+//!
+//! Claims: calls-36
 
 use policy::name::Kind;
 use serde_json::json;

@@ -1,4 +1,6 @@
 //! What floods of connections, bytes and messages do to everybody else.
+//!
+//! Claims: attack-80, calls-61
 
 use bytes::{BufMut as _, Bytes};
 use http_body_util::{BodyExt as _, StreamBody};
@@ -60,6 +62,7 @@ async fn must_be_served(bench: &Bench) {
     timeout(Duration::from_secs(1), all).await.unwrap();
 }
 
+// Claims: B5
 #[tokio::test]
 async fn flood_of_silent_connections_turns_no_proxy_away() {
     let bench = Bench::start(&cluster::shop()).await;
@@ -107,6 +110,7 @@ async fn address_flood_closes_oldest_connections_and_no_proxy() {
     assert_eq!(weight(&next, 0), 30);
 }
 
+// Claims: B5
 #[tokio::test]
 async fn flooding_address_is_dropped_before_handshake() {
     let bench = Bench::start(&cluster::shop()).await;
@@ -119,6 +123,7 @@ async fn flooding_address_is_dropped_before_handshake() {
     assert!(dropped > u64::from(ARRIVALS.burst), "{dropped} of {count}");
 }
 
+// Claims: B5
 #[tokio::test]
 async fn connection_without_a_certificate_ends_after_its_time() {
     let bench = Bench::start(&cluster::shop()).await;
@@ -135,6 +140,7 @@ async fn connection_without_a_certificate_ends_after_its_time() {
     must_be_served(&bench).await;
 }
 
+// Claims: B5
 #[tokio::test]
 async fn certificate_request_above_32_kib_is_rejected_unread() {
     let bench = Bench::start(&cluster::shop()).await;
@@ -149,6 +155,7 @@ async fn certificate_request_above_32_kib_is_rejected_unread() {
     must_be_served(&bench).await;
 }
 
+// Claims: B5
 #[tokio::test]
 async fn older_streams_close_beyond_newest_two_of_pod() {
     let bench = Bench::start(&cluster::shop()).await;
@@ -167,6 +174,7 @@ async fn older_streams_close_beyond_newest_two_of_pod() {
     }
 }
 
+// Claims: B7
 #[tokio::test]
 async fn invalid_destination_name_is_neither_stored_nor_replicated() {
     let bench = Bench::start(&cluster::shop()).await;
@@ -201,6 +209,7 @@ async fn invalid_destination_name_is_neither_stored_nor_replicated() {
     assert_eq!(bench.observed.remembered("shop", "web"), [API]);
 }
 
+// Claims: attack-83
 #[tokio::test]
 async fn repeated_invalid_subscriptions_are_logged_few_times() {
     let (warnings, _counting) = Warnings::counted();
@@ -224,6 +233,7 @@ async fn repeated_invalid_subscriptions_are_logged_few_times() {
     assert!((1..=10).contains(&lines), "{lines} lines");
 }
 
+// Claims: B7
 #[tokio::test]
 async fn destinations_above_proxy_limit_are_not_replicated() {
     let bench = Bench::start(&cluster::shop()).await;
@@ -244,6 +254,7 @@ async fn destinations_above_proxy_limit_are_not_replicated() {
     assert_eq!(bench.metrics.stream.left_out.get(), 500);
 }
 
+// Claims: B7
 #[tokio::test]
 async fn flooding_proxy_is_slowed_but_still_served() {
     let bench = Bench::start(&cluster::shop()).await;
@@ -303,6 +314,7 @@ async fn flood(proxy: &Proxy, reports: u64) {
     let _ = timeout(Duration::from_millis(400), saying).await;
 }
 
+// Claims: attack-77
 #[tokio::test]
 async fn message_allowance_of_pod_spans_repeated_streams() {
     let bench = Bench::start(&cluster::shop()).await;
@@ -342,6 +354,7 @@ async fn message_allowance_of_pod_spans_repeated_streams() {
     }
 }
 
+// Claims: attack-77
 #[tokio::test]
 async fn pod_opening_endless_streams_is_refused_with_retry_time() {
     let bench = Bench::start(&cluster::shop()).await;

@@ -3,6 +3,8 @@
 //! No older program runs here. What stands for one is the code by which it encoded and
 //! decoded, as its protocol generated it: what it says comes to the controller in its bytes,
 //! and what the controller sends is read as it would read it.
+//!
+//! Claims: calls-37
 
 use policy::name::Kind;
 use prost::Message as _;
@@ -197,6 +199,7 @@ async fn current_proxy_receives_additional_resources_unknown_to_older() {
 }
 
 /// It does not say what its clock shows, and an hour is more than is kept.
+// Claims: observe-104
 #[tokio::test]
 async fn older_proxys_calls_with_fast_clock_use_our_time() {
     let bench = Bench::start(&everything(10)).await;

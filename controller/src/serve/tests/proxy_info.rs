@@ -1,4 +1,6 @@
 //! What proxies say of themselves.
+//!
+//! Claims: observe-104
 
 use super::*;
 use crate::model::PodId;

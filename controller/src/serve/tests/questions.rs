@@ -1,4 +1,6 @@
 //! What users ask of proxies, and what becomes of the answers.
+//!
+//! Claims: observe-105, observe-107, observe-123
 
 use tokio::time::sleep;
 use tonic::Code;

@@ -160,6 +160,7 @@ fn large_report(pod: usize, now: SystemTime) -> v1::Report {
 }
 
 /// In one message it would never arrive, and the exchange would begin anew for ever.
+// Claims: B7, attack-84
 #[tokio::test]
 async fn replica_receives_reports_exceeding_one_message_and_later_ones() {
     const PODS: usize = 160;

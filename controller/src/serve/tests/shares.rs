@@ -1,4 +1,6 @@
 //! Shares of limits on a proxy's stream.
+//!
+//! Claims: calls-66
 
 use std::net::IpAddr;
 

@@ -1,4 +1,6 @@
 //! What a replica keeps of pods and limits, and for how long.
+//!
+//! Claims: calls-66
 
 use prost::Message as _;
 use tokio::sync::watch;
@@ -294,6 +296,7 @@ fn new_replica_receives_all_shares_of_many_pods() {
     }
 }
 
+// Claims: attack-78
 #[test]
 fn share_updates_reach_replicas_in_one_mebibyte_messages() {
     let (board, now) = (Board::default(), Instant::now());

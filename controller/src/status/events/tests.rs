@@ -48,6 +48,7 @@ fn host_network_pod_in_mesh_is_reported_once() {
     assert!(state.news(&compiled(&cluster)).is_empty());
 }
 
+// Claims: attack-112
 #[test]
 fn account_events_are_limited_with_opened_workloads_first() {
     let mut flood = cluster::shop();
@@ -281,6 +282,7 @@ impl Replica {
     }
 }
 
+// Claims: attack-113
 #[tokio::test(start_paused = true)]
 async fn recently_opened_workload_is_reported_by_next_leader() {
     let guarded = cluster::shop().with(cluster::target("guard", "api", &["web"], json!([])));

@@ -1,4 +1,6 @@
 //! The field `status.breaker` of a TrafficPolicy.
+//!
+//! Claims: calls-68
 
 use super::*;
 use crate::fleet::Caller;

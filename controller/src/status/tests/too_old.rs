@@ -1,4 +1,6 @@
 //! Proxies that cannot use what is made of an object.
+//!
+//! Claims: attack-56, calls-32, calls-36, calls-66
 
 use super::*;
 

@@ -34,6 +34,7 @@ fn path(object: &Value) -> String {
     format!("{collection}/{}", text(&object["metadata"]["name"]))
 }
 
+// Claims: C5, attack-92
 #[tokio::test(start_paused = true)]
 async fn unconvertible_stored_weight_is_reported_without_stopping_others() {
     let mut bench = Bench::new(&[("api", 1)]);

@@ -1,4 +1,6 @@
 //! A World with a change laid over it is the World that applying it makes.
+//!
+//! Claims: observe-108
 
 use kube::core::DynamicObject;
 use serde_json::Value;

@@ -20,6 +20,7 @@ async fn uninstall_with_older_stored_versions_changes_nothing() {
     assert_eq!(api.writes(), []);
 }
 
+// Claims: attack-97
 #[tokio::test(start_paused = true)]
 async fn failed_definition_write_leaves_all_definitions_unchanged() {
     // Whichever comes first.

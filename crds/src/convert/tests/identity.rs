@@ -1,4 +1,6 @@
 //! Converting there and back changes nothing.
+//!
+//! Claims: attack-107
 
 use proptest::prelude::*;
 
@@ -14,6 +16,7 @@ proptest! {
         comes_back(&written)?;
     }
 
+    // Claims: R10
     #[test]
     fn odd_objects_come_back_as_well(
         written in generate::kinds().prop_flat_map(|(k, v)| generate::odd(k, v))
@@ -84,6 +87,7 @@ fn survives(stored_object: &serde_json::Value) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+// Claims: R10
 #[test]
 fn fully_visible_object_carries_no_annotation() {
     use serde_json::json;
@@ -107,6 +111,7 @@ fn fully_visible_object_carries_no_annotation() {
     }
 }
 
+// Claims: R10
 #[test]
 fn null_or_absent_weights_survive_beside_textual_ones() {
     use serde_json::json;

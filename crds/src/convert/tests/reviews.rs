@@ -63,6 +63,7 @@ fn a_failure_names_the_object_and_converts_none() {
 
 /// A list of a kind is one review: an object that another product stored must not
 /// keep everybody from reading its neighbours.
+// Claims: C5
 #[test]
 fn unconvertible_stored_weight_leaves_other_list_items_readable() {
     let objects = json!([split("fine", "1"), split("vast", "2147483647")]);

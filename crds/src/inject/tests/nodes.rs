@@ -1,4 +1,6 @@
 //! Pods that say on which nodes they run, by the labels of nodes or by their deprecated names.
+//!
+//! Claims: attack-117
 
 use super::*;
 
@@ -17,6 +19,7 @@ fn term(key: &str, operator: &str, values: &[&str]) -> Value {
     json!({ "matchExpressions": [{ "key": key, "operator": operator, "values": values }] })
 }
 
+// Claims: C9
 #[test]
 fn pod_runs_where_its_proxy_can() {
     let (arch, beta) = ("kubernetes.io/arch", "beta.kubernetes.io/arch");
@@ -46,6 +49,7 @@ fn pod_runs_where_its_proxy_can() {
     }
 }
 
+// Claims: C9
 #[test]
 fn pod_is_refused_where_its_proxy_could_only_fail() {
     let (arch, beta) = ("kubernetes.io/arch", "beta.kubernetes.io/arch");
@@ -80,6 +84,7 @@ fn pod_is_refused_where_its_proxy_could_only_fail() {
     }
 }
 
+// Claims: C9
 #[test]
 fn windows_pod_is_skipped_naming_its_node_field() {
     for label in ["kubernetes.io/os", "beta.kubernetes.io/os"] {

@@ -1,4 +1,6 @@
 //! Pods with requests and limits of their own, beside those of their containers.
+//!
+//! Claims: attack-116
 
 use super::*;
 

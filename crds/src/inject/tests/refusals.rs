@@ -1,7 +1,10 @@
 //! Pods that are refused: they would take the proxy's place, or run past it.
+//!
+//! Claims: attack-13
 
 use super::*;
 
+// Claims: A7
 #[test]
 fn foreign_init_container_with_our_name_is_refused() {
     for name in ["weft-capture", "weft-proxy"] {
@@ -24,6 +27,7 @@ fn foreign_init_container_with_our_name_is_refused() {
     assert!(refusal(&pod).contains("weft-capture"));
 }
 
+// Claims: A7
 #[test]
 fn pod_with_processes_in_proxy_group_is_refused() {
     for (field, context) in [
@@ -135,6 +139,7 @@ fn probe_of_undeclared_port_is_refused() {
 }
 
 /// It would wait for its certificate for ever: a node's name servers know no Service.
+// Claims: attack-111
 #[test]
 fn pod_that_cannot_resolve_controller_is_refused() {
     let asking = |policy: Value| {

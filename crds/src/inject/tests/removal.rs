@@ -1,4 +1,6 @@
 //! Pods whose proxy is taken out again.
+//!
+//! Claims: observe-53
 
 use super::*;
 use crate::objects::ARCHITECTURE;

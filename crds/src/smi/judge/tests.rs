@@ -325,6 +325,7 @@ fn texts_are_bounded_whatever_they_quote() {
     );
 }
 
+// Claims: C8, attack-93
 #[test]
 fn an_unusual_method_is_taken_with_a_warning() {
     let (group, mistakes) = judged::<HttpRouteGroupSpec>(

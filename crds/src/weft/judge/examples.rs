@@ -1,4 +1,6 @@
 //! The examples of the documentation, as an API server and the mesh would take them.
+//!
+//! Claims: calls-73
 
 use std::{fs, path::Path};
 

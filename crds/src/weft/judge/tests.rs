@@ -1,4 +1,6 @@
 //! What a policy means, and that a mistake costs its section and no more.
+//!
+//! Claims: calls-27
 
 mod bounds;
 mod documented;

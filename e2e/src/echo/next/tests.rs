@@ -1,4 +1,6 @@
 //! Chains of instances over loopback.
+//!
+//! Claims: calls-79
 
 use std::{collections::BTreeSet, net::SocketAddr, time::Instant};
 

@@ -1,4 +1,6 @@
 //! What is kept of requests, and what is not.
+//!
+//! Claims: calls-79
 
 use super::*;
 

@@ -3,6 +3,8 @@
 //!
 //! One pod is cut off, from all but its own kubelet: as of a node that is lost, nothing says
 //! that it is not ready until the cluster misses its node, which takes longer than this.
+//!
+//! Claims: calls-85
 
 use std::{
     fs,

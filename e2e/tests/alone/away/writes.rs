@@ -1,5 +1,7 @@
 //! What may be seen by one application only, and what may be tried again, while all
 //! controllers are killed and what serves it answers 503, or 14 over gRPC.
+//!
+//! Claims: calls-84
 
 use std::{collections::BTreeMap, thread};
 

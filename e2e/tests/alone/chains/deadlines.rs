@@ -364,6 +364,7 @@ fn of_a_trace_the_loosest_end_holds(town: &Town, round: usize) -> anyhow::Result
     Ok(true)
 }
 
+// Claims: calls-77
 #[test]
 fn request_deadline_stops_readers_everywhere_but_no_writer() -> Outcome {
     let town = Town::new()?;

@@ -64,6 +64,7 @@ fn last(api: &Api, pods: &[Pod], path: &str) -> anyhow::Result<Vec<Record>> {
         .collect()
 }
 
+// Claims: calls-76
 #[test]
 fn each_hop_receives_time_unused_by_earlier_hops() -> Outcome {
     let ns = town()?;

@@ -196,6 +196,7 @@ fn nothing_shows(ns: &Namespace, api: &Api, token: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+// Claims: calls-78
 #[test]
 fn only_authorized_request_overrides_route_behind_three_forwarders() -> Outcome {
     // No cluster is asked for it.

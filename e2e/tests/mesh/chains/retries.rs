@@ -85,6 +85,7 @@ fn times(
     Ok(reached as f64 / sent as f64)
 }
 
+// Claims: calls-75
 #[test]
 fn one_layer_of_chain_retries_and_spares_failed_instances() -> Outcome {
     let ns = town()?;

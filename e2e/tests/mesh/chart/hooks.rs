@@ -25,6 +25,7 @@ fn leaving(objects: &[Value]) -> Vec<String> {
 
 /// `helm template | kubectl apply` takes hooks for objects like any other: the uninstall
 /// would begin with the installation.
+// Claims: attack-106
 #[test]
 fn offline_rendering_contains_no_uninstall_or_test_hooks() -> Outcome {
     let (alone, seen) = (told_by_helm(&[])?, rendered(&[])?);
@@ -39,6 +40,7 @@ fn offline_rendering_contains_no_uninstall_or_test_hooks() -> Outcome {
 }
 
 /// A Job that has succeeded and stays tells each controller that starts to give way.
+// Claims: attack-106
 #[test]
 fn uninstall_job_expires_after_helm_has_read_it() -> Outcome {
     let objects = rendered(&[])?;

@@ -8,6 +8,7 @@ use super::{of_kind, rendered_by};
 
 /// Each of them was written twice where the template put the value behind its own, which
 /// some readers refuse, and of which others take the first.
+// Claims: attack-98
 #[test]
 fn value_that_overrides_a_default_stands_in_its_place() -> Outcome {
     let mut args = Vec::new();

@@ -7,6 +7,7 @@ use super::{hook, of_kind, rendered};
 
 /// An API server may enforce `baseline` wherever nobody says a level, and refuses uid 0
 /// with `NET_ADMIN` then.
+// Claims: attack-99
 #[test]
 fn helm_test_namespace_admits_meshed_init_container() -> Outcome {
     let objects = rendered(&[])?;

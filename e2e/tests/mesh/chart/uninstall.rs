@@ -9,6 +9,7 @@ use super::{of_kind, rendered};
 const HELM_WAITS: u64 = 300;
 
 /// What a Job does after helm has given up, it does to a mesh that stays.
+// Claims: attack-97
 #[test]
 fn job_of_the_uninstall_fails_before_helm_gives_up() -> Outcome {
     let objects = rendered(&[])?;

@@ -11,6 +11,7 @@ use super::weft;
 const WELL: Duration = Duration::from_secs(120);
 
 /// Other tests have namespaces with faults in them, so only what all share is asked for.
+// Claims: observability-7
 #[test]
 fn check_finds_the_control_plane_well() -> Outcome {
     let ns = Namespace::meshed("eyes-well")?;

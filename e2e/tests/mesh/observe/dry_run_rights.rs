@@ -1,4 +1,6 @@
 //! Who may try a change, and what of it he is told: as the cluster's own authorizer decides.
+//!
+//! Claims: observe-117
 
 use std::{fs, path::PathBuf};
 
@@ -89,6 +91,7 @@ fn refused(ns: &Namespace, user: &str, change: &[&str], words: &[&str]) -> anyho
     })
 }
 
+// Claims: observability-10
 #[test]
 fn dry_run_needs_change_permission_and_hides_unreadable_parts() -> Outcome {
     let (shop, bank) = two("eyes-tries")?;
@@ -152,6 +155,7 @@ fn dry_run_needs_change_permission_and_hides_unreadable_parts() -> Outcome {
     Ok(())
 }
 
+// Claims: observability-10
 #[test]
 fn dry_run_without_tap_permission_shows_counts_only() -> Outcome {
     let ns = Namespace::meshed("eyes-counts")?;

@@ -56,6 +56,7 @@ fn judged(ns: &Namespace, trial: &Value, from: &str) -> [u64; 3] {
     sum
 }
 
+// Claims: observability-15, observe-125
 #[test]
 fn watched_dry_run_matches_actual_effect_of_change() -> Outcome {
     let ns = Namespace::meshed("eyes-trial")?;

@@ -1,5 +1,7 @@
 //! What handles all that a cluster has beside the read API: Argo CD watches it, Velero stores it,
 //! and kubectl gets whatever discovery offers.
+//!
+//! Claims: observe-127, smi-8
 
 use anyhow::{Context as _, ensure};
 use e2e::harness::{Api, Namespace, Outcome, eventually, everything};
@@ -62,6 +64,7 @@ fn mirror(api: &Api) -> anyhow::Result<[Vec<String>; 2]> {
     Ok([lists, watches])
 }
 
+// Claims: observability-17
 #[test]
 fn listing_everything_succeeds_and_offers_no_watch() -> Outcome {
     let ns = Namespace::meshed("eyes-everything")?;

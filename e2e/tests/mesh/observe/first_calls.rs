@@ -1,4 +1,6 @@
 //! What is new shows soon: the first call of each kind of edge, held ones while they are open.
+//!
+//! Claims: observe-144, observe-146
 
 use std::{
     thread,
@@ -36,6 +38,7 @@ fn first<'a>(graph: &'a Value, fields: &[(&str, Value)]) -> anyhow::Result<&'a V
     edge.with_context(|| format!("no edge with {fields:?}: {:#}", graph["edges"]))
 }
 
+// Claims: observability-1
 #[test]
 fn first_call_of_any_edge_shows_within_10_s() -> Outcome {
     let ns = Namespace::meshed("eyes-first")?;

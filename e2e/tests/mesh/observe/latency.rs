@@ -1,4 +1,6 @@
 //! The commands that people wait for.
+//!
+//! Claims: observe-56
 
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ const WITHIN: Duration = Duration::from_millis(500);
 /// test runs beside this one and may hold both cores for a while, which less than half of them meet.
 const RUNS: usize = 11;
 
+// Claims: observability-5
 #[test]
 fn commands_answer_within_half_a_second() -> Outcome {
     let ns = Namespace::meshed("eyes-latency")?;

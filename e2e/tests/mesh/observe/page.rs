@@ -1,4 +1,6 @@
 //! The dashboard of somebody with role `view` in one namespace, asked as a browser asks it.
+//!
+//! Claims: observe-80
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
@@ -96,6 +98,7 @@ fn encoded(text: &str) -> String {
     text.bytes().map(byte).collect()
 }
 
+// Claims: observability-10
 #[test]
 fn namespace_reader_gets_own_page_and_foreign_verdict_only() -> Outcome {
     let (shop, bank) = two("eyes-page")?;

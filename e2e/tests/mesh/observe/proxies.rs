@@ -1,4 +1,6 @@
 //! What single proxies are, hold and log, as they and their controllers tell it.
+//!
+//! Claims: observe-103, observe-105, observe-51, observe-90
 
 use std::time::Duration;
 
@@ -144,6 +146,7 @@ fn followed(ns: &Namespace, pod: &Pod) -> anyhow::Result<Vec<time::Duration>> {
 }
 
 /// Nothing restarts: the pod is the same before and after.
+// Claims: observability-18
 #[test]
 fn proxy_log_level_follows_annotation_of_live_pod() -> Outcome {
     let ns = Namespace::meshed("eyes-log")?;

@@ -50,6 +50,7 @@ fn shop(claim: &str) -> anyhow::Result<Namespace> {
     Ok(ns)
 }
 
+// Claims: observability-6
 #[test]
 fn explained_fix_allows_refused_call_and_no_neighbour() -> Outcome {
     let ns = shop("eyes-fix")?;
@@ -115,6 +116,7 @@ fn explained_fix_allows_refused_call_and_no_neighbour() -> Outcome {
     Ok(())
 }
 
+// Claims: observability-6
 #[test]
 fn explanations_agree_with_what_becomes_of_the_calls() -> Outcome {
     let ns = shop("eyes-agree")?;
@@ -161,6 +163,7 @@ fn grpc_and_bytes_pass(pod: &Pod) -> anyhow::Result<()> {
 
 /// Calls of gRPC and bytes have a caller of their own: the rule for the HTTP calls must not be
 /// what lets them pass.
+// Claims: observability-15, observe-18
 #[test]
 fn suggested_targets_allow_served_calls_and_stay_valid() -> Outcome {
     let ns = Namespace::meshed("eyes-suggest")?;

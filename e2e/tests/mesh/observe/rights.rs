@@ -33,6 +33,7 @@ pub(super) fn two(claim: &str) -> anyhow::Result<(Namespace, Namespace)> {
     Ok((shop, bank))
 }
 
+// Claims: observability-10
 #[test]
 fn namespace_reader_sees_own_graph_and_foreign_names_only() -> Outcome {
     let (shop, bank) = two("eyes-rights")?;
@@ -72,6 +73,7 @@ fn namespace_reader_sees_own_graph_and_foreign_names_only() -> Outcome {
     Ok(())
 }
 
+// Claims: observability-10
 #[test]
 fn scopes_name_the_namespaces_that_a_reader_may_read() -> Outcome {
     let shop = Namespace::meshed("eyes-scopes")?;
@@ -90,6 +92,7 @@ fn scopes_name_the_namespaces_that_a_reader_may_read() -> Outcome {
     Ok(())
 }
 
+// Claims: observability-10
 #[test]
 fn explanation_shows_only_what_permitted_end_may_know() -> Outcome {
     let (shop, bank) = two("eyes-asks")?;

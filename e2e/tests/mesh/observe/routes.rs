@@ -1,4 +1,6 @@
 //! Routes by name, from the annotation of a Service to what `weft routes` prints.
+//!
+//! Claims: observe-138
 
 use std::collections::BTreeMap;
 

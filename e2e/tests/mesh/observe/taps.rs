@@ -1,4 +1,6 @@
 //! Requests as they end, through the API server and by every kubeconfig.
+//!
+//! Claims: observe-128
 
 use std::{
     io::{BufRead as _, BufReader, Read as _},
@@ -125,6 +127,7 @@ fn refused_who_may_get_everything(ns: &Namespace, user: &str, tap: &[&str]) -> a
     Ok(())
 }
 
+// Claims: observability-10
 #[test]
 fn tap_streams_requests_only_with_permission_and_names_user() -> Outcome {
     let ns = Namespace::meshed("eyes-tap")?;

@@ -1,4 +1,6 @@
 //! What kubectl knows of the kinds by itself.
+//!
+//! Claims: smi-11
 
 use std::collections::BTreeMap;
 

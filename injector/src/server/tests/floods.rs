@@ -1,4 +1,6 @@
 //! What floods of bodies and connections do to the API server's calls.
+//!
+//! Claims: attack-67, attack-80
 
 use futures::StreamExt as _;
 use futures::channel::mpsc;
@@ -90,6 +92,7 @@ async fn strangers(harness: &Harness, count: usize) -> Vec<TcpStream> {
     open
 }
 
+// Claims: B5
 #[tokio::test]
 async fn connection_flood_closes_no_api_server_connections() {
     let harness = Harness::start().await;
@@ -113,6 +116,7 @@ async fn connection_flood_closes_no_api_server_connections() {
     drop(flood);
 }
 
+// Claims: B5
 #[tokio::test]
 async fn three_hundred_slow_bodies_delay_no_pod() {
     let harness = Harness::start().await;
@@ -130,6 +134,7 @@ async fn three_hundred_slow_bodies_delay_no_pod() {
     memory_is_given_back(&harness).await;
 }
 
+// Claims: B5
 #[tokio::test]
 async fn endless_large_bodies_are_bounded_without_delaying_pods() {
     let harness = Harness::start().await;
@@ -150,6 +155,7 @@ async fn endless_large_bodies_are_bounded_without_delaying_pods() {
     memory_is_given_back(&harness).await;
 }
 
+// Claims: B5
 #[tokio::test]
 async fn review_costing_100_times_its_length_is_refused() {
     let harness = Harness::start().await;
@@ -169,6 +175,7 @@ async fn review_costing_100_times_its_length_is_refused() {
     memory_is_given_back(&harness).await;
 }
 
+// Claims: B5
 #[tokio::test]
 async fn large_list_is_converted_within_memory_of_few_objects() {
     let harness = Harness::start().await;
@@ -286,6 +293,7 @@ fn is_alone(test: &str) -> bool {
     false
 }
 
+// Claims: B5
 #[tokio::test]
 async fn eight_concurrent_reviews_need_memory_of_one() {
     if !is_alone("eight_concurrent_reviews_need_memory_of_one") {

@@ -1,4 +1,6 @@
 //! What is said of calls without their requests agrees with what is decided of each.
+//!
+//! Claims: observe-108
 
 use http::{HeaderMap, Method};
 

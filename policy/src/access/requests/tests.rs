@@ -1,4 +1,6 @@
 //! Which spellings of a path pass, and what of them arrives.
+//!
+//! Claims: attack-9
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::method::Method;

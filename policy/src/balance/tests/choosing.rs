@@ -1,4 +1,6 @@
 //! Endpoints that rest, warm up, lie near or far, and how busy they say they are.
+//!
+//! Claims: calls-25, calls-64
 
 use super::*;
 

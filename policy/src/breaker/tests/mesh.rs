@@ -1,4 +1,6 @@
 //! The mesh's breaker, by what callers tell.
+//!
+//! Claims: calls-68
 
 use super::*;
 use crate::breaker::fleet::Fleet;

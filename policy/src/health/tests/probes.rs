@@ -1,4 +1,6 @@
 //! What the probe of an endpoint that rests shows, and who may send one.
+//!
+//! Claims: calls-2
 
 use super::*;
 

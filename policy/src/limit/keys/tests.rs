@@ -1,4 +1,6 @@
 //! What is known of callers follows from their keys, and takes no more than is reckoned.
+//!
+//! Claims: calls-70
 
 use proptest::prelude::*;
 

@@ -1,4 +1,6 @@
 //! What is counted, of whom, and when it is known.
+//!
+//! Claims: calls-66
 
 use super::*;
 

@@ -1,4 +1,6 @@
 //! Which keys have a bucket, whom that costs one, and what nobody gains by it.
+//!
+//! Claims: calls-70, calls-71
 
 use std::collections::HashMap;
 

@@ -1,4 +1,6 @@
 //! Ports with so few calls that most slots are empty.
+//!
+//! Claims: calls-69
 
 use super::*;
 

@@ -1,4 +1,6 @@
 //! Which name a request has.
+//!
+//! Claims: observe-137
 
 use http::{HeaderMap, Method};
 

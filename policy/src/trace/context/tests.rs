@@ -1,4 +1,6 @@
 //! The headers of real tracers, and of hostile ones.
+//!
+//! Claims: observe-91, observe-99
 
 use proptest::prelude::*;
 

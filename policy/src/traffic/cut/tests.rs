@@ -1,4 +1,6 @@
 //! What proxies are told that carry out only some parts of a policy.
+//!
+//! Claims: calls-36
 
 use std::time::Duration;
 

@@ -1,4 +1,6 @@
 //! Parts have names of their own, and the page says of each whether it is in force.
+//!
+//! Claims: calls-36
 
 use std::collections::BTreeSet;
 

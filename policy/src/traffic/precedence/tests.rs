@@ -1,5 +1,7 @@
 //! Precedence by the sentences of the specification, one by one, and against a second
 //! reader that shares no code with the first.
+//!
+//! Claims: calls-35
 
 mod decided;
 mod why;

@@ -1,4 +1,6 @@
 //! What page `/traffic` shows, what it keeps to itself, and how long it gets.
+//!
+//! Claims: calls-19, observe-106
 
 use std::time::Duration;
 

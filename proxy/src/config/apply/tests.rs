@@ -1,4 +1,6 @@
 //! What a refused resource leaves behind.
+//!
+//! Claims: attack-48, calls-20
 
 use std::net::SocketAddr;
 use std::time::Duration;

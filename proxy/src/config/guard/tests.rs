@@ -1,4 +1,6 @@
 //! Limits of the own pod, from one configuration to the next.
+//!
+//! Claims: calls-59, calls-66, calls-70
 
 use http::Method;
 use policy::access::Source;
@@ -432,6 +434,7 @@ fn request_takes_first_matching_class_or_lowest_if_unreadable() {
     assert_eq!(of(&after, caller, Method::POST, false), critical);
 }
 
+// Claims: calls-50
 #[test]
 fn path_of_several_readings_has_the_strictest_of_each() {
     let fits = |path| {

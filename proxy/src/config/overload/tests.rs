@@ -1,5 +1,7 @@
 //! One port, from one configuration to the next; what holds over time is in
 //! `policy/tests/simulate`.
+//!
+//! Claims: calls-13, calls-69
 
 use std::time::Duration;
 

@@ -1,4 +1,6 @@
 //! What is asked for, and what makes room.
+//!
+//! Claims: attack-12
 
 use policy::access_log::AccessLog;
 use prometheus_client::registry::Registry;
@@ -47,12 +49,14 @@ async fn used(number: usize, bytes: usize) -> Arc<Store> {
     store
 }
 
+// Claims: A6
 #[tokio::test(start_paused = true)]
 async fn thousand_destinations_are_kept_whatever_they_take() {
     let store = used(KEPT_AT_LEAST, 2 * KEPT_BYTES / KEPT_AT_LEAST).await;
     assert_eq!(store.subscriptions().len(), KEPT_AT_LEAST);
 }
 
+// Claims: A6
 #[tokio::test(start_paused = true)]
 async fn store_over_byte_limit_evicts_least_recently_used() {
     const MANY: usize = 2 * KEPT_AT_LEAST;
@@ -71,6 +75,7 @@ async fn store_over_byte_limit_evicts_least_recently_used() {
     let store = used(MANY, 10).await;
     assert_eq!(store.subscriptions().len(), MANY);
 }
+// Claims: A6, attack-11
 #[tokio::test(start_paused = true)]
 async fn full_store_in_use_evicts_only_address_outside_mesh() {
     let store = used(DESTINATION_LIMIT, 1).await;

@@ -1,4 +1,6 @@
 //! What is counted of calls that are judged twice, and what that may take.
+//!
+//! Claims: observe-121, observe-122
 
 use std::cell::Cell;
 use std::time::Duration;

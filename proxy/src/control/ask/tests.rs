@@ -1,4 +1,6 @@
 //! What a proxy answers while somebody looks on.
+//!
+//! Claims: observe-105, observe-107, observe-122
 
 use std::future::pending;
 use std::sync::Arc;

@@ -1,4 +1,6 @@
 //! Breakers of the whole mesh: what a proxy tells of its calls, and what it is told.
+//!
+//! Claims: calls-68
 
 use policy::breaker::own::Admit;
 use policy::traffic::endpoint::Breaker;

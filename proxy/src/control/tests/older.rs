@@ -4,6 +4,8 @@
 //! decoded, as its protocol generated it. A message of a proxy that it did not know it took
 //! for one that says nothing, and went on; the controller's test of today is
 //! `serve/tests/older.rs` there.
+//!
+//! Claims: calls-37
 
 use prost::Message as _;
 

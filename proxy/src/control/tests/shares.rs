@@ -1,4 +1,6 @@
 //! Shares of limits that all pods of a Service keep together, as they come on the stream.
+//!
+//! Claims: calls-66
 
 use std::collections::BTreeMap;
 

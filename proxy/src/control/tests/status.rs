@@ -1,4 +1,6 @@
 //! What a proxy tells of itself on its stream, and how soon.
+//!
+//! Claims: observe-103, observe-104
 
 use super::*;
 

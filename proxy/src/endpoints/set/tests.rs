@@ -1,4 +1,6 @@
 //! Which endpoint a call gets, and when one rests.
+//!
+//! Claims: calls-24, calls-53, calls-57
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;

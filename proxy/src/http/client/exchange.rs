@@ -1,5 +1,7 @@
 //! Sends one request to one address and says, when it fails, whether the
 //! application can have seen it.
+//!
+//! Claims: attack-16, attack-82
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

@@ -1,4 +1,6 @@
 //! Connections of HTTP/1.1 to applications, pooled by address.
+//!
+//! Claims: calls-11
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -5,6 +5,8 @@
 //! use since the last time. Where nothing did, the peer is asked by HTTP/2, and only one
 //! that gives no sign of life there loses the connection: an answer may take its time.
 //! Requests pay no timer for that.
+//!
+//! Claims: calls-21
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};

@@ -3,6 +3,8 @@
 //! That close is a reset, and with it the server's kernel drops what it has not sent yet.
 //! What has come stays to be read. So a connection with room for the whole answer loses
 //! nothing, however slowly its reader takes it.
+//!
+//! Claims: calls-11
 
 use std::sync::Arc;
 

@@ -1,4 +1,6 @@
 //! What a request leaves to the calls that are made for it, and when it is over for them.
+//!
+//! Claims: calls-43, calls-45, calls-47
 
 use std::time::Duration;
 

@@ -1,4 +1,6 @@
 //! Times in headers, and what ends with them.
+//!
+//! Claims: calls-42, calls-48
 
 use std::pin::pin;
 use std::time::Duration;

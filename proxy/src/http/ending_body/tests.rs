@@ -1,4 +1,6 @@
 //! How the body of an answer ends with its request.
+//!
+//! Claims: calls-17, calls-42
 
 use std::cell::Cell;
 use std::sync::Arc;

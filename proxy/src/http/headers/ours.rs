@@ -1,4 +1,6 @@
 //! Headers of the mesh's own: which they are, and what of them a sender may say.
+//!
+//! Claims: attack-62
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use policy::context::Id;

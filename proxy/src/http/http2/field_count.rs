@@ -3,6 +3,8 @@
 //! A field may take one byte on the wire and a hundred and sixty where it is held. `h2`
 //! bounds the bytes of a block only, and keeps trailers where nobody can look at them
 //! until somebody reads the message; so they are counted as they come.
+//!
+//! Claims: attack-38
 
 /// How far the reading of one header block is. Feed it the block in chunks of any size.
 #[derive(Clone, Copy, Debug, Default)]

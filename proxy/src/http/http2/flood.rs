@@ -21,6 +21,8 @@
 //! costs turns, which are bounded, and a request for each head. A server's count as control frames:
 //! each request that is sent calls for its answer and trailers, and for heads before it (1xx), which
 //! `h2` would keep by the ten thousand until somebody asks for the answer.
+//!
+//! Claims: attack-17
 
 use std::time::Duration;
 

@@ -9,6 +9,8 @@
 //! not tell it either: one that has used up its own window holds up nobody, and connections
 //! opened for its sake would be many. So the frames are counted that change it, as they
 //! pass: DATA that is written, and WINDOW_UPDATE of stream 0 that is read.
+//!
+//! Claims: attack-23
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};

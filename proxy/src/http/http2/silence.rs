@@ -7,6 +7,8 @@
 //!
 //! Whatever comes behind a request excuses it for good, also one that is not answered for
 //! hours: its server reads and writes on this connection.
+//!
+//! Claims: attack-24
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

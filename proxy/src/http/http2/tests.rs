@@ -1,4 +1,6 @@
 //! HTTP/2 with itself, and frame by frame.
+//!
+//! Claims: attack-30
 
 mod field_values;
 mod floods;
@@ -146,6 +148,7 @@ const HEADERS: u8 = 1;
 const RESET: u8 = 3;
 const END: u8 = 1;
 
+// Claims: R1
 #[tokio::test]
 async fn body_end_is_sent_with_its_last_frame() {
     let bodies = [
@@ -164,6 +167,7 @@ async fn body_end_is_sent_with_its_last_frame() {
     }
 }
 
+// Claims: R1
 #[tokio::test]
 async fn trailers_end_body_without_preceding_empty_frame() {
     let mut trailers = HeaderMap::new();
@@ -195,6 +199,7 @@ async fn body_breaking_while_waiting_for_credit_resets_stream() {
     asking.abort();
 }
 
+// Claims: R9, attack-34
 #[tokio::test(start_paused = true)]
 async fn silent_peer_is_avoided_then_abandoned_within_ten_seconds() {
     let (sender, far) = client().await;
@@ -219,6 +224,7 @@ async fn silent_peer_is_avoided_then_abandoned_within_ten_seconds() {
     drop(far);
 }
 
+// Claims: R9
 #[tokio::test(start_paused = true)]
 async fn pinged_peer_shows_life_immediately_or_never() {
     let within = Duration::from_secs(5);
@@ -320,6 +326,7 @@ async fn request_continues_after_early_complete_response() {
 
 /// An application that computes answers no ping, nor does a caller that reads only when
 /// it wants something.
+// Claims: attack-59
 #[tokio::test(start_paused = true)]
 async fn whoever_is_no_proxy_may_be_silent_for_minutes() {
     const MINUTES: Duration = Duration::from_secs(10 * 60);

@@ -3,6 +3,8 @@
 //! `h2` tells all calls of a connection that it has ended, and then still writes what the socket
 //! had no room for before. A call of which nothing had gone out by then is sent again by another
 //! connection, so nothing of it may go out by this one.
+//!
+//! Claims: calls-14
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;

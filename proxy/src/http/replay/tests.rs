@@ -1,4 +1,6 @@
 //! What is kept of a body, for whom, and how long.
+//!
+//! Claims: calls-53
 
 use http_body::Body as _;
 use std::convert::Infallible;

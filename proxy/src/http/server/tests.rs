@@ -1,4 +1,6 @@
 //! What both versions of HTTP have in common as a server.
+//!
+//! Claims: calls-48
 
 use std::cell::{Cell, RefCell};
 use std::future::pending;
@@ -232,6 +234,7 @@ async fn http2_request_is_in_flight_until_its_body_arrives() {
 }
 
 /// What it sends meanwhile would be answered with a reset, which overtakes what it was told.
+// Claims: calls-15
 #[tokio::test(start_paused = true)]
 async fn closed_http2_connection_is_read_until_peer_proxy_closes() {
     // A DATA frame of no stream: a connection ends with it.

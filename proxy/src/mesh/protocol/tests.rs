@@ -1,4 +1,6 @@
 //! Messages between two proxies keep their form, and what has none is refused.
+//!
+//! Claims: attack-55, attack-82
 
 mod copies;
 mod forms;

@@ -1,4 +1,6 @@
 //! Which first bytes are taken for what.
+//!
+//! Claims: attack-4
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;

@@ -1,4 +1,6 @@
 //! Who waits, for how long, and in which order.
+//!
+//! Claims: attack-28, attack-40, calls-48
 
 use std::cell::Cell;
 use std::future::poll_fn;

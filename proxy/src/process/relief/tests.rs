@@ -137,6 +137,7 @@ async fn light_connections_survive_memory_pressure_and_reading_continues() {
 }
 
 /// Who holds somewhat more than another one does not pay for all of it.
+// Claims: attack-46
 #[tokio::test(start_paused = true)]
 async fn two_heavy_holders_are_reduced_to_same_level() {
     let (budget, occupancy, _) = setting();

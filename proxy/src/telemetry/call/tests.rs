@@ -1,4 +1,6 @@
 //! What becomes of a call in the access log, and what counting one costs.
+//!
+//! Claims: observe-101, observe-126, observe-139, observe-96, observe-97, observe-98
 
 use http::Request;
 use policy::access_log::AccessLog;
@@ -189,6 +191,7 @@ fn request(
         .done(BodyEnd::Complete, 10, None);
 }
 
+// Claims: observability-13
 #[test]
 fn request_count_needs_no_allocation_or_map_lookup() {
     const REQUESTS: u64 = 1000;

@@ -1,4 +1,6 @@
 //! Which cells there are, and for how long.
+//!
+//! Claims: attack-50, observe-139
 
 use std::sync::Arc;
 use std::time::Duration;

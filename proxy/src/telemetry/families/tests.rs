@@ -1,4 +1,6 @@
 //! Series by route, and how many of them a family takes.
+//!
+//! Claims: observe-139
 
 use std::time::Duration;
 

@@ -1,4 +1,6 @@
 //! What whoever watches requests is shown, and what he is not.
+//!
+//! Claims: observe-126, observe-98
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -313,6 +315,7 @@ fn requests_of_one_route_are_those_that_it_describes() {
     assert_eq!(watch.summary().matched, 1);
 }
 
+// Claims: observability-14
 #[test]
 fn tap_rate_and_queue_are_bounded_counting_drops() {
     let telemetry = telemetry();
@@ -391,6 +394,7 @@ fn refused_head_reaches_taps_with_matching_filter() {
     assert_eq!(more, [false; 4]);
 }
 
+// Claims: observability-13
 #[test]
 fn request_that_no_tap_wants_is_written_down_nowhere() {
     let telemetry = telemetry();

@@ -1,6 +1,8 @@
 //! Spans, or lines of the access log, that wait for the collector: bounded in number and in
 //! bytes, so that a collector that takes nothing costs a proxy no more than that, and a
 //! request nothing at all.
+//!
+//! Claims: observe-94
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -103,6 +105,7 @@ mod tests {
 
     use super::*;
 
+    // Claims: observability-12
     #[test]
     fn span_queue_is_bounded_in_count_and_bytes() {
         let queue = Queue::default();

@@ -1,4 +1,6 @@
 //! A line of the access log as the collector gets it.
+//!
+//! Claims: observe-101, observe-95
 
 use std::time::SystemTime;
 

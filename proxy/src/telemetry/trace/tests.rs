@@ -1,4 +1,6 @@
 //! Which requests are recorded, and what that costs those that are not.
+//!
+//! Claims: observe-92, observe-93, observe-94
 
 use http::{HeaderValue, Request};
 use policy::trace::{Format, Share};
@@ -123,6 +125,7 @@ fn local_trace_has_one_sampling_decision_passed_on() {
     assert!(!recorded && anew.ends_with("-00"), "{anew}");
 }
 
+// Claims: observability-13
 #[test]
 fn without_a_collector_nothing_is_touched() {
     let tracer = tracer("100", 100);
@@ -190,6 +193,7 @@ fn while_no_more_spans_may_wait_none_begins() {
 }
 
 /// By five standard deviations: one run of a million is red by chance.
+// Claims: observability-11
 #[test]
 fn of_many_traces_the_share_is_recorded() {
     const TRACES: u32 = 20_000;

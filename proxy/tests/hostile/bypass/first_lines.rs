@@ -1,4 +1,6 @@
 //! First lines that are HTTP to some server, and those of other protocols.
+//!
+//! Claims: attack-3
 
 use super::super::two_pods::Recorded;
 use super::*;
@@ -46,6 +48,7 @@ fn forgeries() -> Vec<(Vec<u8>, Vec<u8>)> {
     cases
 }
 
+// Claims: A2
 #[tokio::test]
 async fn http_like_first_line_never_carries_forged_identity() {
     for mode in passing() {
@@ -190,6 +193,7 @@ fn requests_of_other_names() -> Vec<(Vec<u8>, Vec<u8>)> {
 }
 
 /// They pass, as RTSP, memcached and Redis have such lines, but bring no identity.
+// Claims: A2, attack-64
 #[tokio::test]
 async fn request_like_line_of_other_protocol_forges_no_identity() {
     for mode in passing() {
@@ -247,6 +251,7 @@ const FIRST_BYTES: [(&str, &str); 15] = [
     ("Kafka", "\0\0\0\x24\0\x12\0\x03\0\0\0\x01\0\x07rdkafka\0"),
 ];
 
+// Claims: A2
 #[tokio::test]
 async fn other_text_protocols_pass_undeclared_ports_as_they_are() {
     for mode in passing() {

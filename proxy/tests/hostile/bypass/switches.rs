@@ -1,4 +1,6 @@
 //! Upgrades: nobody leaves for HTTP/2, whatever it is called.
+//!
+//! Claims: attack-102, attack-5
 
 use super::super::raw_http2::{DATA, END_STREAM, frame};
 use super::*;
@@ -85,6 +87,7 @@ async fn peer(pods: &TwoPods) -> RawHttp2 {
     RawHttp2::new(secured).await
 }
 
+// Claims: A3
 #[tokio::test]
 async fn nobody_switches_to_http2_whatever_it_is_called() {
     let mut pods = TwoPods::new(Protocol::Http1).await;
@@ -162,6 +165,7 @@ async fn nobody_switches_to_http2_whatever_it_is_called() {
     }
 }
 
+// Claims: A3
 #[tokio::test]
 async fn unrequested_switch_to_http2_by_application_gets_502() {
     for chosen in ["h2c", "H2C", "h2c\u{a0}", "foo, h2c"] {

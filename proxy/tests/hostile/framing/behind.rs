@@ -1,4 +1,6 @@
 //! What comes behind a message that was refused is no request by itself.
+//!
+//! Claims: mesh-18
 
 use super::*;
 

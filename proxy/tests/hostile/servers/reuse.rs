@@ -48,6 +48,7 @@ async fn request_does_not_wait_behind_upload_answered_unread() {
 }
 
 /// The same, where all of the request was sent before the answer came.
+// Claims: attack-61
 #[tokio::test]
 async fn nobody_waits_behind_chunks_that_were_left_unread() {
     let mut pods = TwoPods::new(Protocol::Http1).await;
@@ -150,6 +151,7 @@ async fn ask(pods: &TwoPods, entry: EntryPoint, request: &[u8]) -> String {
 }
 
 /// Whoever calls directly has a connection of its own, and loses none of these.
+// Claims: attack-61
 #[tokio::test]
 async fn posts_to_servers_that_close_unannounced_are_all_answered() {
     for after in [0, 1, 5, 20].map(Duration::from_millis) {
@@ -171,6 +173,7 @@ async fn posts_to_servers_that_close_unannounced_are_all_answered() {
 }
 
 /// Nor does it cost one where a server begins to do so.
+// Claims: attack-61
 #[tokio::test]
 async fn posts_use_no_pooled_connection_after_an_unannounced_close() {
     for entry in ENTRY_POINTS {
@@ -192,6 +195,7 @@ async fn posts_use_no_pooled_connection_after_an_unannounced_close() {
 }
 
 /// The server's own 501 is its answer, not a sign that it read something else.
+// Claims: attack-61
 #[tokio::test]
 async fn post_answered_501_505_or_400_is_sent_once() {
     for status_line in ["501 Not Implemented", "505 Version", "400 Bad Request"] {

@@ -1,4 +1,6 @@
 //! What is tried again for a request that nobody waits for any more: nothing.
+//!
+//! Claims: calls-2
 
 use std::time::Duration;
 

@@ -1,4 +1,6 @@
 //! Calls that end by their own time.
+//!
+//! Claims: calls-46
 
 use std::sync::atomic::Ordering::Relaxed;
 

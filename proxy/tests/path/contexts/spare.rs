@@ -1,4 +1,6 @@
 //! Calls that another Service is to answer where the next one cannot.
+//!
+//! Claims: calls-46
 
 use policy::traffic::call::{Cause, Causes, Fallback};
 

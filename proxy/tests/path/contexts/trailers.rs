@@ -1,4 +1,6 @@
 //! Calls over gRPC that say in their trailers how they went.
+//!
+//! Claims: calls-46
 
 use policy::traffic::set::{GrpcCode, GrpcCodes};
 

@@ -1,4 +1,6 @@
 //! Bodies that come behind the answer to their request.
+//!
+//! Claims: calls-7
 
 use std::net::IpAddr;
 

@@ -1,4 +1,6 @@
 //! Messages of every shape: the same by HTTP/2 and by a dedicated connection.
+//!
+//! Claims: mesh-15
 
 use super::*;
 

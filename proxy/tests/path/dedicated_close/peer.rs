@@ -1,4 +1,6 @@
 //! A peer that closes a dedicated connection in the moment in which it is used.
+//!
+//! Claims: calls-21, mesh-15
 
 use std::future::pending;
 use std::sync::atomic::AtomicBool;

@@ -1,4 +1,6 @@
 //! What is seen first: what a peer has sent, or that it was late.
+//!
+//! Claims: attack-29
 
 use std::cell::Cell;
 

@@ -1,4 +1,6 @@
 //! Whom connections count for that prove who opened them.
+//!
+//! Claims: calls-60
 
 use super::*;
 

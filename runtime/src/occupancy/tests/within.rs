@@ -1,4 +1,6 @@
 //! When a connection rests by what is served within it.
+//!
+//! Claims: attack-70
 
 use super::*;
 

@@ -1,4 +1,6 @@
 //! What is in use at the pace of its peer goes where others need its permit, and else stays.
+//!
+//! Claims: attack-71
 
 use super::*;
 

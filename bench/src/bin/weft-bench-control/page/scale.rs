@@ -1,4 +1,4 @@
-//! docs/scale.md: what SMI objects cost.
+//! evidence/scale.md: what SMI objects cost.
 
 use std::fs;
 use std::path::Path;
@@ -57,8 +57,8 @@ pub(crate) fn write(root: &Path, all: &[scale::Figures], took: u64) -> Result<()
         "\nThe peak of memory belongs to the start: every object is listed and read once, and every status written. \
          CPU per change includes writing the changed object's status.\n",
     );
-    fs::write(root.join("docs/scale.md"), text)?;
-    fs::write(root.join("docs/scale.svg"), picture(all))?;
+    fs::write(root.join("evidence/scale.md"), text)?;
+    fs::write(root.join("evidence/scale.svg"), picture(all))?;
     Ok(())
 }
 

@@ -42,6 +42,7 @@ async fn api_that_is_switched_off_is_not_missed() {
     }
 }
 
+// Claims: attack-95
 #[tokio::test]
 async fn leftovers_of_removed_mesh_name_their_delete_command() {
     let gone = || {

@@ -1,4 +1,6 @@
 //! Kinds that are Weft's own, and namespaces that the webhooks pass over.
+//!
+//! Claims: observe-46
 
 use super::*;
 

@@ -1,4 +1,6 @@
 //! Certificates that live for a quarter of an hour, as the chart may have it.
+//!
+//! Claims: observe-74
 
 use k8s_openapi::jiff::Timestamp;
 

@@ -1,4 +1,6 @@
 //! Labels and annotations of ours that nobody reads where they stand.
+//!
+//! Claims: attack-115
 
 use super::*;
 

@@ -1,4 +1,6 @@
 //! The namespace that `-n` names, in which the webhooks are tried, and excluded namespaces.
+//!
+//! Claims: observe-112, observe-43
 
 use std::convert::Infallible;
 

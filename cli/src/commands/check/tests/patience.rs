@@ -1,4 +1,6 @@
 //! What passes by itself is waited for, and what does not pass is told.
+//!
+//! Claims: observe-151, observe-64
 
 use super::*;
 
@@ -122,6 +124,7 @@ async fn namespace_lookup_runs_in_parallel_with_checks() {
     }
 }
 
+// Claims: observe-112
 #[tokio::test]
 async fn proxy_of_starting_or_ending_pod_is_no_fault() {
     let now = k8s_openapi::jiff::Timestamp::now();

@@ -1,4 +1,6 @@
 //! What nobody tells, or nobody can be asked.
+//!
+//! Claims: observe-15, observe-30
 
 use std::convert::Infallible;
 use std::time::Duration;

@@ -1,4 +1,6 @@
 //! Which proxies are too old.
+//!
+//! Claims: observe-155
 
 use super::*;
 

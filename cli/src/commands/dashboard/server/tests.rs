@@ -1,4 +1,6 @@
 //! The server over real connections, before an API server in memory.
+//!
+//! Claims: observe-76, observe-81
 
 use std::time::Instant;
 
@@ -309,6 +311,7 @@ async fn read_until(stream: &mut TcpStream, wanted: &str) {
         .unwrap_or_else(|_| panic!("{wanted} never came"));
 }
 
+// Claims: observe-71
 #[tokio::test]
 async fn tap_lines_are_forwarded_immediately_until_reader_closes() {
     let (client, mut begun) = streaming();
@@ -396,6 +399,7 @@ async fn redirect_and_refusal_without_message_are_explained() {
     }
 }
 
+// Claims: observe-71
 #[tokio::test]
 async fn taps_are_few_and_leave_the_page_its_turns() {
     let (client, mut begun) = streaming();

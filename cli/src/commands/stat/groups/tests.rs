@@ -1,4 +1,6 @@
 //! Which rows there are, and what counts in them.
+//!
+//! Claims: observe-48
 
 use serde_json::json;
 
@@ -178,6 +180,7 @@ fn every_split_backend_has_row_even_without_calls() {
     assert_eq!(rows(&all, &Weights::default()), cart[..1]);
 }
 
+// Claims: observe-50
 #[test]
 fn backend_calls_count_under_backend_name_when_queried() {
     let edges = json!([

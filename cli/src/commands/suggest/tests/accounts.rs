@@ -1,5 +1,7 @@
 //! A rule names an account and a port, so it lets pass what any workload of that account calls
 //! there, by whatever Service and protocol.
+//!
+//! Claims: observe-9
 
 use crds::observe::Graph;
 use serde_json::{Value, json};

@@ -1,5 +1,7 @@
 //! Calls that are no request of HTTP/1.1: gRPC, whose streams are served long before they end,
 //! and bytes, which have no routes.
+//!
+//! Claims: observe-6
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,6 @@
 //! Calls that a TrafficSplit shared out: each backend has an account and ports of its own.
+//!
+//! Claims: observe-6
 
 use std::collections::BTreeMap;
 

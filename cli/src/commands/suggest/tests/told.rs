@@ -1,5 +1,7 @@
 //! A caller can tell of calls that nobody served, and keep to itself that some were refused.
 //! What is suggested is the called side's word.
+//!
+//! Claims: observe-14, observe-7, observe-8
 
 use crds::observe::Graph;
 use serde_json::{Value, json};
@@ -26,6 +28,7 @@ fn left_out(edge: &Value) -> String {
     left.clone()
 }
 
+// Claims: observability-15
 #[test]
 fn calls_reported_only_by_caller_are_not_suggested() {
     let served = json!({"requests": 5, "failure": 0, "mtls": 1.0});
@@ -109,6 +112,7 @@ fn service_of_other_namespace_does_not_determine_port() {
     }
 }
 
+// Claims: observability-15
 #[test]
 fn refused_calls_are_counted_from_either_side() {
     let server = json!({"requests": 8, "failure": 3,

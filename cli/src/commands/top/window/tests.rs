@@ -1,4 +1,6 @@
 //! A scripted tap, second by second.
+//!
+//! Claims: observe-130
 
 use super::*;
 use crate::commands::top::frame::Order;

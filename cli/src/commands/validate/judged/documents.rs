@@ -1,5 +1,7 @@
 //! The documents of a text, each by itself where one of them is no YAML, so that it does not
 //! hide the others.
+//!
+//! Claims: observe-63
 
 use crate::yaml::BadYaml;
 use crate::yaml::tree::{self, Document};

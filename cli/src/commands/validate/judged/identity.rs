@@ -1,5 +1,7 @@
 //! What says what an object is: its `apiVersion` and `kind`. One that does not say it, or that
 //! misspells the group of a kind of ours, would else be taken for a stranger's, and pass.
+//!
+//! Claims: observe-63
 
 use crds::near::near;
 use crds::smi::{ACCESS_GROUP, SPECS_GROUP, SPLIT_GROUP, SmiKind};

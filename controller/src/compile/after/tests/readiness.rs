@@ -1,4 +1,6 @@
 //! Pods that become ready or are no longer, which is news of their Services' endpoints alone.
+//!
+//! Claims: calls-20
 
 use super::*;
 use crate::watch::News;

@@ -1,4 +1,6 @@
 //! Services that policies lead calls to, and whether anybody serves there.
+//!
+//! Claims: calls-32, calls-33
 
 use super::*;
 use crate::problem::Reason;

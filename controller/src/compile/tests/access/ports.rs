@@ -153,6 +153,7 @@ fn skipped_ports_are_mentioned_on_the_target() {
     );
 }
 
+// Claims: A1
 #[test]
 fn mixed_rules_on_undeclared_port_advise_declaring_it() {
     let both = || target("t", "api", &["web"], json!([http_rule(None), tcp_rule()]));

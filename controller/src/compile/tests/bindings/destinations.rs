@@ -1,4 +1,6 @@
 //! Bindings as whom a TrafficTarget protects.
+//!
+//! Claims: attack-91
 
 use super::*;
 
@@ -58,6 +60,7 @@ fn foreign_spiffe_ids_protect_no_pod_and_are_reported() {
     assert!(report(&problems, "IdentityBinding callees").accepted.status);
 }
 
+// Claims: C3
 #[test]
 fn target_reports_destination_accounts_of_other_namespace() {
     let ids = json!([

@@ -1,5 +1,7 @@
 //! Very many policies, and policies about very many Services: what each costs is bounded,
 //! and so is what is said of it.
+//!
+//! Claims: calls-30
 
 use std::{sync::Arc, time::Duration};
 

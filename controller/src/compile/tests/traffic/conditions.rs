@@ -1,4 +1,6 @@
 //! What authors of policies read in their statuses.
+//!
+//! Claims: calls-32
 
 use serde_json::json;
 
@@ -365,6 +367,7 @@ fn limits_on_unmeshed_pods_are_reported_as_not_enforced() {
     assert!(report(&reported, "TrafficPolicy p").accepted.status);
 }
 
+// Claims: calls-30
 #[test]
 fn policies_beyond_limit_are_refused_and_reported() {
     let mut many = shop();

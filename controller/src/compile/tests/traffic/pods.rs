@@ -1,4 +1,6 @@
 //! Pods that several Services select, and callers that come by a split.
+//!
+//! Claims: calls-32, calls-33, calls-34, calls-49
 
 use policy::{
     access::Source,

@@ -1,5 +1,7 @@
 //! Reasons that the page of policies names, each with the object that earns it. Those that
 //! have to do with other policies stand in `conditions`.
+//!
+//! Claims: calls-19, calls-32
 
 use serde_json::json;
 
@@ -207,6 +209,7 @@ fn missing_match_port_or_caller_is_reported_with_field() {
     }
 }
 
+// Claims: calls-34
 #[test]
 fn unusable_match_or_caller_is_reported_on_naming_policy() {
     let broken = json!({"name": "reads", "pathRegex": "("});
@@ -270,6 +273,7 @@ fn unusable_match_or_caller_is_reported_on_naming_policy() {
     }
 }
 
+// Claims: calls-30
 #[test]
 fn policy_routes_are_limited_to_256_kib_of_matches() {
     let path = "x".repeat(900);

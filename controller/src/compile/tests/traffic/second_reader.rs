@@ -3,6 +3,8 @@
 //! The naive reader below walks through all policies for every question, as JSON, and
 //! shares no code with what it is compared with: judge, compiler, wire, and the table that
 //! a proxy asks.
+//!
+//! Claims: calls-35
 
 use oracle::{random::Random, seeds::seeds};
 use policy::{access::Caller, http_match::RequestFacts, name::SpiffeId};

@@ -1,4 +1,6 @@
 //! What has no room in an answer goes in order, and the answer says so.
+//!
+//! Claims: observe-12
 
 use super::*;
 

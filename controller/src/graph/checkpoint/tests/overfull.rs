@@ -1,4 +1,6 @@
 //! More edges than their ConfigMap can hold.
+//!
+//! Claims: observe-143
 
 use std::fmt::Write as _;
 

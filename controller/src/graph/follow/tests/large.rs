@@ -78,6 +78,7 @@ fn answered(graph: &Graph, edges: usize) -> Duration {
     took[took.len() / 2]
 }
 
+// Claims: observability-4
 #[tokio::test]
 async fn ten_thousand_edges_take_bounded_and_linear_time() {
     let (few, many) = (large(WORKLOADS / 4).await, large(WORKLOADS).await);

@@ -1,4 +1,6 @@
 //! What the graph says when the clock was set by which its slots are numbered.
+//!
+//! Claims: observe-11
 
 use super::*;
 use crate::graph::wall_clock::{ClockStep, WallClock};
@@ -23,6 +25,7 @@ async fn said(is_set: bool) -> (u64, crds::observe::GraphMetadata, Graph) {
     (requests, answer.metadata, graph)
 }
 
+// Claims: observability-3
 #[tokio::test]
 async fn clock_set_back_counts_immediately_and_marks_windows() {
     let (requests, metadata, graph) = said(true).await;

@@ -1,4 +1,6 @@
 //! What a graph says of itself that has just begun.
+//!
+//! Claims: observe-10, observe-14
 
 use super::*;
 
@@ -14,6 +16,7 @@ fn incomplete(graph: &Graph) -> Option<String> {
         .incomplete
 }
 
+// Claims: observability-3
 #[tokio::test(start_paused = true)]
 async fn new_graph_is_incomplete_until_every_proxy_could_report() {
     let graph = graph(&reports());

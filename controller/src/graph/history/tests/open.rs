@@ -1,5 +1,7 @@
 //! What is open while the last slot is not settled: the last settled value holds, also at both
 //! ends of edges whose calls the called side cannot tell apart.
+//!
+//! Claims: observe-8
 
 use super::*;
 

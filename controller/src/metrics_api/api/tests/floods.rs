@@ -18,6 +18,7 @@ async fn silent(to: SocketAddr, count: usize) -> Vec<TcpStream> {
     open
 }
 
+// Claims: B5
 #[tokio::test]
 async fn unauthenticated_flood_closes_no_api_server_connection() {
     let bench = Bench::start().await;

@@ -1,4 +1,6 @@
 //! Pods that report more than their share, and whose answers say so.
+//!
+//! Claims: calls-61
 
 use super::*;
 

@@ -1,4 +1,6 @@
 //! Whose traffic it is, from the lists of the API server to the answer.
+//!
+//! Claims: observe-141
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,6 @@
 //! Pods that report more than their share, and whom it concerns.
+//!
+//! Claims: calls-61
 
 use super::*;
 

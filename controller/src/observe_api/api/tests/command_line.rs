@@ -1,5 +1,7 @@
 //! `weft` asks the API as it is served: over TLS, through an API server that says on whose
 //! behalf.
+//!
+//! Claims: observe-105, observe-5
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -395,6 +397,7 @@ async fn cli_explains_call_and_how_to_allow_it() {
     }
 }
 
+// Claims: observability-15
 #[tokio::test]
 async fn call_proven_by_mtls_within_hour_is_suggested() {
     let bench = Bench::new();

@@ -88,6 +88,7 @@ fn question(path: &str) -> (&'static str, Value) {
     }
 }
 
+// Claims: observe-34
 #[tokio::test]
 async fn every_operation_answers_as_its_document_says() {
     let bench = Bench::new();

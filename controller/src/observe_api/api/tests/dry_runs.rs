@@ -1,4 +1,6 @@
 //! What a change would mean, who may ask for it, and what of it he is told.
+//!
+//! Claims: observe-108, observe-109, observe-117
 
 use futures::future::join_all;
 use http_body_util::BodyExt as _;
@@ -97,6 +99,7 @@ async fn dry_run_reports_each_edge_and_changes_nothing() {
     assert_eq!(answer["changed"][0]["change"], "refused");
 }
 
+// Claims: observability-10
 #[tokio::test]
 async fn dry_run_requires_permission_for_the_change() {
     let bench = bench().await;
@@ -154,6 +157,7 @@ async fn dry_run_requires_permission_for_the_change() {
     }
 }
 
+// Claims: observe-118
 #[tokio::test]
 async fn dry_run_accepts_patch_but_deletion_needs_delete_permission() {
     let bench = bench().await;
@@ -196,6 +200,7 @@ fn of_bank() -> Value {
     in_namespace(for_others(), "bank")
 }
 
+// Claims: observe-118
 #[tokio::test]
 async fn dry_run_reveals_nothing_about_unreadable_namespaces() {
     // The whole answer, and what the API server was asked for it.
@@ -239,6 +244,7 @@ async fn dry_run_reveals_nothing_about_unreadable_namespaces() {
     }
 }
 
+// Claims: observe-119
 #[tokio::test]
 async fn concurrent_dry_runs_are_all_answered() {
     let bench = bench().await;
@@ -324,6 +330,7 @@ async fn what_admission_refuses_is_refused_in_its_words() {
     }
 }
 
+// Claims: observe-116
 #[tokio::test]
 async fn dry_run_suggests_names_for_unknown_fields() {
     let bench = bench().await;

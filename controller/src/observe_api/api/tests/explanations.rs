@@ -1,4 +1,6 @@
 //! What is explained to whom.
+//!
+//! Claims: observe-20, observe-22, observe-23
 
 use http::Method;
 use serde_json::{Value, json};
@@ -18,6 +20,7 @@ fn asks(from: &str, kind: &str, to: &str) -> Value {
     })
 }
 
+// Claims: observability-10
 #[tokio::test]
 async fn explanation_is_limited_by_permissions_at_each_end() {
     let bench = Bench::new();
@@ -142,6 +145,7 @@ async fn question_that_is_too_long_or_misspelt_is_refused() {
     );
 }
 
+// Claims: observability-10
 #[tokio::test]
 async fn callers_side_permission_reveals_nothing_about_called_objects() {
     let two = service("two", "10.96.0.2", &[("http", 80), ("admin", 9090)]);
@@ -328,6 +332,7 @@ async fn fix_counts_callers_it_cannot_name_when_closing_pods() {
     }
 }
 
+// Claims: observability-10
 #[tokio::test]
 async fn called_side_permission_reveals_nothing_about_callers_pods() {
     let bench_with = |proxy: bool| {
@@ -355,6 +360,7 @@ async fn called_side_permission_reveals_nothing_about_callers_pods() {
     );
 }
 
+// Claims: observe-25
 #[tokio::test]
 async fn callers_side_permission_reveals_that_host_decides() {
     let hosts = json!([{"name": "cart", "headers": {"host": "cart"}}]);

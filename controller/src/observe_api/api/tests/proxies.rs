@@ -1,4 +1,6 @@
 //! What is told of proxies.
+//!
+//! Claims: observe-105, observe-151, observe-33
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -342,6 +344,7 @@ async fn truncated_list_returns_continue_token_for_remainder() {
     assert_eq!(bench.api.context.metrics.lists_cut.get(), 0);
 }
 
+// Claims: observe-35
 #[tokio::test]
 async fn proxies_are_selected_by_the_labels_of_their_pods() {
     let labels = json!({"tier": "front"});

@@ -1,4 +1,6 @@
 //! Who may watch requests, what he sees, and who is told of him.
+//!
+//! Claims: observe-128
 
 use http_body_util::BodyExt as _;
 use tokio::time::timeout;
@@ -102,6 +104,7 @@ async fn tap(bench: &Bench, user: &str, query: &str) -> ApiResponse {
     bench.send(user, Method::GET, &path, String::new()).await
 }
 
+// Claims: observability-10
 #[tokio::test]
 async fn full_read_permission_does_not_allow_tap() {
     let bench = Bench::new();

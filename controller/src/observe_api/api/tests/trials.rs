@@ -1,5 +1,7 @@
 //! Live calls that are judged by a change: who may ask for that, what proxies are asked, and
 //! what is told of their answers.
+//!
+//! Claims: observe-123
 
 use tokio::time::timeout;
 use wire::v1;
@@ -211,6 +213,7 @@ async fn watched_change_needs_write_permission_before_proxies_are_queried() {
     next_ask(&mut proxy).await;
 }
 
+// Claims: observability-10
 #[tokio::test]
 async fn watched_change_without_tap_permission_shows_counts_only() {
     let bench = Bench::new();

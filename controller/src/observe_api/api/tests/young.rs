@@ -1,4 +1,6 @@
 //! A controller that has just begun and does not know yet which calls are remembered.
+//!
+//! Claims: observe-10
 
 use super::*;
 use crate::graph::follow::UNREAD;
@@ -17,6 +19,7 @@ impl Bench {
     }
 }
 
+// Claims: observability-3
 #[tokio::test]
 async fn graph_is_unavailable_before_known_calls_are_loaded() {
     let mut bench = Bench::new();

@@ -1,4 +1,6 @@
 //! Schema and judge say the same.
+//!
+//! Claims: calls-27
 
 use super::*;
 

@@ -1,4 +1,6 @@
 //! The page, the schema and the judge say the same of every default and of every bound.
+//!
+//! Claims: calls-28
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -1,4 +1,6 @@
 //! A mistake costs what holds it and no more, and says so.
+//!
+//! Claims: calls-27
 
 use super::*;
 

@@ -1,4 +1,6 @@
 //! What a policy is about, and what cannot be limited.
+//!
+//! Claims: calls-27
 
 use super::*;
 

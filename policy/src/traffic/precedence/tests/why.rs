@@ -1,4 +1,6 @@
 //! Why one policy comes before another, as the other's author is told.
+//!
+//! Claims: calls-33
 
 use super::*;
 

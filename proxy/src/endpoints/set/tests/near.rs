@@ -1,4 +1,6 @@
 //! Calls that stay near, and those that use a part of a large Service.
+//!
+//! Claims: calls-25, calls-63, calls-64
 
 use policy::subset::{PeerPosition, PeerPositions};
 use policy::traffic::endpoint::{Balance, Locality, Subset};

@@ -1,4 +1,6 @@
 //! Probes whose end comes late or shows nothing.
+//!
+//! Claims: calls-2
 
 use policy::balance::Candidate;
 use tokio::time::advance;

@@ -1,4 +1,6 @@
 //! A request whose answer comes before its body, and a peer that is played by hand.
+//!
+//! Claims: calls-7
 
 use http::header;
 use http_body_util::{BodyExt, StreamBody};

@@ -1,4 +1,6 @@
 //! By which connection a body goes.
+//!
+//! Claims: attack-23, calls-13
 
 mod apart;
 

@@ -1,4 +1,6 @@
 //! Frames as they come, however they are cut.
+//!
+//! Claims: attack-17, calls-60
 
 use std::future::poll_fn;
 use std::pin::Pin;

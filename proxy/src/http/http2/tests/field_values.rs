@@ -1,4 +1,6 @@
 //! Field values that begin or end with a blank, and a length of nothing.
+//!
+//! Claims: attack-16
 
 use http::{HeaderValue, StatusCode, header};
 

@@ -1,4 +1,6 @@
 //! Many frames and many callers at once that mean no harm, and those that do.
+//!
+//! Claims: attack-17
 
 use std::net::IpAddr;
 
@@ -38,6 +40,7 @@ async fn next(io: &mut (impl AsyncReadExt + Unpin)) -> Option<(u8, u8, Vec<u8>)>
     Some((head[3], head[4], content))
 }
 
+// Claims: attack-51
 #[tokio::test]
 async fn unread_small_frames_are_kept_without_closing_connection() {
     const CHUNKS: usize = 60_000;
@@ -91,6 +94,7 @@ async fn unread_small_frames_are_kept_without_closing_connection() {
     assert!(got == text, "{} of {CHUNKS} bytes", got.len());
 }
 
+// Claims: attack-52
 #[tokio::test]
 async fn callers_that_leave_by_the_hundred_end_no_connection() {
     let sender = pair(|request: Request<RecvBody>| async move {

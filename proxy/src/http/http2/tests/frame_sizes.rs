@@ -1,5 +1,7 @@
 //! The DATA frames of a body that is passed on: each costs its receiver as much, however
 //! little it holds, so a proxy may join small ones and takes none apart.
+//!
+//! Claims: attack-19
 
 use std::collections::BTreeSet;
 
@@ -50,6 +52,7 @@ async fn passed_on(
     (ends, seen.expect("it never ends").unwrap())
 }
 
+// Claims: R1
 #[tokio::test]
 async fn small_body_frames_are_forwarded_unchanged_or_joined() {
     for at_once in [true, false] {

@@ -1,4 +1,6 @@
 //! Servers that go, and what they have not looked at.
+//!
+//! Claims: calls-14
 
 use super::*;
 

@@ -1,4 +1,6 @@
 //! Servers that shut down, and what their clients had begun when they heard of it.
+//!
+//! Claims: attack-8, calls-15
 
 use tokio::sync::oneshot;
 

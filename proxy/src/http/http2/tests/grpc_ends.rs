@@ -1,4 +1,6 @@
 //! How a caller of gRPC is told that the body of an answer broke off.
+//!
+//! Claims: calls-17
 
 use http::header::CONTENT_TYPE;
 use policy::reason::Reason;

@@ -1,4 +1,6 @@
 //! Requests that wait for memory before they begin.
+//!
+//! Claims: attack-17, attack-29
 
 use std::cell::Cell;
 use std::net::IpAddr;

@@ -1,4 +1,6 @@
 //! Servers that reset a stream instead of ending it.
+//!
+//! Claims: attack-26
 
 use super::*;
 

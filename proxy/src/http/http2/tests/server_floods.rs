@@ -1,4 +1,6 @@
 //! Servers that send without end what nothing called for.
+//!
+//! Claims: attack-17
 
 use tokio::time::sleep;
 use tracing::span::{Attributes, Id, Record};

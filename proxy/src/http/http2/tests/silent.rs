@@ -1,10 +1,13 @@
 //! Clients that say nothing more.
+//!
+//! Claims: attack-30
 
 use tokio::time::sleep;
 
 use super::floods::{GET, PREFACE, WHOLE, frame};
 use super::*;
 
+// Claims: R9
 #[tokio::test(start_paused = true)]
 async fn silent_client_is_closed_within_ten_seconds() {
     // Wherever that is between two looks.

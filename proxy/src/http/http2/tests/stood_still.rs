@@ -1,4 +1,6 @@
 //! What came while this process stood still, as on a CPU that others have.
+//!
+//! Claims: attack-28, attack-29
 
 use std::pin::Pin;
 use std::task::Poll;

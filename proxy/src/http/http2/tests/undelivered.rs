@@ -1,4 +1,6 @@
 //! Answers that break off before their clients have taken what came of them.
+//!
+//! Claims: attack-27
 
 use http::header::CONTENT_TYPE;
 use policy::reason::Reason;

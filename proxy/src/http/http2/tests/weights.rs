@@ -1,4 +1,6 @@
 //! What open streams of bytes count for whoever opened them.
+//!
+//! Claims: attack-42
 
 use std::net::IpAddr;
 

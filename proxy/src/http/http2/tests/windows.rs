@@ -1,4 +1,6 @@
 //! Streams that rest, are not read, or whose windows change.
+//!
+//! Claims: attack-22
 
 use super::super::recv::RecvBody;
 use super::*;
@@ -37,6 +39,7 @@ async fn pass(
 
 /// Whatever of its window a stream had used when that became small again, what comes
 /// afterwards arrives.
+// Claims: attack-57
 #[tokio::test(start_paused = true)]
 async fn stream_continues_after_its_window_shrinks() {
     for used in (64..=1024).step_by(64) {
@@ -76,6 +79,7 @@ async fn stream_continues_after_its_window_shrinks() {
 
 /// Where a process has very many streams they begin with less than a client may send
 /// before it hears of that.
+// Claims: attack-57
 #[tokio::test(start_paused = true)]
 async fn stream_opened_before_first_settings_continues() {
     let profile = Tuning {

@@ -1,4 +1,6 @@
 //! HTTP/1 as a server, byte by byte.
+//!
+//! Claims: attack-69
 
 use std::future::pending;
 use std::io;
@@ -376,6 +378,7 @@ async fn costs(occupancy: &Arc<Occupancy>, served: &mut Served) -> bool {
     served.ended.is_finished()
 }
 
+// Claims: B1, M5
 #[tokio::test(start_paused = true)]
 async fn slow_head_is_aborted_ten_seconds_after_first_byte() {
     for (before, patience) in [(&b""[..], None), (GET, Some(LONG * 100))] {

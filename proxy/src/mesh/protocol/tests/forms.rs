@@ -1,4 +1,6 @@
 //! Whole addresses as targets come back on the other side, and to nobody who knows nothing of them.
+//!
+//! Claims: attack-103
 
 use super::*;
 use crate::http::received::written_target;

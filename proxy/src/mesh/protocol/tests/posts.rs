@@ -1,4 +1,6 @@
 //! Upgrades by POST, whose body comes first on their stream, are for who knows that.
+//!
+//! Claims: attack-102
 
 use super::super::upgrade::{is_unknown, marked};
 use super::*;

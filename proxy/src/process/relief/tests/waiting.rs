@@ -153,6 +153,7 @@ const LONG: Duration = Duration::from_secs(300);
 
 /// As many long polls as a caller may always have in flight, by one that has others to
 /// ask for as well.
+// Claims: attack-43
 #[tokio::test(start_paused = true)]
 async fn gateway_calls_proceed_beside_long_polls_within_memory() {
     for class in [AdmissionClass::Callers, AdmissionClass::Own] {
@@ -183,6 +184,7 @@ async fn gateway_calls_proceed_beside_long_polls_within_memory() {
     }
 }
 
+// Claims: attack-44
 #[tokio::test(start_paused = true)]
 async fn many_callers_with_few_requests_fit_memory_together() {
     let (budget, occupancy, metrics) = anew();
@@ -202,6 +204,7 @@ async fn many_callers_with_few_requests_fit_memory_together() {
 }
 
 /// A stranger holds as many requests as it gets and asks for more, while others download.
+// Claims: attack-45
 #[tokio::test(start_paused = true)]
 async fn waiting_busy_caller_takes_no_downloads_from_others() {
     for callers in [1, 5, 15] {
@@ -224,6 +227,7 @@ async fn waiting_busy_caller_takes_no_downloads_from_others() {
 }
 
 /// The same where the downloads do not come on: it gains no more than they lose.
+// Claims: attack-45
 #[tokio::test(start_paused = true)]
 async fn waiting_caller_takes_no_more_than_it_needs() {
     let (budget, occupancy, metrics) = anew();

@@ -1,4 +1,6 @@
 //! Programs of the same machine that have no key: they keep nobody out who has it.
+//!
+//! Claims: observe-67
 
 use super::*;
 

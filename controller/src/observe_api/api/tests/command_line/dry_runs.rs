@@ -1,4 +1,6 @@
 //! `weft dry-run`, from a file and from the command line.
+//!
+//! Claims: observe-109, observe-110, observe-117, observe-124
 
 use super::super::{dry_runs, taps, trials};
 use super::*;
@@ -164,6 +166,7 @@ async fn dry_run_gives_no_approval_without_known_calls() {
     );
 }
 
+// Claims: observe-115
 #[tokio::test]
 async fn dry_run_does_not_approve_partially_evaluated_file() {
     let town = Town::before(dry_runs::bench().await).await;

@@ -1,4 +1,6 @@
 //! `weft tap`, which goes on until somebody interrupts it, and `weft top --paths` out of one.
+//!
+//! Claims: observe-136
 
 use tokio::time::{sleep, timeout};
 
@@ -136,6 +138,7 @@ async fn command_line_shows_requests_as_they_end() {
     assert_eq!(ended.unwrap(), Some(v1::to_proxy::Message::EndAsk(id)));
 }
 
+// Claims: observe-130
 #[tokio::test]
 async fn cli_sums_requests_by_method_path_and_route() {
     let town = Town::start().await;
@@ -183,6 +186,7 @@ async fn cli_sums_requests_by_method_path_and_route() {
     assert!(matches!(ended, Ok(Some(v1::to_proxy::Message::EndAsk(_)))));
 }
 
+// Claims: observe-131
 #[tokio::test]
 async fn cli_summary_counts_only_requests_passing_its_filters() {
     let town = Town::start().await;
@@ -202,6 +206,7 @@ async fn cli_summary_counts_only_requests_passing_its_filters() {
     assert_eq!((ask.slower, ask.max_per_second), (200_000, 7));
 }
 
+// Claims: observe-133
 #[tokio::test]
 async fn cli_top_needs_tap_permission_only_for_paths() {
     let town = Town::start().await;

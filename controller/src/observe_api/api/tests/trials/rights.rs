@@ -1,4 +1,6 @@
 //! What of live requests who may have tried, and at whose proxies.
+//!
+//! Claims: observe-123
 
 use super::*;
 use crate::testing::cluster::{binding, in_namespace, namespace, set, tcp_route};

@@ -1,4 +1,6 @@
 //! What goes by another connection than those that are there.
+//!
+//! Claims: attack-24, attack-25
 
 use std::future::poll_fn;
 

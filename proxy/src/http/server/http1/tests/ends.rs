@@ -1,5 +1,7 @@
 //! How a connection ends on request: nobody loses the request that is on its way. And behind an
 //! answer that breaks off: nobody loses what came of it.
+//!
+//! Claims: attack-27, calls-60
 
 use bytes::Bytes;
 use http_body::Frame;

@@ -1,4 +1,6 @@
 //! Callers that ask for another protocol, while they wait for the answer.
+//!
+//! Claims: calls-16
 
 use super::*;
 

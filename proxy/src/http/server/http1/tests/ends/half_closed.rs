@@ -1,4 +1,6 @@
 //! Clients that close their direction while they wait for an answer.
+//!
+//! Claims: calls-44
 
 use super::*;
 

@@ -1,4 +1,6 @@
 //! Requests whose own time is over while they wait for memory.
+//!
+//! Claims: calls-48
 
 use super::*;
 
