@@ -21,10 +21,10 @@ images: ## build and load Weft's images (PROFILE=release, IMAGES="proxy echo")
 demo: ## a cluster, the mesh, a small shop, and what the mesh sees
 	@e2e/demo/run
 
-proxy: ## the proxy as users get it, one static file, compiled by a profile of what it does under load
+proxy: ## the proxy as users get it, one static file, compiled by this machine's profile, if it has one
 	@proxy/profile/build
 
-profile: ## write that profile anew, 16 min; for a commit in which requests pass other code
+profile: ## make that profile, 16 min, into ~/.cache/weft/profile; before a release or a benchmark
 	@proxy/profile/train
 
 cli: ## the command `weft`, one static file, as target/cli/weft and as plugin of kubectl

@@ -26,6 +26,7 @@ SCRIPTS = (
     "e2e/run",
     "e2e/supervise",
     "e2e/test-programs",
+    "proxy/profile",
 )
 HERE = os.path.dirname(os.path.abspath(__file__))
 TRIPLE = "x86_64-unknown-linux-gnu"
