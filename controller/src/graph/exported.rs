@@ -16,7 +16,7 @@ use super::follow::Graph;
 use super::history;
 use super::window::Counted;
 use crate::metrics::GraphMetrics;
-use crate::metrics::service_graph::{Calls, Pair, ReportingPod, ServiceGraphMetrics};
+use crate::metrics::service_graph::{Calls, Pair, ReportingWorkload, ServiceGraphMetrics};
 use crate::observe::reports::{SETTLED, SLOT, slot_of};
 
 /// Slots without calls after which a pair is forgotten: ten minutes, as in the proxies.
@@ -49,7 +49,7 @@ pub(crate) async fn show(graph: Graph, pairs: ServiceGraphMetrics, metrics: Grap
 }
 
 /// Calls by pair and by who told of them, of each slot.
-type SlotCalls = Vec<(u64, Vec<(Pair, ReportingPod, Calls)>)>;
+type SlotCalls = Vec<(u64, Vec<(Pair, ReportingWorkload, Calls)>)>;
 
 /// What was told of these slots.
 fn calls_of_slots(graph: &Graph, (first, end): (u64, u64)) -> SlotCalls {
@@ -58,13 +58,13 @@ fn calls_of_slots(graph: &Graph, (first, end): (u64, u64)) -> SlotCalls {
         let calls_of_slot = calls_of_slot.map(|(edge, counted)| {
             let key = edge.key();
             let pair = Pair::new(&key.from.to_string(), &key.to.to_string());
-            let by = ReportingPod {
+            let by = ReportingWorkload {
                 namespace: Arc::clone(&edge.by().object.namespace),
                 node: edge.by().to_string().into(),
             };
             (pair, by, calls(&counted))
         });
-        let mut calls_of_slot: Vec<(Pair, ReportingPod, Calls)> = calls_of_slot.collect();
+        let mut calls_of_slot: Vec<(Pair, ReportingWorkload, Calls)> = calls_of_slot.collect();
         // Those that come first may find the last places: always the same ones.
         calls_of_slot.sort_by(|one, other| (&one.0, &one.1).cmp(&(&other.0, &other.1)));
         (slot, calls_of_slot)
@@ -242,7 +242,7 @@ mod tests {
 
     #[test]
     fn clock_set_back_drops_later_pairs_jitter_drops_none() {
-        let by = ReportingPod {
+        let by = ReportingWorkload {
             namespace: "shop".into(),
             node: "shop/Deployment/web".into(),
         };

@@ -132,7 +132,7 @@ fn nanoseconds(since_1970: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::service_graph::{ReportingPod, ServiceGraphMetrics};
+    use crate::metrics::service_graph::{ReportingWorkload, ServiceGraphMetrics};
 
     fn texts(attributes: &[KeyValue]) -> Vec<(&str, &str)> {
         let each = attributes.iter().map(|one| {
@@ -158,7 +158,7 @@ mod tests {
             client: "shop/Deployment/web".into(),
             server: "shop/Deployment/cart".into(),
         };
-        let by = ReportingPod {
+        let by = ReportingWorkload {
             namespace: "shop".into(),
             node: "shop/Deployment/web".into(),
         };

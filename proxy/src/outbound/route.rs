@@ -30,7 +30,7 @@ use crate::outbound::overridden;
 use crate::outbound::tenant::{self, Tenant};
 use crate::proxy::Proxy;
 use crate::telemetry::Telemetry;
-use crate::telemetry::cell::{Cell, CellKey};
+use crate::telemetry::cell::{CallCounters, CellKey};
 use crate::telemetry::labels::Security;
 use crate::telemetry::parties::CallEnds;
 
@@ -100,7 +100,7 @@ impl Route {
         telemetry: &Telemetry,
         endpoint: &Endpoint,
         protocol: Protocol,
-    ) -> Arc<Cell> {
+    ) -> Arc<CallCounters> {
         if let Some(cell) = endpoint.cells.find(|key| self.leads(key, protocol)) {
             return cell;
         }

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::TcpListenerStream;
 
 use super::*;
-use crate::metrics::service_graph::{Calls, Pair, ReportingPod};
+use crate::metrics::service_graph::{Calls, Pair, ReportingWorkload};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -55,7 +55,7 @@ fn called(push: &Push) {
         requests: 3,
         ..Calls::default()
     };
-    let by = ReportingPod {
+    let by = ReportingWorkload {
         namespace: "shop".into(),
         node: "shop/Deployment/web".into(),
     };

@@ -7,7 +7,7 @@ use policy::reason::Reason;
 
 use super::*;
 use crate::failure::Failure;
-use crate::http::deadline::{self, Ends};
+use crate::http::deadline::{self, StopConditions};
 use crate::http::ending_body::EndingBody;
 
 fn breaks(error: impl Into<BoxError>) -> Body {
@@ -18,7 +18,7 @@ fn breaks(error: impl Into<BoxError>) -> Body {
 /// Its time is over, and its head has no place for that.
 fn late() -> Body {
     let parts = tokio_stream::pending::<Result<Frame<Bytes>, BoxError>>();
-    let ends = Ends::at(Some(deadline::now()));
+    let ends = StopConditions::at(Some(deadline::now()));
     EndingBody::new(StreamBody::new(parts), ends, &HeaderMap::new()).boxed_unsync()
 }
 
