@@ -181,8 +181,8 @@ fn look_up(
         Some((_, facts)) if !facts.node.is_empty() => facts.node.clone(),
         _ => endpoint.node.clone(),
     };
-    // The pod may be known to leave, or to be unready, before its slice says so. It goes by
-    // its own word then, and what its slice says after it is no second change.
+    // The pod may be known to leave, or to be unready, before its slice shows it. Its own
+    // state decides then, and what its slice shows after it is no second change.
     let unready = endpoint.follows_pod && pod.is_some_and(|(_, facts)| facts.unready);
     let ready = endpoint.ready && (service.publish_not_ready || !(terminating || unready));
     let zone = match &*endpoint.zone {
@@ -200,9 +200,9 @@ fn look_up(
         zone,
         node,
         ready,
-        // Before its slice says so nobody is to be told anything; one that says so whatever
-        // the pod says would have it told each time that the pod's word changes, as one does
-        // that somebody else than Kubernetes keeps.
+        // Before its slice shows it no proxy needs to know; a slice that shows it whatever
+        // the pod reports would send it each time that the pod's state changes, and so
+        // would one that is not kept by Kubernetes.
         ready_since: pod
             .filter(|_| ready && endpoint.follows_pod && !service.publish_not_ready)
             .map_or(0, |(_, facts)| facts.ready_since),

@@ -1,7 +1,7 @@
-//! Whom a TrafficTarget protects, once its destination was looked up.
+//! What a TrafficTarget protects, once its destination was looked up.
 //!
-//! A target protects whom it names even where it can allow nothing: one that is wrong must
-//! not leave its pods open.
+//! A target protects what it names even where it can allow nothing: one that is wrong must not
+//! leave its pods open.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use policy::name::ObjectRef;
 
 use crate::world::ObjectKey;
 
-/// Whom a target is about.
+/// What a target is about.
 pub(super) struct Destination {
     /// As it is written.
     pub(super) name: Arc<str>,

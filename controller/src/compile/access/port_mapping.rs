@@ -87,8 +87,8 @@ impl Reading<'_> {
         Some(Ports::Only(ports))
     }
 
-    /// A target with rules of both kinds wants to see requests, and on a port that nobody
-    /// declared, or declared as HTTP and as TLS, what is no HTTP never satisfies it.
+    /// A target with rules of both kinds needs to see requests, and on a port without a
+    /// declaration, or declared as HTTP and as TLS, what is no HTTP never satisfies it.
     pub(super) fn warn_of_undeclared(
         &mut self,
         to: &Destination,

@@ -167,7 +167,7 @@ fn younger_service_takes_no_http_rules_off_a_port() {
         wire::convert::port_protocols(ports).unwrap().lookup(port)
     };
     for younger in ["https", "tls", "grpc", "tcp", "opaque", "redis", "mysql"] {
-        // Opaque where nobody declares it, too.
+        // Opaque where no Service declares it, too.
         for number in [8080, 9300] {
             let endpoints = [endpoint("api-1", "10.0.0.11")];
             let of = |name: &str, app_protocol: &str, second| {
