@@ -36,8 +36,8 @@ use crate::{
 };
 
 impl Model {
-    /// Compiles a World. Never fails: what is wrong is said in the Problems, and
-    /// everything else is in force.
+    /// Compiles a World. Never fails: what is wrong is in the Problems, and everything else is in
+    /// force.
     pub fn compile(world: &World, defaults: &Defaults) -> (Self, Problems) {
         let (index, problems) = whole::compile(world, defaults);
         (

@@ -122,7 +122,7 @@ impl Reading<'_> {
         self.limit_to_destination_port(&mut traffic);
         let to = to?;
         let rules = &self.facts.spec.rules;
-        // Rules about UDP alone, which the mesh does not carry, say nothing about TCP.
+        // Rules about UDP alone, which the mesh does not carry, decide nothing about TCP.
         let protects = rules.is_empty() || rules.iter().any(|rule| rule.kind != RuleKind::UdpRoute);
         let sources = callers.sources();
         let no_traffic = traffic.ports.is_none() && traffic.http.is_none();

@@ -44,7 +44,7 @@ fn is_there(world: &World, account: &ObjectKey) -> bool {
     world.service_accounts.is_empty() || world.service_accounts.contains_key(account)
 }
 
-/// Whether of two Worlds with the same objects of users the same is said of accounts.
+/// Whether two Worlds with the same objects of users have the same accounts.
 pub(super) fn same(one: &World, other: &World) -> bool {
     Arc::ptr_eq(&one.service_accounts, &other.service_accounts)
         || named(one)

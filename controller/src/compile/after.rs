@@ -170,7 +170,7 @@ fn pods_and_places(world: &World, before: &Index) -> Option<(Index, Changes)> {
         found.append(&mut slices::of_service(world, defaults, &pods_by_ip, key));
     }
     let (services, moved) = change.services(&reread, &found, &pods);
-    // Then it is said of policies, too.
+    // Then the conditions of policies may change, too.
     let watched = &before.policies.watched;
     let differs = |(key, was): (&ObjectKey, &ServicePodFacts)| {
         traffic::surroundings(key, &services, &pods) != *was
@@ -372,7 +372,7 @@ impl Pods {
         match was {
             Some(was) if same && !itself => {
                 now.workload = was.workload.clone();
-                // Names that were resolved stay so, and a change of unresolved ones is not needed.
+                // Keeps that a proxy has its names, or a change of them would reach none.
                 if !self.changed.contains(key) {
                     now.routes = was.routes.clone();
                 }

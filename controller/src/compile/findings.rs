@@ -233,7 +233,7 @@ impl About<'_> {
         );
     }
 
-    /// `Accepted` stays true, with a word of caution.
+    /// `Accepted` stays true, with a warning.
     pub(crate) fn warn(&mut self, reason: Reason, field: &str, message: String) {
         self.add(
             ConditionType::Accepted,
@@ -244,7 +244,7 @@ impl About<'_> {
         );
     }
 
-    /// `ResolvedRefs` stays true, with a word of caution.
+    /// `ResolvedRefs` stays true, with a warning.
     pub(crate) fn caution(&mut self, reason: Reason, field: &str, message: String) {
         self.add(
             ConditionType::ResolvedRefs,

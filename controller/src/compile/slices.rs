@@ -150,9 +150,9 @@ fn one_per_pod(found: impl Iterator<Item = SliceEndpoint>) -> Vec<SliceEndpoint>
         .collect()
 }
 
-/// An endpoint with what is known about its pod. `None` if the slice and the pods
-/// disagree about who is behind the address: one of the two is out of date, and
-/// sending to it could reach the wrong pod, or a meshed one in plaintext.
+/// An endpoint with what is known about its pod. `None` if the slice and the pods disagree about
+/// which pod is behind the address: one of the two is out of date, and sending to it could reach
+/// the wrong pod, or a meshed one in plaintext.
 fn look_up(
     world: &World,
     defaults: &Defaults,
@@ -200,9 +200,9 @@ fn look_up(
         zone,
         node,
         ready,
-        // Before its slice shows it no proxy needs to know; a slice that shows it whatever
-        // the pod reports would send it each time that the pod's state changes, and so
-        // would one that is not kept by Kubernetes.
+        // Before its slice is ready no proxy needs it. A slice that is ready whatever the pod
+        // reports, or that Kubernetes does not keep, would send it at each change of the pod's
+        // state.
         ready_since: pod
             .filter(|_| ready && endpoint.follows_pod && !service.publish_not_ready)
             .map_or(0, |(_, facts)| facts.ready_since),

@@ -281,6 +281,6 @@ fn key(service: &ServiceRef) -> Option<ObjectKey> {
     })
 }
 
-/// The split has no effect; why has been said.
+/// The split has no effect; the reason has been reported.
 #[derive(Clone, Copy, Debug)]
 struct Inactive;

@@ -327,8 +327,8 @@ impl Sources<'_> {
         node
     }
 
-    /// The proven one; else those that the node's pods have now, which says nothing of calls
-    /// that pods before them made.
+    /// The proven one; else those that the node's pods have now, which proves nothing of calls that
+    /// pods before them made.
     fn identities(&self, key: &NodeKey, proven: Option<&ObjectKey>) -> Vec<String> {
         let own = (key.kind == NodeKind::ServiceAccount).then_some(&key.object);
         if let Some(ObjectKey { namespace, name }) = proven.or(own) {

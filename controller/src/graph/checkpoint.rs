@@ -43,7 +43,7 @@ const RECALL_EVERY: Duration = Duration::from_secs(5);
 /// What was seen before that is known to every replica that was there. A replica that starts
 /// receives the reports of a longer time again.
 const SETTLED: Duration = Duration::from_secs(120);
-/// Time for the last writing; the Lease is let go meanwhile.
+/// Time for the last write; the Lease is released meanwhile.
 const LAST_WITHIN: Duration = Duration::from_secs(2);
 /// Tries of one shard that another replica writes too.
 const TRIES: usize = 3;

@@ -18,8 +18,7 @@ const MAX_EDGES: usize = 40_000;
 /// Of those, edges that the pods of one node reported, a tenth: made-up edges of one node leave
 /// room for all others.
 const MAX_OF_NODE: usize = 4_000;
-/// And those of the nodes of one namespace, whose owner may run as many nodes as he likes:
-/// half of them.
+/// And those of the nodes of one namespace, whose owner may run any number of nodes: half of them.
 const MAX_OF_NAMESPACE: usize = 20_000;
 
 /// An edge that is known, with its id.

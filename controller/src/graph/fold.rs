@@ -125,7 +125,7 @@ impl Folded {
         unsettled: impl IntoIterator<Item = &'a Self>,
         keep: impl Fn(&[&NodeKey]) -> bool,
     ) -> Self {
-        // With whether what is open of it is what the last settled stretch says.
+        // With whether what is open of it comes from the last settled stretch.
         let mut rows: HashMap<(EdgeRef, bool), (EdgeTotals, bool)> = HashMap::new();
         let (mut routes, mut unknown) = (Routes::new(), HashSet::new());
         let mut given_up = GivenUp::default();

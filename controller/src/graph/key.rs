@@ -77,8 +77,8 @@ impl NodeKey {
         })
     }
 
-    /// Whether an object can have its name. Versions before this one took whatever an owner is
-    /// said to be called, and wrote it down.
+    /// Whether an object can have its name. Versions before this one persisted any reported name of
+    /// an owner.
     pub(super) fn can_be(&self) -> bool {
         let is_object = !matches!(self.kind, NodeKind::External | NodeKind::Outside);
         !is_object || is_object_name(&self.object.name)
@@ -144,8 +144,8 @@ pub(crate) struct EdgeKey {
     pub split: Option<ObjectKey>,
     /// What flows.
     pub protocol: Protocol,
-    /// The caller's service account, by the certificate that a proxy saw. `None` where no
-    /// proxy said it, and where `from` has none or is the account itself.
+    /// The caller's service account, by the certificate that a proxy saw. `None` where no proxy
+    /// reported it, and where `from` has none or is the account itself.
     pub account: Option<ObjectKey>,
 }
 

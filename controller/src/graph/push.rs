@@ -67,7 +67,7 @@ impl Push {
                         info!(%collector, "the collector takes the service graph again");
                     }
                 }
-                // Some take spans only: that is said once.
+                // Some take spans only: that is logged once.
                 Err(error) if failing => debug!(%collector, %error, "service graph not sent"),
                 Err(error) => {
                     failing = true;

@@ -44,7 +44,7 @@ pub(crate) struct EdgeTotals {
     pub bytes: (u64, u64),
     /// HTTP requests by bucket, without empty ones at the end.
     pub latency: Box<[u32]>,
-    /// The rest.
+    /// The other counts.
     pub rare: Option<Box<Rare>>,
 }
 

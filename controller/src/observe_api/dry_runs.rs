@@ -202,7 +202,7 @@ impl QueryContext<'_> {
         Ok(change)
     }
 
-    /// Where he may read graphs.
+    /// Where the user may read graphs.
     async fn scope(&self) -> Result<Arc<Scope>, Refusal> {
         let namespaces = self.compiled.world.namespaces.keys();
         let namespaces = namespaces.map(|namespace| namespace.name.to_string());

@@ -219,7 +219,7 @@ async fn explain_in_full(
     let QueryContext { context, user, .. } = asking;
     let explained = asking.explain(spec, rights, &known).await?;
     if !may_in_each(context, user, &explained.elsewhere).await? {
-        // What others find out by calling is not his to know either.
+        // What others find out by calling is not for this user to know either.
         return Ok(if rights.caller && !spec.from.outside {
             for_the_caller(explained.status, spec)
         } else {

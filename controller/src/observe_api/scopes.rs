@@ -51,7 +51,7 @@ struct UserEntry {
     learned: Mutex<Learned>,
 }
 
-/// What the API server said so far, and until when it holds.
+/// What the API server returned so far, and until when it holds.
 #[derive(Debug, Default)]
 struct Learned {
     until: Option<Instant>,
@@ -135,7 +135,7 @@ impl Scopes {
         Ok(decision == AccessDecision::Allowed)
     }
 
-    /// Learns what is not known yet. May be dropped at any await: what was said stays learned.
+    /// Learns what is not known yet. May be dropped at any await: what was returned stays known.
     async fn check(
         &self,
         user: &User,

@@ -17,7 +17,7 @@ pub(super) struct Destination {
     pub(super) accounts: Vec<ObjectKey>,
     /// Pods that were found by their labels.
     pub(super) pods: Vec<ObjectKey>,
-    /// The binding that said so.
+    /// The binding that selects them.
     pub(super) origin: Option<(ObjectRef, i64)>,
     /// Whether the target may allow something; it protects them either way.
     pub(super) usable: bool,

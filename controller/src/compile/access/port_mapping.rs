@@ -1,4 +1,4 @@
-//! What the written ports of a TrafficTarget mean on each pod, and what is said about them.
+//! What the written ports of a TrafficTarget mean on each pod, and what is reported about them.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -108,8 +108,8 @@ fn is_own(facts: &PodFacts, mut served: impl Iterator<Item = u16>, number: u16) 
     facts.ports.contains_key(&number) || served.any(|own| own == number)
 }
 
-/// Whether targets say nothing about this pod but what is written in them: its ports mean
-/// themselves, and it skips none.
+/// Whether targets mean for this pod exactly what is written in them: its ports mean themselves,
+/// and it skips none.
 pub(crate) fn as_written<'a>(
     targets: impl Iterator<Item = &'a Target>,
     facts: &PodFacts,

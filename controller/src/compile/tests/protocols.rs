@@ -307,7 +307,7 @@ fn the_servers_proxy_learns_which_ports_its_containers_name() {
         of.map(wire::v1::PortProtocol::protocol).collect()
     };
     assert_eq!(of_8080(&ports(declared("web", None))), [Protocol::Detect]);
-    // What is said of a port decides before that.
+    // The declarations of a port decide before that.
     let protocol = of_8080(&ports(declared("grpc", None)));
     assert_eq!(protocol, [Protocol::Grpc, Protocol::Detect]);
     let ns = annotate(namespace("shop"), "weft.dev/opaque-ports", "8080");

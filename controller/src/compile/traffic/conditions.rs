@@ -71,7 +71,7 @@ pub(super) fn rivals(
             }
         }
         for (section, one) in overridden.get(origin).into_iter().flatten() {
-            // Of such a section it is said above.
+            // Such a section is reported above.
             if standing.lost.contains_key(section) {
                 continue;
             }

@@ -150,7 +150,7 @@ impl Reading<'_> {
         }
     }
 
-    /// A Service by name, or a word about its absence, with one that may have been meant.
+    /// A Service by name, or a message about its absence, with one that may have been meant.
     fn service(
         &mut self,
         field: &str,

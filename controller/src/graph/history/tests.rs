@@ -132,7 +132,7 @@ fn window_says_whether_more_may_come_or_something_went() {
     assert_eq!(incomplete((NOW - 12, NOW), NOW, NOW - 3), None);
     let mut late = History::default();
     late.take(NOW - 1, 1, folded(&edge, 1, 0));
-    // What went says more than that something may still come.
+    // What was dropped matters more than that something may still come.
     for settled in [NOW, NOW - 1] {
         let window = late.window((NOW - 12, NOW), settled, NOW - 3);
         assert_eq!(window.incomplete, Some(Incomplete::Lost(NO_ROOM)));

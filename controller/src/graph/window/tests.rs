@@ -1,4 +1,4 @@
-//! Whose word stands behind the calls of an edge.
+//! Which report proves the calls of an edge.
 //!
 //! Claims: observe-7, observe-8
 

@@ -16,9 +16,9 @@ use crate::aggregated::refusal::Refusal;
 use crate::translate::change::{Change, exists};
 use crate::world::{ObjectKey, World};
 
-/// Objects of one change; each costs up to four questions to the API server.
+/// Max objects of one change; each costs up to four queries to the API server.
 const MAX_OBJECTS: usize = 64;
-/// Bytes of the words for all of them.
+/// Max bytes of the text about all of them.
 const WORDS: usize = 1024;
 
 /// The requested change.

@@ -203,7 +203,7 @@ fn lacks_port(model: &Model, edge: &EdgeKey) -> bool {
     edge.port != 0 && service.is_some_and(|service| !service.ports.contains_key(&edge.port))
 }
 
-/// What is said of it; `None`: nothing changes.
+/// The kind of change that is reported; `None`: nothing changes.
 fn change(meaning: &Meaning) -> Option<Change> {
     Some(match (meaning.effect, &meaning.rerouted) {
         (Effect::Refused, _) => Change::Refused,

@@ -23,7 +23,7 @@ pub(super) struct Author<'a> {
     pub(super) gate: &'a Gate,
 }
 
-/// A right, and whether he has it.
+/// A right, and whether the user has it.
 struct Answer {
     right: Attributes,
     decision: AccessDecision,

@@ -110,7 +110,7 @@ impl Counts {
     }
 }
 
-/// What one proxy said.
+/// What one proxy reported.
 #[derive(Debug, Default)]
 struct ProxyTally {
     /// By a hash of what the row is about.

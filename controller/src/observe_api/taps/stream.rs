@@ -37,7 +37,7 @@ struct TapStream {
     summaries: BTreeMap<Arc<str>, v1::TapSummary>,
     /// Whose proxies take part now. What those counted that went stays counted.
     here: BTreeSet<Arc<str>>,
-    /// Whose proxies said that they do not.
+    /// Whose proxies refused to take part.
     refused: BTreeSet<Arc<str>>,
     /// The number of them that was sent last.
     last_sent: Option<TapMetadata>,

@@ -1,5 +1,5 @@
-//! Very many policies, and policies about very many Services: what each costs is bounded,
-//! and so is what is said of it.
+//! Very many policies, and policies about very many Services: what each costs is bounded, and so is
+//! what is reported of it.
 //!
 //! Claims: calls-30
 

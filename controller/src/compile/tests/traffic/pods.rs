@@ -443,7 +443,7 @@ fn backend_policy_is_needed_by_callers_of_root() {
     let (model, _) = cluster.compile();
     let resolved = resolve_newest(&model, "client", &["10.96.0.1:80"]);
     assert!(resolved.names().contains(&"policy/shop/next:80"));
-    // Where calls go instead is said by the Service that was called.
+    // Where calls go instead is in the Service that was called.
     assert!(
         !resolved.names().contains(&"endpoints/shop/second:80"),
         "{:?}",

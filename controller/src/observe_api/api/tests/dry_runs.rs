@@ -348,7 +348,7 @@ async fn dry_run_suggests_names_for_unknown_fields() {
         "{warning}"
     );
     assert!(warning.ends_with("; matches is one"), "{warning}");
-    // As it should be, nothing is to be said.
+    // As it should be, there is no warning.
     let (_, answer) = tried(&bench, "editor", json!({"objects": [for_others()]})).await;
     assert_eq!(
         answer["warnings"].as_array().map_or(0, Vec::len),

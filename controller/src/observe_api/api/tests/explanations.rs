@@ -43,7 +43,7 @@ async fn explanation_is_limited_by_permissions_at_each_end() {
     );
     assert!(!explained["fix"]["objects"].as_array().unwrap().is_empty());
     assert_eq!(explained["programmed"], json!({"proxies": 0, "of": 2}));
-    // Only the caller's: what he would find out by calling.
+    // Only the caller's: what calling would reveal.
     let mut called = asks("bank", "ServiceAccount", "shop");
     called["to"]["port"] = json!(80);
     let (status, body) = bench
@@ -66,7 +66,8 @@ async fn explanation_is_limited_by_permissions_at_each_end() {
             .contains("you may not know"),
         "{body}"
     );
-    // Only the called side's: nothing of the caller but what he wrote, whether it exists.
+    // Only the called side's: nothing of the caller beyond the request's own text, whether it
+    // exists.
     for name in ["client", "nobody"] {
         let mut query = asks("bank", "Pod", "shop");
         query["from"]["name"] = json!(name);

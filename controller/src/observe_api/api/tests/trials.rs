@@ -160,7 +160,7 @@ async fn called_pods_evaluate_candidate_by_edge_and_route() {
         "route": "api/read", "method": "GET", "path": "/items/7"}]);
     assert_eq!(summary["examples"], seen);
 
-    // A row that is said again takes the place of what it said, and what was said stays.
+    // A row that is reported again takes the place of the former one, and the other rows stay.
     let again = vec![row("api/read", [3, 7, 0])];
     proxies[0].answer_with(ids[0], counts(again, 5));
     let summary = until(&mut answer, |summary| summary["judged"] != 11).await;
