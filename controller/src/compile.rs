@@ -1,10 +1,10 @@
 //! Compiles a World into a Model. Pure: no clock, no randomness, and no memory: where
 //! an earlier Model helps (`after`), it is an argument and changes nothing but the time.
 //!
-//! What an object means by itself has been judged when it was read; here it meets the
-//! others, and what does not fit is said of it. A mistake costs the object that holds it
-//! as little as is safe, and no other object anything. Where it is unclear what an access
-//! rule means, it allows less.
+//! What an object means by itself was validated when it was read; here it meets the others, and
+//! what does not fit is reported of it. A validation error costs the object that holds it as little
+//! as is safe, and no other object anything. Where it is unclear what an access rule means, it
+//! allows less.
 //!
 //! May import `model`, `problem` and `world`.
 
@@ -36,8 +36,8 @@ use crate::{
 };
 
 impl Model {
-    /// Compiles a World. Never fails: what is wrong is said in the Problems, and
-    /// everything else is in force.
+    /// Compiles a World. Never fails: what is wrong is in the Problems, and everything else is in
+    /// force.
     pub fn compile(world: &World, defaults: &Defaults) -> (Self, Problems) {
         let (index, problems) = whole::compile(world, defaults);
         (
@@ -48,8 +48,8 @@ impl Model {
         )
     }
 
-    /// The same as [`Self::compile`], faster: what `before` worked out and the news do not
-    /// touch is taken over, encoded resources included. Also tells what differs.
+    /// The same as [`Self::compile`], faster: what `before` computed and the change does not touch
+    /// is taken over, encoded resources included. Also returns what differs.
     pub(crate) fn compile_after(
         world: &World,
         defaults: &Defaults,

@@ -1,11 +1,11 @@
-//! Who calls whom: what proxies reported, as a graph of workloads.
+//! The service graph: what proxies reported, as a graph of workloads and their calls.
 //!
-//! `fold` turns what was reported of one slot into sums by edge, purely; `history` keeps
-//! those of the last minutes and, by minute, of the last hour; `memory` keeps which edges
-//! there ever were. `answer` makes of all that what the read API says, `written` the text of
-//! it. `follow` is the task that folds each slot as its reports come, and
-//! `wall_clock` tells it that the clock by which slots are numbered was set. `exported` counts it as
-//! metrics for other tools, `push` sends those to a collector.
+//! `fold` turns the reports of one slot into sums by edge, purely; `history` keeps those of the
+//! last minutes and, by minute, of the last hour; `memory` keeps every edge that was ever seen.
+//! `answer` makes the read API's response of all that, `written` its text. `follow` is the task
+//! that folds each slot as its reports come; `wall_clock` reports when the clock that numbers the
+//! slots was set. `exported` counts the graph as metrics for other tools, `push` sends those to a
+//! collector.
 //!
 //! May import `apiserver`, `inventory`, `metrics`, `model`, `observe` and `world`.
 

@@ -1,10 +1,10 @@
-//! `observe.weft.dev`: who calls whom, the proxies, and why a call passes or not, as an
-//! aggregated API that every replica serves.
+//! The aggregated API `observe.weft.dev`, which every replica serves: the service graph, the
+//! proxies, and why a call passes or not.
 //!
-//! `query` reads the question, `parameters` says which parts it may have, `api` sees to rights
-//! and permits and answers, `stream` goes on answering, `worker_pool` makes what takes long
-//! beside the thread of connections. What is said is made elsewhere: by `graph`, and by
-//! `explain`. The types are `crds::observe`'s.
+//! `query` reads a query, `parameters` lists which parts it may have, `api` checks rights and
+//! permits and responds, `stream` continues a response, `worker_pool` computes what takes long
+//! beside the thread of connections. The content is made elsewhere: by `graph`, and by `explain`.
+//! The types are `crds::observe`'s.
 //!
 //! May import `aggregated`, `apiserver`, `explain`, `graph`, `inventory`, `metrics`, `model`,
 //! `observe`, `translate` and `world`.

@@ -1,4 +1,4 @@
-//! TrafficTargets: what each of them allows, and whom it protects.
+//! TrafficTargets: what each of them allows, and which pods it protects.
 //!
 //! Every doubt is settled towards allowing less: a reference that leads nowhere
 //! stands for nothing, never for everything.
@@ -43,7 +43,7 @@ pub(super) struct Named<'a> {
     pub(super) protocols: Protocols<'a>,
 }
 
-/// All TrafficTargets, by whom they protect.
+/// All TrafficTargets, by what they protect.
 pub(super) fn targets(
     world: &World,
     named: &Named<'_>,
@@ -113,7 +113,7 @@ struct AllowedTraffic {
 }
 
 impl Reading<'_> {
-    /// Whom the target protects, and the target, unless it protects nobody.
+    /// What the target protects, and the target, unless it protects no pod.
     fn target(mut self) -> Option<(Destination, Target)> {
         let origin = origin(Kind::TrafficTarget, self.key, &self.facts.meta);
         let to = self.destination();
@@ -122,7 +122,7 @@ impl Reading<'_> {
         self.limit_to_destination_port(&mut traffic);
         let to = to?;
         let rules = &self.facts.spec.rules;
-        // Rules about UDP alone, which the mesh does not carry, say nothing about TCP.
+        // Rules about UDP alone, which the mesh does not carry, decide nothing about TCP.
         let protects = rules.is_empty() || rules.iter().any(|rule| rule.kind != RuleKind::UdpRoute);
         let sources = callers.sources();
         let no_traffic = traffic.ports.is_none() && traffic.http.is_none();
@@ -160,7 +160,7 @@ impl Reading<'_> {
         Some((to, target))
     }
 
-    /// Whom the target is about, if it names somebody of its own namespace.
+    /// What the target is about, if it names workloads of its own namespace.
     fn destination(&mut self) -> Option<Destination> {
         let destination = self.facts.spec.destination.as_ref()?;
         let here = |name: &Arc<str>| ObjectKey {
@@ -185,11 +185,11 @@ impl Reading<'_> {
         })
     }
 
-    /// Whoever belongs to a binding of this namespace.
+    /// The workloads of a binding of this namespace.
     fn bound_destination(&mut self, key: &ObjectKey) -> Option<Destination> {
         const FIELD: &str = "spec.destination.name";
         let Some(binding) = self.named.bindings.get(key) else {
-            let message = format!("there is no IdentityBinding {}; nobody is meant", key.name);
+            let message = format!("there is no IdentityBinding {}; no pod is meant", key.name);
             self.about.unresolved(Reason::RefNotFound, FIELD, message);
             return None;
         };

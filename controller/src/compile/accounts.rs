@@ -16,7 +16,7 @@ use crate::{
     world::{ObjectKey, World},
 };
 
-/// Says of an object of namespace `own` that it names an account which is not there.
+/// Reports of an object of namespace `own` that it names an account which is not there.
 pub(super) fn must_exist(
     world: &World,
     about: &mut About<'_>,
@@ -28,7 +28,7 @@ pub(super) fn must_exist(
     }
     about.unresolved_with(Reason::NoSuchAccount, field, || {
         let mut hint = String::new();
-        // What other namespaces hold is theirs to tell.
+        // What other namespaces hold is not revealed here.
         if *account.namespace == *own {
             let first = ObjectKey::new(own, "");
             let accounts = world.service_accounts.range(first..);
@@ -44,7 +44,7 @@ fn is_there(world: &World, account: &ObjectKey) -> bool {
     world.service_accounts.is_empty() || world.service_accounts.contains_key(account)
 }
 
-/// Whether of two Worlds with the same objects of users the same is said of accounts.
+/// Whether two Worlds with the same objects of users have the same accounts.
 pub(super) fn same(one: &World, other: &World) -> bool {
     Arc::ptr_eq(&one.service_accounts, &other.service_accounts)
         || named(one)

@@ -1,8 +1,8 @@
 //! Which pod or Service has an address, where several claim it.
 //!
-//! A cluster says it in the wrong order often enough: an address passes to a new pod while
-//! the former one still has it in its status. A call that went to the wrong of the two would
-//! be judged by another's rules.
+//! A cluster reports it in the wrong order often enough: an address passes to a new pod while the
+//! former one still has it in its status. A call that went to the wrong of the two would be
+//! evaluated by another's rules.
 
 use std::{collections::HashMap, net::IpAddr};
 

@@ -1,18 +1,17 @@
 //! Compiles a World with the help of what the World before it compiled to.
 //!
-//! Three ways lead there. If nothing but the state of endpoints changed, or whether and since
-//! when their pods are ready, by far the commonest news, only their Services are read again. If
-//! pods came, went or changed, or endpoints with them, those pods and the Services whose
-//! slices name them are. After anything else all is read again, and what came out the same is
-//! replaced by what was there, so that resources stay encoded and proxies can be left alone.
+//! Three ways lead there. If nothing but the state of endpoints changed, or whether and since when
+//! their pods are ready, by far the commonest change, only their Services are read again. If pods
+//! came, went or changed, or endpoints with them, those pods and the Services whose slices name
+//! them are. After anything else all is read again, and what came out the same is replaced by what
+//! was there, so that resources stay encoded and proxies can be left alone.
 //!
-//! The second way is for pods of which nobody has to be told anything and about which
-//! every policy says what is written in it. Others change what a policy means: a pod whose
-//! labels a binding asks for, one for which the port of a rule is a Service's, one with an
-//! annotation that cannot be read, the first or last one that certain Services share. They
-//! go the long way.
+//! The second way is for pods without anything to report and about which every policy means what is
+//! written in it. Others change what a policy means: a pod whose labels a binding selects, one for
+//! which the port of a rule is a Service's, one with an annotation that cannot be read, the first
+//! or last one that certain Services share. They go the long way.
 //!
-//! Invariant: the outcome says what compiling from nothing says.
+//! Invariant: the outcome equals that of compiling from nothing.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -140,7 +139,7 @@ fn pods_and_places(world: &World, before: &Index) -> Option<(Index, Changes)> {
         facts
             .into_iter()
             .flatten()
-            .any(|facts| annotations::is_told(facts))
+            .any(|facts| annotations::has_problem(facts))
             || bindings::differ_about(world, old, pod)
     };
     if dirty.iter().any(means_more) {
@@ -171,7 +170,7 @@ fn pods_and_places(world: &World, before: &Index) -> Option<(Index, Changes)> {
         found.append(&mut slices::of_service(world, defaults, &pods_by_ip, key));
     }
     let (services, moved) = change.services(&reread, &found, &pods);
-    // Then it is said of policies, too.
+    // Then the conditions of policies may change, too.
     let watched = &before.policies.watched;
     let differs = |(key, was): (&ObjectKey, &ServicePodFacts)| {
         traffic::surroundings(key, &services, &pods) != *was
@@ -199,7 +198,7 @@ fn pods_and_places(world: &World, before: &Index) -> Option<(Index, Changes)> {
         bindings: before.bindings.clone(),
         policies: before.policies.clone(),
         names: before.names.clone(),
-        // Who serves what decides whom a policy concerns.
+        // The pods of each Service decide which policies apply.
         dependents: if before.policies.is_empty() {
             before.dependents.clone()
         } else {
@@ -242,7 +241,7 @@ struct Change<'a> {
 /// The pods after a change.
 struct Pods {
     pods: Arc<BTreeMap<ObjectKey, Arc<PodEntry>>>,
-    /// Those of which proxies may be told something else.
+    /// Those whose proxies may need another resource.
     changed: HashSet<ObjectKey>,
     /// Services whose pods speak something else now.
     reread: BTreeSet<ObjectKey>,
@@ -308,7 +307,7 @@ impl Change<'_> {
             }
             read.replace(key, was, now, self.dirty.contains(key));
         }
-        shared.told_alike(&around).then_some(read)
+        shared.reports_alike(&around).then_some(read)
     }
 
     /// Whether the configuration of a pod's proxy differs between these two of what it serves.
@@ -326,7 +325,7 @@ impl Change<'_> {
         was != now
     }
 
-    /// The Services after the change, and those of which something else is to be told.
+    /// The Services after the change, and those whose resources may differ.
     fn services(
         &self,
         reread: &BTreeSet<ObjectKey>,
@@ -373,7 +372,7 @@ impl Pods {
         match was {
             Some(was) if same && !itself => {
                 now.workload = was.workload.clone();
-                // That somebody was told of its names goes on, or a change of them is nobody's.
+                // Keeps that a proxy has its names, or a change of them would reach none.
                 if !self.changed.contains(key) {
                     now.routes = was.routes.clone();
                 }

@@ -1,5 +1,5 @@
-//! Annotations that cannot be read: what is said about them. What they count as is
-//! `model::modes`', `model::protocols`' and `model::told`'s to say.
+//! Annotations that cannot be read: what is reported about them. `model::modes`, `model::protocols`
+//! and `model::telemetry` decide what they count as.
 
 use std::str::FromStr;
 
@@ -18,8 +18,8 @@ use crate::{
     world::{Appearance, PodFacts, World, object},
 };
 
-/// Whether somebody is told something about a pod's annotations.
-pub(super) fn is_told(facts: &PodFacts) -> bool {
+/// Whether something is reported about a pod's annotations.
+pub(super) fn has_problem(facts: &PodFacts) -> bool {
     has_unreadable_ports(&facts.appearance)
         || (facts.proxy.is_some()
             && (has_unreadable_mode(&facts.appearance)
@@ -39,8 +39,8 @@ fn has_unreadable_ports(appearance: &Appearance) -> bool {
     bad_ports(appearance.opaque_ports.as_deref()).is_some()
 }
 
-/// Says which pods with a proxy and namespaces carry a mode, or a word on logs or traces,
-/// that cannot be read.
+/// Reports which pods with a proxy and namespaces carry a mode, or a value for logs or traces, that
+/// cannot be read.
 pub(super) fn check_proxies(world: &World, findings: &mut Findings) {
     let pods = world.pods.iter().filter(|(_, facts)| facts.proxy.is_some());
     let pods = pods.map(|(key, facts)| (Kind::Pod, key, &facts.appearance));
@@ -86,7 +86,7 @@ pub(super) fn check_proxies(world: &World, findings: &mut Findings) {
     }
 }
 
-/// Says which lists of opaque ports cannot be read.
+/// Reports which lists of opaque ports cannot be read.
 pub(super) fn check_opaque_ports(world: &World, findings: &mut Findings) {
     const FIELD: &str = "metadata.annotations[weft.dev/opaque-ports]";
     let services = world.services.iter();

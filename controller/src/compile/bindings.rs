@@ -1,8 +1,8 @@
 //! IdentityBindings: which workloads a name stands for.
 //!
-//! A binding speaks of workloads of its own namespace only, whoever refers to it.
-//! One that contradicts itself stands for nobody as a caller; as a destination it
-//! still protects everybody whom it names, so that a mistake opens nothing.
+//! A binding covers workloads of its own namespace only, from wherever it is referenced. One that
+//! contradicts itself stands for no caller; as a destination it still protects every workload that
+//! it names, so that a validation error opens nothing.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -41,7 +41,7 @@ pub(super) fn bindings(world: &World, defaults: &Defaults, findings: &mut Findin
     bindings.collect()
 }
 
-/// Says what is asked for and not how much of it there is, which changes by itself.
+/// What is selected and not how much of it there is, which changes by itself.
 fn summary(facts: &BindingFacts) -> String {
     let account = facts.spec.service_account.iter().map(ToString::to_string);
     let labels = facts.spec.labels.iter().flatten();
@@ -92,7 +92,7 @@ impl Reading<'_> {
         }
     }
 
-    /// Says that an account of the binding's namespace is not there.
+    /// Reports that an account of the binding's namespace is not there.
     fn must_exist(&mut self, account: &str, field: &str) {
         let own = &*self.key.namespace;
         let account = ObjectKey::new(own, account);

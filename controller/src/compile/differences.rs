@@ -86,10 +86,10 @@ pub(super) fn services_of_changed_slices(one: &World, other: &World) -> BTreeSet
     services
 }
 
-/// Replaces what is as it was by what was there, and tells what is not.
+/// Replaces what is as it was by what was there, and returns what is not.
 pub(super) fn take_over(index: &mut Index, before: &Index) -> Changes {
     index.shared = before.shared.clone();
-    // First, since what is the same is told by what is shared.
+    // First, since what is shared decides what is the same.
     let policies = Arc::get_mut(&mut index.policies);
     let changed_by_policy = policies.map(|now| now.take_over(&before.policies));
     let mut changes = Changes {
@@ -120,12 +120,12 @@ pub(super) fn take_over(index: &mut Index, before: &Index) -> Changes {
         }
     }
     for (key, entry) in Arc::make_mut(&mut index.pods) {
-        // Entries that nobody has used yet are not worth it, and their rules may differ.
+        // Entries without use so far are not worth it, and their rules may differ.
         if let Some(old) = before.pods.get(key)
             && !rules_are_unused(old)
             && !changes.pods.contains(key)
         {
-            // No resource tells of all that a pod serves, so that may differ alone.
+            // No resource has all that a pod serves, so that may differ alone.
             *entry = if entry.serves_same(old) {
                 old.clone()
             } else {
@@ -218,14 +218,14 @@ fn pods_that_differ(index: &Index, before: &Index) -> HashSet<ObjectKey> {
     })
 }
 
-/// Whether policies say the same of requests to the pod.
+/// Whether policies mean the same for requests to the pod.
 fn same_guard(index: &Index, before: &Index, new: &PodEntry, old: &PodEntry) -> bool {
     let (now, then) = (&index.policies, &before.policies);
     let same_parts = new.serves == old.serves && now.shares_guard(then, &new.serves);
     same_parts || now.guard(&new.serves) == then.guard(&old.serves)
 }
 
-/// Whether requests to the pod are named alike, as far as somebody asked.
+/// Whether requests to the pod are named alike, as far as a proxy subscribed.
 fn same_names(
     [index, before]: [&Index; 2],
     key: &ObjectKey,
@@ -240,7 +240,7 @@ fn same_names(
     now == then && index.names.same_matches(&before.names, &now)
 }
 
-/// Nobody has asked for the pod's rules, so nobody can miss that they changed.
+/// No proxy has subscribed to the pod's rules, so a change of them reaches none.
 fn rules_are_unused(entry: &PodEntry) -> bool {
     entry.workload.get().is_none()
 }

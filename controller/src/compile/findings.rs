@@ -18,15 +18,15 @@ use crate::{
     world::Meta,
 };
 
-/// Most characters of one message; a condition's limit is 32768, and what names
-/// more than this says no more.
+/// Max characters of one message; a condition's limit is 32768, and a longer list of names adds
+/// nothing.
 const MESSAGE_LIMIT: usize = 1024;
 /// Most problems that one condition's message lists.
 const LISTED: usize = 8;
 /// Problems that are kept of what is wrong with an object by itself: those that its webhook
 /// would list, and more. Of what it refers to none is kept that is not listed.
 const KEPT: usize = 32;
-/// Problems that are not kept and are told apart, of each condition.
+/// Problems that are not kept and are counted once each, of each condition.
 const MAX_DISTINCT: usize = 1024;
 
 /// Collects problems while compiling.
@@ -49,8 +49,8 @@ struct Worst {
     problems: BTreeSet<Problem>,
     /// How many there are beside those.
     more: usize,
-    /// What tells those apart of which it is known, [`MAX_DISTINCT`] at most: an object may hold
-    /// the same mistake many times.
+    /// Hashes of those that were dropped, [`MAX_DISTINCT`] at most: an object may hold the same
+    /// validation error many times.
     dropped: HashSet<u64>,
 }
 
@@ -183,7 +183,7 @@ pub(crate) struct About<'a> {
 }
 
 impl About<'_> {
-    /// What is wrong with the object by itself, in the words of the webhook.
+    /// What is wrong with the object by itself, with the messages of the webhook.
     pub(crate) fn judged(&mut self, mistakes: &[Mistake]) {
         for mistake in mistakes {
             let severity = match mistake.severity {
@@ -217,7 +217,7 @@ impl About<'_> {
         self.unresolved_with(reason, field, || message);
     }
 
-    /// The same, in words that are looked for only where they may be shown.
+    /// The same, with a message that is made only where it may be shown.
     pub(crate) fn unresolved_with(
         &mut self,
         reason: Reason,
@@ -233,7 +233,7 @@ impl About<'_> {
         );
     }
 
-    /// `Accepted` stays true, with a word of caution.
+    /// `Accepted` stays true, with a warning.
     pub(crate) fn warn(&mut self, reason: Reason, field: &str, message: String) {
         self.add(
             ConditionType::Accepted,
@@ -244,7 +244,7 @@ impl About<'_> {
         );
     }
 
-    /// `ResolvedRefs` stays true, with a word of caution.
+    /// `ResolvedRefs` stays true, with a warning.
     pub(crate) fn caution(&mut self, reason: Reason, field: &str, message: String) {
         self.add(
             ConditionType::ResolvedRefs,
@@ -272,7 +272,7 @@ impl About<'_> {
                 ConditionType::Accepted => {
                     worst.drop_one(severity, reason, field, &shortened(message()));
                 }
-                // Its words are not even looked for.
+                // Its message is not even made.
                 ConditionType::ResolvedRefs => worst.more += 1,
             }
             return;

@@ -1,8 +1,8 @@
 //! Pods that IdentityBindings mean by their labels.
 //!
-//! Asked for while targets are read, and not kept: what a target was made from says
-//! whom it is about. A bit for each pod of the namespace, because as many bindings as a
-//! namespace can hold may each mean all of its pods.
+//! Computed while targets are read, and not kept: the source of a target names the workloads that
+//! it is about. A bit for each pod of the namespace, because as many bindings as a namespace can
+//! hold may each mean all of its pods.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ impl<'a> Members<'a> {
     pub(super) fn new(world: &'a World) -> Self {
         let mut members = Self::default();
         for (key, facts) in world.bindings.iter() {
-            // No label at all means nobody, and not everybody.
+            // No label at all means no pod, and not every pod.
             let labels = facts.spec.labels.as_ref();
             let Some(labels) = labels.filter(|labels| !labels.is_empty()) else {
                 continue;

@@ -1,15 +1,15 @@
-//! Which protocol a port speaks, as far as somebody has said so.
+//! Which protocol a port speaks, as far as an annotation, a Service or a list declares it.
 //!
-//! For a port of a pod: the pod's annotation, else what Services declare, else the
-//! list of opaque ports (the namespace's annotation and the default list). For a
-//! port of a Service: what its pods' annotations say, else its own declaration where
-//! its pods have room for it, else what its pods have, else the list.
+//! For a port of a pod: the pod's annotation, else what Services declare, else the list of opaque
+//! ports (the namespace's annotation and the default list). For a port of a Service: its pods'
+//! annotations, else its own declaration where its pods have room for it, else what its pods have,
+//! else the list.
 //!
-//! Services may declare different things for one container port. Versions of HTTP do
-//! not contradict each other. HTTP and TLS do, but in both the client speaks first and
-//! its first bytes tell them apart: so such a port is detected, and each Service port
-//! keeps its own protocol at the callers. What is opaque cannot be told from anything,
-//! so against that the oldest declaration decides, for both sides of a call.
+//! Services may declare different things for one container port. Versions of HTTP do not contradict
+//! each other. HTTP and TLS do, but in both the client sends first and its first bytes distinguish
+//! them: so such a port is detected, and each Service port keeps its own protocol at the callers.
+//! Opaque traffic cannot be distinguished from anything, so against that the oldest declaration
+//! decides, for both sides of a call.
 //!
 //! Invariant: a port that some Service declares as HTTP becomes opaque only by an older
 //! Service or by the pod's own annotation. Otherwise a Service that comes later would
@@ -153,8 +153,8 @@ pub(super) fn declared_for_pods(
     declared
 }
 
-/// What Services with a say over a pod declare for its ports; `None` if they contradict each
-/// other, which somebody has to be told.
+/// What Services that count for a pod declare for its ports; `None` if they contradict each other,
+/// which must be reported.
 pub(super) fn declared_for_pod(
     world: &World,
     served: &[Served],
@@ -242,7 +242,7 @@ impl Protocols<'_> {
         if pods.clone().any(says_opaque) {
             return Protocol::Opaque;
         }
-        // If Services disagree per pod, the most opaque answer works for all of them.
+        // If Services disagree per pod, the most opaque result works for all of them.
         let of_pods = pods
             .filter_map(|(pod, port)| self.declared(pod, port))
             .max();

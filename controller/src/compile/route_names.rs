@@ -14,7 +14,7 @@ use crate::{
 
 const FIELD: &str = "metadata.annotations[weft.dev/routes]";
 
-/// What every Service says, and the matches of all groups.
+/// The route names of every Service, and the matches of all groups.
 pub(super) fn names(world: &World, routes: &Routes, findings: &mut Findings) -> RouteNames {
     let mut services = BTreeMap::new();
     for (key, facts) in world.services.iter() {
@@ -30,8 +30,7 @@ pub(super) fn names(world: &World, routes: &Routes, findings: &mut Findings) -> 
     RouteNames::new(routes.matches(), services)
 }
 
-/// The groups that a Service names and that there are; `None` where what it says cannot be
-/// read.
+/// The groups that a Service names and that there are; `None` where its list cannot be read.
 fn groups(
     key: &ObjectKey,
     written: &str,

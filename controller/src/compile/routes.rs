@@ -128,7 +128,7 @@ fn tcp_ports(key: &ObjectKey, facts: &TcpRouteFacts, findings: &mut Findings) ->
     route_ports(Kind::TcpRoute, key, &facts.meta, &facts.ports, findings)
 }
 
-/// What every UDPRoute and every rule about one says while nobody enforces it.
+/// The message of every UDPRoute and every rule about one while no proxy enforces it.
 pub(super) const UDP_NOT_ENFORCED: &str = "UDP does not pass through the mesh, and nothing filters \
      it; chart value access.udpNetworkPolicies=true has it written as NetworkPolicies";
 

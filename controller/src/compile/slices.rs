@@ -150,9 +150,9 @@ fn one_per_pod(found: impl Iterator<Item = SliceEndpoint>) -> Vec<SliceEndpoint>
         .collect()
 }
 
-/// An endpoint with what is known about its pod. `None` if the slice and the pods
-/// disagree about who is behind the address: one of the two is out of date, and
-/// sending to it could reach the wrong pod, or a meshed one in plaintext.
+/// An endpoint with what is known about its pod. `None` if the slice and the pods disagree about
+/// which pod is behind the address: one of the two is out of date, and sending to it could reach
+/// the wrong pod, or a meshed one in plaintext.
 fn look_up(
     world: &World,
     defaults: &Defaults,
@@ -181,8 +181,8 @@ fn look_up(
         Some((_, facts)) if !facts.node.is_empty() => facts.node.clone(),
         _ => endpoint.node.clone(),
     };
-    // The pod may be known to leave, or to be unready, before its slice says so. It goes by
-    // its own word then, and what its slice says after it is no second change.
+    // The pod may be known to leave, or to be unready, before its slice shows it. Its own
+    // state decides then, and what its slice shows after it is no second change.
     let unready = endpoint.follows_pod && pod.is_some_and(|(_, facts)| facts.unready);
     let ready = endpoint.ready && (service.publish_not_ready || !(terminating || unready));
     let zone = match &*endpoint.zone {
@@ -200,9 +200,9 @@ fn look_up(
         zone,
         node,
         ready,
-        // Before its slice says so nobody is to be told anything; one that says so whatever
-        // the pod says would have it told each time that the pod's word changes, as one does
-        // that somebody else than Kubernetes keeps.
+        // Before its slice is ready no proxy needs it. A slice that is ready whatever the pod
+        // reports, or that Kubernetes does not keep, would send it at each change of the pod's
+        // state.
         ready_since: pod
             .filter(|_| ready && endpoint.follows_pod && !service.publish_not_ready)
             .map_or(0, |(_, facts)| facts.ready_since),

@@ -232,9 +232,9 @@ impl Reading<'_> {
         backends
     }
 
-    /// Says that a backend is not there, or not on every port. One that gets no traffic
-    /// takes nothing away by that: canary tools name a backend before they make it, and
-    /// weigh it 0 until then.
+    /// Reports that a backend is not there, or not on every port. One that gets no traffic takes
+    /// nothing away by that: canary tools name a backend before they make it, and weigh it 0 until
+    /// then.
     fn missing(&mut self, backend: &ObjectKey, reason: Reason, field: &str, message: String) {
         let backends = self.facts.spec.backends.iter();
         let named = backends.filter(|one| key(&one.service).as_ref() == Some(backend));
@@ -281,6 +281,6 @@ fn key(service: &ServiceRef) -> Option<ObjectKey> {
     })
 }
 
-/// The split has no effect; why has been said.
+/// The split has no effect; the reason has been reported.
 #[derive(Clone, Copy, Debug)]
 struct Inactive;

@@ -1,9 +1,9 @@
-//! TrafficPolicies: which of them decide about which Service port, and what is said of the
+//! TrafficPolicies: which of them decide about which Service port, and what is reported of the
 //! others.
 //!
-//! A policy is read by itself first, with what it names (`reading`). Then each port of
-//! each Service asks `policy::traffic::precedence` who wins; the same answer goes to the
-//! proxies and into the statuses, so that what an author reads is what happens.
+//! A policy is read by itself first, with what it names (`reading`). Then
+//! `policy::traffic::precedence` decides which wins at each port of each Service; the same result
+//! goes to the proxies and into the statuses, so that what an author reads is what happens.
 
 mod about;
 mod candidate;
@@ -188,7 +188,7 @@ fn mirrors(traffic: &policy::traffic::EffectivePolicy) -> impl Iterator<Item = (
     })
 }
 
-/// Notes who gets copies and nothing else, with what every such mirror lets it open.
+/// Notes which Services get copies and nothing else, with what every such mirror lets it open.
 fn copies(
     traffic: &policy::traffic::EffectivePolicy,
     origins: &BTreeMap<Origin, Vec<(ObjectRef, i64)>>,

@@ -1,4 +1,4 @@
-//! What the read API says of the graph.
+//! The read API's response about the graph: which nodes and edges it holds, and what of each.
 
 mod counts;
 mod overflow;
@@ -26,10 +26,10 @@ use crate::inventory::Inventory;
 use crate::observe::reports::SLOT;
 use crate::world::ObjectKey;
 
-/// Edges of one answer.
+/// Max edges of one response.
 const MAX_EDGES: usize = 20_000;
 
-/// What of the graph is asked for.
+/// What of the graph is requested.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Extent {
     /// Edges with an end in this namespace; `None` for all.
@@ -45,7 +45,7 @@ pub(crate) struct Extent {
     pub gone: bool,
 }
 
-/// Everything that an answer is made of.
+/// Everything that a response is made of.
 #[derive(Debug)]
 pub(crate) struct Sources<'a> {
     /// The window.
@@ -66,15 +66,15 @@ pub(crate) struct Sources<'a> {
 
 /// An edge, what was counted of it in the window, and when it was seen.
 type Chosen<'a> = (&'a EdgeRef, Option<&'a Counted>, Option<Seen>);
-/// What was counted of each edge in the minutes that are asked for.
+/// What was counted of each edge in the requested minutes.
 type Minutes<'a> = HashMap<EdgeRef, Vec<(u64, &'a MinuteRow)>>;
 
-/// What an answer is told to, one by one: all edges of a large graph at once are tens of
-/// megabytes as objects.
+/// Receives a response one part at a time: all edges of a large graph at once are tens of megabytes
+/// as objects.
 pub(crate) trait GraphSink {
-    /// Takes a node, and says whether it had room.
+    /// Takes a node, and returns whether it had room.
     fn node(&mut self, node: &Node) -> bool;
-    /// Takes an edge, and says whether it had room.
+    /// Takes an edge, and returns whether it had room.
     fn edge(&mut self, edge: &Edge) -> bool;
     /// Bytes that edges may still take.
     fn room(&self) -> usize;
@@ -84,8 +84,8 @@ pub(crate) trait GraphSink {
     fn clear_edges(&mut self);
 }
 
-/// Tells the whole answer, edges by id and nodes by name, and returns what they belong to. What
-/// has no room is what had no calls for the longest time; history goes before edges do.
+/// Writes the complete response, edges by id and nodes by name, and returns its metadata. What had
+/// no calls for the longest time is dropped first for want of room; history goes before edges do.
 pub(crate) fn write(
     sources: &Sources<'_>,
     extent: &Extent,
@@ -98,7 +98,7 @@ pub(crate) fn write(
     });
     let minutes: Minutes<'_> = minutes.unwrap_or_default();
     let mut overflow = Overflow::default();
-    // How long an edge is, who writes it knows alone. Mostly all of them have room, in any order.
+    // Only the sink knows an edge's length. Mostly all of them have room, in any order.
     let has_room = chosen.iter().all(|one| {
         let rows = rows_of(&minutes, one.0);
         to.edge(&sources.edge_with_history(one, rows, extent))
@@ -106,7 +106,7 @@ pub(crate) fn write(
     if !has_room {
         to.clear_edges();
         rank_all(&mut chosen);
-        overflow = sources.tell_most(&mut chosen, &minutes, extent, to);
+        overflow = sources.write_most(&mut chosen, &minutes, extent, to);
     }
     to.sort_edges();
     let edges = chosen.iter().map(|(edge, ..)| edge.key());
@@ -155,7 +155,7 @@ impl GraphSink for Graph {
     }
 }
 
-/// The answer as the object that a reader makes of it.
+/// The response as the object that a reader makes of it.
 #[cfg(test)]
 pub(crate) fn as_object(write: impl FnOnce(&mut Graph) -> GraphMetadata) -> Graph {
     let mut graph = Graph {
@@ -181,7 +181,7 @@ impl Extent {
         self.owns_any(&[&edge.from, &edge.to])
     }
 
-    /// The first slot that an answer tells of, whose window begins with this one.
+    /// The first slot of a response whose window begins with this one.
     pub(crate) fn first_slot(&self, of_window: u64) -> u64 {
         let minute = self.history.unwrap_or(u64::MAX);
         minute.saturating_mul(history::FINE).min(of_window)
@@ -194,7 +194,7 @@ impl Extent {
 }
 
 impl Sources<'_> {
-    /// The edges that are shown, and how many are too many: those had no calls for the longest
+    /// The edges that are shown, and how many are too many: those without calls for the longest
     /// time.
     fn chosen(&self, extent: &Extent) -> (Vec<Chosen<'_>>, usize) {
         let mut chosen: Vec<Chosen<'_>> = Vec::new();
@@ -223,9 +223,9 @@ impl Sources<'_> {
         (chosen, left_out)
     }
 
-    /// Tells edges in their order as long as there is room, and lets go those that find none. A
+    /// Writes edges in their order as long as there is room, and drops those that find none. A
     /// third of the room is for history, which leaves enough for the edges themselves.
-    fn tell_most(
+    fn write_most(
         &self,
         chosen: &mut Vec<Chosen<'_>>,
         minutes: &Minutes<'_>,
@@ -240,16 +240,16 @@ impl Sources<'_> {
             let given = if bare { &[][..] } else { rows };
             let mut shown = self.edge_with_history(one, given, extent);
             shown.history_left_out = bare;
-            let mut is_told = to.edge(&shown);
-            if !is_told {
+            let mut is_shown = to.edge(&shown);
+            if !is_shown {
                 bare = !(shown.history.is_empty() && shown.routes.is_empty());
                 (shown.history, shown.routes) = (Vec::new(), Vec::new());
                 shown.history_left_out = !rows.is_empty();
-                is_told = bare && to.edge(&shown);
+                is_shown = bare && to.edge(&shown);
             }
-            overflow.bare += usize::from(is_told && bare);
-            overflow.left_out += usize::from(!is_told);
-            is_told
+            overflow.bare += usize::from(is_shown && bare);
+            overflow.left_out += usize::from(!is_shown);
+            is_shown
         });
         overflow
     }
@@ -279,7 +279,7 @@ impl Sources<'_> {
         })
     }
 
-    /// From when on minutes are known, where more are asked for.
+    /// From when on minutes are known, where more are requested.
     fn history_since(&self, extent: &Extent) -> Option<String> {
         let since = self.history.known_since(extent.history?);
         since.map(timestamp)
@@ -327,8 +327,8 @@ impl Sources<'_> {
         node
     }
 
-    /// The proven one; else those that the node's pods have now, which says nothing of calls
-    /// that pods before them made.
+    /// The proven one; else those that the node's pods have now, which proves nothing of calls that
+    /// pods before them made.
     fn identities(&self, key: &NodeKey, proven: Option<&ObjectKey>) -> Vec<String> {
         let own = (key.kind == NodeKind::ServiceAccount).then_some(&key.object);
         if let Some(ObjectKey { namespace, name }) = proven.or(own) {
@@ -378,15 +378,15 @@ impl Sources<'_> {
             // What the called side counted and decided by belongs to its namespace.
             if owned {
                 let server = counted.served(&self.window.edges);
-                let told = server.map(|server| server_sums(server, counted.port_known));
+                let reported = server.map(|server| server_sums(server, counted.port_known));
                 shown.caller_silent = counted.caller_silent;
                 match &counted.shared {
                     None => {
-                        shown.server = told;
+                        shown.server = reported;
                         decided(&mut shown, &counted.sums, extent);
                     }
                     Some(shared) => {
-                        shown.server_shared = told.map(|sums| shared_sums(shared, sums));
+                        shown.server_shared = reported.map(|sums| shared_sums(shared, sums));
                         if let Some(server) = server {
                             decided(&mut shown, server, extent);
                         }
@@ -429,7 +429,7 @@ fn decided(shown: &mut Edge, sums: &EdgeTotals, extent: &Extent) {
     }
 }
 
-/// `owned`: by whoever asks for the called side's namespace.
+/// `owned`: for a reader who may read the called side's namespace.
 fn minute((minute, row): &(u64, &MinuteRow), owned: bool) -> Minute {
     Minute {
         start: timestamp(minute * 60),

@@ -7,7 +7,7 @@ pub(super) async fn run_blocking<T: Send + 'static>(
     match tokio::task::spawn_blocking(work).await {
         Ok(made) => made,
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        // The replica ends, and whoever waits with it.
+        // The replica ends, and its waiters with it.
         Err(_) => std::future::pending().await,
     }
 }

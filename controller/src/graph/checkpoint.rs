@@ -1,15 +1,16 @@
-//! Writes down which edges there ever were, and reads it again.
+//! The graph's checkpoint: persists which edges there ever were, and loads it again.
 //!
-//! The Lease holder writes, when it takes the Lease, every hour and when it ends; every replica
-//! reads what is new, each minute. What is read is added to what is known, so
-//! nothing is lost by who writes when. All replicas killed at once lose the last hour.
+//! The Lease holder writes when it takes the Lease, every hour and when it ends; every replica
+//! reads what is new, each minute. What is read is added to what is known, so no order of writes
+//! loses anything. All replicas killed at once lose the last hour.
 //!
-//! A holder whose container alone begins anew has its Lease back at once, and writes what it
-//! was told of the last minutes; nobody tells it what was seen since the last writing. So
-//! whoever reads what somebody wrote with less knowledge adds what he knows.
+//! A holder whose container alone restarts has its Lease back at once, and writes what was reported
+//! to it of the last minutes; it lacks what was seen since the last write. So a replica that reads
+//! a shard written with less knowledge adds its own.
 //!
-//! It belongs to the Role that lets it be written. When the chart takes that away, because
-//! the value was switched off or the mesh leaves, the garbage collector takes the rest.
+//! The checkpoint belongs to the Role that permits the writes. When the chart takes that away,
+//! because the value was switched off or the mesh leaves, the garbage collector removes the
+//! checkpoint.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -36,15 +37,15 @@ const WRITE_EVERY: Duration = Duration::from_secs(3600);
 /// Between two looks at what others wrote and at what went for want of room, and after a
 /// failure.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
-/// Between two tries to read what is written down when a replica begins: meanwhile the graph
-/// answers nobody.
+/// Between two tries to load the checkpoint when a replica starts: meanwhile the graph serves no
+/// response.
 const RECALL_EVERY: Duration = Duration::from_secs(5);
-/// What was seen before that is known to every replica that was there. Reports are told again
-/// for longer to one that begins.
+/// What was seen before that is known to every replica that was there. A replica that starts
+/// receives the reports of a longer time again.
 const SETTLED: Duration = Duration::from_secs(120);
-/// Time for the last writing; the Lease is let go meanwhile.
+/// Time for the last write; the Lease is released meanwhile.
 const LAST_WITHIN: Duration = Duration::from_secs(2);
-/// Tries of one shard that somebody else writes too.
+/// Tries of one shard that another replica writes too.
 const TRIES: usize = 3;
 /// Role with the rights that this needs; owner of all that it writes.
 const ROLE: &str = "weft-observe";
@@ -58,7 +59,7 @@ const KEY: &str = "edges.gz";
 struct Versions {
     /// The version that was read last.
     read: [Option<String>; SHARDS],
-    /// Those that somebody wrote meanwhile who knew less than this replica.
+    /// Those that a replica with less knowledge than this one wrote meanwhile.
     lacking: [bool; SHARDS],
 }
 
@@ -73,7 +74,7 @@ pub(crate) struct Checkpointer {
     pub namespace: String,
     /// What is kept.
     pub graph: Graph,
-    /// Who writes.
+    /// Which replica writes.
     pub leadership: Leadership,
     /// For what cannot be read or had no room.
     pub events: EventRecorder,
@@ -82,7 +83,7 @@ pub(crate) struct Checkpointer {
 opaque_debug!(Checkpointer);
 
 impl Checkpointer {
-    /// Keeps it until `stop` says true.
+    /// Keeps it until `stop` is true.
     pub(crate) async fn run(self, stop: watch::Receiver<bool>) {
         let mut stop = std::pin::pin!(stop::requested(stop));
         let mut leadership = self.leadership.clone();
@@ -109,7 +110,7 @@ impl Checkpointer {
             self.complete(&mut versions).await;
             self.report_truncation();
             tokio::select! {
-                // The Lease is let go at the same moment, and who held it until then writes.
+                // The Lease is released at the same moment, and its holder until then writes.
                 biased;
                 () = &mut stop => {
                     if leads && timeout(LAST_WITHIN, self.write()).await.is_err() {
@@ -183,7 +184,7 @@ impl Checkpointer {
         run_blocking(move || graph.with_memory(|memory, edges| memory.read(&content, edges))).await
     }
 
-    /// Whether this replica knows more than whoever wrote this, which was taken.
+    /// Whether this replica knows more than the writer of this shard, which was taken.
     async fn exceeds(&self, shard: usize, stored: &ConfigMap) -> bool {
         let Some(content) = content_of(stored) else {
             return false;
@@ -192,12 +193,12 @@ impl Checkpointer {
         let graph = self.graph.clone();
         let compare =
             move || graph.with_memory(|memory, _| memory.exceeds(shard, &content, settled));
-        // What cannot be read was told when it was taken.
+        // What cannot be read was logged when it was taken.
         run_blocking(compare).await.unwrap_or_default()
     }
 
-    /// Adds what this replica knows to what was written without it, whoever holds the Lease.
-    /// One look later that is read by all; what fails is tried again then.
+    /// Adds what this replica knows to what was written without it, with or without the Lease. All
+    /// replicas read that one look later; what fails is tried again then.
     async fn complete(&self, versions: &mut Versions) {
         if !versions.lacking.contains(&true) {
             return;
@@ -216,7 +217,7 @@ impl Checkpointer {
 
     /// Writes everything down. Returns whether that worked.
     pub(crate) async fn write(&self) -> bool {
-        // Without an owner nothing is written: nobody would remove it.
+        // Without an owner nothing is written: nothing would remove it.
         let Some(owner) = self.owner().await else {
             return false;
         };
@@ -308,7 +309,7 @@ impl Checkpointer {
                 other => return Ok(other.map(|_| left_out)?),
             }
         }
-        anyhow::bail!("somebody else writes it all the time")
+        anyhow::bail!("another replica writes it all the time")
     }
 
     async fn content(&self, shard: usize) -> anyhow::Result<(Vec<u8>, usize)> {
@@ -376,8 +377,8 @@ impl Checkpointer {
     }
 }
 
-/// What is written under this name, unless it is of the version that was read last. Most
-/// looks find that one, and the whole may have 1 MiB.
+/// What is stored under this name, unless it is of the version that was read last. Most looks find
+/// that one, and the complete object may have 1 MiB.
 async fn changed(
     api: &Api<ConfigMap>,
     name: &str,
@@ -392,8 +393,8 @@ async fn changed(
     api.get_opt(name).await
 }
 
-/// Why this shard cannot be read, for whoever is told nothing without it. All that the API server
-/// says of it stands in the log.
+/// Why this shard cannot be read, for the reader of a response that needs it. The log has the API
+/// server's complete error.
 fn unread(shard: usize, namespace: &str, error: &kube::Error) -> String {
     let why = match error {
         kube::Error::Api(status) => format!("{} {}", status.code, status.reason),

@@ -1,4 +1,4 @@
-//! The edges that are known, each once, within their bounds.
+//! The known edges of the graph, each once, within their bounds.
 //!
 //! Slots, memory and history speak of the same edges by the thousand, so they share one key
 //! and compare where it lies. A proxy can make up edges, so no node and no namespace takes the
@@ -15,11 +15,10 @@ use super::key::{EdgeKey, NodeKey};
 /// Edges that are known at one time: those that are remembered and as many that are not.
 /// More are counted and not shown, since every proxy could make up edges of its own.
 const MAX_EDGES: usize = 40_000;
-/// Of those, edges that the pods of one node told of, a tenth: what one makes up leaves room
-/// for all others.
+/// Of those, edges that the pods of one node reported, a tenth: made-up edges of one node leave
+/// room for all others.
 const MAX_OF_NODE: usize = 4_000;
-/// And those of the nodes of one namespace, whose owner may run as many nodes as he likes:
-/// half of them.
+/// And those of the nodes of one namespace, whose owner may run any number of nodes: half of them.
 const MAX_OF_NAMESPACE: usize = 20_000;
 
 /// An edge that is known, with its id.
@@ -27,11 +26,11 @@ const MAX_OF_NAMESPACE: usize = 20_000;
 struct KnownEdge {
     key: EdgeKey,
     id: Box<str>,
-    /// The node that told of it first.
+    /// The node that reported it first.
     by: NodeKey,
 }
 
-/// An edge, told apart by where it is held: [`Edges`] holds each once.
+/// An edge, compared by where it is held: [`Edges`] holds each once.
 #[derive(Clone, Debug)]
 pub(crate) struct EdgeRef(Arc<KnownEdge>);
 
@@ -41,12 +40,12 @@ impl EdgeRef {
         &self.0.key
     }
 
-    /// The same in every answer of every replica.
+    /// The same in every response of every replica.
     pub(crate) fn id(&self) -> &str {
         &self.0.id
     }
 
-    /// The node that told of it first.
+    /// The node that reported it first.
     pub(crate) fn by(&self) -> &NodeKey {
         &self.0.by
     }
@@ -86,7 +85,7 @@ impl std::borrow::Borrow<EdgeKey> for KnownEdge {
     }
 }
 
-/// All edges that somebody holds.
+/// All edges that are in use.
 #[derive(Debug, Default)]
 pub(crate) struct Edges {
     known_edges: HashSet<ByKey>,
@@ -106,7 +105,7 @@ impl std::borrow::Borrow<EdgeKey> for ByKey {
     }
 }
 
-/// How many edges nodes, and namespaces, told of.
+/// How many edges each node, and each namespace, reported.
 #[derive(Debug, Default)]
 struct Shares {
     nodes: HashMap<NodeKey, usize>,
@@ -130,8 +129,8 @@ impl Shares {
 }
 
 impl Edges {
-    /// The edge with this key, which `by` tells of; `None` when there are too many, of that
-    /// node or of all.
+    /// The edge with this key, reported by `by`; `None` when there are too many, of that node or of
+    /// all.
     pub(crate) fn get(&mut self, key: EdgeKey, by: &NodeKey) -> Option<EdgeRef> {
         if let Some(known) = self.known_edges.get(&key) {
             return Some(EdgeRef(Arc::clone(&known.0)));
@@ -165,7 +164,7 @@ impl Edges {
         Some(EdgeRef(known))
     }
 
-    /// Forgets what nobody else holds.
+    /// Forgets the edges that are in use nowhere else.
     pub(crate) fn tidy(&mut self) {
         let (mut bytes, mut shares) = (0, Shares::default());
         self.known_edges.retain(|known| {

@@ -48,10 +48,10 @@ pub(crate) async fn show(graph: Graph, pairs: ServiceGraphMetrics, metrics: Grap
     }
 }
 
-/// Calls by pair and by who told of them, of each slot.
+/// Calls by pair and by the workload whose proxy reported them, of each slot.
 type SlotCalls = Vec<(u64, Vec<(Pair, ReportingWorkload, Calls)>)>;
 
-/// What was told of these slots.
+/// What was reported of these slots.
 fn calls_of_slots(graph: &Graph, (first, end): (u64, u64)) -> SlotCalls {
     let of = |slot| {
         let calls_of_slot = graph.calls_of(slot).into_iter();
@@ -72,7 +72,7 @@ fn calls_of_slots(graph: &Graph, (first, end): (u64, u64)) -> SlotCalls {
     (first..end).map(of).collect()
 }
 
-/// The slot before which everything was told of each slot and the one after it.
+/// The slot before which the reports of each slot and the one after it are complete.
 fn reported_before(now: SystemTime) -> u64 {
     slot_of(now - SETTLED).saturating_sub(1)
 }
@@ -87,9 +87,9 @@ impl ExportedPairs {
         }
     }
 
-    /// The slots to count. A clock that was set back shows slots again that were counted:
-    /// those from now on are new, and all pairs begin anew: told of in slots to come, they would
-    /// not become idle, and would seem newer than those that come now. One that was set ahead has
+    /// The slots to count. A clock that was set back shows slots again that were counted: those
+    /// from now on are new, and all pairs start anew: with slots to come in them, they would not
+    /// become idle, and would seem newer than those that come now. One that was set ahead has
     /// passed slots in which nothing was.
     fn due(&mut self, now: SystemTime) -> (u64, u64) {
         let end = reported_before(now);
@@ -100,7 +100,7 @@ impl ExportedPairs {
         (self.next.max(end.saturating_sub(OLDEST)), end)
     }
 
-    /// Counts what was told of the slots up to `end`, which are over.
+    /// Counts what was reported of the slots up to `end`, which are over.
     fn count(&mut self, calls_of_slots: SlotCalls, end: u64) {
         for (slot, calls_of_slots) in calls_of_slots {
             let mut left_out = 0;
@@ -123,7 +123,7 @@ impl Drop for ExportedPairs {
 }
 
 /// Times are the called side's, and its callers' where it has no proxy. Of edges that share what
-/// the called side counted, which are of one pair, one tells the times of all.
+/// the called side counted, which are of one pair, one carries the times of all.
 fn calls(counted: &Counted) -> Calls {
     let sums = &counted.sums;
     let took = match (&counted.server, &counted.shared) {
@@ -215,7 +215,7 @@ mod tests {
                 "{page}"
             );
         }
-        // Whoever no longer holds the Lease shows nothing.
+        // A replica without the Lease shows nothing.
         let pairs = shown.pairs.clone();
         drop(shown);
         assert_eq!(page(&pairs), "# EOF\n");
@@ -254,15 +254,15 @@ mod tests {
             let mut shown = shown();
             let (_, end) = shown.due(now());
             let pair = Pair::new("shop/Deployment/web", "shop/Deployment/api");
-            let told = vec![(pair, by.clone(), calls.clone())];
-            shown.count(vec![(end - 1, told)], end);
+            let counted = vec![(pair, by.clone(), calls.clone())];
+            shown.count(vec![(end - 1, counted)], end);
             assert_eq!(shown.pairs.all().len(), 1);
             let set = now() - Duration::from_secs(back);
             shown.due(set);
             let pairs = shown.pairs.all();
             assert_eq!(pairs.len(), kept, "{back} s back");
-            let begun = pairs.iter().map(|one| one.since);
-            assert!(begun.max() <= Some(slot_of(set)), "{back} s back");
+            let started = pairs.iter().map(|one| one.since);
+            assert!(started.max() <= Some(slot_of(set)), "{back} s back");
         }
     }
 
@@ -294,11 +294,11 @@ mod tests {
         topology::report(&reports, "shop/api", served);
         graph.look(now() + Duration::from_secs(20), true).await;
         let slots = calls_of_slots(&graph, (topology::SLOT_NOW, topology::SLOT_NOW + 1));
-        let told = slots.iter().flat_map(|(_, calls)| calls);
-        let told = told.fold((0_u64, 0_u64), |sum, (_, _, calls)| {
+        let counted = slots.iter().flat_map(|(_, calls)| calls);
+        let counted = counted.fold((0_u64, 0_u64), |sum, (_, _, calls)| {
             (sum.0 + calls.requests, sum.1 + calls.took.total())
         });
-        assert_eq!(told, (5, 5));
+        assert_eq!(counted, (5, 5));
     }
 
     #[tokio::test]
@@ -311,12 +311,12 @@ mod tests {
         topology::report(&reports, "bank/web", called);
         graph.look(now() + Duration::from_secs(20), true).await;
         let slots = calls_of_slots(&graph, (topology::SLOT_NOW, topology::SLOT_NOW + 1));
-        let told = slots.iter().flat_map(|(_, calls)| calls);
-        let told: Vec<[&str; 3]> = told
+        let counted = slots.iter().flat_map(|(_, calls)| calls);
+        let counted: Vec<[&str; 3]> = counted
             .map(|(pair, by, _)| [&*pair.client, &*by.namespace, &*by.node])
             .collect();
         assert_eq!(
-            told,
+            counted,
             [
                 ["bank/Deployment/web", "bank", "bank/Deployment/web"],
                 ["shop/Deployment/web", "shop", "shop/Deployment/api"],

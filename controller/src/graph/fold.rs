@@ -1,4 +1,4 @@
-//! What was reported of one slot, as sums by edge of the graph.
+//! Turns the reports of one slot into sums by edge of the graph.
 //!
 //! Pods become what owns them, and each side's numbers stay apart: `window` decides whose
 //! are shown. A function of its arguments; that a slot is folded again gives the same.
@@ -25,8 +25,8 @@ use crate::world::ObjectKey;
 /// Routes of all workloads in one slot, and of one of them.
 const MAX_ROUTES: usize = 20_000;
 const MAX_ROUTES_OF_NODE: usize = 512;
-/// Reasons, rules and routes on all edges that the pods of one workload tell of in one slot,
-/// each once for an edge. A pod that makes them up takes no more memory than that.
+/// Reasons, rules and routes on all edges that the pods of one workload report in one slot, each
+/// once for an edge. A pod that makes them up takes no more memory than that.
 const MAX_NAMES_OF_NODE: usize = 4_096;
 
 /// One edge as one side counted it.
@@ -52,7 +52,7 @@ pub(crate) struct Folded {
     pub routes: Routes,
     /// Whose reports of it were not there any more.
     pub given_up: GivenUp,
-    /// Edges of pods of which nobody knew whose they were.
+    /// Edges of pods whose owner was unknown.
     pub unknown: HashSet<EdgeRef>,
 }
 
@@ -65,9 +65,9 @@ impl Folded {
         rows + routes + self.given_up.bytes()
     }
 
-    /// Takes over what the fold before this one counted of the same stretch and this one does
-    /// not, because reports went in between. What others told since is in this one alone, so of
-    /// an edge that has both the fuller sums stand.
+    /// Takes over what the fold before this one counted of the same stretch and this one does not,
+    /// because reports were dropped in between. What other proxies reported since is in this one
+    /// alone, so of an edge that has both the fuller sums stand.
     pub(crate) fn keep(&mut self, before: &Self) {
         let went = |node: &NodeKey| self.given_up.concerns(|one| one == node.namespace());
         let teller = |row: &Row| match row.server {
@@ -101,7 +101,7 @@ impl Folded {
         }
     }
 
-    /// Lets go what was counted for pods of which it is known by now whose they are.
+    /// Drops what was counted for pods whose owner is known by now.
     pub(crate) fn let_go(&mut self, moved: impl Fn(&NodeKey) -> bool) {
         let unknown = &self.unknown;
         self.rows.retain(|row| {
@@ -117,15 +117,15 @@ impl Folded {
         Self::of(parts, [], |_| true)
     }
 
-    /// The same of edges with these ends and of routes of these nodes: who asks for a few of
-    /// many thousand waits for no more than a look at each. Of `unsettled` stretches, which come
-    /// after the others, not everybody has told yet.
+    /// The same of edges with these ends and of routes of these nodes: a query for a few of many
+    /// thousand waits for no more than a look at each. The reports of `unsettled` stretches, which
+    /// come after the others, are not complete yet.
     pub(crate) fn of<'a>(
         settled: impl IntoIterator<Item = &'a Self>,
         unsettled: impl IntoIterator<Item = &'a Self>,
         keep: impl Fn(&[&NodeKey]) -> bool,
     ) -> Self {
-        // With whether what is open of it is what the last settled stretch says.
+        // With whether what is open of it comes from the last settled stretch.
         let mut rows: HashMap<(EdgeRef, bool), (EdgeTotals, bool)> = HashMap::new();
         let (mut routes, mut unknown) = (Routes::new(), HashSet::new());
         let mut given_up = GivenUp::default();
@@ -134,8 +134,8 @@ impl Folded {
         for (part, is_settled) in settled.chain(unsettled) {
             unknown.extend(part.unknown.iter().cloned());
             given_up.add(&part.given_up);
-            // Open is what the last stretch says; who is not in it has nothing open. One that is
-            // not settled says less than there is, so what was said before it holds.
+            // The last stretch decides what is open; an edge that is not in it has nothing
+            // open. An unsettled stretch shows less than there is, so the one before holds.
             for (sums, holds) in rows.values_mut() {
                 *holds &= !is_settled;
                 sums.open = if *holds { sums.open } else { 0 };
@@ -171,7 +171,7 @@ impl Folded {
     }
 }
 
-/// Folds reports one by one, so that whoever runs it can let others run in between.
+/// Folds reports one by one, so that its thread can run others in between.
 #[derive(Debug, Default)]
 pub(crate) struct Fold {
     nodes: Nodes,
@@ -280,8 +280,8 @@ impl Fold {
         Some((row, own_port))
     }
 
-    /// Whether an end is a pod of which nobody knows whose it was: it stands for itself then,
-    /// or for its account where only its uid was told.
+    /// Whether an end is a pod whose owner is unknown: it stands for itself then, or for its
+    /// account where only its uid was reported.
     fn is_unknown(&self, edge: &EdgeKey, reported: &ReportedEdgeKey) -> bool {
         let by_account = edge.from.kind == NodeKind::ServiceAccount;
         let mut ends = [&edge.from, &edge.to].into_iter();
@@ -289,7 +289,7 @@ impl Fold {
             || ends.any(|end| self.nodes.unknown.contains(end))
     }
 
-    /// An edge as the caller's proxy tells it.
+    /// An edge as the caller's proxy reports it.
     fn called(
         &mut self,
         owners: Owners<'_>,
@@ -327,7 +327,7 @@ impl Fold {
         (key, own_port)
     }
 
-    /// An edge as the called pod's proxy tells it.
+    /// An edge as the called pod's proxy reports it.
     fn served(
         &mut self,
         owners: Owners<'_>,
@@ -336,7 +336,7 @@ impl Fold {
     ) -> (EdgeKey, u16) {
         let caller = owners.inventory.pod_by_uid(&reported.caller).cloned();
         let (from, account) = match (caller, &reported.account) {
-            // Whoever was called does not choose the account of a pod that is known.
+            // The callee does not choose the account of a pod that is known.
             (Some(pod), given_account) => {
                 let at = self.nodes.of_pod(owners, &pod, &reported.caller);
                 let own = owners.account_of(&pod, &reported.caller);
@@ -416,9 +416,9 @@ struct ReportingPod<'a> {
 struct Nodes {
     all: Vec<NodeKey>,
     numbers: HashMap<NodeKey, usize>,
-    /// By name, and by uid where that is told.
+    /// By name, and by uid where that is reported.
     pods: HashMap<(ObjectKey, Arc<str>), usize>,
-    /// Pods whose owner was asked for.
+    /// Pods whose owner was looked up.
     #[cfg(test)]
     looked_up: usize,
     /// Those of pods that are not known.
@@ -449,7 +449,7 @@ impl Nodes {
     }
 }
 
-/// What a node told of beyond its share, as one edge: its calls are counted all the same.
+/// What a node reported beyond its share, as one edge: its calls are counted all the same.
 fn overflow_key(own: &NodeKey, client: bool) -> EdgeKey {
     let (from, to) = if client {
         (own.clone(), NodeKey::elsewhere(NodeKind::External, OTHER))

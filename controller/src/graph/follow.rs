@@ -1,10 +1,9 @@
-//! Keeps the graph as proxies report.
+//! The task that keeps the graph current as proxies report.
 //!
-//! Reports of a slot come within a second of its end, so every look folds what is new of
-//! the last slots. That is 40 000 rows of 2 000 proxies, and the replica has one thread for
-//! all its connections: so looks are on a thread of their own, and so is whoever asks. What
-//! waits for the state is never that one thread, and nobody who waits for the state holds the
-//! inventory, which is written there.
+//! Reports of a slot come within a second of its end, so every look folds what is new of the last
+//! slots. That is 40 000 rows of 2 000 proxies, and the replica has one thread for all its
+//! connections: so looks run on a thread of their own, and so do queries. That one thread never
+//! waits for the state, and no waiter for the state holds the inventory, which is written there.
 
 mod callers;
 mod recalled;
@@ -43,23 +42,23 @@ use crate::observe::reports::{PodSlot, Reports, SETTLED, SLOT, slot_of};
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Slots whose reports may still come in every look.
 const FRESH: u64 = 3;
-/// Every so many looks older slots are looked at too: proxies tell them again when they
-/// come to another replica.
+/// Every so many looks older slots are looked at too: proxies report them again when they connect
+/// to another replica.
 const LOOK_BACK: u64 = 5;
-/// After a start other replicas and proxies tell what they have. Until then nothing is put
-/// together that what comes would have to be added to.
+/// After a start other replicas and proxies send what they have. Until then nothing is put together
+/// that what comes would have to be added to.
 const GATHER: Duration = Duration::from_secs(30);
-/// By then what came last of that can be asked for.
+/// By then the last of that can be queried.
 const YOUNG: Duration = GATHER.saturating_add(SETTLED);
 /// Pods between which others get at the state.
 const AT_ONCE: usize = 64;
-/// What is not written down is remembered for this long.
+/// What is not persisted is kept in memory for this long.
 const SHORTEST_MEMORY: Duration = Duration::from_secs(3600);
-/// Why an answer is not whole, beside what a window knows itself.
-const HOARDED: &str = "pods of it told more than their share, and some of that had no room in the controller's \
+/// Why a response is incomplete, beside the window's own reasons.
+const HOARDED: &str = "pods of it reported more than their share, and some of that had no room in the controller's \
      memory";
 const GATHERS: &str =
-    "this controller began a moment ago, and not every proxy has told it yet what it counted";
+    "this controller began a moment ago, and not every proxy has reported yet what it counted";
 pub(crate) const UNREAD: &str =
     "what was written down of earlier calls cannot be read; the controller's log says why";
 const CLOCK_SET: &str = "the clock of the controller's node was set meanwhile, so calls may be missing or stand at \
@@ -78,19 +77,19 @@ struct Inner {
     latest: LatestModel,
     remember: Duration,
     state: Mutex<GraphState>,
-    /// Remembered edges that went since somebody asked.
+    /// Edges of the memory that were dropped since the last query of this number.
     truncated: AtomicUsize,
     startup: Mutex<Startup>,
     /// Why what was written down could not be read when that was last tried.
     unread: Mutex<Option<String>>,
-    /// Answers that were given since the last look.
+    /// Responses since the last look.
     written: Mutex<Vec<Shared>>,
     /// Counts looks.
     looks: watch::Sender<u64>,
     metrics: GraphMetrics,
 }
 
-/// An answer that several readers share.
+/// A response that several readers share.
 #[derive(Debug)]
 struct Shared {
     /// Slot and look.
@@ -104,9 +103,9 @@ struct GraphState {
     history: History,
     memory: Memory,
     workloads: CachedWorkloads,
-    /// The slot before which it is remembered what only called sides told.
+    /// The slot before which the memory has what only called sides reported.
     remembered_to: u64,
-    /// Of the inventory: changes when other replicas tell whose pods were.
+    /// Of the inventory: changes when other replicas report whose pods were.
     peer_revision: u64,
     /// The slot in which the clock was set last.
     clock_set_in: Option<u64>,
@@ -128,8 +127,8 @@ pub(crate) struct GraphWindow {
 }
 
 impl GraphState {
-    /// Remembers what only called sides told, of slots of which nothing more comes: sooner,
-    /// and it would be an edge of its own, by other names than its caller's proxy has.
+    /// Remembers what only called sides reported, of slots whose reports are complete: sooner, and
+    /// it would be an edge of its own, by other names than its caller's proxy has.
     fn remember_served(&mut self, settled: u64) {
         let oldest = settled.saturating_sub(history::FINE);
         // What ends a call in the slot after it must be there too.
@@ -145,7 +144,7 @@ impl GraphState {
 }
 
 impl Graph {
-    /// An empty one. `remember`: how long edges are remembered that nobody calls.
+    /// An empty one. `remember`: how long edges without calls are remembered.
     pub(crate) fn new(
         reports: Reports,
         inventory: Arc<RwLock<Inventory>>,
@@ -170,8 +169,9 @@ impl Graph {
         }
     }
 
-    /// Folds what comes, without end. `whole`: whether it is known who owns which pod. Answers
-    /// say from this call on that it has just begun, before anything was folded too.
+    /// Folds what comes, without end. `whole`: whether it is known which workload owns which pod.
+    /// From this call on responses report that the graph is starting up, before anything was folded
+    /// too.
     pub(crate) fn follow(
         self,
         whole: impl Fn() -> bool + Send + Sync,
@@ -209,8 +209,8 @@ impl Graph {
         }
     }
 
-    /// A look is over. Answers that were given before it are shown to nobody any more, and would
-    /// stay until somebody asks again.
+    /// A look is over. Responses from before it are never shown again, and would stay until the
+    /// next query.
     fn looked(&self) {
         self.inner.looks.send_modify(|looks| *looks += 1);
         let looks = *self.inner.looks.borrow();
@@ -232,8 +232,8 @@ impl Graph {
         run_blocking(move || graph.look_now(now, back)).await;
     }
 
-    /// Folds the slots of which something is new; of older ones only if `back` is set, or
-    /// where it became known whose pods of theirs were.
+    /// Folds the slots of which something is new; of older ones only if `back` is set, or where it
+    /// became known whose pods of theirs were.
     fn look_now(&self, now: SystemTime, back: bool) {
         let current = slot_of(now);
         let back = self.peer_pods_changed() || back;
@@ -256,8 +256,8 @@ impl Graph {
         metrics.remembered.set(gauge(state.memory.len()));
     }
 
-    /// Whether other replicas told whose pods were since the last look. What was folded
-    /// without that is not as it should be.
+    /// Whether other replicas reported whose pods were since the last look. What was folded without
+    /// that is wrong.
     fn peer_pods_changed(&self) -> bool {
         let peer_revision = self.inner.inventory.read().peer_revision();
         let mut state = self.inner.state.lock();
@@ -278,10 +278,10 @@ impl Graph {
         }
         let began = std::time::Instant::now();
         let mut folded = fold.done();
-        // Asked for last: what goes in between is said to be missing, and is there.
+        // Read last: what is dropped in between counts as missing, and is there.
         folded.given_up = self.inner.reports.given_up(slot);
         let mut state = self.inner.state.lock();
-        // A pod that nobody knows is no workload, and would be taken for one for weeks.
+        // A pod without a known owner is no workload, and would be taken for one for weeks.
         let sure = window::sure(&folded).filter(|edge| !folded.unknown.contains(*edge));
         for edge in sure {
             state.memory.see(edge, seen_in(slot));
@@ -316,7 +316,7 @@ impl Graph {
         self.inner.metrics.fold_seconds.inc_by(took);
     }
 
-    /// Puts together and lets go what is old.
+    /// Puts together what is due and drops what is old.
     pub(crate) fn tidy(&self, now: SystemTime) {
         let mut state = self.inner.state.lock();
         let GraphState {
@@ -342,15 +342,15 @@ impl Graph {
         metrics.dropped("remembered", std::mem::take(&mut memory.dropped));
     }
 
-    /// The answer as an object, for tests that read it.
+    /// The response as an object, for tests that read it.
     #[cfg(test)]
     pub(crate) fn answer(&self, requested: &GraphWindow, now: SystemTime) -> crds::observe::Graph {
         answer::as_object(|to| self.write_answer(requested, now, to))
     }
 
-    /// Tells the answer; with the end of the window in seconds since 1970. As all that follows,
-    /// and waits for the state, on no thread that connections need. Nobody else looks at the
-    /// state until it is told: as objects it would be tens of megabytes beside its text.
+    /// Writes the response; with the end of the window in seconds since 1970. As all that follows,
+    /// it waits for the state on no thread that connections need, and holds it until the response
+    /// is written: as objects it would be tens of megabytes beside its text.
     fn write_answer(
         &self,
         requested: &GraphWindow,
@@ -404,8 +404,8 @@ impl Graph {
         answer::write(&sources, &requested.extent, to)
     }
 
-    /// Whether pods of what is asked for lost some of what they told from `first` on, because
-    /// they told more than their share.
+    /// Whether pods of the requested extent lost some of their reports from `first` on, because
+    /// they reported more than their share.
     fn hoards(&self, extent: &Extent, first: u64) -> bool {
         let mut hoarders = self.inner.reports.hoarders(first).into_iter();
         hoarders.any(|(reporter, _)| extent.owns_namespace(&reporter.pod.namespace))
@@ -433,7 +433,7 @@ impl Graph {
         self.inner.metrics.dropped("unwritten", edges as u64);
     }
 
-    /// Remembered edges that went for want of room since this was last asked.
+    /// Edges of the memory that were dropped for want of room since the last call.
     pub(crate) fn take_truncated(&self) -> usize {
         self.inner.truncated.swap(0, Ordering::Relaxed)
     }

@@ -1,12 +1,11 @@
-//! What the graph knows of the last minutes and, by minute, of the last hour.
+//! The graph's counts: of the last minutes and, by minute, of the last hour.
 //!
 //! Slots of five seconds stand alone for a minute and then become rows of half a minute:
 //! 20 000 edges in every slot of five minutes would not fit. So a window of up to a minute
 //! ends with any slot, and a longer one with a multiple of 30 s.
 //!
-//! A slot is folded again as long as reports of it come. One whose reports went early for
-//! want of room stays as it was folded, and of pods that reported too much what was folded of
-//! them.
+//! A slot is folded again as long as reports of it come. A slot whose reports were dropped early
+//! for want of room stays as it was folded, and so does the part of pods that reported too much.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -17,14 +16,14 @@ use super::window::{self, Incomplete, MinuteRow, Window};
 
 /// Slots in half a minute.
 pub(crate) const HALF: u64 = 6;
-/// The longest window of single slots, in slots.
+/// The max window of single slots, in slots.
 pub(crate) const FINE: u64 = 12;
-/// The longest window, in slots.
+/// The max window, in slots.
 pub(crate) const LONGEST: u64 = 60;
-/// Slots that stand alone: the longest such window, the time in which reports come, and
-/// half a minute that is not full.
+/// Slots that stand alone: the longest such window, the time in which reports come, and half a
+/// minute that is not full.
 const KEPT: u64 = FINE + FINE_HISTORY + 1;
-/// Slots back for which a window of single slots can still be told.
+/// Slots back for which a window of single slots can still be shown.
 pub(crate) const FINE_HISTORY: u64 = HALF + 2;
 /// Halves that are kept: the longest window and one that is not full.
 const HALVES: u64 = LONGEST / HALF + 2;
@@ -36,7 +35,7 @@ pub(crate) const MINUTES: u64 = 60;
 /// more do, minutes go first, then halves, then the oldest slots.
 pub(crate) const MAX_BYTES: usize = 64 * 1024 * 1024;
 
-/// Why a window is not whole of which something went.
+/// Why a window is incomplete that lost something.
 const NO_ROOM: &str = "some of what was counted had no room in the controller's memory";
 
 /// The slots of a window of so many slots that ends with `end`, or where it is longer than
@@ -69,8 +68,7 @@ pub(crate) struct History {
     minutes: BTreeMap<u64, Box<[MinuteRow]>>,
     /// The minute before which all are made.
     minutes_to: u64,
-    /// The first minute that is known: before it nobody was there to count, or it went for want
-    /// of room.
+    /// The first minute that is known: before it this replica did not count, or had no room.
     minutes_from: u64,
     bytes: usize,
     /// First slot from which on nothing went for want of room.
@@ -93,7 +91,7 @@ impl History {
         }
     }
 
-    /// Lets go what was counted in a slot for pods of which it is known by now whose they are.
+    /// Drops what was counted in a slot for pods whose owner is known by now.
     pub(crate) fn let_go(&mut self, slot: u64, moved: impl Fn(&NodeKey) -> bool) {
         if let Some(stored) = self.slots.get_mut(&slot) {
             stored.folded.let_go(moved);
@@ -119,7 +117,7 @@ impl History {
         }
     }
 
-    /// Edges of a slot that callers' proxies told neither in it nor beside it.
+    /// Edges of a slot that callers' proxies reported neither in it nor beside it.
     pub(crate) fn only_served(&self, slot: u64) -> Vec<EdgeRef> {
         let Some(stored) = self.slots.get(&slot) else {
             return Vec::new();
@@ -153,8 +151,8 @@ impl History {
         }
     }
 
-    /// What was counted in a slot, each call once: without what called sides told of calls
-    /// that their callers' proxies told in this slot or beside it.
+    /// What was counted in a slot, each call once: without what called sides reported of calls that
+    /// their callers' proxies reported in this slot or beside it.
     pub(crate) fn calls_of(&self, slot: u64) -> Vec<(EdgeRef, window::Counted)> {
         let Some(stored) = self.slots.get(&slot) else {
             return Vec::new();
@@ -165,7 +163,7 @@ impl History {
         edges.filter(|(edge, _)| once.contains(edge)).collect()
     }
 
-    /// What was counted before this slot is told to nobody any more.
+    /// What was counted before this slot is never shown again.
     pub(crate) fn begins(&mut self, slot: u64) {
         self.minutes_from = self.minutes_from.max(slot.div_ceil(FINE));
     }
@@ -177,8 +175,8 @@ impl History {
         (from > first).then_some(from * 60)
     }
 
-    /// Lets go what stands in this slot and later ones, which come only now: the clock was set
-    /// back. A half or a minute that ends after it goes as a whole.
+    /// Drops what stands in this slot and later ones, which come only now: the clock was set back.
+    /// A half or a minute that ends after it is dropped entirely.
     pub(crate) fn forget_from(&mut self, slot: u64) {
         for stored in self.slots.split_off(&slot).into_values() {
             self.bytes -= stored.bytes;
@@ -194,8 +192,8 @@ impl History {
         self.whole_from = self.whole_from.min(slot);
     }
 
-    /// Makes halves of slots and minutes of halves, and lets go what is old. `current`: the
-    /// slot that is now.
+    /// Makes halves of slots and minutes of halves, and drops what is old. `current`: the slot that
+    /// is now.
     pub(crate) fn tidy(&mut self, current: u64) {
         let alone = current.saturating_sub(KEPT);
         while let Some((first, _)) = self.slots.first_key_value()
@@ -267,8 +265,8 @@ impl History {
         }
     }
 
-    /// Makes minutes of which no slot stands alone any more. Either half may be missing:
-    /// nobody called in it.
+    /// Makes minutes of which no slot stands alone any more. Either half may be missing: it had no
+    /// calls.
     fn make_minutes(&mut self, alone: u64) {
         let end = alone / FINE;
         let halves = self.halves.keys().map(|half| half / 2);
@@ -324,14 +322,15 @@ impl History {
         let halves = halves
             .filter(|(half, _)| **half * HALF >= slots.0)
             .map(|(_, stored)| &stored.folded);
-        // Up to here everybody has told, and what is open by then holds until the rest have.
+        // Up to here all reports are there, and what is open by then holds until the rest come.
         let whole_to = slots.1.min(settled).max(slots.0);
-        // Where nobody told of the last such slot, nothing was open.
+        // Without reports of the last such slot, nothing was open.
         let nothing = Folded::default();
         let last = whole_to.saturating_sub(1);
-        let is_told = self.slots.contains_key(&last) || self.halves.contains_key(&(last / HALF));
-        let untold = (!is_told).then_some(&nothing);
-        let whole = halves.chain(fine(slots.0, whole_to)).chain(untold);
+        let is_reported =
+            self.slots.contains_key(&last) || self.halves.contains_key(&(last / HALF));
+        let unreported = (!is_reported).then_some(&nothing);
+        let whole = halves.chain(fine(slots.0, whole_to)).chain(unreported);
         let folded = Folded::of(whole, fine(whole_to, slots.1), keep);
         let edges = window::edges(&folded);
         let lost = self.whole_from.max(self.lost(whole_from));
@@ -361,7 +360,7 @@ impl History {
         }
     }
 
-    /// The minutes from this one on, by edge, of the edges that `keep` says.
+    /// The minutes from this one on, by edge, of the edges that `keep` accepts.
     pub(crate) fn minutes(
         &self,
         first: u64,

@@ -1,7 +1,7 @@
-//! What tells nodes and edges of the graph apart, and what clients know them by.
+//! The keys of nodes and edges of the graph, and the ids by which clients know them.
 //!
-//! Both are the same on every replica and in every answer: whoever asks again, maybe another
-//! replica, finds what it found. `edges` holds those that are known.
+//! Both are the same on every replica and in every response: a client that queries again, maybe
+//! another replica, finds what it found. `edges` holds those that are known.
 
 use std::fmt;
 
@@ -77,8 +77,8 @@ impl NodeKey {
         })
     }
 
-    /// Whether an object can have its name. Versions before this one took whatever an owner is
-    /// said to be called, and wrote it down.
+    /// Whether an object can have its name. Versions before this one persisted any reported name of
+    /// an owner.
     pub(super) fn can_be(&self) -> bool {
         let is_object = !matches!(self.kind, NodeKind::External | NodeKind::Outside);
         !is_object || is_object_name(&self.object.name)
@@ -130,9 +130,9 @@ impl fmt::Display for NodeKey {
 /// One node's calls to another by one way.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct EdgeKey {
-    /// Who calls.
+    /// The caller.
     pub from: NodeKey,
-    /// Who is called.
+    /// The callee.
     pub to: NodeKey,
     /// Service that was called.
     pub service: Option<ObjectKey>,
@@ -144,8 +144,8 @@ pub(crate) struct EdgeKey {
     pub split: Option<ObjectKey>,
     /// What flows.
     pub protocol: Protocol,
-    /// The caller's service account, by the certificate that a proxy saw. `None` where no
-    /// proxy said it, and where `from` has none or is the account itself.
+    /// The caller's service account, by the certificate that a proxy saw. `None` where no proxy
+    /// reported it, and where `from` has none or is the account itself.
     pub account: Option<ObjectKey>,
 }
 
@@ -176,8 +176,8 @@ impl EdgeKey {
         bytes.map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// The node whose pods tell of it, for what was remembered: the caller's, where callers
-    /// have proxies.
+    /// The node whose pods report it, for what was remembered: the caller's, where callers have
+    /// proxies.
     pub(crate) fn teller(&self) -> &NodeKey {
         match self.from.kind {
             NodeKind::Outside | NodeKind::ServiceAccount => &self.to,
@@ -185,8 +185,8 @@ impl EdgeKey {
         }
     }
 
-    /// Whether its calls may be of any account that the caller had: a version wrote it down, or
-    /// told it, that knew of no accounts.
+    /// Whether its calls may be of any account that the caller had: a version without accounts
+    /// persisted or reported it.
     pub(crate) fn lacks_account(&self) -> bool {
         let named = [NodeKind::Outside, NodeKind::ServiceAccount].contains(&self.from.kind);
         self.account.is_none() && !named
@@ -249,7 +249,7 @@ pub(super) mod tests {
             ..edge(80)
         };
         assert_ne!(proven.id(), edge(80).id());
-        // What no proxy says leaves an id as it was.
+        // Without a protocol or account from a proxy an id stays as it was.
         assert_eq!(edge(80).id(), "c188d901d5469306");
     }
 }

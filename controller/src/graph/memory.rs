@@ -1,8 +1,8 @@
-//! Which edges there ever were, and when they were first and last seen.
+//! The memory of the graph: which edges there ever were, and when they were first and last seen.
 //!
-//! Calls once a day are what a policy forgets, so edges are remembered for weeks. Nothing
-//! is counted here. What is written down is merged with what others wrote: the earlier
-//! first, the later last, so that writing twice, late or by two replicas does no harm.
+//! A policy's author forgets a call of once a day, so edges are remembered for weeks. Nothing is
+//! counted here. What is persisted is merged with the writes of others: the earlier first, the
+//! later last, so that writing twice, late or by two replicas does no harm.
 
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
@@ -114,8 +114,8 @@ impl Memory {
     }
 
     /// Forgets what was not seen for so long, at most an hour late, and of too many the longest
-    /// unseen of the nodes that told of most: who makes edges up loses his own. Returns how many
-    /// those were.
+    /// unseen of the nodes that reported most: a node that makes edges up loses its own. Returns
+    /// how many those were.
     pub(crate) fn tidy(&mut self, now: u64, remember: Duration) -> usize {
         // What was read was seen at some time of the hour that is recorded. A whole hour goes
         // at once, so that all replicas remember the same.
@@ -124,7 +124,7 @@ impl Memory {
         self.seen.retain(|_, seen| seen.last >= first);
         // Looking through all takes long, and nothing is to be taken over where none is new.
         if std::mem::take(&mut self.has_new) {
-            self.take_over_untold();
+            self.take_over_accountless();
         }
         let over = self.seen.len().saturating_sub(MAX_REMEMBERED);
         if over > 0 {
@@ -136,20 +136,20 @@ impl Memory {
         over
     }
 
-    /// What versions remembered that knew of no accounts is the same calls as those whose
-    /// account is known since: their first call is taken over, or each would be an edge twice.
-    fn take_over_untold(&mut self) {
+    /// What versions without accounts remembered is the same calls as those whose account is known
+    /// since: their first call is taken over, or each would be an edge twice.
+    fn take_over_accountless(&mut self) {
         let all = self.seen.iter();
-        let untold = all.filter(|(edge, _)| edge.key().lacks_account());
-        let untold: HashMap<AccountlessEdge<'_>, (&EdgeRef, u64)> = untold
+        let accountless = all.filter(|(edge, _)| edge.key().lacks_account());
+        let accountless: HashMap<AccountlessEdge<'_>, (&EdgeRef, u64)> = accountless
             .map(|(edge, seen)| (AccountlessEdge(edge.key()), (edge, seen.first)))
             .collect();
-        if untold.is_empty() {
+        if accountless.is_empty() {
             return;
         }
         let mut stored: Vec<(EdgeRef, u64, EdgeRef)> = Vec::new();
         for edge in self.seen.keys().filter(|edge| edge.key().account.is_some()) {
-            if let Some((older, first)) = untold.get(&AccountlessEdge(edge.key())) {
+            if let Some((older, first)) = accountless.get(&AccountlessEdge(edge.key())) {
                 stored.push((edge.clone(), *first, (*older).clone()));
             }
         }
@@ -161,7 +161,7 @@ impl Memory {
         }
     }
 
-    /// So many edges, of the nodes that told of most.
+    /// So many edges, of the nodes that reported most.
     fn surplus(&self, over: usize) -> Vec<EdgeRef> {
         let mut by_node: HashMap<&NodeKey, Vec<(u64, &EdgeRef)>> = HashMap::new();
         for (edge, seen) in &self.seen {
@@ -204,9 +204,8 @@ impl Memory {
         self.seen.len()
     }
 
-    /// What is to be written down as one of [`SHARDS`] shards, each edge always in the same
-    /// one. What does not fit into its shard is left out, the longest unseen first; with how
-    /// many edges those are.
+    /// What is persisted as one of [`SHARDS`] shards, each edge always in the same one. What does
+    /// not fit into its shard is skipped, the longest unseen first; with how many edges those are.
     pub(crate) fn shard(&self, at: usize) -> Result<(Vec<u8>, usize), std::io::Error> {
         let shard = self.fitting(at)?;
         Ok((shard.packed, shard.left_out))
@@ -261,13 +260,13 @@ impl Memory {
                 self.see(&edge, seen);
             }
         }
-        self.take_over_untold();
+        self.take_over_accountless();
         Ok(count)
     }
 
-    /// Whether calls before `settled` are known here that this shard, which was read, lacks. Of
-    /// what came later every replica is told by itself. What has no room is not lacking: two
-    /// replicas with more than fits would write over each other for ever.
+    /// Whether calls before `settled` are known here that this shard, which was read, lacks. What
+    /// came later is reported to every replica. What has no room is not lacking: two replicas with
+    /// more than fits would write over each other for ever.
     ///
     /// # Errors
     /// As [`Self::read`].

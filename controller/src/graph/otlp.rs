@@ -1,4 +1,4 @@
-//! The graph's metrics as OpenTelemetry tells them.
+//! The graph's metrics as an OpenTelemetry message.
 //!
 //! Claims: observe-86
 
@@ -20,7 +20,7 @@ use crate::observe::reports::SLOT;
 /// Numbers add up from the start that each of them names.
 const CUMULATIVE: i32 = AggregationTemporality::Cumulative as i32;
 
-/// What these pairs have counted until `now`. `resource` says whose numbers they are.
+/// What these pairs have counted until `now`. `resource` names whose numbers they are.
 pub(super) fn message(
     resource: &[(&'static str, String)],
     pairs: &[PairCalls],

@@ -1,5 +1,4 @@
-//! What reports do not say of pods: who owns them, whose account they have, and which Services
-//! lead to them.
+//! What reports lack about pods: their owners, their accounts, and the Services that lead to them.
 
 use std::sync::Arc;
 
@@ -8,7 +7,7 @@ use crate::model::{Model, PodEntry};
 use crate::observe::reports::Reporter;
 use crate::world::ObjectKey;
 
-/// Who belongs to whom.
+/// Which workload owns which pod.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Owners<'a> {
     /// Owners of pods.
@@ -18,7 +17,7 @@ pub(crate) struct Owners<'a> {
 }
 
 impl Owners<'_> {
-    /// The account by whose certificate a pod reports. Where a replica does not say it, the one
+    /// The account by whose certificate a pod reports. Where a replica does not send it, the one
     /// that the pod has: it keeps it as long as its uid.
     pub(super) fn account(&self, reporter: &Reporter) -> Option<ObjectKey> {
         let account = reporter.account.clone();

@@ -1,9 +1,9 @@
-//! What is spoken on an edge, as the read API says it.
+//! The protocol of an edge, as the read API shows it.
 
 use crds::observe::Protocol;
 use wire::v1;
 
-/// Of what a proxy told; what it had not detected yet is unknown.
+/// Of what a proxy reported; what it had not detected yet is unknown.
 pub(crate) fn protocol(message: v1::Protocol) -> Protocol {
     match message {
         v1::Protocol::Detect => Protocol::Unknown,

@@ -30,9 +30,9 @@ use crate::metrics::service_graph::ServiceGraphMetrics;
 const EVERY: Duration = Duration::from_secs(15);
 /// Finding the collector, and one message.
 const WITHIN: Duration = Duration::from_secs(10);
-/// Bytes of an answer that are read; one that is longer is none.
+/// Max bytes of a response that are read; a longer one counts as none.
 const ANSWER: usize = 64 * 1024;
-/// Characters of what a collector says about points that it rejected.
+/// Characters of a collector's message about points that it rejected.
 const REASON: usize = 256;
 
 /// See the module header.
@@ -67,7 +67,7 @@ impl Push {
                         info!(%collector, "the collector takes the service graph again");
                     }
                 }
-                // Some take spans only: that is said once.
+                // Some take spans only: that is logged once.
                 Err(error) if failing => debug!(%collector, %error, "service graph not sent"),
                 Err(error) => {
                     failing = true;
@@ -99,7 +99,7 @@ async fn send(collector: &Collector, message: ExportMetricsServiceRequest) -> Re
     }
 }
 
-/// The innermost cause of an error: those around it say only that there is one.
+/// The innermost cause of an error: those around it add nothing to it.
 fn cause(error: &(dyn std::error::Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.last().map_or_else(String::new, ToString::to_string)
@@ -124,7 +124,7 @@ async fn post(
         answer = &mut exchange => answer,
         ended = &mut connection => {
             ended?;
-            // It may have ended with the answer.
+            // It may have ended with the response.
             exchange.await
         }
     }
@@ -136,7 +136,7 @@ async fn read(answer: Response<Incoming>) -> Result<ExportMetricsServiceResponse
         return Err(format!("the collector answered {status}").into());
     }
     let body = Limited::new(answer.into_body(), ANSWER).collect().await?;
-    // What cannot be read says at least that all was taken.
+    // A response that cannot be read means at least that all was taken.
     Ok(ExportMetricsServiceResponse::decode(body.to_bytes()).unwrap_or_default())
 }
 

@@ -9,7 +9,7 @@ use wire::v1;
 use crate::observe::reports::Edge;
 use crate::world::ObjectKey;
 
-/// Callers, addresses and names that nobody tells apart.
+/// Callers, addresses and names that are not counted apart.
 pub(crate) const OTHER: &str = "other";
 pub(crate) static OTHER_NAME: LazyLock<Arc<str>> = LazyLock::new(|| OTHER.into());
 /// Targets of one edge that are shown.
@@ -30,7 +30,7 @@ pub(crate) struct EdgeTotals {
     pub attempts: u32,
     /// What of that failed.
     pub attempt_failures: u32,
-    /// Answers with 4xx.
+    /// Responses with 4xx.
     pub client_errors: u32,
     /// Under way at the end.
     pub open: u32,
@@ -44,7 +44,7 @@ pub(crate) struct EdgeTotals {
     pub bytes: (u64, u64),
     /// HTTP requests by bucket, without empty ones at the end.
     pub latency: Box<[u32]>,
-    /// The rest.
+    /// The other counts.
     pub rare: Option<Box<Rare>>,
 }
 
@@ -71,7 +71,7 @@ impl EdgeTotals {
         u64::from(self.success) + u64::from(self.failure) + u64::from(self.cancelled)
     }
 
-    /// What tells the fuller of two sums of the same.
+    /// What decides which of two sums of the same is fuller.
     pub(crate) fn reported_calls(&self) -> u64 {
         self.requests() + u64::from(self.attempts) + u64::from(self.opened)
     }
@@ -166,7 +166,7 @@ impl EdgeTotals {
         }
     }
 
-    /// Share of the calls that went over mutual TLS; `None` where nobody says.
+    /// Share of the calls that went over mutual TLS; `None` where no proxy reports it.
     pub(crate) fn mtls(&self) -> Option<f64> {
         let (secured, amount) = self.secured;
         (amount > 0).then(|| f64::from(secured) / f64::from(amount))

@@ -1,4 +1,4 @@
-//! Whether the clock by which slots are numbered was set: by what it shows beside the time that
+//! Detects that the clock that numbers the slots was set: compares what it shows with the time that
 //! passed. A clock that is slewed, or a thread that waits, is no such step.
 //!
 //! Claims: observe-11
@@ -105,7 +105,7 @@ mod tests {
         assert_eq!(look(passed, UNIX_EPOCH), Some(step));
     }
 
-    /// Whoever asks in between takes nothing from the next look.
+    /// A look in between takes nothing from the next look.
     #[test]
     fn step_is_there_until_it_is_looked_at() {
         let at = Instant::now();

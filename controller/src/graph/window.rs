@@ -1,14 +1,14 @@
 //! The edges of a window: whose numbers are shown, and what stands beside them.
 //!
-//! A call that both proxies counted is one call. The caller's proxy knows how it ended for
-//! the caller, so its numbers are shown where it reported; what the called side counted
-//! stands beside them and is never added. Where only the called side reported, its numbers
-//! are all there is: also where the caller told of calls to other ports of the same pods
-//! alone, since one of its proxies may be silent.
+//! A call that both proxies counted is one call. The caller's proxy knows how it ended for the
+//! caller, so its numbers are shown where it reported; what the called side counted stands beside
+//! them and is never added. Where only the called side reported, its numbers are all there is: also
+//! where the caller reported calls to other ports of the same pods alone, since one of its proxies
+//! may be silent.
 //!
-//! The called side does not know by which Service, Service port, split or address its caller
-//! came. What it counted of calls that may have come by several edges is told of all of them
-//! together and as no one's own.
+//! The called side does not know by which Service, Service port, split or address its caller came.
+//! What it counted of calls that may have come by several edges is shown for all of them together
+//! and as the own count of none.
 
 mod sets;
 
@@ -33,14 +33,14 @@ pub(crate) struct Counted {
     pub server: Option<EdgeTotals>,
     /// Set on each of several edges that share what the called side counted.
     pub shared: Option<Shared>,
-    /// Only the called side told: what is shown is its own.
+    /// Only the called side reported: the numbers shown are its own.
     pub caller_silent: bool,
-    /// It is known that what the called side counted came by the edge's port. Callers can tell of
+    /// It is known that what the called side counted came by the edge's port. Callers can report
     /// ports that lead nowhere.
     pub port_known: bool,
 }
 
-/// Edges of which the called side counted the calls and cannot tell them apart.
+/// Edges whose calls the called side counted and cannot distinguish.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Shared {
     /// The one of them that holds what was counted.
@@ -59,19 +59,19 @@ impl Counted {
         }
     }
 
-    /// Whether the called side says that it served calls of proven callers by the edge's port.
+    /// Whether the called side reports that it served calls of proven callers by the edge's port.
     fn is_proven(&self, served: Option<&EdgeTotals>) -> bool {
-        let told = match served {
+        let reported = match served {
             Some(served) => self.port_known.then_some(served),
             None => self.caller_silent.then_some(&self.sums),
         };
-        told.is_some_and(|told| {
-            let served = told.success > 0 || told.open > 0;
-            served && told.mtls().is_none_or(|share| share > 0.0)
+        reported.is_some_and(|reported| {
+            let served = reported.success > 0 || reported.open > 0;
+            served && reported.mtls().is_none_or(|share| share > 0.0)
         })
     }
 
-    /// Whether either side says that calls were refused which no rule allows.
+    /// Whether either side reports that calls were refused which no rule allows.
     fn has_refused(&self, served: Option<&EdgeTotals>) -> bool {
         let mut sides = std::iter::once(&self.sums).chain(served);
         sides.any(EdgeTotals::has_refused)
@@ -88,7 +88,7 @@ pub(crate) enum Incomplete {
 }
 
 impl Incomplete {
-    /// In words.
+    /// As a sentence.
     pub(crate) fn why(self) -> &'static str {
         match self {
             Self::Unsettled => "reports of the last seconds may still come",
@@ -142,7 +142,7 @@ pub(crate) fn edges(folded: &Folded) -> HashMap<EdgeRef, Counted> {
         served.push((row, first));
     }
     let several = sets.all();
-    // By who holds it the port of the pods that all of it came to, where that is known.
+    // By holder the port of the pods that all of it came to, where that is known.
     let mut ports: HashMap<&EdgeRef, Option<u16>> = HashMap::new();
     for (row, first) in served {
         let own_port = row.sums.own_port;
@@ -172,15 +172,15 @@ pub(crate) fn edges(folded: &Folded) -> HashMap<EdgeRef, Counted> {
     edges
 }
 
-/// Says of each edge of a set who holds what was counted of all of them. `ports` are those of the
-/// pods that all of it came to, by who holds it.
+/// Names for each edge of a set the holder of what was counted of all of them. `ports` are those of
+/// the pods that all of it came to, by holder.
 fn share(
     edges: &mut HashMap<EdgeRef, Counted>,
     sets: HashMap<&EdgeRef, Vec<&EdgeRef>>,
     ports: &HashMap<&EdgeRef, Option<u16>>,
 ) {
     for (holder, members) in sets {
-        // Where calls of another port may be among it, it says of none what was served there.
+        // Where calls of another port may be among it, what was served there is known of none.
         let is_known = ports.get(holder).is_some_and(Option::is_some);
         let count = u32::try_from(members.len()).unwrap_or(u32::MAX);
         for member in members {
@@ -195,7 +195,7 @@ fn share(
     }
 }
 
-/// Edges that nobody will tell otherwise: what callers told, and calls of those who have no
+/// Edges that no other report will change: what callers reported, and calls of callers without a
 /// proxy.
 pub(crate) fn sure(folded: &Folded) -> impl Iterator<Item = &EdgeRef> {
     let reported = |row: &&Row| !row.server || row.edge.key().from.kind == NodeKind::Outside;
@@ -203,7 +203,7 @@ pub(crate) fn sure(folded: &Folded) -> impl Iterator<Item = &EdgeRef> {
     rows.filter(reported).map(|row| &row.edge)
 }
 
-/// Edges that only the called side told: of which callers told nothing, neither in `folded`
+/// Edges that only the called side reported: callers reported nothing of them, neither in `folded`
 /// nor `beside` it, because one end may count a call in the slot after the other's.
 pub(crate) fn only_served<'a>(folded: &'a Folded, beside: &[&Folded]) -> Vec<&'a EdgeRef> {
     let served = folded.rows.iter().filter(|row| {
@@ -220,7 +220,7 @@ pub(crate) fn only_served<'a>(folded: &'a Folded, beside: &[&Folded]) -> Vec<&'a
     left.into_iter().map(|row| &row.edge).collect()
 }
 
-/// What callers told of their calls, by both ends.
+/// What callers reported of their calls, by both ends.
 type CallerCounts<'a> = HashMap<Pair<'a>, Vec<(&'a EdgeRef, &'a EdgeTotals)>>;
 
 fn reported_by_callers(folded: &Folded) -> CallerCounts<'_> {
@@ -272,7 +272,7 @@ fn ways<'a>(reported: &CallerCounts<'a>, served: &Row) -> Vec<&'a EdgeRef> {
     let account = served.edge.key().account.as_ref();
     let protocol = served.edge.key().protocol;
     let fits = |sums: &EdgeTotals| own_port == 0 || [0, own_port].contains(&sums.own_port);
-    // One end may be told by a version that says no accounts.
+    // One end may be reported by a version that sends no accounts.
     let is_by = |edge: &EdgeRef| {
         let reported = edge.key().account.as_ref();
         reported.is_none() || account.is_none() || reported == account
@@ -296,7 +296,7 @@ fn ways<'a>(reported: &CallerCounts<'a>, served: &Row) -> Vec<&'a EdgeRef> {
     ways.into_iter().map(|(edge, _)| edge).collect()
 }
 
-/// Whether one end may say this of a call and the other end that.
+/// Whether the two ends of one call may report these protocols.
 fn may_be_same(one: Protocol, other: Protocol) -> bool {
     use Protocol::{Grpc, Http2, Tcp, Tls, Unknown};
     one == other
@@ -306,7 +306,7 @@ fn may_be_same(one: Protocol, other: Protocol) -> bool {
         )
 }
 
-/// What the edges of a window say of both ends, for sparklines.
+/// What the edges of a window show of both ends, for sparklines.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct MinuteRow {
     /// The edge.
@@ -325,7 +325,7 @@ pub(crate) struct MinuteRow {
 
 /// In a number of a row the bit that is no part of it: no byte is left for what is yes or no.
 const MARK: u16 = 1 << 15;
-/// In a number of a row: nothing was measured, or nobody said. All bits of a number, too.
+/// In a number of a row: not measured, or not reported. All bits of a number, too.
 const NOTHING: u16 = MARK - 1;
 /// All of them, as a share.
 const WHOLE: u16 = NOTHING - 1;

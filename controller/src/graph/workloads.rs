@@ -16,7 +16,7 @@ use crate::world::{ObjectKey, PodFacts};
 /// How long they are held.
 const CACHED_FOR: Duration = Duration::from_secs(5);
 /// Slots for which one that has gone may still be shown: by another replica, which made its own
-/// [`CACHED_FOR`] ago and an answer of them two seconds ago.
+/// [`CACHED_FOR`] ago and a response of them two seconds ago.
 const STILL_SHOWN: u64 = 3;
 
 /// The pods of one node, taken together.
@@ -28,7 +28,7 @@ pub(crate) struct Workload {
     pub pods: u32,
     /// Those with a proxy.
     pub meshed: u32,
-    /// Those that asked for a proxy and have none.
+    /// Those that request a proxy and have none.
     pub without_proxy: u32,
     /// The loosest mode of those with a proxy.
     pub access: Option<AccessMode>,
@@ -67,7 +67,7 @@ pub(crate) fn workloads(model: &Model, inventory: &Inventory) -> Workloads {
     all
 }
 
-/// Whether a pod asks for a proxy, by its own label or its namespace's, where one can be given. One
+/// Whether a pod requests a proxy, by its own label or its namespace's, where one can be given. One
 /// that ends will not be given any more.
 fn asks_for_proxy(model: &Model, pod: &ObjectKey, facts: &PodFacts) -> bool {
     let index = &model.index;
@@ -81,7 +81,7 @@ fn asks_for_proxy(model: &Model, pod: &ObjectKey, facts: &PodFacts) -> bool {
     asked.is_some_and(|asked| **asked == *labels::ENABLED)
 }
 
-/// Those of the last seconds: they are made when somebody asks.
+/// Those of the last seconds: they are made by the first query.
 #[derive(Debug, Default)]
 pub(crate) struct CachedWorkloads {
     made: Option<(Instant, Arc<Workloads>)>,
@@ -108,8 +108,8 @@ impl CachedWorkloads {
         new
     }
 
-    /// The slot since which none has gone, as far as is known here. Who was shown what was
-    /// there before may have been shown more than there is now.
+    /// The slot since which none has gone, as far as is known here. A reader that was shown what
+    /// was there before may have been shown more than there is now.
     pub(crate) fn known_from(&self) -> u64 {
         self.known_from
     }
@@ -168,7 +168,7 @@ mod tests {
         let mut cached = CachedWorkloads::default();
         let later = || tokio::time::advance(CACHED_FOR);
         cached.get(100, || of(&["api", "web"]));
-        assert_eq!(cached.known_from(), 100, "nobody looked before");
+        assert_eq!(cached.known_from(), 100, "no look before");
         cached.get(101, || of(&[]));
         assert_eq!(cached.known_from(), 100, "made a moment ago");
         later().await;

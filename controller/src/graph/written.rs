@@ -11,7 +11,7 @@ use super::answer::GraphSink;
 /// Bytes of one block of text. One text of all parts would grow by doubling, up to twice of what
 /// is in it, and be copied each time.
 const BLOCK: usize = 64 * 1024;
-/// Bytes of the nodes and edges of one answer. 20 000 edges with names of a usual length take
+/// Bytes of the nodes and edges of one response. 20 000 edges with names of a usual length take
 /// half of that.
 const MAX_BYTES: usize = 24 * 1024 * 1024;
 
@@ -48,7 +48,7 @@ struct PartLocation {
     again: bool,
 }
 
-// 20 000 edges have one each in every answer that is shared.
+// 20 000 edges have one each in every response that is shared.
 const _: () = assert!(size_of::<PartLocation>() <= 48);
 
 /// One node or edge.
@@ -58,7 +58,7 @@ struct Part<'a> {
     json: &'a str,
     /// Of `json`.
     hash: u64,
-    /// Whoever comes back is told of it though it seems to be as it was: of what has calls
+    /// A reader that comes back is sent it though it seems to be as it was: of what has calls
     /// reports may have come since, and what a node was then is not kept.
     again: bool,
 }
@@ -95,7 +95,7 @@ impl Parts {
             .sort_unstable_by(|one, other| id_of(blocks, one).cmp(id_of(blocks, other)));
     }
 
-    /// Lets go the room that nothing came for.
+    /// Releases the room that nothing came for.
     fn shrink(&mut self) {
         if let Some(last) = self.blocks.last_mut() {
             last.shrink_to_fit();
@@ -120,7 +120,7 @@ impl Parts {
         })
     }
 
-    /// Texts of the parts that `keep` says.
+    /// Texts of the parts that `keep` accepts.
     fn kept(&self, keep: &impl Fn(&Part<'_>) -> bool) -> Vec<&str> {
         let kept = self.iter().filter(|part| keep(part));
         kept.map(|part| part.json).collect()
@@ -144,8 +144,8 @@ fn id_of<'a>(blocks: &'a [String], location: &PartLocation) -> &'a str {
     id.unwrap_or_default()
 }
 
-/// Each is written when it comes, so that nobody holds all of them as objects: those of 10 000
-/// edges take twice the bytes of their texts.
+/// Each is written when it comes, so that they never exist all as objects: those of 10 000 edges
+/// take twice the bytes of their texts.
 impl GraphSink for Written {
     fn node(&mut self, node: &Node) -> bool {
         // Texts and numbers only: nothing that could not be written.
@@ -206,7 +206,7 @@ impl Written {
         self.nodes.size() + self.edges.size()
     }
 
-    /// The rest is for the nodes that these lead to.
+    /// The remaining bytes are for the nodes that these lead to.
     const fn most_of_edges(&self) -> usize {
         self.most / 4 * 3
     }
@@ -246,8 +246,8 @@ impl Written {
         self.nodes.iter().chain(self.edges.iter())
     }
 
-    /// The parts that `keep` says, on one line, with room for its end: an answer of megabytes is
-    /// put together once, and never grows by doubling.
+    /// The parts that `keep` accepts, on one line, with room for its end: a response of megabytes
+    /// is put together once, and never grows by doubling.
     fn only(
         &self,
         keep: impl Fn(&Part<'_>) -> bool,
@@ -301,8 +301,8 @@ impl From<crds::observe::Graph> for Written {
     }
 }
 
-/// What a reader was shown: of each node and edge what it said, as a hash. Answers
-/// themselves would be megabytes for each reader.
+/// What a reader was shown: of each node and edge its content, as a hash. Responses themselves
+/// would be megabytes for each reader.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LastShown {
     hashes: HashMap<Box<str>, u64>,
@@ -328,7 +328,7 @@ impl LastShown {
         written.only(news, &gone, |metadata| metadata.changes = true)
     }
 
-    /// The last line of a stream, which told all up to this end.
+    /// The last line of a stream, which showed all up to this end.
     pub(crate) fn last(written: &Written, end: &str) -> String {
         written.only(
             |_| false,
@@ -383,23 +383,23 @@ mod tests {
     #[test]
     fn graph_response_respects_byte_limit_and_reports_omissions() {
         let filled = |most: usize| {
-            let mut told = (0, 0);
+            let mut accepted = (0, 0);
             let written = Written::within(most, |to| {
-                told.0 = edges(1_000).filter(|edge| to.edge(edge)).count();
+                accepted.0 = edges(1_000).filter(|edge| to.edge(edge)).count();
                 let nodes = (0..1_000).map(|number| Node {
                     id: format!("shop/Deployment/web-{number}"),
                     ..Node::default()
                 });
-                told.1 = nodes.filter(|node| to.node(node)).count();
+                accepted.1 = nodes.filter(|node| to.node(node)).count();
                 GraphMetadata::default()
             });
             let line = written.whole();
             assert!(line.len() <= written.length(), "{} bytes", line.len());
-            (told, line.len())
+            (accepted, line.len())
         };
-        let (told, length) = filled(100_000);
-        assert!(0 < told.0 && told.0 < 1_000, "{told:?}");
-        assert!(0 < told.1 && told.1 < 1_000, "{told:?}");
+        let (accepted, length) = filled(100_000);
+        assert!(0 < accepted.0 && accepted.0 < 1_000, "{accepted:?}");
+        assert!(0 < accepted.1 && accepted.1 < 1_000, "{accepted:?}");
         assert!(length <= 101_000, "{length} bytes");
         // With room for it nothing is missing.
         assert_eq!(filled(MAX_BYTES).0, (1_000, 1_000));

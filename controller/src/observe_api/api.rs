@@ -1,4 +1,4 @@
-//! Answers the calls of the read API: whose right is it, is there a permit, what is said.
+//! Handles the requests of the read API: rights, permits, responses.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -49,7 +49,7 @@ pub(crate) struct ObserveApi {
 }
 
 impl ObserveApi {
-    /// An API that nobody has asked yet.
+    /// An API without requests so far.
     pub(crate) fn new(context: ObserveContext) -> Self {
         Self {
             context,
@@ -61,7 +61,7 @@ impl ObserveApi {
         }
     }
 
-    /// Answers, and counts the answer.
+    /// Responds, and counts the response.
     async fn respond<B>(&self, user: &User, request: Request<B>) -> ApiResponse
     where
         B: Body<Data: Send, Error: Into<BoxError>> + Send,
@@ -105,7 +105,7 @@ impl ObserveApi {
             .await
     }
 
-    /// What the user asks for, who may ask it.
+    /// The requested resource, for a user with the right to it.
     async fn dispatch<B>(
         &self,
         user: &User,
@@ -126,7 +126,7 @@ impl ObserveApi {
             Resource::Scopes => self.scope(user, compiled).await,
             Resource::Taps => {
                 let namespace = path.namespace.as_deref().unwrap_or_default();
-                // Who may read everything does not tap: that is a right of its own.
+                // The right to read everything does not include taps: that is a right of its own.
                 let tap = may("create", Resource::Taps, Some(namespace));
                 self.must_be_allowed(user, &tap).await?;
                 let permits = self.permits(user)?;
@@ -150,7 +150,7 @@ impl ObserveApi {
         }
     }
 
-    /// At once of what is remembered, or as a stream of what comes.
+    /// At once from the remembered calls, or as a stream of live calls.
     async fn dry_run(
         &self,
         user: &User,
@@ -310,7 +310,7 @@ fn path(uri: &http::Uri) -> Result<ObservePath, Refusal> {
     ObservePath::parse(path.ok_or_else(Refusal::no_such_path)?)
 }
 
-/// Documents about the API, which say nothing about the cluster.
+/// Documents about the API, which reveal nothing about the cluster.
 fn document(path: &str) -> Option<Value> {
     let path = path.trim_end_matches('/');
     if path.strip_prefix("/openapi/v3/apis/") == Some(API_VERSION) {

@@ -1,4 +1,4 @@
-//! What answers of the read API are made of, and who may read them.
+//! The sources of the read API's responses, and the check of rights.
 //!
 //! Every replica serves the API, so nothing in here is the leader's alone.
 
@@ -19,42 +19,42 @@ use crate::model::compiled::LatestModel;
 use crate::observe::acknowledged::Observed;
 use crate::observe::asks::Asks;
 
-/// What answers are made of, and who may read them.
+/// What responses are made of, and the check of rights.
 #[derive(Clone, Debug)]
 pub(crate) struct ObserveContext {
-    /// Who calls whom.
+    /// Which workload calls which.
     pub graph: Graph,
     /// The newest model.
     pub latest: LatestModel,
-    /// Who owns which pod, and whether all of that is known.
+    /// Which workload owns which pod, and whether all of that is known.
     pub followed: Followed,
     /// What proxies acknowledged.
     pub observed: Observed,
-    /// What proxies are asked.
+    /// Live queries to proxies.
     pub asks: Asks,
     /// Headers that a tap may show, in small letters.
     pub tap_headers: Arc<BTreeSet<String>>,
     /// For how long proxies' certificates live that are issued now.
     pub leaf_ttl: Duration,
-    /// Who taps is told here. Of every replica, whether it leads or not.
+    /// Records Events that name the users of taps. Of every replica, whether it leads or not.
     pub events: EventRecorder,
-    /// Who may read what.
+    /// Which user may read what.
     pub gate: Gate,
-    /// By which objects are judged.
+    /// By which objects are evaluated.
     pub cluster: Cluster,
-    /// What bodies of answers may take.
+    /// What bodies of responses may take.
     pub answers: AnswerBudget,
     /// Counters.
     pub metrics: ObserveMetrics,
 }
 
 impl ObserveContext {
-    /// What a controller that has just begun says of the graph would look whole, and lack all
-    /// that is not called at the moment. Answers that say that they lack it are given later on
-    /// where it cannot be read at all.
+    /// The graph of a controller that is starting up would look complete, and lack all that is not
+    /// called at the moment. Where the remembered calls cannot be read at all, later responses are
+    /// given and report that they lack them.
     ///
     /// # Errors
-    /// While it is read which calls are remembered.
+    /// While the remembered calls are being read.
     pub(super) fn must_not_await_recall(&self) -> Result<(), Refusal> {
         if self.graph.awaits_recall() {
             self.must_have_recalled()
@@ -63,10 +63,10 @@ impl ObserveContext {
         }
     }
 
-    /// The same of answers that are wrong without it.
+    /// The same of responses that are wrong without it.
     ///
     /// # Errors
-    /// Until it has been read which calls are remembered.
+    /// Until the remembered calls have been read.
     pub(super) fn must_have_recalled(&self) -> Result<(), Refusal> {
         if self.graph.has_recalled() {
             return Ok(());
@@ -74,8 +74,8 @@ impl ObserveContext {
         if self.graph.lacks_recall() {
             return Err(Refusal::unavailable(self.graph.why_unread()));
         }
-        let words = "this controller has just begun and has not read yet which calls there were; try \
-                     again in a few seconds";
+        let words = "this controller is starting up and has not read yet which calls there \
+                     were; try again in a few seconds";
         Err(Refusal::unavailable(words))
     }
 }

@@ -1,4 +1,4 @@
-//! What the API says of itself: discovery and OpenAPI.
+//! The API's own documents: discovery and OpenAPI.
 
 use crds::observe::{API_VERSION, GROUP, Resource, VERSION, list_schema, schema};
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ pub(super) fn group() -> Value {
     })
 }
 
-/// The answer to `/apis/observe.weft.dev/v1alpha1`.
+/// The response to `/apis/observe.weft.dev/v1alpha1`.
 pub(super) fn resources() -> Value {
     let resources = Resource::ALL.map(|resource| {
         json!({
@@ -46,7 +46,7 @@ fn list_kind(resource: Resource) -> String {
     format!("{}List", resource.kind())
 }
 
-/// Every kind of answer with its schema.
+/// Every kind of response with its schema.
 fn answers() -> impl Iterator<Item = (String, Value)> {
     let all = Resource::ALL.into_iter();
     all.flat_map(|resource| {
@@ -56,7 +56,7 @@ fn answers() -> impl Iterator<Item = (String, Value)> {
     })
 }
 
-/// The answer to `/openapi/v3/apis/observe.weft.dev/v1alpha1`.
+/// The response to `/openapi/v3/apis/observe.weft.dev/v1alpha1`.
 pub(super) fn openapi_v3() -> Value {
     let mut schemas = json!({});
     for (kind, mut schema) in answers() {
@@ -109,18 +109,18 @@ fn creates(resource: Resource) -> bool {
     resource.verbs() == ["create"]
 }
 
-/// By status, where this is the whole answer.
+/// By status, where this is the complete response.
 fn responses(resource: Resource, answer: Value) -> Value {
     let mut responses = json!({});
     responses[if creates(resource) { "201" } else { "200" }] = answer;
     if resource == Resource::DryRuns {
         responses["200"] = json!({"description": "With spec.watchSeconds: a stream, each line of \
-            which is an object that tells what live calls came to"});
+            which is an object that reports what live calls came to"});
     }
     responses
 }
 
-/// Every path, with operations that `make` describes by what they answer.
+/// Every path, with operations that `make` describes by their response.
 fn paths(schemas: &str, make: impl Fn(Value, Resource) -> Value) -> Value {
     let mut paths = json!({});
     for resource in Resource::ALL {

@@ -1,13 +1,12 @@
-//! What a change would mean, before anybody makes it: `dryruns`.
+//! Dry runs: the effect of a change before it is made (`dryruns`).
 //!
-//! `change` reads it, `rights` asks whether the user may make it, `edges` compares the calls
-//! that are remembered by the Model that is and by the one that would be, `live` lets the
-//! proxies of called pods judge calls as they come by both, `headers` says which headers that
-//! may look at, `seen` adds up what they say.
-//! Nothing is stored, and nothing of a change is enforced.
+//! `change` reads it, `rights` checks that the user may make it, `edges` compares the remembered
+//! calls by the current Model and by the changed one, `live` lets the proxies of called pods
+//! evaluate live calls by both, `headers` lists which headers these may look at, `seen` adds up
+//! their results. Nothing is stored, and nothing of a change is enforced.
 //!
-//! Who asks must be allowed to make the very change. Of edges between namespaces whose
-//! graphs he may not read he is told how many there are, and nothing else.
+//! The user must be allowed to make the very change. Of edges between namespaces whose graphs the
+//! user may not read the response has the number, and nothing else.
 //!
 //! Claims: observe-119
 
@@ -40,19 +39,19 @@ use crate::model::Model;
 use crate::model::compiled::Compiled;
 use crate::translate::change::Change;
 
-/// Bytes of one question.
+/// Max bytes of one request.
 pub(super) const MAX_BODY: usize = 1 << 20;
 /// Changes that are compiled at one time: each takes what a change of the cluster takes.
 const AT_ONCE: usize = 1;
-/// Those that wait for their turn, in the order in which they came. Each keeps one of the 16
-/// places of calls, of which one user has four, so nobody takes all of these alone.
+/// Those that wait for their turn, in the order in which they came. Each keeps one of the 16 places
+/// of calls, of which one user has four, so no user takes all of these alone.
 const WAITING: usize = 6;
 /// Time for one of them, waiting for its turn included: a call has 15 s, and `weft` waits for 10 s.
 const WITHIN: Duration = Duration::from_secs(8);
 /// What it has of that at least, once it is its turn.
 const LEAST: Duration = Duration::from_secs(1);
-/// Changes that proxies try at one time: each is a dozen questions of the 64 of a replica, and
-/// one of the eight of a proxy. Of one user's one, so none keeps others out alone.
+/// Changes that proxies try at one time: each is a dozen queries of the 64 of a replica, and one of
+/// the eight of a proxy. Of one user's one, so none keeps others out alone.
 const TRIALS: usize = 2;
 
 /// Changes that are worked on.
@@ -78,7 +77,7 @@ impl Default for Working {
 impl Working {
     /// Waits for the turn of one more change. May be dropped at any time: those behind move up.
     async fn turn(&self) -> Result<Turn, Refusal> {
-        let begun = time::Instant::now();
+        let started = time::Instant::now();
         let place = Arc::clone(&self.places).try_acquire_owned();
         let words = "as many changes wait to be tried on this replica as may; try again";
         let place = place.map_err(|_| too_many(words))?;
@@ -88,7 +87,7 @@ impl Working {
             let words = "other changes are being tried on this replica; try again";
             return Err(too_many(words));
         };
-        let until = (begun + WITHIN).max(time::Instant::now() + LEAST);
+        let until = (started + WITHIN).max(time::Instant::now() + LEAST);
         Ok(Turn {
             until: until.into_std(),
             _permits: [place, permit],
@@ -117,7 +116,7 @@ impl Working {
 /// has gone.
 #[derive(Debug)]
 struct Turn {
-    /// When it has to have an answer.
+    /// When its response is due.
     until: Instant,
     _permits: [OwnedSemaphorePermit; 2],
 }
@@ -139,7 +138,7 @@ fn too_many(words: &str) -> Refusal {
     Refusal::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", words)
 }
 
-/// Reads a question.
+/// Reads a request.
 ///
 /// # Errors
 /// When it cannot be read.
@@ -152,7 +151,7 @@ pub(super) fn read(body: &[u8]) -> Result<DryRun, Refusal> {
     Ok(requested)
 }
 
-/// Who asks, and what an answer is made of.
+/// The user, and what a response is made of.
 #[derive(Debug)]
 pub(super) struct QueryContext<'a> {
     pub(super) context: &'a ObserveContext,
@@ -163,7 +162,7 @@ pub(super) struct QueryContext<'a> {
 }
 
 impl QueryContext<'_> {
-    /// The question with its answer, of the calls that are remembered.
+    /// The dry run with its result, for the remembered calls.
     ///
     /// # Errors
     /// When it cannot be read, the user may not make the change, or its turn does not come.
@@ -203,7 +202,7 @@ impl QueryContext<'_> {
         Ok(change)
     }
 
-    /// Where he may read graphs.
+    /// Where the user may read graphs.
     async fn scope(&self) -> Result<Arc<Scope>, Refusal> {
         let namespaces = self.compiled.world.namespaces.keys();
         let namespaces = namespaces.map(|namespace| namespace.name.to_string());
@@ -249,15 +248,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn dry_runs_queue_in_order_with_remaining_time() {
         let working = Working::default();
-        let begun = time::Instant::now();
+        let started = time::Instant::now();
         let first = working.turn().await.unwrap();
-        assert_eq!(first.until, (begun + WITHIN).into_std());
+        assert_eq!(first.until, (started + WITHIN).into_std());
         let seen = Mutex::new(Vec::new());
         let waits = async |number: u64| {
             let turn = working.turn().await.unwrap();
             let left = turn.until - time::Instant::now().into_std();
             let left = left.as_millis().div_ceil(1000);
-            seen.lock().push((number, begun.elapsed().as_secs(), left));
+            seen.lock()
+                .push((number, started.elapsed().as_secs(), left));
             sleep(SECOND).await;
             drop(turn);
         };
@@ -289,28 +289,28 @@ mod tests {
     async fn dry_run_queue_is_bounded_and_frees_abandoned_places() {
         let working = Working::default();
         let first = working.turn().await.unwrap();
-        let begun = time::Instant::now();
+        let started = time::Instant::now();
         let mut waiting: Vec<_> = (0..WAITING).map(|_| Box::pin(working.turn())).collect();
         for turn in &mut waiting {
             assert!(timeout(Duration::ZERO, turn).await.is_err(), "not waiting");
         }
         let refused = working.turn().await.unwrap_err();
         assert_eq!(refused.code, 429);
-        assert_eq!(begun.elapsed().as_secs(), 0, "not at once");
+        assert_eq!(started.elapsed().as_secs(), 0, "not at once");
 
-        // Who goes makes room for another one.
+        // One that leaves makes room for another.
         drop(waiting.pop());
         let mut another = Box::pin(working.turn());
         assert!(timeout(Duration::ZERO, &mut another).await.is_err());
-        // Who goes when it is his turn leaves it to the next.
+        // One that leaves at its turn passes it to the next.
         drop(first);
         drop(waiting.remove(0));
         let next = timeout(SECOND, &mut waiting[0]).await;
         let turn = next.expect("the turn is lost").unwrap();
-        // And those behind him are told when their time is over.
+        // And those behind it are refused when their time is over.
         let refused = waiting[1].as_mut().await.unwrap_err();
         assert_eq!(refused.code, 429);
-        assert_eq!(begun.elapsed().as_secs(), WITHIN.as_secs());
+        assert_eq!(started.elapsed().as_secs(), WITHIN.as_secs());
         drop(turn);
     }
 }

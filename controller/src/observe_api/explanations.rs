@@ -1,13 +1,12 @@
-//! Answers why a call passes or not, to those who may know.
+//! Explanations why a call passes or not, for users with the right to them.
 //!
-//! Who may create explanations in the called side's namespace is told everything. Who may
-//! only in the caller's is told what the caller would find out by calling: the verdict, its
-//! reason, and whose the called side is. Who may only in the called side's is told nothing
-//! of the caller but what he wrote himself, so there a caller can only be asked about by
-//! its account. A Service may lead to pods of another namespace than its own: who may not
-//! there is told what his own callers would find out, and of others nothing. In all cases
-//! callers beside the one that was asked about are named only to who may create explanations
-//! in their namespaces.
+//! A user who may create explanations in the called side's namespace is shown everything. One who
+//! may only in the caller's is shown what calling would reveal: the verdict, its reason, and whose
+//! the called side is. One who may only in the called side's is shown nothing of the caller beyond
+//! the request's own text, so there a caller can only be named by its account. A Service may lead
+//! to pods of another namespace than its own: without the right there the user is shown what its
+//! own callers would find out, and of others nothing. In all cases callers beside the requested one
+//! are named only to a user who may create explanations in their namespaces.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -35,20 +34,20 @@ use crate::model::PodId;
 use crate::model::compiled::Compiled;
 use crate::world::ObjectKey;
 
-/// Bytes of one question.
+/// Max bytes of one request.
 pub(super) const MAX_BODY: usize = 64 * 1024;
 
-/// Namespaces of callers that one explanation asks the API server about.
+/// Max namespaces of callers that one explanation checks with the API server.
 const MAX_CHECKED: usize = 16;
 
-/// In whose namespaces the user may ask.
+/// In whose namespaces the user may create explanations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Rights {
     caller: bool,
     called: bool,
 }
 
-/// Who asks, and what an answer is made of.
+/// The user, and what a response is made of.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct QueryContext<'a> {
     pub(super) context: &'a ObserveContext,
@@ -58,10 +57,10 @@ pub(super) struct QueryContext<'a> {
 }
 
 impl QueryContext<'_> {
-    /// The question with its answer.
+    /// The request with its explanation.
     ///
     /// # Errors
-    /// When it cannot be read, or the user may ask of neither end.
+    /// When it cannot be read, or the user may explain at neither end.
     pub(super) async fn answer(
         self,
         path: &ObservePath,
@@ -104,12 +103,12 @@ async fn answer(
         return Err(Refusal::bad(message));
     }
     let rights = Rights {
-        // Who has no namespace is nobody's secret.
+        // A caller without a namespace is no namespace's secret.
         caller: requested.spec.from.outside || allowed(context, user, from).await?,
         called: to.is_empty() || allowed(context, user, to).await?,
     };
-    let nobody = requested.spec.from.outside && !rights.called;
-    if nobody || (!rights.caller && !rights.called) {
+    let hidden = requested.spec.from.outside && !rights.called;
+    if hidden || (!rights.caller && !rights.called) {
         let message = format!(
             "user {:?} can create explanations neither in namespace {from:?} nor in {to:?}",
             user.name
@@ -120,7 +119,7 @@ async fn answer(
     let status = if !rights.caller && requested.spec.from.kind != "ServiceAccount" {
         hidden_caller(from)
     } else if !rights.called && (to.kind != "Service" || to.port.is_none()) {
-        // Before anything is looked up: which ports there are is an answer too.
+        // Before anything is looked up: which ports there are is a response too.
         hidden_called()
     } else {
         let known = ReadableNamespaces::at_the_ends(&requested.spec, rights);
@@ -165,7 +164,7 @@ fn hidden_called() -> ExplanationStatus {
     }
 }
 
-/// Namespaces whose accounts an answer may name.
+/// Namespaces whose accounts a response may name.
 #[derive(Clone, Debug, Default)]
 struct ReadableNamespaces {
     all: bool,
@@ -210,7 +209,7 @@ impl ReadableNamespaces {
     }
 }
 
-/// Explains, and a second time where that names callers whom the user may know.
+/// Explains, and a second time where that names callers which the user may know.
 async fn explain_in_full(
     asking: QueryContext<'_>,
     spec: &ExplanationSpec,
@@ -220,7 +219,7 @@ async fn explain_in_full(
     let QueryContext { context, user, .. } = asking;
     let explained = asking.explain(spec, rights, &known).await?;
     if !may_in_each(context, user, &explained.elsewhere).await? {
-        // What others find out by calling is not his to know either.
+        // What others find out by calling is not for this user to know either.
         return Ok(if rights.caller && !spec.from.outside {
             for_the_caller(explained.status, spec)
         } else {
@@ -250,12 +249,12 @@ async fn may_in_each(
     Ok(true)
 }
 
-/// An answer, and whose it is.
+/// An explanation, and whose it is.
 struct ExplainedCall {
     status: ExplanationStatus,
     /// Namespaces of callers that it does not name.
     unnamed: BTreeSet<String>,
-    /// Namespaces whose pods it tells of, beside the called one.
+    /// Namespaces whose pods it shows, beside the called one.
     elsewhere: BTreeSet<String>,
 }
 
@@ -329,7 +328,7 @@ fn explain(
     })
 }
 
-/// Says that the fix may close out callers that it does not name.
+/// Reports that the fix may close out callers that it does not name.
 fn warn_of_unread(status: &mut ExplanationStatus) {
     if let Some(fix) = &mut status.fix {
         let warning = format!("more callers than these may be closed out: {UNREAD}");
@@ -351,7 +350,7 @@ fn for_the_caller(status: ExplanationStatus, spec: &ExplanationSpec) -> Explanat
     }
 }
 
-/// Whether the proxies that judge have what was judged by.
+/// Whether the proxies that evaluate have what was evaluated here.
 fn programmed(context: &ObserveContext, explained: &Explained) -> Option<Programmed> {
     if explained.judges.is_empty() {
         return None;
@@ -396,8 +395,8 @@ fn programmed(context: &ObserveContext, explained: &Explained) -> Option<Program
     Some(programmed)
 }
 
-/// What was counted, where edges tell these two from others: they begin and end at what
-/// owns the pods.
+/// What was counted, where edges distinguish these two from others: they begin and end at what owns
+/// the pods.
 fn seen(context: &ObserveContext, spec: &ExplanationSpec) -> Option<crds::observe::RecentCalls> {
     let key = |kind: &str, namespace: &str, name: &str| {
         NodeKey::parse(&format!("{namespace}/{kind}/{name}"))

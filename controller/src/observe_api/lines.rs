@@ -1,10 +1,10 @@
-//! Answers that go on: one JSON object on a line after the other.
+//! Streamed responses: one JSON object on a line after the other.
 //!
-//! The API server cuts what it takes for a plain call after 60 s. So a stream ends by
-//! itself before that, and says so; its reader asks again and is authorized anew.
+//! The API server cuts what it takes for a plain call after 60 s. So a stream ends by itself before
+//! that, and reports it; its reader requests it again and is authorized anew.
 //!
-//! Paths and headers in it come from whoever calls, and `kubectl get --raw` prints them as they
-//! are: what a terminal acts upon is escaped.
+//! Paths and headers in it come from any caller, and `kubectl get --raw` prints them as they are:
+//! what a terminal acts upon is escaped.
 //!
 //! Claims: observe-16
 

@@ -1,5 +1,5 @@
-//! Which parameters there are. One that is misspelt would be ignored, and its sender be answered
-//! another question than his.
+//! The parameters of each resource. A misspelt one would be ignored, and its sender get the
+//! response to another query.
 //!
 //! Claims: observe-17, observe-45
 
@@ -44,12 +44,12 @@ fn lists(resource: Resource) -> &'static [&'static str] {
     }
 }
 
-/// Looks at the names of all parameters; values are read where they are used.
+/// Checks the names of all parameters; values are read where they are used.
 ///
 /// # Errors
 /// When one is neither the resource's own nor what clients add by themselves, or is there twice;
-/// when all of them are longer than anybody needs; and when what is no stream is to be watched:
-/// who is given a list instead cannot read it.
+/// when all of them are longer than any client needs; and when what is no stream is to be watched:
+/// a client that gets a list instead cannot read it.
 pub(super) fn check(resource: Resource, query: &str) -> Result<(), Refusal> {
     let (plural, own) = (resource.plural(), own(resource));
     if query.len() > MAX_QUERY {

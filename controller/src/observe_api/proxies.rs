@@ -21,11 +21,11 @@ use crate::model::PodId;
 use crate::model::compiled::Compiled;
 use crate::world::ObjectKey;
 
-/// Proxies of one answer.
+/// Max proxies of one response.
 const MAX_PROXIES: usize = 20_000;
 
-/// The proxies of a namespace, or all, in order of their names; as many as are asked for and
-/// fit into one answer, and where the rest begins.
+/// The proxies of a namespace, or all, in order of their names; as many as are requested and fit
+/// into one response, and where the others begin.
 pub(super) fn list(
     context: &ObserveContext,
     compiled: &Compiled,
@@ -81,7 +81,7 @@ pub(super) fn get(
     })
 }
 
-/// Adds what the proxy says that it holds; nothing where it does not say so.
+/// Adds what the proxy reports that it holds; nothing where it does not report it.
 pub(super) async fn ask(context: &ObserveContext, proxy: &mut Proxy) {
     let lacks = |one: &String| *one == Capability::Asks.as_str();
     if !proxy.status.connected || proxy.status.lacks.iter().any(lacks) {
@@ -92,7 +92,7 @@ pub(super) async fn ask(context: &ObserveContext, proxy: &mut Proxy) {
         Ok(config) => proxy.status.config = Some(config),
         Err(error) => {
             let (namespace, pod) = (&proxy.metadata.namespace, &proxy.metadata.name);
-            info!(namespace, pod, %error, "a proxy does not tell what it holds");
+            info!(namespace, pod, %error, "a proxy does not report what it holds");
         }
     }
 }
@@ -151,7 +151,7 @@ fn proxy(context: &ObserveContext, compiled: &Compiled, pod: &PodId, alone: bool
     })
 }
 
-/// Adds what the proxy says of itself. `ttl`: of the certificates that this controller issues.
+/// Adds the proxy's own report. `ttl`: of the certificates that this controller issues.
 fn add_own_words(status: &mut ProxyStatus, state: &ProxyState, ttl: Duration) {
     if !state.version.is_empty() {
         status.version = Some(state.version.clone());
@@ -168,8 +168,8 @@ fn add_own_words(status: &mut ProxyStatus, state: &ProxyState, ttl: Duration) {
         let issued = issued.and_then(time).map(|time| time.to_string());
         Some(Certificate {
             serial: certificate.serial.clone(),
-            // Without either a reader cannot tell a certificate that lives for minutes from one
-            // that has missed its renewal.
+            // Without either a reader cannot distinguish a certificate that lives for minutes from
+            // one that has missed its renewal.
             ttl_seconds: issued.is_none().then_some(ttl.as_secs()),
             issued,
             not_after: time(certificate.not_after)?.to_string(),

@@ -1,4 +1,4 @@
-//! What is asked for: the path, and the parameters behind it.
+//! The query of a request: its path, and the parameters behind it.
 //!
 //! Claims: observe-17
 
@@ -19,7 +19,7 @@ use crate::graph::follow::{GraphWindow, seconds};
 use crate::observe::reports::{LONGEST_WINDOW, SLOT};
 use crate::world::ObjectKey;
 
-/// Window when none is asked for.
+/// Window when none is requested.
 const DEFAULT_WINDOW: Duration = Duration::from_secs(60);
 /// A window of a single slot would be empty half of the time.
 const SHORTEST_WINDOW: Duration = Duration::from_secs(10);
@@ -37,26 +37,26 @@ pub(super) struct ObservePath {
     pub(super) name: Option<String>,
 }
 
-/// Which graph, and how it is told.
+/// Which graph, and how it is shown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct GraphQuery {
     pub(super) requested: GraphWindow,
     /// As a stream.
     pub(super) watch: bool,
-    /// The slot before which the stream ended that this one takes up.
+    /// The slot before which the stream ended that this one resumes.
     pub(super) since: Option<u64>,
 }
 
 /// Which proxies, and what of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct ListQuery {
-    /// Objects at most; as many as one answer takes without it.
+    /// Max objects; as many as one response takes without it.
     pub(super) limit: Option<usize>,
     /// Those behind this one.
     pub(super) after: Option<ObjectKey>,
     /// Those of pods with such labels; all without it.
     pub(super) selector: Option<Selector>,
-    /// Of a single proxy: the proxy itself is not asked.
+    /// Of a single proxy: the proxy itself is not queried.
     pub(super) without_config: bool,
 }
 
@@ -142,8 +142,7 @@ impl ObservePath {
         })
     }
 
-    /// What the user must be allowed to do. The API server has asked the same before it
-    /// called.
+    /// What the user must be allowed to do. The API server has checked the same before its request.
     pub(super) fn attributes(&self) -> Attributes {
         let verb = match (self.resource, &self.name) {
             (Resource::Explanations | Resource::DryRuns, _) => "create",

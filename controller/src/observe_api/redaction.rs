@@ -1,5 +1,5 @@
-//! What a single proxy shows of other namespaces: to who may read their graphs what it is, and
-//! to others how much of it there is.
+//! Redacts what a single proxy shows of other namespaces: users who may read their graphs see what
+//! it is, and others how much of it there is.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -16,17 +16,17 @@ use crate::aggregated::front_proxy::User;
 use crate::aggregated::refusal::Refusal;
 use crate::model::Index;
 
-/// Namespaces that are asked about for one answer. What is of further ones is left out.
+/// Max namespaces that are checked for one response. What is of further ones is skipped.
 const MAX_CHECKED: usize = 64;
 /// How many of them at a time.
 const AT_A_TIME: usize = 8;
-/// In the place of a namespace: nobody knows whose it is, so only who may read everywhere sees it.
+/// In the place of an unknown namespace: only a user who may read everywhere sees it.
 const UNKNOWN: &str = "";
 
-/// Leaves out what is of namespaces whose graphs the user may not read, and counts it.
+/// Removes what is of namespaces whose graphs the user may not read, and counts it.
 ///
 /// # Errors
-/// When the API server does not say what he may read.
+/// When the API server does not return the user's rights.
 pub(super) async fn redact(
     context: &ObserveContext,
     user: &User,
@@ -61,7 +61,7 @@ pub(super) async fn redact(
     Ok(())
 }
 
-/// The namespaces that are told of.
+/// The namespaces that the status names.
 fn named_namespaces<'a>(
     index: &'a Index,
     status: &'a ProxyStatus,

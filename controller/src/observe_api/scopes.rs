@@ -1,10 +1,10 @@
-//! Where a user may read graphs: one question to the API server for each namespace, so its
-//! answers are kept for a minute.
+//! Where a user may read graphs: one query to the API server for each namespace, so its results are
+//! kept for a minute.
 //!
-//! A call waits a few seconds for them and is told what is known by then; what was learned
-//! stays, and the next call goes on from there. Every user has a few questions under way, and
-//! all wait in one line for the few that the API server is asked at one time, so whoever has
-//! many namespaces delays whoever has one by a few questions only.
+//! A call waits a few seconds for them and is served by what is known by then; what was learned
+//! stays, and the next call continues from there. Every user has a few queries under way, and all
+//! wait in one line for the few that go to the API server at one time, so a user with many
+//! namespaces delays a user with one by a few queries only.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,23 +20,23 @@ use super::query::may;
 use crate::aggregated::access::{AccessDecision, Attributes, Gate};
 use crate::aggregated::front_proxy::User;
 
-/// Namespaces that are asked about for one user.
+/// Max namespaces that are checked for one user.
 const MAX_NAMESPACES: usize = 2000;
-/// Questions about one user that are asked, or wait to be, at one time.
+/// Queries about one user that run, or wait to, at one time.
 const USER_AT_ONCE: usize = 8;
-/// Questions that are asked at one time; others wait in the order in which they came.
+/// Queries that run at one time; others wait in the order in which they came.
 const AT_ONCE: usize = 16;
-/// How long a call waits. With the question whether it may be answered at all it is shorter
-/// than the time that a call has, and short enough to give back its place to other users.
+/// How long a call waits. With the query whether it may be served at all it is shorter than the
+/// time that a call has, and short enough to give back its place to other users.
 const PATIENCE: Duration = Duration::from_secs(4);
-/// How long an answer holds, and how long the parts of one are collected at most: longer than
-/// 2000 questions of 100 ms take.
+/// How long a result holds, and how long the parts of one are collected at most: longer than 2000
+/// queries of 100 ms take.
 const REMEMBERED: Duration = Duration::from_secs(60);
-/// Users whose answers are remembered, each at most 130 KB.
+/// Max users whose results are kept, each at most 130 KB.
 const MAX_USERS: usize = 64;
 
-/// Answers that are remembered, by what tells users apart: every identity of the cluster may
-/// ask, each with a new token every time.
+/// Results that are kept, by what distinguishes users: every identity of the cluster may query,
+/// each with a new token every time.
 #[derive(Debug)]
 pub(super) struct Scopes {
     remembered: Mutex<HashMap<[u8; 32], Arc<UserEntry>>>,
@@ -46,20 +46,20 @@ pub(super) struct Scopes {
 /// What is known of one user.
 #[derive(Debug, Default)]
 struct UserEntry {
-    /// Who asks. Others wait for what he learns, no longer than for their own questions.
+    /// The call that queries. Others wait for its results, no longer than for their own queries.
     turn: tokio::sync::Mutex<()>,
     learned: Mutex<Learned>,
 }
 
-/// What the API server said so far, and until when it holds.
+/// What the API server returned so far, and until when it holds.
 #[derive(Debug, Default)]
 struct Learned {
     until: Option<Instant>,
     cluster: Option<bool>,
-    /// In order, and how many of them were asked about.
+    /// In order, and how many of them were checked.
     namespaces: Vec<String>,
     checked: usize,
-    /// The last one that was asked about.
+    /// The last one that was checked.
     up_to: Option<String>,
     whole: Option<Arc<Scope>>,
 }
@@ -100,8 +100,8 @@ impl Scopes {
         }
     }
 
-    /// The user's place. Where there are too many, one is given up that nobody waits at: one
-    /// that holds nothing any more, or the one that soonest will.
+    /// The user's place. Where there are too many, one without waiters is evicted: one that holds
+    /// nothing any more, or the one that soonest will.
     fn entry(&self, user: [u8; 32]) -> Arc<UserEntry> {
         let mut remembered = self.remembered.lock();
         if let Some(entry) = remembered.get(&user) {
@@ -135,7 +135,7 @@ impl Scopes {
         Ok(decision == AccessDecision::Allowed)
     }
 
-    /// Learns what is not known yet. May be dropped at any await: what was said stays learned.
+    /// Learns what is not known yet. May be dropped at any await: what was returned stays known.
     async fn check(
         &self,
         user: &User,

@@ -1,4 +1,4 @@
-//! A graph that goes on: a line for each slot. Its reader goes on with `since`.
+//! A streamed graph: a line for each slot. Its reader resumes it with `since`.
 
 use std::future::ready;
 use std::time::SystemTime;
@@ -19,7 +19,7 @@ use crate::graph::follow::Graph;
 use crate::graph::written::{LastShown, Written};
 use crate::observe::reports::slot_of;
 
-/// What one reader is told, and until when.
+/// What one reader receives, and until when.
 struct GraphStream {
     graph: Graph,
     workers: WorkerPool,
@@ -28,7 +28,7 @@ struct GraphStream {
     shown: LastShown,
     /// The slot in which the last line was written.
     sent_at: u64,
-    /// End of the last window that was told; empty before the first.
+    /// End of the last window that was sent; empty before the first.
     end: String,
     until: Instant,
     ended: bool,
@@ -58,8 +58,8 @@ impl Drop for StreamPermits {
     }
 }
 
-/// The stream as an answer. Its first line is made before its head, so that one that finds no
-/// room is refused in words.
+/// The stream as a response. Its first line is made before its head, so that one that finds no room
+/// is refused with a message.
 ///
 /// # Errors
 /// When there is no room for its first line, or the replica ends.
@@ -101,9 +101,9 @@ fn with_newline(mut line: String) -> Bytes {
 }
 
 impl GraphStream {
-    /// What the graph says now, put into words by `render`, which knows what the reader was shown.
-    /// All of them are made beside this thread, since 64 readers of 10 000 edges compare as many
-    /// hashes in every slot.
+    /// The graph of now, written by `render`, which knows what the reader was shown. All of them
+    /// are made beside this thread, since 64 readers of 10 000 edges compare as many hashes in
+    /// every slot.
     ///
     /// # Errors
     /// When the replica ends.
@@ -177,7 +177,7 @@ impl GraphStream {
                 // Its time is over, or the replica ends.
                 Ok(Err(_)) | Err(_) => {
                     self.ended = true;
-                    // What was told last, and not what this one says.
+                    // What was sent last, and not what this one has.
                     let end = self.end.clone();
                     let render = move |_: &Graph, written: &Written, _: &mut LastShown| {
                         LastShown::last(written, &end)

@@ -1,8 +1,7 @@
 //! Requests as they end: `taps/live`.
 //!
-//! `question` reads what is asked, `pods` finds whose proxies are asked and whom the filters
-//! mean, `stream` tells what they answer. Whoever taps is named in the log and by an Event
-//! at what he taps.
+//! `question` reads the query, `pods` finds whose proxies are queried and which pods the filters
+//! mean, `stream` sends their responses. The log and an Event at what is tapped name the user.
 
 mod end;
 mod pods;
@@ -32,10 +31,10 @@ use crate::model::compiled::Compiled;
 /// Proxies of one tap. Each shows at least one request in a second.
 const MAX_PROXIES: usize = 512;
 
-/// Begins to stream what is asked for in a namespace.
+/// Starts to stream the requested requests of a namespace.
 ///
 /// # Errors
-/// When the question cannot be read, nothing fits it, or too much is watched already.
+/// When the query cannot be read, nothing fits it, or too much is watched already.
 pub(super) async fn answer(
     context: &ObserveContext,
     user: &User,
@@ -89,8 +88,8 @@ pub(super) async fn answer(
     ))
 }
 
-/// Of a workload elsewhere the filter is made of its pods. How many these are is told to who may
-/// read the graph there, and to nobody else, by whatever refusal.
+/// Of a workload elsewhere the filter is made of its pods. How many these are is shown to users who
+/// may read the graph there, and to no others, by whatever refusal.
 async fn must_be_readable(
     context: &ObserveContext,
     user: &User,
@@ -118,7 +117,7 @@ async fn must_be_readable(
 }
 
 /// The object of the Event. Also where all of a namespace is watched the Event stands in that
-/// namespace: those who live there look for it there, and may not read any other.
+/// namespace: its users look for it there, and may not read any other.
 fn about(of: &TapEnd, namespace: &str, pods: &Pods<'_>) -> About {
     let (kind, key) = of.object();
     About {

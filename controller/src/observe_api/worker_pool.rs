@@ -1,8 +1,8 @@
-//! Answers that take long to make, on threads of their own.
+//! Makes responses that take long, on threads of their own.
 //!
 //! A graph of 10 000 edges is 200 ms of work, and an explanation may look at every pod. On the
 //! one thread of the replica that would be time in which no proxy is sent its configuration.
-//! So such work is done beside it, a few answers at one time; others wait in the order in which
+//! So such work is done beside it, a few responses at one time; others wait in the order in which
 //! they came. How many may wait is bounded by the permits of calls and of streams.
 //!
 //! Streams come with as many lines at once as there are readers, whenever a slot is over. So they
@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::aggregated::refusal::Refusal;
 
-/// Answers that are made at one time. The graph is looked at by one of them only; a second one is
+/// Responses that are made at one time. The graph is looked at by one of them only; a second one is
 /// put together meanwhile of the parts that were written.
 const AT_ONCE: usize = 2;
 /// Of these, lines of streams.
@@ -37,8 +37,8 @@ impl Default for WorkerPool {
 }
 
 impl WorkerPool {
-    /// What `work` makes, when it is its turn. Work that has begun ends, whether somebody still
-    /// waits for it or not, and keeps its place until then.
+    /// The result of `work`, when it is its turn. Work that has started ends, with or without a
+    /// waiter, and keeps its place until then.
     ///
     /// # Errors
     /// When the replica ends meanwhile.
@@ -50,7 +50,7 @@ impl WorkerPool {
         made(permit, work).await
     }
 
-    /// The same of a line of a stream that has begun.
+    /// The same of a line of a stream that has started.
     ///
     /// # Errors
     /// When the replica ends meanwhile.
@@ -58,7 +58,7 @@ impl WorkerPool {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Refusal> {
-        // First this one: whoever waits for it must not stand before calls.
+        // First this one: its waiters must not stand before calls.
         let turn = taken(&self.streams).await?;
         let permit = taken(&self.permits).await?;
         made((turn, permit), work).await

@@ -1,7 +1,7 @@
-//! Whom a TrafficTarget protects, once its destination was looked up.
+//! What a TrafficTarget protects, once its destination was looked up.
 //!
-//! A target protects whom it names even where it can allow nothing: one that is wrong must
-//! not leave its pods open.
+//! A target protects what it names even where it can allow nothing: one that is wrong must not
+//! leave its pods open.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use policy::name::ObjectRef;
 
 use crate::world::ObjectKey;
 
-/// Whom a target is about.
+/// What a target is about.
 pub(super) struct Destination {
     /// As it is written.
     pub(super) name: Arc<str>,
@@ -17,7 +17,7 @@ pub(super) struct Destination {
     pub(super) accounts: Vec<ObjectKey>,
     /// Pods that were found by their labels.
     pub(super) pods: Vec<ObjectKey>,
-    /// The binding that said so.
+    /// The binding that selects them.
     pub(super) origin: Option<(ObjectRef, i64)>,
     /// Whether the target may allow something; it protects them either way.
     pub(super) usable: bool,

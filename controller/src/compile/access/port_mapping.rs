@@ -1,4 +1,4 @@
-//! What the written ports of a TrafficTarget mean on each pod, and what is said about them.
+//! What the written ports of a TrafficTarget mean on each pod, and what is reported about them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -87,8 +87,8 @@ impl Reading<'_> {
         Some(Ports::Only(ports))
     }
 
-    /// A target with rules of both kinds wants to see requests, and on a port that nobody
-    /// declared, or declared as HTTP and as TLS, what is no HTTP never satisfies it.
+    /// A target with rules of both kinds needs to see requests, and on a port without a
+    /// declaration, or declared as HTTP and as TLS, what is no HTTP never satisfies it.
     pub(super) fn warn_of_undeclared(
         &mut self,
         to: &Destination,

@@ -66,14 +66,14 @@ impl<'a> Pods<'a> {
         }
     }
 
-    /// The uid that a pod's certificate carries; none without a proxy, which could
-    /// not call as anybody.
+    /// The uid that a pod's certificate carries; none without a proxy, which could call with no
+    /// identity.
     pub(super) fn uid(&self, pod: &ObjectKey) -> Option<&'a Arc<str>> {
         let facts = self.world.pods.get(pod)?;
         facts.proxy.as_ref().map(|_| &facts.uid)
     }
 
-    /// Every port of a pod that somebody has named.
+    /// Every port of a pod that a pod, Service or target has named.
     pub(super) fn named_ports(&self, pod: &ObjectKey, facts: &PodFacts) -> BTreeSet<u16> {
         let served = self.served.get(pod).into_iter().flatten();
         let served = served.map(|(_, own)| *own);
@@ -103,13 +103,13 @@ impl<'a> Pods<'a> {
     }
 }
 
-/// Whether a pod has this port, as it or a Service says.
+/// Whether a pod has this port, by its own declaration or a Service's.
 fn is_own(facts: &PodFacts, mut served: impl Iterator<Item = u16>, number: u16) -> bool {
     facts.ports.contains_key(&number) || served.any(|own| own == number)
 }
 
-/// Whether targets say nothing about this pod but what is written in them: its ports mean
-/// themselves, and it skips none.
+/// Whether targets mean for this pod exactly what is written in them: its ports mean themselves,
+/// and it skips none.
 pub(crate) fn as_written<'a>(
     targets: impl Iterator<Item = &'a Target>,
     facts: &PodFacts,

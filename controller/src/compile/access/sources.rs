@@ -1,4 +1,4 @@
-//! The sources of a TrafficTarget: who they are to a proxy.
+//! The sources of a TrafficTarget, as the identities that a proxy compares.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -23,7 +23,7 @@ const MOST_IDS: usize = 2048;
 /// rule of every proxy that it protects, and a thirtieth of what one message holds.
 const MOST_PODS: usize = 10_000;
 
-/// Who may call, added up over the sources of one target.
+/// The permitted callers, added up over the sources of one target.
 #[derive(Default)]
 pub(super) struct Callers {
     ids: BTreeSet<SpiffeId>,
@@ -36,7 +36,7 @@ pub(super) struct Callers {
 }
 
 impl Callers {
-    /// As a proxy reads them; empty if nobody may call.
+    /// As a proxy reads them; empty if no caller is permitted.
     pub(super) fn sources(&self) -> Vec<access::Source> {
         let ids = self.ids.iter().cloned().map(access::Source::Identity);
         let authenticated = self.authenticated.then_some(access::Source::Authenticated);
@@ -64,8 +64,8 @@ impl Reading<'_> {
         callers
     }
 
-    /// SMI leaves open what a source without a namespace is. Another mesh may take
-    /// it for nobody, or for the account of that name in every namespace.
+    /// SMI leaves open what a source without a namespace is. Another mesh may take it for no
+    /// caller, or for the account of that name in every namespace.
     fn warn_of_missing_namespaces(&mut self) {
         let named = [SourceKind::ServiceAccount, SourceKind::IdentityBinding];
         let sources = self.facts.spec.sources.iter();
@@ -132,8 +132,8 @@ impl Reading<'_> {
         }
     }
 
-    /// Whoever belongs to a binding. One that cannot be used is nobody, and says why
-    /// in its own status.
+    /// The callers of a binding. One that cannot be used stands for none, and its own status has
+    /// the reason.
     fn bound_callers(&self, key: &ObjectKey, binding: &Binding, callers: &mut Callers) {
         callers.origins.push(binding.origin.clone());
         if !binding.usable {

@@ -24,8 +24,8 @@ const SERVICES: usize = 5;
 const PODS: usize = 8;
 /// The Service that is in another namespace than the pods that its slices name.
 const FOREIGN: usize = 4;
-/// What the proxy of one pod asks for: a Service, a pod, and now and then an outer
-/// address and one that is nobody's. Few, so that most changes are others' business.
+/// The subscriptions of one pod's proxy: a Service, a pod, and now and then an outer address and an
+/// unknown one. Few, so that most changes do not touch them.
 fn destinations(pod: &ObjectKey) -> BTreeSet<String> {
     let n: usize = pod.name.trim_start_matches("pod-").parse().unwrap();
     let mut names = BTreeSet::from([
@@ -308,7 +308,7 @@ fn incremental_compile_equals_full_compile_and_names_affected_proxies() {
                     untouched += 1;
                     assert_eq!(
                         *before, expected,
-                        "{pod}, seed {seed}: a change was not told"
+                        "{pod}, seed {seed}: a change was not sent"
                     );
                     continue;
                 }
@@ -347,7 +347,7 @@ fn incremental_compile_equals_full_compile_and_names_affected_proxies() {
     assert!(refreshed > 100, "only {refreshed} times endpoints were all");
     assert!(
         untouched > 100,
-        "only {untouched} times somebody was left alone"
+        "only {untouched} times a proxy was left alone"
     );
 }
 
@@ -399,9 +399,9 @@ fn replaced(world: &World, object: &Value) -> Arc<World> {
 /// Time of the fastest of some tries: what it takes when nothing else disturbs.
 fn fastest<T>(mut work: impl FnMut() -> T) -> std::time::Duration {
     let tries = (0..5).map(|_| {
-        let begun = std::time::Instant::now();
+        let started = std::time::Instant::now();
         work();
-        begun.elapsed()
+        started.elapsed()
     });
     tries.min().unwrap()
 }

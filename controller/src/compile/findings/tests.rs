@@ -1,4 +1,4 @@
-//! What is said of an object, once and in order.
+//! What is reported of an object, once and in order.
 
 use std::sync::Arc;
 
@@ -141,7 +141,7 @@ fn problem_messages_are_built_only_if_shown() {
         );
     }
     assert_eq!(found, LISTED);
-    // What is said again is no more.
+    // A repeated report adds nothing.
     let again = "is not there".to_owned();
     about.unresolved(Reason::RefNotFound, "spec.backends[00]", again);
     let problems = findings.finish();

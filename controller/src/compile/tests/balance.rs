@@ -1,5 +1,5 @@
-//! What callers are told of how to share calls out: where endpoints run, what is preferred,
-//! and which of its workload's proxies each is.
+//! What callers receive for sharing calls out: where endpoints run, what is preferred, and which of
+//! its workload's proxies each is.
 //!
 //! Claims: calls-65
 
@@ -84,7 +84,7 @@ fn zone_hints_require_hints_on_all_ready_endpoints() {
     // One that is not ready needs none.
     let unready = hinted([b.clone(), Value::Null], false);
     assert_eq!(sent(&unready), (of_service, expected[1..].to_vec()));
-    // Those that name the own zone of each say what its callers can see.
+    // Those that name the own zone of each show what its callers can see.
     let near = hinted([a.clone(), a.clone()], true);
     let plain = vec![(vec![], vec![]); 2];
     assert_eq!(sent(&near), (Locality::PreferSameZone, plain.clone()));
@@ -156,7 +156,7 @@ fn in_part(cluster: Cluster) -> Cluster {
     cluster.with(cluster::traffic_policy("part", spec))
 }
 
-/// Which of its workload's proxies that of a pod is told to be, and of its zone's.
+/// The position of a pod's proxy among those of its workload, and of its zone.
 fn position(model: &Model, pod: &str) -> Option<[[u32; 2]; 2]> {
     let resolved = resolve_newest(model, pod, &[API]);
     if !resolved.names().contains(&"place") {
@@ -175,7 +175,7 @@ fn proxies_using_service_subset_receive_their_position() {
     assert_eq!(position(&model, "web-d"), Some([[2, 3], [1, 2]]));
     assert_eq!(position(&model, "web-b"), None, "it does not run");
     assert_eq!(position(&model, "client"), Some([[0, 1], [0, 1]]));
-    // Whoever calls no Service needs none of that.
+    // A caller of no Service needs none of that.
     let elsewhere = resolve_newest(&model, "web-a", &["10.96.0.9:80"]);
     assert!(!elsewhere.names().contains(&"place"));
 }
@@ -193,7 +193,7 @@ fn proxies_without_subset_receive_rounded_replica_count() {
     assert_eq!(position(&model, "client"), None, "it is alone");
 }
 
-/// A Deployment of a thousand that is rolled out is no thousand words to each of its pods.
+/// The rollout of a Deployment of a thousand sends no thousand messages to each of its pods.
 #[test]
 fn new_proxy_concerns_replicas_only_when_rounded_count_doubles() {
     let defaults = Defaults::default();
@@ -237,7 +237,7 @@ fn new_proxy_concerns_only_replicas_with_service_subset() {
     let defaults = Defaults::default();
     for (cluster, concerned) in [(in_part(callers()), true), (callers(), false)] {
         let (before, problems) = cluster.compile();
-        // Somebody asked, else nobody knows how many there were.
+        // A subscription, else it is not known how many there were.
         assert!(position(&before, "web-a").is_some());
         let now = cluster.with(web("web-e", 5, "2", "node-a")).world();
         let (after, _, changes) = Model::compile_after(&now, &defaults, &before, &problems.into());
@@ -291,7 +291,7 @@ fn cronjob_runs_and_rollout_releases_share_one_workload() {
             [set("web-1"), set("web-2")],
             true,
         ),
-        // Named by nobody but who made them: by numbers, by dates, by times of 14 digits.
+        // Named by their makers alone: by numbers, by dates, by times of 14 digits.
         (
             [json!({}), json!({})],
             [job("report-1"), job("report-2")],
@@ -318,7 +318,7 @@ fn cronjob_runs_and_rollout_releases_share_one_workload() {
     }
 }
 
-/// The graph tells each pod of them by itself.
+/// The graph shows each pod of them by itself.
 // Claims: observe-142
 #[test]
 fn custom_kinds_are_never_treated_as_kubernetes_kinds() {

@@ -71,7 +71,7 @@ fn from_binding() -> Value {
     set(object, "/spec/sources/0/kind", json!("IdentityBinding"))
 }
 
-/// A target that lets account `web` call whom binding `name` means.
+/// A target that lets account `web` call the workloads of binding `name`.
 fn to_binding(name: &str) -> Value {
     let object = target("t", name, &["web"], tcp());
     set(object, "/spec/destination/kind", json!("IdentityBinding"))

@@ -32,7 +32,7 @@ fn a_cluster_address_of_either_family_is_its_service() {
 fn undeclared_service_port_is_refused() {
     let resolved = shop().resolve("client", &["10.96.0.1:81"]);
     let Target::Refused(refused) = resolved.destination("10.96.0.1:81") else {
-        panic!("a Service has what nobody declared");
+        panic!("a Service has what no object declared");
     };
     assert_eq!(refused.service, "shop/api");
     assert_eq!(refused.reason, "Service shop/api has no TCP port 81");
@@ -277,11 +277,11 @@ fn headless_service_is_named_on_pod_target_port_only() {
 #[test]
 fn a_pod_that_does_not_exist_gets_no_answer() {
     let (model, _) = shop().compile();
-    let nobody = crate::model::PodId::new("shop", "nobody");
+    let unknown = crate::model::PodId::new("shop", "nobody");
     let capabilities = wire::capability::Capabilities::default();
     assert!(
         model
-            .resolve(&nobody, &Default::default(), &capabilities)
+            .resolve(&unknown, &Default::default(), &capabilities)
             .is_none()
     );
 }
@@ -293,7 +293,7 @@ fn only_headless_services_without_hostnames_are_alike() {
         ("None", json!("api-2"), false),
         ("10.96.0.1", json!(null), false),
     ] {
-        // One that is not ready is told from the others all the same.
+        // One that is not ready is distinguished from the others all the same.
         let mut named = endpoint("api-2", "10.0.0.12");
         named["hostname"] = hostname.clone();
         named["conditions"]["ready"] = json!(false);

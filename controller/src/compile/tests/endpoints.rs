@@ -112,10 +112,10 @@ fn deleted_pod_is_skipped_before_slice_updates() {
     );
     let cluster = shop().with(going.clone());
     assert_eq!(addresses(&cluster), ["10.0.0.12:8080"]);
-    // Alone it is still better than nobody.
+    // Alone it is still better than none.
     let alone = with_slice(&[endpoint("api-1", "10.0.0.11")]).with(going.clone());
     assert_eq!(addresses(&alone), ["10.0.0.11:8080"]);
-    // And who publishes what is not ready gets it as it is.
+    // And a Service that publishes what is not ready has it as it is.
     let published = service("api", "10.96.0.1", &[("http", 80)]);
     let published = set(published, "/spec/publishNotReadyAddresses", json!(true));
     let cluster = shop().with(going).with(published);

@@ -66,7 +66,7 @@ fn mtls_is_resolved_in_the_same_way() {
     assert_eq!(modes(&cluster, &loosen).1, MtlsMode::Permissive);
 }
 
-/// The ports that take plaintext, and the fields about which something is told.
+/// The ports that take plaintext, and the fields with a problem.
 fn permissive(of_namespace: &[(&str, &str)], of_pod: &[(&str, &str)], loosen: bool) -> String {
     let defaults = Defaults {
         mtls_pods_may_loosen: loosen,
@@ -85,8 +85,8 @@ fn permissive(of_namespace: &[(&str, &str)], of_pod: &[(&str, &str)], loosen: bo
     let workload = Resolved(resolve(&model, "api-1", &[])).workload();
     let ports = workload.permissive_ports.iter();
     let ports = ports.map(|range| format!("{}-{}", range.first, range.last));
-    let told = problems.list.iter().map(|problem| problem.field.clone());
-    ports.chain(told).collect::<Vec<_>>().join(" ")
+    let warned = problems.list.iter().map(|problem| problem.field.clone());
+    ports.chain(warned).collect::<Vec<_>>().join(" ")
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn permissive_ports_loosen_only_where_the_mode_could() {
     // A pod loosens its namespace where it may.
     assert_eq!(permissive(&[strict], &[one], false), "");
     assert_eq!(permissive(&[strict], &[one], true), "9090-9090");
-    // What it says of itself is not its namespace's to loosen, but its own.
+    // Its own annotation is not its namespace's to loosen, but its own.
     assert_eq!(permissive(&[strict, one], &[strict], false), "");
     assert_eq!(permissive(&[], &[strict, one], false), "9090-9090");
     let own = [strict, ports("9095,9300")];

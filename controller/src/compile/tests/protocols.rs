@@ -167,7 +167,7 @@ fn younger_service_takes_no_http_rules_off_a_port() {
         wire::convert::port_protocols(ports).unwrap().lookup(port)
     };
     for younger in ["https", "tls", "grpc", "tcp", "opaque", "redis", "mysql"] {
-        // Opaque where nobody declares it, too.
+        // Opaque where no Service declares it, too.
         for number in [8080, 9300] {
             let endpoints = [endpoint("api-1", "10.0.0.11")];
             let of = |name: &str, app_protocol: &str, second| {
@@ -307,7 +307,7 @@ fn the_servers_proxy_learns_which_ports_its_containers_name() {
         of.map(wire::v1::PortProtocol::protocol).collect()
     };
     assert_eq!(of_8080(&ports(declared("web", None))), [Protocol::Detect]);
-    // What is said of a port decides before that.
+    // The declarations of a port decide before that.
     let protocol = of_8080(&ports(declared("grpc", None)));
     assert_eq!(protocol, [Protocol::Grpc, Protocol::Detect]);
     let ns = annotate(namespace("shop"), "weft.dev/opaque-ports", "8080");

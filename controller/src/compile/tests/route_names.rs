@@ -75,7 +75,7 @@ fn only_own_groups_name_requests_of_service() {
     assert!(named(&model, "client").is_empty());
     assert!(
         named(&groups.compile().0, "api-1").is_empty(),
-        "nobody says anything"
+        "no Service names any"
     );
 }
 

@@ -179,7 +179,7 @@ fn missing_backend_of_weight_0_is_only_warning() {
     // Named twice, its weights are added.
     assert!(!about(&[("v1", 100), ("v3", 0), ("v3", 1)]).0);
     assert!(!about(&[("v1", 100), ("v3", 1)]).0);
-    assert!(!about(&[("v3", 0)]).0, "nobody takes the port");
+    assert!(!about(&[("v3", 0)]).0, "no pod takes the port");
 }
 
 #[test]

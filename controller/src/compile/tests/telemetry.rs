@@ -1,4 +1,4 @@
-//! What proxies are to tell of themselves.
+//! What proxies are to report of themselves.
 //!
 //! Claims: observe-90, observe-93, observe-97
 
@@ -26,7 +26,7 @@ fn annotated_with(name: &str, of_namespace: Option<&str>, of_pod: Option<&str>) 
     shop().with(ns).with(api)
 }
 
-/// What the chart says of traces.
+/// The chart's values for traces.
 fn traced() -> Defaults {
     Defaults {
         tracing: Some(Arc::new(Tracing {
@@ -63,7 +63,7 @@ fn log_level_comes_from_pod_then_namespace_then_info() {
         let got = filter(&cluster, "api-1");
         assert_eq!(got, expected, "{of_namespace:?} {of_pod:?}");
     }
-    // Control: the pod's own is nobody else's.
+    // Control: the pod's own holds for no other pod.
     let cluster = annotated(None, Some("debug"));
     assert_eq!(filter(&cluster, "client"), "info");
 }
@@ -106,10 +106,10 @@ fn trace_sampling_comes_from_pod_then_namespace_then_chart() {
         assert_eq!(tracing.inject, ["b3"]);
         let of_it = |name: &str| tracing.resource.iter().find(|one| one.name == name);
         assert_eq!(of_it("k8s.pod.name").unwrap().value, "api-1");
-        // Without an endpoint nothing is told, whatever is asked for.
+        // Without an endpoint nothing is reported, whatever is requested.
         assert_eq!(telemetry_of(&cluster, &Defaults::default(), "api-1"), None);
     }
-    // Control: the pod's own is nobody else's.
+    // Control: the pod's own holds for no other pod.
     let cluster = annotated_with(SAMPLING, None, Some("100"));
     let other = telemetry_of(&cluster, &traced(), "client").unwrap();
     assert_eq!(other.share, 10_000);

@@ -1,4 +1,4 @@
-//! TrafficPolicies become rules for callers and pods, and words for their authors.
+//! TrafficPolicies become rules for callers and pods, and conditions for their authors.
 //!
 //! Claims: calls-39
 
@@ -45,7 +45,7 @@ fn of_namespace(name: &str, fields: &Value) -> Value {
     cluster::traffic_policy(name, spec)
 }
 
-/// What the callers of `api` are told.
+/// The policy that the callers of `api` receive.
 fn client_policy(cluster: &Cluster) -> EffectivePolicy {
     resolve_newest(&cluster.compile().0, "client", &["10.96.0.1:80"]).policy("shop/api:80")
 }
@@ -174,9 +174,9 @@ fn sections_disabled_by_enforced_mesh_policy_stay_disabled() {
         let (model, _) = shop.clone().with(mesh(enforce)).compile();
         let client = resolve_newest(&model, "client", &["10.96.0.1:80"]);
         ["shop/api:80", "shop/next:80"].map(|name| {
-            let told = client.policy(name);
-            let ejection = told.ejection.rules[0].then.as_ref().unwrap();
-            let balance = told.balance.rules[0].then.as_ref().unwrap();
+            let received = client.policy(name);
+            let ejection = received.ejection.rules[0].then.as_ref().unwrap();
+            let balance = received.balance.rules[0].then.as_ref().unwrap();
             (ejection.consecutive_failures, balance.warmup.as_secs())
         })
     };
@@ -233,8 +233,8 @@ fn policy_is_limited_to_existing_routes_and_callers() {
         let (model, _) = cluster.compile();
         assert!(!names(&model, "client").contains(&"policy/shop/api:80".to_owned()));
     }
-    let nobody = json!([{"kind": "IdentityBinding", "name": "gone"}]);
-    let cluster = shop().with(policy("p", &json!({"retry": {}, "sources": nobody})));
+    let no_caller = json!([{"kind": "IdentityBinding", "name": "gone"}]);
+    let cluster = shop().with(policy("p", &json!({"retry": {}, "sources": no_caller})));
     assert!(!names(&cluster.compile().0, "client").contains(&"policy/shop/api:80".to_owned()));
 }
 

@@ -11,8 +11,8 @@ use crate::{
     testing::cluster::*,
 };
 
-/// What the pods below held before the way from objects to bytes was last changed. A line
-/// changes only with what is said to proxies.
+/// What the pods below held before the way from objects to bytes was last changed. A line changes
+/// only with what is sent to proxies.
 const EXPECTED: &str = include_str!("versions.txt");
 
 const PODS: [&str; 6] = ["client", "api-1", "api-2", "db", "plain", "bound"];
@@ -65,7 +65,7 @@ fn the_same_versions_come_from_compiling_after_another_world() {
     }
 }
 
-/// Something of everything that a resource can say.
+/// Something of everything that a resource can hold.
 fn town() -> Cluster {
     policies(services(shop().with(namespace("other"))))
 }

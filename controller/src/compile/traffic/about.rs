@@ -1,11 +1,11 @@
-//! Which policies count at a Service port, and what the others are told of it, once each.
+//! Which policies count at a Service port, and what is reported of the others, once each.
 //!
-//! Whoever may write in a namespace may write policies for its Services, which lie in the
-//! proxies of callers elsewhere. So there are bounds for each port, and what goes beyond
-//! is told in one sentence of the policy, however many Services it is about.
+//! The author of any policy in a namespace may write policies for its Services, and these lie in
+//! the proxies of callers elsewhere. So there are bounds for each port, and what goes beyond is
+//! reported in one sentence of the policy, however many Services it is about.
 //!
-//! Those who say nothing, or decide nothing because others come before them, are in no
-//! proxy. They take nothing of what there is room for, and are told otherwise.
+//! Policies that set nothing, or decide nothing because others come before them, are in no proxy.
+//! They take nothing of what there is room for, and are reported elsewhere.
 
 use std::{collections::BTreeMap, fmt::Display};
 
@@ -21,14 +21,14 @@ use policy::{
 use super::candidate::PolicyCandidate;
 use crate::{compile::findings::Findings, problem::Reason};
 
-/// Most bytes that policies say of one port of a Service. Callers hold them for each port
-/// that they call, and refuse messages far above.
+/// Max bytes of policies at one port of a Service. Callers hold them for each port that they call,
+/// and refuse messages far above.
 pub(super) const MOST_BYTES: usize = 512 * 1024;
-/// Most policies that are asked at one Service for those that decide something there. Each is
-/// compared with all that do, at every port. Whoever says nothing there is not asked.
+/// Max policies that are evaluated at one Service for those that decide something there. Each is
+/// compared with all that do, at every port. A policy that sets nothing there is not evaluated.
 const MOST_ASKED: usize = 4 * POLICIES_PER_SERVICE;
 
-/// Candidates by what they are about, so that not every Service has to ask all.
+/// Candidates by what they are about, so that not every Service has to evaluate all.
 pub(super) struct ByTarget<'a> {
     /// In order of precedence.
     candidates: Vec<&'a PolicyCandidate>,
@@ -46,8 +46,8 @@ pub(super) struct ByTarget<'a> {
 pub(super) struct Counting<'a> {
     /// Those that may decide something, in order of precedence.
     pub(super) policies: Vec<&'a PolicyCandidate>,
-    /// What those lose that decide nothing, where they are not among these. However large they
-    /// are, they cost nobody anything.
+    /// What those lose that decide nothing, where they are not among these. However large they are,
+    /// they cost no other policy anything.
     pub(super) lost: Vec<Lost>,
 }
 
@@ -55,7 +55,7 @@ pub(super) struct Counting<'a> {
 #[derive(Clone, Debug, Default)]
 struct Fate {
     counts: bool,
-    /// The first place where it does not, in words.
+    /// The first place where it does not, as text.
     first: Option<String>,
     /// How many there are.
     occurrences: usize,
@@ -89,8 +89,8 @@ impl<'a> ByTarget<'a> {
         by_target
     }
 
-    /// Of each of these ports of a Service those that count there. `says`: of what a policy says
-    /// something at a port of it.
+    /// Of each of these ports of a Service those that count there. `says`: the sections of a policy
+    /// that apply at a port of it.
     pub(super) fn at(
         &mut self,
         service: &ServiceId,
@@ -106,7 +106,7 @@ impl<'a> ByTarget<'a> {
             let here: Vec<usize> = self.covering(&about, service, *port).collect();
             for place in &here {
                 let fate = &mut self.fates[*place];
-                // Asked only until it says something somewhere: most do at the first port.
+                // Evaluated only until it sets something somewhere: most do at the first port.
                 if !fate.counts {
                     let policy = &self.candidates[*place].policy;
                     fate.counts = !says(policy, *port).is_empty();
@@ -145,7 +145,7 @@ impl<'a> ByTarget<'a> {
         })
     }
 
-    /// Whether there is room for all, so that nobody has to be asked.
+    /// Whether there is room for all, so that none has to be evaluated.
     fn all_fit(&self, about: &[usize], service: &ServiceId, ports: &[u16]) -> bool {
         about.len() <= POLICIES_PER_SERVICE
             && ports.iter().all(|port| {
@@ -155,8 +155,8 @@ impl<'a> ByTarget<'a> {
             })
     }
 
-    /// Of each port those that count there, where there may not be room for all: asks one
-    /// after another, and leaves out whoever decides something that there is no room for.
+    /// Of each port those that count there, where there may not be room for all: evaluates one
+    /// after another, and skips each that decides something that there is no room for.
     fn choose(
         &mut self,
         about: &[usize],
@@ -189,7 +189,7 @@ impl<'a> ByTarget<'a> {
                 }
             });
             let said: Vec<Vec<Section>> = said.collect();
-            // It wants no room, and has no effect here whoever else there is.
+            // It needs no room, and has no effect here whatever else there is.
             if said.iter().all(Vec::is_empty) {
                 continue;
             }
@@ -228,8 +228,8 @@ impl<'a> ByTarget<'a> {
         at_ports.into_iter().map(|at| at.counting).collect()
     }
 
-    /// Tells those that do not count somewhere. One that does elsewhere is accepted: who comes
-    /// before it is often somebody else, and could switch off its condition at will.
+    /// Reports those that do not count somewhere. One that does elsewhere is accepted: the policy
+    /// before it often has another author, who could switch off its condition at will.
     pub(super) fn report(self, findings: &mut Findings) {
         for (candidate, fate) in self.candidates.iter().zip(self.fates) {
             let Some(first) = fate.first else { continue };
@@ -245,7 +245,7 @@ impl<'a> ByTarget<'a> {
     }
 }
 
-/// One port of a Service, while policies are asked for those that count there.
+/// One port of a Service, while policies are evaluated for those that count there.
 struct AtPort<'b, 'a> {
     port: u16,
     /// All policies, by place.
@@ -270,8 +270,8 @@ impl<'b, 'a> AtPort<'b, 'a> {
         }
     }
 
-    /// Whether a policy that says something of this decides something; `None`: it would, and
-    /// there is no room for it. Of one that decides nothing is kept who does.
+    /// Whether a policy with these sections decides something; `None`: it would, and there is no
+    /// room for it. Of one that decides nothing the winners are kept.
     fn ask(&mut self, place: usize, says: Vec<Section>) -> Option<bool> {
         let candidate = self.candidates[place];
         let asked = self.decided.ask(says, place);

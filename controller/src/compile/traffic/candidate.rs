@@ -35,7 +35,7 @@ pub(super) struct PolicyCandidate {
     pub(super) origins: Vec<(ObjectRef, i64)>,
 }
 
-/// What is told about the pods of a Service.
+/// What is reported about the pods of a Service.
 pub(in crate::compile) fn surroundings(
     key: &ObjectKey,
     services: &BTreeMap<ObjectKey, Arc<ServiceEntry>>,

@@ -1,5 +1,5 @@
-//! What authors of TrafficPolicies are told: what they are about, who else decides, and
-//! what nobody enforces.
+//! The conditions of TrafficPolicies: what each is about, which other policy decides, and what no
+//! proxy enforces.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -43,7 +43,7 @@ pub(super) fn target(facts: &PolicyFacts) -> String {
     }
 }
 
-/// Says who decides instead of whom.
+/// Reports which policy decides instead of which.
 pub(super) fn rivals(
     candidates: &[PolicyCandidate],
     standings: &Standings,
@@ -71,7 +71,7 @@ pub(super) fn rivals(
             }
         }
         for (section, one) in overridden.get(origin).into_iter().flatten() {
-            // Of such a section it is said above.
+            // Such a section is reported above.
             if standing.lost.contains_key(section) {
                 continue;
             }
@@ -81,15 +81,15 @@ pub(super) fn rivals(
     }
 }
 
-/// What is told to who decides nothing at pods of which another policy speaks, too, or another
-/// Service leaves open what he says.
+/// The message for a policy that decides nothing at pods where another policy decides, too, or
+/// another Service leaves the timeout open.
 fn at_pods(one: &Overridden) -> String {
     let (service, port) = (&one.service, one.port);
     let Some(winner) = &one.winner else {
         return format!(
             "callers outside the mesh have no such time at pods that Service {service}:{port} \
-             selects as well: nobody knows which Service they mean, and not all of them end every \
-             request; write one at each for all requests"
+             selects as well: no proxy knows which Service they mean, and not all of them end \
+             every request; write one at each for all requests"
         );
     };
     let why = match (one.by, one.section) {
@@ -102,16 +102,16 @@ fn at_pods(one: &Overridden) -> String {
     );
     if one.by_own {
         return format!(
-            "{decides}: nobody knows which Service they mean, and not all of them say the same; \
+            "{decides}: no proxy knows which Service they mean, and not all of them say the same; \
              let the same policies speak of all"
         );
     }
     format!("{decides}; write there what is to hold at those")
 }
 
-/// What is told to who decides nothing: of each section who does, and why. What makes a policy
-/// come first differs from one to the next, and to be narrower is none of it where another one
-/// is closer or enforced; so the way out is the one that is there for all.
+/// The message for a policy that decides nothing: for each section the winner, and why. What makes
+/// a policy come first differs from one to the next, and to be narrower is none of it where another
+/// one is closer or enforced; so the way out is the one that is there for all.
 fn conflict(lost: &[(Section, Winner)]) -> String {
     let mut by_winner: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for (section, Winner { origin, by }) in lost {
@@ -128,7 +128,7 @@ fn conflict(lost: &[(Section, Winner)]) -> String {
     )
 }
 
-/// Why a policy comes before the one whose author is told.
+/// Why a policy comes before the one whose condition this is.
 const fn why(by: Precedence) -> &'static str {
     match by {
         Precedence::Enforced => "which is enforced for the mesh",
@@ -139,13 +139,13 @@ const fn why(by: Precedence) -> &'static str {
     }
 }
 
-/// Where nobody enforces a section of a policy.
+/// Where no proxy enforces a section of a policy.
 struct Unenforced<'a> {
     policy: &'a PolicyCandidate,
     first: &'a ObjectKey,
     last: &'a ObjectKey,
     services: usize,
-    /// Of the first Service: who serves in place of pods that it has not.
+    /// Of the first Service: the backends that serve in place of pods that it has not.
     backends: Vec<&'a ObjectKey>,
 }
 
@@ -157,11 +157,11 @@ impl Unenforced<'_> {
             let backends = few(self.backends.iter().map(|backend| &*backend.name));
             return format!(
                 "Service {service}{more} has no pods, and a TrafficSplit leads its calls to those \
-                 of {backends}, where nobody enforces it; write a policy about those Services"
+                 of {backends}, where no proxy enforces it; write a policy about those Services"
             );
         }
         let pods = if plain {
-            "without a proxy, and nobody enforces it there; put them into the mesh"
+            "without a proxy, and no proxy enforces it there; put them into the mesh"
         } else {
             "of another namespace, and it says nothing of them; write a policy there"
         };
@@ -201,8 +201,8 @@ pub(super) fn not_enforced(
             } else {
                 Vec::new()
             };
-            let by_nobody = (found.plain || found.foreign) && section != Section::Priority;
-            if !by_nobody && backends.is_empty() {
+            let not_by_proxies = (found.plain || found.foreign) && section != Section::Priority;
+            if !not_by_proxies && backends.is_empty() {
                 continue;
             }
             let one = unenforced

@@ -1,8 +1,8 @@
 //! The name that may have been meant where a Service is not there.
 //!
-//! Whoever names thousands of Services that are not there would have each compared with all
-//! that are. So names of a namespace are compared only so often while a World is compiled,
-//! and what is missing after that is told without a hint.
+//! A policy that names thousands of missing Services would have each compared with all that exist.
+//! So names of a namespace are compared only so often while a World is compiled, and what is
+//! missing after that is reported without a hint.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -10,8 +10,8 @@ use policy::name::ServiceId;
 
 use crate::world::{ObjectKey, ServiceFacts, Store};
 
-/// Names that are compared for one namespace: forty mistakes beside 500 Services. It takes
-/// some 20 ms where all have the longest names.
+/// Names that are compared for one namespace: forty misspelt beside 500 Services. It takes some 20
+/// ms where all have names of max length.
 const MOST_COMPARED: usize = 20_000;
 
 /// How many names were compared, by namespace.

@@ -35,7 +35,7 @@ pub(super) fn scoped<'a>(
     }
 }
 
-/// What that one says something of. Its routes and sources, which may be thousands, are not
+/// The sections that this policy sets. Its routes and sources, which may be thousands, are not
 /// copied for it.
 pub(super) fn says(
     policy: &Policy,

@@ -119,7 +119,7 @@ impl Reading<'_> {
         Some(target)
     }
 
-    /// Warns of what does not hold for everybody, or does nothing, because clients of this
+    /// Warns of what does not hold for every caller, or does nothing, because clients of this
     /// Service choose the pods that they call.
     fn headless(&mut self, service: &str) {
         let reason = Reason::UnsupportedService;
@@ -150,7 +150,7 @@ impl Reading<'_> {
         }
     }
 
-    /// A Service by name, or a word about its absence, with one that may have been meant.
+    /// A Service by name, or a message about its absence, with one that may have been meant.
     fn service(
         &mut self,
         field: &str,
@@ -248,7 +248,7 @@ impl Reading<'_> {
         }
     }
 
-    /// Who these are to a proxy; what is not there is nobody.
+    /// The identities that a proxy compares; what is not there stands for no caller.
     fn callers(&mut self, field: &str, sources: &[Source]) -> Vec<access::Source> {
         let mut callers = BTreeSet::new();
         let mut pods: BTreeSet<Arc<str>> = BTreeSet::new();
@@ -305,7 +305,7 @@ impl Reading<'_> {
         callers.into_iter().collect()
     }
 
-    /// Adds whoever belongs to a binding, if anybody.
+    /// Adds the callers of a binding, if any.
     fn bound(
         &mut self,
         field: &str,
@@ -314,14 +314,14 @@ impl Reading<'_> {
         pods: &mut BTreeSet<Arc<str>>,
     ) {
         let Some(binding) = self.named.bindings.get(key) else {
-            let words = || format!("there is no IdentityBinding {key}; it is nobody");
+            let words = || format!("there is no IdentityBinding {key}; it stands for no caller");
             self.about
                 .unresolved_with(Reason::RefNotFound, field, words);
             return;
         };
         self.origins.push(binding.origin.clone());
         if !binding.usable {
-            let why = "cannot be used, as its status says; it is nobody";
+            let why = "cannot be used, as its status says; it stands for no caller";
             let words = || format!("IdentityBinding {key} {why}");
             self.about
                 .unresolved_with(Reason::RefNotFound, field, words);
@@ -376,8 +376,8 @@ impl Reading<'_> {
         sections
     }
 
-    /// Whether a Service is there and can be called. Ports that it lacks of the one that the
-    /// policy is about are told, and at those `here` leaves it out.
+    /// Whether a Service is there and can be called. Ports that it lacks of the one that the policy
+    /// is about are reported, and `here` has it left out at those.
     fn serves(&mut self, field: &str, service: &ServiceId, consequence: &str) -> bool {
         let Some(facts) = self.service(field, service, consequence) else {
             return false;
@@ -403,7 +403,7 @@ impl Reading<'_> {
         true
     }
 
-    /// Warns where nobody serves: pods may come any time, and what is sent there fails until then.
+    /// Warns where no pod serves: pods may come any time, and what is sent there fails until then.
     fn is_served(&mut self, field: &str, service: &ServiceId) {
         if self.around(service).empty {
             let message = format!(
@@ -415,7 +415,7 @@ impl Reading<'_> {
         }
     }
 
-    /// What is told about the pods of a Service, which is looked at again when they change.
+    /// What is reported about the pods of a Service, which is read again when they change.
     fn around(&mut self, service: &ServiceId) -> ServicePodFacts {
         let (key, named) = (key(service), self.named);
         let watched = self.watched.entry(key.clone());

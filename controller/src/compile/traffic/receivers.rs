@@ -1,8 +1,8 @@
 //! Which Services get calls that were made to others: by splits, fallbacks and overrides.
 //!
-//! Each mirror with `ReadOnly` asks, and a namespace may hold thousands of them beside
-//! hundreds of thousands of names. So all is written down once, and asking costs the same
-//! however many policies there are.
+//! Each mirror with `ReadOnly` needs this, and a namespace may hold thousands of them beside
+//! hundreds of thousands of names. So all is indexed once, and a lookup costs the same however many
+//! policies there are.
 
 use std::collections::HashMap;
 
@@ -48,7 +48,7 @@ impl<'a> Receivers<'a> {
         receivers
     }
 
-    /// What leads calls to a Service, in words that follow its name; `None` if nothing does.
+    /// What leads calls to a Service, as text that follows its name; `None` if nothing does.
     pub(super) fn why(&self, service: &ServiceId) -> Option<String> {
         let key = ObjectKey {
             namespace: service.namespace.clone(),

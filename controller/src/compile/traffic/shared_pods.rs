@@ -1,9 +1,9 @@
 //! Pods that several Services lead to, and whose sections are overridden there.
 //!
-//! What is said of these pods follows from what they serve alone. A Deployment has many that
-//! serve the same, so each such set of Service ports is asked once, however many pods have it:
-//! one pod more or less changes nothing of what authors are told, unless it is the first or the
-//! last of its kind.
+//! What is reported of these pods follows from what they serve alone. A Deployment has many that
+//! serve the same, so each such set of Service ports is evaluated once, however many pods have it:
+//! one pod more or less changes nothing of what authors read, unless it is the first or the last of
+//! its kind.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,8 +18,8 @@ use crate::{
     world::{ObjectKey, PodFacts},
 };
 
-/// Sections that decide nothing at some pods, by policy, each with the first of those who do
-/// there by another Service.
+/// Sections that decide nothing at some pods, by policy, each with the first of the winners there
+/// of another Service.
 pub(super) fn overridden(
     named: &Named<'_>,
     policies: &Policies,
@@ -79,9 +79,9 @@ impl<'a> SharedPods<'a> {
         !self.before.policies.is_empty() && has_shared_port(serves)
     }
 
-    /// Whether authors are told the same of all pods as before, if all that have changed are
-    /// noted. `around`: those that are noted.
-    pub(in crate::compile) fn told_alike(&self, around: &BTreeSet<ObjectKey>) -> bool {
+    /// Whether the report of all pods is the same as before, if all that have changed are noted.
+    /// `around`: those that are noted.
+    pub(in crate::compile) fn reports_alike(&self, around: &BTreeSet<ObjectKey>) -> bool {
         if self.was == self.now {
             return true;
         }
@@ -89,11 +89,11 @@ impl<'a> SharedPods<'a> {
         let was: BTreeSet<Overridden> = self.was.overridden(policies).collect();
         let now: BTreeSet<Overridden> = self.now.overridden(policies).collect();
         let mut differing = was.symmetric_difference(&now);
-        differing.all(|one| self.is_told_of_others(one, around))
+        differing.all(|one| self.is_reported_of_others(one, around))
     }
 
-    /// Whether this is told because of other pods as well. Those all serve the winner's port.
-    fn is_told_of_others(&self, one: &Overridden, around: &BTreeSet<ObjectKey>) -> bool {
+    /// Whether this is reported because of other pods as well. Those all serve the winner's port.
+    fn is_reported_of_others(&self, one: &Overridden, around: &BTreeSet<ObjectKey>) -> bool {
         let Index {
             world,
             services,
@@ -115,13 +115,13 @@ impl<'a> SharedPods<'a> {
     }
 }
 
-/// What pods serve whose proxies enforce what policies say of it, each set of Service ports once.
+/// What pods serve whose proxies enforce policies on it, each set of Service ports once.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct ServedSets(BTreeSet<Vec<Served>>);
 
 impl ServedSets {
     /// Adds what a pod serves by way of its proxy. What passes that by, or a pod without one, is
-    /// enforced by nobody, so nobody is overridden there.
+    /// enforced by no proxy, so no policy is overridden there.
     fn add(&mut self, facts: &PodFacts, serves: &[Served]) {
         let enforced = serves.iter().filter(|(.., own)| passes_proxy(facts, *own));
         let enforced: Vec<Served> = enforced.cloned().collect();

@@ -32,7 +32,7 @@ fn refused(sums: &EdgeTotals) -> BTreeMap<String, u64> {
         .collect()
 }
 
-/// What the called side says of them.
+/// What the called side counted of them.
 pub(super) fn server_sums(sums: &EdgeTotals, port_known: bool) -> ServerSums {
     ServerSums {
         requests: sums.requests(),

@@ -1,16 +1,16 @@
-//! What a graph that is told lacks, and how it says so.
+//! What a graph response lacks for want of room, and the sentence that reports it.
 
 use crds::observe::GraphMetadata;
 
 use crate::graph::window::{Incomplete, Window};
 use crate::observe::reports::SLOT;
 
-/// What had no room in an answer.
+/// What had no room in a response.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Overflow {
-    /// Edges and nodes that are not told.
+    /// Edges and nodes that are skipped.
     pub left_out: usize,
-    /// Those that are told without history or routes.
+    /// Those that are shown without history or routes.
     pub bare: usize,
 }
 
@@ -21,12 +21,12 @@ impl Overflow {
         (left_out + bare > 0).then(|| {
             format!(
                 "the answer is too long: {left_out} edges and nodes had no room in it, and {bare} \
-                 are told without history or routes; ask for one namespace, or for less history"
+                 are shown without history or routes; ask for one namespace, or for less history"
             )
         })
     }
 
-    /// What the answer lacks, without its end. `beyond`: edges that were too many.
+    /// What the response lacks, without its end. `beyond`: edges that were too many.
     pub(super) fn metadata(self, window: &Window, beyond: usize) -> GraphMetadata {
         let unsettled = window.incomplete == Some(Incomplete::Unsettled);
         let why = self.why(beyond);

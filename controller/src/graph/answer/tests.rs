@@ -1,4 +1,4 @@
-//! What is shown to whom, and what a stream says.
+//! What of the graph each reader is shown, and what a stream sends.
 //!
 //! Claims: observe-141, observe-145
 
@@ -113,8 +113,8 @@ fn namespace_graph_shows_own_edges_and_minimal_foreign_ends() {
     assert_eq!(called.allowed_by, ["shop/read"]);
     assert_eq!((called.audit, called.server.is_some()), (3, true));
     assert_eq!(called.backend, "shop/api");
-    // Seen from the caller's namespace, the callee's rules and counts are not told, nor how
-    // its Service is split.
+    // Seen from the caller's namespace, the callee's rules and counts are not shown, nor how its
+    // Service is split.
     let bank = town.graph(&of("bank"));
     let calls = bank.edges.iter().find(|edge| edge.to.starts_with("shop"));
     let calls = calls.unwrap();
@@ -154,7 +154,7 @@ fn edge_identity_belongs_to_caller_not_current_pods() {
         ..wire::v1::Report::default()
     };
     reports.take(&reporter, report, true, now());
-    // Of the other one no proxy says the account.
+    // Of the other one no proxy reports the account.
     call(&reports, "bank/web", "bank/web", 1, 0);
     let mut town = Town::of(&reports);
     let id =
@@ -204,7 +204,7 @@ fn cronjob_runs_form_one_node_until_last_job_ends() {
         report(&reports, &format!("shop/{job}"), vec![edge]);
     }
     let town = Town::with(inventory, &reports);
-    let told = |town: &Town| {
+    let listed = |town: &Town| {
         let graph = town.graph(&Extent::default());
         let requests = |id: &str| -> u64 {
             let edges = graph.edges.iter().filter(|edge| edge.from == id);
@@ -220,16 +220,16 @@ fn cronjob_runs_form_one_node_until_last_job_ends() {
     let node = |id: &str, calls: u64, gone: bool| (id.to_owned(), calls, gone);
     let once = node("shop/Job/once", 4, false);
     let report = |gone| node("shop/CronJob/report", 5, gone);
-    assert_eq!(told(&town), [report(false), once.clone()]);
+    assert_eq!(listed(&town), [report(false), once.clone()]);
     let end = |job: &str| {
         let mut inventory = town.inventory.write();
         let now = tokio::time::Instant::now();
         inventory.end(MetricsKind::Job, &key("shop", job), now);
     };
     end("report-29387460");
-    assert_eq!(told(&town), [report(false), once.clone()]);
+    assert_eq!(listed(&town), [report(false), once.clone()]);
     end("report-29387520");
-    assert_eq!(told(&town), [report(true), once]);
+    assert_eq!(listed(&town), [report(true), once]);
 }
 
 #[test]
@@ -287,8 +287,8 @@ fn what_is_written_by_part_is_the_graph() {
 
     let written = Written::of(|to| write(&sources, &extent, to));
     let graph = read(&written.whole());
-    let told: Vec<&str> = graph.edges.iter().map(|edge| edge.id.as_str()).collect();
-    assert_eq!(told, ids);
+    let listed: Vec<&str> = graph.edges.iter().map(|edge| edge.id.as_str()).collect();
+    assert_eq!(listed, ids);
     assert_eq!(graph, town.answer(&window, &extent));
 }
 
@@ -313,8 +313,8 @@ fn graph_stream_sends_additions_and_removals_only_once() {
             .len(),
         2
     );
-    // Whoever takes another stream up is told of all that has calls, and of all nodes: their
-    // pods may have changed since.
+    // A resumed stream is sent all that has calls, and all nodes: their pods may have changed
+    // since.
     let again = read(&shown.changes(&whole.clone().into(), true));
     assert_eq!(
         (again.edges, again.nodes),
@@ -349,23 +349,23 @@ fn application_tls_is_reported_despite_opaque_server_side() {
     report(&reports, "shop/web", called);
     report(&reports, "shop/api", vec![served]);
     let graph = Town::of(&reports).graph(&Extent::default());
-    let told = graph.edges.iter().map(|edge| {
+    let listed = graph.edges.iter().map(|edge| {
         let no_mtls = edge.mtls.map(|share| share == 0.0);
         let protocol = edge.protocol.as_str();
         (edge.to.as_str(), protocol, edge.requests, no_mtls)
     });
-    let mut told: Vec<_> = told.collect();
-    told.sort_unstable();
+    let mut listed: Vec<_> = listed.collect();
+    listed.sort_unstable();
     let expected = [
         ("External/api.example.com", "tcp", 2, Some(true)),
         ("External/api.example.com", "tls", 2, Some(true)),
         // One call, whatever the other end takes it for.
         ("shop/Deployment/api", "tls", 3, None),
     ];
-    assert_eq!(told, expected);
+    assert_eq!(listed, expected);
 }
 
-/// A caller can tell of calls, and of routes, that nobody served.
+/// A caller can report calls, and routes, that no called side served.
 // Claims: observe-7
 #[test]
 fn routes_and_refusals_are_told_by_the_called_side() {
@@ -411,10 +411,10 @@ fn silent_callers_are_reported_on_called_side_only() {
     let reports = reports();
     report(&reports, "shop/api", vec![seen_by_server("bank/web", 1, 0)]);
     let town = Town::of(&reports);
-    for (namespace, told) in [("shop", true), ("bank", false)] {
+    for (namespace, is_silent) in [("shop", true), ("bank", false)] {
         let graph = town.graph(&of(namespace));
         assert_eq!(graph.edges.len(), 1, "{namespace}");
-        assert_eq!(graph.edges[0].caller_silent, told, "{namespace}");
+        assert_eq!(graph.edges[0].caller_silent, is_silent, "{namespace}");
     }
 }
 

@@ -175,7 +175,7 @@ async fn persisted_edges_are_polled_faster_until_first_load() {
         if is_read {
             reader.graph.recalled();
         } else {
-            // Nobody waits for it any more.
+            // No query waits for it any more.
             reader.graph.grow();
         }
         assert_eq!(reader.pause(), LOOK_EVERY, "read: {is_read}");
@@ -227,7 +227,7 @@ async fn only_holder_writes_at_start_hourly_and_at_shutdown() {
     let holder = one_that_saw(&api, "shop/web", "shop/api").await;
     let (stop, stopping) = watch::channel(false);
     let task = tokio::spawn(holder.clone().run(stopping));
-    // What it finds, and then what it wrote, as if somebody had taken that away.
+    // What it finds, and then what it wrote, as if that had been taken away.
     let shard = format!("{PLACE}/weft-graph-0");
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(api.writes().len(), SHARDS);
@@ -409,7 +409,11 @@ async fn edges_lost_by_holder_are_written_by_replica() {
     let task = tokio::spawn(other.run(stopping));
     sleep(LOOK_EVERY * 5 / 2).await;
     let writes = || api.writes().len();
-    assert_eq!(writes(), SHARDS, "what nobody wrote since is the holder's");
+    assert_eq!(
+        writes(),
+        SHARDS,
+        "what no replica wrote since is the holder's"
+    );
     // As one does at its beginning: it adds an edge to one shard and knows nothing else.
     let anew = one_that_saw(&api, "bank/web", "shop/api").await;
     for shard in 0..SHARDS {
@@ -426,7 +430,7 @@ async fn edges_lost_by_holder_are_written_by_replica() {
     assert_eq!(written().await, std::slice::from_ref(&new));
     sleep(LOOK_EVERY).await;
     assert_eq!(written().await, [new, old]);
-    // Once: what is whole is left alone.
+    // Once: a complete shard is left alone.
     let before = writes();
     sleep(5 * LOOK_EVERY).await;
     assert_eq!(writes(), before);

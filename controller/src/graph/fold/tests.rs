@@ -1,4 +1,4 @@
-//! Reports become edges of workloads, whoever told of them and how often.
+//! Reports become edges of workloads, from any side and however often they come.
 //!
 //! Claims: observe-1, observe-148, observe-3
 
@@ -107,7 +107,7 @@ fn callee_s_numbers_are_shown_where_no_caller_told() {
     let reports = reports();
     report(&reports, "shop/api", vec![seen_by_server("bank/web", 5, 1)]);
     let mut unknown = seen_by_server("old/batch", 3, 0);
-    unknown.caller = "nobody-knows".to_owned();
+    unknown.caller = "unknown-pod".to_owned();
     report(&reports, "shop/api", vec![unknown]);
     let graph = graph(&reports);
     let counted = &graph[&ends("bank/Deployment/web", API)];
@@ -124,12 +124,12 @@ fn late_repeated_and_swapped_reports_fold_to_the_same() {
     let web = |good, bad| ("shop/web", vec![seen_by_client("shop/api", good, bad)]);
     let api = || ("shop/api", vec![seen_by_server("shop/web", 7, 2)]);
     let bank = || ("bank/web", vec![seen_by_client("shop/api", 1, 0)]);
-    let told = |reports: &Reports, at, (process, by)| {
+    let deliver = |reports: &Reports, at, (process, by)| {
         report_at(reports, at, (SLOT_NOW, process), by);
     };
-    // The caller's proxy began anew within the slot.
+    // The caller's proxy restarted within the slot.
     for by in [(0, web(7, 2)), (1, web(1, 0)), (0, api()), (0, bank())] {
-        told(&one, now(), by);
+        deliver(&one, now(), by);
     }
     let expected = graph(&one);
     let counted = &expected[&ends(WEB, API)];
@@ -138,16 +138,16 @@ fn late_repeated_and_swapped_reports_fold_to_the_same() {
     let counted = &expected[&ends("bank/Deployment/web", API)];
     assert_eq!((counted.sums.requests(), expected.len()), (1, 2));
     for by in [(0, api()), (1, web(1, 0)), (0, web(7, 2))] {
-        told(&two, now(), by);
+        deliver(&two, now(), by);
     }
     for by in [(0, api()), (0, web(7, 2))] {
-        told(&two, now(), by);
+        deliver(&two, now(), by);
     }
     // All of the slot overtook what it had while it was open.
-    told(&two, now(), (0, web(3, 1)));
-    told(&two, now() + Duration::from_secs(4 * SLOT), (0, bank()));
+    deliver(&two, now(), (0, web(3, 1)));
+    deliver(&two, now() + Duration::from_secs(4 * SLOT), (0, bank()));
     assert_eq!(graph(&two), expected);
-    // Another replica tells all of it, twice.
+    // Another replica sends all of it, twice.
     let reported = one.own_since(0, now()).1.unwrap();
     for reports in [&one, &two, &three, &three] {
         let opened = tokio::time::Instant::now();
@@ -287,7 +287,7 @@ fn merged_intervals_count_calls_once_and_last_open_calls() {
         (both.rows[0].sums.requests(), both.rows[0].sums.open),
         (18, 3)
     );
-    // One that is not told of any more has nothing open.
+    // One that is no longer reported has nothing open.
     let last = Folded::together([&both, &Folded::default()]);
     assert_eq!(last.rows[0].sums.open, 0);
 }
@@ -300,7 +300,7 @@ const MOST: Duration = Duration::from_millis(150);
 /// The same where the compiler hardly optimises, as for tests.
 const MOST_HERE: u32 = if cfg!(debug_assertions) { 4 } else { 1 };
 
-/// Each proxy's edges in one slot, told by a process of this number. So many proxies of a
+/// Each proxy's edges in one slot, reported by a process of this number. So many proxies of a
 /// workload call the same pods.
 fn large(reports: &Reports, process: u64, alike: usize) {
     for pod in 0..PROXIES {
@@ -326,7 +326,7 @@ fn interval_of_two_thousand_proxies_folds_within_core_share() {
         inventory: &inventory,
         model: None,
     };
-    // As in most meshes, and where no two proxies tell of the same.
+    // As in most meshes, and where no two proxies report the same.
     for alike in [20, 1] {
         let reports = Reports::with_capacity(crate::metrics::ReportMetrics::default(), 100_000);
         large(&reports, 1, alike);
@@ -369,7 +369,7 @@ fn row_and_pod_owner_are_looked_up_once() {
     for slot in reports.of_slot(SLOT_NOW) {
         fold.add(owners, &slot, &mut known);
     }
-    // Two processes of each pod tell of the same, and each pod both tells and is called.
+    // Two processes of each pod report the same, and each pod both reports and is called.
     let looked_up = (fold.looked_up, fold.nodes.looked_up);
     assert_eq!(looked_up, (PROXIES * EDGES_OF_EACH, 2 * PROXIES));
     let calls: u64 = fold.rows.iter().map(|row| row.sums.requests()).sum();
@@ -417,7 +417,7 @@ fn report_of(reports: &Reports, (pod, process): (usize, u64), edges: Vec<v1::Edg
     reports.take(&reporter, report, true, crate::testing::topology::now());
 }
 
-/// Whoever makes names up has so many, and what is beyond them is counted.
+/// A pod that makes names up has so many, and what is beyond them is counted.
 #[test]
 fn names_per_workload_are_bounded_without_losing_calls() {
     let (reports, edges, names) = (reports(), 200_u32, 32_u64);

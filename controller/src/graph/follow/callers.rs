@@ -1,4 +1,4 @@
-//! Who called, and how often: what explanations ask the graph.
+//! The callers of a workload and how often each called, for explanations.
 
 use std::collections::BTreeSet;
 use std::time::SystemTime;
@@ -17,7 +17,7 @@ use crate::observe::reports::{SLOT, slot_of};
 use crate::world::ObjectKey;
 
 impl Graph {
-    /// What was counted in the longest window on the edges that `chosen` says.
+    /// What was counted in the max window on the edges that `chosen` accepts.
     pub(crate) fn between(
         &self,
         now: SystemTime,
@@ -44,8 +44,8 @@ impl Graph {
         seen
     }
 
-    /// Accounts of the callers that these nodes ever had, as far as they are remembered or
-    /// were there in the last minutes, and how many there were of whom none is known.
+    /// Accounts of the callers that these nodes ever had, as far as they are in the memory or were
+    /// there in the last minutes, and how many there were of which none is known.
     pub(crate) fn callers_of(
         &self,
         nodes: &BTreeSet<NodeKey>,

@@ -1,4 +1,4 @@
-//! What a graph knows of itself that has not been told yet all that was counted before it began.
+//! Whether a graph that is starting up still lacks what was counted before its start.
 
 use std::time::SystemTime;
 
@@ -30,8 +30,8 @@ impl Graph {
         self.startup().has_recalled()
     }
 
-    /// Whether it does not, and that comes in a moment. What cannot be read for good would be
-    /// waited for without end, so later on answers say that they lack it.
+    /// Whether the checkpoint is not loaded yet, and will be in a moment. One that cannot be read
+    /// at all would be awaited without end, so later on responses report that they lack it.
     pub(crate) fn awaits_recall(&self) -> bool {
         self.startup().awaits_recall()
     }
@@ -41,20 +41,20 @@ impl Graph {
         self.startup().lacks_recall()
     }
 
-    /// Whether it began a moment ago, so that not every proxy has told it yet what it counted.
+    /// Whether it is starting up, so that some proxies have not sent it yet what they counted.
     pub(crate) fn gathers(&self) -> bool {
         self.startup().gathers()
     }
 
-    /// It looks for the first time. Of what was counted before, proxies tell again what a longest
-    /// window would have that ends when all of them had time for that.
+    /// The first look. Of what was counted before, proxies send again what a window of max length
+    /// would have that ends when all of them had time for that.
     pub(super) fn begins(&self, now: SystemTime) {
         let grown = slot_of(now) + YOUNG.as_secs() / SLOT;
         let known = grown.saturating_sub(history::LONGEST);
         self.inner.state.lock().history.begins(known);
     }
 
-    /// Every proxy had time to tell it.
+    /// Every proxy had time to report again.
     pub(crate) fn grow(&self) {
         self.advance(StartupEvent::Grown);
     }

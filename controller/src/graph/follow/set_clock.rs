@@ -1,4 +1,4 @@
-//! What becomes of the graph when the clock is set by which its slots are numbered.
+//! What becomes of the graph when the clock that numbers its slots is set.
 
 use std::time::{Instant, SystemTime};
 
@@ -17,8 +17,8 @@ impl GraphState {
 }
 
 impl Graph {
-    /// Looks at the clock, which shows `now` at the moment `at`. From the first look on answers
-    /// say when it is set.
+    /// Looks at the clock, which shows `now` at the moment `at`. From the first look on responses
+    /// report when it is set.
     pub(super) fn look_at_clock(&self, now: SystemTime, at: Instant) {
         let mut state = self.inner.state.lock();
         let Some(clock) = &mut state.clock else {
@@ -28,7 +28,7 @@ impl Graph {
         let Some(step) = clock.look(now, at) else {
             return;
         };
-        // Before anybody is answered who finds the clock looked at.
+        // Before any query finds the clock looked at.
         state.clock_set_in = Some(slot_of(now));
         drop(state);
         self.clock_was_set(step, now);

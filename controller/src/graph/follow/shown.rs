@@ -1,4 +1,4 @@
-//! What readers are shown: an answer that several ask for is made once for each look.
+//! The responses that readers share: several equal queries make one response for each look.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -8,13 +8,13 @@ use crate::graph::history;
 use crate::graph::written::Written;
 use crate::observe::reports::slot_of;
 
-/// Different answers that are shared until the next look.
+/// Different responses that are shared until the next look.
 pub(super) const MAX_SHARED: usize = 4;
-/// Bytes of these: three answers of 10 000 edges. Whoever asks for more has his own made.
+/// Bytes of these: three responses of 10 000 edges. A query beyond that gets one of its own.
 pub(super) const MAX_SHARED_BYTES: usize = 20 * 1024 * 1024;
 
 impl Graph {
-    /// An answer as it is written. While nothing new was folded, readers share it.
+    /// A response as it is written. While nothing new was folded, readers share it.
     pub(crate) fn written(&self, requested: &GraphWindow, now: SystemTime) -> Arc<Written> {
         let at = (slot_of(now), *self.inner.looks.borrow());
         let mut shared = self.inner.written.lock();
@@ -34,9 +34,9 @@ impl Graph {
         written
     }
 
-    /// What a reader was shown whose window ended before this slot, or more. `None` where that
-    /// is not known any more. `now`: of the answer that the reader is given next, which was
-    /// made before: it is what workloads are compared with.
+    /// What a reader was shown whose window ended before this slot, or more. `None` where that is
+    /// not known any more. `now`: of the reader's next response, which was made before: it is what
+    /// workloads are compared with.
     pub(crate) fn shown_before(
         &self,
         requested: &GraphWindow,
@@ -62,7 +62,7 @@ impl Graph {
     }
 }
 
-/// Whether an answer of so many bytes is shared beside those that are `cached`, by their bytes.
+/// Whether a response of so many bytes is shared beside those that are `cached`, by their bytes.
 pub(super) fn has_room(cached: impl Iterator<Item = usize>, bytes: usize) -> bool {
     let (number, all) = cached.fold((0, bytes), |(number, all), one| (number + 1, all + one));
     number < MAX_SHARED && all <= MAX_SHARED_BYTES

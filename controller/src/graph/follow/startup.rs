@@ -1,16 +1,16 @@
-//! How far a graph has begun, and what it still waits for of what was counted before.
+//! The states of a graph that starts up, and what it still waits for in each.
 //!
-//! Three things happen to it, in whatever order: it is followed, so that proxies tell it again
-//! what they counted; what was written down is read; and every proxy had time to tell it.
+//! Three things happen to it, in any order: it is followed, so that proxies report again what they
+//! counted; the checkpoint is loaded; and every proxy had time to report again.
 
 /// What it waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Startup {
     /// To be followed, and for what was written down.
     New,
-    /// For what proxies tell, and for what was written down.
+    /// Waits for what proxies report again, and for the checkpoint.
     Gathering,
-    /// For what proxies tell; what was written down has been read.
+    /// Waits for what proxies report again; the checkpoint is loaded.
     GatheringRecalled,
     /// For nothing; what was written down has not been read.
     GrownUnread,
@@ -21,11 +21,11 @@ pub(super) enum Startup {
 /// What happens to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StartupEvent {
-    /// From now on what proxies tell is folded.
+    /// From now on reports are folded.
     Followed,
     /// What was written down has been read.
     Recalled,
-    /// Every proxy had time to tell what it counted.
+    /// Every proxy had time to report again what it counted.
     Grown,
 }
 
@@ -68,7 +68,7 @@ impl Startup {
         matches!(self, Self::GrownUnread)
     }
 
-    /// Whether proxies still tell what they counted before.
+    /// Whether proxies still report what they counted before.
     pub(super) const fn gathers(self) -> bool {
         matches!(self, Self::Gathering | Self::GatheringRecalled)
     }
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn startup_waits_follow_from_events_in_any_order() {
-        // Awaits and lacks what was written down, and what proxies tell.
+        // Awaits and lacks the checkpoint, and what proxies report again.
         let new = (true, false, false);
         let gathers = (true, false, true);
         let gathers_recalled = (false, false, true);

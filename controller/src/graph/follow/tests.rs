@@ -1,4 +1,4 @@
-//! From reports of proxies to answers about the graph.
+//! From reports of proxies to responses about the graph.
 //!
 //! Claims: observe-1, observe-2, observe-4
 
@@ -51,8 +51,8 @@ async fn first_call_shows_at_next_look_without_duplicate() {
             .edges
             .is_empty()
     );
-    // The same processes tell of it again, and then it is called once more.
-    let told = || {
+    // The same processes report it again, and then it is called once more.
+    let repeat = || {
         let called = ("shop/web", vec![topology::seen_by_client("shop/api", 1, 0)]);
         let served = ("shop/api", vec![topology::seen_by_server("shop/web", 1, 0)]);
         for end in [called, served] {
@@ -60,7 +60,7 @@ async fn first_call_shows_at_next_look_without_duplicate() {
         }
     };
     let once_more = || call(&reports, "shop/web", "shop/api", 1, 0);
-    let steps: [(&dyn Fn(), u64); 4] = [(&told, 1), (&told, 1), (&once_more, 2), (&told, 2)];
+    let steps: [(&dyn Fn(), u64); 4] = [(&repeat, 1), (&repeat, 1), (&once_more, 2), (&repeat, 2)];
     for (step, requests) in steps {
         step();
         graph.look(now(), false).await;
@@ -100,7 +100,7 @@ async fn old_edge_is_quiet_and_shown_on_request() {
     assert!(edge.quiet && edge.requests == 0);
     let seen = topology::SLOT_NOW * SLOT;
     assert_eq!(edge.first_seen, answer::timestamp(seen));
-    // Its ends are gone, so it is shown only to those who ask for that too.
+    // Its ends are gone, so it is shown only on request.
     graph.inner.inventory.write().keep_only(
         crate::inventory::kind::MetricsKind::Deployment,
         |_| false,
@@ -121,7 +121,7 @@ async fn old_edge_is_quiet_and_shown_on_request() {
     assert!(answer.nodes.iter().all(|node| node.gone));
 }
 
-/// What was seen since is news to who was told this window.
+/// What was seen since is a change for a reader that was shown this window.
 #[tokio::test]
 async fn past_window_excludes_what_was_seen_after_it() {
     let reports = reports();
@@ -196,7 +196,7 @@ async fn call_reported_by_both_ends_keeps_callers_edge() {
         .map(|edge| (edge.from.as_str(), edge.service.as_str()))
         .collect();
     edges.sort_unstable();
-    // Of the other one the caller's proxy told nothing.
+    // Of the other one the caller's proxy reported nothing.
     let only_served = ("bank/Deployment/web", "");
     assert_eq!(edges, [only_served, ("shop/Deployment/web", "shop/api")]);
 }
@@ -221,7 +221,7 @@ fn remembered(graph: &Graph) -> Vec<String> {
     graph.with_memory(|memory, _| memory.iter().map(from).collect())
 }
 
-/// What `there` was told, and knows of pods that have ended, `here` hears from it.
+/// `here` receives what was reported to `there`, and what that knows of pods that have ended.
 fn exchange(here: &Graph, there: &Graph, reported: bool, ended: bool) {
     let at = Instant::now();
     if ended {
@@ -241,9 +241,9 @@ async fn calls_of_pod_terminated_before_replica_start_reach_owner() {
     let later = now() + Duration::from_secs(30);
     let (web, api) = ("shop/Deployment/web", "shop/Deployment/api");
     let one = || [(web.to_owned(), api.to_owned(), 1)];
-    // Its caller is gone, or who was called, or both.
+    // Its caller is gone, or its callee, or both.
     for gone in [&["web-1"][..], &["api-1"], &["web-1", "api-1"]] {
-        // Who tells the calls may tell it sooner than who knows the pods, as a proxy does.
+        // The calls may be reported sooner than the pods are known, as a proxy does.
         for reports_first in [false, true] {
             let (there, here) = (graph(&reports()), graph(&reports()));
             call(&there.inner.reports, "shop/web", "shop/api", 1, 0);
@@ -261,7 +261,7 @@ async fn calls_of_pod_terminated_before_replica_start_reach_owner() {
                 exchange(&here, &there, true, false);
                 here.look(later, true).await;
                 assert_ne!(known_edges(&here, later), one(), "the control");
-                assert_eq!(remembered(&here), [""; 0], "of nobody");
+                assert_eq!(remembered(&here), [""; 0], "no owner is known");
                 exchange(&here, &there, false, true);
             } else {
                 exchange(&here, &there, true, true);
@@ -296,7 +296,7 @@ async fn evicted_intervals_stay_as_folded_in_graph() {
     assert_eq!(web.map(|edge| edge.requests), Some(5));
 }
 
-/// Its own loss, of which the graphs of others say nothing.
+/// Its own loss, which the graphs of other replicas do not report.
 #[tokio::test]
 async fn graph_of_hoarding_pods_is_reported_incomplete() {
     const HOARD: u64 = 100;
@@ -344,9 +344,9 @@ async fn graph_response_is_shared_until_next_look_only() {
     assert!(Arc::ptr_eq(&first, &read()), "made twice");
     assert_eq!(graph.inner.written.lock().len(), 1);
     graph.looked();
-    assert_eq!(graph.inner.written.lock().len(), 0, "nobody reads it");
+    assert_eq!(graph.inner.written.lock().len(), 0, "no reader has it");
     assert!(!Arc::ptr_eq(&first, &read()), "of the look before");
-    // Of more windows than are shared each is told, and held by who asked.
+    // Of more windows than are shared each is written, and held by its reader.
     for slots in 1..=12 {
         let window_of = GraphWindow {
             slots,
@@ -373,19 +373,19 @@ fn shared_graph_responses_have_count_and_byte_limits() {
     }
 }
 
-/// The thread of connections never waits for the graph, and neither for whoever waits for it.
+/// The thread of connections never waits for the graph, nor for a waiter of it.
 #[tokio::test]
 async fn busy_graph_blocks_neither_runtime_nor_inventory() {
     use std::sync::mpsc::sync_channel;
     let reports = reports();
     call(&reports, "shop/web", "shop/api", 1, 0);
     let graph = graph(&reports);
-    let (begun, begins) = sync_channel(1);
+    let (started, begins) = sync_channel(1);
     let (end, ends) = sync_channel::<()>(1);
     let locked = graph.clone();
     let busy = std::thread::spawn(move || {
         let _state = locked.inner.state.lock();
-        begun.send(()).unwrap();
+        started.send(()).unwrap();
         // Should this thread wait for it, that is the end.
         let _ = ends.recv_timeout(Duration::from_secs(5));
     });
@@ -397,10 +397,10 @@ async fn busy_graph_blocks_neither_runtime_nor_inventory() {
     let mut both = std::pin::pin!(both);
     tokio::select! {
         biased;
-        _ = &mut both => panic!("nobody held the graph"),
+        _ = &mut both => panic!("the graph was not held"),
         () = tokio::time::sleep(Duration::from_millis(100)) => {}
     }
-    assert_eq!(graph.take_truncated(), 0, "told at once");
+    assert_eq!(graph.take_truncated(), 0, "read at once");
     let inventory = graph.inner.inventory.try_write();
     assert!(inventory.is_some(), "held by one who waits");
     drop(inventory);

@@ -132,7 +132,7 @@ fn window_says_whether_more_may_come_or_something_went() {
     assert_eq!(incomplete((NOW - 12, NOW), NOW, NOW - 3), None);
     let mut late = History::default();
     late.take(NOW - 1, 1, folded(&edge, 1, 0));
-    // What went says more than that something may still come.
+    // What was dropped matters more than that something may still come.
     for settled in [NOW, NOW - 1] {
         let window = late.window((NOW - 12, NOW), settled, NOW - 3);
         assert_eq!(window.incomplete, Some(Incomplete::Lost(NO_ROOM)));
@@ -144,7 +144,7 @@ fn open_connections_are_of_last_fully_reported_interval() {
     let mut history = History::default();
     let edge = edge(&mut history, 80);
     history.take(NOW - 2, 1, folded(&edge, 1, 9));
-    // Half of the proxies have told.
+    // Half of the proxies have reported.
     history.take(NOW - 1, 1, folded(&edge, 1, 4));
     let open = |settled| {
         let window = history.window((NOW - 12, NOW), settled, 0);
@@ -244,7 +244,7 @@ fn history_overflow_drops_and_counts_oldest_minutes_first() {
     assert_eq!(history.dropped, before as u64);
     let oldest = history.minutes.keys().next().copied();
     assert!(oldest.is_none_or(|minute| minute > NOW / FINE - MINUTES));
-    // Slots that stand alone stay, and a window that lost something says so.
+    // Slots that stand alone stay, and a window that lost something reports it.
     assert_eq!(calls(&history, (NOW - 12, NOW)), 12);
     assert!(
         history
@@ -339,7 +339,7 @@ fn intervals_are_dropped_early_when_history_exceeds_limit() {
     let gone = NOW - 25..history.whole_from;
     assert!(gone.clone().all(|slot| !history.slots.contains_key(&slot)));
     assert!(gone.clone().count() > 0 && gone.clone().all(|slot| !history.lacks(slot, 1)));
-    assert!(history.lacks(NOW, 1), "one that was not told");
+    assert!(history.lacks(NOW, 1), "one that was not reported");
 }
 
 #[test]
@@ -367,8 +367,8 @@ fn window_of_selected_nodes_has_only_their_edges() {
     assert_eq!(history.window((NOW - 12, NOW), NOW, 0).edges.len(), 2);
 }
 
-/// One of a caller's proxies tells of its calls to one port, another one tells nothing. What
-/// the called side counted at the other port is not the first one's.
+/// One of a caller's proxies reports its calls to one port, another one reports nothing. What the
+/// called side counted at the other port is not the first one's.
 #[test]
 fn silent_proxys_calls_at_another_port_stay_separate() {
     let mut history = History::default();
@@ -403,7 +403,7 @@ fn silent_proxys_calls_at_another_port_stay_separate() {
     }
 }
 
-/// Half minutes and what is folded once more say it as well, for as long as they are in a window.
+/// Half minutes and refolded slots report it as well, for as long as they are in a window.
 #[test]
 fn window_says_whose_reports_went_before_they_were_folded() {
     let mut history = History::default();
@@ -443,12 +443,12 @@ fn history_says_from_which_minute_on_it_is_known() {
         "what is too old is no loss"
     );
     history.begins(NOW - LONGEST + 1);
-    let begun = (NOW - LONGEST) / FINE + 1;
-    assert_eq!(history.known_since(first), Some(begun * 60));
-    assert_eq!(history.known_since(begun), None);
+    let started = (NOW - LONGEST) / FINE + 1;
+    assert_eq!(history.known_since(first), Some(started * 60));
+    assert_eq!(history.known_since(started), None);
     // The clock was set back: what comes from there on is counted.
-    history.forget_from((begun - 5) * FINE);
-    assert_eq!(history.known_since(first), Some((begun - 5) * 60));
+    history.forget_from((started - 5) * FINE);
+    assert_eq!(history.known_since(first), Some((started - 5) * 60));
 
     // The oldest minute goes for want of room, and nothing more.
     let (mut history, _) = steady(NOW);

@@ -1,4 +1,4 @@
-//! What is remembered, for how long, and how it is written down.
+//! What is remembered, for how long, and how it is persisted.
 //!
 //! Claims: observe-3, observe-4, observe-44
 
@@ -112,7 +112,7 @@ fn edge_overflow_evicts_edges_of_largest_reporter() {
         let like = edge(edges, 0).key().clone();
         edges.get(EdgeKey { from, port, ..like }, &by).unwrap()
     };
-    // Who has few saw them long ago, and who has many all the time.
+    // The node with few saw them long ago, and the one with many all the time.
     let few: Vec<EdgeRef> = (0..50)
         .map(|port| report(&mut edges, "few", port))
         .collect();

@@ -18,7 +18,7 @@ use crate::metrics::service_graph::{Calls, Pair, ReportingWorkload};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Hands on what it gets, and answers so.
+/// Hands on what it gets, and responds so.
 struct Got(
     mpsc::Sender<ExportMetricsServiceRequest>,
     ExportMetricsServiceResponse,
@@ -35,7 +35,7 @@ impl MetricsService for Got {
     }
 }
 
-/// A pair, and who sends it.
+/// A pair, and where it is sent.
 fn push(to: SocketAddr, path: &str) -> Push {
     let push = Push {
         collector: format!("http://{to}{path}").parse().unwrap(),
@@ -62,7 +62,7 @@ fn called(push: &Push) {
     assert!(push.pairs.add(pair, &by, &calls, 200));
 }
 
-/// A collector that answers so, and the messages that it gets.
+/// A collector that responds so, and the messages that it gets.
 fn collector(
     listener: TcpListener,
     answer: ExportMetricsServiceResponse,
@@ -74,7 +74,7 @@ fn collector(
     messages
 }
 
-/// Sends once, and says why that is taken not to have worked.
+/// Sends once, and returns why that is taken not to have worked.
 async fn sent(push: &Push) -> Result<(), String> {
     let message = otlp::message(&push.resource, &push.pairs.all(), SystemTime::now());
     let sent = timeout(PATIENCE, send(&push.collector, message)).await;
@@ -127,14 +127,14 @@ async fn collector_receives_graph_every_fifteen_seconds_over_grpc() {
     pass(Duration::from_secs(15)).await;
     let second = timeout(PATIENCE, messages.recv()).await.unwrap().unwrap();
     assert_eq!(requests(&second), 6);
-    // Whoever no longer holds the Lease shows nothing, and has nothing to send.
+    // A replica without the Lease shows nothing, and has nothing to send.
     push.pairs.clear();
     pass(Duration::from_secs(15)).await;
     let third = timeout(Duration::from_millis(300), messages.recv()).await;
     assert!(third.is_err(), "{third:?}");
 }
 
-/// Takes a message that is posted, and answers so.
+/// Takes a message that is posted, and responds so.
 async fn posted(
     listener: &TcpListener,
     answer: &str,
@@ -159,7 +159,7 @@ async fn posted(
     let length = body.len();
     let answer = format!("HTTP/1.1 {answer}\r\ncontent-length: {length}\r\n\r\n");
     stream.write_all(answer.as_bytes()).await.unwrap();
-    // Whoever has read enough of it may be gone.
+    // A client that has read enough of it may be gone.
     let _ = stream.write_all(body).await;
     let message = ExportMetricsServiceRequest::decode(&read[head..]).unwrap();
     (text, message)

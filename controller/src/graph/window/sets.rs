@@ -1,11 +1,11 @@
-//! Edges that belong together because the called side cannot tell their calls apart.
+//! Sets of edges whose calls the called side cannot distinguish.
 
 use std::collections::HashMap;
 
 use crate::graph::edges::EdgeRef;
 
 /// Sets of edges, each with the one that stands for it: the one with the least id, so that it is
-/// the same in every answer of every replica.
+/// the same in every response of every replica.
 #[derive(Debug, Default)]
 pub(super) struct Sets<'a> {
     /// By edge one of its set with a lesser id; the one with the least has none.
@@ -19,7 +19,7 @@ impl<'a> Sets<'a> {
         while let Some(lesser) = self.lesser.get(head).copied() {
             head = lesser;
         }
-        // The next one who asks finds it at once.
+        // The next lookup finds it at once.
         if head != edge {
             self.lesser.insert(edge, head);
         }

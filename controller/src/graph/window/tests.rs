@@ -1,4 +1,4 @@
-//! Whose word stands behind the calls of an edge.
+//! Which report proves the calls of an edge.
 //!
 //! Claims: observe-7, observe-8
 
@@ -88,11 +88,11 @@ fn called_side_alone_proves_calls_on_its_counted_port() {
         ),
     ] {
         let rows = minute(&folded(&rows));
-        let told: Vec<(u16, bool)> = rows
+        let port_counts: Vec<(u16, bool)> = rows
             .iter()
             .map(|row| (row.edge.key().port, row.is_proven()))
             .collect();
-        assert_eq!(told, [proven], "{what}");
+        assert_eq!(port_counts, [proven], "{what}");
         assert_eq!(rows[0].requests, 5, "{what}");
     }
 }
@@ -150,11 +150,11 @@ fn pod_port_stays_known_after_pod_is_gone() {
 
 /// Of the edge that leads to a port what the called side counted: of its own calls, or of those of
 /// so many edges; and whether it is known that they came by its port.
-type Told = (u16, Option<u64>, Option<(u64, u32)>, bool);
+type PortCounts = (u16, Option<u64>, Option<(u64, u32)>, bool);
 
-fn told(rows: &[(u16, bool, EdgeTotals)]) -> Vec<Told> {
+fn port_counts(rows: &[(u16, bool, EdgeTotals)]) -> Vec<PortCounts> {
     let all = edges(&folded(rows));
-    let told = all.iter().map(|(edge, counted)| {
+    let port_counts = all.iter().map(|(edge, counted)| {
         let sums = counted.served(&all).map(EdgeTotals::requests);
         let group = counted.shared.as_ref().map(|shared| shared.edges);
         let (own, of_all) = match group {
@@ -163,9 +163,9 @@ fn told(rows: &[(u16, bool, EdgeTotals)]) -> Vec<Told> {
         };
         (edge.key().port, own, of_all, counted.port_known)
     });
-    let mut told: Vec<Told> = told.collect();
-    told.sort_unstable();
-    told
+    let mut port_counts: Vec<PortCounts> = port_counts.collect();
+    port_counts.sort_unstable();
+    port_counts
 }
 
 fn calls(success: u32, own_port: u16) -> EdgeTotals {
@@ -187,8 +187,8 @@ fn several_edges_to_one_port_share_its_calls() {
     let served = (8080, true, calls(25, 8080));
     let all = [own, one.clone(), other, served.clone()];
     let of_three = Some((25, 3));
-    let expected: [Told; 3] = [80, 81, 8080].map(|port| (port, None, of_three, true));
-    assert_eq!(told(&all), expected);
+    let expected: [PortCounts; 3] = [80, 81, 8080].map(|port| (port, None, of_three, true));
+    assert_eq!(port_counts(&all), expected);
     // Control: calls to another port of theirs are its own edge's.
     let apart = [
         one,
@@ -196,8 +196,8 @@ fn several_edges_to_one_port_share_its_calls() {
         (90, false, calls(4, 9090)),
         (9090, true, calls(4, 9090)),
     ];
-    let expected: [Told; 2] = [(80, Some(25), None, true), (90, Some(4), None, true)];
-    assert_eq!(told(&apart), expected);
+    let expected: [PortCounts; 2] = [(80, Some(25), None, true), (90, Some(4), None, true)];
+    assert_eq!(port_counts(&apart), expected);
 }
 
 #[test]
@@ -208,13 +208,13 @@ fn shared_calls_prove_nothing_for_edges_with_unknown_ports() {
         (8080, true, calls(3, 8080)),
         (9090, true, calls(4, 9090)),
     ];
-    let expected: [Told; 2] = [80, 90].map(|port| (port, None, Some((7, 2)), false));
-    assert_eq!(told(&unknown), expected);
+    let expected: [PortCounts; 2] = [80, 90].map(|port| (port, None, Some((7, 2)), false));
+    assert_eq!(port_counts(&unknown), expected);
     // One that is known to lead there is believed before one that may.
     let [one, other, served, _] = unknown;
     let known = [(one.0, false, calls(3, 8080)), other, served];
-    let expected: [Told; 2] = [(80, Some(3), None, true), (90, None, None, false)];
-    assert_eq!(told(&known), expected);
+    let expected: [PortCounts; 2] = [(80, Some(3), None, true), (90, None, None, false)];
+    assert_eq!(port_counts(&known), expected);
 }
 
 #[test]
@@ -236,12 +236,12 @@ fn minute_marks_proof_and_refusal_on_every_sharing_edge() {
             (90, false, five(9090)),
             (8080, true, served),
         ];
-        let mut told: Vec<(u16, bool, bool)> = minute(&folded(&rows))
+        let mut port_counts: Vec<(u16, bool, bool)> = minute(&folded(&rows))
             .iter()
             .map(|row| (row.edge.key().port, row.is_proven(), row.has_refused()))
             .collect();
-        told.sort_unstable();
+        port_counts.sort_unstable();
         let expected = [(80, true, refused), (81, true, refused), (90, false, false)];
-        assert_eq!(told, expected);
+        assert_eq!(port_counts, expected);
     }
 }

@@ -1,4 +1,4 @@
-//! Who may ask what, how much, and what he is told.
+//! The read API's rights, permits and responses.
 //!
 //! Claims: observe-20
 
@@ -37,7 +37,7 @@ mod taps;
 mod trials;
 mod young;
 
-/// An API server that lets users do what `rights` says: user, verb, resource, namespace.
+/// An API server that grants users the `rights`: user, verb, resource, namespace.
 fn judge(
     rights: &'static [(&str, &str, &str, &str)],
     reviewed: Arc<Mutex<Vec<String>>>,
@@ -244,12 +244,12 @@ impl Bench {
         }
     }
 
-    /// Somebody of `shop` called `api` in the slot before this one.
+    /// A workload of `shop` called `api` in the slot before this one.
     async fn call(&self) {
         self.called_by(&["shop/web"]).await;
     }
 
-    /// Each of these, `namespace/name` of a Deployment, did, and its proxy told of it.
+    /// Each of these, `namespace/name` of a Deployment, did, and its proxy reported it.
     async fn called_by(&self, callers: &[&str]) {
         self.called_in(slot_of(SystemTime::now()) - 1, callers)
             .await;
@@ -376,7 +376,7 @@ async fn invalid_queries_name_parameter_and_unsupported_verbs_list_alternatives(
             .starts_with("parameter windw:"),
         "{body}"
     );
-    // As `kubectl get proxies --watch` asks: a list is nothing that it could read.
+    // As `kubectl get proxies --watch` requests it: a list is nothing that it could read.
     let watched = "proxies?allowWatchBookmarks=true&watch=true&resourceVersion=0";
     let (status, body) = bench.get("admin", watched).await;
     let refusal = (status, &body["kind"], &body["reason"]);

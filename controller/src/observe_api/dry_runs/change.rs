@@ -1,4 +1,4 @@
-//! Which change is asked about, judged as admission would.
+//! The change of a dry run, validated as admission would.
 
 use std::collections::BTreeSet;
 
@@ -16,16 +16,16 @@ use crate::aggregated::refusal::Refusal;
 use crate::translate::change::{Change, exists};
 use crate::world::{ObjectKey, World};
 
-/// Objects of one change; each costs up to four questions to the API server.
+/// Max objects of one change; each costs up to four queries to the API server.
 const MAX_OBJECTS: usize = 64;
-/// Bytes of the words for all of them.
+/// Max bytes of the text about all of them.
 const WORDS: usize = 1024;
 
-/// What is asked about.
+/// The requested change.
 #[derive(Debug, Default)]
 pub(super) struct TriedChange {
     pub(super) change: Change,
-    /// What admission would say beside yes, and fields that the API server would take away.
+    /// Admission's warnings beside its consent, and fields that the API server would remove.
     pub(super) warnings: Vec<String>,
 }
 
@@ -137,9 +137,9 @@ impl TriedChange {
         words[..words.floor_char_boundary(WORDS)].to_owned()
     }
 
-    /// Whether what would go or be annotated is there: of a name that is misspelt nobody
-    /// should read that nothing changes. Asked after the rights, so it tells nobody more than
-    /// he may know.
+    /// Whether what would go or be annotated is there: the response must not report for a misspelt
+    /// name that nothing changes. Checked after the rights, so it reveals no more than the user may
+    /// know.
     pub(super) fn must_be_there(&self, world: &World) -> Result<(), Refusal> {
         for (index, (kind, key)) in self.change.delete.iter().enumerate() {
             if !exists(world, *kind, key) {
@@ -156,8 +156,8 @@ impl TriedChange {
         Ok(())
     }
 
-    /// Warns of what is said of UDP where NetworkPolicies hold it: no call over it is remembered,
-    /// so that one which is opened or refused changes no call.
+    /// Warns of rules about UDP where NetworkPolicies hold it: no call over it is remembered, so
+    /// that one which is opened or refused changes no call.
     pub(super) fn warn_of_udp(&mut self, world: &World) {
         let put = self.change.objects.iter().map(|(kind, object)| {
             let key = crate::translate::key(&object.metadata);
@@ -179,7 +179,7 @@ impl TriedChange {
     }
 
     /// Warns of objects in namespaces that are not there: they may be about to be made, or be
-    /// misspelt, and then nobody should read that nothing changes.
+    /// misspelt, and then the response must not report that nothing changes.
     pub(super) fn warn_of_new_namespaces(&mut self, world: &World) {
         let put = self.change.objects.iter();
         let namespaces: BTreeSet<&str> = put

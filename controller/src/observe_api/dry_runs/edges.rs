@@ -1,4 +1,4 @@
-//! The calls that are remembered, by the Model that is and by the one that would be.
+//! Compares the remembered calls by the current Model and by the changed one.
 //!
 //! Claims: observe-109
 
@@ -15,7 +15,7 @@ use crate::model::compiled::Compiled;
 use crate::model::{Model, PodId};
 use crate::observe_api::context::ObserveContext;
 
-/// Edges of one answer, the worst first.
+/// Max edges of one response, the worst first.
 const MAX_CHANGED: usize = 2_000;
 
 /// What is compared.
@@ -44,7 +44,7 @@ impl Edges {
         Self { edges, pods }
     }
 
-    /// What becomes of them, as far as `scope` may be told and there is time.
+    /// What becomes of them, as far as `scope` may be shown and there is time.
     pub(super) fn compared(
         &self,
         (before, after): (&Model, &Model),
@@ -71,9 +71,9 @@ impl Edges {
                 continue;
             }
             let may_read = |end: &NodeKey| scope.cluster || known.contains(end.namespace());
-            let is_told = may_read(&edge.from) || may_read(&edge.to);
+            let is_shown = may_read(&edge.from) || may_read(&edge.to);
             if lacks_port(before, edge) {
-                status.kept += u64::from(is_told);
+                status.kept += u64::from(is_shown);
                 continue;
             }
             let calls = self.calls(before, edge);
@@ -82,9 +82,9 @@ impl Edges {
                     status.uncompared += 1;
                     continue;
                 }
-                status.unknown += u64::from(is_told);
-                // Of what is outside the cluster there is never anything to be told.
-                if is_told && edge.to.kind != NodeKind::External {
+                status.unknown += u64::from(is_shown);
+                // Of what is outside the cluster there is never anything to show.
+                if is_shown && edge.to.kind != NodeKind::External {
                     status
                         .changed
                         .push(shown(edge, *last, Change::Unknown, None));
@@ -92,10 +92,10 @@ impl Edges {
                 continue;
             };
             let Some(change) = change(&meaning) else {
-                status.kept += u64::from(is_told);
+                status.kept += u64::from(is_shown);
                 continue;
             };
-            if is_told {
+            if is_shown {
                 let pod_ports = self.pod_ports(before, edge, may_read(&edge.to));
                 status.changed.push(ChangedEdge {
                     pod_ports,
@@ -116,8 +116,8 @@ impl Edges {
         status
     }
 
-    /// What the change opens to everybody, as far as there is time. Calls that are remembered say
-    /// nothing of that: those that were refused are of callers that tried.
+    /// What the change opens to every caller, as far as there is time. Remembered calls do not show
+    /// that: those that were refused are of callers that tried.
     fn opened<'a>(
         &'a self,
         comparison: &'a ModelComparison<'_>,
@@ -153,8 +153,8 @@ impl Edges {
         })
     }
 
-    /// Who made them: those of the node's pods that run as the account that made them, or that
-    /// account where none of its pods runs now. `None` where all run as another one: nobody makes
+    /// The callers: those of the node's pods that run as the account that made the calls, or that
+    /// account where none of its pods runs now. `None` where all run as another one: no pod makes
     /// these calls any more.
     fn callers(&self, model: &Model, edge: &EdgeKey) -> Option<CallerSet> {
         let pods = self.pods.get(&edge.from);
@@ -175,8 +175,8 @@ impl Edges {
         }
     }
 
-    /// The called pods' own ports, by which their proxies tell live calls. Which of them a Service
-    /// leads to belongs to their namespace: none where the graph of that may not be read.
+    /// The called pods' own ports, by which their proxies report live calls. Which of them a
+    /// Service leads to belongs to their namespace: none where the graph of that may not be read.
     fn pod_ports(&self, model: &Model, edge: &EdgeKey, may_read: bool) -> Vec<u16> {
         let Some(service) = edge.backend.as_ref().or(edge.service.as_ref()) else {
             return vec![edge.port];
@@ -195,15 +195,15 @@ impl Edges {
     }
 }
 
-/// Whether a Service was called at a port that it does not have: whatever is changed, nobody
-/// serves that.
+/// Whether a Service was called at a port that it does not have: whatever is changed, no pod serves
+/// that.
 fn lacks_port(model: &Model, edge: &EdgeKey) -> bool {
     let service = edge.service.as_ref();
     let service = service.and_then(|service| model.index.services.get(service));
     edge.port != 0 && service.is_some_and(|service| !service.ports.contains_key(&edge.port))
 }
 
-/// What is said of it; `None`: nothing changes.
+/// The kind of change that is reported; `None`: nothing changes.
 fn change(meaning: &Meaning) -> Option<Change> {
     Some(match (meaning.effect, &meaning.rerouted) {
         (Effect::Refused, _) => Change::Refused,
@@ -416,7 +416,7 @@ mod tests {
                 (node("shop/Deployment/api"), pods(&["api-1", "api-2"])),
             ]),
         };
-        let told = |namespaces: &[&str]| {
+        let results = |namespaces: &[&str]| {
             let scope = Scope {
                 namespaces: namespaces.iter().map(ToString::to_string).collect(),
                 ..Scope::default()
@@ -430,11 +430,11 @@ mod tests {
         };
         // What was called by address is in `port` anyway.
         let bare: [(u16, Vec<u16>); 2] = [(80, Vec::new()), (8080, vec![8080])];
-        assert_eq!(told(&["bank"]), bare);
-        // Control: who may read both, and who may read the called one alone.
+        assert_eq!(results(&["bank"]), bare);
+        // Control: a user with the right to read both, or the called one alone.
         for namespaces in [&["bank", "shop"][..], &["shop"][..]] {
             let all: [(u16, Vec<u16>); 2] = [(80, vec![8080]), (8080, vec![8080])];
-            assert_eq!(told(namespaces), all, "{namespaces:?}");
+            assert_eq!(results(namespaces), all, "{namespaces:?}");
         }
     }
 
@@ -459,7 +459,7 @@ mod tests {
         for (from, account, expected) in [
             // As its pod still does.
             (client, "web", Change::Depends),
-            // Nobody calls by that any more.
+            // No pod calls by that any more.
             (client, "before", Change::Unknown),
             // No pod of it runs now, and its account is known all the same.
             ("shop/Job/nightly", "web", Change::Depends),

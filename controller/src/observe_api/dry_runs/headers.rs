@@ -1,8 +1,8 @@
 //! Which headers of live requests a change may look at.
 //!
-//! What rules that are only tried keep and refuse tells whether a pattern fits a header's
-//! value, so a few trials would read the value out. Nothing of that is seen by anybody else,
-//! unlike rules that are applied.
+//! The results of rules that are only tried reveal whether a pattern fits a header's value, so a
+//! few dry runs would read the value out. No other user sees anything of that, unlike rules that
+//! are applied.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ pub(super) fn objection(
     let mut secret = names.iter().filter(|name| is_secret(name));
     if let Some(name) = secret.next() {
         return Some(format!(
-            "their rules look at header {name}, which proves who somebody is"
+            "their rules look at header {name}, which proves the identity of a caller"
         ));
     }
     let mut others = names.iter().filter(|name| !shown.contains(*name));

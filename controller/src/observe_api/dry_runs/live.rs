@@ -1,6 +1,6 @@
-//! Live calls, judged by the rules that hold and by those that a change would give: asked of
-//! the proxies of the called pods for as long as somebody looks on, who adds up what one
-//! stream after the other tells.
+//! Dry runs of live calls: the proxies of the called pods evaluate them by the current rules and by
+//! those of the change for as long as a client watches, which adds up the results of one stream
+//! after the other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
@@ -32,18 +32,18 @@ use crate::observe_api::query::may;
 use crate::observe_api::stream::StreamPermits;
 use crate::world::ObjectKey;
 
-/// What proxies are told of that, more: they end by themselves should nobody tell them.
+/// More time for proxies than that: they end by themselves should no message end them.
 const GRACE: Duration = Duration::from_secs(10);
 /// Between two lines.
 const LINE_EVERY: Duration = Duration::from_secs(1);
-/// Bytes of what each proxy is asked: beside the uids of those that are asked together it has
+/// Max bytes of the query to each proxy: beside the uids of those that are queried together it has
 /// to fit into one message to another replica, of 32 KiB.
 const MAX_QUERY_BYTES: usize = 20 * 1024;
-/// Proxies that are asked together: each answers once a second, and half as many more answers
+/// Proxies that are queried together: each responds once a second, and half as many more responses
 /// find room.
 const TOGETHER: usize = 128;
 
-/// What is asked, and of whom.
+/// The query, and the proxies that it goes to.
 #[derive(Default)]
 struct QueriedProxies {
     answers: Vec<Answers>,
@@ -55,17 +55,17 @@ struct QueriedProxies {
 }
 
 impl QueryContext<'_> {
-    /// Begins to stream what live calls there are, and what the change would mean for them.
+    /// Starts to stream which live calls there are, and what the change would mean for them.
     ///
     /// # Errors
-    /// When the question cannot be read, the user may not make the change, or too much is
-    /// tried already.
+    /// When the request cannot be read, the user may not make the change, or too much is tried
+    /// already.
     pub(in crate::observe_api) async fn watch(
         &self,
         spec: &DryRunSpec,
         permits: StreamPermits,
     ) -> Result<ApiResponse, Refusal> {
-        let begun = Instant::now();
+        let started = Instant::now();
         let long = Duration::from_secs(spec.watch_seconds.into());
         if long > LIFE {
             let most = LIFE.as_secs();
@@ -99,10 +99,10 @@ impl QueryContext<'_> {
             let mut pods = queried.pods.values();
             pods.any(|pod| pod.namespace == *namespace)
         });
-        self.tell_of(&tapped);
+        self.record_user(&tapped);
         let rights = self.rights(scope, tapped);
-        // Of pods elsewhere he is told that there are some, or yes would be said of them, and
-        // not how many.
+        // Of pods elsewhere the response shows that there are some, or it would be yes for
+        // them, and not how many.
         let mut seen = LiveTally::new(rights, queried.pods, proxies - found.foreign);
         for why in &queried.reasons {
             seen.because(why);
@@ -122,7 +122,7 @@ impl QueryContext<'_> {
             seen.because("not every pod was looked at in the time that there is");
         }
         let now = Instant::now();
-        let until = (now + long).min(begun + LIFE);
+        let until = (now + long).min(started + LIFE);
         let reader = TrialStream {
             until: if queried.answers.is_empty() {
                 now
@@ -142,7 +142,7 @@ impl QueryContext<'_> {
         Ok(streamed(reader))
     }
 
-    /// What of the answers may be told, by what is remembered now.
+    /// What of the results may be shown, by what is remembered now.
     fn rights(&self, scope: Arc<Scope>, tapped: BTreeSet<Arc<str>>) -> Rights {
         let by_address = self.context.graph.with_memory(|memory, _| {
             let edges = memory.iter().map(|(edge, _)| edge.key());
@@ -221,8 +221,8 @@ impl QueryContext<'_> {
         Ok(all)
     }
 
-    /// Who sees requests is named where they are, as who taps is.
-    fn tell_of(&self, tapped: &BTreeSet<Arc<str>>) {
+    /// An Event names the user who sees requests where they are, as it does for taps.
+    fn record_user(&self, tapped: &BTreeSet<Arc<str>>) {
         let inventory = self.context.followed.inventory.read();
         for namespace in tapped {
             let thing = inventory.get(MetricsKind::Namespace, &ObjectKey::new("", namespace));
@@ -248,14 +248,14 @@ impl QueryContext<'_> {
     }
 }
 
-/// What one reader is told, and until when.
+/// What one reader receives, and until when.
 struct TrialStream {
     answers: Vec<Answers>,
-    /// Whose answer is looked for first.
+    /// Whose result is looked for first.
     turn: usize,
     seen: LiveTally,
     inventory: Arc<RwLock<Inventory>>,
-    /// What was told last.
+    /// What was sent last.
     last_sent: Option<Trial>,
     lines: Interval,
     until: Instant,
@@ -292,7 +292,7 @@ impl TrialStream {
     }
 }
 
-/// The next answer to any of these questions; never where nobody has more to say.
+/// The next result of any of these queries; never where none has more.
 async fn any(all: &mut [Answers], first: usize) -> asks::ProxyAnswer {
     poll_fn(|cx| {
         for turn in 0..all.len() {

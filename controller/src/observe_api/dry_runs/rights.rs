@@ -1,9 +1,8 @@
-//! Who may make a change, and what is said to who may not.
+//! The rights that a change takes, and the refusal without them.
 //!
-//! Which right it takes to put an object depends on whether one of its name is there, and that
-//! is nobody's to know who has no rights where it would be. So the API server is asked the same
-//! in both cases, which takes as long, and a refusal says the same, unless the user can find out
-//! by himself.
+//! Which right it takes to put an object depends on whether one of its name is there, and a user
+//! without rights there must not learn that. So the API server is queried the same in both cases,
+//! which takes as long, and a refusal is the same, unless the user can find out without it.
 
 use crds::smi::{STORAGE_VERSION, SmiKind};
 use crds::weft;
@@ -17,14 +16,14 @@ use crate::aggregated::refusal::Refusal;
 use crate::translate::change::{Change, exists};
 use crate::world::{ObjectKey, World};
 
-/// Who would make a change.
+/// The user who would make a change.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Author<'a> {
     pub(super) user: &'a User,
     pub(super) gate: &'a Gate,
 }
 
-/// A right, and whether he has it.
+/// A right, and whether the user has it.
 struct Answer {
     right: Attributes,
     decision: AccessDecision,
@@ -37,10 +36,10 @@ impl Answer {
 }
 
 impl Author<'_> {
-    /// Whether he may make all of this change.
+    /// Whether the user may make all of this change.
     ///
     /// # Errors
-    /// When he may not, or the API server does not say.
+    /// When that is not allowed, or the API server does not respond.
     pub(super) async fn must_be_allowed(
         self,
         change: &Change,
@@ -71,8 +70,8 @@ impl Author<'_> {
         Ok(())
     }
 
-    /// What the API server asks of `kubectl apply` and `kubectl replace`: `create` where nothing
-    /// is there, and else one of `update` and `patch`.
+    /// What the API server requires for `kubectl apply` and `kubectl replace`: `create` where
+    /// nothing is there, and else one of `update` and `patch`.
     async fn must_put(self, kind: Kind, key: &ObjectKey, there: bool) -> Result<(), Refusal> {
         let (create, update) = future::try_join(
             self.ask(right("create", kind, key)),
@@ -95,7 +94,7 @@ impl Author<'_> {
         if may_put {
             return Ok(());
         }
-        // To who creates one that is there, the API server says that it is.
+        // A user who creates one that is there learns that from the API server.
         let may_know = get.is_allowed() || create.is_allowed();
         let missing = if there && may_know { update } else { create };
         Err(self.refused(&missing))

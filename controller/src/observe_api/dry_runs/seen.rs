@@ -1,9 +1,9 @@
-//! What proxies say of live calls that they judged by a change as well, as edges of the graph.
+//! Adds up the results of live calls that proxies evaluated by a change, as edges of the graph.
 //!
-//! Each proxy says what it counted since it began, row by row, and a row that it says again
-//! takes the place of what it said before: so an answer that is lost makes nothing wrong for
-//! longer than a second. A proxy may say anything, and its pod may answer in its place; what
-//! is kept of each is bounded, and what none of that has room for is in the sums all the same.
+//! Each proxy reports what it counted since it began, row by row, and a row that it reports again
+//! takes the place of the former one: so a result that is lost makes nothing wrong for longer than
+//! a second. A proxy may report anything, and its pod may respond in its place; what is kept of
+//! each is bounded, and what none of that has room for is in the sums all the same.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -25,36 +25,36 @@ use crate::model::PodId;
 use crate::observe::asks::ProxyAnswer;
 use crate::world::ObjectKey;
 
-/// Rows of one proxy, which tells 128 apart and of others only what they speak.
+/// Max rows of one proxy, which counts 128 apart and of others only what they speak.
 const MAX_ROWS: usize = 136;
-/// Edges and routes that are told apart.
+/// Edges and routes that are counted apart.
 const MAX_EDGES: usize = 2_000;
 /// Of these, what one line lists: with examples and long names half of what a client reads.
 const MAX_LISTED: usize = 100;
-/// Requests of all proxies that are told one by one.
+/// Requests of all proxies that are shown one by one.
 pub(super) const MAX_EXAMPLES: u32 = 20;
-/// Reasons that are told, and bytes of one.
+/// Max reasons that are shown, and bytes of one.
 const MAX_REASONS: usize = 4;
 const REASON: usize = 200;
 /// Bytes of a name, an address, or a path.
 const TEXT: usize = 256;
 
-/// Whose calls are told, and how far.
+/// Whose calls are shown, and how far.
 #[derive(Debug, Default)]
 pub(super) struct Rights {
     /// Where graphs may be read.
     pub(super) scope: Arc<Scope>,
-    /// Namespaces whose requests may be told one by one.
+    /// Namespaces whose requests may be shown one by one.
     pub(super) tapped: BTreeSet<Arc<str>>,
-    /// Of calls whose called end may not be read, those whose port is told all the same.
+    /// Of calls whose called end may not be read, those whose port is shown all the same.
     pub(super) by_address: BTreeSet<CallByAddress>,
 }
 
-/// Who calls whom at which port, without a Service: the port is in the address.
+/// Caller, callee and port, without a Service: the port is in the address.
 pub(super) type CallByAddress = (NodeKey, NodeKey, u16);
 
-/// Of these edges the calls by address that are told to who may read the calling end alone: he
-/// is told their port by the graph as well.
+/// Of these edges the calls by address that are shown to a user who may read the calling end alone:
+/// the graph shows that user their port as well.
 pub(super) fn by_address<'a>(
     edges: impl Iterator<Item = &'a EdgeKey>,
     scope: &Scope,
@@ -71,7 +71,7 @@ pub(super) fn by_address<'a>(
         .collect()
 }
 
-/// Calls that are told apart.
+/// Calls that are counted apart.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Edge {
     from: NodeKey,
@@ -94,7 +94,7 @@ impl Counts {
         self.0.into_iter().fold(0, u64::saturating_add)
     }
 
-    /// What came since. A proxy may say any number, and a smaller one than before.
+    /// What came since. A proxy may report any number, and a smaller one than before.
     fn since(self, before: Self) -> Self {
         let mut since = self;
         for (now, before) in since.0.iter_mut().zip(before.0) {
@@ -110,7 +110,7 @@ impl Counts {
     }
 }
 
-/// What one proxy said.
+/// What one proxy reported.
 #[derive(Debug, Default)]
 struct ProxyTally {
     /// By a hash of what the row is about.
@@ -123,7 +123,7 @@ struct ProxyTally {
 #[derive(Debug, Default)]
 pub(super) struct LiveTally {
     rights: Rights,
-    /// The pods whose proxies were asked, by uid.
+    /// The pods whose proxies were queried, by uid.
     pods: BTreeMap<Arc<str>, PodId>,
     /// How many should have been.
     proxies: u32,
@@ -154,7 +154,7 @@ impl LiveTally {
         }
     }
 
-    /// Takes what a proxy says.
+    /// Takes what a proxy reports.
     pub(super) fn take(&mut self, inventory: &Inventory, answer: ProxyAnswer) {
         let Some(pod) = self.pods.get(&answer.uid).cloned() else {
             return;
@@ -171,7 +171,7 @@ impl LiveTally {
                 }
             }
             Some(What::Example(example)) => self.example(inventory, (&pod, &to), example),
-            // It has no room for a trial, or cannot try these rules.
+            // It has no room for a dry run, or cannot try these rules.
             Some(What::Refused(why)) => {
                 self.because(&why);
                 self.away(&uid);
@@ -205,11 +205,11 @@ impl LiveTally {
         }
         self.all.add(more);
         let from = caller(inventory, &edge);
-        if !self.is_told(&from, to) {
+        if !self.is_shown(&from, to) {
             self.hidden = self.hidden.saturating_add(more.all());
             return;
         }
-        let port = self.told_port(&from, to, number(edge.port));
+        let port = self.shown_port(&from, to, number(edge.port));
         let edge = Edge {
             from,
             to: to.clone(),
@@ -230,14 +230,14 @@ impl LiveTally {
         (pod, to): (&PodId, &NodeKey),
         example: v1::TrialExample,
     ) {
-        // A proxy that is asked for none, and tells some all the same, shows none.
+        // A proxy that shall show none, and sends some all the same, shows none.
         let may = self.rights.tapped.contains(&pod.namespace);
         if !may || self.examples.len() >= MAX_EXAMPLES as usize {
             return;
         }
         let edge = example.edge.unwrap_or_default();
         let from = caller(inventory, &edge);
-        if !self.is_told(&from, to) {
+        if !self.is_shown(&from, to) {
             return;
         }
         let at = i64::try_from(example.at).ok();
@@ -258,14 +258,14 @@ impl LiveTally {
         });
     }
 
-    fn is_told(&self, from: &NodeKey, to: &NodeKey) -> bool {
+    fn is_shown(&self, from: &NodeKey, to: &NodeKey) -> bool {
         let scope = &self.rights.scope;
         reads(scope, from.namespace()) || reads(scope, to.namespace())
     }
 
     /// Where the called pods listen belongs to their namespace: 0 where the graph of that may not
     /// be read, unless the caller itself called that port.
-    fn told_port(&self, from: &NodeKey, to: &NodeKey, port: u16) -> u16 {
+    fn shown_port(&self, from: &NodeKey, to: &NodeKey, port: u16) -> u16 {
         let rights = &self.rights;
         let call = (from.clone(), to.clone(), port);
         if reads(&rights.scope, to.namespace()) || rights.by_address.contains(&call) {
@@ -321,7 +321,7 @@ pub(super) fn reads(scope: &Scope, namespace: &str) -> bool {
     scope.cluster || scope.namespaces.iter().any(|one| one == namespace)
 }
 
-/// Who calls: what owns the pod, else its account, else where it is.
+/// The caller: what owns the pod, else its account, else where it is.
 fn caller(inventory: &Inventory, edge: &v1::Edge) -> NodeKey {
     if let Some(pod) = inventory.pod_by_uid(&edge.caller) {
         return NodeKey::of_workload(inventory.topmost(pod, &edge.caller));
@@ -337,8 +337,8 @@ fn caller(inventory: &Inventory, edge: &v1::Edge) -> NodeKey {
     NodeKey::elsewhere(NodeKind::Outside, remote)
 }
 
-/// A number for what a row is about. Of one proxy alone, so whoever makes two alike harms
-/// none but his own.
+/// A number for what a row is about. Of one proxy alone, so a proxy that makes two alike harms none
+/// but its own.
 fn about(edge: &v1::Edge, route: &str) -> u64 {
     let mut hash = DefaultHasher::new();
     (&edge.caller, &edge.identity, &edge.remote, route).hash(&mut hash);
@@ -379,8 +379,8 @@ mod tests {
         }
     }
 
-    /// What is told of calls of `bank` at these ports of `shop`.
-    fn told(scope: Scope, route: &str, calls: &[(u32, u64)]) -> Vec<TriedEdge> {
+    /// What is shown of calls of `bank` at these ports of `shop`.
+    fn shown_edges(scope: Scope, route: &str, calls: &[(u32, u64)]) -> Vec<TriedEdge> {
         let called = |service: Option<ObjectKey>, port: u16| EdgeKey {
             from: node("bank/ServiceAccount/client"),
             to: node("shop/Deployment/api"),
@@ -424,11 +424,11 @@ mod tests {
     #[test]
     fn live_ports_need_called_namespace_permission_or_address_call() {
         let ports = |scope: Scope| -> Vec<(u16, u64)> {
-            let edges = told(scope, "", &[(8080, 1), (8081, 2), (9090, 4)]);
+            let edges = shown_edges(scope, "", &[(8080, 1), (8081, 2), (9090, 4)]);
             edges.iter().map(|edge| (edge.port, edge.kept)).collect()
         };
         assert_eq!(ports(of(&["bank"])), [(0, 3), (9090, 4)]);
-        // Control: who may read the called namespace, with or without the calling one, or all.
+        // Control: the right to read the called namespace, with or without the calling one, or all.
         let all = Scope {
             cluster: true,
             ..Scope::default()
@@ -442,7 +442,7 @@ mod tests {
 
     #[test]
     fn characters_needing_escape_are_replaced_in_names() {
-        let edges = told(of(&["shop"]), "\u{ad}\u{202e}\"caf\u{e9}", &[(8080, 1)]);
+        let edges = shown_edges(of(&["shop"]), "\u{ad}\u{202e}\"caf\u{e9}", &[(8080, 1)]);
         let routes: Vec<&str> = edges.iter().map(|edge| edge.route.as_str()).collect();
         assert_eq!(routes, ["???caf\u{e9}"]);
     }

@@ -1,4 +1,4 @@
-//! How many questions one user, and all of them, can make the API server answer.
+//! How many queries one user, and all of them, can cause at the API server.
 //!
 //! Claims: observe-21
 
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-/// What an API server was asked.
+/// The queries that an API server received.
 #[derive(Debug, Default)]
 struct Asked {
     reviews: AtomicUsize,
@@ -20,12 +20,12 @@ struct Asked {
     at_most: AtomicUsize,
 }
 
-/// Takes a millisecond for each answer, and lets nobody read anything but `n7`.
+/// Takes a millisecond for each response, and permits reads of nothing but `n7`.
 fn gate(review_log: &Arc<Asked>) -> Gate {
     slow_gate(review_log, Duration::from_millis(1))
 }
 
-/// The same with another time for each answer.
+/// The same with another time for each response.
 fn slow_gate(review_log: &Arc<Asked>, each: Duration) -> Gate {
     let review_log = Arc::clone(review_log);
     let service = tower::service_fn(move |request: Request<Body>| {
@@ -65,7 +65,7 @@ fn namespaces(count: usize) -> Vec<String> {
 async fn concurrent_scope_calls_of_user_share_reviews() {
     let review_log = Arc::default();
     let (gate, scopes) = (gate(&review_log), Scopes::default());
-    // Each with a token of its own, which says nothing about rights.
+    // Each with a token of its own, which changes no rights.
     let users: Vec<User> = (0..16).map(|number| user("one", number)).collect();
     let calls = users
         .iter()
@@ -119,9 +119,9 @@ async fn partial_scope_reviews_are_kept_after_timeout() {
     let one = user("one", 0);
     let mut calls = 0;
     let whole = loop {
-        let begun = Instant::now();
+        let started = Instant::now();
         let scope = scopes.of(&one, &gate, namespaces(2000)).await.unwrap();
-        assert!(begun.elapsed() <= PATIENCE, "{:?}", begun.elapsed());
+        assert!(started.elapsed() <= PATIENCE, "{:?}", started.elapsed());
         calls += 1;
         if !scope.incomplete {
             break scope;
@@ -133,10 +133,10 @@ async fn partial_scope_reviews_are_kept_after_timeout() {
         (&["n7".to_owned()][..], false)
     );
     assert!((5..=7).contains(&calls), "{calls} calls");
-    // What was under way when a call ended is asked again, and nothing else.
+    // What was under way when a call ended is queried again, and nothing else.
     let reviews = review_log.reviews.load(Ordering::SeqCst);
     assert!(reviews <= 2001 + calls * USER_AT_ONCE, "{reviews}");
-    // It is remembered from its end on, and then learned anew.
+    // It is kept from its end on, and then learned anew.
     scopes.of(&one, &gate, namespaces(2000)).await.unwrap();
     assert_eq!(review_log.reviews.load(Ordering::SeqCst), reviews);
     tokio::time::advance(REMEMBERED).await;
@@ -156,10 +156,10 @@ async fn users_with_many_namespaces_hold_up_nobody() {
     let light = user("light", 0);
     let light = async {
         tokio::time::sleep(Duration::from_millis(50)).await;
-        let begun = Instant::now();
+        let started = Instant::now();
         let scope = scopes.of(&light, &gate, namespaces(8)).await.unwrap();
         assert!(!scope.incomplete, "{scope:?}");
-        begun.elapsed()
+        started.elapsed()
     };
     let (heavy, took) = futures::future::join(join_all(heavy), light).await;
     assert!(took < Duration::from_secs(1), "{took:?}");

@@ -1,4 +1,4 @@
-//! One end of requests, as a question names it.
+//! One end of requests, as a query names it.
 
 use std::fmt;
 

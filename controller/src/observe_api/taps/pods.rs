@@ -10,9 +10,9 @@ use crate::inventory::kind::MetricsKind;
 use crate::model::{Model, PodId};
 use crate::world::ObjectKey;
 
-/// Fits no pod: a filter without names would fit all of them. As long as a uid, so that what
-/// fits into a question does not tell whether there is a pod.
-const NOBODY: &str = "------------------------------------";
+/// Fits no pod: a filter without names would fit all of them. As long as a uid, so that what fits
+/// into a query does not reveal whether there is a pod.
+const NO_POD: &str = "------------------------------------";
 
 /// See the module header.
 pub(super) struct Pods<'a> {
@@ -37,8 +37,8 @@ impl<'a> Pods<'a> {
             .collect()
     }
 
-    /// The same, of a filter of a tap in namespace `here`: what proxies compare with. None
-    /// at all is refused, unless that would tell what there is in another namespace.
+    /// The same, of a filter of a tap in namespace `here`: what proxies compare with. None at all
+    /// is refused, unless that would reveal what there is in another namespace.
     pub(super) fn named(
         &self,
         (name, end): (&str, &TapEnd),
@@ -56,7 +56,7 @@ impl<'a> Pods<'a> {
         Ok(vec![match (name, end) {
             // Of these the name itself is what proxies compare with.
             ("to", TapEnd::Object(MetricsKind::Pod, pod)) => pod.to_string(),
-            _ => NOBODY.to_owned(),
+            _ => NO_POD.to_owned(),
         }])
     }
 
@@ -77,8 +77,8 @@ impl<'a> Pods<'a> {
         routes
     }
 
-    /// Whether a Service that is called is one of the own namespace's. Of another one it may
-    /// not be told.
+    /// Whether a Service that is called is one of the own namespace's. Of another one that must not
+    /// be revealed.
     ///
     /// # Errors
     /// When it is not, with one that may have been meant.

@@ -1,4 +1,4 @@
-//! What is asked of a tap.
+//! The query of a tap.
 //!
 //! Claims: observe-126
 
@@ -21,13 +21,13 @@ use crate::world::ObjectKey;
 
 /// Length of a query; the API server bounds it further.
 const MAX_QUERY: usize = 8192;
-/// Requests in a second, over all proxies, where none are asked for; and at most.
+/// Requests in a second, over all proxies, where none are given; and at most.
 const RATE: (u32, u32) = (100, 1_000);
 /// Names behind each of `to` and `from`.
 const MAX_ENDS: usize = 16;
 /// Headers of one tap.
 const MAX_HEADERS: usize = 8;
-/// Bytes of what each proxy is asked: beside the uids of all proxies it has to fit into one
+/// Max bytes of the query to each proxy: beside the uids of all proxies it has to fit into one
 /// message to another replica, of 32 KiB.
 const MAX_QUERY_BYTES: usize = 8 * 1024;
 /// Bytes of a path's beginning, and of a route's name.
@@ -140,8 +140,8 @@ impl Question {
         Ok(self)
     }
 
-    /// Ends in other namespaces that stand for any number of pods, each with its parameter.
-    /// Whether these fit into a question would tell how many there are.
+    /// Ends in other namespaces that stand for any number of pods, each with its parameter. Whether
+    /// these fit into a query would reveal how many there are.
     pub(super) fn workloads_elsewhere(&self) -> impl Iterator<Item = (&'static str, &TapEnd)> {
         let to = self.to.iter().map(|end| ("to", end));
         let from = self.from.iter().map(|end| ("from", end));
@@ -171,7 +171,7 @@ impl Question {
             return Ok(());
         }
         if known.is_empty() {
-            let why = "are told apart by routes, and those that it makes have none";
+            let why = "are distinguished by routes, and those that it makes have none";
             return Err(wrong("route", format_args!("no requests to {of} {why}")));
         }
         let meant = crds::near::hint(route, known.iter().map(|known| &**known));
@@ -185,7 +185,7 @@ impl Question {
         ))
     }
 
-    /// What the proxy of each of these pods is asked.
+    /// The query to the proxy of each of these pods.
     pub(super) fn tap_request(
         &self,
         pods: &Pods<'_>,
@@ -226,8 +226,8 @@ impl Question {
             }
         }
         if tap_request.encoded_len() > MAX_QUERY_BYTES {
-            let why = "parameters to and from: there are more pods than a proxy can be told; say \
-                       fewer, or a Service or ServiceAccount, or watch these pods instead";
+            let why = "parameters to and from: there are more pods than a query to a proxy holds; \
+                       say fewer, or a Service or ServiceAccount, or watch these pods instead";
             return Err(Refusal::bad(why));
         }
         Ok(tap_request)
@@ -245,7 +245,8 @@ fn path(text: &str) -> Result<String, Refusal> {
         return Err(wrong(
             "path",
             format_args!(
-                "{text:?} is no beginning of a path: it starts with / and is told without its query"
+                "{text:?} is no beginning of a path: it starts with / and is shown without its \
+                 query"
             ),
         ));
     }
@@ -324,7 +325,7 @@ fn header(text: &str, visible_headers: &BTreeSet<String>) -> Result<String, Refu
     Err(wrong(
         "header",
         format_args!(
-            "{text:?} is not told; value observe.tapHeaders of the chart lists what is: {list}"
+            "{text:?} is not shown; value observe.tapHeaders of the chart lists what is: {list}"
         ),
     ))
 }

@@ -20,15 +20,15 @@ use crate::observe::asks::Answers;
 use crate::observe_api::lines::{self, LIFE};
 use crate::observe_api::stream::StreamPermits;
 
-/// What proxies are told of that: they end by themselves should nobody tell them.
+/// The time for proxies: they end by themselves should no message end them.
 pub(super) const LASTS: Duration = Duration::from_secs(60);
 /// Between two looks at how many there were.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
 
-/// The pods whose proxies were asked, by uid, and how many there are.
+/// The pods whose proxies were queried, by uid, and how many there are.
 type Watched = (BTreeMap<Arc<str>, PodId>, usize);
 
-/// What one reader is told, and until when.
+/// What one reader receives, and until when.
 struct TapStream {
     answers: Answers,
     pods: BTreeMap<Arc<str>, PodId>,
@@ -37,9 +37,9 @@ struct TapStream {
     summaries: BTreeMap<Arc<str>, v1::TapSummary>,
     /// Whose proxies take part now. What those counted that went stays counted.
     here: BTreeSet<Arc<str>>,
-    /// Whose proxies said that they do not.
+    /// Whose proxies refused to take part.
     refused: BTreeSet<Arc<str>>,
-    /// What was told last of how many there were.
+    /// The number of them that was sent last.
     last_sent: Option<TapMetadata>,
     counts: Interval,
     until: Instant,
@@ -47,7 +47,7 @@ struct TapStream {
     _permits: StreamPermits,
 }
 
-/// The stream as an answer.
+/// The stream as a response.
 pub(super) fn answer(
     answers: Answers,
     (pods, proxies): Watched,
@@ -120,7 +120,7 @@ impl TapStream {
     }
 
     fn metadata(&self) -> TapMetadata {
-        // A proxy may say any number.
+        // A proxy may report any number.
         let sum = |count: fn(&v1::TapSummary) -> u64| {
             let counts = self.summaries.values().map(count);
             counts.fold(0, u64::saturating_add)

@@ -1,4 +1,4 @@
-//! Pods that become ready or are no longer, which is news of their Services' endpoints alone.
+//! Pods that become ready or are no longer, which changes their Services' endpoints alone.
 //!
 //! Claims: calls-20
 
@@ -18,7 +18,7 @@ fn second(cluster: &cluster::Cluster, status: &str, time: &str) -> Value {
     ready(pod.unwrap().clone(), status, time)
 }
 
-/// What Kubernetes says where its pods are, the second one ready or not.
+/// The slice that Kubernetes writes for its pods, the second one ready or not.
 fn slice_of_both(ready: bool) -> Value {
     let mut second = cluster::endpoint("api-2", "10.0.0.12");
     second["conditions"]["ready"] = json!(ready);
@@ -54,7 +54,7 @@ fn readiness_is_ignored_for_service_publishing_unready_pods() {
     let service = cluster::service("api", "10.96.0.1", &[("http", 80)]);
     let published = cluster::set(service, "/spec/publishNotReadyAddresses", json!(true));
     let published = cluster::shop().with(slice_of_both(true)).with(published);
-    // Nor where somebody else than Kubernetes keeps its slices.
+    // Nor where Kubernetes does not keep the slices.
     for cluster in [published, cluster::shop()] {
         let mut collector = Collector::default();
         for object in cluster.objects() {

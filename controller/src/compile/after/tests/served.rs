@@ -1,4 +1,4 @@
-//! Services that policies lead calls to, and whether anybody serves there.
+//! Services that policies lead calls to, and whether any pod serves there.
 //!
 //! Claims: calls-32, calls-33
 
@@ -32,9 +32,9 @@ fn incremental_compile_updates_no_endpoints_warning_of_policy() {
 
     cluster::apply(&mut collector, &slice);
     let with = without.after(Arc::new(collector.world()), &defaults);
-    assert!(!warned(&with), "somebody came");
+    assert!(!warned(&with), "a pod came");
 
     cluster::delete(&mut collector, &slice);
     let without = with.after(Arc::new(collector.world()), &defaults);
-    assert!(warned(&without), "nobody is left");
+    assert!(warned(&without), "no pod is left");
 }

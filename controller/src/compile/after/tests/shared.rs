@@ -1,4 +1,4 @@
-//! Pods that several Services share, of which policies say different things.
+//! Pods that several Services share, with different policies about them.
 
 use super::*;
 use crate::problem::Reason;
@@ -34,7 +34,7 @@ fn two_services() -> cluster::Cluster {
 struct History {
     collector: Collector,
     compiled: Compiled,
-    /// The last step took no whole compile.
+    /// The last step took no complete compile.
     was_short: bool,
 }
 
@@ -72,13 +72,13 @@ impl History {
         self.compiled = self.compiled.after(world, &Defaults::default());
     }
 
-    /// Policies whose authors are told that another one decides a part of theirs.
+    /// Policies whose condition reports that another one decides a part of theirs.
     fn overridden(&self) -> Vec<String> {
         let (_, fresh) = Model::compile(&self.compiled.world, &Defaults::default());
         assert_eq!(*self.compiled.problems, fresh, "as from nothing");
         let reported = fresh.list.iter();
-        let told = reported.filter(|one| one.reason == Reason::PartlyOverridden);
-        let names = told.map(|one| one.object.name.to_string());
+        let overridden = reported.filter(|one| one.reason == Reason::PartlyOverridden);
+        let names = overridden.map(|one| one.object.name.to_string());
         let mut names: Vec<String> = names.collect();
         names.sort();
         names
@@ -120,7 +120,7 @@ fn override_is_reported_when_pod_joins_second_service() {
 }
 
 /// All pods of the two Services are read again, as a slice changes or names a pod that does, so
-/// that what these serve is the same set before and after: nobody asks for others.
+/// that what these serve is the same set before and after: no others are evaluated.
 #[test]
 fn additional_pod_of_both_services_avoids_full_compile() {
     let mut history = History::of(&two_services());
@@ -189,7 +189,7 @@ fn override_is_reported_while_shared_pod_has_proxy() {
     history.apply(&[plain(ONE)]);
     assert_eq!(history.overridden(), [""; 0]);
 
-    // Control: one more without a proxy is nobody's news.
+    // Control: one more without a proxy changes nothing.
     history.apply(&[
         plain(THREE),
         slice_of("api-y", "api", &[THREE]),
@@ -211,7 +211,7 @@ fn random_history_of_shared_pods_matches_full_compile() {
     let mut history = History::of(&cluster);
     let mut seeds = oracle::seeds::seeds(1);
     let mut dice = StdRng::seed_from_u64(14 + seeds.next().unwrap());
-    let (mut short, mut told) = (0, BTreeSet::new());
+    let (mut short, mut overridden) = (0, BTreeSet::new());
     for _ in 0..STEPS {
         let (name, ip) = &pods[dice.random_range(0..pods.len())];
         match dice.random_range(0..9) {
@@ -228,9 +228,9 @@ fn random_history_of_shared_pods_matches_full_compile() {
                 }
             }
         }
-        told.insert(history.overridden());
+        overridden.insert(history.overridden());
         short += usize::from(history.was_short);
     }
     assert!((20..STEPS - 5).contains(&short), "{short} were short");
-    assert!(told.len() > 1, "{told:?}");
+    assert!(overridden.len() > 1, "{overridden:?}");
 }

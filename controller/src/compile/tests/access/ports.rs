@@ -188,14 +188,14 @@ fn mixed_rules_on_undeclared_port_advise_declaring_it() {
         message.contains("spec.rules: port 8080 of api"),
         "{message}"
     );
-    // Every port: those that somebody names.
+    // Every port: those that are declared.
     let any = renamed("web").with(tcp_route("ports", &[]));
     assert!(
         reported(&any).1.contains("port 8080"),
         "{:?}",
         reported(&any)
     );
-    // A port that the target does not reach, and rules of one kind, say nothing.
+    // A port that the target does not reach, and rules of one kind, change nothing.
     let elsewhere = set(both(), "/spec/destination/port", json!(9090));
     assert_eq!(reported(&renamed("web").with(elsewhere)).0, "Accepted");
     for rules in [json!([http_rule(None)]), json!([tcp_rule()])] {

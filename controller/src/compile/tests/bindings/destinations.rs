@@ -1,4 +1,4 @@
-//! Bindings as whom a TrafficTarget protects.
+//! Bindings as the destination that a TrafficTarget protects.
 //!
 //! Claims: attack-91
 
@@ -80,7 +80,7 @@ fn target_reports_destination_accounts_of_other_namespace() {
         "{condition:?}"
     );
 
-    // Its own accounts alone are nothing to say.
+    // Its own accounts alone are nothing to report.
     let own = json!({"spiffeIdentities": ["cluster.local/ns/shop/sa/api"]});
     let cluster = shop()
         .with(tcp_route("ports", &[8080]))

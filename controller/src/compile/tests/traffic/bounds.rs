@@ -1,5 +1,5 @@
-//! Very many policies, and policies about very many Services: what each costs is bounded,
-//! and so is what is said of it.
+//! Very many policies, and policies about very many Services: what each costs is bounded, and so is
+//! what is reported of it.
 //!
 //! Claims: calls-30
 
@@ -62,7 +62,7 @@ fn policies_per_port_are_bounded_on_both_sides() {
     let guard = resolve_newest(&model, "api-1", &[]).guard_named("guard");
     assert!((100_000..MOST_BYTES).contains(&callers), "{callers}");
     assert!(guard.encoded_len() < MOST_BYTES, "{}", guard.encoded_len());
-    // The first still counts, and who does not is told so, once.
+    // The first still counts, and the one that does not has a condition, once.
     assert!(report(&problems, "TrafficPolicy p00").accepted.status);
     let late = problems_of(&problems, "q11");
     assert_eq!(late.len(), 1, "{late:?}");
@@ -223,7 +223,7 @@ fn fallback_lacking_port_has_no_effect_there() {
     );
 }
 
-/// So many policies, all of which say what the only one of this cluster says.
+/// So many policies with the content of the only one of this cluster.
 fn many_of(cluster: &Cluster, number: usize) -> World {
     let mut world = cluster.world();
     let facts = world.policies.values().next().unwrap().clone();
@@ -287,12 +287,12 @@ fn most_overrides(to: &dyn Fn(usize) -> String) -> Vec<Value> {
 #[test]
 fn many_missing_references_are_truncated_and_counted() {
     const KEPT: usize = 8;
-    let nobody = (0..SOURCES).map(|n| json!({"kind": "IdentityBinding", "name": format!("b{n}")}));
-    let nobody: Vec<Value> = nobody.collect();
+    let unbound = (0..SOURCES).map(|n| json!({"kind": "IdentityBinding", "name": format!("b{n}")}));
+    let unbound: Vec<Value> = unbound.collect();
     let mut overrides = most_overrides(&|n| format!("gone-{n}"));
     for one in &mut overrides {
-        one["sources"] = json!(nobody);
-        one["forwarders"] = json!(nobody);
+        one["sources"] = json!(unbound);
+        one["forwarders"] = json!(unbound);
     }
     let cluster = shop().with(policy("p", &json!({"overrides": overrides})));
     let world = many_of(&cluster, POLICIES_PER_NAMESPACE);
@@ -321,7 +321,7 @@ fn on_cpu() -> Duration {
     Duration::try_from(now).unwrap()
 }
 
-/// Each looked through all that all say, which made some 2 000 000 000 names.
+/// Each looked through the sections of all, which made some 2 000 000 000 names.
 #[test]
 fn read_only_mirror_cost_is_independent_of_policy_count() {
     let mirrors = (0..MIRRORS).map(|n| json!({"service": format!("s{n:02}"), "percent": 1}));
@@ -334,9 +334,9 @@ fn read_only_mirror_cost_is_independent_of_policy_count() {
     let fastest = |number: usize| {
         let world = many_of(&cluster, number);
         let took = (0..3).map(|_| {
-            let begun = on_cpu();
+            let started = on_cpu();
             let (_, problems) = Model::compile(&world, &Defaults::default());
-            let took = on_cpu() - begun;
+            let took = on_cpu() - started;
             let mut reported = problems.list.iter();
             assert!(reported.all(|one| one.reason != Reason::NotGuarded));
             took

@@ -19,7 +19,7 @@ fn problems(cluster: &Cluster) -> Problems {
     cluster.compile().1
 }
 
-/// Reasons, fields and words of what only warns.
+/// Reasons, fields and messages of what only warns.
 fn warnings(problems: &Problems, of: ConditionType) -> Vec<(Reason, &str, &str)> {
     let warned = problems.list.iter();
     let warned = warned.filter(|one| one.condition == of && one.severity == Severity::Warning);
@@ -97,7 +97,7 @@ fn overridden_policy_is_conflicted_and_partly_overridden_one_warned() {
     assert_eq!(warned[0].2, expected);
 }
 
-/// To be narrower is no way out for who is that already.
+/// To be narrower is no way out for a policy that is that already.
 #[test]
 fn conflicted_policy_names_winner_and_reason_per_section() {
     let routes = json!([{"kind": "HTTPRouteGroup", "name": "g"}]);
@@ -148,11 +148,12 @@ fn timeout_overridden_in_own_service_names_other_service() {
             &[("http", 8080)],
             &[endpoint("api-1", "10.0.0.11")],
         ));
-    let told = |cluster: Cluster| -> Vec<String> {
+    let overridden = |cluster: Cluster| -> Vec<String> {
         let reported = problems(&cluster);
-        let told = reported.list.iter();
-        let told = told.filter(|one| one.reason == Reason::PartlyOverridden);
-        told.map(|one| format!("{}: {}", one.object.name, one.message))
+        let overridden = reported.list.iter();
+        let overridden = overridden.filter(|one| one.reason == Reason::PartlyOverridden);
+        overridden
+            .map(|one| format!("{}: {}", one.object.name, one.message))
             .collect()
     };
     let with_own = |cluster: Cluster| {
@@ -161,14 +162,14 @@ fn timeout_overridden_in_own_service_names_other_service() {
     };
     let expected = "reads: TrafficPolicy shop/all, which gives callers outside the mesh the \
                     longest time, decides this at pods that Service shop/second:90 selects as \
-                    well: nobody knows which Service they mean, and not all of them say the same; \
-                    let the same policies speak of all";
+                    well: no proxy knows which Service they mean, and not all of them say the \
+                    same; let the same policies speak of all";
     let second = cluster::traffic_policy("second", of_second);
-    assert_eq!(told(with_own(two.clone()).with(second)), [expected]);
+    assert_eq!(overridden(with_own(two.clone()).with(second)), [expected]);
     // Control: where there is no other one both hold, and where the same speak of all.
-    assert_eq!(told(with_own(one)), [""; 0]);
+    assert_eq!(overridden(with_own(one)), [""; 0]);
     let of_all = two.with(of_namespace("reads", &reads));
-    assert_eq!(told(of_all.with(of_namespace("all", &all))), [""; 0]);
+    assert_eq!(overridden(of_all.with(of_namespace("all", &all))), [""; 0]);
 }
 
 #[test]
@@ -316,7 +317,7 @@ fn mirror_to_writable_pods_is_unguarded_and_not_sent() {
         let any = cluster.with(mirror(json!({"downstream": "Any"})));
         assert_eq!(failures(&problems(&any), Accepted), []);
     }
-    // Nor is who answers in place of others or may be chosen, by whatever policy.
+    // Nor is what responds in place of others or may be chosen, by whatever policy.
     for (section, word) in [
         (
             json!({"fallback": {"service": "next"}}),
@@ -426,7 +427,7 @@ fn policy_is_origin_of_resources_that_need_it() {
         let got = resolve_newest(&model, pod, &["10.96.0.1:80"]);
         assert_eq!(got.published(name).origins, [(p.clone(), 1)], "{pod}");
     }
-    // An older proxy is told nothing of it, and that is known.
+    // An older proxy is sent nothing of it, and that is known.
     let names = ["destination/10.96.0.1:80".to_owned()].into();
     let set = model.resolve(
         &crate::model::PodId::new("shop", "client"),

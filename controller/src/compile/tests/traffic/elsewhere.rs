@@ -25,7 +25,7 @@ fn with_other(cluster: Cluster, name: &str, ip: &str) -> Cluster {
         .with(in_namespace(slice, "other"))
 }
 
-/// All that pods are told of, about Service `name`.
+/// All that pods are sent about Service `name`.
 fn policy_of(name: &str) -> Value {
     let spec = json!({
         "targetRef": {"kind": "Service", "name": name}, "timeouts": {"request": "2s"},

@@ -28,7 +28,7 @@ fn p() -> ObjectRef {
     ObjectRef::new(Kind::TrafficPolicy, "shop", "p")
 }
 
-/// One that gives some callers a time, and what else it says.
+/// One that gives some callers a time, and its other sections.
 fn with_time(more: &Value) -> Value {
     let mut fields = json!({
         "timeouts": {"request": "1s"},
@@ -63,7 +63,7 @@ fn lacks(model: &Model, pod: &str) -> Vec<Parts> {
     of_p.map(|one| one.lacks).collect()
 }
 
-/// It waited for ever for pods to say that they have what nobody sends them.
+/// It waited for ever for pods to report what no controller sends them.
 #[test]
 fn pods_do_not_need_policy_with_overridden_timeout() {
     let one = shop().with(with_time(&json!({})));
@@ -89,7 +89,7 @@ fn pods_need_policy_for_remaining_sections_beside_overridden_timeout() {
     assert_eq!(lacks(&model, "api-2"), [all], "control");
 }
 
-/// Nobody can mend by a newer proxy what is not sent to it at all.
+/// A newer proxy repairs nothing where it is not sent at all.
 #[test]
 fn pods_do_not_need_policy_with_overridden_sections() {
     let fields = json!({"overload": {"maxConcurrency": 10}, "priority": "Critical"});

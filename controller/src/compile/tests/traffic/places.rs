@@ -1,4 +1,4 @@
-//! Who takes one of the places of a Service, and who none because it decides nothing there.
+//! Which policies take one of the places of a Service, and which none as they decide nothing there.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ fn with_many(cluster: Cluster, number: usize, fields: &dyn Fn(usize) -> Value) -
     })
 }
 
-/// Retries for an account of its own, which nobody else decides.
+/// Retries for an account of its own, which no other policy decides.
 fn for_one_account(n: usize) -> Value {
     let source = json!([{"kind": "ServiceAccount", "name": format!("a{n}")}]);
     json!({"retry": {}, "sources": source})
@@ -31,7 +31,7 @@ fn for_group(group: &str) -> Value {
     json!([{"kind": "HTTPRouteGroup", "name": group}])
 }
 
-/// Comes after all that are about `api`, and says what none of them says.
+/// Comes after all that are about `api`, and sets what none of them sets.
 fn wide() -> Value {
     of_namespace("wide", &json!({"timeouts": {"request": "9s"}}))
 }
@@ -59,7 +59,7 @@ fn policy_counts_after_63_deciding_ones_but_not_64() {
 
 #[test]
 fn ineffective_policies_take_no_place_and_keep_conditions() {
-    let nobody = json!([{"kind": "IdentityBinding", "name": "gone"}]);
+    let no_caller = json!([{"kind": "IdentityBinding", "name": "gone"}]);
     let gone = json!({"retry": {}, "routes": for_group("gone")});
     for (why, fields, reasons) in [
         (
@@ -70,7 +70,7 @@ fn ineffective_policies_take_no_place_and_keep_conditions() {
         ("no request", gone, ("Accepted", "RefNotFound")),
         (
             "no caller",
-            json!({"retry": {}, "sources": nobody}),
+            json!({"retry": {}, "sources": no_caller}),
             ("Accepted", "RefNotFound"),
         ),
     ] {

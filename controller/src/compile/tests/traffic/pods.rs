@@ -63,15 +63,15 @@ fn outside_callers_get_max_timeout_of_any_service() {
     assert_eq!(outside(&two.clone().with(long.clone())), Some(9));
     assert_eq!(outside(&with_second(shop()).with(long)), None);
     assert_eq!(outside(&two.clone().with(none)), None);
-    // It says nothing of callers from outside.
+    // It decides nothing about callers from outside.
     assert_eq!(
         outside(&two.with(mesh_only)),
         None,
-        "pods are told nothing of it"
+        "pods are sent nothing of it"
     );
 }
 
-/// Nobody knows which of them such a caller meant.
+/// It is not known which of them such a caller meant.
 #[test]
 fn outside_callers_at_shared_pods_get_max_route_timeout() {
     let reads = group("reads", json!([{"name": "reads", "methods": ["GET"]}]));
@@ -132,20 +132,20 @@ fn mesh_callers_at_shared_pods_get_max_account_timeout() {
     ];
     assert_eq!(rules(&both.clone().with(of_web.clone())), expected);
     assert_eq!(rules(&both), [(Sources::Everyone, 9)], "control");
-    // Of one Service each account has its own, though nobody outside has any.
+    // Of one Service each account has its own, though no caller outside has any.
     assert_eq!(outside(&shop().with(of_web)), Some(60));
 }
 
 /// Its author would take it to be in force: no call by the Service's name has that time.
 #[test]
 fn outside_only_timeout_overridden_by_other_service_is_reported() {
-    let nobody_else = json!([{"kind": "Group", "name": "system:unauthenticated"}]);
+    let only_outside = json!([{"kind": "Group", "name": "system:unauthenticated"}]);
     let timeouts = json!({"request": "2s"});
-    let alone = policy("a", &json!({"timeouts": timeouts, "sources": nobody_else}));
+    let alone = policy("a", &json!({"timeouts": timeouts, "sources": only_outside}));
     let of_b = |time: &str| of_second("b", &json!({"timeouts": {"request": time}}));
     let cluster = with_second(shop()).with(alone.clone());
     let open = "callers outside the mesh have no such time at pods that Service shop/second:90 \
-                selects as well: nobody knows which Service they mean, and not all of them end \
+                selects as well: no proxy knows which Service they mean, and not all of them end \
                 every request; write one at each for all requests";
     let longer = "TrafficPolicy shop/b, which gives callers outside the mesh the longest time, \
                   decides this at pods that Service shop/second:90 selects as well; write there \
@@ -158,8 +158,8 @@ fn outside_only_timeout_overridden_by_other_service_is_reported() {
             "spec.timeouts".to_owned(),
             words.to_owned(),
         );
-        assert_eq!(told(cluster, "a"), [expected]);
-        assert_eq!(told(cluster, "b"), []);
+        assert_eq!(conditions(cluster, "a"), [expected]);
+        assert_eq!(conditions(cluster, "b"), []);
         let problems = cluster.compile().1;
         let accepted = &report(&problems, "TrafficPolicy a").accepted;
         assert_eq!(
@@ -167,7 +167,7 @@ fn outside_only_timeout_overridden_by_other_service_is_reported() {
             (true, "PartlyOverridden")
         );
     }
-    // Who has the time there, or has it elsewhere, is told nothing.
+    // A policy that has the time there, or has it elsewhere, has no condition.
     let for_all = with_second(shop()).with(policy("a", &json!({"timeouts": timeouts})));
     for cluster in [
         shop().with(alone),
@@ -176,8 +176,8 @@ fn outside_only_timeout_overridden_by_other_service_is_reported() {
         for_all.clone(),
         for_all.with(of_b("9s")),
     ] {
-        assert_eq!(told(&cluster, "a"), []);
-        assert_eq!(told(&cluster, "b"), []);
+        assert_eq!(conditions(&cluster, "a"), []);
+        assert_eq!(conditions(&cluster, "b"), []);
     }
 }
 
@@ -202,7 +202,7 @@ fn general_priority_of_one_service_keeps_narrower_of_other() {
     );
 }
 
-/// Whose `overload` a pod has, and what it says.
+/// The policy whose `overload` a pod has, and its content.
 fn overload(cluster: &Cluster, pod: &str) -> (String, Overload) {
     let guard = resolve_newest(&cluster.compile().0, pod, &[]).guard();
     let [rule] = &guard.ports[&8080].overload.rules[..] else {
@@ -211,8 +211,8 @@ fn overload(cluster: &Cluster, pod: &str) -> (String, Overload) {
     (rule.origin.name().to_string(), rule.then.unwrap())
 }
 
-/// Reasons, fields and words of what the author of a policy is told.
-fn told(cluster: &Cluster, name: &str) -> Vec<(Reason, String, String)> {
+/// Reasons, fields and messages that the author of a policy reads.
+fn conditions(cluster: &Cluster, name: &str) -> Vec<(Reason, String, String)> {
     let problems = cluster.compile().1;
     let of_policy = problems.list.iter().filter(|one| *one.object.name == *name);
     of_policy
@@ -220,7 +220,7 @@ fn told(cluster: &Cluster, name: &str) -> Vec<(Reason, String, String)> {
         .collect()
 }
 
-/// The Services' names say nothing of it: `api` comes before `second`.
+/// The Services' names do not decide it: `api` comes before `second`.
 #[test]
 fn older_policy_decides_shared_overload_and_other_is_warned() {
     let capped = json!({"overload": {"maxConcurrency": 10}});
@@ -241,18 +241,18 @@ fn older_policy_decides_shared_overload_and_other_is_warned() {
         );
         let field = "spec.overload".to_owned();
         let expected = [(Reason::PartlyOverridden, field, expected)];
-        assert_eq!(told(&cluster, loser), expected);
-        assert_eq!(told(&cluster, winner), []);
+        assert_eq!(conditions(&cluster, loser), expected);
+        assert_eq!(conditions(&cluster, winner), []);
         let problems = cluster.compile().1;
         let accepted = &report(&problems, &format!("TrafficPolicy {loser}")).accepted;
         assert_eq!(
             (accepted.status, accepted.reason),
             (true, "PartlyOverridden")
         );
-        // A pod of one Service alone has what that says.
+        // A pod of one Service alone has that one's.
         assert_eq!(overload(&cluster, "api-2").0, "a");
     }
-    // Who would say the same loses nothing, nor does who has pods for himself.
+    // A policy that sets the same loses nothing, nor does one that has pods for itself.
     let same = with_second(shop())
         .with(of_api(1))
         .with(of_second("b", &json!({"overload": {}})));
@@ -265,12 +265,12 @@ fn older_policy_decides_shared_overload_and_other_is_warned() {
         .with(of_api(1))
         .with(cluster::traffic_policy("b", next));
     for name in ["a", "b"] {
-        assert_eq!(told(&same, name), []);
-        assert_eq!(told(&apart, name), []);
+        assert_eq!(conditions(&same, name), []);
+        assert_eq!(conditions(&apart, name), []);
     }
 }
 
-/// What no proxy carries out overrides nothing; that is told as what it is.
+/// What no proxy carries out overrides nothing; that is reported as what it is.
 #[test]
 fn unmeshed_pods_and_skipped_ports_override_no_policy() {
     let plain = plain_pod("api-1", "10.0.0.11", "api");
@@ -285,24 +285,27 @@ fn unmeshed_pods_and_skipped_ports_override_no_policy() {
             of_second("b", &json!({"overload": {"maxConcurrency": 10}})),
             2,
         ));
-    let told = |cluster: &Cluster| {
-        let told = told(cluster, "b");
-        let reasons = told.iter().map(|(reason, ..)| *reason);
+    let conditions = |cluster: &Cluster| {
+        let conditions = conditions(cluster, "b");
+        let reasons = conditions.iter().map(|(reason, ..)| *reason);
         reasons.collect::<Vec<Reason>>()
     };
     for pod in [plain.clone(), skipping("8080")] {
-        assert_eq!(told(&both.clone().with(pod)), [Reason::NotEnforced]);
+        assert_eq!(conditions(&both.clone().with(pod)), [Reason::NotEnforced]);
     }
     // Control: where a proxy is passed by elsewhere, and at the first meshed pod among others.
     let elsewhere = both.clone().with(skipping("8081"));
-    assert_eq!(told(&elsewhere), [Reason::PartlyOverridden]);
+    assert_eq!(conditions(&elsewhere), [Reason::PartlyOverridden]);
     let endpoints = [endpoint("api-2", "10.0.0.12")];
     let more = slice("second-y", "second", &[("http", 8080)], &endpoints);
-    let told = told(&both.with(plain).with(more));
-    assert!(told.contains(&Reason::PartlyOverridden), "{told:?}");
+    let conditions = conditions(&both.with(plain).with(more));
+    assert!(
+        conditions.contains(&Reason::PartlyOverridden),
+        "{conditions:?}"
+    );
 }
 
-/// The Service's name alone would tell neither of them where the other one speaks.
+/// The Service's name alone would not show either of them where the other one decides.
 #[test]
 fn overload_conflict_of_two_ports_names_winners_port() {
     let ports = [("http", 80), ("more", 81)];
@@ -322,9 +325,9 @@ fn overload_conflict_of_two_ports_names_winners_port() {
             .with(of_port(80, ages[0]))
             .with(of_port(81, ages[1]));
         assert_eq!(overload(&cluster, "api-1").0, format!("p{winner}"));
-        let told = told(&cluster, &format!("p{loser}"));
-        let [(Reason::PartlyOverridden, _, words)] = &told[..] else {
-            panic!("{told:?}");
+        let conditions = conditions(&cluster, &format!("p{loser}"));
+        let [(Reason::PartlyOverridden, _, words)] = &conditions[..] else {
+            panic!("{conditions:?}");
         };
         let place = format!(" at pods that Service shop/api:{winner} selects as well; ");
         assert!(words.contains(&place), "{words}");
@@ -342,14 +345,14 @@ fn closer_overload_target_wins_through_any_service() {
     assert_eq!((&*whose, section.mode), ("off", OverloadMode::Off));
     let (whose, section) = overload(&cluster, "api-2");
     assert_eq!((&*whose, section.mode), ("wide", OverloadMode::Adaptive));
-    assert_eq!(told(&cluster, "off"), []);
+    assert_eq!(conditions(&cluster, "off"), []);
     // Once: it has lost to the same one at a port as well.
-    let told = told(&cluster, "wide");
-    let told: Vec<_> = told
+    let conditions = conditions(&cluster, "wide");
+    let conditions: Vec<_> = conditions
         .iter()
         .map(|(reason, field, _)| (*reason, &**field))
         .collect();
-    assert_eq!(told, [(Reason::PartlyOverridden, "spec.overload")]);
+    assert_eq!(conditions, [(Reason::PartlyOverridden, "spec.overload")]);
 }
 
 #[test]
@@ -364,7 +367,7 @@ fn lowest_general_priority_wins_and_higher_one_is_warned() {
                     Service shop/api:80 selects as well; write there what is to hold at those";
     let field = "spec.priority".to_owned();
     let expected = [(Reason::PartlyOverridden, field, expected.to_owned())];
-    assert_eq!(told(&cluster, "near"), expected);
+    assert_eq!(conditions(&cluster, "near"), expected);
 }
 
 #[test]
@@ -394,7 +397,7 @@ fn pod_sections_on_split_root_are_reported_as_unenforced() {
     let written = root.clone().with(cluster::traffic_policy("p", spec));
     let split = split("s", "root", &[("next", 1)]);
     let cluster = written.clone().with(split.clone());
-    let warned = told(&cluster, "p");
+    let warned = conditions(&cluster, "p");
     let fields: Vec<_> = warned
         .iter()
         .map(|(reason, field, _)| (*reason, &**field))
@@ -403,25 +406,29 @@ fn pod_sections_on_split_root_are_reported_as_unenforced() {
     assert_eq!(fields, expected.map(|field| (Reason::NotEnforced, field)));
     for (.., words) in &warned {
         let expected = "Service shop/root has no pods, and a TrafficSplit leads its calls to those \
-                        of next, where nobody enforces it; write a policy about those Services";
+                        of next, where no proxy enforces it; write a policy about those Services";
         assert_eq!(words, expected);
     }
     let problems = cluster.compile().1;
     let accepted = &report(&problems, "TrafficPolicy p").accepted;
     assert_eq!((accepted.status, accepted.reason), (true, "NotEnforced"));
 
-    // Pods may come to a Service that nobody leads away from.
-    assert_eq!(told(&written, "p"), []);
+    // Pods may come to a Service that nothing leads away from.
+    assert_eq!(conditions(&written, "p"), []);
     let pods = slice(
         "root-x",
         "root",
         &[("http", 8080)],
         &[endpoint("api-1", "10.0.0.11")],
     );
-    assert_eq!(told(&cluster.with(pods), "p"), [], "it has pods of its own");
+    assert_eq!(
+        conditions(&cluster.with(pods), "p"),
+        [],
+        "it has pods of its own"
+    );
     // It speaks of the backend, too.
     let everywhere = root.with(split).with(of_namespace("p", &all));
-    assert_eq!(told(&everywhere, "p"), []);
+    assert_eq!(conditions(&everywhere, "p"), []);
 }
 
 #[test]
@@ -436,7 +443,7 @@ fn backend_policy_is_needed_by_callers_of_root() {
     let (model, _) = cluster.compile();
     let resolved = resolve_newest(&model, "client", &["10.96.0.1:80"]);
     assert!(resolved.names().contains(&"policy/shop/next:80"));
-    // Where calls go instead is said by the Service that was called.
+    // Where calls go instead is in the Service that was called.
     assert!(
         !resolved.names().contains(&"endpoints/shop/second:80"),
         "{:?}",

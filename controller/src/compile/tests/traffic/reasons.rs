@@ -141,9 +141,9 @@ fn headless_service_policy_reports_partly_effective_sections() {
             "{accepted:?}"
         );
         for field in ["spec.targetRef.name: ", "spec.balance: ", "spec.sticky: "] {
-            let is_told = accepted.message.contains(field);
+            let is_named = accepted.message.contains(field);
             assert_eq!(
-                is_told,
+                is_named,
                 expected_fields.contains(&field),
                 "{section}: {accepted:?}"
             );
@@ -267,9 +267,9 @@ fn unusable_match_or_caller_is_reported_on_naming_policy() {
             expected.map_or(("ResolvedRefs", ""), |(_, words)| ("RefNotFound", words));
         assert_eq!(resolved.reason, reason);
         assert!(resolved.message.contains(words), "{resolved:?}");
-        let told = super::names(&model, "client");
-        let is_told = told.contains(&"policy/shop/api:80".to_owned());
-        assert_eq!(is_told, decides, "{fields}");
+        let resources = super::names(&model, "client");
+        let is_named = resources.contains(&"policy/shop/api:80".to_owned());
+        assert_eq!(is_named, decides, "{fields}");
     }
 }
 

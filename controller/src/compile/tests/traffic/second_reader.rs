@@ -1,8 +1,7 @@
-//! Who decides, read straight from the text of the objects.
+//! Which policy decides, read straight from the text of the objects.
 //!
-//! The naive reader below walks through all policies for every question, as JSON, and
-//! shares no code with what it is compared with: judge, compiler, wire, and the table that
-//! a proxy asks.
+//! The naive reader below walks through all policies for every query, as JSON, and shares no code
+//! with what it is compared with: validation, compiler, wire, and the table that a proxy reads.
 //!
 //! Claims: calls-35
 
@@ -12,14 +11,14 @@ use serde_json::{Value, json};
 
 use super::*;
 
-/// Worlds that are compared, each with every question.
+/// Worlds that are compared, each with every query.
 const WORLDS: u64 = 400;
 /// Policies of one world, at most.
 const MOST: usize = 7;
 const ACCOUNTS: [&str; 3] = ["web", "admin", "job"];
 const METHODS: [&str; 2] = ["GET", "POST"];
 
-/// A random policy: its own number of attempts tells it from the others.
+/// A random policy: its own number of attempts identifies it.
 fn random_policy(random: &mut Random, n: usize) -> Value {
     let target = match random.below(5) {
         0 => json!({"kind": "Service", "name": "api", "port": 80}),
@@ -53,7 +52,7 @@ fn random_policy(random: &mut Random, n: usize) -> Value {
     }
 }
 
-/// The request timeout in seconds for one call, by the words of the documentation alone.
+/// The request timeout in seconds for one call, by the documentation alone.
 fn naive(policies: &[Value], account: &str, method: &str) -> Option<u64> {
     let mut best: Option<(Vec<i64>, String, u64)> = None;
     for policy in policies {
@@ -68,7 +67,7 @@ fn naive(policies: &[Value], account: &str, method: &str) -> Option<u64> {
             _ if namespace != "weft-system" => continue,
             _ => 3,
         };
-        // A section with a mistake says nothing.
+        // A section with a validation error decides nothing.
         if spec["timeouts"]["share"] == 0 {
             continue;
         }

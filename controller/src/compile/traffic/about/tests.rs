@@ -1,4 +1,5 @@
-//! Who decides nothing takes neither room nor a place, and is told who does.
+//! A policy that decides nothing takes neither room nor a place, and its condition names the
+//! winner.
 
 use std::collections::BTreeSet;
 
@@ -47,7 +48,7 @@ fn as_written(policy: &Policy, _: u16) -> Vec<Section> {
     policy.says(&policy.sections).collect()
 }
 
-/// Each is read for every port of every Service, and however large it is, nobody holds it.
+/// Each is read for every port of every Service, and however large it is, it is not kept.
 #[test]
 fn ineffective_policies_are_not_retained_but_losses_are() {
     let all: Vec<PolicyCandidate> = (0..100).map(|n| candidate(n, MOST_BYTES)).collect();
@@ -96,7 +97,7 @@ fn policies_without_sections_take_no_evaluation_place() {
     assert!(by_target.fates[MOST_ASKED].counts);
     let mut fates = by_target.fates.iter();
     assert!(fates.all(|fate| fate.first.is_none()));
-    // Control: those that say something are asked, though they decide nothing.
+    // Control: those that set something are evaluated, though they decide nothing.
     let mut by_target = ByTarget::new(&all);
     let counting = by_target.at(&service(), &[80], as_written);
     assert_eq!(counting[0].policies.len(), 1);
@@ -104,7 +105,7 @@ fn policies_without_sections_take_no_evaluation_place() {
     assert!(!last.counts && last.first.is_some());
 }
 
-/// Who is left out elsewhere and says nothing here would be told that it is in force in part.
+/// One that is skipped elsewhere and sets nothing here would be reported as in force in part.
 #[test]
 fn policy_without_sections_at_port_does_not_count_there() {
     let all = [candidate(0, 0)];

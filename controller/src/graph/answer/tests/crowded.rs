@@ -1,4 +1,4 @@
-//! What has no room in an answer goes in order, and the answer says so.
+//! What has no room in a response is dropped in order, and the response reports it.
 //!
 //! Claims: observe-12
 
@@ -9,14 +9,14 @@ fn oversized_graph_counts_skipped_parts_and_is_incomplete() {
     let town = Town::of(&busy());
     let slots = (SLOT_NOW - 11, SLOT_NOW + 1);
     let window = town.history.window(slots, SLOT_NOW + 1, 0);
-    let told = |most: usize| {
+    let rendered = |most: usize| {
         let sources = town.sources(&window);
         let written = Written::within(most, |to| write(&sources, &Extent::default(), to));
         let line = written.whole();
         assert!(line.len() <= most + 1_000, "{} bytes", line.len());
         read(&line)
     };
-    let whole = told(1 << 20);
+    let whole = rendered(1 << 20);
     assert_eq!(whole, town.graph(&Extent::default()));
     assert_eq!((whole.edges.len(), whole.metadata.left_out), (3, 0));
     let longest = whole
@@ -24,7 +24,7 @@ fn oversized_graph_counts_skipped_parts_and_is_incomplete() {
         .iter()
         .map(|edge| serde_json::to_string(edge).unwrap().len());
     // Room for one of any, and not for three.
-    let cut = told((longest.max().unwrap() + 1) * 4 / 3 + 4);
+    let cut = rendered((longest.max().unwrap() + 1) * 4 / 3 + 4);
     assert!((1..3).contains(&cut.edges.len()), "{:?}", cut.edges);
     let metadata = &cut.metadata;
     let missing = 3 - cut.edges.len();
@@ -33,7 +33,7 @@ fn oversized_graph_counts_skipped_parts_and_is_incomplete() {
     let why = metadata.incomplete.as_deref().unwrap();
     let words = format!("{} edges and nodes had no room in it", metadata.left_out);
     assert!(why.contains(&words), "{why}");
-    // A node is there for each end that is told, as far as there is room, and for no other.
+    // A node is there for each end that is shown, as far as there is room, and for no other.
     let ids: BTreeSet<&str> = cut
         .edges
         .iter()
@@ -64,7 +64,7 @@ fn history_is_dropped_before_edges_and_reported() {
         history: Some(0),
         ..Extent::default()
     };
-    let told = |most: usize| {
+    let rendered = |most: usize| {
         let sources = town.sources(&window);
         read(&Written::within(most, |to| write(&sources, &extent, to)).whole())
     };
@@ -72,24 +72,24 @@ fn history_is_dropped_before_edges_and_reported() {
         let edges = graph.edges.iter();
         edges.filter(|edge| !edge.history.is_empty()).count()
     };
-    let whole = told(1 << 20);
+    let whole = rendered(1 << 20);
     assert_eq!((whole.edges.len(), with_history(&whole)), (3, 3));
     assert!(!whole.edges.iter().any(|edge| edge.history_left_out));
-    // Three quarters of an answer are for its edges.
+    // Three quarters of a response are for its edges.
     let texts = whole.edges.iter();
     let texts = texts.map(|edge| serde_json::to_string(edge).unwrap().len() + 1);
     let room: usize = texts.sum();
-    let just_enough = told(room.div_ceil(3) * 4);
+    let just_enough = rendered(room.div_ceil(3) * 4);
     assert_eq!(just_enough.edges, whole.edges, "as long as there is room");
-    let cut = told((room - 1) / 3 * 4);
+    let cut = rendered((room - 1) / 3 * 4);
     assert_eq!(cut.edges.len(), 3);
     assert!((1..3).contains(&with_history(&cut)), "{:?}", cut.edges);
-    // Who reads it can tell an edge without earlier calls from one whose are not told.
+    // A reader can distinguish an edge without earlier calls from one whose history is dropped.
     for edge in &cut.edges {
         assert_eq!(edge.history_left_out, edge.history.is_empty(), "{edge:?}");
     }
     let why = cut.metadata.incomplete.unwrap();
-    assert!(why.contains("told without history or routes"), "{why}");
+    assert!(why.contains("shown without history or routes"), "{why}");
     assert!(!cut.metadata.complete);
 }
 
@@ -110,16 +110,16 @@ fn edge_larger_than_estimated_loses_its_routes() {
     let town = Town::of(&reports);
     let slots = (SLOT_NOW - 11, SLOT_NOW + 1);
     let window = town.history.window(slots, SLOT_NOW + 1, 0);
-    let told = |most: usize| {
+    let rendered = |most: usize| {
         let sources = town.sources(&window);
         read(&Written::within(most, |to| write(&sources, &of("shop"), to)).whole())
     };
-    let whole = told(1 << 20);
+    let whole = rendered(1 << 20);
     assert_eq!((whole.edges.len(), whole.edges[0].routes.len()), (1, 16));
-    let cut = told(900 / 3 * 4);
+    let cut = rendered(900 / 3 * 4);
     assert_eq!((cut.edges.len(), cut.edges[0].routes.len()), (1, 0));
     let why = cut.metadata.incomplete.unwrap();
-    assert!(why.contains("told without history or routes"), "{why}");
+    assert!(why.contains("shown without history or routes"), "{why}");
 }
 
 #[test]
@@ -142,13 +142,13 @@ fn edge_that_was_called_last_has_room_before_others() {
         }
         let sources = town.sources(&window);
         let written = Written::within(most, |to| write(&sources, &Extent::default(), to));
-        let told = read(&written.whole()).edges;
-        let ids: Vec<&str> = told.iter().map(|edge| edge.id.as_str()).collect();
+        let rendered = read(&written.whole()).edges;
+        let ids: Vec<&str> = rendered.iter().map(|edge| edge.id.as_str()).collect();
         assert_eq!(ids, [newest.id()]);
     }
 }
 
-/// A stream that is taken up again is told what changed only of an answer that lacks nothing.
+/// A resumed stream is sent only what changed if its response lacked nothing.
 #[test]
 fn graph_with_too_many_edges_is_incomplete_and_unresumable() {
     for incomplete in [None, Some(Incomplete::Unsettled)] {
@@ -156,16 +156,16 @@ fn graph_with_too_many_edges_is_incomplete_and_unresumable() {
             incomplete,
             ..Window::default()
         };
-        let told = |beyond| {
+        let rendered = |beyond| {
             let metadata = Overflow::default().metadata(&window, beyond);
             let lacks = Written::of(|_| metadata.clone()).lacks();
             (metadata, lacks)
         };
-        let (whole, lacks) = told(0);
+        let (whole, lacks) = rendered(0);
         assert_eq!((whole.complete, whole.left_out), (incomplete.is_none(), 0));
         assert!(!lacks, "{whole:?}");
         assert!(whole.sides, "{whole:?}");
-        let (cut, lacks) = told(5);
+        let (cut, lacks) = rendered(5);
         assert_eq!((cut.complete, cut.unsettled), (false, false), "{cut:?}");
         assert!(lacks && cut.left_out == 5, "{cut:?}");
         let why = cut.incomplete.unwrap();

@@ -1,4 +1,4 @@
-//! What does not exist any more: its calls are never left out, its silence is where nobody asks.
+//! What no longer exists: its calls are never skipped, its silence is hidden unless requested.
 
 use super::*;
 
@@ -23,7 +23,7 @@ fn gone_workloads_show_calls_but_quiet_edges_on_request() {
         assert_eq!(ends, ["shop/Deployment/web"], "asked for: {gone}");
     }
 
-    // The same edges while nobody calls.
+    // The same edges while no caller calls.
     let slots = (SLOT_NOW - 11, SLOT_NOW + 1);
     let window = town.history.window(slots, SLOT_NOW + 1, 0);
     for edge in window.edges.keys() {
@@ -33,7 +33,7 @@ fn gone_workloads_show_calls_but_quiet_edges_on_request() {
     for (quiet, gone, expected) in [
         (false, true, 0),
         (true, false, 2),
-        // Control: who asks for them sees them.
+        // Control: a query for them shows them.
         (true, true, 3),
     ] {
         let edges = town.answer(&silent, &extent(quiet, gone)).edges;

@@ -84,10 +84,10 @@ async fn edges_exceeding_their_configmap_are_counted_and_reported() {
     assert_eq!(read as u64 + left_out, EDGES);
     tokio::time::sleep(Duration::from_millis(300)).await;
     let events = api.below("/apis/events.k8s.io/v1/");
-    let told = events.iter().map(|event| {
+    let reported = events.iter().map(|event| {
         let name = &event["regarding"]["name"];
         (event["reason"].as_str().unwrap(), name.as_str().unwrap())
     });
-    let told: Vec<(&str, &str)> = told.collect();
-    assert_eq!(told, [("GraphTruncated", "weft-graph-3")]);
+    let reported: Vec<(&str, &str)> = reported.collect();
+    assert_eq!(reported, [("GraphTruncated", "weft-graph-3")]);
 }

@@ -1,9 +1,9 @@
-//! By which account a call was made, whoever tells of it.
+//! The account of a call's caller, from the reports of either side.
 
 use super::*;
 use crate::observe::reports::Reporter;
 
-/// A process of pod `shop/web-1` with a certificate of this account told of its calls.
+/// A process of pod `shop/web-1` with a certificate of this account reported its calls.
 fn report_by(reports: &Reports, process: u64, account: &str, edges: Vec<v1::Edge>) {
     let reporter = Reporter {
         uid: "shop-web".into(),
@@ -75,7 +75,7 @@ fn peer_replica_receives_account_of_reporting_pod() {
     let mut clock = ClockOffset::of_stream(0, opened);
     two.receive(reported.clone(), &mut clock, now, opened);
     assert_eq!(by_account(&two), [("shop/old".to_owned(), 1, None)]);
-    // A version that does not say it is understood all the same.
+    // A version that does not report it is understood all the same.
     let older = reports();
     reported.reports[0].account = String::new();
     older.receive(reported, &mut clock, now, opened);

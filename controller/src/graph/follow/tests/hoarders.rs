@@ -1,13 +1,13 @@
-//! What stays of pods that told too much, and how often.
+//! What stays of pods that reported too much, and how often.
 
 use super::*;
 use crate::inventory::InventoryObject;
 use crate::inventory::kind::MetricsKind;
 
-/// So many calls that one pod tells of in a slot; twice as many are more than its share.
+/// So many calls that one pod reports in a slot; twice as many are more than its share.
 const HOARD: u64 = 90;
 
-/// One pod tells of so many in this slot.
+/// One pod reports so many in this slot.
 fn hoard(reports: &Reports, slot: u64) {
     let hoarder = crate::observe::reports::Reporter {
         uid: "bank-web".into(),
@@ -91,7 +91,8 @@ async fn folded_calls_survive_dropped_reports_and_interval_refold() {
     }
 }
 
-/// What stays of before was told of a pod that nobody knew. What is told now is of its owner.
+/// What stays of before was reported of a pod whose owner was unknown. What comes now is its
+/// owner's.
 #[tokio::test]
 async fn folded_edge_is_unique_once_owner_is_known() {
     let reports = Reports::with_capacity(crate::metrics::ReportMetrics::default(), 100);
@@ -115,12 +116,12 @@ async fn folded_edge_is_unique_once_owner_is_known() {
         .collect();
     assert!(to.contains(&"bank/Deployment/api"), "{to:?}");
     assert!(!to.contains(&"bank/Pod/api-1"), "{to:?}");
-    // Of nobody yet, and no less than before.
+    // Of no known owner yet, and no less than before.
     let unknown = to.iter().filter(|to| to.starts_with("bank/Pod/x"));
     assert_eq!(unknown.count() as u64, HOARD, "{to:?}");
 }
 
-/// The same of a caller of which only the account was told.
+/// The same of a caller of which only the account was reported.
 #[tokio::test]
 async fn account_edge_is_unique_once_pod_is_known() {
     let reports = Reports::with_capacity(crate::metrics::ReportMetrics::default(), 100);

@@ -1,16 +1,16 @@
-//! How long an answer of many edges takes.
+//! How long a response of many edges takes.
 
 use super::*;
 use crate::testing::cpu_time::computed;
 
-/// Workloads, and edges of each, of which an answer must be there in this time.
+/// Workloads, and edges of each, of which a response must be there in this time.
 const WORKLOADS: usize = 1_000;
 const EDGES_OF_EACH: usize = 10;
 const WITHIN: Duration = Duration::from_millis(200);
 /// The same where the compiler hardly optimises, as for tests.
 const WITHIN_HERE: u32 = if cfg!(debug_assertions) { 3 } else { 1 };
-/// By how much more an answer about four times as many workloads may take: what is looked at
-/// once for each of them is four times as much, and once for each pair sixteen times.
+/// By how much more a response about four times as many workloads may take: what is looked at once
+/// for each of them is four times as much, and once for each pair sixteen times.
 const GROWTH: u32 = 8;
 
 /// So many workloads, of which each calls ten others.
@@ -61,7 +61,7 @@ async fn large(workloads: usize) -> Graph {
     graph
 }
 
-/// What an answer takes in the median, which is of so many edges.
+/// What a response takes in the median, which is of so many edges.
 fn answered(graph: &Graph, edges: usize) -> Duration {
     let answer = graph.answer(&window_of(Extent::default()), now());
     assert_eq!(answer.edges.len(), edges);

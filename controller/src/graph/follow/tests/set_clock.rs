@@ -1,11 +1,11 @@
-//! What the graph says when the clock was set by which its slots are numbered.
+//! What the graph reports after the clock that numbers its slots was set.
 //!
 //! Claims: observe-11
 
 use super::*;
 use crate::graph::wall_clock::{ClockStep, WallClock};
 
-/// What a graph says of five calls, and three in the same slot once more, which came again when
+/// What a graph shows of five calls, and three in the same slot once more, which came again when
 /// the clock was set back; or which came late, where it was not.
 async fn said(is_set: bool) -> (u64, crds::observe::GraphMetadata, Graph) {
     let by = Duration::from_secs(120);
@@ -33,7 +33,7 @@ async fn clock_set_back_counts_immediately_and_marks_windows() {
     assert_eq!(metadata.incomplete.as_deref(), Some(CLOCK_SET));
     assert!(!metadata.complete && !metadata.unsettled);
     assert_eq!(graph.inner.metrics.clock_sets.get(), 1);
-    // A window that began after that is as any other, unless it tells of minutes before.
+    // A window that began after that is as any other, unless it has minutes before.
     let later = now() + Duration::from_secs(20 * SLOT);
     let mut window = window_of(Extent::default());
     assert!(graph.answer(&window, later).metadata.unsettled);
@@ -54,7 +54,7 @@ async fn windows_report_set_clock_before_next_look() {
             let answer = graph.answer(&window_of(Extent::default()), now());
             answer.metadata.incomplete.as_deref() == Some(CLOCK_SET)
         };
-        assert!(!says_so(), "nobody follows it");
+        assert!(!says_so(), "no look has run");
         graph.inner.state.lock().clock = Some(WallClock::new(shown, at()));
         assert_eq!(says_so(), is_set);
         assert_eq!(graph.inner.metrics.clock_sets.get(), 0);

@@ -1,10 +1,10 @@
-//! What a graph says of itself that has just begun.
+//! What a graph reports of itself while it starts up.
 //!
 //! Claims: observe-10, observe-14
 
 use super::*;
 
-/// Why the window that is settled by now is not whole.
+/// Why the window that is settled by now is incomplete.
 fn incomplete(graph: &Graph) -> Option<String> {
     let settled = GraphWindow {
         settled: true,
@@ -71,8 +71,8 @@ async fn history_before_resent_reports_is_marked_unknown() {
     assert_eq!(since(Some(60)), None, "one that is old");
     tokio::spawn(graph.clone().follow(|| true));
     tokio::time::sleep(YOUNG).await;
-    let told = since(Some(60)).unwrap();
-    assert!((ago(300)..ago(180)).contains(&told), "{told}");
+    let known_since = since(Some(60)).unwrap();
+    assert!((ago(300)..ago(180)).contains(&known_since), "{known_since}");
     for known in [None, Some(2)] {
         assert_eq!(since(known), None, "{known:?}");
     }

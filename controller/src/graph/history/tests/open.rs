@@ -1,12 +1,12 @@
-//! What is open while the last slot is not settled: the last settled value holds, also at both
-//! ends of edges whose calls the called side cannot tell apart.
+//! What is open while the last slot is not settled: the last settled value holds, also at both ends
+//! of edges whose calls the called side cannot distinguish.
 //!
 //! Claims: observe-8
 
 use super::*;
 
-/// A connection that stays open and says nothing, as that of a websocket; of the last slot the
-/// proxy of another edge alone has told.
+/// A connection that stays open without traffic, as that of a websocket; of the last slot the proxy
+/// of another edge alone has reported.
 #[test]
 fn open_call_without_news_stays_until_its_slot_settles() {
     for server in [false, true] {
@@ -31,11 +31,11 @@ fn open_call_without_news_stays_until_its_slot_settles() {
             window.edges.get(&silent).map(|counted| counted.sums.open)
         };
         assert_eq!(open(NOW - 1), Some(1), "the called side: {server}");
-        assert_eq!(open(NOW), None, "everybody has told: it is over");
+        assert_eq!(open(NOW), None, "all have reported: it is over");
     }
 }
 
-/// What began since nobody said before, so what is said of it by now is shown.
+/// What began since was in no report before, so what is reported of it by now is shown.
 #[test]
 fn call_that_began_in_an_unsettled_slot_is_open() {
     let mut history = History::default();
@@ -96,7 +96,7 @@ fn shared_edges_take_open_connections_from_last_interval() {
         let mut history = History::default();
         history.take(NOW - 3, 1, slot(&[&edges[0], &edges[1]], 9));
         history.take(NOW - 2, 1, slot(&[&edges[1 - quiet]], 5));
-        // Half of the proxies have told.
+        // Half of the proxies have reported.
         history.take(NOW - 1, 1, slot(&[&edges[0], &edges[1]], 1));
         let window = history.window((NOW - 12, NOW), NOW - 1, 0);
         for edge in &edges {

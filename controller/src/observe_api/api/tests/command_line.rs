@@ -1,5 +1,5 @@
-//! `weft` asks the API as it is served: over TLS, through an API server that says on whose
-//! behalf.
+//! `weft` against the served API: over TLS, through an API server that names the user of each
+//! request.
 //!
 //! Claims: observe-105, observe-5
 
@@ -46,7 +46,7 @@ struct ApiServer {
     tls: TlsConnector,
 }
 
-/// Body of what the API server answers.
+/// Body of the API server's responses.
 type ResponseBody = http_body_util::combinators::BoxBody<Bytes, hyper::Error>;
 
 /// What the API server holds itself: Service `api` of `shop` and where it leads, and names.
@@ -138,7 +138,7 @@ impl Town {
         Self::before(bench).await
     }
 
-    /// What was told to a bench, behind an API server.
+    /// The requests to a bench, behind an API server.
     async fn before(bench: Bench) -> Self {
         let ca = Ca::new();
         let (trusted, roots) = ca.trusted(NAME);
@@ -181,7 +181,7 @@ impl Town {
         arguments
     }
 
-    /// Exit status, output and words of a command line.
+    /// Exit status, output and messages of a command line.
     async fn weft(&self, user: &str, line: &str) -> (u8, String, String) {
         let arguments = self.arguments(user, line);
         let (mut out, mut err) = (Vec::new(), Vec::new());
@@ -203,7 +203,7 @@ impl Town {
     }
 }
 
-/// `web` called `api` four times, once in vain, and both proxies told of it.
+/// `web` called `api` four times, once in vain, and both proxies reported it.
 async fn calls(bench: &Bench) {
     let now = SystemTime::now();
     let store = |pod: &str, uid: &str, edge: v1::Edge| {
@@ -282,7 +282,7 @@ async fn cli_shows_graph_edges_as_api_returns_them() {
         ],
         "{out}"
     );
-    // A window that ends now is not settled yet, and nobody is told of that.
+    // A window that ends now is not settled yet, which is not reported.
     assert!(!err.contains("not complete"), "{err}");
     for (line, name, meshed) in [
         ("stat deploy -n shop -o wide", "api", "1/1"),
@@ -298,7 +298,7 @@ async fn cli_shows_graph_edges_as_api_returns_them() {
         assert_eq!(row[..4], [name, meshed, "75.00%", "0.1"], "{line}: {out}");
         assert_eq!(row[7..], ["0", "1", "0", "4", "1", "5"], "{line}: {out}");
     }
-    // As JSON it is the API's own answer.
+    // As JSON it is the API's own response.
     let (_, out, _) = town.weft("viewer", "edges -n shop -o json").await;
     let answer: Value = serde_json::from_str(&out).unwrap();
     assert_eq!(answer["edges"][0]["server"]["requests"], 4);
@@ -327,11 +327,11 @@ async fn cli_lists_proxies_and_marks_disconnected_ones() {
         err.contains("cannot list resource \"proxies\"") && err.contains("ClusterRole view"),
         "{err}"
     );
-    // No controller tells what a proxy holds, so the proxy itself is asked.
+    // No controller reports what a proxy holds, so the proxy itself is queried.
     let (code, _, err) = town.weft("viewer", "proxy-config api-1 -n shop").await;
     assert_eq!(code, 3);
     assert!(err.contains("port 15190 of Pod shop/api-1"), "{err}");
-    // One that streams is asked by its controller: nobody needs the right to forward ports.
+    // One that streams is queried by its controller, without the right to forward ports.
     let _asked = super::proxies::answering(&town.bench, "uid-client");
     let context = &town.bench.api.context;
     context.observed.note(1, super::proxies::client(&[]));
@@ -365,7 +365,7 @@ async fn cli_explains_call_and_how_to_allow_it() {
         !out.contains("calls on this edge"),
         "edges tell owners of pods, not accounts: {out}"
     );
-    // Who may ask for the caller's namespace only is told what calling would tell him.
+    // With rights in the caller's namespace only, the user is shown what calling would reveal.
     let foreign = "explain sa/web svc/api:80 GET /items -n shop --from-namespace bank";
     let (code, out, err) = town.weft("neighbour", foreign).await;
     assert_eq!(code, 1, "{err}");
@@ -382,7 +382,7 @@ async fn cli_explains_call_and_how_to_allow_it() {
     let (code, _, err) = town.weft("stranger", foreign).await;
     assert_eq!(code, 3);
     assert!(err.contains("ClusterRole view"), "{err}");
-    // What is not there is bad input, and what is wrong with a question arrives in the API's words.
+    // What is not there is bad input, and an error in a query arrives with the API's message.
     for (rest, words) in [
         ("pod/clint svc/api:80 GET /", "; you may mean po/client"),
         ("deploy/apii svc/api:80 GET /", "; you may mean deploy/api"),
@@ -426,7 +426,7 @@ async fn call_proven_by_mtls_within_hour_is_suggested() {
         ..v1::Report::default()
     };
     bench.reports.take(&reporter, report, true, then);
-    // What the caller says alone is no proof.
+    // The caller's report alone is no proof.
     let called = Reporter {
         uid: "shop-api".into(),
         pod: ObjectKey::new("shop", "api-1"),
@@ -453,7 +453,7 @@ async fn call_proven_by_mtls_within_hour_is_suggested() {
     let targets = out.matches("kind: TrafficTarget").count();
     assert_eq!(targets, 1, "{out}{err}");
     assert!(out.contains("- 8080") && out.contains("name: web"), "{out}");
-    // What came in plaintext is no proof, and the reason says so.
+    // What came in plaintext is no proof, and the reason names that.
     let left: Vec<&str> = out
         .lines()
         .filter(|line| line.contains("left out"))

@@ -1,4 +1,4 @@
-//! What the API says that it answers is what it answers.
+//! The API's documents describe its real responses.
 
 use super::*;
 
@@ -66,7 +66,7 @@ fn wrong(at: &str, value: &Value, schema: &Value, found: &mut Vec<String>) {
     }
 }
 
-/// What is asked of a path, where that needs a body or parameters.
+/// The request for a path, where that needs a body or parameters.
 fn question(path: &str) -> (&'static str, Value) {
     let gone = json!([{"kind": "TrafficTarget", "namespace": "shop", "name": TARGET}]);
     let end = |kind: &str, name: &str| json!({"kind": kind, "namespace": "shop", "name": name});

@@ -1,4 +1,4 @@
-//! What a change would mean, who may ask for it, and what of it he is told.
+//! What a change would mean, which rights that takes, and how much of it each user is shown.
 //!
 //! Claims: observe-108, observe-109, observe-117
 
@@ -133,7 +133,7 @@ async fn dry_run_requires_permission_for_the_change() {
             "{answer}"
         );
     }
-    // Of graphs that he may not read he is told a number.
+    // Of graphs without the right to read them the response has a number.
     let (status, answer) = tried(&bench, "blind", json!({"objects": [for_others()]})).await;
     assert_eq!(status, 201, "{answer}");
     let counts = (
@@ -147,7 +147,7 @@ async fn dry_run_requires_permission_for_the_change() {
         (&answer["kept"], &answer["unknown"]),
         (&json!(0), &json!(0))
     );
-    // Nor is he told how many stay as they are.
+    // Nor does it have how many stay as they are.
     let rules = json!([{"kind": "HTTPRouteGroup", "name": "routes"}]);
     let wider = target("read", "api", &["web", "other"], rules);
     for (user, kept) in [("editor", 2), ("blind", 0)] {
@@ -203,7 +203,7 @@ fn of_bank() -> Value {
 // Claims: observe-118
 #[tokio::test]
 async fn dry_run_reveals_nothing_about_unreadable_namespaces() {
-    // The whole answer, and what the API server was asked for it.
+    // The complete response, and the API server's part in it.
     let asked = async |user: &str, there: bool, spec: &Value| {
         let bench = with_bank(there);
         let body = json!({"apiVersion": API_VERSION, "kind": "DryRun", "spec": spec}).to_string();
@@ -224,7 +224,8 @@ async fn dry_run_reveals_nothing_about_unreadable_namespaces() {
         assert_eq!(there, asked("prober", false, spec).await, "{spec}");
     }
 
-    // Control: who may get it, or would be told by the API server, is told what is missing.
+    // Control: with the right to get it, or to learn it from the API server, the refusal names what
+    // is missing.
     let update = "cannot update resource \"traffictargets\"";
     let create = "cannot create resource \"traffictargets\"";
     let absent = "there is no TrafficTarget";
@@ -273,7 +274,7 @@ async fn dry_run_is_unavailable_before_calls_are_loaded() {
     assert_eq!(status, 201, "{answer}");
 }
 
-/// They would call safe what refuses somebody.
+/// They would call safe what refuses some caller.
 #[tokio::test]
 async fn permanent_dry_run_obstacle_is_named() {
     let mut bench = Bench::new();
@@ -347,7 +348,7 @@ async fn dry_run_suggests_names_for_unknown_fields() {
         "{warning}"
     );
     assert!(warning.ends_with("; matches is one"), "{warning}");
-    // As it should be, nothing is to be said.
+    // As it should be, there is no warning.
     let (_, answer) = tried(&bench, "editor", json!({"objects": [for_others()]})).await;
     assert_eq!(
         answer["warnings"].as_array().map_or(0, Vec::len),

@@ -1,4 +1,4 @@
-//! What is explained to whom.
+//! What is explained to which user.
 //!
 //! Claims: observe-20, observe-22, observe-23
 
@@ -43,7 +43,7 @@ async fn explanation_is_limited_by_permissions_at_each_end() {
     );
     assert!(!explained["fix"]["objects"].as_array().unwrap().is_empty());
     assert_eq!(explained["programmed"], json!({"proxies": 0, "of": 2}));
-    // Only the caller's: what he would find out by calling.
+    // Only the caller's: what calling would reveal.
     let mut called = asks("bank", "ServiceAccount", "shop");
     called["to"]["port"] = json!(80);
     let (status, body) = bench
@@ -66,7 +66,8 @@ async fn explanation_is_limited_by_permissions_at_each_end() {
             .contains("you may not know"),
         "{body}"
     );
-    // Only the called side's: nothing of the caller but what he wrote, whether it exists.
+    // Only the called side's: nothing of the caller beyond the request's own text, whether it
+    // exists.
     for name in ["client", "nobody"] {
         let mut query = asks("bank", "Pod", "shop");
         query["from"]["name"] = json!(name);
@@ -110,7 +111,7 @@ async fn question_that_is_too_long_or_misspelt_is_refused() {
     let bench = Bench::new();
     let path = "namespaces/shop/explanations";
     let question = json!({"kind": "Explanation", "spec": asks("shop", "Pod", "shop")}).to_string();
-    // Spaces behind a question change nothing but its length.
+    // Spaces behind a request change nothing but its length.
     let padded = async |length: usize| {
         let body = format!("{question}{}", " ".repeat(length - question.len()));
         read(bench.send("viewer", Method::POST, path, body).await).await
@@ -163,7 +164,7 @@ async fn callers_side_permission_reveals_nothing_about_called_objects() {
     let nothing = ask("Service", "nothing", None).await;
     assert_eq!(nothing.0, 201);
     for (kind, name, port) in [
-        // Near to one that is there: whoever may not know of it is not told its name.
+        // Near to one that is there: without the right to know of it, its name is not shown.
         ("Service", "tow", Some(80)),
         ("Service", "two", None),
         ("Service", "two", Some(81)),
@@ -176,7 +177,7 @@ async fn callers_side_permission_reveals_nothing_about_called_objects() {
         let answer = ask(kind, name, port).await;
         assert_eq!(answer, nothing, "{kind} {name} {port:?}");
     }
-    // What calling shows is told.
+    // What calling shows is shown.
     let answer = ask("Service", "api", Some(80)).await;
     assert!(answer.1.contains("Allowed"), "{answer:?}");
 }
@@ -209,7 +210,7 @@ async fn service_into_other_namespace_reveals_only_what_callers_observe() {
         body["status"],
         json!({"verdict": "Refused", "reason": "not-allowed", "httpStatus": 403, "owner": "bank"})
     );
-    // Whom the other namespace lets in is not asked in a stranger's name.
+    // What the other namespace admits is not revealed to a user without rights there.
     let mut outside = asks("bank", "ServiceAccount", "bank");
     outside["from"] = json!({"outside": true});
     for foreign in [asks("shop", "ServiceAccount", "bank"), outside] {
@@ -219,7 +220,7 @@ async fn service_into_other_namespace_reveals_only_what_callers_observe() {
     }
 }
 
-/// One of two pods of the account refuses its callers, and no label tells the two apart.
+/// One of two pods of the account refuses its callers, and no label distinguishes the two.
 fn half_closed(name: &str, ip: &str) -> Cluster {
     let closed = annotate(pod(name, ip, "api"), "weft.dev/access", "deny");
     shop().with(closed)
@@ -280,7 +281,7 @@ async fn fix_names_callers_only_with_permission_in_their_namespace() {
         let warnings = body["status"]["fix"]["warnings"].to_string();
         assert!(warnings.contains("shopper"), "{body}");
         assert!(warnings.contains("1 more accounts called"), "{body}");
-        // Who may explain there too has them named.
+        // With the right to explain there too they are named.
         let (_, body) = bench.explain("both", path, query).await;
         let fix = &body["status"]["fix"];
         let warnings = fix["warnings"].to_string();
@@ -312,7 +313,7 @@ async fn fix_warns_of_closing_pods_without_revealing_callers() {
     }
 }
 
-/// Of a Job that has ended nobody knows the account any more.
+/// Of a Job that has ended the account is no longer known.
 #[tokio::test]
 async fn fix_counts_callers_it_cannot_name_when_closing_pods() {
     for (callers, unknown) in [
@@ -356,7 +357,7 @@ async fn called_side_permission_reveals_nothing_about_callers_pods() {
     }
     assert_eq!(
         answers[0], answers[1],
-        "whether they have a proxy is not told"
+        "whether they have a proxy is not shown"
     );
 }
 

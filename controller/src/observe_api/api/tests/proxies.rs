@@ -1,4 +1,4 @@
-//! What is told of proxies.
+//! What the API shows of proxies.
 //!
 //! Claims: observe-105, observe-151, observe-33
 
@@ -144,8 +144,7 @@ async fn lag_of_unknown_kind_has_no_invented_duration() {
     assert!(status.get("behindSeconds").is_none(), "{body}");
 }
 
-/// The proxy of `client` is there, is asked and answers, until the task ends. Gives how
-/// often.
+/// The proxy of `client` is there, is queried and responds, until the task ends. Returns how often.
 pub(super) fn answering(bench: &Bench, uid: &str) -> tokio::sync::watch::Receiver<usize> {
     holding(bench, uid, &["workload"])
 }
@@ -219,7 +218,7 @@ async fn single_proxy_says_itself_what_it_holds() {
     assert_eq!(body["status"]["config"], config);
     assert_eq!(*answered_by.borrow(), 1);
 
-    // A list asks nobody, and neither does who wants to know only what controllers know.
+    // A list queries no proxy, and neither does a request for what controllers know alone.
     let (_, list) = bench.get("viewer", "namespaces/shop/proxies").await;
     assert_eq!(names(&list).len(), 3);
     let without = format!("{path}?config=0");
@@ -280,7 +279,7 @@ async fn proxy_details_of_other_namespaces_need_graph_permission() {
         for name in elsewhere {
             assert_eq!(config.contains_key(*name), reads, "{user} {name}: {body}");
         }
-        // Whose a thing is that this controller does not know, nobody can say.
+        // A thing that this controller does not know has no known owner.
         assert_eq!(config.contains_key(later), hidden == 0, "{user}: {body}");
         let count = |value: &Value| value.as_u64().unwrap_or_default();
         assert_eq!(count(&status["config"]["hidden"]), hidden, "{user}: {body}");
@@ -340,7 +339,7 @@ async fn truncated_list_returns_continue_token_for_remainder() {
             "{body}"
         );
     }
-    // Who asked for pages was cut by himself.
+    // A request for pages was cut by its own limit.
     assert_eq!(bench.api.context.metrics.lists_cut.get(), 0);
 }
 

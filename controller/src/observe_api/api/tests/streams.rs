@@ -6,7 +6,7 @@ use crate::graph::follow::GraphWindow;
 use crate::testing::cluster::pod;
 
 impl Bench {
-    /// Somebody of `shop` called `api` by a hundred ports in this slot: a line of these edges is
+    /// A workload of `shop` called `api` by a hundred ports in this slot: a line of these edges is
     /// longer than one that needs no room.
     async fn called_by_many_ports(&self, slot: u64) {
         let now = SystemTime::now();
@@ -53,7 +53,7 @@ async fn stream_starts_complete_closes_itself_and_can_resume() {
     bench.call().await;
     let follow = bench.api.context.graph.clone().follow(|| true);
     tokio::spawn(follow);
-    let begun = tokio::time::Instant::now();
+    let started = tokio::time::Instant::now();
     let answer = bench
         .send(
             "admin",
@@ -73,11 +73,11 @@ async fn stream_starts_complete_closes_itself_and_can_resume() {
     }
     assert_eq!(last["metadata"]["last"], true);
     assert!(
-        begun.elapsed() < Duration::from_secs(55),
+        started.elapsed() < Duration::from_secs(55),
         "{:?}",
-        begun.elapsed()
+        started.elapsed()
     );
-    assert!(begun.elapsed() >= Duration::from_secs(50));
+    assert!(started.elapsed() >= Duration::from_secs(50));
     let since = last["metadata"]["end"].as_str().unwrap();
     let path = format!("graphs/live?watch=true&since={since}");
     let mut body = bench
@@ -86,7 +86,7 @@ async fn stream_starts_complete_closes_itself_and_can_resume() {
         .into_body();
     let again = line(&mut body).await.unwrap();
     assert_eq!(again["metadata"]["changes"], true);
-    // Long ago nobody knows any more: it begins anew.
+    // What was shown long ago is not kept: it starts anew.
     let path = "graphs/live?watch=true&since=2020-01-01T00:00:00Z";
     let mut body = bench
         .send("admin", Method::GET, path, String::new())
@@ -110,10 +110,10 @@ async fn graph_streams_have_user_and_total_limits_until_closed() {
     assert!(open.iter().all(|answer| answer.status() == 200));
     let more = bench.send("admin", Method::GET, path, String::new()).await;
     assert_eq!(more.status(), 429);
-    // Nobody knows when one is closed, and whoever is told a time asks again by himself.
+    // It is not known when one is closed, and a client that is given a time retries by itself.
     assert!(!more.headers().contains_key("retry-after"));
-    let (_, told) = read(more).await;
-    assert!(told["details"]["retryAfterSeconds"].is_null(), "{told}");
+    let (_, body) = read(more).await;
+    assert!(body["details"]["retryAfterSeconds"].is_null(), "{body}");
     let shop = "namespaces/shop/graphs/live?watch=true";
     assert_eq!(
         bench
@@ -141,7 +141,7 @@ async fn stream_is_refused_with_retry_if_snapshot_lacks_room() {
         .await;
     let held = bench.all_room();
     let path = "graphs/live?watch=true";
-    // One that is taken up long after begins whole as well.
+    // One that is resumed long after starts complete as well.
     let late = format!("{path}&since=2020-01-01T00:00:00Z");
     let open = async |path: &str| bench.send("admin", Method::GET, path, String::new()).await;
     for path in [path, late.as_str()] {
@@ -151,13 +151,13 @@ async fn stream_is_refused_with_retry_if_snapshot_lacks_room() {
         assert_eq!(bench.api.context.metrics.streams.get(), 0, "given back");
     }
     drop(held);
-    let begun = open(path).await;
-    assert_eq!(begun.status(), 200);
-    let first = line(&mut begun.into_body()).await.unwrap();
+    let started = open(path).await;
+    assert_eq!(started.status(), 200);
+    let first = line(&mut started.into_body()).await.unwrap();
     assert!(!first["edges"].as_array().unwrap().is_empty(), "{first}");
 }
 
-/// Until it has begun it holds what calls wait for.
+/// Until it has started it holds what calls wait for.
 #[tokio::test]
 async fn stream_begins_while_lines_of_others_are_made() {
     let bench = Bench::new();
@@ -172,8 +172,8 @@ async fn stream_begins_while_lines_of_others_are_made() {
     });
     tokio::task::yield_now().await;
     let path = "graphs/live?watch=true";
-    let begun = bench.send("admin", Method::GET, path, String::new()).await;
-    assert_eq!(begun.status(), 200);
+    let started = bench.send("admin", Method::GET, path, String::new()).await;
+    assert_eq!(started.status(), 200);
     assert!(end.send(()).is_ok(), "it waited for lines of others");
     others.await.unwrap();
 }
@@ -183,7 +183,7 @@ async fn stream_begins_while_lines_of_others_are_made() {
 async fn resumed_stream_with_few_changes_starts_without_full_room() {
     let bench = Bench::new();
     tokio::spawn(bench.api.context.graph.clone().follow(|| true));
-    // One that has just begun does not know what was shown.
+    // One that is starting up does not know what was shown.
     tokio::time::sleep(Duration::from_secs(40)).await;
     let ended = SystemTime::now() - Duration::from_secs(15);
     bench.called_by_many_ports(slot_of(ended) - 4).await;
@@ -196,9 +196,9 @@ async fn resumed_stream_with_few_changes_starts_without_full_room() {
     let open = async |path: &str| bench.send("admin", Method::GET, path, String::new()).await;
     let held = bench.all_room();
     assert_eq!(open(path).await.status(), 429, "all of it");
-    let begun = open(&format!("{path}&since={}", shown.metadata.end)).await;
-    assert_eq!(begun.status(), 200);
-    let first = line(&mut begun.into_body()).await.unwrap();
+    let started = open(&format!("{path}&since={}", shown.metadata.end)).await;
+    assert_eq!(started.status(), 200);
+    let first = line(&mut started.into_body()).await.unwrap();
     assert_eq!(first["metadata"]["changes"], true, "{first}");
     drop(held);
 }
@@ -209,7 +209,7 @@ async fn resumed_stream_with_few_changes_starts_without_full_room() {
 async fn resumed_stream_reports_removed_and_changed_edges() {
     let bench = Bench::new();
     tokio::spawn(bench.api.context.graph.clone().follow(|| true));
-    // One that has just begun does not know what was shown.
+    // One that is starting up does not know what was shown.
     tokio::time::sleep(Duration::from_secs(40)).await;
     let ended = SystemTime::now() - Duration::from_secs(15);
     bench.called_in(slot_of(ended) - 1, &["shop/web"]).await;
@@ -238,7 +238,7 @@ async fn resumed_stream_reports_removed_and_changed_edges() {
     let web = nodes.find(|node| node["id"] == "shop/Deployment/web");
     assert_eq!(web.unwrap()["pods"], 1, "{events}");
 
-    // Which workloads there were then is not kept: when one went, all is told.
+    // Which workloads there were then is not kept: when one went, all is sent.
     bench.becomes(&read_only());
     tokio::time::sleep(Duration::from_secs(15)).await;
     let events = taken_up().await;

@@ -1,4 +1,4 @@
-//! Who may watch requests, what he sees, and who is told of him.
+//! The rights for taps, what a tap shows, and the Events that name its user.
 //!
 //! Claims: observe-128
 
@@ -15,7 +15,7 @@ use crate::testing::cluster::{in_namespace, namespace, pod, service, slice};
 
 const PATH: &str = "namespaces/shop/taps/live?watch=true";
 
-/// A proxy that can be asked.
+/// A proxy that can be queried.
 pub(super) struct Proxy {
     asks: Asks,
     uid: Arc<str>,
@@ -53,9 +53,9 @@ impl Proxy {
     }
 }
 
-/// As many questions to proxies as may be open at one time.
+/// As many queries to proxies as may be open at one time.
 pub(super) fn all_asked(bench: &Bench) -> Vec<(Proxy, Answers)> {
-    // A proxy each, because one takes a few orders at a time alone.
+    // A proxy each, because one takes a few commands at a time alone.
     let more = |number: usize| {
         let uid: Arc<str> = format!("uid-{number}").into();
         let proxy = Proxy::of(bench, &uid);
@@ -110,11 +110,11 @@ async fn full_read_permission_does_not_allow_tap() {
     let bench = Bench::new();
     let mut proxy = Proxy::of(&bench, "uid-client");
     for user in ["viewer", "stranger"] {
-        // Only the head: whoever may tap is answered with a stream of 50 s.
+        // Only the head: with the right to tap the response is a stream of 50 s.
         let answer = tap(&bench, user, "of=Pod/client").await;
         assert_eq!(answer.status(), 403, "{user}");
     }
-    assert!(proxy.orders.try_recv().is_err(), "nobody was asked");
+    assert!(proxy.orders.try_recv().is_err(), "no proxy was queried");
     assert!(bench.recorded.lock().is_empty());
     let reviewed = bench.reviewed.lock().clone();
     assert!(
@@ -210,7 +210,7 @@ async fn vanished_proxy_stops_participating_but_its_counts_stay() {
     );
     for proxy in &mut proxies {
         let (id, _) = proxy.next_ask().await;
-        // Whatever a proxy says is added up.
+        // Whatever a proxy reports is added up.
         let summary = v1::TapSummary {
             matched: u64::MAX,
             shown: 3,
@@ -265,8 +265,8 @@ async fn tap_of_namespace_never_reaches_pods_of_another() {
 async fn filter_tells_nobody_what_there_is_in_another_namespace() {
     let bench = Bench::of(&beyond());
     let mut proxy = Proxy::of(&bench, "uid-client");
-    let nobody = "-".repeat(36);
-    for (there, uid) in [("vault", "uid-vault"), ("nothing", nobody.as_str())] {
+    let no_pod = "-".repeat(36);
+    for (there, uid) in [("vault", "uid-vault"), ("nothing", no_pod.as_str())] {
         let query = format!("of=Pod/client&from=Pod/bank/{there}&to=Pod/bank/{there}");
         let answer = tap(&bench, "tapper", &query).await;
         assert_eq!(answer.status(), 200, "{there}");
@@ -279,7 +279,7 @@ async fn filter_tells_nobody_what_there_is_in_another_namespace() {
     }
 }
 
-/// What fits into a question is measured against what its asker wrote beside it.
+/// What fits into a query is measured against the user's own part of it.
 #[tokio::test]
 async fn pod_count_elsewhere_is_revealed_only_with_graph_permission() {
     let words = async |there: usize, user: &str, end: &str| {
@@ -304,7 +304,7 @@ async fn pod_count_elsewhere_is_revealed_only_with_graph_permission() {
         );
         assert_eq!(few, many, "{end}");
         assert!(few.0 == 400 && few.1.contains("may not read"), "{few:?}");
-        // Who may knows the number anyway.
+        // With the right to it the number is known anyway.
         assert_eq!(words(1, "watcher", end).await.0, 200, "{end}");
         let many = words(1_000, "watcher", end).await;
         assert!(many.1.contains("more pods than a proxy"), "{many:?}");
@@ -325,10 +325,10 @@ async fn impossible_tap_route_is_refused_with_nearest_one() {
             "of=Service/api&route=cart/items",
             "have route \"cart/items\"; `weft routes` lists them",
         ),
-        // Routes name what is asked of pods, and not what they ask.
+        // Routes name the requests to pods, and not those of pods.
         (
             "of=Pod/client&to=Service/api&route=routes/read",
-            "parameter route: no requests to Pod shop/client are told apart by routes",
+            "parameter route: no requests to Pod shop/client are distinguished by routes",
         ),
     ] {
         let (code, body) = read(tap(&bench, "tapper", query).await).await;
@@ -347,7 +347,7 @@ async fn tap_event_names_user_on_tapped_object() {
     let _proxy = Proxy::of(&bench, "uid-client");
     for (of, kind, name) in [
         ("Pod/client", "Pod", "client"),
-        // Who lives in a namespace reads its Events, and no others.
+        // A user with rights in a namespace reads its Events, and no others.
         ("ServiceAccount/web", "Namespace", "shop"),
     ] {
         bench.recorded.lock().clear();
@@ -417,7 +417,7 @@ async fn filter_with_too_many_pods_is_refused() {
     assert_eq!(code, 400, "{body}");
     let words = body["message"].as_str().unwrap();
     assert!(
-        words.contains("more pods than a proxy can be told"),
+        words.contains("more pods than a query to a proxy holds"),
         "{body}"
     );
     let account = "of=Pod/client&from=ServiceAccount/web";
@@ -450,8 +450,8 @@ async fn excess_tap_has_no_retry_time_and_succeeds_later() {
     assert_eq!(full.status(), 429, "{} are open", open.len());
     // Each goes on for as long as its reader likes.
     assert!(!full.headers().contains_key("retry-after"));
-    let (_, told) = read(full).await;
-    assert!(told["details"]["retryAfterSeconds"].is_null(), "{told}");
+    let (_, body) = read(full).await;
+    assert!(body["details"]["retryAfterSeconds"].is_null(), "{body}");
     open.pop();
     let control = tap(&bench, "tapper", "of=Pod/client").await;
     assert_eq!(control.status(), 200);

@@ -1,5 +1,5 @@
-//! Live calls that are judged by a change: who may ask for that, what proxies are asked, and
-//! what is told of their answers.
+//! Dry runs of live calls: the rights for them, the queries to proxies, and what is shown of the
+//! results.
 //!
 //! Claims: observe-123
 
@@ -37,7 +37,7 @@ pub(super) async fn next_ask(proxy: &mut Proxy) -> (u64, v1::TrialAsk) {
                 what: Some(Question::Trial(trial)),
                 ..
             })) => return (id, trial),
-            // The question before is over.
+            // The query before is over.
             Some(Order::EndAsk(_)) => {}
             other => panic!("{other:?}"),
         }
@@ -160,7 +160,7 @@ async fn called_pods_evaluate_candidate_by_edge_and_route() {
         "route": "api/read", "method": "GET", "path": "/items/7"}]);
     assert_eq!(summary["examples"], seen);
 
-    // A row that is said again takes the place of what it said, and what was said stays.
+    // A row that is reported again takes the place of the former one, and the other rows stay.
     let again = vec![row("api/read", [3, 7, 0])];
     proxies[0].answer_with(ids[0], counts(again, 5));
     let summary = until(&mut answer, |summary| summary["judged"] != 11).await;
@@ -208,7 +208,7 @@ async fn watched_change_needs_write_permission_before_proxies_are_queried() {
         );
     }
     assert!(proxy.orders.try_recv().is_err(), "asked all the same");
-    // Control: who may is answered, and asked is the proxy.
+    // Control: with the right it starts, and the proxy is queried.
     let _answer = watch(&bench, "editor", others_for(20)).await;
     next_ask(&mut proxy).await;
 }
@@ -224,7 +224,7 @@ async fn watched_change_without_tap_permission_shows_counts_only() {
         let mut answer = watch(&bench, user, others_for(20)).await;
         let (id, trial) = next_ask(&mut proxy).await;
         assert_eq!(trial.examples, examples, "{user}");
-        // One that says more than it is asked changes nothing.
+        // One that reports more than the query requests changes nothing.
         proxy.answer_with(id, example());
         proxy.answer_with(id, counts(vec![refused("api/read", 2)], 0));
         let summary = until(&mut answer, |summary| summary["judged"] == 3).await;
@@ -238,7 +238,7 @@ async fn watched_change_without_tap_permission_shows_counts_only() {
                 .contains(&format!("{user} get taps shop"))
         );
     }
-    // Who is shown requests is named where they are.
+    // The user who is shown requests is named where they are.
     let written = async {
         while bench.recorded.lock().is_empty() {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -271,7 +271,7 @@ async fn unreadable_edges_are_summed_into_one_number() {
     assert!(!summary.to_string().contains("web"), "{summary}");
     drop(answer);
 
-    // Control: who may read them is told where they are.
+    // Control: with the right to read them it is shown where they are.
     proxy.orders.recv().await;
     let mut answer = watch(&bench, "editor", others_for(20)).await;
     let (id, _) = next_ask(&mut proxy).await;
@@ -306,7 +306,7 @@ async fn non_participating_proxies_are_excluded_with_reason() {
     );
     drop(answer);
 
-    // More patterns than a proxy tries: none is asked at all.
+    // More patterns than a proxy tries: none is queried at all.
     let matches = |name: &str| {
         let one = |at: u32| json!({"name": format!("m{at}"), "pathRegex": format!("/{at}")});
         let matches: Vec<Value> = (0..40).map(one).collect();
@@ -403,7 +403,7 @@ async fn watched_change_lasts_requested_time_and_informs_proxies() {
     let bench = Bench::new();
     let mut proxy = Proxy::of(&bench, "uid-api-1");
     for seconds in [7, 50] {
-        let begun = tokio::time::Instant::now();
+        let started = tokio::time::Instant::now();
         let mut answer = watch(&bench, "editor", others_for(seconds)).await;
         let Ok(Order::Ask(ask)) = proxy.orders.try_recv() else {
             panic!("not asked")
@@ -414,7 +414,7 @@ async fn watched_change_lasts_requested_time_and_informs_proxies() {
             last = next;
         }
         assert_eq!(last["last"], true, "{last}");
-        let took = begun.elapsed().as_millis();
+        let took = started.elapsed().as_millis();
         let wanted = u128::from(seconds) * 1_000;
         assert!((wanted..wanted + 500).contains(&took), "{seconds}: {took}");
         drop(answer);

@@ -1,4 +1,4 @@
-//! A controller that has just begun and does not know yet which calls are remembered.
+//! A controller that is starting up and does not know yet which calls are remembered.
 //!
 //! Claims: observe-10
 
@@ -37,9 +37,9 @@ async fn graph_is_unavailable_before_known_calls_are_loaded() {
         // For clients that read no headers.
         assert_eq!(body["details"]["retryAfterSeconds"], 1, "{path}: {body}");
         let message = body["message"].as_str().unwrap();
-        assert!(message.contains("has just begun"), "{message}");
+        assert!(message.contains("is starting up"), "{message}");
     }
-    // What is wrong with a question is told at once.
+    // What is wrong with a query is reported at once.
     assert_eq!(bench.get("admin", "graphs/live?window=1h").await.0, 400);
     bench.api.context.graph.recalled();
     for path in paths {

@@ -110,11 +110,11 @@ async fn watched_dry_run_fails_on_refused_live_call() {
     assert!(err.contains("1 of 2 take part"), "{err}");
     assert!(err.contains("3 live calls were judged"), "{err}");
 
-    // Where all of them would pass, it says yes if all took part.
+    // Where all of them would pass, it is yes if all took part.
     let (code, _, err) = watched(&line, 0, false).await;
     assert_eq!(code, 3, "{err}");
     assert!(err.contains("only 1 of 2 proxies judged"), "{err}");
-    // The answer is the API's own.
+    // The output is the API's own response.
     let (code, out, err) = watched(&format!("{line} -o json"), 0, true).await;
     assert_eq!(code, 0, "{out}{err}");
     let answer: Value = serde_json::from_str(&out).unwrap();
@@ -138,7 +138,7 @@ async fn watched_dry_run_reports_what_it_cannot_determine() {
     assert!(err.contains("none of 2 proxies judged"), "{err}");
     let (code, _, err) = town.weft("editor", &format!("{line} 0s")).await;
     assert!(code == 2 && err.contains("--watch"), "{code} {err}");
-    // What admission refuses is refused in its words, and nothing is watched.
+    // What admission refuses is refused with its message, and nothing is watched.
     let bad = json!({"apiVersion": "access.smi-spec.io/v1alpha4", "kind": "TrafficTarget",
         "metadata": {"namespace": "shop", "name": "read"}, "spec": {"destination": 7}});
     let mut file = tempfile::NamedTempFile::new().unwrap();

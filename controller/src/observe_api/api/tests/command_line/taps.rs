@@ -1,4 +1,4 @@
-//! `weft tap`, which goes on until somebody interrupts it, and `weft top --paths` out of one.
+//! `weft tap`, which runs until it is interrupted, and `weft top --paths` out of one.
 //!
 //! Claims: observe-136
 
@@ -72,7 +72,7 @@ async fn cli_tap_survives_temporary_controller_outage() {
     let watching = weft_cli::run(arguments, &mut console);
     let telling = async {
         proxy.next_ask().await;
-        // Its stream ends, and the next finds a controller that has just begun.
+        // Its stream ends, and the next finds a controller that is starting up.
         let models = &town.bench.models;
         let known = models.send_replace(None);
         drop(proxy);
@@ -133,7 +133,7 @@ async fn command_line_shows_requests_as_they_end() {
          reason=overload service=shop/api route=api/read\n"
     );
     assert_eq!(words.text(), "1 of 1 take part\n");
-    // Interrupted, it watches nobody any longer.
+    // Interrupted, it watches no pod any longer.
     let ended = timeout(PATIENCE, proxy.orders.recv()).await;
     assert_eq!(ended.unwrap(), Some(v1::to_proxy::Message::EndAsk(id)));
 }
@@ -181,7 +181,7 @@ async fn cli_sums_requests_by_method_path_and_route() {
         "{err}"
     );
     assert!(err.contains("1 of 1 proxies take part"), "{err}");
-    // It watches nobody any longer.
+    // It watches no pod any longer.
     let ended = timeout(PATIENCE, proxy.orders.recv()).await;
     assert!(matches!(ended, Ok(Some(v1::to_proxy::Message::EndAsk(_)))));
 }

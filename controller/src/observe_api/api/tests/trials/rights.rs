@@ -1,4 +1,4 @@
-//! What of live requests who may have tried, and at whose proxies.
+//! Which user may try what of live requests, and at whose proxies.
 //!
 //! Claims: observe-123
 
@@ -31,8 +31,11 @@ async fn dry_runs_reveal_no_headers_forbidden_to_taps() {
         assert!(reason.contains(&words), "{user} {header}: {summary}");
         assert!(proxy.orders.try_recv().is_err(), "{user} {header}: asked");
     }
-    assert!(bench.recorded.lock().is_empty(), "nobody is shown anything");
-    // Who may tap there may try all others, and everybody those that are shown.
+    assert!(
+        bench.recorded.lock().is_empty(),
+        "no user is shown anything"
+    );
+    // With the right to tap there all others may be tried, and without it those that are shown.
     for (user, header) in [("owner", "x-account"), ("router", "User-Agent")] {
         let _answer = watch(&bench, user, by_header(header)).await;
         next_ask(&mut proxy).await;
@@ -41,7 +44,7 @@ async fn dry_runs_reveal_no_headers_forbidden_to_taps() {
 
 #[tokio::test]
 async fn pods_of_unwritable_unreadable_namespace_are_not_queried() {
-    // Whom `shop` admits is said by `other`.
+    // `other` decides what `shop` admits.
     let by_port = json!([{"kind": "TCPRoute", "name": "ports"}]);
     let read = set(
         target("read", "api", &["callers"], by_port),
@@ -76,7 +79,7 @@ async fn pods_of_unwritable_unreadable_namespace_are_not_queried() {
     assert!(proxy.orders.try_recv().is_err(), "asked all the same");
     drop(answer);
 
-    // Control: who may read the graph there is told what becomes of its calls.
+    // Control: with the right to read the graph there it is shown what becomes of its calls.
     let _answer = watch("reader").await;
     next_ask(&mut proxy).await;
 }
@@ -129,8 +132,8 @@ async fn unreadable_pod_ports_are_hidden_unless_called_by_address() {
         proxy.answer_with(id, counts(rows.to_vec(), 0));
         let summary = until(&mut answer, |summary| summary["judged"] == 4).await;
         let edges = summary["edges"].as_array().unwrap();
-        let told: Vec<&Value> = edges.iter().map(|edge| &edge["port"]).collect();
-        assert_eq!(told, ports.map(|port| json!(port)).each_ref(), "{user}");
+        let shown: Vec<&Value> = edges.iter().map(|edge| &edge["port"]).collect();
+        assert_eq!(shown, ports.map(|port| json!(port)).each_ref(), "{user}");
         assert_eq!(edges[0]["from"], "bank/Deployment/web", "{user}");
     }
 }
@@ -146,7 +149,7 @@ async fn user_has_one_watched_change_without_blocking_others() {
     assert!(words.contains("a change of this user's already"), "{words}");
     let other = watch(&bench, "owner", others_for(20)).await;
     assert_eq!(other.status(), 200);
-    // What was refused gives back nobody's place, and what has ended its own.
+    // What was refused gives back no other's place, and what has ended its own.
     let again = watch(&bench, "editor", others_for(20)).await;
     assert_eq!(again.status(), 429);
     drop(first);
