@@ -71,7 +71,7 @@ struct Inner {
     called: watch::Sender<u64>,
     /// Counts pulses of this replica's own streams.
     own: watch::Sender<u64>,
-    begun: Notify,
+    started: Notify,
     /// Counts callers of breakers beyond [`CALLERS`], and those whose rights take more than
     /// [`LOOKED_AT`] to know; what a pulse says beyond [`CIRCUITS`] or of a breaker again; and
     /// pulses beyond [`KEPT_BYTES`], for each replica that was not told.
@@ -168,7 +168,7 @@ impl Fleet {
                 announced: watch::Sender::new(0),
                 called: watch::Sender::new(0),
                 own: watch::Sender::new(0),
-                begun: Notify::new(),
+                started: Notify::new(),
                 at_capacity,
             }),
         }
@@ -177,9 +177,9 @@ impl Fleet {
     /// Decides four times a second while anybody calls a Service with a breaker.
     pub(crate) async fn run(self) {
         loop {
-            let begun = self.inner.begun.notified();
+            let started = self.inner.started.notified();
             if self.inner.state.lock().circuits.is_empty() {
-                begun.await;
+                started.await;
             }
             sleep(EVERY).await;
             self.tick(Instant::now(), SystemTime::now());
@@ -255,7 +255,7 @@ impl Fleet {
             let circuit = state.circuits.entry(key);
             let circuit = circuit.or_insert_with(|| KnownCircuit::new(now, decision));
             circuit.pulse(now, from, (&sample).into());
-            self.inner.begun.notify_one();
+            self.inner.started.notify_one();
             taken.push(sample);
         }
         taken

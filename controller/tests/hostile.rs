@@ -77,13 +77,13 @@ fn tenant_object_disturbs_no_other_tenant_or_controller() {
         .zip(seeds(u64::MAX))
         .map(|(_, seed)| seed);
     for seed in kept.iter().copied().chain(fresh) {
-        let begun = computed();
+        let started = computed();
         let Ok((got, reached)) = catch_unwind(|| attempt(seed, EVERY)) else {
             panic!("seed {seed}, smallest input:\n{}", smallest(seed));
         };
         own += got;
         reaching += reached;
-        slowest = slowest.max(computed() - begun);
+        slowest = slowest.max(computed() - started);
         tries += 1;
         let memory = resident();
         assert!(memory < MOST_MEMORY, "seed {seed}: {memory} KiB resident");
@@ -143,17 +143,17 @@ fn attempt(seed: u64, chosen: u32) -> (usize, usize) {
         object["metadata"]["namespace"] = json!("evil");
         let text = object.to_string();
         reached += usize::from(SHOP.namespaces.iter().any(|name| text.contains(name)));
-        let begun = computed();
+        let started = computed();
         for version in ["v1alpha1", "v1alpha2", "v1alpha3", "v1alpha4"] {
             convert_twice(&object, version);
         }
-        let took = (computed() - begun) / CONVERSIONS;
+        let took = (computed() - started) / CONVERSIONS;
         assert!(took < LONGEST, "seed {seed}: converting took {took:?}");
         harmed.objects.push(object);
     }
-    let begun = computed();
+    let started = computed();
     let after = Mesh::new(&harmed);
-    let compiled = computed() - begun;
+    let compiled = computed() - started;
     assert!(
         compiled < LONGEST,
         "seed {seed}: compiling took {compiled:?}"

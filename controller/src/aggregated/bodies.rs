@@ -194,7 +194,7 @@ impl AnswerBudget {
             line: first.map(|FirstLine(share)| share),
             budget: self.clone(),
             pace: Pace::current(),
-            begun: Instant::now(),
+            started: Instant::now(),
         })
     }
 }
@@ -218,7 +218,7 @@ pub(super) struct PacedBody {
     line: Option<Share>,
     budget: AnswerBudget,
     pace: Option<Arc<Pace>>,
-    begun: Instant,
+    started: Instant,
 }
 
 impl PacedBody {
@@ -270,7 +270,7 @@ impl Body for PacedBody {
         }
         let part = paced.part();
         if let Some(pace) = &paced.pace {
-            pace.waits_for_reader(paced.begun);
+            pace.waits_for_reader(paced.started);
         }
         Poll::Ready(Some(Ok(Frame::data(part))))
     }

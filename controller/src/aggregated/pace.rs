@@ -38,9 +38,9 @@ impl Pace {
         PACE.try_with(Arc::clone).ok()
     }
 
-    /// A part of the answer that `begun` then is on its way, and the next one waits for it.
-    pub(super) fn waits_for_reader(&self, begun: Instant) {
-        let until = (Instant::now() + PATIENCE).min(begun + LONGEST);
+    /// A part of the answer that `started` then is on its way, and the next one waits for it.
+    pub(super) fn waits_for_reader(&self, started: Instant) {
+        let until = (Instant::now() + PATIENCE).min(started + LONGEST);
         let before = self.until.lock().replace(until);
         if before.is_none() {
             self.changed.notify_one();

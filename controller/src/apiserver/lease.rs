@@ -131,12 +131,12 @@ impl Leadership {
     pub(crate) fn fixed(is_holder: bool) -> Self {
         let (sender, receiver) = watch::channel(is_holder);
         std::mem::forget(sender);
-        Self::told_by(receiver)
+        Self::from_watch(receiver)
     }
 
     /// One that a test gives and takes away.
     #[cfg(test)]
-    pub(crate) fn told_by(is_holder: watch::Receiver<bool>) -> Self {
+    pub(crate) fn from_watch(is_holder: watch::Receiver<bool>) -> Self {
         let (stalls, _) = Stalls::new();
         Self { is_holder, stalls }
     }

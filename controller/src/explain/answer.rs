@@ -15,7 +15,7 @@ use super::route::BackendRoute;
 use super::{backends, fix, noticed, words};
 use crate::model::{Model, PodId};
 
-const UNTOLD_PODS: &str = "a rule allows some pods of an IdentityBinding, and which pods the \
+const UNKNOWN_PODS: &str = "a rule allows some pods of an IdentityBinding, and which pods the \
                            caller has may be told to whoever may read them: ask with a right to \
                            get pods in the caller's namespace";
 
@@ -116,9 +116,9 @@ impl Model {
         let refusals: BTreeSet<Reason> =
             outcomes.iter().flat_map(BackendOutcome::refusals).collect();
         status.verdict = together(outcomes.iter().map(BackendOutcome::verdict));
-        if refusals.contains(&Reason::NotAllowed) && is_of_untold_pods(question, outcomes) {
+        if refusals.contains(&Reason::NotAllowed) && depends_on_unknown_pods(question, outcomes) {
             status.verdict = ExplanationVerdict::Unknown;
-            status.reason = UNTOLD_PODS.to_owned();
+            status.reason = UNKNOWN_PODS.to_owned();
         }
         if outcomes.iter().any(BackendOutcome::is_by_host) {
             status.verdict = ExplanationVerdict::Unknown;
@@ -161,7 +161,7 @@ impl Model {
 
 /// Whether rules may allow some pods of an account of which whoever asks may not be told
 /// which pods it has.
-fn is_of_untold_pods(question: &Question<'_>, outcomes: &[BackendOutcome<'_>]) -> bool {
+fn depends_on_unknown_pods(question: &Question<'_>, outcomes: &[BackendOutcome<'_>]) -> bool {
     let mut judged = outcomes.iter().flat_map(|outcome| &outcome.judged);
     question.view == CallerView::AccountOnly && judged.any(|one| one.names_pods)
 }

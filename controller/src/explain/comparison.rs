@@ -190,12 +190,12 @@ impl<'a> ModelComparison<'a> {
         let before = was.and_then(|(pod, port)| Some((self.pod_access(0, pod)?, pod, *port)));
         let after = self.pod_access(1, pod);
         // Which pods an account has that rules name, whoever asks may not be told.
-        let untold = caller.identity.is_some() && caller.uid.is_none();
+        let lacks_uid = caller.identity.is_some() && caller.uid.is_none();
         let mut rules = before
             .iter()
             .map(|(pod_access, ..)| pod_access)
             .chain(&after);
-        let tells_apart = untold && rules.any(|pod_access| pod_access.names_pods());
+        let depends_on_pod = lacks_uid && rules.any(|pod_access| pod_access.names_pods());
         let [first, second] = self.models;
         let before = match &before {
             Some((pod_access, pod, port)) => {
@@ -208,7 +208,7 @@ impl<'a> ModelComparison<'a> {
             // Nobody judges.
             None => Passes::All,
         };
-        if tells_apart && !(matches!(before, Passes::All) && matches!(after, Passes::All)) {
+        if depends_on_pod && !(matches!(before, Passes::All) && matches!(after, Passes::All)) {
             return Effect::Depends;
         }
         before.becomes(&after)

@@ -19,7 +19,7 @@ pub(super) fn may_let_in(
     request: &RequestFacts<'_>,
     path: &PathForms,
 ) -> bool {
-    if is_told(request) || !access.header_names().contains(HOST.as_str()) {
+    if names_host(request) || !access.header_names().contains(HOST.as_str()) {
         return false;
     }
     let open = |rule: &Rule| Rule {
@@ -42,7 +42,7 @@ pub(super) fn may_decide_otherwise<T: Clone>(
     table: &Table<T>,
     request: Option<&RequestFacts<'_>>,
 ) -> bool {
-    if request.is_none_or(is_told) {
+    if request.is_none_or(names_host) {
         return false;
     }
     let mut of_any = table.clone();
@@ -56,7 +56,7 @@ pub(super) fn may_decide_otherwise<T: Clone>(
     of_any.position(request) != table.position(request)
 }
 
-fn is_told(request: &RequestFacts<'_>) -> bool {
+fn names_host(request: &RequestFacts<'_>) -> bool {
     request.headers.contains_key(HOST)
 }
 

@@ -67,7 +67,7 @@ pub(super) enum AnsweredBy {
     /// Pods of another Service; where they refuse, the call ends as it would have without.
     Pods(Vec<Endpoint>),
     /// That one has no endpoint either, or is not looked at.
-    Nobody,
+    NoPods,
 }
 
 impl BackendRoute {
@@ -179,7 +179,7 @@ impl BackendRoute {
     /// Whether something answers in place of what was called.
     pub(super) fn is_answered(&self) -> bool {
         let instead = self.instead.as_ref();
-        instead.is_some_and(|instead| !matches!(instead.by, AnsweredBy::Nobody))
+        instead.is_some_and(|instead| !matches!(instead.by, AnsweredBy::NoPods))
     }
 
     /// Whether nobody is asked, because the policy holds the answer.
@@ -285,14 +285,14 @@ impl Instead {
         // Who may know of the called one need not know of that.
         if other.namespace != called.namespace {
             let text = "which is of another namespace and not followed here";
-            return (text.to_owned(), AnsweredBy::Nobody);
+            return (text.to_owned(), AnsweredBy::NoPods);
         }
         let key = ObjectKey::from(other);
         let backend_route = BackendRoute::over(index, caller, &key, port, 1.0, None);
         let (ready, all) = (backend_route.endpoints.len(), backend_route.all);
         let text = format!("of which {ready} of {all} endpoints may take calls");
         let by = match backend_route.refused {
-            Some(_) => AnsweredBy::Nobody,
+            Some(_) => AnsweredBy::NoPods,
             None => AnsweredBy::Pods(backend_route.endpoints),
         };
         (text, by)

@@ -21,7 +21,7 @@ mod parts;
 mod places;
 mod plaintext;
 mod requests;
-mod untold;
+mod unknown_pods;
 
 fn spec(from: &str, to: &str, method: &str, path: &str) -> ExplanationSpec {
     let (from_kind, from_name) = from.split_once('/').unwrap();
@@ -264,8 +264,11 @@ fn backends_are_judged_each_with_its_share() {
         (status.verdict, status.backends.len()),
         (ExplanationVerdict::Allowed, 1)
     );
-    let nobody = cluster.with(split("s", "api", &[("api", 0), ("v2", 0)]));
-    let status = ask(&nobody, &spec("Pod/client", "Service/api", "GET", "/"));
+    let without_backend = cluster.with(split("s", "api", &[("api", 0), ("v2", 0)]));
+    let status = ask(
+        &without_backend,
+        &spec("Pod/client", "Service/api", "GET", "/"),
+    );
     assert_eq!(
         (status.verdict, status.reason.as_str()),
         (ExplanationVerdict::Refused, "no-backend")

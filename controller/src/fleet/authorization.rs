@@ -35,7 +35,7 @@ pub(super) const LOOKED_AT: usize = 65_536;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Allowed {
     All,
-    Nobody,
+    NoPods,
     /// The pods that rules name.
     SomePods,
 }
@@ -67,7 +67,7 @@ impl Authorizations {
         let known = self.answers.get(&about).copied();
         match known {
             Some(Allowed::All) => return Some(true),
-            Some(Allowed::Nobody) => return Some(false),
+            Some(Allowed::NoPods) => return Some(false),
             Some(Allowed::SomePods) | None => {}
         }
         let index = &*compiled.model.index;
@@ -83,7 +83,7 @@ impl Authorizations {
             let allowed = match rules.allow(key, Proven::mesh(&id))? {
                 true => Allowed::All,
                 false if rules.name_pods => Allowed::SomePods,
-                false => Allowed::Nobody,
+                false => Allowed::NoPods,
             };
             if self.answers.len() < REMEMBERED {
                 self.answers.insert(about, allowed);

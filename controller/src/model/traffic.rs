@@ -119,14 +119,18 @@ impl PortPolicies {
 
     /// Those behind what one is told that gets this of all its Services: another one may decide
     /// there what is said here, and it cannot have what it is not sent.
-    fn needs_within(&self, told: &GuardPort) -> Cow<'_, RequiredParts> {
+    fn needs_within(&self, received: &GuardPort) -> Cow<'_, RequiredParts> {
         // Each section that pods are told of has parts of its own, so these name the section.
-        let told: BTreeSet<(&Origin, Parts)> = told.pod_needs().collect();
-        if self.traffic.pod_needs().all(|need| told.contains(&need)) {
+        let received: BTreeSet<(&Origin, Parts)> = received.pod_needs().collect();
+        if self
+            .traffic
+            .pod_needs()
+            .all(|need| received.contains(&need))
+        {
             return Cow::Borrowed(self.pod_needs());
         }
         let sent = self.traffic.pod_needs();
-        Cow::Owned(self.needs(sent.filter(|need| told.contains(need))))
+        Cow::Owned(self.needs(sent.filter(|need| received.contains(need))))
     }
 
     /// The objects behind what callers are told.
@@ -197,8 +201,8 @@ impl Policies {
         let ports: BTreeMap<u16, GuardPort> = merged.collect();
         let mut guard = Guard::default();
         for (service, number, own) in serves {
-            if let (Some(port), Some(told)) = (self.of(service, *number), ports.get(own)) {
-                for (object, parts) in port.needs_within(told).iter() {
+            if let (Some(port), Some(received)) = (self.of(service, *number), ports.get(own)) {
+                for (object, parts) in port.needs_within(received).iter() {
                     guard.need(object, *parts);
                 }
             }

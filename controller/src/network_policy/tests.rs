@@ -268,7 +268,7 @@ fn every_source_kind_of_target_reaches_network_policy() {
             assert!(!allowed(source.clone(), other), "{source} {other}");
         }
     }
-    for nobody in [
+    for unmatched in [
         bound("strange"),
         bound("bad"),
         bound("nobody"),
@@ -276,7 +276,7 @@ fn every_source_kind_of_target_reaches_network_policy() {
         json!({}),
     ] {
         for from in ["client", "other", "plain", ""] {
-            assert!(!allowed(nobody.clone(), from), "{nobody} {from}");
+            assert!(!allowed(unmatched.clone(), from), "{unmatched} {from}");
         }
     }
     assert!(allowed(group("system:authenticated"), "other"));

@@ -104,7 +104,7 @@ impl ClockOffset {
     /// The same of a clock that nobody says: this moment of ours a slot was told of that starts
     /// there, in seconds. It has ended, but for the last one of a pod that ends. So the clock is
     /// ahead at once where that is, and late only when all that is told of for a while is old.
-    pub(crate) fn tells_of(&mut self, slot: u64, now: SystemTime, at: Instant) {
+    pub(crate) fn note_slot(&mut self, slot: u64, now: SystemTime, at: Instant) {
         let end = slot.saturating_add(SLOT).saturating_mul(1000);
         let (ahead, shifted) = (ahead_of(now, end), self.shifted());
         let old = self.old.take();
@@ -137,9 +137,9 @@ impl ClockOffset {
         if step.unsigned_abs() <= 2 * SLOT_MILLIS.unsigned_abs() {
             return;
         }
-        let told = ahead_of(now, slot.saturating_add(SLOT).saturating_mul(1000));
+        let reported = ahead_of(now, slot.saturating_add(SLOT).saturating_mul(1000));
         let (before, after) = (self.shifted(), self.shifted().saturating_sub(step));
-        if told.abs_diff(after) < told.abs_diff(before) {
+        if reported.abs_diff(after) < reported.abs_diff(before) {
             self.ahead = self.ahead.saturating_sub(step);
             (self.late, self.old) = (None, None);
             self.shift();
@@ -275,7 +275,7 @@ mod tests {
             // A whole slot's end.
             let at = opened + Duration::from_secs(*second);
             let ours = UNIX_EPOCH + Duration::from_millis(OURS.saturating_add_signed(-ahead));
-            clock.tells_of(OURS / 1000 - SLOT, ours, at);
+            clock.note_slot(OURS / 1000 - SLOT, ours, at);
         }
         clock.slots()
     }

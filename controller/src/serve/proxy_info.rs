@@ -65,7 +65,7 @@ impl ProxyInfo {
         let before = self.clock.slots();
         self.clock.follow_ours(slot, now, at);
         if self.status.is_none() {
-            self.clock.tells_of(slot, now, at);
+            self.clock.note_slot(slot, now, at);
         }
         self.clock.slots() != before
     }

@@ -384,9 +384,9 @@ fn share_message_names_its_limit_and_rejects_others() {
         ..of.message()
     };
     assert_eq!(ShareOf::read(&ports), None);
-    let nobodys = v1::ShareOf {
+    let without_origin = v1::ShareOf {
         origin: None,
         ..of.message()
     };
-    assert_eq!(ShareOf::read(&nobodys), None);
+    assert_eq!(ShareOf::read(&without_origin), None);
 }

@@ -35,7 +35,7 @@ const OPENED: &str = "NoTrafficTarget";
 /// machine too: to hear a note twice is better than never.
 const HANDOVER: Duration = Duration::from_secs(lease::DURATION.as_secs() + 15);
 /// As many as wait to be written at most.
-const MAX_UNTOLD: usize = 512;
+const MAX_PENDING: usize = 512;
 
 /// Tells what is new in every model, while this replica leads, until the models end.
 pub(crate) async fn report(
@@ -44,13 +44,13 @@ pub(crate) async fn report(
     events: EventRecorder,
 ) {
     let mut reported = EventState::default();
-    let mut untold = PendingEvents::default();
+    let mut pending = PendingEvents::default();
     let mut before: Option<Arc<Compiled>> = None;
     let mut led = false;
     loop {
         let leads = leadership.is_held();
         if leads && !led {
-            for note in untold.take() {
+            for note in pending.take() {
                 events.record_deed(note);
             }
             // Whoever led before may not have told what is wrong.
@@ -64,7 +64,7 @@ pub(crate) async fn report(
                 if leads {
                     tell(&events, reported.news(&compiled));
                 } else {
-                    untold.keep(reported.opened(&compiled));
+                    pending.keep(reported.opened(&compiled));
                 }
             }
             before = Some(compiled);
@@ -110,7 +110,7 @@ impl PendingEvents {
         self.0.retain(|(at, _)| now.duration_since(*at) < HANDOVER);
         self.0.extend(opened.into_iter().map(|note| (now, note)));
         // What opened last is what the holder before is least likely to have told.
-        self.0.drain(..self.0.len().saturating_sub(MAX_UNTOLD));
+        self.0.drain(..self.0.len().saturating_sub(MAX_PENDING));
     }
 
     /// Those of which the holder before may have said nothing.

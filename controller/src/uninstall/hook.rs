@@ -149,13 +149,13 @@ where
     K: kube::Resource + Clone + std::fmt::Debug + DeserializeOwned + Default,
 {
     let first = params.limit(PAGE);
-    let mut begun = 1;
+    let mut lists = 1;
     let mut params = first.clone();
     loop {
         let page = match api.list(&params).await {
             Ok(page) => page,
-            Err(kube::Error::Api(status)) if status.code == 410 && begun < LISTS => {
-                begun += 1;
+            Err(kube::Error::Api(status)) if status.code == 410 && lists < LISTS => {
+                lists += 1;
                 params = first.clone();
                 continue;
             }
@@ -341,14 +341,14 @@ mod tests {
         }
         // The API server forgets the list once.
         api.forget_a_list();
-        let begun = tokio::time::Instant::now();
+        let started = tokio::time::Instant::now();
         let client = api.slow_client(Duration::from_millis(200));
         let outcome = mark(&client).await.unwrap();
         assert_eq!((outcome.marked, outcome.failed.len()), (1000, 0));
         assert!(
-            begun.elapsed() < Duration::from_secs(20),
+            started.elapsed() < Duration::from_secs(20),
             "{:?}",
-            begun.elapsed()
+            started.elapsed()
         );
         for number in 0..1000 {
             let stored = api.read(&bundle_path(number)).unwrap();

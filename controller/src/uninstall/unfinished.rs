@@ -45,7 +45,7 @@ impl Unfinished {
             if !*self.stayed.borrow() {
                 continue;
             }
-            let is_told = match self.missing().await {
+            let is_complete = match self.missing().await {
                 Ok(missing) if missing.is_empty() => true,
                 Ok(missing) => {
                     self.record(&missing);
@@ -56,7 +56,7 @@ impl Unfinished {
                     false
                 }
             };
-            if is_told && self.stayed.wait_for(|stayed| !*stayed).await.is_err() {
+            if is_complete && self.stayed.wait_for(|stayed| !*stayed).await.is_err() {
                 return;
             }
         }

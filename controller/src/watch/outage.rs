@@ -60,7 +60,7 @@ impl Outages {
 
     /// One more kind. The process stays ready: proxies are better served with what is known
     /// than not at all, and mostly all replicas are cut off alike.
-    fn begun(&self) {
+    fn note_failing(&self) {
         let mut logged = self.logged.lock();
         *logged += 1;
         self.ready.note(Some(NOTE));
@@ -111,7 +111,7 @@ impl Outage<'_> {
         }
         failing.next_line = lasts + lasts.clamp(FIRST_LINE, LINES_APART);
         if !std::mem::replace(&mut failing.logged, true) {
-            self.all.begun();
+            self.all.note_failing();
         }
         let (kind, seconds) = (self.kind, lasts.as_secs());
         let (reason, way_out) = (reason(error), way_out(error));

@@ -115,9 +115,9 @@ pub(super) fn difference(object: &Value) -> Option<String> {
             let why = refusal
                 .split_once("is invalid: ")
                 .map_or("", |(_, why)| why);
-            let untold = failures.iter().find(|one| !why.contains(one.as_str()));
-            let untold = untold.filter(|_| failures.len() <= MOST_MISTAKES);
-            untold.map(|untold| format!("other words: {untold} and {refusal}"))
+            let missing = failures.iter().find(|one| !why.contains(one.as_str()));
+            let missing = missing.filter(|_| failures.len() <= MOST_MISTAKES);
+            missing.map(|missing| format!("other words: {missing} and {refusal}"))
         }
     }
 }
@@ -423,12 +423,12 @@ fn target_cases() -> Vec<Case> {
         target("sources", json!([one]))
     };
     let rule = |rule: Value| target("rules", json!([rule]));
-    let nobody = json!({"kind": "ServiceAccount", "name": "a/b"});
+    let impossible = json!({"kind": "ServiceAccount", "name": "a/b"});
     let group = "system:authenticated";
     let named = json!({"kind": "TCPRoute", "name": "a", "matches": ["x"]});
     let empty = json!({"kind": "UDPRoute", "name": "a", "matches": []});
     vec![
-        (target("destination", nobody), "spec.destination.name"),
+        (target("destination", impossible), "spec.destination.name"),
         (
             source("ServiceAccount", "Web", "shop"),
             "spec.sources[0].name",

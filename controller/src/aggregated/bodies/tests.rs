@@ -204,10 +204,10 @@ async fn max_response_fits_one_users_half_beside_another() {
 #[tokio::test(start_paused = true)]
 async fn reader_stalled_thirty_seconds_is_disconnected_unlike_active_one() {
     let budget = AnswerBudget::new(&Reached::default());
-    let begun = Instant::now();
+    let started = Instant::now();
     let hour = Duration::from_secs(3600);
     assert_eq!(read(&budget, answer(20 * MIB), hour).await, None);
-    let took = begun.elapsed();
+    let took = started.elapsed();
     let second = Duration::from_secs(1);
     assert!(took >= PATIENCE && took < PATIENCE + second, "{took:?}");
     assert_eq!(budget.large.available_permits(), LARGE_BYTES);
@@ -221,10 +221,10 @@ async fn reader_stalled_thirty_seconds_is_disconnected_unlike_active_one() {
 #[tokio::test(start_paused = true)]
 async fn trickling_reader_is_disconnected_when_call_time_expires() {
     let budget = AnswerBudget::new(&Reached::default());
-    let begun = Instant::now();
+    let started = Instant::now();
     let trickle = read(&budget, answer(20 * MIB), Duration::from_secs(20));
     assert_eq!(trickle.await, None);
-    let took = begun.elapsed();
+    let took = started.elapsed();
     assert!(
         took >= LONGEST && took < LONGEST + Duration::from_secs(1),
         "{took:?}"

@@ -295,6 +295,6 @@ async fn proxy_config_is_returned_completely_or_never() {
         answered(vec![part(0, false, &[])]).await,
         Err(ConfigUnavailable::Late)
     );
-    let nobody = Asks::default().config(&uid("a")).await;
-    assert_eq!(nobody, Err(ConfigUnavailable::Away), "and at once");
+    let absent = Asks::default().config(&uid("a")).await;
+    assert_eq!(absent, Err(ConfigUnavailable::Away), "and at once");
 }

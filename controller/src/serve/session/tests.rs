@@ -462,9 +462,9 @@ fn answer_cost_depends_only_on_its_own_batch() {
         let sent: Vec<v1::Batch> = sent
             .map(|target| session.next(target, now).unwrap())
             .collect();
-        let begun = on_cpu();
+        let started = on_cpu();
         let answered = session.answer(ack(&sent[0]), now);
-        let took = on_cpu() - begun;
+        let took = on_cpu() - started;
         assert_eq!(answered.carried, EACH);
         assert_eq!(acknowledged(&session).len(), EACH);
         took

@@ -57,7 +57,7 @@ async fn next_state(proxy: &mut Proxy) -> State {
 
 async fn ready(bench: &Bench, account_name: &str, uid: &str) -> Proxy {
     let channel = bench
-        .somebody(&account("shop", account_name), Some(uid))
+        .mesh_channel(&account("shop", account_name), Some(uid))
         .await;
     let mut proxy = Proxy::open(channel, hello()).await;
     let batch = proxy.batch().await;
@@ -73,7 +73,7 @@ async fn breaker_opening_reaches_callers_including_silent_ones() {
     let other = ready(&bench, "other", "uid-other").await;
     let mut silent = ready(&bench, "api", "uid-api-1").await;
     let channel = bench
-        .somebody(&account("shop", "api"), Some("uid-api-2"))
+        .mesh_channel(&account("shop", "api"), Some("uid-api-2"))
         .await;
     let mut older = Proxy::open(channel, asks(&[API])).await;
     let batch = older.batch().await;
@@ -211,8 +211,8 @@ async fn breaker_verdict_expired_before_resend_is_withdrawn() {
     sleep(Duration::from_secs(1)).await;
     let (open, none) = (fleet.announced(), AnnouncedStates::default());
     let mut breakers = AnnouncedBreakers::new();
-    let mut news = |announced: &AnnouncedStates, hears: bool| -> Vec<State> {
-        if hears {
+    let mut news = |announced: &AnnouncedStates, has_pulse: bool| -> Vec<State> {
+        if has_pulse {
             breakers.note_pulse(&reported);
         }
         let news = breakers.news(announced, &session, &caller.account, now);

@@ -63,7 +63,7 @@ async fn open(bench: &Bench, hello: before::Hello) -> Proxy {
         panic!("no Hello")
     };
     let channel = bench
-        .somebody(&account("shop", "api"), Some("uid-api-1"))
+        .mesh_channel(&account("shop", "api"), Some("uid-api-1"))
         .await;
     Proxy::open(channel, hello).await
 }
@@ -180,7 +180,7 @@ async fn current_proxy_receives_additional_resources_unknown_to_older() {
         ..asks(&[API])
     };
     let channel = bench
-        .somebody(&account("shop", "api"), Some("uid-api-1"))
+        .mesh_channel(&account("shop", "api"), Some("uid-api-1"))
         .await;
     let mut proxy = Proxy::open(channel, hello).await;
     let batch = proxy.batch().await;

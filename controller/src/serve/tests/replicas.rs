@@ -70,9 +70,9 @@ async fn replica_hears_what_another_observes_and_what_changes() {
 async fn only_a_controller_may_ask_what_was_observed() {
     let bench = Bench::start(&cluster::shop()).await;
     for channel in [
-        bench.nobody().await,
+        bench.bootstrap_channel().await,
         bench
-            .somebody(&account("shop", "web"), Some("uid-client"))
+            .mesh_channel(&account("shop", "web"), Some("uid-client"))
             .await,
     ] {
         let refused = ReplicaClient::new(channel)
@@ -234,7 +234,7 @@ async fn terminated_pods_reach_replicas_before_their_reports() {
     end("web-1");
     let served = topology::seen_by_server("shop/web", 1, 0);
     report(("shop-api", "api-1"), served);
-    let channel = bench.somebody(&bench.identity, None).await;
+    let channel = bench.mesh_channel(&bench.identity, None).await;
     let stream = ReplicaClient::new(channel)
         .reports(v1::ReportsRequest {})
         .await;
@@ -260,7 +260,7 @@ async fn terminated_pods_reach_replicas_before_their_reports() {
 async fn proxy_may_not_ask_what_others_reported() {
     let bench = Bench::start(&cluster::shop()).await;
     let web = account("shop", "web");
-    let channel = bench.somebody(&web, Some("uid-client")).await;
+    let channel = bench.mesh_channel(&web, Some("uid-client")).await;
     let observing = ReplicaClient::new(channel)
         .reports(v1::ReportsRequest {})
         .await;

@@ -32,7 +32,7 @@ fn hello(services: &[&str]) -> v1::Hello {
 }
 
 async fn open(bench: &Bench, uid: &str, hello: v1::Hello) -> Proxy {
-    let channel = bench.somebody(&account("shop", "api"), Some(uid)).await;
+    let channel = bench.mesh_channel(&account("shop", "api"), Some(uid)).await;
     let mut proxy = Proxy::open(channel, hello).await;
     let batch = proxy.batch().await;
     proxy.ack(&batch).await;
@@ -175,7 +175,7 @@ async fn offered_load_of_pod_reaches_replicas() {
     proxy
         .send_message(Message::OfferedLoads(v1::OfferedLoads { loads }))
         .await;
-    let told = || {
+    let reported = || {
         let (_, news) = bench.board.own_since(0);
         let pods = news.into_iter().flat_map(|news| news.held);
         let own = pods.filter(|pod| pod.uid == SERVER);
@@ -183,8 +183,8 @@ async fn offered_load_of_pod_reaches_replicas() {
             .collect::<Vec<v1::OfferedLoad>>()
     };
     let deadline = Instant::now() + PATIENCE;
-    while told() != [load.clone()] {
-        assert!(Instant::now() < deadline, "{:?}", told());
+    while reported() != [load.clone()] {
+        assert!(Instant::now() < deadline, "{:?}", reported());
         sleep(Duration::from_millis(10)).await;
     }
 }

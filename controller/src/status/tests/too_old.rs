@@ -247,8 +247,8 @@ async fn account_timeout_needs_support_of_called_pods_too() {
 async fn policy_status_counts_callers_and_shows_their_nack() {
     let mut harness = Harness::new(&json!({"retry": {}}));
     harness.bench.round().await;
-    let nobody = ["Programmed", "True", "NoProxies", "0 of 0 proxies"];
-    assert_eq!(harness.condition(2), nobody);
+    let no_proxies = ["Programmed", "True", "NoProxies", "0 of 0 proxies"];
+    assert_eq!(harness.condition(2), no_proxies);
     let nacked = "0 of 1 proxies; shop/client could not use it: retry: no";
     for (support, status, reason, message) in [
         (None, "False", "Pending", "0 of 1 proxies"),
