@@ -282,8 +282,8 @@ impl Inventory {
         self.pods.get(uid).map(|(key, _)| key)
     }
 
-    /// The object of `kind` that a pod belongs to. `uid` tells apart pods of one
-    /// name; empty takes the latest.
+    /// The object of `kind` that a pod belongs to. `uid` distinguishes pods of one name; empty
+    /// takes the latest.
     pub(crate) fn of(&self, kind: MetricsKind, pod: &ObjectKey, uid: &str) -> Option<ObjectKey> {
         match kind {
             MetricsKind::Pod => return Some(pod.clone()),

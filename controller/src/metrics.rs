@@ -47,7 +47,7 @@ pub struct Metrics {
     pub events_dropped: Counter,
     /// 1 while this replica holds the lease.
     pub leader: Gauge,
-    /// Other replicas that this one hears.
+    /// Other replicas that this one receives reports from.
     pub peers: Gauge,
     /// What proxies report.
     pub reports: ReportMetrics,

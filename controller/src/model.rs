@@ -162,13 +162,13 @@ pub(crate) struct Index {
     pub(crate) bindings: Arc<Bindings>,
     pub(crate) policies: Arc<Policies>,
     pub(crate) names: Arc<RouteNames>,
-    /// Whom each object concerns, once somebody asks.
+    /// Which pods and callers each object concerns, computed at the first query.
     pub(crate) dependents: Arc<OnceLock<dependents::DependentsByObject>>,
-    /// Pods with a running proxy by account, once somebody asks.
+    /// Pods with a running proxy by account, computed at the first query.
     pub(crate) running: Arc<OnceLock<dependents::Running>>,
     /// The same by workload.
     pub(crate) peers: Arc<OnceLock<peers::Peers>>,
-    /// What is encoded for whoever asks, and the same for all who do.
+    /// What is encoded at the first request, and the same for all requests.
     pub(crate) shared: Arc<SharedResources>,
 }
 
@@ -205,7 +205,7 @@ pub(crate) struct Endpoint {
     /// Uid of that pod; empty without one.
     pub(crate) pod_uid: Arc<str>,
     pub(crate) zone: String,
-    /// Since when it is ready, in seconds since 1970; 0 where nobody says.
+    /// Since when it is ready, in seconds since 1970; 0 where no condition has it.
     pub(crate) ready_since: u64,
     /// Whether bytes are relayed without looking at them.
     pub(crate) opaque: bool,
@@ -258,7 +258,7 @@ pub(crate) struct Split {
 }
 
 impl PodEntry {
-    /// All that leads to it, whoever has a say over it.
+    /// All that leads to it, whether or not it has a say over it.
     pub(crate) fn led_to_by(&self) -> impl Iterator<Item = &Served> {
         self.serves.iter().chain(&self.elsewhere)
     }

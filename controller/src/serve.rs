@@ -5,10 +5,10 @@
 //! client certificate is optional at TLS level, because a new proxy has none;
 //! each call says what it needs.
 //!
-//! Whoever has shown no certificate can be any pod of the cluster. Such connections
-//! have places of their own, in which the address that holds most gives way, live for
-//! seconds, and may send what a request for a certificate needs and no more. What
-//! they do never costs a place of somebody with a certificate.
+//! A client without a certificate can be any pod of the cluster. Such connections have places of
+//! their own, in which the address that holds most is evicted, live for seconds, and may send what
+//! a request for a certificate needs and no more. What they do never costs a place of a client with
+//! a certificate.
 //!
 //! May import `authority`, `fleet`, `metrics`, `model`, `observe`, `resources` and
 //! `shares`.
@@ -110,7 +110,7 @@ struct Bounds {
     headers: u32,
 }
 
-/// Of somebody without a certificate, who calls Certify and goes.
+/// Of a client without a certificate, which calls Certify and goes.
 const STRANGER: Bounds = Bounds {
     calls: 2,
     windows: (32 * 1024, 64 * 1024),
@@ -354,7 +354,7 @@ type Answering = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infall
 /// The calls, each with the bytes that it may send.
 #[derive(Clone)]
 struct Router {
-    /// Every call of somebody without a certificate, and all but Stream of everybody.
+    /// Every call of a client without a certificate, and all but Stream of every client.
     small: ControlServer<ControlService>,
     /// For a proxy's stream.
     control: Arc<ControlService>,

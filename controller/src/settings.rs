@@ -1,4 +1,4 @@
-//! What the environment tells the controller.
+//! The controller's settings, read from its environment.
 //!
 //! May import nothing else of this crate.
 
@@ -32,7 +32,7 @@ const LONGEST_LEAF: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Edges of the graph are seen by the hour.
 const SHORTEST_MEMORY: Duration = Duration::from_secs(3600);
-/// Longer than a year nobody asks.
+/// No user needs longer than a year.
 const LONGEST_MEMORY: Duration = Duration::from_secs(8760 * 3600);
 
 /// Settings of one replica, fixed for its life.
@@ -68,8 +68,8 @@ pub struct Settings {
     pub metrics_api: bool,
     /// Whether the read API is served.
     pub observe: bool,
-    /// How long edges of the graph are remembered that nobody calls; none: only while
-    /// this replica runs, for an hour.
+    /// How long edges of the graph without calls are persisted; none: only while this replica runs,
+    /// for an hour.
     pub remember_for: Duration,
     /// Headers of requests that a tap may show, in small letters.
     pub tap_headers: Arc<BTreeSet<String>>,

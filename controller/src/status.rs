@@ -70,7 +70,7 @@ pub(crate) struct StatusWriter {
     pub observed: Observed,
     /// How breakers of the whole mesh fare.
     pub fleet: Fleet,
-    /// What became of UDPRoutes; `None` where nobody asked to enforce them.
+    /// What became of UDPRoutes; `None` where enforcing them is switched off.
     pub enforced: Option<watch::Receiver<Option<Arc<Enforced>>>>,
     /// Statuses written.
     pub written: Counter,

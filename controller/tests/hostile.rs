@@ -1,9 +1,9 @@
 //! No object of one tenant disturbs another, or the controller.
 //!
-//! Random objects, valid, nearly valid and hostile, of every kind and version, are
-//! put into one namespace. Whatever they are: nothing panics, each takes bounded
-//! time, what proxies of other namespaces are told stays the same byte for byte, and
-//! what is sent to the own ones is never something that a proxy would refuse.
+//! Random objects, valid, nearly valid and hostile, of every kind and version, are put into one
+//! namespace. Whatever they are: nothing panics, each takes bounded time, what proxies of other
+//! namespaces get stays the same byte for byte, and what is sent to the own ones is never something
+//! that a proxy would refuse.
 //!
 //! Claims: smi-7
 
@@ -35,8 +35,8 @@ const EVIL: Vocabulary = Vocabulary {
     namespaces: &["evil", "shop", "bank"],
     ..SHOP
 };
-/// How many fresh worlds are tried: always the same ones. `make fuzz` tries others, and
-/// for as long as it is told.
+/// How many fresh worlds are tried: always the same ones. `make fuzz` tries others, and for as long
+/// as its settings say.
 const TRIES: usize = 300;
 /// Seeds that once found something, so that they are tried first for ever.
 const KEPT: &str = include_str!("hostile/seeds");
@@ -103,7 +103,7 @@ fn tenant_object_disturbs_no_other_tenant_or_controller() {
 /// The hostile objects of a failed try that are needed to make it fail, a line each.
 fn smallest(seed: u64) -> String {
     let hook = std::panic::take_hook();
-    // The failure has been told; those on the way to the smallest say nothing new.
+    // The failure has been reported; those on the way to the smallest add nothing new.
     std::panic::set_hook(Box::new(|_| {}));
     let mut least = EVERY;
     for bit in 0..OBJECTS {

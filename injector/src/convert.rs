@@ -1,8 +1,8 @@
 //! Answers the API server's conversion reviews.
 //!
-//! Whatever a review holds, it gets an answer, because one without fails the list of
-//! a whole kind and tells nobody why. Only a body in which no review can be found is
-//! refused as such: there is nobody to answer then.
+//! Whatever a review holds, it gets an answer, because one without fails the list of a whole kind
+//! and gives no reason. Only a body in which no review can be found is refused as such: there is no
+//! review to answer then.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::json;
 
-/// Why there is nobody to answer.
+/// Why there is no review to answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BadReview {
     #[error("the body is not a ConversionReview: {0}")]

@@ -227,7 +227,7 @@ pub(crate) fn size(value: &Value) -> usize {
     }
 }
 
-/// What the API server is told.
+/// What is returned to the API server.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct AdmissionResponse {
     /// None allows.

@@ -1,4 +1,4 @@
-//! What the injector is told by its environment.
+//! The injector's settings, read from its environment.
 
 use crds::inject::{self, DefaultLimits};
 use crds::labels::parse_quantity;

@@ -162,7 +162,7 @@ fn spec(user: &User, attributes: &Attributes) -> SubjectAccessReviewSpec {
     }
 }
 
-/// What a user who may not is told.
+/// The message for a user without the right.
 pub(crate) fn refusal(user: &User, attributes: &Attributes, reason: &str) -> String {
     let resource = match attributes.subresource {
         "" => attributes.resource.to_owned(),

@@ -1,8 +1,8 @@
 //! How long the reader of an answer may let it wait.
 //!
-//! What has no room on its way to the reader is not asked for its next part, so it cannot look
-//! at the clock itself. So each stream of HTTP/2, and each connection of HTTP/1, has somebody
-//! beside it who does, and ends it: what it holds is given back, and its reader sees that the
+//! A body without room on its way to the reader is not polled for its next part, so it cannot look
+//! at the clock itself. So each stream of HTTP/2, and each connection of HTTP/1, has a watcher
+//! beside it that does, and ends it: what it holds is given back, and its reader sees that the
 //! answer broke off.
 
 use std::sync::Arc;

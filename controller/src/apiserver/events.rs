@@ -33,8 +33,8 @@ const REMEMBERED: usize = 8192;
 /// After this time the same Event may be said again; the API server forgets
 /// Events after an hour.
 const REPEAT_AFTER: Duration = Duration::from_secs(50 * 60);
-/// The same for what somebody does, of which every time counts: it tells when he did it, and
-/// he cannot fill etcd by doing it all the time.
+/// The same for what a user does, of which every time counts: the Event shows when, and repeating
+/// it all the time cannot fill etcd.
 const RECORD_AGAIN_AFTER: Duration = Duration::from_secs(30);
 /// At most twenty Events a second, so that a cluster full of mistakes does not
 /// fill etcd with Events.
@@ -135,8 +135,8 @@ impl EventRecorder {
         self.hand_in(event, REPEAT_AFTER, happened, id);
     }
 
-    /// The same of what a user does: when he does it again, that is an Event again. Nobody
-    /// can know its name before and take it.
+    /// The same of what a user does: doing it again is an Event again. No client can know its name
+    /// before and take it.
     pub(crate) fn record_deed(&self, event: Event) {
         self.hand_in(event, RECORD_AGAIN_AFTER, Timestamp::now(), rand::random());
     }
@@ -164,7 +164,8 @@ impl EventRecorder {
 pub(crate) struct Writer {
     client: Client,
     me: String,
-    /// For what is tried again; keeps nobody waiting for recorders that are gone.
+    /// For what is tried again; it does not hold up the end of the writer once all recorders are
+    /// gone.
     queue: mpsc::WeakSender<QueuedEvent>,
     queued: mpsc::Receiver<QueuedEvent>,
     /// Whose call is under way.

@@ -1,10 +1,9 @@
 //! One replica at a time writes: the holder of a Lease.
 //!
-//! The rules are client-go's. Whoever renewed last holds it; another replica
-//! takes it when it has watched the record stand still for the lease's whole
-//! duration by its own clock, so clocks of two machines are never compared.
-//! A holder that could not renew for [`RENEW_DEADLINE`] stops writing before
-//! anybody else may start.
+//! The rules are client-go's. The replica that renewed last holds it; another one takes it when it
+//! has seen the record unchanged for the lease's complete duration by its own clock, so clocks of
+//! two machines are never compared. A holder that could not renew for [`RENEW_DEADLINE`] stops
+//! writing before any other replica may start.
 //!
 //! Who renews may still be of no use: the Lease's own calls are answered and those of
 //! the work that it is held for are not. A holder that notices this gives the Lease up
@@ -381,7 +380,7 @@ impl LeaderElector {
     }
 }
 
-/// A conflict means that somebody else was quicker: an answer, not a failure.
+/// A conflict means that another replica was quicker: an answer, not a failure.
 fn won<T>(written: Result<T, kube::Error>) -> Result<bool, kube::Error> {
     match written {
         Ok(_) => Ok(true),

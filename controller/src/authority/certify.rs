@@ -48,8 +48,8 @@ const BY_POD: Allowance = Allowance {
     burst: 10,
     every: Duration::from_secs(10),
 };
-/// How often the log says of an address that it was refused for the same reason: whoever
-/// reaches the port decides how often it asks. Each time is counted.
+/// How often the log names an address that was refused for the same reason: any client that reaches
+/// the port decides how often it requests. Each time is counted.
 const LOG_RATE: Allowance = Allowance {
     burst: 1,
     every: Duration::from_secs(10),
@@ -110,7 +110,7 @@ pub enum Refusal {
     /// The API server does not accept the token.
     #[error("the API server does not accept the token: {0}")]
     NotAuthenticated(String),
-    /// The token is for somebody else.
+    /// The token is for another audience.
     #[error("the token is not for audience {AUDIENCE}")]
     WrongAudience,
     /// The token is no pod's.

@@ -159,8 +159,8 @@ impl Model {
     }
 }
 
-/// Whether rules may allow some pods of an account of which whoever asks may not be told
-/// which pods it has.
+/// Whether rules may allow some pods of an account, and the client has no right to learn which pods
+/// the account has.
 fn depends_on_unknown_pods(question: &Question<'_>, outcomes: &[BackendOutcome<'_>]) -> bool {
     let mut judged = outcomes.iter().flat_map(|outcome| &outcome.judged);
     question.view == CallerView::AccountOnly && judged.any(|one| one.names_pods)

@@ -36,7 +36,7 @@ pub(super) struct Request {
     /// Without query, as it was asked.
     pub(super) path: String,
     pub(super) headers: HeaderMap,
-    /// Why whoever reads it as HTTP answers 400, whatever rules say.
+    /// Why a proxy that reads it as HTTP answers 400, regardless of the rules.
     pub(super) malformed: Option<&'static str>,
 }
 
@@ -47,7 +47,7 @@ impl Request {
             .map_err(|_| BadQuestion::new("method", format!("{method:?} is no HTTP method")))?;
         // The first is a legal one, but stands for all in rules; proxies refuse the other.
         if method == "*" || method == Method::CONNECT {
-            let reason = format!("{method} is sent by nobody; say a method such as GET");
+            let reason = format!("{method} is no method that clients send; name one such as GET");
             return Err(BadQuestion::new("method", reason));
         }
         let path = spec.path.as_deref().unwrap_or("/");
@@ -92,10 +92,10 @@ impl Request {
     }
 }
 
-/// Callers that cannot be told apart by any rule.
+/// Callers that no rule distinguishes.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Caller {
-    /// `None`: without a proxy, so nobody knows who it is.
+    /// `None`: without a proxy, so its identity is not known.
     pub(super) identity: Option<SpiffeId>,
     /// Uid of one of them; rules may name pods.
     pub(super) uid: Option<Arc<str>>,
@@ -190,7 +190,7 @@ fn meant(index: &Index, kind: &str, key: &ObjectKey, owner: Owner<'_>) -> String
     crds::near::hint(&key.name, known.iter().map(|name| &**name))
 }
 
-/// Pods that no rule tells apart, each kind once.
+/// Pods that no rule distinguishes, each kind once.
 fn alike<'a>(
     index: &Index,
     pods: impl Iterator<Item = (&'a PodId, &'a Arc<PodFacts>)>,
@@ -351,7 +351,7 @@ impl Called {
     }
 
     /// Whether a pod's traffic capture leaves calls to it out. Where it does for some of the
-    /// addresses it is taken as if for all: whoever is refused at one of them hears of it.
+    /// addresses it is taken as if for all: a caller that is refused at one of them notices.
     fn is_left_out(&self, index: &Index, proxy: &Proxy) -> bool {
         let of_pod = |pod: &PodId| {
             let facts = index.world.pods.get(pod);

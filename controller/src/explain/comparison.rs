@@ -25,9 +25,9 @@ use crate::world::ObjectKey;
 pub enum CallerSet {
     /// Pods, with a proxy or without.
     Pods(Vec<PodId>),
-    /// A service account whose pods are not told apart.
+    /// A service account as one, regardless of its pods.
     Account(ObjectKey),
-    /// Somebody without an identity.
+    /// A caller without an identity.
     Outside,
 }
 
@@ -114,7 +114,7 @@ impl<'a> ModelComparison<'a> {
             reason: None,
             rerouted: None,
         };
-        // Whoever has no proxy is carried by Kubernetes, which knows no splits.
+        // A caller without a proxy is carried by Kubernetes, which knows no splits.
         let meshed = callers.iter().any(|caller| caller.identity.is_some());
         let moves = meshed && !before.is_sent_as(after);
         if moves {
@@ -189,7 +189,7 @@ impl<'a> ModelComparison<'a> {
         }
         let before = was.and_then(|(pod, port)| Some((self.pod_access(0, pod)?, pod, *port)));
         let after = self.pod_access(1, pod);
-        // Which pods an account has that rules name, whoever asks may not be told.
+        // The client may not learn which pods of an account the rules name.
         let lacks_uid = caller.identity.is_some() && caller.uid.is_none();
         let mut rules = before
             .iter()
@@ -205,7 +205,7 @@ impl<'a> ModelComparison<'a> {
         };
         let after = match &after {
             Some(pod_access) => passes(second, pod_access, caller, (pod, port), calls.http),
-            // Nobody judges.
+            // No proxy evaluates it.
             None => Passes::All,
         };
         if depends_on_pod && !(matches!(before, Passes::All) && matches!(after, Passes::All)) {
@@ -269,7 +269,7 @@ impl<'a> ModelComparison<'a> {
     }
 }
 
-/// Callers that no rule tells apart.
+/// Callers that no rule distinguishes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Caller {
     /// SPIFFE id; `None`: without a proxy.
@@ -386,7 +386,7 @@ impl<'a> Routing<'a> {
         })
     }
 
-    /// Whether proxies are sent the same, whoever says so.
+    /// Whether proxies are sent the same, whichever object it is from.
     fn is_sent_as(&self, other: &Self) -> bool {
         let [own, others] = [self, other].map(|one| one.rules.iter().map(sent));
         own.eq(others)

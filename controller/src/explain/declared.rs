@@ -17,7 +17,7 @@ pub(super) struct By {
     pub(super) service: Option<String>,
 }
 
-/// Asks in the order in which proxies are told.
+/// Looks in the order in which proxies get the ranges.
 pub(super) fn by(index: &Index, pod: &ObjectKey, facts: &PodFacts, port: u16) -> By {
     let lists = |list: Option<&str>| holds(&ranges(list), port);
     let without_service = |text: String| By {
@@ -39,7 +39,7 @@ pub(super) fn by(index: &Index, pod: &ObjectKey, facts: &PodFacts, port: u16) ->
     without_service(if DEFAULT_OPAQUE_PORTS.contains(&port) {
         "it is among the ports that carry bytes unless declared otherwise".to_owned()
     } else {
-        "nobody declares it".to_owned()
+        "no object declares it".to_owned()
     })
 }
 

@@ -154,7 +154,7 @@ struct Refusing {
 struct MissingGrant {
     source: Source,
     account: ObjectKey,
-    /// The port carries bytes, so nobody looks at requests.
+    /// The port carries bytes, so no proxy looks at requests.
     bytes: bool,
 }
 

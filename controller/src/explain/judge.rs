@@ -23,7 +23,7 @@ pub(super) enum Ruling {
     /// It passes, and deny would refuse it for this.
     Audited(Reason),
     Refused(Reason),
-    /// Nobody judges it; why.
+    /// No proxy evaluates it; why.
     NotJudged(&'static str),
 }
 
@@ -95,7 +95,7 @@ pub(super) fn endpoint(
     if proxy.skips(endpoint.port) {
         return unjudged(
             endpoint,
-            "the port is left out of traffic capture, so nobody judges",
+            "the port is left out of traffic capture, so no proxy judges",
         );
     }
     let pod_access = PodAccess::of(index, pod, facts);
@@ -140,11 +140,11 @@ fn unjudged(endpoint: &Endpoint, why: &'static str) -> Judged {
     }
 }
 
-/// A port of the pod's proxy itself: its pages are for everybody, and its other ports for nobody.
+/// A port of the pod's proxy itself: its pages are for every client, and its other ports for none.
 fn at_own_port(caller: &Caller, endpoint: &Endpoint) -> Judged {
     let own = unjudged(
         endpoint,
-        "the port is the proxy's own, which traffic capture leaves alone, so nobody judges",
+        "the port is the proxy's own, which traffic capture leaves alone, so no proxy judges",
     );
     if endpoint.port == ADMIN_PORT {
         return Judged {
@@ -152,7 +152,7 @@ fn at_own_port(caller: &Caller, endpoint: &Endpoint) -> Judged {
             ..own
         };
     }
-    // The caller's proxy says so; whoever has none finds his connection ended.
+    // The caller's proxy reports the reason; a caller without one finds its connection closed.
     let reason = match caller.identity {
         Some(_) => Reason::BadRequest,
         None => Reason::ConnectionLost,

@@ -13,7 +13,7 @@ pub type Callers<'a> = &'a dyn Fn(&BTreeSet<PodId>) -> SeenCallers;
 /// Who called, of whom only some may be named.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SeenCallers {
-    /// Accounts that whoever asks may know of.
+    /// Accounts that the client may know of.
     pub accounts: BTreeSet<ObjectKey>,
     /// How many more there are.
     pub unnamed: usize,

@@ -43,13 +43,13 @@ pub(super) struct BackendRoute {
     pub(super) instead: Option<Instead>,
     /// To be said beside it.
     pub(super) note: Option<String>,
-    /// It leads out of the cluster: relayed as it is, and judged by nobody of the mesh.
+    /// It leads out of the cluster: relayed as it is, and evaluated by no proxy of the mesh.
     pub(super) outside: bool,
     /// With some host the call goes another way, and no host was said.
     pub(super) by_host: bool,
 }
 
-/// The fallback of a called Service that nobody serves.
+/// The fallback of a called Service without endpoints.
 #[derive(Debug)]
 pub(super) struct Instead {
     /// `TrafficPolicy namespace/name`.
@@ -123,7 +123,7 @@ impl BackendRoute {
             return Vec::new();
         };
         let root = || vec![Self::over(index, caller, key, port, 1.0, None)];
-        // Whoever has no proxy is carried by Kubernetes, which knows neither splits nor
+        // A caller without a proxy is carried by Kubernetes, which knows neither splits nor
         // policies.
         if caller.identity.is_none() {
             return root();
@@ -182,7 +182,7 @@ impl BackendRoute {
         instead.is_some_and(|instead| !matches!(instead.by, AnsweredBy::NoPods))
     }
 
-    /// Whether nobody is asked, because the policy holds the answer.
+    /// Whether no pod is called, because the policy holds the answer.
     pub(super) fn is_held(&self) -> bool {
         let instead = self.instead.as_ref();
         instead.is_some_and(|instead| matches!(instead.by, AnsweredBy::Policy))
@@ -251,7 +251,7 @@ impl Instead {
         };
         let policies = index.policies.of(called, port)?;
         let (fallback, origin) = first(&policies.traffic.fallback, proven, seen)?;
-        // Nobody has seen the call, so its method does not matter.
+        // No caller has made the call yet, so its method does not matter.
         let call = FallbackCall {
             method: &Method::GET,
             once: true,

@@ -222,7 +222,7 @@ fn call_leaving_cluster_is_relayed_without_evaluation() {
         &spec("Pod/client", "External/api.example.com", "GET", "/"),
     );
     assert_eq!(status.verdict, ExplanationVerdict::Allowed, "{status:?}");
-    assert!(texts(&status, "route")[0].contains("nobody of the mesh judges it"));
+    assert!(texts(&status, "route")[0].contains("no proxy of the mesh judges it"));
     assert_eq!(status.fix, None);
 }
 
@@ -258,7 +258,7 @@ fn backends_are_judged_each_with_its_share() {
             ("shop/v2", 0.1, ExplanationVerdict::Refused)
         ]
     );
-    // Whoever has no proxy knows no splits.
+    // A caller without a proxy knows no splits.
     let status = ask(&cluster, &outside("Service/api"));
     assert_eq!(
         (status.verdict, status.backends.len()),

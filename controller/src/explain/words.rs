@@ -96,7 +96,7 @@ fn routes(outcomes: &[BackendOutcome<'_>]) -> Vec<Step> {
                 split.clone().unwrap_or_default()
             ),
             _ if backend_route.outside => {
-                format!("{share}: relayed as it is, nobody of the mesh judges it")
+                format!("{share}: relayed as it is, no proxy of the mesh judges it")
             }
             _ => format!(
                 "{share}; {} of {} endpoints may take calls",
@@ -163,7 +163,7 @@ fn wire(index: &Index, outcomes: &[BackendOutcome<'_>]) -> Vec<Step> {
             };
             let port = one.endpoint.port;
             let text = format!("{security}; {} on port {port}", spoken(one.protocol));
-            // What nobody judges is declared to nobody.
+            // Where no proxy judges, the declared protocol does not matter.
             match declared_by(index, one) {
                 Some(by) => said.say((outcome, one), format!("{text}: {}", by.text), by.service),
                 None => said.say((outcome, one), text, None),
@@ -191,7 +191,7 @@ fn access(index: &Index, request: &Request, outcomes: &[BackendOutcome<'_>]) -> 
     said.steps("access")
 }
 
-/// What a pod's mode makes of the call, and the targets that protect it; nothing where nobody
+/// What a pod's mode makes of the call, and the targets that protect it; nothing where no proxy
 /// judges.
 fn closed_by(index: &Index, request: &Request, one: &Judged) -> Option<(String, Vec<String>)> {
     let (pod, origins) = one.by.as_ref()?;

@@ -1,12 +1,12 @@
-//! Who has a voice about a breaker: whoever may make the calls that it tells of.
+//! Which callers have a voice about a breaker: those that may make the calls that it is about.
 //!
 //! An account that the called pods refuse has seen no answer of theirs. If it had a voice
 //! all the same, two accounts of anybody could open the breaker of a Service of others. So
 //! the rules are asked that those pods hold, by the Model that is in force, and the answer is
 //! remembered for as long as it is.
 //!
-//! One pod that lets one call pass is enough, as is one that judges nobody: its mode is open
-//! or audit, or it has no proxy. Where no pod serves, nobody has called.
+//! One pod that lets one call pass is enough, as is one that evaluates no rules: its mode is open
+//! or audit, or it has no proxy. Where no pod serves, no caller has called.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -111,7 +111,7 @@ struct Rules<'a> {
     index: &'a Index,
     /// Sources and matches that may still be looked at.
     left: &'a mut usize,
-    /// Some rule tells pods of one account apart.
+    /// Some rule distinguishes pods of one account.
     name_pods: bool,
 }
 
@@ -134,7 +134,7 @@ impl Rules<'_> {
 
     fn pod_allows(&mut self, at: &Endpoint, caller: Proven<'_>) -> Option<bool> {
         let index = self.index;
-        // Outside of the cluster nobody judges.
+        // Outside of the cluster no rule is evaluated.
         let Some(pod) = &at.pod else {
             return Some(true);
         };

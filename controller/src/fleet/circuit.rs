@@ -23,7 +23,7 @@ pub(super) struct Decision {
 }
 
 impl Decision {
-    /// Whether the policy says itself that nobody is sent there.
+    /// Whether the policy itself says that no call is sent there.
     pub(super) fn is_written_open(&self) -> bool {
         self.settings.state == BreakerState::Open
     }
@@ -98,7 +98,7 @@ pub(super) struct KnownCircuit {
     announced: Option<AnnouncedState>,
     phase: Phase,
     since: SystemTime,
-    /// When somebody last said something.
+    /// When a caller last reported.
     last_report: Instant,
 }
 
@@ -131,7 +131,7 @@ impl KnownCircuit {
             .pulse(now.into_std(), account, uid, pulse, settings);
     }
 
-    /// Goes on to what follows; false once nobody calls any more and nothing is held back.
+    /// Goes on to what follows; false once there are no callers and nothing is held back.
     pub(super) fn tick(&mut self, now: Instant, clock: SystemTime, decision: Decision) -> bool {
         let at = now.into_std();
         let was = std::mem::replace(&mut self.decision, decision)
@@ -166,7 +166,7 @@ impl KnownCircuit {
         self.announced.as_ref()
     }
 
-    /// Whether the policy says a state itself, and nobody decides.
+    /// Whether the policy sets a state itself, and nothing is decided.
     pub(super) fn is_written(&self) -> bool {
         self.decision.settings.state != BreakerState::Auto
     }

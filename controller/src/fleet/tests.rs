@@ -264,7 +264,7 @@ fn deleted_policy_or_explicit_state_withdraws_announced_state() {
     );
 }
 
-/// It is in the policy, for whoever wants to know.
+/// It is in the policy, for every reader.
 #[test]
 fn explicit_breaker_state_is_not_reported_as_opened() {
     let state = |state| with_breaker(&json!({"state": state}));
@@ -326,7 +326,7 @@ fn callers_are_bounded_and_known_ones_continue() {
     assert_eq!(
         bench.announced_states(),
         api(WireState::Open, 0),
-        "nobody else was counted"
+        "no other caller was counted"
     );
     assert_eq!(bench.fleet.inner.state.lock().callers, 1, "there is room");
     bench.send_pulse("other", seen(1, 0));
@@ -410,7 +410,11 @@ fn pending_breaker_reports_are_bounded_in_bytes() {
         state.own.len()
     };
     assert!(kept > received - 60, "{kept} of {received}");
-    assert_eq!(bench.fleet.inner.at_capacity.get(), 0, "nobody was told");
+    assert_eq!(
+        bench.fleet.inner.at_capacity.get(),
+        0,
+        "no replica was to get it"
+    );
     let (news, _) = bench.fleet.own_since(0);
     let lost = (received - kept) as u64;
     assert_eq!(bench.fleet.inner.at_capacity.get(), lost);

@@ -36,10 +36,10 @@ impl ItemTotals {
     }
 }
 
-/// What was sent over an edge and went well, and what was not, each try for itself, so
-/// that no second try hides what the first one met. Tries whose callers left are in
-/// neither. Where tries are not told apart every call is one: at the pod that was called,
-/// and by proxies that are older than attempts.
+/// What was sent over an edge and went well, and what was not, each try for itself, so that no
+/// second try hides what the first one met. Tries whose callers left are in neither. Where tries
+/// are not counted apart every call is one: at the pod that was called, and by proxies that are
+/// older than attempts.
 fn tries(edge: &Edge) -> (u64, u64) {
     let Some(attempts) = edge.attempts else {
         return (edge.success, edge.failure);
@@ -77,11 +77,11 @@ pub(crate) enum EdgeEnd {
     Object(MetricsKind, ObjectKey),
     /// A pod that is not known any more, of which a namespace is.
     Namespace(String),
-    /// Outside the mesh, or not told apart.
+    /// Outside the mesh, or not distinguished.
     External,
 }
 
-/// What tells the edges of an object apart.
+/// What distinguishes the edges of an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct EdgeOf {
     /// Direction.

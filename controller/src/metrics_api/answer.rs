@@ -67,10 +67,10 @@ pub(crate) struct Sources {
 }
 
 impl Sources {
-    /// Answers one question, as JSON; with `table` in the form that `kubectl get`
-    /// prints. Of slots that went early nothing is told: the window begins after them,
-    /// so that sums and window fit together. What a pod lost that hoards shortens the
-    /// window of its own workload only; elsewhere it is a warning.
+    /// Answers one query, as JSON; with `table` in the form that `kubectl get` prints. Intervals
+    /// that were dropped early are not shown: the window begins after them, so that sums and window
+    /// fit together. What a pod lost that hoards shortens the window of its own workload only;
+    /// elsewhere it is a warning.
     ///
     /// # Errors
     /// When there is nothing to tell, or the question is wrong.

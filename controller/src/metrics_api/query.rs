@@ -104,7 +104,7 @@ pub(crate) struct Parameters {
 pub(crate) struct Continue {
     /// End of the window of the first page, in slots.
     pub end: u64,
-    /// Items that were told.
+    /// Items that were sent.
     pub seen: usize,
 }
 

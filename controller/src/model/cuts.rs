@@ -7,8 +7,8 @@ use policy::traffic::part::Parts;
 
 use super::published::EncodedResource;
 
-/// Proxies of two versions back, of this one and of the next may be there together. Whoever
-/// names parts that nobody else names costs encoding, and no memory.
+/// Proxies of two versions back, of this one and of the next may be there together. A proxy that
+/// names parts which no other names costs encoding, and no memory.
 const KEPT: usize = 4;
 
 /// The resource of each set of parts; `None` where nothing is left to say.

@@ -1,4 +1,4 @@
-//! Whom objects concern, worked out once somebody asks.
+//! Which pods and callers an object concerns, computed at the first query.
 
 use std::collections::{BTreeSet, HashMap};
 

@@ -1,8 +1,7 @@
 //! Access and mTLS modes: chart, namespace, pod.
 //!
-//! A value that cannot be read counts as the tightest. Its author wanted
-//! something, and if that was tightening, ignoring it would open what should be
-//! closed; the Event tells either way.
+//! A value that cannot be read counts as the tightest. Its author wanted something, and if that was
+//! tightening, ignoring it would open what should be closed; the Event names it either way.
 
 use std::collections::BTreeSet;
 use std::str::FromStr;

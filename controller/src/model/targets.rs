@@ -13,7 +13,7 @@ use policy::{
 use super::published::EncodedResource;
 use crate::world::{ObjectKey, PodFacts};
 
-/// Every TrafficTarget that protects somebody.
+/// Every TrafficTarget that protects an account.
 #[derive(Debug, Default)]
 pub(crate) struct Targets {
     all: Vec<Target>,

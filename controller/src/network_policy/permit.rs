@@ -79,7 +79,7 @@ pub(super) struct Permit {
     pub(super) ports: Ports,
 }
 
-/// Reads a target. `None` when it protects nobody.
+/// Reads a target. `None` when it protects no account.
 pub(super) fn read(
     world: &World,
     pods: &Pods<'_>,

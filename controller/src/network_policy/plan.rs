@@ -63,7 +63,7 @@ pub(super) struct Lack {
 /// Worst first: the first one becomes the condition's reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum LackReason {
-    /// Somebody else's ingress policy selects a pod.
+    /// Another owner's ingress policy selects a pod.
     ForeignNetworkPolicy,
     /// Pods of one account are in modes that close and in modes that do not.
     MixedAccessModes,
@@ -362,7 +362,7 @@ fn older(pods: &Pods<'_>, account: &ObjectKey, so: &str) -> Option<Lack> {
     })
 }
 
-/// What tells the policies for some pods of an account apart.
+/// The part of the name that distinguishes the policies for some pods of an account.
 fn suffix(labels: &Labels) -> String {
     // No label holds a line break.
     let lines = labels

@@ -406,6 +406,6 @@ fn account_with_two_modes_is_skipped_and_reported() {
     let lack = &unprotected[&ObjectKey::new("shop", "server")];
     assert!(
         lack.message.contains("closed-one"),
-        "told without a target: {lack:?}"
+        "reported without a target: {lack:?}"
     );
 }

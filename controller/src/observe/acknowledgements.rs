@@ -33,8 +33,8 @@ pub(crate) enum Consumer {
 
 /// How many [`Consumer`]s there are.
 const CONSUMERS: usize = 2;
-/// Touched objects that wait for a consumer, such as one that does not hold the Lease.
-/// Above this it is told to look at everything.
+/// Touched objects that wait for a consumer, such as one that does not hold the Lease. Above this
+/// its next look is at everything.
 const MAX_TOUCHED: usize = 20_000;
 
 /// Objects by name, unless there are too many.
@@ -54,7 +54,7 @@ pub(super) struct Acknowledgements {
     pub(super) own: BTreeMap<String, OwnStream>,
     /// Pods whose stream ended, by the revision at which it did.
     pub(super) ended: BTreeMap<u64, String>,
-    /// Oldest revision from which a difference can still be told.
+    /// Oldest revision from which a difference can still be computed.
     pub(super) floor: u64,
     pub(super) peers: HashMap<IpAddr, BTreeMap<String, v1::ProxyState>>,
     /// Last states of proxies without a stream.
@@ -88,7 +88,7 @@ pub(super) struct Remembered {
 pub(super) struct Believed {
     /// Some replica serves it.
     pub(super) live: bool,
-    /// Of the pod; empty if a replica of an older version told.
+    /// Of the pod; empty if it came from a replica of an older version.
     pub(super) uid: Arc<str>,
     /// The objects under which it stands.
     pub(super) objects: Vec<ObjectRef>,

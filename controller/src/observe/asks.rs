@@ -1,10 +1,9 @@
 //! Questions to live proxies, and what they answer.
 //!
-//! A question goes to the proxies that stream from this replica, and through the other
-//! replicas to theirs. What they answer waits for its reader in a queue of its own, and what
-//! finds no place there is dropped and counted: neither a proxy nor a stream of
-//! configuration ever waits for a reader. A question ends with its reader, and tells its
-//! proxies so.
+//! A query goes to the proxies that stream from this replica, and through the other replicas to
+//! theirs. Their answers wait for their reader in a queue of its own, and what finds no place there
+//! is dropped and counted: neither a proxy nor a stream of configuration ever waits for a reader. A
+//! query ends with its reader, and its proxies get a command to stop.
 //!
 //! An answer counts only for a pod that was asked, and which pod it is of, the certificate
 //! of the connection says.
@@ -46,12 +45,12 @@ const MAX_ASKS: usize = 64;
 const MAX_PODS: usize = 512;
 /// Answers to one question that wait for their reader.
 const QUEUE: usize = 256;
-/// Their bytes. What a proxy holds is told in 4 MiB at most.
+/// Their bytes. A proxy sends what it holds in 4 MiB at most.
 const QUEUE_BYTES: usize = 6 << 20;
 /// Bytes of all answers that wait.
 const ALL_BYTES: usize = 32 << 20;
-/// Orders on their way to one proxy: it may be asked eight things at a time, and be told of
-/// the end of each.
+/// Commands on their way to one proxy: eight queries may run there at a time, and each of them may
+/// end.
 const ORDERS: usize = 16;
 /// Answers of one pod, to all that it is asked or not, by however many calls, and however
 /// often its stream ends and begins.
@@ -63,7 +62,7 @@ const ANSWERS: Allowance = Allowance {
 /// about 200 bytes each.
 const MAX_ANSWERING: usize = 16 * 1024;
 
-/// Shared by streams, replicas and whoever asks. Clones are the same.
+/// Shared by streams, replicas and readers. Clones are the same.
 #[derive(Clone, Debug)]
 pub(crate) struct Asks {
     inner: Arc<Inner>,
@@ -104,7 +103,7 @@ struct Joining {
     orders: mpsc::Sender<v1::ReplicaAsk>,
 }
 
-/// A question that somebody reads the answers of.
+/// A query whose answers have a reader.
 #[derive(Debug)]
 struct Open {
     /// Pods whose proxies may answer.
@@ -116,7 +115,7 @@ struct Open {
     queue: mpsc::Sender<ProxyAnswer>,
     /// What found no room in it, or in that of another replica.
     dropped: Arc<AtomicU64>,
-    /// What of that each other replica told of.
+    /// What of that each other replica reported.
     dropped_elsewhere: BTreeMap<IpAddr, u64>,
     /// Bytes that wait in it.
     waiting: Arc<AtomicUsize>,
@@ -243,7 +242,7 @@ impl Default for Asks {
 }
 
 impl Asks {
-    /// Nobody asks anything yet.
+    /// There is no query yet.
     pub(crate) fn new(metrics: AskMetrics, limits: &Reached) -> Self {
         Self {
             inner: Arc::new(Inner {
@@ -256,8 +255,8 @@ impl Asks {
         }
     }
 
-    /// The proxy of this pod streams from this replica, and understands questions. Gives
-    /// what it is to be told.
+    /// The proxy of this pod streams from this replica, and understands queries. Returns the
+    /// commands for it.
     pub(crate) fn listens(&self, uid: Arc<str>) -> (AskRegistration, Orders) {
         let (orders, taken) = Orders::queue(ORDERS);
         let mut state = self.inner.state.lock();
@@ -429,7 +428,7 @@ impl Asks {
         }
     }
 
-    /// Nobody reads the answers to this question any more.
+    /// This query has no reader any more.
     fn end(&self, id: u64) {
         let mut state = self.inner.state.lock();
         let Some(open) = state.open.remove(&id) else {

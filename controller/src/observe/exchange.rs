@@ -67,7 +67,7 @@ pub(crate) type ReportStream = ReceiverStream<Result<v1::Reports, Status>>;
 /// Answers other replicas.
 #[derive(Clone, Debug)]
 pub(crate) struct Answerer {
-    /// What is told.
+    /// What is sent.
     pub observed: Observed,
     /// What proxies reported.
     pub reports: Reports,
@@ -89,7 +89,7 @@ impl Answerer {
     /// Starts to tell everything, and then what changes.
     ///
     /// # Errors
-    /// When somebody else than a controller asks.
+    /// When the client is no controller.
     pub(crate) fn report(&self, peer: Option<&PeerIdentity>) -> Result<ObservedStream, Status> {
         self.admit(peer)?;
         let (observed, changes) = (self.observed.clone(), self.observed.own_changes());
@@ -103,7 +103,7 @@ impl Answerer {
     /// as it comes. Before each of both, which pods have ended since.
     ///
     /// # Errors
-    /// When somebody else than a controller asks.
+    /// When the client is no controller.
     pub(crate) fn reports(&self, peer: Option<&PeerIdentity>) -> Result<ReportStream, Status> {
         self.admit(peer)?;
         let (outbox, sent) = mpsc::channel(OUTBOX);
@@ -123,7 +123,7 @@ impl Answerer {
         let news = move |since| board.own_since(since);
         self.answer("shares", changes, news, outbox.clone());
         let (fleet, changes) = (self.fleet.clone(), self.fleet.own_changes());
-        // Its last stream told what was said before, and that would count twice.
+        // Its last stream sent what was reported before, and that would count twice.
         let began = fleet.revision();
         let news = move |since| fleet.own_since(began.max(since));
         self.answer("pulses", changes, news, outbox);
@@ -133,7 +133,7 @@ impl Answerer {
     /// Asks this replica's proxies what the other one wants to know.
     ///
     /// # Errors
-    /// When somebody else than a controller asks.
+    /// When the client is no controller.
     pub(crate) fn asks(
         &self,
         peer: Option<&PeerIdentity>,
@@ -152,8 +152,8 @@ impl Answerer {
         Ok(())
     }
 
-    /// Answers on a task of its own: what `news` gives for revision 0, and after each
-    /// of `changes` what it gives for the revision that was told last.
+    /// Answers on a task of its own: what `news` gives for revision 0, and after each of `changes`
+    /// what it gives for the revision that was sent last.
     fn answer<N: IntoIterator<Item: Send, IntoIter: Send> + Send + 'static>(
         &self,
         task: &'static str,
@@ -306,7 +306,7 @@ impl Listener {
     /// Listens to one replica, and again after every end.
     pub(crate) async fn listen(&self, peer: SocketAddr) {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
-        // Longer than a stream: what is told again on the next one must lie where it lay.
+        // Longer than a stream: what is sent again on the next one must lie where it lay.
         let mut clock = ClockOffset::of_stream(0, Instant::now());
         loop {
             match self.read(peer, &mut backoff, &mut clock).await {

@@ -156,7 +156,7 @@ struct Gathering<'a> {
     set: ResourceSet,
     /// It calls some Service.
     calls: bool,
-    /// It is told to use a part of one.
+    /// It is configured to use a part of one.
     uses_parts: bool,
 }
 
@@ -248,7 +248,7 @@ impl Gathering<'_> {
             if goes_there {
                 self.endpoints(other, entry, port, at);
             }
-            // Whoever may come to need a policy says whether he can carry it out.
+            // A proxy that may come to need a policy reports whether it can carry it out.
             self.policy_alone(other, port);
         }
     }

@@ -2,7 +2,7 @@
 //! that the read API answers from.
 //!
 //! Every replica serves both, and each can be switched off. The graph goes with the read API:
-//! nobody else asks it.
+//! nothing else reads it.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! How each part of a replica is started, and what it is given.
 //!
-//! A function for each, so that `run` reads as the order in which they start. What only the
-//! leader does is begun anew with each Lease. The aggregated APIs are `apis`' matter.
+//! A function for each, so that `run` reads as the order in which they start. What only the leader
+//! does is started anew with each Lease. The aggregated APIs are `apis`' matter.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -150,7 +150,7 @@ pub(super) fn authority(context: &Context) -> JoinHandle<Result<(), CaError>> {
     runtime::task::spawn("authority", reconciler.run())
 }
 
-/// What authors are told: statuses and Events; and NetworkPolicies, which statuses tell of.
+/// What authors get: statuses and Events; and NetworkPolicies, which statuses report.
 pub(super) fn statuses(context: &Context) {
     let (enforced, udp) = watch::channel(None);
     let udp = context.settings.udp_network_policies.then_some(udp);

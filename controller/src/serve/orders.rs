@@ -1,4 +1,4 @@
-//! What a proxy is told on its stream beside its configuration: what users ask of it.
+//! Commands on a proxy's stream beside its configuration: users' queries.
 //!
 //! Configuration goes first: a question waits while there is no more room than batches may
 //! need, and is lost, counted, where too many wait.

@@ -75,7 +75,7 @@ impl ProxyInfo {
         self.clock.dated(report)
     }
 
-    /// Adds it to what is told of the proxy.
+    /// Adds it to what is reported of the proxy.
     pub(super) fn add_to(&self, state: &mut v1::ProxyState) {
         state.version.clone_from(&self.version);
         state.lacks.clone_from(&self.lacks);

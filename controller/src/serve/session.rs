@@ -101,7 +101,7 @@ pub(crate) enum Due {
     AfterAnswer,
 }
 
-/// What an answer told.
+/// What an answer reported.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Answered {
     /// Resources that the proxy could not use.

@@ -12,7 +12,7 @@ use super::demand::demands;
 use super::divide::Divider;
 use crate::model::compiled::LatestModel;
 
-/// Until every replica has told a new holder what its pods hold.
+/// Until every replica has sent a new holder what its pods hold.
 const LISTEN: Duration = Duration::from_secs(3);
 /// Between two looks at least: pods that come and go together are one change.
 const PACE: Duration = Duration::from_millis(100);

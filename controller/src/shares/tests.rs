@@ -89,7 +89,7 @@ impl Replica {
     }
 }
 
-/// One look of whoever divides.
+/// One look of the divider.
 fn divide(board: &Board, divider: &mut Divider, demand: &BTreeMap<LimitKey, Demand>, now: Instant) {
     divide_in(TERM, board, divider, demand, now);
 }
@@ -161,7 +161,7 @@ fn settled(now: Instant) -> (Replica, Replica, Divider) {
     (one, two, divider)
 }
 
-/// Both are told and tell for some rounds, in which their pods use no more than before.
+/// Both receive and report for some rounds, in which their pods use no more than before.
 fn go_on(
     one: &mut Replica,
     two: &mut Replica,

@@ -6,8 +6,8 @@
 //! alone, a workload that opened because its last TrafficTarget went, and a request
 //! for injection that is misspelled and so has no effect.
 //!
-//! A holder of the Lease tells all that is wrong when it begins to lead. That a workload opened
-//! can be seen only when it happens, so every replica looks for that, and who leads next tells
+//! A holder of the Lease reports all that is wrong when it begins to lead. That a workload opened
+//! can be seen only when it happens, so every replica looks for that, and the next leader reports
 //! what happened shortly before: the holder may have been killed before it could.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,7 +37,7 @@ const HANDOVER: Duration = Duration::from_secs(lease::DURATION.as_secs() + 15);
 /// As many as wait to be written at most.
 const MAX_PENDING: usize = 512;
 
-/// Tells what is new in every model, while this replica leads, until the models end.
+/// Reports what is new in every model, while this replica leads, until the models end.
 pub(crate) async fn report(
     mut latest: LatestModel,
     mut leadership: Leadership,
@@ -53,7 +53,7 @@ pub(crate) async fn report(
             for note in pending.take() {
                 events.record_deed(note);
             }
-            // Whoever led before may not have told what is wrong.
+            // The leader before may not have reported what is wrong.
             reported.begin_anew();
             before = None;
         }
@@ -109,7 +109,7 @@ impl PendingEvents {
         let now = Instant::now();
         self.0.retain(|(at, _)| now.duration_since(*at) < HANDOVER);
         self.0.extend(opened.into_iter().map(|note| (now, note)));
-        // What opened last is what the holder before is least likely to have told.
+        // What opened last is what the holder before is least likely to have reported.
         self.0.drain(..self.0.len().saturating_sub(MAX_PENDING));
     }
 
@@ -199,7 +199,7 @@ impl<K: Ord> FewOfAccount<K> {
         Self(BTreeMap::new())
     }
 
-    /// Whether the pod is among the few that are told `what`.
+    /// Whether the pod is among the few that get an Event about `what`.
     fn admits(&mut self, pod: &PodId, facts: &PodFacts, what: K) -> bool {
         let account = ObjectKey {
             namespace: pod.namespace.clone(),

@@ -22,9 +22,9 @@ pub(crate) fn key(namespace: &str, name: &str) -> ObjectKey {
     ObjectKey::new(namespace, name)
 }
 
-/// Deployments `web` and `api` in `shop`, and another `web` in `bank`; each has
-/// one pod `<name>-1` with uid `<namespace>-<name>`, on node `n1`, through a
-/// ReplicaSet `<name>-rs`. Services of the same names. Pod `shop/bare` is nobody's.
+/// Deployments `web` and `api` in `shop`, and another `web` in `bank`; each has one pod `<name>-1`
+/// with uid `<namespace>-<name>`, on node `n1`, through a ReplicaSet `<name>-rs`. Services of the
+/// same names. Pod `shop/bare` has no owner.
 pub(crate) fn inventory() -> Inventory {
     let mut inventory = Inventory::default();
     let mut put =

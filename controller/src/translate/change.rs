@@ -1,4 +1,4 @@
-//! Objects that nobody has applied, laid over a World: the cluster as it would be.
+//! Objects that are not applied yet, laid over a World: the cluster as it would be.
 
 use std::sync::Arc;
 

@@ -270,7 +270,7 @@ async fn leaving_mark_stays_until_the_next_installation() {
     bench.edit("shop", |map| map["data"][LEAVING_KEY] = json!("true"));
     bench.settle("one").await;
     assert_eq!(bench.data()[LEAVING_KEY], json!("true"));
-    // Roots that somebody changes go back without touching the mark.
+    // Roots that another client changes go back without touching the mark.
     bench.edit("shop", |map| map["data"][ROOTS_KEY] = json!("mine"));
     bench.settle("one").await;
     assert_eq!(bench.data(), json!({ROOTS_KEY: PEM, LEAVING_KEY: "true"}));

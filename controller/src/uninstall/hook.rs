@@ -5,9 +5,8 @@
 //! instead of waiting for one, and then names the pods that still carry a proxy with
 //! the commands that restart them.
 //!
-//! Only the first step can stop the uninstall: objects that nobody could read any more
-//! would be lost. Nothing else may: it must not hang on a mesh that is already half
-//! gone.
+//! Only the first step can stop the uninstall: objects that no client could read any more would be
+//! lost. Nothing else may: it must not hang on a mesh that is already half gone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -35,7 +34,7 @@ const PAGE: u32 = 200;
 const AT_ONCE: usize = 16;
 /// A call that takes longer has failed; the Job is tried again, and goes on where it was.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How often a list is begun anew because the API server has forgotten where it was.
+/// How often a list is started anew because the API server has forgotten where it was.
 const LISTS: usize = 5;
 /// Failures that the report names.
 const NAMED: usize = 20;
@@ -176,7 +175,7 @@ struct Carriers {
     pods: usize,
     /// Namespace to `deployment/web` and the like.
     restartable: BTreeMap<String, BTreeSet<String>>,
-    /// Namespace to pods that nobody makes anew on a restart.
+    /// Namespace to pods that no controller makes anew on a restart.
     alone: BTreeMap<String, BTreeSet<String>>,
 }
 

@@ -1,4 +1,4 @@
-//! Tells what an uninstall has taken away from a mesh that stayed.
+//! Reports what an uninstall has taken away from a mesh that stayed.
 //!
 //! The Job does its work before anything of the chart is deleted, and helm may have given
 //! up by then: it waits for so long and no longer. Marks of trust bundles are taken away
@@ -25,7 +25,7 @@ pub(crate) struct Unfinished {
     pub client: Client,
     /// The mesh's own.
     pub namespace: String,
-    /// Where it is told.
+    /// Where it is reported.
     pub events: EventRecorder,
     /// Whether this installation is here after an uninstall ended.
     pub stayed: watch::Receiver<bool>,

@@ -1,4 +1,4 @@
-//! Holds what the watchers have said so far, and tells news from noise.
+//! Holds what the watchers have sent so far, and finds what of it is a change.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -1,10 +1,10 @@
 //! How long lists and watches of one kind have kept failing: for the log, a metric, and what
 //! `/ready` says beside its answer.
 //!
-//! A watch that works says nothing while nothing changes, and the watcher does not tell that
-//! it has opened one. So an outage ends with a change that a watch tells, or when no error
-//! has come for longer than two tries lie apart. Lists alone do not end it: a watch that is
-//! answered with 410 each time has one before each try.
+//! A watch that works sends nothing while nothing changes, and the watcher does not report that it
+//! has opened one. So an outage ends with a change that a watch sends, or when no error has come
+//! for longer than two tries lie apart. Lists alone do not end it: a watch that is answered with
+//! 410 each time has one before each try.
 
 use std::{error::Error, sync::Arc, time::Duration};
 
@@ -99,7 +99,7 @@ impl Outage<'_> {
         let failing = self.failing.get_or_insert(Failing {
             since: now,
             last: now,
-            // Before the first list nobody is served, so whoever waits hears of it at once.
+            // Before the first list no proxy is served, so the log has the error at once.
             next_line: if listed { FIRST_LINE } else { Duration::ZERO },
             logged: false,
         });

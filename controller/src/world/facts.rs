@@ -122,7 +122,7 @@ pub struct PodFacts {
     /// Since when it is ready, in seconds since 1970 by the clock of its node; 0 where it is
     /// not.
     pub ready_since: u64,
-    /// It says itself that it is not ready. One of which nobody says anything is not this.
+    /// It says itself that it is not ready. One without any statement is not this.
     pub unready: bool,
     /// Who made it, if anybody.
     pub owner: Option<Owner>,
@@ -225,8 +225,8 @@ pub struct EndpointFacts {
     pub terminating: bool,
     /// Pod that the slice claims is behind the address (namespace, name).
     pub pod: Option<ObjectKey>,
-    /// Kubernetes itself keeps the slice, so the endpoint is ready only where its pod is.
-    /// Whoever else writes one may mean something of his own by it.
+    /// Kubernetes itself keeps the slice, so the endpoint is ready only where its pod is. Another
+    /// writer may mean something of its own by it.
     pub follows_pod: bool,
     /// Zone, may be empty.
     pub zone: Arc<str>,
@@ -234,7 +234,7 @@ pub struct EndpointFacts {
     pub node: Arc<str>,
     /// Whom it is meant for, where its slice says so.
     pub hints: Option<Arc<TopologyHints>>,
-    /// It has a hostname of its own, by which DNS tells it from the others.
+    /// It has a hostname of its own, by which DNS distinguishes it from the others.
     pub named: bool,
 }
 

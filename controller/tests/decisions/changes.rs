@@ -122,7 +122,7 @@ fn is_of_access(object: &Value) -> bool {
     ACCESS.iter().any(|kind| object["kind"] == *kind)
 }
 
-/// The world after what somebody might do: another mode, an object less, or some more.
+/// The world after a likely change: another mode, an object less, or some more.
 fn changed(random: &mut Random, world: &World) -> World {
     let mut after = world.clone();
     match random.below(3) {

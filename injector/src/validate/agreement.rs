@@ -57,7 +57,7 @@ fn compiled(object: &Value) -> Vec<Problem> {
         other => panic!("no such kind: {other}"),
     }
     let defaults = Defaults {
-        // Without it every UDPRoute says that nobody enforces it.
+        // Without it every UDPRoute has a warning that it is not enforced.
         udp_network_policies: true,
         ..Defaults::default()
     };

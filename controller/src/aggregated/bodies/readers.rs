@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 /// A reader, by a hash of his name.
 pub(super) type Reader = [u8; 32];
 
-/// Bytes by reader; whoever holds none is not in it. Clones share them.
+/// Bytes by reader; a reader that holds none is not in it. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Readers(Arc<Mutex<HashMap<Reader, usize>>>);
 

@@ -51,11 +51,11 @@ async fn lease_carries_holder_annotations_and_keeps_foreign_ones() {
     b.step().await;
     assert_eq!(annotations(), json!({"domain": "old"}));
     let mut record = api.read(PATH).unwrap();
-    record["metadata"]["annotations"]["owner"] = json!("somebody");
+    record["metadata"]["annotations"]["owner"] = json!("another");
     api.put(PATH, record);
     a.release().await;
     b.step().await;
-    assert_eq!(annotations(), json!({"domain": "new", "owner": "somebody"}));
+    assert_eq!(annotations(), json!({"domain": "new", "owner": "another"}));
 }
 
 #[tokio::test(start_paused = true)]

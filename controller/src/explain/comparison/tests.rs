@@ -119,7 +119,7 @@ fn caller_without_identity_is_refused_and_podless_account_evaluated() {
     assert_eq!(meaning(&before, &after, &nowhere), None);
 }
 
-/// Which pods an account has may not be told, and so nothing of what a rule by pod means.
+/// The client may not learn which pods an account has, and so nothing of what a rule by pod means.
 #[test]
 fn account_effect_of_pod_rule_depends_on_pods() {
     let sources = json!([{"kind": "IdentityBinding", "name": "first"}]);
@@ -155,7 +155,7 @@ fn account_effect_of_pod_rule_depends_on_pods() {
         meaning(&before(), after, &calls).unwrap().effect
     };
     assert_eq!(of(&after), Effect::Depends);
-    // Control: pods are told apart, and what stays is nobody's change.
+    // Control: pods are distinguished, and what stays is no change.
     assert_eq!(
         effect(&before(), &after),
         (Effect::Refused, Some(Reason::NotAllowed)),
@@ -182,7 +182,7 @@ fn rerouted_call_reports_shares_and_evaluates_new_destination() {
         (Effect::Kept, Some(shares))
     );
 
-    // The canary lets nobody in.
+    // The canary admits no caller.
     let closed = with_canary()
         .with(split("s", "api", &[("api", 1), ("canary", 1)]))
         .with(tcp_route("port", &[8080]))

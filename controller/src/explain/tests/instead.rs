@@ -1,4 +1,4 @@
-//! What answers in place of a Service that nobody serves, or that a request does not want.
+//! What answers in place of a Service without endpoints, or in place of one that a request avoids.
 //!
 //! Claims: observe-38
 
@@ -109,7 +109,7 @@ fn possible_request_override_is_mentioned_but_not_followed() {
         "TrafficPolicy shop/try lets requests with weft-route choose shop/next; that is not \
          followed here"
     );
-    // Without a proxy nobody reads the header.
+    // Without a proxy the header is not read.
     let status = ask(&cluster, &outside("Service/api"));
     assert_eq!(texts(&status, "route").len(), 1, "{status:?}");
 }

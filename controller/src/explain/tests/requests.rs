@@ -1,5 +1,5 @@
-//! Requests that are refused for what they are, whoever sends them, and ports of a pod at which
-//! no rule is asked.
+//! Requests that are refused for their form, whichever caller sends them, and ports of a pod at
+//! which no rule is evaluated.
 //!
 //! Claims: observe-60
 
@@ -139,7 +139,7 @@ fn ports_of_proxy_itself_evaluate_no_rules() {
             texts(&status, "wire"),
             [
                 "plaintext: the port is the proxy's own, which traffic capture leaves alone, so \
-                 nobody judges; HTTP/1.1 on port 15190"
+                 no proxy judges; HTTP/1.1 on port 15190"
             ]
         );
         let status = at(query, 8080);

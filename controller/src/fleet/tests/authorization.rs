@@ -58,7 +58,7 @@ fn accounts_admitted_by_no_target_cannot_open_breaker() {
             bench.announced_states()
         );
         assert_eq!(bench.counted(), None, "nor is anything of it kept");
-        assert_eq!(bench.fleet.own_since(0), (0, None), "or told to others");
+        assert_eq!(bench.fleet.own_since(0), (0, None), "or sent to others");
     }
     let mut bench = Bench::new(&in_mode(with_target(with_auto_breaker()), "deny"));
     bench.receive_for_api(WEB, seen(100, 0));

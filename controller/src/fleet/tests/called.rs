@@ -1,9 +1,8 @@
-//! When the statuses of policies are looked at, because somebody calls their breakers or no
-//! longer does.
+//! When the statuses of policies are evaluated, because their breakers get callers or lose them.
 
 use super::*;
 
-/// Whether it told of something since it was asked last.
+/// Whether it notified since the last look.
 fn was_notified(changes: &mut watch::Receiver<u64>) -> bool {
     let changed = changes.has_changed().unwrap();
     changes.mark_unchanged();
@@ -16,7 +15,7 @@ fn only_first_call_and_end_of_calls_notify_watchers() {
     let mut called = bench.fleet.called_changes();
     let announced = bench.fleet.changes();
     bench.passes(SECOND);
-    assert!(!was_notified(&mut called), "nobody calls");
+    assert!(!was_notified(&mut called), "there is no caller");
     bench.send_pulse("web", seen(10, 0));
     assert!(!was_notified(&mut called), "they are looked at together");
     bench.passes(SECOND);
@@ -30,7 +29,7 @@ fn only_first_call_and_end_of_calls_notify_watchers() {
     bench.passes(5 * SECOND);
     assert!(!was_notified(&mut called), "its interval is not over");
     bench.passes(6 * SECOND);
-    assert!(was_notified(&mut called), "nobody calls any more");
+    assert!(was_notified(&mut called), "the callers are gone");
     bench.passes(SECOND);
     assert!(!was_notified(&mut called));
     assert!(!announced.has_changed().unwrap(), "proxies hear nothing");

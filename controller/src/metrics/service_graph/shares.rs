@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-/// Who told of a pair first.
+/// The first reporter of a pair.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReportingWorkload {
     /// Namespace of the workload; empty where it is in none.

@@ -38,7 +38,7 @@ mod owners;
 
 const NAME: &str = "weft-metrics.weft-system.svc";
 
-/// The API on loopback, the cluster's authority, and one that nobody trusts.
+/// The API on loopback, the cluster's authority, and one that no client trusts.
 struct Bench {
     addr: SocketAddr,
     ca: Ca,
@@ -178,8 +178,8 @@ impl Bench {
             .await?)
     }
 
-    /// What a proxy of `shop` tells now, in a slot that is still open; asked for when
-    /// it has settled.
+    /// What a proxy of `shop` reports now, in an interval that is still open; read when it has
+    /// settled.
     fn store_report(&self, uid: &str, pod: &str, edge: wire::v1::Edge) {
         let reporter = crate::observe::reports::Reporter {
             uid: uid.into(),
@@ -220,7 +220,7 @@ const MIGHTY: [(&str, &str); 2] = [
 #[tokio::test]
 async fn identity_headers_are_rejected_without_api_server_certificate() {
     let bench = Bench::start().await;
-    for certificate in [None, Some(bench.ca.client("somebody"))] {
+    for certificate in [None, Some(bench.ca.client("another-client"))] {
         let answer = bench
             .try_ask(certificate, Method::GET, DEPLOYMENTS, &MIGHTY)
             .await;
@@ -237,7 +237,7 @@ async fn identity_headers_are_rejected_without_api_server_certificate() {
         .try_ask(forged, Method::GET, DEPLOYMENTS, &MIGHTY)
         .await;
     assert!(answer.is_err(), "{answer:?}");
-    // The API server itself, on nobody's behalf.
+    // The API server itself, on no user's behalf.
     let own = Some(bench.ca.client("front-proxy"));
     let answer = bench.try_ask(own, Method::GET, DEPLOYMENTS, &[]).await;
     assert_eq!(answer.unwrap().0, 401);

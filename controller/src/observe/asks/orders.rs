@@ -1,4 +1,4 @@
-//! What one proxy is to be told.
+//! Commands that wait to be sent to one proxy.
 
 use tokio::sync::mpsc;
 #[cfg(test)]

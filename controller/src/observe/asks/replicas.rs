@@ -1,7 +1,7 @@
 //! Questions that replicas pass on to each other.
 //!
-//! One call from each replica to each other carries all of them. Whoever is asked by a
-//! replica asks its own proxies only, so that nothing goes round in circles.
+//! One call from each replica to each other carries all of them. A replica that is queried by
+//! another queries its own proxies only, so that nothing goes round in circles.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -31,7 +31,7 @@ const OUTBOX: usize = 64;
 /// The longest question that is passed on, and what is added to each.
 const LONGEST: Duration = Duration::from_secs(600);
 const GRACE: Duration = Duration::from_secs(5);
-/// After this time without an answer it is told whether some were dropped meanwhile.
+/// After this time without an answer a message says whether some were dropped meanwhile.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
 
 /// What an asking replica sends.

@@ -32,7 +32,7 @@ fn words(id: u64, bytes: usize) -> v1::Answered {
     answer_of(id, Answered::Refused("x".repeat(bytes)))
 }
 
-/// Id of the question that a proxy was told last.
+/// Id of the newest query that was sent to a proxy.
 fn next_id(orders: &mut Orders) -> u64 {
     match orders.try_recv() {
         Ok(Order::Ask(ask)) => ask.id,
@@ -72,7 +72,7 @@ async fn questions_are_bounded_and_one_that_ends_makes_room() {
     let mut lost = more(0).unwrap();
     assert_eq!(asks.inner.metrics.orders_dropped.get(), 1);
     let none = timeout(LASTS, lost.next()).await.unwrap();
-    assert!(none.is_none(), "nobody was asked: {none:?}");
+    assert!(none.is_none(), "no proxy was queried: {none:?}");
 }
 
 #[tokio::test]
@@ -242,7 +242,7 @@ fn part(number: u32, last: bool, names: &[&str]) -> Answered {
     })
 }
 
-/// What the asker is told when the proxy says this.
+/// What the reader gets when the proxy sends this.
 async fn answered(parts: Vec<Answered>) -> Result<serde_json::Value, ConfigUnavailable> {
     let asks = Asks::default();
     let (_here, mut orders) = asks.listens(uid("a"));

@@ -97,7 +97,7 @@ async fn full_buffers_close_call_of_largest_pod() {
     assert_eq!(next(&mut greedy.1).await, Err(Code::ResourceExhausted));
     assert_eq!(limits.count("message-buffers"), 1);
     assert!(buffers.room.peak() <= room.total);
-    // What the others have begun goes on.
+    // The other unfinished messages go on.
     assert_eq!(read(&mut late, vec![1; 100_005]).await, Ok(()));
     assert_eq!(read(&mut honest, message(50_000)).await, Ok(()));
     drop((greedy, honest, late));

@@ -137,7 +137,7 @@ async fn older_proxy_understands_all_messages_and_is_understood() {
     assert_eq!(weight_in(&called), 10);
     answer(&proxy, &called, Vec::new()).await;
     bench.tally(&canary(), 1).await;
-    // What it does not carry out its author is told.
+    // What it does not carry out is reported to its author.
     until(&bench, &policy(), |tally| {
         let limits = |field: &String| field.starts_with("rateLimits");
         tally.too_old == ["shop/api-1"]

@@ -46,7 +46,7 @@ async fn answer(channel: &Channel, answers: Vec<v1::Answered>) -> Result<(), Sta
     ended.map(drop)
 }
 
-/// What the proxy is told next beside its configuration.
+/// The next message to the proxy beside its configuration.
 async fn next_message(proxy: &mut Proxy) -> ToProxy {
     loop {
         let message = timeout(PATIENCE, proxy.inbox.message()).await;
@@ -196,7 +196,7 @@ async fn query_and_answer_pass_through_replica_connected_to_proxy() {
         assert!(Instant::now() < deadline, "the replicas do not meet");
         sleep(Duration::from_millis(10)).await;
     }
-    let uids: [Arc<str>; 2] = [UID.into(), "uid-of-nobody".into()];
+    let uids: [Arc<str>; 2] = [UID.into(), "uid-of-no-pod".into()];
     let mut answers = other.ask(question(), &uids, PATIENCE).unwrap();
     let id = next_ask(&mut proxy).await.id;
     answer(&channel, vec![answer_of(id, "here")]).await.unwrap();

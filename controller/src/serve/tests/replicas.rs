@@ -8,7 +8,7 @@ use crate::observe::exchange::MAX_RECEIVED as LARGEST_MESSAGE;
 use crate::observe::reports::Reporter;
 use crate::testing::topology;
 
-/// Another replica's, which keeps here what it hears.
+/// Another replica's, which keeps here what it receives.
 fn listener(bench: &Bench, observed: Observed, reports: Reports) -> Listener {
     Listener {
         client: crate::testing::api_server::FakeApi::default().client(),
@@ -91,7 +91,7 @@ async fn report_counts_for_certificate_pod_and_reaches_replicas() {
     let slot = slot_of(SystemTime::now());
     let edge = v1::Edge {
         side: v1::Side::Server.into(),
-        caller: "uid-of-somebody".to_owned(),
+        caller: "uid-of-another".to_owned(),
         success: 7,
         ..v1::Edge::default()
     };
@@ -101,7 +101,7 @@ async fn report_counts_for_certificate_pod_and_reaches_replicas() {
         edges: vec![edge],
         ..v1::Report::default()
     };
-    // Told twice, as on two streams: counts once.
+    // Sent twice, as on two streams: counts once.
     for _ in 0..2 {
         proxy.send_message(Message::Report(report.clone())).await;
     }
@@ -206,7 +206,7 @@ async fn replica_receives_reports_exceeding_one_message_and_later_ones() {
     listening.abort();
 }
 
-/// Whoever listens folds a report as it comes.
+/// The receiver folds a report as it comes.
 #[tokio::test]
 async fn terminated_pods_reach_replicas_before_their_reports() {
     let bench = Bench::start(&cluster::shop()).await;

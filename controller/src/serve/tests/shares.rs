@@ -68,7 +68,7 @@ fn gives(bench: &Bench, thousandths: u64, number: u64) {
     bench.board.receive(leader, &news, Instant::now());
 }
 
-/// The next message, which has to be of shares: whether to forget, and what is told.
+/// The next message, which has to be of shares: whether to forget, and the shares.
 async fn shares(proxy: &mut Proxy) -> (bool, Vec<v1::Share>) {
     let message = timeout(PATIENCE, proxy.inbox.message()).await;
     match message.unwrap().unwrap().unwrap().message {

@@ -294,7 +294,7 @@ async fn recently_opened_workload_is_reported_by_next_leader() {
         sleep(Duration::from_secs(later)).await;
         replica.leads.send_replace(true);
         assert_eq!(replica.reported(OPENED).await, reported, "after {later} s");
-        // Control: the holder tells it at once, and whoever leads anew not once more.
+        // Control: the holder reports it at once, and a new leader does not report it again.
         replica.becomes(&guarded);
         sleep(Duration::from_secs(60)).await;
         replica.becomes(&cluster::shop());

@@ -62,7 +62,7 @@ async fn target_without_proxied_pods_is_not_programmed() {
         target[2].contains("no pod of api has a proxy"),
         "{target:?}"
     );
-    // A proxy is there that may call: nobody has.
+    // A proxy is there that may call: it has not called.
     assert_eq!(split[..2], ["True", "NoProxies"], "{split:?}");
     let uncalled = "0 of 0 proxies; no pod with a proxy has called Service api";
     assert_eq!(split[2], uncalled);

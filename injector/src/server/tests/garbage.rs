@@ -1,4 +1,4 @@
-//! Calls that are no calls: garbage, endless bodies, connections that nobody uses.
+//! Calls that are no calls: garbage, endless bodies, idle connections.
 
 use super::*;
 

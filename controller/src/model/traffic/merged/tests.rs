@@ -26,8 +26,8 @@ fn of_all(name: &str, seconds: u64) -> TimeoutRule {
     rule(name, Match::Always, Sources::Everyone, seconds)
 }
 
-/// What is told of `reads`, once for each Service that it is about: the winner, the other Service,
-/// and whether the winner speaks by the own one, too.
+/// What is reported about `reads`, once for each Service that it is about: the winner, the other
+/// Service, and whether the winner speaks by the own one, too.
 fn overridden(services: &[(&str, &[TimeoutRule])]) -> Vec<(String, String, bool)> {
     let services = services.iter().map(|(name, rules)| {
         let timeouts = Table {
@@ -54,7 +54,8 @@ fn overridden(services: &[(&str, &[TimeoutRule])]) -> Vec<(String, String, bool)
     overridden.collect()
 }
 
-/// Whoever reads that it decides at the first of them would write there what stands there already.
+/// An author who reads that it decides at the first of them would write there what stands there
+/// already.
 #[test]
 fn policy_deciding_two_services_names_the_differing_one() {
     let same = [reads(), of_all("wide", 10)];
