@@ -187,7 +187,7 @@ fn tap_headers(env: &mut EnvReader) -> BTreeSet<String> {
     let names: BTreeSet<String> = names.iter().map(|name| name.to_ascii_lowercase()).collect();
     for name in &names {
         if policy::well_known::SECRET_HEADERS.contains(&name.as_str()) {
-            let why = format!("{name} proves who somebody is, so no tap shows it");
+            let why = format!("{name} proves an identity, so no tap shows it");
             env.mistake("WEFT_TAP_HEADERS", why);
         }
     }

@@ -297,7 +297,7 @@ impl Bundle {
             event_type: EventType::Warning,
             reason: "ForeignEdit",
             action: "Repair",
-            text: format!("the trust bundle was changed by somebody else{managers} and {outcome}"),
+            text: format!("the trust bundle was changed by another client{managers} and {outcome}"),
         };
         // A repeated edit is reported again; what stays as it is, is reported once.
         if repaired {

@@ -16,8 +16,8 @@ use super::{backends, fix, noticed, words};
 use crate::model::{Model, PodId};
 
 const UNKNOWN_PODS: &str = "a rule allows some pods of an IdentityBinding, and which pods the \
-                           caller has may be told to whoever may read them: ask with a right to \
-                           get pods in the caller's namespace";
+                           caller has is shown to users who may read them: ask with a right to get \
+                           pods in the caller's namespace";
 
 /// Said of a question whose answer depends on the host, which it does not name. It names no
 /// object: a caller finds out as much by calling.

@@ -162,7 +162,7 @@ fn owner_of_pods_is_asked_about_as_they_are() {
     assert!(texts(&status, "rule")[0].contains("none of its sources"));
     let status = ask(
         &read_only(),
-        &spec("Deployment/nobody", "Service/api", "GET", "/"),
+        &spec("Deployment/absent", "Service/api", "GET", "/"),
     );
     assert_eq!(status.verdict, ExplanationVerdict::Unknown);
     assert!(status.reason.contains("has no pods"), "{}", status.reason);
@@ -240,7 +240,7 @@ fn backends_are_judged_each_with_its_share() {
         ))
         .with(split("s", "api", &[("api", 90), ("v2", 10)]))
         .with(tcp_route("ports", &[8080]))
-        .with(target("closed", "v2", &["somebody"], rules));
+        .with(target("closed", "v2", &["absent"], rules));
     let status = ask(&cluster, &spec("Pod/client", "Service/api", "GET", "/"));
     assert_eq!(
         (status.verdict, status.reason.as_str()),

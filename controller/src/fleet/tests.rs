@@ -185,7 +185,7 @@ fn reports_without_breaker_or_for_unrouted_backends_are_ignored() {
         ("shop/api", "shop/v2"),
         ("shop/api", "elsewhere/api"),
         ("shop/api", "no name"),
-        ("nobody/nothing", "nobody/nothing"),
+        ("absent/nothing", "absent/nothing"),
     ] {
         bench.send_pulse_of("web", service, backend, seen(1000, 1000));
     }

@@ -93,7 +93,7 @@ impl Sources {
         }
         let window = (slots.1 - slots.0) * SLOT;
         let cut = (slots != requested)
-            .then(|| format!("only the last {window}s of the window are told: {why}; {way_out}"));
+            .then(|| format!("only the last {window}s of the window are shown: {why}; {way_out}"));
         let warnings: Vec<String> = cut.into_iter().chain(gaps.warning()).collect();
         let body = self.body_of(path, parameters, table, slots)?;
         Ok(MetricsAnswer {

@@ -248,7 +248,7 @@ fn every_source_kind_of_target_reaches_network_policy() {
                 json!({"podLabelSelector": {"matchLabels": {"a b": "c"}}}),
             ))
             .with(cluster::binding(
-                "nobody",
+                "empty",
                 json!({"podLabelSelector": {"matchLabels": {}}}),
             ))
             .with(udp_route("udp", &json!({})))
@@ -271,7 +271,7 @@ fn every_source_kind_of_target_reaches_network_policy() {
     for unmatched in [
         bound("strange"),
         bound("bad"),
-        bound("nobody"),
+        bound("empty"),
         bound("missing"),
         json!({}),
     ] {

@@ -133,8 +133,8 @@ impl Unmeshed {
                 let pods = accounts.get(&destination.name).copied()?;
                 (pods.bare > 0).then(|| {
                     format!(
-                        "{} have no proxy, so they refuse nobody by it: give them one, or another \
-                         service account",
+                        "{} have no proxy, so they refuse no caller by it: give them one, or \
+                         another service account",
                         pods.bare_of(&destination.name)
                     )
                 })

@@ -27,7 +27,7 @@ const LINES_APART: Duration = Duration::from_secs(60 * 60);
 /// Characters of a reason: what answers in place of the API server may send a whole page.
 const LONGEST_REASON: usize = 300;
 /// What `/ready` says beside its answer.
-const NOTE: &str = "lists or watches of the API server keep failing, so what proxies are told \
+const NOTE: &str = "lists or watches of the API server keep failing, so the configuration of proxies \
                     may be out of date; the log names the kinds and the way out";
 
 /// The outages of all kinds. Clones are the same.

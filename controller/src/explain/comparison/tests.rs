@@ -186,7 +186,7 @@ fn rerouted_call_reports_shares_and_evaluates_new_destination() {
     let closed = with_canary()
         .with(split("s", "api", &[("api", 1), ("canary", 1)]))
         .with(tcp_route("port", &[8080]))
-        .with(target("none", "canary", &["nobody"], by_port()));
+        .with(target("none", "canary", &["absent"], by_port()));
     let compared = meaning(&before, &closed, &calls()).unwrap();
     assert_eq!(compared.effect, Effect::Refused);
     assert_eq!(compared.reason, Some(Reason::NotAllowed));
@@ -216,7 +216,7 @@ fn equal_pods_are_evaluated_once_within_time_limit() {
     let (after, _) = with_canary()
         .with(reads())
         .with(target("read", "api", &["web"], by_routes()))
-        .with(target("none", "canary", &["nobody"], by_routes()))
+        .with(target("none", "canary", &["absent"], by_routes()))
         .compile();
     let mut comparison = ModelComparison::new(&before, &after, later());
     for _ in 0..2 {

@@ -23,7 +23,7 @@ fn half_closed(closed: &Value, open: &Value) -> Cluster {
 fn named_by_a_target() -> Cluster {
     let rules = json!([{"kind": "TCPRoute", "name": "ports"}]);
     let by_pod = set(
-        target("closed", "x", &["somebody"], rules),
+        target("closed", "x", &["absent"], rules),
         "/spec/destination",
         json!({"kind": "IdentityBinding", "name": "first"}),
     );

@@ -82,7 +82,7 @@ fn inapplicable_or_failing_fallback_leaves_result_unchanged() {
     let closed = to_api().with(tcp_route("ports", &[8080])).with(target(
         "closed",
         "api",
-        &["somebody"],
+        &["absent"],
         rules,
     ));
     let status = refused(&closed, &call());

@@ -330,9 +330,9 @@ async fn idle_object_reports_zeros_and_missing_one_404() {
         .ask("reader", &format!("{DEPLOYMENTS}/web/edges"))
         .await;
     assert_eq!((status, &body["items"]), (200, &json!([])));
-    let (status, body) = bench.ask("reader", &format!("{DEPLOYMENTS}/nobody")).await;
+    let (status, body) = bench.ask("reader", &format!("{DEPLOYMENTS}/absent")).await;
     assert_eq!((status, &body["reason"]), (404, &json!("NotFound")));
-    assert_eq!(body["details"]["name"], "nobody");
+    assert_eq!(body["details"]["name"], "absent");
 }
 
 /// One edge in each of the last three slots that may be asked for, in a store for `most`.
@@ -382,7 +382,7 @@ async fn window_shortened_by_memory_limit_warns_with_actual_length() {
     let (window, warning) = window_and_warning(2).await;
     let warning = warning.unwrap();
     assert!(["10s", "15s"].contains(&&*window), "{window}");
-    let expected_warning = format!("299 - \"only the last {window} of the window are told: ");
+    let expected_warning = format!("299 - \"only the last {window} of the window are shown: ");
     assert!(warning.starts_with(&expected_warning), "{warning}");
     assert!(warning.contains("memory limit"), "the way out: {warning}");
 }

@@ -118,7 +118,7 @@ fn target_of_pods_partly_without_proxies_says_so() {
     };
     let words = said("t").unwrap();
     assert!(
-        words.starts_with("1 of 2 pods of api have no proxy, so they refuse nobody by it"),
+        words.starts_with("1 of 2 pods of api have no proxy, so they refuse no caller by it"),
         "{words}"
     );
     assert_eq!(said("of-web"), None);
