@@ -40,7 +40,7 @@ use self::secret::{
 /// Why nothing was signed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SigningError {
-    /// What was asked for cannot be signed.
+    /// What was requested cannot be signed.
     #[error("the request is not usable: {0}")]
     BadRequest(String),
     /// There is nothing to sign with, or nothing that others would trust.

@@ -1,5 +1,5 @@
-//! Breakers of the whole mesh: sums what proxies tell of calls to Services with a
-//! `breaker`, and asks `policy::breaker::fleet` what that means.
+//! Breakers of the complete mesh: sums what proxies report of calls to Services with a `breaker`,
+//! and lets `policy::breaker::fleet` decide what that means.
 //!
 //! Every replica receives the pulses of its own proxies, passes them on to the others, and comes to
 //! the same decision by itself; none queries another and none leads. What was counted is gone with
@@ -159,7 +159,7 @@ fn bytes_of(reported: &v1::PodPulse) -> usize {
 }
 
 impl Fleet {
-    /// Nothing has been heard yet.
+    /// Nothing has been received yet.
     pub(crate) fn new(latest: LatestModel, at_capacity: Counter) -> Self {
         Self {
             inner: Arc::new(Inner {
@@ -174,7 +174,7 @@ impl Fleet {
         }
     }
 
-    /// Decides four times a second while anybody calls a Service with a breaker.
+    /// Decides four times a second while any proxy calls a Service with a breaker.
     pub(crate) async fn run(self) {
         loop {
             let started = self.inner.started.notified();

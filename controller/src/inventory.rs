@@ -1,4 +1,4 @@
-//! Which objects exist, whose labels say what, and which pod belongs to whom.
+//! Which objects exist, with which labels, and which pod belongs to which of them.
 //!
 //! An object that is gone is remembered for a while: its traffic of the last
 //! minutes still belongs to its owners. It is no longer listed itself. Of pods that
@@ -20,9 +20,8 @@ use crate::world::ObjectKey;
 
 /// How long an object is remembered after its end: longer than any window.
 const REMEMBERED: Duration = Duration::from_secs(600);
-/// Objects that are remembered after their end. A cluster that ends more in ten
-/// minutes loses who owned the first of them. With names of 60 bytes and their owners
-/// 20 000 pods are 10 MB.
+/// Objects that are kept after their end. A cluster that ends more in ten minutes loses the owners
+/// of the first of them. With names of 60 bytes and their owners 20 000 pods are 10 MB.
 const MAX_ENDED: usize = 20_000;
 /// Owners of a pod. A Deployment owns ReplicaSets own pods, a CronJob Jobs; nothing known goes
 /// deeper.
@@ -302,8 +301,8 @@ impl Inventory {
             .map(|(_, key)| key)
     }
 
-    /// What a pod is shown as where it does not belong to the kind asked for:
-    /// its topmost owner, or itself.
+    /// What a pod is shown as where it does not belong to the kind requested: its topmost owner, or
+    /// itself.
     pub(crate) fn topmost(&self, pod: &ObjectKey, uid: &str) -> ObjectId {
         let top = self
             .thing(pod, uid)

@@ -1,9 +1,9 @@
-//! What the cluster means for the proxies: every resource that any of them may ask
-//! for, and what each of them needs.
+//! What the cluster means for the proxies: every resource that any of them may request, and what
+//! each of them needs.
 //!
-//! A Model is made from a World in one go (`compile`) and never changes. Resources
-//! are encoded when first asked for and then shared, so the cost of a Model grows
-//! with what proxies use and not with what the cluster holds.
+//! A Model is made from a World in one go (`compile`) and never changes. Resources are encoded at
+//! the first request and then shared, so the cost of a Model grows with what proxies use and not
+//! with what the cluster holds.
 //!
 //! Invariant: the same World gives the same bytes, whatever happened before.
 //!

@@ -33,7 +33,7 @@ impl ConditionType {
 /// Whether a problem makes its condition false.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
-    /// The condition is False: something that was asked for does not happen.
+    /// The condition is False: something that was configured does not happen.
     Failure,
     /// The condition stays True: it happens, but maybe not as meant.
     Warning,

@@ -40,9 +40,8 @@ use crate::metrics::StorageMetrics;
 const LOOK_EVERY: Duration = Duration::from_secs(15);
 /// First pause after a failure; the longest is [`LOOK_EVERY`].
 const RETRY: Duration = Duration::from_secs(1);
-/// Between a look that finds older versions and the first write: every API server of
-/// the cluster must have heard of the new storage version, or one would go on storing
-/// the old one.
+/// Between a look that finds older versions and the first write: every API server of the cluster
+/// must know the new storage version, or one would go on storing the old one.
 const SETTLED: Duration = Duration::from_secs(10);
 /// Objects listed in one call.
 const PAGE: u32 = 500;

@@ -48,8 +48,8 @@ use crate::apiserver::events::{About, Event, EventRecorder, EventType};
 const OWN_WRITES: usize = 4;
 /// Pause before writes that failed are tried again.
 const RETRY: Duration = Duration::from_secs(2);
-/// The same where writing is not allowed: a quota, a policy engine or a missing right is
-/// mended by a person, and pods wait for the copy meanwhile.
+/// The same where writing is not allowed: a quota, a policy engine or a missing right is repaired
+/// by a person, and pods wait for the copy meanwhile.
 const RETRY_FORBIDDEN: Duration = Duration::from_secs(30);
 
 /// What the reconciler needs.

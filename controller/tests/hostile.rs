@@ -30,7 +30,7 @@ use serde_json::{Value, json};
 
 use mesh::Mesh;
 
-/// What the tenant that is not to be trusted talks about: himself, and everybody else.
+/// What the tenant that is not to be trusted talks about: itself, and all others.
 const EVIL: Vocabulary = Vocabulary {
     namespaces: &["evil", "shop", "bank"],
     ..SHOP
@@ -139,7 +139,7 @@ fn attempt(seed: u64, chosen: u32) -> (usize, usize) {
         if chosen & (1 << bit) == 0 {
             continue;
         }
-        // Whatever it says of others, he can put it into his own namespace only.
+        // Whatever it says of others, the tenant can put it into its own namespace only.
         object["metadata"]["namespace"] = json!("evil");
         let text = object.to_string();
         reached += usize::from(SHOP.namespaces.iter().any(|name| text.contains(name)));

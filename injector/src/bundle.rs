@@ -148,7 +148,7 @@ fn in_webhooks(configuration: &Value, bundle: &str) -> Patch {
     Patch(operations)
 }
 
-/// From the definition as it is to one with the bundle in its conversion. Whom it calls
+/// From the definition as it is to one with the bundle in its conversion. The Service that it calls
 /// is tested, so that one that changed hands meanwhile is left alone.
 fn in_conversion(definition: &Value, namespace: &str, bundle: &str) -> Patch {
     const CLIENT: [&str; 4] = ["spec", "conversion", "webhook", "clientConfig"];

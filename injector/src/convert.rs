@@ -30,7 +30,7 @@ pub(crate) struct Converted {
     pub(crate) reason: &'static str,
 }
 
-/// The part of a review that names whom to answer.
+/// The part of a review that names the request to answer.
 #[derive(Deserialize)]
 struct ReviewMeta {
     #[serde(default, rename = "apiVersion")]
@@ -161,8 +161,8 @@ impl<'de> Visitor<'de> for &mut Objects<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut objects: A) -> Result<(), A::Error> {
-        // A part that is nested without end becomes a text: refusing it would refuse
-        // the whole list of its kind to everybody.
+        // A part that is nested without end becomes a text: refusing it would refuse the whole list
+        // of its kind to every client.
         while let Some(DepthLimitedValue(object)) = objects.next_element()? {
             match convert::one(&object, self.desired) {
                 Ok(object) => {

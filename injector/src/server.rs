@@ -52,8 +52,8 @@ use crate::{account, convert, ephemeral, review, spelling, validate};
 
 /// Bytes of one call. The API server's own limit for a request is 3 MiB.
 pub(crate) const MAX_BODY: usize = 3 * 1024 * 1024;
-/// Bytes of one conversion, which may hold many objects. etcd takes 1.5 MiB for one, and
-/// the API server mostly asks for one at a time.
+/// Bytes of one conversion, which may hold many objects. etcd takes 1.5 MiB for one, and the API
+/// server mostly sends one at a time.
 pub(crate) const MAX_CONVERSION: usize = 16 * 1024 * 1024;
 /// Bytes of the bodies and answers of all calls at one time. With 128 MiB for the process
 /// and what the lanes may take, this leaves 36 MiB for connections and everything else.

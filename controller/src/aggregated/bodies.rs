@@ -50,7 +50,7 @@ const PART: usize = 16 * 1024;
 pub(crate) struct AnswerBudget {
     small: Arc<Semaphore>,
     large: Arc<Semaphore>,
-    /// Who holds how much of the large ones.
+    /// How much of the large ones each reader holds.
     readers: Readers,
     /// Whose answers these are; at first no reader's.
     reader: Reader,

@@ -1,4 +1,4 @@
-//! Who calls: the API server, and on whose behalf.
+//! Verifies the caller: it must be the API server, which names the user on whose behalf it calls.
 //!
 //! The API server shows a certificate of an authority that it publishes, together
 //! with the names that such a certificate may carry and the headers in which it
@@ -35,7 +35,7 @@ const EXTRA_PREFIXES: &str = "requestheader-extra-headers-prefix";
 /// How long the ConfigMap may be unreadable before that is said.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A user, as the API server passes him on.
+/// A user, as the API server passes it on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct User {
     /// Name.
@@ -44,13 +44,13 @@ pub(crate) struct User {
     pub uid: String,
     /// Groups.
     pub groups: Vec<String>,
-    /// Whatever else was found out about him.
+    /// Whatever else was found out about the user.
     pub extra: BTreeMap<String, Vec<String>>,
 }
 
 impl User {
-    /// Short, and the same for what RBAC takes for the same user: his name, uid and groups.
-    /// What else is known of him may change with every token.
+    /// Short, and the same for what RBAC takes for the same user: name, uid and groups. What else
+    /// is known of the user may change with every token.
     pub(crate) fn digest(&self) -> [u8; 32] {
         digest(&(&self.name, &self.uid, &self.groups))
     }

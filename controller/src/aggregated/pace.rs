@@ -27,7 +27,7 @@ tokio::task_local! {
 /// Until when the reader of an answer has to have room for more.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
-    /// `None` while it is not the reader who is waited for.
+    /// `None` while it is not the reader that is waited for.
     until: Mutex<Option<Instant>>,
     changed: Notify,
 }
@@ -47,7 +47,7 @@ impl Pace {
         }
     }
 
-    /// The reader has room, and there is nothing for him yet.
+    /// The reader has room, and there is nothing to send yet.
     pub(super) fn waits_for_answer(&self) {
         *self.until.lock() = None;
     }

@@ -3,7 +3,7 @@
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
-/// Why a question has no answer.
+/// Why a query has no result.
 #[derive(Clone, Debug)]
 pub(crate) struct Refusal {
     /// HTTP status.
@@ -62,8 +62,8 @@ impl Refusal {
         Self::new(code, "MethodNotAllowed", message)
     }
 
-    /// Seconds after which it may be asked again, where it is not the question that is refused,
-    /// and not for as long as others hold what it needs.
+    /// Seconds after which it may be repeated, where it is not the query that is refused, and not
+    /// for as long as others hold what it needs.
     pub(crate) fn again_in(&self) -> Option<u32> {
         match self.code {
             _ if self.is_held => None,

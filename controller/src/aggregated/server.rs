@@ -89,7 +89,7 @@ pub(crate) trait Handler: Debug + Send + Sync {
     /// Its group.
     fn group(&self) -> &'static str;
 
-    /// What it says of itself: the group, as discovery shows it.
+    /// What it publishes about itself: the group, as discovery shows it.
     fn discovery(&self) -> Value;
 
     /// Its part of `/openapi/v2`.
@@ -110,7 +110,7 @@ pub(crate) trait Handler: Debug + Send + Sync {
     fn refused(&self, status: StatusCode);
 }
 
-/// What the port serves, and to whom.
+/// What the port serves, and to which clients.
 #[derive(Debug)]
 pub(crate) struct Apis {
     /// The first answers what belongs to none.
@@ -119,7 +119,7 @@ pub(crate) struct Apis {
     pub front: front_proxy::LatestTrusted,
     /// What bodies of answers may take.
     pub answers: AnswerBudget,
-    /// Connections that were closed or turned away because too many were open.
+    /// Connections that were closed or rejected because too many were open.
     pub turned_away: Counter,
 }
 

@@ -1,14 +1,13 @@
 //! Events: what a person sees under `kubectl describe`.
 //!
-//! Said once: the same Event about the same object is not repeated for
-//! [`REPEAT_AFTER`], what is a record of who did what for [`RECORD_AGAIN_AFTER`]. The queue
-//! is bounded and never waits, because no part
-//! of the mesh may stand still for an Event. What the API server cannot take now is tried
-//! again for [`TRIED_FOR`], behind what waits, and what waits when the replica ends is written
-//! within [`LAST_WITHIN`]. What does not fit, is refused or is not taken until then is counted.
+//! Sent once: the same Event about the same object is not repeated for [`REPEAT_AFTER`], a record
+//! of a user's action for [`RECORD_AGAIN_AFTER`]. The queue is bounded and never waits, because no
+//! part of the mesh may stall for an Event. What the API server cannot take now is tried again for
+//! [`TRIED_FOR`], behind what waits, and what waits when the replica ends is written within
+//! [`LAST_WITHIN`]. What does not fit, is refused or is not taken until then is counted.
 //!
-//! Who writes is no matter of the Lease: what its holder saw stays true when it is lost, and
-//! the next holder did not see all of it.
+//! Any replica may write, with or without the Lease: what its holder saw stays true when it is
+//! lost, and the next holder did not see all of it.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};

@@ -5,9 +5,9 @@
 //! two machines are never compared. A holder that could not renew for [`RENEW_DEADLINE`] stops
 //! writing before any other replica may start.
 //!
-//! Who renews may still be of no use: the Lease's own calls are answered and those of
-//! the work that it is held for are not. A holder that notices this gives the Lease up
-//! and lets the others have it for [`STAND_BACK`].
+//! A holder that renews may still be of no use: the Lease's own calls are answered and those of the
+//! work that it is held for are not. A holder that notices this gives the Lease up and lets the
+//! others have it for [`STAND_BACK`].
 //!
 //! `kubert`'s `LeaseManager` is not used: it takes a Lease once its own clock has passed
 //! the `renewTime` that the holder's wrote and the duration, so where the two differ by
@@ -54,7 +54,7 @@ impl Stage {
 
 type Stages = watch::Receiver<Stage>;
 
-/// How long a record that stands still keeps others away.
+/// How long an unchanged record keeps others away.
 pub(crate) const DURATION: Duration = Duration::from_secs(15);
 /// Time between two renewals.
 const RENEW_EVERY: Duration = Duration::from_secs(5);
@@ -156,7 +156,7 @@ pub(crate) struct LeaderElector {
 
 opaque_debug!(LeaderElector);
 
-/// The last record of another holder, and since when it has stood still.
+/// The last record of another holder, and since when it has not changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct ObservedRecord {
     holder: String,

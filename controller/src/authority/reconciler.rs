@@ -83,7 +83,7 @@ pub(crate) struct Reconciler {
     pub client: Client,
     /// Namespace of the Secret.
     pub namespace: String,
-    /// Who may replace the issuer.
+    /// Which replica may replace the issuer.
     pub leadership: Leadership,
     /// Remaining lives.
     pub metrics: AuthorityMetrics,

@@ -1,4 +1,4 @@
-//! From a question to its answer.
+//! From a query to its result.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,8 +19,8 @@ const UNKNOWN_PODS: &str = "a rule allows some pods of an IdentityBinding, and w
                            caller has is shown to users who may read them: ask with a right to get \
                            pods in the caller's namespace";
 
-/// Said of a question whose answer depends on the host, which it does not name. It names no
-/// object: a caller finds out as much by calling.
+/// The result for a query that depends on the host, which it does not name. It names no object: a
+/// caller finds out as much by calling.
 pub(crate) const UNTOLD_HOST: &str = "what becomes of this call depends on its host, which every request names: say which, with \
      -H 'host: NAME' as the client sends it";
 
@@ -42,7 +42,7 @@ impl Model {
     /// What becomes of a call, and why.
     ///
     /// # Errors
-    /// When the question has no meaning. That an object does not exist is an answer.
+    /// When the query has no meaning. That an object does not exist is a result.
     pub fn explain(
         &self,
         spec: &ExplanationSpec,

@@ -1,5 +1,5 @@
-//! How the calls to each backend end: which share of them, at which pods, and by whom they are
-//! refused.
+//! How the calls to each backend end: which share of them, at which pods, and which proxies refuse
+//! them.
 
 use std::collections::{BTreeMap, BTreeSet};
 

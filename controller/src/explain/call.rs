@@ -1,4 +1,4 @@
-//! Who calls, what is called, and with what.
+//! The caller, what is called, and with which request.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::question::{BadQuestion, CallerView, Owner};
 use crate::model::{Index, Model, PodId};
 use crate::world::{ObjectKey, PodFacts, Proxy};
 
-/// Headers of one question.
+/// Headers of one query.
 const MAX_HEADERS: usize = 64;
 /// Kinds that own pods.
 const OWNERS: [&str; 8] = [
@@ -33,7 +33,7 @@ const OWNERS: [&str; 8] = [
 pub(super) struct Request {
     pub(super) tcp: bool,
     pub(super) method: Method,
-    /// Without query, as it was asked.
+    /// Without query string, as it was given.
     pub(super) path: String,
     pub(super) headers: HeaderMap,
     /// Why a proxy that reads it as HTTP answers 400, regardless of the rules.
@@ -150,7 +150,7 @@ impl Caller {
         let pods = pods.filter(|(pod, facts)| belongs(pod, &facts.service_account));
         let callers = alike(index, pods, to);
         if callers.is_empty() && account {
-            // An account without pods can still be asked about: its first pod will come.
+            // An account without pods can still be queried: its first pod will come.
             let domain = &index.defaults.trust_domain;
             let identity = SpiffeId::of(domain, &key.namespace, &key.name);
             let identity =
@@ -397,8 +397,8 @@ impl Called {
 /// cluster.
 ///
 /// # Errors
-/// Why nothing can be said of it. Services of other namespaces are asked about by their own
-/// names: whether the user may know of them is judged by these.
+/// Why nothing can be said of it. Services of other namespaces are queried by their own names:
+/// whether the user may know of them is decided by these.
 fn stands_for(
     index: &Index,
     alias: &ObjectKey,

@@ -20,7 +20,7 @@ use super::judge::PodAccess;
 use crate::model::{Index, Model, PodId, Target, modes};
 use crate::world::ObjectKey;
 
-/// Who calls.
+/// The caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CallerSet {
     /// Pods, with a proxy or without.
@@ -392,7 +392,7 @@ impl<'a> Routing<'a> {
         own.eq(others)
     }
 
-    /// Which requests go where depends on what they ask.
+    /// Which requests go where depends on their content.
     fn is_conditional(&self) -> bool {
         let mut rules = self.rules.iter();
         rules.any(|rule| rule.when != Match::Always)

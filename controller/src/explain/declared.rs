@@ -1,4 +1,4 @@
-//! Who says which protocol a port of a pod carries, in words.
+//! Which object declares the protocol of a pod's port, in words.
 
 use crds::few::few;
 use crds::labels::OPAQUE_PORTS;

@@ -1,4 +1,4 @@
-//! What the proxy of a called pod says to a call: the same questions in the same order.
+//! What the proxy of a called pod says to a call: the same checks in the same order.
 
 use policy::access::{Access, Caller as Proven, JudgedTraffic, Source, Verdict};
 use policy::explain::Part;
@@ -125,7 +125,7 @@ pub(super) fn endpoint(
     }
 }
 
-/// An endpoint at which no rule is asked, and why.
+/// An endpoint at which no rule is evaluated, and why.
 fn unjudged(endpoint: &Endpoint, why: &'static str) -> Judged {
     Judged {
         endpoint: endpoint.clone(),
@@ -219,7 +219,7 @@ impl PodAccess {
         let path = PathForms::of(&request.path);
         let lets_in_some_host =
             || is_request && !strict && host::may_let_in(access, caller, port, &sent, &path);
-        // What comes is read before anybody asks who sent it.
+        // What comes is read before its sender is looked at.
         let reasons = if is_request {
             if request.malformed.is_some() {
                 return (Ruling::Refused(Reason::BadRequest), Vec::new(), false);

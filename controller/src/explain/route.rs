@@ -1,5 +1,5 @@
-//! Where a call goes, as the caller's proxy decides it: splits, backends, endpoints, and what
-//! is asked where there are none.
+//! Where a call goes, as the caller's proxy decides it: splits, backends, endpoints, and the
+//! fallback where there are none.
 
 use http::Method;
 use policy::access::Caller as Proven;
@@ -37,7 +37,7 @@ pub(super) struct BackendRoute {
     pub(super) endpoints: Vec<Endpoint>,
     /// All that there are.
     pub(super) all: usize,
-    /// Refused before anybody is called.
+    /// Refused before any pod is called.
     pub(super) refused: Option<Reason>,
     /// What a policy has answer then.
     pub(super) instead: Option<Instead>,
@@ -59,7 +59,7 @@ pub(super) struct Instead {
     pub(super) by: AnsweredBy,
 }
 
-/// Who answers.
+/// What answers.
 #[derive(Debug)]
 pub(super) enum AnsweredBy {
     /// The caller's own proxy, with what the policy holds.
@@ -165,7 +165,7 @@ impl BackendRoute {
         backend_routes.collect()
     }
 
-    /// The endpoints whose proxies judge: of what was called, or of what is asked instead.
+    /// The endpoints whose proxies evaluate: of what was called, or of the fallback.
     pub(super) fn called_endpoints(&self) -> &[Endpoint] {
         match &self.instead {
             Some(Instead {
@@ -282,7 +282,7 @@ impl Instead {
         (called, port): (&ObjectKey, u16),
         other: &ServiceId,
     ) -> (String, AnsweredBy) {
-        // Who may know of the called one need not know of that.
+        // A user who may know of the called one need not know of that.
         if other.namespace != called.namespace {
             let text = "which is of another namespace and not followed here";
             return (text.to_owned(), AnsweredBy::NoPods);

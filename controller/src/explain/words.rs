@@ -17,7 +17,7 @@ use super::question::CallerView;
 use crate::model::protocols::spoken;
 use crate::model::{Index, Model, modes};
 
-/// Who, route, wire, access, and each rule.
+/// Caller, route, wire, access, and each rule.
 pub(super) fn steps(
     model: &Model,
     question: &Question<'_>,
@@ -119,8 +119,8 @@ fn routes(outcomes: &[BackendOutcome<'_>]) -> Vec<Step> {
     steps
 }
 
-/// That a request may ask to go elsewhere. Whether it does is not looked at: its right may
-/// be a token, or come from the request that it is made for.
+/// That a request may choose to go elsewhere. Whether it does is not looked at: its right may be a
+/// token, or come from the request that it is made for.
 fn overrides(index: &Index, question: &Question<'_>) -> Option<Step> {
     let Called::Service(key, port) = &question.to else {
         return None;

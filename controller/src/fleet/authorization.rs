@@ -1,9 +1,9 @@
 //! Which callers have a voice about a breaker: those that may make the calls that it is about.
 //!
-//! An account that the called pods refuse has seen no answer of theirs. If it had a voice
-//! all the same, two accounts of anybody could open the breaker of a Service of others. So
-//! the rules are asked that those pods hold, by the Model that is in force, and the answer is
-//! remembered for as long as it is.
+//! An account that the called pods refuse has seen no answer of theirs. If it had a voice all the
+//! same, any two accounts could open the breaker of a Service of others. So the rules are evaluated
+//! that those pods hold, by the Model that is in force, and the result is kept for as long as it
+//! is.
 //!
 //! One pod that lets one call pass is enough, as is one that evaluates no rules: its mode is open
 //! or audit, or it has no proxy. Where no pod serves, no caller has called.
@@ -21,17 +21,17 @@ use crate::model::compiled::Compiled;
 use crate::model::{Endpoint, Index, Target};
 use crate::world::ObjectKey;
 
-/// Answers that are remembered: 400 accounts that call 50 Services each. What is not
-/// remembered is asked again for each pulse.
+/// Results that are kept: 400 accounts that call 50 Services each. What is not kept is evaluated
+/// again for each pulse.
 const REMEMBERED: usize = 20_000;
-/// Pods of a Service that are asked, evenly spread over all: they nearly always hold the same
+/// Pods of a Service that are evaluated, evenly spread over all: they nearly always hold the same
 /// rules.
 const MAX_SAMPLED: usize = 16;
 /// Sources and matches of rules that are looked at for one pulse: 1300 for each of 50
 /// Services. It takes about half a millisecond.
 pub(super) const LOOKED_AT: usize = 65_536;
 
-/// Whom of an account the rules allow a call.
+/// From which pods of an account the rules allow a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Allowed {
     All,

@@ -35,7 +35,7 @@ impl Decision {
         let (Some(settings), Some(origin)) = policies.traffic.breaker.decide(None) else {
             return None;
         };
-        // By a split, or where requests may ask for it.
+        // By a split, or where requests may choose it.
         if key.backend != key.service && !policies.leads_to.contains(&key.backend) {
             let service = index.services.get(&key.service)?;
             let mut backends = service.splits.iter().flat_map(|split| &split.backends);

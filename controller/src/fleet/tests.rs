@@ -383,7 +383,7 @@ fn breaker_repeated_in_one_report_counts_and_forwards_once() {
     assert_eq!(left_out, CIRCUITS as u64 + 6, "all but the first");
 }
 
-/// Who takes so many bytes of each pulse.
+/// A caller that takes so many bytes of each pulse.
 fn large(bytes: usize) -> Caller {
     caller("shop/web", &"u".repeat(bytes))
 }

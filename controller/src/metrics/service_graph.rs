@@ -29,7 +29,7 @@ const PAIRS: usize = 1000;
 /// Bytes of a label: more than namespace, kind and name of an object have together.
 const LABEL: usize = 384;
 
-/// Who called whom, as nodes of the graph.
+/// Caller and called, as nodes of the graph.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
 pub struct Pair {
     /// Id of the node that calls.
@@ -89,7 +89,7 @@ impl Calls {
 /// What was counted of a pair since it is shown.
 #[derive(Clone, Debug)]
 pub(crate) struct PairCalls {
-    /// Who called whom.
+    /// Caller and called.
     pub pair: Pair,
     /// How often.
     pub calls: Calls,

@@ -1,4 +1,4 @@
-//! Adds up what proxies reported, for the objects that were asked for.
+//! Adds up what proxies reported, for the objects of a query.
 //!
 //! Invariants
 //! - Every direction and every side has sums of its own; nothing that was
@@ -86,7 +86,7 @@ pub(crate) enum EdgeEnd {
 pub(crate) struct EdgeOf {
     /// Direction.
     pub direction: Direction,
-    /// Who measured it.
+    /// The side that measured it.
     pub side: Side,
     /// Other end.
     pub end: EdgeEnd,
@@ -98,7 +98,7 @@ pub(crate) struct EdgeOf {
 /// that is empty.
 pub(crate) type Totals = BTreeMap<(ObjectKey, String), ItemTotals>;
 
-/// Who belongs to what.
+/// Which pod belongs to which object.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct View<'a> {
     /// Which objects there are.
@@ -231,7 +231,7 @@ impl View<'_> {
         EdgeEnd::Object(kind, key)
     }
 
-    /// Who was called, of a client's edge.
+    /// What was called, of a client's edge.
     fn called(&self, kind: MetricsKind, edge: &Edge) -> EdgeEnd {
         let key = &edge.key;
         match (&key.pod, &key.service) {
@@ -246,7 +246,7 @@ impl View<'_> {
         }
     }
 
-    /// Who called, of a server's edge.
+    /// The caller, of a server's edge.
     fn caller(&self, kind: MetricsKind, edge: &Edge) -> EdgeEnd {
         let key = &edge.key;
         match (self.inventory.pod_by_uid(&key.caller), &key.account) {

@@ -1,4 +1,4 @@
-//! What differs between two models, and whom that concerns.
+//! What differs between two models, and which proxies that concerns.
 //!
 //! Most changes concern few proxies. A proxy that remembers what its resources were
 //! made from need not look at a model whose changes touch none of it.

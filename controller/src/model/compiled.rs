@@ -1,4 +1,4 @@
-//! The newest compiled model, for everybody who needs it.
+//! The newest compiled model, for every task that needs it.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;

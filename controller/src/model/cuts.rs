@@ -16,7 +16,7 @@ const KEPT: usize = 4;
 pub(crate) struct Cuts(Mutex<Vec<(Parts, Option<Arc<EncodedResource>>)>>);
 
 impl Cuts {
-    /// The one for these parts, made when it is asked for first.
+    /// The one for these parts, made at its first request.
     pub(crate) fn of(
         &self,
         parts: Parts,

@@ -29,7 +29,7 @@ pub(crate) fn access(
     )
 }
 
-/// Who set the access mode of a pod, as far as it was set.
+/// Which object set the access mode of a pod, as far as it was set.
 pub(crate) fn access_set_by(namespace: Option<&NamespaceFacts>, pod: &Appearance) -> &'static str {
     match (
         &pod.access,
@@ -143,8 +143,8 @@ impl Excepted {
     }
 }
 
-/// A list is the word `permissive` for its ports, of whom it stands on: it loosens what that
-/// word would, and no more.
+/// A list is the word `permissive` for its ports, of the object that it stands on: it loosens what
+/// that word would, and no more.
 fn mtls_where(
     defaults: &Defaults,
     namespace: Option<&NamespaceFacts>,

@@ -64,7 +64,7 @@ impl EncodedResource {
         Self::new(wire::names::ROUTES.to_owned(), content, Vec::new())
     }
 
-    /// Whether some object's state depends on who has this.
+    /// Whether some object's state depends on which proxies have this.
     pub(crate) fn is_of_objects(&self) -> bool {
         !self.origins.is_empty()
     }

@@ -1,4 +1,4 @@
-//! What a pod serves, and who has a say in it.
+//! What a pod serves, and which Services have a say in it.
 
 use crate::world::ObjectKey;
 

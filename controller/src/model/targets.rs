@@ -91,7 +91,7 @@ impl Targets {
     }
 }
 
-/// Whom a target is about.
+/// The pods that a target is about.
 #[derive(Debug, Default)]
 pub(super) struct About<'a> {
     pub(super) accounts: Vec<&'a ObjectKey>,

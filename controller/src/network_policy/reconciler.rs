@@ -70,7 +70,7 @@ pub(crate) struct InForce {
 pub(crate) struct Reconciler {
     /// API server.
     pub client: Client,
-    /// What is asked for.
+    /// What is to be enforced.
     pub latest: LatestModel,
     /// Where accounts without protection are reported.
     pub events: EventRecorder,
@@ -225,8 +225,8 @@ impl Reconciler {
         }
     }
 
-    /// Says which accounts are not protected as their mode asks. Targets have
-    /// conditions; an account that no target names has nothing else.
+    /// Reports which accounts are not protected as their mode requires. Targets have conditions; an
+    /// account that no target names has nothing else.
     fn report(&self, plan: &Plan, state: &mut Progress) {
         for (account, lack) in &plan.unprotected {
             if state.reported.get(account) == Some(lack) {

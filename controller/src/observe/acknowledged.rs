@@ -29,8 +29,8 @@ use crate::metrics::ObservedMetrics;
 use crate::model::{Model, PodId};
 use crate::settings::caps::Caps;
 
-/// Ended streams that a peer may still have to hear of; a peer that is further
-/// behind gets everything anew.
+/// Ended streams that a peer may still have to receive; a peer that is further behind gets
+/// everything anew.
 const MAX_ENDED: usize = 4096;
 /// Proxies in one message to a peer.
 const CHUNK: usize = 200;
@@ -75,8 +75,8 @@ pub(crate) struct Tally {
     pub lacks: BTreeSet<String>,
     /// Pods whose proxies need it, lack it, and are not connected.
     pub away: Vec<String>,
-    /// Proxies that ran before this controller started and have not been heard of since,
-    /// where they may need the object as callers. What they call is not known.
+    /// Proxies that ran before this controller started and have not connected since, where they may
+    /// need the object as callers. What they call is not known.
     pub unheard: usize,
     /// Accounts are known to have called it, whether or not a pod of theirs runs now.
     pub was_called: bool,
@@ -96,7 +96,7 @@ pub(crate) fn pod_key(state: &v1::ProxyState) -> String {
 impl Observed {
     /// Knows no proxy yet, and will keep at most this many destinations of workloads.
     pub(crate) fn new(metrics: ObservedMetrics, destinations: usize) -> Self {
-        // 0 asks for everything, so the first revision is 1.
+        // 0 requests everything, so the first revision is 1.
         let state = Acknowledgements {
             revision: 1,
             most_remembered: destinations,
@@ -400,7 +400,7 @@ impl Observed {
         .0
     }
 
-    /// Destinations that pods of a workload have asked for.
+    /// Destinations that pods of a workload have requested.
     pub(crate) fn remembered(&self, namespace: &str, service_account: &str) -> Vec<String> {
         let workload = (namespace.to_owned(), service_account.to_owned());
         let state = self.inner.state.lock();

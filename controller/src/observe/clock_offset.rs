@@ -38,7 +38,7 @@ pub(crate) struct ClockOffset {
     ahead: i64,
     /// Slots by which its reports are.
     slots: i64,
-    /// When its stream opened, until what it says of its clock first is read.
+    /// When its stream opened, until its clock is first read.
     opened: Option<Instant>,
     /// Since when it looks late and is not yet taken to be so.
     late: Option<Instant>,

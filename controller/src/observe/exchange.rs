@@ -1,7 +1,7 @@
 //! Replicas tell each other what they have observed.
 //!
-//! Each connects to all others and listens, so a replica speaks when asked and
-//! keeps no list of whom to tell. Only the controller's own identity may ask.
+//! Each connects to all others and listens, so a replica sends when it is called and keeps no list
+//! of receivers. Only the controller's own identity may call.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -59,9 +59,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// of the version before made larger ones.
 pub(crate) const MAX_RECEIVED: usize = 64 * 1024 * 1024;
 
-/// What an asking replica is sent.
+/// What a calling replica is sent.
 pub(crate) type ObservedStream = ReceiverStream<Result<v1::Observed, Status>>;
-/// What an asking replica is sent of the proxies' reports.
+/// What a calling replica is sent of the proxies' reports.
 pub(crate) type ReportStream = ReceiverStream<Result<v1::Reports, Status>>;
 
 /// Answers other replicas.
@@ -73,13 +73,13 @@ pub(crate) struct Answerer {
     pub reports: Reports,
     /// Whose the pods were that it names.
     pub inventory: Arc<RwLock<Inventory>>,
-    /// What may be asked of proxies.
+    /// What may be queried from proxies.
     pub asks: Asks,
     /// What they said of calls to Services with a breaker.
     pub fleet: Fleet,
     /// What pods are given of limits, and hold.
     pub board: Board,
-    /// Who may ask.
+    /// The identity that may call.
     pub identity: SpiffeId,
     /// Says true when the process ends.
     pub stop: watch::Receiver<bool>,
@@ -130,7 +130,7 @@ impl Answerer {
         Ok(ReceiverStream::new(sent))
     }
 
-    /// Asks this replica's proxies what the other one wants to know.
+    /// Queries this replica's proxies for the other one.
     ///
     /// # Errors
     /// When the client is no controller.
@@ -219,19 +219,19 @@ pub(crate) struct Listener {
     pub reports: Reports,
     /// Where it goes whose the pods were that they name.
     pub inventory: Arc<RwLock<Inventory>>,
-    /// What they are asked, and where answers go.
+    /// The queries to them, and where answers go.
     pub asks: Asks,
     /// Where pulses go.
     pub fleet: Fleet,
     /// Where shares go.
     pub board: Board,
-    /// Whom to trust.
+    /// The roots to trust.
     pub roots: Roots,
     /// What to show.
     pub certificate: CertHandle,
-    /// Whom to expect.
+    /// The identity to expect.
     pub identity: SpiffeId,
-    /// Replicas that are heard.
+    /// Replicas that reports are received from.
     pub peers: Gauge,
 }
 

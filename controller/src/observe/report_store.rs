@@ -3,10 +3,10 @@
 //! Any pod of the mesh may report whatever it likes about itself. So a pod has a share in
 //! bytes, and when all together are too much, the pod with most loses its oldest slots.
 //!
-//! Whose loss it is decides whom it concerns. Where pods with little each are too many,
-//! everybody loses old slots, and every window begins after them. A pod that hoards loses
-//! by its own doing: its own figures are incomplete and say so, and no other's are. Else
-//! some pods that fill the newest slots would take every window from everybody.
+//! The owner of a loss decides which windows it shortens. Where pods with little each are too many,
+//! all of them lose old slots, and every window begins after them. A pod that hoards loses by its
+//! own doing: its own figures are incomplete and say so, and no other's are. Else some pods that
+//! fill the newest slots would take every window from all others.
 
 mod forgetting;
 

@@ -32,10 +32,10 @@ pub(crate) use super::reporter::Reporter;
 use crate::metrics::{ReportMetrics, ReportOutcome};
 use crate::world::ObjectKey;
 
-/// The longest window that can be asked for.
+/// The longest window that can be queried.
 pub(crate) const LONGEST_WINDOW: Duration = Duration::from_secs(300);
-/// Slots end this long before they can be asked for: proxies report within a
-/// second, and replicas tell each other at once.
+/// Slots end this long before they can be queried: proxies report within a second, and replicas
+/// send each other reports at once.
 pub(crate) const SETTLED: Duration = Duration::from_secs(5);
 /// Slots that are kept: the longest window, what is not settled, and one that a
 /// clock may be ahead.

@@ -75,7 +75,7 @@ impl Index {
             pod: Some(key.clone()),
             pod_uid: facts.uid.clone(),
             zone: self.world.zone(&facts.node).to_owned(),
-            // Who calls one pod has no other to spare it with.
+            // A caller of one pod has no other to spare it with.
             ready_since: 0,
             opaque: matches!(protocol, Protocol::Opaque | Protocol::Tls),
         };

@@ -109,7 +109,7 @@ fn handlers(
     if context.settings.observe {
         let (graph, kept) = graph(context, &followed);
         writing.extend(kept);
-        // Whichever replica is asked writes down who taps.
+        // The replica that serves a tap records its user.
         let (events, writer) = EventRecorder::new(
             context.client.clone(),
             &context.settings.pod_name,

@@ -72,7 +72,7 @@ pub(super) async fn admin(
 
 /// Standing for election; ends when the Lease has been given back.
 pub(super) fn lease(context: &Context, elector: LeaderElector) -> JoinHandle<()> {
-    // The injector asks this before it gives pods their trust domain.
+    // The injector reads this before it gives pods their trust domain.
     let elector = elector.annotated(labels::TRUST_DOMAIN, &context.settings.trust_domain);
     let stop = stop::requested(context.stopping.clone());
     let lease = elector.run(stop, context.uninstallation.stages());

@@ -6,8 +6,8 @@
 //! when it is full, the pod that has most loses its oldest call. Messages of a usual size
 //! are not counted: they are in what a stream was measured to take.
 //!
-//! A message that stands still ends its call too. That is looked at only when there is
-//! nothing to read: what came while this process was busy makes no proxy slow.
+//! A message that stalls ends its call too. That is looked at only when there is nothing to read:
+//! what came while this process was busy makes no proxy slow.
 //!
 //! The webhooks count bodies too (`injector/src/server/counted.rs`), and share no more than
 //! [`runtime::pool`] with this: there a call is one body, read whole, whose answer is counted

@@ -44,7 +44,7 @@ impl ProxyInfo {
         &self.version
     }
 
-    /// What it says of itself, at this time of ours, which is this moment.
+    /// What it reports of itself, at this time of ours, which is this moment.
     pub(super) fn status(&mut self, status: v1::ProxyStatus, now: SystemTime, at: Instant) {
         self.clock.compare(status.now, now, at);
         let certificate = status.certificate.map(|certificate| v1::Certificate {

@@ -12,7 +12,7 @@ use super::stream::{ProxyStream, StreamEnd};
 const AGAIN: Duration = Duration::from_millis(50);
 
 impl ProxyStream<'_> {
-    /// Takes what the proxy says of its calls.
+    /// Takes what the proxy reports of its calls.
     pub(super) fn pulse(&mut self, pulse: v1::Pulse) {
         let now = Instant::now();
         if self.shared.allowances.pulse(&self.caller.uid, now) {

@@ -66,7 +66,7 @@ pub(crate) struct Streams {
     pub observed: Observed,
     /// Where reports go.
     pub reports: Reports,
-    /// What proxies are asked.
+    /// Queries to proxies.
     pub asks: Asks,
     /// Where pulses go, and states of breakers come from.
     pub fleet: Fleet,
@@ -139,7 +139,7 @@ pub(super) struct ProxyStream<'a> {
     pub(super) pod: &'a PodId,
     pub(super) account: String,
     pub(super) reporter: Reporter,
-    /// Who it is to breakers.
+    /// Its identity for breakers.
     pub(super) caller: Caller,
     pub(super) breakers: AnnouncedBreakers,
     /// There may be shares to tell.
@@ -149,12 +149,12 @@ pub(super) struct ProxyStream<'a> {
     pub(super) session: Session,
     pub(super) proxy_info: ProxyInfo,
     pub(super) target: Target,
-    /// What this proxy asked for itself, which is what gets remembered.
+    /// What this proxy requested itself, which is what gets persisted.
     pub(super) asks: BTreeSet<String>,
-    /// What others asked for; those of no use are dropped after the first look.
+    /// What others requested; those of no use are dropped after the first look.
     pub(super) remembered: BTreeSet<String>,
     pub(super) unsent: Unsent,
-    /// Messages have changed what is asked for.
+    /// Messages have changed what is requested.
     pub(super) must_look: bool,
     /// Others have to have their turn.
     pub(super) must_yield: bool,
@@ -164,7 +164,7 @@ pub(super) struct ProxyStream<'a> {
     pub(super) seen: u64,
     pub(super) interest: Interest,
     pub(super) outbox: &'a Outbox,
-    /// What users ask of it.
+    /// Queries of users to it.
     pub(super) orders: ProxyQuestions,
 }
 

@@ -42,9 +42,9 @@ struct Inner {
     state: Mutex<BoardState>,
     /// Counts changes of what pods are given.
     given: watch::Sender<u64>,
-    /// Counts changes of who is connected and of what they hold.
+    /// Counts changes of which pods are connected and of what they hold.
     in_use: watch::Sender<u64>,
-    /// Counts what other replicas are to hear.
+    /// Counts what other replicas are to receive.
     own: watch::Sender<u64>,
 }
 
@@ -69,7 +69,7 @@ struct Pod {
     most: BTreeMap<ShareOf, Given>,
     /// What its newest stream said that it is offered.
     offered: BTreeMap<ShareOf, Offered>,
-    /// When others have to hear what it is given by this replica, what it holds, and what it is
+    /// When others have to receive what it is given by this replica, what it holds, and what it is
     /// offered.
     divided_at: u64,
     in_use_at: u64,
@@ -81,7 +81,7 @@ impl Pod {
         self.own.is_some() || !self.peers.is_empty()
     }
 
-    /// When others had something new to hear of it last.
+    /// When others had something new to receive of it last.
     fn changed_at(&self) -> u64 {
         self.divided_at.max(self.in_use_at).max(self.offered_at)
     }

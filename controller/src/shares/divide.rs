@@ -55,8 +55,8 @@ pub(crate) struct Divider {
     limits: BTreeMap<LimitKey, Limit>,
     /// Those that each pod keeps, by uid, as of the last update.
     kept_by: BTreeMap<Arc<str>, Vec<LimitKey>>,
-    /// Number of the last message to anybody, also about limits that are gone: replicas take
-    /// the highest number of a term for the newest share.
+    /// Number of the last message to any pod, also about limits that are gone: replicas take the
+    /// highest number of a term for the newest share.
     newest: u64,
 }
 
@@ -277,7 +277,7 @@ impl Limit {
         moved.cloned().collect()
     }
 
-    /// Changes who has what, and says what follows for whom.
+    /// Changes which pod has what, and returns the messages that follow.
     fn change(
         &mut self,
         key: &LimitKey,

@@ -1,4 +1,4 @@
-//! Limits that are divided, by whom, and among whom.
+//! Limits that are divided: by which replica, and among which pods.
 //!
 //! Claims: calls-66
 
@@ -190,7 +190,7 @@ fn restored_limit_is_divided_anew_at_every_replica() {
     go_on(&mut one, &mut two, &mut divider, &demand, now);
     assert_eq!(one.use_of["uid-api-1"], 5_000);
     assert_eq!(two.use_of["uid-api-2"], 5_000);
-    // What shrank was heard, so what is free now can be given.
+    // What shrank was received, so what is free now can be given.
     let demand = demanded(&with_limit(20));
     go_on(&mut one, &mut two, &mut divider, &demand, now);
     assert_eq!(two.use_of["uid-api-2"], 10_000);

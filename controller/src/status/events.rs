@@ -32,7 +32,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The reason of an Event that a workload opened.
 const OPENED: &str = "NoTrafficTarget";
 /// From when a holder of the Lease is killed until another one leads, and has looked, on a busy
-/// machine too: to hear a note twice is better than never.
+/// machine too: to see a note twice is better than never.
 const HANDOVER: Duration = Duration::from_secs(lease::DURATION.as_secs() + 15);
 /// As many as wait to be written at most.
 const MAX_PENDING: usize = 512;
@@ -286,8 +286,8 @@ fn about(object: &ObjectRef, uid: Option<String>) -> About {
     }
 }
 
-/// Pods that asked for a proxy, or whose namespace did, and that cannot have one
-/// because they share their node's network; of those of one account a few.
+/// Pods whose annotation or namespace requests a proxy, and that cannot have one because they share
+/// their node's network; of those of one account a few.
 fn skipped(world: &World) -> BTreeSet<PodId> {
     let mut few = FewOfAccount::new();
     let pods = world
@@ -319,8 +319,8 @@ fn about_skipped(world: &World, pod: &PodId) -> Event {
     }
 }
 
-/// Namespaces, and pods without a proxy, that ask for one in a way that is not read. Of
-/// the pods of one account a few: what makes them has to be changed.
+/// Namespaces, and pods without a proxy, that request one in a way that is not read. Of the pods of
+/// one account a few: what makes them has to be changed.
 fn misspelled(world: &World) -> BTreeMap<ObjectRef, String> {
     let wrong = |labels: &BTreeMap<Arc<str>, Arc<str>>, appearance: &Appearance| {
         inject::misspelled(

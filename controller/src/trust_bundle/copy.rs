@@ -57,7 +57,7 @@ pub(super) enum Need {
         keep_mark: bool,
         foreign: bool,
     },
-    /// Nothing but a new one helps; the watch asks for it once this is gone.
+    /// Nothing but a new one helps; the watch creates it once this is gone.
     Delete {
         foreign: bool,
     },
@@ -84,7 +84,7 @@ impl From<ConfigMap> for BundleCopy {
     }
 }
 
-/// Who the API server says has written a key of the data.
+/// The managers that, by the API server, have written a key of the data.
 fn managers(map: &ConfigMap, key: &str) -> BTreeSet<String> {
     let entries = map.metadata.managed_fields.iter().flatten();
     let wrote = |entry: &&ManagedFieldsEntry| {
@@ -97,7 +97,7 @@ fn managers(map: &ConfigMap, key: &str) -> BTreeSet<String> {
 }
 
 impl BundleCopy {
-    /// For people: who else wrote, as far as the copy says.
+    /// For people: which other managers wrote, as far as the copy says.
     pub(super) fn managers(&self) -> String {
         let all = self.root_managers.union(&self.mark_managers);
         let others: Vec<&str> = all

@@ -326,8 +326,8 @@ async fn namespace_forbidding_creation_is_reported_and_retried() {
     assert_eq!(bench.events().await, 1);
 }
 
-/// What policy engines answer, which is a person's to mend, and what a busy or broken
-/// API server does, which passes.
+/// What policy engines answer, which a person has to repair, and what a busy or broken API server
+/// does, which passes.
 // Claims: C5, attack-109
 #[tokio::test(start_paused = true)]
 async fn policy_engine_refusal_is_reported_but_outage_is_not() {

@@ -109,8 +109,8 @@ impl Uninstallation {
         }
     }
 
-    /// Whether the sign has been seen, asking the API server if it has not: what
-    /// the job wrote may arrive here before its pod does.
+    /// Whether the sign has been seen, querying the API server if it has not: what the job wrote
+    /// may arrive here before its pod does.
     ///
     /// # Errors
     /// When the API server does not answer; then nothing is known.
@@ -131,8 +131,8 @@ impl Uninstallation {
         Ok(counts)
     }
 
-    /// What the World shows; how a pod ended is asked. None when nothing is known, or
-    /// nothing new of the pods that were `looked_up` about.
+    /// What the World shows; how a pod ended is queried. None when nothing is known, or nothing new
+    /// of the pods that were `looked_up` about.
     async fn sight(&self, world: &World, looked_up: &mut JobPods) -> Option<HookState> {
         let ours = world.pods.iter().filter(|(pod, facts)| {
             pod.namespace == self.namespace && &*facts.service_account == ACCOUNT

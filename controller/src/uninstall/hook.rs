@@ -39,8 +39,8 @@ const LISTS: usize = 5;
 /// Failures that the report names.
 const NAMED: usize = 20;
 
-/// Prepares the mesh in `namespace` for its end and returns what to tell the person
-/// who uninstalls.
+/// Prepares the mesh in `namespace` for its end and returns the message for the person who
+/// uninstalls.
 ///
 /// # Errors
 /// When objects would become unreadable; then nothing was changed for good.
@@ -169,7 +169,7 @@ where
     }
 }
 
-/// Who still carries a proxy, by namespace.
+/// Pods that still carry a proxy, by namespace.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Carriers {
     pods: usize,

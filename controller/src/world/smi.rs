@@ -24,8 +24,8 @@ pub struct Meta {
 }
 
 impl Meta {
-    /// Why the object could not be read, if it could not. It then means nothing but whom
-    /// it protects.
+    /// Why the object could not be read, if it could not. It then means nothing but what it
+    /// protects.
     pub fn unreadable(&self) -> Option<&Mistake> {
         let mut mistakes = self.mistakes.iter();
         mistakes.find(|mistake| mistake.code == Code::Unreadable)
@@ -37,7 +37,7 @@ impl Meta {
 pub struct TargetFacts {
     /// Metadata, and what is wrong.
     pub meta: Meta,
-    /// Who may call whom, with what.
+    /// Which sources may call which destination, with what.
     pub spec: Target,
 }
 
@@ -109,7 +109,7 @@ impl Fact for UdpRouteFacts {
 pub struct BindingFacts {
     /// Metadata, and what is wrong.
     pub meta: Meta,
-    /// Whom it means.
+    /// The pods that it means.
     pub spec: Binding,
 }
 

@@ -56,7 +56,7 @@ impl Lanes {
     }
 }
 
-/// A thread, and those who wait for it.
+/// A thread, and the calls that wait for it.
 pub(super) struct Lane {
     queue: FairQueue<IpAddr>,
     jobs: mpsc::SyncSender<Job>,

@@ -1,4 +1,4 @@
-//! Who holds the Lease, and for how long.
+//! Which replica holds the Lease, and for how long.
 
 use serde_json::json;
 
@@ -176,7 +176,7 @@ async fn holder_with_unanswered_work_yields_lease_to_working_replica() {
         "one slow call is no stall"
     );
 
-    // Who has the lease now keeps it.
+    // The holder of the lease keeps it now.
     silent.vanish(false);
     sleep(STAND_BACK * 2).await;
     assert!(!a_leads.is_held() && b_leads.is_held());

@@ -56,7 +56,7 @@ fn review(namespace: &str, account: &str, pod: &str, uid: &str) -> Review {
     }
 }
 
-/// Reviews that the API server was asked for take this long.
+/// Reviews by the API server take this long.
 struct SlowCluster(Arc<FakeCluster>, Duration);
 
 #[async_trait]

@@ -251,7 +251,7 @@ fn namespaces_mode_alone_is_a_change() {
     assert_eq!(effect(&closed, &shop()), (Effect::Allowed, None));
 }
 
-/// Whether a change opens pod `api-1` to everybody.
+/// Whether a change opens pod `api-1` to every caller.
 fn opens(before: &Cluster, after: &Cluster) -> bool {
     let (before, after) = (before.compile().0, after.compile().0);
     let api = PodId::new("shop", "api-1");

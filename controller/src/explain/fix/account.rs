@@ -44,8 +44,8 @@ pub(super) enum Protected {
     Labelled(Labels),
 }
 
-/// Whom a target that these pods lack is to name: their account, unless that would close pods
-/// that are open now and labels tell these from them.
+/// What a target that these pods lack is to name: their account, unless that would close pods that
+/// are open now and labels distinguish these from them.
 pub(super) fn protected(
     index: &Index,
     account: &ObjectKey,
@@ -218,7 +218,8 @@ pub(super) fn lets_in_other_callers(
     ))
 }
 
-/// Says whom a target for the account closes out of those of its pods that are open now.
+/// Names the callers that a target for the account closes out of those of its pods that are open
+/// now.
 pub(super) fn closes_out(index: &Index, account: &ObjectKey, callers: Callers<'_>) -> Vec<String> {
     let closed = closed_by_a_target(index, account);
     let pods = match closed.len() {

@@ -90,7 +90,7 @@ fn host_dependent_verdict_is_unknown_until_host_is_given() {
     // A caller that no host would admit is refused at once.
     let status = ask(&ruled, &with("ServiceAccount/other", None));
     assert_eq!(status.verdict, ExplanationVerdict::Refused, "{status:?}");
-    // So is who is let in whatever the host is.
+    // So is a caller that is let in whatever the host is.
     let all = json!([{"kind": "HTTPRouteGroup", "name": "all"}]);
     let both = ruled
         .with(group("all", json!([{"name": "all"}])))

@@ -77,7 +77,7 @@ fn inapplicable_or_failing_fallback_leaves_result_unchanged() {
         "{route}"
     );
     assert!(status.fix.unwrap().commands[0].contains("endpointslices"));
-    // Where its pods refuse, what is mended is their refusal.
+    // Where its pods refuse, the fix repairs their refusal.
     let rules = json!([{"kind": "TCPRoute", "name": "ports"}]);
     let closed = to_api().with(tcp_route("ports", &[8080])).with(target(
         "closed",

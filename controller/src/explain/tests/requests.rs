@@ -50,7 +50,7 @@ fn invalid_host_is_refused_for_every_call() {
             assert_eq!(status.verdict, ExplanationVerdict::Allowed, "{hosts:?}");
         }
     }
-    // By whom, and why.
+    // Which proxy refuses, and why.
     let status = ask(&shop(), &with_hosts(inside(), &["a@b"]));
     assert_eq!(status.refused_by, ["Pod shop/client"]);
     assert_eq!(
@@ -98,7 +98,7 @@ fn malformed_request_is_refused_before_caller_identity_check() {
     let access = texts(&status, "access");
     let why = "bad-request (the path holds an escaped slash beside a dot segment";
     assert!(access[0].contains(why), "{access:?}");
-    // Without a fault, and where no rule is about requests, it is who calls that matters.
+    // Without a fault, and where no rule is about requests, the caller decides.
     let status = ask_with(&read_only(), &call("/items/x"), &strict);
     assert_eq!(ending(&status), unauthenticated, "{status:?}");
     let status = ask_with(&shop(), &call("/items/..%2fx"), &strict);

@@ -1,4 +1,4 @@
-//! Whose pulses count: those of who may call.
+//! Which pulses count: those of accounts that may call.
 //!
 //! Claims: calls-68
 
@@ -99,7 +99,7 @@ fn everybody_counts_where_everybody_may_call() {
         with_auto_breaker(),
         in_mode(with_target(with_auto_breaker()), "open"),
         in_mode(with_target(with_auto_breaker()), "audit"),
-        // One pod has no proxy that could refuse anybody.
+        // One pod has no proxy that could refuse a caller.
         with_target(with_auto_breaker()).with(plain),
     ] {
         let mut bench = Bench::new(&cluster);

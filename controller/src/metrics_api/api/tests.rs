@@ -1,4 +1,4 @@
-//! Who may ask the metrics API, and how much.
+//! Which clients may use the metrics API, and how much.
 //!
 //! Claims: attack-80, observe-17
 
@@ -335,8 +335,8 @@ async fn idle_object_reports_zeros_and_missing_one_404() {
     assert_eq!(body["details"]["name"], "absent");
 }
 
-/// One edge in each of the last three slots that may be asked for, in a store for `most`.
-/// The window of the answer, and the header that warns.
+/// One edge in each of the last three slots that may be queried, in a store for `most`. The window
+/// of the answer, and the header that warns.
 async fn window_and_warning(most: usize) -> (String, Option<String>) {
     let followed = Followed::default();
     *followed.inventory.write() = inventory();

@@ -67,11 +67,11 @@ type TimeoutRule = Rule<Option<Scoped<Timeouts>>>;
 /// A Service and the number of one of its ports.
 type ServicePort<'a> = (&'a ObjectKey, u16);
 
-/// Callers who get one time together, where what Services say of them differs.
+/// Callers that get one time together, where what Services say of them differs.
 #[derive(Clone, Copy)]
 enum Callers {
     Outside,
-    /// Those who call the pod by its own address, or through a proxy that read no request.
+    /// Those that call the pod by its own address, or through a proxy that read no request.
     Mesh,
 }
 
@@ -200,8 +200,8 @@ impl<'a> GuardBuilder<'a> {
         overridden
     }
 
-    /// Times that are for callers outside the mesh alone, who have another one. What is for others
-    /// too holds for those who call the Service by its name, whatever another one says.
+    /// Times that are for callers outside the mesh alone, which have another one. What is for
+    /// others too holds for those that call the Service by its name, whatever another one says.
     fn overridden_timeouts(&self) -> Vec<Overridden> {
         if self.same_timeouts().is_some() {
             return Vec::new();
@@ -295,7 +295,7 @@ impl<T> Said<'_, T> {
     }
 }
 
-/// What the rules of a Service port say, with the place of who says it.
+/// What the rules of a Service port say, with the place of their Service.
 fn said<'a, T>(
     at: ServicePort<'a>,
     ranks: &'a Ranks,
@@ -345,7 +345,7 @@ fn longest(rules: &[TimeoutRule], callers: Callers) -> Option<&TimeoutRule> {
     None
 }
 
-/// The rule's time, for whatever these ask.
+/// The rule's time, for every request of these.
 fn for_all_requests(rule: &TimeoutRule, sources: Sources) -> TimeoutRule {
     let section = rule.then.as_ref().map(|scoped| scoped.section);
     Rule {

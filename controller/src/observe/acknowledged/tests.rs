@@ -1,4 +1,4 @@
-//! Which objects are in use by whom.
+//! Which objects are in use by which proxies.
 //!
 //! Claims: attack-90, observe-151
 

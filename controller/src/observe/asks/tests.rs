@@ -1,4 +1,4 @@
-//! Bounds of questions and answers, and the answer that comes in parts.
+//! Bounds of queries and answers, and the answer that comes in parts.
 //!
 //! Claims: attack-77, observe-107, observe-129
 
@@ -209,7 +209,7 @@ async fn answers_dropped_at_peer_are_counted_at_querying_replica() {
         assert!(answers.next().await.unwrap().what.is_some());
     }
     assert_eq!(answers.dropped(), TOO_MUCH as u64);
-    // Room of all questions together may be short, so that nothing comes after what was lost.
+    // Room of all queries together may be short, so that nothing comes after what was lost.
     let all = &there.inner.waiting;
     all.fetch_add(ALL_BYTES, Ordering::Relaxed);
     flood(1);

@@ -1,4 +1,4 @@
-//! Messages that come in parts, or stand still.
+//! Messages that come in parts, or stall.
 //!
 //! Claims: calls-61
 

@@ -1,4 +1,4 @@
-//! What floods of connections, bytes and messages do to everybody else.
+//! What floods of connections, bytes and messages do to all other clients.
 //!
 //! Claims: attack-80, calls-61
 
@@ -106,7 +106,7 @@ async fn address_flood_closes_oldest_connections_and_no_proxy() {
     assert!(read.is_err(), "the newest has ended as well: {read:?}");
     let ended = bench.metrics.limits.count("unproven-connections");
     assert!(ended >= 50, "{ended} were ended");
-    // Who has proven who it is goes on where it was.
+    // A client with a proven identity goes on where it was.
     bench.publish(&with_split(30));
     let next = proxy.batch().await;
     assert_eq!(weight(&next, 0), 30);

@@ -1,4 +1,4 @@
-//! What users ask of proxies, and what becomes of the answers.
+//! Users' queries to proxies, and what becomes of the answers.
 //!
 //! Claims: observe-105, observe-107, observe-123
 

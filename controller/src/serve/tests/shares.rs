@@ -77,7 +77,7 @@ async fn shares(proxy: &mut Proxy) -> (bool, Vec<v1::Share>) {
     }
 }
 
-/// What the pod may be using of the limit, as other replicas hear it.
+/// What the pod may be using of the limit, as other replicas receive it.
 fn demands(bench: &Bench) -> Vec<(u64, u64)> {
     let (_, news) = bench.board.own_since(0);
     let demands = news.into_iter().flat_map(|news| news.held);

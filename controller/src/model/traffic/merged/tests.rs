@@ -1,4 +1,4 @@
-//! Which Service is named to who loses a time at pods that several lead to.
+//! Which Service is named to an author who loses a time at pods that several lead to.
 
 use policy::route::Table;
 

@@ -1,4 +1,4 @@
-//! Pods that report more than their share, and whom it concerns.
+//! Pods that report more than their share, and which windows that shortens.
 //!
 //! Claims: calls-61
 
