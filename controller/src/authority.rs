@@ -169,8 +169,7 @@ impl Authority {
         self.inner.loaded.read().clone()
     }
 
-    /// Takes the content of a Secret into use, if it works. Returns whether it
-    /// is news.
+    /// Takes the content of a Secret into use, if it works. Returns whether it is a change.
     fn load(&self, secret: &Secret, now: SystemTime) -> Result<bool, CaError> {
         let data = secret.data.clone().unwrap_or_default();
         if self.loaded().is_some_and(|loaded| loaded.data == data) {

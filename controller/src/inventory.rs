@@ -1,8 +1,8 @@
 //! Which objects exist, with which labels, and which pod belongs to which of them.
 //!
-//! An object that is gone is remembered for a while: its traffic of the last
-//! minutes still belongs to its owners. It is no longer listed itself. Of pods that
-//! ended before this replica began, the others tell.
+//! An object that is gone is kept for a while: its traffic of the last minutes still belongs to its
+//! owners. It is no longer listed itself. Pods that ended before this replica began come from the
+//! others.
 //!
 //! May import `model`, `translate` and `world`.
 
@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use self::kind::MetricsKind;
 use crate::world::ObjectKey;
 
-/// How long an object is remembered after its end: longer than any window.
+/// How long an object is kept after its end: longer than any window.
 const REMEMBERED: Duration = Duration::from_secs(600);
 /// Objects that are kept after their end. A cluster that ends more in ten minutes loses the owners
 /// of the first of them. With names of 60 bytes and their owners 20 000 pods are 10 MB.
@@ -229,8 +229,8 @@ impl Inventory {
         self.ended.retain(|_, pod| {
             now.duration_since(pod.at) < REMEMBERED && cutoff.is_none_or(|limit| pod.at >= limit)
         });
-        // A uid stays as long as the pod has its name or its end is remembered, even though
-        // another one has followed; its own entry is the last.
+        // A uid stays as long as the pod has its name or its end is kept, even though another one
+        // has followed; its own entry is the last.
         self.pods
             .retain(|_, (_, thing)| Arc::strong_count(thing) > 1);
     }

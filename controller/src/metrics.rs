@@ -70,7 +70,7 @@ pub struct Metrics {
 pub struct GraphMetrics {
     /// Edges that are known.
     pub edges: Gauge,
-    /// Edges that are remembered.
+    /// Edges that are persisted.
     pub remembered: Gauge,
     /// Bytes of what was counted.
     pub bytes: Gauge,
@@ -325,12 +325,12 @@ struct NamespaceLabel {
 }
 
 impl WorldMetrics {
-    /// Counts an object of this kind that could not be read and was left out.
+    /// Counts an object of this kind that could not be read and was skipped.
     pub fn left_out(&self, kind: &str) {
         self.unreadable.get_or_create(&of_kind(kind)).inc();
     }
 
-    /// How often an object of this kind was left out.
+    /// How often an object of this kind was skipped.
     #[cfg(test)]
     pub(crate) fn times_left_out(&self, kind: &str) -> u64 {
         self.unreadable.get_or_create(&of_kind(kind)).get()

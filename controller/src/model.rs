@@ -125,9 +125,8 @@ impl Model {
         Arc::ptr_eq(&self.index.targets, &before.index.targets)
     }
 
-    /// How many inbound ports reach applications past their proxies, by
-    /// namespace: ports that traffic capture leaves alone, added up over pods.
-    /// Namespaces without any are left out.
+    /// How many inbound ports reach applications past their proxies, by namespace: ports that
+    /// traffic capture leaves alone, added up over pods. Namespaces without any are skipped.
     pub(crate) fn skipped_ports(&self) -> BTreeMap<Arc<str>, u64> {
         let mut skipped: BTreeMap<Arc<str>, u64> = BTreeMap::new();
         let pods = self.index.world.pods.iter();

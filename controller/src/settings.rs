@@ -194,7 +194,7 @@ fn tap_headers(env: &mut EnvReader) -> BTreeSet<String> {
     names
 }
 
-/// How long edges of the graph are remembered.
+/// How long edges of the graph are persisted.
 fn remember_for(env: &mut EnvReader) -> Duration {
     let remember_for = env.duration("WEFT_REMEMBER_FOR", Duration::from_secs(30 * 24 * 3600));
     if !remember_for.is_zero() && !(SHORTEST_MEMORY..=LONGEST_MEMORY).contains(&remember_for) {

@@ -68,7 +68,7 @@ pub(crate) struct StatusWriter {
     pub latest: LatestModel,
     /// What proxies acknowledged.
     pub observed: Observed,
-    /// How breakers of the whole mesh fare.
+    /// The breakers of the complete mesh.
     pub fleet: Fleet,
     /// What became of UDPRoutes; `None` where enforcing them is switched off.
     pub enforced: Option<watch::Receiver<Option<Arc<Enforced>>>>,
@@ -340,7 +340,7 @@ fn forget_gone(
     }
 }
 
-/// Waits for news; for ever when there never will be any.
+/// Waits for a change; for ever when there never will be any.
 async fn next_change(enforced: &mut Option<watch::Receiver<Option<Arc<Enforced>>>>) {
     let changed = match enforced {
         Some(enforced) => enforced.changed().await.is_ok(),

@@ -325,7 +325,7 @@ struct WatchState {
 }
 
 impl WatchState {
-    /// Remembers what this replica wrote itself, so that hearing of it is no news.
+    /// Keeps what this replica wrote itself, so that its own watch event is no change.
     fn wrote(&mut self, namespace: &str, roots: &str, version: Option<String>) {
         let last = self.last.entry(namespace.to_owned()).or_default();
         roots.clone_into(&mut last.roots);

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 /// Longest warning, in characters; the API server cuts what is longer.
 const LONGEST_WARNING: usize = 256;
-/// Longest message of a refusal, in characters. Room for a dozen mistakes.
+/// Longest message of a refusal, in characters. Room for a dozen validation errors.
 const LONGEST_MESSAGE: usize = 4096;
 
 /// What the API server requests.

@@ -10,7 +10,7 @@ use crds::smi::judge::{Cluster, Mistake, Severity, ValidationContext};
 
 use crate::review::{AdmissionResponse, Request};
 
-/// Most mistakes that one answer names.
+/// Most validation errors that one answer names.
 const MOST_MISTAKES: usize = 10;
 
 /// The answer for one object.

@@ -27,7 +27,7 @@ use tracing::{debug, warn};
 
 /// Events that wait to be written. Far above what one change makes.
 const QUEUE: usize = 512;
-/// Events that are remembered for not being repeated.
+/// Events that are kept for not being repeated.
 const REMEMBERED: usize = 8192;
 /// After this time the same Event may be said again; the API server forgets
 /// Events after an hour.
@@ -35,8 +35,8 @@ const REPEAT_AFTER: Duration = Duration::from_secs(50 * 60);
 /// The same for what a user does, of which every time counts: the Event shows when, and repeating
 /// it all the time cannot fill etcd.
 const RECORD_AGAIN_AFTER: Duration = Duration::from_secs(30);
-/// At most twenty Events a second, so that a cluster full of mistakes does not
-/// fill etcd with Events.
+/// At most twenty Events a second, so that a cluster full of validation errors does not fill etcd
+/// with Events.
 const PAUSE: Duration = Duration::from_millis(50);
 /// The same after a try that may do better another time.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -213,7 +213,7 @@ impl Writer {
         }
     }
 
-    /// Writes one that is news, and then waits for `pause`, or for longer if that failed.
+    /// Writes one that is new, and then waits for `pause`, or for longer if that failed.
     async fn publish(&mut self, queued: QueuedEvent, pause: Duration) {
         if !self.is_news(&queued.event, queued.again_after, Instant::now()) {
             return;

@@ -54,8 +54,7 @@ const LOG_RATE: Allowance = Allowance {
     burst: 1,
     every: Duration::from_secs(10),
 };
-/// Addresses, pods, and refusals of addresses that are remembered at one time; about 200
-/// bytes each.
+/// Addresses, pods, and refusals of addresses that are kept at one time; about 200 bytes each.
 const MAX_KEYS: usize = 16 * 1024;
 /// How long a request waits for its turn. The proxy tries again with backoff.
 const TURN: Duration = Duration::from_secs(3);

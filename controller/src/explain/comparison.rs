@@ -1,9 +1,9 @@
 //! What a change means for calls that were seen: the same calls, by the Model before and by
 //! the one after.
 //!
-//! Of a call that is remembered both ends are known, and neither method nor path. So where
-//! the answer depends on these, that is the answer. Of several callers and called pods the
-//! worst that happens to one of them counts.
+//! Of a persisted call both ends are known, and neither method nor path. So where the result
+//! depends on these, that is the result. Of several callers and called pods the worst that happens
+//! to one of them counts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

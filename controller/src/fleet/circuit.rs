@@ -139,7 +139,7 @@ impl KnownCircuit {
             .state;
         let settings = &self.decision.settings;
         if was != BreakerState::Auto && settings.state == BreakerState::Auto {
-            // What was seen while a state was written down is no news afterwards.
+            // What was seen while a state was written down is no change afterwards.
             self.sums = Sums::new(at);
         }
         self.sums.tick(at, settings);

@@ -265,7 +265,7 @@ impl Parameters {
                     let from = from.ok_or_else(|| bad("continue", why))?;
                     if !from.is_kept() {
                         let why = "belongs to no window that is kept; ask again without it";
-                        // No mistake of the reader's: clients begin such a list anew.
+                        // No error of the reader's: clients begin such a list anew.
                         return Err(Mistake::Expired("continue", format!("{value:?} {why}")));
                     }
                     parameters.from = Some(from);

@@ -13,8 +13,8 @@ use super::{
 use crate::problem::Problems;
 use crate::world::{ObjectKey, World};
 
-/// Models whose changes are remembered. A stream that is further behind looks at all
-/// that it needs, as it does at first.
+/// Models whose changes are kept. A stream that is further behind looks at all that it needs, as it
+/// does at first.
 const REMEMBERED: usize = 32;
 
 /// One World, compiled.
@@ -120,7 +120,7 @@ impl Compiled {
         Some(services)
     }
 
-    /// What changed since the model of this number, if that is remembered.
+    /// What changed since the model of this number, if that is kept.
     fn missed(&self, seen: u64) -> Option<impl Iterator<Item = &Changes>> {
         let missed = usize::try_from(self.number.checked_sub(seen)?).ok()?;
         let first = self.recent.len().checked_sub(missed)?;

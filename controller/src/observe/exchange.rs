@@ -211,7 +211,7 @@ pub(crate) struct Listener {
     pub namespace: String,
     /// Service whose endpoints the replicas are.
     pub service: String,
-    /// This replica, which is left out.
+    /// This replica, which is skipped.
     pub own: IpAddr,
     /// Where it goes.
     pub observed: Observed,

@@ -27,9 +27,9 @@ pub struct ResourceSet {
 }
 
 impl Model {
-    /// Every resource that the proxy of `pod` needs and can use. `destinations` are names
-    /// of destination resources; one that is no such name is left out of the set. `None`
-    /// when there is no such pod.
+    /// Every resource that the proxy of `pod` needs and can use. `destinations` are names of
+    /// destination resources; one that is no such name is skipped. `None` when there is no such
+    /// pod.
     pub fn resolve(
         &self,
         pod: &PodId,

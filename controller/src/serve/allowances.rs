@@ -42,8 +42,8 @@ const LOG_RATE: Allowance = Allowance {
     burst: 5,
     every: Duration::from_secs(10),
 };
-/// Pods that are remembered at one time, each for as long as it has used something; about
-/// 200 bytes each. Twice the streams that there may be.
+/// Pods that are kept at one time, each for as long as it has used something; about 200 bytes each.
+/// Twice the streams that there may be.
 const MAX_PODS: usize = 16 * 1024;
 
 /// What pods have used. Clones are the same.

@@ -167,7 +167,7 @@ impl Session {
         &self.destinations
     }
 
-    /// Returns how many were left out because of [`MAX_DESTINATIONS`].
+    /// Returns how many were skipped because of [`MAX_DESTINATIONS`].
     pub(crate) fn subscribe(&mut self, change: v1::Subscribe) -> usize {
         self.forget(&change.remove);
         self.add(change.add)

@@ -92,7 +92,7 @@ impl Status {
         let [.., (_, condition)] = &mut self.conditions;
         condition.message = format!("{}; {}", condition.message, udp.message);
         match udp.lacks {
-            // What a proxy could not use is the worse news.
+            // What a proxy could not use is the worse state.
             Some(reason) if !["Nacked", "ProxyTooOld"].contains(&condition.reason) => {
                 condition.status = false;
                 condition.reason = reason;

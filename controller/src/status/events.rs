@@ -141,7 +141,7 @@ struct EventState {
 }
 
 impl EventState {
-    /// All that is wrong is news again. Which pods were protected is still known.
+    /// All that is wrong is new again. Which pods were protected is still known.
     fn begin_anew(&mut self) {
         *self = Self {
             protected: self.protected.take(),

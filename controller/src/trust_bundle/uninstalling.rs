@@ -4,9 +4,9 @@
 //! both when the chart is deleted, and only then. Marks elsewhere prove nothing, because every user
 //! who may edit ConfigMaps can write one; only an administrator of the mesh can make that pod.
 //!
-//! The pod is gone as soon as its work is done, so what it showed is remembered, but
-//! not for ever: Helm deletes this process moments later, and if it does not, the mesh
-//! stays. A pod that failed has refused the uninstall, which leaves nothing behind.
+//! The pod is gone as soon as its work is done, so what it showed is kept, but not for ever: Helm
+//! deletes this process moments later, and if it does not, the mesh stays. A pod that failed has
+//! refused the uninstall, which leaves nothing behind.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

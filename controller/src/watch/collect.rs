@@ -76,7 +76,7 @@ impl<T: Fact> KindFacts<T> {
     }
 
     fn replace(&mut self, incoming: BTreeMap<ObjectKey, Arc<T>>) -> News {
-        // The first list is news even if it is empty: the World may now be whole.
+        // The first list is a change even if it is empty: the World may now be complete.
         let mut news = if self.complete {
             News::None
         } else {

@@ -1,7 +1,7 @@
 //! What is kept of SMI objects.
 //!
-//! Each is judged once, when it is read: what it means by itself, parsed, and every
-//! mistake with the field that it is about. What depends on other objects is `compile`'s.
+//! Each is validated once, when it is read: what it means by itself, parsed, and every validation
+//! error with the field that it is about. What depends on other objects is `compile`'s.
 
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use crds::smi::judge::{Binding, Code, Mistake, RouteGroup, RoutePorts, Split, Ta
 
 use super::fact::Fact;
 
-/// What every SMI object has. Not its resource version: that changes with every write
-/// of the status, which is no news.
+/// What every SMI object has. Not its resource version: that changes with every write of the
+/// status, which is no change here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Meta {
     /// Counts changes of the spec.

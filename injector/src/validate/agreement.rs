@@ -1,9 +1,9 @@
 //! What the webhook refuses is what the controller does not accept, word for word.
 //!
-//! Objects go both real ways: the review of a write, and translation and compilation as
-//! the only object of a cluster, so that nothing can be wrong with it but itself. What
-//! the controller knows besides, the trust domain, is left out: an IdentityBinding with
-//! an identity of another namespace is written and has no say (B2).
+//! Objects go both real ways: the review of a write, and translation and compilation as the only
+//! object of a cluster, so that nothing can be wrong with it but itself. What the controller knows
+//! besides, the trust domain, is skipped: an IdentityBinding with an identity of another namespace
+//! is written and has no say (B2).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -88,7 +88,7 @@ impl Compared {
                     messages.truncate(MOST_MISTAKES);
                     messages.push(format!("and {more} more"));
                 }
-                // Neither says a mistake that the other does not.
+                // Neither names a validation error that the other does not.
                 let (_, why) = refusal.split_once(" is invalid: ").unwrap();
                 assert_eq!(messages.join("; "), why, "seed {seed}");
             }

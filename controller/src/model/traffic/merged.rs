@@ -183,7 +183,7 @@ impl<'a> GuardBuilder<'a> {
         self.port
     }
 
-    /// Sections that are left out because of other policies, and would say something else.
+    /// Sections that are skipped because of other policies, and would say something else.
     pub(super) fn overridden(&self) -> Vec<Overridden> {
         let mut overridden = self.overridden_timeouts();
         if let Some(winner) = self.first_overload() {

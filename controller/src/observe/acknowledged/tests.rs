@@ -387,7 +387,7 @@ fn on_cpu() -> Duration {
     Duration::try_from(now).unwrap()
 }
 
-/// Many more than may be remembered, many times, as a crawler brings them.
+/// Many more than may be persisted, many times, as a crawler brings them.
 // Claims: B8
 #[test]
 fn stored_destination_cost_does_not_grow_with_count() {
